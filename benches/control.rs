@@ -1,4 +1,4 @@
-//! Latency from an edited file to changed responses, and memory, at several numbers of routes.
+//! Measures the latency from an edited file to changed responses, and memory, at several numbers of routes.
 //!
 //! Run by `make bench`: the release binary, a folder with one route per file, an edit of one file by rename, and a
 //! client that polls until the response changes. Figures are comparable only within one run on one machine.
@@ -30,38 +30,43 @@ fn main() {
 fn measure(routes: usize) {
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
-    let status = free_port();
+    let status_port = free_port();
     fs::write(folder.path().join("gateway.yaml"), gateway(port)).unwrap();
     for index in 0..routes.max(1) {
         write_route(folder.path(), index, 0);
     }
     let begin = Instant::now();
-    let portico = Portico::start(folder.path(), status);
+    let portico = Portico::start(folder.path(), status_port);
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let mut client = Client::connect(address);
     client.wait_for("/route-0", "/revision-0");
-    let started = begin.elapsed();
-    let idle = portico.resident();
-    let before = (portico.seconds(status, "propagation"), portico.seconds(status, "compile_duration"));
+    let startup = begin.elapsed();
+    let idle_memory = portico.resident();
+    let (reload_before, compile_before) =
+        (portico.histogram_sum(status_port, "propagation"), portico.histogram_sum(status_port, "compile_duration"));
 
-    let edited = routes / 2;
-    let mut times = Vec::new();
+    let edited_route = routes / 2;
+    let mut latencies = Vec::new();
     for revision in 1..=EDITS {
         let begin = Instant::now();
-        write_route(folder.path(), edited.min(routes.saturating_sub(1)), revision);
-        client.wait_for(&format!("/route-{}", edited.min(routes.saturating_sub(1))), &format!("/revision-{revision}"));
-        times.push(begin.elapsed());
+        write_route(folder.path(), edited_route.min(routes.saturating_sub(1)), revision);
+        client.wait_for(
+            &format!("/route-{}", edited_route.min(routes.saturating_sub(1))),
+            &format!("/revision-{revision}"),
+        );
+        latencies.push(begin.elapsed());
     }
-    let mean = |family: &str, before: f64| (portico.seconds(status, family) - before) / EDITS as f64 * 1000.0;
-    let (reload, compile) = (mean("propagation", before.0), mean("compile_duration", before.1));
-    times.sort();
+    let mean =
+        |family: &str, before: f64| (portico.histogram_sum(status_port, family) - before) / EDITS as f64 * 1000.0;
+    let (reload, compile) = (mean("propagation", reload_before), mean("compile_duration", compile_before));
+    latencies.sort();
     let ms = |time: Duration| time.as_secs_f64() * 1000.0;
     println!(
-        "{routes:>6}  {:>8.1}  {idle:>9.1}  {:>25.2} {:>7.2} {:>7.2}  {reload:>18.3}  {compile:>10.3}",
-        ms(started),
-        ms(times[EDITS / 2]),
-        ms(times[EDITS * 9 / 10]),
-        ms(times[EDITS - 1]),
+        "{routes:>6}  {:>8.1}  {idle_memory:>9.1}  {:>25.2} {:>7.2} {:>7.2}  {reload:>18.3}  {compile:>10.3}",
+        ms(startup),
+        ms(latencies[EDITS / 2]),
+        ms(latencies[EDITS * 9 / 10]),
+        ms(latencies[EDITS - 1]),
     );
 }
 
@@ -100,16 +105,17 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// A running process of the release binary.
 struct Portico(Child);
 
 impl Portico {
-    fn start(folder: &Path, status: u16) -> Self {
+    fn start(folder: &Path, status_port: u16) -> Self {
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_portico"));
         let child = Command::new(binary)
             .args(["run", "--admin-listen", "off", "--access-log", "off", "--workers", "1", "--manifests"])
             .arg(folder)
             .arg("--status-listen")
-            .arg(format!("127.0.0.1:{status}"))
+            .arg(format!("127.0.0.1:{status_port}"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -125,9 +131,9 @@ impl Portico {
         line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
     }
 
-    /// Sum of a histogram, in seconds.
-    fn seconds(&self, status: u16, family: &str) -> f64 {
-        let mut stream = TcpStream::connect(("127.0.0.1", status)).unwrap();
+    /// The sum of a histogram of the metrics, in seconds.
+    fn histogram_sum(&self, status_port: u16, family: &str) -> f64 {
+        let mut stream = TcpStream::connect(("127.0.0.1", status_port)).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
@@ -144,7 +150,7 @@ impl Drop for Portico {
     }
 }
 
-/// One keep-alive connection.
+/// A client with one keep-alive connection.
 struct Client {
     address: SocketAddr,
     stream: Option<BufReader<TcpStream>>,
@@ -155,17 +161,18 @@ impl Client {
         Client { address, stream: None }
     }
 
-    /// Polls until the response redirects to `wanted`.
-    fn wait_for(&mut self, path: &str, wanted: &str) {
+    /// Polls until the response redirects to a URL with this suffix.
+    fn wait_for(&mut self, path: &str, suffix: &str) {
         let begin = Instant::now();
         loop {
-            if self.location(path).is_some_and(|location| location.ends_with(wanted)) {
+            if self.location(path).is_some_and(|location| location.ends_with(suffix)) {
                 return;
             }
-            assert!(begin.elapsed() < RESPONSE_TIMEOUT, "{path} was never redirected to {wanted}");
+            assert!(begin.elapsed() < RESPONSE_TIMEOUT, "{path} was never redirected to {suffix}");
         }
     }
 
+    /// The Location header of the response for a path; `None` if it has none or the connection failed.
     fn location(&mut self, path: &str) -> Option<String> {
         if self.stream.is_none() {
             match TcpStream::connect(self.address) {
@@ -177,15 +184,16 @@ impl Client {
         let number = path.trim_start_matches("/route-").parse::<usize>().unwrap();
         let host = if number % 10 == 9 { format!("host-{number}.example.com") } else { "localhost".to_owned() };
         let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
-        let answer = stream.get_mut().write_all(request.as_bytes()).ok().and_then(|()| read_location(stream));
-        if answer.is_none() {
+        let response = stream.get_mut().write_all(request.as_bytes()).ok().and_then(|()| read_location(stream));
+        if response.is_none() {
             self.stream = None;
         }
-        answer?
+        response?
     }
 }
 
-/// Reads a response. The inner `None` means no Location header, the outer one a closed connection.
+/// Reads a response and returns its Location header. The inner `None` means no Location header, the outer `None` a
+/// closed connection.
 #[expect(clippy::option_option, reason = "the two absences differ")]
 fn read_location(stream: &mut BufReader<TcpStream>) -> Option<Option<String>> {
     let mut location = None;

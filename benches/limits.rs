@@ -1,4 +1,5 @@
-//! CPU cost of a local rate-limiting decision on one core and on two at once, for one client and for different clients.
+//! Measures the CPU cost of a local rate-limiting decision on one core and on two at once, for one client and for
+//! different clients.
 //!
 //! Run by `make bench`. For comparison, the same decision is measured behind a lock shared by all threads. Contention
 //! between two threads shows only if both have a core.
@@ -27,7 +28,7 @@ use serde_json::json;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const ROUNDS: usize = 15;
-/// Per thread and round.
+/// Decisions of a thread in a round.
 const DECISIONS: u64 = 300_000;
 
 fn main() {
@@ -46,12 +47,13 @@ fn main() {
     for round in 0..ROUNDS {
         let mut order: Vec<usize> = (0..cases.len()).collect();
         order.rotate_left(round % cases.len());
-        for at in order {
-            rounds[at].push(run(&chain, &cases[at]));
+        for index in order {
+            rounds[index].push(run(&chain, &cases[index]));
         }
     }
     println!(
-        "                                   CPU ns/decision (least–most)   ratio to one thread   waits per million"
+        "                                   CPU ns/decision (least–most)   ratio to one thread   waits per million   \
+             cores"
     );
     for (case, costs) in cases.iter().zip(&rounds) {
         let cpu = Spread::from_values(costs.iter().map(|cost| cost.cpu));
@@ -62,14 +64,14 @@ fn main() {
             "{:<34} {:>8.0} ({:>4.0}–{:<4.0}) {:>15.2} ({:.2}–{:.2}) {:>14.0} ({:.0}–{:.0}) {:>10.1}",
             case.name,
             cpu.median,
-            cpu.least,
-            cpu.most,
+            cpu.minimum,
+            cpu.maximum,
             ratio.median,
-            ratio.least,
-            ratio.most,
+            ratio.minimum,
+            ratio.maximum,
             waits.median,
-            waits.least,
-            waits.most,
+            waits.minimum,
+            waits.maximum,
             cores.median,
         );
     }
@@ -79,6 +81,7 @@ struct Case<'l> {
     name: &'static str,
     threads: u8,
     clients: Clients,
+    /// Held during each decision, for comparison.
     lock: Option<&'l Mutex<()>>,
 }
 
@@ -86,21 +89,31 @@ struct Case<'l> {
 enum Clients {
     /// All threads decide for one client and therefore update one counter.
     One,
+    /// Each thread decides for its own client.
     OneEach,
 }
 
-/// Cost of one decision: CPU time of the thread in nanoseconds, and waits for another thread per million decisions.
+/// Cost of the decisions of a round.
 #[derive(Clone, Copy)]
 struct Cost {
+    /// CPU time of a decision in nanoseconds.
     cpu: f64,
+    /// Waits for another thread per million decisions.
     waits: f64,
     /// Average number of threads that had a core.
     cores: f64,
 }
 
+/// Cost of one thread in a round. Times are in nanoseconds.
+struct ThreadCost {
+    cpu: u64,
+    waits: u64,
+    elapsed: u64,
+}
+
 fn run(chain: &Arc<Chain>, case: &Case<'_>) -> Cost {
     let begin = Barrier::new(usize::from(case.threads));
-    let costs: Vec<[u64; 3]> = thread::scope(|scope| {
+    let costs: Vec<ThreadCost> = thread::scope(|scope| {
         let threads: Vec<_> = (0..case.threads)
             .map(|number| {
                 let begin = &begin;
@@ -109,21 +122,24 @@ fn run(chain: &Arc<Chain>, case: &Case<'_>) -> Cost {
                     // Known clients are found without the lock that protects the insertion of new ones.
                     decide(chain, client, 1000, None);
                     begin.wait();
-                    let (start, before) = (Instant::now(), thread_cost());
+                    let (start, (cpu_before, waits_before)) = (Instant::now(), cpu_and_waits());
                     decide(chain, client, DECISIONS, case.lock);
-                    let (after, took) = (thread_cost(), start.elapsed());
-                    [after.0 - before.0, after.1 - before.1, u64::try_from(took.as_nanos()).unwrap()]
+                    let ((cpu, waits), elapsed) = (cpu_and_waits(), start.elapsed());
+                    let elapsed = u64::try_from(elapsed.as_nanos()).unwrap();
+                    ThreadCost { cpu: cpu - cpu_before, waits: waits - waits_before, elapsed }
                 })
             })
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let decisions = f64::from(case.threads) * DECISIONS as f64;
-    let sum = |at: usize| costs.iter().map(|cost| cost[at]).sum::<u64>() as f64;
-    let longest = costs.iter().map(|cost| cost[2]).max().unwrap() as f64;
-    Cost { cpu: sum(0) / decisions, waits: sum(1) / decisions * 1e6, cores: sum(0) / longest }
+    let cpu = costs.iter().map(|cost| cost.cpu).sum::<u64>() as f64;
+    let waits = costs.iter().map(|cost| cost.waits).sum::<u64>() as f64;
+    let longest = costs.iter().map(|cost| cost.elapsed).max().unwrap() as f64;
+    Cost { cpu: cpu / decisions, waits: waits / decisions * 1e6, cores: cpu / longest }
 }
 
+/// Makes this number of decisions for one client.
 fn decide(chain: &Chain, client: u8, times: u64, lock: Option<&Mutex<()>>) {
     let (mut head, ()) = Request::get("/").body(()).unwrap().into_parts();
     let id = HeaderValue::from_static("0123456789abcdef0123456789abcdef");
@@ -131,8 +147,8 @@ fn decide(chain: &Chain, client: u8, times: u64, lock: Option<&Mutex<()>>) {
     let address = IpAddr::from([192, 0, 2, client]);
     let now = SystemTime::now();
     for _ in 0..times {
-        let mut passage = ChainState::default();
-        let ask = ChainRequest {
+        let mut state = ChainState::default();
+        let request = ChainRequest {
             head: &mut head,
             path: "/",
             query: None,
@@ -151,31 +167,32 @@ fn decide(chain: &Chain, client: u8, times: u64, lock: Option<&Mutex<()>>) {
             now,
             protocol: RequestProtocol { secure: false, grpc: false },
         };
-        let held = lock.map(Mutex::lock);
-        let reply = chain.access(ask, &mut passage).now_or_never().expect("a local decision never waits");
-        drop(held);
+        let guard = lock.map(Mutex::lock);
+        let reply = chain.access(request, &mut state).now_or_never().expect("a local decision never waits");
+        drop(guard);
         assert!(reply.is_none(), "no request is rejected");
     }
 }
 
-/// CPU time in nanoseconds, and the number of voluntary context switches.
-fn thread_cost() -> (u64, u64) {
+/// CPU time of this thread in nanoseconds, and the number of its voluntary context switches.
+fn cpu_and_waits() -> (u64, u64) {
     let schedstat = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     let status = fs::read_to_string("/proc/thread-self/status").unwrap();
     let waits = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
     (schedstat.split_whitespace().next().unwrap().parse().unwrap(), waits.trim().parse().unwrap())
 }
 
+/// Median and range of several measurements.
 struct Spread {
-    least: f64,
+    minimum: f64,
     median: f64,
-    most: f64,
+    maximum: f64,
 }
 
 impl Spread {
     fn from_values(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
-        Spread { least: values[0], median: values[values.len() / 2], most: values[values.len() - 1] }
+        Spread { minimum: values[0], median: values[values.len() / 2], maximum: values[values.len() - 1] }
     }
 }

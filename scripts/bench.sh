@@ -3,11 +3,11 @@
 # edits, routes and consumers.
 #
 #   scripts/bench.sh [all|compare|floods|instructions|plugins|limits|control|consumers]
-#   scripts/bench.sh compare|floods|plugins [their options, such as --rounds 9]
-#   scripts/bench.sh cluster [what and options of `portico-e2e bench`, such as propagation --one-host]
+#   scripts/bench.sh compare|floods|plugins [options of portico-load, such as --rounds 9]
+#   scripts/bench.sh cluster [arguments of `portico-e2e bench`, such as propagation --one-host]
 #
-# nginx is Debian's package, which only this script installs, as root; BENCH_NGINX=off skips it. These are no tests:
-# results are comparable only within one run. They are also written to target/bench/compare.json.
+# nginx is Debian's package. This script installs it, as root; BENCH_NGINX=off leaves nginx out. Results are comparable
+# only within one run. Those of `compare` are also written to target/bench/compare.json.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
@@ -28,7 +28,7 @@ main() {
         echo "bench: two cores are needed, so that the load generator does not compete with the servers" >&2
         exit 1
     fi
-    # With the features of a release: portico-e2e would enable features of dependencies that only tests need.
+    # portico-e2e is not built, because it would enable features of dependencies that a release does not have.
     cargo build --locked --release -p portico -p portico-load --bins --features alloc-jemalloc
     describe_machine
     mkdir -p target/bench
@@ -88,7 +88,7 @@ control() {
     cargo bench --locked --features alloc-jemalloc --bench control
 }
 
-# Not part of `all`: it needs root, and builds a control plane the first time.
+# Not part of `all`, because it needs root and builds a control plane the first time.
 cluster() {
     cargo build --locked --release -p portico-e2e --bins
     target/release/portico-e2e bench "$@"
@@ -115,7 +115,8 @@ describe_machine() {
 
 # need COMMAND PACKAGE: installs the Debian package if the command is missing.
 need() {
-    PATH="$PATH:/usr/sbin" command -v "$1" >/dev/null && return
+    # Not `command -v`, which also finds functions of this script, such as nginx.
+    PATH="$PATH:/usr/sbin" type -P "$1" >/dev/null && return
     if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
         echo "bench: $1 is missing: as root, apt-get install $2" >&2
         exit 1

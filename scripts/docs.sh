@@ -14,7 +14,7 @@ book=target/docs
 
 main() {
     local mdbook
-    # Without search and server, which take longer to build than everything else.
+    # Search and server of mdBook are left out, because they take longer to build than everything else.
     mdbook=$(bash scripts/cargo-tool.sh mdbook "$version" --no-default-features)
     rm -rf "$source" "$book"
     mkdir -p "$source" "$book"
@@ -40,7 +40,7 @@ main() {
     echo "$book/index.html"
 }
 
-# docs/SUMMARY.md with paths relative to the root, and the pages of each folder below its README.
+# Prints docs/SUMMARY.md with paths relative to the root, and with the pages of each folder below its README.
 contents() {
     local line page name
     sed -e 's#](\.\./#](/#' -e 's#](\([^/]\)#](docs/\1#' -e 's#](/#](#' docs/SUMMARY.md | while IFS= read -r line; do
@@ -66,7 +66,7 @@ pages() {
     sed -n 's/^.*](\(.*\))$/\1/p' "$source/SUMMARY.md"
 }
 
-# The files that a page links, as paths relative to the root.
+# Prints the files that a page links, as paths relative to the root.
 linked() {
     local folder link
     folder=$(dirname "$1")

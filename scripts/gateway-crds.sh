@@ -2,8 +2,8 @@
 # Prints the path of a folder for tests/gateway_crds.rs: the CRDs of the Gateway API, its examples and its invalid
 # examples, each with a folder per channel.
 #
-# They are fetched from the Go module of the release into a cache and are not part of this repository. Needs go in any
-# version, or python3, with which Go is installed into the cache.
+# They are fetched from the Go module of the release into a cache and are not part of this repository. The script needs
+# any version of go, or python3, with which it installs Go into the cache.
 set -euo pipefail
 
 module=sigs.k8s.io/gateway-api
@@ -36,22 +36,22 @@ main() {
   mv "$work/module/config/crd" "$work/release/crds"
   mv "$work/module/examples" "$work/release/examples"
   mv "$work/module/hack/invalid-examples" "$work/release/invalid-examples"
-  # Moved when complete, and only once if two processes run.
+  # The folder is moved when it is complete. Another process may have moved it already.
   [[ -d $target ]] || mv "$work/release" "$target"
   echo "$target"
 }
 
-# Downloads the module with this go and keeps its output. Succeeds if the output names an existing file, regardless of
-# the exit status.
+# Downloads the module with this go command and keeps its output. Succeeds if the output names an existing file,
+# regardless of the exit status.
 download() {
   command -v "$1" >/dev/null || return 1
-  # Outside of any module and without a toolchain download, so that only this module is fetched.
+  # In an empty folder and without a toolchain download, so that only this module is fetched.
   (cd "$work/empty" && GOFLAGS='' GOWORK=off GOTOOLCHAIN=local "$1" mod download -json "$module@$version") \
     >"$work/answer" 2>"$work/errors" || true
   [[ -f $(said Zip) ]]
 }
 
-# A field of the JSON output; the relevant strings have no escapes.
+# Prints a field of the JSON output. Strings in these fields have no escapes.
 said() {
   sed -n "s/^[[:space:]]*\"$1\": \"\(.*\)\",\{0,1\}\$/\1/p" "$work/answer" 2>/dev/null | grep .
 }

@@ -7,7 +7,8 @@
 #   scripts/image-root.sh --for-tests      for the machine's architecture with the profile image-test of Cargo.toml, which
 #                                          compiles in a third of the time; into target/image-root-test
 #
-# The same sources, toolchain and CA roots give the same bytes in every folder: the last line is the checksum of all.
+# The same sources, toolchain and CA roots give the same bytes in every folder. The last line of the output is the
+# checksum of all files.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
@@ -45,7 +46,7 @@ main() {
     echo "image-root: sha256 $(checksum "$root")"
 }
 
-# The image architecture of a Rust target; fails for other targets.
+# Prints the image architecture of a Rust target. Fails if images are not built for the target.
 architecture_of() {
     case "$1" in
         x86_64-unknown-linux-gnu) echo amd64 ;;
@@ -83,7 +84,7 @@ build() {
     RUSTFLAGS="-C target-feature=+crt-static ${maps[*]/#/--remap-path-prefix=}"
     export RUSTFLAGS
     export "CFLAGS_${target//-/_}=${maps[*]/#/-ffile-prefix-map=}"
-    # The build time in C code.
+    # C code that contains its build time gets this one.
     export SOURCE_DATE_EPOCH=0
     # Kernels for arm64 have pages of 4, 16 or 64 KiB; jemalloc supports pages up to the size that it is built for.
     case "$target" in aarch64-*) export JEMALLOC_SYS_WITH_LG_PAGE=16 ;; esac
@@ -96,7 +97,7 @@ fill() {
     install -d -m 0755 "$root" "$root/etc" "$root/etc/ssl" "$root/etc/ssl/certs" "$root/usr" "$root/usr/bin"
     install -d -m 1777 "$root/tmp"
     install -m 0755 "$binary" "$root/usr/bin/portico"
-    # Line numbers are three quarters of the binary. Function names are kept for backtraces.
+    # Removes line numbers, which are three quarters of the binary, but keeps function names for backtraces.
     "$strip" --strip-debug "$root/usr/bin/portico"
     install -m 0644 "$roots" "$root/etc/ssl/certs/ca-certificates.crt"
     install -m 0644 LICENSE "$root/LICENSE"
@@ -121,7 +122,7 @@ forbid_paths() {
     done
 }
 
-# The checksum of names, modes and contents, regardless of times and owners.
+# Prints the checksum of names, modes and contents. Times and owners do not affect it.
 checksum() {
     (cd "$1" && find . -print0 | LC_ALL=C sort -z |
         tar --null --no-recursion --files-from - --format=ustar --owner=0 --group=0 --numeric-owner --mtime=@0 --create) |

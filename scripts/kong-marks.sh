@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lists the topics and traps of docs/kong-compatibility.md without a test. A comment `kong-compat §N.N` in a test refers
-# to row N.N of that page. Rows that say "not here" need no test.
+# Lists the rows of docs/kong-compatibility.md without a test: traps in section 7, topics in the others. A comment
+# `kong-compat §N.N` in a test refers to row N.N of that page. Rows that say "not here" need no test.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

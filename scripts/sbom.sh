@@ -16,7 +16,7 @@ write() {
     local architecture=$1 target=$2 file="target/sbom/portico-$1.cdx.json"
     SOURCE_DATE_EPOCH=0 "$cyclonedx" cyclonedx --format json --spec-version 1.5 --no-build-deps \
         --features alloc-jemalloc --target "$target" --override-filename "$name" --quiet
-    # The path of the checkout is replaced.
+    # Replaces the path of the checkout, which differs between machines.
     sed "s|file://$PWD|file:///portico|g" "$name.json" >"$file"
     echo "sbom: $file lists $(grep -c '"purl": "pkg:cargo/' "$file") crates for $architecture"
 }

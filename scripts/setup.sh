@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Installs missing packages to build and test Portico on a fresh Debian. Returns quickly if nothing is missing.
+# Installs the missing packages that building and testing Portico need on Debian. Returns quickly if nothing is missing.
 #
 #   scripts/setup.sh               for building
-#   scripts/setup.sh test          also for tests: servers that they connect to
+#   scripts/setup.sh test          also for tests: programs that they start
 #   scripts/setup.sh e2e           also for tests with a control plane
 #   scripts/setup.sh image [ARCH]  for an image for amd64 or arm64; the default is the machine's architecture
 set -euo pipefail
@@ -30,18 +30,19 @@ missing_packages() {
             ;;
         *) return 0 ;;
     esac
-    # Tests start it on their own ports. The package includes redis-cli.
+    # Tests start redis-server on their own ports. The package includes redis-cli.
     installed redis-server || echo redis-server
-    # Alerts and dashboards are tested with it and its promtool.
+    # Alerts and dashboards are tested with prometheus and promtool, which are in one package.
     installed prometheus && installed promtool || echo prometheus
-    # Counts the instructions of the baseline.
+    # valgrind counts the instructions of the suite `baseline`.
     installed valgrind || echo valgrind
     [ "$1" = e2e ] || return 0
-    # Network namespaces, the load balancer for LoadBalancer Services, and the Python environment for the Go package.
+    # iproute2 is for network namespaces, nftables for Services of type LoadBalancer.
     installed ip || echo iproute2
     installed nft || echo nftables
-    # Capabilities of Pods.
+    # capsh limits the capabilities of Pods.
     installed capsh || echo libcap2-bin
+    # Go is installed as a Python package, into a virtual environment.
     python3 -c "import ensurepip, venv" 2>/dev/null || echo python3-venv
 }
 
@@ -81,7 +82,7 @@ install_packages() {
     apt-get install -y -qq --no-install-recommends $missing </dev/null >/dev/null
 }
 
-# rustup reads rust-toolchain.toml and fetches that toolchain on first use.
+# Fails unless the toolchain of rust-toolchain.toml is installed or can be fetched.
 require_rust() {
     local wanted found
     if ! command -v cargo >/dev/null; then

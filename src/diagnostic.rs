@@ -26,31 +26,31 @@ pub enum Severity {
     Warning,
 }
 
-/// What a diagnostic is about, as far as readers treat it in a special way.
+/// What a diagnostic is about. Statuses and reports treat some topics in a special way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Topic {
-    /// The value of a field.
+    /// The value of a field: every diagnostic that has none of the other topics.
     #[default]
     Field,
-    /// A Gateway that a route refers to and that does not exist, so that its controller is unknown.
+    /// A route refers to a Gateway that does not exist, so it is unknown which controller the Gateway would have.
     MissingParent,
-    /// A plugin of a route that does not work, with the consequence.
+    /// A plugin of a route does not work; the message also states the consequence for requests.
     Plugin,
-    /// An annotation that has no effect: it is unknown or malformed, or refers to an object that cannot be used.
+    /// An annotation has no effect: it is unknown or malformed, or refers to an object that cannot be used.
     Annotation,
 }
 
-/// What is wrong, for programs.
+/// What is wrong, as an identifier that programs can compare.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    /// The message says it; if a condition reports the diagnostic, the condition has a reason.
+    /// Only the message says what is wrong. A condition that reports the diagnostic has a reason of its own.
     #[default]
     Unspecified,
     UnknownField,
     /// The field refers to an object that does not exist: `Secret default/tls`.
     NotFound(String),
-    /// Another condition of the same object says what is wrong. A status repeats that there is something wrong, since
-    /// each of its conditions is read separately.
+    /// Another condition says what is wrong, and the diagnostic only refers to it. The diagnostic exists because a
+    /// program may read no other condition than the one that contains it.
     OtherCondition,
     /// An identifier in upper camel case: `NotYaml`, `Duplicate` …
     Named(&'static str),
@@ -95,7 +95,7 @@ impl Diagnostic {
         Diagnostic::error(field, format!("{object} does not exist"), remedy).with_reason(Reason::NotFound(object))
     }
 
-    /// The same as a warning: it changes less than its author expects, but nothing is rejected.
+    /// The same diagnostic as a warning: the field has less effect than its author expects, but nothing is rejected.
     pub fn into_warning(self) -> Self {
         self.with_severity(Severity::Warning)
     }
@@ -117,7 +117,7 @@ impl Diagnostic {
         Diagnostic { field: field.into(), ..self }
     }
 
-    /// Field, message and remedy, by which readers know whether two diagnostics are the same.
+    /// Field, message and remedy. Diagnostics with the same texts are reported once.
     pub fn texts(&self) -> [&str; 3] {
         [&self.field, &self.message, &self.remedy]
     }
@@ -143,7 +143,7 @@ impl Severity {
 }
 
 impl Reason {
-    /// The identifier; `None` if it is the condition's.
+    /// The identifier; `None` if the diagnostic has none, so that the reason of the condition applies.
     pub fn name(&self) -> Option<&'static str> {
         match self {
             Reason::UnknownField => Some("UnknownField"),

@@ -1,7 +1,8 @@
-//! Graceful shutdown: signals advance a phase that every task can read or wait for.
+//! Graceful shutdown: a signal starts a sequence of phases, and every task can read the phase or wait for one. The file
+//! also holds the signal that reopens log files.
 //!
 //! ```text
-//!   Serving ──signal──▶ Leaving ──delay──▶ Draining ──timeout──▶ Over
+//!   Serving ──signal──▶ Leaving ──delay──▶ Draining ──timeout──▶ Ended
 //!                          └───────second signal──────────┴────────▲
 //! ```
 
@@ -20,7 +21,7 @@ pub enum DrainPhase {
     Serving,
     /// Not ready any more but still serving: load balancers may not have noticed yet.
     Leaving,
-    /// Requests may finish until this moment; idle connections are closed.
+    /// Idle connections are closed; requests may finish until `until`.
     Draining { until: Instant },
     /// Everything still running is aborted.
     Ended,
@@ -63,7 +64,8 @@ impl Drain {
     }
 }
 
-/// Advances the phases while `run` is polled; dropping it ends the shutdown at once.
+/// Advances the phases while `run` is polled. Dropping the controller has the effect of [`DrainPhase::Ended`] on every
+/// task that waits for a phase.
 #[derive(Debug)]
 pub struct DrainController<S> {
     stop_source: S,
@@ -78,10 +80,14 @@ pub trait StopSource: Send {
     fn next(&mut self) -> impl Future<Output = &'static str> + Send;
 }
 
-/// `delay` is the duration of `Leaving`, `timeout` that of `Draining`.
-pub fn drain_controller<S: StopSource>(stops: S, delay: Duration, timeout: Duration) -> (DrainController<S>, Drain) {
+/// A controller and the [`Drain`] that reads its phase. `Leaving` lasts for `delay`, `Draining` for `timeout`.
+pub fn drain_controller<S: StopSource>(
+    stop_source: S,
+    delay: Duration,
+    timeout: Duration,
+) -> (DrainController<S>, Drain) {
     let (phase, receiver) = watch::channel(DrainPhase::Serving);
-    (DrainController { stop_source: stops, delay, timeout, phase }, Drain { phase: receiver })
+    (DrainController { stop_source, delay, timeout, phase }, Drain { phase: receiver })
 }
 
 impl<S: StopSource> DrainController<S> {
@@ -90,7 +96,7 @@ impl<S: StopSource> DrainController<S> {
         let signal = self.stop_source.next().await;
         info!(signal, delay = ?self.delay, timeout = ?self.timeout, "Stopping; a second signal ends at once");
         let phase = &self.phase;
-        let phases = async {
+        let advance_phases = async {
             // Sent even without a delay because tasks wait for this phase.
             phase.send_replace(DrainPhase::Leaving);
             sleep(self.delay).await;
@@ -99,9 +105,9 @@ impl<S: StopSource> DrainController<S> {
             sleep_until(until).await;
         };
         tokio::select! {
-            // The phases are polled first, so that a signal at the very end is not logged as the reason.
+            // The phases are polled first, so that a signal at the moment of the timeout is not logged as the cause.
             biased;
-            () = phases => {}
+            () = advance_phases => {}
             signal = self.stop_source.next() => warn!(signal, "Stopping at once"),
         }
         phase.send_replace(DrainPhase::Ended);
@@ -158,7 +164,7 @@ mod tests {
     impl StopSource for ScriptedStops {
         async fn next(&mut self) -> &'static str {
             match self.0.recv().await {
-                Some(wish) => wish,
+                Some(name) => name,
                 None => std::future::pending().await,
             }
         }
@@ -169,13 +175,13 @@ mod tests {
 
     fn start(delay: Duration) -> (mpsc::Sender<&'static str>, Drain, tokio::task::JoinHandle<()>) {
         let (sender, receiver) = mpsc::channel(2);
-        let (conductor, drain) = drain_controller(ScriptedStops(receiver), delay, TIMEOUT);
-        (sender, drain, tokio::spawn(conductor.run()))
+        let (controller, drain) = drain_controller(ScriptedStops(receiver), delay, TIMEOUT);
+        (sender, drain, tokio::spawn(controller.run()))
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_signal_runs_all_phases() {
-        let (stop, drain, conducting) = start(DELAY);
+        let (stop, drain, controller_task) = start(DELAY);
         assert_eq!(drain.phase(), DrainPhase::Serving);
         let begin = Instant::now();
         stop.send("SIGTERM").await.unwrap();
@@ -185,20 +191,20 @@ mod tests {
         assert_eq!((begin.elapsed(), until), (DELAY, begin + DELAY + TIMEOUT));
         drain.ended().await;
         assert_eq!(begin.elapsed(), DELAY + TIMEOUT);
-        conducting.await.unwrap();
+        controller_task.await.unwrap();
         assert_eq!(drain.phase(), DrainPhase::Ended);
     }
 
     #[tokio::test(start_paused = true)]
     async fn second_signal_ends_immediately() {
         for wait in [Duration::ZERO, DELAY + Duration::from_secs(1)] {
-            let (stop, drain, conducting) = start(DELAY);
+            let (stop, drain, controller_task) = start(DELAY);
             let begin = Instant::now();
             stop.send("SIGTERM").await.unwrap();
             drain.leaving().await;
             sleep(wait).await;
             stop.send("SIGINT").await.unwrap();
-            conducting.await.unwrap();
+            controller_task.await.unwrap();
             assert_eq!((drain.phase(), begin.elapsed()), (DrainPhase::Ended, wait));
             assert_eq!(drain.draining().await, Instant::now());
         }
@@ -206,7 +212,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_delay_drains_immediately() {
-        let (stop, drain, _conducting) = start(Duration::ZERO);
+        let (stop, drain, _controller_task) = start(Duration::ZERO);
         stop.send("SIGTERM").await.unwrap();
         let begin = Instant::now();
         drain.leaving().await;
@@ -217,8 +223,8 @@ mod tests {
 
     #[tokio::test]
     async fn dropped_controller_ends_drain() {
-        let (conductor, drain) = drain_controller(ScriptedStops(mpsc::channel(1).1), DELAY, TIMEOUT);
-        drop(conductor);
+        let (controller, drain) = drain_controller(ScriptedStops(mpsc::channel(1).1), DELAY, TIMEOUT);
+        drop(controller);
         drain.ended().await;
         drain.leaving().await;
     }

@@ -21,10 +21,10 @@ use crate::quantity::duration;
 ///
 /// The query selects the response: `?status=503` sets its status code, `?delay=500ms` delays it.
 pub async fn serve(listener: TcpListener, shutdown: impl Future<Output = ()>) {
-    http_server::serve(listener, LIMITS, |ends| move |request| respond(request, ends), shutdown).await;
+    http_server::serve(listener, LIMITS, |addresses| move |request| respond(request, addresses), shutdown).await;
 }
 
-/// The received request.
+/// Description of the received request, the body of the response.
 #[derive(Serialize)]
 struct EchoBody<'a> {
     method: &'a str,
@@ -33,29 +33,32 @@ struct EchoBody<'a> {
     host: String,
     headers: BTreeMap<&'a str, Vec<String>>,
     body: String,
-    /// Present only if the body is not text.
+    /// `base64` if the received body is not UTF-8; absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     body_encoding: Option<&'static str>,
-    /// Present only if the body is longer than the part in `body`.
+    /// Whether `body` holds only the start of the received body; absent otherwise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     body_truncated: bool,
+    /// Length of the whole received body.
     body_bytes: u64,
+    /// The address of the client, with its port.
     client: String,
+    /// The local address of the connection, with its port.
     server: String,
 }
 
-async fn respond(request: Request<Incoming>, ends: ConnectionAddresses) -> Response<Full<Bytes>> {
+async fn respond(request: Request<Incoming>, addresses: ConnectionAddresses) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
-    let wish = match ResponseOptions::parse(head.uri.query().unwrap_or_default()) {
-        Ok(wish) => wish,
-        Err(message) => return json(StatusCode::BAD_REQUEST, &serde_json::json!({ "message": message })),
+    let options = match ResponseOptions::parse(head.uri.query().unwrap_or_default()) {
+        Ok(options) => options,
+        Err(message) => return json_response(StatusCode::BAD_REQUEST, &serde_json::json!({ "message": message })),
     };
     let Ok(received) = read_body(body).await else {
         let message = "the body of the request ended early";
-        return json(StatusCode::BAD_REQUEST, &serde_json::json!({ "message": message }));
+        return json_response(StatusCode::BAD_REQUEST, &serde_json::json!({ "message": message }));
     };
-    tokio::time::sleep(wish.delay).await;
-    let body_truncated = (received.start.len() as u64) < received.bytes;
+    tokio::time::sleep(options.delay).await;
+    let body_truncated = (received.start.len() as u64) < received.total_bytes;
     let (body, body_encoding) = match std::str::from_utf8(&received.start) {
         Ok(text) => (text.to_owned(), None),
         // Truncation may have split a character; that alone does not make the body binary.
@@ -64,24 +67,24 @@ async fn respond(request: Request<Incoming>, ends: ConnectionAddresses) -> Respo
         }
         Err(_) => (BASE64_STANDARD.encode(&received.start), Some("base64")),
     };
-    let host = head.headers.get(HOST).map(text).or_else(|| head.uri.authority().map(ToString::to_string));
+    let host = head.headers.get(HOST).map(lossy_text).or_else(|| head.uri.authority().map(ToString::to_string));
     let echo = EchoBody {
         method: head.method.as_str(),
         path: head.uri.path(),
         query: head.uri.query().unwrap_or_default(),
         host: host.unwrap_or_default(),
-        headers: headers(&head.headers),
+        headers: header_values_by_name(&head.headers),
         body,
         body_encoding,
         body_truncated,
-        body_bytes: received.bytes,
-        client: ends.client.to_string(),
-        server: ends.server.to_string(),
+        body_bytes: received.total_bytes,
+        client: addresses.client.to_string(),
+        server: addresses.server.to_string(),
     };
-    json(wish.status, &echo)
+    json_response(options.status, &echo)
 }
 
-/// Response options from the query.
+/// What the query of the request selects for the response.
 #[derive(Debug, PartialEq)]
 struct ResponseOptions {
     status: StatusCode,
@@ -90,60 +93,62 @@ struct ResponseOptions {
 
 impl ResponseOptions {
     fn parse(query: &str) -> Result<Self, String> {
-        let mut wish = ResponseOptions { status: StatusCode::OK, delay: Duration::ZERO };
+        let mut options = ResponseOptions { status: StatusCode::OK, delay: Duration::ZERO };
         for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
             match name {
                 "status" => {
                     // An interim (1xx) status is not a final response, and hyper refuses to send one.
                     let status = value.parse().ok().filter(|status| (200..=599).contains(status));
-                    wish.status = status
+                    options.status = status
                         .and_then(|status: u16| StatusCode::from_u16(status).ok())
                         .ok_or_else(|| format!("status={value}: not a status code; write a number from 200 to 599"))?;
                 }
                 "delay" => {
-                    wish.delay = duration(value).map_err(|error| format!("delay={value}: {error}"))?;
-                    if wish.delay > LONGEST_DELAY {
+                    options.delay = duration(value).map_err(|error| format!("delay={value}: {error}"))?;
+                    if options.delay > MAX_DELAY {
                         return Err(format!("delay={value}: too long; write at most 30s"));
                     }
                 }
                 _ => {}
             }
         }
-        Ok(wish)
+        Ok(options)
     }
 }
 
 struct ReceivedBody {
+    /// At most `MAX_SHOWN_BYTES`.
     start: BytesMut,
-    bytes: u64,
+    /// Length of the whole body.
+    total_bytes: u64,
 }
 
 /// Reads the whole body, so that the client can send all of it, and keeps its start.
 async fn read_body(mut body: Incoming) -> Result<ReceivedBody, hyper::Error> {
-    let mut received = ReceivedBody { start: BytesMut::new(), bytes: 0 };
+    let mut received = ReceivedBody { start: BytesMut::new(), total_bytes: 0 };
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame?.into_data() {
-            received.bytes += data.len() as u64;
-            let room = SHOWN_BODY - received.start.len();
+            received.total_bytes += data.len() as u64;
+            let room = MAX_SHOWN_BYTES - received.start.len();
             received.start.extend_from_slice(&data[..data.len().min(room)]);
         }
     }
     Ok(received)
 }
 
-fn headers(headers: &HeaderMap) -> BTreeMap<&str, Vec<String>> {
+fn header_values_by_name(headers: &HeaderMap) -> BTreeMap<&str, Vec<String>> {
     let mut values: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (name, value) in headers {
-        values.entry(name.as_str()).or_default().push(text(value));
+        values.entry(name.as_str()).or_default().push(lossy_text(value));
     }
     values
 }
 
-fn text(value: &HeaderValue) -> String {
+fn lossy_text(value: &HeaderValue) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
+fn json_response(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
     let mut body = serde_json::to_vec_pretty(value).expect("strings and numbers only");
     body.push(b'\n');
     let mut response = Response::new(Full::from(body));
@@ -153,8 +158,7 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
 }
 
 /// Larger than the limits of a proxy in front, so that an error comes from the proxy's limit and not from this server.
-/// The idle timeout exceeds a proxy's keep-alive, so that this side does not close under a request in flight. Writes
-/// may stall because a proxy reads only as fast as its client.
+/// This server must not close a connection before the proxy does, nor while the client of the proxy reads slowly.
 const LIMITS: ServerLimits = ServerLimits {
     connections: 4096,
     when_full: WhenFull::Wait,
@@ -163,8 +167,9 @@ const LIMITS: ServerLimits = ServerLimits {
     header_bytes: 2 << 20,
     header_count: 20_000,
 };
-const SHOWN_BODY: usize = 1 << 20;
-const LONGEST_DELAY: Duration = Duration::from_secs(30);
+/// Length of the start of a received body that the response contains.
+const MAX_SHOWN_BYTES: usize = 1 << 20;
+const MAX_DELAY: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
@@ -216,10 +221,10 @@ mod tests {
     #[tokio::test]
     async fn binary_body_is_base64() {
         let head = "PUT / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
-        // U+0080 is two bytes in UTF-8; its first byte alone is not valid text.
         let (listener, address) = testing::listener().await;
         let server = tokio::spawn(serve(listener, std::future::pending()));
         let mut request = head.as_bytes().to_vec();
+        // 0xC2 starts a UTF-8 character of two bytes, and `a` cannot be its second byte.
         request.extend_from_slice(b"2\r\n\xc2a\r\n0\r\n\r\n");
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         tokio::io::AsyncWriteExt::write_all(&mut stream, &request).await.unwrap();
@@ -232,7 +237,7 @@ mod tests {
 
     #[tokio::test]
     async fn long_body_is_read_fully_and_shown_truncated() {
-        let length = SHOWN_BODY + 70_000;
+        let length = MAX_SHOWN_BYTES + 70_000;
         let request = format!(
             "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{}",
             // Three bytes each, so that the truncation splits a character.
@@ -242,7 +247,7 @@ mod tests {
         assert_eq!(status, 200);
         assert_eq!(body["body_bytes"], json!(length));
         assert_eq!(body["body_truncated"], json!(true));
-        assert_eq!(body["body"].as_str().unwrap().len(), SHOWN_BODY / 3 * 3);
+        assert_eq!(body["body"].as_str().unwrap().len(), MAX_SHOWN_BYTES / 3 * 3);
         assert_eq!(body.get("body_encoding"), None);
     }
 
@@ -256,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bodyless_statuses_have_no_body() {
+    async fn no_body_is_sent_with_statuses_that_forbid_one() {
         let (listener, address) = testing::listener().await;
         let server = tokio::spawn(serve(listener, std::future::pending()));
         for (status, has_body) in [(204, false), (304, false), (205, true), (200, true), (599, true)] {
@@ -270,14 +275,14 @@ mod tests {
 
     #[test]
     fn query_options_are_parsed() {
-        let wish = |status: u16, delay| {
+        let options = |status: u16, delay| {
             Ok(ResponseOptions { status: StatusCode::from_u16(status).unwrap(), delay: Duration::from_millis(delay) })
         };
         let cases = [
-            ("", wish(200, 0)),
-            ("a=b&status=404", wish(404, 0)),
-            ("delay=500ms&status=201", wish(201, 500)),
-            ("delay=30s", wish(200, 30_000)),
+            ("", options(200, 0)),
+            ("a=b&status=404", options(404, 0)),
+            ("delay=500ms&status=201", options(201, 500)),
+            ("delay=30s", options(200, 30_000)),
             ("delay=31s", Err("delay=31s: too long; write at most 30s".to_owned())),
             ("delay=5", Err("delay=5: has no unit; write 5s or 5ms".to_owned())),
             ("status=101", Err("status=101: not a status code; write a number from 200 to 599".to_owned())),

@@ -41,12 +41,14 @@ pub(crate) struct ConnectionAddresses {
 pub(crate) struct ServerLimits {
     pub(crate) connections: usize,
     pub(crate) when_full: WhenFull,
-    /// Time for the next request to arrive, from the end of the previous response.
+    /// Time for the head of the next request to arrive, from the start of the connection or the end of the previous
+    /// response.
     pub(crate) idle_timeout: Duration,
     /// Time without write progress after which the connection is closed.
     pub(crate) write_timeout: Duration,
-    /// Limit of the request line and all header fields together.
+    /// Limit of the request line and all header fields together, in bytes.
     pub(crate) header_bytes: usize,
+    /// Limit of the number of header fields.
     pub(crate) header_count: usize,
 }
 
@@ -59,12 +61,12 @@ pub(crate) enum WhenFull {
     CloseLongestIdle,
 }
 
-/// Serves `listener` until `shutdown` completes; running requests then get a short grace period. `welcome` creates the
-/// request handler of each connection.
+/// Serves `listener` until `shutdown` completes; running requests then get a short grace period. `new_handler` creates
+/// the request handler of a connection.
 pub(crate) async fn serve<W, H, F>(
     listener: TcpListener,
     limits: ServerLimits,
-    welcome: W,
+    new_handler: W,
     shutdown: impl Future<Output = ()>,
 ) where
     W: Fn(ConnectionAddresses) -> H,
@@ -75,25 +77,28 @@ pub(crate) async fn serve<W, H, F>(
     let mut connections = OpenConnections::default();
     let mut shutdown = pin!(shutdown);
     loop {
-        let takes_one_more = connections.len() < limits.connections || limits.when_full == WhenFull::CloseLongestIdle;
+        let accepts_connections =
+            connections.len() < limits.connections || limits.when_full == WhenFull::CloseLongestIdle;
         let accepted = tokio::select! {
             () = &mut shutdown => break,
-            accepted = listener.accept(), if takes_one_more => accepted,
+            accepted = listener.accept(), if accepts_connections => accepted,
             () = connections.join_next() => continue,
         };
         match accepted
             .and_then(|(stream, client)| Ok((ConnectionAddresses { client, server: stream.local_addr()? }, stream)))
         {
-            Ok((ends, stream)) => {
+            Ok((addresses, stream)) => {
                 // Without TCP_NODELAY, the second packet of a response waits for the acknowledgment of the first.
                 stream.set_nodelay(true).ok();
                 if connections.len() >= limits.connections {
                     connections.close_longest_idle().await;
                 }
-                let moved = Arc::new(LastActivity::now());
-                let stream = MonitoredStream::new(stream, Arc::clone(&moved), limits.write_timeout);
-                let (handler, stop) = (welcome(ends), stop.clone());
-                connections.add(moved, async move { connection(stream, ends.client, limits, handler, stop).await });
+                let last_activity = Arc::new(LastActivity::now());
+                let stream = MonitoredStream::new(stream, Arc::clone(&last_activity), limits.write_timeout);
+                let (handler, stop) = (new_handler(addresses), stop.clone());
+                connections.add(last_activity, async move {
+                    serve_connection(stream, addresses.client, limits, handler, stop).await
+                });
             }
             Err(error) => handle_accept_error(&error, &listener).await,
         }
@@ -105,7 +110,7 @@ pub(crate) async fn serve<W, H, F>(
             connections.join_next().await;
         }
     };
-    // Connections that are still open are aborted when the set is dropped.
+    // Connections that are still open are aborted when `connections` is dropped.
     tokio::time::timeout(SHUTDOWN_GRACE, finished).await.ok();
 }
 
@@ -121,42 +126,50 @@ impl OpenConnections {
         self.open.len()
     }
 
-    fn add(&mut self, moved: Arc<LastActivity>, connection: impl Future<Output = ()> + Send + 'static) {
+    fn add(&mut self, last_activity: Arc<LastActivity>, connection: impl Future<Output = ()> + Send + 'static) {
         let task = self.tasks.spawn(connection);
-        self.open.insert(task.id(), (moved, task));
+        self.open.insert(task.id(), (last_activity, task));
     }
 
     /// Waits until a connection ends; pends forever if none is open.
     async fn join_next(&mut self) {
         match self.tasks.join_next_with_id().await {
-            Some(ended) => drop(self.open.remove(&ended.map_or_else(|error: JoinError| error.id(), |(id, ())| id))),
+            Some(ended) => {
+                let id = ended.map_or_else(|error: JoinError| error.id(), |(id, ())| id);
+                self.open.remove(&id);
+            }
             None => std::future::pending().await,
         }
     }
 
-    /// Closes the connection with the oldest activity and waits until one has ended, so that the limit is never
-    /// exceeded.
+    /// Closes the connection with the oldest activity and waits until a connection has ended, so that the limit
+    /// is never exceeded.
     async fn close_longest_idle(&mut self) {
-        let longest_still = self.open.values().min_by_key(|(moved, _)| moved.get());
-        if let Some((_, task)) = longest_still {
+        let longest_idle = self.open.values().min_by_key(|(last_activity, _)| last_activity.get());
+        if let Some((_, task)) = longest_idle {
             task.abort();
             self.join_next().await;
         }
     }
 }
 
-async fn connection<S, H, F>(stream: S, client: SocketAddr, limits: ServerLimits, handler: H, stop: CancellationToken)
-where
+async fn serve_connection<S, H, F>(
+    stream: S,
+    client: SocketAddr,
+    limits: ServerLimits,
+    handler: H,
+    stop: CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
     H: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<Full<Bytes>>>,
 {
-    let retire = Instant::now() + MAX_CONNECTION_AGE;
+    let close_from = Instant::now() + MAX_CONNECTION_AGE;
     let service = service_fn(move |request| {
-        let responding = handler(request);
+        let response = handler(request);
         async move {
-            let mut response = responding.await;
-            if Instant::now() >= retire {
+            let mut response = response.await;
+            if Instant::now() >= close_from {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response)
@@ -171,22 +184,22 @@ where
         .max_buf_size(limits.header_bytes * 2)
         .serve_connection(TokioIo::new(stream), service);
     let mut serving = pin!(serving);
-    let ended = tokio::select! {
-        ended = &mut serving => ended,
+    let result = tokio::select! {
+        result = &mut serving => result,
         () = stop.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }
-        // The client reads a byte now and then or never stops sending; dropping the connection is the only way to end
-        // it.
+        // No other limit ends the connection of a client that reads a byte now and then or never stops sending.
         () = tokio::time::sleep(MAX_CONNECTION_AGE + limits.idle_timeout + SHUTDOWN_GRACE) => return,
     };
-    if let Err(error) = ended {
+    if let Err(error) = result {
         debug!(%client, %error, "Connection ended early");
     }
 }
 
-/// The pause keeps a lack of file descriptors from causing a busy loop.
+/// Ignores errors of a single connection. After any other error, a pause prevents a busy loop, for example while file
+/// descriptors are exhausted.
 async fn handle_accept_error(error: &io::Error, listener: &TcpListener) {
     let is_of_one_connection =
         matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset);
@@ -201,6 +214,7 @@ async fn handle_accept_error(error: &io::Error, listener: &TcpListener) {
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(600);
 /// Grace period for running requests during shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// Pause after an error of the listener.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
@@ -260,10 +274,10 @@ mod tests {
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(serve(listener, LIMITS, |_| hello, async { stopped.await.unwrap() }));
         let mut idle = TcpStream::connect(address).await.unwrap();
-        idle.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-        let mut some = [0; 12];
-        idle.read_exact(&mut some).await.unwrap();
-        assert_eq!(&some, b"HTTP/1.1 200");
+        idle.write_all(REQUEST).await.unwrap();
+        let mut status_line = [0; 12];
+        idle.read_exact(&mut status_line).await.unwrap();
+        assert_eq!(&status_line, b"HTTP/1.1 200");
         stop.send(()).unwrap();
         server.await.unwrap();
         idle.read_to_end(&mut Vec::new()).await.unwrap();
@@ -273,18 +287,18 @@ mod tests {
     #[tokio::test]
     async fn connections_beyond_limit_wait() {
         let (listener, address) = testing::listener().await;
-        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (running, max_running) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let handler = {
-            let (now, most) = (now.clone(), most.clone());
+            let (running, max_running) = (running.clone(), max_running.clone());
             move |_request| {
-                let (now, most) = (now.clone(), most.clone());
+                let (running, max_running) = (running.clone(), max_running.clone());
                 async move {
-                    most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    max_running.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     // Gives other connections the chance to be accepted if nothing prevents it.
                     for _ in 0..200 {
                         tokio::task::yield_now().await;
                     }
-                    now.fetch_sub(1, Ordering::SeqCst);
+                    running.fetch_sub(1, Ordering::SeqCst);
                     Response::new(Full::from("done"))
                 }
             }
@@ -294,7 +308,7 @@ mod tests {
         let request = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
         let responses = futures_util::future::join_all((0..8).map(|_| testing::roundtrip(address, request))).await;
         assert!(responses.iter().all(|response| response.ends_with("\r\n\r\ndone")), "{responses:?}");
-        assert_eq!(most.load(Ordering::SeqCst), 2);
+        assert_eq!(max_running.load(Ordering::SeqCst), 2);
         server.abort();
     }
 
@@ -314,22 +328,22 @@ mod tests {
     /// An in-memory connection, so that paused time cannot advance while bytes are in flight.
     fn connected(limits: ServerLimits) -> (DuplexStream, JoinSet<()>) {
         let (client, server) = tokio::io::duplex(1024);
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+        let client_address = SocketAddr::from(([127, 0, 0, 1], 1));
         let mut task = JoinSet::new();
         let server = MonitoredStream::new(server, Arc::new(LastActivity::now()), limits.write_timeout);
-        task.spawn(connection(server, nowhere, limits, hello, CancellationToken::new()));
+        task.spawn(serve_connection(server, client_address, limits, hello, CancellationToken::new()));
         (client, task)
     }
 
     #[tokio::test(start_paused = true)]
     async fn slow_headers_and_idle_connections_time_out() {
-        for (sent, received) in [("", ""), ("GET / HT", ""), ("GET / HTTP/1.1\r\n\r\n", "hello")] {
+        for (sent, expected_end) in [("", ""), ("GET / HT", ""), ("GET / HTTP/1.1\r\n\r\n", "hello")] {
             let begin = Instant::now();
             let (mut client, _task) = connected(LIMITS);
             client.write_all(sent.as_bytes()).await.unwrap();
             let mut response = String::new();
             client.read_to_string(&mut response).await.unwrap();
-            assert!(response.ends_with(received), "{sent:?}: {response}");
+            assert!(response.ends_with(expected_end), "{sent:?}: {response}");
             assert!(begin.elapsed() < LIMITS.idle_timeout + Duration::from_secs(1), "{sent:?}: {:?}", begin.elapsed());
         }
     }
@@ -337,24 +351,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn old_connection_closes_after_next_response() {
         let (mut client, _task) = connected(ServerLimits { idle_timeout: MAX_CONNECTION_AGE * 2, ..LIMITS });
-        let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
-        let mut young = Vec::new();
-        client.write_all(request).await.unwrap();
-        while !young.ends_with(b"hello") {
-            client.read_buf(&mut young).await.unwrap();
+        let mut first_response = Vec::new();
+        client.write_all(REQUEST).await.unwrap();
+        while !first_response.ends_with(b"hello") {
+            client.read_buf(&mut first_response).await.unwrap();
         }
         tokio::time::sleep(MAX_CONNECTION_AGE).await;
-        let mut old = String::new();
-        client.write_all(request).await.unwrap();
-        client.read_to_string(&mut old).await.unwrap();
-        assert!(!String::from_utf8(young).unwrap().contains("connection: close"));
-        assert!(old.contains("connection: close"), "{old}");
+        let mut last_response = String::new();
+        client.write_all(REQUEST).await.unwrap();
+        client.read_to_string(&mut last_response).await.unwrap();
+        assert!(!String::from_utf8(first_response).unwrap().contains("connection: close"));
+        assert!(last_response.contains("connection: close"), "{last_response}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn non_reading_client_is_disconnected() {
         let (mut client, mut task) = connected(LIMITS);
-        let asking = async {
+        let sending = async {
             // Unread responses fill the connection, then the write blocks forever.
             loop {
                 if client.write_all(REQUEST).await.is_err() {
@@ -363,7 +376,7 @@ mod tests {
             }
         };
         let begin = Instant::now();
-        tokio::join!(asking, task.join_next());
+        tokio::join!(sending, task.join_next());
         assert!(begin.elapsed() <= LIMITS.write_timeout + Duration::from_secs(1), "{:?}", begin.elapsed());
     }
 
@@ -375,12 +388,12 @@ mod tests {
         client.write_all(&REQUEST.repeat(REQUESTS - 1)).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
         let (mut responses, begin) = (Vec::new(), Instant::now());
-        let mut some = [0; 64];
+        let mut chunk = [0; 64];
         loop {
             tokio::time::sleep(LIMITS.write_timeout / 2).await;
-            match client.read(&mut some).await.unwrap() {
+            match client.read(&mut chunk).await.unwrap() {
                 0 => break,
-                count => responses.extend_from_slice(&some[..count]),
+                count => responses.extend_from_slice(&chunk[..count]),
             }
         }
         assert_eq!(String::from_utf8(responses).unwrap().matches("hello").count(), REQUESTS);
@@ -388,29 +401,30 @@ mod tests {
     }
 
     /// A response larger than all socket buffers.
-    fn long() -> Response<Full<Bytes>> {
-        static LONG: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![b'x'; 64 << 20]));
-        Response::new(Full::new(LONG.clone()))
+    fn long_response() -> Response<Full<Bytes>> {
+        static BODY: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![b'x'; 64 << 20]));
+        Response::new(Full::new(BODY.clone()))
     }
 
     #[tokio::test]
     async fn unread_response_closes_the_connection() {
         let (listener, address) = testing::listener().await;
         let limits = ServerLimits { write_timeout: Duration::from_millis(50), ..LIMITS };
-        let (here, mut gone) = mpsc::channel::<()>(1);
-        let here = Mutex::new(Some(here));
-        let welcome = move |_| {
-            let here = here.lock().take();
+        let (open, mut closed) = mpsc::channel::<()>(1);
+        let open = Mutex::new(Some(open));
+        // The handler, and with it the sender, is dropped together with the connection.
+        let new_handler = move |_| {
+            let open = open.lock().take();
             move |_request| {
-                let _here = &here;
-                async { long() }
+                let _open = &open;
+                async { long_response() }
             }
         };
-        let server = tokio::spawn(serve(listener, limits, welcome, std::future::pending()));
+        let server = tokio::spawn(serve(listener, limits, new_handler, std::future::pending()));
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(REQUEST).await.unwrap();
-        // Long before any other timeout.
-        let ended = tokio::time::timeout(LIMITS.write_timeout, gone.recv()).await;
+        // 10 s: longer than the write timeout of this server, and shorter than its other timeouts.
+        let ended = tokio::time::timeout(LIMITS.write_timeout, closed.recv()).await;
         assert_eq!(ended, Ok(None), "the connection is still open");
         server.abort();
     }
@@ -421,15 +435,15 @@ mod tests {
         let hour = Duration::from_secs(3600);
         let limits =
             ServerLimits { when_full: WhenFull::CloseLongestIdle, write_timeout: hour, idle_timeout: hour, ..LIMITS };
-        let (asked, mut asking) = mpsc::channel(1);
+        let (received, mut receptions) = mpsc::channel(1);
         let handler = move |request: Request<Incoming>| {
-            let asked = asked.clone();
+            let received = received.clone();
             async move {
                 if request.uri().path() == "/probe" {
                     return Response::new(Full::from("probed"));
                 }
-                asked.send(()).await.unwrap();
-                long()
+                received.send(()).await.unwrap();
+                long_response()
             }
         };
         let server = tokio::spawn(serve(listener, limits, move |_| handler.clone(), std::future::pending()));
@@ -437,7 +451,7 @@ mod tests {
         for _ in 0..limits.connections {
             let mut client = TcpStream::connect(address).await.unwrap();
             client.write_all(REQUEST).await.unwrap();
-            asking.recv().await.unwrap();
+            receptions.recv().await.unwrap();
             stuck.push(client);
         }
         let request = "GET /probe HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
@@ -455,7 +469,7 @@ mod tests {
         let limits =
             ServerLimits { connections: 2, when_full: WhenFull::CloseLongestIdle, idle_timeout: hour, ..LIMITS };
         let server = tokio::spawn(serve(listener, limits, |_| hello, std::future::pending()));
-        let ask = async |client: &mut TcpStream| {
+        let send_request = async |client: &mut TcpStream| {
             client.write_all(REQUEST).await.unwrap();
             let mut response = Vec::new();
             while !response.ends_with(b"hello") {
@@ -463,14 +477,14 @@ mod tests {
             }
         };
         let mut first = TcpStream::connect(address).await.unwrap();
-        ask(&mut first).await;
+        send_request(&mut first).await;
         let mut second = TcpStream::connect(address).await.unwrap();
-        ask(&mut second).await;
-        ask(&mut first).await;
+        send_request(&mut second).await;
+        send_request(&mut first).await;
         let mut third = TcpStream::connect(address).await.unwrap();
-        ask(&mut third).await;
+        send_request(&mut third).await;
         second.read_to_end(&mut Vec::new()).await.unwrap();
-        ask(&mut first).await;
+        send_request(&mut first).await;
         server.abort();
     }
 }

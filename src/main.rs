@@ -18,27 +18,27 @@ fn main() -> ExitCode {
         Ok(request) => request,
         Err(code) => return code,
     };
-    let ended = match request {
+    let outcome = match request {
         CliRequest::Run(options) => app::run(options),
         CliRequest::Check(options) => app::check(options),
-        CliRequest::Echo(options) => echo(&options),
-        CliRequest::Crds => print(&crds()),
+        CliRequest::Echo(options) => run_echo(&options),
+        CliRequest::Crds => print(&crds_as_yaml()),
         CliRequest::Version(OutputFormat::Text) => print(&format!("{}\n", version::text())),
         CliRequest::Version(OutputFormat::Json) => print(&format!("{:#}\n", version::json())),
         CliRequest::Completion(shell) => completion(shell),
     };
     telemetry::flush();
-    match ended {
+    match outcome {
         Ok(exit) => exit.into(),
         Err(error) => {
-            // The whole chain of causes on one line. A closed stderr leaves no place to report a write error.
+            // `{:#}` writes all causes on one line. If stderr is closed, the write error cannot be reported.
             writeln!(io::stderr(), "error: {error:#}").ok();
             ExitStatus::Usage.into()
         }
     }
 }
 
-fn echo(options: &EchoOptions) -> anyhow::Result<ExitStatus> {
+fn run_echo(options: &EchoOptions) -> anyhow::Result<ExitStatus> {
     telemetry::init(&options.log)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
@@ -57,7 +57,7 @@ fn echo(options: &EchoOptions) -> anyhow::Result<ExitStatus> {
     })
 }
 
-fn crds() -> String {
+fn crds_as_yaml() -> String {
     let definitions: Vec<String> = app::crds().into_iter().map(|(_, definition)| definition).collect();
     definitions.join("---\n")
 }
@@ -68,7 +68,8 @@ fn completion(shell: clap_complete::Shell) -> anyhow::Result<ExitStatus> {
     print(std::str::from_utf8(&script).context("the completion script is not UTF-8")?)
 }
 
-/// `print!` would panic when the reader closes the pipe early (`portico completion bash | head`).
+/// Writes to stdout. A reader that closes the pipe early (`portico completion bash | head`) is no error, unlike with
+/// `print!`, which would panic.
 fn print(text: &str) -> anyhow::Result<ExitStatus> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {

@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 
 use crate::version;
 
-/// All metric families. Built once, complete before the first scrape.
+/// The registry of all metric families. Every family is registered before the first scrape.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -28,7 +28,7 @@ pub enum Exposition {
 }
 
 impl Exposition {
-    /// Best format that an `Accept` header allows.
+    /// OpenMetrics if the `Accept` header contains it, otherwise the text format.
     pub fn accepted_by(accept: Option<&str>) -> Self {
         match accept {
             Some(accept) if accept.contains("application/openmetrics-text") => Exposition::OpenMetrics,
@@ -74,13 +74,13 @@ impl Metrics {
     }
 }
 
-/// Converts OpenMetrics to text format 0.0.4: a family has the name of its samples (`_total`, `_info`), units and the
-/// `# EOF` line do not exist, and only the oldest types do.
+/// Converts OpenMetrics to text format 0.0.4. In the text format, a family has the name of its samples (with `_total`
+/// or `_info`), some types have other names, and there are no `# UNIT` and `# EOF` lines.
 fn to_text_format(open_metrics: &str) -> String {
     let mut types = std::collections::HashMap::new();
     for line in open_metrics.lines() {
-        if let Some((family, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
-            types.insert(family, kind);
+        if let Some((family, metric_type)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            types.insert(family, metric_type);
         }
     }
     let sample_name = |family: &str| match types.get(family) {
@@ -88,33 +88,33 @@ fn to_text_format(open_metrics: &str) -> String {
         Some(&"info") => format!("{family}_info"),
         _ => family.to_owned(),
     };
-    let mut classic = String::with_capacity(open_metrics.len());
+    let mut converted = String::with_capacity(open_metrics.len());
     for line in open_metrics.lines() {
         let mut words = line.splitn(4, ' ');
         let line = match (words.next(), words.next(), words.next(), words.next()) {
             (Some("#"), Some("HELP"), Some(family), help) => {
                 format!("# HELP {} {}", sample_name(family), help.unwrap_or_default())
             }
-            (Some("#"), Some("TYPE"), Some(family), Some(kind)) => {
-                let kind = match kind {
+            (Some("#"), Some("TYPE"), Some(family), Some(metric_type)) => {
+                let metric_type = match metric_type {
                     "info" | "stateset" => "gauge",
                     "unknown" => "untyped",
-                    kind => kind,
+                    metric_type => metric_type,
                 };
-                format!("# TYPE {} {kind}", sample_name(family))
+                format!("# TYPE {} {metric_type}", sample_name(family))
             }
             (Some("#"), _, _, _) => continue,
             _ => line.to_owned(),
         };
-        classic.push_str(&line);
-        classic.push('\n');
+        converted.push_str(&line);
+        converted.push('\n');
     }
-    classic
+    converted
 }
 
 /// Resident memory of this process in bytes; `None` on systems other than Linux.
 pub fn resident_memory() -> Option<u64> {
-    kibibytes(&std::fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
+    size_in_bytes(&std::fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
 /// The conventional `process_*` families, read at each scrape.
@@ -127,14 +127,14 @@ impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         gauge(&mut encoder, "process_start_time_seconds", "When the process started, in Unix time", started)?;
-        // Systems other than Linux lack this directory; their values are omitted.
+        // Systems other than Linux lack `/proc`; the values read from there are omitted.
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let gauges = [
-            ("process_resident_memory_bytes", "Memory that is in RAM", kibibytes(&status, "VmRSS:")),
-            ("process_virtual_memory_bytes", "Memory that is mapped", kibibytes(&status, "VmSize:")),
+            ("process_resident_memory_bytes", "Memory that is in RAM", size_in_bytes(&status, "VmRSS:")),
+            ("process_virtual_memory_bytes", "Memory that is mapped", size_in_bytes(&status, "VmSize:")),
             ("process_threads", "Threads", number(&status, "Threads:")),
             ("process_open_fds", "Open file descriptors", open_files()),
-            ("process_max_fds", "Most file descriptors that may be open", most_open_files()),
+            ("process_max_fds", "Most file descriptors that may be open", open_files_limit()),
         ];
         for (name, help, value) in gauges {
             if let Some(value) = value {
@@ -157,27 +157,29 @@ fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64
     gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
 }
 
-/// The first number after `label` in a file of `/proc`.
+/// The first number in the line that starts with `label`; `text` is a file of `/proc`.
 fn number(text: &str, label: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(label))?.split_whitespace().next()?.parse().ok()
 }
 
-fn kibibytes(text: &str, label: &str) -> Option<u64> {
+/// Like [`number`], converted from KiB to bytes.
+fn size_in_bytes(text: &str, label: &str) -> Option<u64> {
     number(text, label).map(|kibibytes| kibibytes * 1024)
 }
 
 fn open_files() -> Option<u64> {
-    // One of them is the directory handle of this call.
+    // One of the counted files is the directory handle of `read_dir`.
     Some((std::fs::read_dir("/proc/self/fd").ok()?.count() as u64).saturating_sub(1))
 }
 
-fn most_open_files() -> Option<u64> {
+fn open_files_limit() -> Option<u64> {
     number(&std::fs::read_to_string("/proc/self/limits").ok()?, "Max open files")
 }
 
 fn cpu_time() -> Option<Duration> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The second field is the program name in parentheses and may contain spaces; fields are counted from the third.
+    // The second field is the program name in parentheses and may contain spaces, so the third field has index 0 and
+    // the user and system times, the 14th and 15th field, have the indexes 11 and 12.
     let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))

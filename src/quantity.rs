@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A duration, at most a day.
+/// A duration from zero to a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WaitTime(pub(crate) Duration);
 
@@ -64,26 +64,32 @@ impl fmt::Display for NonZeroTimeout {
 impl fmt::Display for HeaderSize {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            whole if whole > 0 && whole.is_multiple_of(1 << 20) => write!(formatter, "{}MiB", whole >> 20),
-            whole if whole > 0 && whole.is_multiple_of(1 << 10) => write!(formatter, "{}KiB", whole >> 10),
+            bytes if bytes > 0 && bytes.is_multiple_of(1 << 20) => write!(formatter, "{}MiB", bytes >> 20),
+            bytes if bytes > 0 && bytes.is_multiple_of(1 << 10) => write!(formatter, "{}KiB", bytes >> 10),
             bytes => write!(formatter, "{bytes}"),
         }
     }
 }
 
-/// In one unit, which [`duration`] reads: minutes and hours from two of them on, as in `60s` and `5m`.
+/// Writes a duration in a single unit, in the syntax of [`duration`]. Hours and minutes are used from two on: `60s`,
+/// but `5m`.
 fn write_duration(duration: Duration, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
     let milliseconds = duration.as_millis();
     let is_whole = |unit: u128| milliseconds.is_multiple_of(unit);
     match milliseconds {
-        whole if whole >= 2 * 3_600_000 && is_whole(3_600_000) => write!(formatter, "{}h", whole / 3_600_000),
-        whole if whole >= 2 * 60_000 && is_whole(60_000) => write!(formatter, "{}m", whole / 60_000),
-        whole if is_whole(1_000) => write!(formatter, "{}s", whole / 1_000),
+        milliseconds if milliseconds >= 2 * 3_600_000 && is_whole(3_600_000) => {
+            write!(formatter, "{}h", milliseconds / 3_600_000)
+        }
+        milliseconds if milliseconds >= 2 * 60_000 && is_whole(60_000) => {
+            write!(formatter, "{}m", milliseconds / 60_000)
+        }
+        milliseconds if is_whole(1_000) => write!(formatter, "{}s", milliseconds / 1_000),
         milliseconds => write!(formatter, "{milliseconds}ms"),
     }
 }
 
-/// A duration, at most a day: numbers with the units `h`, `m`, `s` and `ms`, largest first. Only zero needs no unit.
+/// Parses a duration of at most a day: numbers with the units `h`, `m`, `s` and `ms`, largest first. Only zero needs no
+/// unit.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
@@ -92,7 +98,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let mut rest = text;
     let mut milliseconds: u64 = 0;
     // Each unit must be smaller than the previous one, so that typos such as 5s1m and 5s5s are rejected.
-    let mut smallest = u64::MAX;
+    let mut previous_unit = u64::MAX;
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         let (number, tail) = rest.split_at(digits);
@@ -108,15 +114,15 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
             }
             _ => return Err(malformed()),
         };
-        if unit >= smallest || number.is_empty() {
+        if unit >= previous_unit || number.is_empty() {
             return Err(malformed());
         }
-        smallest = unit;
+        previous_unit = unit;
         milliseconds = number
             .parse::<u64>()
             .ok()
             .and_then(|number| number.checked_mul(unit))
-            .and_then(|part| milliseconds.checked_add(part))
+            .and_then(|addend| milliseconds.checked_add(addend))
             .filter(|sum| *sum <= MAX_MILLISECONDS)
             .ok_or_else(|| "longer than a day; write at most 24h".to_owned())?;
         rest = tail;
@@ -124,7 +130,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if text.is_empty() { Err(malformed()) } else { Ok(Duration::from_millis(milliseconds)) }
 }
 
-/// A size in bytes: a number, alone or with `KiB`, `MiB` or `GiB` (`Ki`, `Mi` and `Gi` too, as Kubernetes writes them).
+/// Parses a size in bytes: a number, alone or with `B`, `KiB`, `MiB` or `GiB`, or with `Ki`, `Mi` or `Gi` as in
+/// Kubernetes.
 fn size(text: &str) -> Result<usize, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -145,7 +152,7 @@ fn size(text: &str) -> Result<usize, String> {
         .ok_or_else(|| "the number is too large; write for example 64KiB".to_owned())
 }
 
-/// In milliseconds.
+/// A day, the longest duration.
 const MAX_MILLISECONDS: u64 = 24 * 3_600_000;
 
 #[cfg(test)]
@@ -207,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn displayed_values_are_parsed_as_the_same() {
+    fn values_are_displayed_as_they_were_written() {
         for text in ["0s", "1ms", "1s", "10s", "60s", "75s", "5m", "90m", "24h", "3723004ms"] {
             assert_eq!(text.parse::<WaitTime>().unwrap().to_string(), text);
         }

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 /// Whether the process is ready for requests. Clones share one state.
 ///
-/// Ready means that no guard is held, so take the first guard before the state is first read.
+/// Ready means that no guard is held, so the first guard has to be taken before the state is first read.
 #[derive(Clone, Debug)]
 pub struct Readiness {
     held: Arc<watch::Sender<HeldGuards>>,
@@ -17,7 +17,7 @@ pub struct Readiness {
 #[derive(Debug, Default)]
 struct HeldGuards {
     names: BTreeMap<u64, String>,
-    next: u64,
+    next_id: u64,
 }
 
 /// Makes the process unready while it exists.
@@ -38,8 +38,8 @@ impl Readiness {
     pub fn guard(&self, name: impl Into<String>) -> ReadyGuard {
         let mut id = 0;
         self.held.send_modify(|held| {
-            id = held.next;
-            held.next += 1;
+            id = held.next_id;
+            held.next_id += 1;
             held.names.insert(id, name.into());
         });
         ReadyGuard { id, held: self.held.clone() }
@@ -89,7 +89,7 @@ mod tests {
         let ready = Readiness::new();
         let listeners = ready.guard("listeners");
         let snapshot = ready.guard("first snapshot");
-        let twin = ready.clone().guard("listeners");
+        let second_listeners = ready.clone().guard("listeners");
         assert_eq!(ready.waiting_for(), ["listeners", "first snapshot", "listeners"]);
         assert!(ready.wait().now_or_never().is_none());
         drop(listeners);
@@ -98,7 +98,7 @@ mod tests {
         drop(snapshot);
         assert_eq!(ready.waiting_for(), ["listeners"]);
         assert!(!ready.is_ready());
-        drop(twin);
+        drop(second_listeners);
         assert!(ready.is_ready());
         assert!(ready.wait().now_or_never().is_some());
         let _draining = ready.guard("draining");

@@ -55,15 +55,16 @@ where
     tracing_subscriber::registry().with(layer.with_filter(options.filter.0.clone()))
 }
 
-/// Writes `name=value`, and the message without its name. Control characters are escaped because values come from
-/// untrusted clients; the default of `tracing_subscriber` lets a `%value` control the terminal or start a new line.
+/// Writes a field as `name=value`, or only its value if it is the message. Control characters are escaped because
+/// values come from untrusted clients; the default of `tracing_subscriber` lets a `%value` control the terminal or
+/// start a new line.
 fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
     if field.name() != "message" {
-        let (name, equals) = match writer.has_ansi_escapes() {
+        let (name_style, equals_style) = match writer.has_ansi_escapes() {
             true => (Style::new().italic(), Style::new().dimmed()),
             false => (Style::new(), Style::new()),
         };
-        write!(writer, "{name}{}{name:#}{equals}={equals:#}", field.name())?;
+        write!(writer, "{name_style}{}{name_style:#}{equals_style}={equals_style:#}", field.name())?;
     }
     for character in format!("{value:?}").chars() {
         if character.is_control() {
@@ -81,28 +82,30 @@ impl FromStr for LogFilter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut parts = text.split(',');
-        let mut targets = Targets::new().with_default(level(parts.next().unwrap_or_default())?);
+        let mut directives = text.split(',');
+        let mut targets = Targets::new().with_default(level(directives.next().unwrap_or_default())?);
         for target in SILENCED_LIBRARIES {
             targets = targets.with_target(*target, LevelFilter::OFF);
         }
-        for part in parts {
-            let (target, name) = part
-                .split_once('=')
-                .filter(|(target, _)| is_module(target))
-                .ok_or_else(|| format!("`{part}` is not MODULE=LEVEL; write for example info,portico::proxy=debug"))?;
-            targets = targets.with_target(target, level(name)?);
+        for directive in directives {
+            let (target, level_name) =
+                directive.split_once('=').filter(|(target, _)| is_module(target)).ok_or_else(|| {
+                    format!("`{directive}` is not MODULE=LEVEL; write for example info,portico::proxy=debug")
+                })?;
+            targets = targets.with_target(target, level(level_name)?);
         }
         Ok(LogFilter(targets))
     }
 }
 
-/// Libraries that log each failed request, whose consequences Portico logs once. Naming one in the filter enables it.
+/// Libraries that log each failed request; Portico logs the consequences once instead. A filter that names one of them
+/// enables its log.
 const SILENCED_LIBRARIES: &[&str] = &["kube_client", "kube_runtime"];
 
 fn is_module(text: &str) -> bool {
-    let name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    text.split("::").all(name)
+    let is_name =
+        |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    text.split("::").all(is_name)
 }
 
 fn level(name: &str) -> Result<Level, String> {

@@ -6,12 +6,12 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Commit of the build, set by the build environment in `PORTICO_COMMIT`.
 pub const COMMIT: Option<&str> = option_env!("PORTICO_COMMIT");
 
-/// `linux/x86_64`
+/// Operating system and CPU architecture, for example `linux/x86_64`.
 pub fn platform() -> String {
     format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH)
 }
 
-/// One line of text: `portico 0.1.0 (linux/x86_64)`.
+/// Version, commit and platform as one line of text: `portico 0.1.0 (linux/x86_64)` if the commit is unknown.
 pub fn text() -> String {
     match COMMIT {
         Some(commit) => format!("portico {VERSION} ({commit}, {})", platform()),
@@ -19,7 +19,7 @@ pub fn text() -> String {
     }
 }
 
-/// The same as JSON.
+/// Version, commit and platform as JSON.
 pub fn json() -> serde_json::Value {
     serde_json::json!({ "version": VERSION, "commit": COMMIT, "platform": platform() })
 }

@@ -1,4 +1,4 @@
-//! Alert rules: valid for Prometheus, each fires and clears, has annotations and a runbook page.
+//! Alert rules: they are valid for Prometheus, and each alert fires, clears, and has annotations and a runbook page.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::root;
 
 const RULES: &str = "charts/portico/files/alerts.yaml";
-/// Input of `promtool test rules`: series and the alerts that they trigger.
+/// Folder with the input of `promtool test rules`: series and the alerts that they trigger.
 const TESTS: &str = "tests/alerts";
 const RUNBOOKS: &str = "docs/runbooks";
 
@@ -20,7 +20,7 @@ fn rules_are_valid() {
 
 #[test]
 fn every_alert_fires_and_clears() {
-    let files = tests();
+    let files = test_files();
     let mut arguments = vec!["test", "rules"];
     arguments.extend(files.iter().map(String::as_str));
     promtool(&arguments);
@@ -52,10 +52,10 @@ fn every_alert_fires_and_clears() {
     assert!(phases.is_empty(), "{TESTS} has tests of alerts that do not exist: {phases:?}");
 }
 
-/// The phases above are derived from the order.
+/// `every_alert_fires_and_clears` derives the phases of an alert from this order.
 #[test]
 fn test_cases_are_ordered_by_time() {
-    for file in tests() {
+    for file in test_files() {
         for test in list(&yaml(&file)["tests"]) {
             let times = list(&test["alert_rule_test"]).iter().map(|case| minutes(&text(&case["eval_time"])));
             assert!(times.is_sorted(), "{file}: {}", test["alert_rule_test"]);
@@ -71,7 +71,10 @@ fn every_alert_has_annotations_and_a_runbook() {
         for annotation in ["summary", "description"] {
             assert!(!text(&rule["annotations"][annotation]).is_empty(), "{name} has no {annotation}");
         }
-        assert!(!text(&rule["annotations"]["summary"]).contains("{{"), "{name}: a summary has no template expressions");
+        assert!(
+            !text(&rule["annotations"]["summary"]).contains("{{"),
+            "{name}: the summary must not contain template expressions"
+        );
         assert_eq!(
             text(&rule["annotations"]["runbook_url"]),
             format!("https://portico.dev/{RUNBOOKS}/{name}.html"),
@@ -87,8 +90,8 @@ fn every_alert_has_annotations_and_a_runbook() {
 
 #[test]
 fn runbook_index_lists_all_alerts() {
-    let contents = fs::read_to_string(root().join(RUNBOOKS).join("README.md")).unwrap();
-    let listed: Vec<&str> = contents.lines().filter(|line| line.starts_with("| [")).collect();
+    let index = fs::read_to_string(root().join(RUNBOOKS).join("README.md")).unwrap();
+    let listed: Vec<&str> = index.lines().filter(|line| line.starts_with("| [")).collect();
     let row = |Alert { name, rule }: &Alert| {
         let (severity, summary) = (text(&rule["labels"]["severity"]), text(&rule["annotations"]["summary"]));
         format!("| [{name}]({name}.md) | {severity} | {summary} |")
@@ -98,7 +101,7 @@ fn runbook_index_lists_all_alerts() {
     assert_eq!(pages, alerts().iter().map(|alert| format!("{}.md", alert.name)).collect());
 }
 
-/// tests/quickstart.rs and tests/cluster.rs compare the page itself with the program.
+/// tests/quickstart.rs and tests/cluster.rs compare docs/metrics.md with the program.
 #[test]
 fn queried_metrics_are_documented() {
     let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
@@ -110,13 +113,13 @@ fn queried_metrics_are_documented() {
     }
 }
 
-/// Names of Portico's metric families in a text; histograms without the suffixes of their samples.
+/// Names of Portico's metric families in a text, without the suffixes that the samples of histograms have.
 fn metrics(text: &str) -> impl Iterator<Item = String> {
     let words = text.split(|character: char| !(character.is_ascii_alphanumeric() || character == '_'));
     let words = words.filter(|word| word.starts_with("portico_"));
     words.map(|word| {
-        let ends = ["_bucket", "_sum", "_count"];
-        ends.iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word).to_owned()
+        let suffixes = ["_bucket", "_sum", "_count"];
+        suffixes.iter().find_map(|suffix| word.strip_suffix(suffix)).unwrap_or(word).to_owned()
     })
 }
 
@@ -133,7 +136,7 @@ fn alerts() -> Vec<Alert> {
     alerts
 }
 
-fn tests() -> Vec<String> {
+fn test_files() -> Vec<String> {
     files(TESTS).into_iter().map(|name| format!("{TESTS}/{name}")).collect()
 }
 

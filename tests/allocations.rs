@@ -1,6 +1,6 @@
 //! Allocations per request. A plain request must not allocate more than hyper itself. A request with Kong
 //! compatibility, without plugins and with a typical plugin chain, must stay within the constants below. The exact
-//! numbers are in `benches/baseline.toml`, so that fewer allocations are kept, too; `UPDATE=1 make baseline` rewrites
+//! numbers are in `benches/baseline.toml`, so that improvements are kept, too; `UPDATE=1 make baseline` rewrites
 //! them.
 //!
 //! The same requests go through Portico and through a minimal hyper proxy. Client and endpoint do not allocate here, so
@@ -42,29 +42,30 @@ use crate::harness::{
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
+/// Number of measured requests, and of requests before.
 const REQUESTS: usize = 1000;
-/// Allocations for an access log entry: none, since it is written into an existing buffer.
+/// Additional allocations for an access log entry, which is written into an existing buffer.
 const LOG_ALLOCATIONS: usize = 0;
 const REQUEST: &[u8] = b"GET /path?query HTTP/1.1\r\nhost: a.example\r\nuser-agent: test\r\naccept: */*\r\n\r\n";
-const WITH_KEY: &[u8] =
+const REQUEST_WITH_KEY: &[u8] =
     b"GET /path?query HTTP/1.1\r\nhost: a.example\r\nuser-agent: test\r\naccept: */*\r\napikey: key\r\n\r\n";
-/// Additional allocations of Kong compatibility.
+/// Additional allocations of Kong compatibility, compared with hyper alone.
 const KONG_ALLOCATIONS: usize = 3;
-/// Additional allocations of key-auth, rate-limiting and correlation-id.
+/// Additional allocations of key-auth, rate-limiting and correlation-id together.
 const PLUGIN_ALLOCATIONS: usize = 3;
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok";
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok";
 
 /// Serializes the tests, since the allocator counts for the whole process.
 static SERIAL: Mutex<()> = Mutex::new(());
 
 #[test]
 fn plain_request_allocates_no_more_than_hyper() {
-    let _alone = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
-    let endpoint = endpoint();
-    let bare = per_request(bare_proxy(endpoint), REQUEST);
+    let _serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
+    let endpoint = start_endpoint();
+    let bare = per_request(start_bare_proxy(endpoint), REQUEST);
     let runtime = runtime();
-    let gate = runtime.block_on(TestServer::with_routes(routes_to(endpoint)));
-    let portico = per_request(gate.address, REQUEST);
+    let server = runtime.block_on(TestServer::with_routes(routes_to(endpoint)));
+    let portico = per_request(server.address, REQUEST);
     println!("allocations per request: hyper alone {bare:?}, Portico {portico:?}");
     assert!(
         portico.0 <= bare.0,
@@ -76,12 +77,12 @@ fn plain_request_allocates_no_more_than_hyper() {
     // The access log is on by default.
     let folder = tempfile::tempdir().unwrap();
     let log = AccessLogDestination::File(folder.path().join("access.log"));
-    let gate = runtime.block_on(TestServer::with_options(Options { log, ..Options::default() }, routes_to(endpoint)));
-    let logged = per_request(gate.address, REQUEST);
+    let server = runtime.block_on(TestServer::with_options(Options { log, ..Options::default() }, routes_to(endpoint)));
+    let logged = per_request(server.address, REQUEST);
     println!("allocations per request with the access log: {logged:?}");
     assert!(
         logged.0 <= portico.0 + LOG_ALLOCATIONS,
-        "with the access log Portico allocates {} times per request, and {} times without",
+        "Portico allocates {} times per request with the access log, and {} times without",
         logged.0,
         portico.0
     );
@@ -93,11 +94,11 @@ fn plain_request_allocates_no_more_than_hyper() {
 
 #[test]
 fn kong_compatible_request_allocates_little_more() {
-    let _alone = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
-    let endpoint = endpoint();
-    let bare = per_request(bare_proxy(endpoint), WITH_KEY);
+    let _serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
+    let endpoint = start_endpoint();
+    let bare = per_request(start_bare_proxy(endpoint), REQUEST_WITH_KEY);
     let runtime = runtime();
-    let open = |plugins| {
+    let start_server = |plugins| {
         let (address, reserved) = reserve_address();
         let action = with_timeouts_and_retries(
             forward(vec![(1, upstream("web", &[endpoint]))]),
@@ -106,48 +107,52 @@ fn kong_compatible_request_allocates_little_more() {
         let route = Route { plugins, kong: Some(Box::default()), ..route(action) };
         let snapshot = Snapshot { consumers: consumers().into(), ..snapshot(address, vec![route]) };
         runtime.block_on(async {
-            let gate = TestServer::start(Options::default(), address, reserved, snapshot);
-            gate.proxy.reconcile().await;
-            gate
+            let server = TestServer::start(Options::default(), address, reserved, snapshot);
+            server.proxy.reconcile().await;
+            server
         })
     };
-    let gate = open(None);
-    let plain = per_request(gate.address, WITH_KEY);
+    let server = start_server(None);
+    let without_plugins = per_request(server.address, REQUEST_WITH_KEY);
     let plugins = [
         ("key-auth", json!({})),
         ("rate-limiting", json!({"minute": 9000, "policy": "local"})),
         ("correlation-id", json!({"echo_downstream": true})),
     ];
     let plugins = plugins.map(|(name, config)| (REGISTRY.find(name).unwrap(), config));
-    let gate = open(Some(chain(&plugins)));
-    let chained = per_request(gate.address, WITH_KEY);
-    println!("allocations per request: hyper alone {bare:?}, Kong compatibility {plain:?}, with plugins {chained:?}");
+    let server = start_server(Some(chain(&plugins)));
+    let with_plugins = per_request(server.address, REQUEST_WITH_KEY);
+    println!(
+        "allocations per request: hyper alone {bare:?}, Kong compatibility {without_plugins:?}, with plugins \
+         {with_plugins:?}"
+    );
     assert!(
-        plain.0 <= bare.0 + KONG_ALLOCATIONS,
-        "Kong compatibility allocates {} times, hyper alone {}",
-        plain.0,
+        without_plugins.0 <= bare.0 + KONG_ALLOCATIONS,
+        "a request with Kong compatibility allocates {} times, with hyper alone {}",
+        without_plugins.0,
         bare.0
     );
     assert!(
-        chained.0 <= plain.0 + PLUGIN_ALLOCATIONS,
-        "plugins allocate {} times, without plugins {}",
-        chained.0,
-        plain.0
+        with_plugins.0 <= without_plugins.0 + PLUGIN_ALLOCATIONS,
+        "a request allocates {} times with plugins, and {} times without",
+        with_plugins.0,
+        without_plugins.0
     );
     expect_baseline(
         "allocations-kong",
         &[
             ("hyper alone", bare.0),
-            ("HTTP/1.1", plain.0),
-            ("HTTP/1.1 with key-auth, rate-limiting, correlation-id", chained.0),
+            ("HTTP/1.1", without_plugins.0),
+            ("HTTP/1.1 with key-auth, rate-limiting, correlation-id", with_plugins.0),
         ],
     );
 }
 
 /// The same allocations as in the baseline, no more and no fewer.
-fn expect_baseline(section: &str, found: &[(&str, usize)]) {
-    let found: Vec<_> = found.iter().map(|(name, times)| (*name, u64::try_from(*times).unwrap())).collect();
-    baseline::compare(section, "allocations per request", &found, 0.0).unwrap_or_else(|message| panic!("{message}"));
+fn expect_baseline(section: &str, measured: &[(&str, usize)]) {
+    let measured: Vec<_> =
+        measured.iter().map(|(name, allocations)| (*name, u64::try_from(*allocations).unwrap())).collect();
+    baseline::compare(section, "allocations per request", &measured, 0.0).unwrap_or_else(|message| panic!("{message}"));
 }
 
 /// One consumer with a key.
@@ -159,12 +164,12 @@ fn consumers() -> ConsumerDirectory {
     directory
 }
 
-/// Allocations and bytes per request in this process.
+/// Number of allocations and of allocated bytes for a request in this process.
 fn per_request(proxy: SocketAddr, request: &[u8]) -> (usize, usize) {
     let mut client = TcpStream::connect(proxy).unwrap();
     client.set_nodelay(true).unwrap();
     let mut buffer = [0; 4096];
-    let mut ask = || {
+    let mut send_request = || {
         client.write_all(request).unwrap();
         let mut read = 0;
         while !buffer[..read].ends_with(b"\r\n\r\nok") {
@@ -176,11 +181,11 @@ fn per_request(proxy: SocketAddr, request: &[u8]) -> (usize, usize) {
     };
     // The first requests create connections, series and buffers.
     for _ in 0..REQUESTS {
-        ask();
+        send_request();
     }
     let region = Region::new(ALLOCATOR);
     for _ in 0..REQUESTS {
-        ask();
+        send_request();
     }
     let change = region.change();
     let (times, bytes) = (change.allocations + change.reallocations, change.bytes_allocated);
@@ -188,8 +193,8 @@ fn per_request(proxy: SocketAddr, request: &[u8]) -> (usize, usize) {
     ((times + REQUESTS / 2) / REQUESTS, bytes / REQUESTS)
 }
 
-/// Responds to every request without allocating.
-fn endpoint() -> SocketAddr {
+/// Starts an upstream endpoint that responds to every request without allocating.
+fn start_endpoint() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -202,7 +207,7 @@ fn endpoint() -> SocketAddr {
                     read += more;
                     if buffer[..read].ends_with(b"\r\n\r\n") {
                         read = 0;
-                        if stream.write_all(ANSWER).is_err() {
+                        if stream.write_all(RESPONSE).is_err() {
                             return;
                         }
                     }
@@ -213,8 +218,8 @@ fn endpoint() -> SocketAddr {
     address
 }
 
-/// Minimal proxy with one downstream and one upstream connection.
-fn bare_proxy(endpoint: SocketAddr) -> SocketAddr {
+/// Starts a proxy that only uses hyper, with one downstream and one upstream connection.
+fn start_bare_proxy(endpoint: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,7 +1,7 @@
-//! Bad input: `portico check` and `portico run` report exactly what is wrong, and a valid route next to it is served
-//! before, during and after.
+//! Bad input: `portico check` and `portico run` report exactly what is wrong, and a valid route is served before the
+//! bad files are added, while they exist and after they are removed.
 //!
-//! A case is a folder of `tests/bad_input/`: the bad files, optionally the files `before`, and the expected output.
+//! A case is a folder of `tests/bad_input/`: the bad files, optionally a folder `before`, and the expected output.
 //! `check.txt` is the output of `check`. `run.txt` is the output of `run` when the bad files are added at runtime, when
 //! they are removed, and when it starts with them.
 //! `UPDATE=1 cargo test --workspace --test process bad_input::` rewrites both.
@@ -28,7 +28,7 @@ type Files = BTreeMap<String, Vec<u8>>;
 /// One case of bad input.
 struct Case {
     name: String,
-    /// Files that exist before the bad ones, possibly as other versions of the same files.
+    /// Files that exist before the bad files are added. A bad file of the same name replaces one.
     before: Files,
     bad: Files,
 }
@@ -37,16 +37,16 @@ struct Case {
 fn check_reports_problems_and_severity() {
     let differing = in_parallel(&cases(), |case| {
         let site = Site::new();
-        place_good(&site, &BTreeMap::new());
-        place(&site, &case.bad);
-        let text = check(&site, &case.name, &["manifests"]);
-        // JSON output is compared if the case has such a file.
-        let golden = Golden::new(format!("bad_input/{}/check.json", case.name));
-        let json = (!golden.expected().is_empty()).then(|| {
+        save_good(&site, &BTreeMap::new());
+        save_files(&site, &case.bad);
+        let text_difference = check(&site, &case.name, &["manifests"]);
+        // JSON output is compared if the case has a file `check.json`.
+        let json_golden = Golden::new(format!("bad_input/{}/check.json", case.name));
+        let json_difference = (!json_golden.expected().is_empty()).then(|| {
             let output = program::output(portico_with(&site, &["check", "--output", "json", "manifests"]));
-            golden.compare(&site.normalize(&String::from_utf8_lossy(&output.stdout))).err()
+            json_golden.compare(&site.normalize(&String::from_utf8_lossy(&output.stdout))).err()
         });
-        text.or(json.flatten())
+        text_difference.or(json_difference.flatten())
     });
     golden::expect_none(&differing, "bad_input");
 }
@@ -55,16 +55,16 @@ fn check_reports_problems_and_severity() {
 fn run_reports_problems_at_runtime_and_serves_the_rest() {
     let differing = in_parallel(&cases(), |case| {
         let site = Site::new();
-        place_good(&site, &case.before);
+        save_good(&site, &case.before);
         let mut transcript = Transcript::new(&case.name, &site, program::run(&site, &[]));
         transcript.skip_start();
-        place(&site, &case.bad);
+        save_files(&site, &case.bad);
         transcript.step("Bad files are added at runtime");
-        remove(&site, case);
+        restore(&site, case);
         transcript.step("The previous files are restored");
         transcript.end();
 
-        place(&site, &case.bad);
+        save_files(&site, &case.bad);
         transcript.program = Some(program::run(&site, &[]));
         transcript.program().wait_started();
         transcript.step("Start with the bad files");
@@ -74,7 +74,7 @@ fn run_reports_problems_at_runtime_and_serves_the_rest() {
     golden::expect_none(&differing, "bad_input");
 }
 
-/// Compares the output of `portico check` with `check.txt` of a case.
+/// Compares the output of `portico check` with `check.txt` of a case. Returns the difference.
 fn check(site: &Site, case: &str, arguments: &[&str]) -> Option<String> {
     let output = program::output(portico_with(site, &[&["check"], arguments].concat()));
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -88,12 +88,12 @@ fn portico_with(site: &Site, arguments: &[&str]) -> Command {
     command
 }
 
-/// Output of a run, compared step by step with the expected text as soon as it is complete.
+/// Output of a run, step by step, to be compared with the expected text.
 struct Transcript<'a> {
     golden: Golden,
     site: &'a Site,
     program: Option<Program>,
-    /// Length of the output before the current step.
+    /// Length of the output before the current step, in bytes.
     printed: usize,
     text: String,
     /// Network namespace of the program, if it is not the default one.
@@ -120,28 +120,28 @@ impl<'a> Transcript<'a> {
     /// Appends the output since the previous step.
     fn step(&mut self, title: &str) {
         self.text += &format!("## {title}\n");
-        let (site, told) = (self.site, self.printed);
-        let expected = self.golden.expected();
+        let (site, earlier_length) = (self.site, self.printed);
+        let golden_text = self.golden.expected();
         let expected =
-            expected.strip_prefix(&self.text).map(|rest| rest.split("## ").next().unwrap_or_default().to_owned());
+            golden_text.strip_prefix(&self.text).map(|rest| rest.split("## ").next().unwrap_or_default().to_owned());
         let program = self.program();
         // Output is compared as soon as it is complete; excess output is detected by the next step.
-        let new = |text: &str| text.get(told..).map(|new| site.normalize(new)).unwrap_or_default();
-        let all = match expected.filter(|expected| !golden::is_update() && !expected.trim().is_empty()) {
+        let of_step = |text: &str| text.get(earlier_length..).map(|new| site.normalize(new)).unwrap_or_default();
+        let messages = match expected.filter(|expected| !golden::is_update() && !expected.trim().is_empty()) {
             Some(expected) => {
-                program.wait_messages(|text| new(text) + "\n" == expected).unwrap_or_else(|instead| instead)
+                program.wait_messages(|text| of_step(text) + "\n" == expected).unwrap_or_else(|actual| actual)
             }
             None => program.messages_until_quiet(),
         };
-        self.text += &new(&all);
+        self.text += &of_step(&messages);
         self.text += "\n";
-        self.printed = all.len();
+        self.printed = messages.len();
         self.expect_good();
     }
 
     /// The unrelated route is served and the program is alive.
     fn expect_good(&mut self) {
-        let address = self.site.at("port");
+        let address = self.site.address_of("port");
         let body = match self.network {
             None => client::get(&address, "/good").body,
             Some(network) => {
@@ -157,8 +157,8 @@ impl<'a> Transcript<'a> {
     /// Stops the program and verifies that it printed nothing after the last step.
     fn end(&mut self) {
         let ended = self.program.take().expect("the program runs").stop().expect_success();
-        let more = &ended.messages()[self.printed..];
-        assert_eq!(more, "", "output after the last step");
+        let excess = &ended.messages()[self.printed..];
+        assert_eq!(excess, "", "output after the last step");
         self.printed = 0;
     }
 
@@ -195,15 +195,15 @@ fn cases() -> Vec<Case> {
     names.into_iter().map(case).collect()
 }
 
-/// Writes the valid route and the files that exist before the bad ones.
-fn place_good(site: &Site, before: &Files) {
+/// Writes `good.yaml` with the valid route, and the files that exist before the bad ones.
+fn save_good(site: &Site, before: &Files) {
     let good = fs::read_to_string(program::root().join("tests/bad_input/good.yaml")).unwrap();
     site.save("manifests/good.yaml", &good);
-    place(site, before);
+    save_files(site, before);
 }
 
-fn place(site: &Site, files: &Files) {
-    // All files are moved in one after the other within one burst of events, as by a version control system.
+fn save_files(site: &Site, files: &Files) {
+    // The files are renamed into the folder one after the other, as by a version control system.
     for (name, bytes) in files {
         let path = format!("manifests/{name}");
         match std::str::from_utf8(bytes) {
@@ -214,22 +214,22 @@ fn place(site: &Site, files: &Files) {
 }
 
 /// Removes the bad files or restores their previous versions.
-fn remove(site: &Site, case: &Case) {
+fn restore(site: &Site, case: &Case) {
     for name in case.bad.keys().filter(|name| !case.before.contains_key(*name)) {
         site.remove(&format!("manifests/{name}"));
     }
-    place(site, &case.before);
+    save_files(site, &case.before);
 }
 
 /// Runs all cases in parallel and collects the differences.
-fn in_parallel(cases: &[Case], judge: impl Fn(&Case) -> Option<String> + Sync) -> Vec<String> {
+fn in_parallel(cases: &[Case], find_difference: impl Fn(&Case) -> Option<String> + Sync) -> Vec<String> {
     let next = AtomicUsize::new(0);
     let differing = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        for _ in 0..AT_A_TIME {
+        for _ in 0..THREADS {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Some(difference) = judge(case) {
+                    if let Some(difference) = find_difference(case) {
                         differing.lock().unwrap().push(difference);
                     }
                 }
@@ -241,4 +241,5 @@ fn in_parallel(cases: &[Case], judge: impl Fn(&Case) -> Option<String> + Sync) -
     differing
 }
 
-const AT_A_TIME: usize = 4;
+/// Number of cases that run at the same time.
+const THREADS: usize = 4;

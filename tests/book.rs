@@ -10,21 +10,20 @@ use crate::root;
 #[test]
 fn book_builds_without_broken_links() {
     let output = Command::new("bash").arg("scripts/docs.sh").current_dir(root()).stdin(Stdio::null()).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "scripts/docs.sh: {said}");
-    assert!(!said.contains("WARN") && !said.contains("ERROR"), "mdBook printed warnings: {said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "scripts/docs.sh: {stderr}");
+    assert!(!stderr.contains("WARN") && !stderr.contains("ERROR"), "mdBook printed warnings: {stderr}");
 
     let book = Book::read(&root().join("target/docs"));
     let summary = fs::read_to_string(root().join("docs/SUMMARY.md")).unwrap();
     let listed = summary.matches(".md)").count();
     assert!(listed > 20 && book.pages.len() > listed, "{listed} pages are listed, {} exist", book.pages.len());
-    let broken = book.broken();
+    let broken = book.broken_links();
     assert!(broken.is_empty(), "{} broken links:\n{}", broken.len(), broken.join("\n"));
 }
 
-/// Pages and files of the built book.
+/// Pages and all files of the built book, by path from its root.
 struct Book {
-    /// By path from the root of the book.
     pages: BTreeMap<PathBuf, Page>,
     files: BTreeSet<PathBuf>,
 }
@@ -41,9 +40,9 @@ impl Book {
         book
     }
 
-    fn read_folder(&mut self, folder: &Path, below: &Path) {
-        for entry in fs::read_dir(folder.join(below)).unwrap() {
-            let path = below.join(entry.unwrap().file_name());
+    fn read_folder(&mut self, folder: &Path, relative: &Path) {
+        for entry in fs::read_dir(folder.join(relative)).unwrap() {
+            let path = relative.join(entry.unwrap().file_name());
             let full = folder.join(&path);
             if full.is_dir() {
                 self.read_folder(folder, &path);
@@ -57,10 +56,10 @@ impl Book {
         }
     }
 
-    fn broken(&self) -> Vec<String> {
-        let mut broken = Vec::new();
+    fn broken_links(&self) -> Vec<String> {
+        let mut broken_links = Vec::new();
         for (path, page) in &self.pages {
-            for link in page.links.iter().filter(|link| !is_elsewhere(link)) {
+            for link in page.links.iter().filter(|link| !is_external(link)) {
                 let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
                 let target = if file.is_empty() { Some(path.clone()) } else { resolve(path, file) };
                 let target = target.map(|target| {
@@ -68,33 +67,33 @@ impl Book {
                     if self.files.contains(&index) { index } else { target }
                 });
                 let Some(target) = target.filter(|target| self.files.contains(target)) else {
-                    broken.push(format!("{}: {link}", path.display()));
+                    broken_links.push(format!("{}: {link}", path.display()));
                     continue;
                 };
                 let missing = self.pages.get(&target).is_some_and(|page| !page.anchors.contains(anchor));
                 if missing && !anchor.is_empty() {
-                    broken.push(format!("{}: {link}: there is no such heading", path.display()));
+                    broken_links.push(format!("{}: {link}: there is no such heading", path.display()));
                 }
             }
         }
-        broken
+        broken_links
     }
 }
 
 impl Page {
     fn read(text: &str) -> Page {
-        let links = values(text, "href").chain(values(text, "src")).map(str::to_owned).collect();
-        Page { links, anchors: values(text, "id").map(str::to_owned).collect() }
+        let links = attribute_values(text, "href").chain(attribute_values(text, "src")).map(str::to_owned).collect();
+        Page { links, anchors: attribute_values(text, "id").map(str::to_owned).collect() }
     }
 }
 
 /// Values of an attribute. Quotes in code blocks are escaped in HTML and do not match.
-fn values<'a>(text: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+fn attribute_values<'a>(text: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     let parts: Vec<_> = text.split(&format!(" {name}=\"")).skip(1).collect();
     parts.into_iter().filter_map(|part| part.split_once('"')).map(|(value, _)| value)
 }
 
-fn is_elsewhere(link: &str) -> bool {
+fn is_external(link: &str) -> bool {
     ["https://", "http://", "mailto:"].iter().any(|start| link.starts_with(start))
 }
 
@@ -121,16 +120,16 @@ fn broken_links_are_found() {
     let bad = ["#gone", "deep", "deep/b.html#gone", "../x.html", "/deep/b.html", "deep/README.md"];
     let text = format!("<h1 id=\"here\">A</h1>{}{}", page(&good), page(&bad));
     fs::write(folder.path().join("a.html"), text).unwrap();
-    let script = "<h1 id=\"there\">B</h1><script src=\"../book.js\"></script><a href=\"../a.html#here\">x</a>";
-    fs::write(folder.path().join("deep/b.html"), script).unwrap();
+    let text_of_b = "<h1 id=\"there\">B</h1><script src=\"../book.js\"></script><a href=\"../a.html#here\">x</a>";
+    fs::write(folder.path().join("deep/b.html"), text_of_b).unwrap();
     fs::write(folder.path().join("deep/c.yaml"), "a: b\n").unwrap();
     fs::create_dir(folder.path().join("listed")).unwrap();
     fs::write(folder.path().join("listed/index.html"), "").unwrap();
-    let broken = Book::read(folder.path()).broken();
+    let broken_links = Book::read(folder.path()).broken_links();
     let expected: Vec<_> =
         bad.iter().map(|link| format!("a.html: {link}")).chain(["deep/b.html: ../book.js".to_owned()]).collect();
-    assert_eq!(broken.len(), expected.len(), "{broken:?}");
-    for (found, expected) in broken.iter().zip(&expected) {
+    assert_eq!(broken_links.len(), expected.len(), "{broken_links:?}");
+    for (found, expected) in broken_links.iter().zip(&expected) {
         assert!(found.starts_with(expected.as_str()), "{found} is not about {expected}");
     }
 }

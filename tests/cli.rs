@@ -20,7 +20,7 @@ fn help_texts_match() {
     let mut differing = Vec::new();
     for (name, line) in cases {
         let output = portico(line);
-        assert_eq!(code(&output), 0, "portico {line}\n{}", stderr(&output));
+        assert_eq!(exit_code(&output), 0, "portico {line}\n{}", stderr(&output));
         assert_eq!(stderr(&output), "", "portico {line}");
         let help = stdout(&output);
         let widest = help.lines().map(|line| line.chars().count()).max();
@@ -35,7 +35,7 @@ fn help_texts_match() {
     }
     assert!(
         differing.is_empty(),
-        "{}\nIf that is right: UPDATE=1 cargo test --workspace --test process cli::",
+        "{}\nIf the new output is right: UPDATE=1 cargo test --workspace --test process cli::",
         differing.join("\n")
     );
 }
@@ -52,9 +52,9 @@ fn short_help_equals_long_help() {
 #[test]
 fn help_is_colored_only_on_request() {
     for (line, color) in [("--help", false), ("--color always run --help", true), ("run --help --color=always", true)] {
-        // Without NO_COLOR, to test that a pipe gets no color and that the flag takes precedence.
+        // NO_COLOR is removed, so that these tests see the default for a pipe and the effect of the flag.
         let output = command(line).env_remove("NO_COLOR").output().unwrap();
-        assert_eq!((code(&output), stdout(&output).contains('\u{1b}')), (0, color), "portico {line}");
+        assert_eq!((exit_code(&output), stdout(&output).contains('\u{1b}')), (0, color), "portico {line}");
     }
     let output = command("--help").env("PORTICO_COLOR", "always").output().unwrap();
     assert!(stdout(&output).contains('\u{1b}'));
@@ -64,7 +64,7 @@ fn help_is_colored_only_on_request() {
 fn version_is_one_line_or_json() {
     let output = portico("version");
     let expected = format!("portico {} (", env!("CARGO_PKG_VERSION"));
-    assert!(code(&output) == 0 && stdout(&output).starts_with(&expected), "{output:?}");
+    assert!(exit_code(&output) == 0 && stdout(&output).starts_with(&expected), "{output:?}");
     assert_eq!(stdout(&output).lines().count(), 1);
     let json: serde_json::Value = serde_json::from_str(&stdout(&portico("version -o json"))).unwrap();
     assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
@@ -75,7 +75,7 @@ fn version_is_one_line_or_json() {
 fn completion_scripts_contain_all_commands() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let output = portico(&format!("completion {shell}"));
-        assert_eq!((code(&output), stderr(&output)), (0, String::new()), "{shell}");
+        assert_eq!((exit_code(&output), stderr(&output)), (0, String::new()), "{shell}");
         for word in ["check", "completion", "crds", "echo", "run", "version", "drain-timeout", "gateway-address-pool"] {
             assert!(stdout(&output).contains(word), "{shell}: {word}");
         }
@@ -105,14 +105,14 @@ fn usage_errors_name_the_fix_and_exit_with_2() {
     ];
     for (line, expected) in cases {
         let output = portico(line);
-        assert_eq!((code(&output), stdout(&output)), (2, String::new()), "portico {line}");
+        assert_eq!((exit_code(&output), stdout(&output)), (2, String::new()), "portico {line}");
         assert!(stderr(&output).contains(expected), "portico {line}\n{}", stderr(&output));
     }
 }
 
 #[test]
 fn environment_sets_flags_and_ignores_other_variables() {
-    // Kubernetes injects the first three for a Service named portico.
+    // Kubernetes sets the first three for a Service named portico.
     let output = command("version")
         .env("PORTICO_PORT", "tcp://10.0.0.1:80")
         .env("PORTICO_SERVICE_HOST", "10.0.0.1")
@@ -121,19 +121,19 @@ fn environment_sets_flags_and_ignores_other_variables() {
         .env("PORTICO_OUTPUT", "json")
         .output()
         .unwrap();
-    assert!(code(&output) == 0 && stdout(&output).starts_with('{'), "{output:?}");
+    assert!(exit_code(&output) == 0 && stdout(&output).starts_with('{'), "{output:?}");
     let output = command("run --manifests x").env("PORTICO_DRAIN_TIMEOUT", "soon").output().unwrap();
-    assert_eq!(code(&output), 2);
+    assert_eq!(exit_code(&output), 2);
     let expected = "invalid value 'soon' for '--drain-timeout <DURATION>': not a duration; write numbers with units";
     assert!(stderr(&output).contains(expected), "{}", stderr(&output));
 }
 
 #[test]
 fn unavailable_address_is_reported() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
     let output = portico(&format!("echo --listen {address}"));
-    assert_eq!(code(&output), 2);
+    assert_eq!(exit_code(&output), 2);
     let expected = format!("error: --listen {address}: cannot listen: Address already in use");
     assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
 }
@@ -159,7 +159,7 @@ fn echo_responds_and_stops_on_sigterm() {
     assert!(child.wait().unwrap().success());
 }
 
-/// A forgotten standard input must not block the exit.
+/// `--manifests -` reads standard input, which may stay open without data.
 #[test]
 fn run_stops_while_waiting_for_standard_input() {
     let mut child = command("run --manifests - --status-listen off --admin-listen off")
@@ -168,7 +168,7 @@ fn run_stops_while_waiting_for_standard_input() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // Waits until SIGTERM (signal 15) is handled, because the default action would end the process without the handler.
+    // SIGTERM (signal 15) is sent once the program has a handler: the default action would end it with another status.
     let handles_sigterm = || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
         let handled = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
@@ -200,7 +200,7 @@ fn portico(line: &str) -> Output {
     command(line).output().expect("the program is built before its tests")
 }
 
-fn code(output: &Output) -> i32 {
+fn exit_code(output: &Output) -> i32 {
     output.status.code().expect("the process was not ended by a signal")
 }
 

@@ -4,6 +4,7 @@
 //! snapshot. `NAME.out.yaml` is the expected result; `UPDATE=1` rewrites it for review. Comments at the top of the
 //! input configure the case:
 //!
+//! - `# Base: yes` adds the objects of `base.yaml`: a class, a Gateway and two Services;
 //! - `# Rules: NAME, …` lists the rules of `tests/compile/rules.md` that the case demonstrates;
 //! - `# Pool: CIDR, …` sets an explicit address pool;
 //! - `# Services: yes` puts a Service in front of each Gateway; a document `kind: AddressState` sets the state of
@@ -33,26 +34,30 @@ use serde_json::{Value, json};
 
 #[test]
 fn cases_match_golden_files() {
-    let mut wrong = Vec::new();
+    let mut differing = Vec::new();
     for case in Case::all() {
-        let found = case.outcome();
+        let actual = case.outcome();
         assert_eq!(
-            found,
+            actual,
             case.outcome_one_by_one(),
             "{}: applying objects one by one must give the same result",
             case.name
         );
         let expected = fs::read_to_string(case.output()).unwrap_or_default();
-        if found == expected {
+        if actual == expected {
             continue;
         }
         if std::env::var_os("UPDATE").is_some() {
-            fs::write(case.output(), &found).unwrap();
+            fs::write(case.output(), &actual).unwrap();
         } else {
-            wrong.push(format!("{}:\n{}", case.name, difference(&expected, &found)));
+            differing.push(format!("{}:\n{}", case.name, difference(&expected, &actual)));
         }
     }
-    assert!(wrong.is_empty(), "UPDATE=1 rewrites these; review what changes\n{}", wrong.join("\n"));
+    assert!(
+        differing.is_empty(),
+        "UPDATE=1 rewrites the expected results; review the changes\n{}",
+        differing.join("\n")
+    );
 }
 
 /// The fingerprint is exported as `portico_snapshot_hash`.
@@ -60,18 +65,19 @@ fn cases_match_golden_files() {
 fn fingerprint_does_not_depend_on_object_order() {
     let case = |name: &str| Case::all().into_iter().find(|case| case.name == name).unwrap();
     for case in Case::all() {
-        let [one, other] = case.fingerprints();
-        assert_eq!(one, other, "{}", case.name);
+        let [at_once, one_by_one] = case.fingerprints();
+        assert_eq!(at_once, one_by_one, "{}", case.name);
         // Prometheus stores numbers as doubles.
-        assert_eq!(one.as_metric_value() as f64 as u64, one.as_metric_value());
+        assert_eq!(at_once.as_metric_value() as f64 as u64, at_once.as_metric_value());
         assert!(
-            one.to_string().starts_with(&format!("{:012x}", one.as_metric_value())),
-            "{one} {:x}",
-            one.as_metric_value()
+            at_once.to_string().starts_with(&format!("{:012x}", at_once.as_metric_value())),
+            "{at_once} {:x}",
+            at_once.as_metric_value()
         );
     }
     // The fingerprint covers everything that affects requests, including what dumps omit.
     type Edit = fn(&mut Value);
+    // (changed part, case, object, edit)
     let edits: [(&str, &str, &str, Edit); 8] = [
         ("a plugin's configuration", "plugins", "annas", |plugin| plugin["config"]["deny"] = json!(["others"])),
         ("a configuration from a Secret", "plugins", "acl-config", bump_version),
@@ -88,15 +94,16 @@ fn fingerprint_does_not_depend_on_object_order() {
             service["metadata"]["annotations"]["konghq.com/protocol"] = json!("grpc");
         }),
     ];
-    for (what, name, object, edit) in edits {
+    for (part, name, object, edit) in edits {
         let before = case(name).fingerprints()[0];
-        let [one, other] = case(name).edited(object, edit).fingerprints();
-        assert_eq!(one, other, "{what}");
-        assert_ne!(one, before, "{what}");
-        assert_eq!(case(name).fingerprint_after(&case(name).edited(object, edit)), one, "{what}, later");
+        let [at_once, one_by_one] = case(name).edited(object, edit).fingerprints();
+        assert_eq!(at_once, one_by_one, "{part}");
+        assert_ne!(at_once, before, "{part}");
+        assert_eq!(case(name).fingerprint_after(&case(name).edited(object, edit)), at_once, "{part}, edited later");
     }
-    let nothing = case("plugins").edited("nobodys", |plugin| plugin["metadata"]["labels"] = json!({"a": "b"}));
-    assert_eq!(nothing.fingerprints()[0], case("plugins").fingerprints()[0], "an irrelevant change");
+    let irrelevant =
+        case("plugins").edited("without-references", |plugin| plugin["metadata"]["labels"] = json!({"a": "b"}));
+    assert_eq!(irrelevant.fingerprints()[0], case("plugins").fingerprints()[0], "an irrelevant change");
 }
 
 /// Changes the resource version of an object.
@@ -104,19 +111,20 @@ fn bump_version(object: &mut Value) {
     object["metadata"]["resourceVersion"] = json!("4711");
 }
 
-/// Users who can see metrics could otherwise guess secrets and compare fingerprints.
+/// Otherwise, users with access to the metrics could guess a secret and compare fingerprints to confirm the guess.
 #[test]
 fn fingerprint_does_not_depend_on_secret_values() {
     type Edit = fn(&mut Value);
+    // (changed part, object, edit)
     let edits: [(&str, &str, Edit); 4] = [
         ("a key", "annas-key", |secret| secret["stringData"]["key"] = json!("another")),
         ("a group", "annas-group", |secret| secret["stringData"]["group"] = json!("guests")),
         ("a configuration", "acl-config", |secret| secret["stringData"]["config"] = json!("allow: [c]")),
         ("a patch of a configuration", "acl-config", |secret| secret["stringData"]["groups"] = json!("[\"d\"]")),
     ];
-    for (what, object, edit) in edits {
+    for (part, object, edit) in edits {
         let case = || Case::all().into_iter().find(|case| case.name == "plugins").unwrap();
-        assert_eq!(case().fingerprints(), case().edited(object, edit).fingerprints(), "{what}");
+        assert_eq!(case().fingerprints(), case().edited(object, edit).fingerprints(), "{part}");
     }
 }
 
@@ -156,16 +164,20 @@ fn cases_and_rules_cite_each_other() {
 
 #[test]
 fn cases_satisfy_the_schemas() {
-    let refused: Vec<_> = Case::all().iter().flat_map(Case::schema_violations).collect();
-    assert!(refused.is_empty(), "fix the case, or mark it `# Newer: yes`:\n{}", refused.join("\n"));
+    let violations: Vec<_> = Case::all().iter().flat_map(Case::schema_violations).collect();
+    assert!(violations.is_empty(), "fix the case, or mark it `# Newer release: yes`:\n{}", violations.join("\n"));
 }
 
-/// The differing lines of two texts, with context.
-fn difference(expected: &str, found: &str) -> String {
-    let (old, new): (Vec<_>, Vec<_>) = (expected.lines().collect(), found.lines().collect());
-    let same = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
-    let tail = old[same..].iter().rev().zip(new[same..].iter().rev()).take_while(|(a, b)| a == b).count();
-    let show = |sign: &str, lines: &[&str]| lines.iter().map(|line| format!("{sign} {line}\n")).collect::<String>();
-    let context = &old[same.saturating_sub(3)..same];
-    show(" ", context) + &show("-", &old[same..old.len() - tail]) + &show("+", &new[same..new.len() - tail])
+/// The lines from the first difference to the last, after up to three equal lines.
+fn difference(expected: &str, actual: &str) -> String {
+    let (old, new): (Vec<_>, Vec<_>) = (expected.lines().collect(), actual.lines().collect());
+    let equal_prefix = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
+    let equal_suffix =
+        old[equal_prefix..].iter().rev().zip(new[equal_prefix..].iter().rev()).take_while(|(a, b)| a == b).count();
+    let lines_with_sign =
+        |sign: &str, lines: &[&str]| lines.iter().map(|line| format!("{sign} {line}\n")).collect::<String>();
+    let context = &old[equal_prefix.saturating_sub(3)..equal_prefix];
+    lines_with_sign(" ", context)
+        + &lines_with_sign("-", &old[equal_prefix..old.len() - equal_suffix])
+        + &lines_with_sign("+", &new[equal_prefix..new.len() - equal_suffix])
 }

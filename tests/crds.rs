@@ -47,7 +47,7 @@ fn command_prints_all_definitions() {
 /// Scripts and commands of users depend on these names, which are those of Kong's CustomResourceDefinitions.
 #[test]
 fn names_and_columns_match_kong() {
-    // (kind, version, plural, short name, whether namespaced, columns, those only for `--output wide` in brackets)
+    // (kind, version, plural, short name, whether namespaced, columns; in brackets those of `--output wide` only)
     let plugins = "Plugin-Type=.plugin Age=. [Disabled=.disabled] [Config=.config] Programmed=Programmed";
     let vaults = "Backend Type=.spec.backend Prefix=.spec.prefix Age=. [Description=.spec.description] \
                   Programmed=Programmed";
@@ -74,10 +74,10 @@ fn names_and_columns_match_kong() {
         (Kind::KongServiceFacade, "v1alpha1", "kongservicefacades", "", true, ""),
     ];
     assert_eq!(cases.len(), crd::kinds().count());
-    for (kind, version, plural, short, is_namespaced, columns) in cases {
+    for (kind, version, plural, short_name, is_namespaced, columns) in cases {
         let definition = crd::definition(kind).unwrap();
         let spec = &definition["spec"];
-        let parameters = kind == Kind::IngressClassParameters;
+        let is_parameters = kind == Kind::IngressClassParameters;
         let group = match kind {
             Kind::KongServiceFacade => "incubator.ingress-controller.konghq.com",
             _ => "configuration.konghq.com",
@@ -85,10 +85,10 @@ fn names_and_columns_match_kong() {
         assert_eq!((&spec["group"], &spec["names"]["plural"]), (&json!(group), &json!(plural)), "{kind}");
         assert_eq!(spec["scope"], if is_namespaced { "Namespaced" } else { "Cluster" }, "{kind}");
         assert_eq!(spec["versions"][0]["name"], version, "{kind}");
-        assert_eq!(spec["names"]["shortNames"][0].as_str().unwrap_or_default(), short, "{kind}");
-        let categories = if parameters { Value::Null } else { json!(["kong", "kong-ingress-controller"]) };
+        assert_eq!(spec["names"]["shortNames"][0].as_str().unwrap_or_default(), short_name, "{kind}");
+        let categories = if is_parameters { Value::Null } else { json!(["kong", "kong-ingress-controller"]) };
         assert_eq!(spec["names"]["categories"], categories, "{kind}");
-        assert_eq!(spec["versions"][0]["subresources"].is_null(), parameters, "{kind}");
+        assert_eq!(spec["versions"][0]["subresources"].is_null(), is_parameters, "{kind}");
         let printed = spec["versions"][0]["additionalPrinterColumns"].as_array().into_iter().flatten();
         let printed: Vec<String> = printed.map(column).collect();
         assert_eq!(printed.join(" "), columns, "{kind}");
@@ -97,7 +97,7 @@ fn names_and_columns_match_kong() {
     assert_eq!(policy["gateway.networking.k8s.io/policy"], "direct");
 }
 
-/// Short notation of a column and its source.
+/// A column as `NAME=PATH`, in brackets if only `--output wide` shows it.
 fn column(column: &Value) -> String {
     let path = match column["jsonPath"].as_str().unwrap() {
         ".metadata.creationTimestamp" => ".",
@@ -111,7 +111,7 @@ fn column(column: &Value) -> String {
     }
 }
 
-// Kong's plugin kinds have no `spec`: their fields are at the top level of the object.
+/// Kong's plugin kinds have no `spec`.
 #[test]
 fn plugin_fields_are_at_the_top_level() {
     for kind in [Kind::KongPlugin, Kind::KongClusterPlugin] {
@@ -123,22 +123,21 @@ fn plugin_fields_are_at_the_top_level() {
     }
 }
 
-// New objects have the condition `Programmed` with status `Unknown` until a controller writes it, as in Kong's
-// definitions.
+/// Until a controller writes the condition `Programmed`, the default of the definition applies, as in Kong's.
 #[test]
 fn new_objects_have_a_pending_condition() {
-    let waiting = json!([{
+    let pending = json!([{
         "type": "Programmed", "status": "Unknown", "reason": "Pending", "message": "Waiting for controller",
         "lastTransitionTime": "1970-01-01T00:00:00Z",
     }]);
     for kind in crd::kinds() {
         let schema = schema(kind);
         let status = &schema["properties"]["status"];
-        let (whole, conditions) = (&status["default"]["conditions"], &status["properties"]["conditions"]);
+        let (all_conditions, conditions) = (&status["default"]["conditions"], &status["properties"]["conditions"]);
         match kind {
-            Kind::KongConsumer | Kind::KongConsumerGroup => assert_eq!(*whole, waiting, "{kind}"),
+            Kind::KongConsumer | Kind::KongConsumerGroup => assert_eq!(*all_conditions, pending, "{kind}"),
             Kind::KongPlugin | Kind::KongClusterPlugin | Kind::KongVault | Kind::KongCustomEntity => {
-                assert_eq!(conditions["default"], waiting, "{kind}");
+                assert_eq!(conditions["default"], pending, "{kind}");
             }
             _ => {}
         }
@@ -154,26 +153,26 @@ fn new_objects_have_a_pending_condition() {
 /// `kubectl explain` shows these descriptions.
 #[test]
 fn every_writable_field_is_described() {
-    fn visit(node: &Value, place: &str, lacking: &mut Vec<String>) {
+    fn visit(node: &Value, path: &str, undescribed: &mut Vec<String>) {
         for (name, field) in node["properties"].as_object().into_iter().flatten() {
-            let place = format!("{place}.{name}");
+            let path = format!("{path}.{name}");
             if !field["description"].as_str().is_some_and(|text| text.ends_with('.') && !text.contains('\n')) {
-                lacking.push(place.clone());
+                undescribed.push(path.clone());
             }
-            visit(field, &place, lacking);
-            visit(&field["items"], &format!("{place}[]"), lacking);
+            visit(field, &path, undescribed);
+            visit(&field["items"], &format!("{path}[]"), undescribed);
         }
     }
-    let mut lacking = Vec::new();
+    let mut undescribed = Vec::new();
     for kind in crd::kinds() {
         let mut schema = schema(kind);
         assert!(schema["description"].is_string(), "{kind}");
         for name in ["apiVersion", "kind", "metadata", "status"] {
             schema["properties"].as_object_mut().unwrap().shift_remove(name);
         }
-        visit(&schema, kind.name(), &mut lacking);
+        visit(&schema, kind.name(), &mut undescribed);
     }
-    assert!(lacking.is_empty(), "fields without a description: {lacking:#?}");
+    assert!(undescribed.is_empty(), "fields without a description: {undescribed:#?}");
 }
 
 fn schema(kind: Kind) -> Value {

@@ -1,5 +1,5 @@
 //! The Grafana dashboard: `charts/portico/dashboards/portico.json` is generated from `dashboard/panels.rs`; `UPDATE=1`
-//! writes it. tests/prometheus.rs runs each of its queries.
+//! writes it. tests/prometheus.rs runs each of the queries.
 
 mod panels;
 
@@ -14,13 +14,13 @@ const FILE: &str = "charts/portico/dashboards/portico.json";
 
 #[test]
 fn dashboard_file_matches_the_panels() {
-    let made = format!("{:#}\n", dashboard());
+    let generated = format!("{:#}\n", dashboard());
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
     if std::env::var_os("UPDATE").is_some() {
-        fs::write(&file, &made).unwrap();
+        fs::write(&file, &generated).unwrap();
     }
     let written = fs::read_to_string(&file).unwrap_or_default();
-    assert!(written == made, "{FILE} differs from tests/dashboard/panels.rs; UPDATE=1 writes it");
+    assert!(written == generated, "{FILE} differs from tests/dashboard/panels.rs; UPDATE=1 writes it");
 }
 
 /// Grafana overlays or drops such panels without a warning.
@@ -30,19 +30,20 @@ fn panels_have_unique_ids_and_do_not_overlap() {
     let panels = dashboard["panels"].as_array().unwrap();
     let ids: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
     assert_eq!(ids.len(), panels.len());
-    let mut taken = BTreeSet::new();
+    let mut occupied = BTreeSet::new();
     for panel in panels {
-        let at = |name: &str| panel["gridPos"][name].as_u64().unwrap();
-        assert!(at("x") + at("w") <= WIDTH, "{panel}");
-        for x in at("x")..at("x") + at("w") {
-            for y in at("y")..at("y") + at("h") {
-                assert!(taken.insert((x, y)), "two panels are at {x}, {y}: {}", panel["title"]);
+        let position = |name: &str| panel["gridPos"][name].as_u64().unwrap();
+        assert!(position("x") + position("w") <= GRID_WIDTH, "{panel}");
+        for x in position("x")..position("x") + position("w") {
+            for y in position("y")..position("y") + position("h") {
+                assert!(occupied.insert((x, y)), "two panels are at {x}, {y}: {}", panel["title"]);
             }
         }
     }
 }
 
-/// Checks the requirements of Grafana's `dashboard_kind.cue`, and values that Grafana accepts but does not show.
+/// Checks the requirements of Grafana's `dashboard_kind.cue`. Grafana imports unknown types, data sources and variables
+/// without an error, but does not show such panels.
 #[test]
 fn grafana_can_import_the_dashboard() {
     let dashboard = dashboard();
@@ -53,7 +54,7 @@ fn grafana_can_import_the_dashboard() {
     for variable in variables {
         assert!(["datasource", "query"].contains(&variable["type"].as_str().unwrap()), "{variable}");
     }
-    let names: BTreeSet<&str> = variables.iter().map(|variable| variable["name"].as_str().unwrap()).collect();
+    let variable_names: BTreeSet<&str> = variables.iter().map(|variable| variable["name"].as_str().unwrap()).collect();
     for panel in dashboard["panels"].as_array().unwrap() {
         let kind = panel["type"].as_str().unwrap();
         if kind == "row" {
@@ -61,22 +62,22 @@ fn grafana_can_import_the_dashboard() {
         }
         assert!(["timeseries", "stat", "table"].contains(&kind), "{panel}");
         let targets = panel["targets"].as_array().unwrap();
-        let letters: BTreeSet<&str> = targets.iter().map(|target| target["refId"].as_str().unwrap()).collect();
-        assert_eq!(letters.len(), targets.len(), "{panel}");
-        for part in targets.iter().chain([panel]) {
-            assert_eq!(part["datasource"], source(), "{panel}");
+        let ref_ids: BTreeSet<&str> = targets.iter().map(|target| target["refId"].as_str().unwrap()).collect();
+        assert_eq!(ref_ids.len(), targets.len(), "{panel}");
+        for query_or_panel in targets.iter().chain([panel]) {
+            assert_eq!(query_or_panel["datasource"], prometheus(), "{panel}");
         }
         for target in targets {
             let query = target["expr"].as_str().unwrap().replace("$__rate_interval", "");
-            for word in query.split('$').skip(1) {
-                let end = word.find(|character: char| !character.is_ascii_alphanumeric()).unwrap_or(word.len());
-                assert!(names.contains(&word[..end]), "${} is not a variable: {query}", &word[..end]);
+            for name in query.split('$').skip(1) {
+                let end = name.find(|character: char| !character.is_ascii_alphanumeric()).unwrap_or(name.len());
+                assert!(variable_names.contains(&name[..end]), "${} is not a variable: {query}", &name[..end]);
             }
         }
     }
 }
 
-/// All panels filter by job, and those of routes also by route.
+/// All queries filter by job, and only those of the row `Routes` also by route.
 #[test]
 fn every_query_uses_the_variables() {
     for Row { title, panels } in ROWS {
@@ -92,28 +93,30 @@ fn every_query_uses_the_variables() {
 }
 
 /// Columns of Grafana's grid.
-const WIDTH: u64 = 24;
-const HEIGHT: u64 = 8;
+const GRID_WIDTH: u64 = 24;
+/// Height of each panel in rows of the grid.
+const PANEL_HEIGHT: u64 = 8;
 
 fn dashboard() -> Value {
     let mut panels = Vec::new();
     let mut y = 0;
-    for Row { title, panels: row } in ROWS {
+    for Row { title, panels: row_panels } in ROWS {
         let id = panels.len() + 1;
-        let place = json!({"x": 0, "y": y, "w": WIDTH, "h": 1});
-        panels
-            .push(json!({"id": id, "type": "row", "title": title, "collapsed": false, "gridPos": place, "panels": []}));
+        let position = json!({"x": 0, "y": y, "w": GRID_WIDTH, "h": 1});
+        panels.push(
+            json!({"id": id, "type": "row", "title": title, "collapsed": false, "gridPos": position, "panels": []}),
+        );
         y += 1;
         let mut x = 0;
-        for each in *row {
-            if x + each.width > WIDTH {
-                (x, y) = (0, y + HEIGHT);
+        for definition in *row_panels {
+            if x + definition.width > GRID_WIDTH {
+                (x, y) = (0, y + PANEL_HEIGHT);
             }
-            let place = json!({"x": x, "y": y, "w": each.width, "h": HEIGHT});
-            panels.push(panel(panels.len() + 1, each, &place));
-            x += each.width;
+            let position = json!({"x": x, "y": y, "w": definition.width, "h": PANEL_HEIGHT});
+            panels.push(panel(panels.len() + 1, definition, &position));
+            x += definition.width;
         }
-        y += HEIGHT;
+        y += PANEL_HEIGHT;
     }
     json!({
         "uid": "portico",
@@ -131,7 +134,7 @@ fn dashboard() -> Value {
             variable("route", "Route", "label_values(portico_requests_total{job=~\"$job\"}, route)"),
         ]},
         "annotations": {"list": [{
-            "name": "Starts", "enable": true, "iconColor": "blue", "datasource": source(),
+            "name": "Starts", "enable": true, "iconColor": "blue", "datasource": prometheus(),
             "expr": "changes(process_start_time_seconds{job=~\"$job\"}[1m]) > 0", "titleFormat": "{{instance}} started",
         }]},
         "panels": panels,
@@ -140,21 +143,23 @@ fn dashboard() -> Value {
 
 fn variable(name: &str, label: &str, query: &str) -> Value {
     json!({
-        "name": name, "label": label, "type": "query", "datasource": source(), "refresh": 2, "sort": 1, "multi": true,
-        "includeAll": true, "allValue": ".*", "current": {"text": ["All"], "value": ["$__all"]},
+        "name": name, "label": label, "type": "query", "datasource": prometheus(), "refresh": 2, "sort": 1,
+        "multi": true, "includeAll": true, "allValue": ".*", "current": {"text": ["All"], "value": ["$__all"]},
         "query": {"query": query, "refId": name},
     })
 }
 
-fn source() -> Value {
+/// The data source that the dashboard variable selects.
+fn prometheus() -> Value {
     json!({"type": "prometheus", "uid": "${datasource}"})
 }
 
-fn panel(id: usize, panel: &Panel, place: &Value) -> Value {
-    let letters = 'A'..='Z';
-    let targets = letters.zip(panel.queries).map(|(letter, (query, legend))| {
+/// The JSON of a panel.
+fn panel(id: usize, panel: &Panel, position: &Value) -> Value {
+    let ref_ids = 'A'..='Z';
+    let targets = ref_ids.zip(panel.queries).map(|(ref_id, (query, legend))| {
         let mut target = json!({
-            "refId": letter.to_string(), "datasource": source(), "editorMode": "code", "expr": query,
+            "refId": ref_id.to_string(), "datasource": prometheus(), "editorMode": "code", "expr": query,
             "legendFormat": legend,
         });
         match panel.form {
@@ -180,8 +185,8 @@ fn panel(id: usize, panel: &Panel, place: &Value) -> Value {
         "type": kind,
         "title": panel.title,
         "description": panel.description,
-        "datasource": source(),
-        "gridPos": place,
+        "datasource": prometheus(),
+        "gridPos": position,
         "fieldConfig": {"defaults": {"unit": panel.unit}, "overrides": []},
         "options": options,
         "targets": targets.collect::<Vec<_>>(),

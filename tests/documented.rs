@@ -1,4 +1,5 @@
-//! Compares the user guide with the program: every verdict has a row, every mentioned flag exists.
+//! Compares the user guide with the program: every condition code and every limit has a row, and every mentioned flag
+//! exists.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,18 +13,18 @@ use portico::proxy::ProxyLimits;
 use crate::root;
 
 #[test]
-fn conditions_page_lists_all_verdicts() {
-    let said: BTreeSet<(String, String, String)> = Code::ALL
+fn conditions_page_lists_all_codes() {
+    let reported: BTreeSet<(String, String, String)> = Code::ALL
         .iter()
         .map(|code| {
             let status = if code.status() { "True" } else { "False" };
             let condition = format!("{}={status}", code.condition());
-            (heading(code.bearer()).to_owned(), condition, code.reason().to_owned())
+            (heading(code.target()).to_owned(), condition, code.reason().to_owned())
         })
         .collect();
     let documented = rows(&fs::read_to_string(root().join("docs/conditions.md")).unwrap());
-    let missing: Vec<_> = said.difference(&documented).collect();
-    let stale: Vec<_> = documented.difference(&said).collect();
+    let missing: Vec<_> = reported.difference(&documented).collect();
+    let stale: Vec<_> = documented.difference(&reported).collect();
     assert!(missing.is_empty() && stale.is_empty(), "docs/conditions.md lacks {missing:#?} and has unknown {stale:#?}");
 }
 
@@ -49,34 +50,34 @@ fn every_mentioned_flag_exists() {
 fn limits_page_matches_the_defaults() {
     let ProxyLimits {
         header_timeout,
-        max_request_head: max_head,
-        max_request_fields: max_fields,
+        max_request_head,
+        max_request_fields,
         handshake_timeout,
         max_handshakes,
         proxy_header_timeout,
-        keep_alive_timeout: keep_alive,
-        request_body_timeout: upload_timeout,
-        response_timeout: answer_timeout,
+        keep_alive_timeout,
+        request_body_timeout,
+        response_timeout,
         stall_timeout,
         max_streams,
         stream_window,
         connection_window,
         ping_interval,
         ping_timeout,
-        tunnel_idle_timeout: tunnel_idle,
-        tunnel_grace_period: tunnel_leave,
-        listener_grace_period: listener_leave,
+        tunnel_idle_timeout,
+        tunnel_grace_period,
+        listener_grace_period,
         max_connections,
         max_upstream_connections,
         connect_timeout,
-        max_response_head: max_answer_head,
-        max_response_fields: max_answer_fields,
-        max_idle_per_endpoint: idle_per_endpoint,
-        max_upstream_streams: upstream_streams,
-        upstream_idle_timeout: upstream_idle,
-        max_replay_body: replay_body,
-        max_mirror_copies: mirror_copies,
-        max_mirror_body: mirror_body,
+        max_response_head,
+        max_response_fields,
+        max_idle_per_endpoint,
+        max_upstream_streams,
+        upstream_idle_timeout,
+        max_replay_body,
+        max_mirror_copies,
+        max_mirror_body,
         mirror_timeout,
     } = ProxyLimits::DEFAULT;
     assert_eq!(max_connections, max_upstream_connections, "the page documents one value for both");
@@ -92,41 +93,45 @@ fn limits_page_matches_the_defaults() {
         ("TLS handshakes at the same time", max_handshakes.to_string()),
         ("time for a PROXY header", seconds(proxy_header_timeout)),
         ("time to send a request's header", seconds(header_timeout)),
-        ("size of a request's header", size(max_head)),
-        ("fields in a request's header", max_fields.to_string()),
-        ("time without a request on a connection", seconds(keep_alive)),
-        ("read timeout for a request body", seconds(upload_timeout)),
-        ("idle timeout of an upgraded connection", format!("{} min", tunnel_idle.as_secs() / 60)),
-        ("time an upgraded connection is kept", seconds(tunnel_leave)),
+        ("size of a request's header", size(max_request_head)),
+        ("fields in a request's header", max_request_fields.to_string()),
+        ("time without a request on a connection", seconds(keep_alive_timeout)),
+        ("read timeout for a request body", seconds(request_body_timeout)),
+        ("idle timeout of an upgraded connection", format!("{} min", tunnel_idle_timeout.as_secs() / 60)),
+        ("time an upgraded connection is kept", seconds(tunnel_grace_period)),
         ("streams at a time on a connection", max_streams.to_string()),
         (
             "bytes a client may send ahead",
             format!("{}, {}", size(stream_window as usize), size(connection_window as usize)),
         ),
-        // Half of the connection's window.
+        // The limit is half of the connection window.
         ("small frames that a client may", size(connection_window as usize / 2)),
         ("ping interval and timeout of a client connection", pings.clone()),
         ("time to connect", seconds(connect_timeout)),
-        ("response timeout", seconds(answer_timeout)),
+        ("response timeout", seconds(response_timeout)),
         ("read timeout for a response", seconds(stall_timeout)),
-        ("size of a response header", format!("{}, {max_answer_fields}", size(max_answer_head))),
-        ("requests at a time on a connection of HTTP/2", upstream_streams.to_string()),
+        ("size of a response header", format!("{}, {max_response_fields}", size(max_response_head))),
+        ("requests at a time on a connection of HTTP/2", max_upstream_streams.to_string()),
         ("ping interval and timeout of an HTTP/2 connection", pings),
-        ("idle connections kept", idle_per_endpoint.to_string()),
-        ("time an idle connection is kept", seconds(upstream_idle)),
-        ("body of a request that a rule with `retry`", size(replay_body)),
-        ("replay buffer", size(replay_body)),
-        ("copies for mirrors", mirror_copies.to_string()),
-        ("body of a request that is mirrored", size(mirror_body)),
+        ("idle connections kept", max_idle_per_endpoint.to_string()),
+        ("time an idle connection is kept", seconds(upstream_idle_timeout)),
+        ("body of a request that a rule with `retry`", size(max_replay_body)),
+        ("replay buffer", size(max_replay_body)),
+        ("copies for mirrors", max_mirror_copies.to_string()),
+        ("body of a request that is mirrored", size(max_mirror_body)),
         ("time for a mirror", seconds(mirror_timeout)),
-        ("time for requests to finish", seconds(listener_leave)),
+        ("time for requests to finish", seconds(listener_grace_period)),
     ];
     let page = fs::read_to_string(root().join("docs/limits.md")).unwrap();
-    for (what, default) in expected {
-        let row = page.lines().find_map(|line| line.strip_prefix("| ")?.strip_prefix(what));
-        let cell = row.and_then(|row| row.split(" | ").nth(1)).unwrap_or_else(|| panic!("no row for {what}"));
-        let rest = cell.strip_prefix(&default).unwrap_or_else(|| panic!("{what}: {cell:?} is not {default:?}"));
-        assert!(!rest.starts_with(|next: char| next.is_ascii_alphanumeric()), "{what}: {cell:?} is not {default:?}");
+    for (limit, default) in expected {
+        let row = page.lines().find_map(|line| line.strip_prefix("| ")?.strip_prefix(limit));
+        let cell = row.and_then(|row| row.split(" | ").nth(1)).unwrap_or_else(|| panic!("no row for {limit}"));
+        let after_default =
+            cell.strip_prefix(&default).unwrap_or_else(|| panic!("{limit}: {cell:?} is not {default:?}"));
+        assert!(
+            !after_default.starts_with(|next: char| next.is_ascii_alphanumeric()),
+            "{limit}: {cell:?} is not {default:?}"
+        );
     }
 }
 
@@ -146,82 +151,86 @@ fn limits_page_matches_the_flags() {
         let row = page.lines().find(|line| line.starts_with("| ") && line.contains(&name));
         let cell = row.and_then(|row| row.split(" | ").nth(1)).unwrap_or_else(|| panic!("no row has {name}"));
         let default = flag.get_default_values()[0].to_str().unwrap();
-        let written = cell.replace(" min", "m").replace(' ', "");
-        let rest = written.strip_prefix(default).unwrap_or_else(|| panic!("{name}: {cell:?} is not {default:?}"));
-        assert!(!rest.starts_with(|next: char| next.is_ascii_alphanumeric()), "{name}: {cell:?} is not {default:?}");
+        let documented = cell.replace(" min", "m").replace(' ', "");
+        let after_default =
+            documented.strip_prefix(default).unwrap_or_else(|| panic!("{name}: {cell:?} is not {default:?}"));
+        assert!(
+            !after_default.starts_with(|next: char| next.is_ascii_alphanumeric()),
+            "{name}: {cell:?} is not {default:?}"
+        );
         compared += 1;
     }
     assert!(compared >= 12, "only {compared} flags were compared");
 }
 
-/// Flags of other programs.
+/// Flags of other programs that the documents mention.
 const FLAGS_OF_OTHER_PROGRAMS: &[&str] = &[
-    "--each",
-    "--fifo",
-    "--validate",
+    // kubectl.
+    "--all",
+    "--as",
     "--cert",
-    "--key",
     "--dry-run",
-    "--server-side",
-    "--image",
-    "--port",
-    "--target-port",
     "--for",
-    "--http2-prior-knowledge",
-    // Helm.
-    "--namespace",
-    "--create-namespace",
-    "--wait",
-    "--set",
-    "--values",
-    "--timeout",
-    "--rollback-on-failure",
+    "--ignore-not-found",
+    "--image",
+    "--key",
+    "--port",
+    "--previous",
+    "--raw",
+    "--replicas",
+    "--server-side",
+    "--target-port",
+    "--validate",
+    // Helm, and kubectl in part.
     "--atomic",
+    "--create-namespace",
+    "--force-conflicts",
+    "--namespace",
     "--reset-then-reuse-values",
     "--reuse-values",
+    "--rollback-on-failure",
+    "--set",
     "--take-ownership",
-    "--force-conflicts",
-    "--resolve",
-    "--insecure",
+    "--timeout",
+    "--values",
+    "--wait",
+    // curl.
     "--cacert",
-    "--max-time",
     "--http1",
-    "--replicas",
+    "--http2-prior-knowledge",
+    "--insecure",
+    "--max-time",
+    "--resolve",
     // Redis.
     "--requirepass",
     "--save",
-    // kubectl.
-    "--all",
-    "--ignore-not-found",
-    "--previous",
-    "--as",
-    "--raw",
     // cargo.
-    "--release",
     "--features",
-    "--workspace",
-    "--test",
     "--nocapture",
+    "--release",
+    "--test",
+    "--workspace",
     // The load generator.
+    "--case",
+    "--idle",
+    "--json",
+    "--nginx",
+    "--rate",
     "--rounds",
     "--seconds",
-    "--case",
-    "--nginx",
-    "--idle",
-    "--rate",
-    "--json",
     // The bench on a cluster.
-    "--routes",
-    "--one-host",
     "--each",
+    "--one-host",
+    "--routes",
     // chrt.
     "--fifo",
     // docker.
     "--platform",
 ];
 
-fn heading(bearer: ConditionTarget) -> &'static str {
-    match bearer {
+/// The heading of the section of docs/conditions.md about this target.
+fn heading(target: ConditionTarget) -> &'static str {
+    match target {
         ConditionTarget::GatewayClass => "GatewayClass",
         ConditionTarget::Gateway => "Gateway",
         ConditionTarget::Listener => "Listener",
@@ -230,7 +239,7 @@ fn heading(bearer: ConditionTarget) -> &'static str {
     }
 }
 
-/// Heading, condition with status, and reason of each table row. A row may have several conditions.
+/// Heading, condition with status, and reason of each table row; one entry for each condition of a row.
 fn rows(document: &str) -> BTreeSet<(String, String, String)> {
     let mut rows = BTreeSet::new();
     let mut heading = "";
@@ -238,8 +247,11 @@ fn rows(document: &str) -> BTreeSet<(String, String, String)> {
         if let Some(title) = line.strip_prefix("## ") {
             heading = title;
         }
+        if !line.starts_with('|') {
+            continue;
+        }
         let mut cells = line.trim_matches('|').split('|').map(str::trim);
-        if let (true, Some(conditions), Some(reason)) = (line.starts_with('|'), cells.next(), cells.next()) {
+        if let (Some(conditions), Some(reason)) = (cells.next(), cells.next()) {
             for condition in conditions.split(", ").filter(|condition| condition.contains('=')) {
                 rows.insert((heading.to_owned(), condition.to_owned(), reason.to_owned()));
             }
@@ -259,7 +271,7 @@ fn flags_of_the_program() -> BTreeSet<String> {
     known
 }
 
-/// Words that begin with two hyphens, without a value after `=`.
+/// Words that begin with two hyphens. A value after `=` is cut off.
 fn flags(text: &str) -> impl Iterator<Item = String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
     words.filter(|word| word.starts_with("--") && !word.trim_matches('-').is_empty()).map(str::to_owned)
@@ -272,14 +284,14 @@ fn documents() -> Vec<PathBuf> {
         root().join("examples/quickstart/README.md"),
         root().join("examples/kong/README.md"),
     ];
-    below(&root().join("docs"), &mut documents);
+    collect_files(&root().join("docs"), &mut documents);
     documents.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
     documents
 }
 
-fn below(folder: &Path, documents: &mut Vec<PathBuf>) {
+fn collect_files(folder: &Path, documents: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("the folder is readable") {
         let path = entry.expect("the folder was opened").path();
-        if path.is_dir() { below(&path, documents) } else { documents.push(path) }
+        if path.is_dir() { collect_files(&path, documents) } else { documents.push(path) }
     }
 }

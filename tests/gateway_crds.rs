@@ -10,12 +10,12 @@ mod release;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use portico::api::gateway::schema::{served_versions, structural, structural_version};
+use portico::api::gateway::schema::{served_versions, structural, structural_of_version};
 use portico::api::gateway::{self, Channel};
 use portico::api::{Kind, Object, Resource};
 use serde_json::Value;
 
-use corpus::{Snippets, Valid};
+use corpus::{Snippets, ValidObject};
 use evaluator::{RuleEvaluator, ViolatedRule};
 use release::Definition;
 
@@ -28,13 +28,13 @@ fn kinds_and_versions_match_the_release() {
     }
     for channel in Channel::ALL {
         for kind in Kind::ALL {
-            let theirs: BTreeSet<&str> = definitions
+            let in_release: BTreeSet<&str> = definitions
                 .iter()
                 .filter(|definition| definition.kind == *kind && definition.channel == channel)
                 .map(|definition| definition.version.as_str())
                 .collect();
-            let ours: BTreeSet<&str> = served_versions(*kind, channel).iter().copied().collect();
-            assert_eq!(ours, theirs, "{kind} ({})", channel.name());
+            let in_portico: BTreeSet<&str> = served_versions(*kind, channel).iter().copied().collect();
+            assert_eq!(in_portico, in_release, "{kind} ({})", channel.name());
         }
     }
 }
@@ -47,22 +47,22 @@ fn schemas_match_the_release() {
             lines.push(format!("{} {line}", definition.name()));
         }
     }
-    report(&lines, "differences, Portico / release");
+    report(&lines, "differences (Portico / release)");
 }
 
 #[test]
 fn valid_objects_violate_no_rule() {
     let mut lines = Vec::new();
-    let (definitions, valid) = (release::definitions(), Valid::all());
+    let (definitions, valid) = (release::definitions(), ValidObject::all());
     for definition in &definitions {
-        let judge = RuleEvaluator::new(definition);
+        let evaluator = RuleEvaluator::new(definition);
         let mut objects = valid.iter().filter_map(|valid| Some((valid, valid.for_definition(definition)?))).peekable();
         if objects.peek().is_none() {
             lines.push(format!("{}: no valid object in the corpus", definition.name()));
         }
         for (valid, object) in objects {
             let case = format!("{} of {}", definition.name(), valid.file);
-            accepted(&judge, &object, &case, &mut lines);
+            expect_accepted(&evaluator, &object, &case, &mut lines);
         }
     }
     report(&lines, "violations in valid objects");
@@ -76,26 +76,26 @@ fn release_examples_are_accepted_or_rejected() {
             lines.push(format!("{}: {} {}; {}", example.file, violation.field, violation.message, violation.remedy));
         }
     }
-    let mut refused: BTreeMap<String, bool> = BTreeMap::new();
+    let mut is_rejected: BTreeMap<String, bool> = BTreeMap::new();
     for example in release::invalid_examples() {
         let violations = portico::schema::check(example.kind, &mut example.object.clone(), example.channel);
-        *refused.entry(example.file).or_default() |= !violations.is_empty();
+        *is_rejected.entry(example.file).or_default() |= !violations.is_empty();
     }
-    for (file, refused) in refused {
-        if !refused {
+    for (file, is_rejected) in is_rejected {
+        if !is_rejected {
             lines.push(format!("{file}: accepted although invalid"));
         }
     }
-    report(&lines, "errors");
+    report(&lines, "unexpected results");
 }
 
 #[test]
 fn valid_objects_parse_as_their_types() {
     let mut lines = Vec::new();
     for definition in release::definitions() {
-        for valid in Valid::all() {
+        for valid in ValidObject::all() {
             let Some(object) = valid.for_definition(&definition) else { continue };
-            if let Err(error) = typed(definition.kind, object) {
+            if let Err(error) = parse_typed(definition.kind, object) {
                 lines.push(format!("{} of {}: {error}", definition.name(), valid.file));
             }
         }
@@ -106,34 +106,45 @@ fn valid_objects_parse_as_their_types() {
 #[test]
 fn every_release_rule_is_violated_at_the_same_place() {
     let mut lines = Vec::new();
-    let (definitions, valid, snippets) = (release::definitions(), Valid::all(), Snippets::all());
+    let (definitions, valid, snippets) = (release::definitions(), ValidObject::all(), Snippets::all());
     let mut used = BTreeSet::new();
-    for definition in different(&definitions) {
-        let judge = RuleEvaluator::new(definition);
+    for definition in distinct_definitions(&definitions) {
+        let evaluator = RuleEvaluator::new(definition);
         let objects: Vec<Value> = valid.iter().filter_map(|valid| valid.for_definition(definition)).collect();
         let places = corpus::places(&objects);
         let mut covered = BTreeSet::new();
         for snippets in &snippets {
             for place in snippets.places(&places) {
-                let named = |name: &str| format!("{} {}, {}: {name}", definition.name(), place.path, snippets.file);
-                for snippet in snippets.accepted.iter().filter(|snippet| snippet.concerns(definition)) {
+                let case_name = |name: &str| format!("{} {}, {}: {name}", definition.name(), place.path, snippets.file);
+                for snippet in snippets.accepted.iter().filter(|snippet| snippet.applies_to(definition)) {
                     used.insert((&snippets.file, &snippet.name));
-                    let whole = place.with_value(&snippet.value);
-                    accepted(&judge, &whole, &named(&snippet.name), &mut lines);
+                    let object = place.with_value(&snippet.value);
+                    expect_accepted(&evaluator, &object, &case_name(&snippet.name), &mut lines);
                 }
-                for snippet in snippets.refused.iter().filter(|snippet| snippet.concerns(definition)) {
+                for snippet in snippets.refused.iter().filter(|snippet| snippet.applies_to(definition)) {
                     used.insert((&snippets.file, &snippet.name));
-                    let before = snippet.before.as_ref().map(|before| place.with_value(before));
-                    let whole = place.with_value(&snippet.value);
-                    let broken = judge.violated_release_rules(&whole, before.as_ref());
-                    refused(&judge, &whole, before.as_ref(), &broken, &place.path, &named(&snippet.name), &mut lines);
+                    let previous = snippet.before.as_ref().map(|previous| place.with_value(previous));
+                    let object = place.with_value(&snippet.value);
+                    let violated = evaluator.violated_release_rules(&object, previous.as_ref());
+                    expect_rejected(
+                        &evaluator,
+                        &object,
+                        previous.as_ref(),
+                        &violated,
+                        &place.path,
+                        &case_name(&snippet.name),
+                        &mut lines,
+                    );
                     covered.extend(
-                        broken.into_iter().filter(|broken| broken.decided).map(|broken| (broken.node, broken.rule)),
+                        violated
+                            .into_iter()
+                            .filter(|violated| violated.evaluated_to_false)
+                            .map(|violated| (violated.node, violated.rule)),
                     );
                 }
             }
         }
-        for (node, content) in nodes::nodes(&judge.schema) {
+        for (node, content) in nodes::nodes(&evaluator.schema) {
             for rule in nodes::rules(content) {
                 if !covered.contains(&(node.clone(), rule.to_owned())) {
                     lines.push(format!("{} {node}: no object in the corpus violates {rule}", definition.name()));
@@ -148,10 +159,10 @@ fn every_release_rule_is_violated_at_the_same_place() {
             }
         }
     }
-    for words in evaluator::unused_replacements(definitions.iter().map(|definition| &definition.schema)) {
-        lines.push(format!("evaluator.rs: no rule contains {words} any more"));
+    for expression in evaluator::unused_replacements(definitions.iter().map(|definition| &definition.schema)) {
+        lines.push(format!("evaluator.rs: no rule contains {expression} any more"));
     }
-    report(&lines, "errors");
+    report(&lines, "unexpected results");
 }
 
 #[test]
@@ -162,110 +173,113 @@ fn every_message_has_problem_and_remedy() {
             for (node, content) in nodes::nodes(&schema) {
                 for rule in content.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten() {
                     let message = rule["message"].as_str().unwrap();
-                    let halves: Vec<&str> = message.split("; ").collect();
-                    assert!(matches!(halves[..], [_, _]), "{kind} {node}: {message}");
+                    let parts: Vec<&str> = message.split("; ").collect();
+                    assert!(matches!(parts[..], [_, _]), "{kind} {node}: {message}");
                 }
             }
         }
     }
 }
 
-/// The definitions without versions that equal an earlier one.
-fn different(definitions: &[Definition]) -> Vec<&Definition> {
-    let mut different: Vec<&Definition> = Vec::new();
+/// The definitions without those that equal another version of the same kind and channel.
+fn distinct_definitions(definitions: &[Definition]) -> Vec<&Definition> {
+    let mut distinct: Vec<&Definition> = Vec::new();
     for definition in definitions {
-        let repeats = |earlier: &&Definition| {
+        let is_equal = |earlier: &&Definition| {
             (earlier.kind, earlier.channel) == (definition.kind, definition.channel)
-                && difference::same(&earlier.schema, &definition.schema)
-                && difference::same(&schema(earlier), &schema(definition))
+                && difference::are_equal(&earlier.schema, &definition.schema)
+                && difference::are_equal(&schema(earlier), &schema(definition))
         };
-        if !different.iter().any(repeats) {
-            different.push(definition);
+        if !distinct.iter().any(is_equal) {
+            distinct.push(definition);
         }
     }
-    different
+    distinct
 }
 
 /// Portico's schema for a definition of the release.
 fn schema(definition: &Definition) -> Value {
-    structural_version(definition.kind, &definition.version, definition.channel).expect("the version is served")
+    structural_of_version(definition.kind, &definition.version, definition.channel).expect("the version is served")
 }
 
 /// Parses the object as the type of its kind.
-fn typed(kind: Kind, object: Value) -> Result<(), serde_json::Error> {
-    fn read<T: Resource>(object: Value) -> Result<(), serde_json::Error> {
+fn parse_typed(kind: Kind, object: Value) -> Result<(), serde_json::Error> {
+    fn parse<T: Resource>(object: Value) -> Result<(), serde_json::Error> {
         serde_json::from_value::<Object<T>>(object).map(drop)
     }
     match kind {
-        Kind::GatewayClass => read::<gateway::GatewayClass>(object),
-        Kind::Gateway => read::<gateway::Gateway>(object),
-        Kind::ListenerSet => read::<gateway::ListenerSet>(object),
-        Kind::HttpRoute => read::<gateway::HttpRoute>(object),
-        Kind::GrpcRoute => read::<gateway::GrpcRoute>(object),
-        Kind::TlsRoute => read::<gateway::TlsRoute>(object),
-        Kind::TcpRoute => read::<gateway::TcpRoute>(object),
-        Kind::UdpRoute => read::<gateway::UdpRoute>(object),
-        Kind::BackendTlsPolicy => read::<gateway::BackendTlsPolicy>(object),
-        Kind::ReferenceGrant => read::<gateway::ReferenceGrant>(object),
-        Kind::XBackend => read::<gateway::XBackend>(object),
-        Kind::XBackendTrafficPolicy => read::<gateway::XBackendTrafficPolicy>(object),
-        Kind::XMesh => read::<gateway::XMesh>(object),
-        Kind::XTelemetryPolicy => read::<gateway::XTelemetryPolicy>(object),
+        Kind::GatewayClass => parse::<gateway::GatewayClass>(object),
+        Kind::Gateway => parse::<gateway::Gateway>(object),
+        Kind::ListenerSet => parse::<gateway::ListenerSet>(object),
+        Kind::HttpRoute => parse::<gateway::HttpRoute>(object),
+        Kind::GrpcRoute => parse::<gateway::GrpcRoute>(object),
+        Kind::TlsRoute => parse::<gateway::TlsRoute>(object),
+        Kind::TcpRoute => parse::<gateway::TcpRoute>(object),
+        Kind::UdpRoute => parse::<gateway::UdpRoute>(object),
+        Kind::BackendTlsPolicy => parse::<gateway::BackendTlsPolicy>(object),
+        Kind::ReferenceGrant => parse::<gateway::ReferenceGrant>(object),
+        Kind::XBackend => parse::<gateway::XBackend>(object),
+        Kind::XBackendTrafficPolicy => parse::<gateway::XBackendTrafficPolicy>(object),
+        Kind::XMesh => parse::<gateway::XMesh>(object),
+        Kind::XTelemetryPolicy => parse::<gateway::XTelemetryPolicy>(object),
         _ => panic!("{kind} is not in the release"),
     }
 }
 
-/// Neither schema rejects the object.
-fn accepted(judge: &RuleEvaluator, object: &Value, case: &str, lines: &mut Vec<String>) {
-    for broken in judge.violated_release_rules(object, None) {
-        lines.push(format!("{case}: release at {}: {}", broken.path, broken.message));
+/// Adds a line for each error that the release or Portico reports for a valid object.
+fn expect_accepted(evaluator: &RuleEvaluator, object: &Value, case: &str, lines: &mut Vec<String>) {
+    for violated in evaluator.violated_release_rules(object, None) {
+        lines.push(format!("{case}: release at {}: {}", violated.path, violated.message));
     }
-    for path in judge.rejected_fields(object) {
+    for path in evaluator.rejected_fields(object) {
         lines.push(format!("{case}: Portico at {path}"));
     }
 }
 
-/// The release rejects the object at the path of the snippet, and Portico wherever the release does; rules nowhere
-/// else.
-fn refused(
-    judge: &RuleEvaluator,
+/// Adds a line unless the release rejects the object at the path of the snippet, and Portico at the same paths. Rules
+/// of Portico must fail exactly where those of the release do.
+fn expect_rejected(
+    evaluator: &RuleEvaluator,
     object: &Value,
     before: Option<&Value>,
-    theirs: &[ViolatedRule],
+    violated_in_release: &[ViolatedRule],
     path: &str,
     case: &str,
     lines: &mut Vec<String>,
 ) {
-    if !theirs.iter().any(|broken| broken.path == path) {
-        lines.push(format!("{case}: violates no rule of the release there"));
+    if !violated_in_release.iter().any(|violated| violated.path == path) {
+        lines.push(format!("{case}: violates no rule of the release at {path}"));
     }
-    let ours = judge.violated_own_rules(object, before);
-    for broken in ours.iter().filter(|broken| judge.is_static_message(&broken.message)) {
-        lines.push(format!("{case}: the message does not name the entry: {}", broken.message));
+    let violated_in_portico = evaluator.violated_portico_rules(object, before);
+    for violated in violated_in_portico.iter().filter(|violated| evaluator.is_static_message(&violated.message)) {
+        lines.push(format!("{case}: the message does not name the entry: {}", violated.message));
     }
-    let at =
-        |broken: &[ViolatedRule]| -> BTreeSet<String> { broken.iter().map(|broken| broken.path.clone()).collect() };
-    let (ours, theirs) = (at(&ours), at(theirs));
-    if ours != theirs {
-        lines.push(format!("{case}: Portico's rules fail at {ours:?}, those of the release at {theirs:?}"));
+    let paths = |violated: &[ViolatedRule]| -> BTreeSet<String> {
+        violated.iter().map(|violated| violated.path.clone()).collect()
+    };
+    let (in_portico, in_release) = (paths(&violated_in_portico), paths(violated_in_release));
+    if in_portico != in_release {
+        lines.push(format!("{case}: Portico's rules fail at {in_portico:?}, those of the release at {in_release:?}"));
     }
     if before.is_some() {
         // `schema::check` validates single manifests; only the API server compares with the previous version.
         return;
     }
-    // A format that a rule repeats is reported at the entry or field with the format.
-    let refused = judge.rejected_fields(object);
-    let told = |path: &String| refused.iter().any(|told| told.strip_prefix(path.as_str()).is_some_and(below));
-    for path in theirs.iter().filter(|path| !told(path)) {
-        lines.push(format!("{case}: Portico does not reject {path}, only {refused:?}"));
+    // Where a rule repeats a format, Portico reports the entry or field with the format, which is inside this value.
+    let rejected = evaluator.rejected_fields(object);
+    let is_rejected =
+        |path: &String| rejected.iter().any(|field| field.strip_prefix(path.as_str()).is_some_and(is_inside));
+    for path in in_release.iter().filter(|path| !is_rejected(path)) {
+        lines.push(format!("{case}: Portico does not reject {path}, only {rejected:?}"));
     }
 }
 
 /// Whether the rest of a path, after the path of a value, is inside that value.
-fn below(rest: &str) -> bool {
+fn is_inside(rest: &str) -> bool {
     rest.is_empty() || rest.starts_with(['.', '['])
 }
 
-fn report(lines: &[String], what: &str) {
-    assert!(lines.is_empty(), "{} {what}:\n{}", lines.len(), lines.join("\n"));
+/// Panics if there are lines. `title` says what they are.
+fn report(lines: &[String], title: &str) {
+    assert!(lines.is_empty(), "{} {title}:\n{}", lines.len(), lines.join("\n"));
 }

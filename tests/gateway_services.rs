@@ -19,63 +19,70 @@ use tokio::task::JoinHandle;
 /// A process that reconciles Services.
 struct ServiceReplica {
     leading: watch::Sender<bool>,
-    wants: watch::Sender<Arc<DesiredServices>>,
-    bound: watch::Sender<Option<Arc<ListeningPorts>>>,
+    desired: watch::Sender<Arc<DesiredServices>>,
+    listening_ports: watch::Sender<Option<Arc<ListeningPorts>>>,
     lifecycle: watch::Sender<ReplicaLifecycle>,
     view: watch::Receiver<Arc<GatewayServicesView>>,
     reconciling: JoinHandle<()>,
 }
 
 impl ServiceReplica {
-    fn start(api: &FakeServicesApi, shape: GatewayExposure, pod: &str, leading: bool) -> ServiceReplica {
-        let (leading, leads) = watch::channel(leading);
-        let (wants, wanted) = watch::channel(Arc::new(web(&[80])));
-        let (bound, ports) = watch::channel(None);
-        let (lifecycle, stays) = watch::channel(ReplicaLifecycle::Serving);
-        let (views, view) = watch::channel(Arc::default());
+    fn start(api: &FakeServicesApi, exposure: GatewayExposure, pod: &str, is_leader: bool) -> ServiceReplica {
+        let (leading, leading_receiver) = watch::channel(is_leader);
+        let (desired, desired_receiver) = watch::channel(Arc::new(desired_services(&[80])));
+        let (listening_ports, listening_ports_receiver) = watch::channel(None);
+        let (lifecycle, lifecycle_receiver) = watch::channel(ReplicaLifecycle::Serving);
+        let (view_sender, view) = watch::channel(Arc::default());
         let settings = ReconcilerSettings {
             namespaces: vec![],
-            exposure: shape,
+            exposure,
             controllers: BTreeSet::from(["portico.dev/gateway-controller".to_owned()]),
             pod: Some(ObjectKey::new("portico-system", pod)),
         };
-        let inputs = ReconcilerInputs { desired: wanted, leading: leads, listening_ports: ports, lifecycle: stays };
-        let reconciling = tokio::spawn(reconcile(settings, api.client(), inputs, views));
-        ServiceReplica { leading, wants, bound, lifecycle, view, reconciling }
+        let inputs = ReconcilerInputs {
+            desired: desired_receiver,
+            leading: leading_receiver,
+            listening_ports: listening_ports_receiver,
+            lifecycle: lifecycle_receiver,
+        };
+        let reconciling = tokio::spawn(reconcile(settings, api.client(), inputs, view_sender));
+        ServiceReplica { leading, desired, listening_ports, lifecycle, view, reconciling }
     }
 
     async fn wait_for_view(
         &mut self,
-        what: &str,
-        holds: impl Fn(&GatewayServicesView) -> bool,
+        expected: &str,
+        condition: impl Fn(&GatewayServicesView) -> bool,
     ) -> Arc<GatewayServicesView> {
-        let waiting = self.view.wait_for(|view| holds(view));
-        let seen = tokio::time::timeout(std::time::Duration::from_secs(300), waiting).await;
-        seen.unwrap_or_else(|_| panic!("never seen: {what}")).unwrap().clone()
+        let waiting = self.view.wait_for(|view| condition(view));
+        let result = tokio::time::timeout(std::time::Duration::from_secs(300), waiting).await;
+        result.unwrap_or_else(|_| panic!("no view has {expected}")).unwrap().clone()
     }
 }
 
 const EXPOSED: GatewayExposure = GatewayExposure::Exposed(ServiceType::LoadBalancer);
 const SERVICE: &str = "services/ns/web-portico";
 
-fn key() -> ObjectKey {
+/// The Gateway of the tests.
+fn gateway_key() -> ObjectKey {
     ObjectKey::new("ns", "web")
 }
 
-fn web(ports: &[u16]) -> DesiredServices {
-    let want = DesiredService {
+/// A Service with these ports for the Gateway of the tests.
+fn desired_services(ports: &[u16]) -> DesiredServices {
+    let desired = DesiredService {
         uid: Arc::from("g"),
         class: "portico".to_owned(),
         controller: "portico.dev/gateway-controller".to_owned(),
         ports: ports.iter().copied().collect(),
         ..DesiredService::default()
     };
-    DesiredServices { gateways: BTreeMap::from([(key(), want)]), foreign: BTreeMap::new() }
+    DesiredServices { gateways: BTreeMap::from([(gateway_key(), desired)]), foreign: BTreeMap::new() }
 }
 
-/// All ports that should be open.
+/// The ports on which Pods listen for the Services of a view.
 fn listening_ports(view: &GatewayServicesView) -> ListeningPorts {
-    view.services.iter().flat_map(|(key, front)| front.ports.values().map(|port| (*port, key.clone()))).collect()
+    view.services.iter().flat_map(|(key, service)| service.ports.values().map(|port| (*port, key.clone()))).collect()
 }
 
 fn put_pod(api: &FakeServicesApi, name: &str, ip: &str, ready: &str) {
@@ -90,9 +97,9 @@ fn endpoints(api: &FakeServicesApi) -> Vec<String> {
         let ready = if endpoint["conditions"]["ready"] == true { "ready" } else { "not ready" };
         format!("{} {ready}", endpoint["addresses"][0].as_str().unwrap())
     };
-    let mut found: Vec<_> = api.objects("endpointslices").iter().map(describe).collect();
-    found.sort();
-    found
+    let mut described: Vec<_> = api.objects("endpointslices").iter().map(describe).collect();
+    described.sort();
+    described
 }
 
 #[tokio::test(start_paused = true)]
@@ -102,14 +109,14 @@ async fn views_name_the_gateways_they_cover() {
     put_pod(&api, "b", "10.0.0.2", "True");
     let mut leader = ServiceReplica::start(&api, EXPOSED, "a", true);
     leader.wait_for_view("its Service", |view| !view.services.is_empty()).await;
-    let mut late = ServiceReplica::start(&api, EXPOSED, "b", false);
-    let wants = late.wants.send_replace(Arc::default());
+    let mut follower = ServiceReplica::start(&api, EXPOSED, "b", false);
+    let desired = follower.desired.send_replace(Arc::default());
     let empty =
-        late.wait_for_view("everything was listed", |view| view.complete && view.desired.gateways.is_empty()).await;
+        follower.wait_for_view("the complete list", |view| view.complete && view.desired.gateways.is_empty()).await;
     assert!(empty.services.is_empty(), "the view says nothing about Gateways that it does not cover");
-    late.wants.send_replace(wants.clone());
-    let seen = late.wait_for_view("the requested Gateways", |view| view.desired == wants).await;
-    assert!(seen.services.contains_key(&key()));
+    follower.desired.send_replace(desired.clone());
+    let view = follower.wait_for_view("the requested Gateways", |view| view.desired == desired).await;
+    assert!(view.services.contains_key(&gateway_key()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,27 +125,30 @@ async fn only_the_leader_writes_and_successors_repeat_nothing() {
     put_pod(&api, "a", "10.0.0.1", "True");
     put_pod(&api, "b", "10.0.0.2", "True");
     let mut follower = ServiceReplica::start(&api, EXPOSED, "b", false);
-    follower.wait_for_view("everything was listed", |view| view.complete).await;
+    follower.wait_for_view("the complete list", |view| view.complete).await;
     assert_eq!(api.writes(), [""; 0]);
     let mut leader = ServiceReplica::start(&api, EXPOSED, "a", true);
     api.wait_until("the Service", |api| !api.object(SERVICE).is_null()).await;
-    let port = |view: &GatewayServicesView| view.services.get(&key()).and_then(|front| front.ports.get(&80).copied());
-    let given = port(&*leader.wait_for_view("its port", |view| port(view).is_some()).await);
-    follower.wait_for_view("the same port", |view| port(view) == given).await;
+    let port = |view: &GatewayServicesView| {
+        view.services.get(&gateway_key()).and_then(|service| service.ports.get(&80).copied())
+    };
+    let assigned = port(&*leader.wait_for_view("its port", |view| port(view).is_some()).await);
+    follower.wait_for_view("the same port", |view| port(view) == assigned).await;
 
     api.edit(SERVICE, |service| service["status"] = json!({"loadBalancer": {"ingress": [{"hostname": "lb.example"}]}}));
-    let has_address =
-        |view: &GatewayServicesView| view.services.get(&key()).is_some_and(|front| front.addresses == ["lb.example"]);
+    let has_address = |view: &GatewayServicesView| {
+        view.services.get(&gateway_key()).is_some_and(|service| service.addresses == ["lb.example"])
+    };
     leader.wait_for_view("the address", has_address).await;
     follower.wait_for_view("the address", has_address).await;
 
     leader.reconciling.abort();
     follower.leading.send_replace(true);
     // The new port is the first write: the successor repeated none of the earlier ones.
-    follower.wants.send_replace(Arc::new(web(&[80, 443])));
-    follower.wait_for_view("the new port", |view| view.services[&key()].ports.len() == 2).await;
+    follower.desired.send_replace(Arc::new(desired_services(&[80, 443])));
+    follower.wait_for_view("the new port", |view| view.services[&gateway_key()].ports.len() == 2).await;
     assert_eq!(api.writes(), [format!("PATCH {SERVICE}"), format!("PATCH {SERVICE}")]);
-    assert_eq!(port(&follower.view.borrow()), given, "the old one stays where it was");
+    assert_eq!(port(&follower.view.borrow()), assigned, "the first port is kept");
 }
 
 #[tokio::test(start_paused = true)]
@@ -146,13 +156,14 @@ async fn foreign_services_are_not_changed() {
     let api = FakeServicesApi::new();
     api.put(SERVICE, json!({"metadata": {"labels": {"app": "shop"}}, "spec": {"ports": [{"port": 80}]}}));
     let mut leader = ServiceReplica::start(&api, GatewayExposure::Headless, "a", true);
-    let troubled = |view: &GatewayServicesView| view.services.get(&key()).is_some_and(|front| front.error.is_some());
-    let view = leader.wait_for_view("the error", troubled).await;
-    let trouble = view.services[&key()].error.clone().unwrap();
-    assert_eq!(trouble.message, "Service ns/web-portico was not created by Portico, so it is not changed");
+    let has_error =
+        |view: &GatewayServicesView| view.services.get(&gateway_key()).is_some_and(|service| service.error.is_some());
+    let view = leader.wait_for_view("the error", has_error).await;
+    let error = view.services[&gateway_key()].error.clone().unwrap();
+    assert_eq!(error.message, "Service ns/web-portico was not created by Portico, so it is not changed");
     assert_eq!(api.writes(), [""; 0]);
     api.delete(SERVICE);
-    leader.wait_for_view("no error", |view| !troubled(view)).await;
+    leader.wait_for_view("no error", |view| !has_error(view)).await;
     assert_eq!(api.object(SERVICE)["spec"]["clusterIP"], "None");
 }
 
@@ -161,12 +172,13 @@ async fn forbidden_writes_are_reported_and_retried() {
     let api = FakeServicesApi::new();
     api.forbid(&["services"]);
     let mut leader = ServiceReplica::start(&api, GatewayExposure::Headless, "a", true);
-    let trouble = |view: &GatewayServicesView| view.services.get(&key()).and_then(|front| front.error.clone());
-    let error = trouble(&*leader.wait_for_view("the error", |view| trouble(view).is_some()).await).unwrap();
+    let error_of =
+        |view: &GatewayServicesView| view.services.get(&gateway_key()).and_then(|service| service.error.clone());
+    let error = error_of(&*leader.wait_for_view("the error", |view| error_of(view).is_some()).await).unwrap();
     assert!(error.message.starts_with("Service ns/web-portico cannot be created: "), "{}", error.message);
     assert!(error.remedy.contains("manifests/"), "{}", error.remedy);
     api.forbid(&[]);
-    leader.wait_for_view("no error", |view| trouble(view).is_none()).await;
+    leader.wait_for_view("no error", |view| error_of(view).is_none()).await;
     assert_eq!(api.writes(), [format!("PATCH {SERVICE}")]);
 }
 
@@ -176,22 +188,23 @@ async fn pods_join_once_bound_and_drain_before_they_stop() {
     put_pod(&api, "a", "10.0.0.1", "True");
     put_pod(&api, "b", "10.0.0.2", "True");
     let mut leader = ServiceReplica::start(&api, EXPOSED, "a", true);
-    let mut other = ServiceReplica::start(&api, EXPOSED, "b", false);
-    let view = other.wait_for_view("a port", |view| !view.services.is_empty()).await;
+    let mut follower = ServiceReplica::start(&api, EXPOSED, "b", false);
+    let view = follower.wait_for_view("a port", |view| !view.services.is_empty()).await;
     assert_eq!(view.pod_ips, ["10.0.0.2".parse::<std::net::IpAddr>().unwrap()]);
     let ports = Arc::new(listening_ports(&view));
     leader.wait_for_view("the port", |view| !view.services.is_empty()).await;
     assert_eq!(endpoints(&api), [""; 0], "no Pod listens yet");
-    leader.bound.send_replace(Some(ports.clone()));
-    api.wait_until("one joined", |api| endpoints(api) == ["10.0.0.1 ready"]).await;
-    other.bound.send_replace(Some(ports));
-    api.wait_until("both joined", |api| endpoints(api) == ["10.0.0.1 ready", "10.0.0.2 ready"]).await;
+    leader.listening_ports.send_replace(Some(ports.clone()));
+    api.wait_until("the endpoint of one Pod", |api| endpoints(api) == ["10.0.0.1 ready"]).await;
+    follower.listening_ports.send_replace(Some(ports));
+    api.wait_until("the endpoints of both Pods", |api| endpoints(api) == ["10.0.0.1 ready", "10.0.0.2 ready"]).await;
 
-    other.lifecycle.send_replace(ReplicaLifecycle::Draining);
-    api.wait_until("one leaves", |api| endpoints(api) == ["10.0.0.1 ready", "10.0.0.2 not ready"]).await;
-    other.lifecycle.send_replace(ReplicaLifecycle::Stopped);
-    other.reconciling.await.unwrap();
-    assert_eq!(endpoints(&api), ["10.0.0.1 ready"], "it waits until its slices are deleted");
+    follower.lifecycle.send_replace(ReplicaLifecycle::Draining);
+    api.wait_until("an endpoint that is not ready", |api| endpoints(api) == ["10.0.0.1 ready", "10.0.0.2 not ready"])
+        .await;
+    follower.lifecycle.send_replace(ReplicaLifecycle::Stopped);
+    follower.reconciling.await.unwrap();
+    assert_eq!(endpoints(&api), ["10.0.0.1 ready"], "the replica stops after its slices are deleted");
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,16 +213,16 @@ async fn the_leader_removes_dead_pods() {
     put_pod(&api, "a", "10.0.0.1", "True");
     put_pod(&api, "b", "10.0.0.2", "True");
     let mut leader = ServiceReplica::start(&api, EXPOSED, "a", true);
-    let other = ServiceReplica::start(&api, EXPOSED, "b", false);
+    let follower = ServiceReplica::start(&api, EXPOSED, "b", false);
     let view = leader.wait_for_view("a port", |view| !view.services.is_empty()).await;
-    other.bound.send_replace(Some(Arc::new(listening_ports(&view))));
-    api.wait_until("it joined", |api| endpoints(api) == ["10.0.0.2 ready"]).await;
-    // Killed: it writes nothing any more.
-    other.reconciling.abort();
+    follower.listening_ports.send_replace(Some(Arc::new(listening_ports(&view))));
+    api.wait_until("the endpoint", |api| endpoints(api) == ["10.0.0.2 ready"]).await;
+    // The replica is killed and writes nothing any more.
+    follower.reconciling.abort();
     api.edit("pods/portico-system/b", |pod| pod["status"]["conditions"][0]["status"] = json!("False"));
-    api.wait_until("it is marked", |api| endpoints(api) == ["10.0.0.2 not ready"]).await;
+    api.wait_until("the endpoint is not ready", |api| endpoints(api) == ["10.0.0.2 not ready"]).await;
     api.delete("pods/portico-system/b");
-    api.wait_until("it is gone", |api| endpoints(api).is_empty()).await;
+    api.wait_until("the endpoint is deleted", |api| endpoints(api).is_empty()).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -217,19 +230,19 @@ async fn leaders_without_pod_access_remove_no_slices() {
     let api = FakeServicesApi::new();
     put_pod(&api, "a", "10.0.0.1", "True");
     put_pod(&api, "b", "10.0.0.2", "True");
-    let mut other = ServiceReplica::start(&api, EXPOSED, "b", true);
-    let view = other.wait_for_view("a port", |view| !view.services.is_empty()).await;
-    other.bound.send_replace(Some(Arc::new(listening_ports(&view))));
-    api.wait_until("it joined", |api| endpoints(api) == ["10.0.0.2 ready"]).await;
-    other.leading.send_replace(false);
+    let mut previous_leader = ServiceReplica::start(&api, EXPOSED, "b", true);
+    let view = previous_leader.wait_for_view("a port", |view| !view.services.is_empty()).await;
+    previous_leader.listening_ports.send_replace(Some(Arc::new(listening_ports(&view))));
+    api.wait_until("the endpoint", |api| endpoints(api) == ["10.0.0.2 ready"]).await;
+    previous_leader.leading.send_replace(false);
     api.hide(&["pods"]);
     let mut leader = ServiceReplica::start(&api, EXPOSED, "a", true);
-    // By the second plan, all steps of the first are done.
+    // Once the third port is in a view, all writes for the second port are done.
     for ports in [&[80, 443][..], &[80, 443, 8080]] {
-        leader.wants.send_replace(Arc::new(web(ports)));
+        leader.desired.send_replace(Arc::new(desired_services(ports)));
         leader
             .wait_for_view("the new port", |view| {
-                view.services.get(&key()).is_some_and(|it| it.ports.len() == ports.len())
+                view.services.get(&gateway_key()).is_some_and(|service| service.ports.len() == ports.len())
             })
             .await;
     }
@@ -238,22 +251,22 @@ async fn leaders_without_pod_access_remove_no_slices() {
     assert_eq!(endpoints(&api), ["10.0.0.2 ready"]);
 }
 
-/// Write access to Services in another namespace, or to those of one's own Gateway, must not give access to clients of
-/// other Gateways.
+/// Users who may write Services in one namespace must not receive requests of clients of Gateways in other
+/// namespaces.
 #[tokio::test(start_paused = true)]
 async fn services_cannot_claim_ports_of_other_gateways() {
     let api = FakeServicesApi::new();
     put_pod(&api, "a", "10.0.0.1", "True");
     let mut replica = ServiceReplica::start(&api, EXPOSED, "a", true);
-    let theirs = ObjectKey::new("attacker", "web");
-    let mut both = web(&[80]);
-    let mut want = both.gateways[&key()].clone();
-    want.uid = Arc::from("h");
-    both.gateways.insert(theirs.clone(), want);
-    replica.wants.send_replace(Arc::new(both));
-    let view = replica.wait_for_view("both", |view| view.services.len() == 2).await;
-    let (target, own) = (view.services[&key()].ports[&80], view.services[&theirs].ports[&80]);
-    replica.bound.send_replace(Some(Arc::new(listening_ports(&view))));
+    let attacker = ObjectKey::new("attacker", "web");
+    let mut services = desired_services(&[80]);
+    let mut attacker_service = services.gateways[&gateway_key()].clone();
+    attacker_service.uid = Arc::from("h");
+    services.gateways.insert(attacker.clone(), attacker_service);
+    replica.desired.send_replace(Arc::new(services));
+    let view = replica.wait_for_view("both Services", |view| view.services.len() == 2).await;
+    let (target, first_port) = (view.services[&gateway_key()].ports[&80], view.services[&attacker].ports[&80]);
+    replica.listening_ports.send_replace(Some(Arc::new(listening_ports(&view))));
     api.wait_until("the slices", |api| api.objects("endpointslices").len() == 2).await;
 
     let path = "services/attacker/web-portico";
@@ -262,22 +275,22 @@ async fn services_cannot_claim_ports_of_other_gateways() {
         json!({"labels": copy["metadata"]["labels"], "ownerReferences": copy["metadata"]["ownerReferences"]});
     copy["spec"]["ports"][0]["targetPort"] = json!(target);
     api.put("services/attacker/zzz", copy);
-    // Older than the victim's Service, which alone does not decide.
+    // The older Service must not win by its age alone.
     api.edit(path, |service| {
         service["metadata"]["creationTimestamp"] = json!("2020-01-01T00:00:00Z");
         service["spec"]["ports"][0]["targetPort"] = json!(target);
     });
-    let back = |api: &FakeServicesApi| api.object(path)["spec"]["ports"][0]["targetPort"] != target;
-    api.wait_until("the edit is reverted", back).await;
-    let view = replica.wait_for_view("a port of its own", |view| view.services[&theirs].ports.contains_key(&80)).await;
-    assert_eq!(view.services[&key()].ports[&80], target);
-    assert!(view.services[&theirs].ports[&80] != target, "it was {own}");
+    let is_reverted = |api: &FakeServicesApi| api.object(path)["spec"]["ports"][0]["targetPort"] != target;
+    api.wait_until("the edit is reverted", is_reverted).await;
+    let view = replica.wait_for_view("another port", |view| view.services[&attacker].ports.contains_key(&80)).await;
+    assert_eq!(view.services[&gateway_key()].ports[&80], target);
+    assert!(view.services[&attacker].ports[&80] != target, "it was {first_port} at first");
     let slices = api.objects("endpointslices");
     let to_target: Vec<_> = slices.iter().filter(|slice| slice["ports"][0]["port"] == target).collect();
     assert!(to_target.len() == 1 && to_target[0]["metadata"]["namespace"] == "ns", "{slices:?}");
 }
 
-/// Calls are not repeated because a forbidden watch does not report their results.
+/// If Services cannot be watched, the results of calls are known from their responses, and the calls are not repeated.
 #[tokio::test(start_paused = true)]
 async fn unwatchable_services_are_tracked_by_responses() {
     let api = FakeServicesApi::new();
@@ -287,10 +300,10 @@ async fn unwatchable_services_are_tracked_by_responses() {
     api.hide(&["services"]);
     let leader = ServiceReplica::start(&api, GatewayExposure::Headless, "b", true);
     tokio::time::sleep(std::time::Duration::from_secs(60)).await;
-    assert_eq!((api.reads(), api.writes().len()), (2, 1), "the second replica finds it and writes nothing");
-    let mut successor = web(&[80]);
-    successor.gateways.get_mut(&key()).unwrap().uid = Arc::from("h");
-    leader.wants.send_replace(Arc::new(successor));
+    assert_eq!((api.reads(), api.writes().len()), (2, 1), "the second replica reads the Service and writes nothing");
+    let mut recreated_gateway = desired_services(&[80]);
+    recreated_gateway.gateways.get_mut(&gateway_key()).unwrap().uid = Arc::from("h");
+    leader.desired.send_replace(Arc::new(recreated_gateway));
     let replaced = |api: &FakeServicesApi| api.object(SERVICE)["metadata"]["ownerReferences"][0]["uid"] == "h";
     api.wait_until("it is replaced", replaced).await;
     tokio::time::sleep(std::time::Duration::from_secs(60)).await;

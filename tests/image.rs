@@ -15,7 +15,7 @@ fn image_uses_the_tested_toolchain() {
     let toolchain = read("rust-toolchain.toml");
     let tested = toolchain.lines().find_map(|line| line.strip_prefix("channel = ")).unwrap().trim_matches('"');
     assert_eq!(
-        after("ARG RUST_VERSION="),
+        dockerfile_line_after("ARG RUST_VERSION="),
         tested,
         "Dockerfile and rust-toolchain.toml name different versions of Rust"
     );
@@ -24,11 +24,11 @@ fn image_uses_the_tested_toolchain() {
 #[test]
 fn image_user_matches_root_folder_and_manifests() {
     let script = read("scripts/image-root.sh");
-    let number = script.lines().find_map(|line| line.strip_prefix("user=")).unwrap();
-    let number = number.split_whitespace().next().unwrap();
-    assert_eq!(after("USER "), format!("{number}:{number}"));
+    let user = script.lines().find_map(|line| line.strip_prefix("user=")).unwrap();
+    let user = user.split_whitespace().next().unwrap();
+    assert_eq!(dockerfile_line_after("USER "), format!("{user}:{user}"));
     let deployment = read("manifests/base/deployment.yaml");
-    assert!(deployment.contains(&format!("runAsUser: {number}")), "manifests/base/deployment.yaml has another user");
+    assert!(deployment.contains(&format!("runAsUser: {user}")), "manifests/base/deployment.yaml has another user");
 }
 
 #[test]
@@ -39,37 +39,37 @@ fn called_scripts_are_in_the_build_context() {
     let ignored = read(".dockerignore");
     for script in called {
         assert!(root().join(script).is_file(), "Dockerfile calls {script}, which does not exist");
-        let left_out = ignored.lines().any(|pattern| script.split('/').next() == Some(pattern.trim_matches('/')));
-        assert!(!left_out, ".dockerignore keeps {script} out of the build");
+        let is_ignored = ignored.lines().any(|pattern| script.split('/').next() == Some(pattern.trim_matches('/')));
+        assert!(!is_ignored, ".dockerignore keeps {script} out of the build");
     }
 }
 
 /// Like `make image-reproducible`, but with a small program instead of two release builds of Portico.
 #[test]
 fn root_folder_is_reproducible() {
-    let (one, another) = (SmallCheckout::create("one"), SmallCheckout::create("another/much-deeper"));
-    assert_eq!(one.checksum(), another.checksum());
-    let said = one.output();
-    let lines: Vec<&str> = said.lines().collect();
-    let [written, native] = lines[..] else { panic!("{said}") };
-    assert!(written.starts_with("/portico/target/") && written.ends_with("/out/written.rs"), "{said}");
-    assert_eq!(native, "/portico/native.c, Jan  1 1970", "{said}");
+    let (first, second) = (SmallCheckout::create("one"), SmallCheckout::create("another/much-deeper"));
+    assert_eq!(first.checksum(), second.checksum());
+    let output = first.output();
+    let lines: Vec<&str> = output.lines().collect();
+    let [generated, c_code] = lines[..] else { panic!("{output}") };
+    assert!(generated.starts_with("/portico/target/") && generated.ends_with("/out/generated.rs"), "{output}");
+    assert_eq!(c_code, "/portico/native.c, Jan  1 1970", "{output}");
 }
 
 #[test]
 fn program_with_its_build_path_is_rejected() {
     let script = "scripts/image-root.sh";
-    for (what, file, from, to) in [
-        ("a variable of the build", "src/main.rs", "written::place()", "env!(\"CARGO_MANIFEST_DIR\")"),
-        ("places in Rust", script, "${maps[*]/#/--remap-path-prefix=}", ""),
-        ("places in C", script, "${maps[*]/#/-ffile-prefix-map=}", "-O1"),
+    for (case, file, original, replacement) in [
+        ("a variable of cargo", "src/main.rs", "generated::source_path()", "env!(\"CARGO_MANIFEST_DIR\")"),
+        ("paths in Rust code", script, "${maps[*]/#/--remap-path-prefix=}", ""),
+        ("paths in C code", script, "${maps[*]/#/-ffile-prefix-map=}", "-O1"),
     ] {
-        let small = SmallCheckout::create("somewhere");
-        small.change(file, from, to);
-        let output = small.build();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success(), "{what}");
-        assert!(said.contains("so builds on other machines would differ"), "{what}: {said}");
+        let checkout = SmallCheckout::create("somewhere");
+        checkout.replace(file, original, replacement);
+        let output = checkout.build();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{case}");
+        assert!(stderr.contains("so builds on other machines would differ"), "{case}: {stderr}");
     }
 }
 
@@ -80,7 +80,7 @@ fn build_path_is_distinguished_from_similar_strings() {
     let start = script.find("forbid_paths() {").unwrap();
     let function = &script[start..start + script[start..].find("\n}\n").unwrap() + 3];
     let file = tempfile::NamedTempFile::new().unwrap();
-    for (folder, content, is_named) in [
+    for (folder, content, is_contained) in [
         ("/app", &b"\0/app/src/main.rs\0"[..], true),
         ("/app", b"\0/app\0next", true),
         ("/app", b"\xff/app", true),
@@ -92,21 +92,26 @@ fn build_path_is_distinguished_from_similar_strings() {
         ("/srv/deep/a[b]^+c", b"\0/srv/deep/a[b]^+c/src\0", true),
     ] {
         fs::write(file.path(), content).unwrap();
-        let call = format!("{function}\nPWD=$1 CARGO_HOME=/nobody/has-this\nforbid_paths \"$2\"");
+        let call = format!("{function}\nPWD=$1 CARGO_HOME=/not-contained/cargo\nforbid_paths \"$2\"");
         let mut command = Command::new("bash");
         command.args(["-euo", "pipefail", "-c", &call, "bash", folder]).arg(file.path());
         let output = command.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        let told = said.contains(&format!("contains the path {folder}, so builds on other machines would differ"));
-        let what = content.escape_ascii();
-        assert_eq!((output.status.success(), told), (!is_named, is_named), "{folder} in {what}: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let is_reported =
+            stderr.contains(&format!("contains the path {folder}, so builds on other machines would differ"));
+        let text = content.escape_ascii();
+        assert_eq!(
+            (output.status.success(), is_reported),
+            (!is_contained, is_contained),
+            "{folder} in {text}: {stderr}"
+        );
     }
 }
 
 /// `scripts/image-root.sh` rejects programs that contain this folder; `/src` occurs in every path of a crate.
 #[test]
 fn build_folder_is_no_substring_of_program_paths() {
-    let folder = after("WORKDIR ");
+    let folder = dockerfile_line_after("WORKDIR ");
     for path in
         ["/portico/src/main.rs", "/cargo/registry/src/index/name-1.0.0/src/lib.rs", "/rust/lib/rustlib/src/rust"]
     {
@@ -116,10 +121,10 @@ fn build_folder_is_no_substring_of_program_paths() {
 }
 
 /// The rest of the first line in the Dockerfile with this prefix.
-fn after(start: &str) -> String {
+fn dockerfile_line_after(prefix: &str) -> String {
     let dockerfile = dockerfile();
-    let line = dockerfile.lines().find_map(|line| line.strip_prefix(start));
-    line.unwrap_or_else(|| panic!("no line of the Dockerfile starts with {start:?}")).to_owned()
+    let line = dockerfile.lines().find_map(|line| line.strip_prefix(prefix));
+    line.unwrap_or_else(|| panic!("no line of the Dockerfile starts with {prefix:?}")).to_owned()
 }
 
 /// The Dockerfile without comments.

@@ -1,4 +1,5 @@
-//! The objects in manifests/install.yaml are complete and grant exactly the permissions that the program uses.
+//! manifests/install.yaml: the file matches its sources, and its objects fit each other and the program. Its roles
+//! grant exactly the permissions that the program uses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -32,20 +33,21 @@ fn roles_grant_exactly_the_used_permissions() {
         ("ClusterRole", permissions::watched_namespace_permissions()),
         ("Role", permissions::own_namespace_permissions()),
     ] {
-        let role = one(kind);
+        let role = only_object(kind);
         let granted = granted(&role);
         let missing: Vec<_> = expected.difference(&granted).collect();
-        let in_vain: Vec<_> = granted.difference(&expected).collect();
-        assert!(missing.is_empty() && in_vain.is_empty(), "{kind} lacks {missing:#?} and grants unused {in_vain:#?}");
+        let unused: Vec<_> = granted.difference(&expected).collect();
+        assert!(missing.is_empty() && unused.is_empty(), "{kind} lacks {missing:#?} and grants unused {unused:#?}");
         let count: usize = role["rules"].as_array().unwrap().iter().map(|rule| permissions_of(rule).count()).sum();
         assert_eq!(count, granted.len(), "{kind} grants something twice");
     }
 }
 
-/// Only one Lease is used, which is that of the leader election.
+/// The program uses a single Lease, that of the leader election. A create request has no name, so it cannot be
+/// restricted.
 #[test]
 fn lease_permissions_are_restricted_by_name() {
-    let role = one("Role");
+    let role = only_object("Role");
     let rules = role["rules"].as_array().unwrap().iter();
     let leases: Vec<_> = rules.filter(|rule| rule["resources"][0] == "leases").collect();
     for rule in leases {
@@ -85,29 +87,29 @@ fn objects_have_standard_labels_and_one_namespace() {
             _ => assert_eq!((&metadata["name"], &metadata["namespace"]), (&json!("portico"), &json!("portico-system"))),
         }
     }
-    assert_eq!(one("GatewayClass")["spec"]["controllerName"], GATEWAY_CONTROLLER);
-    assert_eq!(one("IngressClass")["spec"]["controller"], INGRESS_CONTROLLER);
+    assert_eq!(only_object("GatewayClass")["spec"]["controllerName"], GATEWAY_CONTROLLER);
+    assert_eq!(only_object("IngressClass")["spec"]["controller"], INGRESS_CONTROLLER);
 }
 
 #[test]
 fn roles_are_bound_to_the_service_account() {
     let account = json!({"kind": "ServiceAccount", "name": "portico", "namespace": "portico-system"});
     for (binding, role) in [("ClusterRoleBinding", "ClusterRole"), ("RoleBinding", "Role")] {
-        let binding = one(binding);
+        let binding = only_object(binding);
         assert_eq!(binding["subjects"], json!([account]));
-        let reference =
-            json!({"apiGroup": "rbac.authorization.k8s.io", "kind": role, "name": one(role)["metadata"]["name"]});
+        let name = only_object(role)["metadata"]["name"].clone();
+        let reference = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": role, "name": name});
         assert_eq!(binding["roleRef"], reference);
     }
-    assert_eq!(one("ServiceAccount")["metadata"]["name"], pod()["serviceAccountName"]);
+    assert_eq!(only_object("ServiceAccount")["metadata"]["name"], pod()["serviceAccountName"]);
 }
 
 #[test]
 fn pods_are_unprivileged_and_have_time_to_drain() {
-    let deployment = one("Deployment");
+    let deployment = only_object("Deployment");
     let (pod, container) = (pod(), container());
     let selector = &deployment["spec"]["selector"]["matchLabels"];
-    assert_eq!(one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"], *selector);
+    assert_eq!(only_object("PodDisruptionBudget")["spec"]["selector"]["matchLabels"], *selector);
     assert_eq!(pod["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"], *selector);
     assert_eq!(pod["enableServiceLinks"], false, "variables of Services could be parsed as flags");
     let labels = &deployment["spec"]["template"]["metadata"]["labels"];
@@ -159,13 +161,13 @@ fn pods_are_unprivileged_and_have_time_to_drain() {
 fn services_select_ports_of_the_pods() {
     let services: Vec<Value> = objects().into_iter().filter(|object| object["kind"] == "Service").collect();
     let container = container();
-    let selector = one("Deployment")["spec"]["selector"]["matchLabels"].clone();
+    let selector = only_object("Deployment")["spec"]["selector"]["matchLabels"].clone();
     for service in &services {
         assert_eq!(service["spec"]["selector"], selector);
         for port in service["spec"]["ports"].as_array().unwrap() {
-            let named =
-                container["ports"].as_array().unwrap().iter().any(|of_pod| of_pod["name"] == port["targetPort"]);
-            assert!(named, "{port}");
+            let has_port =
+                container["ports"].as_array().unwrap().iter().any(|pod_port| pod_port["name"] == port["targetPort"]);
+            assert!(has_port, "{port}");
         }
     }
     let names: Vec<_> = services.iter().map(|service| service["metadata"]["name"].as_str().unwrap()).collect();
@@ -175,7 +177,7 @@ fn services_select_ports_of_the_pods() {
 }
 
 fn pod() -> Value {
-    one("Deployment")["spec"]["template"]["spec"].clone()
+    only_object("Deployment")["spec"]["template"]["spec"].clone()
 }
 
 fn container() -> Value {
@@ -194,8 +196,8 @@ fn permissions_of(rule: &Value) -> impl Iterator<Item = Permission> + '_ {
         words.iter().map(|word| word.as_str().unwrap().to_owned()).collect()
     };
     let (groups, resources, verbs) = (words("apiGroups"), words("resources"), words("verbs"));
-    let named = !rule["resourceNames"].is_null();
-    assert_eq!(rule.as_object().unwrap().len(), 3 + usize::from(named), "{rule}");
+    let has_names = !rule["resourceNames"].is_null();
+    assert_eq!(rule.as_object().unwrap().len(), 3 + usize::from(has_names), "{rule}");
     groups.into_iter().flat_map(move |group| {
         let verbs = verbs.clone();
         resources.clone().into_iter().flat_map(move |resource| {
@@ -203,19 +205,22 @@ fn permissions_of(rule: &Value) -> impl Iterator<Item = Permission> + '_ {
             verbs.clone().into_iter().map(move |verb| Permission {
                 group: group.clone(),
                 resource: resource.clone(),
-                verb: known(&verb),
+                verb: known_verb(&verb),
             })
         })
     })
 }
 
-fn known(verb: &str) -> &'static str {
+fn known_verb(verb: &str) -> &'static str {
     let verbs = ["get", "list", "watch", "create", "update", "patch", "delete"];
-    verbs.into_iter().find(|known| *known == verb).unwrap_or_else(|| panic!("{verb} is a verb that no component needs"))
+    verbs
+        .into_iter()
+        .find(|known| *known == verb)
+        .unwrap_or_else(|| panic!("{verb} is not a verb that the program needs"))
 }
 
 /// The only object of a kind.
-fn one(kind: &str) -> Value {
+fn only_object(kind: &str) -> Value {
     let mut found: Vec<Value> = objects().into_iter().filter(|object| object["kind"] == kind).collect();
     assert_eq!(found.len(), 1, "{kind}");
     found.remove(0)
@@ -225,11 +230,13 @@ fn objects() -> Vec<Value> {
     serde_saphyr::from_multiple(&rendered()).unwrap()
 }
 
+/// The files of manifests/base in the order of kustomization.yaml.
 fn rendered() -> String {
     let texts: Vec<String> = resources().iter().map(|name| read(&format!("base/{name}"))).collect();
     texts.join("---\n")
 }
 
+/// Names of the files in kustomization.yaml.
 fn resources() -> Vec<String> {
     let kustomization: Value = serde_saphyr::from_str(&read("base/kustomization.yaml")).unwrap();
     serde_json::from_value(kustomization["resources"].clone()).unwrap()

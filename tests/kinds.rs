@@ -16,54 +16,54 @@ use serde_json::Value;
 
 #[test]
 fn valid_objects_are_accepted_and_parsed() {
-    let mut seen = BTreeSet::new();
+    let mut accepted = BTreeSet::new();
     for mut object in objects("good.yaml") {
         let (kind, name) = (kind_of(&object), object["metadata"]["name"].clone());
         assert_eq!(violations(kind, &mut object), Vec::<String>::new(), "{kind} {name}");
         AnyObject::parse(kind, object).unwrap_or_else(|error| panic!("{kind} {name}: {error}"));
-        seen.insert(kind);
+        accepted.insert(kind);
     }
     let all: BTreeSet<Kind> =
         Kind::ALL.iter().copied().filter(|kind| kind.group() == NETWORKING_GROUP).chain(crd::kinds()).collect();
-    assert_eq!(seen, all);
+    assert_eq!(accepted, all);
 }
 
 /// Ensures that new fields are added to the test objects.
 #[test]
 fn valid_objects_contain_every_field() {
-    fn visit(schema: &Value, objects: &[&Value], place: &str, lacking: &mut Vec<String>) {
+    fn visit(schema: &Value, objects: &[&Value], path: &str, missing: &mut Vec<String>) {
         for (name, field) in schema["properties"].as_object().into_iter().flatten() {
-            let place = format!("{place}.{name}");
+            let path = format!("{path}.{name}");
             // Fields of `controlPlaneRef` exclude each other and are shared by several kinds; `interval` in passive
             // checks is rejected by a rule, which `bad.yaml` tests.
-            if place.contains(".controlPlaneRef.") || (place.contains(".passive.") && place.ends_with(".interval")) {
+            if path.contains(".controlPlaneRef.") || (path.contains(".passive.") && path.ends_with(".interval")) {
                 continue;
             }
-            let found: Vec<&Value> = objects.iter().filter_map(|object| object.get(name)).collect();
-            if found.is_empty() {
-                lacking.push(place.clone());
+            let values: Vec<&Value> = objects.iter().filter_map(|object| object.get(name)).collect();
+            if values.is_empty() {
+                missing.push(path.clone());
             }
-            visit(field, &found, &place, lacking);
-            let entries: Vec<&Value> = found.iter().filter_map(|list| list.as_array()).flatten().collect();
-            visit(&field["items"], &entries, &format!("{place}[]"), lacking);
+            visit(field, &values, &path, missing);
+            let entries: Vec<&Value> = values.iter().filter_map(|list| list.as_array()).flatten().collect();
+            visit(&field["items"], &entries, &format!("{path}[]"), missing);
         }
     }
     let objects = objects("good.yaml");
-    let mut lacking = Vec::new();
+    let mut missing = Vec::new();
     for kind in crd::kinds() {
-        let of_kind: Vec<&Value> = objects.iter().filter(|object| kind_of(object) == kind).collect();
+        let objects_of_kind: Vec<&Value> = objects.iter().filter(|object| kind_of(object) == kind).collect();
         let mut schema = portico::api::kong::schema::structural(kind).unwrap();
         schema["properties"].as_object_mut().unwrap().shift_remove("status");
-        // These fields are rejected by rules as well.
+        // `proxy` and `route` are rejected by rules, too.
         if kind == Kind::KongIngress {
             schema["properties"].as_object_mut().unwrap().retain(|name, _| name != "proxy" && name != "route");
         }
-        visit(&schema, &of_kind, kind.name(), &mut lacking);
+        visit(&schema, &objects_of_kind, kind.name(), &mut missing);
     }
-    assert!(lacking.is_empty(), "tests/kinds/good.yaml lacks {lacking:#?}");
+    assert!(missing.is_empty(), "tests/kinds/good.yaml lacks {missing:#?}");
 }
 
-// Validation rules of Kong's CustomResourceDefinitions.
+/// The rules are those of Kong's CustomResourceDefinitions.
 #[test]
 fn errors_of_invalid_objects_are_reported() {
     let mut report = String::new();
@@ -79,10 +79,10 @@ fn errors_of_invalid_objects_are_reported() {
         fs::write(&file, &report).unwrap();
     }
     let expected = fs::read_to_string(&file).unwrap_or_default();
-    let differing = report.lines().zip(expected.lines()).find(|(report, expected)| report != expected);
+    let first_difference = report.lines().zip(expected.lines()).find(|(report, expected)| report != expected);
     assert!(
         report == expected,
-        "{differing:?}\nIf that is correct: UPDATE=1 cargo test --workspace --test library kinds::"
+        "{first_difference:?}\nIf the new output is right: UPDATE=1 cargo test --workspace --test library kinds::"
     );
 }
 
@@ -105,9 +105,9 @@ fn immutable_fields_have_transition_rules() {
     }
 }
 
-/// The table of definitions in docs/kinds.md follows the table of kinds.
+/// Versions, short names and scopes in the table of docs/kinds.md.
 #[test]
-fn documented_kinds_match_the_table() {
+fn documented_kinds_match_the_definitions() {
     let page = fs::read_to_string(folder().join("../../docs/kinds.md")).unwrap();
     let (_, table) = page.split_once("| kind | version | short | scope | purpose |").unwrap();
     let mut documented = BTreeSet::new();
@@ -132,7 +132,10 @@ fn documented_kinds_match_the_table() {
 
 fn violations(kind: Kind, object: &mut Value) -> Vec<String> {
     let violations = schema::check(kind, object, Channel::Standard);
-    violations.into_iter().map(|it| format!("{}: {}; {}", it.field, it.message, it.remedy)).collect()
+    violations
+        .into_iter()
+        .map(|violation| format!("{}: {}; {}", violation.field, violation.message, violation.remedy))
+        .collect()
 }
 
 fn kind_of(object: &Value) -> Kind {

@@ -1,4 +1,4 @@
-//! End-to-end tests of Kong compatibility: WebSockets behind plugins, rate-limit counters, and metrics with Kong's
+//! Kong compatibility of the running program: WebSockets behind plugins, rate-limit counters, and metrics with Kong's
 //! names.
 
 mod counting;
@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::harness::client::get;
 use crate::harness::eventually;
-use crate::harness::objects::{place_good, route};
+use crate::harness::objects::{route, save_good_objects};
 use crate::harness::program::run;
 use crate::harness::site::Site;
 use websocket::{Message, WebSocket};
@@ -93,25 +93,27 @@ spec:
 #[test]
 fn websockets_need_a_key_and_are_rate_limited() {
     let site = Site::new();
-    site.save("manifests/chat.yaml", &CHAT.replace("ADDRESS", &websocket::endpoint().to_string()));
-    let own = site.at("other");
-    let flags = ["--ingress-class", "kong", "--ingress-http-listen", &own, "--ingress-https-listen", "off"];
+    site.save("manifests/chat.yaml", &CHAT.replace("ADDRESS", &websocket::start_endpoint().to_string()));
+    // `other` is a port of the site that no other flag uses.
+    let ingress_address = site.address_of("other");
+    let flags = ["--ingress-class", "kong", "--ingress-http-listen", &ingress_address, "--ingress-https-listen", "off"];
     let program = run(&site, &[&["--access-log", "off"][..], &flags].concat());
     program.wait_started();
-    let open = |headers: &str| WebSocket::open(&own, "/chat/room", headers).unwrap();
+    // The outer error is an I/O error. The inner one is a response that rejects the WebSocket.
+    let open = |headers: &str| WebSocket::open(&ingress_address, "/chat/room", headers).unwrap();
     let key = "apikey: only-for-this-test\r\n";
 
     for (headers, message) in [("", "No API key found in request"), ("apikey: another\r\n", "Unauthorized")] {
-        let refused = open(headers).err().expect("a key is required");
-        assert_eq!((refused.status, refused.json()["message"].as_str()), (401, Some(message)));
-        assert_eq!(refused.field("www-authenticate"), Some("Key"));
-        assert_eq!(refused.field("ratelimit-limit"), None, "unauthenticated requests are not counted");
+        let rejected = open(headers).err().expect("a key is required");
+        assert_eq!((rejected.status, rejected.json()["message"].as_str()), (401, Some(message)));
+        assert_eq!(rejected.field("www-authenticate"), Some("Key"));
+        assert_eq!(rejected.field("ratelimit-limit"), None, "unauthenticated requests are not counted");
     }
-    let mut talks = [0, 1].map(|_| open(key).unwrap_or_else(|response| panic!("{}", response.head)));
+    let mut sockets = [0, 1].map(|_| open(key).unwrap_or_else(|response| panic!("{}", response.head)));
     let large = Message::Binary((0..200_000_u32).map(|number| (number % 251) as u8).collect());
-    for talk in &mut talks {
+    for socket in &mut sockets {
         // The endpoint first sends the head of the request.
-        let Message::Text(head) = talk.receive().unwrap() else { panic!("the first message must be text") };
+        let Message::Text(head) = socket.receive().unwrap() else { panic!("the first message must be text") };
         let head = head.to_ascii_lowercase();
         assert!(
             head.starts_with("get /chat/room http/1.1\r\n") && head.contains("x-consumer-username: anna\r\n"),
@@ -119,24 +121,28 @@ fn websockets_need_a_key_and_are_rate_limited() {
         );
         assert!(head.contains("upgrade: websocket\r\n") && !head.contains("only-for-this-test"), "{head}");
         for message in [Message::Text("hello".into()), large.clone(), Message::Text("x".repeat(300))] {
-            talk.send(&message).unwrap();
-            assert_eq!(talk.receive().unwrap(), message);
+            socket.send(&message).unwrap();
+            assert_eq!(socket.receive().unwrap(), message);
         }
     }
-    let refused = open(key).err().expect("the limit is two requests");
-    assert_eq!((refused.status, refused.json()["message"].as_str()), (429, Some("API rate limit exceeded")));
-    assert_eq!((refused.field("ratelimit-limit"), refused.field("ratelimit-remaining")), (Some("2"), Some("0")));
-    assert!(refused.field("retry-after").is_some(), "{}", refused.head);
+    let rejected = open(key).err().expect("the limit is two requests");
+    assert_eq!((rejected.status, rejected.json()["message"].as_str()), (429, Some("API rate limit exceeded")));
+    assert_eq!((rejected.field("ratelimit-limit"), rejected.field("ratelimit-remaining")), (Some("2"), Some("0")));
+    assert!(rejected.field("retry-after").is_some(), "{}", rejected.head);
 
-    for talk in &mut talks {
-        talk.send(&Message::Text("still there".into())).unwrap();
-        assert_eq!(talk.receive().unwrap(), Message::Text("still there".into()), "open connections are not affected");
-        talk.send(&Message::Close(1000)).unwrap();
-        assert_eq!(talk.receive().unwrap(), Message::Close(1000));
-        assert!(talk.is_closed(), "the endpoint has closed the connection");
+    for socket in &mut sockets {
+        socket.send(&Message::Text("after the limit".into())).unwrap();
+        assert_eq!(
+            socket.receive().unwrap(),
+            Message::Text("after the limit".into()),
+            "open connections are not affected"
+        );
+        socket.send(&Message::Close(1000)).unwrap();
+        assert_eq!(socket.receive().unwrap(), Message::Close(1000));
+        assert!(socket.is_closed(), "the endpoint has closed the connection");
     }
     // Otherwise the drain would wait for these connections.
-    drop(talks);
+    drop(sockets);
     program.stop().expect_success();
 }
 
@@ -153,10 +159,10 @@ config:
   upstream_health_metrics: true
 ";
 
-const LOST: &str = "apiVersion: v1
+const UNREACHABLE: &str = "apiVersion: v1
 kind: Service
 metadata:
-  name: lost
+  name: unreachable
   annotations:
     portico.dev/address: ADDRESS
 spec:
@@ -165,8 +171,8 @@ spec:
 ---
 ";
 
-fn page(site: &Site) -> String {
-    get(&site.at("status"), "/metrics").body
+fn metrics_page(site: &Site) -> String {
+    get(&site.address_of("status"), "/metrics").body
 }
 
 fn has_sample(page: &str, sample: &str) -> bool {
@@ -178,31 +184,41 @@ fn has_sample(page: &str, sample: &str) -> bool {
 #[test]
 fn upstream_health_is_exported_while_a_plugin_requests_it() {
     let site = Site::new();
-    place_good(&site);
-    // An address without a listener.
-    let lost = site.at("other");
-    site.save("manifests/lost.yaml", &(LOST.replace("ADDRESS", &lost) + &route("good", "lost", "lost")));
+    save_good_objects(&site);
+    // `other` is a port of the site on which nothing listens here.
+    let unreachable = site.address_of("other");
+    site.save(
+        "manifests/unreachable.yaml",
+        &(UNREACHABLE.replace("ADDRESS", &unreachable) + &route("good", "unreachable", "unreachable")),
+    );
     let program = run(&site, &["--access-log", "off", "--ingress-class", "kong"]);
     program.wait_started();
-    let page = || page(&site);
+    let page = || metrics_page(&site);
     assert!(!page().contains("kong_"), "no plugin requests these metrics");
-    let of = |upstream: &str, address: &str, state: &str, number: usize| {
+    let health_sample = |upstream: &str, address: &str, state: &str, value: usize| {
         format!(
             "kong_upstream_target_health{{upstream=\"{upstream}.default.80.svc\",target=\"{address}\",\
-             address=\"{address}\",state=\"{state}\",subsystem=\"http\"}} {number}"
+             address=\"{address}\",state=\"{state}\",subsystem=\"http\"}} {value}"
         )
     };
-    let echo = site.at("echo");
+    let echo = site.address_of("echo");
     site.save("manifests/health.yaml", HEALTH);
-    eventually("endpoints are exported", || has_sample(&page(), &of("echo", &echo, "healthy", 1)).then_some(()));
-    assert!(has_sample(&page(), &of("lost", &lost, "healthy", 1)), "endpoints are healthy initially");
-    // The status is Kong's, because a global plugin is attached.
-    assert_eq!(get(&site.at("port"), "/lost").status, 502);
-    assert_eq!(get(&site.at("port"), "/good").status, 200);
-    for (upstream, address, state, number) in
-        [("lost", &lost, "healthy", 0), ("lost", &lost, "unhealthy", 1), ("echo", &echo, "healthy", 1)]
-    {
-        let sample = of(upstream, address, state, number);
+    eventually("endpoints are exported", || {
+        has_sample(&page(), &health_sample("echo", &echo, "healthy", 1)).then_some(())
+    });
+    assert!(
+        has_sample(&page(), &health_sample("unreachable", &unreachable, "healthy", 1)),
+        "endpoints are healthy initially"
+    );
+    // With a global plugin, the response to a refused connection has Kong's status instead of Portico's own, 503.
+    assert_eq!(get(&site.address_of("port"), "/unreachable").status, 502);
+    assert_eq!(get(&site.address_of("port"), "/good").status, 200);
+    for (upstream, address, state, value) in [
+        ("unreachable", &unreachable, "healthy", 0),
+        ("unreachable", &unreachable, "unhealthy", 1),
+        ("echo", &echo, "healthy", 1),
+    ] {
+        let sample = health_sample(upstream, address, state, value);
         assert!(has_sample(&page(), &sample), "{sample} is not in\n{}", page());
     }
     site.remove("manifests/health.yaml");
@@ -214,14 +230,14 @@ fn upstream_health_is_exported_while_a_plugin_requests_it() {
 #[test]
 fn kong_metrics_flag_exports_all_families() {
     let site = Site::new();
-    place_good(&site);
+    save_good_objects(&site);
     let program = run(&site, &["--access-log", "off", "--kong-metrics"]);
     program.wait_started();
     for _ in 0..3 {
-        let response = get(&site.at("port"), "/good");
+        let response = get(&site.address_of("port"), "/good");
         assert_eq!((response.status, response.field("via")), (200, None), "the route does not get Kong's headers");
     }
-    let page = page(&site);
+    let page = metrics_page(&site);
     let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     let served: BTreeSet<&str> = families.filter(|name| name.starts_with("kong_")).collect();
     let guide = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md")).unwrap();

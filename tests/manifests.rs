@@ -13,9 +13,9 @@ use portico::manifests::{ChangedPaths, ManifestUpdate, ManifestWatcher, Manifest
 use portico::report;
 use portico::schema::Channel;
 
-/// A change to a folder.
+/// A change of files below the root of a test.
 enum Edit {
-    Write(&'static str, String),
+    Put(&'static str, String),
     /// Saves like an editor: writes a temporary file and renames it.
     Save(&'static str, String),
     Delete(&'static str),
@@ -23,33 +23,33 @@ enum Edit {
     Folder(&'static str),
     Link {
         target: &'static str,
-        at: &'static str,
+        path: &'static str,
     },
     /// Replaces a link atomically, like the kubelet does with `..data`.
     SwapLink {
         target: &'static str,
-        at: &'static str,
+        path: &'static str,
     },
 }
 
-use Edit::{Delete, Folder, Link, Rename, Save, SwapLink, Write as Put};
+use Edit::{Delete, Folder, Link, Put, Rename, Save, SwapLink};
 
-/// Edits, and the expected next reading. Objects are written `Kind key@generation`, diagnostics `Reason position
-/// object`.
+/// Edits, and the update expected from reading the manifests after them. Objects are written `Kind key@generation`,
+/// diagnostics `Reason position object`.
 struct Step {
     edits: Vec<Edit>,
     upserts: &'static [&'static str],
     removes: &'static [&'static str],
-    refusals: &'static [&'static str],
+    diagnostics: &'static [&'static str],
 }
 
 fn step(
     edits: Vec<Edit>,
     upserts: &'static [&'static str],
     removes: &'static [&'static str],
-    refusals: &'static [&'static str],
+    diagnostics: &'static [&'static str],
 ) -> Step {
-    Step { edits, upserts, removes, refusals }
+    Step { edits, upserts, removes, diagnostics }
 }
 
 /// Runs the steps in a temporary folder. Paths of the command line and in messages are relative to it.
@@ -59,9 +59,10 @@ fn check(paths: &[&str], steps: Vec<Step>) {
     let mut manifests = None;
     for (number, step) in steps.into_iter().enumerate() {
         let changed = step.edits.into_iter().flat_map(|edit| apply(root, edit)).collect();
-        // Later readings use only the paths that a watcher would report; reading `again` proves that they suffice.
+        // Later reads use only the paths that a watcher would report. The complete read `again` shows that they
+        // suffice.
         let update = match &mut manifests {
-            None => manifests.insert(source(root, paths)).read(),
+            None => manifests.insert(manifests_at(root, paths)).read(),
             Some(manifests) => manifests.read_changed(&ChangedPaths::Paths(changed)),
         };
         let manifests = manifests.as_mut().unwrap();
@@ -69,68 +70,72 @@ fn check(paths: &[&str], steps: Vec<Step>) {
         assert_eq!(upserts.collect::<Vec<_>>(), step.upserts, "upserts of step {number}");
         let removes = update.batch.removes.iter().map(ToString::to_string);
         assert_eq!(removes.collect::<Vec<_>>(), step.removes, "removes of step {number}");
-        assert_eq!(refusals(root, &update), step.refusals, "refusals of step {number}");
+        assert_eq!(described(root, &update), step.diagnostics, "diagnostics of step {number}");
         let again = manifests.read();
         assert!(
             again.batch.upserts.is_empty() && again.batch.removes.is_empty(),
-            "nothing changed after step {number}"
+            "step {number}: reading everything again changes objects"
         );
-        assert_eq!(again.diagnostics, update.diagnostics, "diagnostics do not change after step {number}");
+        assert_eq!(
+            again.diagnostics, update.diagnostics,
+            "step {number}: reading everything again changes diagnostics"
+        );
     }
 }
 
-fn source(root: &Path, paths: &[&str]) -> Manifests {
+fn manifests_at(root: &Path, paths: &[&str]) -> Manifests {
     let paths = paths.iter().map(|path| if *path == "." { root.to_owned() } else { root.join(path) }).collect();
     Manifests::with_input(paths, Channel::Standard, io::empty())
 }
 
-fn refusals(root: &Path, update: &ManifestUpdate) -> Vec<String> {
+/// The diagnostics of an update as in `Step`, with paths relative to the root.
+fn described(root: &Path, update: &ManifestUpdate) -> Vec<String> {
     let root = root.display().to_string();
-    let relative = |place: String| place.replace(&format!("{root}/"), "").replace(&root, ".");
-    let refusals = update.diagnostics.iter().map(|refusal| {
-        let object = refusal.object.as_deref().unwrap_or("-");
-        if refusal.reason() == "Invalid" {
+    let relative = |position: String| position.replace(&format!("{root}/"), "").replace(&root, ".");
+    let described = update.diagnostics.iter().map(|reported| {
+        let object = reported.object.as_deref().unwrap_or("-");
+        if reported.reason() == "Invalid" {
             // Which field the schema reports first does not matter here.
-            return format!("Invalid {} {object}", relative(refusal.position.file.display().to_string()));
+            return format!("Invalid {} {object}", relative(reported.position.file.display().to_string()));
         }
-        format!("{} {} {object}", refusal.reason(), relative(refusal.position.to_string()))
+        format!("{} {} {object}", reported.reason(), relative(reported.position.to_string()))
     });
-    refusals.collect()
+    described.collect()
 }
 
 /// Applies an edit and returns the paths that a watcher would report.
 fn apply(root: &Path, edit: Edit) -> Vec<PathBuf> {
-    let at = |path: &str| root.join(path);
+    let absolute = |path: &str| root.join(path);
     let touched = match &edit {
-        Put(path, _) | Delete(path) | Folder(path) | Link { at: path, .. } => vec![at(path)],
-        Save(path, _) => vec![at(&format!("{path}~")), at(path)],
-        Rename(from, to) => vec![at(from), at(to)],
-        SwapLink { at: path, .. } => vec![at(&format!("{path}_tmp")), at(path)],
+        Put(path, _) | Delete(path) | Folder(path) | Link { path, .. } => vec![absolute(path)],
+        Save(path, _) => vec![absolute(&format!("{path}~")), absolute(path)],
+        Rename(from, to) => vec![absolute(from), absolute(to)],
+        SwapLink { path, .. } => vec![absolute(&format!("{path}_tmp")), absolute(path)],
     };
     match edit {
-        Put(path, text) => fs::write(at(path), text).unwrap(),
+        Put(path, text) => fs::write(absolute(path), text).unwrap(),
         Save(path, text) => {
-            let temporary = at(&format!("{path}~"));
+            let temporary = absolute(&format!("{path}~"));
             fs::write(&temporary, text).unwrap();
-            fs::rename(temporary, at(path)).unwrap();
+            fs::rename(temporary, absolute(path)).unwrap();
         }
-        Delete(path) if at(path).is_dir() => fs::remove_dir_all(at(path)).unwrap(),
-        Delete(path) => fs::remove_file(at(path)).unwrap(),
-        Rename(from, to) => fs::rename(at(from), at(to)).unwrap(),
-        Folder(path) => fs::create_dir_all(at(path)).unwrap(),
-        Link { target, at: path } => symlink(target, at(path)).unwrap(),
-        SwapLink { target, at: path } => {
-            let temporary = at(&format!("{path}_tmp"));
+        Delete(path) if absolute(path).is_dir() => fs::remove_dir_all(absolute(path)).unwrap(),
+        Delete(path) => fs::remove_file(absolute(path)).unwrap(),
+        Rename(from, to) => fs::rename(absolute(from), absolute(to)).unwrap(),
+        Folder(path) => fs::create_dir_all(absolute(path)).unwrap(),
+        Link { target, path } => symlink(target, absolute(path)).unwrap(),
+        SwapLink { target, path } => {
+            let temporary = absolute(&format!("{path}_tmp"));
             symlink(target, &temporary).unwrap();
-            fs::rename(temporary, at(path)).unwrap();
+            fs::rename(temporary, absolute(path)).unwrap();
         }
     }
     // Events name the watched folder, which is the target of any links.
-    let real = |path: PathBuf| {
+    let canonical = |path: PathBuf| {
         let folder = path.parent().and_then(|folder| fs::canonicalize(folder).ok());
         folder.and_then(|folder| Some(folder.join(path.file_name()?))).unwrap_or(path)
     };
-    touched.into_iter().map(real).collect()
+    touched.into_iter().map(canonical).collect()
 }
 
 fn config(name: &str, value: &str) -> String {
@@ -186,14 +191,14 @@ fn broken_objects_keep_their_last_valid_version() {
                 &[],
                 &[],
             ),
-            // The middle object is invalid: it is kept, the others are updated, and one is new.
+            // Object `b` is invalid: its last valid version is kept. Objects `a` and `c` are updated, and `d` is new.
             step(
                 vec![Save("all.yaml", documents(&[config("a", "2"), broken("b"), config("c", "2"), config("d", "1")]))],
                 &["ConfigMap default/a@2", "ConfigMap default/c@2", "ConfigMap default/d@1"],
                 &[],
                 &["Invalid all.yaml ConfigMap default/b"],
             ),
-            // The file is invalid: everything is kept.
+            // The file is not YAML: all of its objects are kept.
             step(vec![Put("all.yaml", "a: b: c\n".to_owned())], &[], &[], &["NotYaml all.yaml:1:5 -"]),
             // The errors of all documents are reported.
             step(
@@ -204,7 +209,7 @@ fn broken_objects_keep_their_last_valid_version() {
             ),
             // Truncated, as by `render > all.yaml` before its first output.
             step(vec![Put("all.yaml", String::new())], &[], &[], &["EmptyFile all.yaml -"]),
-            // Fixed; the middle object is as before, so it is unchanged.
+            // The file is fixed. Object `b` is the same as its kept version, so it is no upsert.
             step(
                 vec![Put("all.yaml", good())],
                 &["ConfigMap default/a@3", "ConfigMap default/c@3"],
@@ -224,7 +229,7 @@ fn broken_objects_keep_their_last_valid_version() {
                 &[],
                 &["UnknownKind all.yaml:2:7 ConfigMpa default/a"],
             ),
-            // Invalid from the start: nothing to keep.
+            // Object `x` is new and invalid, so there is no version to keep.
             step(
                 vec![Put("all.yaml", documents(&[broken("x"), config("a", "1")]))],
                 &[],
@@ -258,7 +263,7 @@ fn first_duplicate_wins() {
                 ],
             ),
             step(vec![Delete("a.yaml"), Delete("c.yaml")], &["ConfigMap default/x@3"], &[], &[]),
-            // The duplicate has the same content: nothing changes, but it is reported.
+            // The duplicate has the same content: no object changes, but the duplicate is reported.
             step(vec![Put("c.yaml", config("x", "b"))], &[], &[], &["Duplicate c.yaml:4:9 ConfigMap default/x"]),
             step(vec![Delete("b.yaml")], &[], &[], &[]),
         ],
@@ -275,9 +280,9 @@ fn config_map_volumes_are_swapped_atomically() {
                     Folder("volume/..2026_1"),
                     Put("volume/..2026_1/one.yaml", config("one", "1")),
                     Put("volume/..2026_1/two.yaml", config("two", "1")),
-                    Link { target: "..2026_1", at: "volume/..data" },
-                    Link { target: "..data/one.yaml", at: "volume/one.yaml" },
-                    Link { target: "..data/two.yaml", at: "volume/two.yaml" },
+                    Link { target: "..2026_1", path: "volume/..data" },
+                    Link { target: "..data/one.yaml", path: "volume/one.yaml" },
+                    Link { target: "..data/two.yaml", path: "volume/two.yaml" },
                 ],
                 &["ConfigMap default/one@1", "ConfigMap default/two@1", "Namespace default@1"],
                 &[],
@@ -294,17 +299,17 @@ fn config_map_volumes_are_swapped_atomically() {
                 &[],
             ),
             step(
-                vec![SwapLink { target: "..2026_2", at: "volume/..data" }, Delete("volume/..2026_1")],
+                vec![SwapLink { target: "..2026_2", path: "volume/..data" }, Delete("volume/..2026_1")],
                 &["ConfigMap default/one@2"],
                 &[],
                 &[],
             ),
-            // A key is removed: its link has no target for a moment.
+            // A key is removed: until the kubelet deletes its link, the link has no target.
             step(
                 vec![
                     Folder("volume/..2026_3"),
                     Put("volume/..2026_3/one.yaml", config("one", "2")),
-                    SwapLink { target: "..2026_3", at: "volume/..data" },
+                    SwapLink { target: "..2026_3", path: "volume/..data" },
                 ],
                 &[],
                 &["ConfigMap default/two"],
@@ -353,7 +358,7 @@ fn objects_of_a_vanished_folder_are_kept() {
 fn lists_json_and_windows_files_are_read() {
     let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: a}\n\
         - apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: b, namespace: x}\n  data: 7\n";
-    let typed = r#"{"apiVersion": "v1", "kind": "ConfigMapList", "items": [{"metadata": {"name": "c"}}]}"#;
+    let typed_list = r#"{"apiVersion": "v1", "kind": "ConfigMapList", "items": [{"metadata": {"name": "c"}}]}"#;
     let windows = format!("\u{feff}{}", config("d", "1").replace('\n', "\r\n"));
     check(
         &["."],
@@ -361,7 +366,7 @@ fn lists_json_and_windows_files_are_read() {
             step(
                 vec![
                     Put("list.yaml", list.to_owned()),
-                    Put("typed.json", typed.to_owned()),
+                    Put("typed.json", typed_list.to_owned()),
                     Put("windows.yaml", windows),
                     Put("kustomization.yaml", "resources: [list.yaml]\n".to_owned()),
                     Put("deployment.yaml", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n".to_owned()),
@@ -393,7 +398,7 @@ fn undefined_namespaces_are_implied() {
         labels.collect::<Vec<_>>()
     };
     fs::write(temp.path().join("a.yaml"), config("a", "1")).unwrap();
-    let mut manifests = source(temp.path(), &["."]);
+    let mut manifests = manifests_at(temp.path(), &["."]);
     assert_eq!(labels(&manifests.read()), ["kubernetes.io/metadata.name=default"]);
     fs::write(temp.path().join("b.yaml"), namespace).unwrap();
     let update = manifests.read();
@@ -412,21 +417,21 @@ fn objects_of_unreadable_files_and_folders_are_kept() {
     fs::create_dir(root.join("closed")).unwrap();
     fs::write(root.join("closed/a.yaml"), config("a", "1")).unwrap();
     fs::write(root.join("b.yaml"), config("b", "1")).unwrap();
-    let mut manifests = source(root, &["."]);
+    let mut manifests = manifests_at(root, &["."]);
     assert_eq!(manifests.read().batch.upserts.len(), 3);
-    let mode = |path: &str, mode| fs::set_permissions(root.join(path), fs::Permissions::from_mode(mode)).unwrap();
-    mode("closed", 0o000);
-    mode("b.yaml", 0o000);
+    let set_mode = |path: &str, mode| fs::set_permissions(root.join(path), fs::Permissions::from_mode(mode)).unwrap();
+    set_mode("closed", 0o000);
+    set_mode("b.yaml", 0o000);
     fs::write(root.join("c.yaml"), b"a: \xff").unwrap();
     let update = manifests.read();
     assert!(update.batch.upserts.is_empty() && update.batch.removes.is_empty());
     // Root can read everything, so only the file that is not UTF-8 is reported then.
-    let found = refusals(root, &update);
+    let found = described(root, &update);
     let as_root = ["NotUtf8 c.yaml:1:4 -"];
     let as_user = ["Unreadable b.yaml -", "NotUtf8 c.yaml:1:4 -", "Unreadable closed -"];
     assert!(found == as_root || found == as_user, "{found:?}");
-    mode("closed", 0o755);
-    mode("b.yaml", 0o644);
+    set_mode("closed", 0o755);
+    set_mode("b.yaml", 0o644);
     fs::remove_file(root.join("c.yaml")).unwrap();
     let update = manifests.read();
     assert!(update.batch.upserts.is_empty() && update.batch.removes.is_empty() && update.diagnostics.is_empty());
@@ -445,9 +450,9 @@ fn standard_input_is_read_once() {
     assert_eq!((update.files, update.objects), (2, 2));
     assert_eq!(update.diagnostics[0].reason(), "Duplicate");
     let id = ObjectId::new(Kind::ConfigMap, ObjectKey::new("default", "b"));
-    let place = manifests.position(&id, "data.key").expect("it is in the input");
+    let position = manifests.position(&id, "data.key").expect("it is in the input");
     assert_eq!(
-        (place.to_string(), place.excerpt.map(|excerpt| excerpt.text.clone())),
+        (position.to_string(), position.excerpt.map(|excerpt| excerpt.text.clone())),
         ("<stdin>:13:8".to_owned(), Some("  key: v1".to_owned()))
     );
     assert!(manifests.read().batch.upserts.is_empty());
@@ -462,14 +467,14 @@ fn pipes_are_read_once_by_name_and_never_in_folders() {
         assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
     }
     let writer = std::thread::spawn(move || fs::write(by_name, config("a", "1")).unwrap());
-    let mut manifests = source(temp.path(), &["by-name", "folder"]);
+    let mut manifests = manifests_at(temp.path(), &["by-name", "folder"]);
     let update = manifests.read();
     writer.join().unwrap();
     assert_eq!(update.objects, 1);
-    assert_eq!(refusals(temp.path(), &update), ["NotAFile folder/a.yaml -"]);
+    assert_eq!(described(temp.path(), &update), ["NotAFile folder/a.yaml -"]);
     assert!(manifests.read().batch.removes.is_empty(), "its objects are kept");
     let id = ObjectId::new(Kind::ConfigMap, ObjectKey::new("default", "a"));
-    assert_eq!(manifests.position(&id, "kind").map(|place| place.line), Some(2));
+    assert_eq!(manifests.position(&id, "kind").map(|position| position.line), Some(2));
 }
 
 #[test]
@@ -494,16 +499,16 @@ spec:
 ";
     let temp = tempfile::tempdir().unwrap();
     fs::write(temp.path().join("a.yaml"), format!("# Shop\n---\n{route}")).unwrap();
-    let update = source(temp.path(), &["."]).read();
+    let update = manifests_at(temp.path(), &["."]).read();
     assert!(update.batch.upserts.is_empty());
     let found: Vec<_> = update
         .diagnostics
         .iter()
-        .map(|refusal| {
-            let excerpt = refusal.position.excerpt.as_deref().expect("there is an excerpt");
-            let under: String =
-                excerpt.text.chars().skip(refusal.position.column as usize - 1).take(excerpt.width as usize).collect();
-            format!("{} {}: {} `{under}`", refusal.position.line, refusal.diagnostic.field, refusal.reason())
+        .map(|reported| {
+            let excerpt = reported.position.excerpt.as_deref().expect("there is an excerpt");
+            let marked: String =
+                excerpt.text.chars().skip(reported.position.column as usize - 1).take(excerpt.width as usize).collect();
+            format!("{} {}: {} `{marked}`", reported.position.line, reported.diagnostic.field, reported.reason())
         })
         .collect();
     for expected in [
@@ -533,11 +538,11 @@ spec:
     - {name: web, port: 80}
 ";
     fs::write(&path, format!("{}---\n{route}", config("a", "1"))).unwrap();
-    let mut manifests = source(temp.path(), &["."]);
+    let mut manifests = manifests_at(temp.path(), &["."]);
     manifests.read();
     let id = ObjectId::new(Kind::HttpRoute, ObjectKey::new("default", "web"));
-    let place = |manifests: &Manifests, field: &str| {
-        manifests.position(&id, field).map(|place| (place.line, place.column, place.excerpt.is_some()))
+    let position = |manifests: &Manifests, field: &str| {
+        manifests.position(&id, field).map(|position| (position.line, position.column, position.excerpt.is_some()))
     };
     for (field, line, column) in [
         ("", 11, 9),
@@ -546,22 +551,22 @@ spec:
         ("spec.rules[0].matches", 16, 5),
         ("spec.hostnames", 12, 1),
     ] {
-        assert_eq!(place(&manifests, field), Some((line, column, true)), "{field}");
+        assert_eq!(position(&manifests, field), Some((line, column, true)), "{field}");
     }
     let missing = ObjectId::new(Kind::HttpRoute, ObjectKey::new("default", "other"));
     let namespace = ObjectId::new(Kind::Namespace, ObjectKey::cluster("default"));
     let map = ObjectId::new(Kind::ConfigMap, ObjectKey::new("default", "a"));
-    let places =
+    let positions =
         manifests.positions(&[(&id, "kind"), (&missing, "kind"), (&namespace, ""), (&map, "data"), (&id, "metadata")]);
-    let lines: Vec<_> = places.iter().map(|place| place.as_ref().map(|place| place.line)).collect();
+    let lines: Vec<_> = positions.iter().map(|position| position.as_ref().map(|position| position.line)).collect();
     assert_eq!(lines, [Some(9), None, None, Some(5), Some(10)]);
 
     fs::write(&path, "broken: [").unwrap();
-    assert_eq!(place(&manifests, "spec.rules"), Some((7, 1, false)), "the file changed since it was read");
+    assert_eq!(position(&manifests, "spec.rules"), Some((7, 1, false)), "the file changed since it was read");
     manifests.read();
-    assert_eq!(place(&manifests, "spec.rules"), Some((7, 1, false)), "the objects in use differ from the file");
+    assert_eq!(position(&manifests, "spec.rules"), Some((7, 1, false)), "the objects in use differ from the file");
     fs::remove_file(&path).unwrap();
-    assert_eq!(place(&manifests, "spec.rules"), Some((7, 1, false)));
+    assert_eq!(position(&manifests, "spec.rules"), Some((7, 1, false)));
 }
 
 #[test]
@@ -572,10 +577,10 @@ fn secret_values_are_in_no_message() {
         r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"x"},"stringData":{"p":"hunter2"}},"#,
         r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"y"},"data":7}]}"#,
     );
-    let numbers = secret.replace("[hunter2]", "8125550");
+    let numeric_value = secret.replace("[hunter2]", "8125550");
     for text in [
         secret.to_owned(),
-        numbers,
+        numeric_value,
         secret.replace("[hunter2]", "a: hunter2"),
         secret.replace("[hunter2]", "!x hunter2"),
         secret.replace("[hunter2]", "\"hunter2"),
@@ -583,36 +588,35 @@ fn secret_values_are_in_no_message() {
     ] {
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join("a.yaml"), &text).unwrap();
-        let update = source(temp.path(), &["."]).read();
+        let update = manifests_at(temp.path(), &["."]).read();
         assert!(!update.diagnostics.is_empty(), "{text}");
         let diagnostics: Vec<_> = update.diagnostics.iter().map(report::from_manifest).collect();
-        let text_of_all = report::terminal(&diagnostics, false) + &report::json(&diagnostics) + &format!("{update:?}");
-        assert!(!text_of_all.contains("hunter2") && !text_of_all.contains("8125550"), "{text_of_all}");
+        let output = report::terminal(&diagnostics, false) + &report::json(&diagnostics) + &format!("{update:?}");
+        assert!(!output.contains("hunter2") && !output.contains("8125550"), "{output}");
     }
 }
 
 #[test]
-fn ten_megabytes_are_read() {
-    let mut many = String::new();
+fn ten_megabytes_are_read_except_as_one_object() {
+    let mut separate = String::new();
     let mut list = "apiVersion: v1\nkind: List\nitems:\n".to_owned();
     for number in 0..10_000 {
         let value = format!("{number}{}", "x".repeat(900));
-        write!(many, "---\n{}", config(&format!("c{number}"), &value)).unwrap();
-        let value = format!("{number}{}", "x".repeat(900));
+        write!(separate, "---\n{}", config(&format!("c{number}"), &value)).unwrap();
         writeln!(list, "- {{apiVersion: v1, kind: ConfigMap, metadata: {{name: c{number}}}, data: {{key: {value}}}}}")
             .unwrap();
     }
     let huge = config("huge", &"x".repeat(10 << 20));
-    for (text, objects, refused) in
-        [(many, 10_000, None), (list, 10_000, None), (huge, 0, Some("TooLarge a.yaml:4:9 ConfigMap default/huge"))]
+    for (text, objects, diagnostic) in
+        [(separate, 10_000, None), (list, 10_000, None), (huge, 0, Some("TooLarge a.yaml:4:9 ConfigMap default/huge"))]
     {
         assert!(text.len() > 9 << 20);
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join("a.yaml"), text).unwrap();
-        let mut manifests = source(temp.path(), &["."]);
+        let mut manifests = manifests_at(temp.path(), &["."]);
         let update = manifests.read();
         assert_eq!(update.objects, objects);
-        assert_eq!(refusals(temp.path(), &update).first().map(String::as_str), refused);
+        assert_eq!(described(temp.path(), &update).first().map(String::as_str), diagnostic);
     }
 }
 
@@ -621,10 +625,10 @@ fn number_of_diagnostics_is_limited() {
     let temp = tempfile::tempdir().unwrap();
     let objects: Vec<_> = (0..1100).map(|number| broken(&format!("c{number}"))).collect();
     fs::write(temp.path().join("a.yaml"), documents(&objects)).unwrap();
-    let update = source(temp.path(), &["."]).read();
+    let update = manifests_at(temp.path(), &["."]).read();
     assert_eq!(update.diagnostics.len(), 1001);
     let last =
-        update.diagnostics.iter().find(|refusal| refusal.reason() == "MoreProblems").expect("the rest is counted");
+        update.diagnostics.iter().find(|reported| reported.reason() == "MoreProblems").expect("the rest is counted");
     assert_eq!(last.diagnostic.message, "100 more problems in this file are not shown");
 }
 
@@ -642,9 +646,9 @@ fn non_yaml_files_are_rejected() {
     ] {
         let temp = tempfile::tempdir().unwrap();
         fs::write(temp.path().join("a.yaml"), bytes).unwrap();
-        let update = source(temp.path(), &["."]).read();
+        let update = manifests_at(temp.path(), &["."]).read();
         let found: Vec<_> =
-            update.diagnostics.iter().map(|refusal| (refusal.reason(), refusal.diagnostic.severity)).collect();
+            update.diagnostics.iter().map(|reported| (reported.reason(), reported.diagnostic.severity)).collect();
         assert_eq!(found, [(reason, Severity::Error)], "{}", String::from_utf8_lossy(bytes));
     }
 }
@@ -660,7 +664,7 @@ async fn watcher_ticks_for_every_kind_of_edit() {
         fs::write(root.join(tree).join("tree.yaml"), config("tree", version)).unwrap();
     }
     symlink("trees/v1", root.join("current")).unwrap();
-    let mut manifests = source(root, &["shop", "one.yaml", "current"]);
+    let mut manifests = manifests_at(root, &["shop", "one.yaml", "current"]);
     let (mut watcher, mut ticks) = ManifestWatcher::start();
     let edits: Vec<(Vec<Edit>, &[&str])> = vec![
         (vec![Put("shop/a.yaml", config("a", "1"))], &["ConfigMap default/a@1"]),
@@ -673,13 +677,13 @@ async fn watcher_ticks_for_every_kind_of_edit() {
             &["ConfigMap default/a@2", "ConfigMap default/b@3"],
         ),
         (vec![Put("shop/deep/b.yaml", config("b", "4"))], &["ConfigMap default/b@4"]),
-        (vec![SwapLink { target: "trees/v2", at: "current" }], &["ConfigMap default/tree@2"]),
+        (vec![SwapLink { target: "trees/v2", path: "current" }], &["ConfigMap default/tree@2"]),
         (vec![Put("trees/v2/tree.yaml", config("tree", "3"))], &["ConfigMap default/tree@3"]),
     ];
     manifests.read();
     watcher.watch_only(manifests.folders());
     for (edits, expected) in edits {
-        let folders_gone = expected.is_empty();
+        let is_folder_deleted = expected.is_empty();
         for edit in edits {
             apply(root, edit);
         }
@@ -692,12 +696,9 @@ async fn watcher_ticks_for_every_kind_of_edit() {
             seen.extend(
                 update.batch.upserts.iter().map(|object| format!("{}@{}", object.id(), object.meta().generation)),
             );
-            let vanished = update.diagnostics.iter().any(|refusal| refusal.reason() == "Vanished");
-            if if folders_gone {
-                vanished
-            } else {
-                expected.iter().all(|object| seen.iter().any(|seen| seen == object))
-            } {
+            let vanished = update.diagnostics.iter().any(|reported| reported.reason() == "Vanished");
+            let all_seen = expected.iter().all(|object| seen.iter().any(|seen| seen == object));
+            if if is_folder_deleted { vanished } else { all_seen } {
                 break;
             }
         }

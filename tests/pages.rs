@@ -20,17 +20,17 @@ use session::Session;
 #[test]
 fn shown_objects_are_valid() {
     let mut wrong = Vec::new();
-    let mut checked = 0;
+    let mut validated = 0;
     for page in pages() {
         for block in page.blocks.iter().filter(|block| block.language == "yaml" && block.runs_on == RunsOn::Network) {
-            checked += 1;
+            validated += 1;
             let problems = objects::problems(block).join("\n");
             if !problems.is_empty() {
                 wrong.push(format!("{}:{}: {problems}", page.path, block.line));
             }
         }
     }
-    println!("{checked} blocks of objects were checked");
+    println!("{validated} blocks of objects were validated");
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
@@ -39,9 +39,9 @@ fn shown_commands_print_the_shown_output() {
     let Some(network) = Network::new() else { return };
     let mut pages = pages();
     pages.retain(|page| page.blocks.iter().any(|block| block.is_command() && block.runs_on == RunsOn::Network));
-    let run: Vec<&str> = pages.iter().map(|page| page.path.as_str()).collect();
-    println!("run: {}", run.join(", "));
-    assert!(!run.is_empty());
+    let paths: Vec<&str> = pages.iter().map(|page| page.path.as_str()).collect();
+    println!("run: {}", paths.join(", "));
+    assert!(!paths.is_empty());
     let wrong: Vec<String> = thread::scope(|scope| {
         let sessions: Vec<_> = pages.iter().map(|page| scope.spawn(move || Session::run(page, network))).collect();
         sessions
@@ -68,7 +68,7 @@ fn shown_json_and_queries_are_valid() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
-/// The list makes changes visible in reviews.
+/// Compares the list with a golden file, so that reviews show its changes.
 #[test]
 fn blocks_that_are_not_run_are_listed() {
     let mut list = String::new();
@@ -97,19 +97,19 @@ fn every_block_has_a_known_language() {
         for block in &page.blocks {
             let is_known = LANGUAGES.contains(&&*block.language) || checked::LANGUAGES.contains(&&*block.language);
             let has_reason = matches!(block.runs_on, RunsOn::NotRun(_));
-            if !is_known && !has_reason && block.language != DRAWN {
+            if !is_known && !has_reason && block.language != PLAIN_TEXT {
                 unknown.push(format!("{}:{}: {:?}", page.path, block.line, block.language));
             }
         }
     }
-    let known = [&LANGUAGES[..], &checked::LANGUAGES, &[DRAWN]].concat().join(", ");
+    let known = [&LANGUAGES[..], &checked::LANGUAGES, &[PLAIN_TEXT]].concat().join(", ");
     assert!(unknown.is_empty(), "use {known}, or add a reason why the block is not run, for\n{}", unknown.join("\n"));
 }
 
-/// Languages of blocks that are run or validated.
+/// Languages of blocks with commands or manifests.
 const LANGUAGES: [&str; 3] = ["yaml", "console", "sh"];
 /// Diagrams, and output without a command.
-const DRAWN: &str = "text";
+const PLAIN_TEXT: &str = "text";
 
 fn pages() -> Vec<Page> {
     page::all(root())
@@ -124,17 +124,17 @@ fn wrong_pages_are_detected() {
     assert_eq!((page.blocks[1].line, page.blocks[1].commands().len()), (9, 3));
     let text = "<!-- page on a cluster -->\n```yaml\nreplicas: 3\n```\n```yaml\napiVersion: v1\n```\n\
                 <!-- not run: x -->\n```sh\nx\n```\n";
-    let grounds: Vec<RunsOn> = Page::parse("c.md", text).blocks.into_iter().map(|block| block.runs_on).collect();
+    let runs_on: Vec<RunsOn> = Page::parse("c.md", text).blocks.into_iter().map(|block| block.runs_on).collect();
     let expected = [RunsOn::Cluster, RunsOn::Network, RunsOn::NotRun("x".to_owned())];
-    assert_eq!(grounds, expected, "complete objects are validated on every page");
-    for (language, text, part) in [
+    assert_eq!(runs_on, expected, "complete objects are validated on every page");
+    for (language, text, expected_part) in [
         ("json", "{\"a\": …}", "not JSON"),
         ("promql", "rate(portico_requests_total[5m]", "unclosed"),
         ("promql", "rate(portico_request_total[5m])", "has no portico_request_total"),
     ] {
         let page = Page::parse("d.md", &format!("```{language}\n{text}\n```\n"));
         let problem = checked::problem(&page.blocks[0]).unwrap_or_default();
-        assert!(problem.contains(part), "{text}: {problem}");
+        assert!(problem.contains(expected_part), "{text}: {problem}");
     }
     let text =
         "`portico_tunnels` `a{b}`\n```\n`portico_x{}`\n```\n| x | `sum(portico_tunnels)` | `portico_tunnels > 1`";
@@ -164,8 +164,8 @@ fn wrong_pages_are_detected() {
             "error[",
         ),
     ];
-    for (text, part) in wrong {
-        let found = Session::run(&Page::parse("b.md", text), network).join("\n");
-        assert!(found.contains(part), "{text}: {found}");
+    for (text, expected_part) in wrong {
+        let differences = Session::run(&Page::parse("b.md", text), network).join("\n");
+        assert!(differences.contains(expected_part), "{text}: {differences}");
     }
 }

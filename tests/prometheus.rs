@@ -1,6 +1,6 @@
 //! Tests with a real Prometheus that scrapes Portico under load: all queries of the dashboard return data, all alert
-//! rules can be evaluated, and failures trigger alerts. Portico runs with a fake API server, so that watches, statuses
-//! and the Lease are covered, too.
+//! rules can be evaluated, failures trigger alerts, and scrapes leak no memory. Portico runs with a fake API server, so
+//! that the metrics of watches, statuses and the Lease have data, too.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::fake_api_server::FakeApiServer;
 use crate::harness::client::{get, try_get};
 use crate::harness::eventually;
-use crate::harness::objects::{place_good, route};
+use crate::harness::objects::{route, save_good_objects};
 use crate::harness::program::{Program, portico, root, run};
 use crate::harness::site::{Site, free_port};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -19,26 +19,26 @@ use tokio::time::Instant;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dashboard_queries_have_data_and_alerts_fire() {
     let (site, api) = (Site::new(), FakeApiServer::start().await);
-    fill(&site, &api);
+    create_objects(&site, &api);
     let program = start(&site);
     program.wait_stderr(|log| log.contains("Became the leader").then_some(()));
     program.wait_stderr(|log| log.contains("Serving").then_some(()));
     let prometheus = Prometheus::start(&site);
 
     let mut without_data = dashboard_queries();
-    let mut not_firing =
+    let mut not_triggered =
         BTreeSet::from(["PorticoErrorRatio", "PorticoUpstreamWithoutEndpoints", "PorticoConfigurationRejected"]);
     let started = Instant::now();
     for round in 0.. {
         load(&site, round);
         without_data.retain(|query| !prometheus.has_data(query));
         let rules = prometheus.rules();
-        not_firing.retain(|alert| !rules.iter().any(|rule| rule["name"] == *alert && rule["state"] != "inactive"));
-        if without_data.is_empty() && not_firing.is_empty() {
+        not_triggered.retain(|alert| !rules.iter().any(|rule| rule["name"] == *alert && rule["state"] != "inactive"));
+        if without_data.is_empty() && not_triggered.is_empty() {
             break;
         }
         let log = program.stderr();
-        assert!(started.elapsed() < LONGEST, "no data for {without_data:#?}\nno alert {not_firing:?}\n{log}");
+        assert!(started.elapsed() < TIMEOUT, "no data for {without_data:#?}\nno alert {not_triggered:?}\n{log}");
     }
 
     let rules = prometheus.rules();
@@ -48,10 +48,9 @@ async fn dashboard_queries_have_data_and_alerts_fire() {
         let (health, error) = (&rule["health"], rule["lastError"].as_str().unwrap_or_default());
         assert!(health == "ok" && error.is_empty(), "{}: {health} {error}", rule["name"]);
     }
-    // These alerts must not fire.
-    let quiet =
+    let must_not_fire =
         ["PorticoAbsent", "PorticoNotReady", "PorticoLeaderMissing", "PorticoReplicasDisagree", "PorticoWatchStale"];
-    for rule in rules.iter().filter(|rule| quiet.iter().any(|name| rule["name"] == *name)) {
+    for rule in rules.iter().filter(|rule| must_not_fire.iter().any(|name| rule["name"] == *name)) {
         assert_eq!(rule["state"], "inactive", "{rule}");
     }
     let target = prometheus.query_api("/api/v1/targets?state=active")["activeTargets"][0].clone();
@@ -60,57 +59,62 @@ async fn dashboard_queries_have_data_and_alerts_fire() {
     program.stop().expect_success();
 }
 
-/// Routes without requests must not create series.
+/// Only requests create series of a route.
 #[test]
 fn five_thousand_idle_routes_have_no_series() {
-    let series = |more: usize| {
+    let series_with = |idle_routes: usize| {
         let site = Site::new();
-        place_good(&site);
-        let routes: Vec<_> = (0..more).map(|number| route("good", &format!("idle-{number}"), "echo")).collect();
+        save_good_objects(&site);
+        let routes: Vec<_> = (0..idle_routes).map(|number| route("good", &format!("idle-{number}"), "echo")).collect();
         site.save("manifests/idle.yaml", &routes.join("---\n"));
         let program = run(&site, &["--access-log", "off", "--log-level", "error"]);
-        eventually("it is ready", || is_ready(&site.at("status"), "/readyz").then_some(()));
-        assert_eq!(get(&site.at("port"), "/good").status, 200);
-        let metrics = get(&site.at("status"), "/metrics").body;
-        let names: BTreeSet<String> = metrics
+        eventually("it is ready", || is_ready(&site.address_of("status"), "/readyz").then_some(()));
+        assert_eq!(get(&site.address_of("port"), "/good").status, 200);
+        let metrics = get(&site.address_of("status"), "/metrics").body;
+        let series: BTreeSet<String> = metrics
             .lines()
             .filter(|line| !line.starts_with('#'))
             .filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned()))
             .collect();
         assert!(metrics.contains("route=\"HTTPRoute/default/good\""), "{metrics}");
         drop(program);
-        names
+        series
     };
-    assert_eq!(series(0), series(5000));
+    assert_eq!(series_with(0), series_with(5000));
 }
 
-/// The size of the page depends on the number of series. Frequent scrapes must not leak memory or disturb requests.
+/// Frequent scrapes must not leak memory or disturb requests. Twenty scrapes that each leaked a page of metrics would
+/// exceed the limit of ten pages.
 #[test]
 fn frequent_scrapes_leak_no_memory() {
     const ROUTES: usize = 250;
     let site = Site::new();
-    place_good(&site);
+    save_good_objects(&site);
     let routes: Vec<_> = (0..ROUTES).map(|number| route("good", &format!("busy-{number}"), "echo")).collect();
     site.save("manifests/busy.yaml", &routes.join("---\n"));
     let program = run(&site, &["--access-log", "off", "--log-level", "error"]);
-    eventually("it is ready", || is_ready(&site.at("status"), "/readyz").then_some(()));
-    let ask = |route: usize| assert_eq!(get(&site.at("port"), &format!("/busy-{route}")).status, 200);
-    (0..ROUTES).for_each(ask);
-    let page = get(&site.at("status"), "/metrics").body;
+    eventually("it is ready", || is_ready(&site.address_of("status"), "/readyz").then_some(()));
+    let send_request = |route: usize| assert_eq!(get(&site.address_of("port"), &format!("/busy-{route}")).status, 200);
+    (0..ROUTES).for_each(send_request);
+    let page = get(&site.address_of("status"), "/metrics").body;
     let series = page.lines().filter(|line| line.contains("route=\"HTTPRoute/default/busy-")).count();
     assert_eq!(series, ROUTES * SERIES_OF_A_LABEL_SET);
 
     let prometheus = Prometheus::start(&site);
     let started = Instant::now();
     let resident_after = |scrapes: f64| {
-        while prometheus.number("sum(sum_over_time(up[10m]))").is_none_or(|succeeded| succeeded < scrapes) {
-            (0..ROUTES).step_by(10).for_each(ask);
-            assert!(started.elapsed() < LONGEST, "{}", prometheus.query_api("/api/v1/targets?state=active"));
+        while prometheus.first_value("sum(sum_over_time(up[10m]))").is_none_or(|succeeded| succeeded < scrapes) {
+            (0..ROUTES).step_by(10).for_each(send_request);
+            assert!(started.elapsed() < TIMEOUT, "{}", prometheus.query_api("/api/v1/targets?state=active"));
         }
-        prometheus.number("sum(process_resident_memory_bytes)").unwrap()
+        prometheus.first_value("sum(process_resident_memory_bytes)").unwrap()
     };
-    let (early, late) = (resident_after(5.0), resident_after(25.0));
-    assert!(late - early < 10.0 * page.len() as f64, "{early} became {late} with pages of {}", page.len());
+    let (early_bytes, late_bytes) = (resident_after(5.0), resident_after(25.0));
+    assert!(
+        late_bytes - early_bytes < 10.0 * page.len() as f64,
+        "{early_bytes} bytes became {late_bytes} with pages of {}",
+        page.len()
+    );
     drop(program);
 }
 
@@ -119,8 +123,8 @@ const SERIES_OF_A_LABEL_SET: usize = 15 + 2 + 2 + 1;
 
 const ALERTS: &str = "charts/portico/files/alerts.yaml";
 const DASHBOARD: &str = "charts/portico/dashboards/portico.json";
-/// Long enough for a busy machine, and for the scrapes that a rate needs.
-const LONGEST: Duration = Duration::from_secs(120);
+/// Long enough for a busy machine and for the two scrapes that `rate()` needs.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The queries of all panels and variables, with variables replaced by possible values.
 fn dashboard_queries() -> Vec<String> {
@@ -135,15 +139,16 @@ fn dashboard_queries() -> Vec<String> {
         }
     }
     assert!(queries.len() > 50, "{} queries", queries.len());
-    let filled =
+    let with_values =
         |query: &String| query.replace("$job", ".*").replace("$route", ".*").replace("$__rate_interval", "15s");
-    let queries: Vec<String> = queries.iter().map(filled).collect();
+    let queries: Vec<String> = queries.iter().map(with_values).collect();
     assert!(queries.iter().all(|query| !query.contains('$')), "a variable was not replaced: {queries:?}");
     queries
 }
 
-/// Creates a class, a Gateway with and without TLS and a route in the cluster, and all other objects in manifests.
-fn fill(site: &Site, api: &FakeApiServer) {
+/// Creates a GatewayClass, a Gateway with an HTTP and an HTTPS listener and an HTTPRoute at the fake API server, and
+/// all other objects in manifests.
+fn create_objects(site: &Site, api: &FakeApiServer) {
     api.allow_writes();
     let group = "gateway.networking.k8s.io/v1";
     api.serve(group, "gatewayclasses", false);
@@ -157,14 +162,14 @@ fn fill(site: &Site, api: &FakeApiServer) {
         "gatewayclasses",
         json!({"metadata": {"name": "portico"}, "spec": {"controllerName": "portico.dev/gateway-controller"}}),
     );
-    let secure = json!({"certificateRefs": [{"name": "tls"}]});
+    let tls = json!({"certificateRefs": [{"name": "tls"}]});
     api.put(
         "gateways",
         json!({
             "metadata": {"namespace": "default", "name": "good", "generation": 1},
             "spec": {"gatewayClassName": "portico", "listeners": [
                 {"name": "http", "protocol": "HTTP", "port": site.port("port")},
-                {"name": "https", "protocol": "HTTPS", "port": site.port("other"), "tls": secure},
+                {"name": "https", "protocol": "HTTPS", "port": site.port("other"), "tls": tls},
             ]},
             "status": {"addresses": [{"type": "IPAddress", "value": site.address().to_string()}]},
         }),
@@ -191,10 +196,10 @@ fn fill(site: &Site, api: &FakeApiServer) {
         )
     };
     // An address without a listener.
-    let closed = free_port(site.address());
+    let closed_port = free_port(site.address());
     site.save(
         "manifests/services.yaml",
-        &format!("{}---\n{}", service("echo", site.port("echo")), service("gone", closed)),
+        &format!("{}---\n{}", service("echo", site.port("echo")), service("gone", closed_port)),
     );
     site.save("manifests/failing.yaml", &route("good", "failing", "gone"));
     site.save("manifests/wrong.yaml", &route("good", "wrong", "misspelt"));
@@ -225,19 +230,19 @@ fn start(site: &Site) -> Program {
         "run --kubernetes --kubeconfig kubeconfig --manifests manifests --gateway-address-pool {} --echo {} \
          --allow-loopback-backends --status-listen {} --admin-listen {} --workers 2 --access-log off",
         site.address(),
-        site.at("echo"),
-        site.at("status"),
-        site.at("admin"),
+        site.address_of("echo"),
+        site.address_of("status"),
+        site.address_of("admin"),
     );
     command.args(words.split(' '));
     Program::start(command)
 }
 
-/// Sends requests with all kinds of results, and changes the configuration.
+/// Changes the configuration, and sends requests that succeed and requests that fail.
 fn load(site: &Site, round: usize) {
     let edited = route("good", "edited", "echo").replace("/edited", &format!("/edited-{round}"));
     site.save("manifests/edited.yaml", &edited);
-    let address = site.at("port");
+    let address = site.address_of("port");
     for (path, status) in [("/shop", 200), ("/guarded", 200), ("/failing", 503), ("/wrong", 500), ("/nowhere", 404)] {
         for _ in 0..10 {
             let response = get(&address, path);
@@ -262,7 +267,7 @@ impl Prometheus {
         let config = json!({
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "rule_files": [root().join(ALERTS)],
-            "scrape_configs": [{"job_name": "portico", "static_configs": [{"targets": [site.at("status")]}]}],
+            "scrape_configs": [{"job_name": "portico", "static_configs": [{"targets": [site.address_of("status")]}]}],
         });
         site.save("prometheus.yaml", &config.to_string());
         let address = format!("{}:{}", site.address(), free_port(site.address()));
@@ -284,7 +289,7 @@ impl Prometheus {
         response.json()["data"].clone()
     }
 
-    /// Whether the result of a query has a number.
+    /// Whether the result of a query has a value other than NaN.
     fn has_data(&self, query: &str) -> bool {
         let data = self.query_api(&format!("/api/v1/query?query={}", utf8_percent_encode(query, NON_ALPHANUMERIC)));
         let series = data["result"].as_array().unwrap_or_else(|| panic!("{query}: {data}"));
@@ -292,7 +297,7 @@ impl Prometheus {
     }
 
     /// The first value in the result of a query, if there is one.
-    fn number(&self, query: &str) -> Option<f64> {
+    fn first_value(&self, query: &str) -> Option<f64> {
         let data = self.query_api(&format!("/api/v1/query?query={}", utf8_percent_encode(query, NON_ALPHANUMERIC)));
         data["result"][0]["value"][1].as_str()?.parse().ok()
     }

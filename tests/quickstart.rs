@@ -1,6 +1,6 @@
 //! The quickstart as documented: the program, its echo server, requests, edits and metrics.
 //!
-//! Each test uses a separate loopback address, so that the ports of the example can stay.
+//! Each test uses a separate loopback address, so that all of them can use the ports of the example.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,7 +19,7 @@ use crate::harness::program::root;
 #[test]
 fn quickstart_requests_get_their_responses() {
     let portico = Quickstart::start(1);
-    // Host, path, request header and status; then parts of the response: JSON of the echo server or header fields.
+    // Host, path, request header and status; then values of the response, named as in `QuickstartResponse::value`.
     type Case = (&'static str, &'static str, Option<&'static str>, u16, &'static [(&'static str, &'static str)]);
     let cases: &[Case] = &[
         ("localhost", "/", None, 200, &[("/path", "/"), ("/method", "GET"), ("/host", "localhost")]),
@@ -41,12 +41,12 @@ fn quickstart_requests_get_their_responses() {
     for (host, path, header, status, expected) in cases {
         let response = portico.get(8080, host, path, *header);
         assert_eq!(response.status, *status, "{host}{path}: {response:?}");
-        for (part, value) in *expected {
-            assert_eq!(response.part(part).as_deref(), Some(*value), "{host}{path} {part}: {response:?}");
+        for (name, value) in *expected {
+            assert_eq!(response.value(name).as_deref(), Some(*value), "{host}{path} {name}: {response:?}");
         }
     }
     for _ in 0..20 {
-        let version = portico.get(8080, "localhost", "/checkout", None).part("/headers/x-version/0");
+        let version = portico.get(8080, "localhost", "/checkout", None).value("/headers/x-version/0");
         assert!(matches!(version.as_deref(), Some("current" | "next")), "{version:?}");
     }
 }
@@ -54,7 +54,7 @@ fn quickstart_requests_get_their_responses() {
 #[test]
 fn startup_prints_no_problems() {
     let portico = Quickstart::start(2);
-    let text = portico.announced.join("\n");
+    let text = portico.startup_output.join("\n");
     for word in ["error", "warning", "Problems", "panicked"] {
         assert!(!text.contains(word), "{word:?} in:\n{text}");
     }
@@ -66,7 +66,7 @@ fn edits_are_served_and_mistakes_keep_the_old_version() {
     portico.edit("edits.yaml", "replacePrefixMatch: /new", "replacePrefixMatch: /newer");
     portico.read_until("live after");
     let response = portico.get(8080, "localhost", "/old/page", None);
-    assert_eq!(response.part("location").as_deref(), Some("http://localhost:8080/newer/page"));
+    assert_eq!(response.value("location").as_deref(), Some("http://localhost:8080/newer/page"));
 
     portico.edit("edits.yaml", "statusCode: 301", "statusCod: 301");
     let messages = portico.read_until("edits.yaml:").join("\n");
@@ -96,7 +96,7 @@ fn metrics_page_matches_the_program() {
 }
 
 #[test]
-fn readiness_and_sigterm() {
+fn sigterm_stops_a_ready_program() {
     let mut portico = Quickstart::start(5);
     assert_eq!(portico.get(8100, "localhost", "/readyz", None).status, 200);
     let kill = Command::new("kill").args(["-s", "TERM", &portico.child.id().to_string()]).status();
@@ -111,13 +111,13 @@ struct Quickstart {
     folder: TempDir,
     lines: Receiver<String>,
     /// Output up to the startup summary.
-    announced: Vec<String>,
+    startup_output: Vec<String>,
 }
 
 impl Quickstart {
-    fn start(number: u8) -> Quickstart {
+    fn start(test: u8) -> Quickstart {
         let [.., high, low] = std::process::id().to_be_bytes();
-        let address = Ipv4Addr::new(127, 128 + number, high, low.clamp(1, 254));
+        let address = Ipv4Addr::new(127, 128 + test, high, low.clamp(1, 254));
         let folder = tempfile::tempdir().expect("a temporary folder can be created");
         for entry in fs::read_dir(root().join("examples/quickstart")).expect("the example exists") {
             let path = entry.expect("the folder was opened").path();
@@ -155,9 +155,9 @@ impl Quickstart {
                 }
             }
         });
-        let mut portico = Quickstart { child, address, folder, lines, announced: Vec::new() };
-        portico.announced = portico.read_until("Try it");
-        portico.announced.extend(portico.read_until("objects"));
+        let mut portico = Quickstart { child, address, folder, lines, startup_output: Vec::new() };
+        portico.startup_output = portico.read_until("Try it");
+        portico.startup_output.extend(portico.read_until("objects"));
         portico
     }
 
@@ -175,7 +175,7 @@ impl Quickstart {
         }
     }
 
-    fn get(&self, port: u16, host: &str, path: &str, header: Option<&str>) -> Answer {
+    fn get(&self, port: u16, host: &str, path: &str, header: Option<&str>) -> QuickstartResponse {
         let mut stream = TcpStream::connect((self.address, port)).expect("the port is open");
         let header = header.map(|header| format!("{header}\r\n")).unwrap_or_default();
         let request = format!("GET {path} HTTP/1.1\r\nhost: {host}:{port}\r\n{header}connection: close\r\n\r\n");
@@ -184,7 +184,7 @@ impl Quickstart {
         stream.read_to_string(&mut text).expect("the response is UTF-8");
         let (head, body) = text.split_once("\r\n\r\n").expect("a response has a head");
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a head has a status");
-        Answer { status, head: head.to_owned(), body: body.to_owned() }
+        QuickstartResponse { status, head: head.to_owned(), body: body.to_owned() }
     }
 
     fn edit(&self, file: &str, from: &str, to: &str) {
@@ -204,19 +204,19 @@ impl Drop for Quickstart {
 }
 
 #[derive(Debug)]
-struct Answer {
+struct QuickstartResponse {
     status: u16,
     head: String,
     body: String,
 }
 
-impl Answer {
-    /// A JSON pointer into the body, or the name of a header field in lower case.
-    fn part(&self, name: &str) -> Option<String> {
+impl QuickstartResponse {
+    /// The value at a JSON pointer into the body, or of a header field whose name is given in lower case.
+    fn value(&self, name: &str) -> Option<String> {
         if name.starts_with('/') {
             let body: Value = serde_json::from_str(&self.body).ok()?;
             let value = body.pointer(name)?.as_str()?;
-            // The port is ignored.
+            // Tests compare the host without its port.
             return Some(if name == "/host" { value.trim_end_matches(":8080").to_owned() } else { value.to_owned() });
         }
         self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::to_owned)

@@ -11,40 +11,47 @@ use portico::plugin_api::testing::{TestOutcome, TestRequest, chain_with};
 use portico::plugin_api::{Chain, PluginServices, PluginState};
 use portico::plugins::REGISTRY;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
 use server::RedisProcess;
 use services::TestServices;
 
-/// A replica with its own state, and the chain of one route with the plugin.
-fn replica(config: &Value, world: &Arc<TestServices>) -> Arc<Chain> {
-    let services: Arc<dyn PluginServices> = Arc::clone(world) as _;
+/// A replica, which has its own counters: the chain of one route with the plugin.
+fn replica(config: &Value, services: &Arc<TestServices>) -> Arc<Chain> {
+    let services: Arc<dyn PluginServices> = Arc::clone(services) as _;
     let kind = REGISTRY.find("rate-limiting").unwrap();
     chain_with(&[(kind, config.clone())], &PluginState::default(), &services)
 }
 
-/// A configuration with the address of a server.
-fn config(server: &RedisProcess, more: &Value) -> Value {
-    let mut config = json!({"year": 100, "policy": "redis", "redis": {"host": "redis.shop", "port": server.port}});
-    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+/// A configuration with the address of a server and these fields.
+fn config(server: &RedisProcess, fields: &Value) -> Value {
+    config_with_port(server.port, fields)
+}
+
+fn config_with_port(port: u16, fields: &Value) -> Value {
+    let mut config = json!({"year": 100, "policy": "redis", "redis": {"host": "redis.shop", "port": port}});
+    config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     config
 }
 
 async fn send_request(chain: &Chain) -> TestOutcome {
-    let mut visit = TestRequest::get("/");
-    visit.now = SystemTime::now();
-    visit.run(chain).await
+    let mut request = TestRequest::get("/");
+    request.now = SystemTime::now();
+    request.run(chain).await
 }
 
 /// The remaining requests of the year according to the response.
 async fn remaining(chain: &Chain) -> Option<u64> {
-    send_request(chain).await.response_header("x-ratelimit-remaining-year").map(|left| left.parse().unwrap())
+    send_request(chain).await.response_header("x-ratelimit-remaining-year").map(|count| count.parse().unwrap())
 }
 
 /// Waits until a condition is true.
-async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
+async fn until<F: Future<Output = bool>>(event: &str, mut condition: impl FnMut() -> F) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    while !is_so().await {
-        assert!(tokio::time::Instant::now() < deadline, "timeout: {what}");
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "timeout: {event}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -54,13 +61,13 @@ async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> 
 #[tokio::test]
 async fn replicas_share_counters_and_rejected_requests_count() {
     let server = RedisProcess::start(&[]).await;
-    let world = TestServices::resolving("redis.shop");
+    let services = TestServices::resolving("redis.shop");
     let limits = config(&server, &json!({"year": 3}));
-    let (one, two) = (replica(&limits, &world), replica(&limits, &world));
-    assert_eq!(remaining(&one).await, Some(2));
-    assert_eq!(remaining(&two).await, Some(1));
-    assert_eq!(remaining(&one).await, Some(0));
-    for chain in [&two, &one] {
+    let (first, second) = (replica(&limits, &services), replica(&limits, &services));
+    assert_eq!(remaining(&first).await, Some(2));
+    assert_eq!(remaining(&second).await, Some(1));
+    assert_eq!(remaining(&first).await, Some(0));
+    for chain in [&second, &first] {
         let outcome = send_request(chain).await;
         assert_eq!(outcome.reply_status().map(|status| status.as_u16()), Some(429));
         assert_eq!(outcome.response_header("x-ratelimit-remaining-year"), Some("0"));
@@ -72,18 +79,18 @@ async fn replicas_share_counters_and_rejected_requests_count() {
     assert_eq!(server.redis_cli(&["GET", keys.trim()]).trim(), "5");
     let seconds: u64 = server.redis_cli(&["TTL", keys.trim()]).trim().parse().unwrap();
     assert!((1..=366 * 86_400 + 1).contains(&seconds), "{seconds}");
-    assert_eq!(world.diagnostic("KongPlugin/default/test"), None, "there is no diagnostic");
+    assert_eq!(services.diagnostic("KongPlugin/default/test"), None, "there is no diagnostic");
 }
 
 // kong-compat §4.25
 #[tokio::test]
 async fn every_period_is_counted() {
     let server = RedisProcess::start(&[]).await;
-    let all = json!({"second": 90, "minute": 91, "hour": 92, "day": 93, "month": 94, "year": 95});
-    let outcome = send_request(&replica(&config(&server, &all), &TestServices::resolving("redis.shop"))).await;
-    for (period, left) in [("second", 89), ("minute", 90), ("hour", 91), ("day", 92), ("month", 93), ("year", 94)] {
-        let left = left.to_string();
-        assert_eq!(outcome.response_header(&format!("x-ratelimit-remaining-{period}")), Some(left.as_str()));
+    let every_period = json!({"second": 90, "minute": 91, "hour": 92, "day": 93, "month": 94, "year": 95});
+    let outcome = send_request(&replica(&config(&server, &every_period), &TestServices::resolving("redis.shop"))).await;
+    for (period, count) in [("second", 89), ("minute", 90), ("hour", 91), ("day", 92), ("month", 93), ("year", 94)] {
+        let count = count.to_string();
+        assert_eq!(outcome.response_header(&format!("x-ratelimit-remaining-{period}")), Some(count.as_str()));
     }
     let keys = server.redis_cli(&["DBSIZE"]);
     assert!(["5", "6"].contains(&keys.trim()), "the key of the second may have expired: {keys}");
@@ -93,10 +100,10 @@ async fn every_period_is_counted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_requests_never_exceed_the_limit() {
     let server = RedisProcess::start(&[]).await;
-    let world = TestServices::resolving("redis.shop");
-    let chain = replica(&config(&server, &json!({"year": 25})), &world);
-    let visits = (0..60).map(|_| send_request(&chain));
-    let outcomes = futures_util::future::join_all(visits).await;
+    let services = TestServices::resolving("redis.shop");
+    let chain = replica(&config(&server, &json!({"year": 25})), &services);
+    let requests = (0..60).map(|_| send_request(&chain));
+    let outcomes = futures_util::future::join_all(requests).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.reply.is_none()).count(), 25);
 }
 
@@ -104,9 +111,9 @@ async fn concurrent_requests_never_exceed_the_limit() {
 #[tokio::test]
 async fn server_restarts_are_handled() {
     let mut server = RedisProcess::start(&[]).await;
-    let world = TestServices::resolving("redis.shop");
-    let tolerant = replica(&config(&server, &json!({})), &world);
-    let strict = replica(&config(&server, &json!({"fault_tolerant": false, "limit_by": "service"})), &world);
+    let services = TestServices::resolving("redis.shop");
+    let tolerant = replica(&config(&server, &json!({})), &services);
+    let strict = replica(&config(&server, &json!({"fault_tolerant": false, "limit_by": "service"})), &services);
     assert_eq!(remaining(&tolerant).await, Some(99));
     assert_eq!(remaining(&strict).await, Some(99));
 
@@ -117,16 +124,51 @@ async fn server_restarts_are_handled() {
         assert!(outcome.reply.is_none() && outcome.response_header("ratelimit-limit").is_none());
         assert_eq!(send_request(&strict).await.reply_status().map(|status| status.as_u16()), Some(500));
     }
-    until("a diagnostic", async || world.diagnostic("KongPlugin/default/test").is_some()).await;
-    let trouble = world.diagnostic("KongPlugin/default/test").unwrap();
-    assert_eq!(trouble.field, "config.redis");
-    assert!(trouble.message.contains("redis.shop"), "{trouble:?}");
+    until("a diagnostic", async || services.diagnostic("KongPlugin/default/test").is_some()).await;
+    let diagnostic = services.diagnostic("KongPlugin/default/test").unwrap();
+    assert_eq!(diagnostic.field, "config.redis");
+    assert!(diagnostic.message.contains("redis.shop"), "{diagnostic:?}");
 
     server.start_again().await;
     until("counting resumes", async || remaining(&tolerant).await.is_some()).await;
     until("counting resumes", async || send_request(&strict).await.reply_status().is_none()).await;
-    until("the diagnostic is removed", async || world.diagnostic("KongPlugin/default/test").is_none()).await;
+    until("the diagnostic is removed", async || services.diagnostic("KongPlugin/default/test").is_none()).await;
     assert_eq!(send_request(&tolerant).await.response_header("ratelimit-limit"), Some("100"));
+}
+
+#[tokio::test]
+async fn servers_that_close_during_the_handshake_are_retried() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = config_with_port(listener.local_addr().unwrap().port(), &json!({}));
+    let (handshakes, mut count) = tokio::sync::watch::channel(0);
+    tokio::spawn(async move {
+        loop {
+            let (connection, _) = listener.accept().await.unwrap();
+            close_at_ping(connection).await;
+            handshakes.send_modify(|count| *count += 1);
+        }
+    });
+    let services = TestServices::resolving("redis.shop");
+    // Each replica has a connection of its own, and opens it five times on average.
+    let replicas: Vec<_> = (0..20).map(|_| replica(&config, &services)).collect();
+    for chain in &replicas {
+        assert!(send_request(chain).await.reply.is_none());
+    }
+    timeout(Duration::from_secs(30), count.wait_for(|count| *count >= 5 * replicas.len())).await.unwrap().unwrap();
+}
+
+/// Responds to the commands before PING, and closes the connection then.
+async fn close_at_ping(mut connection: TcpStream) {
+    let mut received = [0; 1024];
+    loop {
+        let length = connection.read(&mut received).await.unwrap();
+        let commands = String::from_utf8_lossy(&received[..length]);
+        if length == 0 || commands.contains("PING") {
+            return;
+        }
+        let responses = "+OK\r\n".repeat(commands.matches('*').count());
+        connection.write_all(responses.as_bytes()).await.unwrap();
+    }
 }
 
 // kong-compat §4.0
@@ -134,37 +176,37 @@ async fn server_restarts_are_handled() {
 async fn password_username_and_database_are_used() {
     let server =
         RedisProcess::start(&["--requirepass", "s3cret", "--user", "shop", "on", ">pass", "~*", "+@all"]).await;
-    let world = TestServices::resolving("redis.shop");
-    let redis = |more: Value| {
+    let services = TestServices::resolving("redis.shop");
+    let with_redis = |fields: Value| {
         let mut redis = json!({"host": "redis.shop", "port": server.port});
-        redis.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        redis.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         config(&server, &json!({"redis": redis}))
     };
-    for (login, is_let_in) in [
+    for (login, is_connected) in [
         (json!({"password": "s3cret"}), true),
         (json!({"password": "s3cret", "database": 3}), true),
         (json!({"username": "shop", "password": "pass"}), true),
         (json!({"password": "wrong"}), false),
         (json!({}), false),
     ] {
-        let world = TestServices::resolving("redis.shop");
-        let chain = replica(&redis(login.clone()), &world);
-        assert_eq!(remaining(&chain).await.is_some(), is_let_in, "{login}");
-        if !is_let_in {
-            until("a diagnostic", async || world.diagnostic("KongPlugin/default/test").is_some()).await;
-            let trouble = world.diagnostic("KongPlugin/default/test").unwrap();
-            assert!(!format!("{trouble:?}").contains("wrong"), "the diagnostic contains a secret: {trouble:?}");
+        let services = TestServices::resolving("redis.shop");
+        let chain = replica(&with_redis(login.clone()), &services);
+        assert_eq!(remaining(&chain).await.is_some(), is_connected, "{login}");
+        if !is_connected {
+            until("a diagnostic", async || services.diagnostic("KongPlugin/default/test").is_some()).await;
+            let diagnostic = services.diagnostic("KongPlugin/default/test").unwrap();
+            assert!(!format!("{diagnostic:?}").contains("wrong"), "the diagnostic contains a secret: {diagnostic:?}");
         }
     }
-    let flat = config(
+    let deprecated_fields = config(
         &server,
         &json!({"redis": null, "redis_host": "redis.shop", "redis_port": server.port,
         "redis_password": "s3cret", "redis_database": 5}),
     );
-    assert_eq!(remaining(&replica(&flat, &world)).await, Some(99));
-    let database = |number: &'static str| ["-a", "s3cret", "--no-auth-warning", "-n", number, "DBSIZE"];
-    assert_eq!(server.redis_cli(&database("3")).trim(), "1");
-    assert_eq!(server.redis_cli(&database("5")).trim(), "1");
+    assert_eq!(remaining(&replica(&deprecated_fields, &services)).await, Some(99));
+    let database_size = |number: &'static str| ["-a", "s3cret", "--no-auth-warning", "-n", number, "DBSIZE"];
+    assert_eq!(server.redis_cli(&database_size("3")).trim(), "1");
+    assert_eq!(server.redis_cli(&database_size("5")).trim(), "1");
 }
 
 // kong-compat §4.0
@@ -173,7 +215,7 @@ async fn tls_and_verification_are_configurable() {
     let authority = server::Authority::new();
     let server = RedisProcess::start_with_tls(&authority, "redis.shop").await;
     let other = server::Authority::new();
-    for (tls, trusted, is_let_in) in [
+    for (tls, trusted, is_connected) in [
         (json!({"ssl": true}), &other, true),
         (json!({"ssl": true, "ssl_verify": true}), &authority, true),
         (json!({"ssl": true, "ssl_verify": true}), &other, false),
@@ -181,11 +223,11 @@ async fn tls_and_verification_are_configurable() {
         (json!({"ssl": true, "ssl_verify": true, "host": "127.0.0.1", "server_name": "redis.shop"}), &authority, true),
         (json!({}), &authority, false),
     ] {
-        let world = TestServices::trusting("redis.shop", trusted);
+        let services = TestServices::trusting("redis.shop", trusted);
         let mut redis = json!({"host": "redis.shop", "port": server.port});
         redis.as_object_mut().unwrap().extend(tls.as_object().unwrap().clone());
-        let chain = replica(&config(&server, &json!({"redis": redis})), &world);
-        assert_eq!(remaining(&chain).await.is_some(), is_let_in, "{tls}");
+        let chain = replica(&config(&server, &json!({"redis": redis})), &services);
+        assert_eq!(remaining(&chain).await.is_some(), is_connected, "{tls}");
     }
 }
 
@@ -193,28 +235,28 @@ async fn tls_and_verification_are_configurable() {
 #[tokio::test]
 async fn synchronized_replicas_see_each_other() {
     let server = RedisProcess::start(&[]).await;
-    let world = TestServices::resolving("redis.shop");
+    let services = TestServices::resolving("redis.shop");
     let limits = config(&server, &json!({"year": 50, "sync_rate": 0.02}));
-    let (one, two) = (replica(&limits, &world), replica(&limits, &world));
-    assert_eq!(remaining(&one).await, Some(49), "requests are counted locally first");
+    let (first, second) = (replica(&limits, &services), replica(&limits, &services));
+    assert_eq!(remaining(&first).await, Some(49), "requests are counted locally first");
     for _ in 0..9 {
-        remaining(&one).await;
+        remaining(&first).await;
     }
-    let sum = "local s=0 for _,k in ipairs(redis.call('KEYS','*')) do s=s+redis.call('GET',k) end return s";
-    let sum_at_server = || server.redis_cli(&["--raw", "EVAL", sum, "0"]).trim().to_owned();
-    until("one replica is synchronized", async || sum_at_server() == "10").await;
-    assert_eq!(remaining(&two).await, Some(49), "the second replica is not synchronized yet");
+    let sum_script = "local s=0 for _,k in ipairs(redis.call('KEYS','*')) do s=s+redis.call('GET',k) end return s";
+    let sum_at_server = || server.redis_cli(&["--raw", "EVAL", sum_script, "0"]).trim().to_owned();
+    until("the first replica is synchronized", async || sum_at_server() == "10").await;
+    assert_eq!(remaining(&second).await, Some(49), "the second replica is not synchronized yet");
     until("both replicas are synchronized", async || sum_at_server() == "11").await;
     // Each synchronization also returns the requests of the other replica.
     for count in 2..5 {
-        let left = remaining(&two).await;
+        let left = remaining(&second).await;
         assert!(count == 2 || left == Some(50 - 10 - count), "{left:?} after {count}");
         until("both replicas are synchronized", async || sum_at_server() == (10 + count).to_string()).await;
     }
     // Rejected requests are not counted.
-    until("the limit is reached", async || send_request(&two).await.reply.is_some()).await;
+    until("the limit is reached", async || send_request(&second).await.reply.is_some()).await;
     for _ in 0..5 {
-        assert!(send_request(&two).await.reply.is_some());
+        assert!(send_request(&second).await.reply.is_some());
     }
     until("all requests are synchronized", async || sum_at_server() == "50").await;
 }
@@ -223,16 +265,18 @@ async fn synchronized_replicas_see_each_other() {
 #[tokio::test]
 async fn failed_synchronizations_are_retried() {
     let mut server = RedisProcess::start(&[]).await;
-    let world = TestServices::resolving("redis.shop");
+    let services = TestServices::resolving("redis.shop");
     let strict = json!({"sync_rate": 0.02, "fault_tolerant": false, "limit_by": "service"});
-    let (one, two) =
-        (replica(&config(&server, &json!({"sync_rate": 0.02})), &world), replica(&config(&server, &strict), &world));
-    assert_eq!((remaining(&one).await, remaining(&two).await), (Some(99), Some(99)));
+    let (first, second) = (
+        replica(&config(&server, &json!({"sync_rate": 0.02})), &services),
+        replica(&config(&server, &strict), &services),
+    );
+    assert_eq!((remaining(&first).await, remaining(&second).await), (Some(99), Some(99)));
     until("both counters exist", async || server.redis_cli(&["DBSIZE"]).trim() == "2").await;
     server.stop();
-    assert_eq!(remaining(&one).await, Some(98), "counting continues locally");
-    until("a rejection", async || send_request(&two).await.reply_status().is_some_and(|status| status == 500)).await;
+    assert_eq!(remaining(&first).await, Some(98), "counting continues locally");
+    until("a rejection", async || send_request(&second).await.reply_status().is_some_and(|status| status == 500)).await;
     server.start_again().await;
     until("the counters are restored", async || server.redis_cli(&["DBSIZE"]).trim() == "2").await;
-    until("requests are accepted", async || send_request(&two).await.reply.is_none()).await;
+    until("requests are accepted", async || send_request(&second).await.reply.is_none()).await;
 }

@@ -21,7 +21,7 @@ fn reference_pages_match_the_code() {
     expect_none(&differing, "reference");
 }
 
-/// Escapes text for a table cell: one line without bars.
+/// Escapes text for a table cell: in one line, without `|` and `<` that have a meaning in Markdown.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ").replace('<', "&lt;")
 }

@@ -1,7 +1,7 @@
 //! Compares the router with a slow reference matcher on many generated tables and requests.
 //!
-//! A failure prints the seed and the smallest table and request that still fail; `ROUTER_SEED=n cargo test --workspace
-//! --test library router::` starts from another seed.
+//! A failure prints the seed, and the table and the request without the parts that do not affect the failure.
+//! `ROUTER_SEED=n cargo test --workspace --test library router::` starts from another seed.
 
 mod generate;
 mod oracle;
@@ -14,14 +14,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use oracle::{Bug, Oracle, OracleMatch, OraclePath, OracleRequest, OracleValue};
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::router::{
-    Candidate, HeaderMatch, HostRouter, PathMatch, QueryMatch, RouteAge, RoutingRequest, ValueMatch, compile_regex,
+    HeaderMatch, HostRouter, PathMatch, QueryMatch, RouteMatch, RoutingRequest, TieBreaker, ValueMatch, compile_regex,
 };
 use portico::snapshot::rule::{Action, Filters, RouteFailure, RouteRule, RuleId};
 use portico::snapshot::{HttpListener, Routes};
 
 #[test]
 fn router_agrees_with_the_oracle() {
-    let right = Oracle { bug: None };
+    let oracle = Oracle { bug: None };
     let (mut cases, mut matched, mut fell_through, mut wildcards, mut ties, mut regexes) = (0, 0, 0, 0, 0, 0);
     for seed in seeds() {
         let mut rng = Rng::with_seed(seed);
@@ -29,9 +29,9 @@ fn router_agrees_with_the_oracle() {
         let listener = listener(&table);
         for _ in 0..REQUESTS_PER_TABLE {
             let request = generate::request(&mut rng, &table);
-            let expected = right.evaluate(&table, &request);
+            let expected = oracle.evaluate(&table, &request);
             if find(&listener, &request) != expected.winner {
-                panic!("seed {seed}: {}", smallest_difference(right, table, request));
+                panic!("seed {seed}: {}", smallest_difference(oracle, table, request));
             }
             cases += 1;
             matched += usize::from(expected.winner.is_some());
@@ -54,36 +54,36 @@ fn router_agrees_with_the_oracle() {
         ("ties", ties),
         ("regular expressions", regexes),
     ] {
-        assert!(count * 10 >= cases, "{what}: only {count} of {cases} cases");
+        assert!(count * 10 >= cases, "{what}: only {count} of {cases} cases, expected a tenth");
     }
 }
 
-/// A bug that this test does not find in the oracle would not be found in the router either.
+/// If the requests do not reveal a bug of the oracle, they would not reveal the same bug of the router either.
 #[test]
 fn every_planted_bug_is_found() {
-    let mut living: Vec<Bug> = Bug::ALL.to_vec();
-    let mut found_after = BTreeMap::new();
-    for (tables, seed) in seeds().enumerate() {
+    let mut unnoticed: Vec<Bug> = Bug::ALL.to_vec();
+    let mut tables_needed = BTreeMap::new();
+    for (earlier_tables, seed) in seeds().enumerate() {
         let mut rng = Rng::with_seed(seed);
         let table = generate::table(&mut rng);
         let listener = listener(&table);
         for _ in 0..REQUESTS_PER_TABLE {
             let request = generate::request(&mut rng, &table);
-            let found = find(&listener, &request);
-            living.retain(|bug| {
-                let alive = Oracle { bug: Some(*bug) }.winner(&table, &request) == found;
-                if !alive {
-                    found_after.insert(format!("{bug:?}"), tables + 1);
+            let winner = find(&listener, &request);
+            unnoticed.retain(|bug| {
+                let agrees = Oracle { bug: Some(*bug) }.winner(&table, &request) == winner;
+                if !agrees {
+                    tables_needed.insert(format!("{bug:?}"), earlier_tables + 1);
                 }
-                alive
+                agrees
             });
         }
-        if living.is_empty() {
+        if unnoticed.is_empty() {
             break;
         }
     }
-    println!("tables needed: {found_after:?}");
-    assert!(living.is_empty(), "unnoticed: {living:?}");
+    println!("tables needed: {tables_needed:?}");
+    assert!(unnoticed.is_empty(), "unnoticed: {unnoticed:?}");
 }
 
 fn seeds() -> impl Iterator<Item = u64> {
@@ -91,7 +91,7 @@ fn seeds() -> impl Iterator<Item = u64> {
     (0..TABLES).map(move |table| first + table)
 }
 
-/// The index of the winning match, according to the router.
+/// The position in the table of the match that the router selects.
 fn find(listener: &HttpListener, request: &OracleRequest) -> Option<usize> {
     let headers: HeaderMap = request
         .headers
@@ -99,24 +99,24 @@ fn find(listener: &HttpListener, request: &OracleRequest) -> Option<usize> {
         .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap()))
         .collect();
     let method: Method = request.method.parse().unwrap();
-    let question = RoutingRequest::plaintext(&request.path, request.query.as_deref(), &method, &headers);
-    let matched = listener.find(&request.host, &question)?;
+    let routing_request = RoutingRequest::plaintext(&request.path, request.query.as_deref(), &method, &headers);
+    let matched = listener.find(&request.host, &routing_request)?;
     Some(matched.rule.id.rule.parse().unwrap())
 }
 
-/// The listener for a table: each match is a rule of its own, named by its index.
+/// The listener for a table: each match is a separate rule, named by its position.
 fn listener(table: &[OracleMatch]) -> HttpListener {
-    let mut hosts: BTreeMap<HostPattern, Vec<Candidate>> = BTreeMap::new();
-    for (at, entry) in table.iter().enumerate() {
+    let mut hosts: BTreeMap<HostPattern, Vec<RouteMatch>> = BTreeMap::new();
+    for (position, entry) in table.iter().enumerate() {
         let host = HostPattern::parse(Some(&entry.host));
-        hosts.entry(host).or_default().push(candidate(at, entry));
+        hosts.entry(host).or_default().push(candidate(position, entry));
     }
     let hosts: HostMap<_> =
         hosts.into_iter().map(|(host, candidates)| (host, Arc::new(HostRouter::build(candidates)))).collect();
     HttpListener { gateway: "default/test".into(), name: "http".into(), port: 80, routes: Routes::Gateway(hosts) }
 }
 
-fn candidate(at: usize, entry: &OracleMatch) -> Candidate {
+fn candidate(position: usize, entry: &OracleMatch) -> RouteMatch {
     let path = match &entry.path {
         OraclePath::Exact(text) => PathMatch::Exact(text.as_str().into()),
         OraclePath::Prefix(text) => PathMatch::Prefix(text.as_str().into()),
@@ -130,14 +130,14 @@ fn candidate(at: usize, entry: &OracleMatch) -> Candidate {
         .query
         .iter()
         .map(|(name, value)| QueryMatch { name: name.as_str().into(), value: value_match(value, |text| text.into()) });
-    let id = RuleId { route: entry.route.as_str().into(), rule: at.to_string().into() };
-    Candidate {
+    let id = RuleId { route: entry.route.as_str().into(), rule: position.to_string().into() };
+    RouteMatch {
         path,
         method: entry.method.as_ref().map(|method| method.parse().unwrap()),
         headers: headers.collect(),
         query: query.collect(),
         server_names: Arc::default(),
-        age: RouteAge {
+        tie_breaker: TieBreaker {
             created: entry.created,
             route: entry.route.as_str().into(),
             rule: entry.rule,
@@ -160,21 +160,21 @@ fn value_match<T>(value: &OracleValue, exact: impl Fn(&str) -> T) -> ValueMatch<
     }
 }
 
-/// Removes everything that the difference does not need, and describes the rest.
+/// Removes matches, headers and the query while the router still differs from the oracle. Describes what is left.
 fn smallest_difference(oracle: Oracle, mut table: Vec<OracleMatch>, mut request: OracleRequest) -> String {
     let differ = |table: &[OracleMatch], request: &OracleRequest| {
         find(&listener(table), request) != oracle.winner(table, request)
     };
-    for at in (0..table.len()).rev() {
+    for index in (0..table.len()).rev() {
         let mut fewer = table.clone();
-        fewer.remove(at);
+        fewer.remove(index);
         if differ(&fewer, &request) {
             table = fewer;
         }
     }
-    for at in (0..request.headers.len()).rev() {
+    for index in (0..request.headers.len()).rev() {
         let mut fewer = request.clone();
-        fewer.headers.remove(at);
+        fewer.headers.remove(index);
         if differ(&table, &fewer) {
             request = fewer;
         }
@@ -184,7 +184,7 @@ fn smallest_difference(oracle: Oracle, mut table: Vec<OracleMatch>, mut request:
         request = without_query;
     }
     format!(
-        "the router found {:?}, expected {:?}, for {request:#?} in {table:#?}",
+        "the router selects {:?}, the oracle {:?}, for {request:#?} in {table:#?}",
         find(&listener(&table), &request),
         oracle.winner(&table, &request)
     )

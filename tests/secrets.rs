@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn secrets_from_files_are_never_shown() {
     let (site, redis) = (Site::new(), RedisProcess::start(&["--requirepass", "another"]).await);
-    let words = TestSecrets::new(&site);
+    let secrets = TestSecrets::new(&site);
     for (name, text) in manifests(&site, redis.port) {
         site.save(&format!("manifests/{name}.yaml"), &text);
     }
@@ -28,9 +28,9 @@ async fn secrets_from_files_are_never_shown() {
     for flags in [&["-o", "json"][..], &[], &["--warnings-as-errors"]] {
         let mut command = portico(&site);
         command.args(["check", "manifests", "--ingress-class", "kong"]).args(flags);
-        let response = output(command);
-        assert_eq!(response.status.code(), Some(1), "some objects are rejected");
-        shown.add(format!("check {flags:?}"), &[response.stdout, response.stderr].concat(), "KongPlugin default/typo");
+        let output = output(command);
+        assert_eq!(output.status.code(), Some(1), "some objects are rejected");
+        shown.add(format!("check {flags:?}"), &[output.stdout, output.stderr].concat(), "KongPlugin default/typo");
     }
 
     let mut command = portico(&site);
@@ -38,27 +38,27 @@ async fn secrets_from_files_are_never_shown() {
     command.args(["--log-format", "json"]);
     let program = Program::start(command);
     program.wait_started();
-    send_requests(&site, &words);
-    collect_views(&site, &mut shown);
+    send_requests(&site, &secrets);
+    collect_listener_output(&site, &mut shown);
     // An edit, to include reports about changes.
     for (name, text) in manifests(&site, redis.port) {
         let text = if name == "plugins" { text.replace("typo", "slip") } else { text };
         site.save(&format!("manifests/{name}.yaml"), &text);
     }
-    program.wait_messages(|told| told.contains("KongPlugin default/slip")).unwrap();
-    send_requests(&site, &words);
-    collect_views(&site, &mut shown);
+    program.wait_messages(|messages| messages.contains("KongPlugin default/slip")).unwrap();
+    send_requests(&site, &secrets);
+    collect_listener_output(&site, &mut shown);
     let ended = program.stop().expect_success();
     shown.add("access log".to_owned(), ended.stdout.as_bytes(), "\"path\":\"/keys");
     shown.add("log".to_owned(), ended.stderr.as_bytes(), "\"DEBUG\"");
-    shown.expect_none_of(&words);
+    shown.expect_none_of(&secrets);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn secrets_from_a_cluster_are_never_shown() {
     let (site, redis, api) =
         (Site::new(), RedisProcess::start(&["--requirepass", "another"]).await, FakeApiServer::start().await);
-    let words = TestSecrets::new(&site);
+    let secrets = TestSecrets::new(&site);
     serve_kinds(&api);
     api.allow_writes();
     api.put("namespaces", json!({"metadata": {"name": "default"}}));
@@ -73,46 +73,49 @@ async fn secrets_from_a_cluster_are_never_shown() {
     let mut command = portico(&site);
     let arguments = run_arguments(&site).join(" ").replace("--manifests manifests", "--kubeconfig kubeconfig");
     // Endpoints of a real cluster never have loopback addresses.
-    let more = ["--ingress-class", "kong", "--log-level", "debug", "--allow-loopback-backends"];
-    command.args(arguments.split(' ')).args(more);
+    let additional_flags = ["--ingress-class", "kong", "--log-level", "debug", "--allow-loopback-backends"];
+    command.args(arguments.split(' ')).args(additional_flags);
     let program = Program::start(command);
     program.wait_stderr(|text| text.contains("Serving").then_some(()));
-    send_requests(&site, &words);
-    let written = |part: &str| {
-        let seen = api.requests("/api").into_iter().filter(|seen| seen.method != Method::GET);
-        seen.map(|seen| format!("{} {}", seen.path, seen.body)).filter(|line| line.contains(part)).collect::<Vec<_>>()
+    send_requests(&site, &secrets);
+    let writes_with = |part: &str| {
+        let writes = api.requests("/api").into_iter().filter(|request| request.method != Method::GET);
+        writes
+            .map(|request| format!("{} {}", request.path, request.body))
+            .filter(|line| line.contains(part))
+            .collect::<Vec<_>>()
     };
     for part in ["kongplugins/typo/status", "kongconsumers/broken/status", "gateways/good/status", "/events"] {
-        eventually(part, || (!written(part).is_empty()).then_some(()));
+        eventually(part, || (!writes_with(part).is_empty()).then_some(()));
     }
     let mut shown = ObservedOutput::default();
-    collect_views(&site, &mut shown);
+    collect_listener_output(&site, &mut shown);
     let ended = program.stop().expect_success();
-    shown.add("writes".to_owned(), written("").join("\n").as_bytes(), "typo");
+    shown.add("writes".to_owned(), writes_with("").join("\n").as_bytes(), "typo");
     shown.add("access log".to_owned(), ended.stdout.as_bytes(), "/keys");
     shown.add("log".to_owned(), ended.stderr.as_bytes(), "DEBUG");
-    shown.expect_none_of(&words);
+    shown.expect_none_of(&secrets);
 }
 
-/// A Service may have any address, including local ones.
+/// A Service may have any address, but Portico sends no request to its own listeners.
 #[test]
 fn routes_cannot_reach_the_admin_listener() {
     let site = Site::new();
-    crate::harness::objects::place_good(&site);
-    site.save("manifests/inside.yaml", INSIDE);
+    crate::harness::objects::save_good_objects(&site);
+    site.save("manifests/inside.yaml", ROUTE_TO_ADMIN);
     let mut command = portico(&site);
     command.args(run_arguments(&site));
     let program = Program::start(command);
     program.wait_started();
-    let found = get(&site.at("port"), "/debug/store");
-    assert_eq!(found.status, 503, "{}", found.body);
-    assert_eq!(get(&site.at("admin"), "/debug/store").status, 200, "direct requests are served");
+    let response = get(&site.address_of("port"), "/debug/store");
+    assert_eq!(response.status, 503, "{}", response.body);
+    assert_eq!(get(&site.address_of("admin"), "/debug/store").status, 200, "direct requests are served");
     let log = program.stop().expect_success().stderr;
     assert!(log.contains(&site.filled("@address@:@admin@ is an address of a Portico listener")), "{log}");
 }
 
 /// A route that targets the admin listener and removes everything that a proxy adds to a request.
-const INSIDE: &str = "apiVersion: v1
+const ROUTE_TO_ADMIN: &str = "apiVersion: v1
 kind: Service
 metadata: {name: inside}
 spec: {type: ExternalName, externalName: @address@, ports: [{port: 80, targetPort: @admin@}]}
@@ -138,35 +141,35 @@ spec:
 struct ObservedOutput(Vec<(String, String)>);
 
 impl ObservedOutput {
-    /// The output must contain `part`, to detect a check of empty output.
-    fn add(&mut self, what: String, bytes: &[u8], part: &str) {
+    /// Adds output, which must contain `part`, so that missing output is detected.
+    fn add(&mut self, source: String, bytes: &[u8], part: &str) {
         let text = String::from_utf8_lossy(bytes).into_owned();
-        assert!(text.contains(part), "{what} has no {part:?}:\n{text}");
-        self.0.push((what, text));
+        assert!(text.contains(part), "{source} has no {part:?}:\n{text}");
+        self.0.push((source, text));
     }
 
-    fn expect_none_of(&self, words: &TestSecrets) {
-        let mut found = Vec::new();
-        for (what, text) in &self.0 {
-            for (place, word) in words.all() {
-                let encoded = BASE64_STANDARD.encode(&word);
+    fn expect_none_of(&self, secrets: &TestSecrets) {
+        let mut leaks = Vec::new();
+        for (source, text) in &self.0 {
+            for (place, secret) in secrets.all() {
+                let encoded = BASE64_STANDARD.encode(&secret);
                 let encoded = encoded.trim_end_matches('=');
                 // The last character of the encoding depends on the following bytes.
-                for needle in [word.as_str(), &encoded[..encoded.len() - 1]] {
+                for needle in [secret.as_str(), &encoded[..encoded.len() - 1]] {
                     if let Some(line) = text.lines().find(|line| line.contains(needle)) {
-                        found.push(format!("{what} shows {place}: {line}"));
+                        leaks.push(format!("{source} shows {place}: {line}"));
                     }
                 }
             }
         }
-        assert!(found.is_empty(), "{} times:\n{}", found.len(), found.join("\n"));
+        assert!(leaks.is_empty(), "secrets are shown {} times:\n{}", leaks.len(), leaks.join("\n"));
     }
 }
 
-/// Output of the status and admin listeners.
-fn collect_views(site: &Site, shown: &mut ObservedOutput) {
+/// Adds the output of the status and admin listeners.
+fn collect_listener_output(site: &Site, shown: &mut ObservedOutput) {
     for (path, part) in [("/metrics", "kong_http_requests_total"), ("/readyz", ""), ("/healthz", ""), ("/status", "")] {
-        shown.add(format!("status {path}"), get(&site.at("status"), path).body.as_bytes(), part);
+        shown.add(format!("status {path}"), get(&site.address_of("status"), path).body.as_bytes(), part);
     }
     for (path, part) in [
         ("/debug/snapshot", "key-auth"),
@@ -176,27 +179,27 @@ fn collect_views(site: &Site, shown: &mut ObservedOutput) {
         ("/debug/verdicts?o=yaml", "KongPlugin"),
         ("/", "snapshot"),
     ] {
-        shown.add(format!("admin {path}"), get(&site.at("admin"), path).body.as_bytes(), part);
+        shown.add(format!("admin {path}"), get(&site.address_of("admin"), path).body.as_bytes(), part);
     }
     // Debug views exist on the admin listener only.
     for listener in ["status", "port"] {
-        assert_eq!(get(&site.at(listener), "/debug/snapshot").status, 404, "{listener}");
+        assert_eq!(get(&site.address_of(listener), "/debug/snapshot").status, 404, "{listener}");
     }
 }
 
-/// Sends requests with secrets in every part, over every protocol. Valid credentials are accepted, so that the searched
-/// secrets are in use.
-fn send_requests(site: &Site, words: &TestSecrets) {
-    let plain = format!("http://{}", site.at("port"));
+/// Sends requests with secrets in header fields, queries and bodies, over HTTP/1.1, HTTP/2 and TLS. Most credentials
+/// are valid, so that the secrets are in use.
+fn send_requests(site: &Site, secrets: &TestSecrets) {
+    let plain = format!("http://{}", site.address_of("port"));
     let secure = format!("https://secure.example:{}", site.port("other"));
     let resolve = format!("secure.example:{}:{}", site.port("other"), site.address());
-    let key = format!("apikey: {}", TestSecrets::KEY);
+    let key = format!("apikey: {}", TestSecrets::CONSUMER_KEY);
     let basic = format!("alice:{}", TestSecrets::PASSWORD);
     let (token, cookie) =
-        (format!("Authorization: Bearer {}", words.jwt()), format!("Cookie: session={}", TestSecrets::COOKIE));
-    let query = format!("/keys?apikey={}", TestSecrets::KEY);
-    let token_query = format!("/tokens?jwt={}", words.jwt());
-    let wrong = format!("Authorization: Bearer {}", TestSecrets::WRONG);
+        (format!("Authorization: Bearer {}", secrets.jwt()), format!("Cookie: session={}", TestSecrets::COOKIE));
+    let query = format!("/keys?apikey={}", TestSecrets::CONSUMER_KEY);
+    let token_query = format!("/tokens?jwt={}", secrets.jwt());
+    let wrong = format!("Authorization: Bearer {}", TestSecrets::WRONG_TOKEN);
     let cases: &[(&str, &[&str], u16)] = &[
         ("/keys", &["-H", &key], 200),
         ("/keys", &["-H", &key, "--http2-prior-knowledge"], 200),
@@ -226,7 +229,7 @@ fn send_requests(site: &Site, words: &TestSecrets) {
     }
 }
 
-/// Kinds of the manifests and of written objects.
+/// Serves the kinds of the manifests and of the objects that Portico writes.
 fn serve_kinds(api: &FakeApiServer) {
     let gateway = "gateway.networking.k8s.io/v1";
     let kong = "configuration.konghq.com";
@@ -261,7 +264,7 @@ fn put(site: &Site, api: &FakeApiServer, mut object: Value) {
         }
     }
     if kind == "Gateway" {
-        // Already has an address, so that no replica has to assign one.
+        // The Gateway already has an address, so that no replica has to assign one.
         object["status"] = json!({"addresses": [{"type": "IPAddress", "value": site.address().to_string()}]});
     }
     let plural = match kind.as_str() {
@@ -276,19 +279,19 @@ fn put(site: &Site, api: &FakeApiServer, mut object: Value) {
 #[test]
 fn shown_secrets_are_detected() {
     let site = Site::new();
-    let words = TestSecrets::new(&site);
-    let all: Vec<_> = words.all().collect();
+    let secrets = TestSecrets::new(&site);
+    let all: Vec<_> = secrets.all().collect();
     assert!(all.len() > 15);
     let text: String = manifests(&site, 1).into_iter().map(|(_, text)| site.filled(&text)).collect();
-    for (place, word) in all {
-        let encoded = BASE64_STANDARD.encode(&word);
-        for shown in [format!("x {word} y"), format!("x={encoded}")] {
-            let shown = ObservedOutput(vec![("a log".to_owned(), shown)]);
-            let found = std::panic::catch_unwind(|| shown.expect_none_of(&words));
-            assert!(found.is_err(), "{place}");
+    for (place, secret) in all {
+        let encoded = BASE64_STANDARD.encode(&secret);
+        for line in [format!("x {secret} y"), format!("x={encoded}")] {
+            let shown = ObservedOutput(vec![("a log".to_owned(), line)]);
+            let result = std::panic::catch_unwind(|| shown.expect_none_of(&secrets));
+            assert!(result.is_err(), "{place}");
         }
-        let is_of_manifests = text.contains(&word) || text.contains(encoded.trim_end_matches('='));
-        let is_of_requests = ["in a request", "signed", "in a kubeconfig"].iter().any(|of| place.contains(of));
-        assert!(is_of_manifests || is_of_requests || place.contains("private key"), "no manifest contains {place}");
+        let is_in_manifests = text.contains(&secret) || text.contains(encoded.trim_end_matches('='));
+        let is_elsewhere = ["in a request", "signed", "in a kubeconfig"].iter().any(|part| place.contains(part));
+        assert!(is_in_manifests || is_elsewhere || place.contains("private key"), "no manifest contains {place}");
     }
 }

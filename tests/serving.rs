@@ -1,4 +1,5 @@
-//! `portico run` end to end: edits under load, probes, metrics, logs, secrets, shutdown.
+//! Runs `portico run` and tests its edits under load, addresses, probes, metrics, logs, secrets, startup errors and
+//! shutdown.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +10,7 @@ use std::process::Stdio;
 
 use crate::harness::client::{self, Connection, ContinuousClient, get};
 use crate::harness::eventually;
-use crate::harness::objects::{GATEWAY, gateway, place_good, route};
+use crate::harness::objects::{GATEWAY, gateway, route, save_good_objects};
 use crate::harness::program::{Program, output, portico, run, run_arguments};
 use crate::harness::site::Site;
 use serde_json::Value;
@@ -17,13 +18,13 @@ use serde_json::Value;
 #[test]
 fn editing_under_load_loses_no_request() {
     let site = Site::new();
-    place_good(&site);
+    save_good_objects(&site);
     let program = run(&site, &["--access-log", "off"]);
     program.wait_started();
-    let visitors = [true, false].map(|keep| ContinuousClient::start(site.at("port"), "/good", keep));
+    let clients = [true, false].map(|keep| ContinuousClient::start(site.address_of("port"), "/good", keep));
     for edit in 0..50 {
         let good = route("good", "good", "echo");
-        // Every edit affects a resource that the visitors use, each in a different way.
+        // Every edit affects an object that the clients use.
         match edit % 5 {
             0 => site.save(
                 "manifests/good.yaml",
@@ -40,12 +41,11 @@ fn editing_under_load_loses_no_request() {
             }
             _ => site.save("manifests/gateway.yaml", GATEWAY),
         }
-        let edits = |told: &str| told.matches("Changed, live after").count() > edit;
-        program.wait_messages(edits).unwrap_or_else(|told| panic!("edit {edit} was not reported\n{told}"));
-        visitors.iter().for_each(|visitor| visitor.wait_more(1));
+        wait_for_edits(&program, edit + 1);
+        clients.iter().for_each(|continuous_client| continuous_client.wait_for_completed(1));
     }
-    for visitor in visitors {
-        visitor.stop();
+    for continuous_client in clients {
+        continuous_client.stop();
     }
     program.stop().expect_success();
 }
@@ -74,47 +74,53 @@ spec:
 #[test]
 fn ingresses_have_their_own_port_next_to_gateways() {
     let site = Site::new();
-    place_good(&site);
-    let own = site.at("other");
-    let flags = ["--ingress-class", "kong", "--ingress-http-listen", &own, "--ingress-https-listen", "off"];
+    save_good_objects(&site);
+    let ingress_address = site.address_of("other");
+    let flags = ["--ingress-class", "kong", "--ingress-http-listen", &ingress_address, "--ingress-https-listen", "off"];
     let program = run(&site, &[&["--access-log", "off"][..], &flags].concat());
     program.wait_started();
-    let unknown = get(&own, "/shop/7");
+    let unknown = get(&ingress_address, "/shop/7");
     assert_eq!((unknown.status, unknown.json()["message"].as_str()), (404, Some("no Route matched with those values")));
-    let edits = |number: usize| {
-        let told = |told: &str| told.matches("Changed, live after").count() >= number;
-        program.wait_messages(told).unwrap_or_else(|told| panic!("edit {number} was not reported\n{told}"));
-    };
     site.save("manifests/ingress.yaml", INGRESS);
-    edits(1);
-    let answer = get(&own, "/shop/7");
-    assert_eq!((answer.status, answer.json()["path"].as_str()), (200, Some("/7")));
-    assert!(answer.field("via").is_some() && answer.field("x-kong-upstream-latency").is_some(), "{}", answer.head);
-    assert_eq!(get(&site.at("port"), "/good").status, 200);
+    wait_for_edits(&program, 1);
+    let response = get(&ingress_address, "/shop/7");
+    assert_eq!((response.status, response.json()["path"].as_str()), (200, Some("/7")));
+    assert!(
+        response.field("via").is_some() && response.field("x-kong-upstream-latency").is_some(),
+        "{}",
+        response.head
+    );
+    assert_eq!(get(&site.address_of("port"), "/good").status, 200);
     site.remove("manifests/ingress.yaml");
-    edits(2);
-    assert_eq!(get(&own, "/shop/7").status, 404, "the port stays open, since a flag requests it");
+    wait_for_edits(&program, 2);
+    assert_eq!(get(&ingress_address, "/shop/7").status, 404, "the port stays open, since a flag requests it");
     program.stop().expect_success();
+}
+
+/// Waits until this number of edits was reported.
+fn wait_for_edits(program: &Program, number: usize) {
+    program
+        .wait_messages(|messages| messages.matches("Changed, live after").count() >= number)
+        .unwrap_or_else(|messages| panic!("edit {number} was not reported\n{messages}"));
 }
 
 #[test]
 fn moving_a_gateway_to_all_addresses_loses_no_request() {
     let site = Site::new();
-    place_good(&site);
+    save_good_objects(&site);
     let program = run(&site, &["--access-log", "off", "--gateway-address-pool", "0.0.0.0"]);
     program.wait_started();
     let class = "  gatewayClassName: portico\n";
-    let everywhere = GATEWAY.replace(class, &format!("{class}  addresses:\n    - value: 0.0.0.0\n"));
-    assert_ne!(everywhere, GATEWAY);
-    let visitors = [true, false].map(|keep| ContinuousClient::start(site.at("port"), "/good", keep));
+    let on_all_addresses = GATEWAY.replace(class, &format!("{class}  addresses:\n    - value: 0.0.0.0\n"));
+    assert_ne!(on_all_addresses, GATEWAY);
+    let clients = [true, false].map(|keep| ContinuousClient::start(site.address_of("port"), "/good", keep));
     for edit in 0..10 {
-        site.save("manifests/gateway.yaml", if edit % 2 == 0 { &everywhere } else { GATEWAY });
-        let edits = |told: &str| told.matches("Changed, live after").count() > edit;
-        program.wait_messages(edits).unwrap_or_else(|told| panic!("edit {edit} was not reported\n{told}"));
-        visitors.iter().for_each(|visitor| visitor.wait_more(1));
+        site.save("manifests/gateway.yaml", if edit % 2 == 0 { &on_all_addresses } else { GATEWAY });
+        wait_for_edits(&program, edit + 1);
+        clients.iter().for_each(|continuous_client| continuous_client.wait_for_completed(1));
     }
-    for visitor in visitors {
-        visitor.stop();
+    for continuous_client in clients {
+        continuous_client.stop();
     }
     program.stop().expect_success();
 }
@@ -122,23 +128,23 @@ fn moving_a_gateway_to_all_addresses_loses_no_request() {
 #[test]
 fn slowly_written_files_are_read_when_complete() {
     let site = Site::new();
-    place_good(&site);
+    save_good_objects(&site);
     let program = run(&site, &["--access-log", "off"]);
     program.wait_started();
-    let visitor = ContinuousClient::start(site.at("port"), "/good", true);
-    // The file is empty first and incomplete later: both are valid YAML with fewer routes.
+    let continuous_client = ContinuousClient::start(site.address_of("port"), "/good", true);
+    // The file is empty first and incomplete later. In both states it is valid YAML with fewer routes.
     let mut file = fs::File::create(site.path("manifests/good.yaml")).unwrap();
-    get(&site.at("port"), "/good?delay=150ms");
+    get(&site.address_of("port"), "/good?delay=150ms");
     let text = format!("{}---\n{}", route("good", "other", "echo"), route("good", "good", "echo"));
     let (start, end) = text.split_at(text.find("---").unwrap());
     file.write_all(start.as_bytes()).unwrap();
     // Events of other files do not trigger reading this one.
-    site.save("manifests/beside.yaml", &route("good", "beside", "echo"));
-    get(&site.at("port"), "/good?delay=150ms");
+    site.save("manifests/unrelated.yaml", &route("good", "unrelated", "echo"));
+    get(&site.address_of("port"), "/good?delay=150ms");
     file.write_all(end.as_bytes()).unwrap();
     drop(file);
-    program.wait_messages(|told| told.contains("+ HTTPRoute default/other")).expect("the file is complete");
-    visitor.stop();
+    program.wait_messages(|messages| messages.contains("+ HTTPRoute default/other")).expect("the file is complete");
+    continuous_client.stop();
     let ended = program.stop().expect_success();
     assert!(!ended.messages().contains("- HTTPRoute"), "{}", ended.messages());
 }
@@ -146,14 +152,14 @@ fn slowly_written_files_are_read_when_complete() {
 #[test]
 fn mounted_config_map_updates_are_followed() {
     let site = Site::new();
-    place_good(&site);
+    save_good_objects(&site);
     // Like the kubelet: files are links into `..data`, which is replaced by another folder.
     site.save("mounted/..1/routes.yaml", &route("good", "first", "echo"));
     symlink("..1", site.path("mounted/..data")).unwrap();
     symlink("..data/routes.yaml", site.path("mounted/routes.yaml")).unwrap();
     let program = run(&site, &["--manifests", "mounted"]);
     program.wait_started();
-    assert_eq!(get(&site.at("port"), "/first").status, 200);
+    assert_eq!(get(&site.address_of("port"), "/first").status, 200);
     let versions = ["second", "third"];
     for (number, version) in versions.iter().enumerate() {
         let folder = format!("..{}", number + 2);
@@ -162,10 +168,10 @@ fn mounted_config_map_updates_are_followed() {
         fs::rename(site.path("mounted/..data_tmp"), site.path("mounted/..data")).unwrap();
         fs::remove_dir_all(site.path(&format!("mounted/..{}", number + 1))).unwrap();
         program
-            .wait_messages(|told| told.contains(&format!("+ HTTPRoute default/{version}")))
+            .wait_messages(|messages| messages.contains(&format!("+ HTTPRoute default/{version}")))
             .expect("the update is read");
-        assert_eq!(get(&site.at("port"), &format!("/{version}")).status, 200);
-        assert_eq!(get(&site.at("port"), "/first").status, 404);
+        assert_eq!(get(&site.address_of("port"), &format!("/{version}")).status, 200);
+        assert_eq!(get(&site.address_of("port"), "/first").status, 404);
     }
     program.stop().expect_success();
 }
@@ -178,56 +184,58 @@ fn ready_after_the_first_snapshot() {
     command.stdin(Stdio::piped());
     let mut program = Program::start(command);
     // Nothing has been written to standard input yet.
-    let before =
-        eventually("the status listener responds", || client::try_get(&site.at("status"), "localhost", "/readyz").ok());
+    let before = eventually("the status listener responds", || {
+        client::try_get(&site.address_of("status"), "localhost", "/readyz").ok()
+    });
     assert_eq!(before.status, 503, "{}", before.body);
     assert!(before.body.contains("first snapshot"), "{}", before.body);
-    assert_eq!(get(&site.at("status"), "/healthz").status, 200);
-    assert!(Connection::open(&site.at("port")).is_err());
+    assert_eq!(get(&site.address_of("status"), "/healthz").status, 200);
+    assert!(Connection::open(&site.address_of("port")).is_err());
 
     let mut stdin = program.stdin();
     let text = format!("{GATEWAY}---\n{}", route("good", "good", "echo"));
     stdin.write_all(site.filled(&text).as_bytes()).unwrap();
     drop(stdin);
-    eventually("it is ready", || (get(&site.at("status"), "/readyz").status == 200).then_some(()));
-    assert_eq!(get(&site.at("port"), "/good").status, 200);
+    eventually("it is ready", || (get(&site.address_of("status"), "/readyz").status == 200).then_some(()));
+    assert_eq!(get(&site.address_of("port"), "/good").status, 200);
 
-    // During shutdown it serves requests and reports that it is not ready.
     program.stop().expect_success();
 }
 
 #[test]
 fn shutdown_finishes_requests_unless_signaled_twice() {
     let site = Site::new();
-    place_good(&site);
-    for patient in [true, false] {
+    save_good_objects(&site);
+    for is_graceful in [true, false] {
         let program = run(&site, &["--drain-delay", "200ms"]);
         program.wait_started();
-        let address = site.at("port");
-        // Both requests reach the backend before the signal; the second signal comes while the first shutdown is
-        // waiting.
-        let path = if patient { "/good?delay=1s" } else { "/good?delay=30s" };
-        let slow = std::thread::spawn(move || client::try_get(&address, "a.example", path));
+        let address = site.address_of("port");
+        // The request reaches the backend before the signal. A second signal comes while the shutdown waits for the
+        // request.
+        let path = if is_graceful { "/good?delay=1s" } else { "/good?delay=30s" };
+        let request = std::thread::spawn(move || client::try_get(&address, "a.example", path));
         eventually("the request is with the backend", || {
-            let metrics = get(&site.at("status"), "/metrics").body;
+            let metrics = get(&site.address_of("status"), "/metrics").body;
             (sample(&metrics, "portico_upstream_connections") >= Some(1.0)).then_some(())
         });
         program.signal("TERM");
         program.wait_stderr(|log| log.contains("Stopping; a second signal ends at once").then_some(()));
         // A drain delay is for load balancers: requests are still served, but readiness fails.
-        if patient {
-            eventually("it is not ready any more", || (get(&site.at("status"), "/readyz").status == 503).then_some(()));
+        if is_graceful {
+            eventually("it is not ready any more", || {
+                (get(&site.address_of("status"), "/readyz").status == 503).then_some(())
+            });
         } else {
             program.signal("TERM");
         }
         let ended = program.wait().expect_success();
-        let answer = slow.join().unwrap();
-        if patient {
-            assert_eq!(answer.expect("it is finished").status, 200);
+        let response = request.join().unwrap();
+        if is_graceful {
+            assert_eq!(response.expect("it is finished").status, 200);
             assert!(ended.stderr.contains("all requests completed"), "{}", ended.stderr);
         } else {
             // The echo server is stopped too, sometimes first.
-            assert!(!answer.is_ok_and(|answer| answer.status == 200), "the request does not take 30 seconds");
+            assert!(!response.is_ok_and(|response| response.status == 200), "the request does not take 30 seconds");
             assert!(ended.stderr.contains("Stopped at once"), "{}", ended.stderr);
         }
     }
@@ -236,11 +244,11 @@ fn shutdown_finishes_requests_unless_signaled_twice() {
 #[test]
 fn metrics_are_parseable_and_count_requests() {
     let site = Site::new();
-    place_good(&site);
+    save_good_objects(&site);
     let program = run(&site, &[]);
     program.wait_started();
     for path in ["/good", "/good?status=503", "/nowhere"] {
-        get(&site.at("port"), path);
+        get(&site.address_of("port"), path);
     }
     let expected = [
         "portico_build_info",
@@ -259,14 +267,14 @@ fn metrics_are_parseable_and_count_requests() {
     ];
     // A request is counted when its response is complete, which the client may notice before the counter changes.
     let metrics = eventually("the requests are counted", || {
-        let metrics = get(&site.at("status"), "/metrics").body;
+        let metrics = get(&site.address_of("status"), "/metrics").body;
         (total(&metrics, "portico_requests_total") >= 3.0).then_some(metrics)
     });
     let families = families(&metrics);
     for family in expected {
         assert!(families.contains(family), "{family} is not in\n{metrics}");
     }
-    let of_route = |class: &str| {
+    let requests_of_route = |class: &str| {
         let found = metrics.lines().find(|line| {
             line.starts_with("portico_requests_total{")
                 && line.contains(r#"route="HTTPRoute/default/good""#)
@@ -276,7 +284,7 @@ fn metrics_are_parseable_and_count_requests() {
         });
         found.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
     };
-    assert_eq!((of_route("2xx"), of_route("5xx")), (Some(1.0), Some(1.0)), "{metrics}");
+    assert_eq!((requests_of_route("2xx"), requests_of_route("5xx")), (Some(1.0), Some(1.0)), "{metrics}");
     assert!(sample(&metrics, "portico_snapshot_revision") >= Some(1.0));
     program.stop().expect_success();
 }
@@ -284,13 +292,13 @@ fn metrics_are_parseable_and_count_requests() {
 #[test]
 fn secret_values_are_never_exposed() {
     let site = Site::new();
-    place_good(&site);
+    save_good_objects(&site);
     let secret = |data: &str| format!("apiVersion: v1\nkind: Secret\nmetadata:\n  name: secret\n{data}");
     let https = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: secure\n\
                  spec:\n  gatewayClassName: portico\n  listeners:\n    - name: https\n      protocol: HTTPS\n      \
                  port: @other@\n      tls:\n        certificateRefs:\n          - name: secret\n";
-    // As text and as base64, valid and invalid in every way.
-    let forms = [
+    // Secrets with the value as text or base64, valid ones and ones with different errors.
+    let secrets = [
         secret(&format!("data:\n  key: {MARKER_BASE64}\n")) + https,
         secret(&format!("type: kubernetes.io/tls\ndata:\n  tls.crt: {MARKER_BASE64}\n  tls.key: {MARKER_BASE64}\n"))
             + https,
@@ -306,23 +314,23 @@ fn secret_values_are_never_exposed() {
     let program = run(&site, &["--log-level", "trace"]);
     program.wait_started();
     let mut shown = String::new();
-    for (number, form) in forms.iter().enumerate() {
-        site.save("manifests/secret.yaml", form);
-        // A new route name in each round shows when the reading is complete.
-        let name = format!("reading-{number}");
-        site.save("manifests/reading.yaml", &route("good", &name, "echo"));
+    for (number, text) in secrets.iter().enumerate() {
+        site.save("manifests/secret.yaml", text);
+        // A new route name in each round shows when both files have been read.
+        let name = format!("round-{number}");
+        site.save("manifests/round.yaml", &route("good", &name, "echo"));
         program
-            .wait_messages(|told| told.contains(&format!("+ HTTPRoute default/{name}:")))
+            .wait_messages(|messages| messages.contains(&format!("+ HTTPRoute default/{name}:")))
             .expect("the route is reported");
         for path in
             ["/", "/debug/", "/debug/hash", "/debug/snapshot", "/debug/store", "/debug/verdicts", "/debug/store?o=yaml"]
         {
-            shown += &get(&site.at("admin"), path).body;
+            shown += &get(&site.address_of("admin"), path).body;
         }
         for path in ["/metrics", "/readyz", "/healthz", "/status"] {
-            shown += &get(&site.at("status"), path).body;
+            shown += &get(&site.address_of("status"), path).body;
         }
-        shown += &get(&site.at("port"), "/good").body;
+        shown += &get(&site.address_of("port"), "/good").body;
         let mut check = portico(&site);
         let output = check.args(["check", "manifests"]).output().unwrap();
         let json = portico(&site).args(["check", "-o", "json", "manifests"]).output().unwrap();
@@ -333,8 +341,8 @@ fn secret_values_are_never_exposed() {
     assert!(shown.contains("Secret"), "the Secret itself is known");
     let ended = program.stop().expect_success();
     for text in [&shown, &ended.stdout, &ended.stderr] {
-        for secret in [MARKER, MARKER_BASE64] {
-            let line = text.lines().find(|line| line.contains(secret));
+        for value in [MARKER, MARKER_BASE64] {
+            let line = text.lines().find(|line| line.contains(value));
             assert_eq!(line, None, "a value of a Secret is exposed");
         }
     }
@@ -343,10 +351,10 @@ fn secret_values_are_never_exposed() {
 #[test]
 fn access_log_has_every_request_and_reopens_on_sighup() {
     let site = Site::new();
-    place_good(&site);
+    save_good_objects(&site);
     let program = run(&site, &["--access-log", "access.log", "--log-format", "json"]);
     program.wait_stderr(|log| log.contains(r#""message":"Serving""#).then_some(()));
-    get(&site.at("port"), "/good?first");
+    get(&site.address_of("port"), "/good?first");
     let lines = |name: &str| fs::read_to_string(site.path(name)).unwrap_or_default();
     let line =
         eventually("the line is written", || lines("access.log").split_once('\n').map(|(line, _)| line.to_owned()));
@@ -357,7 +365,7 @@ fn access_log_has_every_request_and_reopens_on_sighup() {
     fs::rename(site.path("access.log"), site.path("access.log.1")).unwrap();
     program.signal("HUP");
     program.wait_stderr(|log| log.contains("Reopening the access log").then_some(()));
-    get(&site.at("port"), "/good/second");
+    get(&site.address_of("port"), "/good/second");
     eventually("the new file has the line", || lines("access.log").contains("/good/second").then_some(()));
     assert_eq!(lines("access.log.1").lines().count(), 1);
     let ended = program.stop().expect_success();
@@ -365,8 +373,8 @@ fn access_log_has_every_request_and_reopens_on_sighup() {
 
     let program = run(&site, &[]);
     program.wait_started();
-    get(&site.at("port"), "/good/third");
-    get(&site.at("port"), "/nowhere");
+    get(&site.address_of("port"), "/good/third");
+    get(&site.address_of("port"), "/nowhere");
     let lines = program.wait_lines(2);
     assert!(serde_json::from_str::<Value>(&lines[0]).is_err(), "the format is text: {lines:?}");
     let [third, nowhere] = &lines[..] else { panic!("two requests: {lines:?}") };
@@ -378,26 +386,26 @@ fn access_log_has_every_request_and_reopens_on_sighup() {
 #[test]
 fn full_disk_loses_log_lines_but_no_request() {
     let site = Site::new();
-    place_good(&site);
+    save_good_objects(&site);
     std::os::unix::fs::symlink("/dev/full", site.path("access.log")).unwrap();
     let program = run(&site, &["--access-log", "access.log", "--access-log-fields", "status,path"]);
     program.wait_started();
-    let ask = |path: &str| assert_eq!(get(&site.at("port"), path).status, 200);
-    let lost = || {
-        let metrics = get(&site.at("status"), "/metrics").body;
+    let send_request = |path: &str| assert_eq!(get(&site.address_of("port"), path).status, 200);
+    let dropped_lines = || {
+        let metrics = get(&site.address_of("status"), "/metrics").body;
         let line =
             metrics.lines().find_map(|line| line.strip_prefix("portico_access_log_dropped_total{reason=\"failed\"} "));
         line.unwrap_or_else(|| panic!("not counted in\n{metrics}")).parse::<u32>().unwrap()
     };
     // Several times, to check that the error is logged only once.
     for times in 1..=3 {
-        (0..5).for_each(|_| ask("/good/lost"));
-        eventually("the lost lines are counted", || (lost() == times * 5).then_some(()));
+        (0..5).for_each(|_| send_request("/good/lost"));
+        eventually("the lost lines are counted", || (dropped_lines() == times * 5).then_some(()));
     }
     fs::remove_file(site.path("access.log")).unwrap();
     program.signal("HUP");
     program.wait_stderr(|log| log.contains("Reopening the access log").then_some(()));
-    ask("/good/kept");
+    send_request("/good/kept");
     let written = || fs::read_to_string(site.path("access.log")).unwrap_or_default();
     eventually("the log is written again", || written().ends_with('\n').then_some(()));
     assert_eq!(written(), "200 /good/kept\n");
@@ -410,7 +418,7 @@ fn full_disk_loses_log_lines_but_no_request() {
 #[test]
 fn problems_and_changes_are_json_events() {
     let site = Site::new();
-    place_good(&site);
+    save_good_objects(&site);
     site.save("manifests/bad.yaml", &route("good", "bad", "ecko"));
     let program = run(&site, &["--log-format", "json"]);
     let event = |message: &str| {
@@ -431,7 +439,7 @@ fn problems_and_changes_are_json_events() {
     assert_eq!((&changed["message"], &changed["revision"]), (&"Changed".into(), &2.into()), "{changed}");
     assert_eq!(changed["objects"], "HTTPRoute default/bad", "the changed object");
     assert!(changed["took_ms"].as_f64().is_some_and(|took| took > 0.0), "{changed}");
-    // A change without a flipped condition is one event, too, and so is a change of several objects.
+    // A change of several objects is one event. So is a change that affects no condition.
     site.save("manifests/both.yaml", &format!("{}---\n{}", route("good", "one", "echo"), route("good", "two", "echo")));
     let changed = event("HTTPRoute default/one, HTTPRoute default/two");
     assert_eq!(changed["revision"], 3, "{changed}");
@@ -448,20 +456,20 @@ fn problems_and_changes_are_json_events() {
 #[test]
 fn gateways_have_separate_addresses() {
     let site = Site::new();
-    place_good(&site);
+    save_good_objects(&site);
     site.save(
         "manifests/second.yaml",
         &format!("{}---\n{}", gateway("second", "@port@"), route("second", "second", "echo")),
     );
     let program = run(&site, &[]);
     program.wait_started();
-    let (first, second) = (site.at("port"), format!("{}:{}", site.next_address(), site.port("port")));
+    let (first, second) = (site.address_of("port"), format!("{}:{}", site.next_address(), site.port("port")));
     for (address, path, status) in
         [(&first, "/good", 200), (&first, "/second", 404), (&second, "/second", 200), (&second, "/good", 404)]
     {
         assert_eq!(get(address, path).status, status, "{address}{path}");
     }
-    let verdicts = get(&site.at("admin"), "/debug/verdicts").json();
+    let verdicts = get(&site.address_of("admin"), "/debug/verdicts").json();
     let address = |name: &str| {
         let gateways = verdicts.as_array().unwrap().iter().filter(|object| object["kind"] == "Gateway");
         gateways
@@ -504,13 +512,14 @@ fn services_resolve_to_names_and_addresses() {
     }
     site.save("manifests/services.yaml", &text);
     let program = run(&site, &[]);
-    let told = program.wait_started();
-    assert!(told.contains("nothing wrong;"), "{told}");
+    let messages = program.wait_started();
+    assert!(messages.contains("nothing wrong;"), "{messages}");
     for name in ["external", "address", "name", "list", "pair"] {
         // Names are resolved in the background; until then there are no endpoints.
-        let answer =
-            eventually(name, || Some(get(&site.at("port"), &format!("/{name}"))).filter(|answer| answer.status == 200));
-        assert_eq!(answer.json()["server"], format!("127.0.0.1:{port}"), "{name}");
+        let response = eventually(name, || {
+            Some(get(&site.address_of("port"), &format!("/{name}"))).filter(|response| response.status == 200)
+        });
+        assert_eq!(response.json()["server"], format!("127.0.0.1:{port}"), "{name}");
     }
     program.stop().expect_success();
     echo.stop().expect_success();
@@ -519,110 +528,112 @@ fn services_resolve_to_names_and_addresses() {
 #[test]
 fn processes_share_a_port_only_with_the_flag() {
     let site = Site::new();
-    place_good(&site);
-    let second = |more: &[&str]| {
+    save_good_objects(&site);
+    let start_second = |flags: &[&str]| {
         let mut command = portico(&site);
         command.args(["run", "--manifests", "manifests", "--gateway-address-pool", &site.address().to_string()]);
-        command.args(["--status-listen", "off", "--admin-listen", "off", "--access-log", "off"]).args(more);
+        command.args(["--status-listen", "off", "--admin-listen", "off", "--access-log", "off"]).args(flags);
         Program::start(command)
     };
     let first = run(&site, &["--access-log", "off"]);
     first.wait_started();
-    let refused = second(&[]);
-    let told = refused.wait_started();
-    assert!(told.contains("PortUnavailable") && told.contains("is in use by another process"), "{told}");
+    let without_port = start_second(&[]);
+    let messages = without_port.wait_started();
+    assert!(messages.contains("PortUnavailable") && messages.contains("is in use by another process"), "{messages}");
     first.stop().expect_success();
     // The second process needs no edit to take over. It has no echo server, so its backend is down.
-    refused.wait_messages(|told| told.contains("Programmed is True")).expect("it takes over the free port");
-    assert_eq!(get(&site.at("port"), "/good").status, 503);
-    refused.stop().expect_success();
+    without_port
+        .wait_messages(|messages| messages.contains("Programmed is True"))
+        .expect("it takes over the free port");
+    assert_eq!(get(&site.address_of("port"), "/good").status, 503);
+    without_port.stop().expect_success();
 
     let first = run(&site, &["--access-log", "off", "--allow-port-sharing"]);
     first.wait_started();
-    let sharing = second(&["--allow-port-sharing"]);
+    let sharing = start_second(&["--allow-port-sharing"]);
     assert!(sharing.wait_started().contains("nothing wrong;"), "{}", sharing.messages());
     // Connections go to either process; both have the same routes. (While one closes, the kernel may refuse a
     // connection.)
-    assert!((0..50).all(|_| get(&site.at("port"), "/good").status == 200));
+    assert!((0..50).all(|_| get(&site.address_of("port"), "/good").status == 200));
     sharing.stop().expect_success();
-    assert_eq!(get(&site.at("port"), "/good").status, 200);
+    assert_eq!(get(&site.address_of("port"), "/good").status, 200);
     first.stop().expect_success();
 }
 
 #[test]
 fn recovered_backend_is_used_without_an_edit() {
     let site = Site::new();
-    place_good(&site);
-    site.save("manifests/late.yaml", &(LATE.to_owned() + &route("good", "late", "late")));
+    save_good_objects(&site);
+    site.save("manifests/late.yaml", &(LATE_SERVICE.to_owned() + &route("good", "late", "late")));
     let program = run(&site, &[]);
     program.wait_started();
-    let down = get(&site.at("port"), "/late");
-    assert_eq!(down.status, 503, "{}", down.body);
-    assert!(down.json()["message"].is_string() && down.field("x-request-id").is_some(), "{}", down.head);
-    assert_eq!(get(&site.at("port"), "/good").status, 200);
+    let response = get(&site.address_of("port"), "/late");
+    assert_eq!(response.status, 503, "{}", response.body);
+    assert!(response.json()["message"].is_string() && response.field("x-request-id").is_some(), "{}", response.head);
+    assert_eq!(get(&site.address_of("port"), "/good").status, 200);
     let mut echo = portico(&site);
-    echo.args(["echo", "--listen", &site.at("other")]);
+    echo.args(["echo", "--listen", &site.address_of("other")]);
     let echo = Program::start(echo);
-    eventually("the backend is used", || (get(&site.at("port"), "/late").status == 200).then_some(()));
+    eventually("the backend is used", || (get(&site.address_of("port"), "/late").status == 200).then_some(()));
     echo.stop().expect_success();
-    assert_eq!(get(&site.at("port"), "/late").status, 503);
+    assert_eq!(get(&site.address_of("port"), "/late").status, 503);
     program.stop().expect_success();
 }
 
 #[test]
 fn gateway_moves_to_another_port_and_back() {
     let site = Site::new();
-    place_good(&site);
+    save_good_objects(&site);
     let program = run(&site, &[]);
     program.wait_started();
-    let mut kept = Connection::open(&site.at("port")).unwrap();
-    assert_eq!(kept.get("a.example", "/good").unwrap().status, 200);
+    let mut connection = Connection::open(&site.address_of("port")).unwrap();
+    assert_eq!(connection.get("a.example", "/good").unwrap().status, 200);
     site.save("manifests/gateway.yaml", &GATEWAY.replace("@port@", "@other@"));
-    program.wait_messages(|told| told.contains("~ Gateway default/good")).expect("the edit is reported");
-    assert_eq!(get(&site.at("other"), "/good").status, 200);
-    assert!(Connection::open(&site.at("port")).is_err(), "the old port is closed");
+    program.wait_messages(|messages| messages.contains("~ Gateway default/good")).expect("the edit is reported");
+    assert_eq!(get(&site.address_of("other"), "/good").status, 200);
+    assert!(Connection::open(&site.address_of("port")).is_err(), "the old port is closed");
     // Moving a file away and back removes and adds everything in it.
     fs::rename(site.path("manifests/gateway.yaml"), site.path("gateway.yaml")).unwrap();
-    program.wait_messages(|told| told.contains("- Gateway default/good")).expect("the edit is reported");
-    eventually("the port is closed", || Connection::open(&site.at("other")).is_err().then_some(()));
+    program.wait_messages(|messages| messages.contains("- Gateway default/good")).expect("the edit is reported");
+    eventually("the port is closed", || Connection::open(&site.address_of("other")).is_err().then_some(()));
     site.save("manifests/gateway.yaml", GATEWAY);
-    program.wait_messages(|told| told.contains("+ Gateway default/good")).expect("the edit is reported");
-    assert_eq!(get(&site.at("port"), "/good").status, 200);
+    program.wait_messages(|messages| messages.contains("+ Gateway default/good")).expect("the edit is reported");
+    assert_eq!(get(&site.address_of("port"), "/good").status, 200);
     program.stop().expect_success();
 }
 
 #[test]
 fn startup_errors_name_the_flag() {
     let site = Site::new();
-    place_good(&site);
-    let holder = TcpListener::bind((site.address(), 0)).unwrap();
-    let taken = holder.local_addr().unwrap().to_string();
+    save_good_objects(&site);
+    let listener = TcpListener::bind((site.address(), 0)).unwrap();
+    let used_address = listener.local_addr().unwrap().to_string();
     for flag in ["--status-listen", "--admin-listen", "--echo", "--access-log"] {
-        let value = if flag == "--access-log" { "nowhere/access.log" } else { &taken };
+        let value = if flag == "--access-log" { "nowhere/access.log" } else { &used_address };
         let mut command = portico(&site);
         command.args(["run", "--manifests", "manifests", "--status-listen", "off", "--admin-listen", "off"]);
         if ["--status-listen", "--admin-listen"].contains(&flag) {
             command = portico(&site);
-            let other = if flag == "--status-listen" { "--admin-listen" } else { "--status-listen" };
-            command.args(["run", "--manifests", "manifests", other, "off"]);
+            let other_flag = if flag == "--status-listen" { "--admin-listen" } else { "--status-listen" };
+            command.args(["run", "--manifests", "manifests", other_flag, "off"]);
         }
         command.args([flag, value]);
         let output = output(command);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
         assert!(
-            said.contains(&format!("error: {flag} {value}: cannot be opened; "))
-                || said.contains(&format!("error: {flag} {value}: cannot listen; ")),
-            "{said}"
+            stderr.contains(&format!("error: {flag} {value}: cannot be opened; "))
+                || stderr.contains(&format!("error: {flag} {value}: cannot listen; ")),
+            "{stderr}"
         );
     }
 }
 
-/// A missing access log is an error at startup, with a reason and a remedy, rather than a surprise later.
+/// An access log that cannot be opened is an error at startup, with a reason and a remedy.
 #[test]
 fn unusable_access_log_fails_startup() {
     let site = Site::new();
-    place_good(&site);
+    save_good_objects(&site);
     site.save("file", "");
     for (path, reason) in [
         ("nowhere/access.log", "No such file or directory"),
@@ -633,13 +644,13 @@ fn unusable_access_log_fails_startup() {
         command.args(["run", "--manifests", "manifests", "--status-listen", "off", "--admin-listen", "off"]);
         command.args(["--access-log", path]);
         let output = output(command);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
         let expected = format!(
             "error: --access-log {path}: cannot be opened; give a file in an existing, writable directory, `-` or \
                 `off`: {reason}"
         );
-        assert!(said.contains(&expected), "{said}");
+        assert!(stderr.contains(&expected), "{stderr}");
     }
 }
 
@@ -654,10 +665,11 @@ fn total(metrics: &str, name: &str) -> f64 {
     samples.map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a number")).sum()
 }
 
-/// Parses the text format: every sample belongs to the family announced above it and has a number.
+/// The metric families in the Prometheus text format. Every sample must belong to the family of the `TYPE` line above
+/// it and have a number as its value.
 fn families(metrics: &str) -> BTreeSet<String> {
     let mut families = BTreeSet::new();
-    let mut current = String::new();
+    let mut current_family = String::new();
     for line in metrics.lines() {
         if let Some(comment) = line.strip_prefix("# ") {
             let (word, rest) = comment.split_once(' ').expect("a comment has a type");
@@ -665,21 +677,22 @@ fn families(metrics: &str) -> BTreeSet<String> {
                 let (name, kind) = rest.split_once(' ').expect("a TYPE comment has a name");
                 assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
                 assert!(families.insert(name.to_owned()), "{name} occurs twice");
-                current = name.to_owned();
+                current_family = name.to_owned();
             }
             continue;
         }
         let (name, value) = line.rsplit_once(' ').expect("a sample has a value");
         assert!(value.parse::<f64>().is_ok(), "{line}");
         let name = name.split('{').next().unwrap_or_default();
-        let rest = name.strip_prefix(&current).unwrap_or_else(|| panic!("{line} does not belong to {current}"));
-        assert!(["", "_total", "_bucket", "_sum", "_count"].contains(&rest), "{line}");
+        let suffix =
+            name.strip_prefix(&current_family).unwrap_or_else(|| panic!("{line} does not belong to {current_family}"));
+        assert!(["", "_total", "_bucket", "_sum", "_count"].contains(&suffix), "{line}");
     }
     families
 }
 
 /// A Service on `@other@`, where nothing listens at first.
-const LATE: &str = "apiVersion: v1
+const LATE_SERVICE: &str = "apiVersion: v1
 kind: Service
 metadata:
   name: late
@@ -692,6 +705,6 @@ spec:
 ---
 ";
 
-/// Values in Secrets that must not appear anywhere else, plain and in base64.
+/// A value in Secrets that must not appear in any output, plain and in base64.
 const MARKER: &str = "hunter2butlongerthananyword";
 const MARKER_BASE64: &str = "aHVudGVyMmJ1dGxvbmdlcnRoYW5hbnl3b3Jk";

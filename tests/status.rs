@@ -1,4 +1,4 @@
-//! Status writes, leader election and events against a fake API server, with time paused.
+//! Tests of status writes, leader election and events with a fake API server, while the time is paused.
 
 mod election;
 mod events;

@@ -1,5 +1,5 @@
-//! `examples/kong` as documented: manifests of Kong's ingress controller with its class, a real Redis server, two
-//! replicas, and curl. Runs in a network namespace, so that all ports are the documented ones.
+//! Runs `examples/kong` as documented: manifests for Kong's ingress controller, a real Redis server, two replicas, and
+//! curl. Runs in a network namespace, so that all ports are the documented ones.
 
 use std::fs;
 use std::process::Command;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::harness::eventually;
 use crate::harness::network::Network;
-use crate::harness::program::{Program, clean, output, root};
+use crate::harness::program::{Program, normalize_environment, output, root};
 use crate::harness::site::{Site, files_below};
 
 // Kong's documentation of the key-auth, jwt, rate-limiting and cors plugins, and of redirects and upstream paths.
@@ -24,76 +24,77 @@ fn kong_manifests_run_unchanged_on_two_replicas() {
     }
     make_certificate(&site, &text);
 
-    let holder = Program::start(network.command("sh", &["-c", "echo there && exec sleep infinity"].map(str::to_owned)));
-    // Before this output, the process may not be in its network namespace yet.
-    holder.wait_lines(1);
-    let place = NetworkSite { network, process: holder.id(), site: &site };
-    let redis = place.redis();
-    let one = place.portico("--echo 127.0.0.1:9000");
-    let two = place.portico(
+    let namespace_process =
+        Program::start(network.command("sh", &["-c", "echo there && exec sleep infinity"].map(str::to_owned)));
+    // Until it prints this line, the process may not be in its network namespace.
+    namespace_process.wait_lines(1);
+    let network_site = NetworkSite { network, process: namespace_process.id(), site: &site };
+    let redis = network_site.redis();
+    let first = network_site.portico("--echo 127.0.0.1:9000");
+    let second = network_site.portico(
         "--ingress-http-listen 127.0.0.1:8001 --ingress-https-listen 127.0.0.1:8444 --status-listen 127.0.0.1:8200 \
          --admin-listen 127.0.0.1:8201",
     );
     let token = block_with(&text, "encode()");
-    let tries = commands_in_table(&text);
-    let [no_token, counted, regex, preflight, redirect] = tries.as_slice() else { panic!("{tries:#?}") };
+    let commands = commands_in_table(&text);
+    let [no_token, count_request, regex, preflight, redirect] = commands.as_slice() else { panic!("{commands:#?}") };
 
-    let response = place.run_line(token, no_token);
+    let response = network_site.run_line(token, no_token);
     assert_eq!(response.status, 401, "{response:?}");
     assert_eq!(response.body["message"], "Unauthorized", "{response:?}");
 
-    let response = place.run_line(token, counted);
+    let response = network_site.run_line(token, count_request);
     assert_eq!((response.status, &response.body["path"]), (200, &Value::from("/7")), "{response:?}");
     assert_eq!(response.body["headers"]["host"][0], "api.company.com:8443", "{response:?}");
     assert_eq!(response.body["headers"]["x-consumer-username"][0], "mobile-app", "{response:?}");
     assert_eq!(response.field("x-ratelimit-limit-hour"), Some("1000"), "{response:?}");
     assert!(response.field("x-ratelimit-remaining-minute").is_some(), "{response:?}");
-    assert_eq!(place.counted(), 1);
+    assert_eq!(network_site.counted_requests(), 1);
     // The other replica continues the count.
-    let response = place.run_line(&token.replace("8443", "8444"), &counted.replace("8443", "8444"));
+    let response = network_site.run_line(&token.replace("8443", "8444"), &count_request.replace("8443", "8444"));
     assert_eq!(response.status, 200, "{response:?}");
-    assert_eq!(place.counted(), 2);
+    assert_eq!(network_site.counted_requests(), 2);
 
-    let response = place.run_line(token, regex);
+    let response = network_site.run_line(token, regex);
     assert_eq!((response.status, &response.body["path"]), (200, &Value::from("/v2/cart")), "{response:?}");
 
-    let response = place.run_line(token, preflight);
+    let response = network_site.run_line(token, preflight);
     assert_eq!(response.status, 200, "{response:?}");
     assert_eq!(response.field("access-control-allow-origin"), Some("https://shop.company.com"), "{response:?}");
     assert_eq!(response.field("access-control-allow-credentials"), Some("true"), "{response:?}");
     // Kong interprets the origin as a regular expression, which would give the opposite results.
-    for (origin, admitted) in [("https://shop.company.com", true), ("https://xcompany.com", false)] {
-        let response = place.run_line(token, &format!("{counted} -H 'Origin: {origin}'"));
-        let allowed = response.field("access-control-allow-origin") == Some(origin);
-        assert_eq!(allowed, admitted, "{origin}: {response:?}");
+    for (origin, is_allowed) in [("https://shop.company.com", true), ("https://xcompany.com", false)] {
+        let response = network_site.run_line(token, &format!("{count_request} -H 'Origin: {origin}'"));
+        let has_header = response.field("access-control-allow-origin") == Some(origin);
+        assert_eq!(has_header, is_allowed, "{origin}: {response:?}");
     }
 
-    let response = place.run_line(token, redirect);
+    let response = network_site.run_line(token, redirect);
     assert_eq!(response.status, 308, "{response:?}");
     assert_eq!(response.field("location"), Some("https://www.company.com:8443/"), "{response:?}");
 
-    // A token issued in the future: Kong cannot verify `iat`, Portico does.
-    let later = token.replace(r#""iat":%d,"exp":%d}' $now "#, r#""iat":%d,"exp":%d}' $((now + 300)) "#);
-    assert_ne!(later, token);
-    let response = place.run_line(&later, counted);
+    // The token was issued in the future. Portico verifies `iat`, Kong cannot.
+    let future_token = token.replace(r#""iat":%d,"exp":%d}' $now "#, r#""iat":%d,"exp":%d}' $((now + 300)) "#);
+    assert_ne!(future_token, token);
+    let response = network_site.run_line(&future_token, count_request);
     assert_eq!(response.status, 401, "{response:?}");
 
     // Without Redis all requests are allowed and none is counted. Once it is back, counting starts again.
     drop(redis);
-    let response = place.run_line(token, counted);
+    let response = network_site.run_line(token, count_request);
     assert_eq!((response.status, response.field("x-ratelimit-limit-hour")), (200, None), "{response:?}");
-    let _redis = place.redis();
+    let _redis = network_site.redis();
     eventually("requests are counted again", || {
-        assert_eq!(place.run_line(token, counted).status, 200);
-        (place.counted() > 0).then_some(())
+        assert_eq!(network_site.run_line(token, count_request).status, 200);
+        (network_site.counted_requests() > 0).then_some(())
     });
 
-    for program in [one, two] {
+    for program in [first, second] {
         program.stop().expect_success();
     }
 }
 
-/// The network namespace, the folder, and the process in the namespace.
+/// A network namespace, and the folder of the programs that run in it.
 struct NetworkSite<'s> {
     network: Network,
     /// A process in the network namespace.
@@ -119,8 +120,8 @@ impl CurlResponse {
 impl NetworkSite<'_> {
     /// Starts Portico as documented, with additional flags.
     fn portico(&self, flags: &str) -> Program {
-        let usual = "run --manifests examples/kong --ingress-class kong --log-format text";
-        let words: Vec<&str> = usual.split(' ').chain(flags.split_whitespace()).collect();
+        let documented = "run --manifests examples/kong --ingress-class kong --log-format text";
+        let words: Vec<&str> = documented.split(' ').chain(flags.split_whitespace()).collect();
         let program = Program::start(self.command(env!("CARGO_BIN_EXE_portico"), &words));
         program.wait_started();
         program
@@ -138,8 +139,8 @@ impl NetworkSite<'_> {
         String::from_utf8(output(self.command("redis-cli", arguments)).stdout).unwrap()
     }
 
-    /// Sum of all hourly counters, which is also correct if an hour ends between two requests.
-    fn counted(&self) -> u64 {
+    /// The sum of all hourly counters in Redis, which is correct even if an hour ends between two requests.
+    fn counted_requests(&self) -> u64 {
         let keys = self.redis_cli(&["KEYS", "*:hour"]);
         keys.lines()
             .filter(|key| !key.is_empty())
@@ -147,12 +148,12 @@ impl NetworkSite<'_> {
             .sum()
     }
 
-    /// Runs a line of the text in a shell after the block that it depends on.
+    /// Runs a block and a `curl` line that depends on it in a shell.
     fn run_line(&self, block: &str, line: &str) -> CurlResponse {
         let script = format!("set -eu\n{block}\n{line} --silent --show-error --no-progress-meter");
         let output = output(self.command("bash", &["-c", &script]));
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{line}: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{line}: {stderr}");
         let text = String::from_utf8(output.stdout).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{line}: {text}"));
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
@@ -161,28 +162,28 @@ impl NetworkSite<'_> {
 
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = self.network.command_in(self.process, program, arguments);
-        clean(&mut command);
+        normalize_environment(&mut command);
         command.current_dir(self.site.path("."));
         command
     }
 }
 
-/// Creates the certificate as documented, and its Secret as `kubectl create secret tls` prints it.
+/// Creates the certificate as documented, and the Secret that `kubectl create secret tls` would print.
 fn make_certificate(site: &Site, text: &str) {
     let block = block_with(text, "openssl req");
     let (openssl, kubectl) = block.split_once("\nkubectl ").unwrap();
     let mut shell = Command::new("bash");
     shell.args(["-c", openssl]).current_dir(site.path("."));
-    let made = output(shell);
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let file = kubectl.rsplit("> ").next().unwrap().trim();
+    let output = output(shell);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let secret_file = kubectl.rsplit("> ").next().unwrap().trim();
     let data = |name: &str| BASE64_STANDARD.encode(fs::read(site.path(name)).unwrap());
     let (certificate, key) = (data("tls.crt"), data("tls.key"));
     let secret = format!(
         "apiVersion: v1\nkind: Secret\nmetadata:\n  name: api-company-com\ntype: kubernetes.io/tls\ndata:\n  \
          tls.crt: {certificate}\n  tls.key: {key}\n"
     );
-    site.save_bytes(file, secret.as_bytes());
+    site.save_bytes(secret_file, secret.as_bytes());
 }
 
 /// The block of shell commands that contains these words.

@@ -1,4 +1,4 @@
-//! House rules that a program can check. Each finding names the file, the line and what to do.
+//! Checks the rules for sources and documents of this repository. Each finding names the file, the line and what to do.
 
 #[path = "tidy/citations.rs"]
 mod citations;
@@ -12,6 +12,8 @@ mod language;
 mod lock;
 #[path = "tidy/prose.rs"]
 mod prose;
+#[path = "tidy/recipes.rs"]
+mod recipes;
 #[path = "tidy/sources.rs"]
 mod sources;
 #[path = "tidy/test_programs.rs"]
@@ -33,8 +35,8 @@ use std::process::Command;
 use imports::{EVERYTHING, Row};
 use tree::File;
 
-/// The architecture: which module may import which other modules or, where one is written out, items. A module that is
-/// not in a row is off limits, so a new edge is a change of this table, with reasons like any change of the design.
+/// The architecture: the modules, or items of modules, that each module may import. A new import between modules needs
+/// a change of this table, with reasons like any change of the design.
 const IMPORTS: &[Row] = &[
     // Control side: from objects to a snapshot and verdicts.
     ("api", &[]),
@@ -43,19 +45,20 @@ const IMPORTS: &[Row] = &[
     ("k8s", &["api", "diagnostic", "store"]),
     ("manifests", &["api", "diagnostic", "schema", "store"]),
     ("compile", &["api", "diagnostic", "plugin_api", "snapshot", "store", "upstream"]),
-    // What only the running proxy knows arrives as plain values, so that the two sides stay apart.
+    // The state of the running proxy is passed to these modules as plain values, so that they need not import the
+    // request side.
     ("status", &["api", "compile::verdict", "diagnostic", "k8s", "store::Malformed"]),
     ("report", &["api", "compile::verdict", "diagnostic", "manifests"]),
     // Request side: it never sees an object.
     ("upstream", &[]),
     ("snapshot", &["plugin_api", "upstream"]),
     ("proxy", &["plugin_api", "snapshot", "upstream"]),
-    // Plugins know their contract, but neither each other nor the proxy. Servers that a plugin connects to are guarded
-    // like backends.
+    // Plugins import neither each other nor the proxy. The policy for loopback addresses also applies to servers that
+    // plugins connect to.
     ("plugin_api", &["diagnostic", "upstream::LoopbackPolicy", "upstream::BlockedAddress"]),
     ("plugins", &["diagnostic", "plugin_api"]),
     // Edges of the process.
-    // A flag names the fields of the access log, and flags take their defaults from the limits of the proxy.
+    // Values of a flag are the fields of the access log, and defaults of flags are limits of the proxy.
     (
         "args",
         &[
@@ -109,6 +112,11 @@ fn documents_lead_to_things_that_exist() {
 }
 
 #[test]
+fn recipes_show_the_code_as_it_is() {
+    tree::expect_none(recipes::findings(&checkout()));
+}
+
+#[test]
 fn prose_is_plain_and_cites_what_a_clone_has() {
     let files = checkout();
     let mut findings = language::findings(&files);
@@ -142,7 +150,7 @@ fn make_help_lists_every_target() {
     for target in targets {
         assert!(
             listed.contains(&target),
-            "Makefile: `{target}` is not in `make help`; describe it behind ## in its rule"
+            "Makefile: `{target}` is not in `make help`; add a description after `##` to its rule"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! A TLS backend whose certificate and authorities are renewed while requests flow.
+//! Renews the certificate of a TLS backend, and the authorities that Portico trusts, during requests.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -28,13 +28,13 @@ impl Authority {
 
     fn issue(&self, name: &str) -> Arc<CertifiedKey> {
         let key = KeyPair::generate().unwrap();
-        let made = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.0).unwrap();
+        let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.0).unwrap();
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        Arc::new(CertifiedKey::new(vec![made.der().clone()], any_supported_type(&key).unwrap()))
+        Arc::new(CertifiedKey::new(vec![certificate.der().clone()], any_supported_type(&key).unwrap()))
     }
 }
 
-/// The renewable certificate of the backend.
+/// The certificate of the backend, which a test can replace.
 #[derive(Clone, Debug)]
 struct RenewableCertificate(Arc<Mutex<Arc<CertifiedKey>>>);
 
@@ -44,13 +44,13 @@ impl ResolvesServerCert for RenewableCertificate {
     }
 }
 
-/// Responds to every request on keep-alive connections, until the test ends.
-fn backend(shown: RenewableCertificate) -> SocketAddr {
+/// Starts a backend that responds to every request on keep-alive connections until the test ends.
+fn backend(certificate: RenewableCertificate) -> SocketAddr {
     let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(shown));
+        .with_cert_resolver(Arc::new(certificate));
     let (config, listener) = (Arc::new(config), TcpListener::bind("127.0.0.1:0").unwrap());
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -74,6 +74,7 @@ fn backend(shown: RenewableCertificate) -> SocketAddr {
     address
 }
 
+/// A route, and its Service with the backend and its authorities.
 fn objects(address: SocketAddr) -> String {
     format!(
         "apiVersion: gateway.networking.k8s.io/v1
@@ -107,6 +108,7 @@ spec:
     )
 }
 
+/// The Secret with the authorities that Portico trusts.
 fn secret(authorities: &[&Authority]) -> String {
     let pem: String = authorities.iter().map(|authority| authority.0.pem()).collect();
     let pem = pem.replace('\n', "\n    ");
@@ -120,43 +122,45 @@ fn secret(authorities: &[&Authority]) -> String {
 #[test]
 fn certificate_renewal_fails_no_request() {
     let (old, new) = (Authority::new("old"), Authority::new("new"));
-    let shown = RenewableCertificate(Arc::new(Mutex::new(old.issue("backend.example"))));
+    let certificate = RenewableCertificate(Arc::new(Mutex::new(old.issue("backend.example"))));
     let site = Site::new();
     site.save("manifests/gateway.yaml", GATEWAY);
-    site.save("manifests/secure.yaml", &objects(backend(shown.clone())));
+    site.save("manifests/secure.yaml", &objects(backend(certificate.clone())));
     site.save("manifests/authority.yaml", &secret(&[&old]));
     let program = run(&site, &[]);
     program.wait_started();
-    let own = site.at("port");
-    let edited = |number: usize| {
-        let messages = |messages: &str| messages.matches("Changed, live after").count() >= number;
-        program.wait_messages(messages).unwrap_or_else(|messages| panic!("edit {number} was not reported\n{messages}"));
+    let address = site.address_of("port");
+    let wait_for_edit = |number: usize| {
+        let is_reported = |messages: &str| messages.matches("Changed, live after").count() >= number;
+        program
+            .wait_messages(is_reported)
+            .unwrap_or_else(|messages| panic!("edit {number} was not reported\n{messages}"));
     };
-    let visitors = [true, false].map(|keep| ContinuousClient::start(own.clone(), "/", keep));
+    let clients = [true, false].map(|keep| ContinuousClient::start(address.clone(), "/", keep));
     let step = |number: usize, authorities: &[&Authority]| {
         site.save("manifests/authority.yaml", &secret(authorities));
-        edited(number);
-        visitors.iter().for_each(|visitor| visitor.wait_more(5));
+        wait_for_edit(number);
+        clients.iter().for_each(|client| client.wait_for_completed(5));
         for _ in 0..5 {
-            assert_eq!(get(&own, "/").status, 200, "step {number}");
+            assert_eq!(get(&address, "/").status, 200, "step {number}");
         }
     };
     step(1, &[&old, &new]);
-    *shown.0.lock().unwrap() = new.issue("backend.example");
+    *certificate.0.lock().unwrap() = new.issue("backend.example");
     step(2, &[&new]);
-    for visitor in visitors {
-        visitor.stop();
+    for client in clients {
+        client.stop();
     }
 
     site.save("manifests/authority.yaml", &secret(&[&old]));
-    edited(3);
-    assert_eq!(get(&own, "/").status, 502, "old connections are not reused");
+    wait_for_edit(3);
+    assert_eq!(get(&address, "/").status, 502, "old connections are not reused");
     program.wait_stderr(|stderr| stderr.contains("TLS handshake with an endpoint failed").then_some(()));
     site.remove("manifests/authority.yaml");
-    edited(4);
-    assert_eq!(get(&own, "/").status, 503, "without an authority no request is sent");
+    wait_for_edit(4);
+    assert_eq!(get(&address, "/").status, 503, "without an authority no request is sent");
     let ended = program.stop().expect_success();
-    let faults = ended.stdout.matches("error=tls_handshake").count();
-    assert_eq!(faults, 1, "{}", ended.messages());
+    let failures = ended.stdout.matches("error=tls_handshake").count();
+    assert_eq!(failures, 1, "{}", ended.messages());
     assert!(ended.messages().contains("Secret default/authority does not exist"), "{}", ended.messages());
 }

@@ -1,5 +1,5 @@
-//! The API server as a source, against a fake one that injects failures: which objects reach the store, and which never
-//! leave it.
+//! Watches a fake API server that injects failures: which objects reach the store, and which stay there during
+//! failures.
 
 mod api;
 mod site;
@@ -53,11 +53,11 @@ async fn paged_lists_replace_unsupported_streaming() {
 
 #[tokio::test]
 async fn relist_finds_objects_deleted_between_watches() {
-    let gone = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired",
+    let expired = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired",
         "message": "too old resource version"});
-    // As an event of the watch, or as its response, as some servers do.
-    for fault in [
-        InjectedFailure::Event(json!({"type": "ERROR", "object": gone})),
+    // Servers report an expired version as an event of the watch or, some of them, as its response.
+    for failure in [
+        InjectedFailure::Event(json!({"type": "ERROR", "object": expired})),
         InjectedFailure::Status(410, "too old resource version"),
     ] {
         let api = FakeApiServer::start().await;
@@ -68,18 +68,18 @@ async fn relist_finds_objects_deleted_between_watches() {
         let mut site = WatchSite::start(&api).await;
         site.wait_until("everything is listed", |site| site.complete).await;
         api.delete_without_event("httproutes", "default", "a");
-        api.fail("httproutes", [fault]);
+        api.fail("httproutes", [failure]);
         api.bookmark_and_cut("httproutes", 50);
         site.wait_until("the lost route is removed", |site| site.routes() == ["b one.example"]).await;
         let watches = api.requests("/apis/gateway.networking.k8s.io/v1/httproutes");
         assert!(
-            watches.iter().any(|seen| seen.query.ends_with("resourceVersion=50")),
+            watches.iter().any(|request| request.query.ends_with("resourceVersion=50")),
             "resumes at the bookmark: {watches:?}"
         );
     }
 }
 
-/// The connection stays open without events, bookmarks or an end; bookmarks usually come every minute or two.
+/// The connection stays open, but sends no events. A watch that works has a bookmark every minute or two.
 #[tokio::test]
 async fn stalled_watches_are_restarted() {
     const ROUTES: &str = "/apis/gateway.networking.k8s.io/v1/httproutes";
@@ -90,14 +90,14 @@ async fn stalled_watches_are_restarted() {
     site.wait_until("everything is listed", |site| site.complete).await;
     // The next watch does not get a response either.
     api.fail("httproutes", [InjectedFailure::NoResponse]);
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     tokio::time::pause();
     api.wait_for_requests(ROUTES, 3).await;
     tokio::time::resume();
-    let took = begun.elapsed();
-    assert!(took < Duration::from_secs(240), "{took:?}");
+    let elapsed = started.elapsed();
+    assert!(elapsed < Duration::from_secs(240), "{elapsed:?}");
     let requests = api.requests(ROUTES);
-    assert!(requests[1..].iter().all(|seen| seen.query.ends_with("resourceVersion=1")), "{requests:?}");
+    assert!(requests[1..].iter().all(|request| request.query.ends_with("resourceVersion=1")), "{requests:?}");
     api.put("httproutes", route("b", "two.example"));
     site.wait_until("changes are seen again", |site| site.routes() == ["a one.example", "b two.example"]).await;
 }
@@ -118,8 +118,8 @@ async fn incomplete_lists_do_not_count() {
     site.wait_until("it is complete", |site| site.complete).await;
 
     // A relist removes nothing while it is incomplete, either.
-    let gone = json!({"type": "ERROR", "object": {"kind": "Status", "apiVersion": "v1", "code": 410}});
-    api.fail("httproutes", [InjectedFailure::Event(gone), InjectedFailure::Cut(1)]);
+    let expired = json!({"type": "ERROR", "object": {"kind": "Status", "apiVersion": "v1", "code": 410}});
+    api.fail("httproutes", [InjectedFailure::Event(expired), InjectedFailure::Cut(1)]);
     api.bookmark_and_cut("httproutes", 50);
     api.put("httproutes", route("d", "one.example"));
     while site.routes().len() < 4 {
@@ -133,10 +133,10 @@ async fn transient_errors_are_waited_out() {
     let api = FakeApiServer::start().await;
     api.serve(GATEWAY, "httproutes", true);
     api.put("httproutes", route("a", "one.example"));
-    let many =
+    let failures =
         [InjectedFailure::Status(500, "etcdserver: leader changed"), InjectedFailure::Status(429, "Too many requests")];
-    api.fail("httproutes", many.clone());
-    api.fail("secrets", many);
+    api.fail("httproutes", failures.clone());
+    api.fail("secrets", failures);
     let mut site = WatchSite::start(&api).await;
     site.wait_until("everything is listed", |site| site.complete && site.routes() == ["a one.example"]).await;
     assert!(site.installed.unreadable.is_empty(), "{:?}", site.installed);
@@ -152,15 +152,17 @@ async fn failing_optional_kinds_are_named_and_delay_nothing() {
     api.fail("tlsroutes", vec![InjectedFailure::Status(500, "conversion webhook for tlsroutes failed"); 100]);
     let mut site = WatchSite::start(&api).await;
     site.wait_until("the rest is complete", |site| {
-        let why = site.installed.unreadable.get(&Kind::TlsRoute);
-        site.complete && site.routes().len() == 1 && why.is_some_and(|why| why.contains("500 conversion webhook"))
+        let reason = site.installed.unreadable.get(&Kind::TlsRoute);
+        site.complete
+            && site.routes().len() == 1
+            && reason.is_some_and(|reason| reason.contains("500 conversion webhook"))
     })
     .await;
     api.clear_failures("tlsroutes");
     site.wait_until("it works again", |site| site.installed.versions.contains_key(&Kind::TlsRoute)).await;
 }
 
-/// A replica that starts at such a moment would otherwise replace one that serves everything.
+/// Otherwise, a replica that starts during the failure would replace one that serves everything.
 #[tokio::test]
 async fn failing_served_kinds_delay_readiness() {
     let api = FakeApiServer::start().await;
@@ -221,17 +223,17 @@ async fn forbidden_kinds_are_named_with_the_missing_rule() {
     );
     let mut site = WatchSite::start(&api).await;
     site.wait_until("the rest is complete", |site| site.complete && site.routes().len() == 1).await;
-    let why = &site.installed.unreadable[&Kind::GrpcRoute];
+    let reason = &site.installed.unreadable[&Kind::GrpcRoute];
     for part in
         ["403", "apiGroups [\"gateway.networking.k8s.io\"]", "resources [\"grpcroutes\"]", "verbs [list, watch]"]
     {
-        assert!(why.contains(part), "{why}");
+        assert!(reason.contains(part), "{reason}");
     }
     site.wait_until("it is granted", |site| site.installed.unreadable.is_empty()).await;
     assert_eq!(site.installed.versions[&Kind::GrpcRoute], "v1");
 }
 
-/// A ready replica without configuration would replace one that serves.
+/// Otherwise, a replica without configuration would become ready and replace one that serves.
 #[tokio::test]
 async fn replicas_without_permissions_are_not_complete() {
     const KINDS: [&str; 5] = ["services", "secrets", "configmaps", "namespaces", "endpointslices"];
@@ -263,7 +265,7 @@ async fn kinds_follow_their_crds() {
     api.put("customresourcedefinitions", crd("v0.8.0"));
     api.serve(beta, "httproutes", true);
     api.put("httproutes", route("a", "one.example"));
-    site.wait_until("they are watched", |site| site.routes() == ["a one.example"]).await;
+    site.wait_until("the routes are watched", |site| site.routes() == ["a one.example"]).await;
     site.wait_until("the release is known", |site| site.installed.bundle_version.as_deref() == Some("v0.8.0")).await;
     assert_eq!(site.installed.versions[&Kind::HttpRoute], "v1beta1");
     assert_eq!(site.installed.channel.as_deref(), Some("standard"));
@@ -284,7 +286,7 @@ async fn kinds_follow_their_crds() {
     assert_eq!(site.installed.bundle_version, None);
 }
 
-/// Kong's CRDs may be installed at any time, and do not affect the release of the Gateway API.
+/// Kong's CRDs may be installed at any time. They do not change the reported release of the Gateway API.
 #[tokio::test]
 async fn kong_kinds_and_their_references_may_come_late() {
     let api = FakeApiServer::start().await;
@@ -323,11 +325,11 @@ async fn kong_kinds_and_their_references_may_come_late() {
     assert_eq!(site.installed.versions[&Kind::KongPlugin], "v1");
     assert_eq!(site.installed.bundle_version, None);
 
-    let tls = json!({"defaultBackend": {"service": {"name": "web", "port": {"number": 80}}},
+    let spec = json!({"defaultBackend": {"service": {"name": "web", "port": {"number": 80}}},
         "tls": [{"hosts": ["a.example"], "secretName": "certificate"}]});
     api.put("ingresses", json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "web", "namespace": "default"},
-        "spec": tls,
+        "spec": spec,
     }));
     site.wait_until("so is a certificate", |site| site.secrets() == ["certificate one", "key one"]).await;
     assert_eq!(api.requests("/api/v1/namespaces/default/secrets/other").len(), 0, "nothing refers to it");
@@ -363,9 +365,9 @@ async fn many_credentials_are_fetched_as_a_list() {
     let mut site = WatchSite::start(&api).await;
     site.wait_until("all have come", |site| site.complete && site.secrets().len() == CONSUMERS).await;
     let requests = api.requests("/api/v1/namespaces/default/secrets");
-    // In pages, and no single requests.
-    let is_page = |seen: &&api::RecordedRequest| seen.query.contains("labelSelector=konghq.com%2Fcredential");
-    assert!(!requests.is_empty() && requests.iter().all(|seen| is_page(&seen)), "{requests:?}");
+    // All requests are for pages of the list, none for a single Secret.
+    let is_page = |request: &&api::RecordedRequest| request.query.contains("labelSelector=konghq.com%2Fcredential");
+    assert!(!requests.is_empty() && requests.iter().all(|request| is_page(&request)), "{requests:?}");
 
     let mut renewed = secret("key-7", "dHdv");
     renewed["metadata"]["labels"] = json!({"konghq.com/credential": "key-auth"});
@@ -387,7 +389,7 @@ async fn kinds_missing_for_a_moment_are_not_withdrawn() {
 
     api.stop_serving(GATEWAY, "httproutes");
     let path = format!("/apis/{GATEWAY}");
-    let before = api.requests(&path).iter().filter(|seen| seen.path == path).count();
+    let before = api.requests(&path).iter().filter(|request| request.path == path).count();
     api.put("customresourcedefinitions", crd);
     let discovered = api.wait_for_requests(&path, before + 3);
     tokio::time::timeout(Duration::from_secs(60), discovered).await.expect("discovery is repeated");
@@ -423,7 +425,10 @@ async fn secrets_are_fetched_only_while_referenced() {
     site.wait_until("a deleted one is removed", |site| site.secrets().is_empty()).await;
 
     let lists = api.requests("/api/v1/secrets");
-    assert!(!lists.is_empty() && lists.iter().all(|seen| seen.accept.contains("PartialObjectMetadata")), "{lists:?}");
+    assert!(
+        !lists.is_empty() && lists.iter().all(|request| request.accept.contains("PartialObjectMetadata")),
+        "{lists:?}"
+    );
     assert_eq!(api.requests("/api/v1/namespaces/default/secrets/other").len(), 0);
     assert_eq!(api.requests("/api/v1/namespaces/default/secrets/used").len(), 2, "once for each version");
 }
@@ -447,7 +452,10 @@ async fn config_maps_are_fetched_only_while_referenced() {
     site.wait_until("it is dropped", |site| site.config_maps().is_empty()).await;
 
     let lists = api.requests("/api/v1/configmaps");
-    assert!(!lists.is_empty() && lists.iter().all(|seen| seen.accept.contains("PartialObjectMetadata")), "{lists:?}");
+    assert!(
+        !lists.is_empty() && lists.iter().all(|request| request.accept.contains("PartialObjectMetadata")),
+        "{lists:?}"
+    );
     assert_eq!(api.requests("/api/v1/namespaces/default/configmaps/other").len(), 0);
     assert_eq!(api.requests("/api/v1/namespaces/default/configmaps/used").len(), 2, "once for each version");
 }
@@ -465,7 +473,7 @@ async fn failed_fetches_of_secrets_are_retried() {
         .await
         .expect("it was attempted once");
     site.keep_referenced = true;
-    site.wait_until("it came", |site| site.secrets() == ["used one"]).await;
+    site.wait_until("it is fetched", |site| site.secrets() == ["used one"]).await;
 }
 
 #[tokio::test]
@@ -473,16 +481,16 @@ async fn only_named_namespaces_are_watched() {
     let api = FakeApiServer::start().await;
     api.serve(GATEWAY, "httproutes", true);
     api.serve(GATEWAY, "gatewayclasses", false);
-    for space in ["default", "shop", "other"] {
-        api.put("namespaces", namespace(space));
+    for name in ["default", "shop", "other"] {
+        api.put("namespaces", namespace(name));
         let mut route = route("a", "one.example");
-        route["metadata"]["namespace"] = json!(space);
+        route["metadata"]["namespace"] = json!(name);
         api.put("httproutes", route);
     }
     let mut site = WatchSite::start_in(&api, &["default", "shop"]).await;
     site.wait_until("both are listed", |site| site.complete && site.routes().len() == 2).await;
-    let spaces: Vec<_> = site.store.namespaces.keys().map(|key| key.name.to_string()).collect();
-    assert_eq!(spaces, ["default", "shop"]);
+    let names: Vec<_> = site.store.namespaces.keys().map(|key| key.name.to_string()).collect();
+    assert_eq!(names, ["default", "shop"]);
     assert_eq!(api.requests("/apis/gateway.networking.k8s.io/v1/httproutes").len(), 0);
     api.delete("httproutes", "shop", "a");
     site.wait_until("a change in one is seen", |site| site.routes().len() == 1).await;

@@ -1,4 +1,5 @@
-//! Cost of consumers: time and memory from decoded objects to the served snapshot, and time of one edit among them.
+//! Measures the cost of consumers: time and memory from decoded objects to the served snapshot, and the time of one
+//! edit among many consumers.
 //!
 //! Run by `make bench`. Decoded objects are created in memory; nothing is read from disk or a cluster.
 
@@ -19,14 +20,15 @@ use rustix::time::{ClockId, clock_gettime};
 
 use world::{CompiledWorld, base_objects, consumer, consumers_with_keys, secret};
 
-/// The allocator of releases, since the result depends on its handling of many small allocations.
+/// The allocator of releases. The result depends on how it handles many small allocations.
 #[cfg(feature = "alloc-jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// Edits of the consumer, and as many of its key.
 const EDITS: usize = 200;
 const MIB: f64 = 1_048_576.0;
-/// jemalloc has returned free memory after this time; see `.cargo/config.toml`.
+/// After this time, jemalloc has returned free memory to the kernel; see `.cargo/config.toml`.
 const RELEASE_DELAY: Duration = Duration::from_millis(2500);
 
 fn main() {
@@ -50,15 +52,17 @@ fn measure(count: usize) {
     let mut world = CompiledWorld::default();
     world.apply(base_objects());
     let objects = consumers_with_keys(count);
-    // The vector itself is freed by `apply`, so its size must not count as decoded objects.
-    let list = objects.len() * size_of::<AnyObject>();
-    let decoded = resident("VmRSS") - list as f64 / MIB;
+    // The size of the vector itself is subtracted, because `apply` frees it.
+    let vector_size = objects.len() * size_of::<AnyObject>();
+    let decoded = resident("VmRSS") - vector_size as f64 / MIB;
 
+    // Resets the peak.
     fs::write("/proc/self/clear_refs", "5").unwrap();
     let (stored, changes) = timed(|| world.store.apply(Batch { upserts: objects, removes: vec![] }));
     drop(changes);
     let in_store = resident("VmRSS");
-    // All objects are compiled, because the list of changed objects would count as memory of the store.
+    // The changes were dropped, so that their memory does not count as that of the store. All objects are compiled
+    // instead.
     let changes = world.store.everything();
     let ((compiled, ()), peak) = (timed(|| world.compile(&changes)), resident("VmHWM"));
     drop(changes);
@@ -66,19 +70,19 @@ fn measure(count: usize) {
     let served = resident("VmRSS");
 
     let number = count / 2;
-    let mut of_consumer = Vec::new();
-    let mut of_key = Vec::new();
+    let mut consumer_edits = Vec::new();
+    let mut key_edits = Vec::new();
     for revision in 1..=EDITS {
-        // A running request may hold the previous snapshot, so nothing can be changed in place.
-        let held = Arc::clone(&world.snapshot);
-        of_consumer.push(timed(|| world.apply(vec![consumer(number, revision)])).0);
+        // The previous snapshot is kept, as by a running request, so that nothing can be changed in place.
+        let previous = Arc::clone(&world.snapshot);
+        consumer_edits.push(timed(|| world.apply(vec![consumer(number, revision)])).0);
         world.check(count, revision - 1);
-        of_key.push(timed(|| world.apply(vec![secret(number, revision)])).0);
+        key_edits.push(timed(|| world.apply(vec![secret(number, revision)])).0);
         world.check(count, revision);
-        drop(held);
+        drop(previous);
     }
-    of_consumer.sort();
-    of_key.sort();
+    consumer_edits.sort();
+    key_edits.sort();
     let ms = |time: Duration| time.as_secs_f64() * 1000.0;
     println!(
         "{count:>9}  {:>8.0} {:>6.1} {:>7.0} {:>8.1} {:>7.0} {:>8.1} {:>8.1}      {:>8.3} {:>8.3} {:>8.3} {:>8.3}",
@@ -89,27 +93,27 @@ fn measure(count: usize) {
         ms(stored + compiled),
         served - decoded,
         peak - decoded,
-        ms(of_consumer[EDITS / 2]),
-        ms(of_consumer[EDITS - 1]),
-        ms(of_key[EDITS / 2]),
-        ms(of_key[EDITS - 1]),
+        ms(consumer_edits[EDITS / 2]),
+        ms(consumer_edits[EDITS - 1]),
+        ms(key_edits[EDITS / 2]),
+        ms(key_edits[EDITS - 1]),
     );
     black_box(world);
 }
 
-/// CPU time of this thread; equal to wall time on an idle machine.
-fn timed<T>(what: impl FnOnce() -> T) -> (Duration, T) {
+/// Runs the work and returns the CPU time of this thread, which is equal to the wall time on an idle machine.
+fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     let begin = thread_cpu_time();
-    let done = what();
-    (thread_cpu_time().saturating_sub(begin), done)
+    let output = work();
+    (thread_cpu_time().saturating_sub(begin), output)
 }
 
-/// Exact, unlike `/proc`, which is updated only at scheduler ticks.
+/// The CPU time from the clock of the thread, which is exact. `/proc` is updated only at scheduler ticks.
 fn thread_cpu_time() -> Duration {
     clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap()
 }
 
-/// In MiB: the currently resident memory, or the peak since the last reset.
+/// A figure of `/proc/self/status` in MiB: `VmRSS` is the resident memory, `VmHWM` its peak since the last reset.
 fn resident(figure: &str) -> f64 {
     if figure == "VmRSS" {
         std::thread::sleep(RELEASE_DELAY);

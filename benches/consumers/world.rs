@@ -1,5 +1,4 @@
-//! Consumers with one key each and the compiler around them, for the benchmark and for the test that counts their
-//! bytes.
+//! Consumers with one key each, and the store and compiler that they are applied to. Also used by `tests/memory.rs`.
 
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use portico::snapshot::Snapshot;
 use portico::store::{AnyObject, Batch, Changes, Store};
 use serde_json::{Value, json};
 
-/// The control loop's state without sockets.
+/// Store, compiler and snapshot, as in the control loop but without sockets.
 pub(crate) struct CompiledWorld {
     pub(crate) store: Store,
     compiler: Compiler,
@@ -21,14 +20,14 @@ pub(crate) struct CompiledWorld {
 
 impl Default for CompiledWorld {
     fn default() -> Self {
-        let entrance =
+        let http_listener =
             IngressListener { address: ([127, 0, 0, 1], 8000).into(), public_port: 80, always_listen: false };
         CompiledWorld {
             store: Store::default(),
             compiler: Compiler::default(),
             snapshot: Arc::default(),
             inputs: TestInputs {
-                ingress: IngressSettings { http: Some(entrance), ..IngressSettings::default() },
+                ingress: IngressSettings { http: Some(http_listener), ..IngressSettings::default() },
                 ..TestInputs::new(portico::plugins::REGISTRY)
             },
         }
@@ -36,6 +35,7 @@ impl Default for CompiledWorld {
 }
 
 impl CompiledWorld {
+    /// Stores and compiles objects.
     pub(crate) fn apply(&mut self, upserts: Vec<AnyObject>) {
         let changes = self.store.apply(Batch { upserts, removes: vec![] });
         self.compile(&changes);
@@ -45,17 +45,17 @@ impl CompiledWorld {
         self.snapshot = self.inputs.compile(&mut self.compiler, &self.store, changes).snapshot;
     }
 
-    /// Verifies that no consumer is missing, since the measurement would be meaningless.
+    /// Verifies that no consumer is missing, and that the edited one has the key of this revision.
     pub(crate) fn check(&self, count: usize, revision: usize) {
         let directory = &self.snapshot.consumers;
-        assert_eq!((directory.consumers.len(), directory.keys.len()), (count, count), "every consumer is present");
-        let found = directory.keys.get(sha256(key(count / 2, revision).as_bytes())).unwrap();
-        let name = found.consumer.username.as_deref();
+        assert_eq!((directory.consumers.len(), directory.keys.len()), (count, count), "consumers or keys are missing");
+        let credential = directory.keys.get(sha256(key(count / 2, revision).as_bytes())).unwrap();
+        let name = credential.consumer.username.as_deref();
         assert!(name.is_some_and(|name| name.starts_with(&format!("user-{}", count / 2))), "{name:?}");
     }
 }
 
-/// An Ingress with key-auth that the consumers use.
+/// An Ingress whose plugin key-auth authenticates the consumers.
 pub(crate) fn base_objects() -> Vec<AnyObject> {
     let class = json!({"metadata": {"name": "portico"}, "spec": {"controller": "portico.dev/ingress-controller"}});
     let plugin = json!({"metadata": {"namespace": "default", "name": "auth"}, "plugin": "key-auth"});
@@ -75,6 +75,7 @@ pub(crate) fn consumers_with_keys(count: usize) -> Vec<AnyObject> {
     (0..count).flat_map(|number| [consumer(number, 0), secret(number, 0)]).collect()
 }
 
+/// A consumer. The revision changes its username.
 pub(crate) fn consumer(number: usize, revision: usize) -> AnyObject {
     let object = json!({
         "metadata": {
@@ -90,6 +91,7 @@ pub(crate) fn consumer(number: usize, revision: usize) -> AnyObject {
     parse(Kind::KongConsumer, object)
 }
 
+/// The Secret with the key of a consumer. The revision changes the key.
 pub(crate) fn secret(number: usize, revision: usize) -> AnyObject {
     let object = json!({
         "metadata": {
@@ -104,7 +106,7 @@ pub(crate) fn secret(number: usize, revision: usize) -> AnyObject {
     parse(Kind::Secret, object)
 }
 
-/// A key with the usual length of random keys.
+/// The key of a consumer, with the usual length of random keys.
 fn key(number: usize, revision: usize) -> String {
     format!("key-{number:014}-{revision:013}")
 }

@@ -45,11 +45,11 @@ pub async fn start(site: &Site, client: &Client) -> Result<Process> {
         command.arg(flag).arg(file);
     }
     let mut process = Process::start(&site.journal, "kube-apiserver", &site.log("kube-apiserver"), command)?;
-    process.wait_until_ready(Duration::from_secs(120), async || is_ready(client).await).await?;
+    process.wait_until_ready(Duration::from_secs(120), async || check_ready(client).await).await?;
     Ok(process)
 }
 
-async fn is_ready(client: &Client) -> Result<()> {
+async fn check_ready(client: &Client) -> Result<()> {
     let request = Request::get("/readyz").body(Vec::new()).context("cannot build the request for /readyz")?;
     client.request_text(request).await.map(drop).context("/readyz")
 }

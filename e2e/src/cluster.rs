@@ -1,4 +1,4 @@
-//! A running control plane, as scenarios and the node use it.
+//! Starts and stops a control plane, and gives scenarios and the node access to it.
 //!
 //! ```no_run
 //! use portico_e2e::cluster::{self, Options};
@@ -37,9 +37,9 @@ pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 255, 1);
 pub const API_SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(ADDRESS), 6443);
 /// Local addresses of the cluster's namespace, for Gateways.
 pub const GATEWAY_RANGE: &str = "198.18.0.0/17";
-/// Addresses of Pods, less [`ADDRESS`].
+/// Addresses of Pods, and [`ADDRESS`], which no Pod gets.
 pub const POD_RANGE: &str = "198.18.128.0/17";
-/// ClusterIPs, which nothing serves. Of both families, for dual-stack Services.
+/// Ranges of ClusterIPs, to which nothing forwards packets. Of both IP families, for dual-stack Services.
 pub const SERVICE_RANGE: &str = "10.96.0.0/16,fd00:96::/112";
 
 /// How long a program may take to stop gracefully.
@@ -80,19 +80,21 @@ pub fn run<Output: Send>(
     options: &Options,
     inside: impl AsyncFnOnce(&mut Cluster) -> Result<Output> + Send,
 ) -> Result<Output> {
-    // Checked before minutes of building.
+    // Checked before the build, which can take minutes.
     netns::check()?;
     let programs = Arc::new(Programs::build()?);
-    let lender = existing_cluster::kubeconfig().map(|path| ExistingCluster::read(&path, &programs)).transpose()?;
+    let existing_cluster =
+        existing_cluster::kubeconfig().map(|path| ExistingCluster::read(&path, &programs)).transpose()?;
     let site = Site::prepare(&options.name, programs)?;
     let netns = site.netns.clone();
     let logs = site.logs.clone();
-    // Kept until the end of the cluster, in the machine's network namespace.
-    let passage = lender.as_ref().map(|lender| lender.forward_api_server(&netns)).transpose()?;
+    // Forwards connections until the cluster has ended, from the machine's network namespace.
+    let forwarder =
+        existing_cluster.as_ref().map(|existing_cluster| existing_cluster.forward_api_server(&netns)).transpose()?;
     let outcome = netns.run(async move || {
-        let work = async {
-            let mut cluster = match lender {
-                Some(lender) => Cluster::use_existing(site, lender, options.channel).await?,
+        let start_and_stop = async {
+            let mut cluster = match existing_cluster {
+                Some(existing_cluster) => Cluster::use_existing(site, existing_cluster, options.channel).await?,
                 None => Cluster::start(site, options.channel).await?,
             };
             let outcome = inside(&mut cluster).await;
@@ -100,12 +102,12 @@ pub fn run<Output: Send>(
             outcome.and_then(|output| ended.map(|()| output))
         };
         tokio::select! {
-            outcome = work => outcome,
-            // Started programs end when they are dropped.
+            outcome = start_and_stop => outcome,
+            // Drops the cluster, which kills its programs.
             interrupted = interrupt::interrupted() => Err(interrupted?.into()),
         }
     });
-    drop(passage);
+    drop(forwarder);
     outcome.with_context(|| format!("cluster {} (logs in {})", options.name, logs.display()))
 }
 
@@ -127,19 +129,18 @@ impl Cluster {
     }
 
     /// Uses an existing cluster. Gateway API CRDs that it has are kept.
-    async fn use_existing(site: Site, lender: ExistingCluster, channel: Option<Channel>) -> Result<Cluster> {
+    async fn use_existing(site: Site, existing: ExistingCluster, channel: Option<Channel>) -> Result<Cluster> {
         let kubeconfig = kubeconfig_of(&site.name);
-        lender.write(&kubeconfig, None)?;
+        existing.write(&kubeconfig, None)?;
         let client = client_from_kubeconfig(&kubeconfig).await?;
-        let server = lender.server().to_owned();
+        let server = existing.server().to_owned();
         let version = client.apiserver_version().await.with_context(|| format!("the API server {server}"))?;
         report(format_args!("Using the existing cluster {server}, Kubernetes {}", version.git_version));
-        let lender = Some(lender);
         let cluster = Cluster {
             controller_manager: None,
             apiserver: None,
             etcd: None,
-            existing: lender,
+            existing: Some(existing),
             client,
             kubeconfig,
             site,
@@ -148,16 +149,17 @@ impl Cluster {
             return Err(UnsuitableCluster(format!("{server}: a cluster without Gateway API CRDs is required")).into());
         };
         let crd = "customresourcedefinitions/gatewayclasses.gateway.networking.k8s.io";
-        let path = "--output=jsonpath={.metadata.annotations.gateway\\.networking\\.k8s\\.io/channel}";
-        match cluster.kubectl(&["get", crd, "--ignore-not-found", path]).await?.trim() {
+        let channel_path = "--output=jsonpath={.metadata.annotations.gateway\\.networking\\.k8s\\.io/channel}";
+        match cluster.kubectl(&["get", crd, "--ignore-not-found", channel_path]).await?.trim() {
             "" => cluster.install_crds(channel).await?,
             // The experimental channel includes the standard one.
             "experimental" => {}
-            found if found == channel.to_string() => {}
-            found => {
-                let unfit =
-                    format!("{server} has the {found} CRDs of the Gateway API, but the {channel} CRDs are required");
-                return Err(UnsuitableCluster(unfit).into());
+            installed if installed == channel.to_string() => {}
+            installed => {
+                let message = format!(
+                    "{server} has the {installed} CRDs of the Gateway API, but the {channel} CRDs are required"
+                );
+                return Err(UnsuitableCluster(message).into());
             }
         }
         Ok(cluster)
@@ -172,17 +174,17 @@ impl Cluster {
     /// Installs the Gateway API's CRDs and waits until their kinds are served.
     pub async fn install_crds(&self, channel: Channel) -> Result<()> {
         let folder = self.site.programs.crds(channel);
-        let folder = folder.to_str().context("the cache's path is not UTF-8")?;
+        let folder = folder.to_str().context("the path of the program cache is not UTF-8")?;
         self.kubectl(&["apply", "--server-side", "-f", folder]).await?;
-        let established =
+        let wait_until_established =
             ["wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all"];
-        self.kubectl(&established).await?;
+        self.kubectl(&wait_until_established).await?;
         // The kinds are served shortly after the CRDs are Established.
         let names = self.kubectl(&["get", "customresourcedefinitions", "--output=name"]).await?;
         let kinds: Vec<&str> = names.lines().filter_map(|line| line.split_once('/')).map(|(_, name)| name).collect();
         let kinds = kinds.join(",");
-        let ask = async || self.kubectl(&["get", &kinds, "--all-namespaces"]).await.map(drop);
-        until("the kinds of the CRDs are served", Duration::from_secs(60), ask).await
+        let list_all = async || self.kubectl(&["get", &kinds, "--all-namespaces"]).await.map(drop);
+        until("the kinds of the CRDs are served", Duration::from_secs(60), list_all).await
     }
 
     pub fn name(&self) -> &str {
@@ -245,13 +247,13 @@ impl Cluster {
     }
 
     /// Writes a kubeconfig for a ServiceAccount, with a token that is valid for a day.
-    pub async fn service_account(&self, namespace: &str, name: &str) -> Result<PathBuf> {
+    pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> Result<PathBuf> {
         let arguments = ["create", "token", name, "--namespace", namespace, "--duration=24h"];
         let token = self.kubectl(&arguments).await?;
         let path = self.site.folder.join(format!("{namespace}.{name}.kubeconfig"));
         let token = token.trim();
         match &self.existing {
-            Some(lender) => lender.write(&path, Some(token))?,
+            Some(existing) => existing.write(&path, Some(token))?,
             None => {
                 write_kubeconfig(&path, &apiserver::url(), &self.site.pki.authority, Credentials::Token(token))?;
             }
@@ -272,7 +274,7 @@ impl Cluster {
     pub fn kill_apiserver(&mut self) -> Result<()> {
         match self.apiserver.take() {
             Some(apiserver) => apiserver.kill(),
-            None if self.is_existing() => bail!("the API server of an existing cluster cannot be stopped"),
+            None if self.is_existing() => bail!("the API server of an existing cluster cannot be killed"),
             None => bail!("the API server is stopped already"),
         }
     }
@@ -286,7 +288,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Stops everything in reverse order and removes what belongs to the cluster.
+    /// Stops the programs in the reverse order of their start and removes what belongs to the cluster.
     fn stop(self) -> Result<()> {
         for process in [self.controller_manager, self.apiserver, self.etcd].into_iter().flatten() {
             process.stop(STOP_TIMEOUT)?;

@@ -28,7 +28,8 @@ const CONTROLLERS: &[&str] = &[
     "daemonset-controller",
 ];
 
-/// Starts it and waits until Pods can be created: until the default ServiceAccount and kube-root-ca.crt exist.
+/// Starts kube-controller-manager and waits until Pods can be created: until the default ServiceAccount and
+/// kube-root-ca.crt exist.
 pub async fn start(site: &Site, client: &Client) -> Result<Process> {
     let kubeconfig = site.folder.join("controller-manager.kubeconfig");
     let pki = &site.pki;
@@ -48,14 +49,14 @@ pub async fn start(site: &Site, client: &Client) -> Result<Process> {
     command.arg("--service-account-private-key-file").arg(&pki.service_account_key);
     let name = "kube-controller-manager";
     let mut process = Process::start(&site.journal, name, &site.log(name), command)?;
-    process.wait_until_ready(Duration::from_secs(120), async || pods_can_be_made(client).await).await?;
+    process.wait_until_ready(Duration::from_secs(120), async || check_pods_can_be_created(client).await).await?;
     Ok(process)
 }
 
-async fn pods_can_be_made(client: &Client) -> Result<()> {
+async fn check_pods_can_be_created(client: &Client) -> Result<()> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
     accounts.get("default").await.context("ServiceAccount default/default")?;
-    let authorities: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
-    authorities.get("kube-root-ca.crt").await.context("ConfigMap default/kube-root-ca.crt")?;
+    let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
+    config_maps.get("kube-root-ca.crt").await.context("ConfigMap default/kube-root-ca.crt")?;
     Ok(())
 }

@@ -51,7 +51,7 @@ use crate::portico::{self, NAMESPACE, SERVICE_ACCOUNT};
 pub struct ErrorInjector {
     shared: Arc<ProxyState>,
     kubeconfig: PathBuf,
-    token: PathBuf,
+    token_file: PathBuf,
     _server: JoinSet<()>,
 }
 
@@ -88,17 +88,17 @@ pub enum InjectedError {
 #[derive(Debug)]
 struct ProxyState {
     injected: Mutex<Option<(Requests, InjectedError)>>,
-    /// Paths of requests that hit the error; empty strings for connections.
+    /// Paths of requests that hit the error; empty strings for connections without a TLS handshake.
     hits: watch::Sender<Vec<String>>,
     /// Changes when open connections must close.
-    cut: watch::Sender<()>,
+    disconnect: watch::Sender<()>,
     upstream: Arc<ClientConfig>,
 }
 
 /// How long to wait for a request that hits the error: as long as the longest back-off.
 const HIT_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a watch that will be cut may be without events.
-const FIRST_PIECE: Duration = Duration::from_millis(50);
+/// How long to wait for the first chunk of a response that will be cut. A watch without events has none.
+const FIRST_CHUNK_TIMEOUT: Duration = Duration::from_millis(50);
 
 impl ErrorInjector {
     /// Starts the proxy and writes a kubeconfig for it with the credentials of Portico's ServiceAccount. Must be called
@@ -112,17 +112,22 @@ impl ErrorInjector {
         let shared = Arc::new(ProxyState {
             injected: Mutex::default(),
             hits: watch::Sender::default(),
-            cut: watch::Sender::new(()),
+            disconnect: watch::Sender::new(()),
             upstream: Arc::new(client_config(pki)?),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, acceptor, shared.clone()));
-        let token = cluster.folder().join(format!("front-{}.token", address.port()));
-        let kubeconfig = token.with_extension("kubeconfig");
-        write_kubeconfig(&kubeconfig, &format!("https://{address}"), &pki.authority, Credentials::TokenFile(&token))?;
-        let front = ErrorInjector { shared, kubeconfig, token, _server: tasks };
-        front.write_token(&new_token(cluster).await?)?;
-        Ok(front)
+        let token_file = cluster.folder().join(format!("error-injector-{}.token", address.port()));
+        let kubeconfig = token_file.with_extension("kubeconfig");
+        write_kubeconfig(
+            &kubeconfig,
+            &format!("https://{address}"),
+            &pki.authority,
+            Credentials::TokenFile(&token_file),
+        )?;
+        let injector = ErrorInjector { shared, kubeconfig, token_file, _server: tasks };
+        injector.write_token(&new_token(cluster).await?)?;
+        Ok(injector)
     }
 
     pub fn kubeconfig(&self) -> &Path {
@@ -132,16 +137,18 @@ impl ErrorInjector {
     /// Replaces the token of the kubeconfig.
     pub fn write_token(&self, token: &str) -> Result<()> {
         // Atomically, so that no incomplete token is read.
-        let new = self.token.with_extension("new");
-        fs::write(&new, token).and_then(|()| fs::rename(new, &self.token)).context("cannot write the token")
+        let new_file = self.token_file.with_extension("new");
+        fs::write(&new_file, token)
+            .and_then(|()| fs::rename(new_file, &self.token_file))
+            .context("cannot write the token")
     }
 
     /// Injects this error into these requests, instead of the previous one. Open connections are closed, so that no
     /// request bypasses it.
-    pub fn inject(&self, requests: Requests, fault: InjectedError) {
-        *self.shared.injected.lock() = Some((requests, fault));
+    pub fn inject(&self, requests: Requests, error: InjectedError) {
+        *self.shared.injected.lock() = Some((requests, error));
         self.shared.hits.send_replace(Vec::new());
-        self.shared.cut.send_replace(());
+        self.shared.disconnect.send_replace(());
     }
 
     /// Stops injecting errors. Requests that already hang keep hanging.
@@ -151,20 +158,21 @@ impl ErrorInjector {
 
     /// Waits until this number of requests or connections has hit the error.
     pub async fn wait_for_hits(&self, times: usize) -> Result<()> {
-        self.until(|met| met.len() >= times)
+        self.wait_until(|hits| hits.len() >= times)
             .await
             .with_context(|| format!("the injected error was not hit {times} times"))
     }
 
     /// Waits until a request for these objects, such as `httproutes`, has hit the error.
     pub async fn wait_for_hit_by(&self, plural: &str) -> Result<()> {
-        let about = |met: &Vec<String>| met.iter().any(|path| path.split('/').any(|part| part == plural));
-        self.until(about).await.with_context(|| format!("no request for {plural} hit the injected error"))
+        let is_for_plural =
+            |hits: &Vec<String>| hits.iter().any(|path| path.split('/').any(|segment| segment == plural));
+        self.wait_until(is_for_plural).await.with_context(|| format!("no request for {plural} hit the injected error"))
     }
 
-    async fn until(&self, done: impl FnMut(&Vec<String>) -> bool) -> Result<()> {
-        let mut met = self.shared.hits.subscribe();
-        let waited = timeout(HIT_TIMEOUT, met.wait_for(done)).await;
+    async fn wait_until(&self, condition: impl FnMut(&Vec<String>) -> bool) -> Result<()> {
+        let mut hits = self.shared.hits.subscribe();
+        let waited = timeout(HIT_TIMEOUT, hits.wait_for(condition)).await;
         waited
             .with_context(|| format!("after {} s: {self:?}", HIT_TIMEOUT.as_secs()))?
             .map(drop)
@@ -172,7 +180,7 @@ impl ErrorInjector {
     }
 }
 
-/// Another token for Portico's ServiceAccount.
+/// Creates another token for Portico's ServiceAccount.
 pub async fn new_token(cluster: &Cluster) -> Result<String> {
     let arguments = ["create", "token", SERVICE_ACCOUNT, "--namespace", NAMESPACE, "--duration=24h"];
     Ok(cluster.kubectl(&arguments).await?.trim().to_owned())
@@ -181,7 +189,7 @@ pub async fn new_token(cluster: &Cluster) -> Result<String> {
 async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<ProxyState>) {
     let mut connections = JoinSet::new();
     loop {
-        // Most likely out of file descriptors, which become free shortly.
+        // An error is most likely a lack of file descriptors, which become free shortly.
         let Ok((stream, _)) = listener.accept().await else {
             sleep(Duration::from_millis(50)).await;
             continue;
@@ -189,17 +197,17 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<ProxySt
         while connections.try_join_next().is_some() {}
         let (acceptor, shared) = (acceptor.clone(), shared.clone());
         connections.spawn(async move {
-            let mut cut = shared.cut.subscribe();
+            let mut disconnect = shared.disconnect.subscribe();
             tokio::select! {
                 () = serve_connection(stream, acceptor, shared) => {}
-                _ = cut.changed() => {}
+                _ = disconnect.changed() => {}
             }
         });
     }
 }
 
 async fn serve_connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<ProxyState>) {
-    if shared.injected.lock().as_ref().is_some_and(|(_, fault)| *fault == InjectedError::NoHandshake) {
+    if shared.injected.lock().as_ref().is_some_and(|(_, error)| *error == InjectedError::NoHandshake) {
         shared.record_hit("");
         return std::future::pending().await;
     }
@@ -212,64 +220,72 @@ async fn serve_connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<
 type ProxyResponse = Response<BoxBody<Bytes, io::Error>>;
 
 async fn respond(request: Request<Incoming>, shared: Arc<ProxyState>) -> Result<ProxyResponse> {
-    let fault = shared.error_for(&request);
+    let error = shared.error_for(&request);
     let token = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    match fault {
+    match error {
         None => forward(request, &shared).await,
         Some(InjectedError::RequireToken(expected)) if token == Some(&expected) => forward(request, &shared).await,
-        Some(fault) => {
+        Some(error) => {
             shared.record_hit(request.uri().path());
-            respond_with_fault(fault, request, &shared).await
+            respond_with_error(error, request, &shared).await
         }
     }
 }
 
-async fn respond_with_fault(
-    fault: InjectedError,
+async fn respond_with_error(
+    error: InjectedError,
     request: Request<Incoming>,
     shared: &ProxyState,
 ) -> Result<ProxyResponse> {
-    match fault {
-        InjectedError::Status(code) => status(code, "injected by a test", 0),
-        InjectedError::BusyByStatus { seconds } => status(429, "too many requests, please try again later", seconds),
+    match error {
+        InjectedError::Status(code) => status_response(code, "injected by a test", NO_RETRY_AFTER),
+        InjectedError::BusyByStatus { seconds } => {
+            status_response(429, "too many requests, please try again later", seconds)
+        }
         InjectedError::Busy { seconds } => {
             let body = Full::new(Bytes::from("Too many requests, please try again later.\n"));
-            let answer = Response::builder().status(429).header(RETRY_AFTER, seconds);
-            Ok(answer.body(body.map_err(|never| match never {}).boxed())?)
+            let response = Response::builder().status(429).header(RETRY_AFTER, seconds);
+            Ok(response.body(body.map_err(|never| match never {}).boxed())?)
         }
         InjectedError::Gone => {
-            let event = json!({ "type": "ERROR", "object": body_of(410, "too old resource version", 0) });
+            let event =
+                json!({ "type": "ERROR", "object": status_body(410, "too old resource version", NO_RETRY_AFTER) });
             let body = Full::new(Bytes::from(format!("{event}\n"))).map_err(|never| match never {});
             Ok(Response::builder().header(CONTENT_TYPE, "application/json").body(body.boxed())?)
         }
         InjectedError::Cut => {
             let (head, body) = forward(request, shared).await?.into_parts();
-            let mut pieces = body.into_data_stream();
-            let first = timeout(FIRST_PIECE, pieces.next()).await.ok().flatten();
-            let first = first.map(|piece| piece.map(Frame::data));
-            let pieces = stream::iter(first).chain(stream::iter([Err(io::Error::other("cut"))]));
-            Ok(Response::from_parts(head, BodyExt::boxed(StreamBody::new(pieces))))
+            let mut chunks = body.into_data_stream();
+            let first_chunk = timeout(FIRST_CHUNK_TIMEOUT, chunks.next()).await.ok().flatten();
+            let first_chunk = first_chunk.map(|chunk| chunk.map(Frame::data));
+            let chunks = stream::iter(first_chunk).chain(stream::iter([Err(io::Error::other("cut"))]));
+            Ok(Response::from_parts(head, BodyExt::boxed(StreamBody::new(chunks))))
         }
-        InjectedError::RequireToken(_) => status(401, "Unauthorized", 0),
+        InjectedError::RequireToken(_) => status_response(401, "Unauthorized", NO_RETRY_AFTER),
         InjectedError::NoResponse | InjectedError::NoHandshake => std::future::pending().await,
     }
 }
 
-fn status(code: u16, message: &str, seconds: u32) -> Result<ProxyResponse> {
-    let body = Full::new(Bytes::from(body_of(code, message, seconds).to_string())).map_err(|never| match never {});
-    let mut answer = Response::builder().status(code).header(CONTENT_TYPE, "application/json");
-    if seconds > 0 {
-        answer = answer.header(RETRY_AFTER, seconds);
+/// No delay for the client in a response with an error.
+const NO_RETRY_AFTER: u32 = 0;
+
+/// A response like the API server's, with a `Status` body. `retry_after` is in seconds.
+fn status_response(code: u16, message: &str, retry_after: u32) -> Result<ProxyResponse> {
+    let body =
+        Full::new(Bytes::from(status_body(code, message, retry_after).to_string())).map_err(|never| match never {});
+    let mut response = Response::builder().status(code).header(CONTENT_TYPE, "application/json");
+    if retry_after != NO_RETRY_AFTER {
+        response = response.header(RETRY_AFTER, retry_after);
     }
-    Ok(answer.body(body.boxed())?)
+    Ok(response.body(body.boxed())?)
 }
 
-fn body_of(code: u16, message: &str, seconds: u32) -> serde_json::Value {
+fn status_body(code: u16, message: &str, retry_after: u32) -> serde_json::Value {
     let mut status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "code": code,
     });
-    if seconds > 0 {
-        status["details"] = json!({ "retryAfterSeconds": seconds });
+    if retry_after != NO_RETRY_AFTER {
+        status["details"] = json!({ "retryAfterSeconds": retry_after });
     }
     status
 }
@@ -281,33 +297,33 @@ async fn forward(request: Request<Incoming>, shared: &ProxyState) -> Result<Prox
     let name = ServerName::from(std::net::IpAddr::V4(ADDRESS));
     let stream = TlsConnector::from(shared.upstream.clone()).connect(name, stream).await?;
     let (mut sender, connection) = client::handshake(TokioIo::new(stream)).await?;
-    // The task ends with the response, or when the client is gone.
+    // The task ends with the response, or when `sender` and the response are dropped.
     tokio::spawn(async move { drop(connection.await) });
-    let answer = sender.send_request(request).await.context("the API server does not respond")?;
-    Ok(answer.map(|body| body.map_err(io::Error::other).boxed()))
+    let response = sender.send_request(request).await.context("the API server does not respond")?;
+    Ok(response.map(|body| body.map_err(io::Error::other).boxed()))
 }
 
 impl ProxyState {
     /// The injected error that applies to this request, if any.
     fn error_for(&self, request: &Request<Incoming>) -> Option<InjectedError> {
-        let watches = request.uri().query().is_some_and(|query| query.contains("watch=true"));
-        let writes = !matches!(*request.method(), Method::GET | Method::HEAD);
-        let fault = self.injected.lock();
-        let (requests, fault) = fault.as_ref()?;
+        let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+        let is_write = !matches!(*request.method(), Method::GET | Method::HEAD);
+        let injected = self.injected.lock();
+        let (requests, error) = injected.as_ref()?;
         let applies = match requests {
             Requests::All => true,
-            Requests::Watches => watches,
-            Requests::Writes => writes,
+            Requests::Watches => is_watch,
+            Requests::Writes => is_write,
         };
-        applies.then(|| fault.clone())
+        applies.then(|| error.clone())
     }
 
     fn record_hit(&self, path: &str) {
-        self.hits.send_modify(|met| met.push(path.to_owned()));
+        self.hits.send_modify(|hits| hits.push(path.to_owned()));
     }
 }
 
-/// Uses the API server's certificate, which has this address, too.
+/// TLS for clients of the proxy. The API server's certificate is valid for the proxy's address as well.
 fn server_config(pki: &Pki) -> Result<ServerConfig> {
     let certificate =
         CertificateDer::from_pem_file(&pki.apiserver.certificate).context("the API server's certificate")?;
@@ -317,6 +333,7 @@ fn server_config(pki: &Pki) -> Result<ServerConfig> {
     config.with_no_client_auth().with_single_cert(vec![certificate], key).context("cannot set up TLS for the proxy")
 }
 
+/// TLS for connections to the API server.
 fn client_config(pki: &Pki) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(&pki.authority).context("the authority's certificate")?)?;

@@ -1,6 +1,6 @@
 //! Uses an existing cluster instead of starting one: a TCP proxy makes its API server reachable from the test's network
-//! namespace. Nothing else in the machine's network is changed, and in the cluster only the objects that scenarios
-//! apply.
+//! namespace. Nothing else changes in the machine's network; in the cluster, only the objects that scenarios apply
+//! change.
 
 use std::error::Error;
 use std::fmt;
@@ -18,11 +18,12 @@ use tokio::task::JoinSet;
 
 use crate::cluster::API_SERVER;
 use crate::netns::Netns;
-use crate::pki::write;
+use crate::pki::write_private_file;
 use crate::programs::Programs;
 use crate::progress::report;
 
-/// Names the kubeconfig of the existing cluster. No other kubeconfig is used: neither `KUBECONFIG` nor ~/.kube/config.
+/// The environment variable with the path of the existing cluster's kubeconfig. No other kubeconfig is used: neither
+/// `KUBECONFIG` nor ~/.kube/config.
 pub const KUBECONFIG_VARIABLE: &str = "PORTICO_E2E_KUBECONFIG";
 
 /// The kubeconfig of the existing cluster, if one is to be used.
@@ -53,7 +54,7 @@ pub struct ExistingCluster {
 /// Forwards connections to the API server until dropped.
 #[derive(Debug)]
 pub struct ApiServerForwarder {
-    end: Option<oneshot::Sender<()>>,
+    stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -103,32 +104,32 @@ impl ExistingCluster {
             config["users"][0]["user"] = json!({ "token": token });
         }
         // JSON is YAML.
-        write(path, &format!("{config:#}\n"))
+        write_private_file(path, &format!("{config:#}\n"))
     }
 
-    /// Makes the API server reachable in this network namespace.
+    /// Makes the API server reachable at [`API_SERVER`] in this network namespace.
     pub fn forward_api_server(&self, netns: &Netns) -> Result<ApiServerForwarder> {
         let target = self.server.clone();
         let mut addresses = target.to_socket_addrs().with_context(|| format!("cannot resolve {target}"))?;
         ensure!(addresses.next().is_some(), "{target} resolves to no address");
-        let bound =
+        let bind =
             async || TcpListener::bind(API_SERVER).context("the API server's port is in use in the network namespace");
-        let listener = netns.run(bound)?;
+        let listener = netns.run(bind)?;
         listener.set_nonblocking(true)?;
-        let (end, ended) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         // A socket stays in the namespace in which it was opened: this thread opens its sockets in the machine's
         // namespace.
-        let thread = std::thread::spawn(move || runtime.block_on(forward_connections(listener, target, ended)));
-        Ok(ApiServerForwarder { end: Some(end), thread: Some(thread) })
+        let thread = std::thread::spawn(move || runtime.block_on(forward_connections(listener, target, stopped)));
+        Ok(ApiServerForwarder { stop: Some(stop), thread: Some(thread) })
     }
 }
 
 impl Drop for ApiServerForwarder {
     fn drop(&mut self) {
-        if let Some(end) = self.end.take() {
+        if let Some(stop) = self.stop.take() {
             // The thread may have ended already.
-            _ = end.send(());
+            _ = stop.send(());
         }
         if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
             report(format_args!("The proxy to the API server panicked"));
@@ -136,7 +137,7 @@ impl Drop for ApiServerForwarder {
     }
 }
 
-async fn forward_connections(listener: TcpListener, target: String, mut ended: oneshot::Receiver<()>) {
+async fn forward_connections(listener: TcpListener, target: String, mut stopped: oneshot::Receiver<()>) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return report(format_args!("Cannot forward to the API server: {error}")),
@@ -144,14 +145,15 @@ async fn forward_connections(listener: TcpListener, target: String, mut ended: o
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            _ = &mut ended => return,
+            _ = &mut stopped => return,
             accepted = listener.accept() => {
                 while connections.try_join_next().is_some() {}
-                let (Ok((mut near, _)), target) = (accepted, target.clone()) else { continue };
+                let (Ok((mut client, _)), target) = (accepted, target.clone()) else { continue };
                 connections.spawn(async move {
-                    // Both sides see the end of the connection.
-                    if let Ok(mut far) = TcpStream::connect(target).await {
-                        drop(copy_bidirectional(&mut near, &mut far).await);
+                    // Each side sees when the other closes the connection. If the API server is unreachable, the
+                    // client's connection is closed.
+                    if let Ok(mut server) = TcpStream::connect(target).await {
+                        drop(copy_bidirectional(&mut client, &mut server).await);
                     }
                 });
             }
@@ -174,27 +176,27 @@ mod tests {
             ("https://api.example", "api.example", "api.example:443"),
             ("https://[2001:db8::1]:6443/", "2001:db8::1", "[2001:db8::1]:6443"),
         ] {
-            let borrowed =
+            let existing =
                 ExistingCluster::parse(config(json!({ "server": server }), json!({ "token": "t" }))).unwrap();
-            assert_eq!(borrowed.server(), expected);
-            let cluster = &borrowed.config["clusters"][0]["cluster"];
+            assert_eq!(existing.server(), expected);
+            let cluster = &existing.config["clusters"][0]["cluster"];
             assert_eq!(cluster["tls-server-name"], host);
             assert_eq!(cluster["server"], format!("https://{API_SERVER}"));
         }
-        let named = json!({ "server": "https://192.0.2.1:6443", "tls-server-name": "kubernetes" });
-        let borrowed = ExistingCluster::parse(config(named, json!({}))).unwrap();
-        assert_eq!(borrowed.config["clusters"][0]["cluster"]["tls-server-name"], "kubernetes");
+        let with_tls_server_name = json!({ "server": "https://192.0.2.1:6443", "tls-server-name": "kubernetes" });
+        let existing = ExistingCluster::parse(config(with_tls_server_name, json!({}))).unwrap();
+        assert_eq!(existing.config["clusters"][0]["cluster"]["tls-server-name"], "kubernetes");
     }
 
     #[test]
     fn unsupported_kubeconfigs_are_rejected_with_their_field() {
-        let good = "https://192.0.2.1:6443";
+        let url = "https://192.0.2.1:6443";
         for (cluster, user, expected) in [
             (json!({}), json!({}), "server: missing"),
             (json!({ "server": "http://192.0.2.1" }), json!({}), "https://"),
             (json!({ "server": "https://192.0.2.1/k8s/clusters/c" }), json!({}), "has a path"),
-            (json!({ "server": good, "proxy-url": "http://192.0.2.2" }), json!({}), "proxy-url"),
-            (json!({ "server": good }), json!({ "exec": { "command": "login" } }), "users[0].user"),
+            (json!({ "server": url, "proxy-url": "http://192.0.2.2" }), json!({}), "proxy-url"),
+            (json!({ "server": url }), json!({ "exec": { "command": "login" } }), "users[0].user"),
         ] {
             let error = ExistingCluster::parse(config(cluster, user)).unwrap_err().to_string();
             assert!(error.contains(expected), "{expected}: {error}");

@@ -13,15 +13,16 @@ use crate::programs;
 /// Longer than any `--timeout` that is passed to helm.
 const HELM_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The program, with its own settings instead of the user's.
+/// The helm program. It uses settings of its own instead of the user's.
 #[derive(Debug)]
 pub struct Helm {
     program: PathBuf,
+    /// The folder of helm's cache, configuration and data.
     home: PathBuf,
 }
 
 impl Helm {
-    /// Builds helm if needed. Its files are written to the folder.
+    /// Builds helm if needed. Helm writes its cache, configuration and data to the folder `home`.
     pub fn build(home: &Path) -> Result<Helm> {
         Ok(Helm { program: programs::helm()?, home: home.to_owned() })
     }
@@ -36,7 +37,7 @@ impl Helm {
     pub fn run_without_cluster(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.program);
         // An empty kubeconfig: helm cannot reach any API server.
-        self.prepare(&mut command, Path::new("/dev/null"), arguments);
+        self.set_arguments(&mut command, Path::new("/dev/null"), arguments);
         let output = command.stdin(Stdio::null()).output().context("cannot start helm")?;
         output_or_error(arguments, &output)
     }
@@ -44,7 +45,7 @@ impl Helm {
     /// Runs helm against the cluster, with administrator rights.
     pub async fn run(&self, cluster: &Cluster, arguments: &[&str]) -> Result<String> {
         let mut command = cluster.netns().command(&self.program);
-        self.prepare(&mut command, cluster.kubeconfig(), arguments);
+        self.set_arguments(&mut command, cluster.kubeconfig(), arguments);
         let mut command = tokio::process::Command::from(command);
         command.stdin(Stdio::null()).kill_on_drop(true);
         let output = timeout(HELM_TIMEOUT, command.output()).await;
@@ -54,7 +55,7 @@ impl Helm {
         output_or_error(arguments, &output.context("cannot start helm")?)
     }
 
-    fn prepare(&self, command: &mut Command, kubeconfig: &Path, arguments: &[&str]) {
+    fn set_arguments(&self, command: &mut Command, kubeconfig: &Path, arguments: &[&str]) {
         command.args(arguments).env("KUBECONFIG", kubeconfig);
         for (name, folder) in [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")]
         {

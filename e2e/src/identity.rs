@@ -1,7 +1,6 @@
 //! Identifies a process by its ID and start time, because the kernel reuses IDs.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -46,11 +45,11 @@ impl ProcessIdentity {
 
     /// Waits until the process has ended. A zombie child counts as ended.
     pub fn wait(&self, limit: Duration) -> Result<()> {
-        let Some(handle) = self.open()? else { return Ok(()) };
+        let Some(pidfd) = self.open_pidfd()? else { return Ok(()) };
         let seconds = limit.as_secs().min(3600);
         let limit = Timespec { tv_sec: seconds.cast_signed(), tv_nsec: limit.subsec_nanos().into() };
         loop {
-            match poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&limit)) {
+            match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)) {
                 Ok(0) => bail!("process {} is still running after {seconds} s", self.id),
                 Ok(_) => return Ok(()),
                 Err(Errno::INTR) => {}
@@ -60,23 +59,23 @@ impl ProcessIdentity {
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        let Some(handle) = self.open()? else { return Ok(()) };
-        match pidfd_send_signal(&handle, signal) {
+        let Some(pidfd) = self.open_pidfd()? else { return Ok(()) };
+        match pidfd_send_signal(&pidfd, signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
-            Err(error) => Err(error).with_context(|| format!("cannot end process {}", self.id)),
+            Err(error) => Err(error).with_context(|| format!("cannot send a signal to process {}", self.id)),
         }
     }
 
     /// A pidfd, which stays with this process even if its ID is reused; None if the process has ended.
-    fn open(&self) -> Result<Option<OwnedFd>> {
+    fn open_pidfd(&self) -> Result<Option<OwnedFd>> {
         let Some(id) = i32::try_from(self.id).ok().and_then(Pid::from_raw) else { return Ok(None) };
-        let handle = match pidfd_open(id, PidfdFlags::empty()) {
-            Ok(handle) => handle,
+        let pidfd = match pidfd_open(id, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
             Err(Errno::SRCH) => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("cannot open process {}", self.id)),
         };
         // Checked after opening: if the start time still matches, the pidfd is of the same process.
-        Ok((start_time(self.id) == Some(self.started)).then_some(handle))
+        Ok((start_time(self.id) == Some(self.started)).then_some(pidfd))
     }
 }
 
@@ -92,13 +91,10 @@ pub fn terminate(process: &ProcessIdentity, limit: Duration) -> Result<()> {
 
 /// The start time of the process with this ID; None if there is none.
 fn start_time(id: u32) -> Option<u64> {
-    let stat = match fs::read_to_string(format!("/proc/{id}/stat")) {
-        Ok(stat) => stat,
-        Err(error) if error.kind() == ErrorKind::NotFound => return None,
-        // The process ended while the file was read.
-        Err(_) => return None,
-    };
+    // Reading also fails if the process ends meanwhile.
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     // The program name may contain spaces and parentheses, so fields are counted after it, starting with field 3.
+    // Field 22 is the start time, see proc_pid_stat(5).
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().nth(22 - 3)?.parse().ok()
 }

@@ -5,11 +5,12 @@ use std::fmt;
 use anyhow::{Context, Error, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The signal that ended the program.
+/// The error of a program that a signal interrupted, with the name of the signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupted(&'static str);
 
-/// Waits for SIGINT or SIGTERM. After the first call, neither ends this process by default.
+/// Waits for SIGINT or SIGTERM. After the first call, these signals no longer end this process by
+/// themselves.
 pub async fn interrupted() -> Result<Interrupted> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
@@ -21,7 +22,7 @@ pub async fn interrupted() -> Result<Interrupted> {
 
 /// Whether an error was caused by a signal.
 pub fn is_interrupt(error: &Error) -> bool {
-    error.chain().any(|reason| reason.is::<Interrupted>())
+    error.chain().any(|cause| cause.is::<Interrupted>())
 }
 
 impl std::error::Error for Interrupted {}

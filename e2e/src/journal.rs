@@ -28,7 +28,7 @@ pub struct Journal {
     file: File,
 }
 
-/// Something to end or remove.
+/// A line of the journal: the owner of the cluster, or something to end or remove with the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JournalEntry {
@@ -52,26 +52,29 @@ pub enum Claim {
 }
 
 impl Journal {
-    /// Locks the journal of this name, after removing leftovers of a crash.
+    /// Locks the journal of the cluster with this name, after removing leftovers of a crash.
     pub fn claim(folder: &Path, name: &str) -> Result<Claim> {
         let deadline = Instant::now() + CLEANUP_TIMEOUT;
         loop {
-            if let Some(state) = Journal::lock(folder, name)? {
-                clean_up(&state.entries()?)?;
-                state.file.set_len(0).with_context(|| format!("cannot empty {}", state.path.display()))?;
-                state.record(&JournalEntry::Owner(ProcessIdentity::current()?))?;
-                return Ok(Claim::Claimed(state));
+            if let Some(journal) = Journal::lock(folder, name)? {
+                clean_up(&journal.entries()?)?;
+                journal.file.set_len(0).with_context(|| format!("cannot empty {}", journal.path.display()))?;
+                journal.record(&JournalEntry::Owner(ProcessIdentity::current()?))?;
+                return Ok(Claim::Claimed(journal));
             }
-            match owner(&entries(folder, name)?) {
+            match owner_in(&entries(folder, name)?) {
                 Some(owner) if owner.is_alive() => return Ok(Claim::InUse(owner)),
                 // Another process is removing the owner's leftovers, or has not recorded itself yet.
                 _ if Instant::now() < deadline => pause(),
-                _ => bail!("{} is locked by a process that has not recorded its ID", path_of(folder, name).display()),
+                _ => bail!(
+                    "{} is locked by an unknown process; find the process with fuser and end it",
+                    path_of(folder, name).display()
+                ),
             }
         }
     }
 
-    /// Opens and locks the journal; None if another process has it.
+    /// Opens and locks the journal; None if another process has locked it.
     fn lock(folder: &Path, name: &str) -> Result<Option<Journal>> {
         let path = path_of(folder, name);
         loop {
@@ -90,7 +93,7 @@ impl Journal {
                 }
             }
             // The last owner may have deleted the file between open and lock; then the path is another file.
-            if is_at(&file, &path) {
+            if is_file_at(&file, &path) {
                 return Ok(Some(Journal { path, file }));
             }
         }
@@ -106,16 +109,16 @@ impl Journal {
 
     /// The entries so far.
     pub fn entries(&self) -> Result<Vec<JournalEntry>> {
-        read(&self.path)
+        read_entries(&self.path)
     }
 
     /// Removes everything that is recorded, then the journal. Calling it again does nothing.
     pub fn end(&self) -> Result<()> {
         // While the file exists, this process holds its lock.
-        if !is_at(&self.file, &self.path) {
+        if !is_file_at(&self.file, &self.path) {
             return Ok(());
         }
-        clean_up(&read(&self.path)?)?;
+        clean_up(&read_entries(&self.path)?)?;
         fs::remove_file(&self.path).with_context(|| format!("cannot remove {}", self.path.display()))?;
         // Removes the folder if no other journal is in it.
         if let Some(folder) = self.path.parent() {
@@ -141,7 +144,7 @@ pub fn names(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The running process that owns the journal of this name.
+/// The running process that owns the journal of the cluster with this name.
 pub fn owner_of(folder: &Path, name: &str) -> Result<Option<ProcessIdentity>> {
     let path = path_of(folder, name);
     let file = match File::open(&path) {
@@ -150,34 +153,34 @@ pub fn owner_of(folder: &Path, name: &str) -> Result<Option<ProcessIdentity>> {
         Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
     };
     match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Ok(owner(&read(&path)?).filter(ProcessIdentity::is_alive)),
+        Err(TryLockError::WouldBlock) => Ok(owner_in(&read_entries(&path)?).filter(ProcessIdentity::is_alive)),
         _ => Ok(None),
     }
 }
 
-/// The entries of this journal; none if it does not exist.
+/// The entries of the journal of the cluster with this name; none if the journal does not exist.
 pub fn entries(folder: &Path, name: &str) -> Result<Vec<JournalEntry>> {
-    read(&path_of(folder, name))
+    read_entries(&path_of(folder, name))
 }
 
 /// Removes leftovers of crashed clusters; clusters in use are kept.
 pub fn clean_up_after_crashes(folder: &Path) -> Result<()> {
     for name in names(folder)? {
-        if let Some(state) = Journal::lock(folder, &name)? {
-            state.end()?;
+        if let Some(journal) = Journal::lock(folder, &name)? {
+            journal.end()?;
         }
     }
     Ok(())
 }
 
 /// Stops a cluster of any owner: terminates the owner and removes its leftovers.
-pub fn end(folder: &Path, name: &str, limit: Duration) -> Result<()> {
+pub fn end_cluster(folder: &Path, name: &str, limit: Duration) -> Result<()> {
     if let Some(owner) = owner_of(folder, name)? {
         terminate(&owner, limit)?;
     }
     match Journal::claim(folder, name)? {
-        Claim::Claimed(state) => state.end(),
-        Claim::InUse(owner) => bail!("{name} was just claimed by process {}", owner.id),
+        Claim::Claimed(journal) => journal.end(),
+        Claim::InUse(owner) => bail!("cluster {name} was started again, by process {}; stop it again", owner.id),
     }
 }
 
@@ -196,7 +199,7 @@ fn path_of(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.journal"))
 }
 
-fn read(path: &Path) -> Result<Vec<JournalEntry>> {
+fn read_entries(path: &Path) -> Result<Vec<JournalEntry>> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -216,15 +219,16 @@ fn read(path: &Path) -> Result<Vec<JournalEntry>> {
     Ok(entries)
 }
 
-fn owner(entries: &[JournalEntry]) -> Option<ProcessIdentity> {
+fn owner_in(entries: &[JournalEntry]) -> Option<ProcessIdentity> {
     entries.iter().find_map(|entry| if let JournalEntry::Owner(owner) = entry { Some(*owner) } else { None })
 }
 
-fn is_at(file: &File, path: &Path) -> bool {
+fn is_file_at(file: &File, path: &Path) -> bool {
     let identity = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
-    matches!((file.metadata(), fs::metadata(path)), (Ok(ours), Ok(there)) if identity(&ours) == identity(&there))
+    matches!((file.metadata(), fs::metadata(path)), (Ok(open), Ok(at_path)) if identity(&open) == identity(&at_path))
 }
 
+/// Kills the recorded processes and those in recorded namespaces, then deletes the namespaces, then the folders.
 fn clean_up(entries: &[JournalEntry]) -> Result<()> {
     let mut processes = BTreeSet::new();
     let mut namespaces = BTreeSet::new();
@@ -239,10 +243,10 @@ fn clean_up(entries: &[JournalEntry]) -> Result<()> {
             }
         }
     }
-    // All processes inside belong to the cluster, because its namespace was created for it.
+    // All processes inside a namespace belong to the cluster, because the namespace was created for it.
     for netns in &namespaces {
-        let inside = netns.processes()?;
-        processes.extend(inside.into_iter().filter(|id| *id != std::process::id()).filter_map(ProcessIdentity::lookup));
+        let ids = netns.processes()?;
+        processes.extend(ids.into_iter().filter(|id| *id != std::process::id()).filter_map(ProcessIdentity::lookup));
     }
     for process in &processes {
         process.kill()?;
@@ -272,7 +276,7 @@ mod tests {
 
     fn claim(folder: &Path, name: &str) -> Journal {
         match Journal::claim(folder, name).unwrap() {
-            Claim::Claimed(state) => state,
+            Claim::Claimed(journal) => journal,
             Claim::InUse(owner) => panic!("{name} is in use by {owner:?}"),
         }
     }
@@ -307,18 +311,18 @@ mod tests {
         let journals = root.path().join("journals");
         let data = root.path().join("data");
         fs::create_dir_all(data.join("inner")).unwrap();
-        let state = claim(&journals, "a");
+        let journal = claim(&journals, "a");
         let mut sleeper = Sleeper::start();
-        state.record(&JournalEntry::Process(sleeper.identity())).unwrap();
-        state.record(&JournalEntry::Folder(data.clone())).unwrap();
-        state.record(&JournalEntry::Folder(root.path().join("never-made"))).unwrap();
-        state.end().unwrap();
+        journal.record(&JournalEntry::Process(sleeper.identity())).unwrap();
+        journal.record(&JournalEntry::Folder(data.clone())).unwrap();
+        journal.record(&JournalEntry::Folder(root.path().join("never-made"))).unwrap();
+        journal.end().unwrap();
         assert!(sleeper.is_killed() && !data.exists() && !journals.exists());
-        // The name is claimed again, so a second end must not affect the new journal.
-        let other = claim(&journals, "a");
-        state.end().unwrap();
+        // The name is claimed again, so ending the first journal again must not affect the second.
+        let second = claim(&journals, "a");
+        journal.end().unwrap();
         assert_eq!(names(&journals).unwrap(), ["a"]);
-        other.end().unwrap();
+        second.end().unwrap();
     }
 
     #[test]
@@ -344,11 +348,11 @@ mod tests {
     #[test]
     fn reused_process_id_is_not_killed() {
         let root = tempfile::tempdir().unwrap();
-        let state = claim(root.path(), "a");
+        let journal = claim(root.path(), "a");
         let mut sleeper = Sleeper::start();
         let identity = sleeper.identity();
-        state.record(&JournalEntry::Process(ProcessIdentity { started: identity.started - 1, ..identity })).unwrap();
-        state.end().unwrap();
+        journal.record(&JournalEntry::Process(ProcessIdentity { started: identity.started - 1, ..identity })).unwrap();
+        journal.end().unwrap();
         assert!(identity.is_alive());
         assert!(sleeper.0.try_wait().unwrap().is_none());
     }
@@ -372,11 +376,11 @@ mod tests {
     #[test]
     fn only_an_incomplete_last_line_is_ignored() {
         let root = tempfile::tempdir().unwrap();
-        let good = "{\"netns\":\"portico-e2e-none\"}\n";
+        let valid_line = "{\"netns\":\"portico-e2e-none\"}\n";
         let path = path_of(root.path(), "a");
-        fs::write(&path, format!("{good}{{\"folder\":\"/x")).unwrap();
+        fs::write(&path, format!("{valid_line}{{\"folder\":\"/x")).unwrap();
         assert_eq!(entries(root.path(), "a").unwrap(), [JournalEntry::Netns("portico-e2e-none".to_owned())]);
-        fs::write(&path, format!("{{\"folder\":\n{good}")).unwrap();
+        fs::write(&path, format!("{{\"folder\":\n{valid_line}")).unwrap();
         let error = entries(root.path(), "a").unwrap_err().to_string();
         assert!(error.contains("a.journal:1: ") && error.contains("by hand"), "{error}");
     }

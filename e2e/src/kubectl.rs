@@ -14,7 +14,7 @@ use crate::site::Site;
 /// Longer than any kubectl command of the tests takes.
 const KUBECTL_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Runs `kubectl` and returns its output; on failure, the error has its standard error.
+/// Runs `kubectl` with this standard input and returns its output; on failure, the error has its standard error.
 pub async fn run(site: &Site, kubeconfig: &Path, arguments: &[&str], input: &str) -> Result<String> {
     let mut command = site.netns.command(site.programs.kubectl());
     command.args(arguments).env("KUBECONFIG", kubeconfig);
@@ -24,12 +24,12 @@ pub async fn run(site: &Site, kubeconfig: &Path, arguments: &[&str], input: &str
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().context("cannot start kubectl")?;
     let mut stdin = child.stdin.take().context("stdin of kubectl is not a pipe")?;
-    let feed = async {
+    let write_input = async {
         // kubectl may stop reading early; its exit status reports the reason.
         drop(stdin.write_all(input.as_bytes()).await);
         drop(stdin);
     };
-    let outcome = timeout(KUBECTL_TIMEOUT, async { tokio::join!(feed, child.wait_with_output()).1 }).await;
+    let outcome = timeout(KUBECTL_TIMEOUT, async { tokio::join!(write_input, child.wait_with_output()).1 }).await;
     let line = arguments.join(" ");
     let Ok(output) = outcome else { bail!("kubectl {line}: not finished after {} s", KUBECTL_TIMEOUT.as_secs()) };
     let output = output.with_context(|| format!("kubectl {line}"))?;

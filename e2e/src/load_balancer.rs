@@ -36,16 +36,17 @@ use rules::{Frontend, Targets, frontends, render};
 /// Addresses of LoadBalancer Services: a part of [`GATEWAY_RANGE`](crate::cluster::GATEWAY_RANGE) above the addresses
 /// of Gateways.
 pub const LOAD_BALANCER_RANGE: &str = "198.18.64.0/18";
+/// The first and the last address for Services.
 const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 64, 1);
 const LAST: Ipv4Addr = Ipv4Addr::new(198, 18, 127, 254);
 
 /// Delay before a failed operation is retried.
-const RETRY: Duration = Duration::from_millis(200);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Namespace and name.
 type ServiceKey = (String, String);
 
-/// Runs until dropped. Its rules are removed with the cluster's network namespace.
+/// The load balancer. Its packet rules are removed with the cluster's network namespace.
 pub(crate) struct LoadBalancer {
     client: Client,
     netns: Netns,
@@ -59,12 +60,13 @@ pub(crate) struct LoadBalancer {
 impl LoadBalancer {
     /// Creates the load balancer and routes its range.
     pub(crate) fn new(client: Client, netns: Netns) -> Result<LoadBalancer> {
-        // The route is in the table of local addresses, where it is more specific than that of Gateways. If the
+        // The route is in the table of local addresses, where it is more specific than the route of Gateways. If the
         // addresses were local, responses would arrive from outside with a local source address, which the kernel
         // drops.
         let source = ADDRESS.to_string();
-        let to = ["route", "replace", "unicast", LOAD_BALANCER_RANGE, "dev", "lo", "table", "local", "src", &source];
-        netns.ip(&to)?;
+        let arguments =
+            ["route", "replace", "unicast", LOAD_BALANCER_RANGE, "dev", "lo", "table", "local", "src", &source];
+        netns.ip(&arguments)?;
         let (services, slices) = (ObjectCache::default(), ObjectCache::default());
         Ok(LoadBalancer { client, netns, services, slices, assigned: BTreeMap::new(), loaded: String::new() })
     }
@@ -73,13 +75,13 @@ impl LoadBalancer {
     pub(crate) async fn run(mut self) {
         let mut services = events(Api::<Service>::all(self.client.clone()));
         let mut slices = events(Api::<EndpointSlice>::all(self.client.clone()));
-        let mut again: Option<Instant> = None;
-        let mut logged = String::new();
+        let mut retry_at: Option<Instant> = None;
+        let mut last_error = String::new();
         loop {
             tokio::select! {
                 Some(event) = services.next() => self.services.handle(event),
                 Some(event) = slices.next() => self.slices.handle(event),
-                () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
+                () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => {}
             }
             // Pending events, such as those of a list, are handled together.
             while let Some(Some(event)) = services.next().now_or_never() {
@@ -91,29 +93,29 @@ impl LoadBalancer {
             if !self.services.complete || !self.slices.complete {
                 continue;
             }
-            again = None;
-            let failure = self.reconcile().await.map_or_else(|error| format!("{error:#}"), |()| String::new());
-            if !failure.is_empty() {
-                again = Some(Instant::now() + RETRY);
+            retry_at = None;
+            let error_message = self.reconcile().await.map_or_else(|error| format!("{error:#}"), |()| String::new());
+            if !error_message.is_empty() {
+                retry_at = Some(Instant::now() + RETRY_DELAY);
                 // An error is logged once, not at every retry.
-                if failure != logged {
-                    report(format_args!("Load balancer: {failure}"));
+                if error_message != last_error {
+                    report(format_args!("Load balancer: {error_message}"));
                 }
             }
-            logged = failure;
+            last_error = error_message;
         }
     }
 
     /// Updates the packet rules, then the statuses: an address in a status must work already.
     async fn reconcile(&mut self) -> Result<()> {
         self.assign();
-        let mut all: BTreeMap<Frontend, Targets> = BTreeMap::new();
+        let mut targets_by_frontend: BTreeMap<Frontend, Targets> = BTreeMap::new();
         for ((namespace, name), address) in &self.assigned {
             let Some(service) = self.services.objects.get(&(namespace.clone(), name.clone())) else { continue };
             let slices = self.slices.objects.values();
-            all.extend(frontends(service, *address, slices));
+            targets_by_frontend.extend(frontends(service, *address, slices));
         }
-        let rules = render(&all);
+        let rules = render(&targets_by_frontend);
         if rules != self.loaded {
             self.load(&rules).await?;
             self.loaded = rules;
@@ -131,18 +133,20 @@ impl LoadBalancer {
         let new: Vec<(&ServiceKey, &Service)> =
             services.iter().filter(|(key, service)| is_served(service) && !self.assigned.contains_key(*key)).collect();
         let mut taken: BTreeSet<Ipv4Addr> = self.assigned.values().copied().collect();
-        // Services with a previous or requested address come first, so that others do not get it.
-        let (wishing, others): (Vec<_>, Vec<_>) =
+        // Services with a previous or requested address come first, so that no other Service gets it.
+        let (with_preference, without_preference): (Vec<_>, Vec<_>) =
             new.into_iter().partition(|(_, service)| preferred_address(service).is_some());
-        for (key, service) in wishing.into_iter().chain(others) {
-            let wish = preferred_address(service).filter(|wish| !taken.contains(wish));
-            let free = || (u32::from(FIRST)..=u32::from(LAST)).map(Ipv4Addr::from).find(|next| !taken.contains(next));
-            let Some(address) = wish.or_else(free) else { continue };
+        for (key, service) in with_preference.into_iter().chain(without_preference) {
+            let preferred = preferred_address(service).filter(|preferred| !taken.contains(preferred));
+            let next_free =
+                || (u32::from(FIRST)..=u32::from(LAST)).map(Ipv4Addr::from).find(|address| !taken.contains(address));
+            let Some(address) = preferred.or_else(next_free) else { continue };
             taken.insert(address);
             self.assigned.insert(key.clone(), address);
         }
     }
 
+    /// Loads the ruleset with nft.
     async fn load(&self, rules: &str) -> Result<()> {
         let mut command = Command::from(self.netns.command("nft"));
         command.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -160,21 +164,21 @@ impl LoadBalancer {
     /// Sets or clears the address in the status of a Service if it differs.
     async fn write_status(&self, (namespace, name): &ServiceKey, service: &Service) -> Result<()> {
         let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-        let written = status.and_then(|status| status.ingress.as_ref()).and_then(|ingress| ingress.first());
-        let written = written.and_then(|ingress| ingress.ip.as_deref()).and_then(|ip| ip.parse::<Ipv4Addr>().ok());
-        let held = self.assigned.get(&(namespace.clone(), name.clone())).copied();
+        let published = status.and_then(|status| status.ingress.as_ref()).and_then(|ingress| ingress.first());
+        let published = published.and_then(|ingress| ingress.ip.as_deref()).and_then(|ip| ip.parse::<Ipv4Addr>().ok());
+        let assigned = self.assigned.get(&(namespace.clone(), name.clone())).copied();
         // Addresses outside the range belong to other controllers.
-        if written == held || held.is_none() && !written.is_some_and(in_range) {
+        if published == assigned || assigned.is_none() && !published.is_some_and(in_range) {
             return Ok(());
         }
-        let ingress = held.map(|ip| json!([{ "ip": ip.to_string(), "ipMode": "VIP" }]));
+        let ingress = assigned.map(|ip| json!([{ "ip": ip.to_string(), "ipMode": "VIP" }]));
         let patch = json!({ "metadata": { "uid": service.metadata.uid }, "status": { "loadBalancer": { "ingress": ingress } } });
         let api: Api<Service> = Api::namespaced(self.client.clone(), namespace);
         match api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await {
             Ok(_) => Ok(()),
             // Deleted, or replaced by another Service of this name: an event follows.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => Ok(()),
-            Err(error) => Err(error).with_context(|| format!("the status of Service {namespace}/{name}")),
+            Err(error) => Err(error).with_context(|| format!("cannot write the status of Service {namespace}/{name}")),
         }
     }
 }
@@ -189,9 +193,9 @@ fn is_served(service: &Service) -> bool {
 /// The previous or requested address of a Service.
 fn preferred_address(service: &Service) -> Option<Ipv4Addr> {
     let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-    let had = status.and_then(|status| status.ingress.as_ref()?.first()?.ip.as_deref());
-    let asked = service.spec.as_ref().and_then(|spec| spec.load_balancer_ip.as_deref());
-    had.or(asked).and_then(|address| address.parse().ok()).filter(|address| in_range(*address))
+    let previous = status.and_then(|status| status.ingress.as_ref()?.first()?.ip.as_deref());
+    let requested = service.spec.as_ref().and_then(|spec| spec.load_balancer_ip.as_deref());
+    previous.or(requested).and_then(|address| address.parse().ok()).filter(|address| in_range(*address))
 }
 
 fn in_range(address: Ipv4Addr) -> bool {
@@ -238,9 +242,9 @@ mod tests {
 
     #[test]
     fn previous_address_precedes_the_requested_one() {
-        let service = |class: Option<&str>, asked: Option<&str>, had: Option<&str>| -> Service {
-            let ingress = had.map(|ip| json!([{ "ip": ip }]));
-            let spec = json!({ "type": "LoadBalancer", "loadBalancerIP": asked, "loadBalancerClass": class });
+        let service = |class: Option<&str>, requested: Option<&str>, previous: Option<&str>| -> Service {
+            let ingress = previous.map(|ip| json!([{ "ip": ip }]));
+            let spec = json!({ "type": "LoadBalancer", "loadBalancerIP": requested, "loadBalancerClass": class });
             serde_json::from_value(json!({ "spec": spec, "status": { "loadBalancer": { "ingress": ingress } } }))
                 .unwrap()
         };

@@ -13,12 +13,12 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use portico_e2e::bench::{self, BenchSizes, Benchmark};
 use portico_e2e::cluster::{self, Channel, Cluster, Options};
-use portico_e2e::conformance::{self, Report, Suite};
+use portico_e2e::conformance::{self, Report, SuiteOptions};
 use portico_e2e::node::Node;
 use portico_e2e::portico::{GATEWAY_POOL, Portico};
 use portico_e2e::process::last_lines;
 use portico_e2e::programs::{self, Programs};
-use portico_e2e::progress::report;
+use portico_e2e::progress;
 use portico_e2e::scenario::checkout_name;
 use portico_e2e::site::{check_name, folder_of, kubeconfig_of, netns_of};
 use portico_e2e::{interrupt, journal, netns};
@@ -44,9 +44,9 @@ enum Subcommands {
     Run(ClusterArguments),
     /// Stop a cluster and remove everything that belongs to it, including leftovers of crashes
     Down {
-        #[arg(default_value = "hand")]
+        #[arg(default_value = MANUAL_NAME)]
         name: String,
-        /// Every cluster on this machine, including those of running tests
+        /// Stop every cluster on this machine, including those of running tests
         #[arg(long, conflicts_with = "name")]
         all: bool,
     },
@@ -56,7 +56,7 @@ enum Subcommands {
     ///
     /// The features that the GatewayClass claims select the tests. The report and the log are written to
     /// target/conformance.
-    Conformance(Conformance),
+    Conformance(ConformanceArguments),
     /// Measure Portico on its own cluster: propagation, status writes, memory and CPU, deletion of a Pod
     ///
     /// Measures the `portico` program in the folder of this program, so both should be release builds. The results are
@@ -72,9 +72,9 @@ enum Subcommands {
 }
 
 #[derive(Clone, Debug, clap::Args)]
-struct Conformance {
+struct ConformanceArguments {
     /// The cluster's name
-    #[arg(default_value = "hand")]
+    #[arg(default_value = MANUAL_NAME)]
     name: String,
     /// The GatewayClass to test
     #[arg(long, default_value = "portico")]
@@ -97,7 +97,7 @@ struct Conformance {
 #[derive(Clone, Debug, clap::Args)]
 struct ClusterArguments {
     /// The name of the cluster; several clusters can run at the same time
-    #[arg(default_value = "hand")]
+    #[arg(default_value = MANUAL_NAME)]
     name: String,
     /// The channel of the Gateway API CRDs to install
     #[arg(long, value_enum, default_value_t = Channel::Standard)]
@@ -110,6 +110,8 @@ struct ClusterArguments {
     portico: bool,
 }
 
+/// The default name of a cluster for manual use, and the name of the Portico replica that `--portico` starts.
+const MANUAL_NAME: &str = "hand";
 /// How long a cluster in the background may take to start after everything is built.
 const START_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a cluster may take to stop gracefully.
@@ -119,10 +121,10 @@ const READY: &str = "The cluster runs until Ctrl-C.";
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Subcommands::Up(which) => up(&which),
-        Subcommands::Run(which) => run(&which),
+        Subcommands::Up(arguments) => up(&arguments),
+        Subcommands::Run(arguments) => run(&arguments),
         Subcommands::Down { name, all } => down(&name, all),
-        Subcommands::Conformance(conformance) => check_conformance(&conformance),
+        Subcommands::Conformance(conformance) => run_conformance_suite(&conformance),
         Subcommands::Report { file } => Report::read(&file).map(|report| println!("{report}")),
         Subcommands::Bench { what, size } => measure(what, &size),
         Subcommands::Build => build(),
@@ -130,7 +132,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report(format_args!("{error:#}"));
+            progress::report(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -143,41 +145,39 @@ fn build() -> Result<()> {
 }
 
 /// Starts `run` as a background process and prints its instructions.
-fn up(which: &ClusterArguments) -> Result<()> {
-    check_name(&which.name)?;
-    if let Some(owner) = journal::owner_of(Path::new(journal::JOURNAL_FOLDER), &which.name)? {
-        let (name, process) = (&which.name, owner.id);
-        bail!(
-            "cluster {name} is already running in process {process}; \
-             stop it with: make e2e-down (or: portico-e2e down {name})"
-        );
+fn up(arguments: &ClusterArguments) -> Result<()> {
+    check_name(&arguments.name)?;
+    if let Some(owner) = journal::owner_of(Path::new(journal::JOURNAL_FOLDER), &arguments.name)? {
+        let (name, process) = (&arguments.name, owner.id);
+        bail!("cluster {name} is already running in process {process}; stop it with: {}", stop_command(name));
     }
     netns::check()?;
-    // Built in the foreground, where the progress is visible.
+    // Built before `run` starts in the background, so that the progress is visible.
     Programs::build()?;
-    let base = folder_of(&which.name);
-    fs::create_dir_all(&base).with_context(|| format!("cannot make {}", base.display()))?;
-    let log = base.join("portico-e2e.log");
-    let own = std::env::current_exe().context("cannot find the path of this program")?;
-    let mut command = Command::new(own);
-    command.arg("run").arg(&which.name);
-    if which.no_crds {
+    let cluster_folder = folder_of(&arguments.name);
+    fs::create_dir_all(&cluster_folder).with_context(|| format!("cannot make {}", cluster_folder.display()))?;
+    let log = cluster_folder.join("portico-e2e.log");
+    let program = std::env::current_exe().context("cannot find the path of this program")?;
+    let mut command = Command::new(program);
+    command.arg("run").arg(&arguments.name);
+    if arguments.no_crds {
         command.arg("--no-crds");
     } else {
-        command.args(["--channel", &which.channel.to_string()]);
+        command.args(["--channel", &arguments.channel.to_string()]);
     }
-    if which.portico {
+    if arguments.portico {
         command.arg("--portico");
     }
-    let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    let log_file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     // In its own process group, so that Ctrl-C does not stop it.
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file).process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file).process_group(0);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
-    let ready = runtime.block_on(async {
+    let started = runtime.block_on(async {
         let mut child = tokio::process::Command::from(command).spawn().context("cannot start this program again")?;
         let output = child.stdout.take().context("stdout is not a pipe")?;
         let mut lines = BufReader::new(output).lines();
+        // None if the output ends before the cluster is ready.
         let instructions = async {
             let mut instructions = String::new();
             while let Some(line) = lines.next_line().await? {
@@ -191,33 +191,35 @@ fn up(which: &ClusterArguments) -> Result<()> {
         };
         match timeout(START_TIMEOUT, instructions).await {
             Ok(instructions) => instructions,
-            Err(_) => bail!("{} is not ready after {} s", which.name, START_TIMEOUT.as_secs()),
+            Err(_) => bail!("{} is not ready after {} s", arguments.name, START_TIMEOUT.as_secs()),
         }
     });
-    match ready {
+    match started {
         Ok(Some(instructions)) => {
-            println!("{instructions}The cluster runs until: make e2e-down (or: portico-e2e down {})", which.name);
+            println!("{instructions}The cluster runs until: {}", stop_command(&arguments.name));
             Ok(())
         }
-        Ok(None) => bail!("{} did not start:\n{}", which.name, last_lines(&log, 20)),
+        Ok(None) => bail!("{} did not start:\n{}", arguments.name, last_lines(&log, 20)),
         Err(error) => {
-            end(&which.name)?;
+            stop_cluster(&arguments.name)?;
             Err(error)
         }
     }
 }
 
 /// Starts a cluster and keeps it running.
-fn run(which: &ClusterArguments) -> Result<()> {
-    let options = Options { name: which.name.clone(), channel: (!which.no_crds).then_some(which.channel) };
+fn run(arguments: &ClusterArguments) -> Result<()> {
+    let options = Options { name: arguments.name.clone(), channel: (!arguments.no_crds).then_some(arguments.channel) };
     let outcome = cluster::run(&options, async |cluster| -> Result<()> {
+        // `PORTICO_E2E_KUBECONFIG` can name an existing cluster.
         let _node = if cluster.is_existing() {
-            report(format_args!("Using the nodes of the existing cluster; manifests/base is applied and not removed"));
+            let manifests = if arguments.portico { "; manifests/base is applied and not removed" } else { "" };
+            progress::report(format_args!("Using the nodes of the existing cluster{manifests}"));
             None
         } else {
             Some(Node::start(cluster).await?)
         };
-        let portico = if which.portico { Some(Portico::start(cluster, "hand", &[]).await?) } else { None };
+        let portico = if arguments.portico { Some(Portico::start(cluster, MANUAL_NAME, &[]).await?) } else { None };
         println!("{}\n{READY}", instructions(cluster, portico.as_ref()));
         std::future::pending().await
     });
@@ -229,10 +231,10 @@ fn run(which: &ClusterArguments) -> Result<()> {
 
 fn instructions(cluster: &Cluster, portico: Option<&Portico>) -> String {
     let portico = portico.map_or_else(String::new, |portico| {
-        let (status, log) = (portico.status(), portico.log().display());
+        let (status, log) = (portico.status_address(), portico.log().display());
         format!(
             "\nPortico serves the GatewayClass portico, with Gateways at addresses of {GATEWAY_POOL}.\n\
-             Its metrics are at http://{status}/metrics in the network of the cluster, and its log is {log}"
+             Its metrics are at http://{status}/metrics in the network namespace of the cluster, and its log is {log}"
         )
     });
     format!(
@@ -240,7 +242,7 @@ fn instructions(cluster: &Cluster, portico: Option<&Portico>) -> String {
          \x20 export KUBECONFIG={kubeconfig}\n\
          \x20 alias kubectl='ip netns exec {netns} {kubectl}'\n\
          \x20 kubectl get gatewayclasses,namespaces\n\n\
-         Other programs reach it from its network namespace: ip netns exec {netns} PROGRAM\n\
+         Other programs reach the cluster from its network namespace: ip netns exec {netns} PROGRAM\n\
          Logs are in {logs}{portico}",
         name = cluster.name(),
         kubeconfig = cluster.kubeconfig().display(),
@@ -255,7 +257,7 @@ fn down(name: &str, all: bool) -> Result<()> {
     let names = if all { journal::names(journals)? } else { vec![name.to_owned()] };
     for name in names {
         check_name(&name)?;
-        end(&name)?;
+        stop_cluster(&name)?;
         let folder = folder_of(&name);
         if folder.exists() {
             fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
@@ -264,13 +266,13 @@ fn down(name: &str, all: bool) -> Result<()> {
     journal::clean_up_after_crashes(journals)
 }
 
-fn check_conformance(arguments: &Conformance) -> Result<()> {
+fn run_conformance_suite(arguments: &ConformanceArguments) -> Result<()> {
     let (netns, kubeconfig) = (netns_of(&arguments.name), kubeconfig_of(&arguments.name));
     if !netns.exists() || !kubeconfig.exists() {
         let name = &arguments.name;
-        bail!("cluster {name} is not running; start it: make e2e-up (or: portico-e2e up {name})");
+        bail!("cluster {name} is not running; start it with: {}", start_command(name));
     }
-    let suite = Suite {
+    let suite = SuiteOptions {
         gateway_class: arguments.gateway_class.clone(),
         only: arguments.run_test.clone(),
         features: arguments.features.clone(),
@@ -295,13 +297,23 @@ fn check_conformance(arguments: &Conformance) -> Result<()> {
 }
 
 fn measure(what: Benchmark, size: &BenchSizes) -> Result<()> {
-    let measured =
+    let results =
         cluster::run(&Options::named(&checkout_name("bench")), async |cluster| bench::run(cluster, what, size).await)?;
-    print!("{}", measured.tables());
-    println!("\nAlso written to {}", measured.save()?.display());
+    print!("{}", results.tables());
+    println!("\nAlso written to {}", results.save()?.display());
     Ok(())
 }
 
-fn end(name: &str) -> Result<()> {
-    journal::end(Path::new(journal::JOURNAL_FOLDER), name, STOP_TIMEOUT)
+/// The command that starts a cluster with Portico. `make` uses the default name.
+fn start_command(name: &str) -> String {
+    if name == MANUAL_NAME { "make e2e-up".to_owned() } else { format!("portico-e2e up --portico {name}") }
+}
+
+/// The command that stops a cluster. `make` uses the default name.
+fn stop_command(name: &str) -> String {
+    if name == MANUAL_NAME { "make e2e-down".to_owned() } else { format!("portico-e2e down {name}") }
+}
+
+fn stop_cluster(name: &str) -> Result<()> {
+    journal::end_cluster(Path::new(journal::JOURNAL_FOLDER), name, STOP_TIMEOUT)
 }

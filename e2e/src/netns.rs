@@ -46,13 +46,13 @@ impl Netns {
         Ok(())
     }
 
-    /// All processes that run inside.
+    /// IDs of all processes that run inside.
     pub fn processes(&self) -> Result<Vec<u32>> {
         if !self.exists() {
             return Ok(Vec::new());
         }
-        let listed = ip(&["netns", "pids", &self.name])?;
-        listed.split_whitespace().map(|id| id.parse().with_context(|| format!("`{id}` is not a process id"))).collect()
+        let output = ip(&["netns", "pids", &self.name])?;
+        output.split_whitespace().map(|id| id.parse().with_context(|| format!("`{id}` is not a process id"))).collect()
     }
 
     pub fn name(&self) -> &str {
@@ -79,24 +79,24 @@ impl Netns {
             .with_context(|| format!("cannot enter the network namespace {}; this needs root", self.name))
     }
 
-    /// Calls `inside` in a new thread in the namespace, with a tokio runtime whose threads are in it, too. The called
-    /// code need not know about namespaces.
+    /// Calls `inside` in a new thread in the namespace, with a tokio runtime whose threads are in it as well. The
+    /// called code need not know about namespaces.
     pub fn run<Output: Send>(&self, inside: impl AsyncFnOnce() -> Result<Output> + Send) -> Result<Output> {
-        let thread = || -> Result<Output> {
+        let run_in_namespace = || -> Result<Output> {
             self.enter()?;
             let netns = self.clone();
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .worker_threads(2)
                 .on_thread_start(move || {
-                    // The first thread has just done the same.
+                    // The thread that calls `block_on` has entered the namespace above.
                     netns.enter().expect("the namespace exists while a thread runs inside");
                 })
                 .build()
                 .context("cannot start a runtime")?;
             runtime.block_on(inside())
         };
-        std::thread::scope(|scope| match scope.spawn(thread).join() {
+        std::thread::scope(|scope| match scope.spawn(run_in_namespace).join() {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),
         })
@@ -110,10 +110,10 @@ impl Netns {
 
 /// Fails with an explanation if network namespaces cannot be created.
 pub fn check() -> Result<()> {
-    let tried = Command::new("unshare").args(["--net", "--mount", "true"]).output();
-    let tried = tried.context("cannot start unshare; install util-linux")?;
-    if !tried.status.success() {
-        let stderr = String::from_utf8_lossy(&tried.stderr);
+    let output = Command::new("unshare").args(["--net", "--mount", "true"]).output();
+    let output = output.context("cannot start unshare; install util-linux")?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
         bail!(
             "cannot create network namespaces, which needs root (in a container, a privileged one): {}",
             stderr.trim()

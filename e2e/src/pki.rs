@@ -21,12 +21,12 @@ pub struct Pki {
     pub authority: PathBuf,
     /// The API server's certificate, for its address, 127.0.0.1 and the names of its Service.
     pub apiserver: CertificatePair,
-    /// The node's serving certificate, for its logs endpoint on the same address.
+    /// The node's serving certificate, for the logs endpoint at the same address.
     pub kubelet: CertificatePair,
     /// The client certificate of an administrator.
     pub admin: CertificatePair,
     pub controller_manager: CertificatePair,
-    /// The API server's client certificate for the node.
+    /// The client certificate with which the API server connects to the node.
     pub kubelet_client: CertificatePair,
     /// The key that signs ServiceAccount tokens.
     pub service_account_key: PathBuf,
@@ -41,36 +41,41 @@ pub struct CertificatePair {
     pub key: PathBuf,
 }
 
-/// The group that RBAC lets do everything.
+/// The group that RBAC binds to the ClusterRole `cluster-admin`.
 const ADMIN_GROUP: &str = "system:masters";
 
 impl Pki {
     /// Creates the certificates and keys in this folder, which must exist.
     pub fn create(folder: &Path) -> Result<Pki> {
         let authority = Authority::create()?;
-        let mut names = vec![ADDRESS.to_string(), "127.0.0.1".to_owned(), "localhost".to_owned()];
-        names.extend(
+        let mut server_names = vec![ADDRESS.to_string(), "127.0.0.1".to_owned(), "localhost".to_owned()];
+        server_names.extend(
             ["", ".default", ".default.svc", ".default.svc.cluster.local"].map(|suffix| format!("kubernetes{suffix}")),
         );
         let pki = Pki {
             authority: folder.join("ca.crt"),
-            apiserver: authority.server(folder, "kube-apiserver", names)?,
-            kubelet: authority.server(folder, "kubelet", vec![ADDRESS.to_string()])?,
-            admin: authority.client(folder, "admin", "portico-e2e", Some(ADMIN_GROUP))?,
-            controller_manager: authority.client(
+            apiserver: authority.server_certificate(folder, "kube-apiserver", server_names)?,
+            kubelet: authority.server_certificate(folder, "kubelet", vec![ADDRESS.to_string()])?,
+            admin: authority.client_certificate(folder, "admin", "portico-e2e", Some(ADMIN_GROUP))?,
+            controller_manager: authority.client_certificate(
                 folder,
                 "controller-manager",
                 "system:kube-controller-manager",
                 None,
             )?,
-            kubelet_client: authority.client(folder, "kubelet-client", "kube-apiserver", Some(ADMIN_GROUP))?,
+            kubelet_client: authority.client_certificate(
+                folder,
+                "kubelet-client",
+                "kube-apiserver",
+                Some(ADMIN_GROUP),
+            )?,
             service_account_key: folder.join("service-account.key"),
             service_account_public_key: folder.join("service-account.pub"),
         };
-        write(&pki.authority, &authority.issuer.pem())?;
-        let tokens = generate_key()?;
-        write(&pki.service_account_key, &tokens.serialize_pem())?;
-        write(&pki.service_account_public_key, &tokens.public_key_pem())?;
+        write_private_file(&pki.authority, &authority.issuer.pem())?;
+        let token_key = generate_key()?;
+        write_private_file(&pki.service_account_key, &token_key.serialize_pem())?;
+        write_private_file(&pki.service_account_public_key, &token_key.public_key_pem())?;
         Ok(pki)
     }
 }
@@ -90,7 +95,7 @@ pub fn write_kubeconfig(path: &Path, server: &str, authority: &Path, credentials
     let user = match credentials {
         Credentials::Certificate(pair) => json!({ "client-certificate": pair.certificate, "client-key": pair.key }),
         Credentials::Token(token) => json!({ "token": token }),
-        Credentials::TokenFile(path) => json!({ "tokenFile": path }),
+        Credentials::TokenFile(token_file) => json!({ "tokenFile": token_file }),
     };
     let config = json!({
         "apiVersion": "v1",
@@ -101,9 +106,10 @@ pub fn write_kubeconfig(path: &Path, server: &str, authority: &Path, credentials
         "current-context": "e2e",
     });
     // JSON is YAML.
-    write(path, &format!("{config:#}\n"))
+    write_private_file(path, &format!("{config:#}\n"))
 }
 
+/// The certificate authority of the cluster, with its key.
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -119,36 +125,44 @@ impl Authority {
         Ok(Authority { issuer })
     }
 
-    fn server(&self, folder: &Path, name: &str, names: Vec<String>) -> Result<CertificatePair> {
-        let mut parameters = CertificateParams::new(names).context("cannot set the server names")?;
+    /// A server certificate for these DNS names and IP addresses.
+    fn server_certificate(&self, folder: &Path, name: &str, server_names: Vec<String>) -> Result<CertificatePair> {
+        let mut parameters = CertificateParams::new(server_names).context("cannot set the server names")?;
         parameters.distinguished_name.push(DnType::CommonName, name);
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.sign(folder, name, parameters)
+        self.issue(folder, name, parameters)
     }
 
     /// A client certificate for a user, optionally in a group.
-    fn client(&self, folder: &Path, name: &str, user: &str, group: Option<&str>) -> Result<CertificatePair> {
+    fn client_certificate(
+        &self,
+        folder: &Path,
+        file_name: &str,
+        user: &str,
+        group: Option<&str>,
+    ) -> Result<CertificatePair> {
         let mut parameters = CertificateParams::default();
         parameters.distinguished_name.push(DnType::CommonName, user);
         if let Some(group) = group {
             parameters.distinguished_name.push(DnType::OrganizationName, group);
         }
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.sign(folder, name, parameters)
+        self.issue(folder, file_name, parameters)
     }
 
-    fn sign(&self, folder: &Path, name: &str, mut parameters: CertificateParams) -> Result<CertificatePair> {
+    /// Creates a key and issues the certificate for it, as files with this name.
+    fn issue(&self, folder: &Path, file_name: &str, mut parameters: CertificateParams) -> Result<CertificatePair> {
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.use_authority_key_identifier_extension = true;
-        let own = generate_key()?;
-        let certificate = parameters.signed_by(&own, &self.issuer);
-        let certificate = certificate.with_context(|| format!("cannot sign the certificate {name}"))?;
+        let key = generate_key()?;
+        let certificate = parameters.signed_by(&key, &self.issuer);
+        let certificate = certificate.with_context(|| format!("cannot sign the certificate {file_name}"))?;
         let pair = CertificatePair {
-            certificate: folder.join(format!("{name}.crt")),
-            key: folder.join(format!("{name}.key")),
+            certificate: folder.join(format!("{file_name}.crt")),
+            key: folder.join(format!("{file_name}.key")),
         };
-        write(&pair.certificate, &certificate.pem())?;
-        write(&pair.key, &own.serialize_pem())?;
+        write_private_file(&pair.certificate, &certificate.pem())?;
+        write_private_file(&pair.key, &key.serialize_pem())?;
         Ok(pair)
     }
 }
@@ -158,7 +172,7 @@ fn generate_key() -> Result<KeyPair> {
 }
 
 /// Writes a file that only its owner can read, because it may contain a key.
-pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write_private_file(path: &Path, text: &str) -> Result<()> {
     let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes()))
         .with_context(|| format!("cannot write {}", path.display()))

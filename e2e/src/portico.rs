@@ -30,26 +30,28 @@ use crate::cluster::Cluster;
 use crate::journal::Journal;
 use crate::process::Process;
 
-/// The namespace and the ServiceAccount of `manifests/base`.
+/// The namespace of `manifests/base`.
 pub const NAMESPACE: &str = "portico-system";
+/// The ServiceAccount of `manifests/base`.
 pub const SERVICE_ACCOUNT: &str = "portico";
-/// Addresses of Gateways, unless the arguments configure another source. Those of the load balancer are above them.
+/// Addresses of Gateways, unless the arguments configure others. The addresses of the load balancer are above them.
 pub const GATEWAY_POOL: &str = "198.18.0.0/24";
 
-/// Names the program to run instead of `target/debug/portico`.
-const PROGRAM: &str = "PORTICO_E2E_PROGRAM";
-/// Objects that need a node or differ from those of the harness.
-const EXCLUDED: [&str; 4] = ["service.yaml", "status-service.yaml", "deployment.yaml", "pod-disruption-budget.yaml"];
-/// Needs the CRDs, which some scenarios install later.
+/// The environment variable with the path of the program to run instead of `target/debug/portico`.
+const PROGRAM_VARIABLE: &str = "PORTICO_E2E_PROGRAM";
+/// Manifests that are not applied, because the harness runs replicas as processes instead of Pods.
+const EXCLUDED_MANIFESTS: [&str; 4] =
+    ["service.yaml", "status-service.yaml", "deployment.yaml", "pod-disruption-budget.yaml"];
+/// The manifest of the GatewayClass. It needs the CRDs, which some scenarios install later.
 const CLASS_MANIFEST: &str = "gateway-class.yaml";
 /// Port of the status listener; the admin listener has the next port.
 const STATUS_PORT: u16 = 8100;
-/// For a busy machine; reading the first lists takes a fraction of a second.
+/// How long a replica may take to become ready on a busy machine. Usually it takes a fraction of a second.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
-/// A little longer than the time that requests get to finish.
+/// A little longer than a stopping replica waits for open requests.
 const STOP_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// One replica. Dropping it kills it.
+/// A replica of Portico. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Portico {
     name: String,
@@ -57,7 +59,7 @@ pub struct Portico {
     program: PathBuf,
     arguments: Vec<String>,
     netns: crate::netns::Netns,
-    state: Arc<Journal>,
+    journal: Arc<Journal>,
     /// The address of this replica's status and admin listeners.
     address: Ipv4Addr,
     log: PathBuf,
@@ -75,39 +77,39 @@ impl Portico {
         Ok(portico)
     }
 
-    /// The same without starting the replica; [`Portico::launch`] starts it without waiting.
+    /// Like [`Portico::start`], but does not start the replica; [`Portico::launch`] starts it without waiting.
     pub async fn prepare(cluster: &Cluster, name: &str, arguments: &[&str]) -> Result<Portico> {
         install(cluster).await?;
         let address = free_address().await?;
-        let given = |flags: &[&str]| {
-            let is = |argument: &&str, flag: &&str| argument.split('=').next() == Some(*flag);
-            arguments.iter().any(|argument| flags.iter().any(|flag| is(argument, flag)))
+        let has_flag = |flags: &[&str]| {
+            let is_flag = |argument: &&str, flag: &&str| argument.split('=').next() == Some(*flag);
+            arguments.iter().any(|argument| flags.iter().any(|flag| is_flag(argument, flag)))
         };
-        let mut whole = vec!["run".to_owned(), "--kubernetes".to_owned()];
-        let mut add = |flag: &str, value: String| whole.extend([flag.to_owned(), value]);
-        if !given(&["--kubeconfig"]) {
-            let kubeconfig = cluster.service_account(NAMESPACE, SERVICE_ACCOUNT).await?;
+        let mut all_arguments = vec!["run".to_owned(), "--kubernetes".to_owned()];
+        let mut add_flag = |flag: &str, value: String| all_arguments.extend([flag.to_owned(), value]);
+        if !has_flag(&["--kubeconfig"]) {
+            let kubeconfig = cluster.service_account_kubeconfig(NAMESPACE, SERVICE_ACCOUNT).await?;
             let path = kubeconfig.to_str().context("the checkout's path is not UTF-8")?;
-            add("--kubeconfig", path.to_owned());
+            add_flag("--kubeconfig", path.to_owned());
         }
-        if !given(&["--gateway-address-pool", "--gateway-service-type"]) {
-            add("--gateway-address-pool", GATEWAY_POOL.to_owned());
+        if !has_flag(&["--gateway-address-pool", "--gateway-service-type"]) {
+            add_flag("--gateway-address-pool", GATEWAY_POOL.to_owned());
         }
-        add("--status-listen", format!("{address}:{STATUS_PORT}"));
-        add("--admin-listen", format!("{address}:{}", STATUS_PORT + 1));
-        if !given(&["--access-log"]) {
-            add("--access-log", "off".to_owned());
+        add_flag("--status-listen", format!("{address}:{STATUS_PORT}"));
+        add_flag("--admin-listen", format!("{address}:{}", STATUS_PORT + 1));
+        if !has_flag(&["--access-log"]) {
+            add_flag("--access-log", "off".to_owned());
         }
         // Replicas share one network namespace here, unlike Pods.
-        whole.push("--allow-port-sharing".to_owned());
-        whole.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        all_arguments.push("--allow-port-sharing".to_owned());
+        all_arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         Ok(Portico {
             name: name.to_owned(),
             process: None,
             program: program()?,
-            arguments: whole,
+            arguments: all_arguments,
             netns: cluster.netns().clone(),
-            state: cluster.journal().clone(),
+            journal: cluster.journal().clone(),
             address,
             log: cluster.logs().join(format!("portico-{name}.log")),
         })
@@ -118,16 +120,16 @@ impl Portico {
         ensure!(self.process.is_none(), "the replica {} of Portico is already running", self.name);
         let mut command: Command = self.netns.command(&self.program);
         command.args(&self.arguments);
-        // The user's environment is cleared; the POD_ variables are set as the Deployment does.
+        // Only PATH of the user's environment is kept; the Deployment sets the POD_ variables likewise.
         command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         command.env("RUST_BACKTRACE", "1").env("POD_NAMESPACE", NAMESPACE).env("POD_NAME", &self.name);
-        self.process = Some(Process::start(&self.state, &format!("portico {}", self.name), &self.log, command)?);
+        self.process = Some(Process::start(&self.journal, &format!("portico {}", self.name), &self.log, command)?);
         Ok(())
     }
 
     /// Waits until the replica has listed all objects and is ready.
     pub async fn wait_until_ready(&mut self) -> Result<()> {
-        let status = self.status();
+        let status = self.status_address();
         let process =
             self.process.as_mut().with_context(|| format!("the replica {} of Portico is not running", self.name))?;
         process.wait_until_ready(START_TIMEOUT, async || http_get(status, "/readyz").await.map(drop)).await
@@ -141,25 +143,25 @@ impl Portico {
 
     /// Sends SIGTERM, as `kubectl delete pod` does, and waits until the replica has ended.
     pub async fn stop(&mut self) -> Result<()> {
-        let process = self.take()?;
+        let process = self.take_process()?;
         // Requests of the scenario continue meanwhile.
         spawn_blocking(move || process.stop(STOP_TIMEOUT)).await?
     }
 
     /// Kills the replica, like a crash.
     pub async fn kill(&mut self) -> Result<()> {
-        let process = self.take()?;
+        let process = self.take_process()?;
         spawn_blocking(move || process.kill()).await?
     }
 
     /// The listener with /healthz, /readyz and /metrics.
-    pub fn status(&self) -> SocketAddr {
+    pub fn status_address(&self) -> SocketAddr {
         SocketAddr::new(IpAddr::V4(self.address), STATUS_PORT)
     }
 
     /// The body at this path of the status listener; a status other than 200 is an error.
     pub async fn get(&self, path: &str) -> Result<String> {
-        http_get(self.status(), path).await
+        http_get(self.status_address(), path).await
     }
 
     /// The value of this series, written as on the metrics page: `name{label="value"}`. None if it is missing.
@@ -170,7 +172,7 @@ impl Portico {
     }
 
     /// The process ID, for measurements; None while the replica is not running.
-    pub fn id(&self) -> Option<u32> {
+    pub fn process_id(&self) -> Option<u32> {
         self.process.as_ref().map(|process| process.identity().id)
     }
 
@@ -179,17 +181,18 @@ impl Portico {
         &self.log
     }
 
-    fn take(&mut self) -> Result<Process> {
+    fn take_process(&mut self) -> Result<Process> {
         self.process.take().with_context(|| format!("the replica {} of Portico is not running", self.name))
     }
 }
 
-/// Applies `manifests/base` without the Deployment and its Services: namespace, ServiceAccount, RBAC, and the
-/// GatewayClass if its CRD is installed.
+/// Applies `manifests/base` without the Deployment, its Services and its PodDisruptionBudget: namespace,
+/// ServiceAccount, RBAC, and the GatewayClass if its CRD is installed.
 pub async fn install(cluster: &Cluster) -> Result<()> {
     let mut manifests = String::new();
-    for name in
-        kustomization_resources()?.iter().filter(|name| !EXCLUDED.contains(&name.as_str()) && *name != CLASS_MANIFEST)
+    for name in kustomization_resources()?
+        .iter()
+        .filter(|name| !EXCLUDED_MANIFESTS.contains(&name.as_str()) && *name != CLASS_MANIFEST)
     {
         manifests.push_str(&manifest(name)?);
         manifests.push_str("\n---\n");
@@ -210,8 +213,8 @@ pub async fn install_class(cluster: &Cluster) -> Result<()> {
 /// The files that the kustomization lists.
 fn kustomization_resources() -> Result<Vec<String>> {
     let text = manifest("kustomization.yaml")?;
-    let listed = text.lines().skip_while(|line| !line.starts_with("resources:")).skip(1);
-    let names: Vec<String> = listed.map_while(|line| line.trim().strip_prefix("- ")).map(str::to_owned).collect();
+    let resources = text.lines().skip_while(|line| !line.starts_with("resources:")).skip(1);
+    let names: Vec<String> = resources.map_while(|line| line.trim().strip_prefix("- ")).map(str::to_owned).collect();
     ensure!(
         names.iter().any(|name| name == CLASS_MANIFEST),
         "manifests/base/kustomization.yaml does not list {CLASS_MANIFEST}"
@@ -226,25 +229,29 @@ fn manifest(name: &str) -> Result<String> {
 
 /// The program that `cargo build` places in the target folder of this program, or the one in `PORTICO_E2E_PROGRAM`.
 pub fn program() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os(PROGRAM) {
+    if let Some(path) = std::env::var_os(PROGRAM_VARIABLE) {
         return Ok(path.into());
     }
-    let own = std::env::current_exe().context("cannot find the path of this program")?;
+    let this_program = std::env::current_exe().context("cannot find the path of this program")?;
     // Test binaries are one folder deeper than programs.
-    let found = own.ancestors().skip(1).take(2).map(|folder| folder.join("portico")).find(|path| path.is_file());
-    found.with_context(|| {
-        let own = own.display();
-        format!("found no program portico next to {own}; build it with cargo build --locked (or set {PROGRAM})")
+    let program =
+        this_program.ancestors().skip(1).take(2).map(|folder| folder.join("portico")).find(|path| path.is_file());
+    program.with_context(|| {
+        let this_program = this_program.display();
+        format!(
+            "found no program portico next to {this_program}; \
+             build it with cargo build --locked (or set {PROGRAM_VARIABLE})"
+        )
     })
 }
 
 /// A loopback address whose ports no other replica uses, running or not.
 async fn free_address() -> Result<Ipv4Addr> {
-    static USED: AtomicU8 = AtomicU8::new(1);
+    static NEXT_OCTET: AtomicU8 = AtomicU8::new(1);
     loop {
-        let last = USED.fetch_update(Relaxed, Relaxed, |last| last.checked_add(1));
-        let Ok(last) = last else { bail!("all addresses for replicas are used: 254 were started") };
-        let address = Ipv4Addr::new(127, 0, 1, last);
+        let octet = NEXT_OCTET.fetch_update(Relaxed, Relaxed, |octet| octet.checked_add(1));
+        let Ok(octet) = octet else { bail!("all addresses for replicas are used: 254 were started") };
+        let address = Ipv4Addr::new(127, 0, 1, octet);
         // A replica in a cluster for manual use may have the port.
         if TcpListener::bind((address, STATUS_PORT)).await.is_ok() {
             return Ok(address);
@@ -257,10 +264,10 @@ async fn http_get(server: SocketAddr, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect(server).await.with_context(|| format!("cannot connect to {server}"))?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
-    let answer = String::from_utf8(answer).context("the response is not UTF-8")?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("the response has no end of the head")?;
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await?;
+    let response = String::from_utf8(response).context("the response is not UTF-8")?;
+    let (head, body) = response.split_once("\r\n\r\n").context("the response ends before the end of its head")?;
     ensure!(head.starts_with("HTTP/1.1 200 "), "{path}: {} {body}", head.lines().next().unwrap_or_default());
     Ok(body.to_owned())
 }

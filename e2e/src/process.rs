@@ -23,21 +23,21 @@ pub struct Process {
 
 impl Process {
     /// Starts the program, records it in the journal, and appends its output to the log.
-    pub fn start(state: &Journal, name: &str, log: &Path, mut command: Command) -> Result<Process> {
-        let file = OpenOptions::new().create(true).append(true).open(log);
-        let file = file.with_context(|| format!("cannot write the log {}", log.display()))?;
-        let both = file.try_clone().with_context(|| format!("cannot write the log {}", log.display()))?;
-        command.stdin(Stdio::null()).stdout(file).stderr(both);
+    pub fn start(journal: &Journal, name: &str, log: &Path, mut command: Command) -> Result<Process> {
+        let stdout = OpenOptions::new().create(true).append(true).open(log);
+        let stdout = stdout.with_context(|| format!("cannot write the log {}", log.display()))?;
+        let stderr = stdout.try_clone().with_context(|| format!("cannot write the log {}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         // Ctrl-C is for this process, which stops the program gracefully.
         command.process_group(0);
         let mut child = command.spawn().with_context(|| format!("cannot start {name} ({command:?})"))?;
-        // Until it is waited for, the process stays in the process table, also after it has ended.
+        // Finds the process even if it has ended already: it stays in the process table until it is waited for.
         let Some(identity) = ProcessIdentity::lookup(child.id()) else {
             child.kill().with_context(|| format!("cannot end {name}"))?;
             bail!("cannot read the state of {name}; is /proc mounted?");
         };
         let process = Process { name: name.to_owned(), child, identity, log: log.to_owned() };
-        state.record(&JournalEntry::Process(identity))?;
+        journal.record(&JournalEntry::Process(identity))?;
         Ok(process)
     }
 
@@ -45,24 +45,24 @@ impl Process {
         self.identity
     }
 
-    /// Waits until the probe succeeds. If the program ends or the time is up, the error has the end of the log, which
-    /// usually has the reason.
+    /// Waits until the probe succeeds. If the program ends or the time is up, the error shows the end of the log.
     pub async fn wait_until_ready(&mut self, limit: Duration, probe: impl AsyncFn() -> Result<()>) -> Result<()> {
-        let what = format!("{} is ready", self.name);
+        let condition = format!("{} is ready", self.name);
         let child = &mut self.child;
-        let ready = until(&what, limit, async || match child.try_wait() {
+        // None if the program is ready.
+        let exit_status = until(&condition, limit, async || match child.try_wait() {
             Ok(None) => probe().await.map(|()| None),
             Ok(Some(status)) => Ok(Some(status)),
             Err(error) => Err(error).context("cannot query the process"),
         });
-        match ready.await {
+        match exit_status.await {
             Ok(None) => Ok(()),
             Ok(Some(status)) => bail!("{} ended before it was ready ({status}). {}", self.name, self.end_of_log()),
             Err(error) => bail!("{error:#}. {}", self.end_of_log()),
         }
     }
 
-    /// Sends SIGTERM, and SIGKILL after this time.
+    /// Sends SIGTERM, and SIGKILL if the program still runs after `limit`.
     pub fn stop(mut self, limit: Duration) -> Result<()> {
         terminate(&self.identity, limit).with_context(|| format!("cannot end {}", self.name))?;
         self.child.wait().map(drop).with_context(|| format!("cannot wait for {}", self.name))
@@ -88,11 +88,11 @@ impl Drop for Process {
 }
 
 /// The last lines of a text file, for messages.
-pub fn last_lines(path: &Path, number: usize) -> String {
+pub fn last_lines(path: &Path, count: usize) -> String {
     let text = fs::read(path).unwrap_or_else(|error| format!("(cannot be read: {error})").into_bytes());
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(number)..].join("\n")
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 #[cfg(test)]
@@ -102,21 +102,21 @@ mod tests {
 
     /// A shell that runs this script, with a journal and a log in this folder.
     fn shell(folder: &Path, script: &str) -> (Journal, Process) {
-        let Claim::Claimed(state) = Journal::claim(&folder.join("journals"), "a").unwrap() else {
+        let Claim::Claimed(journal) = Journal::claim(&folder.join("journals"), "a").unwrap() else {
             panic!("the journal is in use")
         };
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        let process = Process::start(&state, "shell", &folder.join("log"), command).unwrap();
-        (state, process)
+        let process = Process::start(&journal, "shell", &folder.join("log"), command).unwrap();
+        (journal, process)
     }
 
     #[tokio::test]
     async fn early_exit_is_reported_with_the_end_of_the_log() {
         let folder = tempfile::tempdir().unwrap();
-        let (_state, mut process) = shell(folder.path(), "echo out; echo no such flag >&2; exit 7");
-        let never = process.wait_until_ready(Duration::from_secs(60), async || bail!("it does not listen"));
-        let error = never.await.unwrap_err().to_string();
+        let (_journal, mut process) = shell(folder.path(), "echo out; echo no such flag >&2; exit 7");
+        let readiness = process.wait_until_ready(Duration::from_secs(60), async || bail!("it does not listen"));
+        let error = readiness.await.unwrap_err().to_string();
         assert!(error.starts_with("shell ended before it was ready (exit status: 7)"), "{error}");
         assert!(error.ends_with("ends with:\nout\nno such flag"), "{error}");
     }
@@ -124,9 +124,9 @@ mod tests {
     #[tokio::test]
     async fn readiness_timeout_is_reported_with_its_reason() {
         let folder = tempfile::tempdir().unwrap();
-        let (_state, mut process) = shell(folder.path(), "exec sleep 1000");
-        let never = process.wait_until_ready(Duration::ZERO, async || bail!("it does not listen"));
-        let error = never.await.unwrap_err().to_string();
+        let (_journal, mut process) = shell(folder.path(), "exec sleep 1000");
+        let readiness = process.wait_until_ready(Duration::ZERO, async || bail!("it does not listen"));
+        let error = readiness.await.unwrap_err().to_string();
         assert!(
             error.starts_with("timed out after 0 s waiting until shell is ready: it does not listen. Its log "),
             "{error}"
@@ -136,11 +136,11 @@ mod tests {
     #[test]
     fn stop_and_drop_end_a_process_that_ignores_sigterm() {
         let folder = tempfile::tempdir().unwrap();
-        let (state, process) = shell(folder.path(), "trap '' TERM; exec sleep 1000");
+        let (journal, process) = shell(folder.path(), "trap '' TERM; exec sleep 1000");
         let identity = process.identity();
         process.stop(Duration::from_millis(50)).unwrap();
         assert!(!identity.is_alive());
-        let process = Process::start(&state, "sleep", &folder.path().join("log"), {
+        let process = Process::start(&journal, "sleep", &folder.path().join("log"), {
             let mut command = Command::new("sleep");
             command.arg("1000");
             command
@@ -149,7 +149,7 @@ mod tests {
         assert!(identity.is_alive());
         drop(process);
         assert!(!identity.is_alive());
-        assert_eq!(state.entries().unwrap().len(), 3, "the owner and two processes");
-        state.end().unwrap();
+        assert_eq!(journal.entries().unwrap().len(), 3, "the owner and two processes");
+        journal.end().unwrap();
     }
 }

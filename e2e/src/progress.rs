@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Prints a line.
+/// Prints a line with the prefix `e2e: `.
 #[expect(clippy::print_stderr, reason = "the only place that prints progress")]
 pub fn report(line: fmt::Arguments<'_>) {
     eprintln!("e2e: {line}");

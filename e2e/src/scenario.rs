@@ -21,60 +21,61 @@ use crate::progress::report;
 ///     });
 /// }
 /// ```
-pub fn run(name: &str, inside: impl AsyncFnOnce(&mut Cluster) -> Result<()> + Send) {
-    run_with(Options::named(name), inside);
+pub fn run(name: &str, scenario: impl AsyncFnOnce(&mut Cluster) -> Result<()> + Send) {
+    run_with(Options::named(name), scenario);
 }
 
-/// The same with options.
-pub fn run_with(mut options: Options, inside: impl AsyncFnOnce(&mut Cluster) -> Result<()> + Send) {
+/// Runs a scenario like [`run`], but with these options.
+pub fn run_with(mut options: Options, scenario: impl AsyncFnOnce(&mut Cluster) -> Result<()> + Send) {
     if !is_enabled() {
         return;
     }
     // Scenarios on an existing cluster run one after another.
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = existing_cluster::kubeconfig().map(|_| ALONE.lock());
-    let called = std::mem::take(&mut options.name);
-    options.name = checkout_name(&called);
+    static EXISTING_CLUSTER: Mutex<()> = Mutex::new(());
+    let _lock = existing_cluster::kubeconfig().map(|_| EXISTING_CLUSTER.lock());
+    let name = std::mem::take(&mut options.name);
+    options.name = checkout_name(&name);
     let started = Instant::now();
-    report(format_args!("{called}: starting a cluster"));
-    if let Err(error) = cluster::run(&options, inside) {
-        if let Some(unfit) = error.downcast_ref::<UnsuitableCluster>() {
-            return report_skipped(&called, &unfit.0);
+    report(format_args!("{name}: starting a cluster"));
+    if let Err(error) = cluster::run(&options, scenario) {
+        if let Some(unsuitable) = error.downcast_ref::<UnsuitableCluster>() {
+            return report_skipped(&name, &unsuitable.0);
         }
         panic!("{error:#}\nWithout root, skip these tests with E2E=off");
     }
-    report(format_args!("{called}: passed after {} s", started.elapsed().as_secs()));
+    report(format_args!("{name}: passed after {} s", started.elapsed().as_secs()));
 }
 
 /// False, with a message, if tests that need network namespaces are disabled with E2E=off.
 #[expect(clippy::print_stdout, reason = "cargo shows it with the test")]
 pub fn is_enabled() -> bool {
-    let off = std::env::var_os("E2E").is_some_and(|value| value == "off");
-    if off {
+    let is_disabled = std::env::var_os("E2E").is_some_and(|value| value == "off");
+    if is_disabled {
         println!("not run: E2E=off");
     }
-    !off
+    !is_disabled
 }
 
-/// False, with a message, if this needs a new cluster but an existing one is configured.
-pub fn needs_new_cluster(what: &str) -> bool {
-    let own = existing_cluster::kubeconfig().is_none();
-    if !own {
+/// Whether a new cluster can be started for this test. If an existing cluster is configured instead, reports that the
+/// test is skipped.
+pub fn can_start_new_cluster(test: &str) -> bool {
+    let can_start = existing_cluster::kubeconfig().is_none();
+    if !can_start {
         report_skipped(
-            what,
+            test,
             &format!(
                 "{} names an existing cluster, but this test needs a new one",
                 existing_cluster::KUBECONFIG_VARIABLE
             ),
         );
     }
-    own
+    can_start
 }
 
 /// Reports that a test is skipped. The summary of `make test` counts these lines.
 #[expect(clippy::print_stdout, reason = "cargo shows it with the test")]
-pub fn report_skipped(what: &str, why: &str) {
-    println!("not run: {what}: {why}");
+pub fn report_skipped(test: &str, reason: &str) {
+    println!("not run: {test}: {reason}");
 }
 
 /// A name that includes a hash of the checkout's path, so that tests of two checkouts can run on one machine.

@@ -1,4 +1,4 @@
-//! The environment of a cluster's programs: network namespace, files, journal and programs.
+//! What the processes of a cluster run in: its network namespace, folders, certificates, journal and programs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,34 +32,34 @@ impl Site {
     /// Creates the network namespace, certificates and folders. Leftovers of crashes are removed first.
     pub fn prepare(name: &str, programs: Arc<Programs>) -> Result<Site> {
         check_name(name)?;
-        let journals = Path::new(journal::JOURNAL_FOLDER);
-        journal::clean_up_after_crashes(journals)?;
-        let state = match Journal::claim(journals, name)? {
-            Claim::Claimed(state) => Arc::new(state),
+        let journal_folder = Path::new(journal::JOURNAL_FOLDER);
+        journal::clean_up_after_crashes(journal_folder)?;
+        let journal = match Journal::claim(journal_folder, name)? {
+            Claim::Claimed(journal) => Arc::new(journal),
             Claim::InUse(owner) => bail!(
                 "cluster {name} is in use by process {}; choose another name, or stop it: portico-e2e down {name}",
                 owner.id
             ),
         };
-        let base = folder_of(name);
-        let (folder, logs) = (base.join(RUN_FOLDER), base.join("logs"));
-        state.record(&JournalEntry::Folder(folder.clone()))?;
-        for stale in [&folder, &logs] {
-            recreate(stale)?;
+        let cluster_folder = folder_of(name);
+        let (folder, logs) = (cluster_folder.join(RUN_FOLDER), cluster_folder.join("logs"));
+        journal.record(&JournalEntry::Folder(folder.clone()))?;
+        for leftover in [&folder, &logs] {
+            recreate(leftover)?;
         }
         let pki_folder = folder.join("pki");
         recreate(&pki_folder)?;
         let pki = Pki::create(&pki_folder)?;
         let netns = netns_of(name);
-        state.record(&JournalEntry::Netns(netns.name().to_owned()))?;
+        journal.record(&JournalEntry::Netns(netns.name().to_owned()))?;
         netns.create()?;
         netns.ip(&["addr", "add", &format!("{ADDRESS}/32"), "dev", "lo"])?;
-        // Only half of the range: the address of a deleted Pod must not become local.
+        // Only addresses of Gateways are local; the address of a deleted Pod must not become local.
         netns.ip(&["route", "add", "local", GATEWAY_RANGE, "dev", "lo"])?;
-        Ok(Site { name: name.to_owned(), netns, folder, logs, programs, pki, journal: state })
+        Ok(Site { name: name.to_owned(), netns, folder, logs, programs, pki, journal })
     }
 
-    /// Removes everything after all processes have ended.
+    /// Removes everything. To be called after all processes have ended.
     pub fn end(self) -> Result<()> {
         self.journal.end()
     }
@@ -99,18 +99,19 @@ pub fn kubeconfig_of(name: &str) -> PathBuf {
     folder_of(name).join(RUN_FOLDER).join("admin.kubeconfig")
 }
 
-/// Names of clusters are part of file names and names of network namespaces.
+/// Fails if the name of a cluster cannot be part of a file name and of the name of a network namespace.
 pub fn check_name(name: &str) -> Result<()> {
-    let good = name.starts_with(|first: char| first.is_ascii_lowercase())
+    let is_valid = name.starts_with(|first: char| first.is_ascii_lowercase())
         && name.len() <= 40
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
     ensure!(
-        good,
+        is_valid,
         "`{name}` is not a valid cluster name: use 1 to 40 lowercase letters, digits and dashes, a letter first"
     );
     Ok(())
 }
 
+/// Creates an empty folder, after removing an existing one.
 fn recreate(folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;

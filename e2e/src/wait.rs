@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 use tokio::time::{Instant, sleep, timeout};
 
-/// Calls `ask` until it succeeds. At the deadline, the error has the reason of the last failure.
+/// Calls `attempt` until it succeeds. At the deadline, the error has the reason of the last failure. `condition`
+/// completes the sentence "waiting until …".
 ///
 /// ```no_run
 /// # async fn is_served() -> anyhow::Result<()> { Ok(()) }
@@ -13,29 +14,29 @@ use tokio::time::{Instant, sleep, timeout};
 /// portico_e2e::wait::until("the route is served", std::time::Duration::from_secs(30), is_served).await
 /// # }
 /// ```
-pub async fn until<Answer>(
-    what: &str,
+pub async fn until<Output>(
+    condition: &str,
     limit: Duration,
-    mut ask: impl AsyncFnMut() -> Result<Answer>,
-) -> Result<Answer> {
+    mut attempt: impl AsyncFnMut() -> Result<Output>,
+) -> Result<Output> {
     let deadline = Instant::now() + limit;
     loop {
-        let reason = match timeout(ATTEMPT, ask()).await {
-            Ok(Ok(answer)) => return Ok(answer),
+        let reason = match timeout(ATTEMPT_TIMEOUT, attempt()).await {
+            Ok(Ok(output)) => return Ok(output),
             Ok(Err(reason)) => reason,
-            Err(_) => anyhow!("no result within {} s", ATTEMPT.as_secs()),
+            Err(_) => anyhow!("no result within {} s", ATTEMPT_TIMEOUT.as_secs()),
         };
         if Instant::now() >= deadline {
-            bail!("timed out after {} s waiting until {what}: {reason:#}", limit.as_secs());
+            bail!("timed out after {} s waiting until {condition}: {reason:#}", limit.as_secs());
         }
-        sleep(PAUSE).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
-/// How long one attempt may take on a busy machine.
-const ATTEMPT: Duration = Duration::from_secs(10);
+/// How long one attempt may take. Long enough for a busy machine.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Delay between two attempts.
-const PAUSE: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
@@ -43,24 +44,25 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn first_success_ends_the_wait() {
-        let mut asked = 0;
-        let answer = until("three", Duration::from_secs(1), async || {
-            asked += 1;
-            if asked == 3 { Ok(asked) } else { bail!("it is {asked}") }
+        let mut attempts = 0;
+        let third_attempt = until("the third attempt", Duration::from_secs(1), async || {
+            attempts += 1;
+            if attempts == 3 { Ok(attempts) } else { bail!("attempt {attempts}") }
         });
-        assert_eq!(answer.await.unwrap(), 3);
+        assert_eq!(third_attempt.await.unwrap(), 3);
     }
 
     #[tokio::test(start_paused = true)]
     async fn timeout_reports_the_last_reason() {
-        let never = until("the door opens", Duration::from_secs(2), async || -> Result<()> { bail!("it is locked") });
+        let failing = until("the door opens", Duration::from_secs(2), async || -> Result<()> { bail!("it is locked") });
         assert_eq!(
-            never.await.unwrap_err().to_string(),
+            failing.await.unwrap_err().to_string(),
             "timed out after 2 s waiting until the door opens: it is locked"
         );
-        let silent = until("it is ready", Duration::from_secs(20), async || std::future::pending::<Result<()>>().await);
+        let hanging =
+            until("it is ready", Duration::from_secs(20), async || std::future::pending::<Result<()>>().await);
         assert_eq!(
-            silent.await.unwrap_err().to_string(),
+            hanging.await.unwrap_err().to_string(),
             "timed out after 20 s waiting until it is ready: no result within 10 s"
         );
     }

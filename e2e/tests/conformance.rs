@@ -1,5 +1,5 @@
-//! Runs the Gateway API conformance suite against Portico with the RBAC rules of its manifests, on both CRD channels:
-//! all core tests and those of the features below must pass, on a new cluster and on one that the suite has used.
+//! Runs the Gateway API conformance suite against Portico with the RBAC rules of its manifests, on both CRD channels.
+//! All core tests and the tests of the claimed features must pass; with the experimental channel, twice on one cluster.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use parking_lot::Mutex;
 use portico_e2e::cluster::{Channel, Cluster, Options};
-use portico_e2e::conformance::{self, Suite};
+use portico_e2e::conformance::{self, SuiteOptions};
 use portico_e2e::node::Node;
 use portico_e2e::portico::Portico;
 use portico_e2e::progress;
@@ -55,7 +55,7 @@ const EXTENDED: [&str; 33] = [
 ];
 const EXTENDED_TESTS: u32 = 39;
 
-/// An address of the pool, and one outside of it.
+/// The usable and the unusable address that the suite requests: one of the address pool, and one outside of it.
 const ADDRESSES: [&str; 2] = ["198.18.0.200", "192.0.2.1"];
 
 #[test]
@@ -68,14 +68,14 @@ fn standard_channel_conforms() {
     conforms(Channel::Standard, &["standard"]);
 }
 
-/// Runs the suite on one new cluster, once per report name.
+/// Runs the suite on one new cluster, once for each report name.
 fn conforms(channel: Channel, reports: &[&str]) {
-    if !scenario::needs_new_cluster("the conformance suite, whose Pods need a node") {
+    if !scenario::can_start_new_cluster("the conformance suite, whose Pods need a node") {
         return;
     }
-    // One run at a time: the suite expects some responses within a second, and needs much CPU itself.
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock();
+    // One run at a time: the suite needs much CPU, and expects some responses within a second.
+    static SUITE_LOCK: Mutex<()> = Mutex::new(());
+    let _guard = SUITE_LOCK.lock();
     let options = Options { name: format!("conf-{channel}"), channel: Some(channel) };
     scenario::run_with(options, async |cluster| {
         let node = Node::start(cluster).await?;
@@ -90,21 +90,21 @@ fn conforms(channel: Channel, reports: &[&str]) {
     });
 }
 
-async fn suite_passes(cluster: &Cluster, channel: Channel, name: &str) -> Result<()> {
-    let suite = Suite {
+async fn suite_passes(cluster: &Cluster, channel: Channel, report_name: &str) -> Result<()> {
+    let suite = SuiteOptions {
         gateway_class: "portico".to_owned(),
         only: None,
         features: Vec::new(),
         addresses: [ADDRESSES[0].parse()?, ADDRESSES[1].parse()?],
         version: concat!("v", env!("CARGO_PKG_VERSION")).to_owned(),
         folder: conformance::report_folder(),
-        name: name.to_owned(),
+        name: report_name.to_owned(),
     };
     let outcome = conformance::run(cluster.netns(), cluster.kubeconfig(), &suite).await?;
     let log = outcome.log.display();
     let report = outcome.report.as_ref();
     if let Some(report) = report {
-        progress::report(format_args!("{name}\n{report}"));
+        progress::report(format_args!("{report_name}\n{report}"));
     }
     ensure!(outcome.passed, "the conformance suite failed, see {log}");
     let report = report.with_context(|| format!("the suite wrote no report, see {log}"))?;
@@ -117,32 +117,32 @@ async fn suite_passes(cluster: &Cluster, channel: Channel, name: &str) -> Result
     ensure!(passed == CORE_TESTS, "{passed} core tests passed, expected {CORE_TESTS}");
     let extended = profile.extended.as_ref().context("no extended feature was tested")?;
     let tested: BTreeSet<&str> = extended.supported_features.iter().map(String::as_str).collect();
-    same("features tested", &tested, EXTENDED)?;
+    ensure_equal("features tested", &tested, EXTENDED)?;
     let passed = extended.statistics.passed;
     ensure!(passed == EXTENDED_TESTS, "{passed} extended tests passed, expected {EXTENDED_TESTS}");
     check_skipped_tests(&outcome.log)?;
 
-    let path = "--output=jsonpath={.status.supportedFeatures[*].name}";
-    let claimed = cluster.kubectl(&["get", "gatewayclass", "portico", path]).await?;
-    same("features claimed", &claimed.split_whitespace().collect(), CORE.into_iter().chain(EXTENDED))
+    let feature_names = "--output=jsonpath={.status.supportedFeatures[*].name}";
+    let claimed = cluster.kubectl(&["get", "gatewayclass", "portico", feature_names]).await?;
+    ensure_equal("features claimed", &claimed.split_whitespace().collect(), CORE.into_iter().chain(EXTENDED))
 }
 
 /// Fails unless both sets are equal.
-fn same(what: &str, found: &BTreeSet<&str>, expected: impl IntoIterator<Item = &'static str>) -> Result<()> {
+fn ensure_equal(what: &str, found: &BTreeSet<&str>, expected: impl IntoIterator<Item = &'static str>) -> Result<()> {
     let expected: BTreeSet<&str> = expected.into_iter().collect();
-    let lacks: Vec<_> = expected.difference(found).collect();
-    let more: Vec<_> = found.difference(&expected).collect();
-    ensure!(lacks.is_empty() && more.is_empty(), "{what}: missing {lacks:?}, unexpected {more:?}");
+    let missing: Vec<_> = expected.difference(found).collect();
+    let unexpected: Vec<_> = found.difference(&expected).collect();
+    ensure!(missing.is_empty() && unexpected.is_empty(), "{what}: missing {missing:?}, unexpected {unexpected:?}");
     Ok(())
 }
 
-/// Skipped tests of unclaimed features are not in the report; the log has the reasons.
+/// Fails if a test of a claimed feature was skipped. The report omits skipped tests; the log has them with reasons.
 fn check_skipped_tests(log: &Path) -> Result<()> {
-    let text = fs::read_to_string(log).with_context(|| format!("cannot read {}", log.display()))?;
-    let left_out = text.lines().filter(|line| line.contains("--- SKIP: ")).count();
-    let reasons = text.lines().filter_map(|line| line.split_once(": Skipping ")?.1.split_once(": "));
+    let log_text = fs::read_to_string(log).with_context(|| format!("cannot read {}", log.display()))?;
+    let skipped = log_text.lines().filter(|line| line.contains("--- SKIP: ")).count();
+    let reasons = log_text.lines().filter_map(|line| line.split_once(": Skipping ")?.1.split_once(": "));
     let reasons: Vec<(&str, &str)> = reasons.collect();
-    ensure!(left_out == reasons.len(), "{left_out} tests were skipped, {} with a reason: {reasons:?}", reasons.len());
+    ensure!(skipped == reasons.len(), "{skipped} tests were skipped, {} with a reason: {reasons:?}", reasons.len());
     for (test, reason) in reasons {
         let feature = reason.strip_prefix("suite does not support ").map(str::trim);
         let feature = feature.with_context(|| format!("{test} was skipped: {reason}"))?;

@@ -1,4 +1,5 @@
-//! Tests of the control plane: it starts, works like a real one, survives restarts, and leaves nothing behind.
+//! Tests of the control plane: it works like that of a real cluster, keeps objects when the API server restarts, and
+//! leaves nothing behind.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -23,7 +24,7 @@ use tokio::time::timeout;
 
 #[test]
 fn control_plane_serves_restarts_and_cleans_up() {
-    if !scenario::is_enabled() || !scenario::needs_new_cluster("the control plane") {
+    if !scenario::is_enabled() || !scenario::can_start_new_cluster("the control plane") {
         return;
     }
     let options = Options::named(&scenario::checkout_name("control-plane"));
@@ -42,7 +43,7 @@ fn control_plane_serves_restarts_and_cleans_up() {
 
 #[test]
 fn panicking_scenario_leaves_nothing_behind() {
-    if !scenario::is_enabled() || !scenario::needs_new_cluster("the control plane") {
+    if !scenario::is_enabled() || !scenario::can_start_new_cluster("the control plane") {
         return;
     }
     let options = Options { channel: None, ..Options::named(&scenario::checkout_name("panic")) };
@@ -63,7 +64,7 @@ fn panicking_scenario_leaves_nothing_behind() {
 
 #[test]
 fn down_removes_leftovers_of_a_crash() {
-    if !scenario::is_enabled() || !scenario::needs_new_cluster("the control plane") {
+    if !scenario::is_enabled() || !scenario::can_start_new_cluster("the control plane") {
         return;
     }
     let name = scenario::checkout_name("crash");
@@ -76,7 +77,7 @@ fn down_removes_leftovers_of_a_crash() {
     let output = BufReader::new(child.stdout.take().unwrap());
     let lines: Vec<String> =
         output.lines().map(|line| line.unwrap()).take_while(|line| line != "The cluster runs until Ctrl-C.").collect();
-    // The loop also ends at the end of the output.
+    // The output may also have ended because the program failed.
     assert!(lines.iter().any(|line| line.contains("ip netns exec")), "portico-e2e did not start: {lines:?}");
     child.kill().unwrap();
     child.wait().unwrap();
@@ -99,8 +100,8 @@ async fn version_is_that_of_the_module(cluster: &Cluster) -> Result<()> {
         .and_then(|rest| rest.split_whitespace().next())
         .context("go.mod has no version of k8s.io/kubernetes")?;
     let version = cluster.kubectl(&["version"]).await?;
-    for who in ["Client", "Server"] {
-        ensure!(version.contains(&format!("{who} Version: {required}\n")), "{required} is required: {version}");
+    for program in ["Client", "Server"] {
+        ensure!(version.contains(&format!("{program} Version: {required}\n")), "{required} is required: {version}");
     }
     Ok(())
 }
@@ -117,7 +118,7 @@ async fn crds_are_established(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Objects that `kubectl` applied are readable by the client, also after the API server was stopped or killed.
+/// An object that `kubectl` applied is readable by the client, before and after a restart of the API server.
 async fn objects_are_kept(cluster: &mut Cluster) -> Result<()> {
     let manifest =
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kept, namespace: default}\ndata: {answer: '42'}\n";
@@ -126,10 +127,10 @@ async fn objects_are_kept(cluster: &mut Cluster) -> Result<()> {
     let before = maps.get("kept").await?;
     ensure!(before.data.as_ref().is_some_and(|data| data["answer"] == "42"), "{before:?}");
     cluster.stop_apiserver()?;
-    ensure!(cluster.stop_apiserver().is_err(), "a stopped API server cannot be stopped");
+    ensure!(cluster.stop_apiserver().is_err(), "an API server that does not run was stopped");
     ensure!(maps.get("kept").await.is_err(), "a request succeeded without an API server");
     cluster.start_apiserver().await?;
-    ensure!(cluster.start_apiserver().await.is_err(), "a running API server cannot be started");
+    ensure!(cluster.start_apiserver().await.is_err(), "an API server that runs was started");
     let after = maps.get("kept").await?;
     ensure!(after == before, "{after:?} was {before:?}");
     Ok(())
@@ -139,22 +140,22 @@ async fn controllers_work(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(&["create", "deployment", "sleepers", "--image=none", "--replicas=2"]).await?;
     let pods: Api<Pod> = Api::default_namespaced(cluster.client());
     let sleepers = ListParams::default().labels("app=sleepers");
-    let made = async {
-        let watched = kube::runtime::watcher::Config::default().labels("app=sleepers");
-        let mut seen = std::pin::pin!(kube::runtime::watcher(pods.clone(), watched));
+    let two_pods = async {
+        let watch_config = kube::runtime::watcher::Config::default().labels("app=sleepers");
+        let mut pod_events = std::pin::pin!(kube::runtime::watcher(pods.clone(), watch_config));
         while pods.list(&sleepers).await?.items.len() < 2 {
-            futures_util::StreamExt::next(&mut seen).await.context("the watch ended")??;
+            futures_util::StreamExt::next(&mut pod_events).await.context("the watch ended")??;
         }
         Ok::<_, anyhow::Error>(())
     };
-    timeout(Duration::from_secs(60), made).await.context("the Deployment created no Pods")??;
-    // No node runs the Pods, so they are deleted at once after their owners.
+    timeout(Duration::from_secs(60), two_pods).await.context("the Deployment created no Pods")??;
+    // No node runs the Pods, so they are removed without a grace period once their owner is deleted.
     let names: Vec<_> =
         pods.list(&sleepers).await?.into_iter().filter_map(|pod| pod.metadata.name.zip(pod.metadata.uid)).collect();
     cluster.kubectl(&["delete", "deployment", "sleepers"]).await?;
     for (name, uid) in names {
-        let gone = await_condition(pods.clone(), &name, kube::runtime::conditions::is_deleted(&uid));
-        timeout(Duration::from_secs(60), gone)
+        let deleted = await_condition(pods.clone(), &name, kube::runtime::conditions::is_deleted(&uid));
+        timeout(Duration::from_secs(60), deleted)
             .await
             .with_context(|| format!("Pod {name} outlives its Deployment"))??;
     }
@@ -166,7 +167,7 @@ async fn permissions_are_enforced(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(&["create", "serviceaccount", "reader"]).await?;
     cluster.kubectl(&["create", "role", "reader", "--verb=get", "--resource=configmaps"]).await?;
     cluster.kubectl(&["create", "rolebinding", "reader", "--role=reader", "--serviceaccount=default:reader"]).await?;
-    let kubeconfig = cluster.service_account("default", "reader").await?;
+    let kubeconfig = cluster.service_account_kubeconfig("default", "reader").await?;
     let client = cluster::client_from_kubeconfig(&kubeconfig).await?;
     let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
     maps.get("kube-root-ca.crt").await?;

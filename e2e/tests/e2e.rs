@@ -1,8 +1,9 @@
-//! Tests with a control plane, as one program, because linking takes longer than compiling most of them. A module is a
-//! suite of `scripts/test.sh`; `cargo test --workspace --test e2e node:: -- --nocapture` runs one of them.
+//! Tests with a control plane. They are one program, because linking a program takes longer than compiling most
+//! modules. Each module is a suite of `scripts/test.sh`; `cargo test --workspace --test e2e node:: -- --nocapture` runs
+//! one suite.
 //!
-//! Suites share no state of the process: each cluster has its own name, folder and network namespace. But they run one
-//! after another, because the conformance suite expects some responses within a second and needs much CPU itself.
+//! Suites share no state: each cluster has its own name, folder and network namespace. `scripts/test.sh` still runs
+//! them one after another, because the conformance suite needs much CPU and expects some responses within a second.
 
 #![expect(clippy::unwrap_used, reason = "a failed precondition fails the test")]
 

@@ -1,5 +1,5 @@
 //! Tests the documentation for clusters: the API server accepts every object, Helm accepts every values file, and
-//! commands have the documented results, in the order of the pages. `tests/pages.rs` tests what needs only one machine.
+//! commands have the documented results, in the order of the pages. `tests/pages.rs` tests commands without a cluster.
 
 #[path = "../../tests/pages/page.rs"]
 mod page;
@@ -22,10 +22,10 @@ fn documented_objects_and_values_are_accepted() {
     });
 }
 
-/// The root folder of the Pods is the output of `make image-root-test`.
+/// The root file system of the Pods is the output of `make image-root-test`.
 #[test]
 fn documented_cluster_commands_work() {
-    if !scenario::needs_new_cluster("the documented commands") {
+    if !scenario::can_start_new_cluster("the documented commands") {
         return;
     }
     scenario::run_with(Options { channel: None, ..Options::named("guide") }, async |cluster| {

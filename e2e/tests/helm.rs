@@ -1,5 +1,5 @@
-//! Tests of the Helm chart: it renders the manifests, flags that the program accepts, and objects that the API server
-//! accepts; it rejects invalid values; and a release is installed, upgraded and removed under load.
+//! Tests of the Helm chart. It renders the objects of the manifests, flags that the program accepts, and objects that
+//! the API server accepts; it rejects invalid values; a release is installed, upgraded, scaled and removed under load.
 
 mod api_server_validation;
 mod dependent_objects;
@@ -76,24 +76,24 @@ fn api_server_accepts_all_rendered_objects() {
     });
 }
 
-/// The root folder of the Pods is the output of `make image-root-test`.
+/// The root file system of the Pods is the output of `make image-root-test`.
 #[test]
 fn release_lifecycle_loses_no_request() {
-    if !scenario::needs_new_cluster("a release of the chart") {
+    if !scenario::can_start_new_cluster("a release of the chart") {
         return;
     }
     scenario::run_with(Options { channel: None, ..Options::named("release") }, async |cluster| {
         let node = Node::start(cluster).await?;
         let release = Release::new(cluster)?;
-        release.is_installed().await.context("installing")?;
-        let traffic = release.serves().await.context("serving")?;
-        release.is_upgraded_and_rolled_back(&traffic).await.context("upgrading")?;
-        release.failed_upgrades_are_rolled_back(&traffic).await.context("failing upgrades")?;
+        release.install().await.context("installation")?;
+        let traffic = release.serve_route_and_ingress().await.context("first requests")?;
+        release.upgrade_and_roll_back(&traffic).await.context("upgrade and rollback")?;
+        release.failed_upgrades_are_rolled_back(&traffic).await.context("failed upgrades")?;
         release.allows_a_second_release(&traffic).await.context("a second release")?;
-        release.updates_crds(&traffic).await.context("definitions")?;
-        release.is_scaled(&traffic).await.context("scaling")?;
-        release.is_scaled_by_load(&traffic).await.context("scaling by load")?;
-        release.is_uninstalled(traffic).await.context("uninstalling")?;
+        release.update_crds(&traffic).await.context("update of CRDs")?;
+        release.scale_by_values_and_kubectl(&traffic).await.context("scaling by values and kubectl")?;
+        release.scale_by_autoscaler(&traffic).await.context("scaling by an autoscaler")?;
+        release.uninstall_and_reinstall(traffic).await.context("removal")?;
         node.stop().await
     });
 }
@@ -104,8 +104,8 @@ fn run_without_cluster(check: impl FnOnce(&Helm) -> Result<()>) {
     if !scenario::is_enabled() {
         return;
     }
-    let checked = tempfile::tempdir().map_err(anyhow::Error::from).and_then(|home| check(&Helm::build(home.path())?));
-    if let Err(error) = checked {
+    let outcome = tempfile::tempdir().map_err(anyhow::Error::from).and_then(|home| check(&Helm::build(home.path())?));
+    if let Err(error) = outcome {
         panic!("{error:#}");
     }
 }

@@ -15,14 +15,14 @@ fn equal_addresses_are_isolated() {
     let names = ["one", "two"].map(|name| scenario::checkout_name(&format!("portico-test-{name}")));
     let namespaces = names.each_ref().map(Netns::named);
     for netns in &namespaces {
-        // Leftovers of an interrupted test.
+        // Removes leftovers of an interrupted test.
         netns.delete().unwrap();
         netns.create().unwrap();
     }
-    let both = Barrier::new(namespaces.len());
+    let servers_listen = Barrier::new(namespaces.len());
     std::thread::scope(|scope| {
         for netns in &namespaces {
-            scope.spawn(|| netns.run(async || connect_to_own_server(netns.name(), &both).await).unwrap());
+            scope.spawn(|| netns.run(async || connect_to_own_server(netns.name(), &servers_listen).await).unwrap());
         }
     });
     for netns in &namespaces {
@@ -35,27 +35,27 @@ fn equal_addresses_are_isolated() {
     }
 }
 
-/// Uses the same port in both namespaces at the same time, from several tasks, so that all threads of the runtime are
-/// tested.
-async fn connect_to_own_server(name: &str, both: &Barrier) -> anyhow::Result<()> {
+/// Runs a server and clients on an address that is in use in both namespaces at the same time. Many tasks connect, so
+/// that all threads of the runtime are tested.
+async fn connect_to_own_server(name: &str, servers_listen: &Barrier) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:80").await;
-    // Both servers listen before a client connects.
-    both.wait();
+    // The servers of both namespaces listen before a client connects.
+    servers_listen.wait();
     let listener = listener?;
-    let word = name.to_owned();
+    let reply = name.to_owned();
     let server = tokio::spawn(async move {
         for _ in 0..20 {
             let (mut stream, _) = listener.accept().await?;
-            stream.write_all(word.as_bytes()).await?;
+            stream.write_all(reply.as_bytes()).await?;
         }
         Ok::<_, std::io::Error>(())
     });
     let clients: Vec<_> = (0..20)
         .map(|_| {
             tokio::spawn(async {
-                let mut answer = String::new();
-                TcpStream::connect("127.0.0.1:80").await?.read_to_string(&mut answer).await?;
-                Ok::<_, std::io::Error>(answer)
+                let mut received = String::new();
+                TcpStream::connect("127.0.0.1:80").await?.read_to_string(&mut received).await?;
+                Ok::<_, std::io::Error>(received)
             })
         })
         .collect();

@@ -1,4 +1,4 @@
-//! Tests of the node and the load balancer on a real control plane.
+//! Tests of the node and the load balancer of the harness on a real control plane.
 
 mod conformance_pods;
 mod crash;
@@ -13,33 +13,35 @@ use portico_e2e::scenario;
 
 #[test]
 fn pods_run_serve_and_end_as_on_a_real_node() {
-    if !scenario::needs_new_cluster("the node") {
+    if !scenario::can_start_new_cluster("the node") {
         return;
     }
     let options = Options { name: "node".to_owned(), channel: None };
     scenario::run_with(options, async |cluster| {
         let node = Node::start(cluster).await?;
         conformance_pods::two_replicas_serve_and_have_logs(cluster).await.context("two replicas")?;
-        conformance_pods::missing_secret_is_waited_for(cluster).await.context("a late Secret")?;
+        conformance_pods::missing_secret_is_waited_for(cluster).await.context("a Secret that is created late")?;
         conformance_pods::crashed_pod_is_restarted(cluster).await.context("a crashed Pod")?;
-        conformance_pods::any_socket_makes_a_pod_ready(cluster).await.context("another port than declared")?;
+        conformance_pods::undeclared_port_makes_a_pod_ready(cluster)
+            .await
+            .context("a Pod that listens on an undeclared port")?;
         load_balancer::load_balancer_forwards_to_ready_pods(cluster, &node).await.context("a LoadBalancer Service")?;
         node.stop().await?;
         let node = Node::start(cluster).await?;
-        conformance_pods::restarted_node_takes_over_its_pods(cluster).await.context("another start of the node")?;
-        conformance_pods::deleted_pods_are_removed_quickly(cluster).await.context("deletion")?;
+        conformance_pods::restarted_node_takes_over_its_pods(cluster).await.context("a restart of the node")?;
+        conformance_pods::deleted_pods_are_removed_quickly(cluster).await.context("deletion of Pods")?;
         node.stop().await
     });
 }
 
 #[test]
 fn portico_pods_are_probed_confined_and_drained() {
-    if !scenario::needs_new_cluster("the node") {
+    if !scenario::can_start_new_cluster("the node") {
         return;
     }
     let options = Options { name: "node-own".to_owned(), channel: None };
     scenario::run_with(options, async |cluster| {
-        // Not stopped, to test that dropping it is enough.
+        // The node is not stopped at the end, to test that dropping it is enough.
         let node = Node::start(cluster).await?;
         portico_pods::probes_control_the_pod(cluster).await.context("probes")?;
         portico_pods::pod_has_its_account_and_privileges(cluster).await.context("confinement")?;

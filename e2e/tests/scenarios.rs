@@ -34,18 +34,18 @@ use portico_e2e::scenario;
 fn replica_follows_cluster_and_survives_outages() {
     scenario::run_with(Options::named("scenarios"), async |cluster| {
         let mut portico = Portico::start(cluster, "one", &[]).await?;
-        if scenario::needs_new_cluster("Pods that are replaced") {
+        if scenario::can_start_new_cluster("Pods that are replaced") {
             let node = Node::start(cluster).await?;
             rolling::replacing_backend_pods_fails_no_request(cluster).await.context("Pods that are replaced")?;
             node.stop().await?;
         }
         editing::edits_are_served_until_deletion(cluster).await.context("editing")?;
-        if scenario::needs_new_cluster("an outage") {
+        if scenario::can_start_new_cluster("an outage") {
             outage::requests_are_served_during_an_outage(cluster).await.context("an outage")?;
         }
-        rotation::certificate_rotation_fails_no_handshake(cluster).await.context("a new certificate")?;
-        other_controllers::acme_challenge_solver_is_served(cluster).await.context("a challenge")?;
-        other_controllers::external_dns_finds_names_and_addresses(cluster).await.context("names")?;
+        rotation::certificate_rotation_fails_no_handshake(cluster).await.context("certificate rotation")?;
+        other_controllers::acme_challenge_solver_is_served(cluster).await.context("an ACME challenge")?;
+        other_controllers::external_dns_finds_names_and_addresses(cluster).await.context("external-dns")?;
         thousand_routes::thousand_routes_need_few_writes(cluster).await.context("a thousand routes")?;
         portico.stop().await
     });
@@ -64,34 +64,36 @@ fn plugins_protect_routes_and_report_errors() {
 
 #[test]
 fn replicas_and_unprepared_clusters_work() {
-    let own = scenario::needs_new_cluster("CRDs that come late");
-    let options = Options { channel: (!own).then_some(Channel::Standard), ..Options::named("late") };
+    let has_new_cluster = scenario::can_start_new_cluster("CRDs that come late");
+    let options = Options { channel: (!has_new_cluster).then_some(Channel::Standard), ..Options::named("late") };
     scenario::run_with(options, async |cluster| {
-        if own {
+        if has_new_cluster {
             unprepared::crds_may_be_installed_after_portico(cluster).await.context("CRDs that come late")?;
         }
-        unprepared::missing_permission_is_named_and_the_rest_is_served(cluster).await.context("a missing right")?;
-        unprepared::unreadable_policies_block_requests(cluster).await.context("policies not known")?;
-        replicas::another_replica_takes_over_leadership(cluster).await.context("replicas")
+        unprepared::missing_permission_is_named_and_the_rest_is_served(cluster)
+            .await
+            .context("a missing permission")?;
+        unprepared::unreadable_policies_block_requests(cluster).await.context("unreadable policies")?;
+        replicas::another_replica_takes_over_leadership(cluster).await.context("a change of the leader")
     });
 }
 
-/// The root folder of the Pods is the output of `make image-root-test`.
+/// The root file system of the Pods is the output of `make image-root-test`.
 #[test]
 fn deployment_serves_through_gateway_services() {
-    if !scenario::needs_new_cluster("Portico as a Deployment") {
+    if !scenario::can_start_new_cluster("Portico as a Deployment") {
         return;
     }
     scenario::run_with(Options::named("deployed"), async |cluster| {
         let node = Node::start(cluster).await?;
-        deployed::install(cluster).await.context("installing")?;
+        deployed::install(cluster).await.context("installation")?;
         deployed::replacing_portico_pods_fails_no_request(cluster).await.context("Pods that are replaced")?;
-        services::gateway_has_a_service_for_all_pods(cluster).await.context("a Service")?;
-        services::longest_gateway_name_has_a_service(cluster).await.context("a long name")?;
+        services::gateway_has_a_service_for_all_pods(cluster).await.context("the Service of a Gateway")?;
+        services::longest_gateway_name_has_a_service(cluster).await.context("a long Gateway name")?;
         services::foreign_service_is_not_changed(cluster).await.context("a foreign Service")?;
-        services::unusable_address_keeps_the_service(cluster).await.context("an address")?;
-        services::address_source_can_be_switched(cluster).await.context("another provider")?;
-        deployed::removal_is_complete_and_reversible(cluster).await.context("removing")?;
+        services::unusable_address_keeps_the_service(cluster).await.context("an unusable address")?;
+        services::address_source_can_be_switched(cluster).await.context("another source of addresses")?;
+        deployed::removal_is_complete_and_reversible(cluster).await.context("removal")?;
         node.stop().await
     });
 }
@@ -99,10 +101,10 @@ fn deployment_serves_through_gateway_services() {
 #[test]
 fn faulty_api_server_and_unexpected_objects_are_handled() {
     scenario::run_with(Options::named("faults"), async |cluster| {
-        let agree = validation::portico_validates_like_the_api_server(cluster, portico::schema::Channel::Standard);
-        agree.await.context("verdicts of the standard channel")?;
+        let compared = validation::portico_validates_like_the_api_server(cluster, portico::schema::Channel::Standard);
+        compared.await.context("validation with the standard channel")?;
         api_server_errors::requests_are_served_during_api_server_errors(cluster).await.context("API server errors")?;
-        unexpected_objects::unexpected_objects_do_not_affect_others(cluster).await.context("strangers")
+        unexpected_objects::unexpected_objects_do_not_affect_others(cluster).await.context("unexpected objects")
     });
 }
 

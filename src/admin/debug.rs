@@ -16,16 +16,17 @@ use tracing::warn;
 
 use super::LIMITS;
 use super::response::{AdminResponse, JSON, ResponseWriter, not_found, reject_method, response, text};
-use super::self_connection::{self, SelfConnectionChecks};
+use super::self_connection::{self, SelfConnectionDetector};
 use crate::http_server;
 
 /// The views that the application provides.
 pub trait Views: Send + Sync + 'static {
-    /// The current content of a view, without secrets. `None` during shutdown, when the owner of the data has ended.
+    /// The current content of a view, without secrets. `None` during shutdown, when the task that owns the data has
+    /// ended.
     fn view(&self, view: AdminView) -> BoxFuture<'_, Option<ViewContent>>;
 }
 
-/// Builds the value of a view. It may be large, so this is called on a blocking thread.
+/// Builds the value of a view. The value may be large, so the function is called on a blocking thread.
 pub type ViewContent = Box<dyn FnOnce() -> Value + Send>;
 
 /// The available views.
@@ -68,18 +69,18 @@ pub async fn serve_admin(listener: TcpListener, views: Arc<dyn Views>, shutdown:
              use --admin-listen 127.0.0.1:8101"
         );
     }
-    serve(listener, views, SelfConnectionChecks::new(self_connection::is_from_this_process), shutdown).await;
+    serve(listener, views, SelfConnectionDetector::new(self_connection::is_from_this_process), shutdown).await;
 }
 
 async fn serve(
     listener: TcpListener,
     views: Arc<dyn Views>,
-    checks: SelfConnectionChecks,
+    detector: SelfConnectionDetector,
     shutdown: impl Future<Output = ()>,
 ) {
     let writer = ResponseWriter::new();
-    let on_connection = |ends| {
-        let (views, writer, check) = (views.clone(), writer.clone(), Arc::new(checks.for_connection(ends)));
+    let on_connection = |addresses| {
+        let (views, writer, check) = (views.clone(), writer.clone(), Arc::new(detector.for_connection(addresses)));
         move |request: Request<Incoming>| {
             let (views, writer, check) = (views.clone(), writer.clone(), check.clone());
             async move {
@@ -94,7 +95,7 @@ async fn serve(
     http_server::serve(listener, LIMITS, on_connection, shutdown).await;
 }
 
-/// Closes the connection; otherwise the proxy would keep it and send more requests.
+/// Rejects the request and closes the connection, which the proxy would otherwise use for more requests.
 fn reject_self_connection() -> AdminResponse {
     let message = "refused: the request came from Portico itself; no route may lead to the admin listener";
     let mut response = text(StatusCode::FORBIDDEN, message);
@@ -117,16 +118,16 @@ async fn respond<B>(request: &Request<B>, views: &dyn Views, writer: &ResponseWr
     let view =
         path.strip_prefix("/debug/").and_then(|name| AdminView::ALL.into_iter().find(|view| view.name() == name));
     let Some(view) = view else { return not_found("/debug/") };
-    // The permit comes first, so that few views are held in memory at a time.
+    // The permit is acquired before the view, so that few views are in memory at a time.
     let Ok(permit) = tokio::time::timeout(VIEW_TIMEOUT, writer.permit()).await else {
         let message = "other views were still being written after 10s; try again";
         return text(StatusCode::SERVICE_UNAVAILABLE, message);
     };
     match tokio::time::timeout(VIEW_TIMEOUT, views.view(view)).await {
-        Ok(Some(seen)) => {
+        Ok(Some(content)) => {
             let query = request.uri().query().unwrap_or_default().to_owned();
             let write = move || {
-                let mut value = seen();
+                let mut value = content();
                 hide_secrets(&mut value);
                 render(&query, &value)
             };
@@ -139,21 +140,21 @@ async fn respond<B>(request: &Request<B>, views: &dyn Views, writer: &ResponseWr
     }
 }
 
-/// Whether the Host is an address or localhost. Other names are refused to prevent DNS rebinding: a web page can make
-/// its own name resolve to this machine and read the responses, but its requests carry that name as Host.
+/// Whether the Host, and the host of an absolute request target, is an address or localhost. Other names are refused to
+/// prevent DNS rebinding: a web page can make its own name resolve to this machine and read the responses, but its
+/// requests contain that name as Host.
 fn has_local_host<B>(request: &Request<B>) -> bool {
     let mut hosts = request.headers().get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
     let Ok(host) = Authority::try_from(host.as_bytes()) else { return false };
-    let is_of_this_machine = |authority: &Authority| {
+    let is_address_or_localhost = |authority: &Authority| {
         let name = authority.host().trim_start_matches('[').trim_end_matches(']');
         name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
     };
-    is_of_this_machine(&host) && request.uri().authority().is_none_or(is_of_this_machine)
+    is_address_or_localhost(&host) && request.uri().authority().is_none_or(is_address_or_localhost)
 }
 
-/// Defense in depth: views contain no secrets, but the values of anything that looks like a Secret are hidden here
-/// again.
+/// Hides the values of everything that looks like a Secret. This is defense in depth: views contain no secrets.
 fn hide_secrets(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(hide_secrets),
@@ -188,9 +189,10 @@ fn index() -> AdminResponse {
     let items: String = AdminView::ALL
         .iter()
         .map(|view| {
-            let (name, about) = (view.name(), view.description());
+            let (name, description) = (view.name(), view.description());
             format!(
-                "<li><a href=\"/debug/{name}\">{name}</a> (<a href=\"/debug/{name}?o=yaml\">YAML</a>): {about}</li>\n"
+                "<li><a href=\"/debug/{name}\">{name}</a> \
+                 (<a href=\"/debug/{name}?o=yaml\">YAML</a>): {description}</li>\n"
             )
         })
         .collect();
@@ -203,8 +205,8 @@ fn index() -> AdminResponse {
     response
 }
 
-/// The timeout for waiting for other views, and again for the control loop, which responds between two steps; the
-/// longest step is a compile.
+/// The time that a request waits for other views to be written, and then the time that it waits for its own view from
+/// the control loop. The loop returns a view between two of its steps; the longest step is compiling.
 const VIEW_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -217,7 +219,7 @@ mod tests {
     use super::*;
     use crate::http_server::{ConnectionAddresses, testing};
 
-    /// Has a store, no snapshot, and verdicts that never complete.
+    /// Has a store, neither hash nor snapshot, and verdicts that never complete.
     struct StubViews;
 
     impl Views for StubViews {
@@ -225,8 +227,8 @@ mod tests {
             let secret = json!({ "kind": "Secret", "data": { "tls.key": "cHJpdmF0ZQ==" }, "stringData": { "a": "b" } });
             match view {
                 AdminView::Store => {
-                    let map = json!({ "kind": "ConfigMap", "data": { "ca.crt": "public" } });
-                    let value = json!({ "objects": [secret, map] });
+                    let config_map = json!({ "kind": "ConfigMap", "data": { "ca.crt": "public" } });
+                    let value = json!({ "objects": [secret, config_map] });
                     std::future::ready(Some(Box::new(move || value) as ViewContent)).boxed()
                 }
                 AdminView::Hash | AdminView::Snapshot => std::future::ready(None).boxed(),
@@ -237,11 +239,11 @@ mod tests {
 
     async fn send(request: String) -> (u16, String) {
         let (listener, address) = testing::listener().await;
-        // The tests send requests from this process.
+        // This process sends the requests of the tests, so no connection counts as a self-connection.
         let server = tokio::spawn(serve(
             listener,
             Arc::new(StubViews),
-            SelfConnectionChecks::new(|_| false),
+            SelfConnectionDetector::new(|_| false),
             std::future::pending(),
         ));
         let response = testing::roundtrip(address, &request).await;
@@ -291,14 +293,14 @@ mod tests {
         expect_unavailable("/debug/store", &writer, "other views were still being written").await;
     }
 
-    async fn expect_unavailable(path: &str, writer: &ResponseWriter, why: &str) {
+    async fn expect_unavailable(path: &str, writer: &ResponseWriter, message_start: &str) {
         let request = Request::get(path).header("host", "localhost").body(()).unwrap();
         let response = respond(&request, &StubViews, writer).await;
         assert_eq!(response.status(), 503);
         let body = http_body_util::Limited::new(response.into_body(), 1000);
         #[expect(clippy::disallowed_methods, reason = "it is limited")]
         let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
-        assert!(body.starts_with(why.as_bytes()), "{body:?}");
+        assert!(body.starts_with(message_start.as_bytes()), "{body:?}");
     }
 
     #[tokio::test]
@@ -328,9 +330,9 @@ mod tests {
             ("host:", 403),
             ("x: y", 403),
         ];
-        for (host, status) in cases {
-            let request = format!("GET / HTTP/1.1\r\n{host}\r\nconnection: close\r\n\r\n");
-            assert_eq!(send(request).await.0, status, "{host}");
+        for (header_fields, status) in cases {
+            let request = format!("GET / HTTP/1.1\r\n{header_fields}\r\nconnection: close\r\n\r\n");
+            assert_eq!(send(request).await.0, status, "{header_fields}");
         }
         let absolute = "GET http://evil.example/ HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         assert_eq!(send(absolute.to_owned()).await.0, 403);
@@ -348,22 +350,22 @@ mod tests {
         assert!(response.contains("\r\nconnection: close\r\n"), "{response}");
     }
 
-    /// The check reads files that list all connections of the machine.
+    /// A check is expensive: it reads files that list all connections of the machine.
     #[tokio::test]
     async fn connections_are_checked_once() {
-        static LOOKS: AtomicUsize = AtomicUsize::new(0);
-        let checks = SelfConnectionChecks::new(|_: ConnectionAddresses| {
-            LOOKS.fetch_add(1, Ordering::SeqCst);
+        static CHECK_COUNT: AtomicUsize = AtomicUsize::new(0);
+        let detector = SelfConnectionDetector::new(|_: ConnectionAddresses| {
+            CHECK_COUNT.fetch_add(1, Ordering::SeqCst);
             false
         });
         let (listener, address) = testing::listener().await;
-        let server = tokio::spawn(serve(listener, Arc::new(StubViews), checks, std::future::pending()));
-        let request = |end: &str| format!("GET / HTTP/1.1\r\nhost: localhost\r\n{end}\r\n");
+        let server = tokio::spawn(serve(listener, Arc::new(StubViews), detector, std::future::pending()));
+        let request = |last_field: &str| format!("GET / HTTP/1.1\r\nhost: localhost\r\n{last_field}\r\n");
         let requests = [request(""), request(""), request("connection: close\r\n")].concat();
-        for looks in 1..=2 {
+        for connections in 1..=2 {
             let responses = testing::roundtrip(address, &requests).await;
             assert_eq!(responses.matches("HTTP/1.1 200").count(), 3, "{responses}");
-            assert_eq!(LOOKS.load(Ordering::SeqCst), looks);
+            assert_eq!(CHECK_COUNT.load(Ordering::SeqCst), connections);
         }
         server.abort();
     }

@@ -5,7 +5,7 @@
 //!   admin listener    /debug/…                                                      object names; loopback only
 //! ```
 //!
-//! Their content comes from traits that the application implements.
+//! The application provides the content: it implements [`StatusSource`] and [`Views`].
 
 mod debug;
 mod response;
@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use crate::http_server::{ServerLimits, WhenFull};
 
-/// The limits of each of the two listeners. At the connection limit, a new connection closes the longest idle one, so
-/// probes are always accepted.
+/// The limits of each of the two listeners. At the connection limit, a new connection replaces the one that is idle the
+/// longest, so that probes are always accepted.
 const LIMITS: ServerLimits = ServerLimits {
     connections: 256,
     when_full: WhenFull::CloseLongestIdle,

@@ -37,28 +37,29 @@ pub trait StatusSource: Send + Sync + 'static {
 }
 
 /// Serves on `listener` until `shutdown` completes.
-pub async fn serve_status(listener: TcpListener, vitals: Arc<dyn StatusSource>, shutdown: impl Future<Output = ()>) {
-    serve(listener, LIMITS, vitals, shutdown).await;
+pub async fn serve_status(listener: TcpListener, source: Arc<dyn StatusSource>, shutdown: impl Future<Output = ()>) {
+    serve(listener, LIMITS, source, shutdown).await;
 }
 
 async fn serve(
     listener: TcpListener,
     limits: ServerLimits,
-    vitals: Arc<dyn StatusSource>,
+    source: Arc<dyn StatusSource>,
     shutdown: impl Future<Output = ()>,
 ) {
     let writers = ResponseWriters { metrics: ResponseWriter::new(), kong: ResponseWriter::new() };
     let on_connection = |_| {
-        let (vitals, writers) = (vitals.clone(), writers.clone());
+        let (source, writers) = (source.clone(), writers.clone());
         move |request: Request<Incoming>| {
-            let (vitals, writers) = (vitals.clone(), writers.clone());
-            async move { respond(&request, vitals, &writers).await }
+            let (source, writers) = (source.clone(), writers.clone());
+            async move { respond(&request, source, &writers).await }
         }
     };
     http_server::serve(listener, limits, on_connection, shutdown).await;
 }
 
-/// Writers of large responses. Kong's status may be a probe, so it does not queue behind scrapes.
+/// The writers of large responses for two endpoints. They are separate, so that Kong's `/status`, which may be a probe,
+/// does not wait for scrapes.
 #[derive(Clone)]
 struct ResponseWriters {
     metrics: ResponseWriter,
@@ -67,7 +68,7 @@ struct ResponseWriters {
 
 async fn respond(
     request: &Request<Incoming>,
-    vitals: Arc<dyn StatusSource>,
+    source: Arc<dyn StatusSource>,
     writers: &ResponseWriters,
 ) -> AdminResponse {
     if let Some(rejection) = reject_method(request) {
@@ -75,17 +76,17 @@ async fn respond(
     }
     match request.uri().path() {
         "/healthz" => text(StatusCode::OK, "ok"),
-        "/readyz" => readiness(&*vitals),
-        "/metrics" => metrics(request, vitals, &writers.metrics).await,
-        "/status" => writers.kong.permit().await.write(move || kong_status(&*vitals)).await,
-        "/status/ready" => kong_readiness(&*vitals),
+        "/readyz" => readiness(&*source),
+        "/metrics" => metrics(request, source, &writers.metrics).await,
+        "/status" => writers.kong.permit().await.write(move || kong_status(&*source)).await,
+        "/status/ready" => kong_readiness(&*source),
         _ => not_found("/healthz, /readyz, /metrics, /status or /status/ready"),
     }
 }
 
 /// One line per missing prerequisite, in the format of the API server.
-fn readiness(vitals: &dyn StatusSource) -> AdminResponse {
-    let waiting_for = vitals.waiting_for();
+fn readiness(source: &dyn StatusSource) -> AdminResponse {
+    let waiting_for = source.waiting_for();
     if waiting_for.is_empty() {
         return text(StatusCode::OK, "ok");
     }
@@ -93,33 +94,33 @@ fn readiness(vitals: &dyn StatusSource) -> AdminResponse {
     text(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready, waiting for:\n{}", lines.join("\n")))
 }
 
-async fn metrics(request: &Request<Incoming>, vitals: Arc<dyn StatusSource>, writer: &ResponseWriter) -> AdminResponse {
+async fn metrics(request: &Request<Incoming>, source: Arc<dyn StatusSource>, writer: &ResponseWriter) -> AdminResponse {
     let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
     let exposition = Exposition::accepted_by(accept);
-    let write = move || match vitals.metrics(exposition) {
+    let write = move || match source.metrics(exposition) {
         Ok(metrics) => response(StatusCode::OK, exposition.content_type(), metrics),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the metrics could not be written: {error}")),
     };
     writer.permit().await.write(write).await
 }
 
-/// The fields of Kong's `/status` that scripts and dashboards commonly read. Those about Lua workers and the database
-/// have no equivalent.
-fn kong_status(vitals: &dyn StatusSource) -> AdminResponse {
+/// The fields of Kong's `/status` that scripts and dashboards commonly read. Kong's fields about Lua workers and the
+/// database have no equivalent.
+fn kong_status(source: &dyn StatusSource) -> AdminResponse {
     let status = json!({
-        "configuration_hash": vitals.configuration_hash(),
+        "configuration_hash": source.configuration_hash(),
         "server": {
-            "connections_active": vitals.open_connections(),
-            "connections_accepted": vitals.accepted_connections(),
-            "connections_handled": vitals.accepted_connections(),
-            "total_requests": vitals.total_requests(),
+            "connections_active": source.open_connections(),
+            "connections_accepted": source.accepted_connections(),
+            "connections_handled": source.accepted_connections(),
+            "total_requests": source.total_requests(),
         },
     });
     json(StatusCode::OK, &status)
 }
 
-fn kong_readiness(vitals: &dyn StatusSource) -> AdminResponse {
-    let waiting_for = vitals.waiting_for();
+fn kong_readiness(source: &dyn StatusSource) -> AdminResponse {
+    let waiting_for = source.waiting_for();
     if waiting_for.is_empty() {
         return json(StatusCode::OK, &json!({ "message": "ready" }));
     }
@@ -170,7 +171,7 @@ mod tests {
         }
     }
 
-    /// The response to raw bytes, without the date.
+    /// Sends the text of a request, and returns that of the response without the header field `date`.
     async fn send(waiting_for: &'static [&'static str], request: &str) -> String {
         let (listener, address) = testing::listener().await;
         let server = tokio::spawn(serve_status(listener, Arc::new(StubStatus { waiting_for }), std::future::pending()));
@@ -223,13 +224,13 @@ mod tests {
     /// Summing the requests of many series is slow, and a late liveness probe restarts the process.
     #[tokio::test]
     async fn probes_are_served_while_kong_status_is_slow() {
-        /// Its request total is returned on a signal.
-        struct Slow {
+        /// Returns the total number of requests on a signal.
+        struct SlowTotal {
             begun: Arc<Notify>,
-            go_on: Mutex<mpsc::Receiver<()>>,
+            finish: Mutex<mpsc::Receiver<()>>,
         }
 
-        impl StatusSource for Slow {
+        impl StatusSource for SlowTotal {
             fn waiting_for(&self) -> Vec<String> {
                 Vec::new()
             }
@@ -248,7 +249,7 @@ mod tests {
 
             fn total_requests(&self) -> u64 {
                 self.begun.notify_one();
-                self.go_on.lock().recv_timeout(Duration::from_secs(10)).map_or(0, |()| 7)
+                self.finish.lock().recv_timeout(Duration::from_secs(10)).map_or(0, |()| 7)
             }
 
             fn configuration_hash(&self) -> String {
@@ -256,11 +257,11 @@ mod tests {
             }
         }
 
-        let (probed, go_on) = mpsc::sync_channel(1);
+        let (probed, finish) = mpsc::sync_channel(1);
         let begun = Arc::new(Notify::new());
         let (listener, address) = testing::listener().await;
-        let vitals = Arc::new(Slow { begun: begun.clone(), go_on: Mutex::new(go_on) });
-        let server = tokio::spawn(serve_status(listener, vitals, std::future::pending()));
+        let source = Arc::new(SlowTotal { begun: begun.clone(), finish: Mutex::new(finish) });
+        let server = tokio::spawn(serve_status(listener, source, std::future::pending()));
         let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
         let request = get("/status");
         let pending = tokio::spawn(async move { testing::roundtrip(address, &request).await });
@@ -273,23 +274,23 @@ mod tests {
         server.abort();
     }
 
-    /// Kong's charts use it as a probe.
+    /// Kong's charts use `/status` as a probe.
     #[tokio::test]
     async fn kong_status_does_not_wait_for_scrapes() {
-        /// Its metrics are returned on a signal.
-        struct SlowToScrape {
+        /// Returns metrics on a signal.
+        struct SlowMetrics {
             begun: mpsc::SyncSender<()>,
-            go_on: Mutex<mpsc::Receiver<()>>,
+            finish: Mutex<mpsc::Receiver<()>>,
         }
 
-        impl StatusSource for SlowToScrape {
+        impl StatusSource for SlowMetrics {
             fn waiting_for(&self) -> Vec<String> {
                 Vec::new()
             }
 
             fn metrics(&self, _exposition: Exposition) -> Result<String, fmt::Error> {
                 self.begun.send(()).ok();
-                self.go_on.lock().recv_timeout(Duration::from_secs(30)).ok();
+                self.finish.lock().recv_timeout(Duration::from_secs(30)).ok();
                 Ok(String::new())
             }
 
@@ -310,24 +311,25 @@ mod tests {
             }
         }
 
-        let (begun, scraping) = mpsc::sync_channel(9);
-        let (go_on, receiver) = mpsc::sync_channel(9);
+        let (begun, scrape_begun) = mpsc::sync_channel(9);
+        let (scrapes_may_finish, finish) = mpsc::sync_channel(9);
         let (listener, address) = testing::listener().await;
-        let vitals = Arc::new(SlowToScrape { begun, go_on: Mutex::new(receiver) });
-        let server = tokio::spawn(serve_status(listener, vitals, std::future::pending()));
+        let source = Arc::new(SlowMetrics { begun, finish: Mutex::new(finish) });
+        let server = tokio::spawn(serve_status(listener, source, std::future::pending()));
         let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
         // More scrapes than can be written concurrently.
         let scrapes: Vec<_> = std::iter::repeat_n(get("/metrics"), 4)
             .map(|request| tokio::spawn(async move { testing::roundtrip(address, &request).await }))
             .collect();
+        // Waits until the maximum number of scrapes is being written.
         tokio::task::spawn_blocking(move || {
-            (0..2).for_each(|_| scraping.recv_timeout(Duration::from_secs(30)).unwrap())
+            (0..2).for_each(|_| scrape_begun.recv_timeout(Duration::from_secs(30)).unwrap())
         })
         .await
         .unwrap();
         let status = tokio::time::timeout(Duration::from_secs(10), testing::roundtrip(address, &get("/status"))).await;
-        assert!(status.expect("it does not wait").contains("\"total_requests\": 7"));
-        drop(go_on);
+        assert!(status.expect("Kong's status does not wait for scrapes").contains("\"total_requests\": 7"));
+        drop(scrapes_may_finish);
         for scrape in scrapes {
             assert!(scrape.await.unwrap().starts_with("HTTP/1.1 200"));
         }
@@ -338,17 +340,17 @@ mod tests {
     async fn idle_connections_do_not_block_probes() {
         let (listener, address) = testing::listener().await;
         let limits = ServerLimits { connections: 8, idle_timeout: Duration::from_secs(3600), ..LIMITS };
-        let vitals = Arc::new(StubStatus { waiting_for: &[] });
-        let server = tokio::spawn(serve(listener, limits, vitals, std::future::pending()));
+        let source = Arc::new(StubStatus { waiting_for: &[] });
+        let server = tokio::spawn(serve(listener, limits, source, std::future::pending()));
         // Opened sequentially, so they are accepted in this order.
-        let mut silent = Vec::new();
+        let mut idle_connections = Vec::new();
         for _ in 0..limits.connections * 2 {
-            silent.push(TcpStream::connect(address).await.unwrap());
+            idle_connections.push(TcpStream::connect(address).await.unwrap());
         }
         let probe = testing::roundtrip(address, "GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
-        let probe = tokio::time::timeout(Duration::from_secs(10), probe).await.expect("there is room for it");
+        let probe = tokio::time::timeout(Duration::from_secs(10), probe).await.expect("the probe is accepted");
         assert!(probe.starts_with("HTTP/1.1 200"), "{probe}");
-        drop(silent);
+        drop(idle_connections);
         server.abort();
     }
 

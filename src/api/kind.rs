@@ -1,7 +1,7 @@
-//! The table of kinds: everything that other modules derive about a kind, in one row.
+//! The table of kinds: one row for each kind, with everything that other modules need to know about it.
 //!
-//! Enum, REST paths, permissions, watches, the store and its object type follow from the table. Schemas and the merging
-//! of statuses have code for each kind; tests compare them with the table.
+//! [`Kind`], REST paths, RBAC permissions, watches, and the store's tables and object type are generated from it.
+//! Schemas and status merging have code for each kind, which tests compare with the table.
 
 use std::fmt;
 
@@ -18,18 +18,19 @@ pub const KONG_INCUBATOR_GROUP: &str = "incubator.ingress-controller.konghq.com"
 /// The core group, with Service, Secret and others; written as an empty string.
 pub const CORE_GROUP: &str = "";
 
-/// Passes the table to a macro, in the order of tables and reports.
+/// Passes the table to the macro `$callback`, after the optional argument `$inner_callback`. The order of the rows is
+/// that of [`Kind::ALL`].
 ///
 /// A block has the family, the module of the types, and the group. A row has, in this order:
 /// - the type, which is also the variant of [`Kind`], with the name in manifests if that differs,
 /// - the plural in REST paths,
-/// - the served versions, preferred first; all are parsed as the same type,
+/// - the accepted versions, preferred first; all are parsed as the same type,
 /// - the [`KindScope`], the [`StatusUse`] and the [`WatchMode`],
-/// - for a kind that is served, its table in the store.
+/// - for a kind that Portico serves, its table in the store.
 macro_rules! for_each_kind {
-    ($with:path $(, $then:path)?) => {
-        $with! {
-            $($then,)?
+    ($callback:path $(, $inner_callback:path)?) => {
+        $callback! {
+            $($inner_callback,)?
             GatewayApi gateway GATEWAY_GROUP {
                 GatewayClass, "gatewayclasses", ["v1", "v1beta1"], Cluster, Written, Whole, in gateway_classes;
                 Gateway, "gateways", ["v1", "v1beta1"], Namespaced, Written, Whole, in gateways;
@@ -95,29 +96,30 @@ pub(crate) use for_each_kind;
 
 /// Passes `module::Kind in table` for each served kind to a macro.
 macro_rules! for_each_served_kind {
-    ($with:path) => {
-        $crate::api::kind::for_each_kind! { $crate::api::kind::served_kinds, $with }
+    ($callback:path) => {
+        $crate::api::kind::for_each_kind! { $crate::api::kind::served_kinds, $callback }
     };
 }
 pub(crate) use for_each_served_kind;
 
-/// Reduces the rows for [`for_each_served_kind`].
+/// Reduces the table to `module::Kind in table` for each served kind, for [`for_each_served_kind`].
 macro_rules! served_kinds {
-    ($then:path, $($family:ident $module:ident $group:ident {
+    ($callback:path, $($family:ident $module:ident $group:ident {
         $($kind:ident $(= $name:literal)?, $plural:literal, $versions:tt, $scope:ident, $status:ident, $watch:ident
             $(, in $table:ident)?;)*
     })*) => {
-        $then! { $($($($module::$kind in $table,)?)*)* }
+        $callback! { $($($($module::$kind in $table,)?)*)* }
     };
 }
 pub(crate) use served_kinds;
 
-macro_rules! kinds {
+/// Declares [`Kind`] and implements [`Resource`] for the types of the table.
+macro_rules! declare_kinds {
     ($($family:ident $module:ident $group:ident {
         $($kind:ident $(= $name:literal)?, $plural:literal, $versions:tt, $scope:ident, $status:ident, $watch:ident
             $(, in $table:ident)?;)*
     })*) => {
-        /// A kind of object that Portico reads, in the order of tables and reports.
+        /// A kind of object that Portico reads. Lists and reports use the order of the variants.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Kind {
             $($($kind,)*)*
@@ -148,11 +150,11 @@ macro_rules! kinds {
         })*)*
     };
 }
-for_each_kind!(kinds);
+for_each_kind!(declare_kinds);
 
-/// The first of several alternatives.
-const fn first(alternatives: &[&'static str]) -> &'static str {
-    alternatives[0]
+/// The first entry of a list. In the lists of `declare_kinds`, an optional entry precedes its default.
+const fn first(entries: &[&'static str]) -> &'static str {
+    entries[0]
 }
 
 /// Everything in an object of one kind except `apiVersion`, `kind` and `metadata`.
@@ -218,7 +220,7 @@ impl Kind {
         self.info().group
     }
 
-    /// Accepted versions, preferred first.
+    /// The accepted versions, preferred first.
     pub const fn versions(self) -> &'static [&'static str] {
         self.info().versions
     }
@@ -235,7 +237,7 @@ impl Kind {
         self.info().family
     }
 
-    pub const fn status(self) -> StatusUse {
+    pub const fn status_use(self) -> StatusUse {
         self.info().status
     }
 
@@ -244,12 +246,12 @@ impl Kind {
         matches!(self.info().status, StatusUse::Written)
     }
 
-    /// Whether only objects that others refer to are fetched, and only metadata of the others is read.
+    /// Whether only metadata is watched, and the content of an object is fetched when another object refers to it.
     pub const fn is_fetched_on_reference(self) -> bool {
         matches!(self.info().watch, WatchMode::Referenced)
     }
 
-    /// Whether objects are stored and compiled. Objects of other kinds are validated, and their verdict says so.
+    /// Whether objects of the kind are stored and compiled. Objects of other kinds are only validated.
     pub const fn is_served(self) -> bool {
         self.info().served
     }

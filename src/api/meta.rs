@@ -1,4 +1,5 @@
-//! Metadata of objects: key, creation time, generation, and the labels and annotations that Portico reads.
+//! Identity and metadata of objects: kind and key, generation, creation time, labels, and the annotations that Portico
+//! reads.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -60,16 +61,18 @@ impl fmt::Display for ObjectId {
     }
 }
 
-/// Metadata as kept in the store, without unused parts such as managed fields and foreign annotations.
+/// Metadata as kept in the store, without managed fields, annotations that Portico does not read, and other unused
+/// fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta {
     pub key: ObjectKey,
     /// Increases with every change of the spec; a status written for an older generation is stale.
     pub generation: i64,
-    /// For Secrets, a hash of the resource version, which identifies this version of the object equally in every
-    /// process without reading its data. 0 for other kinds and for objects that do not come from an API server.
+    /// A hash of the resource version of a Secret. It identifies a version of the Secret without its data, and is equal
+    /// in all processes. 0 for a Secret that does not come from an API server, and in the store for all other kinds.
     pub revision: u64,
-    /// Seconds since 1970. Without a timestamp all objects are equally old and the name decides.
+    /// Seconds since 1970. Of conflicting objects, the oldest takes precedence; of equally old ones, the key decides.
+    /// An object from a file may have no timestamp; `None` counts as older than every timestamp.
     pub created: Option<i64>,
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
     pub annotations: BTreeMap<Arc<str>, Arc<str>>,
@@ -107,7 +110,8 @@ impl<'de> Deserialize<'de> for Meta {
     }
 }
 
-/// Resource versions are opaque strings. This hasher has a fixed seed.
+/// Computes the `revision` from a resource version, which is an opaque string. `DefaultHasher::new` has a fixed seed,
+/// so all processes compute the same hash.
 fn hash_revision(version: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     version.hash(&mut hasher);

@@ -1,16 +1,16 @@
-//! Types for the Kubernetes objects that Portico reads, and its stable names.
+//! Types for the Kubernetes objects that Portico reads, and the names that manifests of users contain.
 //!
 //! ```text
 //!   meta.rs      metadata: key, generation, labels, creation time
 //!   kind.rs      the closed list of kinds, with group, versions and scope
-//!   names.rs     controller names, annotation and label keys
-//!   gateway/     Gateway API, both channels; enums are strings here and are validated in `compile`
+//!   names.rs     controller and class names, annotation and label keys
+//!   gateway/     Gateway API, both channels, and its schemas; enums of the API are strings
 //!   networking/  Ingress and IngressClass
-//!   kong/        the kinds and annotations of Kong's ingress controller
+//!   kong/        the kinds and annotations of Kong's ingress controller, and its CustomResourceDefinitions
 //!   core/        Service, EndpointSlice, Secret, ConfigMap, Namespace: only the fields that are read
 //! ```
 //!
-//! This module has no behavior: the types represent objects, `schema` validates them, and `compile` interprets them.
+//! The types only represent objects: `crate::schema` validates objects, and `crate::compile` interprets them.
 
 pub mod core;
 pub mod gateway;

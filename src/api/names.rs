@@ -1,4 +1,5 @@
-//! Portico's names in manifests, dashboards and scripts of its users. A change requires a migration.
+//! Names in manifests, dashboards and scripts of users: controllers, classes, labels and annotations. A change of a
+//! name that starts with `portico` requires a migration.
 
 use super::kong::annotations::{INGRESS_CLASS, INGRESS_PREFIX, IS_DEFAULT_CLASS, KONG_PREFIX};
 
@@ -11,14 +12,16 @@ pub const INGRESS_CONTROLLER: &str = "portico.dev/ingress-controller";
 /// The default class of Ingresses, and the class of Portico's own manifests.
 pub const INGRESS_CLASS_NAME: &str = "portico";
 
-/// `spec.controller` of Kong's IngressClasses, which are served if one of them is taken over.
+/// `spec.controller` of Kong's IngressClasses. Of these classes, Portico serves only the one with the configured class
+/// name, and only if that name is not [`INGRESS_CLASS_NAME`].
 pub const KONG_INGRESS_CONTROLLER: &str = "ingress-controllers.konghq.com/kong";
 
-/// Annotation on a Service outside of a cluster: the addresses of its endpoints. A list of addresses or names, whose
-/// ports are the Service's numeric target ports, or `host:port` for a Service with one port.
+/// Annotation on a Service with the addresses of its endpoints, for manifests outside of a cluster: a list of IP
+/// addresses and DNS names. Their port is the numeric target port of each Service port. If the Service has only one
+/// port, an entry may also be `host:port`.
 pub const ADDRESS_ANNOTATION: &str = "portico.dev/address";
 
-/// Annotation on a Service: its load balancing.
+/// Annotation on a Service with its load balancing algorithm.
 pub const BALANCE_ANNOTATION: &str = "portico.dev/balance";
 
 /// Label with the name of an EndpointSlice's Service.
@@ -38,9 +41,9 @@ pub const CONTROLLER_ANNOTATION: &str = "portico.dev/gateway-controller";
 /// Label on every object that Portico creates, with the value [`MANAGED_BY`].
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 
-/// Value of the label above, and the owner of fields in server-side apply.
+/// Value of [`MANAGED_BY_LABEL`], and Portico's field manager in server-side apply.
 pub const MANAGED_BY: &str = "portico";
 
-/// Prefixes of the annotations that Portico reads; all others are dropped.
+/// Prefixes of the annotations that Portico reads; all other annotations are dropped.
 pub const ANNOTATION_PREFIXES: &[&str] =
     &["portico.dev/", KONG_PREFIX, INGRESS_PREFIX, INGRESS_CLASS, IS_DEFAULT_CLASS];

@@ -1,4 +1,4 @@
-//! Assigns addresses to Gateways from the cluster's state and publishes the Services they need.
+//! Assigns addresses to Gateways and publishes the Services that they need.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,16 +16,16 @@ use crate::k8s::Observed;
 use crate::k8s::services::{DesiredService, DesiredServices, GatewayServiceState, GatewayServicesView};
 use crate::store::{Changes, Store};
 
-/// Addresses of Gateways and the state they are computed from.
+/// The addresses of Gateways, and the state from which they are assigned.
 #[derive(Debug)]
 pub(super) struct GatewayAddressing {
     provider: AddressProvider,
-    memory: AddressState,
+    state: AddressState,
     addresses: GatewayAddresses,
     /// UIDs of the Gateways in the cluster.
     uids: BTreeMap<ObjectKey, Arc<str>>,
     desired_services: watch::Sender<Arc<DesiredServices>>,
-    /// The memory changed since the last assignment.
+    /// Whether `state` or `uids` changed since the last assignment.
     stale: bool,
 }
 
@@ -40,7 +40,7 @@ impl GatewayAddressing {
         };
         GatewayAddressing {
             provider,
-            memory: AddressState::default(),
+            state: AddressState::default(),
             addresses: GatewayAddresses::default(),
             uids: BTreeMap::new(),
             desired_services: watch::Sender::new(Arc::default()),
@@ -57,7 +57,7 @@ impl GatewayAddressing {
         self.desired_services.subscribe()
     }
 
-    /// Stores the addresses in the status of Gateways.
+    /// Stores the addresses that the statuses of Gateways contain.
     pub(super) fn observe_statuses<'a>(
         &mut self,
         observed: impl IntoIterator<Item = (&'a ObjectId, &'a Option<Observed>)>,
@@ -68,15 +68,15 @@ impl GatewayAddressing {
             }
             match observed {
                 Some(observed) => {
-                    let uid = self.uids.insert(id.key.clone(), observed.uid.clone());
+                    let previous_uid = self.uids.insert(id.key.clone(), observed.uid.clone());
                     let written = status_addresses(&observed.status);
-                    self.stale |= uid.as_ref() != Some(&observed.uid);
-                    self.stale |= self.memory.status_addresses.get(&id.key) != Some(&written);
-                    self.memory.status_addresses.insert(id.key.clone(), written);
+                    self.stale |= previous_uid.as_ref() != Some(&observed.uid);
+                    self.stale |= self.state.status_addresses.get(&id.key) != Some(&written);
+                    self.state.status_addresses.insert(id.key.clone(), written);
                 }
                 None => {
                     self.uids.remove(&id.key);
-                    self.stale |= self.memory.status_addresses.remove(&id.key).is_some();
+                    self.stale |= self.state.status_addresses.remove(&id.key).is_some();
                 }
             }
         }
@@ -89,46 +89,46 @@ impl GatewayAddressing {
 
     /// Sets whether this replica is the leader and may assign new addresses.
     pub(super) fn set_leading(&mut self, leading: bool) {
-        self.stale |= self.memory.is_leader != leading;
-        self.memory.is_leader = leading;
+        self.stale |= self.state.is_leader != leading;
+        self.state.is_leader = leading;
     }
 
     /// Stores the observed Services in front of the Gateways.
     pub(super) fn observe_services(&mut self, view: &GatewayServicesView) {
-        let fronts = view.services.iter().map(|(key, front)| (key.clone(), describe(front))).collect();
+        let services = view.services.iter().map(|(key, service)| (key.clone(), to_gateway_service(service))).collect();
         let interfaces = wildcard_addresses(&view.pod_ips);
-        self.stale |= self.memory.gateway_services != fronts || self.memory.interfaces != interfaces;
-        self.stale |= self.memory.replica_addresses != view.replicas;
-        self.memory.replica_addresses.clone_from(&view.replicas);
-        self.memory.gateway_services = fronts;
-        self.memory.interfaces = interfaces;
+        self.stale |= self.state.gateway_services != services || self.state.interfaces != interfaces;
+        self.stale |= self.state.replica_addresses != view.replicas;
+        self.state.replica_addresses.clone_from(&view.replicas);
+        self.state.gateway_services = services;
+        self.state.interfaces = interfaces;
     }
 
     /// Assigns addresses; if any changed, all Gateways are marked as changed.
     pub(super) fn assign(&mut self, store: &Store, controllers: &[String], changes: &mut Changes) {
-        let concerned = changes.iter().any(|id| matches!(id.kind, Kind::Gateway | Kind::GatewayClass));
-        if !concerned && !self.stale {
+        let gateways_changed = changes.iter().any(|id| matches!(id.kind, Kind::Gateway | Kind::GatewayClass));
+        if !gateways_changed && !self.stale {
             return;
         }
         self.stale = false;
-        if self.addresses.assign(&self.provider, &self.memory, addressable_gateways(store, controllers)) {
+        if self.addresses.assign(&self.provider, &self.state, addressable_gateways(store, controllers)) {
             changes.extend(store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
         }
         let desired = self.compute_desired_services(store, controllers);
-        self.desired_services.send_if_modified(|known| {
-            let differs = **known != desired;
+        self.desired_services.send_if_modified(|published| {
+            let differs = **published != desired;
             if differs {
-                *known = Arc::new(desired);
+                *published = Arc::new(desired);
             }
             differs
         });
     }
 
     fn compute_desired_services(&self, store: &Store, controllers: &[String]) -> DesiredServices {
-        // Gateways from files have no UID, so no object in the cluster can own a Service for them.
         let mut gateways = BTreeMap::new();
         for exposed in exposed_gateways(store, controllers) {
             let key = &exposed.gateway.meta.key;
+            // A Gateway from a file has no UID, so it cannot own a Service.
             let Some(uid) = self.uids.get(key).cloned() else { continue };
             let spec = &exposed.gateway.spec;
             let unsupported = self.addresses.get(key).is_some_and(|assigned| !assigned.unsupported.is_empty());
@@ -141,8 +141,10 @@ impl GatewayAddressing {
                 uid,
                 class: spec.gateway_class_name.clone(),
                 controller: exposed.controller.to_owned(),
-                labels: infrastructure.map(|parts| parts.labels.clone()).unwrap_or_default(),
-                annotations: infrastructure.map(|parts| parts.annotations.clone()).unwrap_or_default(),
+                labels: infrastructure.map(|infrastructure| infrastructure.labels.clone()).unwrap_or_default(),
+                annotations: infrastructure
+                    .map(|infrastructure| infrastructure.annotations.clone())
+                    .unwrap_or_default(),
                 ports: exposed.ports,
                 address,
                 hold: exposed.is_rejected || unsupported,
@@ -163,14 +165,14 @@ fn status_addresses(status: &Value) -> Vec<IpAddr> {
 
 /// Wildcard addresses for the IP families of the Pod; listening on another family would fail.
 fn wildcard_addresses(pod_ips: &[IpAddr]) -> Vec<IpAddr> {
-    let all = |ip: &IpAddr| match ip {
+    let wildcard = |ip: &IpAddr| match ip {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
-    pod_ips.iter().map(all).collect::<BTreeSet<_>>().into_iter().collect()
+    pod_ips.iter().map(wildcard).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-fn describe(state: &GatewayServiceState) -> addresses::GatewayService {
+fn to_gateway_service(state: &GatewayServiceState) -> addresses::GatewayService {
     addresses::GatewayService {
         name: state.name.clone(),
         ports: state.ports.clone(),
@@ -241,29 +243,29 @@ mod tests {
             class("portico", OURS),
             class("foreign", "example.com/other"),
             gateway("plain", "portico", infrastructure),
-            gateway("asks", "portico", json!({"addresses": [{"type": "IPAddress", "value": "192.0.2.1"}]})),
+            gateway("requests", "portico", json!({"addresses": [{"type": "IPAddress", "value": "192.0.2.1"}]})),
             gateway("odd", "portico", json!({"addresses": [{"type": "Hostname", "value": "a.example"}]})),
             gateway("file", "portico", json!({})),
             gateway("other", "foreign", json!({})),
-            gateway("waits", "missing", json!({})),
+            gateway("no-class", "missing", json!({})),
         ];
         let mut changes = store.apply(Batch { upserts, removes: vec![] });
-        // The Gateway "unread" is malformed, so the store does not contain it.
-        let names = ["plain", "asks", "odd", "other", "waits", "unread"];
-        let seen: BTreeMap<_, _> = names.map(|name| (id(name), observed(&format!("uid of {name}"), &[]))).into();
-        addressing.observe_statuses(&seen);
+        // The store does not contain the Gateway "malformed".
+        let names = ["plain", "requests", "odd", "other", "no-class", "malformed"];
+        let statuses: BTreeMap<_, _> = names.map(|name| (id(name), observed(&format!("uid of {name}"), &[]))).into();
+        addressing.observe_statuses(&statuses);
         addressing.assign(&store, &controllers, &mut changes);
 
         let desired = desired.borrow().clone();
         let names: Vec<_> = desired.gateways.keys().map(|key| &*key.name).collect();
-        assert_eq!(names, ["asks", "odd", "plain"], "a Gateway from a file cannot own a Service");
-        let of = |name: &str| desired.gateways[&ObjectKey::new("ns", name)].clone();
-        let plain = of("plain");
+        assert_eq!(names, ["odd", "plain", "requests"], "a Gateway from a file cannot own a Service");
+        let service_of = |name: &str| desired.gateways[&ObjectKey::new("ns", name)].clone();
+        let plain = service_of("plain");
         assert_eq!((&*plain.uid, &*plain.class, &*plain.controller), ("uid of plain", "portico", OURS));
         assert_eq!((&*plain.labels["l"], &*plain.annotations["a"]), ("1", "2"));
         assert_eq!((plain.ports, plain.address, plain.hold), ([80].into(), None, false), "UDP is not served");
-        assert_eq!(of("asks").address, Some("192.0.2.1".parse().unwrap()));
-        assert!(of("odd").hold, "the Gateway is not accepted");
+        assert_eq!(service_of("requests").address, Some("192.0.2.1".parse().unwrap()));
+        assert!(service_of("odd").hold, "the Gateway is not accepted");
         let foreign: Vec<_> = desired.foreign.keys().map(|key| &*key.name).collect();
         assert_eq!(foreign, ["other"]);
     }
@@ -279,6 +281,7 @@ mod tests {
         let desired = addressing.desired_services();
         let mut store = Store::default();
         addressing.observe_statuses(&BTreeMap::from([(id("web"), observed("u", &[]))]));
+        // The numbers of desired and of foreign Gateways. Services of Gateways that are neither stay as they are.
         let mut after = |upserts: Vec<AnyObject>, removes: Vec<ObjectId>| {
             let mut changes = store.apply(Batch { upserts, removes });
             addressing.assign(&store, &controllers, &mut changes);
@@ -303,35 +306,36 @@ mod tests {
         let mut store = Store::default();
         let upserts = vec![class("portico", OURS), gateway("web", "portico", json!({}))];
         let mut changes = store.apply(Batch { upserts, removes: vec![] });
-        let seen = BTreeMap::from([(id("web"), observed("u", &[]))]);
-        addressing.observe_statuses(&seen);
+        let statuses = BTreeMap::from([(id("web"), observed("u", &[]))]);
+        addressing.observe_statuses(&statuses);
         addressing.assign(&store, &controllers, &mut changes);
-        let mut again = |what: &str, act: &dyn Fn(&mut GatewayAddressing), expected: bool| {
-            act(&mut addressing);
+        let mut reassigns = |apply: &dyn Fn(&mut GatewayAddressing)| {
+            apply(&mut addressing);
             let mut changes = Changes::new();
             addressing.assign(&store, &controllers, &mut changes);
-            assert_eq!(!changes.is_empty(), expected, "{what}");
+            !changes.is_empty()
         };
-        let front = GatewayServiceState {
+        let service = GatewayServiceState {
             name: "web-portico".to_owned(),
             ports: [(80, 10080)].into(),
             ..GatewayServiceState::default()
         };
         let view = GatewayServicesView {
             complete: true,
-            services: BTreeMap::from([(ObjectKey::new("ns", "web"), front)]),
+            services: BTreeMap::from([(ObjectKey::new("ns", "web"), service)]),
             pod_ips: vec!["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()],
             ..GatewayServicesView::default()
         };
-        again("a Service", &|addressing| addressing.observe_services(&view), true);
-        again("the same again", &|addressing| addressing.observe_services(&view), false);
+        assert!(reassigns(&|addressing| addressing.observe_services(&view)), "a Service");
+        assert!(!reassigns(&|addressing| addressing.observe_services(&view)), "the same Service");
         let joined = GatewayServicesView { replicas: ["10.0.0.3".parse().unwrap()].into(), ..view.clone() };
-        again("another replica", &|addressing| addressing.observe_services(&joined), true);
-        again("the status written by Portico", &|addressing| addressing.observe_statuses(&seen), false);
-        again("leading without a change of addresses", &|addressing| addressing.set_leading(true), false);
-        again("the Service is gone", &|addressing| addressing.observe_services(&GatewayServicesView::default()), true);
+        assert!(reassigns(&|addressing| addressing.observe_services(&joined)), "another replica");
+        assert!(!reassigns(&|addressing| addressing.observe_statuses(&statuses)), "the status written by Portico");
+        assert!(!reassigns(&|addressing| addressing.set_leading(true)), "leading without a change of addresses");
+        let no_services = GatewayServicesView::default();
+        assert!(reassigns(&|addressing| addressing.observe_services(&no_services)), "the Service is gone");
         let deleted = BTreeMap::from([(id("web"), None)]);
-        again("the Gateway comes from a file now", &|addressing| addressing.observe_statuses(&deleted), true);
+        assert!(reassigns(&|addressing| addressing.observe_statuses(&deleted)), "the Gateway comes from a file now");
     }
 
     #[test]
@@ -340,8 +344,8 @@ mod tests {
             {"type": "IPAddress", "value": "192.0.2.1"}, {"type": "Hostname", "value": "a.example"}, {"value": 5}, "x",
             {"value": "2001:db8::1"},
         ]});
-        let found: Vec<_> = status_addresses(&status).iter().map(ToString::to_string).collect();
-        assert_eq!(found, ["192.0.2.1", "2001:db8::1"]);
+        let addresses: Vec<_> = status_addresses(&status).iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["192.0.2.1", "2001:db8::1"]);
         for nothing in [json!(null), json!({}), json!({"addresses": {}}), json!([1])] {
             assert!(status_addresses(&nothing).is_empty());
         }

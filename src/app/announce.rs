@@ -23,13 +23,13 @@ use crate::telemetry;
 pub(super) struct Announcer {
     format: AnnouncementFormat,
     color: bool,
-    /// Rejected documents that were already reported, so that other edits do not repeat them.
+    /// Problems of files that were already reported, so that the reports of other edits do not repeat them.
     reported: Vec<ManifestDiagnostic>,
-    /// Ignored objects that were already reported.
+    /// By kind, the number of ignored objects that was already reported.
     ignored: BTreeMap<String, usize>,
 }
 
-/// Output form.
+/// How the reports are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AnnouncementFormat {
     /// Tables and source excerpts, for editing files at a terminal.
@@ -44,7 +44,7 @@ pub(super) struct AppliedEdit {
     pub(super) applied: ApplySummary,
     /// Revision of the snapshot that contains the change.
     pub(super) revision: u64,
-    /// Time from the first sign of the change until it was served.
+    /// Time from the first event of the change until it was served.
     pub(super) took: Duration,
 }
 
@@ -53,16 +53,16 @@ impl AppliedEdit {
     /// only are logged at debug level.
     fn log(&self, changes: &str) {
         let AppliedEdit {
-            applied: ApplySummary { named_objects: named, relevant_objects: concerned, swapped, .. },
+            applied: ApplySummary { named_objects: named, relevant_objects: relevant, swapped, .. },
             revision,
             took,
         } = self;
-        if *concerned == 0 && !swapped && changes.is_empty() {
+        if *relevant == 0 && !swapped && changes.is_empty() {
             return;
         }
         let mut objects = named.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        if *concerned > named.len() {
-            objects += &format!(" and {} more", concerned - named.len());
+        if *relevant > named.len() {
+            objects += &format!(" and {} more", relevant - named.len());
         }
         let took_ms = (took.as_secs_f64() * 1e6).round() / 1e3;
         let verdicts = in_one_line(changes);
@@ -74,7 +74,7 @@ impl AppliedEdit {
     }
 }
 
-/// Joins lines to one.
+/// Joins the first changes into one line.
 fn in_one_line(changes: &str) -> String {
     let mut joined = changes.lines().take(MAX_LOGGED_VERDICTS).collect::<Vec<_>>().join("; ");
     let more = changes.lines().count().saturating_sub(MAX_LOGGED_VERDICTS);
@@ -84,14 +84,14 @@ fn in_one_line(changes: &str) -> String {
     joined
 }
 
-/// Verdicts in one line of the log; `/debug/verdicts` lists all.
+/// The number of verdicts in one line of the log; `/debug/verdicts` lists all.
 const MAX_LOGGED_VERDICTS: usize = 20;
 
-/// Longer tables are counted, not listed.
+/// The number of rows up to which a table is printed completely; a longer one is left out, counted or cut.
 const MAX_TABLE_ROWS: usize = 60;
-/// Problems that are printed in full; `portico check` prints all.
+/// The number of problems that are printed; `portico check` prints all.
 const MAX_PRINTED_PROBLEMS: usize = 20;
-/// Examples are enough; more lines would be noise.
+/// The number of example requests.
 const MAX_CURL_LINES: usize = 8;
 
 impl Announcer {
@@ -117,7 +117,7 @@ impl Announcer {
             log(&diagnostics);
             let objects = control.store.everything().len();
             match update.files {
-                0 => info!(objects, problems = diagnostics.len(), "Serving"),
+                0 => info!(objects, diagnostics = diagnostics.len(), "Serving"),
                 _ => info!(summary = summary.trim_end(), "Serving"),
             }
             return;
@@ -148,19 +148,22 @@ impl Announcer {
     pub(super) fn report_edit(
         &mut self,
         edit: &AppliedEdit,
-        news: &VerdictChanges,
+        verdict_changes: &VerdictChanges,
         control: &Control,
         manifests: &Manifests,
         update: &ManifestUpdate,
     ) {
         let took = edit.took;
-        let (before, after) =
-            (&self.relevant_verdicts(&news.before, control), &self.relevant_verdicts(&news.after, control));
+        let (before, after) = (
+            &self.relevant_verdicts(&verdict_changes.before, control),
+            &self.relevant_verdicts(&verdict_changes.after, control),
+        );
         let changes = report::changes(before, after);
-        let new: Vec<_> = update.diagnostics.iter().filter(|diagnostic| !self.reported.contains(diagnostic)).collect();
+        let new_rejections: Vec<_> =
+            update.diagnostics.iter().filter(|diagnostic| !self.reported.contains(diagnostic)).collect();
         let resolved = self.reported.iter().filter(|diagnostic| !update.diagnostics.contains(diagnostic)).count()
             + resolved_count(before, after);
-        let diagnostics = diagnostics(new.into_iter(), after.iter(), manifests);
+        let diagnostics = diagnostics(new_rejections.into_iter(), after.iter(), manifests);
         let more_ignored = update.ignored.iter().any(|(kind, number)| self.ignored.get(kind) < Some(number));
         if self.format == AnnouncementFormat::Events {
             edit.log(&changes);
@@ -207,19 +210,19 @@ impl Announcer {
             return;
         }
         let resolved = resolved_count(before, after);
-        let relief = if diagnostics.is_empty() && resolved > 0 {
+        let resolved_note = if diagnostics.is_empty() && resolved > 0 {
             resolved_line(resolved, self.remaining_problems(control))
         } else {
             String::new()
         };
         write_stderr(&format!(
-            "\nChanged\n{}{}{relief}",
+            "\nChanged\n{}{}{resolved_note}",
             first_rows(&changes),
             problems_section(&diagnostics, self.color)
         ));
     }
 
-    /// The log omits objects that do not concern this controller; a terminal shows all, since the files belong to the
+    /// The verdicts to report. The log omits irrelevant objects; a terminal shows all, since the files belong to the
     /// user.
     fn relevant_verdicts(&self, verdicts: &Verdicts, control: &Control) -> Verdicts {
         let relevant =
@@ -235,7 +238,7 @@ impl Announcer {
     }
 }
 
-/// Renders the first problems.
+/// The first problems, and the number of the others.
 fn problems_section(diagnostics: &[ReportedDiagnostic], color: bool) -> String {
     let shown = &diagnostics[..diagnostics.len().min(MAX_PRINTED_PROBLEMS)];
     let mut text = report::terminal(shown, color);
@@ -246,7 +249,7 @@ fn problems_section(diagnostics: &[ReportedDiagnostic], color: bool) -> String {
     text
 }
 
-/// Keeps the first changes.
+/// The first changes, and the number of the others.
 fn first_rows(changes: &str) -> String {
     let mut text: String = changes.split_inclusive('\n').take(MAX_TABLE_ROWS).collect();
     let more = changes.lines().count().saturating_sub(MAX_TABLE_ROWS);
@@ -273,11 +276,11 @@ fn resolved_line(resolved: usize, left: usize) -> String {
 }
 
 fn diagnostics<'a>(
-    refusals: impl Iterator<Item = &'a ManifestDiagnostic>,
+    rejections: impl Iterator<Item = &'a ManifestDiagnostic>,
     verdicts: impl Iterator<Item = (&'a ObjectId, &'a Arc<Verdict>)>,
     manifests: &Manifests,
 ) -> Vec<ReportedDiagnostic> {
-    let mut diagnostics: Vec<_> = refusals.map(report::from_manifest).collect();
+    let mut diagnostics: Vec<_> = rejections.map(report::from_manifest).collect();
     diagnostics.extend(verdicts.flat_map(|(id, verdict)| report::from_verdict(id, verdict)));
     report::add_positions(&mut diagnostics, |fields| manifests.positions(fields));
     report::explain_missing(&mut diagnostics);
@@ -328,39 +331,42 @@ fn curl_lines(snapshot: &Snapshot) -> String {
     lines
 }
 
-/// `None` for matches without a certain example, such as regular expressions, and for routes that respond with errors.
+/// A `curl` command line for a match. `None` if no example is certain to match, as for regular expressions, and if the
+/// route responds with an error.
 fn curl_line(address: SocketAddr, listener: &ListenerDump, host: &str, entry: &MatchDump) -> Option<String> {
+    // Kong's routes accept one of several values, or a pattern.
     if entry.headers.iter().any(|header| header.contains(" | ") || header.contains(": ~*")) {
         return None;
     }
     let path = ["PathPrefix ", "Prefix ", "Exact "].iter().find_map(|kind| entry.path.strip_prefix(kind))?;
-    let works = match &entry.action {
+    let succeeds = match &entry.action {
         ActionDump::Redirect(_) => true,
         ActionDump::Forward(backends) => backends.iter().all(|backend| backend.fail.is_none()),
         ActionDump::Fail(_) => false,
     };
-    let rejects_clients = listener.certificates.as_ref().is_some_and(Vec::is_empty);
-    if !works || rejects_clients {
+    let lacks_certificate = listener.certificates.as_ref().is_some_and(Vec::is_empty);
+    if !succeeds || lacks_certificate {
         return None;
     }
     let mut line = "curl".to_owned();
-    // One of several methods or hosts is enough.
+    // One of several methods is enough for an example, as is one of several hosts below.
     let method = entry.method.as_deref().and_then(|methods| methods.split(" | ").next());
     if let Some(method) = method.filter(|method| *method != "GET") {
         line += &format!(" -X {method}");
     }
     let host = host.split(", ").next().unwrap_or_default();
-    // The narrower host matches both.
+    // The host of the route, or that of the listener if the route matches any host.
     let name = match (host, &*listener.hostname) {
         ("*", "*") => None,
         ("*", listener) => Some(listener),
         (host, _) => Some(host),
     };
     let name = name.map(|name| name.replacen('*', "any", 1));
-    let secure = listener.certificates.is_some();
-    if let Some(name) = name.as_ref().filter(|_| !secure) {
+    let is_https = listener.certificates.is_some();
+    if let Some(name) = name.as_ref().filter(|_| !is_https) {
         line += &format!(" -H 'Host: {name}'");
     }
+    // A header or query parameter with a pattern (`NAME ~ PATTERN`) has no certain example.
     for header in &entry.headers {
         line += &format!(" -H {}", shell_quote(header.split_once(": ").map(|_| header.as_str())?));
     }
@@ -372,17 +378,17 @@ fn curl_line(address: SocketAddr, listener: &ListenerDump, host: &str, entry: &M
     let ip = if address.ip().is_unspecified() { loopback_of(address.ip()) } else { address.ip() };
     let address = SocketAddr::new(ip, address.port());
     let url = match &name {
-        _ if !secure => format!("http://{address}{path}{query}"),
+        _ if !is_https => format!("http://{address}{path}{query}"),
         Some(name) => format!("https://{name}:{}{path}{query}", address.port()),
         None => format!("https://{address}{path}{query}"),
     };
-    if secure {
+    if is_https {
         // Local certificates are rarely trusted by curl, and the handshake needs the host name for SNI.
         line += " -k";
         line += &name.map(|_| format!(" --connect-to '::{address}'")).unwrap_or_default();
     }
-    let plain = url.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/:.-_~[]".contains(&byte));
-    Some(format!("{line} {}", if plain { url } else { shell_quote(&url) }))
+    let needs_no_quotes = url.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/:.-_~[]".contains(&byte));
+    Some(format!("{line} {}", if needs_no_quotes { url } else { shell_quote(&url) }))
 }
 
 fn loopback_of(address: IpAddr) -> IpAddr {

@@ -20,25 +20,25 @@ pub(super) struct CertificateExpiry(pub(super) Arc<ArcSwap<Snapshot>>);
 
 impl Collector for CertificateExpiry {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let times: Vec<_> = soonest_to_expire(validity_by_secret(&self.0.load())).collect();
+        let periods: Vec<_> = soonest_to_expire(validity_by_secret(&self.0.load())).collect();
         let now = Timestamp::try_from(SystemTime::now()).unwrap_or_default().as_second();
-        let mut left = encoder.encode_descriptor(
+        let mut remaining = encoder.encode_descriptor(
             "portico_certificate_expiry_seconds",
             "Seconds until a served certificate, or one of its chain, expires",
             None,
             MetricType::Gauge,
         )?;
-        for (secret, ValidityPeriod { expires: end, .. }) in &times {
-            left.encode_family(&[("secret", &**secret)])?.encode_gauge(&(end - now))?;
+        for (secret, ValidityPeriod { expires, .. }) in &periods {
+            remaining.encode_family(&[("secret", &**secret)])?.encode_gauge(&(expires - now))?;
         }
-        let mut in_all = encoder.encode_descriptor(
+        let mut total = encoder.encode_descriptor(
             "portico_certificate_lifetime_seconds",
-            "Total validity of that certificate in seconds",
+            "Total validity in seconds of the certificate in portico_certificate_expiry_seconds",
             None,
             MetricType::Gauge,
         )?;
-        for (secret, ValidityPeriod { lifetime, .. }) in &times {
-            in_all.encode_family(&[("secret", &**secret)])?.encode_gauge(lifetime)?;
+        for (secret, ValidityPeriod { lifetime, .. }) in &periods {
+            total.encode_family(&[("secret", &**secret)])?.encode_gauge(lifetime)?;
         }
         Ok(())
     }
@@ -51,23 +51,23 @@ struct ValidityPeriod {
     lifetime: i64,
 }
 
-/// The certificates that expire first; a cluster may have one for every host.
-fn soonest_to_expire(times: BTreeMap<Arc<str>, ValidityPeriod>) -> impl Iterator<Item = (Arc<str>, ValidityPeriod)> {
-    let mut times: Vec<_> = times.into_iter().collect();
-    times.sort_by_key(|(_, times)| times.expires);
-    times.into_iter().take(MAX_SERIES)
+/// The certificates that expire first, up to `MAX_SERIES`; a cluster may have one for every host.
+fn soonest_to_expire(periods: BTreeMap<Arc<str>, ValidityPeriod>) -> impl Iterator<Item = (Arc<str>, ValidityPeriod)> {
+    let mut periods: Vec<_> = periods.into_iter().collect();
+    periods.sort_by_key(|(_, period)| period.expires);
+    periods.into_iter().take(MAX_SERIES)
 }
 
 const MAX_SERIES: usize = 1000;
 
-/// By Secret, independent of the listeners that use it.
+/// The validity of each certificate by its Secret, no matter how many listeners use it.
 fn validity_by_secret(snapshot: &Snapshot) -> BTreeMap<Arc<str>, ValidityPeriod> {
     let tables = snapshot.binds.values().filter_map(|bind| bind.tls.as_ref());
     let listeners = tables.flat_map(|tls| tls.listeners.iter().map(|(_, certificates)| certificates));
     let certificates = listeners.flat_map(|certificates| certificates.all());
-    let times =
+    let period =
         |certificate: &Certificate| ValidityPeriod { expires: certificate.expires, lifetime: certificate.lifetime };
-    certificates.map(|certificate| (Arc::clone(&certificate.secret), times(certificate))).collect()
+    certificates.map(|certificate| (Arc::clone(&certificate.secret), period(certificate))).collect()
 }
 
 #[cfg(test)]
@@ -94,7 +94,7 @@ mod tests {
             Arc::new(Certificate { secret, key: key.clone(), names, expires, lifetime: 86400 })
         };
         let fresh = certificate("ns/fresh", now + 3600);
-        let lists = [vec![fresh.clone(), certificate("ns/over", now - 60)], vec![fresh]];
+        let lists = [vec![fresh.clone(), certificate("ns/expired", now - 60)], vec![fresh]];
         let listeners = lists.into_iter().enumerate().map(|(index, list)| {
             (HostPattern::parse(Some(&format!("{index}.example"))), Arc::new(Certificates::new(list)))
         });
@@ -108,13 +108,13 @@ mod tests {
         registry.register_collector(Box::new(CertificateExpiry(Arc::new(ArcSwap::from_pointee(snapshot)))));
         let mut page = String::new();
         text::encode(&mut page, &registry).unwrap();
-        let left = |secret: &str| -> Vec<i64> {
+        let remaining = |secret: &str| -> Vec<i64> {
             let name = format!("portico_certificate_expiry_seconds{{secret=\"{secret}\"}} ");
             page.lines().filter_map(|line| line.strip_prefix(&name)?.parse().ok()).collect()
         };
-        assert!(matches!(left("ns/fresh")[..], [3000..=3600]), "{page}");
-        assert!(matches!(left("ns/over")[..], [-3600..=-60]), "{page}");
-        for secret in ["ns/fresh", "ns/over"] {
+        assert!(matches!(remaining("ns/fresh")[..], [3000..=3600]), "{page}");
+        assert!(matches!(remaining("ns/expired")[..], [-3600..=-60]), "{page}");
+        for secret in ["ns/fresh", "ns/expired"] {
             let line = format!("portico_certificate_lifetime_seconds{{secret=\"{secret}\"}} 86400\n");
             assert_eq!(page.matches(&line).count(), 1, "{page}");
         }
@@ -122,10 +122,10 @@ mod tests {
 
     #[test]
     fn soonest_expiring_certificates_are_reported() {
-        let times = (0..MAX_SERIES as i64 + 5)
+        let periods = (0..MAX_SERIES as i64 + 5)
             .map(|end| (format!("ns/{end}").into(), ValidityPeriod { expires: end, lifetime: 86400 }))
             .collect();
-        let reported: Vec<_> = soonest_to_expire(times).collect();
+        let reported: Vec<_> = soonest_to_expire(periods).collect();
         assert_eq!(
             (reported.len(), reported[0].1.expires, reported[MAX_SERIES - 1].1.expires),
             (MAX_SERIES, 0, MAX_SERIES as i64 - 1)

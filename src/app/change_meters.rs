@@ -1,4 +1,4 @@
-//! Metrics of configuration changes: duration of compilation and propagation.
+//! Metrics of configuration changes: duration of compilation and propagation, number of snapshots and routers.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -14,18 +14,18 @@ pub(super) struct ChangeMeters {
     compile: Histogram,
     propagation: Histogram,
     revision: Gauge<u64, AtomicU64>,
-    routers: Counter,
+    routers_built: Counter,
 }
 
 impl ChangeMeters {
     pub(super) fn register(registry: &mut Registry) -> Self {
         // 100 µs to 3.3 s.
-        let buckets = || Histogram::new(exponential_buckets(0.0001, 2.0, 16));
+        let histogram = || Histogram::new(exponential_buckets(0.0001, 2.0, 16));
         let meters = ChangeMeters {
-            compile: buckets(),
-            propagation: buckets(),
+            compile: histogram(),
+            propagation: histogram(),
             revision: Gauge::default(),
-            routers: Counter::default(),
+            routers_built: Counter::default(),
         };
         registry.register(
             "portico_compile_duration_seconds",
@@ -45,7 +45,7 @@ impl ChangeMeters {
         registry.register(
             "portico_routers_built",
             "Host routers built because a route, Gateway or reference changed",
-            meters.routers.clone(),
+            meters.routers_built.clone(),
         );
         meters
     }
@@ -55,9 +55,9 @@ impl ChangeMeters {
         self.revision.get()
     }
 
-    pub(super) fn record_compile(&self, took: Duration, routers: usize, swapped: bool) {
+    pub(super) fn record_compile(&self, took: Duration, routers_built: usize, swapped: bool) {
         self.compile.observe(took.as_secs_f64());
-        self.routers.inc_by(routers as u64);
+        self.routers_built.inc_by(routers_built as u64);
         if swapped {
             self.revision.inc();
         }

@@ -17,12 +17,14 @@ use crate::report::{self, InputCounts, ReportedDiagnostic};
 use crate::snapshot::Snapshot;
 use crate::upstream::UpstreamRegistry;
 
-/// Reports what is wrong with the manifests.
+/// Prints the problems of the manifests. The exit status shows whether there are any.
 pub fn check(options: CheckOptions) -> anyhow::Result<ExitStatus> {
     let mut manifests = Manifests::new(options.paths.clone(), options.channel);
     let update = manifests.read();
-    let is_given = |problem: &ManifestDiagnostic| options.paths.iter().any(|path| **path == *problem.position.file);
-    let missing = update.diagnostics.iter().any(|problem| problem.reason() == "NotFound" && is_given(problem));
+    // A path of the command line that does not exist is a usage error.
+    let is_argument = |problem: &ManifestDiagnostic| options.paths.iter().any(|path| **path == *problem.position.file);
+    let argument_missing =
+        update.diagnostics.iter().any(|problem| problem.reason() == "NotFound" && is_argument(problem));
     let snapshots: Arc<ArcSwap<Snapshot>> = Arc::default();
     let fail_open = options.ingress_class.fail_open;
     let factory = PluginFactory { fail_open, ..PluginFactory::offline(plugins::REGISTRY) };
@@ -45,12 +47,12 @@ pub fn check(options: CheckOptions) -> anyhow::Result<ExitStatus> {
             print(&report::summary(counts, &diagnostics))?;
         }
     }
-    let has_errors = diagnostics
+    let is_rejected = diagnostics
         .iter()
         .any(|diagnostic| diagnostic.diagnostic.severity == Severity::Error || options.warnings_as_errors);
-    Ok(if missing {
+    Ok(if argument_missing {
         ExitStatus::Usage
-    } else if has_errors {
+    } else if is_rejected {
         ExitStatus::Rejected
     } else {
         ExitStatus::Success

@@ -22,15 +22,15 @@ use crate::status::StatusQueue;
 use crate::store::Batch;
 use crate::telemetry;
 
-/// A cluster that is a source of objects, and its pending state.
+/// A cluster as a source of objects, and what is not compiled yet.
 #[derive(Debug)]
 pub(super) struct ClusterSource {
     pub(super) source: ApiServerSource,
     /// Queue of status writes for the verdicts on its objects.
     pub(super) status_queue: Option<StatusQueue>,
-    /// Known CRD versions in the cluster.
+    /// Which of the supported kinds the cluster has.
     pub(super) installed: Arc<InstalledApis>,
-    /// Every kind was listed once.
+    /// Whether every kind was listed once.
     complete: bool,
     /// Withholds readiness until `complete`.
     initial_sync: InitialSync,
@@ -60,15 +60,15 @@ impl ClusterSource {
             None => info!(server = connection.server, "Reading objects from the cluster of this Pod"),
         }
         let source = ApiServerSource::start(access, connection, options.namespaces.clone());
-        let missing = InitialSync::new(ready.guard("the API server"));
-        // A separate task that ends with the source or when nothing is missing any more.
-        tokio::spawn(missing.clone().follow(source.waiting_for()));
+        let initial_sync = InitialSync::new(ready.guard("the API server"));
+        // The task ends with the source or when readiness is released.
+        tokio::spawn(initial_sync.clone().follow(source.waiting_for()));
         Ok(ClusterSource {
             source,
             status_queue: None,
             installed: Arc::default(),
             complete: false,
-            initial_sync: missing,
+            initial_sync,
             deadline: None,
             first_event: None,
             recreated: Vec::new(),
@@ -91,10 +91,14 @@ impl ClusterSource {
         for (id, rejection) in rejections {
             match &rejection {
                 Some(rejected) => {
-                    let (field, why) = (&rejected.error.field, &rejected.error.message);
-                    warn!(object = %id, field, "Invalid object: {why}; its last valid version, if any, stays in use");
+                    let (field, message) = (&rejected.error.field, &rejected.error.message);
+                    warn!(
+                        object = %id,
+                        field,
+                        "Invalid object: {message}; its last valid version, if any, stays in use"
+                    );
                 }
-                None => info!(object = %id, "The object is valid again or deleted"),
+                None => info!(object = %id, "The invalid object was corrected or deleted"),
             }
             match &rejection {
                 Some(_) => self.malformed.insert(id.clone()),
@@ -115,12 +119,12 @@ impl ClusterSource {
         control.addressing.observe_statuses(&observed);
         if let Some(queue) = &self.status_queue {
             // Before the verdicts: the queue drops verdicts for an older generation than the observed one.
-            let others = observed.into_iter().filter(|(id, observed)| queue.observe(id.clone(), observed.clone()));
-            self.recreated.extend(others.map(|(id, _)| id));
+            let recreated = observed.into_iter().filter(|(id, observed)| queue.observe(id.clone(), observed.clone()));
+            self.recreated.extend(recreated.map(|(id, _)| id));
         }
         if complete {
             self.complete = true;
-            // Here and not in `follow`: a client that sees readiness must find this delivery served.
+            // Not done in `follow`, because a ready process must serve this delivery.
             self.initial_sync.finish();
         }
         self.first_event = self.first_event.or(since);
@@ -143,9 +147,9 @@ impl ClusterSource {
             self.deadline = None;
             return true;
         }
-        let longest = if is_first { MAX_REFERENCE_WAIT_AT_START } else { MAX_REFERENCE_WAIT };
-        let until = *self.deadline.get_or_insert_with(|| Instant::now() + longest);
-        if until <= Instant::now() {
+        let max_wait = if is_first { MAX_REFERENCE_WAIT_AT_START } else { MAX_REFERENCE_WAIT };
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + max_wait);
+        if deadline <= Instant::now() {
             self.deadline = None;
             return true;
         }
@@ -153,11 +157,11 @@ impl ClusterSource {
     }
 
     /// Waits until `may_compile` may return another result although nothing was delivered.
-    pub(super) async fn compile_may_proceed(&self) {
+    pub(super) async fn wait_for_references(&self) {
         match self.deadline {
-            Some(until) => tokio::select! {
+            Some(deadline) => tokio::select! {
                 () = self.source.wait_until_fetched() => {}
-                () = sleep_until(until) => {}
+                () = sleep_until(deadline) => {}
             },
             None => pending().await,
         }
@@ -188,6 +192,7 @@ impl InitialSync {
         self.0.lock().take();
     }
 
+    /// Names the pending lists in the guard until readiness is released.
     async fn follow(self, mut waiting_for: watch::Receiver<Vec<String>>) {
         loop {
             {
@@ -205,15 +210,16 @@ impl InitialSync {
     }
 }
 
+/// Logs newly watched kinds and a new release of the Gateway API.
 fn log_installed(before: &InstalledApis, now: &InstalledApis) {
-    let marks = |installed: &InstalledApis| (installed.bundle_version.clone(), installed.channel.clone());
+    let release = |installed: &InstalledApis| (installed.bundle_version.clone(), installed.channel.clone());
     let new = now.versions.iter().filter(|(kind, version)| before.versions.get(*kind) != Some(*version));
     let kinds: Vec<_> = new.map(|(kind, version)| format!("{kind} {version}")).collect();
     if !kinds.is_empty() {
         info!(kinds = kinds.join(", "), "Watching kinds");
     }
-    if marks(before) != marks(now) {
-        let (bundle, channel) = marks(now);
+    if release(before) != release(now) {
+        let (bundle, channel) = release(now);
         info!(bundle, channel, "Found the Gateway API CRDs");
     }
 }
@@ -228,17 +234,17 @@ mod tests {
     #[tokio::test]
     async fn ready_after_first_complete_delivery_is_applied() {
         let ready = Readiness::new();
-        let missing = InitialSync::new(ready.guard("the API server"));
-        let (lists, waiting_for) = watch::channel(vec!["the first list of services".to_owned()]);
-        let saying = tokio::spawn(missing.clone().follow(waiting_for));
+        let initial_sync = InitialSync::new(ready.guard("the API server"));
+        let (pending_lists, waiting_for) = watch::channel(vec!["the first list of services".to_owned()]);
+        let follower = tokio::spawn(initial_sync.clone().follow(waiting_for));
         tokio::task::yield_now().await;
         assert_eq!(ready.waiting_for(), ["the first list of services"]);
-        lists.send_replace(Vec::new());
+        pending_lists.send_replace(Vec::new());
         tokio::task::yield_now().await;
         assert_eq!(ready.waiting_for(), ["the first delivery of the listed objects"], "the delivery is not served yet");
-        missing.finish();
+        initial_sync.finish();
         assert!(ready.is_ready(), "no other guard is held");
-        drop(lists);
-        saying.await.unwrap();
+        drop(pending_lists);
+        follower.await.unwrap();
     }
 }

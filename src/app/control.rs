@@ -1,4 +1,4 @@
-//! State of the control loop: everything between a changed object and the served snapshot.
+//! State of the control loop: everything between a changed object and the served snapshot, and the verdicts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -38,7 +38,7 @@ pub(super) struct Control {
     binds: BTreeMap<BindAddress, BindOutcome>,
     /// Verdicts of the compiler, merged with `binds` and `installed`.
     verdicts: Verdicts,
-    /// CRD versions in the cluster; `None` without a cluster.
+    /// Which of the supported kinds the cluster has; `None` without a cluster.
     installed: Option<Arc<InstalledApis>>,
     /// Errors that running plugins report about the objects that configure them.
     plugin_diagnostics: BTreeMap<String, Diagnostic>,
@@ -56,11 +56,13 @@ pub(super) struct VerdictChanges {
 /// Result of applying one batch.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ApplySummary {
+    /// The number of changed objects, without Gateways that only got other addresses.
     pub(super) changes: usize,
-    /// The first relevant objects, and the number of all relevant ones.
+    /// The first relevant objects.
     pub(super) named_objects: Vec<ObjectId>,
+    /// The number of all relevant objects.
     pub(super) relevant_objects: usize,
-    /// A new snapshot was published.
+    /// Whether a new snapshot was published.
     pub(super) swapped: bool,
     pub(super) routers_built: usize,
 }
@@ -117,26 +119,20 @@ impl Control {
         let count = self.uncompiled.len();
         self.assign();
         let changes = std::mem::take(&mut self.uncompiled);
-        let concerned = || changes.iter().filter(|id| self.is_relevant(id));
-        let (named, concerned) = (concerned().take(MAX_NAMED_OBJECTS).cloned().collect(), concerned().count());
+        let relevant = || changes.iter().filter(|id| self.is_relevant(id));
+        let (named_objects, relevant_objects) =
+            (relevant().take(MAX_NAMED_OBJECTS).cloned().collect(), relevant().count());
         let addresses = self.addressing.addresses();
-        // With files as the only source, every kind is known.
+        // With files as the only source, every kind can be read.
         static NONE: BTreeSet<Kind> = BTreeSet::new();
-        let unknown = self.installed.as_ref().map_or(&NONE, |installed| &installed.never_listed);
+        let unreadable_kinds = self.installed.as_ref().map_or(&NONE, |installed| &installed.never_listed);
         let (controllers, upstreams, plugin_factory) = (&self.controllers, &self.upstreams, &self.plugin_factory);
         let IngressConfig { classes, settings: ingress } = &self.ingresses;
-        let inputs = CompileInputs {
-            controllers,
-            addresses,
-            upstreams,
-            classes,
-            plugin_factory,
-            ingress,
-            unreadable_kinds: unknown,
-        };
+        let inputs =
+            CompileInputs { controllers, addresses, upstreams, classes, plugin_factory, ingress, unreadable_kinds };
         let compiled = self.compiler.compile(CompileContext { store: &self.store, inputs: &inputs }, &changes);
 
-        // Endpoints before the swap, so that new routes never lack them.
+        // Endpoints are set before the snapshot is published, so that new routes never lack them.
         for (key, endpoints) in compiled.endpoints {
             self.upstreams.upstream(&key).set_endpoints(endpoints);
         }
@@ -144,20 +140,14 @@ impl Control {
         if swapped {
             self.snapshots.store(compiled.snapshot);
         }
-        // Upstreams are dropped after the swap, because requests use them until then.
+        // Unused upstreams are dropped after that, because requests use them until then.
         if let Some(used) = &compiled.used_upstreams {
             self.upstreams.retain(used);
         }
         for id in compiled.verdicts_changed {
             self.update_verdict(id);
         }
-        ApplySummary {
-            changes: count,
-            named_objects: named,
-            relevant_objects: concerned,
-            swapped,
-            routers_built: compiled.routers_built,
-        }
+        ApplySummary { changes: count, named_objects, relevant_objects, swapped, routers_built: compiled.routers_built }
     }
 
     /// Assigns addresses to Gateways as far as they are known, and publishes the Services they need.
@@ -171,9 +161,9 @@ impl Control {
             return;
         }
         self.binds = binds;
-        let listens = |id: &&ObjectId| matches!(id.kind, Kind::Gateway | Kind::Ingress);
-        let listening: Vec<_> = self.verdicts.keys().filter(listens).cloned().collect();
-        for id in listening {
+        let has_listeners = |id: &&ObjectId| matches!(id.kind, Kind::Gateway | Kind::Ingress);
+        let ids: Vec<_> = self.verdicts.keys().filter(has_listeners).cloned().collect();
+        for id in ids {
             self.update_verdict(id);
         }
     }
@@ -183,26 +173,25 @@ impl Control {
         self.compiler.addresses(&self.store, service, port)
     }
 
-    /// Bind result of each listening address.
+    /// The bind result of each address in the snapshot.
     pub(super) fn binds(&self) -> &BTreeMap<BindAddress, BindOutcome> {
         &self.binds
     }
 
-    /// References to objects whose content is fetched only on demand.
+    /// The Secrets and ConfigMaps whose content is needed; it is fetched only on demand.
     pub(super) fn wanted_objects(&self) -> BTreeSet<ObjectId> {
         let IngressConfig { classes, settings } = &self.ingresses;
-        let mut references =
-            self.store.referenced_bodies(|meta, field| classes.serves_object(&self.store, meta, field));
-        references.extend(settings.default_secret.clone().map(|key| ObjectId::new(Kind::Secret, key)));
-        references
+        let mut wanted = self.store.objects_to_fetch(|meta, field| classes.serves_object(&self.store, meta, field));
+        wanted.extend(settings.default_secret.clone().map(|key| ObjectId::new(Kind::Secret, key)));
+        wanted
     }
 
     /// Whether changes of an object are worth a log entry. A cluster has thousands of Services without a route, whose
-    /// endpoints are irrelevant here.
+    /// changes are not.
     pub(super) fn is_relevant(&self, id: &ObjectId) -> bool {
-        let refs = self.store.dependency_index();
-        let routes = |id: &ObjectId| matches!(id.kind, Kind::HttpRoute | Kind::Ingress | Kind::KongServiceFacade);
-        let is_routed_to = |service: &ObjectId| refs.dependents(service).any(routes);
+        let index = self.store.dependency_index();
+        let is_route = |id: &ObjectId| matches!(id.kind, Kind::HttpRoute | Kind::Ingress | Kind::KongServiceFacade);
+        let is_routed_to = |service: &ObjectId| index.dependents(service).any(is_route);
         match id.kind {
             // Objects from files are always relevant.
             _ if self.installed.is_none() => true,
@@ -221,10 +210,11 @@ impl Control {
         !classes.is_empty() && classes.values().all(|class| self.controllers.contains(&class.spec.controller_name))
     }
 
-    /// Stores the CRD versions in the cluster.
+    /// Stores which of the supported kinds the cluster has.
     pub(super) fn set_installed(&mut self, installed: Arc<InstalledApis>) {
-        let unknown = |installed: &InstalledApis| installed.never_listed.contains(&Kind::BackendTlsPolicy);
-        if self.installed.as_deref().is_some_and(unknown) != unknown(&installed) {
+        // While policies cannot be read, any Service may have one that requires TLS.
+        let policies_unknown = |installed: &InstalledApis| installed.never_listed.contains(&Kind::BackendTlsPolicy);
+        if self.installed.as_deref().is_some_and(policies_unknown) != policies_unknown(&installed) {
             self.uncompiled.extend(self.store.services.keys().map(|key| ObjectId::new(Kind::Service, key.clone())));
         }
         self.installed = Some(installed);
@@ -237,15 +227,15 @@ impl Control {
     /// Stores the errors reported by running plugins.
     pub(super) fn set_plugin_diagnostics(&mut self, reported: BTreeMap<String, Diagnostic>) {
         let before = std::mem::replace(&mut self.plugin_diagnostics, reported);
-        let concerned = |id: &&ObjectId| {
+        let is_affected = |id: &&ObjectId| {
             let object = object_name(id);
             before.get(&object) != self.plugin_diagnostics.get(&object)
         };
-        let mut concerned: BTreeSet<_> = self.verdicts.keys().filter(concerned).cloned().collect();
+        let mut affected: BTreeSet<_> = self.verdicts.keys().filter(is_affected).cloned().collect();
         let referrers: Vec<_> =
-            concerned.iter().flat_map(|id| self.store.dependency_index().dependents(id)).cloned().collect();
-        concerned.extend(referrers);
-        for id in concerned {
+            affected.iter().flat_map(|id| self.store.dependency_index().dependents(id)).cloned().collect();
+        affected.extend(referrers);
+        for id in affected {
             self.update_verdict(id);
         }
     }
@@ -255,7 +245,7 @@ impl Control {
         &self.verdicts
     }
 
-    /// Returns the changes since the last call.
+    /// Returns the changed verdicts since the last call.
     pub(super) fn take_verdict_changes(&mut self) -> VerdictChanges {
         let mut changes = VerdictChanges::default();
         for (id, before) in std::mem::take(&mut self.previous_verdicts) {
@@ -273,19 +263,20 @@ impl Control {
         changes
     }
 
+    /// Merges the compiler's verdict on an object with bind results, installed kinds and plugin errors.
     fn update_verdict(&mut self, id: ObjectId) {
         let verdict = self.compiler.verdicts().get(&id).map(|verdict| {
-            let bind = |address: BindAddress| self.binds.get(&address).cloned();
-            let joined = match (id.kind, &self.installed) {
+            let bind_outcome = |address: BindAddress| self.binds.get(&address).cloned();
+            let merged = match (id.kind, &self.installed) {
                 (Kind::GatewayClass, Some(installed)) => status::apply_installed(verdict, installed),
-                _ => status::apply_bind_outcomes(verdict, &bind),
+                _ => status::apply_bind_outcomes(verdict, &bind_outcome),
             };
-            let joined = joined.map_or_else(|| verdict.clone(), Arc::new);
+            let merged = merged.map_or_else(|| verdict.clone(), Arc::new);
             if self.plugin_diagnostics.is_empty() {
-                return joined;
+                return merged;
             }
             let diagnostic = |plugin: &ObjectId| self.plugin_diagnostics.get(&object_name(plugin)).cloned();
-            compile::with_degraded_plugins(&self.store, &id, &joined, &diagnostic).map_or(joined, Arc::new)
+            compile::with_degraded_plugins(&self.store, &id, &merged, &diagnostic).map_or(merged, Arc::new)
         });
         let before = match verdict {
             Some(verdict) => self.verdicts.insert(id.clone(), verdict),

@@ -17,7 +17,7 @@ use super::cluster::ClusterSource;
 use super::control::{ApplySummary, Control, VerdictChanges};
 use super::diagnostic_meters::DiagnosticMeters;
 use super::gateway_services::GatewayServicesHandle;
-use super::plugin_servers::{PluginDiagnostics, ServiceLookup};
+use super::plugin_services::{PluginDiagnostics, ServiceLookup};
 use super::source_overlap::SourceOverlap;
 use super::status_publisher;
 use super::views::ViewQuery;
@@ -58,16 +58,16 @@ pub(super) struct ControlLoop {
 pub(super) struct ManifestFiles {
     manifests: Manifests,
     watcher: ManifestWatcher,
-    /// Without its batch, which was moved to the store.
+    /// The last reading, without its batch, which was moved to the store.
     update: ManifestUpdate,
-    /// The part of `update` that concerns files only.
-    refusals: Vec<ManifestDiagnostic>,
+    /// The diagnostics of `update` without the warnings about objects that the cluster has too.
+    rejections: Vec<ManifestDiagnostic>,
 }
 
 impl ManifestFiles {
     pub(super) fn new(paths: Vec<PathBuf>, channel: Channel, watcher: ManifestWatcher) -> Self {
         let manifests = Manifests::new(paths, channel);
-        ManifestFiles { manifests, watcher, update: ManifestUpdate::default(), refusals: Vec::new() }
+        ManifestFiles { manifests, watcher, update: ManifestUpdate::default(), rejections: Vec::new() }
     }
 }
 
@@ -84,20 +84,22 @@ impl ControlLoop {
         loop {
             tokio::select! {
                 Some(()) = ticks.recv() => {
-                    let begin = Instant::now();
+                    let first_event = Instant::now();
                     let changed = self.files.watcher.changed();
                     self.read_files(&changed);
-                    self.process_changes(begin).await;
+                    self.process_changes(first_event).await;
                 }
                 delivery = next_delivery(self.cluster.as_ref()) => {
-                    let begin = delivery.since.unwrap_or_else(Instant::now);
+                    let first_event = delivery.since.unwrap_or_else(Instant::now);
                     self.apply_delivery(delivery);
-                    self.process_changes(begin).await;
+                    self.process_changes(first_event).await;
                 }
-                () = gateway_services_changed(self.gateway_services.as_mut()) => self.process_changes(Instant::now()).await,
-                () = compile_may_proceed(self.cluster.as_ref()) => self.process_changes(Instant::now()).await,
+                () = gateway_services_changed(self.gateway_services.as_mut()) => {
+                    self.process_changes(Instant::now()).await;
+                }
+                () = wait_for_references(self.cluster.as_ref()) => self.process_changes(Instant::now()).await,
                 () = self.bind_retry.due() => {
-                    self.reconcile().await;
+                    self.reconcile_listeners().await;
                     self.publish_verdict_changes();
                 }
                 Some(query) = queries.recv() => query.run(&self.control),
@@ -110,7 +112,7 @@ impl ControlLoop {
         }
     }
 
-    /// Reports verdicts that changed without an object change.
+    /// Publishes and reports verdicts that changed without a change of an object.
     fn publish_verdict_changes(&mut self) {
         let changes = self.control.take_verdict_changes();
         self.queue_statuses(&changes);
@@ -127,7 +129,7 @@ impl ControlLoop {
         };
         self.control.stage(batch);
         self.files.watcher.watch_only(self.files.manifests.folders());
-        self.files.refusals.clone_from(&update.diagnostics);
+        self.files.rejections.clone_from(&update.diagnostics);
         self.files.update = update;
         self.update_overlap_warnings();
     }
@@ -146,39 +148,43 @@ impl ControlLoop {
     fn update_overlap_warnings(&mut self) {
         if let Some(overlap) = &self.overlap {
             let warnings = overlap.warnings(&self.files.manifests);
-            self.files.update.diagnostics = self.files.refusals.iter().cloned().chain(warnings).collect();
+            self.files.update.diagnostics = self.files.rejections.iter().cloned().chain(warnings).collect();
         }
     }
 
-    /// Compiles and publishes the pending changes if the state is complete enough. `begin`: time of the first change.
-    async fn process_changes(&mut self, begin: Instant) {
+    /// Compiles and publishes the pending changes if the state is complete enough. `first_event`: the time of the first
+    /// event that led to them.
+    async fn process_changes(&mut self, first_event: Instant) {
         if let Some(cluster) = &mut self.cluster
             && !cluster.may_compile(&self.control, self.first_snapshot.is_some())
         {
             return;
         }
-        if let Some(fronts) = &mut self.gateway_services {
+        if let Some(gateway_services) = &mut self.gateway_services {
             if self.first_snapshot.is_some() {
-                // The Services of Gateways are observed only after they were requested.
+                // Requests the Services of Gateways, which are observed only after that.
                 self.control.assign();
-                if !fronts.may_compile() {
+                if !gateway_services.may_compile() {
                     return;
                 }
             }
-            fronts.update(&mut self.control);
+            gateway_services.update(&mut self.control);
         }
-        let begin =
-            self.cluster.as_mut().and_then(ClusterSource::take_first_event).map_or(begin, |since| since.min(begin));
+        let first_event = self
+            .cluster
+            .as_mut()
+            .and_then(ClusterSource::take_first_event)
+            .map_or(first_event, |since| since.min(first_event));
         let is_first = self.first_snapshot.is_some();
-        // Most events of a cluster are the result of Portico's own status writes.
+        // Most events of a cluster result from Portico's own status writes and change no stored object.
         let applied = if is_first || self.control.has_changes() { self.compile() } else { ApplySummary::default() };
         let swapped = applied.swapped;
-        let took = begin.elapsed();
+        let took = first_event.elapsed();
         if swapped || is_first {
             if swapped && !is_first {
                 self.meters.record_propagation(took);
             }
-            self.reconcile().await;
+            self.reconcile_listeners().await;
         } else {
             // A port may serve another Gateway with the same snapshot.
             self.publish_bound_ports();
@@ -188,9 +194,9 @@ impl ControlLoop {
         let changes = self.control.take_verdict_changes();
         // Statuses are written after the configuration is served.
         self.queue_statuses(&changes);
-        if let Some(first) = self.first_snapshot.take() {
-            // Before the report, so that a blocked terminal does not delay readiness.
-            drop(first);
+        if let Some(ready_guard) = self.first_snapshot.take() {
+            // Dropped before the report, so that a blocked terminal does not delay readiness.
+            drop(ready_guard);
             let snapshot = self.snapshots.load_full();
             self.announcer.report_start(&self.control, &self.files.manifests, &self.files.update, &snapshot);
         } else {
@@ -200,10 +206,10 @@ impl ControlLoop {
     }
 
     fn compile(&mut self) -> ApplySummary {
-        let compiling = Instant::now();
+        let started = Instant::now();
         let applied = tokio::task::block_in_place(|| self.control.compile());
         if applied.changes > 0 {
-            self.meters.record_compile(compiling.elapsed(), applied.routers_built, applied.swapped);
+            self.meters.record_compile(started.elapsed(), applied.routers_built, applied.swapped);
         }
         self.resolve_endpoint_names();
         applied
@@ -212,10 +218,10 @@ impl ControlLoop {
     fn queue_statuses(&mut self, changes: &VerdictChanges) {
         self.diagnostic_meters.update_verdicts(changes);
         let Some(cluster) = &mut self.cluster else { return };
-        let successors = cluster.take_recreated();
+        let recreated = cluster.take_recreated();
         if let Some(queue) = &cluster.status_queue {
             status_publisher::queue_statuses(queue, changes, self.control.owns_all_gateway_classes());
-            for id in successors.into_iter().filter(|id| !changes.after.contains_key(id)) {
+            for id in recreated.into_iter().filter(|id| !changes.after.contains_key(id)) {
                 queue.set_verdict(id.clone(), self.control.verdicts().get(&id).cloned());
             }
         }
@@ -235,17 +241,18 @@ impl ControlLoop {
         }
     }
 
-    async fn reconcile(&mut self) {
+    /// Binds and closes listeners as the snapshot requires, and stores the results.
+    async fn reconcile_listeners(&mut self) {
         let binds = self.proxy.reconcile().await;
         self.bind_retry.schedule(&binds);
-        let binds = binds.into_iter().map(|(address, state)| (address, to_bind(state))).collect();
+        let binds = binds.into_iter().map(|(address, state)| (address, bind_outcome(state))).collect();
         self.control.set_binds(binds);
         self.publish_bound_ports();
     }
 
     fn publish_bound_ports(&self) {
-        if let Some(fronts) = &self.gateway_services {
-            fronts.publish_bound_ports(&self.control);
+        if let Some(gateway_services) = &self.gateway_services {
+            gateway_services.publish_bound_ports(&self.control);
         }
     }
 }
@@ -258,35 +265,35 @@ async fn next_delivery(cluster: Option<&ClusterSource>) -> Delivery {
     }
 }
 
-async fn gateway_services_changed(fronts: Option<&mut GatewayServicesHandle>) {
-    match fronts {
-        Some(fronts) => fronts.changed().await,
+async fn gateway_services_changed(gateway_services: Option<&mut GatewayServicesHandle>) {
+    match gateway_services {
+        Some(gateway_services) => gateway_services.changed().await,
         None => pending().await,
     }
 }
 
-async fn compile_may_proceed(cluster: Option<&ClusterSource>) {
+async fn wait_for_references(cluster: Option<&ClusterSource>) {
     match cluster {
-        Some(cluster) => cluster.compile_may_proceed().await,
+        Some(cluster) => cluster.wait_for_references().await,
         None => pending().await,
     }
 }
 
-/// Back-off for failed binds, which succeed later without an edit.
+/// Back-off for failed binds, which may succeed later without a change of the configuration.
 #[derive(Debug, Default)]
 pub(super) struct BindRetry {
-    at: Option<Instant>,
-    wait: Duration,
+    next_attempt: Option<Instant>,
+    delay: Duration,
 }
 
 impl BindRetry {
-    const MIN_WAIT: Duration = Duration::from_millis(500);
-    const MAX_WAIT: Duration = Duration::from_secs(15);
+    const MIN_DELAY: Duration = Duration::from_millis(500);
+    const MAX_DELAY: Duration = Duration::from_secs(15);
 
     async fn due(&self) {
-        match self.at {
-            Some(at) => sleep_until(at).await,
-            None => std::future::pending().await,
+        match self.next_attempt {
+            Some(next_attempt) => sleep_until(next_attempt).await,
+            None => pending().await,
         }
     }
 
@@ -294,18 +301,18 @@ impl BindRetry {
         if binds.values().all(|state| *state == BindState::Bound) {
             *self = BindRetry::default();
         } else {
-            self.wait = (self.wait * 2).clamp(Self::MIN_WAIT, Self::MAX_WAIT);
-            self.at = Some(Instant::now() + self.wait);
+            self.delay = (self.delay * 2).clamp(Self::MIN_DELAY, Self::MAX_DELAY);
+            self.next_attempt = Some(Instant::now() + self.delay);
         }
     }
 }
 
-fn to_bind(state: BindState) -> BindOutcome {
+fn bind_outcome(state: BindState) -> BindOutcome {
     match state {
         BindState::Bound => BindOutcome::Bound,
         BindState::InUse => BindOutcome::InUse,
         BindState::NotPermitted => BindOutcome::NotPermitted,
         BindState::NotLocal => BindOutcome::NotLocal,
-        BindState::Failed(what) => BindOutcome::Failed(what),
+        BindState::Failed(error) => BindOutcome::Failed(error),
     }
 }

@@ -19,11 +19,12 @@ use crate::report::{self, ReportedDiagnostic};
 #[derive(Debug, Default)]
 pub(super) struct DiagnosticMeters {
     gauges: Family<DiagnosticLabels, Gauge>,
-    /// From verdicts.
+    /// Diagnostics of verdicts.
     from_verdicts: BTreeMap<DiagnosticLabels, i64>,
-    /// From input that never became an object.
+    /// Diagnostics of input that never became an object.
     from_input: BTreeMap<DiagnosticLabels, i64>,
-    /// There is a cluster, which may contain thousands of Services without a route.
+    /// Whether there is a cluster. It may contain thousands of Services without a route, so diagnostics of Services do
+    /// not count.
     clustered: bool,
 }
 
@@ -56,7 +57,8 @@ impl DiagnosticMeters {
         self.publish();
     }
 
-    /// Replaces the rejected input: parts of files, and objects of the cluster that cannot be parsed as their kind.
+    /// Replaces the counts of rejected input: parts of files, and objects of the cluster that cannot be parsed as their
+    /// kind.
     pub(super) fn set_rejected<'a>(
         &mut self,
         diagnostics: &[ManifestDiagnostic],
@@ -80,9 +82,9 @@ impl DiagnosticMeters {
         if self.clustered && matches!(id.kind, Kind::Service | Kind::EndpointSlice) {
             return Vec::new();
         }
-        let labels = |found: ReportedDiagnostic| DiagnosticLabels {
+        let labels = |reported: ReportedDiagnostic| DiagnosticLabels {
             kind: id.kind.name(),
-            severity: found.diagnostic.severity.label(),
+            severity: reported.diagnostic.severity.label(),
         };
         report::from_verdict(id, verdict).into_iter().map(labels).collect()
     }
@@ -95,7 +97,8 @@ impl DiagnosticMeters {
     }
 }
 
-/// Kind of `HTTPRoute default/web`, if known; files must not create arbitrary label values.
+/// The kind in an object's name such as `HTTPRoute default/web`; None for unknown kinds, because files must not create
+/// arbitrary label values.
 fn kind_of(object: &str) -> Option<&'static str> {
     let name = object.split(' ').next()?;
     Kind::ALL.iter().map(|kind| kind.name()).find(|known| *known == name)

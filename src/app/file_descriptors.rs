@@ -1,10 +1,10 @@
-//! File descriptors: a proxied request needs two, and the default soft limit is often low.
+//! Raises the limit of open file descriptors: a proxied request needs two, and the default soft limit is often low.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, info};
 
 /// Raises the soft limit of open files to the hard limit and returns the number of client connections that fit:
-/// `wanted` or fewer. Connections beyond it wait; without it, accepting and connecting would fail with EMFILE.
+/// `wanted` or fewer. Further connections wait until others close, instead of failing with EMFILE.
 pub(super) fn raise_descriptor_limit(wanted: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let limit = match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
@@ -28,7 +28,7 @@ pub(super) fn raise_descriptor_limit(wanted: usize) -> usize {
     wanted.min(fitting)
 }
 
-/// One descriptor for the client and one for the endpoint, after subtracting the reserved ones.
+/// How many client connections fit: each needs a descriptor for the client and one for the endpoint.
 fn max_client_connections(limit: u64) -> usize {
     usize::try_from(limit.saturating_sub(RESERVED_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1)
 }

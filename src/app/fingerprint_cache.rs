@@ -11,7 +11,7 @@ use crate::snapshot::fingerprint::Fingerprint;
 #[derive(Debug)]
 pub(super) struct FingerprintCache {
     snapshots: Arc<ArcSwap<Snapshot>>,
-    /// Weak, so that the cache does not keep an old snapshot alive.
+    /// The last snapshot and its fingerprint. Weak, so that the cache does not keep an old snapshot alive.
     last: Mutex<Option<(Weak<Snapshot>, Fingerprint)>>,
 }
 
@@ -20,12 +20,13 @@ impl FingerprintCache {
         Arc::new(FingerprintCache { snapshots, last: Mutex::default() })
     }
 
+    /// The fingerprint of the served snapshot.
     pub(super) fn current(&self) -> Fingerprint {
         // Concurrent callers wait for one computation.
         let mut last = self.last.lock();
         let snapshot = self.snapshots.load_full();
-        if let Some((known, fingerprint)) = &*last
-            && Weak::ptr_eq(known, &Arc::downgrade(&snapshot))
+        if let Some((last_snapshot, fingerprint)) = &*last
+            && Weak::ptr_eq(last_snapshot, &Arc::downgrade(&snapshot))
         {
             return *fingerprint;
         }

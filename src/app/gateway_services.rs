@@ -21,22 +21,23 @@ use crate::k8s::services::{
 };
 use crate::status::BindOutcome;
 
-/// The control loop's handle to these Services.
+/// The control loop's handle to the Services in front of Gateways.
 #[derive(Debug)]
 pub(super) struct GatewayServicesHandle {
     view: watch::Receiver<Arc<GatewayServicesView>>,
     desired: watch::Receiver<Arc<DesiredServices>>,
     leading: watch::Receiver<bool>,
-    bound: watch::Sender<Option<Arc<ListeningPorts>>>,
-    /// Gateways get their addresses from these Services.
+    listening_ports: watch::Sender<Option<Arc<ListeningPorts>>>,
+    /// Whether Gateways get their addresses from these Services.
     needed: bool,
 }
 
 /// Removes this Pod from the Services at the end of the process.
 #[derive(Debug)]
 pub(super) struct GatewayServicesShutdown {
-    stay: watch::Sender<ReplicaLifecycle>,
+    lifecycle: watch::Sender<ReplicaLifecycle>,
     reconciler: JoinHandle<()>,
+    /// Sets `lifecycle` to `Draining` when the stop begins.
     drain_watch: JoinHandle<()>,
 }
 
@@ -51,28 +52,28 @@ impl GatewayServicesHandle {
         drain: &Drain,
     ) -> anyhow::Result<(GatewayServicesHandle, GatewayServicesShutdown)> {
         let pod = current_pod();
-        let shape = match gateways.addresses {
+        let exposure = match gateways.addresses {
             AddressSource::Pool(_) => GatewayExposure::Headless,
             AddressSource::Services(_) if pod.is_none() => bail!(
-                "Gateways get Services that select this Pod, but its name is unknown; set POD_NAME and POD_NAMESPACE \
-                 from metadata.name and metadata.namespace of the Pod, as manifests/ does, or give \
+                "Gateways get Services that send clients to this Pod, but its name is unknown; set POD_NAME and \
+                 POD_NAMESPACE from metadata.name and metadata.namespace of the Pod, as manifests/ does, or give \
                  --gateway-address-pool"
             ),
             AddressSource::Services(kind) => GatewayExposure::Exposed(kind),
         };
         let settings = ReconcilerSettings {
             namespaces: flags.namespaces.clone(),
-            exposure: shape,
+            exposure,
             controllers: gateways.controller_names.clone(),
             pod,
         };
         let (lifecycle, lifecycle_changes) = watch::channel(ReplicaLifecycle::Serving);
-        let bound = watch::Sender::new(None);
+        let listening_ports = watch::Sender::new(None);
         let desired = control.addressing.desired_services();
         let inputs = ReconcilerInputs {
             desired: desired.clone(),
             leading: leading.clone(),
-            listening_ports: bound.subscribe(),
+            listening_ports: listening_ports.subscribe(),
             lifecycle: lifecycle_changes,
         };
         let (views, view) = watch::channel(Arc::default());
@@ -84,10 +85,10 @@ impl GatewayServicesHandle {
                 lifecycle.send_replace(ReplicaLifecycle::Draining);
             }
         });
-        let needed = matches!(shape, GatewayExposure::Exposed(_));
+        let needed = matches!(exposure, GatewayExposure::Exposed(_));
         Ok((
-            GatewayServicesHandle { view, desired, leading, bound, needed },
-            GatewayServicesShutdown { stay: lifecycle, reconciler, drain_watch },
+            GatewayServicesHandle { view, desired, leading, listening_ports, needed },
+            GatewayServicesShutdown { lifecycle, reconciler, drain_watch },
         ))
     }
 
@@ -107,7 +108,7 @@ impl GatewayServicesHandle {
         control.addressing.observe_services(&self.view.borrow_and_update());
     }
 
-    /// Whether the Services were observed; before, every Gateway would appear to have lost its address.
+    /// Whether the Services that Gateways need were observed. Before that, every Gateway would lose its address.
     pub(super) fn may_compile(&self) -> bool {
         let view = self.view.borrow();
         !self.needed || view.complete && view.desired == *self.desired.borrow()
@@ -115,21 +116,21 @@ impl GatewayServicesHandle {
 
     /// Publishes the open ports and the Gateway of each, so that Services route traffic to them.
     pub(super) fn publish_bound_ports(&self, control: &Control) {
-        let mut ports: BTreeSet<u16> = BTreeSet::new();
+        let mut open: BTreeSet<u16> = BTreeSet::new();
         let mut closed: BTreeSet<u16> = BTreeSet::new();
         for (address, bind) in control.binds().iter().filter(|(address, _)| address.socket.ip().is_unspecified()) {
-            let list = if *bind == BindOutcome::Bound { &mut ports } else { &mut closed };
-            list.insert(address.socket.port());
+            let port_set = if *bind == BindOutcome::Bound { &mut open } else { &mut closed };
+            port_set.insert(address.socket.port());
         }
         // A port that is open for one address family only cannot serve all clients.
-        ports.retain(|port| !closed.contains(port));
-        let gateways = control.addressing.addresses().service_target_ports();
-        let bound: ListeningPorts =
-            gateways.filter(|(port, _)| ports.contains(port)).map(|(port, key)| (port, key.clone())).collect();
-        self.bound.send_if_modified(|known| {
-            let differs = known.as_deref() != Some(&bound);
+        open.retain(|port| !closed.contains(port));
+        let target_ports = control.addressing.addresses().service_target_ports();
+        let listening_ports: ListeningPorts =
+            target_ports.filter(|(port, _)| open.contains(port)).map(|(port, key)| (port, key.clone())).collect();
+        self.listening_ports.send_if_modified(|published| {
+            let differs = published.as_deref() != Some(&listening_ports);
             if differs {
-                *known = Some(Arc::new(bound));
+                *published = Some(Arc::new(listening_ports));
             }
             differs
         });
@@ -137,10 +138,10 @@ impl GatewayServicesHandle {
 }
 
 impl GatewayServicesShutdown {
-    /// Removes this Pod from all Services. If the API server does not respond in time, the other replicas do it.
+    /// Removes this Pod from all Services. If the API server does not respond in time, the leader does it later.
     pub(super) async fn run(self) {
         self.drain_watch.abort();
-        self.stay.send_replace(ReplicaLifecycle::Stopped);
+        self.lifecycle.send_replace(ReplicaLifecycle::Stopped);
         let mut reconciler = self.reconciler;
         if timeout(SHUTDOWN_TIMEOUT, &mut reconciler).await.is_err() {
             reconciler.abort();
@@ -154,5 +155,5 @@ fn current_pod() -> Option<ObjectKey> {
     Some(ObjectKey::new(&variable("POD_NAMESPACE")?, &variable("POD_NAME")?))
 }
 
-/// An API server that does not respond must not delay shutdown longer.
+/// The longest time by which an API server that does not respond may delay shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);

@@ -11,6 +11,7 @@ pub(super) fn host_addresses() -> Vec<IpAddr> {
     with_loopback(local_v4(&trie), global_v6(&interfaces))
 }
 
+/// All addresses in order, and the loopback address of a family without any.
 fn with_loopback(mut v4: Vec<IpAddr>, mut v6: Vec<IpAddr>) -> Vec<IpAddr> {
     if v4.is_empty() {
         v4.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -24,9 +25,9 @@ fn with_loopback(mut v4: Vec<IpAddr>, mut v6: Vec<IpAddr>) -> Vec<IpAddr> {
     addresses
 }
 
-/// In the routing trie, a line `|-- ADDRESS` is followed by `/32 host LOCAL` if the address is local.
+/// Parses `/proc/net/fib_trie`, where `/32 host LOCAL` follows the line `|-- ADDRESS` of a local address.
 fn local_v4(trie: &str) -> Vec<IpAddr> {
-    let mut found = Vec::new();
+    let mut addresses = Vec::new();
     let mut last: Option<Ipv4Addr> = None;
     for line in trie.lines().map(str::trim) {
         if let Some(address) = line.strip_prefix("|-- ") {
@@ -34,13 +35,14 @@ fn local_v4(trie: &str) -> Vec<IpAddr> {
         } else if line == "/32 host LOCAL"
             && let Some(address) = last.filter(|address| !address.is_loopback() && !address.is_link_local())
         {
-            found.push(IpAddr::V4(address));
+            addresses.push(IpAddr::V4(address));
         }
     }
-    found
+    addresses
 }
 
-/// Each line: address in hex, index, prefix length, scope (00 is global), flags, name.
+/// Parses `/proc/net/if_inet6`. Each line has an address in hexadecimal, the index of its interface, the prefix length,
+/// the scope (00 is global), flags, and the name of the interface.
 fn global_v6(interfaces: &str) -> Vec<IpAddr> {
     let parse = |line: &str| {
         let mut words = line.split_whitespace();

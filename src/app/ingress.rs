@@ -9,13 +9,13 @@ use rustls::sign::CertifiedKey;
 
 use crate::api::ObjectKey;
 use crate::args::{IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, PublishOptions};
-use crate::compile::verdict::Published;
+use crate::compile::verdict::PublishedAddress;
 use crate::compile::{Classes, IngressListener, IngressSettings, PublishSource};
 use crate::snapshot::certs::{Certificate, SELF_GENERATED};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::kong::RouterFlavor;
 
-/// Class of the served Ingresses and their settings.
+/// The class of the served Ingresses, and the settings that are the same for all of them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct IngressConfig {
     pub(super) classes: Classes,
@@ -23,7 +23,7 @@ pub(super) struct IngressConfig {
 }
 
 impl IngressConfig {
-    /// For validation without listeners.
+    /// The configuration for `portico check`, which has no listeners.
     pub(super) fn without_listeners(class: &IngressClassOptions) -> Self {
         let flavor = match class.router {
             KongRouter::TraditionalCompatible => RouterFlavor::TraditionalCompatible,
@@ -36,10 +36,10 @@ impl IngressConfig {
     pub(super) fn with_listeners(class: &IngressClassOptions, options: &IngressOptions) -> anyhow::Result<Self> {
         let IngressConfig { classes, settings } = IngressConfig::without_listeners(class);
         let listener = |listen: Option<IngressListenAddress>| {
-            listen.map(|IngressListenAddress { address, public_port: public, explicit: always }| IngressListener {
+            listen.map(|IngressListenAddress { address, public_port, explicit }| IngressListener {
                 address,
-                public_port: public,
-                always_listen: always,
+                public_port,
+                always_listen: explicit,
             })
         };
         let key = |(namespace, name): &(String, String)| ObjectKey::new(namespace, name);
@@ -61,28 +61,29 @@ impl IngressConfig {
     }
 }
 
-fn parse_published(text: &str) -> Published {
+fn parse_published(text: &str) -> PublishedAddress {
     match text.parse::<std::net::IpAddr>() {
-        Ok(_) => Published::Ip(text.to_owned()),
-        Err(_) => Published::Hostname(text.to_owned()),
+        Ok(_) => PublishedAddress::Ip(text.to_owned()),
+        Err(_) => PublishedAddress::Hostname(text.to_owned()),
     }
 }
 
-/// Not trusted by any client. It lets clients without verification connect and gives others a meaningful error.
+/// Creates a certificate that no client trusts. Clients without verification can connect, and others report the reason.
 fn self_signed() -> anyhow::Result<Certificate> {
-    let what = "cannot create the self-signed default certificate for Ingresses";
-    let certificate = rcgen::generate_simple_self_signed(vec![DEFAULT_CERTIFICATE_HOST.to_owned()]).context(what)?;
-    let key =
-        PrivateKeyDer::try_from(certificate.signing_key.serialize_der()).map_err(anyhow::Error::msg).context(what)?;
-    let key = any_supported_type(&key).context(what)?;
+    let failure = "cannot create the self-signed default certificate for Ingresses";
+    let certificate = rcgen::generate_simple_self_signed(vec![DEFAULT_CERTIFICATE_HOST.to_owned()]).context(failure)?;
+    let key = PrivateKeyDer::try_from(certificate.signing_key.serialize_der())
+        .map_err(anyhow::Error::msg)
+        .context(failure)?;
+    let key = any_supported_type(&key).context(failure)?;
     let chain = vec![certificate.cert.der().clone()];
-    let parsed = x509_parser::parse_x509_certificate(&chain[0]).context(what)?.1;
-    let (begins, expires) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
+    let parsed = x509_parser::parse_x509_certificate(&chain[0]).context(failure)?.1;
+    let (not_before, expires) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
     Ok(Certificate {
         secret: SELF_GENERATED.into(),
         names: [HostPattern::parse(Some(DEFAULT_CERTIFICATE_HOST))].into(),
         expires,
-        lifetime: expires - begins,
+        lifetime: expires - not_before,
         key: Arc::new(CertifiedKey::new(chain, key)),
     })
 }

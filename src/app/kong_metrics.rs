@@ -23,7 +23,8 @@ pub(super) struct KongMetrics {
 }
 
 impl KongMetrics {
-    /// `requests` and `connections` are totals of the process.
+    /// Appends the plugins' metrics to a page, if any plugin has some. `requests` and `connections` are totals of the
+    /// process.
     pub(super) fn append_to(
         &self,
         page: String,
@@ -32,14 +33,15 @@ impl KongMetrics {
         connections: ConnectionCounts,
     ) -> String {
         let Some(series) = prometheus::series(&self.state) else { return page };
-        let targets = if prometheus::is_health_requested(&self.state) { targets(&self.upstreams) } else { Vec::new() };
+        let targets =
+            if prometheus::is_health_requested(&self.state) { health_targets(&self.upstreams) } else { Vec::new() };
         let facts = ProcessFacts {
             node: self.node.to_string(),
             version: version::VERSION.to_owned(),
             requests,
             connections,
             memory: resident_memory(),
-            process: std::process::id(),
+            process_id: std::process::id(),
             targets,
         };
         match exposition {
@@ -55,15 +57,15 @@ impl KongMetrics {
 
 /// The plugin instance created by `--kong-metrics`.
 pub(super) fn builtin_plugin(factory: &PluginFactory) -> BuiltinPlugin {
-    let kind = factory.registry.find(prometheus::KIND).expect("the registry has all plugins");
+    let kind = factory.registry.find(prometheus::PLUGIN_NAME).expect("the registry has all plugins");
     let object = "--kong-metrics";
     let built = factory.build(kind, object, &prometheus::all_metrics_config());
     let (plugin, _) = built.expect("the built-in configuration is valid");
     BuiltinPlugin { kind, plugin, enabled_by: object.into() }
 }
 
-/// Every endpoint of every upstream, in order. Upstreams with the same name in Kong are merged.
-fn targets(upstreams: &UpstreamRegistry) -> Vec<HealthTarget> {
+/// The state of every endpoint of every upstream, in order. Upstreams with the same name in Kong are merged.
+fn health_targets(upstreams: &UpstreamRegistry) -> Vec<HealthTarget> {
     let mut states = BTreeMap::new();
     for upstream in upstreams.all() {
         let name = kong_upstream_name(&upstream.key);
@@ -74,10 +76,10 @@ fn targets(upstreams: &UpstreamRegistry) -> Vec<HealthTarget> {
                 Some(_) => TargetState::Unhealthy,
             };
             let target = (name.clone(), report.target, report.address);
-            // An endpoint is healthy only if it is in every protocol.
-            let known = states.entry(target).or_insert(state);
-            if *known == TargetState::Healthy {
-                *known = state;
+            // An endpoint is healthy only if it is healthy for every protocol.
+            let merged = states.entry(target).or_insert(state);
+            if *merged == TargetState::Healthy {
+                *merged = state;
             }
         }
     }
@@ -90,7 +92,8 @@ fn targets(upstreams: &UpstreamRegistry) -> Vec<HealthTarget> {
     states.into_iter().map(target).collect()
 }
 
-/// Upstream name as Kong's ingress controller writes it: `SERVICE.NAMESPACE.PORT.svc`.
+/// Upstream name as Kong's ingress controller writes it: `SERVICE.NAMESPACE.PORT.svc`, or
+/// `NAMESPACE.FACADE.svc.facade` for a KongServiceFacade.
 fn kong_upstream_name(key: &UpstreamKey) -> String {
     let UpstreamKey { namespace, service, port, facade, .. } = key;
     match facade {
@@ -110,7 +113,7 @@ mod tests {
 
     fn plugin(state: &PluginState, config: &Value) -> Arc<dyn crate::plugin_api::Plugin> {
         let factory = PluginFactory { state: state.clone(), ..PluginFactory::offline(crate::plugins::REGISTRY) };
-        let kind = factory.registry.find(prometheus::KIND).unwrap();
+        let kind = factory.registry.find(prometheus::PLUGIN_NAME).unwrap();
         factory.build(kind, "KongPlugin/default/test", config).unwrap().0
     }
 
@@ -132,21 +135,21 @@ mod tests {
         cart.set_endpoints(Endpoints { addresses, ..Endpoints::default() });
         cart.record_failure(ejected);
         // The same Service in another protocol, where the failure has not been noticed yet.
-        let same =
+        let cart_http2 =
             upstreams.upstream(&UpstreamKey { protocol: crate::upstream::UpstreamProtocol::Http2, ..key("cart") });
-        same.set_endpoints(Endpoints {
+        cart_http2.set_endpoints(Endpoints {
             addresses: vec![EndpointAddress::Ip(healthy), EndpointAddress::Ip(ejected)],
             ..Endpoints::default()
         });
-        let stands_in = upstreams.upstream(&UpstreamKey { facade: Some("front".into()), ..key("cart") });
-        stands_in.set_endpoints(Endpoints { addresses: vec![EndpointAddress::Ip(healthy)], ..Endpoints::default() });
+        let facade = upstreams.upstream(&UpstreamKey { facade: Some("front".into()), ..key("cart") });
+        facade.set_endpoints(Endpoints { addresses: vec![EndpointAddress::Ip(healthy)], ..Endpoints::default() });
 
         let state = PluginState::default();
         let metrics = KongMetrics { state: state.clone(), node: "one".into(), upstreams };
         let scrape = || metrics.append_to(String::new(), Exposition::Text, 3, ConnectionCounts::default());
-        let without = plugin(&state, &json!({"status_code_metrics": true}));
+        let without_health = plugin(&state, &json!({"status_code_metrics": true}));
         assert!(!scrape().contains("kong_upstream_target_health"));
-        let with = plugin(&state, &json!({"upstream_health_metrics": true}));
+        let with_health = plugin(&state, &json!({"upstream_health_metrics": true}));
         let page = scrape();
         let mut ones: Vec<_> = page
             .lines()
@@ -167,9 +170,9 @@ mod tests {
         let zeros =
             page.lines().filter(|line| line.starts_with("kong_upstream_target_health{") && line.ends_with(" 0"));
         assert_eq!(zeros.count(), 3 * ones.len());
-        drop(with);
+        drop(with_health);
         assert!(!scrape().contains("kong_upstream_target_health"), "no plugin enables it any more");
-        drop(without);
+        drop(without_health);
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Wiring: the only module that may import all others. It connects them and contains no policy.
 //!
 //! ```text
-//!   manifests ─▶ control.rs: store ─▶ compile ─▶ swap ─▶ proxy binds ─▶ status joins ─▶ announce.rs
-//!   cluster.rs ─┘                                  └▶ views.rs: status and admin listeners
+//!   manifests ─┬▶ control_loop.rs ─▶ control.rs: store ─▶ compile ─▶ snapshot ─▶ proxy ─▶ bind results
+//!   cluster.rs ┘                                             │                               │
+//!   views.rs: status and admin listeners                    └─────────▶ verdicts ◀──────────┘
+//!                                                                          ├▶ announce.rs: terminal, log
+//!                                                                          └▶ status_publisher.rs: cluster
 //! ```
 
 mod addressing;
@@ -22,7 +25,7 @@ mod gateway_services;
 mod host_addresses;
 mod ingress;
 mod kong_metrics;
-mod plugin_servers;
+mod plugin_services;
 mod run;
 mod source_overlap;
 mod state_meters;

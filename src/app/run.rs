@@ -23,7 +23,7 @@ use super::fingerprint_cache::FingerprintCache;
 use super::gateway_services::{GatewayServicesHandle, GatewayServicesShutdown};
 use super::ingress::IngressConfig;
 use super::kong_metrics::{self, KongMetrics};
-use super::plugin_servers::PluginServers;
+use super::plugin_services::OnlineServices;
 use super::source_overlap::SourceOverlap;
 use super::state_meters::StateMeters;
 use super::status_publisher::StatusPublisher;
@@ -62,12 +62,12 @@ pub fn run(options: RunOptions) -> anyhow::Result<ExitStatus> {
 
 async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitStatus> {
     let signals = StopSignals::listen().context("cannot listen for signals")?;
-    let hangups = HangupSignals::listen().context("cannot listen for SIGHUP")?;
-    let (conductor, drain) = drain::drain_controller(signals, options.drain.delay, options.drain.timeout);
+    let hangup_signals = HangupSignals::listen().context("cannot listen for SIGHUP")?;
+    let (drain_controller, drain) = drain::drain_controller(signals, options.drain.delay, options.drain.timeout);
     let ready = Readiness::new();
     let first_snapshot = ready.guard("first snapshot");
     let data_plane = DataPlane::start(&options)?;
-    // Before the cluster is contacted, so that /readyz shows what is pending while the API server does not respond.
+    // Opened before the cluster is contacted, so that /readyz shows what is pending if the API server does not respond.
     let listeners = OwnListeners::open(&options).await?;
     let admin_address = listeners.admin_address()?;
     let mut cluster = match &options.cluster {
@@ -90,16 +90,16 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     // Aborts its tasks when it is dropped.
     let mut tasks = JoinSet::new();
     listeners.serve(&mut tasks, status_views, admin_views, &drain);
-    tasks.spawn(reopen_on_hangup(hangups, data_plane.access_log.clone()));
+    tasks.spawn(reopen_on_hangup(hangup_signals, data_plane.access_log.clone()));
     tasks.spawn(withdraw_readiness(ready, drain.clone()));
-    let conducting = tokio::spawn(conductor.run());
+    let drain_task = tokio::spawn(drain_controller.run());
 
     let (watcher, ticks) = ManifestWatcher::start();
     let dns = data_plane.follow_dns();
-    let (servers, lookups) =
-        PluginServers::start(data_plane.trust.loopback()).context("cannot set up connections for plugins")?;
-    let plugin_diagnostics = servers.diagnostics();
-    let plugins = plugin_factory(&options, Arc::new(servers), state, node);
+    let (plugin_services, lookups) =
+        OnlineServices::start(data_plane.trust.loopback()).context("cannot set up connections for plugins")?;
+    let plugin_diagnostics = plugin_services.diagnostics();
+    let plugins = plugin_factory(&options, Arc::new(plugin_services), state, node);
     let control = new_control(&options, &data_plane, plugins, admin_address)?;
     let (gateway_services, services_shutdown) =
         start_gateway_services(&options, cluster.as_ref(), statuses.as_ref(), &control, &drain)?.unzip();
@@ -121,26 +121,26 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
         diagnostic_meters,
     };
     // A separate task, so that slow file reads do not delay signals.
-    let mut controlling = tokio::spawn(control_loop.run(ticks, view_queries, lookups));
-    let until = tokio::select! {
-        ended = &mut controlling => return ended.context("the control loop has failed").map(|()| ExitStatus::Success),
-        until = drain.draining() => until,
+    let mut loop_task = tokio::spawn(control_loop.run(ticks, view_queries, lookups));
+    let deadline = tokio::select! {
+        ended = &mut loop_task => return ended.context("the control loop has failed").map(|()| ExitStatus::Success),
+        deadline = drain.draining() => deadline,
     };
-    controlling.abort();
+    loop_task.abort();
     if let Some(services) = services_shutdown {
         services.run().await;
     }
-    drain_until(&data_plane.proxy, until, &drain).await;
+    drain_until(&data_plane.proxy, deadline, &drain).await;
     if let Some(statuses) = statuses {
         statuses.shutdown().await;
     }
-    conducting.abort();
+    drain_task.abort();
     // The last log entries matter most for diagnosis.
     tokio::task::block_in_place(|| data_plane.access_log.finish());
     Ok(ExitStatus::Success)
 }
 
-/// The listeners of this process besides those of Gateways. None where a flag turns one off.
+/// The listeners of this process besides those of Gateways and Ingresses; None if a flag turns one off.
 struct OwnListeners {
     status: Option<TcpListener>,
     admin: Option<TcpListener>,
@@ -179,7 +179,7 @@ impl OwnListeners {
     }
 }
 
-/// Only with a cluster: elects a leader and publishes statuses.
+/// With a cluster, starts the leader election and the publishing of statuses.
 fn start_status_publisher(
     options: &RunOptions,
     cluster: Option<&mut ClusterSource>,
@@ -193,7 +193,7 @@ fn start_status_publisher(
     Some(publisher)
 }
 
-/// Registers what is measured when it is scraped.
+/// Registers the collectors whose metrics are computed at each scrape.
 fn register_meters(
     registry: &mut Registry,
     data_plane: &DataPlane,
@@ -217,7 +217,7 @@ fn register_meters(
 
 fn plugin_factory(
     options: &RunOptions,
-    services: Arc<PluginServers>,
+    services: Arc<OnlineServices>,
     state: PluginState,
     node: Arc<str>,
 ) -> PluginFactory {
@@ -244,7 +244,7 @@ fn new_control(
     Ok(control)
 }
 
-/// Only with a cluster: reconciles the Services in front of Gateways.
+/// With a cluster, starts the reconciler of the Services in front of Gateways.
 fn start_gateway_services(
     options: &RunOptions,
     cluster: Option<&ClusterSource>,
@@ -258,25 +258,26 @@ fn start_gateway_services(
 }
 
 /// Waits for requests in flight until the deadline or a second signal.
-async fn drain_until(proxy: &Proxy, until: Instant, drain: &Drain) {
-    let timeout = until.saturating_duration_since(Instant::now());
+async fn drain_until(proxy: &Proxy, deadline: Instant, drain: &Drain) {
+    let timeout = deadline.saturating_duration_since(Instant::now());
     let mut draining = std::pin::pin!(proxy.drain(timeout));
     let at_once = match drain.phase() {
         DrainPhase::Ended => true,
         _ => tokio::select! {
             biased;
             cut = &mut draining => return log_drained(cut),
-            () = drain.ended() => Instant::now() < until,
+            () = drain.ended() => Instant::now() < deadline,
         },
     };
     if at_once {
         warn!("Stopped at once; requests in flight were aborted");
     } else {
-        // The drain and the shutdown reached the deadline at the same moment.
+        // The drain timeout ended, and `proxy.drain` ends with it.
         log_drained(draining.await);
     }
 }
 
+/// `cut` is the number of aborted requests.
 fn log_drained(cut: usize) {
     match cut {
         0 => info!("Stopped; all requests completed"),
@@ -284,11 +285,11 @@ fn log_drained(cut: usize) {
     }
 }
 
-/// Name of the Pod, otherwise of the machine.
+/// The name of the Pod; outside of a Pod, the host name.
 fn node_name() -> String {
-    let named = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
-    let machine = || Some(rustix::system::uname().nodename().to_str().ok()?.to_owned());
-    named.or_else(machine).unwrap_or_else(|| "portico".to_owned())
+    let pod_name = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
+    let host_name = || Some(rustix::system::uname().nodename().to_str().ok()?.to_owned());
+    pod_name.or_else(host_name).unwrap_or_else(|| "portico".to_owned())
 }
 
 /// Tables for editing files at a terminal; with a cluster, verdicts are in the statuses and the log.
@@ -299,7 +300,7 @@ fn announcement_format(options: &RunOptions) -> AnnouncementFormat {
     }
 }
 
-/// `None` if the listener is off.
+/// Binds the address of a flag; `None` if the flag turns the listener off.
 async fn listen(flag: &str, address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = address else { return Ok(None) };
     let listener = TcpListener::bind(address).await.with_context(|| {
@@ -308,15 +309,15 @@ async fn listen(flag: &str, address: Option<SocketAddr>) -> anyhow::Result<Optio
     Ok(Some(listener))
 }
 
-async fn reopen_on_hangup(mut hangups: HangupSignals, access_log: Arc<AccessLogger>) {
+async fn reopen_on_hangup(mut hangup_signals: HangupSignals, access_log: Arc<AccessLogger>) {
     loop {
-        hangups.next().await;
+        hangup_signals.next().await;
         info!("Reopening the access log");
         access_log.reopen();
     }
 }
 
-/// Withdraws readiness first, so that load balancers stop sending requests before listeners close.
+/// Withdraws readiness when the stop begins, so that load balancers stop sending requests before listeners close.
 async fn withdraw_readiness(ready: Readiness, drain: Drain) {
     drain.leaving().await;
     let _leaving = ready.guard("stopping");

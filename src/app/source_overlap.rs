@@ -7,7 +7,7 @@ use crate::diagnostic::{Diagnostic, Reason};
 use crate::manifests::{ManifestDiagnostic, Manifests};
 use crate::store::{AnyObject, Batch};
 
-/// Objects of both sources. Needed only while there are two sources.
+/// The objects of both sources. Needed only if there are two sources.
 #[derive(Debug, Default)]
 pub(super) struct SourceOverlap {
     files: BTreeMap<ObjectId, AnyObject>,
@@ -15,7 +15,7 @@ pub(super) struct SourceOverlap {
 }
 
 impl SourceOverlap {
-    /// Filters a batch of the files: objects that the cluster has are held back.
+    /// Filters a batch of the files: objects that the cluster has are left out.
     pub(super) fn filter_files(&mut self, batch: Batch) -> Batch {
         let mut passed = Batch::default();
         for id in batch.removes {
@@ -34,7 +34,7 @@ impl SourceOverlap {
         passed
     }
 
-    /// Converts a batch of the cluster: an object that it removes is replaced by that of a file.
+    /// Filters a batch of the cluster: an object that the batch removes is replaced by that of a file, if any.
     pub(super) fn filter_cluster(&mut self, batch: Batch) -> Batch {
         let mut passed = Batch::default();
         for id in batch.removes {
@@ -46,21 +46,21 @@ impl SourceOverlap {
         }
         for object in batch.upserts {
             self.cluster.insert(object.id());
-            // Applied after the removals, so the cluster's object replaces that of a file.
+            // The store replaces the object of a file by that of the cluster.
             passed.upserts.push(object);
         }
         passed
     }
 
-    /// A warning for each object in a file that is not used. Objects without a place in a file, such as implied
+    /// A warning for each object in a file that is not used. Objects without a position in a file, such as implied
     /// namespaces, are skipped.
     pub(super) fn warnings(&self, manifests: &Manifests) -> Vec<ManifestDiagnostic> {
         let both: Vec<_> = self.files.keys().filter(|id| self.cluster.contains(*id)).collect();
         let fields: Vec<_> = both.iter().map(|id| (*id, "metadata.name")).collect();
-        let places = manifests.positions(&fields);
-        let located = both.iter().zip(places).filter_map(|(id, place)| {
+        let positions = manifests.positions(&fields);
+        let warnings = both.iter().zip(positions).filter_map(|(id, position)| {
             Some(ManifestDiagnostic {
-                position: place?,
+                position: position?,
                 object: Some(id.to_string()),
                 diagnostic: Diagnostic::warning(
                     "metadata.name",
@@ -71,7 +71,7 @@ impl SourceOverlap {
                 meanwhile: Some("The object of the cluster is used.".to_owned()),
             })
         });
-        located.collect()
+        warnings.collect()
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
         AnyObject::parse(Kind::Namespace, json!({"metadata": {"name": name, "labels": {"from": from}}})).unwrap()
     }
 
-    fn from(store: &Store) -> Vec<String> {
+    fn names_and_sources(store: &Store) -> Vec<String> {
         let describe = |object: &crate::api::Object<_>| format!("{} {}", object.meta.key, object.meta.labels["from"]);
         store.namespaces.values().map(|object| describe(object)).collect()
     }
@@ -97,26 +97,26 @@ mod tests {
     fn cluster_objects_take_precedence() {
         let (mut overlap, mut store) = (SourceOverlap::default(), Store::default());
         let id = |name: &str| ObjectId::new(Kind::Namespace, ObjectKey::cluster(name));
-        let put = |objects: Vec<AnyObject>| Batch { upserts: objects, removes: Vec::new() };
-        let take = |ids: Vec<ObjectId>| Batch { upserts: Vec::new(), removes: ids };
-        store.apply(overlap.filter_files(put(vec![namespace("a", "file"), namespace("b", "file")])));
-        store.apply(overlap.filter_cluster(put(vec![namespace("a", "cluster"), namespace("c", "cluster")])));
-        assert_eq!(from(&store), ["a cluster", "b file", "c cluster"]);
-        store.apply(overlap.filter_files(put(vec![namespace("a", "edited file"), namespace("c", "file")])));
-        assert_eq!(from(&store), ["a cluster", "b file", "c cluster"]);
-        store.apply(overlap.filter_cluster(take(vec![id("a")])));
-        assert_eq!(from(&store), ["a edited file", "b file", "c cluster"]);
-        let again = Batch { upserts: vec![namespace("a", "newer cluster")], removes: vec![id("a")] };
-        store.apply(overlap.filter_cluster(again));
-        assert_eq!(from(&store)[0], "a newer cluster");
-        store.apply(overlap.filter_files(take(vec![id("a"), id("b"), id("c")])));
-        assert_eq!(from(&store), ["a newer cluster", "c cluster"]);
-        store.apply(overlap.filter_cluster(take(vec![id("a"), id("c")])));
-        assert_eq!(from(&store), [""; 0]);
+        let upsert = |objects: Vec<AnyObject>| Batch { upserts: objects, removes: Vec::new() };
+        let remove = |ids: Vec<ObjectId>| Batch { upserts: Vec::new(), removes: ids };
+        store.apply(overlap.filter_files(upsert(vec![namespace("a", "file"), namespace("b", "file")])));
+        store.apply(overlap.filter_cluster(upsert(vec![namespace("a", "cluster"), namespace("c", "cluster")])));
+        assert_eq!(names_and_sources(&store), ["a cluster", "b file", "c cluster"]);
+        store.apply(overlap.filter_files(upsert(vec![namespace("a", "edited file"), namespace("c", "file")])));
+        assert_eq!(names_and_sources(&store), ["a cluster", "b file", "c cluster"]);
+        store.apply(overlap.filter_cluster(remove(vec![id("a")])));
+        assert_eq!(names_and_sources(&store), ["a edited file", "b file", "c cluster"]);
+        let replacement = Batch { upserts: vec![namespace("a", "newer cluster")], removes: vec![id("a")] };
+        store.apply(overlap.filter_cluster(replacement));
+        assert_eq!(names_and_sources(&store)[0], "a newer cluster");
+        store.apply(overlap.filter_files(remove(vec![id("a"), id("b"), id("c")])));
+        assert_eq!(names_and_sources(&store), ["a newer cluster", "c cluster"]);
+        store.apply(overlap.filter_cluster(remove(vec![id("a"), id("c")])));
+        assert_eq!(names_and_sources(&store), [""; 0]);
     }
 
     #[test]
-    fn unused_file_object_is_reported_with_its_place() {
+    fn unused_file_object_is_reported_with_its_position() {
         let folder = tempfile::tempdir().unwrap();
         let text =
             "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\nspec: {ports: [{port: 80}]}\n";

@@ -15,6 +15,7 @@ use crate::proxy::ProxyStats;
 use crate::ready::Readiness;
 use crate::upstream::{EndpointCounts, UpstreamRegistry};
 
+/// The sources of these metrics.
 #[derive(Debug)]
 pub(super) struct StateMeters {
     pub(super) ready: Readiness,
@@ -41,7 +42,7 @@ impl Collector for StateMeters {
             None,
             MetricType::Gauge,
         )?;
-        for (upstream, EndpointCounts { healthy, ejected }) in self.tallies() {
+        for (upstream, EndpointCounts { healthy, ejected }) in self.endpoint_counts() {
             for (state, count) in [("healthy", healthy), ("ejected", ejected)] {
                 let pairs = [("upstream", &*upstream), ("state", state)];
                 family.encode_family(&pairs)?.encode_gauge(&i64::try_from(count).unwrap_or(i64::MAX))?;
@@ -52,22 +53,23 @@ impl Collector for StateMeters {
 }
 
 impl StateMeters {
-    /// By name, as in request metrics. An upstream used in two protocols counts with the worse of the two.
-    fn tallies(&self) -> BTreeMap<String, EndpointCounts> {
-        let used = self.stats.backends();
-        let mut tallies: BTreeMap<String, EndpointCounts> = BTreeMap::new();
+    /// The endpoint counts of each upstream, by its name in request metrics. An upstream with two protocols has the
+    /// counts of the one with fewer healthy endpoints.
+    fn endpoint_counts(&self) -> BTreeMap<String, EndpointCounts> {
+        let with_requests = self.stats.backends();
+        let mut endpoint_counts: BTreeMap<String, EndpointCounts> = BTreeMap::new();
         for upstream in self.upstreams.all() {
             let name = upstream.key.to_string();
-            if !used.contains(name.as_str()) {
+            if !with_requests.contains(name.as_str()) {
                 continue;
             }
-            let tally = upstream.endpoint_counts();
-            let known = tallies.entry(name).or_insert(tally);
-            if tally.healthy < known.healthy {
-                *known = tally;
+            let counts = upstream.endpoint_counts();
+            let counts_of_name = endpoint_counts.entry(name).or_insert(counts);
+            if counts.healthy < counts_of_name.healthy {
+                *counts_of_name = counts;
             }
         }
-        tallies
+        endpoint_counts
     }
 }
 

@@ -1,4 +1,4 @@
-//! Publishes verdicts as statuses of the cluster's objects, written by the elected leader.
+//! Publishes verdicts as statuses and events of the cluster's objects. The elected leader writes the statuses.
 
 use std::env;
 
@@ -19,8 +19,8 @@ use crate::status::{EventWriter, StatusQueue, StatusWriteMetrics, StatusWriter};
 pub(super) struct StatusPublisher {
     queue: StatusQueue,
     election: JoinHandle<()>,
-    writer: JoinHandle<()>,
-    event_recorder: JoinHandle<()>,
+    status_writer: JoinHandle<()>,
+    event_writer: JoinHandle<()>,
     pub(super) leading: watch::Receiver<bool>,
 }
 
@@ -33,24 +33,26 @@ impl StatusPublisher {
         writes: StatusWriteMetrics,
         drain: Drain,
     ) -> StatusPublisher {
-        let seat = election_candidate(options);
-        info!(namespace = seat.namespace, identity = seat.identity, "Joining the leader election");
-        let recorder = EventRecorder::new(cluster.source.client(), GATEWAY_CONTROLLER, &seat.identity);
-        let (leads, leading) = watch::channel(false);
+        let candidate = election_candidate(options);
+        info!(namespace = candidate.namespace, identity = candidate.identity, "Joining the leader election");
+        let recorder = EventRecorder::new(cluster.source.client(), GATEWAY_CONTROLLER, &candidate.identity);
+        let (leading_sender, leading) = watch::channel(false);
         let write_guard = LeaderWriteGuard::default();
-        let election = run_leader_election(cluster.source.client(), seat, leads, write_guard.clone(), async move {
-            drain.leaving().await
-        });
+        let election =
+            run_leader_election(cluster.source.client(), candidate, leading_sender, write_guard.clone(), async move {
+                drain.leaving().await
+            });
         let queue = StatusQueue::new();
-        let teller = EventWriter::new(queue.clone(), recorder);
+        let event_writer = EventWriter::new(queue.clone(), recorder);
         let controllers = gateways.controller_names.iter().cloned().collect();
-        let writer = StatusWriter::new(queue.clone(), StatusClient::new(cluster.source.client()), controllers, writes);
-        let writer = tokio::spawn(writer.run(leading.clone(), write_guard));
+        let status_writer =
+            StatusWriter::new(queue.clone(), StatusClient::new(cluster.source.client()), controllers, writes);
+        let status_writer = tokio::spawn(status_writer.run(leading.clone(), write_guard));
         StatusPublisher {
             queue,
             election: tokio::spawn(election),
-            writer,
-            event_recorder: tokio::spawn(teller.run()),
+            status_writer,
+            event_writer: tokio::spawn(event_writer.run()),
             leading,
         }
     }
@@ -59,18 +61,18 @@ impl StatusPublisher {
         self.queue.clone()
     }
 
-    /// Waits until another replica may become the leader, at most a second after the stop was requested.
+    /// Waits until the Lease is released or left to expire, at most two seconds after the stop was requested.
     pub(super) async fn shutdown(self) {
-        // A task that panicked was reported already and holds no Lease.
+        // An error means that the task panicked, which is logged already; its Lease expires.
         self.election.await.ok();
-        self.writer.abort();
-        self.event_recorder.abort();
+        self.status_writer.abort();
+        self.event_writer.abort();
     }
 }
 
-/// Queues the changed verdicts. `alone`: no GatewayClass belongs to another controller.
-pub(super) fn queue_statuses(queue: &StatusQueue, changes: &VerdictChanges, alone: bool) {
-    queue.set_sole_controller(alone);
+/// Queues the changed verdicts. `is_sole_controller`: all GatewayClasses belong to this controller.
+pub(super) fn queue_statuses(queue: &StatusQueue, changes: &VerdictChanges, is_sole_controller: bool) {
+    queue.set_sole_controller(is_sole_controller);
     for id in changes.before.keys().filter(|id| !changes.after.contains_key(*id)) {
         queue.set_verdict(id.clone(), None);
     }
@@ -79,14 +81,14 @@ pub(super) fn queue_statuses(queue: &StatusQueue, changes: &VerdictChanges, alon
     }
 }
 
-/// Lease in the namespace and under the name of this Pod; outside of a Pod, in the default namespace under the host
-/// name.
+/// The candidate with the name and namespace of this Pod; outside of a Pod, with the host name and the default
+/// namespace.
 fn election_candidate(options: &ClusterOptions) -> LeaderCandidate {
     let variable = |name| env::var(name).ok().filter(|value: &String| !value.is_empty());
     let namespace = options.election_namespace.clone().or_else(|| variable("POD_NAMESPACE"));
     let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
     let process = variable("POD_NAME").or_else(host).unwrap_or_else(|| "portico".to_owned());
-    LeaderCandidate::new(namespace.unwrap_or_else(|| NAMESPACE.to_owned()), &process)
+    LeaderCandidate::new(namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()), &process)
 }
 
-const NAMESPACE: &str = "portico-system";
+const DEFAULT_NAMESPACE: &str = "portico-system";

@@ -71,9 +71,9 @@ impl Views for AdminViews {
 }
 
 impl ViewQuery {
-    /// Blocks the control loop, so it only clones data; the closure renders it elsewhere.
+    /// Runs in the control loop and therefore only clones data; the returned closure renders it in another task.
     pub(super) fn run(self, control: &Control) {
-        let seen: ViewContent = match self.view {
+        let content: ViewContent = match self.view {
             AdminView::Store => {
                 let objects = object_metadata(control);
                 Box::new(move || store_json(&objects))
@@ -85,11 +85,11 @@ impl ViewQuery {
             AdminView::Hash | AdminView::Snapshot => return,
         };
         // The receiver may be gone because the client disconnected.
-        drop(self.reply.send(seen));
+        drop(self.reply.send(content));
     }
 }
 
-/// Data of the status listener, all available without the control loop.
+/// Data of the status listener. All of it is available without the control loop.
 pub(super) struct StatusViews {
     metrics: Metrics,
     kong: KongMetrics,
@@ -138,7 +138,7 @@ impl StatusSource for StatusViews {
     }
 }
 
-/// `number` equals `portico_snapshot_hash`.
+/// The hash of the served snapshot. `number` is the value of the metric `portico_snapshot_hash`.
 fn hash_json(fingerprints: &FingerprintCache) -> Value {
     let fingerprint = fingerprints.current();
     json!({"hash": fingerprint.to_string(), "number": fingerprint.as_metric_value()})
@@ -153,15 +153,15 @@ struct ObjectMetadata {
 }
 
 fn object_metadata(control: &Control) -> Vec<ObjectMetadata> {
-    let known = |id: ObjectId| {
+    let metadata = |id: ObjectId| {
         let Meta { generation, labels, .. } = control.store.meta(&id)?;
         let mentioned_by = control.store.dependency_index().dependents(&id).cloned().collect();
         Some(ObjectMetadata { generation: *generation, labels: labels.clone(), mentioned_by, id })
     };
-    control.store.everything().into_iter().filter_map(known).collect()
+    control.store.everything().into_iter().filter_map(metadata).collect()
 }
 
-/// Grouped by kind.
+/// The objects as JSON, grouped by kind.
 fn store_json(objects: &[ObjectMetadata]) -> Value {
     let mut kinds: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
     for ObjectMetadata { id, generation, labels, mentioned_by } in objects {

@@ -18,7 +18,7 @@ impl Collector for WatchMeters {
         let kinds: Vec<_> = Kind::ALL.iter().map(|kind| (kind.name(), self.0.for_kind(*kind))).collect();
         let mut ages = encoder.encode_descriptor(
             "portico_watch_age_seconds",
-            "Maximum age of the state received from the API server: 0 while the watch works",
+            "How long the known objects may be out of date: 0 while the watch works",
             None,
             MetricType::Gauge,
         )?;
@@ -29,8 +29,8 @@ impl Collector for WatchMeters {
         }
         let watched: Vec<_> = kinds.into_iter().filter(|(_, counts)| counts.lists > 0).collect();
         for family in FAMILIES {
-            let kind = if family.is_counter { MetricType::Counter } else { MetricType::Gauge };
-            let mut metric = encoder.encode_descriptor(family.name, family.help, None, kind)?;
+            let metric_type = if family.is_counter { MetricType::Counter } else { MetricType::Gauge };
+            let mut metric = encoder.encode_descriptor(family.name, family.help, None, metric_type)?;
             for (kind, counts) in &watched {
                 let labels = [("kind", *kind)];
                 let series = metric.encode_family(&labels)?;
@@ -41,6 +41,7 @@ impl Collector for WatchMeters {
     }
 }
 
+/// A metric with one value for each kind.
 struct WatchFamily {
     name: &'static str,
     help: &'static str,

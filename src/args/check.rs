@@ -52,23 +52,24 @@ pub struct CheckOptions {
 }
 
 impl CheckArgs {
-    pub(super) fn resolve(self, color: &ColorArgs, surroundings: &Environment) -> Result<CheckOptions, UsageError> {
+    pub(super) fn resolve(self, color: &ColorArgs, environment: &Environment) -> Result<CheckOptions, UsageError> {
         require_single_standard_input("PATH", &self.paths)?;
+        let (service, has_cluster, in_cluster) = (None, false, false);
         Ok(CheckOptions {
             paths: self.paths,
             output: self.output,
             warnings_as_errors: self.warnings_as_errors,
             channel: self.channel.into(),
-            gateways: self.gateways.resolve(None, false, false)?,
+            gateways: self.gateways.resolve(service, has_cluster, in_cluster)?,
             ingress_class: self.ingress_class.resolve(),
-            color_stdout: color.resolve(surroundings.stdout_is_terminal, surroundings),
-            color_stderr: color.resolve(surroundings.stderr_is_terminal, surroundings),
+            color_stdout: color.resolve(environment.stdout_is_terminal, environment),
+            color_stderr: color.resolve(environment.stderr_is_terminal, environment),
         })
     }
 }
 
 const EXAMPLES: &str = "\
-Exit codes: 0 valid, 1 an object was rejected, 2 usage or I/O error.
+Exit codes: 0 no errors, 1 an object has an error or a file cannot be read, 2 invalid arguments or a missing path.
 
 Examples:
   # A directory, as a step of a CI pipeline

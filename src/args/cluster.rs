@@ -45,7 +45,7 @@ pub struct ClusterOptions {
     pub access: ClusterAccess,
     /// Without duplicates; empty for all.
     pub namespaces: Vec<String>,
-    /// Namespace of the leader election Lease; by default that of this Pod.
+    /// Namespace of the leader election Lease; `None` for that of the Pod, else portico-system.
     pub election_namespace: Option<String>,
     /// Services may have loopback addresses of this machine or Pod as endpoints.
     pub loopback_backends: bool,
@@ -61,8 +61,9 @@ pub enum ClusterAccess {
 }
 
 impl ClusterArgs {
-    /// `others`: objects also come from files.
-    pub(super) fn resolve(self, others: bool, in_cluster: bool) -> Result<Option<ClusterOptions>, UsageError> {
+    /// `None` if no cluster is contacted. `has_manifests`: objects come from files; `in_cluster`: this process runs in
+    /// a Pod.
+    pub(super) fn resolve(self, has_manifests: bool, in_cluster: bool) -> Result<Option<ClusterOptions>, UsageError> {
         let ClusterArgs {
             kubernetes,
             kubeconfig,
@@ -71,21 +72,21 @@ impl ClusterArgs {
             leader_election_namespace,
             allow_loopback_backends: loopback_backends,
         } = self;
-        let named = kubeconfig.is_some() || context.is_some();
-        if !kubernetes && others {
-            let given = [
+        let selects_kubeconfig = kubeconfig.is_some() || context.is_some();
+        if !kubernetes && has_manifests {
+            let flags = [
                 ("--kubeconfig", kubeconfig.is_some()),
                 ("--context", context.is_some()),
                 ("--watch-namespaces", !watch_namespaces.is_empty()),
                 ("--leader-election-namespace", leader_election_namespace.is_some()),
                 ("--allow-loopback-backends", loopback_backends),
             ];
-            return match given.into_iter().find(|(_, given)| *given) {
+            return match flags.into_iter().find(|(_, is_given)| *is_given) {
                 Some((flag, _)) => Err(UsageError::RequiresKubernetes { flag }),
                 None => Ok(None),
             };
         }
-        let access = match (named, in_cluster) {
+        let access = match (selects_kubeconfig, in_cluster) {
             (true, _) => ClusterAccess::Kubeconfig { file: kubeconfig, context },
             (false, true) => ClusterAccess::Pod,
             (false, false) if kubernetes => return Err(UsageError::UnknownCluster),
@@ -108,12 +109,12 @@ impl ClusterArgs {
 
 /// Validates the name of a namespace as the API server does.
 fn parse_namespace(text: &str) -> Result<String, String> {
-    let fits = (1..=63).contains(&text.len())
+    let is_valid = (1..=63).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && !text.starts_with('-')
         && !text.ends_with('-');
-    match fits {
+    match is_valid {
         true => Ok(text.to_owned()),
-        false => Err("not the name of a namespace; write lowercase letters, digits and dashes, at most 63".to_owned()),
+        false => Err("not the name of a namespace; write at most 63 lowercase letters, digits and dashes".to_owned()),
     }
 }

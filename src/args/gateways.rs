@@ -70,11 +70,11 @@ pub struct AddressPool {
 }
 
 impl GatewayArgs {
-    /// `cluster`: objects come from a cluster; `in_cluster`: this process runs in it.
+    /// `has_cluster`: objects come from a cluster; `in_cluster`: this process runs in a Pod of it.
     pub(super) fn resolve(
         self,
         service: Option<GatewayServiceArgs>,
-        cluster: bool,
+        has_cluster: bool,
         in_cluster: bool,
     ) -> Result<GatewayOptions, UsageError> {
         let mut controller_names: BTreeSet<String> = self.gateway_controller_name.into_iter().collect();
@@ -88,8 +88,8 @@ impl GatewayArgs {
         }
         let addresses = match service.and_then(|service| service.gateway_service_type) {
             Some(_) if explicit => return Err(UsageError::PoolAndService),
-            Some(_) if !cluster => return Err(UsageError::RequiresKubernetes { flag: "--gateway-service-type" }),
-            Some(kind) => AddressSource::Services(kind.into()),
+            Some(_) if !has_cluster => return Err(UsageError::RequiresKubernetes { flag: "--gateway-service-type" }),
+            Some(service_type) => AddressSource::Services(service_type.into()),
             None if in_cluster && !explicit => AddressSource::Services(ServiceType::LoadBalancer),
             None => {
                 if !explicit {
@@ -103,8 +103,8 @@ impl GatewayArgs {
 }
 
 impl From<ServiceTypeArg> for ServiceType {
-    fn from(kind: ServiceTypeArg) -> Self {
-        match kind {
+    fn from(service_type: ServiceTypeArg) -> Self {
+        match service_type {
             ServiceTypeArg::LoadBalancer => ServiceType::LoadBalancer,
             ServiceTypeArg::NodePort => ServiceType::NodePort,
             ServiceTypeArg::ClusterIp => ServiceType::ClusterIp,
@@ -114,16 +114,18 @@ impl From<ServiceTypeArg> for ServiceType {
 
 /// Validates a controller name of the Gateway API: a domain, a slash and a path, at most 253 characters.
 fn parse_controller_name(text: &str) -> Result<String, String> {
-    let label = |label: &str| {
-        let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    let is_label = |label: &str| {
+        let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        !label.is_empty() && label.bytes().all(is_allowed) && !label.starts_with('-') && !label.ends_with('-')
     };
-    let path = |path: &str| {
+    let is_path = |path: &str| {
         let punctuation = b"/-._~%!$&'()*+,;=:";
         !path.is_empty() && path.bytes().all(|byte| byte.is_ascii_alphanumeric() || punctuation.contains(&byte))
     };
     match text.split_once('/') {
-        Some((domain, rest)) if text.len() <= 253 && domain.split('.').all(label) && path(rest) => Ok(text.to_owned()),
+        Some((domain, path)) if text.len() <= 253 && domain.split('.').all(is_label) && is_path(path) => {
+            Ok(text.to_owned())
+        }
         _ => {
             Err("not a controller name; write a domain and a path, for example example.com/gateway-controller"
                 .to_owned())
@@ -167,10 +169,10 @@ mod tests {
         let pool: IpNet = "10.0.0.9/32".parse().unwrap();
         let loopback = AddressPool { networks: vec!["127.0.0.0/8".parse().unwrap()], explicit: false };
         let explicit = AddressPool { networks: vec![pool], explicit: true };
-        let resolve = |pool: &[IpNet], service, cluster, in_cluster| {
+        let resolve = |pool: &[IpNet], service, has_cluster, in_cluster| {
             let service = Some(GatewayServiceArgs { gateway_service_type: service });
             args(pool)
-                .resolve(service, cluster, in_cluster)
+                .resolve(service, has_cluster, in_cluster)
                 .map(|options| options.addresses)
                 .map_err(|error| error.to_string())
         };

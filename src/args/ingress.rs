@@ -55,7 +55,7 @@ pub(super) struct IngressArgs {
     #[arg(value_parser = parse_object_name)]
     publish_service: Vec<NamespacedName>,
 
-    /// Address or host name to publish in the status of Ingresses instead (repeatable)
+    /// Address or host name to publish in the status of Ingresses instead of those of a Service (repeatable)
     #[arg(long, value_name = "ADDR", value_delimiter = ',', env = "PORTICO_PUBLISH_STATUS_ADDRESS")]
     #[arg(value_parser = parse_published_address)]
     publish_status_address: Vec<String>,
@@ -83,6 +83,7 @@ enum OnOff {
 /// Namespace and name.
 pub type NamespacedName = (String, String);
 
+/// The ports for HTTP and HTTPS.
 type PublicPorts = (u16, u16);
 
 /// Interpretation of Ingresses, resolved.
@@ -98,6 +99,7 @@ pub struct IngressClassOptions {
 pub struct IngressOptions {
     /// `None` means off.
     pub http: Option<IngressListenAddress>,
+    /// `None` means off.
     pub https: Option<IngressListenAddress>,
     pub default_certificate: Option<NamespacedName>,
     pub publish: PublishOptions,
@@ -129,16 +131,16 @@ impl IngressClassArgs {
 
 impl IngressArgs {
     pub(super) fn resolve(self, in_cluster: bool) -> IngressOptions {
-        let ports = self.ingress_public_ports.or(in_cluster.then_some((80, 443)));
-        let address = if in_cluster { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
-        let listen = |given: Option<ListenArg>, usual: u16, public: Option<u16>| {
+        let public_ports = self.ingress_public_ports.or(in_cluster.then_some((80, 443)));
+        let default_address = if in_cluster { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+        let listen = |given: Option<ListenArg>, default_port: u16, public_port: Option<u16>| {
             let address = match given {
                 Some(given) => given.address()?,
-                None => SocketAddr::new(IpAddr::V4(address), usual),
+                None => SocketAddr::new(IpAddr::V4(default_address), default_port),
             };
             Some(IngressListenAddress {
                 address,
-                public_port: public.unwrap_or(address.port()),
+                public_port: public_port.unwrap_or(address.port()),
                 explicit: given.is_some(),
             })
         };
@@ -151,8 +153,8 @@ impl IngressArgs {
             OnOff::On => PublishOptions::Nothing,
         };
         IngressOptions {
-            http: listen(self.ingress_http_listen, DEFAULT_HTTP_PORT, ports.map(|(http, _)| http)),
-            https: listen(self.ingress_https_listen, DEFAULT_HTTPS_PORT, ports.map(|(_, https)| https)),
+            http: listen(self.ingress_http_listen, DEFAULT_HTTP_PORT, public_ports.map(|(http, _)| http)),
+            https: listen(self.ingress_https_listen, DEFAULT_HTTPS_PORT, public_ports.map(|(_, https)| https)),
             default_certificate: self.ingress_default_certificate,
             publish,
         }
@@ -162,9 +164,10 @@ impl IngressArgs {
 const DEFAULT_HTTP_PORT: u16 = 8000;
 const DEFAULT_HTTPS_PORT: u16 = 8443;
 
+/// Whether the characters and the length are allowed in a DNS subdomain. The labels are not checked.
 fn is_dns_subdomain(text: &str) -> bool {
-    let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
-    !text.is_empty() && text.len() <= 253 && text.bytes().all(good)
+    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+    !text.is_empty() && text.len() <= 253 && text.bytes().all(is_allowed)
 }
 
 fn parse_class(text: &str) -> Result<String, String> {
@@ -205,10 +208,10 @@ mod tests {
     fn values_are_validated() {
         assert_eq!(parse_ports("80,443"), Ok((80, 443)));
         assert_eq!(parse_object_name("a/b"), Ok(("a".to_owned(), "b".to_owned())));
-        for (text, good) in
+        for (text, is_valid) in
             [("192.0.2.1", true), ("2001:db8::1", true), ("lb.example.com", true), ("", false), ("a b", false)]
         {
-            assert_eq!(parse_published_address(text).is_ok(), good, "{text}");
+            assert_eq!(parse_published_address(text).is_ok(), is_valid, "{text}");
         }
         for text in ["80", "80,", "0,443", "80,443,1", "a,b"] {
             assert!(parse_ports(text).is_err(), "{text}");

@@ -34,7 +34,7 @@ pub enum KongHeadersArg {
 pub struct KongOptions {
     /// `None`: decided per route.
     pub headers: Option<KongHeadersArg>,
-    /// One token without commas, brackets and quotes.
+    /// Name and version in `Via` and `Server`, without spaces, commas, brackets and quotes.
     pub product: String,
     /// Count the requests of all routes as Kong's prometheus plugin would.
     pub metrics: bool,
@@ -51,8 +51,8 @@ fn default_product_token() -> String {
 }
 
 fn parse_product_token(text: &str) -> Result<String, String> {
-    let is_part = |byte: u8| byte.is_ascii_graphic() && !b",;()\"\\".contains(&byte);
-    if text.is_empty() || !text.bytes().all(is_part) {
+    let is_allowed = |byte: u8| byte.is_ascii_graphic() && !b",;()\"\\".contains(&byte);
+    if text.is_empty() || !text.bytes().all(is_allowed) {
         return Err(
             "must be a name and a version, such as kong/3.9.1, without spaces, commas, brackets and quotes".into()
         );
@@ -66,10 +66,10 @@ mod tests {
 
     #[test]
     fn product_tokens_are_validated() {
-        for (text, good) in
+        for (text, is_valid) in
             [("kong/3.9.1", true), (&*default_product_token(), true), ("", false), ("a b", false), ("a,b", false)]
         {
-            assert_eq!(parse_product_token(text).is_ok(), good, "{text}");
+            assert_eq!(parse_product_token(text).is_ok(), is_valid, "{text}");
         }
     }
 }

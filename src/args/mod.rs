@@ -4,8 +4,8 @@
 //!   argv, PORTICO_… ──clap──▶ RunArgs (as given) ──resolve──▶ RunOptions (what everything else reads)
 //! ```
 //!
-//! clap parses single values and reports their errors; rules for several flags or the environment are checked in
-//! `resolve`.
+//! clap parses single values and reports their errors. `resolve` checks rules that concern several flags, and sets
+//! defaults that depend on the environment.
 
 mod check;
 mod cluster;
@@ -76,9 +76,9 @@ pub enum CliRequest {
     Completion(clap_complete::Shell),
 }
 
-/// Parses the command line. Prints usage errors and `--help` and returns the exit code.
-pub fn parse(argv: impl IntoIterator<Item = OsString>, surroundings: &Environment) -> Result<CliRequest, ExitCode> {
-    try_parse(argv, surroundings).map_err(|error| {
+/// Parses the command line. For a usage error or `--help`, prints the text and returns the exit code as the error.
+pub fn parse(argv: impl IntoIterator<Item = OsString>, environment: &Environment) -> Result<CliRequest, ExitCode> {
+    try_parse(argv, environment).map_err(|error| {
         // If stdout and stderr are closed, the message cannot be delivered.
         error.print().ok();
         if error.use_stderr() { ExitStatus::Usage.into() } else { ExitStatus::Success.into() }
@@ -87,18 +87,18 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>, surroundings: &Environmen
 
 fn try_parse(
     argv: impl IntoIterator<Item = OsString>,
-    surroundings: &Environment,
+    environment: &Environment,
 ) -> Result<CliRequest, Box<clap::Error>> {
     let argv: Vec<_> = argv.into_iter().collect();
     let mut command = command().color(message_color(&argv));
     let matches = command.try_get_matches_from_mut(argv)?;
-    let Cli { command: given, color } = Cli::from_arg_matches(&matches)?;
+    let Cli { command: cli_command, color } = Cli::from_arg_matches(&matches)?;
     let name = matches.subcommand_name().expect("clap demands a subcommand");
-    let resolved = match given {
-        CliCommand::Run(args) => args.resolve(&color, surroundings).map(CliRequest::Run),
-        CliCommand::Check(args) => args.resolve(&color, surroundings).map(CliRequest::Check),
+    let resolved = match cli_command {
+        CliCommand::Run(args) => args.resolve(&color, environment).map(CliRequest::Run),
+        CliCommand::Check(args) => args.resolve(&color, environment).map(CliRequest::Check),
         CliCommand::Echo(args) => {
-            Ok(CliRequest::Echo(EchoOptions { listen: args.listen, log: args.log.resolve(&color, surroundings) }))
+            Ok(CliRequest::Echo(EchoOptions { listen: args.listen, log: args.log.resolve(&color, environment) }))
         }
         CliCommand::Crds(CrdsArgs {}) => Ok(CliRequest::Crds),
         CliCommand::Version(args) => Ok(CliRequest::Version(args.output)),
@@ -110,7 +110,8 @@ fn try_parse(
     })
 }
 
-/// clap colors help and errors before it parses `--color`, so the flag is looked up first. clap reports invalid values.
+/// Whether help and usage errors are colored. clap decides that before it parses `--color`, so the flag is looked up
+/// here; clap reports an invalid value later.
 fn message_color(argv: &[OsString]) -> clap::ColorChoice {
     let flag = argv.iter().zip(argv.iter().skip(1).map(Some).chain([None])).find_map(|(argument, next)| {
         let argument = argument.to_str()?;
@@ -126,7 +127,7 @@ fn message_color(argv: &[OsString]) -> clap::ColorChoice {
 
 /// The whole command line as a clap command, for completion scripts and documentation.
 pub fn command() -> clap::Command {
-    // The variable names follow one rule, which is printed once; repeating it for every flag would bury the help.
+    // The names of the environment variables follow one rule, which the help states once instead of for every flag.
     Cli::command()
         .mut_args(|arg| arg.hide_env(true))
         .mut_subcommands(|subcommand| subcommand.max_term_width(100).mut_args(|arg| arg.hide_env(true)))
@@ -164,7 +165,7 @@ const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccou
 pub enum ExitStatus {
     /// 0
     Success,
-    /// 1: an object was rejected.
+    /// 1: an object was rejected, or has a warning with `--warnings-as-errors`.
     Rejected,
     /// 2: usage or I/O error.
     Usage,
@@ -180,7 +181,7 @@ impl From<ExitStatus> for ExitCode {
     }
 }
 
-/// Contradictory flags, or a flag without one that it requires.
+/// Flags that contradict each other, a flag without one that it requires, or no source of objects.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum UsageError {
     #[error(
@@ -223,11 +224,11 @@ enum ColorChoice {
 }
 
 impl ColorArgs {
-    fn resolve(&self, is_terminal: bool, surroundings: &Environment) -> bool {
+    fn resolve(&self, is_terminal: bool, environment: &Environment) -> bool {
         match self.color {
             ColorChoice::Always => true,
             ColorChoice::Never => false,
-            ColorChoice::Auto => is_terminal && !surroundings.no_color,
+            ColorChoice::Auto => is_terminal && !environment.no_color,
         }
     }
 }
@@ -269,12 +270,12 @@ struct LogArgs {
 }
 
 impl LogArgs {
-    fn resolve(self, color: &ColorArgs, surroundings: &Environment) -> LogOptions {
-        let on_terminal = surroundings.stderr_is_terminal;
+    fn resolve(self, color: &ColorArgs, environment: &Environment) -> LogOptions {
+        let is_terminal = environment.stderr_is_terminal;
         LogOptions {
             filter: self.log_level,
-            format: self.log_format.unwrap_or(if on_terminal { LogFormat::Text } else { LogFormat::Json }),
-            color: color.resolve(on_terminal, surroundings),
+            format: self.log_format.unwrap_or(if is_terminal { LogFormat::Text } else { LogFormat::Json }),
+            color: color.resolve(is_terminal, environment),
         }
     }
 }
@@ -298,7 +299,7 @@ pub struct EchoOptions {
     pub log: LogOptions,
 }
 
-/// Print the definitions of Kong's kinds, for clusters that do not have them
+/// Print the CustomResourceDefinitions of Kong's kinds, for clusters that do not have them
 #[derive(Debug, Args)]
 #[command(after_help = CRDS_EXAMPLES)]
 struct CrdsArgs {}

@@ -71,9 +71,9 @@ pub(super) fn parse_network(text: &str) -> Result<IpNet, String> {
         .parse()
         .map_err(|_| "not an address or a network; write for example 10.0.0.7, 10.0.0.0/24 or fd00::/64".to_owned())?;
     if network != network.trunc() {
-        let (whole, single) = (network.trunc(), network.addr());
+        let (truncated, address) = (network.trunc(), network.addr());
         return Err(format!(
-            "has bits set beyond its prefix; write {whole} for the network or {single} for the address"
+            "has bits set beyond its prefix; write {truncated} for the network or {address} for the address"
         ));
     }
     Ok(network)

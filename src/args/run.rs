@@ -45,11 +45,11 @@ pub struct RunArgs {
     #[command(flatten)]
     kong: KongArgs,
     #[command(flatten)]
-    stopping: DrainArgs,
+    drain: DrainArgs,
     #[command(flatten)]
     log: LogArgs,
     #[command(flatten)]
-    record: AccessLogArgs,
+    access_log: AccessLogArgs,
 }
 
 #[derive(Debug, Args)]
@@ -158,7 +158,8 @@ struct DrainArgs {
     #[arg(long, value_name = "DURATION", env = "PORTICO_DRAIN_DELAY")]
     drain_delay: Option<WaitTime>,
 
-    /// Time for requests to finish after that, and when their listener is removed; a second signal ends at once
+    /// Time for requests to finish after the drain delay, or when their listener is removed; a second signal stops
+    /// Portico at once
     #[arg(long, value_name = "DURATION", env = "PORTICO_DRAIN_TIMEOUT")]
     #[arg(default_value_t = WaitTime(ProxyLimits::DEFAULT.listener_grace_period))]
     drain_timeout: WaitTime,
@@ -190,9 +191,11 @@ pub struct RunOptions {
     pub cluster: Option<ClusterOptions>,
     pub channel: schema::Channel,
     pub gateways: GatewayOptions,
-    /// `None` means off; this applies to all three addresses.
+    /// `None` means off.
     pub status_listen: Option<SocketAddr>,
+    /// `None` means off.
     pub admin_listen: Option<SocketAddr>,
+    /// `None` means off.
     pub echo: Option<SocketAddr>,
     pub allow_port_sharing: bool,
     /// Peers whose `X-Forwarded-…` fields are trusted.
@@ -234,11 +237,11 @@ pub enum AccessLogOptions {
 }
 
 impl RunArgs {
-    pub(super) fn resolve(self, color: &ColorArgs, surroundings: &Environment) -> Result<RunOptions, UsageError> {
+    pub(super) fn resolve(self, color: &ColorArgs, environment: &Environment) -> Result<RunOptions, UsageError> {
         let manifests = self.sources.manifests;
         require_single_standard_input("--manifests", &manifests)?;
-        let cluster = self.sources.cluster.resolve(!manifests.is_empty(), surroundings.in_cluster)?;
-        let in_cluster = cluster.is_some() && surroundings.in_cluster;
+        let cluster = self.sources.cluster.resolve(!manifests.is_empty(), environment.in_cluster)?;
+        let in_cluster = cluster.is_some() && environment.in_cluster;
         let gateways = self.gateways.resolve(Some(self.gateway_service), cluster.is_some(), in_cluster)?;
         let listening = self.listening;
         let status_listen = match listening.status_listen {
@@ -246,7 +249,7 @@ impl RunArgs {
             None if in_cluster => Some(DEFAULT_STATUS_ADDRESS_IN_CLUSTER),
             None => Some(DEFAULT_STATUS_ADDRESS),
         };
-        let usual_delay = if in_cluster { DRAIN_DELAY_IN_CLUSTER } else { Duration::ZERO };
+        let default_delay = if in_cluster { DRAIN_DELAY_IN_CLUSTER } else { Duration::ZERO };
         let admin_listen = listening.admin_listen.address();
         let ingress = self.ingress.resolve(in_cluster);
         require_distinct_addresses(&[
@@ -267,21 +270,21 @@ impl RunArgs {
             allow_port_sharing: listening.allow_port_sharing,
             trusted_ips: listening.trusted_ips,
             proxy_protocol_from: listening.proxy_protocol_from,
-            workers: listening.workers.unwrap_or(surroundings.cores),
-            limits: self.limits.resolve(self.tls.tls_handshake_timeout, self.stopping.drain_timeout),
+            workers: listening.workers.unwrap_or(environment.cores),
+            limits: self.limits.resolve(self.tls.tls_handshake_timeout, self.drain.drain_timeout),
             tls: self.tls.resolve()?,
             kong: self.kong.resolve(),
             ingress_class: self.ingress_class.resolve(),
             ingress,
             drain: DrainOptions {
-                delay: self.stopping.drain_delay.map_or(usual_delay, |delay| delay.0),
-                timeout: self.stopping.drain_timeout.0,
+                delay: self.drain.drain_delay.map_or(default_delay, |delay| delay.0),
+                timeout: self.drain.drain_timeout.0,
             },
-            access_log: resolve_access_log(self.record.access_log, self.log.log_format, surroundings),
-            access_log_fields: resolve_access_log_fields(self.record.access_log_fields)?,
-            metrics_max_series: self.record.metrics_max_series,
-            log: self.log.resolve(color, surroundings),
-            color_stdout: color.resolve(surroundings.stdout_is_terminal, surroundings),
+            access_log: resolve_access_log(self.access_log.access_log, self.log.log_format, environment),
+            access_log_fields: resolve_access_log_fields(self.access_log.access_log_fields)?,
+            metrics_max_series: self.access_log.metrics_max_series,
+            log: self.log.resolve(color, environment),
+            color_stdout: color.resolve(environment.stdout_is_terminal, environment),
         })
     }
 }
@@ -306,12 +309,12 @@ impl LimitArgs {
     }
 }
 
-fn resolve_access_log(path: PathBuf, format: Option<LogFormat>, surroundings: &Environment) -> AccessLogOptions {
+fn resolve_access_log(path: PathBuf, format: Option<LogFormat>, environment: &Environment) -> AccessLogOptions {
     if path == Path::new("off") {
         AccessLogOptions::Off
     } else if path == Path::new("-") {
-        let fitting = if surroundings.stdout_is_terminal { LogFormat::Text } else { LogFormat::Json };
-        AccessLogOptions::Stdout(format.unwrap_or(fitting))
+        let default_format = if environment.stdout_is_terminal { LogFormat::Text } else { LogFormat::Json };
+        AccessLogOptions::Stdout(format.unwrap_or(default_format))
     } else {
         AccessLogOptions::File(path, format.unwrap_or(LogFormat::Json))
     }
@@ -321,38 +324,42 @@ fn resolve_access_log_fields(fields: Vec<AccessLogField>) -> Result<Vec<AccessLo
     if fields.is_empty() {
         return Ok(AccessLogField::defaults());
     }
-    let twice = fields.iter().enumerate().find(|(index, field)| fields[..*index].contains(field));
-    twice.map_or(Ok(fields.clone()), |(_, field)| Err(UsageError::DuplicateField { field: *field }))
+    let duplicate = fields.iter().enumerate().find(|(index, field)| fields[..*index].contains(field));
+    match duplicate.map(|(_, field)| *field) {
+        Some(field) => Err(UsageError::DuplicateField { field }),
+        None => Ok(fields),
+    }
 }
 
+/// Rejects `-` if it occurs twice in the paths of a flag.
 pub(super) fn require_single_standard_input(flag: &'static str, paths: &[PathBuf]) -> Result<(), UsageError> {
-    let times = paths.iter().filter(|path| *path == Path::new("-")).count();
-    if times > 1 { Err(UsageError::DuplicateStandardInput { flag }) } else { Ok(()) }
+    let count = paths.iter().filter(|path| *path == Path::new("-")).count();
+    if count > 1 { Err(UsageError::DuplicateStandardInput { flag }) } else { Ok(()) }
 }
 
-/// Port 0 means a free port and therefore never collides.
-fn require_distinct_addresses(listens: &[(&'static str, Option<SocketAddr>)]) -> Result<(), UsageError> {
-    for (index, (second, address)) in listens.iter().enumerate() {
+/// Rejects two flags with the same address. Port 0 stands for any free port and therefore never collides.
+fn require_distinct_addresses(addresses: &[(&'static str, Option<SocketAddr>)]) -> Result<(), UsageError> {
+    for (index, (second, address)) in addresses.iter().enumerate() {
         let Some(address) = address.filter(|address| address.port() != 0) else { continue };
-        if let Some((first, _)) = listens[..index].iter().find(|(_, other)| *other == Some(address)) {
+        if let Some((first, _)) = addresses[..index].iter().find(|(_, other)| *other == Some(address)) {
             return Err(UsageError::DuplicateAddress { first, second, address });
         }
     }
     Ok(())
 }
 
-/// Parses a limit from 1 to `MOST`.
-fn parse_limit<T: TryFrom<usize>, const MOST: usize>(text: &str) -> Result<T, String> {
-    let count = parse_count::<MOST>(text)?;
+/// Parses a limit from 1 to `MAX`.
+fn parse_limit<T: TryFrom<usize>, const MAX: usize>(text: &str) -> Result<T, String> {
+    let count = parse_count::<MAX>(text)?;
     T::try_from(count.get()).map_err(|_| format!("not in range; write a smaller number than {count}"))
 }
 
-/// Parses a number from 1 to `MOST`.
-fn parse_count<const MOST: usize>(text: &str) -> Result<NonZeroUsize, String> {
+/// Parses a number from 1 to `MAX`.
+fn parse_count<const MAX: usize>(text: &str) -> Result<NonZeroUsize, String> {
     text.parse::<NonZeroUsize>()
         .ok()
-        .filter(|number| number.get() <= MOST)
-        .ok_or_else(|| format!("not in range; write a whole number from 1 to {MOST}"))
+        .filter(|number| number.get() <= MAX)
+        .ok_or_else(|| format!("not in range; write a whole number from 1 to {MAX}"))
 }
 
 const DEFAULT_STATUS_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8100);

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::*;
 use crate::proxy::ProxyLimits;
 
-const NO_TERMINAL: Environment = Environment {
+/// Outside a Pod, without a terminal, with one core.
+const PLAIN_ENVIRONMENT: Environment = Environment {
     stdout_is_terminal: false,
     stderr_is_terminal: false,
     no_color: false,
@@ -16,20 +17,20 @@ const NO_TERMINAL: Environment = Environment {
 };
 
 fn request(line: &str) -> Result<CliRequest, String> {
-    request_in(line, &NO_TERMINAL)
+    request_in(line, &PLAIN_ENVIRONMENT)
 }
 
-fn request_in(line: &str, surroundings: &Environment) -> Result<CliRequest, String> {
+fn request_in(line: &str, environment: &Environment) -> Result<CliRequest, String> {
     let argv = std::iter::once("portico").chain(line.split_whitespace()).map(OsString::from);
-    try_parse(argv, surroundings).map_err(|error| error.to_string())
+    try_parse(argv, environment).map_err(|error| error.to_string())
 }
 
 fn run(line: &str) -> RunOptions {
-    run_in(line, &NO_TERMINAL)
+    run_in(line, &PLAIN_ENVIRONMENT)
 }
 
-fn run_in(line: &str, surroundings: &Environment) -> RunOptions {
-    match request_in(&format!("run {line}"), surroundings) {
+fn run_in(line: &str, environment: &Environment) -> RunOptions {
+    match request_in(&format!("run {line}"), environment) {
         Ok(CliRequest::Run(options)) => options,
         other => panic!("{other:?}"),
     }
@@ -48,7 +49,7 @@ fn run_defaults() {
     assert!(options.trusted_ips.is_empty() && options.proxy_protocol_from.is_empty());
     assert_eq!(options.tls.min_version, TlsVersionArg::V1_2);
     assert!(options.tls.ciphers.is_empty());
-    assert_eq!(options.workers, NO_TERMINAL.cores);
+    assert_eq!(options.workers, PLAIN_ENVIRONMENT.cores);
     assert_eq!(options.drain, DrainOptions { delay: Duration::ZERO, timeout: Duration::from_secs(60) });
     assert_eq!(options.access_log, AccessLogOptions::Stdout(LogFormat::Json));
     assert_eq!(options.log.format, LogFormat::Json);
@@ -79,32 +80,32 @@ fn kong_compatibility_flags() {
 
 #[test]
 fn ingress_flags() {
-    let listen = |address: &str, public, always| {
-        Some(IngressListenAddress { address: address.parse().unwrap(), public_port: public, explicit: always })
+    let listen = |address: &str, public_port, explicit| {
+        Some(IngressListenAddress { address: address.parse().unwrap(), public_port, explicit })
     };
-    let usual = run("--manifests a");
-    assert_eq!((&*usual.ingress_class.class, usual.ingress_class.fail_open), ("portico", false));
-    assert_eq!(usual.ingress_class.router, KongRouter::TraditionalCompatible);
-    assert_eq!(usual.ingress.http, listen("127.0.0.1:8000", 8000, false));
-    assert_eq!(usual.ingress.https, listen("127.0.0.1:8443", 8443, false));
-    assert_eq!((usual.ingress.default_certificate, usual.ingress.publish), (None, PublishOptions::Nothing));
+    let by_default = run("--manifests a");
+    assert_eq!((&*by_default.ingress_class.class, by_default.ingress_class.fail_open), ("portico", false));
+    assert_eq!(by_default.ingress_class.router, KongRouter::TraditionalCompatible);
+    assert_eq!(by_default.ingress.http, listen("127.0.0.1:8000", 8000, false));
+    assert_eq!(by_default.ingress.https, listen("127.0.0.1:8443", 8443, false));
+    assert_eq!((by_default.ingress.default_certificate, by_default.ingress.publish), (None, PublishOptions::Nothing));
 
-    let pod = Environment { in_cluster: true, ..NO_TERMINAL };
+    let pod = Environment { in_cluster: true, ..PLAIN_ENVIRONMENT };
     let ingress = run_in("--publish-service a/b,c/d", &pod).ingress;
     assert_eq!((ingress.http, ingress.https), (listen("0.0.0.0:8000", 80, false), listen("0.0.0.0:8443", 443, false)));
     let name = |namespace: &str, name: &str| (namespace.to_owned(), name.to_owned());
     assert_eq!(ingress.publish, PublishOptions::Services(vec![name("a", "b"), name("c", "d")]));
 
-    let asked = run("--manifests a --ingress-class kong --kong-router expressions --kong-compat-fail-open \
+    let with_flags = run("--manifests a --ingress-class kong --kong-router expressions --kong-compat-fail-open \
                      --ingress-http-listen 0.0.0.0:80 --ingress-https-listen off --ingress-public-ports 8080,8443 \
                      --ingress-default-certificate a/b --publish-service a/b --publish-status-address lb.example");
-    assert_eq!((&*asked.ingress_class.class, asked.ingress_class.fail_open), ("kong", true));
-    assert_eq!(asked.ingress_class.router, KongRouter::Expressions);
-    assert_eq!((asked.ingress.http, asked.ingress.https), (listen("0.0.0.0:80", 8080, true), None));
-    assert_eq!(asked.ingress.default_certificate, Some(name("a", "b")));
-    assert_eq!(asked.ingress.publish, PublishOptions::Addresses(vec!["lb.example".to_owned()]));
-    let quiet = run("--manifests a --publish-service a/b --ingress-status off");
-    assert_eq!(quiet.ingress.publish, PublishOptions::Nothing);
+    assert_eq!((&*with_flags.ingress_class.class, with_flags.ingress_class.fail_open), ("kong", true));
+    assert_eq!(with_flags.ingress_class.router, KongRouter::Expressions);
+    assert_eq!((with_flags.ingress.http, with_flags.ingress.https), (listen("0.0.0.0:80", 8080, true), None));
+    assert_eq!(with_flags.ingress.default_certificate, Some(name("a", "b")));
+    assert_eq!(with_flags.ingress.publish, PublishOptions::Addresses(vec!["lb.example".to_owned()]));
+    let without_status = run("--manifests a --publish-service a/b --ingress-status off");
+    assert_eq!(without_status.ingress.publish, PublishOptions::Nothing);
 
     let same = request("run --manifests a --echo 127.0.0.1:8000 --ingress-http-listen 127.0.0.1:8000").unwrap_err();
     assert!(same.contains("--echo and --ingress-http-listen both listen on 127.0.0.1:8000"), "{same}");
@@ -121,7 +122,7 @@ fn listeners_can_be_off() {
 #[test]
 fn log_format_and_color_follow_the_terminal() {
     let argv = |line: &str| -> Vec<OsString> { line.split(' ').map(OsString::from).collect() };
-    let terminal = Environment { stdout_is_terminal: true, stderr_is_terminal: true, ..NO_TERMINAL };
+    let terminal = Environment { stdout_is_terminal: true, stderr_is_terminal: true, ..PLAIN_ENVIRONMENT };
     let cases = [
         ("portico run --manifests a", AccessLogOptions::Stdout(LogFormat::Text), LogFormat::Text, true),
         (
@@ -201,23 +202,23 @@ fn contradictions_name_the_flags_and_the_fix() {
 
 #[test]
 fn cluster_is_contacted_only_by_flag_or_in_a_pod() {
-    let pod = Environment { in_cluster: true, ..NO_TERMINAL };
+    let pod = Environment { in_cluster: true, ..PLAIN_ENVIRONMENT };
     let file = |file: Option<&str>, context: Option<&str>| {
         let (file, context) = (file.map(PathBuf::from), context.map(str::to_owned));
         Some(ClusterAccess::Kubeconfig { file, context })
     };
     let cases = [
-        (&NO_TERMINAL, "--manifests a", None),
-        (&NO_TERMINAL, "--kubeconfig x", file(Some("x"), None)),
-        (&NO_TERMINAL, "--kubernetes --context y --manifests a", file(None, Some("y"))),
-        (&NO_TERMINAL, "--kubernetes --context y --kubeconfig x", file(Some("x"), Some("y"))),
+        (&PLAIN_ENVIRONMENT, "--manifests a", None),
+        (&PLAIN_ENVIRONMENT, "--kubeconfig x", file(Some("x"), None)),
+        (&PLAIN_ENVIRONMENT, "--kubernetes --context y --manifests a", file(None, Some("y"))),
+        (&PLAIN_ENVIRONMENT, "--kubernetes --context y --kubeconfig x", file(Some("x"), Some("y"))),
         (&pod, "", Some(ClusterAccess::Pod)),
         (&pod, "--kubernetes --manifests a", Some(ClusterAccess::Pod)),
         (&pod, "--manifests a", None),
         (&pod, "--kubeconfig x", file(Some("x"), None)),
     ];
-    for (surroundings, line, expected) in cases {
-        let options = run_in(line, surroundings);
+    for (environment, line, expected) in cases {
+        let options = run_in(line, environment);
         assert_eq!(options.cluster.map(|cluster| cluster.access), expected, "run {line}");
     }
     let namespaces = run_in("--watch-namespaces a,b --watch-namespaces a", &pod).cluster.unwrap().namespaces;
@@ -228,12 +229,16 @@ fn cluster_is_contacted_only_by_flag_or_in_a_pod() {
 
 #[test]
 fn defaults_differ_in_a_cluster() {
-    let pod = Environment { in_cluster: true, ..NO_TERMINAL };
-    let told = |options: RunOptions| (options.status_listen.unwrap().to_string(), options.drain.delay.as_secs());
-    assert_eq!(told(run_in("", &pod)), ("0.0.0.0:8100".to_owned(), 5));
-    assert_eq!(told(run_in("--manifests a", &pod)), ("127.0.0.1:8100".to_owned(), 0));
-    assert_eq!(told(run("--context x")), ("127.0.0.1:8100".to_owned(), 0));
-    assert_eq!(told(run_in("--drain-delay 1s --status-listen 127.0.0.1:1", &pod)), ("127.0.0.1:1".to_owned(), 1));
+    let pod = Environment { in_cluster: true, ..PLAIN_ENVIRONMENT };
+    let listen_and_delay =
+        |options: RunOptions| (options.status_listen.unwrap().to_string(), options.drain.delay.as_secs());
+    assert_eq!(listen_and_delay(run_in("", &pod)), ("0.0.0.0:8100".to_owned(), 5));
+    assert_eq!(listen_and_delay(run_in("--manifests a", &pod)), ("127.0.0.1:8100".to_owned(), 0));
+    assert_eq!(listen_and_delay(run("--context x")), ("127.0.0.1:8100".to_owned(), 0));
+    assert_eq!(
+        listen_and_delay(run_in("--drain-delay 1s --status-listen 127.0.0.1:1", &pod)),
+        ("127.0.0.1:1".to_owned(), 1)
+    );
 }
 
 #[test]
@@ -266,11 +271,12 @@ fn every_flag_has_an_environment_variable() {
         };
         let variable = flag.get_env().unwrap_or_else(|| panic!("{command} --{long} has no variable")).to_str().unwrap();
         assert_eq!(variable, format!("PORTICO_{}", long.to_uppercase().replace('-', "_")), "{command} --{long}");
-        assert!(flag.is_hide_env_set(), "{command} --{long} repeats the rule for its variable");
+        assert!(flag.is_hide_env_set(), "{command} --{long}: the help states the rule for all variables once");
         seen.insert(variable.to_owned());
     }
     assert!(seen.len() > 25, "the walk found only {seen:?}");
-    // Kubernetes injects such variables for a Service named portico or portico-* into every Pod of its namespace.
+    // For a Service named portico or portico-*, Kubernetes injects variables such as PORTICO_SERVICE_HOST and
+    // PORTICO_PORT_80_TCP into every Pod of its namespace.
     for variable in seen {
         let injected = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].iter().any(|end| variable.ends_with(end));
         assert!(!injected && !variable.starts_with("PORTICO_PORT_"), "{variable} may be set by Kubernetes");

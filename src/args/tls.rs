@@ -1,4 +1,4 @@
-//! Flags for TLS with clients: `--tls-min-version` and `--tls-ciphers`.
+//! Flags for TLS with clients: minimum version, cipher suites and handshake timeout.
 
 use clap::{Args, ValueEnum};
 use rustls::SupportedCipherSuite;
@@ -38,15 +38,16 @@ pub enum TlsVersionArg {
 #[derive(Clone, Debug)]
 pub struct TlsOptions {
     pub min_version: TlsVersionArg,
-    /// Empty for all. Otherwise at least one suite fits the allowed versions.
+    /// Empty for all suites; otherwise with at least one suite of an allowed version.
     pub ciphers: Vec<SupportedCipherSuite>,
 }
 
 impl TlsArgs {
     pub(super) fn resolve(self) -> Result<TlsOptions, UsageError> {
         let TlsArgs { tls_min_version, tls_ciphers, .. } = self;
-        let usable = |suite: &SupportedCipherSuite| tls_min_version == TlsVersionArg::V1_2 || suite.tls13().is_some();
-        if !tls_ciphers.is_empty() && !tls_ciphers.iter().any(usable) {
+        let is_usable =
+            |suite: &SupportedCipherSuite| tls_min_version == TlsVersionArg::V1_2 || suite.tls13().is_some();
+        if !tls_ciphers.is_empty() && !tls_ciphers.iter().any(is_usable) {
             return Err(UsageError::NoCipherForVersion);
         }
         Ok(TlsOptions { min_version: tls_min_version, ciphers: tls_ciphers })
@@ -76,11 +77,8 @@ mod tests {
             assert!(iana_name(&parse_cipher_suite(known).unwrap()).eq_ignore_ascii_case(known));
         }
         for unknown in ["", "TLS_RSA_WITH_3DES_EDE_CBC_SHA", "AES"] {
-            let refusal = parse_cipher_suite(unknown).unwrap_err();
-            assert!(
-                refusal.contains("TLS_CHACHA20_POLY1305_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"),
-                "{refusal}"
-            );
+            let error = parse_cipher_suite(unknown).unwrap_err();
+            assert!(error.contains("TLS_CHACHA20_POLY1305_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"), "{error}");
         }
     }
 }

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::{Changes, Store};
 
-/// The objects behind indirect references.
+/// Finds the objects that a change affects, including those that it affects through a reference that was removed.
 #[derive(Debug, Default)]
 pub(super) struct AffectedObjects {
-    /// The Services that each EndpointSlice and policy referred to, because a deleted object no longer has its
-    /// references.
+    /// The Services to which each EndpointSlice and policy referred at the last call. They are kept because a deleted
+    /// object no longer has its references.
     services_by_referrer: BTreeMap<ObjectId, BTreeSet<ObjectKey>>,
 }
 
@@ -38,19 +38,20 @@ impl AffectedObjects {
                 Kind::BackendTlsPolicy => ServiceChange::Policy,
                 _ => continue,
             };
-            let mut now: BTreeSet<ObjectKey> = store.services_referenced_by(id).collect();
+            let mut services_now: BTreeSet<ObjectKey> = store.services_referenced_by(id).collect();
             if id.kind == Kind::BackendTlsPolicy
-                && store.guards.get(&id.key).is_some_and(|guard| guard.targets.is_none())
+                && store.unparseable_policies.get(&id.key).is_some_and(|policy| policy.targets.is_none())
             {
-                now.extend(store.services.keys().filter(|key| key.namespace == id.key.namespace).cloned());
+                // The targets of the policy cannot be parsed, so it may target any Service of its namespace.
+                services_now.extend(store.services.keys().filter(|key| key.namespace == id.key.namespace).cloned());
             }
-            let before = self.services_by_referrer.remove(id).unwrap_or_default();
-            for service in now.iter().chain(&before) {
-                let strongest = services.entry(service.clone()).or_insert(reason);
-                *strongest = (*strongest).max(reason);
+            let services_before = self.services_by_referrer.remove(id).unwrap_or_default();
+            for service in services_now.iter().chain(&services_before) {
+                let strongest_reason = services.entry(service.clone()).or_insert(reason);
+                *strongest_reason = (*strongest_reason).max(reason);
             }
-            if !now.is_empty() {
-                self.services_by_referrer.insert(id.clone(), now);
+            if !services_now.is_empty() {
+                self.services_by_referrer.insert(id.clone(), services_now);
             }
         }
         services

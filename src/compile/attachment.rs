@@ -1,7 +1,7 @@
 //! Attaches a route to its parents: whether the Gateway exists, has a matching listener, and allows the route.
 //!
 //! The checks run in the order that Gateway API specifies. If listeners reject the route for different reasons, the
-//! condition reports the check that was reached last.
+//! condition reports the latest of the failed checks.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::host::HostPattern;
 use crate::store::Store;
 
-/// The properties of a route that decide where it may attach.
+/// The properties of a route that determine where it may attach.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RouteOrigin<'a> {
     pub kind: Kind,
@@ -31,18 +31,20 @@ pub(super) struct Attachment {
     pub gateway: ObjectKey,
     pub listeners: Vec<ListenerId>,
     /// Whether the route counts as attached; false if all of its rules were dropped.
-    pub accepted: bool,
+    pub is_counted: bool,
 }
 
 pub(super) enum ParentResult {
-    /// Not a parent that this controller serves; the note is `None` if it simply belongs to another controller.
+    /// This controller does not serve the parent. There is no note if it is a Gateway of another controller.
     NotServed(Option<Diagnostic>),
     /// The Gateway does not exist.
     Missing(Diagnostic),
-    /// The controller that reports the result, and the result.
+    /// The name of the controller that reports the result, and the result: an attachment, or an Accepted condition with
+    /// status False.
     Served(Arc<str>, Result<Attachment, Condition>),
 }
 
+/// Resolves the parent reference in `field` of the route, and attaches the route to that parent.
 pub(super) fn resolve_parent(
     store: &Store,
     gateways: &PlanMap<GatewayPlan>,
@@ -70,7 +72,7 @@ pub(super) fn resolve_parent(
         return ParentResult::Missing(missing.into_warning().with_topic(Topic::MissingParent));
     };
     let outcome = matching_listeners(store, gateway, route, reference, field);
-    let outcome = outcome.map(|listeners| Attachment { gateway: key, listeners, accepted: true });
+    let outcome = outcome.map(|listeners| Attachment { gateway: key, listeners, is_counted: true });
     ParentResult::Served(gateway.controller.clone(), outcome)
 }
 
@@ -81,26 +83,27 @@ fn matching_listeners(
     reference: &ParentReference,
     field: &str,
 ) -> Result<Vec<ListenerId>, Condition> {
-    let refused = |code: Code, part: &str, message: String, remedy: String| {
-        Err(Condition::new(code, vec![Diagnostic::error(format!("{field}{part}"), message, remedy)]))
+    let reject = |code: Code, subfield: &str, message: String, remedy: String| {
+        Err(Condition::new(code, vec![Diagnostic::error(format!("{field}{subfield}"), message, remedy)]))
     };
-    let named: Vec<_> = gateway.listeners.iter().filter(|listener| is_referenced(listener, reference)).collect();
-    if named.is_empty() {
-        let (part, asked) = match (&reference.section_name, reference.port) {
+    let referenced: Vec<_> = gateway.listeners.iter().filter(|listener| is_referenced(listener, reference)).collect();
+    if referenced.is_empty() {
+        let (subfield, lack) = match (&reference.section_name, reference.port) {
             (Some(section), Some(port)) => (".sectionName", format!("no listener {section} on port {port}")),
             (Some(section), None) => (".sectionName", format!("no listener {section}")),
             (None, Some(port)) => (".port", format!("no listener on port {port}")),
             (None, None) => (".name", "no listener".to_owned()),
         };
-        let known = gateway.listeners.iter().map(|listener| format!("{} (port {})", listener.id.name, listener.port));
-        let known: Vec<_> = known.collect();
-        let message = format!("Gateway {} has {asked}", gateway.key);
-        return refused(Code::RouteNoMatchingParent, part, message, format!("use one of {}", known.join(", ")));
+        let available =
+            gateway.listeners.iter().map(|listener| format!("{} (port {})", listener.id.name, listener.port));
+        let available: Vec<_> = available.collect();
+        let message = format!("Gateway {} has {lack}", gateway.key);
+        return reject(Code::RouteNoMatchingParent, subfield, message, format!("use one of {}", available.join(", ")));
     }
-    let allowing: Vec<_> = named.iter().filter(|listener| allows_route(store, gateway, listener, route)).collect();
+    let allowing: Vec<_> = referenced.iter().filter(|listener| allows_route(store, gateway, listener, route)).collect();
     if allowing.is_empty() {
-        let kinds = named.iter().any(|listener| supports_kind(listener, route.kind));
-        let (message, remedy) = if kinds {
+        let is_kind_supported = referenced.iter().any(|listener| supports_kind(listener, route.kind));
+        let (message, remedy) = if is_kind_supported {
             (
                 format!("Gateway {} does not allow routes of namespace {}", gateway.key, route.key.namespace),
                 "change allowedRoutes.namespaces of the listener, or the namespace's labels".to_owned(),
@@ -111,7 +114,7 @@ fn matching_listeners(
                 "change allowedRoutes.kinds or protocol of the listener".to_owned(),
             )
         };
-        return refused(Code::RouteNotAllowedByListeners, "", message, remedy);
+        return reject(Code::RouteNotAllowedByListeners, "", message, remedy);
     }
     let matching: Vec<_> = allowing
         .iter()
@@ -146,9 +149,9 @@ fn allows_route(store: &Store, gateway: &GatewayPlan, listener: &ListenerPlan, r
         && match &listener.namespaces {
             Namespaces::All => true,
             Namespaces::Same => route.key.namespace == gateway.key.namespace,
-            Namespaces::Selector(wanted) => store
+            Namespaces::Selector(selector) => store
                 .namespaces
                 .get(&ObjectKey::cluster(&route.key.namespace))
-                .is_some_and(|namespace| label_selector::matches(wanted, &namespace.meta.labels)),
+                .is_some_and(|namespace| label_selector::matches(selector, &namespace.meta.labels)),
         }
 }

@@ -15,10 +15,10 @@ use crate::snapshot::rule::{BackendTarget, RouteFailure};
 use crate::store::Store;
 use crate::upstream::UpstreamKey;
 
-/// What a backend reference of a route leads to.
+/// The Service and the upstream that a backend reference of a route leads to.
 #[derive(Debug)]
 pub(super) struct ResolvedReference {
-    /// The object that it names.
+    /// The object that the reference names, whether it exists or not.
     pub service: ObjectKey,
     pub upstream: Result<UpstreamKey, (Code, Diagnostic)>,
     /// A backend that cannot be resolved keeps its share of the requests and fails them, as Gateway API specifies,
@@ -26,6 +26,7 @@ pub(super) struct ResolvedReference {
     pub target: BackendTarget,
 }
 
+/// Resolves a backend reference. A diagnostic is about `field`, the path of the reference.
 pub(super) fn resolve(
     cx: CompileContext<'_>,
     from: Referrer<'_>,
@@ -35,7 +36,7 @@ pub(super) fn resolve(
     let upstream = resolve_upstream(cx, from, reference, field);
     let target = match &upstream {
         Ok(key) => BackendTarget::Upstream(cx.inputs.upstreams.upstream(key)),
-        // Kong responds in the same way for a Service that exists but cannot be connected to.
+        // As in Kong if the Service exists, but the settings for the connection to it are invalid.
         Err((Code::RouteInvalidBackendTls, _)) => BackendTarget::Fail(RouteFailure::NoService),
         Err(_) => BackendTarget::Fail(RouteFailure::InvalidBackend),
     };
@@ -50,15 +51,15 @@ pub(super) fn permitted_service<'s>(
     field: &str,
 ) -> Result<&'s Object<Service>, (Code, Diagnostic)> {
     if reference.group != CORE_GROUP || reference.kind != Kind::Service.name() {
-        let (part, what) = if reference.group == CORE_GROUP {
+        let (subfield, kind) = if reference.group == CORE_GROUP {
             ("kind", reference.kind.clone())
         } else {
             ("group", format!("{}/{}", reference.group, reference.kind))
         };
-        let message = format!("backends of kind {what} are not served");
+        let message = format!("backends of kind {kind} are not served");
         return Err((
             Code::RouteInvalidKind,
-            Diagnostic::error(format!("{field}.{part}"), message, "refer to a Service"),
+            Diagnostic::error(format!("{field}.{subfield}"), message, "refer to a Service"),
         ));
     }
     let target = service_key(from.namespace, reference);
@@ -90,33 +91,36 @@ fn resolve_upstream(
     // The settings of each Service apply to that Service only, independent of the rule's other backends.
     let upstream = backend::upstream_key(cx, from.namespace, service, port, &settings(service));
     upstream.map_err(|error| {
-        let at = |part: &str| format!("{field}.{part}");
+        let subfield = |name: &str| format!("{field}.{name}");
         let service = &service.meta.key;
         match error {
             BackendError::NamedProtocol => {
                 let message = format!("annotation {PROTOCOL} of Service {service} names a protocol that is not HTTP");
                 let remedy = "set it to http, https, grpc, grpcs, ws or wss if the Service serves one of these";
-                (Code::RouteUnsupportedProtocol, Diagnostic::error(at("port"), message, remedy))
+                (Code::RouteUnsupportedProtocol, Diagnostic::error(subfield("port"), message, remedy))
             }
-            BackendError::AppProtocol => {
-                let named = port.app_protocol.as_deref().unwrap_or_default();
-                let message =
-                    format!("port {} of Service {service} has appProtocol {named}, which is not served", port.port);
+            BackendError::UnservedAppProtocol => {
+                let app_protocol = port.app_protocol.as_deref().unwrap_or_default();
+                let message = format!(
+                    "port {} of Service {service} has appProtocol {app_protocol}, which is not served",
+                    port.port
+                );
                 let remedy = "use kubernetes.io/h2c if the backend serves HTTP/2 without TLS; http, or no \
                               appProtocol, if it serves HTTP/1.1 without TLS";
-                (Code::RouteUnsupportedProtocol, Diagnostic::error(at("port"), message, remedy))
+                (Code::RouteUnsupportedProtocol, Diagnostic::error(subfield("port"), message, remedy))
             }
             BackendError::TlsRequired(message, remedy) => {
-                (Code::RouteUnsupportedProtocol, Diagnostic::error(at("name"), message, remedy))
+                (Code::RouteUnsupportedProtocol, Diagnostic::error(subfield("name"), message, remedy))
             }
             BackendError::InvalidTls(message, remedy) => {
-                (Code::RouteInvalidBackendTls, Diagnostic::error(at("name"), message, remedy))
+                (Code::RouteInvalidBackendTls, Diagnostic::error(subfield("name"), message, remedy))
             }
         }
     })
 }
 
-/// The Gateway API's rules for `appProtocol`, and the annotations of the Service for what it has no fields for.
+/// The settings of a Service for Gateway API routes: `appProtocol` counts as the Gateway API defines, and annotations
+/// configure what the API has no fields for.
 fn settings(service: &Object<Service>) -> BackendSettings<'_> {
     BackendSettings {
         source: (Kind::Service, &service.meta),

@@ -1,4 +1,5 @@
-//! Loads the certificates of listeners from Secrets, and checks that key and certificate belong together.
+//! Loads certificates of listeners, and client certificates for backends, from Secrets; checks that each belongs to its
+//! private key.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,8 +22,9 @@ use crate::snapshot::certs::Certificate;
 use crate::snapshot::host::HostPattern;
 use crate::store::Store;
 
-const CERTIFICATE_KEY: &str = "tls.crt";
-const PRIVATE_KEY_KEY: &str = "tls.key";
+/// The entries of a Secret of type `kubernetes.io/tls`.
+const CERTIFICATE_ENTRY: &str = "tls.crt";
+const PRIVATE_KEY_ENTRY: &str = "tls.key";
 
 /// The Secrets that listeners refer to, parsed once per content. An unchanged certificate keeps its `Arc`.
 #[derive(Debug, Default)]
@@ -35,10 +37,10 @@ type ParsedSecret = Result<Arc<Certificate>, Diagnostic>;
 impl SecretCache {
     fn parse(&mut self, secret: &Arc<Object<Secret>>) -> ParsedSecret {
         let key = &secret.meta.key;
-        if let Some((known, parsed)) = self.parsed.get_mut(key)
-            && (Arc::ptr_eq(known, secret) || known.body == secret.body)
+        if let Some((cached, parsed)) = self.parsed.get_mut(key)
+            && (Arc::ptr_eq(cached, secret) || cached.body == secret.body)
         {
-            known.clone_from(secret);
+            cached.clone_from(secret);
             return parsed.clone();
         }
         let parsed = parse_certificate(key, secret).map(Arc::new);
@@ -63,12 +65,12 @@ pub(super) fn resolve(
     field: &str,
 ) -> Result<Arc<Certificate>, (Code, Diagnostic)> {
     if reference.group != CORE_GROUP || reference.kind != Kind::Secret.name() {
-        let (what, field) = if reference.group == CORE_GROUP {
+        let (kind, field) = if reference.group == CORE_GROUP {
             (reference.kind.clone(), format!("{field}.kind"))
         } else {
             (format!("{}/{}", reference.group, reference.kind), format!("{field}.group"))
         };
-        let message = format!("certificates of kind {what} cannot be used");
+        let message = format!("certificates of kind {kind} cannot be used");
         let problem = Diagnostic::error(field, message, "refer to a Secret of type kubernetes.io/tls");
         return Err((Code::ListenerInvalidCertificateRef, problem));
     }
@@ -97,7 +99,7 @@ pub(super) fn from_secret(
     let Some(secret) = store.secrets.get(target) else {
         return Err(missing_secret(target));
     };
-    secrets.parse(secret).map_err(|broken| with_name(target, broken))
+    secrets.parse(secret).map_err(|problem| with_secret_name(target, problem))
 }
 
 /// The client certificate for TLS to backends. The diagnostic about the Secret has no field.
@@ -105,7 +107,7 @@ pub(super) fn client_certificate(store: &Store, target: &ObjectKey) -> Result<Ar
     let Some(secret) = store.secrets.get(target) else {
         return Err(missing_secret(target));
     };
-    let certified = certified_key(secret).map_err(|broken| with_name(target, broken))?;
+    let certified = certified_key(secret).map_err(|problem| with_secret_name(target, problem))?;
     Ok(Arc::new(certified))
 }
 
@@ -113,18 +115,19 @@ fn missing_secret(target: &ObjectKey) -> Diagnostic {
     Diagnostic::not_found("", format!("Secret {target}"), "create it or correct the name")
 }
 
-/// A diagnostic about the content of a Secret, which it does not quote, with the Secret's name.
-fn with_name(target: &ObjectKey, broken: Diagnostic) -> Diagnostic {
-    Diagnostic { message: format!("Secret {target} {}", broken.message), ..broken }
+/// Adds the name of the Secret to a diagnostic about its content. No diagnostic quotes the content itself.
+fn with_secret_name(target: &ObjectKey, problem: Diagnostic) -> Diagnostic {
+    Diagnostic { message: format!("Secret {target} {}", problem.message), ..problem }
 }
 
 fn parse_certificate(key: &ObjectKey, secret: &Secret) -> Result<Certificate, Diagnostic> {
     let certified = certified_key(secret)?;
-    // `certified_key` has already parsed and checked each of them.
+    // `certified_key` has already rejected a chain with a block that cannot be parsed.
     let chain: Vec<_> =
         certified.cert.iter().filter_map(|der| Some(x509_parser::parse_x509_certificate(der).ok()?.1)).collect();
-    let first_to_end = chain.iter().map(|each| each.validity()).min_by_key(|validity| validity.not_after.timestamp());
-    let (begins, expires) = first_to_end
+    let first_to_expire =
+        chain.iter().map(|certificate| certificate.validity()).min_by_key(|validity| validity.not_after.timestamp());
+    let (starts, expires) = first_to_expire
         .map(|validity| (validity.not_before.timestamp(), validity.not_after.timestamp()))
         .unwrap_or_default();
     let names = chain.first().map(dns_names).unwrap_or_default();
@@ -133,7 +136,7 @@ fn parse_certificate(key: &ObjectKey, secret: &Secret) -> Result<Certificate, Di
         secret: Arc::from(key.to_string()),
         names: names.into(),
         expires,
-        lifetime: expires - begins,
+        lifetime: expires - starts,
         key: Arc::new(certified),
     })
 }
@@ -148,36 +151,41 @@ fn dns_names(certificate: &X509Certificate<'_>) -> Vec<HostPattern> {
     names.collect()
 }
 
+/// The certificate chain with its private key. The message of an error continues a sentence that starts with
+/// the name of the Secret.
 fn certified_key(secret: &Secret) -> Result<CertifiedKey, Diagnostic> {
-    let broken = |message: String, remedy: &str| Diagnostic::of_object(message, remedy);
+    let problem = |message: String, remedy: &str| Diagnostic::of_object(message, remedy);
     let value = |key: &str| {
         secret.value(key).filter(|bytes| !bytes.is_empty()).ok_or_else(|| {
-            broken(format!("has no {key}"), "store the PEM of certificate and key under tls.crt and tls.key")
+            problem(format!("has no {key}"), "store the PEM of certificate and key under tls.crt and tls.key")
         })
     };
     let chain: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_slice_iter(value(CERTIFICATE_KEY)?).collect::<Result<_, pem::Error>>().map_err(|_| {
-            broken(format!("has a {CERTIFICATE_KEY} that is not PEM"), "store the certificate chain as PEM")
+        CertificateDer::pem_slice_iter(value(CERTIFICATE_ENTRY)?).collect::<Result<_, pem::Error>>().map_err(|_| {
+            problem(format!("has a {CERTIFICATE_ENTRY} that is not PEM"), "store the certificate chain as PEM")
         })?;
     if chain.is_empty() {
-        let message = format!("has a {CERTIFICATE_KEY} without a certificate");
-        return Err(broken(message, "store the chain as PEM blocks BEGIN CERTIFICATE, the server's certificate first"));
+        let message = format!("has a {CERTIFICATE_ENTRY} without a certificate");
+        return Err(problem(
+            message,
+            "store the chain as PEM blocks BEGIN CERTIFICATE, the server's certificate first",
+        ));
     }
     for certificate in &chain {
         if x509_parser::parse_x509_certificate(certificate).is_err() {
-            let message = format!("has a {CERTIFICATE_KEY} with a block that is not an X.509 certificate");
-            return Err(broken(message, "store the certificate chain as it was issued"));
+            let message = format!("has a {CERTIFICATE_ENTRY} with a block that is not an X.509 certificate");
+            return Err(problem(message, "store the certificate chain as it was issued"));
         }
     }
-    let key = PrivateKeyDer::from_pem_slice(value(PRIVATE_KEY_KEY)?).map_err(|_| {
-        broken(
-            format!("has a {PRIVATE_KEY_KEY} that is not a private key in PEM"),
+    let key = PrivateKeyDer::from_pem_slice(value(PRIVATE_KEY_ENTRY)?).map_err(|_| {
+        problem(
+            format!("has a {PRIVATE_KEY_ENTRY} that is not a private key in PEM"),
             "store the key as a block BEGIN PRIVATE KEY",
         )
     })?;
     let key = any_supported_type(&key).map_err(|_| {
-        broken(
-            format!("has a {PRIVATE_KEY_KEY} of an unsupported type"),
+        problem(
+            format!("has a {PRIVATE_KEY_ENTRY} of an unsupported type"),
             "use RSA of 2048 to 8192 bits, ECDSA P-256, P-384 or P-521, or Ed25519",
         )
     })?;
@@ -187,9 +195,9 @@ fn certified_key(secret: &Secret) -> Result<CertifiedKey, Diagnostic> {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
         Err(_) => {
             let message = format!(
-                "has a {PRIVATE_KEY_KEY} that does not belong to the first certificate of its {CERTIFICATE_KEY}"
+                "has a {PRIVATE_KEY_ENTRY} that does not belong to the first certificate of its {CERTIFICATE_ENTRY}"
             );
-            Err(broken(
+            Err(problem(
                 message,
                 "store the key that the certificate was issued for, and the server's certificate first",
             ))
@@ -211,21 +219,22 @@ mod tests {
     fn expiry_and_lifetime_come_from_first_expiring_certificate() {
         let day = |day| rcgen::date_time_ymd(2030, 1, day);
         let key = rcgen::KeyPair::generate().unwrap();
-        let valid = |from, until| {
-            let mut made = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
-            (made.not_before, made.not_after) = (day(from), day(until));
-            made.self_signed(&key).unwrap().pem()
+        let self_signed = |from, until| {
+            let mut parameters = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+            (parameters.not_before, parameters.not_after) = (day(from), day(until));
+            parameters.self_signed(&key).unwrap().pem()
         };
-        let chain = [valid(2, 20), valid(1, 8), valid(1, 30)].concat();
-        let made = parse_certificate(&ObjectKey::new("ns", "tls"), &secret(&chain, &key.serialize_pem())).unwrap();
-        assert_eq!((made.expires, made.lifetime), (day(8).unix_timestamp(), 7 * 86400));
+        let chain = [self_signed(2, 20), self_signed(1, 8), self_signed(1, 30)].concat();
+        let certificate =
+            parse_certificate(&ObjectKey::new("ns", "tls"), &secret(&chain, &key.serialize_pem())).unwrap();
+        assert_eq!((certificate.expires, certificate.lifetime), (day(8).unix_timestamp(), 7 * 86400));
     }
 
     #[test]
     fn invalid_or_mismatched_key_and_certificate_are_rejected() {
-        let own = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
+        let self_signed = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
         let other = rcgen::generate_simple_self_signed(vec!["b.example".to_owned()]).unwrap();
-        let (certificate, key) = (own.cert.pem(), own.signing_key.serialize_pem());
+        let (certificate, key) = (self_signed.cert.pem(), self_signed.signing_key.serialize_pem());
         let damaged = certificate.replace("MII", "AAA");
         for (certificate, key, expected) in [
             (&*certificate, &*key, None),
@@ -238,11 +247,11 @@ mod tests {
             (&*certificate, "hello", Some("not a private key")),
             (&*key, &*key, Some("without a certificate")),
         ] {
-            let found = certified_key(&secret(certificate, key)).err();
-            match (found, expected) {
+            let problem = certified_key(&secret(certificate, key)).err();
+            match (problem, expected) {
                 (None, None) => {}
-                (Some(broken), Some(expected)) => assert!(broken.message.contains(expected), "{broken:?}"),
-                (found, expected) => panic!("expected {expected:?}, got {found:?}"),
+                (Some(problem), Some(expected)) => assert!(problem.message.contains(expected), "{problem:?}"),
+                (problem, expected) => panic!("expected {expected:?}, got {problem:?}"),
             }
         }
     }

@@ -6,10 +6,11 @@ use crate::api::networking::IngressClass;
 use crate::api::{Meta, Object, ObjectKey};
 use crate::store::Store;
 
-/// The ingress class that this process serves.
+/// Decides which classes this process serves: the configured one, and all classes of Portico's controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Classes {
-    /// Served even if no IngressClass of this name exists, or if it belongs to Kong's ingress controller.
+    /// The configured class, which is served even if no IngressClass of this name exists. If it is not Portico's own
+    /// class, it is also served if its IngressClass belongs to Kong's ingress controller.
     pub name: String,
 }
 
@@ -20,7 +21,8 @@ impl Default for Classes {
 }
 
 impl Classes {
-    /// Whether the manifests were written for another controller, whose conventions then apply.
+    /// Whether the configured class is not Portico's own. Its manifests were then written for another controller, such
+    /// as Kong's, and the conventions of that controller apply.
     pub(super) fn replaces_other_controller(&self) -> bool {
         self.name != INGRESS_CLASS_NAME
     }
@@ -37,9 +39,10 @@ impl Classes {
         }
     }
 
-    /// Whether this process serves an object. `field` is the class in its spec, which the annotation overrides.
-    pub fn serves_object(&self, store: &Store, meta: &Meta, field: Option<&str>) -> bool {
-        match meta.annotations.get(INGRESS_CLASS).map(|class| &**class).or(field) {
+    /// Whether this process serves an object. `spec_class` is the class in its spec, if its kind has such a field; the
+    /// annotation overrides it.
+    pub fn serves_object(&self, store: &Store, meta: &Meta, spec_class: Option<&str>) -> bool {
+        match meta.annotations.get(INGRESS_CLASS).map(|class| &**class).or(spec_class) {
             Some(name) => {
                 let class = store.ingress_classes.get(&ObjectKey::cluster(name));
                 self.serves_class_name(name, class.map(|class| class.spec.controller.as_str()))
@@ -84,8 +87,8 @@ mod tests {
         let ours = || class("kong", KONG_INGRESS_CONTROLLER, json!({}));
         let foreign = || class("nginx", "nginx.example/controller", json!({}));
         store.apply(Batch { upserts: vec![ours(), foreign()], removes: vec![] });
-        let usual = class("usual", INGRESS_CONTROLLER, json!({IS_DEFAULT_CLASS: "true"}));
-        with_default.apply(Batch { upserts: vec![ours(), foreign(), usual], removes: vec![] });
+        let default_class = class("usual", INGRESS_CONTROLLER, json!({IS_DEFAULT_CLASS: "true"}));
+        with_default.apply(Batch { upserts: vec![ours(), foreign(), default_class], removes: vec![] });
         for (annotation, field, is_ours, is_ours_with_default) in [
             (Some("kong"), None, true, true),
             (None, Some("kong"), true, true),
@@ -99,9 +102,9 @@ mod tests {
             let annotations = annotation.map_or(json!({}), |class| json!({INGRESS_CLASS: class}));
             let meta = json!({"namespace": "a", "name": "b", "annotations": annotations});
             let meta: Meta = serde_json::from_value(meta).unwrap();
-            let found =
+            let is_served =
                 (classes.serves_object(&store, &meta, field), classes.serves_object(&with_default, &meta, field));
-            assert_eq!(found, (is_ours, is_ours_with_default), "{annotation:?} {field:?}");
+            assert_eq!(is_served, (is_ours, is_ours_with_default), "{annotation:?} {field:?}");
         }
     }
 }

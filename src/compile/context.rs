@@ -1,4 +1,4 @@
-//! What one compilation reads: the objects, and what they are compiled with.
+//! The inputs of one compilation: the objects in the store, and what they are compiled with.
 
 use std::collections::BTreeSet;
 
@@ -22,14 +22,14 @@ pub struct CompileInputs<'a> {
     /// Names of the controllers whose GatewayClasses this process serves.
     pub controllers: &'a [String],
     pub addresses: &'a GatewayAddresses,
-    /// Upstreams by identity, so that an upstream outlives every snapshot that uses it.
+    /// The upstreams by key; they keep their health and connections when a snapshot is replaced.
     pub upstreams: &'a UpstreamRegistry,
     /// Selects the Ingresses, consumers and other objects that this process serves by their class.
     pub classes: &'a Classes,
     /// Builds plugins.
     pub plugin_factory: &'a PluginFactory,
-    /// Kinds whose objects cannot be read although some may exist. What such an object could protect is not served. If
-    /// this changes, the changes contain the Services.
+    /// Kinds whose objects cannot be read although some may exist: backends for which such an object could require TLS
+    /// get no requests. If this set changed, the changes to compile contain all Services.
     pub unreadable_kinds: &'a BTreeSet<Kind>,
     pub ingress: &'a IngressSettings,
 }

@@ -2,14 +2,14 @@
 
 use http::HeaderValue;
 
-use crate::api::gateway::Cors as Raw;
+use crate::api::gateway::Cors as ApiCors;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::cors::{AllowedOrigins, CorsFilter, CorsList, OriginPattern};
 
-/// `field` is the path of the filter.
-pub(super) fn translate(raw: &Raw, field: &str, unsupported: &mut Vec<Diagnostic>) -> CorsFilter {
-    let mut refuse = |part: String, message: String, remedy: &str| {
-        unsupported.push(Diagnostic::error(format!("{field}.cors.{part}"), message, remedy));
+/// `field` is the path of the filter. Invalid values are reported in `unsupported`, and the rule is then not served.
+pub(super) fn translate(raw: &ApiCors, field: &str, unsupported: &mut Vec<Diagnostic>) -> CorsFilter {
+    let mut reject = |subfield: String, message: String, remedy: &str| {
+        unsupported.push(Diagnostic::error(format!("{field}.cors.{subfield}"), message, remedy));
     };
     let origins = match &raw.allow_origins[..] {
         [only] if only == "*" => AllowedOrigins::Any,
@@ -18,7 +18,7 @@ pub(super) fn translate(raw: &Raw, field: &str, unsupported: &mut Vec<Diagnostic
             for (index, text) in several.iter().enumerate() {
                 match OriginPattern::parse(text) {
                     Some(origin) => origins.push(origin),
-                    None => refuse(
+                    None => reject(
                         format!("allowOrigins[{index}]"),
                         format!("{text:?} is not an origin"),
                         "write it like https://app.example, https://*.example:8443, or a single * for all origins",
@@ -28,16 +28,16 @@ pub(super) fn translate(raw: &Raw, field: &str, unsupported: &mut Vec<Diagnostic
             AllowedOrigins::Listed(origins.into())
         }
     };
-    let mut list = |part: &str, names: &[String]| {
+    let mut parse_names = |subfield: &str, names: &[String]| {
         CorsList::from_names(names.iter().map(String::as_str)).unwrap_or_else(|| {
-            refuse(part.to_owned(), "a name has control characters".to_owned(), "remove them");
-            CorsList::None
+            reject(subfield.to_owned(), "a name has control characters".to_owned(), "remove these characters");
+            CorsList::Empty
         })
     };
     CorsFilter {
-        methods: list("allowMethods", &raw.allow_methods),
-        headers: list("allowHeaders", &raw.allow_headers),
-        expose: list("exposeHeaders", &raw.expose_headers),
+        methods: parse_names("allowMethods", &raw.allow_methods),
+        headers: parse_names("allowHeaders", &raw.allow_headers),
+        expose: parse_names("exposeHeaders", &raw.expose_headers),
         origins,
         credentials: raw.allow_credentials == Some(true),
         max_age: HeaderValue::from(raw.max_age.max(0)),

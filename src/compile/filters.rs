@@ -39,59 +39,65 @@ pub(super) enum FilterLevel {
 
 /// Translates the filters at `field`.
 ///
-/// `prefix` is the path prefix of the only match of the rule, if it has exactly one, of type PathPrefix. `resolve`
-/// finds the upstream of a mirror, or records why there is none; `is_plugin` returns whether the namespace has a
-/// KongPlugin of this name.
+/// `prefix` is the path prefix of the rule's match, if the rule has exactly one match and its type is PathPrefix.
+/// `resolve_mirror` finds the upstream of a mirror, or records why there is none. `is_plugin` returns whether the
+/// route's namespace has a KongPlugin of this name.
 pub(super) fn translate(
     filters: &[Filter],
     level: FilterLevel,
     prefix: Option<&str>,
     field: &str,
     is_plugin: &dyn Fn(&str) -> bool,
-    resolve: &mut dyn FnMut(&BackendObjectReference, &str) -> Option<Arc<Upstream>>,
+    resolve_mirror: &mut dyn FnMut(&BackendObjectReference, &str) -> Option<Arc<Upstream>>,
 ) -> TranslatedFilters {
     let mut result = TranslatedFilters::default();
     let mut mirrors = Vec::new();
     for (index, filter) in filters.iter().enumerate() {
-        let mut one = FilterTranslator { field: format!("{field}.filters[{index}]"), prefix, result: &mut result };
+        let field = format!("{field}.filters[{index}]");
+        let mut translator = FilterTranslator { field, prefix, result: &mut result };
         match &*filter.kind {
             "RequestHeaderModifier" => {
                 let edits = filter
                     .request_header_modifier
                     .as_ref()
-                    .map(|edits| one.header_edits(edits, "requestHeaderModifier"));
-                one.result.filters.request_headers = edits;
+                    .map(|modifier| translator.header_edits(modifier, HeaderDirection::Request));
+                translator.result.filters.request_headers = edits;
             }
             "ResponseHeaderModifier" => {
                 let edits = filter
                     .response_header_modifier
                     .as_ref()
-                    .map(|edits| one.header_edits(edits, "responseHeaderModifier"));
-                one.result.filters.response_headers = edits;
+                    .map(|modifier| translator.header_edits(modifier, HeaderDirection::Response));
+                translator.result.filters.response_headers = edits;
             }
             "URLRewrite" => {
-                let rewrite = filter.url_rewrite.as_ref().map(|rewrite| one.rewrite(rewrite));
-                one.result.filters.rewrite = rewrite;
+                let rewrite = filter.url_rewrite.as_ref().map(|rewrite| translator.rewrite(rewrite));
+                translator.result.filters.rewrite = rewrite;
             }
             "RequestRedirect" if level == FilterLevel::Rule => {
-                let redirect = filter.request_redirect.as_ref().map(|redirect| one.redirect(redirect));
-                one.result.redirect = redirect;
+                let redirect = filter.request_redirect.as_ref().map(|redirect| translator.redirect(redirect));
+                translator.result.redirect = redirect;
             }
             "RequestMirror" => {
-                let Some(raw) = &filter.request_mirror else { continue };
-                let upstream = resolve(&raw.backend_ref, &format!("{}.requestMirror.backendRef", one.field));
+                let Some(mirror) = &filter.request_mirror else { continue };
+                let upstream =
+                    resolve_mirror(&mirror.backend_ref, &format!("{}.requestMirror.backendRef", translator.field));
                 // Without an upstream, the rule is served without this mirror: clients do not depend on the copies.
-                mirrors.extend(upstream.map(|upstream| translate_mirror(raw, upstream)));
+                mirrors.extend(upstream.map(|upstream| translate_mirror(mirror, upstream)));
             }
             "CORS" => {
                 let Some(raw) = &filter.cors else { continue };
-                let filter = cors::translate(raw, &one.field, &mut one.result.unsupported);
-                one.result.filters.cors = Some(Box::new(filter));
+                let filter = cors::translate(raw, &translator.field, &mut translator.result.unsupported);
+                translator.result.filters.cors = Some(Box::new(filter));
             }
-            "ExtensionRef" => one.extension(filter.extension_ref.as_ref(), level, is_plugin),
+            "ExtensionRef" => translator.extension(filter.extension_ref.as_ref(), level, is_plugin),
+            "RequestRedirect" => {
+                let message = "filter RequestRedirect is not supported on a backend".to_owned();
+                translator.unsupported("type", message, "move the filter to the rule");
+            }
             kind => {
                 let message = format!("filter {kind} is not served by this version");
-                one.unsupported("type", message, "remove the filter, if requests may be served without it");
+                translator.unsupported("type", message, "remove the filter, if requests may be served without it");
             }
         }
     }
@@ -99,30 +105,49 @@ pub(super) fn translate(
     result
 }
 
-/// All requests, a percentage, or a fraction whose denominator defaults to 100.
-fn translate_mirror(raw: &RequestMirror, upstream: Arc<Upstream>) -> Mirror {
-    let part = |number: i32| u32::try_from(number).unwrap_or(0);
-    let (share, of) = match (&raw.percent, &raw.fraction) {
-        (Some(percent), _) => (part(*percent), 100),
-        (None, Some(fraction)) => (part(fraction.numerator), part(fraction.denominator.unwrap_or(100)).max(1)),
+/// A mirror gets all requests, a percentage, or a fraction whose denominator defaults to 100.
+fn translate_mirror(mirror: &RequestMirror, upstream: Arc<Upstream>) -> Mirror {
+    let to_u32 = |number: i32| u32::try_from(number).unwrap_or(0);
+    let (numerator, denominator) = match (&mirror.percent, &mirror.fraction) {
+        (Some(percent), _) => (to_u32(*percent), 100),
+        (None, Some(fraction)) => (to_u32(fraction.numerator), to_u32(fraction.denominator.unwrap_or(100)).max(1)),
         (None, None) => (1, 1),
     };
-    Mirror { upstream, numerator: share, denominator: of }
+    Mirror { upstream, numerator, denominator }
 }
 
+/// Translates one filter into `result`. Its methods take paths of fields within the filter.
 struct FilterTranslator<'a> {
+    /// The path of the filter.
     field: String,
+    /// The path prefix that `ReplacePrefixMatch` replaces.
     prefix: Option<&'a str>,
     result: &'a mut TranslatedFilters,
 }
 
+/// Which headers a filter modifies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum HeaderDirection {
+    Request,
+    Response,
+}
+
+impl HeaderDirection {
+    fn field(self) -> &'static str {
+        match self {
+            HeaderDirection::Request => "requestHeaderModifier",
+            HeaderDirection::Response => "responseHeaderModifier",
+        }
+    }
+}
+
 impl FilterTranslator<'_> {
-    fn unsupported(&mut self, part: &str, message: String, remedy: &str) {
-        let field = format!("{}.{part}", self.field);
+    fn unsupported(&mut self, subfield: &str, message: String, remedy: &str) {
+        let field = format!("{}.{subfield}", self.field);
         self.result.unsupported.push(Diagnostic::error(field, message, remedy));
     }
 
-    /// The KongPlugin that a filter refers to.
+    /// Adds the KongPlugin that a filter refers to, or a diagnostic.
     fn extension(
         &mut self,
         reference: Option<&LocalObjectReference>,
@@ -130,16 +155,17 @@ impl FilterTranslator<'_> {
         is_plugin: &dyn Fn(&str) -> bool,
     ) {
         let field = format!("{}.extensionRef", self.field);
-        let is_kong = |reference: &&LocalObjectReference| {
+        let is_kong_plugin = |reference: &&LocalObjectReference| {
             reference.group == KONG_GROUP && reference.kind == Kind::KongPlugin.name()
         };
-        let (message, remedy) = match (reference, reference.filter(is_kong)) {
+        let kong_plugin = reference.filter(is_kong_plugin);
+        let (message, remedy) = match (reference, kong_plugin) {
             (_, Some(plugin)) if level == FilterLevel::Rule && is_plugin(&plugin.name) => {
                 self.result.extensions.push((plugin.name.clone(), field));
                 return;
             }
             (_, Some(_)) if level == FilterLevel::Backend => {
-                ("plugins run for a rule, not for a single backend".to_owned(), "name it in the filters of the rule")
+                ("plugins run for a rule, not for a single backend".to_owned(), "move the filter to the rule")
             }
             (_, Some(plugin)) => (
                 format!("KongPlugin {} does not exist in this namespace", plugin.name),
@@ -149,52 +175,64 @@ impl FilterTranslator<'_> {
                 format!("extensions of kind {} of group {} are not supported", reference.kind, reference.group),
                 "remove the filter, if requests may be served without it",
             ),
-            (None, None) => ("extensionRef is missing".to_owned(), "name it under extensionRef"),
+            (None, None) => {
+                ("extensionRef is missing".to_owned(), "set extensionRef to a KongPlugin of this namespace")
+            }
         };
         self.result.unresolved.push(Diagnostic::error(field, message, remedy));
     }
 
-    fn header_edits(&mut self, modifier: &HeaderModifier, part: &str) -> HeaderEdits {
+    fn header_edits(&mut self, modifier: &HeaderModifier, direction: HeaderDirection) -> HeaderEdits {
         let mut edits = HeaderEdits::default();
-        for (list, from, to) in [("set", &modifier.set, &mut edits.set), ("add", &modifier.add, &mut edits.add)] {
-            for (index, header) in from.iter().enumerate() {
-                let field = format!("{part}.{list}[{index}]");
+        for (list, entries, target) in [("set", &modifier.set, &mut edits.set), ("add", &modifier.add, &mut edits.add)]
+        {
+            for (index, header) in entries.iter().enumerate() {
+                let field = format!("{}.{list}[{index}]", direction.field());
                 let name = self.header_name(&header.name, &format!("{field}.name"));
-                let name = if list == "add" { self.reject_host(name, part, &format!("{field}.name")) } else { name };
+                let name =
+                    if list == "add" { self.reject_host(name, direction, &format!("{field}.name")) } else { name };
                 let value = self.header_value(&header.value, &format!("{field}.value"));
                 if let (Some(name), Some(value)) = (name, value)
                     // One action per name: the first entry counts, as Gateway API specifies.
-                    && !to.iter().any(|(known, _)| *known == name)
+                    && !target.iter().any(|(known, _)| *known == name)
                 {
-                    to.push((name, value));
+                    target.push((name, value));
                 }
             }
         }
         for (index, name) in modifier.remove.iter().enumerate() {
-            let field = format!("{part}.remove[{index}]");
+            let field = format!("{}.remove[{index}]", direction.field());
             let name = self.header_name(name, &field);
-            edits.remove.extend(self.reject_host(name, part, &field));
+            edits.remove.extend(self.reject_host(name, direction, &field));
         }
         edits
     }
 
-    /// A request has exactly one Host (RFC 9112, section 3.2); with two, recipients may disagree on which one counts.
-    fn reject_host(&mut self, name: Option<HeaderName>, part: &str, field: &str) -> Option<HeaderName> {
-        if part == "requestHeaderModifier" && name == Some(HOST) {
-            let remedy = "use set, or hostname of a URLRewrite filter, to change it";
-            self.unsupported(field, "a request has exactly one Host".to_owned(), remedy);
+    /// Rejects an edit that adds or removes `Host`. A request has exactly one (RFC 9112, section 3.2); with two,
+    /// recipients may disagree on which one counts.
+    fn reject_host(
+        &mut self,
+        name: Option<HeaderName>,
+        direction: HeaderDirection,
+        subfield: &str,
+    ) -> Option<HeaderName> {
+        if direction == HeaderDirection::Request && name == Some(HOST) {
+            let message = "Host cannot be added or removed, because a request has exactly one".to_owned();
+            self.unsupported(subfield, message, "use set, or hostname of a URLRewrite filter, to change it");
             return None;
         }
         name
     }
 
-    fn header_name(&mut self, name: &str, part: &str) -> Option<HeaderName> {
+    fn header_name(&mut self, name: &str, subfield: &str) -> Option<HeaderName> {
         let parsed = HeaderName::try_from(name).ok();
         match &parsed {
-            None => self.unsupported(part, format!("{name:?} is not a header name"), "use letters, digits and hyphens"),
+            None => {
+                self.unsupported(subfield, format!("{name:?} is not a header name"), "use letters, digits and hyphens")
+            }
             // The proxy sets these headers itself; a configured value could contradict the body or the connection.
-            Some(name) if is_framing(name) => {
-                self.unsupported(part, format!("{name} frames the message and cannot be changed"), "remove the entry");
+            Some(name) if is_set_by_proxy(name) => {
+                self.unsupported(subfield, format!("the proxy sets {name} itself"), "remove the entry");
                 return None;
             }
             Some(_) => {}
@@ -202,10 +240,10 @@ impl FilterTranslator<'_> {
         parsed
     }
 
-    fn header_value(&mut self, value: &str, part: &str) -> Option<HeaderValue> {
+    fn header_value(&mut self, value: &str, subfield: &str) -> Option<HeaderValue> {
         let parsed = HeaderValue::from_str(value).ok();
         if parsed.is_none() {
-            self.unsupported(part, "the value has control characters".to_owned(), "remove them");
+            self.unsupported(subfield, "the value has control characters".to_owned(), "remove these characters");
         }
         parsed
     }
@@ -221,7 +259,11 @@ impl FilterTranslator<'_> {
             "http" => Some(Scheme::Http),
             "https" => Some(Scheme::Https),
             other => {
-                self.unsupported("requestRedirect.scheme", format!("{other} is not a scheme"), "use http or https");
+                self.unsupported(
+                    "requestRedirect.scheme",
+                    format!("scheme {other} is not supported"),
+                    "use http or https",
+                );
                 None
             }
         });
@@ -231,14 +273,14 @@ impl FilterTranslator<'_> {
             301 | 302 | 303 | 307 | 308 => StatusCode::from_u16(redirect.status_code).unwrap_or(StatusCode::FOUND),
             other => {
                 let remedy = "use 301, 302, 303, 307 or 308";
-                self.unsupported("requestRedirect.statusCode", format!("{other} is not a redirect"), remedy);
+                self.unsupported("requestRedirect.statusCode", format!("status {other} is not supported"), remedy);
                 StatusCode::FOUND
             }
         };
         RedirectAction { scheme, host: redirect.hostname.as_deref().map(Box::from), path, port, status }
     }
 
-    fn path_edit(&mut self, modifier: &PathModifier, part: &str) -> Option<PathEdit> {
+    fn path_edit(&mut self, modifier: &PathModifier, subfield: &str) -> Option<PathEdit> {
         match &*modifier.kind {
             "ReplaceFullPath" => Some(PathEdit::full(modifier.replace_full_path.as_deref().unwrap_or_default())),
             "ReplacePrefixMatch" => match self.prefix {
@@ -248,20 +290,20 @@ impl FilterTranslator<'_> {
                 None => {
                     let message =
                         "ReplacePrefixMatch needs a rule with exactly one match, of type PathPrefix".to_owned();
-                    self.unsupported(&format!("{part}.type"), message, "use ReplaceFullPath, or split the rule");
+                    self.unsupported(&format!("{subfield}.type"), message, "use ReplaceFullPath, or split the rule");
                     None
                 }
             },
             other => {
                 let message = format!("{other} is not a type of path modifier");
-                self.unsupported(&format!("{part}.type"), message, "use ReplaceFullPath or ReplacePrefixMatch");
+                self.unsupported(&format!("{subfield}.type"), message, "use ReplaceFullPath or ReplacePrefixMatch");
                 None
             }
         }
     }
 }
 
-fn is_framing(name: &HeaderName) -> bool {
+fn is_set_by_proxy(name: &HeaderName) -> bool {
     use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
     [CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
 }

@@ -1,5 +1,5 @@
-//! Addresses to which no requests are sent, whatever objects say: this process's own listeners (requests would loop
-//! until resources run out), the admin listener, and addresses that the SSRF guard blocks.
+//! Addresses to which no requests are sent, even if objects contain them: listeners of this process (requests would
+//! loop until resources run out), admin listeners of all replicas, and addresses that the SSRF guard blocks.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -13,9 +13,9 @@ use crate::upstream::{BlockedAddress, EndpointAddress, TrustModel};
 /// The set of forbidden addresses.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ForbiddenAddresses {
-    /// Sockets of all served Gateways, of Ingresses, and of the admin listeners, in the form that objects may contain.
+    /// Sockets of all served Gateways, of Ingresses, and of the admin listeners of all replicas.
     sockets: BTreeSet<SocketAddr>,
-    /// Addresses of the Pods, for listeners on all interfaces.
+    /// Addresses of the Pods of all replicas. A listener on all interfaces is reachable at each.
     replicas: BTreeSet<IpAddr>,
     trust_model: TrustModel,
 }
@@ -31,43 +31,53 @@ impl ForbiddenAddresses {
     ) -> Self {
         let replicas = addresses.replica_addresses().clone();
         let admin = admin.map(|admin| SocketAddr::new(admin.ip().to_canonical(), admin.port()));
-        // If other Pods can reach it, the admin listeners of the other replicas use the same port.
-        let reached = admin.filter(|admin| !admin.ip().is_loopback());
-        let admins = reached.iter().flat_map(|admin| replicas.iter().map(|ip| SocketAddr::new(*ip, admin.port())));
-        // The transport does not matter: a port that leads back here is not a backend either way.
+        // The other replicas have an admin listener on the same port. It is reachable unless it listens on loopback.
+        let reachable_admin = admin.filter(|admin| !admin.ip().is_loopback());
+        let replica_admins =
+            reachable_admin.iter().flat_map(|admin| replicas.iter().map(|ip| SocketAddr::new(*ip, admin.port())));
+        // The transport protocol is ignored: neither the TCP nor the UDP port of a listener is a backend.
         let served = gateways.flat_map(GatewayPlan::sockets).chain(ingresses).map(|address| address.socket);
-        let sockets = served.chain(admin).chain(admins).collect();
+        let sockets = served.chain(admin).chain(replica_admins).collect();
         ForbiddenAddresses { sockets, replicas, trust_model }
     }
 
     /// Whether this endpoint of a Service of this namespace is forbidden.
     pub(super) fn contains(&self, namespace: &str, address: &EndpointAddress) -> bool {
-        self.is_own(address) || self.blocked(namespace, address).is_some()
+        self.is_listener(address) || self.ssrf_guard_blocks(namespace, address).is_some()
     }
 
-    /// A diagnostic if any of these endpoints of a Service are left out. `hosts` is the path of the field with the
-    /// hosts, `port` that of the port.
+    /// A diagnostic if some of these endpoints of a Service are forbidden. `hosts_field` is the field with their hosts,
+    /// `port_field` the one with their port.
     pub(super) fn problem(
         &self,
         namespace: &str,
-        hosts: &str,
-        port: &str,
+        hosts_field: &str,
+        port_field: &str,
         addresses: &[EndpointAddress],
     ) -> Option<Diagnostic> {
-        let own: Vec<_> =
-            addresses.iter().filter(|address| self.is_own(address)).map(EndpointAddress::to_string).collect();
-        if !own.is_empty() {
-            let message =
-                format!("{} is an address of a Portico listener, so no requests are sent to it", own.join(", "));
-            return Some(Diagnostic::error(port, message, "use the address of the backend"));
+        let listener_addresses: Vec<_> =
+            addresses.iter().filter(|address| self.is_listener(address)).map(EndpointAddress::to_string).collect();
+        if !listener_addresses.is_empty() {
+            let message = format!(
+                "{} is an address of a Portico listener, so no requests are sent to it",
+                listener_addresses.join(", ")
+            );
+            return Some(Diagnostic::error(
+                port_field,
+                message,
+                "use the address and port on which the backend listens",
+            ));
         }
-        let (host, why) =
-            addresses.iter().find_map(|address| self.blocked(namespace, address).map(|why| (host(address), why)))?;
-        Some(Diagnostic::error(hosts, format!("{host} is {why}, so no requests are sent to it"), why.remedy()))
+        let (host, blocked) = addresses
+            .iter()
+            .find_map(|address| self.ssrf_guard_blocks(namespace, address).map(|blocked| (host(address), blocked)))?;
+        let message = format!("{host} is {blocked}, so no requests are sent to it");
+        Some(Diagnostic::error(hosts_field, message, blocked.remedy()))
     }
 
-    /// Addresses behind a name are checked when DNS returns them.
-    fn blocked(&self, namespace: &str, address: &EndpointAddress) -> Option<BlockedAddress> {
+    /// Why the SSRF guard blocks an address; `None` if it does not. Addresses that DNS returns for a name are checked
+    /// when the name is resolved.
+    fn ssrf_guard_blocks(&self, namespace: &str, address: &EndpointAddress) -> Option<BlockedAddress> {
         match address {
             EndpointAddress::Ip(address) => BlockedAddress::check(address.ip(), self.trust_model.loopback()),
             EndpointAddress::Name { host, .. } => {
@@ -76,15 +86,16 @@ impl ForbiddenAddresses {
         }
     }
 
-    /// Names are not resolved here; a loop through a name is ended by the limits on connections and requests.
-    fn is_own(&self, address: &EndpointAddress) -> bool {
+    /// Whether an IP address is one of Portico's listeners. Names are not resolved, so the limits on connections and
+    /// requests must end a loop through a name.
+    fn is_listener(&self, address: &EndpointAddress) -> bool {
         let EndpointAddress::Ip(address) = address else { return false };
         // Compare as IPv4 if possible: an IPv4 address has more than one form in IPv6.
         let (ip, port) = (address.ip().to_canonical(), address.port());
         let on_all_interfaces = || {
-            let all: [SocketAddr; 2] = [([0, 0, 0, 0], port).into(), ([0_u16; 8], port).into()];
+            let unspecified: [SocketAddr; 2] = [([0, 0, 0, 0], port).into(), ([0_u16; 8], port).into()];
             (ip.is_loopback() || ip.is_unspecified() || self.replicas.contains(&ip))
-                && all.iter().any(|all| self.sockets.contains(all))
+                && unspecified.iter().any(|socket| self.sockets.contains(socket))
         };
         self.sockets.contains(&SocketAddr::new(ip, port)) || on_all_interfaces()
     }
@@ -127,9 +138,9 @@ mod tests {
     #[test]
     fn admin_listeners_of_all_replicas_are_forbidden() {
         let replicas = ["10.0.0.1", "10.0.0.2"].iter().map(|ip| ip.parse().unwrap()).collect();
-        let memory = AddressState { replica_addresses: replicas, ..AddressState::default() };
+        let state = AddressState { replica_addresses: replicas, ..AddressState::default() };
         let mut addresses = GatewayAddresses::default();
-        addresses.assign(&AddressProvider::Pool(GatewayAddressPool::loopback(Vec::new())), &memory, std::iter::empty());
+        addresses.assign(&AddressProvider::Pool(GatewayAddressPool::loopback(Vec::new())), &state, std::iter::empty());
         // The admin address, and whether it is forbidden at loopback, at this Pod's address and at another Pod's.
         for (admin, expected) in [
             (Some("127.0.0.1:8101"), [true, false, false]),
@@ -139,12 +150,13 @@ mod tests {
             (Some("[::]:8101"), [true, true, true]),
             (None, [false, false, false]),
         ] {
-            let at = admin.map(|admin| admin.parse().unwrap());
-            let none = (std::iter::empty(), std::iter::empty());
-            let forbidden = ForbiddenAddresses::new(none.0, none.1, at, &addresses, TrustModel::SingleTenant);
-            let seen = ["127.0.0.1:8101", "10.0.0.1:8101", "10.0.0.2:8101"]
+            let admin_address = admin.map(|admin| admin.parse().unwrap());
+            let (no_gateways, no_ingresses) = (std::iter::empty(), std::iter::empty());
+            let forbidden =
+                ForbiddenAddresses::new(no_gateways, no_ingresses, admin_address, &addresses, TrustModel::SingleTenant);
+            let is_forbidden = ["127.0.0.1:8101", "10.0.0.1:8101", "10.0.0.2:8101"]
                 .map(|address| forbidden.contains("default", &EndpointAddress::Ip(address.parse().unwrap())));
-            assert_eq!(seen, expected, "{admin:?}");
+            assert_eq!(is_forbidden, expected, "{admin:?}");
             assert!(
                 !forbidden.contains("default", &EndpointAddress::Ip("10.0.0.2:8102".parse().unwrap())),
                 "{admin:?}"

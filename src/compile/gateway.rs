@@ -1,9 +1,11 @@
-//! Plans a Gateway: whether this controller serves it, its addresses, and which of its listeners can be served.
+//! Plans a Gateway: whether this controller serves it, its addresses, and which of its listeners can be served. Also
+//! decides which GatewayClasses are accepted.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use super::addresses::AssignedAddresses;
 use super::certificates::SecretCache;
 use super::listener::{self, ListenerId, ListenerPlan};
 use super::served_gateways::gateways_by_age;
@@ -64,7 +66,7 @@ fn state_of_class(inputs: &CompileInputs<'_>, class: &GatewayClass) -> ClassStat
     }
 }
 
-fn controller(store: &Store, class: &str) -> Arc<str> {
+fn controller_of_class(store: &Store, class: &str) -> Arc<str> {
     let class = store.gateway_classes.get(&ObjectKey::cluster(class));
     class.map_or("", |class| class.spec.controller_name.as_str()).into()
 }
@@ -74,18 +76,18 @@ pub(super) fn class_verdict(inputs: &CompileInputs<'_>, class: &Object<GatewayCl
     let mut verdict = Verdict { generation: class.meta.generation, ..Verdict::default() };
     match state_of_class(inputs, class) {
         ClassState::Foreign | ClassState::Missing => {
-            let ours = inputs.controllers.join(" or ");
+            let controllers = inputs.controllers.join(" or ");
             verdict.diagnostics.push(Diagnostic::warning(
                 "spec.controllerName",
                 format!("{} is another controller", class.spec.controller_name),
-                format!("use {ours} to serve the Gateways of this class with Portico"),
+                format!("use {controllers} to serve the Gateways of this class with Portico"),
             ));
         }
         ClassState::Accepted => verdict.conditions.push(Condition::without_diagnostics(Code::ClassAccepted)),
         ClassState::Rejected => {
             let problem = Diagnostic::error(
                 "spec.parametersRef",
-                "parameters of a GatewayClass are not served",
+                "parameters of a GatewayClass are not supported",
                 "remove parametersRef; settings for all Gateways are command line flags",
             );
             verdict.conditions.push(Condition::new(Code::ClassInvalidParameters, vec![problem]));
@@ -109,7 +111,7 @@ pub(super) fn port_owners(cx: CompileContext<'_>) -> PortOwners {
             let Some(transport) = listener::transport(listener) else { continue };
             for address in &assigned.bind_addresses {
                 let address = BindAddress::new(transport, *address, port);
-                if owner(&owners, address, &gateway.meta.key).is_none() {
+                if other_owner(&owners, address, &gateway.meta.key).is_none() {
                     owners.entry(address).or_insert_with(|| gateway.meta.key.clone());
                 }
             }
@@ -118,23 +120,28 @@ pub(super) fn port_owners(cx: CompileContext<'_>) -> PortOwners {
     owners
 }
 
-/// The other Gateway that owns the port at this address. The unspecified address includes all addresses of its family.
-fn owner<'a>(owners: &'a PortOwners, address: BindAddress, gateway: &ObjectKey) -> Option<&'a ObjectKey> {
+/// A Gateway other than `gateway` that owns the port at this address. The unspecified address includes all addresses of
+/// its family.
+fn other_owner<'a>(owners: &'a PortOwners, address: BindAddress, gateway: &ObjectKey) -> Option<&'a ObjectKey> {
     let BindAddress { socket, transport } = address;
-    let all = if socket.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
-    let all = BindAddress::new(transport, all, socket.port());
-    let other = |owner: &&ObjectKey| **owner != *gateway;
-    owners.get(&address).filter(other).or_else(|| owners.get(&all).filter(other)).or_else(|| {
-        let same = |at: &BindAddress| {
-            (at.socket.is_ipv4(), at.socket.port(), at.transport) == (socket.is_ipv4(), socket.port(), transport)
+    let unspecified =
+        if socket.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let unspecified = BindAddress::new(transport, unspecified, socket.port());
+    let is_other = |owner: &&ObjectKey| **owner != *gateway;
+    owners.get(&address).filter(is_other).or_else(|| owners.get(&unspecified).filter(is_other)).or_else(|| {
+        // If `address` is unspecified itself, it includes the addresses that other Gateways own.
+        let has_same_port = |owned: &BindAddress| {
+            (owned.socket.is_ipv4(), owned.socket.port(), owned.transport)
+                == (socket.is_ipv4(), socket.port(), transport)
         };
-        let mut narrower = owners.iter().filter(|(at, _)| address == all && same(at)).map(|(_, owner)| owner);
-        narrower.find(other)
+        let mut owners_of_port =
+            owners.iter().filter(|(owned, _)| address == unspecified && has_same_port(owned)).map(|(_, owner)| owner);
+        owners_of_port.find(is_other)
     })
 }
 
 /// Plans everything about a Gateway that does not depend on routes. `None` if this controller does not serve its class;
-/// `foreign_verdict` then has the verdict.
+/// `foreign_verdict` then returns the verdict.
 pub(super) fn plan(
     cx: CompileContext<'_>,
     owners: &PortOwners,
@@ -145,52 +152,68 @@ pub(super) fn plan(
     if matches!(class, ClassState::Missing | ClassState::Foreign) {
         return None;
     }
-    let nothing = Default::default();
-    let assigned = cx.inputs.addresses.get(&gateway.meta.key).unwrap_or(&nothing);
-    let refusal = rejection(gateway, class, &assigned.unsupported);
-    let refused = refusal.is_some();
-    let usable = !refused && !assigned.bind_addresses.is_empty();
+    let no_addresses = Default::default();
+    let assigned = cx.inputs.addresses.get(&gateway.meta.key).unwrap_or(&no_addresses);
+    let rejection_condition = rejection(gateway, class, &assigned.unsupported);
+    let is_rejected = rejection_condition.is_some();
+    let can_bind = !is_rejected && !assigned.bind_addresses.is_empty();
     let (mut listeners, certificates) = listener::plan_all(cx.store, secrets, gateway, &|transport, port| {
         let port = assigned.ports.bound_port(port)?;
-        let taken = |address: &IpAddr| owner(owners, BindAddress::new(transport, *address, port), &gateway.meta.key);
+        let owner_at =
+            |address: &IpAddr| other_owner(owners, BindAddress::new(transport, *address, port), &gateway.meta.key);
         assigned
             .bind_addresses
             .iter()
-            .filter(|_| !refused)
-            .find_map(|address| Some((*address, taken(address)?.clone())))
+            .filter(|_| !is_rejected)
+            .find_map(|address| Some((*address, owner_at(address)?.clone())))
     });
     for listener in &mut listeners {
         listener.bound_port = assigned.ports.bound_port(listener.port);
-        if !usable {
+        if !can_bind {
             let problem = Diagnostic::of_object("its Gateway is not served", "see the conditions of the Gateway")
                 .with_reason(Reason::OtherCondition);
             listener.set_not_served(Code::ListenerNotProgrammed, problem);
         } else if listener.bound_port.is_none() && listener.opens_port() {
             let message = format!("the Service of the Gateway does not have port {} yet", listener.port);
-            let remedy = "the leader adds it; if the port stays missing, see the conditions of the Gateway";
+            let remedy =
+                "the leading replica of Portico adds it; if it stays missing, see the conditions of the Gateway";
             listener.set_not_served(Code::ListenerPending, Diagnostic::of_object(message, remedy));
         }
     }
 
-    let mut remarks = remarks(gateway);
+    let mut remarks = remarks_on_ignored_fields(gateway);
     remarks.extend(assigned.notes.iter().cloned());
-    let bad = listeners.iter().filter(|listener| !listener.accepted()).count();
-    let listed = |code: Code, more: Vec<Diagnostic>| {
+    let rejected_count = listeners.iter().filter(|listener| !listener.accepted()).count();
+    let with_rejected_listeners = |code: Code, remarks: Vec<Diagnostic>| {
         let mut problems: Vec<_> = listeners
             .iter()
             .filter(|listener| !listener.accepted())
             .map(|listener| listener.summary("accepted"))
             .collect();
-        problems.extend(more);
+        problems.extend(remarks);
         Condition::new(code, problems)
     };
-    let accepted = match refusal {
+    let accepted = match rejection_condition {
         Some(condition) => condition,
-        None if bad == 0 => Condition::new(Code::GatewayAccepted, remarks),
-        None if bad < listeners.len() => listed(Code::GatewaySomeListenersInvalid, remarks),
-        None => listed(Code::GatewayNoListenerValid, remarks),
+        None if rejected_count == 0 => Condition::new(Code::GatewayAccepted, remarks),
+        None if rejected_count < listeners.len() => with_rejected_listeners(Code::GatewaySomeListenersInvalid, remarks),
+        None => with_rejected_listeners(Code::GatewayNoListenerValid, remarks),
     };
-    let programmed = if refused {
+    let programmed = programmed_condition(is_rejected, assigned, &listeners);
+    Some(GatewayPlan {
+        key: gateway.meta.key.clone(),
+        generation: gateway.meta.generation,
+        controller: controller_of_class(cx.store, &gateway.spec.gateway_class_name),
+        bind_addresses: if can_bind { assigned.bind_addresses.clone() } else { Vec::new() },
+        reported_addresses: if can_bind { assigned.reported_addresses.clone() } else { Vec::new() },
+        conditions: vec![accepted, programmed],
+        listeners,
+        certificates,
+    })
+}
+
+fn programmed_condition(is_rejected: bool, assigned: &AssignedAddresses, listeners: &[ListenerPlan]) -> Condition {
+    if is_rejected {
         let problem = Diagnostic::of_object("the Gateway is not accepted", "see its condition Accepted")
             .with_reason(Reason::OtherCondition);
         Condition::new(Code::GatewayNotProgrammed, vec![problem])
@@ -203,17 +226,7 @@ pub(super) fn plan(
     } else {
         let problems = listeners.iter().map(|listener| listener.summary("served")).collect();
         Condition::new(Code::GatewayNotProgrammed, problems)
-    };
-    Some(GatewayPlan {
-        key: gateway.meta.key.clone(),
-        generation: gateway.meta.generation,
-        controller: controller(cx.store, &gateway.spec.gateway_class_name),
-        bind_addresses: if usable { assigned.bind_addresses.clone() } else { Vec::new() },
-        reported_addresses: if usable { assigned.reported_addresses.clone() } else { Vec::new() },
-        conditions: vec![accepted, programmed],
-        listeners,
-        certificates,
-    })
+    }
 }
 
 impl GatewayPlan {
@@ -250,8 +263,8 @@ impl GatewayPlan {
         self.bind_addresses.iter().map(|ip| BindAddress::new(listener.transport, *ip, port)).collect()
     }
 
-    /// The verdict, given the number of routes attached to each listener.
-    pub(super) fn verdict(&self, attached: impl Fn(&ListenerId) -> u32) -> Verdict {
+    /// The verdict. `attached_count` returns the number of routes that are attached to a listener.
+    pub(super) fn verdict(&self, attached_count: impl Fn(&ListenerId) -> u32) -> Verdict {
         Verdict {
             generation: self.generation,
             conditions: self.conditions.clone(),
@@ -262,7 +275,7 @@ impl GatewayPlan {
                 .map(|listener| ListenerVerdict {
                     name: listener.id.name.to_string(),
                     port: listener.port,
-                    attached_routes: attached(&listener.id),
+                    attached_routes: attached_count(&listener.id),
                     supported_kinds: listener.supported_kinds.clone(),
                     sockets: if listener.opens_port() { self.bound_sockets(listener) } else { Vec::new() },
                     conditions: listener.conditions.clone(),
@@ -279,8 +292,12 @@ pub(super) fn foreign_verdict(cx: CompileContext<'_>, gateway: &Object<Gateway>)
     let (field, class) = ("spec.gatewayClassName", format!("GatewayClass {name}"));
     let note = match class_state(cx, name) {
         ClassState::Missing => {
-            let ours = cx.inputs.controllers.join(" or ");
-            Diagnostic::not_found(field, class, format!("create it with controllerName {ours}, or correct the name"))
+            let controllers = cx.inputs.controllers.join(" or ");
+            Diagnostic::not_found(
+                field,
+                class,
+                format!("create it with controllerName {controllers}, or correct the name"),
+            )
         }
         _ => {
             let remedy = "to serve it with Portico, use a GatewayClass of Portico";
@@ -290,7 +307,8 @@ pub(super) fn foreign_verdict(cx: CompileContext<'_>, gateway: &Object<Gateway>)
     Verdict { generation: gateway.meta.generation, diagnostics: vec![note.into_warning()], ..Verdict::default() }
 }
 
-/// The condition if the whole Gateway must be rejected.
+/// The Accepted condition of a Gateway that is rejected as a whole; `None` if it is not rejected. `unsupported`:
+/// diagnostics about its addresses.
 pub(super) fn rejection(gateway: &Object<Gateway>, class: ClassState, unsupported: &[Diagnostic]) -> Option<Condition> {
     if class == ClassState::Rejected {
         let name = &gateway.spec.gateway_class_name;
@@ -298,16 +316,18 @@ pub(super) fn rejection(gateway: &Object<Gateway>, class: ClassState, unsupporte
         let problem = Diagnostic::error("spec.gatewayClassName", message, "see its conditions");
         return Some(Condition::new(Code::GatewayInvalid, vec![problem]));
     }
-    if let Some(reference) = gateway.spec.infrastructure.iter().find_map(|parts| parts.parameters_ref.as_ref()) {
-        let message = format!("parameters of kind {} are not served", reference.kind);
+    if let Some(reference) =
+        gateway.spec.infrastructure.iter().find_map(|infrastructure| infrastructure.parameters_ref.as_ref())
+    {
+        let message = format!("parameters of kind {} are not supported", reference.kind);
         let problem = Diagnostic::error("spec.infrastructure.parametersRef", message, "remove parametersRef");
         return Some(Condition::new(Code::GatewayInvalidParameters, vec![problem]));
     }
     (!unsupported.is_empty()).then(|| Condition::new(Code::GatewayUnsupportedAddress, unsupported.to_vec()))
 }
 
-/// Notes on valid fields that have no effect, so that users do not rely on them.
-fn remarks(gateway: &Object<Gateway>) -> Vec<Diagnostic> {
+/// Remarks on valid fields that have no effect, so that users do not rely on them.
+fn remarks_on_ignored_fields(gateway: &Object<Gateway>) -> Vec<Diagnostic> {
     let mut remarks = Vec::new();
     let mut remark = |present: bool, field: &str, message: &str, remedy: &str| {
         if present {

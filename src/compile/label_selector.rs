@@ -7,7 +7,7 @@ use crate::api::gateway::LabelSelector;
 
 /// Whether the labels match the selector. An unknown operator never matches.
 pub(super) fn matches(selector: &LabelSelector, labels: &BTreeMap<Arc<str>, Arc<str>>) -> bool {
-    let has = |key: &str, value: &str| labels.get(key).is_some_and(|found| &**found == value);
+    let has = |key: &str, value: &str| labels.get(key).is_some_and(|label| &**label == value);
     selector.match_labels.iter().all(|(key, value)| has(key, value))
         && selector.match_expressions.iter().all(|expression| {
             let one_of = || expression.values.iter().any(|value| has(&expression.key, value));

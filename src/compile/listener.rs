@@ -41,8 +41,8 @@ pub(super) struct ListenerPlan {
     pub namespaces: Namespaces,
     /// Whether the listener routes requests.
     pub served: bool,
-    /// Whether the port terminates TLS. Without a certificate, handshakes for this hostname are rejected, since no
-    /// other listener of the port may serve it.
+    /// Whether the port terminates TLS. If the listener has no usable certificate, handshakes for its hostname are
+    /// rejected, since no other listener of the port may serve that hostname.
     pub secure: bool,
     pub conditions: Vec<Condition>,
 }
@@ -123,11 +123,11 @@ impl ListenerPlan {
         self.served || self.secure
     }
 
-    /// A diagnostic about the listener for the conditions of the Gateway.
-    pub(super) fn summary(&self, what: &str) -> Diagnostic {
-        let refused = self.conditions.iter().find(|condition| !condition.code.status());
-        let reason = refused.map_or("Invalid", |condition| condition.code.reason());
-        let message = format!("listener {} is not {what} ({reason})", self.id.name);
+    /// A diagnostic for the conditions of the Gateway: the listener is not in this state, `accepted` or `served`.
+    pub(super) fn summary(&self, state: &str) -> Diagnostic {
+        let first_false = self.conditions.iter().find(|condition| !condition.code.status());
+        let reason = first_false.map_or("Invalid", |condition| condition.code.reason());
+        let message = format!("listener {} is not {state} ({reason})", self.id.name);
         Diagnostic::error(format!("spec.listeners[{}]", self.index), message, "see the conditions of the listener")
             .with_reason(Reason::OtherCondition)
     }
@@ -144,7 +144,7 @@ impl ListenerPlan {
     }
 }
 
-/// Whether listeners of this protocol are served; others do not need their port.
+/// Whether the protocol of the listener is served; otherwise the listener does not need its port.
 pub(super) fn needs_port(listener: &Listener) -> bool {
     !ListenerProtocol::from_listener(listener).route_kinds().is_empty()
 }
@@ -154,21 +154,22 @@ pub(super) fn transport(listener: &Listener) -> Option<TransportProtocol> {
     ListenerProtocol::from_listener(listener).transport()
 }
 
-/// Plans all listeners of a Gateway together, since they may conflict. `taken` returns the address and the Gateway that
-/// already owns a port. The certificates are returned separately because routes do not depend on them.
+/// Plans all listeners of a Gateway together, since they may conflict. `other_owner` finds another Gateway that owns a
+/// port, and at which address. The certificates are returned separately because routes do not depend on them.
 pub(super) fn plan_all(
     store: &Store,
     secrets: &mut SecretCache,
     gateway: &Object<Gateway>,
-    taken: &dyn Fn(TransportProtocol, u16) -> Option<(IpAddr, ObjectKey)>,
+    other_owner: &dyn Fn(TransportProtocol, u16) -> Option<(IpAddr, ObjectKey)>,
 ) -> (Vec<ListenerPlan>, Vec<Arc<Certificates>>) {
     let listeners = &gateway.spec.listeners;
     let conflicts = listener_conflicts::find(listeners);
     let (mut plans, mut certificates) = (Vec::new(), Vec::new());
     for (index, listener) in listeners.iter().enumerate() {
-        let (plan, own) = plan(store, secrets, gateway, index, listener, conflicts.get(&index), taken);
+        let (plan, listener_certificates) =
+            plan(store, secrets, gateway, index, listener, conflicts.get(&index), other_owner);
         plans.push(plan);
-        certificates.push(Arc::new(own));
+        certificates.push(Arc::new(listener_certificates));
     }
     for (index, overlap) in listener_overlaps::find(listeners, &certificates) {
         plans[index].conditions.push(overlap);
@@ -183,17 +184,17 @@ fn plan(
     index: usize,
     listener: &Listener,
     conflict: Option<&ListenerConflict>,
-    taken: &dyn Fn(TransportProtocol, u16) -> Option<(IpAddr, ObjectKey)>,
+    other_owner: &dyn Fn(TransportProtocol, u16) -> Option<(IpAddr, ObjectKey)>,
 ) -> (ListenerPlan, Certificates) {
     let field = format!("spec.listeners[{index}]");
     let protocol = ListenerProtocol::from_listener(listener);
-    let (supported_kinds, kind_problems) = route_kinds(protocol, listener, &field);
+    let (supported_kinds, kind_problems) = supported_route_kinds(protocol, listener, &field);
     let (certificates, certificates_resolved) = match protocol {
         ListenerProtocol::Https => resolve_certificates(store, secrets, gateway, listener, &field),
         _ => (Certificates::default(), Condition::without_diagnostics(Code::ListenerResolvedRefs)),
     };
     let (mut served, mut secure) = (false, false);
-    let mut conditions = match rejection(gateway, listener, conflict, taken, &field) {
+    let mut conditions = match rejection(gateway, listener, conflict, other_owner, &field) {
         Some((code, problems)) => {
             vec![Condition::new(code, problems.clone()), Condition::new(not_programmed(code), problems)]
         }
@@ -238,12 +239,13 @@ fn port(listener: &Listener) -> u16 {
     u16::try_from(listener.port).unwrap_or_default()
 }
 
-/// Why the listener is not accepted, if so. The first reason is the most fundamental one.
+/// The code and diagnostics of a listener that is not accepted; `None` if it is accepted. Of several reasons, the one
+/// that is checked first counts.
 fn rejection(
     gateway: &Object<Gateway>,
     listener: &Listener,
     conflict: Option<&ListenerConflict>,
-    taken: &dyn Fn(TransportProtocol, u16) -> Option<(IpAddr, ObjectKey)>,
+    other_owner: &dyn Fn(TransportProtocol, u16) -> Option<(IpAddr, ObjectKey)>,
     field: &str,
 ) -> Option<(Code, Vec<Diagnostic>)> {
     let protocol = ListenerProtocol::from_listener(listener);
@@ -252,7 +254,7 @@ fn rejection(
         let problem = Diagnostic::error(format!("{field}.protocol"), message, "use HTTP or HTTPS");
         return Some((Code::ListenerUnsupportedProtocol, vec![problem]));
     }
-    let unsupported = unsupported(gateway, listener, protocol, field);
+    let unsupported = unsupported_fields(gateway, listener, protocol, field);
     if !unsupported.is_empty() {
         return Some((Code::ListenerUnsupportedValue, unsupported));
     }
@@ -260,13 +262,13 @@ fn rejection(
         return Some((conflict.accepted_code(), vec![conflict.problem.clone()]));
     }
     let port = port(listener);
-    let (address, owner) = taken(protocol.transport()?, port)?;
+    let (address, owner) = other_owner(protocol.transport()?, port)?;
     let message = format!("port {port} of {address} is used by Gateway {owner}");
     let remedy = "choose another port, or give this Gateway a separate address";
     Some((Code::ListenerPortUnavailable, vec![Diagnostic::error(format!("{field}.port"), message, remedy)]))
 }
 
-/// The reason for which a listener that is not accepted is not programmed.
+/// The code of the Programmed condition for the code of an Accepted condition with status False.
 fn not_programmed(rejection: Code) -> Code {
     match rejection {
         Code::ListenerHostnameConflictRefused => Code::ListenerHostnameConflictUnserved,
@@ -280,44 +282,48 @@ fn allowed_namespaces(listener: &Listener) -> Namespaces {
     match allowed.and_then(|namespaces| namespaces.from.as_deref()) {
         Some("All") => Namespaces::All,
         Some("Selector") => {
-            // Without a selector nothing matches; an empty selector would allow all namespaces.
+            // A missing selector allows the Gateway's namespace, like the default; an empty one allows all namespaces.
             allowed.and_then(|allowed| allowed.selector.clone()).map_or(Namespaces::Same, Namespaces::Selector)
         }
-        // An unknown value allows no more than the default does; `unsupported` reports it.
+        // An unknown value allows no more than the default does; `unsupported_fields` reports it.
         _ => Namespaces::Same,
     }
 }
 
 /// The kinds that may attach, and diagnostics about requested kinds that may not.
-fn route_kinds(protocol: ListenerProtocol, listener: &Listener, field: &str) -> (Vec<RouteGroupKind>, Vec<Diagnostic>) {
-    let servable = protocol.route_kinds();
+fn supported_route_kinds(
+    protocol: ListenerProtocol,
+    listener: &Listener,
+    field: &str,
+) -> (Vec<RouteGroupKind>, Vec<Diagnostic>) {
+    let served_kinds = protocol.route_kinds();
     let group_kind = |kind: &Kind| RouteGroupKind { group: GATEWAY_GROUP.to_owned(), kind: kind.name().to_owned() };
-    let asked = listener.allowed_routes.as_ref().map_or(&[][..], |routes| &routes.kinds[..]);
-    if asked.is_empty() || servable.is_empty() {
-        return (servable.iter().map(group_kind).collect(), Vec::new());
+    let requested_kinds = listener.allowed_routes.as_ref().map_or(&[][..], |routes| &routes.kinds[..]);
+    if requested_kinds.is_empty() || served_kinds.is_empty() {
+        return (served_kinds.iter().map(group_kind).collect(), Vec::new());
     }
     let mut kinds: Vec<RouteGroupKind> = Vec::new();
     let mut problems = Vec::new();
-    for (index, wanted) in asked.iter().enumerate() {
-        if servable.iter().map(group_kind).any(|kind| kind == *wanted) {
-            if !kinds.contains(wanted) {
-                kinds.push(wanted.clone());
+    for (index, requested) in requested_kinds.iter().enumerate() {
+        if served_kinds.iter().map(group_kind).any(|kind| kind == *requested) {
+            if !kinds.contains(requested) {
+                kinds.push(requested.clone());
             }
         } else {
             let message = format!(
                 "routes of kind {} of group {} cannot attach to a listener of protocol {}",
-                wanted.kind, wanted.group, listener.protocol
+                requested.kind, requested.group, listener.protocol
             );
-            let possible: Vec<_> = servable.iter().map(|kind| kind.name()).collect();
-            let remedy = format!("use {}", possible.join(" or "));
+            let allowed: Vec<_> = served_kinds.iter().map(|kind| kind.name()).collect();
+            let remedy = format!("use {}", allowed.join(" or "));
             problems.push(Diagnostic::error(format!("{field}.allowedRoutes.kinds[{index}]"), message, remedy));
         }
     }
     (kinds, problems)
 }
 
-/// The usable certificates, and the ResolvedRefs condition about all. An invalid certificate does not affect the names
-/// of the others.
+/// The usable certificates, and the ResolvedRefs condition about all references. An invalid certificate does not affect
+/// the hosts of the other certificates.
 fn resolve_certificates(
     store: &Store,
     secrets: &mut SecretCache,
@@ -352,7 +358,7 @@ fn resolve_certificates(
 
 /// Diagnostics about valid fields that are not supported. Filters and client certificates protect backends, so the
 /// listener is not served without them.
-fn unsupported(
+fn unsupported_fields(
     gateway: &Object<Gateway>,
     listener: &Listener,
     protocol: ListenerProtocol,
@@ -391,7 +397,7 @@ fn unsupported(
             }
             if let Some(option) = tls.options.keys().next() {
                 let message = format!("TLS option {option} is not supported");
-                problems.push(Diagnostic::error(format!("{field}.tls.options"), message, "remove it"));
+                problems.push(Diagnostic::error(format!("{field}.tls.options"), message, "remove the option"));
             }
         }
         if gateway.spec.tls.as_ref().is_some_and(|tls| tls.frontend.is_some()) {
@@ -399,7 +405,7 @@ fn unsupported(
             problems.push(Diagnostic::error(
                 "spec.tls.frontend",
                 message,
-                "remove it if clients do not need certificates",
+                "remove the field if clients need no certificates",
             ));
         }
     }

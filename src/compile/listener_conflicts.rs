@@ -10,56 +10,69 @@ use crate::snapshot::host::HostPattern;
 
 /// A conflict between two listeners.
 pub(super) struct ListenerConflict {
-    hostname: bool,
+    /// Whether the hostnames conflict; otherwise the protocols do.
+    is_hostname_conflict: bool,
     pub problem: Diagnostic,
 }
 
 impl ListenerConflict {
     pub(super) fn accepted_code(&self) -> Code {
-        if self.hostname { Code::ListenerHostnameConflictRefused } else { Code::ListenerProtocolConflictRefused }
+        if self.is_hostname_conflict {
+            Code::ListenerHostnameConflictRefused
+        } else {
+            Code::ListenerProtocolConflictRefused
+        }
     }
 
     pub(super) fn conflicted_code(&self) -> Code {
-        if self.hostname { Code::ListenerHostnameConflict } else { Code::ListenerProtocolConflict }
+        if self.is_hostname_conflict { Code::ListenerHostnameConflict } else { Code::ListenerProtocolConflict }
     }
 }
 
-/// All conflicting listeners of a Gateway are rejected, as Gateway API allows, so that their order does not matter.
+/// The first conflict of each listener of a Gateway, by the listener's index. All conflicting listeners are rejected,
+/// as Gateway API allows, so that their order does not matter.
 pub(super) fn find(listeners: &[Listener]) -> BTreeMap<usize, ListenerConflict> {
-    let mut found = BTreeMap::new();
+    let mut conflicts = BTreeMap::new();
     for (index, listener) in listeners.iter().enumerate() {
-        let Some(sharing) = ListenerProtocol::from_listener(listener).port_group() else { continue };
-        let others = listeners.iter().enumerate().filter(|(other, candidate)| {
-            *other != index
-                && candidate.port == listener.port
-                && ListenerProtocol::from_listener(candidate).port_group().is_some()
+        let Some(port_group) = ListenerProtocol::from_listener(listener).port_group() else { continue };
+        let others = listeners.iter().enumerate().filter(|(other_index, other)| {
+            *other_index != index
+                && other.port == listener.port
+                && ListenerProtocol::from_listener(other).port_group().is_some()
         });
         for (_, other) in others {
-            let other_sharing = ListenerProtocol::from_listener(other).port_group();
+            let other_port_group = ListenerProtocol::from_listener(other).port_group();
             let field = format!("spec.listeners[{index}]");
-            let same_host = sharing == PortGroup::Stream
-                || HostPattern::parse(other.hostname.as_deref()) == HostPattern::parse(listener.hostname.as_deref());
-            let conflict = if other_sharing != Some(sharing) {
+            let is_same_host =
+                HostPattern::parse(other.hostname.as_deref()) == HostPattern::parse(listener.hostname.as_deref());
+            let conflict = if other_port_group != Some(port_group) {
                 let message = format!(
                     "listener {} uses port {} for {}, which cannot share it with {}",
                     other.name, other.port, other.protocol, listener.protocol
                 );
                 ListenerConflict {
-                    hostname: false,
+                    is_hostname_conflict: false,
                     problem: Diagnostic::error(format!("{field}.protocol"), message, "use another port"),
                 }
-            } else if same_host {
+            } else if port_group == PortGroup::Stream {
+                // TCP listeners have no hostname that could distinguish them.
+                let message = format!("listener {} has the same port", other.name);
+                ListenerConflict {
+                    is_hostname_conflict: true,
+                    problem: Diagnostic::error(format!("{field}.port"), message, "use another port"),
+                }
+            } else if is_same_host {
                 let message = format!("listener {} has the same port and hostname", other.name);
                 let remedy = "change the hostname or port of one, or remove one";
                 ListenerConflict {
-                    hostname: true,
+                    is_hostname_conflict: true,
                     problem: Diagnostic::error(format!("{field}.hostname"), message, remedy),
                 }
             } else {
                 continue;
             };
-            found.entry(index).or_insert(conflict);
+            conflicts.entry(index).or_insert(conflict);
         }
     }
-    found
+    conflicts
 }

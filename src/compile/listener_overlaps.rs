@@ -15,7 +15,7 @@ use crate::snapshot::host::HostPattern;
 
 /// The condition of every listener that overlaps with another one, by index.
 pub(super) fn find(listeners: &[Listener], certificates: &[Arc<Certificates>]) -> BTreeMap<usize, Condition> {
-    let entries: Vec<_> = listeners
+    let https_listeners: Vec<_> = listeners
         .iter()
         .zip(certificates)
         .enumerate()
@@ -27,33 +27,33 @@ pub(super) fn find(listeners: &[Listener], certificates: &[Arc<Certificates>]) -
             certificates,
         })
         .collect();
-    let others = |entry: &HttpsListener<'_>| {
-        let (index, port) = (entry.index, entry.listener.port);
-        entries.iter().filter(move |other| other.index != index && other.listener.port == port)
+    let others_of_port = |this: &HttpsListener<'_>| {
+        let (index, port) = (this.index, this.listener.port);
+        https_listeners.iter().filter(move |other| other.index != index && other.listener.port == port)
     };
-    let mut found = BTreeMap::new();
-    for entry in &entries {
-        let field = format!("spec.listeners[{}]", entry.index);
-        if let Some(other) = others(entry).find(|other| intersects(&other.hostname, &entry.hostname)) {
+    let mut conditions = BTreeMap::new();
+    for this in &https_listeners {
+        let field = format!("spec.listeners[{}]", this.index);
+        if let Some(other) = others_of_port(this).find(|other| intersects(&other.hostname, &this.hostname)) {
             let message = format!("the hostname overlaps with that of listener {}", other.listener.name);
             let remedy = "to avoid misdirected requests on shared connections, use hostnames that do not overlap";
             let problem = Diagnostic::error(format!("{field}.hostname"), message, remedy);
-            found.insert(entry.index, Condition::new(Code::ListenerOverlappingHostnames, vec![problem]));
+            conditions.insert(this.index, Condition::new(Code::ListenerOverlappingHostnames, vec![problem]));
         } else if let Some(other) =
-            others(entry).find(|other| entry.covers_host_of(other) || other.covers_host_of(entry))
+            others_of_port(this).find(|other| this.covers_host_of(other) || other.covers_host_of(this))
         {
             let name = &other.listener.name;
-            let message = if entry.covers_host_of(other) {
+            let message = if this.covers_host_of(other) {
                 format!("a certificate also covers hosts of listener {name}")
             } else {
                 format!("a certificate of listener {name} also covers hosts of this listener")
             };
             let remedy = "to avoid misdirected requests on shared connections, use certificates that do not overlap";
             let problem = Diagnostic::error(format!("{field}.tls.certificateRefs"), message, remedy);
-            found.insert(entry.index, Condition::new(Code::ListenerOverlappingCertificates, vec![problem]));
+            conditions.insert(this.index, Condition::new(Code::ListenerOverlappingCertificates, vec![problem]));
         }
     }
-    found
+    conditions
 }
 
 struct HttpsListener<'l> {
@@ -77,7 +77,9 @@ fn covers_listener_host(name: &HostPattern, hostname: &HostPattern) -> bool {
         HostPattern::Exact(host) => certificate_name_covers(name, host),
         // A certificate's wildcard covers one label, so it lies within the listener's wildcard or is disjoint from it.
         HostPattern::Wildcard(suffix) => match name {
-            HostPattern::Wildcard(own) => own == suffix || intersects(&HostPattern::Exact(own.clone()), hostname),
+            HostPattern::Wildcard(domain) => {
+                domain == suffix || intersects(&HostPattern::Exact(domain.clone()), hostname)
+            }
             HostPattern::Exact(_) | HostPattern::Any => intersects(name, hostname),
         },
         HostPattern::Any => true,

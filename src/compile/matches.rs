@@ -1,4 +1,4 @@
-//! Parses the matches of a rule.
+//! Parses the matches of an HTTPRoute rule.
 
 use http::{HeaderName, HeaderValue, Method};
 
@@ -15,7 +15,8 @@ pub(super) struct ParsedMatch {
     pub query: Vec<QueryMatch>,
 }
 
-/// The match of a rule without matches. Gateway API defaults a missing path to the prefix `/`.
+/// Matches all requests, like a rule without matches. Gateway API defaults a missing path to the prefix `/`, which
+/// is stored without its slash.
 pub(super) fn match_all() -> ParsedMatch {
     ParsedMatch { path: PathMatch::Prefix("".into()), method: None, headers: Vec::new(), query: Vec::new() }
 }
@@ -23,7 +24,7 @@ pub(super) fn match_all() -> ParsedMatch {
 /// `None`, with at least one diagnostic, if any part is invalid: without that part the match would accept more
 /// requests.
 pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<Diagnostic>) -> Option<ParsedMatch> {
-    let before = problems.len();
+    let problems_before = problems.len();
     let mut parsed = match_all();
     if let Some(path) = &raw.path {
         match &*path.kind {
@@ -44,7 +45,7 @@ pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<Diagno
         match Method::from_bytes(method.as_bytes()) {
             Ok(method) => parsed.method = Some(method),
             Err(_) => {
-                let message = format!("{method:?} is not a method");
+                let message = format!("{method:?} is not an HTTP method");
                 problems.push(Diagnostic::error(
                     format!("{field}.method"),
                     message,
@@ -78,20 +79,20 @@ pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<Diagno
             parsed.query.push(QueryMatch { name: parameter.name.as_str().into(), value });
         }
     }
-    (problems.len() == before).then_some(parsed)
+    (problems.len() == problems_before).then_some(parsed)
 }
 
 fn parse_value_match<T>(
     raw: &HttpValueMatch,
     field: &str,
     problems: &mut Vec<Diagnostic>,
-    exact: impl FnOnce(&str) -> Result<T, &'static str>,
+    parse_exact: impl FnOnce(&str) -> Result<T, &'static str>,
 ) -> Option<ValueMatch<T>> {
     match &*raw.kind {
-        "Exact" => match exact(&raw.value) {
+        "Exact" => match parse_exact(&raw.value) {
             Ok(value) => Some(ValueMatch::Exact(value)),
             Err(message) => {
-                problems.push(Diagnostic::error(format!("{field}.value"), message, "remove them"));
+                problems.push(Diagnostic::error(format!("{field}.value"), message, "remove the control characters"));
                 None
             }
         },
@@ -117,10 +118,10 @@ fn check_regex(text: &str, field: &str, problems: &mut Vec<Diagnostic>) -> Optio
     }
 }
 
-fn unknown_type(found: &str, field: &str, known: &str, problems: &mut Vec<Diagnostic>) {
+fn unknown_type(kind: &str, field: &str, allowed: &str, problems: &mut Vec<Diagnostic>) {
     problems.push(Diagnostic::error(
         field,
-        format!("{found} is not a supported type of match"),
-        format!("use {known}"),
+        format!("{kind} is not a supported type of match"),
+        format!("use {allowed}"),
     ));
 }

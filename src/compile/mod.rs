@@ -1,16 +1,19 @@
-//! Compiles the store into a snapshot and verdicts: a total function without clock, I/O or randomness.
+//! Compiles the objects of the store into a snapshot and verdicts, without clock, I/O or randomness.
 //!
 //! ```text
-//!   changes ─▶ affected.rs ─▶ plugins/ ─▶ planning.rs ─▶ routers.rs ─▶ Snapshot        verdict_updates.rs ─▶ Verdicts
-//!                                          ├ gateway.rs       listener.rs  certificates.rs
-//!                                          ├ http_route/      attachment.rs  matches.rs  filters.rs  cors.rs  retry.rs
-//!                                          │                  backend_reference.rs ─┐
-//!                                          └ ingress/         backend.rs ───────────┴ backend/: Service ─▶ upstream
+//!   changes ─▶ affected.rs ─▶ plugins/ ─▶ planning.rs ─▶ ingress/ ─▶ routers.rs ─▶ verdict_updates.rs, consumers/
+//!                                                                        │                │
+//!                                                                        ▼                ▼
+//!                                                                    Snapshot          Verdicts
+//!   planning.rs ┬ gateway.rs     listener.rs  certificates.rs
+//!               └ http_route/    attachment.rs  matches.rs  filters.rs  cors.rs  retry.rs
+//!                                backend_reference.rs ─┐
+//!   ingress/                     backend.rs ───────────┴ backend/: Service ─▶ upstream
 //! ```
 //!
-//! Invalid input becomes a verdict on the invalid object; everything else is compiled as if that input did not exist.
-//! The [`Compiler`] caches the plan of each object and recompiles only what a change can affect. The cache is an
-//! optimization: a new compiler produces the same bytes.
+//! Invalid input never fails the compilation: the verdict on its object reports it, and other objects are compiled. The
+//! [`Compiler`] caches the plan of each object and recompiles only what a change can affect. The cache is an
+//! optimization: a new compiler produces an equal snapshot and equal verdicts.
 
 pub mod addresses;
 pub mod testing;
@@ -90,7 +93,7 @@ pub struct Compiled {
 }
 
 type PlanMap<T> = BTreeMap<ObjectKey, Arc<T>>;
-/// By kind too, since routes of different kinds may have the same name.
+/// The key includes the kind, since routes of different kinds may have the same name.
 type RoutePlans = BTreeMap<ObjectId, Arc<RoutePlan>>;
 
 /// Incremental compiler: caches plans and recompiles only what a change can affect.
@@ -104,15 +107,17 @@ pub struct Compiler {
     consumers: Consumers,
     ingresses: IngressCompiler,
     routers: Routers,
-    /// Sockets of Ingresses, and those of them that belong to a Gateway.
+    /// Sockets on which Ingresses are served, unless a Gateway takes them.
     ingress_sockets: BTreeSet<BindAddress>,
+    /// The Ingress sockets that serve Gateways instead.
     sockets_taken_by_gateways: BTreeSet<BindAddress>,
     forbidden: ForbiddenAddresses,
     /// The admin listener, which no route may use as a backend.
     admin_address: Option<SocketAddr>,
     upstream_usage: UpstreamUsage,
     affected: AffectedObjects,
-    /// The policies that each Service and facade referred to, because a deleted object no longer has its references.
+    /// The policies to which each Service and facade referred at the last update. They are kept because a deleted
+    /// object no longer has its references.
     policies_by_referrer: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
     policy_conflicts: PolicyConflicts,
     verdicts: Verdicts,
@@ -138,8 +143,8 @@ impl Compiler {
         Some(backend::endpoints::build(store, &key, &self.forbidden, &self.policy_conflicts).addresses)
     }
 
-    /// Compiles what `changes` can affect; a new compiler needs [`Store::everything`]. If the addresses in `inputs`
-    /// changed, `changes` contains the Gateways.
+    /// Compiles what `changes` can affect; a new compiler needs [`Store::everything`]. If
+    /// `cx.inputs.addresses` changed, `changes` must contain the Gateways.
     ///
     /// Each step uses the results of the earlier ones, and adds to `touched` what it affects in later ones.
     pub fn compile(&mut self, cx: CompileContext<'_>, changes: &Changes) -> Compiled {
@@ -149,25 +154,25 @@ impl Compiler {
             self.secrets.remove_if_deleted(cx.store, key);
         }
 
-        // Plugins before routes and Ingresses, whose chains contain the built plugins.
+        // Plugins are built before routes and Ingresses are planned, because plugin chains contain them.
         let plugins = self.plugins.update(cx, &touched);
         touched.extend(plugins.routes_to_update);
-        // Gateways before routes, which attach to planned listeners.
-        let routes = self.plan_gateways(cx, &touched, &mut run);
-        self.plan_routes(cx, &touched, routes, &mut run);
+        // Gateways are planned before routes, because routes attach to planned listeners.
+        let routes_to_plan = self.plan_gateways(cx, &touched, &mut run);
+        self.plan_routes(cx, &touched, routes_to_plan, &mut run);
         let ingresses = self.ingresses.update(cx, &self.plugins, &mut self.secrets, &touched);
         for (before, after) in &ingresses.upstreams {
             self.upstream_usage.replace(before, after, &mut run.upstreams_changed);
         }
 
-        // Routers after all plans, so that each is built at most once.
+        // Routers are built after all plans, so that each is built at most once.
         self.routers.set_ingress_binds(self.ingresses.binds());
         let routers_built = self.routers.build(&self.gateways, &self.routes) + usize::from(ingresses.router_built);
-        // Forbidden addresses after all listeners are known, and before the endpoints that they exclude.
+        // Forbidden addresses depend on all listeners, and endpoints depend on forbidden addresses.
         self.update_forbidden_addresses(cx, &mut touched);
 
-        // Verdicts after the plans of all objects: they depend on the routes attached to a listener, on the sockets
-        // that Gateways take from Ingresses, and on which Services are used.
+        // Verdicts are updated after all plans: they depend on the routes attached to a listener, on the sockets that
+        // Gateways take from Ingresses, and on which Services are used.
         run.touch_services(&mut touched);
         self.update_gateway_verdicts(&mut run);
         self.update_ingress_verdicts(cx, ingresses.verdicts_to_update, &mut run);
@@ -189,8 +194,8 @@ impl Compiler {
         }
     }
 
-    /// If the forbidden addresses changed, all Services are touched: any endpoint may have become, or ceased to be, one
-    /// of this process's sockets.
+    /// Updates the forbidden addresses. If they changed, all Services are touched, since any endpoint may have become
+    /// forbidden or allowed.
     fn update_forbidden_addresses(&mut self, cx: CompileContext<'_>, touched: &mut Changes) {
         let forbidden = ForbiddenAddresses::new(
             self.gateways.values().map(|plan| &**plan),
@@ -205,7 +210,7 @@ impl Compiler {
         }
     }
 
-    /// Updates the consumers, their verdicts, and the directory in the snapshot.
+    /// Updates the consumers, their verdicts, and the consumer directory in the snapshot.
     fn update_consumers(&mut self, cx: CompileContext<'_>, touched: &Changes, run: &mut CompileRun) {
         for id in self.consumers.update(cx, touched) {
             let verdict = self.consumers.verdict(cx, &id);
@@ -219,24 +224,24 @@ impl Compiler {
         &self,
         store: &Store,
         touched: &Changes,
-        changed: &BTreeSet<UpstreamKey>,
+        upstreams_changed: &BTreeSet<UpstreamKey>,
     ) -> BTreeMap<UpstreamKey, Endpoints> {
-        let mut wanted: BTreeSet<&UpstreamKey> =
-            changed.iter().filter(|key| self.upstream_usage.is_used(key)).collect();
+        let mut to_build: BTreeSet<&UpstreamKey> =
+            upstreams_changed.iter().filter(|key| self.upstream_usage.is_used(key)).collect();
         // The annotations of a facade may select another load-balancing algorithm for its Service.
         let facades =
             keys_of_kind(touched, Kind::KongServiceFacade).filter_map(|key| store.kong_service_facades.get(key));
-        let behind: BTreeSet<ObjectKey> =
+        let facade_services: BTreeSet<ObjectKey> =
             facades.map(|facade| ObjectKey::new(&facade.meta.key.namespace, &facade.spec.backend_ref.name)).collect();
-        for service in keys_of_kind(touched, Kind::Service).chain(&behind) {
-            wanted.extend(self.upstream_usage.of_service(service));
+        for service in keys_of_kind(touched, Kind::Service).chain(&facade_services) {
+            to_build.extend(self.upstream_usage.of_service(service));
         }
-        let of = |key| backend::endpoints::build(store, key, &self.forbidden, &self.policy_conflicts);
-        wanted.into_iter().map(|key| (key.clone(), of(key))).collect()
+        let build = |key| backend::endpoints::build(store, key, &self.forbidden, &self.policy_conflicts);
+        to_build.into_iter().map(|key| (key.clone(), build(key))).collect()
     }
 }
 
-/// What one compilation collects.
+/// The objects that one compilation changed, or must still update.
 #[derive(Default)]
 struct CompileRun {
     verdicts_changed: BTreeSet<ObjectId>,
@@ -244,7 +249,8 @@ struct CompileRun {
     upstreams_changed: BTreeSet<UpstreamKey>,
     /// Gateways whose verdict must be updated.
     gateways_to_update: BTreeSet<ObjectKey>,
-    /// Services whose verdict may change: their policies start or stop to apply, or a route cannot connect to them.
+    /// Services whose verdict may change, because a policy starts or stops applying to them, or because a route becomes
+    /// able or unable to connect to them.
     services_to_update: BTreeSet<ObjectKey>,
 }
 

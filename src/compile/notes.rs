@@ -1,4 +1,4 @@
-//! Verdicts on objects without conditions of their own: notes for reports and events.
+//! Verdicts on objects that get no conditions: notes for reports and events.
 
 use super::forbidden_addresses::ForbiddenAddresses;
 use super::ingress::policy_conflicts::PolicyConflicts;
@@ -32,13 +32,13 @@ pub(super) fn verdict(
         Kind::EndpointSlice => slice_notes(store, &id.key),
         Kind::BackendTlsPolicy => vec![Diagnostic::warning(
             "spec.targetRefs",
-            "BackendTLSPolicy is not supported by this version",
-            "requests to the targets get status 500 instead of being sent in plain text",
+            "BackendTLSPolicy is not supported by this version, so requests to its targets get status 500",
+            "remove the policy if plain text to the targets is acceptable",
         )],
         kind if store.unserved.contains_key(id) => vec![Diagnostic::warning(
             "kind",
             format!("{kind}s are validated but not served by this version"),
-            "remove it, or route the requests in another way",
+            "remove the object, or use an HTTPRoute or Ingress if its requests are HTTP",
         )],
         _ => Vec::new(),
     };
@@ -46,7 +46,7 @@ pub(super) fn verdict(
 }
 
 fn is_managed(store: &Store, id: &ObjectId) -> bool {
-    store.meta(id).is_some_and(|meta| meta.labels.get(MANAGED_BY_LABEL).is_some_and(|by| **by == *MANAGED_BY))
+    store.meta(id).is_some_and(|meta| meta.labels.get(MANAGED_BY_LABEL).is_some_and(|manager| **manager == *MANAGED_BY))
 }
 
 fn slice_notes(store: &Store, key: &ObjectKey) -> Vec<Diagnostic> {
@@ -56,7 +56,7 @@ fn slice_notes(store: &Store, key: &ObjectKey) -> Vec<Diagnostic> {
         None => vec![Diagnostic::warning(
             "metadata.labels",
             format!("label {SERVICE_NAME_LABEL} is missing, so the endpoints do not belong to a Service"),
-            "set it to the name of the Service",
+            "set the label to the name of the Service",
         )],
         Some(name) => {
             let service = ObjectKey { namespace: key.namespace.clone(), name: name.clone() };

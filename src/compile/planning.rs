@@ -10,7 +10,7 @@ use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::Changes;
 
 impl Compiler {
-    /// Plans the affected Gateways; returns the routes that must be planned again.
+    /// Plans the touched Gateways and those whose ports changed; returns the routes that must be planned again.
     pub(super) fn plan_gateways(
         &mut self,
         cx: CompileContext<'_>,
@@ -36,7 +36,8 @@ impl Compiler {
                 self.set_verdict(ObjectId::new(Kind::Gateway, key.clone()), verdict, run);
             }
             if self.gateways.get(&key).map(|plan| &**plan) == plan.as_ref() {
-                // Routes may still refer to a Gateway of another controller that was just created or deleted.
+                // The plan did not change. A Gateway without a plan may belong to another controller and have just been
+                // created or deleted, which changes the verdicts on routes that refer to it.
                 if plan.is_some() || !touched.contains(&ObjectId::new(Kind::Gateway, key.clone())) {
                     continue;
                 }
@@ -57,7 +58,7 @@ impl Compiler {
         routes
     }
 
-    /// Plans the affected routes.
+    /// Plans the touched HTTPRoutes and those in `routes`.
     pub(super) fn plan_routes(
         &mut self,
         cx: CompileContext<'_>,
@@ -71,11 +72,11 @@ impl Compiler {
             let plan = object.map(|object| Arc::new(http_route::plan(cx, &self.gateways, &self.plugins, object)));
             let verdict = plan.as_ref().map(|plan| plan.verdict.clone());
             self.set_verdict(id.clone(), verdict, run);
-            let attached = plan.as_ref().filter(|plan| !plan.attachments.is_empty()).and(object);
+            let attached_route = plan.as_ref().filter(|plan| !plan.attachments.is_empty()).and(object);
             run.services_to_update.extend(self.policy_conflicts.update_route(
                 cx.store,
                 &id,
-                attached.map(|route| &**route),
+                attached_route.map(|route| &**route),
             ));
             let before = match &plan {
                 Some(plan) => self.routes.insert(id.clone(), plan.clone()),
@@ -83,10 +84,10 @@ impl Compiler {
             };
             let plans = [&before, &plan].into_iter().flatten();
             run.services_to_update.extend(plans.flat_map(|plan| plan.unreachable_services.iter().cloned()));
-            let nothing = BTreeSet::new();
-            let [old, new] =
-                [&before, &plan].map(|plan| plan.as_ref().map_or(&nothing, |plan: &Arc<RoutePlan>| &plan.upstreams));
-            self.upstream_usage.replace(old, new, &mut run.upstreams_changed);
+            let no_upstreams = BTreeSet::new();
+            let [upstreams_before, upstreams_after] = [&before, &plan]
+                .map(|plan| plan.as_ref().map_or(&no_upstreams, |plan: &Arc<RoutePlan>| &plan.upstreams));
+            self.upstream_usage.replace(upstreams_before, upstreams_after, &mut run.upstreams_changed);
             run.gateways_to_update.extend(self.routers.route_changed(&id, before.as_deref(), plan.as_deref()));
         }
     }

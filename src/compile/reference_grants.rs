@@ -15,33 +15,34 @@ pub(super) struct Referrer<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CrossNamespaceReference<'a> {
     pub from: Referrer<'a>,
+    /// The kind of the target.
     pub to: Kind,
     pub target: &'a ObjectKey,
 }
 
 impl CrossNamespaceReference<'_> {
-    /// Grants are additive: any one of them suffices.
+    /// Whether the target is in the same namespace or a ReferenceGrant allows the reference. One grant suffices.
     pub(super) fn is_allowed(&self, store: &Store) -> bool {
         if self.from.namespace == &*self.target.namespace {
             return true;
         }
-        let start = ObjectKey { namespace: self.target.namespace.clone(), name: "".into() };
-        let grants = store.reference_grants.starting_at(&start);
+        let namespace_start = ObjectKey { namespace: self.target.namespace.clone(), name: "".into() };
+        let grants = store.reference_grants.starting_at(&namespace_start);
         grants.take_while(|grant| grant.meta.key.namespace == self.target.namespace).any(|grant| {
-            let from = grant.spec.from.iter().any(|from| {
+            let matches_from = grant.spec.from.iter().any(|from| {
                 let Referrer { kind, namespace } = self.from;
                 from.group == kind.group() && from.kind == kind.name() && from.namespace == namespace
             });
-            let to = grant.spec.to.iter().any(|to| {
+            let matches_to = grant.spec.to.iter().any(|to| {
                 to.group == self.to.group()
                     && to.kind == self.to.name()
                     && to.name.as_deref().is_none_or(|name| name == &*self.target.name)
             });
-            from && to
+            matches_from && matches_to
         })
     }
 
-    /// Does not say whether the target exists, because a referrer without permission must not learn that.
+    /// The diagnostic for a reference that is not allowed. It does not reveal whether the target exists.
     pub(super) fn problem(&self, field: String) -> Diagnostic {
         Diagnostic::error(
             field,

@@ -4,51 +4,52 @@ use std::time::Duration;
 
 use crate::api::gateway::HttpRouteRule;
 use crate::diagnostic::Diagnostic;
-use crate::snapshot::timeouts_and_retries::{RequestTimeout, RetryPolicy, TimeoutsAndRetries};
+use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutSetting, TimeoutsAndRetries};
 
-/// `None` if the rule has neither. A rule with an unsupported value is rejected rather than served without that value.
+/// `None` if the rule has neither timeouts nor retries. A rule with an unsupported value is rejected rather than served
+/// without that value.
 pub(super) fn translate(
     raw: &HttpRouteRule,
     field: &str,
     unsupported: &mut Vec<Diagnostic>,
 ) -> Option<Box<TimeoutsAndRetries>> {
-    let mut read = |part: &str, text: &Option<String>| {
+    let mut read_duration = |subfield: &str, text: &Option<String>| {
         let text = text.as_deref()?;
         let duration = parse_duration(text);
         if duration.is_none() {
             let message = format!("{text:?} is not a duration");
             let remedy = "write it like 10s, 500ms or 1m30s; 0s disables the timeout";
-            unsupported.push(Diagnostic::error(format!("{field}.{part}"), message, remedy));
+            unsupported.push(Diagnostic::error(format!("{field}.{subfield}"), message, remedy));
         }
         duration
     };
-    let mut tries = TimeoutsAndRetries::default();
+    let mut translated = TimeoutsAndRetries::default();
     if let Some(timeouts) = &raw.timeouts {
-        tries.request = to_timeout(read("timeouts.request", &timeouts.request));
-        tries.backend_request = to_timeout(read("timeouts.backendRequest", &timeouts.backend_request));
+        translated.request = to_timeout(read_duration("timeouts.request", &timeouts.request));
+        translated.backend_request = to_timeout(read_duration("timeouts.backendRequest", &timeouts.backend_request));
     }
     if let Some(retry) = &raw.retry {
         let mut codes = retry.codes.clone();
         codes.sort_unstable();
         codes.dedup();
-        tries.retry = Some(RetryPolicy {
-            attempts: retry.attempts.map_or(1, |attempts| u32::try_from(attempts).unwrap_or(0)),
+        translated.retry = Some(RetryPolicy {
+            max_retries: retry.attempts.map_or(1, |attempts| u32::try_from(attempts).unwrap_or(0)),
             codes: codes.into(),
-            backoff: read("retry.backoff", &retry.backoff).unwrap_or(RetryPolicy::BACKOFF),
+            backoff: read_duration("retry.backoff", &retry.backoff).unwrap_or(RetryPolicy::DEFAULT_BACKOFF),
         });
     }
-    (!tries.is_empty()).then(|| Box::new(tries))
+    (!translated.is_empty()).then(|| Box::new(translated))
 }
 
-fn to_timeout(duration: Option<Duration>) -> RequestTimeout {
+fn to_timeout(duration: Option<Duration>) -> TimeoutSetting {
     match duration {
-        None => RequestTimeout::Unset,
-        Some(Duration::ZERO) => RequestTimeout::Unlimited,
-        Some(duration) => RequestTimeout::After(duration),
+        None => TimeoutSetting::Unset,
+        Some(Duration::ZERO) => TimeoutSetting::Unlimited,
+        Some(duration) => TimeoutSetting::After(duration),
     }
 }
 
-/// `([0-9]{1,5}(h|m|s|ms)){1,4}`: a sum of numbers with units.
+/// Parses a Gateway API duration: a sum of numbers with units, `([0-9]{1,5}(h|m|s|ms)){1,4}`.
 fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut sum = Duration::ZERO;

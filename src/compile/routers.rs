@@ -1,4 +1,4 @@
-//! Maintains the routers of listeners; rebuilds only those whose routes changed.
+//! Maintains the routers of Gateway listeners, and the snapshot; rebuilds only routers whose routes changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,9 +43,10 @@ struct PortListeners {
 struct AttachedRoutes {
     /// The Gateway whose binds have the listener.
     gateway: ObjectKey,
-    /// The routes that count as attached.
-    accepted: BTreeSet<ObjectId>,
+    /// The routes that the listener's status counts as attached.
+    counted: BTreeSet<ObjectId>,
     hosts: BTreeMap<HostPattern, HostRoutes>,
+    /// Host patterns whose router must be rebuilt.
     dirty: BTreeSet<HostPattern>,
 }
 
@@ -59,7 +60,7 @@ struct HostRoutes {
 impl Routers {
     /// The number of routes that are attached to a listener.
     pub(super) fn attached_count(&self, listener: &ListenerId) -> u32 {
-        let count = self.listeners.get(listener).map_or(0, |attached| attached.accepted.len());
+        let count = self.listeners.get(listener).map_or(0, |attached| attached.counted.len());
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
@@ -74,17 +75,19 @@ impl Routers {
         }
     }
 
-    /// A Gateway was planned again or deleted. Its routes are updated separately by `route_changed`.
+    /// Adds and removes listeners after a Gateway was planned again or deleted. `route_changed` updates their routes.
     pub(super) fn gateway_changed(&mut self, key: &ObjectKey, plan: Option<&GatewayPlan>) {
         self.dirty.insert(key.clone());
-        let keep = |id: &ListenerId| plan.is_some_and(|plan| plan.listeners.iter().any(|listener| listener.id == *id));
-        self.listeners.retain(|id, attached| attached.gateway != *key || keep(id));
+        let is_planned =
+            |id: &ListenerId| plan.is_some_and(|plan| plan.listeners.iter().any(|listener| listener.id == *id));
+        self.listeners.retain(|id, attached| attached.gateway != *key || is_planned(id));
         for listener in plan.iter().flat_map(|plan| &plan.listeners) {
             self.listeners.entry(listener.id.clone()).or_insert_with(|| AttachedRoutes::new(key.clone()));
         }
     }
 
-    /// A route was planned again or deleted. Returns the Gateways that gained or lost it.
+    /// Moves a route to its current listeners after it was planned again or deleted. Returns the Gateways that it is or
+    /// was attached to.
     pub(super) fn route_changed(
         &mut self,
         id: &ObjectId,
@@ -101,7 +104,7 @@ impl Routers {
                     // A removed listener was removed with its routes.
                     let Some(attached) = self.listeners.get_mut(listener) else { continue };
                     if is_after {
-                        attached.add(id, plan, attachment.accepted);
+                        attached.add(id, plan, attachment.is_counted);
                     } else {
                         attached.remove(id, plan);
                     }
@@ -129,7 +132,7 @@ impl Routers {
             }
         }
         self.gateway_binds = binds;
-        self.publish();
+        self.rebuild_snapshot();
         built
     }
 
@@ -147,18 +150,18 @@ impl Routers {
         let gateway: Arc<str> = Arc::from(key.to_string());
         let listeners = plan.listeners.iter().zip(&plan.certificates);
         for (listener, certificates) in listeners.filter(|(listener, _)| listener.opens_port()) {
-            let Some(bound) = listener.bound_port else { continue };
+            let Some(bound_port) = listener.bound_port else { continue };
             let Some(attached) = self.listeners.get_mut(&listener.id) else { continue };
-            let (hosts, new) = attached.build(&listener.hostname, routes);
-            built += new;
-            let made = HttpListener {
+            let (hosts, routers_built) = attached.build(&listener.hostname, routes);
+            built += routers_built;
+            let http_listener = HttpListener {
                 gateway: gateway.clone(),
                 name: listener.id.name.clone(),
                 port: listener.port,
                 routes: Routes::Gateway(HostMap::new(hosts)),
             };
-            let port = ports.entry((listener.transport, bound)).or_default();
-            port.listeners.push((listener.hostname.clone(), Arc::new(made)));
+            let port = ports.entry((listener.transport, bound_port)).or_default();
+            port.listeners.push((listener.hostname.clone(), Arc::new(http_listener)));
             if listener.secure {
                 port.certificates.push((listener.hostname.clone(), certificates.clone()));
             }
@@ -178,10 +181,11 @@ impl Routers {
 
     /// Replaces the binds of Ingresses.
     pub(super) fn set_ingress_binds(&mut self, binds: &BTreeMap<BindAddress, Arc<Bind>>) {
-        let same = |(one, other): (&Arc<Bind>, &Arc<Bind>)| Arc::ptr_eq(one, other);
-        if !(self.ingress_binds.keys().eq(binds.keys()) && self.ingress_binds.values().zip(binds.values()).all(same)) {
+        let is_same = |(a, b): (&Arc<Bind>, &Arc<Bind>)| Arc::ptr_eq(a, b);
+        if !(self.ingress_binds.keys().eq(binds.keys()) && self.ingress_binds.values().zip(binds.values()).all(is_same))
+        {
             self.ingress_binds.clone_from(binds);
-            self.publish();
+            self.rebuild_snapshot();
         }
     }
 
@@ -190,7 +194,7 @@ impl Routers {
         self.ingress_binds.keys().filter(|address| self.gateway_binds.contains_key(address)).copied().collect()
     }
 
-    fn publish(&mut self) {
+    fn rebuild_snapshot(&mut self) {
         let mut binds = self.ingress_binds.clone();
         binds.extend(self.gateway_binds.iter().map(|(address, bind)| (*address, Arc::clone(bind))));
         self.snapshot = Arc::new(Snapshot { binds, consumers: Arc::clone(&self.snapshot.consumers) });
@@ -199,12 +203,12 @@ impl Routers {
 
 impl AttachedRoutes {
     fn new(gateway: ObjectKey) -> Self {
-        AttachedRoutes { gateway, accepted: BTreeSet::new(), hosts: BTreeMap::new(), dirty: BTreeSet::new() }
+        AttachedRoutes { gateway, counted: BTreeSet::new(), hosts: BTreeMap::new(), dirty: BTreeSet::new() }
     }
 
-    fn add(&mut self, id: &ObjectId, plan: &RoutePlan, counted: bool) {
-        if counted {
-            self.accepted.insert(id.clone());
+    fn add(&mut self, id: &ObjectId, plan: &RoutePlan, is_counted: bool) {
+        if is_counted {
+            self.counted.insert(id.clone());
         }
         for host in &plan.hosts {
             self.hosts.entry(host.clone()).or_default().routes.insert(id.clone());
@@ -213,35 +217,35 @@ impl AttachedRoutes {
     }
 
     fn remove(&mut self, id: &ObjectId, plan: &RoutePlan) {
-        self.accepted.remove(id);
+        self.counted.remove(id);
         for host in &plan.hosts {
-            if let Some(entry) = self.hosts.get_mut(host) {
-                entry.routes.remove(id);
+            if let Some(host_routes) = self.hosts.get_mut(host) {
+                host_routes.routes.remove(id);
             }
             self.dirty.insert(host.clone());
         }
     }
 
-    /// The routers of the hosts within a listener's hostname, and the number of routers built.
+    /// The routers of the hosts that intersect a listener's hostname, and the number of routers built.
     fn build(&mut self, hostname: &HostPattern, routes: &RoutePlans) -> (Vec<(HostPattern, Arc<HostRouter>)>, usize) {
         for host in std::mem::take(&mut self.dirty) {
             match self.hosts.get_mut(&host) {
-                Some(entry) if entry.routes.is_empty() => drop(self.hosts.remove(&host)),
-                Some(entry) => entry.router = None,
+                Some(host_routes) if host_routes.routes.is_empty() => drop(self.hosts.remove(&host)),
+                Some(host_routes) => host_routes.router = None,
                 None => {}
             }
         }
         let mut built = 0;
-        let mut build = |entry: &mut HostRoutes| {
+        let mut build_router = |host_routes: &mut HostRoutes| {
             built += 1;
-            let plans = entry.routes.iter().filter_map(|id| routes.get(id));
-            let candidates = plans.flat_map(|plan| plan.candidates.iter().cloned()).collect();
+            let plans = host_routes.routes.iter().filter_map(|id| routes.get(id));
+            let candidates = plans.flat_map(|plan| plan.matches.iter().cloned()).collect();
             Arc::new(HostRouter::build(candidates))
         };
         let hosts = self.hosts.iter_mut().filter(|(host, _)| intersects(host, hostname));
-        let routers = hosts.map(|(host, entry)| {
-            let router = entry.router.take().unwrap_or_else(|| build(entry));
-            entry.router = Some(router.clone());
+        let routers = hosts.map(|(host, host_routes)| {
+            let router = host_routes.router.take().unwrap_or_else(|| build_router(host_routes));
+            host_routes.router = Some(router.clone());
             (host.clone(), router)
         });
         (routers.collect(), built)

@@ -1,4 +1,5 @@
-//! Which Gateways belong to a controller, and what they need before they are compiled: addresses and Services.
+//! Selects Gateways by controller: those of this process's controllers need addresses, and may need a Service in front
+//! of them; those of other controllers do not.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use super::gateway::{ClassState, rejection};
 use super::listener;
 use crate::api::gateway::{Gateway, GatewaySpec};
 use crate::api::{Object, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 
 /// A Gateway of this controller that may need a Service in front of it.
@@ -15,7 +17,7 @@ pub struct ExposedGateway<'a> {
     pub gateway: &'a Object<Gateway>,
     /// The controller name of its class.
     pub controller: &'a str,
-    /// The ports of the listeners that can be served.
+    /// The ports of the listeners whose protocol is served.
     pub ports: BTreeSet<u16>,
     /// Whether the Gateway is rejected regardless of its addresses.
     pub is_rejected: bool,
@@ -58,12 +60,13 @@ pub(super) fn gateways_by_age<'a>(store: &'a Store, controllers: &[String]) -> V
     gateways
 }
 
-/// What a served Gateway needs of the Service in front of it.
+/// What the Service in front of a Gateway depends on. `None` if the class does not exist.
 fn expose<'a>(store: &'a Store, gateway: &'a Object<Gateway>) -> Option<ExposedGateway<'a>> {
     let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name))?;
-    let accepted = if class.spec.parameters_ref.is_some() { ClassState::Rejected } else { ClassState::Accepted };
+    let class_state = if class.spec.parameters_ref.is_some() { ClassState::Rejected } else { ClassState::Accepted };
     let listeners = gateway.spec.listeners.iter().filter(|listener| listener::needs_port(listener));
     let ports: BTreeSet<u16> = listeners.filter_map(|listener| u16::try_from(listener.port).ok()).collect();
-    let refused = rejection(gateway, accepted, &[]).is_some();
-    Some(ExposedGateway { gateway, controller: &class.spec.controller_name, ports, is_rejected: refused })
+    let no_address_problems: &[Diagnostic] = &[];
+    let is_rejected = rejection(gateway, class_state, no_address_problems).is_some();
+    Some(ExposedGateway { gateway, controller: &class.spec.controller_name, ports, is_rejected })
 }

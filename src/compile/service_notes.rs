@@ -1,6 +1,6 @@
 //! Verdicts on Services and facades: notes about their settings, references and endpoints.
 
-use super::backend::AppProtocol;
+use super::backend::AnnotatedProtocol;
 use super::backend::{endpoints, tls};
 use super::forbidden_addresses::ForbiddenAddresses;
 use super::ingress::policy;
@@ -28,8 +28,8 @@ pub(super) fn service_verdict(
     let CheckedSettings { settings, tls, references, missing_plugins } =
         CheckedSettings::new(store, Kind::Service, &service.meta, has_tls_port, conflict);
     let is_headless = endpoints::is_headless(service);
-    let balance = endpoints::annotated_balance(&service.meta).err();
-    let mut notes: Vec<_> = balance.map(Diagnostic::into_warning).into_iter().collect();
+    let balance_problem = endpoints::annotated_balance(&service.meta).err();
+    let mut notes: Vec<_> = balance_problem.map(Diagnostic::into_warning).into_iter().collect();
     notes.extend(settings.notes);
     if settings.via_cluster_ip && is_headless {
         notes.push(Diagnostic::warning(
@@ -47,23 +47,23 @@ pub(super) fn service_verdict(
     Verdict { generation: service.meta.generation, diagnostics, ..Verdict::default() }
 }
 
-/// `is_used`: whether Ingresses of this controller use its Service through it.
+/// `is_used`: whether Ingresses of this controller use the facade.
 pub(super) fn facade_verdict(store: &Store, facade: &Object<KongServiceFacade>, is_used: bool) -> Verdict {
     let ObjectKey { namespace, .. } = &facade.meta.key;
-    let behind = store.services.get(&ObjectKey::new(namespace, &facade.spec.backend_ref.name));
-    let has_tls_port = behind.is_some_and(|service| service.spec.ports.iter().any(tls::is_tls_port));
+    let service = store.services.get(&ObjectKey::new(namespace, &facade.spec.backend_ref.name));
+    let has_tls_port = service.is_some_and(|service| service.spec.ports.iter().any(tls::is_tls_port));
     let CheckedSettings { settings, tls, references, missing_plugins } =
         CheckedSettings::new(store, Kind::KongServiceFacade, &facade.meta, has_tls_port, None);
-    let unless_used = |notes| if is_used { notes } else { without_events(notes) };
-    let mut diagnostics = unless_used(settings.notes);
-    // A facade whose TLS is impossible has no upstream, so it never counts as used.
+    let without_events_if_unused = |notes| if is_used { notes } else { without_events(notes) };
+    let mut diagnostics = without_events_if_unused(settings.notes);
+    // A facade with invalid TLS settings has no upstream, so it never counts as used; events report it nevertheless.
     diagnostics.extend(tls);
-    diagnostics.extend(unless_used(references));
-    diagnostics.extend(unless_used(missing_plugins));
+    diagnostics.extend(without_events_if_unused(references));
+    diagnostics.extend(without_events_if_unused(missing_plugins));
     Verdict { generation: facade.meta.generation, diagnostics, ..Verdict::default() }
 }
 
-/// The notes of an object that gets no requests from this controller: its ignored annotations are no event.
+/// The same notes, but with a topic that no events report. For an object that gets no requests from this controller.
 fn without_events(notes: Vec<Diagnostic>) -> Vec<Diagnostic> {
     notes.into_iter().map(|note| note.with_topic(Topic::Field)).collect()
 }
@@ -71,7 +71,7 @@ fn without_events(notes: Vec<Diagnostic>) -> Vec<Diagnostic> {
 /// The annotations of a Service or facade, and diagnostics about what they refer to.
 struct CheckedSettings {
     settings: ServiceSettings,
-    /// A diagnostic about the certificates for TLS, if connections use it.
+    /// A diagnostic about the certificates for TLS, if connections use TLS.
     tls: Option<Diagnostic>,
     /// Diagnostics about missing policies, and a policy that conflicts with those of other Services.
     references: Vec<Diagnostic>,
@@ -88,13 +88,13 @@ impl CheckedSettings {
         conflict: Option<Diagnostic>,
     ) -> CheckedSettings {
         let settings = service_settings::read(meta, kind, has_tls_port);
-        let uses_tls = settings.protocol.map_or(has_tls_port, AppProtocol::is_tls);
+        let uses_tls = settings.protocol.map_or(has_tls_port, AnnotatedProtocol::is_tls);
         let tls = uses_tls.then(|| tls::notes(store, meta, &settings.tls)).flatten();
         let mut references = policy::notes(store, meta);
-        let ignored = |found: Diagnostic| found.into_warning().with_topic(Topic::Annotation);
-        references.extend(conflict.map(ignored));
+        let as_annotation_warning = |problem: Diagnostic| problem.into_warning().with_topic(Topic::Annotation);
+        references.extend(conflict.map(as_annotation_warning));
         let missing_plugins = plugins::referenced_plugins(store, kind, meta).filter_map(Result::err);
-        let missing_plugins = missing_plugins.map(ignored).collect();
+        let missing_plugins = missing_plugins.map(as_annotation_warning).collect();
         CheckedSettings { settings, tls, references, missing_plugins }
     }
 }

@@ -23,7 +23,7 @@ pub struct TestInputs {
 }
 
 impl TestInputs {
-    /// Portico's own controller and classes, without addresses, listeners and runtime services.
+    /// Portico's own controller and classes, no addresses, no Ingress listeners, and plugins without network access.
     pub fn new(registry: PluginRegistry) -> Self {
         TestInputs {
             controllers: vec![GATEWAY_CONTROLLER.to_owned()],

@@ -1,5 +1,5 @@
-//! Kong's kinds that are validated but not served: a condition reports the fields without effect. A license is the
-//! exception, since nothing requires one.
+//! Verdicts on objects of Kong's kinds that are validated but not served: a condition reports the fields without
+//! effect. A KongLicense is always valid, since Portico does not need it.
 
 use super::CompileContext;
 use super::verdict::{Code, Condition, Verdict};
@@ -10,32 +10,33 @@ use crate::diagnostic::Diagnostic;
 /// `None` if the object does not exist. Objects of other classes get no condition.
 pub(super) fn verdict(cx: CompileContext<'_>, id: &ObjectId) -> Option<Verdict> {
     let meta = cx.store.meta(id)?;
-    let own = || cx.inputs.classes.serves_object(cx.store, meta, None);
+    let has_served_class = || cx.inputs.classes.serves_object(cx.store, meta, None);
     let problem = match id.kind {
         Kind::KongVault => {
             let vault = cx.store.kong_vaults.get(&id.key)?;
-            let is_here = vault.spec.control_plane_ref.as_ref().is_none_or(ControlPlaneRef::is_this_controller);
+            let is_of_this_control_plane =
+                vault.spec.control_plane_ref.as_ref().is_none_or(ControlPlaneRef::is_this_controller);
             let message = format!(
                 "vaults are not supported by this version, so plugins that refer to {{vault://{}/…}} cannot be used",
                 vault.spec.prefix
             );
             let remedy = "take values from Secrets, with configFrom or configPatches of a KongPlugin";
-            (own() && is_here).then(|| Diagnostic::error("spec.backend", message, remedy))
+            (has_served_class() && is_of_this_control_plane).then(|| Diagnostic::error("spec.backend", message, remedy))
         }
         Kind::KongCustomEntity => {
             let entity = cx.store.kong_custom_entities.get(&id.key)?;
             let message = format!("entities of type {} are not served by this version", entity.spec.kind);
-            let remedy = "remove it if it is not needed";
-            let is_ours = cx.inputs.classes.name == entity.spec.controller_name;
-            is_ours.then(|| Diagnostic::error("spec.type", message, remedy))
+            let remedy = "remove the object if it is not needed";
+            let names_this_class = cx.inputs.classes.name == entity.spec.controller_name;
+            names_this_class.then(|| Diagnostic::error("spec.type", message, remedy))
         }
-        // Portico does not need a license, but deployments with one wait for its condition.
+        // Deployments with a license wait for its condition Programmed.
         Kind::KongLicense => {
             let conditions = vec![Condition::without_diagnostics(Code::KongProgrammed)];
             return Some(Verdict { generation: meta.generation, conditions, ..Verdict::default() });
         }
-        Kind::TcpIngress => own().then(|| stream_not_served("TCP")),
-        Kind::UdpIngress => own().then(|| stream_not_served("UDP")),
+        Kind::TcpIngress => has_served_class().then(|| stream_not_served("TCP")),
+        Kind::UdpIngress => has_served_class().then(|| stream_not_served("UDP")),
         _ => None,
     };
     let conditions = problem.into_iter().map(|problem| Condition::new(Code::KongInvalid, vec![problem])).collect();

@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::api::ObjectKey;
 use crate::upstream::UpstreamKey;
 
+/// The used upstreams.
 #[derive(Debug, Default)]
 pub(super) struct UpstreamUsage {
+    /// The number of routes and Ingresses that use each upstream; never 0.
     counts: BTreeMap<UpstreamKey, usize>,
 }
 
 impl UpstreamUsage {
-    /// Replaces the upstreams of one route; those that become used or unused are added to `changed`.
+    /// Replaces the upstreams of one route or Ingress. Adds those that become used or unused to `changed`.
     pub(super) fn replace(
         &mut self,
         before: &BTreeSet<UpstreamKey>,
@@ -20,16 +22,16 @@ impl UpstreamUsage {
     ) {
         // Added first, so that an upstream that stays does not appear to become unused.
         for upstream in after {
-            let users = self.counts.entry(upstream.clone()).or_insert_with(|| {
+            let count = self.counts.entry(upstream.clone()).or_insert_with(|| {
                 changed.insert(upstream.clone());
                 0
             });
-            *users += 1;
+            *count += 1;
         }
         for upstream in before {
-            if let Some(users) = self.counts.get_mut(upstream) {
-                *users -= 1;
-                if *users == 0 {
+            if let Some(count) = self.counts.get_mut(upstream) {
+                *count -= 1;
+                if *count == 0 {
                     self.counts.remove(upstream);
                     changed.insert(upstream.clone());
                 }
@@ -49,7 +51,7 @@ impl UpstreamUsage {
     pub(super) fn of_service(&self, service: &ObjectKey) -> impl Iterator<Item = &UpstreamKey> {
         let ObjectKey { namespace, name } = service.clone();
         let first = UpstreamKey { namespace: namespace.clone(), service: name.clone(), ..UpstreamKey::default() };
-        let all = self.counts.range(first..).map(|(upstream, _)| upstream);
-        all.take_while(move |upstream| upstream.namespace == namespace && upstream.service == name)
+        let from_first = self.counts.range(first..).map(|(upstream, _)| upstream);
+        from_first.take_while(move |upstream| upstream.namespace == namespace && upstream.service == name)
     }
 }

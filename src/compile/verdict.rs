@@ -21,7 +21,7 @@ pub struct Verdict {
     /// Supported features of a GatewayClass by their Gateway API names, sorted. Set by the status writer, which knows
     /// the installed release.
     pub supported_features: Vec<&'static str>,
-    /// Addresses of a Gateway: IP addresses, or names.
+    /// Addresses of a Gateway: IP addresses or hostnames.
     pub addresses: Vec<String>,
     /// Per listener of a Gateway, in the order of its spec.
     pub listeners: Vec<ListenerVerdict>,
@@ -30,11 +30,11 @@ pub struct Verdict {
     /// Per Service or facade that uses a policy, oldest first.
     pub ancestors: Vec<AncestorVerdict>,
     /// Addresses of an Ingress; `None` if its status must not be changed.
-    pub load_balancer: Option<Vec<Published>>,
-    /// Sockets of an Ingress; whether they could be bound is reported elsewhere.
+    pub load_balancer: Option<Vec<PublishedAddress>>,
+    /// Sockets of an Ingress. Whether they could be bound is not part of the verdict.
     pub sockets: Vec<BindAddress>,
-    /// Diagnostics without a condition: warnings about what works in another way than expected, objects that have no
-    /// conditions (Service, Secret, kinds that are not served yet), and as errors the plugins that do not work.
+    /// Diagnostics without a condition: warnings, for example about ignored fields or about objects that have no
+    /// conditions, such as Services; and errors about plugins that do not work.
     pub diagnostics: Vec<Diagnostic>,
 }
 
@@ -45,7 +45,7 @@ pub struct ListenerVerdict {
     pub port: u16,
     pub attached_routes: u32,
     pub supported_kinds: Vec<RouteGroupKind>,
-    /// Its sockets, if it can be served; whether they could be bound is reported elsewhere.
+    /// Its sockets, if it can be served. Whether they could be bound is not part of the verdict.
     pub sockets: Vec<BindAddress>,
     pub conditions: Vec<Condition>,
 }
@@ -71,12 +71,12 @@ pub struct AncestorVerdict {
 
 /// An entry of `status.loadBalancer.ingress`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Published {
+pub enum PublishedAddress {
     Ip(String),
     Hostname(String),
 }
 
-/// One condition. `False`, and `True` with a remark, carry the diagnostics that caused it.
+/// One condition, with the diagnostics that caused it. A condition without a problem or remark has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
     pub code: Code,
@@ -89,9 +89,10 @@ impl Verdict {
         self.diagnostics.iter().filter(move |diagnostic| diagnostic.topic == topic)
     }
 
-    /// All conditions, each with the path of its listener or parent; the path is empty for the object itself.
+    /// All conditions, each with the path of its listener or parent. The path is empty for the object itself and for
+    /// ancestors.
     pub fn all_conditions(&self) -> impl Iterator<Item = (String, &Condition)> {
-        let own = self.conditions.iter().map(|condition| (String::new(), condition));
+        let object_conditions = self.conditions.iter().map(|condition| (String::new(), condition));
         let listeners = self.listeners.iter().enumerate().flat_map(|(index, listener)| {
             listener.conditions.iter().map(move |condition| (format!("spec.listeners[{index}]"), condition))
         });
@@ -102,35 +103,35 @@ impl Verdict {
             .ancestors
             .iter()
             .flat_map(|ancestor| ancestor.conditions.iter().map(|condition| (String::new(), condition)));
-        own.chain(listeners).chain(parents).chain(ancestors)
+        object_conditions.chain(listeners).chain(parents).chain(ancestors)
     }
 }
 
 /// The maximum number of diagnostics in a message, since the API limits messages to 32,768 characters.
 const MAX_DIAGNOSTICS: usize = 16;
 
-/// The kind of object or part that has a condition.
+/// The kind of object, listener or parent that has a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConditionTarget {
     GatewayClass,
     Gateway,
     Listener,
     RouteParent,
-    /// A plugin, a consumer and the like.
+    /// An object of one of Kong's kinds, such as a plugin, consumer or policy.
     Kong,
 }
 
-/// Every possible (bearer, condition, status, reason), in a closed list, so that a test can require an example of each.
+/// Every possible (target, condition, status, reason), in a closed list, so that a test can require an example of each.
 macro_rules! codes {
-    ($($name:ident = $bearer:ident $condition:literal $status:literal $reason:literal $sentence:literal;)*) => {
+    ($($name:ident = $target:ident $condition:literal $status:literal $reason:literal $sentence:literal;)*) => {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Code { $($name),* }
 
         impl Code {
             pub const ALL: &'static [Code] = &[$(Code::$name),*];
 
-            pub fn bearer(self) -> ConditionTarget {
-                match self { $(Code::$name => ConditionTarget::$bearer),* }
+            pub fn target(self) -> ConditionTarget {
+                match self { $(Code::$name => ConditionTarget::$target),* }
             }
 
             /// The condition's `type`.
@@ -184,7 +185,7 @@ codes! {
         "Another listener has this port and hostname.";
     ListenerProtocolConflictRefused = Listener "Accepted" false "ProtocolConflict"
         "Another listener uses this port for another protocol.";
-    ListenerPortUnavailable = Listener "Accepted" false "PortUnavailable" "The port is taken.";
+    ListenerPortUnavailable = Listener "Accepted" false "PortUnavailable" "Another Gateway uses the port.";
     ListenerProgrammed = Listener "Programmed" true "Programmed" "The listener is being served.";
     ListenerHostnameConflictUnserved = Listener "Programmed" false "HostnameConflict"
         "Another listener has this port and hostname.";
@@ -193,7 +194,8 @@ codes! {
     ListenerNotProgrammed = Listener "Programmed" false "Invalid" "The listener cannot be served.";
     ListenerPending = Listener "Programmed" false "Pending" "The port is not open yet.";
     ListenerResolvedRefs = Listener "ResolvedRefs" true "ResolvedRefs" "All references are resolved.";
-    ListenerInvalidRouteKinds = Listener "ResolvedRefs" false "InvalidRouteKinds" "A kind of route cannot attach here.";
+    ListenerInvalidRouteKinds = Listener "ResolvedRefs" false "InvalidRouteKinds"
+        "A kind in allowedRoutes cannot attach.";
     ListenerInvalidCertificateRef = Listener "ResolvedRefs" false "InvalidCertificateRef"
         "A certificate cannot be used.";
     ListenerRefNotPermitted = Listener "ResolvedRefs" false "RefNotPermitted"
@@ -235,7 +237,7 @@ codes! {
 
 impl Code {
     /// Whether the condition reports an error. Information, such as overlapping listeners, does not.
-    pub fn is_bad(self) -> bool {
+    pub fn is_error(self) -> bool {
         match self.condition() {
             "OverlappingTLSConfig" => false,
             // An unused object is not an error.
@@ -245,16 +247,16 @@ impl Code {
         }
     }
 
-    /// The severity of the diagnostics that caused it. A pending condition is expected to resolve without a change by
-    /// the user.
+    /// The severity of the diagnostics that caused the condition. A pending condition is expected to resolve without a
+    /// change by the user, so its diagnostics are warnings.
     pub fn severity(self) -> Severity {
-        if self.is_bad() && self.reason() != "Pending" { Severity::Error } else { Severity::Warning }
+        if self.is_error() && self.reason() != "Pending" { Severity::Error } else { Severity::Warning }
     }
 }
 
 impl Condition {
     pub fn new(code: Code, diagnostics: Vec<Diagnostic>) -> Self {
-        let diagnostics = diagnostics.into_iter().map(|found| found.with_severity(code.severity())).collect();
+        let diagnostics = diagnostics.into_iter().map(|diagnostic| diagnostic.with_severity(code.severity())).collect();
         Condition { code, diagnostics }
     }
 
@@ -272,9 +274,9 @@ impl Condition {
         if let Some(more) = self.diagnostics.len().checked_sub(MAX_DIAGNOSTICS).filter(|more| *more > 0) {
             parts.push(format!("And {more} more"));
         }
-        // Gateway API requires this prefix, which says how the remaining rules are treated.
-        let start = if self.code == Code::RoutePartiallyInvalid { "Dropped Rule: " } else { "" };
-        format!("{start}{}.", parts.join(". "))
+        // Gateway API requires this prefix if the other rules are served and the invalid ones are not.
+        let prefix = if self.code == Code::RoutePartiallyInvalid { "Dropped Rule: " } else { "" };
+        format!("{prefix}{}.", parts.join(". "))
     }
 }
 
@@ -283,8 +285,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn informational_conditions_are_not_bad() {
-        for (code, is_bad) in [
+    fn informational_conditions_are_not_errors() {
+        for (code, is_error) in [
             (Code::ListenerProgrammed, false),
             (Code::ListenerNotProgrammed, true),
             (Code::ListenerHostnameConflict, true),
@@ -293,7 +295,7 @@ mod tests {
             (Code::KongPending, false),
             (Code::KongDegraded, true),
         ] {
-            assert_eq!(code.is_bad(), is_bad, "{code:?}");
+            assert_eq!(code.is_error(), is_error, "{code:?}");
         }
     }
 }

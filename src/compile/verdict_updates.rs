@@ -9,20 +9,20 @@ use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::{Changes, Store};
 
 impl Compiler {
-    /// Updates the verdicts on these Ingresses, or on all if their sockets changed.
+    /// Updates the verdicts on `outdated` Ingresses; on all Ingresses if their sockets changed.
     pub(super) fn update_ingress_verdicts(
         &mut self,
         cx: CompileContext<'_>,
-        mut again: BTreeSet<ObjectKey>,
+        mut outdated: BTreeSet<ObjectKey>,
         run: &mut CompileRun,
     ) {
-        let lost = self.routers.sockets_taken_by_gateways();
+        let taken = self.routers.sockets_taken_by_gateways();
         let sockets = self.ingresses.binds().keys().copied().collect();
-        if (lost != self.sockets_taken_by_gateways) || (sockets != self.ingress_sockets) {
-            (self.sockets_taken_by_gateways, self.ingress_sockets) = (lost, sockets);
-            again.extend(self.ingresses.keys().cloned());
+        if (taken != self.sockets_taken_by_gateways) || (sockets != self.ingress_sockets) {
+            (self.sockets_taken_by_gateways, self.ingress_sockets) = (taken, sockets);
+            outdated.extend(self.ingresses.keys().cloned());
         }
-        for key in again {
+        for key in outdated {
             let verdict = self.ingresses.verdict(cx, &key, &self.sockets_taken_by_gateways);
             self.set_verdict(ObjectId::new(Kind::Ingress, key), verdict, run);
         }
@@ -30,23 +30,23 @@ impl Compiler {
 
     /// Updates the verdicts on policies that changed or whose referring Services changed.
     pub(super) fn update_policy_verdicts(&mut self, store: &Store, touched: &Changes, run: &mut CompileRun) {
-        let mut again = BTreeSet::new();
+        let mut outdated = BTreeSet::new();
         for id in touched {
             match id.kind {
-                Kind::KongUpstreamPolicy | Kind::KongIngress => drop(again.insert(id.clone())),
+                Kind::KongUpstreamPolicy | Kind::KongIngress => drop(outdated.insert(id.clone())),
                 Kind::Service | Kind::KongServiceFacade => {
-                    let now: BTreeSet<_> =
+                    let referenced: BTreeSet<_> =
                         store.meta(id).into_iter().flat_map(ingress::policy::referenced_policies).collect();
-                    again.extend(now.iter().cloned());
-                    again.extend(self.policies_by_referrer.remove(id).unwrap_or_default());
-                    if !now.is_empty() {
-                        self.policies_by_referrer.insert(id.clone(), now);
+                    outdated.extend(referenced.iter().cloned());
+                    outdated.extend(self.policies_by_referrer.remove(id).unwrap_or_default());
+                    if !referenced.is_empty() {
+                        self.policies_by_referrer.insert(id.clone(), referenced);
                     }
                 }
                 _ => {}
             }
         }
-        for id in again {
+        for id in outdated {
             let verdict = ingress::policy::verdict(store, &id, &self.policy_conflicts);
             self.set_verdict(id, verdict, run);
         }
@@ -61,7 +61,7 @@ impl Compiler {
         }
     }
 
-    /// Updates the verdicts on all other kinds.
+    /// Updates the verdicts on touched objects of all kinds that no other step updates.
     pub(super) fn update_other_verdicts(&mut self, cx: CompileContext<'_>, touched: &Changes, run: &mut CompileRun) {
         for id in touched {
             let verdict = match id.kind {
@@ -83,10 +83,10 @@ impl Compiler {
         }
     }
 
-    /// Whether routes use a Service with its own settings, or would if TLS to it were possible; for a facade, whether
-    /// routes use its Service through it.
+    /// For a Service: whether a route uses it without a facade, or would if its TLS settings were valid. For a facade:
+    /// whether an Ingress uses its Service through it.
     fn is_used(&self, store: &Store, id: &ObjectId) -> bool {
-        let leads = |route: &ObjectId| {
+        let would_use = |route: &ObjectId| {
             self.routes
                 .get(route)
                 .is_some_and(|plan| !plan.attachments.is_empty() && plan.unreachable_services.contains(&id.key))
@@ -94,11 +94,11 @@ impl Compiler {
         match id.kind {
             Kind::Service => {
                 self.upstream_usage.of_service(&id.key).any(|upstream| upstream.facade.is_none())
-                    || store.dependency_index().dependents(id).any(leads)
+                    || store.dependency_index().dependents(id).any(would_use)
             }
             Kind::KongServiceFacade => store.kong_service_facades.get(&id.key).is_some_and(|facade| {
-                let behind = ObjectKey::new(&id.key.namespace, &facade.spec.backend_ref.name);
-                self.upstream_usage.of_service(&behind).any(|upstream| upstream.facade.as_ref() == Some(&id.key.name))
+                let service = ObjectKey::new(&id.key.namespace, &facade.spec.backend_ref.name);
+                self.upstream_usage.of_service(&service).any(|upstream| upstream.facade.as_ref() == Some(&id.key.name))
             }),
             _ => false,
         }

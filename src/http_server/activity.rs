@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Time of the last byte read or written.
+/// Time of the last completed read or write.
 pub(super) struct LastActivity(Mutex<Instant>);
 
 impl LastActivity {
@@ -23,17 +23,17 @@ impl LastActivity {
         *self.0.lock()
     }
 
-    fn touch(&self) {
+    fn update(&self) {
         *self.0.lock() = Instant::now();
     }
 }
 
-/// A stream that records its activity. A write fails if the client accepts no bytes for `stuck`.
+/// A stream that records its activity. A write fails if the client accepts no bytes for `write_timeout`.
 pub(super) struct MonitoredStream<S> {
     stream: S,
     last_activity: Arc<LastActivity>,
     write_timeout: Duration,
-    /// Runs while a write is blocked.
+    /// The write timeout, which runs while a write is blocked.
     write_timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -42,14 +42,15 @@ impl<S> MonitoredStream<S> {
         MonitoredStream { stream, last_activity, write_timeout, write_timer: None }
     }
 
+    /// Records a completed write. Fails a blocked one when the write timeout has expired.
     fn after_write(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
-            self.last_activity.touch();
+            self.last_activity.update();
             self.write_timer = None;
             return written;
         }
-        let patience = self.write_timer.get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
-        ready!(patience.as_mut().poll(context));
+        let write_timer = self.write_timer.get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
+        ready!(write_timer.as_mut().poll(context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read the response")))
     }
 }
@@ -62,7 +63,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for MonitoredStream<S> {
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if read.is_ready() {
-            self.last_activity.touch();
+            self.last_activity.update();
         }
         read
     }

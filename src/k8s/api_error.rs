@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::client::error_chain;
 
+/// Why a request to the API server failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ApiError {
     /// The object changed since it was read.
@@ -48,8 +49,9 @@ impl ApiError {
 impl From<kube::Error> for ApiError {
     fn from(error: kube::Error) -> Self {
         let kube::Error::Api(status) = error else { return ApiError::Unreachable(error_chain(&error)) };
-        let wait = status.details.as_ref().map(|details| details.retry_after_seconds).filter(|seconds| *seconds > 0);
-        let wait = wait.map(|seconds| Duration::from_secs(seconds.into()).min(MAX_RETRY_AFTER));
+        let retry_after =
+            status.details.as_ref().map(|details| details.retry_after_seconds).filter(|seconds| *seconds > 0);
+        let retry_after = retry_after.map(|seconds| Duration::from_secs(seconds.into()).min(MAX_RETRY_AFTER));
         match status.code {
             409 if status.is_already_exists() => ApiError::AlreadyExists,
             409 => ApiError::Conflict,
@@ -58,11 +60,11 @@ impl From<kube::Error> for ApiError {
             403 => ApiError::Forbidden(status.message),
             // An expired token is renewed sooner or later.
             401 => ApiError::Unreachable("the API server rejects Portico's credentials".to_owned()),
-            429 => ApiError::Throttled(wait),
-            // A proxy's page, or a server that has lost its history: not about this object.
+            429 => ApiError::Throttled(retry_after),
+            // Comes from a proxy, or from a server that lost its history, and says nothing about the object.
             410 => ApiError::Unreachable(format!("410 {}", status.message)),
             400..=499 => ApiError::Rejected(status.message),
-            _ if wait.is_some() => ApiError::Throttled(wait),
+            _ if retry_after.is_some() => ApiError::Throttled(retry_after),
             _ => ApiError::Unreachable(format!("{} {}", status.code, status.message)),
         }
     }
@@ -89,7 +91,7 @@ pub(super) async fn with_timeout<T>(
     request: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, ApiError> {
     match tokio::time::timeout(limit, request).await {
-        Ok(answer) => answer.map_err(ApiError::from),
+        Ok(response) => response.map_err(ApiError::from),
         Err(_) => Err(ApiError::Unreachable(format!("no response within {limit:?}"))),
     }
 }
@@ -124,11 +126,11 @@ mod tests {
             assert_eq!(ApiError::from(kube::Error::Api(status.boxed())), expected);
         }
         let cause: StatusCause = serde_json::from_str(r#"{"reason": "NamespaceTerminating"}"#).unwrap();
-        let going = StatusDetails { causes: vec![cause], ..details.clone() };
-        let status = Status::failure(denied, "Forbidden").with_code(403).with_details(going);
+        let terminating = StatusDetails { causes: vec![cause], ..details.clone() };
+        let status = Status::failure(denied, "Forbidden").with_code(403).with_details(terminating);
         assert_eq!(ApiError::from(kube::Error::Api(status.boxed())), ApiError::NotFound);
-        let day = StatusDetails { retry_after_seconds: 86_400, ..details };
-        let status = Status::failure("", "TooManyRequests").with_code(429).with_details(day);
+        let one_day = StatusDetails { retry_after_seconds: 86_400, ..details };
+        let status = Status::failure("", "TooManyRequests").with_code(429).with_details(one_day);
         assert_eq!(ApiError::from(kube::Error::Api(status.boxed())), ApiError::Throttled(Some(MAX_RETRY_AFTER)));
     }
 }

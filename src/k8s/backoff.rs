@@ -6,23 +6,23 @@ use std::time::Duration;
 pub(super) struct Backoff {
     first: Duration,
     max: Duration,
-    next: Duration,
+    step: Duration,
 }
 
 impl Backoff {
     pub(super) const fn new(first: Duration, max: Duration) -> Self {
-        Backoff { first, max, next: first }
+        Backoff { first, max, step: first }
     }
 
-    /// Between half of the step and all of it.
+    /// The next delay: a random one between half of the current step and all of it. Doubles the step.
     pub(super) fn next_delay(&mut self) -> Duration {
-        let step = self.next;
-        self.next = (step * 2).min(self.max);
+        let step = self.step;
+        self.step = (step * 2).min(self.max);
         step / 2 + step.mul_f64(fastrand::f64() / 2.0)
     }
 
     pub(super) fn reset(&mut self) {
-        self.next = self.first;
+        self.step = self.first;
     }
 }
 
@@ -35,8 +35,8 @@ mod tests {
         let second = Duration::from_secs(1);
         let mut backoff = Backoff::new(second, 5 * second);
         for step in [1, 2, 4, 5, 5] {
-            let wait = backoff.next_delay();
-            assert!(wait >= step * second / 2 && wait <= step * second, "{wait:?} of {step} s");
+            let delay = backoff.next_delay();
+            assert!(delay >= step * second / 2 && delay <= step * second, "{delay:?} of {step} s");
         }
         backoff.reset();
         assert!(backoff.next_delay() <= second);

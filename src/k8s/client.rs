@@ -40,12 +40,12 @@ pub enum AccessError {
     Missing { origin: String, remedy: &'static str },
     #[error("{origin}: {file} cannot be read: {error}; name a file that exists and is readable")]
     Unreadable { origin: String, file: String, error: std::io::Error },
-    #[error("{origin}: not a valid kubeconfig: {error}; correct it (`kubectl config view` prints a valid one)")]
+    #[error("{origin}: not a valid kubeconfig: {error}; correct the file")]
     NotKubeconfig { origin: String, error: String },
-    #[error("{origin}: no context is given and current-context is not set; give --context with one of {known}")]
-    NoContext { origin: String, known: String },
-    #[error("--context {context}: {origin} has no such context; give one of {known}")]
-    UnknownContext { origin: String, context: String, known: String },
+    #[error("{origin}: no context is given and current-context is not set; {remedy}")]
+    NoContext { origin: String, remedy: String },
+    #[error("{origin}: the file has no context {context}; {remedy}")]
+    UnknownContext { origin: String, context: String, remedy: String },
     #[error("{origin}: context {context} names a cluster that is not in the file; add it under clusters")]
     UnknownCluster { origin: String, context: String },
     #[error("{origin}: the cluster of context {context} has no usable server: {error}; write https://HOST:PORT there")]
@@ -53,33 +53,34 @@ pub enum AccessError {
     #[error("{origin}: the credentials of context {context} cannot be used: {error}; correct them")]
     Credentials { origin: String, context: String, error: String },
     #[error(
-        "the service account of this Pod cannot be used: {0}; set automountServiceAccountToken, or give --kubeconfig"
+        "the service account of this Pod cannot be used: {0}; set automountServiceAccountToken: true in the \
+         Pod, or give --kubeconfig FILE"
     )]
     ServiceAccount(String),
 }
 
 impl Access {
-    /// Reads all files again, so that a certificate or token that was replaced on disk takes effect.
+    /// Creates a client. Reads all files again, so that a certificate or token that was replaced on disk takes effect.
     pub async fn connect(&self) -> Result<ApiConnection, AccessError> {
         let (config, context) = match self {
             Access::InCluster => {
                 (Config::incluster().map_err(|error| AccessError::ServiceAccount(error_chain(&error)))?, None)
             }
             Access::Kubeconfig { context, .. } => {
-                let kubeconfig = self.kubeconfig()?;
+                let kubeconfig = self.read_kubeconfig()?;
                 let name = self.select_context(&kubeconfig, context.as_deref())?;
-                (self.config(kubeconfig, &name).await?, Some(name))
+                (self.build_config(kubeconfig, &name).await?, Some(name))
             }
         };
-        self.client(config, context)
+        self.build_connection(config, context)
     }
 
-    fn client(&self, mut config: Config, context: Option<String>) -> Result<ApiConnection, AccessError> {
+    fn build_connection(&self, mut config: Config, context: Option<String>) -> Result<ApiConnection, AccessError> {
         // Callers retry and log failures themselves, because they know what the request was for.
         config.default_retry = false;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
-        // Ends a connection whose server or network path vanished without closing it. Longer than the pause between
-        // bookmarks, which API servers send every minute but sometimes skip.
+        // Ends a connection whose server or network path vanished without closing it. The timeout is longer than the
+        // pause between bookmarks, which API servers send every minute but sometimes skip.
         config.read_timeout = Some(READ_TIMEOUT);
         config.reset_reader_on_write = true;
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
@@ -95,7 +96,7 @@ impl Access {
         Ok(ApiConnection { client, server, context })
     }
 
-    fn kubeconfig(&self) -> Result<Kubeconfig, AccessError> {
+    fn read_kubeconfig(&self) -> Result<Kubeconfig, AccessError> {
         let read = match self {
             Access::Kubeconfig { file: Some(file), .. } => Kubeconfig::read_from(file),
             Access::Kubeconfig { file: None, .. } | Access::InCluster => Kubeconfig::read(),
@@ -112,20 +113,22 @@ impl Access {
         })
     }
 
-    fn select_context(&self, kubeconfig: &Kubeconfig, given: Option<&str>) -> Result<String, AccessError> {
+    fn select_context(&self, kubeconfig: &Kubeconfig, requested: Option<&str>) -> Result<String, AccessError> {
         let names: Vec<_> = kubeconfig.contexts.iter().map(|context| context.name.as_str()).collect();
-        let known =
-            if names.is_empty() { "none, because the file has no contexts".to_owned() } else { names.join(", ") };
+        let remedy = match &*names {
+            [] => "add one to the file, which has none".to_owned(),
+            names => format!("give --context with one of {}", names.join(", ")),
+        };
         let origin = self.to_string();
         let current = kubeconfig.current_context.as_deref().filter(|name| !name.is_empty());
-        match given.or(current) {
-            None => Err(AccessError::NoContext { origin, known }),
+        match requested.or(current) {
+            None => Err(AccessError::NoContext { origin, remedy }),
             Some(name) if names.contains(&name) => Ok(name.to_owned()),
-            Some(name) => Err(AccessError::UnknownContext { origin, context: name.to_owned(), known }),
+            Some(name) => Err(AccessError::UnknownContext { origin, context: name.to_owned(), remedy }),
         }
     }
 
-    async fn config(&self, kubeconfig: Kubeconfig, context: &str) -> Result<Config, AccessError> {
+    async fn build_config(&self, kubeconfig: Kubeconfig, context: &str) -> Result<Config, AccessError> {
         let options = KubeConfigOptions { context: Some(context.to_owned()), ..KubeConfigOptions::default() };
         let (origin, context) = (self.to_string(), context.to_owned());
         Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| match error {
@@ -141,7 +144,7 @@ impl Access {
 
     /// What to do when the server does not respond, or responds with an error.
     pub(super) fn remedy(&self, error: &kube::Error) -> String {
-        let subject = self.to_string();
+        let origin = self.to_string();
         let text = request_error_text(error);
         match error {
             kube::Error::Api(status) if status.code == 401 => match self {
@@ -149,22 +152,22 @@ impl Access {
                     "the token of the service account is rejected; check that the ServiceAccount exists".to_owned()
                 }
                 Access::Kubeconfig { .. } => {
-                    format!("the credentials in {subject} are invalid or expired; renew them there")
+                    format!("the credentials in {origin} are invalid or expired; renew them there")
                 }
             },
             kube::Error::Api(status) if status.code == 403 => {
                 "grant the ServiceAccount the permissions listed in manifests/, or use other credentials".to_owned()
             }
             kube::Error::Api(status) if status.code == 400 && text.contains("HTTPS server") => {
-                format!("the server in {subject} expects TLS; write https:// there")
+                format!("the server in {origin} expects TLS; write https:// there")
             }
             kube::Error::Api(_) => "Portico retries until the API server has recovered".to_owned(),
-            kube::Error::Auth(_) => format!("correct the credentials in {subject}"),
+            kube::Error::Auth(_) => format!("correct the credentials in {origin}"),
             _ if text.contains("UnknownIssuer") || text.contains("certificate") => format!(
-                "the certificate of the server is not signed by the authority in {subject}; correct \
-                 certificate-authority-data"
+                "the certificate of the server cannot be verified with the certificate authority in {origin}; check \
+                 the authority there, and the validity and the names of the certificate"
             ),
-            _ => format!("check that the server in {subject} is right and is running"),
+            _ => format!("check the address of the server in {origin}, and that the server is running"),
         }
     }
 }
@@ -186,7 +189,7 @@ impl fmt::Display for Access {
 impl fmt::Debug for ApiConnection {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
-            .debug_struct("Connection")
+            .debug_struct("ApiConnection")
             .field("server", &self.server)
             .field("context", &self.context)
             .finish_non_exhaustive()
@@ -203,7 +206,7 @@ pub(super) fn request_error_text(error: &kube::Error) -> String {
     }
 }
 
-/// An error with all its causes, each once: libraries often repeat the cause in their own message.
+/// An error with all its causes, in one line. Each cause appears once: libraries often repeat it in their own message.
 pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -252,8 +255,12 @@ mod tests {
         let no_ca = GOOD.replace("'http://127.0.0.1:1/'", "'https://a', certificate-authority: /nowhere");
         let cases: &[(&str, Option<&str>, &str)] = &[
             ("[1]", None, "--kubeconfig FILE: not a valid kubeconfig: "),
-            ("{}", None, "no context is given and current-context is not set; give --context with one of none"),
-            (GOOD, Some("there"), "--context there: --kubeconfig FILE has no such context; give one of here, lost"),
+            ("{}", None, "no context is given and current-context is not set; add one to the file, which has none"),
+            (
+                GOOD,
+                Some("there"),
+                "--kubeconfig FILE: the file has no context there; give --context with one of here, lost",
+            ),
             (GOOD, Some("lost"), "context lost names a cluster that is not in the file; add it under clusters"),
             (&GOOD.replace("server: 'http://127.0.0.1:1/'", ""), None, "has no usable server"),
             (&GOOD.replace("http://127.0.0.1:1/", "a b"), None, "write https://HOST:PORT there"),

@@ -1,7 +1,7 @@
 //! Combines the events of all watches into one pending delivery.
 //!
-//! The pending delivery is bounded by the number of objects: it holds one newest version of each, however often it
-//! changes while the control loop is busy.
+//! The pending delivery is bounded by the number of objects: it holds only the newest version of each, however often
+//! the object changes while the control loop is busy.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::api::kong::annotations::{INGRESS_PREFIX, KONG_PREFIX};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::{AnyObject, Batch, MalformedObject, UnparseablePolicy};
 
-/// The window opens with the first event; everything within it is one delivery.
+/// How long a delivery collects further events after its first one.
 const WINDOW: Duration = Duration::from_millis(1);
 
 /// The scope of one watch: objects of one kind, in one namespace or in all.
@@ -87,39 +87,39 @@ pub(super) struct ReceivedObject {
     generation: i64,
     object: Result<AnyObject, MalformedObject>,
     observed: Option<Observed>,
-    /// The substitute for an object that cannot be parsed.
-    guard: Option<UnparseablePolicy>,
+    /// Takes the place of a BackendTLSPolicy that cannot be parsed.
+    unparseable_policy: Option<UnparseablePolicy>,
 }
 
 impl ReceivedObject {
-    /// None without a name.
+    /// None if the object has no name.
     pub(super) fn read(kind: Kind, raw: RawObject) -> Option<ReceivedObject> {
         let key = raw.key()?;
         let generation = raw.generation();
         let (uid, resource_version) = (Arc::from(raw.uid()), Arc::from(raw.resource_version()));
-        let has_events = kind.status() != StatusUse::Ignored
+        let is_observed = kind.status_use() != StatusUse::Ignored
             || (kind == Kind::Service && raw.has_annotation_with_prefix(&[KONG_PREFIX, INGRESS_PREFIX]));
         let (mut object, status) = raw.into_parts();
-        // The addresses of its load balancer, which become the addresses of Ingresses.
+        // The status of a Service holds the addresses of its load balancer, which become the addresses of Ingresses.
         if kind == Kind::Service && !status.is_null() {
             object["status"].clone_from(&status);
         }
-        let observed = has_events.then(|| Observed { uid, resource_version, generation, status: Arc::new(status) });
-        let mut guard =
+        let observed = is_observed.then(|| Observed { uid, resource_version, generation, status: Arc::new(status) });
+        let mut unparseable_policy =
             (kind == Kind::BackendTlsPolicy).then(|| UnparseablePolicy::from_value(key.clone(), generation, &object));
         let object = AnyObject::parse(kind, object);
-        guard = guard.filter(|_| object.is_err());
-        Some(ReceivedObject { key, generation, object, observed, guard })
+        unparseable_policy = unparseable_policy.filter(|_| object.is_err());
+        Some(ReceivedObject { key, generation, object, observed, unparseable_policy })
     }
 }
 
 impl DeliveryCollector {
-    pub(super) fn applied(&self, scope: &Scope, arrival: ReceivedObject) {
-        self.change(|state| state.apply(scope, arrival));
+    pub(super) fn applied(&self, scope: &Scope, received: ReceivedObject) {
+        self.update(|state| state.apply(scope, received));
     }
 
     pub(super) fn deleted(&self, scope: &Scope, key: &ObjectKey) {
-        self.change(|state| {
+        self.update(|state| {
             if let Some(known) = state.known.get_mut(scope) {
                 known.remove(key);
             }
@@ -127,12 +127,12 @@ impl DeliveryCollector {
         });
     }
 
-    /// All objects of a scope: others in it are gone.
-    pub(super) fn listed(&self, scope: &Scope, arrivals: Vec<ReceivedObject>) {
-        self.change(|state| {
+    /// Applies a complete list of a scope. Known objects of the scope that are not in the list are gone.
+    pub(super) fn listed(&self, scope: &Scope, objects: Vec<ReceivedObject>) {
+        self.update(|state| {
             let before = state.known.remove(scope).unwrap_or_default();
-            for arrival in arrivals {
-                state.apply(scope, arrival);
+            for received in objects {
+                state.apply(scope, received);
             }
             let vanished: Vec<_> = match state.known.get(scope) {
                 Some(now) => before.into_iter().filter(|key| !now.contains(key)).collect(),
@@ -146,7 +146,7 @@ impl DeliveryCollector {
 
     /// Removes all objects of a kind that is no longer served.
     pub(super) fn forget(&self, kind: Kind) {
-        self.change(|state| {
+        self.update(|state| {
             let scopes: Vec<_> = state.known.keys().filter(|scope| scope.kind == kind).cloned().collect();
             for scope in scopes {
                 for key in state.known.remove(&scope).unwrap_or_default() {
@@ -156,13 +156,14 @@ impl DeliveryCollector {
         });
     }
 
-    pub(super) fn installed(&self, installed: Arc<InstalledApis>) {
-        self.change(|state| state.installed = Some(installed));
+    /// Delivers which of the supported kinds the cluster has.
+    pub(super) fn set_installed(&self, installed: Arc<InstalledApis>) {
+        self.update(|state| state.installed = Some(installed));
     }
 
-    /// Every kind was listed once, or is known not to be listed.
-    pub(super) fn complete(&self) {
-        self.change(|state| state.complete = true);
+    /// Marks deliveries as complete: every kind was listed once, or is known not to be listed.
+    pub(super) fn set_complete(&self) {
+        self.update(|state| state.complete = true);
     }
 
     /// The number of known objects of a kind.
@@ -171,7 +172,7 @@ impl DeliveryCollector {
         state.known.iter().filter(|(scope, _)| scope.kind == kind).map(|(_, known)| known.len()).sum()
     }
 
-    /// Waits for an event, and a moment longer for events that belong to it. Cancel-safe.
+    /// Waits for an event, then for further events until the window ends. Cancel-safe.
     pub(super) async fn next(&self) -> Delivery {
         loop {
             let since = self.state.lock().since;
@@ -199,9 +200,9 @@ impl DeliveryCollector {
         }
     }
 
-    fn change(&self, change: impl FnOnce(&mut PendingDelivery)) {
+    fn update(&self, update: impl FnOnce(&mut PendingDelivery)) {
         let mut state = self.state.lock();
-        change(&mut state);
+        update(&mut state);
         state.since.get_or_insert_with(Instant::now);
         drop(state);
         self.filled.notify_one();
@@ -209,8 +210,8 @@ impl DeliveryCollector {
 }
 
 impl PendingDelivery {
-    fn apply(&mut self, scope: &Scope, arrival: ReceivedObject) {
-        let ReceivedObject { key, generation, object, observed, guard } = arrival;
+    fn apply(&mut self, scope: &Scope, received: ReceivedObject) {
+        let ReceivedObject { key, generation, object, observed, unparseable_policy } = received;
         let id = ObjectId::new(scope.kind, key.clone());
         self.known.entry(scope.clone()).or_default().insert(key);
         if observed.is_some() {
@@ -221,22 +222,22 @@ impl PendingDelivery {
                 if self.invalid.remove(&id) {
                     self.rejected.insert(id.clone(), None);
                 }
-                // A pending removal stays: an object that was removed and created again comes as both, in this order.
+                // A pending removal stays: a batch removes an object that was removed and created again, then adds it.
                 self.upserts.insert(id, object);
             }
-            Err(why) => {
+            Err(error) => {
                 self.invalid.insert(id.clone());
-                if let Some(guard) = guard {
-                    self.upserts.insert(id.clone(), AnyObject::Guard(Arc::new(guard)));
+                if let Some(policy) = unparseable_policy {
+                    self.upserts.insert(id.clone(), AnyObject::UnparseablePolicy(Arc::new(policy)));
                 }
-                self.rejected.insert(id, Some(RejectedObject { generation, error: why }));
+                self.rejected.insert(id, Some(RejectedObject { generation, error }));
             }
         }
     }
 
     fn remove(&mut self, id: ObjectId) {
         self.upserts.remove(&id);
-        if id.kind.status() != StatusUse::Ignored || id.kind == Kind::Service {
+        if id.kind.status_use() != StatusUse::Ignored || id.kind == Kind::Service {
             self.observed.insert(id.clone(), None);
         }
         if self.invalid.remove(&id) {
@@ -297,13 +298,13 @@ mod tests {
         collector.applied(&scope, namespace("c", json!("x")));
         collector.applied(&scope, namespace("a", json!("y")));
         collector.deleted(&scope, &ObjectKey::cluster("b"));
-        assert!(collector.next().now_or_never().is_none(), "the window is open");
+        assert!(collector.next().now_or_never().is_none(), "the window has not ended");
         let delivery = collector.next().await;
         assert_eq!(upserts(&delivery), ["a", "c"]);
         assert_eq!(names(&delivery.batch.removes), ["b"]);
         assert!(!delivery.complete && delivery.observed.is_empty());
         assert!(collector.next().now_or_never().is_none());
-        collector.complete();
+        collector.set_complete();
         assert!(collector.next().await.complete);
     }
 
@@ -330,22 +331,22 @@ mod tests {
         let scope = scope(Kind::Namespace);
         collector.listed(
             &scope,
-            vec![namespace("bad", json!(5)), namespace("good", json!("x")), namespace("ill", json!(5))],
+            vec![namespace("bad", json!(5)), namespace("good", json!("x")), namespace("bad-too", json!(5))],
         );
         let delivery = collector.next().await;
         assert_eq!(upserts(&delivery), ["good"]);
         let bad = ObjectId::new(Kind::Namespace, ObjectKey::cluster("bad"));
-        let why = &delivery.rejected[&bad].as_ref().unwrap().error;
-        assert_eq!(why.field, "metadata.labels.team");
+        let error = &delivery.rejected[&bad].as_ref().unwrap().error;
+        assert_eq!(error.field, "metadata.labels.team");
         collector.applied(&scope, namespace("bad", json!("x")));
-        collector.deleted(&scope, &ObjectKey::cluster("ill"));
+        collector.deleted(&scope, &ObjectKey::cluster("bad-too"));
         let delivery = collector.next().await;
         assert_eq!(upserts(&delivery), ["bad"]);
         assert!(delivery.rejected.len() == 2 && delivery.rejected.values().all(Option::is_none));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn unparsable_policies_become_guards() {
+    async fn unparseable_policies_are_delivered_as_such() {
         let collector = DeliveryCollector::default();
         let policy = |hostname: Value| {
             let spec = json!({
@@ -357,8 +358,10 @@ mod tests {
         };
         collector.applied(&scope(Kind::BackendTlsPolicy), policy(json!(5)));
         let delivery = collector.next().await;
-        let [AnyObject::Guard(guard)] = &*delivery.batch.upserts else { panic!("{:?}", delivery.batch) };
-        assert_eq!(guard.targets.as_ref().unwrap()[0].name, "shop");
+        let [AnyObject::UnparseablePolicy(unparseable)] = &*delivery.batch.upserts else {
+            panic!("{:?}", delivery.batch)
+        };
+        assert_eq!(unparseable.targets.as_ref().unwrap()[0].name, "shop");
         assert!(delivery.rejected.values().all(Option::is_some) && delivery.rejected.len() == 1);
         collector.applied(&scope(Kind::BackendTlsPolicy), policy(json!("shop.example")));
         assert!(matches!(&*collector.next().await.batch.upserts, [AnyObject::BackendTlsPolicy(_)]));

@@ -1,4 +1,5 @@
-//! What the watches deliver: objects for the store, and the data that only the writer of their status needs.
+//! What the watches deliver: objects for the store, data that only the writer of statuses needs, and which kinds the
+//! cluster has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use tokio::time::Instant;
 use crate::api::{Kind, ObjectId};
 use crate::store::{Batch, MalformedObject};
 
-/// Everything since the last delivery, combined: a relist of thousands of objects is one delivery.
+/// All changes since the last delivery, combined: a relist of thousands of objects is one delivery.
 #[derive(Debug, Default)]
 pub struct Delivery {
     pub batch: Batch,
@@ -26,7 +27,7 @@ pub struct Delivery {
     pub since: Option<Instant>,
 }
 
-/// The API server's copy of an object, as far as its status is concerned.
+/// The status of an object on the API server, and the metadata that a status write needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observed {
     pub uid: Arc<str>,
@@ -56,6 +57,6 @@ pub struct InstalledApis {
     pub release_settled: bool,
     /// The release of the Gateway API's CRDs (`gateway.networking.k8s.io/bundle-version`), if they agree on one.
     pub bundle_version: Option<String>,
-    /// Their channel (`gateway.networking.k8s.io/channel`).
+    /// The channel of these CRDs (`gateway.networking.k8s.io/channel`), if they agree on one.
     pub channel: Option<String>,
 }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 pub(super) struct DiscoverySchedule {
     pub(super) next: Instant,
-    /// Remaining steps of the burst after a change of CRDs: the kinds that they define are served a moment later.
+    /// Remaining delays, in milliseconds, of the burst after a change of CRDs: their kinds are served a moment later.
     burst: &'static [u64],
 }
 
@@ -19,6 +19,7 @@ impl DiscoverySchedule {
         self.next = next;
     }
 
+    /// Makes the next query due now.
     pub(super) fn expedite(&mut self) {
         self.next = self.next.min(Instant::now());
     }
@@ -28,18 +29,19 @@ impl DiscoverySchedule {
         self.expedite();
     }
 
-    /// `unsure`: the last result contradicts what was served before. `blind`: CRDs cannot be watched.
-    pub(super) fn succeeded(&mut self, unsure: bool, blind: bool) {
-        let wait = match self.burst {
+    /// Schedules the query after a successful one. `kinds_missing`: kinds that were served before are missing from the
+    /// response. `crds_forbidden`: CRDs may not be watched.
+    pub(super) fn succeeded(&mut self, kinds_missing: bool, crds_forbidden: bool) {
+        let delay = match self.burst {
             [first, rest @ ..] => {
                 self.burst = rest;
                 Duration::from_millis(*first)
             }
-            [] if unsure => RECHECK_INTERVAL,
-            [] if blind => INTERVAL_WITHOUT_CRD_WATCH,
+            [] if kinds_missing => RECHECK_INTERVAL,
+            [] if crds_forbidden => INTERVAL_WITHOUT_CRD_WATCH,
             [] => DEFAULT_INTERVAL,
         };
-        self.next = Instant::now() + wait;
+        self.next = Instant::now() + delay;
     }
 }
 

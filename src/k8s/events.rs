@@ -24,7 +24,7 @@ pub struct Event<'a> {
     /// The API version under which the object is known.
     pub api_version: &'a str,
     pub uid: &'a str,
-    /// Otherwise Normal.
+    /// Whether the type is `Warning`; otherwise it is `Normal`.
     pub warning: bool,
     pub reason: &'a str,
     /// At most 1,024 bytes.
@@ -46,7 +46,7 @@ pub struct EventRecorder {
 
 impl std::fmt::Debug for EventRecorder {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Recorder").field("instance", &self.instance).finish_non_exhaustive()
+        formatter.debug_struct("EventRecorder").field("instance", &self.instance).finish_non_exhaustive()
     }
 }
 
@@ -76,8 +76,8 @@ impl EventRecorder {
     async fn increment_series(&self, event: &Event<'_>) -> Result<(), ApiError> {
         let name = event_name(event);
         let request = Request::new(events_path(event)).get(&name, &GetParams::default())?;
-        let known = self.send(request).await?;
-        let count = known["series"]["count"].as_i64().unwrap_or(1).saturating_add(1).min(i32::MAX.into());
+        let existing = self.send(request).await?;
+        let count = existing["series"]["count"].as_i64().unwrap_or(1).saturating_add(1).min(i32::MAX.into());
         let patch = json!({"series": {"count": count, "lastObservedTime": now_micros()}});
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let request = Request::new(events_path(event)).patch(&name, &params, &Patch::Merge(patch))?;
@@ -129,8 +129,9 @@ fn event_name(event: &Event<'_>) -> String {
 }
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Limits of the API: 128 bytes, and 253 for a name less the dot and the 16 digits of the hash.
+/// The API's limit of `reportingInstance`, in bytes.
 const MAX_INSTANCE: usize = 128;
+/// The API's limit of 253 bytes for a name, less the dot and the 16 digits of the hash.
 const MAX_NAME_PREFIX: usize = 236;
 
 #[cfg(test)]

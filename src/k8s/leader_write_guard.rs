@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
-/// Clones share one count. Any number of writes may be in flight at a time.
+/// Counts the leader-only writes in flight; there is no limit to their number. Clones share one count.
 #[derive(Clone, Debug, Default)]
 pub struct LeaderWriteGuard(Arc<RwLock<()>>);
 
@@ -36,10 +36,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn waits_until_the_last_write_ends() {
         let guard = LeaderWriteGuard::default();
-        let (one, two) = (guard.acquire().await, guard.clone().acquire().await);
-        drop(one);
+        let (first, second) = (guard.acquire().await, guard.clone().acquire().await);
+        drop(first);
         assert!(timeout(Duration::from_secs(9), guard.wait_idle()).await.is_err(), "the second write is in flight");
-        drop(two);
+        drop(second);
         guard.wait_idle().await;
         guard.wait_idle().await;
     }

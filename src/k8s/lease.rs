@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Another holder counts as alive while its Lease changes, measured with the local clock; timestamps in the Lease do
-//! not matter. A leader steps down 4 s before another replica may take over.
+//! not matter. A leader that cannot renew its Lease steps down 4 s before another replica may take over.
 
 use std::time::Duration;
 
@@ -31,9 +31,9 @@ const LEASE_DURATION: Duration = Duration::from_secs(10);
 const RENEW_DEADLINE: Duration = Duration::from_secs(6);
 /// The interval between renewals, and the longest between a follower's checks.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
-/// While access to the Lease is forbidden.
+/// The interval between attempts while access to the Lease is forbidden.
 const RETRY_PERIOD_FORBIDDEN: Duration = Duration::from_secs(30);
-/// Shutdown must not take longer because the API server does not respond.
+/// The longest time that each step of releasing the Lease may add to shutdown.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The name of the Lease.
@@ -90,11 +90,13 @@ struct LeaderElection {
     write_guard: LeaderWriteGuard,
     /// Until when this replica leads without another renewal.
     held_until: Option<Instant>,
-    /// The Lease as last seen, and since when it is unchanged by the local clock.
+    /// The Lease as last seen; None if it does not exist or was not fetched yet.
     record: Option<LeaseRecord>,
+    /// When the content of `record` was first seen, by the local clock.
     unchanged_since: Instant,
-    /// A write was sent, and its response has not arrived.
+    /// Whether a write of the Lease was sent whose outcome is unknown: the server may carry it out later.
     write_in_flight: bool,
+    /// The label of the failure that was logged last; None after an attempt without failure.
     last_logged: Option<&'static str>,
 }
 
@@ -123,7 +125,7 @@ impl LeaderElection {
         loop {
             let begun = Instant::now();
             if self.held_until.is_some_and(|until| until <= begun) {
-                self.step_down("this process was suspended for longer than its Lease lasts");
+                self.step_down("this process was suspended until after its renewal deadline");
             }
             let outcome = self.try_acquire_in_time(begun).await;
             let wait = self.apply_outcome(begun, outcome);
@@ -143,7 +145,7 @@ impl LeaderElection {
         tokio::select! {
             biased;
             outcome = self.try_acquire(begun) => outcome,
-            () = super::sleep_until_deadline(until) => Err(ApiError::Unreachable("no response in time".to_owned())),
+            () = sleep_until_deadline(until) => Err(ApiError::Unreachable("no response in time".to_owned())),
         }
     }
 
@@ -151,16 +153,16 @@ impl LeaderElection {
         if self.held_until.is_none() {
             self.fetch().await?;
         }
-        let done = match self.next_action(begun) {
+        let outcome = match self.next_action(begun) {
             LeaseAction::Wait => return Ok(false),
             LeaseAction::Create => self.create().await,
             LeaseAction::Take | LeaseAction::Renew => self.take_or_renew().await,
         };
-        match done {
+        match outcome {
             Ok(()) => Ok(true),
-            // The namespace does not exist either.
+            // Neither the Lease nor its namespace exists.
             Err(ApiError::NotFound) if self.record.is_none() => Err(ApiError::NotFound),
-            // Another replica was faster, or another client edited the held Lease. Fetching it shows which.
+            // Another replica was faster, or another client edited or deleted the Lease. Fetching it shows which.
             Err(ApiError::Conflict | ApiError::AlreadyExists | ApiError::NotFound) => {
                 self.fetch().await?;
                 match self.next_action(begun) {
@@ -168,7 +170,7 @@ impl LeaderElection {
                     // Deleted by hand. The leader creates it again, unless another replica was faster.
                     LeaseAction::Create if self.held_until.is_some() => match self.create().await {
                         Err(ApiError::AlreadyExists) => Ok(false),
-                        done => done.map(|()| true),
+                        outcome => outcome.map(|()| true),
                     },
                     LeaseAction::Create | LeaseAction::Take | LeaseAction::Wait => Ok(false),
                 }
@@ -219,10 +221,13 @@ impl LeaderElection {
         }
     }
 
-    fn step_down(&mut self, why: &str) {
+    fn step_down(&mut self, reason: &str) {
         self.held_until = None;
         if self.leading.send_if_modified(|leading| std::mem::replace(leading, false)) {
-            warn!(lease = LEASE_NAME, "No longer the leader: {why}; another replica writes statuses");
+            warn!(
+                lease = LEASE_NAME,
+                "No longer the leader: {reason}; another replica takes over the writing of statuses"
+            );
         }
     }
 
@@ -259,8 +264,8 @@ impl LeaderElection {
     }
 
     fn observe(&mut self, record: LeaseRecord) {
-        let says = |record: &LeaseRecord| (record.holder.clone(), record.renewed.clone(), record.transitions);
-        if self.record.as_ref().map(says) != Some(says(&record)) {
+        let content = |record: &LeaseRecord| (record.holder.clone(), record.renewed.clone(), record.transitions);
+        if self.record.as_ref().map(content) != Some(content(&record)) {
             self.unchanged_since = Instant::now();
         }
         self.record = Some(record);
@@ -272,7 +277,7 @@ impl LeaderElection {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
             "metadata": {"name": LEASE_NAME, "namespace": self.candidate.namespace},
-            "spec": self.spec(&now, 0, Some(&now)),
+            "spec": self.spec_of_new_holder(&now, 0),
         });
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let request = Request::new(&*self.path).create(&params, lease.to_string().into_bytes())?;
@@ -286,17 +291,18 @@ impl LeaderElection {
         let spec = if record.holder == self.candidate.identity {
             json!({"renewTime": now})
         } else {
-            self.spec(&now, record.transitions + 1, Some(&now))
+            self.spec_of_new_holder(&now, record.transitions + 1)
         };
         self.patch(&spec).await
     }
 
-    fn spec(&self, renewed: &str, transitions: i64, acquired: Option<&str>) -> Value {
+    /// The spec with which this replica becomes the holder.
+    fn spec_of_new_holder(&self, now: &str, transitions: i64) -> Value {
         json!({
             "holderIdentity": self.candidate.identity,
             "leaseDurationSeconds": LEASE_DURATION.as_secs(),
-            "acquireTime": acquired,
-            "renewTime": renewed,
+            "acquireTime": now,
+            "renewTime": now,
             "leaseTransitions": transitions,
         })
     }
@@ -312,10 +318,10 @@ impl LeaderElection {
     /// Sends a write of the Lease.
     async fn send(&mut self, request: http::Request<Vec<u8>>) -> Result<(), ApiError> {
         self.write_in_flight = true;
-        let answer = with_timeout(RETRY_PERIOD, self.client().request::<LeaseObject>(request)).await;
+        let response = with_timeout(RETRY_PERIOD, self.client().request::<LeaseObject>(request)).await;
         // A write without a response may still be carried out.
-        self.write_in_flight = matches!(answer, Err(ApiError::Unreachable(_)));
-        self.observe(LeaseRecord::from(answer?));
+        self.write_in_flight = matches!(response, Err(ApiError::Unreachable(_)));
+        self.observe(LeaseRecord::from(response?));
         Ok(())
     }
 
@@ -326,9 +332,12 @@ impl LeaderElection {
         if !held && !self.write_in_flight {
             return;
         }
-        // Writes in flight end before another replica may start to write.
+        // Leader-only writes in flight must end before another replica starts to write.
         if timeout(RELEASE_TIMEOUT, self.write_guard.wait_idle()).await.is_err() {
-            warn!(lease = LEASE_NAME, "A write did not finish in time; the Lease is left to expire");
+            warn!(
+                lease = LEASE_NAME,
+                "A write did not finish in time; the Lease is not released and expires by itself"
+            );
             return;
         }
         match timeout(RELEASE_TIMEOUT, self.clear_holder()).await {
@@ -341,13 +350,13 @@ impl LeaderElection {
         }
     }
 
-    /// False if another replica holds the Lease.
+    /// Returns false if this replica does not hold the Lease.
     async fn clear_holder(&mut self) -> Result<bool, ApiError> {
         let is_holder = |election: &LeaderElection| {
             election.record.as_ref().is_some_and(|record| record.holder == election.candidate.identity)
         };
         if !is_holder(self) {
-            // A take was in flight.
+            // A write that takes the Lease was sent; the current Lease shows whether it was carried out.
             self.fetch().await?;
         }
         loop {

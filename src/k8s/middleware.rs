@@ -21,29 +21,30 @@ use tower::{BoxError, Service};
 #[derive(Clone, Debug)]
 pub(super) struct ApiMiddleware<S> {
     inner: S,
-    /// By path: the next slot of the rate limit for watches.
-    next_watch: Arc<Mutex<HashMap<String, Instant>>>,
+    /// By path: the time until which watches have used up the allowed rate. Each watch uses up one interval, and has to
+    /// wait only if this time is more than `WATCH_BURST` intervals away.
+    used_until: Arc<Mutex<HashMap<String, Instant>>>,
 }
 
 type MiddlewareResponse = Response<Box<DynBody>>;
 
 impl<S> ApiMiddleware<S> {
     pub(super) fn new(inner: S) -> Self {
-        ApiMiddleware { inner, next_watch: Arc::default() }
+        ApiMiddleware { inner, used_until: Arc::default() }
     }
 
     /// The earliest time for sending this request. kube's watcher restarts an ended watch at once; a watch that ends as
     /// soon as it begins would otherwise keep Portico and the API server busy.
-    fn send_at(&self, request: &Request<Body>) -> Instant {
+    fn earliest_start(&self, request: &Request<Body>) -> Instant {
         let now = Instant::now();
         let is_watch = request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"));
         if !is_watch {
             return now;
         }
-        let mut begun = self.next_watch.lock();
-        let paced = begun.entry(request.uri().path().to_owned()).or_insert(now);
-        *paced = (*paced).max(now) + WATCH_INTERVAL;
-        (*paced - WATCH_INTERVAL * WATCH_BURST).max(now)
+        let mut by_path = self.used_until.lock();
+        let used_until = by_path.entry(request.uri().path().to_owned()).or_insert(now);
+        *used_until = (*used_until).max(now) + WATCH_INTERVAL;
+        (*used_until - WATCH_INTERVAL * WATCH_BURST).max(now)
     }
 }
 
@@ -61,16 +62,16 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let turn = self.send_at(&request);
+        let start = self.earliest_start(&request);
         // The request is sent when the future is first polled.
-        let answer = self.inner.call(request);
+        let response = self.inner.call(request);
         Box::pin(async move {
-            sleep_until(turn).await;
-            let Ok(answer) = timeout(RESPONSE_TIMEOUT, answer).await else {
+            sleep_until(start).await;
+            let Ok(response) = timeout(RESPONSE_TIMEOUT, response).await else {
                 return Err(BoxError::from(format!("no response within {} s", RESPONSE_TIMEOUT.as_secs())));
             };
-            match answer {
-                Ok(answer) => with_retry_after(answer).await,
+            match response {
+                Ok(response) => with_retry_after(response).await,
                 Err(error) => Err(error),
             }
         })
@@ -79,21 +80,18 @@ where
 
 /// Copies `Retry-After` into the `Status` in the body of an error response, because kube's client passes only the body
 /// on. Proxies, and API servers too busy to write a `Status`, give the delay only in the header.
-async fn with_retry_after(answer: MiddlewareResponse) -> Result<MiddlewareResponse, BoxError> {
-    let (mut parts, body) = answer.into_parts();
-    let refused = parts.status.is_client_error() || parts.status.is_server_error();
+async fn with_retry_after(response: MiddlewareResponse) -> Result<MiddlewareResponse, BoxError> {
+    let (mut parts, body) = response.into_parts();
+    let is_error = parts.status.is_client_error() || parts.status.is_server_error();
     // In seconds: API servers never write a date here.
     let seconds = parts.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    let Some(seconds) = seconds.filter(|seconds: &u32| refused && *seconds > 0) else {
+    let Some(seconds) = seconds.filter(|seconds: &u32| is_error && *seconds > 0) else {
         return Ok(Response::from_parts(parts, body));
     };
-    let text = match read_error_body(body).await {
-        Ok(text) => text,
-        Err(error) => return Err(error),
-    };
-    let text = status_with_retry_after(&text, parts.status.as_u16(), seconds);
+    let text = read_error_body(body).await?;
+    let status = status_with_retry_after(&text, parts.status.as_u16(), seconds);
     parts.headers.remove(header::CONTENT_LENGTH);
-    let body: Box<DynBody> = Box::new(Full::new(Bytes::from(text)).map_err(|never| match never {}));
+    let body: Box<DynBody> = Box::new(Full::new(Bytes::from(status)).map_err(|never| match never {}));
     Ok(Response::from_parts(parts, body))
 }
 
@@ -118,19 +116,20 @@ fn status_with_retry_after(text: &[u8], code: u16, seconds: u32) -> String {
         let text = String::from_utf8_lossy(text);
         json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": text.trim(), "code": code })
     });
-    let said = status["details"]["retryAfterSeconds"].as_u64().unwrap_or_default();
+    let requested = status["details"]["retryAfterSeconds"].as_u64().unwrap_or_default();
     if !status["details"].is_object() {
         status["details"] = json!({});
     }
-    status["details"]["retryAfterSeconds"] = json!(said.max(seconds.into()));
+    status["details"]["retryAfterSeconds"] = json!(requested.max(seconds.into()));
     status.to_string()
 }
 
 /// An overloaded API server queues requests for up to 15 s before it rejects them.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_ERROR_BODY: usize = 1 << 20;
-/// Per path. Failed attempts have a longer back-off of their own.
+/// The number of watches of one path that may start without a delay. Failed watches also have the back-off of `watch`.
 const WATCH_BURST: u32 = 10;
+/// The interval between the starts of watches of one path when the burst is used up.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -146,20 +145,20 @@ mod tests {
         Request::get(uri).body(Body::empty()).unwrap()
     }
 
-    fn response(status: u16, wait: Option<&str>, text: &str) -> MiddlewareResponse {
+    fn response(status: u16, retry_after: Option<&str>, text: &str) -> MiddlewareResponse {
         let body: Box<DynBody> = Box::new(Full::new(Bytes::from(text.to_owned())).map_err(|never| match never {}));
-        let mut answer = Response::new(body);
-        *answer.status_mut() = StatusCode::from_u16(status).unwrap();
-        if let Some(wait) = wait {
-            answer.headers_mut().insert(header::RETRY_AFTER, wait.parse().unwrap());
+        let mut response = Response::new(body);
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        if let Some(retry_after) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, retry_after.parse().unwrap());
         }
-        answer
+        response
     }
 
     #[tokio::test]
     async fn retry_after_header_is_copied_into_the_status() {
         let busy = r#"{"kind":"Status","message":"busy","code":429,"details":{"name":"x","retryAfterSeconds":2}}"#;
-        for (status, wait, text, expected) in [
+        for (status, retry_after, text, expected) in [
             (429, Some("7"), "Too many requests, please try again later.\n", Some(("Too many requests", 7))),
             (503, Some("3"), "", Some(("", 3))),
             (429, Some("1"), busy, Some(("busy", 2))),
@@ -169,25 +168,25 @@ mod tests {
             (429, None, "text", None),
             (200, Some("9"), "text", None),
         ] {
-            let passed = with_retry_after(response(status, wait, text)).await.unwrap();
+            let passed = with_retry_after(response(status, retry_after, text)).await.unwrap();
             assert_eq!(passed.status(), status);
-            let passed = read_error_body(passed.into_body()).await.unwrap();
+            let body = read_error_body(passed.into_body()).await.unwrap();
             let Some((message, seconds)) = expected else {
-                assert_eq!(passed, text.as_bytes());
+                assert_eq!(body, text.as_bytes());
                 continue;
             };
-            let passed: kube::core::Status = serde_json::from_slice(&passed).unwrap();
-            assert!(passed.message.starts_with(message), "{passed:?}");
-            assert_eq!(passed.details.unwrap().retry_after_seconds, seconds);
+            let object: kube::core::Status = serde_json::from_slice(&body).unwrap();
+            assert!(object.message.starts_with(message), "{object:?}");
+            assert_eq!(object.details.unwrap().retry_after_seconds, seconds);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn missing_response_times_out() {
-        let mut silent =
+        let mut unresponsive =
             ApiMiddleware::new(service_fn(|_: Request<Body>| pending::<Result<MiddlewareResponse, BoxError>>()));
         let begun = Instant::now();
-        let error = silent.call(request("/api/v1/services?watch=true")).await.err().unwrap();
+        let error = unresponsive.call(request("/api/v1/services?watch=true")).await.err().unwrap();
         assert_eq!((error.to_string(), begun.elapsed()), ("no response within 20 s".to_owned(), RESPONSE_TIMEOUT));
     }
 

@@ -1,12 +1,14 @@
-//! The client of the Kubernetes API server: watches objects and writes statuses, events, Leases and Services.
+//! The client of the Kubernetes API server: watches objects, and writes statuses, Events, Leases, Services and
+//! EndpointSlices.
 //!
 //! ```text
-//!   API server ──watch──▶ Delivery ──▶ control loop (store, compile, swap)
+//!   API server ──watch──▶ Delivery ──▶ control loop (store, compile, publish)
 //!        ▲                                  │ verdicts
-//!        └────────────── status ◀───────────┘   leader only
+//!        └─────── status, services ◀─────────┘   leader only
 //! ```
 //!
-//! Nothing is decided here: `compile` interprets objects, and `status` decides what is written about them.
+//! `compile` interprets the objects, and `status` decides what is written about them. Only the Services and
+//! EndpointSlices of Gateways are planned in this module, in `services`.
 
 mod api_error;
 mod backoff;

@@ -45,19 +45,19 @@ impl PermissionRule {
     fn permissions(&self) -> Vec<Permission> {
         let mut all = Vec::new();
         for resource in &self.resources {
-            let of = |&verb| Permission { group: self.group.to_owned(), resource: resource.clone(), verb };
-            all.extend(self.verbs.iter().map(of));
+            let permission = |&verb| Permission { group: self.group.to_owned(), resource: resource.clone(), verb };
+            all.extend(self.verbs.iter().map(permission));
         }
         all
     }
 }
 
-/// In all namespaces, or in those that are watched.
+/// The permissions that Portico needs in all namespaces, or in those that are watched.
 pub fn watched_namespace_permissions() -> BTreeSet<Permission> {
     watched_namespace_rules().iter().flat_map(PermissionRule::permissions).collect()
 }
 
-/// In Portico's own namespace.
+/// The permissions that Portico needs in its own namespace.
 pub fn own_namespace_permissions() -> BTreeSet<Permission> {
     own_namespace_rules().iter().flat_map(PermissionRule::permissions).collect()
 }
@@ -65,44 +65,47 @@ pub fn own_namespace_permissions() -> BTreeSet<Permission> {
 /// The rules behind [`watched_namespace_permissions`].
 pub fn watched_namespace_rules() -> Vec<PermissionRule> {
     const WATCH: &[&str] = &["list", "watch"];
+    const WHOLE_OBJECT: &str = "";
+    const STATUS: &str = "/status";
     let (fetched, whole): (Vec<Kind>, Vec<Kind>) = watched_kinds().partition(|kind| kind.is_fetched_on_reference());
     let with_status: Vec<Kind> = watched_kinds().filter(|kind| kind.has_written_status()).collect();
     let mut rules = rules_for_kinds(
         &whole,
         WATCH,
-        "",
+        WHOLE_OBJECT,
         "The configuration and the objects that it refers to: every change makes a new snapshot.",
     );
     rules.extend(rules_for_kinds(
         &fetched,
         WATCH,
-        "",
+        WHOLE_OBJECT,
         "Which Secrets and ConfigMaps exist, to notice when one appears, changes or disappears. Only metadata is \
-         requested, and only names and versions of it are kept.",
+         requested, and only names and resource versions are kept.",
     ));
     rules.extend(rules_for_kinds(
         &fetched,
         &["get"],
-        "",
-        "The content of those that a served Gateway, Ingress, Service, plugin or consumer refers to, and of no others.",
+        WHOLE_OBJECT,
+        "The content of the Secrets and ConfigMaps that a served Gateway, Ingress, Service, plugin or consumer refers \
+         to, and of no others.",
     ));
     rules.push(PermissionRule::new(
         "apiextensions.k8s.io",
         &["customresourcedefinitions"],
         WATCH,
-        "Which release of the Gateway API is installed and whether Kong's kinds are, to start and stop watches \
+        "Which release of the Gateway API is installed, and whether Kong's CRDs are, to start and stop watches \
          accordingly.",
     ));
     rules.extend(rules_for_kinds(
         &with_status,
         &["patch"],
-        "/status",
+        STATUS,
         "The result for each object in its status: conditions and addresses.",
     ));
     rules.extend(rules_for_kinds(
         &with_status,
         &["get"],
-        "",
+        WHOLE_OBJECT,
         "The current object after a write conflict, before the patch is retried.",
     ));
     rules.push(PermissionRule::new(
@@ -122,7 +125,7 @@ pub fn watched_namespace_rules() -> Vec<PermissionRule> {
         Kind::EndpointSlice.group(),
         &[Kind::EndpointSlice.plural()],
         &["create", "patch", "delete"],
-        "The Pods of Portico, and their ports, to which that Service sends clients.",
+        "The Pods of Portico and their ports, to which the Service in front of each Gateway sends clients.",
     ));
     rules
 }
@@ -146,22 +149,22 @@ pub fn own_namespace_rules() -> Vec<PermissionRule> {
     ]
 }
 
-/// One rule for each group of the kinds.
+/// One rule for each API group of the kinds.
 fn rules_for_kinds(
     kinds: &[Kind],
     verbs: &'static [&'static str],
-    suffix: &str,
-    why: &'static str,
+    subresource: &str,
+    reason: &'static str,
 ) -> Vec<PermissionRule> {
     let groups = by_group(kinds).into_iter();
     let rules = groups.map(|(group, kinds)| {
-        let resources = kinds.iter().map(|kind| format!("{}{suffix}", kind.plural())).collect();
-        PermissionRule { group, resources, verbs, reason: why }
+        let resources = kinds.iter().map(|kind| format!("{}{subresource}", kind.plural())).collect();
+        PermissionRule { group, resources, verbs, reason }
     });
     rules.collect()
 }
 
-/// By group, in the order of the first kind of each.
+/// The kinds by API group. The groups are in the order of their first kinds.
 fn by_group(kinds: &[Kind]) -> Vec<(&'static str, Vec<Kind>)> {
     let mut groups: Vec<(&'static str, Vec<Kind>)> = Vec::new();
     for &kind in kinds {

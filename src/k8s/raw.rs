@@ -38,7 +38,7 @@ pub(super) fn api_resource(kind: Kind, version: &str) -> ApiResource {
 }
 
 impl<const META: bool> RawObject<META> {
-    /// None without a name, which no API server sends.
+    /// None if the object has no name, which no API server sends.
     pub(super) fn key(&self) -> Option<ObjectKey> {
         let name = self.meta.name.as_deref().filter(|name| !name.is_empty())?;
         Some(ObjectKey::new(self.meta.namespace.as_deref().unwrap_or_default(), name))
@@ -113,7 +113,7 @@ impl<const META: bool> Resource for RawObject<META> {
 /// Shows only the key: the object may be a Secret.
 impl<const META: bool> fmt::Debug for RawObject<META> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Raw").field("key", &self.key()).finish_non_exhaustive()
+        formatter.debug_struct("RawObject").field("key", &self.key()).finish_non_exhaustive()
     }
 }
 
@@ -217,8 +217,9 @@ mod tests {
         assert_eq!(object["spec"], json!({"listeners": 5}));
         assert_eq!(object["metadata"].get("managedFields"), None);
 
-        for odd in [json!({}), json!({"metadata": {"name": 5, "labels": [1]}}), json!({"spec": null, "status": 1})] {
-            let raw: RawObject = serde_json::from_value(odd).unwrap();
+        for unusual in [json!({}), json!({"metadata": {"name": 5, "labels": [1]}}), json!({"spec": null, "status": 1})]
+        {
+            let raw: RawObject = serde_json::from_value(unusual).unwrap();
             assert_eq!(raw.key(), None);
         }
     }

@@ -1,5 +1,5 @@
-//! Secrets and ConfigMaps: only their metadata is watched, and the content of one is fetched when an object refers to
-//! it. A cluster has thousands, for example Helm's releases, and a gateway needs a handful.
+//! Secrets and ConfigMaps: only their metadata is watched, and the content of one is fetched if an object refers to it.
+//! A cluster has thousands of them, for example the releases of Helm, and Portico needs only a few.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,19 +20,20 @@ use super::watch::WatchSink;
 use crate::api::kong::annotations::CREDENTIAL_LABEL;
 use crate::api::{Kind, ObjectId, ObjectKey};
 
-/// Which of these objects exist, which are wanted, and which were fetched.
+/// Which Secrets and ConfigMaps exist, which are wanted, and which were fetched.
 #[derive(Debug)]
 pub(super) struct ReferencedObjects {
     collector: Arc<DeliveryCollector>,
     state: Mutex<ReferencedState>,
+    /// Wakes the fetcher when objects are due.
     changed: Notify,
-    /// Nothing that is wanted and exists is missing, except for failed fetches.
+    /// Whether every wanted object that exists was fetched, or its fetch failed once.
     settled: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
 struct ReferencedState {
-    /// Resource versions by metadata watch. Scopes never overlap.
+    /// The resource versions that each metadata watch reports. Scopes never overlap.
     versions: BTreeMap<Scope, BTreeMap<ObjectKey, Arc<str>>>,
     wanted: BTreeSet<ObjectId>,
     fetched: BTreeMap<ObjectId, FetchedVersion>,
@@ -41,9 +42,10 @@ struct ReferencedState {
 /// A fetched object, or a failed fetch.
 #[derive(Debug)]
 struct FetchedVersion {
-    /// The version that was to be fetched.
+    /// The version that was to be fetched; empty if the fetch is to be repeated.
     requested: Arc<str>,
-    /// The version that was returned; it may be a newer one, which the watch reports later.
+    /// The version that was returned last; None if every fetch failed. It may be newer than the requested one: then the
+    /// watch reports it later.
     received: Option<Arc<str>>,
 }
 
@@ -53,14 +55,14 @@ impl ReferencedObjects {
         Arc::new(ReferencedObjects { collector, state: Mutex::default(), changed, settled })
     }
 
-    /// Sets the objects to fetch; all others are dropped.
+    /// Sets the objects to fetch. Fetched objects that are no longer wanted are dropped.
     pub(super) fn set_wanted(&self, wanted: BTreeSet<ObjectId>) {
         let mut state = self.state.lock();
         if state.wanted == wanted {
             return;
         }
-        let given_up: Vec<_> = state.fetched.keys().filter(|id| !wanted.contains(*id)).cloned().collect();
-        for id in given_up {
+        let unwanted: Vec<_> = state.fetched.keys().filter(|id| !wanted.contains(*id)).cloned().collect();
+        for id in unwanted {
             state.fetched.remove(&id);
             self.collector.deleted(&cluster_wide(id.kind), &id.key);
         }
@@ -89,13 +91,13 @@ impl ReferencedObjects {
     /// Fetches what is due; never returns.
     pub(super) async fn run_fetcher(self: Arc<Self>, mut client: watch::Receiver<Client>) {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
-        // Logged once, and not for each further attempt.
-        let mut logged = None;
+        // Further attempts with the same error are not logged.
+        let mut logged_error = None;
         loop {
             let due = {
                 let state = self.state.lock();
                 let due = state.due();
-                // Under the lock, so that the value is not about an earlier set of wanted objects.
+                // Sent under the lock, so that it does not describe an earlier set of wanted objects.
                 self.settled.send_replace(due.is_empty());
                 due
             };
@@ -103,22 +105,24 @@ impl ReferencedObjects {
                 self.changed.notified().await;
                 continue;
             }
-            let now = client.borrow_and_update().clone();
-            let due = self.fetch_credentials(now.clone(), due).await;
-            let results = iter(due).map(|(id, version)| self.fetch_one(now.clone(), id, version));
+            let current_client = client.borrow_and_update().clone();
+            let due = self.fetch_credentials(current_client.clone(), due).await;
+            let results = iter(due).map(|(id, version)| self.fetch_one(current_client.clone(), id, version));
             let failed: Vec<_> =
                 results.buffer_unordered(MAX_CONCURRENT_FETCHES).filter_map(|failed| async { failed }).collect().await;
             match failed.first() {
                 None => {
                     backoff.reset();
-                    logged = None;
+                    logged_error = None;
                 }
-                Some((id, why)) => {
-                    if logged.as_ref() != Some(why) {
-                        tracing::warn!(object = %id, failed = failed.len(), "Cannot fetch a referenced object: {why}");
-                        logged = Some(why.clone());
+                Some((id, error)) => {
+                    if logged_error.as_ref() != Some(error) {
+                        let failed = failed.len();
+                        tracing::warn!(object = %id, failed, "Cannot fetch a referenced object: {error}");
+                        logged_error = Some(error.clone());
                     }
-                    // Waiting for them ends after one attempt; objects fetched before stay.
+                    // Objects that cannot be fetched count as settled until the next attempt. Versions that were
+                    // fetched before stay in use.
                     self.settled.send_replace(true);
                     self.retry_later(failed.into_iter().map(|(id, _)| id), backoff.next_delay()).await;
                 }
@@ -126,19 +130,19 @@ impl ReferencedObjects {
         }
     }
 
-    /// Lists credentials when many are due: one list replaces thousands of single requests. Credentials that the list
-    /// misses stay due, and the single request reports their error.
+    /// Lists credentials when many are due: one list replaces thousands of single requests. Returns what is still due,
+    /// such as credentials that a failed list did not return.
     async fn fetch_credentials(&self, client: Client, due: Vec<(ObjectId, Arc<str>)>) -> Vec<(ObjectId, Arc<str>)> {
-        let mut counts: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+        let mut due_by_namespace: BTreeMap<Arc<str>, usize> = BTreeMap::new();
         for (id, _) in due.iter().filter(|(id, _)| id.kind == Kind::Secret) {
-            *counts.entry(id.key.namespace.clone()).or_default() += 1;
+            *due_by_namespace.entry(id.key.namespace.clone()).or_default() += 1;
         }
-        counts.retain(|_, count| *count >= LIST_THRESHOLD);
-        if counts.is_empty() {
+        due_by_namespace.retain(|_, count| *count >= LIST_THRESHOLD);
+        if due_by_namespace.is_empty() {
             return due;
         }
         let requested: BTreeMap<ObjectId, Arc<str>> = due.into_iter().collect();
-        for namespace in counts.keys() {
+        for namespace in due_by_namespace.keys() {
             let api: Api<RawObject> =
                 Api::namespaced_with(client.clone(), namespace, &api_resource(Kind::Secret, "v1"));
             let mut page = ListParams::default().labels(CREDENTIAL_LABEL).limit(PAGE_SIZE);
@@ -158,48 +162,51 @@ impl ReferencedObjects {
         self.state.lock().due()
     }
 
-    /// Stores a fetched object, and returns its version.
+    /// Stores a fetched object if it is still wanted and still exists. Returns its version in every case.
     fn store_fetched(&self, id: &ObjectId, requested: &Arc<str>, raw: RawObject) -> Arc<str> {
-        let got: Arc<str> = Arc::from(raw.resource_version());
-        if let Some(arrival) = ReceivedObject::read(id.kind, raw) {
-            // Under the lock, so that the object is not dropped in between.
+        let received: Arc<str> = Arc::from(raw.resource_version());
+        if let Some(object) = ReceivedObject::read(id.kind, raw) {
+            // Locked until the object is stored, so that it is not dropped in between.
             let mut state = self.state.lock();
-            // A deletion seen by the watch is newer than what was read here.
+            // A deletion that the watch reported is newer than the fetched object.
             if state.wanted.contains(id) && state.version(id).is_some() {
-                self.collector.applied(&cluster_wide(id.kind), arrival);
-                state
-                    .fetched
-                    .insert(id.clone(), FetchedVersion { requested: requested.clone(), received: Some(got.clone()) });
+                self.collector.applied(&cluster_wide(id.kind), object);
+                state.fetched.insert(
+                    id.clone(),
+                    FetchedVersion { requested: requested.clone(), received: Some(received.clone()) },
+                );
             }
         }
-        got
+        received
     }
 
     /// Returns the object and the error if the fetch failed.
     async fn fetch_one(&self, client: Client, id: ObjectId, requested: Arc<str>) -> Option<(ObjectId, String)> {
         let api: Api<RawObject> = Api::namespaced_with(client, &id.key.namespace, &api_resource(id.kind, "v1"));
-        let answer = timeout(FETCH_TIMEOUT, api.get(&id.key.name)).await;
-        let mut got = None;
-        let failure = match answer {
+        let response = timeout(FETCH_TIMEOUT, api.get(&id.key.name)).await;
+        let mut received = None;
+        let failure = match response {
             Ok(Ok(raw)) => {
-                got = Some(self.store_fetched(&id, &requested, raw));
+                received = Some(self.store_fetched(&id, &requested, raw));
                 None
             }
             // Deleted in the meantime, which the watch is about to report.
             Ok(Err(Error::Api(status))) if status.code == 404 => None,
-            Ok(Err(Error::Api(status))) if status.code == 403 => {
-                Some(format!("403 {}; grant get on {} to Portico", status.message, id.kind.plural()))
-            }
+            Ok(Err(Error::Api(status))) if status.code == 403 => Some(format!(
+                "403 {}; grant the verb get on {} to Portico's ServiceAccount",
+                status.message,
+                id.kind.plural()
+            )),
             Ok(Err(error)) => Some(super::client::request_error_text(&error)),
             Err(_) => Some(format!("no response within {} s", FETCH_TIMEOUT.as_secs())),
         };
-        if got.is_none() {
+        if received.is_none() {
             self.state.lock().record_failed_fetch(&id, requested);
         }
         failure.map(|failure| (id, failure))
     }
 
-    /// Makes them due again after a delay; a change ends the delay early.
+    /// Makes objects due again after a delay; a change of what is due ends the delay early.
     async fn retry_later(&self, ids: impl Iterator<Item = ObjectId>, wait: Duration) {
         tokio::select! {
             () = sleep(wait) => {}
@@ -207,8 +214,9 @@ impl ReferencedObjects {
         }
         let mut state = self.state.lock();
         for id in ids {
-            if let Some(held) = state.fetched.get_mut(&id) {
-                held.requested = Arc::default();
+            if let Some(fetched_version) = state.fetched.get_mut(&id) {
+                // No object has an empty version.
+                fetched_version.requested = Arc::default();
             }
         }
     }
@@ -241,9 +249,9 @@ impl ReferencedState {
     fn due(&self) -> Vec<(ObjectId, Arc<str>)> {
         let due = self.wanted.iter().filter_map(|id| {
             let version = self.version(id)?;
-            let known = self.fetched.get(id);
-            let fresh = known.is_some_and(|held| held.requested == *version || held.received.as_ref() == Some(version));
-            (!fresh).then(|| (id.clone(), version.clone()))
+            let is_current =
+                |fetched: &FetchedVersion| fetched.requested == *version || fetched.received.as_ref() == Some(version);
+            (!self.fetched.get(id).is_some_and(is_current)).then(|| (id.clone(), version.clone()))
         });
         due.collect()
     }
@@ -251,14 +259,14 @@ impl ReferencedState {
     /// Records a failed fetch; an object fetched before stays.
     fn record_failed_fetch(&mut self, id: &ObjectId, requested: Arc<str>) {
         if self.wanted.contains(id) {
-            let held =
+            let fetched_version =
                 self.fetched.entry(id.clone()).or_insert(FetchedVersion { requested: Arc::default(), received: None });
-            held.requested = requested;
+            fetched_version.requested = requested;
         }
     }
 }
 
-/// Where a metadata watch puts what it sees.
+/// The sink of a watch of metadata.
 pub(super) struct ReferencedSink {
     pub(super) objects: Arc<ReferencedObjects>,
     pub(super) scope: Scope,
@@ -299,7 +307,7 @@ fn cluster_wide(kind: Kind) -> Scope {
 }
 
 const MAX_CONCURRENT_FETCHES: usize = 8;
-/// The number of due credentials in a namespace from which they are listed.
+/// From this number of due Secrets in a namespace, credentials are listed instead of fetched one by one.
 const LIST_THRESHOLD: usize = 32;
 const PAGE_SIZE: u32 = 500;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -318,23 +326,23 @@ mod tests {
         let id = ObjectId::new(Kind::Secret, key.clone());
         for deleted in [false, true] {
             let collector = Arc::new(DeliveryCollector::default());
-            let bodies = ReferencedObjects::new(collector.clone());
-            let sink = Arc::new(ReferencedSink { objects: bodies.clone(), scope: cluster_wide(Kind::Secret) });
+            let objects = ReferencedObjects::new(collector.clone());
+            let sink = Arc::new(ReferencedSink { objects: objects.clone(), scope: cluster_wide(Kind::Secret) });
             sink.listed(vec![(key.clone(), Arc::from("1"))]);
-            bodies.set_wanted(BTreeSet::from([id.clone()]));
-            let (watching, gone) = (sink.clone(), key.clone());
+            objects.set_wanted(BTreeSet::from([id.clone()]));
+            let (metadata_sink, deleted_key) = (sink.clone(), key.clone());
             let server = tower::service_fn(move |_: http::Request<kube::client::Body>| {
                 if deleted {
                     // The deletion arrives before the response.
-                    watching.deleted(gone.clone());
+                    metadata_sink.deleted(deleted_key.clone());
                 }
                 let secret = json!({"metadata": {"namespace": "ns", "name": "tls", "resourceVersion": "1"}});
                 let body = http_body_util::Full::new(bytes::Bytes::from(secret.to_string()));
                 std::future::ready(Ok::<_, Infallible>(http::Response::new(body)))
             });
             let client = Client::new(server, "default");
-            assert_eq!(bodies.fetch_one(client, id.clone(), Arc::from("1")).await, None);
-            assert_eq!((collector.count(Kind::Secret), bodies.is_settled()), (usize::from(!deleted), true));
+            assert_eq!(objects.fetch_one(client, id.clone(), Arc::from("1")).await, None);
+            assert_eq!((collector.count(Kind::Secret), objects.is_settled()), (usize::from(!deleted), true));
         }
     }
 }

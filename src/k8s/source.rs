@@ -1,9 +1,11 @@
 //! The API server as a source of objects, as the control loop uses it.
 //!
 //! ```text
-//!   supervisor.rs ──served kinds──▶ watch.rs, one per kind and namespace ──▶ collect.rs ──▶ Delivery
-//!       ▲                                  │                                     ▲
-//!       └ discovery.rs: CRDs ─ watch_health.rs        referenced.rs: Secrets ────┘
+//!   discovery.rs ──served kinds──▶ supervisor.rs ──starts──▶ watch.rs, one for each kind and namespace
+//!                                       ▲                        │          │            │
+//!                                       └──errors── watch_health.rs      objects    metadata of Secrets
+//!                                                                           ▼            ▼
+//!                                              Delivery ◀── collect.rs ◀── content ── referenced.rs
 //! ```
 
 use std::collections::BTreeSet;
@@ -27,7 +29,7 @@ pub struct ApiServerSource {
     collector: Arc<DeliveryCollector>,
     referenced: Arc<ReferencedObjects>,
     health: Arc<WatchHealth>,
-    waiting: watch::Receiver<Vec<String>>,
+    waiting_for: watch::Receiver<Vec<String>>,
     client: watch::Receiver<Client>,
     _tasks: JoinSet<()>,
 }
@@ -36,11 +38,11 @@ pub struct ApiServerSource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WatchCounts {
     pub events: u64,
-    /// Lists started, the first included.
+    /// Lists started, including the first.
     pub lists: u64,
     /// Objects known now.
     pub objects: usize,
-    /// How old the known objects may be: zero while the watch works. None if the kind is not watched.
+    /// For how long the known objects may be out of date: zero while the watch works. None if the kind is not watched.
     pub age: Option<Duration>,
 }
 
@@ -52,13 +54,13 @@ pub struct WatchCounters {
 }
 
 impl ApiServerSource {
-    /// Starts to watch; an API server that is unreachable is waited for.
+    /// Starts the watches. They wait for an API server that is unreachable.
     pub fn start(access: Access, connection: ApiConnection, namespaces: Vec<String>) -> ApiServerSource {
         let collector = Arc::new(DeliveryCollector::default());
         let referenced = ReferencedObjects::new(collector.clone());
         let health = WatchHealth::new();
         let (clients, client) = watch::channel(connection.client);
-        let (waiting_for, waiting) = watch::channel(vec!["the API server".to_owned()]);
+        let (waiting_for_sender, waiting_for) = watch::channel(vec!["the API server".to_owned()]);
         let mut tasks = JoinSet::new();
         tasks.spawn(referenced.clone().run_fetcher(client.clone()));
         let supervisor = Supervisor::new(SupervisorParts {
@@ -69,10 +71,10 @@ impl ApiServerSource {
             referenced: referenced.clone(),
             health: health.clone(),
             clients,
-            missing: waiting_for,
+            waiting_for: waiting_for_sender,
         });
         tasks.spawn(supervisor.run());
-        ApiServerSource { collector, referenced, health, waiting, client, _tasks: tasks }
+        ApiServerSource { collector, referenced, health, waiting_for, client, _tasks: tasks }
     }
 
     /// Everything that happened since the last call, as soon as there is something. Cancel-safe.
@@ -80,24 +82,24 @@ impl ApiServerSource {
         self.collector.next().await
     }
 
-    /// Sets the Secrets and ConfigMaps that objects refer to. Returns whether all that exist are available; missing
-    /// ones come with a later delivery.
+    /// Sets the Secrets and ConfigMaps that objects refer to. Returns whether each of them that exists was fetched, or
+    /// its fetch failed. The others come with a later delivery.
     pub fn set_referenced(&self, wanted: BTreeSet<ObjectId>) -> bool {
         self.referenced.set_wanted(wanted);
         self.referenced.is_settled()
     }
 
-    /// Waits until every wanted object that exists was fetched, or failed once, and was returned by `next`.
+    /// Waits until every wanted object that exists was fetched and returned by `next`, or its fetch failed once.
     pub async fn wait_until_fetched(&self) {
         let mut settled = self.referenced.subscribe();
-        // The sender lives as long as `referenced` does.
-        drop(settled.wait_for(|settled| *settled).await);
+        // Cannot fail: the sender lives as long as `referenced` does.
+        drop(settled.wait_for(|is_settled| *is_settled).await);
         self.collector.wait_until_empty().await;
     }
 
     /// What is still missing before a delivery is complete, for messages; empty if nothing is.
     pub fn waiting_for(&self) -> watch::Receiver<Vec<String>> {
-        self.waiting.clone()
+        self.waiting_for.clone()
     }
 
     /// The current client; it is replaced when the credentials change.
@@ -119,6 +121,6 @@ impl WatchCounters {
 
 impl std::fmt::Debug for ApiServerSource {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Source").field("board", &self.health).finish_non_exhaustive()
+        formatter.debug_struct("ApiServerSource").field("health", &self.health).finish_non_exhaustive()
     }
 }

@@ -20,8 +20,9 @@ pub(super) const FIELD_MANAGER: &str = "portico";
 /// Reads and writes statuses.
 ///
 /// Writes are merge patches, which leave unmentioned fields as they are: the spec, which a PUT would have to repeat,
-/// and fields of a newer release. They replace whole lists, and `resourceVersion` makes them fail after a concurrent
-/// write. Server-side apply does not fit: it treats `parents` as one value, which two controllers cannot own.
+/// and fields that a newer release of the API adds. A merge patch replaces whole lists, so `resourceVersion` makes it
+/// fail after a concurrent write. Server-side apply does not fit: it treats `parents` as one value, which two
+/// controllers cannot own.
 #[derive(Clone)]
 pub struct StatusClient {
     client: watch::Receiver<Client>,
@@ -29,7 +30,7 @@ pub struct StatusClient {
 
 impl std::fmt::Debug for StatusClient {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Statuses")
+        formatter.write_str("StatusClient")
     }
 }
 
@@ -39,7 +40,7 @@ impl StatusClient {
         StatusClient { client }
     }
 
-    /// Replaces `before`, the status at that resource version, with `after`; returns the updated object.
+    /// Replaces `before`, the status at `resource_version`, with `after`. Returns the updated object.
     pub async fn write(
         &self,
         id: &ObjectId,
@@ -59,7 +60,7 @@ impl StatusClient {
             &params,
             &Patch::Merge(patch),
         )?;
-        with_timeout(REQUEST_TIMEOUT, self.client().request::<PatchedObject>(request)).await.map(Observed::from)
+        with_timeout(REQUEST_TIMEOUT, self.client().request::<ReturnedObject>(request)).await.map(Observed::from)
     }
 
     fn client(&self) -> Client {
@@ -69,7 +70,7 @@ impl StatusClient {
     /// Fetches the current object.
     pub async fn read(&self, id: &ObjectId, api_version: &str) -> Result<Observed, ApiError> {
         let request = Request::new(collection_path(id, api_version)).get(&id.key.name, &GetParams::default())?;
-        with_timeout(REQUEST_TIMEOUT, self.client().request::<PatchedObject>(request)).await.map(Observed::from)
+        with_timeout(REQUEST_TIMEOUT, self.client().request::<ReturnedObject>(request)).await.map(Observed::from)
     }
 }
 
@@ -99,27 +100,27 @@ fn merge_patch(before: &Value, after: &Value) -> Map<String, Value> {
     changed.map(|(key, value)| (key.clone(), value.clone())).chain(removed).collect()
 }
 
-/// The part of an object that is read back.
+/// What is read of the object that a request returns.
 #[derive(Deserialize)]
-struct PatchedObject {
-    metadata: PatchedMetadata,
+struct ReturnedObject {
+    metadata: ReturnedMetadata,
     #[serde(default)]
     status: Value,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct PatchedMetadata {
+struct ReturnedMetadata {
     uid: Arc<str>,
     resource_version: Arc<str>,
     #[serde(default)]
     generation: i64,
 }
 
-impl From<PatchedObject> for Observed {
-    fn from(answer: PatchedObject) -> Self {
-        let PatchedMetadata { uid, resource_version, generation } = answer.metadata;
-        Observed { uid, resource_version, generation, status: Arc::new(answer.status) }
+impl From<ReturnedObject> for Observed {
+    fn from(object: ReturnedObject) -> Self {
+        let ReturnedMetadata { uid, resource_version, generation } = object.metadata;
+        Observed { uid, resource_version, generation, status: Arc::new(object.status) }
     }
 }
 

@@ -34,26 +34,31 @@ pub(super) struct SupervisorParts {
     pub(super) referenced: Arc<ReferencedObjects>,
     pub(super) health: Arc<WatchHealth>,
     pub(super) clients: watch::Sender<Client>,
-    pub(super) missing: watch::Sender<Vec<String>>,
+    /// What a complete delivery still needs, for the readiness check.
+    pub(super) waiting_for: watch::Sender<Vec<String>>,
 }
 
 pub(super) struct Supervisor {
     parts: SupervisorParts,
-    /// A client with credentials read again; it replaces the current one after its first successful request.
+    /// A client with newly read credentials; it replaces the current one after its first successful request.
     candidate: Option<Client>,
+    /// Changes when an outage ends.
     server_back: watch::Sender<()>,
     crds: CrdSink,
     watches: JoinSet<()>,
     running: BTreeMap<WatchSubject, AbortHandle>,
+    /// The watched kinds, each with the version in use.
     served: BTreeMap<Kind, &'static str>,
-    /// Kinds in `served` that are missing from the server's latest discovery response.
+    /// Kinds in `served` that are missing from the latest discovery responses, each since the first of these.
     missing_since: BTreeMap<Kind, Instant>,
     outage: Option<Outage>,
+    /// The installed APIs as last published.
     installed: InstalledApis,
+    /// Whether the collector was notified that every kind was listed; never false again.
     complete: bool,
 }
 
-/// The API server is unavailable.
+/// A time in which the API server is unavailable.
 struct Outage {
     since: Instant,
     reason: String,
@@ -82,7 +87,7 @@ impl Supervisor {
         self.watch_crds();
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
         let mut schedule = DiscoverySchedule::due_now();
-        let mut blind = false;
+        let mut crds_forbidden_logged = false;
         loop {
             tokio::select! {
                 () = sleep_until(schedule.next) => {
@@ -92,8 +97,8 @@ impl Supervisor {
                             backoff.reset();
                             let served = self.with_recently_served(served, &crds_changed.borrow());
                             self.update_watches(served).await;
-                            let unsure = !self.missing_since.is_empty();
-                            schedule.succeeded(unsure, self.parts.health.crds_forbidden().is_some());
+                            let kinds_missing = !self.missing_since.is_empty();
+                            schedule.succeeded(kinds_missing, self.parts.health.crds_forbidden().is_some());
                         }
                         Err(watch_error) => {
                             self.discovery_failed(watch_error).await;
@@ -111,14 +116,14 @@ impl Supervisor {
                     }
                 }
             }
-            if let Some(why) = self.parts.health.crds_forbidden().filter(|_| !blind) {
-                blind = true;
+            if let Some(error) = self.parts.health.crds_forbidden().filter(|_| !crds_forbidden_logged) {
+                crds_forbidden_logged = true;
                 // The next discovery was scheduled as if the watch of CRDs announced changes.
                 schedule.expedite();
                 warn!(
-                    "CRDs cannot be watched, so new ones are found within {} s and their release is unknown: {why}; \
-                     add a rule to Portico's ClusterRole: apiGroups [\"apiextensions.k8s.io\"], resources \
-                     [\"customresourcedefinitions\"], verbs [list, watch]",
+                    "CRDs cannot be watched, so new ones are found only after up to {} s, and the release of the \
+                     Gateway API is unknown: {error}; add a rule to Portico's ClusterRole: apiGroups \
+                     [\"apiextensions.k8s.io\"], resources [\"customresourcedefinitions\"], verbs [list, watch]",
                     INTERVAL_WITHOUT_CRD_WATCH.as_secs()
                 );
             }
@@ -220,12 +225,12 @@ impl Supervisor {
             return;
         }
         for (kind, version) in std::mem::take(&mut self.served) {
-            let now = served.get(&kind);
-            if now == Some(&version) {
+            let new_version = served.get(&kind);
+            if new_version == Some(&version) {
                 continue;
             }
-            self.stop(kind).await;
-            if now.is_none() {
+            self.stop_watches(kind).await;
+            if new_version.is_none() {
                 info!(%kind, "The API server no longer serves this kind; its objects are removed");
                 self.parts.collector.forget(kind);
                 self.parts.referenced.forget(kind);
@@ -234,7 +239,7 @@ impl Supervisor {
         for (kind, version) in &served {
             for scope in self.scopes(*kind) {
                 if !self.running.contains_key(&WatchSubject::Objects(scope.clone())) {
-                    self.watch(scope, version);
+                    self.watch_scope(scope, version);
                 }
             }
         }
@@ -242,46 +247,47 @@ impl Supervisor {
     }
 
     fn scopes(&self, kind: Kind) -> Vec<Scope> {
-        // Namespaces are cluster-scoped, but a role for some namespaces may still allow reading those.
+        // Namespace objects are cluster-scoped. Credentials that are limited to some namespaces may still read these
+        // objects one by one, so each is watched by name.
         if self.parts.namespaces.is_empty() || !(kind.namespaced() || kind == Kind::Namespace) {
             return vec![Scope { kind, namespace: None }];
         }
         self.parts.namespaces.iter().map(|namespace| Scope { kind, namespace: Some(namespace.clone()) }).collect()
     }
 
-    fn watch(&mut self, scope: Scope, version: &str) {
+    fn watch_scope(&mut self, scope: Scope, version: &str) {
         let resource = api_resource(scope.kind, version);
         let (namespace, name) =
             if scope.kind.namespaced() { (scope.namespace.clone(), None) } else { (None, scope.namespace.clone()) };
         let target = WatchTarget { resource, namespace, name };
-        let watched = WatchSubject::Objects(scope.clone());
+        let subject = WatchSubject::Objects(scope.clone());
         if scope.kind.is_fetched_on_reference() {
-            self.spawn_watch(watched, target, ReferencedSink { objects: self.parts.referenced.clone(), scope });
+            self.spawn_watch(subject, target, ReferencedSink { objects: self.parts.referenced.clone(), scope });
         } else {
-            self.spawn_watch(watched, target, ObjectSink { collector: self.parts.collector.clone(), scope });
+            self.spawn_watch(subject, target, ObjectSink { collector: self.parts.collector.clone(), scope });
         }
     }
 
     fn spawn_watch<const META: bool>(
         &mut self,
-        watched: WatchSubject,
+        subject: WatchSubject,
         target: WatchTarget,
         sink: impl WatchSink<META>,
     ) {
-        let surroundings =
+        let context =
             WatchContext { client: self.parts.clients.subscribe(), server_back: self.server_back.subscribe() };
-        let health = self.parts.health.reporter(watched.clone());
-        let handle = self.watches.spawn(run_watch(target, surroundings, sink, health));
-        self.running.insert(watched, handle);
+        let health = self.parts.health.reporter(subject.clone());
+        let handle = self.watches.spawn(run_watch(target, context, sink, health));
+        self.running.insert(subject, handle);
     }
 
     /// When this returns, no further events of the kind arrive.
-    async fn stop(&mut self, kind: Kind) {
-        let of_kind = |watched: &WatchSubject| matches!(watched, WatchSubject::Objects(scope) if scope.kind == kind);
-        let ended: Vec<_> = self.running.extract_if(.., |watched, _| of_kind(watched)).collect();
-        for (watched, handle) in ended {
+    async fn stop_watches(&mut self, kind: Kind) {
+        let is_of_kind = |subject: &WatchSubject| matches!(subject, WatchSubject::Objects(scope) if scope.kind == kind);
+        let stopped: Vec<_> = self.running.extract_if(.., |subject, _| is_of_kind(subject)).collect();
+        for (subject, handle) in stopped {
             handle.abort();
-            self.parts.health.remove(&watched);
+            self.parts.health.remove(&subject);
             while !handle.is_finished() {
                 let Some(ended) = self.watches.join_next_with_id().await else { break };
                 self.restart_watch(ended.map_or_else(|error| error.id(), |(id, ())| id));
@@ -289,20 +295,20 @@ impl Supervisor {
         }
     }
 
-    /// Restarts a watch that ended without being stopped. Only a bug can end one, and its kind must not stay unwatched.
+    /// Restarts a watch that ended although it was not stopped. Only a bug ends one; its kind must not stay unwatched.
     fn restart_watch(&mut self, ended: Id) {
-        let Some(watched) =
-            self.running.iter().find(|(_, handle)| handle.id() == ended).map(|(watched, _)| watched.clone())
+        let Some(subject) =
+            self.running.iter().find(|(_, handle)| handle.id() == ended).map(|(subject, _)| subject.clone())
         else {
             return;
         };
-        self.running.remove(&watched);
-        warn!(?watched, "A watch ended unexpectedly, which is a bug in Portico; it is restarted");
-        match &watched {
+        self.running.remove(&subject);
+        warn!(watched = ?subject, "A watch ended unexpectedly, which is a bug in Portico; it is restarted");
+        match &subject {
             WatchSubject::Crds => self.watch_crds(),
             WatchSubject::Objects(scope) => {
                 if let Some(version) = self.served.get(&scope.kind) {
-                    self.watch(scope.clone(), version);
+                    self.watch_scope(scope.clone(), version);
                 }
             }
         }
@@ -316,12 +322,13 @@ impl Supervisor {
             unreadable.retain(|_, watch_error| watch_error.forbidden);
         }
         let discovered = !self.served.is_empty();
-        // An unreadable kind is dispensable if it is not compiled; without a compiled kind, only a part of the
-        // configuration would be served.
-        let dispensable = |kind: &Kind| unreadable.contains_key(kind) && !kind.is_served();
-        let missing: Vec<_> = self.parts.health.unlisted().into_iter().filter(|kind| !dispensable(kind)).collect();
-        let blind = discovered && self.served.keys().all(|kind| unreadable.get(kind).is_some_and(|why| why.forbidden));
-        let complete = discovered && self.outage.is_none() && missing.is_empty() && !blind;
+        // Without a kind that is compiled, only a part of the configuration would be served. Readiness does not wait
+        // for an unreadable kind that is not compiled.
+        let is_dispensable = |kind: &Kind| unreadable.contains_key(kind) && !kind.is_served();
+        let unlisted: Vec<_> = self.parts.health.unlisted().into_iter().filter(|kind| !is_dispensable(kind)).collect();
+        let is_forbidden = |kind: &Kind| unreadable.get(kind).is_some_and(|watch_error| watch_error.forbidden);
+        let none_readable = discovered && self.served.keys().all(is_forbidden);
+        let complete_now = discovered && self.outage.is_none() && unlisted.is_empty() && !none_readable;
 
         let versions = self.served.iter().filter(|(kind, _)| !unreadable.contains_key(kind));
         let installed = InstalledApis {
@@ -336,9 +343,9 @@ impl Supervisor {
             channel,
         };
         if discovered && installed != self.installed {
-            for (kind, why) in &installed.unreadable {
+            for (kind, message) in &installed.unreadable {
                 if !self.installed.unreadable.contains_key(kind) {
-                    warn!(%kind, "Cannot be watched: {why}");
+                    warn!(%kind, "Cannot be watched: {message}");
                 }
             }
             for kind in self.installed.unreadable.keys() {
@@ -346,38 +353,44 @@ impl Supervisor {
                     info!(%kind, "Can be watched again");
                 }
             }
-            self.parts.collector.installed(Arc::new(installed.clone()));
+            self.parts.collector.set_installed(Arc::new(installed.clone()));
             self.installed = installed;
         }
-        if complete && !self.complete {
+        if complete_now && !self.complete {
             self.complete = true;
-            self.parts.collector.complete();
+            self.parts.collector.set_complete();
         }
-        let waiting_for = self.describe_missing(&missing, &unreadable, blind);
-        self.parts.missing.send_if_modified(|published| {
+        let waiting_for = self.waiting_for(&unlisted, &unreadable, none_readable);
+        self.parts.waiting_for.send_if_modified(|published| {
             let changed = *published != waiting_for;
             *published = waiting_for;
             changed
         });
     }
 
-    fn describe_missing(&self, kinds: &[Kind], unreadable: &BTreeMap<Kind, WatchError>, blind: bool) -> Vec<String> {
+    /// What a complete delivery still needs, for messages; empty once it was complete.
+    fn waiting_for(
+        &self,
+        unlisted: &[Kind],
+        unreadable: &BTreeMap<Kind, WatchError>,
+        none_readable: bool,
+    ) -> Vec<String> {
         let first_list = |kind: &Kind| {
-            let why = unreadable.get(kind).map(|watch_error| format!(" ({})", watch_error.message)).unwrap_or_default();
-            format!("the first list of {}{why}", kind.plural())
+            let error = unreadable.get(kind).map(|watch_error| format!(" ({})", watch_error.message));
+            format!("the first list of {}{}", kind.plural(), error.unwrap_or_default())
         };
         match &self.outage {
             _ if self.complete => Vec::new(),
             // A replica that is ready without any objects would replace serving replicas, for example in a rolling
             // update.
-            None if blind => vec![format!(
+            None if none_readable => vec![format!(
                 "permission to read any kind from the API server {}: grant the rules in \
                  manifests/base/cluster-role.yaml",
                 self.parts.server
             )],
             Some(outage) => vec![format!("the API server {}: {}", self.parts.server, outage.reason)],
             None if self.served.is_empty() => vec![format!("the API server {}", self.parts.server)],
-            None => kinds.iter().map(first_list).collect(),
+            None => unlisted.iter().map(first_list).collect(),
         }
     }
 }
@@ -407,7 +420,7 @@ fn crd_resource() -> ApiResource {
 }
 
 const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(10);
-/// In an outage longer than this, credentials are read again before each further attempt.
+/// After an outage of this length, the credentials are read again before each further attempt.
 const RELOAD_CREDENTIALS_AFTER: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
@@ -415,7 +428,7 @@ mod tests {
     use super::*;
 
     fn supervisor() -> Supervisor {
-        let silent = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+        let unresponsive = tower::service_fn(|_: http::Request<kube::client::Body>| async {
             std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>().await
         });
         let collector = Arc::new(DeliveryCollector::default());
@@ -426,8 +439,8 @@ mod tests {
             referenced: ReferencedObjects::new(collector.clone()),
             collector,
             health: WatchHealth::new(),
-            clients: watch::Sender::new(Client::new(silent, "default")),
-            missing: watch::Sender::default(),
+            clients: watch::Sender::new(Client::new(unresponsive, "default")),
+            waiting_for: watch::Sender::default(),
         })
     }
 
@@ -436,15 +449,15 @@ mod tests {
         let mut supervisor = supervisor();
         supervisor.update_watches(BTreeMap::from([(Kind::HttpRoute, "v1"), (Kind::Gateway, "v1")])).await;
         supervisor.watch_crds();
-        let handle = |supervisor: &Supervisor, watched: &WatchSubject| supervisor.running[watched].clone();
+        let handle = |supervisor: &Supervisor, subject: &WatchSubject| supervisor.running[subject].clone();
         let route = WatchSubject::Objects(Scope { kind: Kind::HttpRoute, namespace: None });
-        for watched in [&route, &WatchSubject::Crds] {
-            let before = handle(&supervisor, watched);
+        for subject in [&route, &WatchSubject::Crds] {
+            let before = handle(&supervisor, subject);
             before.abort();
             let ended = supervisor.watches.join_next_with_id().await.unwrap().unwrap_err().id();
             supervisor.restart_watch(ended);
-            let after = handle(&supervisor, watched);
-            assert!(after.id() != before.id() && !after.is_finished(), "{watched:?}");
+            let after = handle(&supervisor, subject);
+            assert!(after.id() != before.id() && !after.is_finished(), "{subject:?}");
         }
         // A watch that ends while another kind is removed is restarted too.
         let before = handle(&supervisor, &route);

@@ -10,9 +10,9 @@ pub(super) fn now_micros() -> String {
 }
 
 /// Sleeps until the deadline, or forever if there is none.
-pub async fn sleep_until_deadline(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
+pub async fn sleep_until_deadline(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
         None => pending().await,
     }
 }

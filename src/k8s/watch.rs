@@ -1,4 +1,4 @@
-//! One watch of the API server, which feeds a sink and runs until it is dropped.
+//! One watch of the API server, which feeds a sink and runs until its task is aborted.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -20,8 +20,9 @@ use crate::api::ObjectKey;
 #[derive(Clone, Debug)]
 pub(super) struct WatchTarget {
     pub(super) resource: ApiResource,
+    /// None for all namespaces, and for cluster-scoped objects.
     pub(super) namespace: Option<Arc<str>>,
-    /// Only the object of this name.
+    /// Restricts the watch to the object of this name.
     pub(super) name: Option<Arc<str>>,
 }
 
@@ -31,7 +32,7 @@ pub(super) trait WatchSink<const META: bool>: Send + Sync + 'static {
 
     /// The part of an object to keep; None for an irrelevant object.
     fn read(&self, raw: RawObject<META>) -> Option<Self::Item>;
-    /// All objects in scope: others are gone.
+    /// Receives a complete list. Objects that are not in it are gone.
     fn listed(&self, items: Vec<Self::Item>);
     fn applied(&self, item: Self::Item);
     fn deleted(&self, key: ObjectKey);
@@ -46,84 +47,78 @@ pub(super) struct WatchContext {
     pub(super) server_back: watch::Receiver<()>,
 }
 
-/// How the first list is requested.
+/// How lists are requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ListMode {
     Streamed,
     Paged,
 }
 
-/// Watches forever.
+/// Watches the target and feeds the sink; never returns.
 pub(super) async fn run_watch<const META: bool>(
     target: WatchTarget,
-    mut surroundings: WatchContext,
+    mut context: WatchContext,
     sink: impl WatchSink<META>,
     health: WatchReporter,
 ) {
-    let mut listing = ListMode::Streamed;
-    let mut patience = WatchBackoff::default();
+    let mut list_mode = ListMode::Streamed;
+    let mut backoff = WatchBackoff::default();
     loop {
-        let client = surroundings.client.borrow_and_update().clone();
-        let mut config = watcher::Config {
-            field_selector: target.name.as_ref().map(|name| format!("metadata.name={name}")),
-            ..watcher::Config::default()
-        };
-        if listing == ListMode::Streamed {
-            config = config.streaming_lists();
-        }
+        let client = context.client.borrow_and_update().clone();
         let api: Api<RawObject<META>> = match &target.namespace {
             Some(namespace) => Api::namespaced_with(client, namespace, &target.resource),
             None => Api::all_with(client, &target.resource),
         };
-        let mut events = watcher(api, config).boxed();
+        let mut events = watcher(api, watcher_config(&target, list_mode)).boxed();
         // The objects of an unfinished list. It takes effect when it is complete.
         let mut list = None;
-        let mut begun = false;
+        let mut has_responded = false;
         loop {
+            let is_event_due = !has_responded || list.is_some();
             let event = tokio::select! {
                 event = events.next() => event,
-                () = patience.stalled(!begun || list.is_some()) => {
-                    if listing == ListMode::Streamed && begun {
-                        listing = ListMode::Paged;
+                () = backoff.stalled(is_event_due) => {
+                    if list_mode == ListMode::Streamed && has_responded {
+                        list_mode = ListMode::Paged;
                         break;
                     }
-                    let stalled = WatchError::new(format!("nothing received for {} s", STALLED_AFTER.as_secs()));
-                    health.record_error(&stalled);
-                    sleep(patience.next_delay(&stalled)).await;
+                    let stall_error = WatchError::new(format!("nothing received for {} s", STALLED_AFTER.as_secs()));
+                    health.record_error(&stall_error);
+                    sleep(backoff.next_delay(&stall_error)).await;
                     break;
                 }
-                () = patience.recovered() => {
+                () = backoff.recovered() => {
                     health.record_success();
-                    patience = WatchBackoff::default();
+                    backoff = WatchBackoff::default();
                     continue;
                 }
-                Ok(()) = surroundings.client.changed() => break,
+                Ok(()) = context.client.changed() => break,
             };
             match event {
                 Some(Ok(event)) => {
                     health.record_event(&event);
-                    begun = true;
-                    patience.record_event();
+                    has_responded = true;
+                    backoff.record_event();
                     handle_event(event, &sink, &mut list, &health);
                     if list.is_none() {
-                        patience = WatchBackoff::default();
+                        backoff = WatchBackoff::default();
                     }
                 }
                 Some(Err(error)) => {
                     let watch_error = WatchError::from_watcher(&error);
-                    if listing == ListMode::Streamed && refuses_streaming(&error) {
-                        listing = ListMode::Paged;
+                    if list_mode == ListMode::Streamed && refuses_streaming(&error) {
+                        list_mode = ListMode::Paged;
                         break;
                     }
-                    begun = true;
+                    has_responded = true;
                     health.record_error(&watch_error);
                     tokio::select! {
-                        () = sleep(patience.next_delay(&watch_error)) => {}
-                        Ok(()) = surroundings.server_back.changed() => patience.reset_after_outage(),
-                        Ok(()) = surroundings.client.changed() => break,
+                        () = sleep(backoff.next_delay(&watch_error)) => {}
+                        Ok(()) = context.server_back.changed() => backoff.reset_after_outage(),
+                        Ok(()) = context.client.changed() => break,
                     }
-                    // If the 410 came as the response instead of an event, the watcher would request the expired
-                    // version again.
+                    // After a 410 as the status of the response, not in an event, this watcher would request the
+                    // expired resource version again. A new one starts with a list.
                     if watch_error.expired {
                         break;
                     }
@@ -133,6 +128,14 @@ pub(super) async fn run_watch<const META: bool>(
             }
         }
     }
+}
+
+fn watcher_config(target: &WatchTarget, list_mode: ListMode) -> watcher::Config {
+    let config = watcher::Config {
+        field_selector: target.name.as_ref().map(|name| format!("metadata.name={name}")),
+        ..watcher::Config::default()
+    };
+    if list_mode == ListMode::Streamed { config.streaming_lists() } else { config }
 }
 
 fn handle_event<const META: bool, S: WatchSink<META>>(
@@ -161,7 +164,7 @@ fn handle_event<const META: bool, S: WatchSink<META>>(
     }
 }
 
-/// An older server, or one with the feature disabled, rejects the parameters.
+/// Whether the server rejects streaming lists, because it is older or has the feature disabled.
 fn refuses_streaming(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::WatchStartFailed(Error::Api(status)) => matches!(status.code, 400 | 405 | 422),
@@ -173,8 +176,10 @@ fn refuses_streaming(error: &watcher::Error) -> bool {
 #[derive(Debug)]
 struct WatchBackoff {
     backoff: Backoff,
-    /// Polling a forbidden kind costs the server little, and the kind appears soon after it is granted.
+    /// The back-off after 403 responses. It starts longer, because only a change of permissions helps, and stays short
+    /// enough to notice that change soon.
     forbidden: Backoff,
+    /// Whether the last attempt failed, and no event has arrived since.
     failing: bool,
 }
 
@@ -195,11 +200,11 @@ impl WatchBackoff {
             // Usual after a long pause and not an error: the next attempt starts with a list.
             self.backoff.reset();
         }
-        let wait = if watch_error.forbidden { self.forbidden.next_delay() } else { self.backoff.next_delay() };
-        wait.max(watch_error.retry_after)
+        let delay = if watch_error.forbidden { self.forbidden.next_delay() } else { self.backoff.next_delay() };
+        delay.max(watch_error.retry_after)
     }
 
-    /// Earlier failures were an outage of the whole server.
+    /// Starts with short delays again, because the earlier failures were an outage of the whole server.
     fn reset_after_outage(&mut self) {
         *self = WatchBackoff { failing: self.failing, ..WatchBackoff::default() };
     }
@@ -208,7 +213,8 @@ impl WatchBackoff {
         self.failing = false;
     }
 
-    /// A watch that resumes after a failure is quiet until something changes, so a quiet time counts as recovery.
+    /// Completes when a failed watch has recovered: after it resumes, no event arrives until something changes, so a
+    /// time without errors counts as recovery.
     async fn recovered(&self) {
         match self.failing {
             true => sleep(RECOVERED_AFTER).await,
@@ -216,10 +222,10 @@ impl WatchBackoff {
         }
     }
 
-    /// A server without streaming lists may start the watch and never end the list; another may accept the connection
-    /// and never respond.
-    async fn stalled(&self, waiting: bool) {
-        match waiting {
+    /// Completes when an event that is due does not arrive. A server without streaming lists may start the watch and
+    /// never end the list; another may accept the connection and never respond.
+    async fn stalled(&self, is_event_due: bool) {
+        match is_event_due {
             true => sleep(STALLED_AFTER).await,
             false => pending().await,
         }

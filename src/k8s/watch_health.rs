@@ -1,4 +1,5 @@
-//! The state of every watch: whether it has listed, whether it fails and why. Changes that matter wake the supervisor.
+//! The state of every watch: whether it has listed, whether it fails and why. First lists and changes of errors wake
+//! the supervisor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -35,12 +36,12 @@ struct WatchState {
     listed: bool,
     /// Since when the known objects may be out of date: nothing was listed yet, or the watch fails.
     stale_since: Option<Instant>,
-    /// Since when the watch fails without a break, other than by 429 responses.
+    /// Since when attempts fail with errors other than 429. A 429 resets this time, unless the watch is unreadable.
     failing_since: Option<Instant>,
-    /// Since when the server responds with 429, whatever other errors come in between.
+    /// Since when the server responds with 429. Other errors in between do not reset this time.
     throttled_since: Option<Instant>,
-    /// The kind could not be read before its first list. Only that list clears this: what unread objects guard stays
-    /// closed, however the reasons change.
+    /// The watch was unreadable before its first list. Only that list clears this flag: what the unknown objects might
+    /// restrict stays blocked, even if the error changes.
     never_readable: bool,
     error: Option<WatchError>,
     /// Consecutive 403 responses.
@@ -79,14 +80,14 @@ impl WatchHealth {
     }
 
     /// The handle with which one watch reports its state.
-    pub(super) fn reporter(self: &Arc<Self>, watched: WatchSubject) -> WatchReporter {
+    pub(super) fn reporter(self: &Arc<Self>, subject: WatchSubject) -> WatchReporter {
         let state = WatchState { stale_since: Some(Instant::now()), ..WatchState::default() };
-        self.watches.lock().insert(watched.clone(), state);
-        WatchReporter { health: self.clone(), watched }
+        self.watches.lock().insert(subject.clone(), state);
+        WatchReporter { health: self.clone(), subject }
     }
 
-    pub(super) fn remove(&self, watched: &WatchSubject) {
-        self.watches.lock().remove(watched);
+    pub(super) fn remove(&self, subject: &WatchSubject) {
+        self.watches.lock().remove(subject);
     }
 
     /// Waits until something changed since the last call.
@@ -97,7 +98,7 @@ impl WatchHealth {
     /// The kinds that cannot be read, each with its error. Failures that may pass in a moment do not count.
     pub(super) fn unreadable(&self) -> BTreeMap<Kind, WatchError> {
         let watches = self.watches.lock();
-        let failing = watches.iter().filter_map(|(watched, state)| match (watched, &state.error) {
+        let failing = watches.iter().filter_map(|(subject, state)| match (subject, &state.error) {
             (WatchSubject::Objects(scope), Some(watch_error)) if state.is_unreadable() => {
                 Some((scope.kind, watch_error.clone()))
             }
@@ -111,7 +112,7 @@ impl WatchHealth {
         let watches = self.watches.lock();
         let mut kinds: Vec<_> = watches
             .iter()
-            .filter_map(|(watched, state)| match watched {
+            .filter_map(|(subject, state)| match subject {
                 WatchSubject::Objects(scope) if !state.listed && !state.will_not_list() => Some(scope.kind),
                 _ => None,
             })
@@ -120,17 +121,17 @@ impl WatchHealth {
         kinds
     }
 
-    /// Kinds with a scope that was never listed and could not be read.
+    /// Kinds with a scope that was not listed yet and has been unreadable since the start.
     pub(super) fn never_listed(&self) -> BTreeSet<Kind> {
         let mut watches = self.watches.lock();
-        let unseen = watches.iter_mut().filter_map(|(watched, state)| {
+        let never_listed = watches.iter_mut().filter_map(|(subject, state)| {
             state.never_readable = !state.listed && (state.never_readable || state.is_unreadable());
-            match watched {
+            match subject {
                 WatchSubject::Objects(scope) if state.never_readable => Some(scope.kind),
                 _ => None,
             }
         });
-        unseen.collect()
+        never_listed.collect()
     }
 
     /// Clears the failure times after an outage of the whole server.
@@ -153,16 +154,17 @@ impl WatchHealth {
     pub(super) fn crds_forbidden(&self) -> Option<String> {
         let watches = self.watches.lock();
         let state = watches.get(&WatchSubject::Crds)?;
-        // A starting server may reject everything for a moment, and the consequences show in statuses.
+        // One 403 is not enough, because the consequences are visible in statuses and a starting server may reject
+        // everything for a moment.
         let watch_error =
             state.error.as_ref().filter(|watch_error| watch_error.forbidden && state.forbidden_in_a_row > 1)?;
         Some(watch_error.message.clone())
     }
 
-    /// The age of the oldest data of a kind; None if the kind is not watched.
+    /// For how long the known objects of a kind may be out of date; None if the kind is not watched.
     pub(super) fn age(&self, kind: Kind) -> Option<Duration> {
         let watches = self.watches.lock();
-        let ages = watches.iter().filter_map(|(watched, state)| match watched {
+        let ages = watches.iter().filter_map(|(subject, state)| match subject {
             WatchSubject::Objects(scope) if scope.kind == kind => {
                 Some(state.stale_since.map_or(Duration::ZERO, |since| since.elapsed()))
             }
@@ -181,8 +183,8 @@ impl WatchHealth {
 impl WatchState {
     /// Whether the failure is more than transient.
     fn is_lasting(&self) -> bool {
-        let for_long = |since: Option<Instant>, long| since.is_some_and(|since| since.elapsed() >= long);
-        for_long(self.failing_since, UNREADABLE_AFTER) || for_long(self.throttled_since, THROTTLED_UNREADABLE_AFTER)
+        let has_lasted = |since: Option<Instant>, limit| since.is_some_and(|since| since.elapsed() >= limit);
+        has_lasted(self.failing_since, UNREADABLE_AFTER) || has_lasted(self.throttled_since, THROTTLED_UNREADABLE_AFTER)
     }
 
     fn is_unreadable(&self) -> bool {
@@ -199,13 +201,13 @@ impl WatchState {
 #[derive(Debug)]
 pub(super) struct WatchReporter {
     health: Arc<WatchHealth>,
-    watched: WatchSubject,
+    subject: WatchSubject,
 }
 
 impl WatchReporter {
     /// Records an event. Only an event after `Init` shows that the watch works.
     pub(super) fn record_event<K>(&self, event: &watcher::Event<K>) {
-        if let WatchSubject::Objects(scope) = &self.watched {
+        if let WatchSubject::Objects(scope) = &self.subject {
             let counts = &self.health.counts[&scope.kind];
             match event {
                 watcher::Event::Init => counts.lists.fetch_add(1, Ordering::Relaxed),
@@ -220,17 +222,19 @@ impl WatchReporter {
         }
     }
 
+    /// Records a complete list.
     pub(super) fn record_list(&self) {
-        self.change(|state| {
-            let first = !state.listed;
+        self.update(|state| {
+            let is_first = !state.listed;
             state.listed = true;
             state.stale_since = None;
-            first
+            is_first
         });
     }
 
+    /// Records that the watch works, which ends a failure.
     pub(super) fn record_success(&self) {
-        self.change(|state| {
+        self.update(|state| {
             (state.failing_since, state.throttled_since) = (None, None);
             if state.listed {
                 state.stale_since = None;
@@ -241,12 +245,12 @@ impl WatchReporter {
     }
 
     pub(super) fn record_error(&self, watch_error: &WatchError) {
-        self.change(|state| {
+        self.update(|state| {
             state.stale_since.get_or_insert_with(Instant::now);
             if watch_error.throttled {
                 state.throttled_since.get_or_insert_with(Instant::now);
                 if state.is_unreadable() {
-                    // A 429 is unrelated to the earlier error, which therefore stands.
+                    // A 429 is unrelated to the earlier error, which is therefore kept.
                     return true;
                 }
                 // Time spent waiting as requested does not count as failing.
@@ -261,8 +265,9 @@ impl WatchReporter {
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut WatchState) -> bool) {
-        let changed = self.health.watches.lock().get_mut(&self.watched).is_some_and(change);
+    /// Updates the state. `update` returns whether to wake the supervisor.
+    fn update(&self, update: impl FnOnce(&mut WatchState) -> bool) {
+        let changed = self.health.watches.lock().get_mut(&self.subject).is_some_and(update);
         if changed {
             self.health.changed.notify_one();
         }
@@ -288,19 +293,19 @@ impl WatchError {
     }
 
     fn from_status(status: &kube::core::Status) -> WatchError {
-        let said = if status.message.is_empty() { &status.reason } else { &status.message };
+        let text = if status.message.is_empty() { &status.reason } else { &status.message };
         let code = status.code;
-        let requested = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
-        // A 429 without a delay means at least a second, the default of its header.
-        let least = if code == 429 { 1 } else { 0 };
+        let requested_seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+        // A 429 without a delay counts as one second, which API servers send in `Retry-After` by default.
+        let min_seconds = if code == 429 { 1 } else { 0 };
         WatchError {
-            message: format!("{code} {}", said.trim()),
+            message: format!("{code} {}", text.trim()),
             forbidden: code == 403,
             not_found: code == 404,
             unauthorized: code == 401,
             expired: code == 410,
             throttled: code == 429,
-            retry_after: Duration::from_secs(u64::from(requested.clamp(least, MAX_RETRY_AFTER_SECONDS))),
+            retry_after: Duration::from_secs(u64::from(requested_seconds.clamp(min_seconds, MAX_RETRY_AFTER_SECONDS))),
         }
     }
 
@@ -317,9 +322,11 @@ impl WatchError {
     }
 }
 
-/// A starting server responds with all kinds of errors for a few seconds.
+/// How long errors other than 429 last before the kind is unreadable: a starting server responds with errors for a few
+/// seconds.
 const UNREADABLE_AFTER: Duration = Duration::from_secs(5);
-/// How long 429 responses last before statuses mention them: writing those is more work for the server.
+/// How long 429 responses last before the kind is unreadable. Statuses mention that, and writing them is more work for
+/// the server.
 const THROTTLED_UNREADABLE_AFTER: Duration = Duration::from_secs(60);
 /// The longest requested delay that is honored.
 const MAX_RETRY_AFTER_SECONDS: u32 = 60;
@@ -333,29 +340,29 @@ mod tests {
         let health = WatchHealth::new();
         assert_eq!(health.age(Kind::HttpRoute), None, "the kind is not watched");
         let scope = |name: &str| Scope { kind: Kind::HttpRoute, namespace: Some(name.into()) };
-        let (one, other) = (
-            health.reporter(WatchSubject::Objects(scope("one"))),
-            health.reporter(WatchSubject::Objects(scope("other"))),
+        let (first, second) = (
+            health.reporter(WatchSubject::Objects(scope("first"))),
+            health.reporter(WatchSubject::Objects(scope("second"))),
         );
-        let later = |seconds| tokio::time::advance(Duration::from_secs(seconds));
+        let advance = |seconds| tokio::time::advance(Duration::from_secs(seconds));
         let age = || health.age(Kind::HttpRoute).map(|age| age.as_secs());
-        later(3).await;
+        advance(3).await;
         // A started list is not a complete one.
-        one.record_success();
+        first.record_success();
         assert_eq!(age(), Some(3));
-        one.record_list();
-        assert_eq!(age(), Some(3), "the other scope was not listed");
-        other.record_list();
-        later(100).await;
+        first.record_list();
+        assert_eq!(age(), Some(3), "the second scope was not listed");
+        second.record_list();
+        advance(100).await;
         assert_eq!(age(), Some(0), "a quiet watch is not a failing one");
-        one.record_error(&WatchError::new("no route to host".to_owned()));
-        later(7).await;
-        // The server being back does not mean that this watch works.
+        first.record_error(&WatchError::new("no route to host".to_owned()));
+        advance(7).await;
+        // That the server is available again does not mean that this watch works.
         health.clear_failures();
-        one.record_error(&WatchError::new("no route to host".to_owned()));
-        later(1).await;
+        first.record_error(&WatchError::new("no route to host".to_owned()));
+        advance(1).await;
         assert_eq!(age(), Some(8));
-        one.record_success();
+        first.record_success();
         assert_eq!(age(), Some(0));
     }
 
@@ -365,29 +372,29 @@ mod tests {
         let watch = health.reporter(WatchSubject::Objects(Scope { kind: Kind::HttpRoute, namespace: None }));
         let broken = WatchError::new("connection reset".to_owned());
         let busy = WatchError { throttled: true, ..broken.clone() };
-        let later = |seconds| tokio::time::advance(Duration::from_secs(seconds));
+        let advance = |seconds| tokio::time::advance(Duration::from_secs(seconds));
         let is_unreadable = || !health.unreadable().is_empty();
         watch.record_error(&busy);
-        later(59).await;
+        advance(59).await;
         watch.record_error(&busy);
-        assert!(!is_unreadable(), "it waits as requested");
-        later(1).await;
-        assert!(is_unreadable(), "it waited too long");
+        assert!(!is_unreadable(), "the watch waits as requested");
+        advance(1).await;
+        assert!(is_unreadable(), "the watch has waited too long");
         watch.record_success();
         assert!(!is_unreadable());
 
         // Two overloads in a row, each with a broken connection first.
         for _ in 0..2 {
             watch.record_error(&broken);
-            later(1).await;
+            advance(1).await;
             watch.record_error(&busy);
-            later(2).await;
+            advance(2).await;
         }
         assert!(!is_unreadable());
         watch.record_error(&broken);
-        later(4).await;
+        advance(4).await;
         assert!(!is_unreadable());
-        later(1).await;
+        advance(1).await;
         assert!(is_unreadable());
         // A 429 in addition clears nothing.
         watch.record_error(&busy);
@@ -397,9 +404,9 @@ mod tests {
         // 429 responses cannot hide the failure forever.
         for _ in 0..16 {
             watch.record_error(&broken);
-            later(1).await;
+            advance(1).await;
             watch.record_error(&busy);
-            later(3).await;
+            advance(3).await;
         }
         assert!(is_unreadable());
     }
@@ -410,7 +417,7 @@ mod tests {
         let watch = health.reporter(WatchSubject::Objects(Scope { kind: Kind::BackendTlsPolicy, namespace: None }));
         let broken = WatchError::new("connection refused".to_owned());
         let is_unknown = || health.never_listed() == BTreeSet::from([Kind::BackendTlsPolicy]);
-        assert!(!is_unknown(), "it may be listed in a moment");
+        assert!(!is_unknown(), "the kind may be listed in a moment");
         watch.record_error(&WatchError { forbidden: true, ..broken.clone() });
         assert!(is_unknown());
         for other in [WatchError { throttled: true, ..broken.clone() }, broken] {
@@ -427,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn crds_are_forbidden_after_two_refusals_in_a_row() {
+    fn crds_are_forbidden_after_two_403_responses_in_a_row() {
         let health = WatchHealth::new();
         let crds = health.reporter(WatchSubject::Crds);
         let forbidden = WatchError { forbidden: true, ..WatchError::new("403".to_owned()) };

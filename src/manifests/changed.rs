@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// Empty by default.
+/// By default, no path changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangedPaths {
     Paths(BTreeSet<PathBuf>),
@@ -18,9 +18,9 @@ impl Default for ChangedPaths {
 }
 
 impl ChangedPaths {
-    pub(super) fn add(&mut self, more: &[PathBuf]) {
+    pub(super) fn add(&mut self, new_paths: &[PathBuf]) {
         if let ChangedPaths::Paths(paths) = self {
-            paths.extend(more.iter().cloned());
+            paths.extend(new_paths.iter().cloned());
             if paths.len() > MAX_PATHS {
                 *self = ChangedPaths::Anything;
             }

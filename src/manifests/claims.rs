@@ -1,4 +1,5 @@
-//! Which file defines which object: if several define the same one, the first in sort order wins.
+//! Which file defines which object, and what changed for the store. If an object is defined several times, the first
+//! definition is used, by the path of the file and the position in it. Namespaces that no file defines are added.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,21 +14,22 @@ use crate::store::{AnyObject, Batch};
 
 pub(super) type Records = BTreeMap<Arc<Path>, FileRecord>;
 
-/// An object in a file: the file, and the index of the entry in its record.
+/// The definition of an object: the file, and the index of the entry in its record.
 pub(super) type ObjectClaim = (Arc<Path>, usize);
 
 /// All claims, and the objects last reported to the store.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    /// Sorted: the first claim defines the object.
+    /// The claims of an object are sorted: the first one defines it.
     claims: BTreeMap<ObjectId, Vec<ObjectClaim>>,
-    served: BTreeMap<ObjectId, Served>,
+    reported: BTreeMap<ObjectId, ReportedObject>,
     /// Objects whose claims or content may have changed since the previous `take_changes`.
     touched: BTreeSet<ObjectId>,
 }
 
+/// The state of an object that was last reported to the store.
 #[derive(Debug)]
-struct Served {
+struct ReportedObject {
     content: ClaimedContent,
     generation: i64,
 }
@@ -46,7 +48,7 @@ impl Claims {
         for entry in &record.entries {
             let id = entry.object.id();
             if let Some(claims) = self.claims.get_mut(&id) {
-                claims.retain(|(claimant, _)| claimant.as_ref() != file);
+                claims.retain(|(claiming_file, _)| claiming_file.as_ref() != file);
                 if claims.is_empty() {
                     self.claims.remove(&id);
                 }
@@ -74,13 +76,13 @@ impl Claims {
         for id in &touched {
             let Some((file, index)) = self.claims.get(id).and_then(|claims| claims.first()) else {
                 // A Namespace may still be needed by the objects in it; that is decided below.
-                if id.kind != Kind::Namespace && self.served.remove(id).is_some() {
+                if id.kind != Kind::Namespace && self.reported.remove(id).is_some() {
                     batch.removes.push(id.clone());
                 }
                 continue;
             };
             let Some(entry) = records.get_mut(file).and_then(|record| record.entries.get_mut(*index)) else { continue };
-            let content = ClaimedContent::FromFile(entry.hash);
+            let content = ClaimedContent::FromFile(entry.content_hash);
             if let Some(generation) = self.next_generation(id, content) {
                 entry.object.set_generation(generation);
                 batch.upserts.push(entry.object.clone());
@@ -94,7 +96,7 @@ impl Claims {
         (batch, touched)
     }
 
-    /// Every file that defines an object; the effective one first.
+    /// All definitions of an object; the one in use comes first.
     pub(super) fn claims_for(&self, id: &ObjectId) -> &[ObjectClaim] {
         self.claims.get(id).map_or(&[], Vec::as_slice)
     }
@@ -104,39 +106,41 @@ impl Claims {
         self.claims.len()
     }
 
+    /// Adds the Namespaces that objects are in but no file defines, and removes those without objects.
     fn update_implied_namespaces(&mut self, batch: &mut Batch) {
         let used: BTreeSet<&Arc<str>> =
-            self.served.keys().filter(|id| id.kind.namespaced()).map(|id| &id.key.namespace).collect();
+            self.reported.keys().filter(|id| id.kind.namespaced()).map(|id| &id.key.namespace).collect();
         let id_of = |name: &str| ObjectId::new(Kind::Namespace, ObjectKey::cluster(name));
-        let missing: Vec<_> = used.iter().map(|name| id_of(name)).filter(|id| !self.claims.contains_key(id)).collect();
+        let undefined: Vec<_> =
+            used.iter().map(|name| id_of(name)).filter(|id| !self.claims.contains_key(id)).collect();
         let removed: Vec<_> = self
-            .served
+            .reported
             .keys()
             .filter(|id| id.kind == Kind::Namespace && !self.claims.contains_key(id) && !used.contains(&id.key.name))
             .cloned()
             .collect();
         for id in removed {
-            self.served.remove(&id);
+            self.reported.remove(&id);
             batch.removes.push(id);
         }
-        for id in missing {
+        for id in undefined {
             if let Some(generation) = self.next_generation(&id, ClaimedContent::Implied) {
                 batch.upserts.push(implied_namespace(&id.key.name, generation));
             }
         }
     }
 
-    /// `None` if this content is already in the store.
+    /// The generation for new content; `None` if the store already has this content.
     fn next_generation(&mut self, id: &ObjectId, content: ClaimedContent) -> Option<i64> {
-        if let Some(served) = self.served.get_mut(id) {
-            if served.content == content {
+        if let Some(reported) = self.reported.get_mut(id) {
+            if reported.content == content {
                 return None;
             }
-            served.content = content;
-            served.generation += 1;
-            return Some(served.generation);
+            reported.content = content;
+            reported.generation += 1;
+            return Some(reported.generation);
         }
-        self.served.insert(id.clone(), Served { content, generation: 1 });
+        self.reported.insert(id.clone(), ReportedObject { content, generation: 1 });
         Some(1)
     }
 }

@@ -3,7 +3,7 @@
 use super::position::FilePosition;
 use crate::diagnostic::Diagnostic;
 
-/// A diagnostic with its position: about a file or object that was rejected, or accepted with a warning.
+/// A diagnostic about a file or object that was rejected, or accepted with a warning, with its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestDiagnostic {
     pub position: FilePosition,

@@ -11,23 +11,23 @@ pub(super) struct Document<'a> {
 /// parser is needed. Documents without content are included; they parse to null.
 pub(super) fn split(text: &str) -> Vec<Document<'_>> {
     let mut documents = Vec::new();
-    let mut start = (0, 1);
+    let (mut start, mut start_line) = (0, 1);
     let mut offset = 0;
     let mut line_number: u32 = 0;
     for line in text.split_inclusive('\n') {
         line_number = line_number.saturating_add(1);
-        if is_marker(line, "---") && offset > start.0 && !is_prologue(&text[start.0..offset]) {
-            documents.push(Document { text: &text[start.0..offset], line: start.1 });
-            start = (offset, line_number);
+        if is_marker(line, "---") && offset > start && !is_prologue(&text[start..offset]) {
+            documents.push(Document { text: &text[start..offset], line: start_line });
+            (start, start_line) = (offset, line_number);
         }
         offset += line.len();
         if is_marker(line, "...") {
-            documents.push(Document { text: &text[start.0..offset], line: start.1 });
-            start = (offset, line_number.saturating_add(1));
+            documents.push(Document { text: &text[start..offset], line: start_line });
+            (start, start_line) = (offset, line_number.saturating_add(1));
         }
     }
-    if start.0 < text.len() {
-        documents.push(Document { text: &text[start.0..], line: start.1 });
+    if start < text.len() {
+        documents.push(Document { text: &text[start..], line: start_line });
     }
     documents
 }
@@ -36,17 +36,17 @@ fn is_marker(line: &str, marker: &str) -> bool {
     line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
 }
 
-/// Whether the text has only directives, which precede the marker of their document.
+/// Whether the text has only directives and comments, which precede the `---` of their document.
 fn is_prologue(text: &str) -> bool {
-    let mut directives = false;
+    let mut has_directive = false;
     for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
         match line.as_bytes()[0] {
-            b'%' => directives = true,
+            b'%' => has_directive = true,
             b'#' => {}
             _ => return false,
         }
     }
-    directives
+    has_directive
 }
 
 #[cfg(test)]

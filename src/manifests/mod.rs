@@ -5,11 +5,12 @@
 //!                   │                                                                        │
 //!                 record.rs: the objects of one file, and its last valid state ◀─────────────┘
 //!                   │
-//!                 source.rs + claims.rs: which file defines which object, what changed ──▶ Update
+//!                 source.rs + claims.rs: which file defines which object, what changed ──▶ ManifestUpdate
 //! ```
 //!
-//! `outline.rs` finds the line and column of a field, but only when a diagnostic needs it: for thousands of objects
-//! only their positions and a hash of their content are kept, never the text. `watcher.rs` triggers reading again.
+//! `outline.rs` finds the line and column of a field, but only when a diagnostic needs it: between readings, only the
+//! position of each object in its file is kept, and the text only of input that cannot be read again. `watcher.rs`
+//! triggers the next reading.
 
 mod changed;
 mod claims;
@@ -30,5 +31,4 @@ pub use changed::ChangedPaths;
 pub use diagnostic::ManifestDiagnostic;
 pub use position::{Excerpt, FilePosition};
 pub use source::{ManifestUpdate, Manifests};
-
 pub use watcher::ManifestWatcher;

@@ -39,15 +39,15 @@ impl CaretTarget {
     }
 }
 
-/// The reason of a namespace on an object that has none.
+/// The reason of the warning about a namespace on a cluster-scoped object.
 pub(super) const CLUSTER_SCOPE: &str = "ClusterScope";
 
 /// A document as a tree in one vector, in document order: the children of a node follow it.
 #[derive(Debug, Default)]
 pub(super) struct Outline<'a> {
     nodes: Vec<OutlineNode<'a>>,
-    /// Nodes that are not closed yet, each with the key whose value is still to come.
-    open: Vec<(usize, Option<OutlineKey<'a>>)>,
+    /// The indexes of collections that are not closed yet, each with the key whose value is still to come.
+    open_nodes: Vec<(usize, Option<OutlineKey<'a>>)>,
 }
 
 #[derive(Debug)]
@@ -71,15 +71,15 @@ struct OutlineKey<'a> {
 }
 
 impl<'a> Outline<'a> {
-    pub(super) fn open(&mut self, shape: YamlShape, start: TextPosition) {
-        // A collection as key has no path; the node is used for the value that follows.
+    pub(super) fn open_collection(&mut self, shape: YamlShape, start: TextPosition) {
+        // A collection that is a key itself (`? [a]`) has no path; positions after it in its mapping may be off.
         let key = self.take_key();
         self.nodes.push(OutlineNode { key, shape, start, end: start, text: Cow::Borrowed(""), next: 0 });
-        self.open.push((self.nodes.len() - 1, None));
+        self.open_nodes.push((self.nodes.len() - 1, None));
     }
 
-    pub(super) fn close(&mut self) {
-        if let Some((index, _)) = self.open.pop() {
+    pub(super) fn close_collection(&mut self) {
+        if let Some((index, _)) = self.open_nodes.pop() {
             let next = self.nodes.len();
             // The last node is the last scalar below this one, or this node itself if it is empty.
             let end = self.nodes.last().map_or_else(TextPosition::default, |last| last.end);
@@ -88,30 +88,31 @@ impl<'a> Outline<'a> {
         }
     }
 
-    pub(super) fn scalar(&mut self, text: Cow<'a, str>, start: TextPosition, end: TextPosition) {
-        if let Some((index, waiting @ None)) = self.open.last_mut()
+    pub(super) fn add_scalar(&mut self, text: Cow<'a, str>, start: TextPosition, end: TextPosition) {
+        if let Some((index, pending_key @ None)) = self.open_nodes.last_mut()
             && self.nodes[*index].shape == YamlShape::Mapping
         {
-            *waiting = Some(OutlineKey { text, start, end });
+            *pending_key = Some(OutlineKey { text, start, end });
             return;
         }
         self.leaf(YamlShape::Scalar, text, start, end);
     }
 
-    pub(super) fn alias(&mut self, start: TextPosition, end: TextPosition) {
+    pub(super) fn add_alias(&mut self, start: TextPosition, end: TextPosition) {
         self.leaf(YamlShape::Alias, Cow::Borrowed(""), start, end);
     }
 
-    /// The position of `field` in the object at `trail`, or else of the nearest enclosing field that exists. For the
-    /// object itself: its name, or its start.
-    pub(super) fn locate(&self, trail: &[u32], field: &str, aim: CaretTarget) -> TextSpan {
-        let Some(object) = self.object(trail) else { return TextSpan { line: 1, column: 1, width: 1 } };
+    /// The position of `field`, or else of the nearest enclosing field that exists, in the object at `trail`: indexes
+    /// into the `items` of lists. An empty `field` or `.` stands for the object itself, whose position is that of its
+    /// name, or else its start.
+    pub(super) fn locate(&self, trail: &[u32], field: &str, caret: CaretTarget) -> TextSpan {
+        let Some(object) = self.object_at(trail) else { return TextSpan { line: 1, column: 1, width: 1 } };
         if field.is_empty() || field == "." {
             let (node, rest) = self.descend(object, "metadata.name");
             return if rest.is_empty() { self.value_span(node) } else { self.key_span(object) };
         }
         let (node, rest) = self.descend(object, field);
-        match aim {
+        match caret {
             CaretTarget::Value if rest.is_empty() => self.value_span(node),
             CaretTarget::Value | CaretTarget::Key => self.key_span(node),
         }
@@ -120,14 +121,14 @@ impl<'a> Outline<'a> {
     /// The lines of Secrets, and of fields of other kinds that may contain secrets; diagnostics must not quote them.
     pub(super) fn secret_lines(&self) -> Vec<RangeInclusive<u32>> {
         let mappings = self.nodes.iter().enumerate().filter(|(_, node)| node.shape == YamlShape::Mapping);
-        let secret = mappings.filter_map(|(index, _)| {
-            let has = |name| self.member(index, name).is_some();
+        let secret_nodes = mappings.filter_map(|(index, _)| {
+            let has_member = |name| self.member(index, name).is_some();
             let kind = &*self.nodes[self.member(index, "kind")?].text;
             // A reference to a Secret also has a kind, but no metadata.
-            if kind == "Secret" && (has("data") || has("stringData") || has("metadata")) {
+            if kind == "Secret" && (has_member("data") || has_member("stringData") || has_member("metadata")) {
                 return Some(index);
             }
-            let (_, path) = SECRET_BEARING_FIELDS.iter().find(|(holder, _)| *holder == kind)?;
+            let (_, path) = SECRET_BEARING_FIELDS.iter().find(|(kind_name, _)| *kind_name == kind)?;
             let (node, rest) = self.descend(index, path);
             rest.is_empty().then_some(node)
         });
@@ -136,10 +137,10 @@ impl<'a> Outline<'a> {
             let start = node.key.as_ref().map_or(node.start, |key| key.start);
             start.line..=node.end.line
         };
-        secret.map(lines).collect()
+        secret_nodes.map(lines).collect()
     }
 
-    fn object(&self, trail: &[u32]) -> Option<usize> {
+    fn object_at(&self, trail: &[u32]) -> Option<usize> {
         let mut node = 0;
         for index in trail {
             node = self.member(node, "items")?;
@@ -152,8 +153,8 @@ impl<'a> Outline<'a> {
     fn descend<'p>(&self, mut node: usize, path: &'p str) -> (usize, &'p str) {
         let mut rest = path;
         while !rest.is_empty() {
-            let Some((child, after)) = self.child_by_segment(node, rest) else { break };
-            (node, rest) = (child, after);
+            let Some((child, child_rest)) = self.child_by_segment(node, rest) else { break };
+            (node, rest) = (child, child_rest);
         }
         (node, rest)
     }
@@ -189,10 +190,10 @@ impl<'a> Outline<'a> {
         let end = self.nodes.get(node).map_or(0, |node| node.next);
         let mut child = node + 1;
         std::iter::from_fn(move || {
-            let this = child;
-            (this < end).then(|| {
-                child = self.nodes[this].next;
-                this
+            let current = child;
+            (current < end).then(|| {
+                child = self.nodes[current].next;
+                current
             })
         })
     }
@@ -210,11 +211,11 @@ impl<'a> Outline<'a> {
         }
     }
 
-    /// The span of a field's key. For a list item, which has no key: of its first key, or its start.
+    /// The span of a field's key. A list item has no key: then it is the span of its first key, or its start.
     fn key_span(&self, index: usize) -> TextSpan {
         let node = &self.nodes[index];
-        let first = self.children(index).next().filter(|_| node.shape == YamlShape::Mapping);
-        match (&node.key, first.and_then(|child| self.nodes[child].key.as_ref())) {
+        let first_child = self.children(index).next().filter(|_| node.shape == YamlShape::Mapping);
+        match (&node.key, first_child.and_then(|child| self.nodes[child].key.as_ref())) {
             (Some(key), _) => span_between(key.start, key.end),
             (None, Some(key)) => span_between(key.start, key.end),
             (None, None) if node.start.line == node.end.line => span_between(node.start, node.end),
@@ -229,11 +230,12 @@ impl<'a> Outline<'a> {
     }
 
     fn take_key(&mut self) -> Option<OutlineKey<'a>> {
-        self.open.last_mut().and_then(|(_, waiting)| waiting.take())
+        self.open_nodes.last_mut().and_then(|(_, pending_key)| pending_key.take())
     }
 }
 
-/// Fields of Kong's kinds that may contain passwords, tokens or keys, under names that depend on the plugin or vault.
+/// Fields of Kong's kinds, as kind and path, that may contain passwords, tokens or keys, under names that depend on the
+/// plugin or vault.
 pub(super) const SECRET_BEARING_FIELDS: &[(&str, &str)] = &[
     ("KongClusterPlugin", "config"),
     ("KongCustomEntity", "spec.fields"),
@@ -276,7 +278,7 @@ spec:
     #[test]
     fn field_positions_fall_back_to_enclosing_fields() {
         let outline = yaml::outline(ROUTE).expect("it is YAML");
-        for (field, aim, line, column, width) in [
+        for (field, caret, line, column, width) in [
             ("", CaretTarget::Value, 3, 9, 3),
             ("metadata.name", CaretTarget::Value, 3, 9, 3),
             ("metadata.name", CaretTarget::Key, 3, 3, 4),
@@ -298,7 +300,7 @@ spec:
             ("status", CaretTarget::Value, 1, 1, 4),
             ("[[[", CaretTarget::Value, 1, 1, 4),
         ] {
-            assert_eq!(outline.locate(&[], field, aim), TextSpan { line, column, width }, "{field}");
+            assert_eq!(outline.locate(&[], field, caret), TextSpan { line, column, width }, "{field}");
         }
     }
 
@@ -314,8 +316,8 @@ spec:
             (&[1, 0], "kind", 7, 11),
             (&[9], "kind", 1, 1),
         ] {
-            let spot = outline.locate(trail, field, CaretTarget::Value);
-            assert_eq!((spot.line, spot.column), (line, column), "{trail:?} {field}");
+            let span = outline.locate(trail, field, CaretTarget::Value);
+            assert_eq!((span.line, span.column), (line, column), "{trail:?} {field}");
         }
     }
 

@@ -24,7 +24,7 @@ pub struct Excerpt {
     pub width: u32,
 }
 
-/// A position within a text. Lines and columns count from 1, columns in characters.
+/// A part of a line in a text. Lines and columns count from 1, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TextSpan {
     pub(super) line: u32,
@@ -43,13 +43,13 @@ impl FilePosition {
         FilePosition::without_excerpt(file, 0, 0)
     }
 
-    /// A position in a text that starts at line `first_line` of the file.
-    pub(super) fn within(file: &Arc<Path>, lines: &LineIndex<'_>, first_line: u32, spot: TextSpan) -> Self {
+    /// The start of a span in a text that starts at line `first_line` of the file, with an excerpt.
+    pub(super) fn within(file: &Arc<Path>, lines: &LineIndex<'_>, first_line: u32, span: TextSpan) -> Self {
         FilePosition {
             file: Arc::clone(file),
-            line: first_line.saturating_add(spot.line).saturating_sub(1),
-            column: spot.column,
-            excerpt: lines.line(spot.line).map(|line| Arc::new(Excerpt::around(line, spot))),
+            line: first_line.saturating_add(span.line).saturating_sub(1),
+            column: span.column,
+            excerpt: lines.line(span.line).map(|line| Arc::new(Excerpt::around(line, span))),
         }
     }
 }
@@ -86,16 +86,13 @@ impl fmt::Display for FilePosition {
 }
 
 impl Excerpt {
-    fn around(line: &str, spot: TextSpan) -> Self {
-        let column = spot.column.saturating_sub(1) as usize;
-        let skipped = if line.chars().nth(MAX_EXCERPT_CHARS).is_none() {
-            0
-        } else {
-            column.saturating_sub(MAX_EXCERPT_CHARS / 3)
-        };
+    fn around(line: &str, span: TextSpan) -> Self {
+        let caret = span.column.saturating_sub(1) as usize;
+        let skipped =
+            if line.chars().nth(MAX_EXCERPT_CHARS).is_none() { 0 } else { caret.saturating_sub(MAX_EXCERPT_CHARS / 3) };
         let text: String = line.chars().skip(skipped).take(MAX_EXCERPT_CHARS).collect();
-        let shown = text.chars().count();
-        let width = (spot.width as usize).clamp(1, shown.saturating_sub(column - skipped.min(column)).max(1));
+        let shown_after_caret = text.chars().count().saturating_sub(caret.saturating_sub(skipped));
+        let width = (span.width as usize).clamp(1, shown_after_caret.max(1));
         Excerpt { text, skipped: skipped as u32, width: width as u32 }
     }
 }
@@ -117,9 +114,9 @@ mod tests {
             ("", 1, 1, 0, "", 0, 1),
             (long.as_str(), 1, 1001, 6, &long[934..1134], 934, 6),
         ] {
-            let place = FilePosition::within(&file, &LineIndex::build(text), 10, TextSpan { line, column, width });
-            assert_eq!((place.line, place.column), (9 + line, column));
-            let excerpt = place.excerpt.expect("the line exists");
+            let position = FilePosition::within(&file, &LineIndex::build(text), 10, TextSpan { line, column, width });
+            assert_eq!((position.line, position.column), (9 + line, column));
+            let excerpt = position.excerpt.expect("the line exists");
             assert_eq!(
                 (excerpt.text.as_str(), excerpt.skipped, excerpt.width),
                 (shown, skipped, underlined),

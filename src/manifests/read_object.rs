@@ -39,11 +39,12 @@ pub(super) struct AcceptedObject {
     pub(super) warnings: Vec<Diagnostic>,
 }
 
-/// Reads one object. `known` returns the result of reading an equal object before, to avoid validating it again.
+/// Reads one object. `accepted_before` returns the object with this id and content hash if it was accepted before, so
+/// that it is not validated again.
 pub(super) fn read_object(
     value: Value,
     channel: Channel,
-    known: impl Fn(&ObjectId, u64) -> Option<AnyObject>,
+    accepted_before: impl Fn(&ObjectId, u64) -> Option<AnyObject>,
 ) -> ReadOutcome {
     let Value::Object(mut object) = value else {
         return rejected_without_id(
@@ -72,11 +73,11 @@ pub(super) fn read_object(
     let key = match resolve_key(kind, &mut object, &mut findings) {
         Ok(key) => key,
         Err(error) => {
-            let (name, unnamed) = *error;
+            let (name, diagnostic) = *error;
             remove_server_fields(&mut object);
             let mut violations = schema::check(kind, &mut Value::Object(object), channel);
-            violations.retain(|violation| violation.field != unnamed.field);
-            findings.push(unnamed);
+            violations.retain(|violation| violation.field != diagnostic.field);
+            findings.push(diagnostic);
             findings.extend(violations);
             return ReadOutcome::Rejected { id: None, name: Some(name), findings };
         }
@@ -92,10 +93,10 @@ pub(super) fn read_object(
     let (hash, size) = hash_and_size(&value);
     if size > MAX_OBJECT_BYTES {
         let message = format!("the object has {size} bytes; the API server stores at most {MAX_OBJECT_BYTES}");
-        findings.push(Diagnostic::of_file("TooLarge", message, "split it"));
+        findings.push(Diagnostic::of_file("TooLarge", message, "split it into several objects"));
         return rejected(findings);
     }
-    if let Some(object) = known(&id, hash).filter(|_| findings.is_empty()) {
+    if let Some(object) = accepted_before(&id, hash).filter(|_| findings.is_empty()) {
         return ReadOutcome::Accepted(AcceptedObject { object, hash, warnings: findings });
     }
     let violations = schema::check(kind, &mut value, channel);
@@ -114,19 +115,19 @@ pub(super) fn read_object(
 
 /// The kind of the object, or the outcome if it is unknown or ignored.
 fn resolve_kind(object: &Map<String, Value>) -> Result<Kind, ReadOutcome> {
-    let word = |field: &str| object.get(field).and_then(Value::as_str).filter(|word| !word.is_empty());
-    let name = match (word("kind"), display_name(object)) {
+    let text_field = |field: &str| object.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let name = match (text_field("kind"), display_name(object)) {
         (Some(kind), Some(name)) => Some(format!("{kind} {name}")),
         (kind, name) => kind.map(str::to_owned).or(name),
     };
-    let (Some(api_version), Some(kind_name)) = (word("apiVersion"), word("kind")) else {
+    let (Some(api_version), Some(kind_name)) = (text_field("apiVersion"), text_field("kind")) else {
         let remedy = "for example apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute";
-        let missing: Vec<_> = ["apiVersion", "kind"].into_iter().filter(|field| word(field).is_none()).collect();
+        let missing: Vec<_> = ["apiVersion", "kind"].into_iter().filter(|field| text_field(field).is_none()).collect();
         let message = format!("an object needs {}", missing.join(" and "));
         return Err(rejected_without_id(name, missing[0], "NoKind", message, remedy));
     };
     let (group, version) = api_version.split_once('/').unwrap_or((CORE_GROUP, api_version));
-    let refuse =
+    let reject =
         |field, reason, message, remedy| Err(rejected_without_id(name.clone(), field, reason, message, remedy));
 
     if let Some(kind) = Kind::find(group, kind_name) {
@@ -134,32 +135,32 @@ fn resolve_kind(object: &Map<String, Value>) -> Result<Kind, ReadOutcome> {
             return Ok(kind);
         }
         let message = format!("{kind} has no version `{version}`");
-        return refuse(
+        return reject(
             "apiVersion",
             "WrongVersion",
             message,
             format!("did you mean `{}`?", preferred_api_version(kind)),
         );
     }
-    let alike = schema::nearest_kind(group, kind_name);
+    let similar = schema::nearest_kind(group, kind_name);
     if COMPLETE_GROUPS.contains(&group) {
         let message = format!("the group {group} has no kind `{kind_name}`");
-        let remedy = match alike {
-            Some(alike) => format!("did you mean `{alike}`?"),
+        let remedy = match similar {
+            Some(similar) => format!("did you mean `{similar}`?"),
             None => format!("its kinds are {}", kind_names(group)),
         };
-        return refuse("kind", "UnknownKind", message, remedy);
+        return reject("kind", "UnknownKind", message, remedy);
     }
-    if let Some(alike) = alike.filter(|_| [CORE_GROUP, NETWORKING_GROUP].contains(&group)) {
+    if let Some(similar) = similar.filter(|_| [CORE_GROUP, NETWORKING_GROUP].contains(&group)) {
         let message = format!("{api_version} has no kind `{kind_name}`");
-        return refuse("kind", "UnknownKind", message, format!("did you mean `{alike}`?"));
+        return reject("kind", "UnknownKind", message, format!("did you mean `{similar}`?"));
     }
     // A known kind in a misspelled or missing group is a mistake, not a kind of another project with the same name.
     if let Some(kind) = Kind::ALL.iter().find(|kind| kind.name() == kind_name)
         && ([CORE_GROUP, FORMER_GROUP].contains(&group) || schema::nearest(group, [kind.group()]).is_some())
     {
         let message = format!("`{api_version}` has no kind `{kind_name}`");
-        return refuse(
+        return reject(
             "apiVersion",
             "WrongGroup",
             message,
@@ -169,24 +170,24 @@ fn resolve_kind(object: &Map<String, Value>) -> Result<Kind, ReadOutcome> {
     Err(ReadOutcome::Ignored(format!("{api_version}/{kind_name}")))
 }
 
-/// Namespace and name, or what is known of the name for messages, with a diagnostic. Writes the namespace into the
-/// object, as the API server does.
+/// The namespace and name of an object. The error is what is known of the name, for messages, and a diagnostic. Writes
+/// the default namespace into the object, as the API server does.
 fn resolve_key(
     kind: Kind,
     object: &mut Map<String, Value>,
     findings: &mut Vec<Diagnostic>,
 ) -> Result<ObjectKey, Box<(String, Diagnostic)>> {
-    let refuse = |name: Option<String>, field: &str, message: &str, remedy: &str| {
+    let error = |name: Option<String>, field: &str, message: &str, remedy: &str| {
         let name = name.map_or_else(|| kind.name().to_owned(), |name| format!("{kind} {name}"));
         Box::new((name, Diagnostic::error(field, message, remedy).with_reason(Reason::Named("NoName"))))
     };
     let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
-        return Err(refuse(None, "metadata", "an object needs metadata", "write metadata.name"));
+        return Err(error(None, "metadata", "an object needs metadata", "write metadata.name"));
     };
     let name = match metadata.get("name") {
         Some(Value::String(name)) if !name.is_empty() => name.clone(),
         Some(Value::Null) | None if metadata.contains_key("generateName") => {
-            return Err(refuse(
+            return Err(error(
                 None,
                 "metadata.generateName",
                 "generateName works only in a cluster",
@@ -194,24 +195,24 @@ fn resolve_key(
             ));
         }
         None | Some(Value::Null | Value::String(_)) => {
-            return Err(refuse(None, "metadata.name", "an object needs a name", "write metadata.name"));
+            return Err(error(None, "metadata.name", "an object needs a name", "write metadata.name"));
         }
-        Some(other) => {
-            let (name, message) = (other.to_string(), "the name is not a string");
-            return Err(refuse(Some(name), "metadata.name", message, "put it in quotes"));
+        Some(value) => {
+            let (name, message) = (value.to_string(), "the name is not a string");
+            return Err(error(Some(name), "metadata.name", message, "put it in quotes"));
         }
     };
     let namespace = match metadata.get("namespace") {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(namespace)) => namespace.clone(),
         Some(_) => {
-            return Err(refuse(Some(name), "metadata.namespace", "the namespace is not a string", "put it in quotes"));
+            return Err(error(Some(name), "metadata.namespace", "the namespace is not a string", "put it in quotes"));
         }
     };
     if !kind.namespaced() {
         if metadata.shift_remove("namespace").is_some() && !namespace.is_empty() {
             let message = format!("{kind} is a cluster-scoped kind; the namespace is ignored");
-            let ignored = Diagnostic::warning("metadata.namespace", message, "delete the line");
+            let ignored = Diagnostic::warning("metadata.namespace", message, "delete the namespace");
             findings.push(ignored.with_reason(Reason::Named(CLUSTER_SCOPE)));
         }
         return Ok(ObjectKey::cluster(&name));
@@ -221,7 +222,7 @@ fn resolve_key(
     Ok(ObjectKey::new(namespace, &name))
 }
 
-/// Removes the fields that the API server sets. The generation is counted by Portico.
+/// Removes the fields that the API server sets. For objects from files, Portico counts the generation.
 fn remove_server_fields(object: &mut Map<String, Value>) {
     object.shift_remove("status");
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -283,13 +284,16 @@ fn kind_names(group: &str) -> String {
     names.join(", ")
 }
 
-/// The hash and size of the object as the API server would store it.
+/// The hash and the size of the object as JSON, in which the API server stores it.
 fn hash_and_size(value: &Value) -> (u64, usize) {
-    struct Digest(std::hash::DefaultHasher, usize);
+    struct Digest {
+        hasher: std::hash::DefaultHasher,
+        size: usize,
+    }
     impl io::Write for Digest {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.write(bytes);
-            self.1 += bytes.len();
+            self.hasher.write(bytes);
+            self.size += bytes.len();
             Ok(bytes.len())
         }
 
@@ -297,12 +301,12 @@ fn hash_and_size(value: &Value) -> (u64, usize) {
             Ok(())
         }
     }
-    let mut digest = Digest(std::hash::DefaultHasher::new(), 0);
+    let mut digest = Digest { hasher: std::hash::DefaultHasher::new(), size: 0 };
     serde_json::to_writer(&mut digest, value).expect("values have string keys and this writer does not fail");
-    (digest.0.finish(), digest.1)
+    (digest.hasher.finish(), digest.size)
 }
 
-/// The first API group of Ingress.
+/// The API group of Ingress before Kubernetes 1.22.
 const FORMER_GROUP: &str = "extensions";
 
 /// Groups whose kinds are all known, so that any other kind is a mistake.
@@ -318,16 +322,16 @@ mod tests {
     use super::*;
     use crate::diagnostic::Severity;
 
-    fn admit_new(value: Value) -> ReadOutcome {
+    fn read_new(value: Value) -> ReadOutcome {
         read_object(value, Channel::Standard, |_, _| None)
     }
 
     #[test]
     fn kinds_are_accepted_ignored_or_corrected() {
         for (api_version, kind, expected) in [
-            ("gateway.networking.k8s.io/v1", "HTTPRoute", "taken"),
-            ("gateway.networking.k8s.io/v1beta1", "HTTPRoute", "taken"),
-            ("v1", "Secret", "taken"),
+            ("gateway.networking.k8s.io/v1", "HTTPRoute", "accepted"),
+            ("gateway.networking.k8s.io/v1beta1", "HTTPRoute", "accepted"),
+            ("v1", "Secret", "accepted"),
             ("apps/v1", "Deployment", "apps/v1/Deployment"),
             ("v1", "Pod", "v1/Pod"),
             ("networking.istio.io/v1", "Gateway", "networking.istio.io/v1/Gateway"),
@@ -360,9 +364,9 @@ mod tests {
             if kind == "HTTPRoute" {
                 value["spec"] = json!({});
             }
-            let found = match admit_new(value) {
-                ReadOutcome::Accepted(_) => "taken".to_owned(),
-                ReadOutcome::Ignored(what) => what,
+            let found = match read_new(value) {
+                ReadOutcome::Accepted(_) => "accepted".to_owned(),
+                ReadOutcome::Ignored(kind) => kind,
                 ReadOutcome::Rejected { findings, .. } => {
                     format!(
                         "{} {} {}",
@@ -378,34 +382,34 @@ mod tests {
 
     #[test]
     fn objects_are_completed_as_the_api_server_does() {
-        let ReadOutcome::Accepted(taken) = admit_new(json!({
+        let ReadOutcome::Accepted(accepted) = read_new(json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "web", "generation": 7, "uid": "x"},
                 "status": {"x": 1},
         })) else {
             panic!("it is valid")
         };
-        assert_eq!(taken.object.id().to_string(), "ConfigMap default/web");
-        assert_eq!(taken.object.meta().generation, 0, "the generation in the file is ignored");
-        let ReadOutcome::Accepted(same) = admit_new(json!({
+        assert_eq!(accepted.object.id().to_string(), "ConfigMap default/web");
+        assert_eq!(accepted.object.meta().generation, 0, "the generation in the file is ignored");
+        let ReadOutcome::Accepted(same) = read_new(json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "web", "resourceVersion": "12"},
         })) else {
             panic!("it is valid")
         };
-        assert_eq!(taken.hash, same.hash, "server fields do not count as content");
+        assert_eq!(accepted.hash, same.hash, "server fields do not count as content");
 
         for labels in [json!(null), json!({"a": "b"})] {
             let value =
                 json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": labels}});
-            let ReadOutcome::Accepted(taken) = admit_new(value) else { panic!("it is valid") };
-            assert_eq!(taken.object.meta().labels.get(NAMESPACE_NAME_LABEL).map(AsRef::as_ref), Some("shop"));
+            let ReadOutcome::Accepted(accepted) = read_new(value) else { panic!("it is valid") };
+            assert_eq!(accepted.object.meta().labels.get(NAMESPACE_NAME_LABEL).map(AsRef::as_ref), Some("shop"));
         }
-        let ReadOutcome::Accepted(taken) = admit_new(json!({
+        let ReadOutcome::Accepted(accepted) = read_new(json!({
             "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "namespace": "x"},
         })) else {
             panic!("it is valid")
         };
         assert_eq!(
-            (&taken.warnings[0].reason, taken.warnings[0].severity),
+            (&accepted.warnings[0].reason, accepted.warnings[0].severity),
             (&Reason::Named(CLUSTER_SCOPE), Severity::Warning)
         );
     }
@@ -419,13 +423,13 @@ mod tests {
             (json!({"name": 7}), "metadata.name", "Service 7"),
             (json!({"name": "x", "namespace": 7}), "metadata.namespace", "Service x"),
         ] {
-            let outcome = admit_new(json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata}));
+            let outcome = read_new(json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata}));
             let ReadOutcome::Rejected { id: None, name: Some(found), findings } = outcome else {
                 panic!("{outcome:?}")
             };
             assert_eq!((findings[0].field.as_str(), found.as_str()), (field, name));
         }
-        let outcome = admit_new(json!("hello"));
+        let outcome = read_new(json!("hello"));
         assert!(matches!(outcome, ReadOutcome::Rejected { id: None, name: None, .. }));
     }
 
@@ -433,9 +437,7 @@ mod tests {
     fn secret_values_are_not_quoted() {
         for data in [json!({"password": 8_125_550}), json!({"password": "8125550!"})] {
             let value = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}, "data": data});
-            let ReadOutcome::Rejected { id: Some(_), findings, .. } = admit_new(value) else {
-                panic!("it is rejected")
-            };
+            let ReadOutcome::Rejected { id: Some(_), findings, .. } = read_new(value) else { panic!("it is rejected") };
             assert!(!format!("{findings:?}").contains("8125550"), "{findings:?}");
         }
     }
@@ -446,9 +448,9 @@ mod tests {
             let data = json!({"a": "x".repeat(size)});
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": data})
         };
-        assert!(matches!(admit_new(value(900_000)), ReadOutcome::Accepted(_)));
-        let ReadOutcome::Rejected { id: Some(_), findings, .. } = admit_new(value(MAX_OBJECT_BYTES)) else {
-            panic!("too large")
+        assert!(matches!(read_new(value(900_000)), ReadOutcome::Accepted(_)));
+        let ReadOutcome::Rejected { id: Some(_), findings, .. } = read_new(value(MAX_OBJECT_BYTES)) else {
+            panic!("it is accepted")
         };
         assert_eq!(findings[0].reason, Reason::Named("TooLarge"));
     }

@@ -19,17 +19,19 @@ use crate::diagnostic::{Diagnostic, Reason};
 use crate::schema::Channel;
 use crate::store::AnyObject;
 
-/// A file without its text.
+/// What is known of a file. Its text is kept only if it cannot be read again.
 #[derive(Debug, Default)]
 pub(super) struct FileRecord {
+    /// `None` if an equal stamp would not prove that the file is unchanged.
     pub(super) stamp: Option<FileStamp>,
     /// The hash of the text that was read last.
-    pub(super) hash: Option<u64>,
+    pub(super) text_hash: Option<u64>,
     /// The hash of the text that the positions of the entries refer to.
-    pub(super) valid_hash: Option<u64>,
-    /// In file order.
+    pub(super) valid_text_hash: Option<u64>,
+    /// The objects of the last valid text, in file order.
     pub(super) entries: Vec<FileObject>,
     pub(super) diagnostics: Vec<ManifestDiagnostic>,
+    /// Objects of kinds that Portico does not read, counted by `apiVersion/kind`.
     pub(super) ignored: BTreeMap<String, usize>,
     /// Only for input that cannot be read twice: standard input and pipes.
     pub(super) text: Option<Arc<str>>,
@@ -39,20 +41,21 @@ pub(super) struct FileRecord {
 #[derive(Clone, Debug)]
 pub(super) struct FileObject {
     pub(super) object: AnyObject,
-    pub(super) hash: u64,
+    pub(super) content_hash: u64,
     /// Whether it has diagnostics, which must be repeated when the file is read again.
     has_diagnostics: bool,
-    /// The hash of its document's text, if all objects of the document are in use without diagnostics: an unchanged
-    /// document need not be parsed again.
-    document_text: Option<u64>,
-    pub(super) at: ObjectPosition,
+    /// The hash of its document's text, so that an unchanged document is not parsed again. `None` unless all objects of
+    /// the document are in use without diagnostics.
+    document_hash: Option<u64>,
+    pub(super) position: ObjectPosition,
 }
 
 /// The position of an object in its file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ObjectPosition {
-    /// The index of the document, and its first line.
+    /// The index of the document.
     pub(super) document: u32,
+    /// The first line of the document.
     pub(super) line: u32,
     /// Indexes into the `items` of lists, outermost first. Empty if the document itself is the object.
     pub(super) trail: Box<[u32]>,
@@ -66,9 +69,15 @@ pub(super) struct FieldQuery<'a> {
 }
 
 impl FileObject {
-    /// The last valid object, at the position of its invalid new version.
+    /// The last valid version of an object, at the position of its invalid new version.
     fn kept_at(&self, at: ObjectPosition) -> FileObject {
-        FileObject { object: self.object.clone(), hash: self.hash, has_diagnostics: true, document_text: None, at }
+        FileObject {
+            object: self.object.clone(),
+            content_hash: self.content_hash,
+            has_diagnostics: true,
+            document_hash: None,
+            position: at,
+        }
     }
 }
 
@@ -82,50 +91,51 @@ impl FileRecord {
     /// Updates the record from a new text. A text that does not parse changes only the diagnostics.
     pub(super) fn update(&mut self, file: &Arc<Path>, text: &str, channel: Channel) {
         let hash = hash(text);
-        self.hash = Some(hash);
+        self.text_hash = Some(hash);
         if text.is_empty() && !self.entries.is_empty() {
             // `render > file` truncates the file first and fills it when the program ends.
             let message = "the file is now empty; it may be about to be written";
             let empty = Diagnostic::of_file("EmptyFile", message, "delete the file to remove its objects");
-            let place = FilePosition::whole_file(Arc::clone(file));
-            self.reject_file(vec![ManifestDiagnostic::for_file(place, empty.into_warning())]);
+            let position = FilePosition::whole_file(Arc::clone(file));
+            self.reject_file(vec![ManifestDiagnostic::for_file(position, empty.into_warning())]);
             return;
         }
         let documents = split(text);
-        let before = PreviousObjects::index(&self.entries);
-        let mut after = FileReading::default();
+        let previous = PreviousObjects::index(&self.entries);
+        let mut reading = FileReading::default();
         let mut unparsable = Vec::new();
         for (index, document) in documents.iter().enumerate() {
-            if let Err(error) = after.read_document(index as u32, document, file, channel, &before) {
+            if let Err(error) = reading.read_document(index as u32, document, file, channel, &previous) {
                 unparsable.push(yaml_diagnostic(file, document, error));
             }
         }
         if !unparsable.is_empty() {
-            let (_, others) = after.finish(file, &documents, &before);
+            let (_, object_diagnostics) = reading.finish(file, &documents, &previous);
             self.reject_file(unparsable);
-            self.diagnostics.extend(others);
+            self.diagnostics.extend(object_diagnostics);
             return;
         }
-        self.valid_hash = Some(hash);
-        self.ignored = std::mem::take(&mut after.ignored);
-        (self.entries, self.diagnostics) = after.finish(file, &documents, &before);
+        self.valid_text_hash = Some(hash);
+        self.ignored = std::mem::take(&mut reading.ignored);
+        (self.entries, self.diagnostics) = reading.finish(file, &documents, &previous);
     }
 
-    /// Keeps the objects of a file that cannot be read.
+    /// Keeps the objects of a file that cannot be read, and reports the error.
     pub(super) fn keep_after_read_error(&mut self, file: &Arc<Path>, error: FileReadError) {
-        self.hash = None;
-        let position = match error.spot {
-            Some(spot) => FilePosition::without_excerpt(Arc::clone(file), spot.line, spot.column),
+        self.text_hash = None;
+        let position = match error.span {
+            Some(span) => FilePosition::without_excerpt(Arc::clone(file), span.line, span.column),
             None => FilePosition::whole_file(Arc::clone(file)),
         };
         self.reject_file(vec![ManifestDiagnostic::for_file(position, error.diagnostic)]);
     }
 
+    /// Replaces the diagnostics, and adds to each that the objects stay in use.
     fn reject_file(&mut self, diagnostics: Vec<ManifestDiagnostic>) {
         let meanwhile = match self.entries.len() {
             0 => None,
             1 => Some("The last valid object of this file stays in use.".to_owned()),
-            many => Some(format!("The last {many} valid objects of this file stay in use.")),
+            count => Some(format!("The last {count} valid objects of this file stay in use.")),
         };
         let rejected = diagnostics.into_iter();
         self.diagnostics =
@@ -134,7 +144,7 @@ impl FileRecord {
 }
 
 fn yaml_diagnostic(file: &Arc<Path>, document: &Document<'_>, mut error: YamlError) -> ManifestDiagnostic {
-    let mut position = FilePosition::within(file, &LineIndex::build(document.text), document.line, error.spot);
+    let mut position = FilePosition::within(file, &LineIndex::build(document.text), document.line, error.span);
     if may_hold_secrets(document.text) {
         position.excerpt = None;
         if error.diagnostic.reason == Reason::Named(yaml::UNREADABLE_VALUE) {
@@ -148,22 +158,22 @@ fn yaml_diagnostic(file: &Arc<Path>, document: &Document<'_>, mut error: YamlErr
 struct PreviousObjects<'a> {
     entries: &'a [FileObject],
     by_id: HashMap<ObjectId, &'a FileObject>,
-    by_document_text: HashMap<u64, Vec<&'a FileObject>>,
+    by_document_hash: HashMap<u64, Vec<&'a FileObject>>,
 }
 
 impl<'a> PreviousObjects<'a> {
     fn index(entries: &'a [FileObject]) -> Self {
         let by_id = entries.iter().map(|entry| (entry.object.id(), entry)).collect();
-        let mut by_document_text: HashMap<_, Vec<&FileObject>> = HashMap::new();
+        let mut by_document_hash: HashMap<_, Vec<&FileObject>> = HashMap::new();
         for entry in entries {
-            let Some(hash) = entry.document_text else { continue };
-            let same = by_document_text.entry(hash).or_default();
-            // Two documents may have the same text; the objects of each are listed once.
-            if same.first().is_none_or(|first| first.at.document == entry.at.document) {
-                same.push(entry);
+            let Some(hash) = entry.document_hash else { continue };
+            let objects = by_document_hash.entry(hash).or_default();
+            // Several documents may have the same text; the objects of only the first of them are listed.
+            if objects.first().is_none_or(|first| first.position.document == entry.position.document) {
+                objects.push(entry);
             }
         }
-        PreviousObjects { entries, by_id, by_document_text }
+        PreviousObjects { entries, by_id, by_document_hash }
     }
 }
 
@@ -177,8 +187,9 @@ struct FileReading {
     /// Objects that cannot be identified, as indexes into `diagnostics`.
     unidentified: Vec<usize>,
     ignored: BTreeMap<String, usize>,
-    /// The numbers of diagnostics that are shown, and that are only counted.
-    shown: usize,
+    /// The number of diagnostics of all objects.
+    total: usize,
+    /// How many of them are only counted.
     hidden: usize,
 }
 
@@ -198,14 +209,14 @@ impl FileReading {
         document: &Document<'_>,
         file: &Path,
         channel: Channel,
-        before: &PreviousObjects<'_>,
+        previous: &PreviousObjects<'_>,
     ) -> Result<(), YamlError> {
         let hash = hash(document.text);
-        if let Some(entries) = before.by_document_text.get(&hash) {
+        if let Some(entries) = previous.by_document_hash.get(&hash) {
             for entry in entries {
-                let at = ObjectPosition { document: index, line: document.line, trail: entry.at.trail.clone() };
+                let at = ObjectPosition { document: index, line: document.line, trail: entry.position.trail.clone() };
                 self.present.insert(entry.object.id());
-                self.entries.push(FileObject { at, ..(*entry).clone() });
+                self.entries.push(FileObject { position: at, ..(*entry).clone() });
             }
             return Ok(());
         }
@@ -214,14 +225,14 @@ impl FileReading {
             Value::Null => {}
             value => flatten(index, document.line, value, &mut values),
         }
-        let (count, first) = (values.len(), self.entries.len());
+        let (value_count, first_index) = (values.len(), self.entries.len());
         for (at, value) in values {
-            self.read_value(at, value, file, channel, before);
+            self.read_value(at, value, file, channel, previous);
         }
-        let entries = &mut self.entries[first..];
-        if entries.len() == count && !entries.iter().any(|entry| entry.has_diagnostics) {
+        let entries = &mut self.entries[first_index..];
+        if entries.len() == value_count && !entries.iter().any(|entry| entry.has_diagnostics) {
             for entry in entries {
-                entry.document_text = Some(hash);
+                entry.document_hash = Some(hash);
             }
         }
         Ok(())
@@ -233,17 +244,17 @@ impl FileReading {
         value: Value,
         file: &Path,
         channel: Channel,
-        before: &PreviousObjects<'_>,
+        previous: &PreviousObjects<'_>,
     ) {
-        let known = |id: &ObjectId, hash| {
-            let entry = before.by_id.get(id)?;
-            (entry.hash == hash && !entry.has_diagnostics).then(|| entry.object.clone())
+        let accepted_before = |id: &ObjectId, hash| {
+            let entry = previous.by_id.get(id)?;
+            (entry.content_hash == hash && !entry.has_diagnostics).then(|| entry.object.clone())
         };
         if is_kustomization(file, &value) {
             *self.ignored.entry("kustomize.config.k8s.io/Kustomization".to_owned()).or_default() += 1;
             return;
         }
-        match read_object::read_object(value, channel, known) {
+        match read_object::read_object(value, channel, accepted_before) {
             ReadOutcome::Ignored(kind) => *self.ignored.entry(kind).or_default() += 1,
             ReadOutcome::Accepted(AcceptedObject { object, hash, warnings }) => {
                 let id = object.id();
@@ -252,13 +263,19 @@ impl FileReading {
                     self.add_diagnostics(at.clone(), Some(id.to_string()), warnings, None);
                 }
                 self.present.insert(id);
-                self.entries.push(FileObject { object, hash, has_diagnostics, document_text: None, at });
+                self.entries.push(FileObject {
+                    object,
+                    content_hash: hash,
+                    has_diagnostics,
+                    document_hash: None,
+                    position: at,
+                });
             }
             ReadOutcome::Rejected { id, name, findings } => {
                 let mut meanwhile = None;
                 match id {
                     Some(id) => {
-                        if let Some(entry) = before.by_id.get(&id) {
+                        if let Some(entry) = previous.by_id.get(&id) {
                             // The last valid object stays in use, with the position of its new version.
                             self.entries.push(entry.kept_at(at.clone()));
                             meanwhile = Some(LAST_VALID_STAYS);
@@ -279,8 +296,8 @@ impl FileReading {
         diagnostics: Vec<Diagnostic>,
         meanwhile: Option<&'static str>,
     ) {
-        self.shown += diagnostics.len();
-        let diagnostics = if self.shown <= MAX_SHOWN {
+        self.total += diagnostics.len();
+        let diagnostics = if self.total <= MAX_SHOWN {
             diagnostics
         } else {
             self.hidden += diagnostics.len();
@@ -289,29 +306,30 @@ impl FileReading {
         self.diagnostics.push(ObjectDiagnostics { at, object, diagnostics, meanwhile });
     }
 
+    /// The new entries of the record and the located diagnostics; `previous` objects that may still be there are kept.
     fn finish(
         mut self,
         file: &Arc<Path>,
         documents: &[Document<'_>],
-        before: &PreviousObjects<'_>,
+        previous: &PreviousObjects<'_>,
     ) -> (Vec<FileObject>, Vec<ManifestDiagnostic>) {
-        // An unidentified object may be any of the missing ones, so none of them is removed.
+        // An unidentified object may be any of the previous objects that are missing, so none of them is removed.
         if let Some(first) = self.unidentified.first() {
             let at = self.diagnostics[*first].at.clone();
-            let missing = before.entries.iter().filter(|entry| self.present.insert(entry.object.id()));
+            let missing = previous.entries.iter().filter(|entry| self.present.insert(entry.object.id()));
             let missing: Vec<_> = missing.map(|entry| entry.kept_at(at.clone())).collect();
             for index in self.unidentified.iter().filter(|_| !missing.is_empty()) {
                 self.diagnostics[*index].meanwhile = Some(MISSING_STAYS);
             }
             self.entries.extend(missing);
         }
-        self.entries.sort_by(|left, right| left.at.cmp(&right.at));
+        self.entries.sort_by(|left, right| left.position.cmp(&right.position));
         let mut diagnostics = locate_diagnostics(file, documents, &self.diagnostics);
         if self.hidden > 0 {
             let message = format!("{} more problems in this file are not shown", self.hidden);
-            let place = FilePosition::whole_file(Arc::clone(file));
-            let more = Diagnostic::of_file("MoreProblems", message, "correct the others first");
-            diagnostics.push(ManifestDiagnostic::for_file(place, more));
+            let position = FilePosition::whole_file(Arc::clone(file));
+            let hidden = Diagnostic::of_file("MoreProblems", message, "correct the shown ones first");
+            diagnostics.push(ManifestDiagnostic::for_file(position, hidden));
         }
         (self.entries, diagnostics)
     }
@@ -357,9 +375,9 @@ pub(super) fn locate(file: &Arc<Path>, document: &Document<'_>, queries: &[Field
     let lines = LineIndex::build(document.text);
     let secrets = outline.secret_lines();
     let positions = queries.iter().map(|query| {
-        let spot = outline.locate(query.trail, query.field, query.caret);
-        let mut position = FilePosition::within(file, &lines, document.line, spot);
-        if secrets.iter().any(|lines| lines.contains(&spot.line)) {
+        let span = outline.locate(query.trail, query.field, query.caret);
+        let mut position = FilePosition::within(file, &lines, document.line, span);
+        if secrets.iter().any(|lines| lines.contains(&span.line)) {
             position.excerpt = None;
         }
         position
@@ -368,12 +386,12 @@ pub(super) fn locate(file: &Arc<Path>, document: &Document<'_>, queries: &[Field
 }
 
 /// Expands lists: `kind: List` and typed lists such as `kind: HTTPRouteList`, also nested ones.
-fn flatten(document: u32, line: u32, value: Value, into: &mut Vec<(ObjectPosition, Value)>) {
+fn flatten(document: u32, line: u32, value: Value, values: &mut Vec<(ObjectPosition, Value)>) {
     // A stack instead of recursion, filled in reverse so that the result is in document order.
     let mut stack = vec![(Vec::new(), value)];
     while let Some((trail, mut value)) = stack.pop() {
-        let Some(ObjectList { items, item_type }) = list_of(&mut value) else {
-            into.push((ObjectPosition { document, line, trail: trail.into_boxed_slice() }, value));
+        let Some(ObjectList { items, item_type }) = take_list(&mut value) else {
+            values.push((ObjectPosition { document, line, trail: trail.into_boxed_slice() }, value));
             continue;
         };
         for (index, mut item) in items.into_iter().enumerate().rev() {
@@ -395,7 +413,8 @@ struct ObjectList {
     item_type: Option<(String, String)>,
 }
 
-fn list_of(value: &mut Value) -> Option<ObjectList> {
+/// The content of a list, which is taken out of the value; `None` if it is another kind of object.
+fn take_list(value: &mut Value) -> Option<ObjectList> {
     let object = value.as_object_mut()?;
     let item_kind = object.get("kind")?.as_str()?.strip_suffix("List")?.to_owned();
     let api_version = object.get("apiVersion").and_then(Value::as_str).map(str::to_owned);
@@ -413,11 +432,11 @@ fn is_kustomization(file: &Path, value: &Value) -> bool {
     file.file_stem().is_some_and(|stem| stem == "kustomization") && value.get("kind").is_none()
 }
 
-/// Whether text that does not parse may contain a Secret; true in case of doubt.
+/// Whether text that does not parse may contain a Secret or another kind with secrets; true in case of doubt.
 fn may_hold_secrets(text: &str) -> bool {
-    let names =
-        |line: &str| line.contains("Secret") || SECRET_BEARING_FIELDS.iter().any(|(holder, _)| line.contains(holder));
-    text.lines().any(|line| line.contains("kind") && names(line))
+    let names_secret_kind =
+        |line: &str| line.contains("Secret") || SECRET_BEARING_FIELDS.iter().any(|(kind, _)| line.contains(kind));
+    text.lines().any(|line| line.contains("kind") && names_secret_kind(line))
 }
 
 /// The maximum number of diagnostics shown per file; generated files may have thousands.

@@ -27,7 +27,7 @@ use crate::store::Batch;
 pub struct ManifestUpdate {
     /// Differences only: applying all batches in order gives the objects of the files.
     pub batch: Batch,
-    /// All current diagnostics, not only new ones, by position.
+    /// All current diagnostics, not only new ones, sorted by position.
     pub diagnostics: Vec<ManifestDiagnostic>,
     /// Objects of kinds that Portico does not read, counted by `apiVersion/kind`.
     pub ignored: BTreeMap<String, usize>,
@@ -46,7 +46,7 @@ pub struct Manifests {
     input: Option<StandardInput>,
     records: Records,
     claims: Claims,
-    /// Diagnostics of objects that several files define.
+    /// Diagnostics of objects that are defined several times.
     duplicates: BTreeMap<ObjectId, Vec<ManifestDiagnostic>>,
     folders: BTreeSet<PathBuf>,
     /// Diagnostics about folders and files themselves, from the last complete listing.
@@ -61,11 +61,11 @@ impl Manifests {
 
     /// Like `new`, with `input` instead of standard input.
     pub fn with_input(paths: Vec<PathBuf>, channel: Channel, input: impl Read + Send + 'static) -> Self {
-        let (inputs, paths): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| path.as_os_str() == "-");
+        let (dashes, paths): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| path.as_os_str() == "-");
         Manifests {
             roots: paths.into_iter().map(ManifestRoot::new).collect(),
             channel,
-            input: (!inputs.is_empty()).then(|| StandardInput(Box::new(input))),
+            input: (!dashes.is_empty()).then(|| StandardInput(Box::new(input))),
             records: Records::new(),
             claims: Claims::default(),
             duplicates: BTreeMap::new(),
@@ -74,12 +74,12 @@ impl Manifests {
         }
     }
 
-    /// Like `read`, but reads only the changed files if nothing else can have changed.
+    /// Like `read`, but reads only the given files if nothing but their content can have changed.
     pub fn read_changed(&mut self, changed: &ChangedPaths) -> ManifestUpdate {
         let now = SystemTime::now();
         let Some(files) = self.edited_files(changed) else { return self.read() };
-        for found in &files {
-            self.read_file(found, now);
+        for file in &files {
+            self.read_file(file, now);
         }
         self.finish_reading()
     }
@@ -92,8 +92,8 @@ impl Manifests {
         if let Some(input) = self.input.take() {
             self.read_input(input);
         }
-        for found in &listing.files {
-            self.read_file(found, now);
+        for file in &listing.files {
+            self.read_file(file, now);
         }
         self.forget_deleted(&listing);
         self.folders = std::mem::take(&mut listing.folders);
@@ -105,12 +105,12 @@ impl Manifests {
     fn edited_files(&self, changed: &ChangedPaths) -> Option<Vec<FoundFile>> {
         let ChangedPaths::Paths(paths) = changed else { return None };
         // Events have absolute paths; records have paths as given on the command line.
-        let here = std::env::current_dir().unwrap_or_default();
+        let current_folder = std::env::current_dir().unwrap_or_default();
         let folders: Vec<_> = self.folders.iter().filter_map(|folder| std::path::absolute(folder).ok()).collect();
         let mut files = Vec::new();
         for path in paths {
-            let known = [path.as_path(), path.strip_prefix(&here).unwrap_or(path)];
-            let known = known.into_iter().find_map(|path| self.records.get_key_value(path));
+            let spellings = [path.as_path(), path.strip_prefix(&current_folder).unwrap_or(path)];
+            let known = spellings.into_iter().find_map(|path| self.records.get_key_value(path));
             let metadata = fs::symlink_metadata(path).ok();
             let is_file = metadata.as_ref().is_some_and(Metadata::is_file);
             match (known, metadata) {
@@ -118,11 +118,11 @@ impl Manifests {
                     files.push(FoundFile {
                         path: Arc::clone(path),
                         stamp: FileStamp::from_metadata(&metadata),
-                        pipe: false,
+                        is_pipe: false,
                     });
                 }
-                // Other files of an editor, hidden or with another extension, unless the path is or was a watched
-                // folder.
+                // Not a manifest, such as an editor's backup file: ignored, unless the path is or was a watched folder
+                // or one above it.
                 (None, metadata)
                     if (is_file || metadata.is_none())
                         && !walk::is_listed(path)
@@ -182,46 +182,50 @@ impl Manifests {
                 record.update(&file, &text, self.channel);
                 record.text = Some(Arc::from(text));
             }
-            Err(unread) => record.keep_after_read_error(&file, unread),
+            Err(error) => record.keep_after_read_error(&file, error),
         }
         self.claims.add(&file, &record);
         self.records.insert(file, record);
     }
 
-    fn read_file(&mut self, found: &FoundFile, now: SystemTime) {
-        if let Some(record) = self.records.get(&found.path) {
+    fn read_file(&mut self, file: &FoundFile, now: SystemTime) {
+        if let Some(record) = self.records.get(&file.path) {
             // A pipe can be read only once; a second read would block.
-            if found.pipe || (record.stamp == Some(found.stamp) && record.hash.is_some()) {
+            if file.is_pipe || (record.stamp == Some(file.stamp) && record.text_hash.is_some()) {
                 return;
             }
         }
-        let text = if found.pipe {
-            File::open(&found.path).map_err(|error| FileReadError::from_io(&error)).and_then(text::read)
+        let text = if file.is_pipe {
+            File::open(&file.path).map_err(|error| FileReadError::from_io(&error)).and_then(text::read)
         } else {
-            text::read_file(&found.path)
+            text::read_file(&file.path)
         };
-        let record = self.records.entry(Arc::clone(&found.path)).or_default();
-        record.stamp = found.stamp.is_settled(now).then_some(found.stamp);
+        // Deleted or moved since the folder was listed: the next reading, which the event triggers, decides.
+        if text.is_err() && !file.path.exists() {
+            return;
+        }
+        let record = self.records.entry(Arc::clone(&file.path)).or_default();
+        record.stamp = file.stamp.is_settled(now).then_some(file.stamp);
         match text {
-            Ok(text) if record.hash == Some(record::hash(&text)) => {}
+            Ok(text) if record.text_hash == Some(record::hash(&text)) => {}
             Ok(text) => {
-                self.claims.remove(&found.path, record);
-                record.update(&found.path, &text, self.channel);
-                record.text = found.pipe.then(|| Arc::from(text));
-                self.claims.add(&found.path, record);
+                self.claims.remove(&file.path, record);
+                record.update(&file.path, &text, self.channel);
+                record.text = file.is_pipe.then(|| Arc::from(text));
+                self.claims.add(&file.path, record);
             }
-            Err(unread) => record.keep_after_read_error(&found.path, unread),
+            Err(error) => record.keep_after_read_error(&file.path, error),
         }
     }
 
     /// Removes records of deleted files, except below folders that could not be read.
     fn forget_deleted(&mut self, listing: &FileListing) {
-        let present: BTreeSet<&Path> = listing.files.iter().map(|found| found.path.as_ref()).collect();
+        let present: BTreeSet<&Path> = listing.files.iter().map(|file| file.path.as_ref()).collect();
         let removed: Vec<_> = self
             .records
             .keys()
             .filter(|file| file.as_os_str() != STANDARD_INPUT_NAME && !present.contains(file.as_ref()))
-            .filter(|file| !listing.incomplete.iter().any(|kept| file.starts_with(kept)))
+            .filter(|file| !listing.incomplete.iter().any(|path| file.starts_with(path)))
             .cloned()
             .collect();
         for file in removed {
@@ -231,21 +235,22 @@ impl Manifests {
         }
     }
 
+    /// Finds the objects that are defined several times, and reports each definition that is not used.
     fn compare_duplicates(&mut self, touched: BTreeSet<ObjectId>) {
         if touched.is_empty() {
             return;
         }
         // Objects in the same file as a duplicate may have moved, so all duplicates are located again.
         let objects: BTreeSet<_> = touched.into_iter().chain(self.duplicates.keys().cloned()).collect();
-        let twice: Vec<_> = objects.into_iter().filter(|id| self.claims.claims_for(id).len() > 1).collect();
-        let claims = twice.iter().flat_map(|id| self.claims.claims_for(id)).map(|claim| (claim, "metadata.name"));
-        let mut places = self.locate(claims).into_iter();
+        let duplicated: Vec<_> = objects.into_iter().filter(|id| self.claims.claims_for(id).len() > 1).collect();
+        let claims = duplicated.iter().flat_map(|id| self.claims.claims_for(id)).map(|claim| (claim, "metadata.name"));
+        let mut all_positions = self.locate(claims).into_iter();
         self.duplicates.clear();
-        for id in twice {
-            let mut places = places.by_ref().take(self.claims.claims_for(&id).len());
-            let Some(first) = places.next() else { continue };
-            let diagnostics = places.map(|place| ManifestDiagnostic {
-                position: place,
+        for id in duplicated {
+            let mut positions = all_positions.by_ref().take(self.claims.claims_for(&id).len());
+            let Some(first) = positions.next() else { continue };
+            let diagnostics = positions.map(|position| ManifestDiagnostic {
+                position,
                 object: Some(id.to_string()),
                 diagnostic: Diagnostic::error(
                     "metadata.name",
@@ -259,7 +264,7 @@ impl Manifests {
         }
     }
 
-    /// Positions of fields, in the given order; reads each file once.
+    /// The positions of fields, in the order of `fields`; reads each file once.
     fn locate<'a>(&'a self, fields: impl Iterator<Item = (&'a ObjectClaim, &'a str)>) -> Vec<FilePosition> {
         struct RequestedField<'a> {
             order: usize,
@@ -271,21 +276,21 @@ impl Manifests {
         for (order, ((file, index), field)) in fields.enumerate() {
             let entry = &self.records[file].entries[*index];
             let by_document = by_file.entry(file).or_default();
-            by_document.entry(entry.at.document).or_default().push(RequestedField { order, entry, field });
+            by_document.entry(entry.position.document).or_default().push(RequestedField { order, entry, field });
             count = order + 1;
         }
-        let mut places = vec![None; count];
+        let mut positions = vec![None; count];
         for (file, by_document) in by_file {
             let text = self.records[file].current_text(file);
             let documents = text.as_deref().map(split).unwrap_or_default();
-            for (index, queried) in by_document {
-                let line = queried[0].entry.at.line;
-                let document = documents.get(index as usize).filter(|document| document.line == line);
-                let queries: Vec<_> = queried
+            for (document_index, requests) in by_document {
+                let line = requests[0].entry.position.line;
+                let document = documents.get(document_index as usize).filter(|document| document.line == line);
+                let queries: Vec<_> = requests
                     .iter()
-                    .map(|query| FieldQuery {
-                        trail: &query.entry.at.trail,
-                        field: query.field,
+                    .map(|request| FieldQuery {
+                        trail: &request.entry.position.trail,
+                        field: request.field,
                         caret: CaretTarget::Value,
                     })
                     .collect();
@@ -293,23 +298,23 @@ impl Manifests {
                     Some(document) => locate(file, document, &queries),
                     None => queries.iter().map(|_| FilePosition::without_excerpt(Arc::clone(file), line, 1)).collect(),
                 };
-                for (query, place) in queried.iter().zip(found) {
-                    places[query.order] = Some(place);
+                for (request, position) in requests.iter().zip(found) {
+                    positions[request.order] = Some(position);
                 }
             }
         }
-        places.into_iter().flatten().collect()
+        positions.into_iter().flatten().collect()
     }
 }
 
 impl FileRecord {
-    /// The text that the entries were read from. `None` if the file has changed since.
+    /// The text that the entries were read from. `None` if the file has changed since, or cannot be read.
     fn current_text(&self, file: &Path) -> Option<Arc<str>> {
         if self.text.is_some() {
             return self.text.clone();
         }
         let text = text::read_file(file).ok()?;
-        (Some(record::hash(&text)) == self.valid_hash).then(|| Arc::from(text))
+        (Some(record::hash(&text)) == self.valid_text_hash).then(|| Arc::from(text))
     }
 }
 

@@ -15,8 +15,9 @@ pub(super) struct FileStamp {
     device: u64,
     inode: u64,
     length: u64,
+    /// The time of the last write, in seconds and nanoseconds.
     modified: (i64, i64),
-    /// Also changes with the permissions, so that a file that becomes readable is read.
+    /// Like `modified`, but it also changes with the permissions, so that a file that becomes readable is read.
     changed: (i64, i64),
 }
 
@@ -24,7 +25,7 @@ pub(super) struct FileStamp {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FileReadError {
     pub(super) diagnostic: Diagnostic,
-    pub(super) spot: Option<TextSpan>,
+    pub(super) span: Option<TextSpan>,
 }
 
 impl FileStamp {
@@ -43,12 +44,13 @@ impl FileStamp {
         (self.device, self.inode)
     }
 
-    /// File system timestamps may have a resolution of up to 2 s, so a file that is written twice in that time has the
-    /// same stamp. A file that was recent when it was read is therefore read again and compared by content.
+    /// Whether an equal stamp later means equal content. File system timestamps may have a resolution of up to 2 s, so
+    /// a file that is written twice in that time has the same stamp: a file that was recent when it was read is read
+    /// again and compared by content.
     pub(super) fn is_settled(&self, now: SystemTime) -> bool {
         let Ok(since_epoch) = now.duration_since(SystemTime::UNIX_EPOCH) else { return false };
         let Ok(modified) = u64::try_from(self.modified.0.max(self.changed.0)) else { return true };
-        since_epoch.saturating_sub(Duration::from_secs(modified)) > Duration::from_secs(3)
+        since_epoch.saturating_sub(Duration::from_secs(modified)) > SETTLE_TIME
     }
 }
 
@@ -65,7 +67,7 @@ pub(super) fn read(input: impl Read) -> Result<String, FileReadError> {
     if bytes.len() as u64 > MAX_FILE_BYTES {
         let message = format!("the file is larger than {} MiB", MAX_FILE_BYTES >> 20);
         let diagnostic = Diagnostic::of_file("TooLarge", message, "split it into several files");
-        return Err(FileReadError { diagnostic, spot: None });
+        return Err(FileReadError { diagnostic, span: None });
     }
     // A byte order mark is not content, and columns are counted without it.
     if bytes.starts_with(b"\xef\xbb\xbf") {
@@ -85,23 +87,25 @@ impl FileReadError {
         let message = error.to_string();
         let message = message.split(" (os error").next().unwrap_or(&message).to_lowercase();
         let diagnostic = Diagnostic::of_file("Unreadable", format!("cannot be read: {message}"), remedy);
-        FileReadError { diagnostic, spot: None }
+        FileReadError { diagnostic, span: None }
     }
 }
 
-fn not_utf8(bytes: &[u8], valid: usize) -> FileReadError {
-    let before = &bytes[..valid];
-    let line_start = memchr::memrchr(b'\n', before).map_or(0, |end| end + 1);
-    let column = String::from_utf8_lossy(&before[line_start..]).chars().count() + 1;
-    let line = memchr::memchr_iter(b'\n', before).count() + 1;
-    let utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
-    let message = if utf16 { "the file is UTF-16" } else { "the file is not UTF-8" };
+fn not_utf8(bytes: &[u8], valid_len: usize) -> FileReadError {
+    let valid_part = &bytes[..valid_len];
+    let line_start = memchr::memrchr(b'\n', valid_part).map_or(0, |end| end + 1);
+    let column = String::from_utf8_lossy(&valid_part[line_start..]).chars().count() + 1;
+    let line = memchr::memchr_iter(b'\n', valid_part).count() + 1;
+    let is_utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
+    let message = if is_utf16 { "the file is UTF-16" } else { "the file is not UTF-8" };
     FileReadError {
         diagnostic: Diagnostic::of_file("NotUtf8", message, "save it as UTF-8"),
-        spot: Some(TextSpan { line: line as u32, column: column as u32, width: 1 }),
+        span: Some(TextSpan { line: line as u32, column: column as u32, width: 1 }),
     }
 }
 
+/// The age from which a stamp is trusted: more than the coarsest resolution of timestamps.
+const SETTLE_TIME: Duration = Duration::from_secs(3);
 /// The largest file, in bytes. Parsed values take about ten times the memory.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
@@ -115,9 +119,9 @@ mod tests {
         let cases: &[(&[u8], &str, u32, u32)] =
             &[(b"a: 1\nb: \xff", "the file is not UTF-8", 2, 4), (b"\xff\xfea\0", "the file is UTF-16", 1, 1)];
         for (bytes, message, line, column) in cases {
-            let unread = read(*bytes).expect_err("not UTF-8");
-            assert_eq!(unread.diagnostic, Diagnostic::of_file("NotUtf8", *message, "save it as UTF-8"));
-            assert_eq!(unread.spot, Some(TextSpan { line: *line, column: *column, width: 1 }));
+            let error = read(*bytes).expect_err("not UTF-8");
+            assert_eq!(error.diagnostic, Diagnostic::of_file("NotUtf8", *message, "save it as UTF-8"));
+            assert_eq!(error.span, Some(TextSpan { line: *line, column: *column, width: 1 }));
         }
         assert_eq!(read(io::repeat(b'x')).expect_err("endless").diagnostic.reason.name(), Some("TooLarge"));
         let missing = read_file(Path::new("/nonexistent/a.yaml")).expect_err("it does not exist");

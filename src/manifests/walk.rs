@@ -1,4 +1,4 @@
-//! Lists the files below the paths of the command line, in sorted order.
+//! Lists the files below the paths of the command line, in sorted order, and the folders to watch for changes.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, FileType, Metadata};
@@ -24,11 +24,12 @@ pub(super) struct ManifestRoot {
 #[derive(Debug, Default)]
 pub(super) struct FileListing {
     max_files: usize,
-    /// Sorted by path; a file with several paths is listed under the first.
+    /// Sorted by path. A file with several paths, through links, is listed under the first.
     pub(super) files: Vec<FoundFile>,
     /// The folders to watch.
     pub(super) folders: BTreeSet<PathBuf>,
-    /// Folders that could not be listed completely: previous records below them are kept.
+    /// Folders that could not be listed completely, and files that could not be accessed: the previous records at and
+    /// below these paths are kept.
     pub(super) incomplete: Vec<PathBuf>,
     pub(super) diagnostics: Vec<ManifestDiagnostic>,
 }
@@ -38,7 +39,7 @@ pub(super) struct FoundFile {
     pub(super) path: Arc<Path>,
     pub(super) stamp: FileStamp,
     /// A named pipe (`<(helm template …)`), which can be read only once.
-    pub(super) pipe: bool,
+    pub(super) is_pipe: bool,
 }
 
 impl ManifestRoot {
@@ -68,8 +69,8 @@ impl FileListing {
         let metadata = match fs::metadata(&root.path) {
             Ok(metadata) => metadata,
             Err(error) => {
-                self.folders.insert(nearest_existing(&root.path));
-                self.missing_root(root, &error);
+                self.folders.insert(nearest_existing_folder(&root.path));
+                self.report_missing_root(root, &error);
                 return;
             }
         };
@@ -81,14 +82,16 @@ impl FileListing {
             return;
         }
         self.watch_links(&root.path);
-        let before = (self.files.len(), self.diagnostics.len());
+        let counts = |listing: &FileListing| (listing.files.len(), listing.diagnostics.len(), listing.incomplete.len());
+        let counts_before = counts(self);
         self.add_folder(&root.path, &metadata, &mut Vec::new());
-        // If the folder was replaced during the listing, its files were not deleted one by one; an event will follow.
+        // If the folder was moved or replaced during the listing, missing files count as unread, not as deleted; an
+        // event follows.
         let identity = |metadata: &Metadata| (metadata.dev(), metadata.ino());
         if fs::metadata(&root.path).ok().as_ref().map(identity) != Some(identity(&metadata)) {
             self.incomplete.push(root.path.clone());
         }
-        if before == (self.files.len(), self.diagnostics.len()) {
+        if counts_before == counts(self) {
             let message = "no manifests in this folder";
             let remedy = "put files that end in .yaml, .yml or .json into it";
             let empty = Diagnostic::of_file("EmptyFolder", message, remedy);
@@ -96,18 +99,19 @@ impl FileListing {
         }
     }
 
-    fn missing_root(&mut self, root: &ManifestRoot, error: &io::Error) {
+    fn report_missing_root(&mut self, root: &ManifestRoot, error: &io::Error) {
         let FileReadError { diagnostic, .. } = FileReadError::from_io(error);
         if error.kind() != io::ErrorKind::NotFound {
             self.incomplete.push(root.path.clone());
             self.report(&root.path, diagnostic);
         } else if root.was_folder {
             self.incomplete.push(root.path.clone());
-            let gone = Diagnostic::of_file("Vanished", "the folder is gone", "restore it, or restart without it");
+            let remedy = "restore it, or restart Portico without this path";
+            let vanished = Diagnostic::of_file("Vanished", "the folder is gone", remedy);
             let position = FilePosition::whole_file(Arc::from(&*root.path));
             self.diagnostics.push(ManifestDiagnostic {
                 meanwhile: Some("Its last valid objects stay in use.".to_owned()),
-                ..ManifestDiagnostic::for_file(position, gone)
+                ..ManifestDiagnostic::for_file(position, vanished)
             });
         } else {
             let message = "no such file or folder";
@@ -115,21 +119,31 @@ impl FileListing {
         }
     }
 
-    /// `above` are the identities of the enclosing folders; a link back to one of them is a loop.
-    fn add_folder(&mut self, path: &Path, metadata: &Metadata, above: &mut Vec<(u64, u64)>) {
+    /// Lists a folder and its subfolders. `enclosing` are the identities of the folders around it; a link back to one
+    /// of them is a loop.
+    fn add_folder(&mut self, path: &Path, metadata: &Metadata, enclosing: &mut Vec<(u64, u64)>) {
         let identity = (metadata.dev(), metadata.ino());
-        if above.contains(&identity) || above.len() >= MAX_DEPTH {
+        if enclosing.contains(&identity) {
             let message = "the folder contains itself through a symbolic link";
             self.report(path, Diagnostic::of_file("Loop", message, "remove the link"));
             return;
         }
+        if enclosing.len() >= MAX_DEPTH {
+            let message = format!("the folder is nested deeper than {MAX_DEPTH} levels, and is not read");
+            self.report(path, Diagnostic::of_file("Loop", message, "remove symbolic links that repeat folders"));
+            return;
+        }
         self.folders.insert(path.to_owned());
-        let names = fs::read_dir(path).and_then(|entries| {
+        let entries = fs::read_dir(path).and_then(|entries| {
             entries.map(|entry| entry.and_then(|entry| Ok((entry.file_name(), entry.file_type()?)))).collect()
         });
-        let mut names: Vec<(_, FileType)> = match names {
-            Ok(names) => names,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !above.is_empty() => return,
+        let mut entries: Vec<(_, FileType)> = match entries {
+            Ok(entries) => entries,
+            // Moved or deleted during the listing: an event follows.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.incomplete.push(path.to_owned());
+                return;
+            }
             Err(error) => {
                 let FileReadError { diagnostic, .. } = FileReadError::from_io(&error);
                 self.incomplete.push(path.to_owned());
@@ -137,9 +151,9 @@ impl FileListing {
                 return;
             }
         };
-        names.sort_by(|left, right| left.0.cmp(&right.0));
-        above.push(identity);
-        for (name, file_type) in names {
+        entries.sort_by(|left, right| left.0.cmp(&right.0));
+        enclosing.push(identity);
+        for (name, file_type) in entries {
             // Hidden files belong to editors; `..data` is the folder that the links of a ConfigMap volume point into.
             if name.as_encoded_bytes().starts_with(b".") {
                 continue;
@@ -159,25 +173,30 @@ impl FileListing {
             }
             let path = path.join(&name);
             match fs::metadata(&path) {
-                Ok(metadata) if metadata.is_dir() => self.add_folder(&path, &metadata, above),
+                Ok(metadata) if metadata.is_dir() => self.add_folder(&path, &metadata, enclosing),
                 Ok(metadata) if is_manifest => {
                     if file_type.is_symlink() {
                         self.watch_link_target(&path);
                     }
                     self.add_file(&path, &metadata, false);
                 }
-                Err(error) if is_manifest => self.missing_file(&path, file_type, &error),
+                Err(error) if is_manifest => self.report_missing_file(&path, &error),
                 _ => {}
             }
         }
-        above.pop();
+        enclosing.pop();
     }
 
-    fn add_file(&mut self, path: &Path, metadata: &Metadata, by_name: bool) {
+    /// Adds a file. A pipe is read only if it is a root: its path was given on the command line.
+    fn add_file(&mut self, path: &Path, metadata: &Metadata, is_root: bool) {
         let file_type = metadata.file_type();
-        let pipe = by_name && (file_type.is_fifo() || file_type.is_char_device());
+        let pipe = is_root && (file_type.is_fifo() || file_type.is_char_device());
         if metadata.is_file() || pipe {
-            self.files.push(FoundFile { path: Arc::from(path), stamp: FileStamp::from_metadata(metadata), pipe });
+            self.files.push(FoundFile {
+                path: Arc::from(path),
+                stamp: FileStamp::from_metadata(metadata),
+                is_pipe: pipe,
+            });
         } else {
             // Opening a pipe blocks until there is a writer.
             let message = "this is a pipe, a socket or a device";
@@ -185,11 +204,13 @@ impl FileListing {
         }
     }
 
-    /// A name without a file: deleted since the folder was listed, or a link without a target.
-    fn missing_file(&mut self, path: &Path, file_type: FileType, error: &io::Error) {
+    /// Reports a file that cannot be accessed, such as a link without a target. A file that was deleted since the
+    /// folder was listed is no error; its record is kept until the reading that the event triggers, because the
+    /// folder may have been moved instead.
+    fn report_missing_file(&mut self, path: &Path, error: &io::Error) {
         let FileReadError { diagnostic, .. } = FileReadError::from_io(error);
         match error.kind() {
-            io::ErrorKind::NotFound if !file_type.is_symlink() => {}
+            io::ErrorKind::NotFound if fs::symlink_metadata(path).is_err() => self.incomplete.push(path.to_owned()),
             io::ErrorKind::NotFound => {
                 let message = "the target of the symbolic link does not exist";
                 self.report(path, Diagnostic::of_file("NotFound", message, "correct or remove the link"));
@@ -209,16 +230,15 @@ impl FileListing {
         self.watch_links(path);
     }
 
-    /// Watches the folders of all links in a path, since each may be redirected; swapping a checkout redirects one of
-    /// them.
+    /// Watches the folders of all links in a path, since each link may be redirected, as tools do that swap a checkout.
     fn watch_links(&mut self, path: &Path) {
-        let mut stack = vec![path.to_owned()];
+        let mut unresolved = vec![path.to_owned()];
         for _ in 0..MAX_LINKS {
-            let Some(path) = stack.pop() else { return };
+            let Some(path) = unresolved.pop() else { return };
             for ancestor in path.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
                 let Ok(target) = fs::read_link(ancestor) else { continue };
                 let (folder, rest) = (parent(ancestor), path.strip_prefix(ancestor).unwrap_or(Path::new("")));
-                stack.push(folder.join(target).join(rest));
+                unresolved.push(folder.join(target).join(rest));
                 self.folders.insert(folder);
             }
         }
@@ -232,8 +252,8 @@ impl FileListing {
 
 /// Whether listing its folder would include a file or link with this path.
 pub(super) fn is_listed(path: &Path) -> bool {
-    let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-    !hidden && is_manifest(path)
+    let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    !is_hidden && is_manifest(path)
 }
 
 fn is_manifest(name: &Path) -> bool {
@@ -248,13 +268,14 @@ fn parent(path: &Path) -> PathBuf {
     }
 }
 
-fn nearest_existing(path: &Path) -> PathBuf {
-    let above = path.ancestors().skip(1).find(|ancestor| ancestor.is_dir());
-    above.map_or_else(|| PathBuf::from("."), Path::to_owned)
+fn nearest_existing_folder(path: &Path) -> PathBuf {
+    let folder = path.ancestors().skip(1).find(|ancestor| ancestor.is_dir());
+    folder.map_or_else(|| PathBuf::from("."), Path::to_owned)
 }
 
 /// The maximum number of links followed from one path, like the operating system's limit.
 const MAX_LINKS: usize = 40;
+/// The extensions of manifests, in upper or lower case.
 const EXTENSIONS: &[&str] = &["yaml", "yml", "json"];
 const MAX_FILES: usize = 50_000;
 /// The maximum nesting of folders. Links can make a tree infinite without a detectable loop.
@@ -267,13 +288,15 @@ mod tests {
     use super::*;
 
     /// Relative paths of the files found, and `reason path` of the diagnostics.
-    fn listed(root: &Path, paths: &[&str]) -> (Vec<String>, Vec<String>) {
+    fn list_relative(root: &Path, paths: &[&str]) -> (Vec<String>, Vec<String>) {
         let relative = |path: &Path| path.strip_prefix(root).unwrap().display().to_string();
         let mut roots: Vec<_> = paths.iter().map(|path| ManifestRoot::new(root.join(path))).collect();
         let listing = list(&mut roots);
-        let diagnostics =
-            listing.diagnostics.iter().map(|found| format!("{} {}", found.reason(), relative(&found.position.file)));
-        (listing.files.iter().map(|found| relative(&found.path)).collect(), diagnostics.collect())
+        let diagnostics = listing
+            .diagnostics
+            .iter()
+            .map(|diagnostic| format!("{} {}", diagnostic.reason(), relative(&diagnostic.position.file)));
+        (listing.files.iter().map(|file| relative(&file.path)).collect(), diagnostics.collect())
     }
 
     #[test]
@@ -312,7 +335,7 @@ mod tests {
             (&["loop"], &[], &["NotFound loop/dangling.yaml", "Loop loop/inner/back", "NotAFile loop/socket.yaml"]),
         ];
         for (paths, files, diagnostics) in cases {
-            let (found, found_diagnostics) = listed(root, paths);
+            let (found, found_diagnostics) = list_relative(root, paths);
             assert_eq!(
                 (found, found_diagnostics),
                 (
@@ -383,5 +406,28 @@ mod tests {
         fs::remove_dir(&path).unwrap();
         let listing = list(&mut roots);
         assert_eq!((listing.incomplete, listing.diagnostics[0].reason()), (vec![path], "Vanished"));
+    }
+    #[test]
+    fn folders_that_move_during_the_listing_are_incomplete() {
+        let temp = tempfile::tempdir().unwrap();
+        let (path, aside) = (temp.path().join("folder"), temp.path().join("aside"));
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("a.yaml"), "").unwrap();
+        let mut roots = [ManifestRoot::new(path.clone())];
+        list(&mut roots);
+        std::thread::scope(|scope| {
+            let mover = scope.spawn(|| {
+                for _ in 0..2000 {
+                    fs::rename(&path, &aside).unwrap();
+                    fs::rename(&aside, &path).unwrap();
+                }
+            });
+            while !mover.is_finished() {
+                let listing = list(&mut roots);
+                let reasons: Vec<_> = listing.diagnostics.iter().map(ManifestDiagnostic::reason).collect();
+                assert!(reasons.is_empty() || reasons == ["Vanished"], "{:?}", listing.diagnostics);
+                assert!(!listing.files.is_empty() || !listing.incomplete.is_empty(), "{listing:?}");
+            }
+        });
     }
 }

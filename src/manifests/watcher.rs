@@ -1,4 +1,4 @@
-//! Triggers rereading of manifests: debounced file system events, or polling where there are no events.
+//! Triggers the rereading of manifests: by debounced file system events, or by polling where there are no events.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,11 +18,11 @@ use super::changed::ChangedPaths;
 use super::mounts::lacks_events;
 use super::walk::is_listed;
 
-/// Watches folders, without their subfolders; `watch_only` sets them after every reading.
+/// Watches folders, without their subfolders. The caller passes the folders to `watch_only` after every reading.
 #[derive(Debug)]
 pub struct ManifestWatcher {
-    /// `None` if the system supports no watches at all.
-    events: Option<RecommendedWatcher>,
+    /// The watcher of the system; `None` if it supports no watches at all.
+    system_watcher: Option<RecommendedWatcher>,
     watched: BTreeSet<PathBuf>,
     shared: Arc<WatcherState>,
     task: JoinHandle<()>,
@@ -30,18 +30,18 @@ pub struct ManifestWatcher {
 
 #[derive(Debug, Default)]
 struct WatcherState {
-    /// An event that triggers a reading.
-    event: Notify,
+    /// Triggers a reading.
+    trigger: Notify,
     /// A file is being written: normally the close event triggers the reading, but some writers never close the file.
-    written: Notify,
+    write_started: Notify,
     /// Manifests that have been written to and not yet closed.
-    open: Mutex<BTreeSet<PathBuf>>,
+    open_files: Mutex<BTreeSet<PathBuf>>,
     /// The paths of the events since the last reading.
-    changed: Mutex<ChangedPaths>,
+    changed_paths: Mutex<ChangedPaths>,
     /// A watched folder may have been replaced by another with the same name, so all watches have to be set again.
-    renew: AtomicBool,
+    renew_watches: AtomicBool,
     /// Some folder has no events, so it is polled.
-    poll: AtomicBool,
+    is_polling: AtomicBool,
 }
 
 impl ManifestWatcher {
@@ -50,72 +50,73 @@ impl ManifestWatcher {
         let (ticks, receiver) = mpsc::channel(1);
         let shared = Arc::new(WatcherState::default());
         let task = tokio::spawn(debounce(Arc::clone(&shared), ticks));
-        let events = {
+        let system_watcher = {
             let shared = Arc::clone(&shared);
             notify::recommended_watcher(move |event| on_event(&shared, event))
         };
-        let mut watcher = ManifestWatcher { events: None, watched: BTreeSet::new(), shared, task };
-        match events {
-            Ok(events) => watcher.events = Some(events),
-            Err(error) => watcher.poll(Path::new(""), &error.to_string()),
+        let mut watcher = ManifestWatcher { system_watcher: None, watched: BTreeSet::new(), shared, task };
+        match system_watcher {
+            Ok(system_watcher) => watcher.system_watcher = Some(system_watcher),
+            Err(error) => watcher.start_polling(Path::new(""), &error.to_string()),
         }
         (watcher, receiver)
     }
 
-    /// Watches exactly these folders from now on. Changes in a new folder before this call are not lost: they cause a
-    /// tick.
+    /// Watches exactly these folders from now on. A new folder causes a tick, because files in it may have changed
+    /// before this call.
     pub fn watch_only(&mut self, folders: &BTreeSet<PathBuf>) {
-        let Some(events) = &mut self.events else { return };
-        let renew = self.shared.renew.swap(false, Ordering::AcqRel);
+        let Some(system_watcher) = &mut self.system_watcher else { return };
+        let renew_watches = self.shared.renew_watches.swap(false, Ordering::AcqRel);
         for folder in self.watched.difference(folders) {
             // The folder may be deleted already, and its watch with it.
-            drop(events.unwatch(folder));
+            drop(system_watcher.unwatch(folder));
         }
         self.watched.retain(|folder| folders.contains(folder));
-        let mut failed = Vec::new();
+        let mut unwatched = Vec::new();
         let mut any_new = false;
         for folder in folders {
             let is_new = !self.watched.contains(folder);
-            if !is_new && !renew {
+            if !is_new && !renew_watches {
                 continue;
             }
-            match events.watch(folder, RecursiveMode::NonRecursive) {
+            match system_watcher.watch(folder, RecursiveMode::NonRecursive) {
                 Ok(()) if is_new && lacks_events(folder) => {
-                    failed.push((folder, "its file system has no events".to_owned()))
+                    unwatched.push((folder, "its file system has no events".to_owned()))
                 }
                 Ok(()) => {}
                 // Deleted since it was read; the parent folder is watched and reports it.
                 Err(error) if matches!(error.kind, ErrorKind::PathNotFound) => continue,
-                Err(error) => failed.push((folder, error.to_string())),
+                Err(error) => unwatched.push((folder, error.to_string())),
             }
             any_new |= self.watched.insert(folder.clone());
         }
         if any_new {
-            *self.shared.changed.lock() = ChangedPaths::Anything;
-            self.shared.event.notify_one();
+            *self.shared.changed_paths.lock() = ChangedPaths::Anything;
+            self.shared.trigger.notify_one();
         }
-        for (folder, why) in failed {
-            self.poll(folder, &why);
+        for (folder, reason) in unwatched {
+            self.start_polling(folder, &reason);
         }
     }
 
-    /// The changes since the previous call. Call it before reading, so that concurrent changes are reported the next
-    /// time.
+    /// The changes since the previous call. To be called before reading, so that changes during the reading are
+    /// reported by the next call.
     pub fn changed(&self) -> ChangedPaths {
-        let changed = std::mem::take(&mut *self.shared.changed.lock());
-        if self.shared.poll.load(Ordering::Acquire) { ChangedPaths::Anything } else { changed }
+        let changed = std::mem::take(&mut *self.shared.changed_paths.lock());
+        if self.shared.is_polling.load(Ordering::Acquire) { ChangedPaths::Anything } else { changed }
     }
 
-    fn poll(&self, folder: &Path, why: &str) {
-        if !self.shared.poll.swap(true, Ordering::AcqRel) {
+    /// Polls all folders from now on, because this one cannot be watched.
+    fn start_polling(&self, folder: &Path, reason: &str) {
+        if !self.shared.is_polling.swap(true, Ordering::AcqRel) {
             let seconds = POLL_INTERVAL.as_secs();
             warn!(
                 folder = %folder.display(),
-                why,
+                why = reason,
                 seconds,
                 "Cannot watch the manifests for changes; polling them instead"
             );
-            self.shared.event.notify_one();
+            self.shared.trigger.notify_one();
         }
     }
 }
@@ -128,7 +129,7 @@ impl Drop for ManifestWatcher {
 
 /// Called on the watcher's thread.
 fn on_event(shared: &WatcherState, event: notify::Result<Event>) {
-    // Our own reading causes events, too; they must not trigger the next reading.
+    // Portico's own reading causes events, too; they must not trigger the next reading.
     if let Ok(Event { kind: EventKind::Access(kind), .. }) = event
         && kind != AccessKind::Close(AccessMode::Write)
     {
@@ -136,51 +137,51 @@ fn on_event(shared: &WatcherState, event: notify::Result<Event>) {
     }
     match &event {
         Ok(Event { kind: EventKind::Any | EventKind::Other, .. }) | Err(_) => {
-            *shared.changed.lock() = ChangedPaths::Anything;
+            *shared.changed_paths.lock() = ChangedPaths::Anything;
         }
-        Ok(event) => shared.changed.lock().add(&event.paths),
+        Ok(event) => shared.changed_paths.lock().add(&event.paths),
     }
     let paths = event.as_ref().map(|event| event.paths.clone()).unwrap_or_default();
     let kind = event.map(|event| event.kind);
     if !matches!(kind, Ok(EventKind::Modify(ModifyKind::Data(_)))) {
-        shared.open.lock().retain(|open| !paths.contains(open));
+        shared.open_files.lock().retain(|file| !paths.contains(file));
     }
     match kind {
-        // A program may write a file slowly; reading it half-written would drop half of the objects.
+        // A program may write a file slowly: reading half of it would drop the objects in the other half.
         Ok(EventKind::Modify(ModifyKind::Data(_))) if cfg!(target_os = "linux") => {
-            shared.open.lock().extend(paths.into_iter().filter(|path| is_listed(path)));
-            shared.written.notify_one();
+            shared.open_files.lock().extend(paths.into_iter().filter(|path| is_listed(path)));
+            shared.write_started.notify_one();
             return;
         }
         Ok(EventKind::Access(_) | EventKind::Create(_)) => {}
-        // Deleting a folder removes its watch; an overflow (`Other`) may hide such an event.
+        // Deleting a folder removes its watch; an overflow of the event queue (`Other`) may hide such an event.
         Ok(EventKind::Remove(_) | EventKind::Modify(_) | EventKind::Any | EventKind::Other) | Err(_) => {
-            shared.renew.store(true, Ordering::Release);
+            shared.renew_watches.store(true, Ordering::Release);
         }
     }
-    shared.event.notify_one();
+    shared.trigger.notify_one();
 }
 
 /// Merges a burst of events into one tick, after a quiet period or a maximum duration.
 async fn debounce(shared: Arc<WatcherState>, ticks: mpsc::Sender<()>) {
     loop {
-        let left_open = async {
-            shared.written.notified().await;
+        let still_open = async {
+            shared.write_started.notified().await;
             sleep(POLL_INTERVAL).await;
         };
         tokio::select! {
-            () = shared.event.notified() => {}
-            () = left_open => shared.open.lock().clear(),
-            () = sleep(POLL_INTERVAL), if shared.poll.load(Ordering::Acquire) => {}
+            () = shared.trigger.notified() => {}
+            () = still_open => shared.open_files.lock().clear(),
+            () = sleep(POLL_INTERVAL), if shared.is_polling.load(Ordering::Acquire) => {}
         }
-        let latest = Instant::now() + MAX_BURST;
-        while timeout_at(latest.min(Instant::now() + QUIET_PERIOD), shared.event.notified()).await.is_ok()
-            && Instant::now() < latest
+        let burst_end = Instant::now() + MAX_BURST;
+        while timeout_at(burst_end.min(Instant::now() + QUIET_PERIOD), shared.trigger.notified()).await.is_ok()
+            && Instant::now() < burst_end
         {}
-        // A file may still be open for writing when another is closed; reading both now would read half of it.
+        // A file may still be open for writing when another is closed; reading now would read half of the open file.
         let deadline = Instant::now() + POLL_INTERVAL;
-        while !shared.open.lock().is_empty() && timeout_at(deadline, shared.event.notified()).await.is_ok() {}
-        shared.open.lock().clear();
+        while !shared.open_files.lock().is_empty() && timeout_at(deadline, shared.trigger.notified()).await.is_ok() {}
+        shared.open_files.lock().clear();
         // A full channel already holds a tick, which covers this one as well.
         if let Err(mpsc::error::TrySendError::Closed(())) = ticks.try_send(()) {
             return;
@@ -192,6 +193,7 @@ async fn debounce(shared: Arc<WatcherState>, ticks: mpsc::Sender<()>) {
 const QUIET_PERIOD: Duration = Duration::from_millis(2);
 /// The longest burst: a folder with continuous writes is read at this interval.
 const MAX_BURST: Duration = Duration::from_millis(50);
+/// How often folders without events are read, and how long a file may stay open for writing before it is read.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
@@ -199,13 +201,13 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn bursts_become_one_tick_endless_ones_several() {
+    async fn bursts_become_one_tick_and_endless_bursts_several() {
         let shared = Arc::new(WatcherState::default());
         let (sender, mut ticks) = mpsc::channel(1);
         let task = tokio::spawn(debounce(Arc::clone(&shared), sender));
         let start = Instant::now();
         for _ in 0..3 {
-            shared.event.notify_one();
+            shared.trigger.notify_one();
             tokio::time::advance(Duration::from_millis(1)).await;
         }
         ticks.recv().await.expect("a tick");
@@ -216,7 +218,7 @@ mod tests {
             let shared = Arc::clone(&shared);
             tokio::spawn(async move {
                 loop {
-                    shared.event.notify_one();
+                    shared.trigger.notify_one();
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             })
@@ -227,14 +229,14 @@ mod tests {
         assert!(waited >= Duration::from_millis(45) && waited <= Duration::from_millis(60), "{waited:?}");
         endless.abort();
         drop(ticks);
-        shared.event.notify_one();
+        shared.trigger.notify_one();
         task.await.expect("the task ends when the receiver is dropped");
     }
 
     #[tokio::test(start_paused = true)]
     async fn folders_without_events_are_polled() {
         let shared = Arc::new(WatcherState::default());
-        shared.poll.store(true, Ordering::Release);
+        shared.is_polling.store(true, Ordering::Release);
         let (sender, mut ticks) = mpsc::channel(1);
         let task = tokio::spawn(debounce(Arc::clone(&shared), sender));
         let start = Instant::now();
@@ -249,7 +251,7 @@ mod tests {
         let (sender, mut ticks) = mpsc::channel(1);
         let task = tokio::spawn(debounce(Arc::clone(&shared), sender));
         let start = Instant::now();
-        shared.written.notify_one();
+        shared.write_started.notify_one();
         ticks.recv().await.expect("a tick");
         assert!(start.elapsed() >= POLL_INTERVAL && start.elapsed() < 2 * POLL_INTERVAL);
         task.abort();
@@ -265,7 +267,7 @@ mod tests {
             let task = tokio::spawn(debounce(Arc::clone(&shared), sender));
             let start = Instant::now();
             on_event(&shared, event(data));
-            shared.event.notify_one();
+            shared.trigger.notify_one();
             tokio::time::sleep(POLL_INTERVAL / 2).await;
             assert!(ticks.try_recv().is_err(), "one file was closed, the other is half-written");
             if closed {
@@ -279,9 +281,9 @@ mod tests {
     }
 
     #[test]
-    fn read_events_are_ignored() {
+    fn only_changes_trigger_a_reading() {
         let data = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
-        for (kind, counts, renews) in [
+        for (kind, triggers, renews_watches) in [
             (data, !cfg!(target_os = "linux"), !cfg!(target_os = "linux")),
             (EventKind::Access(AccessKind::Open(AccessMode::Any)), false, false),
             (EventKind::Access(AccessKind::Close(AccessMode::Read)), false, false),
@@ -292,9 +294,9 @@ mod tests {
         ] {
             let shared = WatcherState::default();
             on_event(&shared, Ok(Event::new(kind)));
-            let mut waiting = std::pin::pin!(shared.event.notified());
-            assert_eq!(waiting.as_mut().enable(), counts, "{kind:?}");
-            assert_eq!(shared.renew.load(Ordering::Acquire), renews, "{kind:?}");
+            let mut waiting = std::pin::pin!(shared.trigger.notified());
+            assert_eq!(waiting.as_mut().enable(), triggers, "{kind:?}");
+            assert_eq!(shared.renew_watches.load(Ordering::Acquire), renews_watches, "{kind:?}");
         }
     }
 }

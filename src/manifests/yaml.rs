@@ -14,18 +14,18 @@ use crate::diagnostic::{Diagnostic, Reason};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct YamlError {
     /// The position, relative to the document.
-    pub(super) spot: TextSpan,
+    pub(super) span: TextSpan,
     pub(super) diagnostic: Diagnostic,
 }
 
 impl YamlError {
-    fn new(spot: TextSpan, reason: &'static str, message: String, remedy: &str) -> Self {
-        YamlError { spot, diagnostic: Diagnostic::of_file(reason, message, remedy) }
+    fn new(span: TextSpan, reason: &'static str, message: String, remedy: &str) -> Self {
+        YamlError { span, diagnostic: Diagnostic::of_file(reason, message, remedy) }
     }
 }
 
-/// Parses one document; an empty one gives `Null`. JSON is parsed as YAML, so that duplicate keys are rejected and
-/// positions are known there, too.
+/// Parses one document; an empty one gives `Null`. JSON is parsed as YAML, too, which rejects duplicate keys and knows
+/// positions.
 pub(super) fn parse(text: &str) -> Result<Value, YamlError> {
     if is_blank(text) {
         return Ok(Value::Null);
@@ -49,7 +49,7 @@ pub(super) fn parse(text: &str) -> Result<Value, YamlError> {
         with_snippet: false,
     };
     options.alias_limits.max_total_replayed_events = MAX_ALIAS_EXPANSION;
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| explain(text, &error))
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| describe_error(text, &error))
 }
 
 /// The fields of a document with their positions, or `None` if it does not parse.
@@ -57,13 +57,13 @@ pub(super) fn outline(text: &str) -> Option<Outline<'_>> {
     let mut outline = Outline::default();
     for event in Parser::new_from_str(text) {
         let (event, span) = event.ok()?;
-        let (start, end) = (mark(span.start), mark(span.end));
+        let (start, end) = (text_position(span.start), text_position(span.end));
         match event {
-            Event::MappingStart(..) => outline.open(YamlShape::Mapping, start),
-            Event::SequenceStart(..) => outline.open(YamlShape::Sequence, start),
-            Event::MappingEnd | Event::SequenceEnd => outline.close(),
-            Event::Scalar(value, ..) => outline.scalar(value, start, end),
-            Event::Alias(_) => outline.alias(start, end),
+            Event::MappingStart(..) => outline.open_collection(YamlShape::Mapping, start),
+            Event::SequenceStart(..) => outline.open_collection(YamlShape::Sequence, start),
+            Event::MappingEnd | Event::SequenceEnd => outline.close_collection(),
+            Event::Scalar(value, ..) => outline.add_scalar(value, start, end),
+            Event::Alias(_) => outline.add_alias(start, end),
             _ => {}
         }
     }
@@ -77,21 +77,22 @@ fn is_blank(text: &str) -> bool {
         .all(|line| line.is_empty() || line.starts_with('#'))
 }
 
-fn mark(marker: Marker) -> TextPosition {
+fn text_position(marker: Marker) -> TextPosition {
     TextPosition { line: marker.line() as u32, column: marker.col() as u32 + 1 }
 }
 
-/// Prefers the error of the event parser, which is more specific about syntax. If that parser accepts the text, the
-/// error is semantic: a duplicate key, a limit.
-fn explain(text: &str, error: &Error) -> YamlError {
-    let mut found = json_syntax_error(text).or_else(|| syntax_error(text)).unwrap_or_else(|| semantic_error(error));
-    let line = text.lines().nth(found.spot.line as usize - 1).unwrap_or_default();
-    let diagnostic = &mut found.diagnostic;
+/// Describes why `text` cannot be read. The errors of the JSON parser and the event parser are preferred, since they
+/// are more specific about syntax; if both accept the text, the error is semantic: a duplicate key, a limit.
+fn describe_error(text: &str, error: &Error) -> YamlError {
+    let mut description =
+        json_syntax_error(text).or_else(|| syntax_error(text)).unwrap_or_else(|| semantic_error(error));
+    let line = text.lines().nth(description.span.line as usize - 1).unwrap_or_default();
+    let diagnostic = &mut description.diagnostic;
     if diagnostic.reason != Reason::Named(DUPLICATE_KEY) && line.contains("{{") {
         diagnostic.message = "this is a template that was not rendered".to_owned();
         diagnostic.remedy = "render it first, for example with `helm template`, or put the value in quotes".to_owned();
     }
-    found
+    description
 }
 
 /// The syntax error in a JSON document. The JSON parser locates, for example, a missing comma more precisely.
@@ -100,40 +101,40 @@ fn json_syntax_error(text: &str) -> Option<YamlError> {
     let error = serde_json::from_str::<IgnoredAny>(text).err().filter(|_| is_json)?;
     let message = error.to_string();
     let message = message.split(" at line ").next().unwrap_or_default();
-    let spot = TextSpan { line: error.line() as u32, column: (error.column() as u32).max(1), width: 1 };
+    let span = TextSpan { line: error.line() as u32, column: (error.column() as u32).max(1), width: 1 };
     let remedy = "correct the text here or at the end of the line before";
-    Some(YamlError::new(spot, "NotYaml", format!("this JSON is broken: {message}"), remedy))
+    Some(YamlError::new(span, "NotYaml", format!("this JSON is broken: {message}"), remedy))
 }
 
 /// The YAML syntax error, if there is one.
 fn syntax_error(text: &str) -> Option<YamlError> {
-    let mut brackets = Vec::new();
+    let mut open_brackets = Vec::new();
     for event in Parser::new_from_str(text) {
         let error = match event {
             Ok((
                 Event::SequenceStart(StructureStyle::Flow, ..) | Event::MappingStart(StructureStyle::Flow, ..),
                 span,
             )) => {
-                brackets.push(mark(span.start));
+                open_brackets.push(text_position(span.start));
                 continue;
             }
             Ok((Event::SequenceEnd | Event::MappingEnd, _)) => {
                 // Block collections have no brackets, so the innermost open bracket is the one being closed.
-                brackets.pop();
+                open_brackets.pop();
                 continue;
             }
             Ok(_) => continue,
             Err(error) => error,
         };
-        let TextPosition { line, mut column } = mark(*error.marker());
-        if let Some(bracket) = brackets.last().filter(|bracket| bracket.line < line) {
-            let spot = TextSpan { line: bracket.line, column: bracket.column, width: 1 };
+        let TextPosition { line, mut column } = text_position(*error.marker());
+        if let Some(bracket) = open_brackets.last().filter(|bracket| bracket.line < line) {
+            let span = TextSpan { line: bracket.line, column: bracket.column, width: 1 };
             let message =
                 format!("this bracket is not closed; the text is not valid inside it at line {line} of the document");
             let remedy = "close it, or put the value in quotes if it is text";
-            return Some(YamlError::new(spot, "NotYaml", message, remedy));
+            return Some(YamlError::new(span, "NotYaml", message, remedy));
         }
-        if is_about_tabs(error.kind()) {
+        if is_tab_error(error.kind()) {
             // The parser may already be past the tab.
             let indentation = text.lines().nth(line as usize - 1).unwrap_or_default().chars();
             let mut indentation = indentation.take_while(|character| character.is_whitespace());
@@ -149,14 +150,15 @@ fn syntax_error(text: &str) -> Option<YamlError> {
 fn semantic_error(error: &Error) -> YamlError {
     let location = error.location();
     let (reason, message, remedy, width) = describe_semantic_error(error);
-    let spot = TextSpan {
+    let span = TextSpan {
         line: location.map_or(1, |location| location.line() as u32).max(1),
         column: location.map_or(1, |location| location.column() as u32).max(1),
         width,
     };
-    YamlError::new(spot, reason, message, remedy)
+    YamlError::new(span, reason, message, remedy)
 }
 
+/// The reason, message and remedy for a semantic error, and the width to underline.
 fn describe_semantic_error(error: &Error) -> (&'static str, String, &'static str, u32) {
     match error {
         Error::AliasError { error, .. } => describe_semantic_error(error),
@@ -177,7 +179,7 @@ fn describe_semantic_error(error: &Error) -> (&'static str, String, &'static str
             let remedy = if message.contains("tag") {
                 "delete the tag"
             } else {
-                "write the value as text in quotes, or as JSON would"
+                "put the value in quotes, or write it as in JSON"
             };
             (UNREADABLE_VALUE, message.to_owned(), remedy, 1)
         }
@@ -188,7 +190,7 @@ fn describe_semantic_error(error: &Error) -> (&'static str, String, &'static str
 fn describe_syntax_error(kind: &ErrorKind) -> (String, &'static str) {
     use ErrorKind as E;
     let (message, remedy) = match kind {
-        kind if is_about_tabs(kind) => ("a tab where YAML requires spaces", "indent with spaces"),
+        kind if is_tab_error(kind) => ("a tab where YAML requires spaces", "indent with spaces"),
         E::UnclosedQuotedScalar | E::DocumentIndicatorInQuotedScalar => {
             ("a quote is opened and not closed", "close the quote, or escape it within the text")
         }
@@ -255,7 +257,7 @@ fn describe_syntax_error(kind: &ErrorKind) -> (String, &'static str) {
     (message.to_owned(), remedy)
 }
 
-fn is_about_tabs(kind: &ErrorKind) -> bool {
+fn is_tab_error(kind: &ErrorKind) -> bool {
     use ErrorKind as E;
     matches!(
         kind,
@@ -305,7 +307,7 @@ mod tests {
             ("{\"a\":\t\"\\ud83d\\ude00\\/\",\n\t\"b\" : [1,2]}", json!({"a": "\u{1f600}/", "b": [1, 2]})),
             ("a: 1\r\nb:\r\n  - x\r\n", json!({"a": 1, "b": ["x"]})),
         ] {
-            assert_eq!(parse(text).map_err(|fault| fault.diagnostic.message), Ok(expected), "{text:?}");
+            assert_eq!(parse(text).map_err(|error| error.diagnostic.message), Ok(expected), "{text:?}");
         }
     }
 
@@ -333,14 +335,14 @@ mod tests {
             ("a: !vault x\n", 1, 11, "UnreadableValue", "unsupported tag `!vault`", "delete the tag"),
             ("a: .inf\n", 1, 4, "UnreadableValue", "", "quotes"),
         ] {
-            let fault = parse(text).expect_err(text);
-            let YamlError { spot, diagnostic } = &fault;
+            let error = parse(text).expect_err(text);
+            let YamlError { span, diagnostic } = &error;
             assert_eq!(
-                (spot.line, spot.column, diagnostic.reason.name()),
+                (span.line, span.column, diagnostic.reason.name()),
                 (line, column, Some(reason)),
-                "{text:?} {fault:?}"
+                "{text:?} {error:?}"
             );
-            assert!(diagnostic.message.contains(message) && diagnostic.remedy.contains(remedy), "{text:?} {fault:?}");
+            assert!(diagnostic.message.contains(message) && diagnostic.remedy.contains(remedy), "{text:?} {error:?}");
         }
     }
 
@@ -354,16 +356,16 @@ mod tests {
             for document in crate::manifests::documents::split(&text) {
                 let value = parse(document.text);
                 let outline = outline(document.text);
-                if let Err(fault) = &value {
-                    proptest::prop_assert!(fault.spot.line <= lines + 1, "{fault:?}");
-                    let Diagnostic { message, remedy, .. } = &fault.diagnostic;
+                if let Err(error) = &value {
+                    proptest::prop_assert!(error.span.line <= lines + 1, "{error:?}");
+                    let Diagnostic { message, remedy, .. } = &error.diagnostic;
                     proptest::prop_assert!(!message.is_empty() && !remedy.is_empty());
                 }
                 if let Some(outline) = outline {
                     for field in ["", "a", "a.b[0]", "[0].a", "a.b.0"] {
-                        let spot = outline.locate(&[], field, crate::manifests::outline::CaretTarget::Value);
+                        let span = outline.locate(&[], field, crate::manifests::outline::CaretTarget::Value);
                         proptest::prop_assert!(
-                            spot.line >= 1 && spot.line <= lines + 1 && spot.column >= 1 && spot.width >= 1
+                            span.line >= 1 && span.line <= lines + 1 && span.column >= 1 && span.width >= 1
                         );
                     }
                     outline.secret_lines();
@@ -384,8 +386,8 @@ mod tests {
         let deep = format!("a: {}{}", "[".repeat(150), "]".repeat(150));
         let block: String = (0..150).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
         for (text, reason) in [(aliases, "TooLarge"), (deep, "TooDeep"), (block, "TooDeep")] {
-            let fault = parse(&text).expect_err("a bomb");
-            assert_eq!(fault.diagnostic.reason.name(), Some(reason), "{fault:?}");
+            let error = parse(&text).expect_err("a bomb");
+            assert_eq!(error.diagnostic.reason.name(), Some(reason), "{error:?}");
         }
     }
 }

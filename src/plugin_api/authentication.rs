@@ -1,8 +1,8 @@
 //! Logic shared by the authentication plugins: accepting a credential, rejecting a request, the `anonymous` consumer.
 //!
-//! `anonymous` combines several authentication plugins in one chain. Plugins without it must all succeed, and the last
-//! one determines the consumer (AND). A plugin with it is skipped if an earlier one succeeded, and otherwise forwards
-//! unauthenticated requests as the anonymous consumer (OR).
+//! `anonymous` combines several authentication plugins in one chain. Plugins without `anonymous` must all succeed, and
+//! the last one determines the consumer (AND). A plugin with `anonymous` is skipped if an earlier one succeeded, and
+//! otherwise forwards unauthenticated requests as the anonymous consumer (OR).
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ const ANONYMOUS_CONSUMER: HeaderName = HeaderName::from_static("x-anonymous-cons
 pub const CONSUMER_GROUPS: HeaderName = HeaderName::from_static("x-consumer-groups");
 pub const AUTHENTICATED_GROUPS: HeaderName = HeaderName::from_static("x-authenticated-groups");
 
-/// The headers that tell endpoints the identity of the client.
+/// The headers that contain the identity of the client for the endpoint.
 static IDENTITY_HEADERS: [HeaderName; 7] = [
     CONSUMER_ID,
     CONSUMER_CUSTOM_ID,
@@ -38,7 +38,9 @@ static IDENTITY_HEADERS: [HeaderName; 7] = [
 /// When an authentication plugin runs, and what happens to unauthenticated requests.
 #[derive(Clone, Debug)]
 pub struct AuthPolicy {
+    /// Id or username of the consumer for unauthenticated requests.
     anonymous: Option<Box<str>>,
+    /// Whether the plugin runs for OPTIONS requests.
     runs_on_preflight: bool,
 }
 
@@ -62,10 +64,11 @@ impl AuthPolicy {
         Ok(AuthPolicy { anonymous: anonymous.map(String::into_boxed_str), runs_on_preflight })
     }
 
-    /// Whether the plugin skips this request.
+    /// Whether the plugin skips this request. Removes identity headers of the client from an unauthenticated request
+    /// that it skips.
     pub fn skips(&self, cx: &mut RequestCx<'_>) -> bool {
         if !self.runs_on_preflight && cx.head.method == Method::OPTIONS {
-            // There is no authenticated identity, so identity headers sent by the client must not reach the endpoint.
+            // No plugin has authenticated the request, so identity headers of the client must not reach the endpoint.
             if cx.identity.credential.is_none() && cx.identity.consumer.is_none() {
                 clear_identity_headers(&mut cx.head.headers);
             }
@@ -75,17 +78,17 @@ impl AuthPolicy {
     }
 
     /// Records the identity for later plugins and sets the headers for the endpoint.
-    pub fn accept(&self, cx: &mut RequestCx<'_>, shown: VerifiedCredential<'_>) {
+    pub fn accept(&self, cx: &mut RequestCx<'_>, verified: VerifiedCredential<'_>) {
         let headers = &mut cx.head.headers;
         clear_identity_headers(headers);
-        if let Some(consumer) = shown.consumer {
+        if let Some(consumer) = verified.consumer {
             set_consumer_headers(headers, consumer);
         }
-        if let Some(identifier) = shown.identifier {
+        if let Some(identifier) = verified.identifier {
             headers.insert(CREDENTIAL_IDENTIFIER, identifier.clone());
         }
-        cx.identity.consumer = shown.consumer.cloned();
-        cx.identity.credential = Some(shown.credential.clone());
+        cx.identity.consumer = verified.consumer.cloned();
+        cx.identity.credential = Some(verified.credential.clone());
     }
 
     /// Continues as the anonymous consumer if one is configured, otherwise replies with `reply`.
@@ -120,9 +123,10 @@ pub enum IdentityScope {
 }
 
 /// Builds `WWW-Authenticate`, for example `Bearer realm="r", error="invalid_token"`.
-pub fn challenge(scheme: &str, realm: Option<&str>, rest: &str) -> Result<HeaderValue, Diagnostic> {
+pub fn challenge(scheme: &str, realm: Option<&str>, other_parameters: &str) -> Result<HeaderValue, Diagnostic> {
     let realm = realm.map(|realm| format!("realm=\"{}\"", realm.replace('\\', "\\\\").replace('"', "\\\"")));
-    let parameters: Vec<&str> = realm.iter().map(String::as_str).chain((!rest.is_empty()).then_some(rest)).collect();
+    let parameters: Vec<&str> =
+        realm.iter().map(String::as_str).chain((!other_parameters.is_empty()).then_some(other_parameters)).collect();
     let text = format!("{scheme} {}", parameters.join(", "));
     HeaderValue::from_bytes(text.trim_end().as_bytes()).map_err(|_| {
         Diagnostic::in_config("realm", "is not a valid header value", "remove line breaks and control characters")
@@ -150,11 +154,13 @@ fn set_consumer_headers(headers: &mut HeaderMap, consumer: &Consumer) {
     }
 }
 
-/// Removes identity headers that the client sent or that an earlier plugin set.
+/// Removes identity headers that the client sent or that an earlier plugin set, except those with groups, which `acl`
+/// replaces.
 fn clear_identity_headers(headers: &mut HeaderMap) {
     // Few requests have such a header, and one pass over the names is cheaper than one lookup for each identity header.
-    let may_be_ours = |name: &HeaderName| matches!(name.as_str().as_bytes(), [b'x', b'-' | b'_', b'a' | b'c', ..]);
-    if !headers.keys().any(may_be_ours) {
+    let may_be_identity_header =
+        |name: &HeaderName| matches!(name.as_str().as_bytes(), [b'x', b'-' | b'_', b'a' | b'c', ..]);
+    if !headers.keys().any(may_be_identity_header) {
         return;
     }
     for name in [CONSUMER_ID, CONSUMER_CUSTOM_ID, CONSUMER_USERNAME, CREDENTIAL_IDENTIFIER, ANONYMOUS_CONSUMER] {
@@ -182,10 +188,10 @@ mod tests {
             ("Basic", Some(r#"a"b\c"#), "", Ok(r#"Basic realm="a\"b\\c""#)),
             ("Basic", Some("a\nb"), "", Err("config.realm")),
         ];
-        for (scheme, realm, rest, expected) in cases {
-            let challenge = challenge(scheme, realm, rest);
+        for (scheme, realm, other_parameters, expected) in cases {
+            let challenge = challenge(scheme, realm, other_parameters);
             let challenge = challenge.as_ref().map(|value| value.to_str().unwrap());
-            assert_eq!(challenge.map_err(|invalid| invalid.field.as_str()), expected, "{realm:?}");
+            assert_eq!(challenge.map_err(|diagnostic| diagnostic.field.as_str()), expected, "{realm:?}");
         }
     }
 }

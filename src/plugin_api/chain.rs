@@ -1,7 +1,8 @@
 //! The plugin chain of one rule: plugins in execution order, and the selection of the instance of each for a request.
 //!
-//! At most one instance of a kind runs for a request; configurations are not merged. Compilation decides which one,
-//! except for the consumer, which is known only after the authentication plugins have run:
+//! At most one instance of a kind runs for a request; configurations are not merged. The base instance is selected when
+//! the chain is built. Instances for consumers and groups, the overlays, are selected for each request, because the
+//! consumer is known only after the authentication plugins have run. The order of precedence:
 //!
 //! ```text
 //!   consumer and route > consumer and service > group and route > group and service > consumer > group > base
@@ -40,17 +41,17 @@ struct ChainSlot {
     instances: Vec<PluginInstance>,
     /// The instance for requests that no overlay matches.
     base: Option<(BaseScope, InstanceIndex)>,
-    /// By the consumer's id.
+    /// The most specific overlay of each consumer, by the id of the consumer.
     consumers: HashMap<Arc<str>, (Overlay, InstanceIndex)>,
-    /// By the group's name, the most specific overlay first.
+    /// The overlays of groups with the name of the group, the most specific one first.
     groups: Vec<(Overlay, Arc<str>, InstanceIndex)>,
 }
 
-/// Index of an instance in its slot. 32 bits, because each of more than a hundred thousand consumers may have its own
-/// instance.
+/// Index of an instance in its slot. It has 32 bits because each of more than a hundred thousand consumers may have its
+/// own instance.
 type InstanceIndex = u32;
 
-/// A built plugin where it is attached.
+/// A built plugin, with its properties at one attachment point.
 #[derive(Clone)]
 pub struct PluginInstance {
     pub plugin: Arc<dyn Plugin>,
@@ -58,7 +59,7 @@ pub struct PluginInstance {
     pub protocols: Protocols,
     /// See [`RequestCx::scope`].
     pub scope: Arc<str>,
-    /// The object that configures it, `KongPlugin/default/limit`.
+    /// The object that configures the plugin, for example `KongPlugin/default/limit`.
     pub object: Arc<str>,
     /// Hash of the configuration, equal in every process. Distinguishes several configurations of one object.
     pub configuration_hash: u64,
@@ -74,6 +75,7 @@ pub enum AttachmentPoint {
     Group(Arc<str>, OverlayScope),
 }
 
+/// What an instance without consumer and group is attached to. The more specific scope is the lesser one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BaseScope {
     Route,
@@ -89,7 +91,7 @@ pub enum OverlayScope {
     Nothing,
 }
 
-/// Ordered by precedence: the more specific overlay is the lesser one.
+/// The scope of an instance for a consumer or group. The more specific overlay is the lesser one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Overlay {
     ConsumerAndRoute,
@@ -101,16 +103,16 @@ enum Overlay {
 }
 
 impl Overlay {
-    fn for_consumer(with: OverlayScope) -> Self {
-        match with {
+    fn for_consumer(scope: OverlayScope) -> Self {
+        match scope {
             OverlayScope::Route => Overlay::ConsumerAndRoute,
             OverlayScope::Service => Overlay::ConsumerAndService,
             OverlayScope::Nothing => Overlay::Consumer,
         }
     }
 
-    fn for_group(with: OverlayScope) -> Self {
-        match with {
+    fn for_group(scope: OverlayScope) -> Self {
+        match scope {
             OverlayScope::Route => Overlay::GroupAndRoute,
             OverlayScope::Service => Overlay::GroupAndService,
             OverlayScope::Nothing => Overlay::Group,
@@ -152,7 +154,8 @@ impl Protocols {
         protocols
     }
 
-    /// A gRPC request is also an HTTP request, so a plugin that protects HTTP protects gRPC, too.
+    /// Whether requests of this protocol are included. A gRPC request is also an HTTP request, so a plugin that
+    /// protects HTTP protects gRPC, too.
     fn include(self, protocol: RequestProtocol) -> bool {
         match (protocol.secure, protocol.grpc) {
             (false, false) => self.http,
@@ -171,23 +174,23 @@ pub struct ChainBuilder {
 
 impl ChainBuilder {
     /// Whether an instance is attached at exactly this point.
-    pub fn has(&self, kind: &str, place: &AttachmentPoint) -> bool {
+    pub fn has(&self, kind: &str, point: &AttachmentPoint) -> bool {
         let Some(slot) = self.slots.iter().find(|slot| slot.kind == kind) else { return false };
-        match place {
-            AttachmentPoint::Base(base) => slot.base.is_some_and(|(known, _)| known == *base),
-            AttachmentPoint::Consumer(id, with) => {
-                slot.consumers.get(id).is_some_and(|(known, _)| *known == Overlay::for_consumer(*with))
+        match point {
+            AttachmentPoint::Base(base) => slot.base.is_some_and(|(existing, _)| existing == *base),
+            AttachmentPoint::Consumer(id, scope) => {
+                slot.consumers.get(id).is_some_and(|(existing, _)| *existing == Overlay::for_consumer(*scope))
             }
-            AttachmentPoint::Group(name, with) => {
-                slot.groups.iter().any(|(known, group, _)| *known == Overlay::for_group(*with) && group == name)
+            AttachmentPoint::Group(name, scope) => {
+                slot.groups.iter().any(|(existing, group, _)| *existing == Overlay::for_group(*scope) && group == name)
             }
         }
     }
 
     /// Adds an instance. If two instances have the same attachment point, the first one wins.
-    pub fn add(&mut self, kind: &'static str, priority: i32, place: AttachmentPoint, instance: PluginInstance) {
+    pub fn add(&mut self, kind: &'static str, priority: i32, point: AttachmentPoint, instance: PluginInstance) {
         let slot = match self.slots.iter().position(|slot| slot.kind == kind) {
-            Some(at) => &mut self.slots[at],
+            Some(index) => &mut self.slots[index],
             None => {
                 let (instances, groups) = (Vec::new(), Vec::new());
                 self.slots.push(ChainSlot { kind, priority, instances, base: None, consumers: HashMap::new(), groups });
@@ -195,38 +198,38 @@ impl ChainBuilder {
                 &mut self.slots[last]
             }
         };
-        // Attached to many consumers in a row, the same instance is stored once.
-        let same = slot.instances.last().is_some_and(|last| last.is_same(&instance));
-        let at = slot.instances.len() - usize::from(same);
-        let at = InstanceIndex::try_from(at).expect("2^32 instances do not fit into memory");
-        let is_wanted = match place {
+        // An instance that is added for many consumers in a row is stored once.
+        let is_stored = slot.instances.last().is_some_and(|last| last.is_same(&instance));
+        let index = slot.instances.len() - usize::from(is_stored);
+        let index = InstanceIndex::try_from(index).expect("2^32 instances do not fit into memory");
+        let is_used = match point {
             AttachmentPoint::Base(base) => {
-                let better = slot.base.is_none_or(|(known, _)| base < known);
-                if better {
-                    slot.base = Some((base, at));
+                let is_more_specific = slot.base.is_none_or(|(existing, _)| base < existing);
+                if is_more_specific {
+                    slot.base = Some((base, index));
                 }
-                better
+                is_more_specific
             }
-            AttachmentPoint::Consumer(id, with) => {
-                let overlay = Overlay::for_consumer(with);
-                let better = slot.consumers.get(&id).is_none_or(|(known, _)| overlay < *known);
-                if better {
-                    slot.consumers.insert(id, (overlay, at));
+            AttachmentPoint::Consumer(id, scope) => {
+                let overlay = Overlay::for_consumer(scope);
+                let is_more_specific = slot.consumers.get(&id).is_none_or(|(existing, _)| overlay < *existing);
+                if is_more_specific {
+                    slot.consumers.insert(id, (overlay, index));
                 }
-                better
+                is_more_specific
             }
-            AttachmentPoint::Group(name, with) => {
-                let overlay = Overlay::for_group(with);
-                let known = slot.groups.iter().any(|(known, group, _)| *known == overlay && *group == name);
-                if !known {
-                    slot.groups.push((overlay, name, at));
+            AttachmentPoint::Group(name, scope) => {
+                let overlay = Overlay::for_group(scope);
+                let is_new = !slot.groups.iter().any(|(existing, group, _)| *existing == overlay && *group == name);
+                if is_new {
+                    slot.groups.push((overlay, name, index));
                     slot.groups.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
                 }
-                !known
+                is_new
             }
         };
-        // An instance that is displaced by a more specific one remains stored and is never selected.
-        if is_wanted && !same {
+        // An instance that a more specific one replaces later remains stored and is never selected.
+        if is_used && !is_stored {
             slot.instances.push(instance);
         }
     }
@@ -235,20 +238,20 @@ impl ChainBuilder {
         self.slots.is_empty()
     }
 
-    /// `None` if no instance was added.
+    /// The chain, with its slots in execution order. `None` if no instance was added.
     pub fn build(mut self, names: Arc<RouteNames>) -> Option<Arc<Chain>> {
         if self.slots.is_empty() {
             return None;
         }
         // Higher priorities first; of equal priorities the alphabetically later name, as in Kong.
         self.slots.sort_by(|a, b| (b.priority, b.kind).cmp(&(a.priority, a.kind)));
-        let reads_body = self
+        let body_buffer_limit = self
             .slots
             .iter()
-            .flat_map(ChainSlot::rule_instances)
-            .filter_map(|one| one.plugin.body_buffer_limit())
+            .flat_map(ChainSlot::body_buffering_instances)
+            .filter_map(|instance| instance.plugin.body_buffer_limit())
             .max();
-        Some(Arc::new(Chain { names, slots: self.slots.into(), body_buffer_limit: reads_body }))
+        Some(Arc::new(Chain { names, slots: self.slots.into(), body_buffer_limit }))
     }
 }
 
@@ -277,9 +280,9 @@ pub struct ChainState {
     /// The body to send upstream instead of the buffered one; `Content-Length` is already set.
     pub replacement_body: Option<Bytes>,
     protocol: RequestProtocol,
-    /// The selected instance of each slot. Slots after a reply are selected in the response phase.
+    /// The selected instance of each slot. For slots after the one that replied, it is selected in the response phase.
     selected: SmallVec<[Option<InstanceIndex>; 12]>,
-    /// Duration of each plugin.
+    /// Duration of each plugin in each phase.
     pub timings: PhaseTimings,
     plugin_data: PluginData,
 }
@@ -314,16 +317,16 @@ impl Chain {
         };
         state.timings.start();
         for (slot, number) in self.slots.iter().zip(0..) {
-            let pick = slot.select(request.protocol, cx.identity);
-            state.selected.push(pick);
-            let Some(instance) = slot.instance(pick).filter(|instance| instance.phases.access) else { continue };
+            let selected = slot.select(request.protocol, cx.identity);
+            state.selected.push(selected);
+            let Some(instance) = slot.instance(selected).filter(|instance| instance.phases.access) else { continue };
             cx.scope = &instance.scope;
             cx.slot = number;
             state.timings.begin(slot.kind);
             let reply = match instance.plugin.access(&mut cx) {
                 AccessOutcome::Continue => None,
                 AccessOutcome::Reply(reply) => Some(reply),
-                AccessOutcome::Wait(wait) => wait.await,
+                AccessOutcome::Wait(decision) => decision.await,
             };
             state.timings.end(PluginPhase::Access);
             if reply.is_some() {
@@ -333,7 +336,7 @@ impl Chain {
         None
     }
 
-    /// Runs the response phase, also of plugins whose access phase was skipped because another one replied.
+    /// Runs the response phase of all plugins, including those whose access phase was skipped because another replied.
     pub fn response(
         &self,
         state: &mut ChainState,
@@ -345,11 +348,12 @@ impl Chain {
         state.response_headers.apply(headers);
         state.timings.start();
         for (slot, number) in self.slots.iter().zip(0..) {
-            let at = usize::from(number);
-            if at >= state.selected.len() {
+            let index = usize::from(number);
+            if index >= state.selected.len() {
                 state.selected.push(slot.select(state.protocol, &state.identity));
             }
-            let Some(instance) = slot.instance(state.selected[at]).filter(|instance| instance.phases.response) else {
+            let Some(instance) = slot.instance(state.selected[index]).filter(|instance| instance.phases.response)
+            else {
                 continue;
             };
             let (identity, plugin_data) = (&state.identity, &mut state.plugin_data);
@@ -362,7 +366,7 @@ impl Chain {
                 id,
                 identity,
                 scope,
-                data: plugin_data,
+                plugin_data,
                 slot: number,
             });
             state.timings.end(PluginPhase::Response);
@@ -371,10 +375,10 @@ impl Chain {
 
     /// Runs the log phase.
     pub fn log(&self, state: &ChainState, summary: &RequestSummary) {
-        for (at, slot) in self.slots.iter().enumerate() {
-            let pick = state.selected.get(at).copied();
-            let pick = pick.unwrap_or_else(|| slot.select(state.protocol, &state.identity));
-            let Some(instance) = slot.instance(pick).filter(|instance| instance.phases.log) else { continue };
+        for (index, slot) in self.slots.iter().enumerate() {
+            let selected = state.selected.get(index).copied();
+            let selected = selected.unwrap_or_else(|| slot.select(state.protocol, &state.identity));
+            let Some(instance) = slot.instance(selected).filter(|instance| instance.phases.log) else { continue };
             instance.plugin.log(&LogCx {
                 names: &self.names,
                 summary,
@@ -402,56 +406,56 @@ impl PluginInstance {
 }
 
 impl ChainSlot {
-    /// Instances attached to the rule, its service or globally. Instances bound to a consumer or group only cannot
-    /// buffer the body: the consumer is unknown until `access` has run, so the bodies of all requests would be
-    /// buffered.
-    fn rule_instances(&self) -> impl Iterator<Item = &PluginInstance> {
+    /// The instances that may buffer the body: those attached to the rule or its service, or globally. An instance for
+    /// only a consumer or group may not: the consumer is unknown before `access`, so all bodies would be buffered.
+    fn body_buffering_instances(&self) -> impl Iterator<Item = &PluginInstance> {
         let consumers = self.consumers.values().filter(|(overlay, _)| *overlay != Overlay::Consumer);
         let groups = self.groups.iter().filter(|(overlay, ..)| *overlay != Overlay::Group);
-        let consumers_and_groups = consumers.map(|(_, at)| *at).chain(groups.map(|(_, _, at)| *at));
-        self.base.map(|(_, at)| at).into_iter().chain(consumers_and_groups).map(|at| self.instance_at(at))
+        let consumers_and_groups = consumers.map(|(_, index)| *index).chain(groups.map(|(_, _, index)| *index));
+        self.base.map(|(_, index)| index).into_iter().chain(consumers_and_groups).map(|index| self.instance_at(index))
     }
 
-    fn instance(&self, pick: Option<InstanceIndex>) -> Option<&PluginInstance> {
-        pick.map(|pick| self.instance_at(pick))
+    fn instance(&self, selected: Option<InstanceIndex>) -> Option<&PluginInstance> {
+        selected.map(|index| self.instance_at(index))
     }
 
-    fn instance_at(&self, number: InstanceIndex) -> &PluginInstance {
-        &self.instances[number as usize]
+    fn instance_at(&self, index: InstanceIndex) -> &PluginInstance {
+        &self.instances[index as usize]
     }
 
-    /// Selects the instance for an identity. `None` if it does not apply to the protocol.
+    /// Selects the instance for an identity. `None` if there is none, or if it does not apply to the protocol.
     fn select(&self, protocol: RequestProtocol, identity: &Identity) -> Option<InstanceIndex> {
         let overlay = identity.consumer.as_ref().and_then(|consumer| self.overlay(consumer));
-        let at = overlay.or(self.base.map(|(_, at)| at))?;
-        self.instance_at(at).protocols.include(protocol).then_some(at)
+        let index = overlay.or(self.base.map(|(_, index)| index))?;
+        self.instance_at(index).protocols.include(protocol).then_some(index)
     }
 
+    /// The most specific instance for the consumer or one of its groups.
     fn overlay(&self, consumer: &Consumer) -> Option<InstanceIndex> {
         if self.consumers.is_empty() && self.groups.is_empty() {
             return None;
         }
-        let own = self.consumers.get(&*consumer.id).copied();
-        let group = self.groups.iter().find(|(_, group, _)| consumer.groups().contains(group));
-        let group = group.map(|(overlay, _, at)| (*overlay, *at));
-        own.into_iter().chain(group).min().map(|(_, at)| at)
+        let for_consumer = self.consumers.get(&*consumer.id).copied();
+        let for_group = self.groups.iter().find(|(_, group, _)| consumer.groups().contains(group));
+        let for_group = for_group.map(|(overlay, _, index)| (*overlay, *index));
+        for_consumer.into_iter().chain(for_group).min().map(|(_, index)| index)
     }
 
     fn attachments(&self) -> Vec<(String, &Arc<str>)> {
-        let object = |at: InstanceIndex| &self.instance_at(at).object;
-        let base = self.base.map(|(base, at)| (format!("{base:?}").to_lowercase(), object(at)));
+        let object = |index: InstanceIndex| &self.instance_at(index).object;
+        let base = self.base.map(|(base, index)| (format!("{base:?}").to_lowercase(), object(index)));
         let mut consumers: Vec<_> = self
             .consumers
             .iter()
-            .map(|(consumer, (overlay, at))| (format!("{overlay:?} {consumer}"), object(*at)))
+            .map(|(consumer, (overlay, index))| (format!("{overlay:?} {consumer}"), object(*index)))
             .collect();
         consumers.sort();
-        let groups = self.groups.iter().map(|(overlay, group, at)| (format!("{overlay:?} {group}"), object(*at)));
+        let groups = self.groups.iter().map(|(overlay, group, index)| (format!("{overlay:?} {group}"), object(*index)));
         consumers.into_iter().chain(groups).chain(base).collect()
     }
 }
 
-/// Replaces a plugin that fails closed and cannot be built: replies with 503.
+/// Replaces a plugin that fails closed and cannot be built. It replies to every request with 503.
 pub struct BrokenPlugin {
     message: Arc<str>,
 }
@@ -520,7 +524,8 @@ mod tests {
         format!("consumer {number}").into()
     }
 
-    async fn answer(mut builder: ChainBuilder, id: &str) -> u16 {
+    /// The status of a request that is authenticated as the consumer with this id.
+    async fn status_for(mut builder: ChainBuilder, id: &str) -> u16 {
         let consumer = Consumer::new(EntityId::from_text(id), None, None, Vec::new(), Vec::new());
         builder.add("auth", 2, AttachmentPoint::Base(BaseScope::Route), instance(AuthenticateAs(consumer.into())));
         let chain = builder.build(names()).unwrap();
@@ -532,13 +537,13 @@ mod tests {
         for (consumer, expected) in [("consumer 65535", 402), ("consumer 0", 402), ("another consumer", 401)] {
             let mut builder = ChainBuilder::default();
             for number in 0..=u16::MAX {
-                let place = AttachmentPoint::Consumer(consumer_id(number), OverlayScope::Nothing);
-                builder.add("guard", 1, place, instance(RejectAll(402)));
+                let point = AttachmentPoint::Consumer(consumer_id(number), OverlayScope::Nothing);
+                builder.add("guard", 1, point, instance(RejectAll(402)));
             }
             // The index of the base instance exceeds 16 bits.
             builder.add("guard", 1, AttachmentPoint::Base(BaseScope::Route), instance(RejectAll(401)));
             assert_eq!(builder.slots[0].instances.len(), 65_537);
-            assert_eq!(answer(builder, consumer).await, expected, "{consumer}");
+            assert_eq!(status_for(builder, consumer).await, expected, "{consumer}");
         }
     }
 
@@ -554,9 +559,9 @@ mod tests {
                 shared.clone(),
             );
         }
-        let elsewhere = PluginInstance { scope: "Service/a/b:80".into(), ..shared.clone() };
-        builder.add("guard", 1, AttachmentPoint::Consumer(consumer_id(7), OverlayScope::Nothing), elsewhere.clone());
-        builder.add("guard", 1, AttachmentPoint::Consumer(consumer_id(1000), OverlayScope::Nothing), elsewhere);
+        let other_scope = PluginInstance { scope: "Service/a/b:80".into(), ..shared.clone() };
+        builder.add("guard", 1, AttachmentPoint::Consumer(consumer_id(7), OverlayScope::Nothing), other_scope.clone());
+        builder.add("guard", 1, AttachmentPoint::Consumer(consumer_id(1000), OverlayScope::Nothing), other_scope);
         builder.add("guard", 1, AttachmentPoint::Base(BaseScope::Route), instance(RejectAll(401)));
         let slot = &builder.slots[0];
         assert_eq!(slot.instances.len(), 3);
@@ -564,14 +569,15 @@ mod tests {
             (slot.consumers[&consumer_id(7)].1, slot.consumers[&consumer_id(1000)].1, slot.base.unwrap().1),
             (0, 1, 2)
         );
-        assert_eq!(answer(builder, "consumer 999").await, 402);
+        assert_eq!(status_for(builder, "consumer 999").await, 402);
     }
 
-    /// All attachment points in the order of precedence.
+    /// All attachment points in the order of precedence, each with the status of its plugin: 401 for the first point,
+    /// 402 for the second, and so on.
     fn attachment_points() -> Vec<(AttachmentPoint, u16)> {
-        let consumer = |with| AttachmentPoint::Consumer("anna".into(), with);
-        let group = |with| AttachmentPoint::Group("a/gold".into(), with);
-        let places = [
+        let consumer = |scope| AttachmentPoint::Consumer("anna".into(), scope);
+        let group = |scope| AttachmentPoint::Group("a/gold".into(), scope);
+        let points = [
             consumer(OverlayScope::Route),
             consumer(OverlayScope::Service),
             group(OverlayScope::Route),
@@ -582,7 +588,7 @@ mod tests {
             AttachmentPoint::Base(BaseScope::Service),
             AttachmentPoint::Base(BaseScope::Global),
         ];
-        places.into_iter().zip(401..).collect()
+        points.into_iter().zip(401..).collect()
     }
 
     // kong-compat §1.4
@@ -591,30 +597,31 @@ mod tests {
         let consumer =
             |id: &str, group: &str| Consumer::new(EntityId::from_text(id), None, None, vec![group.into()], Vec::new());
         let base_only: &[usize] = &[6, 7, 8];
-        for (id, group, concerned) in [
+        // (id of the consumer, its group, indexes of the attachment points that apply to the consumer)
+        for (id, group, applicable) in [
             ("anna", "a/gold", &[0, 1, 2, 3, 4, 5, 6, 7, 8][..]),
             ("anna", "a/silver", &[0, 1, 4, 6, 7, 8]),
             ("bert", "a/gold", &[2, 3, 5, 6, 7, 8]),
             ("bert", "a/silver", base_only),
         ] {
-            // Removes the most specific instance in each round; the order of attaching must not matter.
-            for left_out in 0..=concerned.len() {
+            // Each round leaves out one more of the most specific instances. The order of adding must not matter.
+            for left_out in 0..=applicable.len() {
                 for is_reversed in [false, true] {
                     let mut attached: Vec<_> = attachment_points();
-                    attached.retain(|(_, status)| !concerned[..left_out].contains(&usize::from(status - 401)));
+                    attached.retain(|(_, status)| !applicable[..left_out].contains(&usize::from(status - 401)));
                     if is_reversed {
                         attached.reverse();
                     }
                     let mut builder = ChainBuilder::default();
                     let auth = instance(AuthenticateAs(consumer(id, group).into()));
                     builder.add("auth", 2, AttachmentPoint::Base(BaseScope::Route), auth);
-                    for (place, status) in attached {
-                        builder.add("guard", 1, place, instance(RejectAll(status)));
+                    for (point, status) in attached {
+                        builder.add("guard", 1, point, instance(RejectAll(status)));
                     }
                     let outcome = TestRequest::get("/").run(&builder.build(names()).unwrap()).await;
-                    let expected = concerned.get(left_out).map(|at| 401 + u16::try_from(*at).unwrap());
-                    let found = outcome.reply_status().map(|status| status.as_u16());
-                    assert_eq!(found, expected, "{id} of {group}, without {:?}", &concerned[..left_out]);
+                    let expected = applicable.get(left_out).map(|index| 401 + u16::try_from(*index).unwrap());
+                    let status = outcome.reply_status().map(|status| status.as_u16());
+                    assert_eq!(status, expected, "{id} of {group}, without {:?}", &applicable[..left_out]);
                 }
             }
         }
@@ -635,12 +642,12 @@ mod tests {
     async fn plugins_run_by_priority_and_see_the_consumer_after_auth() {
         let mut builder = ChainBuilder::default();
         for (kind, priority) in [("after", 1), ("b-before", 3), ("a-before", 3)] {
-            for (place, name) in [
+            for (point, name) in [
                 (AttachmentPoint::Base(BaseScope::Global), "base"),
                 (AttachmentPoint::Consumer("anna".into(), OverlayScope::Nothing), "for anna"),
             ] {
                 let name = Box::leak(format!("{kind} {name}").into_boxed_str());
-                builder.add(kind, priority, place, instance(RecordRun(name)));
+                builder.add(kind, priority, point, instance(RecordRun(name)));
             }
         }
         let anna = Consumer::new(EntityId::from_text("anna"), None, None, Vec::new(), Vec::new());
@@ -667,10 +674,10 @@ mod tests {
             let instance = PluginInstance { protocols, ..instance(RejectAll(401)) };
             builder.add("guard", 1, AttachmentPoint::Base(BaseScope::Route), instance);
             let cases = [(false, false), (true, false), (false, true), (true, true)];
-            let picked = cases.map(|(secure, grpc)| {
+            let is_selected = cases.map(|(secure, grpc)| {
                 builder.slots[0].select(RequestProtocol { secure, grpc }, &Identity::default()).is_some()
             });
-            assert_eq!(picked, expected, "{names:?}");
+            assert_eq!(is_selected, expected, "{names:?}");
         }
     }
 
@@ -685,19 +692,19 @@ mod tests {
     #[test]
     fn consumer_only_instances_do_not_buffer_bodies() {
         let (anna, group): (Arc<str>, Arc<str>) = ("anna".into(), "a/group".into());
-        let of = |with| {
-            [AttachmentPoint::Consumer(Arc::clone(&anna), with), AttachmentPoint::Group(Arc::clone(&group), with)]
+        let overlays = |scope| {
+            [AttachmentPoint::Consumer(Arc::clone(&anna), scope), AttachmentPoint::Group(Arc::clone(&group), scope)]
         };
         let cases = [
             (vec![AttachmentPoint::Base(BaseScope::Global)], Some(1)),
-            (of(OverlayScope::Route).into(), Some(1)),
-            (of(OverlayScope::Service).into(), Some(1)),
-            (of(OverlayScope::Nothing).into(), None),
+            (overlays(OverlayScope::Route).into(), Some(1)),
+            (overlays(OverlayScope::Service).into(), Some(1)),
+            (overlays(OverlayScope::Nothing).into(), None),
         ];
-        for (places, expected) in cases {
+        for (points, expected) in cases {
             let mut builder = ChainBuilder::default();
             let plugin: Arc<dyn Plugin> = Arc::new(BufferBody);
-            for place in places.clone() {
+            for point in points.clone() {
                 let instance = PluginInstance {
                     plugin: Arc::clone(&plugin),
                     phases: Phases::ACCESS,
@@ -706,11 +713,11 @@ mod tests {
                     object: "KongPlugin/a/reader".into(),
                     configuration_hash: 0,
                 };
-                builder.add("reader", 1, place, instance);
+                builder.add("reader", 1, point, instance);
             }
             let chain = builder.build(names()).unwrap();
-            assert_eq!(chain.body_buffer_limit(), expected, "{places:?}");
-            assert_eq!(chain.slots[0].instances.len(), 1, "{places:?}: the instance is stored once");
+            assert_eq!(chain.body_buffer_limit(), expected, "{points:?}");
+            assert_eq!(chain.slots[0].instances.len(), 1, "{points:?}: the instance is stored once");
         }
     }
 }

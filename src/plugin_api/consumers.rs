@@ -1,8 +1,9 @@
 //! The directory of consumers and credentials, which plugins search without a lock.
 //!
 //! The directory belongs to the snapshot. A change copies only the affected shard, so editing one consumer of a hundred
-//! thousand costs as much as editing one of a hundred. Entries are compact: no text is stored twice, and rarely used
-//! fields take no space in other entries. `tests/memory.rs` measures the size.
+//! thousand costs as much as editing one of a hundred. Entries are compact: the maps do not store the keys in addition
+//! to the entries, and fields that few entries have take no space in other entries. `tests/memory.rs` measures the
+//! size.
 
 mod entity_id;
 mod sharded_map;
@@ -45,13 +46,13 @@ impl Consumer {
         groups: Vec<Arc<str>>,
         acls: Vec<Arc<str>>,
     ) -> Self {
-        let more = ConsumerExtras {
+        let extras = ConsumerExtras {
             custom_id: custom_id.map(EntityName::from),
             acls_header: if acls.is_empty() { None } else { header_value(&acls.join(", ")) },
             groups: groups.into(),
             acls: acls.into(),
         };
-        let extras = (more != ConsumerExtras::default()).then(|| Box::new(more));
+        let extras = (extras != ConsumerExtras::default()).then(|| Box::new(extras));
         Consumer { id, username: username.map(EntityName::from), extras }
     }
 
@@ -62,15 +63,16 @@ impl Consumer {
 
     /// Names of KongConsumerGroups.
     pub fn groups(&self) -> &[Arc<str>] {
-        self.extras.as_ref().map_or(&[], |more| &more.groups)
+        self.extras.as_ref().map_or(&[], |extras| &extras.groups)
     }
 
     /// Groups of `acl` credentials, in order.
     pub fn acls(&self) -> &[Arc<str>] {
-        self.extras.as_ref().map_or(&[], |more| &more.acls)
+        self.extras.as_ref().map_or(&[], |extras| &extras.acls)
     }
 
-    /// The ACL groups, joined. `None` if there are none or if they are not a valid header value.
+    /// The ACL groups as a comma-separated header value. `None` if there are none or if they are not a valid header
+    /// value.
     pub fn acls_header(&self) -> Option<&HeaderValue> {
         self.extras.as_ref()?.acls_header.as_ref()
     }
@@ -79,7 +81,7 @@ impl Consumer {
 /// A key of `key-auth`. Only the digest of the key is stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyCredential {
-    /// Also `X-Credential-Identifier`.
+    /// The plugin also sends it in `X-Credential-Identifier`.
     pub id: EntityId,
     pub digest: Sha256Digest,
     pub expires: Option<SystemTime>,
@@ -103,7 +105,7 @@ impl fmt::Debug for KeyCredential {
 #[derive(Clone, PartialEq, Eq)]
 pub struct BasicCredential {
     pub id: EntityId,
-    /// Also `X-Credential-Identifier`.
+    /// The plugin also sends it in `X-Credential-Identifier`.
     pub username: EntityName,
     /// SHA-256 of the password; compared in constant time.
     pub password: Sha256Digest,
@@ -127,7 +129,7 @@ impl fmt::Debug for BasicCredential {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JwtCredential {
     pub id: EntityId,
-    /// The value of the key claim in tokens of this credential; also `X-Credential-Identifier`.
+    /// The value of the key claim in tokens of this credential. The plugin also sends it in `X-Credential-Identifier`.
     pub claim: EntityName,
     pub key: VerificationKey,
     pub consumer: Arc<Consumer>,
@@ -139,7 +141,7 @@ impl JwtCredential {
     }
 }
 
-/// SHA-256. The duration of a lookup by digest reveals nothing about the secret.
+/// A SHA-256 digest. Secrets are looked up by digest, so that the duration of a lookup reveals nothing about them.
 pub type Sha256Digest = [u8; 32];
 
 pub fn sha256(secret: &[u8]) -> Sha256Digest {
@@ -148,7 +150,7 @@ pub fn sha256(secret: &[u8]) -> Sha256Digest {
     bytes
 }
 
-/// Lower-case hexadecimal digits.
+/// The bytes as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
     for byte in bytes {
@@ -170,8 +172,8 @@ pub struct ConsumerDirectory {
     pub passwords: ShardedMap<ByLogin>,
     /// By key claim.
     pub tokens: ShardedMap<ByClaim>,
-    /// Fingerprint of the contents, equal in every process. The code that fills the directory computes it: a
-    /// fingerprint over these fields would allow guessing keys and passwords.
+    /// Fingerprint of the contents, equal in every process. The code that fills the directory computes it without the
+    /// contents of Secrets, because a fingerprint of the fields above would allow guessing keys and passwords.
     pub fingerprint: u64,
 }
 
@@ -194,6 +196,7 @@ impl ConsumerDirectory {
     }
 }
 
+/// Defines the entry type and the key of each map of the directory. An entry without the key is not in the map.
 macro_rules! indexes {
     ($($name:ident: $entry:ty, $key:expr;)*) => {
         $(

@@ -18,7 +18,7 @@ pub struct RequestCx<'r> {
     /// The request head that will be sent upstream. The method is the client's; `headers` are the client's without
     /// hop-by-hop headers and with the forwarding headers. Changes reach the endpoint.
     pub head: &'r mut request::Parts,
-    /// The path that the router matched: dot segments resolved, unreserved bytes decoded.
+    /// The path that the router matched: dot segments resolved, escapes of unreserved characters decoded.
     pub path: &'r str,
     /// The query as the client sent it. To change it, change `head.uri`.
     pub query: Option<&'r str>,
@@ -33,7 +33,8 @@ pub struct RequestCx<'r> {
     /// The identity that authentication plugins have established so far.
     pub identity: &'r mut Identity,
     pub consumers: &'r ConsumerDirectory,
-    /// Headers to set on every response to this request, after the endpoint's own and before `Plugin::response`.
+    /// Headers to set on the response to this request, before `Plugin::response` runs. They replace those of the
+    /// endpoint.
     pub response_headers: &'r mut ResponseHeaders,
     /// Size limit of the request body in bytes; a longer body is rejected with 413. The smallest limit of all plugins
     /// applies.
@@ -67,12 +68,12 @@ impl RequestCx<'_> {
     }
 }
 
-/// Response headers set by plugins. A list is cheaper than a second map that is merged into the response's.
+/// Response headers set by plugins. A list is cheaper than a second map that is merged into that of the response.
 #[derive(Debug, Default)]
 pub struct ResponseHeaders(SmallVec<[(HeaderName, HeaderValue); 8]>);
 
 impl ResponseHeaders {
-    /// If a name is inserted several times, the last value wins.
+    /// Adds a header. If a name is inserted several times, the last value wins.
     pub fn insert(&mut self, name: HeaderName, value: HeaderValue) {
         self.0.push((name, value));
     }
@@ -102,7 +103,7 @@ pub struct ClientInfo<'r> {
     pub listen_port: u16,
 }
 
-/// Properties of the request body that the client announced in hop-by-hop headers.
+/// Properties of the request body that the client announced in headers which plugins do not get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Framing {
     /// The client sent `Transfer-Encoding: chunked`.
@@ -126,26 +127,27 @@ pub struct Identity {
     pub consumer: Option<Arc<Consumer>>,
     /// Id of the credential that was used; `None` for anonymous consumers.
     pub credential: Option<EntityId>,
-    /// Groups that an authentication plugin asserts independently of a consumer.
+    /// Groups of the client that an authentication plugin determines independently of the consumer.
     pub groups: Vec<Arc<str>>,
 }
 
-/// Context of the `response` phase: the response head that will be sent to the client.
+/// Context of the `response` phase: the response head that will be sent to the client, which plugins may change.
 pub struct ResponseCx<'r> {
     pub status: StatusCode,
     pub headers: &'r mut HeaderMap,
     pub source: ResponseSource,
     pub id: &'r HeaderValue,
     pub identity: &'r Identity,
+    /// See [`RequestCx::scope`].
     pub scope: &'r str,
-    pub(crate) data: &'r mut PluginData,
+    pub(crate) plugin_data: &'r mut PluginData,
     pub(crate) slot: u16,
 }
 
 impl ResponseCx<'_> {
     /// The data that this plugin stored in `access`; `None` if its `access` did not run.
     pub fn plugin_data<T: Any>(&mut self) -> Option<&mut T> {
-        self.data.get_mut(self.slot)
+        self.plugin_data.get_mut(self.slot)
     }
 }
 
@@ -163,6 +165,7 @@ pub struct LogCx<'r> {
     pub names: &'r RouteNames,
     pub summary: &'r RequestSummary,
     pub identity: &'r Identity,
+    /// See [`RequestCx::scope`].
     pub scope: &'r str,
 }
 

@@ -36,6 +36,7 @@ pub struct BuiltinPlugin {
 }
 
 impl BuiltinPlugin {
+    /// Adds the plugin to a chain as a global one.
     pub fn add_to(&self, builder: &mut ChainBuilder, scope: &Arc<str>) {
         let instance = PluginInstance {
             plugin: Arc::clone(&self.plugin),
@@ -66,7 +67,7 @@ impl PluginFactory {
         }
     }
 
-    /// `object` holds the configuration, for example `KongPlugin/default/limit`.
+    /// Builds a plugin. `object` is the one that holds the configuration, for example `KongPlugin/default/limit`.
     pub fn build(
         &self,
         kind: &dyn AnyPluginKind,

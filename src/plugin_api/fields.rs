@@ -15,15 +15,17 @@ use super::multipart::Multipart;
 /// The value of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FieldValue<'a> {
+    /// The field is missing, or null in JSON.
     Absent,
     /// Present, but not a string: `?name` without a value, or a number in JSON.
     NotString,
     Single(Cow<'a, [u8]>),
-    /// Several values, or a list.
+    /// Several values, or a list or an object in JSON.
     Multiple,
 }
 
 impl<'a> FieldValue<'a> {
+    /// The value of a header.
     pub fn from_header(headers: &'a HeaderMap, name: &HeaderName) -> Self {
         let mut values = headers.get_all(name).iter();
         match (values.next(), values.next()) {
@@ -33,9 +35,10 @@ impl<'a> FieldValue<'a> {
         }
     }
 
+    /// The value of a field that occurs with this value and with another one.
     fn merge(self, another: FieldValue<'a>) -> Self {
         match (self, another) {
-            (found, FieldValue::Absent) | (FieldValue::Absent, found) => found,
+            (value, FieldValue::Absent) | (FieldValue::Absent, value) => value,
             _ => FieldValue::Multiple,
         }
     }
@@ -54,7 +57,7 @@ impl<'a> UrlEncodedForm<'a> {
         values.fold(FieldValue::Absent, FieldValue::merge)
     }
 
-    /// Removes the `unwanted` fields and keeps the others as the client sent them. `None` if there are no unwanted
+    /// Removes the `unwanted` fields and keeps the others as the client sent them. `None` if there are no `unwanted`
     /// fields.
     pub fn without(self, unwanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
         let kept: Vec<&[u8]> = self.pairs().filter(|pair| !unwanted(&pair.name())).map(|pair| pair.raw).collect();
@@ -64,11 +67,11 @@ impl<'a> UrlEncodedForm<'a> {
     /// The fields in order. A field without `=` has no value.
     pub fn pairs(self) -> impl Iterator<Item = FormField<'a>> {
         // `a&&b` has an empty field, which is kept when another one is removed.
-        self.0.split(|byte| *byte == b'&').map(|written| FormField { raw: written })
+        self.0.split(|byte| *byte == b'&').map(|raw| FormField { raw })
     }
 }
 
-/// One field of a form.
+/// One field of a query or form, as the client sent it.
 #[derive(Clone, Copy, Debug)]
 pub struct FormField<'a> {
     raw: &'a [u8],
@@ -85,7 +88,7 @@ impl<'a> FormField<'a> {
 
     fn parts(self) -> (&'a [u8], Option<&'a [u8]>) {
         match memchr::memchr(b'=', self.raw) {
-            Some(at) => (&self.raw[..at], Some(&self.raw[at + 1..])),
+            Some(equals) => (&self.raw[..equals], Some(&self.raw[equals + 1..])),
             None => (self.raw, None),
         }
     }
@@ -95,11 +98,11 @@ fn decode(text: &[u8]) -> Cow<'_, [u8]> {
     if memchr::memchr2(b'%', b'+', text).is_none() {
         return Cow::Borrowed(text);
     }
-    let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
-    Cow::Owned(percent_decode(&spaced).collect())
+    let with_spaces: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    Cow::Owned(percent_decode(&with_spaces).collect())
 }
 
-/// Removes fields from the query that is sent upstream.
+/// Removes the `unwanted` fields from the query that is sent upstream.
 pub fn remove_from_query(head: &mut Parts, unwanted: impl Fn(&[u8]) -> bool) {
     let Some(rest) = head.uri.query().and_then(|query| UrlEncodedForm(query.as_bytes()).without(unwanted)) else {
         return;
@@ -119,22 +122,22 @@ pub fn remove_from_query(head: &mut Parts, unwanted: impl Fn(&[u8]) -> bool) {
 pub enum BodyFields<'a> {
     Form(UrlEncodedForm<'a>),
     Multipart(Multipart<'a>),
-    /// An object.
+    /// The members of an object.
     Json(IndexMap<Cow<'a, str>, &'a RawValue>),
 }
 
 impl<'a> BodyFields<'a> {
-    /// `None` if the body is compressed, has another media type or cannot be parsed.
+    /// Parses a body by its media type. `None` if the body is compressed, has another media type or cannot be parsed.
     pub fn parse(headers: &HeaderMap, body: &'a [u8]) -> Option<Self> {
         if headers.contains_key(header::CONTENT_ENCODING) {
             return None;
         }
-        let written = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-        let media_type = written.split(';').next().unwrap_or_default().trim();
+        let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
         if media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             Some(BodyFields::Form(UrlEncodedForm(body)))
         } else if media_type.eq_ignore_ascii_case("multipart/form-data") {
-            Multipart::parse(written, body).map(BodyFields::Multipart)
+            Multipart::parse(content_type, body).map(BodyFields::Multipart)
         } else if media_type.eq_ignore_ascii_case("application/json") {
             serde_json::from_slice(body).ok().map(BodyFields::Json)
         } else {
@@ -163,7 +166,7 @@ impl<'a> BodyFields<'a> {
         }
     }
 
-    /// The body without the `unwanted` fields. `None` if there are none.
+    /// The body without the `unwanted` fields. `None` if it has none of them.
     pub fn without(&self, unwanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
         match self {
             BodyFields::Form(form) => form.without(unwanted),

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::signature::{Algorithm, KeyFamily, PublicKey};
 
-/// A key of a set, parsed for each algorithm that it may be used with.
+/// A public key of a set, parsed for each algorithm that it may be used with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishedKey {
     /// The key id (`kid`), which tokens refer to.
@@ -15,7 +15,8 @@ pub struct PublishedKey {
     keys: Vec<PublicKey>,
 }
 
-/// Further keys are ignored: a set is untrusted input, and issuers publish only a few keys.
+/// The most keys of a set that are used. Further keys are ignored: a set is untrusted input, and issuers publish only a
+/// few keys.
 const MAX_KEYS: usize = 64;
 
 impl PublishedKey {
@@ -28,18 +29,20 @@ impl PublishedKey {
     }
 
     fn parse(key: &Value) -> Option<Self> {
-        // `alg` is read from the JSON value, because the crate does not support ES512.
-        let only = key.get("alg").map(|name| name.as_str().and_then(Algorithm::parse));
-        let algorithms: &[Algorithm] = match &only {
+        // `alg` is read from the JSON value, because the crate does not support ES512. `Some(None)`: an algorithm that
+        // Portico does not support.
+        let required_algorithm = key.get("alg").map(|name| name.as_str().and_then(Algorithm::parse));
+        let algorithms: &[Algorithm] = match &required_algorithm {
             None => &Algorithm::ALL,
             Some(Some(algorithm)) => std::slice::from_ref(algorithm),
             Some(None) => return None,
         };
         let key: Jwk = serde_json::from_value(key.clone()).ok()?;
-        let is_to_sign = key.common.public_key_use.as_ref().is_none_or(|use_| *use_ == PublicKeyUse::Signature);
+        let is_for_signatures =
+            key.common.public_key_use.as_ref().is_none_or(|key_use| *key_use == PublicKeyUse::Signature);
         let operations = key.common.key_operations.as_ref();
-        let is_to_verify = operations.is_none_or(|operations| operations.contains(&KeyOperations::Verify));
-        if !is_to_sign || !is_to_verify {
+        let is_for_verification = operations.is_none_or(|operations| operations.contains(&KeyOperations::Verify));
+        if !is_for_signatures || !is_for_verification {
             return None;
         }
         let keys = algorithms.iter().filter_map(|algorithm| parse_public_key(*algorithm, &key.algorithm));
@@ -64,8 +67,8 @@ fn parse_public_key(algorithm: Algorithm, parameters: &AlgorithmParameters) -> O
         (KeyFamily::Rsa, AlgorithmParameters::RSA(rsa)) => {
             PublicKey::from_rsa(algorithm, &decode_base64url(&rsa.n)?, &decode_base64url(&rsa.e)?).ok()
         }
-        (KeyFamily::Curve(curve), AlgorithmParameters::EllipticCurve(point)) => {
-            let (name, size) = match point.curve {
+        (KeyFamily::Curve(required_curve), AlgorithmParameters::EllipticCurve(point)) => {
+            let (curve, coordinate_size) = match point.curve {
                 EllipticCurve::P256 => ("P-256", 32),
                 EllipticCurve::P384 => ("P-384", 48),
                 EllipticCurve::P521 => ("P-521", 66),
@@ -73,10 +76,10 @@ fn parse_public_key(algorithm: Algorithm, parameters: &AlgorithmParameters) -> O
             };
             let (x, y) = (decode_base64url(&point.x)?, decode_base64url(&point.y)?);
             // RFC 7518, section 6.2.1.2: coordinates have the full size of the curve.
-            if name != curve || x.len() != size || y.len() != size {
+            if curve != required_curve || x.len() != coordinate_size || y.len() != coordinate_size {
                 return None;
             }
-            // SEC 1, section 2.3.3: an uncompressed point.
+            // SEC 1, section 2.3.3: an uncompressed point begins with 4.
             PublicKey::from_der(algorithm, &[&[4][..], &x, &y].concat()).ok()
         }
         (KeyFamily::Ed25519, AlgorithmParameters::OctetKeyPair(pair)) if pair.curve == EllipticCurve::Ed25519 => {

@@ -16,7 +16,7 @@ use super::{Plugin, PluginServices, PluginState};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::upstream::BlockedAddress;
 
-/// Implemented once by each plugin in `plugins/`.
+/// The static properties of a plugin, and how it is built. Implemented once by each plugin in `plugins/`.
 pub trait PluginKind: Send + Sync + 'static {
     /// The value of `plugin` in a KongPlugin.
     const NAME: &'static str;
@@ -29,7 +29,8 @@ pub trait PluginKind: Send + Sync + 'static {
     const SCOPES: Scopes = Scopes::ALL;
     /// Default of `protocols` in a KongPlugin.
     const PROTOCOLS: &'static [&'static str] = HTTP_FAMILY;
-    /// Rejects unknown fields and has a default for every optional one. Its doc comments become the reference page.
+    /// The type rejects unknown fields and has a default for every optional one. Its doc comments become the reference
+    /// page.
     type Config: DeserializeOwned + JsonSchema;
     type Plugin: Plugin;
 
@@ -38,6 +39,7 @@ pub trait PluginKind: Send + Sync + 'static {
     fn build(config: Self::Config, cx: &BuildCx<'_>) -> Result<Self::Plugin, Vec<Diagnostic>>;
 }
 
+/// The names of all protocols that requests use, as in `protocols`.
 pub const HTTP_FAMILY: &[&str] = &["grpc", "grpcs", "http", "https"];
 
 /// The phases that a plugin runs in.
@@ -66,7 +68,7 @@ pub struct Scopes {
 
 impl Scopes {
     pub const ALL: Scopes = Scopes { consumer: true, consumer_group: true, route: true, service: true, global: true };
-    /// For plugins that compare the consumer with a list.
+    /// For `acl`, which already compares the groups of the consumer with a list.
     pub const NO_CONSUMER: Scopes = Scopes { consumer: false, ..Scopes::ALL };
     /// For plugins that authenticate the consumer or run before authentication. They cannot depend on the consumer: an
     /// instance for one consumer or group would never run.
@@ -93,13 +95,13 @@ impl BuildCx<'_> {
         self.notes.0.borrow_mut().push(note.into_warning());
     }
 
-    /// Reports a host that the SSRF guard blocks. The addresses that a name resolves to are checked against the same
-    /// list on each connection.
+    /// The diagnostic for a host that the SSRF guard blocks. The addresses that a name resolves to are checked in the
+    /// same way on each connection.
     pub fn check_host(&self, field: impl fmt::Display, host: &str) -> Option<Diagnostic> {
-        let why = BlockedAddress::check_host(host, self.services.loopback())?;
+        let blocked = BlockedAddress::check_host(host, self.services.loopback())?;
         let remedy = "use another address of the server, or its Service; in a cluster, a server inside Portico's own \
                       Pod needs --allow-loopback-backends";
-        Some(Diagnostic::in_config(field, format!("{host} is {why}, and connections to it are blocked"), remedy))
+        Some(Diagnostic::in_config(field, format!("{host} is {blocked}, and connections to it are blocked"), remedy))
     }
 
     /// Namespace of the object, if it is namespaced.
@@ -172,8 +174,8 @@ impl<K: PluginKind> AnyPluginKind for RegisteredKind<K> {
         let config = match config {
             Value::Null => Value::Object(Map::new()),
             Value::Object(_) => without_nulls(config.clone()),
-            other => {
-                let message = format!("must be an object, not {}", json_type_name(other));
+            value => {
+                let message = format!("must be an object, not {}", json_type_name(value));
                 return Err(vec![Diagnostic::in_config("", message, "write the fields of the plugin as an object")]);
             }
         };
@@ -182,11 +184,11 @@ impl<K: PluginKind> AnyPluginKind for RegisteredKind<K> {
         match K::build(config, cx) {
             Ok(plugin) if problems.is_empty() => Ok(Arc::new(plugin)),
             Ok(_) => Err(problems),
-            Err(more) => {
-                // What is missing as a whole may be an unknown field with another name.
+            Err(build_problems) => {
+                // A diagnostic about the whole configuration may be the consequence of an unknown, misspelled field.
                 let is_certain = |problem: &Diagnostic| problems.is_empty() || problem.field != "config";
-                let more: Vec<_> = more.into_iter().filter(is_certain).collect();
-                problems.extend(more);
+                let certain_problems: Vec<_> = build_problems.into_iter().filter(is_certain).collect();
+                problems.extend(certain_problems);
                 Err(problems)
             }
         }
@@ -213,8 +215,9 @@ impl fmt::Debug for PluginRegistry {
     }
 }
 
-/// For `deserialize_with` of object fields. Serde alone also accepts a list with the fields by position.
-pub fn record<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+/// Deserializes an object, for `deserialize_with`. Serde alone would also accept a list of the values, in the order of
+/// the fields.
+pub fn record<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     struct Record<T>(PhantomData<T>);
 
     impl<'de, T: Deserialize<'de>> Visitor<'de> for Record<T> {
@@ -229,69 +232,70 @@ pub fn record<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result
         }
     }
 
-    from.deserialize_map(Record(PhantomData))
+    deserializer.deserialize_map(Record(PhantomData))
 }
 
-/// The error of a regular expression on one line, without the drawing that the parser puts before it.
+/// The error of a regular expression on one line, without the pattern and the caret that the parser writes above it.
 pub fn regex_error_message(error: &regex::Error) -> String {
-    let drawing = error.to_string();
-    let sentence = drawing.lines().rev().find_map(|line| line.strip_prefix("error: ")).unwrap_or(&drawing);
-    format!("is not a valid regular expression: {sentence}")
+    let text = error.to_string();
+    let message = text.lines().rev().find_map(|line| line.strip_prefix("error: ")).unwrap_or(&text);
+    format!("is not a valid regular expression: {message}")
 }
 
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(fields) => {
-            let set = fields.into_iter().filter(|(_, value)| !value.is_null());
-            Value::Object(set.map(|(name, value)| (name, without_nulls(value))).collect())
+            let set_fields = fields.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(set_fields.map(|(name, value)| (name, without_nulls(value))).collect())
         }
         Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
         other => other,
     }
 }
 
-/// Reads a configuration without the fields that have errors, to find all errors. There is no configuration if fields
-/// other than unknown ones have errors, because the plugin would be built from their defaults.
+/// Parses a configuration and finds all errors: after each error, the field is removed, and the rest is parsed again.
+/// Returns the configuration if only unknown fields were removed; known fields that were removed would have defaults
+/// that the user did not choose.
 fn read_fields<T: DeserializeOwned>(mut config: Value) -> (Option<T>, Vec<Diagnostic>) {
     let mut problems = Vec::new();
-    let mut is_whole = true;
+    let mut has_all_known_fields = true;
     while problems.len() < MAX_FIELD_ERRORS {
         let error = match serde_path_to_error::deserialize(config.clone()) {
-            Ok(read) => return (is_whole.then_some(read), problems),
+            Ok(parsed) => return (has_all_known_fields.then_some(parsed), problems),
             Err(error) => error,
         };
         let text = error.inner().to_string();
-        // It may be a field that was removed.
-        if !is_whole && text.starts_with("missing field") {
+        // The missing field may be one that was removed.
+        if !has_all_known_fields && text.starts_with("missing field") {
             break;
         }
         let is_unknown = text.starts_with("unknown field");
         let reason = if is_unknown { Reason::UnknownField } else { Reason::default() };
         problems.push(diagnostic_from_serde(&error).with_reason(reason));
-        is_whole &= is_unknown;
-        if !remove(&mut config, error.path()) {
+        has_all_known_fields &= is_unknown;
+        if !remove_field(&mut config, error.path()) {
             break;
         }
     }
     (None, problems)
 }
 
-/// Removes the field at a path, if there is one.
-fn remove(config: &mut Value, path: &Path) -> bool {
+/// Removes the field at a path. Returns whether there was one.
+fn remove_field(config: &mut Value, path: &Path) -> bool {
     let mut segments: Vec<_> = path.iter().collect();
     let Some(Segment::Map { key }) = segments.pop() else { return false };
-    let holder = segments.into_iter().try_fold(config, |value, segment| match segment {
+    let parent = segments.into_iter().try_fold(config, |value, segment| match segment {
         Segment::Map { key } => value.get_mut(key),
         Segment::Seq { index } => value.get_mut(index),
         Segment::Enum { .. } | Segment::Unknown => None,
     });
-    holder.and_then(Value::as_object_mut).is_some_and(|fields| fields.remove(key).is_some())
+    parent.and_then(Value::as_object_mut).is_some_and(|fields| fields.remove(key).is_some())
 }
 
-/// Each error costs another reading.
+/// The most errors to report: each one costs another parsing.
 const MAX_FIELD_ERRORS: usize = 16;
 
-/// Splits serde's message into message and remedy, with the type names of YAML instead of Rust's.
+/// Splits serde's message into message and remedy, and replaces Rust's type names by those of YAML.
 fn diagnostic_from_serde(error: &serde_path_to_error::Error<serde_json::Error>) -> Diagnostic {
     let text = error.inner().to_string();
     let (message, expected) = text.rsplit_once(", expected ").unwrap_or((&text, ""));

@@ -3,7 +3,7 @@
 //! ```text
 //!   config ──PluginKind::build──▶ Plugin ─┐
 //!                                         ├─▶ ChainSlot ─▶ Chain of a rule ──access────▶ continue, or a Reply
-//!   consumers and routes it applies to ───┘                                ──response──▶ head of every response
+//!   objects that it is attached to ───────┘                                ──response──▶ head of every response
 //!                                                                          ──log───────▶ status, sizes, durations
 //! ```
 //!
@@ -72,8 +72,8 @@ pub trait Plugin: Send + Sync + 'static {
         let _ = cx;
     }
 
-    /// How many bytes of the request body to buffer before `access`; larger bodies are rejected with 413. `None` lets
-    /// bodies stream, which nearly all plugins do.
+    /// How many bytes of the request body to buffer before `access`; larger bodies are rejected with 413. With `None`,
+    /// as in nearly all plugins, the body is not buffered for this plugin.
     fn body_buffer_limit(&self) -> Option<usize> {
         None
     }

@@ -1,4 +1,4 @@
-//! A parser of `multipart/form-data` bodies (RFC 7578), limited to what text fields need.
+//! A parser of `multipart/form-data` bodies (RFC 7578): it finds the names and values of fields, and removes fields.
 
 /// A parsed body.
 #[derive(Clone, Debug)]
@@ -7,7 +7,7 @@ pub struct Multipart<'a> {
     parts: Vec<MultipartField<'a>>,
 }
 
-/// One field.
+/// A part of the body, with the field that it contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MultipartField<'a> {
     pub name: Vec<u8>,
@@ -21,22 +21,22 @@ pub struct MultipartField<'a> {
 const MAX_PARTS: usize = 1000;
 
 impl<'a> Multipart<'a> {
-    /// `None` if the body is not valid for its content type.
+    /// Parses a body. `None` if it is not valid for its content type.
     pub fn parse(content_type: &str, body: &'a [u8]) -> Option<Self> {
         let boundary = parameter(content_type, "boundary").filter(|boundary| !boundary.is_empty())?;
         let delimiter = [b"--", &*boundary].concat();
         let mut parts = Vec::new();
         let mut start = next_delimiter(body, 0, &delimiter)?;
         loop {
-            let after = start + delimiter.len();
-            if body[after..].starts_with(b"--") {
+            let part_start = start + delimiter.len();
+            if body[part_start..].starts_with(b"--") {
                 return Some(Multipart { body, parts });
             }
-            let end = next_delimiter(body, after, &delimiter)?;
+            let end = next_delimiter(body, part_start, &delimiter)?;
             if parts.len() == MAX_PARTS {
                 return None;
             }
-            if let Some((name, value)) = parse_part(&body[after..end]) {
+            if let Some((name, value)) = parse_part(&body[part_start..end]) {
                 parts.push(MultipartField { name, value, start, end });
             }
             start = end;
@@ -47,37 +47,37 @@ impl<'a> Multipart<'a> {
         &self.parts
     }
 
-    /// The body without the `unwanted` fields. `None` if there are none.
+    /// The body without the `unwanted` fields. `None` if it has none of them.
     pub fn without(&self, unwanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
         let mut rest = Vec::with_capacity(self.body.len());
-        let mut at = 0;
+        let mut kept_from = 0;
         let removed = self.parts.iter().filter(|part| unwanted(&part.name));
         for part in removed {
-            rest.extend_from_slice(&self.body[at..part.start]);
-            at = part.end;
+            rest.extend_from_slice(&self.body[kept_from..part.start]);
+            kept_from = part.end;
         }
-        if at == 0 {
+        if kept_from == 0 {
             return None;
         }
-        rest.extend_from_slice(&self.body[at..]);
+        rest.extend_from_slice(&self.body[kept_from..]);
         Some(rest)
     }
 }
 
 /// Offset of the next delimiter at the start of a line.
 fn next_delimiter(body: &[u8], from: usize, delimiter: &[u8]) -> Option<usize> {
-    let found = memchr::memmem::find_iter(&body[from..], delimiter).map(|at| from + at);
-    found.into_iter().find(|at| *at == 0 || body[..*at].ends_with(b"\n"))
+    let mut offsets = memchr::memmem::find_iter(&body[from..], delimiter).map(|index| from + index);
+    offsets.find(|offset| *offset == 0 || body[..*offset].ends_with(b"\n"))
 }
 
 /// Name and value of the part between two delimiters.
 fn parse_part(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let text = text.strip_prefix(b"\r\n").or_else(|| text.strip_prefix(b"\n"))?;
     let (head, value) = match memchr::memmem::find(text, b"\r\n\r\n") {
-        Some(at) => (&text[..at], &text[at + 4..]),
+        Some(end) => (&text[..end], &text[end + 4..]),
         None => {
-            let at = memchr::memmem::find(text, b"\n\n")?;
-            (&text[..at], &text[at + 2..])
+            let end = memchr::memmem::find(text, b"\n\n")?;
+            (&text[..end], &text[end + 2..])
         }
     };
     let value = value.strip_suffix(b"\r\n").or_else(|| value.strip_suffix(b"\n"))?;
@@ -89,9 +89,9 @@ fn parse_part(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     Some((parameter(disposition, "name")?, value))
 }
 
-/// A parameter of a header value, unquoted and unescaped.
-fn parameter(value: &str, wanted: &str) -> Option<Vec<u8>> {
-    let mut rest = value.as_bytes();
+/// The parameter `wanted_name` of a header value, unquoted and unescaped.
+fn parameter(header: &str, wanted_name: &str) -> Option<Vec<u8>> {
+    let mut rest = header.as_bytes();
     loop {
         rest = after_separator(rest)?;
         let equals = memchr::memchr2(b'=', b';', rest)?;
@@ -100,36 +100,37 @@ fn parameter(value: &str, wanted: &str) -> Option<Vec<u8>> {
             continue;
         }
         let name = rest[..equals].trim_ascii();
-        let (value, behind) = quoted_or_token(rest[equals + 1..].trim_ascii_start());
-        if name.eq_ignore_ascii_case(wanted.as_bytes()) {
+        let (value, after_value) = quoted_or_token(rest[equals + 1..].trim_ascii_start());
+        if name.eq_ignore_ascii_case(wanted_name.as_bytes()) {
             return Some(value);
         }
-        rest = behind;
+        rest = after_value;
     }
 }
 
 /// The text after the next `;`.
 fn after_separator(text: &[u8]) -> Option<&[u8]> {
-    memchr::memchr(b';', text).map(|at| &text[at + 1..])
+    memchr::memchr(b';', text).map(|separator| &text[separator + 1..])
 }
 
+/// The quoted string or token at the start, unescaped, and the text after it.
 fn quoted_or_token(text: &[u8]) -> (Vec<u8>, &[u8]) {
     let Some(quoted) = text.strip_prefix(b"\"") else {
         let end = memchr::memchr(b';', text).unwrap_or(text.len());
         return (text[..end].trim_ascii().to_vec(), &text[end..]);
     };
     let mut value = Vec::new();
-    let mut at = 0;
-    while let Some(byte) = quoted.get(at) {
+    let mut index = 0;
+    while let Some(byte) = quoted.get(index) {
         match byte {
-            b'"' => return (value, &quoted[at + 1..]),
-            b'\\' if at + 1 < quoted.len() => {
-                at += 1;
-                value.push(quoted[at]);
+            b'"' => return (value, &quoted[index + 1..]),
+            b'\\' if index + 1 < quoted.len() => {
+                index += 1;
+                value.push(quoted[index]);
             }
             byte => value.push(*byte),
         }
-        at += 1;
+        index += 1;
     }
     (value, &[])
 }
@@ -150,14 +151,14 @@ mod tests {
         assert_eq!(parts, [(&b"a\"b"[..], &b"one"[..]), (b"c", b"two\r\n --x y")]);
         assert_eq!(multipart.without(|name| name == b"d"), None);
         let rest = multipart.without(|name| name == b"c").unwrap();
-        let again = Multipart::parse(TYPE, &rest).unwrap();
-        assert_eq!(again.parts().len(), 1);
+        let reparsed = Multipart::parse(TYPE, &rest).unwrap();
+        assert_eq!(reparsed.parts().len(), 1);
         assert!(rest.starts_with(b"preamble\r\n--x y\r\n") && rest.ends_with(b"one\r\n--x y--\r\n"), "{rest:?}");
-        assert!(Multipart::parse(TYPE, &again.without(|_| true).unwrap()).unwrap().parts().is_empty());
+        assert!(Multipart::parse(TYPE, &reparsed.without(|_| true).unwrap()).unwrap().parts().is_empty());
     }
 
     #[test]
-    fn truncated_bodies_are_rejected() {
+    fn invalid_content_types_and_bodies_are_rejected() {
         for (content_type, body) in [
             ("multipart/form-data", BODY),
             ("multipart/form-data; boundary=", BODY),

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-/// Status, headers and body. The proxy adds the headers that all of its responses have.
+/// Status, headers and body of the response. The proxy adds the headers that all of its responses have.
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub status: StatusCode,
@@ -15,6 +15,7 @@ pub struct Reply {
     pub reason: &'static str,
 }
 
+/// The body of a reply, and its format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplyBody {
     Empty,
@@ -33,6 +34,7 @@ impl Reply {
         Reply::new(status, ReplyBody::Negotiated(message.into()), reason)
     }
 
+    /// A reply with [`ReplyBody::Plain`].
     pub fn plain(status: StatusCode, message: impl Into<Cow<'static, str>>, reason: &'static str) -> Box<Self> {
         Reply::new(status, ReplyBody::Plain(message.into()), reason)
     }

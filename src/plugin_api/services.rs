@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::diagnostic::Diagnostic;
 use crate::upstream::LoopbackPolicy;
 
-/// Available to plugins when they are built. Requests do not wait for these services unless a plugin implements that
+/// Services that plugins get when they are built. Requests do not wait for them unless a plugin implements that
 /// explicitly.
 pub trait PluginServices: Send + Sync {
     /// Runs a task on the threads of the control plane. A plugin that spawns an endless task must end it when the
@@ -23,23 +23,28 @@ pub trait PluginServices: Send + Sync {
     }
 
     /// Fetches a document by `http` or `https`, verifying the certificate with the system's root certificates. Does not
-    /// follow redirects. A body larger than `most` bytes is an error.
-    fn fetch(&self, uri: &str, timeout: Duration, most: usize) -> BoxFuture<'static, Result<FetchResponse, String>>;
+    /// follow redirects. A body larger than `max_bytes` is an error.
+    fn fetch(
+        &self,
+        uri: &str,
+        timeout: Duration,
+        max_bytes: usize,
+    ) -> BoxFuture<'static, Result<FetchResponse, String>>;
 
     /// Opens a connection for a protocol other than HTTP. A name is looked up as a Service of the cluster first (`svc`,
     /// `svc.ns`, `svc.ns.svc…`), then in DNS. The error contains the address and the cause.
-    fn connect(&self, to: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
-        let message = format!("connections to {}:{} are not available here", to.host, to.port);
+    fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+        let message = format!("connections to {}:{} are not available here", remote.host, remote.port);
         Box::pin(async move { Err(message) })
     }
 
-    /// Reports a runtime problem of an object for its conditions, or `None` when it is resolved. Called on each change.
+    /// Sets the runtime problem of an object for its conditions, or `None` when it is resolved. Called on each change.
     fn report(&self, object: &str, diagnostic: Option<Diagnostic>) {
         let _ = (object, diagnostic);
     }
 }
 
-/// Where to connect to.
+/// A server to connect to, with the settings of the connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Remote {
     /// A name, or an IP address without brackets.
@@ -55,7 +60,7 @@ pub struct Remote {
 /// TLS settings of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RemoteTls {
-    /// Server name for SNI and for the verification of the certificate; if `None`, the host.
+    /// Server name for SNI and for the verification of the certificate. `None` means [`Remote::host`].
     pub server_name: Option<String>,
     /// Whether the certificate is verified with the system's root certificates. Without it, the peer is not
     /// authenticated.
@@ -75,7 +80,7 @@ pub struct FetchResponse {
     pub body: Bytes,
 }
 
-/// Services without any effect: for `portico check`, and for tests of configurations.
+/// Services without any effect, and without blocked addresses: for `portico check`, and for tests of configurations.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OfflineServices;
 
@@ -88,7 +93,12 @@ impl PluginServices for OfflineServices {
         drop(task);
     }
 
-    fn fetch(&self, uri: &str, _timeout: Duration, _most: usize) -> BoxFuture<'static, Result<FetchResponse, String>> {
+    fn fetch(
+        &self,
+        uri: &str,
+        _timeout: Duration,
+        _max_bytes: usize,
+    ) -> BoxFuture<'static, Result<FetchResponse, String>> {
         let message = format!("fetching {uri} is not available here");
         Box::pin(async move { Err(message) })
     }

@@ -35,7 +35,7 @@ pub enum Algorithm {
 pub enum KeyFamily {
     Secret,
     Rsa,
-    /// A curve, by its name in JSON Web Keys.
+    /// An elliptic curve key, with the name of the curve in JSON Web Keys.
     Curve(&'static str),
     Ed25519,
 }
@@ -97,7 +97,7 @@ impl Algorithm {
         self.family() == KeyFamily::Secret
     }
 
-    fn rsa(self) -> Option<&'static RsaParameters> {
+    fn rsa_parameters(self) -> Option<&'static RsaParameters> {
         match self {
             Algorithm::Rs256 => Some(&lc::RSA_PKCS1_2048_8192_SHA256),
             Algorithm::Rs384 => Some(&lc::RSA_PKCS1_2048_8192_SHA384),
@@ -109,17 +109,18 @@ impl Algorithm {
         }
     }
 
-    fn verification(self) -> Option<&'static dyn VerificationAlgorithm> {
+    /// `None` for symmetric algorithms.
+    fn verification_algorithm(self) -> Option<&'static dyn VerificationAlgorithm> {
         match self {
             Algorithm::Es256 => Some(&lc::ECDSA_P256_SHA256_FIXED),
             Algorithm::Es384 => Some(&lc::ECDSA_P384_SHA384_FIXED),
             Algorithm::Es512 => Some(&lc::ECDSA_P521_SHA512_FIXED),
             Algorithm::EdDsa => Some(&lc::ED25519),
-            _ => self.rsa().map(|rsa| rsa as &dyn VerificationAlgorithm),
+            _ => self.rsa_parameters().map(|rsa| rsa as &dyn VerificationAlgorithm),
         }
     }
 
-    /// The expected key, for error messages.
+    /// A description of the key that the algorithm needs, for error messages.
     fn expected_key(self) -> &'static str {
         match self.family() {
             KeyFamily::Secret => "a secret",
@@ -161,7 +162,7 @@ impl fmt::Debug for VerificationKey {
     }
 }
 
-/// An HMAC secret, with the exact bytes of the Kubernetes Secret.
+/// An HMAC secret for one algorithm. Its bytes are exactly those of the Kubernetes Secret.
 #[derive(Clone)]
 pub struct HmacSecret {
     algorithm: Algorithm,
@@ -200,7 +201,7 @@ impl fmt::Debug for HmacSecret {
     }
 }
 
-/// Verifies an HMAC in constant time. False for asymmetric algorithms.
+/// Whether the signature is the HMAC of the message, compared in constant time. False for asymmetric algorithms.
 pub fn hmac_verifies(algorithm: Algorithm, secret: &[u8], message: &[u8], signature: &[u8]) -> bool {
     let hash = match algorithm {
         Algorithm::Hs256 => hmac::HMAC_SHA256,
@@ -226,7 +227,7 @@ impl PublicKey {
 
     /// Parses SubjectPublicKeyInfo, RSAPublicKey, the point of a curve, or the 32 bytes of an Ed25519 key.
     pub(super) fn from_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, InvalidKey> {
-        let Some(verification) = algorithm.verification() else {
+        let Some(verification) = algorithm.verification_algorithm() else {
             return Err(InvalidKey::NeedsSecret { algorithm });
         };
         let key = ParsedPublicKey::new(verification, der).map_err(|_| InvalidKey::unfit(algorithm))?;
@@ -235,15 +236,16 @@ impl PublicKey {
 
     /// Parses the big-endian modulus and exponent of an RSA key.
     pub(super) fn from_rsa(algorithm: Algorithm, modulus: &[u8], exponent: &[u8]) -> Result<Self, InvalidKey> {
-        let Some(rsa) = algorithm.rsa() else {
+        let Some(rsa) = algorithm.rsa_parameters() else {
             return Err(InvalidKey::unfit(algorithm));
         };
-        let key = lc::RsaPublicKeyComponents { n: without_zeros(modulus), e: without_zeros(exponent) };
+        let key = lc::RsaPublicKeyComponents { n: without_leading_zeros(modulus), e: without_leading_zeros(exponent) };
         let key = key.to_parsed_public_key(rsa).map_err(|_| InvalidKey::unfit(algorithm))?;
         PublicKey::validate(algorithm, key)
     }
 
-    /// Rejects RSA keys that are too short or too long, which the library would reject only when verifying a signature.
+    /// Rejects RSA keys that are too short or too long. The library would reject them only when it verifies a
+    /// signature.
     fn validate(algorithm: Algorithm, key: ParsedPublicKey) -> Result<Self, InvalidKey> {
         if algorithm.family() == KeyFamily::Rsa {
             let der = key.as_der().map_err(|_| InvalidKey::unfit(algorithm))?;
@@ -322,7 +324,7 @@ fn decode_pem(pem: &[u8]) -> Result<Vec<u8>, InvalidKey> {
     STANDARD.decode(body).map_err(|_| InvalidKey::NotPem)
 }
 
-fn without_zeros(bytes: &[u8]) -> &[u8] {
+fn without_leading_zeros(bytes: &[u8]) -> &[u8] {
     let start = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len());
     &bytes[start..]
 }

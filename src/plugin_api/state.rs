@@ -1,4 +1,4 @@
-//! State that plugins keep across configuration changes: found by name, dropped with its last user.
+//! State that plugins keep across configuration changes: found by name, dropped with the last plugin that holds it.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -17,16 +17,16 @@ type StateEntries = HashMap<(TypeId, Box<str>), Weak<dyn Any + Send + Sync>>;
 impl PluginState {
     /// Returns the object of this name, or creates it if there is none. A plugin is rebuilt before the old one is
     /// dropped, so the new one gets the same object.
-    pub fn get_or_create<T: Any + Send + Sync>(&self, name: &str, make: impl FnOnce() -> T) -> Arc<T> {
+    pub fn get_or_create<T: Any + Send + Sync>(&self, name: &str, create: impl FnOnce() -> T) -> Arc<T> {
         let key = (TypeId::of::<T>(), Box::from(name));
         let mut entries = self.entries.lock();
-        if let Some(known) = entries.get(&key).and_then(Weak::upgrade).and_then(|known| known.downcast().ok()) {
-            return known;
+        if let Some(existing) = entries.get(&key).and_then(Weak::upgrade).and_then(|object| object.downcast().ok()) {
+            return existing;
         }
-        let created = Arc::new(make());
-        let erased: Arc<dyn Any + Send + Sync> = Arc::clone(&created) as _;
+        let created = Arc::new(create());
+        let untyped: Arc<dyn Any + Send + Sync> = Arc::clone(&created) as _;
         entries.retain(|_, entry| entry.strong_count() > 0);
-        entries.insert(key, Arc::downgrade(&erased));
+        entries.insert(key, Arc::downgrade(&untyped));
         created
     }
 

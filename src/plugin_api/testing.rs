@@ -26,6 +26,7 @@ pub fn build(kind: &dyn AnyPluginKind, config: &Value) -> Result<Arc<dyn Plugin>
     build_with(kind, config, &PluginState::default(), &services)
 }
 
+/// Like [`build`], with the given state and services.
 pub fn build_with(
     kind: &dyn AnyPluginKind,
     config: &Value,
@@ -38,7 +39,7 @@ pub fn build_with(
     )
 }
 
-/// The notes about a valid configuration.
+/// The notes that building a plugin adds about a valid configuration.
 pub fn notes(kind: &dyn AnyPluginKind, config: &Value) -> Vec<Diagnostic> {
     let (state, notes) = (PluginState::default(), BuildNotes::default());
     let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
@@ -69,6 +70,7 @@ pub fn chain_with(
     builder.build(names()).unwrap_or_else(|| panic!("a chain needs at least one plugin"))
 }
 
+/// The plugin as an instance that is attached to the route.
 pub fn instance(kind: &dyn AnyPluginKind, plugin: Arc<dyn Plugin>) -> PluginInstance {
     PluginInstance {
         plugin,
@@ -80,11 +82,12 @@ pub fn instance(kind: &dyn AnyPluginKind, plugin: Arc<dyn Plugin>) -> PluginInst
     }
 }
 
+/// The names of the route and the service that chains get.
 pub fn names() -> Arc<RouteNames> {
     Arc::new(RouteNames { route: "default.test.web..80".into(), service: "default.web.80".into() })
 }
 
-/// A consumer `name`, whose id is `id-name` and whose custom id is `custom-name`.
+/// A consumer `name` in these ACL groups, whose id is `id-name` and whose custom id is `custom-name`.
 pub fn consumer(name: &str, acls: &[&str]) -> Arc<Consumer> {
     let acls = acls.iter().copied().map(Arc::from).collect();
     Arc::new(Consumer::new(
@@ -101,7 +104,7 @@ pub fn noon() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_355_200)
 }
 
-/// A request; by default from 192.0.2.1 over HTTP at noon of 2026-01-02.
+/// A request to run through a chain; by default from 192.0.2.1 over HTTP at [`noon`].
 pub struct TestRequest {
     pub request: Request<Bytes>,
     pub consumers: ConsumerDirectory,
@@ -169,7 +172,7 @@ impl TestRequest {
             secure: self.scheme == Scheme::Https,
             grpc: content_type.starts_with(b"application/grpc"),
         };
-        // The proxy removes hop-by-hop headers in the same way.
+        // As in the proxy, plugins get these headers as `Framing`.
         let header = |name| head.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
         let framing = Framing {
             is_chunked: header(http::header::TRANSFER_ENCODING) == b"chunked",

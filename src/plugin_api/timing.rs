@@ -29,40 +29,45 @@ pub struct PhaseTiming {
     pub duration: Duration,
 }
 
-/// The clock is read once per plugin: the end of one plugin is the beginning of the next.
+/// The durations of all plugins for one request. The clock is read once per plugin: the end of one plugin is the
+/// beginning of the next.
 #[derive(Debug, Default)]
 pub struct PhaseTimings {
     completed: SmallVec<[PhaseTiming; 4]>,
     /// The running plugin and its start. Remains set if the request is aborted while the plugin waits.
     running: Option<(&'static str, Instant)>,
-    last: Option<Instant>,
+    /// The end of the previous plugin, or the start of the phase.
+    previous_end: Option<Instant>,
 }
 
 impl PhaseTimings {
     /// Called before the first plugin of a phase.
     pub(super) fn start(&mut self) {
-        self.last = Some(Instant::now());
+        self.previous_end = Some(Instant::now());
     }
 
+    /// Called before a plugin runs.
     pub(super) fn begin(&mut self, plugin: &'static str) {
-        self.running = self.last.map(|last| (plugin, last));
+        self.running = self.previous_end.map(|start| (plugin, start));
     }
 
+    /// Called after a plugin has run.
     pub(super) fn end(&mut self, phase: PluginPhase) {
-        let Some((plugin, since)) = self.running.take() else { return };
+        let Some((plugin, start)) = self.running.take() else { return };
         let now = Instant::now();
-        self.completed.push(PhaseTiming { plugin, phase, duration: now - since });
-        self.last = Some(now);
+        self.completed.push(PhaseTiming { plugin, phase, duration: now - start });
+        self.previous_end = Some(now);
     }
 
-    /// All durations so far. A plugin that is still running counts until now.
+    /// All durations so far. A plugin that is still running is timed until now; only `access` can wait, so that is its
+    /// phase.
     pub fn all(&self) -> impl Iterator<Item = PhaseTiming> {
-        let at_work = self.running.map(|(plugin, since)| PhaseTiming {
+        let running = self.running.map(|(plugin, start)| PhaseTiming {
             plugin,
             phase: PluginPhase::Access,
-            duration: since.elapsed(),
+            duration: start.elapsed(),
         });
-        self.completed.iter().copied().chain(at_work)
+        self.completed.iter().copied().chain(running)
     }
 }
 
@@ -72,31 +77,31 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn running_plugins_are_timed_until_now() {
-        let mut times = PhaseTimings::default();
-        let pass = |seconds| tokio::time::advance(Duration::from_secs(seconds));
-        times.start();
-        times.begin("key-auth");
-        pass(1).await;
-        times.end(PluginPhase::Access);
-        times.begin("acl");
-        pass(2).await;
-        times.end(PluginPhase::Access);
-        // Time of the endpoint.
-        pass(60).await;
-        times.start();
-        times.begin("cors");
-        pass(3).await;
-        times.end(PluginPhase::Response);
-        let took = |plugin, phase, seconds| PhaseTiming { plugin, phase, duration: Duration::from_secs(seconds) };
+        let mut timings = PhaseTimings::default();
+        let advance = |seconds| tokio::time::advance(Duration::from_secs(seconds));
+        timings.start();
+        timings.begin("key-auth");
+        advance(1).await;
+        timings.end(PluginPhase::Access);
+        timings.begin("acl");
+        advance(2).await;
+        timings.end(PluginPhase::Access);
+        // The time that the endpoint takes is not measured.
+        advance(60).await;
+        timings.start();
+        timings.begin("cors");
+        advance(3).await;
+        timings.end(PluginPhase::Response);
+        let timing = |plugin, phase, seconds| PhaseTiming { plugin, phase, duration: Duration::from_secs(seconds) };
         let mut expected = vec![
-            took("key-auth", PluginPhase::Access, 1),
-            took("acl", PluginPhase::Access, 2),
-            took("cors", PluginPhase::Response, 3),
+            timing("key-auth", PluginPhase::Access, 1),
+            timing("acl", PluginPhase::Access, 2),
+            timing("cors", PluginPhase::Response, 3),
         ];
-        assert_eq!(times.all().collect::<Vec<_>>(), expected);
-        times.begin("rate-limiting");
-        pass(10).await;
-        expected.push(took("rate-limiting", PluginPhase::Access, 10));
-        assert_eq!(times.all().collect::<Vec<_>>(), expected);
+        assert_eq!(timings.all().collect::<Vec<_>>(), expected);
+        timings.begin("rate-limiting");
+        advance(10).await;
+        expected.push(timing("rate-limiting", PluginPhase::Access, 10));
+        assert_eq!(timings.all().collect::<Vec<_>>(), expected);
     }
 }

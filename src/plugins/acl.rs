@@ -10,8 +10,9 @@
 //!   allow: [staff]
 //! ```
 //!
-//! Each group membership is a Secret labeled `konghq.com/credential: acl`, which a KongConsumer lists in `credentials`.
-//! An authentication plugin on the same route must identify the consumer.
+//! Each group membership is a Secret with the name of the group in `group`. It is labeled
+//! `konghq.com/credential: acl`, and a KongConsumer lists it in `credentials`. An authentication plugin on the same
+//! route must identify the consumer.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -34,11 +35,12 @@ pub(crate) struct Config {
     allow: Option<Vec<String>>,
     /// Groups whose members are denied.
     deny: Option<Vec<String>>,
-    /// Do not send the groups to the endpoint. Otherwise they are in `X-Consumer-Groups`, or in
-    /// `X-Authenticated-Groups` if an authentication plugin provided them.
+    /// Do not send the groups to the endpoint. If false, groups of the consumer are sent in the header
+    /// `X-Consumer-Groups`. Groups from an authentication plugin are sent in the header `X-Authenticated-Groups`.
     hide_groups_header: bool,
-    /// Use the groups that an authentication plugin provided even if the consumer is known. Otherwise they are used
-    /// only if there is no consumer or if it is the anonymous one.
+    /// No effect, because Portico's authentication plugins provide no groups. In Kong: use groups from an
+    /// authentication plugin even if the consumer is known. If false, they are used only if there is no consumer, or
+    /// if it is the anonymous one.
     always_use_authenticated_groups: bool,
 }
 
@@ -47,7 +49,7 @@ pub(crate) struct Acl {
     groups: HashSet<Box<str>, RandomState>,
     is_allow_list: bool,
     hides_groups: bool,
-    prefers_authenticated: bool,
+    prefers_authenticated_groups: bool,
 }
 
 impl PluginKind for Acl {
@@ -75,7 +77,7 @@ impl PluginKind for Acl {
             groups: groups.into_iter().map(String::into_boxed_str).collect(),
             is_allow_list: field == "allow",
             hides_groups: config.hide_groups_header,
-            prefers_authenticated: config.always_use_authenticated_groups,
+            prefers_authenticated_groups: config.always_use_authenticated_groups,
         })
     }
 }
@@ -95,8 +97,8 @@ impl Plugin for Acl {
         };
         let is_member = membership.groups().iter().any(|group| self.groups.contains(&**group));
         if is_member != self.is_allow_list {
-            let without_groups = membership.groups().is_empty();
-            return AccessOutcome::Reply(if without_groups { reject_without_groups(cx.identity) } else { blocked() });
+            let has_groups = !membership.groups().is_empty();
+            return AccessOutcome::Reply(if has_groups { forbidden() } else { reject_without_groups(cx.identity) });
         }
         if !self.hides_groups {
             let (name, value) = match membership {
@@ -115,8 +117,9 @@ impl Plugin for Acl {
 
 /// The groups that are compared with the configured ones.
 enum GroupMembership<'i> {
-    /// Groups of the consumer, also as a header value.
+    /// Groups of the consumer, as a list and as a header value.
     Consumer(&'i [Arc<str>], Option<&'i HeaderValue>),
+    /// Groups that an authentication plugin provided.
     Authenticated(&'i [Arc<str>]),
 }
 
@@ -129,27 +132,27 @@ impl<'i> GroupMembership<'i> {
 }
 
 impl Acl {
-    /// `None` if there are neither a consumer nor authenticated groups.
+    /// The groups of the client. `None` if there are neither a consumer nor authenticated groups.
     fn membership<'i>(&self, identity: &'i Identity) -> Option<GroupMembership<'i>> {
         let authenticated = Some(&identity.groups[..]).filter(|groups| !groups.is_empty());
         let authenticated = authenticated.map(GroupMembership::Authenticated);
         let Some(consumer) = &identity.consumer else { return authenticated };
         let is_anonymous = identity.credential.is_none();
         authenticated
-            .filter(|_| is_anonymous || self.prefers_authenticated)
+            .filter(|_| is_anonymous || self.prefers_authenticated_groups)
             .or(Some(GroupMembership::Consumer(consumer.acls(), consumer.acls_header())))
     }
 }
 
-/// The reply without groups: 401 if the client is not authenticated, otherwise 403.
+/// The reply to a request without groups: 401 if the client is not authenticated, otherwise 403.
 fn reject_without_groups(identity: &Identity) -> Box<Reply> {
     if identity.credential.is_some() {
-        return blocked();
+        return forbidden();
     }
     Reply::negotiated(StatusCode::UNAUTHORIZED, "Unauthorized", "no_groups")
 }
 
-fn blocked() -> Box<Reply> {
+fn forbidden() -> Box<Reply> {
     Reply::negotiated(StatusCode::FORBIDDEN, "You cannot consume this service", "blocked_by_group")
 }
 

@@ -10,8 +10,8 @@
 //!   hide_credentials: true
 //! ```
 //!
-//! Usernames and passwords are in Secrets labeled `konghq.com/credential: basic-auth`, which a KongConsumer lists in
-//! `credentials`.
+//! Credentials are Secrets with `username` and `password`, labeled `konghq.com/credential: basic-auth`, which a
+//! KongConsumer lists in `credentials`.
 
 use std::sync::Arc;
 
@@ -36,13 +36,13 @@ use crate::plugin_api::{AccessOutcome, ConsumerDirectory, Plugin, Reply, Request
 pub(crate) struct Config {
     /// Id or username of the consumer for requests without a valid password. If unset, such requests are rejected.
     anonymous: Option<String>,
-    /// Remove the header with the password before the request is sent to the endpoint.
+    /// Remove the header with the username and password before the request is sent to the endpoint.
     hide_credentials: bool,
-    /// Realm in `WWW-Authenticate`.
+    /// The parameter `realm` of the header `WWW-Authenticate` in 401 responses.
     realm: String,
     /// Protection against password guessing.
     brute_force_protection: Option<BruteForceProtection>,
-    /// Where consumers are stored. Only the realm of this cluster is supported.
+    /// Where to look up consumers. Only `scope: cp` is supported, which is the default. Unrelated to `realm`.
     identity_realms: Vec<IdentityRealm>,
 }
 
@@ -50,7 +50,8 @@ pub(crate) struct Config {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct BruteForceProtection {
-    /// `off`: no protection. Use the plugin rate-limiting to limit the requests of a client address.
+    /// Only `off`, no protection, is supported. To limit the attempts of a client address, use the plugin
+    /// rate-limiting.
     strategy: BruteForceStrategy,
 }
 
@@ -95,13 +96,13 @@ impl PluginKind for BasicAuth {
     type Plugin = Self;
 
     fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
-        let gate = AuthPolicy::new(config.anonymous, true);
+        let policy = AuthPolicy::new(config.anonymous, true);
         let challenge = challenge("Basic", Some(&config.realm), "");
-        match (gate, challenge) {
-            (Ok(gate), Ok(challenge)) => {
-                Ok(BasicAuth { policy: gate, challenge, hides_credentials: config.hide_credentials })
+        match (policy, challenge) {
+            (Ok(policy), Ok(challenge)) => {
+                Ok(BasicAuth { policy, challenge, hides_credentials: config.hide_credentials })
             }
-            (gate, challenge) => Err(gate.err().into_iter().chain(challenge.err()).collect()),
+            (policy, challenge) => Err(policy.err().into_iter().chain(challenge.err()).collect()),
         }
     }
 }
@@ -112,16 +113,16 @@ impl Plugin for BasicAuth {
             return AccessOutcome::Continue;
         }
         let consumers = cx.consumers;
-        let shown = self.find_login(cx);
-        let known = shown.as_ref().and_then(|shown| shown.verify(consumers));
-        let reply = match known {
-            Some(known) => {
-                let (consumer, identifier) = (Some(&known.consumer), known.username.header());
-                self.policy.accept(cx, VerifiedCredential { consumer, credential: &known.id, identifier });
+        let login = self.find_login(cx);
+        let credential = login.as_ref().and_then(|login| login.verify(consumers));
+        let reply = match credential {
+            Some(credential) => {
+                let (consumer, identifier) = (Some(&credential.consumer), credential.username.header());
+                self.policy.accept(cx, VerifiedCredential { consumer, credential: &credential.id, identifier });
                 None
             }
             None => self.policy.reject(cx, || {
-                let reason = if shown.is_some() { "wrong_credentials" } else { "no_credentials" };
+                let reason = if login.is_some() { "wrong_credentials" } else { "no_credentials" };
                 let reply = Reply::negotiated(StatusCode::UNAUTHORIZED, "Unauthorized", reason);
                 reply.with_header(WWW_AUTHENTICATE, self.challenge.clone())
             }),
@@ -131,21 +132,22 @@ impl Plugin for BasicAuth {
 }
 
 impl BasicAuth {
-    /// Reads `Proxy-Authorization` if its username exists, otherwise `Authorization`. Removes the headers that were
-    /// read if `hide_credentials` is set.
+    /// The login in `Proxy-Authorization` if its username is that of a credential, otherwise the login in
+    /// `Authorization`. [`Self::read_header`] may remove both headers.
     fn find_login(&self, cx: &mut RequestCx<'_>) -> Option<Login> {
-        let for_proxy =
-            self.read_header(cx, PROXY_AUTHORIZATION).filter(|shown| shown.has_known_username(cx.consumers));
-        for_proxy.or_else(|| self.read_header(cx, AUTHORIZATION))
+        let proxy_login =
+            self.read_header(cx, PROXY_AUTHORIZATION).filter(|login| login.has_known_username(cx.consumers));
+        proxy_login.or_else(|| self.read_header(cx, AUTHORIZATION))
     }
 
+    /// The login in a header with the scheme `Basic`. With `hide_credentials`, removes the header.
     fn read_header(&self, cx: &mut RequestCx<'_>, name: HeaderName) -> Option<Login> {
         let credentials = strip_basic_scheme(cx.head.headers.get(&name)?.as_bytes())?;
-        let password = Login::decode(credentials);
+        let login = Login::decode(credentials);
         if self.hides_credentials {
             cx.head.headers.remove(name);
         }
-        password
+        login
     }
 }
 
@@ -169,11 +171,11 @@ struct Login {
 
 impl Login {
     fn decode(credentials: &[u8]) -> Option<Self> {
-        let mut username = BASE64.decode(credentials).ok()?;
-        let colon = memchr::memchr(b':', &username)?;
-        let password = username.split_off(colon + 1);
-        username.truncate(colon);
-        let username = String::from_utf8(username).ok().filter(|username| !username.is_empty())?;
+        let mut decoded = BASE64.decode(credentials).ok()?;
+        let colon = memchr::memchr(b':', &decoded)?;
+        let password = decoded.split_off(colon + 1);
+        decoded.truncate(colon);
+        let username = String::from_utf8(decoded).ok().filter(|username| !username.is_empty())?;
         Some(Login { username, password })
     }
 
@@ -181,11 +183,11 @@ impl Login {
         consumers.passwords.get(&*self.username).is_some()
     }
 
-    /// Takes equally long for an unknown username and a wrong password.
+    /// The credential with this username and password. Takes equally long for an unknown username and a wrong password.
     fn verify<'c>(&self, consumers: &'c ConsumerDirectory) -> Option<&'c Arc<BasicCredential>> {
-        let known = consumers.passwords.get(&*self.username);
-        let expected = known.map_or(&[0; 32], |known| &known.password);
-        verify_slices_are_equal(expected, &sha256(&self.password)).ok().and(known)
+        let credential = consumers.passwords.get(&*self.username);
+        let expected_digest = credential.map_or(&[0; 32], |credential| &credential.password);
+        verify_slices_are_equal(expected_digest, &sha256(&self.password)).ok().and(credential)
     }
 }
 

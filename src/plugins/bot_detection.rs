@@ -19,10 +19,11 @@ use crate::plugin_api::{
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// Regular expressions for `User-Agent`, case-sensitive and not anchored. A client that matches one is allowed.
+    /// Regular expressions for `User-Agent`, case-sensitive and not anchored. A client that matches one of them is
+    /// allowed.
     allow: Vec<String>,
-    /// Regular expressions as in `allow`. A client that matches one of these or is a known crawler, and does not match
-    /// `allow`, is rejected.
+    /// Regular expressions as in `allow`. A client that matches one of them or is a known crawler is rejected, unless
+    /// it matches `allow`.
     deny: Vec<String>,
 }
 
@@ -44,10 +45,14 @@ impl PluginKind for BotDetection {
     fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         for (field, patterns) in [("allow", &config.allow), ("deny", &config.deny)] {
-            for (at, pattern) in patterns.iter().enumerate() {
+            for (index, pattern) in patterns.iter().enumerate() {
                 if let Err(error) = build_set([pattern.as_str()]) {
-                    let remedy = "write a regular expression without look-around and backreferences";
-                    invalid.push(Diagnostic::in_config(format!("{field}[{at}]"), regex_error_message(&error), remedy));
+                    let remedy = "write a valid regular expression; look-around and backreferences are not supported";
+                    invalid.push(Diagnostic::in_config(
+                        format!("{field}[{index}]"),
+                        regex_error_message(&error),
+                        remedy,
+                    ));
                 }
             }
         }
@@ -91,8 +96,9 @@ const MAX_SET_BYTES: usize = 4 << 20;
 /// `User-Agent` patterns of crawlers, feed readers and monitors. Most are taken from the documentation that their
 /// `User-Agent` links to.
 const CRAWLERS: &[&str] = &[
-    // Names ending in bot, crawler or spider, followed by a version. The version excludes phones of the brand Cubot.
+    // Names ending in bot, crawler or spider, followed by a slash and a version. Phones of the brand Cubot have none.
     r"(?:[Bb]ot|[Cc]rawler|[Ss]pider)/v?[0-9]",
+    // Links to pages such as bot.html.
     r"(?:bot|crawler|spider)s?\.(?:html?|php|aspx)",
     // Search engines.
     r"Googlebot|Google-InspectionTool|AdsBot-Google|Mediapartners-Google|APIs-Google|Google.*/\+/web/snippet",
@@ -129,8 +135,8 @@ mod tests {
     // kong-compat §4.6
     #[tokio::test]
     async fn crawlers_are_rejected() {
-        let listed = json!({"allow": ["^Good", "[Gg]ooglebot"], "deny": ["Firefox/1\\.", "^Good"]});
-        for (config, agent, is_let_in) in [
+        let config_with_lists = json!({"allow": ["^Good", "[Gg]ooglebot"], "deny": ["Firefox/1\\.", "^Good"]});
+        for (config, agent, is_allowed) in [
             (json!({}), BROWSER, true),
             (json!({}), "curl/8.5.0", true),
             (json!({}), "", true),
@@ -142,15 +148,15 @@ mod tests {
             (json!({}), "Unheard-ofSpider/0.1", false),
             (json!({}), "Pingdom.com_bot_version_1.4_(http://www.pingdom.com/)", false),
             // Precedence: `allow`, `deny`, known crawlers. Case-sensitive, not anchored.
-            (listed.clone(), "Good", true),
-            (listed.clone(), "Mozilla/5.0 (compatible; Googlebot/2.1)", true),
-            (listed.clone(), "Twitterbot/1.0", false),
-            (listed.clone(), "Mozilla/5.0 Firefox/1.0", false),
-            (listed.clone(), "Mozilla/5.0 firefox/1.0", true),
+            (config_with_lists.clone(), "Good", true),
+            (config_with_lists.clone(), "Mozilla/5.0 (compatible; Googlebot/2.1)", true),
+            (config_with_lists.clone(), "Twitterbot/1.0", false),
+            (config_with_lists.clone(), "Mozilla/5.0 Firefox/1.0", false),
+            (config_with_lists.clone(), "Mozilla/5.0 firefox/1.0", true),
         ] {
             let outcome =
                 TestRequest::get("/").header("user-agent", agent).run(&chain(&[(&KIND, config.clone())])).await;
-            assert_eq!(outcome.reply.is_none(), is_let_in, "{config}: {agent}");
+            assert_eq!(outcome.reply.is_none(), is_allowed, "{config}: {agent}");
             if let Some(reply) = outcome.reply {
                 assert_eq!(reply.status, StatusCode::FORBIDDEN);
                 assert_eq!(reply.body, ReplyBody::Negotiated("Forbidden".into()));
@@ -160,7 +166,7 @@ mod tests {
 
     // kong-compat §4.6
     #[tokio::test]
-    async fn missing_user_agent_is_allowed_and_two_are_not() {
+    async fn one_user_agent_at_most_is_allowed() {
         let chain = chain(&[(&KIND, json!({}))]);
         assert!(TestRequest::get("/").run(&chain).await.reply.is_none());
         let outcome =

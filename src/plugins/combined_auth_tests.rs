@@ -15,17 +15,18 @@ use crate::plugin_api::signature::{Algorithm, HmacSecret, VerificationKey};
 use crate::plugin_api::testing::{TestOutcome, TestRequest, chain, consumer};
 use crate::plugin_api::{AnyPluginKind, Consumer, ConsumerDirectory, ReplyBody};
 
-/// Consumers with one credential each: anna for `key-auth`, bob for `basic-auth`, cleo for `jwt`.
+/// The consumers anna with a key, bob with a password, cleo with a token, guest without a credential, and one with a
+/// key but no username.
 fn consumers() -> ConsumerDirectory {
     let mut directory = ConsumerDirectory::default();
     let [anna, bob, cleo, guest] = ["anna", "bob", "cleo", "guest"].map(|name| consumer(name, &[]));
-    let plain = Arc::new(Consumer::new(EntityId::from_text("id-plain"), None, None, vec![], vec![]));
-    for known in [&anna, &bob, &cleo, &guest, &plain] {
-        directory.add(known);
+    let nameless = Arc::new(Consumer::new(EntityId::from_text("id-nameless"), None, None, vec![], vec![]));
+    for consumer in [&anna, &bob, &cleo, &guest, &nameless] {
+        directory.add(consumer);
     }
-    for (key, known) in [("key", &anna), ("plain", &plain)] {
+    for (key, consumer) in [("key", &anna), ("nameless", &nameless)] {
         let credential =
-            KeyCredential::new(EntityId::from_text(&format!("id-{key}")), key.as_bytes(), None, Arc::clone(known));
+            KeyCredential::new(EntityId::from_text(&format!("id-{key}")), key.as_bytes(), None, Arc::clone(consumer));
         directory.keys.insert(Arc::new(credential));
     }
     let password = BasicCredential::new(EntityId::from_text("id-password"), "bob", b"password", bob);
@@ -35,15 +36,14 @@ fn consumers() -> ConsumerDirectory {
     directory
 }
 
-/// A request with these credentials, valid or invalid.
-fn request_with(shown: &str) -> TestRequest {
+/// A request with these credentials. The prefix `no` makes a credential invalid.
+fn request_with(credentials: &str) -> TestRequest {
     let mut request = TestRequest::get("/");
-    for shown in shown.split_whitespace() {
-        request = match shown {
-            "key" | "plain" | "nokey" => request.header("apikey", shown),
-            "password" | "nopassword" => {
-                request.header("proxy-authorization", &format!("Basic {}", STANDARD.encode(format!("bob:{shown}"))))
-            }
+    for credential in credentials.split_whitespace() {
+        request = match credential {
+            "key" | "nameless" | "nokey" => request.header("apikey", credential),
+            "password" | "nopassword" => request
+                .header("proxy-authorization", &format!("Basic {}", STANDARD.encode(format!("bob:{credential}")))),
             "token" => request.header("authorization", &format!("Bearer {}", token())),
             "notoken" => request.header("authorization", "Bearer x"),
             other => panic!("unknown credential {other}"),
@@ -65,14 +65,14 @@ async fn run(plugins: &[(&str, Value)], request: TestRequest) -> TestOutcome {
 // kong-compat §4.0
 #[tokio::test]
 async fn anonymous_combines_plugins_with_or_instead_of_and() {
-    let or = || json!({"anonymous": "guest"});
-    let any = [("jwt", or()), ("key-auth", or()), ("basic-auth", or())];
+    let with_anonymous = || json!({"anonymous": "guest"});
+    let any = [("jwt", with_anonymous()), ("key-auth", with_anonymous()), ("basic-auth", with_anonymous())];
     let all = [("jwt", json!({})), ("key-auth", json!({})), ("basic-auth", json!({}))];
-    let mixed = [("jwt", or()), ("key-auth", json!({})), ("basic-auth", or())];
-    // Username and credential, or the error message.
-    type Then = Result<(&'static str, Option<&'static str>), &'static str>;
+    let mixed = [("jwt", with_anonymous()), ("key-auth", json!({})), ("basic-auth", with_anonymous())];
+    // Username and credential identifier, or the error message.
+    type Expected = Result<(&'static str, Option<&'static str>), &'static str>;
     type Plugins<'a> = &'a [(&'a str, Value)];
-    let cases: [(&str, Plugins<'_>, &str, Then); 18] = [
+    let cases: [(&str, Plugins<'_>, &str, Expected); 18] = [
         ("any", &any, "", Ok(("guest", None))),
         ("any", &any, "nokey nopassword notoken", Ok(("guest", None))),
         ("any", &any, "token", Ok(("cleo", Some("claim")))),
@@ -90,51 +90,57 @@ async fn anonymous_combines_plugins_with_or_instead_of_and() {
         ("mixed", &mixed, "token", Err("No API key found in request")),
         ("mixed", &mixed, "key", Ok(("anna", Some("id-key")))),
         ("mixed", &mixed, "token key", Ok(("anna", Some("id-key")))),
-        ("mixed: skipped after the key", &mixed, "key password", Ok(("anna", Some("id-key")))),
+        ("mixed: the password is ignored after the key", &mixed, "key password", Ok(("anna", Some("id-key")))),
     ];
-    for (name, plugins, shown, then) in cases {
-        let outcome = run(plugins, request_with(shown).header("x-anonymous-consumer", "true")).await;
-        match then {
+    for (name, plugins, credentials, expected) in cases {
+        let outcome = run(plugins, request_with(credentials).header("x-anonymous-consumer", "true")).await;
+        match expected {
             Ok((username, credential)) => {
-                assert_eq!(outcome.message(), None, "{name}: {shown}");
+                assert_eq!(outcome.message(), None, "{name}: {credentials}");
                 assert_eq!(
                     outcome.upstream_identity(),
                     (Some(username), credential, credential.is_none()),
-                    "{name}: {shown}"
+                    "{name}: {credentials}"
                 );
                 let identity = &outcome.state.identity;
-                assert_eq!(identity.credential.is_some(), credential.is_some(), "{name}: {shown}");
-                assert_eq!(identity.consumer.as_ref().unwrap().username.as_deref(), Some(username), "{name}: {shown}");
+                assert_eq!(identity.credential.is_some(), credential.is_some(), "{name}: {credentials}");
+                assert_eq!(
+                    identity.consumer.as_ref().unwrap().username.as_deref(),
+                    Some(username),
+                    "{name}: {credentials}"
+                );
             }
-            Err(message) => assert_eq!(outcome.message(), Some(message), "{name}: {shown}"),
+            Err(message) => assert_eq!(outcome.message(), Some(message), "{name}: {credentials}"),
         }
     }
 }
 
-const NAMES: [&str; 5] =
+const IDENTITY_HEADERS: [&str; 5] =
     ["x-consumer-id", "x-consumer-username", "x-consumer-custom-id", "x-credential-identifier", "x-anonymous-consumer"];
 
 // kong-compat §4.0
 #[tokio::test]
 async fn spoofed_identity_headers_are_overwritten_or_removed() {
-    let forging =
-        |shown: &str| NAMES.into_iter().fold(request_with(shown), |request, name| request.header(name, "root"));
+    let spoofed_request = |credentials: &str| {
+        IDENTITY_HEADERS.into_iter().fold(request_with(credentials), |request, name| request.header(name, "root"))
+    };
     let cases = [
         ("key", json!({}), [Some("id-anna"), Some("anna"), Some("custom-anna"), Some("id-key"), None]),
-        ("plain", json!({}), [Some("id-plain"), None, None, Some("id-plain"), None]),
+        ("nameless", json!({}), [Some("id-nameless"), None, None, Some("id-nameless"), None]),
         (
             "",
             json!({"anonymous": "guest"}),
             [Some("id-guest"), Some("guest"), Some("custom-guest"), None, Some("true")],
         ),
-        ("", json!({"anonymous": "id-plain"}), [Some("id-plain"), None, None, None, Some("true")]),
+        ("", json!({"anonymous": "id-nameless"}), [Some("id-nameless"), None, None, None, Some("true")]),
     ];
-    for (shown, config, expected) in cases {
-        let request = forging(shown).header("x_consumer_id", "root").header("x-consumer_username", "root");
+    for (credentials, config, expected) in cases {
+        let request =
+            spoofed_request(credentials).header("x_consumer_id", "root").header("x-consumer_username", "root");
         let outcome = run(&[("key-auth", config.clone())], request).await;
         let spoofed = ["x_consumer_id", "x-consumer_username"];
-        assert_eq!(spoofed.map(|name| outcome.upstream_header(name)), [None; 2], "{shown} {config}");
-        assert_eq!(NAMES.map(|name| outcome.upstream_header(name)), expected, "{shown} {config}");
+        assert_eq!(spoofed.map(|name| outcome.upstream_header(name)), [None; 2], "{credentials} {config}");
+        assert_eq!(IDENTITY_HEADERS.map(|name| outcome.upstream_header(name)), expected, "{credentials} {config}");
     }
 }
 
@@ -142,7 +148,7 @@ async fn spoofed_identity_headers_are_overwritten_or_removed() {
 #[tokio::test]
 async fn an_anonymous_consumer_must_exist() {
     for name in ["key-auth", "basic-auth", "jwt"] {
-        // A custom id is not accepted in a configuration.
+        // `anonymous` is an id or username, not a custom id.
         for missing in ["nobody", "custom-guest"] {
             let outcome = run(&[(name, json!({"anonymous": missing}))], request_with("")).await;
             assert_eq!(outcome.reply_status(), Some(StatusCode::INTERNAL_SERVER_ERROR), "{name}");
@@ -150,8 +156,8 @@ async fn an_anonymous_consumer_must_exist() {
             assert_eq!(outcome.message(), Some(&*message), "{name}");
             assert!(matches!(outcome.reply.unwrap().body, ReplyBody::Negotiated(_)), "{name}");
         }
-        for known in ["guest", "id-guest"] {
-            let outcome = run(&[(name, json!({"anonymous": known}))], request_with("")).await;
+        for existing in ["guest", "id-guest"] {
+            let outcome = run(&[(name, json!({"anonymous": existing}))], request_with("")).await;
             assert_eq!(outcome.upstream_identity(), (Some("guest"), None, true), "{name}");
         }
     }
@@ -172,20 +178,25 @@ async fn rejections_are_negotiated_except_those_of_jwt() {
 
 // kong-compat §4.0
 #[tokio::test]
-async fn preflight_requests_skip_authentication_if_configured() {
-    for (name, config, passes) in [
+async fn options_requests_skip_authentication_if_configured() {
+    for (name, config, is_forwarded) in [
         ("key-auth", json!({"run_on_preflight": false}), true),
         ("jwt", json!({"run_on_preflight": false}), true),
         ("key-auth", json!({}), false),
         ("jwt", json!({}), false),
         ("basic-auth", json!({}), false),
     ] {
-        let mut request = NAMES.into_iter().fold(request_with(""), |request, name| request.header(name, "root"));
+        let mut request =
+            IDENTITY_HEADERS.into_iter().fold(request_with(""), |request, name| request.header(name, "root"));
         *request.request.method_mut() = Method::OPTIONS;
         let outcome = run(&[(name, config)], request).await;
-        assert_eq!(outcome.reply_status().is_none(), passes, "{name}");
-        if passes {
-            assert_eq!(NAMES.map(|name| outcome.upstream_header(name)), [None; 5], "{name}: there is no identity");
+        assert_eq!(outcome.reply_status().is_none(), is_forwarded, "{name}");
+        if is_forwarded {
+            assert_eq!(
+                IDENTITY_HEADERS.map(|name| outcome.upstream_header(name)),
+                [None; 5],
+                "{name}: there is no identity"
+            );
         }
     }
     // The identity of an earlier plugin is kept.
@@ -198,11 +209,11 @@ async fn preflight_requests_skip_authentication_if_configured() {
 // kong-compat §4.0
 #[test]
 fn priorities_and_scopes_match_kong() {
-    let rule_only = Scopes { consumer: false, consumer_group: false, ..Scopes::ALL };
+    let without_consumers_and_groups = Scopes { consumer: false, consumer_group: false, ..Scopes::ALL };
     for (name, priority, scopes) in [
-        ("jwt", 1450, rule_only),
-        ("key-auth", 1250, rule_only),
-        ("basic-auth", 1100, rule_only),
+        ("jwt", 1450, without_consumers_and_groups),
+        ("key-auth", 1250, without_consumers_and_groups),
+        ("basic-auth", 1100, without_consumers_and_groups),
         ("acl", 950, Scopes { consumer: false, ..Scopes::ALL }),
     ] {
         let kind = REGISTRY.find(name).unwrap();
@@ -222,7 +233,7 @@ async fn acl_runs_after_authentication() {
         (vec![("key-auth", json!({})), acl.clone()], "key", StatusCode::FORBIDDEN),
         (vec![("key-auth", json!({"anonymous": "guest"})), acl.clone()], "", StatusCode::UNAUTHORIZED),
     ];
-    for (plugins, shown, status) in cases {
-        assert_eq!(run(&plugins, request_with(shown)).await.reply_status(), Some(status), "{plugins:?}");
+    for (plugins, credentials, status) in cases {
+        assert_eq!(run(&plugins, request_with(credentials)).await.reply_status(), Some(status), "{plugins:?}");
     }
 }

@@ -20,7 +20,7 @@ use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Requ
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// The header with the id. If the request already has the header, its value is kept.
+    /// The header with the id. If the request already has the header with a value, the value is kept.
     header_name: String,
     /// The format of generated ids.
     generator: Generator,
@@ -39,10 +39,11 @@ enum Generator {
     /// A UUID for each request.
     #[serde(rename = "uuid")]
     Uuid,
-    /// A UUID for each worker and a counter of requests.
+    /// A UUID of the worker thread and the number of ids it has generated, joined by `#`.
     #[serde(rename = "uuid#counter")]
     UuidCounter,
-    /// Peer address, listener port, process id, client port, request counter and time, joined by `-`.
+    /// Peer address, listener port, process id, client port, number of ids the worker thread has generated, and time,
+    /// joined by `-`.
     #[serde(rename = "tracker")]
     Tracker,
 }
@@ -97,7 +98,8 @@ impl Plugin for CorrelationId {
         if !self.echo {
             return;
         }
-        // There is no id if another plugin replied before the access phase of this one.
+        // There is no id if another plugin replied before the access phase of this one. The format `tracker` needs the
+        // request, so a UUID replaces it.
         let id = match cx.plugin_data::<HeaderValue>() {
             Some(id) => id.clone(),
             None if self.generator == Generator::UuidCounter => uuid_with_counter(),
@@ -109,9 +111,9 @@ impl Plugin for CorrelationId {
 
 /// Id generator of one worker thread.
 struct IdSource {
-    id: UuidText,
+    worker_id: UuidText,
     process: u32,
-    /// Number of ids generated so far.
+    /// Number of ids in the formats `uuid#counter` and `tracker` generated so far.
     issued: Cell<u64>,
     /// Buffer for the next ids. One allocation per id would cost more than generating it.
     buffer: RefCell<BytesMut>,
@@ -119,7 +121,7 @@ struct IdSource {
 
 thread_local! {
     static ID_SOURCE: IdSource = IdSource {
-        id: UuidText::random(),
+        worker_id: UuidText::random(),
         process: std::process::id(),
         issued: Cell::new(0),
         buffer: RefCell::default(),
@@ -127,43 +129,45 @@ thread_local! {
 }
 
 impl IdSource {
+    /// Counts an id, and returns the new number.
     fn next_number(&self) -> u64 {
         self.issued.set(self.issued.get() + 1);
         self.issued.get()
     }
 
-    fn write(&self, write: impl FnOnce(&mut BytesMut)) -> HeaderValue {
-        let mut block = self.buffer.borrow_mut();
-        if block.capacity() < ID_SPACE {
-            *block = BytesMut::with_capacity(IDS_PER_BUFFER * ID_SPACE);
+    /// Creates a header value from the text that `write` appends to the buffer.
+    fn header_value(&self, write: impl FnOnce(&mut BytesMut)) -> HeaderValue {
+        let mut buffer = self.buffer.borrow_mut();
+        if buffer.capacity() < ID_CAPACITY {
+            *buffer = BytesMut::with_capacity(IDS_PER_BUFFER * ID_CAPACITY);
         }
-        write(&mut block);
-        HeaderValue::from_maybe_shared(block.split().freeze())
+        write(&mut buffer);
+        HeaderValue::from_maybe_shared(buffer.split().freeze())
             .expect("digits, letters and `#-.:` are valid in a header value")
     }
 }
 
 fn uuid() -> HeaderValue {
-    ID_SOURCE.with(|worker| worker.write(|block| block.extend_from_slice(&UuidText::random().0)))
+    ID_SOURCE.with(|source| source.header_value(|buffer| buffer.extend_from_slice(&UuidText::random().0)))
 }
 
 fn uuid_with_counter() -> HeaderValue {
-    ID_SOURCE.with(|worker| {
-        worker.write(|block| {
-            block.extend_from_slice(&worker.id.0);
-            block.extend_from_slice(b"#");
-            block.extend_from_slice(itoa::Buffer::new().format(worker.next_number()).as_bytes());
+    ID_SOURCE.with(|source| {
+        source.header_value(|buffer| {
+            buffer.extend_from_slice(&source.worker_id.0);
+            buffer.extend_from_slice(b"#");
+            buffer.extend_from_slice(itoa::Buffer::new().format(source.next_number()).as_bytes());
         })
     })
 }
 
 fn tracker_id(cx: &RequestCx<'_>) -> HeaderValue {
-    let (address, port, connection) = (cx.client.peer, cx.client.listen_port, cx.client.port);
+    let (peer, listen_port, client_port) = (cx.client.peer, cx.client.listen_port, cx.client.port);
     let time = cx.now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-    ID_SOURCE.with(|worker| {
-        let (number, process) = (worker.next_number(), worker.process);
-        worker.write(|block| {
-            write!(block, "{address}-{port}-{process}-{connection}-{number}-{time:.3}")
+    ID_SOURCE.with(|source| {
+        let (number, process) = (source.next_number(), source.process);
+        source.header_value(|buffer| {
+            write!(buffer, "{peer}-{listen_port}-{process}-{client_port}-{number}-{time:.3}")
                 .expect("writing to a BytesMut does not fail");
         })
     })
@@ -175,18 +179,19 @@ struct UuidText([u8; 36]);
 impl UuidText {
     /// A random UUID (version 4).
     fn random() -> Self {
+        // Bits 76 to 79 are the version, bits 62 and 63 the variant.
         let bits = fastrand::u128(..) & !(0xf << 76) & !(0x3 << 62) | 4 << 76 | 2 << 62;
         let mut text = [b'-'; 36];
-        let places = (0..36).filter(|at| ![8, 13, 18, 23].contains(at));
-        for (number, place) in places.enumerate() {
-            text[place] = b"0123456789abcdef"[(bits >> (124 - 4 * number)) as usize & 0xf];
+        let digit_positions = (0..36).filter(|position| ![8, 13, 18, 23].contains(position));
+        for (index, position) in digit_positions.enumerate() {
+            text[position] = b"0123456789abcdef"[(bits >> (124 - 4 * index)) as usize & 0xf];
         }
         UuidText(text)
     }
 }
 
-/// Space for an IPv6 address and five numbers. The buffer grows for longer ids.
-const ID_SPACE: usize = 128;
+/// Bytes for an IPv6 address and five numbers. The buffer grows for longer ids.
+const ID_CAPACITY: usize = 128;
 /// Ids per allocation. Few, because each id keeps the whole allocation alive.
 const IDS_PER_BUFFER: usize = 32;
 
@@ -202,8 +207,8 @@ mod tests {
     const KIND: RegisteredKind<CorrelationId> = RegisteredKind::NEW;
 
     fn is_uuid(text: &str) -> bool {
-        let parts: Vec<usize> = text.split('-').map(str::len).collect();
-        parts == [8, 4, 4, 4, 12] && text.as_bytes()[14] == b'4' && b"89ab".contains(&text.as_bytes()[19])
+        let lengths: Vec<usize> = text.split('-').map(str::len).collect();
+        lengths == [8, 4, 4, 4, 12] && text.as_bytes()[14] == b'4' && b"89ab".contains(&text.as_bytes()[19])
     }
 
     // kong-compat §4.7
@@ -254,18 +259,18 @@ mod tests {
     #[tokio::test]
     async fn replies_of_earlier_plugins_get_an_id() {
         for (generator, has_counter) in [("uuid", false), ("uuid#counter", true), ("tracker", false)] {
-            let first = chain(&[
+            let chain = chain(&[
                 (&RegisteredKind::<ReplyFirst>::NEW, json!({})),
                 (&KIND, json!({"generator": generator, "echo_downstream": true})),
             ]);
-            let outcome = TestRequest::get("/").run(&first).await;
+            let outcome = TestRequest::get("/").run(&chain).await;
             assert_eq!(outcome.upstream_header("kong-request-id"), None);
             let id = outcome.response_header("kong-request-id").unwrap();
             assert!(is_uuid(id.split('#').next().unwrap()) && id.contains('#') == has_counter, "{id}");
         }
     }
 
-    /// Replies before all other plugins.
+    /// A plugin that replies before all other plugins.
     struct ReplyFirst;
 
     impl PluginKind for ReplyFirst {

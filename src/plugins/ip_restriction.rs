@@ -18,8 +18,8 @@ use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Repl
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// Client addresses and networks that are allowed; if set, all others are denied. IPv4 or IPv6, such as `10.0.0.1`
-    /// or `10.0.0.0/8`.
+    /// Client addresses and networks that are allowed, IPv4 or IPv6, such as `10.0.0.1` or `10.0.0.0/8`. If this is not
+    /// empty, all other clients are denied. At least one of `allow` and `deny` must not be empty.
     allow: Vec<String>,
     /// Client addresses and networks that are denied. Takes precedence over `allow`.
     deny: Vec<String>,
@@ -64,8 +64,8 @@ impl PluginKind for IpRestriction {
         }
         let status = StatusCode::from_u16(config.status).ok().filter(|status| (200..600).contains(&status.as_u16()));
         if status.is_none() {
-            let message = format!("{} is not a valid status of a final response", config.status);
-            invalid.push(Diagnostic::in_config("status", message, "use a status of 200 to 599, such as 403"));
+            let message = format!("{} is not a status of 200 to 599", config.status);
+            invalid.push(Diagnostic::in_config("status", message, "set it to 403, or to another status in this range"));
         }
         let allow = AddressRanges::parse("allow", &config.allow, &mut invalid);
         let deny = AddressRanges::parse("deny", &config.deny, &mut invalid);
@@ -82,8 +82,9 @@ impl PluginKind for IpRestriction {
 impl Plugin for IpRestriction {
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let address = cx.client.address.to_canonical();
-        let may = !self.deny.contains(address) && self.allow.as_ref().is_none_or(|allow| allow.contains(address));
-        if may {
+        let is_allowed =
+            !self.deny.contains(address) && self.allow.as_ref().is_none_or(|allow| allow.contains(address));
+        if is_allowed {
             return AccessOutcome::Continue;
         }
         let message = self.message.clone().unwrap_or_else(|| format!("IP address not allowed: {address}"));
@@ -91,7 +92,7 @@ impl Plugin for IpRestriction {
     }
 }
 
-/// Address ranges in ascending order that do not overlap.
+/// Address ranges, each as its first and last address, in ascending order and without overlaps.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct AddressRanges {
     v4: Vec<(u32, u32)>,
@@ -100,21 +101,21 @@ struct AddressRanges {
 
 impl AddressRanges {
     fn parse(field: &str, texts: &[String], invalid: &mut Vec<Diagnostic>) -> Self {
-        let mut addresses = AddressRanges::default();
-        for (at, text) in texts.iter().enumerate() {
+        let mut ranges = AddressRanges::default();
+        for (index, text) in texts.iter().enumerate() {
             match parse_network(text) {
-                Some(IpNet::V4(net)) => addresses.v4.push((net.network().to_bits(), net.broadcast().to_bits())),
-                Some(IpNet::V6(net)) => addresses.v6.push((net.network().to_bits(), net.broadcast().to_bits())),
+                Some(IpNet::V4(net)) => ranges.v4.push((net.network().to_bits(), net.broadcast().to_bits())),
+                Some(IpNet::V6(net)) => ranges.v6.push((net.network().to_bits(), net.broadcast().to_bits())),
                 None => {
                     let message = format!("{text:?} is neither an address nor a network");
                     let remedy = "use an address or address/bits, such as 10.0.0.0/8 or 2001:db8::/32";
-                    invalid.push(Diagnostic::in_config(format!("{field}[{at}]"), message, remedy));
+                    invalid.push(Diagnostic::in_config(format!("{field}[{index}]"), message, remedy));
                 }
             }
         }
-        merge_ranges(&mut addresses.v4);
-        merge_ranges(&mut addresses.v6);
-        addresses
+        merge_ranges(&mut ranges.v4);
+        merge_ranges(&mut ranges.v6);
+        ranges
     }
 
     fn contains(&self, address: IpAddr) -> bool {
@@ -125,7 +126,8 @@ impl AddressRanges {
     }
 }
 
-/// Parses an address or network. An IPv4-mapped IPv6 network becomes an IPv4 network, like client addresses do.
+/// Parses an address or network. An IPv4-mapped IPv6 network becomes an IPv4 network, because client
+/// addresses are converted in the same way.
 fn parse_network(text: &str) -> Option<IpNet> {
     let net = text.parse().ok().or_else(|| text.parse().ok().map(|address: IpAddr| IpNet::from(address)))?;
     match net {
@@ -137,20 +139,21 @@ fn parse_network(text: &str) -> Option<IpNet> {
     }
 }
 
+/// Sorts ranges and merges those that overlap.
 fn merge_ranges<N: Copy + Ord>(ranges: &mut Vec<(N, N)>) {
     ranges.sort_unstable();
-    ranges.dedup_by(|next, last| {
-        let overlap = next.0 <= last.1;
-        if overlap {
-            last.1 = last.1.max(next.1);
+    ranges.dedup_by(|range, previous| {
+        let overlaps = range.0 <= previous.1;
+        if overlaps {
+            previous.1 = previous.1.max(range.1);
         }
-        overlap
+        overlaps
     });
 }
 
-fn ranges_contain<N: Copy + Ord>(ranges: &[(N, N)], number: N) -> bool {
-    let after = ranges.partition_point(|(first, _)| *first <= number);
-    after > 0 && number <= ranges[after - 1].1
+fn ranges_contain<N: Copy + Ord>(ranges: &[(N, N)], address: N) -> bool {
+    let starting_before = ranges.partition_point(|(first, _)| *first <= address);
+    starting_before > 0 && address <= ranges[starting_before - 1].1
 }
 
 #[cfg(test)]
@@ -166,7 +169,7 @@ mod tests {
     // kong-compat §4.15
     #[tokio::test]
     async fn requests_are_filtered_by_address_and_deny_wins() {
-        for (config, may, may_not) in [
+        for (config, allowed, denied) in [
             (json!({"allow": ["192.0.2.1"]}), vec!["192.0.2.1", "::ffff:192.0.2.1"], vec!["192.0.2.2", "2001:db8::1"]),
             (json!({"deny": ["192.0.2.1"]}), vec!["192.0.2.2", "2001:db8::1"], vec!["192.0.2.1", "::ffff:192.0.2.1"]),
             (
@@ -183,7 +186,7 @@ mod tests {
             (json!({"allow": ["0.0.0.0/0"]}), vec!["1.2.3.4"], vec!["2001:db8::1"]),
         ] {
             let chain = chain(&[(&KIND, config.clone())]);
-            for (addresses, status) in [(may, None), (may_not, Some(StatusCode::FORBIDDEN))] {
+            for (addresses, status) in [(allowed, None), (denied, Some(StatusCode::FORBIDDEN))] {
                 for address in addresses {
                     let mut request = TestRequest::get("/");
                     request.address = address.parse().unwrap();

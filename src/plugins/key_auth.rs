@@ -11,8 +11,8 @@
 //!   hide_credentials: true
 //! ```
 //!
-//! Keys are in Secrets labeled `konghq.com/credential: key-auth`, which a KongConsumer lists in `credentials`. They are
-//! looked up by their digest, so the duration of a lookup reveals nothing about the keys.
+//! Credentials are Secrets with the key in `key`, labeled `konghq.com/credential: key-auth`, which a KongConsumer lists
+//! in `credentials`. Keys are looked up by their digest, so the duration of a lookup reveals nothing about them.
 
 use std::cell::LazyCell;
 
@@ -31,11 +31,12 @@ use crate::plugin_api::{AccessOutcome, Plugin, Reply, RequestCx};
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// Names of the headers, query parameters and body fields to search for a key, in order. They consist of letters,
-    /// digits, `-` and `_`. A header with `-` in place of `_` matches, too.
+    /// Names of the headers, query parameters and body fields that contain the key: letters, digits, `-` and `_`. For
+    /// each name in turn, headers, query and body are searched in this order until a key is found. A name with `_` also
+    /// matches the header with `-` in its place.
     key_names: Vec<String>,
-    /// Remove these fields before the request is sent to the endpoint: from headers and query even if they are not
-    /// searched, and from the body if it is searched.
+    /// Remove the fields in `key_names` before the request is sent to the endpoint: always from headers and query, and
+    /// from the body if `key_in_body` is set.
     hide_credentials: bool,
     /// Id or username of the consumer for requests without a valid key. If unset, such requests are rejected.
     anonymous: Option<String>,
@@ -46,11 +47,12 @@ pub(crate) struct Config {
     /// Search bodies of the types `application/x-www-form-urlencoded`, `multipart/form-data` and `application/json`.
     /// The bodies of all requests are then buffered, and bodies larger than 1 MiB are rejected with 413.
     key_in_body: bool,
-    /// Require a key for OPTIONS requests, too.
+    /// Require a key for OPTIONS requests, too. If false, all of them are forwarded without a key, not only CORS
+    /// preflight requests.
     run_on_preflight: bool,
-    /// Realm in `WWW-Authenticate`.
+    /// The parameter `realm` of the header `WWW-Authenticate` in 401 responses.
     realm: Option<String>,
-    /// Where consumers are stored. Only the realm of this cluster is supported.
+    /// Where to look up consumers. Only `scope: cp` is supported, which is the default. Unrelated to `realm`.
     identity_realms: Vec<IdentityRealm>,
 }
 
@@ -89,7 +91,7 @@ struct KeyName {
     name: Box<str>,
     header: HeaderName,
     /// `api-key` for `api_key`, which Kong accepts, too.
-    dashed: Option<HeaderName>,
+    dashed_header: Option<HeaderName>,
 }
 
 impl PluginKind for KeyAuth {
@@ -104,8 +106,8 @@ impl PluginKind for KeyAuth {
     fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         let mut names = Vec::new();
-        for (at, name) in config.key_names.into_iter().enumerate() {
-            names.extend(KeyName::new(at, name).map_err(|error| invalid.push(error)));
+        for (index, name) in config.key_names.into_iter().enumerate() {
+            names.extend(KeyName::new(index, name).map_err(|error| invalid.push(error)));
         }
         if names.is_empty() && invalid.is_empty() {
             invalid.push(Diagnostic::in_config(
@@ -115,15 +117,15 @@ impl PluginKind for KeyAuth {
             ));
         }
         if !(config.key_in_header || config.key_in_query || config.key_in_body) {
-            let remedy = "set at least one of key_in_header, key_in_query and key_in_body";
+            let remedy = "set at least one of key_in_header, key_in_query and key_in_body to true";
             invalid.push(Diagnostic::in_config("", "has no location to search for keys", remedy));
         }
-        let gate = AuthPolicy::new(config.anonymous, config.run_on_preflight).map_err(|error| invalid.push(error));
+        let policy = AuthPolicy::new(config.anonymous, config.run_on_preflight).map_err(|error| invalid.push(error));
         let challenge = challenge("Key", config.realm.as_deref(), "").map_err(|error| invalid.push(error));
-        let (Ok(gate), Ok(challenge), []) = (gate, challenge, &invalid[..]) else { return Err(invalid) };
+        let (Ok(policy), Ok(challenge), []) = (policy, challenge, &invalid[..]) else { return Err(invalid) };
         Ok(KeyAuth {
             names: names.into(),
-            policy: gate,
+            policy,
             challenge,
             hides_credentials: config.hide_credentials,
             in_header: config.key_in_header,
@@ -134,18 +136,20 @@ impl PluginKind for KeyAuth {
 }
 
 impl KeyName {
-    fn new(at: usize, name: String) -> Result<Self, Diagnostic> {
-        let path = format!("key_names[{at}]");
-        let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-        let header = parse_header_name(&path, if is_plain { &name } else { "" }).map_err(|_| {
-            Diagnostic::in_config(
-                &path,
-                format!("`{name}` is not a valid key name"),
-                "use letters, digits, `-` and `_` only",
-            )
-        })?;
-        let dashed = name.contains('_').then(|| parse_header_name(&path, &name.replace('_', "-"))).transpose()?;
-        Ok(KeyName { name: name.into(), header, dashed })
+    /// `index` is the index in `key_names`.
+    fn new(index: usize, name: String) -> Result<Self, Diagnostic> {
+        let path = format!("key_names[{index}]");
+        let invalid_name = || {
+            let message = format!("`{name}` is not a valid key name");
+            Diagnostic::in_config(&path, message, "use letters, digits, `-` and `_` only")
+        };
+        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
+            return Err(invalid_name());
+        }
+        let header = parse_header_name(&path, &name).map_err(|_| invalid_name())?;
+        let dashed_header =
+            name.contains('_').then(|| parse_header_name(&path, &name.replace('_', "-"))).transpose()?;
+        Ok(KeyName { name: name.into(), header, dashed_header })
     }
 }
 
@@ -154,19 +158,19 @@ impl Plugin for KeyAuth {
         if self.policy.skips(cx) {
             return AccessOutcome::Continue;
         }
-        let shown = self.find_key(cx);
+        let digest = self.find_key(cx);
         if self.hides_credentials {
             self.remove_keys(cx);
         }
         let consumers = cx.consumers;
-        let known = shown.and_then(|digest| {
-            let known = consumers.keys.get(digest).ok_or(WRONG_KEY)?;
-            if known.expires.is_some_and(|expires| expires <= cx.now) { Err(WRONG_KEY) } else { Ok(known) }
+        let credential = digest.and_then(|digest| {
+            let credential = consumers.keys.get(digest).ok_or(WRONG_KEY)?;
+            if credential.expires.is_some_and(|expires| expires <= cx.now) { Err(WRONG_KEY) } else { Ok(credential) }
         });
-        let reply = match known {
-            Ok(known) => {
-                let (consumer, identifier) = (Some(&known.consumer), Some(known.id.header()));
-                self.policy.accept(cx, VerifiedCredential { consumer, credential: &known.id, identifier });
+        let reply = match credential {
+            Ok(credential) => {
+                let (consumer, identifier) = (Some(&credential.consumer), Some(credential.id.header()));
+                self.policy.accept(cx, VerifiedCredential { consumer, credential: &credential.id, identifier });
                 None
             }
             Err((message, reason)) => self.policy.reject(cx, || {
@@ -190,21 +194,21 @@ const SEVERAL_KEYS: KeyRejection = ("Duplicate API key found", "several_credenti
 const WRONG_KEY: KeyRejection = ("Unauthorized", "wrong_credentials");
 
 impl KeyAuth {
-    /// The digest of the first key in the request.
+    /// The digest of the first key in the request, in the order of `key_names`.
     fn find_key(&self, cx: &RequestCx<'_>) -> Result<Sha256Digest, KeyRejection> {
         let query = UrlEncodedForm(cx.query.filter(|_| self.in_query).unwrap_or_default().as_bytes());
         let body = LazyCell::new(|| self.body_fields(cx));
         for name in &self.names {
-            let mut found = if self.in_header { name.in_header(cx) } else { FieldValue::Absent };
-            if !matches!(found, FieldValue::Single(_) | FieldValue::Multiple) && self.in_query {
-                found = query.find(name.name.as_bytes());
+            let mut field = if self.in_header { name.in_header(cx) } else { FieldValue::Absent };
+            if !matches!(field, FieldValue::Single(_) | FieldValue::Multiple) && self.in_query {
+                field = query.find(name.name.as_bytes());
             }
-            if !matches!(found, FieldValue::Single(_) | FieldValue::Multiple)
+            if !matches!(field, FieldValue::Single(_) | FieldValue::Multiple)
                 && let Some(body) = &*body
             {
-                found = body.find(&name.name);
+                field = body.find(&name.name);
             }
-            match found {
+            match field {
                 FieldValue::Absent | FieldValue::NotString => {}
                 FieldValue::Single(key) if key.is_empty() => return Err(NO_KEY),
                 FieldValue::Single(key) => return Ok(sha256(&key)),
@@ -219,19 +223,18 @@ impl KeyAuth {
         BodyFields::parse(&cx.head.headers, body)
     }
 
-    /// Removes all keys, including those in locations that were not searched. The body is available only if it is
-    /// searched.
+    /// Removes all keys from headers and query, even if these are not searched, and from the body if it is searched.
     fn remove_keys(&self, cx: &mut RequestCx<'_>) {
-        let is_key = |name: &[u8]| self.names.iter().any(|known| known.name.as_bytes() == name);
+        let is_key = |name: &[u8]| self.names.iter().any(|key_name| key_name.name.as_bytes() == name);
         for name in &self.names {
             cx.head.headers.remove(&name.header);
-            if let Some(dashed) = &name.dashed {
-                cx.head.headers.remove(dashed);
+            if let Some(dashed_header) = &name.dashed_header {
+                cx.head.headers.remove(dashed_header);
             }
         }
         remove_from_query(cx.head, is_key);
-        if let Some(rest) = self.body_fields(cx).and_then(|fields| fields.without(is_key)) {
-            cx.replace_body(rest.into());
+        if let Some(body) = self.body_fields(cx).and_then(|fields| fields.without(is_key)) {
+            cx.replace_body(body.into());
         }
     }
 }
@@ -239,8 +242,10 @@ impl KeyAuth {
 impl KeyName {
     fn in_header<'c>(&self, cx: &'c RequestCx<'_>) -> FieldValue<'c> {
         let found = FieldValue::from_header(&cx.head.headers, &self.header);
-        match &self.dashed {
-            Some(dashed) if found == FieldValue::Absent => FieldValue::from_header(&cx.head.headers, dashed),
+        match &self.dashed_header {
+            Some(dashed_header) if found == FieldValue::Absent => {
+                FieldValue::from_header(&cx.head.headers, dashed_header)
+            }
             _ => found,
         }
     }

@@ -1,4 +1,5 @@
-//! The list of plugins, each of which is a module of its own. No other module refers to a single plugin.
+//! The list of plugins, each of which is a module of its own. Other modules find plugins by name in [`REGISTRY`]. The
+//! exception is `prometheus`, whose metrics `app` exports.
 
 mod acl;
 mod basic_auth;

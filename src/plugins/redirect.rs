@@ -21,7 +21,7 @@ pub(crate) struct Config {
     status_code: u16,
     /// The URL to redirect to, with scheme and host.
     location: String,
-    /// Replace path and query of `location` with those of the request.
+    /// Use the path and query of the request in place of those in `location`.
     #[serde(default)]
     keep_incoming_path: bool,
 }
@@ -46,8 +46,12 @@ impl PluginKind for RedirectPlugin {
         let status =
             StatusCode::from_u16(config.status_code).ok().filter(|status| (200..600).contains(&status.as_u16()));
         if status.is_none() {
-            let message = format!("{} is not a valid status of a final response", config.status_code);
-            invalid.push(Diagnostic::in_config("status_code", message, "use 301, 302, 303, 307 or 308"));
+            let message = format!("{} is not a status of 200 to 599", config.status_code);
+            invalid.push(Diagnostic::in_config(
+                "status_code",
+                message,
+                "use a status for redirects: 301, 302, 303, 307 or 308",
+            ));
         }
         let origin = url_origin(&config.location);
         let location = HeaderValue::from_str(&config.location).ok();
@@ -72,8 +76,8 @@ impl Plugin for RedirectPlugin {
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let location = match &self.origin {
             Some(origin) => {
-                let (mark, query) = cx.query.map_or(("", ""), |query| ("?", query));
-                let location = [origin, cx.path, mark, query].concat();
+                let (question_mark, query) = cx.query.map_or(("", ""), |query| ("?", query));
+                let location = [origin, cx.path, question_mark, query].concat();
                 HeaderValue::try_from(location).unwrap_or_else(|_| self.location.clone())
             }
             None => self.location.clone(),

@@ -20,7 +20,7 @@ pub(crate) struct Config {
     allowed_payload_size: u64,
     /// The unit of `allowed_payload_size`.
     size_unit: SizeUnit,
-    /// Reject requests that have neither `Content-Length` nor `Transfer-Encoding: chunked`.
+    /// Reject requests that have neither a valid `Content-Length` nor `Transfer-Encoding: chunked`.
     require_content_length: bool,
 }
 
@@ -33,16 +33,15 @@ impl Default for Config {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum SizeUnit {
-    /// 1,048,576 bytes.
+    /// 1,048,576 bytes each.
     Megabytes,
-    /// 1,024 bytes.
+    /// 1,024 bytes each.
     Kilobytes,
-    /// Single bytes.
+    /// 1 byte each.
     Bytes,
 }
 
 pub(crate) struct RequestSizeLimiting {
-    /// In bytes.
     max_bytes: u64,
     requires_length: bool,
 }
@@ -62,8 +61,8 @@ impl PluginKind for RequestSizeLimiting {
             SizeUnit::Bytes => 1,
         };
         // A limit that exceeds 64 bits is larger than any body.
-        let most = config.allowed_payload_size.saturating_mul(unit);
-        Ok(RequestSizeLimiting { max_bytes: most, requires_length: config.require_content_length })
+        let max_bytes = config.allowed_payload_size.saturating_mul(unit);
+        Ok(RequestSizeLimiting { max_bytes, requires_length: config.require_content_length })
     }
 }
 
@@ -81,7 +80,7 @@ impl Plugin for RequestSizeLimiting {
                     "body_too_large",
                 ));
             }
-            // The proxy already enforces Content-Length.
+            // The proxy ensures that the body is not longer than Content-Length.
             Some(_) => return AccessOutcome::Continue,
             None if self.requires_length && !cx.framing.is_chunked => {
                 let message = "A valid Content-Length header is required";
@@ -93,7 +92,7 @@ impl Plugin for RequestSizeLimiting {
             }
             None => {}
         }
-        // The length is unknown: the proxy counts the body while it streams.
+        // The length is unknown, so the proxy counts the bytes while the body streams.
         *cx.body_limit = Some(cx.body_limit.map_or(self.max_bytes, |limit| limit.min(self.max_bytes)));
         AccessOutcome::Continue
     }
@@ -117,24 +116,28 @@ mod tests {
     #[tokio::test]
     async fn too_large_content_lengths_are_rejected() {
         let required = json!({"allowed_payload_size": 8, "size_unit": "bytes", "require_content_length": true});
-        let (large, length) = ("Request size limit exceeded", "A valid Content-Length header is required");
+        let (too_large, no_length) = ("Request size limit exceeded", "A valid Content-Length header is required");
         let (content, transfer) = ("content-length", "transfer-encoding");
         for (config, headers, expected) in [
             (json!({}), vec![(content, "134217728")], None),
-            (json!({}), vec![(content, "134217729")], Some((413, large))),
+            (json!({}), vec![(content, "134217729")], Some((413, too_large))),
             (json!({"allowed_payload_size": 1, "size_unit": "kilobytes"}), vec![(content, "1024")], None),
-            (json!({"allowed_payload_size": 1, "size_unit": "kilobytes"}), vec![(content, "1025")], Some((413, large))),
-            (json!({"allowed_payload_size": 1}), vec![(content, "1048577")], Some((413, large))),
+            (
+                json!({"allowed_payload_size": 1, "size_unit": "kilobytes"}),
+                vec![(content, "1025")],
+                Some((413, too_large)),
+            ),
+            (json!({"allowed_payload_size": 1}), vec![(content, "1048577")], Some((413, too_large))),
             (
                 json!({"allowed_payload_size": 1}),
                 vec![(content, "1048577"), ("expect", "100-continue")],
-                Some((417, large)),
+                Some((417, too_large)),
             ),
             (json!({}), vec![], None),
             (required.clone(), vec![(content, "8")], None),
-            (required.clone(), vec![(content, "9")], Some((413, large))),
-            (required.clone(), vec![], Some((411, length))),
-            (required.clone(), vec![(content, "many")], Some((411, length))),
+            (required.clone(), vec![(content, "9")], Some((413, too_large))),
+            (required.clone(), vec![], Some((411, no_length))),
+            (required.clone(), vec![(content, "many")], Some((411, no_length))),
             (required.clone(), vec![(transfer, "chunked")], None),
             (json!({"allowed_payload_size": u64::MAX}), vec![(content, "18446744073709551615")], None),
         ] {
@@ -150,12 +153,12 @@ mod tests {
     // kong-compat §4.27
     #[tokio::test]
     async fn bodies_without_length_are_limited_while_streaming() {
-        let limit = |config: &serde_json::Value| chain(&[(&KIND, config.clone())]);
-        let small = json!({"allowed_payload_size": 8, "size_unit": "kilobytes"});
-        assert_eq!(TestRequest::get("/").run(&limit(&small)).await.state.body_limit, Some(8192));
+        let limiting_chain = |config: &serde_json::Value| chain(&[(&KIND, config.clone())]);
+        let eight_kilobytes = json!({"allowed_payload_size": 8, "size_unit": "kilobytes"});
+        assert_eq!(TestRequest::get("/").run(&limiting_chain(&eight_kilobytes)).await.state.body_limit, Some(8192));
         let chunked = TestRequest::get("/").header("transfer-encoding", "chunked");
-        assert_eq!(chunked.run(&limit(&small)).await.state.body_limit, Some(8192));
-        assert_eq!(TestRequest::get("/").run(&limit(&json!({}))).await.state.body_limit, Some(128 << 20));
+        assert_eq!(chunked.run(&limiting_chain(&eight_kilobytes)).await.state.body_limit, Some(8192));
+        assert_eq!(TestRequest::get("/").run(&limiting_chain(&json!({}))).await.state.body_limit, Some(128 << 20));
     }
 
     #[test]

@@ -23,17 +23,18 @@ use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Repl
 pub(crate) struct Config {
     /// Status of the response, 200 to 599.
     status_code: u16,
-    /// Message of the response, sent as `{"message": …}`. Cannot be combined with `body` and `content_type`.
+    /// Message of the response, sent as `{"message": …}`; if unset, the usual message of the status, if there is one.
+    /// Cannot be combined with `body` or `content_type`.
     message: Option<String>,
     /// Body of the response, sent unchanged.
     body: Option<String>,
     /// Media type of `body`; if unset, `application/json; charset=utf-8`.
     content_type: Option<String>,
     /// Respond with a JSON description of the request, for debugging. It includes the request body if the plugin has no
-    /// `trigger` and is attached to a route, to a service or globally. Cannot be combined with `body` and
-    /// `content_type`.
+    /// `trigger` and is attached to a route, to a service or globally; consumers and consumer groups alone do not
+    /// suffice. Cannot be combined with `body` or `content_type`.
     echo: bool,
-    /// Respond only to requests with a header or query argument of this name, and forward other requests.
+    /// Respond only to requests with a header or query parameter of this name, and forward other requests.
     trigger: Option<String>,
 }
 
@@ -49,10 +50,13 @@ pub(crate) struct RequestTermination {
     trigger: Option<Trigger>,
 }
 
+/// The content of the response.
 enum TerminationContent {
     Empty,
     Message(Cow<'static, str>),
+    /// The body and its media type.
     Body(Bytes, HeaderValue),
+    /// A description of the request, which also contains the message, if there is one, and the process.
     Echo(Option<Cow<'static, str>>, RespondingProcess),
 }
 
@@ -62,8 +66,9 @@ struct RespondingProcess {
     host: String,
 }
 
+/// The name in `trigger`.
 struct Trigger {
-    argument: String,
+    parameter: String,
     /// `None` if the name is not a valid header name.
     header: Option<HeaderName>,
 }
@@ -81,8 +86,12 @@ impl PluginKind for RequestTermination {
         let status =
             StatusCode::from_u16(config.status_code).ok().filter(|status| (200..600).contains(&status.as_u16()));
         if status.is_none() {
-            let message = format!("{} is not a valid status of a final response", config.status_code);
-            invalid.push(Diagnostic::in_config("status_code", message, "use a status of 200 to 599"));
+            let message = format!("{} is not a status of 200 to 599", config.status_code);
+            invalid.push(Diagnostic::in_config(
+                "status_code",
+                message,
+                "set it to 503, or to another status in this range",
+            ));
         }
         if config.message.is_some() && (config.body.is_some() || config.content_type.is_some()) {
             let remedy = "use either `message`, or `body` with `content_type`";
@@ -92,11 +101,11 @@ impl PluginKind for RequestTermination {
             invalid.push(Diagnostic::in_config(
                 "content_type",
                 "has no effect without `body`",
-                "set `body`, or remove it",
+                "set `body`, or remove `content_type`",
             ));
         }
         if config.echo && (config.body.is_some() || config.content_type.is_some()) {
-            let remedy = "remove them, or remove `echo`";
+            let remedy = "remove `body` and `content_type`, or remove `echo`";
             invalid.push(Diagnostic::in_config("echo", "cannot be combined with `body` or `content_type`", remedy));
         }
         let content_type = HeaderValue::from_str(config.content_type.as_deref().unwrap_or(JSON)).ok();
@@ -111,14 +120,14 @@ impl PluginKind for RequestTermination {
             invalid.push(Diagnostic::in_config(
                 "trigger",
                 "is empty",
-                "set it to a header or query argument, or remove it",
+                "set it to the name of a header or query parameter, or remove it",
             ));
         }
         let (Some(status), Some(content_type), true) = (status, content_type, invalid.is_empty()) else {
             return Err(invalid);
         };
         let message = config.message.map(Cow::from).or(default_message(status).map(Cow::from));
-        let response_body = match (config.echo, config.body, message) {
+        let content = match (config.echo, config.body, message) {
             (true, _, message) => {
                 TerminationContent::Echo(message, RespondingProcess { node: cx.node.to_owned(), host: host_name() })
             }
@@ -126,11 +135,11 @@ impl PluginKind for RequestTermination {
             (false, None, Some(message)) => TerminationContent::Message(message),
             (false, None, None) => TerminationContent::Empty,
         };
-        let trigger = config.trigger.map(|argument| {
-            let header = HeaderName::from_bytes(argument.as_bytes()).ok();
-            Trigger { argument, header }
+        let trigger = config.trigger.map(|parameter| {
+            let header = HeaderName::from_bytes(parameter.as_bytes()).ok();
+            Trigger { parameter, header }
         });
-        Ok(RequestTermination { status, content: response_body, trigger })
+        Ok(RequestTermination { status, content, trigger })
     }
 }
 
@@ -147,13 +156,14 @@ impl Plugin for RequestTermination {
                 reply(ReplyBody::Raw(body.clone())).with_header(CONTENT_TYPE, content_type.clone())
             }
             TerminationContent::Echo(message, process) => {
-                let body = echo(message.as_deref(), process, cx).to_string().into();
+                let body = describe_request(message.as_deref(), process, cx).to_string().into();
                 reply(ReplyBody::Raw(body)).with_header(CONTENT_TYPE, HeaderValue::from_static(JSON))
             }
         })
     }
 
-    /// An echo with a trigger does not buffer bodies, because it would buffer those of all requests.
+    /// With a trigger, the body is not buffered for the echo. Otherwise the bodies of all requests would be buffered,
+    /// also of those that the plugin forwards.
     fn body_buffer_limit(&self) -> Option<usize> {
         (matches!(self.content, TerminationContent::Echo(..)) && self.trigger.is_none()).then_some(MAX_ECHOED_BYTES)
     }
@@ -162,35 +172,36 @@ impl Plugin for RequestTermination {
 impl Trigger {
     fn is_in(&self, cx: &RequestCx<'_>) -> bool {
         self.header.as_ref().is_some_and(|header| cx.head.headers.contains_key(header))
-            || arguments(cx.query.unwrap_or_default()).any(|(name, _)| name == self.argument)
+            || parameters(cx.query.unwrap_or_default()).any(|(name, _)| name == self.parameter)
     }
 }
 
-fn echo(message: Option<&str>, process: &RespondingProcess, cx: &RequestCx<'_>) -> Value {
+/// The description of a request, in Kong's format.
+fn describe_request(message: Option<&str>, process: &RespondingProcess, cx: &RequestCx<'_>) -> Value {
     let headers = cx.head.headers.iter();
     let headers = headers.map(|(name, value)| (name.as_str().into(), String::from_utf8_lossy(value.as_bytes()).into()));
-    let query = || arguments(cx.query.unwrap_or_default());
     let content_type = cx.head.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let raw_body = cx.body.filter(|body| !body.is_empty());
     let body = match raw_body {
         Some(body) if content_type.starts_with(b"application/json") => serde_json::from_slice(body).ok(),
         Some(body) if content_type.starts_with(b"application/x-www-form-urlencoded") => {
-            std::str::from_utf8(body).ok().map(|body| grouped(arguments(body)))
+            std::str::from_utf8(body).ok().map(|body| group_by_name(parameters(body)))
         }
         _ => None,
     };
-    // Removes the port, but not the last group of an IPv6 address.
-    let host = cx.client.host;
-    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    // `host` does not contain the port, and `port` is the listener's, as in Kong. IPv6 addresses are in brackets, so
+    // digits after the last colon are a port.
+    let authority = cx.client.host;
+    let host_and_port = authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
     json!({
         "message": message,
         "kong": { "node_id": process.node, "worker_pid": std::process::id(), "hostname": process.host },
         "request": {
             "scheme": cx.client.scheme.as_str(),
-            "host": name.map_or(host, |(name, _)| name),
+            "host": host_and_port.map_or(authority, |(host, _)| host),
             "port": cx.client.listen_port,
-            "headers": grouped(headers),
-            "query": grouped(query()),
+            "headers": group_by_name(headers),
+            "query": group_by_name(parameters(cx.query.unwrap_or_default())),
             "body": body,
             "raw_body": raw_body.map(|body| String::from_utf8_lossy(body)),
             "method": cx.head.method.as_str(),
@@ -202,8 +213,8 @@ fn echo(message: Option<&str>, process: &RespondingProcess, cx: &RequestCx<'_>) 
     })
 }
 
-/// Names that occur once have a single value, names that occur more often a list.
-fn grouped<'a>(pairs: impl Iterator<Item = (Cow<'a, str>, Value)>) -> Value {
+/// An object of all names. The value of a name that occurs several times is a list.
+fn group_by_name<'a>(pairs: impl Iterator<Item = (Cow<'a, str>, Value)>) -> Value {
     let mut fields = Map::new();
     for (name, value) in pairs {
         match fields.get_mut(&*name) {
@@ -217,15 +228,15 @@ fn grouped<'a>(pairs: impl Iterator<Item = (Cow<'a, str>, Value)>) -> Value {
     Value::Object(fields)
 }
 
-/// Names and values of a query or a form. An argument without `=` is `true`, as in Kong.
-fn arguments(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Value)> {
-    query.split('&').filter(|argument| !argument.is_empty()).map(|argument| match argument.split_once('=') {
-        Some((name, value)) => (decode_argument(name), Value::from(decode_argument(value))),
-        None => (decode_argument(argument), Value::Bool(true)),
+/// Names and values of a query or a form. A name without `=` has the value `true`, as in Kong.
+fn parameters(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Value)> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| match pair.split_once('=') {
+        Some((name, value)) => (decode_parameter(name), Value::from(decode_parameter(value))),
+        None => (decode_parameter(pair), Value::Bool(true)),
     })
 }
 
-fn decode_argument(text: &str) -> Cow<'_, str> {
+fn decode_parameter(text: &str) -> Cow<'_, str> {
     if !text.contains(['%', '+']) {
         return text.into();
     }
@@ -233,6 +244,7 @@ fn decode_argument(text: &str) -> Cow<'_, str> {
     percent_decode_str(&text).decode_utf8_lossy().into_owned().into()
 }
 
+/// Kong's message for a status.
 fn default_message(status: StatusCode) -> Option<&'static str> {
     match status.as_u16() {
         401 => Some("Unauthorized"),
@@ -291,16 +303,16 @@ mod tests {
 
     // kong-compat §4.28
     #[tokio::test]
-    async fn triggers_match_headers_and_query_arguments() {
+    async fn triggers_match_headers_and_query_parameters() {
         let chain = chain(&[(&KIND, json!({"trigger": "X Stop"}))]);
-        for (request, is_stopped) in [
+        for (request, is_terminated) in [
             (TestRequest::get("/?a=1"), false),
             (TestRequest::get("/?X%20Stop=1"), true),
             (TestRequest::get("/?a&X+Stop"), true),
             (TestRequest::get("/?x-stop"), false),
         ] {
             let uri = request.request.uri().clone();
-            assert_eq!(request.run(&chain).await.reply.is_some(), is_stopped, "{uri}");
+            assert_eq!(request.run(&chain).await.reply.is_some(), is_terminated, "{uri}");
         }
         let chain = self::chain(&[(&KIND, json!({"trigger": "X-Stop", "echo": true}))]);
         assert!(TestRequest::get("/").header("x-stop", "").run(&chain).await.reply.is_some());
@@ -317,25 +329,27 @@ mod tests {
         let outcome = TestRequest::new(request).header("x-one", "1").run(&chain).await;
         assert_eq!(outcome.reply_status(), Some(StatusCode::NOT_FOUND));
         assert_eq!(outcome.response_header("content-type"), Some(JSON));
-        let body: Value = serde_json::from_str(outcome.message().unwrap()).unwrap();
-        assert_eq!(body["message"], "Not found");
-        assert_eq!(body["kong"]["node_id"], "test");
-        assert_eq!(body["kong"]["worker_pid"], std::process::id());
-        assert!(body["kong"]["hostname"].is_string());
+        // The whole body of the reply, of which the configured or default message is one field.
+        let echo: Value = serde_json::from_str(outcome.message().unwrap()).unwrap();
+        assert_eq!(echo["message"], "Not found");
+        assert_eq!(echo["kong"]["node_id"], "test");
+        assert_eq!(echo["kong"]["worker_pid"], std::process::id());
+        assert!(echo["kong"]["hostname"].is_string());
         let headers = json!({"host": "shop.example:8080", "content-type": "application/json", "x-one": "1"});
+        // `port` is the listener's, not the one in the Host.
         let request = json!({
             "scheme": "http", "host": "shop.example", "port": 80, "method": "POST", "path": "/a/b", "headers": headers,
             "query": {"x": ["1", "2"], "y": true, "z": "&"}, "body": {"a": [1]}, "raw_body": "{\"a\": [1]}",
             "uri_captures": {},
         });
-        assert_eq!(body["request"], request);
-        assert_eq!(body["matched_route"], json!({"name": "default.test.web..80"}));
-        assert_eq!(body["matched_service"], json!({"name": "default.web.80"}));
+        assert_eq!(echo["request"], request);
+        assert_eq!(echo["matched_route"], json!({"name": "default.test.web..80"}));
+        assert_eq!(echo["matched_service"], json!({"name": "default.web.80"}));
     }
 
     // kong-compat §4.28
     #[test]
-    fn conflicting_fields_are_rejected() {
+    fn invalid_and_conflicting_fields_are_rejected() {
         for (config, field) in [
             (json!({"message": "a", "body": "b"}), "config.message"),
             (json!({"message": "a", "content_type": "b/c"}), "config.message"),

@@ -1,7 +1,7 @@
 //! Prepares an accepted connection for its first request. Each step has its own timeout and is counted by outcome.
 //!
 //! ```text
-//!   accepted ─▶ PROXY header ─▶ TLS handshake ─▶ protocol ─▶ connection::serve
+//!   accepted ─▶ PROXY header ─▶ TLS handshake ─▶ protocol ─▶ connection::serve or http2::serve
 //!               if the peer is   if the port has  by ALPN
 //!               a trusted proxy  HTTPS listeners
 //! ```
@@ -34,31 +34,33 @@ struct AcceptedConnection {
     session: Option<TlsSession>,
 }
 
-/// Spawns the task that serves a connection until it closes. `held` is dropped at that point.
+/// Spawns the task that serves a connection until it closes. `address` is the peer's address. `open_connection` is
+/// dropped when the connection has closed.
 pub(super) fn spawn(
     stream: TcpStream,
     address: SocketAddr,
     worker: &Rc<Worker>,
-    group: &Rc<ListenerConnections>,
-    held: impl Sized + 'static,
+    connections: &Rc<ListenerConnections>,
+    open_connection: impl Sized + 'static,
 ) {
-    let (worker, group) = (Rc::clone(worker), Rc::clone(group));
-    // Register before the task runs, so that a listener that closes in the meantime already knows the connection.
-    let membership = group.register();
-    let steps = AcceptSteps { proxy_header: worker.requires_proxy_header(address), tls: serves_tls(&worker, &group) };
+    let (worker, connections) = (Rc::clone(worker), Rc::clone(connections));
+    // Register before the task runs, so that a listener that closes in the meantime also closes this connection.
+    let registration = connections.register();
+    let steps =
+        AcceptSteps { proxy_header: worker.requires_proxy_header(address), tls: serves_tls(&worker, &connections) };
     if steps.proxy_header || steps.tls {
-        run(prepare_and_serve(stream, address, steps, worker, group, membership), held);
+        run(prepare_and_serve(stream, address, steps, worker, connections, registration), open_connection);
     } else {
         // A separate future type: plain connections should not reserve the memory that only the extra steps need.
-        let peer = Rc::new(Peer::new(worker, group, address, None));
-        run(connection::serve(Transport::Plain(stream), peer, membership), held);
+        let peer = Rc::new(Peer::new(worker, connections, address, None));
+        run(connection::serve(Transport::Plain(stream), peer, registration), open_connection);
     }
 }
 
-fn run(connection: impl Future<Output = ()> + 'static, held: impl Sized + 'static) {
+fn run(connection: impl Future<Output = ()> + 'static, open_connection: impl Sized + 'static) {
     tokio::task::spawn_local(async move {
         connection.await;
-        drop(held);
+        drop(open_connection);
     });
 }
 
@@ -67,24 +69,25 @@ async fn prepare_and_serve(
     address: SocketAddr,
     steps: AcceptSteps,
     worker: Rc<Worker>,
-    group: Rc<ListenerConnections>,
-    mut membership: ConnectionRegistration,
+    connections: Rc<ListenerConnections>,
+    mut registration: ConnectionRegistration,
 ) {
     // Boxed, so that the memory for the steps is freed when they end.
-    let preparing = Box::pin(prepare(stream, address, steps, &worker, &group));
-    let ready = unless_listener_closes(&group, &mut membership, preparing).await.flatten();
+    let preparing = Box::pin(prepare(stream, address, steps, &worker, &connections));
+    let ready = unless_listener_closes(&connections, &mut registration, preparing).await.flatten();
     if let Some(AcceptedConnection { transport, address, session }) = ready {
         let http2 = session.as_ref().is_some_and(|session| session.http2);
-        let peer = Rc::new(Peer::new(worker, group, address, session));
+        let peer = Rc::new(Peer::new(worker, connections, address, session));
         if http2 {
             // Boxed, because most connections do not need it.
-            Box::pin(http2::serve(transport, peer, membership)).await;
+            Box::pin(http2::serve(transport, peer, registration)).await;
         } else {
-            connection::serve(transport, peer, membership).await;
+            connection::serve(transport, peer, registration).await;
         }
     }
 }
 
+/// The steps before the first request that this connection needs.
 #[derive(Clone, Copy)]
 struct AcceptSteps {
     proxy_header: bool,
@@ -93,11 +96,11 @@ struct AcceptSteps {
 
 /// Whether connections to this address start with a TLS handshake. After the address has left the snapshot, connections
 /// that are still in its accept queue use the previous setting.
-fn serves_tls(worker: &Worker, group: &ListenerConnections) -> bool {
-    if let Some(bind) = worker.view().bind(&group.address) {
-        group.tls.set(bind.tls.is_some());
+fn serves_tls(worker: &Worker, connections: &ListenerConnections) -> bool {
+    if let Some(bind) = worker.view().bind(&connections.address) {
+        connections.tls.set(bind.tls.is_some());
     }
-    group.tls.get()
+    connections.tls.get()
 }
 
 /// Returns None if the connection has ended; the reason has been recorded by then.
@@ -106,11 +109,11 @@ async fn prepare(
     mut address: SocketAddr,
     steps: AcceptSteps,
     worker: &Worker,
-    group: &ListenerConnections,
+    connections: &ListenerConnections,
 ) -> Option<AcceptedConnection> {
     if steps.proxy_header {
         let outcome = timeout(worker.limits.proxy_header_timeout, proxy_header::read(&mut stream)).await;
-        record_proxy_header(worker, group, address, &outcome);
+        record_proxy_header(worker, connections, address, &outcome);
         match outcome {
             Ok(Ok(ProxyHeaderSource::Client(client))) => address = client,
             Ok(Ok(ProxyHeaderSource::Peer)) => {}
@@ -123,12 +126,12 @@ async fn prepare(
     let mut permit = None;
     let handshake = async {
         // The semaphore is first come, first served. Waiting for a permit counts toward the handshake timeout.
-        permit = worker.handshakes.acquire().await.ok();
+        permit = worker.handshake_permits.acquire().await.ok();
         worker
             .tls
             .accept(stream, |name| {
                 let view = worker.view();
-                let bind = view.bind(&group.address)?;
+                let bind = view.bind(&connections.address)?;
                 bind.certificates(name).cloned()
             })
             .await
@@ -137,18 +140,23 @@ async fn prepare(
     let outcome = outcome.unwrap_or_else(|_| {
         Err(if permit.is_some() { ClientHandshakeError::Timeout } else { ClientHandshakeError::Overload })
     });
-    record_handshake(worker, group, address, &outcome);
+    record_handshake(worker, connections, address, &outcome);
     let (stream, session) = outcome.ok()?;
     Some(AcceptedConnection { transport: Transport::Tls(Box::new(stream)), address, session: Some(session) })
 }
 
 type ProxyHeaderResult = Result<Result<ProxyHeaderSource, ProxyHeaderError>, Elapsed>;
 
-fn record_proxy_header(worker: &Worker, group: &ListenerConnections, peer: SocketAddr, outcome: &ProxyHeaderResult) {
+fn record_proxy_header(
+    worker: &Worker,
+    connections: &ListenerConnections,
+    peer: SocketAddr,
+    outcome: &ProxyHeaderResult,
+) {
     let counted = match outcome {
         Ok(Ok(ProxyHeaderSource::Client(_))) => ProxyHeaderOutcome::Client,
         Ok(Ok(ProxyHeaderSource::Peer)) => ProxyHeaderOutcome::Peer,
-        Ok(Err(ProxyHeaderError::ConnectionClosed)) => ProxyHeaderOutcome::Ended,
+        Ok(Err(ProxyHeaderError::ConnectionClosed)) => ProxyHeaderOutcome::ConnectionClosed,
         Ok(Err(ProxyHeaderError::Malformed)) => ProxyHeaderOutcome::Malformed,
         Ok(Err(ProxyHeaderError::TooLong)) => ProxyHeaderOutcome::TooLong,
         Err(_) => ProxyHeaderOutcome::Timeout,
@@ -156,7 +164,7 @@ fn record_proxy_header(worker: &Worker, group: &ListenerConnections, peer: Socke
     worker.counters.proxy_headers[counted as usize].add(1);
     let error: &dyn std::error::Error = match outcome {
         Ok(Ok(_)) => return,
-        // Many load balancers check the health of a port this way.
+        // Many load balancers check the health of a port by connecting and disconnecting.
         Ok(Err(ProxyHeaderError::ConnectionClosed)) => {
             return tracing::debug!(%peer, "A load balancer disconnected without sending a PROXY header");
         }
@@ -165,10 +173,10 @@ fn record_proxy_header(worker: &Worker, group: &ListenerConnections, peer: Socke
     };
     // The operator configures these load balancers, so a failure deserves a warning, but not one per connection.
     let now = Instant::now();
-    if worker.proxy_header_warned.get().is_none_or(|last| now - last >= WARN_INTERVAL) {
-        worker.proxy_header_warned.set(Some(now));
+    if worker.last_proxy_header_warning.get().is_none_or(|last| now - last >= WARN_INTERVAL) {
+        worker.last_proxy_header_warning.set(Some(now));
         tracing::warn!(
-            %peer, listener = %group.address, %error,
+            %peer, listener = %connections.address, %error,
             "Closed a connection from a load balancer that did not send a valid PROXY header; see --proxy-protocol-from"
         );
     }
@@ -176,7 +184,7 @@ fn record_proxy_header(worker: &Worker, group: &ListenerConnections, peer: Socke
 
 fn record_handshake<T>(
     worker: &Worker,
-    group: &ListenerConnections,
+    connections: &ListenerConnections,
     client: SocketAddr,
     outcome: &Result<(T, TlsSession), ClientHandshakeError>,
 ) {
@@ -187,7 +195,7 @@ fn record_handshake<T>(
         Err(failure) => {
             handshakes.failed[*failure as usize].add(1);
             // Untrusted clients fail all the time, so single failures are logged at debug level only.
-            tracing::debug!(%client, listener = %group.address, reason = failure.label(), "TLS handshake failed");
+            tracing::debug!(%client, listener = %connections.address, reason = failure.label(), "TLS handshake failed");
         }
     }
 }
@@ -195,21 +203,21 @@ fn record_handshake<T>(
 /// Runs a step unless the connection is aborted meanwhile. When the listener closes, the step gets a short grace
 /// period.
 async fn unless_listener_closes<T>(
-    group: &ListenerConnections,
-    membership: &mut ConnectionRegistration,
+    connections: &ListenerConnections,
+    registration: &mut ConnectionRegistration,
     step: impl Future<Output = T>,
 ) -> Option<T> {
     let mut step = pin!(step);
     let mut grace = None;
     poll_fn(|cx| {
-        membership.set_waker(cx.waker());
+        registration.set_waker(cx.waker());
         if let Poll::Ready(outcome) = step.as_mut().poll(cx) {
             return Poll::Ready(Some(outcome));
         }
-        if group.is_aborted() {
+        if connections.is_aborted() {
             return Poll::Ready(None);
         }
-        if group.is_closing() {
+        if connections.is_closing() {
             let grace = grace.get_or_insert_with(|| Box::pin(sleep(CLOSING_GRACE)));
             return grace.as_mut().poll(cx).map(|()| None);
         }
@@ -220,7 +228,7 @@ async fn unless_listener_closes<T>(
 
 /// Grace period for connections that are still being prepared when their listener closes.
 const CLOSING_GRACE: Duration = Duration::from_secs(3);
-/// Minimum interval between two warnings about missing PROXY headers, per worker.
+/// Minimum interval between two warnings about missing or invalid PROXY headers, per worker.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

@@ -3,15 +3,15 @@
 //! A connection has a single timer. It is reset only if a phase needs an earlier deadline, so a request on a
 //! kept-alive connection does not touch the timer at all.
 //!
-//! | phase | begins when | ends with | timeout |
+//! | phase | begins when | next phase | timeout |
 //! | --- | --- | --- | --- |
-//! | `Idle` | opened; a request is recorded | `ReadingHead`; `AwaitingResponse` | idle |
+//! | `Idle` | the connection opens; a request has ended | `ReadingHead`; `AwaitingResponse` | idle |
 //! | `ReadingHead` | the first byte arrives | `AwaitingResponse`; `SendingResponse` if malformed | header |
 //! | `AwaitingResponse` | a head is complete | `SendingResponse`; `Idle` if the client left | body, rule, response |
 //! | `SendingResponse` | the response has a head | `Idle`; `Tunnel` if upgraded | stall, or the rule's deadline |
 //! | `Tunnel` | an upgrade was accepted | `Idle`, when the connection closes | tunnel idle |
 //!
-//! `Idle` is followed by `AwaitingResponse` where the head arrived together with the previous request, and on HTTP/2
+//! `AwaitingResponse` directly follows `Idle` if the head arrived together with the previous request, and on HTTP/2
 //! streams, which begin with a head. An HTTP/2 connection itself stays `Idle`: its streams have the other phases.
 //! Within `AwaitingResponse`, [`UploadState`] and `connecting` select the timeout. What belongs to one request is reset
 //! by [`Activity::begin_request`] only.
@@ -72,12 +72,14 @@ pub(super) struct Activity {
     last_progress: Cell<Instant>,
     /// When the request began.
     pub(super) started_at: Cell<Instant>,
+    /// Requests begun so far.
     pub(super) requests: Cell<u64>,
+    /// Bytes received for the current request: of its body, or through its tunnel.
     pub(super) bytes_in: Cell<u64>,
     pub(super) upload: Cell<UploadState>,
     /// Why the request body ended early, if it did.
     pub(super) body_failure: Cell<Option<BodyFailure>>,
-    /// When the request was sent to an endpoint. Set only for rules with Kong behavior or plugins.
+    /// When forwarding to an endpoint began. Set only for requests with plugins or with Kong's headers.
     pub(super) sent_at: Cell<Option<Instant>>,
     /// A request body was not read to its end, so the client may still be sending when the connection closes.
     pub(super) body_unread: Cell<bool>,
@@ -99,7 +101,7 @@ pub(super) struct Activity {
     pub(super) responses_flushed: Cell<bool>,
     /// The client sent the HTTP/2 connection preface.
     pub(super) http2: Cell<bool>,
-    /// The response is complete, so the rest of the request body is no longer needed.
+    /// The HTTP/2 stream has ended, so the rest of its request body is not needed.
     body_abandoned: Cell<bool>,
     /// Wakes the reader of the request body.
     body_reader: RefCell<Option<Waker>>,
@@ -172,16 +174,17 @@ impl Activity {
         }
     }
 
-    /// hyper has no more bytes to write. It writes the response together with the end of its body, so a response that
-    /// is complete here is complete for hyper too.
+    /// hyper has no more bytes to write. It writes the end of a body together with the bytes before it, so if the phase
+    /// says that the response is complete, hyper has written all of it.
     pub(super) fn record_flush(&self) {
         if matches!(self.phase.get(), ActivityPhase::Idle | ActivityPhase::ReadingHead) && !self.http2.get() {
             self.responses_flushed.set(true);
         }
     }
 
-    /// The response is complete but not flushed, and its request body is still arriving. hyper could write an error
-    /// response to those bytes into the middle of this response.
+    /// Whether hyper must close the connection after this response: the response is complete but not flushed, and the
+    /// body of the request is still arriving. If hyper rejected bytes of that body as a malformed request, it could
+    /// write its error response into this response.
     pub(super) fn must_close_after_response(&self) -> bool {
         !self.responses_flushed.get()
             && matches!(self.phase.get(), ActivityPhase::Idle | ActivityPhase::ReadingHead)
@@ -243,10 +246,10 @@ impl Activity {
         (rejection.first_request <= self.requests.get()).then_some(rejection.error)
     }
 
-    /// When the current phase times out. `idle` is the idle timeout, which is shorter while the listener closes.
-    pub(super) fn deadline(&self, limits: &ProxyLimits, idle: Duration) -> Instant {
+    /// When the current phase times out. `idle_timeout` is shorter while the listener closes.
+    pub(super) fn deadline(&self, limits: &ProxyLimits, idle_timeout: Duration) -> Instant {
         let timeout = match self.phase.get() {
-            ActivityPhase::Idle => idle,
+            ActivityPhase::Idle => idle_timeout,
             ActivityPhase::ReadingHead => limits.header_timeout,
             ActivityPhase::AwaitingResponse if self.upload.get() == UploadState::AwaitingClient => {
                 limits.request_body_timeout
@@ -268,8 +271,11 @@ impl Activity {
         }
     }
 
+    /// How long the endpoint may take: the rule's timeout if it has one, otherwise the default.
     fn endpoint_timeout(&self, limits: &ProxyLimits) -> Duration {
         let timeouts = self.rule_timeouts.get();
+        // Connecting has a timeout of its own. Unless the rule sets timeouts, it also counts toward the response
+        // timeout.
         if self.connecting.get() && !timeouts.is_unset() {
             return NO_TIMEOUT;
         }
@@ -281,23 +287,21 @@ impl Activity {
     pub(super) fn poll_timeout(
         &self,
         limits: &ProxyLimits,
-        idle: Duration,
+        idle_timeout: Duration,
         timer: Pin<&mut Sleep>,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         let mut timer = timer;
         loop {
-            let deadline = self.deadline(limits, idle);
+            let deadline = self.deadline(limits, idle_timeout);
             let check_at = match self.upload.get() {
                 UploadState::Complete => deadline,
-                // Another task reads the body and does not report when it starts to wait for the other side.
+                // Another task may read the body. It does not wake this one when it begins to wait for the client or
+                // the endpoint, so the deadline is computed again after the shortest timeout of these waits.
                 UploadState::AwaitingEndpoint | UploadState::AwaitingClient => {
                     let timeouts = self.rule_timeouts.get();
-                    let shortest = [timeouts.write(), timeouts.read()].into_iter().flatten().min();
-                    deadline.min(
-                        Instant::now()
-                            + shortest.unwrap_or(limits.request_body_timeout).min(limits.request_body_timeout),
-                    )
+                    let rule_limits = [timeouts.write(), timeouts.read()].into_iter().flatten();
+                    deadline.min(Instant::now() + rule_limits.fold(limits.request_body_timeout, Ord::min))
                 }
             };
             ready!(poll_until(check_at, timer.as_mut(), cx));
@@ -308,8 +312,8 @@ impl Activity {
     }
 }
 
-/// Ready when the deadline has passed. A timer that fires early costs one extra check; only a late one must be reset
-/// first.
+/// Ready when the deadline has passed. A timer that is set too late is reset at once. One that is set too early is
+/// reset only when it fires, which costs less than a reset for each deadline.
 pub(super) fn poll_until(deadline: Instant, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
     if deadline < timer.deadline() {
         timer.as_mut().reset(deadline);
@@ -322,7 +326,7 @@ pub(super) fn poll_until(deadline: Instant, mut timer: Pin<&mut Sleep>, cx: &mut
     Poll::Ready(())
 }
 
-/// Returns None if the connection's timer expires first: it sets the flag and polls the task, and this future gives up.
+/// Awaits the future. Returns None once the connection's timer has expired, which sets `timed_out` and wakes this task.
 pub(super) async fn until_timed_out<T>(activity: &Activity, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|cx| match future.as_mut().poll(cx) {

@@ -22,22 +22,22 @@ use crate::upstream::{ConnectError, UpstreamConnection};
 type EndpointConnection = UpstreamConnection<RequestBody>;
 
 impl OutgoingRequest<'_> {
-    /// Sends the request to this endpoint. A new connection must be established by `end`.
+    /// Sends the request to this endpoint. A new connection must be established by `connect_deadline`.
     pub(super) async fn attempt(
         &mut self,
         address: SocketAddr,
-        end: Option<Instant>,
+        connect_deadline: Option<Instant>,
     ) -> Result<Response<BodySource>, AttemptError> {
-        let mut may_repeat_refused = self.replay.retry_stale_connection;
-        if let Some(outcome) = self.send_on_idle(address, &mut may_repeat_refused).await {
+        let mut may_resend_unprocessed = self.replay.allows_resending;
+        if let Some(outcome) = self.send_on_idle(address, &mut may_resend_unprocessed).await {
             return outcome;
         }
         loop {
             // Boxed: connecting is rare, and its state would otherwise enlarge the future of every client connection.
-            let connection = Box::pin(self.connect(address, end)).await?;
+            let connection = Box::pin(self.connect(address, connect_deadline)).await?;
             match self.send(connection).await {
-                Err(AttemptError::NotProcessed) if may_repeat_refused && self.can_be_sent() => {
-                    may_repeat_refused = false;
+                Err(AttemptError::NotProcessed) if may_resend_unprocessed && self.can_be_sent() => {
+                    may_resend_unprocessed = false;
                     self.peer.worker.pools.count_replay();
                 }
                 outcome => return outcome,
@@ -45,26 +45,26 @@ impl OutgoingRequest<'_> {
         }
     }
 
-    /// Sends the request on a kept-alive connection. None if there is none that works.
+    /// Sends the request on a kept-alive connection. Returns None if the request must be sent on a new connection.
     async fn send_on_idle(
         &mut self,
         address: SocketAddr,
-        may_repeat_refused: &mut bool,
+        may_resend_unprocessed: &mut bool,
     ) -> Option<Result<Response<BodySource>, AttemptError>> {
-        let may_repeat = self.replay.complete && self.replay.idempotent && self.replay.retry_stale_connection;
-        let age = if may_repeat { Duration::MAX } else { FRESH_CONNECTION_AGE };
+        let may_resend_after_close = self.replay.complete && self.replay.idempotent && self.replay.allows_resending;
+        let max_age = if may_resend_after_close { Duration::MAX } else { FRESH_CONNECTION_AGE };
         loop {
-            let connection = self.peer.worker.pools.idle(&self.target, address, age)?;
+            let connection = self.peer.worker.pools.take_idle(&self.target, address, max_age)?;
             match self.send(connection).await {
                 Err(AttemptError::NotSent) => {}
-                Err(AttemptError::NotProcessed) if *may_repeat_refused && self.can_be_sent() => {
-                    *may_repeat_refused = false;
+                Err(AttemptError::NotProcessed) if *may_resend_unprocessed && self.can_be_sent() => {
+                    *may_resend_unprocessed = false;
                     self.peer.worker.pools.count_replay();
                     return None;
                 }
-                Err(AttemptError::NoResponse) if may_repeat => {
+                Err(AttemptError::NoResponse) if may_resend_after_close => {
                     self.peer.worker.pools.count_replay();
-                    // If one connection is stale the others may be too, so use a new one instead of trying each.
+                    // If one connection is stale, other kept-alive ones may be too.
                     return None;
                 }
                 outcome => {
@@ -77,17 +77,24 @@ impl OutgoingRequest<'_> {
         }
     }
 
-    async fn connect(&self, address: SocketAddr, end: Option<Instant>) -> Result<EndpointConnection, AttemptError> {
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        attempt_deadline: Option<Instant>,
+    ) -> Result<EndpointConnection, AttemptError> {
         let (activity, pools) = (&self.peer.activity, &self.peer.worker.pools);
         activity.connecting.set(true);
         let connect = async {
-            let limit = activity.rule_timeouts.get().connect();
-            let connecting = pools.connect(&self.target, address, limit);
-            let end = [end, limit.map(|limit| Instant::now() + limit)].into_iter().flatten().min();
-            let Some(end) = end else { return connecting.await };
+            let rule_timeout = activity.rule_timeouts.get().connect();
+            let connecting = pools.connect(&self.target, address, rule_timeout);
+            let rule_deadline = rule_timeout.map(|timeout| Instant::now() + timeout);
+            let deadline = [attempt_deadline, rule_deadline].into_iter().flatten().min();
+            let Some(deadline) = deadline else { return connecting.await };
             let began = Instant::now();
             // A timeout of the rule does not count against the endpoint's health; only the global connect timeout does.
-            timeout_at(end, connecting).await.unwrap_or_else(|_| Err(ConnectError::TimedOut(address, began.elapsed())))
+            timeout_at(deadline, connecting)
+                .await
+                .unwrap_or_else(|_| Err(ConnectError::TimedOut(address, began.elapsed())))
         };
         let Some(connected) = until_timed_out(activity, connect).await else {
             return Err(AttemptError::NotConnected(RequestError::ConnectTimeout));
@@ -133,6 +140,7 @@ impl OutgoingRequest<'_> {
         let error = error.into_error();
         tracing::debug!(%error, address = %connection.address, "No response");
         let error = match AttemptError::from_hyper(&error) {
+            // In TLS 1.3, an endpoint rejects a client certificate only after the handshake.
             AttemptError::NoResponse if connection.was_rejected() => AttemptError::Failed(RequestError::TlsHandshake),
             // An endpoint that has begun to respond has processed the request.
             AttemptError::NoResponse if connection.has_begun_response() => {
@@ -181,7 +189,7 @@ pub(super) enum AttemptError {
     NotConnected(RequestError),
     /// Not a byte of the request was sent; the request was put back.
     NotSent,
-    /// The endpoint reports that it did not process the request. A copy can be sent again, if one was kept.
+    /// The endpoint reports that it did not process the request. It can be sent again if a copy was kept.
     NotProcessed,
     /// The connection closed before the first byte of a response.
     NoResponse,
@@ -207,12 +215,13 @@ impl AttemptError {
     fn from_hyper(error: &hyper::Error) -> Self {
         let source = std::error::Error::source(error);
         if let Some(error) = source.and_then(|source| source.downcast_ref::<h2::Error>()) {
-            let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-            // After a GOAWAY, streams up to its last stream id continue. h2 reports the error only to streams beyond
-            // it, which the endpoint did not process (RFC 9113, section 6.8).
-            let beyond = error.is_go_away();
+            let is_refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+            // After a GOAWAY, streams up to its last stream id continue. h2 reports the error only to later streams,
+            // which the endpoint did not process (RFC 9113, section 6.8).
+            let is_beyond_last_stream = error.is_go_away();
             return match error {
-                error if error.is_remote() && (refused || beyond) => AttemptError::NotProcessed,
+                error if error.is_remote() && (is_refused || is_beyond_last_stream) => AttemptError::NotProcessed,
+                // Any other GOAWAY was sent by this side, because the endpoint violated the protocol.
                 error if error.is_io() || error.is_go_away() => AttemptError::NoResponse,
                 _ => AttemptError::Failed(RequestError::InvalidResponse),
             };

@@ -69,6 +69,7 @@ impl AsyncRead for ClientStream {
             }
             if ready!(detected)? == DetectedProtocol::Http2 {
                 this.peer.activity.http2.set(true);
+                // Otherwise all writes would be discarded: the flag is not maintained on HTTP/2.
                 this.peer.activity.responses_flushed.set(false);
             }
         }
@@ -119,6 +120,7 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper shuts down after its own error response, but Portico's is still to be written.
         if self.discards_writes || self.peer.activity.reset_on_close.get() {
             return Poll::Ready(Ok(()));
         }

@@ -32,8 +32,7 @@ use super::upgrade::Tunnel;
 use super::worker::Worker;
 use crate::plugin_api::Scheme;
 
-/// The context of a client connection that its requests share. On HTTP/2 each stream has its own, with its own
-/// [`Activity`].
+/// What the requests of a client connection share. On HTTP/2 each stream has its own `Peer`, with its own [`Activity`].
 pub(super) struct Peer {
     pub(super) worker: Rc<Worker>,
     pub(super) connections: Rc<ListenerConnections>,
@@ -90,7 +89,7 @@ impl Peer {
 }
 
 /// Serves all requests of a connection.
-pub(super) async fn serve(transport: Transport, peer: Rc<Peer>, mut membership: ConnectionRegistration) {
+pub(super) async fn serve(transport: Transport, peer: Rc<Peer>, mut registration: ConnectionRegistration) {
     let stream = ClientStream::new(transport, Rc::clone(&peer));
     let service = {
         let peer = Rc::clone(&peer);
@@ -99,10 +98,10 @@ pub(super) async fn serve(transport: Transport, peer: Rc<Peer>, mut membership: 
     let mut http = peer.worker.http.serve_connection(TokioIo::new(stream), service);
     let mut timer =
         pin!(sleep_until(peer.activity.deadline(&peer.worker.limits, peer.worker.limits.keep_alive_timeout)));
-    let mut leaving = ShutdownProgress::NotStarted;
+    let mut shutdown = ShutdownProgress::NotStarted;
     let end = poll_fn(|cx| {
-        membership.set_waker(cx.waker());
-        poll_connection(&peer, &mut http, timer.as_mut(), &mut leaving, cx)
+        registration.set_waker(cx.waker());
+        poll_connection(&peer, &mut http, timer.as_mut(), &mut shutdown, cx)
     })
     .await;
     // Taken in every case: the tunnel holds the peer, so a tunnel left in the peer would leak both.
@@ -111,30 +110,30 @@ pub(super) async fn serve(transport: Transport, peer: Rc<Peer>, mut membership: 
         return;
     }
     let parts = http.into_parts();
-    if let Some(next) = after_http1(end, parts.io.into_inner(), parts.read_buf, tunnel, peer, membership) {
+    if let Some(next) = after_http1(end, parts.io.into_inner(), parts.read_buf, tunnel, peer, registration) {
         next.await;
     }
 }
 
-/// The task that takes over when HTTP/1 ends: an error response, a tunnel, HTTP/2 or a lingering close. Boxed, so that
-/// plain connections do not reserve memory for it.
+/// What follows when HTTP/1 ends: an error response, a tunnel, HTTP/2 or a lingering close. Boxed, so that plain
+/// connections do not reserve memory for it; `unread` was received, but hyper has not consumed it.
 fn after_http1(
     end: ConnectionEnd,
     stream: ClientStream,
-    read: Bytes,
+    unread: Bytes,
     tunnel: Option<Box<Tunnel>>,
     peer: Rc<Peer>,
-    membership: ConnectionRegistration,
+    registration: ConnectionRegistration,
 ) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
     if let ConnectionEnd::MalformedRequest { too_large } = end {
-        return Some(Box::pin(reject(stream, read, too_large, peer, membership)));
+        return Some(Box::pin(reject(stream, unread, too_large, peer, registration)));
     }
     if let Some(tunnel) = tunnel {
         peer.activity.enter_phase(ActivityPhase::Tunnel, Instant::now());
-        return Some(Box::pin(tunnel.run(Rewound::new(read, stream), membership)));
+        return Some(Box::pin(tunnel.run(Rewound::new(unread, stream), registration)));
     }
     if peer.activity.http2.get() {
-        return Some(Box::pin(http2::serve(Rewound::new(read, stream), peer, membership)));
+        return Some(Box::pin(http2::serve(Rewound::new(unread, stream), peer, registration)));
     }
     peer.activity.body_unread.get().then(|| Box::pin(lingering_close(stream)) as _)
 }
@@ -142,29 +141,28 @@ fn after_http1(
 /// Progress of the graceful shutdown of a connection.
 enum ShutdownProgress {
     NotStarted,
-    /// Yields once to the reactor, so that a request that has already arrived is still served.
+    /// The task yields once to the reactor, so that a request that has already arrived is still served.
     Yielding(Pin<Box<dyn Future<Output = ()>>>),
     Yielded,
-    /// hyper's graceful shutdown has begun; it closes after the current response.
+    /// hyper's graceful shutdown has begun; hyper closes the connection after the current response.
     Closing,
 }
 
 /// How an HTTP/1 connection ends.
 enum ConnectionEnd {
-    /// hyper has closed it, or hands over the stream.
+    /// hyper has closed the connection, or hands over its stream.
     Finished,
+    /// The connection was aborted by a drain, or a timeout has expired.
     Aborted,
     /// The client sent bytes that do not parse as a request; an error response follows.
-    MalformedRequest {
-        too_large: bool,
-    },
+    MalformedRequest { too_large: bool },
 }
 
 fn poll_connection<C: Http1Connection>(
     peer: &Peer,
     http: &mut C,
     mut timer: Pin<&mut Sleep>,
-    leaving: &mut ShutdownProgress,
+    shutdown: &mut ShutdownProgress,
     cx: &mut Context<'_>,
 ) -> Poll<ConnectionEnd> {
     let activity = &peer.activity;
@@ -173,7 +171,7 @@ fn poll_connection<C: Http1Connection>(
             return Poll::Ready(ConnectionEnd::Aborted);
         }
         if let Poll::Ready(outcome) = http.poll(cx) {
-            // All other errors have been recorded already.
+            // Errors other than those of parsing have been recorded already.
             return Poll::Ready(match outcome {
                 Err(error) if error.is_parse() && !activity.http2.get() => {
                     ConnectionEnd::MalformedRequest { too_large: error.is_parse_too_large() }
@@ -186,39 +184,40 @@ fn poll_connection<C: Http1Connection>(
             http.start_shutdown();
         }
         if peer.connections.is_closing() {
-            if let ShutdownProgress::NotStarted = leaving {
-                *leaving = ShutdownProgress::Yielding(Box::pin(tokio::task::yield_now()));
+            if let ShutdownProgress::NotStarted = shutdown {
+                *shutdown = ShutdownProgress::Yielding(Box::pin(tokio::task::yield_now()));
             }
-            if let ShutdownProgress::Yielding(reactor_turn) = leaving {
+            if let ShutdownProgress::Yielding(reactor_turn) = shutdown {
                 ready!(reactor_turn.as_mut().poll(cx));
-                *leaving = ShutdownProgress::Yielded;
+                *shutdown = ShutdownProgress::Yielded;
                 continue;
             }
-            let leave = match activity.phase() {
+            let must_shut_down = match activity.phase() {
                 // The next request of a busy client may be in flight; its response will carry `Connection: close`.
                 ActivityPhase::Idle | ActivityPhase::ReadingHead => false,
                 ActivityPhase::AwaitingResponse | ActivityPhase::SendingResponse | ActivityPhase::Tunnel => true,
             };
-            if leave && !matches!(leaving, ShutdownProgress::Closing) {
-                *leaving = ShutdownProgress::Closing;
+            if must_shut_down && !matches!(shutdown, ShutdownProgress::Closing) {
+                *shutdown = ShutdownProgress::Closing;
                 http.start_shutdown();
                 continue;
             }
         }
         let keep_alive = peer.worker.limits.keep_alive_timeout;
-        let idle = match leaving {
+        let idle_timeout = match shutdown {
             ShutdownProgress::Closing => SHUTDOWN_TIMEOUT,
             // The first request of a new connection may be in flight already.
             _ if peer.connections.is_closing() && activity.requests.get() == 0 => FIRST_REQUEST_GRACE.min(keep_alive),
             _ if peer.connections.is_closing() => CLOSING_KEEP_ALIVE.min(keep_alive),
             _ => keep_alive,
         };
-        ready!(activity.poll_timeout(&peer.worker.limits, idle, timer.as_mut(), cx));
+        ready!(activity.poll_timeout(&peer.worker.limits, idle_timeout, timer.as_mut(), cx));
         match activity.phase() {
-            // The request handler sees the flag when it is polled, and responds with an error.
+            // The request handler sees the flag when it is polled, and responds with an error. If it does not respond
+            // at once, the next round aborts the connection.
             ActivityPhase::AwaitingResponse if !activity.timed_out.replace(true) => {}
-            ActivityPhase::Idle if !matches!(leaving, ShutdownProgress::Closing) => {
-                *leaving = ShutdownProgress::Closing;
+            ActivityPhase::Idle if !matches!(shutdown, ShutdownProgress::Closing) => {
+                *shutdown = ShutdownProgress::Closing;
                 activity.record_progress();
                 http.start_shutdown();
             }

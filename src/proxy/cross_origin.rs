@@ -6,8 +6,8 @@ use super::early_exit::EarlyExit;
 use super::request_record::RequestRecord;
 use crate::snapshot::cors::{CorsFilter, is_preflight};
 
-/// Stores the CORS headers for the response, wherever the response comes from. Preflight requests are completed here
-/// and never forwarded, even if the origin is not allowed.
+/// Stores the CORS headers for the response, wherever the response comes from. Preflight requests are never forwarded:
+/// they end with [`EarlyExit::Preflight`], even if the origin is not allowed.
 pub(super) fn apply_cors<B>(
     cors: &CorsFilter,
     request: &Request<B>,
@@ -15,7 +15,7 @@ pub(super) fn apply_cors<B>(
 ) -> Result<(), EarlyExit> {
     let headers = request.headers();
     let preflight = is_preflight(request.method(), headers);
-    let grant = if preflight { cors.preflight(headers) } else { cors.actual_request(headers) };
-    record.cors_grant = Some(Box::new(grant));
+    let cors_headers = if preflight { cors.preflight(headers) } else { cors.actual_request(headers) };
+    record.cors_headers = Some(Box::new(cors_headers));
     if preflight { Err(EarlyExit::Preflight) } else { Ok(()) }
 }

@@ -1,4 +1,5 @@
-//! What a request gets instead of being forwarded: an error, a redirect, or the reply of a plugin.
+//! Responses to requests that are not forwarded: errors, redirects, replies of plugins, and responses to CORS preflight
+//! requests and `OPTIONS *`.
 
 use bytes::Bytes;
 use http::header::{ALLOW, LOCATION};
@@ -12,22 +13,22 @@ use super::request_error::RequestError;
 use super::response_body::BodySource;
 use crate::plugin_api::Reply;
 
-/// Ends the steps of a request early. A value instead of a response, so that steps can return it with `?`.
+/// Why a request is not forwarded. The steps of a request return it with `?`, and its response is built afterwards.
 pub(super) enum EarlyExit {
     Error(RequestError),
     /// The response to `OPTIONS *`, which is about the server itself (RFC 9110, section 9.3.7).
     ServerOptions,
-    /// A Kong rule redirects HTTP to HTTPS, before its filters apply.
+    /// The redirect from HTTP to HTTPS of a Kong rule, to which the response filters of the rule do not apply.
     HttpsRedirect {
         status: StatusCode,
         location: HeaderValue,
     },
-    /// The action of the rule.
+    /// The redirect that is the action of the rule.
     Redirect {
         status: StatusCode,
         location: HeaderValue,
     },
-    /// A CORS preflight request, complete without the endpoint.
+    /// A CORS preflight request, which Portico responds to itself.
     Preflight,
     PluginReply(Box<Reply>),
 }
@@ -39,12 +40,13 @@ impl From<RequestError> for EarlyExit {
 }
 
 impl EarlyExit {
-    /// Whether the client and this proxy may disagree about where the next request begins, as after a malformed one.
+    /// Whether the connection must close. After a malformed request, the client and Portico may disagree about where
+    /// the next request begins.
     pub(super) fn must_close(&self) -> bool {
         matches!(self, EarlyExit::Error(error) if error.details().status == StatusCode::BAD_REQUEST)
     }
 
-    /// Builds the response and records the reason.
+    /// Builds the response, and records the reason of an error or of a plugin's reply.
     pub(super) fn into_response(self, cx: &mut RequestContext<'_>) -> Response<BodySource> {
         let (status, location) = match self {
             EarlyExit::Error(error) => return error_response(error, cx),

@@ -9,7 +9,7 @@ use super::headers::is_grpc;
 use super::request_error::ErrorDetails;
 
 /// The properties of a request that decide the format of an error response; copied because the headers are sent
-/// upstream.
+/// to the endpoint.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ErrorFormat {
     accept: Option<HeaderValue>,
@@ -49,14 +49,14 @@ impl ErrorFormat {
             }
             return response;
         }
-        let format = self
+        let media_type = self
             .accept
             .as_ref()
             .and_then(|accept| accept.to_str().ok())
             .map_or(ErrorMediaType::Json, ErrorMediaType::negotiate);
-        let text = format.render(status, message, &String::from_utf8_lossy(id.as_bytes()));
+        let text = media_type.render(status, message, &String::from_utf8_lossy(id.as_bytes()));
         let mut response = self.render_body(status, text.into());
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type.content_type()));
         if status == StatusCode::METHOD_NOT_ALLOWED {
             // RFC 9110, section 15.5.6: a 405 must list the allowed methods.
             response.headers_mut().insert(ALLOW, FORWARDED_METHODS);
@@ -125,7 +125,7 @@ impl ErrorMediaType {
         let mut best = (0, ErrorMediaType::Json);
         for range in accept.split(',') {
             let mut parts = range.split(';').map(str::trim);
-            let format = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
+            let media_type = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
                 "application/json" | "application/*" | "*/*" => ErrorMediaType::Json,
                 "text/html" | "text/*" => ErrorMediaType::Html,
                 "application/xml" | "text/xml" => ErrorMediaType::Xml,
@@ -133,12 +133,12 @@ impl ErrorMediaType {
                 _ => continue,
             };
             let quality = parts
-                .find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")))
+                .find_map(|parameter| parameter.strip_prefix("q=").or(parameter.strip_prefix("Q=")))
                 .map_or(1.0, |quality| quality.parse().unwrap_or(0.0_f32));
             // In thousandths, the precision of the header. Casting NaN gives 0.
             let quality = (quality.clamp(0.0, 1.0) * 1000.0) as u16;
             if quality > best.0 {
-                best = (quality, format);
+                best = (quality, media_type);
             }
         }
         best.1
@@ -310,23 +310,23 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn unsupported_accept_ranges_do_not_change_the_format(
+        fn unsupported_and_less_preferred_media_types_are_ignored(
             ranges in proptest::collection::vec(
                 "[a-z*]{0,4}(text/html|text/plain|text/xml|application/json|\\*/\\*)?(;q=[0-9.]{0,4}|;[a-z=]{0,3})?",
                 0..6,
             ),
-            at in 0..6_usize,
+            position in 0..6_usize,
         ) {
             let accept = ranges.join(",");
-            let format = ErrorMediaType::negotiate(&accept);
-            let mut more = ranges.clone();
-            more.insert(at.min(ranges.len()), "image/png".to_owned());
-            proptest::prop_assert_eq!(ErrorMediaType::negotiate(&more.join(", ")), format);
-            // The media type with the highest weight wins.
-            let lighter = |range: &String| format!("{};q=0.5", range.split(';').next().unwrap_or(""));
-            let others: Vec<_> = ranges.iter().map(lighter).collect();
-            let wanted = [others.join(","), "text/xml".to_owned()].join(",");
-            proptest::prop_assert_eq!(ErrorMediaType::negotiate(&wanted), ErrorMediaType::Xml);
+            let media_type = ErrorMediaType::negotiate(&accept);
+            let mut extended = ranges.clone();
+            extended.insert(position.min(ranges.len()), "image/png".to_owned());
+            proptest::prop_assert_eq!(ErrorMediaType::negotiate(&extended.join(", ")), media_type);
+            // The media type with the highest quality wins.
+            let with_lower_quality = |range: &String| format!("{};q=0.5", range.split(';').next().unwrap_or(""));
+            let others: Vec<_> = ranges.iter().map(with_lower_quality).collect();
+            let accept = [others.join(","), "text/xml".to_owned()].join(",");
+            proptest::prop_assert_eq!(ErrorMediaType::negotiate(&accept), ErrorMediaType::Xml);
         }
 
         #[test]

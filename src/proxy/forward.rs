@@ -1,18 +1,19 @@
-//! Sends a request to an endpoint: selects the endpoint and the connection, and retries where that is safe.
+//! Forwards a request under a rule without timeouts and retries, to another endpoint if the first cannot be reached.
 //!
-//! A request that may have been processed is never sent again. It is safe to send it again in these cases:
+//! A request is sent again in these cases only:
 //! - connecting failed, so nothing was sent,
 //! - a kept-alive connection closed without a response, the method is idempotent and the request has no body,
 //! - an HTTP/2 endpoint reports that it did not process the request, and the replay buffer still holds the body.
 
 use http::Response;
+use tokio::time::Instant;
 
 use super::outgoing_request::OutgoingRequest;
 use super::request_error::RequestError;
 use super::request_record::RequestRecord;
 use super::response_body::BodySource;
 
-/// Forwards a request under a rule without timeouts and retries.
+/// Selects an endpoint and sends the request to it. Selects another one only if the request was not processed.
 pub(super) async fn forward(
     outgoing: &mut OutgoingRequest<'_>,
     record: &mut RequestRecord,
@@ -24,16 +25,16 @@ pub(super) async fn forward(
         && let Some(address) = record.peer.worker.pools.next_endpoint(outgoing.target.upstream, &tried)
     {
         record.address = Some(address);
-        let error = match outgoing.attempt(address, None).await {
+        let error = match outgoing.attempt(address, NO_CONNECT_DEADLINE).await {
             Ok(response) => {
                 outgoing.recycle();
                 return Ok(response);
             }
             Err(error) => error,
         };
-        let again = error.was_not_processed() && outgoing.can_be_sent() && !record.peer.activity.timed_out.get();
+        let may_retry = error.was_not_processed() && outgoing.can_be_sent() && !record.peer.activity.timed_out.get();
         failure = error.into_request_error();
-        if !again {
+        if !may_retry {
             break;
         }
         tried.push(address);
@@ -41,5 +42,7 @@ pub(super) async fn forward(
     Err(failure)
 }
 
-/// How many endpoints one request may try to connect to, unless its rule configures retries.
+/// Only timeouts of a rule set a deadline. The connector has a connect timeout of its own.
+const NO_CONNECT_DEADLINE: Option<Instant> = None;
+/// Maximum number of endpoints tried for one request, unless its rule configures retries.
 pub(super) const MAX_ENDPOINTS: usize = 3;

@@ -21,33 +21,38 @@ use super::protocol_detection::PREFACE;
 /// The socket of an HTTP/2 client.
 pub(super) struct FrameStream<S> {
     stream: S,
-    frames: FrameLimiter,
+    limiter: FrameLimiter,
     streams: Rc<StreamTracker>,
 }
 
 impl<S> FrameStream<S> {
     pub(super) fn new(stream: S, streams: Rc<StreamTracker>) -> Self {
-        FrameStream { stream, frames: FrameLimiter::new(Instant::now()), streams }
+        FrameStream { stream, limiter: FrameLimiter::new(Instant::now()), streams }
     }
 }
 
-/// Tracks frame boundaries and counts the frames that are cheap to send.
+/// Tracks frame boundaries and limits the rate of frames that are cheap to send.
 #[derive(Debug)]
 struct FrameLimiter {
     /// Remaining bytes of the preface or of a frame's payload.
     skip: usize,
-    header: [u8; 9],
-    header_length: usize,
+    /// The bytes of the current frame header that have arrived.
+    frame_header: [u8; 9],
+    frame_header_length: usize,
     /// Whether the preface, a header block or trailers end with the skipped bytes. None in other frames.
     block_ends: Option<bool>,
-    /// The newest stream, whether its head is still incomplete, and whether the last part of the head is being skipped.
     newest_stream: u32,
+    /// Whether the head of the newest stream is incomplete.
     head_unfinished: bool,
+    /// Whether the last frame of the newest stream's head is being skipped.
     head_ending: bool,
     /// Streams whose head is complete.
     complete_heads: u64,
+    /// RST_STREAM frames.
     resets: FrameBucket,
+    /// Empty DATA frames, and frames such as SETTINGS and PING that have neither data nor a header block.
     controls: FrameBucket,
+    /// WINDOW_UPDATE frames.
     updates: FrameBucket,
 }
 
@@ -75,6 +80,7 @@ impl FrameBucket {
                 return false;
             }
             self.refilled_at += Duration::from_secs_f64(f64::from(gained) / f64::from(self.per_second));
+            // A full bucket gains nothing from the time that is left over.
             if gained == self.burst {
                 self.refilled_at = Instant::now();
             }
@@ -84,8 +90,8 @@ impl FrameBucket {
         true
     }
 
-    fn add(&mut self, more: u32) {
-        self.tokens = self.tokens.saturating_add(more).min(self.burst);
+    fn add(&mut self, tokens: u32) {
+        self.tokens = self.tokens.saturating_add(tokens).min(self.burst);
     }
 }
 
@@ -93,8 +99,8 @@ impl FrameLimiter {
     fn new(now: Instant) -> Self {
         FrameLimiter {
             skip: PREFACE.len(),
-            header: [0; 9],
-            header_length: 0,
+            frame_header: [0; 9],
+            frame_header_length: 0,
             block_ends: Some(true),
             newest_stream: 0,
             head_unfinished: false,
@@ -106,7 +112,7 @@ impl FrameLimiter {
         }
     }
 
-    /// Whether all frames are within the rate limits.
+    /// Reads the next bytes. Returns whether all frames are within the rate limits.
     fn read(&mut self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
@@ -115,13 +121,14 @@ impl FrameLimiter {
             if self.skip == 0 && std::mem::take(&mut self.head_ending) {
                 self.complete_heads += 1;
             }
-            let taken = (self.header.len() - self.header_length).min(bytes.len());
-            self.header[self.header_length..self.header_length + taken].copy_from_slice(&bytes[..taken]);
-            self.header_length += taken;
+            let taken = (self.frame_header.len() - self.frame_header_length).min(bytes.len());
+            self.frame_header[self.frame_header_length..self.frame_header_length + taken]
+                .copy_from_slice(&bytes[..taken]);
+            self.frame_header_length += taken;
             bytes = &bytes[taken..];
-            if self.header_length == self.header.len() {
-                self.header_length = 0;
-                let [a, b, c, kind, flags, stream @ ..] = self.header;
+            if self.frame_header_length == self.frame_header.len() {
+                self.frame_header_length = 0;
+                let [a, b, c, kind, flags, stream @ ..] = self.frame_header;
                 self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
                 self.track_head(kind, flags, u32::from_be_bytes(stream) & !RESERVED);
                 if !self.allows(kind, flags) {
@@ -132,21 +139,23 @@ impl FrameLimiter {
         true
     }
 
-    /// Detects the end of a new stream's head, which may span several frames. Trailers use the same frame type as
-    /// heads.
+    /// Detects the end of header blocks and of a new stream's head, which may span several frames. Trailers use the
+    /// same frame type as heads.
     fn track_head(&mut self, kind: u8, flags: u8, stream: u32) {
-        let is_new = kind == HEADERS && stream > self.newest_stream;
-        self.newest_stream = self.newest_stream.max(if is_new { stream } else { 0 });
-        self.head_unfinished |= is_new;
+        self.block_ends = matches!(kind, HEADERS | CONTINUATION).then_some(flags & END_HEADERS != 0);
+        if kind == HEADERS && stream > self.newest_stream {
+            self.newest_stream = stream;
+            self.head_unfinished = true;
+        }
         if self.head_unfinished && matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS != 0 {
             self.head_unfinished = false;
             self.head_ending = true;
         }
     }
 
+    /// Counts a frame. Returns whether it is within the rate limits.
     fn allows(&mut self, kind: u8, flags: u8) -> bool {
         const END_STREAM: u8 = 0x1;
-        self.block_ends = matches!(kind, HEADERS | CONTINUATION).then_some(flags & END_HEADERS != 0);
         match kind {
             DATA if self.skip == 0 && flags & END_STREAM == 0 => self.controls.take(),
             DATA | HEADERS | CONTINUATION => true,
@@ -173,8 +182,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        let allowed = self.frames.read(&buffer.filled()[before..]);
-        self.streams.heads_received.set(self.frames.complete_heads);
+        let allowed = self.limiter.read(&buffer.filled()[before..]);
+        self.streams.heads_received.set(self.limiter.complete_heads);
         if !allowed {
             self.streams.flooded.set(true);
             return Poll::Ready(Err(io::Error::new(
@@ -183,7 +192,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameStream<S> {
             )));
         }
         // Read the clock only for header blocks that span several reads.
-        match (self.frames.is_header_unfinished(), self.streams.header_since.get()) {
+        match (self.limiter.is_header_unfinished(), self.streams.header_since.get()) {
             (true, None) => self.streams.header_since.set(Some(Instant::now())),
             (false, Some(_)) => self.streams.header_since.set(None),
             (true, Some(_)) | (false, None) => {}
@@ -195,7 +204,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameStream<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for FrameStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.frames.record_written(written);
+        self.limiter.record_written(written);
         Poll::Ready(Ok(written))
     }
 
@@ -205,7 +214,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FrameStream<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
-        self.frames.record_written(written);
+        self.limiter.record_written(written);
         Poll::Ready(Ok(written))
     }
 
@@ -238,6 +247,7 @@ const RESETS_PER_SECOND: u32 = 64;
 const CONTROL_BURST: u32 = 2048;
 const CONTROLS_PER_SECOND: u32 = 512;
 const WINDOW_UPDATE_BURST: u32 = 8192;
+/// For this many response bytes, a client may send one more WINDOW_UPDATE.
 const BYTES_PER_UPDATE: usize = 512;
 
 #[cfg(test)]
@@ -253,16 +263,16 @@ mod tests {
         frame
     }
 
-    fn frames_after_preface() -> FrameLimiter {
-        let mut frames = FrameLimiter::new(Instant::now());
-        assert!(frames.read(PREFACE));
-        frames
+    fn limiter_after_preface() -> FrameLimiter {
+        let mut limiter = FrameLimiter::new(Instant::now());
+        assert!(limiter.read(PREFACE));
+        limiter
     }
 
     /// How many of these frames are allowed in a row, up to ten thousand.
     fn count_allowed(frame: &[u8]) -> u32 {
-        let mut frames = frames_after_preface();
-        (0..10_000).take_while(|_| frames.read(frame)).count().try_into().unwrap()
+        let mut limiter = limiter_after_preface();
+        (0..10_000).take_while(|_| limiter.read(frame)).count().try_into().unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -279,47 +289,56 @@ mod tests {
             ("unknown", frame(0xee, 0, 1), CONTROL_BURST),
             ("window update", frame(WINDOW_UPDATE, 0, 4), WINDOW_UPDATE_BURST),
         ];
-        for (what, frame, expected) in cases {
-            assert_eq!(count_allowed(&frame), expected, "{what}");
+        for (name, frame, expected) in cases {
+            assert_eq!(count_allowed(&frame), expected, "{name}");
         }
     }
 
     #[tokio::test]
     async fn streams_count_when_their_head_is_complete() {
-        let on = |stream: u8, kind, flags, payload| {
+        let frame_on = |stream: u8, kind, flags, payload| {
             let mut frame = frame(kind, flags, payload);
             frame[8] = stream;
             frame
         };
-        let whole = |stream| on(stream, HEADERS, END_HEADERS, 3);
+        let head_on = |stream| frame_on(stream, HEADERS, END_HEADERS, 3);
         let cases = [
-            (vec![whole(1), whole(3), whole(5)], 3),
-            (vec![on(1, HEADERS, END_HEADERS, 0), whole(3)], 2),
-            // The second is trailers.
-            (vec![whole(1), on(1, DATA, 0, 5), whole(1)], 1),
-            (vec![on(1, HEADERS, 0, 3)], 0),
-            (vec![on(1, HEADERS, 0, 3), on(1, CONTINUATION, 0, 3), on(1, CONTINUATION, END_HEADERS, 3), whole(3)], 2),
-            (vec![whole(5), whole(3)], 1),
+            (vec![head_on(1), head_on(3), head_on(5)], 3),
+            (vec![frame_on(1, HEADERS, END_HEADERS, 0), head_on(3)], 2),
+            // The second HEADERS frame of a stream has its trailers.
+            (vec![head_on(1), frame_on(1, DATA, 0, 5), head_on(1)], 1),
+            (vec![frame_on(1, HEADERS, 0, 3)], 0),
+            (
+                vec![
+                    frame_on(1, HEADERS, 0, 3),
+                    frame_on(1, CONTINUATION, 0, 3),
+                    frame_on(1, CONTINUATION, END_HEADERS, 3),
+                    head_on(3),
+                ],
+                2,
+            ),
+            // A client cannot open streams in descending order.
+            (vec![head_on(5), head_on(3)], 1),
         ];
         for (frames, expected) in cases {
             let bytes = frames.concat();
-            let mut whole = frames_after_preface();
+            let mut whole = limiter_after_preface();
             assert!(whole.read(&bytes));
-            let mut parts = frames_after_preface();
+            let mut parts = limiter_after_preface();
             assert!(bytes.iter().all(|byte| parts.read(&[*byte])));
             assert_eq!((whole.complete_heads, parts.complete_heads), (expected, expected), "{frames:?}");
-            let mut short = frames_after_preface();
-            short.read(&bytes[..bytes.len() - 1]);
-            assert!(short.complete_heads <= expected);
+            let mut without_last_byte = limiter_after_preface();
+            without_last_byte.read(&bytes[..bytes.len() - 1]);
+            assert!(without_last_byte.complete_heads <= expected);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn header_block_is_unfinished_until_its_last_byte() {
-        let mut frames = FrameLimiter::new(Instant::now());
-        assert!(frames.is_header_unfinished(), "the preface has not arrived");
-        assert!(frames.read(&PREFACE[..23]) && frames.is_header_unfinished());
-        assert!(frames.read(&PREFACE[23..]) && !frames.is_header_unfinished());
+        let mut limiter = FrameLimiter::new(Instant::now());
+        assert!(limiter.is_header_unfinished(), "the preface has not arrived");
+        assert!(limiter.read(&PREFACE[..23]) && limiter.is_header_unfinished());
+        assert!(limiter.read(&PREFACE[23..]) && !limiter.is_header_unfinished());
         let cases: [(&str, Vec<u8>, bool); 6] = [
             ("settings", frame(4, 0, 0), false),
             ("a part of data", frame(DATA, 0, 100)[..50].to_vec(), false),
@@ -328,16 +347,16 @@ mod tests {
             ("a part of the end", frame(CONTINUATION, 4, 10)[..18].to_vec(), true),
             ("the rest of the end", frame(CONTINUATION, 4, 10)[18..].to_vec(), false),
         ];
-        for (what, bytes, unfinished) in cases {
-            assert!(frames.read(&bytes));
-            assert_eq!(frames.is_header_unfinished(), unfinished, "{what}");
+        for (name, bytes, unfinished) in cases {
+            assert!(limiter.read(&bytes));
+            assert_eq!(limiter.is_header_unfinished(), unfinished, "{name}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn token_bucket_refills_over_time() {
-        let mut allowance = FrameBucket::new(100, 10, Instant::now());
-        let mut take = || (0..1000).take_while(|_| allowance.take()).count();
+        let mut bucket = FrameBucket::new(100, 10, Instant::now());
+        let mut take = || (0..1000).take_while(|_| bucket.take()).count();
         assert_eq!(take(), 100);
         tokio::time::advance(Duration::from_millis(250)).await;
         assert_eq!(take(), 2);
@@ -357,16 +376,17 @@ mod tests {
                 bytes.extend(frame(HEADERS, 4, *payload));
             }
             bytes.extend(frame(RST_STREAM, 0, 4));
-            let mut frames = FrameLimiter::new(Instant::now());
+            let mut limiter = FrameLimiter::new(Instant::now());
             let mut rest = &bytes[..];
             let mut cuts = fastrand::Rng::with_seed(seed);
             while !rest.is_empty() {
-                let (part, behind) = rest.split_at(cuts.usize(1..=rest.len()));
-                prop_assert!(frames.read(part));
-                rest = behind;
+                let (part, unread) = rest.split_at(cuts.usize(1..=rest.len()));
+                prop_assert!(limiter.read(part));
+                rest = unread;
             }
-            prop_assert_eq!((frames.skip, frames.header_length, frames.resets.tokens), (0, 0, RESET_BURST - 1));
-            prop_assert!(!frames.is_header_unfinished());
+            prop_assert_eq!((limiter.skip, limiter.frame_header_length), (0, 0));
+            prop_assert_eq!(limiter.resets.tokens, RESET_BURST - 1);
+            prop_assert!(!limiter.is_header_unfinished());
         }
     }
 }

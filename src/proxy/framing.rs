@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Request, Version};
 
 use super::request_error::RequestError;
 
+/// Rejects ambiguous framing and unknown expectations. Removes leading zeros from the length.
 pub(super) fn check_request<B>(request: &mut Request<B>) -> Result<(), RequestError> {
     match transfer_coding(request.headers()) {
         TransferCoding::None | TransferCoding::Chunked => {}

@@ -7,8 +7,8 @@
 //! - a fragment in the target (hyper removes it).
 //!
 //! The guard sees all bytes in order and copies none of them, except for lines that are split between two reads. If it
-//! cannot find the end of a request, it rejects everything after it: either hyper has rejected the same bytes already,
-//! or the two disagree and no further request can be trusted.
+//! cannot find the end of a request, it rejects all later requests: either hyper rejects the same bytes too, or the
+//! guard and hyper disagree and no later request can be trusted.
 
 use memchr::memchr;
 
@@ -22,7 +22,9 @@ pub(super) struct FramingGuard {
     line: Vec<u8>,
     /// Requests begun so far.
     requests: u64,
+    /// The Content-Length of the newest request.
     length: Option<u64>,
+    /// The last Transfer-Encoding of the newest request.
     coding: Option<DeclaredCoding>,
 }
 
@@ -37,7 +39,7 @@ enum ExpectedInput {
     /// Remaining bytes of a chunk, including its line end.
     Chunk(u64),
     Trailer,
-    /// The framing is lost; all further bytes are ignored.
+    /// The end of the request is unknown. Further bytes are ignored, since a rejection was returned.
     Unknown,
 }
 
@@ -47,7 +49,7 @@ enum DeclaredCoding {
     Other,
 }
 
-/// Rejects the connection from this request on (the first is 1).
+/// The framing guard rejects the requests of the connection from `first_request` on (counted from 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct GuardRejection {
     pub(super) first_request: u64,
@@ -69,15 +71,15 @@ impl FramingGuard {
         while !bytes.is_empty() {
             match self.expected {
                 ExpectedInput::Unknown => return None,
-                ExpectedInput::Body(left) | ExpectedInput::Chunk(left) => {
-                    let taken = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                ExpectedInput::Body(remaining) | ExpectedInput::Chunk(remaining) => {
+                    let taken = usize::try_from(remaining).map_or(bytes.len(), |remaining| remaining.min(bytes.len()));
                     bytes = &bytes[taken..];
-                    let left = left - taken as u64;
+                    let remaining = remaining - taken as u64;
                     self.expected = match self.expected {
-                        ExpectedInput::Chunk(_) if left == 0 => ExpectedInput::ChunkSize,
-                        ExpectedInput::Chunk(_) => ExpectedInput::Chunk(left),
-                        _ if left == 0 => ExpectedInput::RequestLine,
-                        _ => ExpectedInput::Body(left),
+                        ExpectedInput::Chunk(_) if remaining == 0 => ExpectedInput::ChunkSize,
+                        ExpectedInput::Chunk(_) => ExpectedInput::Chunk(remaining),
+                        _ if remaining == 0 => ExpectedInput::RequestLine,
+                        _ => ExpectedInput::Body(remaining),
                     };
                 }
                 ExpectedInput::RequestLine
@@ -98,9 +100,9 @@ impl FramingGuard {
                     let outcome = if self.line.is_empty() {
                         self.process_line(line)
                     } else {
-                        let mut whole = std::mem::take(&mut self.line);
-                        whole.extend_from_slice(line);
-                        self.process_line(&whole)
+                        let mut complete_line = std::mem::take(&mut self.line);
+                        complete_line.extend_from_slice(line);
+                        self.process_line(&complete_line)
                     };
                     match outcome {
                         Ok(next) => self.expected = next,
@@ -117,11 +119,11 @@ impl FramingGuard {
 
     /// Processes a whole line, without its line feed, and returns what follows it.
     fn process_line(&mut self, line: &[u8]) -> Result<ExpectedInput, GuardRejection> {
-        let refuse = |from, error| Err(GuardRejection { first_request: from, error });
+        let reject = |first_request, error| Err(GuardRejection { first_request, error });
         let Some(line) = line.strip_suffix(b"\r") else {
-            // A bad line before a request line rejects the request that follows.
-            let from = self.requests + u64::from(self.expected == ExpectedInput::RequestLine);
-            return refuse(from, BARE_LINE_FEED);
+            // While a request line is expected, the request that the line rejects is not counted yet.
+            let first_request = self.requests + u64::from(self.expected == ExpectedInput::RequestLine);
+            return reject(first_request, BARE_LINE_FEED);
         };
         match self.expected {
             // Empty lines between requests are allowed (RFC 9112, section 2.2).
@@ -130,25 +132,26 @@ impl FramingGuard {
                 self.requests += 1;
                 (self.length, self.coding) = (None, None);
                 if memchr(b'#', line).is_some() {
-                    return refuse(self.requests, FRAGMENT);
+                    return reject(self.requests, FRAGMENT);
                 }
                 Ok(ExpectedInput::Field)
             }
             ExpectedInput::Field if line.is_empty() => match (self.length, self.coding) {
-                (Some(_), Some(_)) => refuse(self.requests, LENGTH_AND_CODING),
+                (Some(_), Some(_)) => reject(self.requests, LENGTH_AND_CODING),
                 (None, None) | (Some(0), None) => Ok(ExpectedInput::RequestLine),
                 (Some(length), None) => Ok(ExpectedInput::Body(length)),
                 (None, Some(DeclaredCoding::Chunked)) => Ok(ExpectedInput::ChunkSize),
-                (None, Some(DeclaredCoding::Other)) => refuse(self.requests + 1, AMBIGUOUS_END),
+                // hyper itself rejects the current request.
+                (None, Some(DeclaredCoding::Other)) => reject(self.requests + 1, AMBIGUOUS_END),
             },
             ExpectedInput::Field => {
                 if let Some(value) = field_value(line, b"content-length:") {
-                    let Some(length) = parse_digits(value, 10) else { return refuse(self.requests + 1, AMBIGUOUS_END) };
+                    let Some(length) = parse_digits(value, 10) else { return reject(self.requests + 1, AMBIGUOUS_END) };
                     self.length = Some(length);
                 } else if let Some(value) = field_value(line, b"transfer-encoding:") {
                     let last = value.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
-                    let chunked = last.eq_ignore_ascii_case(b"chunked");
-                    self.coding = Some(if chunked { DeclaredCoding::Chunked } else { DeclaredCoding::Other });
+                    let is_chunked = last.eq_ignore_ascii_case(b"chunked");
+                    self.coding = Some(if is_chunked { DeclaredCoding::Chunked } else { DeclaredCoding::Other });
                 }
                 Ok(ExpectedInput::Field)
             }
@@ -157,7 +160,7 @@ impl FramingGuard {
                 match parse_digits(size, 16) {
                     Some(0) => Ok(ExpectedInput::Trailer),
                     Some(size) if size < u64::MAX - 2 => Ok(ExpectedInput::Chunk(size + 2)),
-                    _ => refuse(self.requests, CHUNK_SIZE),
+                    _ => reject(self.requests, CHUNK_SIZE),
                 }
             }
             ExpectedInput::Trailer if line.is_empty() => Ok(ExpectedInput::RequestLine),
@@ -167,7 +170,8 @@ impl FramingGuard {
     }
 }
 
-/// hyper accepts any number of zeros before a chunk size, and limits chunk extensions to 16 KiB per body.
+/// The longest chunk-size line. hyper accepts any number of zeros before a chunk size, and limits chunk extensions to
+/// 16 KiB per body.
 const MAX_CHUNK_LINE: usize = 16 * 1024;
 
 /// The field value, if the line has this field name. `name` is in lower case and includes the colon.
@@ -194,9 +198,9 @@ mod tests {
     fn read_all_ways(bytes: &[u8]) -> (Option<GuardRejection>, u64) {
         let read = |parts: &[&[u8]]| {
             let mut guard = FramingGuard::default();
-            let refusals: Vec<_> = parts.iter().filter_map(|part| guard.read(part)).collect();
-            assert!(refusals.len() <= 1, "at most one rejection");
-            (refusals.first().copied(), guard.requests)
+            let rejections: Vec<_> = parts.iter().filter_map(|part| guard.read(part)).collect();
+            assert!(rejections.len() <= 1, "at most one rejection");
+            (rejections.first().copied(), guard.requests)
         };
         let whole = read(&[bytes]);
         for cut in 0..bytes.len() {
@@ -228,7 +232,7 @@ mod tests {
 
     #[test]
     fn ambiguous_framing_is_rejected() {
-        let good = "POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\nx";
+        let valid = "POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\nx";
         let cases = [
             ("GET / HTTP/1.1\n\n", 1, BARE_LINE_FEED),
             ("GET / HTTP/1.1\r\nHost: a\n\r\n", 1, BARE_LINE_FEED),
@@ -248,21 +252,21 @@ mod tests {
         for (bytes, first_request, error) in cases {
             assert_eq!(read_all_ways(bytes.as_bytes()).0, Some(GuardRejection { first_request, error }), "{bytes:?}");
             // Also after a valid request.
-            let behind = format!("{good}{bytes}");
+            let after_valid = format!("{valid}{bytes}");
             assert_eq!(
-                read_all_ways(behind.as_bytes()).0,
+                read_all_ways(after_valid.as_bytes()).0,
                 Some(GuardRejection { first_request: first_request + 1, error }),
-                "{behind:?}"
+                "{after_valid:?}"
             );
         }
     }
 
     #[test]
-    fn endless_zeros_in_chunk_size_are_not_buffered() {
+    fn endless_chunk_size_is_rejected_and_its_memory_released() {
         let mut guard = FramingGuard::default();
         assert_eq!(guard.read(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"), None);
-        let refusals: Vec<_> = (0..10_000).filter_map(|_| guard.read(&[b'0'; 100])).collect();
-        assert_eq!(refusals, [GuardRejection { first_request: 1, error: LONG_CHUNK_LINE }]);
+        let rejections: Vec<_> = (0..10_000).filter_map(|_| guard.read(&[b'0'; 100])).collect();
+        assert_eq!(rejections, [GuardRejection { first_request: 1, error: LONG_CHUNK_LINE }]);
         assert_eq!(guard.line.capacity(), 0);
     }
 
@@ -294,16 +298,16 @@ mod tests {
     proptest! {
         #[test]
         fn valid_requests_are_never_rejected(
-            requests in proptest::collection::vec(request(), 1..5), cuts in any::<u64>(),
+            requests in proptest::collection::vec(request(), 1..5), seed in any::<u64>(),
         ) {
             let bytes = requests.concat();
             let mut guard = FramingGuard::default();
             let mut rest = &bytes[..];
-            let mut cuts = fastrand::Rng::with_seed(cuts);
+            let mut cuts = fastrand::Rng::with_seed(seed);
             while !rest.is_empty() {
-                let (part, behind) = rest.split_at(cuts.usize(1..=rest.len()));
+                let (part, unread) = rest.split_at(cuts.usize(1..=rest.len()));
                 prop_assert_eq!(guard.read(part), None);
-                rest = behind;
+                rest = unread;
             }
             prop_assert_eq!(guard.requests, requests.len() as u64);
             prop_assert_eq!(guard.expected, ExpectedInput::RequestLine);

@@ -12,11 +12,12 @@ use http::{HeaderMap, HeaderValue};
 pub(super) struct HeaderMapPool(RefCell<Vec<HeaderMap>>);
 
 impl HeaderMapPool {
+    /// Copies the headers, into a recycled map if there is one.
     pub(super) fn copy(&self, headers: &HeaderMap) -> HeaderMap {
         let mut copy = self.0.borrow_mut().pop().unwrap_or_default();
         if has_same_names(&copy, headers) {
-            for (place, value) in copy.values_mut().zip(headers.values()) {
-                *place = value.clone();
+            for (copied, value) in copy.values_mut().zip(headers.values()) {
+                *copied = value.clone();
             }
             return copy;
         }
@@ -33,12 +34,12 @@ impl HeaderMapPool {
         let mut pool = self.0.borrow_mut();
         if pool.len() < MAX_MAPS && headers.capacity() <= MAX_CAPACITY {
             // Values are removed, since they may be secrets or keep the buffer of the connection alive.
-            let mut length = 0;
+            let mut name_bytes = 0;
             for (name, value) in &mut headers {
                 *value = EMPTY;
-                length += name.as_str().len();
+                name_bytes += name.as_str().len();
             }
-            if length > MAX_NAME_BYTES {
+            if name_bytes > MAX_NAME_BYTES {
                 headers.clear();
             }
             pool.push(headers);
@@ -48,7 +49,7 @@ impl HeaderMapPool {
 
 /// Whether both maps have the same names in the same order and number, so that they differ in values only.
 fn has_same_names(copy: &HeaderMap, headers: &HeaderMap) -> bool {
-    copy.len() == headers.len() && copy.iter().zip(headers).all(|((name, _), (other, _))| name == other)
+    copy.len() == headers.len() && copy.iter().zip(headers).all(|((copied, _), (name, _))| copied == name)
 }
 
 const EMPTY: HeaderValue = HeaderValue::from_static("");

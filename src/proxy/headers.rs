@@ -10,18 +10,16 @@ use super::request_id::X_REQUEST_ID;
 use crate::plugin_api::{Scheme, header_spoofing};
 
 /// Removes hop-by-hop fields (RFC 9110, section 7.6.1), including those that `Connection` names.
-///
-/// Most requests have at most one of these fields, so a single pass over the names finds them.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    strip_with(headers, |_| {});
+    strip_and_visit(headers, |_| {});
 }
 
 /// Removes hop-by-hop fields of a request, and fields that a backend could mistake for the `managed` ones that Portico
 /// sets.
 pub(super) fn strip_request(headers: &mut HeaderMap, managed: &[HeaderName]) {
-    let mut seen = false;
-    strip_with(headers, |name| seen |= header_spoofing::is_spoofed(name, managed));
-    if seen {
+    let mut is_spoofed = false;
+    strip_and_visit(headers, |name| is_spoofed |= header_spoofing::is_spoofed(name, managed));
+    if is_spoofed {
         header_spoofing::remove_spoofed(headers, managed);
     }
 }
@@ -31,12 +29,16 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-fn strip_with(headers: &mut HeaderMap, mut look: impl FnMut(&HeaderName)) {
+/// Removes hop-by-hop fields. Calls `visit` with the names of all other fields, including those that `Connection`
+/// names.
+///
+/// One pass over the names finds the hop-by-hop fields that exist, since most requests have at most one of them.
+fn strip_and_visit(headers: &mut HeaderMap, mut visit: impl FnMut(&HeaderName)) {
     let mut seen = [false; HOP_BY_HOP_COUNT];
     for name in headers.keys() {
         match HOP_BY_HOP.iter().position(|candidate| candidate == name) {
             Some(index) => seen[index] = true,
-            None => look(name),
+            None => visit(name),
         }
     }
     if seen == [false; HOP_BY_HOP_COUNT] {
@@ -82,12 +84,12 @@ pub(super) fn contains_token(value: &HeaderValue, token: &str) -> bool {
 
 /// Joins the Cookie fields of an HTTP/2 request into one, as HTTP/1 requires (RFC 9113, section 8.2.3).
 pub(super) fn join_cookies(headers: &mut HeaderMap) {
-    let mut cookies = headers.get_all(COOKIE).iter();
-    if cookies.next().is_none() || cookies.next().is_none() {
+    let mut fields = headers.get_all(COOKIE).iter();
+    if fields.next().is_none() || fields.next().is_none() {
         return;
     }
-    let crumbs: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    let joined = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).expect("header values joined are a header value");
+    let cookies: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let joined = HeaderValue::from_bytes(&cookies.join(&b"; "[..])).expect("header values joined are a header value");
     headers.insert(COOKIE, joined);
 }
 
@@ -110,12 +112,12 @@ impl ForwardedClient {
     }
 
     pub(super) fn port_value(&self, port: u16) -> HeaderValue {
-        let mut written = self.port.borrow_mut();
-        match &*written {
+        let mut cached = self.port.borrow_mut();
+        match &*cached {
             Some((known, value)) if *known == port => value.clone(),
             _ => {
                 let value = HeaderValue::from(port);
-                *written = Some((port, value.clone()));
+                *cached = Some((port, value.clone()));
                 value
             }
         }
@@ -125,8 +127,8 @@ impl ForwardedClient {
     /// otherwise.
     pub(super) fn set_forwarding_headers(&self, headers: &mut HeaderMap, host: &HeaderValue, port: &HeaderValue) {
         let proto = HeaderValue::from_static(self.scheme.as_str());
-        // Reserve once instead of growing twice.
-        headers.reserve(5);
+        // Reserves once instead of growing twice.
+        headers.reserve(MANAGED_HEADERS.len());
         if self.trusted {
             let before = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
             let mut chain = before.collect::<Vec<_>>().join(&b", "[..]);
@@ -188,13 +190,9 @@ mod tests {
             ("upgrade: websocket\nconnection: upgrade", ""),
             ("keep-alive: timeout=5\nproxy-connection: x\ntransfer-encoding: chunked", ""),
             ("connection: host, content-length\nhost: a\ncontent-length: 3", "content-length: 3\nhost: a"),
-            ("connection: \"\x7f, ,,\na: b", "a: b"),
+            ("connection: \", ,,\na: b", "a: b"),
         ];
         for (before, after) in cases {
-            // One case is not a valid header value, so it cannot occur here.
-            if before.contains('\x7f') {
-                continue;
-            }
             let mut headers = headers(before);
             strip_hop_by_hop(&mut headers);
             assert_eq!(text(&headers), after, "{before}");
@@ -298,14 +296,14 @@ mod tests {
         }
 
         #[test]
-        fn joining_cookies_loses_nothing(crumbs in proptest::collection::vec("[a-z=; \"]{0,6}", 0..5)) {
+        fn joining_cookies_loses_nothing(cookies in proptest::collection::vec("[a-z=; \"]{0,6}", 0..5)) {
             let mut all = HeaderMap::new();
-            for crumb in &crumbs {
-                all.append(COOKIE, HeaderValue::try_from(crumb).unwrap());
+            for cookie in &cookies {
+                all.append(COOKIE, HeaderValue::try_from(cookie).unwrap());
             }
             join_cookies(&mut all);
             let joined: Vec<_> = all.get_all(COOKIE).iter().map(|value| value.to_str().unwrap().to_owned()).collect();
-            let expected: Vec<_> = (!crumbs.is_empty()).then(|| crumbs.join("; ")).into_iter().collect();
+            let expected: Vec<_> = (!cookies.is_empty()).then(|| cookies.join("; ")).into_iter().collect();
             proptest::prop_assert_eq!(joined, expected);
         }
     }

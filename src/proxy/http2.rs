@@ -1,8 +1,8 @@
 //! Serves one HTTP/2 client connection and its streams.
 //!
 //! ```text
-//!   FrameStream ─ hyper ─┬─ stream: a task with its own Peer, whose timer watches its request
-//!        │               └─ stream: request::serve, then the response body
+//!   FrameStream ─ hyper ─┬─ stream: a task with its own Peer and timer; request::serve, then the response body
+//!        │               └─ stream: …
 //!        └ flood protection        connection: idle timeout without streams, graceful shutdown, abort
 //! ```
 
@@ -48,7 +48,7 @@ pub(super) struct StreamTracker {
 }
 
 /// Serves all requests of a connection whose client sent the HTTP/2 preface or negotiated HTTP/2.
-pub(super) async fn serve<S>(stream: S, peer: Rc<Peer>, mut membership: ConnectionRegistration)
+pub(super) async fn serve<S>(stream: S, peer: Rc<Peer>, mut registration: ConnectionRegistration)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -78,9 +78,9 @@ where
     let activity = &peer.activity;
     activity.enter_phase(ActivityPhase::Idle, Instant::now());
     let mut timer = pin!(sleep_until(activity.deadline(limits, limits.keep_alive_timeout)));
-    let mut closing = false;
+    let mut is_shutting_down = false;
     poll_fn(|cx| {
-        membership.set_waker(cx.waker());
+        registration.set_waker(cx.waker());
         loop {
             if peer.connections.is_aborted() {
                 return Poll::Ready(());
@@ -89,41 +89,43 @@ where
                 streams.record_violation(outcome.err().as_ref());
                 return Poll::Ready(());
             }
-            if peer.connections.is_closing() && !closing {
-                closing = true;
+            if peer.connections.is_closing() && !is_shutting_down {
+                is_shutting_down = true;
                 // Sends a GOAWAY that still accepts all streams, and after a round trip one with the last stream id.
                 http.as_mut().graceful_shutdown();
                 continue;
             }
-            let idle = if closing { SHUTDOWN_TIMEOUT } else { limits.keep_alive_timeout };
-            let idle = activity.deadline(limits, idle);
+            let idle_timeout = if is_shutting_down { SHUTDOWN_TIMEOUT } else { limits.keep_alive_timeout };
+            let idle_deadline = activity.deadline(limits, idle_timeout);
             let header_deadline = streams.header_since.get().map(|since| since + limits.header_timeout);
-            let deadline = header_deadline.map_or(idle, |header| header.min(idle));
+            let deadline = header_deadline.map_or(idle_deadline, |header| header.min(idle_deadline));
             std::task::ready!(poll_until(deadline, timer.as_mut(), cx));
             if header_deadline == Some(deadline) {
-                // As on HTTP/1. Nothing else on the connection can be read before the header block is complete.
+                // The connection closes, as on HTTP/1: nothing else can be read from it before the header block is
+                // complete.
                 return Poll::Ready(());
             }
             if streams.open_count.get() > 0 {
                 // Each stream has its own timer.
                 activity.record_progress();
-            } else if closing {
+            } else if is_shutting_down {
                 return Poll::Ready(());
             } else {
-                closing = true;
+                is_shutting_down = true;
                 activity.record_progress();
                 http.as_mut().graceful_shutdown();
             }
         }
     })
     .await;
-    // Counted at the end, because before it hyper may hold heads that it has not turned into requests yet.
+    // Counted after the connection has ended, because until then hyper may hold heads that it has not passed to the
+    // service yet.
     peer.worker
         .count_errors(REFUSED_STREAM, streams.heads_received.get().saturating_sub(streams.requests_served.get()));
 }
 
-fn builder(limits: &ProxyLimits, tasks: StreamExecutor) -> Builder<StreamExecutor> {
-    let mut http = Builder::new(tasks);
+fn builder(limits: &ProxyLimits, executor: StreamExecutor) -> Builder<StreamExecutor> {
+    let mut http = Builder::new(executor);
     http.timer(TokioTimer::new())
         .max_concurrent_streams(limits.max_streams)
         .max_header_list_size(u32::try_from(limits.max_request_head).unwrap_or(u32::MAX))
@@ -207,10 +209,11 @@ async fn run_stream(peer: Rc<Peer>, stream: impl Future<Output = ()>) {
             if stream.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            // A response that is complete here may still wait for the client's flow-control window.
+            // A response that the service has completed may still wait for the client's flow-control window.
             std::task::ready!(activity.poll_timeout(limits, limits.stall_timeout, Pin::as_mut(&mut timer), cx));
             match activity.phase() {
-                // The request handler sees the flag when it is polled, and responds with an error.
+                // The request handler sees the flag when it is polled, and responds with an error. If it does not
+                // respond at once, the next round ends the stream.
                 ActivityPhase::AwaitingResponse if !activity.timed_out.replace(true) => {}
                 // Dropping the future resets the stream.
                 _ => return Poll::Ready(()),

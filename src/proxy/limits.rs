@@ -6,19 +6,19 @@ use std::time::Duration;
 /// Limits on clients and endpoints: sizes, counts and timeouts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyLimits {
-    /// From the first byte of a request to the end of its head. The connection is closed when it expires.
+    /// Maximum time from the first byte of a request to the end of its head. The connection is closed when it expires.
     pub header_timeout: Duration,
     /// Maximum size of request line and header fields together, and of the trailers of a chunked body. Larger ones get
     /// 431.
     pub max_request_head: usize,
     /// Maximum number of header fields of a request. More get 431.
     pub max_request_fields: usize,
-    /// For a TLS handshake, from waiting for the first byte to sending the last one. The connection is closed when it
+    /// Maximum time of a TLS handshake, including the wait for its first byte. The connection is closed when it
     /// expires.
     pub handshake_timeout: Duration,
     /// Concurrent TLS handshakes of the whole process. Further handshakes are queued.
     pub max_handshakes: usize,
-    /// For receiving a PROXY header; version 2 headers may have 4096 bytes. The connection is closed when it expires.
+    /// Maximum time to receive a PROXY header. The connection is closed when it expires.
     pub proxy_header_timeout: Duration,
     /// How long an idle client connection is kept open.
     pub keep_alive_timeout: Duration,
@@ -34,8 +34,8 @@ pub struct ProxyLimits {
     pub max_streams: u32,
     /// HTTP/2 flow-control windows of one stream, and of all streams of a client connection.
     ///
-    /// The library also charges every queued frame with the difference between its size and 256 bytes, and closes the
-    /// connection when the sum exceeds half of the connection window. The connection window must therefore be much
+    /// The h2 library also charges every queued frame with the difference between its size and 256 bytes, and closes
+    /// the connection when the sum exceeds half of the connection window. The connection window must therefore be much
     /// larger than a stream's: small messages of a few gRPC streams whose backends pause must fit.
     pub stream_window: u32,
     pub connection_window: u32,
@@ -53,7 +53,7 @@ pub struct ProxyLimits {
     /// Maximum connections to endpoints of the whole process. Beyond it, requests wait for up to the connect timeout,
     /// then 503.
     pub max_upstream_connections: usize,
-    /// For connecting to one endpoint. When it expires, the next endpoint is tried.
+    /// Maximum time to connect to one endpoint. When it expires, the next endpoint is tried.
     pub connect_timeout: Duration,
     /// Maximum size of status line and header fields of a response. A larger one is invalid: 502.
     pub max_response_head: usize,
@@ -72,7 +72,7 @@ pub struct ProxyLimits {
     pub max_mirror_copies: usize,
     /// Maximum size of a request body that is mirrored. Requests with larger bodies are not mirrored.
     pub max_mirror_body: usize,
-    /// For a mirrored copy, from sending it to the end of its response.
+    /// Maximum time of a mirrored copy, from connecting to the end of its response.
     pub mirror_timeout: Duration,
 }
 

@@ -11,14 +11,15 @@ use crate::snapshot::BindAddress;
 
 #[derive(Debug)]
 pub(super) struct ListenerConnections {
-    /// The listening address, which is the key of the listeners in the snapshot.
+    /// The listening address, which is the key of `Snapshot::binds`.
     pub(super) address: BindAddress,
     /// Whether connections start with a TLS handshake.
     pub(super) tls: Cell<bool>,
     closing: Cell<bool>,
     aborted: Cell<bool>,
     next_id: Cell<u64>,
-    /// Wakers by connection. A task keeps the same waker for its lifetime, so each is stored once.
+    /// The waker of each connection's task, or None until the task first runs. A task keeps the same waker for its
+    /// lifetime, so each is stored once.
     wakers: RefCell<HashMap<u64, Option<Waker>, foldhash::fast::FixedState>>,
     all_closed: Notify,
 }
@@ -44,10 +45,10 @@ impl ListenerConnections {
     }
 
     pub(super) fn register(self: &Rc<Self>) -> ConnectionRegistration {
-        let number = self.next_id.get();
-        self.next_id.set(number + 1);
-        self.wakers.borrow_mut().insert(number, None);
-        ConnectionRegistration { connections: Rc::clone(self), id: number, has_waker: false }
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        self.wakers.borrow_mut().insert(id, None);
+        ConnectionRegistration { connections: Rc::clone(self), id, has_waker: false }
     }
 
     /// Starts a graceful close: idle connections close now, busy ones after the current response.
@@ -60,7 +61,7 @@ impl ListenerConnections {
         self.closing.get()
     }
 
-    /// Aborts all connections and returns how many there were.
+    /// Signals all connections to close at once, and returns how many there are.
     pub(super) fn abort(&self) -> usize {
         self.aborted.set(true);
         self.wake_all();
@@ -100,9 +101,9 @@ impl ConnectionRegistration {
 
 impl Drop for ConnectionRegistration {
     fn drop(&mut self) {
-        let mut members = self.connections.wakers.borrow_mut();
-        members.remove(&self.id);
-        if members.is_empty() {
+        let mut wakers = self.connections.wakers.borrow_mut();
+        wakers.remove(&self.id);
+        if wakers.is_empty() {
             self.connections.all_closed.notify_waiters();
         }
     }

@@ -23,13 +23,13 @@ use super::request_record::{MalformedInput, record_malformed};
 /// Responds to unparsable input with an error and closes the connection.
 pub(super) async fn reject(
     mut stream: ClientStream,
-    read: Bytes,
+    received: Bytes,
     too_large: bool,
     peer: Rc<Peer>,
-    membership: ConnectionRegistration,
+    registration: ConnectionRegistration,
 ) {
-    let partial = PartialHead::parse(&read);
-    drop(read);
+    let partial = PartialHead::parse(&received);
+    drop(received);
     let error = if too_large { partial.size_error(&peer.worker.limits) } else { RequestError::MalformedRequest };
     let details = error.details();
     let id = peer.worker.request_ids.next();
@@ -49,9 +49,9 @@ pub(super) async fn reject(
         stream.write_all(&bytes).await?;
         stream.shutdown().await
     };
-    // The connection is closed after this time, also if the client has not read the response.
+    // The connection is closed after this time, even if the client has not read the response.
     let sent = timeout(SHUTDOWN_TIMEOUT, send).await;
-    drop(membership);
+    drop(registration);
     if let Ok(Ok(())) = sent {
         lingering_close(stream).await;
     }
@@ -60,37 +60,38 @@ pub(super) async fn reject(
 /// Reads and discards what the client still sends, for a limited time. Closing a socket with unread bytes sends a
 /// reset, which may discard a response that the client has not read yet.
 pub(super) async fn lingering_close(mut stream: ClientStream) {
-    let mut left = LINGER_BYTES;
+    let mut remaining = LINGER_BYTES;
     let mut buffer = vec![0; 4096];
     let drain = async {
         while let Ok(read @ 1..) = stream.read(&mut buffer).await
-            && read < left
+            && read < remaining
         {
-            left -= read;
+            remaining -= read;
         }
     };
     // A client that still sends after this time does not read the response.
     drop(timeout(LINGER_TIMEOUT, drain).await);
 }
 
+/// How long `lingering_close` reads, and how much.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 * 1024;
 
 /// Serializes a response as HTTP/1.1 with `Connection: close`.
 fn serialize_http1(response: &Response<Bytes>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(512);
-    let head = "writing to a Vec cannot fail";
-    write!(bytes, "HTTP/1.1 {}\r\n", response.status()).expect(head);
+    const CANNOT_FAIL: &str = "writing to a Vec cannot fail";
+    write!(bytes, "HTTP/1.1 {}\r\n", response.status()).expect(CANNOT_FAIL);
     for (name, value) in response.headers() {
-        write!(bytes, "{name}: ").expect(head);
+        write!(bytes, "{name}: ").expect(CANNOT_FAIL);
         bytes.extend_from_slice(value.as_bytes());
         bytes.extend_from_slice(b"\r\n");
     }
     if !response.headers().contains_key(CONTENT_LENGTH) {
-        write!(bytes, "{CONTENT_LENGTH}: {}\r\n", response.body().len()).expect(head);
+        write!(bytes, "{CONTENT_LENGTH}: {}\r\n", response.body().len()).expect(CANNOT_FAIL);
     }
     let date = httpdate::fmt_http_date(SystemTime::now());
-    write!(bytes, "{CONNECTION}: close\r\n{DATE}: {date}\r\n\r\n").expect(head);
+    write!(bytes, "{CONNECTION}: close\r\n{DATE}: {date}\r\n\r\n").expect(CANNOT_FAIL);
     bytes.extend_from_slice(response.body());
     bytes
 }
@@ -107,22 +108,22 @@ pub(super) struct PartialHead {
     /// Lengths of the request line and of its target, as far as received.
     line_length: usize,
     target_length: usize,
-    fields: usize,
+    field_count: usize,
 }
 
 static KEPT_HEADERS: [HeaderName; 4] = [ACCEPT, CONTENT_TYPE, HOST, USER_AGENT];
 
 impl PartialHead {
-    fn parse(read: &[u8]) -> Self {
+    fn parse(received: &[u8]) -> Self {
         let mut partial = PartialHead::default();
-        let mut lines = read.split_inclusive(|byte| *byte == b'\n');
+        let mut lines = received.split_inclusive(|byte| *byte == b'\n');
         if let Some(line) = lines.clone().next() {
             partial.line_length = line.trim_ascii_end().len();
             partial.target_length = line.split(|byte| *byte == b' ').nth(1).map_or(0, <[u8]>::len);
         }
         // Only complete lines: half of a name could be a different name.
-        let mut line = || lines.next()?.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-        let Some(first) = line() else { return partial };
+        let mut next_line = || lines.next()?.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let Some(first) = next_line() else { return partial };
         let mut words = first.split(|byte| *byte == b' ');
         if let (Some(method), Some(target), Some(version), None) =
             (words.next(), words.next(), words.next(), words.next())
@@ -135,12 +136,12 @@ impl PartialHead {
                 _ => None,
             };
         }
-        while let Some(field) = line()
+        while let Some(field) = next_line()
             && !field.is_empty()
         {
-            partial.fields += 1;
-            let mut halves = field.splitn(2, |byte| *byte == b':');
-            if let (Some(name), Some(value)) = (halves.next(), halves.next())
+            partial.field_count += 1;
+            let mut name_and_value = field.splitn(2, |byte| *byte == b':');
+            if let (Some(name), Some(value)) = (name_and_value.next(), name_and_value.next())
                 && let Some(name) =
                     KEPT_HEADERS.iter().find(|known| name.eq_ignore_ascii_case(known.as_str().as_bytes()))
                 && let Ok(value) = HeaderValue::from_bytes(value.trim_ascii())
@@ -158,7 +159,7 @@ impl PartialHead {
             self.line_length >= limits.max_request_head && self.target_length > limits.max_request_head / 2;
         if line_too_long || self.target_length > MAX_TARGET {
             RequestError::TargetTooLong
-        } else if self.fields > limits.max_request_fields {
+        } else if self.field_count > limits.max_request_fields {
             RequestError::TooManyHeaders
         } else {
             RequestError::HeaderTooLarge
@@ -166,7 +167,7 @@ impl PartialHead {
     }
 }
 
-/// The longest target that hyper and the `http` crate support, also if `--client-header-bytes` allows more.
+/// The longest target that hyper and the `http` crate support, even if `--client-header-bytes` allows more.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
 
 #[cfg(test)]
@@ -190,13 +191,13 @@ mod tests {
         for (bytes, expected) in cases {
             let partial = PartialHead::parse(bytes.as_bytes());
             let field = |name| partial.headers.get(name).map_or("-", |value| value.to_str().unwrap()).to_owned();
-            let seen = [
+            let parsed = [
                 partial.method.as_ref().map_or("-".to_owned(), ToString::to_string),
                 partial.target.as_ref().map_or("-".to_owned(), ToString::to_string),
                 field(HOST),
                 field(ACCEPT),
             ];
-            assert_eq!(&seen, expected, "{bytes:?}");
+            assert_eq!(&parsed, expected, "{bytes:?}");
         }
     }
 

@@ -1,8 +1,8 @@
 //! Request mirroring: sends copies of requests to other upstreams without affecting the request or its client.
 //!
 //! A copy is sent after the body was forwarded to the endpoint, so a slow mirror does not slow the request. The cost is
-//! bounded by the number of copies per worker and by the size of a body: larger requests are not mirrored at all, since
-//! half a request is a different request.
+//! bounded by the number of copies per worker and by the size of a body. Requests with larger bodies are not mirrored,
+//! since a copy with part of the body is a different request.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -30,9 +30,9 @@ use crate::upstream::{
     ConnectionPools, EndpointConnector, IdleLimits, Upstream, UpstreamCounters, UpstreamProtocol, UpstreamTarget,
 };
 
-/// Mirroring state of one worker.
-pub(super) struct Mirrors {
-    /// Separate connections, so that no request waits for a connection that a copy uses.
+/// Sends the mirrored copies of one worker.
+pub(super) struct MirrorSender {
+    /// Separate from the pools of requests, so that no request waits for a connection that a copy uses.
     pools: ConnectionPools<Full<Bytes>>,
     /// Copies that wait for their body or their response.
     in_flight: Cell<usize>,
@@ -42,7 +42,7 @@ pub(super) struct Mirrors {
     counters: Arc<MirrorCounters>,
 }
 
-impl Mirrors {
+impl MirrorSender {
     pub(super) fn new(
         limits: &ProxyLimits,
         connector: EndpointConnector,
@@ -50,7 +50,7 @@ impl Mirrors {
         upstream_counters: Arc<UpstreamCounters>,
         counters: Arc<MirrorCounters>,
     ) -> Self {
-        Mirrors {
+        MirrorSender {
             pools: ConnectionPools::new(connector, idle_limits, upstream_counters),
             in_flight: Cell::new(0),
             max_copies: limits.max_mirror_copies,
@@ -64,13 +64,13 @@ impl Mirrors {
         self.pools.sweep();
     }
 
-    /// Copies the request to the mirrors that the sampling selects. `finish` applies the filters to the copy; if it
-    /// fails, no copy is sent.
-    pub(super) fn copy(
+    /// Copies the request for each of the mirrors that the sampling selects. If `apply_filters` returns false, no copy
+    /// is sent.
+    pub(super) fn mirror_request(
         self: &Rc<Self>,
         mirrors: &[Mirror],
         request: &mut Request<RequestBody>,
-        finish: impl Fn(&mut Request<()>) -> bool,
+        apply_filters: impl Fn(&mut Request<()>) -> bool,
     ) {
         for mirror in mirrors.iter().filter(|mirror| mirror.is_sampled(fastrand::u32(..))) {
             if request.body().size_hint().lower() > self.max_body as u64 {
@@ -86,25 +86,26 @@ impl Mirrors {
             *head.uri_mut() = request.uri().clone();
             *head.headers_mut() = request.headers().clone();
             let key = &mirror.upstream.key;
-            let finished = finish(&mut head);
-            let name = head.headers().get(HOST).filter(|_| key.tls.is_some()).map(UpstreamServerName::from_host);
-            let speaks_http2 = key.protocol == UpstreamProtocol::Http2;
-            if !finished || speaks_http2 && convert_to_http2(&mut head, scheme(key)).is_err() {
+            let filters_applied = apply_filters(&mut head);
+            let host = head.headers().get(HOST).filter(|_| key.tls.is_some());
+            let server_name = host.map(UpstreamServerName::from_host);
+            let uses_http2 = key.protocol == UpstreamProtocol::Http2;
+            if !filters_applied || uses_http2 && convert_to_http2(&mut head, scheme(key)).is_err() {
                 self.counters.add(MirrorOutcome::Failed);
                 continue;
             }
             self.in_flight.set(self.in_flight.get() + 1);
             let copy = MirrorCopy {
                 upstream: Arc::clone(&mirror.upstream),
-                name,
+                server_name,
                 head: Some(head),
-                mirrors: Rc::clone(self),
+                sender: Rc::clone(self),
                 outcome: MirrorOutcome::Truncated,
             };
             if request.body().is_end_stream() {
                 copy.send(Bytes::new());
             } else {
-                request.body_mut().add_mirror(copy);
+                request.body_mut().add_mirror_copy(copy);
             }
         }
     }
@@ -113,9 +114,11 @@ impl Mirrors {
 /// One copy, counted by its outcome when it is dropped.
 pub(super) struct MirrorCopy {
     upstream: Arc<Upstream>,
-    name: Option<Rc<UpstreamServerName>>,
+    server_name: Option<Rc<UpstreamServerName>>,
+    /// The request without its body. None once the copy is sent.
     head: Option<Request<()>>,
-    mirrors: Rc<Mirrors>,
+    sender: Rc<MirrorSender>,
+    /// What is counted on drop: `Truncated` until the body is complete and the copy is sent.
     outcome: MirrorOutcome,
 }
 
@@ -127,8 +130,8 @@ impl MirrorCopy {
             let mut copy = self;
             let Some(head) = copy.head.take() else { return };
             let request = head.map(|()| Full::new(body));
-            let target = UpstreamTarget { upstream: &copy.upstream, server_name: copy.name.take() };
-            let completed = timeout(copy.mirrors.timeout, send_copy(&copy.mirrors.pools, &target, request)).await;
+            let target = UpstreamTarget { upstream: &copy.upstream, server_name: copy.server_name.take() };
+            let completed = timeout(copy.sender.timeout, send_copy(&copy.sender.pools, &target, request)).await;
             copy.outcome = if completed == Ok(true) { MirrorOutcome::Completed } else { MirrorOutcome::Failed };
         });
     }
@@ -136,8 +139,8 @@ impl MirrorCopy {
 
 impl Drop for MirrorCopy {
     fn drop(&mut self) {
-        self.mirrors.in_flight.set(self.mirrors.in_flight.get() - 1);
-        self.mirrors.counters.add(self.outcome);
+        self.sender.in_flight.set(self.sender.in_flight.get() - 1);
+        self.sender.counters.add(self.outcome);
     }
 }
 
@@ -147,16 +150,18 @@ async fn send_copy(
     target: &UpstreamTarget<'_>,
     request: Request<Full<Bytes>>,
 ) -> bool {
-    let Some(address) = pools.next_endpoint(target.upstream, &[]) else { return false };
+    let avoid_none = [];
+    let rule_connect_timeout = None;
+    let Some(address) = pools.next_endpoint(target.upstream, &avoid_none) else { return false };
     let mut request = Some(request);
     loop {
         // Sent again only if a reused connection failed before it took the request. Any other repetition could run the
         // request twice.
-        let idle = pools.idle(target, address, FRESH_CONNECTION_AGE);
+        let idle = pools.take_idle(target, address, FRESH_CONNECTION_AGE);
         let reused = idle.is_some();
         let mut connection = match idle {
             Some(connection) => connection,
-            None => match pools.connect(target, address, None).await {
+            None => match pools.connect(target, address, rule_connect_timeout).await {
                 Ok(connection) => connection,
                 Err(_) => return false,
             },
@@ -197,18 +202,18 @@ impl PendingCopies {
         self.copies.push(copy);
     }
 
-    /// Buffers forwarded data. If it exceeds the limit, the copies are dropped.
+    /// Buffers forwarded data. Drops the copies once the buffered data exceeds the limit.
     pub(super) fn buffer(this: &mut Option<PendingCopies>, data: &Bytes) {
-        let Some(copies) = this else { return };
-        let most = copies.copies.iter().map(|copy| copy.mirrors.max_body).min().unwrap_or(0);
-        if copies.bytes.len() + data.len() > most {
-            for copy in &mut copies.copies {
+        let Some(pending) = this else { return };
+        let max_body = pending.copies.iter().map(|copy| copy.sender.max_body).min().unwrap_or(0);
+        if pending.bytes.len() + data.len() > max_body {
+            for copy in &mut pending.copies {
                 copy.outcome = MirrorOutcome::TooLarge;
             }
             *this = None;
             return;
         }
-        copies.bytes.extend_from_slice(data);
+        pending.bytes.extend_from_slice(data);
     }
 
     /// Sends the copies, after the end of the body.

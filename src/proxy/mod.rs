@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Proxy ─ reconcile, drain ─▶ Worker (one thread each) ─ accept ─▶ connection ─▶ request ─▶ forward ─▶ upstream
-//!                                  └ SnapshotView: snapshot and counters of the worker   └▶ redirect, error
+//!                                  └ SnapshotView: snapshot and counters of the worker   └▶ redirect, error, reply
 //! ```
 
 mod accept;
@@ -67,6 +67,7 @@ use crate::snapshot::BindAddress;
 /// The result of binding each address of the snapshot.
 pub type BindStates = BTreeMap<BindAddress, BindState>;
 
+/// Whether an address is bound, and if not, why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BindState {
     Bound,

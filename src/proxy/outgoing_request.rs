@@ -23,19 +23,20 @@ pub(super) struct OutgoingRequest<'u> {
     /// The upgrade to request, until the endpoint accepts it.
     pub(super) upgrade: Option<Box<Upgrade>>,
     pub(super) replay: ReplayPolicy,
-    /// The request to send. Once it was sent, a copy of it if it may be sent again.
-    unsent: Option<Request<RequestBody>>,
+    /// The request to send. After it was sent: its copy, if it may be sent again.
+    sendable: Option<Request<RequestBody>>,
 }
 
 /// Whether a request may be sent again.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReplayPolicy {
-    /// The whole request is available.
+    /// The whole request is available: its body is empty or completely buffered.
     pub(super) complete: bool,
     /// The method is idempotent.
     pub(super) idempotent: bool,
-    /// The request may be sent again if a kept-alive connection turns out to be closed.
-    pub(super) retry_stale_connection: bool,
+    /// Within one attempt, the request may be sent again on a new connection: if a kept-alive connection turns out to
+    /// be closed, or if the endpoint did not process the request.
+    pub(super) allows_resending: bool,
 }
 
 impl ReplayPolicy {
@@ -44,7 +45,7 @@ impl ReplayPolicy {
         ReplayPolicy {
             complete: request.body().is_end_stream(),
             idempotent: is_idempotent(request.method()),
-            retry_stale_connection: true,
+            allows_resending: true,
         }
     }
 }
@@ -53,7 +54,7 @@ impl ReplayPolicy {
 #[derive(Clone, Copy, Debug)]
 enum CopyMode {
     Never,
-    /// A full copy: the whole request is available and can be sent a second time.
+    /// A full copy, which can be sent a second time in any case.
     Full,
     /// A replay buffer: the request can be sent again if the endpoint did not process it.
     Buffered,
@@ -88,45 +89,45 @@ impl<'u> OutgoingRequest<'u> {
                 convert_to_http2(&mut request, scheme(&upstream.key))?;
             }
         }
-        Ok(OutgoingRequest { peer, target, upgrade, replay, unsent: Some(request) })
+        Ok(OutgoingRequest { peer, target, upgrade, replay, sendable: Some(request) })
     }
 
     /// Whether there is something to send: the request itself, or a copy of the one that was sent.
     pub(super) fn can_be_sent(&self) -> bool {
-        self.unsent.is_some()
+        self.sendable.is_some()
     }
 
     /// The request to send now. Keeps what a second sending needs.
     pub(super) fn take(&mut self) -> Request<RequestBody> {
         let mut original =
-            self.unsent.take().expect("an unsent request is put back, and a sent one is repeated only with a copy");
+            self.sendable.take().expect("an unsent request is put back, and a sent one is repeated only with a copy");
         let worker = &self.peer.worker;
         let body = match self.copy_mode() {
             CopyMode::Never => None,
             CopyMode::Full => Some(original.body().duplicate()),
             CopyMode::Buffered => Some(original.body_mut().share_for_replay(worker.limits.max_replay_body)),
         };
-        self.unsent = body.map(|body| copy_request(&original, body, &worker.header_maps));
+        self.sendable = body.map(|body| copy_request(&original, body, &worker.header_maps));
         original
     }
 
-    /// Takes the request back, of which nothing was sent.
+    /// Takes back a request of which nothing was sent.
     pub(super) fn put_back(&mut self, unsent: Request<RequestBody>) {
-        self.unsent = Some(unsent);
+        self.sendable = Some(unsent);
     }
 
-    /// After a failure, prepares the copy to be sent. Body data that was sent is restored if the endpoint did not
-    /// process it.
+    /// After a failure, prepares the copy to be sent. A copy with a replay buffer gets back the body data that was sent
+    /// if the endpoint did not process the request, and is dropped otherwise.
     pub(super) fn restore_body(&mut self, was_not_processed: bool) {
         if let CopyMode::Buffered = self.copy_mode() {
-            let unprocessed = self.unsent.take().filter(|_| was_not_processed);
-            self.unsent = unprocessed.and_then(reclaim_body);
+            let unprocessed = self.sendable.take().filter(|_| was_not_processed);
+            self.sendable = unprocessed.and_then(reclaim_body);
         }
     }
 
     /// Returns the memory of an unused copy.
     pub(super) fn recycle(&mut self) {
-        if let Some(copy) = self.unsent.take() {
+        if let Some(copy) = self.sendable.take() {
             self.peer.worker.header_maps.put_back(copy.into_parts().0.headers);
         }
     }

@@ -1,4 +1,4 @@
-//! Runs the plugins of a rule on a request and on its response.
+//! Runs the plugins of a rule on a request and on its response, and reads the client's address and scheme for them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,9 +21,7 @@ use super::request_error::RequestError;
 use super::response_body::BodySource;
 use super::target::RequestPath;
 use crate::plugin_api::chain::{ChainRequest, ChainState, RequestProtocol};
-use crate::plugin_api::{
-    Chain, ClientInfo, Framing, Reply, ReplyBody, RequestSummary, ResponseSource as Origin, Scheme,
-};
+use crate::plugin_api::{Chain, ClientInfo, Framing, Reply, ReplyBody, RequestSummary, ResponseSource, Scheme};
 
 /// One run of a plugin chain, kept with the request until its response is complete.
 pub(super) struct PluginRun {
@@ -31,13 +29,14 @@ pub(super) struct PluginRun {
     state: ChainState,
     /// When the head of the response was received or generated.
     responded_at: Option<Instant>,
-    source: Origin,
+    /// Where the response comes from.
+    source: ResponseSource,
 }
 
 /// Reads the framing of the request body, before the hop-by-hop headers are removed.
 pub(super) fn body_framing(headers: &HeaderMap) -> Framing {
-    let says = |name, word| headers.get(name).is_some_and(|value| contains_token(value, word));
-    Framing { is_chunked: says(TRANSFER_ENCODING, "chunked"), expects_continue: says(EXPECT, "100-continue") }
+    let has_token = |name, token| headers.get(name).is_some_and(|value| contains_token(value, token));
+    Framing { is_chunked: has_token(TRANSFER_ENCODING, "chunked"), expects_continue: has_token(EXPECT, "100-continue") }
 }
 
 /// Runs the access phase of the plugins. Ends the request if one of them replies, otherwise applies their changes.
@@ -47,20 +46,24 @@ pub(super) async fn run_access(
     routed: &mut RoutedRequest<'_>,
     request: &mut Request<RequestBody>,
 ) -> Result<(), EarlyExit> {
-    let before = request.uri().clone();
+    let original_uri = request.uri().clone();
     let record = &mut *cx.record;
     let body = match chain.body_buffer_limit() {
-        Some(most) => Some(read_body(&record.peer, request, most).await?),
+        Some(max_bytes) => Some(read_body(&record.peer, request, max_bytes).await?),
         None => None,
     };
     let peer = &record.peer;
     let client = client_info(peer, routed, request.headers());
     let protocol = RequestProtocol { secure: client.scheme == Scheme::Https, grpc: is_grpc(request.headers()) };
     let taken = std::mem::replace(request, Request::new(RequestBody::empty(peer)));
-    let (mut head, rest) = taken.into_parts();
+    let (mut head, request_body) = taken.into_parts();
     // Registered before the plugins run, so their log phase also sees clients that disconnect during `access`.
-    let run =
-        PluginRun { chain: Arc::clone(chain), state: ChainState::default(), responded_at: None, source: Origin::Proxy };
+    let run = PluginRun {
+        chain: Arc::clone(chain),
+        state: ChainState::default(),
+        responded_at: None,
+        source: ResponseSource::Proxy,
+    };
     let run = record.plugin_run.insert(Box::new(run));
     let access = chain.access(
         ChainRequest {
@@ -80,8 +83,8 @@ pub(super) async fn run_access(
     let Some(reply) = until_timed_out(&peer.activity, access).await else {
         return Err(RequestError::PluginTimeout.into());
     };
-    *request = Request::from_parts(head, rest);
-    // Only a completely buffered body can be replaced. Its `Content-Length` is already set.
+    *request = Request::from_parts(head, request_body);
+    // Only a completely buffered body is ever replaced. The request already has the `Content-Length` of the new body.
     if let Some(body) = run.state.replacement_body.take() {
         request.body_mut().replace_buffered(body);
     }
@@ -91,7 +94,7 @@ pub(super) async fn run_access(
     if let Some(reply) = reply {
         return Err(EarlyExit::PluginReply(reply));
     }
-    if *request.uri() != before {
+    if *request.uri() != original_uri {
         // A plugin has changed the target, for example removed a key from the query.
         let path = RequestPath::parse(request.method(), request.uri())?;
         routed.replaced_path = Some(path.ok_or(RequestError::InvalidRewrite)?);
@@ -111,11 +114,11 @@ fn client_info<'r>(peer: &Peer, routed: &'r RoutedRequest<'_>, headers: &HeaderM
 }
 
 /// Buffers the whole body for the plugins; it is still forwarded.
-async fn read_body(peer: &Peer, request: &mut Request<RequestBody>, most: usize) -> Result<Bytes, RequestError> {
-    match until_timed_out(&peer.activity, request.body_mut().buffer_up_to(most)).await {
+async fn read_body(peer: &Peer, request: &mut Request<RequestBody>, max_bytes: usize) -> Result<Bytes, RequestError> {
+    match until_timed_out(&peer.activity, request.body_mut().buffer_up_to(max_bytes)).await {
         None => Err(RequestError::RequestBodyTimeout),
         Some(Err(_)) => Err(RequestError::InvalidBody),
-        Some(Ok(_)) if request.body().is_fully_read() && request.body().buffered().len() <= most => {
+        Some(Ok(_)) if request.body().is_fully_read() && request.body().buffered().len() <= max_bytes => {
             Ok(request.body().buffered())
         }
         Some(Ok(_)) => Err(RequestError::BodyTooLarge),
@@ -125,40 +128,45 @@ async fn read_body(peer: &Peer, request: &mut Request<RequestBody>, most: usize)
 /// The client's address: the last address in `X-Forwarded-For` that is not a trusted proxy. For an untrusted peer it is
 /// the peer's own address.
 pub(super) fn client_address(peer: &Peer, headers: &HeaderMap) -> IpAddr {
-    let near = peer.address.ip().to_canonical();
-    if peer.client.trusted { forwarded_address(headers, &peer.worker.trusted_ips, near) } else { near }
+    let peer_address = peer.address.ip().to_canonical();
+    if peer.client.trusted { forwarded_address(headers, &peer.worker.trusted_ips, peer_address) } else { peer_address }
 }
 
-fn forwarded_address(headers: &HeaderMap, trusted: &[IpNet], near: IpAddr) -> IpAddr {
+fn forwarded_address(headers: &HeaderMap, trusted: &[IpNet], peer_address: IpAddr) -> IpAddr {
     let parse = |bytes: &[u8]| std::str::from_utf8(bytes).ok()?.trim().parse::<IpAddr>().ok();
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
-    let mut seen = near;
-    let mut any = false;
+    let mut client = peer_address;
+    let mut lists_others = false;
     for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
         for entry in value.as_bytes().rsplit(|byte| *byte == b',') {
             // An unparsable entry ends the trusted part of the list.
-            let Some(address) = parse(entry).map(|address| address.to_canonical()) else { return seen };
-            // The last entry is the one this proxy added for the peer.
-            any |= address != near;
-            seen = address;
+            let Some(address) = parse(entry).map(|address| address.to_canonical()) else { return client };
+            // The last entry may be the peer itself, which Portico has added.
+            lists_others |= address != peer_address;
+            client = address;
             if !is_trusted(&address) {
-                return seen;
+                return client;
             }
         }
     }
     // A trusted proxy that sends no `X-Forwarded-For` may send `X-Real-IP` instead.
-    if any { seen } else { headers.get(X_REAL_IP).and_then(|value| parse(value.as_bytes())).unwrap_or(seen) }
+    if lists_others {
+        client
+    } else {
+        headers.get(X_REAL_IP).and_then(|value| parse(value.as_bytes())).unwrap_or(client)
+    }
 }
 
+/// The scheme that the client used: `X-Forwarded-Proto` of a trusted peer, otherwise that of the connection.
 pub(super) fn client_scheme(peer: &Peer, headers: &HeaderMap) -> Scheme {
-    let own = peer.client.scheme;
+    let connection_scheme = peer.client.scheme;
     if !peer.client.trusted {
-        return own;
+        return connection_scheme;
     }
     match headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes) {
         Some(proto) if proto.eq_ignore_ascii_case(b"https") => Scheme::Https,
         Some(proto) if proto.eq_ignore_ascii_case(b"http") => Scheme::Http,
-        _ => own,
+        _ => connection_scheme,
     }
 }
 
@@ -181,8 +189,8 @@ impl PluginRun {
     /// Runs the response phase of the plugins on the head of the response.
     pub(super) fn run_response(&mut self, response: &mut Response<BodySource>, id: &HeaderValue, now: Instant) {
         self.source = match response.body() {
-            BodySource::Local(_) => Origin::Proxy,
-            BodySource::Upstream { .. } | BodySource::Upgraded(..) => Origin::Service,
+            BodySource::Local(_) => ResponseSource::Proxy,
+            BodySource::Upstream { .. } | BodySource::Upgraded(..) => ResponseSource::Service,
         };
         self.responded_at = Some(now);
         let status = response.status();
@@ -198,7 +206,7 @@ impl PluginRun {
 
     /// Runs the log phase of the plugins and records how long they took.
     pub(super) fn run_log(&self, peer: &Peer, status: StatusCode, total: Duration, bytes_out: u64) {
-        let sent = peer.activity.sent_at.get().filter(|_| self.source == Origin::Service);
+        let sent = peer.activity.sent_at.get().filter(|_| self.source == ResponseSource::Service);
         peer.worker.counters.record_plugins(self.state.timings.all());
         let summary = RequestSummary {
             status,
@@ -220,7 +228,7 @@ mod tests {
     fn client_address_is_the_last_untrusted_one() {
         let trusted: Vec<IpNet> = ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()].into();
         let cases = [
-            // The last entry is the one this proxy added for the peer.
+            // The last entry is the one that Portico added for the peer.
             ("10.0.0.1", &["10.0.0.1"][..], None, "10.0.0.1"),
             ("10.0.0.1", &["192.0.2.7, 10.0.0.1"], None, "192.0.2.7"),
             ("10.0.0.1", &["6.6.6.6, 192.0.2.7, 10.9.9.9, 10.0.0.1"], None, "192.0.2.7"),
@@ -232,16 +240,16 @@ mod tests {
             ("10.0.0.1", &["192.0.2.7, 10.0.0.1"], Some("6.6.6.6"), "192.0.2.7"),
             ("10.0.0.1", &["10.0.0.1"], Some("nonsense"), "10.0.0.1"),
         ];
-        for (near, lists, real, expected) in cases {
+        for (peer, lists, real_ip, expected) in cases {
             let mut headers = HeaderMap::new();
             for list in lists {
                 headers.append(X_FORWARDED_FOR, HeaderValue::from_static(list));
             }
-            if let Some(real) = real {
-                headers.insert(X_REAL_IP, HeaderValue::from_static(real));
+            if let Some(real_ip) = real_ip {
+                headers.insert(X_REAL_IP, HeaderValue::from_static(real_ip));
             }
-            let found = forwarded_address(&headers, &trusted, near.parse().unwrap());
-            assert_eq!(found.to_string(), expected, "{lists:?} {real:?}");
+            let address = forwarded_address(&headers, &trusted, peer.parse().unwrap());
+            assert_eq!(address.to_string(), expected, "{lists:?} {real_ip:?}");
         }
     }
 }

@@ -6,12 +6,12 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// RFC 9113, section 3.4.
+/// The client connection preface of HTTP/2 (RFC 9113, section 3.4).
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Inspects the first bytes of a connection. A preface that arrives in parts is held back until it is complete, since
-/// half of one is an invalid HTTP/1 request; the held bytes are always a prefix of the preface, so only their length is
-/// stored.
+/// a part of a preface is an invalid HTTP/1 request. The held bytes are always a prefix of the preface, so only their
+/// length is stored.
 #[derive(Debug, Default)]
 pub(super) struct ProtocolDetector {
     held_bytes: usize,
@@ -30,7 +30,7 @@ impl ProtocolDetector {
         self.done
     }
 
-    /// Some bytes arrived, but too few to detect the protocol.
+    /// Whether bytes arrived, but too few to detect the protocol.
     pub(super) fn has_begun(&self) -> bool {
         self.held_bytes > 0
     }
@@ -54,9 +54,9 @@ impl ProtocolDetector {
             buffer.put_slice(&PREFACE[..self.held_bytes]);
             let read = match Pin::new(&mut *stream).poll_read(cx, buffer) {
                 Poll::Ready(Ok(())) => &buffer.filled()[start..],
-                unfinished => {
+                pending_or_failed => {
                     buffer.set_filled(start);
-                    return unfinished.map_ok(|()| DetectedProtocol::Other);
+                    return pending_or_failed.map_ok(|()| DetectedProtocol::Other);
                 }
             };
             let ended = read.len() == self.held_bytes;
@@ -86,14 +86,14 @@ mod tests {
     /// The detected protocol and the bytes passed on, for input that arrives in these parts.
     async fn read(parts: &[&[u8]]) -> (DetectedProtocol, Vec<u8>) {
         let (mut client, mut server) = tokio::io::duplex(1024);
-        let mut opening = ProtocolDetector::default();
+        let mut detector = ProtocolDetector::default();
         let mut memory = [0; 256];
         let mut buffer = ReadBuf::new(&mut memory);
         let mut parts = parts.iter();
-        let spoken = tokio::task::unconstrained(poll_fn(|cx| {
+        let detected = tokio::task::unconstrained(poll_fn(|cx| {
             loop {
-                if let Poll::Ready(spoken) = opening.read(&mut server, cx, &mut buffer) {
-                    return Poll::Ready(spoken.unwrap());
+                if let Poll::Ready(detected) = detector.read(&mut server, cx, &mut buffer) {
+                    return Poll::Ready(detected.unwrap());
                 }
                 assert_eq!(buffer.filled(), b"", "no bytes are passed on before the protocol is detected");
                 match parts.next() {
@@ -109,20 +109,20 @@ mod tests {
             }
         }))
         .await;
-        assert!(opening.is_done());
-        (spoken, buffer.filled().to_vec())
+        assert!(detector.is_done());
+        (detected, buffer.filled().to_vec())
     }
 
     #[tokio::test]
-    async fn http2_preface_is_detected_in_any_fragmentation() {
+    async fn only_a_complete_preface_is_detected_as_http2() {
         for cut in 1..PREFACE.len() {
             let (head, tail) = PREFACE.split_at(cut);
             assert_eq!(read(&[head, tail]).await, (DetectedProtocol::Http2, PREFACE.to_vec()), "cut at {cut}");
         }
         let bytes: Vec<&[u8]> = PREFACE.chunks(1).collect();
         assert_eq!(read(&bytes).await, (DetectedProtocol::Http2, PREFACE.to_vec()));
-        let with_more = [&PREFACE[..], b"\0\0\0\x04\0\0\0\0\0"].concat();
-        assert_eq!(read(&[&with_more]).await, (DetectedProtocol::Http2, with_more));
+        let preface_and_frame = [&PREFACE[..], b"\0\0\0\x04\0\0\0\0\0"].concat();
+        assert_eq!(read(&[&preface_and_frame]).await, (DetectedProtocol::Http2, preface_and_frame));
         for other in ["GET / HTTP/1.1\r\n\r\n", "P", "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", "PRI * HTTP/1.1\r\n", ""] {
             assert_eq!(
                 read(&[other.as_bytes()]).await,

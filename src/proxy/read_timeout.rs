@@ -1,4 +1,4 @@
-//! Timeouts of a rule for an endpoint.
+//! The timeouts that a rule sets for endpoints, and the timer of the read timeout.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,7 +8,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::snapshot::timeouts_and_retries::{EndpointTimeout, TimeoutsAndRetries};
 
-/// None means the default of `ProxyLimits`.
+/// The timeouts that a rule sets. A timeout that is not set has the default of `ProxyLimits`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RuleTimeouts {
     connect: EndpointTimeout,
@@ -65,7 +65,7 @@ impl ReadTimeout {
         self.is_running = false;
     }
 
-    /// Polled when no data is available. Ready if the timeout has expired.
+    /// Polled when no data is available; restarts a stopped timeout. Ready if the timeout has expired.
     pub(super) fn poll(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
         if !std::mem::replace(&mut self.is_running, true) {
             self.sleep.as_mut().reset(Instant::now() + limit);

@@ -31,18 +31,18 @@ struct SentBody {
 }
 
 impl ReplayBuffer {
-    pub(super) fn new(body: RequestBody, most: usize) -> Rc<Self> {
-        Rc::new(ReplayBuffer { body: RefCell::new(Some(body)), sent: RefCell::default(), limit: most })
+    pub(super) fn new(body: RequestBody, limit: usize) -> Rc<Self> {
+        Rc::new(ReplayBuffer { body: RefCell::new(Some(body)), sent: RefCell::default(), limit })
     }
 
     /// Takes the body back with the sent part restored. None if the sent part is incomplete.
     pub(super) fn take_back(&self) -> Option<RequestBody> {
-        let passed = self.sent.take();
+        let sent = self.sent.take();
         let mut body = self.body.take()?;
-        if passed.is_truncated {
+        if sent.is_truncated {
             return None;
         }
-        body.restore_sent(passed.data.freeze(), passed.trailers);
+        body.restore_sent(sent.data.freeze(), sent.trailers);
         Some(body)
     }
 
@@ -56,8 +56,8 @@ impl ReplayBuffer {
         if let Some(Ok(frame)) = &frame {
             // When the response has begun, the copy of the request is dropped and a replay is impossible, so nothing is
             // kept.
-            let most = if Rc::strong_count(self) > 1 { self.limit } else { 0 };
-            self.sent.borrow_mut().record(frame, most);
+            let limit = if Rc::strong_count(self) > 1 { self.limit } else { 0 };
+            self.sent.borrow_mut().record(frame, limit);
         }
         Poll::Ready(frame)
     }
@@ -72,10 +72,10 @@ impl ReplayBuffer {
 }
 
 impl SentBody {
-    fn record(&mut self, frame: &Frame<Bytes>, most: usize) {
+    fn record(&mut self, frame: &Frame<Bytes>, limit: usize) {
         match frame.data_ref() {
             _ if self.is_truncated => {}
-            Some(data) if self.data.len() + data.len() <= most => self.data.extend_from_slice(data),
+            Some(data) if self.data.len() + data.len() <= limit => self.data.extend_from_slice(data),
             Some(_) => *self = SentBody { is_truncated: true, ..SentBody::default() },
             None => self.trailers = frame.trailers_ref().cloned(),
         }
@@ -96,13 +96,13 @@ mod tests {
             (&["abcdef", "a"], None),
         ];
         for (frames, expected) in cases {
-            let mut passed = SentBody::default();
+            let mut sent = SentBody::default();
             for frame in frames {
-                passed.record(&Frame::data(Bytes::copy_from_slice(frame.as_bytes())), 5);
+                sent.record(&Frame::data(Bytes::copy_from_slice(frame.as_bytes())), 5);
             }
-            let kept = (!passed.is_truncated).then_some(&passed.data[..]);
+            let kept = (!sent.is_truncated).then_some(&sent.data[..]);
             assert_eq!(kept, expected.map(str::as_bytes), "{frames:?}");
-            assert!(passed.data.capacity() == 0 || !passed.is_truncated);
+            assert!(sent.data.capacity() == 0 || !sent.is_truncated);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The life of one request, from its head to the response that is returned.
+//! The steps of one request, from its head to the response that is returned.
 //!
 //! ```text
 //!   read_target ─▶ select_rule ─▶ check_protocol ─▶ forwarding headers ─▶ rewrite ─▶ plugins ─▶ action ─▶ forward
@@ -47,7 +47,7 @@ pub(super) async fn serve(peer: Rc<Peer>, request: Request<Incoming>) -> Result<
     Ok(attach_record(response, record, version))
 }
 
-/// Forwards the request, unless one of the steps before ends it.
+/// Forwards the request, unless an earlier step ends it.
 async fn respond(
     cx: &mut RequestContext<'_>,
     mut request: Request<RequestBody>,
@@ -95,8 +95,8 @@ fn finish_response(
     let must_close = cx.peer().connections.is_closing() || outcome.as_ref().is_err_and(EarlyExit::must_close);
     let mut response = outcome.unwrap_or_else(|exit| exit.into_response(cx));
     let record = &mut *cx.record;
-    if let Some(grant) = record.cors_grant.take() {
-        grant.apply(response.headers_mut());
+    if let Some(cors_headers) = record.cors_headers.take() {
+        cors_headers.apply(response.headers_mut());
     }
     let now = Instant::now();
     if let Some(run) = &mut record.plugin_run {
@@ -114,7 +114,7 @@ fn finish_response(
     response
 }
 
-/// The response with the record, which is finished with its body or with the tunnel that follows it.
+/// Attaches the record to the response. The record is finished with the response body, or with the tunnel that follows.
 fn attach_record(
     response: Response<BodySource>,
     mut record: RequestRecord,
@@ -124,7 +124,7 @@ fn attach_record(
     let BodySource::Upgraded(upgrade, endpoint) = source else {
         return Response::from_parts(head, ResponseBody::new(source, record, version));
     };
-    // The rule's request timeout does not apply to an upgraded connection.
+    // The timeouts that the rule sets for a response do not apply to an upgraded connection.
     record.deadline = None;
     let mut response = Response::from_parts(head, ResponseBody::for_tunnel());
     upgrade.accept(&mut response);

@@ -13,13 +13,15 @@ use hyper::body::Incoming;
 
 use super::activity::{BodyFailure, UploadState};
 use super::connection::Peer;
-use super::mirror::{self, PendingCopies};
+use super::mirror::{MirrorCopy, PendingCopies};
 use super::replay_buffer::ReplayBuffer;
 use super::request_error::RequestError;
 
 /// The body of a request as it is sent to an endpoint.
 pub(super) struct RequestBody {
+    /// The rest of the body from the client. None if all of it has arrived.
     incoming: Option<Incoming>,
+    /// The client's request is HTTP/2.
     http2: bool,
     /// State that few requests need, boxed to keep the others small.
     extensions: Option<Box<BodyExtensions>>,
@@ -28,12 +30,13 @@ pub(super) struct RequestBody {
 
 #[derive(Default)]
 struct BodyExtensions {
-    /// Data that was read before the request was sent. It is sent first.
+    /// Data that is sent before `incoming`: it was read before the request was sent, or is sent again.
     buffered: Bytes,
+    /// Trailers that were read together with `buffered`.
     trailers: Option<HeaderMap>,
-    /// Receives a copy of all data, for mirrored requests.
+    /// The mirrored copies of the request, which get all data of the body.
     mirror_copies: Option<PendingCopies>,
-    /// How many more bytes the limit allows.
+    /// How many more bytes of the body its limit allows, if it has one.
     remaining: Option<u64>,
     /// The replay buffer that holds the body. If set, all other fields are empty.
     replay: Option<Rc<ReplayBuffer>>,
@@ -56,12 +59,14 @@ impl RequestBody {
         RequestBody { incoming: None, http2: false, extensions: None, peer: Rc::clone(peer) }
     }
 
-    /// Limits the body to `most` bytes. Fails at once if the declared length exceeds the limit.
-    pub(super) fn limit(&mut self, most: u64) -> Result<(), RequestError> {
-        let left = most.checked_sub(self.buffered().len() as u64).filter(|_| self.size_hint().lower() <= most);
-        let left = left.ok_or(RequestError::BodyTooLarge)?;
+    /// Limits the body to `max_bytes` bytes. Fails at once if the declared length exceeds the limit.
+    pub(super) fn limit(&mut self, max_bytes: u64) -> Result<(), RequestError> {
+        if self.size_hint().lower() > max_bytes {
+            return Err(RequestError::BodyTooLarge);
+        }
+        let remaining = max_bytes.checked_sub(self.buffered().len() as u64).ok_or(RequestError::BodyTooLarge)?;
         if self.incoming.is_some() {
-            self.extensions.get_or_insert_default().remaining = Some(left);
+            self.extensions.get_or_insert_default().remaining = Some(remaining);
         }
         Ok(())
     }
@@ -73,7 +78,7 @@ impl RequestBody {
 
     /// The data that was buffered before sending.
     pub(super) fn buffered(&self) -> Bytes {
-        self.extensions.as_ref().map(|extra| extra.buffered.clone()).unwrap_or_default()
+        self.extensions.as_ref().map(|extensions| extensions.buffered.clone()).unwrap_or_default()
     }
 
     /// Replaces the buffered data, which must be the whole body.
@@ -84,29 +89,27 @@ impl RequestBody {
 
     /// Duplicates the body of a request that may be sent a second time. The body must be empty or completely buffered.
     pub(super) fn duplicate(&self) -> Self {
-        let ahead = self.extensions.as_ref().map(|extra| extra.buffered.clone()).filter(|ahead| !ahead.is_empty());
-        let extra = ahead.map(|ahead| Box::new(BodyExtensions { buffered: ahead, ..BodyExtensions::default() }));
-        RequestBody { incoming: None, http2: self.http2, extensions: extra, peer: Rc::clone(&self.peer) }
+        let buffered = Some(self.buffered()).filter(|buffered| !buffered.is_empty());
+        let extensions = buffered.map(|buffered| Box::new(BodyExtensions { buffered, ..BodyExtensions::default() }));
+        RequestBody { incoming: None, http2: self.http2, extensions, peer: Rc::clone(&self.peer) }
     }
 
-    /// Moves the body into a replay buffer of up to `most` bytes and returns a second handle to it, for a request that
-    /// may be sent again if the endpoint did not process it. Only one handle can be sent: this one, or the other after
-    /// [`RequestBody::reclaim`].
-    pub(super) fn share_for_replay(&mut self, most: usize) -> Self {
-        let peer = || Rc::clone(&self.peer);
-        let handle = |buffer, peer| {
-            let extra = BodyExtensions { replay: Some(buffer), ..BodyExtensions::default() };
-            RequestBody { incoming: None, http2: false, extensions: Some(Box::new(extra)), peer }
+    /// Moves the body into a replay buffer of up to `max_bytes` bytes and returns a second handle to it, for a request
+    /// that may be sent again if the endpoint did not process it. Only one handle can be sent: this one, or the
+    /// returned one after [`RequestBody::reclaim`].
+    pub(super) fn share_for_replay(&mut self, max_bytes: usize) -> Self {
+        let peer = Rc::clone(&self.peer);
+        let handle = |buffer| {
+            let extensions = BodyExtensions { replay: Some(buffer), ..BodyExtensions::default() };
+            RequestBody { incoming: None, http2: false, extensions: Some(Box::new(extensions)), peer: Rc::clone(&peer) }
         };
         if let Some(buffer) = self.replay_buffer() {
-            return handle(Rc::clone(buffer), peer());
+            return handle(Rc::clone(buffer));
         }
-        let other = peer();
-        let body =
-            std::mem::replace(self, RequestBody { incoming: None, http2: false, extensions: None, peer: peer() });
-        let buffer = ReplayBuffer::new(body, most);
-        *self = handle(Rc::clone(&buffer), Rc::clone(&other));
-        handle(buffer, other)
+        let body = std::mem::replace(self, RequestBody::empty(&peer));
+        let buffer = ReplayBuffer::new(body, max_bytes);
+        *self = handle(Rc::clone(&buffer));
+        handle(buffer)
     }
 
     /// Takes the body back from the replay buffer. None if more was sent than the buffer holds.
@@ -126,50 +129,54 @@ impl RequestBody {
         if data.is_empty() && trailers.is_none() {
             return;
         }
-        let extra = self.extensions.get_or_insert_default();
+        let extensions = self.extensions.get_or_insert_default();
         if !data.is_empty() {
             // `data` includes any data buffered earlier, because that is sent first and in one piece.
-            extra.buffered = data;
+            extensions.buffered = data;
         }
         if trailers.is_some() {
-            extra.trailers = trailers;
+            extensions.trailers = trailers;
         }
     }
 
-    /// Buffers the body if it has at most `most` bytes, and returns whether all of it is buffered. Buffered data is
-    /// sent as if it had just arrived. A body with trailers never counts as completely buffered.
-    pub(super) async fn buffer_up_to(&mut self, most: usize) -> Result<bool, RequestBodyError> {
-        let fits = |length: u64| usize::try_from(length).is_ok_and(|length| length <= most);
+    /// Buffers up to `max_bytes` of the body, and returns whether all of it is buffered. Buffered data is sent as if it
+    /// had just arrived. A body with trailers never counts as completely buffered.
+    pub(super) async fn buffer_up_to(&mut self, max_bytes: usize) -> Result<bool, RequestBodyError> {
+        let fits = |length: u64| usize::try_from(length).is_ok_and(|length| length <= max_bytes);
         if !fits(self.size_hint().lower()) {
             return Ok(false);
         }
-        let mut ahead = BytesMut::new();
+        // All of it was read before, for a plugin.
+        if self.incoming.is_none() {
+            return Ok(self.extensions.as_ref().is_none_or(|extensions| extensions.trailers.is_none()));
+        }
+        let mut buffered = BytesMut::new();
         let mut trailers = None;
-        while self.incoming.is_some() && ahead.len() <= most {
+        while self.incoming.is_some() && buffered.len() <= max_bytes {
             match poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await {
                 None => break,
                 Some(frame) => match frame?.into_data() {
-                    Ok(data) => ahead.extend_from_slice(&data),
+                    Ok(data) => buffered.extend_from_slice(&data),
                     Err(frame) => trailers = frame.into_trailers().ok(),
                 },
             }
         }
-        let whole = self.incoming.is_none() && ahead.len() <= most && trailers.is_none();
-        let extra = self.extensions.get_or_insert_default();
-        (extra.buffered, extra.trailers) = (ahead.freeze(), trailers);
-        Ok(whole)
+        let is_whole = self.incoming.is_none() && buffered.len() <= max_bytes && trailers.is_none();
+        let extensions = self.extensions.get_or_insert_default();
+        (extensions.buffered, extensions.trailers) = (buffered.freeze(), trailers);
+        Ok(is_whole)
     }
 
-    /// Adds a mirror, which receives the request when the body is complete.
-    pub(super) fn add_mirror(&mut self, copy: mirror::MirrorCopy) {
-        let extra = self.extensions.get_or_insert_default();
-        extra.mirror_copies.get_or_insert_default().add(copy);
+    /// Adds a mirrored copy of the request, which is sent when the body is complete.
+    pub(super) fn add_mirror_copy(&mut self, copy: MirrorCopy) {
+        let extensions = self.extensions.get_or_insert_default();
+        extensions.mirror_copies.get_or_insert_default().add(copy);
     }
 
     fn finish(&mut self) {
         self.incoming = None;
-        if let Some(extra) = &mut self.extensions
-            && let Some(copies) = extra.mirror_copies.take()
+        if let Some(extensions) = &mut self.extensions
+            && let Some(copies) = extensions.mirror_copies.take()
         {
             copies.send();
         }
@@ -187,13 +194,13 @@ impl Body for RequestBody {
         if let Some(buffer) = this.replay_buffer() {
             return buffer.poll_frame(cx);
         }
-        if let Some(extra) = &mut this.extensions
-            && !extra.buffered.is_empty()
+        if let Some(extensions) = &mut this.extensions
+            && !extensions.buffered.is_empty()
         {
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut extra.buffered)))));
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut extensions.buffered)))));
         }
         let Some(incoming) = &mut this.incoming else {
-            let trailers = this.extensions.as_mut().and_then(|extra| extra.trailers.take());
+            let trailers = this.extensions.as_mut().and_then(|extensions| extensions.trailers.take());
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         };
         if this.peer.activity.is_body_abandoned(cx) {
@@ -204,7 +211,7 @@ impl Body for RequestBody {
             return Poll::Pending;
         };
         this.peer.activity.upload.set(UploadState::AwaitingEndpoint);
-        // The guard has checked these bytes before hyper parsed them.
+        // The framing guard has checked these bytes before hyper parsed them.
         if this.peer.activity.guard_error().is_some() {
             this.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
             return Poll::Ready(Some(Err(RequestBodyError::AmbiguousFraming)));
@@ -214,15 +221,15 @@ impl Body for RequestBody {
                 let activity = &this.peer.activity;
                 if let Some(data) = frame.data_ref() {
                     activity.bytes_in.set(activity.bytes_in.get() + data.len() as u64);
-                    if let Some(extra) = &mut this.extensions {
-                        if let Some(left) = &mut extra.remaining {
-                            let Some(rest) = left.checked_sub(data.len() as u64) else {
+                    if let Some(extensions) = &mut this.extensions {
+                        if let Some(remaining) = &mut extensions.remaining {
+                            let Some(rest) = remaining.checked_sub(data.len() as u64) else {
                                 activity.body_failure.set(Some(BodyFailure::TooLarge));
                                 return Poll::Ready(Some(Err(RequestBodyError::TooLarge)));
                             };
-                            *left = rest;
+                            *remaining = rest;
                         }
-                        mirror::PendingCopies::buffer(&mut extra.mirror_copies, data);
+                        PendingCopies::buffer(&mut extensions.mirror_copies, data);
                     }
                 }
                 activity.record_progress();
@@ -252,7 +259,10 @@ impl Body for RequestBody {
             return buffer.is_end_stream();
         }
         self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
-            && self.extensions.as_ref().is_none_or(|extra| extra.buffered.is_empty() && extra.trailers.is_none())
+            && self
+                .extensions
+                .as_ref()
+                .is_none_or(|extensions| extensions.buffered.is_empty() && extensions.trailers.is_none())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -260,17 +270,17 @@ impl Body for RequestBody {
             return buffer.size_hint();
         }
         let rest = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint);
-        let Some(extra) = &self.extensions else { return rest };
-        if extra.trailers.is_some() {
+        let Some(extensions) = &self.extensions else { return rest };
+        if extensions.trailers.is_some() {
             // Only a body of unknown length can have trailers.
             return SizeHint::default();
         }
-        let ahead = extra.buffered.len() as u64;
+        let buffered = extensions.buffered.len() as u64;
         let mut hint = SizeHint::new();
         if let Some(upper) = rest.upper() {
-            hint.set_upper(upper + ahead);
+            hint.set_upper(upper + buffered);
         }
-        hint.set_lower(rest.lower() + ahead);
+        hint.set_lower(rest.lower() + buffered);
         hint
     }
 }
@@ -301,8 +311,8 @@ pub(super) enum RequestBodyError {
     TooLarge,
     #[error("the framing of the request body is ambiguous")]
     AmbiguousFraming,
-    #[error("the endpoint did not process the request, so its body is sent to another one")]
+    #[error("the endpoint did not process the request, so its body is sent again")]
     Reclaimed,
-    #[error("the response is complete, so the rest of the request body is not read")]
+    #[error("the stream has ended, so the rest of the request body is not read")]
     Abandoned,
 }

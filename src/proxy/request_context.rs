@@ -1,4 +1,4 @@
-//! What the steps of one request share, and where it is counted.
+//! The context that the steps of one request share. It also selects the metric series in which the request is counted.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::snapshot::rule::{Backend, RouteRule};
 /// The context of a request from its head to its response: the configuration it uses, how far it was routed, and its
 /// record with the connection, the request id and the times.
 ///
-/// The series of the request is set when this is dropped, which also happens when the client disconnects. So no exit
+/// The series of the request is set when this is dropped, which also happens when the client disconnects. So no step
 /// can forget it, and the request is counted at the most specific point that it has reached.
 pub(super) struct RequestContext<'r> {
     pub(super) view: &'r SnapshotView,
@@ -87,7 +87,7 @@ pub(super) struct RoutedRequest<'r> {
     /// The path for the endpoint, if the rule or a plugin has replaced it.
     pub(super) replaced_path: Option<RequestPath>,
     pub(super) upgrade: Option<Box<Upgrade>>,
-    /// For plugins; read before the hop-by-hop headers are removed.
+    /// The framing of the body, for plugins; read before the hop-by-hop headers are removed.
     pub(super) framing: Framing,
 }
 

@@ -54,6 +54,7 @@ pub(super) enum RequestError {
     NoEndpointsKong,
     /// The limit of connections to endpoints is reached.
     ConnectionLimit,
+    /// The endpoint refused the connection, or connecting failed for another reason than a timeout.
     ConnectionRefused,
     /// [`RequestError::ConnectionRefused`] on a Kong route, with Kong's status and message.
     ConnectionRefusedKong,
@@ -107,7 +108,7 @@ impl RequestError {
             RequestError::HeaderTooLarge => (Client, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header_too_large", "Request header or cookie too large", false),
             RequestError::TooManyHeaders => (Client, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_headers", "the request has too many header fields", false),
             RequestError::ConnectNotSupported => (Client, StatusCode::METHOD_NOT_ALLOWED, "connect_not_supported", "Method not allowed", false),
-            RequestError::UpgradeNotSupported => (Client, StatusCode::NOT_IMPLEMENTED, "upgrade_not_supported", "only WebSocket over HTTP/1.1 backends can be reached by CONNECT", false),
+            RequestError::UpgradeNotSupported => (Client, StatusCode::NOT_IMPLEMENTED, "upgrade_not_supported", "CONNECT is supported only for WebSocket, and only to backends that use HTTP/1.1", false),
             RequestError::UnsupportedExpectation => (Client, StatusCode::EXPECTATION_FAILED, "unsupported_expectation", "Expectation failed", false),
             RequestError::RequestBodyTimeout => (Client, StatusCode::REQUEST_TIMEOUT, "request_body_timeout", "Request timeout", false),
             RequestError::NoListener => (Client, StatusCode::NOT_FOUND, "no_listener", NO_ROUTE, false),
@@ -121,7 +122,7 @@ impl RequestError {
             RequestError::Http2Only => (Client, StatusCode::UPGRADE_REQUIRED, "http2_only", "Please use HTTP2 protocol", false),
             RequestError::NotGrpc => (Client, StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_grpc", "Non-gRPC request matched gRPC route", false),
             // gRPC clients interpret this status as CANCELLED.
-            RequestError::GrpcsOnly => (Client, client_closed_request(), "grpcs_only", "gRPC request matched gRPCs route", false),
+            RequestError::GrpcsOnly => (Client, client_disconnected_status(), "grpcs_only", "gRPC request matched gRPCs route", false),
             RequestError::InvalidRewrite => (Configuration, StatusCode::INTERNAL_SERVER_ERROR, "invalid_rewrite", UNEXPECTED, false),
             RequestError::NoEndpoints => (Backend, StatusCode::SERVICE_UNAVAILABLE, "no_endpoints", UNAVAILABLE, true),
             RequestError::NoEndpointsKong => (Backend, StatusCode::SERVICE_UNAVAILABLE, "no_endpoints", NO_ENDPOINTS_KONG, true),
@@ -140,7 +141,8 @@ impl RequestError {
     }
 }
 
-fn client_closed_request() -> StatusCode {
+/// [`CLIENT_DISCONNECTED_STATUS`] as a status.
+pub(super) fn client_disconnected_status() -> StatusCode {
     StatusCode::from_u16(CLIENT_DISCONNECTED_STATUS).expect("three digits are a status")
 }
 
@@ -150,8 +152,9 @@ fn client_closed_request() -> StatusCode {
 pub(super) const RESPONSE_TRUNCATED: &str = "response_truncated";
 /// The client disconnected before the response was complete.
 pub(super) const CLIENT_DISCONNECTED: &str = "client_disconnected";
-/// Recorded if the client disconnected before a response; nginx uses the same number.
-pub(super) const CLIENT_DISCONNECTED_STATUS: u16 = 499;
+/// Recorded if the client disconnected before a response, and sent with [`RequestError::GrpcsOnly`]. nginx uses the
+/// same number.
+const CLIENT_DISCONNECTED_STATUS: u16 = 499;
 /// An HTTP/2 stream was rejected before it became a request.
 pub(super) const REFUSED_STREAM: &str = "refused_stream";
 /// The client sent too many HTTP/2 frames that carry no request.
@@ -191,18 +194,21 @@ mod tests {
         let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/request-errors.md");
         let text = std::fs::read_to_string(page).unwrap();
         let documented: BTreeSet<String> =
-            text.lines().filter(|line| is_reason(line)).map(|line| cells(line, 5)).collect();
+            text.lines().filter(|line| is_reason(line)).map(|line| cells(line, DOCUMENTED_CELLS)).collect();
         let missing: Vec<_> = existing.difference(&documented).collect();
         let stale: Vec<_> = documented.difference(&existing).collect();
         assert!(missing.is_empty() && stale.is_empty(), "{page}: missing {missing:#?}, obsolete {stale:#?}");
     }
+
+    /// Reason, status, message, responsible party, whether the client may retry. The cells after them are free text.
+    const DOCUMENTED_CELLS: usize = 5;
 
     /// Rows about connections start with the name of a metric instead of a reason.
     fn is_reason(line: &str) -> bool {
         line.starts_with("| `") && !line.starts_with("| `portico_")
     }
 
-    /// The documented cells: reason, status, message, responsible party, whether the client may retry.
+    /// The documented cells of an error.
     fn row(error: RequestError) -> String {
         let details = error.details();
         let varies = matches!(

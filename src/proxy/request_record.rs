@@ -16,7 +16,7 @@ use super::connection::Peer;
 use super::kong::KongRequest;
 use super::malformed_request::PartialHead;
 use super::plugin_run::PluginRun;
-use super::request_error::{CLIENT_DISCONNECTED, CLIENT_DISCONNECTED_STATUS, RequestError};
+use super::request_error::{CLIENT_DISCONNECTED, RequestError, client_disconnected_status};
 use super::request_id::X_REQUEST_ID;
 use super::stats::RequestSeries;
 use crate::snapshot::cors::CorsHeaders;
@@ -27,16 +27,18 @@ pub(super) struct RequestRecord {
     pub(super) peer: Rc<Peer>,
     pub(super) request_id: HeaderValue,
     pub(super) series: Option<Arc<RequestSeries>>,
+    /// The endpoint that the request was last sent to.
     pub(super) address: Option<SocketAddr>,
+    /// The reason of the request error, if there is one.
     pub(super) error: Option<&'static str>,
     /// None until there is a response.
     pub(super) status: Option<StatusCode>,
     pub(super) bytes_out: u64,
     /// The CORS headers of the response.
-    pub(super) cors_grant: Option<Box<CorsHeaders>>,
+    pub(super) cors_headers: Option<Box<CorsHeaders>>,
     /// The plugin execution, if plugins ran.
     pub(super) plugin_run: Option<Box<PluginRun>>,
-    /// Set for requests that are handled like Kong would.
+    /// Set for requests that are handled as Kong handles them.
     pub(super) kong: Option<KongRequest>,
     /// The deadline of the response. Boxed, because few requests have one.
     pub(super) deadline: Option<Box<ResponseDeadline>>,
@@ -48,7 +50,7 @@ pub(super) struct RequestRecord {
 /// When the response must be complete.
 pub(super) struct ResponseDeadline {
     pub(super) sleep: Pin<Box<Sleep>>,
-    /// The error if it is not.
+    /// The error if the response is not complete by then.
     pub(super) error: RequestError,
 }
 
@@ -87,7 +89,7 @@ impl RequestRecord {
             error: None,
             status: None,
             bytes_out: 0,
-            cors_grant: None,
+            cors_headers: None,
             plugin_run: None,
             kong: KongRequest::initial(peer),
             deadline: None,
@@ -109,22 +111,22 @@ impl RequestRecord {
         let now = Instant::now();
         activity.enter_phase(ActivityPhase::Idle, now);
         let duration = now - activity.started_at.get();
-        let status = self.status.or(StatusCode::from_u16(CLIENT_DISCONNECTED_STATUS).ok()).unwrap_or_default();
+        let status = self.status.unwrap_or_else(client_disconnected_status);
         let series = self.series.get_or_insert_with(|| worker.unrouted_series());
         series.add(status, duration, activity.bytes_in.get(), self.bytes_out);
         if let Some(run) = &self.plugin_run {
             run.run_log(&self.peer, status, duration, self.bytes_out);
         }
-        if let Some(line) = self.logged.take() {
+        if let Some(logged) = self.logged.take() {
             worker.log.write(&AccessLogRecord {
                 time: SystemTime::now() - duration,
                 client: self.peer.address,
                 tls: self.peer.session.as_ref().map(|session| session.version),
                 server_name: self.peer.session.as_ref().and_then(|session| session.server_name.clone()),
-                method: Some(line.method),
-                version: Some(line.version),
-                host: line.host,
-                target: Some(line.target),
+                method: Some(logged.method),
+                version: Some(logged.version),
+                host: logged.host,
+                target: Some(logged.target),
                 status,
                 bytes_in: activity.bytes_in.get(),
                 bytes_out: self.bytes_out,
@@ -134,7 +136,7 @@ impl RequestRecord {
                 consumer: self.plugin_run.as_ref().and_then(|run| run.consumer_name()),
                 request_id: Some(self.request_id.clone()),
                 error: self.error,
-                user_agent: line.user_agent,
+                user_agent: logged.user_agent,
             });
         }
     }
@@ -146,8 +148,9 @@ pub(super) struct MalformedInput {
     pub(super) head: PartialHead,
     pub(super) status: StatusCode,
     pub(super) reason: &'static str,
-    /// The request id and the size of the error response, if one is sent.
+    /// The request id of the error response, if one is sent.
     pub(super) id: Option<HeaderValue>,
+    /// The size of the body of the error response.
     pub(super) bytes_out: u64,
 }
 
@@ -187,8 +190,9 @@ fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
 impl Drop for RequestRecord {
     fn drop(&mut self) {
         if !self.finished {
-            let late = self.deadline.as_ref().filter(|deadline| deadline.sleep.deadline() <= Instant::now());
-            let reason = late.map_or(CLIENT_DISCONNECTED, |deadline| deadline.error.details().reason);
+            // The timer of the connection, too, drops a response whose deadline has passed.
+            let missed_deadline = self.deadline.as_ref().filter(|deadline| deadline.sleep.deadline() <= Instant::now());
+            let reason = missed_deadline.map_or(CLIENT_DISCONNECTED, |deadline| deadline.error.details().reason);
             self.error.get_or_insert(reason);
             self.finish();
         }

@@ -1,7 +1,8 @@
 //! Forwarding under a rule with timeouts or retries (GEP-1742 and GEP-1731).
 //!
-//! Retried are requests that were certainly not processed. Idempotent requests with a buffered body are also retried
-//! after one of the rule's status codes or after the timeout of one attempt. Nothing else is sent twice.
+//! A request that was certainly not processed is retried. An idempotent request with a buffered body is also retried
+//! after one of the rule's status codes or after the timeout of one attempt. Within an attempt, a request may be sent
+//! again on a new connection, as described in `forward.rs`.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -26,6 +27,7 @@ use super::rule_action::Destination;
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
 use crate::upstream::Upstream;
 
+/// Forwards a request, and enforces the request timeout of the rule.
 pub(super) async fn forward_with_retries(
     destination: Destination<'_>,
     policy: &TimeoutsAndRetries,
@@ -33,17 +35,18 @@ pub(super) async fn forward_with_retries(
     record: &mut RequestRecord,
 ) -> Result<Response<BodySource>, RequestError> {
     record.peer.activity.rule_timeouts.set(RuleTimeouts::from_rule(policy));
-    let all = run_attempts(destination, policy, request, record);
-    let Some(limit) = policy.request.duration() else { return all.await };
+    let attempts = run_attempts(destination, policy, request, record);
+    let Some(limit) = policy.request.duration() else { return attempts.await };
     let end = Instant::now() + limit;
-    let Ok(outcome) = timeout_at(end, all).await else { return Err(RequestError::RequestTimeout) };
+    let Ok(outcome) = timeout_at(end, attempts).await else { return Err(RequestError::RequestTimeout) };
+    // `run_attempts` may have set the deadline of the attempt; the earlier of the two applies.
     if record.deadline.as_ref().is_none_or(|deadline| deadline.sleep.deadline() > end) {
         record.deadline = Some(ResponseDeadline::new(end, RequestError::RequestTimeout));
     }
     outcome
 }
 
-/// Runs all attempts.
+/// Runs attempts until one returns a response that is not retried, or no further attempt is allowed.
 async fn run_attempts(
     destination: Destination<'_>,
     policy: &TimeoutsAndRetries,
@@ -55,47 +58,49 @@ async fn run_attempts(
     let replay = ReplayPolicy {
         complete: buffer_body(&peer, &mut request, policy).await?,
         idempotent: is_idempotent(request.method()),
-        retry_stale_connection: retry.is_none_or(|retry| retry.attempts > 0),
+        allows_resending: retry.is_none_or(|retry| retry.max_retries > 0),
     };
     let mut outgoing = OutgoingRequest::new(Rc::clone(&peer), destination, request, replay)?;
-    let most = retry.map_or(MAX_ENDPOINTS - 1, |retry| usize::try_from(retry.attempts).unwrap_or(usize::MAX));
+    let max_retries = retry.map_or(MAX_ENDPOINTS - 1, |retry| usize::try_from(retry.max_retries).unwrap_or(usize::MAX));
     let mut tried = TriedEndpoints::new();
     let mut retries = 0;
     loop {
         let address = next_endpoint(&peer, upstream, &mut tried, retry).ok_or(RequestError::NoEndpoints)?;
         record.address = Some(address);
         peer.activity.record_progress();
-        let end = policy.backend_request.duration().map(|limit| Instant::now() + limit);
-        let running = outgoing.attempt(address, end);
-        let outcome = match end {
-            None => running.await,
-            Some(end) => {
-                timeout_at(end, running).await.unwrap_or(Err(AttemptError::Failed(RequestError::BackendRequestTimeout)))
-            }
+        let attempt_deadline = policy.backend_request.duration().map(|limit| Instant::now() + limit);
+        let attempt = outgoing.attempt(address, attempt_deadline);
+        let outcome = match attempt_deadline {
+            None => attempt.await,
+            Some(deadline) => timeout_at(deadline, attempt)
+                .await
+                .unwrap_or(Err(AttemptError::Failed(RequestError::BackendRequestTimeout))),
         };
-        let is_last = retries >= most;
-        let (failure, at_once) = match outcome {
-            Ok(response) if is_last || !is_repeated(retry, replay, &response) => {
-                record.deadline = end.map(|end| ResponseDeadline::new(end, RequestError::BackendRequestTimeout));
+        let is_last = retries >= max_retries;
+        let (failure, without_delay) = match outcome {
+            Ok(response) if is_last || !is_retried_status(retry, replay, &response) => {
+                record.deadline = attempt_deadline
+                    .map(|deadline| ResponseDeadline::new(deadline, RequestError::BackendRequestTimeout));
                 outgoing.recycle();
                 return Ok(response);
             }
             Ok(response) => {
                 release_connection(response);
+                // This error is returned only if a timeout expires before the retry.
                 (RequestError::ResponseTimeout, false)
             }
             Err(error) => {
                 let was_not_processed = error.was_not_processed();
                 let error = error.into_request_error();
-                let again = was_not_processed || is_repeated_late(retry, replay, error);
-                if is_last || !again || !outgoing.can_be_sent() || peer.activity.timed_out.get() {
+                let may_retry = was_not_processed || is_retried_after_timeout(retry, replay, error);
+                if is_last || !may_retry || !outgoing.can_be_sent() || peer.activity.timed_out.get() {
                     return Err(error);
                 }
                 // An unprocessed request goes to the next untried endpoint without delay.
                 (error, was_not_processed && upstream.reachable().len() > tried.len())
             }
         };
-        if !at_once {
+        if !without_delay {
             let Some(retry) = retry else { return Err(failure) };
             let wait = retry.backoff_delay(u32::try_from(retries).unwrap_or(u32::MAX), fastrand::f64());
             if !wait.is_zero() && until_timed_out(&peer.activity, sleep(wait)).await.is_none() {
@@ -109,7 +114,7 @@ async fn run_attempts(
     }
 }
 
-/// Usually one endpoint.
+/// The endpoints that were tried for a request. Usually there is only one.
 type TriedEndpoints = SmallVec<[SocketAddr; 2]>;
 
 /// The next endpoint, different for each attempt. After all were tried, they are reused if the rule has retries.
@@ -125,7 +130,8 @@ fn next_endpoint(
         // Avoids the endpoint that has just failed, if there is another.
         let last = tried.pop();
         tried.clear();
-        pools.next_endpoint(upstream, last.as_slice()).or_else(|| pools.next_endpoint(upstream, &[]))
+        let avoid_none = [];
+        pools.next_endpoint(upstream, last.as_slice()).or_else(|| pools.next_endpoint(upstream, &avoid_none))
     })?;
     tried.push(address);
     Some(address)
@@ -144,31 +150,32 @@ async fn buffer_body(
         return Ok(false);
     }
     let may_retry = |retry: &RetryPolicy| {
-        retry.attempts > 0 && (!retry.codes.is_empty() || policy.backend_request.duration().is_some())
+        retry.max_retries > 0 && (!retry.codes.is_empty() || policy.backend_request.duration().is_some())
     };
     if !policy.retry.as_ref().is_some_and(may_retry) {
         return Ok(false);
     }
-    let most = peer.worker.limits.max_replay_body;
-    match until_timed_out(&peer.activity, request.body_mut().buffer_up_to(most)).await {
+    let max_bytes = peer.worker.limits.max_replay_body;
+    match until_timed_out(&peer.activity, request.body_mut().buffer_up_to(max_bytes)).await {
         None => Err(RequestError::RequestBodyTimeout),
         Some(Err(_)) => Err(RequestError::InvalidBody),
-        Some(Ok(whole)) => Ok(whole),
+        Some(Ok(is_whole)) => Ok(is_whole),
     }
 }
 
-/// Whether the rule asks for another response than this one, and the request can be sent again.
-fn is_repeated(retry: Option<&RetryPolicy>, replay: ReplayPolicy, response: &Response<BodySource>) -> bool {
+/// Whether the response has one of the rule's retry codes, and the request can be sent again.
+fn is_retried_status(retry: Option<&RetryPolicy>, replay: ReplayPolicy, response: &Response<BodySource>) -> bool {
     let is_listed = |retry: &RetryPolicy| retry.codes.binary_search(&response.status().as_u16()).is_ok();
     replay.complete && replay.idempotent && retry.is_some_and(is_listed)
 }
 
-/// Whether a timed-out attempt is repeated. It may have been processed, so the request must be complete and idempotent.
-fn is_repeated_late(retry: Option<&RetryPolicy>, replay: ReplayPolicy, error: RequestError) -> bool {
+/// Whether the request is retried after an attempt has timed out. It may have been processed, so it must be idempotent
+/// and available as a whole.
+fn is_retried_after_timeout(retry: Option<&RetryPolicy>, replay: ReplayPolicy, error: RequestError) -> bool {
     error == RequestError::BackendRequestTimeout && retry.is_some() && replay.complete && replay.idempotent
 }
 
-/// Without a body to read, its connection can take the next request.
+/// Returns the connection of a discarded response to its pool, if there is no body left to read.
 fn release_connection(response: Response<BodySource>) {
     if let BodySource::Upstream { incoming, connection: Some(connection) } = response.into_body()
         && incoming.is_end_stream()

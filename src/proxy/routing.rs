@@ -35,7 +35,7 @@ pub(super) fn select_rule<'r>(
         kong::mark_as_kong(cx.record);
         kong::merge_slashes(&mut path);
     }
-    let question = RoutingRequest {
+    let routing_request = RoutingRequest {
         path: path.path(),
         query: path.query(),
         method: request.method(),
@@ -44,7 +44,7 @@ pub(super) fn select_rule<'r>(
         scheme: cx.peer().client.scheme,
         server_name: cx.peer().session.as_ref().and_then(|session| session.server_name.as_deref()),
     };
-    let Matched { rule, path: matched } = listener.find(&name, &question).ok_or(RequestError::NoRoute)?;
+    let Matched { rule, path: matched } = listener.find(&name, &routing_request).ok_or(RequestError::NoRoute)?;
     cx.rule = Some(rule);
     if rule.kong.is_some() {
         kong::mark_as_kong(cx.record);
@@ -54,8 +54,8 @@ pub(super) fn select_rule<'r>(
 }
 
 /// Whether the connection was opened for another listener than the one of the request's host (RFC 9110, section
-/// 15.5.20). Browsers reuse a connection for every name in its certificate, but client checks of a listener only
-/// covered its own connections.
+/// 15.5.20). Browsers reuse a connection for every name in its certificate, but the TLS settings of a listener apply
+/// only to the connections that were opened for it.
 fn is_misdirected(bind: &Bind, listener: Option<&Arc<HttpListener>>, session: Option<&TlsSession>, host: &str) -> bool {
     match (session, &bind.tls) {
         (None, None) => false,

@@ -1,4 +1,4 @@
-//! Applies the action of a rule: redirects, fails, or selects the backend and applies its filters.
+//! Applies the action of a rule: redirects, fails, or selects the backend and applies the filters.
 
 use std::sync::Arc;
 
@@ -26,6 +26,7 @@ pub(super) struct Destination<'r> {
     pub(super) upgrade: Option<Box<Upgrade>>,
 }
 
+/// Ends the request, or rewrites it for the selected backend.
 pub(super) fn apply<'r>(
     cx: &mut RequestContext<'r>,
     routed: RoutedRequest<'r>,
@@ -80,8 +81,8 @@ fn prepare_forwarding<'r>(
     Ok(Destination { upstream, timeouts_and_retries, upgrade: routed.upgrade })
 }
 
-/// The rule's filters run first, so that the backend's, which are more specific, take precedence. Mirrors get the
-/// request with the filters of their own level only: filters of one backend do not apply to mirrors of the rule.
+/// The rule's filters run first, so that the backend's, which are more specific, take precedence. Mirrors of the
+/// rule get the request with the rule's filters only, mirrors of the backend with the filters of both.
 fn apply_request_filters(
     cx: &RequestContext<'_>,
     routed: &RoutedRequest<'_>,
@@ -96,8 +97,8 @@ fn apply_request_filters(
         }
         // An upgrade request is not mirrored, since the mirror could not continue the new protocol.
         if !filters.mirrors.is_empty() && routed.upgrade.is_none() {
-            let finish = |copy: &mut Request<()>| rewrite_target(copy, path, &levels[..=level]).is_ok();
-            cx.peer().worker.mirrors.copy(&filters.mirrors, request, finish);
+            let apply_filters = |copy: &mut Request<()>| rewrite_target(copy, path, &levels[..=level]).is_ok();
+            cx.peer().worker.mirror_sender.mirror_request(&filters.mirrors, request, apply_filters);
         }
     }
     rewrite_target(request, path, &levels)

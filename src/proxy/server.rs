@@ -24,7 +24,7 @@ use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
 /// Settings of the data plane. Listeners and routes come from the snapshot.
 #[derive(Clone, Debug)]
 pub struct ProxyConfig {
-    /// One thread each; by default the number of cores.
+    /// The number of workers, each with its own thread.
     pub workers: NonZeroUsize,
     pub limits: ProxyLimits,
     /// Peers whose forwarding headers are trusted (`--trusted-ips`).
@@ -64,13 +64,15 @@ impl Proxy {
     /// Starts the workers. No address is bound before the first `reconcile`.
     pub fn start(config: ProxyConfig, snapshot: Arc<ArcSwap<Snapshot>>) -> io::Result<Proxy> {
         let count = config.workers.get();
-        let lost = Arc::clone(config.access_log.lost());
-        let stats = Arc::new(ProxyStats::new(count, config.max_series, lost));
+        let lost_lines = Arc::clone(config.access_log.lost_lines());
+        let stats = Arc::new(ProxyStats::new(count, config.max_series, lost_lines));
         let shared = WorkerShared {
             snapshot: Arc::clone(&snapshot),
-            connections: Arc::new(Semaphore::new(config.limits.max_connections.min(Semaphore::MAX_PERMITS))),
-            sockets: Arc::new(Semaphore::new(config.limits.max_upstream_connections.min(Semaphore::MAX_PERMITS))),
-            handshakes: Arc::new(Semaphore::new(config.limits.max_handshakes.min(Semaphore::MAX_PERMITS))),
+            client_permits: Arc::new(Semaphore::new(config.limits.max_connections.min(Semaphore::MAX_PERMITS))),
+            upstream_permits: Arc::new(Semaphore::new(
+                config.limits.max_upstream_connections.min(Semaphore::MAX_PERMITS),
+            )),
+            handshake_permits: Arc::new(Semaphore::new(config.limits.max_handshakes.min(Semaphore::MAX_PERMITS))),
             limits: config.limits,
             tls: Arc::new(TlsTerminator::new(&config.tls).map_err(io::Error::other)?),
             proxy_protocol_peers: config.proxy_protocol_peers,
@@ -103,8 +105,8 @@ impl Proxy {
     /// Listens on exactly the addresses of the current snapshot, and returns the state of each. Failed addresses are
     /// retried by the next call.
     ///
-    /// Call it after every swap and before the next one: connections still in the accept queue of an address that the
-    /// next snapshot lacks are handled by this snapshot, which only workers that have loaded it can do.
+    /// Call it after every swap of the snapshot and before the next swap. Connections in the accept queue of an address
+    /// that the next snapshot lacks are handled by this snapshot, so all workers must have loaded it.
     pub async fn reconcile(&self) -> BindStates {
         let mut listening = self.listening.lock().await;
         if listening.drained {
@@ -121,25 +123,27 @@ impl Proxy {
             } else {
                 // A port that this process is about to release may be shared; otherwise it would appear to be in use.
                 let port = |address: &BindAddress| (address.transport, address.socket.port());
-                let sharing = self.allow_port_sharing || gone.iter().any(|gone| port(gone) == port(&address));
-                self.bind(address, sharing).await
+                let allow_sharing = self.allow_port_sharing || gone.iter().any(|gone| port(gone) == port(&address));
+                self.bind(address, allow_sharing).await
             };
             if state == BindState::Bound && listening.addresses.insert(address) {
                 tracing::info!(%address, "Listening");
             }
             binds.insert(address, state);
         }
+        if !gone.is_empty() {
+            self.send_to_all(|done| WorkerCommand::Unbind(gone.clone(), done)).await;
+        }
         for address in gone {
-            self.send_to_all(|done| WorkerCommand::Unbind(address, done)).await;
             listening.addresses.remove(&address);
             tracing::info!(%address, "Stopped listening");
         }
         binds
     }
 
-    async fn bind(&self, address: BindAddress, sharing: bool) -> BindState {
+    async fn bind(&self, address: BindAddress, allow_sharing: bool) -> BindState {
         let sockets = match address.transport {
-            TransportProtocol::Tcp => bind::listen(address.socket, self.workers.len(), sharing),
+            TransportProtocol::Tcp => bind::listen(address.socket, self.workers.len(), allow_sharing),
             TransportProtocol::Udp => Err(BindState::Failed("UDP is not supported by this version".to_owned())),
         };
         let sockets = match sockets {
@@ -160,7 +164,7 @@ impl Proxy {
         });
         let Some(failure) = failure else { return BindState::Bound };
         // Bound by all workers or by none, so that the next attempt finds the address free.
-        self.send_to_all(|done| WorkerCommand::Unbind(address, done)).await;
+        self.send_to_all(|done| WorkerCommand::Unbind(vec![address], done)).await;
         BindState::Failed(failure)
     }
 
@@ -194,7 +198,7 @@ const COMMAND_QUEUE: usize = 4;
 mod tests {
     use super::*;
 
-    /// The control plane calls it from a multi-threaded runtime.
+    /// The control plane calls the methods of `Proxy` from a multi-threaded runtime.
     #[test]
     fn proxy_handle_is_send_and_sync() {
         fn sent<T: Send>(_: impl Fn(&'static Proxy) -> T) {}

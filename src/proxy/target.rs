@@ -1,5 +1,4 @@
-//! Reads the target of a request: host and path, which are matched and forwarded, and the upgrade. Ambiguous ones are
-//! rejected.
+//! Reads the target of a request: its host, its path and the requested upgrade. Ambiguous targets are rejected.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -15,7 +14,7 @@ use super::request_context::RequestContext;
 use super::request_error::RequestError;
 use super::upgrade::Upgrade;
 
-/// What a request asks for.
+/// The host and path to match and to forward, and the requested upgrade.
 pub(super) struct RequestTarget {
     pub(super) host: RequestHost,
     pub(super) path: RequestPath,
@@ -48,7 +47,8 @@ pub(super) fn read_target(
 pub(super) struct RequestHost {
     /// As in the request, with its port.
     pub(super) raw: HeaderValue,
-    /// The Host field is missing, or the target overrides it (RFC 9112, section 3.2.2).
+    /// Whether `raw` is not the Host field, because that is missing or the target overrides it (RFC 9112, section
+    /// 3.2.2).
     pub(super) is_overridden: bool,
 }
 
@@ -101,12 +101,12 @@ impl RequestHost {
 
     /// The name that listeners and routes are matched with: lower case, without port and without the trailing dot.
     pub(super) fn name(&self) -> Cow<'_, str> {
-        let written = self.raw.to_str().unwrap_or_default();
-        let end = match written.find(']') {
+        let raw = self.raw.to_str().unwrap_or_default();
+        let end = match raw.find(']') {
             Some(bracket) => bracket + 1,
-            None => written.find(':').unwrap_or(written.len()),
+            None => raw.find(':').unwrap_or(raw.len()),
         };
-        let name = &written[..end];
+        let name = &raw[..end];
         let name = name.strip_suffix('.').unwrap_or(name);
         if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
             Cow::Owned(name.to_ascii_lowercase())
@@ -125,31 +125,31 @@ fn target_host(authority: &Authority) -> Result<HeaderValue, RequestError> {
     Err(RequestError::InvalidTarget("the target's authority is not a host name or address with an optional port"))
 }
 
-/// `name`, `name:port`, `[v6]` or `[v6]:port`. Only characters valid in a host, so that no backend can parse a path, a
-/// user or a second host from it.
+/// Whether this is `name`, `name:port`, `[v6]` or `[v6]:port`. Only characters valid in a host are accepted, so that no
+/// backend can parse a path, a user or a second host from it.
 fn is_valid_host(host: &[u8]) -> bool {
     let (name, rest) = if host.first() == Some(&b'[') {
         let Some(bracket) = host.iter().position(|byte| *byte == b']') else { return false };
-        let inside = &host[1..bracket];
-        if inside.is_empty() || !inside.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')) {
+        let address = &host[1..bracket];
+        if address.is_empty() || !address.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')) {
             return false;
         }
         (&host[..=bracket], &host[bracket + 1..])
     } else {
         let end = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
         let name = &host[..end];
-        let good = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-        if !name.iter().all(good) {
+        let is_name_byte = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        if !name.iter().all(is_name_byte) {
             return false;
         }
         (name, &host[end..])
     };
-    let port_is_good = match rest {
+    let is_valid_port = match rest {
         [] => true,
         [b':', port @ ..] => port.len() <= 5 && port.iter().all(u8::is_ascii_digit),
         _ => false,
     };
-    !name.is_empty() && name != b"." && port_is_good
+    !name.is_empty() && name != b"." && is_valid_port
 }
 
 /// The path and query of a request.
@@ -157,7 +157,7 @@ fn is_valid_host(host: &[u8]) -> bool {
 pub(super) struct RequestPath {
     /// As in the request.
     raw: PathAndQuery,
-    /// Dot segments resolved, unreserved characters decoded. None if that changes nothing.
+    /// The path with dot segments resolved and unreserved characters decoded. None if that changes nothing.
     normalized: Option<String>,
 }
 
@@ -204,7 +204,7 @@ impl RequestPath {
         self.normalized.is_some()
     }
 
-    /// Replaces the path by a further normalized one.
+    /// Replaces the path with one that is normalized further.
     pub(super) fn replace(&mut self, path: String) {
         self.normalized = Some(path);
     }
@@ -213,8 +213,9 @@ impl RequestPath {
 /// Normalizes a path. The backend gets the path that was matched, so spellings that parsers could read as different
 /// paths become one. Reserved characters stay as written: `%2F` is not a slash.
 fn normalize(path: &str) -> Result<Cow<'_, str>, RequestError> {
-    let plain = path.bytes().zip(path.bytes().skip(1)).all(|pair| pair != (b'/', b'.') && pair.0 != b'%');
-    if plain && !path.ends_with('%') {
+    // One pass: no segment starts with a dot, and no byte but possibly the last is a percent sign.
+    let is_normalized = path.bytes().zip(path.bytes().skip(1)).all(|pair| pair != (b'/', b'.') && pair.0 != b'%');
+    if is_normalized && !path.ends_with('%') {
         return Ok(Cow::Borrowed(path));
     }
     let decoded = decode_unreserved(path)?;
@@ -230,24 +231,26 @@ fn decode_unreserved(path: &str) -> Result<Cow<'_, str>, RequestError> {
         RequestError::InvalidTarget("the path has a percent sign that is not followed by two hexadecimal digits");
     let mut decoded: Option<String> = None;
     let mut rest = path;
-    while let Some(at) = rest.find('%') {
-        let [high, low] = *rest.as_bytes().get(at + 1..at + 3).unwrap_or_default() else { return Err(INVALID) };
+    while let Some(percent) = rest.find('%') {
+        let [high, low] = *rest.as_bytes().get(percent + 1..percent + 3).unwrap_or_default() else {
+            return Err(INVALID);
+        };
         let (Some(high), Some(low)) = (hex(high), hex(low)) else { return Err(INVALID) };
         let byte = high << 4 | low;
         if byte == 0 {
             return Err(RequestError::InvalidTarget("the path has an escaped NUL"));
         }
-        let unreserved = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-        if unreserved || decoded.is_some() {
+        let is_unreserved = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        if is_unreserved || decoded.is_some() {
             let decoded = decoded.get_or_insert_with(|| path[..path.len() - rest.len()].to_owned());
-            decoded.push_str(&rest[..at]);
-            if unreserved {
+            decoded.push_str(&rest[..percent]);
+            if is_unreserved {
                 decoded.push(char::from(byte));
             } else {
-                decoded.push_str(&rest[at..at + 3]);
+                decoded.push_str(&rest[percent..percent + 3]);
             }
         }
-        rest = &rest[at + 3..];
+        rest = &rest[percent + 3..];
     }
     Ok(match decoded {
         None => Cow::Borrowed(path),
@@ -259,7 +262,7 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
-/// Removes dot segments (RFC 3986, section 5.2.4) from a path that starts with a slash. `None` if there are none.
+/// Removes dot segments (RFC 3986, section 5.2.4) from a path that starts with a slash. `None` if it has none.
 fn resolve_dots(path: &str) -> Option<String> {
     let is_dots = |segment: &str| segment == "." || segment == "..";
     if !path.split('/').any(is_dots) {
@@ -352,11 +355,11 @@ mod tests {
                 let name = host.name().into_owned();
                 proptest::prop_assert!(!name.is_empty() && name.is_ascii());
                 proptest::prop_assert!(!name.contains(['/', '@', '?', '#', '\\', ' ', ',', '%']));
-                // Parsing the name again gives the same name.
+                // Parsing the name again gives the same name, except for trailing dots: each parse removes one.
                 headers.insert(HOST, HeaderValue::try_from(&name).unwrap());
-                let again = RequestHost::from_request(Version::HTTP_11, &uri, &headers, local).unwrap();
-                let again = again.name().into_owned();
-                proptest::prop_assert_eq!(again.trim_end_matches('.'), name.trim_end_matches('.'));
+                let reparsed = RequestHost::from_request(Version::HTTP_11, &uri, &headers, local).unwrap();
+                let reparsed = reparsed.name().into_owned();
+                proptest::prop_assert_eq!(reparsed.trim_end_matches('.'), name.trim_end_matches('.'));
             }
         }
 
@@ -378,30 +381,30 @@ mod tests {
             Some((host.name().into_owned(), host.raw.to_str().unwrap().to_owned()))
         };
         let some = |name: &str, written: &str| Some((name.to_owned(), written.to_owned()));
-        let (new, old) = (Version::HTTP_11, Version::HTTP_10);
-        assert_eq!(host(new, "/", &["Example.COM:8080"]), some("example.com", "Example.COM:8080"));
-        assert_eq!(host(new, "/", &["example.com."]), some("example.com", "example.com."));
-        assert_eq!(host(new, "/", &["[::1]:80"]), some("[::1]", "[::1]:80"));
-        assert_eq!(host(new, "http://a.example/x", &["b.example"]), some("a.example", "a.example"));
-        assert_eq!(host(old, "/", &[]), some("10.0.0.1", "10.0.0.1:80"));
-        assert_eq!(host(new, "/", &[]), None);
-        assert_eq!(host(new, "http://a.example/x", &[]), None);
-        assert_eq!(host(new, "http://u@a.example/x", &["a.example"]), None);
-        assert_eq!(host(new, "/", &["a", "a"]), None);
+        let (http11, http10) = (Version::HTTP_11, Version::HTTP_10);
+        assert_eq!(host(http11, "/", &["Example.COM:8080"]), some("example.com", "Example.COM:8080"));
+        assert_eq!(host(http11, "/", &["example.com."]), some("example.com", "example.com."));
+        assert_eq!(host(http11, "/", &["[::1]:80"]), some("[::1]", "[::1]:80"));
+        assert_eq!(host(http11, "http://a.example/x", &["b.example"]), some("a.example", "a.example"));
+        assert_eq!(host(http10, "/", &[]), some("10.0.0.1", "10.0.0.1:80"));
+        assert_eq!(host(http11, "/", &[]), None);
+        assert_eq!(host(http11, "http://a.example/x", &[]), None);
+        assert_eq!(host(http11, "http://u@a.example/x", &["a.example"]), None);
+        assert_eq!(host(http11, "/", &["a", "a"]), None);
         for bad in
             ["", ".", ":80", "a b", "a,b", "a/b", "u@a", "a:b", "a:123456", "[::1", "[]", "[::1]x", "a#", "a?", "a\\b"]
         {
-            assert_eq!(host(new, "/", &[bad]), None, "{bad}");
+            assert_eq!(host(http11, "/", &[bad]), None, "{bad}");
         }
     }
 
     #[test]
     fn target_forms_are_validated() {
-        let refused = |method, uri: &'static str| RequestPath::parse(&method, &Uri::from_static(uri)).is_err();
-        assert!(refused(Method::CONNECT, "a.example:443"));
-        assert!(refused(Method::GET, "a.example:443"));
-        assert!(refused(Method::GET, "*"));
-        assert!(refused(Method::GET, "ftp://a.example/x"));
+        let is_rejected = |method, uri: &'static str| RequestPath::parse(&method, &Uri::from_static(uri)).is_err();
+        assert!(is_rejected(Method::CONNECT, "a.example:443"));
+        assert!(is_rejected(Method::GET, "a.example:443"));
+        assert!(is_rejected(Method::GET, "*"));
+        assert!(is_rejected(Method::GET, "ftp://a.example/x"));
         assert_eq!(RequestPath::parse(&Method::OPTIONS, &Uri::from_static("*")), Ok(None));
         let uri = Uri::from_static("http://a.example/x?y");
         let path = RequestPath::parse(&Method::GET, &uri).unwrap().unwrap();

@@ -1,7 +1,7 @@
 //! TLS with clients. All server configurations of rustls are built here.
 //!
 //! ```text
-//!   ClientHello ─▶ server name ─▶ current snapshot ─▶ certificates of the listener ─▶ handshake ─▶ Session
+//!   ClientHello ─▶ server name ─▶ current snapshot ─▶ certificates of the listener ─▶ handshake ─▶ TlsSession
 //! ```
 //!
 //! The certificates come from the snapshot that is current at the ClientHello, so a changed Secret needs no new socket
@@ -25,8 +25,8 @@ use crate::snapshot::certs::Certificates;
 #[derive(Clone, Debug, Default)]
 pub struct TlsPolicy {
     pub min_version: MinTlsVersion,
-    /// In order of preference, which then overrides the client's. Empty means all suites of rustls, in the client's
-    /// order.
+    /// In the server's order of preference, which overrides the client's. Empty means all suites of rustls, in the
+    /// client's order.
     pub ciphers: Vec<SupportedCipherSuite>,
 }
 
@@ -70,10 +70,11 @@ impl TlsTerminator {
         let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)?
             .with_no_client_auth()
+            // Has no certificates; each handshake sets its own resolver.
             .with_cert_resolver(Arc::new(ListenerCertResolver::default()));
         // Without configured suites the client's order applies: a phone may lack AES in hardware.
         config.ignore_client_order = !policy.ciphers.is_empty();
-        // Its keys are random and rotate every few hours; tickets of the previous key are still accepted.
+        // The ticketer's keys are random and rotate every few hours; tickets of the previous key are still accepted.
         config.ticketer = aws_lc_rs::Ticketer::new()?;
         // For TLS 1.2 clients without ticket support.
         config.session_storage = ServerSessionMemoryCache::new(SESSION_CACHE_SIZE);
@@ -81,18 +82,18 @@ impl TlsTerminator {
         Ok(TlsTerminator { config })
     }
 
-    /// Performs the handshake with a client. `certificates` returns the certificates for a server name; None if no
-    /// listener has that name.
+    /// Performs the handshake with a client. `find_certificates` returns the certificates for a server name; None if
+    /// no listener has that name.
     pub(super) async fn accept(
         &self,
         stream: TcpStream,
-        certificates: impl FnOnce(Option<&str>) -> Option<Arc<Certificates>>,
+        find_certificates: impl FnOnce(Option<&str>) -> Option<Arc<Certificates>>,
     ) -> Result<(TlsStream<TcpStream>, TlsSession), ClientHandshakeError> {
         let mut hello = LazyConfigAcceptor::new(Acceptor::default(), stream)
             .await
             .map_err(|error| ClientHandshakeError::from_io_error(&error))?;
         let server_name: Option<Arc<str>> = hello.client_hello().server_name().map(normalize_name);
-        let certificates = match certificates(server_name.as_deref()) {
+        let certificates = match find_certificates(server_name.as_deref()) {
             Some(certificates) if certificates.all().is_empty() => {
                 Err((ClientHandshakeError::NoCertificate, INTERNAL_ERROR))
             }
@@ -136,13 +137,14 @@ struct ListenerCertResolver {
 }
 
 impl ResolvesServerCert for ListenerCertResolver {
-    /// The best match with a key type that the client supports. Without one, the handshake fails with any certificate.
+    /// The best match with a key type that the client supports. If there is none, the first certificate, with which the
+    /// handshake fails.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(normalize_name);
         let schemes = hello.signature_schemes();
-        let mut fitting = self.certificates.by_preference(name.as_deref());
-        let fit = fitting.find(|certificate| certificate.key.key.choose_scheme(schemes).is_some());
-        fit.or(self.certificates.all().first()).map(|certificate| Arc::clone(&certificate.key))
+        let mut certificates = self.certificates.by_preference(name.as_deref());
+        let supported = certificates.find(|certificate| certificate.key.key.choose_scheme(schemes).is_some());
+        supported.or(self.certificates.all().first()).map(|certificate| Arc::clone(&certificate.key))
     }
 }
 
@@ -151,7 +153,7 @@ fn fatal_alert(description: u8) -> [u8; 7] {
     [21, 3, 3, 0, 2, 2, description]
 }
 
-/// RFC 6066, section 3.
+/// Descriptions of TLS alerts (RFC 8446, section 6.2).
 const UNRECOGNIZED_NAME: u8 = 112;
 const INTERNAL_ERROR: u8 = 80;
 /// Sessions of TLS 1.2 clients without tickets; each takes about 300 bytes.
@@ -162,7 +164,7 @@ const SESSION_CACHE_SIZE: usize = 4096;
 pub(super) enum ClientHandshakeError {
     /// The handshake timed out.
     Timeout,
-    /// It timed out waiting for a slot, because too many handshakes were in progress.
+    /// It timed out waiting for a permit, because too many handshakes were in progress.
     Overload,
     /// The client closed the connection during the handshake.
     ClientDisconnected,
@@ -265,14 +267,17 @@ mod tests {
         let section = |title: &str| -> Vec<&str> {
             let (_, section) = page.split_once(title).unwrap();
             let section = section.split("\n## ").next().unwrap();
-            section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(word, _)| word)).collect()
+            section
+                .lines()
+                .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(label, _)| label))
+                .collect()
         };
         let handshakes: Vec<_> =
             ["full", "resumed"].into_iter().chain(ClientHandshakeError::ALL.map(ClientHandshakeError::label)).collect();
         assert_eq!(section("\n## How handshakes end\n"), handshakes);
-        assert_eq!(section("\n## Behind a balancer\n"), ProxyHeaderOutcome::ALL.map(|(_, word)| word));
-        let faults = include_str!("../../docs/request-errors.md").lines();
-        let failed: Vec<_> = faults
+        assert_eq!(section("\n## Behind a balancer\n"), ProxyHeaderOutcome::ALL.map(|(_, label)| label));
+        let lines = include_str!("../../docs/request-errors.md").lines();
+        let failed: Vec<_> = lines
             .filter_map(|line| line.strip_prefix("| `portico_tls_handshakes_total` | `")?.split('`').next())
             .collect();
         assert_eq!(failed, ClientHandshakeError::ALL.map(ClientHandshakeError::label));

@@ -11,7 +11,7 @@ use tokio_rustls::server::TlsStream;
 #[derive(Debug)]
 pub(super) enum Transport {
     Plain(TcpStream),
-    /// Boxed, since its state is large and most references to a connection do not need it.
+    /// Boxed, since its state is large and plain connections do not need it.
     Tls(Box<TlsStream<TcpStream>>),
 }
 

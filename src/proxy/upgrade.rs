@@ -31,7 +31,7 @@ use super::request_error::{RequestError, TUNNEL_BROKEN, TUNNEL_CLOSED, TUNNEL_ID
 use super::request_record::RequestRecord;
 use super::stats::OpenGuard;
 
-/// The protocol upgrade that a request asks for.
+/// The protocol upgrade that a client requests.
 pub(super) struct Upgrade {
     protocol: HeaderValue,
     /// The stream of an HTTP/2 client. An HTTP/1 connection is upgraded by the task that serves it.
@@ -39,8 +39,8 @@ pub(super) struct Upgrade {
 }
 
 impl Upgrade {
-    /// Removes the upgrade from the request, which then reads as a GET. None if there is none or it is not supported:
-    /// HTTP/1 servers may ignore an upgrade.
+    /// Reads the upgrade; an extended CONNECT becomes a GET. Returns None if the client requests no upgrade, or an
+    /// unsupported one over HTTP/1.1, since HTTP/1.1 servers may ignore an upgrade.
     pub(super) fn take<B: Body>(request: &mut Request<B>) -> Result<Option<Box<Upgrade>>, RequestError> {
         if let Some(protocol) = request.extensions_mut().remove::<Protocol>() {
             if protocol.as_str() != "websocket" {
@@ -74,9 +74,9 @@ impl Upgrade {
 
     /// Whether the endpoint switches to the requested protocol.
     pub(super) fn is_accepted_by(&self, headers: &HeaderMap) -> bool {
-        let mut accepted = headers.get_all(UPGRADE).iter();
-        let same = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(self.protocol.as_bytes());
-        accepted.next().is_some_and(same) && accepted.next().is_none()
+        let mut protocols = headers.get_all(UPGRADE).iter();
+        let is_requested = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(self.protocol.as_bytes());
+        protocols.next().is_some_and(is_requested) && protocols.next().is_none()
     }
 
     /// Whether a success status would mislead the client: on HTTP/2 it means that the stream has switched protocols.
@@ -93,7 +93,7 @@ impl Upgrade {
         self.stream.is_none()
     }
 
-    /// Accepts the upgrade in the form of the client's protocol.
+    /// Completes the response that accepts the upgrade: 101 on HTTP/1.1, 200 on HTTP/2.
     pub(super) fn accept<B>(&self, response: &mut Response<B>) {
         let headers = response.headers_mut();
         if self.stream.is_some() {
@@ -125,9 +125,9 @@ impl Upgrade {
 /// Whether the protocol may be tunneled. HTTP and TLS may not: their requests would bypass routing and certificates.
 fn is_supported(protocol: &HeaderValue) -> bool {
     let name = protocol.as_bytes().split(|byte| *byte == b'/').next().unwrap_or_default();
-    let one = protocol.as_bytes().iter().all(|byte| byte.is_ascii_graphic() && *byte != b',');
-    let never = [&b"h2c"[..], b"h2", b"h3", b"http", b"tls"];
-    one && !name.is_empty() && !never.iter().any(|never| name.eq_ignore_ascii_case(never))
+    let is_single = protocol.as_bytes().iter().all(|byte| byte.is_ascii_graphic() && *byte != b',');
+    let forbidden = [&b"h2c"[..], b"h2", b"h3", b"http", b"tls"];
+    is_single && !name.is_empty() && !forbidden.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden))
 }
 
 /// A tunnel between a client and an endpoint after an upgrade.
@@ -137,8 +137,9 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
-    /// Copies bytes until both sides have closed, the tunnel is idle for too long, or the listener is removed.
-    pub(super) async fn run<S>(self: Box<Self>, client: S, mut membership: ConnectionRegistration)
+    /// Copies bytes until both sides have closed, the tunnel is idle for too long, or a removed listener's grace
+    /// period has passed.
+    pub(super) async fn run<S>(self: Box<Self>, client: S, mut registration: ConnectionRegistration)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -149,31 +150,31 @@ impl Tunnel {
         activity.enter_phase(ActivityPhase::Tunnel, Instant::now());
         let Ok(endpoint) = endpoint.await else { return };
         let bytes_out = Cell::new(0);
-        let mut client = CountedStream { stream: client, read: &activity.bytes_in, activity };
-        let mut endpoint = CountedStream { stream: TokioIo::new(endpoint), read: &bytes_out, activity };
+        let mut client = CountedStream { stream: client, bytes_read: &activity.bytes_in, activity };
+        let mut endpoint = CountedStream { stream: TokioIo::new(endpoint), bytes_read: &bytes_out, activity };
         let mut copying = pin!(copy_bidirectional_with_sizes(&mut client, &mut endpoint, TUNNEL_BUFFER, TUNNEL_BUFFER));
         let mut timer = pin!(sleep_until(activity.deadline(limits, limits.tunnel_idle_timeout)));
-        let mut last = None;
+        let mut grace_deadline = None;
         let error = poll_fn(|cx| {
-            membership.set_waker(cx.waker());
+            registration.set_waker(cx.waker());
             if peer.connections.is_aborted() {
                 return Poll::Ready(Some(TUNNEL_CLOSED));
             }
             if let Poll::Ready(outcome) = copying.as_mut().poll(cx) {
                 return Poll::Ready(outcome.err().map(|_| TUNNEL_BROKEN));
             }
-            if last.is_none() && peer.connections.is_closing() {
-                last = Some(Instant::now() + limits.tunnel_grace_period);
+            if grace_deadline.is_none() && peer.connections.is_closing() {
+                grace_deadline = Some(Instant::now() + limits.tunnel_grace_period);
             }
             loop {
-                let idle = activity.deadline(limits, limits.tunnel_idle_timeout);
-                let deadline = last.map_or(idle, |last| last.min(idle));
+                let idle_deadline = activity.deadline(limits, limits.tunnel_idle_timeout);
+                let deadline = grace_deadline.map_or(idle_deadline, |grace| idle_deadline.min(grace));
                 ready!(poll_until(deadline, Pin::as_mut(&mut timer), cx));
                 let now = Instant::now();
-                if last.is_some_and(|last| last <= now) {
+                if grace_deadline.is_some_and(|deadline| deadline <= now) {
                     return Poll::Ready(Some(TUNNEL_CLOSED));
                 }
-                if idle <= now {
+                if idle_deadline <= now {
                     return Poll::Ready(Some(TUNNEL_IDLE));
                 }
             }
@@ -188,7 +189,7 @@ impl Tunnel {
 /// Counts the bytes read from one side.
 struct CountedStream<'a, S> {
     stream: S,
-    read: &'a Cell<u64>,
+    bytes_read: &'a Cell<u64>,
     activity: &'a Activity,
 }
 
@@ -196,8 +197,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for CountedStream<'_, S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        let more = buffer.filled().len() - before;
-        self.read.set(self.read.get() + more as u64);
+        let read = buffer.filled().len() - before;
+        self.bytes_read.set(self.bytes_read.get() + read as u64);
         self.activity.record_progress();
         Poll::Ready(Ok(()))
     }
@@ -240,10 +241,10 @@ mod tests {
             ("websocket, h2c", "upgrade", false),
             ("", "upgrade", false),
         ];
-        for (protocol, connection, granted) in cases {
+        for (protocol, connection, is_taken) in cases {
             let build = || Request::get("/").header(UPGRADE, protocol).header(CONNECTION, connection);
             let mut request = build().body(Empty::<bytes::Bytes>::new()).unwrap();
-            assert_eq!(Upgrade::take(&mut request).unwrap().is_some(), granted, "{protocol} {connection}");
+            assert_eq!(Upgrade::take(&mut request).unwrap().is_some(), is_taken, "{protocol} {connection}");
             let mut request = build().body(Full::new(bytes::Bytes::from_static(b"body"))).unwrap();
             assert!(Upgrade::take(&mut request).unwrap().is_none(), "{protocol} with a body");
             let mut request = build().version(Version::HTTP_10).body(Empty::<bytes::Bytes>::new()).unwrap();

@@ -9,12 +9,15 @@ use super::worker::Worker;
 use crate::snapshot::rule::{Backend, BackendTarget, RouteRule, Split};
 use crate::snapshot::{Bind, BindAddress, HttpListener, Snapshot};
 
-/// Keys are addresses of parts of the snapshot, which stay unique while the view keeps the snapshot alive.
+/// A snapshot with one worker's state for it. The keys of `series` and `cursors` are memory addresses of the snapshot's
+/// listeners, rules and backends. They stay unique while the view keeps the snapshot alive.
 pub(super) struct SnapshotView {
     pub(super) snapshot: Arc<Snapshot>,
     /// Binds of earlier snapshots. They serve their remaining connections until these are closed.
     retired: BTreeMap<BindAddress, Arc<Bind>>,
+    /// By listener, rule and backend.
     series: RefCell<HashMap<[usize; 3], Arc<RequestSeries>, foldhash::fast::FixedState>>,
+    /// By rule.
     cursors: RefCell<HashMap<usize, WeightedCursor, foldhash::fast::FixedState>>,
 }
 
@@ -25,8 +28,8 @@ impl SnapshotView {
 
     /// The view of the next snapshot.
     pub(super) fn next(&self, snapshot: Arc<Snapshot>) -> Self {
-        let before = self.retired.iter().chain(&self.snapshot.binds);
-        let gone = before.filter(|(address, _)| !snapshot.binds.contains_key(address));
+        let binds = self.retired.iter().chain(&self.snapshot.binds);
+        let gone = binds.filter(|(address, _)| !snapshot.binds.contains_key(address));
         let retired = gone.map(|(address, bind)| (*address, Arc::clone(bind))).collect();
         SnapshotView { retired, ..SnapshotView::new(snapshot) }
     }
@@ -36,8 +39,8 @@ impl SnapshotView {
         if !self.retired.keys().any(&is_gone) {
             return None;
         }
-        let left = self.retired.iter().filter(|(address, _)| !is_gone(address));
-        let retired = left.map(|(address, bind)| (*address, Arc::clone(bind))).collect();
+        let remaining = self.retired.iter().filter(|(address, _)| !is_gone(address));
+        let retired = remaining.map(|(address, bind)| (*address, Arc::clone(bind))).collect();
         Some(SnapshotView { retired, ..SnapshotView::new(Arc::clone(&self.snapshot)) })
     }
 
@@ -46,15 +49,16 @@ impl SnapshotView {
         self.snapshot.binds.get(address).or_else(|| self.retired.get(address))
     }
 
-    /// The next backend. Over `total` requests each backend gets exactly its weight, and any shorter series is close to
-    /// it.
+    /// The next backend. Over as many requests as the sum of the weights, each backend gets exactly its weight; fewer
+    /// requests are distributed almost by weight.
     pub(super) fn pick_backend<'s>(&self, rule: &RouteRule, split: &'s Split) -> &'s Backend {
         if let [only] = split.backends() {
             return only;
         }
-        let mut turns = self.cursors.borrow_mut();
-        let turn = turns.entry(std::ptr::from_ref(rule).addr()).or_insert_with(|| WeightedCursor::new(split.total()));
-        split.pick(turn.next())
+        let mut cursors = self.cursors.borrow_mut();
+        let cursor =
+            cursors.entry(std::ptr::from_ref(rule).addr()).or_insert_with(|| WeightedCursor::new(split.total_weight()));
+        split.pick(cursor.next())
     }
 
     pub(super) fn series(
@@ -88,8 +92,8 @@ impl SnapshotView {
     }
 }
 
-/// Walks `0..total` in steps that are coprime to it and near the golden ratio. Every number occurs once per round, and
-/// consecutive numbers are far apart, so a backend with a large weight does not get its requests in a row.
+/// Walks `0..total` in steps that are coprime to `total` and near its golden ratio. Every number occurs once per round,
+/// and consecutive numbers are far apart, so a backend with a large weight does not get its requests in a row.
 struct WeightedCursor {
     position: Cell<u64>,
     step: u64,
@@ -105,9 +109,9 @@ impl WeightedCursor {
     }
 
     fn next(&self) -> u64 {
-        let at = (self.position.get() + self.step) % self.total;
-        self.position.set(at);
-        at
+        let position = (self.position.get() + self.step) % self.total;
+        self.position.set(position);
+        position
     }
 }
 
@@ -142,9 +146,9 @@ mod tests {
     #[test]
     fn weights_are_exact_over_a_round() {
         for total in [1, 2, 3, 4, 5, 10, 97, 100, 1000, 1024] {
-            let turn = WeightedCursor::new(total);
+            let cursor = WeightedCursor::new(total);
             for _ in 0..2 {
-                let mut seen: Vec<_> = (0..total).map(|_| turn.next()).collect();
+                let mut seen: Vec<_> = (0..total).map(|_| cursor.next()).collect();
                 seen.sort_unstable();
                 assert_eq!(seen, (0..total).collect::<Vec<_>>(), "{total}");
             }
@@ -153,9 +157,9 @@ mod tests {
 
     #[test]
     fn weights_are_spread_within_a_round() {
-        let turn = WeightedCursor::new(100);
+        let cursor = WeightedCursor::new(100);
         for _ in 0..100 {
-            let tenth = (0..10).filter(|_| turn.next() < 50).count();
+            let tenth = (0..10).filter(|_| cursor.next() < 50).count();
             assert!((3..=7).contains(&tenth), "half of the weight got {tenth} of 10 requests");
         }
     }

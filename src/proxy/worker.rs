@@ -1,4 +1,4 @@
-//! One worker: a thread with its own runtime, sockets and connection pools. Workers share nothing on the request path.
+//! One worker: a thread with its own runtime, listening sockets, connection pools and counters.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
+use futures_util::future::join_all;
 use hyper::server::conn::http1;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
@@ -20,11 +21,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use super::accept;
 use super::access_log::AccessLogger;
+use super::bind;
 use super::header_map_pool::HeaderMapPool;
 use super::kong::product_headers::ProductHeaders;
 use super::limits::ProxyLimits;
 use super::listener_connections::ListenerConnections;
-use super::mirror::Mirrors;
+use super::mirror::MirrorSender;
 use super::request_body::RequestBody;
 use super::request_id::RequestIds;
 use super::stats::{ProxyStats, RequestLabels, RequestSeries, WorkerStats};
@@ -42,21 +44,24 @@ pub(super) struct WorkerShared {
     pub(super) product_headers: Arc<ProductHeaders>,
     pub(super) log: Arc<AccessLogger>,
     pub(super) stats: Arc<ProxyStats>,
-    /// One permit per client connection, and per endpoint connection, of the whole process.
-    pub(super) connections: Arc<Semaphore>,
-    pub(super) sockets: Arc<Semaphore>,
+    /// One permit per client connection of the whole process.
+    pub(super) client_permits: Arc<Semaphore>,
+    /// One permit per connection to an endpoint, of the whole process.
+    pub(super) upstream_permits: Arc<Semaphore>,
     pub(super) tls: Arc<TlsTerminator>,
     /// One permit per TLS handshake of the whole process.
-    pub(super) handshakes: Arc<Semaphore>,
+    pub(super) handshake_permits: Arc<Semaphore>,
     pub(super) proxy_protocol_peers: Vec<IpNet>,
 }
 
-/// A command to a worker, which reports its completion.
+/// A command to a worker. The worker reports completion over the channel.
 pub(super) enum WorkerCommand {
     /// Loads the current snapshot and releases the previous one.
     Refresh(oneshot::Sender<()>),
     Bind(BindAddress, StdListener, oneshot::Sender<io::Result<()>>),
-    Unbind(BindAddress, oneshot::Sender<()>),
+    Unbind(Vec<BindAddress>, oneshot::Sender<()>),
+    /// Closes all listeners gracefully, and aborts the connections that remain at the given time. Reports how many
+    /// were aborted.
     Drain(Instant, oneshot::Sender<usize>),
 }
 
@@ -67,15 +72,15 @@ pub(super) struct Worker {
     pub(super) product_headers: Arc<ProductHeaders>,
     pub(super) log: Arc<AccessLogger>,
     pub(super) pools: ConnectionPools<RequestBody>,
-    pub(super) mirrors: Rc<Mirrors>,
+    pub(super) mirror_sender: Rc<MirrorSender>,
     pub(super) request_ids: RequestIds,
     pub(super) header_maps: HeaderMapPool,
     pub(super) http: http1::Builder,
     pub(super) tls: Arc<TlsTerminator>,
-    pub(super) handshakes: Arc<Semaphore>,
+    pub(super) handshake_permits: Arc<Semaphore>,
     proxy_protocol_peers: Vec<IpNet>,
-    /// When a missing PROXY header was last logged.
-    pub(super) proxy_header_warned: Cell<Option<Instant>>,
+    /// When a missing or invalid PROXY header was last logged.
+    pub(super) last_proxy_header_warning: Cell<Option<Instant>>,
     stats: Arc<ProxyStats>,
     pub(super) counters: Arc<WorkerStats>,
     unrouted: OnceCell<Arc<RequestSeries>>,
@@ -96,8 +101,8 @@ pub(super) fn start(
             Err(error) => return drop(ready.send(Err(error))),
         };
         if ready.send(Ok(())).is_ok() {
-            let connections = Arc::clone(&shared.connections);
-            runtime.block_on(run(Rc::new(Worker::new(number, shared)), connections, commands));
+            let permits = Arc::clone(&shared.client_permits);
+            runtime.block_on(run(Rc::new(Worker::new(number, shared)), permits, commands));
         }
     })?;
     started.recv().unwrap_or_else(|_| Err(io::Error::other("the worker thread has ended")))?;
@@ -110,7 +115,7 @@ impl Worker {
         let counters = Arc::clone(shared.stats.worker(number));
         let connector = EndpointConnector {
             timeout: limits.connect_timeout,
-            permits: shared.sockets,
+            permits: shared.upstream_permits,
             max_head: limits.max_response_head,
             max_fields: limits.max_response_fields,
             max_streams: limits.max_upstream_streams,
@@ -129,10 +134,10 @@ impl Worker {
         if limits.max_request_fields != HYPER_DEFAULT_FIELDS {
             http.max_headers(limits.max_request_fields);
         }
-        let upstream_counters = &counters.traffic;
+        let upstream_counters = &counters.upstream;
         let mirror_counters = Arc::clone(&counters.mirrored);
         let mirrors =
-            Mirrors::new(&limits, connector.clone(), idle_limits, Arc::clone(upstream_counters), mirror_counters);
+            MirrorSender::new(&limits, connector.clone(), idle_limits, Arc::clone(upstream_counters), mirror_counters);
         let mut snapshot = Cache::new(shared.snapshot);
         let view = Rc::new(SnapshotView::new(Arc::clone(snapshot.load())));
         Worker {
@@ -140,14 +145,14 @@ impl Worker {
             product_headers: shared.product_headers,
             log: shared.log,
             pools: ConnectionPools::new(connector, idle_limits, Arc::clone(upstream_counters)),
-            mirrors: Rc::new(mirrors),
+            mirror_sender: Rc::new(mirrors),
             request_ids: RequestIds::default(),
             header_maps: HeaderMapPool::default(),
             http,
             tls: shared.tls,
-            handshakes: shared.handshakes,
+            handshake_permits: shared.handshake_permits,
             proxy_protocol_peers: shared.proxy_protocol_peers,
-            proxy_header_warned: Cell::new(None),
+            last_proxy_header_warning: Cell::new(None),
             stats: shared.stats,
             counters,
             unrouted: OnceCell::new(),
@@ -188,12 +193,12 @@ impl Worker {
     }
 
     /// Counts a request error by its reason.
-    pub(super) fn count_error(&self, word: &'static str) {
-        self.counters.count_errors(word, 1);
+    pub(super) fn count_error(&self, reason: &'static str) {
+        self.counters.count_errors(reason, 1);
     }
 
-    pub(super) fn count_errors(&self, word: &'static str, count: u64) {
-        self.counters.count_errors(word, count);
+    pub(super) fn count_errors(&self, reason: &'static str, count: u64) {
+        self.counters.count_errors(reason, count);
     }
 
     /// The series of requests that matched no listener.
@@ -204,7 +209,7 @@ impl Worker {
 
 /// One listening address.
 struct BoundListener {
-    group: Rc<ListenerConnections>,
+    connections: Rc<ListenerConnections>,
     stop: oneshot::Sender<()>,
     accepting: TaskHandle<()>,
 }
@@ -215,33 +220,38 @@ impl BoundListener {
         drop(self.stop);
         // A panic of that task is logged; the socket is closed either way.
         drop(self.accepting.await);
-        self.group.close();
-        self.group
+        self.connections.close();
+        self.connections
     }
+}
+
+/// Closes listeners at the same time, since each waits for handshakes in progress.
+async fn close_all(listeners: impl Iterator<Item = BoundListener>) -> Vec<Rc<ListenerConnections>> {
+    join_all(listeners.map(BoundListener::close)).await
 }
 
 async fn run(worker: Rc<Worker>, permits: Arc<Semaphore>, mut commands: mpsc::Receiver<WorkerCommand>) {
     let mut bound: BTreeMap<BindAddress, BoundListener> = BTreeMap::new();
-    // Closed listeners with connections that may remain open. Draining waits for them too.
-    let mut leaving: Vec<Rc<ListenerConnections>> = Vec::new();
+    // Connections of closed listeners that may still be open. Draining waits for them too.
+    let mut closing: Vec<Rc<ListenerConnections>> = Vec::new();
     let mut sweeps = interval(SWEEP_INTERVAL);
     sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let command = tokio::select! {
             command = commands.recv() => command,
             _ = sweeps.tick() => {
-                // Otherwise a worker without requests would keep an old snapshot and its upstreams alive.
+                // Loads the current snapshot: without requests, the old one and its upstreams would stay alive.
                 worker.view();
                 worker.pools.sweep();
-                worker.mirrors.sweep();
-                leaving.retain(|group| !group.is_empty());
+                worker.mirror_sender.sweep();
+                closing.retain(|connections| !connections.is_empty());
                 worker.drop_retired_binds(|address| {
-                    !bound.contains_key(address) && leaving.iter().all(|group| group.address != *address)
+                    !bound.contains_key(address) && closing.iter().all(|connections| connections.address != *address)
                 });
                 continue;
             }
         };
-        // The sender may no longer wait for the result; the command is executed all the same.
+        // `.ok()`: the command is executed even if its sender no longer waits for the result.
         match command {
             None => return,
             Some(WorkerCommand::Refresh(done)) => {
@@ -250,56 +260,52 @@ async fn run(worker: Rc<Worker>, permits: Arc<Semaphore>, mut commands: mpsc::Re
             }
             Some(WorkerCommand::Bind(address, socket, done)) => {
                 let outcome = TcpListener::from_std(socket).map(|listener| {
-                    let group = ListenerConnections::new(address);
+                    let connections = ListenerConnections::new(address);
                     let (stop, stopped) = oneshot::channel();
-                    let accepting = tokio::task::spawn_local(accept(
+                    let accepting = tokio::task::spawn_local(accept_connections(
                         Rc::clone(&worker),
                         listener,
-                        Rc::clone(&group),
+                        Rc::clone(&connections),
                         Arc::clone(&permits),
                         stopped,
                     ));
-                    bound.insert(address, BoundListener { group, stop, accepting });
+                    bound.insert(address, BoundListener { connections, stop, accepting });
                 });
                 done.send(outcome).ok();
             }
-            Some(WorkerCommand::Unbind(address, done)) => {
-                if let Some(bound) = bound.remove(&address) {
-                    let group = bound.close().await;
-                    leaving.push(Rc::clone(&group));
-                    // The task ends with the last connection.
-                    tokio::task::spawn_local(drain(vec![group], Instant::now() + worker.limits.listener_grace_period));
-                }
+            Some(WorkerCommand::Unbind(addresses, done)) => {
+                let closed = close_all(addresses.iter().filter_map(|address| bound.remove(address))).await;
+                closing.extend(closed.iter().map(Rc::clone));
+                // The task ends with the last connection.
+                tokio::task::spawn_local(drain(closed, Instant::now() + worker.limits.listener_grace_period));
                 done.send(()).ok();
             }
             Some(WorkerCommand::Drain(end, done)) => {
-                for (_, bound) in std::mem::take(&mut bound) {
-                    leaving.push(bound.close().await);
-                }
-                let groups = std::mem::take(&mut leaving);
+                closing.extend(close_all(std::mem::take(&mut bound).into_values()).await);
+                let listeners = std::mem::take(&mut closing);
                 // In a separate task, so that sweeping continues.
-                tokio::task::spawn_local(async move { done.send(drain(groups, end).await).ok() });
+                tokio::task::spawn_local(async move { done.send(drain(listeners, end).await).ok() });
             }
         }
     }
 }
 
-/// Waits for the connections to close, and closes the remaining ones at `end`. Returns how many were closed.
-async fn drain(groups: Vec<Rc<ListenerConnections>>, end: Instant) -> usize {
-    let mut cut = 0;
-    for group in groups {
-        if timeout_at(end, group.wait_until_empty()).await.is_err() {
-            cut += group.abort();
-            group.wait_until_empty().await;
+/// Waits for the connections to close, and aborts the remaining ones at `end`. Returns how many were aborted.
+async fn drain(listeners: Vec<Rc<ListenerConnections>>, end: Instant) -> usize {
+    let mut aborted = 0;
+    for connections in listeners {
+        if timeout_at(end, connections.wait_until_empty()).await.is_err() {
+            aborted += connections.abort();
+            connections.wait_until_empty().await;
         }
     }
-    cut
+    aborted
 }
 
-async fn accept(
+async fn accept_connections(
     worker: Rc<Worker>,
     listener: TcpListener,
-    group: Rc<ListenerConnections>,
+    connections: Rc<ListenerConnections>,
     permits: Arc<Semaphore>,
     mut stopped: oneshot::Receiver<()>,
 ) {
@@ -308,7 +314,7 @@ async fn accept(
     let mut waiting: Option<(TcpStream, SocketAddr)> = None;
     let mut failing = false;
     loop {
-        let accepted = async {
+        let accepting = async {
             if waiting.is_none() {
                 waiting = Some(listener.accept().await?);
                 if permits.available_permits() == 0 {
@@ -317,16 +323,16 @@ async fn accept(
             }
             Arc::clone(&permits).acquire_owned().await.map_err(io::Error::other)
         };
-        let accepted: io::Result<_> = tokio::select! {
+        let permit: io::Result<_> = tokio::select! {
             biased;
             _ = &mut stopped => break,
-            accepted = accepted => accepted,
+            permit = accepting => permit,
         };
-        match accepted {
+        match permit {
             Ok(permit) => {
                 failing = false;
                 if let Some((stream, address)) = waiting.take() {
-                    start_connection(&worker, &group, stream, address, permit);
+                    start_connection(&worker, &connections, stream, address, permit);
                 }
             }
             Err(error) if is_connection_error(&error) => worker.counters.accept_errors.add(1),
@@ -334,7 +340,7 @@ async fn accept(
                 // Out of file descriptors or memory. Retrying at once would busy-loop.
                 worker.counters.accept_errors.add(1);
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(%error, address = %group.address, "Cannot accept connections; retrying");
+                    tracing::warn!(%error, address = %connections.address, "Cannot accept connections; retrying");
                 }
                 sleep(ACCEPT_PAUSE).await;
             }
@@ -343,44 +349,51 @@ async fn accept(
     if let Some((stream, address)) = waiting
         && let Ok(permit) = Arc::clone(&permits).try_acquire_owned()
     {
-        start_connection(&worker, &group, stream, address, permit);
+        start_connection(&worker, &connections, stream, address, permit);
     }
-    // Connections in the accept queue are served; tokio's listener would not try to accept them without a new event.
+    // When the socket closes, the kernel resets connections whose TCP handshake is in progress. So no new handshakes
+    // are started, and those in progress get time to end. Then the connections in the accept queue are served. If the
+    // filter cannot be set, only connections in a TCP handshake are lost.
+    if bind::ignore_new_clients(&listener).is_ok() {
+        sleep(TCP_HANDSHAKE_GRACE).await;
+    }
+    // tokio's listener would not try to accept the queued connections without a new event.
     let Ok(listener) = listener.into_std() else { return };
     while let Ok((stream, address)) = listener.accept() {
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { return };
         if stream.set_nonblocking(true).is_ok()
             && let Ok(stream) = TcpStream::from_std(stream)
         {
-            start_connection(&worker, &group, stream, address, permit);
+            start_connection(&worker, &connections, stream, address, permit);
         }
     }
 }
 
 fn start_connection(
     worker: &Rc<Worker>,
-    group: &Rc<ListenerConnections>,
+    connections: &Rc<ListenerConnections>,
     stream: TcpStream,
     address: SocketAddr,
     permit: OwnedSemaphorePermit,
 ) {
     worker.counters.accepted.add(1);
-    let open = OpenConnection { stats: Arc::clone(&worker.counters), _permit: permit };
-    accept::spawn(stream, address, worker, group, open);
+    let open = OpenConnection { counters: Arc::clone(&worker.counters), _permit: permit };
+    accept::spawn(stream, address, worker, connections, open);
 }
 
 /// Counts a connection as open until dropped, also by a panic.
 struct OpenConnection {
-    stats: Arc<WorkerStats>,
+    counters: Arc<WorkerStats>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.stats.closed.add(1);
+        self.counters.closed.add(1);
     }
 }
 
+/// Whether only the connection that was to be accepted has failed.
 fn is_connection_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionRefused | ConnectionAborted | ConnectionReset)
@@ -388,4 +401,8 @@ fn is_connection_error(error: &io::Error) -> bool {
 
 /// How often idle connections to endpoints are swept.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// Pause after a failure that accepting another connection at once would repeat.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a closing socket waits for TCP handshakes in progress. Clients that connect meanwhile send their SYN again
+/// after a second.
+const TCP_HANDSHAKE_GRACE: Duration = Duration::from_millis(5);

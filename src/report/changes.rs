@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::plain::escape_controls;
 use super::table::VerdictWord;
-use crate::compile::verdict::{Condition, Verdict, Verdicts};
+use crate::compile::verdict::{Code, Condition, Verdict, Verdicts};
 
-/// One line per object: `+` added, `-` removed, `~` changed, with the changed conditions. Empty if nothing changed.
+/// One line per object: `+` for added, `-` for removed, and `~` for changed, with the changed conditions. Empty if
+/// nothing changed.
 pub fn changes(before: &Verdicts, after: &Verdicts) -> String {
     let objects: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     let mut out = String::new();
@@ -15,9 +16,9 @@ pub fn changes(before: &Verdicts, after: &Verdicts) -> String {
             (None, Some(new)) => out += &line('+', &format!("{id}: {}", VerdictWord::from_verdict(new).text())),
             (Some(_), None) => out += &line('-', &id.to_string()),
             (Some(old), Some(new)) => {
-                let flips = changed_conditions(old, new);
-                if !flips.is_empty() {
-                    out += &line('~', &format!("{id}: {}", flips.join(", ")));
+                let conditions = changed_conditions(old, new);
+                if !conditions.is_empty() {
+                    out += &line('~', &format!("{id}: {}", conditions.join(", ")));
                 } else if old.generation != new.generation {
                     out += &line('~', &id.to_string());
                 }
@@ -34,23 +35,23 @@ fn line(sign: char, text: &str) -> String {
 
 /// Conditions with a changed status or reason: `Accepted is False (NoMatchingParent)`.
 fn changed_conditions(old: &Verdict, new: &Verdict) -> Vec<String> {
-    let old: BTreeMap<_, _> = old.all_conditions().map(key).collect();
-    let flips = new.all_conditions().filter_map(|condition| {
-        let (key, code) = key(condition);
-        let was = old.get(&key).copied();
-        if was == Some(code) {
+    let old_codes: BTreeMap<_, _> = old.all_conditions().map(keyed_code).collect();
+    let changed = new.all_conditions().filter_map(|condition| {
+        let (key, code) = keyed_code(condition);
+        if old_codes.get(&key).copied() == Some(code) {
             return None;
         }
         let status = if code.status() { "True" } else { "False" };
         let reason = if code.reason() == code.condition() { String::new() } else { format!(" ({})", code.reason()) };
-        let part = if key.0.is_empty() { String::new() } else { format!("{} ", key.0) };
-        Some(format!("{part}{} is {status}{reason}", code.condition()))
+        let path = if key.0.is_empty() { String::new() } else { format!("{} ", key.0) };
+        Some(format!("{path}{} is {status}{reason}", code.condition()))
     });
-    flips.collect()
+    changed.collect()
 }
 
-fn key((bearer, condition): (String, &Condition)) -> ((String, &'static str), crate::compile::verdict::Code) {
-    ((bearer, condition.code.condition()), condition.code)
+/// The path and type of a condition, which identify it in a verdict, and its code.
+fn keyed_code((path, condition): (String, &Condition)) -> ((String, &'static str), Code) {
+    ((path, condition.code.condition()), condition.code)
 }
 
 #[cfg(test)]
@@ -59,7 +60,7 @@ mod tests {
 
     use super::*;
     use crate::api::{Kind, ObjectId, ObjectKey};
-    use crate::compile::verdict::{Code, ListenerVerdict};
+    use crate::compile::verdict::ListenerVerdict;
 
     fn verdicts(objects: &[(&str, i64, Code)]) -> Verdicts {
         let objects = objects.iter().map(|(name, generation, code)| {

@@ -1,4 +1,4 @@
-//! A diagnostic: an object, a position, what is wrong, and what would be right.
+//! Diagnostics from manifests and verdicts in one form, with object and position, for all renderers.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::{Diagnostic, Reason, Severity, Topic};
 use crate::manifests::{FilePosition, ManifestDiagnostic};
 
-/// A diagnostic with its place: in a file, in an object, and in a condition.
+/// A diagnostic with where it belongs: the position in a file, the object, and the condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportedDiagnostic {
     pub diagnostic: Diagnostic,
@@ -15,22 +15,23 @@ pub struct ReportedDiagnostic {
     pub position: Option<FilePosition>,
     /// The object, if known: `HTTPRoute default/web`.
     pub object: Option<String>,
-    /// The object of a verdict, used to find its position.
+    /// The object of a verdict, used to find its position; `None` for a diagnostic about a manifest.
     pub id: Option<ObjectId>,
-    /// The condition that reports it; `None` if the text was not read as an object.
+    /// The condition that reports it; `None` for a diagnostic about a manifest, or a remark without a condition.
     pub condition: Option<Code>,
     /// What stays in use meanwhile: a sentence.
     pub meanwhile: Option<String>,
 }
 
 impl ReportedDiagnostic {
+    /// The reason of the condition, or else of the diagnostic itself.
     pub fn reason(&self) -> &'static str {
-        let own = || self.diagnostic.reason.name();
+        let own_reason = || self.diagnostic.reason.name();
         match (self.condition, &self.id, self.diagnostic.topic) {
             (Some(code), ..) => code.reason(),
-            (None, None, _) => own().unwrap_or("Invalid"),
+            (None, None, _) => own_reason().unwrap_or("Invalid"),
             (None, Some(_), Topic::Plugin) => "PluginNotInEffect",
-            (None, Some(_), _) => own().unwrap_or("Remark"),
+            (None, Some(_), _) => own_reason().unwrap_or("Remark"),
         }
     }
 }
@@ -52,15 +53,16 @@ pub fn from_manifest(diagnostic: &ManifestDiagnostic) -> ReportedDiagnostic {
 pub fn from_verdict(id: &ObjectId, verdict: &Verdict) -> Vec<ReportedDiagnostic> {
     let mut seen = HashSet::new();
     let mut diagnostics = Vec::new();
-    for (field, condition) in verdict.all_conditions() {
-        diagnostics.extend(from_condition(id, field, condition));
+    for (path, condition) in verdict.all_conditions() {
+        diagnostics.extend(from_condition(id, path, condition));
     }
     diagnostics.extend(verdict.diagnostics.iter().map(|diagnostic| reported(id, None, diagnostic.clone())));
-    diagnostics.retain(|found| seen.insert((found.diagnostic.field.clone(), found.diagnostic.message.clone())));
-    // The other condition is listed as well.
-    let is_cross_reference = |found: &ReportedDiagnostic| found.diagnostic.reason == Reason::OtherCondition;
+    diagnostics
+        .retain(|reported| seen.insert((reported.diagnostic.field.clone(), reported.diagnostic.message.clone())));
+    // "See the conditions of …" is redundant if the diagnostics of that condition are listed as well.
+    let is_cross_reference = |reported: &ReportedDiagnostic| reported.diagnostic.reason == Reason::OtherCondition;
     if !diagnostics.iter().all(is_cross_reference) {
-        diagnostics.retain(|found| !is_cross_reference(found));
+        diagnostics.retain(|reported| !is_cross_reference(reported));
     }
     diagnostics
 }
@@ -69,13 +71,13 @@ pub fn from_verdict(id: &ObjectId, verdict: &Verdict) -> Vec<ReportedDiagnostic>
 pub fn explain_missing(diagnostics: &mut [ReportedDiagnostic]) {
     let rejected: HashSet<String> = diagnostics
         .iter()
-        .filter(|found| found.id.is_none() && found.diagnostic.severity == Severity::Error)
-        .filter_map(|found| found.object.clone())
+        .filter(|reported| reported.id.is_none() && reported.diagnostic.severity == Severity::Error)
+        .filter_map(|reported| reported.object.clone())
         .collect();
     for ReportedDiagnostic { diagnostic, .. } in diagnostics {
         let Reason::NotFound(missing) = &diagnostic.reason else { continue };
         if rejected.contains(missing) {
-            // A consequence may follow.
+            // The message may go on after "does not exist" with a consequence, which stays.
             diagnostic.message = diagnostic.message.replacen("does not exist", "was rejected", 1);
             diagnostic.remedy = "fix the error reported for it".to_owned();
         }
@@ -85,7 +87,7 @@ pub fn explain_missing(diagnostics: &mut [ReportedDiagnostic]) {
 /// Adds the positions of verdict diagnostics, all at once so that each file is read once.
 pub fn add_positions(
     diagnostics: &mut [ReportedDiagnostic],
-    places: impl FnOnce(&[(&ObjectId, &str)]) -> Vec<Option<FilePosition>>,
+    positions_of: impl FnOnce(&[(&ObjectId, &str)]) -> Vec<Option<FilePosition>>,
 ) {
     let needs_position = |diagnostic: &&ReportedDiagnostic| diagnostic.position.is_none() && diagnostic.id.is_some();
     let fields: Vec<_> = diagnostics
@@ -93,30 +95,29 @@ pub fn add_positions(
         .filter(needs_position)
         .filter_map(|diagnostic| Some((diagnostic.id.as_ref()?, diagnostic.diagnostic.field.as_str())))
         .collect();
-    let mut found = places(&fields).into_iter();
+    let mut positions = positions_of(&fields).into_iter();
     for diagnostic in diagnostics.iter_mut().filter(|diagnostic| needs_position(&&**diagnostic)) {
-        diagnostic.position = found.next().flatten();
+        diagnostic.position = positions.next().flatten();
     }
 }
 
-/// Sorts by position; diagnostics without a position come last, by object.
+/// Sorts by position, then by object, field and severity; diagnostics without a position come last.
 pub fn sort(diagnostics: &mut [ReportedDiagnostic]) {
     diagnostics.sort_by(|left, right| {
-        let key = |found: &ReportedDiagnostic| (found.position.is_none(), found.diagnostic.severity);
-        let (left_key, right_key) = (key(left), key(right));
-        let by_place = left_key.0.cmp(&right_key.0).then_with(|| left.position.cmp(&right.position));
-        by_place
+        let by_presence = left.position.is_none().cmp(&right.position.is_none());
+        let by_position = by_presence.then_with(|| left.position.cmp(&right.position));
+        by_position
             .then_with(|| (&left.object, &left.diagnostic.field).cmp(&(&right.object, &right.diagnostic.field)))
-            .then(left_key.cmp(&right_key))
+            .then_with(|| left.diagnostic.severity.cmp(&right.diagnostic.severity))
     });
 }
 
-fn from_condition(id: &ObjectId, field: String, condition: &Condition) -> Vec<ReportedDiagnostic> {
+fn from_condition(id: &ObjectId, path: String, condition: &Condition) -> Vec<ReportedDiagnostic> {
     let code = condition.code;
-    if condition.diagnostics.is_empty() && code.is_bad() {
+    if condition.diagnostics.is_empty() && code.is_error() {
         let sentence = code.sentence().trim_end_matches('.');
-        let sentence = Diagnostic::error(field, sentence, "").with_severity(code.severity());
-        return vec![reported(id, Some(code), sentence)];
+        let diagnostic = Diagnostic::error(path, sentence, "").with_severity(code.severity());
+        return vec![reported(id, Some(code), diagnostic)];
     }
     condition.diagnostics.iter().map(|diagnostic| reported(id, Some(code), diagnostic.clone())).collect()
 }
@@ -175,12 +176,12 @@ mod tests {
         let rejected = Condition::new(Code::ClassInvalidParameters, vec![problem.clone(), problem.clone()]);
         let note = Condition::new(Code::ClassAccepted, vec![Diagnostic::error("spec.description", "long", "cut")]);
         let fine = Condition::without_diagnostics(Code::ClassAccepted);
-        let silent = Condition::without_diagnostics(Code::ClassInvalidParameters);
+        let without_diagnostics = Condition::without_diagnostics(Code::ClassInvalidParameters);
         for (conditions, expected) in [
             (vec![fine.clone()], vec![]),
             (vec![rejected.clone(), fine.clone()], vec![(Severity::Error, "spec.parametersRef", "no ConfigMap x/y")]),
             (vec![note], vec![(Severity::Warning, "spec.description", "long")]),
-            (vec![silent], vec![(Severity::Error, "", "The parameters cannot be used")]),
+            (vec![without_diagnostics], vec![(Severity::Error, "", "The parameters cannot be used")]),
         ] {
             let verdict = Verdict { conditions, ..Verdict::default() };
             let found = from_verdict(&id, &verdict);
@@ -189,13 +190,13 @@ mod tests {
                 found.map(|found| (found.severity, found.field.as_str(), found.message.as_str())).collect();
             assert_eq!(found, expected);
         }
-        let pointer =
+        let reference =
             Diagnostic::error("spec.listeners[0]", "listener a is not served", "see the conditions of the listener")
                 .with_reason(Reason::OtherCondition);
-        let pointing = Condition::new(Code::ClassInvalidParameters, vec![pointer]);
-        let alone = from_verdict(&id, &Verdict { conditions: vec![pointing.clone()], ..Verdict::default() });
+        let referring = Condition::new(Code::ClassInvalidParameters, vec![reference]);
+        let alone = from_verdict(&id, &Verdict { conditions: vec![referring.clone()], ..Verdict::default() });
         assert_eq!(alone.len(), 1, "a reference is kept if it is the only diagnostic");
-        let both = from_verdict(&id, &Verdict { conditions: vec![pointing, rejected.clone()], ..Verdict::default() });
+        let both = from_verdict(&id, &Verdict { conditions: vec![referring, rejected.clone()], ..Verdict::default() });
         assert_eq!((both.len(), both[0].diagnostic.field.as_str()), (1, "spec.parametersRef"));
 
         let verdict = Verdict {
@@ -208,8 +209,9 @@ mod tests {
             assert_eq!(fields, [(&id, "spec.parametersRef"), (&id, "a")]);
             vec![Some(FilePosition::without_excerpt(Arc::from(Path::new("a.yaml")), 3, 5)), None]
         });
-        let places: Vec<_> = diagnostics.iter().map(|found| found.position.as_ref().map(|place| place.line)).collect();
-        assert_eq!(places, [Some(3), None]);
+        let lines: Vec<_> =
+            diagnostics.iter().map(|reported| reported.position.as_ref().map(|position| position.line)).collect();
+        assert_eq!(lines, [Some(3), None]);
         assert_eq!(diagnostics[1].reason(), "Remark");
         diagnostics.reverse();
         sort(&mut diagnostics);

@@ -28,12 +28,12 @@ struct JsonDiagnostic<'a> {
 impl<'a> JsonDiagnostic<'a> {
     fn from_diagnostic(reported: &'a ReportedDiagnostic) -> Self {
         let ReportedDiagnostic { diagnostic, condition, .. } = reported;
-        let place = reported.position.as_ref();
-        let spot = place.filter(|place| place.line > 0);
+        let position = reported.position.as_ref();
+        let in_file = position.filter(|position| position.line > 0);
         JsonDiagnostic {
-            file: place.map(|place| place.file.display().to_string()),
-            line: spot.map(|place| place.line),
-            column: spot.map(|place| place.column),
+            file: position.map(|position| position.file.display().to_string()),
+            line: in_file.map(|position| position.line),
+            column: in_file.map(|position| position.column),
             object: reported.object.as_deref(),
             field: &diagnostic.field,
             condition: condition.map(|code| code.condition()),

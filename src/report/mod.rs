@@ -1,13 +1,14 @@
 //! Renders verdicts and manifest diagnostics: text with carets, tables, and JSON.
 //!
 //! ```text
-//!   ManifestDiagnostic ─┐                  ┌─▶ terminal   like a compiler: position, line, caret, help
-//!                       ├─▶ ReportedDiagnostic ────┤
-//!   Verdict (compile) ──┘                  └─▶ json       a list for programs
-//!          └────────────▶ tables, changes, summary        what is served, what changed, totals
+//!   ManifestDiagnostic ─┐                        ┌─▶ terminal   like a compiler: position, line, caret, help
+//!                       ├─▶ ReportedDiagnostic ──┼─▶ json       a list for programs
+//!   Verdict (compile) ──┤                        └─▶ summary    totals
+//!                       └─▶ verdicts (a table of all objects), changes (what a reload changed)
+//!   RouteRow ─────────────▶ routes (a table of all matches)
 //! ```
 //!
-//! All functions are pure and return a `String`; the caller decides about color and output.
+//! The renderers are pure and return a `String`; the caller decides about color and output.
 
 mod changes;
 mod diagnostic;

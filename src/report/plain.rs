@@ -2,21 +2,22 @@
 
 /// Escapes control characters, so that untrusted text cannot move the cursor or change colors.
 pub(super) fn escape_controls(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut plain, character| {
+    text.chars().fold(String::with_capacity(text.len()), |mut escaped, character| {
         if character.is_control() || BIDIRECTIONAL.contains(&character) {
-            plain.extend(character.escape_default());
+            escaped.extend(character.escape_default());
         } else {
-            plain.push(character);
+            escaped.push(character);
         }
-        plain
+        escaped
     })
 }
 
-/// Replaces control characters of a line one to one, so that carets stay aligned. The renderer shows ASCII control
-/// characters as symbols, but passes on the C1 controls of Latin-1, which terminals may interpret too.
+/// Replaces each unsafe character of a line by one other, so that carets stay aligned. ASCII control characters stay,
+/// since the renderer shows them as symbols. C1 controls of Latin-1 do not stay: the renderer would pass them on to the
+/// terminal, which may interpret them, too.
 pub(super) fn replace_controls(line: &str) -> String {
-    let is_wild = |character: char| ('\u{7f}'..='\u{9f}').contains(&character) || BIDIRECTIONAL.contains(&character);
-    line.chars().map(|character| if is_wild(character) { char::REPLACEMENT_CHARACTER } else { character }).collect()
+    let is_unsafe = |character: char| ('\u{7f}'..='\u{9f}').contains(&character) || BIDIRECTIONAL.contains(&character);
+    line.chars().map(|character| if is_unsafe(character) { char::REPLACEMENT_CHARACTER } else { character }).collect()
 }
 
 /// Characters that reorder the text around them.

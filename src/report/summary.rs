@@ -1,4 +1,4 @@
-//! The totals in the last line of a check.
+//! The totals in the last line of a check, and numbers with nouns.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,9 @@ pub struct InputCounts<'a> {
 
 /// `2 errors and 1 warning; 12 objects read from 3 files; ignored: 5 apps/v1/Deployment`.
 pub fn summary(counts: InputCounts<'_>, diagnostics: &[ReportedDiagnostic]) -> String {
-    let of =
+    let count_of =
         |severity| diagnostics.iter().filter(|diagnostic| diagnostic.diagnostic.severity == severity).count() as u64;
-    let found = match (of(Severity::Error), of(Severity::Warning)) {
+    let problems = match (count_of(Severity::Error), count_of(Severity::Warning)) {
         (0, 0) => "nothing wrong".to_owned(),
         (0, warnings) => count(warnings, "warning"),
         (errors, 0) => count(errors, "error"),
@@ -27,7 +27,7 @@ pub fn summary(counts: InputCounts<'_>, diagnostics: &[ReportedDiagnostic]) -> S
     };
     let objects = count(counts.objects as u64, "object");
     let files = count(counts.files as u64, "file");
-    let mut out = format!("{found}; {objects} read from {files}");
+    let mut out = format!("{problems}; {objects} read from {files}");
     if !counts.ignored.is_empty() {
         out += &format!("; ignored: {}", ignored_kinds(counts.ignored));
     }
@@ -58,7 +58,7 @@ mod tests {
     use crate::diagnostic::Diagnostic;
 
     #[test]
-    fn nouns_are_pluralized() {
+    fn totals_are_counted_with_plurals() {
         let diagnostic = |severity| ReportedDiagnostic {
             diagnostic: Diagnostic::of_object("m", "r").with_severity(severity),
             position: None,

@@ -6,10 +6,10 @@ use comfy_table::presets::NOTHING;
 use super::diagnostic::{ReportedDiagnostic, from_verdict};
 use super::plain::escape_controls;
 use super::summary::count;
-use crate::compile::verdict::{Code, Condition, Published, Verdict, Verdicts};
+use crate::compile::verdict::{Code, Condition, PublishedAddress, Verdict, Verdicts};
 use crate::diagnostic::{Diagnostic, Topic};
 
-/// Every object with its verdict.
+/// The table of all objects with their verdicts.
 pub fn verdicts(verdicts: &Verdicts) -> String {
     let rows = verdicts.iter().map(|(id, verdict)| {
         let word = VerdictWord::from_verdict(verdict).text();
@@ -31,7 +31,7 @@ pub struct RouteRow {
     pub address: String,
 }
 
-/// All matches, in the given order.
+/// The table of all matches, in the given order.
 pub fn routes(rows: &[RouteRow]) -> String {
     let rows =
         rows.iter().map(|row| [&row.host, &row.path, &row.route, &row.backends, &row.address].map(String::clone));
@@ -41,46 +41,46 @@ pub fn routes(rows: &[RouteRow]) -> String {
 /// A verdict in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum VerdictWord {
-    /// It has no conditions of its own: problems are reported on the objects that refer to it.
+    /// Read, but without conditions of its own: problems are reported on the objects that refer to it.
     Read,
-    /// The same, with remarks.
+    /// Without conditions of its own, but with remarks.
     ReadWithRemarks,
     Accepted,
-    /// Served, with remarks.
-    Remarks,
+    /// Accepted, with remarks.
+    AcceptedWithRemarks,
     /// Valid, but not referenced.
     Pending,
-    /// Some listeners, parents or rules are accepted and some are not.
+    /// Some listeners, parents or rules are accepted and some are not, or a plugin is not in effect.
     Partly,
     Refused,
 }
 
 impl VerdictWord {
     pub(super) fn from_verdict(verdict: &Verdict) -> Self {
-        let is_fine = |conditions: &[Condition]| !conditions.iter().any(|condition| condition.code.is_bad());
+        let is_fine = |conditions: &[Condition]| !conditions.iter().any(|condition| condition.code.is_error());
         let parts = verdict.listeners.iter().map(|listener| &listener.conditions);
         let parts = parts.chain(verdict.parents.iter().map(|parent| &parent.conditions));
         let parts = parts.chain(verdict.ancestors.iter().map(|ancestor| &ancestor.conditions));
-        let parts: Vec<bool> = parts.map(|all| is_fine(all)).collect();
-        let fine = parts.iter().filter(|fine| **fine).count();
+        let parts: Vec<bool> = parts.map(|conditions| is_fine(conditions)).collect();
+        let fine_count = parts.iter().filter(|part_is_fine| **part_is_fine).count();
         let serves_some = verdict
             .parents
             .iter()
-            .any(|parent| !parent.conditions.iter().any(|found| takes_out_of_service(found.code)));
-        let notes = || {
+            .any(|parent| !parent.conditions.iter().any(|condition| takes_out_of_service(condition.code)));
+        let has_remarks = || {
             !verdict.diagnostics.is_empty()
                 || verdict.all_conditions().any(|(_, condition)| !condition.diagnostics.is_empty())
         };
-        match (is_fine(&verdict.conditions), fine == parts.len()) {
-            _ if verdict.all_conditions().next().is_none() && notes() => VerdictWord::ReadWithRemarks,
+        match (is_fine(&verdict.conditions), fine_count == parts.len()) {
+            _ if verdict.all_conditions().next().is_none() && has_remarks() => VerdictWord::ReadWithRemarks,
             _ if verdict.all_conditions().next().is_none() => VerdictWord::Read,
             (true, true) if verdict.conditions.iter().any(|condition| condition.code == Code::KongPending) => {
                 VerdictWord::Pending
             }
             (true, true) if verdict.about(Topic::Plugin).next().is_some() => VerdictWord::Partly,
-            (true, true) if notes() => VerdictWord::Remarks,
+            (true, true) if has_remarks() => VerdictWord::AcceptedWithRemarks,
             (true, true) => VerdictWord::Accepted,
-            _ if fine > 0 || serves_some => VerdictWord::Partly,
+            _ if fine_count > 0 || serves_some => VerdictWord::Partly,
             _ => VerdictWord::Refused,
         }
     }
@@ -90,7 +90,7 @@ impl VerdictWord {
             VerdictWord::Read => "Read",
             VerdictWord::ReadWithRemarks => "Read*",
             VerdictWord::Accepted => "Accepted",
-            VerdictWord::Remarks => "Accepted*",
+            VerdictWord::AcceptedWithRemarks => "Accepted*",
             VerdictWord::Pending => "Pending",
             VerdictWord::Partly => "Partly",
             VerdictWord::Refused => "Refused",
@@ -100,12 +100,12 @@ impl VerdictWord {
 
 /// Whether a condition takes the whole route out of service. Other conditions leave its valid rules in service.
 fn takes_out_of_service(code: Code) -> bool {
-    code.is_bad() && !["PartiallyInvalid", "ResolvedRefs"].contains(&code.condition())
+    code.is_error() && !["PartiallyInvalid", "ResolvedRefs"].contains(&code.condition())
 }
 
 /// The most severe diagnostic, or what the object serves.
 fn detail(verdict: &Verdict, diagnostics: &[ReportedDiagnostic]) -> String {
-    if let Some(worst) = diagnostics.iter().min_by_key(|found| found.diagnostic.severity) {
+    if let Some(worst) = diagnostics.iter().min_by_key(|reported| reported.diagnostic.severity) {
         let Diagnostic { field, message, .. } = &worst.diagnostic;
         let field = if field.is_empty() { String::new() } else { format!("{field}: ") };
         let more = if diagnostics.len() > 1 { format!(" (+{} more)", diagnostics.len() - 1) } else { String::new() };
@@ -116,7 +116,8 @@ fn detail(verdict: &Verdict, diagnostics: &[ReportedDiagnostic]) -> String {
         parts.push(verdict.addresses.join(" "));
     }
     if let Some(published) = verdict.load_balancer.as_ref().filter(|published| !published.is_empty()) {
-        let names = published.iter().map(|(Published::Ip(name) | Published::Hostname(name))| name.as_str());
+        let names =
+            published.iter().map(|(PublishedAddress::Ip(name) | PublishedAddress::Hostname(name))| name.as_str());
         parts.push(names.collect::<Vec<_>>().join(" "));
     }
     if !verdict.ancestors.is_empty() {
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn verdict_table() {
+    fn verdicts_are_a_table() {
         let (good, bad) = (Code::ClassAccepted, Code::ClassInvalidParameters);
         let listener = ListenerVerdict {
             name: "http".to_owned(),
@@ -258,7 +259,7 @@ mod tests {
                 ObjectKey::new("default", "h"),
                 Verdict {
                     conditions: vec![condition(Code::KongProgrammed, &[])],
-                    load_balancer: Some(vec![Published::Ip("192.0.2.1".to_owned())]),
+                    load_balancer: Some(vec![PublishedAddress::Ip("192.0.2.1".to_owned())]),
                     ..Verdict::default()
                 },
             ),
@@ -301,7 +302,7 @@ Service              default/c        Read*      Remark: spec: odd
     }
 
     #[test]
-    fn route_table() {
+    fn routes_are_a_table() {
         let row = RouteRow {
             host: "*.example.com".to_owned(),
             path: "/shop/* GET".to_owned(),

@@ -27,13 +27,13 @@ fn group(reported: &ReportedDiagnostic) -> Group<'_> {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let subject = [reported.object.as_deref(), Some(diagnostic.field.as_str()), Some(diagnostic.message.as_str())];
-    let subject: Vec<_> = subject.into_iter().flatten().filter(|part| !part.is_empty()).map(escape_controls).collect();
-    let mut group = Group::with_title(level.primary_title(subject.join(": ")).id(reported.reason()));
-    if let Some(place) = &reported.position {
+    let title = [reported.object.as_deref(), Some(diagnostic.field.as_str()), Some(diagnostic.message.as_str())];
+    let title: Vec<_> = title.into_iter().flatten().filter(|part| !part.is_empty()).map(escape_controls).collect();
+    let mut group = Group::with_title(level.primary_title(title.join(": ")).id(reported.reason()));
+    if let Some(position) = &reported.position {
         group = match excerpt(reported) {
-            Some(excerpt) => group.element(snippet(place, excerpt)),
-            None => group.element(origin(place)).element(Padding),
+            Some(excerpt) => group.element(snippet(position, excerpt)),
+            None => group.element(origin(position)).element(Padding),
         };
     }
     if !diagnostic.remedy.is_empty() {
@@ -49,44 +49,46 @@ fn group(reported: &ReportedDiagnostic) -> Group<'_> {
     group
 }
 
-fn origin(place: &FilePosition) -> Origin<'static> {
-    let origin = Origin::path(path(place));
-    match place.line {
+fn origin(position: &FilePosition) -> Origin<'static> {
+    let origin = Origin::path(path(position));
+    match position.line {
         0 => origin,
-        line => origin.line(line as usize).char_column(place.column as usize),
+        line => origin.line(line as usize).char_column(position.column as usize),
     }
 }
 
-fn snippet<'a>(place: &FilePosition, excerpt: &Excerpt) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
-    let text = format!("{}{}", dots(excerpt), replace_controls(&excerpt.text));
-    let before = shown_column(place, excerpt) - 1;
+fn snippet<'a>(position: &FilePosition, excerpt: &Excerpt) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+    let text = format!("{}{}", ellipsis(excerpt), replace_controls(&excerpt.text));
+    let start = shown_column(position, excerpt) - 1;
     let offset = |characters: usize| text.char_indices().nth(characters).map_or(text.len(), |(offset, _)| offset);
-    let span = offset(before)..offset(before + excerpt.width.max(1) as usize);
-    let snippet = Snippet::source(text).path(path(place)).line_start(place.line as usize);
+    let span = offset(start)..offset(start + excerpt.width.max(1) as usize);
+    let snippet = Snippet::source(text).path(path(position)).line_start(position.line as usize);
     snippet.annotation(AnnotationKind::Primary.span(span))
 }
 
-/// Corrects the column, which the renderer counts in the given text; for a very long line, that is only an excerpt.
+/// Corrects the column of a diagnostic in a very long line: the renderer counts it in the excerpt, not in the line.
 fn with_true_column(rendered: String, diagnostic: &ReportedDiagnostic) -> String {
-    let (Some(place), Some(excerpt)) = (&diagnostic.position, excerpt(diagnostic)) else { return rendered };
+    let (Some(position), Some(excerpt)) = (&diagnostic.position, excerpt(diagnostic)) else { return rendered };
     let Some((title, rest)) = rendered.split_once('\n').filter(|_| excerpt.skipped > 0) else { return rendered };
-    let (path, line) = (path(place), place.line);
-    let shown = format!("{path}:{line}:{}", shown_column(place, excerpt));
-    let rest = rest.replacen(&shown, &format!("{path}:{line}:{}", place.column), 1);
+    let (path, line) = (path(position), position.line);
+    let shown = format!("{path}:{line}:{}", shown_column(position, excerpt));
+    let rest = rest.replacen(&shown, &format!("{path}:{line}:{}", position.column), 1);
     format!("{title}\n{rest}")
 }
 
-fn shown_column(place: &FilePosition, excerpt: &Excerpt) -> usize {
-    let column = place.column.max(1).saturating_sub(excerpt.skipped).max(1) as usize;
-    (column + dots(excerpt).chars().count()).min(excerpt.text.chars().count() + 2)
+/// The column of the caret in the shown text, which begins with an ellipsis if the excerpt skips characters.
+fn shown_column(position: &FilePosition, excerpt: &Excerpt) -> usize {
+    let column = position.column.max(1).saturating_sub(excerpt.skipped).max(1) as usize;
+    // A column beyond the line is moved to its end.
+    (column + ellipsis(excerpt).chars().count()).min(excerpt.text.chars().count() + 2)
 }
 
-fn dots(excerpt: &Excerpt) -> &'static str {
+fn ellipsis(excerpt: &Excerpt) -> &'static str {
     if excerpt.skipped > 0 { "…" } else { "" }
 }
 
-fn path(place: &FilePosition) -> String {
-    escape_controls(&place.file.display().to_string())
+fn path(position: &FilePosition) -> String {
+    escape_controls(&position.file.display().to_string())
 }
 
 /// The excerpt, if it may be shown.
@@ -96,8 +98,8 @@ fn excerpt(diagnostic: &ReportedDiagnostic) -> Option<&Excerpt> {
 
 /// Whether the field is a value of a Secret. Manifests give no excerpts of Secrets; this also covers other sources.
 fn is_secret(reported: &ReportedDiagnostic) -> bool {
-    let of_secret = reported.object.as_deref().is_some_and(|object| object.starts_with("Secret "));
-    of_secret && ["data", "stringData"].iter().any(|part| reported.diagnostic.field.starts_with(part))
+    let is_of_secret = reported.object.as_deref().is_some_and(|object| object.starts_with("Secret "));
+    is_of_secret && ["data", "stringData"].iter().any(|field| reported.diagnostic.field.starts_with(field))
 }
 
 /// The width in columns. Longer lines are cut around the caret.

@@ -1,4 +1,5 @@
-//! The `format`s that the API server validates. Like the API server, unknown formats are ignored.
+//! The values of the schema keyword `format` that the API server validates. It ignores other values, and so does
+//! Portico.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
@@ -27,7 +28,7 @@ pub(super) enum SchemaFormat {
     Uuid,
 }
 
-/// Years of four digits, a colon in the offset, `T` between: RFC 3339 only, not all of ISO 8601.
+/// Timestamps of RFC 3339, which allows less than ISO 8601: years have four digits, offsets a colon.
 static DATE_TIME: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$").expect("a constant pattern")
 });
@@ -65,11 +66,11 @@ impl SchemaFormat {
         })
     }
 
-    /// Whether a text has this format. Numeric formats accept every text.
+    /// Whether a text has this format. Numeric formats accept every text, since a port may be a number or a name.
     pub(super) fn accepts_text(self, text: &str) -> bool {
         match self {
             SchemaFormat::Int32 | SchemaFormat::Int64 | SchemaFormat::Float | SchemaFormat::Double => true,
-            // The pattern checks the syntax, the parser the calendar.
+            // The pattern checks the syntax, and the parser checks that the date exists.
             SchemaFormat::DateTime => {
                 DATE_TIME.is_match(text) && text.to_ascii_uppercase().parse::<jiff::Timestamp>().is_ok()
             }
@@ -120,9 +121,9 @@ impl SchemaFormat {
 
 fn is_cidr(text: &str) -> bool {
     let Some((address, bits)) = text.split_once('/') else { return false };
-    let digits = !bits.is_empty() && bits.len() <= 3 && bits.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number = !bits.is_empty() && bits.len() <= 3 && bits.bytes().all(|byte| byte.is_ascii_digit());
     // A leading zero is rejected, since some parsers read it as octal.
-    if !digits || (bits.len() > 1 && bits.starts_with('0')) {
+    if !is_number || (bits.len() > 1 && bits.starts_with('0')) {
         return false;
     }
     match (address.parse::<IpAddr>(), bits.parse::<u32>()) {

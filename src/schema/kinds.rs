@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::tree::SchemaNode;
 use super::{Channel, core};
 use crate::api::Kind;
-use crate::api::gateway::schema::{served_versions, structural_version};
+use crate::api::gateway::schema::{served_versions, structural_of_version};
 use crate::api::kind::KindFamily;
 use crate::api::kong;
 
@@ -26,7 +26,8 @@ pub(super) fn versions(kind: Kind, channel: Channel) -> &'static [&'static str] 
     }
 }
 
-/// The tree for objects of this version, or for the preferred version if this one is unknown.
+/// The tree for objects of this version, or for the preferred version if this one is unknown. `None` if the channel
+/// lacks the kind.
 pub(super) fn tree(kind: Kind, channel: Channel, version: &str) -> Option<&'static SchemaNode> {
     // Only the Gateway API has channels.
     let channel = if kind.family() == KindFamily::GatewayApi { channel } else { Channel::Standard };
@@ -36,7 +37,7 @@ pub(super) fn tree(kind: Kind, channel: Channel, version: &str) -> Option<&'stat
     TREES[kind as usize][channel as usize][index]
         .get_or_init(|| {
             let schema = schema(kind, channel, version)?;
-            // Most versions differ only in their name.
+            // Most versions of a kind have the same schema, so they share a tree.
             if index > 0 && Some(&schema) == self::schema(kind, channel, versions[0]).as_ref() {
                 tree(kind, channel, versions[0])?;
                 return TREES[kind as usize][channel as usize][0].get()?.clone();
@@ -47,16 +48,16 @@ pub(super) fn tree(kind: Kind, channel: Channel, version: &str) -> Option<&'stat
         .as_deref()
 }
 
-/// The schema as published, without `apiVersion`, `kind` and `metadata`.
+/// The schema as in the CustomResourceDefinition or the published API, where the fields of `metadata` are missing.
 fn schema(kind: Kind, channel: Channel, version: &str) -> Option<Value> {
     match kind.family() {
-        KindFamily::GatewayApi => structural_version(kind, version, channel),
+        KindFamily::GatewayApi => structural_of_version(kind, version, channel),
         KindFamily::Kubernetes => core::schema(kind),
         KindFamily::Kong => kong::schema::structural(kind),
     }
 }
 
-/// Adds the fields of every object. CRDs declare metadata only as an object; the API server knows its fields.
+/// Adds the fields that every object has: `apiVersion`, `kind`, and `metadata` with its fields.
 fn with_object_fields(mut schema: Value) -> Value {
     let Some(root) = schema.as_object_mut() else { return schema };
     let Value::Object(properties) = root.entry("properties").or_insert_with(|| json!({})) else { return schema };
@@ -78,7 +79,7 @@ mod tests {
     use crate::api::kind::{GATEWAY_X_GROUP, StatusUse};
 
     #[test]
-    fn every_schema_compiles_and_has_a_head() {
+    fn every_schema_compiles_and_has_metadata() {
         for kind in Kind::ALL {
             for channel in Channel::ALL {
                 let versions = versions(*kind, channel);
@@ -89,7 +90,7 @@ mod tests {
                 for version in versions {
                     let fields = tree(*kind, channel, version).unwrap().fields.as_ref().unwrap();
                     for name in ["apiVersion", "kind", "metadata"] {
-                        assert!(fields.known(name).is_some(), "{kind} {version} has {name}");
+                        assert!(fields.known_node(name).is_some(), "{kind} {version} has {name}");
                     }
                 }
             }
@@ -103,11 +104,11 @@ mod tests {
             let schema = schema.unwrap_or_else(|| panic!("{kind} has no schema; add it to the schemas of its family"));
             let has_status = schema["properties"].get("status").is_some();
             match kind.family() {
-                // A status of these that Portico does not use is dropped.
+                // Objects of these kinds may have a status that Portico does not use.
                 KindFamily::Kubernetes => assert!(has_status || !kind.has_written_status(), "{kind} has no status"),
                 KindFamily::GatewayApi | KindFamily::Kong => assert_eq!(
                     has_status,
-                    kind.status() != StatusUse::Ignored,
+                    kind.status_use() != StatusUse::Ignored,
                     "{kind}: its schema and its row in the table of kinds disagree about a status"
                 ),
             }
@@ -116,12 +117,12 @@ mod tests {
 
     #[test]
     fn identical_versions_share_a_tree() {
-        let at = |kind, version| tree(kind, Channel::Experimental, version).map(std::ptr::from_ref);
-        assert_eq!(at(Kind::HttpRoute, "v1"), at(Kind::HttpRoute, "v1beta1"));
-        assert_ne!(at(Kind::TcpRoute, "v1"), at(Kind::TcpRoute, "v1alpha2"));
+        let tree_of = |kind, version| tree(kind, Channel::Experimental, version).map(std::ptr::from_ref);
+        assert_eq!(tree_of(Kind::HttpRoute, "v1"), tree_of(Kind::HttpRoute, "v1beta1"));
+        assert_ne!(tree_of(Kind::TcpRoute, "v1"), tree_of(Kind::TcpRoute, "v1alpha2"));
         assert_eq!(
-            at(Kind::HttpRoute, "v1"),
-            at(Kind::HttpRoute, "v7"),
+            tree_of(Kind::HttpRoute, "v1"),
+            tree_of(Kind::HttpRoute, "v7"),
             "an unknown version is validated as the preferred one"
         );
     }

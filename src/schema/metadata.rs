@@ -1,6 +1,6 @@
 //! Validates `apiVersion`, `kind` and `metadata`, which are the same for all kinds.
 //!
-//! Types and unknown fields have been validated by the walk; this checks syntax and values.
+//! The types and names of fields have been validated by `walk`; this module checks the syntax of values.
 
 use serde_json::{Map, Value};
 
@@ -17,7 +17,7 @@ pub(super) fn version(object: &Value) -> &str {
 }
 
 pub(super) fn check(kind: Kind, channel: Channel, object: &Value, report: &mut ViolationReport) {
-    check_version(kind, channel, object, report);
+    check_version_and_kind(kind, channel, object, report);
     let metadata = ObjectPath::Root.field("metadata");
     let Some(Value::Object(map)) = object.get("metadata") else { return };
     check_name(kind, map, &metadata, report);
@@ -36,17 +36,17 @@ fn api_version(kind: Kind, version: &str) -> String {
     if kind.group().is_empty() { version.to_owned() } else { format!("{}/{version}", kind.group()) }
 }
 
-fn check_version(kind: Kind, channel: Channel, object: &Value, report: &mut ViolationReport) {
+fn check_version_and_kind(kind: Kind, channel: Channel, object: &Value, report: &mut ViolationReport) {
     let served = kinds::versions(kind, channel);
     let is_served = |written: &str| served.iter().any(|version| api_version(kind, version) == written);
     if let Some(written) = object.get("apiVersion").and_then(Value::as_str)
         && !is_served(written)
     {
-        let elsewhere = kind.versions().iter().any(|version| api_version(kind, version) == written);
-        let place = if elsewhere { format!(" in the {} channel", channel.name()) } else { String::new() };
+        let in_other_channel = kind.versions().iter().any(|version| api_version(kind, version) == written);
+        let in_channel = if in_other_channel { format!(" in the {} channel", channel.name()) } else { String::new() };
         report.add(
             &ObjectPath::Root.field("apiVersion"),
-            format!("{kind} is not served as \"{}\"{place}", printable(written)),
+            format!("{kind} is not served as \"{}\"{in_channel}", printable(written)),
             format!("use `{}`", api_version(kind, served.first().unwrap_or(&"v1"))),
         );
     }
@@ -67,23 +67,23 @@ fn name_grammar(kind: Kind) -> Grammar {
     }
 }
 
-fn text<'a>(map: &'a Map<String, Value>, name: &str) -> &'a str {
+fn text_field<'a>(map: &'a Map<String, Value>, name: &str) -> &'a str {
     map.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
 fn check_name(kind: Kind, metadata: &Map<String, Value>, path: &ObjectPath<'_>, report: &mut ViolationReport) {
-    let name = text(metadata, "name");
+    let name = text_field(metadata, "name");
     if name.is_empty() {
         // A wrong type has been reported already.
         if metadata.get("name").is_none_or(Value::is_string) {
-            let (message, remedy) = if text(metadata, "generateName").is_empty() {
+            let (message, remedy) = if text_field(metadata, "generateName").is_empty() {
                 ("is missing", "give the object a name".to_owned())
             } else {
                 (
-                    "is missing, and `generateName` would create a new object at every reading",
+                    "is missing, and `generateName` would create a new object at every read",
                     format!(
                         "write a name instead, for example `{}`",
-                        printable(text(metadata, "generateName").trim_end_matches('-'))
+                        printable(text_field(metadata, "generateName").trim_end_matches('-'))
                     ),
                 )
             };
@@ -91,11 +91,11 @@ fn check_name(kind: Kind, metadata: &Map<String, Value>, path: &ObjectPath<'_>, 
         }
         return;
     }
-    check_grammar(name_grammar(kind), name, "a name of this kind", &path.field("name"), report);
+    check_grammar(name_grammar(kind), name, "a valid name", &path.field("name"), report);
 }
 
 fn check_namespace(kind: Kind, metadata: &Map<String, Value>, path: &ObjectPath<'_>, report: &mut ViolationReport) {
-    let namespace = text(metadata, "namespace");
+    let namespace = text_field(metadata, "namespace");
     if namespace.is_empty() {
         return;
     }
@@ -124,7 +124,7 @@ fn check_annotations(metadata: &Map<String, Value>, path: &ObjectPath<'_>, repor
     let path = path.field("annotations");
     let mut bytes = 0;
     for (key, value) in metadata.get("annotations").and_then(Value::as_object).into_iter().flatten() {
-        // Upper-case letters in the domain are allowed here, unlike in the key of a label.
+        // The domain in the key of an annotation may have upper-case letters, unlike in the key of a label.
         if !(QUALIFIED_NAME.accepts)(&key.to_lowercase()) {
             check_grammar(QUALIFIED_NAME, key, "the key of an annotation", &path.key(key), report);
         }
@@ -170,6 +170,7 @@ fn check_owners(metadata: &Map<String, Value>, path: &ObjectPath<'_>, report: &m
     }
 }
 
+/// Reports a text that the grammar does not accept; `noun` names what the text should be.
 pub(super) fn check_grammar(
     grammar: Grammar,
     text: &str,
@@ -189,7 +190,7 @@ mod tests {
     use super::*;
     use crate::diagnostic::Diagnostic;
 
-    /// The violations of a ConfigMap, or of another kind, with this metadata.
+    /// The violations of an object of the kind with this metadata, each as `field: message; remedy`.
     fn check(kind: Kind, metadata: Value) -> Vec<String> {
         let mut object =
             json!({"apiVersion": api_version(kind, kind.versions()[0]), "kind": kind.name(), "metadata": metadata});
@@ -223,34 +224,27 @@ mod tests {
 
     #[test]
     fn metadata_violations_have_remedies() {
-        let name_words = "use at most 253 lower-case letters, digits, `-` and `.`, each part between dots starting \
+        let name_remedy = "use at most 253 lower-case letters, digits, `-` and `.`, each part between dots starting \
             and ending with a letter or digit, for example `web.example.com`";
         for (kind, metadata, expected) in [
             (Kind::ConfigMap, json!({}), "metadata.name: is missing; give the object a name".to_owned()),
             (
                 Kind::ConfigMap,
                 json!({"generateName": "web-"}),
-                "metadata.name: is missing, and `generateName` would create a new object at every reading; write a \
+                "metadata.name: is missing, and `generateName` would create a new object at every read; write a \
                     name instead, for example `web`"
                     .to_owned(),
             ),
-            (
-                Kind::ConfigMap,
-                json!({"name": "A"}),
-                format!(
-                    "metadata.name: \"A\" is not a name of this kind; \
-                {name_words}"
-                ),
-            ),
+            (Kind::ConfigMap, json!({"name": "A"}), format!("metadata.name: \"A\" is not a valid name; {name_remedy}")),
             (
                 Kind::ConfigMap,
                 json!({"name": "a".repeat(254)}),
-                format!(r#"metadata.name: "{}…" is not a name of this kind; {name_words}"#, "a".repeat(80)),
+                format!(r#"metadata.name: "{}…" is not a valid name; {name_remedy}"#, "a".repeat(80)),
             ),
             (
                 Kind::Service,
                 json!({"name": "1a"}),
-                "metadata.name: \"1a\" is not a name of this kind; use at most 63 lower-case letters, digits and \
+                "metadata.name: \"1a\" is not a valid name; use at most 63 lower-case letters, digits and \
                     `-`, starting with a letter and ending with a letter or digit, for example `web-1`"
                     .to_owned(),
             ),
@@ -269,9 +263,7 @@ mod tests {
             (
                 Kind::ConfigMap,
                 json!({"name": "a", "label": {}}),
-                "metadata.label: unknown field `label`; did you \
-                mean `labels`?"
-                    .to_owned(),
+                "metadata.label: unknown field `label`; did you mean `labels`?".to_owned(),
             ),
             (
                 Kind::ConfigMap,
@@ -315,9 +307,7 @@ mod tests {
             (
                 Kind::ConfigMap,
                 json!({"name": "a", "generation": -1}),
-                "metadata.generation: is negative; remove it: \
-                the API server sets it"
-                    .to_owned(),
+                "metadata.generation: is negative; remove it: the API server sets it".to_owned(),
             ),
         ] {
             assert_eq!(check(kind, metadata.clone()), [expected], "{kind} {metadata}");

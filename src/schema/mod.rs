@@ -1,13 +1,14 @@
 //! Validates an object like the API server under strict field validation: types, bounds, patterns, enums, defaults,
-//! unknown fields and CEL rules, reported at the same field.
+//! unknown fields and CEL rules. Violations are reported at the fields where the API server reports them.
 //!
 //! ```text
-//!   head       apiVersion, kind, metadata: the same for every kind       syntax    grammars of names, labels, keys
-//!   kinds      (kind, channel, version) → tree, compiled once            format    date-time, ipv4, base64 …
-//!   tree       a structural schema, compiled                             remedy    remedies in words
-//!   walk       object against tree: defaults, then violations            nearest   did you mean …?
-//!   rules      CEL, only if the walk found the types right               path      spec.rules[0].name
-//!   core/      Service, Secret …: the API server's coded validation      report    limited in number and length
+//!   metadata   apiVersion, kind, metadata: the same for every kind   syntax     grammars of names, labels, keys
+//!   kinds      (kind, channel, version) → tree, compiled once        format     date-time, ipv4, base64 …
+//!   tree       a structural schema, compiled                         patterns   a cache of regular expressions
+//!   walk       object against tree: defaults, then violations        path       spec.rules[0].name
+//!   rules      CEL rules, for values of the correct type             report     the violations of an object
+//!   core/      Service, Secret …: checks that no schema expresses
+//!   remedy, pattern_description, nearest   messages and remedies; patterns in words; did you mean …?
 //! ```
 
 use serde_json::Value;
@@ -39,8 +40,7 @@ use report::ViolationReport;
 /// Applies the defaults of the kind to `object` and returns its violations; an empty list means that the API server
 /// would accept it.
 pub fn check(kind: Kind, object: &mut Value, channel: Channel) -> Vec<Diagnostic> {
-    // Messages never quote the content of a Secret.
-    let mut report = ViolationReport::new(kind != Kind::Secret);
+    let mut report = if kind == Kind::Secret { ViolationReport::for_secret() } else { ViolationReport::new() };
     if !walk::is_object_of_bounded_depth(object, &mut report) {
         return report.finish();
     }
@@ -56,9 +56,9 @@ pub fn check(kind: Kind, object: &mut Value, channel: Channel) -> Vec<Diagnostic
     walk::validate(tree, object, &walk::ValidationCx { kind, channel, version: &version }, &mut report);
     metadata::check(kind, channel, object, &mut report);
     rules::run(tree, object, &mut report);
-    let mut further = report.for_alternative();
-    core::check(kind, object, &mut further);
-    report.add_consequent(further);
+    let mut core_report = report.empty_copy();
+    core::check(kind, object, &mut core_report);
+    report.add_unblocked(core_report);
     report.finish()
 }
 

@@ -10,7 +10,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     for candidate in candidates {
         let Some(other) = WordLetters::new(candidate) else { continue };
         let Some(score) = word.small_edit_distance(&other).or_else(|| word.containment_score(&other)) else { continue };
-        if best.is_none_or(|(least, _)| score < least) {
+        if best.is_none_or(|(best_score, _)| score < best_score) {
             best = Some((score, candidate));
         }
     }
@@ -29,7 +29,7 @@ pub fn nearest_kind(group: &str, name: &str) -> Option<&'static str> {
         .map(|(_, name)| name)
 }
 
-/// Longer words than any known name are not compared, since comparing them would be slow.
+/// Longer words are not compared, since that would be slow. All known names are shorter.
 const MAX_WORD_LENGTH: usize = 64;
 
 struct WordLetters(Vec<char>);
@@ -42,14 +42,16 @@ impl WordLetters {
         Some(WordLetters(word.chars().flat_map(char::to_lowercase).collect()))
     }
 
-    /// The edit distance of two words if it is small for their length: at most one in three letters.
+    /// The edit distance of two words if it is small for the longer word: at most one edit, or one for every three
+    /// letters, and less than its whole length.
     fn small_edit_distance(&self, other: &WordLetters) -> Option<usize> {
         let longer = self.0.len().max(other.0.len());
         let edits = edit_distance(&self.0, &other.0);
         (edits <= (longer / 3).max(1) && edits < longer).then_some(edits)
     }
 
-    /// A score worse than every edit distance, by the difference in length.
+    /// If one word contains the other, a score that is higher (worse) than every edit distance and grows with the
+    /// difference in length.
     fn containment_score(&self, other: &WordLetters) -> Option<usize> {
         let (short, long) = if self.0.len() < other.0.len() { (self, other) } else { (other, self) };
         if short.0.len() < 3 || !long.0.windows(short.0.len()).any(|window| window == short.0) {
@@ -62,7 +64,7 @@ impl WordLetters {
 /// Optimal string alignment distance: insertions, deletions, substitutions and transpositions of neighbors, each letter
 /// edited once.
 fn edit_distance(left: &[char], right: &[char]) -> usize {
-    let mut before = vec![0; right.len() + 1];
+    let mut two_above = vec![0; right.len() + 1];
     let mut above: Vec<usize> = (0..=right.len()).collect();
     for i in 1..=left.len() {
         let mut row = vec![i; right.len() + 1];
@@ -70,10 +72,10 @@ fn edit_distance(left: &[char], right: &[char]) -> usize {
             let differs = usize::from(left[i - 1] != right[j - 1]);
             row[j] = (above[j] + 1).min(row[j - 1] + 1).min(above[j - 1] + differs);
             if i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1] {
-                row[j] = row[j].min(before[j - 2] + 1);
+                row[j] = row[j].min(two_above[j - 2] + 1);
             }
         }
-        before = std::mem::replace(&mut above, row);
+        two_above = std::mem::replace(&mut above, row);
     }
     above[right.len()]
 }

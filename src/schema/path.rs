@@ -1,4 +1,4 @@
-//! A path in an object: a chain on the stack that is formatted only for messages.
+//! A path in an object: a linked list on the stack, which is formatted only for messages.
 
 use std::fmt;
 
@@ -15,8 +15,9 @@ pub(super) enum ObjectPath<'a> {
 impl<'a> ObjectPath<'a> {
     pub(super) fn field(&'a self, name: &'a str) -> ObjectPath<'a> {
         // An unknown field name may contain dots and brackets; as a key it stays readable.
-        let plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-$".contains(&byte));
-        if plain { ObjectPath::Field(self, name) } else { ObjectPath::Key(self, name) }
+        let is_plain =
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-$".contains(&byte));
+        if is_plain { ObjectPath::Field(self, name) } else { ObjectPath::Key(self, name) }
     }
 
     pub(super) fn index(&'a self, index: usize) -> ObjectPath<'a> {
@@ -30,14 +31,14 @@ impl<'a> ObjectPath<'a> {
     /// The steps from the root to this path.
     pub(super) fn steps(&self) -> Vec<ObjectPath<'a>> {
         let mut steps = Vec::new();
-        let mut at = *self;
+        let mut current = *self;
         loop {
-            let parent = match at {
+            let parent = match current {
                 ObjectPath::Root => break,
                 ObjectPath::Field(parent, _) | ObjectPath::Index(parent, _) | ObjectPath::Key(parent, _) => parent,
             };
-            steps.push(at);
-            at = *parent;
+            steps.push(current);
+            current = *parent;
         }
         steps.reverse();
         steps

@@ -22,24 +22,26 @@ impl PatternDescription {
 /// The message and remedy for a text that does not match.
 pub(super) fn mismatch(pattern: &str, text: &str, path: &ObjectPath<'_>, report: &ViolationReport) -> (String, String) {
     let quoted = report.quote_text(text);
+    // Host names without a wildcard have the pattern of names, so the name of the field decides.
     if pattern == HOSTNAME || (pattern == NAME && path.to_string().to_lowercase().ends_with("hostname")) {
         return (format!("{quoted} is not a host name"), host_remedy(text, pattern == HOSTNAME));
     }
     match PatternDescription::for_pattern(pattern) {
-        Some(PatternDescription { noun, description: words, example, .. }) => {
-            (format!("{quoted} is not {noun}"), format!("use {words}, for example `{example}`"))
+        Some(PatternDescription { noun, description, example, .. }) => {
+            (format!("{quoted} is not {noun}"), format!("use {description}, for example `{example}`"))
         }
         None => (format!("{quoted} does not match the pattern of this field"), format!("it must match `{pattern}`")),
     }
 }
 
-/// The message and remedy for a text that is not a host name, with or without a wildcard.
+/// The message and remedy for a text that is not a host name, in a field that allows a wildcard.
 pub(super) fn not_a_host_name(text: &str, report: &ViolationReport) -> (String, String) {
-    (format!("{} is not a host name", report.quote_text(text)), host_remedy(text, true))
+    let wildcard_allowed = true;
+    (format!("{} is not a host name", report.quote_text(text)), host_remedy(text, wildcard_allowed))
 }
 
 /// The remedy for a wrong host name; the most frequent mistakes have a specific one.
-fn host_remedy(text: &str, wildcard: bool) -> String {
+fn host_remedy(text: &str, wildcard_allowed: bool) -> String {
     if text.contains("://") {
         return "remove the scheme and the path: only a host name is allowed here".to_owned();
     }
@@ -59,11 +61,11 @@ fn host_remedy(text: &str, wildcard: bool) -> String {
     if text.bytes().any(|byte| byte.is_ascii_uppercase()) && text.is_ascii() {
         return format!("write it in lower case: `{}`", printable(&text.to_ascii_lowercase()));
     }
-    if text == "*" && wildcard {
+    if text == "*" && wildcard_allowed {
         return "remove the field to match every host".to_owned();
     }
     if text.contains('*') {
-        return if wildcard {
+        return if wildcard_allowed {
             "a wildcard is `*.` at the start and stands for one or more whole labels, for example `*.example.com`"
         } else {
             "no wildcard is allowed here: write the whole name, for example `www.example.com`"
@@ -73,7 +75,9 @@ fn host_remedy(text: &str, wildcard: bool) -> String {
     "use lower-case letters, digits, `-` and dots, for example `www.example.com`".to_owned()
 }
 
+/// The pattern of host names whose first label may be `*`.
 const HOSTNAME: &str = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// The pattern of names, and of host names without a wildcard.
 const NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
 const PATTERN_DESCRIPTIONS: &[PatternDescription] = &[
@@ -197,15 +201,15 @@ mod tests {
     use crate::schema::{Channel, kinds};
 
     #[test]
-    fn every_wording_has_an_example_that_matches() {
+    fn every_example_matches_its_pattern() {
         for known in PATTERN_DESCRIPTIONS {
             assert!(Regex::new(known.pattern).unwrap().is_match(known.example), "{}", known.noun);
         }
     }
 
-    /// Without wordings, violations of new patterns would show only the regular expression.
+    /// Without a description, a message would show the regular expression.
     #[test]
-    fn every_pattern_has_a_wording() {
+    fn every_pattern_has_a_description() {
         // Experimental kinds may change with every release.
         let kinds = Kind::ALL.iter().filter(|kind| !kind.name().starts_with('X'));
         for kind in kinds {
@@ -216,20 +220,20 @@ mod tests {
         }
     }
 
-    fn visit(node: &SchemaNode, place: &str) {
+    fn visit(node: &SchemaNode, path: &str) {
         if let Some(pattern) = node.text.as_ref().and_then(|text| text.pattern.as_ref()) {
-            assert!(PatternDescription::for_pattern(pattern.as_str()).is_some(), "{place}: {pattern}");
+            assert!(PatternDescription::for_pattern(pattern.as_str()).is_some(), "{path}: {pattern}");
         }
         if let Some(fields) = &node.fields {
             for (name, node) in &fields.known {
-                visit(node, &format!("{place}.{name}"));
+                visit(node, &format!("{path}.{name}"));
             }
             if let OtherFields::Matching(node) = &fields.others {
-                visit(node, &format!("{place}.*"));
+                visit(node, &format!("{path}.*"));
             }
         }
         if let Some(node) = node.items.as_ref().and_then(|items| items.node.as_ref()) {
-            visit(node, &format!("{place}[]"));
+            visit(node, &format!("{path}[]"));
         }
     }
 
@@ -248,8 +252,10 @@ mod tests {
             ),
             ("ex_ample", "use lower-case letters, digits, `-` and dots, for example `www.example.com`"),
         ] {
-            assert_eq!(host_remedy(text, true), expected, "{text}");
+            let wildcard_allowed = true;
+            assert_eq!(host_remedy(text, wildcard_allowed), expected, "{text}");
         }
-        assert!(host_remedy("*.example.com", false).starts_with("no wildcard"));
+        let wildcard_allowed = false;
+        assert!(host_remedy("*.example.com", wildcard_allowed).starts_with("no wildcard"));
     }
 }

@@ -7,20 +7,19 @@ use regex::Regex;
 
 static COMPILED: Mutex<Option<HashMap<String, Regex>>> = Mutex::new(None);
 
-/// Patterns come only from Portico's schemas, so their number is bounded; this guards against rules that compute
-/// patterns.
+/// The maximum number of cached patterns. Schemas have fewer, but CEL rules could compute patterns.
 const MAX_PATTERNS: usize = 1024;
 
 /// The compiled pattern; a clone shares the automaton and its cache.
 pub(super) fn compiled(text: &str) -> Result<Regex, regex::Error> {
-    let mut compiled = COMPILED.lock();
-    let compiled = compiled.get_or_insert_default();
-    if let Some(regex) = compiled.get(text) {
+    let mut cache = COMPILED.lock();
+    let cache = cache.get_or_insert_default();
+    if let Some(regex) = cache.get(text) {
         return Ok(regex.clone());
     }
     let regex = Regex::new(text)?;
-    if compiled.len() < MAX_PATTERNS {
-        compiled.insert(text.to_owned(), regex.clone());
+    if cache.len() < MAX_PATTERNS {
+        cache.insert(text.to_owned(), regex.clone());
     }
     Ok(regex)
 }

@@ -1,4 +1,4 @@
-//! Messages and remedies of violations.
+//! Messages and remedies for values that violate a schema.
 
 use regex::Regex;
 use serde_json::Value;
@@ -8,14 +8,15 @@ use super::nearest::nearest;
 use super::path::ObjectPath;
 use super::pattern_description::PatternDescription;
 use super::report::{ViolationReport, printable};
-use super::tree::{NumberRange, SchemaFields, SchemaNode, UniqueBy, ValueType};
+use super::tree::{NumberBound, NumberRange, SchemaFields, SchemaNode, UniqueBy, ValueType};
 
 /// A message and a remedy.
 type MessageAndRemedy = (String, String);
 
-/// The maximum number of names in a list; more would not help.
+/// The maximum number of names that a remedy lists; more would not help.
 const MAX_NAMES: usize = 12;
 
+/// `in_experimental` states whether the experimental channel has the field.
 pub(super) fn unknown_field(fields: &SchemaFields, name: &str, in_experimental: bool) -> MessageAndRemedy {
     if in_experimental {
         return (
@@ -25,12 +26,13 @@ pub(super) fn unknown_field(fields: &SchemaFields, name: &str, in_experimental: 
     }
     let remedy = match nearest(name, fields.names()) {
         Some(known) => format!("did you mean `{known}`?"),
-        None if fields.known.is_empty() => "no field is known here; remove it".to_owned(),
-        None => format!("known fields are {}", list(fields.names())),
+        None if fields.known.is_empty() => "no fields are allowed here; remove it".to_owned(),
+        None => format!("known fields are {}", list_names(fields.names())),
     };
     (format!("unknown field `{}`", printable(name)), remedy)
 }
 
+/// The remedy for a missing field.
 pub(super) fn missing(name: &str, node: Option<&SchemaNode>) -> String {
     let Some(node) = node else { return format!("add `{name}`") };
     if !node.allowed.is_empty() {
@@ -38,28 +40,28 @@ pub(super) fn missing(name: &str, node: Option<&SchemaNode>) -> String {
     }
     match (node.value_type, node.fields.as_deref()) {
         (Some(ValueType::Object), Some(fields)) if !fields.required.is_empty() => {
-            format!("add `{name}` with {}", list(fields.required.iter().map(AsRef::as_ref)))
+            format!("add `{name}` with {}", list_names(fields.required.iter().map(AsRef::as_ref)))
         }
-        (Some(shape), _) => format!("add `{name}`, {}", shape.words()),
+        (Some(value_type), _) => format!("add `{name}`, {}", value_type.noun()),
         (None, _) => format!("add `{name}`"),
     }
 }
 
 pub(super) fn wrong_type(
-    shape: ValueType,
+    value_type: ValueType,
     node: &SchemaNode,
     value: &Value,
     path: &ObjectPath<'_>,
     report: &ViolationReport,
 ) -> MessageAndRemedy {
-    let message = format!("is {}, must be {}", describe_value(value, report), shape.words());
-    let remedy = match (shape, value, node.fields.as_deref()) {
+    let message = format!("is {}, must be {}", describe_value(value, report), value_type.noun());
+    let remedy = match (value_type, value, node.fields.as_deref()) {
         (ValueType::Object, Value::String(_) | Value::Number(_) | Value::Bool(_), Some(fields))
             if !fields.known.is_empty() =>
         {
-            format!("write a mapping; its fields are {}", list(fields.names()))
+            format!("write a mapping; its fields are {}", list_names(fields.names()))
         }
-        _ => as_type(shape, value, path, report),
+        _ => type_remedy(value_type, value, path, report),
     };
     (message, remedy)
 }
@@ -75,23 +77,24 @@ pub(super) fn describe_value(value: &Value, report: &ViolationReport) -> String 
         Value::Number(_) => ("a", "number"),
         Value::Bool(_) => ("a", "boolean"),
     };
-    if report.quotes() { format!("the {noun} {}", report.quote(value)) } else { format!("{article} {noun}") }
+    if report.quotes_values() { format!("the {noun} {}", report.quote(value)) } else { format!("{article} {noun}") }
 }
 
-fn as_type(shape: ValueType, value: &Value, path: &ObjectPath<'_>, report: &ViolationReport) -> String {
+/// The remedy for a value of the wrong type.
+fn type_remedy(value_type: ValueType, value: &Value, path: &ObjectPath<'_>, report: &ViolationReport) -> String {
     // `port: 80` is clearer than `80`, but an item of a list has no name.
     let name = match path {
         ObjectPath::Field(_, name) => format!("{name}: "),
         ObjectPath::Root | ObjectPath::Index(..) | ObjectPath::Key(..) => String::new(),
     };
-    let unquoted = value.as_str().filter(|text| text.len() < 40 && shape.parses(text));
-    match (shape, value) {
-        (_, Value::Null) => format!("write {}, or leave the entry out", shape.words()),
+    let unquoted = value.as_str().filter(|text| text.len() < 40 && value_type.parses(text));
+    match (value_type, value) {
+        (_, Value::Null) => format!("write {}, or leave the entry out", value_type.noun()),
         (_, Value::String(_)) if unquoted.is_some() => match unquoted {
-            Some(text) if report.quotes() => format!("write it without quotes: `{name}{text}`"),
+            Some(text) if report.quotes_values() => format!("write it without quotes: `{name}{text}`"),
             _ => "write it without quotes".to_owned(),
         },
-        (ValueType::String, Value::Number(_) | Value::Bool(_)) if report.quotes() => {
+        (ValueType::String, Value::Number(_) | Value::Bool(_)) if report.quotes_values() => {
             format!("put it in quotes: `{name}\"{value}\"`")
         }
         (ValueType::String, Value::Number(_) | Value::Bool(_)) => "put it in quotes".to_owned(),
@@ -99,12 +102,12 @@ fn as_type(shape: ValueType, value: &Value, path: &ObjectPath<'_>, report: &Viol
         (ValueType::Array, _) => format!("make it a list: `{name}[…]`, or one `- ` line per item"),
         (ValueType::Object, Value::Array(_)) => "make it one mapping: remove the `- `".to_owned(),
         (ValueType::Integer, Value::Number(_)) => "use a whole number".to_owned(),
-        _ => format!("write {}, for example `{name}{}`", shape.words(), shape.example()),
+        _ => format!("write {}, for example `{name}{}`", value_type.noun(), value_type.example()),
     }
 }
 
 impl ValueType {
-    fn words(self) -> &'static str {
+    fn noun(self) -> &'static str {
         match self {
             ValueType::Object => "a mapping",
             ValueType::Array => "a list",
@@ -138,6 +141,7 @@ impl ValueType {
     }
 }
 
+/// `in_experimental` states whether the experimental channel allows the value.
 pub(super) fn not_allowed(
     allowed: &[Value],
     value: &Value,
@@ -154,8 +158,8 @@ pub(super) fn not_allowed(
             ),
         );
     }
-    let near = value.as_str().and_then(|text| nearest(text, allowed.iter().filter_map(Value::as_str)));
-    let remedy = match near {
+    let nearest_value = value.as_str().and_then(|text| nearest(text, allowed.iter().filter_map(Value::as_str)));
+    let remedy = match nearest_value {
         Some(near) if allowed.len() > 1 => format!("did you mean `{near}`? Allowed are {}", list_values(allowed)),
         Some(near) => format!("did you mean `{near}`?"),
         None if allowed.len() == 1 => format!("use {}", list_values(allowed)),
@@ -165,64 +169,66 @@ pub(super) fn not_allowed(
 }
 
 pub(super) fn duplicate(
-    told_apart_by: &UniqueBy,
+    unique_by: &UniqueBy,
     identity: &str,
-    first: &ObjectPath<'_>,
+    first_path: &ObjectPath<'_>,
     report: &ViolationReport,
 ) -> MessageAndRemedy {
-    let message = if report.quotes() {
+    let message = if report.quotes_values() {
         format!("duplicate value: {}", printable(identity))
     } else {
         "duplicate value".to_owned()
     };
-    let remedy = match told_apart_by {
+    let remedy = match unique_by {
         UniqueBy::Keys(keys) => format!(
-            "{first} has the same {}; change one or remove it",
+            "{first_path} has the same {}; change one or remove it",
             keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" and ")
         ),
-        UniqueBy::Value | UniqueBy::Nothing => format!("{first} is the same; remove one"),
+        UniqueBy::Value | UniqueBy::Nothing => format!("{first_path} is the same; remove one"),
     };
     (message, remedy)
 }
 
-pub(super) fn too_short(length: usize, shortest: usize, pattern: Option<&Regex>) -> MessageAndRemedy {
+pub(super) fn too_short(length: usize, min_length: usize, pattern: Option<&Regex>) -> MessageAndRemedy {
     let message = match length {
         0 => "is empty".to_owned(),
-        1 => format!("has 1 character, at least {shortest} are needed"),
-        _ => format!("has {length} characters, at least {shortest} are needed"),
+        1 => format!("has 1 character, at least {min_length} are needed"),
+        _ => format!("has {length} characters, at least {min_length} are needed"),
     };
     let remedy = match pattern.and_then(|pattern| PatternDescription::for_pattern(pattern.as_str())) {
         Some(PatternDescription { example, .. }) => {
             format!("write something like `{example}`, or leave the field out if it may be absent")
         }
-        None if shortest == 1 => "write at least one character, or leave the field out if it may be absent".to_owned(),
-        None => format!("write at least {shortest} characters"),
+        None if min_length == 1 => {
+            "write at least one character, or leave the field out if it may be absent".to_owned()
+        }
+        None => format!("write at least {min_length} characters"),
     };
     (message, remedy)
 }
 
 pub(super) fn range(range: &NumberRange) -> String {
-    let and_beyond = |exclusive: bool| if exclusive { " (excluded)" } else { "" };
+    let excluded_note = |bound: &NumberBound| if bound.exclusive { " (excluded)" } else { "" };
     match (&range.min, &range.max) {
-        (Some(least), Some(greatest)) => format!(
-            "use a number from {least}{} to {greatest}{}",
-            and_beyond(least.exclusive),
-            and_beyond(greatest.exclusive)
-        ),
-        (Some(least), None) => format!("use {least}{} or more", and_beyond(least.exclusive)),
-        (None, Some(greatest)) => format!("use {greatest}{} or less", and_beyond(greatest.exclusive)),
+        (Some(min), Some(max)) => {
+            format!("use a number from {min}{} to {max}{}", excluded_note(min), excluded_note(max))
+        }
+        (Some(min), None) if min.exclusive => format!("use a number above {min}"),
+        (Some(min), None) => format!("use {min} or more"),
+        (None, Some(max)) if max.exclusive => format!("use a number below {max}"),
+        (None, Some(max)) => format!("use {max} or less"),
         (None, None) => "use another number".to_owned(),
     }
 }
 
-pub(super) fn for_format(format: SchemaFormat, words: &str, example: &str) -> String {
+pub(super) fn for_format(format: SchemaFormat, noun: &str, example: &str) -> String {
     match format {
         SchemaFormat::Byte => "encode it as base64; a Secret takes plain text under `stringData`".to_owned(),
-        _ => format!("write {words}, for example `{example}`"),
+        _ => format!("write {noun}, for example `{example}`"),
     }
 }
 
-fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+fn list_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.collect();
     let mut text = names.iter().take(MAX_NAMES).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     if names.len() > MAX_NAMES {

@@ -17,20 +17,32 @@ pub(super) struct ViolationReport {
     omitted: usize,
     /// Paths of values that are missing or unusable. Rules that may read them would report them again.
     blocked: Vec<String>,
-    /// A value was rejected by the `not` of an alternative.
+    /// Whether a `not` rejected a value.
     excluded: bool,
     /// False for Secrets, whose values must never be quoted.
-    quoting: bool,
+    quotes_values: bool,
 }
 
 impl ViolationReport {
-    pub(super) fn new(quoting: bool) -> Self {
-        ViolationReport { violations: Vec::new(), omitted: 0, blocked: Vec::new(), excluded: false, quoting }
+    /// An empty report that quotes values. Use [`ViolationReport::for_secret`] for a Secret.
+    pub(super) fn new() -> Self {
+        ViolationReport {
+            violations: Vec::new(),
+            omitted: 0,
+            blocked: Vec::new(),
+            excluded: false,
+            quotes_values: true,
+        }
     }
 
-    /// An empty report with the same quoting, for validating an alternative.
-    pub(super) fn for_alternative(&self) -> Self {
-        ViolationReport::new(self.quoting)
+    /// An empty report that never quotes values.
+    pub(super) fn for_secret() -> Self {
+        ViolationReport { quotes_values: false, ..ViolationReport::new() }
+    }
+
+    /// An empty report that quotes values if this one does, for checks whose violations may be dropped.
+    pub(super) fn empty_copy(&self) -> Self {
+        ViolationReport { quotes_values: self.quotes_values, ..ViolationReport::new() }
     }
 
     pub(super) fn add(&mut self, path: &ObjectPath<'_>, message: impl Into<String>, remedy: impl Into<String>) {
@@ -58,23 +70,24 @@ impl ViolationReport {
 
     /// Skips the rules that may read the value at this path.
     pub(super) fn block(&mut self, path: String) {
-        // More than the violations that are shown: nothing else would be shown.
+        // With more than `MAX_VIOLATIONS` paths, every path is blocked (see `is_path_blocked`), so no more are needed.
         if self.blocked.len() <= MAX_VIOLATIONS {
             self.blocked.push(path);
         }
     }
 
-    /// Skips the rules that another report skips.
-    pub(super) fn block_like(&mut self, other: &ViolationReport) {
+    /// Skips the rules that the other report skips.
+    pub(super) fn block_paths_of(&mut self, other: &ViolationReport) {
         other.blocked.iter().for_each(|path| self.block(path.clone()));
     }
 
     /// Whether the value at this path has parts that are missing or unusable, or is a part of such a value.
     pub(super) fn is_blocked(&self, path: &ObjectPath<'_>) -> bool {
-        !self.blocked.is_empty() && self.is_related(&path.to_string())
+        !self.blocked.is_empty() && self.is_path_blocked(&path.to_string())
     }
 
-    fn is_related(&self, path: &str) -> bool {
+    /// Like [`ViolationReport::is_blocked`], for a formatted path.
+    fn is_path_blocked(&self, path: &str) -> bool {
         let is_within = |inner: &str, outer: &str| {
             outer.is_empty()
                 || inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
@@ -83,10 +96,11 @@ impl ViolationReport {
             || self.blocked.iter().any(|blocked| is_within(blocked, path) || is_within(path, blocked))
     }
 
-    /// Adds the violations of further checks, except those that follow from a missing or unusable value.
-    pub(super) fn add_consequent(&mut self, further: ViolationReport) {
-        for violation in further.finish() {
-            if self.blocked.is_empty() || !self.is_related(&violation.field) {
+    /// Adds the violations of another report, except those at blocked paths, which follow from missing or unusable
+    /// values.
+    pub(super) fn add_unblocked(&mut self, other: ViolationReport) {
+        for violation in other.finish() {
+            if self.blocked.is_empty() || !self.is_path_blocked(&violation.field) {
                 self.push(violation);
             }
         }
@@ -112,13 +126,13 @@ impl ViolationReport {
     }
 
     /// Whether values may be quoted.
-    pub(super) fn quotes(&self) -> bool {
-        self.quoting
+    pub(super) fn quotes_values(&self) -> bool {
+        self.quotes_values
     }
 
     /// The value for a message, truncated; "the value" for a Secret.
     pub(super) fn quote(&self, value: &Value) -> String {
-        if !self.quoting {
+        if !self.quotes_values {
             return "the value".to_owned();
         }
         match value {
@@ -131,7 +145,7 @@ impl ViolationReport {
 
     /// A quoted text for a message, truncated; "the value" for a Secret.
     pub(super) fn quote_text(&self, text: &str) -> String {
-        if self.quoting { format!("{:?}", truncate(text)) } else { "the value".to_owned() }
+        if self.quotes_values { format!("{:?}", truncate(text)) } else { "the value".to_owned() }
     }
 
     pub(super) fn finish(mut self) -> Vec<Diagnostic> {
@@ -175,7 +189,7 @@ mod tests {
 
     #[test]
     fn violations_above_the_limit_are_counted() {
-        let mut report = ViolationReport::new(true);
+        let mut report = ViolationReport::new();
         for index in 0..53 {
             report.add(&ObjectPath::Root.index(index), "is wrong", "write it right");
         }
@@ -187,14 +201,14 @@ mod tests {
 
     #[test]
     fn values_are_truncated_and_secret_values_hidden() {
-        let open = ViolationReport::new(true);
-        assert_eq!(open.quote(&json!("a\"b\n")), r#""a\"b\n""#);
-        assert_eq!(open.quote(&json!(7)), "7");
-        assert_eq!(open.quote(&json!({"a": 1})), "the mapping");
-        assert!(open.quote(&json!("ä".repeat(10_000))).chars().count() < 100);
+        let report = ViolationReport::new();
+        assert_eq!(report.quote(&json!("a\"b\n")), r#""a\"b\n""#);
+        assert_eq!(report.quote(&json!(7)), "7");
+        assert_eq!(report.quote(&json!({"a": 1})), "the mapping");
+        assert!(report.quote(&json!("ä".repeat(10_000))).chars().count() < 100);
         assert_eq!(printable("a\u{1b}[31mb\n"), r"a\u{1b}[31mb\n");
-        let closed = ViolationReport::new(false);
-        assert_eq!(closed.quote(&json!("hunter2")), "the value");
-        assert_eq!(closed.quote(&json!(1234)), "the value");
+        let secret_report = ViolationReport::for_secret();
+        assert_eq!(secret_report.quote(&json!("hunter2")), "the value");
+        assert_eq!(secret_report.quote(&json!(1234)), "the value");
     }
 }

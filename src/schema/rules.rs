@@ -29,9 +29,11 @@ use crate::diagnostic::Diagnostic;
 /// One rule of one node.
 #[derive(Debug)]
 pub(super) struct CompiledCelRule {
+    /// The CEL expression.
     text: String,
     program: Arc<Program>,
     message: Option<String>,
+    /// Computes a message from the value, which takes precedence over `message`.
     message_program: Option<Arc<Program>>,
     /// The path of the violation, relative to the node.
     field_path: String,
@@ -47,17 +49,18 @@ impl CompiledCelRule {
     fn compile(raw: &Value) -> Result<CompiledCelRule, String> {
         let string = |name: &str| raw.get(name).and_then(Value::as_str).map(str::to_owned);
         let text = string("rule").ok_or("a validation has no `rule`")?;
-        let compiled = parse_program(&text)?;
-        let compares_with_old = compiled.references().has_variable("oldSelf");
+        let program = parse_program(&text)?;
+        let compares_with_old = program.references().has_variable("oldSelf");
         if compares_with_old && raw.get("optionalOldSelf").and_then(Value::as_bool) == Some(true) {
             return Err(format!("rule `{text}`: optionalOldSelf is not supported"));
         }
-        let below = string("fieldPath").unwrap_or_default();
+        let field_path = string("fieldPath").unwrap_or_default();
+        let needs_dot = !field_path.is_empty() && !field_path.starts_with(['.', '[']);
         Ok(CompiledCelRule {
-            program: compiled,
+            program,
             message: string("message"),
             message_program: string("messageExpression").as_deref().map(parse_program).transpose()?,
-            field_path: if below.is_empty() || below.starts_with(['.', '[']) { below } else { format!(".{below}") },
+            field_path: if needs_dot { format!(".{field_path}") } else { field_path },
             compares_with_old,
             text,
         })
@@ -70,12 +73,13 @@ impl CompiledCelRule {
         let (message, remedy) = match self.program.execute(cx) {
             Ok(CelValue::Bool(true)) => return,
             Ok(CelValue::Bool(false)) => self.message_and_remedy(cx),
-            Ok(_) => ("the rule does not return a boolean".to_owned(), self.as_remedy()),
-            // A rule may also fail because of a value with a violation (`10 s` for a duration), so its error adds
-            // nothing.
+            Ok(_) => ("the rule does not return a boolean".to_owned(), self.rule_as_remedy()),
+            // The rule may fail because of a value whose violation is in the report (`10 s` for a duration).
             Err(_) if !report.is_empty() => return,
             // The error may contain a value of any length.
-            Err(error) => (format!("a rule cannot be evaluated: {}", printable(&error.to_string())), self.as_remedy()),
+            Err(error) => {
+                (format!("a rule cannot be evaluated: {}", printable(&error.to_string())), self.rule_as_remedy())
+            }
         };
         let field = format!("{path}{}", self.field_path);
         report.push(Diagnostic::error(field.strip_prefix('.').unwrap_or(&field), message, remedy));
@@ -88,7 +92,7 @@ impl CompiledCelRule {
         });
         let remedy = self.message.as_deref().and_then(|message| message.split_once("; ")).map(|(_, remedy)| remedy);
         match (computed.as_deref().or(self.message.as_deref()), remedy) {
-            (None, _) => (format!("failed rule: {}", self.text), self.as_remedy()),
+            (None, _) => (format!("failed rule: {}", self.text), self.rule_as_remedy()),
             // A computed message quotes values, which may contain semicolons, so it is split before the known remedy.
             (Some(message), Some(remedy)) if message.ends_with(remedy) => {
                 let problem = message.strip_suffix(remedy).and_then(|message| message.strip_suffix("; "));
@@ -96,12 +100,12 @@ impl CompiledCelRule {
             }
             (Some(message), _) => match message.split_once("; ") {
                 Some((problem, remedy)) => (problem.to_owned(), remedy.to_owned()),
-                None => (message.to_owned(), self.as_remedy()),
+                None => (message.to_owned(), self.rule_as_remedy()),
             },
         }
     }
 
-    fn as_remedy(&self) -> String {
+    fn rule_as_remedy(&self) -> String {
         format!("the rule is `{}`", self.text)
     }
 }
@@ -122,7 +126,7 @@ fn parse_program(text: &str) -> Result<Arc<Program>, String> {
 
 /// Evaluates every rule of the tree.
 pub(super) fn run(tree: &SchemaNode, object: &Value, report: &mut ViolationReport) {
-    if tree.rules_below {
+    if tree.has_rules_within {
         CONTEXT.with(|cx| visit(tree, object, None, &ObjectPath::Root, cx, report));
     }
 }
@@ -136,13 +140,13 @@ fn visit(
     cx: &Context<'_>,
     report: &mut ViolationReport,
 ) {
-    if !node.rules_below || value.is_null() {
+    if !node.has_rules_within || value.is_null() {
         return;
     }
-    let mut own = None;
+    let mut converted_here = None;
     let converted = match converted {
-        None if !node.rules.is_empty() => Some(&*own.insert(convert(Some(node), value))),
-        known => known,
+        None if !node.rules.is_empty() => Some(&*converted_here.insert(convert(Some(node), value))),
+        converted => converted,
     };
     if let Some(converted) = converted.filter(|_| !node.rules.is_empty() && !report.is_blocked(path)) {
         let mut scope = cx.new_inner_scope();
@@ -155,29 +159,29 @@ fn visit(
         Value::Object(map) => {
             let Some(fields) = &node.fields else { return };
             for (name, value) in map {
-                let (node, path) = match (fields.known(name), &fields.others) {
+                let (node, path) = match (fields.known_node(name), &fields.others) {
                     (Some(node), _) => (node, path.field(name)),
                     (None, OtherFields::Matching(node)) => (node.as_ref(), path.key(name)),
                     (None, OtherFields::Any | OtherFields::Forbidden) => continue,
                 };
-                if !node.rules_below {
+                if !node.has_rules_within {
                     continue;
                 }
-                let below = match converted {
-                    Some(CelValue::Map(map)) => map.map.get(&key(&fields.others, name)),
+                let converted = match converted {
+                    Some(CelValue::Map(map)) => map.map.get(&cel_key(&fields.others, name)),
                     _ => None,
                 };
-                visit(node, value, below, &path, cx, report);
+                visit(node, value, converted, &path, cx, report);
             }
         }
         Value::Array(values) => {
             let Some(item) = node.items.as_ref().and_then(|items| items.node.as_ref()) else { return };
             for (index, value) in values.iter().enumerate() {
-                let below = match converted {
+                let converted = match converted {
                     Some(CelValue::List(list)) => list.get(index),
                     _ => None,
                 };
-                visit(item, value, below, &path.index(index), cx, report);
+                visit(item, value, converted, &path.index(index), cx, report);
             }
         }
         _ => {}
@@ -190,8 +194,8 @@ fn convert(node: Option<&SchemaNode>, value: &Value) -> CelValue {
         Value::Null => CelValue::Null,
         Value::Bool(value) => CelValue::Bool(*value),
         Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(whole), _) => CelValue::Int(whole),
-            (None, Some(whole)) => CelValue::UInt(whole),
+            (Some(integer), _) => CelValue::Int(integer),
+            (None, Some(integer)) => CelValue::UInt(integer),
             (None, None) => CelValue::Float(number.as_f64().unwrap_or(f64::NAN)),
         },
         Value::String(text) => CelValue::String(Arc::new(text.clone())),
@@ -202,7 +206,7 @@ fn convert(node: Option<&SchemaNode>, value: &Value) -> CelValue {
         Value::Object(map) => {
             let fields = node.and_then(|node| node.fields.as_deref());
             let entries = map.iter().map(|(name, value)| {
-                let key = fields.map_or_else(|| Key::from(name.clone()), |fields| key(&fields.others, name));
+                let key = fields.map_or_else(|| Key::from(name.clone()), |fields| cel_key(&fields.others, name));
                 (key, convert(fields.and_then(|fields| fields.node(name)), value))
             });
             CelValue::Map(Map { map: Arc::new(entries.collect::<HashMap<_, _>>()) })
@@ -210,8 +214,8 @@ fn convert(node: Option<&SchemaNode>, value: &Value) -> CelValue {
     }
 }
 
-/// Field names that are not CEL identifiers are escaped; map keys are data and are not.
-fn key(others: &OtherFields, name: &str) -> Key {
+/// The key of a field or map entry. Field names that are not CEL identifiers are escaped; keys of maps are unchanged.
+fn cel_key(others: &OtherFields, name: &str) -> Key {
     match others {
         OtherFields::Forbidden => Key::from(escape(name)),
         OtherFields::Any | OtherFields::Matching(_) => Key::from(name.to_owned()),
@@ -243,6 +247,7 @@ const RESERVED: &[&str] = &[
     "while",
 ];
 
+/// A field name as an identifier, with the escapes of Kubernetes.
 fn escape(name: &str) -> String {
     if RESERVED.contains(&name) {
         return format!("__{name}__");
@@ -258,11 +263,11 @@ thread_local! {
         cx
     };
 
-    /// A cache in front of `patterns`, without its lock.
+    /// A cache in front of the module `patterns`, to avoid its lock.
     static PATTERNS: RefCell<HashMap<String, Regex>> = RefCell::new(HashMap::new());
 }
 
-/// The rules have a few dozen patterns, all constants.
+/// More than the patterns of all rules, which are a few dozen constants.
 const MAX_CACHED_PATTERNS: usize = 256;
 
 /// `text.matches(pattern)` with cached patterns.
@@ -292,7 +297,7 @@ mod tests {
     /// Each violation as `field: message; remedy`.
     fn check(schema: &Value, object: &Value) -> Vec<String> {
         let tree = SchemaNode::compile(schema).unwrap();
-        let mut report = ViolationReport::new(true);
+        let mut report = ViolationReport::new();
         run(&tree, object, &mut report);
         let line = |violation: Diagnostic| format!("{}: {}; {}", violation.field, violation.message, violation.remedy);
         report.finish().into_iter().map(line).collect()
@@ -373,29 +378,29 @@ mod tests {
     /// Otherwise users would see the rule itself, or a message without a remedy.
     #[test]
     fn every_rule_has_a_message_and_a_remedy() {
-        fn visit(node: &SchemaNode, place: &str, count: &mut usize) {
+        fn visit(node: &SchemaNode, path: &str, rule_count: &mut usize) {
             for rule in &node.rules {
-                let halves = rule.message.as_deref().and_then(|message| message.split_once("; "));
-                let good = halves.is_some_and(|(problem, remedy)| problem.len() > 5 && remedy.len() > 5);
-                assert!(good, "{place}: {:?}", rule.message);
-                *count += 1;
+                let problem_and_remedy = rule.message.as_deref().and_then(|message| message.split_once("; "));
+                let is_good = problem_and_remedy.is_some_and(|(problem, remedy)| problem.len() > 5 && remedy.len() > 5);
+                assert!(is_good, "{path}: {:?}", rule.message);
+                *rule_count += 1;
             }
             let fields = node.fields.iter();
             fields
                 .flat_map(|fields| &fields.known)
-                .for_each(|(name, node)| visit(node, &format!("{place}.{name}"), count));
+                .for_each(|(name, node)| visit(node, &format!("{path}.{name}"), rule_count));
             if let Some(item) = node.items.as_ref().and_then(|items| items.node.as_ref()) {
-                visit(item, &format!("{place}[]"), count);
+                visit(item, &format!("{path}[]"), rule_count);
             }
         }
-        let mut count = 0;
+        let mut rule_count = 0;
         for kind in Kind::ALL {
             for channel in Channel::ALL {
                 for version in kinds::versions(*kind, channel) {
-                    visit(kinds::tree(*kind, channel, version).unwrap(), &format!("{kind} {version}"), &mut count);
+                    visit(kinds::tree(*kind, channel, version).unwrap(), &format!("{kind} {version}"), &mut rule_count);
                 }
             }
         }
-        assert!(count > 100, "too few rules were found: {count}");
+        assert!(rule_count > 100, "too few rules were found: {rule_count}");
     }
 }

@@ -12,19 +12,20 @@ pub(super) const DNS_LABEL: Grammar = Grammar {
 /// DNS labels joined by dots: `web.example.com`.
 pub(super) const DNS_NAME: Grammar = Grammar {
     accepts: is_dns_name,
-    description: "at most 253 lower-case letters, digits, `-` and `.`, each part between dots starting and ending with a \
-            letter or digit",
+    description: "at most 253 lower-case letters, digits, `-` and `.`, each part between dots starting and ending \
+        with a letter or digit",
     example: "web.example.com",
 };
 
-/// A DNS label that starts with a letter: `web-1`.
+/// A DNS label as in RFC 1035, which starts with a letter: `web-1`.
 pub(super) const DNS_LABEL_1035: Grammar = Grammar {
     accepts: is_dns_label_1035,
-    description: "at most 63 lower-case letters, digits and `-`, starting with a letter and ending with a letter or digit",
+    description: "at most 63 lower-case letters, digits and `-`, starting with a letter and ending with a letter or \
+        digit",
     example: "web-1",
 };
 
-/// The key of a label or an annotation: `app`, `example.com/app`.
+/// The key of a label or an annotation (`app`, `example.com/app`), a finalizer or an application protocol.
 pub(super) const QUALIFIED_NAME: Grammar = Grammar {
     accepts: is_qualified_name,
     description: "at most 63 letters, digits, `-`, `_` and `.`, starting and ending with a letter or digit, after an \
@@ -42,7 +43,8 @@ pub(super) const LABEL_VALUE: Grammar = Grammar {
 /// A port by name: `http`.
 pub(super) const PORT_NAME: Grammar = Grammar {
     accepts: is_port_name,
-    description: "at most 15 lower-case letters, digits and `-`, with at least one letter, no `-` at an end and no `--`",
+    description: "at most 15 lower-case letters, digits and `-`, with at least one letter, no `-` at an end and no \
+        `--`",
     example: "http-alt",
 };
 
@@ -68,7 +70,7 @@ impl Grammar {
 }
 
 fn is_dns_label(text: &str) -> bool {
-    text.len() <= 63 && is_joined(text, |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit(), b"-")
+    text.len() <= 63 && is_words(text, |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit(), b"-")
 }
 
 fn is_dns_label_1035(text: &str) -> bool {
@@ -76,11 +78,9 @@ fn is_dns_label_1035(text: &str) -> bool {
 }
 
 fn is_dns_name(text: &str) -> bool {
-    // The API server bounds the whole name here and not each label.
+    // The API server limits the length of the whole name, and not that of each label.
     text.len() <= 253
-        && text
-            .split('.')
-            .all(|label| is_joined(label, |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit(), b"-"))
+        && text.split('.').all(|label| is_words(label, |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit(), b"-"))
 }
 
 fn is_qualified_name(text: &str) -> bool {
@@ -95,12 +95,12 @@ fn is_label_value(text: &str) -> bool {
 }
 
 fn is_name_part(text: &str) -> bool {
-    text.len() <= 63 && is_joined(text, |byte| byte.is_ascii_alphanumeric(), b"-_.")
+    text.len() <= 63 && is_words(text, |byte| byte.is_ascii_alphanumeric(), b"-_.")
 }
 
 fn is_port_name(text: &str) -> bool {
     text.len() <= 15
-        && is_joined(text, |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit(), b"-")
+        && is_words(text, |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit(), b"-")
         && text.bytes().any(|byte| byte.is_ascii_lowercase())
         && !text.contains("--")
 }
@@ -113,11 +113,13 @@ fn is_data_key(text: &str) -> bool {
         && !text.starts_with("..")
 }
 
-/// Not empty, consists of `solid` and `joints` bytes, with a solid one at both ends.
-fn is_joined(text: &str, solid: fn(u8) -> bool, joints: &[u8]) -> bool {
+/// Whether the text consists of word bytes and separators, and starts and ends with a word byte.
+fn is_words(text: &str, is_word_byte: fn(u8) -> bool, separators: &[u8]) -> bool {
     let bytes = text.as_bytes();
     let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return false };
-    solid(*first) && solid(*last) && bytes.iter().all(|byte| solid(*byte) || joints.contains(byte))
+    is_word_byte(*first)
+        && is_word_byte(*last)
+        && bytes.iter().all(|byte| is_word_byte(*byte) || separators.contains(byte))
 }
 
 #[cfg(test)]
@@ -126,19 +128,23 @@ mod tests {
 
     #[test]
     fn grammars_accept_and_reject() {
-        let long = |length: usize| "a".repeat(length);
+        let text_of = |length: usize| "a".repeat(length);
         let cases: &[(Grammar, &[&str], &[&str])] = &[
-            (DNS_LABEL, &["a", "1a", "a-b", &long(63)], &["", "-a", "a-", "A", "a.b", "a_b", "ä", &long(64)]),
-            (DNS_NAME, &["a", "a.b-c.d", &long(253)], &["", ".", "a..b", "a.", ".a", "A.b", "a.-b", "*.a", &long(254)]),
+            (DNS_LABEL, &["a", "1a", "a-b", &text_of(63)], &["", "-a", "a-", "A", "a.b", "a_b", "ä", &text_of(64)]),
+            (
+                DNS_NAME,
+                &["a", "a.b-c.d", &text_of(253)],
+                &["", ".", "a..b", "a.", ".a", "A.b", "a.-b", "*.a", &text_of(254)],
+            ),
             (DNS_LABEL_1035, &["a", "a1"], &["1a", "", "A"]),
             (
                 QUALIFIED_NAME,
                 &["a", "A_b.c-d", "example.com/A", "a/1"],
-                &["", "/a", "a/", "a/b/c", "a b", "Example.com/a", &long(64)],
+                &["", "/a", "a/", "a/b/c", "a b", "Example.com/a", &text_of(64)],
             ),
-            (LABEL_VALUE, &["", "A.b_c-1"], &["-a", "a b", &long(64)]),
-            (PORT_NAME, &["http", "h2c", "1a"], &["", "80", "a--b", "-a", "HTTP", &long(16)]),
-            (DATA_KEY, &["tls.crt", ".a", "_"], &["", ".", "..", "..a", "a/b", "a b", &long(254)]),
+            (LABEL_VALUE, &["", "A.b_c-1"], &["-a", "a b", &text_of(64)]),
+            (PORT_NAME, &["http", "h2c", "1a"], &["", "80", "a--b", "-a", "HTTP", &text_of(16)]),
+            (DATA_KEY, &["tls.crt", ".a", "_"], &["", ".", "..", "..a", "a/b", "a b", &text_of(254)]),
         ];
         for (grammar, good, bad) in cases {
             assert!((grammar.accepts)(grammar.example), "{}", grammar.example);

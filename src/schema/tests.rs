@@ -33,7 +33,7 @@ fn lines(kind: Kind, object: &mut Value, channel: Channel) -> Vec<String> {
     violations.into_iter().map(|it| format!("{}: {}; {}", it.field, it.message, it.remedy)).collect()
 }
 
-/// One valid object of every Gateway API kind, with most of its fields.
+/// One valid object of every kind in the standard channel of the Gateway API.
 fn valid_objects() -> Vec<(Kind, Value)> {
     let certificate = json!({"mode": "Terminate", "certificateRefs": [{"name": "cert"}]});
     let backends = json!([{"name": "web", "port": 80}]);
@@ -161,13 +161,13 @@ fn valid_objects_pass_and_deserialize_in_both_channels() {
         for channel in Channel::ALL {
             let mut object = object.clone();
             assert_eq!(lines(kind, &mut object, channel), Vec::<String>::new(), "{kind} {channel:?}");
-            read(kind, object).unwrap_or_else(|error| panic!("{kind} {channel:?}: {error}"));
+            parse(kind, object).unwrap_or_else(|error| panic!("{kind} {channel:?}: {error}"));
         }
     }
 }
 
-/// Deserializes an object as the store does.
-fn read(kind: Kind, object: Value) -> Result<(), serde_json::Error> {
+/// Parses an object as the store does.
+fn parse(kind: Kind, object: Value) -> Result<(), serde_json::Error> {
     fn as_type<T: Resource>(object: Value) -> Result<(), serde_json::Error> {
         serde_json::from_value::<Object<T>>(object).map(drop)
     }
@@ -295,8 +295,8 @@ fn common_mistakes_in_routes() {
         ),
         (
             json!({"timeouts": {"request": "10s", "backendRequest": "20s"}}),
-            "spec.rules[0].timeouts: backendRequest is longer than request, which would end it first; make it at \
-                most as long, or request 0s for no limit",
+            "spec.rules[0].timeouts: backendRequest is longer than request, which includes it; shorten \
+                backendRequest, or set request to 0s for no limit",
         ),
         (
             json!({"filters": [{"type": "RequestRedirect"}]}),
@@ -361,7 +361,7 @@ fn common_mistakes_in_gateways() {
 }
 
 #[test]
-fn experimental_fields_are_reported_as_such() {
+fn experimental_kinds_and_versions_are_reported_as_such() {
     let mut backend = object(Kind::XBackend, json!({}));
     assert_eq!(
         lines(Kind::XBackend, &mut backend, Channel::Standard),
@@ -383,27 +383,28 @@ fn rules_are_skipped_for_malformed_values_only() {
     // Without its type, the filter would also violate the rules that relate type and fields.
     let mut malformed =
         route(&json!({"filters": [{"requestRedirect": {}}], "timeouts": {"request": "1s", "backendRequest": "2s"}}));
-    let found = lines(Kind::HttpRoute, &mut malformed, Channel::Standard);
-    assert_eq!(found.len(), 2, "{found:?}");
-    assert!(found[0].starts_with("spec.rules[0].filters[0].type: is missing"), "{found:?}");
-    assert!(found[1].starts_with("spec.rules[0].timeouts: backendRequest is longer"), "{found:?}");
+    let violations = lines(Kind::HttpRoute, &mut malformed, Channel::Standard);
+    assert_eq!(violations.len(), 2, "{violations:?}");
+    assert!(violations[0].starts_with("spec.rules[0].filters[0].type: is missing"), "{violations:?}");
+    assert!(violations[1].starts_with("spec.rules[0].timeouts: backendRequest is longer"), "{violations:?}");
 }
 
 #[test]
 fn errors_of_an_object_are_reported_together() {
-    let path = |path: Value| json!({"matches": [{"path": path}], "backendRefs": [{"name": "web", "port": "80"}]});
+    let rule_with_path =
+        |path: Value| json!({"matches": [{"path": path}], "backendRefs": [{"name": "web", "port": "80"}]});
     let fields = |kind, mut object: Value| -> Vec<String> {
-        check(kind, &mut object, Channel::Standard).into_iter().map(|found| found.field).collect()
+        check(kind, &mut object, Channel::Standard).into_iter().map(|violation| violation.field).collect()
     };
     for unknown in ["odd", "typ"] {
-        let mut value = json!({"type": "PathPrefix", "value": "shop"});
-        value[unknown] = json!("x");
-        let found = fields(Kind::HttpRoute, route(&path(value)));
+        let mut path = json!({"type": "PathPrefix", "value": "shop"});
+        path[unknown] = json!("x");
+        let reported = fields(Kind::HttpRoute, route(&rule_with_path(path)));
         let unknown = format!("spec.rules[0].matches[0].path.{unknown}");
         let expected = [&*unknown, "spec.rules[0].backendRefs[0].port", "spec.rules[0].matches[0].path"];
-        assert_eq!(found.iter().collect::<BTreeSet<_>>(), expected.map(str::to_owned).iter().collect(), "{unknown}");
+        assert_eq!(reported.iter().collect::<BTreeSet<_>>(), expected.map(str::to_owned).iter().collect(), "{unknown}");
     }
-    // The rule would report the field that is missing because of its spelling.
+    // The rule that requires `requestRedirect` is skipped, since the field is misspelled.
     let redirect = json!({"filters": [{"type": "RequestRedirect", "requestRedirec": {}}]});
     assert_eq!(fields(Kind::HttpRoute, route(&redirect)), ["spec.rules[0].filters[0].requestRedirec"]);
 
@@ -411,16 +412,16 @@ fn errors_of_an_object_are_reported_together() {
     let entry = json!({"path": "shop", "pathTyp": "x", "pathType": "Prefix", "backend": backend});
     let ingress =
         object(Kind::Ingress, json!({"color": 1, "rules": [{"host": "1.2.3.4", "http": {"paths": [entry]}}]}));
-    let at = "spec.rules[0].http.paths[0]";
+    let path = "spec.rules[0].http.paths[0]";
     let expected = [
         "spec.color".to_owned(),
-        format!("{at}.backend.servic"),
-        format!("{at}.pathTyp"),
+        format!("{path}.backend.servic"),
+        format!("{path}.pathTyp"),
         "spec.rules[0].host".to_owned(),
-        format!("{at}.path"),
+        format!("{path}.path"),
     ];
-    let found = fields(Kind::Ingress, ingress);
-    assert_eq!(found.iter().collect::<BTreeSet<_>>(), expected.iter().collect(), "{found:?}");
+    let reported = fields(Kind::Ingress, ingress);
+    assert_eq!(reported.iter().collect::<BTreeSet<_>>(), expected.iter().collect(), "{reported:?}");
 }
 
 /// Arbitrary JSON with a preference for names and values of the schemas.
@@ -447,16 +448,19 @@ fn json_value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// The positions in a value, as JSON pointers.
-fn json_pointers(value: &Value, at: &str, found: &mut Vec<String>) {
-    found.push(at.to_owned());
+/// Extends `pointers` with the JSON pointers of a value (`pointer`) and of all values in it.
+fn json_pointers(value: &Value, pointer: &str, pointers: &mut Vec<String>) {
+    pointers.push(pointer.to_owned());
     match value {
         Value::Array(values) => {
-            values.iter().enumerate().for_each(|(index, value)| json_pointers(value, &format!("{at}/{index}"), found));
+            values
+                .iter()
+                .enumerate()
+                .for_each(|(index, value)| json_pointers(value, &format!("{pointer}/{index}"), pointers));
         }
         Value::Object(map) => {
             map.iter().for_each(|(name, value)| {
-                json_pointers(value, &format!("{at}/{}", name.replace('~', "~0").replace('/', "~1")), found)
+                json_pointers(value, &format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1")), pointers)
             });
         }
         _ => {}
@@ -495,17 +499,17 @@ fn mutated_objects() -> impl Strategy<Value = (Kind, Value)> {
     let replacement = (any::<proptest::sample::Index>(), proptest::option::of(json_value()));
     (proptest::sample::select(objects), proptest::collection::vec(replacement, 1..4)).prop_map(
         |((kind, mut object), replacements)| {
-            for (place, value) in replacements {
-                let mut found = Vec::new();
-                json_pointers(&object, "", &mut found);
-                replace(&mut object, place.get::<String>(&found), value);
+            for (index, value) in replacements {
+                let mut pointers = Vec::new();
+                json_pointers(&object, "", &mut pointers);
+                replace(&mut object, index.get::<String>(&pointers), value);
             }
             (kind, object)
         },
     )
 }
 
-/// Replaces or removes the value at a position.
+/// Replaces or removes the value at a JSON pointer.
 fn replace(object: &mut Value, pointer: &str, value: Option<Value>) {
     let Some((parent, last)) = pointer.rsplit_once('/') else {
         *object = value.unwrap_or(Value::Null);
@@ -526,12 +530,12 @@ fn replace(object: &mut Value, pointer: &str, value: Option<Value>) {
                 None => drop(values.remove(index)),
             }
         }
-        _ => unreachable!("the parent of a position is a mapping or a list"),
+        _ => unreachable!("a value has a pointer only in a mapping or a list"),
     }
 }
 
 proptest! {
-    /// Arbitrary objects give a bounded result, and every violation has a message and a remedy.
+    /// The number and length of violations are limited for every object, and each has a message and a remedy.
     #[test]
     fn no_object_panics((kind, object) in mutated_objects(), experimental in any::<bool>()) {
         let channel = if experimental { Channel::Experimental } else { Channel::Standard };
@@ -543,7 +547,7 @@ proptest! {
         assert!(violations.iter().all(|it| !it.message.contains("cannot be evaluated")), "{violations:?}");
         // An object without violations deserializes: schema and types agree.
         if violations.is_empty() {
-            read(kind, object).unwrap();
+            parse(kind, object).unwrap();
         }
     }
 
@@ -560,19 +564,19 @@ proptest! {
     /// No value of a Secret is ever quoted.
     #[test]
     fn secret_values_are_never_quoted(text in "[a-z]{12}", number in 100_000_000_000_i64..999_999_999_999,
-        place in 0..5) {
+        case in 0..5) {
         let mut object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"},
             "type": "kubernetes.io/tls",
             "data": {"k": format!("!{text}")}, "stringData": {"k": number}});
-        match place {
+        match case {
             0 => object["data"] = json!(text),
             1 => object["stringData"] = json!([text, number]),
             2 => object["data"]["k"] = json!({"x": text}),
             3 => object["type"] = json!(number),
             _ => {}
         }
-        let found = lines(Kind::Secret, &mut object, Channel::Standard);
-        assert!(!found.is_empty());
-        assert!(found.iter().all(|line| !line.contains(&text) && !line.contains(&number.to_string())), "{found:?}");
+        let lines = lines(Kind::Secret, &mut object, Channel::Standard);
+        assert!(!lines.is_empty());
+        assert!(lines.iter().all(|line| !line.contains(&text) && !line.contains(&number.to_string())), "{lines:?}");
     }
 }

@@ -1,8 +1,8 @@
 //! A compiled structural schema: patterns as regular expressions, sorted enums, rules as CEL programs.
 //!
 //! ```text
-//!   JSON (OpenAPI v3 as in a CRD) ──Node::compile──▶ Node ──walk──▶ violations, defaults
-//!                                                     └──rules──▶ violations of CEL rules
+//!   JSON (OpenAPI v3 as in a CRD) ──SchemaNode::compile──▶ SchemaNode ──walk──▶ violations, defaults
+//!                                                                └────rules──▶ violations of CEL rules
 //! ```
 
 use std::fmt;
@@ -18,7 +18,8 @@ use super::rules::CompiledCelRule;
 /// The schema of one value.
 #[derive(Debug, Default)]
 pub(super) struct SchemaNode {
-    /// `None` only inside `allOf` and similar keywords, where the type has been checked already.
+    /// `None` inside `allOf` and similar keywords, where the type has been checked already, and where any type is
+    /// allowed.
     pub(super) value_type: Option<ValueType>,
     pub(super) nullable: bool,
     pub(super) default: Option<Value>,
@@ -31,8 +32,8 @@ pub(super) struct SchemaNode {
     pub(super) format: Option<SchemaFormat>,
     pub(super) combinators: Option<Box<Combinators>>,
     pub(super) rules: Vec<CompiledCelRule>,
-    /// Whether this node or one below it has rules.
-    pub(super) rules_below: bool,
+    /// Whether this node or a node below it has rules.
+    pub(super) has_rules_within: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,7 @@ pub(super) enum ValueType {
     IntOrString,
 }
 
+/// The schema of the fields of an object.
 #[derive(Debug, Default)]
 pub(super) struct SchemaFields {
     /// Sorted by name.
@@ -79,7 +81,9 @@ pub(super) enum UniqueBy {
     /// Duplicates are allowed.
     #[default]
     Nothing,
+    /// The whole value is equal.
     Value,
+    /// The values of these fields are equal.
     Keys(Vec<Box<str>>),
 }
 
@@ -118,17 +122,17 @@ pub(super) struct Combinators {
     pub(super) not: Option<SchemaNode>,
 }
 
-/// An invalid schema: a bug, found by a test that compiles all schemas.
+/// The error for a schema of Portico that is invalid. A test compiles all schemas, so users never see it.
 #[derive(Debug, thiserror::Error)]
-#[error("schema at `{place}`: {problem}")]
+#[error("schema at `{path}`: {problem}")]
 pub(super) struct InvalidSchema {
-    place: String,
+    path: String,
     problem: String,
 }
 
 impl SchemaNode {
     pub(super) fn compile(schema: &Value) -> Result<SchemaNode, InvalidSchema> {
-        SchemaCompiler { place: Vec::new(), inside_combinator: false }.node(schema)
+        SchemaCompiler { path: Vec::new(), inside_combinator: false }.node(schema)
     }
 
     /// The schema node of a path, if there is one.
@@ -143,14 +147,14 @@ impl SchemaNode {
 
 impl SchemaFields {
     /// The node of a known field.
-    pub(super) fn known(&self, name: &str) -> Option<&SchemaNode> {
+    pub(super) fn known_node(&self, name: &str) -> Option<&SchemaNode> {
         let index = self.known.binary_search_by(|(known, _)| known.as_ref().cmp(name)).ok()?;
         Some(&self.known[index].1)
     }
 
     /// The node of a field, known or not.
     pub(super) fn node(&self, name: &str) -> Option<&SchemaNode> {
-        self.known(name).or(match &self.others {
+        self.known_node(name).or(match &self.others {
             OtherFields::Matching(node) => Some(node),
             OtherFields::Forbidden | OtherFields::Any => None,
         })
@@ -162,7 +166,7 @@ impl SchemaFields {
 }
 
 struct SchemaCompiler {
-    place: Vec<String>,
+    path: Vec<String>,
     inside_combinator: bool,
 }
 
@@ -170,7 +174,7 @@ impl SchemaCompiler {
     fn node(&mut self, schema: &Value) -> Result<SchemaNode, InvalidSchema> {
         let Value::Object(schema) = schema else { return Err(self.error("is not an object")) };
         let mut node = SchemaNode {
-            value_type: self.shape(schema)?,
+            value_type: self.value_type(schema)?,
             nullable: flag(schema, "nullable"),
             default: schema.get("default").cloned(),
             allowed: self.allowed(schema)?,
@@ -179,21 +183,21 @@ impl SchemaCompiler {
             range: range(schema),
             fields: self.fields(schema)?,
             items: self.items(schema)?,
-            combinators: self.junctions(schema)?,
+            combinators: self.combinators(schema)?,
             rules: CompiledCelRule::compile_all(schema.get("x-kubernetes-validations"))
                 .map_err(|problem| self.error(&problem))?,
-            rules_below: false,
+            has_rules_within: false,
         };
-        node.rules_below = !node.rules.is_empty()
+        node.has_rules_within = !node.rules.is_empty()
             || node.fields.as_ref().is_some_and(|fields| {
-                fields.known.iter().any(|(_, node)| node.rules_below)
-                    || matches!(&fields.others, OtherFields::Matching(node) if node.rules_below)
+                fields.known.iter().any(|(_, node)| node.has_rules_within)
+                    || matches!(&fields.others, OtherFields::Matching(node) if node.has_rules_within)
             })
-            || node.items.as_ref().and_then(|items| items.node.as_ref()).is_some_and(|node| node.rules_below);
+            || node.items.as_ref().and_then(|items| items.node.as_ref()).is_some_and(|node| node.has_rules_within);
         Ok(node)
     }
 
-    fn shape(&self, schema: &Map<String, Value>) -> Result<Option<ValueType>, InvalidSchema> {
+    fn value_type(&self, schema: &Map<String, Value>) -> Result<Option<ValueType>, InvalidSchema> {
         if flag(schema, "x-kubernetes-int-or-string") {
             return Ok(Some(ValueType::IntOrString));
         }
@@ -227,17 +231,17 @@ impl SchemaCompiler {
             None => None,
             Some(pattern) => Some(patterns::compiled(pattern).map_err(|error| self.error(&error.to_string()))?),
         };
-        let (shortest, longest) = (count(schema, "minLength"), count(schema, "maxLength"));
-        if pattern.is_none() && shortest.is_none() && longest.is_none() {
+        let (min_length, max_length) = (limit(schema, "minLength"), limit(schema, "maxLength"));
+        if pattern.is_none() && min_length.is_none() && max_length.is_none() {
             return Ok(None);
         }
-        Ok(Some(Box::new(TextLimits { pattern, min_length: shortest, max_length: longest })))
+        Ok(Some(Box::new(TextLimits { pattern, min_length, max_length })))
     }
 
     fn fields(&mut self, schema: &Map<String, Value>) -> Result<Option<Box<SchemaFields>>, InvalidSchema> {
         let properties = schema.get("properties").and_then(Value::as_object);
-        let fewest = count(schema, "minProperties");
-        let most = count(schema, "maxProperties");
+        let min = limit(schema, "minProperties");
+        let max = limit(schema, "maxProperties");
         let required: Vec<Box<str>> = schema
             .get("required")
             .and_then(Value::as_array)
@@ -246,30 +250,30 @@ impl SchemaCompiler {
             .filter_map(|name| name.as_str().map(Box::from))
             .collect();
         let is_object = schema.get("type").and_then(Value::as_str) == Some("object");
-        if !is_object && properties.is_none() && required.is_empty() && fewest.is_none() && most.is_none() {
+        if !is_object && properties.is_none() && required.is_empty() && min.is_none() && max.is_none() {
             return Ok(None);
         }
         let mut known: Vec<(Box<str>, SchemaNode)> = Vec::new();
         for (name, property) in properties.into_iter().flatten() {
-            known.push((Box::from(name.as_str()), self.below(name, |compiler| compiler.node(property))?));
+            known.push((Box::from(name.as_str()), self.compile_below(name, |compiler| compiler.node(property))?));
         }
         known.sort_by(|(left, _), (right, _)| left.cmp(right));
         let others = match schema.get("additionalProperties") {
             _ if self.inside_combinator || flag(schema, "x-kubernetes-preserve-unknown-fields") => OtherFields::Any,
             None | Some(Value::Bool(false)) => OtherFields::Forbidden,
             Some(Value::Bool(true)) => OtherFields::Any,
-            Some(values) => OtherFields::Matching(Box::new(self.below("*", |compiler| compiler.node(values))?)),
+            Some(values) => OtherFields::Matching(Box::new(self.compile_below("*", |compiler| compiler.node(values))?)),
         };
-        Ok(Some(Box::new(SchemaFields { known, others, required, min: fewest, max: most })))
+        Ok(Some(Box::new(SchemaFields { known, others, required, min, max })))
     }
 
     fn items(&mut self, schema: &Map<String, Value>) -> Result<Option<Box<SchemaItems>>, InvalidSchema> {
         let node = match schema.get("items") {
             None => None,
-            Some(items) => Some(self.below("[]", |compiler| compiler.node(items))?),
+            Some(items) => Some(self.compile_below("[]", |compiler| compiler.node(items))?),
         };
-        let (fewest, most) = (count(schema, "minItems"), count(schema, "maxItems"));
-        let told_apart_by = match schema.get("x-kubernetes-list-type").and_then(Value::as_str) {
+        let (min, max) = (limit(schema, "minItems"), limit(schema, "maxItems"));
+        let unique_by = match schema.get("x-kubernetes-list-type").and_then(Value::as_str) {
             None | Some("atomic") => UniqueBy::Nothing,
             Some("set") => UniqueBy::Value,
             Some("map") => {
@@ -287,43 +291,44 @@ impl SchemaCompiler {
             }
             Some(_) => return Err(self.error("`x-kubernetes-list-type` is not atomic, set or map")),
         };
-        if node.is_none() && fewest.is_none() && most.is_none() {
+        if node.is_none() && min.is_none() && max.is_none() {
             return Ok(None);
         }
-        Ok(Some(Box::new(SchemaItems { node, min: fewest, max: most, unique_by: told_apart_by })))
+        Ok(Some(Box::new(SchemaItems { node, min, max, unique_by })))
     }
 
-    fn junctions(&mut self, schema: &Map<String, Value>) -> Result<Option<Box<Combinators>>, InvalidSchema> {
-        let outside = std::mem::replace(&mut self.inside_combinator, true);
-        let mut junctions = Combinators::default();
+    fn combinators(&mut self, schema: &Map<String, Value>) -> Result<Option<Box<Combinators>>, InvalidSchema> {
+        let was_inside = std::mem::replace(&mut self.inside_combinator, true);
+        let mut combinators = Combinators::default();
         for (name, nodes) in
-            [("allOf", &mut junctions.all), ("anyOf", &mut junctions.any), ("oneOf", &mut junctions.one)]
+            [("allOf", &mut combinators.all), ("anyOf", &mut combinators.any), ("oneOf", &mut combinators.one)]
         {
             for branch in schema.get(name).and_then(Value::as_array).into_iter().flatten() {
-                nodes.push(self.below(name, |compiler| compiler.node(branch))?);
+                nodes.push(self.compile_below(name, |compiler| compiler.node(branch))?);
             }
         }
         if let Some(branch) = schema.get("not") {
-            junctions.not = Some(self.below("not", |compiler| compiler.node(branch))?);
+            combinators.not = Some(self.compile_below("not", |compiler| compiler.node(branch))?);
         }
-        self.inside_combinator = outside;
-        let empty = junctions.all.is_empty() && junctions.any.is_empty() && junctions.one.is_empty();
-        Ok((!empty || junctions.not.is_some()).then(|| Box::new(junctions)))
+        self.inside_combinator = was_inside;
+        let lists_are_empty = combinators.all.is_empty() && combinators.any.is_empty() && combinators.one.is_empty();
+        Ok((!lists_are_empty || combinators.not.is_some()).then(|| Box::new(combinators)))
     }
 
-    fn below<T>(
+    /// Compiles a part of the schema, with `step` added to the path for errors.
+    fn compile_below<T>(
         &mut self,
         step: &str,
         compile: impl FnOnce(&mut SchemaCompiler) -> Result<T, InvalidSchema>,
     ) -> Result<T, InvalidSchema> {
-        self.place.push(step.to_owned());
+        self.path.push(step.to_owned());
         let compiled = compile(self)?;
-        self.place.pop();
+        self.path.pop();
         Ok(compiled)
     }
 
     fn error(&self, problem: &str) -> InvalidSchema {
-        InvalidSchema { place: self.place.join("."), problem: problem.to_owned() }
+        InvalidSchema { path: self.path.join("."), problem: problem.to_owned() }
     }
 }
 
@@ -337,15 +342,15 @@ fn range(schema: &Map<String, Value>) -> Option<Box<NumberRange>> {
         max: bound("maximum", "exclusiveMaximum"),
         multiple_of: number("multipleOf"),
     };
-    let bounded = range.min.is_some() || range.max.is_some() || range.multiple_of.is_some();
-    bounded.then(|| Box::new(range))
+    let is_bounded = range.min.is_some() || range.max.is_some() || range.multiple_of.is_some();
+    is_bounded.then(|| Box::new(range))
 }
 
 fn flag(schema: &Map<String, Value>, name: &str) -> bool {
     schema.get(name).and_then(Value::as_bool) == Some(true)
 }
 
-fn count(schema: &Map<String, Value>, name: &str) -> Option<usize> {
+fn limit(schema: &Map<String, Value>, name: &str) -> Option<usize> {
     schema.get(name).and_then(Value::as_u64).and_then(|count| usize::try_from(count).ok())
 }
 

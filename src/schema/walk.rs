@@ -1,7 +1,7 @@
 //! Validates an object against its schema: applies defaults and reports every violation except those of CEL rules.
 //!
-//! The order in each mapping is that of the API server: meaningless nulls are dropped, defaults are applied, then the
-//! values are validated. Text lengths are counted in code points.
+//! The order in each mapping is that of the API server: nulls that the schema does not allow are dropped, defaults are
+//! applied, and then the values are validated. Lengths of texts are counted in code points.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ use super::{Channel, kinds, pattern_description, remedy};
 use crate::api::Kind;
 use crate::diagnostic::{Diagnostic, Reason};
 
-/// Context for messages, besides the path.
+/// What messages depend on, besides the path: the kind, channel and version of the object.
 #[derive(Clone, Copy)]
 pub(super) struct ValidationCx<'a> {
     pub(super) kind: Kind,
@@ -36,9 +36,11 @@ impl ValidationCx<'_> {
     }
 }
 
-/// The maximum depth. No supported kind nests half as deep, and deeper objects could overflow the stack of later code.
+/// The maximum depth of an object. Deeper objects could overflow the stack of recursive functions; no supported kind
+/// needs half of this depth.
 const MAX_DEPTH: usize = 64;
 
+/// Whether the object is a mapping of at most `MAX_DEPTH` levels; otherwise, reports what it is.
 pub(super) fn is_object_of_bounded_depth(object: &Value, report: &mut ViolationReport) -> bool {
     if !object.is_object() {
         report.add_blocking(
@@ -52,7 +54,7 @@ pub(super) fn is_object_of_bounded_depth(object: &Value, report: &mut ViolationR
         report.add_blocking(
             &ObjectPath::Root,
             format!("is nested deeper than {MAX_DEPTH} levels"),
-            "check the indentation; no supported kind needs a third of this depth",
+            "check the indentation; no supported kind needs half of this depth",
         );
         return false;
     }
@@ -60,10 +62,10 @@ pub(super) fn is_object_of_bounded_depth(object: &Value, report: &mut ViolationR
 }
 
 fn is_deeper(value: &Value, levels: usize) -> bool {
-    let below = |value: &Value| levels == 0 || is_deeper(value, levels - 1);
+    let exceeds = |value: &Value| levels == 0 || is_deeper(value, levels - 1);
     match value {
-        Value::Array(values) => values.iter().any(below),
-        Value::Object(map) => map.values().any(below),
+        Value::Array(values) => values.iter().any(exceeds),
+        Value::Object(map) => map.values().any(exceeds),
         _ => false,
     }
 }
@@ -83,13 +85,13 @@ fn visit(
     if value.is_null() && node.nullable {
         return;
     }
-    if let Some(shape) = node.value_type {
-        if !shape.matches(value) {
-            let (message, remedy) = remedy::wrong_type(shape, node, value, path, report);
+    if let Some(value_type) = node.value_type {
+        if !value_type.matches(value) {
+            let (message, remedy) = remedy::wrong_type(value_type, node, value, path, report);
             report.add_blocking(path, message, remedy);
             return;
         }
-        normalize_integer(shape, value);
+        normalize_integer(value_type, value);
     }
     if !node.allowed.is_empty() && !node.allowed.contains(value) {
         let in_experimental =
@@ -139,10 +141,10 @@ fn is_whole(value: &Value) -> bool {
         || value.as_f64().is_some_and(|number| number.fract() == 0.0 && number.abs() <= MAX_EXACT_INTEGER)
 }
 
-/// Converts `80.0` to `80` where an integer is expected, also for later readers of the object.
-fn normalize_integer(shape: ValueType, value: &mut Value) {
-    if matches!(shape, ValueType::Integer | ValueType::IntOrString) && value.is_f64() {
-        #[expect(clippy::cast_possible_truncation, reason = "is_whole bounds it")]
+/// Converts `80.0` to `80` where an integer is expected, so that the Rust types can parse it.
+fn normalize_integer(value_type: ValueType, value: &mut Value) {
+    if matches!(value_type, ValueType::Integer | ValueType::IntOrString) && value.is_f64() {
+        #[expect(clippy::cast_possible_truncation, reason = "`is_whole` limits the number")]
         let whole = value.as_f64().map(|number| number as i64);
         *value = whole.into();
     }
@@ -158,9 +160,9 @@ fn visit_fields(
     drop_nulls(fields, map);
     apply_defaults(fields, map);
     check_count(map.len(), fields.min, fields.max, "entry", "entries", path, report);
-    let mut intended = Vec::new();
+    let mut intended_names = Vec::new();
     for (name, value) in map.iter_mut() {
-        match (fields.known(name), &fields.others) {
+        match (fields.known_node(name), &fields.others) {
             (Some(node), _) => visit(node, value, &path.field(name), cx, report),
             (None, OtherFields::Matching(node)) => visit(node, value, &path.key(name), cx, report),
             (None, OtherFields::Any) => {}
@@ -168,27 +170,28 @@ fn visit_fields(
                 let in_experimental = cx
                     .experimental(path)
                     .and_then(|node| node.fields.as_ref())
-                    .is_some_and(|fields| fields.known(name).is_some());
+                    .is_some_and(|fields| fields.known_node(name).is_some());
                 let (message, remedy) = remedy::unknown_field(fields, name, in_experimental);
-                // A field of the other channel is known, and only not available.
+                // A field of the experimental channel is known, but not available.
                 let reason = if in_experimental { Reason::default() } else { Reason::UnknownField };
-                intended.extend(nearest(name, fields.names()));
+                intended_names.extend(nearest(name, fields.names()));
                 report.push(Diagnostic::error(path.field(name).to_string(), message, remedy).with_reason(reason));
             }
         }
     }
-    // A misspelled field is missing under its correct name. Other unknown fields change nothing.
-    for name in intended.into_iter().filter(|name| !map.contains_key(*name)) {
+    // A misspelled field is missing under its correct name, so rules that may read it are skipped. Other unknown fields
+    // affect no rule.
+    for name in intended_names.into_iter().filter(|name| !map.contains_key(*name)) {
         report.block(path.field(name).to_string());
     }
     for name in &fields.required {
         if !map.contains_key(name.as_ref()) {
-            report.add_blocking(&path.field(name), "is missing", remedy::missing(name, fields.known(name)));
+            report.add_blocking(&path.field(name), "is missing", remedy::missing(name, fields.known_node(name)));
         }
     }
 }
 
-/// Removes nulls that are neither allowed nor replaced by a default.
+/// Removes nulls that are not allowed and that no default replaces.
 fn drop_nulls(fields: &SchemaFields, map: &mut Map<String, Value>) {
     if map.values().any(Value::is_null) {
         map.retain(|name, value| {
@@ -200,8 +203,8 @@ fn drop_nulls(fields: &SchemaFields, map: &mut Map<String, Value>) {
 fn apply_defaults(fields: &SchemaFields, map: &mut Map<String, Value>) {
     for (name, node) in &fields.known {
         let Some(default) = &node.default else { continue };
-        let written = map.get(name.as_ref()).is_some_and(|value| node.nullable || !value.is_null());
-        if !written {
+        let is_set = map.get(name.as_ref()).is_some_and(|value| node.nullable || !value.is_null());
+        if !is_set {
             map.insert(name.as_ref().to_owned(), default.clone());
         }
     }
@@ -210,7 +213,7 @@ fn apply_defaults(fields: &SchemaFields, map: &mut Map<String, Value>) {
     if node.nullable {
         return;
     }
-    for (_, value) in map.iter_mut().filter(|(name, value)| value.is_null() && fields.known(name).is_none()) {
+    for (_, value) in map.iter_mut().filter(|(name, value)| value.is_null() && fields.known_node(name).is_none()) {
         *value = default.clone();
     }
 }
@@ -231,8 +234,8 @@ fn visit_items(
 }
 
 /// Reports items that are duplicates in a set or a keyed list.
-fn check_duplicates(told_apart_by: &UniqueBy, values: &[Value], path: &ObjectPath<'_>, report: &mut ViolationReport) {
-    let identity = |value: &Value| match told_apart_by {
+fn check_duplicates(unique_by: &UniqueBy, values: &[Value], path: &ObjectPath<'_>, report: &mut ViolationReport) {
+    let identity_of = |value: &Value| match unique_by {
         UniqueBy::Nothing => None,
         UniqueBy::Value => Some(canonical(value)),
         // Keys are required or have a default, so an item without one has a violation already.
@@ -242,14 +245,14 @@ fn check_duplicates(told_apart_by: &UniqueBy, values: &[Value], path: &ObjectPat
             Some(format!("{{{}}}", keys.iter().map(|key| pair(key)).collect::<Option<Vec<_>>>()?.join(",")))
         }
     };
-    let mut first: HashMap<String, usize> = HashMap::new();
+    let mut first_indexes: HashMap<String, usize> = HashMap::new();
     for (index, value) in values.iter().enumerate() {
-        let Some(identity) = identity(value) else { continue };
-        if let Some(&earlier) = first.get(&identity) {
-            let (message, remedy) = remedy::duplicate(told_apart_by, &identity, &path.index(earlier), report);
+        let Some(identity) = identity_of(value) else { continue };
+        if let Some(&first) = first_indexes.get(&identity) {
+            let (message, remedy) = remedy::duplicate(unique_by, &identity, &path.index(first), report);
             report.add(&path.index(index), message, remedy);
         } else {
-            first.insert(identity, index);
+            first_indexes.insert(identity, index);
         }
     }
 }
@@ -269,38 +272,39 @@ fn canonical(value: &Value) -> String {
 
 fn check_count(
     count: usize,
-    fewest: Option<usize>,
-    most: Option<usize>,
-    one: &str,
-    many: &str,
+    min: Option<usize>,
+    max: Option<usize>,
+    singular: &str,
+    plural: &str,
     path: &ObjectPath<'_>,
     report: &mut ViolationReport,
 ) {
-    let noun = |count: usize| if count == 1 { one.to_owned() } else { many.to_owned() };
-    if let Some(most) = most.filter(|most| count > *most) {
-        let message = format!("has {count} {}, at most {most} are allowed", noun(count));
-        report.add_blocking(path, message, format!("remove {}, or divide them among several objects", count - most));
-    } else if let Some(fewest) = fewest.filter(|fewest| count < *fewest) {
-        let message = format!("has {count} {}, at least {fewest} {} needed", noun(count), is_or_are(fewest));
-        report.add(path, message, format!("add {} {}", fewest - count, noun(fewest - count)));
+    let noun = |count: usize| if count == 1 { singular.to_owned() } else { plural.to_owned() };
+    if let Some(max) = max.filter(|max| count > *max) {
+        let message = format!("has {count} {}, at most {max} are allowed", noun(count));
+        report.add_blocking(path, message, format!("remove {}, or divide them among several objects", count - max));
+    } else if let Some(min) = min.filter(|min| count < *min) {
+        let message = format!("has {count} {}, at least {min} {} needed", noun(count), is_or_are(min));
+        report.add(path, message, format!("add {} {}", min - count, noun(min - count)));
     }
 }
 
 fn check_text(node: &SchemaNode, text: &str, path: &ObjectPath<'_>, report: &mut ViolationReport) {
-    if let Some(TextLimits { pattern, min_length: shortest, max_length: longest }) = node.text.as_deref() {
-        // There are at least as many bytes as code points, so short texts need no counting.
-        let length = if longest.is_some_and(|longest| text.len() > longest) || shortest.is_some() {
+    if let Some(TextLimits { pattern, min_length, max_length }) = node.text.as_deref() {
+        // Counting code points is slow. A text has at least as many bytes, so without a minimum, its code points matter
+        // only if the bytes exceed the maximum; otherwise 0 passes the checks below.
+        let length = if max_length.is_some_and(|max_length| text.len() > max_length) || min_length.is_some() {
             text.chars().count()
         } else {
             0
         };
-        if let Some(longest) = longest.filter(|longest| length > *longest) {
-            let message = format!("has {length} characters, at most {longest} are allowed");
-            report.add_blocking(path, message, format!("shorten it by {}", length - longest));
+        if let Some(max_length) = max_length.filter(|max_length| length > *max_length) {
+            let message = format!("has {length} characters, at most {max_length} are allowed");
+            report.add_blocking(path, message, format!("shorten it by {}", length - max_length));
             return;
         }
-        if let Some(shortest) = shortest.filter(|shortest| length < *shortest) {
-            let (message, remedy) = remedy::too_short(length, shortest, pattern.as_ref());
+        if let Some(min_length) = min_length.filter(|min_length| length < *min_length) {
+            let (message, remedy) = remedy::too_short(length, min_length, pattern.as_ref());
             report.add(path, message, remedy);
             return;
         }
@@ -310,11 +314,10 @@ fn check_text(node: &SchemaNode, text: &str, path: &ObjectPath<'_>, report: &mut
             return;
         }
     }
-    // A port given by name does not have to match a number format.
     if let Some(format) = node.format.filter(|format| !format.accepts_text(text)) {
-        let (words, example) = format.noun_and_example();
-        let message = format!("{} is not {words}", report.quote_text(text));
-        report.add_blocking(path, message, remedy::for_format(format, words, example));
+        let (noun, example) = format.noun_and_example();
+        let message = format!("{} is not {noun}", report.quote_text(text));
+        report.add_blocking(path, message, remedy::for_format(format, noun, example));
     }
 }
 
@@ -322,22 +325,22 @@ fn check_number(node: &SchemaNode, value: &Value, path: &ObjectPath<'_>, report:
     let Some(number) = value.as_f64() else { return };
     let quoted = report.quote(value);
     if let Some(format) = node.format
-        && let Some((least, greatest)) = format.integer_range()
-        && !value.as_i64().is_some_and(|whole| (least..=greatest).contains(&whole))
+        && let Some((min, max)) = format.integer_range()
+        && !value.as_i64().is_some_and(|integer| (min..=max).contains(&integer))
     {
         let message = format!("{quoted} does not fit into {}", format.noun_and_example().0);
-        report.add(path, message, format!("use a number from {least} to {greatest}"));
+        report.add(path, message, format!("use a number from {min} to {max}"));
         return;
     }
     let Some(range) = node.range.as_deref() else { return };
-    let NumberRange { min: least, max: greatest, multiple_of } = range;
-    let outside = |bound: &NumberBound, beyond: bool| beyond || (bound.exclusive && number == bound.value);
-    if let Some(least) = least.as_ref().filter(|least| outside(least, number < least.value)) {
-        let than = if least.exclusive { "must be above" } else { "the least allowed is" };
-        report.add(path, format!("is {quoted}, {than} {least}"), remedy::range(range));
-    } else if let Some(greatest) = greatest.as_ref().filter(|greatest| outside(greatest, number > greatest.value)) {
-        let than = if greatest.exclusive { "must be below" } else { "the greatest allowed is" };
-        report.add(path, format!("is {quoted}, {than} {greatest}"), remedy::range(range));
+    let NumberRange { min, max, multiple_of } = range;
+    let is_excluded_bound = |bound: &NumberBound| bound.exclusive && number == bound.value;
+    if let Some(min) = min.as_ref().filter(|min| number < min.value || is_excluded_bound(min)) {
+        let requirement = if min.exclusive { "must be above" } else { "the least allowed is" };
+        report.add(path, format!("is {quoted}, {requirement} {min}"), remedy::range(range));
+    } else if let Some(max) = max.as_ref().filter(|max| number > max.value || is_excluded_bound(max)) {
+        let requirement = if max.exclusive { "must be below" } else { "the greatest allowed is" };
+        report.add(path, format!("is {quoted}, {requirement} {max}"), remedy::range(range));
     } else if let Some(step) = multiple_of.filter(|step| (number / step).fract() != 0.0) {
         report.add(path, format!("is {quoted}, not a multiple of {step}"), format!("use a multiple of {step}"));
     }
@@ -350,59 +353,62 @@ fn check_combinators(
     cx: &ValidationCx<'_>,
     report: &mut ViolationReport,
 ) {
-    let Some(junctions) = &node.combinators else { return };
-    // Branches validate a copy, so that they apply no defaults.
+    let Some(combinators) = &node.combinators else { return };
+    // A branch validates a copy, so that its defaults do not change the object.
     let try_branch = |branch: &SchemaNode, report: &ViolationReport| {
-        let mut aside = report.for_alternative();
-        visit(branch, &mut value.clone(), path, cx, &mut aside);
-        aside
+        let mut branch_report = report.empty_copy();
+        visit(branch, &mut value.clone(), path, cx, &mut branch_report);
+        branch_report
     };
-    for branch in &junctions.all {
-        let tried = try_branch(branch, report);
-        report.block_like(&tried);
-        tried.finish().into_iter().for_each(|violation| report.push(violation));
+    for branch in &combinators.all {
+        let branch_report = try_branch(branch, report);
+        report.block_paths_of(&branch_report);
+        branch_report.finish().into_iter().for_each(|violation| report.push(violation));
     }
-    if !junctions.any.is_empty() {
-        let tried: Vec<ViolationReport> = junctions.any.iter().map(|branch| try_branch(branch, report)).collect();
-        if tried.iter().all(|branch| !branch.is_empty()) {
-            report_alternatives(tried, path, report);
+    if !combinators.any.is_empty() {
+        let branch_reports: Vec<ViolationReport> =
+            combinators.any.iter().map(|branch| try_branch(branch, report)).collect();
+        if branch_reports.iter().all(|branch_report| !branch_report.is_empty()) {
+            report_alternatives(branch_reports, path, report);
         }
     }
-    if !junctions.one.is_empty() {
-        let mut tried: Vec<ViolationReport> = junctions.one.iter().map(|branch| try_branch(branch, report)).collect();
-        let before = tried.len();
-        tried.retain(|branch| !branch.is_empty());
-        match before - tried.len() {
+    if !combinators.one.is_empty() {
+        let mut branch_reports: Vec<ViolationReport> =
+            combinators.one.iter().map(|branch| try_branch(branch, report)).collect();
+        let branches = branch_reports.len();
+        branch_reports.retain(|branch_report| !branch_report.is_empty());
+        match branches - branch_reports.len() {
             1 => {}
-            0 => report_alternatives(tried, path, report),
-            held => report.add(
+            0 => report_alternatives(branch_reports, path, report),
+            satisfied => report.add(
                 path,
-                format!("satisfies {held} alternatives that exclude each other"),
+                format!("satisfies {satisfied} alternatives that exclude each other"),
                 "keep the fields of exactly one of them",
             ),
         }
     }
-    if let Some(branch) = &junctions.not
+    if let Some(branch) = &combinators.not
         && try_branch(branch, report).is_empty()
     {
         report.add_exclusion(path, format!("{} is excluded here", report.quote(value)), "use another value");
     }
 }
 
-/// Reports why no alternative matched, at the path that all of them share.
-fn report_alternatives(mut tried: Vec<ViolationReport>, path: &ObjectPath<'_>, report: &mut ViolationReport) {
-    // Skips alternatives that exclude this type if others explain what is wrong with a value of this type.
-    if !tried.iter().all(ViolationReport::excluded) {
-        tried.retain(|branch| !branch.excluded());
+/// Reports the first violation of each alternative, as one violation, since the value matches none of them.
+fn report_alternatives(mut branch_reports: Vec<ViolationReport>, path: &ObjectPath<'_>, report: &mut ViolationReport) {
+    // Alternatives with a `not` that excludes the value are omitted, if another explains what is wrong with it.
+    if !branch_reports.iter().all(ViolationReport::excluded) {
+        branch_reports.retain(|branch_report| !branch_report.excluded());
     }
-    tried.iter().for_each(|branch| report.block_like(branch));
-    let firsts: Vec<_> = tried.into_iter().filter_map(|branch| branch.finish().into_iter().next()).collect();
-    let Some(first) = firsts.first() else { return };
-    let together = firsts.iter().all(|violation| violation.field == first.field);
-    let field = if together { first.field.clone() } else { path.to_string() };
-    let mut messages: Vec<&str> = firsts.iter().map(|violation| violation.message.as_str()).collect();
+    branch_reports.iter().for_each(|branch_report| report.block_paths_of(branch_report));
+    let first_violations: Vec<_> =
+        branch_reports.into_iter().filter_map(|branch_report| branch_report.finish().into_iter().next()).collect();
+    let Some(first) = first_violations.first() else { return };
+    let have_same_field = first_violations.iter().all(|violation| violation.field == first.field);
+    let field = if have_same_field { first.field.clone() } else { path.to_string() };
+    let mut messages: Vec<&str> = first_violations.iter().map(|violation| violation.message.as_str()).collect();
     messages.dedup();
-    let mut remedies: Vec<&str> = firsts.iter().map(|violation| violation.remedy.as_str()).collect();
+    let mut remedies: Vec<&str> = first_violations.iter().map(|violation| violation.remedy.as_str()).collect();
     remedies.dedup();
     let (message, remedy) = (messages.join(", and "), remedies.join(", or "));
     report.push(Diagnostic::error(field, message, remedy).with_reason(first.reason.clone()));

@@ -18,17 +18,17 @@ pub struct Certificate {
     pub key: Arc<CertifiedKey>,
     /// The DNS names of the certificate, in lower case.
     pub names: Box<[HostPattern]>,
-    /// When the first certificate of the chain to expire expires, in seconds since 1970.
+    /// The earliest expiry among the certificates of the chain, in seconds since 1970.
     pub expires: i64,
-    /// The validity period of that certificate, in seconds.
+    /// The validity period of the certificate with the earliest expiry, in seconds.
     pub lifetime: i64,
 }
 
-/// In place of the Secret, for a certificate that the process generated.
+/// The value of [`Certificate::secret`] for a certificate that the process generated.
 pub const SELF_GENERATED: &str = "generated at startup";
 
 impl Certificate {
-    /// Whether the process generated it, so that every replica has a different one.
+    /// Whether the process generated this certificate, so that every replica has a different one.
     pub fn is_self_generated(&self) -> bool {
         &*self.secret == SELF_GENERATED
     }
@@ -44,12 +44,14 @@ impl fmt::Debug for Certificate {
 #[derive(Debug, Default)]
 pub struct Certificates {
     all: Box<[Arc<Certificate>]>,
-    named: HostMap<NamedCertificates>,
+    /// The certificates by their DNS names.
+    by_dns_name: HostMap<NamedCertificates>,
 }
 
 /// The certificates with one DNS name.
 #[derive(Debug)]
 struct NamedCertificates {
+    /// The key in the map, repeated here because a lookup returns only the value.
     pattern: HostPattern,
     certificates: Vec<Arc<Certificate>>,
 }
@@ -57,26 +59,26 @@ struct NamedCertificates {
 impl Certificates {
     /// `all` is in the order of the listener's references, which decides between equal matches.
     pub fn new(all: Vec<Arc<Certificate>>) -> Self {
-        let mut names: std::collections::BTreeMap<&HostPattern, Vec<Arc<Certificate>>> = Default::default();
+        let mut by_dns_name: std::collections::BTreeMap<&HostPattern, Vec<Arc<Certificate>>> = Default::default();
         for certificate in &all {
             for name in &certificate.names {
-                names.entry(name).or_default().push(Arc::clone(certificate));
+                by_dns_name.entry(name).or_default().push(Arc::clone(certificate));
             }
         }
-        let named = names.into_iter().map(|(pattern, certificates)| {
+        let by_dns_name = by_dns_name.into_iter().map(|(pattern, certificates)| {
             let named = NamedCertificates { pattern: pattern.clone(), certificates };
             (pattern.clone(), named)
         });
-        let named = named.collect();
-        Certificates { all: all.into(), named }
+        let by_dns_name = by_dns_name.collect();
+        Certificates { all: all.into(), by_dns_name }
     }
 
-    /// The certificates by preference for a server name: exact name, wildcard, then all in their listed order. The
-    /// caller takes the first whose key type the client supports.
+    /// The certificates by preference for a server name: those with the exact name, those with a wildcard that covers
+    /// it, then all in their listed order. The caller takes the first whose key type the client supports.
     pub fn by_preference(&self, name: Option<&str>) -> impl Iterator<Item = &Arc<Certificate>> {
         let named = name.into_iter().flat_map(|name| {
-            let fits = move |named: &&NamedCertificates| certificate_name_covers(&named.pattern, name);
-            self.named.candidates(name).filter(fits).flat_map(|named| &named.certificates)
+            let covers_name = move |named: &&NamedCertificates| certificate_name_covers(&named.pattern, name);
+            self.by_dns_name.candidates(name).filter(covers_name).flat_map(|named| &named.certificates)
         });
         named.chain(&self.all)
     }
@@ -86,7 +88,7 @@ impl Certificates {
     }
 }
 
-/// Equal if both hold the very same certificates in the same order.
+/// Equal if both hold the same `Arc`s in the same order.
 impl PartialEq for Certificates {
     fn eq(&self, other: &Self) -> bool {
         self.all.len() == other.all.len() && self.all.iter().zip(&other.all).all(|(a, b)| Arc::ptr_eq(a, b))
@@ -109,15 +111,16 @@ pub struct PortTls {
     pub listeners: HostMap<Arc<Certificates>>,
 }
 
-/// The listener or certificates for a server name, or for a client without one.
+/// Selects a listener, or its certificates, by server name: the one with the most specific hostname.
 ///
-/// With a name, the most specific match. Without SNI, the listener without a hostname, or else the only listener of the
-/// port; among several the choice would be ambiguous.
+/// Without SNI, the one without a hostname is selected, or else the only one of the port. If there are several, and all
+/// have a hostname, none is selected.
 pub(super) fn select_by_server_name<'m, T>(listeners: &'m HostMap<T>, name: Option<&str>) -> Option<&'m T> {
-    let only = || listeners.iter().next().filter(|_| listeners.len() == 1).map(|(_, listener)| listener);
+    let only_listener = || listeners.iter().next().filter(|_| listeners.len() == 1).map(|(_, listener)| listener);
     match name {
         Some(name) => listeners.most_specific(name),
-        None => listeners.most_specific("").or_else(only),
+        // The empty name matches only `HostPattern::Any`.
+        None => listeners.most_specific("").or_else(only_listener),
     }
 }
 

@@ -11,15 +11,18 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-/// The filter, fully parsed.
+/// A CORS filter, fully parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorsFilter {
     pub origins: AllowedOrigins,
     pub credentials: bool,
+    /// The methods that requests may use.
     pub methods: CorsList,
+    /// The headers that requests may contain.
     pub headers: CorsList,
+    /// The response headers that scripts may read.
     pub expose: CorsList,
-    /// Seconds.
+    /// The value of `Access-Control-Max-Age`, in seconds.
     pub max_age: HeaderValue,
 }
 
@@ -29,11 +32,12 @@ pub enum AllowedOrigins {
     Listed(Box<[OriginPattern]>),
 }
 
-/// A comma-separated list of names, or a wildcard.
+/// A list of methods or header names, or a wildcard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CorsList {
-    None,
+    Empty,
     Any,
+    /// Separated by commas.
     Names(HeaderValue),
 }
 
@@ -45,7 +49,7 @@ pub struct OriginPattern {
     port: u16,
 }
 
-/// In lower case, since schemes and hosts compare case-insensitively.
+/// The host of an origin, in lower case because hosts compare case-insensitively.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum HostPart {
     Exact(Box<str>),
@@ -72,16 +76,17 @@ impl OriginPattern {
         self.https == https
             && self.port == port
             && match &self.host {
-                HostPart::Exact(own) => host.eq_ignore_ascii_case(own),
-                HostPart::EndsWith(end) => host
+                HostPart::Exact(exact) => host.eq_ignore_ascii_case(exact),
+                HostPart::EndsWith(suffix) => host
                     .len()
-                    .checked_sub(end.len())
-                    .is_some_and(|start| start > 0 && host.as_bytes()[start..].eq_ignore_ascii_case(end.as_bytes())),
+                    .checked_sub(suffix.len())
+                    .is_some_and(|start| start > 0 && host.as_bytes()[start..].eq_ignore_ascii_case(suffix.as_bytes())),
             }
     }
 }
 
-/// Scheme, host and port of an origin. A missing port is the scheme's default.
+/// Whether the scheme of an origin is HTTPS, its host, and its port or the default port of the scheme. `None` if the
+/// text is not an `http` or `https` origin.
 fn split_origin(origin: &str) -> Option<(bool, &str, u16)> {
     let (scheme, rest) = origin.split_once("://")?;
     let https = scheme.eq_ignore_ascii_case("https");
@@ -96,11 +101,11 @@ fn split_origin(origin: &str) -> Option<(bool, &str, u16)> {
 }
 
 impl CorsList {
-    /// A lone star means all; an empty list means none.
+    /// A single `*` is [`CorsList::Any`]. `None` if a name is not allowed in a header value.
     pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<CorsList> {
         let names: Vec<_> = names.into_iter().collect();
         match names[..] {
-            [] => Some(CorsList::None),
+            [] => Some(CorsList::Empty),
             ["*"] => Some(CorsList::Any),
             _ => HeaderValue::try_from(names.join(", ")).ok().map(CorsList::Names),
         }
@@ -111,12 +116,12 @@ impl CorsList {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CorsHeaders {
     fields: Vec<(HeaderName, HeaderValue)>,
-    /// `Access-Control-Expose-Headers` lists all headers of the response, since `*` is taken literally with
-    /// credentials.
+    /// Whether `Access-Control-Expose-Headers` lists every header of the response. With credentials, browsers take `*`
+    /// for a header name.
     expose_all: bool,
 }
 
-/// Whether this is a CORS preflight. Any other OPTIONS request is handled like every request.
+/// Whether this is a CORS preflight. Any other OPTIONS request is treated as an actual request.
 pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::OPTIONS && headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
@@ -124,42 +129,41 @@ pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
 impl CorsFilter {
     /// The headers of a preflight response. Empty if the origin is not allowed; the browser then blocks the request.
     pub fn preflight(&self, request: &HeaderMap) -> CorsHeaders {
-        let mut grant = self.headers_for_origin(request);
-        if grant.fields.is_empty() {
-            return grant;
+        let mut cors_headers = self.headers_for_origin(request);
+        if cors_headers.fields.is_empty() {
+            return cors_headers;
         }
-        // GET, HEAD and POST are CORS-safelisted, so a list need not name them.
-        let methods = self.methods.allowed_of(request.get(ACCESS_CONTROL_REQUEST_METHOD));
-        let headers = self.headers.allowed_of(request.get(ACCESS_CONTROL_REQUEST_HEADERS));
-        grant.fields.extend(methods.map(|methods| (ACCESS_CONTROL_ALLOW_METHODS, methods)));
-        grant.fields.extend(headers.map(|headers| (ACCESS_CONTROL_ALLOW_HEADERS, headers)));
-        grant.fields.push((ACCESS_CONTROL_MAX_AGE, self.max_age.clone()));
+        // Browsers allow GET, HEAD and POST, which are CORS-safelisted, even if the list does not contain them.
+        let methods = self.methods.allowed_in_preflight(request.get(ACCESS_CONTROL_REQUEST_METHOD));
+        let headers = self.headers.allowed_in_preflight(request.get(ACCESS_CONTROL_REQUEST_HEADERS));
+        cors_headers.fields.extend(methods.map(|methods| (ACCESS_CONTROL_ALLOW_METHODS, methods)));
+        cors_headers.fields.extend(headers.map(|headers| (ACCESS_CONTROL_ALLOW_HEADERS, headers)));
+        cors_headers.fields.push((ACCESS_CONTROL_MAX_AGE, self.max_age.clone()));
         // The preflight response has no other headers to expose.
-        grant.expose_all = false;
-        grant
+        cors_headers.expose_all = false;
+        cors_headers
     }
 
-    /// The headers of the response to any other request.
+    /// The headers of the response to a request that is not a preflight.
     pub fn actual_request(&self, request: &HeaderMap) -> CorsHeaders {
         self.headers_for_origin(request)
     }
 
     fn headers_for_origin(&self, request: &HeaderMap) -> CorsHeaders {
-        let mut grant = CorsHeaders::default();
-        let Some(origin) = request.get(ORIGIN).filter(|origin| self.allows(origin)) else { return grant };
-        // `*` would do for requests without credentials, but the Gateway API's conformance tests accept the origin,
-        // too.
-        grant.fields.push((ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()));
+        let mut cors_headers = CorsHeaders::default();
+        let Some(origin) = request.get(ORIGIN).filter(|origin| self.allows(origin)) else { return cors_headers };
+        // The origin is valid with and without credentials; browsers reject `*` with credentials.
+        cors_headers.fields.push((ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()));
         if self.credentials {
-            grant.fields.push((ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true")));
+            cors_headers.fields.push((ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true")));
         }
         match &self.expose {
-            CorsList::None => {}
-            CorsList::Any if self.credentials => grant.expose_all = true,
-            CorsList::Any => grant.fields.push((ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"))),
-            CorsList::Names(names) => grant.fields.push((ACCESS_CONTROL_EXPOSE_HEADERS, names.clone())),
+            CorsList::Empty => {}
+            CorsList::Any if self.credentials => cors_headers.expose_all = true,
+            CorsList::Any => cors_headers.fields.push((ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"))),
+            CorsList::Names(names) => cors_headers.fields.push((ACCESS_CONTROL_EXPOSE_HEADERS, names.clone())),
         }
-        grant
+        cors_headers
     }
 
     fn allows(&self, origin: &HeaderValue) -> bool {
@@ -175,19 +179,19 @@ impl CorsFilter {
 }
 
 impl CorsList {
-    /// The allowed names for a preflight. With a star, the requested names: with credentials, browsers read `*` as a
-    /// name and not as a wildcard.
-    fn allowed_of(&self, requested: Option<&HeaderValue>) -> Option<HeaderValue> {
+    /// The names in the response to a preflight: for [`CorsList::Any`], the requested names, because with credentials
+    /// browsers read `*` as a name.
+    fn allowed_in_preflight(&self, requested: Option<&HeaderValue>) -> Option<HeaderValue> {
         match self {
-            CorsList::None => None,
+            CorsList::Empty => None,
             CorsList::Any => requested.cloned(),
             CorsList::Names(names) => Some(names.clone()),
         }
     }
 }
 
-/// Text for dumps, one line per setting.
 impl CorsFilter {
+    /// Text for dumps, one line for each setting.
     pub(super) fn describe(&self) -> Vec<String> {
         let CorsFilter { origins, credentials, methods, headers, expose, max_age } = self;
         let mut lines = vec![match origins {
@@ -201,7 +205,7 @@ impl CorsFilter {
         lines.extend(credentials.then(|| "credentials".to_owned()));
         for (name, list) in [("methods", methods), ("headers", headers), ("expose", expose)] {
             match list {
-                CorsList::None => {}
+                CorsList::Empty => {}
                 CorsList::Any => lines.push(format!("{name} *")),
                 CorsList::Names(names) => lines.push(format!("{name} {}", String::from_utf8_lossy(names.as_bytes()))),
             }
@@ -216,7 +220,7 @@ impl fmt::Display for OriginPattern {
         let scheme = if self.https { "https" } else { "http" };
         match &self.host {
             HostPart::Exact(host) => write!(formatter, "{scheme}://{host}:{}", self.port),
-            HostPart::EndsWith(end) => write!(formatter, "{scheme}://*{end}:{}", self.port),
+            HostPart::EndsWith(suffix) => write!(formatter, "{scheme}://*{suffix}:{}", self.port),
         }
     }
 }
@@ -234,7 +238,7 @@ impl CorsHeaders {
             }
         }
         response.extend(self.fields);
-        // Also if this origin gets no CORS headers: another one may get some, so caches keep one response per origin.
+        // Added for every origin, because caches must not reuse the response for an origin with other CORS headers.
         response.append(VARY, HeaderValue::from_static("Origin"));
     }
 }

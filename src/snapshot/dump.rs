@@ -1,6 +1,6 @@
 //! Text form of a snapshot for goldens, `/debug/snapshot` and the route table: sorted, stable, without secrets.
 //!
-//! Rules appear in the order in which they are evaluated, so the first line that matches a request serves it.
+//! Matches appear in the order in which they are evaluated: the first one that applies to a request serves it.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::certs::{Certificate, Certificates};
 use super::host::HostPattern;
 use super::kong;
-use super::router::{Candidate, HostRouter, MatchedPath, QueryMatch, ValueMatch};
+use super::router::{HostRouter, MatchedPath, QueryMatch, RouteMatch, ValueMatch};
 use super::rule::{
     Action, Backend, BackendTarget, Filters, HeaderEdits, Mirror, PathEdit, RedirectAction, Rewrite, RouteRule,
 };
@@ -40,7 +40,8 @@ pub struct ListenerDump {
     pub hostname: String,
     /// The port that clients see.
     pub port: u16,
-    /// `namespace/secret: names, until date`, if the listener serves TLS. For Ingresses, each with its host.
+    /// `namespace/secret: names, until date`, if the listener serves TLS; for the listener of Ingresses `host:
+    /// namespace/secret: …`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificates: Option<Vec<String>>,
     pub hosts: Vec<HostDump>,
@@ -70,7 +71,7 @@ pub struct MatchDump {
     /// SNI names, for TLS connections.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub server_names: Vec<String>,
-    /// `HTTPRoute/namespace/name`.
+    /// `Kind/namespace/name`, for example `HTTPRoute/default/web`.
     pub route: String,
     pub rule: String,
     /// `strip path`, `protocols https`, …: differences from Kong's defaults. Absent if the rule is not a Kong rule.
@@ -81,10 +82,10 @@ pub struct MatchDump {
     pub plugins: Vec<String>,
     #[serde(skip_serializing_if = "FiltersDump::is_empty")]
     pub filters: FiltersDump,
-    /// `request 10s`, `backendRequest unlimited`, `retries 2, also on 503, after 25ms`. For Kong rules, only
-    /// differences from the defaults.
+    /// `request 10s`, `backendRequest unlimited`, `retries 2, also on 503, after 25ms`. Absent for a Kong rule
+    /// with Kong's defaults.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub tries: Vec<String>,
+    pub timeouts_and_retries: Vec<String>,
     pub action: ActionDump,
 }
 
@@ -112,7 +113,7 @@ pub struct FiltersDump {
 pub enum ActionDump {
     Redirect(RedirectDump),
     Forward(Vec<BackendDump>),
-    /// Why every request gets an error.
+    /// Why every request that matches gets an error.
     Fail(String),
 }
 
@@ -157,7 +158,7 @@ pub struct RouteTableRow {
     pub host: String,
     /// `PathPrefix /a GET x: 1 ?q=2`
     pub matches: String,
-    /// `HTTPRoute/namespace/name`.
+    /// `Kind/namespace/name`, for example `HTTPRoute/default/web`.
     pub route: String,
     pub rule: String,
     /// `default/a:80 90%, default/b:80 10%`; empty if the rule does not forward.
@@ -172,16 +173,21 @@ impl Snapshot {
         let bind = |(address, bind): (&BindAddress, &Arc<Bind>)| {
             let certificates = |hostname: &HostPattern, listener: &HttpListener| {
                 let tls = bind.tls.as_ref()?;
-                let lines = |all: &Certificates| all.all().iter().map(|one| certificate(one)).collect::<Vec<_>>();
+                let lines = |certificates: &Certificates| {
+                    certificates.all().iter().map(|certificate| certificate_line(certificate)).collect::<Vec<_>>()
+                };
                 if !listener.is_kong() {
-                    return tls.listeners.iter().find(|(own, _)| *own == hostname).map(|(_, all)| lines(all));
+                    return tls
+                        .listeners
+                        .iter()
+                        .find(|(host, _)| *host == hostname)
+                        .map(|(_, certificates)| lines(certificates));
                 }
-                // One listener serves all hosts, with certificates for each.
-                let each = tls
-                    .listeners
-                    .iter()
-                    .flat_map(|(host, all)| lines(all).into_iter().map(move |line| format!("{host}: {line}")));
-                Some(each.collect())
+                // The listener of Ingresses serves all hosts, with certificates for each.
+                let lines_by_host = tls.listeners.iter().flat_map(|(host, certificates)| {
+                    lines(certificates).into_iter().map(move |line| format!("{host}: {line}"))
+                });
+                Some(lines_by_host.collect())
             };
             let listeners = bind.listeners.iter();
             let listeners =
@@ -197,9 +203,9 @@ impl Snapshot {
         for bind in self.dump().binds {
             for listener in bind.listeners {
                 for host in listener.hosts {
-                    // A route without hostnames serves those of its listener.
+                    // A route without hostnames serves the hostname of its listener.
                     let name = if host.host == "*" { &listener.hostname } else { &host.host };
-                    let row = |entry| RouteTableRow::new(bind.address.socket, &listener.listener, name, entry);
+                    let row = |dumped| RouteTableRow::new(bind.address.socket, &listener.listener, name, dumped);
                     rows.extend(host.matches.iter().map(row));
                 }
             }
@@ -225,21 +231,21 @@ impl Routes {
         let host = |host: String, matches: Vec<MatchDump>| HostDump { host, matches };
         match self {
             Routes::Gateway(hosts) => {
-                let matches = |router: &HostRouter| router.entries().iter().map(MatchDump::from).collect();
+                let matches = |router: &HostRouter| router.matches().iter().map(MatchDump::from).collect();
                 hosts.iter().map(|(name, router)| host(name.to_string(), matches(router))).collect()
             }
-            // In evaluation order, so a host may occur more than once.
+            // The entries are in evaluation order, so a host may occur more than once.
             Routes::Kong(router) => {
-                let same = |one: &kong::KongEntry, other: &kong::KongEntry| one.hosts() == other.hosts();
-                let runs = router.entries().chunk_by(same);
-                runs.map(|run| host(hosts(&run[0]), run.iter().map(MatchDump::from).collect())).collect()
+                let have_same_hosts = |a: &kong::KongEntry, b: &kong::KongEntry| a.hosts() == b.hosts();
+                let runs = router.entries().chunk_by(have_same_hosts);
+                runs.map(|run| host(hosts_text(&run[0]), run.iter().map(MatchDump::from).collect())).collect()
             }
         }
     }
 }
 
-/// `a.example, *.b.example`, or `*` for any.
-fn hosts(entry: &kong::KongEntry) -> String {
+/// The hosts of an entry: `a.example, *.b.example`, or `*` for any host.
+fn hosts_text(entry: &kong::KongEntry) -> String {
     if entry.hosts().is_empty() {
         return "*".to_owned();
     }
@@ -250,19 +256,19 @@ fn joined<T: ToString>(items: &[T], separator: &str) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
 }
 
-impl From<&Candidate> for MatchDump {
-    fn from(candidate: &Candidate) -> Self {
-        let headers = candidate.headers.iter().map(|header| match &header.value {
+impl From<&RouteMatch> for MatchDump {
+    fn from(route_match: &RouteMatch) -> Self {
+        let headers = route_match.headers.iter().map(|header| match &header.value {
             ValueMatch::Exact(value) => header_line(&header.name, value),
             ValueMatch::Regex(regex) => format!("{} ~ {}", header.name, regex.as_str()),
         });
         MatchDump {
-            path: candidate.path.to_string(),
-            method: candidate.method.as_ref().map(ToString::to_string),
+            path: route_match.path.to_string(),
+            method: route_match.method.as_ref().map(ToString::to_string),
             headers: headers.collect(),
-            query: candidate.query.iter().map(parameter).collect(),
-            server_names: candidate.server_names.iter().map(ToString::to_string).collect(),
-            ..MatchDump::for_rule(&candidate.rule)
+            query: route_match.query.iter().map(query_line).collect(),
+            server_names: route_match.server_names.iter().map(ToString::to_string).collect(),
+            ..MatchDump::for_rule(&route_match.rule)
         }
     }
 }
@@ -283,7 +289,7 @@ impl From<&kong::KongEntry> for MatchDump {
 }
 
 impl MatchDump {
-    /// A match without conditions.
+    /// The settings and action of a rule, without conditions.
     fn for_rule(rule: &RouteRule) -> Self {
         MatchDump {
             path: String::new(),
@@ -294,9 +300,9 @@ impl MatchDump {
             route: rule.id.route.to_string(),
             rule: rule.id.rule.to_string(),
             kong: rule.kong.as_ref().map(|behavior| behavior.describe()),
-            plugins: rule.plugins.iter().flat_map(|chain| chain.attachments()).map(plugin).collect(),
+            plugins: rule.plugins.iter().flat_map(|chain| chain.attachments()).map(plugin_line).collect(),
             filters: FiltersDump::from(&rule.filters),
-            tries: match &rule.action {
+            timeouts_and_retries: match &rule.action {
                 Action::Forward(split) => {
                     let default = rule.kong.as_ref().map(|_| TimeoutsAndRetries::kong_default());
                     let configured = split.timeouts_and_retries.as_deref();
@@ -310,7 +316,8 @@ impl MatchDump {
     }
 }
 
-fn parameter(parameter: &QueryMatch) -> String {
+/// `name=value`, or `name ~ pattern`.
+fn query_line(parameter: &QueryMatch) -> String {
     match &parameter.value {
         ValueMatch::Exact(value) => format!("{}={value}", parameter.name),
         ValueMatch::Regex(regex) => format!("{} ~ {}", parameter.name, regex.as_str()),
@@ -323,8 +330,11 @@ impl FiltersDump {
     }
 }
 
-fn plugin((kind, instances): (&'static str, Vec<(String, &Arc<str>)>)) -> String {
-    let instances: Vec<_> = instances.into_iter().map(|(place, object)| format!("{place} {object}")).collect();
+/// A kind of plugin with the attachment points and objects of all its instances: `key-auth: route
+/// KongPlugin/default/key`.
+fn plugin_line((kind, instances): (&'static str, Vec<(String, &Arc<str>)>)) -> String {
+    let instances: Vec<_> =
+        instances.into_iter().map(|(attached_to, object)| format!("{attached_to} {object}")).collect();
     format!("{kind}: {}", instances.join(", "))
 }
 
@@ -333,12 +343,12 @@ impl From<&Filters> for FiltersDump {
         let Filters { request_headers, response_headers, rewrite, cors, mirrors } = filters;
         let rewrite = rewrite.as_ref();
         FiltersDump {
-            request_headers: request_headers.as_ref().map(header_edits).unwrap_or_default(),
-            response_headers: response_headers.as_ref().map(header_edits).unwrap_or_default(),
+            request_headers: request_headers.as_ref().map(header_edit_lines).unwrap_or_default(),
+            response_headers: response_headers.as_ref().map(header_edit_lines).unwrap_or_default(),
             rewrite_host: rewrite.and_then(|Rewrite { host, .. }| host.as_ref()).map(header_text),
-            rewrite_path: rewrite.and_then(|Rewrite { path, .. }| path.as_ref()).map(path_edit),
+            rewrite_path: rewrite.and_then(|Rewrite { path, .. }| path.as_ref()).map(path_edit_text),
             cors: cors.as_ref().map(|cors| cors.describe()).unwrap_or_default(),
-            mirrors: mirrors.iter().map(mirror).collect(),
+            mirrors: mirrors.iter().map(mirror_line).collect(),
         }
     }
 }
@@ -361,7 +371,7 @@ impl From<&RedirectAction> for RedirectDump {
             scheme: scheme.map(|scheme| scheme.to_string()),
             host: host.as_deref().map(String::from),
             port: *port,
-            path: path.as_ref().map(path_edit),
+            path: path.as_ref().map(path_edit_text),
         }
     }
 }
@@ -392,15 +402,16 @@ impl From<&Backend> for BackendDump {
 }
 
 impl RouteTableRow {
-    fn new(address: SocketAddr, listener: &str, host: &str, entry: &MatchDump) -> Self {
-        let mut matches = entry.path.clone();
-        let query = entry.query.iter().map(|parameter| format!("?{parameter}"));
-        let server_names = entry.server_names.iter().map(|name| format!("sni {name}"));
-        for part in entry.method.iter().cloned().chain(entry.headers.iter().cloned()).chain(query).chain(server_names) {
+    fn new(address: SocketAddr, listener: &str, host: &str, dumped: &MatchDump) -> Self {
+        let mut matches = dumped.path.clone();
+        let query = dumped.query.iter().map(|parameter| format!("?{parameter}"));
+        let server_names = dumped.server_names.iter().map(|name| format!("sni {name}"));
+        let (method, headers) = (dumped.method.iter().cloned(), dumped.headers.iter().cloned());
+        for condition in method.chain(headers).chain(query).chain(server_names) {
             matches.push(' ');
-            matches.push_str(&part);
+            matches.push_str(&condition);
         }
-        let (action, backends) = match &entry.action {
+        let (action, backends) = match &dumped.action {
             ActionDump::Forward(backends) => ("forward".to_owned(), shares(backends)),
             ActionDump::Redirect(redirect) => (format!("redirect {}", redirect.status), String::new()),
             ActionDump::Fail(failure) => (format!("fail: {failure}"), String::new()),
@@ -410,15 +421,15 @@ impl RouteTableRow {
             listener: listener.to_owned(),
             host: host.to_owned(),
             matches,
-            route: entry.route.clone(),
-            rule: entry.rule.clone(),
+            route: dumped.route.clone(),
+            rule: dumped.rule.clone(),
             backends,
             action,
         }
     }
 }
 
-/// The name of a single backend; several backends with their shares.
+/// The names of the backends, `default/a:80 90%, default/b:80 10%`; a single backend has no percentage.
 fn shares(backends: &[BackendDump]) -> String {
     let total: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
     let mut text = String::new();
@@ -435,13 +446,13 @@ fn shares(backends: &[BackendDump]) -> String {
     text
 }
 
-fn certificate(certificate: &Certificate) -> String {
+fn certificate_line(certificate: &Certificate) -> String {
     let names: Vec<_> = certificate.names.iter().map(ToString::to_string).collect();
-    let until = Timestamp::from_second(certificate.expires).map(|end| end.strftime("%F").to_string());
+    let until = Timestamp::from_second(certificate.expires).map(|expiry| expiry.strftime("%F").to_string());
     format!("{}: {}, until {}", certificate.secret, names.join(", "), until.unwrap_or_default())
 }
 
-fn header_edits(edits: &HeaderEdits) -> Vec<String> {
+fn header_edit_lines(edits: &HeaderEdits) -> Vec<String> {
     let HeaderEdits { set, add, remove } = edits;
     let remove = remove.iter().map(|name| format!("remove {name}"));
     let set = set.iter().map(|(name, value)| format!("set {}", header_line(name, value)));
@@ -449,15 +460,15 @@ fn header_edits(edits: &HeaderEdits) -> Vec<String> {
     remove.chain(set).chain(add).collect()
 }
 
-fn mirror(mirror: &Mirror) -> String {
+fn mirror_line(mirror: &Mirror) -> String {
     let Mirror { upstream, numerator, denominator } = mirror;
     let mut line = upstream.key.to_string();
     if numerator != denominator {
         write!(line, " {numerator}/{denominator}").expect("writing to a string cannot fail");
     }
     let tls = upstream.key.tls.as_ref().map(ToString::to_string);
-    for part in protocol(&upstream.key).into_iter().chain(tls.as_deref()) {
-        write!(line, ", {part}").expect("writing to a string cannot fail");
+    for setting in protocol(&upstream.key).into_iter().chain(tls.as_deref()) {
+        write!(line, ", {setting}").expect("writing to a string cannot fail");
     }
     line
 }
@@ -468,7 +479,7 @@ fn protocol(upstream: &UpstreamKey) -> Option<&'static str> {
     (upstream.protocol == UpstreamProtocol::Http2).then_some(if is_tls { "h2" } else { "h2c" })
 }
 
-fn path_edit(edit: &PathEdit) -> String {
+fn path_edit_text(edit: &PathEdit) -> String {
     let or_root = |path: &str| if path.is_empty() { "/" } else { path }.to_owned();
     match edit {
         PathEdit::Full(path) => or_root(path),

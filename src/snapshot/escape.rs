@@ -1,17 +1,17 @@
-//! Percent-encoding of configured paths: normalization for matching, and encoding of replacements.
+//! Percent-encoding: normalization of configured paths for matching, and encoding of paths that replace others.
 
 use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// Decodes escapes of unreserved characters (`%7E` is `~`), as is done with the path of every request before matching;
-/// a rule with such escapes would never match otherwise. All other escapes are kept.
+/// Decodes escapes of unreserved characters (`%7E` is `~`) and keeps all other escapes. The path of every request is
+/// decoded in the same way before it is matched, so a rule with such escapes would never match otherwise.
 pub(crate) fn decode_unreserved(path: &str) -> Cow<'_, str> {
     let mut pieces = path.split('%');
     let Some(first) = pieces.next().filter(|first| first.len() < path.len()) else { return Cow::Borrowed(path) };
     let mut decoded = first.to_owned();
     for piece in pieces {
-        match escaped(piece).filter(|byte| is_unreserved(*byte)) {
+        match decode_escape(piece).filter(|byte| is_unreserved(*byte)) {
             Some(byte) => {
                 decoded.push(char::from(byte));
                 decoded.push_str(&piece[2..]);
@@ -26,7 +26,7 @@ pub(crate) fn decode_unreserved(path: &str) -> Cow<'_, str> {
 }
 
 /// Encodes characters that may not occur in a path, so that a replacement neither ends the path nor makes the request
-/// malformed: `?`, `#`, spaces, controls. Existing escapes are kept.
+/// malformed: `?`, `#`, spaces, control characters, and percent signs without an escape. Existing escapes are kept.
 pub(super) fn encode_path(path: &str) -> Cow<'_, str> {
     let encoded = Cow::from(utf8_percent_encode(path, ENCODE_IN_PATHS));
     if !has_broken_escape(&encoded) {
@@ -35,13 +35,13 @@ pub(super) fn encode_path(path: &str) -> Cow<'_, str> {
     let mut pieces = encoded.split('%');
     let mut repaired = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {
-        repaired.push_str(if escaped(piece).is_some() { "%" } else { "%25" });
+        repaired.push_str(if decode_escape(piece).is_some() { "%" } else { "%25" });
         repaired.push_str(piece);
     }
     Cow::Owned(repaired)
 }
 
-/// Encodes a piece of a path for use in a query. Characters that separate parameters, or names from values, are
+/// Encodes a part of a path for use in a query. Characters that separate parameters, or names from values, are
 /// encoded, so that the path of a request cannot inject query parameters. Existing escapes are kept.
 pub(super) fn encode_for_query(path: &str) -> Cow<'_, str> {
     utf8_percent_encode(path, ENCODE_IN_QUERY_VALUES).into()
@@ -49,22 +49,22 @@ pub(super) fn encode_for_query(path: &str) -> Cow<'_, str> {
 
 /// Whether a percent sign is not followed by two hexadecimal digits.
 pub(super) fn has_broken_escape(text: &str) -> bool {
-    text.split('%').skip(1).any(|piece| escaped(piece).is_none())
+    text.split('%').skip(1).any(|piece| decode_escape(piece).is_none())
 }
 
 /// The byte of an escape, given the text after the percent sign.
-fn escaped(piece: &str) -> Option<u8> {
+fn decode_escape(piece: &str) -> Option<u8> {
     let digits = piece.get(..2).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
     u8::from_str_radix(digits, 16).ok()
 }
 
-/// RFC 3986, section 2.3.
+/// Whether the byte is an unreserved character of RFC 3986, section 2.3.
 fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-/// All characters except the unreserved ones, the percent sign, and those allowed in a query by RFC 3986, section 3.4
-/// that separate nothing.
+/// All characters except the unreserved ones, the percent sign, and `/`, `:` and `@`, which RFC 3986, section 3.4
+/// allows in a query.
 const ENCODE_IN_QUERY_VALUES: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -110,8 +110,8 @@ mod tests {
             ("%é", "%é"),
             ("", ""),
         ];
-        for (written, compared) in cases {
-            assert_eq!(decode_unreserved(written), compared, "{written}");
+        for (configured, decoded) in cases {
+            assert_eq!(decode_unreserved(configured), decoded, "{configured}");
         }
     }
 
@@ -124,8 +124,8 @@ mod tests {
             ("/%2F%zz%", "/%2F%25zz%25"),
             ("", ""),
         ];
-        for (written, sent) in cases {
-            assert_eq!(encode_path(written), sent, "{written}");
+        for (configured, encoded) in cases {
+            assert_eq!(encode_path(configured), encoded, "{configured}");
         }
     }
 
@@ -139,7 +139,7 @@ mod tests {
         }
 
         #[test]
-        fn no_rule_panics(path in "[%é4a/]*") {
+        fn no_path_panics(path in "[%é4a/]*") {
             proptest::prop_assert!(decode_unreserved(&path).len() <= path.len());
         }
     }

@@ -36,43 +36,43 @@ impl fmt::Display for Fingerprint {
 }
 
 impl Snapshot {
-    /// Takes about as long as a dump, so it is computed on demand and not for every change.
+    /// Computes the fingerprint. This takes about as long as a dump, so it is done on demand and not for every change.
     pub fn fingerprint(&self) -> Fingerprint {
-        let mut print = FingerprintHasher(Context::new(&SHA256));
+        let mut hasher = FingerprintHasher(Context::new(&SHA256));
         // Each section has a label, so that the bytes of one section cannot be mistaken for those of another.
-        print.section("routes");
+        hasher.add_section("routes");
         let mut dump = self.dump();
         for listener in dump.binds.iter_mut().flat_map(|bind| &mut bind.listeners) {
-            // Lists generated certificates too; the others are hashed below.
+            // The dump lists generated certificates too; the certificates from Secrets are hashed below.
             listener.certificates = listener.certificates.as_ref().map(|_| Vec::new());
         }
-        serde_json::to_writer(&mut print, &dump)
+        serde_json::to_writer(&mut hasher, &dump)
             .expect("a dump contains only strings and numbers, and hashing cannot fail");
-        print.section("plugins");
-        self.chains().for_each(|chain| print.configurations(chain));
-        print.section("certificates");
+        hasher.add_section("plugins");
+        self.chains().for_each(|chain| hasher.add_configurations(chain));
+        hasher.add_section("certificates");
         for (host, certificates) in
             self.binds.values().filter_map(|bind| bind.tls.as_ref()).flat_map(|tls| tls.listeners.iter())
         {
-            print.section(&host.to_string());
-            let shown = certificates.all().iter().filter(|certificate| !certificate.is_self_generated());
-            shown.for_each(|certificate| print.certificate(certificate));
+            hasher.add_section(&host.to_string());
+            let from_secrets = certificates.all().iter().filter(|certificate| !certificate.is_self_generated());
+            from_secrets.for_each(|certificate| hasher.add_certificate(certificate));
         }
-        print.section("consumers");
-        print.field(&self.consumers.fingerprint.to_be_bytes());
-        let digest = print.0.finish();
+        hasher.add_section("consumers");
+        hasher.add_field(&self.consumers.fingerprint.to_be_bytes());
+        let digest = hasher.0.finish();
         let mut half = [0; 16];
         half.copy_from_slice(&digest.as_ref()[..16]);
         Fingerprint(half)
     }
 
-    /// The plugin chains of all rules, in the order of the dump.
+    /// The plugin chains of all rules that have one, in the order of the dump.
     fn chains(&self) -> impl Iterator<Item = &Arc<Chain>> {
         let listeners = self.binds.values().flat_map(|bind| bind.listeners.iter().map(|(_, listener)| listener));
         let rules = listeners.flat_map(|listener| -> Box<dyn Iterator<Item = _>> {
             match &listener.routes {
                 Routes::Gateway(hosts) => {
-                    Box::new(hosts.iter().flat_map(|(_, router)| router.entries()).map(|candidate| &candidate.rule))
+                    Box::new(hosts.iter().flat_map(|(_, router)| router.matches()).map(|route_match| &route_match.rule))
                 }
                 Routes::Kong(router) => Box::new(router.entries().iter().map(|entry| &entry.route.rule)),
             }
@@ -84,27 +84,27 @@ impl Snapshot {
 struct FingerprintHasher(Context);
 
 impl FingerprintHasher {
-    fn section(&mut self, name: &str) {
-        self.field(name.as_bytes());
+    fn add_section(&mut self, name: &str) {
+        self.add_field(name.as_bytes());
     }
 
-    /// Hashed with its length, so that field boundaries are unambiguous.
-    fn field(&mut self, bytes: &[u8]) {
+    /// Hashes the bytes after their length, so that field boundaries are unambiguous.
+    fn add_field(&mut self, bytes: &[u8]) {
         self.0.update(&(bytes.len() as u64).to_be_bytes());
         self.0.update(bytes);
     }
 
-    fn configurations(&mut self, chain: &Chain) {
+    fn add_configurations(&mut self, chain: &Chain) {
         for digest in chain.configuration_hashes() {
-            self.field(&digest.to_be_bytes());
+            self.add_field(&digest.to_be_bytes());
         }
-        self.section("end of chain");
+        self.add_section("end of chain");
     }
 
-    fn certificate(&mut self, certificate: &Certificate) {
-        self.field(certificate.secret.as_bytes());
-        for link in &certificate.key.cert {
-            self.field(link);
+    fn add_certificate(&mut self, certificate: &Certificate) {
+        self.add_field(certificate.secret.as_bytes());
+        for der in &certificate.key.cert {
+            self.add_field(der);
         }
     }
 }

@@ -17,7 +17,7 @@ pub enum HostPattern {
 }
 
 impl HostPattern {
-    /// Parses `api.example.com`, `*.example.com`, or nothing at all.
+    /// Parses `api.example.com` or `*.example.com`. Without text, and for an empty text, the result is `Any`.
     pub fn parse(text: Option<&str>) -> Self {
         match text {
             None | Some("") => HostPattern::Any,
@@ -39,11 +39,11 @@ impl fmt::Display for HostPattern {
     }
 }
 
-/// Values by host pattern; each pattern occurs once.
+/// A map from host patterns to values.
 pub struct HostMap<T> {
     /// Sorted by pattern, which puts `Any` last.
     entries: Box<[(HostPattern, T)]>,
-    /// Positions in `entries` of everything except `Any`, by kind and text.
+    /// Positions in `entries` of all patterns except `Any`; the hash is that of the [`HostKey`].
     index: HashTable<u32>,
     /// The length of the longest wildcard suffix; longer suffixes are not looked up.
     longest_wildcard: usize,
@@ -51,7 +51,7 @@ pub struct HostMap<T> {
 }
 
 impl<T> HostMap<T> {
-    /// If a pattern occurs twice, the later value is kept.
+    /// Builds the map. If a pattern occurs twice, the later value is kept.
     pub fn new(pairs: impl IntoIterator<Item = (HostPattern, T)>) -> Self {
         let mut entries: Vec<(HostPattern, T)> = pairs.into_iter().collect();
         // Sorting is stable and `dedup_by` keeps the first of equal patterns, so the reversal keeps the last one.
@@ -68,8 +68,10 @@ impl<T> HostMap<T> {
             }
             if let Some(key) = HostKey::from_pattern(pattern) {
                 let position = u32::try_from(position).expect("fewer than 2^32 hosts fit in memory");
-                let hash_of =
-                    |at: &u32| HostKey::from_pattern(&entries[*at as usize].0).map_or(0, |key| hasher.hash_one(key));
+                // `Any` is not in the index, so 0 is never used.
+                let hash_of = |position: &u32| {
+                    HostKey::from_pattern(&entries[*position as usize].0).map_or(0, |key| hasher.hash_one(key))
+                };
                 index.insert_unique(hasher.hash_one(key), position, hash_of);
             }
         }
@@ -107,8 +109,8 @@ impl<T> HostMap<T> {
         if self.index.is_empty() {
             return None;
         }
-        let same = |at: &u32| HostKey::from_pattern(&self.entries[*at as usize].0) == Some(key);
-        let position = self.index.find(self.hasher.hash_one(key), same)?;
+        let has_key = |position: &u32| HostKey::from_pattern(&self.entries[*position as usize].0) == Some(key);
+        let position = self.index.find(self.hasher.hash_one(key), has_key)?;
         Some(&self.entries[*position as usize].1)
     }
 
@@ -167,11 +169,11 @@ impl<'m, T> Iterator for HostCandidates<'m, '_, T> {
                     self.map.lookup(HostKey::Exact(host))
                 }
                 HostLookupStep::Wildcards(name) => match name.split_once('.') {
-                    // An empty label does not count: `.example.com` is not below `example.com`.
+                    // `*.example.com` does not match `.example.com`, whose first label is empty.
                     Some((label, suffix)) => {
                         self.step = HostLookupStep::Wildcards(suffix);
-                        let possible = !label.is_empty() && suffix.len() <= self.map.longest_wildcard;
-                        possible.then(|| self.map.lookup(HostKey::Wildcard(suffix))).flatten()
+                        let may_match = !label.is_empty() && suffix.len() <= self.map.longest_wildcard;
+                        may_match.then(|| self.map.lookup(HostKey::Wildcard(suffix))).flatten()
                     }
                     None => {
                         self.step = HostLookupStep::Any;
@@ -230,7 +232,7 @@ mod tests {
             ("x.a.b.example.com", &["*.b.example.com", "*.example.com", "*.com", "*"]),
             ("b.example.com", &["*.example.com", "*.com", "*"]),
             ("api.example.com", &["API.example.com", "*.example.com", "*.com", "*"]),
-            // Never the bare domain, nor a name that only shares the suffix.
+            // A wildcard matches neither the bare domain nor a name that only ends with the same characters.
             ("example.com", &["example.com", "*.com", "*"]),
             ("badexample.com", &["*.com", "*"]),
             ("com", &["*"]),
@@ -249,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_host_without_any_pattern_matches_nothing() {
+    fn host_that_no_pattern_matches_has_no_value() {
         assert_eq!(map(&["a.example", "*.b.example"]).most_specific("c.example"), None);
         assert_eq!(map(&[]).most_specific("c.example"), None);
     }

@@ -1,12 +1,15 @@
 //! The routing configuration that requests read: immutable, complete, and replaced atomically.
 //!
 //! ```text
-//!   Snapshot ─ binds: BindAddress ─▶ Bind  ─ tls ─▶ HostMap ─▶ Certificates   by server name
-//!                                      └ HostMap ─▶ HttpListener       one, the most specific (isolation)
-//!                                                    ├ HostMap ─▶ HostRouter   most specific first, falling through
-//!                                                    │             └ entries ─▶ RouteRule
-//!                                                    └ or kong::Router ─ entries ─▶ RouteRule   one order, all hosts
+//!   Snapshot ─ consumers ─▶ ConsumerDirectory
+//!      └ binds: BindAddress ─▶ Bind  ─ tls ─▶ HostMap ─▶ Certificates   by server name
+//!                               └ HostMap ─▶ HttpListener
+//!                                             ├ HostMap ─▶ HostRouter ─ matches ─▶ RouteRule   Gateway API
+//!                                             └ kong::Router ─ entries ─▶ RouteRule            Kong
 //! ```
+//!
+//! A request uses one listener: that of the most specific hostname. The `HostRouter`s that match the host are searched
+//! from the most specific one on; a `kong::Router` has one order for all hosts.
 //!
 //! Snapshots share parts: an unchanged part is the same `Arc` in the next snapshot.
 
@@ -33,7 +36,7 @@ use certs::{Certificates, PortTls};
 use host::HostMap;
 use router::{HostRouter, Matched, RoutingRequest};
 
-/// Everything the proxy serves. A request loads the snapshot once and keeps it until it ends.
+/// Everything the proxy serves. A request loads the snapshot once and keeps it until the request ends.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     pub binds: BTreeMap<BindAddress, Arc<Bind>>,
@@ -66,7 +69,7 @@ impl Bind {
     }
 }
 
-/// A listener and its routers by hostname.
+/// A listener with its routes.
 #[derive(Debug)]
 pub struct HttpListener {
     /// `namespace/gateway`.
@@ -80,9 +83,9 @@ pub struct HttpListener {
 /// The routes of a listener, in the precedence order of their API.
 #[derive(Debug)]
 pub enum Routes {
-    /// Gateway API: by the hostnames of the routes themselves, not by their intersection with the listener's.
+    /// Gateway API: one router for each hostname that a route lists, even if the hostname of the listener is narrower.
     Gateway(HostMap<Arc<HostRouter>>),
-    /// Kong: one list for all hosts. Paths are matched after duplicate slashes are merged.
+    /// Kong: one router for all hosts. Paths are matched after duplicate slashes are merged.
     Kong(Arc<kong::Router>),
 }
 

@@ -4,12 +4,12 @@ use super::escape::{decode_unreserved, encode_path};
 
 /// A change of the path; the query string is always kept.
 ///
-/// Characters that may not occur in a path are percent-encoded in replacements, so that the result is always a valid
-/// path if the request's is.
+/// Characters that may not occur in a path are percent-encoded in replacements, so that the result is a valid path if
+/// the path of the request is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathEdit {
     Full(Box<str>),
-    /// Replaces the prefix that the rule matched. Both are stored without trailing slash.
+    /// Replaces the prefix `strip`, which the rule matched, by `with`. Both are stored without trailing slash.
     Prefix {
         strip: Box<str>,
         with: Box<str>,
@@ -17,15 +17,18 @@ pub enum PathEdit {
 }
 
 impl PathEdit {
-    /// `ReplaceFullPath`.
+    /// The edit of type `ReplaceFullPath`.
     pub fn full(replacement: &str) -> Self {
         PathEdit::Full(with_leading_slash(encode_path(replacement).into_owned()).into())
     }
 
-    /// `ReplacePrefixMatch` in a rule that matches the prefix `matched`.
+    /// The edit of type `ReplacePrefixMatch` in a rule that matches the prefix `matched`.
     pub fn prefix(matched: &str, replacement: &str) -> Self {
-        let bare = |text: &str| Box::from(text.strip_suffix('/').unwrap_or(text));
-        PathEdit::Prefix { strip: bare(&decode_unreserved(matched)), with: bare(&encode_path(replacement)) }
+        let without_trailing_slash = |text: &str| Box::from(text.strip_suffix('/').unwrap_or(text));
+        PathEdit::Prefix {
+            strip: without_trailing_slash(&decode_unreserved(matched)),
+            with: without_trailing_slash(&encode_path(replacement)),
+        }
     }
 
     /// The path after the edit; it starts with a slash.
@@ -42,7 +45,7 @@ impl PathEdit {
     }
 }
 
-/// Adds the leading slash that a request target needs, if the replacement lacks it.
+/// Adds the leading slash that a request target needs, if the path lacks it.
 fn with_leading_slash(mut path: String) -> String {
     if !path.starts_with('/') {
         path.insert(0, '/');

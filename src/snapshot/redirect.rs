@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::path_edit::PathEdit;
 pub use crate::plugin_api::Scheme;
 
-/// Unset fields keep the request's value.
+/// A redirect. An unset scheme, host or path is that of the request; [`RedirectAction::location`] selects the port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedirectAction {
     pub scheme: Option<Scheme>,
@@ -18,20 +18,20 @@ pub struct RedirectAction {
 }
 
 impl RedirectAction {
-    /// The `Location` for a request.
+    /// The `Location` for a request. An unset port is the default of the filter's scheme, or `listener_port` if the
+    /// filter sets no scheme.
     ///
     /// `host` is the request's Host, with or without port; for HTTP/1.0 without Host, the local address of the
     /// connection. `listener_port` is the port that clients see.
     pub fn location(&self, scheme: Scheme, host: &str, listener_port: u16, path: &str, query: Option<&str>) -> String {
-        // A scheme in the filter implies its well-known port; otherwise the port is the listener's.
         let port = self.port.or(self.scheme.map(Scheme::port)).unwrap_or(listener_port);
         let scheme = self.scheme.unwrap_or(scheme);
         let host = self.host.as_deref().unwrap_or(host);
-        let edited = self.path.as_ref().map(|edit| edit.apply(path));
-        let path = edited.as_deref().unwrap_or(path);
+        let edited_path = self.path.as_ref().map(|edit| edit.apply(path));
+        let path = edited_path.as_deref().unwrap_or(path);
 
         let mut location = String::new();
-        write!(location, "{scheme}://{}", RedirectAuthority::parse(host)).expect("writing to a string cannot fail");
+        write!(location, "{scheme}://{}", RedirectHost::parse(host)).expect("writing to a string cannot fail");
         if port != scheme.port() {
             write!(location, ":{port}").expect("writing to a string cannot fail");
         }
@@ -44,30 +44,30 @@ impl RedirectAction {
     }
 }
 
-/// The host of a URL without its port. IPv6 addresses are written in brackets.
-enum RedirectAuthority<'a> {
+/// The host of a URL without its port. An IPv6 address is displayed in brackets.
+enum RedirectHost<'a> {
     Plain(&'a str),
     UnbracketedIpv6(&'a str),
 }
 
-impl<'a> RedirectAuthority<'a> {
+impl<'a> RedirectHost<'a> {
     fn parse(host: &'a str) -> Self {
         if host.starts_with('[') {
-            return RedirectAuthority::Plain(host.find(']').map_or(host, |end| &host[..=end]));
+            return RedirectHost::Plain(host.find(']').map_or(host, |end| &host[..=end]));
         }
         match host.split_once(':') {
-            Some((_, rest)) if rest.contains(':') => RedirectAuthority::UnbracketedIpv6(host),
-            Some((name, _port)) => RedirectAuthority::Plain(name),
-            None => RedirectAuthority::Plain(host),
+            Some((_, rest)) if rest.contains(':') => RedirectHost::UnbracketedIpv6(host),
+            Some((name, _port)) => RedirectHost::Plain(name),
+            None => RedirectHost::Plain(host),
         }
     }
 }
 
-impl fmt::Display for RedirectAuthority<'_> {
+impl fmt::Display for RedirectHost<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            RedirectAuthority::Plain(host) => formatter.write_str(host),
-            RedirectAuthority::UnbracketedIpv6(address) => write!(formatter, "[{address}]"),
+            RedirectHost::Plain(host) => formatter.write_str(host),
+            RedirectHost::UnbracketedIpv6(address) => write!(formatter, "[{address}]"),
         }
     }
 }
@@ -92,14 +92,14 @@ mod tests {
             ((None, None, None), (Https, "a.example", 443), "https://a.example/p"),
             ((None, None, None), (Https, "a.example", 8443), "https://a.example:8443/p"),
             ((None, None, None), (Http, "a.example", 443), "http://a.example:443/p"),
-            // The listener's port counts, not the port in the request's Host.
+            // The listener's port is used, not the port in the request's Host.
             ((None, None, None), (Http, "a.example:9999", 8080), "http://a.example:8080/p"),
             // A scheme implies its well-known port, regardless of the listener's.
             ((Some(Https), None, None), (Http, "a.example", 80), "https://a.example/p"),
             ((Some(Https), None, None), (Http, "a.example", 8080), "https://a.example/p"),
             ((Some(Http), None, None), (Https, "a.example", 443), "http://a.example/p"),
             ((Some(Http), None, None), (Http, "a.example", 8080), "http://a.example/p"),
-            // A port overrides both.
+            // A port in the filter overrides the scheme's and the listener's.
             ((None, None, Some(80)), (Http, "a.example", 8080), "http://a.example/p"),
             ((None, None, Some(443)), (Http, "a.example", 80), "http://a.example:443/p"),
             ((None, None, Some(8083)), (Http, "a.example", 80), "http://a.example:8083/p"),
@@ -107,7 +107,7 @@ mod tests {
             ((Some(Https), None, Some(80)), (Http, "a.example", 80), "https://a.example:80/p"),
             ((Some(Http), None, Some(443)), (Http, "a.example", 80), "http://a.example:443/p"),
             ((Some(Https), None, Some(8443)), (Http, "a.example", 80), "https://a.example:8443/p"),
-            // Hosts.
+            // Hosts from the filter, and IPv6 addresses from the request.
             ((None, Some("b.example"), None), (Http, "a.example", 80), "http://b.example/p"),
             ((None, Some("b.example"), None), (Http, "a.example", 8080), "http://b.example:8080/p"),
             ((None, None, None), (Http, "[2001:db8::1]", 8080), "http://[2001:db8::1]:8080/p"),

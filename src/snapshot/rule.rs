@@ -18,24 +18,24 @@ use crate::upstream::Upstream;
 pub struct RouteRule {
     pub id: RuleId,
     pub filters: Filters,
-    /// Run before the filters and the action on the request, and after them on the response.
+    /// The plugins process the request before the filters and the action, and the response after them.
     pub plugins: Option<Arc<Chain>>,
     pub action: Action,
     /// How a Kong rule forwards its requests; set if the rule comes from an Ingress, or has Kong annotations or
-    /// plugins. Filters are applied after its changes to path and Host and override them.
+    /// plugins. The filters of the rule are applied after these settings, and override the path and Host that result.
     pub kong: Option<Box<kong::KongBehavior>>,
 }
 
 /// Identifies a rule in logs and metrics.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuleId {
-    /// `HTTPRoute/namespace/name`.
+    /// `Kind/namespace/name`, for example `HTTPRoute/default/web`.
     pub route: Arc<str>,
     /// The name of the rule, or its index in the route.
     pub rule: Arc<str>,
 }
 
-/// Changes to requests and responses besides the action, for a rule or a backend.
+/// The filters of a rule or a backend, except redirects.
 #[derive(Clone, Debug, Default)]
 pub struct Filters {
     pub request_headers: Option<HeaderEdits>,
@@ -55,13 +55,13 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// Whether this request is mirrored. `draw` is a random number in `0..denominator`; a larger one wraps around.
+    /// Whether this request is mirrored. `draw` is a random number in `0..denominator`; a larger number wraps around.
     pub fn is_sampled(&self, draw: u32) -> bool {
         draw % self.denominator.max(1) < self.numerator
     }
 }
 
-/// `remove` is applied first, then `set`, then `add`. No name is in two of them.
+/// Changes of header fields. `remove` is applied first, then `set`, then `add`; no name is in two of these lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderEdits {
     pub set: Vec<(HeaderName, HeaderValue)>,
@@ -84,6 +84,7 @@ impl HeaderEdits {
     }
 }
 
+/// Changes of Host and path before a request is forwarded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rewrite {
     /// The Host header for the backend.
@@ -91,19 +92,20 @@ pub struct Rewrite {
     pub path: Option<PathEdit>,
 }
 
+/// What the proxy does with a matched request.
 #[derive(Debug)]
 pub enum Action {
     Redirect(RedirectAction),
     Forward(Split),
-    /// The rule cannot be honored: every request that matches it gets this error, never a less specific rule.
+    /// The rule is invalid. Every request that matches it gets this error; a less specific rule never replaces it.
     Fail(RouteFailure),
 }
 
-/// Weighted backends.
+/// The backends of a rule, picked at random by weight.
 #[derive(Debug)]
 pub struct Split {
     backends: Box<[Backend]>,
-    total: u64,
+    total_weight: u64,
     /// Timeouts and retries, if the rule sets any.
     pub timeouts_and_retries: Option<Box<TimeoutsAndRetries>>,
 }
@@ -112,8 +114,8 @@ impl Split {
     /// Drops backends of weight 0. `None` if no other backend remains.
     pub fn new(backends: Vec<Backend>) -> Option<Self> {
         let backends: Box<[Backend]> = backends.into_iter().filter(|backend| backend.weight > 0).collect();
-        let total = backends.iter().map(|backend| u64::from(backend.weight)).sum();
-        (total > 0).then_some(Split { backends, total, timeouts_and_retries: None })
+        let total_weight = backends.iter().map(|backend| u64::from(backend.weight)).sum();
+        (total_weight > 0).then_some(Split { backends, total_weight, timeouts_and_retries: None })
     }
 
     /// The backends with a weight above 0; at least one.
@@ -122,13 +124,13 @@ impl Split {
     }
 
     /// The sum of the weights, never 0.
-    pub fn total(&self) -> u64 {
-        self.total
+    pub fn total_weight(&self) -> u64 {
+        self.total_weight
     }
 
-    /// The backend for a random number in `0..total`; a larger one wraps around.
+    /// The backend for a random number below [`Split::total_weight`]; a larger number wraps around.
     pub fn pick(&self, draw: u64) -> &Backend {
-        let mut draw = draw % self.total;
+        let mut draw = draw % self.total_weight;
         for backend in &self.backends {
             match draw.checked_sub(u64::from(backend.weight)) {
                 Some(rest) => draw = rest,
@@ -154,7 +156,7 @@ pub enum BackendTarget {
     Fail(RouteFailure),
 }
 
-/// Why a rule or backend responds with an error instead of forwarding.
+/// Why a rule or backend responds with an error instead of forwarding, with the status code of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RouteFailure {
     /// The rule has no backend with a weight above 0 (500).
@@ -193,7 +195,7 @@ mod tests {
             let split = Split::new(weights.iter().map(|weight| backend(*weight)).collect()).unwrap();
             let expected: Vec<u32> = weights.iter().copied().filter(|weight| *weight > 0).collect();
             let mut drawn = vec![0; expected.len()];
-            for draw in 0..split.total() {
+            for draw in 0..split.total_weight() {
                 let picked = split.pick(draw);
                 drawn[split.backends().iter().position(|backend| std::ptr::eq(backend, picked)).unwrap()] += 1;
             }
@@ -210,7 +212,7 @@ mod tests {
     #[test]
     fn large_weights_do_not_overflow() {
         let split = Split::new(vec![backend(u32::MAX), backend(u32::MAX)]).unwrap();
-        assert_eq!(split.total(), 2 * u64::from(u32::MAX));
+        assert_eq!(split.total_weight(), 2 * u64::from(u32::MAX));
         assert!(std::ptr::eq(split.pick(u64::from(u32::MAX)), &split.backends()[1]));
         split.pick(u64::MAX);
     }

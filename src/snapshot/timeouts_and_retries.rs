@@ -4,22 +4,25 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// The timeouts and retries that a rule configures. Default if it configures none.
+/// The timeouts and retries that a rule configures. The default value configures none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TimeoutsAndRetries {
-    pub request: RequestTimeout,
-    pub backend_request: RequestTimeout,
+    /// For the whole request, with all retries (`timeouts.request`).
+    pub request: TimeoutSetting,
+    /// For one attempt (`timeouts.backendRequest`).
+    pub backend_request: TimeoutSetting,
     /// For connecting to one endpoint (`connect-timeout`).
     pub connect: EndpointTimeout,
-    /// How long an endpoint may stop reading while there is more of the request to send (`write-timeout`).
+    /// How long the proxy may wait until it can send the next part of the request (`write-timeout`).
     pub write: EndpointTimeout,
-    /// How long an endpoint may be idle before the response and between its parts (`read-timeout`).
+    /// How long the proxy may wait for the start of the response or for its next part (`read-timeout`).
     pub read: EndpointTimeout,
     pub retry: Option<RetryPolicy>,
 }
 
+/// The setting of one timeout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RequestTimeout {
+pub enum TimeoutSetting {
     /// Not configured: the proxy's default applies.
     #[default]
     Unset,
@@ -28,10 +31,10 @@ pub enum RequestTimeout {
     After(Duration),
 }
 
-/// An idle timeout, in milliseconds. Unset means the proxy's default; unlimited is stored as `u32::MAX`, about seven
-/// weeks.
+/// A timeout for connecting, writing or reading, in milliseconds. `None` means the proxy's default; unlimited is stored
+/// as `u32::MAX`, about seven weeks.
 ///
-/// Stored in 32 bits because every connection keeps the timeouts of its request.
+/// Stored in 32 bits to save memory, because every connection keeps the timeouts of its request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndpointTimeout(Option<NonZeroU32>);
 
@@ -45,13 +48,14 @@ impl EndpointTimeout {
     }
 }
 
-impl From<RequestTimeout> for EndpointTimeout {
-    fn from(limit: RequestTimeout) -> Self {
-        EndpointTimeout(match limit {
-            RequestTimeout::Unset => None,
-            RequestTimeout::Unlimited => Some(NonZeroU32::MAX),
-            RequestTimeout::After(duration) => {
+impl From<TimeoutSetting> for EndpointTimeout {
+    fn from(timeout: TimeoutSetting) -> Self {
+        EndpointTimeout(match timeout {
+            TimeoutSetting::Unset => None,
+            TimeoutSetting::Unlimited => Some(NonZeroU32::MAX),
+            TimeoutSetting::After(duration) => {
                 let milliseconds = u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+                // Anything shorter, including zero, becomes one millisecond.
                 Some(NonZeroU32::new(milliseconds).unwrap_or(NonZeroU32::MIN))
             }
         })
@@ -61,29 +65,29 @@ impl From<RequestTimeout> for EndpointTimeout {
 /// When and how often a request is retried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Retries after the first attempt. 0 also disables retries of failed connects.
-    pub attempts: u32,
+    /// The number of retries after the first attempt. Without a policy, a request whose connect failed is still sent to
+    /// other endpoints; 0 disables that, too.
+    pub max_retries: u32,
     /// Response statuses that are retried, sorted.
     pub codes: Box<[u16]>,
     /// The delay before the first retry; it doubles with every further retry.
     pub backoff: Duration,
 }
 
-impl RequestTimeout {
+impl TimeoutSetting {
     pub fn duration(self) -> Option<Duration> {
         match self {
-            RequestTimeout::Unset | RequestTimeout::Unlimited => None,
-            RequestTimeout::After(duration) => Some(duration),
+            TimeoutSetting::Unset | TimeoutSetting::Unlimited => None,
+            TimeoutSetting::After(duration) => Some(duration),
         }
     }
 }
 
 impl TimeoutsAndRetries {
-    /// The timeouts and retries of a Kong service: idle timeouts, and immediate retries, on another endpoint if there
-    /// is one.
+    /// The timeouts and retries of a Kong service. Retries have no delay, and use another endpoint if there is one.
     pub fn for_kong_service(connect: Duration, write: Duration, read: Duration, retries: u32) -> Self {
-        let [connect, write, read] = [connect, write, read].map(|limit| RequestTimeout::After(limit).into());
-        let retry = Some(RetryPolicy { attempts: retries, codes: [].into(), backoff: Duration::ZERO });
+        let [connect, write, read] = [connect, write, read].map(|timeout| TimeoutSetting::After(timeout).into());
+        let retry = Some(RetryPolicy { max_retries: retries, codes: [].into(), backoff: Duration::ZERO });
         TimeoutsAndRetries { connect, write, read, retry, ..TimeoutsAndRetries::default() }
     }
 
@@ -100,46 +104,46 @@ impl TimeoutsAndRetries {
 
     /// Whether the rule sets a timeout for the response, which replaces the proxy's default.
     pub fn sets_response_timeout(&self) -> bool {
-        self.request != RequestTimeout::Unset || self.backend_request != RequestTimeout::Unset
+        self.request != TimeoutSetting::Unset || self.backend_request != TimeoutSetting::Unset
     }
 }
 
 impl RetryPolicy {
     /// The default back-off before the first retry.
-    pub const BACKOFF: Duration = Duration::from_millis(25);
+    pub const DEFAULT_BACKOFF: Duration = Duration::from_millis(25);
 
-    /// The delay before retry number `further`, counted from 0: at least the exponential back-off, and up to half as
-    /// much again, so that requests that failed together do not retry together. `dice` is a random number in 0..=1.
-    pub fn backoff_delay(&self, further: u32, dice: f64) -> Duration {
-        let most = self.backoff.saturating_mul(MAX_BACKOFF_FACTOR);
-        let wait = self.backoff.saturating_mul(1_u32.checked_shl(further.min(16)).unwrap_or(u32::MAX)).min(most);
-        wait.saturating_add(wait.mul_f64(dice.clamp(0.0, 1.0) / 2.0))
+    /// The delay before a retry; the first retry has the index 0. The delay is the exponential back-off plus up to half
+    /// of it, so that requests that failed together do not retry together. `random` is a number in 0..=1.
+    pub fn backoff_delay(&self, retry_index: u32, random: f64) -> Duration {
+        let max_delay = self.backoff.saturating_mul(MAX_BACKOFF_FACTOR);
+        let delay = self.backoff.saturating_mul(1_u32.checked_shl(retry_index).unwrap_or(u32::MAX)).min(max_delay);
+        delay.saturating_add(delay.mul_f64(random.clamp(0.0, 1.0) / 2.0))
     }
 }
 
-/// The longest delay, as a multiple of the first.
+/// The longest back-off, as a multiple of the first.
 const MAX_BACKOFF_FACTOR: u32 = 10;
 
-/// Text for dumps, one line for each configured value.
 impl TimeoutsAndRetries {
+    /// Text for dumps, one line for each configured value.
     pub(super) fn describe(&self) -> Vec<String> {
         let TimeoutsAndRetries { request, backend_request, connect, write, read, retry } = self;
-        let limits = [("request", request), ("backendRequest", backend_request)].into_iter();
-        let limits =
-            limits.filter(|(_, limit)| **limit != RequestTimeout::Unset).map(|(name, limit)| format!("{name} {limit}"));
-        let timeouts = [("connect", connect), ("write", write), ("read", read)].into_iter();
-        let timeouts = timeouts.filter(|(_, timeout)| timeout.is_set());
-        let timeouts = timeouts.map(|(name, timeout)| format!("{name} {timeout}"));
-        limits.chain(timeouts).chain(retry.iter().map(RetryPolicy::to_string)).collect()
+        let request_timeouts = [("request", request), ("backendRequest", backend_request)].into_iter();
+        let request_timeouts = request_timeouts.filter(|(_, timeout)| **timeout != TimeoutSetting::Unset);
+        let request_timeouts = request_timeouts.map(|(name, timeout)| format!("{name} {timeout}"));
+        let endpoint_timeouts = [("connect", connect), ("write", write), ("read", read)].into_iter();
+        let endpoint_timeouts = endpoint_timeouts.filter(|(_, timeout)| timeout.is_set());
+        let endpoint_timeouts = endpoint_timeouts.map(|(name, timeout)| format!("{name} {timeout}"));
+        request_timeouts.chain(endpoint_timeouts).chain(retry.iter().map(RetryPolicy::to_string)).collect()
     }
 }
 
-impl fmt::Display for RequestTimeout {
+impl fmt::Display for TimeoutSetting {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            RequestTimeout::Unset => Ok(()),
-            RequestTimeout::Unlimited => formatter.write_str("unlimited"),
-            RequestTimeout::After(duration) => write!(formatter, "{duration:?}"),
+            TimeoutSetting::Unset => Ok(()),
+            TimeoutSetting::Unlimited => formatter.write_str("unlimited"),
+            TimeoutSetting::After(duration) => write!(formatter, "{duration:?}"),
         }
     }
 }
@@ -147,17 +151,18 @@ impl fmt::Display for RequestTimeout {
 impl fmt::Display for EndpointTimeout {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(NonZeroU32::MAX) => RequestTimeout::Unlimited.fmt(formatter),
-            _ => self.duration().map_or(RequestTimeout::Unset, RequestTimeout::After).fmt(formatter),
+            Some(NonZeroU32::MAX) => TimeoutSetting::Unlimited.fmt(formatter),
+            _ => self.duration().map_or(TimeoutSetting::Unset, TimeoutSetting::After).fmt(formatter),
         }
     }
 }
 
 impl fmt::Display for RetryPolicy {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "retries {}", self.attempts)?;
+        write!(formatter, "retries {}", self.max_retries)?;
         if !self.codes.is_empty() {
             let codes: Vec<_> = self.codes.iter().map(ToString::to_string).collect();
+            // In addition to failed connects.
             write!(formatter, ", also on {}", codes.join(", "))?;
         }
         write!(formatter, ", after {:?}", self.backoff)
@@ -170,8 +175,8 @@ mod tests {
 
     #[test]
     fn backoff_doubles_up_to_the_cap() {
-        let retry = |backoff| RetryPolicy { attempts: 1, codes: [].into(), backoff: Duration::from_millis(backoff) };
-        // (backoff, retry, dice, milliseconds)
+        let retry = |backoff| RetryPolicy { max_retries: 1, codes: [].into(), backoff: Duration::from_millis(backoff) };
+        // (first back-off, index of the retry, random number, delay)
         let cases = [
             (100, 0, 0.0, 100),
             (100, 0, 1.0, 150),
@@ -182,12 +187,12 @@ mod tests {
             (100, 99, 1.0, 1500),
             (0, 5, 1.0, 0),
         ];
-        for (backoff, further, dice, expected) in cases {
-            let wait = retry(backoff).backoff_delay(further, dice);
-            assert_eq!(wait, Duration::from_millis(expected), "{backoff} {further} {dice}");
+        for (backoff, retry_index, random, expected) in cases {
+            let delay = retry(backoff).backoff_delay(retry_index, random);
+            assert_eq!(delay, Duration::from_millis(expected), "{backoff} {retry_index} {random}");
         }
-        assert!(
-            RetryPolicy { backoff: Duration::MAX, ..retry(0) }.backoff_delay(u32::MAX, 1.0) >= Duration::from_secs(1)
-        );
+        // The greatest values do not overflow, which would panic.
+        let longest = RetryPolicy { backoff: Duration::MAX, ..retry(0) };
+        assert!(longest.backoff_delay(u32::MAX, 1.0) >= Duration::from_secs(1));
     }
 }

@@ -1,5 +1,5 @@
-//! The queue of due events: a problem of an object is reported once, after it has lasted for a moment, and so is its
-//! end.
+//! The queue of due events: a problem of an object is reported once, after it has lasted for a second, and so is the
+//! end of all its problems.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -11,37 +11,42 @@ use crate::api::ObjectId;
 
 #[derive(Debug)]
 pub(super) struct EventQueue {
-    /// Objects with a problem, or with one until a moment ago.
+    /// Objects with a problem, or whose problems ended and that end is not reported yet.
     entries: HashMap<ObjectId, EventEntry>,
     due: BTreeSet<(Instant, ObjectId)>,
     leading: bool,
-    /// The token bucket that limits the rate of events.
+    /// The token bucket that limits the rate of events; one token allows one event.
     tokens: f64,
-    refilled: Option<Instant>,
+    last_refill: Option<Instant>,
 }
 
 /// The origin of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProblemOrigin {
+    /// The compiler found it.
     Verdict,
+    /// The object cannot be parsed.
     Source,
+    /// A list in the status is full.
     Writer,
+    /// Another controller overwrites the status.
     WriteConflict,
 }
 
 #[derive(Debug, Default)]
 struct EventEntry {
+    /// By [`ProblemOrigin`].
     problems: [BTreeSet<Notice>; 4],
     reported: BTreeSet<Notice>,
     due: Option<Instant>,
-    /// The problem existed before this replica led, so another one may have reported it.
+    /// The problems existed before this replica led, so another replica may have reported them.
     maybe_reported: bool,
 }
 
 /// What to report now.
 #[derive(Debug)]
 pub(super) enum DueEvent {
-    /// `known`: an existing event of any age suffices.
+    /// `known`: another replica may have written this event; an existing one then suffices, whatever its age.
     Now {
         id: ObjectId,
         notice: Notice,
@@ -53,31 +58,36 @@ pub(super) enum DueEvent {
 
 impl Default for EventQueue {
     fn default() -> Self {
-        EventQueue { entries: HashMap::new(), due: BTreeSet::new(), leading: false, tokens: BURST, refilled: None }
+        EventQueue { entries: HashMap::new(), due: BTreeSet::new(), leading: false, tokens: BURST, last_refill: None }
     }
 }
 
 impl EventQueue {
     /// Sets all problems of an object from one origin.
-    pub(super) fn set_problems(&mut self, id: &ObjectId, finder: ProblemOrigin, wrong: BTreeSet<Notice>, now: Instant) {
-        if wrong.is_empty() && !self.entries.contains_key(id) {
+    pub(super) fn set_problems(
+        &mut self,
+        id: &ObjectId,
+        origin: ProblemOrigin,
+        problems: BTreeSet<Notice>,
+        now: Instant,
+    ) {
+        if problems.is_empty() && !self.entries.contains_key(id) {
             return;
         }
         let entry = self.entries.entry(id.clone()).or_default();
-        let known = &mut entry.problems[finder as usize];
-        if *known == wrong {
+        let stored = &mut entry.problems[origin as usize];
+        if *stored == problems {
             return;
         }
-        *known = wrong;
-        if entry.is_empty() && entry.reported.is_empty() {
+        *stored = problems;
+        if !entry.has_problems() && entry.reported.is_empty() {
             self.forget(id);
         } else if self.leading {
             self.queue(id, now + SETTLE_TIME);
         }
     }
 
-    /// Drops reported problems of this reason: they no longer concern the object, which does not mean that they were
-    /// resolved.
+    /// Forgets that problems with this reason were reported: they no longer concern the object, but are not resolved.
     pub(super) fn withdraw(&mut self, id: &ObjectId, reason: &str) {
         if let Some(entry) = self.entries.get_mut(id) {
             entry.reported.retain(|notice| notice.reason != reason);
@@ -93,7 +103,7 @@ impl EventQueue {
     pub(super) fn set_leading(&mut self, leading: bool, now: Instant) {
         self.leading = leading;
         self.due.clear();
-        self.entries.retain(|_, entry| !entry.is_empty());
+        self.entries.retain(|_, entry| entry.has_problems());
         for (id, entry) in &mut self.entries {
             entry.reported.clear();
             entry.maybe_reported = true;
@@ -117,14 +127,15 @@ impl EventQueue {
             if let Some((notice, known)) = entry.next_notice() {
                 return DueEvent::Now { id, notice, known };
             }
+            // Without an event, the token goes back.
             self.tokens += 1.0;
-            if entry.is_empty() {
+            if !entry.has_problems() {
                 self.forget(&id);
             }
         }
     }
 
-    /// The event was written, or never will be.
+    /// Records that the event was written, or never will be.
     pub(super) fn written(&mut self, id: &ObjectId, notice: Notice, now: Instant) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         if notice.warning {
@@ -137,14 +148,14 @@ impl EventQueue {
         }
     }
 
-    /// Retries later.
+    /// Retries an event after the time that a new problem has to last.
     pub(super) fn retry_later(&mut self, id: &ObjectId, now: Instant) {
         if self.leading {
             self.queue(id, now + SETTLE_TIME);
         }
     }
 
-    /// Defers the event and returns its token.
+    /// Defers the event of an object, and puts its token back.
     pub(super) fn defer(&mut self, id: &ObjectId, at: Instant) {
         self.tokens = (self.tokens + 1.0).min(BURST);
         if self.leading {
@@ -161,26 +172,26 @@ impl EventQueue {
 
     /// None if a token was taken; otherwise the time until the next one.
     fn take_token(&mut self, now: Instant) -> Option<Duration> {
-        let since = self.refilled.map_or(Duration::ZERO, |refilled| now.saturating_duration_since(refilled));
-        self.refilled = Some(now);
-        self.tokens = (self.tokens + since.as_secs_f64() * PER_SECOND).min(BURST);
+        let elapsed = self.last_refill.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        self.last_refill = Some(now);
+        self.tokens = (self.tokens + elapsed.as_secs_f64() * EVENTS_PER_SECOND).min(BURST);
         if self.tokens >= 1.0 {
             self.tokens -= 1.0;
             return None;
         }
-        // A little longer than necessary, so that rounding does not cost a second attempt.
-        Some(Duration::from_secs_f64((1.0 - self.tokens) / PER_SECOND) + Duration::from_millis(1))
+        // A millisecond more, so that after rounding there is surely a token.
+        Some(Duration::from_secs_f64((1.0 - self.tokens) / EVENTS_PER_SECOND) + Duration::from_millis(1))
     }
 }
 
 impl EventEntry {
-    fn is_empty(&self) -> bool {
-        self.problems.iter().all(BTreeSet::is_empty)
+    fn has_problems(&self) -> bool {
+        !self.problems.iter().all(BTreeSet::is_empty)
     }
 
     /// The next event, and whether another replica may have written it.
     fn next_notice(&mut self) -> Option<(Notice, bool)> {
-        if self.is_empty() {
+        if !self.has_problems() {
             return (!self.reported.is_empty()).then(|| (notices::resolved(), false));
         }
         let current: BTreeSet<&Notice> = self.problems.iter().flatten().collect();
@@ -194,8 +205,9 @@ impl EventEntry {
 
 /// How long a problem has to last: a route is often applied a moment before the Service that it refers to.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
+/// How many events may be written at once after a pause.
 const BURST: f64 = 25.0;
-const PER_SECOND: f64 = 5.0;
+const EVENTS_PER_SECOND: f64 = 5.0;
 
 #[cfg(test)]
 mod tests {
@@ -208,14 +220,14 @@ mod tests {
         ObjectId::new(Kind::HttpRoute, ObjectKey::new("default", name))
     }
 
-    fn wrong(notes: &[&str]) -> BTreeSet<Notice> {
+    fn problems(notes: &[&str]) -> BTreeSet<Notice> {
         let notice = |note: &&str| Notice { warning: true, reason: "R", note: (*note).to_owned() };
         notes.iter().map(notice).collect()
     }
 
-    /// All events within this time.
-    async fn told(queue: &mut EventQueue, within: Duration) -> Vec<String> {
-        let end = Instant::now() + within;
+    /// Writes all events that are due within this time. Returns each as its object's name followed by its note.
+    async fn written_within(queue: &mut EventQueue, duration: Duration) -> Vec<String> {
+        let end = Instant::now() + duration;
         let mut notes = Vec::new();
         loop {
             match queue.next(Instant::now()) {
@@ -232,6 +244,7 @@ mod tests {
         }
     }
 
+    /// The event at the end of all problems of object `a`.
     const RESOLVED: &str = "aAll reported problems are resolved.";
 
     #[tokio::test(start_paused = true)]
@@ -239,7 +252,7 @@ mod tests {
         let mut queue = EventQueue::default();
         queue.set_leading(true, Instant::now());
         let second = Duration::from_secs(1);
-        for (puts, expected) in [
+        for (updates, expected) in [
             (&[&["1"] as &[&str]] as &[&[&str]], &["a1"] as &[&str]),
             (&[&["1"]], &[]),
             (&[&["1", "2"]], &["a2"]),
@@ -253,10 +266,10 @@ mod tests {
             (&[&[], &["4"]], &[]),
             (&[&[]], &[RESOLVED]),
         ] {
-            for notes in puts {
-                queue.set_problems(&id("a"), ProblemOrigin::Verdict, wrong(notes), Instant::now());
+            for notes in updates {
+                queue.set_problems(&id("a"), ProblemOrigin::Verdict, problems(notes), Instant::now());
             }
-            assert_eq!(told(&mut queue, 2 * second).await, expected, "{puts:?}");
+            assert_eq!(written_within(&mut queue, 2 * second).await, expected, "{updates:?}");
         }
         assert!(queue.entries.is_empty() && queue.due.is_empty());
     }
@@ -265,39 +278,39 @@ mod tests {
     async fn origins_do_not_clear_problems_of_others() {
         let mut queue = EventQueue::default();
         queue.set_leading(true, Instant::now());
-        queue.set_problems(&id("a"), ProblemOrigin::Verdict, wrong(&["1"]), Instant::now());
-        queue.set_problems(&id("a"), ProblemOrigin::Source, wrong(&["2"]), Instant::now());
-        assert_eq!(told(&mut queue, Duration::from_secs(2)).await, ["a1", "a2"]);
-        queue.set_problems(&id("a"), ProblemOrigin::Source, wrong(&[]), Instant::now());
-        assert_eq!(told(&mut queue, Duration::from_secs(2)).await, [] as [&str; 0]);
-        queue.set_problems(&id("a"), ProblemOrigin::Verdict, wrong(&[]), Instant::now());
-        assert_eq!(told(&mut queue, Duration::from_secs(2)).await, [RESOLVED]);
+        queue.set_problems(&id("a"), ProblemOrigin::Verdict, problems(&["1"]), Instant::now());
+        queue.set_problems(&id("a"), ProblemOrigin::Source, problems(&["2"]), Instant::now());
+        assert_eq!(written_within(&mut queue, Duration::from_secs(2)).await, ["a1", "a2"]);
+        queue.set_problems(&id("a"), ProblemOrigin::Source, problems(&[]), Instant::now());
+        assert_eq!(written_within(&mut queue, Duration::from_secs(2)).await, [] as [&str; 0]);
+        queue.set_problems(&id("a"), ProblemOrigin::Verdict, problems(&[]), Instant::now());
+        assert_eq!(written_within(&mut queue, Duration::from_secs(2)).await, [RESOLVED]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn withdrawn_problems_are_not_reported_as_resolved() {
         let mut queue = EventQueue::default();
         queue.set_leading(true, Instant::now());
-        queue.set_problems(&id("a"), ProblemOrigin::Verdict, wrong(&["1"]), Instant::now());
-        assert_eq!(told(&mut queue, Duration::from_secs(2)).await, ["a1"]);
+        queue.set_problems(&id("a"), ProblemOrigin::Verdict, problems(&["1"]), Instant::now());
+        assert_eq!(written_within(&mut queue, Duration::from_secs(2)).await, ["a1"]);
         queue.withdraw(&id("a"), "R");
-        queue.set_problems(&id("a"), ProblemOrigin::Verdict, wrong(&[]), Instant::now());
-        assert_eq!(told(&mut queue, Duration::from_secs(2)).await, [] as [&str; 0]);
+        queue.set_problems(&id("a"), ProblemOrigin::Verdict, problems(&[]), Instant::now());
+        assert_eq!(written_within(&mut queue, Duration::from_secs(2)).await, [] as [&str; 0]);
         assert!(queue.entries.is_empty() && queue.due.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_the_leader_reports_and_a_new_one_marks_old_problems() {
         let mut queue = EventQueue::default();
-        queue.set_problems(&id("a"), ProblemOrigin::Verdict, wrong(&["1", "2"]), Instant::now());
-        assert!(told(&mut queue, Duration::from_secs(2)).await.is_empty());
+        queue.set_problems(&id("a"), ProblemOrigin::Verdict, problems(&["1", "2"]), Instant::now());
+        assert!(written_within(&mut queue, Duration::from_secs(2)).await.is_empty());
         queue.set_leading(true, Instant::now());
-        assert_eq!(told(&mut queue, Duration::from_secs(2)).await, ["a1 known", "a2 known"]);
-        queue.set_problems(&id("a"), ProblemOrigin::Verdict, wrong(&["2", "3"]), Instant::now());
-        assert_eq!(told(&mut queue, Duration::from_secs(2)).await, ["a3"]);
+        assert_eq!(written_within(&mut queue, Duration::from_secs(2)).await, ["a1 known", "a2 known"]);
+        queue.set_problems(&id("a"), ProblemOrigin::Verdict, problems(&["2", "3"]), Instant::now());
+        assert_eq!(written_within(&mut queue, Duration::from_secs(2)).await, ["a3"]);
         queue.set_leading(false, Instant::now());
-        queue.set_problems(&id("a"), ProblemOrigin::Verdict, wrong(&["4"]), Instant::now());
-        assert!(told(&mut queue, Duration::from_secs(2)).await.is_empty());
+        queue.set_problems(&id("a"), ProblemOrigin::Verdict, problems(&["4"]), Instant::now());
+        assert!(written_within(&mut queue, Duration::from_secs(2)).await.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -305,9 +318,9 @@ mod tests {
         let mut queue = EventQueue::default();
         queue.set_leading(true, Instant::now());
         for number in 0..1000 {
-            queue.set_problems(&id(&number.to_string()), ProblemOrigin::Verdict, wrong(&["x"]), Instant::now());
+            queue.set_problems(&id(&number.to_string()), ProblemOrigin::Verdict, problems(&["x"]), Instant::now());
         }
-        let in_ten_seconds = told(&mut queue, Duration::from_secs(10)).await.len();
+        let in_ten_seconds = written_within(&mut queue, Duration::from_secs(10)).await.len();
         assert!((65..=75).contains(&in_ten_seconds), "{in_ten_seconds}");
     }
 }

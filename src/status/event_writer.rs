@@ -1,4 +1,4 @@
-//! Writes events, one after the other, while this replica leads.
+//! Writes the due events, one after the other, and defers or drops those that the API server rejects.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,24 +17,26 @@ use crate::k8s::{ApiError, Event, EventRecorder, event_namespace};
 pub struct EventWriter {
     queue: StatusQueue,
     recorder: EventRecorder,
-    last_logged: Option<&'static str>,
+    /// The label of the last error; None after a success. Repeated errors are not logged.
+    last_error: Option<&'static str>,
     /// Namespaces in which events are forbidden, and when to try again.
     forbidden_until: HashMap<Arc<str>, Instant>,
 }
 
 impl EventWriter {
     pub fn new(queue: StatusQueue, recorder: EventRecorder) -> Self {
-        EventWriter { queue, recorder, last_logged: None, forbidden_until: HashMap::new() }
+        EventWriter { queue, recorder, last_error: None, forbidden_until: HashMap::new() }
     }
 
-    /// Never returns. The queue holds the due events; it is empty while another replica leads.
+    /// Never returns. While another replica leads, the queue has no due events.
     pub async fn run(mut self) {
         loop {
             match self.queue.next_event() {
-                NextEvent::Now { id, .. } if self.forbidden_until(&id).is_some_and(|until| Instant::now() < until) => {
-                    self.queue.defer_event(&id, self.forbidden_until(&id).unwrap_or_else(Instant::now));
-                }
                 NextEvent::Now { id, uid, api_version, notice, known } => {
+                    if let Some(until) = self.forbidden_until(&id).filter(|until| Instant::now() < *until) {
+                        self.queue.defer_event(&id, until);
+                        continue;
+                    }
                     let Notice { warning, reason, ref note } = notice;
                     let event = Event { id: &id, api_version: &api_version, uid: &uid, warning, reason, note };
                     let outcome = self.recorder.record(&event, known).await;
@@ -54,24 +56,25 @@ impl EventWriter {
         self.forbidden_until.get(event_namespace(id)).copied()
     }
 
+    /// Returns how long to wait before the next event.
     fn handle_result(&mut self, id: &ObjectId, notice: Notice, outcome: Result<(), ApiError>) -> Duration {
         let Err(failure) = outcome else {
-            self.last_logged = None;
+            self.last_error = None;
             self.forbidden_until.remove(event_namespace(id));
             self.queue.event_written(id, notice);
             return Duration::ZERO;
         };
-        let first = self.last_logged.replace(failure.label()) != Some(failure.label());
+        let is_new_error = self.last_error.replace(failure.label()) != Some(failure.label());
         match failure {
             ApiError::Forbidden(_) => {
-                if first {
+                if is_new_error {
                     warn!(
                         "Cannot write events in namespace {}: {failure}; allow create, get and patch on events of \
-                         events.k8s.io there. Statuses say the same",
+                         events.k8s.io there",
                         event_namespace(id)
                     );
                 }
-                // Other namespaces may have other roles.
+                // A role may allow events in other namespaces, so only the events of this namespace wait.
                 let until = Instant::now() + FORBIDDEN_RETRY;
                 self.forbidden_until.insert(event_namespace(id).into(), until);
                 self.queue.defer_event(id, until);
@@ -85,13 +88,13 @@ impl EventWriter {
                 self.queue.event_failed(id);
                 wait.unwrap_or_default().max(RETRY_DELAY)
             }
-            // The namespace is being deleted, or the event to count up has just expired.
+            // The namespace is being deleted, or the event whose count was to rise has just expired: not retried.
             ApiError::NotFound | ApiError::AlreadyExists => {
                 self.queue.event_written(id, notice);
                 Duration::ZERO
             }
             ApiError::Rejected(_) => {
-                if first {
+                if is_new_error {
                     info!(object = %id, reason = notice.reason, "An event was not written: {failure}");
                 }
                 self.queue.event_written(id, notice);
@@ -101,6 +104,7 @@ impl EventWriter {
     }
 }
 
+/// The delay after an error that is likely to pass soon.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 /// A missing permission is not granted within seconds.
 const FORBIDDEN_RETRY: Duration = Duration::from_secs(60);

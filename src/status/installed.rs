@@ -1,4 +1,5 @@
-//! Adds the installed release of the Gateway API, which only the API server knows, to a GatewayClass's verdict.
+//! Adds the installed release of the Gateway API, its features and the kinds that cannot be read to a GatewayClass's
+//! verdict.
 
 use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::Diagnostic;
@@ -6,41 +7,41 @@ use crate::k8s::InstalledApis;
 
 use super::features;
 
-/// The newest supported release 1.x.
+/// The minor version of the newest supported release, 1.7.
 const NEWEST_MINOR: u32 = 7;
 
-/// The verdict on a GatewayClass with the installed release; None if that changes nothing, as for foreign classes, or
-/// if the release is not known yet.
+/// The verdict on a GatewayClass with the installed release; None if the class belongs to another controller, or if the
+/// installed release is not known yet.
 pub fn apply_installed(verdict: &Verdict, installed: &InstalledApis) -> Option<Verdict> {
-    let is_portico_class =
+    let is_of_portico_class =
         |condition: &Condition| matches!(condition.code, Code::ClassAccepted | Code::ClassInvalidParameters);
-    if !installed.release_settled || !verdict.conditions.iter().any(is_portico_class) {
+    if !installed.release_settled || !verdict.conditions.iter().any(is_of_portico_class) {
         return None;
     }
-    let release = installed.bundle_version.as_deref().and_then(minor);
-    let mut joined = verdict.clone();
+    let minor = installed.bundle_version.as_deref().and_then(minor_version);
+    let mut combined = verdict.clone();
     let diagnostics = installed.unreadable.keys().map(|kind| {
         let (group, resources) = (kind.group(), kind.plural());
         let message = format!("objects of kind {kind} cannot be read");
         let remedy = format!(
-            "allow list and watch on {resources} of \"{group}\" in the ClusterRole, or see the log for the reason"
+            "allow list and watch on {resources} of \"{group}\" in Portico's ClusterRole; its log has the error"
         );
         Diagnostic::of_object(message, remedy).into_warning()
     });
-    if let Some(condition) = joined.conditions.iter_mut().find(|condition| condition.code == Code::ClassAccepted) {
+    if let Some(condition) = combined.conditions.iter_mut().find(|condition| condition.code == Code::ClassAccepted) {
         condition.diagnostics.extend(diagnostics);
     }
-    joined.conditions.push(version_condition(installed.bundle_version.as_deref(), release));
-    let experimental = installed.channel.as_deref() == Some("experimental");
-    joined.supported_features = features::supported(release.unwrap_or(0), experimental);
-    Some(joined)
+    combined.conditions.push(version_condition(installed.bundle_version.as_deref(), minor));
+    let is_experimental = installed.channel.as_deref() == Some("experimental");
+    combined.supported_features = minor.map_or_else(Vec::new, |minor| features::supported(minor, is_experimental));
+    Some(combined)
 }
 
-fn version_condition(bundle: Option<&str>, release: Option<u32>) -> Condition {
-    let unsupported = |what: String, remedy: &str| {
-        Condition::new(Code::ClassUnsupportedVersion, vec![Diagnostic::of_object(what, remedy.to_owned())])
+fn version_condition(bundle: Option<&str>, minor: Option<u32>) -> Condition {
+    let unsupported = |message: String, remedy: &str| {
+        Condition::new(Code::ClassUnsupportedVersion, vec![Diagnostic::of_object(message, remedy.to_owned())])
     };
-    match (bundle, release) {
+    match (bundle, minor) {
         (None, _) => unsupported(
             "the CRDs of Gateway API name no release, name different releases, or cannot be read".to_owned(),
             "install all CRDs of one release, and allow list and watch on customresourcedefinitions; until then \
@@ -57,8 +58,8 @@ fn version_condition(bundle: Option<&str>, release: Option<u32>) -> Condition {
         (Some(bundle), Some(minor)) if minor < NEWEST_MINOR => Condition::new(
             Code::ClassSupportedVersion,
             vec![Diagnostic::of_object(
-                format!("release {bundle} of Gateway API lacks fields that were added until 1.{NEWEST_MINOR}"),
-                format!("install the CRDs of 1.{NEWEST_MINOR} to use all of it"),
+                format!("release {bundle} of Gateway API lacks fields that later releases up to 1.{NEWEST_MINOR} add"),
+                format!("install the CRDs of 1.{NEWEST_MINOR} to use these fields"),
             )],
         ),
         (Some(_), Some(_)) => Condition::without_diagnostics(Code::ClassSupportedVersion),
@@ -66,7 +67,7 @@ fn version_condition(bundle: Option<&str>, release: Option<u32>) -> Condition {
 }
 
 /// The `x` of `v1.x.y`.
-fn minor(bundle: &str) -> Option<u32> {
+fn minor_version(bundle: &str) -> Option<u32> {
     let (minor, _) = bundle.strip_prefix("v1.")?.split_once('.')?;
     minor.parse().ok()
 }
@@ -98,11 +99,11 @@ mod tests {
             let bundle_version = bundle.map(str::to_owned);
             let installed =
                 InstalledApis { release_settled: true, bundle_version, channel, ..InstalledApis::default() };
-            let joined = apply_installed(&class(Code::ClassAccepted), &installed).unwrap();
-            assert_eq!(joined.conditions[1].code, code, "{bundle:?}");
-            let text = joined.conditions[1].message();
+            let combined = apply_installed(&class(Code::ClassAccepted), &installed).unwrap();
+            assert_eq!(combined.conditions[1].code, code, "{bundle:?}");
+            let text = combined.conditions[1].message();
             assert!(text.contains(message), "{bundle:?}: {text}");
-            assert_eq!(joined.supported_features.len(), features, "{bundle:?}");
+            assert_eq!(combined.supported_features.len(), features, "{bundle:?}");
         }
     }
 
@@ -110,9 +111,9 @@ mod tests {
     fn unreadable_kinds_are_named() {
         let unreadable = [(Kind::BackendTlsPolicy, "403".to_owned()), (Kind::Service, "500".to_owned())].into();
         let installed = InstalledApis { release_settled: true, unreadable, ..InstalledApis::default() };
-        let joined = apply_installed(&class(Code::ClassAccepted), &installed).unwrap();
-        assert_eq!(joined.conditions[0].code, Code::ClassAccepted);
-        let message = joined.conditions[0].message();
+        let combined = apply_installed(&class(Code::ClassAccepted), &installed).unwrap();
+        assert_eq!(combined.conditions[0].code, Code::ClassAccepted);
+        let message = combined.conditions[0].message();
         for part in ["BackendTLSPolicy", "backendtlspolicies of \"gateway.networking.k8s.io\"", "services of \"\""] {
             assert!(message.contains(part), "{part}: {message}");
         }

@@ -6,98 +6,101 @@ use serde_json::{Map, Value, json};
 
 use crate::api::Kind;
 use crate::api::names::GATEWAY_CONTROLLER;
-use crate::compile::verdict::{AncestorVerdict, Condition, Published, Verdict};
+use crate::compile::verdict::{AncestorVerdict, Condition, ListenerVerdict, ParentVerdict, PublishedAddress, Verdict};
 
-/// The `status` for a verdict. Remarks on objects without conditions are under `notes`, which is not part of any API.
+/// The `status` for a verdict. Diagnostics that are in no condition are under `notes`, which is not part of any API.
 pub fn status(verdict: &Verdict) -> Value {
-    let conditions = |list: &[Condition]| -> Vec<Value> {
-        list.iter().map(|condition| describe(condition, verdict.generation)).collect()
-    };
+    let generation = verdict.generation;
+    let listener = |listener: &ListenerVerdict| listener_json(listener, generation);
+    let parent = |parent: &ParentVerdict| parent_json(parent, generation);
+    let ancestor = |ancestor: &AncestorVerdict| ancestor_json(ancestor, generation);
+    let lists = [
+        ("conditions", conditions_json(&verdict.conditions, generation)),
+        ("supportedFeatures", verdict.supported_features.iter().map(|name| json!({"name": name})).collect()),
+        ("addresses", verdict.addresses.iter().map(|address| address_json(address)).collect()),
+        ("listeners", verdict.listeners.iter().map(listener).collect()),
+        ("parents", verdict.parents.iter().map(parent).collect()),
+        ("ancestors", verdict.ancestors.iter().map(ancestor).collect()),
+        ("notes", verdict.diagnostics.iter().map(|diagnostic| json!(diagnostic.to_string())).collect()),
+    ];
     let mut status = Map::new();
-    if !verdict.conditions.is_empty() {
-        status.insert("conditions".to_owned(), json!(conditions(&verdict.conditions)));
-    }
-    if !verdict.supported_features.is_empty() {
-        let features = verdict.supported_features.iter().map(|name| json!({"name": name}));
-        status.insert("supportedFeatures".to_owned(), features.collect());
-    }
-    if !verdict.addresses.is_empty() {
-        let address = |value: &String| {
-            let kind = if value.parse::<IpAddr>().is_ok() { "IPAddress" } else { "Hostname" };
-            json!({"type": kind, "value": value})
-        };
-        status.insert("addresses".to_owned(), verdict.addresses.iter().map(address).collect());
-    }
-    if !verdict.listeners.is_empty() {
-        let listeners = verdict.listeners.iter().map(|listener| {
-            let kinds: Vec<_> =
-                listener.supported_kinds.iter().map(|kind| json!({"group": kind.group, "kind": kind.kind})).collect();
-            json!({
-                "name": listener.name,
-                "attachedRoutes": listener.attached_routes,
-                "supportedKinds": kinds,
-                "conditions": conditions(&listener.conditions),
-            })
-        });
-        status.insert("listeners".to_owned(), listeners.collect());
-    }
-    if !verdict.parents.is_empty() {
-        let parents = verdict.parents.iter().map(|parent| {
-            let reference = &parent.parent;
-            let mut described = json!({"group": reference.group, "kind": reference.kind, "name": reference.name});
-            let optional = [
-                ("namespace", reference.namespace.as_ref().map(|namespace| json!(namespace))),
-                ("sectionName", reference.section_name.as_ref().map(|section| json!(section))),
-                ("port", reference.port.map(|port| json!(port))),
-            ];
-            for (key, value) in optional {
-                if let Some(value) = value {
-                    described[key] = value;
-                }
-            }
-            json!({
-                "parentRef": described,
-                "controllerName": &*parent.controller,
-                "conditions": conditions(&parent.conditions),
-            })
-        });
-        status.insert("parents".to_owned(), parents.collect());
-    }
-    if !verdict.ancestors.is_empty() {
-        let ancestor = |ancestor: &AncestorVerdict| {
-            json!({
-                "ancestorRef": {
-                    "group": ancestor_group(ancestor.kind),
-                    "kind": ancestor.kind.name(),
-                    "name": &*ancestor.name,
-                },
-                "controllerName": GATEWAY_CONTROLLER,
-                "conditions": conditions(&ancestor.conditions),
-            })
-        };
-        status.insert("ancestors".to_owned(), verdict.ancestors.iter().map(ancestor).collect());
+    for (key, list) in lists {
+        if !list.is_empty() {
+            status.insert(key.to_owned(), Value::Array(list));
+        }
     }
     if let Some(published) = &verdict.load_balancer {
-        let entry = |published: &Published| match published {
-            Published::Ip(ip) => json!({"ip": ip}),
-            Published::Hostname(hostname) => json!({"hostname": hostname}),
-        };
-        let entries: Vec<_> = published.iter().map(entry).collect();
+        let entries: Vec<_> = published.iter().map(published_json).collect();
         status.insert("loadBalancer".to_owned(), json!({"ingress": entries}));
-    }
-    if !verdict.diagnostics.is_empty() {
-        let notes: Vec<_> = verdict.diagnostics.iter().map(ToString::to_string).collect();
-        status.insert("notes".to_owned(), json!(notes));
     }
     Value::Object(status)
 }
 
-/// Kong's name for the core group, which is empty.
+fn address_json(address: &str) -> Value {
+    let address_type = if address.parse::<IpAddr>().is_ok() { "IPAddress" } else { "Hostname" };
+    json!({"type": address_type, "value": address})
+}
+
+fn listener_json(listener: &ListenerVerdict, generation: i64) -> Value {
+    let kinds: Vec<_> =
+        listener.supported_kinds.iter().map(|kind| json!({"group": kind.group, "kind": kind.kind})).collect();
+    json!({
+        "name": listener.name,
+        "attachedRoutes": listener.attached_routes,
+        "supportedKinds": kinds,
+        "conditions": conditions_json(&listener.conditions, generation),
+    })
+}
+
+fn parent_json(parent: &ParentVerdict, generation: i64) -> Value {
+    let reference = &parent.parent;
+    let mut parent_ref = json!({"group": reference.group, "kind": reference.kind, "name": reference.name});
+    let optional = [
+        ("namespace", reference.namespace.as_ref().map(|namespace| json!(namespace))),
+        ("sectionName", reference.section_name.as_ref().map(|section| json!(section))),
+        ("port", reference.port.map(|port| json!(port))),
+    ];
+    for (key, value) in optional {
+        if let Some(value) = value {
+            parent_ref[key] = value;
+        }
+    }
+    json!({
+        "parentRef": parent_ref,
+        "controllerName": &*parent.controller,
+        "conditions": conditions_json(&parent.conditions, generation),
+    })
+}
+
+fn ancestor_json(ancestor: &AncestorVerdict, generation: i64) -> Value {
+    json!({
+        "ancestorRef": {
+            "group": ancestor_group(ancestor.kind),
+            "kind": ancestor.kind.name(),
+            "name": &*ancestor.name,
+        },
+        "controllerName": GATEWAY_CONTROLLER,
+        "conditions": conditions_json(&ancestor.conditions, generation),
+    })
+}
+
+fn published_json(published: &PublishedAddress) -> Value {
+    match published {
+        PublishedAddress::Ip(ip) => json!({"ip": ip}),
+        PublishedAddress::Hostname(hostname) => json!({"hostname": hostname}),
+    }
+}
+
+/// The group of an `ancestorRef`. Kong's controller writes `core` for the core group, whose name is empty.
 fn ancestor_group(kind: Kind) -> &'static str {
     if kind == Kind::Service { "core" } else { kind.group() }
 }
 
-fn describe(condition: &Condition, generation: i64) -> Value {
+fn conditions_json(conditions: &[Condition], generation: i64) -> Vec<Value> {
+    conditions.iter().map(|condition| condition_json(condition, generation)).collect()
+}
+
+fn condition_json(condition: &Condition, generation: i64) -> Value {
     json!({
         "type": condition.code.condition(),
         "status": if condition.code.status() { "True" } else { "False" },
@@ -112,9 +115,9 @@ const MAX_MESSAGE_BYTES: usize = 32_768;
 
 fn truncate_message(mut message: String) -> String {
     if message.len() > MAX_MESSAGE_BYTES {
-        let end = "…";
-        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES - end.len()));
-        message.push_str(end);
+        let ellipsis = "…";
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES - ellipsis.len()));
+        message.push_str(ellipsis);
     }
     message
 }
@@ -127,15 +130,18 @@ mod tests {
     // docs/kong-compatibility.md, 1.7, 3.13 and 7.28.
     #[test]
     fn status_of_policies_and_ingresses() {
-        let user = |kind, name: &str| AncestorVerdict {
+        let ancestor = |kind, name: &str| AncestorVerdict {
             kind,
             name: name.into(),
             conditions: vec![Condition::without_diagnostics(Code::KongProgrammed)],
         };
         let verdict = Verdict {
             generation: 3,
-            ancestors: vec![user(Kind::Service, "shop"), user(Kind::KongServiceFacade, "front")],
-            load_balancer: Some(vec![Published::Ip("192.0.2.1".to_owned()), Published::Hostname("a.test".to_owned())]),
+            ancestors: vec![ancestor(Kind::Service, "shop"), ancestor(Kind::KongServiceFacade, "front")],
+            load_balancer: Some(vec![
+                PublishedAddress::Ip("192.0.2.1".to_owned()),
+                PublishedAddress::Hostname("a.test".to_owned()),
+            ]),
             ..Verdict::default()
         };
         let conditions = json!([{

@@ -1,9 +1,8 @@
-//! Merges a verdict into the existing status of an object, leaving the parts of other controllers unchanged to the
-//! byte.
+//! Merges a verdict into the existing status of an object. The parts of other controllers stay unchanged to the byte.
 //!
 //! A status is shared: other controllers have entries in a route's `parents`, and conditions in Portico's objects.
-//! Lists are computed completely and keep their order, because the API server replaces a list as one value. An Ingress
-//! has no conditions: its status holds its addresses, and events report its problems.
+//! Each list is computed as a whole and keeps its order, because the API server replaces a list as one value. An
+//! Ingress has no conditions: its status holds its addresses, and events report its problems.
 
 use serde_json::{Map, Value, json};
 
@@ -27,26 +26,28 @@ pub fn merge(kind: Kind, observed: &Value, desired: &Value, controllers: &[Strin
     let mut left_out = Vec::new();
     let mut status = observed.as_object().cloned().unwrap_or_default();
     match kind {
-        // A class of another controller: its conditions have the same types, but do not belong to Portico.
+        // The class belongs to another controller: its conditions have the same types, but are not Portico's.
         Kind::GatewayClass | Kind::Gateway if list(desired, "conditions").is_empty() => {}
         Kind::GatewayClass => {
-            let merged = ConditionList { bearer: ConditionTarget::GatewayClass, place: "status.conditions", now }
+            let merged = ConditionList { target: ConditionTarget::GatewayClass, path: "status.conditions", now }
                 .merge(observed, desired);
             replace(&mut status, "conditions", merged.entries, &mut left_out, merged.left_out);
             replace(&mut status, "supportedFeatures", list(desired, "supportedFeatures").to_vec(), &mut left_out, None);
         }
         Kind::Gateway => {
-            let merged = ConditionList { bearer: ConditionTarget::Gateway, place: "status.conditions", now }
+            let merged = ConditionList { target: ConditionTarget::Gateway, path: "status.conditions", now }
                 .merge(observed, desired);
             replace(&mut status, "conditions", merged.entries, &mut left_out, merged.left_out);
-            let (addresses, too_many) = addresses(list(desired, "addresses"));
+            let (addresses, too_many) = limit_addresses(list(desired, "addresses"));
             replace(&mut status, "addresses", addresses, &mut left_out, too_many);
-            let listeners = listeners(list(observed, "listeners"), list(desired, "listeners"), now, &mut left_out);
+            let listeners =
+                merge_listeners(list(observed, "listeners"), list(desired, "listeners"), now, &mut left_out);
             replace(&mut status, "listeners", listeners, &mut left_out, None);
         }
         Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute => {
-            let merged = parents(list(observed, "parents"), list(desired, "parents"), controllers, now, &mut left_out);
-            // The API requires the list in every status.
+            let merged =
+                merge_parents(list(observed, "parents"), list(desired, "parents"), controllers, now, &mut left_out);
+            // The API requires the list in every status, so it stays when its last entry is removed.
             if observed.get("parents").is_some() || !merged.is_empty() {
                 status.insert("parents".to_owned(), Value::Array(merged));
             }
@@ -58,20 +59,26 @@ pub fn merge(kind: Kind, observed: &Value, desired: &Value, controllers: &[Strin
         | Kind::KongVault
         | Kind::KongCustomEntity
         | Kind::KongServiceFacade
-        | Kind::KongIngress => kong_conditions(&mut status, observed, desired, now, &mut left_out),
+        | Kind::KongIngress => merge_kong_conditions(&mut status, observed, desired, now, &mut left_out),
         Kind::TcpIngress | Kind::UdpIngress => {
-            kong_conditions(&mut status, observed, desired, now, &mut left_out);
-            load_balancer(&mut status, desired);
+            merge_kong_conditions(&mut status, observed, desired, now, &mut left_out);
+            merge_load_balancer(&mut status, desired);
         }
-        Kind::Ingress => load_balancer(&mut status, desired),
+        Kind::Ingress => merge_load_balancer(&mut status, desired),
         Kind::KongLicense => {
-            let merged = license_controllers(list(observed, "controllers"), desired, controllers, now, &mut left_out);
+            let merged =
+                merge_license_controllers(list(observed, "controllers"), desired, controllers, now, &mut left_out);
             replace(&mut status, "controllers", merged, &mut left_out, None);
         }
         Kind::KongUpstreamPolicy => {
-            let merged =
-                ancestors(list(observed, "ancestors"), list(desired, "ancestors"), controllers, now, &mut left_out);
-            // The API requires the list in every status.
+            let merged = merge_ancestors(
+                list(observed, "ancestors"),
+                list(desired, "ancestors"),
+                controllers,
+                now,
+                &mut left_out,
+            );
+            // The API requires the list in every status, so it stays when its last entry is removed.
             if observed.get("ancestors").is_some() || !merged.is_empty() {
                 status.insert("ancestors".to_owned(), Value::Array(merged));
             }
@@ -82,7 +89,8 @@ pub fn merge(kind: Kind, observed: &Value, desired: &Value, controllers: &[Strin
     MergedStatus { status: (status != before).then_some(Value::Object(status)), left_out }
 }
 
-/// Replaces a list that belongs to Portico; an empty one is omitted, as the API does.
+/// Replaces a list in the status. If `entries` is empty, the list is removed; a list that is empty already stays.
+/// `too_many`, the message if the list is full, is added to `left_out`.
 fn replace(
     status: &mut Map<String, Value>,
     key: &str,
@@ -100,92 +108,95 @@ fn replace(
 
 /// A list of conditions that other controllers may write into as well.
 struct ConditionList<'a> {
-    bearer: ConditionTarget,
+    target: ConditionTarget,
     /// The path of the list, for messages.
-    place: &'a str,
+    path: &'a str,
+    /// The time for conditions whose status changes.
     now: &'a str,
 }
 
 struct MergedConditions {
     entries: Vec<Value>,
+    /// A message if the list has no room for all conditions.
     left_out: Option<String>,
 }
 
 impl ConditionList<'_> {
-    /// Portico's conditions replace those of the same type in place, or are appended. Portico's types without a current
-    /// condition are removed; other types stay as they are.
+    /// Portico's conditions replace those of the same type in place, or are appended. Observed conditions of Portico's
+    /// types that `desired` does not have are removed; conditions of other types stay as they are.
     fn merge(&self, observed: &Value, desired: &Value) -> MergedConditions {
-        let mut missing: Vec<&Value> = list(desired, "conditions").iter().collect();
+        let mut unmerged: Vec<&Value> = list(desired, "conditions").iter().collect();
         let mut entries = Vec::new();
         for condition in list(observed, "conditions") {
-            let kind = text(condition, "type");
-            if let Some(at) = missing.iter().position(|desired| text(desired, "type") == kind) {
-                entries.push(self.with_transition_time(missing.remove(at), Some(condition)));
-            } else if !self.is_portico_type(kind) {
+            let condition_type = text(condition, "type");
+            if let Some(at) = unmerged.iter().position(|desired| text(desired, "type") == condition_type) {
+                entries.push(self.with_transition_time(unmerged.remove(at), Some(condition)));
+            } else if !self.is_portico_type(condition_type) {
                 entries.push(condition.clone());
             }
         }
         let room = MAX_CONDITIONS.saturating_sub(entries.len());
-        let left_out = missing.get(room..).filter(|rest| !rest.is_empty()).map(|rest| {
+        let left_out = unmerged.get(room..).filter(|rest| !rest.is_empty()).map(|rest| {
             let types: Vec<_> = rest.iter().map(|condition| text(condition, "type")).collect();
-            format!("{} is full (at most {MAX_CONDITIONS} conditions): no room for {}", self.place, types.join(", "))
+            format!("{} is full (at most {MAX_CONDITIONS} conditions): no room for {}", self.path, types.join(", "))
         });
-        entries.extend(missing.into_iter().take(room).map(|condition| self.with_transition_time(condition, None)));
+        entries.extend(unmerged.into_iter().take(room).map(|condition| self.with_transition_time(condition, None)));
         MergedConditions { entries, left_out }
     }
 
-    fn is_portico_type(&self, condition: &str) -> bool {
-        Code::ALL.iter().any(|code| code.bearer() == self.bearer && code.condition() == condition)
+    fn is_portico_type(&self, condition_type: &str) -> bool {
+        Code::ALL.iter().any(|code| code.target() == self.target && code.condition() == condition_type)
     }
 
     /// The condition with the time of its last status change.
     fn with_transition_time(&self, desired: &Value, before: Option<&Value>) -> Value {
-        let same = before.filter(|before| before["status"] == desired["status"]);
-        let since = same.and_then(|before| before["lastTransitionTime"].as_str()).unwrap_or(self.now);
+        let with_same_status = before.filter(|before| before["status"] == desired["status"]);
+        let since = with_same_status.and_then(|before| before["lastTransitionTime"].as_str()).unwrap_or(self.now);
         let mut stamped = desired.clone();
         stamped["lastTransitionTime"] = json!(since);
         stamped
     }
 }
 
-/// The conditions of a Kong object. If the verdict has none, the object belongs to another controller.
-fn kong_conditions(
+/// Merges the conditions of a Kong object. If the verdict has none, the object belongs to another controller and stays
+/// as it is.
+fn merge_kong_conditions(
     status: &mut Map<String, Value>,
     observed: &Value,
     desired: &Value,
     now: &str,
     left_out: &mut Vec<String>,
 ) {
-    if list(desired, "conditions").is_empty() || is_used_elsewhere(observed, desired) {
+    if list(desired, "conditions").is_empty() || belongs_to_kong(observed, desired) {
         return;
     }
     let merged =
-        ConditionList { bearer: ConditionTarget::Kong, place: "status.conditions", now }.merge(observed, desired);
+        ConditionList { target: ConditionTarget::Kong, path: "status.conditions", now }.merge(observed, desired);
     replace(status, "conditions", merged.entries, left_out, merged.left_out);
 }
 
-/// Whether the status of a plugin, which has no class, belongs to another controller: no served object uses the plugin,
-/// and that controller has written conditions. If Portico wrote as well, both would overwrite each other. Kong's
-/// controller is recognized by its messages.
-fn is_used_elsewhere(observed: &Value, desired: &Value) -> bool {
+/// Whether the status of a Kong object, such as a plugin without a class, belongs to Kong's controller: no object that
+/// Portico serves uses it, and Kong's controller, recognized by its messages, has written conditions. If Portico wrote
+/// as well, both would overwrite each other.
+fn belongs_to_kong(observed: &Value, desired: &Value) -> bool {
     let unused =
         list(desired, "conditions").iter().any(|condition| text(condition, "reason") == Code::KongPending.reason());
     let is_kongs =
-        |condition: &Value| KONG_MESSAGE_PREFIXES.iter().any(|words| text(condition, "message").starts_with(words));
+        |condition: &Value| KONG_MESSAGE_PREFIXES.iter().any(|prefix| text(condition, "message").starts_with(prefix));
     unused && list(observed, "conditions").iter().any(is_kongs)
 }
 
-/// The addresses of an Ingress; unchanged if Portico does not publish them. Fields that other controllers add to an
-/// entry stay as long as the entry does.
-fn load_balancer(status: &mut Map<String, Value>, desired: &Value) {
-    let Some(desired) = desired.get("loadBalancer") else { return };
-    let published = list(desired, "ingress");
+/// Merges the addresses of an Ingress; unchanged if Portico does not publish them. Fields that other controllers add to
+/// an entry stay as long as the entry does.
+fn merge_load_balancer(status: &mut Map<String, Value>, desired: &Value) {
+    let Some(load_balancer) = desired.get("loadBalancer") else { return };
+    let published = list(load_balancer, "ingress");
     let known = status.get("loadBalancer").map(|balancer| list(balancer, "ingress").to_vec()).unwrap_or_default();
-    let same =
-        |known: &&Value, desired: &Value| known["ip"] == desired["ip"] && known["hostname"] == desired["hostname"];
+    let is_same_address =
+        |known: &&Value, new: &Value| known["ip"] == new["ip"] && known["hostname"] == new["hostname"];
     let entries: Vec<Value> = published
         .iter()
-        .map(|desired| known.iter().find(|known| same(known, desired)).unwrap_or(desired).clone())
+        .map(|new| known.iter().find(|known| is_same_address(known, new)).unwrap_or(new).clone())
         .collect();
     if entries == known {
         return;
@@ -199,18 +210,18 @@ fn load_balancer(status: &mut Map<String, Value>, desired: &Value) {
     status.insert("loadBalancer".to_owned(), Value::Object(balancer));
 }
 
-/// The objects that use a policy: entries of other controllers stay in place, followed by Portico's, the oldest first.
-/// Portico's last entries are left out if the list is full.
-fn ancestors(
+/// Merges the entries about objects that use a policy: those of other controllers come first and stay as they are,
+/// Portico's follow in the order of the verdict. Portico's last entries are left out if the list is full.
+fn merge_ancestors(
     observed: &[Value],
     desired: &[Value],
     controllers: &[String],
     now: &str,
     left_out: &mut Vec<String>,
 ) -> Vec<Value> {
-    let is_own = |entry: &&Value| is_own_entry(entry, controllers);
-    let mut merged: Vec<Value> = observed.iter().filter(|entry| !is_own(entry)).cloned().collect();
-    let conditions = ConditionList { bearer: ConditionTarget::Kong, place: "status.ancestors[].conditions", now };
+    let is_porticos = |entry: &&Value| is_portico_entry(entry, controllers);
+    let mut merged: Vec<Value> = observed.iter().filter(|entry| !is_porticos(entry)).cloned().collect();
+    let conditions = ConditionList { target: ConditionTarget::Kong, path: "status.ancestors[].conditions", now };
     let room = MAX_ANCESTORS.saturating_sub(merged.len());
     if let Some(rest) = desired.get(room..).filter(|rest| !rest.is_empty()) {
         let names: Vec<_> = rest.iter().map(|ancestor| text(&ancestor["ancestorRef"], "name")).collect();
@@ -220,43 +231,44 @@ fn ancestors(
         ));
     }
     for ancestor in desired.iter().take(room) {
-        let same = |entry: &&Value| {
+        let is_same_ancestor = |entry: &&Value| {
             let (existing, desired) = (&entry["ancestorRef"], &ancestor["ancestorRef"]);
             ["group", "kind", "name"].iter().all(|key| existing[key] == desired[key])
         };
-        let before = observed.iter().filter(is_own).find(same).unwrap_or(&Value::Null);
+        let before = observed.iter().filter(is_porticos).find(is_same_ancestor).unwrap_or(&Value::Null);
         merged.push(merge_entry(ancestor, before, &conditions, left_out));
     }
     merged
 }
 
-/// A license has one entry for each controller.
-fn license_controllers(
+/// Merges the entries of a license, one for each controller.
+fn merge_license_controllers(
     observed: &[Value],
     desired: &Value,
     controllers: &[String],
     now: &str,
     left_out: &mut Vec<String>,
 ) -> Vec<Value> {
-    let is_own = |entry: &&Value| is_own_entry(entry, controllers);
-    let before = observed.iter().find(is_own).unwrap_or(&Value::Null);
-    let mut merged: Vec<Value> = observed.iter().filter(|entry| !is_own(entry)).cloned().collect();
+    let is_porticos = |entry: &&Value| is_portico_entry(entry, controllers);
+    let before = observed.iter().find(is_porticos).unwrap_or(&Value::Null);
+    let mut merged: Vec<Value> = observed.iter().filter(|entry| !is_porticos(entry)).cloned().collect();
     if !list(desired, "conditions").is_empty() {
-        let conditions = ConditionList { bearer: ConditionTarget::Kong, place: "status.controllers[].conditions", now };
-        let own = json!({"controllerName": GATEWAY_CONTROLLER, "conditions": desired["conditions"]});
-        merged.push(merge_entry(&own, before, &conditions, left_out));
+        let conditions = ConditionList { target: ConditionTarget::Kong, path: "status.controllers[].conditions", now };
+        let portico_entry = json!({"controllerName": GATEWAY_CONTROLLER, "conditions": desired["conditions"]});
+        merged.push(merge_entry(&portico_entry, before, &conditions, left_out));
     }
     merged
 }
 
-/// Whether Portico wrote an entry about an object of Kong, also under another of its controller names. New entries have
-/// the Gateway API's controller name, whatever the others are.
-fn is_own_entry(entry: &Value, controllers: &[String]) -> bool {
+/// Whether Portico wrote an entry in the status of a Kong object, under any of its controller names. New entries always
+/// have the name [`GATEWAY_CONTROLLER`].
+fn is_portico_entry(entry: &Value, controllers: &[String]) -> bool {
     let name = text(entry, "controllerName");
     name == GATEWAY_CONTROLLER || controllers.iter().any(|controller| controller == name)
 }
 
-fn addresses(desired: &[Value]) -> (Vec<Value>, Option<String>) {
+/// As many addresses as the API allows, and a message if there are more.
+fn limit_addresses(desired: &[Value]) -> (Vec<Value>, Option<String>) {
     let too_many = (desired.len() > MAX_ADDRESSES).then(|| {
         let more = desired.len() - MAX_ADDRESSES;
         format!("status.addresses is full (at most {MAX_ADDRESSES} addresses): no room for {more} more")
@@ -264,53 +276,49 @@ fn addresses(desired: &[Value]) -> (Vec<Value>, Option<String>) {
     (desired.iter().take(MAX_ADDRESSES).cloned().collect(), too_many)
 }
 
-/// The listeners of the spec, in its order; others are removed.
-fn listeners(observed: &[Value], desired: &[Value], now: &str, left_out: &mut Vec<String>) -> Vec<Value> {
+/// Merges the listeners: those of the spec stay, in its order, and all others are removed.
+fn merge_listeners(observed: &[Value], desired: &[Value], now: &str, left_out: &mut Vec<String>) -> Vec<Value> {
     let listeners = desired.iter().take(MAX_LISTENERS).map(|listener| {
         let name = text(listener, "name");
         let before = observed.iter().find(|before| text(before, "name") == name).unwrap_or(&Value::Null);
-        let place = format!("status.listeners[{name}].conditions");
-        merge_entry(
-            listener,
-            before,
-            &ConditionList { bearer: ConditionTarget::Listener, place: &place, now },
-            left_out,
-        )
+        let path = format!("status.listeners[{name}].conditions");
+        merge_entry(listener, before, &ConditionList { target: ConditionTarget::Listener, path: &path, now }, left_out)
     });
     listeners.collect()
 }
 
-/// Entries of other controllers stay in place, Portico's are updated in place, and new ones are appended. Portico's
-/// entries for parents that the route no longer names, or that no longer belong to Portico, are removed.
-fn parents(
+/// Merges the parents: entries of other controllers stay in place, Portico's are updated in place, and new ones are
+/// appended. Portico's entries for parents that the route no longer names, or that no longer belong to Portico, are
+/// removed.
+fn merge_parents(
     observed: &[Value],
     desired: &[Value],
     controllers: &[String],
     now: &str,
     left_out: &mut Vec<String>,
 ) -> Vec<Value> {
-    let mut missing: Vec<&Value> = desired.iter().collect();
+    let mut unmerged: Vec<&Value> = desired.iter().collect();
     let mut parents = Vec::new();
-    let conditions = ConditionList { bearer: ConditionTarget::RouteParent, place: "status.parents[].conditions", now };
+    let conditions = ConditionList { target: ConditionTarget::RouteParent, path: "status.parents[].conditions", now };
     for parent in observed {
         if !controllers.iter().any(|name| name == text(parent, "controllerName")) {
             parents.push(parent.clone());
-        } else if let Some(at) = missing.iter().position(|desired| same_parent(desired, parent)) {
-            parents.push(merge_entry(missing.remove(at), parent, &conditions, left_out));
+        } else if let Some(at) = unmerged.iter().position(|desired| same_parent(desired, parent)) {
+            parents.push(merge_entry(unmerged.remove(at), parent, &conditions, left_out));
         }
     }
     let room = MAX_PARENTS.saturating_sub(parents.len());
-    if let Some(rest) = missing.get(room..).filter(|rest| !rest.is_empty()) {
+    if let Some(rest) = unmerged.get(room..).filter(|rest| !rest.is_empty()) {
         let names: Vec<_> = rest.iter().map(|parent| text(&parent["parentRef"], "name")).collect();
         left_out
             .push(format!("status.parents is full (at most {MAX_PARENTS} entries): no room for {}", names.join(", ")));
     }
     parents
-        .extend(missing.into_iter().take(room).map(|parent| merge_entry(parent, &Value::Null, &conditions, left_out)));
+        .extend(unmerged.into_iter().take(room).map(|parent| merge_entry(parent, &Value::Null, &conditions, left_out)));
     parents
 }
 
-/// Overwrites an existing entry; unknown fields stay.
+/// Overwrites the fields of an existing entry that the verdict sets, and merges its conditions; other fields stay.
 fn merge_entry(desired: &Value, before: &Value, conditions: &ConditionList<'_>, left_out: &mut Vec<String>) -> Value {
     let merged = conditions.merge(before, desired);
     left_out.extend(merged.left_out);
@@ -322,17 +330,18 @@ fn merge_entry(desired: &Value, before: &Value, conditions: &ConditionList<'_>, 
     Value::Object(entry)
 }
 
+/// Whether two entries have the same parent and controller. A missing group or kind counts as the API's default.
 fn same_parent(desired: &Value, existing: &Value) -> bool {
-    let part = |entry: &Value, key: &str| -> Value {
+    let field = |entry: &Value, key: &str| -> Value {
         match (&entry["parentRef"][key], key) {
             (Value::Null, "group") => json!(GATEWAY_GROUP),
             (Value::Null, "kind") => json!(Kind::Gateway.name()),
             (value, _) => value.clone(),
         }
     };
-    let parts = ["group", "kind", "namespace", "name", "sectionName", "port"];
+    let keys = ["group", "kind", "namespace", "name", "sectionName", "port"];
     desired["controllerName"] == existing["controllerName"]
-        && parts.iter().all(|key| part(desired, key) == part(existing, key))
+        && keys.iter().all(|key| field(desired, key) == field(existing, key))
 }
 
 fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {

@@ -1,4 +1,4 @@
-//! Combines verdicts with facts from other modules (bound addresses, installed CRDs) and writes them into the cluster.
+//! Combines verdicts with the results of binding and the installed CRDs, and writes them into the cluster.
 //!
 //! ```text
 //!   compile ──verdicts──▶ combine ──▶ displayed: terminal, /debug/verdicts
@@ -42,43 +42,47 @@ pub enum BindOutcome {
     Failed(String),
 }
 
-/// The verdict on a Gateway after binding its listeners; None if that changes nothing. `bind` returns None for an
-/// address without a result yet: the verdict then stays as it is.
-pub fn apply_bind_outcomes(verdict: &Verdict, bind: &dyn Fn(BindAddress) -> Option<BindOutcome>) -> Option<Verdict> {
-    let mut joined = verdict.clone();
-    let mut not_ours = Vec::new();
+/// The verdict on a Gateway or an Ingress after binding its addresses; None if that changes nothing. `outcome_of`
+/// returns None for an address without a result yet, which changes nothing either.
+pub fn apply_bind_outcomes(
+    verdict: &Verdict,
+    outcome_of: &dyn Fn(BindAddress) -> Option<BindOutcome>,
+) -> Option<Verdict> {
+    let mut combined = verdict.clone();
+    let mut not_local = Vec::new();
     let mut changed = false;
-    for (index, listener) in joined.listeners.iter_mut().enumerate() {
+    for (index, listener) in combined.listeners.iter_mut().enumerate() {
         for address in listener.sockets.clone() {
-            let Some(found) = bind(address).filter(|found| *found != BindOutcome::Bound) else { continue };
-            if found == BindOutcome::NotLocal {
-                not_ours.push(address_problem(address.socket));
+            let Some(outcome) = outcome_of(address).filter(|outcome| *outcome != BindOutcome::Bound) else { continue };
+            if outcome == BindOutcome::NotLocal {
+                not_local.push(not_local_problem(address.socket));
             }
-            mark_listener(listener, index, address.socket, &found);
+            mark_listener(listener, index, address.socket, &outcome);
             changed = true;
         }
     }
     for address in verdict.sockets.iter().copied() {
-        let Some(found) = bind(address).filter(|found| *found != BindOutcome::Bound) else { continue };
-        if let Some(problem) = bind_problem(String::new(), address.socket, None, &found) {
-            joined.diagnostics.push(problem.into_warning());
+        let Some(outcome) = outcome_of(address).filter(|outcome| *outcome != BindOutcome::Bound) else { continue };
+        if let Some(problem) = bind_problem(String::new(), address.socket, None, &outcome) {
+            combined.diagnostics.push(problem.into_warning());
             changed = true;
         }
     }
     if !changed {
         return None;
     }
-    update_gateway_conditions(&mut joined, not_ours);
-    Some(joined)
+    update_gateway_conditions(&mut combined, not_local);
+    Some(combined)
 }
 
-/// Marks a listener. One reason suffices: the first stands.
-fn mark_listener(listener: &mut ListenerVerdict, index: usize, socket: SocketAddr, found: &BindOutcome) {
+/// Sets the conditions of a listener with an address that could not be bound. Each condition has one reason, from the
+/// first such address.
+fn mark_listener(listener: &mut ListenerVerdict, index: usize, socket: SocketAddr, outcome: &BindOutcome) {
     let field = format!("spec.listeners[{index}].port");
-    let Some(problem) = bind_problem(field, socket, Some(listener.port), found) else { return };
+    let Some(problem) = bind_problem(field, socket, Some(listener.port), outcome) else { return };
     for condition in &mut listener.conditions {
         match condition.code {
-            Code::ListenerAccepted if *found == BindOutcome::InUse => {
+            Code::ListenerAccepted if *outcome == BindOutcome::InUse => {
                 *condition = Condition::new(Code::ListenerPortUnavailable, vec![problem.clone()]);
             }
             Code::ListenerProgrammed => {
@@ -89,19 +93,24 @@ fn mark_listener(listener: &mut ListenerVerdict, index: usize, socket: SocketAdd
     }
 }
 
-/// Why nothing is served at an address; None if it is bound. `public` is the port that clients see, if it is another
-/// one.
-fn bind_problem(field: String, socket: SocketAddr, public: Option<u16>, found: &BindOutcome) -> Option<Diagnostic> {
+/// Why nothing is served at an address; None if it is bound. `listener_port` is the port in the Gateway's spec, which
+/// differs from the port of the address behind a Service.
+fn bind_problem(
+    field: String,
+    socket: SocketAddr,
+    listener_port: Option<u16>,
+    outcome: &BindOutcome,
+) -> Option<Diagnostic> {
     let port = socket.port();
-    Some(match found {
+    Some(match outcome {
         BindOutcome::Bound => return None,
-        // Behind a Service, Portico chose the port: another port of the Gateway would not help.
-        BindOutcome::InUse if public.is_some_and(|public| port != public) => Diagnostic::error(
+        // Behind a Service, Portico chose the port: another port in the Gateway's spec would not help.
+        BindOutcome::InUse if listener_port.is_some_and(|listener_port| port != listener_port) => Diagnostic::error(
             field,
             format!(
                 "port {port} of {}, which Portico listens on for port {}, is in use by another process",
                 socket.ip(),
-                public.unwrap_or(port)
+                listener_port.unwrap_or(port)
             ),
             format!(
                 "stop that process (`ss -ltnp 'sport = :{port}'` in Portico's Pod shows it), or run Portico without \
@@ -121,16 +130,16 @@ fn bind_problem(field: String, socket: SocketAddr, public: Option<u16>, found: &
                  capability NET_BIND_SERVICE"
             ),
         ),
-        BindOutcome::NotLocal => address_problem(socket),
-        BindOutcome::Failed(what) => Diagnostic::error(
+        BindOutcome::NotLocal => not_local_problem(socket),
+        BindOutcome::Failed(error) => Diagnostic::error(
             field,
-            format!("cannot listen on {socket}: {what}"),
+            format!("cannot listen on {socket}: {error}"),
             "check the address and the limits of the process; Portico retries",
         ),
     })
 }
 
-fn address_problem(socket: SocketAddr) -> Diagnostic {
+fn not_local_problem(socket: SocketAddr) -> Diagnostic {
     Diagnostic::error(
         "spec.addresses",
         format!("{} is not an address of this machine", socket.ip()),
@@ -138,22 +147,25 @@ fn address_problem(socket: SocketAddr) -> Diagnostic {
     )
 }
 
-fn update_gateway_conditions(verdict: &mut Verdict, not_ours: Vec<Diagnostic>) {
-    let has =
+/// Derives the Gateway's conditions from those of its listeners. `not_local` are the problems of addresses that do not
+/// belong to this machine.
+fn update_gateway_conditions(verdict: &mut Verdict, not_local: Vec<Diagnostic>) {
+    let has_condition =
         |listener: &ListenerVerdict, code: Code| listener.conditions.iter().any(|condition| condition.code == code);
-    let summary = |(index, listener): (usize, &ListenerVerdict), what: &str| {
-        let message = format!("listener {} is not {what}", listener.name);
+    let summary = |(index, listener): (usize, &ListenerVerdict), missing_state: &str| {
+        let message = format!("listener {} is not {missing_state}", listener.name);
         Diagnostic::error(format!("spec.listeners[{index}]"), message, "see the conditions of the listener")
             .with_reason(Reason::OtherCondition)
     };
     let listeners = verdict.listeners.iter().enumerate();
     let rejected: Vec<_> = listeners
         .clone()
-        .filter(|(_, listener)| !has(listener, Code::ListenerAccepted))
-        .map(|entry| summary(entry, "accepted"))
+        .filter(|(_, listener)| !has_condition(listener, Code::ListenerAccepted))
+        .map(|indexed| summary(indexed, "accepted"))
         .collect();
-    let any_served = verdict.listeners.iter().any(|listener| has(listener, Code::ListenerProgrammed));
-    let unserved: Vec<_> = listeners.map(|entry| summary(entry, "served")).collect();
+    let any_served = verdict.listeners.iter().any(|listener| has_condition(listener, Code::ListenerProgrammed));
+    // Used only if no listener is served.
+    let all_unserved: Vec<_> = listeners.map(|indexed| summary(indexed, "served")).collect();
     let all_rejected = rejected.len() == verdict.listeners.len();
     for condition in &mut verdict.conditions {
         match condition.code {
@@ -161,11 +173,11 @@ fn update_gateway_conditions(verdict: &mut Verdict, not_ours: Vec<Diagnostic>) {
                 let code = if all_rejected { Code::GatewayNoListenerValid } else { Code::GatewaySomeListenersInvalid };
                 *condition = Condition::new(code, rejected.clone());
             }
-            Code::GatewayProgrammed if !not_ours.is_empty() => {
-                *condition = Condition::new(Code::GatewayAddressNotUsable, not_ours.clone());
+            Code::GatewayProgrammed if !not_local.is_empty() => {
+                *condition = Condition::new(Code::GatewayAddressNotUsable, not_local.clone());
             }
             Code::GatewayProgrammed if !any_served => {
-                *condition = Condition::new(Code::GatewayNotProgrammed, unserved.clone());
+                *condition = Condition::new(Code::GatewayNotProgrammed, all_unserved.clone());
             }
             _ => {}
         }
@@ -191,19 +203,20 @@ mod tests {
     }
 
     #[test]
-    fn ingress_notes_name_ports_that_failed() {
+    fn ingress_diagnostics_name_ports_that_failed() {
         let sockets = [8000, 8443].map(|port| BindAddress::tcp(([127, 0, 0, 1], port).into()));
         let ingress = Verdict {
             conditions: vec![Condition::without_diagnostics(Code::KongProgrammed)],
             sockets: sockets.to_vec(),
             ..Verdict::default()
         };
-        let in_use =
-            |at: BindAddress| Some(if at.socket.port() == 8443 { BindOutcome::InUse } else { BindOutcome::Bound });
-        let joined = apply_bind_outcomes(&ingress, &in_use).unwrap();
-        assert_eq!(joined.conditions, ingress.conditions, "it is served on the other port");
-        let notes: Vec<_> = joined.diagnostics.iter().map(|note| note.message.as_str()).collect();
-        assert_eq!(notes, ["port 8443 of 127.0.0.1 is in use by another process"]);
+        let in_use = |address: BindAddress| {
+            Some(if address.socket.port() == 8443 { BindOutcome::InUse } else { BindOutcome::Bound })
+        };
+        let combined = apply_bind_outcomes(&ingress, &in_use).unwrap();
+        assert_eq!(combined.conditions, ingress.conditions, "it is served on the other port");
+        let messages: Vec<_> = combined.diagnostics.iter().map(|problem| problem.message.as_str()).collect();
+        assert_eq!(messages, ["port 8443 of 127.0.0.1 is in use by another process"]);
         assert_eq!(apply_bind_outcomes(&ingress, &|_| Some(BindOutcome::Bound)), None);
     }
 
@@ -257,24 +270,27 @@ mod tests {
                 [ListenerAccepted, ListenerNotProgrammed],
             ),
         ] {
-            let bind = |at: BindAddress| Some(if at.socket.port() == 80 { first.clone() } else { second.clone() });
-            let joined = apply_bind_outcomes(&gateway(), &bind).unwrap();
+            let bind =
+                |address: BindAddress| Some(if address.socket.port() == 80 { first.clone() } else { second.clone() });
+            let combined = apply_bind_outcomes(&gateway(), &bind).unwrap();
             let codes =
                 |conditions: &[Condition]| conditions.iter().map(|condition| condition.code).collect::<Vec<_>>();
-            assert_eq!(codes(&joined.conditions), gateway_codes, "{first:?} and {second:?}");
-            assert_eq!(codes(&joined.listeners[0].conditions), listener_codes, "{first:?} and {second:?}");
+            assert_eq!(codes(&combined.conditions), gateway_codes, "{first:?} and {second:?}");
+            assert_eq!(codes(&combined.listeners[0].conditions), listener_codes, "{first:?} and {second:?}");
         }
     }
 
     #[test]
     fn remedy_fits_ports_chosen_by_portico() {
-        let behind =
-            |own: u16| Verdict { listeners: vec![ListenerVerdict { port: own, ..listener("a", 10_080) }], ..gateway() };
-        for (own, expected, unexpected) in
+        let gateway_with_port = |port: u16| {
+            let listener = ListenerVerdict { port, ..listener("a", 10_080) };
+            Verdict { listeners: vec![listener], ..gateway() }
+        };
+        for (port, expected, unexpected) in
             [(80, "hostNetwork", "another port"), (10_080, "another port", "hostNetwork")]
         {
-            let joined = apply_bind_outcomes(&behind(own), &|_| Some(BindOutcome::InUse)).unwrap();
-            let problem = joined.listeners[0].conditions[0].diagnostics[0].to_string();
+            let combined = apply_bind_outcomes(&gateway_with_port(port), &|_| Some(BindOutcome::InUse)).unwrap();
+            let problem = combined.listeners[0].conditions[0].diagnostics[0].to_string();
             assert!(problem.contains(expected) && !problem.contains(unexpected), "{problem}");
             assert!(problem.contains("port 10080 of 127.0.0.1"), "{problem}");
         }

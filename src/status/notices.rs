@@ -1,4 +1,4 @@
-//! The Kubernetes events about an object: one for each problem, and one when all are resolved.
+//! The Kubernetes events about an object: one for each problem, and one when all problems are resolved.
 
 use std::collections::BTreeSet;
 
@@ -16,26 +16,27 @@ pub(super) struct Notice {
 
 /// The reason that Kong's controller uses for objects that it cannot translate; users' alerts match on it.
 const KONG_TRANSLATION_FAILED: &str = "KongConfigurationTranslationFailed";
-/// For a parent of a route.
+/// The reason for a `parentRef` of a route whose Gateway does not exist.
 pub(super) const GATEWAY_NOT_FOUND: &str = "GatewayNotFound";
-/// The API's limit, in bytes.
+/// The API's limit for the note of an event.
 const MAX_NOTE_BYTES: usize = 1024;
-/// The maximum number of events at a time; the conditions have all problems.
+/// The maximum number of events of one verdict; the conditions name all problems.
 const MAX_NOTICES: usize = 8;
 
-/// All problems in a verdict, each once, although several conditions, listeners and parents may repeat it. Missing
-/// Gateways are included only if no other controller could own them: `alone`.
-pub(super) fn notices_for_verdict(verdict: &Verdict, alone: bool) -> BTreeSet<Notice> {
+/// The problems in a verdict, up to a limit. Each is included once, although several conditions, listeners and parents
+/// may repeat it; missing Gateways only with `is_sole_controller`, because another controller could own them.
+pub(super) fn notices_for_verdict(verdict: &Verdict, is_sole_controller: bool) -> BTreeSet<Notice> {
     let mut reported: BTreeSet<[&str; 3]> = BTreeSet::new();
+    // Each notice is preceded by whether it only points to the conditions of another part of the object.
     let mut notices = Vec::new();
-    for (place, condition) in verdict.all_conditions() {
+    for (path, condition) in verdict.all_conditions() {
         let code = condition.code;
-        if !code.is_bad() || code.reason() == "Pending" {
+        if !code.is_error() || code.reason() == "Pending" {
             continue;
         }
-        let reason = if code.bearer() == ConditionTarget::Kong { KONG_TRANSLATION_FAILED } else { code.reason() };
+        let reason = if code.target() == ConditionTarget::Kong { KONG_TRANSLATION_FAILED } else { code.reason() };
         if condition.diagnostics.is_empty() {
-            notices.push((false, notice(reason, &with_place(&place, code.sentence()))));
+            notices.push((false, notice(reason, &with_path(&path, code.sentence()))));
         }
         for problem in condition.diagnostics.iter().filter(|problem| reported.insert(problem.texts())) {
             notices.push((problem.reason == Reason::OtherCondition, notice(reason, &format!("{problem}."))));
@@ -43,19 +44,19 @@ pub(super) fn notices_for_verdict(verdict: &Verdict, alone: bool) -> BTreeSet<No
     }
     for problem in &verdict.diagnostics {
         let reason = match problem.topic {
-            // A broken plugin names an object with more details; the effect on the route is reported only here, and so
-            // is a misspelled annotation.
+            // The KongPlugin has the details of a broken plugin, but only this event reports its effect on the route.
+            // A misspelled annotation is in no condition.
             Topic::Plugin | Topic::Annotation => KONG_TRANSLATION_FAILED,
-            Topic::MissingParent if alone => GATEWAY_NOT_FOUND,
+            Topic::MissingParent if is_sole_controller => GATEWAY_NOT_FOUND,
             Topic::MissingParent | Topic::Field => continue,
         };
         if reported.insert(problem.texts()) {
             notices.push((false, notice(reason, &format!("{problem}."))));
         }
     }
-    // A pointer to another condition is redundant if that condition's problem is reported.
-    if notices.iter().any(|(points, _)| !points) {
-        notices.retain(|(points, _)| !points);
+    // "See the conditions of …" is redundant if another problem is reported.
+    if notices.iter().any(|(is_pointer, _)| !is_pointer) {
+        notices.retain(|(is_pointer, _)| !is_pointer);
     }
     notices.into_iter().take(MAX_NOTICES).map(|(_, notice)| notice).collect()
 }
@@ -69,7 +70,7 @@ fn unreadable(field: &str, message: &str) -> Notice {
     notice("Unreadable", &format!("{field}: {message}; {remedy}."))
 }
 
-/// For a status that another controller writes as often as Portico.
+/// For a status that another controller overwrites each time Portico writes it.
 pub(super) fn write_conflict() -> Notice {
     notice(
         "StatusContested",
@@ -78,9 +79,9 @@ pub(super) fn write_conflict() -> Notice {
     )
 }
 
-/// For a list that other controllers have filled up.
-pub(super) fn full_list(what: &str) -> Notice {
-    notice("StatusFull", &format!("{what}; remove unused entries."))
+/// For a list in a status that has reached the API's limit; `message` names the list and what was left out.
+pub(super) fn full_list(message: &str) -> Notice {
+    notice("StatusFull", &format!("{message}; remove unused entries."))
 }
 
 pub(super) fn resolved() -> Notice {
@@ -88,17 +89,17 @@ pub(super) fn resolved() -> Notice {
 }
 
 fn notice(reason: &'static str, text: &str) -> Notice {
-    let end = "…";
+    let ellipsis = "…";
     let note = if text.len() <= MAX_NOTE_BYTES {
         text.to_owned()
     } else {
-        format!("{}{end}", &text[..text.floor_char_boundary(MAX_NOTE_BYTES - end.len())])
+        format!("{}{ellipsis}", &text[..text.floor_char_boundary(MAX_NOTE_BYTES - ellipsis.len())])
     };
     Notice { warning: true, reason, note }
 }
 
-fn with_place(place: &str, sentence: &str) -> String {
-    if place.is_empty() { sentence.to_owned() } else { format!("{place}: {sentence}") }
+fn with_path(path: &str, sentence: &str) -> String {
+    if path.is_empty() { sentence.to_owned() } else { format!("{path}: {sentence}") }
 }
 
 #[cfg(test)]
@@ -120,8 +121,8 @@ mod tests {
 
     #[test]
     fn each_problem_is_reported_once_with_field_and_remedy() {
-        let taken = Diagnostic::error("spec.listeners[0].port", "port 80 is taken", "choose another port");
-        let points =
+        let port_taken = Diagnostic::error("spec.listeners[0].port", "port 80 is taken", "choose another port");
+        let pointer =
             Diagnostic::error("spec.listeners[0]", "listener http is not accepted", "see the conditions of it")
                 .with_reason(Reason::OtherCondition);
         let cases = [
@@ -135,10 +136,10 @@ mod tests {
             ),
             (
                 Verdict {
-                    conditions: vec![Condition::new(Code::GatewayNoListenerValid, vec![points.clone()])],
+                    conditions: vec![Condition::new(Code::GatewayNoListenerValid, vec![pointer.clone()])],
                     listeners: vec![listener(vec![
-                        Condition::new(Code::ListenerPortUnavailable, vec![taken.clone()]),
-                        Condition::new(Code::ListenerNotProgrammed, vec![taken.clone()]),
+                        Condition::new(Code::ListenerPortUnavailable, vec![port_taken.clone()]),
+                        Condition::new(Code::ListenerNotProgrammed, vec![port_taken.clone()]),
                         Condition::without_diagnostics(Code::ListenerResolvedRefs),
                     ])],
                     ..Verdict::default()
@@ -147,7 +148,7 @@ mod tests {
             ),
             (
                 Verdict {
-                    conditions: vec![Condition::new(Code::GatewayNotProgrammed, vec![points.clone()])],
+                    conditions: vec![Condition::new(Code::GatewayNotProgrammed, vec![pointer.clone()])],
                     ..Verdict::default()
                 },
                 vec![("Invalid", "spec.listeners[0]: listener http is not accepted; see the conditions of it.")],

@@ -1,5 +1,5 @@
 //! A rate-limited queue of status writes: one in flight per object, always for the latest verdict, and less often while
-//! it keeps changing.
+//! the verdict keeps changing. It also holds the queue of events.
 //!
 //! ```text
 //!   watches ──observe──────▶ ┌───────┐ ──next──▶ merge, write ──done──┐
@@ -7,7 +7,7 @@
 //!                            └───────┘   due now, due later, in flight
 //! ```
 //!
-//! Nothing is due while another replica leads; everything is compared when this one becomes the leader.
+//! Nothing is due while another replica leads. When this replica becomes the leader, it compares all objects.
 
 mod back_off;
 mod entry;
@@ -32,7 +32,7 @@ use crate::k8s::{InstalledApis, Observed, RejectedObject};
 
 use back_off::WriteBackoff;
 pub(super) use entry::PartiallyStored;
-use entry::{QueueEntry, ServerCopy, differ_in_counts};
+use entry::{QueueEntry, ServerCopy, only_counts_differ};
 use forbidden_kinds::ForbiddenKind;
 use write_conflict::WriteConflict;
 
@@ -45,8 +45,9 @@ pub struct StatusQueue {
 #[derive(Debug, Default)]
 struct QueueShared {
     state: Mutex<QueueState>,
-    /// Wakes the status writer and the event writer.
+    /// Wakes the status writer.
     changed: Notify,
+    /// Wakes the event writer.
     events_changed: Notify,
 }
 
@@ -54,9 +55,10 @@ struct QueueShared {
 struct QueueState {
     leading: bool,
     entries: HashMap<ObjectId, QueueEntry>,
-    /// When each object is to be compared. Classes and Gateways have their own set: a burst of routes, which changes
-    /// the count in a Gateway, must not delay it.
+    /// When each object is to be compared, by [`priority`]. A burst of routes changes the count in a Gateway, and must
+    /// not delay the write of that count.
     due: [BTreeSet<(Instant, ObjectId)>; 2],
+    /// The number of writes in flight.
     in_flight: usize,
     events: EventQueue,
     /// The API version under which each kind was last served: a kind that cannot be read now is written as before.
@@ -93,13 +95,13 @@ pub(super) enum WriteOutcome {
     Written(Observed, Value),
     /// Another client wrote in between.
     Conflict,
-    /// The API server does not find the object; the watch decides.
+    /// The API server returned 404. The object counts as deleted only when the watch reports it.
     NotFound,
     /// The status was rejected by validation or admission.
     Rejected,
     /// 403.
     Forbidden,
-    /// To be retried, not before this delay if the API server set one.
+    /// Any other error; to be retried, at the earliest after the delay that the API server set.
     Failed(Option<Duration>),
 }
 
@@ -112,10 +114,17 @@ pub(super) enum NextWrite {
     Nothing,
 }
 
-/// An event to write now, or later.
+/// An event to write now, or the time of the next one.
 #[derive(Debug)]
 pub(super) enum NextEvent {
-    Now { id: ObjectId, uid: Arc<str>, api_version: Arc<str>, notice: Notice, known: bool },
+    /// `known`: another replica may have written this event; an existing one then suffices, whatever its age.
+    Now {
+        id: ObjectId,
+        uid: Arc<str>,
+        api_version: Arc<str>,
+        notice: Notice,
+        known: bool,
+    },
     At(Instant),
     Nothing,
 }
@@ -125,28 +134,29 @@ impl StatusQueue {
         StatusQueue::default()
     }
 
-    /// Stores the API server's copy of an object; None if it is gone. True if it is not the object of the last verdict:
-    /// then that verdict does not apply to it, and the next one must be passed to `set_verdict` even if it is equal.
+    /// Stores the API server's copy of an object; None if the object is gone. Returns true if the last verdict is about
+    /// a deleted object of this name: the next verdict must then be passed to `set_verdict` even if it is equal.
     pub fn observe(&self, id: ObjectId, observed: Option<Observed>) -> bool {
         has_events(id.kind) && self.change(|state, now| state.observe(id, observed, now))
     }
 
-    /// Sets the verdict on an object, once it is served; None if the object no longer belongs to Portico.
+    /// Sets the verdict on an object, once the configuration with it is served; None if the object no longer belongs to
+    /// Portico.
     pub fn set_verdict(&self, id: ObjectId, verdict: Option<Arc<Verdict>>) {
         if has_events(id.kind) {
             self.change(|state, now| state.set_verdict(id, verdict, now));
         }
     }
 
-    /// Whether Portico controls every GatewayClass: then no other controller would report a missing Gateway.
-    pub fn set_sole_controller(&self, alone: bool) {
-        self.change(|state, now| state.set_sole_controller(alone, now));
+    /// Sets whether Portico controls every GatewayClass: then no other controller would report a missing Gateway.
+    pub fn set_sole_controller(&self, is_sole: bool) {
+        self.change(|state, now| state.set_sole_controller(is_sole, now));
     }
 
-    /// Sets why an object cannot be parsed; None if it can again.
+    /// Sets why an object cannot be parsed; None once it can be parsed.
     pub fn set_rejected(&self, id: ObjectId, rejected: Option<RejectedObject>) {
-        let wrong = rejected.iter().map(notices::unparsable_object).collect();
-        self.change(|state, now| state.events.set_problems(&id, ProblemOrigin::Source, wrong, now));
+        let problems = rejected.iter().map(notices::unparsable_object).collect();
+        self.change(|state, now| state.events.set_problems(&id, ProblemOrigin::Source, problems, now));
     }
 
     /// Sets the API versions under which statuses are written.
@@ -157,14 +167,14 @@ impl StatusQueue {
         });
     }
 
-    /// Whether this replica may write. When that ends, writes in flight and their outcomes have to be dropped.
+    /// Sets whether this replica may write. When it no longer may, the writer must drop its writes in flight.
     pub(super) fn set_leading(&self, leading: bool) {
         self.change(|state, now| state.set_leading(leading, now));
     }
 
-    /// The next thing to do. Hands out jobs while fewer than `most` are in flight.
-    pub(super) fn next(&self, most: usize) -> NextWrite {
-        self.shared.state.lock().next(most, Instant::now())
+    /// A due job if fewer than `max_in_flight` are in flight; otherwise when to call this again.
+    pub(super) fn next(&self, max_in_flight: usize) -> NextWrite {
+        self.shared.state.lock().next(max_in_flight, Instant::now())
     }
 
     pub(super) fn done(&self, job: &WriteJob, outcome: WriteOutcome) {
@@ -176,10 +186,10 @@ impl StatusQueue {
         self.shared.state.lock().entries.get(id).is_some_and(|entry| entry.conflict.is_active())
     }
 
-    /// Sets what did not fit into the status of an object.
-    pub(super) fn set_left_out(&self, id: &ObjectId, what: &[String]) {
-        let wrong = what.iter().map(|what| notices::full_list(what)).collect();
-        self.change(|state, now| state.events.set_problems(id, ProblemOrigin::Writer, wrong, now));
+    /// Sets the messages about full lists in the status of an object.
+    pub(super) fn set_left_out(&self, id: &ObjectId, left_out: &[String]) {
+        let problems = left_out.iter().map(|message| notices::full_list(message)).collect();
+        self.change(|state, now| state.events.set_problems(id, ProblemOrigin::Writer, problems, now));
     }
 
     /// The next event to write. The worker that takes it reports the result.
@@ -192,11 +202,11 @@ impl StatusQueue {
                 DueEvent::Nothing => return NextEvent::Nothing,
             };
             let api_version = state.api_version(id.kind);
-            match state.entries.get(&id).and_then(|entry| entry.seen.as_ref()) {
+            match state.entries.get(&id).and_then(|entry| entry.server_copy.as_ref()) {
                 Some(ServerCopy { uid, .. }) => {
                     return NextEvent::Now { uid: uid.clone(), id, api_version, notice, known };
                 }
-                // An event needs an object of the cluster.
+                // An event needs the uid of an object in the cluster.
                 None => state.events.forget(&id),
             }
         }
@@ -210,7 +220,7 @@ impl StatusQueue {
         self.change(|state, now| state.events.retry_later(id, now));
     }
 
-    /// Defers the event until this time.
+    /// Defers the event of an object until this time.
     pub(super) fn defer_event(&self, id: &ObjectId, at: Instant) {
         self.change(|state, _| state.events.defer(id, at));
     }
@@ -224,8 +234,9 @@ impl StatusQueue {
         self.shared.changed.notified().await;
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut QueueState, Instant) -> T) -> T {
-        let result = change(&mut self.shared.state.lock(), Instant::now());
+    /// Changes the state and wakes both writers.
+    fn change<T>(&self, apply: impl FnOnce(&mut QueueState, Instant) -> T) -> T {
+        let result = apply(&mut self.shared.state.lock(), Instant::now());
         self.shared.changed.notify_one();
         self.shared.events_changed.notify_one();
         result
@@ -235,58 +246,64 @@ impl StatusQueue {
 impl QueueState {
     fn observe(&mut self, id: ObjectId, observed: Option<Observed>, now: Instant) -> bool {
         let entry = self.entries.entry(id.clone()).or_default();
-        let succeeds = observed.as_ref().is_some_and(|observed| entry.is_about_another(&observed.uid));
-        if succeeds {
-            // Events reported on the predecessor are reported on this object, too.
+        let is_recreated = observed.as_ref().is_some_and(|observed| entry.has_verdict_on_other_uid(&observed.uid));
+        if is_recreated {
+            // Problems that were reported on the deleted object are reported on the new one, too.
             self.events.forget(&id);
         }
         match observed {
-            // A watch lags behind the responses to this replica's writes.
+            // The watch lags behind the responses to this replica's writes: the known copy is as new, or newer.
             Some(observed)
-                if entry.seen.as_ref().is_some_and(|seen| !seen.is_older_than(&observed.resource_version)) => {}
+                if entry.server_copy.as_ref().is_some_and(|copy| !copy.is_older_than(&observed.resource_version)) => {}
             Some(observed) => {
-                entry.seen = Some(ServerCopy::from(observed));
+                entry.server_copy = Some(ServerCopy::from(observed));
                 entry.stale = false;
                 self.schedule(&id, now);
             }
             None => {
-                entry.seen = None;
+                entry.server_copy = None;
                 self.events.forget(&id);
                 self.forget(&id);
             }
         }
-        succeeds
+        is_recreated
     }
 
     fn set_verdict(&mut self, id: ObjectId, verdict: Option<Arc<Verdict>>, now: Instant) {
-        let is_deleted = verdict.is_none();
-        let alone = self.sole_controller;
-        let wrong = verdict.as_deref().map(|verdict| notices::notices_for_verdict(verdict, alone)).unwrap_or_default();
-        self.events.set_problems(&id, ProblemOrigin::Verdict, wrong, now);
+        let no_longer_porticos = verdict.is_none();
+        let is_sole = self.sole_controller;
+        let problems =
+            verdict.as_deref().map(|verdict| notices::notices_for_verdict(verdict, is_sole)).unwrap_or_default();
+        self.events.set_problems(&id, ProblemOrigin::Verdict, problems, now);
         if !id.kind.has_written_status() {
             return;
         }
         let entry = self.entries.entry(id.clone()).or_default();
-        let counts_only =
-            entry.verdict.as_ref().zip(verdict.as_ref()).is_some_and(|(old, new)| differ_in_counts(old, new));
-        entry.urgent |= !counts_only;
+        let is_minor_change =
+            entry.verdict.as_ref().zip(verdict.as_ref()).is_some_and(|(old, new)| only_counts_differ(old, new));
+        entry.urgent |= !is_minor_change;
         entry.verdict = verdict;
-        entry.verdict_uid = entry.seen.as_ref().map(|seen| seen.uid.clone());
-        if is_deleted { self.forget(&id) } else { self.schedule(&id, now) }
+        entry.verdict_uid = entry.server_copy.as_ref().map(|copy| copy.uid.clone());
+        if no_longer_porticos { self.forget(&id) } else { self.schedule(&id, now) }
     }
 
-    fn set_sole_controller(&mut self, alone: bool, now: Instant) {
-        if std::mem::replace(&mut self.sole_controller, alone) == alone {
+    fn set_sole_controller(&mut self, is_sole: bool, now: Instant) {
+        if std::mem::replace(&mut self.sole_controller, is_sole) == is_sole {
             return;
         }
         for (id, entry) in &self.entries {
             if let Some(verdict) =
                 entry.verdict.as_deref().filter(|verdict| verdict.about(Topic::MissingParent).next().is_some())
             {
-                if !alone {
+                if !is_sole {
                     self.events.withdraw(id, notices::GATEWAY_NOT_FOUND);
                 }
-                self.events.set_problems(id, ProblemOrigin::Verdict, notices::notices_for_verdict(verdict, alone), now);
+                self.events.set_problems(
+                    id,
+                    ProblemOrigin::Verdict,
+                    notices::notices_for_verdict(verdict, is_sole),
+                    now,
+                );
             }
         }
     }
@@ -303,7 +320,7 @@ impl QueueState {
         for entry in self.entries.values_mut() {
             entry.due = None;
             entry.in_flight = false;
-            entry.changed_in_flight = false;
+            entry.compare_again = false;
             entry.failures = 0;
             entry.back_off = WriteBackoff::default();
             entry.conflict = WriteConflict::default();
@@ -319,16 +336,17 @@ impl QueueState {
         let Some(entry) = self.entries.get_mut(id).filter(|entry| self.leading && entry.is_comparable()) else {
             return;
         };
-        let at = entry.back_off.due_after_change(now, entry.urgent);
+        let due = entry.back_off.due_after_change(now, entry.urgent);
         if std::mem::take(&mut entry.rejected) {
             entry.failures = 0;
         }
-        let earliest = entry.verdict.as_ref().and_then(|verdict| entry.conflict.earliest(verdict));
-        let at = earliest.map_or(at, |earliest| at.max(earliest));
+        let after_conflict = entry.verdict.as_ref().and_then(|verdict| entry.conflict.earliest(verdict));
+        let due = after_conflict.map_or(due, |earliest| due.max(earliest));
         if entry.in_flight {
-            entry.changed_in_flight = true;
+            entry.compare_again = true;
         } else if entry.failures == 0 || entry.due.is_none() {
-            self.queue(id, at);
+            // Not if a retry is scheduled: a change does not bring it forward.
+            self.queue(id, due);
         }
     }
 
@@ -336,13 +354,13 @@ impl QueueState {
         self.unqueue(id);
         if let Some(entry) = self.entries.get_mut(id) {
             entry.due = Some(at);
-            self.due[rank(id.kind)].insert((at, id.clone()));
+            self.due[priority(id.kind)].insert((at, id.clone()));
         }
     }
 
     fn unqueue(&mut self, id: &ObjectId) {
         if let Some(at) = self.entries.get_mut(id).and_then(|entry| entry.due.take()) {
-            self.due[rank(id.kind)].remove(&(at, id.clone()));
+            self.due[priority(id.kind)].remove(&(at, id.clone()));
         }
     }
 
@@ -352,46 +370,51 @@ impl QueueState {
         if let Some(forbidden) = self.forbidden.get_mut(&id.kind) {
             forbidden.remove(id);
         }
-        if self.entries.get(id).is_some_and(|entry| entry.seen.is_none() && entry.verdict.is_none() && !entry.in_flight)
+        if self
+            .entries
+            .get(id)
+            .is_some_and(|entry| entry.server_copy.is_none() && entry.verdict.is_none() && !entry.in_flight)
         {
             self.entries.remove(id);
         }
     }
 
-    fn next(&mut self, most: usize, now: Instant) -> NextWrite {
-        if self.in_flight < most {
-            let try_again = self.forbidden.values_mut().find(|forbidden| forbidden.due().is_some_and(|due| due <= now));
-            if let Some(id) = try_again.and_then(ForbiddenKind::next) {
+    fn next(&mut self, max_in_flight: usize, now: Instant) -> NextWrite {
+        if self.in_flight < max_in_flight {
+            let retried_kind =
+                self.forbidden.values_mut().find(|forbidden| forbidden.due().is_some_and(|due| due <= now));
+            if let Some(id) = retried_kind.and_then(ForbiddenKind::next) {
                 self.queue(&id, now);
             }
         }
         loop {
-            let due = self.due.iter().position(|due| due.first().is_some_and(|(at, _)| *at <= now));
-            let Some(rank) = due else {
-                let first = self.due.iter().filter_map(|due| due.first()).map(|(at, _)| *at);
-                let first = first.chain(self.forbidden.values().filter_map(ForbiddenKind::due)).min();
-                return first.map_or(NextWrite::Nothing, NextWrite::At);
+            let first_with_due = self.due.iter().position(|due| due.first().is_some_and(|(at, _)| *at <= now));
+            let Some(priority) = first_with_due else {
+                let object_times = self.due.iter().filter_map(|due| due.first()).map(|(at, _)| *at);
+                let kind_times = self.forbidden.values().filter_map(ForbiddenKind::due);
+                return object_times.chain(kind_times).min().map_or(NextWrite::Nothing, NextWrite::At);
             };
-            if self.in_flight >= most {
+            // The end of a write wakes the writer, which then calls this again.
+            if self.in_flight >= max_in_flight {
                 return NextWrite::Nothing;
             }
-            let Some((_, id)) = self.due[rank].pop_first() else { return NextWrite::Nothing };
+            let Some((_, id)) = self.due[priority].pop_first() else { return NextWrite::Nothing };
             let api_version = self.api_version(id.kind);
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             entry.due = None;
-            if let Some(forbidden) = self.forbidden.get_mut(&id.kind).filter(|forbidden| !forbidden.is_trying(&id)) {
+            if let Some(forbidden) = self.forbidden.get_mut(&id.kind).filter(|forbidden| !forbidden.is_retrying(&id)) {
                 forbidden.add(id);
                 continue;
             }
-            let Some((seen, verdict)) = entry.comparable() else {
+            let Some((server_copy, verdict)) = entry.comparable() else {
                 self.forbidden.values_mut().for_each(|forbidden| forbidden.attempt_ended(&id));
                 continue;
             };
             let job = WriteJob {
                 started: now,
-                uid: seen.uid.clone(),
-                resource_version: seen.resource_version.clone(),
-                status: seen.status.clone(),
+                uid: server_copy.uid.clone(),
+                resource_version: server_copy.resource_version.clone(),
+                status: server_copy.status.clone(),
                 verdict: verdict.clone(),
                 api_version,
                 stale: entry.stale,
@@ -407,88 +430,36 @@ impl QueueState {
 
     fn done(&mut self, job: &WriteJob, outcome: WriteOutcome, now: Instant) {
         let Some(entry) = self.entries.get_mut(&job.id).filter(|entry| entry.in_flight) else { return };
-        entry.in_flight = false;
         self.in_flight -= 1;
         // A forbidden read does not stop writes of the kind.
         let outcome = match outcome {
             WriteOutcome::Forbidden if job.stale => WriteOutcome::Failed(Some(forbidden_kinds::FORBIDDEN_RETRY)),
             outcome => outcome,
         };
-        match (&outcome, self.forbidden.get_mut(&job.id.kind)) {
-            (WriteOutcome::Forbidden, None) => drop(self.forbidden.insert(job.id.kind, ForbiddenKind::new(now))),
-            (WriteOutcome::Forbidden, Some(forbidden)) => forbidden.refused(now),
-            _ => {}
+        let is_written = matches!(outcome, WriteOutcome::Written(..));
+        let proves_permission =
+            is_written || matches!(outcome, WriteOutcome::Conflict | WriteOutcome::NotFound | WriteOutcome::Rejected);
+        if matches!(outcome, WriteOutcome::Forbidden) {
+            let forbidden = self.forbidden.entry(job.id.kind);
+            forbidden
+                .and_modify(|forbidden| forbidden.delay_next_attempt(now))
+                .or_insert_with(|| ForbiddenKind::new(now));
         }
         if let Some(forbidden) = self.forbidden.get_mut(&job.id.kind) {
             forbidden.attempt_ended(&job.id);
         }
-        let proves_permission = matches!(
-            outcome,
-            WriteOutcome::Written(..) | WriteOutcome::Conflict | WriteOutcome::NotFound | WriteOutcome::Rejected
-        );
-        let mut retry = None;
-        let failures = std::mem::take(&mut entry.failures);
-        match outcome {
-            WriteOutcome::UpToDate => {}
-            WriteOutcome::Fetched(observed) => {
-                // Regardless of the watch: after a restore from a backup, versions go back.
-                entry.stale = false;
-                entry.seen = Some(ServerCopy::from(observed));
-                entry.changed_in_flight = true;
-            }
-            WriteOutcome::Written(observed, sent) => {
-                entry.back_off.record_write(job.started);
-                entry.conflict.record_write(&job.verdict, now);
-                let contested = entry.conflict.is_active().then(notices::write_conflict);
-                self.events.set_problems(&job.id, ProblemOrigin::WriteConflict, contested.into_iter().collect(), now);
-                let whole = *observed.status == sent;
-                let server_copy = ServerCopy::from(observed);
-                let clipped = PartiallyStored { sent, kept: server_copy.status.clone() };
-                entry.partially_stored = (!whole).then(|| Arc::new(clipped));
-                // The watch may have delivered a newer version.
-                if entry.seen.as_ref().is_some_and(|seen| {
-                    seen.uid == server_copy.uid && seen.is_older_than(&server_copy.resource_version)
-                }) {
-                    entry.seen = Some(server_copy);
-                }
-            }
-            WriteOutcome::Conflict => {
-                entry.back_off.record_write(job.started);
-                entry.urgent = true;
-                if entry.seen.as_ref().is_some_and(|seen| seen.resource_version == job.resource_version) {
-                    // The watch usually delivers the fresh object at once; otherwise it is fetched.
-                    entry.stale = true;
-                    retry = Some(now + FETCH_AFTER);
-                } else {
-                    entry.changed_in_flight = true;
-                }
-            }
-            // The watch confirms this if it is true: a proxy may return 404, too.
-            WriteOutcome::NotFound if entry.seen.as_ref().is_some_and(|seen| seen.uid == job.uid) => {
-                entry.failures = failures.saturating_add(1);
-                retry = Some(now + backoff(entry.failures, MAX_BACKOFF, fastrand::f64()));
-            }
-            WriteOutcome::NotFound => entry.changed_in_flight = true,
-            WriteOutcome::Rejected => {
-                entry.failures = failures.saturating_add(1);
-                entry.rejected = true;
-                retry = Some(now + backoff(entry.failures, MAX_BACKOFF_REJECTED, fastrand::f64()));
-            }
-            // Retried when the kind is tried again.
-            WriteOutcome::Forbidden => retry = Some(now),
-            WriteOutcome::Failed(wait) => {
-                entry.failures = failures.saturating_add(1);
-                entry.urgent = true;
-                retry = Some(now + backoff(entry.failures, MAX_BACKOFF, fastrand::f64()).max(wait.unwrap_or_default()));
-            }
+        let retry = entry.write_ended(job, outcome, now);
+        if is_written {
+            let conflict = entry.conflict.is_active().then(notices::write_conflict);
+            self.events.set_problems(&job.id, ProblemOrigin::WriteConflict, conflict.into_iter().collect(), now);
         }
-        let again = std::mem::take(&mut entry.changed_in_flight);
+        let compare_again = std::mem::take(&mut entry.compare_again);
         match retry {
             Some(at) if entry.is_comparable() => self.queue(&job.id, at),
-            _ if again => self.schedule(&job.id, now),
+            _ if compare_again => self.schedule(&job.id, now),
             _ => {}
         }
-        if self.entries.get(&job.id).is_some_and(|entry| entry.seen.is_none() && entry.verdict.is_none()) {
+        if self.entries.get(&job.id).is_some_and(|entry| entry.server_copy.is_none() && entry.verdict.is_none()) {
             self.forget(&job.id);
         }
         if proves_permission {
@@ -496,7 +467,7 @@ impl QueueState {
         }
     }
 
-    /// Resumes writes of a kind after one succeeded.
+    /// Resumes the writes of a kind after the response to one shows that they are permitted.
     fn resume_kind(&mut self, kind: Kind, now: Instant) {
         for id in self.forbidden.remove(&kind).into_iter().flat_map(ForbiddenKind::into_waiting) {
             self.queue(&id, now);
@@ -514,22 +485,10 @@ fn has_events(kind: Kind) -> bool {
     kind.has_written_status() || kind == Kind::Service
 }
 
-fn rank(kind: Kind) -> usize {
+/// The index in `due`: GatewayClasses and Gateways come before all other kinds.
+fn priority(kind: Kind) -> usize {
     usize::from(!matches!(kind, Kind::GatewayClass | Kind::Gateway))
 }
-
-/// Doubles from 200 ms up to `most`, less up to a half at random: writes that failed together must not retry together.
-fn backoff(failures: u32, most: Duration, chance: f64) -> Duration {
-    let longest = FIRST_BACKOFF.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most);
-    longest.mul_f64(1.0 - chance / 2.0)
-}
-
-const FIRST_BACKOFF: Duration = Duration::from_millis(200);
-const MAX_BACKOFF: Duration = Duration::from_secs(10);
-/// For failures that persist until something changes.
-const MAX_BACKOFF_REJECTED: Duration = Duration::from_secs(300);
-/// How long a conflict waits for the watch.
-const FETCH_AFTER: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests;

@@ -20,7 +20,7 @@ use crate::k8s::{ApiError, LeaderWriteGuard, StatusClient, sleep_until_deadline}
 
 /// Concurrent writes. The API server handles a few hundred a second; this keeps it busy without flooding it.
 const MAX_CONCURRENT_WRITES: usize = 16;
-/// How often the same warning is logged at most.
+/// The minimum interval between two log lines about the same kind and topic.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// `portico_status_writes_total{kind,result}`.
@@ -66,7 +66,7 @@ impl StatusWriter {
         StatusWriter { queue, statuses, controllers, writes, last_logged: HashMap::new() }
     }
 
-    /// Writes while `leading` is true; returns when its sender is dropped.
+    /// Writes while `leading` is true. Returns when the sender of `leading` is dropped.
     pub async fn run(mut self, mut leading: watch::Receiver<bool>, guard: LeaderWriteGuard) {
         while leading.wait_for(|leading| *leading).await.is_ok() {
             let _permit = guard.acquire().await;
@@ -75,7 +75,7 @@ impl StatusWriter {
                 continue;
             }
             self.queue.set_leading(true);
-            let end = self.write_until_lost(&mut leading).await;
+            let end = self.write_while_leading(&mut leading).await;
             self.queue.set_leading(false);
             if end.is_err() {
                 return;
@@ -83,18 +83,21 @@ impl StatusWriter {
         }
     }
 
-    async fn write_until_lost(&mut self, leading: &mut watch::Receiver<bool>) -> Result<(), watch::error::RecvError> {
-        // Dropped with all writes in flight: from that moment on, another replica may write.
+    async fn write_while_leading(
+        &mut self,
+        leading: &mut watch::Receiver<bool>,
+    ) -> Result<(), watch::error::RecvError> {
+        // Aborted when leadership is lost: from then on, another replica may write.
         let mut in_flight = JoinSet::new();
         let end = loop {
-            let due = self.start_due(&mut in_flight);
+            let next_due = self.start_due(&mut in_flight);
             tokio::select! {
                 biased;
                 end = leading.wait_for(|leading| !*leading) => break end.map(drop),
                 Some(done) = in_flight.join_next() => {
                     match done {
                         Ok((job, result)) => self.handle_result(job, result),
-                        // It is unknown which write panicked, so everything is compared again.
+                        // It is unknown which write panicked, so all objects are compared again.
                         Err(_) => {
                             in_flight = JoinSet::new();
                             self.queue.set_leading(false);
@@ -103,14 +106,14 @@ impl StatusWriter {
                     }
                 }
                 () = self.queue.changed() => {}
-                () = sleep_until_deadline(due) => {}
+                () = sleep_until_deadline(next_due) => {}
             }
         };
         in_flight.shutdown().await;
         end
     }
 
-    /// Starts everything that is due, and returns when the next job is.
+    /// Starts the due jobs, as far as the limit allows, and returns when the next one is due.
     fn start_due(&mut self, in_flight: &mut JoinSet<(WriteJob, Result<WriteOutcome, ApiError>)>) -> Option<Instant> {
         loop {
             match self.queue.next(MAX_CONCURRENT_WRITES) {
@@ -123,7 +126,7 @@ impl StatusWriter {
                         (*job, fetched.map(WriteOutcome::Fetched))
                     });
                 }
-                NextWrite::Job(job) => match self.compare(&job) {
+                NextWrite::Job(job) => match self.current_and_new_status(&job) {
                     None => self.queue.done(&job, WriteOutcome::UpToDate),
                     Some((before, after)) => {
                         let statuses = self.statuses.clone();
@@ -138,20 +141,20 @@ impl StatusWriter {
         }
     }
 
-    /// The current and the new status; None if there is nothing to write.
-    fn compare(&mut self, job: &WriteJob) -> Option<(Value, Value)> {
+    /// The current and the new status; None if there is nothing to write. A list that is full is logged and reported.
+    fn current_and_new_status(&mut self, job: &WriteJob) -> Option<(Value, Value)> {
         let before: Value = serde_json::from_str(&job.status).ok()?;
         let desired = to_json(&job.verdict);
         let MergedStatus { status, left_out } =
             merge(job.id.kind, &before, &desired, &self.controllers, &now_seconds());
-        for what in &left_out {
-            self.log_throttled(job.id.kind, "full", || warn!(object = %job.id, "{what}; remove unused entries"));
+        for message in &left_out {
+            self.log_throttled(job.id.kind, "full", || warn!(object = %job.id, "{message}; remove unused entries"));
         }
         self.queue.set_left_out(&job.id, &left_out);
         let after = status?;
-        let clipped =
-            job.partially_stored.as_ref().is_some_and(|clipped| clipped.sent == after && clipped.kept == job.status);
-        (!clipped).then_some((before, after))
+        let was_sent =
+            job.partially_stored.as_ref().is_some_and(|partial| partial.sent == after && partial.kept == job.status);
+        (!was_sent).then_some((before, after))
     }
 
     fn handle_result(&mut self, job: WriteJob, result: Result<WriteOutcome, ApiError>) {
@@ -164,7 +167,7 @@ impl StatusWriter {
                             warn!(
                                 object = %job.id,
                                 "Another controller keeps overwriting the status; let only one serve the GatewayClass. \
-                                 Until then it is written less often"
+                                 Until then, Portico writes it less often"
                             );
                         });
                     }
@@ -198,9 +201,9 @@ impl StatusWriter {
                 info!(object = %id, "Cannot write the status now: {failure}; Portico retries");
             }
             ApiError::Forbidden(_) => {
-                let what = format!("{}/status", kind.plural());
+                let resource = format!("{}/status", kind.plural());
                 let group = kind.group();
-                warn!(object = %id, "Cannot write the status: {failure}; allow `patch` on {what} of {group}");
+                warn!(object = %id, "Cannot write the status: {failure}; allow `patch` on {resource} of \"{group}\"");
             }
             ApiError::Rejected(_) => {
                 warn!(object = %id, "Cannot write the status: {failure}; traffic is not affected");
@@ -208,11 +211,11 @@ impl StatusWriter {
         });
     }
 
-    fn log_throttled(&mut self, kind: Kind, what: &'static str, log: impl FnOnce()) {
+    fn log_throttled(&mut self, kind: Kind, topic: &'static str, log: impl FnOnce()) {
         let now = Instant::now();
-        let last = self.last_logged.get(&(kind, what));
+        let last = self.last_logged.get(&(kind, topic));
         if last.is_none_or(|last| now.saturating_duration_since(*last) >= LOG_INTERVAL) {
-            self.last_logged.insert((kind, what), now);
+            self.last_logged.insert((kind, topic), now);
             log();
         }
     }

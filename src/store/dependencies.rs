@@ -16,64 +16,65 @@ use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 
 /// All references that affect the meaning of an object, without duplicates.
 pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
-    let mut found = DependencyCollector { own: object.meta().key.namespace.clone(), dependencies: Vec::new() };
+    let mut collector =
+        DependencyCollector { own_namespace: object.meta().key.namespace.clone(), dependencies: Vec::new() };
     let meta = object.meta();
     match object {
-        AnyObject::Gateway(gateway) => found.add_gateway(gateway),
-        AnyObject::HttpRoute(route) => found.add_http_route(route),
-        AnyObject::Ingress(ingress) => found.add_ingress(ingress),
-        AnyObject::IngressClass(class) => found.add_ingress_class(class),
+        AnyObject::Gateway(gateway) => collector.add_gateway(gateway),
+        AnyObject::HttpRoute(route) => collector.add_http_route(route),
+        AnyObject::Ingress(ingress) => collector.add_ingress(ingress),
+        AnyObject::IngressClass(class) => collector.add_ingress_class(class),
         AnyObject::TcpIngress(ingress) => {
-            found.add_class(meta, None);
-            found.add_plugins(meta);
+            collector.add_class(meta, None);
+            collector.add_plugins(meta);
             for rule in &ingress.spec.rules {
-                found.add_object(Kind::Service, None, &rule.backend.service_name);
+                collector.add_object(Kind::Service, None, &rule.backend.service_name);
             }
             for secret in ingress.spec.tls.iter().filter_map(|tls| tls.secret_name.as_deref()) {
-                found.add_object(Kind::Secret, None, secret);
+                collector.add_object(Kind::Secret, None, secret);
             }
         }
         AnyObject::UdpIngress(ingress) => {
-            found.add_class(meta, None);
-            found.add_plugins(meta);
+            collector.add_class(meta, None);
+            collector.add_plugins(meta);
             for rule in &ingress.spec.rules {
-                found.add_object(Kind::Service, None, &rule.backend.service_name);
+                collector.add_object(Kind::Service, None, &rule.backend.service_name);
             }
         }
-        AnyObject::Service(_) => found.add_service(meta),
+        AnyObject::Service(_) => collector.add_service(meta),
         AnyObject::KongServiceFacade(facade) => {
-            found.add_class(meta, None);
-            found.add_object(Kind::Service, None, &facade.spec.backend_ref.name);
-            found.add_service(meta);
+            collector.add_class(meta, None);
+            collector.add_object(Kind::Service, None, &facade.spec.backend_ref.name);
+            collector.add_service(meta);
         }
-        AnyObject::KongPlugin(plugin) => found.add_plugin(plugin),
+        AnyObject::KongPlugin(plugin) => collector.add_plugin(plugin),
         AnyObject::KongClusterPlugin(plugin) => {
-            found.add_class(meta, None);
-            found.add_plugin(plugin);
+            collector.add_class(meta, None);
+            collector.add_plugin(plugin);
         }
         AnyObject::KongConsumer(consumer) => {
-            found.add_class(meta, None);
-            found.add_plugins(meta);
+            collector.add_class(meta, None);
+            collector.add_plugins(meta);
             for credential in &consumer.credentials {
-                found.add_object(Kind::Secret, None, credential);
+                collector.add_object(Kind::Secret, None, credential);
             }
             for group in &consumer.consumer_groups {
-                found.add_object(Kind::KongConsumerGroup, None, group);
+                collector.add_object(Kind::KongConsumerGroup, None, group);
             }
         }
         AnyObject::KongConsumerGroup(_) => {
-            found.add_class(meta, None);
-            found.add_plugins(meta);
+            collector.add_class(meta, None);
+            collector.add_plugins(meta);
         }
-        AnyObject::KongVault(_) => found.add_class(meta, None),
-        AnyObject::KongCustomEntity(entity) => found.add_custom_entity(entity),
+        AnyObject::KongVault(_) => collector.add_class(meta, None),
+        AnyObject::KongCustomEntity(entity) => collector.add_custom_entity(entity),
         AnyObject::EndpointSlice(slice) => {
             if let Some(service) = slice.meta.labels.get(SERVICE_NAME_LABEL) {
-                found.add_object(Kind::Service, None, service);
+                collector.add_object(Kind::Service, None, service);
             }
         }
-        AnyObject::BackendTlsPolicy(policy) => found.add_targets(&policy.spec.target_refs),
-        AnyObject::Guard(guard) => found.add_targets(guard.targets.as_deref().unwrap_or_default()),
+        AnyObject::BackendTlsPolicy(policy) => collector.add_targets(&policy.spec.target_refs),
+        AnyObject::UnparseablePolicy(policy) => collector.add_targets(policy.targets.as_deref().unwrap_or_default()),
         AnyObject::GatewayClass(_)
         | AnyObject::ReferenceGrant(_)
         | AnyObject::IngressClassParameters(_)
@@ -85,13 +86,14 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
         | AnyObject::Namespace(_)
         | AnyObject::Unserved(..) => {}
     }
-    found.dependencies.sort();
-    found.dependencies.dedup();
-    found.dependencies
+    collector.dependencies.sort();
+    collector.dependencies.dedup();
+    collector.dependencies
 }
 
+/// Collects the references of one object.
 struct DependencyCollector {
-    own: Arc<str>,
+    own_namespace: Arc<str>,
     dependencies: Vec<Dependency>,
 }
 
@@ -109,7 +111,7 @@ impl DependencyCollector {
     }
 
     fn add_http_route(&mut self, route: &Object<HttpRoute>) {
-        // The labels of its namespace decide whether a listener's selector allows the route.
+        // The labels of the route's namespace decide whether a listener's selector allows the route.
         self.add_object(Kind::Namespace, Some(""), &route.meta.key.namespace);
         for parent in &route.spec.parent_refs {
             if parent.group == GATEWAY_GROUP && parent.kind == Kind::Gateway.name() {
@@ -121,8 +123,8 @@ impl DependencyCollector {
             for backend in &rule.backend_refs {
                 self.add_backend(&backend.target);
             }
-            let of_backends = rule.backend_refs.iter().flat_map(|backend| &backend.filters);
-            for filter in rule.filters.iter().chain(of_backends) {
+            let backend_filters = rule.backend_refs.iter().flat_map(|backend| &backend.filters);
+            for filter in rule.filters.iter().chain(backend_filters) {
                 if let Some(mirror) = &filter.request_mirror {
                     self.add_backend(&mirror.backend_ref);
                 }
@@ -170,7 +172,7 @@ impl DependencyCollector {
         }
     }
 
-    /// A Service or KongServiceFacade.
+    /// The annotations of a Service or KongServiceFacade.
     fn add_service(&mut self, meta: &Meta) {
         self.add_plugins(meta);
         for (annotation, kind) in [
@@ -186,11 +188,11 @@ impl DependencyCollector {
         }
     }
 
-    /// A Secret without namespace is in the plugin's namespace.
+    /// The Secrets with the configuration. One without a namespace is in the plugin's namespace.
     fn add_plugin(&mut self, plugin: &PluginSettings) {
-        let patches = plugin.config_patches.iter().map(|patch| &patch.value_from.secret_key_ref);
-        let whole = plugin.config_from.as_ref().map(|source| &source.secret_key_ref);
-        for secret in patches.chain(whole) {
+        let patch_secrets = plugin.config_patches.iter().map(|patch| &patch.value_from.secret_key_ref);
+        let config_secret = plugin.config_from.as_ref().map(|source| &source.secret_key_ref);
+        for secret in patch_secrets.chain(config_secret) {
             self.add_object(Kind::Secret, secret.namespace.as_deref(), &secret.name);
         }
     }
@@ -228,9 +230,9 @@ impl DependencyCollector {
         }
     }
 
-    /// Without `namespace`, the object's own namespace is used.
+    /// A reference to an object; without `namespace`, in the namespace of the referrer.
     fn add_object(&mut self, kind: Kind, namespace: Option<&str>, name: &str) {
-        let namespace = namespace.map_or_else(|| self.own.clone(), Arc::from);
+        let namespace = namespace.map_or_else(|| self.own_namespace.clone(), Arc::from);
         let key = ObjectKey { namespace, name: Arc::from(name) };
         self.dependencies.push(Dependency::Object(ObjectId::new(kind, key)));
     }
@@ -249,9 +251,10 @@ impl DependencyCollector {
         self.add_grants(backend.namespace.as_deref());
     }
 
+    /// A reference to another namespace needs a ReferenceGrant there.
     fn add_grants(&mut self, namespace: Option<&str>) {
         if let Some(namespace) = namespace
-            && namespace != &*self.own
+            && namespace != &*self.own_namespace
         {
             self.dependencies.push(Dependency::GrantsIn(Arc::from(namespace)));
         }

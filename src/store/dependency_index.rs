@@ -3,8 +3,8 @@
 //! References are by name, whether or not the object exists: a Secret that is created later affects the Gateway that
 //! refers to it. ReferenceGrants are indexed by namespace, since any grant there may apply.
 //!
-//! Some objects have an effect only through the objects that refer to them, so a change of their references also
-//! affects their referrers. [`DependencyIndex::affected_by`] follows such chains:
+//! Some objects have an effect only through their referrers, so a change of anything that such an object refers to also
+//! affects its referrers. [`DependencyIndex::affected_by`] follows these chains:
 //!
 //! ```text
 //!   Secret ◀─ KongPlugin ◀─┬─ Ingress, HTTPRoute, KongConsumer, KongConsumerGroup
@@ -31,13 +31,13 @@ pub enum Dependency {
     DefaultClass,
 }
 
-/// The reverse index. Forward references are computed from the object when needed.
+/// The dependents of each dependency. The opposite direction is computed from the object when needed.
 #[derive(Debug, Default)]
 pub struct DependencyIndex {
     reverse: BTreeMap<Dependency, Dependents>,
 }
 
-/// The dependents of one object: usually one, for which a set would waste memory.
+/// The objects with one dependency: usually a single one, for which a set would waste memory.
 #[derive(Debug)]
 enum Dependents {
     One(ObjectId),
@@ -77,56 +77,57 @@ impl DependencyIndex {
     /// The objects that depend on this one. ReferenceGrants match by namespace, and an IngressClass also matches
     /// objects without a class.
     pub fn dependents<'a>(&'a self, id: &ObjectId) -> impl Iterator<Item = &'a ObjectId> + use<'a> {
-        let mention = match id.kind {
+        let dependency = match id.kind {
             Kind::ReferenceGrant => Dependency::GrantsIn(id.key.namespace.clone()),
             _ => Dependency::Object(id.clone()),
         };
         let of_any_class =
             (id.kind == Kind::IngressClass).then(|| self.reverse.get(&Dependency::DefaultClass)).flatten();
-        self.reverse.get(&mention).into_iter().chain(of_any_class).flat_map(Dependents::iter)
+        self.reverse.get(&dependency).into_iter().chain(of_any_class).flat_map(Dependents::iter)
     }
 
     /// The objects affected by these changes: their dependents, followed through kinds that only have an effect through
     /// their referrers. The changed objects are not included unless they depend on each other.
     pub fn affected_by<'a>(&'a self, changed: impl IntoIterator<Item = &'a ObjectId>) -> BTreeSet<ObjectId> {
-        let mut touched = BTreeSet::new();
-        let mut open: Vec<&ObjectId> = changed.into_iter().collect();
-        while let Some(id) = open.pop() {
+        let mut affected = BTreeSet::new();
+        let mut pending: Vec<&ObjectId> = changed.into_iter().collect();
+        while let Some(id) = pending.pop() {
+            // The compiler adds the dependents of a Gateway.
             if id.kind == Kind::Gateway {
                 continue;
             }
             for dependent in self.dependents(id) {
-                if touched.insert(dependent.clone()) && is_intermediate(dependent.kind) {
-                    open.push(dependent);
+                if affected.insert(dependent.clone()) && is_intermediate(dependent.kind) {
+                    pending.push(dependent);
                 }
             }
         }
-        touched
+        affected
     }
 
     /// The objects of a kind that other objects refer to, whether they exist or not.
     pub fn referenced(&self, kind: Kind) -> impl Iterator<Item = &ObjectId> {
         let first = Dependency::Object(ObjectId::new(kind, ObjectKey::cluster("")));
-        self.reverse.range(first..).map_while(move |(mention, _)| match mention {
+        self.reverse.range(first..).map_while(move |(dependency, _)| match dependency {
             Dependency::Object(id) if id.kind == kind => Some(id),
             Dependency::Object(_) | Dependency::GrantsIn(_) | Dependency::DefaultClass => None,
         })
     }
 
-    pub(super) fn insert(&mut self, id: &ObjectId, mentions: Vec<Dependency>) {
-        for mention in mentions {
-            match self.reverse.entry(mention) {
+    pub(super) fn insert(&mut self, id: &ObjectId, dependencies: Vec<Dependency>) {
+        for dependency in dependencies {
+            match self.reverse.entry(dependency) {
                 Entry::Vacant(vacant) => drop(vacant.insert(Dependents::One(id.clone()))),
-                Entry::Occupied(mut sources) => sources.get_mut().insert(id),
+                Entry::Occupied(mut dependents) => dependents.get_mut().insert(id),
             }
         }
     }
 
-    /// `mentions` are the references of the object when it was inserted.
-    pub(super) fn remove(&mut self, id: &ObjectId, mentions: &[Dependency]) {
-        for mention in mentions {
-            if self.reverse.get_mut(mention).is_some_and(|sources| sources.remove(id)) {
-                self.reverse.remove(mention);
+    /// `dependencies` are those that the object had when it was inserted.
+    pub(super) fn remove(&mut self, id: &ObjectId, dependencies: &[Dependency]) {
+        for dependency in dependencies {
+            if self.reverse.get_mut(dependency).is_some_and(|dependents| dependents.remove(id)) {
+                self.reverse.remove(dependency);
             }
         }
     }
@@ -134,19 +135,19 @@ impl DependencyIndex {
     /// Rebuilds the index without unused memory. `key_of` returns the key stored in an existing object, so that its
     /// strings are shared.
     pub(super) fn compact<'s>(&mut self, key_of: impl Fn(&ObjectId) -> Option<&'s ObjectKey>) {
-        let compacted = std::mem::take(&mut self.reverse).into_iter().map(|(mention, sources)| {
-            let mention = match mention {
+        let compacted = std::mem::take(&mut self.reverse).into_iter().map(|(dependency, dependents)| {
+            let dependency = match dependency {
                 Dependency::Object(id) => {
                     let key = key_of(&id).cloned().unwrap_or(id.key);
                     Dependency::Object(ObjectId::new(id.kind, key))
                 }
-                Dependency::GrantsIn(_) | Dependency::DefaultClass => mention,
+                Dependency::GrantsIn(_) | Dependency::DefaultClass => dependency,
             };
-            let sources = match sources {
+            let dependents = match dependents {
                 Dependents::One(one) => Dependents::One(one),
                 Dependents::Several(several) => Dependents::Several(several.into_iter().collect()),
             };
-            (mention, sources)
+            (dependency, dependents)
         });
         self.reverse = compacted.collect();
     }
@@ -179,51 +180,51 @@ mod tests {
         AnyObject::parse(Kind::HttpRoute, object).unwrap()
     }
 
-    fn dependents(refs: &DependencyIndex, kind: Kind, namespace: &str, name: &str) -> Vec<String> {
+    fn dependents(index: &DependencyIndex, kind: Kind, namespace: &str, name: &str) -> Vec<String> {
         let id = ObjectId::new(kind, ObjectKey::new(namespace, name));
-        refs.dependents(&id).map(|id| id.key.name.to_string()).collect()
+        index.dependents(&id).map(|id| id.key.name.to_string()).collect()
     }
 
     #[test]
     fn changes_affect_exactly_the_dependents() {
-        let mut refs = DependencyIndex::default();
+        let mut index = DependencyIndex::default();
         for object in [route("near", "web", None), route("far", "web", Some("b"))] {
-            refs.insert(&object.id(), dependencies(&object));
+            index.insert(&object.id(), dependencies(&object));
         }
-        assert_eq!(dependents(&refs, Kind::Service, "a", "web"), ["near"]);
-        assert_eq!(dependents(&refs, Kind::Service, "b", "web"), ["far"]);
-        assert_eq!(dependents(&refs, Kind::ReferenceGrant, "b", "any"), ["far"]);
-        assert_eq!(dependents(&refs, Kind::ReferenceGrant, "a", "any"), [""; 0]);
-        assert_eq!(dependents(&refs, Kind::Gateway, "a", "gateway"), ["far", "near"]);
-        assert_eq!(dependents(&refs, Kind::Namespace, "", "a"), ["far", "near"]);
+        assert_eq!(dependents(&index, Kind::Service, "a", "web"), ["near"]);
+        assert_eq!(dependents(&index, Kind::Service, "b", "web"), ["far"]);
+        assert_eq!(dependents(&index, Kind::ReferenceGrant, "b", "any"), ["far"]);
+        assert_eq!(dependents(&index, Kind::ReferenceGrant, "a", "any"), [""; 0]);
+        assert_eq!(dependents(&index, Kind::Gateway, "a", "gateway"), ["far", "near"]);
+        assert_eq!(dependents(&index, Kind::Namespace, "", "a"), ["far", "near"]);
 
-        let mentioned =
-            |refs: &DependencyIndex, kind| refs.referenced(kind).map(ObjectId::to_string).collect::<Vec<_>>();
-        assert_eq!(mentioned(&refs, Kind::Service), ["Service a/web", "Service b/web"]);
-        assert_eq!(mentioned(&refs, Kind::Namespace), ["Namespace a"]);
-        assert_eq!(mentioned(&refs, Kind::Secret), [""; 0]);
+        let referenced =
+            |index: &DependencyIndex, kind| index.referenced(kind).map(ObjectId::to_string).collect::<Vec<_>>();
+        assert_eq!(referenced(&index, Kind::Service), ["Service a/web", "Service b/web"]);
+        assert_eq!(referenced(&index, Kind::Namespace), ["Namespace a"]);
+        assert_eq!(referenced(&index, Kind::Secret), [""; 0]);
 
         let (before, moved) = (route("near", "web", None), route("near", "api", None));
-        refs.remove(&before.id(), &dependencies(&before));
-        refs.insert(&moved.id(), dependencies(&moved));
-        assert_eq!(dependents(&refs, Kind::Service, "a", "web"), [""; 0]);
-        assert_eq!(dependents(&refs, Kind::Service, "a", "api"), ["near"]);
-        refs.compact(|_| None);
-        assert_eq!(dependents(&refs, Kind::Gateway, "a", "gateway"), ["far", "near"]);
-        refs.remove(&moved.id(), &dependencies(&moved));
-        assert_eq!(dependents(&refs, Kind::Service, "a", "api"), [""; 0]);
+        index.remove(&before.id(), &dependencies(&before));
+        index.insert(&moved.id(), dependencies(&moved));
+        assert_eq!(dependents(&index, Kind::Service, "a", "web"), [""; 0]);
+        assert_eq!(dependents(&index, Kind::Service, "a", "api"), ["near"]);
+        index.compact(|_| None);
+        assert_eq!(dependents(&index, Kind::Gateway, "a", "gateway"), ["far", "near"]);
+        index.remove(&moved.id(), &dependencies(&moved));
+        assert_eq!(dependents(&index, Kind::Service, "a", "api"), [""; 0]);
     }
 
-    fn refs_of(objects: impl IntoIterator<Item = (Kind, serde_json::Value)>) -> DependencyIndex {
-        let mut refs = DependencyIndex::default();
+    fn index_of(objects: impl IntoIterator<Item = (Kind, serde_json::Value)>) -> DependencyIndex {
+        let mut index = DependencyIndex::default();
         for (kind, mut object) in objects {
             if kind.namespaced() {
                 object["metadata"]["namespace"] = json!("a");
             }
             let object = AnyObject::parse(kind, object).unwrap();
-            refs.insert(&object.id(), dependencies(&object));
+            index.insert(&object.id(), dependencies(&object));
         }
-        refs
+        index
     }
 
     fn named(name: &str, annotations: &serde_json::Value) -> serde_json::Value {
@@ -238,7 +239,7 @@ mod tests {
             "apiGroup": "incubator.ingress-controller.konghq.com", "kind": "KongServiceFacade", "name": "front",
         }});
         let patch = json!({"path": "/a", "valueFrom": {"secretKeyRef": {"name": "patch", "key": "a"}}});
-        let refs = refs_of([
+        let index = index_of([
             (
                 Kind::KongPlugin,
                 json!({"metadata": {"name": "limit"}, "plugin": "rate-limiting", "configPatches": [patch]}),
@@ -291,10 +292,10 @@ mod tests {
             ),
             (Kind::KongConsumerGroup, json!({"metadata": named("gold", &json!({"konghq.com/plugins": "limit"}))})),
         ]);
-        let touched = |kind, namespace: &str, name: &str| {
+        let affected = |kind, namespace: &str, name: &str| {
             let id = ObjectId::new(kind, ObjectKey::new(namespace, name));
-            let touched: Vec<_> = refs.affected_by([&id]).iter().map(ObjectId::to_string).collect();
-            touched.join(", ")
+            let affected: Vec<_> = index.affected_by([&id]).iter().map(ObjectId::to_string).collect();
+            affected.join(", ")
         };
         let around_web = "HTTPRoute a/route, Ingress a/shop, Service a/web";
         let around_limit =
@@ -327,15 +328,16 @@ mod tests {
             (Kind::KongConsumerGroup, "a", "gold", "KongConsumer a/ann"),
             (Kind::IngressClassParameters, "b", "settings", &OF_CLASS.replace("shop,", "shop, IngressClass mine,")),
             (Kind::IngressClass, "", "mine", OF_CLASS),
-            (Kind::IngressClass, "", "another", OF_ANY_CLASS),
+            (Kind::IngressClass, "", "another", WITHOUT_CLASS),
         ] {
-            assert_eq!(touched(kind, namespace, name), expected, "{kind} {namespace}/{name}");
+            assert_eq!(affected(kind, namespace, name), expected, "{kind} {namespace}/{name}");
         }
     }
 
-    /// Objects with a class, and objects that belong to the default class, whichever that is.
+    /// What a change of class `mine` affects: the objects of this class, and those without a class.
     const OF_CLASS: &str = "Ingress a/other, Ingress a/shop, KongClusterPlugin auth, KongConsumer a/ann, \
                             KongConsumerGroup a/gold, KongServiceFacade a/front";
-    const OF_ANY_CLASS: &str =
+    /// What a change of any other class affects.
+    const WITHOUT_CLASS: &str =
         "Ingress a/other, KongConsumer a/ann, KongConsumerGroup a/gold, KongServiceFacade a/front";
 }

@@ -1,15 +1,15 @@
-//! Stores every object of the sources by key, typed and reduced. The control loop is the only writer.
+//! Stores every object of the sources by key, parsed into its type. The control loop is the only writer.
 //!
 //! ```text
 //!   manifests, API server ──Batch──▶ Store ──Changes──▶ compile
-//!                                      └ dependencies.rs: references of an object ─▶ dependency_index.rs: reverse
-//! index
+//!                                      └ dependencies.rs: references of an object
+//!                                              └▶ dependency_index.rs: referrers of an object
 //! ```
 
 mod dependencies;
 mod dependency_index;
 mod object;
-mod referenced_bodies;
+mod objects_to_fetch;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,8 @@ pub use table::ObjectTable;
 use crate::api::kind::for_each_served_kind;
 use crate::api::{self, Kind, Meta, Object, ObjectId, ObjectKey, Resource};
 
-/// Changes of one source at one moment. A batch is applied at once, so that a relist costs one compilation.
+/// Changes of one source that are applied together, so that a relist costs one compilation. Removals come first: an
+/// object that was removed and created again is in both lists.
 #[derive(Debug, Default)]
 pub struct Batch {
     pub upserts: Vec<AnyObject>,
@@ -38,11 +39,11 @@ macro_rules! store {
         #[derive(Debug, Default)]
         pub struct Store {
             $(pub $table: ObjectTable<api::$module::$kind>,)*
-            /// Policies that cannot be parsed. None of them is also in `backend_tls_policies`.
-            pub guards: BTreeMap<ObjectKey, Arc<UnparseablePolicy>>,
+            /// BackendTLSPolicies that cannot be parsed. A policy is either here or in `backend_tls_policies`.
+            pub unparseable_policies: BTreeMap<ObjectKey, Arc<UnparseablePolicy>>,
             /// The metadata of objects whose kinds are validated but not served.
             pub unserved: BTreeMap<ObjectId, Arc<Meta>>,
-            refs: DependencyIndex,
+            index: DependencyIndex,
         }
 
         impl Store {
@@ -53,14 +54,14 @@ macro_rules! store {
                 }
                 let mut all: Changes = self.unserved.keys().cloned().collect();
                 $(all.extend(ids(&self.$table));)*
-                all.extend(self.guards.keys().map(|key| ObjectId::new(Kind::BackendTlsPolicy, key.clone())));
+                all.extend(self.unparseable_policies.keys().map(|key| ObjectId::new(Kind::BackendTlsPolicy, key.clone())));
                 all
             }
 
             /// All objects except those whose kinds are not served.
             pub fn objects(&self) -> impl Iterator<Item = AnyObject> + '_ {
                 std::iter::empty()$(.chain(self.$table.values().cloned().map(AnyObject::$kind)))*
-                    .chain(self.guards.values().cloned().map(AnyObject::Guard))
+                    .chain(self.unparseable_policies.values().cloned().map(AnyObject::UnparseablePolicy))
             }
 
             /// The metadata of an object of any kind.
@@ -69,7 +70,7 @@ macro_rules! store {
                     $(Kind::$kind => self.$table.get(&id.key).map(|object| &object.meta),)*
                     _ => self.unserved.get(id).map(|meta| &**meta),
                 };
-                meta.or_else(|| self.unparseable_policy(id).map(|guard| &guard.meta))
+                meta.or_else(|| self.unparseable_policy(id).map(|policy| &policy.meta))
             }
 
             /// An object of a stored kind.
@@ -78,52 +79,54 @@ macro_rules! store {
                     $(Kind::$kind => self.$table.get(&id.key).cloned().map(AnyObject::$kind),)*
                     _ => None,
                 };
-                let guards = (id.kind == Kind::BackendTlsPolicy).then_some(&self.guards);
-                object.or_else(|| guards?.get(&id.key).cloned().map(AnyObject::Guard))
+                let unparseable = (id.kind == Kind::BackendTlsPolicy).then_some(&self.unparseable_policies);
+                object.or_else(|| unparseable?.get(&id.key).cloned().map(AnyObject::UnparseablePolicy))
             }
 
             /// The number of objects.
             fn len(&self) -> usize {
-                self.unserved.len() + self.guards.len() $(+ self.$table.len())*
+                self.unserved.len() + self.unparseable_policies.len() $(+ self.$table.len())*
             }
 
             /// Reduces the memory use after many objects were added.
             fn compact(&mut self) {
                 $(self.$table.compact();)*
-                let mut refs = std::mem::take(&mut self.refs);
-                refs.compact(|id| self.meta(id).map(|meta| &meta.key));
-                self.refs = refs;
+                let mut index = std::mem::take(&mut self.index);
+                index.compact(|id| self.meta(id).map(|meta| &meta.key));
+                self.index = index;
             }
 
+            /// Returns whether the store changed.
             fn insert(&mut self, object: AnyObject) -> bool {
-                fn put<T: PartialEq>(table: &mut ObjectTable<T>, object: Arc<Object<T>>) -> bool {
-                    let same = table.get(&object.meta.key).is_some_and(|known| known == &object);
-                    if !same {
+                fn insert_if_different<T: PartialEq>(table: &mut ObjectTable<T>, object: Arc<Object<T>>) -> bool {
+                    let differs = table.get(&object.meta.key).is_none_or(|stored| stored != &object);
+                    if differs {
                         table.insert(object);
                     }
-                    !same
+                    differs
                 }
-                let released = !matches!(object, AnyObject::Guard(_)) && self.remove_unparseable(&object.id());
+                let was_unparseable = !matches!(object, AnyObject::UnparseablePolicy(_)) && self.remove_unparseable(&object.id());
                 let differs = match object {
-                    $(AnyObject::$kind(object) => put(&mut self.$table, object),)*
-                    AnyObject::Guard(guard) => self.insert_unparseable(guard),
+                    $(AnyObject::$kind(object) => insert_if_different(&mut self.$table, object),)*
+                    AnyObject::UnparseablePolicy(policy) => self.insert_unparseable(policy),
                     AnyObject::Unserved(kind, meta) => {
                         let id = ObjectId::new(kind, meta.key.clone());
-                        let same = self.unserved.get(&id) == Some(&meta);
+                        let differs = self.unserved.get(&id) != Some(&meta);
                         self.unserved.insert(id, meta);
-                        !same
+                        differs
                     }
                 };
-                differs || released
+                differs || was_unparseable
             }
 
+            /// Returns whether the object existed.
             fn remove(&mut self, id: &ObjectId) -> bool {
-                let released = self.remove_unparseable(id);
+                let was_unparseable = self.remove_unparseable(id);
                 let removed = match id.kind {
                     $(Kind::$kind => self.$table.remove(&id.key),)*
                     _ => self.unserved.remove(id).is_some(),
                 };
-                removed || released
+                removed || was_unparseable
             }
         }
     };
@@ -137,7 +140,7 @@ impl Store {
         for id in batch.removes {
             let before = self.dependencies(&id);
             if self.remove(&id) {
-                self.refs.remove(&id, &before);
+                self.index.remove(&id, &before);
                 changes.insert(id);
             }
         }
@@ -145,8 +148,8 @@ impl Store {
             let id = object.id();
             let (before, after) = (self.dependencies(&id), dependencies::dependencies(&object));
             if self.insert(object) {
-                self.refs.remove(&id, &before);
-                self.refs.insert(&id, after);
+                self.index.remove(&id, &before);
+                self.index.insert(&id, after);
                 changes.insert(id);
             }
         }
@@ -163,7 +166,7 @@ impl Store {
     }
 
     fn objects_referenced_by(&self, id: &ObjectId) -> impl Iterator<Item = ObjectId> + use<> {
-        self.dependencies(id).into_iter().filter_map(|mention| match mention {
+        self.dependencies(id).into_iter().filter_map(|dependency| match dependency {
             Dependency::Object(target) => Some(target),
             Dependency::GrantsIn(_) | Dependency::DefaultClass => None,
         })
@@ -180,29 +183,29 @@ impl Store {
             .filter(|target| matches!(target.kind, Kind::KongPlugin | Kind::KongClusterPlugin))
     }
 
-    /// The index of references.
+    /// The objects that depend on each object.
     pub fn dependency_index(&self) -> &DependencyIndex {
-        &self.refs
+        &self.index
     }
 
     fn unparseable_policy(&self, id: &ObjectId) -> Option<&UnparseablePolicy> {
-        self.guards.get(&id.key).filter(|_| id.kind == Kind::BackendTlsPolicy).map(|guard| &**guard)
+        self.unparseable_policies.get(&id.key).filter(|_| id.kind == Kind::BackendTlsPolicy).map(|policy| &**policy)
     }
 
     /// Returns whether the policy was stored as unparseable.
     fn remove_unparseable(&mut self, id: &ObjectId) -> bool {
-        id.kind == Kind::BackendTlsPolicy && self.guards.remove(&id.key).is_some()
+        id.kind == Kind::BackendTlsPolicy && self.unparseable_policies.remove(&id.key).is_some()
     }
 
     /// Returns whether the store changed.
-    fn insert_unparseable(&mut self, guard: Arc<UnparseablePolicy>) -> bool {
-        let key = guard.meta.key.clone();
-        // The last valid version has more specific targets.
-        if guard.targets.is_none() && self.backend_tls_policies.contains_key(&key) {
+    fn insert_unparseable(&mut self, policy: Arc<UnparseablePolicy>) -> bool {
+        let key = policy.meta.key.clone();
+        // The last valid version stays, because its targets are known.
+        if policy.targets.is_none() && self.backend_tls_policies.contains_key(&key) {
             return false;
         }
         self.backend_tls_policies.remove(&key);
-        self.guards.insert(key, Arc::clone(&guard)).as_ref() != Some(&guard)
+        self.unparseable_policies.insert(key, Arc::clone(&policy)).as_ref() != Some(&policy)
     }
 }
 
@@ -223,8 +226,9 @@ mod tests {
         assert_eq!(store.apply(batch(vec![namespace("a", "x")])).len(), 0);
         let id = ObjectId::new(Kind::Namespace, ObjectKey::cluster("a"));
         assert_eq!(store.apply(batch(vec![namespace("a", "y")])), Changes::from([id.clone()]));
-        let gone = Batch { upserts: vec![], removes: vec![id.clone(), ObjectId::new(Kind::Gateway, id.key.clone())] };
-        assert_eq!(store.apply(gone), Changes::from([id]), "removing a missing object is not a change");
+        let removal =
+            Batch { upserts: vec![], removes: vec![id.clone(), ObjectId::new(Kind::Gateway, id.key.clone())] };
+        assert_eq!(store.apply(removal), Changes::from([id]), "removing a missing object is not a change");
         assert_eq!(store.everything().len(), 1);
     }
 
@@ -246,9 +250,9 @@ mod tests {
         store.apply(Batch { upserts: vec![consumer("new"), secret], removes: vec![] });
         assert_eq!(dependents(&store, "old"), [""; 0]);
         assert_eq!(dependents(&store, "new"), ["KongConsumer a/ann"]);
-        let mentioned = store.dependency_index().referenced(Kind::Secret).next().unwrap();
-        let there = store.meta(mentioned).unwrap();
-        assert!(Arc::ptr_eq(&mentioned.key.name, &there.key.name), "names are stored once");
+        let referenced = store.dependency_index().referenced(Kind::Secret).next().unwrap();
+        let stored = store.meta(referenced).unwrap();
+        assert!(Arc::ptr_eq(&referenced.key.name, &stored.key.name), "names are stored once");
 
         store.apply(Batch { upserts: vec![], removes: vec![id(Kind::KongConsumer, "ann")] });
         assert_eq!(dependents(&store, "new"), [""; 0]);
@@ -261,21 +265,24 @@ mod tests {
             json!({"metadata": {"namespace": "a", "name": "web", "annotations": {"konghq.com/plugins": "limit"}}});
         let policy = json!({"metadata": {"namespace": "a", "name": "tls"},
             "spec": {"targetRefs": [{"group": "", "kind": "Service", "name": "web"}]}});
-        let guard = UnparseablePolicy::from_value(ObjectKey::new("a", "tls"), 1, &policy);
+        let unparseable = UnparseablePolicy::from_value(ObjectKey::new("a", "tls"), 1, &policy);
         let service = AnyObject::parse(Kind::Service, service).unwrap();
-        let (of_service, of_guard) = (service.id(), ObjectId::new(Kind::BackendTlsPolicy, ObjectKey::new("a", "tls")));
+        let (service_id, policy_id) = (service.id(), ObjectId::new(Kind::BackendTlsPolicy, ObjectKey::new("a", "tls")));
         let mut store = Store::default();
-        store.apply(Batch { upserts: vec![service, AnyObject::Guard(Arc::new(guard))], removes: vec![] });
-        let plugins: Vec<_> = store.plugins_referenced_by(&of_service).map(|id| id.to_string()).collect();
+        store.apply(Batch {
+            upserts: vec![service, AnyObject::UnparseablePolicy(Arc::new(unparseable))],
+            removes: vec![],
+        });
+        let plugins: Vec<_> = store.plugins_referenced_by(&service_id).map(|id| id.to_string()).collect();
         assert_eq!(plugins, ["KongPlugin a/limit", "KongClusterPlugin limit"]);
-        assert_eq!(store.services_referenced_by(&of_guard).collect::<Vec<_>>(), [ObjectKey::new("a", "web")]);
-        assert_eq!(store.dependency_index().dependents(&of_service).collect::<Vec<_>>(), [&of_guard]);
+        assert_eq!(store.services_referenced_by(&policy_id).collect::<Vec<_>>(), [ObjectKey::new("a", "web")]);
+        assert_eq!(store.dependency_index().dependents(&service_id).collect::<Vec<_>>(), [&policy_id]);
 
-        store.apply(Batch { upserts: vec![], removes: vec![of_service.clone(), of_guard.clone()] });
+        store.apply(Batch { upserts: vec![], removes: vec![service_id.clone(), policy_id.clone()] });
         assert_eq!(
-            store.plugins_referenced_by(&of_service).count() + store.services_referenced_by(&of_guard).count(),
+            store.plugins_referenced_by(&service_id).count() + store.services_referenced_by(&policy_id).count(),
             0
         );
-        assert_eq!(store.dependency_index().dependents(&of_service).count(), 0);
+        assert_eq!(store.dependency_index().dependents(&service_id).count(), 0);
     }
 }

@@ -18,8 +18,8 @@ macro_rules! any_object {
         pub enum AnyObject {
             $($kind(Arc<Object<api::$module::$kind>>),)*
             /// A BackendTLSPolicy that cannot be parsed, reduced to its targets.
-            Guard(Arc<UnparseablePolicy>),
-            /// The metadata of an object whose kind is validated but not served, so that a verdict can report that.
+            UnparseablePolicy(Arc<UnparseablePolicy>),
+            /// The metadata of an object whose kind is validated but not served, so that a verdict can say so.
             Unserved(Kind, Arc<Meta>),
         }
 
@@ -27,7 +27,7 @@ macro_rules! any_object {
             pub fn kind(&self) -> Kind {
                 match self {
                     $(AnyObject::$kind(_) => Kind::$kind,)*
-                    AnyObject::Guard(_) => Kind::BackendTlsPolicy,
+                    AnyObject::UnparseablePolicy(_) => Kind::BackendTlsPolicy,
                     AnyObject::Unserved(kind, _) => *kind,
                 }
             }
@@ -35,7 +35,7 @@ macro_rules! any_object {
             pub fn meta(&self) -> &Meta {
                 match self {
                     $(AnyObject::$kind(object) => &object.meta,)*
-                    AnyObject::Guard(guard) => &guard.meta,
+                    AnyObject::UnparseablePolicy(policy) => &policy.meta,
                     AnyObject::Unserved(_, meta) => meta,
                 }
             }
@@ -43,7 +43,7 @@ macro_rules! any_object {
             fn meta_mut(&mut self) -> &mut Meta {
                 match self {
                     $(AnyObject::$kind(object) => &mut Arc::make_mut(object).meta,)*
-                    AnyObject::Guard(guard) => &mut Arc::make_mut(guard).meta,
+                    AnyObject::UnparseablePolicy(policy) => &mut Arc::make_mut(policy).meta,
                     AnyObject::Unserved(_, meta) => Arc::make_mut(meta),
                 }
             }
@@ -59,7 +59,7 @@ macro_rules! any_object {
 }
 for_each_served_kind!(any_object);
 
-/// Why an object cannot be parsed as its kind. Its schema may have accepted it or may not have been checked.
+/// Why an object cannot be parsed as its kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
 pub struct MalformedObject {
@@ -73,7 +73,8 @@ impl AnyObject {
         let metadata = value.get_mut("metadata").map(Value::take).unwrap_or_default();
         let mut meta: Meta = deserialize_part("metadata", metadata)?;
         if kind != Kind::Secret {
-            // Changes of the status or of unknown fields do not change the object.
+            // Only the revision of a Secret is used. Any other would make objects differ whose parsed content is equal:
+            // it changes with the status and with unknown fields.
             meta.revision = 0;
         }
         read_as(kind, meta, value)
@@ -100,8 +101,8 @@ pub struct UnparseablePolicy {
 impl UnparseablePolicy {
     /// Extracts the targets of an object that failed to parse as a BackendTLSPolicy.
     pub fn from_value(key: ObjectKey, generation: i64, object: &Value) -> UnparseablePolicy {
-        let read = |target: &Value| PolicyTargetReference::deserialize(target).ok();
-        let targets = object["spec"]["targetRefs"].as_array().and_then(|targets| targets.iter().map(read).collect());
+        let parse = |target: &Value| PolicyTargetReference::deserialize(target).ok();
+        let targets = object["spec"]["targetRefs"].as_array().and_then(|targets| targets.iter().map(parse).collect());
         // An empty list of targets is invalid, too.
         let targets = targets.filter(|targets: &Vec<_>| !targets.is_empty());
         UnparseablePolicy {
@@ -118,13 +119,13 @@ impl UnparseablePolicy {
     }
 }
 
-/// Deserializes the part of an object at path `at`.
-fn deserialize_part<T: DeserializeOwned>(at: &str, value: Value) -> Result<T, MalformedObject> {
+/// Deserializes a part of an object. `part` is its path, which is empty for the whole object.
+fn deserialize_part<T: DeserializeOwned>(part: &str, value: Value) -> Result<T, MalformedObject> {
     serde_path_to_error::deserialize(value).map_err(|error| {
-        let field = match (at, error.path().to_string()) {
-            (at, path) if path == "." => at.to_owned(),
+        let field = match (part, error.path().to_string()) {
+            (part, path) if path == "." => part.to_owned(),
             ("", path) => path,
-            (at, path) => format!("{at}.{path}"),
+            (part, path) => format!("{part}.{path}"),
         };
         MalformedObject { field, message: error.into_inner().to_string() }
     })

@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use crate::api::{Object, ObjectKey};
 
-/// A set of objects ordered by their own keys, so that no key is stored twice.
-pub struct ObjectTable<T>(BTreeSet<Keyed<T>>);
+/// A set of objects ordered by the keys in their metadata. A map would hold a second copy of each key.
+pub struct ObjectTable<T>(BTreeSet<ObjectByKey<T>>);
 
-struct Keyed<T>(Arc<Object<T>>);
+struct ObjectByKey<T>(Arc<Object<T>>);
 
 impl<T> ObjectTable<T> {
     pub fn get(&self, key: &ObjectKey) -> Option<&Arc<Object<T>>> {
-        self.0.get(key).map(|keyed| &keyed.0)
+        self.0.get(key).map(|entry| &entry.0)
     }
 
     pub fn contains_key(&self, key: &ObjectKey) -> bool {
@@ -28,12 +28,12 @@ impl<T> ObjectTable<T> {
     }
 
     pub fn values(&self) -> impl Iterator<Item = &Arc<Object<T>>> {
-        self.0.iter().map(|keyed| &keyed.0)
+        self.0.iter().map(|entry| &entry.0)
     }
 
     /// The objects whose key is greater than or equal to this one.
     pub fn starting_at(&self, key: &ObjectKey) -> impl Iterator<Item = &Arc<Object<T>>> {
-        self.0.range::<ObjectKey, _>(key..).map(|keyed| &keyed.0)
+        self.0.range::<ObjectKey, _>(key..).map(|entry| &entry.0)
     }
 
     pub fn len(&self) -> usize {
@@ -44,9 +44,9 @@ impl<T> ObjectTable<T> {
         self.0.is_empty()
     }
 
-    /// Replaces an object with the same key.
+    /// Inserts an object, or replaces the one with the same key.
     pub(super) fn insert(&mut self, object: Arc<Object<T>>) {
-        self.0.replace(Keyed(object));
+        self.0.replace(ObjectByKey(object));
     }
 
     /// Returns whether the object existed.
@@ -54,7 +54,8 @@ impl<T> ObjectTable<T> {
         self.0.remove(key)
     }
 
-    /// A set collected at once has full nodes; a set that grew in key order has half-empty ones.
+    /// Rebuilds the set to save memory: nodes of a set that is collected at once are full, but those of a set that grew
+    /// in key order are half empty.
     pub(super) fn compact(&mut self) {
         self.0 = std::mem::take(&mut self.0).into_iter().collect();
     }
@@ -80,27 +81,27 @@ impl<T: fmt::Debug> fmt::Debug for ObjectTable<T> {
     }
 }
 
-impl<T> Borrow<ObjectKey> for Keyed<T> {
+impl<T> Borrow<ObjectKey> for ObjectByKey<T> {
     fn borrow(&self) -> &ObjectKey {
         &self.0.meta.key
     }
 }
 
-impl<T> PartialEq for Keyed<T> {
+impl<T> PartialEq for ObjectByKey<T> {
     fn eq(&self, other: &Self) -> bool {
         self.0.meta.key == other.0.meta.key
     }
 }
 
-impl<T> Eq for Keyed<T> {}
+impl<T> Eq for ObjectByKey<T> {}
 
-impl<T> PartialOrd for Keyed<T> {
+impl<T> PartialOrd for ObjectByKey<T> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<T> Ord for Keyed<T> {
+impl<T> Ord for ObjectByKey<T> {
     fn cmp(&self, other: &Self) -> Ordering {
         self.0.meta.key.cmp(&other.0.meta.key)
     }

@@ -1,4 +1,4 @@
-//! A thread that writes stderr, so that a blocked reader (a pager, a stopped terminal) never delays configuration
+//! A thread that writes to stderr, so that a blocked reader (a pager, a stopped terminal) never delays configuration
 //! updates or shutdown.
 
 use std::io::{self, Write};
@@ -13,14 +13,14 @@ pub fn write_stderr(text: &str) {
     queue().push(text.as_bytes());
 }
 
-/// Waits briefly until all queued messages are written.
+/// Waits until all queued messages are written, at most `FLUSH_TIMEOUT`. Returns at once if the queue is full.
 pub fn flush() {
     if let Some(queue) = QUEUE.get() {
         queue.flush();
     }
 }
 
-/// Writer for callers that write each message in one call.
+/// A writer to the queue. Each call of `write` must be a whole message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stderr;
 
@@ -51,7 +51,7 @@ struct StderrQueue {
 #[derive(Debug)]
 enum StderrMessage {
     Text(Vec<u8>),
-    /// Dropped as soon as all messages before it are written.
+    /// Dropped as soon as all messages before it are written, which ends the wait of `flush`.
     FlushMarker(SyncSender<()>),
 }
 
@@ -60,8 +60,8 @@ impl StderrQueue {
         let (messages, receiver) = sync_channel(QUEUE_CAPACITY);
         let dropped = Arc::new(AtomicU64::new(0));
         let writer = thread::Builder::new().name("stderr".to_owned()).spawn({
-            let lost = Arc::clone(&dropped);
-            move || write_all(&receiver, out, &lost)
+            let dropped = Arc::clone(&dropped);
+            move || write_messages(&receiver, out, &dropped)
         });
         // If no thread can be spawned, the proxy's workers cannot start either, and `main` reports that error itself.
         drop(writer);
@@ -75,33 +75,35 @@ impl StderrQueue {
     }
 
     fn flush(&self) {
-        let (mark, written) = sync_channel(0);
-        if self.messages.try_send(StderrMessage::FlushMarker(mark)).is_ok() {
-            written.recv_timeout(FLUSH_TIMEOUT).ok();
+        let (marker, marker_dropped) = sync_channel(0);
+        if self.messages.try_send(StderrMessage::FlushMarker(marker)).is_ok() {
+            marker_dropped.recv_timeout(FLUSH_TIMEOUT).ok();
         }
     }
 }
 
-fn write_all(messages: &Receiver<StderrMessage>, mut out: impl Write, lost: &AtomicU64) {
+/// The writer thread. Ends when all senders are dropped.
+fn write_messages(messages: &Receiver<StderrMessage>, mut out: impl Write, dropped: &AtomicU64) {
     for message in messages {
         let text = match message {
             StderrMessage::Text(text) => text,
-            StderrMessage::FlushMarker(mark) => {
-                drop(mark);
+            StderrMessage::FlushMarker(marker) => {
+                drop(marker);
                 continue;
             }
         };
-        let lost = lost.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            writeln!(out, "{lost} messages were dropped here because stderr was blocked").ok();
+        let count = dropped.swap(0, Ordering::Relaxed);
+        if count > 0 {
+            writeln!(out, "{count} messages were dropped here because stderr was blocked").ok();
         }
-        // A closed stderr leaves no place to report the error.
+        // If stderr is closed, the write error cannot be reported.
         out.write_all(&text).ok();
     }
 }
 
 /// Capacity in messages: some screens of a report, or a burst of events.
 const QUEUE_CAPACITY: usize = 1024;
+/// How long `flush` waits at most.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
@@ -109,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocked_reader_does_not_block_the_writer() {
+    fn blocked_reader_does_not_block_push() {
         let (mut reader, writer) = io::pipe().unwrap();
         let queue = StderrQueue::start(writer);
         let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
@@ -117,15 +119,15 @@ mod tests {
             queue.push(&line);
         }
         queue.flush();
-        let read = thread::spawn(move || io::read_to_string(&mut reader).unwrap());
+        let reading = thread::spawn(move || io::read_to_string(&mut reader).unwrap());
         // Succeeds once the queue has space again.
-        while queue.messages.try_send(StderrMessage::Text(b"heard\n".to_vec())).is_err() {
+        while queue.messages.try_send(StderrMessage::Text(b"last\n".to_vec())).is_err() {
             thread::yield_now();
         }
         queue.flush();
         drop(queue);
-        let text = read.join().unwrap();
+        let text = reading.join().unwrap();
         assert!(text.contains(" messages were dropped here because stderr was blocked\n"));
-        assert!(text.ends_with("heard\n"));
+        assert!(text.ends_with("last\n"));
     }
 }

@@ -25,9 +25,11 @@ pub struct EndpointConnector {
     pub permits: Arc<Semaphore>,
     /// Maximum size of the head of a response, and of its trailers.
     pub max_head: usize,
+    /// Maximum number of header fields of a response, for HTTP/1.
     pub max_fields: usize,
-    /// For HTTP/2: maximum concurrent requests per connection, and pings that detect dead connections.
+    /// Maximum number of concurrent requests per connection, for HTTP/2.
     pub max_streams: usize,
+    /// How often an HTTP/2 connection is checked by a ping, and how long Portico waits for the response.
     pub ping_interval: Duration,
     pub ping_timeout: Duration,
 }
@@ -41,7 +43,10 @@ pub enum ConnectError {
     Refused(SocketAddr),
     #[error("{0} does not support HTTP/2; check the appProtocol of the Service port, or the protocol of the Service")]
     NotHttp2(SocketAddr),
-    #[error("no connection to {0} was opened, because the limit was exceeded for {1:?}; see --max-connections")]
+    #[error(
+        "no connection to {0} was opened, because the limit of connections was reached for {1:?}; raise \
+         --max-connections"
+    )]
     LimitReached(SocketAddr, Duration),
     #[error("TLS handshake with {0} failed: {1}")]
     TlsHandshake(SocketAddr, UpstreamHandshakeError),
@@ -58,7 +63,8 @@ impl ConnectError {
         }
     }
 
-    /// The error of a connection that failed after it was established. With TLS, the server name was already sent.
+    /// The error of a connection that failed after it was established. With TLS it counts as an error of the handshake,
+    /// since the endpoint may have reacted to the server name.
     pub(super) fn after_connect(target: &UpstreamTarget<'_>, address: SocketAddr, error: hyper::Error) -> Self {
         if target.upstream.tls_client.is_some() {
             ConnectError::TlsHandshake(address, UpstreamHandshakeError::Other(error.to_string()))
@@ -70,12 +76,13 @@ impl ConnectError {
     /// Whether the endpoint is to be ejected. A TLS handshake depends on the server name, which the client may have
     /// chosen.
     pub(super) fn ejects_endpoint(&self, target: &UpstreamTarget<'_>) -> bool {
-        let is_proven = || target.server_name.as_deref().is_some_and(|name| target.upstream.has_tls_success(name));
+        let has_tls_success =
+            || target.server_name.as_deref().is_some_and(|name| target.upstream.has_tls_success(name));
         match self {
             ConnectError::LimitReached(..) => false,
-            ConnectError::TlsHandshake(_, failure) => failure.ejects_endpoint(is_proven()),
+            ConnectError::TlsHandshake(_, error) => error.ejects_endpoint(has_tls_success()),
             // ALPN selection of an endpoint may depend on the server name.
-            ConnectError::NotHttp2(_) => target.upstream.tls_client.is_none() || is_proven(),
+            ConnectError::NotHttp2(_) => target.upstream.tls_client.is_none() || has_tls_success(),
             ConnectError::TimedOut(..) | ConnectError::Refused(_) | ConnectError::Failed(..) => true,
         }
     }
@@ -94,15 +101,15 @@ impl EndpointConnector {
             counters.limited.add(1);
             return Err(ConnectError::LimitReached(address, self.timeout));
         };
-        let end = Instant::now() + self.timeout;
-        let outcome = match timeout_at(end, self.connect_tcp(address)).await {
+        let deadline = Instant::now() + self.timeout;
+        let outcome = match timeout_at(deadline, self.connect_tcp(address)).await {
             Err(_) => Err(ConnectError::TimedOut(address, self.timeout)),
-            Ok(Err(failure)) => Err(failure),
-            Ok(Ok(stream)) => self.connect_tls(target, address, stream, end).await,
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(stream)) => self.connect_tls(target, address, stream, deadline).await,
         };
-        let name = target.server_name.as_deref().cloned();
-        outcome.map(|stream| UpstreamSocket::new(stream, permit, name)).inspect_err(|failure| {
-            let count = match failure {
+        let server_name = target.server_name.as_deref().cloned();
+        outcome.map(|stream| UpstreamSocket::new(stream, permit, server_name)).inspect_err(|error| {
+            let counter = match error {
                 ConnectError::TimedOut(..) | ConnectError::TlsHandshake(_, UpstreamHandshakeError::TimedOut(_)) => {
                     &counters.timed_out
                 }
@@ -112,7 +119,7 @@ impl EndpointConnector {
                     &counters.failed
                 }
             };
-            count.add(1);
+            counter.add(1);
         })
     }
 
@@ -128,14 +135,14 @@ impl EndpointConnector {
         target: &UpstreamTarget<'_>,
         address: SocketAddr,
         stream: TcpStream,
-        end: Instant,
+        deadline: Instant,
     ) -> Result<SocketStream, ConnectError> {
         let Some(client) = &target.upstream.tls_client else { return Ok(SocketStream::Plain(stream)) };
-        let handshake = timeout_at(end, client.handshake(stream, address, target.server_name.as_deref())).await;
+        let handshake = timeout_at(deadline, client.handshake(stream, address, target.server_name.as_deref())).await;
         handshake
             .unwrap_or_else(|_| Err(UpstreamHandshakeError::TimedOut(self.timeout)))
             .map(|stream| SocketStream::Tls(Box::new(stream)))
-            .map_err(|failure| ConnectError::TlsHandshake(address, failure))
+            .map_err(|error| ConnectError::TlsHandshake(address, error))
     }
 
     /// Opens an HTTP/1 connection.
@@ -151,12 +158,12 @@ impl EndpointConnector {
     {
         let stream = self.open_socket(target, address, counters).await?;
         let monitor = stream.monitor();
-        let mut http = Builder::new();
-        http.http09_responses(false).max_header_size(self.max_head).max_buf_size(self.max_head.max(READ_BUFFER));
+        let mut builder = Builder::new();
+        builder.http09_responses(false).max_header_size(self.max_head).max_buf_size(self.max_head.max(READ_BUFFER));
         if self.max_fields != HYPER_DEFAULT_FIELDS {
-            http.max_headers(self.max_fields);
+            builder.max_headers(self.max_fields);
         }
-        let (sender, connection) = http.handshake(TokioIo::new(stream)).await.map_err(|error| {
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| {
             counters.failed.add(1);
             ConnectError::after_connect(target, address, error)
         })?;
@@ -175,5 +182,5 @@ impl EndpointConnector {
 /// hyper's default number of header fields. Setting it explicitly would make hyper allocate the fields on the heap.
 pub const HYPER_DEFAULT_FIELDS: usize = 100;
 
-/// Read buffer size: how much may be read ahead of the reader of a body.
+/// The size of the read buffer: how much of a body may be received before its reader takes it.
 pub const READ_BUFFER: usize = 64 * 1024;

@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 #[derive(Debug, Default)]
 pub struct UpstreamCounters {
     pub connected: SingleWriterCounter,
+    /// Connections that the endpoint refused.
     pub refused: SingleWriterCounter,
+    /// Connections that timed out, including their TLS handshake.
     pub timed_out: SingleWriterCounter,
+    /// Connections with any other error.
     pub failed: SingleWriterCounter,
     /// Connections with a failed TLS handshake.
     pub tls_failed: SingleWriterCounter,
@@ -16,7 +19,7 @@ pub struct UpstreamCounters {
     pub reused: SingleWriterCounter,
     /// Requests sent again because the kept-alive connection turned out to be closed.
     pub replayed: SingleWriterCounter,
-    /// Retries configured by rules.
+    /// Requests sent again because a rule configures retries.
     pub retried: SingleWriterCounter,
     /// Closed connections; `connected - closed` are open.
     pub closed: SingleWriterCounter,
@@ -27,8 +30,8 @@ pub struct UpstreamCounters {
 pub struct SingleWriterCounter(AtomicU64);
 
 impl SingleWriterCounter {
-    pub fn add(&self, more: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(more), Relaxed);
+    pub fn add(&self, amount: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
     }
 
     pub fn value(&self) -> u64 {

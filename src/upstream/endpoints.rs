@@ -1,4 +1,4 @@
-//! One upstream with its endpoints and their load balancing.
+//! One upstream: its endpoints, configured and resolved, their health and their load balancing.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -103,7 +103,7 @@ pub struct EndpointCounts {
     pub ejected: usize,
 }
 
-/// The state of one endpoint.
+/// The state of a configured endpoint at one of its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointReport {
     pub target: EndpointAddress,
@@ -134,7 +134,7 @@ pub struct Upstream {
     pub(super) tls_client: Option<UpstreamTlsClient>,
     verified_names: VerifiedNames,
     pub(super) loopback: LoopbackPolicy,
-    /// When a failing endpoint was last logged; 0 if never.
+    /// When a failed or blocked endpoint was last logged, in milliseconds of `clock`; 0 if never.
     warned_at: AtomicU64,
     /// DNS results by host. The lock serializes the two setters; requests never take it.
     resolved: Mutex<BTreeMap<Arc<str>, Vec<IpAddr>>>,
@@ -181,9 +181,9 @@ impl Upstream {
                 EndpointAddress::Name { host, port } => {
                     let addresses =
                         resolved.get(host).into_iter().flatten().filter(|address| self.is_allowed(**address));
-                    let before = reports.len();
+                    let count_before = reports.len();
                     reports.extend(addresses.map(|address| report(target, SocketAddr::new(*address, *port))));
-                    if reports.len() == before {
+                    if reports.len() == count_before {
                         reports.push(EndpointReport { target: target.clone(), address: None, is_healthy: false });
                     }
                 }
@@ -192,31 +192,32 @@ impl Upstream {
         reports
     }
 
-    /// The next endpoint by load balancing and health, except those in `avoid`. Ejected endpoints are skipped unless
-    /// there are no others.
+    /// The next endpoint by load balancing and health, except those in `avoid`. `turn` is the round-robin position.
+    /// Ejected endpoints are skipped unless there are no others.
     pub fn next_endpoint(&self, turn: usize, avoid: &[SocketAddr]) -> Option<SocketAddr> {
         let reachable = self.reachable.load();
         let in_turn = |index: usize| &reachable[(turn.wrapping_add(index)) % reachable.len()];
-        let least = self.counts_requests.load(Relaxed);
-        if !least && avoid.is_empty() && !self.has_ejected() {
+        let by_least_requests = self.counts_requests.load(Relaxed);
+        if !by_least_requests && avoid.is_empty() && !self.has_ejected() {
             return (!reachable.is_empty()).then(|| in_turn(0).address);
         }
-        let allowed = || (0..reachable.len()).map(in_turn).filter(|endpoint| !avoid.contains(&endpoint.address));
+        let candidates = || (0..reachable.len()).map(in_turn).filter(|endpoint| !avoid.contains(&endpoint.address));
         if self.has_ejected() {
             let now = self.clock.now();
             // One request probes the endpoint; the others do not wait for its result.
-            if let Some(first) = allowed().next()
+            if let Some(first) = candidates().next()
                 && first.health.claim_probe(now)
             {
                 return Some(first.address);
             }
         }
         let healthy: SmallVec<[&ResolvedEndpoint; 16]> =
-            allowed().filter(|endpoint| endpoint.health.is_healthy()).collect();
+            candidates().filter(|endpoint| endpoint.health.is_healthy()).collect();
         let chosen = match &healthy[..] {
-            [] => allowed().next(),
-            healthy if least => healthy.iter().copied().min_by_key(|endpoint| endpoint.health.requests()),
-            // The next healthy endpoint in order would also get the share of all ejected endpoints before it.
+            [] => candidates().next(),
+            healthy if by_least_requests => healthy.iter().copied().min_by_key(|endpoint| endpoint.health.requests()),
+            // Not the next healthy one after the position: it would get the share of all ejected endpoints before it,
+            // too.
             healthy => Some(healthy[turn % healthy.len()]),
         };
         chosen.map(|endpoint| endpoint.address)
@@ -269,12 +270,13 @@ impl Upstream {
         EndpointCounts { healthy, ejected: reachable.len() - healthy }
     }
 
-    /// Whether a failing endpoint may be logged again. Rate-limited, since every request may detect the failure.
+    /// Whether a failed or blocked endpoint may be logged now: at most once a minute, since every request may detect
+    /// it.
     pub(super) fn should_warn(&self) -> bool {
         // Never 0, which means never logged.
-        let (now, last) = (self.clock.now() + 1, self.warned_at.load(Relaxed));
-        let is_time = last == 0 || now.saturating_sub(last) >= WARN_INTERVAL;
-        is_time && self.warned_at.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
+        let (now, last_warned) = (self.clock.now() + 1, self.warned_at.load(Relaxed));
+        let is_due = last_warned == 0 || now.saturating_sub(last_warned) >= WARN_INTERVAL_MILLIS;
+        is_due && self.warned_at.compare_exchange(last_warned, now, Relaxed, Relaxed).is_ok()
     }
 
     /// Counts a request in progress, if the load balancing depends on it.
@@ -326,14 +328,14 @@ impl Upstream {
         if resolved.get(&name) == Some(&addresses) {
             return;
         }
-        let blocked = |address: &IpAddr| Some((*address, BlockedAddress::check(*address, self.loopback)?));
-        if let Some((address, why)) = addresses.iter().find_map(blocked)
+        let check_blocked = |address: &IpAddr| Some((*address, BlockedAddress::check(*address, self.loopback)?));
+        if let Some((address, blocked)) = addresses.iter().find_map(check_blocked)
             && self.should_warn()
         {
-            let remedy = why.remedy();
+            let remedy = blocked.remedy();
             warn!(
                 upstream = %self.key,
-                "{host} resolves to {address}, which is {why}; no requests are sent there; {remedy}"
+                "{host} resolves to {address}, which is {blocked}; no requests are sent there; {remedy}"
             );
         }
         resolved.insert(name, addresses);
@@ -342,8 +344,8 @@ impl Upstream {
 
     /// Copies the DNS results of the upstream that this one replaces.
     pub(super) fn inherit_resolved(&self, other: &Upstream) {
-        let known = other.resolved.lock().clone();
-        *self.resolved.lock() = known;
+        let resolved = other.resolved.lock().clone();
+        *self.resolved.lock() = resolved;
     }
 
     /// Whether the SSRF guard allows this address.
@@ -351,6 +353,7 @@ impl Upstream {
         BlockedAddress::check(address, self.loopback).is_none()
     }
 
+    /// Recomputes the reachable addresses; the health of an address that stays is kept.
     fn publish(&self, resolved: &BTreeMap<Arc<str>, Vec<IpAddr>>) {
         let mut addresses = Vec::new();
         for address in &self.configured.load().addresses {
@@ -379,8 +382,9 @@ impl Upstream {
 }
 
 /// Minimum time between two warnings, in milliseconds.
-const WARN_INTERVAL: u64 = 60_000;
+const WARN_INTERVAL_MILLIS: u64 = 60_000;
 
+/// The hosts of endpoints with a name.
 fn hosts(endpoints: &Endpoints) -> impl Iterator<Item = &Arc<str>> {
     endpoints.addresses.iter().filter_map(|address| match address {
         EndpointAddress::Ip(_) => None,
@@ -472,7 +476,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn endpoint_states_follow_health() {
+    async fn endpoint_reports_follow_health() {
         let upstream = upstream();
         upstream.set_endpoints(endpoints(&["10.0.0.1:80", "10.0.0.2:80", "a.example:81", "b.example:82"]));
         upstream.set_resolved("a.example", vec!["10.0.0.3".parse().unwrap(), "10.0.0.4".parse().unwrap()]);
@@ -513,7 +517,7 @@ mod tests {
         SocketAddr::from(([10, 0, 0, number], 80))
     }
 
-    fn three() -> Upstream {
+    fn three_endpoints() -> Upstream {
         let upstream = upstream();
         upstream.set_endpoints(endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]));
         upstream
@@ -521,7 +525,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failed_endpoints_are_ejected_then_probed_once() {
-        let upstream = three();
+        let upstream = three_endpoints();
         let round =
             |avoid: &[SocketAddr]| (0..6).map(|turn| upstream.next_endpoint(turn, avoid).unwrap()).collect::<Vec<_>>();
         let count = |round: &[SocketAddr], number| round.iter().filter(|chosen| **chosen == address(number)).count();
@@ -540,7 +544,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn inconclusive_probes_are_repeated() {
-        let upstream = three();
+        let upstream = three_endpoints();
         upstream.record_failure(address(1));
         tokio::time::advance(std::time::Duration::from_millis(500)).await;
         for _ in 0..3 {
@@ -557,7 +561,7 @@ mod tests {
 
     #[test]
     fn all_endpoints_are_tried_if_all_are_ejected() {
-        let upstream = three();
+        let upstream = three_endpoints();
         for number in 1..=3 {
             upstream.record_failure(address(number));
         }
@@ -568,7 +572,7 @@ mod tests {
 
     #[test]
     fn health_is_kept_while_the_address_stays() {
-        let upstream = three();
+        let upstream = three_endpoints();
         upstream.record_failure(address(2));
         upstream.set_endpoints(endpoints(&["10.0.0.2:80", "10.0.0.4:80"]));
         assert!((0..4).all(|turn| upstream.next_endpoint(turn, &[]) == Some(address(4))));
@@ -580,9 +584,10 @@ mod tests {
     #[test]
     fn least_requests_chooses_the_least_busy_endpoint() {
         let upstream = upstream();
-        let least = Endpoints { balance: LoadBalancing::LeastRequests, ..endpoints(&["10.0.0.1:80", "10.0.0.2:80"]) };
+        let least_requests =
+            Endpoints { balance: LoadBalancing::LeastRequests, ..endpoints(&["10.0.0.1:80", "10.0.0.2:80"]) };
         assert!(upstream.active_request(address(1)).is_none());
-        upstream.set_endpoints(least);
+        upstream.set_endpoints(least_requests);
         let first = upstream.active_request(upstream.next_endpoint(0, &[]).unwrap());
         let second = upstream.next_endpoint(0, &[]).unwrap();
         assert_eq!(second, address(2), "the first endpoint has a request");

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use tokio::time::Instant;
 
+/// The state of one endpoint.
 #[derive(Debug, Default)]
 pub struct EndpointHealth {
     /// The end of the ejection in milliseconds of the upstream's clock; 0 if healthy.
@@ -30,34 +31,37 @@ impl EndpointHealth {
         self.ejected_until.load(Relaxed) == 0
     }
 
-    /// Whether this request probes the ejected endpoint. Healthy endpoints need no probe.
+    /// Makes the calling request the probe of the endpoint; true if the ejection has expired and no other request
+    /// probes. Healthy endpoints need no probe.
     pub(super) fn claim_probe(&self, now: u64) -> bool {
         let until = self.ejected_until.load(Relaxed);
-        // Claiming extends the ejection, so there is one probe at a time, and another one if its result is never
-        // reported.
+        // Claiming extends the ejection, so there is one probe at a time. If its result is never reported, another
+        // probe follows.
         let claimed = until != 0
             && until <= now
-            && self.ejected_until.compare_exchange(until, now + PROBE_TIMEOUT, Relaxed, Relaxed).is_ok();
+            && self.ejected_until.compare_exchange(until, now + PROBE_TIMEOUT_MILLIS, Relaxed, Relaxed).is_ok();
         if claimed {
             self.is_probing.store(true, Relaxed);
         }
         claimed
     }
 
+    /// Records a failed connection: ejects the endpoint, or extends its ejection after a failed probe.
     pub(super) fn record_failure(&self, now: u64) {
         // Connections started before the ejection give no new information.
         if self.ejected_until.load(Relaxed) > now && !self.is_probing.swap(false, Relaxed) {
             return;
         }
         let failures = self.failures.fetch_add(1, Relaxed).min(MAX_DOUBLINGS);
-        self.ejected_until.store(now + (FIRST_EJECTION << failures).min(MAX_EJECTION), Relaxed);
+        self.ejected_until.store(now + (FIRST_EJECTION_MILLIS << failures).min(MAX_EJECTION_MILLIS), Relaxed);
     }
 
-    /// The probe failed for a reason unrelated to the endpoint, so the next request may probe.
+    /// Records a failed connection whose reason is unrelated to the endpoint: if it was a probe, the next request may
+    /// probe.
     pub(super) fn record_inconclusive(&self, now: u64) {
         let until = self.ejected_until.load(Relaxed);
         if until != 0 && self.is_probing.swap(false, Relaxed) {
-            // Unless another request has changed the state meanwhile.
+            // The exchange fails if another request has changed the state meanwhile, which then stays.
             self.ejected_until.compare_exchange(until, now, Relaxed, Relaxed).ok();
         }
     }
@@ -106,12 +110,13 @@ impl UpstreamClock {
     }
 }
 
-/// In milliseconds: the first and the longest ejection.
-const FIRST_EJECTION: u64 = 500;
-const MAX_EJECTION: u64 = 15_000;
+/// The first and the longest ejection.
+const FIRST_EJECTION_MILLIS: u64 = 500;
+const MAX_EJECTION_MILLIS: u64 = 15_000;
+/// How often the ejection time doubles at most.
 const MAX_DOUBLINGS: u32 = 5;
 /// How long a probe may take. Longer than the connect timeout.
-const PROBE_TIMEOUT: u64 = 10_000;
+const PROBE_TIMEOUT_MILLIS: u64 = 10_000;
 
 #[cfg(test)]
 mod tests {
@@ -141,8 +146,8 @@ mod tests {
         let health = EndpointHealth::default();
         health.record_failure(1);
         assert!(health.claim_probe(501));
-        assert!(!health.claim_probe(501 + PROBE_TIMEOUT - 1));
-        assert!(health.claim_probe(501 + PROBE_TIMEOUT));
+        assert!(!health.claim_probe(501 + PROBE_TIMEOUT_MILLIS - 1));
+        assert!(health.claim_probe(501 + PROBE_TIMEOUT_MILLIS));
     }
 
     #[test]

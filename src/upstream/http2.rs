@@ -24,10 +24,11 @@ use super::{ConnectError, EndpointConnector, UpstreamCounters, UpstreamTarget};
 pub(super) struct Http2Connections<B> {
     connections: RefCell<Vec<Rc<Http2Connection<B>>>>,
     /// Serializes connecting, so that concurrent requests wait for one connection instead of opening one each.
-    dialing: Mutex<()>,
-    /// The number of failed attempts and the last error, which all requests waiting for that attempt get.
+    connecting: Mutex<()>,
+    /// The number of failed attempts.
     failures: Cell<u64>,
-    last_failure: RefCell<Option<ConnectError>>,
+    /// The error of the last failed attempt, which all requests that waited for it get.
+    last_error: RefCell<Option<ConnectError>>,
 }
 
 struct Http2Connection<B> {
@@ -52,9 +53,9 @@ impl<B> Default for Http2Connections<B> {
     fn default() -> Self {
         Http2Connections {
             connections: RefCell::default(),
-            dialing: Mutex::default(),
+            connecting: Mutex::default(),
             failures: Cell::new(0),
-            last_failure: RefCell::default(),
+            last_error: RefCell::default(),
         }
     }
 }
@@ -62,30 +63,35 @@ impl<B> Default for Http2Connections<B> {
 impl<B> Http2Connections<B> {
     /// A stream on the first connection with capacity, so that surplus connections become idle.
     pub(super) fn acquire(&self) -> Option<StreamPermit<B>> {
-        let mut lines = self.connections.borrow_mut();
-        lines.retain(|line| !line.sender.is_closed());
-        let line = lines.iter().find(|line| line.streams.active.get() < line.streams.limit.get())?;
-        Some(StreamPermit::new(Rc::clone(line)))
+        let mut connections = self.connections.borrow_mut();
+        connections.retain(|connection| !connection.sender.is_closed());
+        let connection =
+            connections.iter().find(|connection| connection.streams.active.get() < connection.streams.limit.get())?;
+        Some(StreamPermit::new(Rc::clone(connection)))
     }
 
     /// Drops connections that are closed or were idle for too long, or all if the endpoint was removed. Requests in
     /// flight finish.
-    pub(super) fn sweep(&self, current: bool, idle: Duration) {
-        self.connections.borrow_mut().retain(|line| {
-            let busy = line.streams.active.get() > 0;
-            current && !line.sender.is_closed() && (busy || line.streams.idle_since.get().elapsed() < idle)
+    pub(super) fn sweep(&self, is_reachable: bool, idle_timeout: Duration) {
+        self.connections.borrow_mut().retain(|connection| {
+            let is_in_use = connection.streams.active.get() > 0;
+            is_reachable
+                && !connection.sender.is_closed()
+                && (is_in_use || connection.streams.idle_since.get().elapsed() < idle_timeout)
         });
     }
 
-    /// Since when all connections are idle. None if one is in use or being opened.
+    /// Since when all connections are idle; None if one is in use or being opened, or if there is none.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        let lines = self.connections.borrow();
-        let is_busy = self.dialing.try_lock().is_err() || lines.iter().any(|line| line.streams.active.get() > 0);
-        if is_busy { None } else { lines.iter().map(|line| line.streams.idle_since.get()).max() }
+        let connections = self.connections.borrow();
+        let is_busy = self.connecting.try_lock().is_err()
+            || connections.iter().any(|connection| connection.streams.active.get() > 0);
+        if is_busy { None } else { connections.iter().map(|connection| connection.streams.idle_since.get()).max() }
     }
 
+    /// Whether there is no connection, and none is being opened.
     pub(super) fn is_empty(&self) -> bool {
-        self.connections.borrow().is_empty() && self.dialing.try_lock().is_ok()
+        self.connections.borrow().is_empty() && self.connecting.try_lock().is_ok()
     }
 }
 
@@ -102,31 +108,32 @@ where
         address: SocketAddr,
         counters: &Arc<UpstreamCounters>,
     ) -> Result<StreamPermit<B>, ConnectError> {
-        let failures = self.failures.get();
-        let _turn = self.dialing.lock().await;
+        let failures_before = self.failures.get();
+        let _guard = self.connecting.lock().await;
         if let Some(permit) = self.acquire() {
             return Ok(permit);
         }
-        if self.failures.get() != failures
-            && let Some(failure) = &*self.last_failure.borrow()
+        if self.failures.get() != failures_before
+            && let Some(error) = &*self.last_error.borrow()
         {
-            return Err(failure.clone());
+            return Err(error.clone());
         }
         match open(connector, target, address, counters).await {
-            Ok(line) => {
-                let line = Rc::new(line);
-                self.connections.borrow_mut().push(Rc::clone(&line));
-                Ok(StreamPermit::new(line))
+            Ok(connection) => {
+                let connection = Rc::new(connection);
+                self.connections.borrow_mut().push(Rc::clone(&connection));
+                Ok(StreamPermit::new(connection))
             }
             Err(error) => {
-                self.failures.set(failures + 1);
-                self.last_failure.replace(Some(error.clone()));
+                self.failures.set(failures_before + 1);
+                self.last_error.replace(Some(error.clone()));
                 Err(error)
             }
         }
     }
 }
 
+/// Opens a connection and waits for the endpoint's SETTINGS.
 async fn open<B>(
     connector: &EndpointConnector,
     target: &UpstreamTarget<'_>,
@@ -140,8 +147,9 @@ where
     let stream = connector.open_socket(target, address, counters).await?;
     let monitor = stream.monitor();
     let tasks = WakingExecutor::default();
-    let mut http = Builder::new(tasks.clone());
-    http.timer(TokioTimer::new())
+    let mut builder = Builder::new(tasks.clone());
+    builder
+        .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(connection_window(connector.max_streams))
         // No stream is opened before the endpoint's SETTINGS are known, so that no request waits beyond its stream
@@ -151,39 +159,39 @@ where
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(connector.ping_interval)
         .keep_alive_timeout(connector.ping_timeout);
-    let (sender, mut connection) = http.handshake(TokioIo::new(stream)).await.map_err(|error| {
+    let (sender, mut connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| {
         counters.failed.add(1);
         ConnectError::after_connect(target, address, error)
     })?;
     counters.connected.add(1);
-    let load =
+    let streams =
         Rc::new(StreamCount { active: Cell::new(0), limit: Cell::new(0), idle_since: Cell::new(Instant::now()) });
-    let line = Http2Connection { sender, streams: Rc::clone(&load) };
-    let (counters, most) = (Arc::clone(counters), connector.max_streams);
-    let (known, settings) = oneshot::channel();
-    let mut known = Some(known);
+    let opened = Http2Connection { sender, streams: Rc::clone(&streams) };
+    let (counters, max_streams) = (Arc::clone(counters), connector.max_streams);
+    let (settings_sender, settings_received) = oneshot::channel();
+    let mut settings_sender = Some(settings_sender);
     // The task ends when the sender is dropped or the endpoint closes the connection. Errors are ignored here: the
     // caller awaiting a response or reading its body gets them.
     tokio::task::spawn_local(async move {
         let ended = poll_fn(|cx| {
             let state = Pin::new(&mut connection).poll(cx);
-            load.limit.set(connection.current_max_send_streams().min(most));
-            if load.limit.get() > 0
-                && let Some(known) = known.take()
+            streams.limit.set(connection.current_max_send_streams().min(max_streams));
+            if streams.limit.get() > 0
+                && let Some(sender) = settings_sender.take()
             {
                 // The receiver may have timed out.
-                known.send(()).ok();
-            } else if known.is_some() {
+                sender.send(()).ok();
+            } else if settings_sender.is_some() {
                 tasks.0.replace(Some(cx.waker().clone()));
             }
             state
         });
         drop(ended.await);
-        drop(known);
+        drop(settings_sender);
         counters.closed.add(1);
     });
-    match timeout(connector.timeout, settings).await {
-        Ok(Ok(())) => Ok(line),
+    match timeout(connector.timeout, settings_received).await {
+        Ok(Ok(())) => Ok(opened),
         Ok(Err(_)) if monitor.was_rejected() => {
             Err(ConnectError::TlsHandshake(address, UpstreamHandshakeError::RejectedAfterHandshake))
         }
@@ -195,15 +203,15 @@ where
     }
 }
 
-/// The connection window, larger than the windows of all streams together: a client that reads slowly must not block
-/// others.
+/// The connection window: 32 times the windows of all streams together. A client that reads slowly must not block
+/// others, so it must not be smaller than these windows.
 ///
-/// Much larger, since the library charges every queued frame with the difference between its size and 256 bytes, and
-/// closes the connection with all its requests when the sum exceeds half of this window. A stream window full of
-/// 16-byte messages is charged 15 times its size. Memory is still bounded by the stream windows.
+/// The factor is needed because the library charges every queued frame with the difference between its size and 256
+/// bytes, and closes the connection with all its requests when the sum exceeds half of the connection window. A stream
+/// window full of 16-byte messages is charged 15 times its size. Memory is still bounded by the stream windows.
 fn connection_window(streams: usize) -> u32 {
-    let all = u32::try_from(streams).unwrap_or(u32::MAX).saturating_mul(STREAM_WINDOW);
-    all.saturating_mul(2 * 16).min(MAX_WINDOW)
+    let stream_windows = u32::try_from(streams).unwrap_or(u32::MAX).saturating_mul(STREAM_WINDOW);
+    stream_windows.saturating_mul(2 * 16).min(MAX_WINDOW)
 }
 
 impl<B> StreamPermit<B> {
@@ -219,27 +227,28 @@ impl<B> StreamPermit<B> {
 
 impl<B> Drop for StreamPermit<B> {
     fn drop(&mut self) {
-        let load = &self.connection.streams;
-        load.active.set(load.active.get() - 1);
-        load.idle_since.set(Instant::now());
+        let streams = &self.connection.streams;
+        streams.active.set(streams.active.get() - 1);
+        streams.idle_since.set(Instant::now());
     }
 }
 
 /// Executor for hyper's tasks, which run the socket and send request bodies. They end with the connection or the
 /// request.
 ///
-/// One of these tasks reads the endpoint's SETTINGS without notification, so the waiting task is woken after each poll.
+/// One of these tasks reads the endpoint's SETTINGS without notifying the connection's task, so that task is woken
+/// after each poll.
 #[derive(Clone, Default)]
 struct WakingExecutor(Rc<RefCell<Option<Waker>>>);
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for WakingExecutor {
     fn execute(&self, future: F) {
-        let waiting = Rc::clone(&self.0);
+        let connection_task = Rc::clone(&self.0);
         tokio::task::spawn_local(async move {
             let mut future = pin!(future);
             poll_fn(|cx| {
                 let state = future.as_mut().poll(cx);
-                if let Some(waker) = waiting.take() {
+                if let Some(waker) = connection_task.take() {
                     waker.wake();
                 }
                 state
@@ -251,6 +260,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for WakingExecutor {
 
 /// Flow-control window of a stream: how much an endpoint may send ahead of the client's reading.
 const STREAM_WINDOW: u32 = 128 * 1024;
-/// RFC 9113, section 6.9.1.
+/// The largest window that HTTP/2 allows (RFC 9113, section 6.9.1).
 const MAX_WINDOW: u32 = (1 << 31) - 1;
+/// How much of a request body may be buffered before it is sent.
 const SEND_BUFFER: usize = 64 * 1024;

@@ -1,4 +1,5 @@
-//! Connection pools of one worker: kept alive per endpoint, newest first, never shared between workers.
+//! Connection pools of one worker: idle connections are kept per endpoint, reused newest first, and never shared
+//! between workers.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -49,7 +50,7 @@ struct UpstreamPool<B> {
     /// Weak, since pools of several workers must not keep an unused upstream alive.
     upstream: Weak<Upstream>,
     /// Round-robin position of this worker. It starts at random, so that workers are not synchronized.
-    cursor: Cell<usize>,
+    turn: Cell<usize>,
     idle: RefCell<HashMap<SocketAddr, Vec<IdleConnection<B>>, foldhash::fast::FixedState>>,
     per_endpoint: usize,
     /// HTTP/2 connections, used instead of `idle`. Without TLS there is one entry, without a name.
@@ -61,7 +62,7 @@ type NamedConnections<B> = (Option<Rc<UpstreamServerName>>, Rc<Http2Connections<
 struct IdleConnection<B> {
     sender: SendRequest<B>,
     monitor: ResponseMonitor,
-    since: Instant,
+    idle_since: Instant,
 }
 
 /// One connection, ready for one request. Return it with `release` after the response was read to its end.
@@ -69,7 +70,7 @@ pub struct UpstreamConnection<B> {
     sender: RequestSender<B>,
     pub address: SocketAddr,
     /// Counts the request for least-requests balancing.
-    _load: Option<ActiveRequest>,
+    _active_request: Option<ActiveRequest>,
     pool: Rc<UpstreamPool<B>>,
 }
 
@@ -92,46 +93,62 @@ where
         let pool = self.pool(upstream);
         if avoid.is_empty() {
             // Not advanced for retries: with two endpoints, every request would start at the same one.
-            pool.cursor.set(pool.cursor.get().wrapping_add(1));
+            pool.turn.set(pool.turn.get().wrapping_add(1));
         }
-        upstream.next_endpoint(pool.cursor.get(), avoid)
+        upstream.next_endpoint(pool.turn.get(), avoid)
     }
 
-    /// The newest idle connection to the endpoint, if it is younger than `age`.
-    pub fn idle(
+    /// The newest idle connection to the endpoint, if it is idle for less than `max_age`. For HTTP/2, a stream on an
+    /// open connection.
+    pub fn take_idle(
         &self,
         target: &UpstreamTarget<'_>,
         address: SocketAddr,
-        age: Duration,
+        max_age: Duration,
     ) -> Option<UpstreamConnection<B>> {
         let UpstreamTarget { upstream, server_name: name } = target;
         let pool = self.pool(upstream);
         if upstream.key.protocol == UpstreamProtocol::Http2 {
-            // Age does not matter: an endpoint that closes an HTTP/2 connection reports which streams were not
+            // `max_age` does not matter: an endpoint that closes an HTTP/2 connection reports which streams were not
             // processed.
-            let permit = pool.http2.borrow().get(&address)?.iter().find(|(own, _)| own == name)?.1.acquire()?;
+            let permit = pool
+                .http2
+                .borrow()
+                .get(&address)?
+                .iter()
+                .find(|(connection_name, _)| connection_name == name)?
+                .1
+                .acquire()?;
             self.counters.reused.add(1);
             let sender = RequestSender::Http2(permit);
-            return Some(UpstreamConnection { sender, address, _load: upstream.active_request(address), pool });
+            return Some(UpstreamConnection {
+                sender,
+                address,
+                _active_request: upstream.active_request(address),
+                pool,
+            });
         }
         let mut endpoints = pool.idle.borrow_mut();
         let idle = endpoints.get_mut(&address)?;
-        while idle.last().is_some_and(|idle| !idle.sender.is_ready()) {
+        while idle.last().is_some_and(|newest| !newest.sender.is_ready()) {
             idle.pop();
         }
         // Usually the last one; older ones match if several server names are in use. Expired ones are left to `sweep`.
-        let newest =
-            idle.iter().rposition(|idle| idle.monitor.server_name() == name.as_deref() && idle.sender.is_ready())?;
-        if idle[newest].since.elapsed() >= age.min(self.idle_limits.timeout) {
+        let newest_index = idle.iter().rposition(|connection| {
+            connection.monitor.server_name() == name.as_deref() && connection.sender.is_ready()
+        })?;
+        if idle[newest_index].idle_since.elapsed() >= max_age.min(self.idle_limits.timeout) {
             return None;
         }
-        let newest = idle.remove(newest);
+        let newest = idle.remove(newest_index);
         drop(endpoints);
         self.counters.reused.add(1);
         let sender = RequestSender::Http1(newest.sender, newest.monitor);
-        Some(UpstreamConnection { sender, address, _load: upstream.active_request(address), pool })
+        Some(UpstreamConnection { sender, address, _active_request: upstream.active_request(address), pool })
     }
 
+    /// Opens a connection, or for HTTP/2 a stream, and records the result in the health of the endpoint. A
+    /// `connect_timeout` applies only if it is longer than the configured one.
     pub async fn connect(
         &self,
         target: &UpstreamTarget<'_>,
@@ -139,11 +156,11 @@ where
         connect_timeout: Option<Duration>,
     ) -> Result<UpstreamConnection<B>, ConnectError> {
         let upstream = target.upstream;
-        let longer = connect_timeout.filter(|connect_timeout| *connect_timeout > self.connector.timeout);
-        let longer = longer.map(|timeout| EndpointConnector { timeout, ..self.connector.clone() });
-        let connector = longer.as_ref().unwrap_or(&self.connector);
-        // Counted before connecting, since a connecting request is a request in progress, too.
-        let load = upstream.active_request(address);
+        let longer_timeout = connect_timeout.filter(|connect_timeout| *connect_timeout > self.connector.timeout);
+        let with_longer_timeout = longer_timeout.map(|timeout| EndpointConnector { timeout, ..self.connector.clone() });
+        let connector = with_longer_timeout.as_ref().unwrap_or(&self.connector);
+        // Counted before connecting, since a request that waits for a connection is in progress, too.
+        let active_request = upstream.active_request(address);
         let pool = self.pool(upstream);
         if self.connector.permits.available_permits() == 0 {
             self.close_oldest_idle();
@@ -154,8 +171,8 @@ where
                 .await
                 .map(|(sender, monitor)| RequestSender::Http1(sender, monitor)),
             UpstreamProtocol::Http2 => {
-                let lines = pool.http2_connections(address, target.server_name.as_ref());
-                lines.connect(connector, target, address, &self.counters).await.map(RequestSender::Http2)
+                let connections = pool.http2_connections(address, target.server_name.as_ref());
+                connections.connect(connector, target, address, &self.counters).await.map(RequestSender::Http2)
             }
         };
         match &connected {
@@ -165,18 +182,18 @@ where
                     upstream.record_tls_success(name);
                 }
             }
-            Err(failure) => {
-                if failure.ejects_endpoint(target) {
+            Err(error) => {
+                if error.ejects_endpoint(target) {
                     upstream.record_failure(address);
                 } else {
                     upstream.record_inconclusive(address);
                 }
-                if let ConnectError::TlsHandshake(..) = failure {
-                    warn_handshake(upstream, failure);
+                if let ConnectError::TlsHandshake(..) = error {
+                    warn_handshake(upstream, error);
                 }
             }
         }
-        Ok(UpstreamConnection { sender: connected?, address, _load: load, pool })
+        Ok(UpstreamConnection { sender: connected?, address, _active_request: active_request, pool })
     }
 
     /// Counts a request that is sent again.
@@ -197,22 +214,24 @@ where
             let reachable = upstream.reachable();
             let mut endpoints = pool.idle.borrow_mut();
             endpoints.retain(|address, idle| {
-                let current = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
-                idle.retain(|idle| {
-                    current && !idle.sender.is_closed() && idle.since.elapsed() < self.idle_limits.timeout
+                let is_reachable = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
+                idle.retain(|connection| {
+                    is_reachable
+                        && !connection.sender.is_closed()
+                        && connection.idle_since.elapsed() < self.idle_limits.timeout
                 });
                 !idle.is_empty()
             });
             pool.http2.borrow_mut().retain(|address, named| {
-                let current = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
-                sweep(named, current, self.idle_limits.timeout);
+                let is_reachable = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
+                sweep_http2(named, is_reachable, self.idle_limits.timeout);
                 !named.is_empty()
             });
             true
         });
     }
 
-    /// Closes the oldest idle connection of a pool, to free a permit.
+    /// Closes the oldest idle HTTP/1 connection to some endpoint, to free a permit.
     fn close_oldest_idle(&self) {
         for pool in self.upstreams.borrow().values() {
             let mut endpoints = pool.idle.borrow_mut();
@@ -228,7 +247,7 @@ where
         let pool = upstreams.entry(Arc::as_ptr(upstream).addr()).or_insert_with(|| {
             Rc::new(UpstreamPool {
                 upstream: Arc::downgrade(upstream),
-                cursor: Cell::new(fastrand::usize(..)),
+                turn: Cell::new(fastrand::usize(..)),
                 idle: RefCell::default(),
                 per_endpoint: self.idle_limits.per_endpoint,
                 http2: RefCell::default(),
@@ -239,14 +258,14 @@ where
 }
 
 impl<B: Body + 'static> UpstreamConnection<B> {
-    /// Sends the request. If no byte of it was sent, the error returns it.
+    /// Sends the request. If no byte of it was sent, the error contains the request.
     pub fn send(
         &mut self,
         request: Request<B>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> + use<B> {
         match &mut self.sender {
             RequestSender::Http1(sender, monitor) => {
-                monitor.request_sent();
+                monitor.start_request();
                 Either::Left(sender.try_send_request(request))
             }
             RequestSender::Http2(permit) => Either::Right(permit.sender().try_send_request(request)),
@@ -255,20 +274,20 @@ impl<B: Body + 'static> UpstreamConnection<B> {
 
     /// Whether a byte of the response was received. Only known for HTTP/1 connections.
     pub fn has_begun_response(&self) -> bool {
-        matches!(&self.sender, RequestSender::Http1(_, monitor) if monitor.has_begun())
+        matches!(&self.sender, RequestSender::Http1(_, monitor) if monitor.has_response_data())
     }
 
     /// Whether the endpoint closed the connection with a TLS alert instead of a response: in TLS 1.3 it rejects a
     /// client certificate only after the handshake. Only known for HTTP/1 connections.
     pub fn was_rejected(&self) -> bool {
-        let rejected = matches!(&self.sender, RequestSender::Http1(_, monitor) if monitor.was_rejected());
-        if let (true, Some(upstream)) = (rejected, self.pool.upstream.upgrade()) {
+        let was_rejected = matches!(&self.sender, RequestSender::Http1(_, monitor) if monitor.was_rejected());
+        if let (true, Some(upstream)) = (was_rejected, self.pool.upstream.upgrade()) {
             warn_handshake(
                 &upstream,
                 &ConnectError::TlsHandshake(self.address, UpstreamHandshakeError::RejectedAfterHandshake),
             );
         }
-        rejected
+        was_rejected
     }
 
     /// Whether the connection is HTTP/2 and shared with other requests.
@@ -288,8 +307,8 @@ impl<B: Body + 'static> UpstreamConnection<B> {
             pool.store(address, sender, monitor);
             return;
         }
-        // The response is complete but the request is still being written. The task ends with the connection at the
-        // latest, which the endpoint or the body of the request ends.
+        // The response is complete but the request is still being written. The task ends at the latest when the
+        // connection does.
         tokio::task::spawn_local(async move {
             if sender.ready().await.is_ok() {
                 pool.store(address, sender, monitor);
@@ -299,7 +318,8 @@ impl<B: Body + 'static> UpstreamConnection<B> {
 }
 
 impl<B> UpstreamPool<B> {
-    /// If the pool was dropped meanwhile, the connection is closed with it.
+    /// Keeps an idle connection, unless there are enough. If the pool was dropped meanwhile, the connection is closed
+    /// with it.
     fn store(&self, address: SocketAddr, sender: SendRequest<B>, monitor: ResponseMonitor) {
         let mut endpoints = self.idle.borrow_mut();
         let idle = endpoints.entry(address).or_default();
@@ -308,7 +328,7 @@ impl<B> UpstreamPool<B> {
             idle.remove(0);
         }
         if idle.len() < self.per_endpoint {
-            idle.push(IdleConnection { sender, monitor, since: Instant::now() });
+            idle.push(IdleConnection { sender, monitor, idle_since: Instant::now() });
         }
     }
 
@@ -316,40 +336,45 @@ impl<B> UpstreamPool<B> {
     fn http2_connections(&self, address: SocketAddr, name: Option<&Rc<UpstreamServerName>>) -> Rc<Http2Connections<B>> {
         let mut endpoints = self.http2.borrow_mut();
         let named = endpoints.entry(address).or_default();
-        if let Some((_, lines)) = named.iter().find(|(own, _)| own.as_ref() == name) {
-            return Rc::clone(lines);
+        if let Some((_, connections)) = named.iter().find(|(known_name, _)| known_name.as_ref() == name) {
+            return Rc::clone(connections);
         }
         if named.len() >= MAX_NAMES {
-            sweep(named, true, Duration::MAX);
+            // Drops only names whose connections are all closed.
+            let is_reachable = true;
+            sweep_http2(named, is_reachable, Duration::MAX);
         }
         if named.len() >= MAX_NAMES {
-            // Clients can choose arbitrary names, so the longest-idle entry is evicted. It can be reopened, and entries
-            // in use stay; each name costs the client a connection, and other clients at most one.
-            let idle = named.iter().enumerate().filter_map(|(index, (_, lines))| Some((lines.idle_since()?, index)));
-            if let Some((_, longest)) = idle.min() {
-                named.remove(longest);
+            // Clients can choose arbitrary names, so the entry that is idle for the longest time is dropped, never one
+            // in use. A client needs one connection per name to displace one connection of other clients.
+            let idle = named
+                .iter()
+                .enumerate()
+                .filter_map(|(index, (_, connections))| Some((connections.idle_since()?, index)));
+            if let Some((_, longest_idle)) = idle.min() {
+                named.remove(longest_idle);
             }
         }
-        let lines = Rc::default();
-        named.push((name.cloned(), Rc::clone(&lines)));
-        lines
+        let connections = Rc::default();
+        named.push((name.cloned(), Rc::clone(&connections)));
+        connections
     }
 }
 
-/// Closes connections that were idle for too long, or all if the endpoint was removed.
-fn sweep<B>(named: &mut Vec<NamedConnections<B>>, current: bool, idle: Duration) {
-    named.retain(|(_, lines)| {
-        lines.sweep(current, idle);
-        !lines.is_empty()
+/// Closes connections that were idle for too long, or all if the endpoint was removed; drops names without connections.
+fn sweep_http2<B>(named: &mut Vec<NamedConnections<B>>, is_reachable: bool, idle_timeout: Duration) {
+    named.retain(|(_, connections)| {
+        connections.sweep(is_reachable, idle_timeout);
+        !connections.is_empty()
     });
 }
 
-/// Logs the failure, rate-limited since every request may cause it.
-fn warn_handshake(upstream: &Upstream, failure: &ConnectError) {
+/// Logs a failed TLS handshake, rate-limited since every request may cause it.
+fn warn_handshake(upstream: &Upstream, error: &ConnectError) {
     if upstream.should_warn() {
-        tracing::warn!(upstream = %upstream.key, error = %failure, "TLS handshake with an endpoint failed");
+        tracing::warn!(upstream = %upstream.key, %error, "TLS handshake with an endpoint failed");
     }
 }
 
-/// Maximum server names per endpoint with idle HTTP/2 connections.
+/// Maximum number of server names per endpoint; more only while all of them are in use.
 const MAX_NAMES: usize = 64;

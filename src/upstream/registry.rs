@@ -19,9 +19,9 @@ pub struct UpstreamRegistry {
 }
 
 impl UpstreamRegistry {
-    /// `system` are the certificate authorities that the operating system trusts.
-    pub fn new(system: TrustAnchors, trust_model: TrustModel) -> Self {
-        UpstreamRegistry { system_anchors: Arc::new(system), trust_model, ..UpstreamRegistry::default() }
+    /// `system_anchors` are the certificate authorities that the operating system trusts.
+    pub fn new(system_anchors: TrustAnchors, trust_model: TrustModel) -> Self {
+        UpstreamRegistry { system_anchors: Arc::new(system_anchors), trust_model, ..UpstreamRegistry::default() }
     }
 
     /// The certificate authorities that the operating system trusts.
@@ -34,7 +34,7 @@ impl UpstreamRegistry {
         self.trust_model
     }
 
-    /// TLS settings as built by [`UpstreamTlsSettings::new`], shared by all upstreams with equal ones.
+    /// TLS settings as built by [`UpstreamTlsSettings::new`], shared by all upstreams with equal settings.
     pub fn tls_settings(
         &self,
         protocol: UpstreamProtocol,
@@ -53,20 +53,21 @@ impl UpstreamRegistry {
         let mut created = Upstream::new(key.clone());
         created.loopback = self.trust_model.loopback();
         let created = Arc::new(created);
-        // A renewed certificate creates a new upstream, which inherits the resolved addresses so that it is usable at
-        // once.
-        let first = UpstreamKey {
+        // Other TLS settings, such as a renewed certificate, create a new upstream. It inherits the resolved addresses,
+        // so that it is usable at once.
+        // Keys are ordered by namespace, service and port, so this is the first possible key of this Service port.
+        let range_start = UpstreamKey {
             protocol: UpstreamProtocol::default(),
             tls: None,
             facade: None,
             via_cluster_ip: false,
             ..key.clone()
         };
-        let is_same = |other: &UpstreamKey| UpstreamKey { tls: key.tls.clone(), ..other.clone() } == *key;
-        let others = upstreams.range(first..).take_while(|(other, _)| {
+        let differs_only_in_tls = |other: &UpstreamKey| UpstreamKey { tls: key.tls.clone(), ..other.clone() } == *key;
+        let same_service = upstreams.range(range_start..).take_while(|(other, _)| {
             other.port == key.port && other.service == key.service && other.namespace == key.namespace
         });
-        if let Some((_, other)) = others.into_iter().find(|(other, _)| is_same(other)) {
+        if let Some((_, other)) = same_service.into_iter().find(|(other, _)| differs_only_in_tls(other)) {
             created.inherit_resolved(other);
         }
         upstreams.insert(key.clone(), Arc::clone(&created));
@@ -124,8 +125,8 @@ mod tests {
         first.set_endpoints(named());
         first.set_resolved("a.example", vec!["192.0.2.1".parse().unwrap()]);
         for (service, reachable) in [("web", 1), ("other", 0)] {
-            for terms in [None, Some(UpstreamTlsSettings::new(UpstreamProtocol::Http1, None, None).unwrap())] {
-                let another = registry.upstream(&key(service, terms));
+            for tls in [None, Some(UpstreamTlsSettings::new(UpstreamProtocol::Http1, None, None).unwrap())] {
+                let another = registry.upstream(&key(service, tls));
                 assert!(!Arc::ptr_eq(&first, &another));
                 another.set_endpoints(named());
                 assert_eq!(another.reachable().len(), reachable, "{service}");

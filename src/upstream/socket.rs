@@ -15,7 +15,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::tls::{UpstreamServerName, is_alert};
 
-/// Tunnels hold their permit like requests, since they use the same socket.
+/// A socket with its permit, which is released when the socket is closed: a tunnel holds it as long as it lasts.
 #[derive(Debug)]
 pub(super) struct UpstreamSocket {
     stream: SocketStream,
@@ -30,8 +30,12 @@ pub(super) enum SocketStream {
 }
 
 impl UpstreamSocket {
-    pub(super) fn new(stream: SocketStream, permit: OwnedSemaphorePermit, name: Option<UpstreamServerName>) -> Self {
-        let monitor = ResponseMonitor(Arc::new(ResponseState { server_name: name, ..ResponseState::default() }));
+    pub(super) fn new(
+        stream: SocketStream,
+        permit: OwnedSemaphorePermit,
+        server_name: Option<UpstreamServerName>,
+    ) -> Self {
+        let monitor = ResponseMonitor(Arc::new(ResponseState { server_name, ..ResponseState::default() }));
         UpstreamSocket { stream, monitor, _permit: permit }
     }
 
@@ -47,11 +51,13 @@ pub(super) struct ResponseMonitor(Arc<ResponseState>);
 
 #[derive(Debug, Default)]
 struct ResponseState {
-    /// The TLS server name. Stored here because every request already references a [`ResponseMonitor`].
+    /// The TLS server name. It is stored here because every request already references a [`ResponseMonitor`].
     server_name: Option<UpstreamServerName>,
+    /// The endpoint has sent data since the last request.
     has_data: AtomicBool,
     /// An earlier request on this connection got a response.
     has_responded: AtomicBool,
+    /// The endpoint has sent a TLS alert.
     has_alert: AtomicBool,
 }
 
@@ -60,13 +66,13 @@ impl ResponseMonitor {
         self.0.server_name.as_ref()
     }
 
-    pub(super) fn request_sent(&self) {
+    pub(super) fn start_request(&self) {
         if self.0.has_data.swap(false, Relaxed) {
             self.0.has_responded.store(true, Relaxed);
         }
     }
 
-    pub(super) fn has_begun(&self) -> bool {
+    pub(super) fn has_response_data(&self) -> bool {
         self.0.has_data.load(Relaxed)
     }
 
@@ -78,21 +84,21 @@ impl ResponseMonitor {
 
 impl AsyncRead for UpstreamSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let state = match &mut self.stream {
+        let length_before = buffer.filled().len();
+        let result = match &mut self.stream {
             SocketStream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             SocketStream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         };
         // With TLS, only application data counts: tickets and the like are not part of a response.
-        if buffer.filled().len() > before {
+        if buffer.filled().len() > length_before {
             self.monitor.0.has_data.store(true, Relaxed);
         }
-        if let Poll::Ready(Err(error)) = &state
+        if let Poll::Ready(Err(error)) = &result
             && is_alert(error)
         {
             self.monitor.0.has_alert.store(true, Relaxed);
         }
-        state
+        result
     }
 }
 

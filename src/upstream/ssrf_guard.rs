@@ -37,7 +37,8 @@ impl TrustModel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockedAddress {
     reason: BlockReason,
-    /// The IPv4 address that NAT64 translates the address to, if any.
+    /// The embedded IPv4 address that is the reason: NAT64, or for IPv4-compatible addresses the local machine,
+    /// translates the address to it.
     translated: Option<Ipv4Addr>,
 }
 
@@ -48,37 +49,36 @@ enum BlockReason {
     /// A metadata service that serves credentials of the machine to any local client.
     Metadata,
     Loopback,
-    /// A cluster-internal name outside the namespace of the object.
+    /// A cluster-internal name outside the namespace of the object. The name may be in no namespace at all.
     OtherNamespace,
-    /// A cluster-internal name that resolves to the address it contains.
+    /// A cluster-internal name of a Pod, which contains the address that it resolves to.
     Pod,
 }
 
 impl BlockedAddress {
     /// Why this address is blocked; None if it is allowed.
     pub fn check(address: IpAddr, loopback: LoopbackPolicy) -> Option<Self> {
-        let is_refused = |why: &BlockReason| *why != BlockReason::Loopback || loopback == LoopbackPolicy::Blocked;
-        let own = match address.to_canonical() {
-            IpAddr::V4(address) => check_v4(address),
-            IpAddr::V6(address) => check_v6(address),
+        let is_blocked = |reason: &BlockReason| *reason != BlockReason::Loopback || loopback == LoopbackPolicy::Blocked;
+        let check_translated = |address: Ipv4Addr| {
+            let reason = check_v4(address).filter(is_blocked)?;
+            Some(BlockedAddress { reason, translated: Some(address) })
         };
-        let own = own.filter(is_refused).map(|why| BlockedAddress { reason: why, translated: None });
-        let translated = |address: Ipv4Addr| {
-            let why = check_v4(address).filter(is_refused)?;
-            Some(BlockedAddress { reason: why, translated: Some(address) })
-        };
+        let not_translated = |reason| BlockedAddress { reason, translated: None };
         match address.to_canonical() {
-            // The address itself is checked before an embedded one: `::` and `::1` are within the IPv4-compatible
+            IpAddr::V4(address) => check_v4(address).filter(is_blocked).map(not_translated),
+            // The address itself is checked before an embedded one, since `::` and `::1` are within the IPv4-compatible
             // range.
-            IpAddr::V4(_) | IpAddr::V6(Ipv6Addr::UNSPECIFIED | Ipv6Addr::LOCALHOST) => own,
-            IpAddr::V6(address) => own.or_else(|| embedded_v4(address).into_iter().find_map(translated)),
+            IpAddr::V6(address) => {
+                let itself = check_v6(address).filter(is_blocked).map(not_translated);
+                itself.or_else(|| embedded_v4(address).into_iter().find_map(check_translated))
+            }
         }
     }
 
     /// Checks a host: an address, with or without brackets, or a name.
     pub fn check_host(host: &str, loopback: LoopbackPolicy) -> Option<Self> {
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        match bare.parse() {
+        let without_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        match without_brackets.parse() {
             Ok(address) => BlockedAddress::check(address, loopback),
             Err(_) => BlockedAddress::check_name(host, loopback),
         }
@@ -93,26 +93,28 @@ impl BlockedAddress {
     }
 
     /// Checks a name in an object of this namespace. The addresses it resolves to are checked after resolution.
-    pub fn check_name_in_namespace(namespace: &str, host: &str, authors: TrustModel) -> Option<Self> {
-        let why = match authors {
+    pub fn check_name_in_namespace(namespace: &str, host: &str, trust_model: TrustModel) -> Option<Self> {
+        let reason = match trust_model {
             TrustModel::SingleTenant => None,
             TrustModel::MultiTenant { .. } => check_cluster_name(namespace, host),
         };
-        why.map(|why| BlockedAddress { reason: why, translated: None })
-            .or_else(|| BlockedAddress::check_name(host, authors.loopback()))
+        reason
+            .map(|reason| BlockedAddress { reason, translated: None })
+            .or_else(|| BlockedAddress::check_name(host, trust_model.loopback()))
     }
 
     /// What to configure instead.
     pub fn remedy(&self) -> &'static str {
         match self.reason {
-            BlockReason::SpecialPurpose | BlockReason::Metadata => "use the address of the backend",
+            BlockReason::SpecialPurpose => "use a unicast address that is not link-local",
+            BlockReason::Metadata => "use an address that belongs to no cloud metadata service",
             BlockReason::Loopback => {
-                "use the address of the backend, or start Portico with --allow-loopback-backends if loopback \
-                 backends are intended"
+                "use an address that other machines can reach, or start Portico with --allow-loopback-backends if \
+                 loopback backends are intended"
             }
             BlockReason::OtherNamespace => {
-                "name the Service and its namespace in the backendRef of an HTTPRoute, and create a ReferenceGrant in \
-                 its namespace"
+                "use a name in the object's own namespace; for a Service of another namespace, name it and its \
+                 namespace in the backendRef of an HTTPRoute, and create a ReferenceGrant in that namespace"
             }
             BlockReason::Pod => "use a Service that selects the Pod",
         }
@@ -129,26 +131,27 @@ impl fmt::Display for BlockedAddress {
             BlockReason::SpecialPurpose => "a link-local, multicast, broadcast or unspecified address",
             BlockReason::Metadata => "a cloud metadata address, which serves credentials of the machine",
             BlockReason::Loopback => "a loopback address of the machine or Pod that Portico runs in",
-            BlockReason::OtherNamespace => "a cluster-internal name outside the Service's own namespace",
+            BlockReason::OtherNamespace => "a cluster-internal name outside the object's own namespace",
             BlockReason::Pod => "a cluster-internal name of a Pod address",
         })
     }
 }
 
-/// Names of Services end in `NAMESPACE.svc`, those of Pods in `NAMESPACE.pod`, with or without the cluster domain.
+/// Why a cluster-internal name is blocked in objects of this namespace. Names of Services end in `NAMESPACE.svc`, those
+/// of Pods in `NAMESPACE.pod`, with or without the cluster domain.
 fn check_cluster_name(namespace: &str, host: &str) -> Option<BlockReason> {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
-    let is_below = |name: &str, parent: &str| {
-        name.strip_suffix(parent).is_some_and(|front| front.is_empty() || front.ends_with('.'))
+    let is_in = |name: &str, domain: &str| {
+        name.strip_suffix(domain).is_some_and(|front| front.is_empty() || front.ends_with('.'))
     };
-    let in_domain = is_below(&host, CLUSTER_DOMAIN);
-    let name = if in_domain { host.strip_suffix(CLUSTER_DOMAIN)?.trim_end_matches('.') } else { &host };
-    if is_below(name, "pod") {
+    let in_cluster_domain = is_in(&host, CLUSTER_DOMAIN);
+    let name = if in_cluster_domain { host.strip_suffix(CLUSTER_DOMAIN)?.trim_end_matches('.') } else { &host };
+    if is_in(name, "pod") {
         Some(BlockReason::Pod)
-    } else if is_below(name, "svc") {
-        (!is_below(name, &format!("{namespace}.svc"))).then_some(BlockReason::OtherNamespace)
+    } else if is_in(name, "svc") {
+        (!is_in(name, &format!("{namespace}.svc"))).then_some(BlockReason::OtherNamespace)
     } else {
-        in_domain.then_some(BlockReason::OtherNamespace)
+        in_cluster_domain.then_some(BlockReason::OtherNamespace)
     }
 }
 
@@ -178,18 +181,19 @@ fn check_v6(address: Ipv6Addr) -> Option<BlockReason> {
 /// The IPv4 addresses in an IPv6 address, which a NAT64 translator or the local machine may connect to.
 fn embedded_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     let octets = address.octets();
-    let of = |places: [usize; 4]| Ipv4Addr::from(places.map(|place| octets[place]));
+    let address_at = |indexes: [usize; 4]| Ipv4Addr::from(indexes.map(|index| octets[index]));
     match address.segments() {
         // IPv4-compatible (RFC 4291, section 2.5.5.1), and the well-known NAT64 prefix (RFC 6052, section 2.1).
-        [0, 0, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => vec![of([12, 13, 14, 15])],
+        [0, 0, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => vec![address_at([12, 13, 14, 15])],
         // Local-use NAT64 (RFC 8215). The prefix length in use is unknown, so each possible one is checked. In
         // prefixes shorter than 96 bits, octet 8 and the octets after the IPv4 address are zero (RFC 6052, section
         // 2.2).
         [0x64, 0xff9b, 1, ..] => {
-            let zero = |octets: &[u8]| octets.iter().all(|octet| *octet == 0);
-            let shorter = [([6, 7, 9, 10], 11), ([7, 9, 10, 11], 12), ([9, 10, 11, 12], 13)];
-            let fitting = shorter.into_iter().filter(|(_, behind)| octets[8] == 0 && zero(&octets[*behind..]));
-            let all = fitting.map(|(places, _)| of(places)).chain([of([12, 13, 14, 15])]);
+            let are_zero = |octets: &[u8]| octets.iter().all(|octet| *octet == 0);
+            // For the lengths 48, 56 and 64: the octets of the IPv4 address, and the first octet after it.
+            let shorter_prefixes = [([6, 7, 9, 10], 11), ([7, 9, 10, 11], 12), ([9, 10, 11, 12], 13)];
+            let possible = shorter_prefixes.into_iter().filter(|(_, end)| octets[8] == 0 && are_zero(&octets[*end..]));
+            let all = possible.map(|(indexes, _)| address_at(indexes)).chain([address_at([12, 13, 14, 15])]);
             // 0.0.0.0 is skipped, since a zero suffix usually means another prefix length. If every length yields it,
             // it is returned once.
             let mut addresses: Vec<_> = all.filter(|address| !address.is_unspecified()).collect();
@@ -232,8 +236,8 @@ const METADATA_V6: [Ipv6Addr; 7] = [
 mod tests {
     use super::*;
 
-    fn why(address: &str, loopback: LoopbackPolicy) -> String {
-        BlockedAddress::check(address.parse().unwrap(), loopback).map(|why| why.to_string()).unwrap_or_default()
+    fn reason(address: &str, loopback: LoopbackPolicy) -> String {
+        BlockedAddress::check(address.parse().unwrap(), loopback).map(|blocked| blocked.to_string()).unwrap_or_default()
     }
 
     #[test]
@@ -268,7 +272,7 @@ mod tests {
             ("::1", loopback),
             ("::ffff:127.0.0.1", loopback),
         ] {
-            assert_eq!(why(address, LoopbackPolicy::Blocked), expected, "{address}");
+            assert_eq!(reason(address, LoopbackPolicy::Blocked), expected, "{address}");
         }
         for (address, ipv4, expected) in [
             ("::169.254.169.254", "169.254.169.254", special),
@@ -288,7 +292,7 @@ mod tests {
             ("64:ff9b:1::", "0.0.0.0", special),
         ] {
             let expected = format!("translated to {ipv4}, which is {expected}");
-            assert_eq!(why(address, LoopbackPolicy::Blocked), expected, "{address}");
+            assert_eq!(reason(address, LoopbackPolicy::Blocked), expected, "{address}");
         }
     }
 
@@ -319,13 +323,13 @@ mod tests {
             "64:ff9b:2::169.254.169.254",
             "2001:db8::169.254.169.254",
         ] {
-            assert_eq!(why(address, LoopbackPolicy::Blocked), "", "{address}");
+            assert_eq!(reason(address, LoopbackPolicy::Blocked), "", "{address}");
         }
     }
 
     #[test]
     fn cluster_names_of_other_namespaces_are_blocked() {
-        let tenants = TrustModel::MultiTenant { loopback: LoopbackPolicy::Allowed };
+        let multi_tenant = TrustModel::MultiTenant { loopback: LoopbackPolicy::Allowed };
         for (name, expected) in [
             ("db.b.svc.cluster.local", Some(BlockReason::OtherNamespace)),
             ("db.b.svc.cluster.local.", Some(BlockReason::OtherNamespace)),
@@ -350,23 +354,24 @@ mod tests {
             ("notsvc", None),
         ] {
             assert_eq!(
-                BlockedAddress::check_name_in_namespace("a", name, tenants).map(|no| no.reason),
+                BlockedAddress::check_name_in_namespace("a", name, multi_tenant).map(|blocked| blocked.reason),
                 expected,
                 "{name}"
             );
             assert_eq!(BlockedAddress::check_name_in_namespace("a", name, TrustModel::SingleTenant), None, "{name}");
         }
-        let tenants = TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked };
-        let why = BlockedAddress::check_name_in_namespace("a", "localhost", tenants).map(|no| no.reason);
-        assert_eq!(why, Some(BlockReason::Loopback));
+        let multi_tenant = TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked };
+        let reason =
+            BlockedAddress::check_name_in_namespace("a", "localhost", multi_tenant).map(|blocked| blocked.reason);
+        assert_eq!(reason, Some(BlockReason::Loopback));
     }
 
     #[test]
     fn loopback_is_blocked_for_tenants() {
         for address in ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1", "64:ff9b::127.0.0.1"] {
-            assert_eq!(why(address, LoopbackPolicy::Allowed), "", "{address}");
+            assert_eq!(reason(address, LoopbackPolicy::Allowed), "", "{address}");
         }
-        assert_ne!(why("169.254.169.254", LoopbackPolicy::Allowed), "", "other blocked addresses are unaffected");
+        assert_ne!(reason("169.254.169.254", LoopbackPolicy::Allowed), "", "other blocked addresses are unaffected");
         for (name, expected) in [
             ("localhost", true),
             ("LocalHost", true),

@@ -6,13 +6,13 @@ use serde_json::{Map, Value, json};
 /// Address and port as the program parses them. Port 0 is not allowed, since other objects refer to the port.
 const ADDRESS: &str = r"(localhost|[0-9.]+|\[[0-9A-Fa-f:.]+\]):[1-9][0-9]{0,4}";
 
-/// Key of the last section in values.yaml.
-const KEY: &str = "config:";
+/// Key of the last section in values.yaml, which has all flags.
+const CONFIG_KEY: &str = "config:";
 
 /// Returns values.yaml with the current flags.
-pub(crate) fn written_into(values: &str) -> String {
-    let (before, _) = values.split_once(&format!("\n{KEY}")).expect("values.yaml has config");
-    let mut text = format!("{before}\n{KEY}\n");
+pub(crate) fn values_with_flags(values: &str) -> String {
+    let (before, _) = values.split_once(&format!("\n{CONFIG_KEY}")).expect("values.yaml has config");
+    let mut text = format!("{before}\n{CONFIG_KEY}\n");
     for flag in flags() {
         text.push_str(&wrapped(&format!("{}.", help(&name(&flag)))));
         text.push_str(&format!("  {}: null\n", name(&flag)));
@@ -38,7 +38,7 @@ pub(crate) fn switches() -> Vec<String> {
 }
 
 /// Environment variable of a flag, if the flag exists.
-pub(crate) fn variable(flag: &str) -> Option<String> {
+pub(crate) fn environment_variable(flag: &str) -> Option<String> {
     let flag = flags().into_iter().find(|known| name(known) == flag)?;
     Some(flag.get_env()?.to_str()?.to_owned())
 }
@@ -49,12 +49,13 @@ pub(crate) fn default(flag: &str) -> Option<String> {
     Some(flag.get_default_values().first()?.to_str()?.to_owned())
 }
 
+/// The help text of a flag.
 pub(crate) fn help(flag: &str) -> String {
     let flag = flags().into_iter().find(|known| name(known) == flag).expect("the flag exists");
     flag.get_help().expect("every flag has help").to_string()
 }
 
-/// In the order of `--help`.
+/// Flags of `portico run`, in the order of `--help`.
 fn flags() -> Vec<Arg> {
     let root = portico::args::command();
     let run = root.find_subcommand("run").expect("there is run");
@@ -70,21 +71,22 @@ fn is_switch(flag: &Arg) -> bool {
     matches!(flag.get_action(), ArgAction::SetTrue)
 }
 
-/// An empty string counts as unset, since tools write it for missing values.
+/// The schema of the value of a flag. An empty string counts as unset, since tools write it for missing values.
 fn schema(flag: &Arg) -> Map<String, Value> {
-    let names: Vec<String> = flag.get_value_names().into_iter().flatten().map(ToString::to_string).collect();
-    let several = matches!(flag.get_action(), ArgAction::Append);
-    let possible: Vec<String> = flag.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+    let value_names: Vec<String> = flag.get_value_names().into_iter().flatten().map(ToString::to_string).collect();
+    let is_list = matches!(flag.get_action(), ArgAction::Append);
+    let possible_values: Vec<String> =
+        flag.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
     let schema = if is_switch(flag) {
         json!({ "type": ["boolean", "null"] })
-    } else if several {
+    } else if is_list {
         json!({ "type": ["array", "string", "null"], "items": { "type": "string", "minLength": 1 } })
-    } else if !possible.is_empty() {
-        json!({ "enum": choices(&possible) })
+    } else if !possible_values.is_empty() {
+        json!({ "enum": choices(&possible_values) })
     } else {
-        match names.first().map(String::as_str) {
+        match value_names.first().map(String::as_str) {
             Some("NUMBER") => json!({ "type": ["integer", "null"], "minimum": 1 }),
-            // More digits exceed useful durations and the integers of templates.
+            // Numbers with more digits could overflow in templates.
             Some("DURATION") => json!({ "type": ["string", "null"], "pattern": "^([0-9]{1,9}(ms|s|m|h))*$" }),
             Some("SIZE") => json!({ "type": ["string", "null"], "pattern": "^([0-9]+(B|KiB|MiB|GiB))?$" }),
             Some("ADDR") if flag.get_long() == Some("echo") => {
@@ -102,7 +104,7 @@ fn schema(flag: &Arg) -> Map<String, Value> {
     schema
 }
 
-/// Also accepts what YAML parses from unquoted words: `off` as false, 1.3 as a number.
+/// Possible values, also as YAML parses them without quotes: `off` as false, 1.3 as a number.
 fn choices(possible: &[String]) -> Vec<Value> {
     let mut choices: Vec<Value> = possible.iter().map(|word| json!(word)).collect();
     for word in possible {
@@ -116,13 +118,13 @@ fn choices(possible: &[String]) -> Vec<Value> {
     choices
 }
 
-/// A comment with bounded line length.
+/// A comment in values.yaml with bounded line length.
 fn wrapped(text: &str) -> String {
-    const MOST: usize = 130;
+    const MAX_LENGTH: usize = 130;
     let mut lines = String::new();
     let mut line = String::from("  #");
     for word in text.split_whitespace() {
-        if line.chars().count() + word.chars().count() + 1 > MOST {
+        if line.chars().count() + word.chars().count() + 1 > MAX_LENGTH {
             lines.push_str(&line);
             lines.push('\n');
             "  #".clone_into(&mut line);

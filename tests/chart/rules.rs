@@ -30,18 +30,18 @@ pub(crate) struct SplitRules {
 pub(crate) fn parse(manifest: &str) -> Vec<Rule> {
     let role = manifest.split("\n---").next().expect("the manifest contains a role");
     let (_, rules) = role.split_once("\nrules:\n").expect("the role has rules");
-    let mut found = Vec::new();
+    let mut parsed = Vec::new();
     let mut reason = String::new();
     let mut text = String::new();
     for line in rules.lines().chain(["- end"]) {
         if (line.starts_with('#') || line.starts_with("- ")) && !text.is_empty() {
-            found.push(rule(std::mem::take(&mut reason), &std::mem::take(&mut text)));
+            parsed.push(rule(std::mem::take(&mut reason), &std::mem::take(&mut text)));
         }
-        let into = if line.starts_with('#') { &mut reason } else { &mut text };
-        into.push_str(line);
-        into.push('\n');
+        let target = if line.starts_with('#') { &mut reason } else { &mut text };
+        target.push_str(line);
+        target.push('\n');
     }
-    found
+    parsed
 }
 
 fn rule(reason: String, text: &str) -> Rule {
@@ -55,14 +55,17 @@ fn rule(reason: String, text: &str) -> Rule {
     Rule { reason, groups, resources, names: words("resourceNames"), verbs: words("verbs") }
 }
 
+/// Divides the rules by the scope of their resources.
 pub(crate) fn split(rules: &[Rule]) -> SplitRules {
-    let of = |wanted: bool| -> Vec<Rule> {
-        let parts = rules.iter().map(|rule| rule.only(|resource| is_namespaced(&rule.groups[0], resource) == wanted));
-        parts.filter(|rule| !rule.resources.is_empty()).collect()
+    let with_scope = |namespaced_only: bool| -> Vec<Rule> {
+        let matching = rules
+            .iter()
+            .map(|rule| rule.with_resources(|resource| is_namespaced(&rule.groups[0], resource) == namespaced_only));
+        matching.filter(|rule| !rule.resources.is_empty()).collect()
     };
-    let namespaced = of(true);
+    let namespaced = with_scope(true);
     let events = namespaced.iter().filter(|rule| rule.groups == ["events.k8s.io"]).cloned().collect();
-    SplitRules { cluster: of(false), namespaced, events }
+    SplitRules { cluster: with_scope(false), namespaced, events }
 }
 
 fn is_namespaced(group: &str, resource: &str) -> bool {
@@ -77,7 +80,7 @@ fn is_namespaced(group: &str, resource: &str) -> bool {
 }
 
 /// Formats the rules as a YAML list.
-pub(crate) fn text(rules: &[Rule]) -> String {
+pub(crate) fn to_yaml(rules: &[Rule]) -> String {
     let list = |words: &[String]| words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(", ");
     let texts = rules.iter().map(|rule| {
         let names = match rule.names.is_empty() {
@@ -99,14 +102,15 @@ fn quoted(word: &str) -> String {
     if word.is_empty() { "\"\"".to_owned() } else { word.to_owned() }
 }
 
-pub(crate) fn name(permission: &Permission) -> String {
+pub(crate) fn permission_name(permission: &Permission) -> String {
     format!("{} {} {}", permission.verb, permission.resource, permission.group)
 }
 
 impl Rule {
-    fn only(&self, wanted: impl Fn(&str) -> bool) -> Rule {
+    /// The rule with some of its resources.
+    fn with_resources(&self, is_wanted: impl Fn(&str) -> bool) -> Rule {
         let mut rule = self.clone();
-        rule.resources.retain(|resource| wanted(resource));
+        rule.resources.retain(|resource| is_wanted(resource));
         rule
     }
 
@@ -114,10 +118,12 @@ impl Rule {
         self.groups == ["coordination.k8s.io"]
     }
 
-    /// In the format of [`name`].
+    /// In the format of [`permission_name`].
     pub(crate) fn permissions(&self) -> BTreeSet<String> {
         let mut all = BTreeSet::new();
-        for (resource, verb) in self.resources.iter().flat_map(|one| self.verbs.iter().map(move |verb| (one, verb))) {
+        for (resource, verb) in
+            self.resources.iter().flat_map(|resource| self.verbs.iter().map(move |verb| (resource, verb)))
+        {
             all.insert(format!("{verb} {resource} {}", self.groups[0]));
         }
         all

@@ -1,4 +1,4 @@
-//! Checks that values.schema.json is closed and complete, and copies descriptions from values.yaml.
+//! Checks that values.schema.json has all values and allows no others, and fills in `description` and `required`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,49 +9,49 @@ use crate::chart::values::Values;
 /// Helm adds this value to subcharts.
 const GLOBAL: &str = "global";
 
-/// Values that the schema lacks, and properties that are not values.
+/// Values that the schema lacks, properties that are not values, and objects that allow unknown properties.
 pub(crate) fn findings(schema: &Value, values: &Values) -> Vec<String> {
     let mut findings = Vec::new();
     for entry in &values.entries {
         let name = entry.path.join(".");
-        let Some(found) = find(schema, &entry.path) else {
+        let Some(property) = find(schema, &entry.path) else {
             if entry.path[0] != "config" || entry.path.len() == 1 {
-                findings.push(format!("lacks {name}"));
+                findings.push(format!("{name} is missing"));
             }
             continue;
         };
         // Pod fields are validated by Kubernetes; the schema covers only what templates read.
-        let of_pod = !entry.has_entries && found["additionalProperties"] == true;
-        let closed = found["properties"].is_object();
-        if closed && !of_pod && found["additionalProperties"] != false {
-            findings.push(format!("{name} is open; set additionalProperties: false"));
+        let is_pod_field = !entry.has_entries && property["additionalProperties"] == true;
+        let has_properties = property["properties"].is_object();
+        if has_properties && !is_pod_field && property["additionalProperties"] != false {
+            findings.push(format!("{name} allows unknown properties; set additionalProperties: false"));
         }
-        if entry.has_entries && !closed && entry.path[0] != "config" {
-            findings.push(format!("{name} has no properties"));
+        if entry.has_entries && !has_properties && entry.path[0] != "config" {
+            findings.push(format!("{name} lacks `properties` for its entries"));
         }
         if entry.comment.is_empty() && !entry.has_entries {
             findings.push(format!("values.yaml: {name} needs a comment"));
         }
     }
-    unknown(schema, &mut Vec::new(), values, &mut findings);
+    add_unknown(schema, &mut Vec::new(), values, &mut findings);
     if schema["additionalProperties"] != false {
-        findings.push("the schema is open; set additionalProperties: false".to_owned());
+        findings.push("the schema allows unknown properties; set additionalProperties: false".to_owned());
     }
     findings
 }
 
-/// Finds properties without a value in values.yaml.
-fn unknown(schema: &Value, path: &mut Vec<String>, values: &Values, findings: &mut Vec<String>) {
+/// Adds findings about properties without a value in values.yaml.
+fn add_unknown(schema: &Value, path: &mut Vec<String>, values: &Values, findings: &mut Vec<String>) {
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         if path.is_empty() && (name == GLOBAL || name == "config") {
             continue;
         }
         path.push(name.clone());
-        let inside_one = values.entries.iter().any(|entry| path.starts_with(&entry.path) && !entry.has_entries);
-        if !inside_one && !values.entries.iter().any(|entry| entry.path == *path) {
+        let is_inside_value = values.entries.iter().any(|entry| path.starts_with(&entry.path) && !entry.has_entries);
+        if !is_inside_value && !values.entries.iter().any(|entry| entry.path == *path) {
             findings.push(format!("{} is not in values.yaml", path.join(".")));
         }
-        unknown(property, path, values, findings);
+        add_unknown(property, path, values, findings);
         path.pop();
     }
 }
@@ -66,13 +66,14 @@ pub(crate) fn require(schema: &mut Value, values: &Values) {
             continue;
         }
         let required = groups.entry(group).or_default();
-        if entry.has_entries || !find(schema, &entry.path).is_some_and(|found| may_be_missing(found, &entry.default)) {
+        if entry.has_entries || !find(schema, &entry.path).is_some_and(|schema| may_be_missing(schema, &entry.default))
+        {
             required.insert(name);
         }
     }
     for (group, required) in groups {
-        let found = group.iter().fold(&mut *schema, |schema, key| &mut schema["properties"][key]);
-        found["required"] = json!(required);
+        let group_schema = group.iter().fold(&mut *schema, |schema, key| &mut schema["properties"][key]);
+        group_schema["required"] = json!(required);
     }
 }
 
@@ -96,8 +97,8 @@ fn may_be_missing(schema: &Value, default: &Value) -> bool {
 pub(crate) fn describe(schema: &mut Value, values: &Values) {
     for entry in values.entries.iter().filter(|entry| !entry.comment.is_empty() && entry.path[0] != "config") {
         let steps = entry.path.iter().map(|key| format!("/properties/{key}"));
-        let found = schema.pointer_mut(&steps.collect::<String>());
-        found.expect("checked above")["description"] = json!(entry.comment);
+        let property = schema.pointer_mut(&steps.collect::<String>());
+        property.expect("`findings` reports values without a schema")["description"] = json!(entry.comment);
     }
     schema["properties"]["config"]["additionalProperties"] = json!(false);
 }

@@ -1,6 +1,5 @@
-//! One golden case: reads its input, compiles it, and describes the result.
-//!
-//! `# Base: yes` at the top of an input adds the objects of `base.yaml`: a class, a Gateway and two Services.
+//! One golden case: reads its input, compiles it, and describes the result. `CompilerHarness` is also used by the tests
+//! that edit objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -51,16 +50,16 @@ pub(crate) struct Case {
     requests: Vec<Request>,
 }
 
-/// The state of a Gateway in the API server.
+/// The Service of a Gateway, as the API server has it.
 #[derive(Debug, Deserialize)]
 struct GatewayState {
     namespace: String,
     name: String,
-    service: Option<Service>,
+    service: Option<ServiceState>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Service {
+struct ServiceState {
     name: String,
     ports: BTreeMap<u16, u16>,
     #[serde(default)]
@@ -116,18 +115,18 @@ impl Case {
             }
             document["kind"] != "Requests" && document["kind"] != "AddressState"
         });
-        let pool: Vec<_> = header("Pool").iter().map(|range| range.parse().unwrap()).collect();
-        let host: IpAddr = "192.0.2.10".parse().unwrap();
-        let pool = if pool.is_empty() {
-            GatewayAddressPool::loopback(vec![host])
+        let ranges: Vec<_> = header("Pool").iter().map(|range| range.parse().unwrap()).collect();
+        let host_address: IpAddr = "192.0.2.10".parse().unwrap();
+        let pool = if ranges.is_empty() {
+            GatewayAddressPool::loopback(vec![host_address])
         } else {
-            GatewayAddressPool::explicit(pool, vec![host])
+            GatewayAddressPool::explicit(ranges, vec![host_address])
         };
-        let services = !header("Services").is_empty();
+        let has_services = !header("Services").is_empty();
         Case {
             rules: header("Rules"),
             newer_release: !header("Newer release").is_empty(),
-            provider: if services {
+            provider: if has_services {
                 AddressProvider::Services(ServiceType::LoadBalancer)
             } else {
                 AddressProvider::Pool(pool)
@@ -144,7 +143,7 @@ impl Case {
                 None => TrustModel::SingleTenant,
             },
             folder: folder.to_owned(),
-            documents: documents.iter().map(certificates).collect(),
+            documents: documents.iter().map(with_certificates).collect(),
             requests,
             name,
         }
@@ -160,9 +159,9 @@ impl Case {
     }
 
     fn compile_at_once(&self) -> CompilerHarness {
-        let mut world = self.harness();
-        world.apply(Batch { upserts: self.objects(), removes: vec![] });
-        world
+        let mut harness = self.new_harness();
+        harness.apply(Batch { upserts: self.objects(), removes: vec![] });
+        harness
     }
 
     /// The fingerprints after applying the objects at once and one by one.
@@ -172,16 +171,17 @@ impl Case {
 
     /// The fingerprint after applying the objects of this case and then those of another.
     pub(crate) fn fingerprint_after(&self, other: &Case) -> Fingerprint {
-        let mut world = self.compile_at_once();
-        world.apply(Batch { upserts: other.objects(), removes: vec![] });
-        world.snapshot.fingerprint()
+        let mut harness = self.compile_at_once();
+        harness.apply(Batch { upserts: other.objects(), removes: vec![] });
+        harness.snapshot.fingerprint()
     }
 
     /// The ignored annotations of an object, after applying the objects at once and one by one.
     pub(crate) fn ignored_annotations(&self, id: &ObjectId) -> [Vec<String>; 2] {
-        let told =
-            |world: CompilerHarness| world.verdicts()[id].about(Topic::Annotation).map(ToString::to_string).collect();
-        [told(self.compile_at_once()), told(self.compile_one_by_one())]
+        let annotations = |harness: CompilerHarness| {
+            harness.verdicts()[id].about(Topic::Annotation).map(ToString::to_string).collect()
+        };
+        [annotations(self.compile_at_once()), annotations(self.compile_one_by_one())]
     }
 
     /// The same case with one object changed.
@@ -197,21 +197,21 @@ impl Case {
     }
 
     fn compile_one_by_one(&self) -> CompilerHarness {
-        let mut world = self.harness();
+        let mut harness = self.new_harness();
         // Addresses are assigned in order of arrival, so the order of Gateways is kept.
         let (gateways, others): (Vec<_>, Vec<_>) =
             self.objects().into_iter().partition(|object| matches!(object.kind(), Kind::Gateway | Kind::GatewayClass));
-        world.apply(Batch { upserts: gateways, removes: vec![] });
+        harness.apply(Batch { upserts: gateways, removes: vec![] });
         for object in others.into_iter().rev() {
-            world.apply(Batch { upserts: vec![object], removes: vec![] });
+            harness.apply(Batch { upserts: vec![object], removes: vec![] });
         }
-        world
+        harness
     }
 
     /// All condition codes of this case.
     pub(crate) fn codes(&self) -> Vec<Code> {
-        let mut world = self.harness();
-        world.apply(Batch { upserts: self.objects(), removes: vec![] });
+        let mut harness = self.new_harness();
+        harness.apply(Batch { upserts: self.objects(), removes: vec![] });
         let conditions = |verdict: &Arc<Verdict>| -> Vec<Code> {
             let listeners = verdict.listeners.iter().flat_map(|listener| &listener.conditions);
             let parents = verdict.parents.iter().flat_map(|parent| &parent.conditions);
@@ -219,10 +219,10 @@ impl Case {
             let conditions = verdict.conditions.iter().chain(listeners).chain(parents).chain(ancestors);
             conditions.map(|condition| condition.code).collect()
         };
-        world.verdicts().values().flat_map(conditions).collect()
+        harness.verdicts().values().flat_map(conditions).collect()
     }
 
-    fn harness(&self) -> CompilerHarness {
+    fn new_harness(&self) -> CompilerHarness {
         CompilerHarness {
             installed: self.installed.clone(),
             degraded: self.degraded.clone(),
@@ -238,17 +238,17 @@ impl Case {
     }
 
     pub(crate) fn schema_violations(&self) -> Vec<String> {
-        let mut found = Vec::new();
+        let mut described = Vec::new();
         for document in &self.documents {
             let violations = schema::check(kind_of(document), &mut document.clone(), Channel::Experimental);
             if !self.newer_release {
                 let describe = |violation: portico::diagnostic::Diagnostic| {
                     format!("{}: {}: {}", self.name, violation.field, violation.message)
                 };
-                found.extend(violations.into_iter().map(describe));
+                described.extend(violations.into_iter().map(describe));
             }
         }
-        found
+        described
     }
 
     fn objects(&self) -> Vec<AnyObject> {
@@ -289,13 +289,13 @@ impl CompilerHarness {
         }
     }
 
-    /// Returns the number of routers built.
+    /// Applies changes to the objects and compiles. Returns the number of routers built.
     pub(crate) fn apply(&mut self, batch: Batch) -> usize {
         let changes = self.store.apply(batch);
         self.compile(changes)
     }
 
-    /// The same objects and addresses, compiled by a new compiler.
+    /// The same objects and addresses in a new harness, compiled from scratch.
     pub(crate) fn recompiled(&self) -> CompilerHarness {
         let mut fresh = CompilerHarness::new(self.provider.clone(), self.address_state.clone());
         (fresh.installed, fresh.degraded) = (self.installed.clone(), self.degraded.clone());
@@ -330,13 +330,13 @@ impl CompilerHarness {
         compiled.routers_built
     }
 
-    /// The compiler's verdicts, extended by what is installed and by the degraded plugins of the case.
+    /// The compiler's verdicts, extended by the installed Gateway API release and by the degraded plugins of the case.
     fn verdicts(&self) -> Verdicts {
         let mut verdicts = self.compiler.verdicts().clone();
         for (id, verdict) in &mut verdicts {
             let installed = self.installed.as_ref().filter(|_| id.kind == Kind::GatewayClass);
-            if let Some(joined) = installed.and_then(|installed| status::apply_installed(verdict, installed)) {
-                *verdict = Arc::new(joined);
+            if let Some(extended) = installed.and_then(|installed| status::apply_installed(verdict, installed)) {
+                *verdict = Arc::new(extended);
             }
             let diagnostic = |plugin: &ObjectId| {
                 let is_degraded = self.degraded.contains(&plugin.to_string());
@@ -383,7 +383,7 @@ impl CompilerHarness {
     }
 }
 
-// The digest of TLS terms depends on certificates that are generated for this run.
+/// Replaces digests of TLS terms, which depend on certificates that are generated for this run.
 fn without_digests(described: &str) -> String {
     let mut pieces = described.split("(terms ");
     let mut text = pieces.next().unwrap_or_default().to_owned();
@@ -401,7 +401,7 @@ fn address_state(gateways: Vec<GatewayState>) -> AddressState {
     for GatewayState { namespace, name, service } in gateways {
         let key = ObjectKey::new(&namespace, &name);
         state.status_addresses.insert(key.clone(), Vec::new());
-        if let Some(Service { name, ports, addresses }) = service {
+        if let Some(ServiceState { name, ports, addresses }) = service {
             state.gateway_services.insert(key, GatewayService { name, ports, addresses, problem: None });
         }
     }
@@ -415,7 +415,7 @@ fn installed(words: &[String]) -> Option<InstalledApis> {
     Some(InstalledApis { release_settled: true, bundle_version, channel, ..InstalledApis::default() })
 }
 
-/// Describes the routes of Ingresses once, because both ports have the same.
+/// Keeps the routes of Ingresses at the first port. Other ports with the same routes refer to it.
 fn deduplicate_ingress_routes(snapshot: &mut Value) {
     let mut described: Option<(Value, Value)> = None;
     for bind in snapshot["binds"].as_array_mut().unwrap() {
@@ -434,7 +434,7 @@ fn deduplicate_ingress_routes(snapshot: &mut Value) {
     }
 }
 
-/// The default settings without a certificate, because the output must not depend on a generated one.
+/// Settings without a default certificate: it would be generated, and the output must not depend on it.
 fn ingress_settings(router: &[String], published: &[String]) -> IngressSettings {
     let ingress_listener = |port| IngressListener {
         address: SocketAddr::from(([127, 0, 0, 1], port)),
@@ -507,17 +507,22 @@ fn describe_verdict(verdict: &Verdict) -> Option<Value> {
     }
     for diagnostic in &verdict.diagnostics {
         let is_error = diagnostic.severity == Severity::Error;
-        assert_eq!(is_error, diagnostic.topic == Topic::Plugin, "outside of conditions: {diagnostic:?}");
+        assert_eq!(
+            is_error,
+            diagnostic.topic == Topic::Plugin,
+            "outside of conditions, exactly the diagnostics of plugins are errors: {diagnostic:?}"
+        );
     }
-    // For notes that are also events, list the fields only.
+    // Notes on plugins and annotations are also events, of which only the fields are listed.
     let events = verdict.about(Topic::Plugin).chain(verdict.about(Topic::Annotation));
-    let events: BTreeSet<&str> = events.map(|problem| problem.field.as_str()).collect();
+    let events: BTreeSet<&str> = events.map(|diagnostic| diagnostic.field.as_str()).collect();
     if !events.is_empty() {
         described.insert("events".to_owned(), json!(events));
     }
     (!described.is_empty()).then_some(Value::Object(described))
 }
 
+/// The route that matches a request, and what its action does with the request.
 fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
     let mut line = format!("{} {}{}", request.method, request.host, request.path);
     for (name, value) in &request.headers {
@@ -552,7 +557,7 @@ fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
         return format!("{line} -> 404 no route on listener {}", listener.name);
     };
     let rule = matched.rule;
-    let what = match &rule.action {
+    let action = match &rule.action {
         Action::Forward(split) => {
             let rewritten = rule.filters.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref());
             let path = match (&rule.kong, rewritten) {
@@ -568,7 +573,7 @@ fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
                 (Some(_), [Backend { target: BackendTarget::Upstream(upstream), .. }]) => {
                     format!("forward to {}{path}", upstream.key)
                 }
-                (_, backends) => format!("forward to {} of {} shares{path}", backends.len(), split.total()),
+                (_, backends) => format!("forward to {} of {} shares{path}", backends.len(), split.total_weight()),
             }
         }
         Action::Redirect(redirect) => {
@@ -578,7 +583,7 @@ fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
         Action::Fail(failure @ RouteFailure::NoService) => format!("503 {failure}"),
         Action::Fail(failure) => format!("500 {failure}"),
     };
-    format!("{line} -> {} rule {} by {}: {what}", rule.id.route, rule.id.rule, matched.path)
+    format!("{line} -> {} rule {} by {}: {action}", rule.id.route, rule.id.rule, matched.path)
 }
 
 fn kind_of(document: &Value) -> Kind {
@@ -587,33 +592,34 @@ fn kind_of(document: &Value) -> Kind {
     Kind::find(group, document["kind"].as_str().unwrap()).unwrap_or_else(|| panic!("no such kind: {document}"))
 }
 
-/// Replaces `CERTIFICATE NAME`, `KEY NAME` and `AUTHORITY NAME` in Secrets and ConfigMaps by generated ones: the output
-/// must not depend on them, and private keys do not belong in a repository.
-pub(crate) fn certificates(document: &Value) -> Value {
+/// Replaces `CERTIFICATE NAME`, `KEY NAME` and `AUTHORITY NAME` in Secrets and ConfigMaps by generated ones. NAME is
+/// `one` or `two`. Private keys do not belong in a repository, and the output must not depend on them.
+pub(crate) fn with_certificates(document: &Value) -> Value {
     use std::sync::OnceLock;
-    static PAIRS: OnceLock<[(String, String, String); 2]> = OnceLock::new();
-    let pairs = PAIRS.get_or_init(|| {
+    /// Certificate, its key, and an authority with the same key.
+    static GENERATED: OnceLock<[(String, String, String); 2]> = OnceLock::new();
+    let generated = GENERATED.get_or_init(|| {
         ["one", "two"].map(|name| {
-            let made = rcgen::generate_simple_self_signed(vec![format!("{name}.example")]).unwrap();
+            let pair = rcgen::generate_simple_self_signed(vec![format!("{name}.example")]).unwrap();
             let mut params = rcgen::CertificateParams::default();
             params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-            let authority = params.self_signed(&made.signing_key).unwrap();
-            (made.cert.pem(), made.signing_key.serialize_pem(), authority.pem())
+            let authority = params.self_signed(&pair.signing_key).unwrap();
+            (pair.cert.pem(), pair.signing_key.serialize_pem(), authority.pem())
         })
     });
     let mut document = document.clone();
     let field = if document["kind"] == "ConfigMap" { "data" } else { "stringData" };
     for value in document.get_mut(field).and_then(Value::as_object_mut).into_iter().flat_map(|data| data.values_mut()) {
-        let made = match value.as_str() {
-            Some("CERTIFICATE one") => &pairs[0].0,
-            Some("KEY one") => &pairs[0].1,
-            Some("CERTIFICATE two") => &pairs[1].0,
-            Some("KEY two") => &pairs[1].1,
-            Some("AUTHORITY one") => &pairs[0].2,
-            Some("AUTHORITY two") => &pairs[1].2,
+        let pem = match value.as_str() {
+            Some("CERTIFICATE one") => &generated[0].0,
+            Some("KEY one") => &generated[0].1,
+            Some("CERTIFICATE two") => &generated[1].0,
+            Some("KEY two") => &generated[1].1,
+            Some("AUTHORITY one") => &generated[0].2,
+            Some("AUTHORITY two") => &generated[1].2,
             _ => continue,
         };
-        *value = json!(made);
+        *value = json!(pem);
     }
     document
 }

@@ -1,4 +1,5 @@
-//! Random edits of consumers with contested names and keys, compared with a compilation from scratch after each step.
+//! Edits of consumers. After each step of random sequences, in which several consumers claim the same name or key, the
+//! result is compared with a compilation from scratch. Further tests check single edits.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,52 +19,52 @@ const CONSUMERS: usize = 6;
 // kong-compat §3.7
 #[test]
 fn random_consumer_edits_match_full_compile() {
-    let mut disputes = 0;
+    let mut conflicts = 0;
     for seed in 0..SEQUENCES {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut world = harness();
+        let mut harness = new_harness();
         for step in 0..EDITS {
             let batch = edit(&mut random);
-            let what = format!("seed {seed}, step {step}: {batch:?}");
-            world.apply(batch);
-            let fresh = world.recompiled();
-            assert_eq!(holders(&world), holders(&fresh), "{what}");
-            let found = world.describe_state();
-            assert_eq!(found, fresh.describe_state(), "{what}");
-            disputes += usize::from(found.contains("is older and already has this"));
+            let description = format!("seed {seed}, step {step}: {batch:?}");
+            harness.apply(batch);
+            let recompiled = harness.recompiled();
+            assert_eq!(holders(&harness), holders(&recompiled), "{description}");
+            let state = harness.describe_state();
+            assert_eq!(state, recompiled.describe_state(), "{description}");
+            conflicts += usize::from(state.contains("is older and already has this"));
         }
     }
-    assert!(disputes > 500, "too few conflicts for a meaningful test: {disputes}");
+    assert!(conflicts > 500, "too few conflicts for a meaningful test: {conflicts}");
 }
 
 #[test]
 fn unchanged_consumers_and_credentials_keep_their_arc() {
-    let mut world = harness();
-    world.apply(Batch { upserts: vec![consumer("ann", 1, "ann", "key-1"), key("key-1", "secret")], removes: vec![] });
+    let mut harness = new_harness();
+    harness.apply(Batch { upserts: vec![consumer("ann", 1, "ann", "key-1"), key("key-1", "value")], removes: vec![] });
     let credential =
-        |world: &CompilerHarness| Arc::clone(world.snapshot.consumers.keys.get(sha256(b"secret")).unwrap());
-    let (snapshot, before) = (Arc::clone(&world.snapshot), credential(&world));
+        |harness: &CompilerHarness| Arc::clone(harness.snapshot.consumers.keys.get(sha256(b"value")).unwrap());
+    let (snapshot, before) = (Arc::clone(&harness.snapshot), credential(&harness));
 
     let mut annotated = consumer_object("ann", 1, "ann", "key-1");
     annotated["metadata"]["annotations"]["konghq.com/tags"] = json!("a");
     annotated["metadata"]["generation"] = json!(7);
-    world.apply(Batch { upserts: vec![parse(Kind::KongConsumer, annotated)], removes: vec![] });
-    assert!(Arc::ptr_eq(&world.snapshot, &snapshot), "annotations do not affect requests");
+    harness.apply(Batch { upserts: vec![parse(Kind::KongConsumer, annotated)], removes: vec![] });
+    assert!(Arc::ptr_eq(&harness.snapshot, &snapshot), "annotations do not affect requests");
     let id = ObjectId::new(Kind::KongConsumer, ObjectKey::new("default", "ann"));
-    assert_eq!(world.compiler.verdicts()[&id].generation, 7, "the verdict has the new generation");
+    assert_eq!(harness.compiler.verdicts()[&id].generation, 7, "the verdict has the new generation");
 
-    world.apply(Batch { upserts: vec![consumer("bob", 2, "bob", "key-2")], removes: vec![] });
-    assert!(Arc::ptr_eq(&credential(&world), &before), "another consumer was added");
-    world.apply(Batch { upserts: vec![consumer("ann", 1, "Ann", "key-1")], removes: vec![] });
-    assert_eq!(credential(&world).consumer.username.as_deref(), Some("Ann"));
-    assert_eq!(snapshot.consumers.keys.get(sha256(b"secret")).unwrap(), &before, "the old snapshot did not change");
+    harness.apply(Batch { upserts: vec![consumer("bob", 2, "bob", "key-2")], removes: vec![] });
+    assert!(Arc::ptr_eq(&credential(&harness), &before), "another consumer was added");
+    harness.apply(Batch { upserts: vec![consumer("ann", 1, "Ann", "key-1")], removes: vec![] });
+    assert_eq!(credential(&harness).consumer.username.as_deref(), Some("Ann"));
+    assert_eq!(snapshot.consumers.keys.get(sha256(b"value")).unwrap(), &before, "the old snapshot did not change");
 }
 
 // kong-compat §1.5
 // kong-compat §1.6
 #[test]
 fn invalid_credentials_and_groups_do_not_affect_others() {
-    let mut world = harness();
+    let mut harness = new_harness();
     let mut ann = consumer_object("ann", 1, "ann", "key-1");
     ann["credentials"] = json!(["missing", "key-1", "broken"]);
     ann["consumerGroups"] = json!(["missing", "gold"]);
@@ -72,41 +73,42 @@ fn invalid_credentials_and_groups_do_not_affect_others() {
     let upserts = vec![
         parse(Kind::KongConsumer, ann),
         parse(Kind::KongConsumerGroup, gold),
-        key("key-1", "secret"),
+        key("key-1", "value"),
         key("broken", ""),
     ];
-    world.apply(Batch { upserts, removes: vec![] });
-    let key = world.snapshot.consumers.keys.get(sha256(b"secret")).unwrap();
+    harness.apply(Batch { upserts, removes: vec![] });
+    let key = harness.snapshot.consumers.keys.get(sha256(b"value")).unwrap();
     assert_eq!(key.consumer.username.as_deref(), Some("ann"));
     assert_eq!(key.consumer.groups().iter().map(|group| &**group).collect::<Vec<_>>(), ["default/gold"]);
     let id = ObjectId::new(Kind::KongConsumer, ObjectKey::new("default", "ann"));
     let fields: Vec<_> =
-        world.compiler.verdicts()[&id].conditions[0].diagnostics.iter().map(|problem| &*problem.field).collect();
+        harness.compiler.verdicts()[&id].conditions[0].diagnostics.iter().map(|problem| &*problem.field).collect();
     assert_eq!(fields, ["consumerGroups[0]", "credentials[0]", "credentials[2]"]);
 }
 
-fn harness() -> CompilerHarness {
-    let mut world =
+fn new_harness() -> CompilerHarness {
+    let mut harness =
         CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
     let class = json!({"metadata": {"name": "portico"}, "spec": {"controller": "portico.dev/ingress-controller"}});
-    world.apply(Batch { upserts: vec![parse(Kind::IngressClass, class)], removes: vec![] });
-    world
+    harness.apply(Batch { upserts: vec![parse(Kind::IngressClass, class)], removes: vec![] });
+    harness
 }
 
-/// The holder of every claim.
-fn holders(world: &CompilerHarness) -> BTreeMap<String, String> {
-    let directory = &world.snapshot.consumers;
+/// The consumer that each username, custom id and key belongs to, and the number of entries.
+fn holders(harness: &CompilerHarness) -> BTreeMap<String, String> {
+    let directory = &harness.snapshot.consumers;
     let mut holders = BTreeMap::new();
+    // All numbers that `edit` puts into names and keys are below `CONSUMERS`.
     for number in 0..CONSUMERS {
         let name = format!("name-{number}");
-        let digest = sha256(format!("secret-{number}").as_bytes());
+        let digest = sha256(format!("value-{number}").as_bytes());
         let key = directory.keys.get(digest).map(|key| format!("{} of {}", key.id, key.consumer.id));
-        for (what, holder) in [
+        for (kind, holder) in [
             ("username", directory.usernames.get(&*name).map(|consumer| consumer.id.to_string())),
             ("custom id", directory.custom_ids.get(&*name).map(|consumer| consumer.id.to_string())),
             ("key", key),
         ] {
-            holders.extend(holder.map(|holder| (format!("{what} {number}"), holder)));
+            holders.extend(holder.map(|holder| (format!("{kind} {number}"), holder)));
         }
     }
     let sizes = [directory.consumers.len(), directory.usernames.len(), directory.custom_ids.len()];
@@ -118,14 +120,15 @@ fn holders(world: &CompilerHarness) -> BTreeMap<String, String> {
 fn edit(random: &mut fastrand::Rng) -> Batch {
     let mut batch = Batch::default();
     for _ in 0..random.usize(1..4) {
-        let (person, name) = (format!("person-{}", random.usize(..CONSUMERS)), format!("name-{}", random.usize(..3)));
-        let secret = format!("key-{}", random.usize(..CONSUMERS));
+        let (consumer_name, name) =
+            (format!("consumer-{}", random.usize(..CONSUMERS)), format!("name-{}", random.usize(..3)));
+        let secret_name = format!("key-{}", random.usize(..CONSUMERS));
         match random.usize(..6) {
-            0 => batch.removes.push(ObjectId::new(Kind::KongConsumer, ObjectKey::new("default", &person))),
-            1 => batch.removes.push(ObjectId::new(Kind::Secret, ObjectKey::new("default", &secret))),
-            2 => batch.upserts.push(key(&secret, &format!("secret-{}", random.usize(..2)))),
+            0 => batch.removes.push(ObjectId::new(Kind::KongConsumer, ObjectKey::new("default", &consumer_name))),
+            1 => batch.removes.push(ObjectId::new(Kind::Secret, ObjectKey::new("default", &secret_name))),
+            2 => batch.upserts.push(key(&secret_name, &format!("value-{}", random.usize(..2)))),
             _ => {
-                let mut object = consumer_object(&person, random.i64(0..3), &name, &secret);
+                let mut object = consumer_object(&consumer_name, random.i64(0..3), &name, &secret_name);
                 if random.bool() {
                     object["custom_id"] = json!(format!("name-{}", random.usize(..2)));
                 }
@@ -140,28 +143,28 @@ fn edit(random: &mut fastrand::Rng) -> Batch {
     batch
 }
 
-fn consumer(name: &str, created: i64, username: &str, secret: &str) -> AnyObject {
-    parse(Kind::KongConsumer, consumer_object(name, created, username, secret))
+fn consumer(name: &str, created_second: i64, username: &str, secret_name: &str) -> AnyObject {
+    parse(Kind::KongConsumer, consumer_object(name, created_second, username, secret_name))
 }
 
-fn consumer_object(name: &str, created: i64, username: &str, secret: &str) -> Value {
+fn consumer_object(name: &str, created_second: i64, username: &str, secret_name: &str) -> Value {
     json!({
         "metadata": {
             "namespace": "default",
             "name": name,
-            "creationTimestamp": format!("2026-01-02T12:00:0{created}Z"),
+            "creationTimestamp": format!("2026-01-02T12:00:0{created_second}Z"),
             "annotations": {"kubernetes.io/ingress.class": "portico"},
         },
         "username": username,
-        "credentials": [secret],
+        "credentials": [secret_name],
     })
 }
 
-fn key(name: &str, secret: &str) -> AnyObject {
+/// A Secret with the key `value`.
+fn key(secret_name: &str, value: &str) -> AnyObject {
     let labels = json!({"konghq.com/credential": "key-auth"});
-    let object =
-        json!({"metadata": {"namespace": "default", "name": name, "labels": labels}, "stringData": {"key": secret}});
-    parse(Kind::Secret, object)
+    let metadata = json!({"namespace": "default", "name": secret_name, "labels": labels});
+    parse(Kind::Secret, json!({"metadata": metadata, "stringData": {"key": value}}))
 }
 
 fn parse(kind: Kind, object: Value) -> AnyObject {

@@ -1,4 +1,5 @@
-//! Random sequences of edits, compared with a compilation from scratch after each step.
+//! Edits of objects: random sequences, compared with a compilation from scratch after each step, and single edits after
+//! which routers, upstreams and certificates must be kept or replaced.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,53 +13,53 @@ use portico::store::{AnyObject, Batch};
 use portico::upstream::Upstream;
 use serde_json::{Value, json};
 
-use super::case::{CompilerHarness, certificates};
+use super::case::{CompilerHarness, with_certificates};
 
 pub(super) const SEQUENCES: u64 = 40;
 pub(super) const EDITS: usize = 60;
 
 #[test]
 fn random_edits_match_full_compile() {
-    let mut edits_of_routes = 0;
+    let mut single_route_edits = 0;
     for seed in 0..SEQUENCES {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut world =
+        let mut harness =
             CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
-        world.apply(Batch { upserts: initial_objects(), removes: vec![] });
+        harness.apply(Batch { upserts: initial_objects(), removes: vec![] });
         for step in 0..EDITS {
             let batch = edit(&mut random);
-            let what = describe(&batch);
-            let only = single_route(&batch);
-            let before = routers(&world);
-            let (built, _) = apply_and_compare(&mut world, batch, (seed, step));
-            if let Some(route) = only {
-                edits_of_routes += 1;
-                assert_unaffected_routers_kept(&before, &routers(&world), &route, built, &what);
+            let description = describe(&batch);
+            let edited_route = edited_single_route(&batch);
+            let routers_before = routers(&harness);
+            let (built, _) = apply_and_compare(&mut harness, batch, (seed, step));
+            if let Some(route) = edited_route {
+                single_route_edits += 1;
+                assert_unaffected_routers_kept(&routers_before, &routers(&harness), &route, built, &description);
             }
         }
     }
-    assert!(edits_of_routes > 300, "too few edits of a single route: {edits_of_routes}");
+    assert!(single_route_edits > 300, "too few edits of a single route: {single_route_edits}");
 }
 
 type Routers = BTreeMap<String, Arc<HostRouter>>;
 
 /// A router keeps its `Arc` unless it has, or had, the edited route.
-fn assert_unaffected_routers_kept(before: &Routers, after: &Routers, route: &str, built: usize, what: &str) {
-    let mentions = |router: &Arc<HostRouter>| router.entries().iter().any(|entry| &*entry.rule.id.route == route);
-    for (place, router) in after {
-        let Some(old) = before.get(place) else { continue };
-        if !mentions(old) && !mentions(router) {
-            assert!(Arc::ptr_eq(old, router), "{what} does not affect {place}, but its router was rebuilt");
+fn assert_unaffected_routers_kept(before: &Routers, after: &Routers, route: &str, built: usize, edit: &str) {
+    let has_route = |router: &Arc<HostRouter>| router.matches().iter().any(|entry| &*entry.rule.id.route == route);
+    for (location, router) in after {
+        let Some(previous) = before.get(location) else { continue };
+        if !has_route(previous) && !has_route(router) {
+            assert!(Arc::ptr_eq(previous, router), "{edit} does not affect {location}, but its router was rebuilt");
         }
     }
-    let touched = before.values().chain(after.values()).filter(|router| mentions(router)).count();
-    assert!(built <= touched, "{what} affects at most {touched} routers, but {built} were built");
+    let affected = before.values().chain(after.values()).filter(|router| has_route(router)).count();
+    assert!(built <= affected, "{edit} affects at most {affected} routers, but {built} were built");
 }
 
 /// All routers by address, listener and host.
-fn routers(world: &CompilerHarness) -> Routers {
+fn routers(harness: &CompilerHarness) -> Routers {
     let mut routers = Routers::new();
-    for (address, bind) in &world.snapshot.binds {
+    for (address, bind) in &harness.snapshot.binds {
         for (_, listener) in bind.listeners.iter() {
             // All Ingresses share one router.
             let Routes::Gateway(hosts) = &listener.routes else { continue };
@@ -70,7 +71,8 @@ fn routers(world: &CompilerHarness) -> Routers {
     routers
 }
 
-fn single_route(batch: &Batch) -> Option<String> {
+/// The HTTPRoute that a batch changes, if it changes nothing else.
+fn edited_single_route(batch: &Batch) -> Option<String> {
     match (&batch.upserts[..], &batch.removes[..]) {
         ([object], []) if object.kind() == Kind::HttpRoute => Some(format!("HTTPRoute/{}", object.id().key)),
         ([], [id]) if id.kind == Kind::HttpRoute => Some(format!("HTTPRoute/{}", id.key)),
@@ -89,38 +91,41 @@ pub(super) fn put_or_remove(random: &mut fastrand::Rng, object: AnyObject) -> Ba
 }
 
 /// Applies the batch and compares with a compilation from scratch. Returns the number of routers built and the state.
-pub(super) fn apply_and_compare(world: &mut CompilerHarness, batch: Batch, at: (u64, usize)) -> (usize, String) {
-    let what = describe(&batch);
-    let built = world.apply(batch);
-    let found = world.describe_state();
-    let expected = world.recompiled().describe_state();
-    let (seed, step) = at;
-    assert_eq!(found, expected, "seed {seed}, step {step}: {what}");
-    (built, found)
+pub(super) fn apply_and_compare(
+    harness: &mut CompilerHarness,
+    batch: Batch,
+    (seed, step): (u64, usize),
+) -> (usize, String) {
+    let edit = describe(&batch);
+    let built = harness.apply(batch);
+    let actual = harness.describe_state();
+    let expected = harness.recompiled().describe_state();
+    assert_eq!(actual, expected, "seed {seed}, step {step}: {edit}");
+    (built, actual)
 }
 
 #[test]
 fn random_ingress_edits_match_full_compile() {
-    let mut served = 0;
+    let mut served_states = 0;
     for seed in 0..SEQUENCES {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut world =
+        let mut harness =
             CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
         for step in 0..EDITS {
             let object = match random.u8(..10) {
                 0 => ingress_class(&mut random),
-                1 => parameters(&mut random),
+                1 => class_parameters(&mut random),
                 2 | 3 => annotated_service(&mut random),
-                4 => facade(&mut random),
+                4 => service_facade(&mut random),
                 5 => upstream_policy(&mut random),
                 6 => secret(&mut random),
                 _ => ingress(&mut random),
             };
-            apply_and_compare(&mut world, put_or_remove(&mut random, object), (seed, step));
-            served += usize::from(!world.snapshot.binds.is_empty());
+            apply_and_compare(&mut harness, put_or_remove(&mut random, object), (seed, step));
+            served_states += usize::from(!harness.snapshot.binds.is_empty());
         }
     }
-    assert!(served > 300, "too few states with a served Ingress: {served}");
+    assert!(served_states > 300, "too few states with a served Ingress: {served_states}");
 }
 
 fn ingress(random: &mut fastrand::Rng) -> AnyObject {
@@ -136,8 +141,8 @@ fn ingress(random: &mut fastrand::Rng) -> AnyObject {
     let paths: Vec<_> = (0..random.usize(1..3))
         .map(|_| {
             let path = pick(random, &["/", "/a", "/a/b", "/~/c+", "/d*"]);
-            let kind = pick(random, &["Exact", "Prefix", "ImplementationSpecific"]);
-            json!({"path": path, "pathType": kind, "backend": backend(random)})
+            let path_type = pick(random, &["Exact", "Prefix", "ImplementationSpecific"]);
+            json!({"path": path, "pathType": path_type, "backend": backend(random)})
         })
         .collect();
     let mut rule = json!({"http": {"paths": paths}});
@@ -185,7 +190,7 @@ pub(super) fn ingress_class(random: &mut fastrand::Rng) -> AnyObject {
     parse(Kind::IngressClass, json!({"metadata": metadata, "spec": spec}))
 }
 
-fn parameters(random: &mut fastrand::Rng) -> AnyObject {
+fn class_parameters(random: &mut fastrand::Rng) -> AnyObject {
     let spec = json!({"serviceUpstream": random.bool(), "enableLegacyRegexDetection": random.bool()});
     let metadata = json!({"namespace": "a", "name": "p"});
     parse(Kind::IngressClassParameters, json!({"metadata": metadata, "spec": spec}))
@@ -214,7 +219,7 @@ fn annotated_service(random: &mut fastrand::Rng) -> AnyObject {
     parse(Kind::Service, json!({"metadata": metadata, "spec": spec}))
 }
 
-fn facade(random: &mut fastrand::Rng) -> AnyObject {
+fn service_facade(random: &mut fastrand::Rng) -> AnyObject {
     let annotations = json!({
         "kubernetes.io/ingress.class": pick(random, &["portico", "portico", "other"]),
         "konghq.com/upstream-policy": pick(random, &["p", "q"]),
@@ -231,25 +236,25 @@ fn upstream_policy(random: &mut fastrand::Rng) -> AnyObject {
 }
 
 /// All upstreams that routes forward to, by route and key.
-fn upstreams(world: &CompilerHarness) -> BTreeMap<String, Arc<Upstream>> {
-    let mut found = BTreeMap::new();
-    let mut note = |rule: &RouteRule| {
+fn upstreams(harness: &CompilerHarness) -> BTreeMap<String, Arc<Upstream>> {
+    let mut upstreams_by_name = BTreeMap::new();
+    let mut add = |rule: &RouteRule| {
         let Action::Forward(split) = &rule.action else { return };
         for backend in split.backends() {
             if let BackendTarget::Upstream(upstream) = &backend.target {
-                found.insert(format!("{} {}", rule.id.route, upstream.key), Arc::clone(upstream));
+                upstreams_by_name.insert(format!("{} {}", rule.id.route, upstream.key), Arc::clone(upstream));
             }
         }
     };
-    for (_, listener) in world.snapshot.binds.values().flat_map(|bind| bind.listeners.iter()) {
+    for (_, listener) in harness.snapshot.binds.values().flat_map(|bind| bind.listeners.iter()) {
         match &listener.routes {
             Routes::Gateway(hosts) => {
-                hosts.iter().flat_map(|(_, router)| router.entries()).for_each(|entry| note(&entry.rule));
+                hosts.iter().flat_map(|(_, router)| router.matches()).for_each(|entry| add(&entry.rule));
             }
-            Routes::Kong(router) => router.entries().iter().for_each(|entry| note(&entry.route.rule)),
+            Routes::Kong(router) => router.entries().iter().for_each(|entry| add(&entry.route.rule)),
         }
     }
-    found
+    upstreams_by_name
 }
 
 // kong-compat §2.3
@@ -259,13 +264,13 @@ fn renewed_authority_replaces_only_its_upstreams() {
         let metadata = json!({
             "namespace": "a", "name": name, "labels": {"konghq.com/ca-cert": "true"}, "annotations": {"tag": tag},
         });
-        parse(Kind::Secret, certificates(&json!({"metadata": metadata, "stringData": {"cert": authority}})))
+        parse(Kind::Secret, with_certificates(&json!({"metadata": metadata, "stringData": {"cert": authority}})))
     };
     let service = |name: &str, annotations: Value| {
         let metadata = json!({"namespace": "a", "name": name, "annotations": annotations});
         parse(Kind::Service, json!({"metadata": metadata, "spec": {"ports": [{"port": 443}]}}))
     };
-    let verified = |authority: &str| {
+    let tls_annotations = |authority: &str| {
         json!({
             "konghq.com/protocol": "https", "konghq.com/tls-verify": "true",
             "konghq.com/ca-certificates-secrets": authority,
@@ -277,44 +282,47 @@ fn renewed_authority_replaces_only_its_upstreams() {
         "spec": {"gatewayClassName": "portico", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
     });
     let backends: Vec<_> = ["s", "t", "u"].iter().map(|name| json!({"name": name, "port": 443})).collect();
-    let spec = json!({"parentRefs": [{"name": "g"}], "rules": [{"backendRefs": backends}]});
+    let route_spec = json!({"parentRefs": [{"name": "g"}], "rules": [{"backendRefs": backends}]});
     let ingress = json!({
         "metadata": {"namespace": "a", "name": "i", "annotations": {"kubernetes.io/ingress.class": "portico"}},
         "spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 443}}}},
     });
-    let mut world =
+    let mut harness =
         CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
-    let beginning = vec![
+    let objects = vec![
         parse(Kind::GatewayClass, class),
         parse(Kind::Gateway, gateway),
         parse(
             Kind::IngressClass,
             json!({"metadata": {"name": "portico"}, "spec": {"controller": "portico.dev/ingress-controller"}}),
         ),
-        parse(Kind::HttpRoute, json!({"metadata": {"namespace": "a", "name": "r"}, "spec": spec})),
+        parse(Kind::HttpRoute, json!({"metadata": {"namespace": "a", "name": "r"}, "spec": route_spec})),
         parse(Kind::Ingress, ingress),
-        service("s", verified("k")),
-        service("t", verified("l")),
+        service("s", tls_annotations("k")),
+        service("t", tls_annotations("l")),
         service("u", json!({})),
         secret("k", "AUTHORITY one", ""),
         secret("l", "AUTHORITY one", ""),
     ];
-    world.apply(Batch { upserts: beginning, removes: vec![] });
-    let before = upstreams(&world);
+    harness.apply(Batch { upserts: objects, removes: vec![] });
+    let before = upstreams(&harness);
     assert_eq!(before.len(), 4, "{:?}", before.keys());
     for (authority, tag, is_new) in [("AUTHORITY one", "x", false), ("AUTHORITY two", "x", true)] {
-        world.apply(Batch { upserts: vec![secret("k", authority, tag)], removes: vec![] });
-        let after = upstreams(&world);
+        harness.apply(Batch { upserts: vec![secret("k", authority, tag)], removes: vec![] });
+        let after = upstreams(&harness);
         for (name, upstream) in &after {
-            let differs = is_new && name.ends_with(" a/s:443");
-            assert_eq!(!Arc::ptr_eq(upstream, &before[name]), differs, "{name} with {authority}");
-            assert_eq!(upstream.key != before[name].key, differs, "{name} with {authority}");
+            let is_replaced = is_new && name.ends_with(" a/s:443");
+            assert_eq!(!Arc::ptr_eq(upstream, &before[name]), is_replaced, "{name} with {authority}");
+            assert_eq!(upstream.key != before[name].key, is_replaced, "{name} with {authority}");
         }
-        let fresh = upstreams(&world.recompiled());
-        assert!(after.iter().all(|(name, upstream)| upstream.key == fresh[name].key), "{authority}");
+        let recompiled = upstreams(&harness.recompiled());
+        assert!(after.iter().all(|(name, upstream)| upstream.key == recompiled[name].key), "{authority}");
     }
-    world.apply(Batch { upserts: vec![], removes: vec![secret("k", "AUTHORITY two", "x").id()] });
-    assert!(upstreams(&world).keys().all(|name| !name.ends_with(" a/s:443")), "no requests without the authority");
+    harness.apply(Batch { upserts: vec![], removes: vec![secret("k", "AUTHORITY two", "x").id()] });
+    assert!(
+        upstreams(&harness).keys().all(|name| !name.ends_with(" a/s:443")),
+        "nothing is forwarded without the authority"
+    );
 }
 
 /// Renewals are frequent, and thousands of routes may use the certificate.
@@ -323,7 +331,7 @@ fn certificate_renewal_rebuilds_no_router() {
     let secret = |name: &str, pair: &str| {
         let data = json!({"tls.crt": format!("CERTIFICATE {pair}"), "tls.key": format!("KEY {pair}")});
         let metadata = json!({"namespace": "a", "name": name});
-        parse(Kind::Secret, certificates(&json!({"metadata": metadata, "stringData": data})))
+        parse(Kind::Secret, with_certificates(&json!({"metadata": metadata, "stringData": data})))
     };
     let listener = |name: &str| {
         let tls = json!({"certificateRefs": [{"name": name}]});
@@ -338,7 +346,7 @@ fn certificate_renewal_rebuilds_no_router() {
         "metadata": {"namespace": "a", "name": "r"},
         "spec": {"parentRefs": [{"name": "g"}], "rules": [{"backendRefs": [{"name": "s", "port": 80}]}]},
     });
-    let mut world =
+    let mut harness =
         CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(Vec::new())), AddressState::default());
     let upserts = vec![
         parse(Kind::GatewayClass, class),
@@ -347,24 +355,24 @@ fn certificate_renewal_rebuilds_no_router() {
         secret("k", "one"),
         secret("l", "one"),
     ];
-    assert!(world.apply(Batch { upserts, removes: vec![] }) > 0);
-    let shown = |world: &CompilerHarness, name: &str| {
-        let bind = world.snapshot.binds.values().next().unwrap();
-        bind.certificates(Some(name)).and_then(|all| all.all().first()).cloned()
+    assert!(harness.apply(Batch { upserts, removes: vec![] }) > 0);
+    let served = |harness: &CompilerHarness, name: &str| {
+        let bind = harness.snapshot.binds.values().next().unwrap();
+        bind.certificates(Some(name)).and_then(|certificates| certificates.all().first()).cloned()
     };
-    let (k, l) = (shown(&world, "k.example").unwrap(), shown(&world, "l.example").unwrap());
+    let (k, l) = (served(&harness, "k.example").unwrap(), served(&harness, "l.example").unwrap());
 
-    assert_eq!(world.apply(Batch { upserts: vec![secret("k", "two")], removes: vec![] }), 0);
-    assert_eq!(shown(&world, "k.example").unwrap().names[0].to_string(), "two.example");
-    assert!(!Arc::ptr_eq(&k, &shown(&world, "k.example").unwrap()));
-    assert!(Arc::ptr_eq(&l, &shown(&world, "l.example").unwrap()), "an unchanged certificate keeps its Arc");
+    assert_eq!(harness.apply(Batch { upserts: vec![secret("k", "two")], removes: vec![] }), 0);
+    assert_eq!(served(&harness, "k.example").unwrap().names[0].to_string(), "two.example");
+    assert!(!Arc::ptr_eq(&k, &served(&harness, "k.example").unwrap()));
+    assert!(Arc::ptr_eq(&l, &served(&harness, "l.example").unwrap()), "an unchanged certificate keeps its Arc");
 
-    let snapshot = world.snapshot.clone();
-    world.apply(Batch { upserts: vec![secret("l", "one")], removes: vec![] });
-    assert!(Arc::ptr_eq(&snapshot, &world.snapshot), "equal content is not a change");
+    let snapshot = harness.snapshot.clone();
+    harness.apply(Batch { upserts: vec![secret("l", "one")], removes: vec![] });
+    assert!(Arc::ptr_eq(&snapshot, &harness.snapshot), "equal content is not a change");
 
-    world.apply(Batch { upserts: vec![], removes: vec![secret("k", "two").id()] });
-    assert!(shown(&world, "k.example").is_none() && shown(&world, "l.example").is_some());
+    harness.apply(Batch { upserts: vec![], removes: vec![secret("k", "two").id()] });
+    assert!(served(&harness, "k.example").is_none() && served(&harness, "l.example").is_some());
 }
 
 #[test]
@@ -372,11 +380,11 @@ fn unchanged_default_certificate_publishes_nothing() {
     let secret = |pair: &str, label: &str| {
         let data = json!({"tls.crt": format!("CERTIFICATE {pair}"), "tls.key": format!("KEY {pair}")});
         let metadata = json!({"namespace": "a", "name": "k", "labels": {"edition": label}});
-        parse(Kind::Secret, certificates(&json!({"metadata": metadata, "stringData": data})))
+        parse(Kind::Secret, with_certificates(&json!({"metadata": metadata, "stringData": data})))
     };
-    let mut world =
+    let mut harness =
         CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(Vec::new())), AddressState::default());
-    world.inputs.ingress.default_secret = Some(ObjectKey::new("a", "k"));
+    harness.inputs.ingress.default_secret = Some(ObjectKey::new("a", "k"));
     let ingress = json!({
         "metadata": {"namespace": "a", "name": "i"},
         "spec": {
@@ -385,13 +393,13 @@ fn unchanged_default_certificate_publishes_nothing() {
         },
     });
     let upserts = vec![parse(Kind::Ingress, ingress), secret("one", "first")];
-    world.apply(Batch { upserts, removes: vec![] });
-    let snapshot = world.snapshot.clone();
+    harness.apply(Batch { upserts, removes: vec![] });
+    let snapshot = harness.snapshot.clone();
     assert!(!snapshot.binds.is_empty());
-    world.apply(Batch { upserts: vec![secret("one", "second")], removes: vec![] });
-    assert!(Arc::ptr_eq(&snapshot, &world.snapshot), "an equal certificate is not a change");
-    world.apply(Batch { upserts: vec![secret("two", "second")], removes: vec![] });
-    assert!(!Arc::ptr_eq(&snapshot, &world.snapshot));
+    harness.apply(Batch { upserts: vec![secret("one", "second")], removes: vec![] });
+    assert!(Arc::ptr_eq(&snapshot, &harness.snapshot), "an equal certificate is not a change");
+    harness.apply(Batch { upserts: vec![secret("two", "second")], removes: vec![] });
+    assert!(!Arc::ptr_eq(&snapshot, &harness.snapshot));
 }
 
 fn describe(batch: &Batch) -> String {
@@ -418,14 +426,14 @@ fn edit(random: &mut fastrand::Rng) -> Batch {
     let mut batch = Batch::default();
     let count = if random.u8(..10) == 0 { random.usize(2..6) } else { 1 };
     for _ in 0..count {
-        // Half of all edits are routes, which change most often in clusters.
+        // Almost half of all edits are routes, which change most often in clusters.
         let object = match random.u8(..16) {
             0 => gateway_class(random),
             1 | 2 => gateway(random),
             3 if random.bool() => upstream_policy(random),
             3 => service(random),
-            4 | 5 => slice(random),
-            6 => grant(random),
+            4 | 5 => endpoint_slice(random),
+            6 => reference_grant(random),
             7 if random.bool() => backend_tls_policy(random),
             8 => secret(random),
             7 => namespace(random),
@@ -440,9 +448,9 @@ fn edit(random: &mut fastrand::Rng) -> Batch {
     // A batch cannot contain an object twice.
     let mut seen: Vec<ObjectId> = batch.removes.clone();
     batch.upserts.retain(|object| {
-        let new = !seen.contains(&object.id());
+        let is_first = !seen.contains(&object.id());
         seen.push(object.id());
-        new
+        is_first
     });
     batch
 }
@@ -486,6 +494,7 @@ fn gateway(random: &mut fastrand::Rng) -> AnyObject {
             }
             listener
         })
+        // Names of listeners are unique.
         .fold(Vec::<Value>::new(), |mut all, listener| {
             if all.iter().all(|other| other["name"] != listener["name"]) {
                 all.push(listener);
@@ -570,7 +579,7 @@ fn service(random: &mut fastrand::Rng) -> AnyObject {
     parse(Kind::Service, object)
 }
 
-fn slice(random: &mut fastrand::Rng) -> AnyObject {
+fn endpoint_slice(random: &mut fastrand::Rng) -> AnyObject {
     let mut metadata = json!({"namespace": pick(random, NAMESPACES), "name": pick(random, &["e1", "e2"])});
     if random.u8(..6) != 0 {
         metadata["labels"] = json!({"kubernetes.io/service-name": pick(random, &["s", "t"])});
@@ -583,7 +592,7 @@ fn slice(random: &mut fastrand::Rng) -> AnyObject {
     parse(Kind::EndpointSlice, object)
 }
 
-fn grant(random: &mut fastrand::Rng) -> AnyObject {
+fn reference_grant(random: &mut fastrand::Rng) -> AnyObject {
     let from =
         json!({"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": pick(random, NAMESPACES)});
     let spec = json!({"from": [from], "to": [{"group": "", "kind": "Service"}]});
@@ -600,7 +609,7 @@ fn secret(random: &mut fastrand::Rng) -> AnyObject {
         metadata["labels"] = json!({"konghq.com/ca-cert": "true"});
     }
     let object = json!({"metadata": metadata, "type": "kubernetes.io/tls", "stringData": data});
-    parse(Kind::Secret, certificates(&object))
+    parse(Kind::Secret, with_certificates(&object))
 }
 
 fn backend_tls_policy(random: &mut fastrand::Rng) -> AnyObject {

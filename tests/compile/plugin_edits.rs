@@ -10,31 +10,37 @@ use super::edits::{EDITS, SEQUENCES, apply_and_compare, ingress_class, parse, pi
 
 #[test]
 fn random_plugin_edits_match_full_compile() {
-    let (mut for_some, mut for_all) = (0, 0);
+    let (mut with_consumer_plugins, mut with_other_plugins) = (0, 0);
     for seed in 0..SEQUENCES {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut world =
+        let mut harness =
             CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
-        world.apply(Batch { upserts: initial_objects(), removes: vec![] });
+        harness.apply(Batch { upserts: initial_objects(), removes: vec![] });
         for step in 0..EDITS {
-            let object = object(&mut random);
-            let (_, found) = apply_and_compare(&mut world, put_or_remove(&mut random, object), (seed, step));
-            let chains = |places: &[&str]| places.iter().any(|place| found.contains(place));
-            for_some += usize::from(chains(&[": Consumer", ": Group"]));
-            for_all += usize::from(chains(&[": route", ": service", ": global"]));
+            let object = random_object(&mut random);
+            let (_, state) = apply_and_compare(&mut harness, put_or_remove(&mut random, object), (seed, step));
+            let has_plugin = |attachments: &[&str]| attachments.iter().any(|attachment| state.contains(attachment));
+            with_consumer_plugins += usize::from(has_plugin(&[": Consumer", ": Group"]));
+            with_other_plugins += usize::from(has_plugin(&[": route", ": service", ": global"]));
         }
     }
-    assert!(for_some > 300, "too few states with a plugin for some consumers: {for_some}");
-    assert!(for_all > 300, "too few states with a plugin for all requests: {for_all}");
+    assert!(
+        with_consumer_plugins > 300,
+        "too few states with a plugin for a consumer or group: {with_consumer_plugins}"
+    );
+    assert!(
+        with_other_plugins > 300,
+        "too few states with a plugin for a route, a Service or all requests: {with_other_plugins}"
+    );
 }
 
 fn initial_objects() -> Vec<AnyObject> {
-    let ours = json!({"controllerName": "portico.dev/gateway-controller"});
-    let theirs = json!({"controllerName": "example.com/other"});
+    let portico_class = json!({"controllerName": "portico.dev/gateway-controller"});
+    let other_class = json!({"controllerName": "example.com/other"});
     let ports = json!([{"name": "web", "port": 80}]);
     let mut objects = vec![
-        parse(Kind::GatewayClass, json!({"metadata": {"name": "portico"}, "spec": ours})),
-        parse(Kind::GatewayClass, json!({"metadata": {"name": "other"}, "spec": theirs})),
+        parse(Kind::GatewayClass, json!({"metadata": {"name": "portico"}, "spec": portico_class})),
+        parse(Kind::GatewayClass, json!({"metadata": {"name": "other"}, "spec": other_class})),
         gateway("portico"),
     ];
     for namespace in NAMESPACES {
@@ -46,7 +52,7 @@ fn initial_objects() -> Vec<AnyObject> {
     objects
 }
 
-fn object(random: &mut fastrand::Rng) -> AnyObject {
+fn random_object(random: &mut fastrand::Rng) -> AnyObject {
     let namespace = pick(random, NAMESPACES);
     match random.u8(..20) {
         0..4 => plugin(random, Kind::KongPlugin),
@@ -103,7 +109,7 @@ fn plugin(random: &mut fastrand::Rng, kind: Kind) -> AnyObject {
         3 => json!({"plugin": "key-auth"}),
         4 => json!({"plugin": "acl", "config": {"allow": ["g"]}}),
         5 => json!({"plugin": "hmac-auth"}),
-        // Building jwt with this configuration gives notes.
+        // Building jwt without a configuration gives notes.
         _ => json!({"plugin": "jwt"}),
     };
     if random.bool() {
@@ -119,7 +125,7 @@ fn plugin(random: &mut fastrand::Rng, kind: Kind) -> AnyObject {
     parse(kind, object)
 }
 
-/// Sets the metadata of a consumer or group, and sometimes another control plane.
+/// Sets the metadata of a consumer or group, and sometimes a reference to another control plane.
 fn set_metadata(random: &mut fastrand::Rng, object: &mut Value, name: &str) {
     let namespace = pick(random, NAMESPACES);
     object["metadata"] =
@@ -129,7 +135,7 @@ fn set_metadata(random: &mut fastrand::Rng, object: &mut Value, name: &str) {
     }
 }
 
-/// From a kind that can refer to a plugin of another namespace.
+/// A grant for a kind that can refer to a plugin of another namespace.
 fn grant(random: &mut fastrand::Rng) -> AnyObject {
     let (group, kind) = [
         ("gateway.networking.k8s.io", "HTTPRoute"),

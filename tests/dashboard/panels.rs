@@ -1,4 +1,4 @@
-//! Panels of the dashboard. `$job` and `$route` are dashboard variables.
+//! Rows and panels of the dashboard. `$job` and `$route` in queries are dashboard variables.
 
 pub(crate) struct Row {
     pub(crate) title: &'static str,
@@ -7,12 +7,11 @@ pub(crate) struct Row {
 
 pub(crate) struct Panel {
     pub(crate) title: &'static str,
-    /// Description of the panel.
     pub(crate) description: &'static str,
-    /// Grafana's name of the unit.
+    /// Grafana's identifier of the unit.
     pub(crate) unit: &'static str,
     pub(crate) form: PanelForm,
-    /// In columns of 24.
+    /// In columns of the grid, which has 24.
     pub(crate) width: u64,
     /// Queries and their legends.
     pub(crate) queries: &'static [(&'static str, &'static str)],
@@ -24,12 +23,14 @@ pub(crate) enum PanelForm {
     Table,
 }
 
-const fn lines(title: &'static str, unit: &'static str, says: &'static str, queries: Queries) -> Panel {
-    Panel { title, description: says, unit, form: PanelForm::Lines, width: 8, queries }
+/// A chart of time series, a third of a row wide.
+const fn lines(title: &'static str, unit: &'static str, description: &'static str, queries: Queries) -> Panel {
+    Panel { title, description, unit, form: PanelForm::Lines, width: 8, queries }
 }
 
-const fn number(title: &'static str, unit: &'static str, says: &'static str, queries: Queries) -> Panel {
-    Panel { title, description: says, unit, form: PanelForm::Number, width: 4, queries }
+/// The current value, a sixth of a row wide.
+const fn number(title: &'static str, unit: &'static str, description: &'static str, queries: Queries) -> Panel {
+    Panel { title, description, unit, form: PanelForm::Number, width: 4, queries }
 }
 
 type Queries = &'static [(&'static str, &'static str)];

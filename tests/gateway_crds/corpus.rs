@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::nodes::node_of;
 use super::release::Definition;
 
-/// Values for one place in a schema, with the same result wherever that place is repeated.
+/// Values for one type in a schema. They are accepted or rejected wherever a schema repeats the type.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Snippets {
@@ -29,7 +29,7 @@ pub(crate) struct Snippets {
 pub(crate) struct Snippet {
     pub(crate) name: String,
     pub(crate) value: Value,
-    /// The previous value, for rules about changes.
+    /// The value before the update, for rules that compare the two.
     pub(crate) before: Option<Value>,
     /// Restricts the snippet to a channel, kinds and a version.
     channel: Option<String>,
@@ -37,8 +37,8 @@ pub(crate) struct Snippet {
     version: Option<String>,
 }
 
-/// A valid object, and whether its fields exist only in the experimental channel.
-pub(crate) struct Valid {
+/// A valid object, and whether it has fields that exist only in the experimental channel.
+pub(crate) struct ValidObject {
     pub(crate) file: String,
     kind: Kind,
     experimental: bool,
@@ -47,7 +47,7 @@ pub(crate) struct Valid {
 
 /// The object and the path in it at which a snippet is inserted.
 pub(crate) struct Place<'a> {
-    valid: &'a Value,
+    object: &'a Value,
     /// In the format of messages: `spec.rules[0].filters[2]`.
     pub(crate) path: String,
 }
@@ -58,7 +58,7 @@ impl Snippets {
         for file in files("snippets") {
             let mut snippets: Snippets =
                 serde_saphyr::from_str(&read(&file)).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-            snippets.file = name(&file);
+            snippets.file = file_name(&file);
             all.push(snippets);
         }
         all
@@ -66,25 +66,25 @@ impl Snippets {
 
     /// Places in the objects of a definition that match these snippets, each node once.
     pub(crate) fn places<'a>(&self, places: &'a BTreeMap<String, Place<'a>>) -> Vec<&'a Place<'a>> {
-        let ends_so = |node: &str| {
-            self.at
-                .iter()
-                .any(|end| node.strip_suffix(end.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+        let is_selected = |node: &str| {
+            self.at.iter().any(|suffix| {
+                node.strip_suffix(suffix.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            })
         };
-        places.iter().filter(|(node, _)| ends_so(node)).map(|(_, place)| place).collect()
+        places.iter().filter(|(node, _)| is_selected(node)).map(|(_, place)| place).collect()
     }
 }
 
 impl Snippet {
-    pub(crate) fn concerns(&self, definition: &Definition) -> bool {
+    pub(crate) fn applies_to(&self, definition: &Definition) -> bool {
         self.channel.as_ref().is_none_or(|channel| channel == definition.channel.name())
             && self.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| kind == definition.kind.name()))
             && self.version.as_ref().is_none_or(|version| *version == definition.version)
     }
 }
 
-impl Valid {
-    pub(crate) fn all() -> Vec<Valid> {
+impl ValidObject {
+    pub(crate) fn all() -> Vec<ValidObject> {
         let mut all = Vec::new();
         for file in files("valid") {
             let documents: Vec<Value> =
@@ -92,8 +92,8 @@ impl Valid {
             for object in documents {
                 let (group, _) = object["apiVersion"].as_str().unwrap().split_once('/').unwrap();
                 let kind = Kind::find(group, object["kind"].as_str().unwrap()).unwrap();
-                let experimental = name(&file).ends_with(".experimental.yaml");
-                all.push(Valid { file: name(&file), kind, experimental, object });
+                let experimental = file_name(&file).ends_with(".experimental.yaml");
+                all.push(ValidObject { file: file_name(&file), kind, experimental, object });
             }
         }
         all
@@ -101,8 +101,8 @@ impl Valid {
 
     /// The object in the version of a definition, if its channel has the fields.
     pub(crate) fn for_definition(&self, definition: &Definition) -> Option<Value> {
-        let known = definition.channel == Channel::Experimental || !self.experimental;
-        (self.kind == definition.kind && known).then(|| {
+        let has_fields = definition.channel == Channel::Experimental || !self.experimental;
+        (self.kind == definition.kind && has_fields).then(|| {
             let mut object = self.object.clone();
             object["apiVersion"] = format!("{}/{}", self.kind.group(), definition.version).into();
             object
@@ -113,7 +113,7 @@ impl Valid {
 impl Place<'_> {
     /// Returns the valid object with this value inserted.
     pub(crate) fn with_value(&self, value: &Value) -> Value {
-        let mut object = self.valid.clone();
+        let mut object = self.object.clone();
         let pointer = format!("/{}", self.path.replace(['.', '['], "/").replace(']', ""));
         *object.pointer_mut(&pointer).expect("the path was found in this object") = value.clone();
         object
@@ -124,21 +124,21 @@ impl Place<'_> {
 pub(crate) fn places(objects: &[Value]) -> BTreeMap<String, Place<'_>> {
     let mut places = BTreeMap::new();
     for object in objects {
-        find(object, object, String::new(), &mut places);
+        collect_places(object, object, String::new(), &mut places);
     }
     places
 }
 
-fn find<'a>(valid: &'a Value, value: &Value, path: String, places: &mut BTreeMap<String, Place<'a>>) {
+fn collect_places<'a>(object: &'a Value, value: &Value, path: String, places: &mut BTreeMap<String, Place<'a>>) {
     for (index, entry) in value.as_array().into_iter().flatten().enumerate() {
-        find(valid, entry, format!("{path}[{index}]"), places);
+        collect_places(object, entry, format!("{path}[{index}]"), places);
     }
     // Keys of maps such as labels are not fields and may contain separator characters.
     for (name, field) in value.as_object().into_iter().flatten().filter(|(name, _)| !name.contains(['.', '/'])) {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        find(valid, field, path, places);
+        collect_places(object, field, path, places);
     }
-    places.entry(node_of(&path)).or_insert(Place { valid, path });
+    places.entry(node_of(&path)).or_insert(Place { object, path });
 }
 
 fn files(folder: &str) -> Vec<PathBuf> {
@@ -152,6 +152,6 @@ fn read(file: &Path) -> String {
     std::fs::read_to_string(file).unwrap()
 }
 
-fn name(file: &Path) -> String {
+fn file_name(file: &Path) -> String {
     file.file_name().unwrap().to_string_lossy().into_owned()
 }

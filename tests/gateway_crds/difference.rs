@@ -6,15 +6,15 @@ use serde_json::{Map, Value};
 
 use super::nodes::{nodes, rules};
 
-/// One line per difference, Portico's schema first. Descriptions and expressions of rules may differ, but not their
-/// places.
-pub(crate) fn differences(ours: &Value, theirs: &Value) -> Vec<String> {
-    let (ours, theirs) = (nodes(ours), nodes(theirs));
-    let paths: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+/// One line per difference, Portico's schema first. Both must have rules at the same nodes, but descriptions and the
+/// expressions of rules may differ.
+pub(crate) fn differences(portico: &Value, release: &Value) -> Vec<String> {
+    let (portico, release) = (nodes(portico), nodes(release));
+    let paths: BTreeSet<&String> = portico.keys().chain(release.keys()).collect();
     let mut lines = Vec::new();
     for path in paths {
-        match (ours.get(path), theirs.get(path)) {
-            (Some(ours), Some(theirs)) => compare(path, ours, theirs, &mut lines),
+        match (portico.get(path), release.get(path)) {
+            (Some(portico), Some(release)) => compare(path, portico, release, &mut lines),
             (Some(_), None) => lines.push(format!("{path}: present / absent")),
             (None, _) => lines.push(format!("{path}: absent / present")),
         }
@@ -23,44 +23,44 @@ pub(crate) fn differences(ours: &Value, theirs: &Value) -> Vec<String> {
 }
 
 /// Whether two schemas are equal, including the expressions of their rules.
-pub(crate) fn same(one: &Value, other: &Value) -> bool {
-    let words = |schema| -> Vec<(String, Vec<String>)> {
+pub(crate) fn are_equal(first: &Value, second: &Value) -> bool {
+    let expressions = |schema| -> Vec<(String, Vec<String>)> {
         nodes(schema).into_iter().map(|(path, node)| (path, rules(node).map(str::to_owned).collect())).collect()
     };
-    differences(one, other).is_empty() && words(one) == words(other)
+    differences(first, second).is_empty() && expressions(first) == expressions(second)
 }
 
-fn compare(path: &str, ours: &Map<String, Value>, theirs: &Map<String, Value>, lines: &mut Vec<String>) {
-    let (ruled, they_rule) = (rules(ours).next().is_some(), rules(theirs).next().is_some());
-    if ruled != they_rule {
-        lines.push(format!("{path} rules: {ruled} / {they_rule}"));
+fn compare(path: &str, portico: &Map<String, Value>, release: &Map<String, Value>, lines: &mut Vec<String>) {
+    let (portico_has_rules, release_has_rules) = (rules(portico).next().is_some(), rules(release).next().is_some());
+    if portico_has_rules != release_has_rules {
+        lines.push(format!("{path} rules: {portico_has_rules} / {release_has_rules}"));
     }
-    let (ours, theirs) = (own_keywords(ours), own_keywords(theirs));
-    let words: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
-    for word in words {
-        let (ours, theirs) = (ours.get(word), theirs.get(word));
-        if ours != theirs {
-            let shown = |value: Option<&Value>| value.map_or("absent".to_owned(), Value::to_string);
-            lines.push(format!("{path} {word}: {} / {}", shown(ours), shown(theirs)));
+    let (portico, release) = (own_keywords(portico), own_keywords(release));
+    let keywords: BTreeSet<&String> = portico.keys().chain(release.keys()).collect();
+    for keyword in keywords {
+        let (portico, release) = (portico.get(keyword), release.get(keyword));
+        if portico != release {
+            let text = |value: Option<&Value>| value.map_or("absent".to_owned(), Value::to_string);
+            lines.push(format!("{path} {keyword}: {} / {}", text(portico), text(release)));
         }
     }
 }
 
-/// Keywords of the node itself, with unordered lists sorted.
+/// Keywords of the node without those of other nodes and without rules; unordered lists are sorted.
 fn own_keywords(node: &Map<String, Value>) -> Map<String, Value> {
-    let elsewhere =
+    let compared_elsewhere =
         ["properties", "items", "additionalProperties", "description", "x-kubernetes-validations", "required", "enum"];
-    let mut asked: Map<String, Value> = node
+    let mut keywords: Map<String, Value> = node
         .iter()
-        .filter(|(word, _)| !elsewhere.contains(&word.as_str()))
-        .map(|(w, v)| (w.clone(), v.clone()))
+        .filter(|(keyword, _)| !compared_elsewhere.contains(&keyword.as_str()))
+        .map(|(keyword, value)| (keyword.clone(), value.clone()))
         .collect();
-    for word in ["required", "enum"] {
-        if let Some(values) = node.get(word).and_then(Value::as_array) {
+    for keyword in ["required", "enum"] {
+        if let Some(values) = node.get(keyword).and_then(Value::as_array) {
             let mut values = values.clone();
             values.sort_by_key(Value::to_string);
-            asked.insert(word.to_owned(), Value::Array(values));
+            keywords.insert(keyword.to_owned(), Value::Array(values));
         }
     }
-    asked
+    keywords
 }

@@ -6,24 +6,24 @@ use serde_json::{Map, Value};
 
 /// The nodes of a schema. `[]` stands for the entries of a list, `{}` for the values of a map.
 pub(crate) fn nodes(schema: &Value) -> BTreeMap<String, &Map<String, Value>> {
-    let mut found = BTreeMap::new();
-    collect(schema, String::new(), &mut found);
-    found
+    let mut nodes_by_path = BTreeMap::new();
+    collect(schema, String::new(), &mut nodes_by_path);
+    nodes_by_path
 }
 
-fn collect<'a>(schema: &'a Value, path: String, found: &mut BTreeMap<String, &'a Map<String, Value>>) {
+fn collect<'a>(schema: &'a Value, path: String, nodes_by_path: &mut BTreeMap<String, &'a Map<String, Value>>) {
     let Some(node) = schema.as_object() else { return };
     for (name, property) in node.get("properties").and_then(Value::as_object).into_iter().flatten() {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        collect(property, path, found);
+        collect(property, path, nodes_by_path);
     }
     if let Some(entries) = node.get("items") {
-        collect(entries, format!("{path}[]"), found);
+        collect(entries, format!("{path}[]"), nodes_by_path);
     }
     if let Some(values) = node.get("additionalProperties") {
-        collect(values, format!("{path}{{}}"), found);
+        collect(values, format!("{path}{{}}"), nodes_by_path);
     }
-    found.insert(path, node);
+    nodes_by_path.insert(path, node);
 }
 
 /// Expressions of the rules of a node.
@@ -35,13 +35,13 @@ pub(crate) fn rules(node: &Map<String, Value>) -> impl Iterator<Item = &str> {
 /// The schema node of a path in an object: `spec.rules[0].name` becomes `spec.rules[].name`.
 pub(crate) fn node_of(path: &str) -> String {
     let mut node = String::with_capacity(path.len());
-    let mut inside = false;
+    let mut in_index = false;
     for character in path.chars() {
-        inside &= character != ']';
-        if !inside {
+        in_index &= character != ']';
+        if !in_index {
             node.push(character);
         }
-        inside |= character == '[';
+        in_index |= character == '[';
     }
     node
 }

@@ -37,7 +37,7 @@ pub(crate) fn definitions() -> Vec<Definition> {
     for channel in Channel::ALL {
         for (_, document) in documents("crds", channel) {
             if document["kind"] == "CustomResourceDefinition" {
-                add(&document, channel, &mut definitions);
+                add_served_versions(&document, channel, &mut definitions);
             }
         }
     }
@@ -54,10 +54,10 @@ pub(crate) fn invalid_examples() -> Vec<Example> {
     examples_in("invalid-examples")
 }
 
-fn examples_in(part: &str) -> Vec<Example> {
+fn examples_in(folder: &str) -> Vec<Example> {
     let mut examples = Vec::new();
     for channel in Channel::ALL {
-        for (file, object) in documents(part, channel) {
+        for (file, object) in documents(folder, channel) {
             let group =
                 object["apiVersion"].as_str().and_then(|version| version.split_once('/')).map(|(group, _)| group);
             let kind = group.zip(object["kind"].as_str()).and_then(|(group, kind)| Kind::find(group, kind));
@@ -66,14 +66,14 @@ fn examples_in(part: &str) -> Vec<Example> {
             }
         }
     }
-    assert!(!examples.is_empty(), "the release has no {part}");
+    assert!(!examples.is_empty(), "the release has no {folder}");
     examples
 }
 
-/// All documents of a part of the release in one channel, with their files.
-fn documents(part: &str, channel: Channel) -> Vec<(PathBuf, Value)> {
+/// All documents in a folder of one channel, with their files.
+fn documents(folder: &str, channel: Channel) -> Vec<(PathBuf, Value)> {
     let mut documents = Vec::new();
-    for file in files(&folder().join(part).join(channel.name())) {
+    for file in files(&release_folder().join(folder).join(channel.name())) {
         let text = std::fs::read_to_string(&file).unwrap();
         let read: Vec<Value> =
             serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
@@ -104,7 +104,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn add(document: &Value, channel: Channel, definitions: &mut Vec<Definition>) {
+fn add_served_versions(document: &Value, channel: Channel, definitions: &mut Vec<Definition>) {
     let spec = &document["spec"];
     let (group, name) = (spec["group"].as_str().unwrap(), spec["names"]["kind"].as_str().unwrap());
     let kind = Kind::find(group, name)
@@ -122,7 +122,7 @@ fn add(document: &Value, channel: Channel, definitions: &mut Vec<Definition>) {
     }
 }
 
-fn folder() -> PathBuf {
+fn release_folder() -> PathBuf {
     if let Some(folder) = std::env::var_os("PORTICO_GATEWAY_CRDS") {
         return PathBuf::from(folder);
     }

@@ -29,7 +29,9 @@ pub(crate) struct FakeServicesApi {
 #[derive(Clone)]
 struct FakeEvent {
     version: u64,
-    kind: &'static str,
+    /// `ADDED`, `MODIFIED` or `DELETED`.
+    event_type: &'static str,
+    /// The plural name of the object's kind, as in paths.
     plural: String,
     object: Value,
 }
@@ -41,7 +43,8 @@ struct FakeServicesState {
     objects: BTreeMap<String, Value>,
     /// All events, for watches that start later than the list they follow.
     history: Vec<FakeEvent>,
-    /// Completed writes, such as `PATCH services/ns/web-portico`.
+    /// Writes such as `PATCH services/ns/web-portico`, also those rejected because of a conflict, but not forbidden
+    /// ones.
     writes: Vec<String>,
     /// Plurals that may not be written.
     forbidden: Vec<String>,
@@ -67,9 +70,9 @@ impl FakeServicesApi {
         watch::channel(Client::new(service, "default")).1
     }
 
-    /// Creates or changes an object as another client would.
+    /// Creates or replaces an object as another client would. Paths here and below are `plural/namespace/name`.
     pub(crate) fn put(&self, path: &str, mut object: Value) {
-        let (_, namespace, name) = parts(path);
+        let (_, namespace, name) = split_path(path);
         object["metadata"]["namespace"] = json!(namespace);
         object["metadata"]["name"] = json!(name);
         self.store(path, object);
@@ -92,15 +95,22 @@ impl FakeServicesApi {
         self.state.lock().objects.get(path).cloned().unwrap_or_default()
     }
 
+    /// All objects of the kind with this plural name.
     pub(crate) fn objects(&self, plural: &str) -> Vec<Value> {
         let state = self.state.lock();
-        state.objects.iter().filter(|(path, _)| parts(path).0 == plural).map(|(_, object)| object.clone()).collect()
+        state
+            .objects
+            .iter()
+            .filter(|(path, _)| split_path(path).0 == plural)
+            .map(|(_, object)| object.clone())
+            .collect()
     }
 
     pub(crate) fn writes(&self) -> Vec<String> {
         self.state.lock().writes.clone()
     }
 
+    /// Rejects writes of these kinds from now on.
     pub(crate) fn forbid(&self, plurals: &[&str]) {
         self.state.lock().forbidden = plurals.iter().map(|&plural| plural.into()).collect();
     }
@@ -109,25 +119,27 @@ impl FakeServicesApi {
         self.state.lock().reads
     }
 
+    /// Rejects lists and watches of these kinds from now on.
     pub(crate) fn hide(&self, plurals: &[&str]) {
         self.state.lock().hidden = plurals.iter().map(|&plural| plural.into()).collect();
     }
 
-    /// Waits for a condition that only a change can fulfil.
-    pub(crate) async fn wait_until(&self, what: &str, holds: impl Fn(&FakeServicesApi) -> bool) {
+    /// Waits for a condition, which is evaluated after each change of an object.
+    pub(crate) async fn wait_until(&self, expected: &str, condition: impl Fn(&FakeServicesApi) -> bool) {
         let mut events = self.events.subscribe();
         let waiting = async {
-            while !holds(self) {
+            while !condition(self) {
                 events.recv().await.ok();
             }
         };
         if timeout(Duration::from_secs(300), waiting).await.is_err() {
-            panic!("{what}: {:?}", self.writes());
+            panic!("{expected}: not reached after {:?}", self.writes());
         }
     }
 
     fn store(&self, path: &str, mut object: Value) {
         let mut state = self.state.lock();
+        // `publish` increments the version to this value.
         let version = state.version + 1;
         let metadata = &mut object["metadata"];
         if metadata["uid"].is_null() {
@@ -135,13 +147,13 @@ impl FakeServicesApi {
             metadata["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
         }
         metadata["resourceVersion"] = json!(version.to_string());
-        let event = if state.objects.insert(path.to_owned(), object.clone()).is_none() { "ADDED" } else { "MODIFIED" };
-        self.publish(&mut state, event, path, object);
+        let is_new = state.objects.insert(path.to_owned(), object.clone()).is_none();
+        self.publish(&mut state, if is_new { "ADDED" } else { "MODIFIED" }, path, object);
     }
 
-    fn publish(&self, state: &mut FakeServicesState, kind: &'static str, path: &str, object: Value) {
+    fn publish(&self, state: &mut FakeServicesState, event_type: &'static str, path: &str, object: Value) {
         state.version += 1;
-        let event = FakeEvent { version: state.version, kind, plural: parts(path).0.to_owned(), object };
+        let event = FakeEvent { version: state.version, event_type, plural: split_path(path).0.to_owned(), object };
         state.history.push(event.clone());
         // An error means that no watch is running.
         self.events.send(event).ok();
@@ -172,29 +184,29 @@ impl FakeServicesApi {
         }
         self.state.lock().writes.push(format!("{} {path}", head.method));
         let sent: Value = serde_json::from_slice(&body).unwrap();
-        let there = self.object(&path);
+        let existing = self.object(&path);
         if head.method == Method::DELETE {
-            if there["metadata"]["uid"] != sent["preconditions"]["uid"] {
+            if existing["metadata"]["uid"] != sent["preconditions"]["uid"] {
                 return error_response(409, "Conflict");
             }
             self.delete(&path);
-            return json_response(&there);
+            return json_response(&existing);
         }
         let query = head.uri.query().unwrap_or_default();
         assert!(query.contains("fieldManager=portico") && query.contains("force=true"), "{query}");
-        if !sent["metadata"]["uid"].is_null() && sent["metadata"]["uid"] != there["metadata"]["uid"] {
+        if !sent["metadata"]["uid"].is_null() && sent["metadata"]["uid"] != existing["metadata"]["uid"] {
             return error_response(409, "Conflict");
         }
-        // Fields of other managers stay; in these tests, only the status is one.
+        // Fields of other managers are kept. In these tests, only the status has another manager.
         let mut applied = sent.clone();
         for key in ["uid", "creationTimestamp"] {
-            if !there.is_null() {
-                applied["metadata"][key] = there["metadata"][key].clone();
+            if !existing.is_null() {
+                applied["metadata"][key] = existing["metadata"][key].clone();
             }
         }
         applied["metadata"]["managedFields"] =
             json!([{"manager": "portico", "operation": "Apply", "fieldsV1": managed_fields(&sent)}]);
-        applied["status"] = there["status"].clone();
+        applied["status"] = existing["status"].clone();
         if sent["spec"]["clusterIP"] == "None" {
             applied["spec"]["clusterIPs"] = json!(["None"]);
         }
@@ -207,44 +219,49 @@ impl FakeServicesApi {
             return error_response(403, "Forbidden");
         }
         let query = query.unwrap_or_default().to_owned();
-        let ours_only = query.contains("labelSelector=app.kubernetes.io%2Fmanaged-by%3Dportico");
+        let managed_only = query.contains("labelSelector=app.kubernetes.io%2Fmanaged-by%3Dportico");
         let namespace = namespace.map(str::to_owned);
-        let selected = move |object: &Value| {
+        let is_selected = move |object: &Value| {
             let label = &object["metadata"]["labels"]["app.kubernetes.io/managed-by"];
             namespace.as_ref().is_none_or(|namespace| object["metadata"]["namespace"] == **namespace)
-                && (!ours_only || label == "portico")
+                && (!managed_only || label == "portico")
         };
         if !query.contains("watch=true") {
-            let items: Vec<Value> = self.objects(plural).into_iter().filter(selected).collect();
+            let items: Vec<Value> = self.objects(plural).into_iter().filter(is_selected).collect();
             let version = self.state.lock().version.to_string();
             return json_response(&json!({"metadata": {"resourceVersion": version}, "items": items}));
         }
         let plural = plural.to_owned();
-        let since = query.split('&').find_map(|part| part.strip_prefix("resourceVersion=")?.parse().ok()).unwrap_or(0);
+        let since_version =
+            query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion=")?.parse().ok()).unwrap_or(0);
         let (events, history) = {
             let state = self.state.lock();
             (self.events.subscribe(), state.history.clone())
         };
-        let missed = stream::iter(history.into_iter().filter(move |event| event.version > since));
-        let coming = stream::unfold(events, |mut events| async move { Some((events.recv().await.ok()?, events)) });
-        let lines = missed.chain(coming).filter_map(move |event| {
-            let selected = event.plural == plural && selected(&event.object);
-            let line = selected.then(|| json!({"type": event.kind, "object": event.object}));
+        let missed_events = stream::iter(history.into_iter().filter(move |event| event.version > since_version));
+        let future_events =
+            stream::unfold(events, |mut events| async move { Some((events.recv().await.ok()?, events)) });
+        let lines = missed_events.chain(future_events).filter_map(move |event| {
+            let is_watched = event.plural == plural && is_selected(&event.object);
+            let line = is_watched.then(|| json!({"type": event.event_type, "object": event.object}));
             std::future::ready(line.map(|line| Ok(Frame::data(Bytes::from(format!("{line}\n"))))))
         });
         Response::new(StreamBody::new(lines).boxed_unsync())
     }
 }
 
-/// As the API server records it for these kinds.
+/// The `fieldsV1` that the API server records when this object is applied.
 fn managed_fields(object: &Value) -> Value {
-    fn fields(value: &Value) -> Value {
-        let map = value.as_object().map(|map| map.iter().map(|(key, value)| (format!("f:{key}"), part(key, value))));
+    /// The entries for all fields of an object.
+    fn object_entries(value: &Value) -> Value {
+        let map =
+            value.as_object().map(|map| map.iter().map(|(key, value)| (format!("f:{key}"), field_entry(key, value))));
         map.map(Iterator::collect::<Map<_, _>>).unwrap_or_default().into()
     }
-    fn part(key: &str, value: &Value) -> Value {
+    /// The entry for one field.
+    fn field_entry(key: &str, value: &Value) -> Value {
         match (key, value) {
-            ("metadata" | "spec" | "labels" | "annotations", _) => fields(value),
+            ("metadata" | "spec" | "labels" | "annotations", _) => object_entries(value),
             ("ownerReferences", Value::Array(items)) => items
                 .iter()
                 .map(|item| (format!("k:{{\"uid\":{}}}", item["uid"]), json!({})))
@@ -253,7 +270,7 @@ fn managed_fields(object: &Value) -> Value {
             // For a Service; the ports of an EndpointSlice are atomic.
             ("ports", Value::Array(items)) if !items[0]["targetPort"].is_null() => items
                 .iter()
-                .map(|item| (format!("k:{{\"port\":{},\"protocol\":\"TCP\"}}", item["port"]), fields(item)))
+                .map(|item| (format!("k:{{\"port\":{},\"protocol\":\"TCP\"}}", item["port"]), object_entries(item)))
                 .collect::<Map<_, _>>()
                 .into(),
             _ => json!({}),
@@ -266,10 +283,11 @@ fn managed_fields(object: &Value) -> Value {
     for key in ["name", "namespace", "uid"] {
         object["metadata"].as_object_mut().unwrap().remove(key);
     }
-    fields(&object)
+    object_entries(&object)
 }
 
-fn parts(path: &str) -> (&str, &str, &str) {
+/// Plural, namespace and name.
+fn split_path(path: &str) -> (&str, &str, &str) {
     let mut words = path.splitn(3, '/');
     let mut next = || words.next().expect("plural/namespace/name");
     (next(), next(), next())
@@ -281,7 +299,7 @@ fn json_response(value: &Value) -> FakeServicesResponse {
 
 fn error_response(code: u16, reason: &str) -> FakeServicesResponse {
     let status = json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": reason});
-    let mut answer = json_response(&status);
-    *answer.status_mut() = StatusCode::from_u16(code).unwrap();
-    answer
+    let mut response = json_response(&status);
+    *response.status_mut() = StatusCode::from_u16(code).unwrap();
+    response
 }

@@ -48,10 +48,10 @@ impl Connection {
     pub(crate) fn get(&mut self, host: &str, path: &str) -> io::Result<ClientResponse> {
         let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n");
         self.stream.get_mut().write_all(request.as_bytes())?;
-        self.answer()
+        self.read_response()
     }
 
-    fn answer(&mut self) -> io::Result<ClientResponse> {
+    fn read_response(&mut self) -> io::Result<ClientResponse> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             if self.stream.read_line(&mut head)? == 0 {
@@ -60,13 +60,13 @@ impl Connection {
         }
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         let status = status.ok_or_else(|| io::Error::other(format!("no status in {head:?}")))?;
-        let mut answer = ClientResponse { status, head, body: String::new() };
+        let mut response = ClientResponse { status, head, body: String::new() };
         let mut body = Vec::new();
-        if answer.field("transfer-encoding") == Some("chunked") {
+        if response.field("transfer-encoding") == Some("chunked") {
             loop {
-                let mut size = String::new();
-                self.stream.read_line(&mut size)?;
-                let size = usize::from_str_radix(size.trim(), 16).map_err(io::Error::other)?;
+                let mut size_line = String::new();
+                self.stream.read_line(&mut size_line)?;
+                let size = usize::from_str_radix(size_line.trim(), 16).map_err(io::Error::other)?;
                 let start = body.len();
                 body.resize(start + size + 2, 0);
                 self.stream.read_exact(&mut body[start..])?;
@@ -75,14 +75,14 @@ impl Connection {
                     break;
                 }
             }
-        } else if let Some(length) = answer.field("content-length") {
+        } else if let Some(length) = response.field("content-length") {
             body.resize(length.parse().map_err(io::Error::other)?, 0);
             self.stream.read_exact(&mut body)?;
         } else {
             self.stream.read_to_end(&mut body)?;
         }
-        answer.body = String::from_utf8(body).map_err(io::Error::other)?;
-        Ok(answer)
+        response.body = String::from_utf8(body).map_err(io::Error::other)?;
+        Ok(response)
     }
 }
 
@@ -91,12 +91,12 @@ pub(crate) fn try_get(address: &str, host: &str, path: &str) -> io::Result<Clien
     Connection::open(address)?.get(host, path)
 }
 
-/// Like `try_get`; panics without a response.
+/// Like `try_get` with the address as the host. Panics on an error.
 pub(crate) fn get(address: &str, path: &str) -> ClientResponse {
     try_get(address, address, path).unwrap_or_else(|error| panic!("http://{address}{path}: {error}"))
 }
 
-/// A client that repeats one request and records every response other than 200.
+/// A client that repeats one request and records errors and responses other than 200.
 pub(crate) struct ContinuousClient {
     stop: Arc<AtomicBool>,
     /// Number of completed requests.
@@ -105,41 +105,42 @@ pub(crate) struct ContinuousClient {
 }
 
 impl ContinuousClient {
-    /// `keep` reuses one connection until the server closes it; otherwise each request opens a new one.
-    pub(crate) fn start(address: String, path: &'static str, keep: bool) -> ContinuousClient {
+    /// With `keep_alive`, one connection is used until the server closes it. Otherwise each request opens a new one.
+    pub(crate) fn start(address: String, path: &'static str, keep_alive: bool) -> ContinuousClient {
         let stop = Arc::new(AtomicBool::new(false));
-        let asked_so_far = Arc::new(AtomicUsize::new(0));
-        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&asked_so_far));
+        let completed = Arc::new(AtomicUsize::new(0));
+        let (thread_stop, thread_completed) = (Arc::clone(&stop), Arc::clone(&completed));
         let thread = thread::spawn(move || {
             let (mut count, mut failures) = (0, Vec::new());
-            let mut kept: Option<Connection> = None;
-            while !stopped.load(Ordering::Relaxed) {
-                let asked = kept.take().map_or_else(|| Connection::open(&address), Ok).and_then(|mut connection| {
-                    let answer = connection.get(&address, path)?;
-                    let closes = answer.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-                    kept = (keep && !closes).then_some(connection);
-                    Ok(answer)
+            let mut idle_connection: Option<Connection> = None;
+            while !thread_stop.load(Ordering::Relaxed) {
+                let connection = idle_connection.take().map_or_else(|| Connection::open(&address), Ok);
+                let result = connection.and_then(|mut connection| {
+                    let response = connection.get(&address, path)?;
+                    let closes = response.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+                    idle_connection = (keep_alive && !closes).then_some(connection);
+                    Ok(response)
                 });
                 count += 1;
-                counted.store(count, Ordering::Relaxed);
-                match asked {
-                    Ok(answer) if answer.status == 200 => {}
-                    Ok(answer) => failures.push(format!("request {count}: {}{}", answer.head, answer.body)),
+                thread_completed.store(count, Ordering::Relaxed);
+                match result {
+                    Ok(response) if response.status == 200 => {}
+                    Ok(response) => failures.push(format!("request {count}: {}{}", response.head, response.body)),
                     Err(error) => failures.push(format!("request {count}: {error}")),
                 }
             }
             (count, failures)
         });
-        ContinuousClient { stop, completed: asked_so_far, thread }
+        ContinuousClient { stop, completed, thread }
     }
 
     /// Waits until `count` more requests have completed.
-    pub(crate) fn wait_more(&self, count: usize) {
-        let wanted = self.completed.load(Ordering::Relaxed) + count;
-        eventually("more requests", || (self.completed.load(Ordering::Relaxed) >= wanted).then_some(()));
+    pub(crate) fn wait_for_completed(&self, count: usize) {
+        let target = self.completed.load(Ordering::Relaxed) + count;
+        eventually("more requests", || (self.completed.load(Ordering::Relaxed) >= target).then_some(()));
     }
 
-    /// Returns the number of requests. Panics if one of them failed.
+    /// Stops the client and returns the number of requests. Panics if one of them failed.
     pub(crate) fn stop(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         let (count, failures) = self.thread.join().expect("the client thread does not panic");

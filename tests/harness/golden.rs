@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A file with expected output, below `tests/`.
+/// A file with expected output, by its path relative to `tests/`.
 pub(crate) struct Golden {
-    name: String,
+    relative_path: String,
 }
 
 impl Golden {
-    pub(crate) fn new(name: impl Into<String>) -> Self {
-        Golden { name: name.into() }
+    pub(crate) fn new(relative_path: impl Into<String>) -> Self {
+        Golden { relative_path: relative_path.into() }
     }
 
     /// The expected output; empty if the file does not exist yet.
@@ -19,53 +19,53 @@ impl Golden {
         fs::read_to_string(self.path()).unwrap_or_default()
     }
 
-    /// Compares with the file or rewrites it. Returns the difference.
-    pub(crate) fn compare(&self, found: &str) -> Result<(), String> {
+    /// Compares the output with the file. A difference is an error, or is written into the file if `UPDATE` is set.
+    pub(crate) fn compare(&self, actual: &str) -> Result<(), String> {
         if is_update() {
-            if self.expected() != found {
+            if self.expected() != actual {
                 fs::create_dir_all(self.path().parent().expect("the path is below tests")).unwrap();
-                fs::write(self.path(), found).unwrap();
+                fs::write(self.path(), actual).unwrap();
             }
             return Ok(());
         }
         let expected = self.expected();
-        if expected == found {
+        if expected == actual {
             return Ok(());
         }
-        Err(format!("tests/{} differs (- expected, + found):\n{}", self.name, difference(&expected, found)))
+        Err(format!("tests/{} differs (- expected, + found):\n{}", self.relative_path, difference(&expected, actual)))
     }
 
     fn path(&self) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(&self.name)
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(&self.relative_path)
     }
 }
 
-/// Whether expected output should be rewritten.
+/// Whether `UPDATE` is set, which rewrites expected output.
 pub(crate) fn is_update() -> bool {
     std::env::var_os("UPDATE").is_some()
 }
 
-/// Panics with all differences of a suite, which is a module of this program.
+/// Panics if there are differences. `suite` is the module of this test program that found them.
 pub(crate) fn expect_none(differing: &[String], suite: &str) {
     let command = concat!("UPDATE=1 cargo test --workspace --test ", env!("CARGO_CRATE_NAME"));
-    assert!(differing.is_empty(), "{}\nIf that is right: {command} {suite}::", differing.join("\n"));
+    assert!(differing.is_empty(), "{}\nIf the new output is right: {command} {suite}::", differing.join("\n"));
 }
 
-/// The lines from the first difference to the last.
-fn difference(expected: &str, found: &str) -> String {
-    let (expected, found): (Vec<_>, Vec<_>) = (expected.lines().collect(), found.lines().collect());
-    let same = |pair: &(&&str, &&str)| pair.0 == pair.1;
-    let start = expected.iter().zip(&found).take_while(same).count();
-    let rest = expected.len().min(found.len()) - start;
-    let end = expected.iter().rev().zip(found.iter().rev()).take(rest).take_while(same).count();
+/// The lines from the first difference to the last, after up to three equal lines.
+fn difference(expected: &str, actual: &str) -> String {
+    let (expected, actual): (Vec<_>, Vec<_>) = (expected.lines().collect(), actual.lines().collect());
+    let is_equal = |pair: &(&&str, &&str)| pair.0 == pair.1;
+    let equal_prefix = expected.iter().zip(&actual).take_while(is_equal).count();
+    let max_suffix = expected.len().min(actual.len()) - equal_prefix;
+    let equal_suffix = expected.iter().rev().zip(actual.iter().rev()).take(max_suffix).take_while(is_equal).count();
     let mut out = String::new();
-    for line in &expected[start.saturating_sub(3)..start] {
+    for line in &expected[equal_prefix.saturating_sub(3)..equal_prefix] {
         writeln!(out, "  {line}").unwrap();
     }
-    for line in &expected[start..expected.len() - end] {
+    for line in &expected[equal_prefix..expected.len() - equal_suffix] {
         writeln!(out, "- {line}").unwrap();
     }
-    for line in &found[start..found.len() - end] {
+    for line in &actual[equal_prefix..actual.len() - equal_suffix] {
         writeln!(out, "+ {line}").unwrap();
     }
     out

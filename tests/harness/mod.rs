@@ -20,17 +20,18 @@ pub(crate) mod site;
 
 use std::time::Duration;
 
-/// Polls until there is a result. Only for state without events, such as that of another process.
-pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+/// Polls until there is a result, and panics with `condition` after `TEST_TIMEOUT`. Only for state without events, such
+/// as that of another process.
+pub(crate) fn eventually<T>(condition: &str, mut poll: impl FnMut() -> Option<T>) -> T {
     let pause = Duration::from_millis(20);
     for _ in 0..TEST_TIMEOUT.as_millis() / pause.as_millis() {
-        if let Some(answer) = ask() {
-            return answer;
+        if let Some(result) = poll() {
+            return result;
         }
         #[expect(clippy::disallowed_methods, reason = "there is no event to wait for, and this thread is idle")]
         std::thread::sleep(pause);
     }
-    panic!("{what}: not within {TEST_TIMEOUT:?}");
+    panic!("{condition}: not within {TEST_TIMEOUT:?}");
 }
 
 /// Timeout for events that are expected immediately. Long, because other tests may keep the machine busy.

@@ -2,10 +2,10 @@
 
 use std::process::Command;
 
-/// The way to create namespaces on this machine.
+/// How network namespaces are created on this machine.
 #[derive(Clone, Copy)]
 pub(crate) struct Network {
-    /// As root of a new user namespace, without real root privileges.
+    /// Whether as root of a new user namespace, without root privileges on the machine.
     as_user: bool,
 }
 
@@ -16,17 +16,17 @@ impl Network {
             println!("not run: E2E=off");
             return None;
         }
-        let mut refused = String::new();
+        let mut last_error = String::new();
         for as_user in [false, true] {
             let network = Network { as_user };
             match network.command("true", &[]).output() {
                 Ok(output) if output.status.success() => return Some(network),
-                Ok(output) => refused = String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-                Err(error) => refused = format!("unshare: {error}"),
+                Ok(output) => last_error = String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+                Err(error) => last_error = format!("unshare: {error}"),
             }
         }
         panic!(
-            "this test needs a network namespace, as root or with user namespaces: {refused}\nE2E=off \
+            "this test needs a network namespace, as root or with user namespaces: {last_error}\nE2E=off \
              skips the test"
         );
     }
@@ -42,9 +42,9 @@ impl Network {
     }
 
     /// A command that runs in the network namespace of a process.
-    pub(crate) fn command_in(self, process: u32, program: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn command_in(self, process_id: u32, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--target={process}"));
+        command.arg(format!("--target={process_id}"));
         if self.as_user {
             command.args(["--user", "--preserve-credentials"]);
         }

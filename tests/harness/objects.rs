@@ -1,8 +1,8 @@
-//! Shared objects, as text with placeholders.
+//! Manifests that several tests use, with placeholders that `Site::filled` replaces.
 
 use super::site::Site;
 
-/// A class, a Gateway `good` on `@port@`, and a Service `echo` for the echo server.
+/// A GatewayClass, a Gateway `good` on `@port@`, and a Service `echo` for the echo server.
 pub(crate) const GATEWAY: &str = "apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
 metadata:
@@ -50,7 +50,7 @@ spec:
     )
 }
 
-/// A route to a Service for the path of its name.
+/// An HTTPRoute that forwards requests with the path prefix `/NAME` to port 80 of a Service.
 pub(crate) fn route(gateway: &str, name: &str, service: &str) -> String {
     format!(
         "apiVersion: gateway.networking.k8s.io/v1
@@ -71,8 +71,8 @@ spec:
     )
 }
 
-/// Writes the Gateway and a route `good` into the manifests folder.
-pub(crate) fn place_good(site: &Site) {
+/// Writes `GATEWAY` and a route `good` to its Service `echo` into the folder `manifests` of the site.
+pub(crate) fn save_good_objects(site: &Site) {
     site.save("manifests/gateway.yaml", GATEWAY);
     site.save("manifests/good.yaml", &route("good", "good", "echo"));
 }

@@ -10,16 +10,18 @@ use std::thread;
 use super::TEST_TIMEOUT;
 use super::site::Site;
 
-/// The program in the folder of a site, without Portico's environment variables.
+/// The program in the folder of a site (an isolated environment, see [`Site`]), without the Portico variables of the
+/// test environment.
 pub(crate) fn portico(site: &Site) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portico"));
-    clean(&mut command);
+    normalize_environment(&mut command);
     command.current_dir(site.path("."));
     command
 }
 
-/// Removes variables of the test environment and selects the text log format, as on a terminal.
-pub(crate) fn clean(command: &mut Command) {
+/// Removes variables of the test environment, and sets the width, the colors and the text log format, so that output
+/// does not depend on the environment.
+pub(crate) fn normalize_environment(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         // make exports these variables if it runs the tests, and they would affect nested make processes.
@@ -30,32 +32,32 @@ pub(crate) fn clean(command: &mut Command) {
     command.env("COLUMNS", "100").env("NO_COLOR", "1").env("PORTICO_LOG_FORMAT", "text").stdin(Stdio::null());
 }
 
-/// `portico run` on the addresses of a site, with its echo server.
+/// Starts `portico run` with the arguments for the site, and with more arguments.
 pub(crate) fn run(site: &Site, more: &[&str]) -> Program {
     let mut command = portico(site);
     command.args(run_arguments(site)).args(more);
     Program::start(command)
 }
 
-/// The arguments of `run`, for tests that start the program differently.
+/// The arguments for the manifests, addresses and ports of a site.
 pub(crate) fn run_arguments(site: &Site) -> Vec<String> {
-    let words = format!(
+    let line = format!(
         "run --manifests manifests --gateway-address-pool {} --gateway-address-pool {} --echo {} --status-listen {} \
          --admin-listen {} --workers 1",
         site.address(),
         site.next_address(),
-        site.at("echo"),
-        site.at("status"),
-        site.at("admin"),
+        site.address_of("echo"),
+        site.address_of("status"),
+        site.address_of("admin"),
     );
-    words.split(' ').map(str::to_owned).collect()
+    line.split(' ').map(str::to_owned).collect()
 }
 
 /// A running program. It is killed on drop.
 pub(crate) struct Program {
     child: Child,
-    /// Kills the process group, including children.
-    group: bool,
+    /// The program leads a process group, which is killed with it.
+    leads_group: bool,
     stdout: Arc<Stream>,
     stderr: Arc<Stream>,
 }
@@ -71,12 +73,12 @@ impl Program {
         Program::spawn(command, true)
     }
 
-    fn spawn(mut command: Command, group: bool) -> Program {
+    fn spawn(mut command: Command, leads_group: bool) -> Program {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let stdout = Stream::follow(child.stdout.take().expect("stdout is piped"));
         let stderr = Stream::follow(child.stderr.take().expect("stderr is piped"));
-        Program { child, group, stdout, stderr }
+        Program { child, leads_group, stdout, stderr }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -97,10 +99,10 @@ impl Program {
         without_log_events(&self.stderr())
     }
 
-    /// Waits until the messages meet a condition. Otherwise returns the messages.
-    pub(crate) fn wait_messages(&self, meets: impl Fn(&str) -> bool) -> Result<String, String> {
+    /// Waits until the messages meet a condition. On timeout or at the end of stderr, the messages are the error.
+    pub(crate) fn wait_messages(&self, meets_condition: impl Fn(&str) -> bool) -> Result<String, String> {
         self.stderr
-            .wait(|text| Some(without_log_events(text)).filter(|told| meets(told)))
+            .wait(|text| Some(without_log_events(text)).filter(|messages| meets_condition(messages)))
             .map_err(|text| without_log_events(&text))
     }
 
@@ -113,25 +115,27 @@ impl Program {
         })
     }
 
-    /// Waits until stdout meets a condition.
+    /// Waits until `find` returns a result for stdout.
     pub(crate) fn wait_stdout<T>(&self, find: impl Fn(&str) -> Option<T>) -> T {
         self.stdout.wait(find).unwrap_or_else(|text| panic!("the expected output is missing; stdout:\n{text}"))
     }
 
-    /// Waits until stderr, including log events, meets a condition.
+    /// Waits until `find` returns a result for stderr, including log events.
     pub(crate) fn wait_stderr<T>(&self, find: impl Fn(&str) -> Option<T>) -> T {
         self.stderr.wait(find).unwrap_or_else(|text| panic!("the expected output is missing; stderr:\n{text}"))
     }
 
     /// Waits for the complete startup report.
     pub(crate) fn wait_started(&self) -> String {
-        self.wait_messages(|told| told.lines().any(|line| line.contains(" read from ")))
-            .unwrap_or_else(|told| panic!("the program did not start: {told}\n{}", self.stderr()))
+        // The last line of the report is like `nothing wrong; 12 objects read from 3 files`.
+        self.wait_messages(|messages| messages.lines().any(|line| line.contains(" read from ")))
+            .unwrap_or_else(|messages| panic!("the program did not start: {messages}\n{}", self.stderr()))
     }
 
-    /// Messages until none is added for a while; used to rewrite expected output, not to compare with it.
+    /// Messages after `QUIET_PERIOD` without new output. Only to rewrite expected output; comparisons wait until the
+    /// output is as expected.
     pub(crate) fn messages_until_quiet(&self) -> String {
-        self.stderr.until_quiet();
+        self.stderr.wait_until_quiet();
         self.messages()
     }
 
@@ -161,7 +165,7 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         // The process may have ended already.
-        if self.group && self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+        if self.leads_group && self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
             Command::new("kill").args(["-s", "KILL", "--", &format!("-{}", self.id())]).output().ok();
         }
         self.child.kill().ok();
@@ -189,9 +193,9 @@ impl Ended {
     }
 }
 
-pub(crate) fn signal(process: u32, name: &str) {
-    let kill = Command::new("kill").args(["-s", name, &process.to_string()]).output().expect("kill is installed");
-    assert!(kill.status.success(), "kill -s {name} {process}: {}", String::from_utf8_lossy(&kill.stderr));
+pub(crate) fn signal(process_id: u32, name: &str) {
+    let kill = Command::new("kill").args(["-s", name, &process_id.to_string()]).output().expect("kill is installed");
+    assert!(kill.status.success(), "kill -s {name} {process_id}: {}", String::from_utf8_lossy(&kill.stderr));
 }
 
 /// Runs a command until it ends.
@@ -205,20 +209,21 @@ pub(crate) fn root() -> &'static Path {
 }
 
 /// A log event starts with a timestamp: `2026-01-31T09:30:00.123456Z  INFO …`.
-fn is_event(line: &str) -> bool {
+fn is_log_event(line: &str) -> bool {
     let time = line.split(' ').next().unwrap_or_default();
     time.len() == 27 && time.ends_with('Z') && time.as_bytes()[10] == b'T'
 }
 
 fn without_log_events(stderr: &str) -> String {
-    stderr.split_inclusive('\n').filter(|line| !is_event(line)).collect()
+    stderr.split_inclusive('\n').filter(|line| !is_log_event(line)).collect()
 }
 
-/// Output of a pipe.
+/// Output received from a pipe.
 #[derive(Default)]
 struct Stream {
-    read: Mutex<Received>,
-    more: Condvar,
+    received: Mutex<Received>,
+    /// Notified of new output and of the end.
+    changed: Condvar,
 }
 
 #[derive(Default)]
@@ -236,10 +241,10 @@ impl Stream {
             let mut buffer = [0; 16 * 1024];
             loop {
                 let count = pipe.read(&mut buffer).unwrap_or(0);
-                let mut read = writer.read.lock().unwrap();
-                read.bytes.extend_from_slice(&buffer[..count]);
-                read.ended = count == 0;
-                writer.more.notify_all();
+                let mut received = writer.received.lock().unwrap();
+                received.bytes.extend_from_slice(&buffer[..count]);
+                received.ended = count == 0;
+                writer.changed.notify_all();
                 if count == 0 {
                     return;
                 }
@@ -249,46 +254,50 @@ impl Stream {
     }
 
     fn text(&self) -> String {
-        text(&self.read.lock().unwrap())
+        text(&self.received.lock().unwrap())
     }
 
-    /// Waits for the first result of `find`. On timeout or end of the stream, returns all output.
+    /// Waits for the first result of `find`. On timeout or at the end of the stream, all output is the error.
     fn wait<T>(&self, find: impl Fn(&str) -> Option<T>) -> Result<T, String> {
         let mut found = None;
-        let read = self.read.lock().unwrap();
-        let (read, _) = self
-            .more
-            .wait_timeout_while(read, TEST_TIMEOUT, |read| {
-                found = find(&text(read));
-                found.is_none() && !read.ended
+        let received = self.received.lock().unwrap();
+        let (received, _) = self
+            .changed
+            .wait_timeout_while(received, TEST_TIMEOUT, |received| {
+                found = find(&text(received));
+                found.is_none() && !received.ended
             })
             .unwrap();
-        found.ok_or_else(|| text(&read))
+        found.ok_or_else(|| text(&received))
     }
 
     fn wait_end(&self) -> String {
-        let read = self.read.lock().unwrap();
-        let (read, waited) = self.more.wait_timeout_while(read, TEST_TIMEOUT, |read| !read.ended).unwrap();
-        assert!(!waited.timed_out(), "the program does not end; output:\n{}", text(&read));
-        text(&read)
+        let received = self.received.lock().unwrap();
+        let (received, wait_result) =
+            self.changed.wait_timeout_while(received, TEST_TIMEOUT, |received| !received.ended).unwrap();
+        assert!(!wait_result.timed_out(), "the program does not end; output:\n{}", text(&received));
+        text(&received)
     }
 
-    fn until_quiet(&self) {
-        let mut read = self.read.lock().unwrap();
+    fn wait_until_quiet(&self) {
+        let mut received = self.received.lock().unwrap();
         loop {
-            let before = read.bytes.len();
-            let (now, waited) =
-                self.more.wait_timeout_while(read, QUIET, |read| read.bytes.len() == before && !read.ended).unwrap();
-            read = now;
-            if waited.timed_out() || read.ended {
+            let known = received.bytes.len();
+            let (guard, wait_result) = self
+                .changed
+                .wait_timeout_while(received, QUIET_PERIOD, |received| received.bytes.len() == known && !received.ended)
+                .unwrap();
+            received = guard;
+            if wait_result.timed_out() || received.ended {
                 return;
             }
         }
     }
 }
 
-fn text(read: &Received) -> String {
-    String::from_utf8_lossy(&read.bytes).into_owned()
+fn text(received: &Received) -> String {
+    String::from_utf8_lossy(&received.bytes).into_owned()
 }
 
-const QUIET: std::time::Duration = std::time::Duration::from_millis(900);
+/// A stream without output for this long is taken as complete.
+const QUIET_PERIOD: std::time::Duration = std::time::Duration::from_millis(900);

@@ -12,7 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 
-/// The environment of one run. Its address and ports vary; `plain` normalizes them.
+/// The environment of one run. Its address and ports vary; `normalize` replaces them in output.
 pub(crate) struct Site {
     folder: TempDir,
     address: Ipv4Addr,
@@ -38,21 +38,21 @@ impl Site {
     /// Address of a second Gateway.
     pub(crate) fn next_address(&self) -> Ipv4Addr {
         let [first, second, third, fourth] = self.address.octets();
-        Ipv4Addr::new(first, second + PARTS, third, fourth)
+        Ipv4Addr::new(first, second + OCTET_VALUES, third, fourth)
     }
 
-    /// The port with a name in `NAMES`.
+    /// The port with this name, which is one of `PORT_NAMES`.
     pub(crate) fn port(&self, name: &str) -> u16 {
-        let (name, _) = NAMES.iter().find(|(known, _)| *known == name).expect("the name is in the list");
+        let (name, _) = PORT_NAMES.iter().find(|(known, _)| *known == name).expect("the name is in PORT_NAMES");
         *self.ports.borrow_mut().entry(name).or_insert_with(|| free_port(self.address))
     }
 
     /// `address:port` of a named port.
-    pub(crate) fn at(&self, name: &str) -> String {
+    pub(crate) fn address_of(&self, name: &str) -> String {
         format!("{}:{}", self.address, self.port(name))
     }
 
-    /// Saves a file atomically, by writing a temporary file and renaming it. Fills in placeholders.
+    /// Fills in placeholders and saves a file atomically: writes a temporary file and renames it.
     pub(crate) fn save(&self, name: &str, text: &str) {
         self.save_bytes(name, self.filled(text).as_bytes());
     }
@@ -60,9 +60,9 @@ impl Site {
     pub(crate) fn save_bytes(&self, name: &str, bytes: &[u8]) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().expect("the path is below the folder")).unwrap();
-        let aside = self.path(".saving");
-        fs::write(&aside, bytes).unwrap();
-        fs::rename(&aside, &path).unwrap();
+        let temporary = self.path(".saving");
+        fs::write(&temporary, bytes).unwrap();
+        fs::rename(&temporary, &path).unwrap();
     }
 
     /// Overwrites a file in place, as simple editors do.
@@ -78,96 +78,97 @@ impl Site {
     pub(crate) fn filled(&self, text: &str) -> String {
         let mut parts = text.split('@');
         let mut filled = parts.next().unwrap_or_default().to_owned();
-        let mut is_name = true;
+        let mut can_be_name = true;
         for part in parts {
-            match self.value(part).filter(|_| is_name) {
+            match self.placeholder_value(part).filter(|_| can_be_name) {
                 Some(value) => {
                     filled += &value;
-                    is_name = false;
+                    can_be_name = false;
                 }
                 None => {
-                    if is_name {
+                    if can_be_name {
                         filled.push('@');
                     }
                     filled += part;
-                    is_name = true;
+                    can_be_name = true;
                 }
             }
         }
         filled
     }
 
-    fn value(&self, name: &str) -> Option<String> {
+    fn placeholder_value(&self, name: &str) -> Option<String> {
         let pem = |pem: &str| BASE64_STANDARD.encode(pem);
         match name {
             "address" => Some(self.address.to_string()),
             "next-address" => Some(self.next_address().to_string()),
-            "certificate" => Some(pem(&PAIR.certificate)),
-            "key" => Some(pem(&PAIR.key)),
-            "another-key" => Some(pem(&PAIR.another_key)),
-            _ => NAMES.iter().any(|(known, _)| *known == name).then(|| self.port(name).to_string()),
+            "certificate" => Some(pem(&CERTIFICATES.certificate)),
+            "key" => Some(pem(&CERTIFICATES.key)),
+            "another-key" => Some(pem(&CERTIFICATES.another_key)),
+            _ => PORT_NAMES.iter().any(|(known, _)| *known == name).then(|| self.port(name).to_string()),
         }
     }
 
-    /// Replaces addresses and ports of this site by those in expected output, which have the same length to preserve
-    /// the alignment of columns and carets.
+    /// Replaces addresses and ports of this site by those in expected output. They have the same length, which
+    /// preserves the alignment of columns and carets.
     pub(crate) fn normalize(&self, text: &str) -> String {
-        let mut text = text.replace(&self.address.to_string(), PLAIN_ADDRESS);
-        text = text.replace(&self.next_address().to_string(), PLAIN_NEXT_ADDRESS);
+        let mut text = text.replace(&self.address.to_string(), NORMALIZED_ADDRESS);
+        text = text.replace(&self.next_address().to_string(), NORMALIZED_NEXT_ADDRESS);
         for (name, port) in self.ports.borrow().iter() {
-            let (_, plain) = NAMES.iter().find(|(known, _)| known == name).expect("the name was checked on creation");
-            text = with_number(&text, *port, plain);
+            let (_, normalized) =
+                PORT_NAMES.iter().find(|(known, _)| known == name).expect("the name was checked on creation");
+            text = replace_number(&text, *port, normalized);
         }
         without_times(&text)
     }
 }
 
 /// Replaces a number, but not its digits within a longer number.
-fn with_number(text: &str, number: u16, plain: &str) -> String {
+fn replace_number(text: &str, number: u16, normalized: &str) -> String {
     let number = number.to_string();
     let mut replaced = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(at) = rest.find(&number) {
-        let (before, after) = (&rest[..at], &rest[at + number.len()..]);
+    while let Some(index) = rest.find(&number) {
+        let (before, after) = (&rest[..index], &rest[index + number.len()..]);
         let is_part = before.ends_with(|character: char| character.is_ascii_digit())
             || after.starts_with(|character: char| character.is_ascii_digit());
         replaced += before;
-        replaced += if is_part { &number } else { plain };
+        replaced += if is_part { &number } else { normalized };
         rest = after;
     }
     replaced + rest
 }
 
-/// Replaces durations, which vary.
+/// Replaces the durations in `live after 1.2 ms`, which vary, by 0.0.
 pub(crate) fn without_times(text: &str) -> String {
     let mut parts = text.split("live after ");
-    let mut plain = parts.next().unwrap_or_default().to_owned();
+    let mut normalized = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        plain += "live after ";
+        normalized += "live after ";
         let number = part.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(part.len());
-        plain += if number > 0 { "0.0" } else { "" };
-        plain += &part[number..];
+        normalized += if number > 0 { "0.0" } else { "" };
+        normalized += &part[number..];
     }
-    plain
+    normalized
 }
 
 /// Names of ports and their normalized values, with five digits like ephemeral ports.
-const NAMES: &[(&str, &str)] =
+const PORT_NAMES: &[(&str, &str)] =
     &[("port", "18080"), ("other", "18081"), ("echo", "19000"), ("status", "18100"), ("admin", "18101")];
 
-const PLAIN_ADDRESS: &str = "127.100.100.100";
-const PLAIN_NEXT_ADDRESS: &str = "127.100.100.101";
+const NORMALIZED_ADDRESS: &str = "127.100.100.100";
+const NORMALIZED_NEXT_ADDRESS: &str = "127.100.100.101";
 
-/// Number of three-digit values for each part of an address that leave room for the next address.
-const PARTS: u8 = 77;
+/// Number of values of an octet: all have three digits, and adding this number again gives the next address.
+const OCTET_VALUES: u8 = 77;
 
-/// An address per test process, with three digits in each part. All of 127.0.0.0/8 is local, and outgoing connections
+/// An address per test process, with three digits in each octet. All of 127.0.0.0/8 is local, and outgoing connections
 /// use 127.0.0.1, so no other process uses ports of this address.
 static ADDRESS: LazyLock<Ipv4Addr> = LazyLock::new(|| {
     let number = std::process::id();
-    let parts = u32::from(PARTS);
-    let part = |divisor: u32| 100 + u8::try_from(number / divisor % parts).expect("the remainder is less than 77");
-    let address = Ipv4Addr::new(127, part(parts * parts), part(parts), part(1));
+    let values = u32::from(OCTET_VALUES);
+    let octet = |divisor: u32| 100 + u8::try_from(number / divisor % values).expect("the remainder is less than 77");
+    let address = Ipv4Addr::new(127, octet(values * values), octet(values), octet(1));
     // Other systems than Linux may only have 127.0.0.1.
     assert!(TcpListener::bind((address, 0)).is_ok(), "cannot listen on {address}; these tests need Linux");
     address
@@ -175,11 +176,11 @@ static ADDRESS: LazyLock<Ipv4Addr> = LazyLock::new(|| {
 
 /// A free port that no other test in this process uses.
 pub(crate) fn free_port(address: Ipv4Addr) -> u16 {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    static RESERVED: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let listener = TcpListener::bind((address, 0)).expect("a port is free");
         let port = listener.local_addr().expect("the listener is bound").port();
-        if port >= 10_000 && GIVEN.lock().unwrap().insert(port) {
+        if port >= 10_000 && RESERVED.lock().unwrap().insert(port) {
             return port;
         }
     }
@@ -192,7 +193,7 @@ struct TestCertificate {
     another_key: String,
 }
 
-static PAIR: LazyLock<TestCertificate> = LazyLock::new(|| {
+static CERTIFICATES: LazyLock<TestCertificate> = LazyLock::new(|| {
     let key = KeyPair::generate().expect("a key can be generated");
     let params = CertificateParams::new(vec!["secure.example".to_owned()]).expect("the name is valid");
     let certificate = params.self_signed(&key).expect("self-signing succeeds");
@@ -203,12 +204,12 @@ static PAIR: LazyLock<TestCertificate> = LazyLock::new(|| {
 /// All files below a folder by relative path, sorted.
 pub(crate) fn files_below(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
-    let mut waiting = vec![folder.to_owned()];
-    while let Some(next) = waiting.pop() {
+    let mut unread = vec![folder.to_owned()];
+    while let Some(next) = unread.pop() {
         for entry in fs::read_dir(&next).unwrap_or_else(|error| panic!("{}: {error}", next.display())) {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                waiting.push(path);
+                unread.push(path);
             } else {
                 let name = path.strip_prefix(folder).expect("the path is below the folder").display().to_string();
                 files.insert(name, fs::read(&path).unwrap());

@@ -1,5 +1,5 @@
-//! A small program to test `scripts/image-root.sh`. It contains what depends on place and time of a build: paths of
-//! generated code, and C code with its file name and date.
+//! A small program to test `scripts/image-root.sh`. Its output depends on place and time of the build: the path
+//! of generated code, and the file name and date of C code.
 
 use std::fs;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ use std::{env, fs, process::Command};
 
 fn main() {
     let out = env::var("OUT_DIR").unwrap();
-    fs::write(format!("{out}/written.rs"), "pub fn place() -> &'static str { file!() }").unwrap();
+    fs::write(format!("{out}/generated.rs"), "pub fn source_path() -> &'static str { file!() }").unwrap();
     let flags = env::var(format!("CFLAGS_{}", env::var("TARGET").unwrap().replace('-', "_"))).unwrap();
     let source = env::current_dir().unwrap().join("native.c");
     let object = format!("{out}/native.o");
@@ -41,8 +41,8 @@ const NATIVE: &str = "const char *native_place(void) { return __FILE__ \", \" __
 const MAIN: &str = r#"
 use std::ffi::{CStr, c_char};
 
-mod written {
-    include!(concat!(env!("OUT_DIR"), "/written.rs"));
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/generated.rs"));
 }
 
 unsafe extern "C" {
@@ -50,7 +50,7 @@ unsafe extern "C" {
 }
 
 fn main() {
-    println!("{}", written::place());
+    println!("{}", generated::source_path());
     println!("{}", unsafe { CStr::from_ptr(native_place()) }.to_str().unwrap());
 }
 "#;
@@ -64,7 +64,7 @@ pub(crate) struct SmallCheckout {
 impl SmallCheckout {
     pub(crate) fn create(name: &str) -> SmallCheckout {
         let home = tempfile::tempdir().unwrap();
-        let small = SmallCheckout { folder: home.path().join(name), _home: home };
+        let checkout = SmallCheckout { folder: home.path().join(name), _home: home };
         for (file, text) in [
             ("Cargo.toml", MANIFEST),
             ("Cargo.lock", LOCK),
@@ -75,9 +75,9 @@ impl SmallCheckout {
             ("rust-toolchain.toml", &read("rust-toolchain.toml")),
             ("scripts/image-root.sh", &read("scripts/image-root.sh")),
         ] {
-            small.write(file, text);
+            checkout.write(file, text);
         }
-        small
+        checkout
     }
 
     pub(crate) fn write(&self, file: &str, text: &str) {
@@ -87,12 +87,13 @@ impl SmallCheckout {
     }
 
     /// Replaces an existing part of a file.
-    pub(crate) fn change(&self, file: &str, from: &str, to: &str) {
+    pub(crate) fn replace(&self, file: &str, original: &str, replacement: &str) {
         let text = fs::read_to_string(self.folder.join(file)).unwrap();
-        assert!(text.contains(from), "{file} does not contain {from:?} any more");
-        self.write(file, &text.replace(from, to));
+        assert!(text.contains(original), "{file} does not contain {original:?} any more");
+        self.write(file, &text.replace(original, replacement));
     }
 
+    /// Runs the script with a minimal environment.
     pub(crate) fn build(&self) -> Output {
         let mut command = Command::new("bash");
         command.arg("scripts/image-root.sh").current_dir(&self.folder).stdin(Stdio::null()).env_clear();
@@ -101,16 +102,16 @@ impl SmallCheckout {
         command.output().unwrap()
     }
 
-    /// The checksum printed by the script.
+    /// Builds the root folder and returns the checksum that the script prints.
     pub(crate) fn checksum(&self) -> String {
         let output = self.build();
-        let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{said}{errors}");
-        let sum = said.lines().last().and_then(|line| line.strip_prefix("image-root: sha256 "));
-        sum.unwrap_or_else(|| panic!("no checksum:\n{said}")).to_owned()
+        let (stdout, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{stdout}{errors}");
+        let sum = stdout.lines().last().and_then(|line| line.strip_prefix("image-root: sha256 "));
+        sum.unwrap_or_else(|| panic!("no checksum:\n{stdout}")).to_owned()
     }
 
-    /// Output of the program in the root folder: the place and time of its build.
+    /// Runs the program in the root folder: the path of its generated code, then the file and date of its C code.
     pub(crate) fn output(&self) -> String {
         let output = Command::new(self.folder.join("target/image-root/usr/bin/portico")).output().unwrap();
         String::from_utf8(output.stdout).unwrap()

@@ -1,10 +1,10 @@
-//! Scopes of rate-limit counters by attachment of the plugin, and names of routes and services in Kong's metrics.
+//! Which requests share a counter of `rate-limiting`, and the names of routes and Services in Kong's metrics.
 
 use crate::harness::client::try_get;
-use crate::harness::objects::place_good;
+use crate::harness::objects::save_good_objects;
 use crate::harness::program::run;
 use crate::harness::site::Site;
-use crate::kong::{has_sample, page};
+use crate::kong::{has_sample, metrics_page};
 
 const CLASS: &str = "apiVersion: networking.k8s.io/v1
 kind: IngressClass
@@ -20,25 +20,25 @@ config: {status_code_metrics: true}
 ---
 apiVersion: configuration.konghq.com/v1
 kind: KongClusterPlugin
-metadata: {name: of-all, labels: {global: \"true\"}, annotations: {kubernetes.io/ingress.class: kong}}
+metadata: {name: global-limit, labels: {global: \"true\"}, annotations: {kubernetes.io/ingress.class: kong}}
 plugin: rate-limiting
 config: {year: 50}
 ---
 apiVersion: configuration.konghq.com/v1
 kind: KongPlugin
-metadata: {name: of-route}
+metadata: {name: route-limit}
 plugin: rate-limiting
 config: {year: 20}
 ---
 apiVersion: configuration.konghq.com/v1
 kind: KongPlugin
-metadata: {name: of-service}
+metadata: {name: service-limit}
 plugin: rate-limiting
 config: {year: 30}
 ";
 
-/// An Ingress with these plugins and rules (host, path and Service).
-fn ingress(name: &str, plugins: &str, rules: &[(&str, &str, &str)], more: &str) -> String {
+/// An Ingress with these plugins, rules (host, path and Service with port) and further fields of the spec.
+fn ingress(name: &str, plugins: &str, rules: &[(&str, &str, &str)], more_fields: &str) -> String {
     let rules = rules.iter().map(|(host, path, service)| {
         let host = if host.is_empty() { String::new() } else { format!("host: {host:?}, ") };
         let (service, port) = service.split_once(':').unwrap();
@@ -50,7 +50,7 @@ fn ingress(name: &str, plugins: &str, rules: &[(&str, &str, &str)], more: &str) 
     });
     format!(
         "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: {name}, annotations: {{konghq.com/plugins: \
-         {plugins:?}}}}}\nspec:\n  ingressClassName: kong\n{more}  rules:\n{}---\n",
+         {plugins:?}}}}}\nspec:\n  ingressClassName: kong\n{more_fields}  rules:\n{}---\n",
         rules.collect::<String>()
     )
 }
@@ -68,43 +68,48 @@ fn service(name: &str, annotations: &str) -> String {
 #[test]
 fn counters_are_per_attachment_and_routes_have_kongs_names() {
     let site = Site::new();
-    place_good(&site);
-    let last = "  defaultBackend: {service: {name: web, port: {number: 80}}}\n";
+    save_good_objects(&site);
+    let default_backend = "  defaultBackend: {service: {name: web, port: {number: 80}}}\n";
     let objects = [
-        ingress("shop", "of-route", &[("a.example", "/one", "web:80"), ("a.example", "/two", "api:80")], ""),
+        ingress("shop", "route-limit", &[("a.example", "/one", "web:80"), ("a.example", "/two", "api:80")], ""),
         ingress("fronts", "", &[("c.example", "/", "front:http"), ("*.d.example", "/", "front:http")], ""),
-        ingress("rest", "", &[("e.example", "/", "web:80"), ("", "/anyhost", "api:80")], last),
+        ingress("rest", "", &[("e.example", "/", "web:80"), ("", "/anyhost", "api:80")], default_backend),
         service("web", ""),
         service("api", ""),
-        service("front", "konghq.com/plugins: of-service, "),
+        service("front", "konghq.com/plugins: service-limit, "),
         CLASS.to_owned(),
     ];
     site.save("manifests/kong.yaml", &objects.concat());
     site.save("manifests/plugins.yaml", PLUGINS);
-    let own = site.at("other");
-    let flags = ["--ingress-class", "kong", "--ingress-http-listen", &own, "--ingress-https-listen", "off"];
+    let ingress_address = site.address_of("other");
+    let flags = ["--ingress-class", "kong", "--ingress-http-listen", &ingress_address, "--ingress-https-listen", "off"];
     let program = run(&site, &[&["--access-log", "off"][..], &flags].concat());
     program.wait_started();
-    let gateway = site.at("port");
-    for (address, host, path, left) in [
+    let gateway = site.address_of("port");
+    for (address, host, path, expected) in [
         // A plugin attached to an Ingress has one counter for each route,
-        (&own, "a.example", "/one", 19),
-        (&own, "a.example", "/one/more", 18),
-        (&own, "a.example", "/two", 19),
+        (&ingress_address, "a.example", "/one", 19),
+        (&ingress_address, "a.example", "/one/more", 18),
+        (&ingress_address, "a.example", "/two", 19),
         // a plugin attached to a Service one counter for all routes to it,
-        (&own, "c.example", "/", 29),
-        (&own, "x.y.d.example", "/", 28),
+        (&ingress_address, "c.example", "/", 29),
+        (&ingress_address, "x.y.d.example", "/", 28),
         // and the global plugin one counter for all other routes.
-        (&own, "e.example", "/", 49),
-        (&own, "f.example", "/anyhost", 48),
-        (&own, "f.example", "/else", 47),
+        (&ingress_address, "e.example", "/", 49),
+        (&ingress_address, "f.example", "/anyhost", 48),
+        (&ingress_address, "f.example", "/else", 47),
         (&gateway, "a.example", "/good", 46),
     ] {
         let response = try_get(address, host, path).unwrap();
         let remaining = response.field("x-ratelimit-remaining-year");
-        assert_eq!((response.status, remaining), (200, Some(&*left.to_string())), "{host}{path}: {}", response.head);
+        assert_eq!(
+            (response.status, remaining),
+            (200, Some(&*expected.to_string())),
+            "{host}{path}: {}",
+            response.head
+        );
     }
-    let page = page(&site);
+    let page = metrics_page(&site);
     for (service, route, count) in [
         ("default.web.80", "default.shop.web.a.example.80", 2),
         ("default.api.80", "default.shop.api.a.example.80", 1),

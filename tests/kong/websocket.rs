@@ -23,12 +23,13 @@ pub(crate) enum Message {
 /// One end of a connection.
 pub(crate) struct WebSocket {
     stream: BufReader<TcpStream>,
-    /// Clients mask their frames, servers do not.
+    /// Clients mask their frames, and servers do not.
     is_client: bool,
 }
 
 impl WebSocket {
-    /// Opens a WebSocket with these additional headers. Returns the response if its status is not 101.
+    /// Opens a WebSocket with these additional header lines. A response with a status other than 101 is the inner
+    /// error.
     pub(crate) fn open(address: &str, path: &str, headers: &str) -> io::Result<Result<WebSocket, ClientResponse>> {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(TEST_TIMEOUT))?;
@@ -40,7 +41,7 @@ impl WebSocket {
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{headers}\r\n"
         );
         stream.get_mut().write_all(request.as_bytes())?;
-        let head = head(&mut stream)?;
+        let head = read_head(&mut stream)?;
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
         let mut response = ClientResponse { status, head, body: String::new() };
         if status != 101 {
@@ -63,15 +64,15 @@ impl WebSocket {
         };
         let mask = if self.is_client { fastrand::u32(..).to_be_bytes() } else { [0; 4] };
         let mut frame = vec![0x80 | opcode];
-        let masked = if self.is_client { 0x80 } else { 0 };
+        let mask_bit = if self.is_client { 0x80 } else { 0 };
         match payload.len() {
-            length @ 0..126 => frame.push(masked | u8::try_from(length).unwrap()),
+            length @ 0..126 => frame.push(mask_bit | u8::try_from(length).unwrap()),
             length @ 126..65_536 => {
-                frame.push(masked | 126);
+                frame.push(mask_bit | 126);
                 frame.extend(u16::try_from(length).unwrap().to_be_bytes());
             }
             length => {
-                frame.push(masked | 127);
+                frame.push(mask_bit | 127);
                 frame.extend((length as u64).to_be_bytes());
             }
         }
@@ -85,7 +86,7 @@ impl WebSocket {
     pub(crate) fn receive(&mut self) -> io::Result<Message> {
         let [first, second] = self.read_array()?;
         assert_eq!(first & 0xf0, 0x80, "neither end sends fragments");
-        assert_eq!(second & 0x80 != 0, !self.is_client, "exactly the frames of clients are masked");
+        assert_eq!(second & 0x80 != 0, !self.is_client, "clients mask their frames, and servers do not");
         let length = match second & 0x7f {
             126 => u64::from(u16::from_be_bytes(self.read_array()?)),
             127 => u64::from_be_bytes(self.read_array()?),
@@ -117,7 +118,7 @@ impl WebSocket {
 
 /// Starts an endpoint that first sends the head of the request, then echoes all messages until it receives a close
 /// frame.
-pub(crate) fn endpoint() -> SocketAddr {
+pub(crate) fn start_endpoint() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -130,7 +131,7 @@ pub(crate) fn endpoint() -> SocketAddr {
 
 fn serve_echo(stream: TcpStream) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
-    let head = head(&mut stream)?;
+    let head = read_head(&mut stream)?;
     let fields = head.lines().filter_map(|line| line.split_once(": "));
     let key = fields.filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key")).map(|(_, key)| key).next();
     let accepted = accept_key(key.unwrap_or_default());
@@ -150,7 +151,7 @@ fn serve_echo(stream: TcpStream) -> io::Result<()> {
     }
 }
 
-fn head(stream: &mut BufReader<TcpStream>) -> io::Result<String> {
+fn read_head(stream: &mut BufReader<TcpStream>) -> io::Result<String> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if stream.read_line(&mut head)? == 0 {
@@ -160,7 +161,7 @@ fn head(stream: &mut BufReader<TcpStream>) -> io::Result<String> {
     Ok(head)
 }
 
-/// The value of `Sec-WebSocket-Accept`.
+/// The value of `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key`.
 fn accept_key(key: &str) -> String {
     let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
     BASE64_STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()))

@@ -10,7 +10,7 @@ use crate::pages::page::Block;
 
 pub(crate) const LANGUAGES: [&str; 2] = ["json", "promql"];
 
-/// The error in a block of one of these languages.
+/// The error in a block of one of `LANGUAGES`.
 pub(crate) fn problem(block: &Block) -> Option<String> {
     match &*block.language {
         "json" => serde_json::from_str::<Value>(&block.text).err().map(|error| format!("not JSON: {error}")),
@@ -19,7 +19,7 @@ pub(crate) fn problem(block: &Block) -> Option<String> {
     }
 }
 
-/// Inline queries, for example in tables: code with a metric of Portico and an operator or function.
+/// The queries in inline code, for example in tables: code with a metric of Portico and an operator or function.
 pub(crate) fn queries(text: &str) -> impl Iterator<Item = &str> {
     let is_query = |code: &&str| code.contains("portico_") && code.contains(['(', '{', '<', '>', '/']);
     text.split("```")
@@ -31,7 +31,7 @@ pub(crate) fn queries(text: &str) -> impl Iterator<Item = &str> {
 
 /// Validates the syntax of a query and the metrics that it uses.
 pub(crate) fn query_problem(query: &str) -> Option<String> {
-    let folder = tempfile::tempdir().expect("the file can be written");
+    let folder = tempfile::tempdir().expect("a temporary folder can be created");
     let rules = json!({ "groups": [{ "name": "pages", "rules": [{ "record": "shown", "expr": query }] }] });
     let file = folder.path().join("rules.yaml");
     fs::write(&file, rules.to_string()).expect("the file can be written");
@@ -40,12 +40,12 @@ pub(crate) fn query_problem(query: &str) -> Option<String> {
     if !output.status.success() {
         return Some(String::from_utf8_lossy(&output.stderr).into_owned());
     }
-    let page = fs::read_to_string(root().join("docs/metrics.md")).expect("the page exists");
+    let metrics_page = fs::read_to_string(root().join("docs/metrics.md")).expect("the page exists");
     let words = query.split(|character: char| !(character.is_ascii_alphanumeric() || character == '_'));
     let families = words.filter(|word| word.starts_with("portico_")).map(|word| {
-        let ends = ["_bucket", "_sum", "_count"];
-        ends.iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word)
+        let suffixes = ["_bucket", "_sum", "_count"];
+        suffixes.iter().find_map(|suffix| word.strip_suffix(suffix)).unwrap_or(word)
     });
-    let mut unknown = families.filter(|family| !page.contains(&format!("`{family}`")));
+    let mut unknown = families.filter(|family| !metrics_page.contains(&format!("`{family}`")));
     unknown.next().map(|family| format!("docs/metrics.md has no {family}"))
 }

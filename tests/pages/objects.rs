@@ -5,10 +5,10 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::harness::program::clean;
+use crate::harness::program::normalize_environment;
 use crate::pages::page::Block;
 
-/// Errors in the objects of a block, except those about missing other objects.
+/// The diagnostics of the objects of a block, except those about objects that the block does not contain.
 pub(crate) fn problems(block: &Block) -> Vec<String> {
     let documents = match block.objects() {
         Ok(documents) => documents,
@@ -16,21 +16,21 @@ pub(crate) fn problems(block: &Block) -> Vec<String> {
     };
     let text: Vec<String> = documents.iter().map(|document| format!("{document}\n")).collect();
     let findings: Vec<Value> = serde_json::from_str(&check(&text.join("---\n"))).unwrap();
-    let judged = findings.iter().filter(|finding| {
+    let relevant = findings.iter().filter(|finding| {
         let reason = finding["reason"].as_str().unwrap_or_default();
         let message = finding["message"].as_str().unwrap_or_default();
         !IGNORED_REASONS.contains(&reason) && !message.contains("does not exist")
     });
-    judged.map(Value::to_string).collect()
+    relevant.map(Value::to_string).collect()
 }
 
-/// Reasons that concern objects outside of the block, or that are no errors.
+/// Reasons of diagnostics that concern objects outside of the block, or that are no errors.
 const IGNORED_REASONS: &[&str] =
     &["BackendNotFound", "InvalidCertificateRef", "NoMatchingParent", "Pending", "RefNotPermitted", "Remark"];
 
 fn check(text: &str) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portico"));
-    clean(&mut command);
+    normalize_environment(&mut command);
     command.args(["check", "-o", "json", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child.stdin.take().expect("stdin is piped").write_all(text.as_bytes()).unwrap();

@@ -25,7 +25,7 @@ pub(crate) struct Page {
 pub(crate) struct Block {
     pub(crate) language: String,
     pub(crate) text: String,
-    /// Number of its first line.
+    /// Number of the first line of the text, below the fence.
     pub(crate) line: usize,
     pub(crate) runs_on: RunsOn,
 }
@@ -71,14 +71,14 @@ impl Page {
 
     pub(crate) fn parse(path: &str, text: &str) -> Page {
         let mut page = Page { path: path.to_owned(), blocks: Vec::new() };
-        let mut whole = RunsOn::Network;
-        let mut mark = None;
+        let mut page_runs_on = RunsOn::Network;
+        let mut marked_runs_on = None;
         let mut lines = text.lines().enumerate();
         while let Some((index, line)) = lines.next() {
-            if let Some(ground) = comment(line).and_then(|comment| parse_mark(comment.strip_prefix("page ")?)) {
-                whole = ground;
-            } else if let Some(ground) = comment(line).and_then(parse_mark) {
-                mark = Some(ground);
+            if let Some(runs_on) = comment(line).and_then(|comment| parse_mark(comment.strip_prefix("page ")?)) {
+                page_runs_on = runs_on;
+            } else if let Some(runs_on) = comment(line).and_then(parse_mark) {
+                marked_runs_on = Some(runs_on);
             } else if let Some(language) = line.trim_start().strip_prefix("```") {
                 let indent = line.len() - line.trim_start().len();
                 let fence: String = line.trim_start().chars().take_while(|c| *c == '`').collect();
@@ -87,11 +87,11 @@ impl Page {
                 let language = language.trim_start_matches('`').to_owned();
                 let mut block = Block { language, text: code, line: index + 2, runs_on: RunsOn::Network };
                 if block.is_command() || block.is_part() {
-                    block.runs_on = whole.clone();
+                    block.runs_on = page_runs_on.clone();
                 }
-                block.runs_on = mark.take().unwrap_or(block.runs_on);
+                block.runs_on = marked_runs_on.take().unwrap_or(block.runs_on);
                 page.blocks.push(block);
-            } else if !line.trim().is_empty() && mark.is_some() {
+            } else if !line.trim().is_empty() && marked_runs_on.is_some() {
                 panic!("{path}:{}: a mark must be directly above its block", index + 1);
             }
         }
@@ -104,7 +104,7 @@ impl Block {
         ["console", "sh"].contains(&&*self.language)
     }
 
-    /// Parts of objects, and other YAML such as values of a chart.
+    /// Whether the YAML is no complete object: a part of an object, or something else, such as values of a chart.
     pub(crate) fn is_part(&self) -> bool {
         self.language == "yaml" && !self.text.lines().any(|line| line.starts_with("apiVersion:"))
     }
@@ -136,33 +136,38 @@ impl Block {
     pub(crate) fn objects(&self) -> Result<Vec<Value>, String> {
         let documents: Vec<Value> =
             serde_saphyr::from_multiple(&self.text).map_err(|error| format!("not YAML: {error}"))?;
-        let whole = documents.into_iter().map(complete).collect::<Result<_, String>>();
-        whole.map_err(|key| format!("it starts with {key:?}, which is no known part of an object; add a mark"))
+        let objects = documents.into_iter().map(completed).collect::<Result<_, String>>();
+        objects.map_err(|key| {
+            format!(
+                "the block starts with {key:?}, but only parts that start with `listeners`, `rules` or `plugin` can be \
+                 completed to an object; mark the block with `<!-- not run: REASON -->`"
+            )
+        })
     }
 }
 
-/// Completes a part of an object, which is identified by its first key.
-fn complete(part: Value) -> Result<Value, String> {
+/// The object of which the YAML is a part, according to its first key. The error is an unknown first key.
+fn completed(part: Value) -> Result<Value, String> {
     if part.get("apiVersion").is_some() && part.get("kind").is_some() {
         return Ok(part);
     }
     let gateway_api = "gateway.networking.k8s.io/v1";
-    let first = part.as_object().and_then(|object| object.keys().next()).cloned().unwrap_or_default();
+    let first_key = part.as_object().and_then(|part| part.keys().next()).cloned().unwrap_or_default();
     let metadata = json!({"name": "shown"});
-    let mut whole = match first.as_str() {
+    let mut object = match first_key.as_str() {
         "listeners" => json!({"apiVersion": gateway_api, "kind": "Gateway", "metadata": metadata,
             "spec": {"gatewayClassName": "portico", "listeners": part["listeners"]}}),
         "rules" => json!({"apiVersion": gateway_api, "kind": "HTTPRoute", "metadata": metadata,
             "spec": {"rules": part["rules"]}}),
         "plugin" => json!({"apiVersion": "configuration.konghq.com/v1", "kind": "KongPlugin", "metadata": metadata}),
-        _ => return Err(first),
+        _ => return Err(first_key),
     };
-    if first == "plugin" {
+    if first_key == "plugin" {
         for (name, value) in part.as_object().expect("the part has a first key") {
-            whole[name] = value.clone();
+            object[name] = value.clone();
         }
     }
-    Ok(whole)
+    Ok(object)
 }
 
 fn comment(line: &str) -> Option<&str> {
@@ -178,23 +183,24 @@ fn parse_mark(mark: &str) -> Option<RunsOn> {
 
 /// Whether the output matches the shown text, where a line `…` matches any lines and `…` in a line any text.
 pub(crate) fn is_shown(response: &str, shown: &str) -> bool {
-    fn lines(response: &[&str], shown: &[&str]) -> bool {
+    fn lines_match(response: &[&str], shown: &[&str]) -> bool {
         match shown.split_first() {
             None => response.is_empty(),
             Some((first, rest)) if first.trim() == "…" => {
-                (0..=response.len()).any(|skipped| lines(&response[skipped..], rest))
+                (0..=response.len()).any(|skipped| lines_match(&response[skipped..], rest))
             }
-            Some((first, rest)) => response
-                .split_first()
-                .is_some_and(|(line, after)| is_line(line.trim_end(), first.trim_end()) && lines(after, rest)),
+            Some((first, rest)) => response.split_first().is_some_and(|(line, after)| {
+                line_matches(line.trim_end(), first.trim_end()) && lines_match(after, rest)
+            }),
         }
     }
-    lines(&response.lines().collect::<Vec<_>>(), &shown.lines().collect::<Vec<_>>())
+    lines_match(&response.lines().collect::<Vec<_>>(), &shown.lines().collect::<Vec<_>>())
 }
 
-fn is_line(line: &str, shown: &str) -> bool {
+/// Whether the line equals the shown one, in which `…` matches any text.
+fn line_matches(line: &str, shown: &str) -> bool {
     let Some((start, rest)) = shown.split_once('…') else { return line == shown };
     let Some(after) = line.strip_prefix(start) else { return false };
-    let cuts = after.char_indices().map(|(at, _)| at).chain([after.len()]);
-    cuts.into_iter().any(|at| is_line(&after[at..], rest))
+    let ends_of_any_text = after.char_indices().map(|(at, _)| at).chain([after.len()]);
+    ends_of_any_text.into_iter().any(|at| line_matches(&after[at..], rest))
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 
 use crate::harness::network::Network;
-use crate::harness::program::{Program, clean};
+use crate::harness::program::{Program, normalize_environment};
 use crate::harness::site::{Site, files_below};
 use crate::pages::page::{Block, Page, RunsOn, is_shown};
 
@@ -14,13 +14,14 @@ pub(crate) struct Session {
     site: Site,
     network: Network,
     shell: Program,
-    keyboard: ChildStdin,
-    typed: usize,
+    stdin: ChildStdin,
+    /// How many commands the shell has received.
+    commands: usize,
     running: Vec<Program>,
 }
 
 impl Session {
-    /// Runs all blocks of a page in order. Returns the differences.
+    /// Runs the blocks of a page in order, up to the first one that fails or prints other output. Returns its error.
     pub(crate) fn run(page: &Page, network: Network) -> Vec<String> {
         let mut session = Session::start(network);
         for block in page.blocks.iter().filter(|block| block.runs_on == RunsOn::Network) {
@@ -43,11 +44,11 @@ impl Session {
         let mut command = network.command("bash", &["--norc".to_owned()]);
         set_environment(&mut command, &site);
         command.stdin(Stdio::piped());
-        // As a process group, including children.
+        // A process group, so that the shell's children are stopped with it.
         let mut shell = Program::start_group(command);
-        let keyboard = shell.stdin();
-        let mut session = Session { site, network, shell, keyboard, typed: 0, running: Vec::new() };
-        // After this response, the shell is in its network namespace, which programs started next to it join.
+        let stdin = shell.stdin();
+        let mut session = Session { site, network, shell, stdin, commands: 0, running: Vec::new() };
+        // When the command has ended, the shell has entered its network namespace, and `command_in` can enter it too.
         session.run_command("true");
         session
     }
@@ -70,8 +71,9 @@ impl Session {
                     }
                     self.await_reload(|session| {
                         let (_, response) = session.run_command(&command);
-                        let said = || format!("the page shows for {command}\n{shown}\nbut the output is\n{response}");
-                        if is_shown(&response, &shown) { Ok(()) } else { Err(said()) }
+                        let difference =
+                            || format!("the page shows for {command}\n{shown}\nbut the output is\n{response}");
+                        if is_shown(&response, &shown) { Ok(()) } else { Err(difference()) }
                     })?;
                 }
                 Ok(())
@@ -80,15 +82,15 @@ impl Session {
         }
     }
 
-    /// Replaces the running programs, unless the line ends in `&`.
+    /// Starts `portico run`. Stops the running programs first, unless the line ends in `&`.
     fn start_portico(&mut self, line: &str, shown: &str) -> Result<(), String> {
-        let beside = line.strip_suffix(" &");
-        if beside.is_none() {
+        let background_line = line.strip_suffix(" &");
+        if background_line.is_none() {
             for program in self.running.drain(..) {
                 program.stop().expect_success();
             }
         }
-        let line = format!("exec {}", beside.unwrap_or(line));
+        let line = format!("exec {}", background_line.unwrap_or(line));
         let mut command = self.network.command_in(self.shell.id(), "bash", &["-c", &line]);
         set_environment(&mut command, &self.site);
         let program = Program::start(command);
@@ -101,35 +103,36 @@ impl Session {
         Ok(())
     }
 
-    /// Performs an action that may change files, and waits until Portico has reported the change.
-    fn await_reload(&mut self, does: impl FnOnce(&mut Session) -> Result<(), String>) -> Result<(), String> {
+    /// Performs a change that may affect manifests. If it does, waits until Portico has reported it.
+    fn await_reload(&mut self, change: impl FnOnce(&mut Session) -> Result<(), String>) -> Result<(), String> {
         let files = |session: &Session| files_below(&session.site.path("manifests"));
         let before = files(self);
         let lengths: Vec<usize> = self.running.iter().map(|program| program.messages().len()).collect();
-        does(self)?;
+        change(self)?;
         if files(self) == before {
             return Ok(());
         }
         for (program, length) in self.running.iter().zip(lengths) {
-            let is_told =
+            let is_reported =
                 |messages: &str| ["live after", "error["].iter().any(|word| messages[length..].contains(word));
-            program.wait_messages(is_told).map_err(|messages| format!("the change is not reported\n{messages}"))?;
+            program.wait_messages(is_reported).map_err(|messages| format!("the change is not reported\n{messages}"))?;
         }
         Ok(())
     }
 
     /// Runs a command. Returns its exit code and output.
     fn run_command(&mut self, command: &str) -> (i32, String) {
-        self.typed += 1;
-        let (before, after) = (format!("\n<{} ends>", self.typed - 1), format!("\n<{} ends>", self.typed));
+        self.commands += 1;
+        let (previous_end, end) = (format!("\n<{} ends>", self.commands - 1), format!("\n<{} ends>", self.commands));
         let quoted = command.replace('\'', "'\\''");
-        writeln!(self.keyboard, "eval '{quoted}' </dev/null 2>&1; printf '\\n<{} ends> %s\\n' $?", self.typed).unwrap();
-        self.keyboard.flush().unwrap();
+        writeln!(self.stdin, "eval '{quoted}' </dev/null 2>&1; printf '\\n<{} ends> %s\\n' $?", self.commands).unwrap();
+        self.stdin.flush().unwrap();
         self.shell.wait_stdout(|text| {
-            let (response, code) = text.split_once(&after)?;
+            let (response, code) = text.split_once(&end)?;
             let code = code.strip_suffix('\n')?.trim().parse().ok()?;
-            let response =
-                response.split_once(&before).map_or(response, |(_, rest)| rest.split_once('\n').unwrap_or_default().1);
+            let response = response
+                .split_once(&previous_end)
+                .map_or(response, |(_, rest)| rest.split_once('\n').unwrap_or_default().1);
             Some((code, response.to_owned()))
         })
     }
@@ -146,7 +149,7 @@ fn report_first_failure(commands: &str) -> String {
 
 /// Sets the working folder and puts the tested program into PATH as `portico`.
 fn set_environment(command: &mut Command, site: &Site) {
-    clean(command);
+    normalize_environment(command);
     let folder = Path::new(env!("CARGO_BIN_EXE_portico")).parent().expect("the binary is in a folder");
     let path = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{}:{path}", folder.display()));

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::plugins::{fields, source};
 
-/// Kong's priority, phases, scopes and protocols of a plugin, and whether it fails closed.
+/// The priority, phases, scopes and protocols of Kong's plugin, and whether Portico's plugin fails closed.
 struct ExpectedKind {
     name: &'static str,
     priority: i32,
@@ -18,8 +18,8 @@ struct ExpectedKind {
 }
 
 const HTTP: &[&str] = &["grpc", "grpcs", "http", "https"];
-const ALL: &[&str] = &["grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp"];
-const WITH_STREAMS: &[&str] = &["grpc", "grpcs", "http", "https", "tcp", "tls"];
+const ALL_PROTOCOLS: &[&str] = &["grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp"];
+const HTTP_TCP_AND_TLS: &[&str] = &["grpc", "grpcs", "http", "https", "tcp", "tls"];
 
 const fn expected(name: &'static str, priority: i32, phases: Phases) -> ExpectedKind {
     ExpectedKind { name, priority, phases, scopes: Scopes::ALL, protocols: HTTP, fails_closed: false }
@@ -43,19 +43,19 @@ impl ExpectedKind {
     }
 }
 
-const TABLE: &[ExpectedKind] = &[
+const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("correlation-id", 100_001, Phases::ACCESS_AND_RESPONSE),
     expected("bot-detection", 2500, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("cors", 2000, Phases::ACCESS_AND_RESPONSE).without_consumers_and_groups(),
     expected("jwt", 1450, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("key-auth", 1250, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("basic-auth", 1100, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
-    expected("ip-restriction", 990, Phases::ACCESS).failing_closed().with_protocols(WITH_STREAMS),
+    expected("ip-restriction", 990, Phases::ACCESS).failing_closed().with_protocols(HTTP_TCP_AND_TLS),
     expected("request-size-limiting", 951, Phases::ACCESS).failing_closed(),
     expected("acl", 950, Phases::ACCESS).failing_closed().without_consumers(),
     expected("rate-limiting", 910, Phases::ACCESS).failing_closed(),
     expected("redirect", 779, Phases::ACCESS),
-    expected("prometheus", 13, Phases::LOG).with_protocols(ALL),
+    expected("prometheus", 13, Phases::LOG).with_protocols(ALL_PROTOCOLS),
     expected("request-termination", 2, Phases::ACCESS).failing_closed(),
 ];
 
@@ -69,20 +69,18 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
     }
 }
 
-fn with(config: &Value, path: &str, value: Value) -> Value {
+/// The configuration with a value at a path such as `redis.host`. Creates the objects on the path that are missing.
+fn with_value(config: &Value, path: &str, value: Value) -> Value {
     let mut config = config.clone();
-    let mut at = &mut config;
-    for name in path.split('.') {
-        if !at[name].is_object() && path.ends_with(name) {
-            at[name] = value;
-            return config;
+    let (parents, last) = path.rsplit_once('.').unwrap_or(("", path));
+    let mut parent = &mut config;
+    for name in parents.split('.').filter(|name| !name.is_empty()) {
+        if !parent[name].is_object() {
+            parent[name] = Value::Object(Map::new());
         }
-        if !at[name].is_object() {
-            at[name] = Value::Object(Map::new());
-        }
-        at = &mut at[name];
+        parent = &mut parent[name];
     }
-    *at = value;
+    parent[last] = value;
     config
 }
 
@@ -91,8 +89,8 @@ fn with(config: &Value, path: &str, value: Value) -> Value {
 fn priorities_phases_scopes_and_protocols_match_kong() {
     for kind in REGISTRY.iter() {
         let name = kind.name();
-        let expected = TABLE.iter().find(|expected| expected.name == name);
-        let expected = expected.unwrap_or_else(|| panic!("{name} has no row in the table of this test"));
+        let expected = EXPECTED_KINDS.iter().find(|expected| expected.name == name);
+        let expected = expected.unwrap_or_else(|| panic!("{name} has no entry in EXPECTED_KINDS"));
         assert_eq!(kind.priority(), expected.priority, "{name}");
         assert_eq!(kind.phases(), expected.phases, "{name}");
         assert_eq!(kind.scopes(), expected.scopes, "{name}");
@@ -108,8 +106,8 @@ fn plugin_names_are_unique_and_sorted() {
     for kind in REGISTRY.iter() {
         let found = REGISTRY.find(kind.name()).map(AnyPluginKind::priority);
         assert_eq!(found, Some(kind.priority()), "{}", kind.name());
-        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        assert!(kind.name().chars().all(is_plain), "{}", kind.name());
+        let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        assert!(kind.name().chars().all(is_allowed), "{}", kind.name());
     }
     assert!(REGISTRY.find("no-such-plugin").is_none());
 }
@@ -126,30 +124,30 @@ fn minimal_configurations_build() {
 #[test]
 fn null_fields_count_as_unset() {
     for kind in REGISTRY.iter() {
-        let least = minimal_config(kind);
-        let mut all = least.clone();
+        let minimal = minimal_config(kind);
+        let mut config = minimal.clone();
         for field in fields::list(kind).iter().filter(|field| !field.path.contains(['.', '['])) {
-            if least.get(&field.path).is_none() {
-                all[&field.path] = Value::Null;
+            if minimal.get(&field.path).is_none() {
+                config[&field.path] = Value::Null;
             }
         }
-        let built = build(kind, &all);
-        assert!(built.is_ok(), "{}: {all}: {:?}", kind.name(), built.err());
+        let built = build(kind, &config);
+        assert!(built.is_ok(), "{}: {config}: {:?}", kind.name(), built.err());
     }
 }
 
 #[test]
 fn documented_defaults_can_be_set_explicitly() {
     for kind in REGISTRY.iter() {
-        let least = minimal_config(kind);
-        let mut all = least.clone();
+        let minimal = minimal_config(kind);
+        let mut config = minimal.clone();
         for field in fields::list(kind).iter().filter(|field| !field.path.contains(['.', '['])) {
-            if let (Some(default), None) = (&field.default, least.get(&field.path)) {
-                all[&field.path] = default.clone();
+            if let (Some(default), None) = (&field.default, minimal.get(&field.path)) {
+                config[&field.path] = default.clone();
             }
         }
-        let built = build(kind, &all);
-        assert!(built.is_ok(), "{}: {all}: {:?}", kind.name(), built.err());
+        let built = build(kind, &config);
+        assert!(built.is_ok(), "{}: {config}: {:?}", kind.name(), built.err());
     }
 }
 
@@ -158,9 +156,9 @@ fn schemas_reject_unknown_fields() {
     for kind in REGISTRY.iter() {
         let schema = kind.schema().to_value();
         for (path, object) in fields::objects(&schema) {
-            let rest = object.get("additionalProperties");
-            let is_map = object.get("properties").is_none() && rest.is_some_and(Value::is_object);
-            assert!(is_map || rest == Some(&Value::Bool(false)), "{} at {path}: {object}", kind.name());
+            let additional = object.get("additionalProperties");
+            let is_map = object.get("properties").is_none() && additional.is_some_and(Value::is_object);
+            assert!(is_map || additional == Some(&Value::Bool(false)), "{} at {path}: {object}", kind.name());
         }
     }
 }
@@ -168,25 +166,25 @@ fn schemas_reject_unknown_fields() {
 #[test]
 fn unknown_fields_are_rejected_with_their_path() {
     for kind in REGISTRY.iter() {
-        let records =
+        let objects =
             fields::list(kind).into_iter().filter(|field| field.has_fields && !field.type_name.starts_with("list"));
-        let paths = records.map(|field| format!("{}.no_such_field", field.path));
+        let paths = objects.map(|field| format!("{}.no_such_field", field.path));
         for path in paths.chain(["no_such_field".to_owned()]) {
-            let config = with(&minimal_config(kind), &path, json!(1));
+            let config = with_value(&minimal_config(kind), &path, json!(1));
             let Err(invalid) = build(kind, &config) else { panic!("{}: {config} was accepted", kind.name()) };
-            let record = format!("config.{path}");
-            let record = record.strip_suffix(".no_such_field").unwrap();
-            let names_it = |invalid: &portico::diagnostic::Diagnostic| {
-                invalid.field.starts_with(record) && invalid.message.contains("no_such_field")
+            let full_path = format!("config.{path}");
+            let object_path = full_path.strip_suffix(".no_such_field").unwrap();
+            let names_field = |invalid: &portico::diagnostic::Diagnostic| {
+                invalid.field.starts_with(object_path) && invalid.message.contains("no_such_field")
             };
-            assert!(invalid.iter().any(names_it), "{}: {config}: {invalid:?}", kind.name());
+            assert!(invalid.iter().any(names_field), "{}: {config}: {invalid:?}", kind.name());
             assert!(invalid.iter().all(|invalid| !invalid.remedy.is_empty()), "{}: {invalid:?}", kind.name());
         }
     }
 }
 
 #[test]
-fn errors_of_a_configuration_are_reported_together() {
+fn all_errors_of_a_configuration_are_reported() {
     let kind = REGISTRY.find("rate-limiting").unwrap();
     for (config, expected) in [
         (
@@ -194,7 +192,7 @@ fn errors_of_a_configuration_are_reported_together() {
             &["config.lifetime", "config.second", "config.color", "config.minute"][..],
         ),
         (json!({"lifetime": 1, "minute": 5, "limit_by": "header"}), &["config.lifetime", "config.limit_by"]),
-        // The limit is missing because it is misspelled.
+        // A misspelled limit is reported only as an unknown field, not as a missing limit, too.
         (json!({"minutes": 5}), &["config.minutes"]),
     ] {
         let Err(invalid) = build(kind, &config) else { panic!("{config} was accepted") };
@@ -212,7 +210,7 @@ fn wrong_types_are_rejected_with_their_path() {
         for field in fields::list(kind).iter().filter(|field| !field.path.contains("[]")) {
             let wrong =
                 if field.has_fields || field.type_name == "map" { json!(["wrong"]) } else { json!({"wrong": true}) };
-            let config = with(&minimal_config(kind), &field.path, wrong);
+            let config = with_value(&minimal_config(kind), &field.path, wrong);
             let Err(invalid) = build(kind, &config) else { panic!("{}: {config} was accepted", kind.name()) };
             let path = format!("config.{}", field.path);
             assert!(
@@ -228,11 +226,12 @@ fn wrong_types_are_rejected_with_their_path() {
 fn type_errors_do_not_reveal_values() {
     for kind in REGISTRY.iter() {
         for field in fields::list(kind).iter().filter(|field| !field.path.contains("[]") && field.choices.is_empty()) {
+            // The second value contains the text that follows the value in messages of the deserializer.
             for secret in [json!(8_675_309), json!("8675309, expected ")] {
-                let config = with(&minimal_config(kind), &field.path, secret);
+                let config = with_value(&minimal_config(kind), &field.path, secret);
                 let Err(invalid) = build(kind, &config) else { continue };
-                let of_type = invalid.iter().filter(|invalid| invalid.message.ends_with("is not valid here"));
-                for invalid in of_type {
+                let type_errors = invalid.iter().filter(|invalid| invalid.message.ends_with("is not valid here"));
+                for invalid in type_errors {
                     let text = format!("{invalid:?}");
                     assert!(!text.contains("8675309"), "{}: {}: {text}", kind.name(), field.path);
                 }
@@ -243,7 +242,7 @@ fn type_errors_do_not_reveal_values() {
 
 #[test]
 fn type_errors_use_yaml_type_names() {
-    let limits = REGISTRY.find("rate-limiting").unwrap();
+    let kind = REGISTRY.find("rate-limiting").unwrap();
     for (config, expected) in [
         (
             json!({"minute": "five"}),
@@ -267,7 +266,7 @@ fn type_errors_use_yaml_type_names() {
             "config.header_name: this integer is not valid here; use a string, in quotes if it looks like a number",
         ),
     ] {
-        let Err(invalid) = build(limits, &config) else { panic!("{config} was accepted") };
+        let Err(invalid) = build(kind, &config) else { panic!("{config} was accepted") };
         let found: Vec<_> = invalid.iter().map(|it| format!("{}: {}; {}", it.field, it.message, it.remedy)).collect();
         assert_eq!(found, [expected], "{config}");
     }
@@ -295,8 +294,8 @@ fn every_field_has_a_description() {
 #[test]
 fn declared_phases_are_implemented() {
     for kind in REGISTRY.iter() {
-        let Phases { access, response: answer, log } = kind.phases();
-        for (phase, is_declared) in [("access", access), ("response", answer), ("log", log)] {
+        let Phases { access, response, log } = kind.phases();
+        for (phase, is_declared) in [("access", access), ("response", response), ("log", log)] {
             let name = kind.name();
             assert_eq!(
                 source::implements(name, phase),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::plugins::fields;
 
-/// `null` is a field without a default.
+/// The fields of Kong's plugin with their defaults, `null` for a field without a default.
 fn kong_defaults(plugin: &str) -> Value {
     match plugin {
         "acl" => json!({
@@ -53,11 +53,11 @@ fn kong_defaults(plugin: &str) -> Value {
         "request-termination" => json!({
             "status_code": 503, "message": null, "body": null, "content_type": null, "echo": false, "trigger": null,
         }),
-        other => panic!("{other}: which fields does Kong's plugin have?"),
+        other => panic!("{other}: add the fields of Kong's plugin to kong_defaults"),
     }
 }
 
-/// Fields that Kong 3.10 does not have.
+/// Top-level fields that Kong 3.10 does not have, each after the name of its plugin.
 const NOT_IN_KONG_3_10: [&str; 4] =
     ["basic-auth brute_force_protection", "basic-auth identity_realms", "jwt jwks", "key-auth identity_realms"];
 
@@ -80,11 +80,11 @@ const NOT_IN_KONG_3_10: [&str; 4] =
 fn fields_and_defaults_match_kong() {
     for kind in REGISTRY.iter() {
         let name = kind.name();
-        let is_further = |path: &str| {
-            let top = path.split(['.', '[']).next().unwrap_or_default();
-            NOT_IN_KONG_3_10.contains(&format!("{name} {top}").as_str())
+        let is_not_in_kong = |path: &str| {
+            let top_level = path.split(['.', '[']).next().unwrap_or_default();
+            NOT_IN_KONG_3_10.contains(&format!("{name} {top_level}").as_str())
         };
-        let fields = fields::list(kind).into_iter().filter(|field| !is_further(&field.path));
+        let fields = fields::list(kind).into_iter().filter(|field| !is_not_in_kong(&field.path));
         let found: Map<String, Value> = fields.map(|field| (field.path, field.default.unwrap_or_default())).collect();
         assert_eq!(Value::Object(found), kong_defaults(name), "{name}: left: Portico, right: Kong");
     }

@@ -3,6 +3,7 @@
 use portico::plugin_api::AnyPluginKind;
 use serde_json::Value;
 
+/// A field of a plugin's configuration.
 pub(crate) struct Field {
     /// Path relative to `config`: `redis.host`, `origins[]`.
     pub(crate) path: String,
@@ -21,11 +22,11 @@ pub(crate) struct Field {
 pub(crate) fn list(kind: &dyn AnyPluginKind) -> Vec<Field> {
     let schema = kind.schema().to_value();
     let mut fields = Vec::new();
-    walk(&schema, &schema, "", &mut fields);
+    collect_fields(&schema, &schema, "", &mut fields);
     fields
 }
 
-/// All object types in the schema, with their paths.
+/// All object types in the schema, with their paths in the schema.
 pub(crate) fn objects(schema: &Value) -> Vec<(String, &Value)> {
     fn visit<'s>(value: &'s Value, path: &str, found: &mut Vec<(String, &'s Value)>) {
         match value {
@@ -46,41 +47,42 @@ pub(crate) fn objects(schema: &Value) -> Vec<(String, &Value)> {
     found
 }
 
-fn walk(root: &Value, object: &Value, path: &str, fields: &mut Vec<Field>) {
+fn collect_fields(root: &Value, object: &Value, path: &str, fields: &mut Vec<Field>) {
     let required = object["required"].as_array().cloned().unwrap_or_default();
     for (name, property) in object["properties"].as_object().into_iter().flatten() {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         let target = resolved(root, property);
-        let description = text(property).or_else(|| text(target)).unwrap_or_default();
+        let description = description(property).or_else(|| description(target)).unwrap_or_default();
         let default = property.get("default").filter(|default| !default.is_null()).cloned();
         let element = target.get("items").map(|items| resolved(root, items));
-        let inner = element.unwrap_or(target);
+        let element_or_target = element.unwrap_or(target);
         fields.push(Field {
             path: path.clone(),
             description,
-            type_name: in_words(root, target),
-            choices: choices(inner),
+            type_name: type_name(root, target),
+            choices: choices(element_or_target),
             default,
             is_required: required.contains(&Value::from(name.as_str())),
-            has_fields: inner.get("properties").is_some(),
+            has_fields: element_or_target.get("properties").is_some(),
         });
         let path = if element.is_some() { format!("{path}[]") } else { path };
-        walk(root, inner, &path, fields);
+        collect_fields(root, element_or_target, &path, fields);
     }
 }
 
-/// Resolves references and nullable types.
+/// Follows references, and replaces a nullable schema by its alternative that is not null.
 fn resolved<'s>(root: &'s Value, schema: &'s Value) -> &'s Value {
     if let Some(name) = schema["$ref"].as_str() {
         let pointer = name.strip_prefix('#').expect("references must point into the schema");
         return resolved(root, root.pointer(pointer).expect("the target of a reference must exist"));
     }
-    let either = schema["anyOf"].as_array();
-    let some = either.and_then(|either| either.iter().find(|one| one["type"] != "null"));
-    some.map_or(schema, |some| resolved(root, some))
+    let alternatives = schema["anyOf"].as_array();
+    let not_null = alternatives.and_then(|schemas| schemas.iter().find(|schema| schema["type"] != "null"));
+    not_null.map_or(schema, |not_null| resolved(root, not_null))
 }
 
-fn in_words(root: &Value, schema: &Value) -> String {
+/// The type for the reference page. The caller adds the choices after "one of".
+fn type_name(root: &Value, schema: &Value) -> String {
     if schema.get("oneOf").is_some() || schema.get("enum").is_some() {
         return "one of".to_owned();
     }
@@ -90,8 +92,8 @@ fn in_words(root: &Value, schema: &Value) -> String {
         _ => vec!["any"],
     };
     match kinds.as_slice() {
-        ["array"] => format!("list of {}", in_words(root, resolved(root, &schema["items"]))),
-        ["object"] if schema.get("properties").is_some() => "record".to_owned(),
+        ["array"] => format!("list of {}", type_name(root, resolved(root, &schema["items"]))),
+        ["object"] if schema.get("properties").is_some() => "object".to_owned(),
         ["object"] => "map".to_owned(),
         kinds => kinds.join(" or "),
     }
@@ -101,14 +103,14 @@ fn choices(schema: &Value) -> Vec<(String, String)> {
     let variants = schema["oneOf"].as_array().into_iter().flatten();
     let described = variants.flat_map(|variant| {
         let names = variant["enum"].as_array().cloned().unwrap_or_else(|| vec![variant["const"].clone()]);
-        let about = text(variant).unwrap_or_default();
-        names.into_iter().filter_map(move |name| Some((name.as_str()?.to_owned(), about.clone())))
+        let description = description(variant).unwrap_or_default();
+        names.into_iter().filter_map(move |name| Some((name.as_str()?.to_owned(), description.clone())))
     });
-    let plain = schema["enum"].as_array().into_iter().flatten();
-    described.chain(plain.filter_map(|name| Some((name.as_str()?.to_owned(), String::new())))).collect()
+    let undescribed = schema["enum"].as_array().into_iter().flatten();
+    described.chain(undescribed.filter_map(|name| Some((name.as_str()?.to_owned(), String::new())))).collect()
 }
 
-/// The description on one line.
-fn text(schema: &Value) -> Option<String> {
+/// The description of a schema, on one line.
+fn description(schema: &Value) -> Option<String> {
     Some(schema["description"].as_str()?.split_whitespace().collect::<Vec<_>>().join(" "))
 }

@@ -14,7 +14,7 @@ use crate::root;
 
 #[test]
 fn plugin_reference_is_up_to_date() {
-    let mut pages = vec![("README.md".to_owned(), list())];
+    let mut pages = vec![("README.md".to_owned(), index_page())];
     for kind in REGISTRY.iter() {
         let schema = serde_json::to_string_pretty(&kind.schema()).unwrap();
         pages.push((format!("{}.md", kind.name()), page(kind)));
@@ -25,40 +25,45 @@ fn plugin_reference_is_up_to_date() {
         let compared = Golden::new(format!("../docs/plugins/{name}")).compare(text);
         differing.extend(compared.err().map(|error| error.replace("tests/../", "")));
     }
-    let made: BTreeSet<_> = pages.iter().map(|(name, _)| name.as_str()).collect();
+    let generated: BTreeSet<_> = pages.iter().map(|(name, _)| name.as_str()).collect();
     for entry in fs::read_dir(root().join("docs/plugins")).unwrap() {
         let path = entry.unwrap().path();
-        if made.contains(path.file_name().and_then(|name| name.to_str()).unwrap()) {
+        if generated.contains(path.file_name().and_then(|name| name.to_str()).unwrap()) {
             continue;
         }
         match is_update() {
             true => fs::remove_file(path).unwrap(),
-            false => differing.push(format!("{} does not belong to a plugin", path.display())),
+            false => differing.push(format!("{} is not the page or schema of a plugin: remove it", path.display())),
         }
     }
     expect_none(&differing, "plugins");
 }
 
-fn list() -> String {
+fn index_page() -> String {
     let mut kinds: Vec<_> = REGISTRY.iter().collect();
     kinds.sort_by_key(|kind| (std::cmp::Reverse(kind.priority()), kind.name()));
     let mut out = "# Plugins\n\n".to_owned();
-    out += "Plugins run in this order. If several plugins of the same name are attached to a route, its service,\n";
-    out += "consumers, groups or globally, only the most specific one runs.\n\n";
-    out += "If a plugin that fails closed cannot be built, its requests are rejected with 503. Any other plugin that\n";
-    out += "cannot be built is skipped. In both cases, a condition of its object reports the error.\n\n";
+    out +=
+        "Plugins run in the order of this table: higher priorities run earlier. If instances of the same plugin are\n";
+    out +=
+        "attached to a route, its service, the consumer, its groups and globally, only the most specific one runs.\n\n";
+    out += "If the configuration of a plugin that fails closed is invalid, requests are rejected with 503. Any other\n";
+    out += "plugin with an invalid configuration is skipped. In both cases, a condition of the KongPlugin or\n";
+    out += "KongClusterPlugin reports the error.\n\n";
+    out += "Some pages show only `plugin` and `config` of a KongPlugin. [Authentication](../tasks/authentication.md)\n";
+    out += "shows how to create a KongPlugin and attach it to a route.\n\n";
     out += "These pages and the schemas are generated from the code.\n\n";
     out += "| plugin | priority | fails closed | description |\n| --- | --- | --- | --- |\n";
     for kind in kinds {
         let name = kind.name();
-        let introduction = source::module_docs(name);
-        let first = introduction.split("\n\n").next().unwrap_or_default().replace('\n', " ");
-        let first = match first.strip_prefix(&format!("`{name}`: ")) {
-            Some(rest) => rest[..1].to_uppercase() + &rest[1..],
-            None => first,
+        let docs = source::module_docs(name);
+        let summary = docs.split("\n\n").next().unwrap_or_default().replace('\n', " ");
+        let summary = match summary.strip_prefix(&format!("`{name}`: ")) {
+            Some(sentence) => sentence[..1].to_uppercase() + &sentence[1..],
+            None => summary,
         };
-        let guards = if kind.fails_closed() { "yes" } else { "" };
-        writeln!(out, "| [{name}]({name}.md) | {} | {guards} | {first} |", kind.priority()).unwrap();
+        let fails_closed = if kind.fails_closed() { "yes" } else { "" };
+        writeln!(out, "| [{name}]({name}.md) | {} | {fails_closed} | {summary} |", kind.priority()).unwrap();
     }
     out
 }
@@ -73,12 +78,12 @@ fn page(kind: &dyn AnyPluginKind) -> String {
             .unwrap();
     }
     writeln!(out, "\n| | |\n| --- | --- |").unwrap();
-    writeln!(out, "| priority | {} |", kind.priority()).unwrap();
+    writeln!(out, "| priority | {}; higher priorities run earlier |", kind.priority()).unwrap();
     writeln!(out, "| runs | {} |", phases(kind.phases())).unwrap();
-    writeln!(out, "| can be attached to | {} |", scopes(kind.scopes())).unwrap();
+    writeln!(out, "| can be attached | {} |", scopes(kind.scopes())).unwrap();
     writeln!(out, "| protocols | {} |", kind.protocols().join(", ")).unwrap();
-    let guard = if kind.fails_closed() { "requests are rejected with 503" } else { "the plugin is skipped" };
-    writeln!(out, "| if it cannot be built | {guard} |").unwrap();
+    let effect = if kind.fails_closed() { "requests are rejected with 503" } else { "the plugin is skipped" };
+    writeln!(out, "| if the configuration is invalid | {effect} |").unwrap();
     writeln!(out, "\nThe configuration is also available as a [JSON schema]({name}.schema.json).").unwrap();
     out
 }
@@ -88,7 +93,10 @@ fn type_cell(field: &Field) -> String {
         return field.type_name.clone();
     }
     let names: Vec<String> = field.choices.iter().map(|(name, _)| format!("`{name}`")).collect();
-    format!("{} {}", field.type_name, names.join(", "))
+    match &*names {
+        [only] => field.type_name.replace("one of", only),
+        _ => format!("{} {}", field.type_name, names.join(", ")),
+    }
 }
 
 fn default(field: &Field) -> String {
@@ -100,28 +108,28 @@ fn default(field: &Field) -> String {
 }
 
 fn description(field: &Field) -> String {
-    let explained = field.choices.iter().filter(|(_, about)| !about.is_empty());
-    let explained = explained.map(|(name, about)| format!("`{name}`: {about}"));
-    let about: Vec<String> = std::iter::once(field.description.clone()).chain(explained).collect();
-    about.join("<br>").replace('|', "\\|")
+    let choices = field.choices.iter().filter(|(_, meaning)| !meaning.is_empty());
+    let choices = choices.map(|(name, meaning)| format!("`{name}`: {meaning}"));
+    let paragraphs: Vec<String> = std::iter::once(field.description.clone()).chain(choices).collect();
+    paragraphs.join("<br>").replace('|', "\\|")
 }
 
 fn phases(phases: Phases) -> String {
     let all = [
         (phases.access, "before the request is forwarded"),
-        (phases.response, "on the head of every response"),
+        (phases.response, "before the head of the response is sent"),
         (phases.log, "after the request is completed"),
     ];
-    all.iter().filter(|(takes_part, _)| *takes_part).map(|(_, when)| *when).collect::<Vec<_>>().join(", ")
+    all.iter().filter(|(runs, _)| *runs).map(|(_, when)| *when).collect::<Vec<_>>().join(", ")
 }
 
 fn scopes(scopes: Scopes) -> String {
     let all = [
-        (scopes.route, "routes"),
-        (scopes.service, "services"),
-        (scopes.consumer, "consumers"),
-        (scopes.consumer_group, "consumer groups"),
+        (scopes.route, "to routes"),
+        (scopes.service, "to services"),
+        (scopes.consumer, "to consumers"),
+        (scopes.consumer_group, "to consumer groups"),
         (scopes.global, "globally"),
     ];
-    all.iter().filter(|(can_be, _)| *can_be).map(|(_, what)| *what).collect::<Vec<_>>().join(", ")
+    all.iter().filter(|(is_allowed, _)| *is_allowed).map(|(_, scope)| *scope).collect::<Vec<_>>().join(", ")
 }

@@ -5,17 +5,17 @@ use std::path::PathBuf;
 
 use crate::root;
 
-/// The module documentation of a plugin.
+/// The module documentation of a plugin, which is the beginning of its page.
 pub(crate) fn module_docs(name: &str) -> String {
-    let file = files(name).into_iter().next().expect("a plugin has a file");
-    let lines = file.lines().map_while(|line| line.strip_prefix("//!"));
+    let main_file = texts(name).into_iter().next().expect("a plugin has a file");
+    let lines = main_file.lines().map_while(|line| line.strip_prefix("//!"));
     lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>().join("\n").trim().to_owned()
 }
 
 /// Whether the plugin implements the method of the phase outside of tests.
 pub(crate) fn implements(name: &str, phase: &str) -> bool {
     let function = format!("fn {phase}");
-    files(name).iter().any(|text| {
+    texts(name).iter().any(|text| {
         let production = text.split("#[cfg(test)]\nmod tests {").next().expect("split returns at least one part");
         production.lines().map(str::trim_start).any(|line| {
             line.strip_prefix(&function)
@@ -24,16 +24,16 @@ pub(crate) fn implements(name: &str, phase: &str) -> bool {
     })
 }
 
-/// The main file of the plugin, followed by the other files in its directory.
-fn files(name: &str) -> Vec<String> {
+/// The texts of the main file of the plugin and of the other files in its directory, without `tests.rs`.
+fn texts(name: &str) -> Vec<String> {
     let stem = root().join("src/plugins").join(name.replace('-', "_"));
     let mut paths = vec![stem.with_extension("rs"), stem.join("mod.rs")];
     paths.retain(|path| path.exists());
     assert_eq!(paths.len(), 1, "{name} must be either {0}.rs or {0}/mod.rs", stem.display());
     if stem.is_dir() {
-        let others = fs::read_dir(&stem).unwrap().map(|entry| entry.unwrap().path());
+        let files = fs::read_dir(&stem).unwrap().map(|entry| entry.unwrap().path());
         let is_source = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
-        paths.extend(others.filter(|path| is_source(path) && !path.ends_with("mod.rs") && !path.ends_with("tests.rs")));
+        paths.extend(files.filter(|path| is_source(path) && !path.ends_with("mod.rs") && !path.ends_with("tests.rs")));
     }
     paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::harness::{Endpoint, Options, Route, TestServer, forward, route, upstream};
 
+/// The values of the proxy's metrics by name and labels.
 pub(crate) fn scrape(server: &TestServer) -> BTreeMap<String, f64> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(server.proxy.stats()));
@@ -23,7 +24,8 @@ pub(crate) fn scrape(server: &TestServer) -> BTreeMap<String, f64> {
         .collect()
 }
 
-pub(crate) fn records(path: &Path) -> Vec<Value> {
+/// The records in this file of the access log.
+pub(crate) fn access_log_records(path: &Path) -> Vec<Value> {
     std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -48,7 +50,7 @@ async fn every_request_is_recorded_once() {
     let routes = vec![
         Route { path: "/", ..route(forward(vec![(1, upstream("web", &[endpoint.address]))])) },
         Route { path: "/broken", ..route(Action::Fail(RouteFailure::Unsupported)) },
-        Route { path: "/nobody", ..route(forward(vec![(1, upstream("none", &[]))])) },
+        Route { path: "/no-endpoints", ..route(forward(vec![(1, upstream("none", &[]))])) },
     ];
     let server = TestServer::with_options(
         Options { log: AccessLogDestination::File(path.clone()), ..Options::default() },
@@ -57,24 +59,27 @@ async fn every_request_is_recorded_once() {
     .await;
 
     let mut client = server.connect().await;
-    let head = "host: a.example\r\nuser-agent: me \"x\"\r\n";
-    client.send(format!("POST /x?y=1 HTTP/1.1\r\n{head}content-length: 3\r\n\r\nabc")).await;
-    let id = client.response(false).await.header("x-request-id").unwrap().to_owned();
+    let fields = "host: a.example\r\nuser-agent: me \"x\"\r\n";
+    client.send(format!("POST /x?y=1 HTTP/1.1\r\n{fields}content-length: 3\r\n\r\nabc")).await;
+    let id = client.response().await.header("x-request-id").unwrap().to_owned();
     client.get("/broken").await;
-    client.get("/nobody").await;
+    client.get("/no-endpoints").await;
     client.send("GET /cut HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
     client.read_to_end().await.unwrap_or_default();
     let mut client = server.connect().await;
     client.send("GET /never HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
-    endpoint.log.wait_for("the request", |log| log.requests().len() == 3).await;
+    endpoint.log.wait_for("three requests", |log| log.requests().len() == 3).await;
     drop(client);
-    endpoint.log.wait_for("the end", |log| log.ended.load(std::sync::atomic::Ordering::SeqCst) == 2).await;
+    endpoint
+        .log
+        .wait_for("two connections to end", |log| log.ended.load(std::sync::atomic::Ordering::SeqCst) == 2)
+        .await;
     server.request("nonsense\r\n\r\n").await;
 
-    // Draining waits until disconnected clients are recorded, too.
+    // Draining waits until the requests of disconnected clients are recorded, too.
     assert_eq!(server.proxy.drain(crate::harness::TEST_TIMEOUT).await, 0);
     server.log.finish();
-    let records = records(&path);
+    let records = access_log_records(&path);
     let logged: Vec<_> = records
         .iter()
         .map(|record| {
@@ -85,7 +90,7 @@ async fn every_request_is_recorded_once() {
     let expected = [
         ("/x", 201, "HTTPRoute/default/r0", "default/web:80", "-"),
         ("/broken", 500, "HTTPRoute/default/r1", "-", "unsupported_rule"),
-        ("/nobody", 503, "HTTPRoute/default/r2", "default/none:80", "no_endpoints"),
+        ("/no-endpoints", 503, "HTTPRoute/default/r2", "default/none:80", "no_endpoints"),
         ("/cut", 200, "HTTPRoute/default/r0", "default/web:80", "response_truncated"),
         ("/never", 499, "HTTPRoute/default/r0", "default/web:80", "client_disconnected"),
         ("-", 400, "-", "-", "malformed_request"),

@@ -1,4 +1,4 @@
-//! Bodies: back-pressure on large ones, slow ones, and truncated ones.
+//! Bodies of requests and responses: large, slow and truncated ones, back-pressure, and `Expect: 100-continue`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,12 +13,11 @@ const LARGE: usize = 64 * 1024 * 1024;
 #[tokio::test]
 async fn large_bodies_stream_in_both_directions() {
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
-        let head = stream.head().await.unwrap();
-        stream.record(&head);
+        stream.head().await.unwrap();
         // Echoes the body while it is still being received.
         stream.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE}\r\n\r\n")).await;
-        let begun = stream.take_buffered();
-        stream.send(begun).await;
+        let buffered = stream.take_buffered();
+        stream.send(buffered).await;
         let (mut reader, mut writer) = stream.socket.split();
         tokio::io::copy(&mut reader, &mut writer).await.unwrap();
     })
@@ -52,15 +51,17 @@ async fn large_bodies_stream_in_both_directions() {
 
 #[tokio::test]
 async fn slow_client_applies_back_pressure_to_the_endpoint() {
+    /// An entry of the endpoint's log after the request: a write has stalled.
+    const STALLED: &str = "stalled";
     let sent = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&sent);
+    let endpoint_sent = Arc::clone(&sent);
     let endpoint = Endpoint::scripted(move |mut stream, _| {
-        let sent = Arc::clone(&counter);
+        let sent = Arc::clone(&endpoint_sent);
         async move {
             stream.request().await;
             stream.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE}\r\n\r\n")).await;
             let block = vec![b'x'; 64 * 1024];
-            // Ends when a write stalls: back-pressure has no event that could be awaited.
+            // Ends when a write stalls. Only a timeout shows it: back-pressure causes no event.
             loop {
                 let write = stream.socket.write_all(&block);
                 if tokio::time::timeout(std::time::Duration::from_millis(500), write).await.is_err() {
@@ -68,7 +69,7 @@ async fn slow_client_applies_back_pressure_to_the_endpoint() {
                 }
                 sent.fetch_add(block.len(), Ordering::SeqCst);
             }
-            stream.record("stalled");
+            stream.record(STALLED);
             stream.read_to_end().await;
         }
     })
@@ -76,15 +77,15 @@ async fn slow_client_applies_back_pressure_to_the_endpoint() {
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
     let mut client = server.connect().await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    endpoint.log.wait_for("the stall", |log| log.requests().len() == 2).await;
+    endpoint.log.wait_for("the stall", |log| log.requests().iter().any(|entry| entry == STALLED)).await;
     let sent = sent.load(Ordering::SeqCst);
     assert!(sent < LARGE / 2, "{sent} bytes were buffered although the client does not read");
 }
 
 #[tokio::test]
 async fn truncated_response_does_not_appear_complete() {
-    // Responses up to the point where the endpoint closes.
-    for answer in [
+    // What the endpoint sends before it closes the connection.
+    for response in [
         "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n8\r\nhalf",
@@ -93,20 +94,21 @@ async fn truncated_response_does_not_appear_complete() {
         for version in ["1.1", "1.0"] {
             let endpoint = Endpoint::scripted(move |mut stream, _| async move {
                 stream.request().await;
-                stream.send(answer).await;
+                stream.send(response).await;
             })
             .await;
             let server = TestServer::with_routes(routes_to(endpoint.address)).await;
             let mut client = server.connect().await;
             client.send(format!("GET / HTTP/{version}\r\nhost: a\r\n\r\n")).await;
             match client.read_to_end().await {
-                // A reset is unambiguous to every client.
+                // Every client can tell a reset from the end of a response.
                 Err(_) => {}
                 Ok(bytes) => {
                     let text = String::from_utf8(bytes).unwrap();
                     assert!(!text.ends_with("0\r\n\r\n"), "{text:?}");
-                    let framed = text.contains("content-length: 10") || text.contains("transfer-encoding: chunked");
-                    assert!(framed || text.is_empty(), "the end of the connection looks like the end of {text:?}");
+                    let has_framing =
+                        text.contains("content-length: 10") || text.contains("transfer-encoding: chunked");
+                    assert!(has_framing || text.is_empty(), "the end of the connection makes {text:?} appear complete");
                 }
             }
         }
@@ -115,12 +117,15 @@ async fn truncated_response_does_not_appear_complete() {
 
 #[tokio::test]
 async fn truncated_request_does_not_appear_complete() {
+    /// The endpoint's log entry for a connection that ended before the request did.
+    const TRUNCATED: &str = "truncated";
     for body in ["content-length: 10\r\n\r\nhalf", "transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n"] {
         let endpoint = Endpoint::scripted(|mut stream, _| async move {
-            stream.head().await;
-            // How much of the body arrives depends on the network; it must not be complete.
-            let request = stream.request().await;
-            stream.record(if request.is_some() { "whole" } else { "cut" });
+            // How much of the request arrives depends on the network, but it must not appear complete. A complete
+            // request would be the log entry instead.
+            if stream.request().await.is_none() {
+                stream.record(TRUNCATED);
+            }
         })
         .await;
         let server = TestServer::with_routes(routes_to(endpoint.address)).await;
@@ -128,26 +133,26 @@ async fn truncated_request_does_not_appear_complete() {
         client.send(format!("POST / HTTP/1.1\r\nhost: a\r\n{body}")).await;
         client.socket.shutdown().await.unwrap();
         endpoint.log.wait_for("the end of the request", |log| !log.requests().is_empty()).await;
-        assert_eq!(endpoint.log.requests(), ["cut"]);
+        assert_eq!(endpoint.log.requests(), [TRUNCATED]);
     }
 }
 
 #[tokio::test]
-async fn continue_is_sent_when_the_body_is_wanted() {
+async fn continue_is_sent_only_if_the_body_is_read() {
     let endpoint = Endpoint::ok().await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
     let mut client = server.connect().await;
     client.send("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-Continue\r\ncontent-length: 3\r\n\r\n").await;
-    assert_eq!(client.response(true).await.status, 100);
+    assert_eq!(client.response().await.status, 100);
     client.send("abc").await;
-    assert_eq!(client.response(false).await.status, 200);
+    assert_eq!(client.response().await.status, 200);
     assert!(!endpoint.log.requests()[0].contains("expect"));
 
     // No `100 Continue` when the body will not be read.
     let server = TestServer::with_routes(vec![]).await;
     let mut client = server.connect().await;
     client.send("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n").await;
-    assert_eq!(client.response(false).await.status, 404);
+    assert_eq!(client.response().await.status, 404);
 }
 
 #[tokio::test]
@@ -161,8 +166,8 @@ async fn response_may_precede_the_end_of_the_request() {
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
     let mut client = server.connect().await;
     client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\nsome").await;
-    let answer = client.response(false).await;
-    assert_eq!((answer.status, answer.text()), (413, "much".to_owned()));
+    let response = client.response().await;
+    assert_eq!((response.status, response.text()), (413, "much".to_owned()));
 }
 
 #[tokio::test]
@@ -182,6 +187,6 @@ async fn bytewise_messages_are_complete() {
         client.send(byte.to_string()).await;
         tokio::task::yield_now().await;
     }
-    assert_eq!(client.response(false).await.text(), "ok");
+    assert_eq!(client.response().await.text(), "ok");
     assert!(endpoint.log.requests()[0].ends_with("\r\n\r\nabc"));
 }

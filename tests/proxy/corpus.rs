@@ -1,10 +1,10 @@
 //! Corpus of request shapes: which requests untrusted clients may send, the responses, and what the backend receives.
 //!
 //! The backend parses strictly: it must receive complete messages that allow only one reading, exactly those that the
-//! shape lists. Every shape is followed by a canary request, which must not become part of it, nor be served where the
-//! connection must close.
+//! shape lists. A canary request follows the shape on the same connection. It must not become part of the shape, and it
+//! must not be served where the connection must close.
 //!
-//! Short shapes are also sent byte by byte, with the same result.
+//! Short shapes are sent as a whole and then byte by byte, with the same result.
 //!
 //! Format of the files in `corpus/`:
 //!
@@ -14,11 +14,13 @@
 //! | bytes without a line end
 //! = 200 keep            the statuses that the client reads, and whether the connection stays open
 //! < a line of the head that the backend receives, sorted after the first, without the headers that Portico adds
+//! <{99} a line that occurs 99 times in the head
 //! <| the body that the backend receives
+//! <|+ a trailer that the backend receives
 //! ```
 //!
-//! `\r`, `\n`, `\t`, `\0`, `\\` and `\xNN` are bytes, `{x*9}` is nine of x. `= … alone` omits the canary: the client
-//! closes its side after the shape.
+//! `\r`, `\n`, `\t`, `\0`, `\\` and `\xNN` are bytes, `{x*9}` is nine of x, and `LOCAL` is the address of the proxy.
+//! `= … alone` omits the canary: the client closes its side after the shape.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
@@ -42,23 +44,23 @@ const FILES: &[(&str, &str)] = &[
 
 #[tokio::test]
 async fn every_shape_matches_the_corpus() {
-    let mut shapes = 0;
+    let mut shape_count = 0;
     let mut failures = String::new();
     for (file, text) in FILES {
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let endpoint = backend(&seen).await;
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let endpoint = recording_backend(&received).await;
         let server = TestServer::with_routes(routes_to(endpoint.address)).await;
-        let whole_and_in_bytes = |shape: Shape| {
+        let whole_and_bytewise = |shape: Shape| {
             let is_short = shape.bytes.len() < 1000;
             let shape = Arc::new(shape);
             std::iter::once((Arc::clone(&shape), false)).chain(is_short.then_some((shape, true)))
         };
-        for (shape, bytewise) in parse(file, text).into_iter().flat_map(whole_and_in_bytes) {
-            shapes += usize::from(!bytewise);
+        for (shape, bytewise) in parse(file, text).into_iter().flat_map(whole_and_bytewise) {
+            shape_count += usize::from(!bytewise);
             let client = server.connect().await;
             let outcome = timeout(SHAPE_TIMEOUT, send_shape(client, &shape, bytewise)).await;
             let outcome = outcome.unwrap_or_else(|_| "the client timed out".to_owned());
-            let messages: Vec<String> = seen.lock().unwrap().drain(..).collect();
+            let messages: Vec<String> = received.lock().unwrap().drain(..).collect();
             let messages = messages.join("\n").replace(&server.address.to_string(), "LOCAL");
             if outcome != shape.outcome || messages != shape.received.join("\n") {
                 writeln!(
@@ -74,14 +76,15 @@ async fn every_shape_matches_the_corpus() {
         }
     }
     assert!(failures.is_empty(), "{failures}");
-    assert!(shapes >= 150, "only {shapes} shapes");
+    assert!(shape_count >= 150, "only {shape_count} shapes");
 }
 
-/// Records every message in the format of the corpus, and malformed bytes with the reason.
-pub(crate) async fn backend(seen: &Arc<Mutex<Vec<String>>>) -> Endpoint {
-    let seen = Arc::clone(seen);
+/// An endpoint that records every message except the canary in the format of the corpus, and malformed bytes with the
+/// reason. It responds with `canary` to the canary and with `ok` to every other request.
+pub(crate) async fn recording_backend(received: &Arc<Mutex<Vec<String>>>) -> Endpoint {
+    let received = Arc::clone(received);
     Endpoint::scripted(move |mut stream: EndpointStream, _| {
-        let seen = Arc::clone(&seen);
+        let received = Arc::clone(&received);
         async move {
             let mut bytes = Vec::new();
             loop {
@@ -89,20 +92,20 @@ pub(crate) async fn backend(seen: &Arc<Mutex<Vec<String>>>) -> Endpoint {
                     Ok(Some((request, length))) => {
                         bytes.drain(..length);
                         let body = if request == CANARY_AS_RECEIVED { "canary" } else { "ok" };
-                        let sent = if request.starts_with("HEAD ") { "" } else { body };
+                        let sent_body = if request.starts_with("HEAD ") { "" } else { body };
                         if request != CANARY_AS_RECEIVED {
-                            seen.lock().unwrap().push(request);
+                            received.lock().unwrap().push(request);
                         }
                         let length = body.len();
-                        stream.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{sent}")).await;
+                        stream.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{sent_body}")).await;
                     }
-                    // An incomplete message is ignored.
+                    // If the connection ends within a message, the message is not recorded.
                     Ok(None) => match stream.read_some().await {
                         Some(more) => bytes.extend_from_slice(&more),
                         None => return,
                     },
-                    Err(why) => {
-                        seen.lock().unwrap().push(format!("{why}: {:?}", String::from_utf8_lossy(&bytes)));
+                    Err(reason) => {
+                        received.lock().unwrap().push(format!("{reason}: {:?}", String::from_utf8_lossy(&bytes)));
                         return;
                     }
                 }
@@ -115,7 +118,7 @@ pub(crate) async fn backend(seen: &Arc<Mutex<Vec<String>>>) -> Endpoint {
 /// Sends the shape and returns the result in the format of the corpus.
 async fn send_shape(mut client: Client, shape: &Shape, bytewise: bool) -> String {
     let mut bytes = shape.bytes.clone();
-    if !shape.alone {
+    if !shape.omits_canary {
         bytes.extend_from_slice(CANARY);
     }
     // The proxy may close before everything is written.
@@ -128,28 +131,33 @@ async fn send_shape(mut client: Client, shape: &Shape, bytewise: bool) -> String
     } else {
         drop(client.socket.write_all(&bytes).await);
     }
-    if shape.alone {
+    if shape.omits_canary {
         drop(client.socket.shutdown().await);
     }
     let mut outcome = Vec::new();
     loop {
-        let head_only = outcome.is_empty() && shape.bytes.starts_with(b"HEAD ");
-        let Some(answer) = client.try_response(head_only).await else { break };
-        if answer.body == b"canary" {
+        let is_head_request = outcome.is_empty() && shape.bytes.starts_with(b"HEAD ");
+        let request = if outcome.is_empty() { &shape.bytes[..] } else { CANARY };
+        let Some(response) = client.try_response_to(request).await else { break };
+        if response.body == b"canary" {
             outcome.push("keep".to_owned());
             return outcome.join(" ");
         }
-        outcome.push(if head_only || is_complete_error(&answer) { answer.status.to_string() } else { answer.text() });
+        outcome.push(if is_head_request || is_success_or_complete_error(&response) {
+            response.status.to_string()
+        } else {
+            response.text()
+        });
     }
-    outcome.push(if shape.alone { "alone" } else { "close" }.to_owned());
+    outcome.push(if shape.omits_canary { "alone" } else { "close" }.to_owned());
     outcome.join(" ")
 }
 
-/// Whether an error response has a message and the request ID.
-fn is_complete_error(answer: &TestResponse) -> bool {
-    let said = serde_json::from_slice::<serde_json::Value>(&answer.body).ok();
-    let field = |name: &str| said.as_ref().and_then(|said| said[name].as_str()).filter(|text| !text.is_empty());
-    answer.status < 400 || field("message").is_some() && field("request_id") == answer.header("x-request-id")
+/// Whether the response is no error, or an error with a message and the request ID.
+fn is_success_or_complete_error(response: &TestResponse) -> bool {
+    let body = serde_json::from_slice::<serde_json::Value>(&response.body).ok();
+    let field = |name: &str| body.as_ref().and_then(|body| body[name].as_str()).filter(|text| !text.is_empty());
+    response.status < 400 || field("message").is_some() && field("request_id") == response.header("x-request-id")
 }
 
 struct Shape {
@@ -157,70 +165,76 @@ struct Shape {
     bytes: Vec<u8>,
     /// As written after `=`.
     outcome: String,
-    alone: bool,
-    /// Lines.
+    omits_canary: bool,
+    /// The lines after `<`, `<|` and `<|+`.
     received: Vec<String>,
 }
 
 fn parse(file: &str, text: &str) -> Vec<Shape> {
     let mut shapes: Vec<Shape> = Vec::new();
     for (number, line) in text.lines().enumerate() {
-        let at = format!("{file}:{}", number + 1);
+        let location = format!("{file}:{}", number + 1);
         let (mark, rest) = line.split_once(' ').unwrap_or((line, ""));
         if let "==" = mark {
             let bytes = Vec::new();
-            shapes.push(Shape { name: rest.to_owned(), bytes, outcome: String::new(), alone: false, received: vec![] });
+            shapes.push(Shape {
+                name: rest.to_owned(),
+                bytes,
+                outcome: String::new(),
+                omits_canary: false,
+                received: vec![],
+            });
             continue;
         }
         if mark.is_empty() || mark == "#" {
             continue;
         }
-        let shape = shapes.last_mut().unwrap_or_else(|| panic!("{at}: a line before the first shape"));
+        let shape = shapes.last_mut().unwrap_or_else(|| panic!("{location}: a line before the first shape"));
         match mark {
             ">" => {
-                shape.bytes.extend(unescape(rest, &at));
+                shape.bytes.extend(unescape(rest, &location));
                 shape.bytes.extend_from_slice(b"\r\n");
             }
-            "|" => shape.bytes.extend(unescape(rest, &at)),
+            "|" => shape.bytes.extend(unescape(rest, &location)),
             "=" => {
-                assert!(shape.outcome.is_empty(), "{at}: a second outcome");
+                assert!(shape.outcome.is_empty(), "{location}: a second outcome");
                 rest.clone_into(&mut shape.outcome);
-                shape.alone = rest.ends_with("alone");
+                shape.omits_canary = rest.ends_with("alone");
             }
-            "<" => shape.received.push(expand_repetitions(rest)),
+            "<" => shape.received.push(expand_repetition(rest)),
             "<{99}" => shape.received.extend(vec![rest.to_owned(); 99]),
             "<|" => shape.received.push(format!("| {rest}")),
             "<|+" => shape.received.push(format!("|+ {rest}")),
-            _ => panic!("{at}: unknown line mark {mark:?}"),
+            _ => panic!("{location}: unknown line mark {mark:?}"),
         }
     }
     for shape in &shapes {
-        let end = shape.outcome.rsplit(' ').next().unwrap_or_default();
-        assert!(["keep", "close", "alone"].contains(&end), "{file}: {}: no outcome", shape.name);
+        let last_word = shape.outcome.rsplit(' ').next().unwrap_or_default();
+        assert!(["keep", "close", "alone"].contains(&last_word), "{file}: {}: no outcome", shape.name);
     }
     shapes
 }
 
-/// Expands only repetitions; everything else, also a backslash, is literal.
-fn expand_repetitions(text: &str) -> String {
-    let Some((before, (inside, behind))) =
+/// Expands the first repetition, if there is one. Everything else is literal, backslashes too.
+fn expand_repetition(text: &str) -> String {
+    let Some((before, (repetition, after))) =
         text.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?)))
     else {
         return text.to_owned();
     };
-    let (what, count) = inside.rsplit_once('*').unwrap();
-    format!("{before}{}{behind}", what.repeat(count.parse().unwrap()))
+    let (repeated, count) = repetition.rsplit_once('*').unwrap();
+    format!("{before}{}{after}", repeated.repeat(count.parse().unwrap()))
 }
 
-fn unescape(text: &str, at: &str) -> Vec<u8> {
+fn unescape(text: &str, location: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
-    while let Some((first, behind)) = rest.split_first() {
-        rest = behind;
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
         match first {
             b'\\' => {
-                let (escape, behind) = rest.split_first().unwrap_or_else(|| panic!("{at}: a lone backslash"));
-                rest = behind;
+                let (escape, after) = rest.split_first().unwrap_or_else(|| panic!("{location}: a lone backslash"));
+                rest = after;
                 bytes.push(match escape {
                     b'r' => b'\r',
                     b'n' => b'\n',
@@ -228,19 +242,21 @@ fn unescape(text: &str, at: &str) -> Vec<u8> {
                     b'0' => 0,
                     b'\\' => b'\\',
                     b'x' => {
-                        let (digits, behind) = rest.split_at(2);
-                        rest = behind;
+                        let (digits, after) = rest.split_at(2);
+                        rest = after;
                         u8::from_str_radix(str::from_utf8(digits).unwrap(), 16).unwrap()
                     }
-                    other => panic!("{at}: unknown escape \\{}", char::from(*other)),
+                    other => panic!("{location}: unknown escape \\{}", char::from(*other)),
                 });
             }
             b'{' => {
-                let end =
-                    rest.iter().position(|byte| *byte == b'}').unwrap_or_else(|| panic!("{at}: missing closing brace"));
-                let (what, count) = str::from_utf8(&rest[..end]).unwrap().rsplit_once('*').unwrap();
+                let end = rest
+                    .iter()
+                    .position(|byte| *byte == b'}')
+                    .unwrap_or_else(|| panic!("{location}: missing closing brace"));
+                let (repeated, count) = str::from_utf8(&rest[..end]).unwrap().rsplit_once('*').unwrap();
                 rest = &rest[end + 1..];
-                bytes.extend(unescape(what, at).repeat(count.parse().unwrap()));
+                bytes.extend(unescape(repeated, location).repeat(count.parse().unwrap()));
             }
             plain => bytes.push(*plain),
         }

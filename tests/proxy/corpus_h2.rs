@@ -1,9 +1,9 @@
 //! HTTP/2 requests as an HTTP/1.1 backend receives them. A message that is unambiguous in HTTP/2 must not become
-//! ambiguous in HTTP/1.1. The frames are written by hand; the backend is that of the corpus.
+//! ambiguous in HTTP/1.1. The frames are written by hand; the backend is the strict one of `corpus.rs`.
 
 use std::sync::{Arc, Mutex};
 
-use crate::corpus::backend;
+use crate::corpus::recording_backend;
 use crate::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, RawConnection, frame, header_block};
 use crate::harness::{TestServer, routes_to};
 
@@ -19,7 +19,7 @@ const CASES: &[Case] = &[
     ("an escaped slash", &[(":path", "/a%2f..%2fb")], None, Some("GET /a%2f..%2fb HTTP/1.1\nhost: a.example")),
     ("a NUL that is escaped", &[(":path", "/%00")], None, None),
     ("an invalid escape", &[(":path", "/%zz")], None, None),
-    // The h2 library removes the fragment; the path that is matched is the one that is sent.
+    // The h2 library removes the fragment, so the matched path and the sent path are the same.
     ("a fragment", &[(":path", "/a#b")], None, Some("GET /a HTTP/1.1\nhost: a.example")),
     ("two slashes", &[(":path", "//evil.example/x")], None, Some("GET //evil.example/x HTTP/1.1\nhost: a.example")),
     ("an absolute path", &[(":path", "http://b.example/x")], None, None),
@@ -60,33 +60,35 @@ const CASES: &[Case] = &[
 
 #[tokio::test]
 async fn http2_requests_become_one_http1_message_or_none() {
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let endpoint = backend(&seen).await;
+    let received = Arc::new(Mutex::new(Vec::new()));
+    let endpoint = recording_backend(&received).await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
     let mut failures = Vec::new();
     for &(name, fields, body, expected) in CASES {
-        let mut all = vec![(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
+        let mut request_fields =
+            vec![(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
         for field in fields {
-            match all.iter_mut().find(|(name, _)| *name == field.0 && name.starts_with(':')) {
-                Some(given) => *given = *field,
-                None => all.push(*field),
+            match request_fields.iter_mut().find(|(name, _)| *name == field.0 && name.starts_with(':')) {
+                Some(default_field) => *default_field = *field,
+                None => request_fields.push(*field),
             }
         }
-        let end = if body.is_none() { END_STREAM } else { 0 };
-        let mut bytes = frame(HEADERS, END_HEADERS | end, 1, &header_block(&all));
+        let end_stream = if body.is_none() { END_STREAM } else { 0 };
+        let mut bytes = frame(HEADERS, END_HEADERS | end_stream, 1, &header_block(&request_fields));
         if let Some(body) = body {
             bytes.extend(frame(DATA, END_STREAM, 1, body.as_bytes()));
         }
         let mut raw = RawConnection::connect(server.address).await;
         raw.send(bytes).await;
-        // A response, a reset, or the end of the connection.
+        // Waits for the end of the response, a reset, or the end of the connection.
         while let Some(frame) = raw.next_frame().await {
-            if frame.stream == 1 && (frame.kind == RST_STREAM || frame.flags & END_STREAM != 0 && frame.kind <= HEADERS)
+            if frame.stream == 1
+                && (frame.kind == RST_STREAM || frame.flags & END_STREAM != 0 && [DATA, HEADERS].contains(&frame.kind))
             {
                 break;
             }
         }
-        let messages: Vec<String> = seen.lock().unwrap().drain(..).collect();
+        let messages: Vec<String> = received.lock().unwrap().drain(..).collect();
         let expected: Vec<&str> = expected.into_iter().collect();
         if messages != expected {
             failures.push(format!("{name}: expected {expected:?}, got {messages:?}"));

@@ -31,7 +31,7 @@ struct Case {
 }
 
 #[tokio::test]
-async fn preflights_are_answered_and_requests_are_forwarded() {
+async fn proxy_responds_to_preflights_and_forwards_requests() {
     let preflight = "origin: https://app.example\r\naccess-control-request-method: PUT\r\n\
                      access-control-request-headers: x-a";
     let cases = [
@@ -44,7 +44,7 @@ async fn preflights_are_answered_and_requests_are_forwarded() {
             other_header: Some(("access-control-allow-headers", "x-a")),
         },
         Case {
-            name: "also for a filter of the backend",
+            name: "the proxy responds to a preflight if only the backend has a filter",
             request: "OPTIONS /backend",
             status: 200,
             received: 0,
@@ -108,7 +108,7 @@ async fn preflights_are_answered_and_requests_are_forwarded() {
             other_header: None,
         },
         Case {
-            name: "the preflight of a redirect is not redirected",
+            name: "the preflight of a redirected path is not redirected",
             request: "OPTIONS /redirect",
             status: 200,
             received: 0,
@@ -116,7 +116,7 @@ async fn preflights_are_answered_and_requests_are_forwarded() {
             other_header: None,
         },
         Case {
-            name: "without a filter the endpoint responds",
+            name: "without a filter, the endpoint responds to a preflight",
             request: "OPTIONS /plain",
             status: 200,
             received: 1,
@@ -129,40 +129,40 @@ async fn preflights_are_answered_and_requests_are_forwarded() {
             .await;
     let backend = |filters, target| Backend { weight: 1, filters, target };
     let web = || BackendTarget::Upstream(upstream("web", &[endpoint.address]));
-    let forward = |backend| Action::Forward(Split::new(vec![backend]).unwrap());
-    let plain = || backend(Filters::default(), web());
-    let app = || cors("https://app.example");
-    let other = || cors("https://other.example");
+    let forward_to = |backend| Action::Forward(Split::new(vec![backend]).unwrap());
+    let plain_backend = || backend(Filters::default(), web());
+    let app_cors = || cors("https://app.example");
+    let other_cors = || cors("https://other.example");
     let redirect = RedirectAction { scheme: None, host: None, path: None, port: None, status: StatusCode::FOUND };
     let routes = vec![
-        Route { path: "/rule", filters: app(), ..route(forward(plain())) },
-        Route { path: "/backend", ..route(forward(backend(app(), web()))) },
-        Route { path: "/both", filters: other(), ..route(forward(backend(app(), web()))) },
-        Route { path: "/other", filters: other(), ..route(forward(plain())) },
+        Route { path: "/rule", filters: app_cors(), ..route(forward_to(plain_backend())) },
+        Route { path: "/backend", ..route(forward_to(backend(app_cors(), web()))) },
+        Route { path: "/both", filters: other_cors(), ..route(forward_to(backend(app_cors(), web()))) },
+        Route { path: "/other", filters: other_cors(), ..route(forward_to(plain_backend())) },
         Route {
             path: "/failing",
-            filters: app(),
-            ..route(forward(backend(Filters::default(), BackendTarget::Fail(RouteFailure::InvalidBackend))))
+            filters: app_cors(),
+            ..route(forward_to(backend(Filters::default(), BackendTarget::Fail(RouteFailure::InvalidBackend))))
         },
-        Route { path: "/redirect", filters: app(), ..route(Action::Redirect(redirect)) },
-        Route { path: "/plain", ..route(forward(plain())) },
+        Route { path: "/redirect", filters: app_cors(), ..route(Action::Redirect(redirect)) },
+        Route { path: "/plain", ..route(forward_to(plain_backend())) },
     ];
     let server = TestServer::with_routes(routes).await;
     for case in cases {
-        let before = endpoint.log.requests().len();
-        let answer =
+        let received_before = endpoint.log.requests().len();
+        let response =
             server.request(&format!("{} HTTP/1.1\r\nhost: a.example\r\n{preflight}\r\n\r\n", case.request)).await;
         let name = case.name;
-        assert_eq!(answer.status, case.status, "{name}");
-        assert_eq!(answer.header("access-control-allow-origin"), case.allowed_origin, "{name}");
+        assert_eq!(response.status, case.status, "{name}");
+        assert_eq!(response.header("access-control-allow-origin"), case.allowed_origin, "{name}");
         if let Some((field, value)) = case.other_header {
-            assert_eq!(answer.header(field), Some(value), "{name}");
+            assert_eq!(response.header(field), Some(value), "{name}");
         }
-        assert_eq!(endpoint.log.requests().len() - before, case.received, "{name}");
+        assert_eq!(endpoint.log.requests().len() - received_before, case.received, "{name}");
     }
     // An OPTIONS request without `Access-Control-Request-Method` is not a preflight.
-    let answer =
+    let response =
         server.request("OPTIONS /rule HTTP/1.1\r\nhost: a.example\r\norigin: https://app.example\r\n\r\n").await;
-    assert_eq!(answer.header("access-control-allow-methods"), None);
+    assert_eq!(response.header("access-control-allow-methods"), None);
     assert!(endpoint.log.requests().last().unwrap().starts_with("OPTIONS /rule "));
 }

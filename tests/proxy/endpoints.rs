@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use portico::proxy::ProxyLimits;
 use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteFailure, Split};
-use portico::snapshot::timeouts_and_retries::{RequestTimeout, TimeoutsAndRetries};
+use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
 
 use crate::accounting::scrape;
 use crate::harness::{
@@ -48,7 +48,7 @@ async fn pipelined_requests_get_responses_in_order() {
         .collect();
     client.send(requests).await;
     for n in 0..50 {
-        assert_eq!(client.response(false).await.text(), format!("/{n}"));
+        assert_eq!(client.response().await.text(), format!("/{n}"));
     }
 }
 
@@ -82,8 +82,8 @@ async fn endpoints_rotate_and_change_without_a_new_snapshot() {
     }
     assert_eq!(endpoints.each_ref().map(|endpoint| endpoint.log.requests().len()), [3, 3, 3]);
 
-    let only = portico::upstream::EndpointAddress::Ip(endpoints[1].address);
-    upstream.set_endpoints(portico::upstream::Endpoints { addresses: vec![only], ..Default::default() });
+    let remaining = portico::upstream::EndpointAddress::Ip(endpoints[1].address);
+    upstream.set_endpoints(portico::upstream::Endpoints { addresses: vec![remaining], ..Default::default() });
     for _ in 0..3 {
         client.get("/").await;
     }
@@ -95,30 +95,30 @@ async fn endpoints_rotate_and_change_without_a_new_snapshot() {
 #[tokio::test]
 async fn refusing_endpoint_is_skipped() {
     let endpoint = Endpoint::ok().await;
-    let (dead, _reserved) = reserve_address();
+    let (refusing, _reserved) = reserve_address();
     let server =
-        TestServer::with_routes(vec![route(forward(vec![(1, upstream("web", &[dead, endpoint.address]))]))]).await;
+        TestServer::with_routes(vec![route(forward(vec![(1, upstream("web", &[refusing, endpoint.address]))]))]).await;
     let mut client = server.connect().await;
     for _ in 0..4 {
         let request = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc";
         client.send(request).await;
-        assert_eq!(client.response(false).await.text(), "ok");
+        assert_eq!(client.response().await.text(), "ok");
     }
     assert!(endpoint.log.requests().iter().all(|request| request.ends_with("abc")));
 
-    let server = TestServer::with_routes(routes_to(dead)).await;
-    let answer = server.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.text().contains("The upstream server is currently unavailable"));
+    let server = TestServer::with_routes(routes_to(refusing)).await;
+    let response = server.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(response.status, 503);
+    assert!(response.text().contains("The upstream server is currently unavailable"));
 }
 
 #[tokio::test]
 async fn stale_connection_is_retried_when_safe() {
-    // An endpoint closes its first connection on the second request, without a response.
+    // The endpoint closes its first connection at the second request, without a response.
     for (request, attempts, status) in [
         ("GET / HTTP/1.1\r\nhost: a\r\n\r\n", 3, 200),
         ("DELETE / HTTP/1.1\r\nhost: a\r\n\r\n", 3, 200),
-        // These may have been processed, so they are not retried.
+        // The endpoint may have processed these requests, so they are not retried.
         ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc", 2, 502),
         ("PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc", 2, 502),
         ("PATCH / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n", 2, 502),
@@ -136,7 +136,7 @@ async fn stale_connection_is_retried_when_safe() {
         let mut client = server.connect().await;
         assert_eq!(client.get("/").await.status, 200);
         client.send(request).await;
-        assert_eq!(client.response(false).await.status, status, "{request}");
+        assert_eq!(client.response().await.status, status, "{request}");
         assert_eq!(endpoint.log.requests().len(), attempts, "{request}");
     }
 }
@@ -148,9 +148,9 @@ async fn new_connection_without_response_is_not_retried() {
     })
     .await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
-    let answer = server.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    assert_eq!(answer.status, 502);
-    assert!(answer.text().contains("An invalid response was received from the upstream server"));
+    let response = server.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(response.status, 502);
+    assert!(response.text().contains("An invalid response was received from the upstream server"));
     assert_eq!(endpoint.log.requests().len(), 1);
 }
 
@@ -173,7 +173,8 @@ async fn client_disconnect_cancels_the_upstream_request() {
         .await;
 }
 
-/// An address that accepts no connections: its listen queue is full, so the kernel leaves new connections pending.
+/// An address that accepts no connections: its listen queue is full, so the kernel leaves new connections pending. The
+/// caller keeps the queued connections and the listening socket.
 pub(crate) async fn unresponsive_address() -> (std::net::SocketAddr, Vec<tokio::net::TcpStream>, socket2::Socket) {
     let (address, listener) = reserve_address();
     listener.listen(0).unwrap();
@@ -188,44 +189,47 @@ pub(crate) async fn unresponsive_address() -> (std::net::SocketAddr, Vec<tokio::
 #[tokio::test]
 async fn connect_timeout_tries_another_endpoint() {
     let endpoint = Endpoint::ok().await;
-    let (deaf, _queue, _listener) = unresponsive_address().await;
+    let (unresponsive, _queue, _listener) = unresponsive_address().await;
     let limits = ProxyLimits { connect_timeout: std::time::Duration::from_millis(100), ..ProxyLimits::default() };
-    let both = forward(vec![(1, upstream("web", &[deaf, endpoint.address]))]);
-    let routes = vec![route(both), Route { path: "/deaf", ..route(forward(vec![(1, upstream("deaf", &[deaf]))])) }];
+    let both = forward(vec![(1, upstream("web", &[unresponsive, endpoint.address]))]);
+    let routes = vec![
+        route(both),
+        Route { path: "/unresponsive", ..route(forward(vec![(1, upstream("unresponsive", &[unresponsive]))])) },
+    ];
     let server = TestServer::with_options(Options { limits, ..Options::default() }, routes).await;
     let mut client = server.connect().await;
     for _ in 0..2 {
         assert_eq!(client.get("/").await.text(), "ok");
     }
-    assert_eq!(client.get("/deaf").await.status, 504);
+    assert_eq!(client.get("/unresponsive").await.status, 504);
 
     // The response timeout includes the time to connect.
     let limits = ProxyLimits { response_timeout: std::time::Duration::from_millis(100), ..ProxyLimits::default() };
-    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes_to(deaf)).await;
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes_to(unresponsive)).await;
     assert_eq!(server.connect().await.get("/").await.status, 504);
 }
 
 #[tokio::test]
 async fn timeout_of_one_rule_ejects_no_endpoint() {
     let endpoint = Endpoint::ok().await;
-    let (deaf, _queue, _listener) = unresponsive_address().await;
-    let both = upstream("web", &[deaf, endpoint.address]);
-    let after = RequestTimeout::After(std::time::Duration::from_millis(100));
+    let (unresponsive, _queue, _listener) = unresponsive_address().await;
+    let web = upstream("web", &[unresponsive, endpoint.address]);
+    let timeout = TimeoutSetting::After(std::time::Duration::from_millis(100));
     for (policy, expected) in [
         // Nothing was sent, so the other endpoint may be tried.
-        (TimeoutsAndRetries { backend_request: after, ..TimeoutsAndRetries::default() }, 200),
-        (TimeoutsAndRetries { request: after, ..TimeoutsAndRetries::default() }, 504),
+        (TimeoutsAndRetries { backend_request: timeout, ..TimeoutsAndRetries::default() }, 200),
+        (TimeoutsAndRetries { request: timeout, ..TimeoutsAndRetries::default() }, 504),
     ] {
         let server =
-            TestServer::with_routes(vec![route(with_timeouts_and_retries(forward(vec![(1, both.clone())]), policy))])
+            TestServer::with_routes(vec![route(with_timeouts_and_retries(forward(vec![(1, web.clone())]), policy))])
                 .await;
         let mut client = server.connect().await;
         // Round robin: one of the two requests goes to the unresponsive endpoint.
         let statuses = [client.get("/").await.status, client.get("/").await.status];
         assert!(statuses.contains(&expected) && statuses.contains(&200), "{statuses:?}");
     }
-    let drawn: std::collections::BTreeSet<_> = (0..4).filter_map(|turn| both.next_endpoint(turn, &[])).collect();
-    assert_eq!(drawn, [deaf, endpoint.address].into());
+    let selected: std::collections::BTreeSet<_> = (0..4).filter_map(|turn| web.next_endpoint(turn, &[])).collect();
+    assert_eq!(selected, [unresponsive, endpoint.address].into());
 }
 
 #[tokio::test]
@@ -248,15 +252,15 @@ async fn ssrf_guard_blocks_resolved_addresses() {
     };
 
     for (loopback, expected) in [(LoopbackPolicy::Allowed, 200), (LoopbackPolicy::Blocked, 503)] {
-        let own = Endpoint::ok().await;
+        let endpoint = Endpoint::ok().await;
         let key = upstream("web", &[]).key.clone();
         let upstream =
             UpstreamRegistry::new(TrustAnchors::default(), TrustModel::MultiTenant { loopback }).upstream(&key);
-        let name = EndpointAddress::Name { host: "db.example".into(), port: own.address.port() };
+        let name = EndpointAddress::Name { host: "db.example".into(), port: endpoint.address.port() };
         upstream.set_endpoints(Endpoints { addresses: vec![name], ..Endpoints::default() });
         let server = TestServer::with_routes(vec![route(forward(vec![(1, upstream.clone())]))]).await;
         let mut client = server.connect().await;
-        upstream.set_resolved("db.example", vec![own.address.ip()]);
+        upstream.set_resolved("db.example", vec![endpoint.address.ip()]);
         assert_eq!(client.get("/").await.status, expected, "{loopback:?}");
         upstream.set_resolved("db.example", vec!["169.254.169.254".parse().unwrap(), "fd20:ce::254".parse().unwrap()]);
         assert_eq!(client.get("/").await.status, 503, "a blocked address was connected to");
@@ -275,13 +279,13 @@ fn two_upstream_connections() -> Options {
 
 #[tokio::test]
 async fn upstream_connections_are_limited() {
-    let go = std::sync::Arc::new(tokio::sync::Notify::new());
-    let notified = std::sync::Arc::clone(&go);
+    let release = std::sync::Arc::new(tokio::sync::Notify::new());
+    let released = std::sync::Arc::clone(&release);
     let endpoint = Endpoint::scripted(move |mut stream, _| {
-        let notified = std::sync::Arc::clone(&notified);
+        let released = std::sync::Arc::clone(&released);
         async move {
             while stream.request().await.is_some() {
-                notified.notified().await;
+                released.notified().await;
                 stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
             }
         }
@@ -293,32 +297,36 @@ async fn upstream_connections_are_limited() {
         client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     }
     endpoint.log.wait_for("two requests", |log| log.requests().len() == 2).await;
-    let answer = server.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.text().contains("Too many requests at a time"), "{}", answer.text());
+    let response = server.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(response.status, 503);
+    assert!(response.text().contains("Too many requests at a time"), "{}", response.text());
     assert_eq!(scrape(&server)["portico_request_errors_total{reason=\"connection_limit\"}"], 1.0);
     // The endpoint is not ejected, and a waiting request gets the connection of a finished one.
-    go.notify_one();
-    go.notify_one();
+    release.notify_one();
+    release.notify_one();
     for client in &mut busy {
-        assert_eq!(client.response(false).await.text(), "ok");
+        assert_eq!(client.response().await.text(), "ok");
     }
-    go.notify_one();
+    release.notify_one();
     assert_eq!(server.connect().await.get("/").await.text(), "ok");
     assert_eq!(endpoint.log.requests().len(), 3);
 }
 
 #[tokio::test]
 async fn idle_connections_are_closed_to_make_room() {
-    let (one, two, three) = (Endpoint::ok().await, Endpoint::ok().await, Endpoint::ok().await);
-    let named = |path, name, endpoint: &Endpoint| Route {
+    let (first, second, third) = (Endpoint::ok().await, Endpoint::ok().await, Endpoint::ok().await);
+    let route_to = |path, name, endpoint: &Endpoint| Route {
         path,
         ..route(forward(vec![(1, upstream(name, &[endpoint.address]))]))
     };
-    let routes = vec![named("/one", "one", &one), named("/two", "two", &two), named("/three", "three", &three)];
+    let routes = vec![
+        route_to("/first", "first", &first),
+        route_to("/second", "second", &second),
+        route_to("/third", "third", &third),
+    ];
     let server = TestServer::with_options(two_upstream_connections(), routes).await;
     let mut client = server.connect().await;
-    for path in ["/one", "/two", "/three", "/one"] {
+    for path in ["/first", "/second", "/third", "/first"] {
         assert_eq!(client.get(path).await.text(), "ok", "{path}");
     }
 }

@@ -28,11 +28,11 @@ async fn no_route_error_follows_the_accept_header() {
         ("accept: text/plain\r\n", "text/plain; charset=utf-8", "no Route matched with those values\nrequest_id: ID\n"),
     ];
     for (accept, content_type, body) in cases {
-        let answer = server.request(&format!("GET / HTTP/1.1\r\nhost: a.example\r\n{accept}\r\n")).await;
-        assert_eq!(answer.status, 404);
-        assert_eq!(answer.header("content-type"), Some(content_type));
-        let body = body.replace("ID", answer.header("x-request-id").unwrap());
-        assert!(answer.text().contains(&body), "{}", answer.text());
+        let response = server.request(&format!("GET / HTTP/1.1\r\nhost: a.example\r\n{accept}\r\n")).await;
+        assert_eq!(response.status, 404);
+        assert_eq!(response.header("content-type"), Some(content_type));
+        let body = body.replace("ID", response.header("x-request-id").unwrap());
+        assert!(response.text().contains(&body), "{}", response.text());
     }
 }
 
@@ -41,26 +41,27 @@ async fn no_route_error_follows_the_accept_header() {
 async fn head_request_gets_an_error_without_body() {
     let server = TestServer::with_routes(vec![]).await;
     let mut client = server.connect().await;
-    client.send("HEAD / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
-    let answer = client.response(true).await;
-    assert_eq!(answer.status, 404);
-    assert_eq!(answer.header("content-length"), Some("96"));
-    // The next response follows immediately: the first one had no body.
-    let answer = client.get("/").await;
-    assert_eq!((answer.status, answer.body.len()), (404, 96));
+    let request = "HEAD / HTTP/1.1\r\nhost: a.example\r\n\r\n";
+    client.send(request).await;
+    let response = client.response_to(request).await;
+    assert_eq!(response.status, 404);
+    assert_eq!(response.header("content-length"), Some("96"));
+    // The next response follows immediately, so the first response had no body.
+    let response = client.get("/").await;
+    assert_eq!((response.status, response.body.len()), (404, 96));
 }
 
 // kong-compat §3.9
 #[tokio::test]
 async fn grpc_clients_get_a_grpc_status() {
     let server = TestServer::with_routes(vec![]).await;
-    let answer = server
+    let response = server
         .request(
             "POST /a.B/C HTTP/1.1\r\nhost: a.example\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\n\r\n",
         )
         .await;
-    assert_eq!((answer.status, answer.header("grpc-status")), (200, Some("5")));
-    assert_eq!(answer.header("grpc-message"), Some("no Route matched with those values"));
+    assert_eq!((response.status, response.header("grpc-status")), (200, Some("5")));
+    assert_eq!(response.header("grpc-message"), Some("no Route matched with those values"));
 }
 
 #[tokio::test]
@@ -74,13 +75,13 @@ async fn response_filters_do_not_change_generated_errors() {
     };
     let server =
         TestServer::with_routes(vec![Route { filters, ..route(forward(vec![(1, upstream("none", &[]))])) }]).await;
-    let answer = server.request("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
-    assert_eq!(answer.status, 503);
+    let response = server.request("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+    assert_eq!(response.status, 503);
     assert_eq!(
-        answer.text(),
+        response.text(),
         format!(
             r#"{{"message":"The upstream server is currently unavailable","request_id":"{}"}}"#,
-            answer.header("x-request-id").unwrap()
+            response.header("x-request-id").unwrap()
         )
     );
 }
@@ -98,18 +99,19 @@ async fn response_carries_the_request_id_unless_overridden() {
         ..Filters::default()
     };
     let plain = Endpoint::ok().await;
-    let own = Endpoint::responding_with("HTTP/1.1 200 OK\r\nx-request-id: theirs\r\ncontent-length: 0\r\n\r\n").await;
+    let with_request_id =
+        Endpoint::responding_with("HTTP/1.1 200 OK\r\nx-request-id: from-backend\r\ncontent-length: 0\r\n\r\n").await;
     let web = |endpoint: &Endpoint| forward(vec![(1, upstream("web", &[endpoint.address]))]);
     let redirect = || {
         Action::Redirect(RedirectAction { scheme: None, host: None, port: None, path: None, status: StatusCode::FOUND })
     };
     let cases = [
-        ("forwarded", web(&plain), Filters::default(), Some("ours")),
-        ("the backend's own", web(&own), Filters::default(), Some("theirs")),
-        ("redirected", redirect(), Filters::default(), Some("ours")),
-        ("set", web(&own), edits(&["set"], &[]), Some("set")),
-        ("removed", web(&plain), edits(&[], &["x-request-id"]), None),
-        ("removed from a redirect", redirect(), edits(&[], &["x-request-id"]), None),
+        ("forwarded", web(&plain), Filters::default(), Some("from-client")),
+        ("set by the backend", web(&with_request_id), Filters::default(), Some("from-backend")),
+        ("redirected", redirect(), Filters::default(), Some("from-client")),
+        ("set by a filter", web(&with_request_id), edits(&["set"], &[]), Some("set")),
+        ("removed by a filter", web(&plain), edits(&[], &["x-request-id"]), None),
+        ("removed from a redirect by a filter", redirect(), edits(&[], &["x-request-id"]), None),
     ];
     for (what, action, filters, expected) in cases {
         let server = TestServer::with_options(
@@ -117,8 +119,8 @@ async fn response_carries_the_request_id_unless_overridden() {
             vec![Route { filters, ..route(action) }],
         )
         .await;
-        let answer = server.request("GET / HTTP/1.1\r\nhost: a.example\r\nx-request-id: ours\r\n\r\n").await;
-        assert_eq!(answer.header("x-request-id"), expected, "{what}");
+        let response = server.request("GET / HTTP/1.1\r\nhost: a.example\r\nx-request-id: from-client\r\n\r\n").await;
+        assert_eq!(response.header("x-request-id"), expected, "{what}");
     }
 }
 
@@ -131,8 +133,8 @@ async fn redirect_without_host_uses_the_local_address() {
         ("GET //evil.example/x HTTP/1.0\r\n\r\n", "http://127.0.0.1//evil.example/x"),
         ("GET /x HTTP/1.0\r\nhost: a.example\r\n\r\n", "http://a.example/x"),
     ] {
-        let answer = server.request(request).await;
-        assert_eq!((answer.status, answer.header("location")), (302, Some(location)), "{request:?}");
+        let response = server.request(request).await;
+        assert_eq!((response.status, response.header("location")), (302, Some(location)), "{request:?}");
     }
 }
 
@@ -140,14 +142,14 @@ async fn redirect_without_host_uses_the_local_address() {
 async fn routes_are_isolated_by_listener_hostname() {
     let (address, reserved) = reserve_address();
     let (wide, narrow, inner) = (Endpoint::ok().await, Endpoint::ok().await, Endpoint::ok().await);
-    let to = |endpoint: &Endpoint| routes_to(endpoint.address).remove(0).action;
+    let action_to = |endpoint: &Endpoint| routes_to(endpoint.address).remove(0).action;
     let listeners = HostMap::new([
-        (HostPattern::Any, Arc::new(listener(vec![route(to(&wide))]))),
+        (HostPattern::Any, Arc::new(listener(vec![route(action_to(&wide))]))),
         (
             HostPattern::parse(Some("*.example")),
             Arc::new(listener(vec![
-                Route { path: "/narrow", ..route(to(&narrow)) },
-                Route { host: "a.example", path: "/inner", ..route(to(&inner)) },
+                Route { path: "/narrow", ..route(action_to(&narrow)) },
+                Route { host: "a.example", path: "/inner", ..route(action_to(&inner)) },
             ])),
         ),
     ]);
@@ -159,17 +161,21 @@ async fn routes_are_isolated_by_listener_hostname() {
     server.proxy.reconcile().await;
     let cases = [
         ("other", "/x", 200, [1, 0, 0]),
-        // The wildcard-free listener has a matching route, but `b.example` belongs to the `*.example` listener.
+        // The listener for all hosts has a matching route, but `b.example` belongs to the `*.example` listener.
         ("b.example", "/x", 404, [1, 0, 0]),
         ("B.Example:81", "/narrow", 200, [1, 1, 0]),
         ("a.example", "/inner", 200, [1, 1, 1]),
         ("a.example", "/narrow", 200, [1, 2, 1]),
         ("a.example", "/x", 404, [1, 2, 1]),
     ];
-    for (host, path, status, seen) in cases {
-        let answer = server.request(&format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
-        assert_eq!(answer.status, status, "{host}{path}");
-        assert_eq!([&wide, &narrow, &inner].map(|endpoint| endpoint.log.requests().len()), seen, "{host}{path}");
+    for (host, path, status, request_counts) in cases {
+        let response = server.request(&format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
+        assert_eq!(response.status, status, "{host}{path}");
+        assert_eq!(
+            [&wide, &narrow, &inner].map(|endpoint| endpoint.log.requests().len()),
+            request_counts,
+            "{host}{path}"
+        );
     }
 }
 
@@ -186,10 +192,11 @@ async fn error_response_arrives_despite_an_unread_body() {
             let body = vec![b'x'; size];
             drop(tokio::io::AsyncWriteExt::write_all(&mut writer, &body).await);
         };
-        let mut answer = vec![0; 12];
-        let read = tokio::io::AsyncReadExt::read_exact(&mut reader, &mut answer);
-        let (_, read) = crate::harness::with_timeout("both", async { tokio::join!(write, read) }).await;
+        let mut response = vec![0; 12];
+        let read = tokio::io::AsyncReadExt::read_exact(&mut reader, &mut response);
+        let (_, read) =
+            crate::harness::with_timeout("the upload and the response", async { tokio::join!(write, read) }).await;
         read.unwrap();
-        assert_eq!(answer, b"HTTP/1.1 404", "{size}");
+        assert_eq!(response, b"HTTP/1.1 404", "{size}");
     }
 }

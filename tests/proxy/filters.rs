@@ -1,34 +1,33 @@
-//! Every filter and field of a rule over every transport: what the endpoint receives and what the client gets.
+//! Every filter of a rule, redirects and retries over every transport: what the endpoint receives and the client gets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use portico::snapshot::cors::{AllowedOrigins, CorsFilter, CorsList};
 use portico::snapshot::path_edit::PathEdit;
 use portico::snapshot::redirect::{RedirectAction, Scheme};
 use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, HeaderEdits, Mirror, Rewrite, Split};
-use portico::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
 
-use crate::harness::{Endpoint, Options, Route, forward, header, route, upstream, with_timeouts_and_retries};
+use crate::harness::{Endpoint, Options, Route, forward, header, retries, route, upstream, with_timeouts_and_retries};
 use crate::transport::{GET_ROOT, TRANSPORTS, TransportRequest};
 
 struct Case {
     request: TransportRequest,
     status: u16,
-    /// Response headers; None for those that must be absent.
+    /// Headers that the client receives; None for those that must be absent.
     response_headers: &'static [(&'static str, Option<&'static str>)],
-    /// The request line that the endpoint receives, empty if it must receive nothing, and its headers.
+    /// The request line that the endpoint receives; empty if the endpoint must receive nothing.
     request_line: &'static str,
+    /// Headers that the endpoint receives; None for those that must be absent.
     request_headers: &'static [(&'static str, Option<&'static str>)],
 }
 
 const ORIGIN: (&str, &str) = ("origin", "https://app.example");
-const CASE: Case =
+const DEFAULT_CASE: Case =
     Case { request: GET_ROOT, status: 200, response_headers: &[], request_line: "", request_headers: &[] };
 
-/// `SCHEME` and `PORT` stand for those of the transport.
+/// `SCHEME` and `PORT` in values stand for the scheme and port of the listener.
 const CASES: &[Case] = &[
     Case {
         request: TransportRequest {
@@ -45,30 +44,30 @@ const CASES: &[Case] = &[
             ("x-forwarded-host", Some("a.example")),
             ("forwarded", None),
         ],
-        ..CASE
+        ..DEFAULT_CASE
     },
     Case {
         request: TransportRequest { path: "/edit", fields: &[("x-set", "client"), ("x-gone", "1")], ..GET_ROOT },
         response_headers: &[("x-set", Some("rule")), ("x-add", Some("backend, rule")), ("x-gone", None)],
         request_line: "GET /edit HTTP/1.1",
         request_headers: &[("x-set", Some("backend")), ("x-add", Some("rule")), ("x-gone", None)],
-        ..CASE
+        ..DEFAULT_CASE
     },
     Case {
         request: TransportRequest { path: "/prefix/x?y=1", ..GET_ROOT },
         request_line: "GET /v2/x?y=1 HTTP/1.1",
         request_headers: &[("host", Some("inner.example")), ("x-forwarded-host", Some("a.example"))],
-        ..CASE
+        ..DEFAULT_CASE
     },
     Case {
         request: TransportRequest { path: "/full/x?y=1", ..GET_ROOT },
         request_line: "GET /all?y=1 HTTP/1.1",
-        ..CASE
+        ..DEFAULT_CASE
     },
     Case {
         request: TransportRequest { method: "POST", path: "/mirror", body: Some("hello"), ..GET_ROOT },
         request_line: "POST /mirror HTTP/1.1",
-        ..CASE
+        ..DEFAULT_CASE
     },
     Case {
         request: TransportRequest {
@@ -82,7 +81,7 @@ const CASES: &[Case] = &[
             ("access-control-allow-methods", Some("PUT")),
             ("access-control-max-age", Some("5")),
         ],
-        ..CASE
+        ..DEFAULT_CASE
     },
     Case {
         request: TransportRequest { path: "/cors", fields: &[ORIGIN], ..GET_ROOT },
@@ -91,43 +90,47 @@ const CASES: &[Case] = &[
             ("access-control-max-age", None),
         ],
         request_line: "GET /cors HTTP/1.1",
-        ..CASE
+        ..DEFAULT_CASE
     },
-    Case { request: TransportRequest { path: "/retry", ..GET_ROOT }, request_line: "GET /retry HTTP/1.1", ..CASE },
+    Case {
+        request: TransportRequest { path: "/retry", ..GET_ROOT },
+        request_line: "GET /retry HTTP/1.1",
+        ..DEFAULT_CASE
+    },
     Case {
         request: TransportRequest { method: "PUT", path: "/retry", body: Some("hello"), ..GET_ROOT },
         request_line: "PUT /retry HTTP/1.1",
-        ..CASE
+        ..DEFAULT_CASE
     },
     Case {
         request: TransportRequest { path: "/to/301?q=1", ..GET_ROOT },
         status: 301,
         response_headers: &[("location", Some("SCHEME://a.example/new?q=1"))],
-        ..CASE
+        ..DEFAULT_CASE
     },
     Case {
         request: TransportRequest { path: "/to/302", ..GET_ROOT },
         status: 302,
         response_headers: &[("location", Some("SCHEME://b.example/to/302"))],
-        ..CASE
+        ..DEFAULT_CASE
     },
     Case {
         request: TransportRequest { path: "/to/303/x", ..GET_ROOT },
         status: 303,
         response_headers: &[("location", Some("SCHEME://a.example/v2/x"))],
-        ..CASE
+        ..DEFAULT_CASE
     },
     Case {
         request: TransportRequest { path: "/to/307", ..GET_ROOT },
         status: 307,
         response_headers: &[("location", Some("https://a.example/to/307"))],
-        ..CASE
+        ..DEFAULT_CASE
     },
     Case {
         request: TransportRequest { path: "/to/308", ..GET_ROOT },
         status: 308,
         response_headers: &[("location", Some("http://a.example:8080/to/308"))],
-        ..CASE
+        ..DEFAULT_CASE
     },
 ];
 
@@ -144,8 +147,8 @@ fn edits(level: &'static str) -> HeaderEdits {
     }
 }
 
-/// Rule and backend both set a header; only the rule adds one to the request, so that the order of two additions is
-/// tested on the response.
+/// A route whose rule and backend edit the same headers. To the request, only the rule adds a header; to the response,
+/// both do, which shows the order.
 fn edit_route(address: std::net::SocketAddr) -> Route {
     let request_edits =
         |level| HeaderEdits { add: if level == "rule" { edits(level).add } else { vec![] }, ..edits(level) };
@@ -159,9 +162,9 @@ fn edit_route(address: std::net::SocketAddr) -> Route {
     Route { path: "/edit", filters: filters("rule"), ..route(Action::Forward(Split::new(vec![backend]).unwrap())) }
 }
 
-fn routes(address: std::net::SocketAddr, copies: std::net::SocketAddr) -> Vec<Route> {
+fn routes(address: std::net::SocketAddr, mirror_address: std::net::SocketAddr) -> Vec<Route> {
     let web = || forward(vec![(1, upstream("web", &[address]))]);
-    let rule = |path, filters| Route { path, filters, ..route(web()) };
+    let filtered = |path, filters| Route { path, filters, ..route(web()) };
     let rewrite = |host: Option<&'static str>, path| Filters {
         rewrite: Some(Rewrite { host: host.map(HeaderValue::from_static), path: Some(path) }),
         ..Filters::default()
@@ -170,45 +173,50 @@ fn routes(address: std::net::SocketAddr, copies: std::net::SocketAddr) -> Vec<Ro
         origins: AllowedOrigins::Any,
         credentials: false,
         methods: CorsList::from_names(["PUT"]).unwrap(),
-        headers: CorsList::None,
-        expose: CorsList::None,
+        headers: CorsList::Empty,
+        expose: CorsList::Empty,
         max_age: HeaderValue::from(5),
     };
-    let mirror = Mirror { upstream: upstream("copies", &[copies]), numerator: 1, denominator: 1 };
-    let retry = RetryPolicy { attempts: 1, codes: [503].into(), backoff: Duration::from_millis(1) };
-    let policy = TimeoutsAndRetries { retry: Some(retry), ..TimeoutsAndRetries::default() };
-    let to = |path, redirect| Route { path, ..route(Action::Redirect(redirect)) };
+    let mirror = Mirror { upstream: upstream("copies", &[mirror_address]), numerator: 1, denominator: 1 };
+    let redirecting = |path, redirect| Route { path, ..route(Action::Redirect(redirect)) };
     vec![
-        rule("/plain", Filters::default()),
+        filtered("/plain", Filters::default()),
         edit_route(address),
-        rule("/prefix", rewrite(Some("inner.example"), PathEdit::prefix("/prefix", "/v2"))),
-        rule("/full", rewrite(None, PathEdit::full("/all"))),
-        rule("/mirror", Filters { mirrors: [mirror].into(), ..Filters::default() }),
-        rule("/cors", Filters { cors: Some(Box::new(cors)), ..Filters::default() }),
-        Route { path: "/retry", ..route(with_timeouts_and_retries(web(), policy)) },
-        to("/to/301", RedirectAction { path: Some(PathEdit::full("/new")), ..redirect(StatusCode::MOVED_PERMANENTLY) }),
-        to("/to/302", RedirectAction { host: Some("b.example".into()), ..redirect(StatusCode::FOUND) }),
-        to(
+        filtered("/prefix", rewrite(Some("inner.example"), PathEdit::prefix("/prefix", "/v2"))),
+        filtered("/full", rewrite(None, PathEdit::full("/all"))),
+        filtered("/mirror", Filters { mirrors: [mirror].into(), ..Filters::default() }),
+        filtered("/cors", Filters { cors: Some(Box::new(cors)), ..Filters::default() }),
+        Route { path: "/retry", ..route(with_timeouts_and_retries(web(), retries(1, &[503]))) },
+        redirecting(
+            "/to/301",
+            RedirectAction { path: Some(PathEdit::full("/new")), ..redirect(StatusCode::MOVED_PERMANENTLY) },
+        ),
+        redirecting("/to/302", RedirectAction { host: Some("b.example".into()), ..redirect(StatusCode::FOUND) }),
+        redirecting(
             "/to/303",
             RedirectAction { path: Some(PathEdit::prefix("/to/303", "/v2")), ..redirect(StatusCode::SEE_OTHER) },
         ),
-        to("/to/307", RedirectAction { scheme: Some(Scheme::Https), ..redirect(StatusCode::TEMPORARY_REDIRECT) }),
-        to(
+        redirecting(
+            "/to/307",
+            RedirectAction { scheme: Some(Scheme::Https), ..redirect(StatusCode::TEMPORARY_REDIRECT) },
+        ),
+        redirecting(
             "/to/308",
             RedirectAction { scheme: Some(Scheme::Http), port: Some(8080), ..redirect(StatusCode::PERMANENT_REDIRECT) },
         ),
     ]
 }
 
-/// Responds with the request that it received. Requests for `/retry` get 503 every other time.
+/// Responds with the request that it received. Every other request for `/retry` gets 503.
 async fn echo_endpoint() -> Endpoint {
-    let refused = Arc::new(AtomicUsize::new(0));
+    let retry_requests = Arc::new(AtomicUsize::new(0));
     Endpoint::scripted(move |mut stream, _| {
-        let refused = Arc::clone(&refused);
+        let retry_requests = Arc::clone(&retry_requests);
         async move {
             while let Some(request) = stream.request().await {
-                let again = request.contains(" /retry ") && refused.fetch_add(1, SeqCst).is_multiple_of(2);
-                let status = if again { "503 No" } else { "200 OK" };
+                let is_unavailable =
+                    request.contains(" /retry ") && retry_requests.fetch_add(1, SeqCst).is_multiple_of(2);
+                let status = if is_unavailable { "503 No" } else { "200 OK" };
                 let length = request.len();
                 stream
                     .send(format!("HTTP/1.1 {status}\r\nx-gone: 1\r\ncontent-length: {length}\r\n\r\n{request}"))
@@ -221,15 +229,16 @@ async fn echo_endpoint() -> Endpoint {
 
 #[tokio::test]
 async fn filters_work_alike_over_every_transport() {
-    let (endpoint, copies) = (echo_endpoint().await, Endpoint::ok().await);
-    for wire in TRANSPORTS {
-        let server = wire.start_server(Options::default(), routes(endpoint.address, copies.address)).await;
-        let (scheme, port) = if wire.tls { ("https", "443") } else { ("http", "80") };
+    let (endpoint, mirror_endpoint) = (echo_endpoint().await, Endpoint::ok().await);
+    for transport in TRANSPORTS {
+        let server =
+            transport.start_server(Options::default(), routes(endpoint.address, mirror_endpoint.address)).await;
+        let (scheme, port) = if transport.tls { ("https", "443") } else { ("http", "80") };
         for case in CASES {
-            let what = format!("{} {} over {wire:?}", case.request.method, case.request.path);
+            let what = format!("{} {} over {transport:?}", case.request.method, case.request.path);
             let expanded = |text: &str| text.replace("SCHEME", scheme).replace("PORT", port);
-            let copied = copies.log.requests().len();
-            let reply = wire.send(&server, &case.request).await.expect(&what);
+            let copies_before = mirror_endpoint.log.requests().len();
+            let reply = transport.send(&server, &case.request).await.expect(&what);
             assert_eq!(reply.status, case.status, "{what}");
             for (name, value) in case.response_headers {
                 assert_eq!(reply.header(name), value.map(expanded), "{what}: {name}");
@@ -243,8 +252,8 @@ async fn filters_work_alike_over_every_transport() {
                 assert!(reply.body.ends_with(&format!("\r\n\r\n{body}")), "{what}: {}", reply.body);
             }
             if case.request.path == "/mirror" {
-                copies.log.wait_for("the copy", |log| log.requests().len() == copied + 1).await;
-                let copy = copies.log.requests().pop().unwrap();
+                mirror_endpoint.log.wait_for("the copy", |log| log.requests().len() == copies_before + 1).await;
+                let copy = mirror_endpoint.log.requests().pop().unwrap();
                 assert!(copy.starts_with("POST /mirror HTTP/1.1\r\n") && copy.ends_with("\r\n\r\nhello"), "{copy}");
             }
         }

@@ -1,4 +1,4 @@
-//! HTTP/2 frames by hand: clients and endpoints that also write frames no library would.
+//! HTTP/2 frames as bytes, and connections of clients and endpoints that can send frames that no library sends.
 
 use std::net::SocketAddr;
 
@@ -9,6 +9,7 @@ use crate::harness::with_timeout;
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Frame types (RFC 9113, section 6).
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
 pub(crate) const PRIORITY: u8 = 2;
@@ -19,9 +20,13 @@ pub(crate) const GOAWAY: u8 = 7;
 pub(crate) const WINDOW_UPDATE: u8 = 8;
 pub(crate) const CONTINUATION: u8 = 9;
 
+/// Flags of DATA and HEADERS, and of SETTINGS and PING.
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 pub(crate) const ACK: u8 = 1;
+
+/// Length of a frame's header in bytes.
+const FRAME_HEADER: usize = 9;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
@@ -37,6 +42,11 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     bytes.extend(stream.to_be_bytes());
     bytes.extend(payload);
     bytes
+}
+
+/// The payload of SETTINGS that sets SETTINGS_INITIAL_WINDOW_SIZE.
+pub(crate) fn initial_window_size(size: u32) -> Vec<u8> {
+    [&[0, 4][..], &size.to_be_bytes()].concat()
 }
 
 /// A header field as a literal without indexing or Huffman coding.
@@ -65,6 +75,7 @@ pub(crate) fn header_block(fields: &[(&str, &str)]) -> Vec<u8> {
     fields.iter().flat_map(|(name, value)| header_field(name, value)).collect()
 }
 
+/// The fields of a GET request.
 pub(crate) const GET: [(&str, &str); 4] =
     [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
 
@@ -73,6 +84,7 @@ pub(crate) fn get_request(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | END_STREAM, stream, &header_block(&GET))
 }
 
+/// An HTTP/2 connection, of a client or an endpoint, that sends and receives single frames.
 pub(crate) struct RawConnection {
     pub(crate) socket: TcpStream,
     buffer: Vec<u8>,
@@ -89,6 +101,7 @@ impl RawConnection {
         RawConnection { socket: TcpStream::connect(address).await.unwrap(), buffer: Vec::new() }
     }
 
+    /// Like [`RawConnection::connect`], with this payload of the client's SETTINGS.
     pub(crate) async fn connect_with_settings(address: SocketAddr, settings: &[u8]) -> RawConnection {
         let mut raw = RawConnection::connect_without_preface(address).await;
         raw.send([PREFACE, &frame(SETTINGS, 0, 0, settings)].concat()).await;
@@ -109,14 +122,14 @@ impl RawConnection {
         raw
     }
 
-    /// The server side of a connection, with windows large enough for everything a test sends. None if the client sends
-    /// no preface.
+    /// The server side of a connection, with windows large enough for everything a test sends. It sends SETTINGS and
+    /// does not wait for those of the client; None if the client sends no preface.
     pub(crate) async fn accept_with_large_windows(mut socket: TcpStream) -> Option<RawConnection> {
         let mut preface = [0; PREFACE.len()];
         with_timeout("the preface", socket.read_exact(&mut preface)).await.ok().filter(|_| preface == PREFACE)?;
         let mut raw = RawConnection { socket, buffer: Vec::new() };
-        let window = [&[0, 4][..], &1_000_000_u32.to_be_bytes()].concat();
-        raw.send([frame(SETTINGS, 0, 0, &window), frame(WINDOW_UPDATE, 0, 0, &8_000_000_u32.to_be_bytes())].concat())
+        let settings = initial_window_size(1_000_000);
+        raw.send([frame(SETTINGS, 0, 0, &settings), frame(WINDOW_UPDATE, 0, 0, &8_000_000_u32.to_be_bytes())].concat())
             .await;
         Some(raw)
     }
@@ -126,17 +139,17 @@ impl RawConnection {
         drop(self.socket.write_all(bytes.as_ref()).await);
     }
 
-    /// None at the end of the connection, orderly or not.
+    /// The next frame; None at the end of the connection, orderly or not.
     pub(crate) async fn next_frame(&mut self) -> Option<Frame> {
         with_timeout("a frame", async {
             loop {
-                if let Some(header) = self.buffer.first_chunk::<9>() {
-                    let [a, b, c, kind, flags, d, e, f, g] = *header;
-                    let length = u32::from_be_bytes([0, a, b, c]) as usize;
-                    if self.buffer.len() >= 9 + length {
-                        let payload = self.buffer[9..9 + length].to_vec();
-                        self.buffer.drain(..9 + length);
-                        return Some(Frame { kind, flags, stream: u32::from_be_bytes([d, e, f, g]), payload });
+                if let Some(header) = self.buffer.first_chunk::<FRAME_HEADER>() {
+                    let [length_0, length_1, length_2, kind, flags, stream @ ..] = *header;
+                    let end = FRAME_HEADER + u32::from_be_bytes([0, length_0, length_1, length_2]) as usize;
+                    if self.buffer.len() >= end {
+                        let payload = self.buffer[FRAME_HEADER..end].to_vec();
+                        self.buffer.drain(..end);
+                        return Some(Frame { kind, flags, stream: u32::from_be_bytes(stream), payload });
                     }
                 }
                 match self.socket.read_buf(&mut self.buffer).await {
@@ -148,11 +161,11 @@ impl RawConnection {
         .await
     }
 
-    /// The next frame that matches; others are skipped.
-    pub(crate) async fn wait_for(&mut self, what: &str, wanted: impl Fn(&Frame) -> bool) -> Frame {
+    /// The next frame that matches; frames before it are skipped.
+    pub(crate) async fn wait_for(&mut self, what: &str, matches: impl Fn(&Frame) -> bool) -> Frame {
         loop {
             let frame = self.next_frame().await.unwrap_or_else(|| panic!("the connection ended before {what}"));
-            if wanted(&frame) {
+            if matches(&frame) {
                 return frame;
             }
         }
@@ -169,13 +182,13 @@ impl RawConnection {
 }
 
 impl Frame {
-    /// The error code of a RST_STREAM or GOAWAY.
+    /// The error code of an RST_STREAM or GOAWAY frame.
     pub(crate) fn error_code(&self) -> u32 {
-        let at = if self.kind == GOAWAY { 4 } else { 0 };
-        u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
+        let offset = if self.kind == GOAWAY { 4 } else { 0 };
+        u32::from_be_bytes(self.payload[offset..offset + 4].try_into().unwrap())
     }
 
-    /// The last stream ID of a GOAWAY.
+    /// The last stream ID of a GOAWAY frame.
     pub(crate) fn last_stream(&self) -> u32 {
         u32::from_be_bytes(self.payload[..4].try_into().unwrap())
     }

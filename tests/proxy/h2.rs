@@ -1,4 +1,5 @@
-//! HTTP/2 from clients: many concurrent requests on one connection.
+//! HTTP/2 from clients: concurrent requests on one connection, bodies, request errors, timeouts and draining; and the
+//! HTTP/2 client of the tests.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -15,13 +16,13 @@ use tokio::task::JoinHandle;
 
 use crate::frames::{
     self, ACK, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, RawConnection, SETTINGS,
-    frame,
+    frame, initial_window_size,
 };
 use crate::harness::{Endpoint, Options, TestServer, routes_to, with_timeout};
 
 /// A client's HTTP/2 connection.
 pub(crate) struct Http2Client {
-    pub(crate) send: SendRequest<Bytes>,
+    pub(crate) sender: SendRequest<Bytes>,
     pub(crate) connection: JoinHandle<Result<(), h2::Error>>,
 }
 
@@ -41,20 +42,26 @@ impl Http2Client {
 
     pub(crate) async fn connect_with(address: SocketAddr, builder: &client::Builder) -> Http2Client {
         let socket = TcpStream::connect(address).await.unwrap();
-        let (send, connection) = builder.handshake(socket).await.unwrap();
+        let (sender, connection) = builder.handshake(socket).await.unwrap();
         let connection = tokio::spawn(connection);
-        Http2Client { send, connection }
+        Http2Client { sender, connection }
     }
 
-    /// Sends the head; the returned stream takes the body unless `end` is set.
-    pub(crate) async fn start(&self, request: Request<()>, end: bool) -> (ResponseFuture, SendStream<Bytes>) {
-        let mut send = with_timeout("a free stream", self.send.clone().ready()).await.unwrap();
-        send.send_request(request, end).unwrap()
+    /// Sends a request without a body.
+    pub(crate) async fn start(&self, request: Request<()>) -> (ResponseFuture, SendStream<Bytes>) {
+        let mut sender = with_timeout("a free stream", self.sender.clone().ready()).await.unwrap();
+        sender.send_request(request, true).unwrap()
+    }
+
+    /// Sends the head of a request; the returned stream takes the body.
+    pub(crate) async fn start_with_body(&self, request: Request<()>) -> (ResponseFuture, SendStream<Bytes>) {
+        let mut sender = with_timeout("a free stream", self.sender.clone().ready()).await.unwrap();
+        sender.send_request(request, false).unwrap()
     }
 
     pub(crate) async fn request(&self, request: Request<()>) -> Result<Http2Response, h2::Error> {
-        let (answer, _) = self.start(request, true).await;
-        read_response(answer).await
+        let (response, _) = self.start(request).await;
+        read_response(response).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Http2Response {
@@ -63,7 +70,7 @@ impl Http2Client {
 
     /// Waits for the end of the connection after its streams have finished.
     pub(crate) async fn wait_for_end(self) -> Result<(), h2::Error> {
-        drop(self.send);
+        drop(self.sender);
         with_timeout("the end of the connection", self.connection).await.unwrap()
     }
 }
@@ -76,13 +83,14 @@ pub(crate) fn post_request(path: &str) -> Request<()> {
     Request::post(format!("http://a.example{path}")).body(()).unwrap()
 }
 
-pub(crate) async fn read_response(answer: ResponseFuture) -> Result<Http2Response, h2::Error> {
-    let answer = with_timeout("a response", answer).await?;
-    let (head, mut body) = answer.into_parts();
+pub(crate) async fn read_response(response: ResponseFuture) -> Result<Http2Response, h2::Error> {
+    let response = with_timeout("a response", response).await?;
+    let (head, mut body) = response.into_parts();
     let (bytes, trailers) = read_body(&mut body).await?;
     Ok(Http2Response { status: head.status.as_u16(), headers: head.headers, body: bytes, trailers })
 }
 
+/// The bytes of the body and its trailers.
 pub(crate) async fn read_body(body: &mut RecvStream) -> Result<(Vec<u8>, Option<HeaderMap>), h2::Error> {
     let mut bytes = Vec::new();
     while let Some(data) = with_timeout("more of the body", body.data()).await {
@@ -93,19 +101,21 @@ pub(crate) async fn read_body(body: &mut RecvStream) -> Result<(Vec<u8>, Option<
     Ok((bytes, with_timeout("trailers", body.trailers()).await?))
 }
 
-/// Sends the whole body as the flow-control window permits.
+/// Sends the whole body as the flow-control window permits, and ends the stream.
 pub(crate) async fn send_all(stream: &mut SendStream<Bytes>, bytes: &[u8]) -> Result<(), h2::Error> {
-    send_some(stream, Bytes::copy_from_slice(bytes), true).await
+    send_some(stream, Bytes::copy_from_slice(bytes)).await?;
+    stream.send_data(Bytes::new(), true)
 }
 
-pub(crate) async fn send_some(stream: &mut SendStream<Bytes>, mut rest: Bytes, end: bool) -> Result<(), h2::Error> {
+/// Sends a part of the body as the flow-control window permits.
+pub(crate) async fn send_some(stream: &mut SendStream<Bytes>, mut rest: Bytes) -> Result<(), h2::Error> {
     while !rest.is_empty() {
         stream.reserve_capacity(rest.len());
-        let room = with_timeout("room in the window", poll_fn(|cx| stream.poll_capacity(cx))).await;
-        let room = room.ok_or(Reason::CANCEL)??;
-        stream.send_data(rest.split_to(room.min(rest.len())), false)?;
+        let capacity = with_timeout("flow-control capacity", poll_fn(|cx| stream.poll_capacity(cx))).await;
+        let capacity = capacity.ok_or(Reason::CANCEL)??;
+        stream.send_data(rest.split_to(capacity.min(rest.len())), false)?;
     }
-    if end { stream.send_data(Bytes::new(), true) } else { Ok(()) }
+    Ok(())
 }
 
 #[tokio::test]
@@ -117,9 +127,9 @@ async fn http2_request_reaches_an_http1_endpoint() {
     request.headers_mut().append("cookie", "a=1".parse().unwrap());
     request.headers_mut().append("cookie", "b=2".parse().unwrap());
     request.headers_mut().append("te", "trailers".parse().unwrap());
-    let answer = client.request(request).await.unwrap();
-    assert_eq!((answer.status, &answer.body[..]), (200, &b"ok"[..]));
-    assert!(answer.headers.contains_key("x-request-id"));
+    let response = client.request(request).await.unwrap();
+    assert_eq!((response.status, &response.body[..]), (200, &b"ok"[..]));
+    assert!(response.headers.contains_key("x-request-id"));
     let seen = endpoint.log.requests().remove(0);
     assert!(seen.starts_with("GET /y?z=1 HTTP/1.1\r\n"), "{seen}");
     for field in ["host: a.example", "cookie: a=1; b=2", "te: trailers", "x-forwarded-host: a.example"] {
@@ -148,16 +158,16 @@ async fn concurrent_streams_share_a_connection() {
     let client = Http2Client::connect(server.address).await;
     for _ in 0..3 {
         let client = &client;
-        let answers = (0..100).map(|index| async move {
-            let answer = client.get(&format!("/{index}")).await;
-            assert_eq!((answer.status, &answer.body[..]), (200, &b"ok"[..]));
+        let requests = (0..100).map(|index| async move {
+            let response = client.get(&format!("/{index}")).await;
+            assert_eq!((response.status, &response.body[..]), (200, &b"ok"[..]));
         });
-        futures_util::future::join_all(answers.collect::<Vec<_>>()).await;
+        futures_util::future::join_all(requests.collect::<Vec<_>>()).await;
     }
     assert_eq!(endpoint.log.requests().len(), 300);
 }
 
-/// Responds with as many bytes as the path says.
+/// Responds with a body of as many bytes as the number in the path.
 async fn sized_endpoint() -> Endpoint {
     Endpoint::scripted(|mut stream, _| async move {
         while let Some(request) = stream.request().await {
@@ -173,10 +183,10 @@ async fn sized_endpoint() -> Endpoint {
 async fn unread_stream_does_not_block_others() {
     let endpoint = sized_endpoint().await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
-    // By default, the window of the connection is as small as that of a stream.
+    // The default window of the connection is as small as that of a stream, so one unread stream would fill it.
     let client =
         Http2Client::connect_with(server.address, client::Builder::new().initial_connection_window_size(1 << 20)).await;
-    let (slow, _) = client.start(get_request("/3000000"), true).await;
+    let (slow, _) = client.start(get_request("/3000000")).await;
     let mut slow = with_timeout("the head", slow).await.unwrap().into_body();
     let first = with_timeout("the first bytes", slow.data()).await.unwrap().unwrap();
     assert!(!first.is_empty());
@@ -201,9 +211,9 @@ async fn large_bodies_stream_in_both_directions() {
     let client = Http2Client::connect(server.address).await;
     let body: Vec<u8> = (b'a'..=b'z').cycle().take(2_000_000).collect();
     let upload = async {
-        let (answer, mut stream) = client.start(post_request("/"), false).await;
+        let (response, mut stream) = client.start_with_body(post_request("/")).await;
         send_all(&mut stream, &body).await.unwrap();
-        read_response(answer).await.unwrap()
+        read_response(response).await.unwrap()
     };
     let (first, second) = tokio::join!(upload, client.get("/"));
     assert!(first.body == body);
@@ -219,10 +229,10 @@ async fn response_trailers_are_forwarded() {
     .await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
     let client = Http2Client::connect(server.address).await;
-    let answer = client.get("/").await;
-    assert_eq!(answer.body, b"ok");
-    assert_eq!(answer.trailers.unwrap()["x-sum"], "7");
-    assert!(!answer.headers.contains_key("transfer-encoding"));
+    let response = client.get("/").await;
+    assert_eq!(response.body, b"ok");
+    assert_eq!(response.trailers.unwrap()["x-sum"], "7");
+    assert!(!response.headers.contains_key("transfer-encoding"));
 }
 
 #[tokio::test]
@@ -232,10 +242,10 @@ async fn declared_request_trailers_are_forwarded() {
     let client = Http2Client::connect(server.address).await;
     let mut request = post_request("/");
     request.headers_mut().insert("trailer", "x-sum".parse().unwrap());
-    let (answer, mut stream) = client.start(request, false).await;
+    let (response, mut stream) = client.start_with_body(request).await;
     stream.send_data(Bytes::from_static(b"body"), false).unwrap();
     stream.send_trailers(HeaderMap::from_iter([("x-sum".parse().unwrap(), "7".parse().unwrap())])).unwrap();
-    assert_eq!(read_response(answer).await.unwrap().status, 200);
+    assert_eq!(read_response(response).await.unwrap().status, 200);
     assert!(endpoint.log.requests()[0].ends_with("bodyx-sum: 7\r\n"), "{:?}", endpoint.log.requests());
 }
 
@@ -250,11 +260,11 @@ async fn response_may_precede_the_end_of_the_request() {
     .await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
     let client = Http2Client::connect(server.address).await;
-    let (answer, mut stream) = client.start(post_request("/"), false).await;
-    assert_eq!(read_response(answer).await.unwrap().body, b"early");
-    // The rest of the body is not needed, so the stream is reset and the connection to the endpoint closed.
+    let (response, mut stream) = client.start_with_body(post_request("/")).await;
+    assert_eq!(read_response(response).await.unwrap().body, b"early");
+    // Nothing reads the rest of the body, so the stream is reset and the connection to the endpoint is closed.
     with_timeout("the reset", poll_fn(|cx| stream.poll_reset(cx))).await.unwrap();
-    endpoint.log.wait_for("its end", |log| log.ended.load(SeqCst) == 1).await;
+    endpoint.log.wait_for("the end of the connection", |log| log.ended.load(SeqCst) == 1).await;
     assert_eq!(client.request(post_request("/")).await.unwrap().body, b"early");
 }
 
@@ -270,11 +280,11 @@ async fn stream_reset_cancels_the_upstream_request() {
     .await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
     let client = Http2Client::connect(server.address).await;
-    let (answer, mut stream) = client.start(get_request("/never"), true).await;
+    let (response, mut stream) = client.start(get_request("/never")).await;
     endpoint.log.wait_for("the request", |log| log.requests().len() == 1).await;
     stream.send_reset(Reason::CANCEL);
-    drop(answer);
-    endpoint.log.wait_for("its end", |log| log.ended.load(SeqCst) == 1).await;
+    drop(response);
+    endpoint.log.wait_for("the end of the connection", |log| log.ended.load(SeqCst) == 1).await;
     assert_eq!(client.get("/").await.body, b"ok");
 }
 
@@ -301,12 +311,12 @@ async fn truncated_response_resets_only_its_stream() {
 
 #[tokio::test]
 async fn streams_keep_the_snapshot_they_started_with() {
-    let (go, wait) = tokio::sync::watch::channel(false);
+    let (release, released) = tokio::sync::watch::channel(false);
     let old = Endpoint::scripted(move |mut stream, _| {
-        let mut wait = wait.clone();
+        let mut released = released.clone();
         async move {
             stream.request().await;
-            wait.wait_for(|go| *go).await.unwrap();
+            released.wait_for(|released| *released).await.unwrap();
             stream.send("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nold").await;
         }
     })
@@ -314,67 +324,69 @@ async fn streams_keep_the_snapshot_they_started_with() {
     let new = Endpoint::responding_with("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nnew").await;
     let server = TestServer::with_routes(routes_to(old.address)).await;
     let client = Http2Client::connect(server.address).await;
-    let (answer, _) = client.start(get_request("/"), true).await;
+    let (response, _) = client.start(get_request("/")).await;
     old.log.wait_for("the request", |log| log.requests().len() == 1).await;
     server.replace_routes(routes_to(new.address));
     assert_eq!(client.get("/").await.body, b"new");
-    go.send(true).unwrap();
-    assert_eq!(read_response(answer).await.unwrap().body, b"old");
+    release.send(true).unwrap();
+    assert_eq!(read_response(response).await.unwrap().body, b"old");
 }
 
 #[tokio::test]
 async fn ambiguous_or_invalid_requests_are_rejected() {
     let endpoint = Endpoint::ok().await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
-    let with = |name: &'static str, value: &'static str| {
+    let with_field = |name: &'static str, value: &'static str| {
         let mut request = get_request("/");
         request.headers_mut().append(name, value.parse().unwrap());
         request
     };
     let client = Http2Client::connect(server.address).await;
-    let mut two = with("host", "a.example");
-    two.headers_mut().append("host", "a.example".parse().unwrap());
-    let mut many = get_request("/");
+    let mut two_hosts = with_field("host", "a.example");
+    two_hosts.headers_mut().append("host", "a.example".parse().unwrap());
+    let mut most_fields = get_request("/");
     for index in 0..100 {
-        many.headers_mut().insert(format!("x-{index}").parse::<http::HeaderName>().unwrap(), "y".parse().unwrap());
+        most_fields
+            .headers_mut()
+            .insert(format!("x-{index}").parse::<http::HeaderName>().unwrap(), "y".parse().unwrap());
     }
-    let mut just = many.clone();
-    just.headers_mut().insert("one-more", "y".parse().unwrap());
+    let mut too_many_fields = most_fields.clone();
+    too_many_fields.headers_mut().insert("one-more", "y".parse().unwrap());
     let cases = [
         (get_request("/"), 200),
-        (with("host", "A.example"), 200),
-        (with("host", "b.example"), 400),
-        (with("host", "a.example:80"), 400),
-        (with("host", "a b"), 400),
-        (two, 400),
-        (many, 200),
-        (just, 431),
+        (with_field("host", "A.example"), 200),
+        (with_field("host", "b.example"), 400),
+        (with_field("host", "a.example:80"), 400),
+        (with_field("host", "a b"), 400),
+        (two_hosts, 400),
+        (most_fields, 200),
+        (too_many_fields, 431),
         (Request::get("http://user@a.example/").body(()).unwrap(), 400),
         (Request::get("http://a.example/%zz").body(()).unwrap(), 400),
         (Request::get("ftp://a.example/").body(()).unwrap(), 400),
         (Request::connect("a.example:80").body(()).unwrap(), 405),
-        (with("expect", "a miracle"), 417),
+        (with_field("expect", "a miracle"), 417),
     ];
     for (request, expected) in cases {
         let what = format!("{request:.200?}");
         assert_eq!(client.request(request).await.unwrap().status, expected, "{what}");
     }
-    let error = client.request(get_request("/")).await.unwrap();
-    assert!(!error.headers.contains_key("connection"));
+    let response = client.request(get_request("/")).await.unwrap();
+    assert!(!response.headers.contains_key("connection"));
 }
 
 #[tokio::test]
 async fn request_errors_have_json_or_grpc_format() {
     let server = TestServer::with_routes(vec![]).await;
     let client = Http2Client::connect(server.address).await;
-    let answer = client.get("/").await;
-    assert_eq!(answer.status, 404);
-    assert!(String::from_utf8(answer.body).unwrap().contains("no Route matched"));
+    let response = client.get("/").await;
+    assert_eq!(response.status, 404);
+    assert!(String::from_utf8(response.body).unwrap().contains("no Route matched"));
     let mut request = post_request("/package.Service/Call");
     request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
-    let answer = client.request(request).await.unwrap();
-    assert_eq!((answer.status, &answer.body[..]), (200, &b""[..]));
-    assert_eq!(answer.headers["grpc-status"], "5");
+    let response = client.request(request).await.unwrap();
+    assert_eq!((response.status, &response.body[..]), (200, &b""[..]));
+    assert_eq!(response.headers["grpc-status"], "5");
 }
 
 const SHORT: Duration = Duration::from_millis(100);
@@ -401,8 +413,8 @@ async fn timeouts_apply_to_each_stream() {
     let server = TestServer::with_options(Options { limits, ..Options::default() }, routes_to(endpoint.address)).await;
     let client = Http2Client::connect(server.address).await;
     assert_eq!(client.get("/silent").await.status, 504);
-    let (answer, _body) = client.start(post_request("/upload"), false).await;
-    assert_eq!(read_response(answer).await.unwrap().status, 408);
+    let (response, _body) = client.start_with_body(post_request("/upload")).await;
+    assert_eq!(read_response(response).await.unwrap().status, 408);
     let error = client.request(get_request("/half")).await.unwrap_err();
     assert!(error.is_reset(), "{error}");
     assert_eq!(client.get("/ok").await.body, b"ok");
@@ -413,8 +425,7 @@ async fn stream_is_reset_when_its_window_stays_closed() {
     let endpoint = sized_endpoint().await;
     let limits = ProxyLimits { stall_timeout: SHORT, ..ProxyLimits::default() };
     let server = TestServer::with_options(Options { limits, ..Options::default() }, routes_to(endpoint.address)).await;
-    // SETTINGS_INITIAL_WINDOW_SIZE = 0.
-    let mut raw = RawConnection::connect_with_settings(server.address, &[0, 4, 0, 0, 0, 0]).await;
+    let mut raw = RawConnection::connect_with_settings(server.address, &initial_window_size(0)).await;
     let request: Vec<(&str, &str)> =
         GET.iter().map(|(name, value)| (*name, if *name == ":path" { "/9" } else { *value })).collect();
     raw.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &frames::header_block(&request))).await;
@@ -430,18 +441,18 @@ async fn idle_connection_is_closed() {
     let mut raw = RawConnection::connect(server.address).await;
     raw.send(frames::get_request(1)).await;
     raw.wait_for("the response", |frame| frame.kind == DATA && frame.flags & END_STREAM != 0).await;
-    let goaway = raw.wait_for("the end", |frame| frame.kind == GOAWAY).await;
+    let goaway = raw.wait_for("the GOAWAY", |frame| frame.kind == GOAWAY).await;
     assert_eq!(goaway.error_code(), 0);
 }
 
 #[tokio::test]
 async fn draining_sends_two_goaways_and_finishes_streams() {
-    let (go, wait) = tokio::sync::watch::channel(false);
+    let (release, released) = tokio::sync::watch::channel(false);
     let endpoint = Endpoint::scripted(move |mut stream, _| {
-        let mut wait = wait.clone();
+        let mut released = released.clone();
         async move {
             stream.request().await;
-            wait.wait_for(|go| *go).await.unwrap();
+            released.wait_for(|released| *released).await.unwrap();
             stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
         }
     })
@@ -454,20 +465,20 @@ async fn draining_sends_two_goaways_and_finishes_streams() {
     let client = async {
         let first = raw.wait_for("the first GOAWAY", |frame| frame.kind == GOAWAY).await;
         assert_eq!((first.error_code(), first.last_stream()), (0, 0x7fff_ffff));
-        // A request that crosses the first GOAWAY is served.
+        // A request that the client sends before it receives the first GOAWAY is served.
         raw.send(frames::get_request(3)).await;
-        endpoint.log.wait_for("the late request", |log| log.requests().len() == 2).await;
+        endpoint.log.wait_for("the second request", |log| log.requests().len() == 2).await;
         let ping = raw.wait_for("the ping", |frame| frame.kind == PING && frame.flags == 0).await;
         raw.send(frame(PING, ACK, 0, &ping.payload)).await;
         let last = raw.wait_for("the last GOAWAY", |frame| frame.kind == GOAWAY).await;
         assert_eq!((last.error_code(), last.last_stream()), (0, 3));
-        go.send(true).unwrap();
-        let answers =
+        release.send(true).unwrap();
+        let response_count =
             raw.read_to_end().await.iter().filter(|frame| frame.kind == DATA && frame.payload == b"ok").count();
-        assert_eq!(answers, 2);
+        assert_eq!(response_count, 2);
     };
-    let (cut, ()) = tokio::join!(draining, client);
-    assert_eq!(cut, 0);
+    let (cut_connections, ()) = tokio::join!(draining, client);
+    assert_eq!(cut_connections, 0);
 }
 
 #[tokio::test]
@@ -479,11 +490,11 @@ async fn streams_are_cut_at_the_drain_deadline() {
     .await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
     let client = Http2Client::connect(server.address).await;
-    let (answer, _) = client.start(get_request("/"), true).await;
+    let (response, _) = client.start(get_request("/")).await;
     endpoint.log.wait_for("the request", |log| log.requests().len() == 1).await;
     assert_eq!(server.proxy.drain(SHORT).await, 1);
-    read_response(answer).await.unwrap_err();
-    endpoint.log.wait_for("its end", |log| log.ended.load(SeqCst) == 1).await;
+    read_response(response).await.unwrap_err();
+    endpoint.log.wait_for("the end of the connection", |log| log.ended.load(SeqCst) == 1).await;
 }
 
 #[tokio::test]

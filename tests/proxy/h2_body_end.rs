@@ -7,11 +7,11 @@ use crate::harness::{Endpoint, TestServer, forward, route, routes_to, upstream_w
 
 const POST: [(&str, &str); 4] = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
 
-/// Error code of RST_STREAM and GOAWAY.
+/// Error code of the RST_STREAM frames.
 const NO_ERROR: [u8; 4] = [0; 4];
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
-/// The rest of this body never arrives.
+/// An upload of which the client sends only a part.
 const UPLOAD: &str = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nsome";
 
 fn head() -> Vec<u8> {
@@ -26,9 +26,9 @@ fn reset() -> Vec<u8> {
     frame(RST_STREAM, 0, 1, &NO_ERROR)
 }
 
-/// GOAWAY: streams up to `last` are served.
-fn goaway(last: u8) -> Vec<u8> {
-    frame(GOAWAY, 0, 0, &[0, 0, 0, last, 0, 0, 0, 0])
+/// A GOAWAY frame without an error: the sender processes the streams up to `last_stream`.
+fn goaway(last_stream: u8) -> Vec<u8> {
+    frame(GOAWAY, 0, 0, &[0, 0, 0, last_stream, 0, 0, 0, 0])
 }
 
 #[tokio::test]
@@ -40,13 +40,13 @@ async fn response_is_complete_only_with_end_stream() {
         ("a GOAWAY and the end of the connection", vec![head(), data(0), goaway(1)], false),
         ("the end of the connection", vec![head(), data(0)], false),
         ("END_STREAM", vec![head(), data(END_STREAM)], true),
-        // Servers do this that respond without reading the rest of the request.
+        // Servers send this if they respond without reading the whole request.
         ("END_STREAM and a reset", vec![head(), data(END_STREAM), reset()], true),
         ("trailers and a reset", vec![head(), data(0), trailers, reset()], true),
     ];
-    for (what, frames, whole) in cases {
-        // An interrupted upload takes the client a while, so not in every case.
-        let requests = if whole || what == "a reset" { &[GET, UPLOAD][..] } else { &[GET] };
+    for (what, frames, is_complete) in cases {
+        // Cases with an unfinished upload take longer, so only some have one.
+        let requests = if is_complete || what == "a reset" { &[GET, UPLOAD][..] } else { &[GET] };
         for request in requests {
             let bytes = frames.concat();
             let endpoint = Endpoint::scripted(move |stream, _| {
@@ -55,7 +55,7 @@ async fn response_is_complete_only_with_end_stream() {
                     let mut raw = RawConnection::accept(stream.socket).await;
                     raw.wait_for("the request", |frame| frame.kind == HEADERS).await;
                     raw.send(bytes).await;
-                    if !whole {
+                    if !is_complete {
                         return;
                     }
                     while raw.next_frame().await.is_some() {}
@@ -66,11 +66,11 @@ async fn response_is_complete_only_with_end_stream() {
             let server = TestServer::with_routes(vec![route(forward(vec![(1, backend)]))]).await;
             let mut client = server.connect().await;
             client.send(request).await;
-            let answer = client.try_response(false).await;
-            // An endpoint whose SETTINGS come too late has received no request; that results in 502 instead of a
-            // truncated response.
-            let cut = answer.as_ref().is_none_or(|answer| answer.status == 502);
-            assert_eq!(cut, !whole, "{what}: {answer:?}");
+            let response = client.try_response().await;
+            // The proxy opens no stream before it has the endpoint's SETTINGS. If they come too late, the response is
+            // 502 instead of a truncated one.
+            let is_truncated_or_502 = response.as_ref().is_none_or(|response| response.status == 502);
+            assert_eq!(is_truncated_or_502, !is_complete, "{what}: {response:?}");
         }
     }
 }
@@ -78,7 +78,7 @@ async fn response_is_complete_only_with_end_stream() {
 #[tokio::test]
 async fn request_is_complete_only_with_end_stream() {
     let cases = [("a reset", reset(), false), ("a GOAWAY", goaway(0), false), ("END_STREAM", data(END_STREAM), true)];
-    for (what, ending, whole) in cases {
+    for (what, last_frame, is_complete) in cases {
         let endpoint = Endpoint::scripted(|mut stream, _| async move {
             let head = stream.head().await.unwrap();
             assert!(head.contains("transfer-encoding: chunked"), "{head}");
@@ -99,11 +99,11 @@ async fn request_is_complete_only_with_end_stream() {
         let mut raw = RawConnection::connect(server.address).await;
         raw.send([frame(HEADERS, END_HEADERS, 1, &header_block(&POST)), data(0)].concat()).await;
         endpoint.log.wait_for("half of the body", |log| log.requests().len() == 1).await;
-        raw.send(ending).await;
-        if !whole {
+        raw.send(last_frame).await;
+        if !is_complete {
             drop(raw.socket);
         }
-        endpoint.log.wait_for("its end", |log| log.requests().len() == 2).await;
-        assert_eq!(endpoint.log.requests()[1] == "whole", whole, "{what}");
+        endpoint.log.wait_for("the end of the body", |log| log.requests().len() == 2).await;
+        assert_eq!(endpoint.log.requests()[1] == "whole", is_complete, "{what}");
     }
 }

@@ -9,7 +9,7 @@ use h2::{Reason, server};
 use http::{HeaderValue, Request, Response};
 use portico::snapshot::cors::{AllowedOrigins, CorsFilter, CorsList};
 use portico::snapshot::rule::{Filters, Mirror};
-use portico::snapshot::timeouts_and_retries::{RequestTimeout, RetryPolicy, TimeoutsAndRetries};
+use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
 use portico::upstream::UpstreamProtocol;
 use tokio::sync::mpsc;
 
@@ -17,7 +17,7 @@ use crate::accounting::scrape;
 use crate::h2::{Http2Client, get_request, read_body, read_response, send_all};
 use crate::h2_upstream::http2_endpoint;
 use crate::harness::{
-    Endpoint, Route, TestServer, forward, header, route, upstream, upstream_with_protocol, with_timeout,
+    Endpoint, Route, TestServer, forward, header, retries, route, upstream, upstream_with_protocol, with_timeout,
     with_timeouts_and_retries,
 };
 
@@ -27,59 +27,54 @@ fn put(path: &str) -> Request<()> {
     Request::put(format!("http://a.example{path}")).body(()).unwrap()
 }
 
-fn retry(attempts: u32, codes: &[u16]) -> TimeoutsAndRetries {
-    let retry = RetryPolicy { attempts, codes: codes.into(), backoff: Duration::from_millis(1) };
-    TimeoutsAndRetries { retry: Some(retry), ..TimeoutsAndRetries::default() }
-}
-
 #[tokio::test]
-async fn preflight_over_http2() {
+async fn proxy_responds_to_http2_preflights() {
     let endpoint = Endpoint::ok().await;
     let cors = CorsFilter {
         origins: AllowedOrigins::Any,
         credentials: false,
         methods: CorsList::Any,
-        headers: CorsList::None,
-        expose: CorsList::None,
+        headers: CorsList::Empty,
+        expose: CorsList::Empty,
         max_age: HeaderValue::from(5),
     };
     let filters = Filters { cors: Some(Box::new(cors)), ..Filters::default() };
     let action = forward(vec![(1, upstream("web", &[endpoint.address]))]);
     let server = TestServer::with_routes(vec![Route { filters, ..route(action) }]).await;
     let client = Http2Client::connect(server.address).await;
-    let ask = |method| {
+    let cross_origin_request = |method| {
         let request = Request::builder().method(method).uri("http://a.example/");
         let request = request.header("origin", "https://app.example").header("access-control-request-method", "PUT");
         request.body(()).unwrap()
     };
-    for (method, sees) in [("OPTIONS", 0), ("PUT", 1)] {
-        let answer = client.request(ask(method)).await.unwrap();
-        assert_eq!(answer.status, 200);
-        assert_eq!(answer.headers["access-control-allow-origin"], "https://app.example");
-        assert_eq!(answer.headers.contains_key("access-control-allow-methods"), method == "OPTIONS");
-        assert_eq!(endpoint.log.requests().len(), sees);
+    for (method, forwarded) in [("OPTIONS", 0), ("PUT", 1)] {
+        let response = client.request(cross_origin_request(method)).await.unwrap();
+        assert_eq!(response.status, 200);
+        assert_eq!(response.headers["access-control-allow-origin"], "https://app.example");
+        assert_eq!(response.headers.contains_key("access-control-allow-methods"), method == "OPTIONS");
+        assert_eq!(endpoint.log.requests().len(), forwarded);
     }
 }
 
 #[tokio::test]
 async fn mirrors_receive_requests_across_protocols() {
     let original = Endpoint::ok().await;
-    let plain = Endpoint::ok().await;
-    let (sender, mut seen) = mpsc::channel(8);
-    let multiplexed = http2_endpoint(server::Builder::new(), move |mut call| {
-        let sender = sender.clone();
+    let http1_mirror = Endpoint::ok().await;
+    let (http2_copy, mut http2_copies) = mpsc::channel(8);
+    let http2_mirror = http2_endpoint(server::Builder::new(), move |mut call| {
+        let http2_copy = http2_copy.clone();
         async move {
             let (head, mut body) = call.request.into_parts();
             let (body, _) = read_body(&mut body).await.unwrap();
-            sender.send((head.uri.to_string(), String::from_utf8(body).unwrap())).await.unwrap();
+            http2_copy.send((head.uri.to_string(), String::from_utf8(body).unwrap())).await.unwrap();
             call.response.send_response(Response::new(()), true).unwrap();
         }
     })
     .await;
     let mirrors = [
-        Mirror { upstream: upstream("plain", &[plain.address]), numerator: 1, denominator: 1 },
+        Mirror { upstream: upstream("plain", &[http1_mirror.address]), numerator: 1, denominator: 1 },
         Mirror {
-            upstream: upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[multiplexed.address]),
+            upstream: upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[http2_mirror.address]),
             numerator: 1,
             denominator: 1,
         },
@@ -89,16 +84,16 @@ async fn mirrors_receive_requests_across_protocols() {
     let server = TestServer::with_routes(vec![Route { filters, ..route(action) }]).await;
 
     let client = Http2Client::connect(server.address).await;
-    let (answer, mut body) = client.start(put("/x?y=1"), false).await;
+    let (response, mut body) = client.start_with_body(put("/x?y=1")).await;
     send_all(&mut body, b"hello").await.unwrap();
-    assert_eq!(read_response(answer).await.unwrap().status, 200);
+    assert_eq!(read_response(response).await.unwrap().status, 200);
     server.request("PUT /x?y=1 HTTP/1.1\r\nhost: a.example\r\ncontent-length: 5\r\n\r\nhello").await;
     for number in 1..=2 {
-        plain.log.wait_for("the copy", |log| log.requests().len() >= number).await;
-        let copy = plain.log.requests()[number - 1].clone();
+        http1_mirror.log.wait_for("the copy", |log| log.requests().len() >= number).await;
+        let copy = http1_mirror.log.requests()[number - 1].clone();
         assert!(copy.starts_with("PUT /x?y=1 HTTP/1.1\r\n") && copy.ends_with("\r\n\r\nhello"), "{copy}");
         assert_eq!(header(&copy, "host"), Some("a.example"));
-        let copy = with_timeout("the copy", seen.recv()).await.unwrap();
+        let copy = with_timeout("the copy", http2_copies.recv()).await.unwrap();
         assert_eq!(copy, ("http://a.example/x?y=1".to_owned(), "hello".to_owned()));
     }
 }
@@ -108,23 +103,23 @@ async fn retries_and_timeouts_apply_to_each_stream() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&calls);
     let endpoint = http2_endpoint(server::Builder::new(), move |mut call| {
-        let number = counter.fetch_add(1, SeqCst);
+        let call_index = counter.fetch_add(1, SeqCst);
         async move {
             let path = call.request.uri().path().to_owned();
             let mut body = call.request.into_body();
             let Ok((body, _)) = read_body(&mut body).await else { return };
-            let answer = |status: u16| Response::builder().status(status).body(()).unwrap();
+            let response = |status: u16| Response::builder().status(status).body(()).unwrap();
             match path.as_str() {
-                "/fails" if number == 0 => drop(call.response.send_response(answer(503), true)),
+                "/fails" if call_index == 0 => drop(call.response.send_response(response(503), true)),
                 "/refused" => call.response.send_reset(Reason::REFUSED_STREAM),
                 "/silent" => drop(std::future::poll_fn(|cx| call.response.poll_reset(cx)).await),
                 "/half" => {
-                    let mut stream = call.response.send_response(answer(200), false).unwrap();
+                    let mut stream = call.response.send_response(response(200), false).unwrap();
                     stream.send_data(Bytes::from_static(b"half"), false).unwrap();
                     drop(std::future::poll_fn(|cx| stream.poll_reset(cx)).await);
                 }
                 _ => {
-                    let mut stream = call.response.send_response(answer(200), false).unwrap();
+                    let mut stream = call.response.send_response(response(200), false).unwrap();
                     stream.send_data(Bytes::from(body), true).unwrap();
                 }
             }
@@ -134,21 +129,22 @@ async fn retries_and_timeouts_apply_to_each_stream() {
     let h2c = upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[endpoint.address]);
     let rule =
         |path, policy| Route { path, ..route(with_timeouts_and_retries(forward(vec![(1, h2c.clone())]), policy)) };
-    let limited = || TimeoutsAndRetries { request: RequestTimeout::After(SHORT), ..TimeoutsAndRetries::default() };
+    let with_request_timeout =
+        || TimeoutsAndRetries { request: TimeoutSetting::After(SHORT), ..TimeoutsAndRetries::default() };
     let server = TestServer::with_routes(vec![
-        rule("/fails", retry(1, &[503])),
-        rule("/refused", retry(0, &[])),
-        rule("/silent", limited()),
-        rule("/half", limited()),
-        rule("/", TimeoutsAndRetries { request: RequestTimeout::Unlimited, ..TimeoutsAndRetries::default() }),
+        rule("/fails", retries(1, &[503])),
+        rule("/refused", retries(0, &[])),
+        rule("/silent", with_request_timeout()),
+        rule("/half", with_request_timeout()),
+        rule("/", TimeoutsAndRetries { request: TimeoutSetting::Unlimited, ..TimeoutsAndRetries::default() }),
     ])
     .await;
     let client = Http2Client::connect(server.address).await;
 
-    let (answer, mut body) = client.start(put("/fails"), false).await;
+    let (response, mut body) = client.start_with_body(put("/fails")).await;
     send_all(&mut body, b"hello").await.unwrap();
-    let answer = read_response(answer).await.unwrap();
-    assert_eq!((answer.status, &answer.body[..], calls.load(SeqCst)), (200, &b"hello"[..], 2));
+    let response = read_response(response).await.unwrap();
+    assert_eq!((response.status, &response.body[..], calls.load(SeqCst)), (200, &b"hello"[..], 2));
     assert_eq!(client.get("/refused").await.status, 502, "no retries are configured");
     assert_eq!(calls.load(SeqCst), 3);
     assert_eq!(client.get("/silent").await.status, 504);

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::accounting::scrape;
 use crate::frames::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, PREFACE, PRIORITY, RST_STREAM,
-    RawConnection, SETTINGS, WINDOW_UPDATE, frame, get_request, header_block, header_field,
+    RawConnection, SETTINGS, WINDOW_UPDATE, frame, get_request, header_block, header_field, initial_window_size,
 };
 use crate::h2::Http2Client;
 use crate::harness::{Endpoint, TestServer, routes_to, with_timeout};
@@ -18,27 +18,33 @@ const FRAME_SIZE_ERROR: u32 = 6;
 const REFUSED_STREAM: u32 = 7;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// Writes frames until the proxy closes the connection while another client is served. Returns the number of writes.
-async fn flood(server: &TestServer, beginning: Vec<u8>, mut again: impl FnMut(u32) -> Vec<u8>, most: u32) -> u32 {
+/// Writes frames until the proxy closes the connection, while another client is served. Returns the number of writes
+/// that succeeded: `max_writes` if the connection stayed open.
+async fn flood(
+    server: &TestServer,
+    first_frames: Vec<u8>,
+    mut next_frames: impl FnMut(u32) -> Vec<u8>,
+    max_writes: u32,
+) -> u32 {
     let other = Http2Client::connect(server.address).await;
     let mut raw = RawConnection::connect(server.address).await;
-    raw.send(beginning).await;
+    raw.send(first_frames).await;
     let (mut reader, mut writer) = raw.socket.into_split();
-    // The client must read, or the proxy stops reading, too.
+    // The client must read, because the proxy stops reading when it cannot write.
     let reading = tokio::spawn(async move {
         let mut sink = vec![0; 64 * 1024];
         while let Ok(1..) = reader.read(&mut sink).await {}
     });
     let flooding = async {
-        for number in 0..most {
-            if writer.write_all(&again(number)).await.is_err() {
+        for number in 0..max_writes {
+            if writer.write_all(&next_frames(number)).await.is_err() {
                 return number;
             }
             if number % 50 == 0 {
                 assert_eq!(other.get("/").await.status, 200, "another client must be served");
             }
         }
-        most
+        max_writes
     };
     let written = with_timeout("the proxy to close the connection", flooding).await;
     assert_eq!(other.get("/").await.status, 200);
@@ -48,8 +54,10 @@ async fn flood(server: &TestServer, beginning: Vec<u8>, mut again: impl FnMut(u3
     written
 }
 
-/// More than every budget and all socket buffers together.
+/// More writes than the frame budgets allow and the socket buffers take.
 const MAX_WRITES: u32 = 200_000;
+
+const FRAMES_PER_WRITE: u32 = 20;
 
 #[tokio::test]
 async fn frame_floods_close_the_connection() {
@@ -60,15 +68,17 @@ async fn frame_floods_close_the_connection() {
     let floods: [(&str, Vec<u8>); 6] = [
         ("ping", frame(PING, 0, 0, &[0; 8])),
         ("settings", frame(SETTINGS, 0, 0, &[])),
-        ("settings that change", frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0x10, 0])),
+        ("settings that change", frame(SETTINGS, 0, 0, &initial_window_size(4096))),
         ("priority", frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 1])),
         ("empty data", frame(DATA, 0, 1, &[])),
         ("window updates", frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1])),
     ];
     for (what, bytes) in floods {
         let server = TestServer::with_routes(routes_to(endpoint.address)).await;
-        let written = flood(&server, open.clone(), |_| bytes.repeat(20), MAX_WRITES / 20).await;
-        assert!(written < MAX_WRITES / 20, "{what}: all {written} writes were accepted");
+        let written =
+            flood(&server, open.clone(), |_| bytes.repeat(FRAMES_PER_WRITE as usize), MAX_WRITES / FRAMES_PER_WRITE)
+                .await;
+        assert!(written < MAX_WRITES / FRAMES_PER_WRITE, "{what}: all {written} writes were accepted");
         assert_eq!(scrape(&server).get("portico_request_errors_total{reason=\"http2_flood\"}"), Some(&1.0), "{what}");
     }
 }
@@ -82,22 +92,23 @@ async fn rapid_resets_are_limited_at_the_endpoint() {
     })
     .await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
-    let again =
+    let request_and_reset =
         |number: u32| [get_request(number * 2 + 1), frame(RST_STREAM, 0, number * 2 + 1, &[0, 0, 0, 8])].concat();
-    let written = flood(&server, vec![], again, MAX_WRITES).await;
+    let written = flood(&server, vec![], request_and_reset, MAX_WRITES).await;
     assert!(written < MAX_WRITES);
-    let seen = endpoint.log.requests().len();
+    let request_count = endpoint.log.requests().len();
     // Includes the requests of the other connection.
-    assert!(seen < 2000, "{seen} requests reached the endpoint");
+    assert!(request_count < 2000, "{request_count} requests reached the endpoint");
 }
 
 #[tokio::test]
 async fn endless_header_block_closes_the_connection() {
     let endpoint = Endpoint::ok().await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
-    let beginning = frame(HEADERS, END_STREAM, 1, &header_block(&GET));
-    for part in [header_field("x", &"y".repeat(1000)), header_field("x", ""), vec![]] {
-        let written = flood(&server, beginning.clone(), |_| frame(CONTINUATION, 0, 1, &part), MAX_WRITES).await;
+    let unfinished_head = frame(HEADERS, END_STREAM, 1, &header_block(&GET));
+    for fragment in [header_field("x", &"y".repeat(1000)), header_field("x", ""), vec![]] {
+        let written =
+            flood(&server, unfinished_head.clone(), |_| frame(CONTINUATION, 0, 1, &fragment), MAX_WRITES).await;
         assert!(written < MAX_WRITES);
         with_timeout("the end of the connection", async {
             while server.proxy.stats().connections() > 0 {
@@ -113,22 +124,17 @@ async fn endless_header_block_closes_the_connection() {
 async fn decoded_header_lists_are_limited() {
     let endpoint = Endpoint::ok().await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
-    // HPACK bomb: one field enters the dynamic table, and each repetition is one byte.
+    // HPACK bomb: one field of 4000 bytes enters the dynamic table, and each repetition of the field is one byte.
     let mut bomb = header_block(&GET);
-    bomb.extend([0x40, 1, b'x', 127, 0xa1, 0x1f]);
-    bomb.extend(vec![b'y'; 4000 + 128]);
-    bomb.truncate(header_block(&GET).len() + 6);
-    let value = vec![b'y'; 4000];
-    bomb.truncate(header_block(&GET).len());
     bomb.extend([0x40, 1, b'x', 127]);
-    // 4000 - 127 = 3873 = 30 * 128 + 33.
+    // The rest of the length: 4000 - 127 = 3873 = 30 * 128 + 33.
     bomb.extend([33 | 128, 30]);
-    bomb.extend(&value);
+    bomb.extend(vec![b'y'; 4000]);
     bomb.extend(vec![0xbe; 10_000]);
     let mut raw = RawConnection::connect(server.address).await;
     raw.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &bomb)).await;
-    let answer = raw.wait_for("a response", |frame| frame.stream == 1 || frame.kind == GOAWAY).await;
-    assert!(answer.kind == HEADERS || answer.kind == GOAWAY || answer.kind == RST_STREAM);
+    let response = raw.wait_for("a response", |frame| frame.stream == 1 || frame.kind == GOAWAY).await;
+    assert!(response.kind == HEADERS || response.kind == GOAWAY || response.kind == RST_STREAM);
     // The same with many small fields.
     let mut raw = RawConnection::connect(server.address).await;
     let many = [header_block(&GET), header_field("x", "y").repeat(1500)].concat();
@@ -139,6 +145,7 @@ async fn decoded_header_lists_are_limited() {
 
 #[tokio::test]
 async fn concurrent_streams_are_limited() {
+    const MAX_STREAMS: u32 = 128;
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
         if let Some(head) = stream.head().await {
             stream.record(&head);
@@ -148,25 +155,25 @@ async fn concurrent_streams_are_limited() {
     .await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
     let mut raw = RawConnection::connect(server.address).await;
-    for number in 0..200 {
-        raw.send(get_request(number * 2 + 1)).await;
+    for index in 0..200 {
+        raw.send(get_request(index * 2 + 1)).await;
     }
-    for _ in 128..200 {
+    for _ in MAX_STREAMS..200 {
         let refused = raw.wait_for("a refusal", |frame| frame.kind == RST_STREAM).await;
         assert_eq!(refused.error_code(), REFUSED_STREAM);
-        assert!(refused.stream > 255, "a stream within the limit was refused");
+        assert!(refused.stream > MAX_STREAMS * 2 - 1, "a stream within the limit was refused");
     }
-    endpoint.log.wait_for("the allowed requests", |log| log.requests().len() == 128).await;
+    endpoint.log.wait_for("the allowed requests", |log| log.requests().len() == MAX_STREAMS as usize).await;
 }
 
 #[tokio::test]
-async fn invalid_windows_end_streams_and_tiny_ones_work() {
+async fn invalid_windows_are_errors_and_tiny_windows_work() {
     let endpoint =
         Endpoint::responding_with(format!("HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n{}", "x".repeat(100_000)))
             .await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
     // A window beyond 2^31-1 resets the stream, or closes the connection.
-    let mut raw = RawConnection::connect_with_settings(server.address, &[0, 4, 0, 0, 0, 1]).await;
+    let mut raw = RawConnection::connect_with_settings(server.address, &initial_window_size(1)).await;
     raw.send(get_request(1)).await;
     raw.send(frame(WINDOW_UPDATE, 0, 1, &[0x7f, 0xff, 0xff, 0xff])).await;
     let reset = raw.wait_for("the error", |frame| matches!(frame.kind, RST_STREAM | GOAWAY)).await;
@@ -175,15 +182,15 @@ async fn invalid_windows_end_streams_and_tiny_ones_work() {
     raw.send(frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff])).await;
     assert_eq!(raw.wait_for("the error", |frame| frame.kind == GOAWAY).await.error_code(), FLOW_CONTROL_ERROR);
     // With a window of one byte the response comes in pieces of one byte; then the window is closed again.
-    let mut raw = RawConnection::connect_with_settings(server.address, &[0, 4, 0, 0, 0, 1]).await;
+    let mut raw = RawConnection::connect_with_settings(server.address, &initial_window_size(1)).await;
     raw.send(get_request(1)).await;
     for _ in 0..20 {
         let data = raw.wait_for("a byte", |frame| frame.kind == DATA).await;
         assert_eq!(data.payload.len(), 1);
         raw.send(frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1])).await;
     }
-    raw.send(frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await;
-    raw.wait_for("its acknowledgement", |frame| frame.kind == SETTINGS && frame.flags == ACK).await;
+    raw.send(frame(SETTINGS, 0, 0, &initial_window_size(0))).await;
+    raw.wait_for("the SETTINGS acknowledgment", |frame| frame.kind == SETTINGS && frame.flags == ACK).await;
     assert_eq!(server.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.body.len(), 100_000);
 }
 
@@ -203,48 +210,60 @@ async fn violations_end_the_stream_or_the_connection() {
     use ViolationResult::{Connection, Status, Stream};
     let endpoint = Endpoint::ok().await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
-    let head = |fields: &[(&str, &str)]| frame(HEADERS, END_HEADERS | END_STREAM, 1, &header_block(fields));
-    let plus = |fields: &[(&str, &str)]| head(&[&GET[..], fields].concat());
+    let headers_frame = |fields: &[(&str, &str)]| frame(HEADERS, END_HEADERS | END_STREAM, 1, &header_block(fields));
+    let get_with = |fields: &[(&str, &str)]| headers_frame(&[&GET[..], fields].concat());
     let upload = |fields: &[(&str, &str)]| {
         let post = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
         frame(HEADERS, END_HEADERS, 1, &header_block(&[&post[..], fields].concat()))
     };
     let cases: Vec<(&str, Vec<u8>, ViolationResult)> = vec![
         ("valid", get_request(1), Status(200)),
-        ("upper case", plus(&[("X-Upper", "1")]), Connection(PROTOCOL_ERROR)),
-        ("connection", plus(&[("connection", "close")]), Stream(PROTOCOL_ERROR)),
-        ("keep-alive", plus(&[("keep-alive", "1")]), Stream(PROTOCOL_ERROR)),
-        ("proxy-connection", plus(&[("proxy-connection", "1")]), Stream(PROTOCOL_ERROR)),
-        ("transfer-encoding", plus(&[("transfer-encoding", "chunked")]), Stream(PROTOCOL_ERROR)),
-        ("upgrade", plus(&[("upgrade", "h2c")]), Stream(PROTOCOL_ERROR)),
-        ("te", plus(&[("te", "gzip")]), Stream(PROTOCOL_ERROR)),
-        ("te: trailers", plus(&[("te", "trailers")]), Status(200)),
-        ("line feed in a value", plus(&[("x", "a\nb")]), Connection(PROTOCOL_ERROR)),
-        ("NUL in a value", plus(&[("x", "a\0b")]), Connection(PROTOCOL_ERROR)),
-        ("space in a name", plus(&[("x y", "1")]), Connection(PROTOCOL_ERROR)),
-        ("no name", plus(&[("", "1")]), Connection(PROTOCOL_ERROR)),
-        ("unknown pseudo field", plus(&[(":x", "1")]), Connection(PROTOCOL_ERROR)),
-        ("status in a request", plus(&[(":status", "200")]), Stream(PROTOCOL_ERROR)),
-        ("two paths", plus(&[(":path", "/other")]), Stream(PROTOCOL_ERROR)),
-        ("two methods", plus(&[(":method", "POST")]), Stream(PROTOCOL_ERROR)),
-        ("pseudo field after others", head(&[GET[0], GET[1], GET[3], ("x", "1"), GET[2]]), Stream(PROTOCOL_ERROR)),
-        ("no method", head(&GET[1..]), Stream(PROTOCOL_ERROR)),
-        ("no scheme", head(&[GET[0], GET[2], GET[3]]), Stream(PROTOCOL_ERROR)),
-        ("no path", head(&[GET[0], GET[1], GET[3]]), Stream(PROTOCOL_ERROR)),
-        ("empty path", head(&[GET[0], GET[1], (":path", ""), GET[3]]), Stream(PROTOCOL_ERROR)),
-        ("no authority", head(&GET[..3]), Status(400)),
-        ("Host in place of the authority", head(&[&GET[..3], &[("host", "a.example")]].concat()), Status(200)),
-        ("two hosts", plus(&[("host", "a.example"), ("host", "a.example")]), Status(400)),
-        ("another host", plus(&[("host", "b.example")]), Status(400)),
-        ("an authority with a user", head(&[GET[0], GET[1], GET[2], (":authority", "a@b")]), Status(400)),
-        ("an authority with a slash", head(&[GET[0], GET[1], GET[2], (":authority", "a/b")]), Stream(PROTOCOL_ERROR)),
-        ("a path without a slash", head(&[GET[0], GET[1], (":path", "x"), GET[3]]), Stream(PROTOCOL_ERROR)),
-        ("a space in the path", head(&[GET[0], GET[1], (":path", "/a b"), GET[3]]), Stream(PROTOCOL_ERROR)),
-        ("an asterisk", head(&[GET[0], GET[1], (":path", "*"), GET[3]]), Status(400)),
-        ("another scheme", head(&[GET[0], (":scheme", "ftp"), GET[2], GET[3]]), Status(400)),
-        ("a method with a space", head(&[(":method", "GET /"), GET[1], GET[2], GET[3]]), Connection(PROTOCOL_ERROR)),
-        ("connect", head(&[(":method", "CONNECT"), (":authority", "a:1")]), Status(405)),
-        ("protocol without connect", plus(&[(":protocol", "websocket")]), Stream(PROTOCOL_ERROR)),
+        ("upper case", get_with(&[("X-Upper", "1")]), Connection(PROTOCOL_ERROR)),
+        ("connection", get_with(&[("connection", "close")]), Stream(PROTOCOL_ERROR)),
+        ("keep-alive", get_with(&[("keep-alive", "1")]), Stream(PROTOCOL_ERROR)),
+        ("proxy-connection", get_with(&[("proxy-connection", "1")]), Stream(PROTOCOL_ERROR)),
+        ("transfer-encoding", get_with(&[("transfer-encoding", "chunked")]), Stream(PROTOCOL_ERROR)),
+        ("upgrade", get_with(&[("upgrade", "h2c")]), Stream(PROTOCOL_ERROR)),
+        ("te", get_with(&[("te", "gzip")]), Stream(PROTOCOL_ERROR)),
+        ("te: trailers", get_with(&[("te", "trailers")]), Status(200)),
+        ("line feed in a value", get_with(&[("x", "a\nb")]), Connection(PROTOCOL_ERROR)),
+        ("NUL in a value", get_with(&[("x", "a\0b")]), Connection(PROTOCOL_ERROR)),
+        ("space in a name", get_with(&[("x y", "1")]), Connection(PROTOCOL_ERROR)),
+        ("no name", get_with(&[("", "1")]), Connection(PROTOCOL_ERROR)),
+        ("unknown pseudo field", get_with(&[(":x", "1")]), Connection(PROTOCOL_ERROR)),
+        ("status in a request", get_with(&[(":status", "200")]), Stream(PROTOCOL_ERROR)),
+        ("two paths", get_with(&[(":path", "/other")]), Stream(PROTOCOL_ERROR)),
+        ("two methods", get_with(&[(":method", "POST")]), Stream(PROTOCOL_ERROR)),
+        (
+            "pseudo field after others",
+            headers_frame(&[GET[0], GET[1], GET[3], ("x", "1"), GET[2]]),
+            Stream(PROTOCOL_ERROR),
+        ),
+        ("no method", headers_frame(&GET[1..]), Stream(PROTOCOL_ERROR)),
+        ("no scheme", headers_frame(&[GET[0], GET[2], GET[3]]), Stream(PROTOCOL_ERROR)),
+        ("no path", headers_frame(&[GET[0], GET[1], GET[3]]), Stream(PROTOCOL_ERROR)),
+        ("empty path", headers_frame(&[GET[0], GET[1], (":path", ""), GET[3]]), Stream(PROTOCOL_ERROR)),
+        ("no authority", headers_frame(&GET[..3]), Status(400)),
+        ("Host in place of the authority", headers_frame(&[&GET[..3], &[("host", "a.example")]].concat()), Status(200)),
+        ("two hosts", get_with(&[("host", "a.example"), ("host", "a.example")]), Status(400)),
+        ("another host", get_with(&[("host", "b.example")]), Status(400)),
+        ("an authority with a user", headers_frame(&[GET[0], GET[1], GET[2], (":authority", "a@b")]), Status(400)),
+        (
+            "an authority with a slash",
+            headers_frame(&[GET[0], GET[1], GET[2], (":authority", "a/b")]),
+            Stream(PROTOCOL_ERROR),
+        ),
+        ("a path without a slash", headers_frame(&[GET[0], GET[1], (":path", "x"), GET[3]]), Stream(PROTOCOL_ERROR)),
+        ("a space in the path", headers_frame(&[GET[0], GET[1], (":path", "/a b"), GET[3]]), Stream(PROTOCOL_ERROR)),
+        ("an asterisk", headers_frame(&[GET[0], GET[1], (":path", "*"), GET[3]]), Status(400)),
+        ("another scheme", headers_frame(&[GET[0], (":scheme", "ftp"), GET[2], GET[3]]), Status(400)),
+        (
+            "a method with a space",
+            headers_frame(&[(":method", "GET /"), GET[1], GET[2], GET[3]]),
+            Connection(PROTOCOL_ERROR),
+        ),
+        ("connect", headers_frame(&[(":method", "CONNECT"), (":authority", "a:1")]), Status(405)),
+        ("protocol without connect", get_with(&[(":protocol", "websocket")]), Stream(PROTOCOL_ERROR)),
         (
             "a body longer than its length",
             [upload(&[("content-length", "1")]), frame(DATA, END_STREAM, 1, b"xy")].concat(),
@@ -258,7 +277,7 @@ async fn violations_end_the_stream_or_the_connection() {
         ("two lengths", upload(&[("content-length", "1"), ("content-length", "2")]), Stream(PROTOCOL_ERROR)),
         ("an invalid length", upload(&[("content-length", "+1")]), Stream(PROTOCOL_ERROR)),
         (
-            // It is dropped, so that no backend receives it.
+            // The field is removed, so that no backend receives it.
             "a pseudo field in trailers",
             [upload(&[]), frame(HEADERS, END_HEADERS | END_STREAM, 1, &header_field(":path", "/"))].concat(),
             Status(200),
@@ -279,7 +298,7 @@ async fn violations_end_the_stream_or_the_connection() {
         ("a ping too short", frame(PING, 0, 0, &[0; 7]), Connection(PROTOCOL_ERROR)),
         ("settings of 5 bytes", frame(SETTINGS, 0, 0, &[0; 5]), Connection(PROTOCOL_ERROR)),
         ("a window of 0", frame(WINDOW_UPDATE, 0, 0, &[0; 4]), Connection(PROTOCOL_ERROR)),
-        ("a window too large", frame(SETTINGS, 0, 0, &[0, 4, 0xff, 0xff, 0xff, 0xff]), Connection(PROTOCOL_ERROR)),
+        ("a window too large", frame(SETTINGS, 0, 0, &initial_window_size(u32::MAX)), Connection(PROTOCOL_ERROR)),
         (
             "an index beyond the tables",
             frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0xff, 0xff, 0x7f]),
@@ -288,67 +307,73 @@ async fn violations_end_the_stream_or_the_connection() {
         ("padding longer than the frame", frame(DATA, 8, 1, &[200, 0]), Connection(PROTOCOL_ERROR)),
     ];
     let other = Http2Client::connect(server.address).await;
-    let mut wrong = Vec::new();
+    let mut failures = Vec::new();
     for (what, bytes, expected) in cases {
         let mut raw = RawConnection::connect(server.address).await;
         raw.send(&bytes).await;
-        let ends = |frame: &crate::frames::Frame| {
+        let is_result = |frame: &crate::frames::Frame| {
             matches!(frame.kind, RST_STREAM | GOAWAY) || frame.kind == HEADERS && frame.stream == 1
         };
-        let mut got = raw.wait_for(what, ends).await;
-        if let (Connection(_), HEADERS) = (&expected, got.kind) {
-            // The first request was valid; the violation follows it.
-            got = raw.wait_for(what, |frame| frame.kind == GOAWAY).await;
+        let mut last_frame = raw.wait_for(what, is_result).await;
+        if let (Connection(_), HEADERS) = (&expected, last_frame.kind) {
+            // The response to a valid request; the violation follows that request.
+            last_frame = raw.wait_for(what, |frame| frame.kind == GOAWAY).await;
         }
-        let found = match got.kind {
-            RST_STREAM => Stream(got.error_code()),
-            GOAWAY => Connection(got.error_code()),
-            _ => Status(status_of(&got.payload)),
+        let result = match last_frame.kind {
+            RST_STREAM => Stream(last_frame.error_code()),
+            GOAWAY => Connection(last_frame.error_code()),
+            _ => Status(status_of(&last_frame.payload)),
         };
-        if found != expected {
-            wrong.push(format!("{what}: {found:?} instead of {expected:?}"));
+        if result != expected {
+            failures.push(format!("{what}: {result:?} instead of {expected:?}"));
         }
         assert_eq!(other.get("/").await.status, 200, "after {what}");
     }
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(failures.is_empty(), "{failures:#?}");
 }
 
-/// The status at the start of a header block: an entry of the static table, or a value with Huffman coding.
+/// The status at the start of a header block: an entry of the HPACK static table, or a literal with Huffman coding.
 fn status_of(block: &[u8]) -> u16 {
     match block {
         [0x88, ..] => 200,
         [0x8c, ..] => 400,
         [0x8d, ..] => 404,
-        // Huffman coding of 405 and 501, with or without indexing.
+        // Huffman coding of 405, with or without indexing.
         [0x48 | 0x08, 0x83, 0x68, 0x0d, ..] => 405,
         other => panic!("an unexpected status in {:x?}", &other[..other.len().min(8)]),
     }
 }
 
-/// The h2 library responds to them or resets them without an event.
+/// The h2 library responds to these requests, or resets their streams, without an event to Portico.
 #[tokio::test]
 async fn rejected_streams_are_counted() {
     let endpoint = Endpoint::ok().await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
-    let head = |stream, more: &[(&str, &str)]| {
-        frame(HEADERS, END_HEADERS | END_STREAM, stream, &header_block(&[&GET[..], more].concat()))
+    let headers_frame = |stream, extra_fields: &[(&str, &str)]| {
+        frame(HEADERS, END_HEADERS | END_STREAM, stream, &header_block(&[&GET[..], extra_fields].concat()))
     };
     let large = [header_block(&GET), header_field("x", "y").repeat(2000)].concat();
     let cases = [
         ("valid", [get_request(1), get_request(3)].concat(), 3, 0),
         (
             "malformed",
-            [head(1, &[("connection", "x")]), get_request(3), head(5, &[("keep-alive", "y")]), get_request(7)].concat(),
+            [
+                headers_frame(1, &[("connection", "x")]),
+                get_request(3),
+                headers_frame(5, &[("keep-alive", "y")]),
+                get_request(7),
+            ]
+            .concat(),
             7,
             2,
         ),
         ("too large", [frame(HEADERS, END_HEADERS | END_STREAM, 1, &large), get_request(3)].concat(), 3, 1),
     ];
-    let mut before = 0.0;
-    for (what, bytes, last, expected) in cases {
+    let mut count_before = 0.0;
+    for (what, bytes, last_stream, expected) in cases {
         let mut raw = RawConnection::connect(server.address).await;
         raw.send(bytes).await;
-        raw.wait_for(what, |frame| frame.stream == last && frame.kind == HEADERS).await;
+        raw.wait_for(what, |frame| frame.stream == last_stream && frame.kind == HEADERS).await;
         drop(raw);
         with_timeout("the end of the connection", async {
             while server.proxy.stats().connections() > 0 {
@@ -358,8 +383,8 @@ async fn rejected_streams_are_counted() {
         .await;
         let metrics = scrape(&server);
         let count = metrics.get("portico_request_errors_total{reason=\"refused_stream\"}").copied().unwrap_or_default();
-        assert_eq!(count - before, f64::from(expected), "{what}");
-        before = count;
+        assert_eq!(count - count_before, f64::from(expected), "{what}");
+        count_before = count;
     }
 }
 
@@ -368,17 +393,17 @@ async fn accumulated_violations_close_the_connection() {
     let endpoint = Endpoint::ok().await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
     let mut raw = RawConnection::connect(server.address).await;
-    let bad = |stream| {
+    let invalid_request = |stream| {
         frame(HEADERS, END_HEADERS | END_STREAM, stream, &header_block(&[&GET[..], &[("connection", "x")]].concat()))
     };
     for number in 0..1000 {
-        raw.send(bad(number * 2 + 1)).await;
+        raw.send(invalid_request(number * 2 + 1)).await;
     }
-    let rest = raw.read_to_end().await;
-    let goaway = rest.iter().find(|frame| frame.kind == GOAWAY);
+    let frames = raw.read_to_end().await;
+    let goaway = frames.iter().find(|frame| frame.kind == GOAWAY);
     // The GOAWAY may be lost when the client continues to write.
     assert!(goaway.is_none_or(|frame| frame.error_code() == ENHANCE_YOUR_CALM), "{goaway:?}");
-    assert!(rest.iter().filter(|frame| frame.kind == RST_STREAM).count() <= 200);
+    assert!(frames.iter().filter(|frame| frame.kind == RST_STREAM).count() <= 200);
     assert_eq!(endpoint.log.requests(), [""; 0]);
 }
 
@@ -394,8 +419,8 @@ async fn random_bytes_do_not_affect_other_clients() {
             [PREFACE, &frame(SETTINGS, 0, 0, &[]), &get_request(1), &frame(PING, 0, 0, &[0; 8]), &get_request(3)]
                 .concat();
         for _ in 0..fastrand::usize(1..6) {
-            let at = fastrand::usize(..noise.len());
-            noise[at] = fastrand::u8(..);
+            let position = fastrand::usize(..noise.len());
+            noise[position] = fastrand::u8(..);
         }
         raw.send(noise).await;
         drop(raw);

@@ -7,13 +7,14 @@ use tokio::sync::watch;
 
 use crate::frames::{
     ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RawConnection, WINDOW_UPDATE, frame, get_request, header_block,
+    initial_window_size,
 };
 use crate::h2_upstream::http2_endpoint;
 use crate::harness::{Endpoint, Route, TestServer, forward, route, upstream_with_protocol, with_timeout};
 
-/// With the five-byte gRPC prefix, a message of eleven bytes.
+/// A gRPC message: the prefix of five bytes and eleven bytes of payload.
 const MESSAGE: &[u8; 16] = b"0123456789abcdef";
-/// The window of a stream: 128 KiB.
+/// The window of a stream is 128 KiB.
 const MESSAGES_PER_WINDOW: usize = 8192;
 const POST: [(&str, &str); 4] = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
 
@@ -22,62 +23,64 @@ fn messages(stream: u32) -> Vec<u8> {
     frame(DATA, 0, stream, MESSAGE).repeat(MESSAGES_PER_WINDOW)
 }
 
-/// Returns when the proxy has read everything sent before.
+/// Waits until the peer has read all frames sent before.
 async fn wait_until_read(raw: &mut RawConnection) {
     raw.send(frame(PING, 0, 0, &[7; 8])).await;
     raw.wait_for("the PING acknowledgment", |frame| frame.kind == PING && frame.flags == ACK).await;
 }
 
-fn to(address: std::net::SocketAddr) -> Vec<Route> {
+fn h2c_routes_to(address: std::net::SocketAddr) -> Vec<Route> {
     vec![route(forward(vec![(1, upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[address]))]))]
 }
 
 #[tokio::test]
-async fn backend_may_pause_during_small_client_messages() {
+async fn backend_may_pause_while_clients_send_small_messages() {
     const STREAMS: [u32; 4] = [1, 3, 5, 7];
-    let (go, wait) = watch::channel(false);
+    let (release, released) = watch::channel(false);
     let mut builder = ::h2::server::Builder::new();
     builder.initial_window_size(1024).data_frame_budget(usize::MAX);
     let endpoint = http2_endpoint(builder, move |call| {
-        let mut wait = wait.clone();
+        let mut released = released.clone();
         async move {
-            wait.wait_for(|go| *go).await.unwrap();
-            let (mut body, mut bytes) = (call.request.into_body(), 0);
+            released.wait_for(|released| *released).await.unwrap();
+            let (mut body, mut byte_count) = (call.request.into_body(), 0);
             while let Some(Ok(data)) = with_timeout("more of the body", body.data()).await {
                 body.flow_control().release_capacity(data.len()).unwrap();
-                bytes += data.len();
+                byte_count += data.len();
             }
-            let mut reply = call.response;
-            let mut stream = reply.send_response(Response::new(()), false).unwrap();
-            stream.send_data(Bytes::from(bytes.to_string()), true).unwrap();
+            let mut response = call.response;
+            let mut stream = response.send_response(Response::new(()), false).unwrap();
+            stream.send_data(Bytes::from(byte_count.to_string()), true).unwrap();
         }
     })
     .await;
-    let server = TestServer::with_routes(to(endpoint.address)).await;
+    let server = TestServer::with_routes(h2c_routes_to(endpoint.address)).await;
     let mut raw = RawConnection::connect(server.address).await;
     for stream in STREAMS {
         raw.send(frame(HEADERS, END_HEADERS, stream, &header_block(&POST))).await;
         raw.send(messages(stream)).await;
         wait_until_read(&mut raw).await;
     }
-    go.send(true).unwrap();
+    release.send(true).unwrap();
     for stream in STREAMS {
         raw.send(frame(DATA, END_STREAM, stream, &[])).await;
-        let answer = raw.wait_for("a response", |frame| frame.kind == DATA && frame.stream == stream).await;
-        assert_eq!(String::from_utf8(answer.payload).unwrap(), (MESSAGES_PER_WINDOW * MESSAGE.len()).to_string());
+        let response = raw.wait_for("a response", |frame| frame.kind == DATA && frame.stream == stream).await;
+        assert_eq!(String::from_utf8(response.payload).unwrap(), (MESSAGES_PER_WINDOW * MESSAGE.len()).to_string());
     }
 }
 
 #[tokio::test]
 async fn unread_small_messages_do_not_affect_other_clients() {
-    const IDLE: u32 = 6;
+    /// Clients that read no body.
+    const IDLE_CLIENTS: u32 = 6;
     let endpoint = Endpoint::scripted(|stream, _| async move {
         let log = stream.log();
         let mut raw = RawConnection::accept(stream.socket).await;
         loop {
             let request = raw.wait_for("a request", |frame| frame.kind == HEADERS).await;
             raw.send(frame(HEADERS, END_HEADERS, request.stream, &header_block(&[(":status", "200")]))).await;
-            if request.stream >= IDLE * 2 {
+            // Stream IDs of clients are odd, so this is the request after those of the idle clients.
+            if request.stream >= IDLE_CLIENTS * 2 {
                 raw.send(frame(DATA, END_STREAM, request.stream, b"ok")).await;
             } else {
                 raw.send(messages(request.stream)).await;
@@ -87,13 +90,12 @@ async fn unread_small_messages_do_not_affect_other_clients() {
         }
     })
     .await;
-    let server = TestServer::with_routes(to(endpoint.address)).await;
+    let server = TestServer::with_routes(h2c_routes_to(endpoint.address)).await;
     let mut idle = Vec::new();
-    for number in 1..=IDLE {
-        // SETTINGS_INITIAL_WINDOW_SIZE of 0: the client accepts no byte of a body.
-        let mut raw = RawConnection::connect_with_settings(server.address, &[0, 4, 0, 0, 0, 0]).await;
+    for number in 1..=IDLE_CLIENTS {
+        let mut raw = RawConnection::connect_with_settings(server.address, &initial_window_size(0)).await;
         raw.send(get_request(1)).await;
-        endpoint.log.wait_for("its messages", |log| log.requests().len() == number as usize).await;
+        endpoint.log.wait_for("the proxy to read the messages", |log| log.requests().len() == number as usize).await;
         idle.push(raw);
     }
     assert_eq!(server.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.text(), "ok");

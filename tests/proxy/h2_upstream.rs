@@ -28,13 +28,14 @@ pub(crate) struct Http2Endpoint {
     connections: Arc<AtomicUsize>,
 }
 
-/// A request at the endpoint, with the number of its connection, starting at 1.
+/// A request at the endpoint, the handle that sends its response, and the number of the connection, starting at 1.
 pub(crate) struct EndpointCall {
     pub(crate) request: Request<RecvStream>,
     pub(crate) response: SendResponse<Bytes>,
     connection: usize,
 }
 
+/// An HTTP/2 endpoint that runs the handler for every request, and sends GOAWAY after a request for `/goaway`.
 pub(crate) async fn http2_endpoint<F>(
     builder: server::Builder,
     handle: impl Fn(EndpointCall) -> F + Send + Sync + 'static,
@@ -54,9 +55,9 @@ where
             tokio::spawn(async move {
                 let Ok(mut connection) = builder.handshake::<_, Bytes>(socket).await else { return };
                 while let Some(Ok((request, reply))) = connection.accept().await {
-                    let goaway = request.uri().path() == "/goaway";
+                    let sends_goaway = request.uri().path() == "/goaway";
                     tokio::spawn(handle(EndpointCall { request, response: reply, connection: number }));
-                    if goaway {
+                    if sends_goaway {
                         connection.graceful_shutdown();
                     }
                 }
@@ -66,22 +67,22 @@ where
     Http2Endpoint { address, connections }
 }
 
-fn to(endpoint: &Http2Endpoint) -> Vec<Route> {
+fn h2c_routes_to(endpoint: &Http2Endpoint) -> Vec<Route> {
     vec![route(forward(vec![(1, upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[endpoint.address]))]))]
 }
 
-/// Echoes the request: headers in response headers, the body, and the trailers.
+/// Echoes the request: its target and headers in response headers, its body, and its trailers with `grpc-status`.
 async fn echo(call: EndpointCall) {
     let (head, mut body) = call.request.into_parts();
     let mut reply = call.response;
-    let mut answer = Response::builder()
+    let mut response = Response::builder()
         .header("x-uri", head.uri.to_string())
         .header("x-fields", head.headers.keys().map(|name| name.as_str()).collect::<Vec<_>>().join(" "))
         .header("x-te", head.headers.get("te").map_or("", |te| te.to_str().unwrap()));
-    if let Some(kind) = head.headers.get("content-type") {
-        answer = answer.header("content-type", kind);
+    if let Some(content_type) = head.headers.get("content-type") {
+        response = response.header("content-type", content_type);
     }
-    let mut stream = reply.send_response(answer.body(()).unwrap(), false).unwrap();
+    let mut stream = reply.send_response(response.body(()).unwrap(), false).unwrap();
     let Ok((bytes, trailers)) = read_body(&mut body).await else { return };
     let mut trailers = trailers.unwrap_or_default();
     trailers.insert("grpc-status", "0".parse().unwrap());
@@ -92,8 +93,8 @@ async fn echo(call: EndpointCall) {
     let mut rest = Bytes::from(bytes);
     while !rest.is_empty() {
         stream.reserve_capacity(rest.len());
-        let Some(Ok(room)) = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await else { return };
-        stream.send_data(rest.split_to(room.min(rest.len())), false).unwrap();
+        let Some(Ok(capacity)) = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await else { return };
+        stream.send_data(rest.split_to(capacity.min(rest.len())), false).unwrap();
     }
     stream.send_trailers(trailers).unwrap();
 }
@@ -101,20 +102,20 @@ async fn echo(call: EndpointCall) {
 #[tokio::test]
 async fn http1_and_http2_requests_share_one_connection() {
     let endpoint = http2_endpoint(server::Builder::new(), echo).await;
-    let server = TestServer::with_routes(to(&endpoint)).await;
+    let server = TestServer::with_routes(h2c_routes_to(&endpoint)).await;
     let client = Http2Client::connect(server.address).await;
-    let asked = (0..60).map(|index| client.request(get_request(&format!("/{index}?x"))));
-    for (index, answer) in futures_util::future::join_all(asked).await.into_iter().enumerate() {
-        let answer = answer.unwrap();
-        assert_eq!(answer.status, 200);
-        assert_eq!(answer.headers["x-uri"], format!("http://a.example/{index}?x"));
-        assert_eq!(answer.trailers.unwrap()["grpc-status"], "0");
+    let requests = (0..60).map(|index| client.request(get_request(&format!("/{index}?x"))));
+    for (index, response) in futures_util::future::join_all(requests).await.into_iter().enumerate() {
+        let response = response.unwrap();
+        assert_eq!(response.status, 200);
+        assert_eq!(response.headers["x-uri"], format!("http://a.example/{index}?x"));
+        assert_eq!(response.trailers.unwrap()["grpc-status"], "0");
     }
-    let mut old = server.connect().await;
-    let answer = old.get("/one?y").await;
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.header("x-uri"), Some("http://a.example/one?y"));
-    let fields = answer.header("x-fields").unwrap();
+    let mut http1_client = server.connect().await;
+    let response = http1_client.get("/one?y").await;
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("x-uri"), Some("http://a.example/one?y"));
+    let fields = response.header("x-fields").unwrap();
     assert!(!fields.split(' ').any(|field| ["host", "connection", "transfer-encoding"].contains(&field)), "{fields}");
     assert_eq!(endpoint.connections.load(SeqCst), 1);
 }
@@ -122,29 +123,29 @@ async fn http1_and_http2_requests_share_one_connection() {
 #[tokio::test]
 async fn bodies_and_trailers_are_forwarded() {
     let endpoint = http2_endpoint(server::Builder::new(), echo).await;
-    let server = TestServer::with_routes(to(&endpoint)).await;
+    let server = TestServer::with_routes(h2c_routes_to(&endpoint)).await;
     let client = Http2Client::connect(server.address).await;
     let body: Vec<u8> = (b'a'..=b'z').cycle().take(1_000_000).collect();
-    let (answer, mut stream) = client.start(post_request("/"), false).await;
-    let (sent, answer) = tokio::join!(send_all(&mut stream, &body), read_response(answer));
+    let (response, mut stream) = client.start_with_body(post_request("/")).await;
+    let (sent, response) = tokio::join!(send_all(&mut stream, &body), read_response(response));
     sent.unwrap();
-    assert!(answer.unwrap().body == body);
+    assert!(response.unwrap().body == body);
 
-    let (answer, mut stream) = client.start(post_request("/"), false).await;
+    let (response, mut stream) = client.start_with_body(post_request("/")).await;
     stream.send_data(Bytes::from_static(b"x"), false).unwrap();
     stream.send_trailers(HeaderMap::from_iter([("x-sum".parse().unwrap(), "1".parse().unwrap())])).unwrap();
-    assert_eq!(read_response(answer).await.unwrap().trailers.unwrap()["x-sum"], "1");
+    assert_eq!(read_response(response).await.unwrap().trailers.unwrap()["x-sum"], "1");
 
-    let mut old = server.connect().await;
-    old.send(
+    let mut http1_client = server.connect().await;
+    http1_client.send(
         "POST / HTTP/1.1\r\nhost: a\r\nte: trailers\r\nconnection: te\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n\
          3\r\nabc\r\n0\r\nx-sum: 3\r\n\r\n",
     )
     .await;
-    let answer = old.response(false).await;
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.header("x-te"), Some("trailers"));
-    assert!(answer.body.starts_with(b"abc"), "{:?}", answer.text());
+    let response = http1_client.response().await;
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("x-te"), Some("trailers"));
+    assert!(response.body.starts_with(b"abc"), "{:?}", response.text());
 }
 
 /// A gRPC message: a flag, a length, and the payload.
@@ -173,23 +174,23 @@ async fn grpc_streams_are_bidirectional() {
         stream.send_trailers(HeaderMap::from_iter(trailers)).unwrap();
     })
     .await;
-    let server = TestServer::with_routes(to(&endpoint)).await;
+    let server = TestServer::with_routes(h2c_routes_to(&endpoint)).await;
     let client = Http2Client::connect(server.address).await;
-    let (answer, mut stream) = client.start(grpc_request(), false).await;
-    let mut answer = crate::harness::with_timeout("the head", answer).await.unwrap();
-    assert_eq!(answer.headers()["content-type"], "application/grpc+proto");
-    for word in [&b"one"[..], b"two", b"three"] {
+    let (response, mut stream) = client.start_with_body(grpc_request()).await;
+    let mut response = crate::harness::with_timeout("the head", response).await.unwrap();
+    assert_eq!(response.headers()["content-type"], "application/grpc+proto");
+    for payload in [&b"one"[..], b"two", b"three"] {
         // Each message is echoed before the next one is sent: nothing is buffered.
-        stream.send_data(message(word), false).unwrap();
-        let mut got = Vec::new();
-        while got.len() < word.len() + 5 {
-            let data = crate::harness::with_timeout("a response", answer.body_mut().data()).await.unwrap().unwrap();
-            got.extend_from_slice(&data);
+        stream.send_data(message(payload), false).unwrap();
+        let mut echoed = Vec::new();
+        while echoed.len() < payload.len() + 5 {
+            let data = crate::harness::with_timeout("a response", response.body_mut().data()).await.unwrap().unwrap();
+            echoed.extend_from_slice(&data);
         }
-        assert_eq!(got, message(word));
+        assert_eq!(echoed, message(payload));
     }
     stream.send_data(Bytes::new(), true).unwrap();
-    let (rest, trailers) = read_body(answer.body_mut()).await.unwrap();
+    let (rest, trailers) = read_body(response.body_mut()).await.unwrap();
     assert_eq!((rest.len(), &trailers.unwrap()["grpc-status"]), (0, &http::HeaderValue::from_static("0")));
 }
 
@@ -200,52 +201,53 @@ async fn trailers_only_response_is_preserved() {
         call.response.send_response(head.body(()).unwrap(), true).unwrap();
     })
     .await;
-    let server = TestServer::with_routes(to(&endpoint)).await;
-    let answer = Http2Client::connect(server.address).await.request(grpc_request()).await.unwrap();
-    assert_eq!((answer.status, answer.body.len(), answer.trailers), (200, 0, None));
-    assert_eq!(answer.headers["grpc-status"], "12");
+    let server = TestServer::with_routes(h2c_routes_to(&endpoint)).await;
+    let response = Http2Client::connect(server.address).await.request(grpc_request()).await.unwrap();
+    assert_eq!((response.status, response.body.len(), response.trailers), (200, 0, None));
+    assert_eq!(response.headers["grpc-status"], "12");
 }
 
 #[tokio::test]
 async fn concurrency_limit_of_the_endpoint_is_respected() {
-    let (go, wait) = watch::channel(false);
-    let busy = Arc::new(AtomicUsize::new(0));
-    let now = Arc::clone(&busy);
+    let (release, released) = watch::channel(false);
+    let request_count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&request_count);
     let mut builder = server::Builder::new();
     builder.max_concurrent_streams(10);
     let endpoint = http2_endpoint(builder, move |mut call| {
-        let mut wait = wait.clone();
-        let now = Arc::clone(&now);
+        let mut released = released.clone();
+        let counter = Arc::clone(&counter);
         async move {
             if call.request.uri().path() != "/first" {
-                now.fetch_add(1, SeqCst);
-                wait.wait_for(|go| *go).await.unwrap();
+                counter.fetch_add(1, SeqCst);
+                released.wait_for(|released| *released).await.unwrap();
             }
             call.response.send_response(Response::new(()), true).unwrap();
         }
     })
     .await;
-    let server = TestServer::with_routes(to(&endpoint)).await;
+    let server = TestServer::with_routes(h2c_routes_to(&endpoint)).await;
     let client = Http2Client::connect(server.address).await;
     // The SETTINGS of the endpoint precede its first response.
     assert_eq!(client.get("/first").await.status, 200);
     let waiting = futures_util::future::join_all((0..25).map(|_| client.request(get_request("/"))));
-    let release = async {
+    let releasing = async {
         crate::harness::with_timeout("all requests to arrive", async {
-            while busy.load(SeqCst) < 25 {
+            while request_count.load(SeqCst) < 25 {
                 tokio::task::yield_now().await;
             }
         })
         .await;
-        go.send(true).unwrap();
+        release.send(true).unwrap();
     };
-    let (answers, ()) = tokio::join!(waiting, release);
-    assert!(answers.into_iter().all(|answer| answer.unwrap().status == 200));
+    let (responses, ()) = tokio::join!(waiting, releasing);
+    assert!(responses.into_iter().all(|response| response.unwrap().status == 200));
     assert_eq!(endpoint.connections.load(SeqCst), 3);
 }
 
 #[tokio::test]
 async fn refused_streams_are_retried() {
+    // The endpoint resets the streams of calls with an odd number.
     let calls = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&calls);
     let endpoint = http2_endpoint(server::Builder::new(), move |mut call| {
@@ -259,7 +261,7 @@ async fn refused_streams_are_retried() {
         }
     })
     .await;
-    let server = TestServer::with_routes(to(&endpoint)).await;
+    let server = TestServer::with_routes(h2c_routes_to(&endpoint)).await;
     let client = Http2Client::connect(server.address).await;
     let refused = u32::from(Reason::REFUSED_STREAM);
     let cases = [
@@ -283,11 +285,11 @@ async fn refused_streams_are_retried() {
 async fn endpoint_may_send_goaway_at_any_time() {
     let endpoint = http2_endpoint(server::Builder::new(), |mut call| async move {
         let number = call.connection.to_string();
-        let answer = Response::builder().header("x-connection", number).body(()).unwrap();
-        call.response.send_response(answer, true).unwrap();
+        let response = Response::builder().header("x-connection", number).body(()).unwrap();
+        call.response.send_response(response, true).unwrap();
     })
     .await;
-    let server = TestServer::with_routes(to(&endpoint)).await;
+    let server = TestServer::with_routes(h2c_routes_to(&endpoint)).await;
     let client = Http2Client::connect(server.address).await;
     for _ in 0..20 {
         assert_eq!(client.get("/goaway").await.status, 200);
@@ -299,7 +301,7 @@ async fn endpoint_may_send_goaway_at_any_time() {
 }
 
 #[tokio::test]
-async fn invalid_http2_endpoints_get_502_or_504() {
+async fn invalid_http2_responses_get_502_or_504() {
     let malformed =
         ["", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", "\0\0\0\u{4}\0\0\0\0\0\0\0\u{1}\u{1}\u{5}\0\0\0\u{1}\0"];
     for bytes in malformed {
@@ -330,24 +332,24 @@ async fn reset_response_never_appears_complete() {
     let endpoint = http2_endpoint(server::Builder::new(), |mut call| async move {
         let mut stream = call.response.send_response(Response::new(()), false).unwrap();
         stream.send_data(Bytes::from_static(b"half"), false).unwrap();
-        // Waits until the data is sent.
+        // Reads the request to its end, so that the data is sent before the reset.
         let mut body = call.request.into_body();
         drop(read_body(&mut body).await);
         tokio::task::yield_now().await;
         stream.send_reset(Reason::INTERNAL_ERROR);
     })
     .await;
-    let server = TestServer::with_routes(to(&endpoint)).await;
+    let server = TestServer::with_routes(h2c_routes_to(&endpoint)).await;
     for _ in 0..10 {
         let client = Http2Client::connect(server.address).await;
         match client.request(get_request("/")).await {
-            Ok(answer) => assert_eq!(answer.status, 502),
+            Ok(response) => assert_eq!(response.status, 502),
             Err(error) => assert!(error.is_reset(), "{error}"),
         }
-        let mut old = server.connect().await;
-        old.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        if let Some(answer) = old.try_response(false).await {
-            assert_eq!(answer.status, 502, "{answer:?}");
+        let mut http1_client = server.connect().await;
+        http1_client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        if let Some(response) = http1_client.try_response().await {
+            assert_eq!(response.status, 502, "{response:?}");
         }
     }
 }
@@ -361,6 +363,6 @@ async fn concurrent_requests_share_a_refused_connection() {
     )]))])
     .await;
     let client = Http2Client::connect(server.address).await;
-    let answers = futures_util::future::join_all((0..50).map(|_| client.request(get_request("/")))).await;
-    assert!(answers.into_iter().all(|answer| answer.unwrap().status == 503));
+    let responses = futures_util::future::join_all((0..50).map(|_| client.request(get_request("/")))).await;
+    assert!(responses.into_iter().all(|response| response.unwrap().status == 503));
 }

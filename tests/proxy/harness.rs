@@ -1,4 +1,4 @@
-//! Test harness: a running proxy, scripted endpoints, and clients that write raw bytes.
+//! Test harness: a running proxy and its routes, scripted HTTP/1.1 endpoints, and clients that write raw bytes.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -14,9 +14,9 @@ use portico::proxy::access_log::{AccessLogDestination, AccessLogField, AccessLog
 use portico::proxy::{BindState, KongHeaderMode, ProductToken, Proxy, ProxyConfig, ProxyLimits, TlsPolicy};
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::kong::KongBehavior;
-use portico::snapshot::router::{Candidate, HostRouter, PathMatch, RouteAge};
+use portico::snapshot::router::{HostRouter, PathMatch, RouteMatch, TieBreaker};
 use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteRule, RuleId, Split};
-use portico::snapshot::timeouts_and_retries::TimeoutsAndRetries;
+use portico::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
 use portico::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot};
 use portico::upstream::{EndpointAddress, Endpoints, Upstream, UpstreamKey, UpstreamProtocol};
 use socket2::{Domain, Socket, Type};
@@ -28,6 +28,7 @@ use tokio::time::timeout;
 /// Upper bound of every wait in a test; only a failing test takes that long.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Awaits the future for at most [`TEST_TIMEOUT`]; `what` names in the panic what the test waited for.
 pub(crate) async fn with_timeout<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(TEST_TIMEOUT, future).await.unwrap_or_else(|_| panic!("timed out waiting for: {what}"))
 }
@@ -38,10 +39,11 @@ pub(crate) struct TestServer {
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) address: SocketAddr,
     pub(crate) log: Arc<AccessLogger>,
-    // Keeps the port from being assigned to another process between tests.
+    // Keeps the port from being assigned to another process while the proxy does not listen.
     _reserved: Socket,
 }
 
+/// Settings of the proxy that tests change.
 pub(crate) struct Options {
     pub(crate) limits: ProxyLimits,
     pub(crate) trusted: Vec<&'static str>,
@@ -113,12 +115,12 @@ impl TestServer {
     pub(crate) async fn request(&self, request: &str) -> TestResponse {
         let mut client = self.connect().await;
         client.send(request).await;
-        client.response(request.starts_with("HEAD ")).await
+        client.response_to(request).await
     }
 }
 
-/// A loopback address with a free port, and the socket that reserves it. A socket that is bound but does not listen
-/// does not block another bind with SO_REUSEADDR, which the proxy uses.
+/// A loopback address with a free port, and the socket that reserves it. The proxy can bind the address as well: it
+/// sets SO_REUSEADDR, and the reserving socket does not listen.
 pub(crate) fn reserve_address() -> (SocketAddr, Socket) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
@@ -126,7 +128,7 @@ pub(crate) fn reserve_address() -> (SocketAddr, Socket) {
     (socket.local_addr().unwrap().as_socket().unwrap(), socket)
 }
 
-/// A route of the only listener, which has no hostname and port 80.
+/// A route with one rule, for a listener on port 80 without hostname. An empty `host` matches all hosts.
 pub(crate) struct Route {
     pub(crate) host: &'static str,
     pub(crate) path: &'static str,
@@ -136,6 +138,7 @@ pub(crate) struct Route {
     pub(crate) action: Action,
 }
 
+/// A route for all hosts and paths.
 pub(crate) fn route(action: Action) -> Route {
     Route { host: "", path: "/", filters: Filters::default(), plugins: None, kong: None, action }
 }
@@ -145,8 +148,9 @@ pub(crate) fn routes_to(address: SocketAddr) -> Vec<Route> {
     vec![route(forward(vec![(1, upstream("web", &[address]))]))]
 }
 
-pub(crate) fn forward(shares: Vec<(u32, Arc<Upstream>)>) -> Action {
-    let backends = shares.into_iter().map(|(weight, upstream)| Backend {
+/// Forwards to upstreams by their weights.
+pub(crate) fn forward(weighted_upstreams: Vec<(u32, Arc<Upstream>)>) -> Action {
+    let backends = weighted_upstreams.into_iter().map(|(weight, upstream)| Backend {
         weight,
         filters: Filters::default(),
         target: BackendTarget::Upstream(upstream),
@@ -154,11 +158,17 @@ pub(crate) fn forward(shares: Vec<(u32, Arc<Upstream>)>) -> Action {
     Action::Forward(Split::new(backends.collect()).unwrap())
 }
 
-/// The same action with retries and timeouts of the rule.
+/// The forwarding action with these timeouts and retries of its rule.
 pub(crate) fn with_timeouts_and_retries(action: Action, policy: TimeoutsAndRetries) -> Action {
     let Action::Forward(mut split) = action else { panic!("only a forwarding action has retries and timeouts") };
     split.timeouts_and_retries = Some(Box::new(policy));
     Action::Forward(split)
+}
+
+/// Up to `max_retries` retries after responses with these codes, almost without a delay.
+pub(crate) fn retries(max_retries: u32, codes: &[u16]) -> TimeoutsAndRetries {
+    let retry = RetryPolicy { max_retries, codes: codes.into(), backoff: Duration::from_millis(1) };
+    TimeoutsAndRetries { retry: Some(retry), ..TimeoutsAndRetries::default() }
 }
 
 pub(crate) fn upstream(service: &str, addresses: &[SocketAddr]) -> Arc<Upstream> {
@@ -184,6 +194,7 @@ pub(crate) fn upstream_with_protocol(
     Arc::new(upstream)
 }
 
+/// A snapshot with one listener at this address, for all hosts.
 pub(crate) fn snapshot(address: SocketAddr, routes: Vec<Route>) -> Snapshot {
     let listeners = HostMap::new([(HostPattern::Any, Arc::new(listener(routes)))]);
     Snapshot {
@@ -192,18 +203,19 @@ pub(crate) fn snapshot(address: SocketAddr, routes: Vec<Route>) -> Snapshot {
     }
 }
 
+/// A listener on port 80. The routes are named `HTTPRoute/default/r0`, `r1` and so on.
 pub(crate) fn listener(routes: Vec<Route>) -> HttpListener {
-    let mut hosts: std::collections::BTreeMap<HostPattern, Vec<Candidate>> = Default::default();
+    let mut hosts: std::collections::BTreeMap<HostPattern, Vec<RouteMatch>> = Default::default();
     for (index, route) in routes.into_iter().enumerate() {
         let name: Arc<str> = format!("HTTPRoute/default/r{index}").into();
         let id = RuleId { route: Arc::clone(&name), rule: "0".into() };
-        let candidate = Candidate {
+        let candidate = RouteMatch {
             path: PathMatch::Prefix(route.path.strip_suffix('/').unwrap_or(route.path).into()),
             method: None,
             headers: vec![],
             query: vec![],
             server_names: Arc::default(),
-            age: RouteAge { created: None, route: name, rule: 0, index: 0 },
+            tie_breaker: TieBreaker { created: None, route: name, rule: 0, index: 0 },
             rule: Arc::new(RouteRule {
                 id,
                 filters: route.filters,
@@ -229,12 +241,13 @@ pub(crate) struct Endpoint {
     pub(crate) log: Arc<EndpointLog>,
 }
 
-/// What an endpoint received.
+/// What an endpoint received, and its connections.
 #[derive(Default)]
 pub(crate) struct EndpointLog {
     requests: Mutex<Vec<String>>,
+    /// Accepted connections.
     pub(crate) connections: AtomicUsize,
-    /// Connections that ended, in any way.
+    /// Connections whose script has ended.
     pub(crate) ended: AtomicUsize,
     changed: Notify,
 }
@@ -242,7 +255,7 @@ pub(crate) struct EndpointLog {
 type Script = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Endpoint {
-    /// Runs the script for every connection, with the number of the connection.
+    /// Runs the script for every connection, with the number of the connection, starting at 0.
     pub(crate) async fn scripted<F>(script: impl Fn(EndpointStream, usize) -> F + Send + 'static) -> Endpoint
     where
         F: Future<Output = ()> + Send + 'static,
@@ -250,7 +263,7 @@ impl Endpoint {
         Endpoint::on_listener(TcpListener::bind("127.0.0.1:0").await.unwrap(), script)
     }
 
-    /// The same on an existing socket.
+    /// Like [`Endpoint::scripted`], on a socket that listens already.
     pub(crate) fn on_listener<F>(
         listener: TcpListener,
         script: impl Fn(EndpointStream, usize) -> F + Send + 'static,
@@ -260,18 +273,18 @@ impl Endpoint {
     {
         let address = listener.local_addr().unwrap();
         let log = Arc::new(EndpointLog::default());
-        let accepted = Arc::clone(&log);
+        let accept_log = Arc::clone(&log);
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let number = accepted.connections.fetch_add(1, Ordering::SeqCst);
-                accepted.changed.notify_waiters();
-                let stream = EndpointStream { socket, buffer: Vec::new(), log: Arc::clone(&accepted) };
+                let number = accept_log.connections.fetch_add(1, Ordering::SeqCst);
+                accept_log.changed.notify_waiters();
+                let stream = EndpointStream { socket, buffer: Vec::new(), log: Arc::clone(&accept_log) };
                 let script: Script = Box::pin(script(stream, number));
-                let ended = Arc::clone(&accepted);
+                let script_log = Arc::clone(&accept_log);
                 tokio::spawn(async move {
                     script.await;
-                    ended.ended.fetch_add(1, Ordering::SeqCst);
-                    ended.changed.notify_waiters();
+                    script_log.ended.fetch_add(1, Ordering::SeqCst);
+                    script_log.changed.notify_waiters();
                 });
             }
         });
@@ -279,19 +292,20 @@ impl Endpoint {
     }
 
     /// Sends the same response to every request and keeps the connection open.
-    pub(crate) async fn responding_with(answer: impl Into<Vec<u8>>) -> Endpoint {
-        let answer = Arc::new(answer.into());
+    pub(crate) async fn responding_with(response: impl Into<Vec<u8>>) -> Endpoint {
+        let response = Arc::new(response.into());
         Endpoint::scripted(move |mut stream, _| {
-            let answer = Arc::clone(&answer);
+            let response = Arc::clone(&response);
             async move {
                 while stream.request().await.is_some() {
-                    stream.send(&*answer).await;
+                    stream.send(&*response).await;
                 }
             }
         })
         .await
     }
 
+    /// Responds to every request with 200 and the body `ok`.
     pub(crate) async fn ok() -> Endpoint {
         Endpoint::responding_with("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await
     }
@@ -339,12 +353,13 @@ impl EndpointStream {
     /// Reads a complete request and records it; None at the end of the connection.
     pub(crate) async fn request(&mut self) -> Option<String> {
         let head = self.head().await?;
-        let body = read_body(&mut self.socket, &mut self.buffer, &head, false).await?;
+        let body = read_body(&mut self.socket, &mut self.buffer, &head, UnframedBody::Empty).await?;
         let request = head + &String::from_utf8_lossy(&body);
         self.record(&request);
         Some(request)
     }
 
+    /// Reads a request head without recording it.
     pub(crate) async fn head(&mut self) -> Option<String> {
         read_head(&mut self.socket, &mut self.buffer).await
     }
@@ -353,7 +368,7 @@ impl EndpointStream {
         self.log.record(request);
     }
 
-    /// For scripts that move out the socket.
+    /// The endpoint's log, for scripts that move the socket out of the stream.
     pub(crate) fn log(&self) -> Arc<EndpointLog> {
         Arc::clone(&self.log)
     }
@@ -361,15 +376,15 @@ impl EndpointStream {
     /// Returns the next bytes; None at the end of the connection.
     pub(crate) async fn read_some(&mut self) -> Option<Vec<u8>> {
         if self.buffer.is_empty() {
-            // Reading into an empty buffer takes 64 bytes at a time. Scripts that parse everything after each read
-            // would do so a thousand times for the largest head.
+            // Without reserved space, each read would return at most 64 bytes, and scripts that parse all bytes after
+            // each read would be slow.
             self.buffer.reserve(READ_SIZE);
             fill(&mut self.socket, &mut self.buffer).await?;
         }
         Some(self.take_buffered())
     }
 
-    /// Takes what was read after the last head.
+    /// Takes the bytes that were read but not yet returned.
     pub(crate) fn take_buffered(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
     }
@@ -416,34 +431,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.socket.write_all(bytes.as_ref()).await.unwrap();
     }
 
-    pub(crate) async fn response(&mut self, head_only: bool) -> TestResponse {
-        self.try_response(head_only).await.expect("a complete response")
+    /// Reads the response to a request whose method is not HEAD.
+    pub(crate) async fn response(&mut self) -> TestResponse {
+        self.response_to("").await
     }
 
-    /// None if the connection ends before the response does.
-    pub(crate) async fn try_response(&mut self, head_only: bool) -> Option<TestResponse> {
+    /// Reads the response to this request, without a body if the method is HEAD.
+    pub(crate) async fn response_to(&mut self, request: impl AsRef<[u8]>) -> TestResponse {
+        self.try_response_to(request).await.expect("a complete response")
+    }
+
+    /// Like [`Client::response`]; None if the connection ends before the response does.
+    pub(crate) async fn try_response(&mut self) -> Option<TestResponse> {
+        self.try_response_to("").await
+    }
+
+    /// Like [`Client::response_to`]; None if the connection ends before the response does.
+    pub(crate) async fn try_response_to(&mut self, request: impl AsRef<[u8]>) -> Option<TestResponse> {
+        let is_head_request = request.as_ref().starts_with(b"HEAD ");
         with_timeout("a response", async {
             let head = read_head(&mut self.socket, &mut self.buffer).await?;
             let status = head.split(' ').nth(1)?.parse().ok()?;
-            let no_body = head_only || matches!(status, 100..=199 | 204 | 304);
-            let body =
-                if no_body { Vec::new() } else { read_body(&mut self.socket, &mut self.buffer, &head, true).await? };
+            let has_no_body = is_head_request || matches!(status, 100..=199 | 204 | 304);
+            let body = if has_no_body {
+                Vec::new()
+            } else {
+                read_body(&mut self.socket, &mut self.buffer, &head, UnframedBody::UntilEnd).await?
+            };
             Some(TestResponse { status, head, body })
         })
         .await
     }
 
-    /// Takes what was read after the last response.
+    /// Takes the bytes that were read after the last response.
     pub(crate) fn take_buffered(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
     }
 
     pub(crate) async fn get(&mut self, path: &str) -> TestResponse {
         self.send(format!("GET {path} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await;
-        self.response(false).await
+        self.response().await
     }
 
-    /// Reads until the connection ends; an error means a reset.
+    /// Reads all bytes until the connection ends; an error if it was reset.
     pub(crate) async fn read_to_end(&mut self) -> std::io::Result<Vec<u8>> {
         with_timeout("the end of the connection", async {
             let mut rest = std::mem::take(&mut self.buffer);
@@ -464,7 +494,7 @@ impl TestResponse {
     }
 }
 
-/// The value of the first field with this name.
+/// The value of the first header with this name, in the head of a request or response.
 pub(crate) fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     head.lines().skip(1).find_map(|line| {
         let (field, value) = line.split_once(':')?;
@@ -472,9 +502,10 @@ pub(crate) fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     })
 }
 
-/// How much an endpoint reads at a time.
+/// Buffer space in bytes for a read of an endpoint.
 const READ_SIZE: usize = 64 * 1024;
 
+/// Reads more bytes into the buffer; None at the end of the connection.
 async fn fill(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<()> {
     match socket.read_buf(buffer).await {
         Ok(0) | Err(_) => None,
@@ -492,12 +523,21 @@ async fn read_head(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) 
     }
 }
 
-/// Reads the body as the head frames it; chunks are decoded and followed by the trailers.
+/// What follows a head without Content-Length and without `Transfer-Encoding: chunked` (RFC 9112, section 6.3).
+#[derive(Clone, Copy)]
+enum UnframedBody {
+    /// Nothing: the message is a request.
+    Empty,
+    /// A body that ends with the connection: the message is a response.
+    UntilEnd,
+}
+
+/// Reads the body as the head frames it. The result of a chunked body is its data and then its trailer lines.
 async fn read_body(
     socket: &mut (impl AsyncRead + Unpin),
     buffer: &mut Vec<u8>,
     head: &str,
-    answer: bool,
+    unframed: UnframedBody,
 ) -> Option<Vec<u8>> {
     if header(head, "transfer-encoding").is_some_and(|coding| coding == "chunked") {
         let mut body = Vec::new();
@@ -527,11 +567,13 @@ async fn read_body(
         }
         return Some(buffer.drain(..length).collect());
     }
-    if answer {
-        while fill(socket, buffer).await.is_some() {}
-        return Some(std::mem::take(buffer));
+    match unframed {
+        UnframedBody::Empty => Some(Vec::new()),
+        UnframedBody::UntilEnd => {
+            while fill(socket, buffer).await.is_some() {}
+            Some(std::mem::take(buffer))
+        }
     }
-    Some(Vec::new())
 }
 
 async fn read_line(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<String> {

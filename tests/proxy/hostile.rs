@@ -1,4 +1,4 @@
-//! Hostile and malformed messages from clients and endpoints.
+//! Hostile and malformed HTTP/1.1 messages from clients and endpoints.
 
 use portico::proxy::ProxyLimits;
 
@@ -31,19 +31,24 @@ async fn ambiguous_requests_are_rejected() {
         "GET  / HTTP/1.1\r\nhost: a\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: a\r\nx: a\0b\r\n\r\n",
     ];
-    for shape in cases {
+    for ambiguous_request in cases {
         // On a new connection, and pipelined after a valid request.
-        for before in ["", "POST /good HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"] {
+        for preceding in ["", "POST /good HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"]
+        {
             let endpoint = Endpoint::ok().await;
             let server = TestServer::with_routes(routes_to(endpoint.address)).await;
             let mut client = server.connect().await;
-            client.send(format!("{before}{shape}GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n")).await;
-            if !before.is_empty() {
-                assert_eq!(client.response(false).await.status, 200);
+            client.send(format!("{preceding}{ambiguous_request}GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+            if !preceding.is_empty() {
+                assert_eq!(client.response().await.status, 200);
             }
-            assert_eq!(client.response(false).await.status, 400, "{before:?}{shape:?}");
-            assert_eq!(client.read_to_end().await.unwrap_or_default(), b"", "{before:?}{shape:?}");
-            assert_eq!(endpoint.log.requests().len(), usize::from(!before.is_empty()), "{before:?}{shape:?}");
+            assert_eq!(client.response().await.status, 400, "{preceding:?}{ambiguous_request:?}");
+            assert_eq!(client.read_to_end().await.unwrap_or_default(), b"", "{preceding:?}{ambiguous_request:?}");
+            assert_eq!(
+                endpoint.log.requests().len(),
+                usize::from(!preceding.is_empty()),
+                "{preceding:?}{ambiguous_request:?}"
+            );
         }
     }
 }
@@ -52,9 +57,9 @@ async fn ambiguous_requests_are_rejected() {
 async fn equal_content_lengths_are_merged() {
     let endpoint = Endpoint::ok().await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
-    let answer =
+    let response =
         server.request("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 3\r\n\r\nabc").await;
-    assert_eq!(answer.status, 200);
+    assert_eq!(response.status, 200);
     let request = &endpoint.log.requests()[0];
     assert!(request.ends_with("\r\n\r\nabc") && request.matches("content-length").count() == 1, "{request}");
 }
@@ -68,11 +73,8 @@ async fn invalid_chunks_end_the_request() {
         let server = TestServer::with_routes(routes_to(endpoint.address)).await;
         let mut client = server.connect().await;
         client.send(format!("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{body}")).await;
-        let answer = client.try_response(false).await;
-        assert!(
-            answer.is_none_or(|answer| answer.status == 400),
-            "{body:?}: the client is at fault, so the status must be 400"
-        );
+        let response = client.try_response().await;
+        assert!(response.is_none_or(|response| response.status == 400), "{body:?}: the status must be 400");
         assert_eq!(endpoint.log.requests().len(), 0, "{body:?}: no complete request may reach the endpoint");
     }
 }
@@ -82,12 +84,12 @@ async fn request_heads_are_limited() {
     let endpoint = Endpoint::ok().await;
     let limits = ProxyLimits { max_request_head: 8192, max_request_fields: 20, ..ProxyLimits::default() };
     let server = TestServer::with_options(Options { limits, ..Options::default() }, routes_to(endpoint.address)).await;
-    let field = |size| format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(size));
-    assert_eq!(server.request(&field(8000)).await.status, 200);
-    assert_eq!(server.request(&field(8200)).await.status, 431);
-    let fields = |count| format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(count));
-    assert_eq!(server.request(&fields(19)).await.status, 200);
-    assert_eq!(server.request(&fields(20)).await.status, 431);
+    let request_with_field = |size| format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(size));
+    assert_eq!(server.request(&request_with_field(8000)).await.status, 200);
+    assert_eq!(server.request(&request_with_field(8200)).await.status, 431);
+    let request_with_fields = |count| format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(count));
+    assert_eq!(server.request(&request_with_fields(19)).await.status, 200);
+    assert_eq!(server.request(&request_with_fields(20)).await.status, 431);
     assert_eq!(endpoint.log.requests().len(), 2);
 }
 
@@ -113,8 +115,8 @@ async fn invalid_responses_get_502() {
         &many,
         &large,
     ];
-    for answer in cases {
-        let bytes = answer.to_owned();
+    for endpoint_response in cases {
+        let bytes = endpoint_response.to_owned();
         let endpoint = Endpoint::scripted(move |mut stream, _| {
             let bytes = bytes.clone();
             async move {
@@ -124,9 +126,9 @@ async fn invalid_responses_get_502() {
         })
         .await;
         let server = TestServer::with_routes(routes_to(endpoint.address)).await;
-        let got = server.request("GET / HTTP/1.1\r\nhost: a\r\nupgrade: y\r\nconnection: upgrade\r\n\r\n").await;
-        assert_eq!(got.status, 502, "{answer:.60?}");
-        assert_eq!(endpoint.log.requests().len(), 1, "{answer:.60?}");
+        let response = server.request("GET / HTTP/1.1\r\nhost: a\r\nupgrade: y\r\nconnection: upgrade\r\n\r\n").await;
+        assert_eq!(response.status, 502, "{endpoint_response:.60?}");
+        assert_eq!(endpoint.log.requests().len(), 1, "{endpoint_response:.60?}");
     }
 }
 
@@ -170,8 +172,8 @@ async fn random_bytes_do_not_affect_other_clients() {
         let mut client = server.connect().await;
         let mut noise = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n".to_vec();
         for _ in 0..fastrand::usize(1..8) {
-            let at = fastrand::usize(..noise.len());
-            noise[at] = fastrand::u8(..);
+            let position = fastrand::usize(..noise.len());
+            noise[position] = fastrand::u8(..);
         }
         client.send(noise).await;
         drop(client);

@@ -14,8 +14,8 @@ enum ClientResult {
 }
 use ClientResult::{Complete, GeneratedError, Truncated};
 
-/// Name, the endpoint's response (`@` stands for a kilobyte of `x`), and the result. The endpoint closes the connection
-/// after the response.
+/// Name, response of the endpoint (`@` stands for a kilobyte of `x`), and what the client gets. The endpoint closes the
+/// connection after the response.
 #[rustfmt::skip] // A table.
 const CASES: &[(&str, &str, ClientResult)] = &[
     // No response at all.
@@ -85,8 +85,8 @@ const CASES: &[(&str, &str, ClientResult)] = &[
 #[tokio::test]
 async fn malformed_responses_never_appear_complete() {
     let mut failures = Vec::new();
-    for &(name, answer, gets) in CASES {
-        let bytes = answer.replace('@', &"x".repeat(1024));
+    for &(name, endpoint_response, expected) in CASES {
+        let bytes = endpoint_response.replace('@', &"x".repeat(1024));
         let endpoint = Endpoint::scripted(move |mut stream, _| {
             let bytes = bytes.clone();
             async move {
@@ -102,36 +102,38 @@ async fn malformed_responses_never_appear_complete() {
         let server = TestServer::with_routes(routes_to(endpoint.address)).await;
         let mut client = server.connect().await;
         client.send("POST /bad HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
-        let got = client.try_response(false).await;
-        let is_right = match (&got, gets) {
+        let response = client.try_response().await;
+        let matches = match (&response, expected) {
             (None, Truncated) => true,
-            (Some(got), GeneratedError(status)) => got.status == status && got.header("content-type").is_some(),
-            (Some(got), Complete(body)) => got.status != 502 && got.text() == body,
+            (Some(response), GeneratedError(status)) => {
+                response.status == status && response.header("content-type").is_some()
+            }
+            (Some(response), Complete(body)) => response.status != 502 && response.text() == body,
             _ => false,
         };
-        if !is_right {
-            failures.push(format!("{name}: expected {gets:?}, got {got:?}"));
+        if !matches {
+            failures.push(format!("{name}: expected {expected:?}, got {response:?}"));
         }
-        if gets == Truncated {
-            // HTTP/1.0 has no chunks, so the end of the connection delimits the body. A truncated body must not end
-            // with an orderly close.
-            let mut old = server.connect().await;
-            old.send("POST /bad HTTP/1.0\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
-            let end = old.read_to_end().await;
-            let says_its_length = end.as_ref().is_ok_and(|read| {
-                let head = String::from_utf8_lossy(read).to_ascii_lowercase();
+        if expected == Truncated {
+            // HTTP/1.0 has no chunks, so without Content-Length, the end of the connection delimits the body. A
+            // truncated body must not end with an orderly close.
+            let mut http1_0_client = server.connect().await;
+            http1_0_client.send("POST /bad HTTP/1.0\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
+            let result = http1_0_client.read_to_end().await;
+            let has_length = result.as_ref().is_ok_and(|received| {
+                let head = String::from_utf8_lossy(received).to_ascii_lowercase();
                 head.contains("content-length")
             });
-            if end.is_ok() && !says_its_length {
-                failures.push(format!("{name}: an HTTP/1.0 client sees a complete response: {end:?}"));
+            if result.is_ok() && !has_length {
+                failures.push(format!("{name}: an HTTP/1.0 client sees a complete response: {result:?}"));
             }
         }
-        // Another request on the same connection, if it is still open, and one on a new connection.
+        // A request on a new connection, and one on the same connection if it is still open.
         let mut other = server.connect().await;
         if other.get("/good").await.text() != "good" {
             failures.push(format!("{name}: affects a response on another connection"));
         }
-        if got.is_some() && gets != Truncated && client.get("/good").await.text() != "good" {
+        if response.is_some() && expected != Truncated && client.get("/good").await.text() != "good" {
             failures.push(format!("{name}: affects the next response"));
         }
     }

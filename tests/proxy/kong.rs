@@ -1,4 +1,5 @@
-//! Routes of Ingresses of Kong's class on the wire: what endpoints receive and clients get.
+//! Routes of Ingresses of Kong's class, and HTTPRoutes with Kong's annotations, on the wire: what endpoints receive and
+//! clients get.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::kong::{
     self, HttpsRedirect, KongBehavior, KongPath, Router, RouterFlavor, UpstreamHost, UriTemplate,
 };
-use portico::snapshot::router::RouteAge;
+use portico::snapshot::router::TieBreaker;
 use portico::snapshot::rule::{Action, Filters, Rewrite, RouteFailure, RouteRule, RuleId};
 use portico::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot};
 use portico::upstream::UpstreamProtocol;
@@ -22,18 +23,18 @@ use crate::harness::{
     upstream_with_protocol,
 };
 use crate::plugins::{ScriptedPlugin, chain};
-use crate::tls_harness::{TlsCaller, TlsListener, certificate, start_tls_server};
+use crate::tls_harness::{TestTlsConnector, TlsListener, certificate, start_tls_server};
 
 /// A route of an Ingress of Kong's class with one path.
-fn ingress_route(path: KongPath, manner: KongBehavior, action: Action) -> kong::KongRoute {
+fn ingress_route(path: KongPath, behavior: KongBehavior, action: Action) -> kong::KongRoute {
     let name: Arc<str> = "Ingress/default/a".into();
     let id = RuleId { route: Arc::clone(&name), rule: path.to_string().into() };
-    let rule = RouteRule { id, filters: Filters::default(), plugins: None, action, kong: Some(Box::new(manner)) };
-    let age = RouteAge { created: None, route: name, rule: 0, index: 0 };
+    let rule = RouteRule { id, filters: Filters::default(), plugins: None, action, kong: Some(Box::new(behavior)) };
+    let age = TieBreaker { created: None, route: name, rule: 0, index: 0 };
     kong::KongRoute { paths: vec![path], ..kong::KongRoute::new(age, Arc::new(rule)) }
 }
 
-/// A proxy with one listener for every host, with port 80.
+/// A proxy with a listener of Kong's class on port 80 for all hosts.
 async fn server(options: Options, routes: Vec<kong::KongRoute>) -> TestServer {
     let (address, reserved) = reserve_address();
     let routes = Routes::Kong(Arc::new(Router::build(RouterFlavor::default(), routes)));
@@ -49,24 +50,26 @@ fn forward_to(endpoint: &Endpoint) -> Action {
     forward(vec![(1, upstream("web", &[endpoint.address]))])
 }
 
-fn trusting() -> Options {
+/// Trusts the forwarding headers of every client.
+fn trusting_options() -> Options {
     Options { trusted: vec!["127.0.0.0/8"], ..Options::default() }
 }
 
-/// Lines of the last head that the endpoint received, sorted after the first, without the headers in `without`.
-fn received_head(endpoint: &Endpoint, without: &[&str]) -> String {
+/// Lines of the last head that the endpoint received, sorted after the first, without the headers in `omitted`.
+fn received_head(endpoint: &Endpoint, omitted: &[&str]) -> String {
     let request = endpoint.log.requests().pop().unwrap();
     let head = request.split("\r\n\r\n").next().unwrap();
     let lines = head.lines().filter(|line| {
         let name = line.split(':').next().unwrap();
-        !without.iter().any(|other| name.eq_ignore_ascii_case(other))
+        !omitted.iter().any(|header| name.eq_ignore_ascii_case(header))
     });
     let mut lines: Vec<_> = lines.collect();
     lines[1..].sort_unstable();
     lines.join("\n")
 }
 
-const IDS: &[&str] = &["x-request-id", "x-kong-request-id"];
+const REQUEST_ID_HEADERS: &[&str] = &["x-request-id", "x-kong-request-id"];
+/// The header that Portico adds to HTTP/1.1 requests.
 const VIA: &str = concat!("via: 1.1 portico/", env!("CARGO_PKG_VERSION"));
 
 // kong-compat §3.6
@@ -74,8 +77,9 @@ const VIA: &str = concat!("via: 1.1 portico/", env!("CARGO_PKG_VERSION"));
 #[tokio::test]
 async fn forwarding_headers_match_kong() {
     let endpoint = Endpoint::ok().await;
-    let strips = KongBehavior { strip_path: true, ..KongBehavior::default() };
-    // (peer is trusted, request, what the endpoint receives)
+    let stripping = KongBehavior { strip_path: true, ..KongBehavior::default() };
+    // (whether the peer is trusted, request, head that the endpoint receives; VIA stands for the Via header, VALUE for
+    // its value)
     let cases = [
         (
             false,
@@ -83,7 +87,7 @@ async fn forwarding_headers_match_kong() {
             "GET /keep/~a?b HTTP/1.1\nhost: A.example:99\nVIA\nx-forwarded-for: 127.0.0.1\nx-forwarded-host: a.example\n\
              x-forwarded-path: /keep/%7Ea\nx-forwarded-port: 80\nx-forwarded-proto: http\nx-real-ip: 127.0.0.1",
         ),
-        // X-Forwarded-For is always appended to. The other headers of an untrusted peer are replaced.
+        // Every peer's X-Forwarded-For is extended. The other forwarding headers of an untrusted peer are replaced.
         (
             false,
             "GET /strip/a HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: 1.1.1.1\r\nx-forwarded-for: 2.2.2.2\r\n\
@@ -101,7 +105,7 @@ async fn forwarding_headers_match_kong() {
             "GET /keep HTTP/1.1\nhost: a.example\nVIA\nx-forwarded-for: 127.0.0.1\nx-forwarded-host: a.example\n\
              x-forwarded-path: /keep\nx-forwarded-port: 80\nx-forwarded-proto: http\nx-real-ip: 127.0.0.1",
         ),
-        // The headers of a trusted peer are kept.
+        // The forwarding headers of a trusted peer are kept.
         (
             true,
             "GET /strip/a HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: 1.1.1.1\r\nx-forwarded-proto: https\r\n\
@@ -111,14 +115,14 @@ async fn forwarding_headers_match_kong() {
              x-forwarded-host: b.example\nx-forwarded-path: /before\nx-forwarded-port: 444\n\
              x-forwarded-prefix: /prefix\nx-forwarded-proto: https\nx-real-ip: 1.1.1.1",
         ),
-        // Without X-Forwarded-For, X-Real-IP of a trusted peer becomes its first entry.
+        // Without X-Forwarded-For, the X-Real-IP of a trusted peer becomes the first entry of X-Forwarded-For.
         (
             true,
             "GET /keep HTTP/1.1\r\nhost: a.example\r\nx-real-ip: 3.3.3.3\r\n\r\n",
             "GET /keep HTTP/1.1\nhost: a.example\nVIA\nx-forwarded-for: 3.3.3.3\nx-forwarded-host: a.example\n\
              x-forwarded-path: /keep\nx-forwarded-port: 80\nx-forwarded-proto: http\nx-real-ip: 3.3.3.3",
         ),
-        // Hop-by-hop headers are removed, and only those.
+        // Only hop-by-hop headers are removed.
         (
             false,
             "GET /keep HTTP/1.1\r\nhost: a.example\r\nconnection: close, x-hop\r\nx-hop: 1\r\nclose: stays\r\n\
@@ -130,15 +134,15 @@ async fn forwarding_headers_match_kong() {
         ),
     ];
     for (trusted, request, expected) in cases {
-        let options = if trusted { trusting() } else { Options::default() };
+        let options = if trusted { trusting_options() } else { Options::default() };
         let routes = vec![
             ingress_route(KongPath::prefix("/keep"), KongBehavior::default(), forward_to(&endpoint)),
-            ingress_route(KongPath::prefix("/strip"), strips.clone(), forward_to(&endpoint)),
+            ingress_route(KongPath::prefix("/strip"), stripping.clone(), forward_to(&endpoint)),
         ];
         let server = server(options, routes).await;
         assert_eq!(server.request(request).await.status, 200, "{request}");
         let expected = expected.replace("VIA", VIA).replace("VALUE", &VIA["via: ".len()..]);
-        assert_eq!(received_head(&endpoint, IDS), expected, "{request}");
+        assert_eq!(received_head(&endpoint, REQUEST_ID_HEADERS), expected, "{request}");
         let head = endpoint.log.requests().pop().unwrap();
         let id = header(&head, "x-kong-request-id").unwrap();
         assert!(id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')), "{id}");
@@ -149,7 +153,7 @@ async fn forwarding_headers_match_kong() {
 #[tokio::test]
 async fn path_and_host_are_rewritten_as_kong_does() {
     let endpoint = Endpoint::ok().await;
-    let manner = |strip_path, path: &str, host: Option<&'static str>| KongBehavior {
+    let behavior = |strip_path, path: &str, host: Option<&'static str>| KongBehavior {
         strip_path,
         path: path.into(),
         host: host.map_or(UpstreamHost::Preserved, |host| UpstreamHost::Fixed(HeaderValue::from_static(host))),
@@ -158,15 +162,15 @@ async fn path_and_host_are_rewritten_as_kong_does() {
     let server = server(
         Options::default(),
         vec![
-            ingress_route(KongPath::prefix("/plain"), manner(false, "/", None), forward_to(&endpoint)),
+            ingress_route(KongPath::prefix("/plain"), behavior(false, "/", None), forward_to(&endpoint)),
             ingress_route(
                 KongPath::prefix("/named"),
-                manner(false, "/", Some("web.default.80.svc:8080")),
+                behavior(false, "/", Some("web.default.80.svc:8080")),
                 forward_to(&endpoint),
             ),
-            ingress_route(KongPath::prefix("/strip"), manner(true, "/service", None), forward_to(&endpoint)),
-            ingress_route(KongPath::regex(r"/re/\d+").unwrap(), manner(true, "/", None), forward_to(&endpoint)),
-            ingress_route(KongPath::exact("/whole"), manner(true, "/base/", None), forward_to(&endpoint)),
+            ingress_route(KongPath::prefix("/strip"), behavior(true, "/service", None), forward_to(&endpoint)),
+            ingress_route(KongPath::regex(r"/re/\d+").unwrap(), behavior(true, "/", None), forward_to(&endpoint)),
+            ingress_route(KongPath::exact("/whole"), behavior(true, "/base/", None), forward_to(&endpoint)),
         ],
     )
     .await;
@@ -186,8 +190,8 @@ async fn path_and_host_are_rewritten_as_kong_does() {
         ("/whole", "a.example", "/base", "a.example"),
     ];
     for (target, host, expected, expected_host) in cases {
-        let answer = server.request(&format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
-        assert_eq!(answer.status, 200, "{target}");
+        let response = server.request(&format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
+        assert_eq!(response.status, 200, "{target}");
         let request = endpoint.log.requests().pop().unwrap();
         assert_eq!(request.split(' ').nth(1), Some(expected), "{target}");
         assert_eq!(header(&request, "host"), Some(expected_host), "{target}");
@@ -198,9 +202,9 @@ async fn path_and_host_are_rewritten_as_kong_does() {
 #[tokio::test]
 async fn rewrite_template_replaces_the_path() {
     let endpoint = Endpoint::ok().await;
-    let rewrites = |template: &str| KongBehavior {
+    let with_template = |template: &str| KongBehavior {
         strip_path: true,
-        // The template replaces the path of the service, too.
+        // The template replaces this path of the Service, too.
         path: "/base".into(),
         rewrite: Some(UriTemplate::parse(template).unwrap()),
         ..KongBehavior::default()
@@ -209,13 +213,13 @@ async fn rewrite_template_replaces_the_path() {
     let server = server(
         Options::default(),
         vec![
-            ingress_route(regex("/users/([^/]+)/(.*)"), rewrites("/v2/$2/of/$1"), forward_to(&endpoint)),
-            ingress_route(KongPath::prefix("/fixed"), rewrites("/there?from=here"), forward_to(&endpoint)),
-            ingress_route(regex("/bad/(.*)"), rewrites("$1"), forward_to(&endpoint)),
+            ingress_route(regex("/users/([^/]+)/(.*)"), with_template("/v2/$2/of/$1"), forward_to(&endpoint)),
+            ingress_route(KongPath::prefix("/fixed"), with_template("/there?from=here"), forward_to(&endpoint)),
+            ingress_route(regex("/bad/(.*)"), with_template("$1"), forward_to(&endpoint)),
         ],
     )
     .await;
-    let ask = async |target: &str| server.request(&format!("GET {target} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await;
+    let get = async |target: &str| server.request(&format!("GET {target} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await;
     for (target, expected) in [
         ("/users/ann/cart/1?a=%20b", "/v2/cart/1/of/ann?a=%20b"),
         ("/users/ann/?", "/v2//of/ann?"),
@@ -223,37 +227,38 @@ async fn rewrite_template_replaces_the_path() {
         ("/fixed/more", "/there?from=here"),
         ("/fixed?to=there", "/there?from=here&to=there"),
     ] {
-        assert_eq!(ask(target).await.status, 200, "{target}");
+        assert_eq!(get(target).await.status, 200, "{target}");
         let sent = endpoint.log.requests().pop().unwrap();
         assert_eq!(sent.split(' ').nth(1), Some(expected), "{target}");
     }
-    let before = endpoint.log.requests().len();
-    let answer = ask("/bad/x").await;
-    assert_eq!(answer.status, 500);
-    assert!(answer.text().contains("An unexpected error occurred"), "{}", answer.text());
-    assert_eq!(endpoint.log.requests().len(), before, "an invalid target was sent");
+    let received_before = endpoint.log.requests().len();
+    let response = get("/bad/x").await;
+    assert_eq!(response.status, 500);
+    assert!(response.text().contains("An unexpected error occurred"), "{}", response.text());
+    assert_eq!(endpoint.log.requests().len(), received_before, "an invalid target was sent");
 }
 
-/// Plugins see the path as the client sent it; a target that a plugin writes is sent unchanged.
+/// Plugins see the normalized path of the client's request, and the target after the rewrite; a target that a plugin
+/// sets is sent unchanged.
 #[tokio::test]
 async fn plugins_see_the_matched_path() {
     let endpoint = Endpoint::ok().await;
-    let script = |change: Option<&'static str>| {
+    let viewing_plugin = |new_target: Option<&'static str>| {
         ScriptedPlugin::access(move |cx| {
             let view = format!("{} {} {}", cx.path, cx.client.host, cx.head.uri);
             cx.head.headers.insert("x-plugin-view", HeaderValue::try_from(view).unwrap());
-            if let Some(change) = change {
-                cx.head.uri = change.parse().unwrap();
+            if let Some(new_target) = new_target {
+                cx.head.uri = new_target.parse().unwrap();
             }
             AccessOutcome::Continue
         })
     };
-    let rule = |path, change| {
+    let rule = |path, new_target| {
         let host = UpstreamHost::Fixed(HeaderValue::from_static("web"));
-        let manner = KongBehavior { strip_path: true, path: "/base".into(), host, ..KongBehavior::default() };
-        let mut route = ingress_route(KongPath::prefix(path), manner, forward_to(&endpoint));
+        let behavior = KongBehavior { strip_path: true, path: "/base".into(), host, ..KongBehavior::default() };
+        let mut route = ingress_route(KongPath::prefix(path), behavior, forward_to(&endpoint));
         let rule = Arc::get_mut(&mut route.rule).unwrap();
-        rule.plugins = chain(vec![script(change)]);
+        rule.plugins = chain(vec![viewing_plugin(new_target)]);
         route
     };
     let routes =
@@ -264,8 +269,8 @@ async fn plugins_see_the_matched_path() {
         ("/query/x?more", "/query/x a.example:1 /base/x?more", "/base/x?less"),
         ("/other/x?q", "/other/x a.example:1 /base/x?q", "/wholly//different"),
     ] {
-        let answer = server.request(&format!("GET {target} HTTP/1.1\r\nhost: a.example:1\r\n\r\n")).await;
-        assert_eq!(answer.status, 200);
+        let response = server.request(&format!("GET {target} HTTP/1.1\r\nhost: a.example:1\r\n\r\n")).await;
+        assert_eq!(response.status, 200);
         let request = endpoint.log.requests().pop().unwrap();
         assert_eq!(header(&request, "x-plugin-view"), Some(view), "{target}");
         assert_eq!(request.split(' ').nth(1), Some(sent), "{target}");
@@ -273,8 +278,8 @@ async fn plugins_see_the_matched_path() {
     }
 }
 
-fn is_number(answer: &TestResponse, name: &str) -> bool {
-    answer.header(name).is_some_and(|value| value.parse::<u64>().is_ok())
+fn has_number(response: &TestResponse, name: &str) -> bool {
+    response.header(name).is_some_and(|value| value.parse::<u64>().is_ok())
 }
 
 // kong-compat §3.6
@@ -290,30 +295,30 @@ async fn response_headers_match_kong() {
         ingress_route(KongPath::prefix("/none"), KongBehavior::default(), Action::Fail(RouteFailure::NoService)),
     ];
     let server = server(Options::default(), routes).await;
-    let answer = server.request("GET /web HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
-    assert_eq!(answer.header("server"), Some("web/1"));
-    assert_eq!(answer.header("via"), Some(&*format!("1.1 inner, {}", &VIA["via: ".len()..])));
-    assert!(is_number(&answer, "x-kong-upstream-latency") && is_number(&answer, "x-kong-proxy-latency"));
-    assert_ne!(answer.header("x-kong-proxy-latency"), Some("99999999"));
-    assert_eq!(answer.header("x-kong-request-id"), answer.header("x-request-id"));
+    let response = server.request("GET /web HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+    assert_eq!(response.header("server"), Some("web/1"));
+    assert_eq!(response.header("via"), Some(&*format!("1.1 inner, {}", &VIA["via: ".len()..])));
+    assert!(has_number(&response, "x-kong-upstream-latency") && has_number(&response, "x-kong-proxy-latency"));
+    assert_ne!(response.header("x-kong-proxy-latency"), Some("99999999"));
+    assert_eq!(response.header("x-kong-request-id"), response.header("x-request-id"));
     for absent in ["x-kong-response-latency", "trailer", "x-hop", "keep-alive"] {
-        assert_eq!(answer.header(absent), None, "{absent}");
+        assert_eq!(response.header(absent), None, "{absent}");
     }
-    let answer = server.request("GET /web HTTP/1.1\r\nhost: a.example\r\nte: trailers\r\n\r\n").await;
-    assert_eq!(answer.header("trailer"), Some("x"));
+    let response = server.request("GET /web HTTP/1.1\r\nhost: a.example\r\nte: trailers\r\n\r\n").await;
+    assert_eq!(response.header("trailer"), Some("x"));
 
-    // Generated errors, with and without a route.
+    // Errors that the proxy generates, with and without a matching route.
     for (path, status, message) in
         [("/none", 503, "no Service found with those values"), ("/else", 404, "no Route matched with those values")]
     {
-        let answer = server.request(&format!("GET {path} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await;
-        assert_eq!(answer.status, status);
-        assert_eq!(answer.header("server"), Some(&VIA["via: 1.1 ".len()..]));
-        assert!(is_number(&answer, "x-kong-response-latency"));
-        let id = answer.header("x-kong-request-id").unwrap();
-        assert_eq!(answer.text(), format!(r#"{{"message":"{message}","request_id":"{id}"}}"#));
+        let response = server.request(&format!("GET {path} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await;
+        assert_eq!(response.status, status);
+        assert_eq!(response.header("server"), Some(&VIA["via: 1.1 ".len()..]));
+        assert!(has_number(&response, "x-kong-response-latency"));
+        let id = response.header("x-kong-request-id").unwrap();
+        assert_eq!(response.text(), format!(r#"{{"message":"{message}","request_id":"{id}"}}"#));
         for absent in ["x-kong-upstream-latency", "x-kong-proxy-latency", "via"] {
-            assert_eq!(answer.header(absent), None, "{path} {absent}");
+            assert_eq!(response.header(absent), None, "{path} {absent}");
         }
     }
 }
@@ -321,17 +326,21 @@ async fn response_headers_match_kong() {
 // kong-compat §3.4
 #[tokio::test]
 async fn unavailable_endpoints_get_kong_errors() {
-    let (refused, _reserved) = reserve_address();
+    let (refusing, _reserved) = reserve_address();
     let actions = || {
         [
             ("/none", forward(vec![(1, upstream("none", &[]))])),
-            ("/refused", forward(vec![(1, upstream("refused", &[refused]))])),
+            ("/refused", forward(vec![(1, upstream("refused", &[refusing]))])),
         ]
     };
-    let manner = KongBehavior::default;
-    let ingress = actions().map(|(path, action)| ingress_route(KongPath::prefix(path), manner(), action));
-    let plain = actions().map(|(path, action)| Route { path, ..route(action) });
-    let servers = [server(Options::default(), ingress.into()).await, TestServer::with_routes(plain.into()).await];
+    let ingress_routes =
+        actions().map(|(path, action)| ingress_route(KongPath::prefix(path), KongBehavior::default(), action));
+    let gateway_api_routes = actions().map(|(path, action)| Route { path, ..route(action) });
+    let servers = [
+        server(Options::default(), ingress_routes.into()).await,
+        TestServer::with_routes(gateway_api_routes.into()).await,
+    ];
+    // (index of the server, path, status, message)
     let cases = [
         (0, "/none", 503, "failure to get a peer from the ring-balancer"),
         (0, "/refused", 502, "An invalid response was received from the upstream server"),
@@ -339,9 +348,9 @@ async fn unavailable_endpoints_get_kong_errors() {
         (1, "/refused", 503, "The upstream server is currently unavailable"),
     ];
     for (server, path, status, message) in cases {
-        let answer = servers[server].request(&format!("GET {path} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await;
-        assert_eq!(answer.status, status, "{server} {path}");
-        assert!(answer.text().contains(message), "{server} {path}: {}", answer.text());
+        let response = servers[server].request(&format!("GET {path} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await;
+        assert_eq!(response.status, status, "{server} {path}");
+        assert!(response.text().contains(message), "{server} {path}: {}", response.text());
     }
 }
 
@@ -369,14 +378,18 @@ async fn https_only_routes_redirect_or_get_426() {
             )
         })
         .collect();
-    let elsewhere = HttpsRedirect { status: StatusCode::FOUND, port: 8443 };
-    routes.push(ingress_route(KongPath::prefix("/port"), with_protocols(&["https"], elsewhere), forward_to(&endpoint)));
-    let both = with_protocols(&["http", "https"], HttpsRedirect::default());
-    routes.push(ingress_route(KongPath::prefix("/both"), both, forward_to(&endpoint)));
-    let strip = KongBehavior { strip_path: true, ..with_protocols(&["https"], redirect(StatusCode::FOUND)) };
-    routes.push(ingress_route(KongPath::prefix("/strip"), strip, forward_to(&endpoint)));
-    let plain = server(Options::default(), routes.clone()).await;
-    let trusting = server(trusting(), routes).await;
+    let other_port = HttpsRedirect { status: StatusCode::FOUND, port: 8443 };
+    routes.push(ingress_route(
+        KongPath::prefix("/port"),
+        with_protocols(&["https"], other_port),
+        forward_to(&endpoint),
+    ));
+    let http_and_https = with_protocols(&["http", "https"], HttpsRedirect::default());
+    routes.push(ingress_route(KongPath::prefix("/both"), http_and_https, forward_to(&endpoint)));
+    let stripping = KongBehavior { strip_path: true, ..with_protocols(&["https"], redirect(StatusCode::FOUND)) };
+    routes.push(ingress_route(KongPath::prefix("/strip"), stripping, forward_to(&endpoint)));
+    let server_without_trust = server(Options::default(), routes.clone()).await;
+    let trusting_server = server(trusting_options(), routes).await;
 
     // The redirect keeps the target as the client wrote it.
     for (target, status, location) in [
@@ -387,69 +400,78 @@ async fn https_only_routes_redirect_or_get_426() {
         ("/port", 302, "https://a.example:8443/port"),
         ("/strip/x", 302, "https://a.example/strip/x"),
     ] {
-        let answer = plain.request(&format!("GET {target} HTTP/1.1\r\nhost: A.example:8000\r\n\r\n")).await;
-        assert_eq!((answer.status, answer.header("location")), (status, Some(location)));
-        assert!(answer.body.is_empty() && is_number(&answer, "x-kong-response-latency"));
+        let response =
+            server_without_trust.request(&format!("GET {target} HTTP/1.1\r\nhost: A.example:8000\r\n\r\n")).await;
+        assert_eq!((response.status, response.header("location")), (status, Some(location)));
+        assert!(response.body.is_empty() && has_number(&response, "x-kong-response-latency"));
     }
-    let answer = plain.request("GET /426 HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
-    assert_eq!(answer.status, 426);
-    assert_eq!(answer.header("connection"), Some("Upgrade"));
-    assert_eq!(answer.header("upgrade"), Some("TLS/1.2, HTTP/1.1"));
-    assert!(answer.text().contains("Please use HTTPS protocol"));
-    assert_eq!(plain.request("GET /both HTTP/1.1\r\nhost: a.example\r\n\r\n").await.status, 200);
+    let response = server_without_trust.request("GET /426 HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+    assert_eq!(response.status, 426);
+    assert_eq!(response.header("connection"), Some("Upgrade"));
+    assert_eq!(response.header("upgrade"), Some("TLS/1.2, HTTP/1.1"));
+    assert!(response.text().contains("Please use HTTPS protocol"));
+    assert_eq!(server_without_trust.request("GET /both HTTP/1.1\r\nhost: a.example\r\n\r\n").await.status, 200);
 
     // X-Forwarded-Proto is trusted only from trusted peers.
-    let secure =
+    let over_https =
         "GET /302 HTTP/1.1\r\nhost: a.example\r\nx-forwarded-proto: https\r\nx-forwarded-host: b.example\r\n\r\n";
-    assert_eq!(plain.request(secure).await.status, 302);
-    assert_eq!(trusting.request(secure).await.status, 200);
+    assert_eq!(server_without_trust.request(over_https).await.status, 302);
+    assert_eq!(trusting_server.request(over_https).await.status, 200);
     let without_proto = "GET /302 HTTP/1.1\r\nhost: a.example\r\nx-forwarded-host: b.example\r\n\r\n";
-    assert_eq!(trusting.request(without_proto).await.header("location"), Some("https://b.example/302"));
-    assert_eq!(plain.request(without_proto).await.header("location"), Some("https://a.example/302"));
+    assert_eq!(trusting_server.request(without_proto).await.header("location"), Some("https://b.example/302"));
+    assert_eq!(server_without_trust.request(without_proto).await.header("location"), Some("https://a.example/302"));
 }
 
-/// A route of the Gateway API with Kong's annotations, over TLS.
+/// A route of the Gateway API with Kong's annotations, on an HTTPS listener.
 // kong-compat §3.4
 #[tokio::test]
 async fn https_only_route_accepts_tls() {
     let endpoint = Endpoint::ok().await;
-    let manner = with_protocols(&["https"], HttpsRedirect::default());
-    let routes = vec![Route { kong: Some(Box::new(manner)), ..route(forward_to(&endpoint)) }];
-    let secure = TlsListener { hostname: "a.example", certificates: vec![certificate(&["a.example"])], routes };
-    let server = start_tls_server(Options::default(), vec![secure]).await;
-    let mut client = TlsCaller::new().connect(&server, "a.example").await.unwrap();
+    let behavior = with_protocols(&["https"], HttpsRedirect::default());
+    let routes = vec![Route { kong: Some(Box::new(behavior)), ..route(forward_to(&endpoint)) }];
+    let tls_listener = TlsListener { hostname: "a.example", certificates: vec![certificate(&["a.example"])], routes };
+    let server = start_tls_server(Options::default(), vec![tls_listener]).await;
+    let mut client = TestTlsConnector::new().connect(&server, "a.example").await.unwrap();
     client.send("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
-    assert_eq!(client.response(false).await.status, 200);
-    assert!(received_head(&endpoint, IDS).contains("x-forwarded-proto: https"));
+    assert_eq!(client.response().await.status, 200);
+    assert!(received_head(&endpoint, REQUEST_ID_HEADERS).contains("x-forwarded-proto: https"));
 }
 
 // kong-compat §3.4
 #[tokio::test]
 async fn grpc_routes_accept_only_grpc() {
     let endpoint = Endpoint::ok().await;
-    let usual = HttpsRedirect::default;
+    let default_redirect = HttpsRedirect::default;
     let routes = vec![
-        ingress_route(KongPath::prefix("/grpc"), with_protocols(&["grpc", "grpcs"], usual()), forward_to(&endpoint)),
-        ingress_route(KongPath::prefix("/grpcs"), with_protocols(&["grpcs"], usual()), forward_to(&endpoint)),
+        ingress_route(
+            KongPath::prefix("/grpc"),
+            with_protocols(&["grpc", "grpcs"], default_redirect()),
+            forward_to(&endpoint),
+        ),
+        ingress_route(
+            KongPath::prefix("/grpcs"),
+            with_protocols(&["grpcs"], default_redirect()),
+            forward_to(&endpoint),
+        ),
     ];
     let server = server(Options::default(), routes).await;
-    let answer = server.request("GET /grpc HTTP/1.1\r\nhost: a.example\r\ncontent-type: text/plain\r\n\r\n").await;
-    assert_eq!((answer.status, answer.header("upgrade")), (426, Some("HTTP/2")));
-    assert_eq!(answer.header("connection"), Some("Upgrade"));
-    assert!(answer.text().contains("Please use HTTP2 protocol"));
+    let response = server.request("GET /grpc HTTP/1.1\r\nhost: a.example\r\ncontent-type: text/plain\r\n\r\n").await;
+    assert_eq!((response.status, response.header("upgrade")), (426, Some("HTTP/2")));
+    assert_eq!(response.header("connection"), Some("Upgrade"));
+    assert!(response.text().contains("Please use HTTP2 protocol"));
 
     let client = h2::Http2Client::connect(server.address).await;
-    let ask = |path: &str, content_type: &str| {
+    let post = |path: &str, content_type: &str| {
         let request = Request::post(format!("http://a.example{path}")).header("content-type", content_type);
         client.request(request.body(()).unwrap())
     };
-    let answer = ask("/grpc", "application/json").await.unwrap();
-    assert_eq!(answer.status, 415);
-    assert!(String::from_utf8_lossy(&answer.body).contains("Non-gRPC request matched gRPC route"));
-    assert_eq!(ask("/grpc", "application/grpc+proto").await.unwrap().status, 200);
-    let answer = ask("/grpcs", "application/grpc").await.unwrap();
-    assert_eq!((answer.status, &answer.headers["grpc-status"]), (200, &HeaderValue::from_static("1")));
-    assert_eq!(answer.headers["grpc-message"], "gRPC request matched gRPCs route");
+    let response = post("/grpc", "application/json").await.unwrap();
+    assert_eq!(response.status, 415);
+    assert!(String::from_utf8_lossy(&response.body).contains("Non-gRPC request matched gRPC route"));
+    assert_eq!(post("/grpc", "application/grpc+proto").await.unwrap().status, 200);
+    let response = post("/grpcs", "application/grpc").await.unwrap();
+    assert_eq!((response.status, &response.headers["grpc-status"]), (200, &HeaderValue::from_static("1")));
+    assert_eq!(response.headers["grpc-message"], "gRPC request matched gRPCs route");
     assert_eq!(scrape(&server)["portico_request_errors_total{reason=\"grpcs_only\"}"], 1.0);
     // Only one request was forwarded.
     assert_eq!(endpoint.log.requests().len(), 1);
@@ -464,7 +486,7 @@ async fn only_websocket_upgrades_are_forwarded() {
         vec![ingress_route(KongPath::prefix("/"), KongBehavior::default(), forward_to(&endpoint))],
     )
     .await;
-    for (connection, protocol, passed) in [
+    for (connection, protocol, is_forwarded) in [
         ("keep-alive, upgrade", "websocket", true),
         ("Upgrade", "WebSocket", true),
         ("upgrade", "other/1", false),
@@ -473,40 +495,41 @@ async fn only_websocket_upgrades_are_forwarded() {
         let fields = format!("connection: {connection}\r\nupgrade: {protocol}\r\n");
         server.request(&format!("GET / HTTP/1.1\r\nhost: a.example\r\n{fields}\r\n")).await;
         let request = endpoint.log.requests().pop().unwrap();
-        assert_eq!(header(&request, "upgrade"), passed.then_some(protocol), "{connection} {protocol}");
+        assert_eq!(header(&request, "upgrade"), is_forwarded.then_some(protocol), "{connection} {protocol}");
     }
 }
 
-/// Routes of the Gateway API get Kong's headers only if they have Kong's annotations or the headers are enabled for
-/// all.
+/// With the mode `Auto`, routes of the Gateway API get Kong's headers only if they have Kong's annotations.
 // kong-compat §3.6
 #[tokio::test]
-async fn kong_headers_follow_class_and_flag() {
+async fn kong_headers_follow_annotations_and_flag() {
     let endpoint = Endpoint::ok().await;
     let request = "GET //a HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: 1.1.1.1\r\n\r\n";
-    let with = |kong_headers| Options { kong_headers, ..Options::default() };
-    for (when, plain, class) in
+    let options = |kong_headers| Options { kong_headers, ..Options::default() };
+    for (mode, without_annotations, with_annotations) in
         [(KongHeaderMode::Auto, false, true), (KongHeaderMode::On, true, true), (KongHeaderMode::Off, false, false)]
     {
-        for (manner, expected) in [(None, plain), (Some(Box::new(KongBehavior::default())), class)] {
-            let is_class = manner.is_some();
-            let what = format!("{when:?} {is_class}");
+        for (behavior, expected) in
+            [(None, without_annotations), (Some(Box::new(KongBehavior::default())), with_annotations)]
+        {
+            let has_annotations = behavior.is_some();
+            let what = format!("{mode:?} {has_annotations}");
             let server =
-                TestServer::with_options(with(when), vec![Route { kong: manner, ..route(forward_to(&endpoint)) }])
+                TestServer::with_options(options(mode), vec![Route { kong: behavior, ..route(forward_to(&endpoint)) }])
                     .await;
-            let answer = server.request(request).await;
+            let response = server.request(request).await;
             for name in ["via", "x-kong-request-id", "x-kong-upstream-latency", "x-kong-proxy-latency"] {
-                assert_eq!(answer.header(name).is_some(), expected, "{what} {name}");
+                assert_eq!(response.header(name).is_some(), expected, "{what} {name}");
             }
-            let seen = endpoint.log.requests().pop().unwrap();
-            assert_eq!(header(&seen, "via").is_some(), expected, "{what}");
-            assert_eq!(header(&seen, "x-kong-request-id").is_some(), expected, "{what}");
+            let received = endpoint.log.requests().pop().unwrap();
+            assert_eq!(header(&received, "via").is_some(), expected, "{what}");
+            assert_eq!(header(&received, "x-kong-request-id").is_some(), expected, "{what}");
             // Forwarding headers do not depend on the flag.
-            let list = if is_class { "1.1.1.1, 127.0.0.1" } else { "127.0.0.1" };
-            assert_eq!(header(&seen, "x-forwarded-for"), Some(list), "{what}");
-            assert_eq!(header(&seen, "x-real-ip").is_some(), is_class, "{what}");
-            // Slashes are merged only on listeners of Kong's class.
-            assert_eq!(seen.split(' ').nth(1), Some("//a"), "{what}");
+            let forwarded_for = if has_annotations { "1.1.1.1, 127.0.0.1" } else { "127.0.0.1" };
+            assert_eq!(header(&received, "x-forwarded-for"), Some(forwarded_for), "{what}");
+            assert_eq!(header(&received, "x-real-ip").is_some(), has_annotations, "{what}");
+            // Slashes are not merged: only listeners of Kong's class do so.
+            assert_eq!(received.split(' ').nth(1), Some("//a"), "{what}");
         }
     }
 }
@@ -539,15 +562,22 @@ async fn kong_annotations_apply_to_http_routes() {
         ("/a", "/base", "/a/", "/base/"),
         ("/", "/base/", "/a/b", "/base/a/b"),
     ];
-    for (path, base, target, expected) in cases {
-        let manner = KongBehavior { strip_path: true, path: base.into(), ..KongBehavior::default() };
-        let server =
-            TestServer::with_routes(vec![Route { path, kong: Some(Box::new(manner)), ..route(forward_to(&endpoint)) }])
-                .await;
+    for (path, service_path, target, expected) in cases {
+        let behavior = KongBehavior { strip_path: true, path: service_path.into(), ..KongBehavior::default() };
+        let server = TestServer::with_routes(vec![Route {
+            path,
+            kong: Some(Box::new(behavior)),
+            ..route(forward_to(&endpoint))
+        }])
+        .await;
         assert_eq!(server.request(&format!("GET {target} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await.status, 200);
         let request = endpoint.log.requests().pop().unwrap();
-        assert_eq!(request.split(' ').nth(1), Some(expected), "{path} {base} {target}");
-        assert_eq!(header(&request, "x-forwarded-prefix"), (path != "/").then_some(path), "{path} {base} {target}");
+        assert_eq!(request.split(' ').nth(1), Some(expected), "{path} {service_path} {target}");
+        assert_eq!(
+            header(&request, "x-forwarded-prefix"),
+            (path != "/").then_some(path),
+            "{path} {service_path} {target}"
+        );
     }
 }
 
@@ -559,10 +589,10 @@ async fn filters_override_annotations() {
     let rewrite = Rewrite { host: Some(HeaderValue::from_static("filter")), path: Some(path) };
     let filters = Filters { rewrite: Some(rewrite), ..Filters::default() };
     let host = UpstreamHost::Fixed(HeaderValue::from_static("annotation"));
-    let manner = KongBehavior { strip_path: true, path: "/base".into(), host, ..KongBehavior::default() };
+    let behavior = KongBehavior { strip_path: true, path: "/base".into(), host, ..KongBehavior::default() };
     let action = forward(vec![(1, upstream_with_protocol(UpstreamProtocol::Http1, "web", &[endpoint.address]))]);
     let server =
-        TestServer::with_routes(vec![Route { path: "/a", filters, kong: Some(Box::new(manner)), ..route(action) }])
+        TestServer::with_routes(vec![Route { path: "/a", filters, kong: Some(Box::new(behavior)), ..route(action) }])
             .await;
     assert_eq!(server.request("GET /a/b HTTP/1.1\r\nhost: a.example\r\n\r\n").await.status, 200);
     let request = endpoint.log.requests().pop().unwrap();

@@ -13,7 +13,8 @@ use crate::harness::{
     Endpoint, Options, Route, TestResponse, TestServer, forward, reserve_address, route, snapshot, upstream,
 };
 
-/// A proxy whose route has these plugins and forwards to the endpoint. A consumer `guest` in the group `guests` exists.
+/// A proxy whose route has these plugins and forwards to the endpoint. The only consumer is `guest`, in the group
+/// `guests`.
 async fn server(options: Options, plugins: &[(&str, Value)], endpoint: &Endpoint) -> TestServer {
     let plugins: Vec<(&dyn AnyPluginKind, Value)> =
         plugins.iter().map(|(name, config)| (REGISTRY.find(name).unwrap(), config.clone())).collect();
@@ -29,19 +30,20 @@ async fn server(options: Options, plugins: &[(&str, Value)], endpoint: &Endpoint
     server
 }
 
-/// Status, body with `ID` in place of the request ID, and these headers (`-` if absent).
-fn response_parts(answer: &TestResponse, headers: &[(&str, &str)]) -> (u16, String, Vec<(String, String)>) {
-    let id = answer.header("x-kong-request-id").unwrap_or("none");
-    let headers = headers.iter().map(|(name, _)| ((*name).to_owned(), answer.header(name).unwrap_or("-").to_owned()));
-    (answer.status, answer.text().replace(id, "ID"), headers.collect())
+/// The status, the body with `ID` in place of the request ID, and these headers with their values (`-` if absent).
+fn response_parts(response: &TestResponse, headers: &[(&str, &str)]) -> (u16, String, Vec<(String, String)>) {
+    let id = response.header("x-kong-request-id").unwrap_or("none");
+    let headers = headers.iter().map(|(name, _)| ((*name).to_owned(), response.header(name).unwrap_or("-").to_owned()));
+    (response.status, response.text().replace(id, "ID"), headers.collect())
 }
 
 struct Case<'a> {
     plugins: &'a [(&'a str, Value)],
-    /// Appended to `GET / HTTP/1.1` and a Host, unless it starts with its own request line.
+    /// Headers of a `GET /`, or a request line with headers. The Host is added.
     request: &'a str,
     status: u16,
     body: &'a str,
+    /// Headers of the response; the value `-` means that the header must be absent.
     headers: &'a [(&'a str, &'a str)],
 }
 
@@ -62,13 +64,13 @@ const JSON: (&str, &str) = ("content-type", "application/json; charset=utf-8");
 // kong-compat §7.18
 #[tokio::test]
 async fn plugin_replies_match_kong() {
-    let guest = || ("key-auth", json!({"anonymous": "guest"}));
-    let keys = || [("key-auth", json!({}))];
-    let tokens = || [("jwt", json!({}))];
-    let small = || [("request-size-limiting", json!({"allowed_payload_size": 3, "size_unit": "bytes"}))];
+    let anonymous_guest = || ("key-auth", json!({"anonymous": "guest"}));
+    let key_auth = || [("key-auth", json!({}))];
+    let jwt = || [("jwt", json!({}))];
+    let small_bodies = || [("request-size-limiting", json!({"allowed_payload_size": 3, "size_unit": "bytes"}))];
     let preflight = "OPTIONS / HTTP/1.1\r\norigin: https://a.example\r\naccess-control-request-method: PUT\r\n";
     let cases = [
-        // Without a consumer, and with one that is not allowed.
+        // A request without a consumer, and one with a consumer that is not allowed.
         Case {
             plugins: &[("acl", json!({"allow": ["staff"]}))],
             request: "",
@@ -77,7 +79,7 @@ async fn plugin_replies_match_kong() {
             headers: &[JSON, ("www-authenticate", "-")],
         },
         Case {
-            plugins: &[guest(), ("acl", json!({"allow": ["staff"]}))],
+            plugins: &[anonymous_guest(), ("acl", json!({"allow": ["staff"]}))],
             request: "",
             status: 403,
             body: r#"{"message":"You cannot consume this service","request_id":"ID"}"#,
@@ -98,21 +100,21 @@ async fn plugin_replies_match_kong() {
             headers: &[("www-authenticate", "Basic realm=\"service\"")],
         },
         Case {
-            plugins: &keys(),
+            plugins: &key_auth(),
             request: "",
             status: 401,
             body: r#"{"message":"No API key found in request","request_id":"ID"}"#,
             headers: &[JSON, ("www-authenticate", "Key")],
         },
         Case {
-            plugins: &keys(),
+            plugins: &key_auth(),
             request: "apikey: a\r\napikey: b\r\n",
             status: 401,
             body: r#"{"message":"Duplicate API key found","request_id":"ID"}"#,
             headers: &[("www-authenticate", "Key")],
         },
         Case {
-            plugins: &keys(),
+            plugins: &key_auth(),
             request: "apikey: a\r\naccept: text/plain\r\n",
             status: 401,
             body: "Unauthorized\nrequest_id: ID\n",
@@ -125,23 +127,23 @@ async fn plugin_replies_match_kong() {
             body: r#"{"message":"anonymous consumer nobody is configured but doesn't exist","request_id":"ID"}"#,
             headers: &[JSON],
         },
-        // These bodies have no request ID and are JSON regardless of Accept.
+        // The bodies of the JWT plugin have no request ID and are JSON regardless of Accept.
         Case {
-            plugins: &tokens(),
+            plugins: &jwt(),
             request: "accept: text/plain\r\n",
             status: 401,
             body: r#"{"message":"Unauthorized"}"#,
             headers: &[JSON, ("www-authenticate", "Bearer")],
         },
         Case {
-            plugins: &tokens(),
+            plugins: &jwt(),
             request: "authorization: Bearer x\r\naccept: text/html\r\n",
             status: 401,
             body: r#"{"message":"Bad token; invalid JSON"}"#,
             headers: &[JSON, ("www-authenticate", "Bearer error=\"invalid_token\"")],
         },
         Case {
-            plugins: &tokens(),
+            plugins: &jwt(),
             request: "GET /?jwt=a&jwt=b HTTP/1.1\r\n",
             status: 401,
             body: r#"{"message":"Multiple tokens provided"}"#,
@@ -168,7 +170,7 @@ async fn plugin_replies_match_kong() {
             body: r#"{"message":"IP address not allowed: 127.0.0.1","request_id":"ID"}"#,
             headers: &[JSON],
         },
-        // A preflight needs no credentials. Other requests do, and their errors have CORS headers.
+        // A preflight needs no credentials. Other requests need them, and their errors have CORS headers.
         Case {
             plugins: &[("key-auth", json!({})), ("cors", json!({}))],
             request: preflight,
@@ -198,14 +200,14 @@ async fn plugin_replies_match_kong() {
             headers: &[("location", "https://b.example/a?b")],
         },
         Case {
-            plugins: &small(),
+            plugins: &small_bodies(),
             request: "POST / HTTP/1.1\r\ncontent-length: 4\r\n",
             status: 413,
             body: r#"{"message":"Request size limit exceeded","request_id":"ID"}"#,
             headers: &[JSON],
         },
         Case {
-            plugins: &small(),
+            plugins: &small_bodies(),
             request: "POST / HTTP/1.1\r\ncontent-length: 4\r\nexpect: 100-continue\r\n",
             status: 417,
             body: r#"{"message":"Request size limit exceeded","request_id":"ID"}"#,
@@ -247,9 +249,9 @@ async fn plugin_replies_match_kong() {
             Some((line, fields)) => (line, fields),
             None => ("GET /", request),
         };
-        let answer = server.request(&format!("{line} HTTP/1.1\r\nhost: a.example\r\n{fields}\r\n")).await;
+        let response = server.request(&format!("{line} HTTP/1.1\r\nhost: a.example\r\n{fields}\r\n")).await;
         let expected = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        assert_eq!(response_parts(&answer, headers), (status, body.to_owned(), expected), "{plugins:?} {request}");
+        assert_eq!(response_parts(&response, headers), (status, body.to_owned(), expected), "{plugins:?} {request}");
     }
     assert!(endpoint.log.requests().is_empty(), "{:?}", endpoint.log.requests());
 }
@@ -259,20 +261,20 @@ async fn plugin_replies_match_kong() {
 async fn rate_limited_response_has_retry_after() {
     let endpoint = Endpoint::ok().await;
     let server = server(Options::default(), &[("rate-limiting", json!({"year": 1}))], &endpoint).await;
-    let ask = async || server.request("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
-    let limits = [
+    let get = async || server.request("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+    let rate_limit_headers = [
         ("x-ratelimit-limit-year", "1"),
         ("x-ratelimit-remaining-year", "0"),
         ("ratelimit-limit", "1"),
         ("ratelimit-remaining", "0"),
     ];
-    let expected = || limits.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    let first = ask().await;
-    assert_eq!(response_parts(&first, &limits), (200, "ok".to_owned(), expected()));
+    let expected = || rate_limit_headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let first = get().await;
+    assert_eq!(response_parts(&first, &rate_limit_headers), (200, "ok".to_owned(), expected()));
     assert_eq!(first.header("retry-after"), None);
-    let second = ask().await;
+    let second = get().await;
     let body = r#"{"message":"API rate limit exceeded","request_id":"ID"}"#;
-    assert_eq!(response_parts(&second, &limits), (429, body.to_owned(), expected()));
+    assert_eq!(response_parts(&second, &rate_limit_headers), (429, body.to_owned(), expected()));
     assert!(second.header("retry-after").is_some_and(|seconds| seconds.parse::<u64>().unwrap() > 0));
     assert_eq!(second.header("retry-after"), second.header("ratelimit-reset"));
 }
@@ -283,19 +285,21 @@ async fn rate_limited_response_has_retry_after() {
 #[tokio::test]
 async fn plugins_use_addresses_from_trusted_peers() {
     let endpoint = Endpoint::ok().await;
-    let trusting = || Options { trusted: vec!["127.0.0.0/8"], ..Options::default() };
-    let ask = async |server: &TestServer, address: &str| {
+    let trusting_options = || Options { trusted: vec!["127.0.0.0/8"], ..Options::default() };
+    let get_from = async |server: &TestServer, address: &str| {
         server.request(&format!("GET / HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: {address}\r\n\r\n")).await
     };
-    let restricted = server(trusting(), &[("ip-restriction", json!({"deny": ["192.0.2.7"]}))], &endpoint).await;
-    let answer = ask(&restricted, "192.0.2.7").await;
-    assert_eq!(answer.status, 403);
-    assert!(answer.text().contains("IP address not allowed: 192.0.2.7"), "{}", answer.text());
-    assert_eq!(ask(&restricted, "192.0.2.8").await.status, 200);
+    let restricting_server =
+        server(trusting_options(), &[("ip-restriction", json!({"deny": ["192.0.2.7"]}))], &endpoint).await;
+    let response = get_from(&restricting_server, "192.0.2.7").await;
+    assert_eq!(response.status, 403);
+    assert!(response.text().contains("IP address not allowed: 192.0.2.7"), "{}", response.text());
+    assert_eq!(get_from(&restricting_server, "192.0.2.8").await.status, 200);
 
-    let limited = server(trusting(), &[("rate-limiting", json!({"year": 1, "limit_by": "ip"}))], &endpoint).await;
+    let limiting_server =
+        server(trusting_options(), &[("rate-limiting", json!({"year": 1, "limit_by": "ip"}))], &endpoint).await;
     for (address, status) in [("192.0.2.7", 200), ("192.0.2.8", 200), ("192.0.2.7", 429)] {
-        assert_eq!(ask(&limited, address).await.status, status, "{address}");
+        assert_eq!(get_from(&limiting_server, address).await.status, status, "{address}");
     }
 }
 
@@ -308,8 +312,8 @@ async fn chunked_bodies_are_measured() {
     let server = server(Options::default(), &[("request-size-limiting", config)], &endpoint).await;
     let post = "POST / HTTP/1.1\r\nhost: a.example\r\ntransfer-encoding: chunked\r\n\r\n";
     assert_eq!(server.request(&format!("{post}3\r\nabc\r\n0\r\n\r\n")).await.status, 200);
-    let answer = server.request(&format!("{post}4\r\nabcd\r\n0\r\n\r\n")).await;
+    let response = server.request(&format!("{post}4\r\nabcd\r\n0\r\n\r\n")).await;
     let body = r#"{"message":"Request size limit exceeded","request_id":"ID"}"#;
-    assert_eq!(response_parts(&answer, &[]), (413, body.to_owned(), vec![]));
+    assert_eq!(response_parts(&response, &[]), (413, body.to_owned(), vec![]));
     assert_eq!(endpoint.log.requests().len(), 1);
 }

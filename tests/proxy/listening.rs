@@ -1,4 +1,4 @@
-//! Binding and unbinding listeners, draining, and snapshot changes during requests.
+//! Binding and unbinding of listeners, draining, and snapshot changes during requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::harness::{Client, Endpoint, Options, TestServer, reserve_address, rou
 
 /// An endpoint that sends half of its response, and the rest when notified.
 async fn pausing_endpoint() -> (Endpoint, Arc<Notify>) {
-    let go = Arc::new(Notify::new());
-    let resume = Arc::clone(&go);
+    let resume = Arc::new(Notify::new());
+    let endpoint_resume = Arc::clone(&resume);
     let endpoint = Endpoint::scripted(move |mut stream, _| {
-        let resume = Arc::clone(&resume);
+        let resume = Arc::clone(&endpoint_resume);
         async move {
             while stream.request().await.is_some() {
                 stream.send("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf").await;
@@ -25,7 +25,7 @@ async fn pausing_endpoint() -> (Endpoint, Arc<Notify>) {
         }
     })
     .await;
-    (endpoint, go)
+    (endpoint, resume)
 }
 
 async fn send_get(client: &mut Client) {
@@ -34,7 +34,7 @@ async fn send_get(client: &mut Client) {
 
 #[tokio::test]
 async fn download_continues_across_snapshot_changes() {
-    let (endpoint, go) = pausing_endpoint().await;
+    let (endpoint, resume) = pausing_endpoint().await;
     let other = Endpoint::ok().await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
     let mut client = server.connect().await;
@@ -45,8 +45,8 @@ async fn download_continues_across_snapshot_changes() {
         assert_eq!(server.proxy.reconcile().await, [(BindAddress::tcp(server.address), BindState::Bound)].into());
         assert_eq!(server.connect().await.get("/").await.text(), "ok");
     }
-    go.notify_one();
-    assert_eq!(client.response(false).await.text(), "halfhalf");
+    resume.notify_one();
+    assert_eq!(client.response().await.text(), "halfhalf");
     // The next request on the same connection uses the new snapshot.
     assert_eq!(client.get("/").await.text(), "ok");
 }
@@ -93,13 +93,13 @@ async fn removed_listener_serves_its_last_snapshot_until_closed() {
 
 #[tokio::test]
 async fn removed_listener_finishes_its_requests() {
-    let (endpoint, go) = pausing_endpoint().await;
+    let (endpoint, resume) = pausing_endpoint().await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
     let (mut busy, mut idle, mut fresh) = (server.connect().await, server.connect().await, server.connect().await);
     send_get(&mut idle).await;
     endpoint.log.wait_for("the first request", |log| log.requests().len() == 1).await;
-    go.notify_one();
-    idle.response(false).await;
+    resume.notify_one();
+    idle.response().await;
     send_get(&mut busy).await;
     endpoint.log.wait_for("the second request", |log| log.requests().len() == 2).await;
 
@@ -107,25 +107,25 @@ async fn removed_listener_finishes_its_requests() {
     assert_eq!(server.proxy.reconcile().await, [].into());
     assert!(TcpStream::connect(server.address).await.is_err(), "the port is still open");
     assert_eq!(idle.read_to_end().await.unwrap(), b"");
-    go.notify_one();
-    assert_eq!(busy.response(false).await.text(), "halfhalf");
+    resume.notify_one();
+    assert_eq!(busy.response().await.text(), "halfhalf");
     assert_eq!(busy.read_to_end().await.unwrap(), b"");
     // A connection that was accepted but has sent no request is still served, with `Connection: close`.
     send_get(&mut fresh).await;
-    go.notify_one();
-    let answer = fresh.response(false).await;
-    assert_eq!((answer.text().as_str(), answer.header("connection")), ("halfhalf", Some("close")));
+    resume.notify_one();
+    let response = fresh.response().await;
+    assert_eq!((response.text().as_str(), response.header("connection")), ("halfhalf", Some("close")));
 
     // The address can be bound again at once.
     server.replace_routes(routes_to(endpoint.address));
     assert_eq!(server.proxy.reconcile().await, [(BindAddress::tcp(server.address), BindState::Bound)].into());
-    go.notify_one();
+    resume.notify_one();
     assert_eq!(server.connect().await.get("/").await.text(), "halfhalf");
 }
 
 #[tokio::test]
 async fn removed_listener_closes_connections_after_its_timeout() {
-    let (endpoint, _go) = pausing_endpoint().await;
+    let (endpoint, _resume) = pausing_endpoint().await;
     let limits = ProxyLimits { listener_grace_period: Duration::from_millis(100), ..ProxyLimits::default() };
     let server = TestServer::with_options(Options { limits, ..Options::default() }, routes_to(endpoint.address)).await;
     let mut busy = server.connect().await;
@@ -133,26 +133,26 @@ async fn removed_listener_closes_connections_after_its_timeout() {
     endpoint.log.wait_for("the request", |log| log.requests().len() == 1).await;
     server.snapshot.store(Arc::new(Snapshot::default()));
     server.proxy.reconcile().await;
-    assert_eq!(busy.try_response(false).await, None);
+    assert_eq!(busy.try_response().await, None);
 }
 
 #[tokio::test]
 async fn occupied_port_is_reported_and_bound_once_free() {
     let endpoint = Endpoint::ok().await;
     let (address, reserved) = reserve_address();
-    // Another process that would share the port.
+    // Stands for another process that listens on the port and would share it.
     reserved.set_reuse_port(true).unwrap();
-    let other = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    other.set_reuse_port(true).unwrap();
-    other.set_reuse_address(true).unwrap();
-    other.bind(&address.into()).unwrap();
-    other.listen(1).unwrap();
+    let other_listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    other_listener.set_reuse_port(true).unwrap();
+    other_listener.set_reuse_address(true).unwrap();
+    other_listener.bind(&address.into()).unwrap();
+    other_listener.listen(1).unwrap();
     let server =
         TestServer::start(Options::default(), address, reserved, snapshot(address, routes_to(endpoint.address)));
     for _ in 0..2 {
         assert_eq!(server.proxy.reconcile().await, [(BindAddress::tcp(address), BindState::InUse)].into());
     }
-    drop(other);
+    drop(other_listener);
     assert_eq!(server.proxy.reconcile().await, [(BindAddress::tcp(address), BindState::Bound)].into());
     assert_eq!(server.connect().await.get("/").await.text(), "ok");
 }
@@ -161,37 +161,37 @@ async fn occupied_port_is_reported_and_bound_once_free() {
 async fn failed_bind_does_not_affect_other_addresses() {
     let endpoint = Endpoint::ok().await;
     let (address, reserved) = reserve_address();
-    let foreign = "192.0.2.1:8080".parse().unwrap();
-    let mut both = snapshot(address, routes_to(endpoint.address));
-    both.binds.extend(snapshot(foreign, vec![]).binds);
-    let server = TestServer::start(Options::default(), address, reserved, both);
+    let not_local = "192.0.2.1:8080".parse().unwrap();
+    let mut two_binds = snapshot(address, routes_to(endpoint.address));
+    two_binds.binds.extend(snapshot(not_local, vec![]).binds);
+    let server = TestServer::start(Options::default(), address, reserved, two_binds);
     let binds = server.proxy.reconcile().await;
     assert_eq!(binds[&BindAddress::tcp(address)], BindState::Bound);
-    assert_eq!(binds[&BindAddress::tcp(foreign)], BindState::NotLocal);
+    assert_eq!(binds[&BindAddress::tcp(not_local)], BindState::NotLocal);
     assert_eq!(server.connect().await.get("/").await.text(), "ok");
 }
 
 #[tokio::test]
 async fn draining_finishes_requests_or_cuts_them_at_the_deadline() {
-    for finish in [true, false] {
-        let (endpoint, go) = pausing_endpoint().await;
+    for finishes in [true, false] {
+        let (endpoint, resume) = pausing_endpoint().await;
         let server =
             TestServer::with_options(Options { workers: 2, ..Options::default() }, routes_to(endpoint.address)).await;
         let mut busy = server.connect().await;
         send_get(&mut busy).await;
         endpoint.log.wait_for("the request", |log| log.requests().len() == 1).await;
-        let timeout = if finish { Duration::from_secs(20) } else { Duration::from_millis(100) };
-        let (cut, answer) = tokio::join!(server.proxy.drain(timeout), async {
-            // The first half is read before or after draining begins; both orders are fine.
-            if finish {
-                go.notify_one();
+        let timeout = if finishes { Duration::from_secs(20) } else { Duration::from_millis(100) };
+        let (cut_connections, response) = tokio::join!(server.proxy.drain(timeout), async {
+            // Whether the first half arrives before draining begins does not matter.
+            if finishes {
+                resume.notify_one();
             }
-            busy.try_response(false).await
+            busy.try_response().await
         });
-        if finish {
-            assert_eq!((cut, answer.map(|answer| answer.text())), (0, Some("halfhalf".to_owned())));
+        if finishes {
+            assert_eq!((cut_connections, response.map(|response| response.text())), (0, Some("halfhalf".to_owned())));
         } else {
-            assert_eq!((cut, answer), (1, None));
+            assert_eq!((cut_connections, response), (1, None));
         }
         assert!(TcpStream::connect(server.address).await.is_err(), "the port is still open");
         assert_eq!(server.proxy.reconcile().await, [].into(), "an address is still bound");
@@ -212,22 +212,22 @@ async fn draining_serves_queued_requests() {
     }
     assert_eq!(server.proxy.drain(Duration::from_secs(20)).await, 0);
     for mut client in clients {
-        assert_eq!(client.response(false).await.text(), "ok");
+        assert_eq!(client.response().await.text(), "ok");
         assert_eq!(client.read_to_end().await.unwrap(), b"");
     }
 }
 
 #[tokio::test]
 async fn dropping_the_proxy_closes_all_connections() {
-    let (endpoint, _go) = pausing_endpoint().await;
+    let (endpoint, _resume) = pausing_endpoint().await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
     let (mut busy, mut idle) = (server.connect().await, server.connect().await);
     send_get(&mut busy).await;
     endpoint.log.wait_for("the request", |log| log.requests().len() == 1).await;
     let TestServer { proxy, address, .. } = server;
     drop(proxy);
-    assert_eq!(busy.try_response(false).await, None);
+    assert_eq!(busy.try_response().await, None);
     assert!(idle.read_to_end().await.unwrap_or_default().is_empty());
     // The worker threads end one after the other.
-    with_timeout("the end of listening", async { while TcpStream::connect(address).await.is_ok() {} }).await;
+    with_timeout("the port to be closed", async { while TcpStream::connect(address).await.is_ok() {} }).await;
 }

@@ -13,23 +13,23 @@ const REFUSED: &str = "portico_upstream_connects_total{outcome=\"refused\"}";
 #[tokio::test]
 async fn ejected_endpoint_gets_few_requests_until_it_recovers() {
     let endpoint = Endpoint::ok().await;
-    let (address, reserved) = reserve_address();
+    let (refusing, reserved) = reserve_address();
     let server =
-        TestServer::with_routes(vec![route(forward(vec![(1, upstream("web", &[address, endpoint.address]))]))]).await;
+        TestServer::with_routes(vec![route(forward(vec![(1, upstream("web", &[refusing, endpoint.address]))]))]).await;
     let mut client = server.connect().await;
     for _ in 0..20 {
         assert_eq!(client.get("/").await.text(), "ok");
     }
-    // Without ejection, every other request would connect to it.
+    // Without ejection, every other request would try the refusing endpoint.
     let refused = scrape(&server)[REFUSED];
     assert!((1.0..=5.0).contains(&refused), "{refused}");
 
     // The endpoint listens again and is probed once its ejection time has passed.
     reserved.listen(16).unwrap();
     reserved.set_nonblocking(true).unwrap();
-    let back = TcpListener::from_std(reserved.into()).unwrap();
-    let asked = back.accept();
-    let asking = async {
+    let recovered = TcpListener::from_std(reserved.into()).unwrap();
+    let accepted = recovered.accept();
+    let requests = async {
         loop {
             client.get("/").await;
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -37,8 +37,8 @@ async fn ejected_endpoint_gets_few_requests_until_it_recovers() {
     };
     with_timeout("a connection to the recovered endpoint", async {
         tokio::select! {
-            _ = asked => {}
-            () = asking => {}
+            _ = accepted => {}
+            () = requests => {}
         }
     })
     .await;
@@ -46,7 +46,7 @@ async fn ejected_endpoint_gets_few_requests_until_it_recovers() {
 
 #[tokio::test]
 async fn least_requests_prefers_the_idle_endpoint() {
-    // Never responds to its first request and responds to all others.
+    // Does not respond on its first connection, and responds on all others.
     let busy = Endpoint::scripted(|mut stream, number| async move {
         while stream.request().await.is_some() {
             if number == 0 {
@@ -59,9 +59,9 @@ async fn least_requests_prefers_the_idle_endpoint() {
     .await;
     let idle = Endpoint::ok().await;
     let web = upstream("web", &[]);
-    let only =
+    let only_endpoint =
         |address| Endpoints { addresses: vec![EndpointAddress::Ip(address)], balance: LoadBalancing::LeastRequests };
-    web.set_endpoints(only(busy.address));
+    web.set_endpoints(only_endpoint(busy.address));
     let server = TestServer::with_routes(vec![route(forward(vec![(1, web.clone())]))]).await;
     let mut waiting = server.connect().await;
     waiting.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
@@ -74,9 +74,11 @@ async fn least_requests_prefers_the_idle_endpoint() {
     for _ in 0..10 {
         assert_eq!(client.get("/").await.text(), "ok");
     }
-    // The pending request has ended, so both endpoints are equally idle.
+    // This ends the pending request, so both endpoints are idle.
     drop(waiting);
-    busy.log.wait_for("its end", |log| log.ended.load(std::sync::atomic::Ordering::SeqCst) == 1).await;
+    busy.log
+        .wait_for("the end of the connection", |log| log.ended.load(std::sync::atomic::Ordering::SeqCst) == 1)
+        .await;
     with_timeout("a request to the formerly busy endpoint", async { while client.get("/").await.text() != "busy" {} })
         .await;
 }
@@ -105,7 +107,7 @@ async fn removed_endpoint_finishes_its_requests() {
     web.set_endpoints(Endpoints { addresses: vec![EndpointAddress::Ip(new.address)], ..Default::default() });
     assert_eq!(server.connect().await.get("/").await.text(), "ok");
     release.send(()).unwrap();
-    assert_eq!(waiting.response(false).await.text(), "halfdone");
+    assert_eq!(waiting.response().await.text(), "halfdone");
 }
 
 #[tokio::test]

@@ -1,35 +1,37 @@
-//! Malformed requests: they get an error response in the usual format, and are logged and counted.
+//! Malformed HTTP/1.1 requests: the proxy responds with an error in the usual format, and logs and counts them.
 
 use portico::proxy::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
-use crate::accounting::{records, scrape};
+use crate::accounting::{access_log_records, scrape};
 use crate::harness::{
     Client, Endpoint, Options, TEST_TIMEOUT, TestResponse, TestServer, header, routes_to, with_timeout,
 };
-use crate::tls_harness::{TlsCaller, TlsListener, certificate, start_tls_server};
+use crate::tls_harness::{TestTlsConnector, TlsListener, certificate, start_tls_server};
 
-/// The bytes sent, the status and `error` of the response, and the known log fields: method, path, host and user agent.
 struct Case {
+    /// What the client sends.
     bytes: String,
     status: u16,
+    /// The field `error` of the log record, and the reason of the metric.
     error: &'static str,
-    known: [&'static str; 4],
+    /// Further fields of the log record: method, path, host and user agent (`-` if unknown).
+    log_fields: [&'static str; 4],
 }
 
-fn case(bytes: impl Into<String>, status: u16, error: &'static str, known: [&'static str; 4]) -> Case {
-    Case { bytes: bytes.into(), status, error, known }
+fn case(bytes: impl Into<String>, status: u16, error: &'static str, log_fields: [&'static str; 4]) -> Case {
+    Case { bytes: bytes.into(), status, error, log_fields }
 }
 
 fn cases() -> Vec<Case> {
-    let agent = "user-agent: me\r\n";
+    let user_agent = "user-agent: me\r\n";
     vec![
         case("nonsense\r\n\r\n", 400, "malformed_request", ["-", "-", "-", "-"]),
         case("\x16\x03\x01\x02", 400, "malformed_request", ["-", "-", "-", "-"]),
         case(
-            format!("GET /x HTTP/1.1\r\nhost: a\r\n{agent}x y: z\r\n\r\n"),
+            format!("GET /x HTTP/1.1\r\nhost: a\r\n{user_agent}x y: z\r\n\r\n"),
             400,
             "malformed_request",
             ["GET", "/x", "a", "me"],
@@ -49,7 +51,7 @@ fn cases() -> Vec<Case> {
             ["GET", "/x", "a", "-"],
         ),
         case(
-            format!("GET /x HTTP/1.1\r\n{agent}{}\r\n", "x: y\r\n".repeat(101)),
+            format!("GET /x HTTP/1.1\r\n{user_agent}{}\r\n", "x: y\r\n".repeat(101)),
             431,
             "too_many_headers",
             ["GET", "/x", "-", "me"],
@@ -59,19 +61,23 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// Sends the case as the first request, or after a valid one.
-async fn send_case<S: AsyncRead + AsyncWrite + Unpin>(mut client: Client<S>, case: &Case, first: bool) -> TestResponse {
-    if !first {
+/// Sends the case as the first request of the connection, or after a valid one.
+async fn send_case<S: AsyncRead + AsyncWrite + Unpin>(
+    mut client: Client<S>,
+    case: &Case,
+    is_first: bool,
+) -> TestResponse {
+    if !is_first {
         client.send("POST / HTTP/1.1\r\nhost: a.example\r\ncontent-length: 2\r\n\r\nhi").await;
     }
     // The proxy may close the connection while the client is still writing.
     drop(client.socket.write_all(case.bytes.as_bytes()).await);
-    if !first {
-        assert_eq!(client.response(false).await.status, 200);
+    if !is_first {
+        assert_eq!(client.response().await.status, 200);
     }
-    let answer = client.response(case.bytes.starts_with("HEAD")).await;
+    let response = client.response_to(&case.bytes).await;
     assert_eq!(client.read_to_end().await.unwrap_or_default(), b"", "{:.60?}", case.bytes);
-    answer
+    response
 }
 
 #[tokio::test]
@@ -79,10 +85,10 @@ async fn malformed_requests_get_errors_and_log_records() {
     let folder = tempfile::tempdir().unwrap();
     let endpoint = Endpoint::ok().await;
     let limits = || ProxyLimits { max_request_head: 128 * 1024, ..ProxyLimits::default() };
-    for (secure, first) in [(false, true), (false, false), (true, true), (true, false)] {
-        let path = folder.path().join(format!("{secure}{first}"));
+    for (tls, is_first) in [(false, true), (false, false), (true, true), (true, false)] {
+        let path = folder.path().join(format!("{tls}{is_first}"));
         let options = Options { limits: limits(), log: AccessLogDestination::File(path.clone()), ..Options::default() };
-        let server = if secure {
+        let server = if tls {
             let certificates = vec![certificate(&["a.example"])];
             start_tls_server(
                 options,
@@ -94,31 +100,31 @@ async fn malformed_requests_get_errors_and_log_records() {
         };
         let mut expected = Vec::new();
         for case in cases() {
-            if first && case.bytes.starts_with("PRI") {
+            if is_first && case.bytes.starts_with("PRI") {
                 continue;
             }
-            let answer = if secure {
-                send_case(TlsCaller::new().connect(&server, "a.example").await.unwrap(), &case, first).await
+            let response = if tls {
+                send_case(TestTlsConnector::new().connect(&server, "a.example").await.unwrap(), &case, is_first).await
             } else {
-                send_case(server.connect().await, &case, first).await
+                send_case(server.connect().await, &case, is_first).await
             };
-            let what = format!("{secure} {first} {:.60?}", case.bytes);
-            assert_eq!(answer.status, case.status, "{what}");
-            let id = answer.header("x-request-id").expect("a request id").to_owned();
-            assert_eq!(answer.header("connection"), Some("close"), "{what}");
-            assert!(answer.header("date").is_some_and(|date| date.ends_with(" GMT")), "{what}");
-            assert_eq!(answer.header("content-type"), Some("application/json; charset=utf-8"), "{what}");
-            if case.known[0] == "HEAD" {
-                assert_ne!(answer.header("content-length"), Some("0"), "{what}");
+            let what = format!("{tls} {is_first} {:.60?}", case.bytes);
+            assert_eq!(response.status, case.status, "{what}");
+            let id = response.header("x-request-id").expect("a request id").to_owned();
+            assert_eq!(response.header("connection"), Some("close"), "{what}");
+            assert!(response.header("date").is_some_and(|date| date.ends_with(" GMT")), "{what}");
+            assert_eq!(response.header("content-type"), Some("application/json; charset=utf-8"), "{what}");
+            if case.log_fields[0] == "HEAD" {
+                assert_ne!(response.header("content-length"), Some("0"), "{what}");
             } else {
-                let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+                let body: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
                 assert_eq!(body["request_id"], id, "{what}");
                 assert!(body["message"].as_str().is_some_and(|message| !message.is_empty()), "{what}");
             }
-            let mut line = vec![id, case.status.to_string(), case.error.to_owned(), "127.0.0.1".to_owned()];
-            line.extend(case.known.map(str::to_owned));
-            line.extend([answer.body.len().to_string(), (if secure { "TLSv1.3" } else { "-" }).to_owned()]);
-            expected.push(line);
+            let mut fields = vec![id, case.status.to_string(), case.error.to_owned(), "127.0.0.1".to_owned()];
+            fields.extend(case.log_fields.map(str::to_owned));
+            fields.extend([response.body.len().to_string(), (if tls { "TLSv1.3" } else { "-" }).to_owned()]);
+            expected.push(fields);
         }
         assert_eq!(server.proxy.drain(TEST_TIMEOUT).await, 0);
         server.log.finish();
@@ -127,22 +133,23 @@ async fn malformed_requests_get_errors_and_log_records() {
             serde_json::Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        let names = ["request_id", "status", "error", "client", "method", "path", "host", "user_agent", "bytes_out"];
-        let logged: Vec<Vec<String>> = records(&path)
+        let field_names =
+            ["request_id", "status", "error", "client", "method", "path", "host", "user_agent", "bytes_out"];
+        let logged: Vec<Vec<String>> = access_log_records(&path)
             .iter()
             .filter(|record| record["status"] != 200)
             .map(|record| {
-                let mut line: Vec<_> = names.iter().chain(&["tls"]).map(|name| field(record, name)).collect();
-                line[3].truncate("127.0.0.1".len());
-                line
+                let mut fields: Vec<_> = field_names.iter().chain(&["tls"]).map(|name| field(record, name)).collect();
+                fields[3].truncate("127.0.0.1".len());
+                fields
             })
             .collect();
-        assert_eq!(logged, expected, "{secure} {first}");
+        assert_eq!(logged, expected, "{tls} {is_first}");
         let metrics = scrape(&server);
-        for word in ["malformed_request", "target_too_long", "header_too_large", "too_many_headers"] {
-            let count = expected.iter().filter(|line| line[2] == word).count();
-            let counted = metrics[&format!("portico_request_errors_total{{reason=\"{word}\"}}")];
-            assert_eq!(counted, count as f64, "{word}");
+        for reason in ["malformed_request", "target_too_long", "header_too_large", "too_many_headers"] {
+            let count = expected.iter().filter(|fields| fields[2] == reason).count();
+            let metric = metrics[&format!("portico_request_errors_total{{reason=\"{reason}\"}}")];
+            assert_eq!(metric, count as f64, "{reason}");
         }
     }
 }
@@ -156,16 +163,16 @@ async fn error_format_follows_the_readable_headers() {
         ("ACCEPT:text/xml\r\n", 400, "application/xml; charset=utf-8", "<message>Bad request</message>"),
         ("content-type: application/grpc\r\n", 200, "application/grpc", ""),
     ];
-    for (fields, status, content_type, part) in cases {
-        let answer = server.request(&format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}x y: z\r\n\r\n")).await;
-        assert_eq!((answer.status, answer.header("content-type")), (status, Some(content_type)), "{fields}");
-        assert!(answer.text().contains(part), "{fields}{}", answer.text());
-        assert_eq!(answer.header("grpc-status").is_some(), status == 200, "{fields}");
+    for (fields, status, content_type, body_part) in cases {
+        let response = server.request(&format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}x y: z\r\n\r\n")).await;
+        assert_eq!((response.status, response.header("content-type")), (status, Some(content_type)), "{fields}");
+        assert!(response.text().contains(body_part), "{fields}{}", response.text());
+        assert_eq!(response.header("grpc-status").is_some(), status == 200, "{fields}");
     }
 }
 
-/// A response that ends before its request does, then malformed bytes, while much of the response waits for the client
-/// to read. The error response must follow the response or be omitted.
+/// The endpoint responds before the request ends, the client sends malformed bytes, and a part of the response is still
+/// unread. The error response must follow the whole response or be omitted.
 #[tokio::test]
 async fn error_response_is_not_mixed_into_a_response() {
     let endpoint = Endpoint::scripted(move |mut stream, _| async move {
@@ -186,17 +193,17 @@ async fn error_response_is_not_mixed_into_a_response() {
         let head =
             format!("POST / HTTP/1.1\r\nhost: a.example\r\nx-size: {size}\r\ncontent-length: 10\r\n\r\n12345678");
         socket.write_all(head.as_bytes()).await.unwrap();
-        let mut read = Vec::new();
+        let mut received = Vec::new();
         while !scrape(&server).keys().any(|name| name.starts_with("portico_requests_total")) {
-            let mut some = [0; 65_536];
-            let length = with_timeout("part of the response", socket.read(&mut some)).await.unwrap();
-            read.extend_from_slice(&some[..length]);
+            let mut block = [0; 65_536];
+            let length = with_timeout("part of the response", socket.read(&mut block)).await.unwrap();
+            received.extend_from_slice(&block[..length]);
         }
         socket.write_all(b"90nonsense nonsense\r\n\r\n").await.unwrap();
-        with_timeout("the rest", socket.read_to_end(&mut read)).await.unwrap_or_default();
-        let end = read.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
-        let (answer, after) = read[end..].split_at_checked(size).expect("a complete response");
-        assert!(answer.iter().all(|byte| *byte == b'x'), "{size}: the response contains foreign bytes");
+        with_timeout("the rest", socket.read_to_end(&mut received)).await.unwrap_or_default();
+        let end = received.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+        let (response, after) = received[end..].split_at_checked(size).expect("a complete response");
+        assert!(response.iter().all(|byte| *byte == b'x'), "{size}: the response contains foreign bytes");
         assert!(after.is_empty() || after.starts_with(b"HTTP/1.1 400 "), "{:.40}", String::from_utf8_lossy(after));
     }
 }

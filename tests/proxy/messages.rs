@@ -7,7 +7,7 @@ use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, HeaderEdi
 
 use crate::harness::{Client, Endpoint, Options, Route, TestServer, route, routes_to, upstream};
 
-/// The lines of a message, sorted after the first, without the values that differ each time.
+/// The message with its header lines sorted, without Date, and with `?` as the request ID.
 fn normalized(message: &str) -> String {
     let (head, body) = message.split_once("\r\n\r\n").unwrap();
     let mut lines: Vec<String> = head
@@ -27,6 +27,7 @@ struct Case {
     status: u16,
 }
 
+/// The headers that Portico adds; `FORWARDED` stands for them in the table.
 const FORWARDED: &str = "x-forwarded-for: 127.0.0.1\nx-forwarded-host: a.example\nx-forwarded-port: 80\nx-forwarded-proto: http\nx-request-id: ?";
 
 #[tokio::test]
@@ -39,7 +40,7 @@ async fn requests_are_forwarded_as_specified() {
             status: 200,
         },
         Case {
-            name: "a target that is normal already is forwarded unchanged",
+            name: "a normalized target is forwarded unchanged",
             request: "GET /a%2Fb/%C3%A9//c;d=1?q=%41%2e../ HTTP/1.1\r\nHost: a.example\r\n\r\n",
             received: Some("GET /a%2Fb/%C3%A9//c;d=1?q=%41%2e../ HTTP/1.1\nhost: a.example\nFORWARDED"),
             status: 200,
@@ -166,13 +167,13 @@ async fn requests_are_forwarded_as_specified() {
         },
         Case { name: "NUL", request: "GET /%00 HTTP/1.1\r\nHost: a.example\r\n\r\n", received: None, status: 400 },
         Case {
-            name: "another expectation",
+            name: "an unsupported expectation",
             request: "GET / HTTP/1.1\r\nHost: a.example\r\nExpect: tea\r\n\r\n",
             received: None,
             status: 417,
         },
         Case {
-            name: "another coding",
+            name: "an unsupported transfer coding",
             request: "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
             received: None,
             status: 400,
@@ -181,14 +182,14 @@ async fn requests_are_forwarded_as_specified() {
     for case in cases {
         let endpoint = Endpoint::ok().await;
         let server = TestServer::with_routes(routes_to(endpoint.address)).await;
-        let answer = server.request(case.request).await;
-        assert_eq!(answer.status, case.status, "{}: {answer:?}", case.name);
+        let response = server.request(case.request).await;
+        assert_eq!(response.status, case.status, "{}: {response:?}", case.name);
         let local = server.address.to_string();
-        let seen: Vec<_> =
+        let received: Vec<_> =
             endpoint.log.requests().iter().map(|request| normalized(request).replace(&local, "LOCAL")).collect();
         let expected: Vec<_> = case.received.iter().map(|text| text.replace("FORWARDED", FORWARDED)).collect();
-        assert_eq!(seen, expected, "{}", case.name);
-        assert_eq!(answer.header("x-request-id").map(str::len), Some(32), "{}", case.name);
+        assert_eq!(received, expected, "{}", case.name);
+        assert_eq!(response.header("x-request-id").map(str::len), Some(32), "{}", case.name);
     }
 }
 
@@ -197,13 +198,13 @@ async fn trusted_peer_headers_are_kept() {
     let endpoint = Endpoint::ok().await;
     let options = Options { trusted: vec!["127.0.0.0/8"], ..Options::default() };
     let server = TestServer::with_options(options, routes_to(endpoint.address)).await;
-    let answer = server
+    let response = server
         .request(
             "GET / HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: 1.1.1.1\r\nx-forwarded-proto: https\r\n\
              forwarded: for=1.1.1.1\r\nx-request-id: mine\r\n\r\n",
         )
         .await;
-    assert_eq!(answer.header("x-request-id"), Some("mine"));
+    assert_eq!(response.header("x-request-id"), Some("mine"));
     assert_eq!(
         normalized(&endpoint.log.requests()[0].replace("x-request-id: mine", "y: mine")),
         "GET / HTTP/1.1\nforwarded: for=1.1.1.1\nhost: a.example\nx-forwarded-for: 1.1.1.1, 127.0.0.1\n\
@@ -216,7 +217,7 @@ async fn responses_are_forwarded_as_specified() {
     // (request, response of the endpoint, what the client reads)
     let get = "GET / HTTP/1.1\r\nhost: a.example\r\n\r\n";
     let head = "HEAD / HTTP/1.1\r\nhost: a.example\r\n\r\n";
-    let old = "GET / HTTP/1.0\r\nhost: a.example\r\n\r\n";
+    let http1_0_get = "GET / HTTP/1.0\r\nhost: a.example\r\n\r\n";
     let cases = [
         (
             get,
@@ -251,7 +252,7 @@ async fn responses_are_forwarded_as_specified() {
             "HTTP/1.1 200 OK\ntransfer-encoding: chunked\nx-request-id: ?\n\nuntil the end",
         ),
         (
-            old,
+            http1_0_get,
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
             "HTTP/1.0 200 OK\nx-request-id: ?\n\nok",
         ),
@@ -260,22 +261,22 @@ async fn responses_are_forwarded_as_specified() {
             "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
             "HTTP/1.1 200 OK\ncontent-length: 0\nx-request-id: ?",
         ),
-        // Two framings of one message: only chunked is forwarded.
+        // A message with two framings is forwarded with the chunked one.
         (
             get,
             "HTTP/1.1 200 OK\r\ncontent-length: 9\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
             "HTTP/1.1 200 OK\ntransfer-encoding: chunked\nx-request-id: ?\n\nok",
         ),
     ];
-    for (request, response, expected) in cases {
+    for (request, endpoint_response, expected) in cases {
         let endpoint = Endpoint::scripted(move |mut stream, _| async move {
             stream.request().await;
-            stream.send(response).await;
+            stream.send(endpoint_response).await;
         })
         .await;
         let server = TestServer::with_routes(routes_to(endpoint.address)).await;
-        let answer = server.request(request).await;
-        assert_eq!(normalized(&(answer.head.clone() + &answer.text())), expected, "{response}");
+        let response = server.request(request).await;
+        assert_eq!(normalized(&(response.head.clone() + &response.text())), expected, "{endpoint_response}");
     }
 }
 
@@ -286,8 +287,8 @@ async fn response_trailers_reach_a_client_that_accepts_them() {
     )
     .await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
-    let answer = server.request("GET / HTTP/1.1\r\nhost: a.example\r\nconnection: te\r\nte: trailers\r\n\r\n").await;
-    assert_eq!(answer.text(), "okx-sum: 1\r\n");
+    let response = server.request("GET / HTTP/1.1\r\nhost: a.example\r\nconnection: te\r\nte: trailers\r\n\r\n").await;
+    assert_eq!(response.text(), "okx-sum: 1\r\n");
 }
 
 #[tokio::test]
@@ -317,7 +318,7 @@ async fn filters_edit_requests_and_responses() {
     let server =
         TestServer::with_routes(vec![Route { path: "/api", filters: filters("rule", Some(rewrite)), ..route(action) }])
             .await;
-    let answer =
+    let response =
         server.request("GET /api/x?y=1 HTTP/1.1\r\nhost: a.example\r\nuser-agent: me\r\nx-set: client\r\n\r\n").await;
     assert_eq!(
         normalized(&endpoint.log.requests()[0]),
@@ -325,7 +326,7 @@ async fn filters_edit_requests_and_responses() {
          x-forwarded-host: a.example\nx-forwarded-port: 80\nx-forwarded-proto: http\nx-request-id: ?\nx-set: backend"
     );
     assert_eq!(
-        normalized(&answer.head),
+        normalized(&response.head),
         "HTTP/1.1 200 OK\ncontent-length: 0\nx-add: backend\nx-add: rule\nx-request-id: ?\nx-set: rule"
     );
 }
@@ -340,8 +341,8 @@ async fn redirect_has_the_configured_location() {
         status: http::StatusCode::MOVED_PERMANENTLY,
     };
     let server = TestServer::with_routes(vec![route(Action::Redirect(redirect))]).await;
-    let answer = server.request("GET /old?q=1 HTTP/1.1\r\nhost: a.example:8080\r\n\r\n").await;
-    assert_eq!((answer.status, answer.header("location")), (301, Some("https://a.example/new?q=1")));
+    let response = server.request("GET /old?q=1 HTTP/1.1\r\nhost: a.example:8080\r\n\r\n").await;
+    assert_eq!((response.status, response.header("location")), (301, Some("https://a.example/new?q=1")));
 }
 
 #[tokio::test]
@@ -369,13 +370,13 @@ async fn client_decides_whether_the_connection_stays_open() {
         ("GET / HTTP/1.0\r\nhost: a\r\n\r\n", None, false),
         ("GET / HTTP/1.0\r\nhost: a\r\nconnection: keep-alive\r\n\r\n", Some("keep-alive"), true),
     ];
-    for (request, connection, stays) in cases {
+    for (request, connection, stays_open) in cases {
         let endpoint = Endpoint::ok().await;
         let server = TestServer::with_routes(routes_to(endpoint.address)).await;
         let mut client = server.connect().await;
         client.send(request).await;
-        assert_eq!(client.response(false).await.header("connection"), connection, "{request}");
-        if stays {
+        assert_eq!(client.response().await.header("connection"), connection, "{request}");
+        if stays_open {
             assert_eq!(client.get("/").await.text(), "ok", "{request}");
         } else {
             assert_eq!(client.read_to_end().await.unwrap(), b"", "{request}");
@@ -391,10 +392,10 @@ async fn upgrade_request_may_get_a_plain_response() {
     for protocol in ["websocket", "h2c", "TLS/1.2"] {
         let request = format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n\r\n");
         client.send(request).await;
-        assert_eq!(client.response(false).await.text(), "ok");
+        assert_eq!(client.response().await.text(), "ok");
     }
     assert_eq!(client.get("/").await.text(), "ok");
-    let asked: Vec<_> = endpoint.log.requests().iter().map(|request| request.contains("upgrade")).collect();
-    assert_eq!(asked, [true, false, false, false], "only WebSocket upgrades are forwarded");
+    let has_upgrade: Vec<_> = endpoint.log.requests().iter().map(|request| request.contains("upgrade")).collect();
+    assert_eq!(has_upgrade, [true, false, false, false], "only WebSocket upgrades are forwarded");
     assert_eq!(endpoint.log.connections(), 1);
 }

@@ -1,4 +1,4 @@
-//! Request mirroring: what mirrors receive, and that they do not affect the original request.
+//! Request mirroring: which requests mirrors receive, and that mirrors do not affect the original request.
 
 use std::sync::Arc;
 
@@ -13,20 +13,22 @@ use crate::harness::{
     Endpoint, Options, Route, TestServer, forward, header, reserve_address, route, upstream, with_timeout,
 };
 
-fn mirror(upstream: Arc<Upstream>, share: u32, of: u32) -> Mirror {
-    Mirror { upstream, numerator: share, denominator: of }
+/// A mirror that receives `numerator` of `denominator` requests.
+fn mirror(upstream: Arc<Upstream>, numerator: u32, denominator: u32) -> Mirror {
+    Mirror { upstream, numerator, denominator }
 }
 
-fn mirrors(mirrors: Vec<Mirror>) -> Filters {
+fn mirror_filters(mirrors: Vec<Mirror>) -> Filters {
     Filters { mirrors: mirrors.into(), ..Filters::default() }
 }
 
-fn mirrored_to(original: &Endpoint, copies: Vec<Mirror>) -> Vec<Route> {
+fn mirrored_routes(original: &Endpoint, mirrors: Vec<Mirror>) -> Vec<Route> {
     let action = forward(vec![(1, upstream("web", &[original.address]))]);
-    vec![Route { filters: mirrors(copies), ..route(action) }]
+    vec![Route { filters: mirror_filters(mirrors), ..route(action) }]
 }
 
-async fn silent() -> Endpoint {
+/// An endpoint that reads a request and never responds.
+async fn silent_endpoint() -> Endpoint {
     Endpoint::scripted(|mut stream, _| async move {
         stream.request().await;
         stream.read_to_end().await;
@@ -37,7 +39,7 @@ async fn silent() -> Endpoint {
 /// Waits until the given number of copies has this outcome.
 async fn wait_for_count(server: &TestServer, outcome: &str, count: f64) {
     let name = format!("portico_mirrored_requests_total{{outcome=\"{outcome}\"}}");
-    with_timeout(&format!("{count} {outcome}"), async {
+    with_timeout(&format!("{count} copies with outcome {outcome}"), async {
         while scrape(server)[&name] != count {
             tokio::task::yield_now().await;
         }
@@ -53,35 +55,35 @@ const GET: &str = "GET /api/x?y=1 HTTP/1.1\r\nhost: a.example\r\n\r\n";
 #[tokio::test]
 async fn mirrors_receive_requests_filtered_at_their_level() {
     let (original, rule_mirror, backend_mirror) = (Endpoint::ok().await, Endpoint::ok().await, Endpoint::ok().await);
-    let set = |value| HeaderEdits {
+    let set_level = |value| HeaderEdits {
         set: vec![(HeaderName::from_static("x-level"), HeaderValue::from_static(value))],
         ..HeaderEdits::default()
     };
-    let rule = Filters {
-        request_headers: Some(set("rule")),
+    let rule_filters = Filters {
+        request_headers: Some(set_level("rule")),
         rewrite: Some(Rewrite { host: None, path: Some(PathEdit::prefix("/api", "/v2")) }),
-        ..mirrors(vec![mirror(upstream("rule", &[rule_mirror.address]), 1, 1)])
+        ..mirror_filters(vec![mirror(upstream("rule", &[rule_mirror.address]), 1, 1)])
     };
     let backend = Backend {
         weight: 1,
         filters: Filters {
-            request_headers: Some(set("backend")),
-            ..mirrors(vec![mirror(upstream("backend", &[backend_mirror.address]), 1, 1)])
+            request_headers: Some(set_level("backend")),
+            ..mirror_filters(vec![mirror(upstream("backend", &[backend_mirror.address]), 1, 1)])
         },
         target: BackendTarget::Upstream(upstream("web", &[original.address])),
     };
     let action = Action::Forward(Split::new(vec![backend]).unwrap());
-    let server = TestServer::with_routes(vec![Route { filters: rule, ..route(action) }]).await;
+    let server = TestServer::with_routes(vec![Route { filters: rule_filters, ..route(action) }]).await;
     for (index, (request, body)) in [(GET, ""), (POST, "hello"), (CHUNKED, "hello")].into_iter().enumerate() {
         assert_eq!(server.request(request).await.text(), "ok");
         for (endpoint, level) in [(&original, "backend"), (&rule_mirror, "rule"), (&backend_mirror, "backend")] {
             endpoint.log.wait_for("the request", |log| log.requests().len() > index).await;
-            let seen = endpoint.log.requests()[index].clone();
+            let received = endpoint.log.requests()[index].clone();
             let method = request.split(' ').next().unwrap();
-            assert!(seen.starts_with(&format!("{method} /v2/x?y=1 HTTP/1.1\r\n")), "{seen}");
-            assert_eq!(header(&seen, "host"), Some("a.example"), "{seen}");
-            assert_eq!(header(&seen, "x-level"), Some(level), "{seen}");
-            assert!(seen.ends_with(&format!("\r\n\r\n{body}")), "{seen}");
+            assert!(received.starts_with(&format!("{method} /v2/x?y=1 HTTP/1.1\r\n")), "{received}");
+            assert_eq!(header(&received, "host"), Some("a.example"), "{received}");
+            assert_eq!(header(&received, "x-level"), Some(level), "{received}");
+            assert!(received.ends_with(&format!("\r\n\r\n{body}")), "{received}");
         }
     }
     wait_for_count(&server, "completed", 6.0).await;
@@ -91,12 +93,12 @@ async fn mirrors_receive_requests_filtered_at_their_level() {
 async fn each_mirror_receives_its_share() {
     let original = Endpoint::ok().await;
     let (all, half, none) = (Endpoint::ok().await, Endpoint::ok().await, Endpoint::ok().await);
-    let copies = vec![
+    let mirrors = vec![
         mirror(upstream("all", &[all.address]), 100, 100),
         mirror(upstream("half", &[half.address]), 50, 100),
         mirror(upstream("none", &[none.address]), 0, 100),
     ];
-    let server = TestServer::with_routes(mirrored_to(&original, copies)).await;
+    let server = TestServer::with_routes(mirrored_routes(&original, mirrors)).await;
     let mut client = server.connect().await;
     for _ in 0..400 {
         assert_eq!(client.get("/").await.status, 200);
@@ -110,31 +112,31 @@ async fn each_mirror_receives_its_share() {
         }
     })
     .await;
-    let drawn = half.log.requests().len();
-    // Eight standard deviations.
-    assert!((120..=280).contains(&drawn), "{drawn} of 400");
+    let half_count = half.log.requests().len();
+    // Eight standard deviations, of ten copies each, from the mean.
+    assert!((120..=280).contains(&half_count), "{half_count} of 400");
     assert_eq!(none.log.requests().len(), 0);
 }
 
 #[tokio::test]
 async fn slow_or_missing_mirrors_do_not_affect_requests() {
     let original = Endpoint::ok().await;
-    let silent = silent().await;
-    let (dead, _reserved) = reserve_address();
-    let copies = vec![
+    let silent = silent_endpoint().await;
+    let (refusing, _reserved) = reserve_address();
+    let mirrors = vec![
         mirror(upstream("silent", &[silent.address]), 1, 1),
-        mirror(upstream("dead", &[dead]), 1, 1),
-        mirror(upstream("nobody", &[]), 1, 1),
+        mirror(upstream("refusing", &[refusing]), 1, 1),
+        mirror(upstream("no-endpoints", &[]), 1, 1),
     ];
     let limits = ProxyLimits { mirror_timeout: std::time::Duration::from_millis(200), ..ProxyLimits::default() };
     let server =
-        TestServer::with_options(Options { limits, ..Options::default() }, mirrored_to(&original, copies)).await;
+        TestServer::with_options(Options { limits, ..Options::default() }, mirrored_routes(&original, mirrors)).await;
     let mut client = server.connect().await;
     for request in [GET, POST, CHUNKED] {
         client.send(request).await;
-        assert_eq!(client.response(false).await.text(), "ok");
+        assert_eq!(client.response().await.text(), "ok");
     }
-    // The unresponsive mirror delays only its own copy, until the mirror timeout.
+    // The copies for the unresponsive mirror fail at the mirror timeout, without delaying other copies.
     wait_for_count(&server, "failed", 9.0).await;
     silent
         .log
@@ -145,14 +147,14 @@ async fn slow_or_missing_mirrors_do_not_affect_requests() {
 #[tokio::test]
 async fn mirrored_copies_are_limited_in_number_and_size() {
     let original = Endpoint::ok().await;
-    let silent = silent().await;
+    let silent = silent_endpoint().await;
     let limits = ProxyLimits { max_mirror_copies: 2, max_mirror_body: 4, ..ProxyLimits::default() };
-    let routes = mirrored_to(&original, vec![mirror(upstream("silent", &[silent.address]), 1, 1)]);
+    let routes = mirrored_routes(&original, vec![mirror(upstream("silent", &[silent.address]), 1, 1)]);
     let server = TestServer::with_options(Options { limits, ..Options::default() }, routes).await;
     let mut client = server.connect().await;
     for (request, outcome, count) in [(POST, "too_large", 1.0), (CHUNKED, "too_large", 2.0)] {
         client.send(request).await;
-        assert_eq!(client.response(false).await.text(), "ok");
+        assert_eq!(client.response().await.text(), "ok");
         wait_for_count(&server, outcome, count).await;
     }
     for _ in 0..5 {
@@ -170,13 +172,13 @@ async fn incomplete_request_is_not_mirrored() {
         stream.read_to_end().await;
     })
     .await;
-    let copy = Endpoint::ok().await;
-    let routes = mirrored_to(&original, vec![mirror(upstream("copy", &[copy.address]), 1, 1)]);
+    let mirror_endpoint = Endpoint::ok().await;
+    let routes = mirrored_routes(&original, vec![mirror(upstream("copy", &[mirror_endpoint.address]), 1, 1)]);
     let server = TestServer::with_routes(routes).await;
     let mut client = server.connect().await;
     client.send("POST / HTTP/1.1\r\nhost: a.example\r\ncontent-length: 10\r\n\r\nhalf").await;
     original.log.wait_for("the request", |log| log.connections() == 1).await;
     drop(client);
     wait_for_count(&server, "truncated", 1.0).await;
-    assert_eq!(copy.log.connections(), 0);
+    assert_eq!(mirror_endpoint.log.connections(), 0);
 }

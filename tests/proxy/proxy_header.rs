@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use crate::accounting::scrape;
 use crate::harness::{Client, Endpoint, Options, TestServer, header, routes_to, with_timeout};
-use crate::tls_harness::{TlsCaller, TlsListener, certificate, start_tls_server};
+use crate::tls_harness::{TestTlsConnector, TlsListener, certificate, start_tls_server};
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a.example\r\n\r\n";
 
@@ -17,6 +17,7 @@ fn with_proxy_protocol() -> Options {
     Options { proxy_header_peers: vec!["127.0.0.0/8"], limits, ..Options::default() }
 }
 
+/// A header of version 2. Commands: 0 is LOCAL, 1 is PROXY. Families: 0 is unspecified, 0x11 is TCP over IPv4.
 fn version_2(command: u8, family: u8, payload: &[u8]) -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
     header.extend([0x20 | command, family, 0, u8::try_from(payload.len()).unwrap()]);
@@ -24,8 +25,10 @@ fn version_2(command: u8, family: u8, payload: &[u8]) -> Vec<u8> {
     header
 }
 
-const PAYLOAD: [u8; 12] = [192, 0, 2, 7, 127, 0, 0, 1, 0x30, 0x39, 0, 80];
+/// Source 192.0.2.7:12345, destination 127.0.0.1:80.
+const IPV4_ADDRESSES: [u8; 12] = [192, 0, 2, 7, 127, 0, 0, 1, 0x30, 0x39, 0, 80];
 
+/// Waits until at least this many headers have this outcome.
 async fn wait_for_count(server: &TestServer, outcome: &str, count: f64) {
     let name = format!("portico_proxy_headers_total{{outcome=\"{outcome}\"}}");
     with_timeout(&format!("{count} headers with outcome {outcome}"), async {
@@ -44,21 +47,21 @@ async fn client_address_comes_from_the_proxy_header() {
         (b"PROXY TCP4 192.0.2.7 127.0.0.1 12345 80\r\n", "192.0.2.7"),
         (b"PROXY TCP6 2001:db8::7 ::1 12345 80\r\n", "2001:db8::7"),
         (b"PROXY UNKNOWN\r\n", "127.0.0.1"),
-        (&version_2(1, 0x11, &PAYLOAD), "192.0.2.7"),
-        (&version_2(1, 0x11, &[&PAYLOAD[..], &[4, 0, 1, 0]].concat()), "192.0.2.7"),
-        (&version_2(0, 0x11, &PAYLOAD), "127.0.0.1"),
+        (&version_2(1, 0x11, &IPV4_ADDRESSES), "192.0.2.7"),
+        (&version_2(1, 0x11, &[&IPV4_ADDRESSES[..], &[4, 0, 1, 0]].concat()), "192.0.2.7"),
+        (&version_2(0, 0x11, &IPV4_ADDRESSES), "127.0.0.1"),
         (&version_2(1, 0, &[]), "127.0.0.1"),
     ];
     for (number, (bytes, expected)) in headers.into_iter().enumerate() {
-        // Header and request in one segment, then split inside the header.
+        // The cut is between header and request, in the middle of the header, or after its first byte.
         for cut in [bytes.len(), bytes.len() / 2, 1] {
             let mut client = server.connect().await;
             client.socket.set_nodelay(true).unwrap();
-            let whole = [bytes, REQUEST.as_bytes()].concat();
-            client.send(&whole[..cut]).await;
+            let message = [bytes, REQUEST.as_bytes()].concat();
+            client.send(&message[..cut]).await;
             tokio::task::yield_now().await;
-            client.send(&whole[cut..]).await;
-            assert_eq!(client.response(false).await.text(), "ok", "header {number} cut at {cut}");
+            client.send(&message[cut..]).await;
+            assert_eq!(client.response().await.text(), "ok", "header {number} cut at {cut}");
             let request = endpoint.log.requests().pop().unwrap();
             assert_eq!(header(&request, "x-forwarded-for"), Some(expected), "header {number} cut at {cut}");
             assert_eq!(client.get("/again").await.text(), "ok", "the connection stays open");
@@ -72,12 +75,12 @@ async fn client_address_comes_from_the_proxy_header() {
 async fn missing_or_invalid_proxy_header_closes_the_connection() {
     let endpoint = Endpoint::ok().await;
     let server = TestServer::with_options(with_proxy_protocol(), routes_to(endpoint.address)).await;
-    let long = [&b"PROXY UNKNOWN "[..], &[b'x'; 200]].concat();
+    let too_long = [&b"PROXY UNKNOWN "[..], &[b'x'; 200]].concat();
     let cases: [(&[u8], &str); 6] = [
         (REQUEST.as_bytes(), "malformed"),
         (b"PROXY TCP4 192.0.2.7 127.0.0.1 12345 80\n", "malformed"),
-        (&version_2(3, 0x11, &PAYLOAD), "malformed"),
-        (&long, "too_long"),
+        (&version_2(3, 0x11, &IPV4_ADDRESSES), "malformed"),
+        (&too_long, "too_long"),
         (b"PROXY TCP4 192.0.2.7", "timeout"),
         (b"", "timeout"),
     ];
@@ -107,31 +110,32 @@ async fn proxy_header_from_other_peers_is_rejected() {
     assert_eq!(endpoint.log.requests().len(), 1);
 }
 
-/// Forwarding headers of an untrusted client stay untrusted when they arrive through a trusted load balancer.
+/// Forwarding headers of an untrusted client are untrusted even if they arrive through a trusted load balancer.
 #[tokio::test]
 async fn trust_follows_the_address_in_the_proxy_header() {
     let endpoint = Endpoint::ok().await;
     let options = Options { trusted: vec!["127.0.0.0/8"], ..with_proxy_protocol() };
     let server = TestServer::with_options(options, routes_to(endpoint.address)).await;
     let request = "GET / HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: 6.6.6.6\r\n\r\n";
-    for (start, expected) in
+    for (proxy_header, expected) in
         [("PROXY TCP4 192.0.2.7 127.0.0.1 12345 80\r\n", "192.0.2.7"), ("PROXY UNKNOWN\r\n", "6.6.6.6, 127.0.0.1")]
     {
-        server.request(&format!("{start}{request}")).await;
-        let seen = endpoint.log.requests().pop().unwrap();
-        assert_eq!(header(&seen, "x-forwarded-for"), Some(expected));
+        server.request(&format!("{proxy_header}{request}")).await;
+        let received = endpoint.log.requests().pop().unwrap();
+        assert_eq!(header(&received, "x-forwarded-for"), Some(expected));
     }
 }
 
 #[tokio::test]
 async fn proxy_header_precedes_the_tls_handshake() {
     let endpoint = Endpoint::ok().await;
-    let own = certificate(&["a.example"]);
-    let secure = TlsListener { hostname: "", certificates: vec![own], routes: routes_to(endpoint.address) };
-    let server = start_tls_server(with_proxy_protocol(), vec![secure]).await;
+    let certificate = certificate(&["a.example"]);
+    let tls_listener =
+        TlsListener { hostname: "", certificates: vec![certificate], routes: routes_to(endpoint.address) };
+    let server = start_tls_server(with_proxy_protocol(), vec![tls_listener]).await;
     let mut socket = TcpStream::connect(server.address).await.unwrap();
-    socket.write_all(&version_2(1, 0x11, &PAYLOAD)).await.unwrap();
-    let mut client: Client<_> = TlsCaller::new().connect_over(socket, "a.example").await.unwrap();
+    socket.write_all(&version_2(1, 0x11, &IPV4_ADDRESSES)).await.unwrap();
+    let mut client: Client<_> = TestTlsConnector::new().connect_over(socket, "a.example").await.unwrap();
     assert_eq!(client.get("/").await.text(), "ok");
     assert_eq!(header(&endpoint.log.requests()[0], "x-forwarded-for"), Some("192.0.2.7"));
 }

@@ -11,10 +11,10 @@ use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::kong::KongBehavior;
 use portico::snapshot::path_edit::PathEdit;
 use portico::snapshot::rule::{Action, Filters, Rewrite, RouteFailure};
-use portico::snapshot::timeouts_and_retries::{RequestTimeout, TimeoutsAndRetries};
+use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
 use portico::upstream::UpstreamProtocol;
 
-use crate::accounting::{records, scrape};
+use crate::accounting::{access_log_records, scrape};
 use crate::endpoints::unresponsive_address;
 use crate::harness::{
     Endpoint, Options, Route, TEST_TIMEOUT, TestServer, forward, reserve_address, route, upstream,
@@ -31,44 +31,46 @@ struct Case {
     applies_to: fn(Transport) -> bool,
 }
 
-const fn case(word: &'static str, status: u16, ask: TransportRequest) -> Case {
-    Case { reason: word, status, request: ask, applies_to: |_| true }
+/// A case for every transport.
+const fn case(reason: &'static str, status: u16, request: TransportRequest) -> Case {
+    Case { reason, status, request, applies_to: |_| true }
 }
 
-const fn at(path: &'static str) -> TransportRequest {
+const fn get(path: &'static str) -> TransportRequest {
     TransportRequest { path, ..GET_ROOT }
 }
 
-const HUNDRED: [(&str, &str); 101] = [("x", "y"); 101];
+/// More fields than the default of `max_request_fields`.
+const TOO_MANY_FIELDS: [(&str, &str); 101] = [("x", "y"); 101];
 
 const CASES: &[Case] = &[
-    case("invalid_target", 400, at("/%zz")),
+    case("invalid_target", 400, get("/%zz")),
     case("invalid_host", 400, TransportRequest { fields: &[("host", "other.example")], ..GET_ROOT }),
     Case {
-        applies_to: |wire| !wire.http2,
+        applies_to: |transport| !transport.http2,
         ..case("malformed_request", 400, TransportRequest { fields: &[("x y", "z")], ..GET_ROOT })
     },
-    // The h2 library refuses to send it over HTTP/2; h2_hostile.rs writes the frames by hand.
+    // The h2 library refuses to send these fields over HTTP/2; h2_hostile.rs writes the frames by hand.
     Case {
-        applies_to: |wire| !wire.http2,
+        applies_to: |transport| !transport.http2,
         ..case(
             "ambiguous_framing",
             400,
             TransportRequest { fields: &[("content-length", "1"), ("transfer-encoding", "chunked")], ..GET_ROOT },
         )
     },
-    case("too_many_headers", 431, TransportRequest { fields: &HUNDRED, ..GET_ROOT }),
+    case("too_many_headers", 431, TransportRequest { fields: &TOO_MANY_FIELDS, ..GET_ROOT }),
     Case {
-        applies_to: |wire| wire.http2,
+        applies_to: |transport| transport.http2,
         ..case(
             "upgrade_not_supported",
             501,
             TransportRequest { method: "CONNECT", path: "/h2c", protocol: Some("websocket"), ..GET_ROOT },
         )
     },
-    // A chunk that is not followed by CR LF. Over HTTP/2 such a stream is reset, so there is no response.
+    // A chunk without CR LF after it. HTTP/2 has no chunks, and a stream with an invalid body is reset.
     Case {
-        applies_to: |wire| !wire.http2,
+        applies_to: |transport| !transport.http2,
         ..case(
             "invalid_body",
             400,
@@ -89,55 +91,61 @@ const CASES: &[Case] = &[
         TransportRequest { method: "POST", path: "/silent", body: Some("hal"), stalls: true, ..GET_ROOT },
     ),
     Case {
-        applies_to: |wire| wire.tls,
+        applies_to: |transport| transport.tls,
         ..case("misdirected_request", 421, TransportRequest { host: "b.example", ..GET_ROOT })
     },
     Case {
-        applies_to: |wire| !wire.tls,
+        applies_to: |transport| !transport.tls,
         ..case("no_listener", 404, TransportRequest { host: "c.example", ..GET_ROOT })
     },
-    case("body_too_large", 413, TransportRequest { method: "POST", body: Some("0123456789x"), ..at("/limited") }),
-    case("plugin_timeout", 504, at("/pondering")),
-    case("no_route", 404, at("/none")),
-    case("no_backends", 500, at("/no-backends")),
-    case("invalid_backend", 500, at("/invalid-backend")),
-    case("unsupported_rule", 500, at("/unsupported-rule")),
-    case("no_service", 503, at("/no-service")),
-    Case { applies_to: |wire| !wire.tls, ..case("https_only", 426, at("/https-only")) },
-    Case { applies_to: |wire| !wire.http2, ..case("http2_only", 426, at("/grpc-only")) },
-    Case { applies_to: |wire| wire.http2, ..case("not_grpc", 415, at("/grpc-only")) },
-    case("invalid_rewrite", 500, at("/bad-rewrite")),
-    case("no_endpoints", 503, at("/no-endpoints")),
-    case("connection_refused", 503, at("/refused")),
-    case("connect_timeout", 504, at("/deaf")),
-    case("response_timeout", 504, at("/silent")),
-    case("request_timeout", 504, at("/request-timeout")),
-    case("backend_request_timeout", 504, at("/backend-timeout")),
-    case("invalid_response", 502, at("/bad-answer")),
-    case("no_response", 502, TransportRequest { method: "POST", body: Some("x"), ..at("/no-answer") }),
-    case("response_truncated", 0, at("/truncated")),
+    case("body_too_large", 413, TransportRequest { method: "POST", body: Some("0123456789x"), ..get("/limited") }),
+    case("plugin_timeout", 504, get("/pending-plugin")),
+    case("no_route", 404, get("/none")),
+    case("no_backends", 500, get("/no-backends")),
+    case("invalid_backend", 500, get("/invalid-backend")),
+    case("unsupported_rule", 500, get("/unsupported-rule")),
+    case("no_service", 503, get("/no-service")),
+    Case { applies_to: |transport| !transport.tls, ..case("https_only", 426, get("/https-only")) },
+    Case { applies_to: |transport| !transport.http2, ..case("http2_only", 426, get("/grpc-only")) },
+    Case { applies_to: |transport| transport.http2, ..case("not_grpc", 415, get("/grpc-only")) },
+    case("invalid_rewrite", 500, get("/bad-rewrite")),
+    case("no_endpoints", 503, get("/no-endpoints")),
+    case("connection_refused", 503, get("/refused")),
+    case("connect_timeout", 504, get("/unresponsive")),
+    case("response_timeout", 504, get("/silent")),
+    case("request_timeout", 504, get("/request-timeout")),
+    case("backend_request_timeout", 504, get("/backend-timeout")),
+    case("invalid_response", 502, get("/bad-response")),
+    case("no_response", 502, TransportRequest { method: "POST", body: Some("x"), ..get("/no-response") }),
+    case("response_truncated", 0, get("/truncated")),
 ];
 
-/// Cases that only end by a timeout. They run separately with short timeouts, so that a slow machine does not affect
-/// the others.
+/// Reasons of the cases that only a timeout ends. They run separately with short timeouts, so that a slow machine does
+/// not affect the other cases.
 const WITH_SHORT_TIMEOUTS: [&str; 4] =
     ["request_body_timeout", "plugin_timeout", "connect_timeout", "response_timeout"];
 
-fn limits(hasty: bool) -> ProxyLimits {
-    if !hasty {
+fn limits(with_short_timeouts: bool) -> ProxyLimits {
+    if !with_short_timeouts {
         return ProxyLimits::default();
     }
-    let soon = Duration::from_millis(100);
-    ProxyLimits { request_body_timeout: soon, response_timeout: soon, connect_timeout: soon, ..ProxyLimits::default() }
+    let short = Duration::from_millis(100);
+    ProxyLimits {
+        request_body_timeout: short,
+        response_timeout: short,
+        connect_timeout: short,
+        ..ProxyLimits::default()
+    }
 }
 
-async fn faulty_endpoint() -> Endpoint {
+/// An endpoint whose response to each path is wrong or missing.
+async fn invalid_endpoint() -> Endpoint {
     Endpoint::scripted(|mut stream, _| async move {
         let Some(head) = stream.head().await else { return };
         match head.split(' ').nth(1).unwrap() {
-            "/bad-answer" => stream.send("nonsense\r\n\r\n").await,
+            "/bad-response" => stream.send("nonsense\r\n\r\n").await,
             "/truncated" => stream.send("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await,
-            "/no-answer" => {}
+            "/no-response" => {}
             _ => drop(stream.read_to_end().await),
         }
     })
@@ -162,13 +170,15 @@ fn with_protocols(names: &[&str]) -> Option<Box<KongBehavior>> {
 #[tokio::test]
 async fn request_errors_are_equal_over_every_transport() {
     let folder = tempfile::tempdir().unwrap();
-    let endpoint = faulty_endpoint().await;
-    let (unused, _reserved) = reserve_address();
-    let (unreached, _queue, _socket) = unresponsive_address().await;
-    let within =
+    let endpoint = invalid_endpoint().await;
+    let (refusing, _reserved) = reserve_address();
+    let (unresponsive, _queue, _socket) = unresponsive_address().await;
+    let timeouts =
         |request, backend_request| TimeoutsAndRetries { request, backend_request, ..TimeoutsAndRetries::default() };
-    let soon = || RequestTimeout::After(Duration::from_millis(100));
-    for (wire, hasty) in TRANSPORTS.into_iter().flat_map(|wire| [(wire, false), (wire, true)]) {
+    let short = || TimeoutSetting::After(Duration::from_millis(100));
+    for (transport, with_short_timeouts) in
+        TRANSPORTS.into_iter().flat_map(|transport| [(transport, false), (transport, true)])
+    {
         let web = || forward(vec![(1, upstream("web", &[endpoint.address]))]);
         let rule = |path, action| Route { path, ..route(action) };
         let path = Some(PathEdit::Full("/not a path".into()));
@@ -176,11 +186,11 @@ async fn request_errors_are_equal_over_every_transport() {
         let routes = vec![
             rule("/ok", web()),
             rule("/silent", web()),
-            rule("/bad-answer", web()),
-            rule("/no-answer", web()),
+            rule("/bad-response", web()),
+            rule("/no-response", web()),
             rule("/truncated", web()),
             Route { plugins: chain(vec![body_limiting_plugin()]), ..rule("/limited", web()) },
-            Route { plugins: chain(vec![pending_plugin()]), ..rule("/pondering", web()) },
+            Route { plugins: chain(vec![pending_plugin()]), ..rule("/pending-plugin", web()) },
             rule("/no-backends", Action::Fail(RouteFailure::NoBackends)),
             rule("/invalid-backend", Action::Fail(RouteFailure::InvalidBackend)),
             rule("/unsupported-rule", Action::Fail(RouteFailure::Unsupported)),
@@ -189,57 +199,60 @@ async fn request_errors_are_equal_over_every_transport() {
             Route { kong: with_protocols(&["grpc"]), ..rule("/grpc-only", web()) },
             Route { filters: rewrite, ..rule("/bad-rewrite", web()) },
             rule("/no-endpoints", forward(vec![(1, upstream("none", &[]))])),
-            rule("/refused", forward(vec![(1, upstream("refused", &[unused]))])),
-            rule("/deaf", forward(vec![(1, upstream("deaf", &[unreached]))])),
-            rule("/h2c", forward(vec![(1, upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[unused]))])),
-            rule("/request-timeout", with_timeouts_and_retries(web(), within(soon(), RequestTimeout::Unset))),
-            rule("/backend-timeout", with_timeouts_and_retries(web(), within(RequestTimeout::Unset, soon()))),
+            rule("/refused", forward(vec![(1, upstream("refused", &[refusing]))])),
+            rule("/unresponsive", forward(vec![(1, upstream("unresponsive", &[unresponsive]))])),
+            rule("/h2c", forward(vec![(1, upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[refusing]))])),
+            rule("/request-timeout", with_timeouts_and_retries(web(), timeouts(short(), TimeoutSetting::Unset))),
+            rule("/backend-timeout", with_timeouts_and_retries(web(), timeouts(TimeoutSetting::Unset, short()))),
         ];
-        let path = folder.path().join(format!("{wire:?} {hasty}"));
-        let options =
-            Options { limits: limits(hasty), log: AccessLogDestination::File(path.clone()), ..Options::default() };
-        let server = wire.start_server(options, routes).await;
+        let path = folder.path().join(format!("{transport:?} {with_short_timeouts}"));
+        let options = Options {
+            limits: limits(with_short_timeouts),
+            log: AccessLogDestination::File(path.clone()),
+            ..Options::default()
+        };
+        let server = transport.start_server(options, routes).await;
         let mut responses = Vec::new();
-        let mut before = error_counts(&server);
-        for case in
-            CASES.iter().filter(|case| (case.applies_to)(wire) && WITH_SHORT_TIMEOUTS.contains(&case.reason) == hasty)
-        {
-            let what = format!("{} over {wire:?}", case.reason);
-            let reply = wire.send(&server, &case.request).await;
+        let mut expected_counts = error_counts(&server);
+        for case in CASES.iter().filter(|case| {
+            (case.applies_to)(transport) && WITH_SHORT_TIMEOUTS.contains(&case.reason) == with_short_timeouts
+        }) {
+            let what = format!("{} over {transport:?}", case.reason);
+            let reply = transport.send(&server, &case.request).await;
             assert_eq!(reply.as_ref().map_or(0, |reply| reply.status), case.status, "{what}");
-            let mut id = None;
+            let mut request_id = None;
             if let Some(reply) = reply {
-                id = reply.header("x-request-id");
+                request_id = reply.header("x-request-id");
                 let body: serde_json::Value = serde_json::from_str(&reply.body).expect(&what);
-                assert_eq!(body["request_id"].as_str(), id.as_deref(), "{what}");
+                assert_eq!(body["request_id"].as_str(), request_id.as_deref(), "{what}");
                 assert!(body["message"].as_str().is_some_and(|message| !message.is_empty()), "{what}");
                 assert_eq!(reply.header("content-type").unwrap(), "application/json; charset=utf-8", "{what}");
                 assert_eq!(reply.header("allow").is_some(), case.status == 405, "{what}");
             }
-            let after = error_counts(&server);
-            *before.entry(case.reason.to_owned()).or_default() += 1;
-            assert_eq!(after, before, "{what}");
-            responses.push((case, id));
+            let counts = error_counts(&server);
+            *expected_counts.entry(case.reason.to_owned()).or_default() += 1;
+            assert_eq!(counts, expected_counts, "{what}");
+            responses.push((case, request_id));
         }
         assert_eq!(server.proxy.drain(TEST_TIMEOUT).await, 0);
         server.log.finish();
-        let records = records(&path);
-        assert_eq!(records.len(), responses.len(), "{wire:?}");
-        for (record, (case, id)) in records.iter().zip(responses) {
-            assert_eq!(record["error"], case.reason, "{wire:?}");
-            assert_eq!(record["protocol"], if wire.http2 { "HTTP/2" } else { "HTTP/1.1" }, "{record}");
-            assert_eq!(record["tls"].as_str(), wire.tls.then_some("TLSv1.3"), "{record}");
+        let records = access_log_records(&path);
+        assert_eq!(records.len(), responses.len(), "{transport:?}");
+        for (record, (case, request_id)) in records.iter().zip(responses) {
+            assert_eq!(record["error"], case.reason, "{transport:?}");
+            assert_eq!(record["protocol"], if transport.http2 { "HTTP/2" } else { "HTTP/1.1" }, "{record}");
+            assert_eq!(record["tls"].as_str(), transport.tls.then_some("TLSv1.3"), "{record}");
             assert!(record["client"].as_str().unwrap().starts_with("127.0.0.1:"), "{record}");
             assert_eq!(record["method"], case.request.method, "{record}");
-            if id.is_some() {
-                assert_eq!(record["request_id"].as_str(), id.as_deref(), "{record}");
+            if request_id.is_some() {
+                assert_eq!(record["request_id"].as_str(), request_id.as_deref(), "{record}");
                 assert_eq!(record["status"], case.status, "{record}");
             }
         }
     }
 }
 
-/// Request errors that need more than one request, and the files that test them.
+/// Request errors without a case, because one request is not enough to cause them, and the files that test them.
 const TESTED_IN: [(&str, &str); 11] = [
     ("tls_handshake", "upstream_tls.rs"),
     ("grpcs_only", "kong.rs"),
@@ -254,20 +267,21 @@ const TESTED_IN: [(&str, &str); 11] = [
     ("tunnel_closed", "upgrade.rs"),
 ];
 
-/// The unit test of the request errors compares the page with the code; every error on the page needs a case here.
+/// Every error on `docs/request-errors.md` needs a case. A unit test of the request errors compares that page with the
+/// code.
 #[test]
 fn every_documented_request_error_has_a_case() {
     let root = env!("CARGO_MANIFEST_DIR");
     let page = std::fs::read_to_string(format!("{root}/docs/request-errors.md")).unwrap();
     let (page, _) = page.split_once("\n## Before there is a request").expect("the section on connections comes last");
-    let words = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
-    let here = |word: &str| CASES.iter().any(|case| case.reason == word);
-    for word in words.filter(|word| !here(word)) {
-        let (_, file) = TESTED_IN.iter().find(|(known, _)| *known == word).expect(word);
-        let test = std::fs::read_to_string(format!("{root}/tests/proxy/{file}")).unwrap();
+    let reasons = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let has_case = |reason: &str| CASES.iter().any(|case| case.reason == reason);
+    for reason in reasons.filter(|reason| !has_case(reason)) {
+        let (_, file) = TESTED_IN.iter().find(|(tested, _)| *tested == reason).expect(reason);
+        let source = std::fs::read_to_string(format!("{root}/tests/proxy/{file}")).unwrap();
         assert!(
-            test.contains(&format!("\"{word}\"")) || test.contains(&format!("reason=\\\"{word}\\\"")),
-            "{file}: {word}"
+            source.contains(&format!("\"{reason}\"")) || source.contains(&format!("reason=\\\"{reason}\\\"")),
+            "{file}: {reason}"
         );
     }
 }

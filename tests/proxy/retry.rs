@@ -5,33 +5,29 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use portico::proxy::ProxyLimits;
-use portico::snapshot::timeouts_and_retries::{RequestTimeout, RetryPolicy, TimeoutsAndRetries};
+use portico::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutSetting, TimeoutsAndRetries};
 
 use crate::accounting::scrape;
 use crate::harness::{
-    Endpoint, Options, TestServer, forward, reserve_address, route, upstream, with_timeouts_and_retries,
+    Endpoint, Options, TestServer, forward, reserve_address, retries, route, upstream, with_timeouts_and_retries,
 };
 
 const SHORT: Duration = Duration::from_millis(400);
 
-fn with_retry(attempts: u32, codes: &[u16]) -> TimeoutsAndRetries {
-    let retry = RetryPolicy { attempts, codes: codes.into(), backoff: Duration::from_millis(1) };
-    TimeoutsAndRetries { retry: Some(retry), ..TimeoutsAndRetries::default() }
-}
-
 fn with_attempt_timeout(limit: Duration, policy: TimeoutsAndRetries) -> TimeoutsAndRetries {
-    TimeoutsAndRetries { backend_request: RequestTimeout::After(limit), ..policy }
+    TimeoutsAndRetries { backend_request: TimeoutSetting::After(limit), ..policy }
 }
 
-/// An endpoint that performs the next step of the list for each request, and the last step for all further ones.
-async fn step_endpoint(list: &'static [&'static str]) -> Endpoint {
+/// An endpoint that performs one step for each request, and the last step for all further requests: `close` closes the
+/// connection, `silent` never responds, and a number is the status of the response.
+async fn step_endpoint(steps: &'static [&'static str]) -> Endpoint {
     let next = Arc::new(AtomicUsize::new(0));
     Endpoint::scripted(move |mut stream, _| {
         let next = Arc::clone(&next);
         async move {
             while stream.request().await.is_some() {
                 let step = next.fetch_add(1, Ordering::SeqCst);
-                match list[step.min(list.len() - 1)] {
+                match steps[step.min(steps.len() - 1)] {
                     "close" => return,
                     "silent" => {
                         stream.read_to_end().await;
@@ -51,8 +47,10 @@ struct Case {
     name: &'static str,
     policy: TimeoutsAndRetries,
     request: &'static str,
+    /// Steps of the endpoint.
     endpoint: &'static [&'static str],
     status: u16,
+    /// Requests that the endpoint receives.
     attempts: usize,
 }
 
@@ -68,7 +66,7 @@ async fn requests_are_retried_as_configured() {
     let cases = [
         Case {
             name: "retried until it succeeds",
-            policy: with_retry(3, &[500, 503]),
+            policy: retries(3, &[500, 503]),
             request: GET,
             endpoint: &["500", "503", "500", "200"],
             status: 200,
@@ -76,7 +74,7 @@ async fn requests_are_retried_as_configured() {
         },
         Case {
             name: "the last status is returned",
-            policy: with_retry(2, &[500, 503]),
+            policy: retries(2, &[500, 503]),
             request: GET,
             endpoint: &["500", "500", "503", "200"],
             status: 503,
@@ -84,7 +82,7 @@ async fn requests_are_retried_as_configured() {
         },
         Case {
             name: "other codes are not retried",
-            policy: with_retry(3, &[500]),
+            policy: retries(3, &[500]),
             request: GET,
             endpoint: &["502", "200"],
             status: 502,
@@ -92,7 +90,7 @@ async fn requests_are_retried_as_configured() {
         },
         Case {
             name: "zero attempts",
-            policy: with_retry(0, &[500]),
+            policy: retries(0, &[500]),
             request: GET,
             endpoint: &["500", "200"],
             status: 500,
@@ -100,7 +98,7 @@ async fn requests_are_retried_as_configured() {
         },
         Case {
             name: "bodies of idempotent methods are replayed",
-            policy: with_retry(1, &[500]),
+            policy: retries(1, &[500]),
             request: PUT,
             endpoint: &["500", "200"],
             status: 200,
@@ -108,7 +106,7 @@ async fn requests_are_retried_as_configured() {
         },
         Case {
             name: "bodies of unknown length are replayed",
-            policy: with_retry(1, &[500]),
+            policy: retries(1, &[500]),
             request: CHUNKED,
             endpoint: &["500", "200"],
             status: 200,
@@ -116,7 +114,7 @@ async fn requests_are_retried_as_configured() {
         },
         Case {
             name: "requests with trailers are not retried",
-            policy: with_retry(1, &[500]),
+            policy: retries(1, &[500]),
             request: TRAILERS,
             endpoint: &["500", "200"],
             status: 500,
@@ -124,7 +122,7 @@ async fn requests_are_retried_as_configured() {
         },
         Case {
             name: "other methods are not retried",
-            policy: with_retry(3, &[500]),
+            policy: retries(3, &[500]),
             request: POST,
             endpoint: &["500", "200"],
             status: 500,
@@ -132,7 +130,7 @@ async fn requests_are_retried_as_configured() {
         },
         Case {
             name: "a closed connection without a response is not retried",
-            policy: with_retry(3, &[500]),
+            policy: retries(3, &[500]),
             request: GET,
             endpoint: &["close", "200"],
             status: 502,
@@ -140,7 +138,7 @@ async fn requests_are_retried_as_configured() {
         },
         Case {
             name: "a timed-out attempt is retried",
-            policy: with_attempt_timeout(SHORT, with_retry(1, &[])),
+            policy: with_attempt_timeout(SHORT, retries(1, &[])),
             request: PUT,
             endpoint: &["silent", "200"],
             status: 200,
@@ -148,7 +146,7 @@ async fn requests_are_retried_as_configured() {
         },
         Case {
             name: "a timed-out attempt is not retried if it is not idempotent",
-            policy: with_attempt_timeout(SHORT, with_retry(1, &[])),
+            policy: with_attempt_timeout(SHORT, retries(1, &[])),
             request: POST,
             endpoint: &["silent", "200"],
             status: 504,
@@ -164,7 +162,7 @@ async fn requests_are_retried_as_configured() {
         },
         Case {
             name: "timed-out attempts are limited",
-            policy: with_attempt_timeout(SHORT, with_retry(1, &[])),
+            policy: with_attempt_timeout(SHORT, retries(1, &[])),
             request: GET,
             endpoint: &["silent"],
             status: 504,
@@ -172,7 +170,7 @@ async fn requests_are_retried_as_configured() {
         },
         Case {
             name: "the request timeout ends all attempts",
-            policy: TimeoutsAndRetries { request: RequestTimeout::After(SHORT), ..with_retry(u32::MAX, &[500]) },
+            policy: TimeoutsAndRetries { request: TimeoutSetting::After(SHORT), ..retries(u32::MAX, &[500]) },
             request: GET,
             endpoint: &["500", "silent"],
             status: 504,
@@ -181,8 +179,8 @@ async fn requests_are_retried_as_configured() {
         Case {
             name: "the request timeout ends the back-off",
             policy: TimeoutsAndRetries {
-                request: RequestTimeout::After(SHORT),
-                retry: Some(RetryPolicy { attempts: 1, codes: [500].into(), backoff: Duration::from_secs(60) }),
+                request: TimeoutSetting::After(SHORT),
+                retry: Some(RetryPolicy { max_retries: 1, codes: [500].into(), backoff: Duration::from_secs(60) }),
                 ..TimeoutsAndRetries::default()
             },
             request: GET,
@@ -195,12 +193,12 @@ async fn requests_are_retried_as_configured() {
         let endpoint = step_endpoint(case.endpoint).await;
         let action = with_timeouts_and_retries(forward(vec![(1, upstream("web", &[endpoint.address]))]), case.policy);
         let server = TestServer::with_routes(vec![route(action)]).await;
-        let answer = server.request(case.request).await;
-        assert_eq!(answer.status, case.status, "{}", case.name);
-        let seen = endpoint.log.requests();
-        assert_eq!(seen.len(), case.attempts, "{}", case.name);
+        let response = server.request(case.request).await;
+        assert_eq!(response.status, case.status, "{}", case.name);
+        let requests = endpoint.log.requests();
+        assert_eq!(requests.len(), case.attempts, "{}", case.name);
         let body = if case.request.contains("hello") { "hello" } else { "" };
-        for request in seen {
+        for request in requests {
             let sent = request.split_once("\r\n\r\n").unwrap().1;
             assert!(sent.starts_with(body) && (body.is_empty() == sent.is_empty()), "{}: {request}", case.name);
         }
@@ -211,10 +209,10 @@ async fn requests_are_retried_as_configured() {
 async fn large_body_is_sent_once_and_complete() {
     let endpoint = step_endpoint(&["500", "200"]).await;
     let action =
-        with_timeouts_and_retries(forward(vec![(1, upstream("web", &[endpoint.address]))]), with_retry(3, &[500]));
+        with_timeouts_and_retries(forward(vec![(1, upstream("web", &[endpoint.address]))]), retries(3, &[500]));
     let limits = ProxyLimits { max_replay_body: 10, ..ProxyLimits::default() };
     let server = TestServer::with_options(Options { limits, ..Options::default() }, vec![route(action)]).await;
-    // Too large by its Content-Length, and too large once received.
+    // The first body is too large to be replayed by its Content-Length, the second one by what has been received.
     for (index, request) in [
         "PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 11\r\n\r\nhello world",
         "PUT / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n",
@@ -223,9 +221,9 @@ async fn large_body_is_sent_once_and_complete() {
     .enumerate()
     {
         assert_eq!(server.request(request).await.status, [500, 200][index]);
-        let seen = endpoint.log.requests();
-        assert_eq!(seen.len(), index + 1);
-        assert!(seen[index].ends_with("\r\n\r\nhello world"), "{}", seen[index]);
+        let requests = endpoint.log.requests();
+        assert_eq!(requests.len(), index + 1);
+        assert!(requests[index].ends_with("\r\n\r\nhello world"), "{}", requests[index]);
     }
 }
 
@@ -234,25 +232,25 @@ async fn refused_connection_moves_on_without_backoff() {
     let endpoint = Endpoint::ok().await;
     let reserved: Vec<_> = (0..5).map(|_| reserve_address()).collect();
     let mut addresses: Vec<_> = reserved.iter().map(|(address, _)| *address).collect();
-    let slow = |attempts| {
-        let retry = RetryPolicy { attempts, codes: [].into(), backoff: Duration::from_secs(60) };
+    let with_long_backoff = |attempts| {
+        let retry = RetryPolicy { max_retries: attempts, codes: [].into(), backoff: Duration::from_secs(60) };
         TimeoutsAndRetries { retry: Some(retry), ..TimeoutsAndRetries::default() }
     };
     let action =
         |addresses: &[_], policy| with_timeouts_and_retries(forward(vec![(1, upstream("web", addresses))]), policy);
     // All endpoints refuse and the rule allows no attempts: connecting is not retried either.
-    let server = TestServer::with_routes(vec![route(action(&addresses, slow(0)))]).await;
+    let server = TestServer::with_routes(vec![route(action(&addresses, with_long_backoff(0)))]).await;
     assert_eq!(server.request(POST).await.status, 503);
     assert_eq!(scrape(&server)["portico_upstream_connects_total{outcome=\"refused\"}"], 1.0);
-    // One of six responds; it is found without back-off, for any method.
+    // One of six endpoints accepts connections; it is reached without back-off, for any method.
     addresses.push(endpoint.address);
     for request in [GET, POST] {
-        let server = TestServer::with_routes(vec![route(action(&addresses, slow(5)))]).await;
+        let server = TestServer::with_routes(vec![route(action(&addresses, with_long_backoff(5)))]).await;
         assert_eq!(server.request(request).await.text(), "ok");
     }
     // Without retries in the rule, connecting is attempted three times.
     let policy =
-        TimeoutsAndRetries { request: RequestTimeout::After(Duration::from_secs(60)), ..TimeoutsAndRetries::default() };
+        TimeoutsAndRetries { request: TimeoutSetting::After(Duration::from_secs(60)), ..TimeoutsAndRetries::default() };
     let server = TestServer::with_routes(vec![route(action(&addresses[..5], policy))]).await;
     assert_eq!(server.request(GET).await.status, 503);
     assert_eq!(scrape(&server)["portico_upstream_connects_total{outcome=\"refused\"}"], 3.0);
@@ -263,11 +261,9 @@ async fn refused_connection_moves_on_without_backoff() {
 async fn each_attempt_uses_another_endpoint() {
     let (bad, good) = (step_endpoint(&["503"]).await, Endpoint::ok().await);
     let both = upstream("web", &[bad.address, good.address]);
-    let server = TestServer::with_routes(vec![route(with_timeouts_and_retries(
-        forward(vec![(1, both)]),
-        with_retry(1, &[503]),
-    ))])
-    .await;
+    let server =
+        TestServer::with_routes(vec![route(with_timeouts_and_retries(forward(vec![(1, both)]), retries(1, &[503])))])
+            .await;
     let mut client = server.connect().await;
     for _ in 0..10 {
         assert_eq!(client.get("/").await.text(), "ok");
@@ -280,31 +276,32 @@ async fn each_attempt_uses_another_endpoint() {
 #[tokio::test]
 async fn slow_connect_is_retried_at_another_endpoint() {
     let endpoint = Endpoint::ok().await;
-    let (deaf, _queue, _listener) = crate::endpoints::unresponsive_address().await;
-    let both = upstream("web", &[deaf, endpoint.address]);
+    let (unresponsive, _queue, _listener) = crate::endpoints::unresponsive_address().await;
+    let both = upstream("web", &[unresponsive, endpoint.address]);
     let server = TestServer::with_routes(vec![route(with_timeouts_and_retries(
         forward(vec![(1, both)]),
-        with_attempt_timeout(SHORT, with_retry(1, &[])),
+        with_attempt_timeout(SHORT, retries(1, &[])),
     ))])
     .await;
     // Nothing was sent to the first endpoint, so the method does not matter.
     for _ in 0..4 {
         assert_eq!(server.request(POST).await.text(), "ok");
     }
-    // Round robin: a short timeout of the rule does not eject the endpoint.
+    // By round robin, two of the four requests go to the unresponsive endpoint first: the timeout of the rule does not
+    // eject it.
     assert_eq!(scrape(&server)["portico_upstream_retries_total"], 2.0);
 }
 
 // kong-compat §3.8
 #[tokio::test]
 async fn started_response_is_not_retried() {
-    for (begun, status, requests) in
+    for (beginning, status, request_count) in
         [("", 200, 3), ("H", 502, 2), ("HTTP/1.1 20", 502, 2), ("HTTP/1.1 100 Continue\r\n\r\n", 502, 2)]
     {
         let endpoint = Endpoint::scripted(move |mut stream, number| async move {
             while stream.request().await.is_some() {
                 if number == 0 && stream.log().requests().len() == 2 {
-                    return stream.send(begun).await;
+                    return stream.send(beginning).await;
                 }
                 stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
             }
@@ -314,7 +311,7 @@ async fn started_response_is_not_retried() {
             TestServer::with_routes(vec![route(forward(vec![(1, upstream("web", &[endpoint.address]))]))]).await;
         let mut client = server.connect().await;
         assert_eq!(client.get("/").await.status, 200);
-        assert_eq!(client.get("/").await.status, status, "{begun:?}");
-        assert_eq!(endpoint.log.requests().len(), requests, "{begun:?}");
+        assert_eq!(client.get("/").await.status, status, "{beginning:?}");
+        assert_eq!(endpoint.log.requests().len(), request_count, "{beginning:?}");
     }
 }

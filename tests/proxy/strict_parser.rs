@@ -1,6 +1,6 @@
 //! A strict parser of HTTP/1.1 requests: accepts only messages that every implementation reads alike.
 
-/// The first message in the format of the corpus, and its length. None if it is incomplete.
+/// The first message in the format of the corpus, and its length in `bytes`. None if the message is incomplete.
 pub(crate) fn parse_request(bytes: &[u8]) -> Result<Option<(String, usize)>, &'static str> {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
         return if has_invalid_line_end(bytes) { Err("a line does not end with CR LF") } else { Ok(None) };
@@ -11,8 +11,8 @@ pub(crate) fn parse_request(bytes: &[u8]) -> Result<Option<(String, usize)>, &'s
     }
     let head = str::from_utf8(head).map_err(|_| "the head is not text")?;
     let mut lines = head.split("\r\n");
-    let first = lines.next().unwrap_or_default();
-    check_request_line(first)?;
+    let request_line = lines.next().unwrap_or_default();
+    check_request_line(request_line)?;
     let mut fields = lines.map(parse_field).collect::<Result<Vec<_>, _>>()?;
     let count = |name: &str| fields.iter().filter(|(field, _)| field == name).count();
     let value = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.clone());
@@ -30,7 +30,7 @@ pub(crate) fn parse_request(bytes: &[u8]) -> Result<Option<(String, usize)>, &'s
                 return Err("the length is not a number");
             }
             let length: usize = length.parse().map_err(|_| "the length is too large")?;
-            bytes[end + 4..].get(..length).map(|body| (Some(shown(body)), length))
+            bytes[end + 4..].get(..length).map(|body| (Some(printable(body)), length))
         }
         (0, 1) if value("transfer-encoding").as_deref() == Some("chunked") => parse_chunks(&bytes[end + 4..])?,
         _ => return Err("the body framing is ambiguous"),
@@ -39,7 +39,7 @@ pub(crate) fn parse_request(bytes: &[u8]) -> Result<Option<(String, usize)>, &'s
     fields.retain(|(name, _)| !ADDED_HEADERS.contains(&name.as_str()));
     let mut lines: Vec<String> = fields.into_iter().map(|(name, value)| format!("{name}: {value}")).collect();
     lines.sort();
-    lines.insert(0, first.to_owned());
+    lines.insert(0, request_line.to_owned());
     lines.extend(body.filter(|body| !body.is_empty()).map(|body| format!("| {body}")));
     Ok(Some((lines.join("\n"), end + 4 + length)))
 }
@@ -47,15 +47,15 @@ pub(crate) fn parse_request(bytes: &[u8]) -> Result<Option<(String, usize)>, &'s
 const ADDED_HEADERS: &[&str] =
     &["x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-request-id"];
 
-/// A line feed without carriage return, or vice versa. A carriage return as the last byte may still be followed by a
-/// line feed.
+/// Whether a line feed is not after a carriage return, or a carriage return not before a line feed. A carriage return
+/// as the last byte is valid: a line feed may follow.
 fn has_invalid_line_end(bytes: &[u8]) -> bool {
-    let alone = |at: usize| match bytes[at] {
-        b'\n' => at == 0 || bytes[at - 1] != b'\r',
-        b'\r' => bytes.get(at + 1).is_some_and(|next| *next != b'\n'),
+    let is_invalid = |index: usize| match bytes[index] {
+        b'\n' => index == 0 || bytes[index - 1] != b'\r',
+        b'\r' => bytes.get(index + 1).is_some_and(|next| *next != b'\n'),
         _ => false,
     };
-    (0..bytes.len()).any(alone)
+    (0..bytes.len()).any(is_invalid)
 }
 
 fn check_request_line(line: &str) -> Result<(), &'static str> {
@@ -65,7 +65,7 @@ fn check_request_line(line: &str) -> Result<(), &'static str> {
         return Err("invalid method");
     }
     if target.is_empty() || !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
-        // Bytes beyond ASCII are forwarded unchanged: some clients send UTF-8.
+        // Bytes beyond ASCII are valid, because they are forwarded unchanged: some clients send UTF-8.
         if target.is_ascii() {
             return Err("invalid request target");
         }
@@ -85,18 +85,18 @@ fn parse_field(line: &str) -> Result<(String, String), &'static str> {
 }
 
 fn is_token(text: &str) -> bool {
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.bytes().all(good)
+    let is_token_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_token_byte)
 }
 
-/// The body and the number of bytes it occupies. None if it is incomplete.
+/// The body with its trailers, in the format of the corpus, and its length in `bytes`. None if it is incomplete.
 fn parse_chunks(bytes: &[u8]) -> Result<Option<(Option<String>, usize)>, &'static str> {
     let mut body = Vec::new();
     let mut trailers = String::new();
-    let mut at = 0;
+    let mut position = 0;
     loop {
-        let Some(line) = line(&bytes[at..])? else { return Ok(None) };
-        at += line.len() + 2;
+        let Some(line) = next_line(&bytes[position..])? else { return Ok(None) };
+        position += line.len() + 2;
         if line.is_empty() || !line.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err("a chunk without a size");
         }
@@ -104,22 +104,23 @@ fn parse_chunks(bytes: &[u8]) -> Result<Option<(Option<String>, usize)>, &'stati
         if size == 0 {
             break;
         }
-        let Some(chunk) = bytes.get(at..at + size + 2) else { return Ok(None) };
+        let Some(chunk) = bytes.get(position..position + size + 2) else { return Ok(None) };
         body.extend_from_slice(chunk.strip_suffix(b"\r\n").ok_or("a chunk does not end in CR LF")?);
-        at += size + 2;
+        position += size + 2;
     }
     loop {
-        let Some(line) = line(&bytes[at..])? else { return Ok(None) };
-        at += line.len() + 2;
+        let Some(line) = next_line(&bytes[position..])? else { return Ok(None) };
+        position += line.len() + 2;
         if line.is_empty() {
-            return Ok(Some((Some(shown(&body) + &trailers), at)));
+            return Ok(Some((Some(printable(&body) + &trailers), position)));
         }
         let (name, value) = parse_field(line)?;
         trailers += &format!("\n|+ {name}: {value}");
     }
 }
 
-fn line(bytes: &[u8]) -> Result<Option<&str>, &'static str> {
+/// The bytes before the first CR LF. None if there is none.
+fn next_line(bytes: &[u8]) -> Result<Option<&str>, &'static str> {
     let Some(end) = bytes.windows(2).position(|two| two == b"\r\n") else { return Ok(None) };
     let line = &bytes[..end];
     if has_invalid_line_end(line) {
@@ -128,41 +129,42 @@ fn line(bytes: &[u8]) -> Result<Option<&str>, &'static str> {
     str::from_utf8(line).map(Some).map_err(|_| "a line is not text")
 }
 
-/// Long bodies are shown by their length.
-fn shown(body: &[u8]) -> String {
+/// The body with escapes; only its length if it is long.
+fn printable(body: &[u8]) -> String {
     if body.len() > 200 { format!("{} bytes", body.len()) } else { body.escape_ascii().to_string() }
 }
 
 #[test]
 fn parser_rejects_ambiguous_requests() {
-    let ours = "x-forwarded-for: a\r\nx-forwarded-host: a\r\nx-forwarded-port: a\r\nx-forwarded-proto: a\r\nx-request-id: a\r\n";
-    let read =
-        |text: &str| parse_request(text.replace("OURS\r\n", ours).as_bytes()).map(|read| read.map(|(text, _)| text));
-    let whole = |text: &str| Ok(Some(text.to_owned()));
-    assert_eq!(read("GET / HTTP/1.1\r\nHost: a\r\nOURS\r\n\r\n"), whole("GET / HTTP/1.1\nhost: a"));
-    let chunked = "POST / HTTP/1.1\r\nhost: a\r\nOURS\r\ntransfer-encoding: chunked\r\n\r\n";
+    let added = "x-forwarded-for: a\r\nx-forwarded-host: a\r\nx-forwarded-port: a\r\nx-forwarded-proto: a\r\nx-request-id: a\r\n";
+    let parse = |text: &str| {
+        parse_request(text.replace("ADDED\r\n", added).as_bytes()).map(|parsed| parsed.map(|(text, _)| text))
+    };
+    let complete = |text: &str| Ok(Some(text.to_owned()));
+    assert_eq!(parse("GET / HTTP/1.1\r\nHost: a\r\nADDED\r\n\r\n"), complete("GET / HTTP/1.1\nhost: a"));
+    let chunked = "POST / HTTP/1.1\r\nhost: a\r\nADDED\r\ntransfer-encoding: chunked\r\n\r\n";
     let head = "POST / HTTP/1.1\nhost: a\ntransfer-encoding: chunked";
-    assert_eq!(read(&format!("{chunked}3\r\nabc\r\n0\r\na: b\r\n\r\n")), whole(&format!("{head}\n| abc\n|+ a: b")));
-    for part in ["", "3\r\nab", "3\r\nabc\r\n", "3\r\nabc\r\n0\r\n"] {
-        assert_eq!(read(&format!("{chunked}{part}")), Ok(None), "{part:?}");
+    assert_eq!(parse(&format!("{chunked}3\r\nabc\r\n0\r\na: b\r\n\r\n")), complete(&format!("{head}\n| abc\n|+ a: b")));
+    for incomplete in ["", "3\r\nab", "3\r\nabc\r\n", "3\r\nabc\r\n0\r\n"] {
+        assert_eq!(parse(&format!("{chunked}{incomplete}")), Ok(None), "{incomplete:?}");
     }
-    for bad in [
-        "GET / HTTP/1.1\nhost: a\r\nOURS\r\n\r\n",
-        "GET / HTTP/1.1\r\nhost: a\r\nOURS\r\nx: a\rb\r\n\r\n",
-        "GET  / HTTP/1.1\r\nhost: a\r\nOURS\r\n\r\n",
-        "GET / HTTP/1.0\r\nhost: a\r\nOURS\r\n\r\n",
-        "GET / HTTP/1.1\r\nhost: a\r\nhost: a\r\nOURS\r\n\r\n",
-        "GET / HTTP/1.1\r\nhost : a\r\nOURS\r\n\r\n",
-        "GET / HTTP/1.1\r\nhost: a\r\nOURS\r\n b\r\n\r\n",
+    for ambiguous in [
+        "GET / HTTP/1.1\nhost: a\r\nADDED\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nADDED\r\nx: a\rb\r\n\r\n",
+        "GET  / HTTP/1.1\r\nhost: a\r\nADDED\r\n\r\n",
+        "GET / HTTP/1.0\r\nhost: a\r\nADDED\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nhost: a\r\nADDED\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost : a\r\nADDED\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nADDED\r\n b\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: a\r\n\r\n",
-        "GET / HTTP/1.1\r\nhost: a\r\nOURS\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-        "GET / HTTP/1.1\r\nhost: a\r\nOURS\r\ncontent-length: +1\r\n\r\nx",
-        "GET / HTTP/1.1\r\nhost: a\r\nOURS\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\nx",
-        "GET / HTTP/1.1\r\nhost: a\r\nOURS\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nADDED\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nADDED\r\ncontent-length: +1\r\n\r\nx",
+        "GET / HTTP/1.1\r\nhost: a\r\nADDED\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\nx",
+        "GET / HTTP/1.1\r\nhost: a\r\nADDED\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         &format!("{chunked}3;x\r\nabc\r\n0\r\n\r\n"),
         &format!("{chunked}3\r\nabcd\r\n0\r\n\r\n"),
         &format!("{chunked}0x3\r\nabc\r\n0\r\n\r\n"),
     ] {
-        assert!(read(bad).is_err(), "{bad:?}");
+        assert!(parse(ambiguous).is_err(), "{ambiguous:?}");
     }
 }

@@ -1,9 +1,9 @@
-//! Timeouts and their effects. They are short here, so that only a failing test takes long.
+//! Timeouts of the proxy and of rules, and their effects. They are short here, so that only a failing test takes long.
 
 use std::time::Duration;
 
 use portico::proxy::ProxyLimits;
-use portico::snapshot::timeouts_and_retries::{RequestTimeout, TimeoutsAndRetries};
+use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
 use portico::upstream::UpstreamProtocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -24,7 +24,7 @@ async fn server(limits: ProxyLimits, endpoint: &Endpoint) -> TestServer {
 }
 
 /// An endpoint that reads the request and never responds.
-async fn silent() -> Endpoint {
+async fn silent_endpoint() -> Endpoint {
     Endpoint::scripted(|mut stream, _| async move {
         stream.request().await;
         stream.read_to_end().await;
@@ -39,7 +39,7 @@ async fn slow_request_head_closes_the_connection() {
     let mut client = server.connect().await;
     client.send("GET / HTTP/1.1\r\nhost").await;
     assert_eq!(client.read_to_end().await.unwrap(), b"");
-    // Also on a reused connection, where the longer keep-alive timeout must not apply.
+    // The same timeout applies on a reused connection, instead of the longer keep-alive timeout.
     let mut client = server.connect().await;
     assert_eq!(client.get("/").await.status, 200);
     client.send("GET / HTTP/1.1\r\nhost").await;
@@ -52,16 +52,16 @@ async fn slow_http2_head_closes_the_connection() {
     let endpoint = Endpoint::ok().await;
     let server = server(ProxyLimits { header_timeout: SHORT, ..ProxyLimits::default() }, &endpoint).await;
     let head = header_block(&frames::GET);
-    let begun = [
+    let beginnings = [
         frames::get_request(1)[..20].to_vec(),
         frame(HEADERS, END_STREAM, 1, &head),
         [frame(HEADERS, END_STREAM, 1, &head), frame(CONTINUATION, END_HEADERS, 1, &head)[..12].to_vec()].concat(),
     ];
-    for bytes in begun {
-        for used in [false, true] {
+    for bytes in beginnings {
+        for is_reused in [false, true] {
             let mut raw = RawConnection::connect(server.address).await;
             let mut bytes = bytes.clone();
-            if used {
+            if is_reused {
                 raw.send(frames::get_request(1)).await;
                 raw.wait_for("a response", |frame| frame.kind == DATA && frame.payload == b"ok").await;
                 // The low byte of the stream ID is the last byte of the frame header.
@@ -87,19 +87,27 @@ async fn idle_connection_is_closed() {
         assert_eq!(client.get("/").await.status, 200);
     }
     assert_eq!(client.read_to_end().await.unwrap(), b"");
-    assert_eq!(server.connect().await.read_to_end().await.unwrap(), b"", "also a connection that never sent a request");
+    assert_eq!(
+        server.connect().await.read_to_end().await.unwrap(),
+        b"",
+        "a connection without a request must be closed, too"
+    );
 }
 
 #[tokio::test]
 async fn unresponsive_endpoint_gets_504() {
-    let endpoint = silent().await;
+    let endpoint = silent_endpoint().await;
     let server = server(ProxyLimits { response_timeout: SHORT, ..ProxyLimits::default() }, &endpoint).await;
     let mut client = server.connect().await;
     for attempt in 1..=2 {
-        let answer = client.get("/").await;
-        assert_eq!(answer.status, 504);
-        assert!(answer.text().contains("The upstream server is timing out"));
-        assert_eq!(endpoint.log.requests().len(), attempt, "it may have been processed, so it is not sent again");
+        let response = client.get("/").await;
+        assert_eq!(response.status, 504);
+        assert!(response.text().contains("The upstream server is timing out"));
+        assert_eq!(
+            endpoint.log.requests().len(),
+            attempt,
+            "the request may have been processed, so it is not sent again"
+        );
     }
     endpoint
         .log
@@ -109,29 +117,32 @@ async fn unresponsive_endpoint_gets_504() {
 
 #[tokio::test]
 async fn stalled_request_body_gets_408() {
-    let endpoint = silent().await;
+    let endpoint = silent_endpoint().await;
     let server = server(ProxyLimits { request_body_timeout: SHORT, ..ProxyLimits::default() }, &endpoint).await;
     let mut client = server.connect().await;
     client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf").await;
-    assert_eq!(client.response(false).await.status, 408);
+    assert_eq!(client.response().await.status, 408);
     client.read_to_end().await.unwrap_or_default();
 }
 
 #[tokio::test]
 async fn endpoint_that_does_not_read_the_body_gets_504() {
-    const BODY: u64 = 1 << 40;
-    let old = Endpoint::scripted(|mut stream, _| async move {
+    /// More bytes than all buffers hold.
+    const BODY_LENGTH: u64 = 1 << 40;
+    let http1_endpoint = Endpoint::scripted(|mut stream, _| async move {
         stream.head().await;
-        stream.record("there");
+        stream.record("head received");
         std::future::pending::<()>().await;
     })
     .await;
-    let new = h2_upstream::http2_endpoint(::h2::server::Builder::new(), |call| async move {
+    let http2_endpoint = h2_upstream::http2_endpoint(::h2::server::Builder::new(), |call| async move {
         let _unread = call;
         std::future::pending::<()>().await;
     })
     .await;
-    for (protocol, address) in [(UpstreamProtocol::Http1, old.address), (UpstreamProtocol::Http2, new.address)] {
+    for (protocol, address) in
+        [(UpstreamProtocol::Http1, http1_endpoint.address), (UpstreamProtocol::Http2, http2_endpoint.address)]
+    {
         let routes = || vec![route(forward(vec![(1, upstream_with_protocol(protocol, "web", &[address]))]))];
         // Long enough to connect, and shorter than the timeout of the request body.
         let limits = ProxyLimits { response_timeout: SHORT * 10, ..ProxyLimits::default() };
@@ -139,16 +150,16 @@ async fn endpoint_that_does_not_read_the_body_gets_504() {
         let client = server.connect().await;
         let (mut reader, mut writer) = client.socket.into_split();
         let upload = tokio::spawn(async move {
-            let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {BODY}\r\n\r\n");
+            let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {BODY_LENGTH}\r\n\r\n");
             drop(writer.write_all(head.as_bytes()).await);
             while writer.write_all(&[b'x'; 64 * 1024]).await.is_ok() {}
         });
-        let mut answer = [0; 12];
-        with_timeout("a response", reader.read_exact(&mut answer)).await.unwrap();
-        assert_eq!(answer, *b"HTTP/1.1 504", "{protocol:?}");
-        let faults: Vec<_> =
+        let mut response = [0; 12];
+        with_timeout("a response", reader.read_exact(&mut response)).await.unwrap();
+        assert_eq!(response, *b"HTTP/1.1 504", "{protocol:?}");
+        let errors: Vec<_> =
             scrape(&server).into_keys().filter(|name| name.starts_with("portico_request_errors")).collect();
-        assert_eq!(faults, ["portico_request_errors_total{reason=\"response_timeout\"}"], "{protocol:?}");
+        assert_eq!(errors, ["portico_request_errors_total{reason=\"response_timeout\"}"], "{protocol:?}");
         upload.abort();
     }
 }
@@ -164,7 +175,7 @@ async fn stalled_response_is_cut() {
     let server = server(ProxyLimits { stall_timeout: SHORT, ..ProxyLimits::default() }, &endpoint).await;
     let mut client = server.connect().await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    assert_eq!(client.try_response(false).await, None);
+    assert_eq!(client.try_response().await, None);
 }
 
 #[tokio::test]
@@ -179,7 +190,7 @@ async fn connections_beyond_the_limit_wait() {
     assert_eq!(second.get("/").await.status, 200);
     assert_eq!(endpoint.log.requests().len(), 3);
     drop(first);
-    assert_eq!(third.response(false).await.status, 200);
+    assert_eq!(third.response().await.status, 200);
     assert_eq!(scrape(&server)["portico_connections_delayed_total"], 1.0);
 }
 
@@ -192,8 +203,8 @@ async fn connection_limit_below_worker_count_blocks_no_worker() {
         TestServer::with_options(Options { limits, workers: 4, ..Options::default() }, routes_to(endpoint.address))
             .await;
     for _ in 0..20 {
-        let answer = server.request("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
-        assert_eq!(answer.status, 200);
+        let response = server.request("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        assert_eq!(response.status, 200);
     }
 }
 
@@ -205,28 +216,29 @@ async fn server_with_rule(limits: ProxyLimits, endpoint: &Endpoint, policy: Time
 
 #[tokio::test]
 async fn rule_timeout_limits_the_response() {
-    let endpoint = silent().await;
-    let request = TimeoutsAndRetries { request: RequestTimeout::After(SHORT), ..TimeoutsAndRetries::default() };
-    let each = TimeoutsAndRetries { backend_request: RequestTimeout::After(SHORT), ..TimeoutsAndRetries::default() };
-    for (policy, word) in [(request.clone(), "request_timeout"), (each, "backend_request_timeout")] {
+    let endpoint = silent_endpoint().await;
+    let request = TimeoutsAndRetries { request: TimeoutSetting::After(SHORT), ..TimeoutsAndRetries::default() };
+    let backend_request =
+        TimeoutsAndRetries { backend_request: TimeoutSetting::After(SHORT), ..TimeoutsAndRetries::default() };
+    for (policy, reason) in [(request.clone(), "request_timeout"), (backend_request, "backend_request_timeout")] {
         let server = server_with_rule(ProxyLimits::default(), &endpoint, policy).await;
-        let answer = server.connect().await.get("/").await;
-        assert_eq!(answer.status, 504, "{word}");
-        assert!(answer.text().contains("The upstream server is timing out"));
-        assert_eq!(scrape(&server)[&format!("portico_request_errors_total{{reason=\"{word}\"}}")], 1.0);
+        let response = server.connect().await.get("/").await;
+        assert_eq!(response.status, 504, "{reason}");
+        assert!(response.text().contains("The upstream server is timing out"));
+        assert_eq!(scrape(&server)[&format!("portico_request_errors_total{{reason=\"{reason}\"}}")], 1.0);
     }
-    // Also while the request body is incomplete.
+    // The timeout also applies while the request body is incomplete.
     let server = server_with_rule(ProxyLimits::default(), &endpoint, request).await;
     let mut client = server.connect().await;
     client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf").await;
-    assert_eq!(client.response(false).await.status, 504);
+    assert_eq!(client.response().await.status, 504);
 }
 
 #[tokio::test]
 async fn rule_timeout_may_exceed_the_default() {
     for policy in [
-        TimeoutsAndRetries { request: RequestTimeout::Unlimited, ..TimeoutsAndRetries::default() },
-        TimeoutsAndRetries { backend_request: RequestTimeout::After(SHORT * 100), ..TimeoutsAndRetries::default() },
+        TimeoutsAndRetries { request: TimeoutSetting::Unlimited, ..TimeoutsAndRetries::default() },
+        TimeoutsAndRetries { backend_request: TimeoutSetting::After(SHORT * 100), ..TimeoutsAndRetries::default() },
     ] {
         let endpoint = Endpoint::scripted(|mut stream, _| async move {
             stream.request().await;
@@ -236,8 +248,8 @@ async fn rule_timeout_may_exceed_the_default() {
             stream.read_to_end().await;
         })
         .await;
-        let impatient = ProxyLimits { response_timeout: SHORT, ..ProxyLimits::default() };
-        let server = server_with_rule(impatient.clone(), &endpoint, policy).await;
+        let short_response_timeout = ProxyLimits { response_timeout: SHORT, ..ProxyLimits::default() };
+        let server = server_with_rule(short_response_timeout.clone(), &endpoint, policy).await;
         let mut client = server.connect().await;
         assert_eq!(client.get("/").await.text(), "ok");
         // The timeout of a rule applies to its own requests only.
@@ -254,27 +266,27 @@ async fn rule_timeout_covers_the_response_body() {
         stream.read_to_end().await;
     })
     .await;
-    for (policy, word) in [
+    for (policy, reason) in [
         (
-            TimeoutsAndRetries { request: RequestTimeout::After(SHORT), ..TimeoutsAndRetries::default() },
+            TimeoutsAndRetries { request: TimeoutSetting::After(SHORT), ..TimeoutsAndRetries::default() },
             "request_timeout",
         ),
         (
-            TimeoutsAndRetries { backend_request: RequestTimeout::After(SHORT), ..TimeoutsAndRetries::default() },
+            TimeoutsAndRetries { backend_request: TimeoutSetting::After(SHORT), ..TimeoutsAndRetries::default() },
             "backend_request_timeout",
         ),
         (
             TimeoutsAndRetries {
-                request: RequestTimeout::After(SHORT * 100),
-                backend_request: RequestTimeout::After(SHORT),
+                request: TimeoutSetting::After(SHORT * 100),
+                backend_request: TimeoutSetting::After(SHORT),
                 ..TimeoutsAndRetries::default()
             },
             "backend_request_timeout",
         ),
         (
             TimeoutsAndRetries {
-                request: RequestTimeout::After(SHORT),
-                backend_request: RequestTimeout::After(SHORT * 100),
+                request: TimeoutSetting::After(SHORT),
+                backend_request: TimeoutSetting::After(SHORT * 100),
                 ..TimeoutsAndRetries::default()
             },
             "request_timeout",
@@ -283,14 +295,14 @@ async fn rule_timeout_covers_the_response_body() {
         let server = server_with_rule(ProxyLimits::default(), &endpoint, policy).await;
         let mut client = server.connect().await;
         client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        assert_eq!(client.try_response(false).await, None, "a truncated response must not appear complete");
-        assert_eq!(scrape(&server)[&format!("portico_request_errors_total{{reason=\"{word}\"}}")], 1.0);
+        assert_eq!(client.try_response().await, None, "a truncated response must not appear complete");
+        assert_eq!(scrape(&server)[&format!("portico_request_errors_total{{reason=\"{reason}\"}}")], 1.0);
     }
 }
 
 #[tokio::test]
 async fn rule_timeout_ends_endless_responses() {
-    let endless = || async {
+    let endless_endpoint = || async {
         Endpoint::scripted(|mut stream, _| async move {
             stream.request().await;
             stream.send("HTTP/1.1 200 OK\r\ncontent-length: 100000000000\r\n\r\n").await;
@@ -299,41 +311,44 @@ async fn rule_timeout_ends_endless_responses() {
         })
         .await
     };
-    for reads in [true, false] {
-        for (policy, word) in [
+    for client_reads in [true, false] {
+        for (policy, reason) in [
             (
-                TimeoutsAndRetries { request: RequestTimeout::After(SHORT), ..TimeoutsAndRetries::default() },
+                TimeoutsAndRetries { request: TimeoutSetting::After(SHORT), ..TimeoutsAndRetries::default() },
                 "request_timeout",
             ),
             (
-                TimeoutsAndRetries { backend_request: RequestTimeout::After(SHORT), ..TimeoutsAndRetries::default() },
+                TimeoutsAndRetries { backend_request: TimeoutSetting::After(SHORT), ..TimeoutsAndRetries::default() },
                 "backend_request_timeout",
             ),
         ] {
-            let server = server_with_rule(ProxyLimits::default(), &endless().await, policy).await;
-            let reason = format!("portico_request_errors_total{{reason=\"{word}\"}}");
-            let over = || scrape(&server).get(&reason) == Some(&1.0);
+            let server = server_with_rule(ProxyLimits::default(), &endless_endpoint().await, policy).await;
+            let metric = format!("portico_request_errors_total{{reason=\"{reason}\"}}");
+            let is_counted = || scrape(&server).get(&metric) == Some(&1.0);
             let mut client = server.connect().await;
             client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-            let mut multiplexed = None;
-            if reads {
+            let mut http2_request = None;
+            if client_reads {
                 let mut sink = vec![0; 64 * 1024];
-                with_timeout("the end", async { while let Ok(1..) = client.socket.read(&mut sink).await {} }).await;
+                with_timeout("the end of the response", async {
+                    while let Ok(1..) = client.socket.read(&mut sink).await {}
+                })
+                .await;
             } else {
-                // A client that does not read may not see the end, but the metrics count it.
+                // A client that does not read may not see the end of the response, but the metrics count the error.
                 with_timeout("the end of the first request", async {
-                    while !over() {
+                    while !is_counted() {
                         tokio::task::yield_now().await
                     }
                 })
                 .await;
-                let other = h2::Http2Client::connect(server.address).await;
-                let (answer, _) = other.start(h2::get_request("/"), true).await;
-                multiplexed = Some((other, answer));
+                let http2_client = h2::Http2Client::connect(server.address).await;
+                let (response, _) = http2_client.start(h2::get_request("/")).await;
+                http2_request = Some((http2_client, response));
             }
-            let times = if multiplexed.is_some() { 2.0 } else { 1.0 };
-            with_timeout("the metrics", async {
-                while scrape(&server).get(&reason) != Some(&times) {
+            let expected_count = if http2_request.is_some() { 2.0 } else { 1.0 };
+            with_timeout("the request errors to be counted", async {
+                while scrape(&server).get(&metric) != Some(&expected_count) {
                     tokio::task::yield_now().await;
                 }
             })
@@ -346,53 +361,53 @@ async fn rule_timeout_ends_endless_responses() {
 #[tokio::test]
 async fn silent_endpoint_hits_the_read_timeout() {
     let (head, half) = ("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n", "abc");
-    // (what the endpoint sends at once, whether the rest follows in time, timeouts of the rule, status of a complete
-    // response)
-    let read =
-        |limit| TimeoutsAndRetries { read: RequestTimeout::After(limit).into(), ..TimeoutsAndRetries::default() };
+    // (what the endpoint sends at once, whether the rest follows later, timeouts of the rule, status of the response if
+    // it is complete)
+    let read_timeout =
+        |limit| TimeoutsAndRetries { read: TimeoutSetting::After(limit).into(), ..TimeoutsAndRetries::default() };
     let cases = [
-        (String::new(), false, read(SHORT), Some(504)),
-        (head.to_owned() + half, false, read(SHORT), None),
+        (String::new(), false, read_timeout(SHORT), Some(504)),
+        (head.to_owned() + half, false, read_timeout(SHORT), None),
         // Each read restarts the timeout.
-        (head.to_owned() + half, true, read(SHORT * 50), Some(200)),
+        (head.to_owned() + half, true, read_timeout(SHORT * 50), Some(200)),
         // The write timeout does not limit reads.
         (
             String::new(),
             true,
-            TimeoutsAndRetries { write: RequestTimeout::After(SHORT).into(), ..TimeoutsAndRetries::default() },
+            TimeoutsAndRetries { write: TimeoutSetting::After(SHORT).into(), ..TimeoutsAndRetries::default() },
             Some(200),
         ),
     ];
-    for (at_once, goes_on, policy, expected) in cases {
-        let sent = at_once.clone();
+    for (first_part, rest_follows, policy, expected) in cases {
+        let sent = first_part.clone();
         let endpoint = Endpoint::scripted(move |mut stream, _| {
             let sent = sent.clone();
             async move {
                 stream.request().await;
                 stream.send(&sent).await;
-                if goes_on {
+                if rest_follows {
                     tokio::time::sleep(SHORT * 2).await;
-                    let whole = head.to_owned() + half + half;
-                    stream.send(&whole[sent.len()..]).await;
+                    let response = head.to_owned() + half + half;
+                    stream.send(&response[sent.len()..]).await;
                 }
                 stream.read_to_end().await;
             }
         })
         .await;
-        // The read timeout of the rule replaces the default response timeout, shorter or longer.
+        // The read timeout of the rule replaces the default response timeout, whether it is shorter or longer.
         let limits =
-            ProxyLimits { response_timeout: if goes_on { SHORT } else { SHORT * 600 }, ..ProxyLimits::default() };
+            ProxyLimits { response_timeout: if rest_follows { SHORT } else { SHORT * 600 }, ..ProxyLimits::default() };
         let limits = if policy.read.is_set() { limits } else { ProxyLimits::default() };
         let server = server_with_rule(limits, &endpoint, policy.clone()).await;
         let mut client = server.connect().await;
         client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        let answer = client.try_response(false).await;
-        assert_eq!(answer.map(|answer| answer.status), expected, "{at_once:?} {policy:?}");
+        let response = client.try_response().await;
+        assert_eq!(response.map(|response| response.status), expected, "{first_part:?} {policy:?}");
         if expected != Some(200) {
             assert_eq!(
                 scrape(&server)["portico_request_errors_total{reason=\"response_timeout\"}"],
                 1.0,
-                "{at_once:?}"
+                "{first_part:?}"
             );
         }
     }
@@ -401,7 +416,7 @@ async fn silent_endpoint_hits_the_read_timeout() {
 /// The read timeout measures the endpoint, not the client.
 #[tokio::test]
 async fn paused_client_does_not_trigger_the_read_timeout() {
-    // Larger than all buffers on the way together.
+    // More bytes than all buffers between endpoint and client hold.
     const LENGTH: usize = 24 << 20;
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
         stream.request().await;
@@ -410,42 +425,44 @@ async fn paused_client_does_not_trigger_the_read_timeout() {
         stream.read_to_end().await;
     })
     .await;
-    let policy = TimeoutsAndRetries { read: RequestTimeout::After(SHORT * 20).into(), ..TimeoutsAndRetries::default() };
+    let policy = TimeoutsAndRetries { read: TimeoutSetting::After(SHORT * 20).into(), ..TimeoutsAndRetries::default() };
     let server = server_with_rule(ProxyLimits::default(), &endpoint, policy).await;
     let mut client = server.connect().await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     tokio::time::sleep(SHORT * 25).await;
-    assert_eq!(client.response(false).await.body.len(), LENGTH);
+    assert_eq!(client.response().await.body.len(), LENGTH);
 }
 
 // kong-compat §3.8
 #[tokio::test]
 async fn rule_sets_the_connect_timeout() {
-    let (deaf, _queue, _listener) = crate::endpoints::unresponsive_address().await;
+    let (unresponsive, _queue, _listener) = crate::endpoints::unresponsive_address().await;
     let endpoint = Endpoint::ok().await;
-    let service = |connect, retries| TimeoutsAndRetries::for_kong_service(connect, SHORT * 600, SHORT * 600, retries);
+    let kong_service_timeouts =
+        |connect, retries| TimeoutsAndRetries::for_kong_service(connect, SHORT * 600, SHORT * 600, retries);
     let server = |addresses: Vec<std::net::SocketAddr>, limits, policy| async move {
         let action = with_timeouts_and_retries(forward(vec![(1, upstream("web", &addresses))]), policy);
         TestServer::with_options(Options { limits, ..Options::default() }, vec![route(action)]).await
     };
-    // Shorter than the default, after which the next endpoint is tried.
+    // A timeout below the default: after it, the proxy connects to the next endpoint.
     for _ in 0..2 {
-        let server = server(vec![deaf, endpoint.address], ProxyLimits::default(), service(SHORT, 5)).await;
+        let server =
+            server(vec![unresponsive, endpoint.address], ProxyLimits::default(), kong_service_timeouts(SHORT, 5)).await;
         assert_eq!(server.connect().await.get("/").await.text(), "ok");
     }
-    let unresponsive_server = server(vec![deaf], ProxyLimits::default(), service(SHORT, 1)).await;
-    assert_eq!(unresponsive_server.connect().await.get("/").await.status, 504);
-    assert_eq!(scrape(&unresponsive_server)["portico_request_errors_total{reason=\"connect_timeout\"}"], 1.0);
-    assert_eq!(scrape(&unresponsive_server)["portico_upstream_retries_total"], 1.0);
-    // Longer than the default: the listen queue has room again before the rule's timeout.
-    let impatient = ProxyLimits { connect_timeout: SHORT, response_timeout: SHORT, ..ProxyLimits::default() };
-    let (late, mut queue, listener) = crate::endpoints::unresponsive_address().await;
-    let server = server(vec![late], impatient, service(SHORT * 200, 0)).await;
+    let failing_server = server(vec![unresponsive], ProxyLimits::default(), kong_service_timeouts(SHORT, 1)).await;
+    assert_eq!(failing_server.connect().await.get("/").await.status, 504);
+    assert_eq!(scrape(&failing_server)["portico_request_errors_total{reason=\"connect_timeout\"}"], 1.0);
+    assert_eq!(scrape(&failing_server)["portico_upstream_retries_total"], 1.0);
+    // A timeout above the default: the listen queue has room again before it ends.
+    let short_limits = ProxyLimits { connect_timeout: SHORT, response_timeout: SHORT, ..ProxyLimits::default() };
+    let (late_address, mut queue, listener) = crate::endpoints::unresponsive_address().await;
+    let server = server(vec![late_address], short_limits, kong_service_timeouts(SHORT * 200, 0)).await;
     let mut client = server.connect().await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     tokio::time::sleep(SHORT * 3).await;
     listener.set_nonblocking(true).unwrap();
-    let accepting = Endpoint::on_listener(
+    let late_endpoint = Endpoint::on_listener(
         tokio::net::TcpListener::from_std(listener.into()).unwrap(),
         |mut stream, _| async move {
             while stream.request().await.is_some() {
@@ -454,8 +471,8 @@ async fn rule_sets_the_connect_timeout() {
         },
     );
     queue.clear();
-    assert_eq!(client.response(false).await.text(), "ok");
-    drop(accepting);
+    assert_eq!(client.response().await.text(), "ok");
+    drop(late_endpoint);
 }
 
 // kong-compat §3.8
@@ -468,19 +485,19 @@ async fn blocked_endpoint_hits_the_write_timeout() {
     })
     .await;
     let policy = TimeoutsAndRetries {
-        write: RequestTimeout::After(SHORT).into(),
-        read: RequestTimeout::After(SHORT * 600).into(),
+        write: TimeoutSetting::After(SHORT).into(),
+        read: TimeoutSetting::After(SHORT * 600).into(),
         ..TimeoutsAndRetries::default()
     };
     let server = server_with_rule(ProxyLimits::default(), &endpoint, policy).await;
     let mut client = server.connect().await;
     client.send(format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {LENGTH}\r\n\r\n")).await;
-    let (answers, mut requests) = tokio::io::split(client.socket);
+    let (reader, mut writer) = tokio::io::split(client.socket);
     // Ends with an error once the proxy stops reading.
-    let sending = tokio::spawn(async move { requests.write_all(&vec![b'x'; LENGTH]).await });
-    let mut client = crate::harness::Client::from_stream(tokio::io::join(answers, tokio::io::sink()));
-    assert_eq!(client.response(false).await.status, 504);
-    sending.abort();
+    let upload = tokio::spawn(async move { writer.write_all(&vec![b'x'; LENGTH]).await });
+    let mut client = crate::harness::Client::from_stream(tokio::io::join(reader, tokio::io::sink()));
+    assert_eq!(client.response().await.status, 504);
+    upload.abort();
 }
 
 // kong-compat §3.8
@@ -490,13 +507,13 @@ async fn rule_read_timeout_extends_the_tunnel_idle_timeout() {
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
         stream.head().await;
         stream.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await;
-        let said = stream.read_some().await.unwrap_or_default();
-        stream.send(said).await;
+        let echoed = stream.read_some().await.unwrap_or_default();
+        stream.send(echoed).await;
     })
     .await;
     let limits = ProxyLimits { tunnel_idle_timeout: SHORT, ..ProxyLimits::default() };
-    for (read, stays) in
-        [(RequestTimeout::After(SHORT * 600), true), (RequestTimeout::Unlimited, true), (RequestTimeout::Unset, false)]
+    for (read, stays_open) in
+        [(TimeoutSetting::After(SHORT * 600), true), (TimeoutSetting::Unlimited, true), (TimeoutSetting::Unset, false)]
     {
         let server = server_with_rule(
             limits.clone(),
@@ -506,13 +523,13 @@ async fn rule_read_timeout_extends_the_tunnel_idle_timeout() {
         .await;
         let mut client = server.connect().await;
         client.send(handshake).await;
-        assert_eq!(client.response(false).await.status, 101);
-        if stays {
-            // Sending is the only way to find out whether the tunnel is still open.
+        assert_eq!(client.response().await.status, 101);
+        if stays_open {
+            // An open tunnel echoes what the client sends.
             tokio::time::sleep(SHORT * 4).await;
             client.send(b"still there").await;
         }
-        let said = client.read_to_end().await.unwrap_or_default();
-        assert_eq!(said == b"still there", stays, "{read:?}");
+        let echoed = client.read_to_end().await.unwrap_or_default();
+        assert_eq!(echoed == b"still there", stays_open, "{read:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Test listeners with certificates, and TLS clients that record the certificate they receive.
+//! Snapshots of HTTPS listeners with self-signed certificates, and TLS clients that record the listener's certificate.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -19,6 +19,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::harness::{Client, Options, Route, TestServer, listener, reserve_address, with_timeout};
 
+/// A client over an established TLS connection.
 pub(crate) type TlsClient = Client<TlsStream<TcpStream>>;
 
 /// An HTTPS listener: its hostname (empty for any), its certificates, and its routes.
@@ -28,6 +29,7 @@ pub(crate) struct TlsListener {
     pub(crate) routes: Vec<Route>,
 }
 
+/// A self-signed certificate for these names.
 pub(crate) fn certificate(names: &[&str]) -> Arc<Certificate> {
     certificate_with_algorithm(&rcgen::PKCS_ECDSA_P256_SHA256, names)
 }
@@ -38,34 +40,36 @@ pub(crate) fn certificate_with_algorithm(
 ) -> Arc<Certificate> {
     let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let made = rcgen::CertificateParams::new(names.clone()).unwrap().self_signed(&key).unwrap();
+    let self_signed = rcgen::CertificateParams::new(names.clone()).unwrap().self_signed(&key).unwrap();
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let key = aws_lc_rs::sign::any_supported_type(&key).unwrap();
     Arc::new(Certificate {
         secret: format!("default/{}", names[0]).into(),
-        key: Arc::new(CertifiedKey::new(vec![made.der().clone()], key)),
+        key: Arc::new(CertifiedKey::new(vec![self_signed.der().clone()], key)),
         names: names.iter().map(|name| HostPattern::parse(Some(name))).collect(),
         expires: 4_000_000_000,
         lifetime: 86_400,
     })
 }
 
+/// The certificate as clients receive it.
 pub(crate) fn leaf(certificate: &Certificate) -> &CertificateDer<'static> {
     &certificate.key.cert[0]
 }
 
-/// A snapshot with all listeners on port 443.
+/// A snapshot with these HTTPS listeners, all on port 443 and bound at this address.
 pub(crate) fn secure_snapshot(address: std::net::SocketAddr, listeners: Vec<TlsListener>) -> Snapshot {
-    let (mut served, mut shown) = (Vec::new(), Vec::new());
-    for secure in listeners {
-        let hostname = HostPattern::parse(Some(secure.hostname));
+    let (mut http_listeners, mut certificates) = (Vec::new(), Vec::new());
+    for listener_spec in listeners {
+        let hostname = HostPattern::parse(Some(listener_spec.hostname));
         let name = format!("on {hostname}").into();
-        served.push((hostname.clone(), Arc::new(HttpListener { name, port: 443, ..listener(secure.routes) })));
-        shown.push((hostname, Arc::new(Certificates::new(secure.certificates))));
+        http_listeners
+            .push((hostname.clone(), Arc::new(HttpListener { name, port: 443, ..listener(listener_spec.routes) })));
+        certificates.push((hostname, Arc::new(Certificates::new(listener_spec.certificates))));
     }
-    let tls = Some(PortTls { listeners: HostMap::new(shown) });
+    let tls = Some(PortTls { listeners: HostMap::new(certificates) });
     Snapshot {
-        binds: [(BindAddress::tcp(address), Arc::new(Bind { listeners: HostMap::new(served), tls }))].into(),
+        binds: [(BindAddress::tcp(address), Arc::new(Bind { listeners: HostMap::new(http_listeners), tls }))].into(),
         ..Snapshot::default()
     }
 }
@@ -90,40 +94,58 @@ pub(crate) fn replace_listeners(
 #[derive(Debug)]
 struct RecordingVerifier {
     provider: CryptoProvider,
-    schemes: Option<Vec<SignatureScheme>>,
-    seen: Arc<Mutex<Option<CertificateDer<'static>>>>,
+    /// Signature schemes that the client offers; None for all that the provider supports.
+    signature_schemes: Option<Vec<SignatureScheme>>,
+    last_certificate: Arc<Mutex<Option<CertificateDer<'static>>>>,
 }
 
-/// A TLS client.
+/// Opens TLS connections with one configuration and records the certificate of the last full handshake.
 #[derive(Clone)]
-pub(crate) struct TlsCaller {
-    pub(crate) config: Arc<ClientConfig>,
-    seen: Arc<Mutex<Option<CertificateDer<'static>>>>,
+pub(crate) struct TestTlsConnector {
+    config: Arc<ClientConfig>,
+    last_certificate: Arc<Mutex<Option<CertificateDer<'static>>>>,
 }
 
-impl TlsCaller {
-    pub(crate) fn new() -> TlsCaller {
-        TlsCaller::with(rustls::ALL_VERSIONS, None)
+impl TestTlsConnector {
+    pub(crate) fn new() -> TestTlsConnector {
+        TestTlsConnector::build(rustls::ALL_VERSIONS, None)
     }
 
-    pub(crate) fn with(
+    pub(crate) fn with_version(version: &'static SupportedProtocolVersion) -> TestTlsConnector {
+        TestTlsConnector::build(&[version], None)
+    }
+
+    pub(crate) fn with_signature_scheme(
+        version: &'static SupportedProtocolVersion,
+        scheme: SignatureScheme,
+    ) -> TestTlsConnector {
+        TestTlsConnector::build(&[version], Some(vec![scheme]))
+    }
+
+    fn build(
         versions: &[&'static SupportedProtocolVersion],
-        schemes: Option<Vec<SignatureScheme>>,
-    ) -> TlsCaller {
-        let seen: Arc<Mutex<_>> = Arc::default();
+        signature_schemes: Option<Vec<SignatureScheme>>,
+    ) -> TestTlsConnector {
+        let last_certificate: Arc<Mutex<_>> = Arc::default();
         let provider = aws_lc_rs::default_provider();
-        let witness = RecordingVerifier { provider: provider.clone(), schemes, seen: Arc::clone(&seen) };
+        let verifier = RecordingVerifier {
+            provider: provider.clone(),
+            signature_schemes,
+            last_certificate: Arc::clone(&last_certificate),
+        };
         let config = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(witness))
+            .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
-        TlsCaller { config: Arc::new(config), seen }
+        TestTlsConnector { config: Arc::new(config), last_certificate }
     }
 
-    pub(crate) fn adjust(mut self, change: impl FnOnce(&mut ClientConfig)) -> TlsCaller {
-        change(Arc::make_mut(&mut self.config));
+    /// Offers these protocols with ALPN.
+    pub(crate) fn with_alpn(mut self, protocols: &[&[u8]]) -> TestTlsConnector {
+        let config = Arc::make_mut(&mut self.config);
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         self
     }
 
@@ -132,7 +154,9 @@ impl TlsCaller {
         self.connect_over(TcpStream::connect(server.address).await?, name).await
     }
 
+    /// Like [`TestTlsConnector::connect`], over this socket.
     pub(crate) async fn connect_over(&self, socket: TcpStream, name: &'static str) -> io::Result<TlsClient> {
+        // For an IP address, the client sends no server name.
         let name = ServerName::try_from(if name.is_empty() { "192.0.2.1" } else { name }).unwrap();
         let connector = TlsConnector::from(Arc::clone(&self.config));
         with_timeout("a handshake", connector.connect(name, socket)).await.map(Client::from_stream)
@@ -140,13 +164,13 @@ impl TlsCaller {
 
     /// The certificate of the last full handshake.
     pub(crate) fn last_certificate(&self) -> CertificateDer<'static> {
-        self.seen.lock().unwrap().clone().unwrap()
+        self.last_certificate.lock().unwrap().clone().unwrap()
     }
 }
 
-/// The error that the client reports for a failed handshake.
-pub(crate) fn handshake_error(outcome: io::Result<TlsClient>) -> String {
-    let error = outcome.err().expect("a failed handshake");
+/// The error that the client reports for a failed handshake: that of rustls, or the kind of I/O error.
+pub(crate) fn handshake_error(result: io::Result<TlsClient>) -> String {
+    let error = result.err().expect("a failed handshake");
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(error) => format!("{error:?}"),
         None => format!("{:?}", error.kind()),
@@ -162,7 +186,7 @@ impl ServerCertVerifier for RecordingVerifier {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        *self.seen.lock().unwrap() = Some(leaf.clone().into_owned());
+        *self.last_certificate.lock().unwrap() = Some(leaf.clone().into_owned());
         Ok(ServerCertVerified::assertion())
     }
 
@@ -185,7 +209,7 @@ impl ServerCertVerifier for RecordingVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let all = || self.provider.signature_verification_algorithms.supported_schemes();
-        self.schemes.clone().unwrap_or_else(all)
+        let supported = || self.provider.signature_verification_algorithms.supported_schemes();
+        self.signature_schemes.clone().unwrap_or_else(supported)
     }
 }

@@ -1,4 +1,4 @@
-//! Sends one request over HTTP/1.1 or HTTP/2, with or without TLS, for tests that expect the same result from all four.
+//! Sends one request over HTTP/1.1 or HTTP/2, with or without TLS, for tests that expect the same result of all four.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::h2;
 use crate::harness::{Client, Options, Route, TestServer, listener, reserve_address, with_timeout};
-use crate::tls_harness::{TlsCaller, TlsListener, certificate, start_tls_server};
+use crate::tls_harness::{TestTlsConnector, TlsListener, certificate, start_tls_server};
 
-/// The transport of a request.
+/// The HTTP version of a connection, and whether it uses TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Transport {
     pub(crate) http2: bool,
@@ -34,9 +34,9 @@ pub(crate) struct TransportRequest {
     pub(crate) host: &'static str,
     pub(crate) fields: &'static [(&'static str, &'static str)],
     pub(crate) body: Option<&'static str>,
-    /// The body never ends.
+    /// Whether the end of the body is never sent.
     pub(crate) stalls: bool,
-    /// Raw bytes after the head (HTTP/1.1 only).
+    /// Raw bytes after the head and the body (HTTP/1.1 only).
     pub(crate) raw_body: &'static str,
     /// The `:protocol` of an extended CONNECT.
     pub(crate) protocol: Option<&'static str>,
@@ -71,12 +71,17 @@ impl TransportResponse {
 }
 
 impl Transport {
-    /// Starts listeners for a.example, with these routes, and for b.example, without routes.
+    /// Starts a proxy with a listener for a.example, which has these routes, and one for b.example, which has none.
     pub(crate) async fn start_server(self, options: Options, routes: Vec<Route>) -> TestServer {
         if self.tls {
-            let both = certificate(&["a.example", "b.example"]);
-            let secure = |hostname, routes| TlsListener { hostname, certificates: vec![Arc::clone(&both)], routes };
-            return start_tls_server(options, vec![secure("a.example", routes), secure("b.example", vec![])]).await;
+            let certificate = certificate(&["a.example", "b.example"]);
+            let tls_listener =
+                |hostname, routes| TlsListener { hostname, certificates: vec![Arc::clone(&certificate)], routes };
+            return start_tls_server(
+                options,
+                vec![tls_listener("a.example", routes), tls_listener("b.example", vec![])],
+            )
+            .await;
         }
         let (address, reserved) = reserve_address();
         let listeners = HostMap::new([
@@ -93,72 +98,81 @@ impl Transport {
     }
 
     /// Sends the request on a new connection; None if the response is incomplete.
-    pub(crate) async fn send(self, server: &TestServer, ask: &TransportRequest) -> Option<TransportResponse> {
+    pub(crate) async fn send(self, server: &TestServer, request: &TransportRequest) -> Option<TransportResponse> {
         if !self.tls {
             let client = server.connect().await;
             return if self.http2 {
-                send_over_http2(client, "http", ask).await
+                send_over_http2(client, "http", request).await
             } else {
-                send_over_http1(client, ask).await
+                send_over_http1(client, request).await
             };
         }
         let protocol: &[u8] = if self.http2 { b"h2" } else { b"http/1.1" };
-        let caller = TlsCaller::new().adjust(|config| config.alpn_protocols = vec![protocol.to_vec()]);
-        let client = caller.connect(server, "a.example").await.unwrap();
-        if self.http2 { send_over_http2(client, "https", ask).await } else { send_over_http1(client, ask).await }
+        let connector = TestTlsConnector::new().with_alpn(&[protocol]);
+        let client = connector.connect(server, "a.example").await.unwrap();
+        if self.http2 {
+            send_over_http2(client, "https", request).await
+        } else {
+            send_over_http1(client, request).await
+        }
     }
 }
 
 async fn send_over_http1<S: AsyncRead + AsyncWrite + Unpin>(
     mut client: Client<S>,
-    ask: &TransportRequest,
+    request: &TransportRequest,
 ) -> Option<TransportResponse> {
-    let target = if ask.method == "CONNECT" { "a.example:443" } else { ask.path };
-    let mut request = format!("{} {target} HTTP/1.1\r\nhost: {}\r\n", ask.method, ask.host);
-    for (name, value) in ask.fields {
-        request += &format!("{name}: {value}\r\n");
+    let target = if request.method == "CONNECT" { "a.example:443" } else { request.path };
+    let mut message = format!("{} {target} HTTP/1.1\r\nhost: {}\r\n", request.method, request.host);
+    for (name, value) in request.fields {
+        message += &format!("{name}: {value}\r\n");
     }
-    let body = ask.body.unwrap_or_default();
-    if ask.body.is_some() {
-        request += &format!("content-length: {}\r\n", body.len() + usize::from(ask.stalls));
+    let body = request.body.unwrap_or_default();
+    if request.body.is_some() {
+        message += &format!("content-length: {}\r\n", body.len() + usize::from(request.stalls));
     }
-    client.send(request + "\r\n" + body + ask.raw_body).await;
-    let answer = client.try_response(ask.method == "HEAD").await?;
-    let fields = answer.head.lines().skip(1).filter_map(|line| line.split_once(':'));
+    message = message + "\r\n" + body + request.raw_body;
+    client.send(&message).await;
+    let response = client.try_response_to(&message).await?;
+    let fields = response.head.lines().skip(1).filter_map(|line| line.split_once(':'));
     let fields = fields.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
-    Some(TransportResponse { status: answer.status, fields, body: answer.text() })
+    Some(TransportResponse { status: response.status, fields, body: response.text() })
 }
 
-async fn send_over_http2<S>(client: Client<S>, scheme: &str, ask: &TransportRequest) -> Option<TransportResponse>
+async fn send_over_http2<S>(client: Client<S>, scheme: &str, request: &TransportRequest) -> Option<TransportResponse>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (send, connection) = with_timeout("settings", ::h2::client::handshake(client.socket)).await.unwrap();
+    let (sender, connection) = with_timeout("settings", ::h2::client::handshake(client.socket)).await.unwrap();
     tokio::spawn(connection);
-    let mut send = with_timeout("a free stream", send.ready()).await.unwrap();
-    let target = match ask.method {
-        "CONNECT" if ask.protocol.is_none() => "a.example:443".to_owned(),
-        _ => format!("{scheme}://{}{}", ask.host, ask.path),
+    let mut sender = with_timeout("a free stream", sender.ready()).await.unwrap();
+    let target = match request.method {
+        "CONNECT" if request.protocol.is_none() => "a.example:443".to_owned(),
+        _ => format!("{scheme}://{}{}", request.host, request.path),
     };
-    let mut request = Request::builder().method(ask.method).uri(target);
-    for (name, value) in ask.fields {
-        request = request.header(*name, *value);
+    let mut builder = Request::builder().method(request.method).uri(target);
+    for (name, value) in request.fields {
+        builder = builder.header(*name, *value);
     }
-    if let Some(protocol) = ask.protocol {
+    if let Some(protocol) = request.protocol {
         with_timeout("the SETTINGS of the proxy", async {
-            while !send.is_extended_connect_protocol_enabled() {
+            while !sender.is_extended_connect_protocol_enabled() {
                 tokio::task::yield_now().await;
             }
         })
         .await;
-        request = request.extension(::h2::ext::Protocol::from_static(protocol));
+        builder = builder.extension(::h2::ext::Protocol::from_static(protocol));
     }
-    let (answer, mut stream) = send.send_request(request.body(()).unwrap(), ask.body.is_none()).unwrap();
-    if let Some(body) = ask.body {
-        stream.send_data(Bytes::from_static(body.as_bytes()), !ask.stalls).unwrap();
+    let (response, mut stream) = sender.send_request(builder.body(()).unwrap(), request.body.is_none()).unwrap();
+    if let Some(body) = request.body {
+        stream.send_data(Bytes::from_static(body.as_bytes()), !request.stalls).unwrap();
     }
-    let answer = h2::read_response(answer).await.ok()?;
-    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let fields = answer.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
-    Some(TransportResponse { status: answer.status, fields, body: String::from_utf8_lossy(&answer.body).into_owned() })
+    let response = h2::read_response(response).await.ok()?;
+    let to_text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let fields = response.headers.iter().map(|(name, value)| (name.to_string(), to_text(value))).collect();
+    Some(TransportResponse {
+        status: response.status,
+        fields,
+        body: String::from_utf8_lossy(&response.body).into_owned(),
+    })
 }

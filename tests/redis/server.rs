@@ -8,6 +8,12 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
+#[derive(Clone, Copy)]
+enum Transport {
+    Plain,
+    Tls,
+}
+
 /// A running server, which is stopped on drop.
 pub(crate) struct RedisProcess {
     pub(crate) port: u16,
@@ -20,15 +26,15 @@ impl RedisProcess {
     pub(crate) async fn start(arguments: &[&str]) -> RedisProcess {
         RedisProcess::spawn_until_listening(
             arguments.iter().map(|argument| (*argument).to_owned()).collect(),
-            false,
-            folder(),
+            Transport::Plain,
+            temporary_folder(),
         )
         .await
     }
 
     /// Starts a server with TLS only and a certificate for this name.
     pub(crate) async fn start_with_tls(authority: &Authority, name: &str) -> RedisProcess {
-        let folder = folder();
+        let folder = temporary_folder();
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &authority.0).unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -38,21 +44,26 @@ impl RedisProcess {
         let arguments =
             [("--tls-cert-file", path("cert")), ("--tls-key-file", path("key")), ("--tls-ca-cert-file", path("ca"))];
         let arguments = arguments.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
-        let clients = ["--tls-auth-clients", "no"].map(str::to_owned);
-        RedisProcess::spawn_until_listening(arguments.chain(clients).collect(), true, folder).await
+        let client_certificates = ["--tls-auth-clients", "no"].map(str::to_owned);
+        RedisProcess::spawn_until_listening(arguments.chain(client_certificates).collect(), Transport::Tls, folder)
+            .await
     }
 
-    /// Retries with another port if the free port was taken by another process in the meantime.
-    async fn spawn_until_listening(arguments: Vec<String>, is_tls: bool, folder: TempDir) -> RedisProcess {
+    /// Starts the server on a free port. Retries with another port if another process has taken it in the meantime.
+    async fn spawn_until_listening(arguments: Vec<String>, transport: Transport, folder: TempDir) -> RedisProcess {
         for _ in 0..10 {
             let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-            let mut all = arguments.clone();
-            let (plain, tls) = if is_tls { (0, port) } else { (port, 0) };
+            let mut all_arguments = arguments.clone();
+            // Port 0 turns a transport off.
+            let (plain, tls) = match transport {
+                Transport::Plain => (port, 0),
+                Transport::Tls => (0, port),
+            };
             let ports = [("--port", plain), ("--tls-port", tls)];
-            all.extend(ports.into_iter().flat_map(|(name, port)| [name.to_owned(), port.to_string()]));
-            let mut process = spawn(&all, &folder);
+            all_arguments.extend(ports.into_iter().flat_map(|(name, port)| [name.to_owned(), port.to_string()]));
+            let mut process = spawn(&all_arguments, &folder);
             if is_listening(port, &mut process).await {
-                return RedisProcess { port, arguments: all, folder, process };
+                return RedisProcess { port, arguments: all_arguments, folder, process };
             }
         }
         panic!("redis-server does not start; run it with --loglevel debug to see why");
@@ -83,7 +94,7 @@ impl Drop for RedisProcess {
     }
 }
 
-fn folder() -> TempDir {
+fn temporary_folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 

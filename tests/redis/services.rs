@@ -18,7 +18,8 @@ use tokio_rustls::TlsConnector;
 use crate::redis::server::Authority;
 
 pub(crate) struct TestServices {
-    name: &'static str,
+    /// The only name that has an address.
+    resolved_name: &'static str,
     roots: RootCertStore,
     diagnostics: Mutex<HashMap<String, Option<Diagnostic>>>,
 }
@@ -26,13 +27,14 @@ pub(crate) struct TestServices {
 impl TestServices {
     /// Resolves this name to the loopback address.
     pub(crate) fn resolving(name: &'static str) -> Arc<TestServices> {
-        Arc::new(TestServices { name, roots: RootCertStore::empty(), diagnostics: Mutex::default() })
+        Arc::new(TestServices { resolved_name: name, roots: RootCertStore::empty(), diagnostics: Mutex::default() })
     }
 
+    /// Also trusts the certificates of this authority.
     pub(crate) fn trusting(name: &'static str, authority: &Authority) -> Arc<TestServices> {
         let mut roots = RootCertStore::empty();
         roots.add(authority.der()).unwrap();
-        Arc::new(TestServices { name, roots, diagnostics: Mutex::default() })
+        Arc::new(TestServices { resolved_name: name, roots, diagnostics: Mutex::default() })
     }
 
     /// The last diagnostic of an object.
@@ -63,31 +65,36 @@ impl PluginServices for TestServices {
         tokio::spawn(task);
     }
 
-    fn fetch(&self, uri: &str, _timeout: Duration, _most: usize) -> BoxFuture<'static, Result<FetchResponse, String>> {
+    fn fetch(
+        &self,
+        uri: &str,
+        _timeout: Duration,
+        _max_bytes: usize,
+    ) -> BoxFuture<'static, Result<FetchResponse, String>> {
         panic!("unexpected fetch of {uri}");
     }
 
     fn connect(&self, to: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
         let tls = to.tls.as_ref().map(|tls| self.tls(tls));
-        let name = self.name;
+        let resolved_name = self.resolved_name;
         Box::pin(async move {
             assert_eq!(to.namespace.as_deref(), Some("default"), "names are resolved in the namespace of the plugin");
             let address = match to.host.parse::<IpAddr>() {
                 Ok(address) => address,
-                Err(_) if to.host == name => Ipv4Addr::LOCALHOST.into(),
+                Err(_) if to.host == resolved_name => Ipv4Addr::LOCALHOST.into(),
                 Err(_) => return Err(format!("{} has no address", to.host)),
             };
-            let failed = |error: std::io::Error| format!("{}:{}: {error}", to.host, to.port);
-            let stream = TcpStream::connect((address, to.port)).await.map_err(failed)?;
+            let with_address = |error: std::io::Error| format!("{}:{}: {error}", to.host, to.port);
+            let stream = TcpStream::connect((address, to.port)).await.map_err(with_address)?;
             let Some(connector) = tls else { return Ok(Box::new(stream) as Box<dyn RemoteStream>) };
             let server_name = to.tls.and_then(|tls| tls.server_name).unwrap_or_else(|| to.host.clone());
             let server_name = ServerName::try_from(server_name).map_err(|error| error.to_string())?;
-            Ok(Box::new(connector.connect(server_name, stream).await.map_err(failed)?) as Box<dyn RemoteStream>)
+            Ok(Box::new(connector.connect(server_name, stream).await.map_err(with_address)?) as Box<dyn RemoteStream>)
         })
     }
 
-    fn report(&self, object: &str, trouble: Option<Diagnostic>) {
-        self.diagnostics.lock().unwrap().insert(object.to_owned(), trouble);
+    fn report(&self, object: &str, diagnostic: Option<Diagnostic>) {
+        self.diagnostics.lock().unwrap().insert(object.to_owned(), diagnostic);
     }
 }
 

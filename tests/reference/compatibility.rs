@@ -14,8 +14,8 @@ generated from the files that define the versions.
 | --- | --- | --- |
 ";
 
-/// Statements about other than the tested versions.
-fn others(least: &str, tested: impl Fn(&str) -> String) -> String {
+/// The section about versions other than the tested ones.
+fn other_versions(minimum: &str, tested: impl Fn(&str) -> String) -> String {
     let (kubernetes, gateway_api, helm) = (tested("Kubernetes"), tested("CRDs"), tested("Helm"));
     format!(
         "
@@ -23,7 +23,7 @@ fn others(least: &str, tested: impl Fn(&str) -> String) -> String {
 
 | | older | tested | newer |
 | --- | --- | --- | --- |
-| Kubernetes | {least} is the minimum of the chart. The manifests use API versions that are stable since 1.21 \
+| Kubernetes | {minimum} is the minimum of the chart. The manifests use API versions that are stable since 1.21 \
 (EndpointSlices, Ingresses, Leases, Events) | {kubernetes} | no beta API is used |
 | CRDs of the Gateway API | 1.0 is the minimum of the chart: the existing fields are served, including \
 ReferenceGrants of `v1beta1`, and the status of the GatewayClass lists what is missing | {gateway_api}, both \
@@ -62,7 +62,7 @@ pub(crate) fn page() -> String {
             assigned("scripts/gateway-crds.sh"),
             "every field and rule compared with Portico's schemas, and the official examples",
         ),
-        // Present only if the chart is.
+        // Left out if there is no chart, and so no module that tests it.
         (
             "Helm",
             module("e2e/go/helm/go.mod", "helm.sh/helm/v4"),
@@ -73,25 +73,25 @@ pub(crate) fn page() -> String {
         ("mdBook", assigned("scripts/docs.sh"), "these pages"),
     ];
     let tested = |start: &str| {
-        let row = rows.iter().find(|(what, ..)| what.starts_with(start));
+        let row = rows.iter().find(|(component, ..)| component.starts_with(start));
         let version = row.and_then(|(_, version, _)| version.as_deref()).expect("the table has this row");
         version.trim_start_matches('v').to_owned()
     };
-    let others = others(&minimum_kubernetes(), tested);
-    for (what, version, how) in rows {
+    let other_versions = other_versions(&minimum_kubernetes(), tested);
+    for (component, version, tested_by) in rows {
         if let Some(version) = version {
-            writeln!(page, "| {what} | {} | {how} |", version.trim_start_matches('v')).unwrap();
+            writeln!(page, "| {component} | {} | {tested_by} |", version.trim_start_matches('v')).unwrap();
         }
     }
-    page + &others
+    page + &other_versions
 }
 
 /// The oldest Kubernetes version that the chart supports.
 fn minimum_kubernetes() -> String {
     let chart = fs::read_to_string(root().join("charts/portico/Chart.yaml")).unwrap();
-    let asked =
+    let constraint =
         chart.lines().find_map(|line| line.strip_prefix("kubeVersion: \">=")).expect("Chart.yaml has kubeVersion");
-    asked.split(".0-0").next().unwrap().to_owned()
+    constraint.split(".0-0").next().unwrap().to_owned()
 }
 
 /// The version required by a go.mod; `None` without that file.

@@ -25,8 +25,8 @@ pub(crate) fn page() -> String {
         let group = text(&spec["group"]);
         let scope = text(&spec["scope"]).to_lowercase();
         let mut names = format!("`{group}/{}`, {scope}", text(&version["name"]));
-        if let Some(short) = spec["names"]["shortNames"][0].as_str() {
-            write!(names, ", short `{short}`").unwrap();
+        if let Some(short_name) = spec["names"]["shortNames"][0].as_str() {
+            write!(names, ", short `{short_name}`").unwrap();
         }
         names += ".";
         if let Some(warning) = version["deprecationWarning"].as_str() {
@@ -44,7 +44,7 @@ pub(crate) fn page() -> String {
     page
 }
 
-/// A paragraph in lines of the width of all documents.
+/// Breaks a paragraph into lines as wide as those of the other documents.
 fn wrapped(text: &str) -> String {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
@@ -57,20 +57,21 @@ fn wrapped(text: &str) -> String {
     lines.join("\n")
 }
 
+/// Appends the row of a field, followed by the rows of the fields inside it.
 fn rows(page: &mut String, path: &str, field: &Value, required: bool) {
     let default = match &field["default"] {
         _ if required => "required".to_owned(),
         Value::Null => String::new(),
         default => format!("`{}`", cell(&default.to_string())),
     };
-    let about = cell(&text(&field["description"]));
-    writeln!(page, "| `{path}` | {} | {default} | {about} |", type_name(field)).unwrap();
-    let (below, path) = match field["type"].as_str() {
+    let description = cell(&text(&field["description"]));
+    writeln!(page, "| `{path}` | {} | {default} | {description} |", type_name(field)).unwrap();
+    let (parent, path) = match field["type"].as_str() {
         Some("array") => (&field["items"], format!("{path}[]")),
         _ => (field, path.to_owned()),
     };
-    for (name, inner) in below["properties"].as_object().into_iter().flatten() {
-        rows(page, &format!("{path}.{name}"), inner, is_required(below, name));
+    for (name, inner) in parent["properties"].as_object().into_iter().flatten() {
+        rows(page, &format!("{path}.{name}"), inner, is_required(parent, name));
     }
 }
 
@@ -90,6 +91,7 @@ fn type_name(field: &Value) -> String {
     if choices.is_empty() { name } else { format!("one of {}", choices.join(", ")) }
 }
 
+/// A string as it is, any other value as JSON.
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -63,15 +63,15 @@ fn row(argument: &Arg) -> String {
     let variable = argument.get_env().map(|name| format!("`{}`", name.to_string_lossy())).unwrap_or_default();
     let defaults: Vec<_> = argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
     let default = if defaults.is_empty() || !takes_value { String::new() } else { format!("`{}`", defaults.join(",")) };
-    let mut about = argument.get_help().map(ToString::to_string).unwrap_or_default();
-    let possible: Vec<String> = argument
+    let mut description = argument.get_help().map(ToString::to_string).unwrap_or_default();
+    let possible_values: Vec<String> = argument
         .get_possible_values()
         .iter()
         .filter(|_| takes_value)
         .map(|value| format!("`{}`", value.get_name()))
         .collect();
-    if !possible.is_empty() {
-        about = format!("{about}: {}", possible.join(", "));
+    if !possible_values.is_empty() {
+        description = format!("{description}: {}", possible_values.join(", "));
     }
-    format!("| `{}` | {variable} | {default} | {}. |\n", flag.trim(), cell(&about))
+    format!("| `{}` | {variable} | {default} | {}. |\n", flag.trim(), cell(&description))
 }

@@ -33,9 +33,9 @@ pub(crate) fn page() -> String {
         ("In the namespace of Portico", own_namespace_rules()),
     ] {
         write!(page, "\n## {heading}\n\n| group | resources | verbs | purpose |\n| --- | --- | --- | --- |\n").unwrap();
-        for PermissionRule { group, resources, verbs, reason: why } in rules {
+        for PermissionRule { group, resources, verbs, reason } in rules {
             let group = if group.is_empty() { "core" } else { group };
-            writeln!(page, "| {group} | {} | {} | {} |", resources.join(", "), verbs.join(", "), cell(why)).unwrap();
+            writeln!(page, "| {group} | {} | {} | {} |", resources.join(", "), verbs.join(", "), cell(reason)).unwrap();
         }
     }
     page + SECRETS

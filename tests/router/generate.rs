@@ -25,10 +25,11 @@ pub(crate) fn table(rng: &mut Rng) -> Vec<OracleMatch> {
                     rule,
                     index,
                 };
-                // Differs from an earlier match in one part, or in none, to exercise the later steps of precedence.
+                // Many matches differ from an earlier one in at most one condition, so that the later steps of
+                // precedence decide.
                 if !table.is_empty() && chance(rng, 60) {
-                    let like = table[rng.usize(..table.len())].clone();
-                    new = variation_of(rng, new, like);
+                    let earlier = table[rng.usize(..table.len())].clone();
+                    new = variation_of(rng, new, earlier);
                 }
                 table.extend(hosts.iter().map(|host| OracleMatch { host: (*host).to_owned(), ..new.clone() }));
             }
@@ -38,7 +39,7 @@ pub(crate) fn table(rng: &mut Rng) -> Vec<OracleMatch> {
     table
 }
 
-/// The old match with one part of the new one, or with duplicates of its own conditions.
+/// The new match with the conditions of the old one, of which some come from the new match, are duplicated or extended.
 fn variation_of(rng: &mut Rng, new: OracleMatch, mut old: OracleMatch) -> OracleMatch {
     match rng.u8(0..10) {
         0 => old.path = new.path,
@@ -47,12 +48,12 @@ fn variation_of(rng: &mut Rng, new: OracleMatch, mut old: OracleMatch) -> Oracle
         3 => old.query = new.query,
         4 => (old.headers, old.query) = (new.headers, new.query),
         5 => {
-            let again = old.headers.first().map(|(name, _)| (name.clone(), value(rng, &HEADER_VALUES)));
-            old.headers.extend(again);
+            let duplicate = old.headers.first().map(|(name, _)| (name.clone(), value(rng, &HEADER_VALUES)));
+            old.headers.extend(duplicate);
         }
         6 => {
-            let again = old.query.first().map(|(name, _)| (name.clone(), value(rng, &PARAMETER_VALUES)));
-            old.query.extend(again);
+            let duplicate = old.query.first().map(|(name, _)| (name.clone(), value(rng, &PARAMETER_VALUES)));
+            old.query.extend(duplicate);
         }
         7 => {
             if let OraclePath::Regex(pattern) = &mut old.path {
@@ -67,10 +68,10 @@ fn variation_of(rng: &mut Rng, new: OracleMatch, mut old: OracleMatch) -> Oracle
 
 /// A request for one match of the table, sometimes with a deviation.
 pub(crate) fn request(rng: &mut Rng, table: &[OracleMatch]) -> OracleRequest {
-    let meant = &table[rng.usize(..table.len())];
-    let rival = Some(&table[rng.usize(..table.len())]).filter(|_| chance(rng, 40));
+    let target = &table[rng.usize(..table.len())];
+    let other = Some(&table[rng.usize(..table.len())]).filter(|_| chance(rng, 40));
     let mut headers = Vec::new();
-    for (name, value) in meant.headers.iter().chain(rival.into_iter().flat_map(|rival| &rival.headers)) {
+    for (name, value) in target.headers.iter().chain(other.into_iter().flat_map(|other| &other.headers)) {
         if !chance(rng, 4) {
             send_header(rng, name, value, &mut headers);
         }
@@ -79,7 +80,7 @@ pub(crate) fn request(rng: &mut Rng, table: &[OracleMatch]) -> OracleRequest {
         send_header(rng, &name, &value, &mut headers);
     }
     let mut query = Vec::new();
-    for (name, value) in meant.query.iter().chain(rival.into_iter().flat_map(|rival| &rival.query)) {
+    for (name, value) in target.query.iter().chain(other.into_iter().flat_map(|other| &other.query)) {
         if !chance(rng, 4) {
             send_parameter(rng, name, value, &mut query);
         }
@@ -87,10 +88,10 @@ pub(crate) fn request(rng: &mut Rng, table: &[OracleMatch]) -> OracleRequest {
     for (name, value) in random_items(rng, 1, parameter) {
         send_parameter(rng, &name, &value, &mut query);
     }
-    let method = meant.method.clone().filter(|_| !chance(rng, 10));
+    let method = target.method.clone().filter(|_| !chance(rng, 10));
     OracleRequest {
-        host: request_host(rng, &meant.host, table),
-        path: request_path(rng, &meant.path),
+        host: request_host(rng, &target.host, table),
+        path: request_path(rng, &target.path),
         query: (!query.is_empty() || chance(rng, 10)).then(|| query.join("&")),
         method: method.unwrap_or_else(|| choose(rng, &METHODS).to_owned()),
         headers,
@@ -101,31 +102,42 @@ fn path(rng: &mut Rng) -> OraclePath {
     match rng.u8(0..10) {
         0..2 => OraclePath::Exact(segments(rng, 1)),
         2..7 => {
-            let least = usize::from(!chance(rng, 30));
-            OraclePath::Prefix(segments(rng, least))
+            let min_segments = usize::from(!chance(rng, 30));
+            OraclePath::Prefix(segments(rng, min_segments))
         }
-        _ => OraclePath::Regex(pattern(rng, true)),
+        _ => OraclePath::Regex(pattern(rng, Subject::Path)),
     }
 }
 
-/// Sometimes with a trailing slash; `/` if there are no segments.
-fn segments(rng: &mut Rng, least: usize) -> String {
-    let mut path: String = (0..rng.usize(least..=3)).map(|_| format!("/{}", choose(rng, &SEGMENTS))).collect();
+/// A path of up to three segments, sometimes with a trailing slash. Without segments it is `/`.
+fn segments(rng: &mut Rng, min_segments: usize) -> String {
+    let mut path: String = (0..rng.usize(min_segments..=3)).map(|_| format!("/{}", choose(rng, &SEGMENTS))).collect();
     if path.is_empty() || chance(rng, 25) {
         path.push('/');
     }
     path
 }
 
-fn pattern(rng: &mut Rng, of_path: bool) -> Pattern {
+/// What a regular expression is compared with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    Path,
+    /// The value of a header or query parameter.
+    Value,
+}
+
+fn pattern(rng: &mut Rng, subject: Subject) -> Pattern {
     let alternatives = if chance(rng, 20) { 2 } else { 1 };
     let alternative = |rng: &mut Rng| {
         let mut pieces = Vec::new();
-        if of_path {
+        if subject == Subject::Path {
             pieces.push((Piece::Char('/'), Repetition::Once));
         }
         for _ in 0..rng.usize(1..=3) {
-            let piece = if of_path { choose(rng, &PATH_PIECES) } else { choose(rng, &VALUE_PIECES) };
+            let piece = match subject {
+                Subject::Path => choose(rng, &PATH_PIECES),
+                Subject::Value => choose(rng, &VALUE_PIECES),
+            };
             pieces.push((
                 piece,
                 choose(
@@ -152,7 +164,7 @@ fn parameter(rng: &mut Rng) -> (String, OracleValue) {
 
 fn value(rng: &mut Rng, values: &[&str]) -> OracleValue {
     if chance(rng, 15) {
-        OracleValue::Regex(pattern(rng, false))
+        OracleValue::Regex(pattern(rng, Subject::Value))
     } else {
         OracleValue::Exact(choose(rng, values).to_owned())
     }
@@ -162,13 +174,14 @@ fn request_host(rng: &mut Rng, pattern: &str, table: &[OracleMatch]) -> String {
     let domain = pattern.trim_start_matches("*.").to_lowercase();
     match rng.u8(0..20) {
         0..15 if pattern.is_empty() || pattern.starts_with('*') => {
-            // A more specific name from another match: the request may have to fall through.
-            let names = table.iter().map(|other| other.host.to_lowercase().replace('*', "c"));
-            let below: Vec<String> = names.filter(|name| name.ends_with(&domain) && *name != domain).collect();
-            if below.is_empty() || chance(rng, 10) {
+            // A more specific host of another match: if that match has other conditions, the request falls through to
+            // this one.
+            let hosts = table.iter().map(|other| other.host.to_lowercase().replace('*', "c"));
+            let more_specific: Vec<String> = hosts.filter(|host| host.ends_with(&domain) && *host != domain).collect();
+            if more_specific.is_empty() || chance(rng, 10) {
                 return format!("{}.{domain}", choose(rng, &["a", "b", "c.b", "c.b.a", ""]));
             }
-            below[rng.usize(..below.len())].clone()
+            more_specific[rng.usize(..more_specific.len())].clone()
         }
         15 => format!("{}{domain}", choose(rng, &["x", "."])),
         16..18 => choose(rng, &REQUEST_HOSTS).to_owned(),
@@ -176,13 +189,13 @@ fn request_host(rng: &mut Rng, pattern: &str, table: &[OracleMatch]) -> String {
     }
 }
 
-fn request_path(rng: &mut Rng, rule: &OraclePath) -> String {
-    let mut path = match rule {
+fn request_path(rng: &mut Rng, condition: &OraclePath) -> String {
+    let mut path = match condition {
         OraclePath::Exact(text) => text.clone(),
         OraclePath::Prefix(text) => text.trim_end_matches('/').to_owned(),
         OraclePath::Regex(pattern) => sample(rng, pattern),
     };
-    match (rng.u8(0..20), rule) {
+    match (rng.u8(0..20), condition) {
         (0, _) => path.push_str(choose(rng, &SEGMENTS)),
         (1, _) => path.push('/'),
         (2, _) => path = path.trim_end_matches('/').to_owned(),
@@ -200,19 +213,19 @@ fn request_path(rng: &mut Rng, rule: &OraclePath) -> String {
 /// A text that the pattern matches.
 fn sample(rng: &mut Rng, pattern: &Pattern) -> String {
     let mut text = String::new();
-    for (piece, times) in &pattern.alternatives[rng.usize(..pattern.alternatives.len())] {
-        let times = match times {
+    for (piece, repetition) in &pattern.alternatives[rng.usize(..pattern.alternatives.len())] {
+        let count = match repetition {
             Repetition::Once => 1,
             Repetition::Maybe => rng.usize(0..=1),
             Repetition::Many => rng.usize(0..=2),
             Repetition::Some => rng.usize(1..=2),
         };
-        for _ in 0..times {
+        for _ in 0..count {
             text.push(match piece {
-                Piece::Char(one) => *one,
-                Piece::OneOf(any) => {
-                    let any: Vec<char> = any.chars().collect();
-                    choose(rng, &any)
+                Piece::Char(character) => *character,
+                Piece::OneOf(characters) => {
+                    let characters: Vec<char> = characters.chars().collect();
+                    choose(rng, &characters)
                 }
                 Piece::Any => choose(rng, &['a', 'b', '1']),
             });
@@ -221,6 +234,7 @@ fn sample(rng: &mut Rng, pattern: &Pattern) -> String {
     text
 }
 
+/// A text that fulfills the condition.
 fn text_for(rng: &mut Rng, value: &OracleValue) -> String {
     match value {
         OracleValue::Exact(text) => text.clone(),
@@ -228,7 +242,7 @@ fn text_for(rng: &mut Rng, value: &OracleValue) -> String {
     }
 }
 
-/// Adds one line or several, with the name in any case.
+/// Adds the header in one field line or two, with varying case.
 fn send_header(rng: &mut Rng, name: &str, value: &OracleValue, headers: &mut Vec<(String, String)>) {
     let mut text = text_for(rng, value);
     if chance(rng, 5) {
@@ -244,7 +258,7 @@ fn send_header(rng: &mut Rng, name: &str, value: &OracleValue, headers: &mut Vec
     }
 }
 
-/// Adds a parameter with varying encodings.
+/// Adds the query parameter with varying case and percent-encoding.
 fn send_parameter(rng: &mut Rng, name: &str, value: &OracleValue, query: &mut Vec<String>) {
     let text = text_for(rng, value);
     let name = if chance(rng, 5) { name.to_uppercase() } else { name.to_owned() };
@@ -257,23 +271,24 @@ fn send_parameter(rng: &mut Rng, name: &str, value: &OracleValue, query: &mut Ve
 
 fn encoded(rng: &mut Rng, text: &str) -> String {
     let mut encoded = String::new();
-    for one in text.chars() {
-        match one {
+    for character in text.chars() {
+        match character {
             ' ' if chance(rng, 50) => encoded.push('+'),
-            one if one.is_ascii_alphanumeric() && !chance(rng, 10) => encoded.push(one),
-            one => one.to_string().bytes().for_each(|byte| encoded.push_str(&format!("%{byte:02X}"))),
+            _ if character.is_ascii_alphanumeric() && !chance(rng, 10) => encoded.push(character),
+            _ => character.to_string().bytes().for_each(|byte| encoded.push_str(&format!("%{byte:02X}"))),
         }
     }
     encoded
 }
 
-fn random_items<T>(rng: &mut Rng, most: usize, one: impl Fn(&mut Rng) -> T) -> Vec<T> {
-    let count = if chance(rng, 55) { 0 } else { rng.usize(1..=most) };
-    (0..count).map(|_| one(rng)).collect()
+/// No items in about half of the cases, otherwise up to `max`.
+fn random_items<T>(rng: &mut Rng, max: usize, item: impl Fn(&mut Rng) -> T) -> Vec<T> {
+    let count = if chance(rng, 55) { 0 } else { rng.usize(1..=max) };
+    (0..count).map(|_| item(rng)).collect()
 }
 
-fn choose<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
-    from[rng.usize(..from.len())]
+fn choose<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
+    choices[rng.usize(..choices.len())]
 }
 
 fn chance(rng: &mut Rng, percent: u8) -> bool {

@@ -1,6 +1,6 @@
 //! A slow, simple implementation of the precedence rules: filter all matches, sort them, take the first.
 //!
-//! It shares no code with the router, not even a regular expression engine, and can be given one bug at a time.
+//! It shares no code with the router, not even a regular expression engine. A test can plant one bug at a time in it.
 
 use std::cmp::Reverse;
 
@@ -41,15 +41,20 @@ pub(crate) struct Pattern {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Piece {
     Char(char),
+    /// One of these characters.
     OneOf(&'static str),
+    /// Any character.
     Any,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Repetition {
     Once,
+    /// `?`
     Maybe,
+    /// `*`
     Many,
+    /// `+`
     Some,
 }
 
@@ -63,7 +68,8 @@ pub(crate) struct OracleRequest {
     pub headers: Vec<(String, String)>,
 }
 
-/// One wrong step each. If the router never differs from one of them, the generated requests are not diverse enough.
+/// Bugs that the oracle can have. If it never differs from the router with one of them, the generated requests are not
+/// diverse enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bug {
     // Hosts.
@@ -72,9 +78,9 @@ pub(crate) enum Bug {
     WildcardBeforeExactHost,
     ShorterWildcardFirst,
     AnyHostFirst,
-    WildcardTakesBareDomain,
-    WildcardTakesOneLabel,
-    WildcardTakesPartOfLabel,
+    WildcardMatchesBareDomain,
+    WildcardMatchesOnlyOneLabel,
+    WildcardMatchesPartOfLabel,
     HostPatternCaseKept,
     // Paths.
     RegexBeforeExact,
@@ -83,7 +89,7 @@ pub(crate) enum Bug {
     ShorterPrefixFirst,
     ShorterRegexFirst,
     RegexLengthInBytes,
-    PrefixTakesPartOfSegment,
+    PrefixMatchesPartOfSegment,
     PrefixKeepsTrailingSlash,
     ExactIgnoresTrailingSlash,
     PathCaseIgnored,
@@ -99,7 +105,7 @@ pub(crate) enum Bug {
     // Ties.
     CreatedIgnored,
     NewerFirst,
-    NoCreationIsNewest,
+    MissingCreationIsNewest,
     NameBeforeCreated,
     NameReversed,
     RuleBeforeName,
@@ -118,13 +124,13 @@ pub(crate) enum Bug {
     // Values of a request.
     HeaderNameCaseMatters,
     HeaderValueCaseIgnored,
-    RepeatedHeaderFirstLine,
-    RepeatedHeaderCommaOnly,
+    FirstRepeatedHeader,
+    RepeatedHeadersJoinedWithoutSpace,
     QueryNameCaseIgnored,
     QueryNameNotDecoded,
     QueryValueNotDecoded,
-    PlusStays,
-    RepeatedParameterLast,
+    PlusNotDecoded,
+    LastRepeatedParameter,
 }
 
 impl Bug {
@@ -136,9 +142,9 @@ impl Bug {
             WildcardBeforeExactHost,
             ShorterWildcardFirst,
             AnyHostFirst,
-            WildcardTakesBareDomain,
-            WildcardTakesOneLabel,
-            WildcardTakesPartOfLabel,
+            WildcardMatchesBareDomain,
+            WildcardMatchesOnlyOneLabel,
+            WildcardMatchesPartOfLabel,
             HostPatternCaseKept,
             RegexBeforeExact,
             PrefixBeforeRegex,
@@ -146,7 +152,7 @@ impl Bug {
             ShorterPrefixFirst,
             ShorterRegexFirst,
             RegexLengthInBytes,
-            PrefixTakesPartOfSegment,
+            PrefixMatchesPartOfSegment,
             PrefixKeepsTrailingSlash,
             ExactIgnoresTrailingSlash,
             PathCaseIgnored,
@@ -160,7 +166,7 @@ impl Bug {
             QueryBeforeHeaders,
             CreatedIgnored,
             NewerFirst,
-            NoCreationIsNewest,
+            MissingCreationIsNewest,
             NameBeforeCreated,
             NameReversed,
             RuleBeforeName,
@@ -177,13 +183,13 @@ impl Bug {
             DuplicateQueryCaseIgnored,
             HeaderNameCaseMatters,
             HeaderValueCaseIgnored,
-            RepeatedHeaderFirstLine,
-            RepeatedHeaderCommaOnly,
+            FirstRepeatedHeader,
+            RepeatedHeadersJoinedWithoutSpace,
             QueryNameCaseIgnored,
             QueryNameNotDecoded,
             QueryValueNotDecoded,
-            PlusStays,
-            RepeatedParameterLast,
+            PlusNotDecoded,
+            LastRepeatedParameter,
         ]
     };
 }
@@ -203,7 +209,7 @@ pub(crate) struct OracleResult {
     pub fell_through: bool,
     /// More than one wildcard in the table covers the host.
     pub overlapping_wildcards: bool,
-    /// Creation time, name or order decided.
+    /// The two best matches are equally specific, so creation time, name or order decided.
     pub tie: bool,
     /// A matching entry has a regular expression.
     pub regex: bool,
@@ -215,34 +221,37 @@ impl Oracle {
     }
 
     pub(crate) fn evaluate(self, table: &[OracleMatch], request: &OracleRequest) -> OracleResult {
-        let fitting = self.matching(table, request);
-        let winner = fitting.first().copied();
+        let positions = self.matching(table, request);
+        let winner = positions.first().copied();
         let hosts = || table.iter().filter(|entry| self.host_matches(&entry.host, &request.host));
         let mut wildcards: Vec<&str> = hosts().map(|entry| &*entry.host).filter(|host| host.starts_with('*')).collect();
         wildcards.sort_unstable();
         wildcards.dedup();
-        let rank = |at: usize| self.specificity(&table[at]);
+        let specificity = |position: usize| self.specificity(&table[position]);
         OracleResult {
             winner,
-            fell_through: winner
-                .is_some_and(|at| hosts().any(|entry| self.host_rank(&entry.host) < self.host_rank(&table[at].host))),
+            fell_through: winner.is_some_and(|position| {
+                hosts().any(|entry| self.host_rank(&entry.host) < self.host_rank(&table[position].host))
+            }),
             overlapping_wildcards: wildcards.len() > 1,
-            tie: fitting.len() > 1 && rank(fitting[0]) == rank(fitting[1]),
-            regex: fitting.iter().any(|at| table[*at].has_regex()),
+            tie: positions.len() > 1 && specificity(positions[0]) == specificity(positions[1]),
+            regex: positions.iter().any(|position| table[*position].has_regex()),
         }
     }
 
-    /// The indexes of all matching entries, the winner first.
+    /// The positions of all matching entries, the winner first.
     fn matching(self, table: &[OracleMatch], request: &OracleRequest) -> Vec<usize> {
-        let mut fitting: Vec<usize> =
-            (0..table.len()).filter(|at| self.host_matches(&table[*at].host, &request.host)).collect();
+        let mut positions: Vec<usize> =
+            (0..table.len()).filter(|position| self.host_matches(&table[*position].host, &request.host)).collect();
         if self.has(Bug::NoFallThrough) {
-            let best = fitting.iter().map(|at| self.host_rank(&table[*at].host)).min();
-            fitting.retain(|at| Some(self.host_rank(&table[*at].host)) == best);
+            let best_rank = positions.iter().map(|position| self.host_rank(&table[*position].host)).min();
+            positions.retain(|position| Some(self.host_rank(&table[*position].host)) == best_rank);
         }
-        fitting.retain(|at| self.matches(&table[*at], request));
-        fitting.sort_by_cached_key(|at| (self.specificity(&table[*at]), self.tie_breakers(&table[*at]), *at));
-        fitting
+        positions.retain(|position| self.matches(&table[*position], request));
+        positions.sort_by_cached_key(|position| {
+            (self.specificity(&table[*position]), self.tie_breakers(&table[*position]), *position)
+        });
+        positions
     }
 
     fn matches(self, entry: &OracleMatch, request: &OracleRequest) -> bool {
@@ -257,6 +266,7 @@ impl Oracle {
     }
 }
 
+/// Rank of the host; kind and length of the path; presence of a method, numbers of headers and query parameters.
 /// Smaller values win.
 type Specificity = ((u8, Reverse<usize>), u8, Reverse<usize>, [Reverse<usize>; 3]);
 
@@ -274,17 +284,16 @@ impl Oracle {
             OraclePath::Prefix(text) => {
                 let length = text.trim_end_matches('/').chars().count();
                 let length = if self.has(Bug::ShorterPrefixFirst) { usize::MAX - length } else { length };
-                let second = if self.has(Bug::PrefixBeforeRegex) { 1 } else { 3 };
-                (second, length)
+                (if self.has(Bug::PrefixBeforeRegex) { 1 } else { 3 }, length)
             }
         };
         let method = usize::from(entry.method.is_some() && !self.has(Bug::MethodRankIgnored));
-        let all = self.has(Bug::DuplicateHeadersCounted);
-        let headers = if all { entry.headers.len() } else { self.headers_compared(entry).len() };
+        let with_duplicates = self.has(Bug::DuplicateHeadersCounted);
+        let headers = if with_duplicates { entry.headers.len() } else { self.headers_compared(entry).len() };
         let headers = if self.has(Bug::DuplicateHeadersCompared) { self.distinct_headers(entry) } else { headers };
         let headers = if self.has(Bug::HeaderCountIgnored) { 0 } else { headers };
-        let all = self.has(Bug::DuplicateQueryCounted);
-        let query = if all { entry.query.len() } else { self.query_compared(entry).len() };
+        let with_duplicates = self.has(Bug::DuplicateQueryCounted);
+        let query = if with_duplicates { entry.query.len() } else { self.query_compared(entry).len() };
         let query = if self.has(Bug::DuplicateQueryCompared) { self.distinct_query(entry) } else { query };
         let query = if self.has(Bug::QueryCountIgnored) { 0 } else { query };
         let counts = match self.bug {
@@ -297,17 +306,18 @@ impl Oracle {
 
     /// The tie-breakers, in order.
     fn tie_breakers(self, entry: &OracleMatch) -> [(Option<i64>, String); 4] {
-        let number = |number: Option<i64>| (number, String::new());
-        let created = number(match self.bug {
+        let numeric = |number: Option<i64>| (number, String::new());
+        let created = numeric(match self.bug {
             Some(Bug::CreatedIgnored) => None,
             Some(Bug::NewerFirst) => entry.created.map(|seconds| -seconds),
-            Some(Bug::NoCreationIsNewest) => Some(entry.created.unwrap_or(i64::MAX)),
+            Some(Bug::MissingCreationIsNewest) => Some(entry.created.unwrap_or(i64::MAX)),
             _ => entry.created,
         });
+        // Sorts in the reverse order.
         let mirrored = || entry.route.bytes().map(|byte| char::from(255 - byte)).collect();
         let name = (None, if self.has(Bug::NameReversed) { mirrored() } else { entry.route.clone() });
-        let rule = number(Some(i64::from(entry.rule) * if self.has(Bug::RuleReversed) { -1 } else { 1 }));
-        let index = number(Some(i64::from(entry.index) * if self.has(Bug::MatchReversed) { -1 } else { 1 }));
+        let rule = numeric(Some(i64::from(entry.rule) * if self.has(Bug::RuleReversed) { -1 } else { 1 }));
+        let index = numeric(Some(i64::from(entry.index) * if self.has(Bug::MatchReversed) { -1 } else { 1 }));
         match self.bug {
             Some(Bug::NameBeforeCreated) => [name, created, rule, index],
             Some(Bug::RuleBeforeName) => [created, rule, name, index],
@@ -332,25 +342,27 @@ impl Oracle {
             return true;
         }
         let Some(domain) = pattern.strip_prefix("*.") else { return pattern == host };
-        if self.has(Bug::WildcardTakesBareDomain) && host == domain {
+        if self.has(Bug::WildcardMatchesBareDomain) && host == domain {
             return true;
         }
-        if self.has(Bug::WildcardTakesPartOfLabel) && host.len() > domain.len() && host.ends_with(domain) {
+        if self.has(Bug::WildcardMatchesPartOfLabel) && host.len() > domain.len() && host.ends_with(domain) {
             return true;
         }
-        // Labels from the right: all labels of the domain, and at least one more, which is not empty.
+        // From the right, the host has all labels of the domain and at least one more. The label left of the domain is
+        // not empty.
         let mut labels = host.rsplit('.');
         if !domain.rsplit('.').all(|label| labels.next() == Some(label)) {
             return false;
         }
-        let more: Vec<&str> = labels.collect();
-        let enough = if self.has(Bug::WildcardTakesOneLabel) { more.len() == 1 } else { !more.is_empty() };
-        enough && !more[0].is_empty()
+        let additional: Vec<&str> = labels.collect();
+        let is_right_count =
+            if self.has(Bug::WildcardMatchesOnlyOneLabel) { additional.len() == 1 } else { !additional.is_empty() };
+        is_right_count && !additional[0].is_empty()
     }
 
-    fn path_matches(self, rule: &OraclePath, path: &str) -> bool {
+    fn path_matches(self, condition: &OraclePath, path: &str) -> bool {
         let cased = |text: &str| if self.has(Bug::PathCaseIgnored) { text.to_lowercase() } else { text.to_owned() };
-        match rule {
+        match condition {
             OraclePath::Exact(text) if self.has(Bug::ExactIgnoresTrailingSlash) => {
                 text.trim_end_matches('/') == path.trim_end_matches('/')
             }
@@ -360,7 +372,7 @@ impl Oracle {
                 if self.has(Bug::PrefixKeepsTrailingSlash) && text.ends_with('/') {
                     return path.starts_with(&text);
                 }
-                if self.has(Bug::PrefixTakesPartOfSegment) {
+                if self.has(Bug::PrefixMatchesPartOfSegment) {
                     return path.starts_with(text.trim_end_matches('/'));
                 }
                 if text.trim_end_matches('/').is_empty() {
@@ -376,11 +388,12 @@ impl Oracle {
 
     fn pattern_matches(self, pattern: &Pattern, text: &str) -> bool {
         let text: Vec<char> = text.chars().collect();
-        let starts = if self.has(Bug::RegexStartsAnywhere) { text.len() } else { 0 };
-        let anywhere = self.has(Bug::RegexEndsAnywhere);
-        let from =
-            |start: usize| pattern.alternatives.iter().any(|pieces| pieces_match(pieces, &text[start..], anywhere));
-        (0..=starts).any(from)
+        let last_start = if self.has(Bug::RegexStartsAnywhere) { text.len() } else { 0 };
+        let may_end_early = self.has(Bug::RegexEndsAnywhere);
+        let matches_from = |start: usize| {
+            pattern.alternatives.iter().any(|pieces| pieces_match(pieces, &text[start..], may_end_early))
+        };
+        (0..=last_start).any(matches_from)
     }
 
     fn value_matches(self, wanted: &OracleValue, given: &str, case_ignored: bool) -> bool {
@@ -392,14 +405,14 @@ impl Oracle {
     }
 
     fn header_matches(self, name: &str, value: &OracleValue, request: &OracleRequest) -> bool {
-        let same = |given: &str| {
+        let is_name = |given: &str| {
             if self.has(Bug::HeaderNameCaseMatters) { given == name } else { given.eq_ignore_ascii_case(name) }
         };
         let lines: Vec<&str> =
-            request.headers.iter().filter(|(given, _)| same(given)).map(|(_, line)| line.as_str()).collect();
+            request.headers.iter().filter(|(given, _)| is_name(given)).map(|(_, line)| line.as_str()).collect();
         let given = match self.bug {
-            Some(Bug::RepeatedHeaderFirstLine) => lines.first().copied().unwrap_or_default().to_owned(),
-            Some(Bug::RepeatedHeaderCommaOnly) => lines.join(","),
+            Some(Bug::FirstRepeatedHeader) => lines.first().copied().unwrap_or_default().to_owned(),
+            Some(Bug::RepeatedHeadersJoinedWithoutSpace) => lines.join(","),
             _ => lines.join(", "),
         };
         !lines.is_empty() && self.value_matches(value, &given, self.has(Bug::HeaderValueCaseIgnored))
@@ -417,21 +430,26 @@ impl Oracle {
             let value = if self.has(Bug::QueryValueNotDecoded) { value.to_owned() } else { self.decoded(value) };
             given.push((key, value));
         }
-        if self.has(Bug::RepeatedParameterLast) {
+        if self.has(Bug::LastRepeatedParameter) {
             given.reverse();
         }
-        let same = |key: &str| key == name || (self.has(Bug::QueryNameCaseIgnored) && key.eq_ignore_ascii_case(name));
-        given.iter().find(|(key, _)| same(key)).is_some_and(|(_, given)| self.value_matches(value, given, false))
+        let is_name =
+            |key: &str| key == name || (self.has(Bug::QueryNameCaseIgnored) && key.eq_ignore_ascii_case(name));
+        let case_ignored = false;
+        given
+            .iter()
+            .find(|(key, _)| is_name(key))
+            .is_some_and(|(_, given)| self.value_matches(value, given, case_ignored))
     }
 
-    /// Decodes a name or value; the generator escapes only whole characters.
+    /// Decodes a name or value. The result is UTF-8, because the generator encodes all bytes of a character.
     fn decoded(self, text: &str) -> String {
         let mut bytes = Vec::new();
         let mut rest = text.as_bytes();
         while let Some((first, more)) = rest.split_first() {
             rest = more;
             match first {
-                b'+' if !self.has(Bug::PlusStays) => bytes.push(b' '),
+                b'+' if !self.has(Bug::PlusNotDecoded) => bytes.push(b' '),
                 b'%' if more.len() >= 2 => {
                     let digits = std::str::from_utf8(&more[..2]).unwrap();
                     bytes.push(u8::from_str_radix(digits, 16).unwrap());
@@ -443,6 +461,7 @@ impl Oracle {
         String::from_utf8(bytes).unwrap()
     }
 
+    /// The header conditions of a match: of several for one name, the first.
     fn headers_compared(self, entry: &OracleMatch) -> Vec<(String, OracleValue)> {
         if self.has(Bug::DuplicateHeadersCompared) {
             return entry.headers.clone();
@@ -453,6 +472,7 @@ impl Oracle {
         one_per_name(&entry.headers, key, self.has(Bug::LastDuplicateHeader))
     }
 
+    /// The query conditions of a match: of several for one name, the first.
     fn query_compared(self, entry: &OracleMatch) -> Vec<(String, OracleValue)> {
         if self.has(Bug::DuplicateQueryCompared) {
             return entry.query.clone();
@@ -475,12 +495,12 @@ impl Oracle {
 fn one_per_name(
     items: &[(String, OracleValue)],
     key: impl Fn(&str) -> String,
-    last: bool,
+    keep_last: bool,
 ) -> Vec<(String, OracleValue)> {
     let mut kept: Vec<(String, OracleValue)> = Vec::new();
     for (name, value) in items {
         match kept.iter_mut().find(|(earlier, _)| key(earlier) == key(name)) {
-            Some(earlier) if last => earlier.1 = value.clone(),
+            Some(earlier) if keep_last => earlier.1 = value.clone(),
             Some(_) => {}
             None => kept.push((name.clone(), value.clone())),
         }
@@ -488,13 +508,13 @@ fn one_per_name(
     kept
 }
 
-/// Backtracking: attempts every length for the first piece, then matches the rest.
-fn pieces_match(pieces: &[(Piece, Repetition)], text: &[char], end_anywhere: bool) -> bool {
-    let Some(((piece, times), more)) = pieces.split_first() else { return text.is_empty() || end_anywhere };
-    let least = usize::from(matches!(times, Repetition::Once | Repetition::Some));
-    let most = if matches!(times, Repetition::Once | Repetition::Maybe) { 1 } else { text.len() };
-    let run = text.iter().take_while(|given| piece.matches(**given)).count().min(most);
-    (least..=run).any(|taken| pieces_match(more, &text[taken..], end_anywhere))
+/// Backtracks: for every possible repetition of the first piece, matches the other pieces with the rest of the text.
+fn pieces_match(pieces: &[(Piece, Repetition)], text: &[char], may_end_early: bool) -> bool {
+    let Some(((piece, repetition), others)) = pieces.split_first() else { return text.is_empty() || may_end_early };
+    let min = usize::from(matches!(repetition, Repetition::Once | Repetition::Some));
+    let max = if matches!(repetition, Repetition::Once | Repetition::Maybe) { 1 } else { text.len() };
+    let available = text.iter().take_while(|given| piece.matches(**given)).count().min(max);
+    (min..=available).any(|taken| pieces_match(others, &text[taken..], may_end_early))
 }
 
 impl Piece {
@@ -508,17 +528,18 @@ impl Piece {
 }
 
 impl Pattern {
+    /// In the syntax that the router parses.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
-        for (at, pieces) in self.alternatives.iter().enumerate() {
-            text.push_str(if at > 0 { "|" } else { "" });
-            for (piece, times) in pieces {
+        for (index, pieces) in self.alternatives.iter().enumerate() {
+            text.push_str(if index > 0 { "|" } else { "" });
+            for (piece, repetition) in pieces {
                 match piece {
-                    Piece::Char(one) => text.push(*one),
-                    Piece::OneOf(any) => text.push_str(&format!("[{any}]")),
+                    Piece::Char(character) => text.push(*character),
+                    Piece::OneOf(characters) => text.push_str(&format!("[{characters}]")),
                     Piece::Any => text.push('.'),
                 }
-                text.push_str(match times {
+                text.push_str(match repetition {
                     Repetition::Once => "",
                     Repetition::Maybe => "?",
                     Repetition::Many => "*",
@@ -532,7 +553,9 @@ impl Pattern {
 
 impl OracleMatch {
     fn has_regex(&self) -> bool {
-        let value = |(_, value): &(String, OracleValue)| matches!(value, OracleValue::Regex(_));
-        matches!(self.path, OraclePath::Regex(_)) || self.headers.iter().any(value) || self.query.iter().any(value)
+        let is_regex = |(_, value): &(String, OracleValue)| matches!(value, OracleValue::Regex(_));
+        matches!(self.path, OraclePath::Regex(_))
+            || self.headers.iter().any(is_regex)
+            || self.query.iter().any(is_regex)
     }
 }

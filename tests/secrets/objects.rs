@@ -6,21 +6,21 @@ use serde_json::json;
 use crate::harness::objects::GATEWAY;
 use crate::harness::site::Site;
 
-/// The secrets; each names its place.
+/// The secrets. Each value names the place of the secret.
 pub(crate) struct TestSecrets {
-    /// Lines of the private key in use, none of which may be shown.
+    /// Lines of the private key of the certificate in use.
     key_lines: Vec<String>,
     jwt: String,
 }
 
 impl TestSecrets {
-    pub(crate) const KEY: &str = "zq-key-of-alice-5c1d";
+    pub(crate) const CONSUMER_KEY: &str = "zq-key-of-alice-5c1d";
     pub(crate) const PASSWORD: &str = "zq-password-of-alice-5c1d";
-    pub(crate) const SIGNING: &str = "zq-signing-secret-of-alice-5c1d-that-is-long-enough";
+    pub(crate) const SIGNING_SECRET: &str = "zq-signing-secret-of-alice-5c1d-that-is-long-enough";
     pub(crate) const TOKEN: &str = "zq-token-of-the-kubeconfig-5c1d";
     pub(crate) const COOKIE: &str = "zq-cookie-of-a-session-5c1d";
     pub(crate) const BODY: &str = "zq-body-of-a-request-5c1d";
-    pub(crate) const WRONG: &str = "zq-authorization-that-is-wrong-5c1d";
+    pub(crate) const WRONG_TOKEN: &str = "zq-authorization-that-is-wrong-5c1d";
 
     pub(crate) fn new(site: &Site) -> TestSecrets {
         let pem = String::from_utf8(base64(&site.filled("@key@"))).expect("PEM is UTF-8");
@@ -28,7 +28,7 @@ impl TestSecrets {
             pem.lines().filter(|line| !line.starts_with('-') && line.len() > 20).map(str::to_owned).collect();
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("the time is after 1970");
         let claims = json!({"iss": "alice-tokens", "exp": now.as_secs() + 600});
-        let key = EncodingKey::from_secret(TestSecrets::SIGNING.as_bytes());
+        let key = EncodingKey::from_secret(TestSecrets::SIGNING_SECRET.as_bytes());
         let jwt = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).expect("signing succeeds");
         TestSecrets { key_lines, jwt }
     }
@@ -50,14 +50,14 @@ impl TestSecrets {
 const IN_REQUESTS: &[(&str, &str)] = &[
     ("a cookie in a request", TestSecrets::COOKIE),
     ("the body in a request", TestSecrets::BODY),
-    ("a wrong token in a request", TestSecrets::WRONG),
+    ("a wrong token in a request", TestSecrets::WRONG_TOKEN),
     ("a token in a kubeconfig", TestSecrets::TOKEN),
 ];
 
 const IN_MANIFESTS: &[(&str, &str)] = &[
-    ("a credential of key-auth", TestSecrets::KEY),
+    ("a credential of key-auth", TestSecrets::CONSUMER_KEY),
     ("a credential of basic-auth", TestSecrets::PASSWORD),
-    ("a credential of jwt", TestSecrets::SIGNING),
+    ("a credential of jwt", TestSecrets::SIGNING_SECRET),
     ("a credential with a misspelled field", "zq-misspelt-credential-5c1d"),
     ("a credential without a type", "zq-untyped-credential-5c1d"),
     ("an invalid public key for jwt", "zq-no-public-key-5c1d"),
@@ -81,8 +81,8 @@ fn base64(text: &str) -> Vec<u8> {
     base64::prelude::BASE64_STANDARD.decode(text).expect("the site encodes base64")
 }
 
-/// Files by name, with placeholders.
-pub(crate) fn manifests(site: &Site, redis: u16) -> Vec<(&'static str, String)> {
+/// Names and texts of the manifest files, with placeholders.
+pub(crate) fn manifests(site: &Site, redis_port: u16) -> Vec<(&'static str, String)> {
     let https = "    - name: https
       protocol: HTTPS
       port: @other@
@@ -100,11 +100,11 @@ apiVersion: v1";
         ("routes", routes),
         ("secrets", SECRETS.to_owned()),
         ("consumers", CONSUMERS.to_owned()),
-        ("plugins", PLUGINS.replace("@redis@", &redis.to_string())),
+        ("plugins", PLUGINS.replace("@redis@", &redis_port.to_string())),
     ]
 }
 
-/// A route for the path of its name, with the plugins of its name.
+/// A route whose path is its name, with the plugin of the same name. The route `typo` has all invalid plugins, too.
 fn route(name: &str) -> String {
     let plugins = match name {
         "typo" => "typo,keys,wrong-type,wrong-choice,broken-from".to_owned(),

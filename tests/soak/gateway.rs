@@ -17,7 +17,7 @@ pub(crate) struct Gateway {
     pub(crate) secure: SocketAddr,
     folder: TempDir,
     child: Child,
-    // Bound but not listening, so that no other process gets the port.
+    /// Keep other processes from using the ports.
     _reserved: [Socket; 2],
 }
 
@@ -57,8 +57,8 @@ impl Gateway {
     /// Waits until a request for `path` is redirected to `/revision-N`.
     pub(crate) async fn wait_for_revision(&self, path: &str, revision: usize) {
         let begin = Instant::now();
-        let wanted = format!("/revision-{revision}\r\n");
-        while !self.ask(path).await.is_some_and(|answer| answer.contains(&wanted)) {
+        let expected_location = format!("/revision-{revision}\r\n");
+        while !self.get(path).await.is_some_and(|response| response.contains(&expected_location)) {
             assert!(
                 begin.elapsed() < OBSERVE_TIMEOUT,
                 "{path} was never redirected to revision {revision}:\n{}",
@@ -68,13 +68,13 @@ impl Gateway {
         }
     }
 
-    async fn ask(&self, path: &str) -> Option<String> {
+    async fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.address).await.ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nhost: soak.example\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.ok()?;
-        Some(answer)
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.ok()?;
+        Some(response)
     }
 
     fn output(&self) -> String {
@@ -89,6 +89,7 @@ impl Drop for Gateway {
     }
 }
 
+/// Reserves a free port by binding a socket that does not listen.
 fn reserve() -> (SocketAddr, Socket) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();

@@ -7,10 +7,10 @@ use tokio::time::Instant;
 pub(crate) struct History<T>(Mutex<Vec<Version<T>>>);
 
 struct Version<T> {
-    what: T,
-    /// Before it was written; from then on it may be served.
+    value: T,
+    /// An instant before the version was written. From then on it may be served.
     from: Instant,
-    /// When the next version was observed; until then this one may still be served.
+    /// When a later version was observed. Until then this one may still be served.
     until: Option<Instant>,
 }
 
@@ -20,26 +20,26 @@ impl<T> History<T> {
     }
 
     /// Must be called before the version is written. Returns its number.
-    pub(crate) fn begin(&self, what: T) -> usize {
+    pub(crate) fn begin(&self, value: T) -> usize {
         let mut versions = self.0.lock();
-        versions.push(Version { what, from: Instant::now(), until: None });
+        versions.push(Version { value, from: Instant::now(), until: None });
         versions.len() - 1
     }
 
-    /// This version was observed, so no earlier one is served any more.
-    pub(crate) fn observed(&self, number: usize) {
+    /// Records that this version was observed, so that no earlier one is served any more.
+    pub(crate) fn mark_observed(&self, number: usize) {
         let now = Instant::now();
         for version in &mut self.0.lock()[..number] {
             version.until.get_or_insert(now);
         }
     }
 
-    /// Whether any version that may have been served between two instants fulfills `suits`.
-    pub(crate) fn any_during(&self, begin: Instant, end: Instant, suits: impl Fn(usize, &T) -> bool) -> bool {
+    /// Whether any version that may have been served between two instants fulfills `predicate`.
+    pub(crate) fn any_during(&self, begin: Instant, end: Instant, predicate: impl Fn(usize, &T) -> bool) -> bool {
         let versions = self.0.lock();
         // The newest first, since nearly always one of the last two matches.
         versions.iter().enumerate().rev().any(|(number, version)| {
-            version.from <= end && version.until.is_none_or(|until| until >= begin) && suits(number, &version.what)
+            version.from <= end && version.until.is_none_or(|until| until >= begin) && predicate(number, &version.value)
         })
     }
 }

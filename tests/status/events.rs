@@ -1,4 +1,4 @@
-//! Problems of an object are reported as events once, and so is their end.
+//! Events about problems of objects and about the end of the problems, each reported once.
 
 use std::time::Duration;
 
@@ -16,24 +16,32 @@ use super::fake_api::{FakeStatusApi, RequestFailure};
 use super::replica::{CONTROLLER, GATEWAY, StatusReplica, gateway_verdict, id, route, route_verdict, wait_until};
 
 const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
-const SOON: Duration = Duration::from_secs(3);
+const LIMIT: Duration = Duration::from_secs(3);
 
 struct EventScene {
     api: FakeStatusApi,
     replica: StatusReplica,
-    leads: watch::Sender<bool>,
+    leadership: watch::Sender<bool>,
     event_writer: JoinHandle<()>,
 }
 
-/// A replica that writes events, and a route.
+fn start_leader() -> EventScene {
+    start(true)
+}
+
+fn start_follower() -> EventScene {
+    start(false)
+}
+
+/// Starts a replica that writes events while it leads, and creates a route.
 fn start(leading: bool) -> EventScene {
     let api = FakeStatusApi::new();
-    let (leads, follows) = watch::channel(leading);
-    let replica = StatusReplica::with_leadership(&api, follows);
+    let (leadership, is_leading) = watch::channel(leading);
+    let replica = StatusReplica::with_leadership(&api, is_leading);
     let recorder = EventRecorder::new(api.client(), CONTROLLER, "portico-0_1");
-    let teller = tokio::spawn(EventWriter::new(replica.queue.clone(), recorder).run());
+    let event_writer = tokio::spawn(EventWriter::new(replica.queue.clone(), recorder).run());
     api.put(&route("a"), 1, Value::Null);
-    EventScene { api, replica, leads, event_writer: teller }
+    EventScene { api, replica, leadership, event_writer }
 }
 
 impl EventScene {
@@ -58,9 +66,9 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[tokio::test(start_paused = true)]
 async fn problems_and_their_end_are_reported_on_the_object() {
-    let scene = start(true);
+    let scene = start_leader();
     scene.set_verdict(1, Code::RouteNoMatchingParent);
-    wait_until(SOON, "the event", || scene.created_events().len() == 1).await;
+    wait_until(LIMIT, "the event", || scene.created_events().len() == 1).await;
     let event = scene.api.log(&format!("POST {EVENTS}"))[0].2.clone();
     for (pointer, expected) in [
         ("/type", "Warning"),
@@ -79,15 +87,16 @@ async fn problems_and_their_end_are_reported_on_the_object() {
     let uid = &scene.api.object(&route("a"))["metadata"]["uid"];
     assert_eq!(event["regarding"]["uid"], *uid);
 
-    // The same problem again, also after it was resolved, is counted in the existing event.
+    // The same verdict again is no new event. If the problem comes back after it was resolved, the existing event
+    // counts it.
     scene.set_verdict(1, Code::RouteNoMatchingParent);
     sleep(Duration::from_secs(60)).await;
     assert_eq!(scene.created_events().len(), 1);
     for round in 2..=4 {
         scene.set_verdict(1, Code::RouteAccepted);
-        sleep(SOON).await;
+        sleep(LIMIT).await;
         scene.set_verdict(1, Code::RouteNoMatchingParent);
-        sleep(SOON).await;
+        sleep(LIMIT).await;
         assert_eq!(scene.created_events(), pairs(&[("Warning", "NoMatchingParent"), ("Normal", "Resolved")]));
         let name = text(&event["metadata"]["name"]);
         assert_eq!(scene.api.object(&format!("{EVENTS}/{name}"))["series"]["count"], round);
@@ -96,35 +105,35 @@ async fn problems_and_their_end_are_reported_on_the_object() {
 
 #[tokio::test(start_paused = true)]
 async fn only_the_leader_writes_events() {
-    let scene = start(false);
+    let scene = start_follower();
     scene.set_verdict(1, Code::RouteNoMatchingParent);
     sleep(Duration::from_secs(60)).await;
     assert_eq!(scene.created_events(), []);
-    scene.leads.send(true).unwrap();
-    wait_until(SOON, "the event", || scene.created_events().len() == 1).await;
-    // A new leader finds the existing event, and does not count it up.
-    scene.leads.send(false).unwrap();
-    sleep(SOON).await;
-    scene.leads.send(true).unwrap();
+    scene.leadership.send(true).unwrap();
+    wait_until(LIMIT, "the event", || scene.created_events().len() == 1).await;
+    // A new leader finds the existing event, and does not increase its count.
+    scene.leadership.send(false).unwrap();
+    sleep(LIMIT).await;
+    scene.leadership.send(true).unwrap();
     sleep(Duration::from_secs(60)).await;
     assert_eq!((scene.created_events().len(), scene.api.count(&format!("PATCH {EVENTS}"))), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn unreadable_objects_are_reported() {
-    let scene = start(true);
+    let scene = start_leader();
     sleep(Duration::from_millis(10)).await;
-    let why = MalformedObject { field: "spec.rules".to_owned(), message: "must be a list".to_owned() };
-    scene.replica.queue.set_rejected(id(&route("a")).unwrap(), Some(RejectedObject { generation: 1, error: why }));
-    wait_until(SOON, "the event", || scene.created_events() == pairs(&[("Warning", "Unreadable")])).await;
+    let error = MalformedObject { field: "spec.rules".to_owned(), message: "must be a list".to_owned() };
+    scene.replica.queue.set_rejected(id(&route("a")).unwrap(), Some(RejectedObject { generation: 1, error }));
+    wait_until(LIMIT, "the event", || scene.created_events() == pairs(&[("Warning", "Unreadable")])).await;
     scene.replica.queue.set_rejected(id(&route("a")).unwrap(), None);
-    wait_until(SOON, "its end", || scene.created_events().len() == 2).await;
+    wait_until(LIMIT, "its end", || scene.created_events().len() == 2).await;
 }
 
 /// Without permission for events, statuses are still written, and retries are rare.
 #[tokio::test(start_paused = true)]
 async fn without_permission_only_events_are_missing() {
-    let scene = start(true);
+    let scene = start_leader();
     scene.api.fail_always(EVENTS, Some(RequestFailure::Status(403, Value::Null)));
     scene.set_verdict(1, Code::RouteNoMatchingParent);
     sleep(Duration::from_secs(300)).await;
@@ -136,7 +145,7 @@ async fn without_permission_only_events_are_missing() {
 
 #[tokio::test(start_paused = true)]
 async fn events_survive_outages_but_not_their_objects() {
-    let scene = start(true);
+    let scene = start_leader();
     scene.api.fail_always(EVENTS, Some(RequestFailure::Status(500, Value::Null)));
     scene.set_verdict(1, Code::RouteNoMatchingParent);
     sleep(Duration::from_secs(60)).await;
@@ -149,37 +158,38 @@ async fn events_survive_outages_but_not_their_objects() {
     scene.event_writer.abort();
 }
 
-/// The list is full: the route's status cannot be written, so an event reports that.
+/// `status.parents` already has the maximum of 32 entries, so the route's status cannot be written. An event reports
+/// it.
 #[tokio::test(start_paused = true)]
 async fn full_statuses_are_reported() {
-    let scene = start(true);
-    let entry =
+    let scene = start_leader();
+    let foreign_entry =
         serde_json::json!({"parentRef": {"name": "x"}, "controllerName": "example.com/other", "conditions": []});
-    scene.api.edit(&route("a"), |status| *status = serde_json::json!({"parents": vec![entry; 32]}));
+    scene.api.edit(&route("a"), |status| *status = serde_json::json!({"parents": vec![foreign_entry; 32]}));
     sleep(Duration::from_millis(10)).await;
     scene.set_verdict(1, Code::RouteAccepted);
-    wait_until(SOON, "the event", || scene.created_events() == pairs(&[("Warning", "StatusFull")])).await;
+    wait_until(LIMIT, "the event", || scene.created_events() == pairs(&[("Warning", "StatusFull")])).await;
     scene.api.put(GATEWAY, 1, Value::Null);
     scene.replica.queue.set_verdict(id(GATEWAY).unwrap(), Some(gateway_verdict(1, 1)));
-    wait_until(SOON, "the Gateway's status", || !scene.api.status(GATEWAY).is_null()).await;
+    wait_until(LIMIT, "the Gateway's status", || !scene.api.status(GATEWAY).is_null()).await;
     assert_eq!(scene.api.count(&format!("PATCH {}", route("a"))), 0);
 }
 
 /// A namespace that forbids events, or is being deleted, does not delay events of others.
 #[tokio::test(start_paused = true)]
 async fn forbidden_namespaces_do_not_delay_others() {
-    let going = json!({"causes": [{"reason": "NamespaceTerminating"}]});
-    for (details, attempts) in [(going, 1), (Value::Null, 2)] {
-        let scene = start(true);
+    let terminating = json!({"causes": [{"reason": "NamespaceTerminating"}]});
+    for (details, attempts) in [(terminating, 1), (Value::Null, 2)] {
+        let scene = start_leader();
         let events = "/apis/events.k8s.io/v1/namespaces/other/events";
         scene.api.fail_always(events, Some(RequestFailure::Status(403, details)));
         let other = ObjectId::new(Kind::HttpRoute, ObjectKey::new("other", "b"));
         let observed = scene.api.put(&route("b"), 1, Value::Null);
         scene.replica.queue.observe(other.clone(), Some(observed));
         scene.replica.queue.set_verdict(other, Some(route_verdict(1, Code::RouteNoMatchingParent)));
-        wait_until(SOON, "the refusal", || scene.api.count(&format!("403 POST {events}")) == 1).await;
+        wait_until(LIMIT, "the rejected request", || scene.api.count(&format!("403 POST {events}")) == 1).await;
         scene.set_verdict(1, Code::RouteNoMatchingParent);
-        wait_until(SOON, "the event", || scene.created_events().len() == 1).await;
+        wait_until(LIMIT, "the event", || scene.created_events().len() == 1).await;
         sleep(Duration::from_secs(70)).await;
         assert_eq!(scene.api.count(&format!("403 POST {events}")), attempts);
     }

@@ -18,11 +18,11 @@ use tokio::time::Instant;
 #[derive(Clone, Debug)]
 pub(crate) enum RequestFailure {
     Status(u16, Value),
-    /// The request is carried out, and gets no response.
+    /// The request is carried out, but gets no response.
     NoResponse,
 }
 
-/// Clones share one server.
+/// A fake API server. Clones share its state.
 #[derive(Clone)]
 pub(crate) struct FakeStatusApi {
     state: Arc<Mutex<FakeStatusState>>,
@@ -33,11 +33,12 @@ struct FakeStatusState {
     version: u64,
     /// By path, without `/status`.
     objects: BTreeMap<String, Value>,
-    /// Failures of the next requests: a part of the request line, and what happens.
+    /// Failures of single requests, each with a part of the line of the request that it applies to.
     next_failures: VecDeque<(String, RequestFailure)>,
-    /// A failure of all requests, while it is set.
+    /// A failure of all requests whose line contains a part.
     lasting_failure: Option<(String, RequestFailure)>,
-    /// Every request that was carried out: its time, `PATCH /apis/…`, and its body.
+    /// Requests that were carried out, conflicts and injected failures: the time, the line such as `PATCH /apis/…`, and
+    /// the body. Conflicts and failures have the status code before the line.
     log: Vec<(Instant, String, Value)>,
     /// Status fields that the CRD does not have.
     unknown_fields: Vec<String>,
@@ -110,16 +111,17 @@ impl FakeStatusApi {
         self.state.lock().objects.get(path).cloned().unwrap_or_default()
     }
 
-    /// The next request whose line contains this.
-    pub(crate) fn fail_next(&self, part: &str, misfortune: RequestFailure) {
-        self.state.lock().next_failures.push_back((part.to_owned(), misfortune));
+    /// Fails the next request whose line contains this.
+    pub(crate) fn fail_next(&self, part: &str, injected: RequestFailure) {
+        self.state.lock().next_failures.push_back((part.to_owned(), injected));
     }
 
-    /// All such requests, until it is reset.
-    pub(crate) fn fail_always(&self, part: &str, misfortune: Option<RequestFailure>) {
-        self.state.lock().lasting_failure = misfortune.map(|misfortune| (part.to_owned(), misfortune));
+    /// Fails all requests whose line contains this, until it is called with `None`.
+    pub(crate) fn fail_always(&self, part: &str, injected: Option<RequestFailure>) {
+        self.state.lock().lasting_failure = injected.map(|injected| (part.to_owned(), injected));
     }
 
+    /// Drops this field of all statuses, like a CRD that does not have it.
     pub(crate) fn drop_field(&self, field: &str) {
         self.state.lock().unknown_fields.push(field.to_owned());
     }
@@ -145,31 +147,33 @@ impl FakeStatusApi {
         let (head, body) = request.into_parts();
         #[expect(clippy::disallowed_methods, reason = "it is limited")]
         let body = Limited::new(body, 1 << 20).collect().await.unwrap().to_bytes();
-        let (status, answer, silent) = self.handle(&head, &body);
-        if silent {
+        let (status, response, is_withheld) = self.handle(&head, &body);
+        if is_withheld {
             std::future::pending::<()>().await;
         }
-        let answer = Full::new(Bytes::from(answer.to_string()));
-        Response::builder().status(status).header("content-type", "application/json").body(answer).unwrap()
+        let response = Full::new(Bytes::from(response.to_string()));
+        Response::builder().status(status).header("content-type", "application/json").body(response).unwrap()
     }
 
+    /// Returns the response, and whether the client gets none.
     fn handle(&self, head: &http::request::Parts, body: &[u8]) -> (StatusCode, Value, bool) {
         let mut state = self.state.lock();
         let line = format!("{} {}", head.method, head.uri.path());
-        let met = state.next_failures.iter().position(|(part, _)| line.contains(part));
-        let misfortune = met.and_then(|at| state.next_failures.remove(at)).or_else(|| state.lasting_failure.clone());
-        let mut silent = false;
-        match misfortune.filter(|(part, _)| line.contains(part)) {
+        let index = state.next_failures.iter().position(|(part, _)| line.contains(part));
+        let injected =
+            index.and_then(|index| state.next_failures.remove(index)).or_else(|| state.lasting_failure.clone());
+        let mut is_withheld = false;
+        match injected.filter(|(part, _)| line.contains(part)) {
             Some((_, RequestFailure::Status(code, details))) => {
                 state.log.push((Instant::now(), format!("{code} {line}"), Value::Null));
                 return failure(code, "", &details);
             }
-            Some((_, RequestFailure::NoResponse)) => silent = true,
+            Some((_, RequestFailure::NoResponse)) => is_withheld = true,
             None => {}
         }
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let path = head.uri.path().trim_end_matches("/status").to_owned();
-        let (code, answer) = match head.method {
+        let (code, response) = match head.method {
             Method::GET => match state.objects.get(&path) {
                 Some(object) => (StatusCode::OK, object.clone()),
                 None => return failure(404, "NotFound", &Value::Null),
@@ -192,8 +196,8 @@ impl FakeStatusApi {
                 assert!(head.uri.query().unwrap_or_default().contains("fieldManager=portico"), "{:?}", head.uri);
                 let Some(object) = state.objects.get(&path) else { return failure(404, "NotFound", &Value::Null) };
                 let mut object = object.clone();
-                let asked = &body["metadata"]["resourceVersion"];
-                if !asked.is_null() && *asked != object["metadata"]["resourceVersion"] {
+                let expected_version = &body["metadata"]["resourceVersion"];
+                if !expected_version.is_null() && *expected_version != object["metadata"]["resourceVersion"] {
                     state.log.push((Instant::now(), format!("409 {line}"), Value::Null));
                     return failure(409, "Conflict", &Value::Null);
                 }
@@ -215,7 +219,7 @@ impl FakeStatusApi {
         if head.method == Method::PATCH {
             self.publish(&state, &path);
         }
-        (code, answer, silent)
+        (code, response, is_withheld)
     }
 }
 
@@ -237,7 +241,7 @@ fn observed(object: &Value) -> Observed {
     }
 }
 
-/// RFC 7396.
+/// Applies a JSON merge patch (RFC 7396).
 fn merge_patch(target: &mut Value, patch: &Value) {
     let Some(fields) = patch.as_object() else {
         *target = patch.clone();

@@ -1,4 +1,5 @@
-//! The part of a Portico replica that writes, fed by the watch of a fake API server.
+//! The part of a Portico replica that elects a leader and writes statuses, with the watch of a fake API server as
+//! input.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,9 +26,9 @@ pub(crate) struct StatusReplica {
 }
 
 impl StatusReplica {
-    /// Takes part in the election.
+    /// Starts a replica that takes part in the election.
     pub(crate) fn start(api: &FakeStatusApi, name: &str) -> StatusReplica {
-        let (leads, leading) = watch::channel(false);
+        let (leadership, leading) = watch::channel(false);
         let (stop, stopped) = oneshot::channel();
         let mut tasks = JoinSet::new();
         let write_guard = LeaderWriteGuard::default();
@@ -35,19 +36,19 @@ impl StatusReplica {
         let client = api.client();
         let election_guard = write_guard.clone();
         let election = tasks.spawn(async move {
-            run_leader_election(client, candidate, leads, election_guard, async { stopped.await.unwrap() }).await;
+            run_leader_election(client, candidate, leadership, election_guard, async { stopped.await.unwrap() }).await;
         });
-        Self::with(api, leading, write_guard, Some(stop), tasks, election)
+        Self::start_with(api, leading, write_guard, Some(stop), tasks, election)
     }
 
-    /// Leads while the test sends true.
+    /// Starts a replica that leads while the last value sent by the test is true.
     pub(crate) fn with_leadership(api: &FakeStatusApi, leading: watch::Receiver<bool>) -> StatusReplica {
         let mut tasks = JoinSet::new();
         let election = tasks.spawn(async {});
-        Self::with(api, leading, LeaderWriteGuard::default(), None, tasks, election)
+        Self::start_with(api, leading, LeaderWriteGuard::default(), None, tasks, election)
     }
 
-    fn with(
+    fn start_with(
         api: &FakeStatusApi,
         leading: watch::Receiver<bool>,
         write_guard: LeaderWriteGuard,
@@ -57,12 +58,12 @@ impl StatusReplica {
     ) -> StatusReplica {
         let queue = StatusQueue::new();
         let mut changes = api.watch();
-        let watching = queue.clone();
+        let watched_queue = queue.clone();
         tasks.spawn(async move {
             while let Ok((path, observed)) = changes.recv().await {
                 sleep(Duration::from_millis(1)).await;
                 if let Some(id) = id(&path) {
-                    watching.observe(id, observed);
+                    watched_queue.observe(id, observed);
                 }
             }
         });
@@ -76,7 +77,7 @@ impl StatusReplica {
         StatusReplica { queue, leading, stop, tasks, election }
     }
 
-    /// Like SIGTERM; returns when its election has ended.
+    /// Stops the replica like SIGTERM, and returns when it no longer takes part in the election.
     pub(crate) async fn stop(mut self) {
         self.stop.take().unwrap().send(()).unwrap();
         while !self.election.is_finished() {
@@ -84,28 +85,31 @@ impl StatusReplica {
         }
     }
 
-    /// Like SIGKILL.
+    /// Stops the replica like SIGKILL.
     pub(crate) fn kill(mut self) {
         self.tasks.abort_all();
     }
 }
 
 /// Lets time pass until the condition holds, within the limit; returns how long it took.
-pub(crate) async fn wait_until(limit: Duration, what: &str, so: impl Fn() -> bool) -> Duration {
+pub(crate) async fn wait_until(limit: Duration, event: &str, condition: impl Fn() -> bool) -> Duration {
     let begin = Instant::now();
-    while !so() {
-        assert!(begin.elapsed() <= limit, "{what}: not within {limit:?}");
+    while !condition() {
+        assert!(begin.elapsed() <= limit, "{event}: not within {limit:?}");
         sleep(Duration::from_millis(1)).await;
     }
     begin.elapsed()
 }
 
+/// The path of a Gateway.
 pub(crate) const GATEWAY: &str = "/apis/gateway.networking.k8s.io/v1/namespaces/default/gateways/web";
 
+/// The path of a route.
 pub(crate) fn route(name: &str) -> String {
     format!("/apis/gateway.networking.k8s.io/v1/namespaces/default/httproutes/{name}")
 }
 
+/// The object at a path of the API.
 pub(crate) fn id(path: &str) -> Option<ObjectId> {
     let (collection, name) = path.rsplit_once('/')?;
     let kind = match collection.rsplit_once('/')?.1 {

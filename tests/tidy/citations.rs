@@ -1,4 +1,4 @@
-//! Documents that comments name: a clone has them.
+//! Checks that the documents named in comments are files of the repository.
 
 use crate::prose::{self, Form};
 use crate::tree::{File, Finding};
@@ -20,22 +20,22 @@ pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
     findings
 }
 
-/// Names of Markdown files in a comment. Those behind `://` are addresses, and not of this checkout.
+/// Names of Markdown files in a comment, except those in URLs.
 fn documents(text: &str) -> impl Iterator<Item = &str> {
     let words = text.split(|c: char| c.is_whitespace() || "()[]`'\",;<>".contains(c));
     let names = words.map(|word| word.split('#').next().unwrap_or(word).trim_end_matches(['.', ':']));
     names.filter(|name| name.ends_with(".md") && name.len() > ".md".len() && !name.contains("://"))
 }
 
-/// By its path from the root, or from the folder of the file that cites it.
+/// Whether the path exists from the root, from `docs/`, or from the folder of the file that cites it.
 fn exists(cited: &str, from: &str, files: &[File]) -> bool {
-    // A pattern stands for many.
+    // A pattern stands for several files.
     if cited.contains(['*', '{', '$', '%']) {
         return true;
     }
     let folder = from.rsplit_once('/').map_or("", |(folder, _)| folder);
-    let near = format!("{folder}/{cited}");
-    files.iter().any(|file| file.path == cited || file.path == near || file.path == format!("docs/{cited}"))
+    let in_folder = format!("{folder}/{cited}");
+    files.iter().any(|file| file.path == cited || file.path == in_folder || file.path == format!("docs/{cited}"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Documents: links that lead somewhere, commands that exist, reading lists that can be read.
+//! Checks documents: links have targets, `make` commands exist, contents list all pages, and reading lists are short.
 
 use std::collections::BTreeSet;
 
@@ -28,10 +28,11 @@ pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
     findings
 }
 
-/// Pages of the guide that no table of contents links: that of their folder, or that of the book.
+/// Pages of the guide that are not in their table of contents: the README of the folder, or else the summary of the
+/// book.
 fn unlisted_pages(files: &[File]) -> Vec<Finding> {
     const CONTENTS: &str = "docs/SUMMARY.md";
-    // It leads into the book, and the book lists what there is.
+    // The introduction of the book is no table of contents.
     const INTRODUCTION: &str = "docs/README.md";
     let has = |path: &str| files.iter().any(|file| file.path == path);
     let pages = || files.iter().filter(|file| file.path.starts_with("docs/") && file.has_extension("md"));
@@ -43,9 +44,11 @@ fn unlisted_pages(files: &[File]) -> Vec<Finding> {
     pages()
         .filter(|file| file.path != CONTENTS)
         .filter_map(|file| {
-            let own = file.path.rsplit_once('/').map(|(folder, _)| format!("{folder}/README.md"));
-            let own = own.filter(|own| ![INTRODUCTION, &file.path].contains(&&**own) && has(own));
-            let contents = own.unwrap_or_else(|| CONTENTS.to_owned());
+            let folder_contents = file.path.rsplit_once('/').map(|(folder, _)| format!("{folder}/README.md"));
+            let folder_contents = folder_contents.filter(|folder_contents| {
+                ![INTRODUCTION, &file.path].contains(&&**folder_contents) && has(folder_contents)
+            });
+            let contents = folder_contents.unwrap_or_else(|| CONTENTS.to_owned());
             let is_listed = listed.contains(&(contents.as_str(), file.path.clone()));
             let message = format!("is not listed in {contents}, where readers look for it");
             (!is_listed).then(|| Finding::new(&file.path, 1, message))
@@ -53,7 +56,7 @@ fn unlisted_pages(files: &[File]) -> Vec<Finding> {
         .collect()
 }
 
-/// Relative links, to files and folders of the checkout and to headings in documents.
+/// Relative links to files, folders and headings that do not exist.
 fn broken_links(file: &File, files: &[File]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (line, text) in prose(file) {
@@ -80,20 +83,20 @@ fn broken_links(file: &File, files: &[File]) -> Vec<Finding> {
 
 /// Lines that are not inside a code block.
 fn prose(file: &File) -> impl Iterator<Item = (usize, &str)> {
-    let mut code = false;
+    let mut in_code = false;
     file.lines().filter(move |(_, line)| {
         let fence = line.trim_start().starts_with("```");
-        code ^= fence;
-        !fence && !code
+        in_code ^= fence;
+        !fence && !in_code
     })
 }
 
-/// What stands in `[…](here)`.
+/// The targets of links, `[…](target)`.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link)
 }
 
-/// The path that `link` in the file `from` means, or none if it leaves the checkout.
+/// The path that `link` in the file `from` refers to, or `None` if it is outside of the checkout.
 fn join(from: &str, link: &str) -> Option<String> {
     let mut parts: Vec<&str> = from.split('/').collect();
     parts.pop();
@@ -113,7 +116,7 @@ fn exists(target: &str, files: &[File]) -> bool {
     target.is_empty() || files.iter().any(|file| file.path == target || file.path.starts_with(&format!("{target}/")))
 }
 
-/// Anchors of the headings, made the way code hosting sites make them.
+/// Anchors of the headings, in the form of code hosting sites.
 fn headings(file: &File) -> BTreeSet<String> {
     let headings = prose(file).filter_map(|(_, line)| line.strip_prefix('#').map(|rest| rest.trim_start_matches('#')));
     headings

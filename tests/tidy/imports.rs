@@ -1,4 +1,4 @@
-//! Which module may import which: every crate path in the source, checked against a table.
+//! Checks which module imports which: every path of the crate in the source must be allowed by a table.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::tree::{File, Finding};
 /// A module, and what it may import: modules, or items of modules.
 pub(crate) type Row = (&'static str, &'static [&'static str]);
 
-/// In place of a list: everything.
+/// In place of a list: all modules.
 pub(crate) const EVERYTHING: &[&str] = &["*"];
 
 pub(crate) fn findings(files: &[File], table: &[Row]) -> Vec<Finding> {
@@ -16,20 +16,20 @@ pub(crate) fn findings(files: &[File], table: &[Row]) -> Vec<Finding> {
     let mut seen = BTreeSet::new();
     for file in files {
         let Some(module) = module_of(&file.path) else { continue };
-        let Some(own) = module.first() else { continue };
-        let row = table.iter().find(|(name, _)| name == own);
-        if seen.insert(own.clone()) && row.is_none() {
-            let message = format!("`{own}` has no row in the table of imports; add one to tests/tidy.rs");
+        let Some(module_name) = module.first() else { continue };
+        let row = table.iter().find(|(name, _)| name == module_name);
+        if seen.insert(module_name.clone()) && row.is_none() {
+            let message = format!("`{module_name}` has no row in the table of imports; add one to tests/tidy.rs");
             findings.push(Finding::new(&file.path, 1, message));
         }
-        let Some((_, may)) = row else { continue };
+        let Some((_, allowed)) = row else { continue };
         for (line, path) in imports(&file.text, &module) {
-            if path.first() != Some(own) && !allows(may, &path) {
+            if path.first() != Some(module_name) && !allows(allowed, &path) {
                 let path = path.join("::");
-                let may = if may.is_empty() { "nothing of ours".to_owned() } else { may.join(", ") };
+                let allowed = if allowed.is_empty() { "no other module".to_owned() } else { allowed.join(", ") };
                 let message = format!(
-                    "`{own}` imports crate::{path}, but may import {may}; take what is needed as an argument or a \
-                     trait, move the code, or change the table in tests/tidy.rs and say why"
+                    "`{module_name}` imports crate::{path}, but may import {allowed}; take what is needed as an \
+                     argument or a trait, move the code, or change the table in tests/tidy.rs and say why"
                 );
                 findings.push(Finding::new(&file.path, line, message));
             }
@@ -54,20 +54,20 @@ fn module_of(path: &str) -> Option<Vec<String>> {
     Some(module)
 }
 
-fn allows(may: &[&str], path: &[String]) -> bool {
-    may == EVERYTHING
-        || may.iter().any(|entry| {
+fn allows(allowed: &[&str], path: &[String]) -> bool {
+    allowed == EVERYTHING
+        || allowed.iter().any(|entry| {
             let entry: Vec<&str> = entry.split("::").collect();
-            path.len() >= entry.len() && path.iter().zip(&entry).all(|(found, allowed)| found == allowed)
+            path.len() >= entry.len() && path.iter().zip(&entry).all(|(name, allowed)| name == allowed)
         })
 }
 
-/// Every path that starts at `crate` or climbs by `super`, from the root, with its line.
+/// Every path that starts with `crate` or `super`, as a path from the root, with its line.
 fn imports(source: &str, module: &[String]) -> Vec<(usize, Vec<String>)> {
     let tokens = tokens(source);
     let text = |at: usize| tokens.get(at).map_or("", |token: &Token| token.text.as_str());
     let mut found = Vec::new();
-    // Modules written inside the file, with the depth of their braces.
+    // The inline modules around the current token, with the depth of their braces.
     let mut inline: Vec<(String, usize)> = Vec::new();
     let mut depth = 0;
     let mut at = 0;
@@ -86,7 +86,7 @@ fn imports(source: &str, module: &[String]) -> Vec<(usize, Vec<String>)> {
                     base.extend(inline.iter().map(|(name, _)| name.clone()));
                     base.pop();
                 }
-                at = tree(&tokens, at + 2, base, &mut found);
+                at = read_paths(&tokens, at + 2, base, &mut found);
                 continue;
             }
             _ => {}
@@ -96,8 +96,8 @@ fn imports(source: &str, module: &[String]) -> Vec<(usize, Vec<String>)> {
     found
 }
 
-/// Reads what follows a `::`: names, further `super`s, or a group in braces. Returns where it ends.
-fn tree(tokens: &[Token], mut at: usize, mut path: Vec<String>, found: &mut Vec<(usize, Vec<String>)>) -> usize {
+/// Reads the rest of a path after `::`, which may be a group of paths in braces. Returns the position after it.
+fn read_paths(tokens: &[Token], mut at: usize, mut path: Vec<String>, found: &mut Vec<(usize, Vec<String>)>) -> usize {
     let text = |at: usize| tokens.get(at).map_or("", |token: &Token| token.text.as_str());
     let line = tokens.get(at).map_or(0, |token| token.line);
     loop {
@@ -105,8 +105,8 @@ fn tree(tokens: &[Token], mut at: usize, mut path: Vec<String>, found: &mut Vec<
             "{" => {
                 at += 1;
                 while !["}", ""].contains(&text(at)) {
-                    let end = tree(tokens, at, path.clone(), found);
-                    // `as name`, commas, and whatever is not a path.
+                    let end = read_paths(tokens, at, path.clone(), found);
+                    // Skips `as name` and everything else up to the comma.
                     at = end.max(at + 1);
                     while !["}", ",", ""].contains(&text(at)) {
                         at += 1;
@@ -206,7 +206,7 @@ mod tests {
                 &[("src/proxy/request.rs:2", "api")],
             ),
             ("app", "src/app.rs", "use crate::{api, proxy::x, status};", &[]),
-            ("importing app", "src/api/mod.rs", "use crate::app::run;", &[("src/api/mod.rs:1", "nothing of ours")]),
+            ("importing app", "src/api/mod.rs", "use crate::app::run;", &[("src/api/mod.rs:1", "no other module")]),
             ("visibility", "src/api/mod.rs", "pub(crate) fn f() {}", &[]),
             ("comment", "src/api/mod.rs", "// use crate::proxy::x;\n/// [`crate::proxy::x`]\nstruct A;", &[]),
             (

@@ -1,12 +1,12 @@
 //! Plain language: words that comments, messages and documents do not use, and what they use instead.
 //!
-//! The list holds words that a reader who knows Kubernetes and Envoy has to read twice. Names that Kong, Kubernetes or
-//! an RFC fix stand in backticks or quotes, and are not looked at.
+//! The banned words are those that a reader who knows Kubernetes and Envoy has to read twice. Names from Kong,
+//! Kubernetes or an RFC are in backticks or quotes, and are not checked.
 
 use crate::prose::{self, Form};
 use crate::tree::{File, Finding};
 
-/// Words that mean one thing, and the plain ones for it. `*` at the end stands for any ending.
+/// Words for one meaning, and what to write instead. `*` at the end of a word stands for any ending.
 struct Ban {
     words: &'static [&'static str],
     remedy: &'static str,
@@ -74,11 +74,11 @@ const BANS: &[Ban] = &[
     Ban { words: &["hold it against", "held against", "holds against"], remedy: "write compare with or check against" },
 ];
 
-/// In comments of source files, unless it follows the name of a person: "users who may edit Services".
+/// Banned in comments, except after a person, as in "users who may edit Services".
 const WHO: &str = "who";
 const PERSONS: &[&str] = &["user", "users", "operator", "operators", "administrator", "administrators", "attackers"];
 
-/// Words of the names of types and modules that the field has better ones for.
+/// Words that are banned in the names of types and modules.
 const IN_NAMES: &[&str] = &[
     "ailing",
     "answer",
@@ -120,7 +120,7 @@ const IN_NAMES: &[&str] = &[
     "workshop",
 ];
 
-/// Files that are not looked at: this list, and what was released under the words of its time.
+/// Files that are not checked: this one lists the words, and the changelog describes earlier releases.
 const EXEMPT: &[&str] = &["tests/tidy/language.rs", "CHANGELOG.md", "LICENSE"];
 
 pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
@@ -161,18 +161,18 @@ fn in_file(file: &File) -> Vec<Finding> {
 
 fn contains(words: &[&str], banned: &str) -> bool {
     let banned: Vec<&str> = banned.split(' ').collect();
-    let fits = |(word, banned): (&&str, &&str)| match banned.strip_suffix('*') {
+    let word_matches = |(word, banned): (&&str, &&str)| match banned.strip_suffix('*') {
         Some(stem) => word.starts_with(stem),
         None => word == banned,
     };
-    words.windows(banned.len()).any(|window| window.iter().zip(&banned).all(fits))
+    words.windows(banned.len()).any(|window| window.iter().zip(&banned).all(word_matches))
 }
 
-/// Without what stands in backticks or double quotes.
+/// The text without everything in backticks or double quotes.
 fn without_code(text: &str) -> String {
     let mut plain = String::new();
-    for (at, part) in text.split(['`', '"']).enumerate() {
-        plain.push_str(if at % 2 == 0 { part } else { " _ " });
+    for (index, part) in text.split(['`', '"']).enumerate() {
+        plain.push_str(if index % 2 == 0 { part } else { " _ " });
     }
     plain
 }

@@ -1,22 +1,23 @@
-//! Cargo.lock: one of each where two would not fit together, and nothing from elsewhere.
+//! Checks Cargo.lock: some crates have only one version, and all crates come from the registry.
 
 use crate::tree::{File, Finding};
 
-/// Types of these crates pass between libraries, so a second version is a second, incompatible type.
-const ONE_OF_EACH: &[&str] =
+/// Libraries exchange types of these crates, and the types of two versions are incompatible.
+const SINGLE_VERSION: &[&str] =
     &["h2", "http", "http-body", "hyper", "kube", "k8s-openapi", "rustls", "rustls-pki-types", "schemars", "tokio"];
 
 pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
     let Some(lock) = files.iter().find(|file| file.path == "Cargo.lock") else {
-        return vec![Finding::new("Cargo.lock", 1, "is missing; commit it, so that everybody builds the same")];
+        return vec![Finding::new("Cargo.lock", 1, "is missing; commit it, so that all builds use the same versions")];
     };
     let mut findings = Vec::new();
     let mut names = Vec::new();
     for (line, text) in lock.lines() {
         if let Some(name) = quoted(text, "name = ") {
-            if ONE_OF_EACH.contains(&name) && names.contains(&name) {
+            if SINGLE_VERSION.contains(&name) && names.contains(&name) {
                 let message = format!(
-                    "a second version of {name}; find who wants it with `cargo tree -i {name}` and agree on one"
+                    "a second version of {name}; find the crates that require it with `cargo tree -i {name}`, and \
+                     update them to one version"
                 );
                 findings.push(Finding::new("Cargo.lock", line, message));
             }

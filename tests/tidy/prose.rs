@@ -1,4 +1,4 @@
-//! What is written for readers: comments and literals of Rust, comments of scripts, text of documents; and the names of
+//! Extracts the text for readers: comments and literals of Rust, comments of scripts, text of documents, and names of
 //! types and modules.
 
 use crate::tokens::{self, Piece};
@@ -37,8 +37,8 @@ fn of_rust(file: &File) -> Vec<Prose> {
     let mut found = Vec::new();
     for Piece { line, text, is_comment } in tokens::pieces(&file.text) {
         let form = if is_comment { Form::Comment } else { Form::Literal };
-        for (below, text) in text.lines().enumerate() {
-            let line = line + below;
+        for (index, text) in text.lines().enumerate() {
+            let line = line + index;
             found.push(Prose { line, text: text.to_owned(), form, in_tests: line >= tests });
         }
     }
@@ -66,7 +66,7 @@ fn of_hash_comments(file: &File) -> Vec<Prose> {
     comments.collect()
 }
 
-/// The line at which a Rust file's tests begin; past its end if it has none, 0 if it is nothing else.
+/// The line at which the tests of a Rust file begin: 0 if it has only tests, past its end if it has none.
 pub(crate) fn first_test_line(file: &File) -> usize {
     let is_test_file = ["tests/", "benches/", "e2e/tests/"].iter().any(|folder| file.path.starts_with(folder))
         || file.path.ends_with("/tests.rs")
@@ -88,7 +88,7 @@ pub(crate) struct Name {
 }
 
 impl Name {
-    /// `StatusQueue` and `status_queue` alike as "status" and "queue".
+    /// The words in lower case: "status" and "queue" for both `StatusQueue` and `status_queue`.
     pub(crate) fn words(&self) -> Vec<String> {
         let mut words = vec![String::new()];
         for c in self.text.chars() {
@@ -111,8 +111,8 @@ pub(crate) fn names(file: &File) -> Vec<Name> {
     }
     let tests = first_test_line(file);
     let tokens = tokens::tokens(&file.text);
-    let declared = tokens.windows(3).filter_map(|three| {
-        let [keyword, name, after] = three else { return None };
+    let declared = tokens.windows(3).filter_map(|window| {
+        let [keyword, name, after] = window else { return None };
         let is_type = ["struct", "enum", "trait", "type", "union"].contains(&keyword.text.as_str());
         let is_module = keyword.text == "mod" && [";", "{"].contains(&after.text.as_str());
         // An associated type has its name from the trait.

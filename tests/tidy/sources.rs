@@ -1,14 +1,14 @@
-//! Rust files: what each is about, how long it may get, what it may be called.
+//! Checks that each Rust file has a header, is not too long, and has a name that says something.
 
 use crate::tokens::tokens;
 use crate::tree::{File, Finding};
 
 /// Lines of production code after which a file must be divided.
 const MOST_LINES: usize = 600;
-/// Lines after which it is worth a look.
+/// Lines of production code after which a file is listed as long.
 const MANY_LINES: usize = 400;
 
-/// Names that say nothing of what is inside.
+/// Names of files and modules that say nothing about the content.
 const EMPTY_NAMES: &[&str] = &["common", "helper", "helpers", "manager", "misc", "types", "util", "utils"];
 
 pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
@@ -21,8 +21,8 @@ pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
         let lines = production_lines(file);
         if lines > MOST_LINES {
             let message = format!(
-                "has {lines} lines before its tests, and {MOST_LINES} is the most; look for the second idea in it and \
-                 move that to a file of its own"
+                "has {lines} lines before its tests, and {MOST_LINES} is the most; move a part \
+                 with a purpose of its own to another file"
             );
             findings.push(Finding::new(&file.path, lines, message));
         }
@@ -31,7 +31,7 @@ pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
     findings
 }
 
-/// Files that are long, though not too long: a list to look at, not a failure.
+/// Files that are long, which is no error.
 pub(crate) fn long_files(files: &[File]) -> Vec<String> {
     let long = rust(files).map(|file| (production_lines(file), &file.path)).filter(|(lines, _)| *lines > MANY_LINES);
     long.map(|(lines, path)| format!("{path}: {lines} lines before its tests; is there a second idea in it?")).collect()
@@ -41,7 +41,7 @@ fn rust(files: &[File]) -> impl Iterator<Item = &File> {
     files.iter().filter(|file| file.has_extension("rs"))
 }
 
-/// Lines before the tests; all of them in a file that is nothing else.
+/// The number of lines before the tests, which is 0 for a file of tests.
 fn production_lines(file: &File) -> usize {
     if file.path.starts_with("tests/") || file.path.ends_with("/tests.rs") || file.path.contains("/tests/") {
         return 0;
@@ -55,7 +55,7 @@ fn empty_names(file: &File) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut check = |line: usize, name: &str| {
         if EMPTY_NAMES.contains(&name) {
-            let message = format!("`{name}` is a name for anything; call the module what it holds");
+            let message = format!("`{name}` says nothing about the content; name the module after what it holds");
             findings.push(Finding::new(&file.path, line, message));
         }
     };
@@ -64,7 +64,7 @@ fn empty_names(file: &File) -> Vec<Finding> {
     }
     let tokens = tokens(&file.text);
     for pair in tokens.windows(3) {
-        // A module in a file of its own is found by the name of that file.
+        // Other modules are checked by the names of their files.
         if pair[0].text == "mod" && pair[2].text == "{" {
             check(pair[1].line, &pair[1].text);
         }

@@ -1,5 +1,5 @@
-//! Test programs: each file of tests belongs to one. Programs are listed in `Cargo.toml`, so cargo and the compiler
-//! would silently leave out a file that is neither a program nor a module of one.
+//! Checks that each file of tests belongs to a test program. Otherwise, neither cargo nor the compiler would report a
+//! file that is neither in `Cargo.toml` nor a module of a program.
 
 use std::collections::BTreeSet;
 
@@ -18,11 +18,11 @@ fn left_out(files: &[File], folder: &str, manifest: &str) -> Vec<Finding> {
     let mut modules: BTreeSet<String> = BTreeSet::new();
     let sources = || files.iter().filter(|file| file.path.starts_with(folder) && file.has_extension("rs"));
     for file in sources() {
-        let own = module_path(&file.path);
+        let module = module_path(&file.path);
         let names = declared(file);
-        modules.extend(names.iter().map(|name| format!("{own}/{name}")));
+        modules.extend(names.iter().map(|name| format!("{module}/{name}")));
         if is_in(&file.path, folder) {
-            // A program's own modules are next to it.
+            // Modules of the root of a program are next to it.
             modules.extend(names.iter().map(|name| format!("{folder}{name}")));
         }
     }
@@ -45,11 +45,11 @@ fn is_in(path: &str, folder: &str) -> bool {
     path.strip_prefix(folder).is_some_and(|name| !name.contains('/'))
 }
 
-/// Names of modules in files of their own.
+/// Names of the modules that are declared with a separate file.
 fn declared(file: &File) -> Vec<String> {
     let tokens = tokens(&file.text);
-    let declared = tokens.windows(3).filter(|three| three[0].text == "mod" && three[2].text == ";");
-    declared.map(|three| three[1].text.clone()).collect()
+    let declared = tokens.windows(3).filter(|window| window[0].text == "mod" && window[2].text == ";");
+    declared.map(|window| window[1].text.clone()).collect()
 }
 
 /// Names below `[[test]]`.

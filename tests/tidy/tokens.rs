@@ -1,7 +1,6 @@
-//! Rust source as words and signs, without comments and literals: as much of the language as paths need. And the other
-//! way round: its comments and string literals alone.
+//! Splits Rust source into tokens, as far as the check of paths needs them, and into its comments and string literals.
 
-/// A word, `::`, or any other sign by itself.
+/// A word, `::`, or any other single character that is no white space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Token {
     pub(crate) text: String,
@@ -41,13 +40,13 @@ impl<'a> Scanner<'a> {
     fn step(&mut self) -> bool {
         let Some(first) = self.rest.chars().next() else { return false };
         if self.rest.starts_with("//") {
-            self.keep(self.rest.find('\n').unwrap_or(self.rest.len()), true);
+            self.push_piece(self.rest.find('\n').unwrap_or(self.rest.len()), true);
         } else if self.rest.starts_with("/*") {
-            self.keep(block_comment(self.rest), true);
+            self.push_piece(block_comment(self.rest), true);
         } else if let Some(length) = raw_string(self.rest) {
-            self.keep(length, false);
+            self.push_piece(length, false);
         } else if first == '"' {
-            self.keep(1 + closing_quote(&self.rest[1..]), false);
+            self.push_piece(1 + closing_quote(&self.rest[1..]), false);
         } else if first == '\'' {
             self.skip(character_or_lifetime(self.rest));
         } else if first.is_alphanumeric() || first == '_' {
@@ -56,29 +55,29 @@ impl<'a> Scanner<'a> {
             if self.rest[word..].starts_with('"') && ["b", "c"].contains(&&self.rest[..word]) {
                 self.skip(word);
             } else {
-                self.take(word);
+                self.push_token(word);
             }
         } else if self.rest.starts_with("::") {
-            self.take(2);
+            self.push_token(2);
         } else if first.is_whitespace() {
             self.skip(first.len_utf8());
         } else {
-            self.take(first.len_utf8());
+            self.push_token(first.len_utf8());
         }
         true
     }
 
-    fn keep(&mut self, length: usize, is_comment: bool) {
-        let whole = &self.rest[..length];
-        let text = match (is_comment, whole.find('"'), whole.rfind('"')) {
-            (false, Some(open), Some(close)) if open < close => &whole[open + 1..close],
-            _ => whole.trim_matches('/'),
+    fn push_piece(&mut self, length: usize, is_comment: bool) {
+        let source = &self.rest[..length];
+        let text = match (is_comment, source.find('"'), source.rfind('"')) {
+            (false, Some(open), Some(close)) if open < close => &source[open + 1..close],
+            _ => source.trim_matches('/'),
         };
         self.pieces.push(Piece { text: text.to_owned(), line: self.line, is_comment });
         self.skip(length);
     }
 
-    fn take(&mut self, length: usize) {
+    fn push_token(&mut self, length: usize) {
         self.tokens.push(Token { text: self.rest[..length].to_owned(), line: self.line });
         self.skip(length);
     }
@@ -89,7 +88,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Length of a block comment, which may hold others.
+/// Length of a block comment, which may contain other block comments.
 fn block_comment(source: &str) -> usize {
     let mut depth = 0;
     let mut at = 0;
@@ -120,7 +119,7 @@ fn raw_string(source: &str) -> Option<usize> {
     Some(body.find(&end).map_or(source.len(), |at| start + at + end.len()))
 }
 
-/// Length up to and including the quote that ends a string whose opening quote is gone.
+/// Length of the rest of a string after its opening quote, including the closing quote.
 fn closing_quote(source: &str) -> usize {
     let mut escaped = false;
     for (at, c) in source.char_indices() {
@@ -134,7 +133,7 @@ fn closing_quote(source: &str) -> usize {
     source.len()
 }
 
-/// `'x'`, `'\n'` and `'\u{1F600}'` as a whole; of `'static` only the apostrophe.
+/// Length of a character literal such as `'\n'`, or of the apostrophe of a lifetime.
 fn character_or_lifetime(source: &str) -> usize {
     let mut chars = source.char_indices().skip(1);
     match chars.next() {

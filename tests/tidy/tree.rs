@@ -1,4 +1,4 @@
-//! The checkout as text files, and what a rule says about one of them.
+//! Reads the text files of the checkout, and reports what breaks a rule in them.
 
 use std::fmt;
 use std::fs;
@@ -26,7 +26,7 @@ impl File {
     }
 }
 
-/// Something that breaks a rule: where, and what to do.
+/// A place that breaks a rule, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Finding {
     pub(crate) file: String,
@@ -46,7 +46,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Every text file of the checkout in sorted order, without what is built, cached or git's own.
+/// Every text file of the checkout in sorted order, except those in `.git`, `.cache` and `target`.
 pub(crate) fn read(root: &Path) -> Vec<File> {
     let mut files = Vec::new();
     read_folder(root, "", &mut files);
@@ -82,10 +82,10 @@ pub(crate) fn expect_none(mut findings: Vec<Finding>) {
     assert!(findings.is_empty(), "{} findings:\n\n{}\n", findings.len(), lines.join("\n"));
 }
 
-/// Expected findings: where, as `file:line`, and a word that the message has to contain.
+/// Expected findings: the place as `file:line`, and a word that the message has to contain.
 pub(crate) type Places<'a> = &'a [(&'a str, &'a str)];
 
-/// For the tests of the rules: exactly these findings, in this order.
+/// Fails unless the findings are exactly these in this order. Used in tests of the rules.
 pub(crate) fn expect(name: &str, findings: Vec<Finding>, expected: Places<'_>) {
     let found: Vec<String> = findings.iter().map(Finding::to_string).collect();
     assert_eq!(found.len(), expected.len(), "{name}: {found:#?}");

@@ -1,11 +1,11 @@
-//! Names of types: one meaning each across the top-level modules of `src`, so that a search for a name finds one thing.
+//! Checks that no two top-level modules of `src` declare types with the same name, so that a search finds one type.
 
 use std::collections::BTreeMap;
 
 use crate::prose;
 use crate::tree::{File, Finding};
 
-/// Names that each plugin's file may use for its own.
+/// Names that the file of each plugin may declare.
 const OF_EVERY_PLUGIN: &[&str] = &["Config", "Error", "Plugin"];
 
 pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
@@ -27,7 +27,7 @@ pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
                 continue;
             }
             let message = format!(
-                "type `{name}` is declared in {}, too; give one of them the name of what is special about it",
+                "type `{name}` is declared in {}, too; rename one of them after what distinguishes it",
                 other.path
             );
             findings.push(Finding::new(&file.path, *line, message));

@@ -1,4 +1,4 @@
-//! Width of lines, as far as the formatter does not see to it: comments, literals and documents.
+//! Checks the width of lines that the formatter does not break: comments, literals and documents.
 
 use crate::prose::{self, Form};
 use crate::tree::{File, Finding};
@@ -9,13 +9,13 @@ pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in files.iter().filter(|file| ["rs", "md"].iter().any(|extension| file.has_extension(extension))) {
         let lines: Vec<&str> = file.text.lines().collect();
-        let mut last = 0;
+        let mut last_line = 0;
         for part in prose::of_file(file) {
             // A literal of a test is data: what a server sends, or a document.
             let is_data = part.form == Form::Literal && part.in_tests;
-            let Some(text) = lines.get(part.line - 1).filter(|_| !is_data && part.line != last) else { continue };
-            last = part.line;
-            // Code around a literal is the formatter's, and rows of a table it leaves as they are.
+            let Some(text) = lines.get(part.line - 1).filter(|_| !is_data && part.line != last_line) else { continue };
+            last_line = part.line;
+            // The formatter breaks the code around a literal, so only the literal counts.
             let columns = match part.form {
                 Form::Literal if !text.starts_with(&part.text) => {
                     indentation(text) + part.text.chars().count() + "\"".len()
@@ -40,7 +40,7 @@ fn is_table(text: &str) -> bool {
     text.trim_start().starts_with('|')
 }
 
-/// Whether there is a space to break it at. A long address or path has none.
+/// Whether the line has a space to break it at. A long address or path has none.
 fn can_be_broken(text: &str) -> bool {
     let longest = text.split_whitespace().map(|word| word.chars().count()).max().unwrap_or(0);
     longest + 20 <= MOST_COLUMNS

@@ -1,21 +1,21 @@
-//! Words that must not be in any file: promises, paths of somebody's machine, hosts of package registries.
+//! Checks for words that must not be in any file: promises, paths of one machine, hosts of package registries.
 
 use crate::tree::{File, Finding};
 
-/// Split in two, so that this file does not break its own rule.
+/// A banned word, which is split in two so that this file does not contain it.
 struct Ban {
     word: (&'static str, &'static str),
     form: Form,
     remedy: &'static str,
 }
 
-/// When a word counts.
+/// Where a word is banned.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Anywhere,
-    /// As a word of its own.
+    /// As a complete word.
     Whole,
-    /// With the name of a user and a slash behind it.
+    /// Followed by the name of a user and a slash.
     OfUser,
 }
 

@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-/// More than any request of Portico, in bytes.
-const MOST: usize = 1 << 20;
+/// More than the size of any request body of Portico.
+const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// The handle of a test; requests share the state.
+/// The handle of a test. Its clones share the state.
 #[derive(Clone)]
 pub(crate) struct FakeApiServer {
     pub(crate) address: SocketAddr,
@@ -34,25 +34,27 @@ pub(crate) struct FakeApiServer {
 #[derive(Default)]
 struct FakeApiState {
     version: u64,
-    /// By API version, such as `v1` or `gateway.networking.k8s.io/v1`: plural and whether it is namespaced.
+    /// The served kinds by API version such as `gateway.networking.k8s.io/v1`: the plural, and whether it is
+    /// namespaced.
     served: BTreeMap<String, BTreeMap<String, bool>>,
-    /// By plural, namespace and name.
+    /// The objects by plural, namespace and name.
     objects: BTreeMap<(String, String, String), Value>,
-    /// Past events, by version.
+    /// Past events: version, plural, type and object. An empty type stands for a bookmark that ends the watch.
     events: Vec<(u64, String, &'static str, Value)>,
-    /// By plural: failures of the next requests.
+    /// Failures of the next requests, by plural.
     failures: BTreeMap<String, VecDeque<InjectedFailure>>,
+    /// The only accepted token, if any.
     token: Option<String>,
     /// Writes are handled like reads.
     is_read_only: bool,
     /// New connections are dropped.
-    down: bool,
+    is_down: bool,
     /// The number of dropped connections.
     dropped_connections: usize,
     requests: Vec<RecordedRequest>,
 }
 
-/// A recorded request.
+/// A request that the server received.
 #[derive(Clone, Debug)]
 pub(crate) struct RecordedRequest {
     pub(crate) path: String,
@@ -67,25 +69,25 @@ pub(crate) struct RecordedRequest {
 pub(crate) enum InjectedFailure {
     /// An error status.
     Status(u16, &'static str),
-    /// For a watch: this many events, then the connection breaks.
+    /// A watch sends this many events, then its connection breaks.
     Cut(usize),
-    /// For a watch: this event, then the end.
+    /// A watch sends this event and ends.
     Event(Value),
-    /// No response.
+    /// The request gets no response.
     NoResponse,
 }
 
 impl FakeApiState {
     fn drops_connection(&mut self) -> bool {
-        self.dropped_connections += usize::from(self.down);
-        self.down
+        self.dropped_connections += usize::from(self.is_down);
+        self.is_down
     }
 }
 
 type ApiResponse = Response<BoxBody<Bytes, std::io::Error>>;
 
 impl FakeApiServer {
-    /// With the kinds that every cluster has.
+    /// Starts a server with the kinds that every cluster has.
     pub(crate) async fn start() -> FakeApiServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -108,22 +110,22 @@ impl FakeApiServer {
                 loop {
                     let Ok((stream, _)) = listener.accept().await else { continue };
                     if api.state.lock().drops_connection() {
-                        api.request_count.send_modify(|asked| *asked += 1);
+                        api.request_count.send_modify(|count| *count += 1);
                         continue;
                     }
                     let api = api.clone();
                     tokio::spawn(async move {
-                        let mut moved = api.state_changes.subscribe();
+                        let mut state_changes = api.state_changes.subscribe();
                         let state = api.state.clone();
                         let service = service_fn(move |request: Request<Incoming>| {
                             let api = api.clone();
                             async move {
                                 let (head, body) = request.into_parts();
                                 #[expect(clippy::disallowed_methods, reason = "it is limited")]
-                                let body = Limited::new(body, MOST).collect().await;
+                                let body = Limited::new(body, MAX_BODY_BYTES).collect().await;
                                 let Ok(body) = body else { std::future::pending().await };
                                 match api.handle(Request::from_parts(head, body.to_bytes())) {
-                                    Some(answer) => Ok::<_, Infallible>(answer),
+                                    Some(response) => Ok::<_, Infallible>(response),
                                     None => std::future::pending().await,
                                 }
                             }
@@ -132,7 +134,7 @@ impl FakeApiServer {
                             hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
                         tokio::select! {
                             _ = connection => {}
-                            _ = moved.wait_for(|_| state.lock().down) => {}
+                            _ = state_changes.wait_for(|_| state.lock().is_down) => {}
                         }
                     });
                 }
@@ -169,11 +171,11 @@ impl FakeApiServer {
         self.change(|state| {
             state.version += 1;
             let key = key(plural, &object);
-            let known = state.objects.contains_key(&key);
+            let exists = state.objects.contains_key(&key);
             object["metadata"]["resourceVersion"] = json!(state.version.to_string());
             object["metadata"]["uid"] = json!(format!("{}-{}", key.1, key.2));
             state.objects.insert(key, object.clone());
-            state.events.push((state.version, plural.to_owned(), if known { "MODIFIED" } else { "ADDED" }, object));
+            state.events.push((state.version, plural.to_owned(), if exists { "MODIFIED" } else { "ADDED" }, object));
         });
     }
 
@@ -193,8 +195,8 @@ impl FakeApiServer {
         self.state.lock().objects.remove(&key).unwrap();
     }
 
-    pub(crate) fn fail(&self, plural: &str, faults: impl IntoIterator<Item = InjectedFailure>) {
-        self.change(|state| state.failures.entry(plural.to_owned()).or_default().extend(faults));
+    pub(crate) fn fail(&self, plural: &str, failures: impl IntoIterator<Item = InjectedFailure>) {
+        self.change(|state| state.failures.entry(plural.to_owned()).or_default().extend(failures));
     }
 
     /// Removes the injected failures.
@@ -211,33 +213,34 @@ impl FakeApiServer {
         self.come_up();
     }
 
+    /// Closes all connections, and drops new ones from now on.
     pub(crate) fn go_down(&self) {
-        self.change(|state| state.down = true);
+        self.change(|state| state.is_down = true);
     }
 
     pub(crate) fn come_up(&self) {
-        self.change(|state| state.down = false);
+        self.change(|state| state.is_down = false);
     }
 
     /// Requests with this path prefix, in order.
     pub(crate) fn requests(&self, path: &str) -> Vec<RecordedRequest> {
-        self.state.lock().requests.iter().filter(|seen| seen.path.starts_with(path)).cloned().collect()
+        self.state.lock().requests.iter().filter(|request| request.path.starts_with(path)).cloned().collect()
     }
 
     /// Waits until this many connections were dropped.
     pub(crate) async fn wait_for_dropped_connections(&self, times: usize) {
-        let mut asked = self.request_count.subscribe();
+        let mut request_count = self.request_count.subscribe();
         while self.state.lock().dropped_connections < times {
-            asked.changed().await.unwrap();
+            request_count.changed().await.unwrap();
         }
     }
 
     /// Waits until there were this many requests for exactly this path.
     pub(crate) async fn wait_for_requests(&self, path: &str, times: usize) {
-        let mut asked = self.request_count.subscribe();
-        let exactly = || self.requests(path).iter().filter(|seen| seen.path == path).count();
-        while exactly() < times {
-            asked.changed().await.unwrap();
+        let mut request_count = self.request_count.subscribe();
+        let count = || self.requests(path).iter().filter(|request| request.path == path).count();
+        while count() < times {
+            request_count.changed().await.unwrap();
         }
     }
 
@@ -250,12 +253,13 @@ impl FakeApiServer {
         });
     }
 
+    /// Changes the state and wakes the watches.
     fn change(&self, change: impl FnOnce(&mut FakeApiState)) {
         change(&mut self.state.lock());
-        self.state_changes.send_modify(|moved| *moved += 1);
+        self.state_changes.send_modify(|count| *count += 1);
     }
 
-    /// Handles writes of served kinds, as far as tests need them; everything else is read.
+    /// Handles a write by merging the sent object into the stored one. All other requests are handled by `read`.
     fn handle(&self, request: Request<Bytes>) -> Option<ApiResponse> {
         if request.method() == Method::GET || self.state.lock().is_read_only {
             return self.read(request);
@@ -264,14 +268,14 @@ impl FakeApiServer {
         let sent: Value = serde_json::from_slice(request.body()).ok()?;
         let parts: Vec<&str> = request.uri().path().split('/').collect();
         let (namespace, rest) = match parts.iter().position(|part| *part == "namespaces") {
-            Some(at) => (parts[at + 1], &parts[at + 2..]),
+            Some(index) => (parts[index + 1], &parts[index + 2..]),
             None => ("", &parts[4..]),
         };
         let plural = *rest.first()?;
         let name = rest.get(1).copied().or_else(|| sent["metadata"]["name"].as_str()).unwrap_or("unnamed");
         let key = (plural.to_owned(), namespace.to_owned(), name.to_owned());
-        let known = self.state.lock().objects.get(&key).cloned();
-        let mut object = known.unwrap_or_else(|| json!({"metadata": {"namespace": namespace, "name": name}}));
+        let existing = self.state.lock().objects.get(&key).cloned();
+        let mut object = existing.unwrap_or_else(|| json!({"metadata": {"namespace": namespace, "name": name}}));
         merge_patch(&mut object, &sent);
         self.put(plural, object);
         Some(body(StatusCode::OK, &self.state.lock().objects[&key]))
@@ -283,17 +287,17 @@ impl FakeApiServer {
         self.change(|state| state.is_read_only = false);
     }
 
-    /// None for no response.
+    /// Handles everything except merged writes. Returns `None` to send no response.
     fn read(&self, request: Request<Bytes>) -> Option<ApiResponse> {
         let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let seen = record_request(&request);
+        let recorded = record_request(&request);
         let mut state = self.state.lock();
-        state.requests.push(seen.clone());
-        self.request_count.send_modify(|asked| *asked += 1);
+        state.requests.push(recorded.clone());
+        self.request_count.send_modify(|count| *count += 1);
         if state.token.as_ref().is_some_and(|token| text(header::AUTHORIZATION) != format!("Bearer {token}")) {
             return Some(status(401, "Unauthorized"));
         }
-        let parts: Vec<&str> = seen.path.split('/').skip(1).collect();
+        let parts: Vec<&str> = recorded.path.split('/').skip(1).collect();
         let (version, rest) = match parts.as_slice() {
             ["api", version, rest @ ..] => ((*version).to_owned(), rest),
             ["apis", group, version, rest @ ..] => (format!("{group}/{version}"), rest),
@@ -310,8 +314,8 @@ impl FakeApiServer {
         if !served.contains_key(plural) {
             return Some(status(404, "no such resource"));
         }
-        let fault = state.failures.get_mut(plural).and_then(VecDeque::pop_front);
-        match fault {
+        let failure = state.failures.get_mut(plural).and_then(VecDeque::pop_front);
+        match failure {
             Some(InjectedFailure::Status(code, message)) => return Some(status(code, message)),
             Some(InjectedFailure::NoResponse) => return None,
             _ => {}
@@ -325,19 +329,19 @@ impl FakeApiServer {
                 }
             }
             // Kept without an event: Portico does not watch the objects that it creates here.
-            None if seen.method == Method::POST => {
-                let mut created: Value = serde_json::from_str(&seen.body).unwrap();
+            None if recorded.method == Method::POST => {
+                let mut created: Value = serde_json::from_str(&recorded.body).unwrap();
                 created["metadata"]["resourceVersion"] = json!("1");
-                let answer = body(StatusCode::CREATED, &created);
+                let response = body(StatusCode::CREATED, &created);
                 state.objects.insert(key(plural, &created), created);
-                answer
+                response
             }
-            None if seen.query.contains("watch=true") => {
+            None if recorded.query.contains("watch=true") => {
                 let plural = plural.to_owned();
                 drop(state);
-                self.watch(plural, namespace, &seen, fault)
+                self.watch(plural, namespace, &recorded, failure)
             }
-            None => list(&state, plural, namespace.as_deref(), &seen),
+            None => list(&state, plural, namespace.as_deref(), &recorded),
         })
     }
 
@@ -345,64 +349,65 @@ impl FakeApiServer {
         &self,
         plural: String,
         namespace: Option<String>,
-        seen: &RecordedRequest,
-        fault: Option<InjectedFailure>,
+        recorded: &RecordedRequest,
+        failure: Option<InjectedFailure>,
     ) -> ApiResponse {
-        let initial = seen.query.contains("sendInitialEvents=true");
-        let mut from: u64 = parameter(&seen.query, "resourceVersion").parse().unwrap_or_default();
-        let field = parameter(&seen.query, "fieldSelector").replace("%3D", "=");
-        let mut left = if let Some(InjectedFailure::Cut(events)) = fault { events } else { usize::MAX };
+        let sends_initial = recorded.query.contains("sendInitialEvents=true");
+        let mut sent_version: u64 = parameter(&recorded.query, "resourceVersion").parse().unwrap_or_default();
+        let field = parameter(&recorded.query, "fieldSelector").replace("%3D", "=");
+        let mut remaining_events = if let Some(InjectedFailure::Cut(events)) = failure { events } else { usize::MAX };
         let state = self.state.clone();
-        let mut moved = self.state_changes.subscribe();
+        let mut state_changes = self.state_changes.subscribe();
         let (send, mut received) = mpsc::channel::<Result<Frame<Bytes>, std::io::Error>>(1);
         tokio::spawn(async move {
             let mut lines: Vec<Value> = Vec::new();
-            if let Some(InjectedFailure::Event(event)) = fault {
+            if let Some(InjectedFailure::Event(event)) = failure {
                 lines.push(event);
-                left = 1;
-            } else if initial {
+                remaining_events = 1;
+            } else if sends_initial {
                 let state = state.lock();
                 lines.extend(
                     matching(&state, &plural, namespace.as_deref(), &field)
                         .map(|object| json!({"type": "ADDED", "object": object})),
                 );
-                let mut end = bookmark(state.version);
-                end["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
-                lines.push(json!({"type": "BOOKMARK", "object": end}));
-                from = state.version;
+                let mut initial_end = bookmark(state.version);
+                initial_end["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+                lines.push(json!({"type": "BOOKMARK", "object": initial_end}));
+                sent_version = state.version;
             }
             loop {
                 for line in lines.drain(..) {
-                    let cut = left == 0 || line == Value::Null;
-                    let frame = if cut {
+                    let is_cut = remaining_events == 0 || line == Value::Null;
+                    let frame = if is_cut {
                         Err(std::io::Error::other("cut"))
                     } else {
                         Ok(Frame::data(Bytes::from(format!("{line}\n"))))
                     };
-                    left = left.saturating_sub(1);
-                    if send.send(frame).await.is_err() || cut {
+                    remaining_events = remaining_events.saturating_sub(1);
+                    if send.send(frame).await.is_err() || is_cut {
                         return;
                     }
                 }
-                if left == 0 {
+                if remaining_events == 0 {
                     return;
                 }
                 {
                     let state = state.lock();
-                    for (version, kind, what, object) in &state.events {
-                        let here = namespace.as_deref().is_none_or(|name| object["metadata"]["namespace"] == name);
-                        if *version <= from || *kind != plural || !(here || what.is_empty()) {
+                    for (version, kind, event_type, object) in &state.events {
+                        let in_namespace =
+                            namespace.as_deref().is_none_or(|name| object["metadata"]["namespace"] == name);
+                        if *version <= sent_version || *kind != plural || !(in_namespace || event_type.is_empty()) {
                             continue;
                         }
-                        match *what {
+                        match *event_type {
                             // A bookmark that ends this watch.
                             "" => lines.extend([object.clone(), Value::Null]),
-                            what => lines.push(json!({"type": what, "object": object})),
+                            event_type => lines.push(json!({"type": event_type, "object": object})),
                         }
                     }
-                    from = state.version.max(from);
+                    sent_version = state.version.max(sent_version);
                 }
-                if lines.is_empty() && moved.changed().await.is_err() {
+                if lines.is_empty() && state_changes.changed().await.is_err() {
                     return;
                 }
             }
@@ -412,7 +417,7 @@ impl FakeApiServer {
     }
 }
 
-/// Null removes a field (RFC 7396).
+/// Applies a JSON merge patch, in which null removes a field (RFC 7396).
 fn merge_patch(target: &mut Value, patch: &Value) {
     let Value::Object(fields) = patch else {
         *target = patch.clone();
@@ -429,9 +434,9 @@ fn merge_patch(target: &mut Value, patch: &Value) {
     }
 }
 
-fn list(state: &FakeApiState, plural: &str, namespace: Option<&str>, seen: &RecordedRequest) -> ApiResponse {
-    // Pages of one object, to catch clients that read only the first page.
-    let start: usize = parameter(&seen.query, "continue").parse().unwrap_or_default();
+/// The objects of a list request, in pages of one object to detect clients that read only the first page.
+fn list(state: &FakeApiState, plural: &str, namespace: Option<&str>, recorded: &RecordedRequest) -> ApiResponse {
+    let start: usize = parameter(&recorded.query, "continue").parse().unwrap_or_default();
     let all: Vec<_> = matching(state, plural, namespace, "").cloned().collect();
     let mut meta = json!({"resourceVersion": state.version.to_string()});
     if start + 1 < all.len() {

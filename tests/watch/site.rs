@@ -1,4 +1,4 @@
-//! A source connected to the fake API server, and the store that it fills.
+//! An `ApiServerSource` that watches the fake API server, and the store with the objects that it delivers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -21,16 +21,19 @@ pub(crate) struct WatchSite {
     pub(crate) installed: Arc<InstalledApis>,
     pub(crate) observed: BTreeMap<ObjectId, Option<Observed>>,
     pub(crate) rejected: BTreeMap<ObjectId, Option<RejectedObject>>,
-    /// Keep the wanted objects, instead of what the store refers to.
+    /// Leaves the referenced Secrets and ConfigMaps as the test has set them, instead of setting those that the store
+    /// refers to.
     pub(crate) keep_referenced: bool,
     folder: TempDir,
 }
 
 impl WatchSite {
+    /// Watches all namespaces.
     pub(crate) async fn start(api: &FakeApiServer) -> WatchSite {
         WatchSite::start_in(api, &[]).await
     }
 
+    /// Watches these namespaces, or all if there are none.
     pub(crate) async fn start_in(api: &FakeApiServer, namespaces: &[&str]) -> WatchSite {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("token"), "first").unwrap();
@@ -54,7 +57,7 @@ impl WatchSite {
     }
 
     pub(crate) fn write_token(&self, token: &str) {
-        // Atomically: a partial token is invalid.
+        // The token is replaced atomically, because a partial one is invalid.
         let (new, file) = (self.folder.path().join("new"), self.folder.path().join("token"));
         std::fs::write(&new, token).unwrap();
         std::fs::rename(new, file).unwrap();
@@ -71,48 +74,52 @@ impl WatchSite {
             self.installed = installed;
         }
         if !self.keep_referenced {
-            let refs = self.store.dependency_index();
-            let wanted: BTreeSet<_> =
-                refs.referenced(Kind::Secret).chain(refs.referenced(Kind::ConfigMap)).cloned().collect();
-            self.source.set_referenced(wanted);
+            let dependencies = self.store.dependency_index();
+            let referenced: BTreeSet<_> = dependencies
+                .referenced(Kind::Secret)
+                .chain(dependencies.referenced(Kind::ConfigMap))
+                .cloned()
+                .collect();
+            self.source.set_referenced(referenced);
         }
     }
 
-    pub(crate) async fn wait_until(&mut self, what: &str, is: impl Fn(&WatchSite) -> bool) {
+    pub(crate) async fn wait_until(&mut self, event: &str, condition: impl Fn(&WatchSite) -> bool) {
         let waiting = async {
-            while !is(self) {
+            while !condition(self) {
                 self.next().await;
             }
         };
         if timeout(DEADLINE, waiting).await.is_err() {
-            panic!("not within {DEADLINE:?}: {what}; routes {:?}, {:?}", self.routes(), self.installed);
+            panic!("not within {DEADLINE:?}: {event}; routes {:?}, {:?}", self.routes(), self.installed);
         }
     }
 
-    /// Waits until the missing preconditions mention this.
+    /// Waits until a precondition that contains this word is missing.
     pub(crate) async fn wait_until_missing(&self, word: &str) {
         let mut waiting = self.source.waiting_for();
         let mentioned = waiting.wait_for(|waiting| waiting.join(", ").contains(word));
         timeout(DEADLINE, mentioned).await.expect("in time").unwrap();
     }
 
+    /// The missing preconditions for readiness.
     pub(crate) fn missing(&self) -> String {
         self.source.waiting_for().borrow().join(", ")
     }
 
-    /// `name first.hostname` of each.
+    /// The routes, each as its name and first hostname.
     pub(crate) fn routes(&self) -> Vec<String> {
         let routes = self.store.http_routes.values();
         routes.map(|route| format!("{} {}", route.meta.key.name, route.spec.hostnames[0])).collect()
     }
 
-    /// `name content` of each.
+    /// The ConfigMaps, each as its name and certificate.
     pub(crate) fn config_maps(&self) -> Vec<String> {
         let maps = self.store.config_maps.values();
         maps.map(|map| format!("{} {}", map.meta.key.name, map.data["cert"])).collect()
     }
 
-    /// `name content` of each.
+    /// The Secrets, each as its name and certificate.
     pub(crate) fn secrets(&self) -> Vec<String> {
         let secrets = self.store.secrets.values();
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
@@ -120,7 +127,7 @@ impl WatchSite {
     }
 }
 
-/// A Service with TLS, and the ConfigMap of the authority to trust.
+/// A Service with TLS that refers to the ConfigMap of an authority.
 pub(crate) fn service(name: &str, authority: &str) -> Value {
     let annotations = json!({
         "konghq.com/protocol": "https", "konghq.com/tls-verify": "true",

@@ -1,4 +1,5 @@
-//! The backend behind the proxy: responds immediately, identifies itself, and verifies request bodies.
+//! The backend behind the proxy. It responds immediately with its name, and reports whether it received the request
+//! body correctly.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,23 +19,26 @@ pub struct Backend {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Serving; a change of the number closes idle connections.
+    /// Serves; an increase of the number closes idle connections.
     Serving(u64),
     /// Accepts no new connections.
     NotAccepting,
-    /// Connections end after their current request.
-    Leaving,
+    /// Closes connections after their current request.
+    Finishing,
 }
 
 /// Length of the response body for a path: `/bytes/1000` returns 1000 bytes, every other path a few.
 pub(crate) fn response_bytes(path: &str) -> usize {
-    let wish = path.split_once("/bytes/").and_then(|(_, rest)| rest.split(['/', '?']).next());
-    wish.and_then(|wish| wish.parse().ok()).map_or(SMALL, |wish: usize| wish.min(pattern::MAX_BODY))
+    let requested = path.split_once("/bytes/").and_then(|(_, rest)| rest.split(['/', '?']).next());
+    requested
+        .and_then(|requested| requested.parse().ok())
+        .map_or(DEFAULT_LENGTH, |requested: usize| requested.min(pattern::MAX_BODY))
 }
 
-const SMALL: usize = 64;
+/// The length of a response body whose path requests none.
+const DEFAULT_LENGTH: usize = 64;
 /// Path whose response body is the received request head.
-pub(crate) const HEAD: &str = "/head";
+pub(crate) const ECHO_HEAD_PATH: &str = "/head";
 
 impl Backend {
     pub async fn start(listen: SocketAddr, name: &str) -> Result<Backend> {
@@ -70,8 +74,8 @@ impl Backend {
     /// connections are still accepted.
     pub fn close_idle(&self) {
         self.stage.send_modify(|stage| {
-            if let Stage::Serving(times) = stage {
-                *times += 1;
+            if let Stage::Serving(closings) = stage {
+                *closings += 1;
             }
         });
     }
@@ -83,19 +87,19 @@ impl Backend {
 
     /// Closes all connections, busy ones after their response, and waits for that.
     pub async fn finish(self) {
-        self.stage.send_replace(Stage::Leaving);
+        self.stage.send_replace(Stage::Finishing);
         self.stage.closed().await;
     }
 }
 
 async fn serve(mut stream: TcpStream, name: &str, fields: &str, mut stages: watch::Receiver<Stage>) -> Result<()> {
     stream.set_nodelay(true)?;
-    // Stages before this connection do not apply to it, except for the last.
-    if *stages.borrow_and_update() == Stage::Leaving {
+    // Earlier stages do not apply to this connection, unless the backend finishes.
+    if *stages.borrow_and_update() == Stage::Finishing {
         return Ok(());
     }
-    let mut buffer = Vec::with_capacity(BUFFER);
-    let mut answer = Vec::new();
+    let mut buffer = Vec::with_capacity(BUFFER_SIZE);
+    let mut response = Vec::new();
     let mut served = false;
     loop {
         while buffer.is_empty() {
@@ -105,8 +109,9 @@ async fn serve(mut stream: TcpStream, name: &str, fields: &str, mut stages: watc
                     match *stages.borrow() {
                         // The backend was dropped instead of finished.
                         _ if changed.is_err() => return Ok(()),
-                        Stage::Leaving => return Ok(()),
-                        // Servers do not close new connections as idle.
+                        Stage::Finishing => return Ok(()),
+                        // A connection without a request stays open, because servers do not close new connections as
+                        // idle.
                         Stage::Serving(_) if served => return Ok(()),
                         Stage::Serving(_) | Stage::NotAccepting => {}
                     }
@@ -119,43 +124,45 @@ async fn serve(mut stream: TcpStream, name: &str, fields: &str, mut stages: watc
             }
             ensure!(stream.read_buf(&mut buffer).await? > 0, "the request ends early");
         };
-        let mut follow = BodyChecker::default();
+        let mut checker = BodyChecker::default();
         if field(&head, "transfer-encoding").is_some() {
             loop {
-                let size = usize::from_str_radix(&line(&mut stream, &mut buffer).await?, 16)?;
-                body(&mut stream, &mut buffer, size, &mut follow).await?;
-                line(&mut stream, &mut buffer).await?;
+                let size = usize::from_str_radix(&read_line(&mut stream, &mut buffer).await?, 16)?;
+                read_body(&mut stream, &mut buffer, size, &mut checker).await?;
+                read_line(&mut stream, &mut buffer).await?;
                 if size == 0 {
                     break;
                 }
             }
         } else if let Some(length) = field(&head, "content-length") {
-            body(&mut stream, &mut buffer, length.parse()?, &mut follow).await?;
+            read_body(&mut stream, &mut buffer, length.parse()?, &mut checker).await?;
         }
-        write(&mut answer, (name, fields), &head, &follow);
-        stream.write_all(&answer).await?;
+        write_response(&mut response, (name, fields), &head, &checker);
+        stream.write_all(&response).await?;
         served = true;
     }
 }
 
-fn write(answer: &mut Vec<u8>, (name, fields): (&str, &str), head: &str, follow: &BodyChecker) {
+/// Writes the response to a request with this head and body.
+fn write_response(response: &mut Vec<u8>, (name, fields): (&str, &str), head: &str, checker: &BodyChecker) {
     use std::io::Write as _;
-    answer.clear();
+    response.clear();
     let path = head.split(' ').nth(1).unwrap_or_default();
-    let body = if path == HEAD { head.as_bytes() } else { pattern::body(response_bytes(path)) };
+    let body = if path == ECHO_HEAD_PATH { head.as_bytes() } else { pattern::body(response_bytes(path)) };
     let number = field(head, "x-number").unwrap_or_default();
     let rule = field(head, "x-rule").unwrap_or_default();
-    let received = if follow.differs { "broken".to_owned() } else { follow.length.to_string() };
+    let received = if checker.differs { "broken".to_owned() } else { checker.length.to_string() };
     write!(
-        answer,
+        response,
         "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nx-backend: {name}\r\nx-number: {number}\r\nx-rule: {rule}\r\n\
          x-received: {received}\r\n{fields}\r\n",
         body.len()
     )
     .expect("writing to a Vec succeeds");
-    answer.extend_from_slice(body);
+    response.extend_from_slice(body);
 }
 
+/// The value of a header field.
 fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     head.split("\r\n").skip(1).find_map(|line| {
         let (field, value) = line.split_once(':')?;
@@ -163,7 +170,7 @@ fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     })
 }
 
-async fn line(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<String> {
+async fn read_line(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<String> {
     loop {
         if let Some(at) = buffer.windows(2).position(|two| two == b"\r\n") {
             let line = String::from_utf8_lossy(&buffer[..at]).into_owned();
@@ -174,18 +181,23 @@ async fn line(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<String> {
     }
 }
 
-async fn body(stream: &mut TcpStream, buffer: &mut Vec<u8>, length: usize, follow: &mut BodyChecker) -> Result<()> {
-    let mut left = length;
+async fn read_body(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+    length: usize,
+    checker: &mut BodyChecker,
+) -> Result<()> {
+    let mut missing = length;
     loop {
-        let part = buffer.len().min(left);
-        follow.read(&buffer[..part]);
+        let part = buffer.len().min(missing);
+        checker.read(&buffer[..part]);
         buffer.drain(..part);
-        left -= part;
-        if left == 0 {
+        missing -= part;
+        if missing == 0 {
             return Ok(());
         }
         ensure!(stream.read_buf(buffer).await? > 0, "the body ends early");
     }
 }
 
-const BUFFER: usize = 16 * 1024;
+const BUFFER_SIZE: usize = 16 * 1024;

@@ -20,13 +20,13 @@ use crate::plan::RequestShape;
 /// One connection for many concurrent requests.
 #[derive(Clone)]
 pub(crate) struct Connection {
-    sender: SendRequest<Parts>,
+    sender: SendRequest<RequestBody>,
     scheme: &'static str,
 }
 
 impl Connection {
     pub(crate) async fn new(stream: impl Stream + 'static, scheme: &'static str) -> Result<Self> {
-        let mut http = http2::Builder::new(OnThisThread);
+        let mut http = http2::Builder::new(LocalExecutor);
         http.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
         let (sender, connection) = http.handshake(TokioIo::new(stream)).await?;
         // The task ends with its senders; errors are reported through the pending responses.
@@ -42,7 +42,7 @@ impl Connection {
         let RequestShape { method, host, path, body, chunked, .. } = shape;
         ensure!(shape.fields.is_empty(), "additional fields are supported for HTTP/1.1 only");
         let uri: Uri = format!("{}://{host}{path}", self.scheme).parse()?;
-        let mut request = Request::new(Parts::new(body.unwrap_or_default(), *chunked));
+        let mut request = Request::new(RequestBody::new(body.unwrap_or_default(), *chunked));
         *request.method_mut() = method.parse()?;
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_2;
@@ -50,47 +50,47 @@ impl Connection {
         self.sender.ready().await.context("the connection accepts no request")?;
         let response = self.sender.send_request(request).await.context("no response")?;
         let (head, mut incoming) = response.into_parts();
-        let text =
+        let header =
             |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-        let mut follow = BodyChecker::default();
+        let mut checker = BodyChecker::default();
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await {
             if let Some(data) = frame.context("the body ends early")?.data_ref() {
-                follow.read(data);
+                checker.read(data);
             }
         }
-        let length = text("content-length");
+        let length = header("content-length");
         ensure!(
-            length.is_empty() || length == follow.length.to_string(),
-            "content-length {length} but {} bytes",
-            follow.length
+            length.is_empty() || length == checker.length.to_string(),
+            "content-length is {length}, but the body has {} bytes",
+            checker.length
         );
         Ok(LoadResponse {
             status: head.status.as_u16(),
-            backend: text("x-backend"),
-            rule: text("x-rule"),
-            number: text("x-number").parse().ok(),
-            received: text("x-received").parse().ok(),
-            length: follow.length,
-            differs: follow.differs,
+            backend: header("x-backend"),
+            rule: header("x-rule"),
+            number: header("x-number").parse().ok(),
+            received: header("x-received").parse().ok(),
+            length: checker.length,
+            differs: checker.differs,
             closes: false,
         })
     }
 }
 
 /// A request body in parts, with or without a known length.
-pub(crate) struct Parts {
+pub(crate) struct RequestBody {
     parts: VecDeque<&'static [u8]>,
     length: Option<usize>,
 }
 
-impl Parts {
+impl RequestBody {
     fn new(length: usize, chunked: bool) -> Self {
-        let parts = pattern::body(length).chunks(PART).collect();
-        Parts { parts, length: (!chunked).then_some(length) }
+        let parts = pattern::body(length).chunks(PART_SIZE).collect();
+        RequestBody { parts, length: (!chunked).then_some(length) }
     }
 }
 
-impl Body for Parts {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -109,15 +109,17 @@ impl Body for Parts {
     }
 }
 
+/// Runs the tasks of hyper on the current thread.
 #[derive(Clone, Copy, Debug)]
-struct OnThisThread;
+struct LocalExecutor;
 
-impl<F: Future + 'static> hyper::rt::Executor<F> for OnThisThread {
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {
         tokio::task::spawn_local(async move { drop(future.await) });
     }
 }
 
-const PART: usize = 3000;
+/// Size of the frames of a request body.
+const PART_SIZE: usize = 3000;
 /// Large enough that flow control of the client never limits a body.
 const WINDOW: u32 = 1 << 20;

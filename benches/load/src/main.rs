@@ -82,8 +82,8 @@ struct Run {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<ExitCode> {
-    let good = match Arguments::parse().command {
-        LoadCommand::Run(arguments) => send(arguments).await?,
+    let succeeded = match Arguments::parse().command {
+        LoadCommand::Run(arguments) => run_load(arguments).await?,
         LoadCommand::Backend { listen, name } => {
             let _backend = Backend::start(listen, &name).await?;
             std::future::pending().await
@@ -94,10 +94,10 @@ async fn main() -> Result<ExitCode> {
         LoadCommand::Instructions(options) => count_instructions(&options).await?,
         LoadCommand::Plugins(options) => plugins::plugins(&options).await?,
     };
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn send(arguments: Run) -> Result<bool> {
+async fn run_load(arguments: Run) -> Result<bool> {
     let mut shapes = vec![RequestShape::get(&arguments.host, &arguments.path)];
     if let Some(body) = arguments.body {
         shapes.push(RequestShape::post(&arguments.host, &arguments.path, body, false));

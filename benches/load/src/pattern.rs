@@ -1,4 +1,5 @@
-//! Content of bodies: a sequence known to both sides, so that lost, duplicated or swapped bytes are detected.
+//! Content of bodies: a sequence that load generator and backend know, so that lost, duplicated or swapped bytes are
+//! detected.
 
 use std::sync::LazyLock;
 
@@ -26,6 +27,7 @@ pub(crate) fn body(length: usize) -> &'static [u8] {
 /// Verifies a body incrementally.
 #[derive(Default)]
 pub(crate) struct BodyChecker {
+    /// The number of bytes read.
     pub(crate) length: usize,
     pub(crate) differs: bool,
 }

@@ -19,7 +19,7 @@ pub type CertificateCheck = Arc<dyn Fn(Instant, Instant, &[u8]) -> Result<(), St
 pub enum Protocol {
     #[default]
     Http1,
-    /// Several request slots share a keep-alive connection.
+    /// Several concurrent requests share a keep-alive connection.
     Http2,
 }
 
@@ -34,7 +34,7 @@ pub struct Plan {
     pub keep_alive: usize,
     /// Number of concurrent connections with one request each.
     pub single_use: usize,
-    /// Sent in rotation.
+    /// The requests, sent in rotation.
     pub shapes: Vec<RequestShape>,
     /// `None`: without TLS.
     pub tls: Option<Tls>,
@@ -74,7 +74,7 @@ pub struct RequestShape {
     /// Send the body in chunks.
     pub chunked: bool,
     /// Expected length of the response body.
-    pub answer: usize,
+    pub response_length: usize,
     /// Additional header lines with CRLF; HTTP/1.1 only.
     pub fields: Arc<str>,
 }
@@ -87,7 +87,7 @@ impl RequestShape {
             path: path.to_owned(),
             body: None,
             chunked: false,
-            answer: crate::backend::response_bytes(path),
+            response_length: crate::backend::response_bytes(path),
             fields: "".into(),
         }
     }
@@ -101,8 +101,9 @@ impl RequestShape {
 #[derive(Clone, Copy, Debug)]
 pub struct CompletedRequest<'p> {
     pub shape: &'p RequestShape,
+    /// The requests of a run are numbered from 0.
     pub number: u64,
-    /// Before its first byte, or before connecting if the connection is new.
+    /// Before the first byte of the request, or before connecting if the connection is new.
     pub begin: Instant,
     /// After the last byte of the response.
     pub end: Instant,

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// One process. nginx serves requests in a child of the started process.
+/// A process by its id. nginx serves requests in a child of the started process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Process(pub(crate) u32);
 
 impl Process {
-    /// The first child if one exists, otherwise the process itself.
+    /// The process that serves requests: the first child if one exists, otherwise the process itself.
     pub(crate) fn serving(self) -> Process {
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.0)).unwrap_or_default();
         children.split_whitespace().next().and_then(|child| child.parse().ok()).map_or(self, Process)

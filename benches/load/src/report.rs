@@ -8,38 +8,40 @@ use serde_json::{Value, json};
 
 #[derive(Clone, Debug, Default)]
 pub struct Report {
+    /// Correct responses.
     pub good: u64,
-    /// No response, or an incomplete one.
+    /// Requests without a complete response.
     pub failed: u64,
-    /// A complete but wrong response.
+    /// Complete but wrong responses.
     pub wrong: u64,
     /// Body bytes of correct responses.
     pub bytes: u64,
     pub elapsed: Duration,
-    /// TLS handshakes, and those that resumed a session.
+    /// TLS handshakes.
     pub handshakes: u64,
+    /// TLS handshakes that resumed a session.
     pub resumed: u64,
     /// Latencies of correct responses, from the due time to the last byte.
     latencies: Vec<Duration>,
-    /// Counts of the first distinct errors.
+    /// How often each error occurred, for the first distinct errors.
     errors: BTreeMap<String, u64>,
 }
 
 impl Report {
-    pub(crate) fn good(&mut self, latency: Duration, bytes: usize) {
+    pub(crate) fn record_good(&mut self, latency: Duration, bytes: usize) {
         self.good += 1;
         self.bytes += bytes as u64;
         self.latencies.push(latency);
     }
 
-    pub(crate) fn failed(&mut self, what: String) {
+    pub(crate) fn record_failed(&mut self, error: String) {
         self.failed += 1;
-        self.record_error(what);
+        self.record_error(error);
     }
 
-    pub(crate) fn wrong(&mut self, what: String) {
+    pub(crate) fn record_wrong(&mut self, error: String) {
         self.wrong += 1;
-        self.record_error(what);
+        self.record_error(error);
     }
 
     pub(crate) fn record_handshake(&mut self, resumed: bool) {
@@ -47,20 +49,23 @@ impl Report {
         self.resumed += u64::from(resumed);
     }
 
-    fn record_error(&mut self, what: String) {
-        if self.errors.len() < MAX_DISTINCT_ERRORS || self.errors.contains_key(&what) {
-            *self.errors.entry(what).or_default() += 1;
+    fn record_error(&mut self, error: String) {
+        if self.errors.len() < MAX_DISTINCT_ERRORS || self.errors.contains_key(&error) {
+            *self.errors.entry(error).or_default() += 1;
         }
     }
 
+    /// Must be called before percentiles are read.
     pub(crate) fn finish(&mut self) {
         self.latencies.sort_unstable();
     }
 
+    /// Whether there are responses, and all are correct.
     pub fn is_clean(&self) -> bool {
         self.failed == 0 && self.wrong == 0 && self.good > 0
     }
 
+    /// Correct responses per second.
     pub fn per_second(&self) -> f64 {
         self.good as f64 / self.elapsed.as_secs_f64()
     }
@@ -85,7 +90,7 @@ impl Report {
             "latency_us": {
                 "p50": micros(0.5), "p90": micros(0.9), "p99": micros(0.99), "p999": micros(0.999), "max": micros(1.0),
             },
-            "troubles": self.errors,
+            "errors": self.errors,
         })
     }
 }
@@ -114,8 +119,8 @@ impl fmt::Display for Report {
         if self.handshakes > 0 {
             writeln!(f, "TLS       {:>10} handshakes, {} of them resumed", self.handshakes, self.resumed)?;
         }
-        for (trouble, times) in &self.errors {
-            writeln!(f, "{times:>8} × {trouble}")?;
+        for (error, times) in &self.errors {
+            writeln!(f, "{times:>8} × {error}")?;
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! The compared servers with the same work: one worker, a pinned core, keep-alive connections to the backend, the same
-//! added request headers, and an access log on disk.
+//! Starts Portico and nginx so that both do the same work: one worker, a pinned core, keep-alive connections to the
+//! backend, the same added request headers, and an access log on disk.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
@@ -16,8 +16,8 @@ pub(crate) const HOST: &str = "bench.example";
 pub(crate) struct Server {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
-    /// The address with TLS.
-    pub(crate) secure: SocketAddr,
+    /// The address of the listener with TLS.
+    pub(crate) tls_address: SocketAddr,
     child: Child,
     output: PathBuf,
 }
@@ -36,8 +36,8 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // nginx forwards SIGTERM to its workers; SIGKILL would leave them running.
-        let told = Command::new("kill").arg(self.child.id().to_string()).status();
-        if !told.is_ok_and(|status| status.success()) {
+        let terminated = Command::new("kill").arg(self.child.id().to_string()).status();
+        if !terminated.is_ok_and(|status| status.success()) {
             self.child.kill().ok();
         }
         self.child.wait().ok();
@@ -50,7 +50,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) binary: &'a Path,
     pub(crate) folder: &'a Path,
     pub(crate) backend: SocketAddr,
-    pub(crate) key: &'a KeyPair,
+    pub(crate) key_pair: &'a KeyPair,
     /// Flags in addition to those of every measurement.
     pub(crate) flags: &'a [&'a str],
     /// Objects in addition to the route to the backend, as YAML.
@@ -65,14 +65,15 @@ pub(crate) fn portico(core: usize, setup: &Setup<'_>) -> Result<Server> {
     start_portico(pinned(core, setup.binary), setup)
 }
 
-/// Portico under valgrind, which writes its counts to `counts` at the end.
-pub(crate) fn counted_portico(counts: &Path, setup: &Setup<'_>) -> Result<Server> {
-    start_portico(counted(counts, setup.binary), setup)
+/// Portico under valgrind, which writes its counts to `counts_file` at the end.
+pub(crate) fn counted_portico(counts_file: &Path, setup: &Setup<'_>) -> Result<Server> {
+    start_portico(counted(counts_file, setup.binary), setup)
 }
 
-fn counted(counts: &Path, binary: &Path) -> Command {
+/// The command that runs a program under callgrind.
+fn counted(counts_file: &Path, binary: &Path) -> Command {
     let mut command = Command::new("valgrind");
-    command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", counts.display())).arg(binary);
+    command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", counts_file.display())).arg(binary);
     command
 }
 
@@ -81,7 +82,7 @@ fn start_portico(mut command: Command, setup: &Setup<'_>) -> Result<Server> {
     let folder = setup.folder.join("portico");
     let manifests = folder.join("manifests");
     fs::create_dir_all(&manifests)?;
-    let objects = manifest(address, secure, setup.backend, setup.key)? + "---\n" + setup.objects;
+    let objects = base_objects(address, secure, setup.backend, setup.key_pair)? + "---\n" + setup.objects;
     fs::write(manifests.join("all.yaml"), objects)?;
     command.args(["run", "--workers", "1", "--admin-listen", "off", "--status-listen", "127.0.0.1:0"]);
     let access_log = if setup.access_log { folder.join("access.log") } else { "off".into() };
@@ -99,12 +100,12 @@ pub(crate) fn nginx(binary: &Path, core: usize, folder: &Path, backend: SocketAd
 /// nginx as a single process, since valgrind counts per process.
 pub(crate) fn counted_nginx(
     binary: &Path,
-    counts: &Path,
+    counts_file: &Path,
     folder: &Path,
     backend: SocketAddr,
     key: &KeyPair,
 ) -> Result<Server> {
-    let mut command = counted(counts, binary);
+    let mut command = counted(counts_file, binary);
     command.args(["-g", "master_process off;"]);
     start_nginx(command, folder, backend, key)
 }
@@ -119,6 +120,7 @@ fn start_nginx(mut command: Command, folder: &Path, backend: SocketAddr, key: &K
     start("nginx", (address, secure), command, folder.join("output"))
 }
 
+/// The command that runs a program on one core.
 fn pinned(core: usize, binary: &Path) -> Command {
     let mut command = Command::new("taskset");
     command.arg("-c").arg(core.to_string()).arg(binary);
@@ -134,9 +136,10 @@ fn start(
     let file = File::create(&output)?;
     command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
     let child = command.spawn().with_context(|| format!("cannot start {name} with {command:?}"))?;
-    Ok(Server { name, address, secure, child, output })
+    Ok(Server { name, address, tls_address: secure, child, output })
 }
 
+/// A loopback address with a port that was free a moment ago.
 pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
@@ -147,15 +150,17 @@ pub(crate) struct KeyPair {
     key: PathBuf,
 }
 
+/// Writes a self-signed certificate for [`HOST`] and its key.
 pub(crate) fn write_certificate(folder: &Path) -> Result<KeyPair> {
-    let made = rcgen::generate_simple_self_signed([HOST.to_owned()])?;
+    let generated = rcgen::generate_simple_self_signed([HOST.to_owned()])?;
     let pair = KeyPair { certificate: folder.join("tls.crt"), key: folder.join("tls.key") };
-    fs::write(&pair.certificate, made.cert.pem())?;
-    fs::write(&pair.key, made.signing_key.serialize_pem())?;
+    fs::write(&pair.certificate, generated.cert.pem())?;
+    fs::write(&pair.key, generated.signing_key.serialize_pem())?;
     Ok(pair)
 }
 
-fn manifest(address: SocketAddr, secure: SocketAddr, backend: SocketAddr, key: &KeyPair) -> Result<String> {
+/// A Gateway with a listener with TLS and one without, and a route to the backend, as YAML.
+fn base_objects(address: SocketAddr, secure: SocketAddr, backend: SocketAddr, key: &KeyPair) -> Result<String> {
     let (port, secure, backend) = (address.port(), secure.port(), backend.port());
     let indented = |path: &Path| Ok::<_, anyhow::Error>(fs::read_to_string(path)?.replace('\n', "\n    "));
     let (certificate, key) = (indented(&key.certificate)?, indented(&key.key)?);

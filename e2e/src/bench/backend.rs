@@ -23,7 +23,7 @@ pub(super) struct Backend {
 
 impl Backend {
     pub(super) async fn start() -> Result<Backend> {
-        let listener = TcpListener::bind((ADDRESS, 0)).await.context("no port for a backend")?;
+        let listener = TcpListener::bind((ADDRESS, 0)).await.context("cannot bind a port for the backend")?;
         let address = listener.local_addr()?;
         let mut server = JoinSet::new();
         server.spawn(serve(listener));
@@ -33,14 +33,14 @@ impl Backend {
 
 async fn serve(listener: TcpListener) {
     let mut connections = JoinSet::new();
-    // If accept fails, for example without free file descriptors, the benchmark fails for lack of responses.
+    // If accept fails, for example because of a lack of file descriptors, the benchmark fails without responses.
     while let Ok((stream, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
         connections.spawn(async move {
-            let answer =
+            let service =
                 service_fn(|_: Request<Incoming>| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) });
             // Errors are reported by the client.
-            drop(http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await);
+            drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
         });
     }
 }

@@ -19,7 +19,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Larger than any response body.
 const MAX_BODY: usize = 64 << 10;
 
-/// A request target.
+/// Where a request goes: the address of the Gateway, and the host and path of a route.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     pub(super) address: SocketAddr,
@@ -37,7 +37,7 @@ impl Connection {
         let stream = timeout(REQUEST_TIMEOUT, TcpStream::connect(address)).await.context("connection timed out")?;
         let stream = stream.with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.context("no connection")?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.context("the connection was closed")?;
         let mut driver = JoinSet::new();
         // Errors are reported to the caller of the request.
         driver.spawn(async { drop(connection.await) });
@@ -62,10 +62,10 @@ impl Connection {
     async fn request_without_timeout(&mut self, target: &Target) -> Result<(u16, String)> {
         self.sender.ready().await.context("the connection is closed")?;
         let request = Request::get(&target.path).header(HOST, &target.host).body(Empty::new())?;
-        let answer = self.sender.send_request(request).await.context("no response")?;
-        let status = answer.status().as_u16();
+        let response = self.sender.send_request(request).await.context("no response")?;
+        let status = response.status().as_u16();
         #[expect(clippy::disallowed_methods, reason = "the body is limited")]
-        let body = Limited::new(answer.into_body(), MAX_BODY).collect();
+        let body = Limited::new(response.into_body(), MAX_BODY).collect();
         let body = body.await.map_err(|error| anyhow::anyhow!("incomplete response: {error}"))?;
         Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
     }

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::client::{Connection, Target};
-use super::objects::{GATEWAY_API, OBJECT_TIMEOUT, create, gateway, kind, wait_until_programmed};
+use super::objects::{GATEWAY_API_GROUP, OBJECT_TIMEOUT, create, gateway, resource_api, wait_until_programmed};
 use super::statistics::{DurationStats, load};
 use crate::cluster::Cluster;
 use crate::wait::until;
@@ -24,6 +24,7 @@ const NAME: &str = "failover";
 /// Idle connections that the client keeps.
 const MAX_IDLE: usize = 16;
 
+/// The results of requests during which one of two Pods was deleted.
 #[derive(Clone, Debug, Serialize)]
 pub struct Failover {
     pub rate: u32,
@@ -56,7 +57,7 @@ impl Failover {
 
     pub(super) fn row(&self) -> Vec<String> {
         let [_, mean, _, p95, max] = self.answers.as_ref().map(DurationStats::cells).unwrap_or_default();
-        let failures: Vec<String> = self.failures.iter().map(|(what, number)| format!("{number}x {what}")).collect();
+        let failures: Vec<String> = self.failures.iter().map(|(error, count)| format!("{count}x {error}")).collect();
         vec![
             self.rate.to_string(),
             self.ok.to_string(),
@@ -72,12 +73,12 @@ impl Failover {
     }
 }
 
-/// Requires a node.
+/// Measures on a cluster with a node.
 pub(super) async fn measure(cluster: &Cluster, rate: u32, time: Duration) -> Result<Failover> {
-    let gateways = kind(cluster, GATEWAY_API, "v1", "Gateway");
-    let routes = kind(cluster, GATEWAY_API, "v1", "HTTPRoute");
-    let services = kind(cluster, "", "v1", "Service");
-    let deployments = kind(cluster, "apps", "v1", "Deployment");
+    let gateways = resource_api(cluster, GATEWAY_API_GROUP, "v1", "Gateway");
+    let routes = resource_api(cluster, GATEWAY_API_GROUP, "v1", "HTTPRoute");
+    let services = resource_api(cluster, "", "v1", "Service");
+    let deployments = resource_api(cluster, "apps", "v1", "Deployment");
     for (api, object) in
         [(&deployments, deployment()), (&services, service()), (&gateways, gateway(NAME)), (&routes, route())]
     {
@@ -91,27 +92,27 @@ pub(super) async fn measure(cluster: &Cluster, rate: u32, time: Duration) -> Res
     wait_for_both_pods(cluster, &target).await?;
 
     let pods: Api<Pod> = Api::default_namespaced(cluster.client());
-    let listed = pods.list(&ListParams::default().labels(&format!("app={NAME}"))).await?;
-    let victim = listed.items.into_iter().find_map(|pod| pod.metadata.name).context("there is no Pod to delete")?;
+    let pod_list = pods.list(&ListParams::default().labels(&format!("app={NAME}"))).await?;
+    let pod_name = pod_list.items.into_iter().find_map(|pod| pod.metadata.name).context("there is no Pod to delete")?;
     let begin = Instant::now();
     let requests = send_requests(&target, rate, time, begin);
     let deletion = async {
         sleep_until(begin + time / 2).await;
-        pods.delete(&victim, &DeleteParams::default()).await.context("cannot delete the Pod")?;
+        pods.delete(&pod_name, &DeleteParams::default()).await.context("cannot delete the Pod")?;
         let deleted = Instant::now();
         until("the Pod is gone", OBJECT_TIMEOUT, async || {
-            ensure!(pods.get_opt(&victim).await?.is_none(), "{victim} still exists");
+            ensure!(pods.get_opt(&pod_name).await?.is_none(), "{pod_name} still exists");
             Ok(())
         })
         .await?;
         anyhow::Ok([deleted, Instant::now()])
     };
-    let (seen, deleted) = tokio::join!(requests, deletion);
+    let (results, deleted) = tokio::join!(requests, deletion);
     for (api, name) in [(&routes, NAME), (&gateways, NAME), (&services, NAME), (&deployments, NAME)] {
         let api: &Api<DynamicObject> = api;
         api.delete(name, &DeleteParams::foreground()).await?;
     }
-    seen.into_failover(rate, deleted?)
+    results.into_failover(rate, deleted?)
 }
 
 /// Waits until Portico forwards requests to both Pods.
@@ -123,8 +124,8 @@ async fn wait_for_both_pods(cluster: &Cluster, target: &Target) -> Result<()> {
         for _ in 0..8 {
             let (status, body) = connection.request(target).await?;
             ensure!(status == 200, "{status}");
-            let answer: Value = serde_json::from_str(&body).context("the response of echo-basic is not JSON")?;
-            pods.extend(answer["pod"].as_str().map(str::to_owned));
+            let response: Value = serde_json::from_str(&body).context("the response of echo-basic is not JSON")?;
+            pods.extend(response["pod"].as_str().map(str::to_owned));
         }
         ensure!(pods.len() == 2, "only {pods:?} responded");
         Ok(())
@@ -134,24 +135,24 @@ async fn wait_for_both_pods(cluster: &Cluster, target: &Target) -> Result<()> {
 
 #[derive(Default)]
 struct RequestResults {
-    answers: Vec<Duration>,
+    response_times: Vec<Duration>,
     failures: Vec<(Instant, String)>,
 }
 
 impl RequestResults {
     fn into_failover(self, rate: u32, [deleted, gone]: [Instant; 2]) -> Result<Failover> {
-        let last = self.failures.iter().map(|(at, _)| at.saturating_duration_since(deleted)).max();
+        let last_failure = self.failures.iter().map(|(at, _)| at.saturating_duration_since(deleted)).max();
         let mut failures = BTreeMap::<String, usize>::new();
-        for (_, what) in &self.failures {
-            *failures.entry(what.clone()).or_default() += 1;
+        for (_, error) in &self.failures {
+            *failures.entry(error.clone()).or_default() += 1;
         }
         Ok(Failover {
             rate,
-            ok: self.answers.len(),
+            ok: self.response_times.len(),
             failed: self.failures.len(),
             gone: (gone - deleted).as_secs_f64() * 1000.0,
-            last_failure: last.unwrap_or_default().as_secs_f64() * 1000.0,
-            answers: DurationStats::from_durations(&self.answers),
+            last_failure: last_failure.unwrap_or_default().as_secs_f64() * 1000.0,
+            answers: DurationStats::from_durations(&self.response_times),
             failures: failures.into_iter().collect(),
             load: load()?,
         })
@@ -160,31 +161,31 @@ impl RequestResults {
 
 /// Sends requests at a fixed rate, independent of responses, like many clients.
 async fn send_requests(target: &Target, rate: u32, time: Duration, begin: Instant) -> RequestResults {
-    let kept = Arc::new(Mutex::new(Vec::<Connection>::new()));
-    let mut asking = JoinSet::new();
-    let number = (time.as_secs_f64() * f64::from(rate)) as u32;
-    for request in 0..number {
+    let idle_connections = Arc::new(Mutex::new(Vec::<Connection>::new()));
+    let mut requests = JoinSet::new();
+    let count = (time.as_secs_f64() * f64::from(rate)) as u32;
+    for request in 0..count {
         let due = begin + Duration::from_secs_f64(f64::from(request) / f64::from(rate));
         sleep_until(due).await;
-        let (target, kept) = (target.clone(), kept.clone());
-        asking.spawn(async move {
-            let answer = send_request(&target, &kept).await;
-            (Instant::now(), due, answer)
+        let (target, idle_connections) = (target.clone(), idle_connections.clone());
+        requests.spawn(async move {
+            let response = send_request(&target, &idle_connections).await;
+            (Instant::now(), due, response)
         });
     }
-    let mut seen = RequestResults::default();
-    while let Some(asked) = asking.join_next().await {
-        match asked {
-            Ok((at, due, Ok(()))) => seen.answers.push(at - due),
-            Ok((_, due, Err(error))) => seen.failures.push((due, format!("{error:#}"))),
-            Err(panic) => seen.failures.push((begin, panic.to_string())),
+    let mut results = RequestResults::default();
+    while let Some(finished) = requests.join_next().await {
+        match finished {
+            Ok((at, due, Ok(()))) => results.response_times.push(at - due),
+            Ok((_, due, Err(error))) => results.failures.push((due, format!("{error:#}"))),
+            Err(panic) => results.failures.push((begin, panic.to_string())),
         }
     }
-    seen
+    results
 }
 
-async fn send_request(target: &Target, kept: &Mutex<Vec<Connection>>) -> Result<()> {
-    let mut idle = kept.lock().pop();
+async fn send_request(target: &Target, idle_connections: &Mutex<Vec<Connection>>) -> Result<()> {
+    let mut idle = idle_connections.lock().pop();
     let open = match &mut idle {
         Some(connection) => connection.is_open().await,
         None => false,
@@ -195,9 +196,9 @@ async fn send_request(target: &Target, kept: &Mutex<Vec<Connection>>) -> Result<
     };
     let status = connection.request_status(target).await?;
     {
-        let mut kept = kept.lock();
-        if kept.len() < MAX_IDLE {
-            kept.push(connection);
+        let mut idle_connections = idle_connections.lock();
+        if idle_connections.len() < MAX_IDLE {
+            idle_connections.push(connection);
         }
     }
     ensure!(status == 200, "{status}");

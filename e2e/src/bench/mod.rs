@@ -1,11 +1,9 @@
 //! Benchmarks of Portico on a cluster. They report measurements without asserting any.
 //!
-//! ```text
-//!   propagation a new route, from the API server's response to the first 200
-//!   status a thousand routes at once, and the status writes for them
-//!   failover a Pod is deleted while requests flow
-//!   steady thousands of routes, and few changes
-//! ```
+//! - `propagation`: how long a new route takes, from the API server's response to the first 200
+//! - `status_writes`: the status writes for a thousand routes that are applied at once
+//! - `failover`: the requests that fail when a Pod is deleted
+//! - `steady`: memory and CPU with thousands of routes, and few changes
 
 mod backend;
 mod client;
@@ -73,9 +71,10 @@ pub struct BenchSizes {
     /// Requests per second while a Pod is deleted
     #[arg(long, default_value_t = 100)]
     pub rate: u32,
+    /// Seconds for which requests are sent; a Pod is deleted halfway
     #[arg(long, default_value_t = 55)]
     pub failover: u64,
-    /// Give all routes the same host and different paths, instead of a host each
+    /// Give all routes the same host and different paths, instead of giving each route its own host
     #[arg(long)]
     pub one_host: bool,
 }
@@ -92,74 +91,74 @@ pub struct Measurements {
 }
 
 /// Measures on a cluster without other objects, with a Portico that this function starts and stops.
-pub async fn run(cluster: &Cluster, what: Benchmark, size: &BenchSizes) -> Result<Measurements> {
-    let wanted = |one| what == Benchmark::All || what == one;
-    let mut measured = Measurements::default();
+pub async fn run(cluster: &Cluster, what: Benchmark, sizes: &BenchSizes) -> Result<Measurements> {
+    let is_selected = |benchmark| what == Benchmark::All || what == benchmark;
+    let mut measurements = Measurements::default();
     let mut portico = Portico::start(cluster, "bench", &[]).await?;
-    measured.environment = environment(portico.id().context("Portico is not running")?)?;
-    if wanted(Benchmark::Failover) {
+    measurements.environment = environment(portico.process_id().context("Portico is not running")?)?;
+    if is_selected(Benchmark::Failover) {
         let node = Node::start(cluster).await?;
-        report(format_args!("bench: a Pod is deleted under {} requests per second", size.rate));
-        let failover = failover::measure(cluster, size.rate, Duration::from_secs(size.failover)).await;
-        measured.failover = Some(failover.context("failover")?);
+        report(format_args!("bench: a Pod is deleted under {} requests per second", sizes.rate));
+        let failover = failover::measure(cluster, sizes.rate, Duration::from_secs(sizes.failover)).await;
+        measurements.failover = Some(failover.context("failover")?);
         node.stop().await?;
     }
-    let shape = if size.one_host { RouteShape::OneHost } else { RouteShape::HostEach };
-    if wanted(Benchmark::Status) {
-        let mut stock = RouteSet::start(cluster, "burst", shape).await?;
-        report(format_args!("bench: {} routes at once", size.burst));
-        let status = status_writes::measure(&portico, &mut stock, size.burst).await;
-        measured.status = Some(status.context("status writes")?);
-        stock.remove().await?;
+    let shape = if sizes.one_host { RouteShape::SharedHost } else { RouteShape::HostPerRoute };
+    if is_selected(Benchmark::Status) {
+        let mut route_set = RouteSet::start(cluster, "burst", shape).await?;
+        report(format_args!("bench: {} routes at once", sizes.burst));
+        let status = status_writes::measure(&portico, &mut route_set, sizes.burst).await;
+        measurements.status = Some(status.context("status writes")?);
+        route_set.remove().await?;
     }
-    if wanted(Benchmark::Propagation) || wanted(Benchmark::Steady) {
-        let mut stock = RouteSet::start(cluster, "bench", shape).await?;
-        if wanted(Benchmark::Propagation) {
-            for number in &size.routes {
-                stock.grow(*number).await?;
-                for churn in [0.0, size.churn] {
-                    report(format_args!("bench: propagation at {number} routes, {churn} edits per second"));
-                    let propagation = propagation::measure(&portico, &stock, size.samples, churn).await;
-                    measured.propagation.push(propagation.context("propagation")?);
+    if is_selected(Benchmark::Propagation) || is_selected(Benchmark::Steady) {
+        let mut route_set = RouteSet::start(cluster, "bench", shape).await?;
+        if is_selected(Benchmark::Propagation) {
+            for count in &sizes.routes {
+                route_set.grow_and_wait(*count).await?;
+                for churn in [0.0, sizes.churn] {
+                    report(format_args!("bench: propagation at {count} routes, {churn} edits per second"));
+                    let propagation = propagation::measure(&portico, &route_set, sizes.samples, churn).await;
+                    measurements.propagation.push(propagation.context("propagation")?);
                 }
             }
         }
-        if wanted(Benchmark::Steady) {
-            stock.grow(size.steady).await?;
-            for changes in [0.0, size.changes] {
-                report(format_args!("bench: {} routes, {changes} edits per second", stock.len()));
-                let steady = steady::measure(&portico, &stock, changes, Duration::from_secs(size.seconds)).await;
-                measured.steady.push(steady.context("steady state")?);
+        if is_selected(Benchmark::Steady) {
+            route_set.grow_and_wait(sizes.steady).await?;
+            for changes in [0.0, sizes.changes] {
+                report(format_args!("bench: {} routes, {changes} edits per second", route_set.len()));
+                let steady = steady::measure(&portico, &route_set, changes, Duration::from_secs(sizes.seconds)).await;
+                measurements.steady.push(steady.context("steady state")?);
             }
             report(format_args!("bench: the same after a restart of Portico"));
             portico.stop().await?;
             portico.restart().await?;
-            let steady = steady::measure(&portico, &stock, 0.0, Duration::from_secs(size.seconds)).await;
-            measured.steady.push(Steady { started_again: true, ..steady.context("steady state")? });
+            let steady = steady::measure(&portico, &route_set, 0.0, Duration::from_secs(sizes.seconds)).await;
+            measurements.steady.push(Steady { started_again: true, ..steady.context("steady state")? });
         }
-        stock.remove().await?;
+        route_set.remove().await?;
     }
     portico.stop().await?;
-    Ok(measured)
+    Ok(measurements)
 }
 
 impl Measurements {
     /// The measurements as tables.
     pub fn tables(&self) -> String {
         let mut text = self.environment.iter().fold(String::new(), |text, line| text + line + "\n");
-        let mut add = |title: &str, head: &[&str], rows: Vec<Vec<String>>| {
+        let mut add_table = |title: &str, head: &[&str], rows: Vec<Vec<String>>| {
             if !rows.is_empty() {
                 text += &format!("\n{title}\n{}", table(head, &rows));
             }
         };
         let rows = self.propagation.iter().map(Propagation::row).collect();
-        add("A new route, from the API server's response to the first 200 (ms)", &Propagation::HEAD, rows);
+        add_table("A new route, from the API server's response to the first 200 (ms)", &Propagation::HEAD, rows);
         let rows = self.status.iter().map(StatusWrites::row).collect();
-        add("Routes applied at once: status writes", &StatusWrites::HEAD, rows);
+        add_table("Routes applied at once: status writes", &StatusWrites::HEAD, rows);
         let rows = self.steady.iter().map(Steady::row).collect();
-        add("Memory and CPU of Portico", &Steady::HEAD, rows);
+        add_table("Memory and CPU of Portico", &Steady::HEAD, rows);
         let rows = self.failover.iter().map(Failover::row).collect();
-        add("One of two Pods is deleted while requests flow", &Failover::HEAD, rows);
+        add_table("One of two Pods is deleted while requests flow", &Failover::HEAD, rows);
         text
     }
 

@@ -15,21 +15,21 @@ use super::client::{Connection, Target};
 use crate::cluster::Cluster;
 use crate::wait::until;
 
-/// For slow operations, such as thousands of status writes.
+/// Long enough for slow operations, such as thousands of status writes.
 pub(super) const OBJECT_TIMEOUT: Duration = Duration::from_secs(180);
-/// Concurrent requests, as many as `kubectl` and controllers have.
-const AT_A_TIME: usize = 16;
+/// Maximum number of concurrent requests to the API server.
+const MAX_CONCURRENCY: usize = 16;
 /// Routes per Service.
-const PER_SERVICE: usize = 50;
-/// Label of the objects that are deleted with the Gateway.
+const ROUTES_PER_SERVICE: usize = 50;
+/// Label of routes, Services and EndpointSlices; its value is the name of the set.
 const LABEL: &str = "bench";
-pub(super) const GATEWAY_API: &str = "gateway.networking.k8s.io";
+pub(super) const GATEWAY_API_GROUP: &str = "gateway.networking.k8s.io";
 
 /// How routes differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RouteShape {
-    HostEach,
-    OneHost,
+    HostPerRoute,
+    SharedHost,
 }
 
 /// A Gateway with routes to a backend in this process.
@@ -40,31 +40,32 @@ pub(super) struct RouteSet {
     pub(super) gateways: Api<DynamicObject>,
     services: Api<DynamicObject>,
     slices: Api<DynamicObject>,
-    number: usize,
+    /// The number of routes.
+    count: usize,
     address: SocketAddr,
     backend: Backend,
-    /// Counter of edits, so that each edit changes something.
+    /// The number of the next edit, so that each edit changes the value.
     revision: Cell<usize>,
 }
 
 impl RouteSet {
     /// Creates the Gateway without routes and waits until it is programmed.
     pub(super) async fn start(cluster: &Cluster, name: &'static str, shape: RouteShape) -> Result<RouteSet> {
-        let mut stock = RouteSet {
+        let mut route_set = RouteSet {
             name,
             shape,
-            routes: kind(cluster, GATEWAY_API, "v1", "HTTPRoute"),
-            gateways: kind(cluster, GATEWAY_API, "v1", "Gateway"),
-            services: kind(cluster, "", "v1", "Service"),
-            slices: kind(cluster, "discovery.k8s.io", "v1", "EndpointSlice"),
-            number: 0,
+            routes: resource_api(cluster, GATEWAY_API_GROUP, "v1", "HTTPRoute"),
+            gateways: resource_api(cluster, GATEWAY_API_GROUP, "v1", "Gateway"),
+            services: resource_api(cluster, "", "v1", "Service"),
+            slices: resource_api(cluster, "discovery.k8s.io", "v1", "EndpointSlice"),
+            count: 0,
             address: SocketAddr::from(([0, 0, 0, 0], 0)),
             backend: Backend::start().await?,
             revision: Cell::new(1),
         };
-        create(&stock.gateways, &gateway(name)).await?;
-        stock.address = wait_until_programmed(&stock.gateways, name).await?;
-        Ok(stock)
+        create(&route_set.gateways, &gateway(name)).await?;
+        route_set.address = wait_until_programmed(&route_set.gateways, name).await?;
+        Ok(route_set)
     }
 
     pub(super) fn name(&self) -> &str {
@@ -72,14 +73,14 @@ impl RouteSet {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.number
+        self.count
     }
 
-    /// Creates routes up to this number, and waits until they are served and have a status.
-    pub(super) async fn grow(&mut self, number: usize) -> Result<()> {
-        self.add(number).await?;
+    /// Creates routes until the set has this many, and waits until they are served and have a status.
+    pub(super) async fn grow_and_wait(&mut self, count: usize) -> Result<()> {
+        self.create_up_to(count).await?;
         self.wait_until_counted().await?;
-        if let Some(last) = self.number.checked_sub(1) {
+        if let Some(last) = self.count.checked_sub(1) {
             let target = self.target(last);
             let mut connection = Connection::open(self.address).await?;
             until("the last route is served", OBJECT_TIMEOUT, async || {
@@ -92,19 +93,19 @@ impl RouteSet {
         self.wait_for_statuses().await
     }
 
-    /// Creates routes up to this number, several at a time, and waits only for the API server.
-    pub(super) async fn add(&mut self, number: usize) -> Result<()> {
-        let first = self.number;
-        for service in first.div_ceil(PER_SERVICE)..number.div_ceil(PER_SERVICE) {
+    /// Creates routes until the set has this many, several at a time. Waits only for the API server.
+    pub(super) async fn create_up_to(&mut self, count: usize) -> Result<()> {
+        let first = self.count;
+        for service in first.div_ceil(ROUTES_PER_SERVICE)..count.div_ceil(ROUTES_PER_SERVICE) {
             let [service, slice] = self.service(service);
             create(&self.services, &service).await?;
             create(&self.slices, &slice).await?;
         }
-        let routes = (first..number).map(|number| self.route(number, number / PER_SERVICE));
+        let routes = (first..count).map(|number| self.route(number, number / ROUTES_PER_SERVICE));
         let api = &self.routes;
         let created = stream::iter(routes).map(|route| async move { create(api, &route).await });
-        created.buffer_unordered(AT_A_TIME).try_collect::<Vec<()>>().await?;
-        self.number = self.number.max(number);
+        created.buffer_unordered(MAX_CONCURRENCY).try_collect::<Vec<()>>().await?;
+        self.count = self.count.max(count);
         Ok(())
     }
 
@@ -113,7 +114,7 @@ impl RouteSet {
         until("all routes are counted", OBJECT_TIMEOUT, async || {
             let gateway = self.gateways.get(self.name).await?;
             let counted = &gateway.data["status"]["listeners"][0]["attachedRoutes"];
-            ensure!(*counted == self.number, "{counted} of {} are counted", self.number);
+            ensure!(*counted == self.count, "{counted} of {} are counted", self.count);
             Ok(())
         })
         .await
@@ -144,7 +145,7 @@ impl RouteSet {
         Ok(())
     }
 
-    /// Creates a route with a number beyond the others, to the first Service.
+    /// Creates the route with this number, which must not be one of the set. It refers to the first Service.
     pub(super) async fn create(&self, number: usize) -> Result<()> {
         create(&self.routes, &self.route(number, 0)).await
     }
@@ -168,12 +169,12 @@ impl RouteSet {
             let names = objects.into_iter().filter_map(|object| object.metadata.name);
             let deleted = stream::iter(names)
                 .map(|name| async move { api.delete(&name, &DeleteParams::default()).await.map(drop) });
-            deleted.buffer_unordered(AT_A_TIME).try_collect::<Vec<()>>().await?;
+            deleted.buffer_unordered(MAX_CONCURRENCY).try_collect::<Vec<()>>().await?;
         }
         self.gateways.delete(self.name, &DeleteParams::default()).await?;
         until("the Gateway's address is closed", OBJECT_TIMEOUT, async || {
-            let open = Connection::open(self.address).await;
-            ensure!(open.is_err(), "{} accepts connections", self.address);
+            let connection = Connection::open(self.address).await;
+            ensure!(connection.is_err(), "{} accepts connections", self.address);
             Ok(())
         })
         .await
@@ -186,8 +187,8 @@ impl RouteSet {
     /// Host and path of a route.
     fn host_and_path(&self, number: usize) -> (String, String) {
         match self.shape {
-            RouteShape::HostEach => (format!("{}-{number}.bench.example", self.name), "/".to_owned()),
-            RouteShape::OneHost => ("bench.example".to_owned(), format!("/{}-{number}", self.name)),
+            RouteShape::HostPerRoute => (format!("{}-{number}.bench.example", self.name), "/".to_owned()),
+            RouteShape::SharedHost => ("bench.example".to_owned(), format!("/{}-{number}", self.name)),
         }
     }
 
@@ -259,7 +260,7 @@ pub(super) async fn wait_until_programmed(gateways: &Api<DynamicObject>, name: &
     .await
 }
 
-pub(super) fn kind(cluster: &Cluster, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
+pub(super) fn resource_api(cluster: &Cluster, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
     let resource = ApiResource {
         group: group.to_owned(),
         version: version.to_owned(),

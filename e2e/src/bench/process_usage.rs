@@ -11,7 +11,8 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// User and system time of all threads, including those that have ended.
 pub(super) fn cpu(process: u32) -> Result<Duration> {
     let text = fs::read_to_string(format!("/proc/{process}/stat")).context("the process has ended")?;
-    // The name, in parentheses, may contain any character.
+    // The name, in parentheses, may contain any character. Field 3 is the first after it; fields 14 and 15
+    // are user and system time.
     let (_, fields) = text.rsplit_once(") ").context("/proc/PID/stat has no name")?;
     let mut fields = fields.split(' ').skip(11);
     let mut ticks = || -> Result<u64> { Ok(fields.next().context("/proc/PID/stat has too few fields")?.parse()?) };
@@ -37,8 +38,8 @@ mod tests {
     #[test]
     fn own_process_uses_memory_and_cpu() {
         let process = std::process::id();
-        let [now, most] = memory(process).unwrap();
-        assert!(0.0 < now && now <= most + 1.0, "{now} of {most}");
+        let [current, peak] = memory(process).unwrap();
+        assert!(0.0 < current && current <= peak + 1.0, "{current} of {peak}");
         let before = cpu(process).unwrap();
         let mut sum = 0_u64;
         while cpu(process).unwrap() == before {

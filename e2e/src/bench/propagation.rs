@@ -13,10 +13,11 @@ use super::process_usage;
 use super::statistics::{DurationStats, load, ms};
 use crate::portico::Portico;
 
-/// Between two requests: limits the measurement error, and the load of the requests.
+/// Delay between two requests. It limits both the measurement error and the load of the requests.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
-/// Between two new routes: long enough to write the statuses for the previous one.
+/// Delay between two routes: long enough to write the statuses for the previous one.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long a route may take to be served, or not to be served any more.
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Measurements at one number of routes, with or without churn.
@@ -29,7 +30,7 @@ pub struct Propagation {
     pub to_first_200: DurationStats,
     /// Portico's share of every change, as a mean in milliseconds: from the watch event to the snapshot swap.
     pub inside: f64,
-    /// Compilation's share of it.
+    /// The compilation's part of `inside`, as a mean in milliseconds per compilation.
     pub compile: f64,
     /// CPU time of Portico per change, in milliseconds, including the benchmark's requests and status writes.
     pub cpu: f64,
@@ -48,79 +49,87 @@ impl Propagation {
     }
 }
 
-pub(super) async fn measure(portico: &Portico, stock: &RouteSet, samples: usize, churn: f64) -> Result<Propagation> {
-    let process = portico.id().context("Portico is not running")?;
+pub(super) async fn measure(
+    portico: &Portico,
+    route_set: &RouteSet,
+    samples: usize,
+    churn: f64,
+) -> Result<Propagation> {
+    let process = portico.process_id().context("Portico is not running")?;
     let (before, cpu, begin) =
         (PropagationMetrics::scrape(portico).await?, process_usage::cpu(process)?, Instant::now());
     let edits = Cell::new(0);
     let times = tokio::select! {
-        times = new_routes(stock, samples) => times?,
-        error = edit(stock, churn, &edits) => return Err(error),
+        times = new_routes(route_set, samples) => times?,
+        error = edit_continuously(route_set, churn, &edits) => return Err(error),
     };
-    let took = begin.elapsed().as_secs_f64();
+    let seconds = begin.elapsed().as_secs_f64();
     let (after, cpu) = (PropagationMetrics::scrape(portico).await?, process_usage::cpu(process)? - cpu);
-    let changes = after.changes - before.changes;
+    let changes = after.change_count - before.change_count;
     ensure!(changes > 0.0, "Portico has counted no change");
     Ok(Propagation {
-        routes: stock.len(),
-        churn: f64::from(edits.get()) / took,
+        routes: route_set.len(),
+        churn: f64::from(edits.get()) / seconds,
         to_first_200: DurationStats::from_durations(&times).context("no new route was measured")?,
-        inside: (after.inside - before.inside) / changes * 1000.0,
-        compile: (after.compile - before.compile) / (after.compiles - before.compiles) * 1000.0,
+        inside: (after.change_seconds - before.change_seconds) / changes * 1000.0,
+        compile: (after.compile_seconds - before.compile_seconds) / (after.compile_count - before.compile_count)
+            * 1000.0,
         cpu: cpu.as_secs_f64() / changes * 1000.0,
         load: load()?,
     })
 }
 
 /// Creates routes one after another, deleting each before the next.
-async fn new_routes(stock: &RouteSet, samples: usize) -> Result<Vec<Duration>> {
+async fn new_routes(route_set: &RouteSet, samples: usize) -> Result<Vec<Duration>> {
     let mut times = Vec::new();
     for sample in 0..samples {
-        let number = stock.len() + sample;
-        let target = stock.target(number);
+        let number = route_set.len() + sample;
+        let target = route_set.target(number);
         let mut connection = Connection::open(target.address).await?;
-        wait_for_status(&mut connection, &target, 404).await.context("before the route is created")?;
-        stock.create(number).await?;
+        wait_for_status(&mut connection, &target, 404)
+            .await
+            .context("a new host or path is served before its route is created")?;
+        route_set.create(number).await?;
         let stored = Instant::now();
-        wait_for_status(&mut connection, &target, 200).await.context("of the new route")?;
+        wait_for_status(&mut connection, &target, 200).await.context("the new route is not served")?;
         times.push(stored.elapsed());
         sleep(PAUSE).await;
-        stock.delete(number).await?;
-        wait_for_status(&mut connection, &target, 404).await.context("of the deleted route")?;
+        route_set.delete(number).await?;
+        wait_for_status(&mut connection, &target, 404).await.context("the deleted route is still served")?;
         sleep(PAUSE).await;
     }
     Ok(times)
 }
 
-async fn wait_for_status(connection: &mut Connection, target: &Target, wanted: u16) -> Result<()> {
+async fn wait_for_status(connection: &mut Connection, target: &Target, expected: u16) -> Result<()> {
     let begin = Instant::now();
-    let mut pace = interval(POLL_INTERVAL);
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = interval(POLL_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        pace.tick().await;
+        ticks.tick().await;
         let status = connection.request_status(target).await?;
-        if status == wanted {
+        if status == expected {
             return Ok(());
         }
         if begin.elapsed() > ROUTE_TIMEOUT {
-            bail!("{}{} returns {status} instead of {wanted}", target.host, target.path);
+            bail!("{}{} returns {status} instead of {expected}", target.host, target.path);
         }
     }
 }
 
-/// Edits one route after another at this rate, until an edit fails. Without a rate it only waits.
-pub(super) async fn edit(stock: &RouteSet, rate: f64, edits: &Cell<u32>) -> anyhow::Error {
+/// Edits one route after another at this rate, until an edit fails. Waits forever if the rate is zero.
+pub(super) async fn edit_continuously(route_set: &RouteSet, rate: f64, edits: &Cell<u32>) -> anyhow::Error {
     if rate <= 0.0 {
         return std::future::pending().await;
     }
-    let mut pace = interval(Duration::from_secs_f64(1.0 / rate));
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = interval(Duration::from_secs_f64(1.0 / rate));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        pace.tick().await;
+        ticks.tick().await;
         let edit = edits.get() + 1;
         // Spread over all routes, as edits by users are.
-        let number = edit as usize * 7919 % stock.len();
-        if let Err(error) = stock.edit(number).await {
+        let number = edit as usize * 7919 % route_set.len();
+        if let Err(error) = route_set.edit(number).await {
             return error;
         }
         edits.set(edit);
@@ -129,20 +138,20 @@ pub(super) async fn edit(stock: &RouteSet, rate: f64, edits: &Cell<u32>) -> anyh
 
 /// Portico's metrics; times are in seconds.
 struct PropagationMetrics {
-    changes: f64,
-    inside: f64,
-    compiles: f64,
-    compile: f64,
+    change_count: f64,
+    change_seconds: f64,
+    compile_count: f64,
+    compile_seconds: f64,
 }
 
 impl PropagationMetrics {
     async fn scrape(portico: &Portico) -> Result<PropagationMetrics> {
         let series = async |name| portico.metric(name).await?.with_context(|| format!("metric {name} is missing"));
         Ok(PropagationMetrics {
-            changes: series("portico_propagation_seconds_count").await?,
-            inside: series("portico_propagation_seconds_sum").await?,
-            compiles: series("portico_compile_duration_seconds_count").await?,
-            compile: series("portico_compile_duration_seconds_sum").await?,
+            change_count: series("portico_propagation_seconds_count").await?,
+            change_seconds: series("portico_propagation_seconds_sum").await?,
+            compile_count: series("portico_compile_duration_seconds_count").await?,
+            compile_seconds: series("portico_compile_duration_seconds_sum").await?,
         })
     }
 }

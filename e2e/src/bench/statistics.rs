@@ -1,4 +1,4 @@
-//! Statistics, tables, and facts about the machine that a reader needs.
+//! Statistics, tables, and facts about the machine that readers of the results need.
 
 use std::fs;
 use std::time::Duration;
@@ -22,9 +22,9 @@ impl DurationStats {
         let mut sorted: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1000.0).collect();
         sorted.sort_by(f64::total_cmp);
         let max = *sorted.last()?;
-        let at = |part: usize| sorted[(sorted.len() * part / 100).min(sorted.len() - 1)];
+        let percentile = |percent: usize| sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)];
         let mean = sorted.iter().sum::<f64>() / sorted.len() as f64;
-        Some(DurationStats { number: sorted.len(), mean, median: at(50), p95: at(95), max })
+        Some(DurationStats { number: sorted.len(), mean, median: percentile(50), p95: percentile(95), max })
     }
 
     pub(super) fn cells(&self) -> [String; 5] {
@@ -33,11 +33,12 @@ impl DurationStats {
     }
 }
 
+/// Formats milliseconds.
 pub(super) fn ms(value: f64) -> String {
     format!("{value:.2}")
 }
 
-/// Right-aligned columns, as wide as their contents.
+/// Renders a table with right-aligned columns that are as wide as their contents.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
@@ -62,7 +63,7 @@ pub(super) fn load() -> Result<f64> {
     first.parse().with_context(|| format!("`{first}` in /proc/loadavg is not a number"))
 }
 
-/// Describes the machine and the program of this process.
+/// Describes the machine, and the program that the process with this ID runs.
 pub(super) fn environment(process: u32) -> Result<Vec<String>> {
     let cores = std::thread::available_parallelism().context("cannot count cores")?;
     let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -84,12 +85,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spread_has_mean_median_and_maximum() {
+    fn statistics_have_mean_median_and_maximum() {
         let times: Vec<Duration> = (1..=100).rev().map(Duration::from_millis).collect();
-        let spread = DurationStats::from_durations(&times).unwrap();
-        assert_eq!(spread.cells(), ["100", "50.50", "51.00", "96.00", "100.00"]);
-        let one = DurationStats::from_durations(&times[..1]).unwrap();
-        assert_eq!(one.cells(), ["1", "100.00", "100.00", "100.00", "100.00"]);
+        let statistics = DurationStats::from_durations(&times).unwrap();
+        assert_eq!(statistics.cells(), ["100", "50.50", "51.00", "96.00", "100.00"]);
+        let of_one_time = DurationStats::from_durations(&times[..1]).unwrap();
+        assert_eq!(of_one_time.cells(), ["1", "100.00", "100.00", "100.00", "100.00"]);
         assert!(DurationStats::from_durations(&[]).is_none());
     }
 

@@ -1,4 +1,5 @@
-//! Applies many routes at once and measures how long until all are counted, and how many status writes that takes.
+//! Applies many routes at once and measures how long until all are counted in the Gateway's status (`attachedRoutes`)
+//! and have a status themselves, and how many status writes that takes.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -16,24 +17,27 @@ use super::objects::{OBJECT_TIMEOUT, RouteSet};
 use super::statistics::load;
 use crate::portico::Portico;
 
-/// Without writes for this long, all are finished: longer than the interval between writes of one object.
+/// After this time without a write, all writes are finished. It is longer than the interval between two writes of one
+/// object.
 const QUIET_PERIOD: Duration = Duration::from_secs(6);
-/// Events that may be queued.
-const QUEUE: usize = 1024;
+/// How many events may be queued.
+const QUEUE_SIZE: usize = 1024;
 
+/// The measurements for routes that are applied at once.
 #[derive(Clone, Debug, Serialize)]
 pub struct StatusWrites {
     pub routes: usize,
     /// Seconds from the first route to the API server's last response.
     pub applied: f64,
-    /// Seconds from then until the Gateway's status counts all routes.
+    /// Seconds from that response until the Gateway's status counts all routes.
     pub counted: f64,
-    /// Seconds from then until every route has a status.
-    pub told: f64,
+    /// Seconds from that response until every route has a status.
+    pub with_status: f64,
     pub gateway_writes: usize,
     pub route_writes: usize,
     /// Failed status writes of all kinds, from Portico's metrics.
     pub failed_writes: f64,
+    /// The machine's load average of the last minute.
     pub load: f64,
 }
 
@@ -41,8 +45,8 @@ impl StatusWrites {
     pub(super) const HEAD: [&str; 8] = [
         "routes",
         "applied in s",
-        "all counted s later",
-        "all with status s later",
+        "all counted after s",
+        "all with status after s",
         "Gateway writes",
         "route writes",
         "failed writes",
@@ -54,7 +58,7 @@ impl StatusWrites {
             self.routes.to_string(),
             format!("{:.1}", self.applied),
             format!("{:.3}", self.counted),
-            format!("{:.3}", self.told),
+            format!("{:.3}", self.with_status),
             self.gateway_writes.to_string(),
             self.route_writes.to_string(),
             format!("{:.0}", self.failed_writes),
@@ -63,64 +67,69 @@ impl StatusWrites {
     }
 }
 
-pub(super) async fn measure(portico: &Portico, stock: &mut RouteSet, number: usize) -> Result<StatusWrites> {
-    let failed = failed_writes(portico).await?;
-    let (sender, mut writes) = mpsc::channel(QUEUE);
+pub(super) async fn measure(portico: &Portico, route_set: &mut RouteSet, count: usize) -> Result<StatusWrites> {
+    let failed_before = failed_writes(portico).await?;
+    let (sender, mut writes) = mpsc::channel(QUEUE_SIZE);
     let mut watches = JoinSet::new();
-    let named = WatchParams::default().fields(&format!("metadata.name={}", stock.name()));
-    let version = stock
+    let gateway_filter = WatchParams::default().fields(&format!("metadata.name={}", route_set.name()));
+    let version = route_set
         .gateways
-        .get(stock.name())
+        .get(route_set.name())
         .await?
         .metadata
         .resource_version
         .context("the Gateway has no resourceVersion")?;
-    watches.spawn(follow(stock.gateways.clone(), named, version, sender.clone()));
-    let labels = stock.list_params();
-    let version = stock
+    watches.spawn(follow(route_set.gateways.clone(), gateway_filter, version, sender.clone()));
+    let labels = route_set.list_params();
+    let version = route_set
         .routes
         .list_metadata(&labels)
         .await?
         .metadata
         .resource_version
         .context("the list has no resourceVersion")?;
-    let labelled = WatchParams::default().labels(&labels.label_selector.unwrap_or_default());
-    watches.spawn(follow(stock.routes.clone(), labelled, version, sender));
+    let route_filter = WatchParams::default().labels(&labels.label_selector.unwrap_or_default());
+    watches.spawn(follow(route_set.routes.clone(), route_filter, version, sender));
 
     let begin = Instant::now();
     // Events are received while the routes are applied, so that their times are exact.
-    let mut seen = ObservedWrites::default();
+    let mut observed = ObservedWrites::default();
     {
-        let adding = stock.add(number);
-        tokio::pin!(adding);
+        let creation = route_set.create_up_to(count);
+        tokio::pin!(creation);
         loop {
             tokio::select! {
-                added = &mut adding => break added?,
-                Some(write) = writes.recv() => seen.record(write),
+                created = &mut creation => break created?,
+                Some(write) = writes.recv() => observed.record(write),
             }
         }
     }
     let applied = Instant::now();
     loop {
-        let limit = if seen.counted(number) && seen.all_have_status(number) { QUIET_PERIOD } else { OBJECT_TIMEOUT };
+        let is_complete = observed.has_counted(count) && observed.all_have_status(count);
+        let limit = if is_complete { QUIET_PERIOD } else { OBJECT_TIMEOUT };
         match timeout(limit, writes.recv()).await {
-            Ok(Some(write)) => seen.record(write),
-            Ok(None) => bail!("a watch of the bench ended"),
-            Err(_) if limit == QUIET_PERIOD => break,
+            Ok(Some(write)) => observed.record(write),
+            Ok(None) => bail!("the watches of the benchmark ended"),
+            Err(_) if is_complete => break,
             Err(_) => {
-                bail!("of {number} routes, {} have a status and {:?} are counted", seen.with_status.len(), seen.count)
+                bail!(
+                    "of {count} routes, {} have a status and {:?} are counted",
+                    observed.with_status.len(),
+                    observed.count
+                )
             }
         }
     }
     let after = |at: Option<Instant>| at.map_or(0.0, |at| at.saturating_duration_since(applied).as_secs_f64());
     Ok(StatusWrites {
-        routes: number,
+        routes: count,
         applied: (applied - begin).as_secs_f64(),
-        counted: after(seen.counted_at),
-        told: after(seen.with_status_at),
-        gateway_writes: seen.gateway_writes,
-        route_writes: seen.route_writes,
-        failed_writes: failed_writes(portico).await? - failed,
+        counted: after(observed.counted_at),
+        with_status: after(observed.with_status_at),
+        gateway_writes: observed.gateway_writes,
+        route_writes: observed.route_writes,
+        failed_writes: failed_writes(portico).await? - failed_before,
         load: load()?,
     })
 }
@@ -142,6 +151,7 @@ struct ObservedWrites {
 
 impl ObservedWrites {
     fn record(&mut self, Write(at, object): Write) {
+        // Only the status of a Gateway has listeners; other objects are routes.
         if let Some(count) = object.data["status"]["listeners"][0]["attachedRoutes"].as_u64() {
             self.gateway_writes += 1;
             if self.count != Some(count) {
@@ -155,7 +165,7 @@ impl ObservedWrites {
         }
     }
 
-    fn counted(&self, number: usize) -> bool {
+    fn has_counted(&self, number: usize) -> bool {
         self.count == u64::try_from(number).ok()
     }
 
@@ -164,23 +174,25 @@ impl ObservedWrites {
     }
 }
 
-/// Sends every write of these objects after this version until the receiver is gone. When the API server closes a watch
-/// that falls behind, it resumes at the last version.
-async fn follow(api: Api<DynamicObject>, which: WatchParams, mut version: String, writes: mpsc::Sender<Write>) {
-    while let Ok(events) = api.watch(&which, &version).await {
+/// Sends every change of these objects after this version until the receiver is gone. Created objects are not sent,
+/// since the benchmark creates them, and Portico writes their status later. When the API server closes the watch, for
+/// example because it fell behind, a new watch starts at the last version.
+async fn follow(api: Api<DynamicObject>, parameters: WatchParams, mut version: String, writes: mpsc::Sender<Write>) {
+    while let Ok(events) = api.watch(&parameters, &version).await {
         let mut events = events.boxed();
         while let Some(Ok(event)) = events.next().await {
-            let (object, written) = match event {
+            let (object, is_status_write) = match event {
                 WatchEvent::Modified(object) => (object, true),
                 WatchEvent::Added(object) => (object, false),
                 WatchEvent::Deleted(_) | WatchEvent::Bookmark(_) => continue,
-                // Missed events cannot be recovered; the closed channel fails the benchmark.
+                // Missed events cannot be recovered. The benchmark fails if it waits for one of them, or if the other
+                // watch ends, too.
                 WatchEvent::Error(_) => return,
             };
             if let Some(seen) = &object.metadata.resource_version {
                 version.clone_from(seen);
             }
-            if written && writes.send(Write(Instant::now(), object)).await.is_err() {
+            if is_status_write && writes.send(Write(Instant::now(), object)).await.is_err() {
                 return;
             }
         }

@@ -9,17 +9,18 @@ use tokio::time::{Instant, sleep};
 
 use super::objects::RouteSet;
 use super::process_usage;
-use super::propagation::edit;
+use super::propagation::edit_continuously;
 use super::statistics::load;
 use crate::portico::Portico;
 
-/// Long enough to finish status writes and to return unused memory.
+/// Delay before the measurement: long enough to finish status writes and to return unused memory.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// Memory and CPU of Portico during one measurement.
 #[derive(Clone, Debug, Serialize)]
 pub struct Steady {
     pub routes: usize,
-    /// Portico started with all routes, instead of receiving them one by one.
+    /// Whether Portico started with all routes, instead of receiving them one by one.
     pub started_again: bool,
     /// Actual edits per second.
     pub changes: f64,
@@ -54,20 +55,25 @@ impl Steady {
     }
 }
 
-pub(super) async fn measure(portico: &Portico, stock: &RouteSet, changes: f64, time: Duration) -> Result<Steady> {
-    let process = portico.id().context("Portico is not running")?;
-    sleep(PAUSE.min(time)).await;
+pub(super) async fn measure(
+    portico: &Portico,
+    route_set: &RouteSet,
+    changes: f64,
+    duration: Duration,
+) -> Result<Steady> {
+    let process = portico.process_id().context("Portico is not running")?;
+    sleep(PAUSE.min(duration)).await;
     let (cpu, begin) = (process_usage::cpu(process)?, Instant::now());
     let edits = Cell::new(0);
     tokio::select! {
-        () = sleep(time) => {}
-        error = edit(stock, changes, &edits) => return Err(error),
+        () = sleep(duration) => {}
+        error = edit_continuously(route_set, changes, &edits) => return Err(error),
     }
     let (cpu, seconds) = ((process_usage::cpu(process)? - cpu).as_secs_f64(), begin.elapsed().as_secs_f64());
     let [memory, most_memory] = process_usage::memory(process)?;
     let edits = f64::from(edits.get());
     Ok(Steady {
-        routes: stock.len(),
+        routes: route_set.len(),
         started_again: false,
         changes: edits / seconds,
         seconds,

@@ -25,7 +25,7 @@ const SUITE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// Parameters of a run.
 #[derive(Clone, Debug)]
-pub struct Suite {
+pub struct SuiteOptions {
     pub gateway_class: String,
     /// A single test. The claims of the GatewayClass are ignored then; only `features` count.
     pub only: Option<String>,
@@ -40,11 +40,12 @@ pub struct Suite {
     pub name: String,
 }
 
-/// The result of a run. The exit status of the suite decides; the report has the details.
+/// The result of a run.
 #[derive(Debug)]
 pub struct SuiteResult {
+    /// Whether the exit status of the suite was zero. The report has the details.
     pub passed: bool,
-    /// None if the suite ended before it could write one.
+    /// None if the suite ended before it could write a report.
     pub report: Option<Report>,
     /// The output of the suite.
     pub log: PathBuf,
@@ -56,7 +57,7 @@ pub fn report_folder() -> PathBuf {
 }
 
 /// Runs the suite in the cluster's network namespace with this kubeconfig, and prints the result of each test.
-pub async fn run(netns: &Netns, kubeconfig: &Path, suite: &Suite) -> Result<SuiteResult> {
+pub async fn run(netns: &Netns, kubeconfig: &Path, suite: &SuiteOptions) -> Result<SuiteResult> {
     // Building takes minutes the first time; other tasks continue meanwhile.
     let program = tokio::task::spawn_blocking(programs::conformance_suite).await.context("building the suite")??;
     fs::create_dir_all(&suite.folder).with_context(|| format!("cannot make {}", suite.folder.display()))?;
@@ -70,17 +71,17 @@ pub async fn run(netns: &Netns, kubeconfig: &Path, suite: &Suite) -> Result<Suit
         _ => {}
     }
     let mut log = File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
-    let errors = log.try_clone().with_context(|| format!("cannot write {}", log_path.display()))?;
+    let stderr = log.try_clone().with_context(|| format!("cannot write {}", log_path.display()))?;
 
     let mut command = netns.command(program);
     command.args(suite.flags()).arg(format!("--report-output={}", report_path.display()));
     command.env("KUBECONFIG", kubeconfig).current_dir(&suite.folder);
     let mut command = Command::from(command);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors).kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).kill_on_drop(true);
     let mut child = command.spawn().context("cannot start the conformance suite")?;
-    let output = child.stdout.take().context("stdout of the suite is not a pipe")?;
-    let whole = async {
-        let mut lines = BufReader::new(output).lines();
+    let stdout = child.stdout.take().context("stdout of the suite is not a pipe")?;
+    let wait_for_suite = async {
+        let mut lines = BufReader::new(stdout).lines();
         while let Some(line) = lines.next_line().await.context("cannot read the output of the suite")? {
             writeln!(log, "{line}").with_context(|| format!("cannot write {}", log_path.display()))?;
             if let Some(result) = result_of_test(&line) {
@@ -89,7 +90,7 @@ pub async fn run(netns: &Netns, kubeconfig: &Path, suite: &Suite) -> Result<Suit
         }
         child.wait().await.context("cannot wait for the suite")
     };
-    let Ok(status) = timeout(SUITE_TIMEOUT, whole).await else {
+    let Ok(status) = timeout(SUITE_TIMEOUT, wait_for_suite).await else {
         bail!("the suite is still running after {} minutes; see {}", SUITE_TIMEOUT.as_secs() / 60, log_path.display());
     };
     let passed = status?.success();
@@ -97,12 +98,12 @@ pub async fn run(netns: &Netns, kubeconfig: &Path, suite: &Suite) -> Result<Suit
     Ok(SuiteResult { passed, report, log: log_path })
 }
 
-impl Suite {
+impl SuiteOptions {
     fn flags(&self) -> Vec<String> {
         let [usable, unusable] = self.addresses;
         let mut flags = vec![
             "-test.v".to_owned(),
-            // The timeout of this harness applies, and its message says more.
+            // The timeout of this harness applies instead; its error names the log.
             "-test.timeout=0".to_owned(),
             format!("--gateway-class={}", self.gateway_class),
             "--conformance-profiles=GATEWAY-HTTP".to_owned(),

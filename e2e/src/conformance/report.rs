@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-/// The fields of a report that are used.
+/// The fields of a report that the table and the tests need.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
@@ -22,15 +22,15 @@ pub struct Report {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Profile {
     pub name: String,
-    pub core: Tests,
+    pub core: TestResults,
     /// None if no extended feature was tested.
-    pub extended: Option<Tests>,
+    pub extended: Option<TestResults>,
 }
 
 /// The results of a profile's core tests, or of its extended ones.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Tests {
+pub struct TestResults {
     /// `success`, `failure` or, with skipped tests, `partial`.
     pub result: String,
     pub statistics: Statistics,
@@ -62,10 +62,14 @@ impl Report {
 
     /// Whether all tests of all profiles passed and none was skipped.
     pub fn is_complete(&self) -> bool {
-        let clean =
-            |tests: &Tests| tests.result == "success" && tests.statistics.failed == 0 && tests.statistics.skipped == 0;
+        let all_passed = |tests: &TestResults| {
+            tests.result == "success" && tests.statistics.failed == 0 && tests.statistics.skipped == 0
+        };
         !self.profiles.is_empty()
-            && self.profiles.iter().all(|profile| clean(&profile.core) && profile.extended.as_ref().is_none_or(clean))
+            && self
+                .profiles
+                .iter()
+                .all(|profile| all_passed(&profile.core) && profile.extended.as_ref().is_none_or(all_passed))
     }
 }
 
@@ -84,9 +88,9 @@ impl fmt::Display for Report {
             let name = &profile.name;
             let features = tests.supported_features.len();
             writeln!(formatter, "{name:<16} {kind:<9} {passed:>7} {failed:>7} {skipped:>8} {features:>9}")?;
-            for (what, names) in [("failed", &tests.failed_tests), ("skipped", &tests.skipped_tests)] {
+            for (result, names) in [("failed", &tests.failed_tests), ("skipped", &tests.skipped_tests)] {
                 for name in names {
-                    writeln!(formatter, "  {what}: {name}")?;
+                    writeln!(formatter, "  {result}: {name}")?;
                 }
             }
             for pair in tests.supported_features.chunks(2) {
@@ -142,11 +146,11 @@ GATEWAY-HTTP     extended       32       1        0         2
     fn report_is_complete_without_failed_or_skipped_tests() {
         let report: Report = serde_saphyr::from_str(REPORT).unwrap();
         assert!(!report.is_complete());
-        let mut good = report.clone();
-        good.profiles[0].extended = None;
-        assert!(good.is_complete());
-        good.profiles[0].core.statistics.skipped = 1;
-        assert!(!good.is_complete());
+        let mut complete = report.clone();
+        complete.profiles[0].extended = None;
+        assert!(complete.is_complete());
+        complete.profiles[0].core.statistics.skipped = 1;
+        assert!(!complete.is_complete());
         assert!(!Report { profiles: Vec::new(), ..report }.is_complete());
     }
 }

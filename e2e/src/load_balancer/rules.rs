@@ -32,20 +32,22 @@ pub(super) fn frontends<'a>(
     address: Ipv4Addr,
     slices: impl Iterator<Item = &'a EndpointSlice>,
 ) -> BTreeMap<Frontend, Targets> {
-    let slices: Vec<&EndpointSlice> = slices.filter(|slice| belongs(slice, service)).collect();
-    let mut fronts = BTreeMap::new();
+    let slices: Vec<&EndpointSlice> = slices.filter(|slice| is_slice_of(slice, service)).collect();
+    let mut targets_by_frontend = BTreeMap::new();
     for port in service.spec.iter().flat_map(|spec| spec.ports.iter().flatten()) {
-        let Some(protocol) = protocol(port.protocol.as_deref()) else { continue };
+        let Some(protocol) = parse_protocol(port.protocol.as_deref()) else { continue };
         let Ok(number) = u16::try_from(port.port) else { continue };
-        fronts.insert(Frontend { address, protocol, port: number }, targets(port, protocol, &slices));
+        targets_by_frontend.insert(Frontend { address, protocol, port: number }, targets(port, protocol, &slices));
     }
-    fronts
+    targets_by_frontend
 }
 
 /// Renders the ruleset as one transaction, so that packets are never without rules.
-pub(super) fn render(fronts: &BTreeMap<Frontend, Targets>) -> String {
-    let mut text = String::from("table ip balancer\ndelete table ip balancer\ntable ip balancer {\n chain forward {\n");
-    for (Frontend { address, protocol, port }, targets) in fronts {
+pub(super) fn render(targets_by_frontend: &BTreeMap<Frontend, Targets>) -> String {
+    // The table is created first, so that deleting it succeeds even if there was none.
+    let mut text =
+        String::from("table ip balancer\ndelete table ip balancer\ntable ip balancer {\n chain choose_target {\n");
+    for (Frontend { address, protocol, port }, targets) in targets_by_frontend {
         if targets.is_empty() {
             continue;
         }
@@ -53,35 +55,36 @@ pub(super) fn render(fronts: &BTreeMap<Frontend, Targets>) -> String {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
         };
-        let numbered = targets.iter().enumerate().map(|(number, (ip, port))| format!("{number} : {ip} . {port}"));
-        let numbered = numbered.collect::<Vec<_>>().join(", ");
+        let map_elements = targets.iter().enumerate().map(|(number, (ip, port))| format!("{number} : {ip} . {port}"));
+        let map_elements = map_elements.collect::<Vec<_>>().join(", ");
         let count = targets.len();
         // Writing to a string cannot fail.
         _ = writeln!(
             text,
-            "  ip daddr {address} {protocol} dport {port} dnat ip to numgen random mod {count} map {{ {numbered} }}"
+            "  ip daddr {address} {protocol} dport {port} dnat ip to numgen random mod {count} map {{ {map_elements} }}"
         );
     }
-    // For packets from Pods, and from programs in the cluster's network namespace.
+    // The hooks prerouting and forward get packets from Pods, the hook output those of programs in the cluster's
+    // network namespace.
     text.push_str(&format!(
         " }}
  chain refuse {{
   ip daddr {LOAD_BALANCER_RANGE} meta l4proto tcp reject with tcp reset
   ip daddr {LOAD_BALANCER_RANGE} reject
  }}
- chain arriving {{
+ chain prerouting_nat {{
   type nat hook prerouting priority -100
-  jump forward
+  jump choose_target
  }}
- chain leaving {{
+ chain output_nat {{
   type nat hook output priority -100
-  jump forward
+  jump choose_target
  }}
- chain passing {{
+ chain forward_filter {{
   type filter hook forward priority 0
   jump refuse
  }}
- chain sending {{
+ chain output_filter {{
   type filter hook output priority 0
   jump refuse
  }}
@@ -91,7 +94,7 @@ pub(super) fn render(fronts: &BTreeMap<Frontend, Targets>) -> String {
     text
 }
 
-fn belongs(slice: &EndpointSlice, service: &Service) -> bool {
+fn is_slice_of(slice: &EndpointSlice, service: &Service) -> bool {
     let labels = slice.metadata.labels.as_ref();
     slice.address_type == "IPv4"
         && slice.metadata.namespace == service.metadata.namespace
@@ -99,27 +102,30 @@ fn belongs(slice: &EndpointSlice, service: &Service) -> bool {
         && service.metadata.name.is_some()
 }
 
-/// The ready endpoints; if there are none, those that are terminating but still serving.
+/// The targets of a Service port: its ready endpoints; if there are none, those that are terminating but still serving.
 fn targets(port: &ServicePort, protocol: Protocol, slices: &[&EndpointSlice]) -> Targets {
-    let (mut ready, mut ending) = (Targets::new(), Targets::new());
+    let (mut ready, mut terminating) = (Targets::new(), Targets::new());
     for slice in slices {
         // Ports of Services and EndpointSlices match by name.
         let name = |name: &Option<String>| name.clone().unwrap_or_default();
         let mut ports = slice.ports.iter().flatten();
-        let same = ports.find(|other| {
-            name(&other.name) == name(&port.name) && self::protocol(other.protocol.as_deref()) == Some(protocol)
+        let slice_port = ports.find(|slice_port| {
+            name(&slice_port.name) == name(&port.name)
+                && parse_protocol(slice_port.protocol.as_deref()) == Some(protocol)
         });
-        let Some(number) = same.and_then(|port| port.port).and_then(|port| u16::try_from(port).ok()) else { continue };
+        let Some(number) = slice_port.and_then(|port| port.port).and_then(|port| u16::try_from(port).ok()) else {
+            continue;
+        };
         for endpoint in slice.endpoints.iter().flatten() {
             let addresses = endpoint.addresses.iter().filter_map(|address| Some((address.parse().ok()?, number)));
             match readiness(endpoint) {
                 Readiness::Ready => ready.extend(addresses),
-                Readiness::Terminating => ending.extend(addresses),
+                Readiness::Terminating => terminating.extend(addresses),
                 Readiness::NotReady => {}
             }
         }
     }
-    if ready.is_empty() { ending } else { ready }
+    if ready.is_empty() { terminating } else { ready }
 }
 
 enum Readiness {
@@ -139,7 +145,7 @@ fn readiness(endpoint: &Endpoint) -> Readiness {
     }
 }
 
-fn protocol(name: Option<&str>) -> Option<Protocol> {
+fn parse_protocol(name: Option<&str>) -> Option<Protocol> {
     match name.unwrap_or("TCP") {
         "TCP" => Some(Protocol::Tcp),
         "UDP" => Some(Protocol::Udp),
@@ -165,8 +171,9 @@ mod tests {
         .unwrap()
     }
 
-    fn endpoint(address: &str, ready: bool, ending: bool) -> Value {
-        json!({ "addresses": [address], "conditions": { "ready": ready, "serving": ready || ending, "terminating": ending } })
+    fn endpoint(address: &str, ready: bool, terminating: bool) -> Value {
+        let conditions = json!({ "ready": ready, "serving": ready || terminating, "terminating": terminating });
+        json!({ "addresses": [address], "conditions": conditions })
     }
 
     #[test]
@@ -209,9 +216,10 @@ mod tests {
                 .into_iter()
                 .map(|(protocol, port, targets)| {
                     let count = targets.len();
-                    let numbered = targets.iter().enumerate().map(|(at, (ip, port))| format!("{at} : {ip} . {port}"));
-                    let numbered = numbered.collect::<Vec<_>>().join(", ");
-                    format!("ip daddr {VIP} {protocol} dport {port} dnat ip to numgen random mod {count} map {{ {numbered} }}")
+                    let elements = targets.iter().enumerate();
+                    let elements = elements.map(|(index, (ip, port))| format!("{index} : {ip} . {port}"));
+                    let map_elements = elements.collect::<Vec<_>>().join(", ");
+                    format!("ip daddr {VIP} {protocol} dport {port} dnat ip to numgen random mod {count} map {{ {map_elements} }}")
                 })
                 .collect();
             assert_eq!(rendered, expected);

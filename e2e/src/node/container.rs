@@ -21,13 +21,14 @@ use super::{NodeContext, RETRY_DELAY};
 
 /// The first back-off of a crashed container; it doubles with each restart.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(200);
-/// The maximum back-off; short, because tests wait for it.
+/// The maximum back-off. It is short, because tests wait for it.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 /// A container that ran for this long resets the back-off.
 const BACKOFF_RESET: Duration = Duration::from_secs(60);
 
+/// The container of one Pod.
 pub(crate) struct Container<'a> {
-    pub(crate) host: &'a NodeContext,
+    pub(crate) node: &'a NodeContext,
     pub(crate) pod: &'a Arc<Pod>,
     pub(crate) plan: &'a PodPlan,
     pub(crate) sandbox: &'a Sandbox,
@@ -39,50 +40,51 @@ impl Container<'_> {
     /// Runs the container until it has ended and will not be restarted. `running` has its process, which the caller
     /// must kill when it drops this future.
     pub(crate) async fn run(&self, running: &mut Option<RunningProcess>) {
-        let mut pause = INITIAL_BACKOFF;
+        let mut backoff = INITIAL_BACKOFF;
         loop {
             let started = Instant::now();
             let process = running.insert(self.start().await);
             let id = process.identity.id;
-            self.state.send_modify(|seen| seen.state = ContainerPhase::Running { since: process.since });
+            self.state.send_modify(|state| state.container_phase = ContainerPhase::Running { since: process.since });
             tokio::select! {
                 () = process.wait() => {}
-                error = health::watch(&self.plan.probes, self.sandbox, id, self.state) => {
+                error = health::run_probes(&self.plan.probes, self.sandbox, id, self.state) => {
                     crate::progress::report(format_args!("Restarting {}: {error}", self.name()));
                     terminate(process, self.plan.termination).await;
                 }
             }
-            // Also after it has ended, to get its exit status.
-            let Ok(ended) = process.kill().await else { return };
-            self.host.logs.close(&self.key);
+            // Called even if the process has ended, to get its exit status.
+            let Ok(termination) = process.kill().await else { return };
+            self.node.logs.close(&self.key);
             *running = None;
-            let again = match self.plan.restart {
+            let must_restart = match self.plan.restart {
                 RestartPolicy::Always => true,
-                RestartPolicy::OnFailure => !ended.exit.is_success(),
+                RestartPolicy::OnFailure => !termination.exit.is_success(),
                 RestartPolicy::Never => false,
             };
-            if !again {
-                self.state.send_modify(|seen| seen.end(ContainerPhase::Terminated(ended)));
+            if !must_restart {
+                self.state.send_modify(|state| state.set_ended(ContainerPhase::Terminated(termination)));
                 return;
             }
             if started.elapsed() >= BACKOFF_RESET {
-                pause = INITIAL_BACKOFF;
+                backoff = INITIAL_BACKOFF;
             }
-            let message = format!("exited with code {}; restarting in {} ms", ended.exit.code, pause.as_millis());
-            self.state.send_if_modified(|seen| {
-                seen.last = Some(ended);
-                seen.wait("CrashLoopBackOff", message)
+            let message =
+                format!("exited with code {}; restarting in {} ms", termination.exit.code, backoff.as_millis());
+            self.state.send_if_modified(|state| {
+                state.last_termination = Some(termination);
+                state.set_waiting("CrashLoopBackOff", message)
             });
-            sleep(pause).await;
-            pause = (pause * 2).min(MAX_BACKOFF);
-            self.state.send_modify(|seen| seen.restarts += 1);
+            sleep(backoff).await;
+            backoff = (backoff * 2).min(MAX_BACKOFF);
+            self.state.send_modify(|state| state.restarts += 1);
         }
     }
 
-    /// Starts the process once everything it needs exists.
+    /// Starts the process. Retries until everything that it needs exists.
     async fn start(&self) -> RunningProcess {
         loop {
-            let environment = environment(&self.host.client, self.pod, self.plan, self.sandbox.address).await;
+            let environment = environment(&self.node.client, self.pod, self.plan, self.sandbox.address).await;
             let (reason, error) = match environment {
                 Ok(environment) => match self.launch(&environment) {
                     Ok(running) => return running,
@@ -90,15 +92,15 @@ impl Container<'_> {
                 },
                 Err(error) => ("CreateContainerConfigError", error),
             };
-            self.state.send_if_modified(|seen| seen.wait(reason, error));
+            self.state.send_if_modified(|state| state.set_waiting(reason, error));
             sleep(RETRY_DELAY).await;
         }
     }
 
     fn launch(&self, environment: &Environment) -> Result<RunningProcess> {
         let command: Vec<String> = self.plan.command.iter().map(|text| expand(text, environment)).collect();
-        let empty = |content: &VolumeContent| matches!(content, VolumeContent::Empty);
-        let writable: Vec<_> = self.plan.mounts.iter().filter(|mount| empty(&mount.content)).collect();
+        let is_empty_dir = |content: &VolumeContent| matches!(content, VolumeContent::Empty);
+        let writable: Vec<_> = self.plan.mounts.iter().filter(|mount| is_empty_dir(&mount.content)).collect();
         let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
         let launch = Launch {
             netns: &self.sandbox.netns,
@@ -107,9 +109,9 @@ impl Container<'_> {
             environment,
             privileges: &self.plan.privileges,
             writable: &writable.into_iter().map(|mount| mount.path.clone()).collect::<Vec<_>>(),
-            log: self.host.logs.open(&self.key, uid, self.state.borrow().restarts)?,
+            log: self.node.logs.open(&self.key, uid, self.state.borrow().restarts)?,
         };
-        launch.start(&self.host.journal, Timestamp::now())
+        launch.start(&self.node.journal, Timestamp::now())
     }
 
     fn name(&self) -> String {

@@ -14,28 +14,28 @@ use kube::{Api, Client};
 use super::NODE;
 use super::plan::PodPlan;
 use super::service_links::service_variables;
-use crate::cluster::{ADDRESS, API_SERVER};
+use crate::cluster::{ADDRESS as NODE_ADDRESS, API_SERVER};
 
 /// Names and values of variables.
 pub(crate) type Environment = BTreeMap<String, String>;
 
 /// The default PATH of container runtimes.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// All variables of a Pod's container. The error names what is missing, or what this node does not support.
 pub(crate) async fn environment(
     client: &Client,
     pod: &Pod,
     plan: &PodPlan,
-    address: Ipv4Addr,
+    pod_address: Ipv4Addr,
 ) -> Result<Environment, String> {
     let name = pod.metadata.name.clone().unwrap_or_default();
     let mut environment: Environment = [
-        ("PATH", PATH.to_owned()),
+        ("PATH", DEFAULT_PATH.to_owned()),
         ("HOSTNAME", name),
         ("HOME", "/".to_owned()),
         // ClusterIPs are not served, so Pods connect to the API server directly.
-        ("KUBERNETES_SERVICE_HOST", ADDRESS.to_string()),
+        ("KUBERNETES_SERVICE_HOST", NODE_ADDRESS.to_string()),
         ("KUBERNETES_SERVICE_PORT", API_SERVER.port().to_string()),
         ("KUBERNETES_SERVICE_PORT_HTTPS", API_SERVER.port().to_string()),
     ]
@@ -51,39 +51,40 @@ pub(crate) async fn environment(
     }
     for source in &plan.variables_from {
         let prefix = source.prefix.as_deref().unwrap_or_default();
-        let mut found = BTreeMap::new();
+        let mut variables = BTreeMap::new();
         if let Some(reference) = &source.config_map_ref {
-            found.extend(lookup.config_map(&reference.name, reference.optional).await?);
+            variables.extend(lookup.config_map(&reference.name, reference.optional).await?);
         }
         if let Some(reference) = &source.secret_ref {
-            found.extend(lookup.secret(&reference.name, reference.optional).await?);
+            variables.extend(lookup.secret(&reference.name, reference.optional).await?);
         }
-        environment.extend(found.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value)));
+        environment.extend(variables.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value)));
     }
     for variable in &plan.variables {
         let value = match &variable.value_from {
             None => Some(expand(variable.value.as_deref().unwrap_or_default(), &environment)),
-            Some(source) => {
-                lookup.value(source, pod, address).await.map_err(|error| format!("env {}: {error}", variable.name))?
-            }
+            Some(source) => lookup
+                .value(source, pod, pod_address)
+                .await
+                .map_err(|error| format!("env {}: {error}", variable.name))?,
         };
         environment.extend(value.map(|value| (variable.name.clone(), value)));
     }
     Ok(environment)
 }
 
-/// Writes a Pod's files in `/etc` for names: its own, and a name server. No DNS server runs there, but programs that
-/// exit without these files could not be tested.
-pub(crate) fn write_name_files(root: &Path, pod: &Pod, address: Ipv4Addr) -> Result<()> {
+/// Writes `hosts`, `hostname` and `resolv.conf` in a Pod's `/etc`. No DNS server runs at the address in `resolv.conf`,
+/// but some programs exit without these files.
+pub(crate) fn write_etc_files(root: &Path, pod: &Pod, pod_address: Ipv4Addr) -> Result<()> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let folder = root.join("etc");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let search = format!("{namespace}.svc.cluster.local svc.cluster.local cluster.local");
     for (file, content) in [
-        ("hosts", format!("127.0.0.1\tlocalhost\n{address}\t{name}\n")),
+        ("hosts", format!("127.0.0.1\tlocalhost\n{pod_address}\t{name}\n")),
         ("hostname", format!("{name}\n")),
-        ("resolv.conf", format!("search {search}\nnameserver {ADDRESS}\noptions ndots:5\n")),
+        ("resolv.conf", format!("search {search}\nnameserver {NODE_ADDRESS}\noptions ndots:5\n")),
     ] {
         let path = folder.join(file);
         // Removed first, because files of the image are hard links.
@@ -101,19 +102,19 @@ pub(crate) fn write_name_files(root: &Path, pod: &Pod, address: Ipv4Addr) -> Res
 pub(crate) fn expand(text: &str, environment: &Environment) -> String {
     let mut expanded = String::new();
     let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        expanded.push_str(&rest[..at]);
-        let after = &rest[at + 1..];
+    while let Some(dollar) = rest.find('$') {
+        expanded.push_str(&rest[..dollar]);
+        let after = &rest[dollar + 1..];
         let variable = after.strip_prefix('(').and_then(|inside| inside.split_once(')'));
         if let Some(escaped) = after.strip_prefix('$') {
             expanded.push('$');
             rest = escaped;
-        } else if let Some((name, behind)) = variable {
+        } else if let Some((name, remainder)) = variable {
             match environment.get(name) {
                 Some(value) => expanded.push_str(value),
                 None => expanded.push_str(&format!("$({name})")),
             }
-            rest = behind;
+            rest = remainder;
         } else {
             expanded.push('$');
             rest = after;
@@ -124,7 +125,7 @@ pub(crate) fn expand(text: &str, environment: &Environment) -> String {
 }
 
 /// The value of a Pod field of the downward API; only some are supported.
-pub(crate) fn field(pod: &Pod, path: &str, address: Ipv4Addr) -> Result<String, String> {
+pub(crate) fn pod_field(pod: &Pod, path: &str, pod_address: Ipv4Addr) -> Result<String, String> {
     let metadata = &pod.metadata;
     let spec = pod.spec.clone().unwrap_or_default();
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -132,7 +133,11 @@ pub(crate) fn field(pod: &Pod, path: &str, address: Ipv4Addr) -> Result<String, 
         let map = match map {
             "metadata.labels" => &metadata.labels,
             "metadata.annotations" => &metadata.annotations,
-            _ => return Err(format!("fieldRef: `{map}` is not a map of the downward API")),
+            _ => {
+                return Err(format!(
+                    "fieldRef: `{map}` has no keys; only metadata.labels and metadata.annotations have keys"
+                ));
+            }
         };
         return Ok(map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default());
     }
@@ -142,8 +147,8 @@ pub(crate) fn field(pod: &Pod, path: &str, address: Ipv4Addr) -> Result<String, 
         "metadata.uid" => text(&metadata.uid),
         "spec.nodeName" => NODE.to_owned(),
         "spec.serviceAccountName" => text(&spec.service_account_name),
-        "status.podIP" | "status.podIPs" => address.to_string(),
-        "status.hostIP" | "status.hostIPs" => ADDRESS.to_string(),
+        "status.podIP" | "status.podIPs" => pod_address.to_string(),
+        "status.hostIP" | "status.hostIPs" => NODE_ADDRESS.to_string(),
         _ => return Err(format!("fieldRef: this node does not support the field `{path}`")),
     })
 }
@@ -155,24 +160,25 @@ struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    async fn value(&self, source: &EnvVarSource, pod: &Pod, address: Ipv4Addr) -> Result<Option<String>, String> {
-        let (kind, name, key, optional, mut found) =
+    /// The value of a variable; None if its source is optional and missing.
+    async fn value(&self, source: &EnvVarSource, pod: &Pod, pod_address: Ipv4Addr) -> Result<Option<String>, String> {
+        let (kind, name, key, optional, mut data) =
             match (&source.field_ref, &source.config_map_key_ref, &source.secret_key_ref) {
-                (Some(reference), ..) => return field(pod, &reference.field_path, address).map(Some),
+                (Some(reference), ..) => return pod_field(pod, &reference.field_path, pod_address).map(Some),
                 (_, Some(reference), _) => {
-                    let found = self.config_map(&reference.name, reference.optional).await?;
-                    ("ConfigMap", &reference.name, &reference.key, reference.optional, found)
+                    let data = self.config_map(&reference.name, reference.optional).await?;
+                    ("ConfigMap", &reference.name, &reference.key, reference.optional, data)
                 }
                 (.., Some(reference)) => {
-                    let found = self.secret(&reference.name, reference.optional).await?;
-                    ("Secret", &reference.name, &reference.key, reference.optional, found)
+                    let data = self.secret(&reference.name, reference.optional).await?;
+                    ("Secret", &reference.name, &reference.key, reference.optional, data)
                 }
                 _ => {
                     let supported = "fieldRef, configMapKeyRef and secretKeyRef";
                     return Err(format!("valueFrom: this node supports only {supported}"));
                 }
             };
-        match found.remove(key) {
+        match data.remove(key) {
             None if optional != Some(true) => Err(format!("{kind} {}/{name} has no key `{key}`", self.namespace)),
             value => Ok(value),
         }
@@ -180,9 +186,10 @@ impl Lookup<'_> {
 
     async fn config_map(&self, name: &str, optional: Option<bool>) -> Result<BTreeMap<String, String>, String> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), self.namespace);
-        let found = api.get_opt(name).await.map_err(|error| format!("ConfigMap {}/{name}: {error}", self.namespace))?;
-        match found {
-            Some(found) => Ok(found.data.unwrap_or_default()),
+        let config_map =
+            api.get_opt(name).await.map_err(|error| format!("ConfigMap {}/{name}: {error}", self.namespace))?;
+        match config_map {
+            Some(config_map) => Ok(config_map.data.unwrap_or_default()),
             None if optional == Some(true) => Ok(BTreeMap::new()),
             None => Err(format!("ConfigMap {}/{name} does not exist", self.namespace)),
         }
@@ -190,12 +197,12 @@ impl Lookup<'_> {
 
     async fn secret(&self, name: &str, optional: Option<bool>) -> Result<BTreeMap<String, String>, String> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), self.namespace);
-        let found = api.get_opt(name).await.map_err(|error| format!("Secret {}/{name}: {error}", self.namespace))?;
-        let Some(found) = found else {
+        let secret = api.get_opt(name).await.map_err(|error| format!("Secret {}/{name}: {error}", self.namespace))?;
+        let Some(secret) = secret else {
             let absent = format!("Secret {}/{name} does not exist", self.namespace);
             return if optional == Some(true) { Ok(BTreeMap::new()) } else { Err(absent) };
         };
-        let data = found.data.unwrap_or_default().into_iter();
+        let data = secret.data.unwrap_or_default().into_iter();
         Ok(data.map(|(key, value)| (key, String::from_utf8_lossy(&value.0).into_owned())).collect())
     }
 }
@@ -237,8 +244,8 @@ mod tests {
             ("spec.serviceAccountName", "account"),
             ("status.podIP", "198.18.128.9"),
         ] {
-            assert_eq!(field(&pod, path, address).as_deref(), Ok(expected), "{path}");
+            assert_eq!(pod_field(&pod, path, address).as_deref(), Ok(expected), "{path}");
         }
-        assert!(field(&pod, "status.phase", address).unwrap_err().contains("`status.phase`"));
+        assert!(pod_field(&pod, "status.phase", address).unwrap_err().contains("`status.phase`"));
     }
 }

@@ -1,4 +1,4 @@
-//! Images of the node, which are folders and programs on this machine, and filling a Pod's root from them.
+//! Images of the node, which are folders and programs on this machine; a Pod's root is filled from one of them.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -35,10 +35,10 @@ enum ImageContent {
 const NONROOT_UID: u32 = 65532;
 
 impl Images {
-    /// The image of this name, or why it is missing.
+    /// The image of this name. The error says why it is missing.
     pub(crate) fn find(&self, name: &str) -> Result<Image, String> {
-        let last = name.rsplit('/').next().unwrap_or(name);
-        match last.split([':', '@']).next() {
+        let last_segment = name.rsplit('/').next().unwrap_or(name);
+        match last_segment.split([':', '@']).next() {
             Some("echo-basic") => {
                 let content = ImageContent::Program(self.echo_basic.clone());
                 Ok(Image { content, entrypoint: "/echo-basic", user: NONROOT_UID })
@@ -68,17 +68,17 @@ impl Image {
 }
 
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {
-    let cannot = || format!("cannot copy {} to {}", from.display(), to.display());
-    for entry in fs::read_dir(from).with_context(cannot)? {
-        let entry = entry.with_context(cannot)?;
-        let (kind, target) = (entry.file_type().with_context(cannot)?, to.join(entry.file_name()));
-        if kind.is_dir() {
-            fs::create_dir_all(&target).with_context(cannot)?;
-            let mode = entry.metadata().with_context(cannot)?.permissions().mode();
-            fs::set_permissions(&target, Permissions::from_mode(mode)).with_context(cannot)?;
+    let message = || format!("cannot copy {} to {}", from.display(), to.display());
+    for entry in fs::read_dir(from).with_context(message)? {
+        let entry = entry.with_context(message)?;
+        let (file_type, target) = (entry.file_type().with_context(message)?, to.join(entry.file_name()));
+        if file_type.is_dir() {
+            fs::create_dir_all(&target).with_context(message)?;
+            let mode = entry.metadata().with_context(message)?.permissions().mode();
+            fs::set_permissions(&target, Permissions::from_mode(mode)).with_context(message)?;
             copy_tree(&entry.path(), &target)?;
-        } else if kind.is_symlink() {
-            symlink(fs::read_link(entry.path()).with_context(cannot)?, &target).with_context(cannot)?;
+        } else if file_type.is_symlink() {
+            symlink(fs::read_link(entry.path()).with_context(message)?, &target).with_context(message)?;
         } else {
             link_or_copy(&entry.path(), &target)?;
         }
@@ -86,7 +86,7 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Hard-links a file, or copies it across file systems: programs are large, and Pods are many.
+/// Hard-links a file, because programs are large and there are many Pods; copies it across file systems.
 fn link_or_copy(from: &Path, to: &Path) -> Result<()> {
     let linked = fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop));
     linked.with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))

@@ -44,7 +44,7 @@ impl Kubelet {
     pub(crate) async fn bind(logs: Arc<Logs>) -> Result<Kubelet> {
         let address = SocketAddr::new(IpAddr::V4(ADDRESS), PORT);
         let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-        Ok(Kubelet { listener, acceptor: TlsAcceptor::from(Arc::new(tls()?)), logs })
+        Ok(Kubelet { listener, acceptor: TlsAcceptor::from(Arc::new(server_config()?)), logs })
     }
 
     /// Serves until dropped.
@@ -65,7 +65,7 @@ impl Kubelet {
                             drop(server.serve_connection(TokioIo::new(stream), service).await);
                         });
                     }
-                    // Most likely out of file descriptors, which become free shortly.
+                    // Most likely a lack of file descriptors, which become free shortly.
                     Err(_) => sleep(Duration::from_millis(50)).await,
                 },
                 Some(_) = connections.join_next() => {}
@@ -74,8 +74,8 @@ impl Kubelet {
     }
 }
 
-/// A self-signed certificate: the API server does not verify nodes by default.
-fn tls() -> Result<ServerConfig> {
+/// TLS with a self-signed certificate: the API server does not verify the certificates of nodes by default.
+fn server_config() -> Result<ServerConfig> {
     let key = KeyPair::generate().context("cannot create a key for the node")?;
     let mut certificate = CertificateParams::default();
     certificate.subject_alt_names = vec![SanType::IpAddress(IpAddr::V4(ADDRESS))];
@@ -91,7 +91,7 @@ fn tls() -> Result<ServerConfig> {
 type ResponseBody = BoxBody<Bytes, io::Error>;
 
 fn respond(logs: &Arc<Logs>, request: &Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
-    let text = |text: Vec<u8>| Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed();
+    let text_body = |text: Vec<u8>| Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed();
     let query = request.uri().query().unwrap_or_default();
     let outcome = if *request.method() == Method::GET {
         read_log(logs, request.uri().path(), query)
@@ -99,20 +99,20 @@ fn respond(logs: &Arc<Logs>, request: &Request<Incoming>) -> Result<Response<Res
         Err((StatusCode::METHOD_NOT_ALLOWED, "this node supports only GET".to_owned()))
     };
     let (status, body) = match outcome {
-        Ok(LogContent { start, rest: None }) => (StatusCode::OK, text(start)),
-        Ok(LogContent { start, rest: Some(rest) }) => (StatusCode::OK, follow(start, rest)),
-        Err((status, message)) => (status, text(message.into_bytes())),
+        Ok(LogContent { start, followed: None }) => (StatusCode::OK, text_body(start)),
+        Ok(LogContent { start, followed: Some(followed) }) => (StatusCode::OK, follow(start, followed)),
+        Err((status, message)) => (status, text_body(message.into_bytes())),
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
     Ok(response)
 }
 
-/// The existing part of a log, and the file to follow.
+/// The existing part of a log, and the file to follow if the client requests it.
 #[derive(Debug)]
 struct LogContent {
     start: Vec<u8>,
-    rest: Option<FollowedLog>,
+    followed: Option<FollowedLog>,
 }
 
 #[derive(Debug)]
@@ -123,18 +123,19 @@ struct FollowedLog {
     file: File,
 }
 
-/// `/containerLogs/{namespace}/{pod}/{container}`. Lines have no timestamps, because programs write to the file
-/// directly; `sinceTime` and `sinceSeconds` are ignored.
+/// Serves `/containerLogs/{namespace}/{pod}/{container}`. Lines have no timestamps, because programs write to the file
+/// directly; `sinceTime` and `sinceSeconds` are ignored. `follow` has no effect with `limitBytes`, whereas a kubelet
+/// follows up to the limit.
 fn read_log(logs: &Arc<Logs>, path: &str, query: &str) -> Result<LogContent, (StatusCode, String)> {
-    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let ["containerLogs", namespace, pod, container] = parts.as_slice() else {
-        let has = "/containerLogs/NAMESPACE/POD/CONTAINER";
-        return Err((StatusCode::NOT_FOUND, format!("this node does not serve {path}, only {has}")));
+    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let ["containerLogs", namespace, pod, container] = segments.as_slice() else {
+        let served = "/containerLogs/NAMESPACE/POD/CONTAINER";
+        return Err((StatusCode::NOT_FOUND, format!("this node does not serve {path}, only {served}")));
     };
     let parameters: Vec<(&str, &str)> = query.split('&').filter_map(|pair| pair.split_once('=')).collect();
     let parameter = |name: &str| parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
     if parameter("timestamps") == Some("true") {
-        let message = "this node does not support `timestamps`: programs write to the file directly; omit it";
+        let message = "this node does not support `timestamps`, because programs write to the log directly; omit it";
         return Err((StatusCode::NOT_IMPLEMENTED, message.to_owned()));
     }
     let number = |name: &str| match parameter(name).map(str::parse::<usize>) {
@@ -143,25 +144,25 @@ fn read_log(logs: &Arc<Logs>, path: &str, query: &str) -> Result<LogContent, (St
         None => Ok(None),
     };
     let (lines, bytes) = (number("tailLines")?, number("limitBytes")?);
-    let [namespace, pod, container] = [namespace, pod, container].map(|part| (*part).to_owned());
+    let [namespace, pod, container] = [namespace, pod, container].map(|segment| (*segment).to_owned());
     let key = ContainerKey { namespace, pod, container };
     let found = logs.find(&key, parameter("previous") == Some("true"));
-    let path = found.ok_or_else(|| {
+    let log_path = found.ok_or_else(|| {
         let ContainerKey { namespace, pod, container } = &key;
         (StatusCode::NOT_FOUND, format!("container {container} of Pod {namespace}/{pod} has no such log on this node"))
     })?;
-    let (file, content) = open(&path)
-        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot read {}: {error}", path.display())))?;
+    let (file, content) = read_file(&log_path)
+        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot read {}: {error}", log_path.display())))?;
     let mut start = lines.map_or(content.as_slice(), |lines| tail(&content, lines)).to_vec();
     if let Some(bytes) = bytes {
         start.truncate(bytes);
-        return Ok(LogContent { start, rest: None });
+        return Ok(LogContent { start, followed: None });
     }
     let follow = parameter("follow") == Some("true");
-    Ok(LogContent { start, rest: follow.then(|| FollowedLog { logs: logs.clone(), key, path, file }) })
+    Ok(LogContent { start, followed: follow.then(|| FollowedLog { logs: logs.clone(), key, path: log_path, file }) })
 }
 
-fn open(path: &Path) -> io::Result<(File, Vec<u8>)> {
+fn read_file(path: &Path) -> io::Result<(File, Vec<u8>)> {
     let mut file = File::open(path)?;
     let mut content = Vec::new();
     file.read_to_end(&mut content)?;
@@ -169,38 +170,41 @@ fn open(path: &Path) -> io::Result<(File, Vec<u8>)> {
 }
 
 /// Streams a file until the container that writes it ends.
-fn follow(start: Vec<u8>, rest: FollowedLog) -> ResponseBody {
-    let parts = stream::unfold((Some(start), rest), async |(start, mut rest)| {
+fn follow(start: Vec<u8>, followed: FollowedLog) -> ResponseBody {
+    let frames = stream::unfold((Some(start), followed), async |(start, mut followed)| {
         if let Some(start) = start.filter(|start| !start.is_empty()) {
-            return Some((Ok(Frame::data(Bytes::from(start))), (None, rest)));
+            return Some((Ok(Frame::data(Bytes::from(start))), (None, followed)));
         }
         loop {
-            // Checked before reading, so that the last lines are read, too.
-            let grows = rest.logs.is_growing(&rest.key, &rest.path);
-            let mut more = Vec::new();
-            match rest.file.read_to_end(&mut more) {
-                Ok(0) if grows => sleep(FOLLOW_INTERVAL).await,
+            // Checked before reading, so that the last lines are not missed.
+            let is_growing = followed.logs.is_growing(&followed.key, &followed.path);
+            let mut new_bytes = Vec::new();
+            match followed.file.read_to_end(&mut new_bytes) {
+                Ok(0) if is_growing => sleep(FOLLOW_INTERVAL).await,
                 Ok(0) => return None,
-                Ok(_) => return Some((Ok(Frame::data(Bytes::from(more))), (None, rest))),
-                Err(error) => return Some((Err(error), (None, rest))),
+                Ok(_) => return Some((Ok(Frame::data(Bytes::from(new_bytes))), (None, followed))),
+                Err(error) => return Some((Err(error), (None, followed))),
             }
         }
     });
-    BodyExt::boxed(StreamBody::new(Box::pin(parts.fuse()) as Parts))
+    // Fused, because an unfolded stream panics if it is polled after its end.
+    BodyExt::boxed(StreamBody::new(Box::pin(frames.fuse()) as FrameStream))
 }
 
-type Parts = Pin<Box<dyn Stream<Item = io::Result<Frame<Bytes>>> + Send + Sync>>;
+type FrameStream = Pin<Box<dyn Stream<Item = io::Result<Frame<Bytes>>> + Send + Sync>>;
 
 /// How often a followed file is checked.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The last lines of a text.
 fn tail(content: &[u8], lines: usize) -> &[u8] {
-    let end = content.strip_suffix(b"\n").unwrap_or(content);
-    let mut newlines = end.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
+    // The newline at the end separates no lines.
+    let text = content.strip_suffix(b"\n").unwrap_or(content);
+    let mut newlines = text.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
     match lines.checked_sub(1) {
+        // Zero lines.
         None => &[],
-        Some(more) => newlines.nth(more).map_or(content, |at| &content[at + 1..]),
+        Some(skipped) => newlines.nth(skipped).map_or(content, |at| &content[at + 1..]),
     }
 }
 
@@ -215,8 +219,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let logs = Arc::new(Logs::new(folder.path().to_owned()));
         let key = ContainerKey { namespace: "space".to_owned(), pod: "pod".to_owned(), container: "main".to_owned() };
-        logs.open(&key, "first", 0).unwrap().write_all(b"before\n").unwrap();
-        logs.open(&key, "first", 1).unwrap().write_all(b"one\ntwo\nthree\n").unwrap();
+        let (pod_uid, next_pod_uid) = ("first", "second");
+        // The number is the container's restart count.
+        logs.open(&key, pod_uid, 0).unwrap().write_all(b"before\n").unwrap();
+        logs.open(&key, pod_uid, 1).unwrap().write_all(b"one\ntwo\nthree\n").unwrap();
         let path = "/containerLogs/space/pod/main";
         for (path, query, expected) in [
             (path, "", Ok("one\ntwo\nthree\n")),
@@ -237,15 +243,15 @@ mod tests {
                     assert_eq!(String::from_utf8(log.start).unwrap(), expected, "{query}");
                 }
                 (Err((_, error)), Err(message)) => assert!(error.contains(message), "{error}"),
-                (answer, expected) => panic!("{path}?{query}: {answer:?} instead of {expected:?}"),
+                (result, expected) => panic!("{path}?{query}: {result:?} instead of {expected:?}"),
             }
         }
         // Another Pod with the same name starts before the first one is forgotten.
-        logs.open(&key, "second", 0).unwrap().write_all(b"other\n").unwrap();
-        logs.forget(&key, "first");
+        logs.open(&key, next_pod_uid, 0).unwrap().write_all(b"other\n").unwrap();
+        logs.forget(&key, pod_uid);
         assert_eq!(read_log(&logs, path, "").unwrap().start, b"other\n");
         assert!(read_log(&logs, path, "previous=true").is_err());
-        logs.forget(&key, "second");
+        logs.forget(&key, next_pod_uid);
         assert!(read_log(&logs, path, "").is_err());
     }
 
@@ -254,11 +260,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let logs = Arc::new(Logs::new(folder.path().to_owned()));
         let key = ContainerKey { namespace: "space".to_owned(), pod: "pod".to_owned(), container: "main".to_owned() };
-        let mut file = logs.open(&key, "first", 0).unwrap();
+        let (pod_uid, restarts) = ("first", 0);
+        let mut file = logs.open(&key, pod_uid, restarts).unwrap();
         file.write_all(b"one\ntwo\n").unwrap();
-        let LogContent { start, rest } =
+        let LogContent { start, followed } =
             read_log(&logs, "/containerLogs/space/pod/main", "follow=true&tailLines=1").unwrap();
-        let mut body = follow(start, rest.unwrap());
+        let mut body = follow(start, followed.unwrap());
         let mut next = async || body.frame().await.map(|frame| frame.unwrap().into_data().unwrap());
         assert_eq!(next().await.unwrap(), "two\n");
         file.write_all(b"three\n").unwrap();

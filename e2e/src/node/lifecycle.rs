@@ -22,31 +22,31 @@ use super::status::{ContainerPhase, PodState, PodStatusWriter};
 use super::{NodeContext, RETRY_DELAY};
 
 /// Runs the lifecycle of a Pod. `updates` has the latest object and closes when it is deleted.
-pub(crate) async fn run_pod(host: Arc<NodeContext>, updates: watch::Receiver<Arc<Pod>>) {
+pub(crate) async fn run_pod(node: Arc<NodeContext>, updates: watch::Receiver<Arc<Pod>>) {
     let pod = updates.borrow().clone();
     if pod.metadata.deletion_timestamp.is_some() {
-        // From an earlier run of this node, or never started: nothing runs.
-        return delete(&host, &pod).await;
+        // The Pod is from an earlier run of this node or was never started, so it has no process.
+        return delete(&node, &pod).await;
     }
-    let (seen, receiver) = watch::channel(PodState::initial(&pod));
-    let writer = PodStatusWriter::new(host.client.clone(), &pod);
-    let life = PodLifecycle { host: &host, pod: &pod, state: seen, sandbox: None, running: None };
+    let (state, receiver) = watch::channel(PodState::initial(&pod));
+    let writer = PodStatusWriter::new(node.client.clone(), &pod);
+    let lifecycle = PodLifecycle { node: &node, pod: &pod, state, sandbox: None, running: None };
     // The last status is written before the object is deleted.
-    let ((end, sandbox), ()) = tokio::join!(life.run(updates), writer.write(receiver));
-    let removed = spawn_blocking(move || drop(sandbox));
-    if end == EndReason::Requested {
-        delete(&host, &pod).await;
+    let ((end_reason, sandbox), ()) = tokio::join!(lifecycle.run(updates), writer.write(receiver));
+    let removal = spawn_blocking(move || drop(sandbox));
+    if end_reason == EndReason::Requested {
+        delete(&node, &pod).await;
     }
-    host.logs.forget(&container_key(&pod), pod.metadata.uid.as_deref().unwrap_or_default());
+    node.logs.forget(&container_key(&pod), pod.metadata.uid.as_deref().unwrap_or_default());
     // The task never panics, and logs what it cannot remove.
-    drop(removed.await);
+    drop(removal.await);
 }
 
 struct PodLifecycle<'a> {
-    host: &'a Arc<NodeContext>,
+    node: &'a Arc<NodeContext>,
     pod: &'a Arc<Pod>,
     state: watch::Sender<PodState>,
-    // Created in this order.
+    // The sandbox is created first, the process last.
     sandbox: Option<Sandbox>,
     running: Option<RunningProcess>,
 }
@@ -54,71 +54,71 @@ struct PodLifecycle<'a> {
 /// Why a Pod ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EndReason {
-    /// Its object is marked for deletion and must be deleted by the node.
+    /// The Pod is marked for deletion; the node must delete its object.
     Requested,
-    /// Its object is already deleted.
+    /// The object of the Pod is already deleted.
     Deleted,
 }
 
 impl PodLifecycle<'_> {
-    /// Runs the Pod until it must end, and ends its process. The caller removes the sandbox.
+    /// Runs the Pod until it must end, and ends its process. Returns why, and the sandbox, which the caller removes.
     async fn run(mut self, mut updates: watch::Receiver<Arc<Pod>>) -> (EndReason, Option<Sandbox>) {
-        let plan = match PodPlan::from_pod(self.pod, &self.host.images) {
+        let plan = match PodPlan::from_pod(self.pod, &self.node.images) {
             Ok(plan) => plan,
             Err(reason) => {
-                self.state.send_if_modified(|seen| seen.wait("CreateContainerConfigError", reason));
+                self.state.send_if_modified(|state| state.set_waiting("CreateContainerConfigError", reason));
                 return (wait_for_end(&mut updates).await, None);
             }
         };
-        let end = tokio::select! {
+        let end_reason = tokio::select! {
             biased;
-            end = wait_for_end(&mut updates) => end,
+            end_reason = wait_for_end(&mut updates) => end_reason,
             () = self.run_container(&plan) => wait_for_end(&mut updates).await,
         };
         if let Some(mut running) = self.running.take() {
-            if end == EndReason::Requested
+            if end_reason == EndReason::Requested
                 && let Some(sandbox) = &self.sandbox
             {
-                let ending = with_requested_grace(&updates.borrow(), plan.termination);
+                let termination = with_requested_grace(&updates.borrow(), plan.termination);
                 let id = running.identity.id;
                 tokio::select! {
-                    () = terminate(&mut running, ending) => {}
+                    () = terminate(&mut running, termination) => {}
                     () = wait_until_deleted(&mut updates) => {}
                     // A terminating Pod keeps reporting its readiness until it has ended.
                     never = health::track_readiness(&plan.probes, sandbox, id, &self.state) => never,
                 }
             }
-            let ended = running.kill().await;
-            // For Pods that end at once, the exit status is not written: it saves one write before the deletion.
-            if let Ok(ended) = ended
+            let termination = running.kill().await;
+            // Not for Pods that end at once, which saves one write before the deletion.
+            if let Ok(termination) = termination
                 && plan.termination != TerminationMode::Immediate
             {
-                self.state.send_modify(|seen| seen.end(ContainerPhase::Terminated(ended)));
+                self.state.send_modify(|state| state.set_ended(ContainerPhase::Terminated(termination)));
             }
         }
-        (end, self.sandbox)
+        (end_reason, self.sandbox)
     }
 
-    /// Runs the Pod. Returns when the container has ended and will not be restarted.
+    /// Creates the sandbox and runs the container. Returns when the container has ended and will not be restarted.
     async fn run_container(&mut self, plan: &PodPlan) {
         let sandbox = loop {
             match self.create_sandbox(plan).await {
                 Ok(sandbox) => break self.sandbox.insert(sandbox),
                 Err(error) => {
                     let error = format!("{error:#}");
-                    self.state.send_if_modified(|seen| seen.wait("FailedCreatePodSandBox", error));
+                    self.state.send_if_modified(|state| state.set_waiting("FailedCreatePodSandBox", error));
                 }
             }
             sleep(RETRY_DELAY).await;
         };
-        self.state.send_modify(|seen| seen.address = Some(sandbox.address));
-        let mut mounted = MountedVolumes::new(self.host, self.pod, plan, sandbox);
-        while let Err(error) = mounted.mount().await {
-            self.state.send_if_modified(|seen| seen.wait("ContainerCreating", error));
+        self.state.send_modify(|state| state.address = Some(sandbox.address));
+        let mut volumes = MountedVolumes::new(self.node, self.pod, plan, sandbox);
+        while let Err(error) = volumes.mount().await {
+            self.state.send_if_modified(|state| state.set_waiting("ContainerCreating", error));
             sleep(RETRY_DELAY).await;
         }
         let container = Container {
-            host: self.host,
+            node: self.node,
             pod: self.pod,
             plan,
             sandbox,
@@ -127,20 +127,20 @@ impl PodLifecycle<'_> {
         };
         tokio::select! {
             () = container.run(&mut self.running) => {}
-            never = mounted.refresh() => never,
+            never = volumes.refresh() => never,
         }
     }
 
     async fn create_sandbox(&self, plan: &PodPlan) -> Result<Sandbox> {
-        let (host, pod) = (self.host.clone(), self.pod.clone());
-        let (image, settings) = (plan.image.clone(), plan.sysctls.clone());
-        let made = spawn_blocking(move || {
-            let sandbox = Sandbox::create(&host, &pod)?;
+        let (node, pod) = (self.node.clone(), self.pod.clone());
+        let (image, sysctls) = (plan.image.clone(), plan.sysctls.clone());
+        let creation = spawn_blocking(move || {
+            let sandbox = Sandbox::create(&node, &pod)?;
             image.fill(&sandbox.root())?;
-            sandbox.set_sysctls(&settings)?;
+            sandbox.set_sysctls(&sysctls)?;
             Ok(sandbox)
         });
-        made.await?
+        creation.await?
     }
 }
 
@@ -162,20 +162,20 @@ async fn wait_until_deleted(updates: &mut watch::Receiver<Arc<Pod>>) {
 }
 
 /// The termination of a Pod, with the grace period of the deletion request.
-fn with_requested_grace(pod: &Pod, ending: TerminationMode) -> TerminationMode {
-    let given = pod.metadata.deletion_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-    match (ending, given) {
+fn with_requested_grace(pod: &Pod, termination: TerminationMode) -> TerminationMode {
+    let requested = pod.metadata.deletion_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    match (termination, requested) {
         (TerminationMode::Graceful { pause, .. }, Some(seconds)) => {
             TerminationMode::Graceful { pause, grace: Duration::from_secs(seconds) }
         }
-        _ => ending,
+        _ => termination,
     }
 }
 
 /// Deletes the object after all processes have ended.
-async fn delete(host: &NodeContext, pod: &Pod) {
+async fn delete(node: &NodeContext, pod: &Pod) {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let api: Api<Pod> = Api::namespaced(host.client.clone(), pod.metadata.namespace.as_deref().unwrap_or_default());
+    let api: Api<Pod> = Api::namespaced(node.client.clone(), pod.metadata.namespace.as_deref().unwrap_or_default());
     let preconditions = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
     let parameters = DeleteParams::default().grace_period(0).preconditions(preconditions);
     loop {

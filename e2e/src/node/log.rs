@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 #[derive(Debug)]
 pub(crate) struct Logs {
     folder: PathBuf,
-    kept: Mutex<BTreeMap<ContainerKey, LogFiles>>,
+    files: Mutex<BTreeMap<ContainerKey, LogFiles>>,
 }
 
 /// A container, as in the API server's log requests.
@@ -24,8 +24,8 @@ pub(crate) struct ContainerKey {
 
 #[derive(Debug)]
 struct LogFiles {
-    /// The UID of the Pod, because another Pod of this name may start before it is forgotten.
-    owner: String,
+    /// Another Pod of this name may start before the Pod with this UID is forgotten.
+    pod_uid: String,
     current: PathBuf,
     previous: Option<PathBuf>,
     /// Whether the container that writes the current file is running.
@@ -34,11 +34,11 @@ struct LogFiles {
 
 impl Logs {
     pub(crate) fn new(folder: PathBuf) -> Logs {
-        Logs { folder, kept: Mutex::default() }
+        Logs { folder, files: Mutex::default() }
     }
 
-    /// Creates a log file for a starting container.
-    pub(crate) fn open(&self, key: &ContainerKey, owner: &str, restarts: i32) -> Result<File> {
+    /// Creates a log file for a container that starts, after this number of restarts.
+    pub(crate) fn open(&self, key: &ContainerKey, pod_uid: &str, restarts: i32) -> Result<File> {
         let folder = self.folder.join(&key.namespace).join(&key.pod);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let path = folder.join(format!("{}-{restarts}.log", key.container));
@@ -47,37 +47,37 @@ impl Logs {
         // In append mode, because the program may open the file several times.
         let file = File::options().append(true).open(&path);
         let file = file.with_context(|| format!("cannot write {}", path.display()))?;
-        let mut kept = self.kept.lock();
-        let before = kept.remove(key).filter(|before| before.owner == owner && before.current != path);
-        let previous = before.map(|before| before.current);
-        kept.insert(key.clone(), LogFiles { owner: owner.to_owned(), current: path, previous, growing: true });
+        let mut files = self.files.lock();
+        let old = files.remove(key).filter(|old| old.pod_uid == pod_uid && old.current != path);
+        let previous = old.map(|old| old.current);
+        files.insert(key.clone(), LogFiles { pod_uid: pod_uid.to_owned(), current: path, previous, growing: true });
         Ok(file)
     }
 
     /// The file of the current or the previous run of the container.
     pub(crate) fn find(&self, key: &ContainerKey, previous: bool) -> Option<PathBuf> {
-        let kept = self.kept.lock();
-        let kept = kept.get(key)?;
-        if previous { kept.previous.clone() } else { Some(kept.current.clone()) }
+        let files = self.files.lock();
+        let files = files.get(key)?;
+        if previous { files.previous.clone() } else { Some(files.current.clone()) }
     }
 
     /// Marks the container as ended.
     pub(crate) fn close(&self, key: &ContainerKey) {
-        if let Some(kept) = self.kept.lock().get_mut(key) {
-            kept.growing = false;
+        if let Some(files) = self.files.lock().get_mut(key) {
+            files.growing = false;
         }
     }
 
     /// Whether this file of the container may still grow.
     pub(crate) fn is_growing(&self, key: &ContainerKey, file: &Path) -> bool {
-        self.kept.lock().get(key).is_some_and(|kept| kept.growing && kept.current == file)
+        self.files.lock().get(key).is_some_and(|files| files.growing && files.current == file)
     }
 
     /// Forgets a deleted Pod. Its files are kept for debugging.
-    pub(crate) fn forget(&self, key: &ContainerKey, owner: &str) {
-        let mut kept = self.kept.lock();
-        if kept.get(key).is_some_and(|kept| kept.owner == owner) {
-            kept.remove(key);
+    pub(crate) fn forget(&self, key: &ContainerKey, pod_uid: &str) {
+        let mut files = self.files.lock();
+        if files.get(key).is_some_and(|files| files.pod_uid == pod_uid) {
+            files.remove(key);
         }
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! ```text
 //!               binds             one task each
-//!  API server ◀───────── pods ───────────────────▶ life ──▶ sandbox: network, root folder ◀── image
-//!      ▲  ▲                                       │ │  └──▶ mounted: volumes ◀── volume, token, files
-//!      │  └────── status ◀── what is seen ────────┘ └─────▶ container ──▶ program: a process ◀── privileges
-//!      │                                                     │  └─▶ environment ◀── links
-//!      └─ logs ── kubelet ◀── log ◀── output ────────────────┘ health ◀── probe, sockets
+//!  API server ◀───────── pods ───────────────────▶ lifecycle ──▶ sandbox: network, root folder ◀── image
+//!      ▲  ▲                                          │ │  └────▶ mounted_volumes ◀── volume, token, published_folder
+//!      │  └──────── status ◀── observed state ───────┘ └───────▶ container ──▶ program: a process ◀── privileges
+//!      │                                                         │ │  └─▶ environment ◀── service_links
+//!      │                                                         │ └────▶ health ◀── probe, sockets
+//!      └─ logs ── kubelet ◀── log ◀── output ────────────────────┘
 //! ```
 //!
-//! The load balancer for LoadBalancer Services runs with the node. A Pod that needs an unsupported feature gets an
-//! error that names its field: see `plan`.
+//! `registration` creates the Node object, and `plan` validates each Pod: one that needs an unsupported feature gets an
+//! error that names the field. The load balancer for LoadBalancer Services runs with the node.
 
 mod container;
 mod environment;
@@ -65,7 +66,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// How long the removal of Pods may take when the node stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A running node. Dropping it ends its Pods, too, but blocks the thread until they have ended.
+/// A running node. Dropping it also ends its Pods, and blocks the thread until they have ended.
 pub struct Node {
     tasks: JoinSet<()>,
     netns: Netns,
@@ -78,7 +79,7 @@ struct NodeContext {
     /// The cluster's network namespace, which connects those of Pods.
     netns: Netns,
     journal: Arc<Journal>,
-    /// The folder of the Pods' folders.
+    /// The folder that has a folder for each Pod.
     folder: PathBuf,
     images: Images,
     addresses: Arc<PodAddresses>,
@@ -97,7 +98,7 @@ impl Node {
         forward_packets()?;
         let addresses = Arc::new(PodAddresses::new());
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("");
-        let host = Arc::new(NodeContext {
+        let node = Arc::new(NodeContext {
             client: cluster.client(),
             netns: cluster.netns().clone(),
             journal: cluster.journal().clone(),
@@ -109,24 +110,24 @@ impl Node {
             addresses: addresses.clone(),
             logs: Arc::new(Logs::new(cluster.logs().join("pods"))),
         });
-        let kubelet = Kubelet::bind(host.logs.clone()).await?;
-        registration::register(&host.client).await?;
+        let kubelet = Kubelet::bind(node.logs.clone()).await?;
+        registration::register(&node.client).await?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(registration::renew_lease(host.client.clone()));
+        tasks.spawn(registration::renew_lease(node.client.clone()));
         tasks.spawn(kubelet.serve());
-        tasks.spawn(LoadBalancer::new(host.client.clone(), host.netns.clone())?.run());
-        tasks.spawn(pods::run(host));
+        tasks.spawn(LoadBalancer::new(node.client.clone(), node.netns.clone())?.run());
+        tasks.spawn(pods::run(node));
         Ok(Node { tasks, netns: cluster.netns().clone(), addresses })
     }
 
     /// The network namespace of the Pod with this address, for clients inside it.
-    pub fn network_of(&self, pod: Ipv4Addr) -> Netns {
+    pub fn netns_of_pod(&self, pod: Ipv4Addr) -> Netns {
         netns_of(&self.netns, pod)
     }
 
     /// Kills the processes of the Pod with this address, like a crash. The node restarts them.
     pub fn crash(&self, pod: Ipv4Addr) -> Result<()> {
-        for process in self.network_of(pod).processes()?.into_iter().filter_map(ProcessIdentity::lookup) {
+        for process in self.netns_of_pod(pod).processes()?.into_iter().filter_map(ProcessIdentity::lookup) {
             process.kill()?;
         }
         Ok(())
@@ -136,7 +137,7 @@ impl Node {
     pub async fn stop(mut self) -> Result<()> {
         self.tasks.shutdown().await;
         let addresses = self.addresses.clone();
-        spawn_blocking(move || addresses.end(STOP_TIMEOUT)).await?
+        spawn_blocking(move || addresses.close(STOP_TIMEOUT)).await?
     }
 }
 
@@ -144,7 +145,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.tasks.abort_all();
         // Blocks, because dropping the cluster next removes the same resources.
-        if let Err(error) = self.addresses.end(STOP_TIMEOUT) {
+        if let Err(error) = self.addresses.close(STOP_TIMEOUT) {
             report(format_args!("{error:#}"));
         }
     }

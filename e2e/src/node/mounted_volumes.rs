@@ -1,4 +1,5 @@
-//! The volumes of one Pod in its root: filled before it starts, and kept up to date while it runs.
+//! The volumes of one Pod, as folders below its root folder: filled before the Pod starts, and kept up to date while it
+//! runs.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -16,29 +17,32 @@ use super::token::Tokens;
 use super::volume::{FileSource, VolumeContent, VolumeReader};
 use super::{NodeContext, environment};
 
-/// How often volumes are refreshed. The kubelet takes about a minute.
-const REFRESH: Duration = Duration::from_secs(20);
+/// How often volumes are refreshed. The kubelet refreshes them about once a minute.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(20);
 
+/// The volumes of one Pod.
 pub(crate) struct MountedVolumes<'a> {
-    host: &'a NodeContext,
+    node: &'a NodeContext,
     pod: &'a Pod,
     plan: &'a PodPlan,
     sandbox: &'a Sandbox,
     tokens: Tokens,
+    /// The folders whose files are kept up to date, with the sources of the files.
     published: Vec<(PublishedFolder, &'a [FileSource])>,
 }
 
 impl<'a> MountedVolumes<'a> {
     pub(crate) fn new(
-        host: &'a NodeContext,
+        node: &'a NodeContext,
         pod: &'a Pod,
         plan: &'a PodPlan,
         sandbox: &'a Sandbox,
     ) -> MountedVolumes<'a> {
-        MountedVolumes { host, pod, plan, sandbox, tokens: Tokens::default(), published: Vec::new() }
+        MountedVolumes { node, pod, plan, sandbox, tokens: Tokens::default(), published: Vec::new() }
     }
 
-    /// Fills all volumes. The error says what is missing; the call is to be repeated until it succeeds.
+    /// Fills all volumes, and writes `hosts`, `hostname` and `resolv.conf` in `/etc`. The error says what is missing;
+    /// the call is to be repeated until it succeeds.
     pub(crate) async fn mount(&mut self) -> Result<(), String> {
         let root = self.sandbox.root();
         let group = self.plan.privileges.group_of_volumes;
@@ -46,7 +50,7 @@ impl<'a> MountedVolumes<'a> {
         for mount in &self.plan.mounts {
             let folder = root.join(&mount.path);
             match &mount.content {
-                VolumeContent::Empty => empty(&folder, group).map_err(|error| format!("{error:#}"))?,
+                VolumeContent::Empty => create_empty_dir(&folder, group).map_err(|error| format!("{error:#}"))?,
                 VolumeContent::Files { sources, mode } => {
                     let files = self.reader().read(sources).await?;
                     let access = Access { mode: *mode, group };
@@ -56,18 +60,18 @@ impl<'a> MountedVolumes<'a> {
                 }
             }
         }
-        environment::write_name_files(&root, self.pod, self.sandbox.address).map_err(|error| format!("{error:#}"))
+        environment::write_etc_files(&root, self.pod, self.sandbox.address).map_err(|error| format!("{error:#}"))
     }
 
     /// Keeps the volumes up to date, forever.
     pub(crate) async fn refresh(&mut self) {
         loop {
-            sleep(REFRESH).await;
+            sleep(REFRESH_INTERVAL).await;
             let mut published = std::mem::take(&mut self.published);
-            for (published, sources) in &mut published {
+            for (folder, sources) in &mut published {
                 // The files of deleted objects are kept, as by the kubelet.
                 let Ok(files) = self.reader().read(sources).await else { continue };
-                if let Err(error) = published.update(files) {
+                if let Err(error) = folder.update(files) {
                     crate::progress::report(format_args!("Cannot update a volume: {error:#}"));
                 }
             }
@@ -76,15 +80,15 @@ impl<'a> MountedVolumes<'a> {
     }
 
     fn reader(&mut self) -> VolumeReader<'_> {
-        let (client, address) = (&self.host.client, self.sandbox.address);
+        let (client, address) = (&self.node.client, self.sandbox.address);
         VolumeReader { client, pod: self.pod, address, tokens: &mut self.tokens }
     }
 }
 
-/// A folder that all users in the Pod may write to.
-fn empty(folder: &Path, group: Option<u32>) -> Result<()> {
-    let cannot = || format!("cannot make {}", folder.display());
-    fs::create_dir_all(folder).with_context(cannot)?;
-    chown(folder, None, group).with_context(cannot)?;
-    fs::set_permissions(folder, Permissions::from_mode(0o777)).with_context(cannot)
+/// Creates a folder that all users in the Pod may write to.
+fn create_empty_dir(folder: &Path, group: Option<u32>) -> Result<()> {
+    let message = || format!("cannot make {}", folder.display());
+    fs::create_dir_all(folder).with_context(message)?;
+    chown(folder, None, group).with_context(message)?;
+    fs::set_permissions(folder, Permissions::from_mode(0o777)).with_context(message)
 }

@@ -9,7 +9,7 @@ use super::privileges::Privileges;
 use super::probe::Probes;
 use super::volume::{Mount, mounts};
 
-/// A Pod's only container and its environment.
+/// How to run a Pod: its only container, and what the container needs.
 #[derive(Debug)]
 pub(crate) struct PodPlan {
     pub(crate) image: Image,
@@ -89,7 +89,7 @@ impl PodPlan {
 
 fn reject_unsupported(spec: &PodSpec, container: &Container) -> Result<(), String> {
     let lifecycle = container.lifecycle.as_ref();
-    let missing = [
+    let unsupported = [
         ("spec.initContainers", spec.init_containers.as_ref().is_some_and(|containers| !containers.is_empty())),
         ("spec.hostNetwork", spec.host_network == Some(true)),
         ("spec.hostPID", spec.host_pid == Some(true)),
@@ -98,18 +98,18 @@ fn reject_unsupported(spec: &PodSpec, container: &Container) -> Result<(), Strin
         ("spec.containers[0].lifecycle.postStart", lifecycle.is_some_and(|lifecycle| lifecycle.post_start.is_some())),
         ("spec.containers[0].lifecycle.stopSignal", lifecycle.is_some_and(|lifecycle| lifecycle.stop_signal.is_some())),
     ];
-    match missing.iter().find(|(_, there)| *there) {
+    match unsupported.iter().find(|(_, is_set)| *is_set) {
         Some((field, _)) => Err(format!("{field}: not supported by this node")),
         None => Ok(()),
     }
 }
 
-/// Only sysctls of the network: other sysctls are not namespaced per Pod.
+/// The sysctls of the Pod. Only those of the network are supported, because each Pod has its own network namespace.
 fn sysctls(spec: &PodSpec) -> Result<Vec<(String, String)>, String> {
     let sysctls = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
     let settings = sysctls.map(|sysctl| {
-        let plain = sysctl.name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
-        if !sysctl.name.starts_with("net.") || sysctl.name.contains("..") || !plain {
+        let is_valid_name = sysctl.name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+        if !sysctl.name.starts_with("net.") || sysctl.name.contains("..") || !is_valid_name {
             return Err(format!("spec.securityContext.sysctls: this node supports only net.*, not `{}`", sysctl.name));
         }
         Ok((sysctl.name.replace('.', "/"), sysctl.value.clone()))
@@ -156,9 +156,9 @@ mod tests {
             (json!({ "args": ["-v"] }), vec!["/echo-basic", "-v"]),
             (json!({ "command": ["/other", "a"], "args": ["-v"] }), vec!["/other", "a", "-v"]),
         ] {
-            let mut whole = json!({ "name": "main", "image": "echo-basic:v1" });
-            whole.as_object_mut().unwrap().extend(container.as_object().unwrap().clone());
-            let plan = plan(&json!({ "containers": [whole] }), &json!({})).unwrap();
+            let mut merged = json!({ "name": "main", "image": "echo-basic:v1" });
+            merged.as_object_mut().unwrap().extend(container.as_object().unwrap().clone());
+            let plan = plan(&json!({ "containers": [merged] }), &json!({})).unwrap();
             assert_eq!(plan.command, expected);
         }
     }
@@ -171,11 +171,11 @@ mod tests {
             "lifecycle": { "preStop": { "sleep": { "seconds": 3 } } },
         });
         let spec = json!({ "terminationGracePeriodSeconds": 40, "containers": [container] });
-        let suite = plan(&spec, &json!({ "app": "infra-backend-v1" })).unwrap();
-        assert_eq!(suite.termination, TerminationMode::Immediate);
-        let ours = plan(&spec, &json!({ "app.kubernetes.io/name": "portico" })).unwrap();
+        let echo = plan(&spec, &json!({ "app": "infra-backend-v1" })).unwrap();
+        assert_eq!(echo.termination, TerminationMode::Immediate);
+        let portico = plan(&spec, &json!({ "app.kubernetes.io/name": "portico" })).unwrap();
         let expected = TerminationMode::Graceful { pause: Duration::from_secs(3), grace: Duration::from_secs(40) };
-        assert_eq!(ours.termination, expected);
+        assert_eq!(portico.termination, expected);
     }
 
     #[test]

@@ -19,14 +19,14 @@ use super::{NODE, NodeContext, RETRY_DELAY};
 use crate::progress::report;
 
 /// Watches the API server until dropped. Dropping it ends all Pods.
-pub(crate) async fn run(host: Arc<NodeContext>) {
-    let mut pods = Pods { host, lifecycles: BTreeMap::new(), tasks: JoinSet::new(), listed: None };
-    let mut events = events(Api::<Pod>::all(pods.host.client.clone()));
+pub(crate) async fn run(node: Arc<NodeContext>) {
+    let mut pods = Pods { node, lifecycles: BTreeMap::new(), tasks: JoinSet::new(), listed: None };
+    let mut events = events(Api::<Pod>::all(pods.node.client.clone()));
     loop {
         tokio::select! {
             Some(event) = events.next() => pods.handle(event),
-            Some(ended) = pods.tasks.join_next() => {
-                if let Err(error) = ended {
+            Some(result) = pods.tasks.join_next() => {
+                if let Err(error) = result {
                     report(format_args!("The task of a Pod panicked: {error}"));
                 }
             }
@@ -34,9 +34,11 @@ pub(crate) async fn run(host: Arc<NodeContext>) {
     }
 }
 
+/// The Pods that are bound to this node.
 struct Pods {
-    host: Arc<NodeContext>,
-    /// By UID, because a name can be reused before the previous Pod has ended.
+    node: Arc<NodeContext>,
+    /// Senders of the latest object to the task of each Pod. By UID, because a name can be reused before the previous
+    /// Pod has ended.
     lifecycles: BTreeMap<String, watch::Sender<Arc<Pod>>>,
     tasks: JoinSet<()>,
     /// UIDs in the list that is being received.
@@ -66,47 +68,48 @@ impl Pods {
 
     fn apply(&mut self, pod: Pod) {
         let Some(uid) = pod.metadata.uid.clone() else { return };
-        if let Some(life) = self.lifecycles.get(&uid) {
-            // It fails for a Pod that has ended, which needs no updates.
-            drop(life.send(Arc::new(pod)));
+        if let Some(lifecycle) = self.lifecycles.get(&uid) {
+            // Sending fails for a Pod that has ended, which needs no updates.
+            drop(lifecycle.send(Arc::new(pod)));
             return;
         }
         let spec = pod.spec.as_ref();
         match spec.and_then(|spec| spec.node_name.as_deref()) {
             Some(NODE) => {
                 let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-                let over = matches!(phase, Some("Succeeded" | "Failed"));
-                if over && pod.metadata.deletion_timestamp.is_none() {
+                let has_ended = matches!(phase, Some("Succeeded" | "Failed"));
+                if has_ended && pod.metadata.deletion_timestamp.is_none() {
                     return;
                 }
                 let (sender, receiver) = watch::channel(Arc::new(pod));
                 self.lifecycles.insert(uid, sender);
-                self.tasks.spawn(run_pod(self.host.clone(), receiver));
+                self.tasks.spawn(run_pod(self.node.clone(), receiver));
             }
             Some(_) => {}
             None => {
-                let waits = spec.and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty());
-                if !waits && pod.metadata.deletion_timestamp.is_none() {
-                    self.tasks.spawn(bind(self.host.clone(), pod));
+                let is_gated =
+                    spec.and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty());
+                if !is_gated && pod.metadata.deletion_timestamp.is_none() {
+                    self.tasks.spawn(bind(self.node.clone(), pod));
                 }
             }
         }
     }
 }
 
-/// Does the work of the scheduler for a single node that suits all Pods.
-async fn bind(host: Arc<NodeContext>, pod: Pod) {
+/// Binds a Pod to this node, like a scheduler with a single node that suits all Pods.
+async fn bind(node: Arc<NodeContext>, pod: Pod) {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let name = pod.metadata.name.clone().unwrap_or_default();
-    let api: Api<Pod> = Api::namespaced(host.client.clone(), namespace);
+    let api: Api<Pod> = Api::namespaced(node.client.clone(), namespace);
     let target =
         ObjectReference { kind: Some("Node".to_owned()), name: Some(NODE.to_owned()), ..ObjectReference::default() };
     let metadata = ObjectMeta { name: Some(name.clone()), uid: pod.metadata.uid.clone(), ..ObjectMeta::default() };
     let binding = Binding { metadata, target };
     loop {
-        let bound: Result<Status, kube::Error> =
+        let result: Result<Status, kube::Error> =
             api.create_subresource("binding", &name, &PostParams::default(), &binding).await;
-        match bound {
+        match result {
             Ok(_) => return,
             // Already bound, or deleted.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return,

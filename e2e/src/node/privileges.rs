@@ -7,14 +7,15 @@ use k8s_openapi::api::core::v1::{Container, PodSpec, SecurityContext};
 pub(crate) struct Privileges {
     pub(crate) user: u32,
     pub(crate) group: u32,
+    /// Supplementary groups.
     pub(crate) groups: Vec<u32>,
     /// The group that may read and write all volumes.
     pub(crate) group_of_volumes: Option<u32>,
     /// Capabilities that neither the program nor its children can have.
     pub(crate) dropped: Vec<&'static str>,
-    pub(crate) may_gain: bool,
+    pub(crate) may_escalate: bool,
     /// Only volumes are writable.
-    pub(crate) read_only: bool,
+    pub(crate) read_only_root: bool,
 }
 
 /// All capabilities of the kernel, and whether containers have them by default.
@@ -65,50 +66,51 @@ const CAPABILITIES: &[(&str, bool)] = &[
 impl Privileges {
     /// The container's settings take precedence over the Pod's, and those over the image's.
     pub(crate) fn from_spec(spec: &PodSpec, container: &Container, user_of_image: u32) -> Result<Privileges, String> {
-        let pod = spec.security_context.clone().unwrap_or_default();
-        let own = container.security_context.clone().unwrap_or_default();
-        if own.privileged == Some(true) {
+        let pod_context = spec.security_context.clone().unwrap_or_default();
+        let context = container.security_context.clone().unwrap_or_default();
+        if context.privileged == Some(true) {
             return Err("spec.containers[0].securityContext.privileged: not supported by this node".to_owned());
         }
-        let user = number("runAsUser", own.run_as_user.or(pod.run_as_user))?.unwrap_or(user_of_image);
-        if own.run_as_non_root.or(pod.run_as_non_root) == Some(true) && user == 0 {
+        let user = parse_id("runAsUser", context.run_as_user.or(pod_context.run_as_user))?.unwrap_or(user_of_image);
+        if context.run_as_non_root.or(pod_context.run_as_non_root) == Some(true) && user == 0 {
             return Err("securityContext.runAsNonRoot: the container would run as root; set runAsUser".to_owned());
         }
-        // The default is the image's user ID, since its group has the same number.
-        let group = number("runAsGroup", own.run_as_group.or(pod.run_as_group))?.unwrap_or(user_of_image);
+        // The default is the image's user ID, since its group has the same ID.
+        let group = parse_id("runAsGroup", context.run_as_group.or(pod_context.run_as_group))?.unwrap_or(user_of_image);
         let mut groups = Vec::new();
-        for other in pod.supplemental_groups.unwrap_or_default() {
-            groups.extend(number("supplementalGroups", Some(other))?);
+        for group in pod_context.supplemental_groups.unwrap_or_default() {
+            groups.extend(parse_id("supplementalGroups", Some(group))?);
         }
-        let group_of_volumes = number("fsGroup", pod.fs_group)?;
+        let group_of_volumes = parse_id("fsGroup", pod_context.fs_group)?;
         groups.extend(group_of_volumes);
         Ok(Privileges {
             user,
             group,
             groups,
             group_of_volumes,
-            dropped: dropped(&own)?,
-            may_gain: own.allow_privilege_escalation != Some(false),
-            read_only: own.read_only_root_filesystem == Some(true),
+            dropped: missing_capabilities(&context)?,
+            may_escalate: context.allow_privilege_escalation != Some(false),
+            read_only_root: context.read_only_root_filesystem == Some(true),
         })
     }
 }
 
-fn dropped(own: &SecurityContext) -> Result<Vec<&'static str>, String> {
-    let capabilities = own.capabilities.clone().unwrap_or_default();
-    let names = |names: Option<Vec<String>>| -> Result<Vec<String>, String> {
+/// The capabilities that a container does not have: it drops them, or neither the defaults nor `add` contain them.
+fn missing_capabilities(context: &SecurityContext) -> Result<Vec<&'static str>, String> {
+    let capabilities = context.capabilities.clone().unwrap_or_default();
+    let parse_all = |names: Option<Vec<String>>| -> Result<Vec<String>, String> {
         let names = names.unwrap_or_default().into_iter().map(|name| parse_capability(&name));
         names.collect()
     };
-    let (added, dropped) = (names(capabilities.add)?, names(capabilities.drop)?);
-    let listed = |list: &[String], name: &str| list.iter().any(|other| other == name || other == "all");
-    let has = |name: &str, usual: bool| {
+    let (to_add, to_drop) = (parse_all(capabilities.add)?, parse_all(capabilities.drop)?);
+    let contains = |names: &[String], name: &str| names.iter().any(|other| other == name);
+    let has_all = |names: &[String]| contains(names, "all");
+    let is_kept = |name: &str, is_default: bool| {
         // Like container runtimes: individual names take precedence over `ALL`, and `add` over `drop`.
-        added.iter().any(|other| other == name)
-            || !dropped.iter().any(|other| other == name)
-                && (listed(&added, "all") || usual && !listed(&dropped, "all"))
+        contains(&to_add, name)
+            || (!contains(&to_drop, name) && (has_all(&to_add) || (is_default && !has_all(&to_drop))))
     };
-    Ok(CAPABILITIES.iter().filter(|(name, usual)| !has(name, *usual)).map(|(name, _)| *name).collect())
+    Ok(CAPABILITIES.iter().filter(|(name, is_default)| !is_kept(name, *is_default)).map(|(name, _)| *name).collect())
 }
 
 fn parse_capability(name: &str) -> Result<String, String> {
@@ -120,11 +122,11 @@ fn parse_capability(name: &str) -> Result<String, String> {
     Ok(lower.to_owned())
 }
 
-fn number(field: &str, number: Option<i64>) -> Result<Option<u32>, String> {
-    let number = number.map(|number| {
-        u32::try_from(number).map_err(|_| format!("securityContext.{field}: {number} is not a user or group number"))
+fn parse_id(field: &str, id: Option<i64>) -> Result<Option<u32>, String> {
+    let id = id.map(|id| {
+        u32::try_from(id).map_err(|_| format!("securityContext.{field}: {id} is not a valid user or group ID"))
     });
-    number.transpose()
+    id.transpose()
 }
 
 #[cfg(test)]

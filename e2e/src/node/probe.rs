@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe as Declared};
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe as ProbeSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -17,14 +17,15 @@ pub(crate) struct Probes {
     pub(crate) liveness: Option<Probe>,
 }
 
+/// A probe, with the defaults of Kubernetes for absent fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Probe {
-    question: ProbeAction,
+    action: ProbeAction,
     delay: Duration,
     period: Duration,
     timeout: Duration,
-    successes: u32,
-    failures: u32,
+    success_threshold: u32,
+    failure_threshold: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +44,7 @@ enum ProbeAction {
 impl Probes {
     /// The error names the unsupported field.
     pub(crate) fn from_container(container: &Container) -> Result<Probes, String> {
-        let read = |field: &str, probe: &Option<Declared>| match probe {
+        let parse = |field: &str, probe: &Option<ProbeSpec>| match probe {
             Some(probe) => {
                 let probe = Probe::parse(container, probe);
                 probe.map(Some).map_err(|error| format!("spec.containers[0].{field}: {error}"))
@@ -51,58 +52,59 @@ impl Probes {
             None => Ok(None),
         };
         Ok(Probes {
-            startup: read("startupProbe", &container.startup_probe)?,
-            readiness: read("readinessProbe", &container.readiness_probe)?,
-            liveness: read("livenessProbe", &container.liveness_probe)?,
+            startup: parse("startupProbe", &container.startup_probe)?,
+            readiness: parse("readinessProbe", &container.readiness_probe)?,
+            liveness: parse("livenessProbe", &container.liveness_probe)?,
         })
     }
 }
 
 impl Probe {
-    fn parse(container: &Container, declared: &Declared) -> Result<Probe, String> {
-        let question = match (&declared.http_get, &declared.tcp_socket) {
-            (Some(get), None) => http(container, get)?,
-            (None, Some(socket)) => ProbeAction::Tcp { port: port(container, &socket.port)? },
+    fn parse(container: &Container, spec: &ProbeSpec) -> Result<Probe, String> {
+        let action = match (&spec.http_get, &spec.tcp_socket) {
+            (Some(get), None) => http_action(container, get)?,
+            (None, Some(socket)) => ProbeAction::Tcp { port: port_number(container, &socket.port)? },
             _ => return Err("this node supports only `httpGet` and `tcpSocket`".to_owned()),
         };
         let seconds = |field: Option<i32>, default: u64| {
             Duration::from_secs(field.and_then(|field| u64::try_from(field).ok()).unwrap_or(default))
         };
-        let times =
+        let count =
             |field: Option<i32>, default: u32| field.and_then(|field| u32::try_from(field).ok()).unwrap_or(default);
         Ok(Probe {
-            question,
-            delay: seconds(declared.initial_delay_seconds, 0),
-            period: seconds(declared.period_seconds, 10).max(Duration::from_secs(1)),
-            timeout: seconds(declared.timeout_seconds, 1).max(Duration::from_secs(1)),
-            successes: times(declared.success_threshold, 1).max(1),
-            failures: times(declared.failure_threshold, 3).max(1),
+            action,
+            delay: seconds(spec.initial_delay_seconds, 0),
+            period: seconds(spec.period_seconds, 10).max(Duration::from_secs(1)),
+            timeout: seconds(spec.timeout_seconds, 1).max(Duration::from_secs(1)),
+            success_threshold: count(spec.success_threshold, 1).max(1),
+            failure_threshold: count(spec.failure_threshold, 3).max(1),
         })
     }
 
-    /// Runs the probe periodically and calls `tell` at each change of the result, which starts as `first`. Returns when
-    /// `tell` returns [`ProbeControl::Stop`].
+    /// Runs the probe periodically. Calls `on_change` at each change of the result, which starts as `initially_ok`, and
+    /// at each further failure from the failure threshold on. Returns when `on_change` returns [`ProbeControl::Stop`].
     pub(crate) async fn run(
         &self,
         address: Ipv4Addr,
-        first: bool,
-        mut tell: impl FnMut(Result<(), String>) -> ProbeControl,
+        initially_ok: bool,
+        mut on_change: impl FnMut(Result<(), String>) -> ProbeControl,
     ) {
         sleep(self.delay).await;
-        let (mut good, mut successes, mut failures) = (first, 0, 0);
+        let (mut is_ok, mut successes, mut failures) = (initially_ok, 0, 0);
         loop {
-            let answer = match timeout(self.timeout, self.question.perform(address)).await {
-                Ok(answer) => answer,
+            let result = match timeout(self.timeout, self.action.perform(address)).await {
+                Ok(result) => result,
                 Err(_) => Err(format!("no response within {} s", self.timeout.as_secs())),
             };
-            (successes, failures) = if answer.is_ok() { (successes + 1, 0) } else { (0, failures + 1) };
-            let turned = if good { failures >= self.failures } else { successes >= self.successes };
-            if turned {
-                good = !good;
-                if tell(answer) == ProbeControl::Stop {
+            (successes, failures) = if result.is_ok() { (successes + 1, 0) } else { (0, failures + 1) };
+            let has_changed =
+                if is_ok { failures >= self.failure_threshold } else { successes >= self.success_threshold };
+            if has_changed {
+                is_ok = !is_ok;
+                if on_change(result) == ProbeControl::Stop {
                     return;
                 }
-            } else if !good && failures >= self.failures && tell(answer) == ProbeControl::Stop {
+            } else if !is_ok && failures >= self.failure_threshold && on_change(result) == ProbeControl::Stop {
                 return;
             }
             sleep(self.period).await;
@@ -133,20 +135,20 @@ impl ProbeAction {
         }
         request.push_str("Connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.map_err(|error| format!("sending to {address}: {error}"))?;
-        let status = status(&mut stream).await.map_err(|error| format!("reading from {address}: {error}"))?;
+        let status = read_status(&mut stream).await.map_err(|error| format!("reading from {address}: {error}"))?;
         if (200..400).contains(&status) { Ok(()) } else { Err(format!("http://{address}{path} returns {status}")) }
     }
 }
 
 /// Reads only the status code of a response.
-async fn status(stream: &mut TcpStream) -> Result<u16, String> {
+async fn read_status(stream: &mut TcpStream) -> Result<u16, String> {
     let mut start = [0; "HTTP/1.1 200".len()];
     stream.read_exact(&mut start).await.map_err(|error| error.to_string())?;
     let number = start.strip_prefix(b"HTTP/1.").and_then(|rest| std::str::from_utf8(&rest[2..]).ok()?.parse().ok());
     number.ok_or_else(|| format!("`{}` is not HTTP", String::from_utf8_lossy(&start)))
 }
 
-fn http(container: &Container, get: &HTTPGetAction) -> Result<ProbeAction, String> {
+fn http_action(container: &Container, get: &HTTPGetAction) -> Result<ProbeAction, String> {
     if get.scheme.as_deref().is_some_and(|scheme| scheme != "HTTP") || get.host.is_some() {
         return Err("httpGet: this node supports only the Pod's address and scheme `HTTP`".to_owned());
     }
@@ -154,11 +156,11 @@ fn http(container: &Container, get: &HTTPGetAction) -> Result<ProbeAction, Strin
     let path = if path.starts_with('/') { path } else { format!("/{path}") };
     let headers = get.http_headers.clone().unwrap_or_default();
     let headers = headers.into_iter().map(|header| (header.name, header.value)).collect();
-    Ok(ProbeAction::Http { port: port(container, &get.port)?, path, headers })
+    Ok(ProbeAction::Http { port: port_number(container, &get.port)?, path, headers })
 }
 
-/// The number of a port, which may be given by name.
-fn port(container: &Container, port: &IntOrString) -> Result<u16, String> {
+/// The number of a port, which the spec may name.
+fn port_number(container: &Container, port: &IntOrString) -> Result<u16, String> {
     let number = match port {
         IntOrString::Int(number) => *number,
         IntOrString::String(name) => {
@@ -188,8 +190,8 @@ mod tests {
     fn named_port_is_resolved() {
         let by_name = probe(&json!({ "httpGet": { "path": "readyz", "port": "status" } })).unwrap();
         let expected = ProbeAction::Http { port: 8100, path: "/readyz".to_owned(), headers: Vec::new() };
-        assert_eq!(by_name.question, expected);
-        assert_eq!((by_name.period.as_secs(), by_name.failures), (10, 3));
+        assert_eq!(by_name.action, expected);
+        assert_eq!((by_name.period.as_secs(), by_name.failure_threshold), (10, 3));
         for (wrong, expected) in [
             (
                 json!({ "httpGet": { "port": "other" } }),
@@ -205,7 +207,7 @@ mod tests {
 
     #[tokio::test]
     async fn statuses_from_200_to_399_succeed() {
-        for (answer, expected) in [
+        for (response, expected) in [
             ("HTTP/1.1 200 OK\r\n\r\n", None),
             ("HTTP/1.0 399 Fine\r\n\r\n", None),
             ("HTTP/1.1 503 Not ready\r\n\r\n", Some("returns 503")),
@@ -214,18 +216,18 @@ mod tests {
         ] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let port = listener.local_addr().unwrap().port();
-            let question = probe(&json!({ "httpGet": { "port": port } })).unwrap().question;
+            let action = probe(&json!({ "httpGet": { "port": port } })).unwrap().action;
             let server = async {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let mut request = [0; 4];
                 stream.read_exact(&mut request).await.unwrap();
-                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.write_all(response.as_bytes()).await.unwrap();
                 stream.shutdown().await.unwrap();
             };
-            let (outcome, ()) = tokio::join!(question.perform(Ipv4Addr::LOCALHOST), server);
+            let (outcome, ()) = tokio::join!(action.perform(Ipv4Addr::LOCALHOST), server);
             match expected {
                 None => outcome.unwrap(),
-                Some(expected) => assert!(outcome.unwrap_err().contains(expected), "{answer}"),
+                Some(expected) => assert!(outcome.unwrap_err().contains(expected), "{response}"),
             }
         }
     }

@@ -52,7 +52,7 @@ pub(crate) struct ContainerExit {
 const ENTRY_SCRIPT: &str = r#"
 set -e
 capsh=$(command -v capsh) || { echo "capsh is missing; install libcap2-bin" >&2; exit 127; }
-root=$1 path=$2 protected=$3 folders=$4
+root=$1 path=$2 read_only=$3 folders=$4
 shift 4
 mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
@@ -61,7 +61,7 @@ while [ "$folders" -gt 0 ]; do
     shift
     folders=$((folders - 1))
 done
-[ "$protected" = no ] || mount -o remount,bind,ro "$root"
+[ "$read_only" = no ] || mount -o remount,bind,ro "$root"
 unset PWD
 export PATH="$path"
 exec "$capsh" --chroot="$root" "$@"
@@ -69,28 +69,28 @@ exec "$capsh" --chroot="$root" "$@"
 
 impl Launch<'_> {
     /// Starts the process and records it in the journal.
-    pub(crate) fn start(self, state: &Journal, now: Timestamp) -> Result<RunningProcess> {
+    pub(crate) fn start(self, journal: &Journal, now: Timestamp) -> Result<RunningProcess> {
         let mut command = self.netns.command("sh");
         command.args(["-c", ENTRY_SCRIPT, "sh"]).arg(self.root);
         command.arg(self.environment.get("PATH").map_or("", String::as_str));
-        command.arg(if self.privileges.read_only { "yes" } else { "no" });
+        command.arg(if self.privileges.read_only_root { "yes" } else { "no" });
         command.arg(self.writable.len().to_string()).args(self.writable);
         let Some((program, arguments)) = self.command.split_first() else { bail!("the command is empty") };
         command.args(capsh_arguments(self.privileges)).arg(format!("--shell={program}")).arg("--").args(arguments);
         command.env_clear().envs(self.environment);
-        // For the programs of the chain; the container's PATH is set at the end.
+        // PATH of the programs that start each other; the script sets the container's PATH at its end.
         command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        let both = self.log.try_clone().context("cannot duplicate the log file")?;
+        let stderr = self.log.try_clone().context("cannot duplicate the log file")?;
         let mut command = Command::from(command);
-        command.stdin(Stdio::null()).stdout(self.log).stderr(both).process_group(0).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(self.log).stderr(stderr).process_group(0).kill_on_drop(true);
         let mut child = command.spawn().with_context(|| format!("cannot start {program}"))?;
-        // Until it is waited for, the process stays in the process table, also after it has ended.
+        // Finds the process even if it has ended already: it stays in the process table until it is waited for.
         let Some(identity) = child.id().and_then(ProcessIdentity::lookup) else {
             child.start_kill().context("cannot kill the new process")?;
             bail!("cannot read the state of {program}; is /proc mounted?");
         };
         let running = RunningProcess { child, identity, since: now };
-        state.record(&JournalEntry::Process(identity))?;
+        journal.record(&JournalEntry::Process(identity))?;
         Ok(running)
     }
 }
@@ -106,7 +106,7 @@ fn capsh_arguments(privileges: &Privileges) -> Vec<String> {
     arguments.push(format!("--gid={}", privileges.group));
     arguments.push(format!("--groups={}", groups.collect::<Vec<_>>().join(",")));
     arguments.push(format!("--uid={}", privileges.user));
-    if !privileges.may_gain {
+    if !privileges.may_escalate {
         arguments.push("--no-new-privs".to_owned());
     }
     arguments
@@ -115,7 +115,7 @@ fn capsh_arguments(privileges: &Privileges) -> Vec<String> {
 impl RunningProcess {
     /// Waits until the process has ended. The wait can be canceled.
     pub(crate) async fn wait(&mut self) {
-        // It fails only if there is nothing to wait for.
+        // An error means that there is no process to wait for.
         drop(self.child.wait().await);
     }
 
@@ -123,20 +123,20 @@ impl RunningProcess {
     pub(crate) async fn kill(&mut self) -> Result<Termination> {
         self.identity.kill()?;
         let status = self.child.wait().await.context("cannot wait for a container")?;
-        Ok(Termination { exit: ContainerExit::from(status), since: self.since, at: Timestamp::now() })
+        Ok(Termination { exit: ContainerExit::from(status), started_at: self.since, finished_at: Timestamp::now() })
     }
 }
 
 /// Terminates a process as its Pod requests. Afterwards it has ended, or its grace period is over.
-pub(crate) async fn terminate(running: &mut RunningProcess, ending: TerminationMode) {
-    let TerminationMode::Graceful { pause, grace } = ending else { return };
+pub(crate) async fn terminate(running: &mut RunningProcess, mode: TerminationMode) {
+    let TerminationMode::Graceful { pause, grace } = mode else { return };
     let deadline = Instant::now() + grace;
-    // The pause is part of the grace period, but the rest is never zero.
+    // The pause is part of the grace period, but at least MIN_GRACE follows the signal.
     if timeout(pause.min(grace), running.wait()).await.is_ok() || running.identity.terminate().is_err() {
         return;
     }
     let deadline = deadline.max(Instant::now() + MIN_GRACE);
-    // The caller kills it after the grace period.
+    // The caller kills the process after the grace period.
     drop(timeout_at(deadline, running.wait()).await);
 }
 
@@ -146,7 +146,7 @@ const MIN_GRACE: Duration = Duration::from_secs(2);
 impl From<ExitStatus> for ContainerExit {
     fn from(status: ExitStatus) -> ContainerExit {
         let signal = status.signal();
-        // The exit code of shells for signals.
+        // For a signal, the exit code that shells report.
         ContainerExit { code: status.code().unwrap_or_else(|| 128 + signal.unwrap_or_default()), signal }
     }
 }

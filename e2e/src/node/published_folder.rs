@@ -49,35 +49,36 @@ impl PublishedFolder {
         self.files = files;
         self.version += 1;
         self.publish().with_context(|| format!("cannot update {}", self.folder.display()))?;
-        remove(&self.folder.join(version(self.version - 1)))
+        remove(&self.folder.join(version_name(self.version - 1)))
     }
 
+    /// Writes the files of this version, swaps `..data`, and updates the links to the files.
     fn publish(&self) -> Result<()> {
-        let name = version(self.version);
-        let data = self.folder.join(&name);
+        let version_name = version_name(self.version);
+        let version_folder = self.folder.join(&version_name);
         for (path, content) in &self.files {
-            let target = data.join(path);
-            fs::create_dir_all(target.parent().unwrap_or(&data))?;
+            let target = version_folder.join(path);
+            fs::create_dir_all(target.parent().unwrap_or(&version_folder))?;
             fs::write(&target, content)?;
             chown(&target, None, self.access.group)?;
             let mode = self.access.mode | if self.access.group.is_some() { 0o440 } else { 0 };
             fs::set_permissions(&target, Permissions::from_mode(mode))?;
         }
-        fs::create_dir_all(&data)?;
+        fs::create_dir_all(&version_folder)?;
         let next = self.folder.join("..data_next");
-        symlink(&name, &next)?;
+        symlink(&version_name, &next)?;
         fs::rename(&next, self.folder.join(DATA))?;
         // After the swap, so that only links to removed files are ever dangling.
-        let wanted = self.top_level_names();
-        for top in &wanted {
-            match symlink(Path::new(DATA).join(top), self.folder.join(top)) {
+        let names = self.top_level_names();
+        for name in &names {
+            match symlink(Path::new(DATA).join(name), self.folder.join(name)) {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
                 _ => {}
             }
         }
         for entry in fs::read_dir(&self.folder)? {
             let name = entry?.file_name();
-            if !name.to_string_lossy().starts_with("..") && !wanted.contains(&name) {
+            if !name.to_string_lossy().starts_with("..") && !names.contains(&name) {
                 fs::remove_file(self.folder.join(name))?;
             }
         }
@@ -90,7 +91,7 @@ impl PublishedFolder {
     }
 }
 
-fn version(number: u64) -> String {
+fn version_name(number: u64) -> String {
     format!("..version-{number}")
 }
 
@@ -108,9 +109,9 @@ mod tests {
 
     const ACCESS: Access = Access { mode: 0o600, group: None };
 
-    /// All files that a program sees, through links.
-    fn seen(folder: &Path) -> Vec<(String, String)> {
-        let mut seen = Vec::new();
+    /// The files that a program sees through the links, with their contents.
+    fn visible_files(folder: &Path) -> Vec<(String, String)> {
+        let mut files = Vec::new();
         for entry in fs::read_dir(folder).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             let path = folder.join(&name);
@@ -118,14 +119,14 @@ mod tests {
                 continue;
             }
             if path.is_dir() {
-                let inside = super::tests::seen(&path).into_iter();
-                seen.extend(inside.map(|(inner, content)| (format!("{name}/{inner}"), content)));
+                let inside = visible_files(&path).into_iter();
+                files.extend(inside.map(|(inner, content)| (format!("{name}/{inner}"), content)));
             } else {
-                seen.push((name, fs::read_to_string(path).unwrap()));
+                files.push((name, fs::read_to_string(path).unwrap()));
             }
         }
-        seen.sort();
-        seen
+        files.sort();
+        files
     }
 
     #[test]
@@ -137,15 +138,15 @@ mod tests {
         let pairs = |list: &[(&str, &str)]| -> Vec<(String, String)> {
             list.iter().map(|(path, content)| ((*path).to_owned(), (*content).to_owned())).collect()
         };
-        assert_eq!(seen(&folder), pairs(&[("a", "1"), ("deep/b", "2")]));
+        assert_eq!(visible_files(&folder), pairs(&[("a", "1"), ("deep/b", "2")]));
         assert_eq!(fs::metadata(folder.join("a")).unwrap().permissions().mode() & 0o777, 0o600);
         let before = fs::read_link(folder.join(DATA)).unwrap();
         published.update(files(&[("a", "1"), ("deep/b", "2")])).unwrap();
         assert_eq!(fs::read_link(folder.join(DATA)).unwrap(), before);
         published.update(files(&[("a", "3"), ("c", "4")])).unwrap();
-        assert_eq!(seen(&folder), pairs(&[("a", "3"), ("c", "4")]));
+        assert_eq!(visible_files(&folder), pairs(&[("a", "3"), ("c", "4")]));
         assert!(!folder.join(before).exists());
         published.update(files(&[])).unwrap();
-        assert_eq!(seen(&folder), pairs(&[]));
+        assert_eq!(visible_files(&folder), pairs(&[]));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Node as Object;
+use k8s_openapi::api::core::v1::Node as NodeObject;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -15,14 +15,14 @@ use tokio::time::sleep;
 use super::{NODE, kubelet};
 use crate::cluster::ADDRESS;
 
-/// The field manager.
-const MANAGER: &str = "portico-e2e";
-/// The kubelet's interval.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+/// The field manager of server-side apply.
+const FIELD_MANAGER: &str = "portico-e2e";
+/// How often the Lease is renewed, as by the kubelet.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Creates the Node and reports it as ready.
 pub(crate) async fn register(client: &Client) -> Result<()> {
-    let nodes: Api<Object> = Api::all(client.clone());
+    let nodes: Api<NodeObject> = Api::all(client.clone());
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -34,7 +34,7 @@ pub(crate) async fn register(client: &Client) -> Result<()> {
         ("kubernetes.io/arch", architecture),
     ]);
     let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": NODE, "labels": labels } });
-    let parameters = PatchParams::apply(MANAGER).force();
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
     nodes.patch(NODE, &parameters, &Patch::Apply(node)).await.context("cannot create the Node")?;
     let now = Timestamp::now().to_string();
     let condition = |kind: &str, status: &str, reason: &str| {
@@ -63,22 +63,23 @@ pub(crate) async fn register(client: &Client) -> Result<()> {
         .patch_status(NODE, &PatchParams::default(), &Patch::Merge(status))
         .await
         .context("cannot write the Node's status")?;
-    // The admission plugin taints new Nodes, and the controller that removes the taint does not run.
+    // The admission plugin TaintNodesByCondition taints new Nodes as not ready, and the controller that removes the
+    // taint does not run.
     let untainted = json!({ "spec": { "taints": null } });
     nodes.patch(NODE, &PatchParams::default(), &Patch::Merge(untainted)).await.context("cannot untaint the Node")?;
-    renew(client).await.context("cannot write the Node's Lease")
+    write_lease(client).await.context("cannot write the Node's Lease")
 }
 
 /// Renews the Lease until dropped.
 pub(crate) async fn renew_lease(client: Client) {
     loop {
-        sleep(HEARTBEAT).await;
+        sleep(RENEWAL_INTERVAL).await;
         // Errors are ignored: the API server may be unavailable, and the next renewal follows soon.
-        drop(renew(&client).await);
+        drop(write_lease(&client).await);
     }
 }
 
-async fn renew(client: &Client) -> Result<(), kube::Error> {
+async fn write_lease(client: &Client) -> Result<(), kube::Error> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
     let now = format!("{:.6}", Timestamp::now());
     let lease = json!({
@@ -87,5 +88,5 @@ async fn renew(client: &Client) -> Result<(), kube::Error> {
         "metadata": { "name": NODE },
         "spec": { "holderIdentity": NODE, "leaseDurationSeconds": 40, "renewTime": now },
     });
-    leases.patch(NODE, &PatchParams::apply(MANAGER).force(), &Patch::Apply(lease)).await.map(drop)
+    leases.patch(NODE, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(lease)).await.map(drop)
 }

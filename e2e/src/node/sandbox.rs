@@ -23,7 +23,8 @@ use crate::netns::Netns;
 const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 128, 1);
 const LAST: Ipv4Addr = Ipv4Addr::new(198, 18, 254, 254);
 
-/// The network namespace and the folder of one Pod. Dropping it kills the processes inside and removes both.
+/// The network namespace and the folder of one Pod. Dropping it kills the processes in the namespace, then removes the
+/// namespace and the folder.
 pub(crate) struct Sandbox {
     pub(crate) address: Ipv4Addr,
     pub(crate) netns: Netns,
@@ -41,8 +42,9 @@ pub(crate) struct PodAddresses {
 
 struct AddressState {
     taken: BTreeSet<Ipv4Addr>,
+    /// The address that was assigned last.
     last: Ipv4Addr,
-    /// The node has stopped and assigns no more addresses.
+    /// Whether the node has stopped, so that no more addresses are assigned.
     closed: bool,
 }
 
@@ -51,21 +53,21 @@ impl Sandbox {
     ///
     /// Pods are routed instead of bridged, each on its own interface: packets between Pods pass the cluster's
     /// namespace, where the load balancer can change their destination, and responses take the same way back.
-    pub(crate) fn create(host: &NodeContext, pod: &Pod) -> Result<Sandbox> {
-        let address = host.addresses.assign()?;
-        let netns = netns_of(&host.netns, address);
-        let folder = host.folder.join(pod.metadata.uid.as_deref().context("the Pod has no uid")?);
-        host.journal.record(&JournalEntry::Netns(netns.name().to_owned()))?;
-        let addresses = host.addresses.clone();
+    pub(crate) fn create(node: &NodeContext, pod: &Pod) -> Result<Sandbox> {
+        let address = node.addresses.assign()?;
+        let netns = netns_of(&node.netns, address);
+        let folder = node.folder.join(pod.metadata.uid.as_deref().context("the Pod has no uid")?);
+        node.journal.record(&JournalEntry::Netns(netns.name().to_owned()))?;
+        let addresses = node.addresses.clone();
         let sandbox = Sandbox { address, netns, folder, addresses };
         let proc = sandbox.root().join("proc");
         fs::create_dir_all(&proc).with_context(|| format!("cannot make {}", proc.display()))?;
         sandbox.netns.create()?;
         // The interface name is short because of the kernel's limit of 15 characters; it is unique in the cluster's
         // namespace.
-        let (peer, interface) = (sandbox.netns.name(), format!("pod{}", number(address)));
+        let (peer, interface) = (sandbox.netns.name(), format!("pod{}", pod_number(address)));
         batch(
-            &host.netns,
+            &node.netns,
             &[
                 format!("link add {interface} type veth peer name eth0 netns {peer}"),
                 format!("link set {interface} up"),
@@ -93,7 +95,7 @@ impl Sandbox {
 
     /// Sets sysctls of the Pod's network namespace: files below /proc/sys and their content.
     pub(crate) fn set_sysctls(&self, settings: &[(String, String)]) -> Result<()> {
-        let set = || -> Result<()> {
+        let write_sysctls = || -> Result<()> {
             self.netns.enter()?;
             for (file, content) in settings {
                 let path = Path::new("/proc/sys").join(file);
@@ -104,18 +106,18 @@ impl Sandbox {
         if settings.is_empty() {
             return Ok(());
         }
-        // In a separate thread, because it stays in the Pod's network namespace.
-        let set = std::thread::scope(|scope| scope.spawn(set).join());
-        set.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        // In a separate thread, because a thread that has entered the Pod's network namespace stays there.
+        let result = std::thread::scope(|scope| scope.spawn(write_sysctls).join());
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     fn remove(&self) -> Result<()> {
-        let inside: Vec<ProcessIdentity> =
+        let processes: Vec<ProcessIdentity> =
             self.netns.processes()?.into_iter().filter_map(ProcessIdentity::lookup).collect();
-        for process in &inside {
+        for process in &processes {
             process.kill()?;
         }
-        for process in &inside {
+        for process in &processes {
             process.wait(Duration::from_secs(10))?;
         }
         self.netns.delete()?;
@@ -131,7 +133,7 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         if let Err(error) = self.remove() {
-            // The journal has it, too, so the end of the cluster retries.
+            // The end of the cluster retries, because the journal lists the namespace and a folder above this one.
             crate::progress::report(format_args!("Cannot remove the Pod at {}: {error:#}", self.address));
         }
         self.addresses.release(self.address);
@@ -140,21 +142,21 @@ impl Drop for Sandbox {
 
 impl PodAddresses {
     pub(crate) fn new() -> PodAddresses {
-        let book = AddressState { taken: BTreeSet::new(), last: LAST, closed: false };
-        PodAddresses { state: Mutex::new(book), released: Condvar::new() }
+        let state = AddressState { taken: BTreeSet::new(), last: LAST, closed: false };
+        PodAddresses { state: Mutex::new(state), released: Condvar::new() }
     }
 
     fn assign(&self) -> Result<Ipv4Addr> {
         let AddressState { taken, last, closed } = &mut *self.state.lock();
         ensure!(!*closed, "the node has stopped");
-        let all = u32::from(LAST) - u32::from(FIRST) + 1;
-        for _ in 0..all {
+        let count = u32::from(LAST) - u32::from(FIRST) + 1;
+        for _ in 0..count {
             *last = if *last == LAST { FIRST } else { Ipv4Addr::from(u32::from(*last) + 1) };
             if taken.insert(*last) {
                 return Ok(*last);
             }
         }
-        bail!("all {all} addresses for Pods are in use")
+        bail!("all {count} addresses for Pods are in use")
     }
 
     fn release(&self, address: Ipv4Addr) {
@@ -163,28 +165,30 @@ impl PodAddresses {
     }
 
     /// Assigns no more addresses, and waits until all are released, that is, until every Pod is removed.
-    pub(crate) fn end(&self, limit: Duration) -> Result<()> {
-        let mut book = self.state.lock();
-        book.closed = true;
-        let some_taken = |book: &mut AddressState| !book.taken.is_empty();
-        self.released.wait_while_for(&mut book, some_taken, limit);
-        ensure!(book.taken.is_empty(), "after {limit:?}, these Pods are not removed: {:?}", book.taken);
+    pub(crate) fn close(&self, limit: Duration) -> Result<()> {
+        let mut state = self.state.lock();
+        state.closed = true;
+        let has_taken = |state: &mut AddressState| !state.taken.is_empty();
+        self.released.wait_while_for(&mut state, has_taken, limit);
+        ensure!(state.taken.is_empty(), "after {limit:?}, these Pods are not removed: {:?}", state.taken);
         Ok(())
     }
 }
 
 /// The network namespace of the Pod with this address.
 pub(crate) fn netns_of(cluster: &Netns, address: Ipv4Addr) -> Netns {
-    Netns::named(format!("{}-pod-{}", cluster.name(), number(address)))
+    Netns::named(format!("{}-pod-{}", cluster.name(), pod_number(address)))
 }
 
-fn number(address: Ipv4Addr) -> u32 {
+/// The position of an address in the range of Pods, as a short name.
+fn pod_number(address: Ipv4Addr) -> u32 {
     u32::from(address).wrapping_sub(u32::from(FIRST))
 }
 
 /// Enables forwarding of packets between Pods. Must run in the cluster's namespace.
 pub(crate) fn forward_packets() -> Result<()> {
-    // Packets to a load balancer address return from the Pod's address, on another interface.
+    // Responses to packets for a load balancer address come from the Pod's address, on another interface, and rp_filter
+    // would drop them.
     for (key, value) in [("ip_forward", "1"), ("conf/all/rp_filter", "0"), ("conf/default/rp_filter", "0")] {
         let path = Path::new("/proc/sys/net/ipv4").join(key);
         fs::write(&path, value).with_context(|| format!("cannot write {}", path.display()))?;
@@ -224,7 +228,7 @@ mod tests {
         }
         assert_eq!(addresses.assign().unwrap(), first);
         assert!(addresses.assign().unwrap_err().to_string().contains("in use"));
-        assert!(addresses.end(Duration::ZERO).unwrap_err().to_string().contains("not removed"));
+        assert!(addresses.close(Duration::ZERO).unwrap_err().to_string().contains("not removed"));
         assert!(addresses.assign().unwrap_err().to_string().contains("stopped"));
     }
 }

@@ -8,15 +8,15 @@ use crate::netns::Netns;
 
 /// Whether this process has entered the Pod's network namespace and a socket listens there, on any port.
 pub(crate) fn is_listening(netns: &Netns, process: u32) -> bool {
-    let network = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
-    let inside = network(Path::new(&format!("/proc/{process}/ns/net")));
+    let namespace_id = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    let process_namespace = namespace_id(Path::new(&format!("/proc/{process}/ns/net")));
     // Until the process has entered its namespace, these files show the sockets of the cluster's namespace.
-    if inside.is_none() || inside != network(&Path::new("/run/netns").join(netns.name())) {
+    if process_namespace.is_none() || process_namespace != namespace_id(&Path::new("/run/netns").join(netns.name())) {
         return false;
     }
     [("tcp", LISTEN), ("tcp6", LISTEN), ("udp", UNCONNECTED), ("udp6", UNCONNECTED)].iter().any(|(table, state)| {
-        let table = fs::read_to_string(format!("/proc/{process}/net/{table}"));
-        table.is_ok_and(|table| has_socket_in_state(&table, state))
+        let content = fs::read_to_string(format!("/proc/{process}/net/{table}"));
+        content.is_ok_and(|content| has_socket_in_state(&content, state))
     })
 }
 

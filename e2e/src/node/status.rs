@@ -22,15 +22,16 @@ use crate::cluster::ADDRESS;
 #[derive(Clone, Debug)]
 pub(crate) struct PodState {
     pub(crate) address: Option<Ipv4Addr>,
-    pub(crate) state: ContainerPhase,
+    pub(crate) container_phase: ContainerPhase,
     /// How the container ended before its last restart.
-    pub(crate) last: Option<Termination>,
+    pub(crate) last_termination: Option<Termination>,
     pub(crate) restarts: i32,
     /// Whether the startup probe, if any, has succeeded.
     pub(crate) started: bool,
     pub(crate) ready: bool,
 }
 
+/// The state of the container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ContainerPhase {
     Waiting {
@@ -44,42 +45,43 @@ pub(crate) enum ContainerPhase {
     Terminated(Termination),
 }
 
+/// How and when a container ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Termination {
     pub(crate) exit: ContainerExit,
-    pub(crate) since: Timestamp,
-    pub(crate) at: Timestamp,
+    pub(crate) started_at: Timestamp,
+    pub(crate) finished_at: Timestamp,
 }
 
 impl PodState {
-    /// The initial state. Counting of restarts continues after a restart of the node.
+    /// The initial state. The number of restarts continues after a restart of the node.
     pub(crate) fn initial(pod: &Pod) -> PodState {
         let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
         let restarts = containers.and_then(|containers| containers.first()).map_or(0, |first| first.restart_count);
-        let state = ContainerPhase::Waiting { reason: "ContainerCreating", message: String::new() };
-        PodState { address: None, state, last: None, restarts, started: false, ready: false }
+        let container_phase = ContainerPhase::Waiting { reason: "ContainerCreating", message: String::new() };
+        PodState { address: None, container_phase, last_termination: None, restarts, started: false, ready: false }
     }
 
-    /// The container is not running yet, or waits for a restart. Returns whether the state changed.
-    pub(crate) fn wait(&mut self, reason: &'static str, message: impl Into<String>) -> bool {
+    /// Records that the container is not running yet, or waits for a restart. Returns whether the state changed.
+    pub(crate) fn set_waiting(&mut self, reason: &'static str, message: impl Into<String>) -> bool {
         let next = ContainerPhase::Waiting { reason, message: message.into() };
-        let new = self.state != next;
-        self.end(next);
-        new
+        let has_changed = self.container_phase != next;
+        self.set_ended(next);
+        has_changed
     }
 
-    /// The container is not running any more.
-    pub(crate) fn end(&mut self, state: ContainerPhase) {
-        self.state = state;
+    /// Records that the container is not running any more.
+    pub(crate) fn set_ended(&mut self, state: ContainerPhase) {
+        self.container_phase = state;
         self.started = false;
         self.ready = false;
     }
 
     fn phase(&self) -> &'static str {
-        match &self.state {
-            ContainerPhase::Terminated(ended) if ended.exit.is_success() => "Succeeded",
+        match &self.container_phase {
+            ContainerPhase::Terminated(termination) if termination.exit.is_success() => "Succeeded",
             ContainerPhase::Terminated(_) => "Failed",
-            ContainerPhase::Waiting { .. } if self.last.is_none() => "Pending",
+            ContainerPhase::Waiting { .. } if self.last_termination.is_none() => "Pending",
             ContainerPhase::Waiting { .. } | ContainerPhase::Running { .. } => "Running",
         }
     }
@@ -93,7 +95,7 @@ pub(crate) struct PodStatusWriter {
     uid: String,
     container: String,
     image: String,
-    since: Timestamp,
+    start_time: Timestamp,
     conditions: Vec<PodCondition>,
 }
 
@@ -107,14 +109,15 @@ impl PodStatusWriter {
             uid: text(&pod.metadata.uid),
             container: container.map_or_else(String::new, |container| container.name.clone()),
             image: container.and_then(|container| container.image.clone()).unwrap_or_default(),
-            since: Timestamp::now(),
+            start_time: Timestamp::now(),
             conditions: Vec::new(),
         }
     }
 
-    pub(crate) async fn write(mut self, mut seen: watch::Receiver<PodState>) {
+    /// Writes the state now and after each change.
+    pub(crate) async fn write(mut self, mut state: watch::Receiver<PodState>) {
         loop {
-            let status = self.status(&seen.borrow_and_update().clone());
+            let status = self.status(&state.borrow_and_update().clone());
             // With the UID, so that another Pod of this name is never modified.
             let mut patch = json!({ "metadata": { "uid": self.uid }, "status": status });
             if let Some(Value::Array(addresses)) = patch["status"].get_mut("podIPs") {
@@ -123,10 +126,11 @@ impl PodStatusWriter {
             }
             match self.api.patch_status(&self.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
                 Ok(_) => {
-                    if seen.changed().await.is_err() {
+                    if state.changed().await.is_err() {
                         return;
                     }
                 }
+                // Deleted, or replaced by another Pod of this name.
                 Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => return,
                 // The API server is unavailable or overloaded: the latest state is written at the retry.
                 Err(_) => sleep(RETRY_DELAY).await,
@@ -134,21 +138,21 @@ impl PodStatusWriter {
         }
     }
 
-    fn status(&mut self, seen: &PodState) -> PodStatus {
+    fn status(&mut self, state: &PodState) -> PodStatus {
         let now = Timestamp::now();
         self.conditions = ["Initialized", "ContainersReady", "Ready"]
             .map(|kind| {
-                let holds = kind == "Initialized" || seen.ready;
-                let status = if holds { "True" } else { "False" };
-                let before = self.conditions.iter().find(|condition| condition.type_ == kind);
-                match before {
-                    Some(before) if before.status == status => before.clone(),
+                let is_true = kind == "Initialized" || state.ready;
+                let status = if is_true { "True" } else { "False" };
+                let previous = self.conditions.iter().find(|condition| condition.type_ == kind);
+                match previous {
+                    Some(previous) if previous.status == status => previous.clone(),
                     _ => PodCondition {
                         type_: kind.to_owned(),
                         status: status.to_owned(),
                         last_transition_time: Some(Time(now)),
                         // Always present, because a strategic patch keeps absent fields.
-                        reason: Some(if holds { "" } else { "ContainersNotReady" }.to_owned()),
+                        reason: Some(if is_true { "" } else { "ContainersNotReady" }.to_owned()),
                         ..PodCondition::default()
                     },
                 }
@@ -158,20 +162,20 @@ impl PodStatusWriter {
             name: self.container.clone(),
             image: self.image.clone(),
             image_id: self.image.clone(),
-            ready: seen.ready,
-            started: Some(seen.started),
-            restart_count: seen.restarts,
-            state: Some(seen.state.render()),
-            last_state: seen
-                .last
-                .map(|ended| ContainerState { terminated: Some(ended.render()), ..Default::default() }),
+            ready: state.ready,
+            started: Some(state.started),
+            restart_count: state.restarts,
+            state: Some(state.container_phase.render()),
+            last_state: state
+                .last_termination
+                .map(|termination| ContainerState { terminated: Some(termination.render()), ..Default::default() }),
             ..ContainerStatus::default()
         };
-        let address = seen.address.map(|address| address.to_string());
+        let address = state.address.map(|address| address.to_string());
         PodStatus {
-            phase: Some(seen.phase().to_owned()),
-            // The field that `kubectl describe` shows. Always present, as above.
-            message: Some(match &seen.state {
+            phase: Some(state.phase().to_owned()),
+            // `kubectl describe` shows this field. Always present, because a strategic patch keeps absent fields.
+            message: Some(match &state.container_phase {
                 ContainerPhase::Waiting { message, .. } => message.clone(),
                 ContainerPhase::Running { .. } | ContainerPhase::Terminated(_) => String::new(),
             }),
@@ -179,7 +183,7 @@ impl PodStatusWriter {
             host_ips: Some(vec![HostIP { ip: ADDRESS.to_string() }]),
             pod_ips: address.clone().map(|ip| vec![PodIP { ip }]),
             pod_ip: address,
-            start_time: Some(Time(self.since)),
+            start_time: Some(Time(self.start_time)),
             conditions: Some(self.conditions.clone()),
             container_statuses: Some(vec![container]),
             ..PodStatus::default()
@@ -199,8 +203,8 @@ impl ContainerPhase {
                 let running = ContainerStateRunning { started_at: Some(Time(*since)) };
                 ContainerState { running: Some(running), ..ContainerState::default() }
             }
-            ContainerPhase::Terminated(ended) => {
-                ContainerState { terminated: Some(ended.render()), ..ContainerState::default() }
+            ContainerPhase::Terminated(termination) => {
+                ContainerState { terminated: Some(termination.render()), ..ContainerState::default() }
             }
         }
     }
@@ -212,8 +216,8 @@ impl Termination {
             exit_code: self.exit.code,
             signal: self.exit.signal,
             reason: Some(if self.exit.is_success() { "Completed" } else { "Error" }.to_owned()),
-            started_at: Some(Time(self.since)),
-            finished_at: Some(Time(self.at)),
+            started_at: Some(Time(self.started_at)),
+            finished_at: Some(Time(self.finished_at)),
             ..ContainerStateTerminated::default()
         }
     }
@@ -223,11 +227,11 @@ impl Termination {
 mod tests {
     use super::*;
 
-    fn seen(state: ContainerPhase, ready: bool) -> PodState {
+    fn pod_state(state: ContainerPhase, ready: bool) -> PodState {
         PodState {
             address: Some(Ipv4Addr::new(198, 18, 128, 1)),
-            state,
-            last: None,
+            container_phase: state,
+            last_termination: None,
             restarts: 0,
             started: ready,
             ready,
@@ -238,26 +242,26 @@ mod tests {
         ContainerPhase::Running { since: Timestamp::UNIX_EPOCH }
     }
 
-    fn ended(code: i32) -> Termination {
+    fn termination(code: i32) -> Termination {
         Termination {
             exit: ContainerExit { code, signal: None },
-            since: Timestamp::UNIX_EPOCH,
-            at: Timestamp::UNIX_EPOCH,
+            started_at: Timestamp::UNIX_EPOCH,
+            finished_at: Timestamp::UNIX_EPOCH,
         }
     }
 
     #[test]
     fn phase_follows_the_container() {
         let waiting = ContainerPhase::Waiting { reason: "CrashLoopBackOff", message: String::new() };
-        let crashed = PodState { last: Some(ended(1)), ..seen(waiting.clone(), false) };
-        for (seen, phase) in [
-            (seen(waiting, false), "Pending"),
+        let crashed = PodState { last_termination: Some(termination(1)), ..pod_state(waiting.clone(), false) };
+        for (pod_state, phase) in [
+            (pod_state(waiting, false), "Pending"),
             (crashed, "Running"),
-            (seen(running(), false), "Running"),
-            (seen(ContainerPhase::Terminated(ended(0)), false), "Succeeded"),
-            (seen(ContainerPhase::Terminated(ended(1)), false), "Failed"),
+            (pod_state(running(), false), "Running"),
+            (pod_state(ContainerPhase::Terminated(termination(0)), false), "Succeeded"),
+            (pod_state(ContainerPhase::Terminated(termination(1)), false), "Failed"),
         ] {
-            assert_eq!(seen.phase(), phase, "{seen:?}");
+            assert_eq!(pod_state.phase(), phase, "{pod_state:?}");
         }
     }
 
@@ -269,16 +273,16 @@ mod tests {
             let conditions = status.conditions.clone().unwrap();
             conditions.into_iter().find(|condition| condition.type_ == "Ready").unwrap()
         };
-        let late =
+        let waiting_for_secret =
             ContainerPhase::Waiting { reason: "ContainerCreating", message: "Secret a/b does not exist".to_owned() };
-        let waiting = writer.status(&seen(late, false));
+        let waiting = writer.status(&pod_state(waiting_for_secret, false));
         assert_eq!(waiting.message.as_deref(), Some("Secret a/b does not exist"));
         assert_eq!(ready(&waiting).reason.as_deref(), Some("ContainersNotReady"));
-        let first = writer.status(&seen(running(), true));
+        let running_status = writer.status(&pod_state(running(), true));
         // A patch keeps absent fields, so these must be present.
-        assert_eq!(first.message.as_deref(), Some(""));
-        assert_eq!(ready(&first).reason.as_deref(), Some(""));
+        assert_eq!(running_status.message.as_deref(), Some(""));
+        assert_eq!(ready(&running_status).reason.as_deref(), Some(""));
         // An unchanged condition keeps its transition time.
-        assert_eq!(ready(&writer.status(&seen(running(), true))), ready(&first));
+        assert_eq!(ready(&writer.status(&pod_state(running(), true))), ready(&running_status));
     }
 }

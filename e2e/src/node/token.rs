@@ -11,13 +11,13 @@ use kube::{Api, Client};
 /// The tokens of one Pod, by audience and lifetime.
 #[derive(Default)]
 pub(crate) struct Tokens {
-    held: BTreeMap<(Option<String>, i64), Token>,
+    cached: BTreeMap<(Option<String>, i64), Token>,
 }
 
 struct Token {
     text: String,
-    /// After four fifths of its lifetime.
-    renew: Timestamp,
+    /// When four fifths of the lifetime have passed.
+    renew_at: Timestamp,
 }
 
 impl Tokens {
@@ -31,24 +31,24 @@ impl Tokens {
     ) -> Result<String, String> {
         let key = (audience.map(str::to_owned), seconds);
         let now = Timestamp::now();
-        if let Some(token) = self.held.get(&key)
-            && now < token.renew
+        if let Some(token) = self.cached.get(&key)
+            && now < token.renew_at
         {
             return Ok(token.text.clone());
         }
         let (namespace, account) = account_of(pod);
-        let failed = |error: &dyn std::fmt::Display| format!("token of ServiceAccount {namespace}/{account}: {error}");
+        let message = |error: &dyn std::fmt::Display| format!("token of ServiceAccount {namespace}/{account}: {error}");
         let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
         let request = request(pod, audience, seconds);
         let response = api.create_token_request(account, &PostParams::default(), &request).await;
         let status =
-            response.map_err(|error| failed(&error))?.status.ok_or_else(|| failed(&"the response has no status"))?;
+            response.map_err(|error| message(&error))?.status.ok_or_else(|| message(&"the response has no status"))?;
         let (Some(text), Some(expires)) = (status.token, status.expiration_timestamp) else {
-            return Err(failed(&"the response has no token"));
+            return Err(message(&"the response has no token"));
         };
-        let life = expires.0.duration_since(now);
-        let renew = now.checked_add(life / 5 * 4).unwrap_or(now + SignedDuration::from_secs(60));
-        self.held.insert(key, Token { text: text.clone(), renew });
+        let lifetime = expires.0.duration_since(now);
+        let renew_at = now.checked_add(lifetime / 5 * 4).unwrap_or(now + SignedDuration::from_secs(60));
+        self.cached.insert(key, Token { text: text.clone(), renew_at });
         Ok(text)
     }
 }
@@ -59,7 +59,7 @@ fn account_of(pod: &Pod) -> (&str, &str) {
 }
 
 fn request(pod: &Pod, audience: Option<&str>, seconds: i64) -> TokenRequest {
-    let bound = BoundObjectReference {
+    let bound_object = BoundObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Pod".to_owned()),
         name: pod.metadata.name.clone(),
@@ -67,7 +67,7 @@ fn request(pod: &Pod, audience: Option<&str>, seconds: i64) -> TokenRequest {
     };
     let spec = TokenRequestSpec {
         audiences: audience.map(|audience| vec![audience.to_owned()]),
-        bound_object_ref: Some(bound),
+        bound_object_ref: Some(bound_object),
         expiration_seconds: Some(seconds),
         ..TokenRequestSpec::default()
     };

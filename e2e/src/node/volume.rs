@@ -10,13 +10,13 @@ use k8s_openapi::api::core::v1::{
 };
 use kube::{Api, Client};
 
-use super::environment::field;
+use super::environment::pod_field;
 use super::token::Tokens;
 
 /// A volume at its path in the Pod's root.
 #[derive(Clone, Debug)]
 pub(crate) struct Mount {
-    /// Relative to the root.
+    /// Relative to the Pod's root.
     pub(crate) path: PathBuf,
     pub(crate) content: VolumeContent,
 }
@@ -49,7 +49,8 @@ pub(crate) fn mounts(spec: &PodSpec, container: &Container) -> Result<Vec<Mount>
             return Err(format!("volumeMounts {}: subPath is not supported by this node", mount.name));
         }
         let volume = spec.volumes.iter().flatten().find(|volume| volume.name == mount.name);
-        let volume = volume.ok_or_else(|| format!("volumeMounts {}: no volume with this name", mount.name))?;
+        let volume =
+            volume.ok_or_else(|| format!("volumeMounts {}: the Pod has no volume with this name", mount.name))?;
         let path = relative_path(mount.mount_path.trim_start_matches('/')).ok_or_else(|| {
             format!("volumeMounts {}: `{}` is outside of the container", mount.name, mount.mount_path)
         })?;
@@ -72,14 +73,14 @@ impl VolumeContent {
             (vec![FileSource::Fields(fields.items.clone().unwrap_or_default())], fields.default_mode)
         } else if let Some(projected) = &volume.projected {
             let sources = projected.sources.iter().flatten().map(FileSource::projected).collect::<Option<_>>();
-            let known = "secret, configMap, serviceAccountToken and downwardAPI";
+            let supported = "secret, configMap, serviceAccountToken and downwardAPI";
             (
-                sources.ok_or_else(|| format!("volumes {}: this node can only project {known}", volume.name))?,
+                sources.ok_or_else(|| format!("volumes {}: this node can only project {supported}", volume.name))?,
                 projected.default_mode,
             )
         } else {
-            let known = "emptyDir, secret, configMap, downwardAPI and projected";
-            return Err(format!("volumes {}: this node supports only {known}", volume.name));
+            let supported = "emptyDir, secret, configMap, downwardAPI and projected";
+            return Err(format!("volumes {}: this node supports only {supported}", volume.name));
         };
         let mode = mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(0o644);
         Ok(VolumeContent::Files { sources, mode })
@@ -95,6 +96,7 @@ impl FileSource {
         FileSource::ConfigMap { name, items: items.clone().unwrap_or_default(), optional: optional == Some(true) }
     }
 
+    /// A source of a projected volume; None if this node does not support it.
     fn projected(projection: &VolumeProjection) -> Option<FileSource> {
         if let Some(secret) = &projection.secret {
             return Some(FileSource::secret(secret.name.clone(), &secret.items, secret.optional));
@@ -116,30 +118,29 @@ impl FileSource {
         match self {
             FileSource::Secret { name, items, optional } => {
                 let api: Api<Secret> = Api::namespaced(reader.client.clone(), namespace);
-                let found = api.get_opt(name).await.map_err(|error| format!("Secret {namespace}/{name}: {error}"))?;
-                let found = found.map(|secret| plain(secret.data));
-                select(found, items, *optional).map_err(|error| format!("Secret {namespace}/{name} {error}"))
+                let data = api.get_opt(name).await.map_err(|error| format!("Secret {namespace}/{name}: {error}"))?;
+                let data = data.map(|secret| bytes_by_key(secret.data));
+                select_files(data, items, *optional).map_err(|error| format!("Secret {namespace}/{name} {error}"))
             }
             FileSource::ConfigMap { name, items, optional } => {
                 let api: Api<ConfigMap> = Api::namespaced(reader.client.clone(), namespace);
-                let found =
-                    api.get_opt(name).await.map_err(|error| format!("ConfigMap {namespace}/{name}: {error}"))?;
-                let found = found.map(|map| {
+                let data = api.get_opt(name).await.map_err(|error| format!("ConfigMap {namespace}/{name}: {error}"))?;
+                let data = data.map(|map| {
                     let texts = map.data.unwrap_or_default().into_iter().map(|(key, text)| (key, text.into_bytes()));
-                    texts.chain(plain(map.binary_data)).collect()
+                    texts.chain(bytes_by_key(map.binary_data)).collect()
                 });
-                select(found, items, *optional).map_err(|error| format!("ConfigMap {namespace}/{name} {error}"))
+                select_files(data, items, *optional).map_err(|error| format!("ConfigMap {namespace}/{name} {error}"))
             }
             FileSource::Token { path, audience, seconds } => {
                 let token = reader.tokens.current(reader.client, reader.pod, audience.as_deref(), *seconds).await?;
-                Ok(Files::from([(file(path)?, token.into_bytes())]))
+                Ok(Files::from([(file_path(path)?, token.into_bytes())]))
             }
             FileSource::Fields(items) => {
                 let mut files = Files::new();
                 for item in items {
                     let reference = item.field_ref.as_ref().ok_or("downwardAPI: this node supports only fieldRef")?;
-                    let value = field(reader.pod, &reference.field_path, reader.address)?;
-                    files.insert(file(&item.path)?, value.into_bytes());
+                    let value = pod_field(reader.pod, &reference.field_path, reader.address)?;
+                    files.insert(file_path(&item.path)?, value.into_bytes());
                 }
                 Ok(files)
             }
@@ -166,22 +167,22 @@ impl VolumeReader<'_> {
     }
 }
 
-fn plain(data: Option<BTreeMap<String, ByteString>>) -> BTreeMap<String, Vec<u8>> {
+fn bytes_by_key(data: Option<BTreeMap<String, ByteString>>) -> BTreeMap<String, Vec<u8>> {
     data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect()
 }
 
 /// The files of a Secret or ConfigMap: those of `items`, or one per key.
-fn select(data: Option<BTreeMap<String, Vec<u8>>>, items: &[KeyToPath], optional: bool) -> Result<Files, String> {
+fn select_files(data: Option<BTreeMap<String, Vec<u8>>>, items: &[KeyToPath], optional: bool) -> Result<Files, String> {
     let Some(mut data) = data else {
         return if optional { Ok(Files::new()) } else { Err("does not exist".to_owned()) };
     };
     if items.is_empty() {
-        return data.into_iter().map(|(key, content)| Ok((file(&key)?, content))).collect();
+        return data.into_iter().map(|(key, content)| Ok((file_path(&key)?, content))).collect();
     }
     let mut files = Files::new();
     for item in items {
         match data.remove(&item.key) {
-            Some(content) => drop(files.insert(file(&item.path)?, content)),
+            Some(content) => drop(files.insert(file_path(&item.path)?, content)),
             None if optional => {}
             None => return Err(format!("has no key `{}`", item.key)),
         }
@@ -189,15 +190,15 @@ fn select(data: Option<BTreeMap<String, Vec<u8>>>, items: &[KeyToPath], optional
     Ok(files)
 }
 
-fn file(path: &str) -> Result<PathBuf, String> {
+fn file_path(path: &str) -> Result<PathBuf, String> {
     relative_path(path).ok_or_else(|| format!("`{path}` is outside of the volume"))
 }
 
 /// A relative path without `..`.
 fn relative_path(path: &str) -> Option<PathBuf> {
     let path = Path::new(path);
-    let down = path.components().all(|component| matches!(component, Component::Normal(_)));
-    (down && !path.as_os_str().is_empty()).then(|| path.components().collect())
+    let is_below = path.components().all(|component| matches!(component, Component::Normal(_)));
+    (is_below && !path.as_os_str().is_empty()).then(|| path.components().collect())
 }
 
 #[cfg(test)]
@@ -224,7 +225,7 @@ mod tests {
             (None, vec![], false, Err("does not exist")),
             (None, vec![], true, Ok(vec![])),
         ] {
-            let files = select(data, &items, optional);
+            let files = select_files(data, &items, optional);
             match (files, expected) {
                 (Ok(files), Ok(expected)) => {
                     assert_eq!(files.keys().map(|path| path.to_str().unwrap()).collect::<Vec<_>>(), expected);

@@ -1,4 +1,4 @@
-//! The cache of built programs, and building what is missing, in one process at a time.
+//! The cache of built programs. Only one process at a time builds the missing ones.
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
@@ -11,7 +11,7 @@ use super::go::{self, Go};
 use super::recipe::Product;
 use crate::progress::report;
 
-/// The cache, by its folder.
+/// The cache folder.
 #[derive(Debug)]
 pub(super) struct Cache {
     root: PathBuf,
@@ -20,10 +20,14 @@ pub(super) struct Cache {
 impl Cache {
     /// `${XDG_CACHE_HOME:-~/.cache}/portico/e2e`
     pub(super) fn open() -> Result<Cache> {
-        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let caches = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+        let path_variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let caches = path_variable("XDG_CACHE_HOME").or_else(|| path_variable("HOME").map(|home| home.join(".cache")));
         let caches = caches.context("cannot locate the cache: neither XDG_CACHE_HOME nor HOME is set")?;
-        ensure!(caches.is_absolute(), "XDG_CACHE_HOME is {}, but must be an absolute path", caches.display());
+        ensure!(
+            caches.is_absolute(),
+            "the cache folder {} must be an absolute path; check XDG_CACHE_HOME and HOME",
+            caches.display()
+        );
         Ok(Cache { root: caches.join("portico").join("e2e") })
     }
 
@@ -44,29 +48,33 @@ impl Cache {
         let _lock = self.lock()?;
         // Another process may have built some of them while this one waited for the lock.
         let missing: Vec<_> = products.filter(|(_, folder)| !folder.exists()).collect();
-        let Some(most) = missing.iter().map(|(product, _)| product.recipe().gigabytes).max() else { return Ok(()) };
-        self.check_space(most)?;
-        let work = BuildFolder::make(self.root.join("building"))?;
-        let go = Go::install(&self.root.join(format!("go-{}", go::VERSION)), &work.0)?;
+        let Some(gigabytes) = missing.iter().map(|(product, _)| product.recipe().gigabytes).max() else {
+            return Ok(());
+        };
+        self.check_space(gigabytes)?;
+        let build_folder = BuildFolder::make(self.root.join("building"))?;
+        let go = Go::install(&self.root.join(format!("go-{}", go::VERSION)), &build_folder.0)?;
         for (product, folder) in missing {
             let recipe = product.recipe();
-            let into = work.0.join("product");
-            fs::create_dir(&into).with_context(|| format!("cannot make {}", into.display()))?;
+            let product_folder = build_folder.0.join("product");
+            fs::create_dir(&product_folder).with_context(|| format!("cannot make {}", product_folder.display()))?;
             for step in recipe.steps {
-                go.make(recipe, step, &into)?;
+                go.build_step(recipe, step, &product_folder)?;
             }
             // Moved when complete, so that an incomplete product is never in the cache.
-            fs::rename(&into, folder).with_context(|| format!("cannot move to {}", folder.display()))?;
+            fs::rename(&product_folder, folder)
+                .with_context(|| format!("cannot move the product to {}", folder.display()))?;
         }
         Ok(())
     }
 
+    /// Waits for the lock of the cache, which is released when the file is dropped.
     fn lock(&self) -> Result<File> {
         let path = self.root.join("lock");
         let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         let locked = match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
-                report(format_args!("Waiting for another process that is building the same programs"));
+                report(format_args!("Waiting for another process that is building programs into this cache"));
                 file.lock()
             }
             Err(TryLockError::Error(error)) => Err(error),
@@ -77,11 +85,12 @@ impl Cache {
     }
 
     fn check_space(&self, gigabytes: u64) -> Result<()> {
-        let space = statvfs(&self.root).with_context(|| format!("cannot measure {}", self.root.display()))?;
+        let space = statvfs(&self.root)
+            .with_context(|| format!("cannot determine the free disk space of {}", self.root.display()))?;
         let free = space.f_bavail.saturating_mul(space.f_frsize) / 1_000_000_000;
         ensure!(
             free >= gigabytes,
-            "building the control plane temporarily needs {gigabytes} GB of disk space, but {} has {free} GB; \
+            "building the programs temporarily needs {gigabytes} GB of disk space, but {} has {free} GB; \
 free some space, or set XDG_CACHE_HOME to a folder on a larger disk",
             self.root.display()
         );
@@ -127,8 +136,8 @@ mod tests {
         let cache = Cache { root: root.path().to_owned() };
         let expected = root.path().join(Product::Crds.key().unwrap());
         fs::create_dir(&expected).unwrap();
-        let [found] = cache.build_missing([Product::Crds]).unwrap();
-        assert_eq!(found, expected);
+        let [folder] = cache.build_missing([Product::Crds]).unwrap();
+        assert_eq!(folder, expected);
         assert!(!root.path().join("building").exists() && !root.path().join("lock").exists());
     }
 
@@ -146,10 +155,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join("building");
         fs::create_dir_all(folder.join("product")).unwrap();
-        let work = BuildFolder::make(folder.clone()).unwrap();
+        let build_folder = BuildFolder::make(folder.clone()).unwrap();
         assert!(!folder.join("product").exists());
         fs::write(folder.join("log"), "").unwrap();
-        drop(work);
+        drop(build_folder);
         assert!(!folder.exists());
     }
 }

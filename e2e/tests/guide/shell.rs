@@ -20,19 +20,20 @@ const FOLDERS: [&str; 4] = ["charts", "crds", "examples", "manifests"];
 
 pub(crate) struct Shell<'a> {
     cluster: &'a Cluster,
-    /// A copy of the folders that pages use, so that the checkout is not modified.
+    /// The working folder: it has copies of [`FOLDERS`], so that the checkout is not modified.
     folder: PathBuf,
+    /// The environment variable PATH.
     path: String,
 }
 
 impl<'a> Shell<'a> {
-    /// A new shell with an empty folder.
+    /// Creates the shell of a page, with new copies of [`FOLDERS`].
     pub(crate) fn open(cluster: &'a Cluster, page: &str) -> Result<Shell<'a>> {
         let folder = cluster.folder().join("pages").join(page.replace('/', "-")).join("portico");
         fs::create_dir_all(&folder)?;
-        let copied =
+        let status =
             std::process::Command::new("cp").arg("-r").args(FOLDERS).arg(&folder).current_dir(checkout()).status()?;
-        ensure!(copied.success(), "cannot copy {FOLDERS:?}");
+        ensure!(status.success(), "cannot copy {FOLDERS:?}");
         let mut path = std::env::var("PATH").context("PATH is not set")?;
         for program in [portico::program()?, cluster.programs().kubectl(), programs::helm()?] {
             let folder = program.parent().and_then(Path::to_str).context("a program's path is not UTF-8")?;
@@ -41,7 +42,7 @@ impl<'a> Shell<'a> {
         Ok(Shell { cluster, folder, path })
     }
 
-    /// Runs commands and returns the exit code and the output. The first failing command ends them.
+    /// Runs commands, up to the first that fails, and returns the exit code and the output.
     pub(crate) async fn run(&self, commands: &str) -> Result<(i32, String)> {
         let mut command = self.cluster.netns().command("bash");
         command.args(["--norc", "-euo", "pipefail", "-c", &format!("exec 2>&1\n{}", self.adapt(commands)?)]);
@@ -62,24 +63,25 @@ impl<'a> Shell<'a> {
         fs::write(path, text).context("cannot write the file")
     }
 
-    /// Adapts commands: the network namespace has another name here, and URLs are replaced because there is no network.
+    /// Replaces the name of the network namespace in the page by that of the cluster, and the URLs of Gateway API
+    /// releases by local folders, because there is no network.
     fn adapt(&self, commands: &str) -> Result<String> {
-        const RELEASES: &str = "https://github.com/kubernetes-sigs/gateway-api/releases/download/";
+        const RELEASE_URL: &str = "https://github.com/kubernetes-sigs/gateway-api/releases/download/";
         let mut commands = commands.replace("portico-e2e-hand", self.cluster.netns().name());
-        while let Some((before, rest)) = commands.split_once(RELEASES) {
+        while let Some((before, rest)) = commands.split_once(RELEASE_URL) {
             let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
             let (file, after) = rest.split_at(end);
             let (version, name) = file.split_once('/').context("the release URL has no file")?;
             let modules = fs::read_to_string(checkout().join("e2e/go/conformance/go.mod"))?;
-            let tested = modules.contains(&format!("sigs.k8s.io/gateway-api {version} "));
-            ensure!(tested, "Gateway API {version} is not the tested version");
+            let is_tested = modules.contains(&format!("sigs.k8s.io/gateway-api {version} "));
+            ensure!(is_tested, "Gateway API {version} is not the tested version");
             let channel = match name {
                 "standard-install.yaml" => Channel::Standard,
                 "experimental-install.yaml" => Channel::Experimental,
                 _ => bail!("unknown release file {name} of the Gateway API"),
             };
-            let folder = self.cluster.programs().crds(channel);
-            commands = format!("{before}{}{after}", folder.display());
+            let crds_folder = self.cluster.programs().crds(channel);
+            commands = format!("{before}{}{after}", crds_folder.display());
         }
         Ok(commands)
     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::guide::page::{Block, Page, RunsOn, is_shown};
 use crate::guide::shell::Shell;
 
-/// The first pages install Portico, which the others use.
+/// The pages with commands for a cluster. The first two install Portico, which the others use.
 const ORDER: [&str; 7] = [
     "docs/install.md",
     "charts/portico/README.md",
@@ -21,41 +21,48 @@ const ORDER: [&str; 7] = [
     "docs/listening.md",
 ];
 
-/// A page that installs Portico in several ways, and the command that removes it for the next pages.
+/// The page whose installation is removed before the next page, and the command for this.
 const UNINSTALL_AFTER: (&str, &str) = ("docs/install.md", "helm uninstall portico --namespace portico-system --wait");
 
 pub(crate) async fn run_all(cluster: &Cluster, pages: &[Page]) -> Result<()> {
-    let is_here = |block: &&Block| block.runs_on == RunsOn::Cluster;
-    let marked: BTreeSet<&str> =
-        pages.iter().filter(|page| page.blocks.iter().any(|block| is_here(&block))).map(|page| &*page.path).collect();
-    ensure!(marked == BTreeSet::from(ORDER), "ORDER is {ORDER:?}, but pages with commands are {marked:?}");
+    let is_for_cluster = |block: &&Block| block.runs_on == RunsOn::Cluster;
+    let pages_with_commands: BTreeSet<&str> = pages
+        .iter()
+        .filter(|page| page.blocks.iter().any(|block| is_for_cluster(&block)))
+        .map(|page| &*page.path)
+        .collect();
+    ensure!(
+        pages_with_commands == BTreeSet::from(ORDER),
+        "ORDER is {ORDER:?}, but the pages with commands are {pages_with_commands:?}"
+    );
     for name in ORDER {
         let started = Instant::now();
         let page = pages.iter().find(|page| page.path == name).context("the page does not exist")?;
-        let terminal = Shell::open(cluster, name)?;
-        for block in page.blocks.iter().filter(is_here) {
-            step(&terminal, block).await.with_context(|| format!("{name}:{}", block.line))?;
+        let shell = Shell::open(cluster, name)?;
+        for block in page.blocks.iter().filter(is_for_cluster) {
+            run_block(&shell, block).await.with_context(|| format!("{name}:{}", block.line))?;
         }
-        if name == UNINSTALL_AFTER.0 {
-            let (code, answer) = terminal.run(UNINSTALL_AFTER.1).await?;
-            ensure!(code == 0, "{}: {answer}", UNINSTALL_AFTER.1);
+        let (install_page, uninstall) = UNINSTALL_AFTER;
+        if name == install_page {
+            let (code, output) = shell.run(uninstall).await?;
+            ensure!(code == 0, "{uninstall}: {output}");
         }
         report(format_args!("  {name}, {:.1} s", started.elapsed().as_secs_f32()));
     }
     Ok(())
 }
 
-async fn step(terminal: &Shell<'_>, block: &Block) -> Result<()> {
+async fn run_block(shell: &Shell<'_>, block: &Block) -> Result<()> {
     match (block.language.as_str(), block.file()) {
-        ("yaml", Some(file)) => terminal.save(file, &block.text)?,
+        ("yaml", Some(file)) => shell.save(file, &block.text)?,
         ("sh", _) => {
-            let (code, answer) = terminal.run(&block.text).await?;
-            ensure!(code == 0, "exit code {code}, output:\n{answer}");
+            let (code, output) = shell.run(&block.text).await?;
+            ensure!(code == 0, "exit code {code}, output:\n{output}");
         }
         ("console", _) => {
             for (command, shown) in block.commands() {
-                let (_, answer) = terminal.run(&command).await?;
-                ensure!(is_shown(&answer, &shown), "{command}: the page shows\n{shown}\nbut the output is\n{answer}");
+                let (_, output) = shell.run(&command).await?;
+                ensure!(is_shown(&output, &shown), "{command}: the page shows\n{shown}\nbut the output is\n{output}");
             }
         }
         (language, _) => bail!("blocks of language {language} are not supported on a cluster"),

@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 
 use crate::helm::rendered::{NAMESPACE, render};
 
-/// Objects of the Prometheus operator, whose CRDs are not installed.
-const OPERATOR: &str = "monitoring.coreos.com/v1";
+/// The API version of objects of the Prometheus operator. Its CRDs are not installed, so the API server cannot validate
+/// these objects.
+const OPERATOR_VERSION: &str = "monitoring.coreos.com/v1";
 
+/// Values files, as JSON.
 const SETTINGS: &[&str] = &[
     r#"{}"#,
     r#"{ "kind": "DaemonSet" }"#,
@@ -70,39 +72,39 @@ const SETTINGS: &[&str] = &[
 
 pub(crate) async fn validate_many_settings(cluster: &Cluster, helm: &Helm) -> Result<()> {
     for namespace in [NAMESPACE, "shop", "blog"] {
-        // Warns if Pods violate the restricted Pod security standard, unless a setting requires it.
+        // The API server then warns of Pods that violate the Pod security standard `restricted`.
         let labels = json!({ "pod-security.kubernetes.io/warn": "restricted" });
         let object =
             json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace, "labels": labels } });
         cluster.apply(&object.to_string()).await?;
     }
     let chart = Helm::chart()?;
-    let mut settings: Vec<Vec<String>> = Vec::new();
+    let mut flags: Vec<Vec<String>> = Vec::new();
     for (number, values) in SETTINGS.iter().enumerate() {
         let file = cluster.folder().join(format!("values-{number}.json"));
         std::fs::write(&file, values)?;
-        settings.push(vec!["--values".to_owned(), file.to_str().context("a path is not UTF-8")?.to_owned()]);
+        flags.push(vec!["--values".to_owned(), file.to_str().context("a path is not UTF-8")?.to_owned()]);
     }
     for example in std::fs::read_dir(format!("{chart}/examples"))? {
         let path = example?.path();
-        settings.push(vec!["--values".to_owned(), path.to_str().context("a path is not UTF-8")?.to_owned()]);
+        flags.push(vec!["--values".to_owned(), path.to_str().context("a path is not UTF-8")?.to_owned()]);
     }
-    let mut of_operator = 0;
-    for setting in settings {
-        let arguments: Vec<&str> = setting.iter().map(String::as_str).collect();
-        let objects = render(helm, &arguments).with_context(|| format!("{setting:?}"))?;
-        let (others, known): (Vec<Value>, Vec<Value>) =
-            objects.into_iter().partition(|object| object["apiVersion"] == OPERATOR);
-        of_operator += others.len();
-        for object in others {
+    let mut operator_count = 0;
+    for flags in flags {
+        let arguments: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let objects = render(helm, &arguments).with_context(|| format!("{flags:?}"))?;
+        let (operator_objects, objects): (Vec<Value>, Vec<Value>) =
+            objects.into_iter().partition(|object| object["apiVersion"] == OPERATOR_VERSION);
+        operator_count += operator_objects.len();
+        for object in operator_objects {
             let spec = &object["spec"];
-            let parts = [&spec["endpoints"], &spec["podMetricsEndpoints"], &spec["groups"]];
-            ensure!(parts.iter().any(|part| part.is_array()), "{object}");
+            let lists = [&spec["endpoints"], &spec["podMetricsEndpoints"], &spec["groups"]];
+            ensure!(lists.iter().any(|list| list.is_array()), "{object}");
         }
-        let list = json!({ "apiVersion": "v1", "kind": "List", "items": known });
-        let taken = cluster.apply_dry_run(&list.to_string()).await.with_context(|| format!("{setting:?}"))?;
-        ensure!(taken.lines().count() >= known.len(), "{taken}");
+        let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects });
+        let output = cluster.apply_dry_run(&list.to_string()).await.with_context(|| format!("{flags:?}"))?;
+        ensure!(output.lines().count() >= objects.len(), "{output}");
     }
-    ensure!(of_operator == 5, "{of_operator} objects of the operator, expected 5");
+    ensure!(operator_count == 5, "{operator_count} objects of the Prometheus operator were rendered, expected 5");
     cluster.kubectl(&["delete", "namespaces", "shop", "blog", "--wait=false"]).await.map(drop)
 }

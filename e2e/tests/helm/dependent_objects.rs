@@ -1,4 +1,5 @@
-//! Objects that depend on flags and on each other: RBAC, disruption budgets, network policies, monitors, notes.
+//! Tests of objects that depend on flags and on each other: RBAC, disruption budgets, network policies, monitors, notes
+//! and the number of replicas.
 
 use anyhow::{Context, Result, ensure};
 use portico_e2e::helm::Helm;
@@ -6,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::helm::rendered::{NAMESPACE, name_of, render};
 
-/// The Lease may be in another namespace than the Pods.
+/// The permission for the Lease is in the namespace of the Lease, which may differ from that of the Pods.
 pub(crate) fn rbac_follows_the_lease(helm: &Helm) -> Result<()> {
     let roles = |settings: &[&str]| -> Result<Vec<(String, Vec<Value>)>> {
         let rendered = render(helm, settings)?.into_iter().filter(|object| object["kind"] == "Role");
@@ -16,18 +17,19 @@ pub(crate) fn rbac_follows_the_lease(helm: &Helm) -> Result<()> {
         };
         Ok(rendered.map(|role| (name_of(&role), resources(&role))).collect())
     };
-    let here = [("Role portico-system/portico".to_owned(), vec![json!("leases"), json!("leases"), json!("pods")])];
-    ensure!(roles(&[])? == here);
-    ensure!(roles(&["--set", &format!("config.leader-election-namespace={NAMESPACE}")])? == here);
-    let elsewhere = ["--set", "config.leader-election-namespace=lead"];
-    let mut found = roles(&elsewhere)?;
-    found.sort_by(|one, other| one.0.cmp(&other.0));
+    let one_namespace =
+        [("Role portico-system/portico".to_owned(), vec![json!("leases"), json!("leases"), json!("pods")])];
+    ensure!(roles(&[])? == one_namespace);
+    ensure!(roles(&["--set", &format!("config.leader-election-namespace={NAMESPACE}")])? == one_namespace);
+    let other_namespace = ["--set", "config.leader-election-namespace=lead"];
+    let mut found = roles(&other_namespace)?;
+    found.sort_by(|(left, _), (right, _)| left.cmp(right));
     let expected = [
         ("Role lead/portico-election".to_owned(), vec![json!("leases"), json!("leases")]),
         ("Role portico-system/portico".to_owned(), vec![json!("pods")]),
     ];
     ensure!(found == expected, "{found:?}");
-    let bindings = render(helm, &elsewhere)?;
+    let bindings = render(helm, &other_namespace)?;
     let binding = bindings.iter().find(|object| name_of(object) == "RoleBinding lead/portico-election");
     let binding = binding.context("the Role is not bound")?;
     let account = json!([{ "kind": "ServiceAccount", "name": "portico", "namespace": NAMESPACE }]);
@@ -45,7 +47,7 @@ pub(crate) fn disruption_budgets_allow_drains(helm: &Helm) -> Result<()> {
             .map(|budget| budget["spec"].clone()))
     };
     ensure!(budget("kind=DaemonSet")?.is_none());
-    // A default of previous releases.
+    // Previous releases had this default, which is ignored for a DaemonSet.
     ensure!(budget("kind=DaemonSet,podDisruptionBudget.maxUnavailable=1")?.is_none());
     ensure!(budget("podDisruptionBudget.enabled=false")?.is_none());
     for (settings, field, value) in [
@@ -64,7 +66,7 @@ pub(crate) fn disruption_budgets_allow_drains(helm: &Helm) -> Result<()> {
     Ok(())
 }
 
-/// All clients reach the listeners; only configured peers reach the operators' ports.
+/// All clients reach the ports of listeners, but not the status port and the admin port.
 pub(crate) fn network_policy_allows_all_listeners(helm: &Helm) -> Result<()> {
     for (settings, expected) in [
         ("config.log-level=info", json!([[8000, null], [8443, null], [10000, 32767]])),
@@ -79,7 +81,10 @@ pub(crate) fn network_policy_allows_all_listeners(helm: &Helm) -> Result<()> {
         ),
     ] {
         let rendered = render(helm, &["--set", "networkPolicy.enabled=true", "--set", settings])?;
-        let policy = rendered.iter().find(|object| object["kind"] == "NetworkPolicy").context("there is none")?;
+        let policy = rendered
+            .iter()
+            .find(|object| object["kind"] == "NetworkPolicy")
+            .context("no NetworkPolicy was rendered")?;
         let ports = policy["spec"]["ingress"][0]["ports"].as_array().context("the NetworkPolicy has no ports")?;
         let ports: Vec<Value> = ports.iter().map(|port| json!([port["port"], port["endPort"]])).collect();
         ensure!(json!(ports) == expected, "{settings}: found ports {ports:?}, expected {expected}");
@@ -89,18 +94,18 @@ pub(crate) fn network_policy_allows_all_listeners(helm: &Helm) -> Result<()> {
 
 /// Dashboards and rules use the job name, which must not depend on the names of chart and release.
 pub(crate) fn job_name_is_portico(helm: &Helm) -> Result<()> {
-    for (monitor, labeled) in [("serviceMonitor", "Service"), ("podMonitor", "Deployment")] {
+    for (monitor, labeled_kind) in [("serviceMonitor", "Service"), ("podMonitor", "Deployment")] {
         let settings = format!("nameOverride=edge,fullnameOverride=the-edge,metrics.{monitor}.enabled=true");
         let rendered = render(helm, &["--set", &settings])?;
-        let of = |kind: &str, name: &str| {
-            let found = rendered.iter().find(|one| one["kind"] == kind && one["metadata"]["name"] == name);
-            found.with_context(|| format!("no {kind} {name}"))
+        let object = |kind: &str, name: &str| {
+            let object = rendered.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+            object.with_context(|| format!("no {kind} {name}"))
         };
         let kind = if monitor == "podMonitor" { "PodMonitor" } else { "ServiceMonitor" };
-        let label = of(kind, "the-edge")?["spec"]["jobLabel"].as_str().context("no jobLabel")?;
-        let target = match labeled {
-            "Service" => &of("Service", "the-edge-status")?["metadata"]["labels"],
-            _ => &of("Deployment", "the-edge")?["spec"]["template"]["metadata"]["labels"],
+        let label = object(kind, "the-edge")?["spec"]["jobLabel"].as_str().context("no jobLabel")?;
+        let target = match labeled_kind {
+            "Service" => &object("Service", "the-edge-status")?["metadata"]["labels"],
+            _ => &object("Deployment", "the-edge")?["spec"]["template"]["metadata"]["labels"],
         };
         ensure!(target[label] == "portico", "{kind}: {label} is {}", target[label]);
     }
@@ -135,17 +140,17 @@ pub(crate) fn notes_follow_the_values(helm: &Helm) -> Result<()> {
             "at the Service",
         ),
     ] {
-        let said = notes(settings)?;
-        let said = said.split_once("NOTES:").context("no notes in the output")?.1;
+        let output = notes(settings)?;
+        let notes = output.split_once("NOTES:").context("no notes in the output")?.1;
         for word in words {
-            ensure!(said.contains(word), "{settings}: `{word}` is missing in\n{said}");
+            ensure!(notes.contains(word), "{settings}: `{word}` is missing in\n{notes}");
         }
-        ensure!(!said.contains(absent), "{settings}: unexpected `{absent}` in\n{said}");
+        ensure!(!notes.contains(absent), "{settings}: unexpected `{absent}` in\n{notes}");
     }
     Ok(())
 }
 
-/// A rollback to any revision leaves the number of Pods to the autoscaler.
+/// With an autoscaler, no number of replicas is rendered, so that a rollback to any revision keeps its number.
 pub(crate) fn autoscaler_owns_replicas(helm: &Helm) -> Result<()> {
     let replicas = |settings: &str| -> Result<Value> {
         let rendered = render(helm, &["--set", settings])?;

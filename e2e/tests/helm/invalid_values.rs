@@ -1,9 +1,9 @@
-//! Values with wrong types, unknown names or conflicts: Helm's errors before anything changes.
+//! Tests that Helm rejects values with wrong types, unknown names or conflicts, before anything changes.
 
 use anyhow::{Result, bail, ensure};
 use portico_e2e::helm::Helm;
 
-/// Settings, and words that the error must have: the value, and what would be right.
+/// Flags of Helm with an invalid value, and parts of the error: the value, and what would be right.
 const REJECTED: &[(&[&str], &[&str])] = &[
     (&["--set", "replicas=two"], &["'/replicas'", "want null or integer"]),
     (&["--set", "replica=2"], &["'replica' not allowed"]),
@@ -176,12 +176,12 @@ const REJECTED: &[(&[&str], &[&str])] = &[
 pub(crate) fn invalid_values_are_rejected(helm: &Helm) -> Result<()> {
     let chart = Helm::chart()?;
     for (settings, words) in REJECTED {
-        let answer = match helm.run_without_cluster(&[&["template", "portico", &chart], *settings].concat()) {
+        let error = match helm.run_without_cluster(&[&["template", "portico", &chart], *settings].concat()) {
             Ok(_) => bail!("{settings:?} was accepted"),
             Err(error) => error.to_string(),
         };
         for word in *words {
-            ensure!(answer.contains(word), "{settings:?}: `{word}` is missing in\n{answer}");
+            ensure!(error.contains(word), "{settings:?}: `{word}` is missing in\n{error}");
         }
     }
     Ok(())

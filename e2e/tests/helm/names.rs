@@ -6,34 +6,34 @@ use serde_json::Value;
 
 use crate::helm::rendered::{name_of, objects, render};
 
-/// Without cluster-wide objects that exist only once.
-const FOR_SECOND: &str = "crds.install=false,gatewayClass.create=false,ingressClass.create=false";
+/// Omits cluster-scoped objects that only one release of a cluster can own.
+const NO_SHARED_OBJECTS: &str = "crds.install=false,gatewayClass.create=false,ingressClass.create=false";
 
 pub(crate) fn releases_have_distinct_names(helm: &Helm) -> Result<()> {
     let names = |release: &str, namespace: &str| -> Result<Vec<String>> {
-        Ok(render_release(helm, release, namespace, &["--set", FOR_SECOND])?.iter().map(name_of).collect())
+        Ok(render_release(helm, release, namespace, &["--set", NO_SHARED_OBJECTS])?.iter().map(name_of).collect())
     };
     let first = names("portico", "portico-system")?;
     for (release, namespace) in [("portico", "other"), ("edge", "portico-system")] {
         let second = names(release, namespace)?;
-        let both: Vec<_> = first.iter().filter(|name| second.contains(name)).collect();
-        ensure!(both.is_empty(), "{both:?}");
+        let shared: Vec<_> = first.iter().filter(|name| second.contains(name)).collect();
+        ensure!(shared.is_empty(), "{shared:?}");
     }
     Ok(())
 }
 
-/// Names of releases may have dots, digits and 53 characters; names of Services must start with a letter and have no
-/// dots and at most 63 characters.
+/// Helm allows names of up to 53 characters with dots and leading digits. Names of Services must start with a letter,
+/// and have no dots and at most 63 characters.
 pub(crate) fn all_release_names_are_valid(helm: &Helm) -> Result<()> {
     let long = format!("{}.z", "a".repeat(51));
     for release in ["a.b.c", "1st", "123", "2portico", "true", &long] {
-        // Also in a namespace whose name has only digits.
+        // YAML reads a name of digits, such as that of this namespace, as a number unless it is quoted.
         for object in render_release(helm, release, "123", &["--set", "crds.install=false"])? {
             let name = object["metadata"]["name"].as_str().with_context(|| format!("{release}: {object:#}"))?;
             if object["kind"] == "Service" {
-                let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-                let first = name.starts_with(|first: char| first.is_ascii_lowercase());
-                ensure!(first && name.len() <= 63 && name.bytes().all(inside), "{release}: {name}");
+                let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+                let starts_with_letter = name.starts_with(|first: char| first.is_ascii_lowercase());
+                ensure!(starts_with_letter && name.len() <= 63 && name.bytes().all(is_allowed), "{release}: {name}");
             }
             let metadata = [&object["metadata"], &object["spec"]["template"]["metadata"]];
             for labels in metadata.into_iter().filter_map(|metadata| metadata["labels"].as_object()) {
@@ -45,34 +45,44 @@ pub(crate) fn all_release_names_are_valid(helm: &Helm) -> Result<()> {
     Ok(())
 }
 
-/// A duplicate key would be invalid YAML. Labels of one object take precedence over common ones.
+/// No label is rendered twice, which would be invalid YAML: the labels of an object replace common ones, and common
+/// labels do not replace those of the chart.
 pub(crate) fn labels_are_unique(helm: &Helm) -> Result<()> {
     let rendered = render(helm, &["--set", "commonLabels.team=all,podLabels.team=pods,service.labels.team=front"])?;
-    let team = |kind: &str, part: &str| -> Result<String> {
-        let found = rendered.iter().find(|object| object["kind"] == kind).with_context(|| format!("no {kind}"))?;
-        Ok(found
-            .pointer(&format!("{part}/metadata/labels/team"))
+    let team = |kind: &str, pointer: &str| -> Result<String> {
+        let object = rendered.iter().find(|object| object["kind"] == kind).with_context(|| format!("no {kind}"))?;
+        Ok(object
+            .pointer(&format!("{pointer}/metadata/labels/team"))
             .and_then(Value::as_str)
             .unwrap_or_default()
             .to_owned())
     };
-    let found = [team("Deployment", "")?, team("Deployment", "/spec/template")?, team("Service", "")?];
-    ensure!(found == ["all", "pods", "front"], "{found:?}");
+    let teams = [team("Deployment", "")?, team("Deployment", "/spec/template")?, team("Service", "")?];
+    ensure!(teams == ["all", "pods", "front"], "{teams:?}");
 
-    // Common labels do not replace the chart's own labels.
     let common = ["part-of=platform", "managed-by=flux", "version=9"];
     let common = common.map(|label| format!(r"commonLabels.app\.kubernetes\.io/{label}")).join(",");
     let labels = |settings: &[&str]| -> Result<[Value; 5]> {
         let rendered = render(helm, settings)?;
         let workload = rendered.iter().find(|object| object["kind"] == "Deployment").context("no Deployment")?;
-        let (own, of_pods) = (&workload["metadata"]["labels"], &workload["spec"]["template"]["metadata"]["labels"]);
+        let (workload_labels, pod_labels) =
+            (&workload["metadata"]["labels"], &workload["spec"]["template"]["metadata"]["labels"]);
         let label = |labels: &Value, name: &str| labels[format!("app.kubernetes.io/{name}")].clone();
-        let [part, version] = ["part-of", "version"];
-        let all = [(own, part), (own, version), (own, "managed-by"), (of_pods, part), (of_pods, version)];
+        let [part_of, version] = ["part-of", "version"];
+        let all = [
+            (workload_labels, part_of),
+            (workload_labels, version),
+            (workload_labels, "managed-by"),
+            (pod_labels, part_of),
+            (pod_labels, version),
+        ];
         Ok(all.map(|(labels, name)| label(labels, name)))
     };
-    let (plain, found) = (labels(&[])?, labels(&["--set-string", &common])?);
-    ensure!(found == plain && plain[2] == "Helm", "found {found:?}, expected {plain:?}");
+    let (by_default, with_common_labels) = (labels(&[])?, labels(&["--set-string", &common])?);
+    ensure!(
+        with_common_labels == by_default && by_default[2] == "Helm",
+        "found {with_common_labels:?}, expected {by_default:?}"
+    );
     Ok(())
 }
 

@@ -1,4 +1,5 @@
-//! Compares the objects that the chart renders with the manifests and the flags.
+//! Tests the objects that the chart renders: they are equal to the manifests, have valid flags, and follow the values.
+//! Also renders the chart for the other tests.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +18,7 @@ pub(crate) const NAMESPACE: &str = "portico-system";
 /// The manifests are written by hand, to be readable without Helm; the chart must render the same.
 pub(crate) fn chart_and_manifests_are_equal(helm: &Helm) -> Result<()> {
     let chart = Helm::chart()?;
-    let installed = by_name(objects(&std::fs::read_to_string(manifests("install.yaml")?)?)?);
+    let install_yaml = by_name(objects(&std::fs::read_to_string(manifests("install.yaml")?)?)?);
     for (values, overlay) in [
         (None, "base"),
         (Some("host-network"), "overlays/host-network"),
@@ -28,16 +29,18 @@ pub(crate) fn chart_and_manifests_are_equal(helm: &Helm) -> Result<()> {
         let settings: Vec<&str> = file.iter().flat_map(|file| ["--values", file.as_str()]).collect();
         let rendered = by_name(render(helm, &settings)?);
         let kustomized = by_name(objects(&kustomize(overlay)?)?);
-        ensure!(overlay != "base" || kustomized == installed, "manifests/install.yaml differs from manifests/base");
+        ensure!(overlay != "base" || kustomized == install_yaml, "manifests/install.yaml differs from manifests/base");
         let (chart, manifests) = (normalize_chart(rendered)?, normalize_manifests(kustomized));
-        same(&chart, &manifests).with_context(|| format!("the chart with {values:?} and manifests/{overlay}"))?;
+        ensure_equal(&chart, &manifests)
+            .with_context(|| format!("the chart with {values:?} and manifests/{overlay}"))?;
     }
     Ok(())
 }
 
-/// Without Helm's labels, and without the CRDs, which are installed from the folder crds without Helm.
+/// Removes what only the chart has: Helm's labels and the CRDs, which the folder `crds` has for users of the manifests.
+/// Fails if a rendered CRD differs from that of the program.
 fn normalize_chart(rendered: Objects) -> Result<Objects> {
-    let (definitions, mut others): (Objects, Objects) =
+    let (crds, mut others): (Objects, Objects) =
         rendered.into_iter().partition(|(_, object)| object["kind"] == "CustomResourceDefinition");
     for object in others.values_mut() {
         let labels = labels_of(object);
@@ -46,22 +49,22 @@ fn normalize_chart(rendered: Objects) -> Result<Objects> {
     }
     let expected: Vec<Value> =
         portico::app::crds().iter().map(|(_, text)| Ok(serde_saphyr::from_str(text)?)).collect::<Result<_>>()?;
-    ensure!(definitions.len() == expected.len(), "{} definitions", definitions.len());
-    for definition in expected {
-        let found = definitions.get(&name_of(&definition)).context("a CRD is missing")?;
-        ensure!(found["spec"] == definition["spec"], "{} differs from the program's CRD", name_of(&definition));
+    ensure!(crds.len() == expected.len(), "the chart renders {} CRDs", crds.len());
+    for crd in expected {
+        let found = crds.get(&name_of(&crd)).context("a CRD is missing")?;
+        ensure!(found["spec"] == crd["spec"], "{} differs from the program's CRD", name_of(&crd));
         ensure!(found["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep", "{}", found["metadata"]);
     }
     Ok(others)
 }
 
-/// Without the namespace, which `helm install --create-namespace` creates.
+/// Removes the namespace, which only the manifests have; `helm install --create-namespace` creates it.
 fn normalize_manifests(mut objects: Objects) -> Objects {
     objects.retain(|_, object| object["kind"] != "Namespace");
     objects
 }
 
-fn same(chart: &Objects, manifests: &Objects) -> Result<()> {
+fn ensure_equal(chart: &Objects, manifests: &Objects) -> Result<()> {
     let names = |objects: &Objects| objects.keys().cloned().collect::<Vec<_>>();
     ensure!(
         names(chart) == names(manifests),
@@ -70,8 +73,8 @@ fn same(chart: &Objects, manifests: &Objects) -> Result<()> {
         names(manifests)
     );
     for (name, object) in chart {
-        let other = &manifests[name];
-        ensure!(object == other, "{name} is\n{object:#}\nin the chart and\n{other:#}\nin the manifests");
+        let in_manifests = &manifests[name];
+        ensure!(object == in_manifests, "{name} is\n{object:#}\nin the chart and\n{in_manifests:#}\nin the manifests");
     }
     Ok(())
 }
@@ -100,26 +103,27 @@ pub(crate) fn config_values_become_valid_flags(helm: &Helm) -> Result<()> {
         let arguments = arguments(&rendered)?;
         portico::args::command().try_get_matches_from([vec!["portico".to_owned()], arguments.clone()].concat())?;
         let kept = |argument: &&String| !argument.starts_with(&format!("--{left_out}="));
-        let mut wanted: Vec<&String> = expected.iter().filter(kept).collect();
-        wanted.sort_by_key(|argument| argument.split('=').next().unwrap_or_default().to_owned());
-        ensure!(arguments[1..].iter().collect::<Vec<_>>() == wanted, "found {arguments:#?}, expected {wanted:#?}");
+        let mut expected: Vec<&String> = expected.iter().filter(kept).collect();
+        expected.sort_by_key(|argument| argument.split('=').next().unwrap_or_default().to_owned());
+        ensure!(arguments[1..].iter().collect::<Vec<_>>() == expected, "found {arguments:#?}, expected {expected:#?}");
     }
 
-    // Tools write an empty string for unset values.
-    let is_text = |value: &Value| value.is_string() || value.is_array();
-    let texts = config.iter().filter(|(_, value)| is_text(value)).map(|(name, _)| (name.clone(), json!("")));
-    let empty: Map<String, Value> = texts.collect();
-    ensure!(empty.len() > 30, "{empty:?}");
+    // Some tools write an empty string for an unset value.
+    let accepts_empty = |value: &Value| value.is_string() || value.is_array();
+    let empty_values =
+        config.iter().filter(|(_, value)| accepts_empty(value)).map(|(name, _)| (name.clone(), json!("")));
+    let empty_config: Map<String, Value> = empty_values.collect();
+    ensure!(empty_config.len() > 30, "{empty_config:?}");
     let rendered = |settings: &[&str]| render(helm, settings).map(by_name);
-    let settings = format!("config={}", Value::Object(empty));
+    let settings = format!("config={}", Value::Object(empty_config));
     ensure!(
         rendered(&["--set-json", &settings])? == rendered(&[])?,
-        "{settings}: empty values must be like absent ones"
+        "{settings}: an empty value must be rendered like an absent one"
     );
     Ok(())
 }
 
-/// A YAML value for a flag, and the expected arguments.
+/// A value for a flag, and the arguments that the chart must render for it.
 fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
     Some(match flag {
         "manifests" => (json!(["/a", "/b"]), &["--manifests=/a", "--manifests=/b"]),
@@ -182,11 +186,11 @@ pub(crate) fn derived_values_are_rendered(helm: &Helm) -> Result<()> {
         let rendered = by_name(render(helm, settings)?);
         Ok(workload(&rendered)?["spec"]["template"]["spec"].clone())
     };
-    let plain = pod(&[])?;
-    ensure!(plain["terminationGracePeriodSeconds"] == 75, "{plain}");
-    let slow =
+    let default_pod = pod(&[])?;
+    ensure!(default_pod["terminationGracePeriodSeconds"] == 75, "{default_pod}");
+    let with_timeouts =
         pod(&["--set", "config.drain-timeout=1m30s,config.drain-delay=500ms,lifecycle.preStop.sleep.seconds=3"])?;
-    ensure!(slow["terminationGracePeriodSeconds"] == 91 + 3 + 10, "{slow}");
+    ensure!(with_timeouts["terminationGracePeriodSeconds"] == 91 + 3 + 10, "{with_timeouts}");
     let ipv6 = pod(&["--set", "service.ipFamilies={IPv6}"])?;
     let arguments = ipv6["containers"][0]["args"].to_string();
     for listens in ["--status-listen=[::]:8100", "--ingress-http-listen=[::]:8000", "--ingress-https-listen=[::]:8443"]
@@ -208,24 +212,33 @@ pub(crate) fn derived_values_are_rendered(helm: &Helm) -> Result<()> {
         let found: Vec<&str> = found.filter(|argument| argument.starts_with("--ingress-public-ports")).collect();
         ensure!(found == expected.into_iter().collect::<Vec<_>>(), "{more}: {arguments}");
     }
-    let low = pod(&["--set", "lowPorts=true"])?;
-    ensure!(low["securityContext"]["runAsNonRoot"] == true, "{low}");
-    ensure!(low["securityContext"]["sysctls"][0]["name"] == "net.ipv4.ip_unprivileged_port_start", "{low}");
+    let with_low_ports = pod(&["--set", "lowPorts=true"])?;
+    ensure!(with_low_ports["securityContext"]["runAsNonRoot"] == true, "{with_low_ports}");
+    ensure!(
+        with_low_ports["securityContext"]["sysctls"][0]["name"] == "net.ipv4.ip_unprivileged_port_start",
+        "{with_low_ports}"
+    );
     // If low ports are allowed by the node or by the Pod's sysctls, the chart adds nothing.
-    let by_nodes = pod(&["--set", &format!("{host},lowPorts=node,config.ingress-http-listen=0.0.0.0:80")])?;
-    ensure!(by_nodes["securityContext"] == plain["securityContext"], "{by_nodes}");
-    ensure!(by_nodes["containers"][0]["securityContext"] == plain["containers"][0]["securityContext"], "{by_nodes}");
+    let allowed_by_node = pod(&["--set", &format!("{host},lowPorts=node,config.ingress-http-listen=0.0.0.0:80")])?;
+    ensure!(allowed_by_node["securityContext"] == default_pod["securityContext"], "{allowed_by_node}");
+    ensure!(
+        allowed_by_node["containers"][0]["securityContext"] == default_pod["containers"][0]["securityContext"],
+        "{allowed_by_node}"
+    );
     let sysctls = r#"[{"name":"net.ipv4.ip_unprivileged_port_start","value":"80"}]"#;
     let sysctls = format!("podSecurityContext.sysctls={sysctls}");
-    let by_pod = pod(&["--set", "config.ingress-http-listen=0.0.0.0:80", "--set-json", &sysctls])?;
-    ensure!(by_pod["securityContext"]["sysctls"].as_array().is_some_and(|all| all.len() == 1), "{by_pod}");
+    let allowed_by_pod = pod(&["--set", "config.ingress-http-listen=0.0.0.0:80", "--set-json", &sysctls])?;
+    ensure!(
+        allowed_by_pod["securityContext"]["sysctls"].as_array().is_some_and(|all| all.len() == 1),
+        "{allowed_by_pod}"
+    );
     // A disabled listener has no port that could conflict.
     pod(&["--set", "service.ports.http=443,config.ingress-http-listen=off"])?;
     pod(&["--set", "service.nodePorts.http=30443,service.nodePorts.https=30443,config.ingress-https-listen=off"])?;
-    let elsewhere = pod(&["--set", "config.watch-namespaces={shop}"])?;
+    let other_namespace = pod(&["--set", "config.watch-namespaces={shop}"])?;
     ensure!(
-        !elsewhere["containers"][0]["args"].to_string().contains("--publish-service"),
-        "the Service cannot be read there"
+        !other_namespace["containers"][0]["args"].to_string().contains("--publish-service"),
+        "a Service outside of the watched namespaces cannot be read"
     );
     // All notations of a list have the same result.
     for namespaces in ["{shop,blog}", r"shop\, blog", r"{shop\,blog}"] {
@@ -246,15 +259,16 @@ pub(crate) fn derived_values_are_rendered(helm: &Helm) -> Result<()> {
     alerts_are_rendered_unchanged(helm)
 }
 
-/// Alert rules contain the braces of Prometheus templates unchanged, except that each release checks its own presence.
+/// Alert rules are rendered with the braces of Prometheus templates unchanged. Only `PorticoAbsent` is different for
+/// each release: it selects the Pods of the release.
 fn alerts_are_rendered_unchanged(helm: &Helm) -> Result<()> {
     let chart = Helm::chart()?;
     let written: Value = serde_saphyr::from_str(&std::fs::read_to_string(format!("{chart}/files/alerts.yaml"))?)?;
-    let by_operator = ["metrics.serviceMonitor.enabled=true", "metrics.podMonitor.enabled=true"];
-    for (release, namespace, settings, pods) in [
-        ("portico", "portico-system", by_operator[0], ",pod=~\"portico-[^-]+(-[^-]+)?\""),
-        ("portico", "shop", &format!("kind=DaemonSet,{}", by_operator[1]), ",pod=~\"portico-[^-]+\""),
-        ("edge", "shop", by_operator[0], ",pod=~\"edge-portico-[^-]+(-[^-]+)?\""),
+    let monitors = ["metrics.serviceMonitor.enabled=true", "metrics.podMonitor.enabled=true"];
+    for (release, namespace, settings, pod_selector) in [
+        ("portico", "portico-system", monitors[0], ",pod=~\"portico-[^-]+(-[^-]+)?\""),
+        ("portico", "shop", &format!("kind=DaemonSet,{}", monitors[1]), ",pod=~\"portico-[^-]+\""),
+        ("edge", "shop", monitors[0], ",pod=~\"edge-portico-[^-]+(-[^-]+)?\""),
         // Without the Prometheus operator, the Pod label is unknown.
         ("edge", "shop", "kind=Deployment", ""),
     ] {
@@ -263,9 +277,12 @@ fn alerts_are_rendered_unchanged(helm: &Helm) -> Result<()> {
         let rendered = by_name(objects(&helm.run_without_cluster(&command)?)?);
         let rule = rendered.values().find(|object| object["kind"] == "PrometheusRule").context("no PrometheusRule")?;
         let mut expected = written["groups"].clone();
-        let absent = expected.pointer_mut("/0/rules/0").context("the first alert is missing")?;
-        ensure!(absent["alert"] == "PorticoAbsent" && absent["expr"] == "absent(portico_build_info)", "{absent:#}");
-        absent["expr"] = json!(format!("absent(portico_build_info{{namespace=\"{namespace}\"{pods}}})"));
+        let absent_rule = expected.pointer_mut("/0/rules/0").context("the first alert is missing")?;
+        ensure!(
+            absent_rule["alert"] == "PorticoAbsent" && absent_rule["expr"] == "absent(portico_build_info)",
+            "{absent_rule:#}"
+        );
+        absent_rule["expr"] = json!(format!("absent(portico_build_info{{namespace=\"{namespace}\"{pod_selector}}})"));
         ensure!(rule["spec"]["groups"] == expected, "{rule:#}");
     }
     Ok(())
@@ -278,6 +295,7 @@ pub(crate) fn render(helm: &Helm, settings: &[&str]) -> Result<Vec<Value>> {
     objects(&helm.run_without_cluster(&[&command, settings].concat())?)
 }
 
+/// The arguments of the container of the Deployment or DaemonSet.
 fn arguments(objects: &Objects) -> Result<Vec<String>> {
     let arguments = &workload(objects)?["spec"]["template"]["spec"]["containers"][0]["args"];
     Ok(serde_json::from_value(arguments.clone())?)
@@ -287,6 +305,7 @@ fn workload(objects: &Objects) -> Result<&Value> {
     objects.values().find(|object| object["spec"]["template"].is_object()).context("no workload was rendered")
 }
 
+/// Parses YAML documents and drops empty ones.
 pub(crate) fn objects(text: &str) -> Result<Vec<Value>> {
     let objects: Vec<Value> = serde_saphyr::from_multiple(text)?;
     Ok(objects.into_iter().filter(|object| !object.is_null()).collect())
@@ -296,10 +315,11 @@ fn by_name(objects: Vec<Value>) -> Objects {
     objects.into_iter().map(|object| (name_of(&object), object)).collect()
 }
 
+/// `KIND NAMESPACE/NAME`.
 pub(crate) fn name_of(object: &Value) -> String {
-    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let metadata = &object["metadata"];
-    format!("{} {}/{}", word(&object["kind"]), word(&metadata["namespace"]), word(&metadata["name"]))
+    format!("{} {}/{}", text(&object["kind"]), text(&metadata["namespace"]), text(&metadata["name"]))
 }
 
 fn labels_of(object: &mut Value) -> &mut Map<String, Value> {

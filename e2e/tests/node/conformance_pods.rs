@@ -16,10 +16,10 @@ pub(crate) async fn two_replicas_serve_and_have_logs(cluster: &Cluster) -> Resul
     cluster.apply(&deployment("echo", 2, json!({})).to_string()).await?;
     let pods = wait_until_ready(cluster, "echo", 2).await?;
     for pod in &pods {
-        let answer = get(address(pod)?, 3000, "/some-path").await?;
-        ensure!(answer.contains("some-path"), "{answer}");
+        let response = get(address(pod)?, 3000, "/some-path").await?;
+        ensure!(response.contains("some-path"), "{response}");
         let name = pod.metadata.name.as_deref().unwrap_or_default();
-        ensure!(answer.contains(name), "{name} is missing in {answer}");
+        ensure!(response.contains(name), "{name} is missing in {response}");
         let logs = cluster.kubectl(&["logs", name]).await?;
         ensure!(logs.contains("some-path"), "the log of {name}: {logs}");
     }
@@ -31,18 +31,18 @@ pub(crate) async fn missing_secret_is_waited_for(cluster: &Cluster) -> Result<()
         "secretName": "late", "items": [{ "key": "crt", "path": "tls/server.crt" }, { "key": "key", "path": "key" }],
     } });
     let variable = |name: &str, value: &str| json!({ "name": name, "value": value });
-    let more = json!({
+    let container_fields = json!({
         "volumeMounts": [{ "name": "secret", "mountPath": "/etc/secret-volume" }],
         "env": [
             variable("TLS_SERVER_CERT", "/etc/secret-volume/tls/server.crt"),
             variable("TLS_SERVER_PRIVKEY", "/etc/secret-volume/key"),
         ],
     });
-    let mut deployment = deployment("late", 1, more);
+    let mut deployment = deployment("late", 1, container_fields);
     merge(&mut deployment, json!({ "spec": { "template": { "spec": { "volumes": [volume] } } } }));
     cluster.apply(&deployment.to_string()).await?;
     let message = "Secret default/late does not exist";
-    until("Pod that waits for its Secret", async || {
+    until("the Pod waits for its Secret", async || {
         let pods = describe(&pods(cluster, "late").await?);
         if pods.contains(message) { Ok(()) } else { bail!("{pods}") }
     })
@@ -56,51 +56,55 @@ pub(crate) async fn missing_secret_is_waited_for(cluster: &Cluster) -> Result<()
     let pod = wait_until_ready(cluster, "late", 1).await?.remove(0);
     // The server listens on this port only with a readable certificate.
     let address = address(&pod)?;
-    until("connection to the port that needs the Secret", async || connect(address, 8443).await).await
+    until("the port that needs the Secret accepts connections", async || connect(address, 8443).await).await
 }
 
 pub(crate) async fn crashed_pod_is_restarted(cluster: &Cluster) -> Result<()> {
-    // Without a certificate, the program exits at once.
+    // Without its certificate, the echo server exits at once.
     let variable = |name: &str, value: &str| json!({ "name": name, "value": value });
-    let more = json!({ "env": [
+    let container_fields = json!({ "env": [
         variable("GRPC_ECHO_SERVER", "1"),
         variable("TLS_SERVER_CERT", "/none"),
         variable("TLS_SERVER_PRIV_KEY", "/none"),
     ] });
-    cluster.apply(&deployment("crashing", 1, more).to_string()).await?;
-    until("Pod that was started three times", async || {
+    cluster.apply(&deployment("crashing", 1, container_fields).to_string()).await?;
+    until("the Pod was started three times", async || {
         let pods = pods(cluster, "crashing").await?;
         let statuses = pods.first().and_then(|pod| pod.status.as_ref()?.container_statuses.as_ref());
-        let first = statuses.and_then(|statuses| statuses.first()).context("no container status")?;
-        let last = first.last_state.as_ref().and_then(|state| state.terminated.as_ref());
-        let as_expected = first.restart_count >= 2 && last.is_some_and(|last| last.exit_code != 0) && !first.ready;
-        if as_expected { Ok(()) } else { bail!("{}", describe(&pods)) }
+        let status = statuses.and_then(|statuses| statuses.first()).context("no container status")?;
+        let last_exit = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+        let has_failed = last_exit.is_some_and(|exit| exit.exit_code != 0);
+        if status.restart_count >= 2 && has_failed && !status.ready { Ok(()) } else { bail!("{}", describe(&pods)) }
     })
     .await?;
     let name = pods(cluster, "crashing").await?.remove(0).metadata.name.unwrap_or_default();
     cluster.kubectl(&["logs", "--previous", &name]).await.map(drop)
 }
 
-pub(crate) async fn any_socket_makes_a_pod_ready(cluster: &Cluster) -> Result<()> {
-    let more = json!({
+pub(crate) async fn undeclared_port_makes_a_pod_ready(cluster: &Cluster) -> Result<()> {
+    let container_fields = json!({
         "ports": [{ "containerPort": 3000 }],
         "env": [{ "name": "HTTP_PORT", "value": "3333" }],
     });
-    cluster.apply(&deployment("elsewhere", 1, more).to_string()).await?;
+    cluster.apply(&deployment("elsewhere", 1, container_fields).to_string()).await?;
     let pod = wait_until_ready(cluster, "elsewhere", 1).await?.remove(0);
     get(address(&pod)?, 3333, "/").await.map(drop)
 }
 
-/// After a restart of the node: it must run the existing Pods.
+/// Must be called after a restart of the node, which must run the existing Pods again.
 pub(crate) async fn restarted_node_takes_over_its_pods(cluster: &Cluster) -> Result<()> {
     for pod in pods(cluster, "echo").await? {
         let name = pod.metadata.name.unwrap_or_default();
-        until(&format!("response of {name}"), async || {
+        until(&format!("{name} responds"), async || {
             let pods = pods(cluster, "echo").await?;
             let pod = pods.iter().find(|pod| pod.metadata.name.as_ref() == Some(&name)).context("the Pod is gone")?;
             ensure!(get(address(pod)?, 3000, "/again").await?.contains(&name), "another Pod responded");
             let addresses = pod.status.iter().flat_map(|status| status.pod_ips.iter().flatten());
-            ensure!(addresses.count() == 1, "the address of the last run is still there: {}", describe(&pods));
+            ensure!(
+                addresses.count() == 1,
+                "the address from before the restart is still in the status: {}",
+                describe(&pods)
+            );
             Ok(())
         })
         .await?;
@@ -111,19 +115,19 @@ pub(crate) async fn restarted_node_takes_over_its_pods(cluster: &Cluster) -> Res
 pub(crate) async fn deleted_pods_are_removed_quickly(cluster: &Cluster) -> Result<()> {
     let started = Instant::now();
     cluster.kubectl(&["delete", "deployment,pod", "--all", "--wait=false"]).await?;
-    until("namespace without Pods", async || {
+    until("the namespace has no Pods", async || {
         let pods: Api<Pod> = Api::namespaced(cluster.client(), "default");
         let left = pods.list(&ListParams::default()).await?.items;
         if left.is_empty() { Ok(()) } else { bail!("there are {}", describe(&left)) }
     })
     .await?;
-    let took = started.elapsed();
-    ensure!(took < Duration::from_secs(25), "deletion took {took:?}, so the grace period was waited for");
+    let elapsed = started.elapsed();
+    ensure!(elapsed < Duration::from_secs(25), "deletion took {elapsed:?}, so the grace period was not cut short");
     Ok(())
 }
 
-/// A certificate and its key.
+/// A self-signed certificate and its key, in PEM.
 fn certificate() -> Result<(String, String)> {
-    let made = rcgen::generate_simple_self_signed(vec!["test".to_owned()])?;
-    Ok((made.cert.pem(), made.signing_key.serialize_pem()))
+    let generated = rcgen::generate_simple_self_signed(vec!["test".to_owned()])?;
+    Ok((generated.cert.pem(), generated.signing_key.serialize_pem()))
 }

@@ -1,4 +1,4 @@
-//! Leftovers of Pods after a crash of the harness, and their removal by `down`.
+//! Tests that `portico-e2e down` removes what the Pods of a crashed harness leave.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -32,11 +32,11 @@ fn down_removes_pods_of_a_crashed_harness() {
 fn crash(name: &str) -> Result<()> {
     let mut harness = Harness::start(name)?;
     let instructions = harness.instructions()?;
-    let said = |before: &str| {
-        let line = instructions.iter().find_map(|line| Some(line.split_once(before)?.1.trim_end_matches('\'')));
-        line.with_context(|| format!("`{before}…` is missing in the instructions: {instructions:?}"))
+    let text_after = |prefix: &str| {
+        let line = instructions.iter().find_map(|line| Some(line.split_once(prefix)?.1.trim_end_matches('\'')));
+        line.with_context(|| format!("`{prefix}…` is missing in the instructions: {instructions:?}"))
     };
-    let (command, kubeconfig) = (said("alias kubectl='")?, said("export KUBECONFIG=")?);
+    let (command, kubeconfig) = (text_after("alias kubectl='")?, text_after("export KUBECONFIG=")?);
     let kubectl = |arguments: &str| -> Result<()> {
         let mut shell = Command::new("sh");
         let output = shell.args(["-c", &format!("{command} {arguments}")]).env("KUBECONFIG", kubeconfig).output()?;
@@ -57,7 +57,7 @@ fn crash(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// `portico-e2e run`. Dropping it kills it, like a crash.
+/// A process of `portico-e2e run`, which is killed on drop, like by a crash.
 struct Harness(Child);
 
 impl Harness {
@@ -67,7 +67,7 @@ impl Harness {
         Ok(Harness(child))
     }
 
-    /// The instructions that are printed before it is ready.
+    /// The instructions for users, which the harness prints before it is ready.
     fn instructions(&mut self) -> Result<Vec<String>> {
         let output = self.0.stdout.take().context("stdout is not a pipe")?;
         let mut instructions = Vec::new();
@@ -89,7 +89,7 @@ impl Drop for Harness {
     }
 }
 
-/// Roots of processes in the cluster's folder.
+/// The root folders of running processes that are in the cluster's folder: those of its Pods.
 fn roots(name: &str) -> Vec<PathBuf> {
     let folder = folder_of(name);
     let processes =
@@ -102,5 +102,5 @@ fn namespaces(name: &str) -> Vec<String> {
     let entries = fs::read_dir(Path::new("/run/netns")).into_iter().flatten();
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let prefix = format!("portico-e2e-{name}");
-    names.filter(|found| *found == prefix || found.starts_with(&format!("{prefix}-"))).collect()
+    names.filter(|netns| *netns == prefix || netns.starts_with(&format!("{prefix}-"))).collect()
 }

@@ -1,4 +1,4 @@
-//! Helpers for Pods of the echo server: creation, waiting, and requests.
+//! Helpers for Pods of the echo server: their Deployment, waiting for their status, and requests to them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -17,8 +17,8 @@ use tokio::time::timeout;
 /// Long enough for a busy machine; only a failing test takes that long.
 pub(crate) const NODE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A Deployment of the echo server with these additional container fields.
-pub(crate) fn deployment(name: &str, replicas: u32, more: Value) -> Value {
+/// A Deployment of the echo server, whose container has these additional fields.
+pub(crate) fn deployment(name: &str, replicas: u32, container_fields: Value) -> Value {
     let field = |path: &str| json!({ "fieldRef": { "fieldPath": path } });
     let mut container = json!({
         "name": name,
@@ -28,23 +28,23 @@ pub(crate) fn deployment(name: &str, replicas: u32, more: Value) -> Value {
             { "name": "NAMESPACE", "valueFrom": field("metadata.namespace") },
         ],
     });
-    merge(&mut container, more);
+    merge(&mut container, container_fields);
     let labels = json!({ "app": name });
     let template = json!({ "metadata": { "labels": labels }, "spec": { "containers": [container] } });
     let spec = json!({ "replicas": replicas, "selector": { "matchLabels": labels }, "template": template });
     json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": name }, "spec": spec })
 }
 
-/// Merges fields, and appends to lists.
-pub(crate) fn merge(whole: &mut Value, more: Value) {
-    match (whole, more) {
-        (Value::Object(whole), Value::Object(more)) => {
-            for (name, value) in more {
-                merge(whole.entry(name).or_insert(Value::Null), value);
+/// Merges `addition` into `value`: objects field by field, lists by appending. Other values are replaced.
+pub(crate) fn merge(value: &mut Value, addition: Value) {
+    match (value, addition) {
+        (Value::Object(fields), Value::Object(additions)) => {
+            for (name, addition) in additions {
+                merge(fields.entry(name).or_insert(Value::Null), addition);
             }
         }
-        (Value::Array(whole), Value::Array(more)) => whole.extend(more),
-        (whole, more) => *whole = more,
+        (Value::Array(items), Value::Array(additions)) => items.extend(additions),
+        (value, addition) => *value = addition,
     }
 }
 
@@ -54,11 +54,11 @@ pub(crate) async fn pods(cluster: &Cluster, app: &str) -> Result<Vec<Pod>> {
 }
 
 /// Waits until the app has exactly this number of Pods, all ready.
-pub(crate) async fn wait_until_ready(cluster: &Cluster, app: &str, number: usize) -> Result<Vec<Pod>> {
-    until(&format!("{number} ready Pods of {app}"), async || {
-        let list = pods(cluster, app).await?;
-        let all = list.len() == number && list.iter().all(is_ready);
-        if all { Ok(list) } else { bail!("there are {}", describe(&list)) }
+pub(crate) async fn wait_until_ready(cluster: &Cluster, app: &str, count: usize) -> Result<Vec<Pod>> {
+    until(&format!("{app} has {count} ready Pods"), async || {
+        let pods = pods(cluster, app).await?;
+        let all_ready = pods.len() == count && pods.iter().all(is_ready);
+        if all_ready { Ok(pods) } else { bail!("there are {}", describe(&pods)) }
     })
     .await
 }
@@ -68,6 +68,7 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
+/// The statuses of the Pods as JSON, for error messages.
 pub(crate) fn describe(pods: &[Pod]) -> String {
     serde_json::to_string(&pods.iter().map(|pod| &pod.status).collect::<Vec<_>>()).unwrap_or_default()
 }
@@ -77,6 +78,7 @@ pub(crate) fn address(pod: &Pod) -> Result<IpAddr> {
     address.parse().context("not an address")
 }
 
+/// Fails unless the port accepts a connection.
 pub(crate) async fn connect(address: IpAddr, port: u16) -> Result<()> {
     let connecting = TcpStream::connect(SocketAddr::new(address, port));
     timeout(Duration::from_secs(5), connecting)
@@ -86,25 +88,26 @@ pub(crate) async fn connect(address: IpAddr, port: u16) -> Result<()> {
         .map(drop)
 }
 
-/// Sends a request and returns the complete response.
+/// Sends a GET request and returns the complete response, with its status line and headers.
 pub(crate) async fn get(address: IpAddr, port: u16, path: &str) -> Result<String> {
     let exchange = async {
         let mut stream = TcpStream::connect(SocketAddr::new(address, port)).await?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok::<_, anyhow::Error>(answer)
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await?;
+        Ok::<_, anyhow::Error>(response)
     };
     timeout(Duration::from_secs(5), exchange).await.context("no response within 5 s")?
 }
 
+/// The number of restarts of all containers together.
 pub(crate) fn restarts(pods: &[Pod]) -> i32 {
     let statuses = pods.iter().filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref()).flatten();
     statuses.map(|status| status.restart_count).sum()
 }
 
-/// Retries until `ask` succeeds.
-pub(crate) async fn until<Answer>(what: &str, ask: impl AsyncFnMut() -> Result<Answer>) -> Result<Answer> {
-    wait::until(what, NODE_TIMEOUT, ask).await
+/// Retries until `attempt` succeeds. `condition` is a clause for the error message, such as "the Pod is ready".
+pub(crate) async fn until<Output>(condition: &str, attempt: impl AsyncFnMut() -> Result<Output>) -> Result<Output> {
+    wait::until(condition, NODE_TIMEOUT, attempt).await
 }

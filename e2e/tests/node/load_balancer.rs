@@ -18,40 +18,42 @@ use tokio::time::timeout;
 use crate::node::echo::{address, connect, deployment, get, pods, until, wait_until_ready};
 
 pub(crate) async fn load_balancer_forwards_to_ready_pods(cluster: &Cluster, node: &Node) -> Result<()> {
-    let datagrams =
+    let udp_server =
         json!({ "env": [{ "name": "UDP_ECHO_SERVER", "value": "1" }, { "name": "UDP_PORT", "value": "8080" }] });
-    cluster.apply(&deployment("datagrams", 1, datagrams).to_string()).await?;
+    cluster.apply(&deployment("datagrams", 1, udp_server).to_string()).await?;
     wait_until_ready(cluster, "datagrams", 1).await?;
-    let udp = json!({ "name": "udp", "port": 53, "targetPort": 8080, "protocol": "UDP" });
-    cluster.apply(&load_balancer_service("datagrams", &udp).to_string()).await?;
+    let udp_port = json!({ "name": "udp", "port": 53, "targetPort": 8080, "protocol": "UDP" });
+    cluster.apply(&load_balancer_service("datagrams", &udp_port).to_string()).await?;
     cluster
         .apply(&load_balancer_service("echo", &json!({ "name": "http", "port": 80, "targetPort": 3000 })).to_string())
         .await?;
-    let (udp, http) =
+    let (udp_address, http_address) =
         (load_balancer_address(cluster, "datagrams").await?, load_balancer_address(cluster, "echo").await?);
-    ensure!(udp != http, "both have {udp}");
+    ensure!(udp_address != http_address, "both Services have the address {udp_address}");
     let pods = pods(cluster, "echo").await?;
     let names: BTreeSet<&str> = pods.iter().filter_map(|pod| pod.metadata.name.as_deref()).collect();
     ensure!(names.len() == 2, "{names:?}");
     let responded = RefCell::new(BTreeSet::new());
-    until("response of each Pod through the load balancer", async || {
-        let answer = get(http, 80, "/balanced").await?;
+    until("each Pod has responded through the load balancer", async || {
+        let response = get(http_address, 80, "/balanced").await?;
         let mut responded = responded.borrow_mut();
-        responded.extend(names.iter().filter(|name| answer.contains(**name)));
+        responded.extend(names.iter().filter(|name| response.contains(**name)));
         if *responded == names { Ok(()) } else { bail!("only {responded:?} responded") }
     })
     .await?;
-    until("datagram through the load balancer", async || echo_datagram(udp, 53).await).await?;
-    // From the network of another Pod, like external clients.
-    let IpAddr::V4(other) = address(&wait_until_ready(cluster, "datagrams", 1).await?[0])? else { bail!("not IPv4") };
-    let answer = node.network_of(other).run(async || get(http, 80, "/from-a-pod").await)?;
-    ensure!(answer.contains("from-a-pod"), "{answer}");
-    // Other ports reject connections, and all ports do after the deletion of the Service.
-    ensure!(connect(http, 81).await.is_err());
+    until("a datagram is returned through the load balancer", async || echo_datagram(udp_address, 53).await).await?;
+    // A client in the network of another Pod reaches the address like an external client.
+    let IpAddr::V4(pod_address) = address(&wait_until_ready(cluster, "datagrams", 1).await?[0])? else {
+        bail!("not IPv4")
+    };
+    let response = node.netns_of_pod(pod_address).run(async || get(http_address, 80, "/from-a-pod").await)?;
+    ensure!(response.contains("from-a-pod"), "{response}");
+    // Ports that the Service does not have reject connections. After its deletion, all ports do.
+    ensure!(connect(http_address, 81).await.is_err());
     let services: Api<Service> = Api::namespaced(cluster.client(), "default");
     services.delete("echo", &DeleteParams::default()).await?;
-    until("rejected connection", async || {
-        if connect(http, 80).await.is_err() { Ok(()) } else { bail!("the address still accepts connections") }
+    until("the address rejects connections", async || {
+        if connect(http_address, 80).await.is_err() { Ok(()) } else { bail!("the address still accepts connections") }
     })
     .await
 }
@@ -64,21 +66,21 @@ fn load_balancer_service(app: &str, port: &Value) -> Value {
 
 async fn load_balancer_address(cluster: &Cluster, name: &str) -> Result<IpAddr> {
     let services: Api<Service> = Api::namespaced(cluster.client(), "default");
-    until(&format!("address of Service {name}"), async || {
+    until(&format!("Service {name} has an address"), async || {
         let status = services.get(name).await?.status.and_then(|status| status.load_balancer);
-        let first =
+        let ingress =
             status.and_then(|status| status.ingress?.into_iter().next()).context("the Service has no address")?;
-        first.ip.context("the address is a hostname")?.parse::<IpAddr>().context("not an address")
+        ingress.ip.context("the address is a hostname")?.parse::<IpAddr>().context("not an address")
     })
     .await
 }
 
-/// Sends a datagram and waits for one from the same address.
+/// Sends a datagram to an echo server and waits for one in return.
 async fn echo_datagram(address: IpAddr, port: u16) -> Result<()> {
     let socket = UdpSocket::bind("0.0.0.0:0").await?;
     socket.connect(SocketAddr::new(address, port)).await?;
     socket.send(b"over").await?;
-    let mut answer = [0; 1500];
-    timeout(Duration::from_secs(1), socket.recv(&mut answer)).await.context("no datagram within 1 s")?.map(drop)?;
+    let mut response = [0; 1500];
+    timeout(Duration::from_secs(1), socket.recv(&mut response)).await.context("no datagram within 1 s")?.map(drop)?;
     Ok(())
 }

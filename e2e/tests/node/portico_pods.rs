@@ -1,4 +1,4 @@
-//! Features of the node that only Portico's own Pods use.
+//! Features of the node that only Portico's own Pods use, tested with Pods of the echo server.
 
 use std::fs;
 use std::net::IpAddr;
@@ -23,21 +23,21 @@ use crate::node::echo::{
 pub(crate) async fn probes_control_the_pod(cluster: &Cluster) -> Result<()> {
     let probe =
         |path: &str| json!({ "httpGet": { "path": path, "port": 3000 }, "periodSeconds": 1, "failureThreshold": 5 });
-    let well =
+    let healthy_probes =
         json!({ "readinessProbe": probe("/health"), "livenessProbe": probe("/health"), "startupProbe": probe("/") });
-    cluster.apply(&deployment("well", 1, well).to_string()).await?;
+    cluster.apply(&deployment("well", 1, healthy_probes).to_string()).await?;
     cluster.apply(&deployment("busy", 1, json!({ "readinessProbe": probe("/status/503") })).to_string()).await?;
     cluster.apply(&deployment("dead", 1, json!({ "livenessProbe": probe("/status/500") })).to_string()).await?;
     wait_until_ready(cluster, "well", 1).await?;
-    let restarted = until("restarted Pod", async || {
+    let restarted = until("the Pod of Deployment dead is restarted", async || {
         let pods = pods(cluster, "dead").await?;
         if restarts(&pods) > 0 { Ok(pods) } else { bail!("{}", describe(&pods)) }
     });
     restarted.await?;
-    let others = [pods(cluster, "well").await?, pods(cluster, "busy").await?];
-    ensure!(others.iter().all(|pods| restarts(pods) == 0), "{}", describe(&others.concat()));
-    ensure!(!others[1].iter().any(is_ready), "{}", describe(&others[1]));
-    ensure!(get(address(&others[1][0])?, 3000, "/").await?.starts_with("HTTP/1.1 200"), "the Pod must be running");
+    let [well, busy] = [pods(cluster, "well").await?, pods(cluster, "busy").await?];
+    ensure!(restarts(&well) == 0 && restarts(&busy) == 0, "{}", describe(&[well, busy].concat()));
+    ensure!(!busy.iter().any(is_ready), "{}", describe(&busy));
+    ensure!(get(address(&busy[0])?, 3000, "/").await?.starts_with("HTTP/1.1 200"), "the Pod must be running");
     cluster.kubectl(&["delete", "deployment", "well", "busy", "dead"]).await.map(drop)
 }
 
@@ -50,20 +50,20 @@ pub(crate) async fn pod_has_its_account_and_privileges(cluster: &Cluster) -> Res
         "capabilities": { "drop": ["ALL"], "add": ["NET_BIND_SERVICE"] },
     });
     // Without root, this port needs the sysctl of the Pod's network.
-    let more = json!({ "securityContext": confined, "env": [{ "name": "HTTP_PORT", "value": "80" }] });
-    let mut deployment = deployment("confined", 1, more);
+    let container_fields = json!({ "securityContext": confined, "env": [{ "name": "HTTP_PORT", "value": "80" }] });
+    let mut deployment = deployment("confined", 1, container_fields);
     let sysctls = json!([{ "name": "net.ipv4.ip_unprivileged_port_start", "value": "80" }]);
     let spec = json!({ "securityContext": { "sysctls": sysctls } });
     merge(&mut deployment, json!({ "spec": { "template": { "spec": spec } } }));
     cluster.apply(&deployment.to_string()).await?;
     let pod = wait_until_ready(cluster, "confined", 1).await?.remove(0);
     let address = address(&pod)?;
-    until("response on port 80", async || get(address, 80, "/").await).await?;
+    until("the Pod responds on port 80", async || get(address, 80, "/").await).await?;
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     let root = cluster.folder().join("pods").join(uid).join("root");
-    let process = process_in(&root).context("no process has the Pod's root")?;
+    let process = process_with_root(&root).context("no process has the Pod's root")?;
     let status = fs::read_to_string(process.join("status"))?;
-    let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let value_of = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     for (name, expected) in [
         ("Uid:", "1234\t1234\t1234\t1234"),
         ("Gid:", "2345\t2345\t2345\t2345"),
@@ -72,7 +72,7 @@ pub(crate) async fn pod_has_its_account_and_privileges(cluster: &Cluster) -> Res
         ("CapBnd:", "0000000000000400"),
         ("NoNewPrivs:", "1"),
     ] {
-        ensure!(line(name) == Some(expected), "{name} {:?} instead of {expected}", line(name));
+        ensure!(value_of(name) == Some(expected), "{name} {:?} instead of {expected}", value_of(name));
     }
     let mounts = fs::read_to_string(process.join("mountinfo"))?;
     ensure!(mounts.contains(" / ro,"), "the root is writable: {mounts}");
@@ -88,47 +88,51 @@ pub(crate) async fn pod_has_its_account_and_privileges(cluster: &Cluster) -> Res
     Ok(())
 }
 
-/// The entry in /proc of the process with this root.
-fn process_in(root: &Path) -> Option<PathBuf> {
+/// The folder in /proc of the process with this root folder.
+fn process_with_root(root: &Path) -> Option<PathBuf> {
     let processes = fs::read_dir("/proc").ok()?;
     let mut processes = processes.filter_map(|process| Some(process.ok()?.path()));
     processes.find(|process| fs::read_link(process.join("root")).is_ok_and(|link| link == root))
 }
 
-/// The grace period of the Pod in the test, far more than it needs.
-const GRACE: i64 = 50;
+/// The grace period of the Pod, much longer than it needs to end.
+const GRACE_SECONDS: i64 = 50;
+/// The time between the deletion of the Pod and SIGTERM.
+const PAUSE_SECONDS: i64 = 3;
 
 pub(crate) async fn portico_pod_serves_during_its_pause(cluster: &Cluster) -> Result<()> {
-    let more = json!({ "lifecycle": { "preStop": { "sleep": { "seconds": 3 } } } });
-    let mut deployment = deployment("ours", 1, more);
+    let container_fields = json!({ "lifecycle": { "preStop": { "sleep": { "seconds": PAUSE_SECONDS } } } });
+    let mut deployment = deployment("graceful", 1, container_fields);
+    // The node terminates only Pods with this label gracefully.
     let label = json!({ "app.kubernetes.io/name": "portico" });
-    let spec = json!({ "terminationGracePeriodSeconds": GRACE });
+    let spec = json!({ "terminationGracePeriodSeconds": GRACE_SECONDS });
     let template = json!({ "metadata": { "labels": label }, "spec": spec });
     merge(&mut deployment, json!({ "spec": { "template": template } }));
     cluster.apply(&deployment.to_string()).await?;
-    let pod = wait_until_ready(cluster, "ours", 1).await?.remove(0);
+    let pod = wait_until_ready(cluster, "graceful", 1).await?.remove(0);
     let (name, address) = (pod.metadata.name.clone().unwrap_or_default(), address(&pod)?);
-    cluster.kubectl(&["delete", "deployment", "ours", "--wait=false"]).await?;
+    cluster.kubectl(&["delete", "deployment", "graceful", "--wait=false"]).await?;
     let api: Api<Pod> = Api::namespaced(cluster.client(), "default");
-    let ending = async || match api.get_opt(&name).await?.and_then(|pod| pod.metadata.deletion_timestamp) {
-        Some(limit) => Ok(limit.0),
+    let deletion_timestamp = async || match api.get_opt(&name).await?.and_then(|pod| pod.metadata.deletion_timestamp) {
+        Some(timestamp) => Ok(timestamp.0),
         None => bail!("the Pod is not terminating"),
     };
     // The deletion timestamp is the end of the grace period.
-    let limit = until("Pod that is ending", ending).await?;
-    let pause_is_over = limit - SignedDuration::from_secs(GRACE - 3);
+    let grace_end = until("the Pod is terminating", deletion_timestamp).await?;
+    let pause_end = grace_end - SignedDuration::from_secs(GRACE_SECONDS - PAUSE_SECONDS);
     loop {
-        let answer = get(address, 3000, "/late").await;
-        if Timestamp::now() >= pause_is_over {
+        let response = get(address, 3000, "/late").await;
+        if Timestamp::now() >= pause_end {
             break;
         }
-        answer.context("the Pod ended before the end of its pause")?;
+        response.context("the Pod ended before the end of its pause")?;
         // A short delay between requests.
         sleep(Duration::from_millis(50)).await;
     }
-    let gone = async || if api.get_opt(&name).await?.is_none() { Ok(()) } else { bail!("the Pod still exists") };
-    until("deletion of the Pod", gone).await?;
-    ensure!(Timestamp::now() < limit, "SIGTERM did not end the Pod");
+    let check_deleted =
+        async || if api.get_opt(&name).await?.is_none() { Ok(()) } else { bail!("the Pod still exists") };
+    until("the Pod is deleted", check_deleted).await?;
+    ensure!(Timestamp::now() < grace_end, "SIGTERM did not end the Pod");
     ensure!(connect(address, 3000).await.is_err());
     Ok(())
 }
@@ -137,7 +141,7 @@ pub(crate) async fn killed_pod_is_restarted(cluster: &Cluster, node: &Node) -> R
     cluster.apply(&deployment("killed", 1, json!({})).to_string()).await?;
     let IpAddr::V4(address) = address(&wait_until_ready(cluster, "killed", 1).await?[0])? else { bail!("not IPv4") };
     node.crash(address)?;
-    until("restarted Pod", async || {
+    until("the Pod is restarted", async || {
         let pods = wait_until_ready(cluster, "killed", 1).await?;
         if restarts(&pods) == 1 { Ok(()) } else { bail!("{}", describe(&pods)) }
     })
@@ -150,13 +154,13 @@ pub(crate) async fn pods_do_not_need_the_api_server(cluster: &mut Cluster) -> Re
     cluster.apply(&deployment("steady", 1, json!({})).to_string()).await?;
     let before = wait_until_ready(cluster, "steady", 1).await?.remove(0);
     cluster.kill_apiserver()?;
-    let answer = get(address(&before)?, 3000, "/").await;
+    let response = get(address(&before)?, 3000, "/").await;
     cluster.start_apiserver().await?;
-    ensure!(answer?.starts_with("HTTP/1.1 200"));
+    ensure!(response?.starts_with("HTTP/1.1 200"));
     // The node follows the API server again: the old Pod is kept, and a new one starts.
     cluster.apply(&deployment("steady", 2, json!({})).to_string()).await?;
     let after = wait_until_ready(cluster, "steady", 2).await?;
-    let same = |pod: &Pod| pod.metadata.uid == before.metadata.uid && address(pod).ok() == address(&before).ok();
-    ensure!(after.iter().any(same) && restarts(&after) == 0, "{}", describe(&after));
+    let is_same_pod = |pod: &Pod| pod.metadata.uid == before.metadata.uid && address(pod).ok() == address(&before).ok();
+    ensure!(after.iter().any(is_same_pod) && restarts(&after) == 0, "{}", describe(&after));
     Ok(())
 }

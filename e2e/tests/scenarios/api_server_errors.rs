@@ -1,4 +1,5 @@
-//! Injects all known errors of the API server while requests flow.
+//! Injects errors of the API server while requests flow. Edits must be served and reported, and nothing else be
+//! written.
 
 use std::fs;
 use std::time::Duration;
@@ -23,9 +24,11 @@ use crate::scenarios::route_counts::wait_until_counted;
 const HOST: &str = "faults.example";
 /// Requests between two events: enough that some are in flight at each.
 const REQUESTS: usize = 100;
-const WRITTEN: &str = r#"portico_status_writes_total{kind="HTTPRoute",result="written"}"#;
+/// The metric of status writes for routes.
+const ROUTE_WRITES: &str = r#"portico_status_writes_total{kind="HTTPRoute",result="written"}"#;
 
-/// The injected errors, and the minimum number of requests that hit each of them.
+/// The injected errors: a name, the requests that they apply to, the error, and the number of requests that must hit
+/// it.
 const ERRORS: &[(&str, Requests, InjectedError, usize)] = &[
     ("410 as a response", Requests::Watches, InjectedError::Status(410), 1),
     ("410 as a watch event", Requests::Watches, InjectedError::Gone, 1),
@@ -46,8 +49,8 @@ struct ErrorScenario<'a> {
 }
 
 pub(crate) async fn requests_are_served_during_api_server_errors(cluster: &Cluster) -> Result<()> {
-    let front = ErrorInjector::start(cluster).await?;
-    let kubeconfig = front.kubeconfig().to_str().context("the checkout's path is not UTF-8")?;
+    let injector = ErrorInjector::start(cluster).await?;
+    let kubeconfig = injector.kubeconfig().to_str().context("the checkout's path is not UTF-8")?;
     let portico = Portico::start(cluster, "faults", &["--kubeconfig", kubeconfig]).await?;
     let _backend = Backend::start(cluster, "faults").await?;
     let routes = ["faults", "untouched"].map(|name| route(name, "faults", HOST, prefix(&format!("/{name}")), "faults"));
@@ -61,30 +64,30 @@ pub(crate) async fn requests_are_served_during_api_server_errors(cluster: &Clust
     let before = unchanged_objects(cluster).await?;
     let load = Load::start(&target);
     load.wait_for_more(REQUESTS).await?;
-    let mut scene = ErrorScenario { cluster, injector: front, portico, target, load };
+    let mut scenario = ErrorScenario { cluster, injector, portico, target, load };
 
-    for (name, requests, fault, times) in ERRORS {
-        let begun = Instant::now();
-        scene.survives(*requests, fault.clone(), *times).await.context(*name)?;
+    for (name, requests, error, min_hits) in ERRORS {
+        let started = Instant::now();
+        scenario.survives(*requests, error.clone(), *min_hits).await.context(*name)?;
         nothing_was_written(cluster, &before).await.context(*name)?;
-        report(format_args!("faults: {name}, {:.1} s", begun.elapsed().as_secs_f64()));
+        report(format_args!("faults: {name}, {:.1} s", started.elapsed().as_secs_f64()));
     }
-    scene.honors_retry_after().await.context("too many requests")?;
-    scene.uses_a_new_token().await.context("an invalid token")?;
+    scenario.honors_retry_after().await.context("too many requests")?;
+    scenario.uses_a_new_token().await.context("an invalid token")?;
     nothing_was_written(cluster, &before).await.context("at the end")?;
-    scene.load.stop()?;
-    scene.portico.stop().await?;
+    scenario.load.stop()?;
+    scenario.portico.stop().await?;
     cluster.kubectl(&["delete", "httproute", "faults", "untouched"]).await?;
     cluster.kubectl(&["delete", "gateway,service,endpointslice", "faults"]).await.map(drop)
 }
 
 impl ErrorScenario<'_> {
-    async fn survives(&self, requests: Requests, fault: InjectedError, times: usize) -> Result<()> {
+    async fn survives(&self, requests: Requests, error: InjectedError, min_hits: usize) -> Result<()> {
         let written = self.written().await?;
-        self.injector.inject(requests, fault.clone());
+        self.injector.inject(requests, error.clone());
         let path = self.edit().await?;
-        self.injector.wait_for_hits(times).await?;
-        if fault != InjectedError::NoHandshake {
+        self.injector.wait_for_hits(min_hits).await?;
+        if error != InjectedError::NoHandshake {
             self.injector.wait_for_hit_by("httproutes").await?;
         }
         self.load.wait_for_more(REQUESTS).await?;
@@ -94,16 +97,16 @@ impl ErrorScenario<'_> {
 
     async fn honors_retry_after(&self) -> Result<()> {
         let seconds = 2;
-        for fault in [InjectedError::Busy { seconds }, InjectedError::BusyByStatus { seconds }] {
+        for error in [InjectedError::Busy { seconds }, InjectedError::BusyByStatus { seconds }] {
             let written = self.written().await?;
-            self.injector.inject(Requests::Watches, fault.clone());
-            let begun = Instant::now();
+            self.injector.inject(Requests::Watches, error.clone());
+            let started = Instant::now();
             self.injector.wait_for_hit_by("httproutes").await?;
             self.injector.clear();
             let path = self.edit().await?;
             self.catches_up(&path, written).await?;
-            let waited = begun.elapsed();
-            ensure!(waited >= Duration::from_secs(seconds.into()), "{fault:?}: Portico waited only {waited:?}");
+            let waited = started.elapsed();
+            ensure!(waited >= Duration::from_secs(seconds.into()), "{error:?}: Portico waited only {waited:?}");
         }
         Ok(())
     }
@@ -117,7 +120,7 @@ impl ErrorScenario<'_> {
         until("the log says what to renew", async || {
             let log = fs::read_to_string(self.portico.log())?;
             let says = |line: &str| line.contains("401 Unauthorized") && line.contains("renew them there");
-            ensure!(log.lines().any(says), "the log does not say so");
+            ensure!(log.lines().any(says), "no line of the log names 401 and the renewal");
             Ok(())
         })
         .await?;
@@ -128,7 +131,7 @@ impl ErrorScenario<'_> {
         Ok(())
     }
 
-    /// Adds a path to the route, without the error injector.
+    /// Adds a path to the route `faults`, bypassing the error injector, and returns the path.
     async fn edit(&self) -> Result<String> {
         let api = routes(self.cluster);
         let path = format!("/{}", api.get("faults").await?.metadata.generation.context("no generation")?);
@@ -138,7 +141,7 @@ impl ErrorScenario<'_> {
         Ok(path)
     }
 
-    /// The edit is served, the status is up to date, and nothing more is written.
+    /// Waits until the edit is served and the status is up to date. Then nothing more may be written.
     async fn catches_up(&self, path: &str, written: u64) -> Result<()> {
         let edited = Target { path: path.to_owned(), ..self.target.clone() };
         until("the edit is served", async || edited.expect(200, "faults").await).await?;
@@ -146,7 +149,7 @@ impl ErrorScenario<'_> {
         self.load.wait_for_more(REQUESTS).await?;
         let later = routes(self.cluster).get("faults").await?;
         ensure!(later.metadata.resource_version == route.metadata.resource_version, "written again: {later:?}");
-        // Zero if the response to the write was lost.
+        // A write is not counted if its response was lost.
         let writes = self.written().await? - written;
         ensure!(writes <= 1, "{writes} writes for one change");
         Ok(())
@@ -154,7 +157,7 @@ impl ErrorScenario<'_> {
 
     /// The number of status writes for routes.
     async fn written(&self) -> Result<u64> {
-        let written = self.portico.metric(WRITTEN).await?.context("no status was written yet")?;
+        let written = self.portico.metric(ROUTE_WRITES).await?.context("no status was written yet")?;
         Ok(format!("{written}").parse()?)
     }
 }
@@ -170,8 +173,8 @@ async fn unchanged_objects(cluster: &Cluster) -> Result<[DynamicObject; 3]> {
 
 async fn nothing_was_written(cluster: &Cluster, before: &[DynamicObject]) -> Result<()> {
     for (before, now) in before.iter().zip(unchanged_objects(cluster).await?) {
-        let (then, later) = (&before.metadata.resource_version, &now.metadata.resource_version);
-        ensure!(then == later, "an unchanged object was written: {before:?} became {now:?}");
+        let unchanged = before.metadata.resource_version == now.metadata.resource_version;
+        ensure!(unchanged, "an unchanged object was written: {before:?} became {now:?}");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Backends in this process that respond with their name, for Services without Pods.
+//! Backends in this process, for Services without Pods. They respond with their name and the path.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -53,17 +53,17 @@ impl Backend {
 
 async fn serve(listener: TcpListener, name: String) {
     let mut connections = JoinSet::new();
-    // It fails only without free file descriptors; then the test lacks responses.
+    // Accepting fails only without free file descriptors. Clients then get no response, which fails the test.
     while let Ok((stream, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
         let name = name.clone();
         connections.spawn(async move {
-            let answer = service_fn(|request: Request<Incoming>| {
+            let service = service_fn(|request: Request<Incoming>| {
                 let text = format!("{name} {}", request.uri().path());
                 async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text)))) }
             });
             // Errors are reported by the client.
-            drop(http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await);
+            drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
         });
     }
 }

@@ -21,10 +21,10 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 
 /// How long a response may take on a busy machine.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Larger than any response body.
+/// Larger than any response body of the tests.
 const MAX_BODY: usize = 64 << 10;
 
-/// A request target.
+/// Where a request is sent to, and with which credentials.
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
@@ -75,8 +75,11 @@ impl Target {
 
     /// Fails unless the response has this status and its body starts with `body`.
     pub(crate) async fn expect(&self, status: u16, body: &str) -> Result<()> {
-        let answer = self.request().await?;
-        ensure!(answer.status == status && answer.body.starts_with(body), "expected {status} {body}…, got {answer:?}");
+        let response = self.request().await?;
+        ensure!(
+            response.status == status && response.body.starts_with(body),
+            "expected {status} {body}…, got {response:?}"
+        );
         Ok(())
     }
 }
@@ -108,10 +111,10 @@ impl Connection {
             request = request.header("apikey", key);
         }
         let request = request.body(Empty::new())?;
-        let answer = self.sender.send_request(request).await.context("no response")?;
-        let status = answer.status().as_u16();
+        let response = self.sender.send_request(request).await.context("no response")?;
+        let status = response.status().as_u16();
         #[expect(clippy::disallowed_methods, reason = "the body is limited")]
-        let body = Limited::new(answer.into_body(), MAX_BODY).collect();
+        let body = Limited::new(response.into_body(), MAX_BODY).collect();
         let body = body.await.map_err(|error| anyhow::anyhow!("incomplete response: {error}"))?;
         Ok(GatewayResponse { status, body: String::from_utf8_lossy(&body.to_bytes()).into_owned() })
     }

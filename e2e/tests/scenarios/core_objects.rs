@@ -3,14 +3,14 @@
 use portico::api::Kind;
 use serde_json::{Value, json};
 
-/// The objects without apiVersion and kind.
+/// The objects, with their kinds instead of the fields apiVersion and kind.
 pub(crate) fn objects() -> Vec<(Kind, Value)> {
     let service = |spec: Value| (Kind::Service, json!({ "spec": spec }));
     let ports = |ports: Value| service(json!({ "ports": ports }));
-    let slice = |more: Value| {
+    let slice = |fields: Value| {
         let mut slice = json!({ "addressType": "IPv4", "endpoints": [{ "addresses": ["10.1.2.3"] }] });
-        let fields = slice.as_object_mut().expect("the slice is an object");
-        fields.extend(more.as_object().cloned().unwrap_or_default());
+        let slice_fields = slice.as_object_mut().expect("the slice is an object");
+        slice_fields.extend(fields.as_object().cloned().unwrap_or_default());
         (Kind::EndpointSlice, slice)
     };
     vec![

@@ -21,6 +21,7 @@ use crate::scenarios::replicas::leader;
 use crate::scenarios::route_counts::wait_until_counted;
 
 const HOST: &str = "deployed.example";
+/// Requests that must be served before the next step.
 const REQUESTS: usize = 100;
 /// The replicas of the Deployment in the manifests.
 const REPLICAS: usize = 2;
@@ -38,7 +39,7 @@ pub(crate) async fn install(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// After [`install`]. Replaces all of its Pods.
+/// Needs [`install`]. Replaces the leader, and then all Pods.
 pub(crate) async fn replacing_portico_pods_fails_no_request(cluster: &Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "deployed").await?;
     apply(cluster, &[gateway("deployed"), route("deployed", "deployed", HOST, prefix("/"), "deployed")]).await?;
@@ -51,11 +52,11 @@ pub(crate) async fn replacing_portico_pods_fails_no_request(cluster: &Cluster) -
 
     let load = Load::start(&target);
     load.wait_for_more(REQUESTS).await?;
-    let old = leader(cluster, |_| true).await?;
-    let delete = ["delete", "pod", &old, "--namespace", NAMESPACE, "--wait=false"];
+    let old_leader = leader(cluster, |_| true).await?;
+    let delete = ["delete", "pod", &old_leader, "--namespace", NAMESPACE, "--wait=false"];
     cluster.kubectl(&delete).await?;
-    leader(cluster, |name| name != old).await.context("no other Pod became leader")?;
-    wait_until_replaced(cluster, &BTreeSet::from([old])).await?;
+    leader(cluster, |name| name != old_leader).await.context("no other Pod became leader")?;
+    wait_until_replaced(cluster, &BTreeSet::from([old_leader])).await?;
     load.wait_for_more(REQUESTS).await?;
     check_no_failure(&load, "the leader was deleted")?;
 
@@ -73,7 +74,8 @@ pub(crate) async fn replacing_portico_pods_fails_no_request(cluster: &Cluster) -
     cluster.kubectl(&["delete", "service,endpointslice", "deployed"]).await.map(drop)
 }
 
-/// After [`install`], which it undoes. Existing Gateways keep their addresses for the next installation.
+/// Needs [`install`]. Removes Portico, installs it again for the existing Gateways, which keep their addresses, and
+/// removes everything.
 pub(crate) async fn removal_is_complete_and_reversible(cluster: &Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "removed").await?;
     apply(cluster, &[gateway("removed"), route("removed", "removed", HOST, prefix("/"), "removed")]).await?;
@@ -90,13 +92,18 @@ pub(crate) async fn removal_is_complete_and_reversible(cluster: &Cluster) -> Res
     ensure!(target.request().await.is_err(), "the address still accepts requests");
 
     install(cluster).await?;
-    let now = Target::new(wait_until_programmed(cluster, "removed").await?, HOST, "/");
-    ensure!(now.address == target.address, "the address has changed: {} was {}", now.address, target.address);
+    let new_target = Target::new(wait_until_programmed(cluster, "removed").await?, HOST, "/");
+    ensure!(
+        new_target.address == target.address,
+        "the address has changed: {} was {}",
+        new_target.address,
+        target.address
+    );
     wait_for_endpoints(cluster, "removed-portico", &pods(cluster).await?).await?;
     ensure!(pods(cluster).await?.is_disjoint(&old));
     until("the route is served again", async || target.expect(200, "removed").await).await?;
 
-    // In the documented order, which leaves nothing behind.
+    // Deletion in the documented order leaves nothing behind.
     cluster.kubectl(&["delete", "gateway,httproute", "removed"]).await?;
     wait_until_deleted(cluster, "removed-portico").await?;
     cluster.kubectl(&["delete", "service,endpointslice", "removed"]).await?;
@@ -138,6 +145,7 @@ pub(crate) async fn wait_for_endpoints(
     .await
 }
 
+/// The EndpointSlices of a Service.
 pub(crate) async fn slices(cluster: &Cluster, service: &str) -> Result<Vec<EndpointSlice>> {
     let slices: Api<EndpointSlice> = Api::default_namespaced(cluster.client());
     let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
@@ -179,6 +187,7 @@ async fn wait_until_replaced(cluster: &Cluster, old: &BTreeSet<String>) -> Resul
     wait_for_rollout(cluster).await
 }
 
+/// Fails if a request of the load has failed.
 fn check_no_failure(load: &Load, when: &str) -> Result<()> {
     let failures = load.results().failures;
     match failures.first() {
@@ -187,7 +196,7 @@ fn check_no_failure(load: &Load, when: &str) -> Result<()> {
     }
 }
 
-/// Resource versions of the objects that Portico writes.
+/// Resource versions of the objects of [`replacing_portico_pods_fails_no_request`] that Portico writes.
 async fn resource_versions(cluster: &Cluster) -> Result<[Option<String>; 3]> {
     let gateway = gateways(cluster).get("deployed").await?.metadata;
     let route = routes(cluster).get("deployed").await?.metadata;

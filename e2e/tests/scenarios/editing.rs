@@ -1,4 +1,5 @@
-//! Edits Gateways and routes with `kubectl`: changes are served, errors are reported, and deleted objects are gone.
+//! Edits Gateways and routes with `kubectl`: changes are served, errors are reported, and deleted objects are no longer
+//! served.
 
 use anyhow::{Result, bail, ensure};
 use portico_e2e::cluster::Cluster;
@@ -15,13 +16,13 @@ const HOST: &str = "editing.example";
 
 pub(crate) async fn edits_are_served_until_deletion(cluster: &Cluster) -> Result<()> {
     let backend = Backend::start(cluster, "editing").await?;
-    let made = route("editing", "editing", HOST, prefix("/old"), "editing");
-    apply(cluster, &[gateway("editing"), made]).await?;
+    let old_route = route("editing", "editing", HOST, prefix("/old"), "editing");
+    apply(cluster, &[gateway("editing"), old_route]).await?;
     let address = wait_until_programmed(cluster, "editing").await?;
     let target = |path: &str| Target::new(address, HOST, path);
     until("the route is served", async || target("/old").expect(200, "editing /old").await).await?;
     wait_until_accepted(cluster, "editing").await?;
-    kubectl_get_shows_it(cluster, &address.ip().to_string()).await?;
+    check_kubectl_columns(cluster, &address.ip().to_string()).await?;
 
     patch(cluster, "/spec/rules/0/matches/0/path/value", "/new").await?;
     until("the new path is served", async || target("/new").expect(200, "editing /new").await).await?;
@@ -33,7 +34,7 @@ pub(crate) async fn edits_are_served_until_deletion(cluster: &Cluster) -> Result
     cluster.kubectl(&["delete", "httproute", "editing"]).await?;
     until("the route is gone", async || target("/new").expect(404, "").await).await?;
     let api = gateways(cluster);
-    until("no route is counted", async || {
+    until("the listener counts no route", async || {
         let listeners = &api.get("editing").await?.data["status"]["listeners"];
         ensure!(listeners[0]["attachedRoutes"] == 0, "{listeners}");
         Ok(())
@@ -49,8 +50,8 @@ pub(crate) async fn edits_are_served_until_deletion(cluster: &Cluster) -> Result
     Ok(())
 }
 
-/// The columns of `kubectl get`.
-async fn kubectl_get_shows_it(cluster: &Cluster, address: &str) -> Result<()> {
+/// Checks the columns of `kubectl get` for the Gateway, the route and the GatewayClass.
+async fn check_kubectl_columns(cluster: &Cluster, address: &str) -> Result<()> {
     let listed = cluster.kubectl(&["get", "gateway", "editing", "--no-headers"]).await?;
     let columns: Vec<&str> = listed.split_whitespace().collect();
     ensure!(columns[..4] == ["editing", "portico", address, "True"], "{listed}");
@@ -70,13 +71,13 @@ async fn errors_are_reported_until_fixed(cluster: &Cluster, target: &Target) -> 
         let route = api.get("editing").await?;
         let found = condition(&route, &route.data["status"]["parents"][0]["conditions"], "ResolvedRefs")?;
         ensure!(found["status"] == "False" && found["reason"] == "BackendNotFound", "{found}");
-        names_field_and_object(found["message"].as_str().unwrap_or_default())
+        ensure_field_and_object(found["message"].as_str().unwrap_or_default())
     })
     .await?;
     until("an event has the reason", async || {
         let warnings = events(cluster, "Warning").await?;
         ensure!(warnings.contains("BackendNotFound"), "{warnings}");
-        names_field_and_object(&warnings)
+        ensure_field_and_object(&warnings)
     })
     .await?;
     patch(cluster, "/spec/rules/0/backendRefs/0/name", "editing").await?;
@@ -90,18 +91,19 @@ async fn errors_are_reported_until_fixed(cluster: &Cluster, target: &Target) -> 
     .await
 }
 
-fn names_field_and_object(text: &str) -> Result<()> {
+fn ensure_field_and_object(text: &str) -> Result<()> {
     for part in ["spec.rules[0].backendRefs[0]", "nobody", "; "] {
         ensure!(text.contains(part), "`{part}` is missing in: {text}");
     }
     Ok(())
 }
 
-/// The events of the route, as in `kubectl describe`.
-async fn events(cluster: &Cluster, kind: &str) -> Result<String> {
+/// Reasons and messages of the events of the route, of type `Normal` or `Warning`.
+async fn events(cluster: &Cluster, event_type: &str) -> Result<String> {
     let columns = "--output=jsonpath={range .items[*]}{.reason}: {.message}{\"\\n\"}{end}";
-    let which = format!("--field-selector=involvedObject.kind=HTTPRoute,involvedObject.name=editing,type={kind}");
-    cluster.kubectl(&["get", "events", &which, columns]).await
+    let selector =
+        format!("--field-selector=involvedObject.kind=HTTPRoute,involvedObject.name=editing,type={event_type}");
+    cluster.kubectl(&["get", "events", &selector, columns]).await
 }
 
 async fn patch(cluster: &Cluster, path: &str, value: &str) -> Result<()> {

@@ -1,5 +1,5 @@
-//! Invalid plugins and consumers, each once on a real API server: the object's condition and event have the error and
-//! the remedy, referring objects get an event, and protected routes reject requests.
+//! Tests of invalid plugins and consumers on a real API server. The condition and the event of the object have the
+//! error and the remedy, objects that refer to it get an event, and routes with an invalid plugin reject requests.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use crate::scenarios::client::Target;
 use crate::scenarios::objects::{apply, gateway, prefix, route, until, wait_until_programmed};
 use crate::scenarios::plugins::{consumer, plugin, secret};
 
-const HOST: &str = "misfits.example";
+const HOST: &str = "invalid.example";
 
 /// A plugin on its own route.
 struct InvalidPlugin {
@@ -21,29 +21,31 @@ struct InvalidPlugin {
     plugin: Value,
     /// The condition with the error, and its status.
     condition: (&'static str, &'static str),
-    /// Words of its message: field, reason and remedy.
+    /// Parts of the message: field, reason and remedy.
     words: &'static [&'static str],
-    /// The status code of the route meanwhile.
+    /// The status code of responses of the route.
     status: u16,
 }
 
 pub(crate) async fn errors_are_reported_on_object_and_user(cluster: &Cluster) -> Result<()> {
-    let _backend = Backend::start(cluster, "misfits").await?;
-    apply(cluster, &[gateway("misfits")]).await?;
-    let address = wait_until_programmed(cluster, "misfits").await?;
-    let misfits = invalid_plugins();
+    let _backend = Backend::start(cluster, "invalid-plugins").await?;
+    apply(cluster, &[gateway("invalid-plugins")]).await?;
+    let address = wait_until_programmed(cluster, "invalid-plugins").await?;
+    let invalid_plugins = invalid_plugins();
     let mut objects = vec![json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "patches" },
         "stringData": { "unquoted": "a-string-without-quotes" },
     })];
-    for misfit in &misfits {
-        objects.push(misfit.plugin.clone());
-        objects.push(annotated(misfit.name, misfit.name));
+    for invalid_plugin in &invalid_plugins {
+        objects.push(invalid_plugin.plugin.clone());
+        objects.push(route_with_plugin(invalid_plugin.name, invalid_plugin.name));
     }
-    objects.push(annotated("nowhere", "no-such-plugin"));
+    objects.push(route_with_plugin("nowhere", "no-such-plugin"));
     apply(cluster, &objects).await?;
-    for misfit in &misfits {
-        is_reported(cluster, address, misfit).await.with_context(|| format!("error of {}", misfit.name))?;
+    for invalid_plugin in &invalid_plugins {
+        is_reported(cluster, address, invalid_plugin)
+            .await
+            .with_context(|| format!("error of {}", invalid_plugin.name))?;
     }
 
     until("the route with the missing plugin returns 503", async || expect_status(address, "nowhere", 503).await)
@@ -56,7 +58,7 @@ pub(crate) async fn errors_are_reported_on_object_and_user(cluster: &Cluster) ->
 
     cluster.kubectl(&["delete", "httproute,kongplugin,kongconsumer", "--all"]).await?;
     cluster.kubectl(&["delete", "secret", "patches", "first-key", "second-key"]).await?;
-    cluster.kubectl(&["delete", "gateway,service,endpointslice", "misfits"]).await.map(drop)
+    cluster.kubectl(&["delete", "gateway,service,endpointslice", "invalid-plugins"]).await.map(drop)
 }
 
 fn invalid_plugins() -> Vec<InvalidPlugin> {
@@ -65,47 +67,46 @@ fn invalid_plugins() -> Vec<InvalidPlugin> {
     patched["configPatches"] = json!([
         { "path": "/allow", "valueFrom": { "secretKeyRef": { "name": "patches", "key": "unquoted" } } }
     ]);
-    let mut from_nowhere = plugin("secret", "acl", json!({}));
-    from_nowhere.as_object_mut().map(|fields| fields.remove("config"));
-    from_nowhere["configFrom"] = json!({ "secretKeyRef": { "name": "not-there", "key": "config" } });
+    let mut from_missing_secret = plugin("secret", "acl", json!({}));
+    from_missing_secret.as_object_mut().map(|fields| fields.remove("config"));
+    from_missing_secret["configFrom"] = json!({ "secretKeyRef": { "name": "not-there", "key": "config" } });
     let redis =
         |host: &str| json!({ "minute": 100, "policy": "redis", "redis": { "host": host, "port": 1, "timeout": 200 } });
-    let misfit =
-        |name, plugin, condition, words, answer| InvalidPlugin { name, plugin, condition, words, status: answer };
+    let case = |name, plugin, condition, words, status| InvalidPlugin { name, plugin, condition, words, status };
     vec![
-        misfit("unknown", plugin("unknown", "kee-auth", json!({})), INVALID, &["plugin: ", "kee-auth"], 503),
-        misfit(
+        case("unknown", plugin("unknown", "kee-auth", json!({})), INVALID, &["plugin: ", "kee-auth"], 503),
+        case(
             "field",
             plugin("field", "key-auth", json!({ "key_name": [] })),
             INVALID,
             &["config.key_name", "key_names"],
             503,
         ),
-        misfit(
+        case(
             "type",
             plugin("type", "rate-limiting", json!({ "minute": "five" })),
             INVALID,
             &["config.minute", "integer"],
             503,
         ),
-        misfit("secret", from_nowhere, INVALID, &["configFrom.secretKeyRef", "not-there", "create"], 503),
-        misfit("json", patched, INVALID, &["configPatches[0]", "patches", "unquoted", "quotes"], 503),
-        misfit(
+        case("secret", from_missing_secret, INVALID, &["configFrom.secretKeyRef", "not-there", "create"], 503),
+        case("json", patched, INVALID, &["configPatches[0]", "patches", "unquoted", "quotes"], 503),
+        case(
             "regex",
             plugin("regex", "bot-detection", json!({ "deny": ["("] })),
             INVALID,
             &["config.deny[0]", "unclosed group"],
             503,
         ),
-        // Active as configured: without its Redis server it allows all requests.
-        misfit(
+        // This plugin is active: by default, all requests are allowed while Redis cannot be reached.
+        case(
             "redis",
             plugin("redis", "rate-limiting", redis("192.0.2.1")),
             ("Degraded", "True"),
             &["config.redis", "192.0.2.1"],
             200,
         ),
-        misfit(
+        case(
             "own-redis",
             plugin("own-redis", "rate-limiting", redis("127.0.0.1")),
             INVALID,
@@ -115,17 +116,20 @@ fn invalid_plugins() -> Vec<InvalidPlugin> {
     ]
 }
 
-async fn is_reported(cluster: &Cluster, address: SocketAddr, misfit: &InvalidPlugin) -> Result<()> {
-    let InvalidPlugin { name, condition: (kind, status), words, status: answer, .. } = misfit;
-    until("status code of its route", async || expect_status(address, name, *answer).await).await?;
+async fn is_reported(cluster: &Cluster, address: SocketAddr, invalid_plugin: &InvalidPlugin) -> Result<()> {
+    let InvalidPlugin { name, condition: (condition_type, condition_status), words, status, .. } = invalid_plugin;
+    until("the route returns the expected status code", async || expect_status(address, name, *status).await).await?;
     let object = format!("kongplugin/{name}");
-    until("its condition", async || {
+    until("the plugin has the condition", async || {
         let object: Value = serde_json::from_str(&cluster.kubectl(&["get", &object, "--output=json"]).await?)?;
         let conditions = object["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
-        let condition = conditions.iter().find(|condition| condition["type"] == *kind);
-        let condition = condition.with_context(|| format!("no {kind} in {conditions:?}"))?;
+        let condition = conditions.iter().find(|condition| condition["type"] == *condition_type);
+        let condition = condition.with_context(|| format!("no {condition_type} in {conditions:?}"))?;
         let message = condition["message"].as_str().unwrap_or_default();
-        ensure!(condition["status"] == *status && words.iter().all(|word| message.contains(word)), "{condition}");
+        ensure!(
+            condition["status"] == *condition_status && words.iter().all(|word| message.contains(word)),
+            "{condition}"
+        );
         Ok(())
     })
     .await?;
@@ -135,22 +139,26 @@ async fn is_reported(cluster: &Cluster, address: SocketAddr, misfit: &InvalidPlu
 
 async fn duplicate_credential_is_rejected(cluster: &Cluster) -> Result<()> {
     apply(cluster, &[secret("first-key", "key-auth", "key", "the-same"), consumer("first", &["first-key"])]).await?;
-    until("the first consumer is programmed", async || programmed_is(cluster, "kongconsumer/first", "True").await)
-        .await?;
+    until("the first consumer is programmed", async || {
+        ensure_programmed_is(cluster, "kongconsumer/first", "True").await
+    })
+    .await?;
     // Creation timestamps have a resolution of seconds.
     until("a second has passed", async || is_older_than_now(cluster, "kongconsumer/first").await).await?;
     apply(cluster, &[secret("second-key", "key-auth", "key", "the-same"), consumer("second", &["second-key"])]).await?;
-    until("the second consumer is rejected", async || programmed_is(cluster, "kongconsumer/second", "False").await)
-        .await?;
+    until("the second consumer is rejected", async || {
+        ensure_programmed_is(cluster, "kongconsumer/second", "False").await
+    })
+    .await?;
     has_event(cluster, "kongconsumer/second", &["credentials[0]", "first", "older"]).await?;
-    programmed_is(cluster, "kongconsumer/first", "True").await?;
+    ensure_programmed_is(cluster, "kongconsumer/first", "True").await?;
     let described = cluster.kubectl(&["describe", "kongconsumer", "second"]).await?;
     ensure!(!described.contains("the-same"), "the output contains the secret: {described}");
     Ok(())
 }
 
 async fn duplicate_global_plugins_are_rejected(cluster: &Cluster) -> Result<()> {
-    let of_all = |name: &str| {
+    let global_plugin = |name: &str| {
         json!({
             "apiVersion": "configuration.konghq.com/v1", "kind": "KongClusterPlugin", "plugin": "correlation-id",
             "metadata": {
@@ -158,20 +166,22 @@ async fn duplicate_global_plugins_are_rejected(cluster: &Cluster) -> Result<()> 
             },
         })
     };
-    apply(cluster, &[of_all("one"), of_all("two")]).await?;
+    apply(cluster, &[global_plugin("one"), global_plugin("two")]).await?;
     for name in ["one", "two"] {
         let object = format!("kongclusterplugin/{name}");
-        until("both plugins are rejected", async || programmed_is(cluster, &object, "False").await).await?;
+        until("both plugins are rejected", async || ensure_programmed_is(cluster, &object, "False").await).await?;
         has_event(cluster, &object, &["metadata.labels[global]", "correlation-id", "keep"]).await?;
     }
     cluster.kubectl(&["delete", "kongclusterplugin", "one"]).await?;
-    until("the remaining plugin is programmed", async || programmed_is(cluster, "kongclusterplugin/two", "True").await)
-        .await?;
+    until("the remaining plugin is programmed", async || {
+        ensure_programmed_is(cluster, "kongclusterplugin/two", "True").await
+    })
+    .await?;
     cluster.kubectl(&["delete", "kongclusterplugin", "two"]).await.map(drop)
 }
 
 async fn invalid_regular_expression_is_reported(cluster: &Cluster) -> Result<()> {
-    let backend = json!({ "service": { "name": "misfits", "port": { "number": 80 } } });
+    let backend = json!({ "service": { "name": "invalid-plugins", "port": { "number": 80 } } });
     let path = json!({ "path": "/~/(", "pathType": "ImplementationSpecific", "backend": backend });
     let ingress = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
@@ -183,8 +193,8 @@ async fn invalid_regular_expression_is_reported(cluster: &Cluster) -> Result<()>
     cluster.kubectl(&["delete", "ingress", "regex"]).await.map(drop)
 }
 
-fn annotated(name: &str, plugin: &str) -> Value {
-    let mut route = route(name, "misfits", HOST, prefix(&format!("/{name}")), "misfits");
+fn route_with_plugin(name: &str, plugin: &str) -> Value {
+    let mut route = route(name, "invalid-plugins", HOST, prefix(&format!("/{name}")), "invalid-plugins");
     route["metadata"]["annotations"] = json!({ "konghq.com/plugins": plugin });
     route
 }
@@ -195,17 +205,17 @@ async fn expect_status(address: SocketAddr, name: &str, status: u16) -> Result<(
 
 /// Waits until the object has a warning event with these words.
 async fn has_event(cluster: &Cluster, object: &str, words: &[&str]) -> Result<()> {
-    let (kind, name) = object.split_once('/').context("kind/name")?;
-    until(&format!("an event on {object}"), async || {
+    let (kind, name) = object.split_once('/').context("an object must be KIND/NAME")?;
+    until(&format!("{object} has the event"), async || {
         let described = cluster.kubectl(&["describe", kind, name]).await?;
-        let is_it = |line: &&str| line.contains("Warning") && words.iter().all(|word| line.contains(word));
-        ensure!(described.lines().any(|line| is_it(&line)), "no event with {words:?}: {described}");
+        let is_expected = |line: &&str| line.contains("Warning") && words.iter().all(|word| line.contains(word));
+        ensure!(described.lines().any(|line| is_expected(&line)), "no event with {words:?}: {described}");
         Ok(())
     })
     .await
 }
 
-async fn programmed_is(cluster: &Cluster, object: &str, expected: &str) -> Result<()> {
+async fn ensure_programmed_is(cluster: &Cluster, object: &str, expected: &str) -> Result<()> {
     let path = r#"jsonpath={.status.conditions[?(@.type=="Programmed")].status}"#;
     let found = cluster.kubectl(&["get", object, "--output", path]).await?;
     ensure!(found.trim() == expected, "{object} has Programmed={found}");
@@ -213,8 +223,11 @@ async fn programmed_is(cluster: &Cluster, object: &str, expected: &str) -> Resul
 }
 
 async fn is_older_than_now(cluster: &Cluster, object: &str) -> Result<()> {
-    let made = cluster.kubectl(&["get", object, "--output", "jsonpath={.metadata.creationTimestamp}"]).await?;
-    let made: k8s_openapi::jiff::Timestamp = made.trim().parse()?;
-    ensure!(k8s_openapi::jiff::Timestamp::now().as_second() > made.as_second(), "{object} was created in this second");
+    let created = cluster.kubectl(&["get", object, "--output", "jsonpath={.metadata.creationTimestamp}"]).await?;
+    let created: k8s_openapi::jiff::Timestamp = created.trim().parse()?;
+    ensure!(
+        k8s_openapi::jiff::Timestamp::now().as_second() > created.as_second(),
+        "{object} was created in this second"
+    );
     Ok(())
 }

@@ -16,6 +16,7 @@ pub(crate) async fn install(cluster: &Cluster) -> Result<()> {
     until("the kinds are served", async || cluster.kubectl(&["get", &names, "--all-namespaces"]).await.map(drop)).await
 }
 
+/// Checks `kubectl explain`, `kubectl get`, and the rules for immutable fields.
 pub(crate) async fn kubectl_explains_and_lists_them(cluster: &Cluster) -> Result<()> {
     for (field, words) in [
         ("kongplugin", "A plugin configuration. It runs where an object refers to it"),
@@ -28,16 +29,16 @@ pub(crate) async fn kubectl_explains_and_lists_them(cluster: &Cluster) -> Result
         ("kongservicefacade.spec.backendRef", "A Service in the same namespace."),
     ] {
         // The OpenAPI document is published a while after the kind is served.
-        let said = until("kubectl explain works", async || cluster.kubectl(&["explain", field]).await).await?;
+        let output = until("kubectl explain works", async || cluster.kubectl(&["explain", field]).await).await?;
         // kubectl explain wraps lines.
-        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
-        ensure!(said.contains(words), "kubectl explain {field} says {said}");
+        let output = output.split_whitespace().collect::<Vec<_>>().join(" ");
+        ensure!(output.contains(words), "the output of kubectl explain {field} is {output}");
     }
 
-    let kong = |version: &str, kind: &str, name: &str, body: Value| {
+    let kong = |version: &str, kind: &str, name: &str, fields: Value| {
         let mut object = json!({ "apiVersion": format!("configuration.konghq.com/{version}"), "kind": kind, "metadata": { "name": name } });
-        let fields = object.as_object_mut().expect("the object is a map");
-        fields.extend(body.as_object().cloned().unwrap_or_default());
+        let object_fields = object.as_object_mut().expect("the object is a map");
+        object_fields.extend(fields.as_object().cloned().unwrap_or_default());
         object
     };
     let plugin = kong("v1", "KongPlugin", "found", json!({ "plugin": "cors", "config": { "credentials": true } }));
@@ -50,8 +51,8 @@ pub(crate) async fn kubectl_explains_and_lists_them(cluster: &Cluster) -> Result
     }
     let table = cluster.kubectl(&["get", "kp", "--output=wide"]).await?;
     let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let head = lines.next().context("the output has no head")?;
-    ensure!(head == ["NAME", "PLUGIN-TYPE", "AGE", "DISABLED", "CONFIG", "PROGRAMMED"], "{table}");
+    let header = lines.next().context("the output has no header")?;
+    ensure!(header == ["NAME", "PLUGIN-TYPE", "AGE", "DISABLED", "CONFIG", "PROGRAMMED"], "{table}");
     let row = lines.next().context("the output has no row")?;
     ensure!(row.starts_with(&["found", "cors"]), "{table}");
     let status = cluster.kubectl(&["get", "kc", "found", "--output=jsonpath={.status.conditions[0].reason}"]).await?;
@@ -64,23 +65,24 @@ pub(crate) async fn kubectl_explains_and_lists_them(cluster: &Cluster) -> Result
             "prefix is immutable",
         ),
     ] {
-        let refused = apply(cluster, &[object]).await.err().map(|error| error.to_string()).unwrap_or_default();
-        ensure!(refused.contains(words), "the API server's error is: {refused}");
+        let error = apply(cluster, &[object]).await.err().map(|error| error.to_string()).unwrap_or_default();
+        ensure!(error.contains(words), "the API server's error is: {error}");
     }
-    // The status that the controller writes.
+    // With this condition of a controller, the control plane is immutable.
     let programmed = json!([{ "type": "Programmed", "status": "True", "reason": "Programmed", "message": "",
         "lastTransitionTime": "2026-01-01T00:00:00Z" }]);
-    let plane = |value: Value| {
-        kong("v1", "KongConsumer", "found", json!({ "username": "ann", "spec": { "controlPlaneRef": value } }))
+    let consumer_of = |control_plane: Value| {
+        kong("v1", "KongConsumer", "found", json!({ "username": "ann", "spec": { "controlPlaneRef": control_plane } }))
     };
-    apply(cluster, &[plane(json!({ "type": "kic" }))]).await?;
+    apply(cluster, &[consumer_of(json!({ "type": "kic" }))]).await?;
     let patch = json!({ "status": { "conditions": programmed } }).to_string();
     cluster.kubectl(&["patch", "kc", "found", "--subresource=status", "--type=merge", "--patch", &patch]).await?;
-    let moved = plane(json!({ "type": "konnectNamespacedRef", "konnectNamespacedRef": { "name": "elsewhere" } }));
-    let without = kong("v1", "KongConsumer", "found", json!({ "username": "ann" }));
-    for (object, words) in [(moved, "is immutable once the object is programmed"), (without, "cannot be removed")] {
-        let refused = apply(cluster, &[object]).await.err().map(|error| error.to_string()).unwrap_or_default();
-        ensure!(refused.contains(words), "the API server's error is: {refused}");
+    let moved = consumer_of(json!({ "type": "konnectNamespacedRef", "konnectNamespacedRef": { "name": "elsewhere" } }));
+    let without_plane = kong("v1", "KongConsumer", "found", json!({ "username": "ann" }));
+    for (object, words) in [(moved, "is immutable once the object is programmed"), (without_plane, "cannot be removed")]
+    {
+        let error = apply(cluster, &[object]).await.err().map(|error| error.to_string()).unwrap_or_default();
+        ensure!(error.contains(words), "the API server's error is: {error}");
     }
     cluster.kubectl(&["delete", "kp/found", "kc/found", "kv/found"]).await.map(drop)
 }

@@ -1,4 +1,4 @@
-//! Load during a scenario, which records failed requests.
+//! Load during a scenario: clients that repeat a request, and record responses and failures.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use crate::scenarios::client::{Connection, Target};
 use crate::scenarios::objects::SCENARIO_TIMEOUT;
 
-/// Between two requests of one client: frequent, without using much CPU.
+/// The time between two requests of a client: short, but without using much CPU.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Clients that repeat a request, half of them on a keep-alive connection, the others on a new connection for each.
@@ -36,8 +36,8 @@ impl Load {
     pub(crate) fn start(target: &Target) -> Load {
         let results = Arc::new(Mutex::new(LoadResults::default()));
         let mut clients = JoinSet::new();
-        for keep in [true, false, true, false] {
-            clients.spawn(run_client(target.clone(), keep, results.clone()));
+        for keep_alive in [true, false, true, false] {
+            clients.spawn(run_client(target.clone(), keep_alive, results.clone()));
         }
         Load { results, clients }
     }
@@ -48,14 +48,14 @@ impl Load {
 
     /// Waits until this number of additional requests has ended.
     pub(crate) async fn wait_for_more(&self, number: usize) -> Result<()> {
-        let asked = || {
-            let seen = self.results.lock();
-            seen.responses + seen.failures.len()
+        let ended = || {
+            let results = self.results.lock();
+            results.responses + results.failures.len()
         };
-        let goal = asked() + number;
-        until(&format!("{number} more requests end"), SCENARIO_TIMEOUT, async || match asked() {
-            asked if asked >= goal => Ok(()),
-            asked => bail!("{asked} of {goal} have ended"),
+        let goal = ended() + number;
+        until(&format!("{number} more requests end"), SCENARIO_TIMEOUT, async || match ended() {
+            ended if ended >= goal => Ok(()),
+            ended => bail!("{ended} of {goal} have ended"),
         })
         .await
     }
@@ -63,45 +63,49 @@ impl Load {
     /// Stops the load; fails if any request failed.
     pub(crate) fn stop(mut self) -> Result<LoadResults> {
         self.clients.abort_all();
-        let seen = self.results();
-        let (failed, of) = (seen.failures.len(), seen.failures.len() + seen.responses);
-        ensure!(failed == 0, "{failed} of {of} requests failed: {:#?}", &seen.failures[..failed.min(5)]);
-        ensure!(of > 0, "no request was sent");
-        Ok(seen)
+        let results = self.results();
+        let (failed, total) = (results.failures.len(), results.failures.len() + results.responses);
+        ensure!(failed == 0, "{failed} of {total} requests failed: {:#?}", &results.failures[..failed.min(5)]);
+        ensure!(total > 0, "no request was sent");
+        Ok(results)
     }
 }
 
-async fn run_client(target: Target, keep: bool, seen: Arc<Mutex<LoadResults>>) {
-    let mut pace = interval(REQUEST_INTERVAL);
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut kept = None;
+async fn run_client(target: Target, keep_alive: bool, results: Arc<Mutex<LoadResults>>) {
+    let mut ticks = interval(REQUEST_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut open_connection = None;
     loop {
-        pace.tick().await;
-        let outcome = send_request(&target, &mut kept, &seen).await;
-        if !keep || outcome.is_err() {
-            kept = None;
+        ticks.tick().await;
+        let outcome = send_request(&target, &mut open_connection, &results).await;
+        if !keep_alive || outcome.is_err() {
+            open_connection = None;
         }
         if let Err(error) = outcome {
-            seen.lock().failures.push(format!("{error:#}"));
+            results.lock().failures.push(format!("{error:#}"));
         }
     }
 }
 
-async fn send_request(target: &Target, kept: &mut Option<Connection>, seen: &Mutex<LoadResults>) -> Result<()> {
-    let open = match kept.as_mut() {
+async fn send_request(
+    target: &Target,
+    open_connection: &mut Option<Connection>,
+    results: &Mutex<LoadResults>,
+) -> Result<()> {
+    let is_open = match open_connection.as_mut() {
         Some(connection) => connection.is_open().await,
         None => false,
     };
-    let mut connection = match kept.take() {
-        Some(connection) if open => connection,
+    let mut connection = match open_connection.take() {
+        Some(connection) if is_open => connection,
         _ => target.connect().await?,
     };
-    let answer = connection.request(target).await?;
-    ensure!(answer.status == 200, "{answer:?}");
-    let mut seen = seen.lock();
-    seen.responses += 1;
-    seen.bodies.insert(answer.body);
-    seen.certificates.extend(connection.certificate.clone());
-    *kept = Some(connection);
+    let response = connection.request(target).await?;
+    ensure!(response.status == 200, "{response:?}");
+    let mut results = results.lock();
+    results.responses += 1;
+    results.bodies.insert(response.body);
+    results.certificates.extend(connection.certificate.clone());
+    *open_connection = Some(connection);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Objects of scenarios, and reading of their status.
+//! Gateways and routes of scenarios, and helpers that wait for their status.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -13,22 +13,23 @@ use serde_json::{Value, json};
 /// Long enough for a busy machine; only a failing test takes that long.
 pub(crate) const SCENARIO_TIMEOUT: Duration = Duration::from_secs(45);
 
-const VERSION: &str = "gateway.networking.k8s.io/v1";
+const API_VERSION: &str = "gateway.networking.k8s.io/v1";
 
 /// A Gateway of Portico with an HTTP listener.
 pub(crate) fn gateway(name: &str) -> Value {
     let listener = json!({ "name": "http", "port": 80, "protocol": "HTTP" });
     let spec = json!({ "gatewayClassName": "portico", "listeners": [listener] });
-    json!({ "apiVersion": VERSION, "kind": "Gateway", "metadata": { "name": name }, "spec": spec })
+    json!({ "apiVersion": API_VERSION, "kind": "Gateway", "metadata": { "name": name }, "spec": spec })
 }
 
 /// A route from a host and a path to a Service.
 pub(crate) fn route(name: &str, gateway: &str, host: &str, path: Value, service: &str) -> Value {
     let rule = json!({ "matches": [{ "path": path }], "backendRefs": [{ "name": service, "port": 80 }] });
     let spec = json!({ "parentRefs": [{ "name": gateway }], "hostnames": [host], "rules": [rule] });
-    json!({ "apiVersion": VERSION, "kind": "HTTPRoute", "metadata": { "name": name }, "spec": spec })
+    json!({ "apiVersion": API_VERSION, "kind": "HTTPRoute", "metadata": { "name": name }, "spec": spec })
 }
 
+/// The path match of a route.
 pub(crate) fn prefix(path: &str) -> Value {
     json!({ "type": "PathPrefix", "value": path })
 }
@@ -50,11 +51,11 @@ pub(crate) fn classes(cluster: &Cluster) -> Api<DynamicObject> {
 }
 
 fn resource(kind: &str, plural: &str) -> ApiResource {
-    let (group, version) = VERSION.split_once('/').expect("the version has a group");
+    let (group, version) = API_VERSION.split_once('/').expect("the version has a group");
     ApiResource {
         group: group.to_owned(),
         version: version.to_owned(),
-        api_version: VERSION.to_owned(),
+        api_version: API_VERSION.to_owned(),
         kind: kind.to_owned(),
         plural: plural.to_owned(),
     }
@@ -65,7 +66,7 @@ pub(crate) async fn wait_until_programmed(cluster: &Cluster, name: &str) -> Resu
     let api = gateways(cluster);
     until(&format!("Gateway {name} is programmed"), async || {
         let gateway = api.get(name).await?;
-        is_true(&gateway, &gateway.data["status"]["conditions"], "Programmed")?;
+        ensure_true(&gateway, &gateway.data["status"]["conditions"], "Programmed")?;
         let address = &gateway.data["status"]["addresses"][0]["value"];
         let address: IpAddr =
             address.as_str().context("the Gateway has no address")?.parse().context("not an IP address")?;
@@ -74,35 +75,36 @@ pub(crate) async fn wait_until_programmed(cluster: &Cluster, name: &str) -> Resu
     .await
 }
 
-/// Waits until the current generation of a route is accepted by its only parent.
+/// Waits until the only parent of a route accepts its current generation, with all references resolved.
 pub(crate) async fn wait_until_accepted(cluster: &Cluster, name: &str) -> Result<DynamicObject> {
     let api = routes(cluster);
     until(&format!("HTTPRoute {name} is accepted"), async || {
         let route = api.get(name).await?;
         for condition in ["Accepted", "ResolvedRefs"] {
-            is_true(&route, &route.data["status"]["parents"][0]["conditions"], condition)?;
+            ensure_true(&route, &route.data["status"]["parents"][0]["conditions"], condition)?;
         }
         Ok(route)
     })
     .await
 }
 
-pub(crate) fn is_true(object: &DynamicObject, conditions: &Value, name: &str) -> Result<()> {
-    let found = condition(object, conditions, name)?;
-    ensure!(found["status"] == "True", "{found}");
+/// Fails unless the condition of this type is true for the current generation of the object.
+pub(crate) fn ensure_true(object: &DynamicObject, conditions: &Value, condition_type: &str) -> Result<()> {
+    let condition = condition(object, conditions, condition_type)?;
+    ensure!(condition["status"] == "True", "{condition}");
     Ok(())
 }
 
-/// The condition of this type, if it is for the current generation of the object.
-pub(crate) fn condition<'a>(object: &DynamicObject, conditions: &'a Value, name: &str) -> Result<&'a Value> {
-    let found = conditions.as_array().into_iter().flatten().find(|condition| condition["type"] == name);
-    let Some(found) = found else { bail!("no condition {name} in {conditions}") };
+/// The condition of this type; an error if it is missing, or not for the current generation of the object.
+pub(crate) fn condition<'a>(object: &DynamicObject, conditions: &'a Value, condition_type: &str) -> Result<&'a Value> {
+    let found = conditions.as_array().into_iter().flatten().find(|condition| condition["type"] == condition_type);
+    let Some(found) = found else { bail!("no condition {condition_type} in {conditions}") };
     let generation = object.metadata.generation.context("no generation")?;
     ensure!(found["observedGeneration"] == generation, "{found} is not for generation {generation}");
     Ok(found)
 }
 
-/// Retries until `ask` succeeds.
-pub(crate) async fn until<Answer>(what: &str, ask: impl AsyncFnMut() -> Result<Answer>) -> Result<Answer> {
-    wait::until(what, SCENARIO_TIMEOUT, ask).await
+/// Retries until `attempt` succeeds. `condition` is a clause for the error message, such as "the route is served".
+pub(crate) async fn until<Output>(condition: &str, attempt: impl AsyncFnMut() -> Result<Output>) -> Result<Output> {
+    wait::until(condition, SCENARIO_TIMEOUT, attempt).await
 }

@@ -1,4 +1,4 @@
-//! Programs that use Gateways: cert-manager, which creates temporary routes, and external-dns, which reads the status.
+//! Simulates controllers that use Gateways: cert-manager creates temporary routes, and external-dns reads the status.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,8 +16,8 @@ use crate::scenarios::objects::{
 
 const HOST: &str = "neighbours.example";
 
-/// HTTP-01: a route with an exact path next to the application's, to a Service that serves the challenge. Both are then
-/// deleted.
+/// HTTP-01 challenges: next to the route of the application, cert-manager creates a route with the exact path of the
+/// challenge, to a Service that responds to it. Afterwards it deletes route and Service.
 pub(crate) async fn acme_challenge_solver_is_served(cluster: &Cluster) -> Result<()> {
     let _application = Backend::start(cluster, "application").await?;
     let application = route("application", "neighbours", HOST, prefix("/"), "application");
@@ -29,12 +29,12 @@ pub(crate) async fn acme_challenge_solver_is_served(cluster: &Cluster) -> Result
         until("the application is served", async || target.expect(200, "application").await).await?;
         let solver = Backend::start(cluster, "cm-acme-http-solver").await?;
         let exact = json!({ "type": "Exact", "value": path });
-        let mut made = route("cm-acme-http-solver", "neighbours", HOST, exact, "cm-acme-http-solver");
-        made["metadata"]["labels"] = json!({ "acme.cert-manager.io/http01-solver": "true" });
-        made["spec"]["rules"][0]["backendRefs"][0]["weight"] = json!(1);
-        apply(cluster, &[made]).await?;
-        let answer = format!("cm-acme-http-solver {path}");
-        until("the challenge is served", async || target.expect(200, &answer).await).await?;
+        let mut solver_route = route("cm-acme-http-solver", "neighbours", HOST, exact, "cm-acme-http-solver");
+        solver_route["metadata"]["labels"] = json!({ "acme.cert-manager.io/http01-solver": "true" });
+        solver_route["spec"]["rules"][0]["backendRefs"][0]["weight"] = json!(1);
+        apply(cluster, &[solver_route]).await?;
+        let body = format!("cm-acme-http-solver {path}");
+        until("the challenge is served", async || target.expect(200, &body).await).await?;
         // cert-manager checks this before it requests the certificate.
         wait_until_accepted(cluster, "cm-acme-http-solver").await?;
         Target::new(address, HOST, "/other").expect(200, "application /other").await?;
@@ -45,17 +45,18 @@ pub(crate) async fn acme_challenge_solver_is_served(cluster: &Cluster) -> Result
     until("the application is served again", async || target.expect(200, "application").await).await
 }
 
-/// After the previous scenario: the same Gateway, and a route that it does not accept.
+/// Needs [`acme_challenge_solver_is_served`], whose Gateway and route it uses and deletes. The names of a rejected
+/// route must not be found.
 pub(crate) async fn external_dns_finds_names_and_addresses(cluster: &Cluster) -> Result<()> {
     let address = wait_until_programmed(cluster, "neighbours").await?.ip();
-    let mut refused = route("refused", "neighbours", "refused.example", prefix("/"), "application");
-    refused["spec"]["parentRefs"][0]["sectionName"] = json!("no-such-listener");
-    apply(cluster, &[refused]).await?;
+    let mut rejected = route("refused", "neighbours", "refused.example", prefix("/"), "application");
+    rejected["spec"]["parentRefs"][0]["sectionName"] = json!("no-such-listener");
+    apply(cluster, &[rejected]).await?;
     let expected = BTreeMap::from([(HOST.to_owned(), vec![address])]);
     until("the names are those of accepted routes", async || {
-        let refused = routes(cluster).get("refused").await?;
-        let evaluated = refused.data["status"]["parents"].as_array().is_some_and(|parents| !parents.is_empty());
-        ensure!(evaluated, "the rejected route has no status: {:?}", refused.data["status"]);
+        let rejected = routes(cluster).get("refused").await?;
+        let has_parents = rejected.data["status"]["parents"].as_array().is_some_and(|parents| !parents.is_empty());
+        ensure!(has_parents, "the rejected route has no status: {:?}", rejected.data["status"]);
         let names = hostnames(cluster).await?;
         ensure!(names == expected, "{names:?} instead of {expected:?}");
         Ok(())
@@ -77,10 +78,14 @@ async fn hostnames(cluster: &Cluster) -> Result<BTreeMap<String, Vec<IpAddr>>> {
             }
             let gateway = parent["parentRef"]["name"].as_str().context("the parent has no name")?;
             let gateway = gateways(cluster).get(gateway).await?;
-            let addresses = gateway.data["status"]["addresses"].as_array().context("no addresses")?;
+            let addresses = gateway.data["status"]["addresses"].as_array().context("the Gateway has no addresses")?;
             let addresses = addresses.iter().map(|address| {
                 ensure!(address["type"] == "IPAddress", "{address}");
-                address["value"].as_str().context("no value")?.parse::<IpAddr>().context("not an address")
+                address["value"]
+                    .as_str()
+                    .context("an address has no value")?
+                    .parse::<IpAddr>()
+                    .context("not an address")
             });
             let addresses = addresses.collect::<Result<Vec<_>>>()?;
             for name in route.data["spec"]["hostnames"].as_array().into_iter().flatten() {
@@ -91,9 +96,10 @@ async fn hostnames(cluster: &Cluster) -> Result<BTreeMap<String, Vec<IpAddr>>> {
     Ok(names)
 }
 
+/// Whether this parent in the status is in the spec, too, and accepts the current generation of the route.
 fn accepts(route: &DynamicObject, parent: &Value) -> bool {
-    let listed = route.data["spec"]["parentRefs"].as_array().into_iter().flatten();
-    let mut names = listed.map(|listed| (&listed["name"], &listed["sectionName"]));
+    let references = route.data["spec"]["parentRefs"].as_array().into_iter().flatten();
+    let mut names = references.map(|reference| (&reference["name"], &reference["sectionName"]));
     let reference = &parent["parentRef"];
     let conditions = parent["conditions"].as_array().into_iter().flatten();
     names.any(|names| names == (&reference["name"], &reference["sectionName"]))

@@ -15,7 +15,7 @@ use crate::scenarios::route_counts::wait_until_counted;
 
 const HOST: &str = "outage.example";
 /// Requests between two events: enough that some are in flight at each.
-const SOME: usize = 100;
+const REQUESTS: usize = 100;
 
 pub(crate) async fn requests_are_served_during_an_outage(cluster: &mut Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "outage").await?;
@@ -28,26 +28,26 @@ pub(crate) async fn requests_are_served_during_an_outage(cluster: &mut Cluster) 
     let before = gateways(cluster).get("outage").await?;
 
     let load = Load::start(&target);
-    load.wait_for_more(SOME).await?;
+    load.wait_for_more(REQUESTS).await?;
     cluster.stop_apiserver()?;
-    load.wait_for_more(SOME).await?;
+    load.wait_for_more(REQUESTS).await?;
     cluster.start_apiserver().await?;
     changes_are_followed(cluster, &target, "/stopped").await?;
-    load.wait_for_more(SOME).await?;
+    load.wait_for_more(REQUESTS).await?;
     cluster.kill_apiserver()?;
-    load.wait_for_more(SOME).await?;
+    load.wait_for_more(REQUESTS).await?;
     cluster.start_apiserver().await?;
     changes_are_followed(cluster, &target, "/killed").await?;
-    load.wait_for_more(SOME).await?;
+    load.wait_for_more(REQUESTS).await?;
     load.stop()?;
 
     let after = gateways(cluster).get("outage").await?;
-    let (then, later) = (&before.metadata.resource_version, &after.metadata.resource_version);
-    ensure!(then == later, "the status was written again: {before:?} became {after:?}");
+    let unchanged = before.metadata.resource_version == after.metadata.resource_version;
+    ensure!(unchanged, "the status was written again: {before:?} became {after:?}");
     cluster.kubectl(&["delete", "gateway,httproute,service,endpointslice", "outage"]).await.map(drop)
 }
 
-/// A change after the restart is served, and the status is up to date.
+/// Changes the route after a restart of the API server: the change must be served, and the status be up to date.
 async fn changes_are_followed(cluster: &Cluster, target: &Target, path: &str) -> Result<()> {
     let added = json!([{ "op": "add", "path": "/spec/rules/0/matches/-", "value": { "path": prefix(path) } }]);
     let patch = Patch::Json::<()>(serde_json::from_value(added)?);

@@ -13,15 +13,16 @@ use crate::scenarios::load::Load;
 use crate::scenarios::objects::{apply, gateway, prefix, route, until, wait_until_accepted, wait_until_programmed};
 
 const HOST: &str = "plugins.example";
-/// With plugins by annotation, and by filters.
+/// The paths of a route with plugins by annotation, and of one with plugins by filters.
 const PATHS: [&str; 2] = ["/annotated", "/filtered"];
-const SOME: usize = 50;
+/// Requests that must be served before the next step.
+const REQUESTS: usize = 50;
 
 pub(crate) async fn key_auth_and_acl_restrict_access(cluster: &Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "plugins").await?;
-    let said =
+    let output =
         until("kubectl explain works", async || cluster.kubectl(&["explain", "kongplugin.config"]).await).await?;
-    ensure!(said.contains("FIELD: config"), "{said}");
+    ensure!(output.contains("FIELD: config"), "{output}");
 
     let mut annotated = route("annotated", "plugins", HOST, prefix(PATHS[0]), "plugins");
     annotated["metadata"]["annotations"] = json!({ "konghq.com/plugins": "keys, staff" });
@@ -45,7 +46,7 @@ pub(crate) async fn key_auth_and_acl_restrict_access(cluster: &Cluster) -> Resul
     apply(cluster, &[gateway("plugins"), annotated, filtered]).await?;
     let address = wait_until_programmed(cluster, "plugins").await?;
     for path in PATHS {
-        until("a request of a member passes", async || {
+        until("a request of a member of the group passes", async || {
             target_with_key(address, path, Some("ann-1")).expect(200, "plugins").await
         })
         .await?;
@@ -80,7 +81,7 @@ async fn broken_plugin_is_reported_and_rejects_requests(cluster: &Cluster, addre
         ("httproute", "annotated", "KongPlugin/default/staff"),
         ("httproute", "filtered", "KongPlugin/default/staff"),
     ] {
-        until(&format!("an event on {kind} {name}"), async || {
+        until(&format!("{kind} {name} has an event"), async || {
             let described = cluster.kubectl(&["describe", kind, name]).await?;
             let event = described.lines().find(|line| line.contains("KongConfigurationTranslationFailed"));
             ensure!(event.is_some_and(|event| event.contains("Warning") && event.contains(words)), "{described}");
@@ -90,7 +91,7 @@ async fn broken_plugin_is_reported_and_rejects_requests(cluster: &Cluster, addre
     }
     apply(cluster, &[plugin("staff", "acl", json!({ "allow": ["staff"] }))]).await?;
     for path in PATHS {
-        until("a request of a member passes again", async || {
+        until("a request of a member of the group passes again", async || {
             target_with_key(address, path, Some("ann-1")).expect(200, "plugins").await
         })
         .await?;
@@ -106,15 +107,15 @@ async fn broken_plugin_is_reported_and_rejects_requests(cluster: &Cluster, addre
 
 async fn key_rotation_fails_no_request_of_others(cluster: &Cluster, address: SocketAddr) -> Result<()> {
     let load = Load::start(&target_with_key(address, PATHS[0], Some("ann-1")));
-    load.wait_for_more(SOME).await?;
-    for round in 2..5 {
-        let (old, new) = (format!("bob-{}", round - 1), format!("bob-{round}"));
+    load.wait_for_more(REQUESTS).await?;
+    for number in 2..5 {
+        let (old, new) = (format!("bob-{}", number - 1), format!("bob-{number}"));
         apply(cluster, &[secret("bob-key", "key-auth", "key", &new)]).await?;
         // The key is known, but its consumer is not in the group.
         until("the new key is known", async || target_with_key(address, PATHS[0], Some(&new)).expect(403, "").await)
             .await?;
         target_with_key(address, PATHS[0], Some(&old)).expect(401, "").await?;
-        load.wait_for_more(SOME).await?;
+        load.wait_for_more(REQUESTS).await?;
     }
     load.stop().map(drop)
 }

@@ -1,4 +1,5 @@
-//! Two replicas: both serve, the leader writes statuses, and the leader is stopped or killed.
+//! Tests of two replicas: both serve, only the leader writes statuses, and the other takes over when it is stopped or
+//! killed.
 
 use std::time::Duration;
 
@@ -19,8 +20,9 @@ use crate::scenarios::objects::{
 };
 
 const HOST: &str = "replicas.example";
-const SOME: usize = 100;
-/// Enough that each replica has some of them.
+/// Requests that must be served before the next step.
+const REQUESTS: usize = 100;
+/// Client connections; enough that each replica has some of them.
 const CONNECTIONS: usize = 64;
 
 pub(crate) async fn another_replica_takes_over_leadership(cluster: &Cluster) -> Result<()> {
@@ -40,57 +42,60 @@ pub(crate) async fn another_replica_takes_over_leadership(cluster: &Cluster) -> 
     both_serve_until_one_is_killed(&target, &mut one, &two).await.context("a crash")?;
     let load = Load::start(&target);
     within(Duration::from_secs(15), leader(cluster, |name| name == "two")).await?;
-    load.wait_for_more(SOME).await?;
+    load.wait_for_more(REQUESTS).await?;
     ensure!(resource_versions(cluster).await? == before, "the new leader wrote unchanged statuses");
     the_leader_writes(cluster, &target, "/crashed").await?;
 
     one.restart().await?;
     let before = resource_versions(cluster).await?;
-    load.wait_for_more(SOME).await?;
+    load.wait_for_more(REQUESTS).await?;
     // The leader releases the Lease before its requests have ended, so the time starts with the signal.
     let (stopped, led) =
         tokio::join!(two.stop(), within(Duration::from_secs(2), leader(cluster, |name| name == "one")));
     stopped?;
     led?;
-    load.wait_for_more(SOME).await?;
+    load.wait_for_more(REQUESTS).await?;
     ensure!(resource_versions(cluster).await? == before, "the new leader wrote unchanged statuses");
     the_leader_writes(cluster, &target, "/stopped").await?;
-    load.wait_for_more(SOME).await?;
+    load.wait_for_more(REQUESTS).await?;
     load.stop()?;
     cluster.kubectl(&["delete", "gateway,httproute,service,endpointslice", "replicas"]).await?;
     one.stop().await
 }
 
-/// Pending connections of a closing listener move to the other replica's. Pods have their own addresses, so clusters do
-/// not need this.
+/// Lets the kernel move pending connections of a closing listener to that of the other replica, because both use one
+/// address. Clusters do not need this: each Pod has its own address.
 fn migrate_pending_connections() -> Result<()> {
     std::fs::write("/proc/sys/net/ipv4/tcp_migrate_req", "1").context("the kernel does not support tcp_migrate_req")
 }
 
-/// With keep-alive connections to both replicas, exactly those to the killed one break.
+/// Opens keep-alive connections to both replicas and kills one. Exactly its connections must break.
 async fn both_serve_until_one_is_killed(target: &Target, killed: &mut Portico, survivor: &Portico) -> Result<()> {
     let mut connections: Vec<Connection> = Vec::new();
-    let (mut theirs, mut ours) = (0, 0);
+    let (mut killed_count, mut survivor_count) = (0, 0);
     for _ in 0..CONNECTIONS {
-        let (at_killed, at_survivor) = (open_connections(killed).await?, open_connections(survivor).await?);
+        let (killed_before, survivor_before) = (open_connections(killed).await?, open_connections(survivor).await?);
         let mut connection = target.connect().await?;
         connection.request(target).await?;
         connections.push(connection);
-        match (open_connections(killed).await? > at_killed, open_connections(survivor).await? > at_survivor) {
-            (true, false) => theirs += 1,
-            (false, true) => ours += 1,
-            both => bail!("a connection is counted by both replicas or by none: {both:?}"),
+        match (open_connections(killed).await? > killed_before, open_connections(survivor).await? > survivor_before) {
+            (true, false) => killed_count += 1,
+            (false, true) => survivor_count += 1,
+            counted_by => bail!("a connection is counted by both replicas or by none: {counted_by:?}"),
         }
     }
-    ensure!(theirs > 0 && ours > 0, "{theirs} connections at one, {ours} at the other");
+    ensure!(
+        killed_count > 0 && survivor_count > 0,
+        "{killed_count} connections to the replica that is killed, {survivor_count} to the other"
+    );
     killed.kill().await?;
     let mut working = 0;
     for connection in &mut connections {
-        if connection.request(target).await.is_ok_and(|answer| answer.status == 200) {
+        if connection.request(target).await.is_ok_and(|response| response.status == 200) {
             working += 1;
         }
     }
-    ensure!(working == ours, "{working} of {ours} connections to the survivor still work");
+    ensure!(working == survivor_count, "{working} of {survivor_count} connections to the survivor still work");
     Ok(())
 }
 
@@ -99,6 +104,7 @@ async fn open_connections(portico: &Portico) -> Result<f64> {
     portico.metric("portico_connections").await?.context("the metric portico_connections is missing")
 }
 
+/// Changes the route: the leader must write its status, and the change be served.
 async fn the_leader_writes(cluster: &Cluster, target: &Target, path: &str) -> Result<()> {
     let added = json!([{ "op": "replace", "path": "/spec/rules/0/matches/0/path/value", "value": "/" },
         { "op": "add", "path": "/spec/rules/0/matches/-", "value": { "path": prefix(path) } }]);
@@ -108,21 +114,22 @@ async fn the_leader_writes(cluster: &Cluster, target: &Target, path: &str) -> Re
     Target { path: path.to_owned(), ..target.clone() }.expect(200, "replicas").await
 }
 
-/// Waits until the leader's name satisfies the condition, and returns it.
-pub(crate) async fn leader(cluster: &Cluster, meant: impl Fn(&str) -> bool) -> Result<String> {
+/// Waits until the name of the leader is an expected one, and returns it.
+pub(crate) async fn leader(cluster: &Cluster, is_expected: impl Fn(&str) -> bool) -> Result<String> {
     let leases: Api<Lease> = Api::namespaced(cluster.client(), NAMESPACE);
     until("the expected replica leads", async || {
         let lease = leases.get("portico-leader").await?;
         let holder = lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
         // The holder identity has a unique suffix, because a restarted replica has the same name.
         match holder.split_once('_') {
-            Some((holder, _)) if meant(holder) => Ok(holder.to_owned()),
+            Some((holder, _)) if is_expected(holder) => Ok(holder.to_owned()),
             _ => bail!("`{holder}` leads"),
         }
     })
     .await
 }
 
+/// Fails if the work takes longer than the limit.
 async fn within<Output>(limit: Duration, work: impl Future<Output = Result<Output>>) -> Result<Output> {
     let start = Instant::now();
     let output = work.await?;

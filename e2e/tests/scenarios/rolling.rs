@@ -14,7 +14,8 @@ use crate::scenarios::load::Load;
 use crate::scenarios::objects::{apply, gateway, prefix, route, until, wait_until_programmed};
 
 const HOST: &str = "rolling.example";
-const SOME: usize = 100;
+/// Requests that must be served before the next step.
+const REQUESTS: usize = 100;
 
 /// Needs a node.
 pub(crate) async fn replacing_backend_pods_fails_no_request(cluster: &Cluster) -> Result<()> {
@@ -24,22 +25,22 @@ pub(crate) async fn replacing_backend_pods_fails_no_request(cluster: &Cluster) -
     });
     let route = route("rolling", "rolling", HOST, prefix("/"), "rolling");
     apply(cluster, &[deployment(), service, gateway("rolling"), route]).await?;
-    rolled_out(cluster).await?;
+    wait_for_rollout(cluster).await?;
     let target = Target::new(wait_until_programmed(cluster, "rolling").await?, HOST, "/");
     until("the Pods respond", async || target.expect(200, "").await).await?;
     let old = pods(cluster).await?;
 
     let load = Load::start(&target);
-    load.wait_for_more(SOME).await?;
+    load.wait_for_more(REQUESTS).await?;
     cluster.kubectl(&["rollout", "restart", "deployment/rolling"]).await?;
-    rolled_out(cluster).await?;
+    wait_for_rollout(cluster).await?;
     until("the old Pods are gone", async || {
         let now = pods(cluster).await?;
         ensure!(now.len() == 2 && now.is_disjoint(&old), "{now:?} instead of {old:?}");
         Ok(())
     })
     .await?;
-    load.wait_for_more(SOME).await?;
+    load.wait_for_more(REQUESTS).await?;
     let bodies = load.stop()?.bodies;
     for pod in old.iter().chain(&pods(cluster).await?) {
         ensure!(bodies.iter().any(|body| body.contains(pod)), "Pod {pod} never responded");
@@ -47,7 +48,7 @@ pub(crate) async fn replacing_backend_pods_fails_no_request(cluster: &Cluster) -
     cluster.kubectl(&["delete", "gateway,httproute,service,deployment", "rolling", "--wait=false"]).await.map(drop)
 }
 
-/// Two Pods that keep serving during a pause before they end, as recommended for rolling updates.
+/// Two Pods of the echo server that serve for 3 s after their deletion, as recommended for rolling updates.
 fn deployment() -> Value {
     let field = |path: &str| json!({ "fieldRef": { "fieldPath": path } });
     let container = json!({
@@ -71,10 +72,11 @@ fn deployment() -> Value {
     })
 }
 
-async fn rolled_out(cluster: &Cluster) -> Result<()> {
+async fn wait_for_rollout(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(&["rollout", "status", "deployment/rolling", "--timeout=60s"]).await.map(drop)
 }
 
+/// The names of the Pods of the backend.
 async fn pods(cluster: &Cluster) -> Result<BTreeSet<String>> {
     let pods: Api<Pod> = Api::default_namespaced(cluster.client());
     let pods = pods.list(&ListParams::default().labels("app=rolling")).await?;

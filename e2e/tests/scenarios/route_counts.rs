@@ -10,7 +10,7 @@ use crate::scenarios::objects::{gateways, until};
 /// follow after everything is served.
 pub(crate) async fn wait_until_counted(cluster: &Cluster, name: &str, routes: usize) -> Result<DynamicObject> {
     let api = gateways(cluster);
-    until(&format!("Gateway {name} counts {routes}"), async || {
+    until(&format!("Gateway {name} counts {routes} routes"), async || {
         let gateway = api.get(name).await?;
         let counted = &gateway.data["status"]["listeners"][0]["attachedRoutes"];
         ensure!(*counted == routes, "the listener counts {counted} routes");

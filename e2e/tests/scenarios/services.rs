@@ -1,4 +1,5 @@
-//! The Services in front of Gateways, where Portico runs as a Deployment.
+//! Tests of the Services that Portico creates for Gateways. All need a Portico that runs as a Deployment, and leave it
+//! unchanged.
 
 use std::net::SocketAddr;
 
@@ -18,42 +19,45 @@ use crate::scenarios::load::Load;
 use crate::scenarios::objects::{apply, condition, gateway, gateways, prefix, route, until, wait_until_programmed};
 
 const HOST: &str = "fronts.example";
-const SOME: usize = 100;
-/// The maximum length of a name.
-const LONG: usize = 253;
+/// Requests that must be served before the next step.
+const REQUESTS: usize = 100;
+/// The maximum length of the name of a Gateway.
+const MAX_NAME_LENGTH: usize = 253;
 
-/// All scenarios of this file need an installed Portico, and leave it unchanged.
 pub(crate) async fn gateway_has_a_service_for_all_pods(cluster: &Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "fronts").await?;
-    let mut wanted = gateway("fronts");
-    wanted["spec"]["listeners"] = json!([listener("http", 80), listener("other", 8080)]);
-    wanted["spec"]["infrastructure"] = json!({
+    let mut gateway_object = gateway("fronts");
+    gateway_object["spec"]["listeners"] = json!([listener("http", 80), listener("other", 8080)]);
+    gateway_object["spec"]["infrastructure"] = json!({
         "labels": { "example.com/team": "web", "example.com/gone": "soon" },
         "annotations": { "example.com/balancer": "internal" },
     });
-    apply(cluster, &[wanted.clone(), route("fronts", "fronts", HOST, prefix("/"), "fronts")]).await?;
+    apply(cluster, &[gateway_object.clone(), route("fronts", "fronts", HOST, prefix("/"), "fronts")]).await?;
     let address = wait_until_programmed(cluster, "fronts").await?;
     for port in [80, 8080] {
         wait_until_served(SocketAddr::new(address.ip(), port)).await?;
     }
     let service = service(cluster, "fronts-portico").await?;
-    is_as_documented(cluster, &service).await?;
+    check_fields(cluster, &service).await?;
     let slices = wait_for_endpoints(cluster, "fronts-portico", &pods(cluster).await?).await?;
     for slice in &slices {
         for port in ports(&service) {
-            let same = slice.ports.iter().flatten().find(|other| other.name == port.name);
-            ensure!(same.and_then(|other| other.port) == Some(target(port)?), "{slice:?} does not serve {port:?}");
+            let slice_port = slice.ports.iter().flatten().find(|slice_port| slice_port.name == port.name);
+            ensure!(
+                slice_port.and_then(|slice_port| slice_port.port) == Some(target_port(port)?),
+                "{slice:?} does not serve {port:?}"
+            );
         }
     }
 
     // Changes are applied, foreign labels are kept, and requests to an unchanged port do not fail.
     let load = Load::start(&Target::new(address, HOST, "/"));
-    load.wait_for_more(SOME).await?;
+    load.wait_for_more(REQUESTS).await?;
     cluster.kubectl(&["label", "service", "fronts-portico", "example.com/foreign=theirs"]).await?;
-    wanted["spec"]["listeners"] = json!([listener("http", 80), listener("other", 8081)]);
-    wanted["spec"]["infrastructure"] =
+    gateway_object["spec"]["listeners"] = json!([listener("http", 80), listener("other", 8081)]);
+    gateway_object["spec"]["infrastructure"] =
         json!({ "labels": { "example.com/team": "shop" }, "annotations": { "example.com/balancer": "external" } });
-    apply(cluster, &[wanted]).await?;
+    apply(cluster, &[gateway_object]).await?;
     let changed = until("the Service has the new labels", async || {
         let service = self::service(cluster, "fronts-portico").await?;
         let labels = service.metadata.labels.clone().unwrap_or_default();
@@ -67,11 +71,11 @@ pub(crate) async fn gateway_has_a_service_for_all_pods(cluster: &Cluster) -> Res
         Ok(service)
     })
     .await?;
-    ensure!(target(&ports(&changed)[0])? == target(&ports(&service)[0])?, "the target of port 80 changed");
+    ensure!(target_port(&ports(&changed)[0])? == target_port(&ports(&service)[0])?, "the target of port 80 changed");
     ensure!(changed.metadata.uid == service.metadata.uid, "the Service was replaced");
     wait_until_served(SocketAddr::new(address.ip(), 8081)).await?;
     wait_until_closed(SocketAddr::new(address.ip(), 8080)).await?;
-    load.wait_for_more(SOME).await?;
+    load.wait_for_more(REQUESTS).await?;
     load.stop()?;
     cluster.kubectl(&["delete", "gateway,httproute", "fronts"]).await?;
     wait_until_deleted(cluster, "fronts-portico").await?;
@@ -80,7 +84,7 @@ pub(crate) async fn gateway_has_a_service_for_all_pods(cluster: &Cluster) -> Res
 
 pub(crate) async fn longest_gateway_name_has_a_service(cluster: &Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "long").await?;
-    let name = "g".repeat(LONG);
+    let name = "g".repeat(MAX_NAME_LENGTH);
     apply(cluster, &[gateway(&name), route(&name, &name, HOST, prefix("/"), "long")]).await?;
     wait_until_served(wait_until_programmed(cluster, &name).await?).await?;
     let selector = "--selector=app.kubernetes.io/managed-by=portico";
@@ -109,11 +113,11 @@ pub(crate) async fn foreign_service_is_not_changed(cluster: &Cluster) -> Result<
     )
     .await?;
     ensure!(service(cluster, "foreign-portico").await? == before, "the foreign Service was changed");
-    // The cluster's own controller creates an EndpointSlice without endpoints.
-    let given = slices(cluster, "foreign-portico").await?;
+    // The EndpointSlice controller creates one for the selector, without endpoints.
+    let slices = slices(cluster, "foreign-portico").await?;
     ensure!(
-        given.iter().all(|slice| slice.endpoints.iter().flatten().count() == 0),
-        "the foreign Service got endpoints: {given:?}"
+        slices.iter().all(|slice| slice.endpoints.iter().flatten().count() == 0),
+        "the foreign Service got endpoints: {slices:?}"
     );
     cluster.kubectl(&["delete", "service", "foreign-portico"]).await?;
     wait_until_programmed(cluster, "foreign").await?;
@@ -123,23 +127,27 @@ pub(crate) async fn foreign_service_is_not_changed(cluster: &Cluster) -> Result<
 
 pub(crate) async fn unusable_address_keeps_the_service(cluster: &Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "asked").await?;
-    let asking = |kind: &str, address: &str| {
+    let gateway_with_address = |kind: &str, address: &str| {
         let mut gateway = gateway("asked");
         gateway["spec"]["addresses"] = json!([{ "type": kind, "value": address }]);
         gateway
     };
-    let given = "198.18.100.100";
-    apply(cluster, &[asking("IPAddress", given), route("asked", "asked", HOST, prefix("/"), "asked")]).await?;
+    let requested = "198.18.100.100";
+    apply(
+        cluster,
+        &[gateway_with_address("IPAddress", requested), route("asked", "asked", HOST, prefix("/"), "asked")],
+    )
+    .await?;
     let address = wait_until_programmed(cluster, "asked").await?;
-    ensure!(address.ip().to_string() == given, "requested {given}, got {address}");
+    ensure!(address.ip().to_string() == requested, "requested {requested}, got {address}");
     wait_until_served(address).await?;
     let uid = service(cluster, "asked-portico").await?.metadata.uid;
 
     // An address outside of the load balancer's range, and one of an unknown type.
-    apply(cluster, &[asking("IPAddress", "192.0.2.1")]).await?;
+    apply(cluster, &[gateway_with_address("IPAddress", "192.0.2.1")]).await?;
     wait_until_unprogrammed(cluster, "asked", "AddressNotUsable", &["192.0.2.1"]).await?;
     wait_until_closed(address).await.context("the previous address is still served")?;
-    apply(cluster, &[asking("example.com/nobody", "here")]).await?;
+    apply(cluster, &[gateway_with_address("example.com/unknown-type", "here")]).await?;
     until("the Gateway is not accepted", async || {
         let gateway = gateways(cluster).get("asked").await?;
         let accepted = condition(&gateway, &gateway.data["status"]["conditions"], "Accepted")?;
@@ -149,11 +157,11 @@ pub(crate) async fn unusable_address_keeps_the_service(cluster: &Cluster) -> Res
     .await?;
     ensure!(service(cluster, "asked-portico").await?.metadata.uid == uid, "the Service was replaced");
 
-    let none = json!([{ "op": "remove", "path": "/spec/addresses" }]);
-    let none = Patch::Json::<()>(serde_json::from_value(none)?);
-    gateways(cluster).patch("asked", &PatchParams::default(), &none).await?;
-    let now = wait_until_programmed(cluster, "asked").await?;
-    ensure!(now == address, "the address changed from {address} to {now}");
+    let remove_addresses = json!([{ "op": "remove", "path": "/spec/addresses" }]);
+    let patch = Patch::Json::<()>(serde_json::from_value(remove_addresses)?);
+    gateways(cluster).patch("asked", &PatchParams::default(), &patch).await?;
+    let assigned = wait_until_programmed(cluster, "asked").await?;
+    ensure!(assigned == address, "the address changed from {address} to {assigned}");
     wait_until_served(address).await?;
     ensure!(service(cluster, "asked-portico").await?.metadata.uid == uid, "the Service was replaced");
     cluster.kubectl(&["delete", "gateway,httproute", "asked"]).await?;
@@ -161,26 +169,22 @@ pub(crate) async fn unusable_address_keeps_the_service(cluster: &Cluster) -> Res
     cluster.kubectl(&["delete", "service,endpointslice", "asked"]).await.map(drop)
 }
 
-/// Switches from Services to an address pool and back: objects of the previous mode are removed.
+/// Switches the addresses of Gateways from load balancers to a pool and back. What only one of them needs is removed.
 pub(crate) async fn address_source_can_be_switched(cluster: &Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "provider").await?;
-    let mut wanted = gateway("provider");
+    let mut gateway_object = gateway("provider");
     // Pods cannot bind port 80.
-    wanted["spec"]["listeners"] = json!([listener("http", 8080)]);
-    apply(cluster, &[wanted, route("provider", "provider", HOST, prefix("/"), "provider")]).await?;
-    let balanced = at_port(wait_until_programmed(cluster, "provider").await?);
-    wait_until_served(balanced).await?;
-    let arguments = |arguments: Value| {
+    gateway_object["spec"]["listeners"] = json!([listener("http", 8080)]);
+    apply(cluster, &[gateway_object, route("provider", "provider", HOST, prefix("/"), "provider")]).await?;
+    let load_balancer = at_port_8080(wait_until_programmed(cluster, "provider").await?);
+    wait_until_served(load_balancer).await?;
+    let set_arguments = async |arguments: Value| -> Result<()> {
         let container = json!({ "name": "portico", "args": arguments });
-        json!({ "spec": { "template": { "spec": { "containers": [container] } } } }).to_string()
-    };
-    let switch = async |given: Value| -> Result<()> {
-        let patch = arguments(given);
-        let line = ["patch", "deployment", "portico", "--namespace", NAMESPACE, "--patch", &patch];
-        cluster.kubectl(&line).await?;
+        let patch = json!({ "spec": { "template": { "spec": { "containers": [container] } } } }).to_string();
+        cluster.kubectl(&["patch", "deployment", "portico", "--namespace", NAMESPACE, "--patch", &patch]).await?;
         wait_for_rollout(cluster).await
     };
-    switch(json!(["run", "--gateway-address-pool", "0.0.0.0"])).await?;
+    set_arguments(json!(["run", "--gateway-address-pool", "0.0.0.0"])).await?;
     until("the Service is headless", async || {
         let service = service(cluster, "provider-portico").await?;
         let spec = service.spec.context("the Service has no spec")?;
@@ -191,17 +195,19 @@ pub(crate) async fn address_source_can_be_switched(cluster: &Cluster) -> Result<
     })
     .await?;
     until("the Gateway has the address of a Pod", async || {
-        let address = at_port(wait_until_programmed(cluster, "provider").await?);
-        ensure!(address.ip() != balanced.ip(), "the address is {address}");
+        let address = at_port_8080(wait_until_programmed(cluster, "provider").await?);
+        ensure!(address.ip() != load_balancer.ip(), "the address is {address}");
         Target::new(address, HOST, "/").expect(200, "provider").await
     })
     .await?;
-    switch(json!(["run"])).await?;
+    set_arguments(json!(["run"])).await?;
     wait_for_endpoints(cluster, "provider-portico", &pods(cluster).await?).await?;
     until("the route is served through a load balancer again", async || {
         let service = service(cluster, "provider-portico").await?;
         ensure!(service.spec.context("the Service has no spec")?.type_.as_deref() == Some("LoadBalancer"));
-        Target::new(at_port(wait_until_programmed(cluster, "provider").await?), HOST, "/").expect(200, "provider").await
+        Target::new(at_port_8080(wait_until_programmed(cluster, "provider").await?), HOST, "/")
+            .expect(200, "provider")
+            .await
     })
     .await?;
     cluster.kubectl(&["delete", "gateway,httproute", "provider"]).await?;
@@ -209,12 +215,13 @@ pub(crate) async fn address_source_can_be_switched(cluster: &Cluster) -> Result<
     cluster.kubectl(&["delete", "service,endpointslice", "provider"]).await.map(drop)
 }
 
-async fn is_as_documented(cluster: &Cluster, service: &Service) -> Result<()> {
+/// Checks the fields of the Service that are documented.
+async fn check_fields(cluster: &Cluster, service: &Service) -> Result<()> {
     let spec = service.spec.as_ref().context("the Service has no spec")?;
     ensure!(spec.type_.as_deref() == Some("LoadBalancer") && spec.selector.is_none(), "{spec:?}");
     ensure!(ports(service).iter().map(|port| port.port).eq([80, 8080]), "{spec:?}");
     for port in ports(service) {
-        ensure!((10_000..=32_767).contains(&target(port)?), "{port:?}");
+        ensure!((10_000..=32_767).contains(&target_port(port)?), "{port:?}");
     }
     // The cluster has both families, although the load balancer serves only IPv4.
     let families = spec.ip_families.as_deref().unwrap_or_default();
@@ -238,7 +245,7 @@ async fn is_as_documented(cluster: &Cluster, service: &Service) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a Gateway is not programmed with this reason and these words.
+/// Waits until a Gateway is not programmed, with this reason and a message that has these words.
 async fn wait_until_unprogrammed(cluster: &Cluster, name: &str, reason: &str, words: &[&str]) -> Result<()> {
     until(&format!("Gateway {name} is not programmed"), async || {
         let gateway = gateways(cluster).get(name).await?;
@@ -272,7 +279,7 @@ fn ports(service: &Service) -> &[ServicePort] {
     service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default()
 }
 
-fn target(port: &ServicePort) -> Result<i32> {
+fn target_port(port: &ServicePort) -> Result<i32> {
     match port.target_port {
         Some(IntOrString::Int(number)) => Ok(number),
         ref other => bail!("{other:?} is not a number"),
@@ -283,6 +290,6 @@ fn listener(name: &str, port: u16) -> Value {
     json!({ "name": name, "port": port, "protocol": "HTTP" })
 }
 
-fn at_port(address: SocketAddr) -> SocketAddr {
+fn at_port_8080(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip(), 8080)
 }

@@ -18,22 +18,22 @@ use crate::scenarios::route_counts::wait_until_counted;
 
 const HOST: &str = "thousand.example";
 const ROUTES: usize = 1000;
-/// Concurrent requests, as many as `kubectl` and controllers have.
-const AT_A_TIME: usize = 16;
+/// The number of concurrent requests that create routes.
+const CONCURRENT_REQUESTS: usize = 16;
 /// The maximum number of status writes for the Gateway.
-const MOST_WRITES: usize = 20;
+const MAX_WRITES: usize = 20;
 
 pub(crate) async fn thousand_routes_need_few_writes(cluster: &Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "thousand").await?;
     apply(cluster, &[gateway("thousand")]).await?;
     let address = wait_until_programmed(cluster, "thousand").await?;
     let writes = WriteCounter::watch(cluster, "thousand").await?;
-    let made = (0..ROUTES).map(|number| {
+    let new_routes = (0..ROUTES).map(|number| {
         let path = format!("/{number}");
         route(&format!("thousand-{number}"), "thousand", HOST, prefix(&path), "thousand")
     });
     let api = routes(cluster);
-    stream::iter(made)
+    stream::iter(new_routes)
         .map(|route| {
             let api = api.clone();
             async move {
@@ -42,24 +42,25 @@ pub(crate) async fn thousand_routes_need_few_writes(cluster: &Cluster) -> Result
                 api.create(&PostParams::default(), &route).await.map(drop).context("the route was rejected")
             }
         })
-        .buffer_unordered(AT_A_TIME)
+        .buffer_unordered(CONCURRENT_REQUESTS)
         .try_collect::<Vec<()>>()
         .await?;
-    let last = wait_until_counted(cluster, "thousand", ROUTES).await?;
+    let gateway = wait_until_counted(cluster, "thousand", ROUTES).await?;
     for number in [0, ROUTES / 2, ROUTES - 1] {
         Target::new(address, HOST, &format!("/{number}")).expect(200, &format!("thousand /{number}")).await?;
         wait_until_accepted(cluster, &format!("thousand-{number}")).await?;
     }
-    let number = writes.until(last.metadata.resource_version.as_deref()).await?;
-    ensure!(number <= MOST_WRITES, "the Gateway was written {number} times");
+    let write_count = writes.until(gateway.metadata.resource_version.as_deref()).await?;
+    ensure!(write_count <= MAX_WRITES, "the Gateway was written {write_count} times");
     cluster.kubectl(&["delete", "httproutes", "--selector=scenario=thousand", "--wait=false"]).await?;
     cluster.kubectl(&["delete", "gateway,service,endpointslice", "thousand"]).await.map(drop)
 }
 
-/// Counts writes of an object from now on.
+/// Counts the writes of a Gateway from the call of [`WriteCounter::watch`] on.
 struct WriteCounter {
-    seen: Arc<parking_lot::Mutex<Vec<String>>>,
-    number: Arc<AtomicUsize>,
+    /// The resource versions that the watch has received.
+    versions: Arc<parking_lot::Mutex<Vec<String>>>,
+    count: Arc<AtomicUsize>,
     _watch: JoinSet<()>,
 }
 
@@ -67,28 +68,28 @@ impl WriteCounter {
     async fn watch(cluster: &Cluster, name: &str) -> Result<WriteCounter> {
         let api = gateways(cluster);
         let version = api.get(name).await?.metadata.resource_version.context("the object has no resourceVersion")?;
-        let only = WatchParams::default().fields(&format!("metadata.name={name}"));
-        let mut events = api.watch(&only, &version).await?.boxed();
-        let (seen, number) = (Arc::new(parking_lot::Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+        let watch_params = WatchParams::default().fields(&format!("metadata.name={name}"));
+        let mut events = api.watch(&watch_params, &version).await?.boxed();
+        let (versions, count) = (Arc::new(parking_lot::Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
         let mut watch = JoinSet::new();
-        let writes = (seen.clone(), number.clone());
+        let (received_versions, received_count) = (versions.clone(), count.clone());
         watch.spawn(async move {
             while let Some(Ok(event)) = events.next().await {
                 if let WatchEvent::Modified(object) = event {
-                    writes.1.fetch_add(1, Ordering::Relaxed);
-                    writes.0.lock().extend(object.metadata.resource_version);
+                    received_count.fetch_add(1, Ordering::Relaxed);
+                    received_versions.lock().extend(object.metadata.resource_version);
                 }
             }
         });
-        Ok(WriteCounter { seen, number, _watch: watch })
+        Ok(WriteCounter { versions, count, _watch: watch })
     }
 
-    /// The number of writes when this version was received.
+    /// Waits until the watch has received this resource version, and returns the number of writes.
     async fn until(&self, version: Option<&str>) -> Result<usize> {
         let version = version.context("the object has no resourceVersion")?;
         until("the watch has caught up", async || {
-            ensure!(self.seen.lock().iter().any(|seen| seen == version), "{version} was not received");
-            Ok(self.number.load(Ordering::Relaxed))
+            ensure!(self.versions.lock().iter().any(|received| received == version), "{version} was not received");
+            Ok(self.count.load(Ordering::Relaxed))
         })
         .await
     }

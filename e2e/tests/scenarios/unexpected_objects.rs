@@ -1,5 +1,5 @@
-//! Unexpected objects in a cluster: values of newer releases, full status lists, routes of missing Gateways, and a
-//! second installation with the same controller name.
+//! Tests of unexpected objects in a cluster: values of newer releases, full status lists, routes of missing Gateways,
+//! and a second installation with the same controller name.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::events::v1::Event;
@@ -13,33 +13,33 @@ use serde_json::{Value, json};
 use crate::scenarios::backend::Backend;
 use crate::scenarios::client::Target;
 use crate::scenarios::objects::{
-    apply, classes, condition, gateway, gateways, is_true, prefix, route, routes, until, wait_until_accepted,
+    apply, classes, condition, ensure_true, gateway, gateways, prefix, route, routes, until, wait_until_accepted,
     wait_until_programmed,
 };
 
-const HOST: &str = "strangers.example";
+const HOST: &str = "unexpected.example";
 const CRD: &str = "httproutes.gateway.networking.k8s.io";
-/// Writes of one installation to one Gateway: some before the conflict is detected, and few after that.
-const MOST_WRITES: f64 = 20.0;
+/// The maximum number of writes of one installation to one Gateway. Some happen before the conflict is detected.
+const MAX_WRITES: f64 = 20.0;
 
 /// Changes the CRD of HTTPRoutes, so it must be the last scenario on its cluster.
 pub(crate) async fn unexpected_objects_do_not_affect_others(cluster: &Cluster) -> Result<()> {
-    let mut portico = Portico::start(cluster, "strangers", &[]).await?;
-    let _backend = Backend::start(cluster, "strangers").await?;
-    let good = route("good", "strangers", HOST, prefix("/"), "strangers");
-    apply(cluster, &[gateway("strangers"), good]).await?;
-    let target = Target::new(wait_until_programmed(cluster, "strangers").await?, HOST, "/");
-    until("the route is served", async || target.expect(200, "strangers").await).await?;
+    let mut portico = Portico::start(cluster, "unexpected", &[]).await?;
+    let _backend = Backend::start(cluster, "unexpected").await?;
+    let good = route("good", "unexpected", HOST, prefix("/"), "unexpected");
+    apply(cluster, &[gateway("unexpected"), good]).await?;
+    let target = Target::new(wait_until_programmed(cluster, "unexpected").await?, HOST, "/");
+    until("the route is served", async || target.expect(200, "unexpected").await).await?;
     wait_until_accepted(cluster, "good").await?;
 
     values_of_newer_releases_are_reported(cluster).await.context("values of a newer release")?;
-    target.expect(200, "strangers").await?;
+    target.expect(200, "unexpected").await?;
     missing_gateway_is_reported(cluster).await.context("no Gateway")?;
     statuses_at_their_limits_are_complete(cluster).await.context("limits")?;
     full_status_lists_are_not_changed(cluster).await.context("full lists")?;
-    target.expect(200, "strangers").await?;
+    target.expect(200, "unexpected").await?;
     second_installation_is_detected(cluster, &portico).await.context("a second installation")?;
-    target.expect(200, "strangers").await?;
+    target.expect(200, "unexpected").await?;
     portico.stop().await
 }
 
@@ -48,12 +48,13 @@ async fn values_of_newer_releases_are_reported(cluster: &Cluster) -> Result<()> 
     let mut crd = serde_json::to_value(api.get(CRD).await?)?;
     add_values(&mut crd["spec"]);
     api.replace(CRD, &PostParams::default(), &serde_json::from_value(crd)?).await?;
-    let mut filtered = route("filtered", "strangers", HOST, prefix("/filtered"), "strangers");
+    let mut filtered = route("filtered", "unexpected", HOST, prefix("/filtered"), "unexpected");
     filtered["spec"]["rules"][0]["filters"] = json!([{ "type": "Teleport" }]);
-    let matched = json!({ "type": "Glob", "value": "/matched*" });
-    let matched = route("matched", "strangers", HOST, matched, "strangers");
-    until("the API server accepts them", async || apply(cluster, &[filtered.clone(), matched.clone()]).await).await?;
-    for (name, field, says) in [
+    let glob = json!({ "type": "Glob", "value": "/matched*" });
+    let glob = route("matched", "unexpected", HOST, glob, "unexpected");
+    until("the API server accepts the new values", async || apply(cluster, &[filtered.clone(), glob.clone()]).await)
+        .await?;
+    for (name, field, reason) in [
         ("filtered", "spec.rules[0].filters[0].type", "Teleport is not served"),
         ("matched", "spec.rules[0].matches[0].path.type", "use Exact, PathPrefix or RegularExpression"),
     ] {
@@ -61,14 +62,14 @@ async fn values_of_newer_releases_are_reported(cluster: &Cluster) -> Result<()> 
             let route = routes(cluster).get(name).await?;
             let accepted = condition(&route, &route.data["status"]["parents"][0]["conditions"], "Accepted")?;
             let message = accepted["message"].as_str().unwrap_or_default();
-            ensure!(accepted["status"] == "False" && message.contains(field) && message.contains(says), "{accepted}");
+            ensure!(accepted["status"] == "False" && message.contains(field) && message.contains(reason), "{accepted}");
             Ok(())
         })
         .await?;
     }
     cluster.kubectl(&["delete", "httproute", "filtered", "matched"]).await?;
-    let release = "gateway.networking.k8s.io/bundle-version=v1.9.0";
-    cluster.kubectl(&["annotate", "customresourcedefinitions", "--all", "--overwrite", release]).await?;
+    let annotation = "gateway.networking.k8s.io/bundle-version=v1.9.0";
+    cluster.kubectl(&["annotate", "customresourcedefinitions", "--all", "--overwrite", annotation]).await?;
     until("the GatewayClass reports the newer release", async || {
         let class = classes(cluster).get("portico").await?;
         let version = condition(&class, &class.data["status"]["conditions"], "SupportedVersion")?;
@@ -99,7 +100,7 @@ fn add_values(schema: &mut Value) {
 }
 
 async fn missing_gateway_is_reported(cluster: &Cluster) -> Result<()> {
-    apply(cluster, &[route("orphan", "nowhere", HOST, prefix("/orphan"), "strangers")]).await?;
+    apply(cluster, &[route("orphan", "nowhere", HOST, prefix("/orphan"), "unexpected")]).await?;
     let note = event(cluster, "orphan", "GatewayNotFound").await?;
     ensure!(note.contains("spec.parentRefs[0].name: Gateway default/nowhere does not exist; create it"), "{note}");
     let orphan = routes(cluster).get("orphan").await?;
@@ -107,26 +108,29 @@ async fn missing_gateway_is_reported(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(&["delete", "httproute", "orphan"]).await.map(drop)
 }
 
-/// The maximum number of listeners and parents of the API.
+/// A Gateway with the maximum number of listeners, and a route with the maximum number of parents.
 async fn statuses_at_their_limits_are_complete(cluster: &Cluster) -> Result<()> {
     let listener = |number: usize| json!({ "name": format!("l{number}"), "port": 2000 + number, "protocol": "HTTP" });
     let mut large = gateway("large");
     large["spec"]["listeners"] = (0..64).map(listener).collect();
-    let mut wide = route("wide", "large", HOST, prefix("/wide"), "strangers");
+    let mut wide = route("wide", "large", HOST, prefix("/wide"), "unexpected");
     let parent = |number: usize| json!({ "name": "large", "sectionName": format!("l{number}") });
     wide["spec"]["parentRefs"] = (0..32).map(parent).collect();
     apply(cluster, &[large, wide]).await?;
     until("all listeners and parents have a status", async || {
         let large = gateways(cluster).get("large").await?;
         let listeners = large.data["status"]["listeners"].as_array().context("no listeners")?;
-        let good = listeners.iter().filter(|listener| is_true(&large, &listener["conditions"], "Programmed").is_ok());
+        let programmed = listeners
+            .iter()
+            .filter(|listener| ensure_true(&large, &listener["conditions"], "Programmed").is_ok())
+            .count();
         let attached = listeners.iter().filter(|listener| listener["attachedRoutes"] == 1).count();
-        let good = good.count();
-        ensure!(good == 64 && attached == 32, "{good} listeners, {attached} with the route");
+        ensure!(programmed == 64 && attached == 32, "{programmed} programmed listeners, {attached} with the route");
         let wide = routes(cluster).get("wide").await?;
         let parents = wide.data["status"]["parents"].as_array().context("no parents")?;
-        let good = parents.iter().filter(|parent| is_true(&wide, &parent["conditions"], "Accepted").is_ok()).count();
-        ensure!(good == 32, "{good} parents");
+        let accepted =
+            parents.iter().filter(|parent| ensure_true(&wide, &parent["conditions"], "Accepted").is_ok()).count();
+        ensure!(accepted == 32, "{accepted} parents have accepted the route");
         Ok(())
     })
     .await?;
@@ -141,8 +145,8 @@ async fn full_status_lists_are_not_changed(cluster: &Cluster) -> Result<()> {
             "lastTransitionTime": "2026-01-01T00:00:00Z",
         }] })
     };
-    let full: Vec<Value> = (0..32).map(parent).collect();
-    let patch = Patch::Merge(json!({ "status": { "parents": full } }));
+    let full_list: Vec<Value> = (0..32).map(parent).collect();
+    let patch = Patch::Merge(json!({ "status": { "parents": full_list } }));
     let patched = routes(cluster).patch_status("good", &PatchParams::default(), &patch).await?;
     let note = event(cluster, "good", "StatusFull").await?;
     ensure!(note.contains("status.parents is full (at most 32 entries)"), "{note}");
@@ -155,42 +159,42 @@ async fn full_status_lists_are_not_changed(cluster: &Cluster) -> Result<()> {
 }
 
 async fn second_installation_is_detected(cluster: &Cluster, first: &Portico) -> Result<()> {
-    let writes = r#"portico_status_writes_total{kind="Gateway",result="written"}"#;
-    let before = first.metric(writes).await?.unwrap_or_default();
+    let writes_metric = r#"portico_status_writes_total{kind="Gateway",result="written"}"#;
+    let before = first.metric(writes_metric).await?.unwrap_or_default();
     let account = format!("--serviceaccount={NAMESPACE}:{SERVICE_ACCOUNT}");
     let role = ["create", "role", "second", "--verb=get,create,patch", "--resource=leases.coordination.k8s.io"];
     cluster.kubectl(&role).await?;
     cluster.kubectl(&["create", "rolebinding", "second", "--role=second", &account]).await?;
     let arguments = ["--leader-election-namespace", "default", "--gateway-address-pool", "198.18.1.0/24"];
     let mut second = Portico::start(cluster, "second", &arguments).await?;
-    let note = event(cluster, "strangers", "StatusContested").await?;
+    let note = event(cluster, "unexpected", "StatusContested").await?;
     ensure!(note.contains("--gateway-controller-name"), "{note}");
     for portico in [first, &second] {
-        let writes = portico.metric(writes).await?.unwrap_or_default();
-        ensure!(writes - before <= MOST_WRITES, "{writes} writes, {before} before");
+        let writes = portico.metric(writes_metric).await?.unwrap_or_default();
+        ensure!(writes - before <= MAX_WRITES, "{writes} writes, {before} before");
     }
     second.stop().await?;
-    // The remaining installation writes the final status.
-    let address = "198.18.0.";
+    // The first installation writes the status again once the second has stopped.
+    let first_pool = "198.18.0.";
     until("the Gateway has the first installation's address again", async || {
-        let gateway = gateways(cluster).get("strangers").await?;
+        let gateway = gateways(cluster).get("unexpected").await?;
         let addresses = &gateway.data["status"]["addresses"];
-        ensure!(addresses[0]["value"].as_str().is_some_and(|value| value.starts_with(address)), "{addresses}");
+        ensure!(addresses[0]["value"].as_str().is_some_and(|value| value.starts_with(first_pool)), "{addresses}");
         Ok(())
     })
     .await
 }
 
-/// Waits for an event with this reason for an object with this name, and returns its note.
+/// Waits for an event with this reason on an object with this name, and returns its message.
 async fn event(cluster: &Cluster, name: &str, reason: &str) -> Result<String> {
     let api: Api<Event> = Api::namespaced(cluster.client(), "default");
     until(&format!("{name} has an event {reason}"), async || {
         let events = api.list(&ListParams::default()).await?;
-        let about = |event: &&Event| {
+        let is_expected = |event: &&Event| {
             let regarding = event.regarding.as_ref().and_then(|regarding| regarding.name.as_deref());
             regarding == Some(name) && event.reason.as_deref() == Some(reason)
         };
-        let found = events.items.iter().find(about).context("no such event")?;
+        let found = events.items.iter().find(is_expected).context("no such event")?;
         found.note.clone().context("the event has no note")
     })
     .await

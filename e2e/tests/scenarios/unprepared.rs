@@ -1,4 +1,4 @@
-//! Clusters that are not prepared: missing CRDs, and missing RBAC rules.
+//! Tests of Portico in clusters where CRDs or RBAC rules are missing.
 
 use std::fs;
 
@@ -18,21 +18,21 @@ const HOST: &str = "late.example";
 pub(crate) async fn crds_may_be_installed_after_portico(cluster: &Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "late").await?;
     let mut portico = Portico::start(cluster, "late", &[]).await?;
-    let process = portico.id();
+    let process = portico.process_id();
     cluster.install_crds(Channel::Standard).await?;
     install_class(cluster).await?;
-    serves(cluster).await?;
-    ensure!(portico.id() == process, "Portico was restarted");
+    route_is_served(cluster).await?;
+    ensure!(portico.process_id() == process, "Portico was restarted");
     portico.stop().await
 }
 
-/// After the previous scenario, which installs the CRDs.
+/// Needs the CRDs of the Gateway API.
 pub(crate) async fn missing_permission_is_named_and_the_rest_is_served(cluster: &Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "late").await?;
     let mut portico = Portico::prepare(cluster, "forbidden", &[]).await?;
-    let whole = remove_permission(cluster, "grpcroutes").await?;
+    let original_rules = remove_permission(cluster, "grpcroutes").await?;
     portico.restart().await?;
-    serves(cluster).await?;
+    route_is_served(cluster).await?;
     until("the log names the kind and the rule", async || {
         let log = fs::read_to_string(portico.log())?;
         let line = log.lines().find(|line| line.contains("grpcroutes")).unwrap_or_default();
@@ -42,14 +42,17 @@ pub(crate) async fn missing_permission_is_named_and_the_rest_is_served(cluster: 
         Ok(())
     })
     .await?;
-    let others = fs::read_to_string(portico.log())?;
+    let log = fs::read_to_string(portico.log())?;
     let others: Vec<&str> =
-        others.lines().filter(|line| line.contains("is forbidden") && !line.contains("grpcroutes")).collect();
-    ensure!(others.is_empty(), "more is forbidden: {others:?}");
-    wait_for_class_message(cluster, "GRPCRoute", true).await?;
-    set_rules(cluster, &whole).await?;
-    wait_for_class_message(cluster, "GRPCRoute", false).await?;
-    ensure!(fs::read_to_string(portico.log())?.contains("Can be watched again"), "the log does not say so");
+        log.lines().filter(|line| line.contains("is forbidden") && !line.contains("grpcroutes")).collect();
+    ensure!(others.is_empty(), "other kinds are forbidden, too: {others:?}");
+    wait_until_class_names(cluster, "GRPCRoute").await?;
+    set_rules(cluster, &original_rules).await?;
+    wait_until_class_omits(cluster, "GRPCRoute").await?;
+    ensure!(
+        fs::read_to_string(portico.log())?.contains("Can be watched again"),
+        "the log does not report that the kind can be watched again"
+    );
     portico.stop().await
 }
 
@@ -58,7 +61,7 @@ pub(crate) async fn unreadable_policies_block_requests(cluster: &Cluster) -> Res
     let _backend = Backend::start(cluster, "late").await?;
     let mut portico = Portico::prepare(cluster, "unknown", &[]).await?;
     let process = {
-        let whole = remove_permission(cluster, "backendtlspolicies").await?;
+        let original_rules = remove_permission(cluster, "backendtlspolicies").await?;
         portico.restart().await?;
         apply(cluster, &[gateway("late"), route("late", "late", HOST, prefix("/"), "late")]).await?;
         let address = wait_until_programmed(cluster, "late").await?;
@@ -71,30 +74,30 @@ pub(crate) async fn unreadable_policies_block_requests(cluster: &Cluster) -> Res
             Ok(())
         })
         .await?;
-        wait_for_class_message(cluster, "BackendTLSPolicy", true).await?;
+        wait_until_class_names(cluster, "BackendTLSPolicy").await?;
         Target::new(address, HOST, "/").expect(500, "").await?;
-        set_rules(cluster, &whole).await?;
-        portico.id()
+        set_rules(cluster, &original_rules).await?;
+        portico.process_id()
     };
-    serves(cluster).await?;
-    wait_for_class_message(cluster, "BackendTLSPolicy", false).await?;
-    ensure!(portico.id() == process, "Portico was restarted");
+    route_is_served(cluster).await?;
+    wait_until_class_omits(cluster, "BackendTLSPolicy").await?;
+    ensure!(portico.process_id() == process, "Portico was restarted");
     portico.stop().await
 }
 
 /// Removes a kind from Portico's ClusterRole, and returns the original rules.
 async fn remove_permission(cluster: &Cluster, kind: &str) -> Result<Value> {
     let role = cluster.kubectl(&["get", "clusterrole", "portico", "--output=json"]).await?;
-    let whole = serde_json::from_str::<Value>(&role)?["rules"].take();
-    let mut rules = whole.clone();
+    let original_rules = serde_json::from_str::<Value>(&role)?["rules"].take();
+    let mut rules = original_rules.clone();
     for rule in rules.as_array_mut().into_iter().flatten() {
         if let Some(resources) = rule["resources"].as_array_mut() {
             resources.retain(|resource| resource != kind);
         }
     }
-    ensure!(rules != whole, "no rule for {kind}");
+    ensure!(rules != original_rules, "no rule for {kind}");
     set_rules(cluster, &rules).await?;
-    Ok(whole)
+    Ok(original_rules)
 }
 
 async fn set_rules(cluster: &Cluster, rules: &Value) -> Result<()> {
@@ -102,19 +105,34 @@ async fn set_rules(cluster: &Cluster, rules: &Value) -> Result<()> {
     cluster.kubectl(&["patch", "clusterrole", "portico", "--type=json", "--patch", &patch]).await.map(drop)
 }
 
-/// Waits until the GatewayClass names, or no longer names, a kind that cannot be read.
-async fn wait_for_class_message(cluster: &Cluster, kind: &str, named: bool) -> Result<()> {
-    let path = "--output=jsonpath={.status.conditions[?(@.type==\"Accepted\")].message}";
-    until(&format!("whether the class names {kind} is {named}"), async || {
-        let message = cluster.kubectl(&["get", "gatewayclass", "portico", path]).await?;
-        ensure!(!message.is_empty() && message.contains(kind) == named, "{message}");
+/// Waits until the GatewayClass reports that a kind cannot be read.
+async fn wait_until_class_names(cluster: &Cluster, kind: &str) -> Result<()> {
+    until(&format!("the GatewayClass names {kind}"), async || {
+        let message = class_message(cluster).await?;
+        ensure!(message.contains(kind), "{message}");
         Ok(())
     })
     .await
 }
 
-/// Creates a Gateway and a route, and waits until they are served.
-async fn serves(cluster: &Cluster) -> Result<()> {
+/// Waits until the GatewayClass no longer reports that a kind cannot be read.
+async fn wait_until_class_omits(cluster: &Cluster, kind: &str) -> Result<()> {
+    until(&format!("the GatewayClass does not name {kind}"), async || {
+        let message = class_message(cluster).await?;
+        ensure!(!message.is_empty() && !message.contains(kind), "{message}");
+        Ok(())
+    })
+    .await
+}
+
+/// The message of the condition `Accepted`.
+async fn class_message(cluster: &Cluster) -> Result<String> {
+    let output = "--output=jsonpath={.status.conditions[?(@.type==\"Accepted\")].message}";
+    cluster.kubectl(&["get", "gatewayclass", "portico", output]).await
+}
+
+/// Creates a Gateway and a route, waits until the route is served, and deletes them.
+async fn route_is_served(cluster: &Cluster) -> Result<()> {
     apply(cluster, &[gateway("late"), route("late", "late", HOST, prefix("/"), "late")]).await?;
     let address = wait_until_programmed(cluster, "late").await?;
     until("the route is served", async || Target::new(address, HOST, "/").expect(200, "late").await).await?;

@@ -20,11 +20,11 @@ use serde_json::{Value, json};
 use crate::scenarios::core_objects;
 
 /// Concurrent dry-run requests.
-const AT_A_TIME: usize = 8;
+const CONCURRENT_REQUESTS: usize = 8;
 /// Fewer cases would mean that the corpus was not found.
 const MIN_CASES: usize = 300;
 
-/// Intended differences: fields of the API server, fields of Portico, and the reason.
+/// Intended differences: the fields that the API server rejects, those that Portico rejects, and the reason.
 const INTENDED_DIFFERENCES: &[(&[&str], &[&str], &str)] = &[
     (&["metadata.labels"], &["metadata.labels.a b"], "Portico names the label"),
     (&["metadata.labels"], &["metadata.labels.a"], "Portico names the label"),
@@ -42,11 +42,11 @@ const INTENDED_DIFFERENCES: &[(&[&str], &[&str], &str)] = &[
         "Portico's path starts at the root of the object",
     ),
     (&["spec.defaultBackend"], &["spec.defaultBackend.service.port"], "Portico names the field of the backend"),
-    (&["endpoints[0].addresses[0]"], &[], "manifests without a cluster may use local backends"),
+    (&["endpoints[0].addresses[0]"], &[], "manifests without a cluster may use backends on the same machine"),
 ];
 
-/// The API server's message for unknown fields.
-const UNKNOWN: &str = "unknown field \"";
+/// The beginning of the API server's message for an unknown field.
+const UNKNOWN_FIELD: &str = "unknown field \"";
 
 /// An object and its origin.
 struct ValidationCase {
@@ -57,54 +57,64 @@ struct ValidationCase {
 
 /// Needs the CRDs of this channel.
 pub(crate) async fn portico_validates_like_the_api_server(cluster: &Cluster, channel: Channel) -> Result<()> {
-    let cases: Vec<ValidationCase> = cases(channel)?.into_iter().filter(|case| case.is_of(channel)).collect();
+    let cases: Vec<ValidationCase> =
+        cases(channel)?.into_iter().filter(|case| case.is_installed_with(channel)).collect();
     ensure!(cases.len() >= MIN_CASES, "the corpus has only {} objects", cases.len());
-    let lines: Vec<Option<String>> = stream::iter(cases)
+    let comparisons: Vec<Option<String>> = stream::iter(cases)
         .map(|case| {
             let client = cluster.client();
             async move { compare(&client, &case, channel).await.with_context(|| case.name.clone()) }
         })
-        .buffer_unordered(AT_A_TIME)
+        .buffer_unordered(CONCURRENT_REQUESTS)
         .try_collect()
         .await?;
-    let number = lines.len();
-    let mut lines: Vec<String> = lines.into_iter().flatten().collect();
-    lines.sort();
-    ensure!(lines.is_empty(), "{} of {number} objects have different results:\n{}", lines.len(), lines.join("\n"));
+    let count = comparisons.len();
+    let mut differences: Vec<String> = comparisons.into_iter().flatten().collect();
+    differences.sort();
+    ensure!(
+        differences.is_empty(),
+        "{} of {count} objects have different results:\n{}",
+        differences.len(),
+        differences.join("\n")
+    );
     Ok(())
 }
 
 impl ValidationCase {
-    /// Whether the channel has this kind.
-    fn is_of(&self, channel: Channel) -> bool {
+    /// Whether the kind of the object is installed with the channel.
+    fn is_installed_with(&self, channel: Channel) -> bool {
         // Kong's kinds are installed with the experimental channel only.
         if channel == Channel::Standard && [KONG_GROUP, KONG_INCUBATOR_GROUP].contains(&self.kind.group()) {
             return false;
         }
-        let bare = json!({ "apiVersion": self.object["apiVersion"], "kind": self.object["kind"] });
-        let violations = schema::check(self.kind, &mut bare.clone(), channel);
+        let without_fields = json!({ "apiVersion": self.object["apiVersion"], "kind": self.object["kind"] });
+        let violations = schema::check(self.kind, &mut without_fields.clone(), channel);
         !violations.iter().any(|violation| violation.field == "kind")
     }
 }
 
-/// The difference between the API server and Portico for an object, if any.
+/// Describes the difference between the API server and Portico for an object, if any.
 async fn compare(client: &Client, case: &ValidationCase, channel: Channel) -> Result<Option<String>> {
-    let theirs = rejected_by_server(client, case).await?;
-    let ours = schema::check(case.kind, &mut case.object.clone(), channel);
-    let ours: BTreeSet<String> = ours.iter().map(|violation| with_dots(&violation.field)).collect();
-    let fields: BTreeSet<String> = theirs.iter().map(|(field, _)| with_dots(field)).collect();
-    let same =
+    let server_errors = rejected_by_server(client, case).await?;
+    let violations = schema::check(case.kind, &mut case.object.clone(), channel);
+    let portico_fields: BTreeSet<String> = violations.iter().map(|violation| with_dots(&violation.field)).collect();
+    let server_fields: BTreeSet<String> = server_errors.iter().map(|(field, _)| with_dots(field)).collect();
+    let equals =
         |fields: &BTreeSet<String>, listed: &[&str]| fields.iter().map(String::as_str).eq(listed.iter().copied());
-    let on_purpose =
-        INTENDED_DIFFERENCES.iter().any(|(server, portico, _)| same(&fields, server) && same(&ours, portico));
+    let is_intended = INTENDED_DIFFERENCES
+        .iter()
+        .any(|(server, portico, _)| equals(&server_fields, server) && equals(&portico_fields, portico));
     // With unknown fields, the API server checks nothing else. All experimental fields are unknown in the standard
     // channel.
-    let looked_no_further = channel == Channel::Standard && theirs.iter().any(|(_, why)| why.contains(UNKNOWN));
-    let agreed = fields == ours || on_purpose || looked_no_further && fields.is_subset(&ours);
-    Ok((!agreed).then(|| format!("{}: server {theirs:?}, portico {ours:?}", case.name)))
+    let has_unknown_field =
+        channel == Channel::Standard && server_errors.iter().any(|(_, message)| message.contains(UNKNOWN_FIELD));
+    let agreed =
+        server_fields == portico_fields || is_intended || has_unknown_field && server_fields.is_subset(&portico_fields);
+    Ok((!agreed).then(|| format!("{}: server {server_errors:?}, portico {portico_fields:?}", case.name)))
 }
 
-/// The API server writes keys of maps in brackets or after a dot, depending on the message; Portico writes brackets.
+/// Writes keys of maps after a dot. The API server writes them after a dot or in brackets, depending on the message,
+/// and Portico writes brackets.
 fn with_dots(field: &str) -> String {
     let mut parts = field.split('[');
     let first = parts.next().unwrap_or_default().to_owned();
@@ -114,7 +124,7 @@ fn with_dots(field: &str) -> String {
     })
 }
 
-/// The fields that the API server rejects, with reasons; none if it accepts the object.
+/// The fields that the API server rejects, with its messages; none if it accepts the object.
 async fn rejected_by_server(client: &Client, case: &ValidationCase) -> Result<Vec<(String, String)>> {
     let ValidationCase { kind, object, .. } = case;
     let version = object["apiVersion"].as_str().context("no apiVersion")?;
@@ -142,9 +152,9 @@ async fn rejected_by_server(client: &Client, case: &ValidationCase) -> Result<Ve
     Ok(causes.map(|cause| (field(cause.field), cause.message)).collect())
 }
 
-/// Unknown fields, which the API server reports only in the message.
+/// The unknown fields, which the API server reports only in the message of the whole response.
 fn unknown_fields(message: &str) -> Result<Vec<(String, String)>> {
-    let unknown = message.split(UNKNOWN).skip(1).map(|rest| {
+    let unknown = message.split(UNKNOWN_FIELD).skip(1).map(|rest| {
         let (field, _) = rest.split_once('"').context("unterminated field name")?;
         Ok((field.to_owned(), message.to_owned()))
     });
@@ -153,10 +163,11 @@ fn unknown_fields(message: &str) -> Result<Vec<(String, String)>> {
     Ok(unknown)
 }
 
-/// The objects of the schema tests: valid ones unchanged, and with every snippet at every place that it is for.
+/// Objects of the schema tests and of `core_objects.rs`; valid objects with an invalid value at each field; and objects
+/// of the Gateway API with every snippet at every field that it is for.
 fn cases(channel: Channel) -> Result<Vec<ValidationCase>> {
     let mut cases = Vec::new();
-    let valid = valid()?;
+    let valid = valid_objects()?;
     for (file, kind, object) in &valid {
         cases.push(ValidationCase {
             name: format!("{file}: {}", object["metadata"]["name"]),
@@ -174,32 +185,35 @@ fn cases(channel: Channel) -> Result<Vec<ValidationCase>> {
         }
         cases.push(ValidationCase { name, kind, object });
     }
-    for (file, kind, object) in own("bad.yaml")? {
+    for (file, kind, object) in kind_objects("bad.yaml")? {
         cases.push(ValidationCase { name: format!("{file}: {kind} {}", object["metadata"]["name"]), kind, object });
     }
-    let mut places: BTreeMap<(&str, String), (Kind, &Value, String)> = BTreeMap::new();
-    // Type errors in Kubernetes' own kinds are reported without a field.
+    let mut fields_by_path: BTreeMap<(&str, String), (Kind, &Value, String)> = BTreeMap::new();
+    // Ingresses are excluded: the API server reports type errors in Kubernetes' own kinds without a field.
     for (_, kind, object) in valid.iter().filter(|(_, kind, _)| kind.group() != NETWORKING_GROUP) {
-        find(object, String::new(), &mut |path| {
+        for_each_field(object, String::new(), &mut |path| {
             let pointer = format!("/{}", path.replace(['.', '['], "/").replace(']', ""));
-            places.entry((kind.name(), node(path))).or_insert((*kind, object, pointer));
+            fields_by_path.entry((kind.name(), schema_path(path))).or_insert((*kind, object, pointer));
         });
     }
-    for ((_, node), (kind, object, pointer)) in &places {
-        for (fault, value) in invalid_values(object.pointer(pointer).context("the path does not exist in the object")?)
+    for ((_, schema_path), (kind, object, pointer)) in &fields_by_path {
+        for (description, value) in
+            invalid_values(object.pointer(pointer).context("the path does not exist in the object")?)
         {
             let mut object = (*object).clone();
             *object.pointer_mut(pointer).context("the path does not exist in the object")? = value;
-            cases.push(ValidationCase { name: format!("{fault} at {kind} {node}"), kind: *kind, object });
+            cases.push(ValidationCase { name: format!("{description} at {kind} {schema_path}"), kind: *kind, object });
         }
     }
     for (file, snippets) in snippets()? {
         let of_gateway_api = |kind: Kind| [GATEWAY_GROUP, GATEWAY_X_GROUP].contains(&kind.group());
-        for ((_, node), (kind, object, pointer)) in places.iter().filter(|(_, (kind, ..))| of_gateway_api(*kind)) {
-            let for_it = |end: &String| {
-                node.strip_suffix(end.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        for ((_, schema_path), (kind, object, pointer)) in
+            fields_by_path.iter().filter(|(_, (kind, ..))| of_gateway_api(*kind))
+        {
+            let is_for_field = |end: &String| {
+                schema_path.strip_suffix(end.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
             };
-            if !snippets.at.iter().any(for_it) {
+            if !snippets.at.iter().any(is_for_field) {
                 continue;
             }
             for snippet in
@@ -208,7 +222,7 @@ fn cases(channel: Channel) -> Result<Vec<ValidationCase>> {
                 let mut object = (*object).clone();
                 *object.pointer_mut(pointer).context("the path does not exist in the object")? = snippet.value.clone();
                 cases.push(ValidationCase {
-                    name: format!("{file} at {kind} {node}: {}", snippet.name),
+                    name: format!("{file} at {kind} {schema_path}: {}", snippet.name),
                     kind: *kind,
                     object,
                 });
@@ -218,47 +232,49 @@ fn cases(channel: Channel) -> Result<Vec<ValidationCase>> {
     Ok(cases)
 }
 
-/// Invalid values for any place: a wrong type, and an unknown field.
+/// Values that are invalid instead of this one: another type and, for an object, an unknown field. Each with a
+/// description.
 fn invalid_values(value: &Value) -> Vec<(&'static str, Value)> {
-    let other = match value {
+    let other_type = match value {
         Value::String(_) => json!(7),
         _ => json!("text"),
     };
-    let mut faults = vec![("another type", other)];
+    let mut invalid = vec![("another type", other_type)];
     if let Some(fields) = value.as_object() {
         let mut fields = fields.clone();
-        fields.insert("nobodyKnowsIt".to_owned(), json!(true));
-        faults.push(("an unknown field", Value::Object(fields)));
+        fields.insert("unknownField".to_owned(), json!(true));
+        invalid.push(("an unknown field", Value::Object(fields)));
     }
-    faults
+    invalid
 }
 
-fn valid() -> Result<Vec<(String, Kind, Value)>> {
-    let mut valid = own("good.yaml")?;
+/// Valid objects with the names of their files.
+fn valid_objects() -> Result<Vec<(String, Kind, Value)>> {
+    let mut valid = kind_objects("good.yaml")?;
     for (name, text) in files("valid")? {
         valid.extend(objects(&name, &text)?);
     }
     Ok(valid)
 }
 
-/// The objects of `tests/kinds`.
-fn own(name: &str) -> Result<Vec<(String, Kind, Value)>> {
+/// The objects of a file in `tests/kinds`.
+fn kind_objects(name: &str) -> Result<Vec<(String, Kind, Value)>> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("tests").join("kinds").join(name);
     objects(name, &fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?)
 }
 
+/// The objects of a YAML file, with the name of the file.
 fn objects(name: &str, text: &str) -> Result<Vec<(String, Kind, Value)>> {
     let read = |object: Value| {
         let group = object["apiVersion"].as_str().and_then(|version| version.split_once('/')).context("no group")?.0;
         let kind = object["kind"].as_str().and_then(|kind| Kind::find(group, kind)).context("no kind")?;
-        // The status is not validated if it is a subresource.
         Ok((name.to_owned(), kind, object))
     };
     let objects = serde_saphyr::from_multiple::<Value>(text).with_context(|| name.to_owned())?;
     objects.into_iter().map(read).collect()
 }
 
-/// Values for one place; `tests/gateway_crds/corpus.rs` documents the format.
+/// Values for some fields; `tests/gateway_crds/corpus.rs` documents the format.
 #[derive(Deserialize)]
 struct Snippets {
     at: Vec<String>,
@@ -278,7 +294,7 @@ struct Snippet {
 }
 
 impl Snippet {
-    /// Transition rules cannot be tested with new objects.
+    /// Whether the snippet is for this kind and channel. Snippets for transition rules are for no new object.
     fn concerns(&self, kind: Kind, channel: Channel) -> bool {
         self.before.is_none()
             && self.version.is_none()
@@ -287,6 +303,7 @@ impl Snippet {
     }
 }
 
+/// The snippets of all files, with the names of the files.
 fn snippets() -> Result<Vec<(String, Snippets)>> {
     let read = |(name, text): (String, String)| {
         let snippets = serde_saphyr::from_str(&text).with_context(|| name.clone())?;
@@ -295,6 +312,7 @@ fn snippets() -> Result<Vec<(String, Snippets)>> {
     files("snippets")?.into_iter().map(read).collect()
 }
 
+/// Names and texts of the files in a folder of `tests/gateway_crds`.
 fn files(folder: &str) -> Result<Vec<(String, String)>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("tests").join("gateway_crds").join(folder);
     let mut paths = fs::read_dir(&folder)
@@ -308,26 +326,27 @@ fn files(folder: &str) -> Result<Vec<(String, String)>> {
     paths.iter().map(read).collect()
 }
 
-/// Calls `found` with all paths except those of apiVersion, kind, metadata and status.
-fn find(value: &Value, path: String, found: &mut impl FnMut(&str)) {
+/// Calls `visit` with the paths of all fields except [`SKIPPED_FIELDS`].
+fn for_each_field(value: &Value, path: String, visit: &mut impl FnMut(&str)) {
     for (index, entry) in value.as_array().into_iter().flatten().enumerate() {
-        find(entry, format!("{path}[{index}]"), found);
+        for_each_field(entry, format!("{path}[{index}]"), visit);
     }
     // Keys of labels and similar maps are not fields, and may contain separators.
     for (name, field) in value.as_object().into_iter().flatten().filter(|(name, _)| !name.contains(['.', '/'])) {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         if !SKIPPED_FIELDS.iter().any(|name| path.starts_with(name)) {
-            find(field, path, found);
+            for_each_field(field, path, visit);
         }
     }
     if !path.is_empty() {
-        found(&path);
+        visit(&path);
     }
 }
 
+/// Fields that all kinds have.
 const SKIPPED_FIELDS: [&str; 4] = ["apiVersion", "kind", "metadata", "status"];
 
-/// `spec.rules[0].name` becomes `spec.rules[].name`.
-fn node(path: &str) -> String {
+/// The path in the schema: `spec.rules[0].name` becomes `spec.rules[].name`.
+fn schema_path(path: &str) -> String {
     path.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect::<Vec<_>>().join("[]")
 }

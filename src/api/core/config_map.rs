@@ -1,4 +1,4 @@
-//! ConfigMap: text by key; here it contains certificate authorities.
+//! ConfigMap: text values by key. Portico reads CA certificates from it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

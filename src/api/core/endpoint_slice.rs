@@ -35,7 +35,7 @@ pub struct EndpointConditions {
 pub struct EndpointPort {
     #[serde(default)]
     pub name: Option<String>,
-    /// `None` means every port, so no endpoint can be derived.
+    /// `None` stands for all ports in the API; such an entry yields no endpoints.
     pub port: Option<i32>,
     pub protocol: Option<String>,
     pub app_protocol: Option<String>,

@@ -14,13 +14,13 @@ pub struct Secret {
     pub kind: String,
     #[serde(default)]
     pub data: BTreeMap<String, SecretBytes>,
-    /// Plain text; merged into `data` as the API server does.
+    /// Plain text. A key in this field takes precedence over the same key in `data`, as in the API server.
     #[serde(default)]
     pub string_data: BTreeMap<String, SecretText>,
 }
 
 impl Secret {
-    /// The value under a key; `stringData` takes precedence as in the API server.
+    /// The value of a key in `stringData`, or else in `data`.
     pub fn value(&self, key: &str) -> Option<&[u8]> {
         self.string_data
             .get(key)

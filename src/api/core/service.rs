@@ -16,7 +16,7 @@ pub struct ServiceSpec {
     /// `ClusterIP` (also when absent), `NodePort`, `LoadBalancer` or `ExternalName`.
     #[serde(rename = "type")]
     pub kind: Option<String>,
-    /// `None` for a headless Service.
+    /// The text `None` for a headless Service.
     #[serde(rename = "clusterIP")]
     pub cluster_ip: Option<String>,
     pub external_name: Option<String>,
@@ -29,7 +29,7 @@ pub struct ServiceSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServicePort {
-    /// Matches the port of the same name in the EndpointSlices. Empty for a Service with one port.
+    /// Refers to the port of the same name in the EndpointSlices. May be empty if the Service has one port.
     #[serde(default)]
     pub name: String,
     pub port: i32,
@@ -51,7 +51,7 @@ pub struct LoadBalancerStatus {
     pub ingress: Vec<LoadBalancerIngress>,
 }
 
-/// Either an IP address or a host name.
+/// An address of the load balancer: either an IP address or a hostname.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct LoadBalancerIngress {
     pub ip: Option<String>,

@@ -16,8 +16,8 @@ use super::schema::transforms::{each, field, without};
 pub struct BackendRef {
     #[serde(flatten)]
     pub target: BackendObjectReference,
-    /// Relative to the sum of the weights in the rule; 0 receives no requests.
-    #[serde(default = "one")]
+    /// Share of the requests, relative to the sum of the weights in the rule; 0 means no requests.
+    #[serde(default = "default_weight")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub weight: i32,
     #[serde(default)]
@@ -25,7 +25,7 @@ pub struct BackendRef {
     pub filters: Vec<Filter>,
 }
 
-/// The object of a backend: a Service and its port unless group and kind are set.
+/// The object that a backend refers to: a Service and its port, unless `group` or `kind` says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
@@ -61,7 +61,7 @@ pub(super) fn stream_backends(schema: &mut Schema) {
     each(without(["filters"])).transform(schema);
 }
 
-fn one() -> i32 {
+fn default_weight() -> i32 {
     1
 }
 

@@ -36,13 +36,13 @@ pub struct BackendTlsPolicySpec {
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = one_source_of_trust())]
 pub struct BackendTlsValidation {
-    /// Empty counts as absent in the standard channel; the experimental channel rejects it.
+    /// An empty list counts as absent in the standard channel; the experimental channel rejects it.
     #[serde(default)]
     #[schemars(length(max = 8), transform = in_experimental(json!({ "minItems": 1 })))]
     pub ca_certificate_refs: Vec<LocalObjectReference>,
     /// `System`, or a name with a domain prefix.
     #[serde(rename = "wellKnownCACertificates")]
-    #[schemars(transform = form::text(1, 253, WELL_KNOWN))]
+    #[schemars(transform = form::text(1, 253, CERTIFICATE_SET_NAME))]
     pub well_known_ca_certificates: Option<String>,
     /// Server name of the handshake, and the identity to verify unless `subject_alt_names` is set.
     #[schemars(transform = form::precise_hostname)]
@@ -65,20 +65,24 @@ pub struct SubjectAltName {
     pub uri: Option<String>,
 }
 
-const WELL_KNOWN: &str = concat!("^(System|(", form::dns_name!(), "/([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]))$");
+/// A well-known set of certificates: `System`, or a name with a domain prefix.
+const CERTIFICATE_SET_NAME: &str =
+    concat!("^(System|(", form::dns_name!(), "/([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]))$");
 
 fn one_source_of_trust() -> impl FnMut(&mut schemars::Schema) {
-    let both = "caCertificateRefs and wellKnownCACertificates are both set; keep one of them";
-    let neither = "no certificate authority is set; set caCertificateRefs, or wellKnownCACertificates to System";
-    let refs = "(has(self.caCertificateRefs) && self.caCertificateRefs.size() > 0)";
-    let well_known = "(has(self.wellKnownCACertificates) && self.wellKnownCACertificates != '')";
+    let both_set = "caCertificateRefs and wellKnownCACertificates are both set; keep one of them";
+    let none_set = "no certificate authority is set; set caCertificateRefs, or wellKnownCACertificates to System";
+    let has_refs = "(has(self.caCertificateRefs) && self.caCertificateRefs.size() > 0)";
+    let has_well_known = "(has(self.wellKnownCACertificates) && self.wellKnownCACertificates != '')";
     move |schema| {
-        let standard =
-            [rule(format!("!{refs} || !{well_known}"), both), rule(format!("{refs} || {well_known}"), neither)];
+        let standard = [
+            rule(format!("!{has_refs} || !{has_well_known}"), both_set),
+            rule(format!("{has_refs} || {has_well_known}"), none_set),
+        ];
         in_channel(Channel::Standard, standard).transform(schema);
         let experimental = [
-            rule("!has(self.caCertificateRefs) || !has(self.wellKnownCACertificates)", both),
-            rule("has(self.caCertificateRefs) || has(self.wellKnownCACertificates)", neither),
+            rule("!has(self.caCertificateRefs) || !has(self.wellKnownCACertificates)", both_set),
+            rule("has(self.caCertificateRefs) || has(self.wellKnownCACertificates)", none_set),
         ];
         in_channel(Channel::Experimental, experimental).transform(schema);
     }

@@ -5,29 +5,40 @@ use serde::Deserialize;
 
 use super::schema::form;
 use super::schema::rule::{CelRule, rule};
-use super::schema::transforms::{each, set};
+use super::schema::transforms::{each, unique_entries};
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Cors {
-    /// Scheme, host and optional port; `*` replaces the leftmost labels, or alone matches every origin.
+    /// Scheme, host and optional port. A `*` at the start of the host stands for any labels; a `*` alone matches every
+    /// origin.
     #[serde(default)]
     #[schemars(
         length(max = 64),
-        transform = set,
-        transform = alone("origins"),
+        transform = unique_entries,
+        transform = wildcard_alone("origins"),
         transform = each(form::text(1, 253, ORIGIN)),
     )]
     pub allow_origins: Vec<String>,
     pub allow_credentials: Option<bool>,
     #[serde(default)]
-    #[schemars(length(max = 9), transform = set, transform = alone("methods"), transform = each(form::one_of(METHODS)))]
+    #[schemars(
+        length(max = 9),
+        transform = unique_entries,
+        transform = wildcard_alone("methods"),
+        transform = each(form::one_of(METHODS)),
+    )]
     pub allow_methods: Vec<String>,
     #[serde(default)]
-    #[schemars(length(max = 64), transform = set, transform = alone("header names"), transform = each(form::token))]
+    #[schemars(
+        length(max = 64),
+        transform = unique_entries,
+        transform = wildcard_alone("header names"),
+        transform = each(form::token),
+    )]
     pub allow_headers: Vec<String>,
     #[serde(default)]
-    #[schemars(length(max = 64), transform = set, transform = each(form::token))]
+    #[schemars(length(max = 64), transform = unique_entries, transform = each(form::token))]
     pub expose_headers: Vec<String>,
     /// Seconds for which a browser may cache the response to a preflight request.
     #[serde(default = "five_seconds")]
@@ -39,10 +50,10 @@ const ORIGIN: &str = r"(^\*$)|(^(http(s)?):\/\/(((\*\.)?([a-zA-Z0-9\-]+\.)*[a-zA
 
 const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "*"];
 
-fn alone(what: &str) -> CelRule {
+fn wildcard_alone(entries: &str) -> CelRule {
     rule(
         "self.size() < 2 || self.all(entry, entry != '*')",
-        format!("'*' is combined with other {what}; write '*' alone, or list them without '*'"),
+        format!("'*' is combined with other {entries}; write '*' alone, or the other {entries} without '*'"),
     )
 }
 

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::backend::BackendObjectReference;
 use super::schema::form;
-use super::schema::transforms::set;
+use super::schema::transforms::unique_entries;
 use super::schema::union::{member, union};
 
 /// `protocol` determines which of `grpc` and `http` is set.
@@ -25,26 +25,27 @@ pub struct ExternalAuth {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GrpcAuth {
-    /// Request headers sent to the server. Empty means all.
+    /// Request headers sent to the authorization server. An empty list means all.
     #[serde(default)]
-    #[schemars(length(max = 64), transform = set)]
+    #[schemars(length(max = 64), transform = unique_entries)]
     pub allowed_headers: Vec<String>,
 }
 
-/// An HTTP request to the server: status 200 allows the request, any other response is returned to the client.
+/// An HTTP request to the authorization server: status 200 allows the client's request, any other response is returned
+/// to the client.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpAuth {
-    /// Prefix for the path of the request.
+    /// Prefix for the path of the request to the authorization server.
     #[schemars(transform = form::url_path)]
     pub path: Option<String>,
-    /// Request headers sent in addition to the default ones.
+    /// Headers of the client's request that are sent, in addition to those that the Gateway API requires.
     #[serde(default)]
-    #[schemars(length(max = 64), transform = set)]
+    #[schemars(length(max = 64), transform = unique_entries)]
     pub allowed_headers: Vec<String>,
-    /// Headers of the server's response that are forwarded to the backend. Empty means all.
+    /// Headers of the authorization server's response that are forwarded to the backend. An empty list means all.
     #[serde(default)]
-    #[schemars(length(max = 64), transform = set)]
+    #[schemars(length(max = 64), transform = unique_entries)]
     pub allowed_response_headers: Vec<String>,
 }
 

@@ -9,8 +9,8 @@ use super::cors::Cors;
 use super::external_auth::ExternalAuth;
 use super::reference::LocalObjectReference;
 use super::schema::form;
-use super::schema::rule::rule;
-use super::schema::transforms::{each, experimental, integer, keyed_by, set};
+use super::schema::rule::{VALIDATIONS, rule};
+use super::schema::transforms::{each, experimental, keyed_by, unique_entries, without_format};
 use super::schema::union::{UnionMember, experimental_member, member, narrow, union};
 
 /// One processing step for a request or response. `kind` determines which other field is set.
@@ -60,7 +60,7 @@ pub struct HeaderModifier {
     #[schemars(length(max = 16), transform = keyed_by(["name"]))]
     pub add: Vec<Header>,
     #[serde(default)]
-    #[schemars(length(max = 16), transform = set)]
+    #[schemars(length(max = 16), transform = unique_entries)]
     pub remove: Vec<String>,
 }
 
@@ -111,8 +111,8 @@ pub struct RequestRedirect {
     pub path: Option<PathModifier>,
     #[schemars(transform = form::port)]
     pub port: Option<i32>,
-    #[serde(default = "found")]
-    #[schemars(with = "i32", transform = integer, transform = form::one_of([301, 302, 303, 307, 308]))]
+    #[serde(default = "default_redirect_status")]
+    #[schemars(with = "i32", transform = without_format, transform = form::one_of([301, 302, 303, 307, 308]))]
     pub status_code: u16,
 }
 
@@ -124,7 +124,7 @@ pub struct UrlRewrite {
     pub path: Option<PathModifier>,
 }
 
-/// `ReplaceFullPath` or `ReplacePrefixMatch`, with the replacement in the field of that name.
+/// `kind` is `ReplaceFullPath` or `ReplacePrefixMatch`; the field of the same name contains the replacement.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = union("type", [
@@ -140,7 +140,7 @@ pub struct PathModifier {
     pub replace_prefix_match: Option<String>,
 }
 
-/// Rules for a list of HTTP filters.
+/// Adds the rules for a list of HTTP filters.
 pub(super) fn http_filters(schema: &mut Schema) {
     rule(
         "self.all(filter, filter.type != 'RequestRedirect') || self.all(filter, filter.type != 'URLRewrite')",
@@ -150,9 +150,10 @@ pub(super) fn http_filters(schema: &mut Schema) {
     at_most_once(schema, &["RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "CORS"]);
 }
 
-/// CEL rules for a list of gRPC filters. `Filter` carries the rules of HTTP, which these replace.
+/// Restricts a list of filters to those of gRPC. Removes the rules that [`http_filters`] added, if the list is that of
+/// the shared type `BackendRef`.
 pub(super) fn grpc_filters(schema: &mut Schema) {
-    schema.remove("x-kubernetes-validations");
+    schema.remove(VALIDATIONS);
     each(narrow("type", GRPC_FILTERS)).transform(schema);
     at_most_once(schema, &["RequestHeaderModifier", "ResponseHeaderModifier"]);
 }
@@ -161,12 +162,12 @@ fn at_most_once(schema: &mut Schema, kinds: &[&str]) {
     for kind in kinds {
         rule(
             format!("self.filter(filter, filter.type == '{kind}').size() < 2"),
-            format!("filter {kind} is in the list more than once; merge them into one"),
+            format!("filter {kind} is in the list more than once; write a single {kind} filter"),
         )
         .transform(schema);
     }
 }
 
-fn found() -> u16 {
+fn default_redirect_status() -> u16 {
     302
 }

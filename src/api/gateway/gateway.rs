@@ -12,8 +12,8 @@ use super::gateway_tls::GatewayTls;
 use super::listener::{self, AllowedNamespaces, Listener};
 use super::reference::LocalObjectReference;
 use super::schema::form;
-use super::schema::rule::{CelRule, KEY, every, rule};
-use super::schema::transforms::{each, experimental, keyed_by};
+use super::schema::rule::{CelRule, TRUNCATED_KEY, every, rule};
+use super::schema::transforms::{Presence, each, experimental, keyed_by};
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct Gateway {
@@ -33,7 +33,7 @@ pub struct GatewaySpec {
     )]
     pub listeners: Vec<Listener>,
     #[serde(default)]
-    #[schemars(length(max = 16), transform = addresses_differ("IPAddress"), transform = addresses_differ("Hostname"))]
+    #[schemars(length(max = 16), transform = unique_addresses("IPAddress"), transform = unique_addresses("Hostname"))]
     pub addresses: Vec<GatewayAddress>,
     pub infrastructure: Option<GatewayInfrastructure>,
     pub allowed_listeners: Option<AllowedListeners>,
@@ -44,7 +44,7 @@ pub struct GatewaySpec {
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(transform = address_rules(true))]
+#[schemars(transform = address_rules(Presence::Optional))]
 pub struct GatewayAddress {
     #[serde(rename = "type", default = "ip_address")]
     #[schemars(transform = form::text(1, 253, ADDRESS_TYPE))]
@@ -60,10 +60,10 @@ pub struct GatewayAddress {
 #[serde(rename_all = "camelCase")]
 pub struct GatewayInfrastructure {
     #[serde(default)]
-    #[schemars(extend("maxProperties" = 8), transform = each(form::label_value), transform = keys("label"))]
+    #[schemars(extend("maxProperties" = 8), transform = each(form::label_value), transform = qualified_keys("label"))]
     pub labels: BTreeMap<String, String>,
     #[serde(default)]
-    #[schemars(transform = listener::options, transform = keys("annotation"))]
+    #[schemars(transform = listener::options, transform = qualified_keys("annotation"))]
     pub annotations: BTreeMap<String, String>,
     pub parameters_ref: Option<LocalObjectReference>,
 }
@@ -71,19 +71,20 @@ pub struct GatewayInfrastructure {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AllowedListeners {
-    #[schemars(transform = listener::from(["All", "Selector", "Same", "None"], "None"))]
+    #[schemars(transform = listener::allowed_from(["All", "Selector", "Same", "None"], "None"))]
     pub namespaces: Option<AllowedNamespaces>,
 }
 
+/// As in the CRDs of the Gateway API: `^` is part of only the first alternative, and `$` of only the last one.
 pub(super) const ADDRESS_TYPE: &str =
     concat!("^Hostname|IPAddress|NamedAddress|", form::dns_name!(), r"\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$");
 
-/// An address must be valid for its type. In a spec the value may be absent.
-pub(super) fn address_rules(may_be_absent: bool) -> impl FnMut(&mut schemars::Schema) {
+/// Requires addresses that are valid for their type. The field `value` is optional in a spec, and required in a status.
+pub(super) fn address_rules(value_presence: Presence) -> impl FnMut(&mut schemars::Schema) {
     move |schema| {
-        let absent = if may_be_absent { "!has(self.value) || " } else { "" };
+        let absent_or = if value_presence == Presence::Optional { "!has(self.value) || " } else { "" };
         rule(
-            format!("self.type != 'Hostname' || {absent}self.value.matches(r'{}')", form::WILDCARD_HOSTNAME),
+            format!("self.type != 'Hostname' || {absent_or}self.value.matches(r'{}')", form::WILDCARD_HOSTNAME),
             "the value is not a hostname; write a lowercase DNS name, whose first label may be *",
         )
         .transform(schema);
@@ -100,18 +101,19 @@ pub(super) fn address_rules(may_be_absent: bool) -> impl FnMut(&mut schemars::Sc
     }
 }
 
-/// Rejects the domain k8s.io, which is reserved for Kubernetes.
+/// Requires an empty value, `Cluster`, or a name with a domain prefix other than k8s.io and its subdomains, which are
+/// reserved for Kubernetes.
 pub(super) fn routability() -> CelRule {
     rule(
         "self in ['', 'Cluster'] || (self.matches('^[^/]+/.+$') \
          && !format.dns1123Subdomain().validate(self.split('/')[0]).hasValue() \
          && !('.' + self.split('/')[0]).endsWith('.k8s.io'))",
-        "not a routability; leave it empty, or write Cluster or a name prefixed with your domain, \
+        "not a valid routability; leave it empty, or write Cluster or a name prefixed with your domain, \
          as in example.com/internal",
     )
 }
 
-fn addresses_differ(kind: &str) -> CelRule {
+fn unique_addresses(kind: &str) -> CelRule {
     every(
         "address",
         "address.value",
@@ -132,24 +134,24 @@ fn filters_need_http() -> CelRule {
     .only(Channel::Experimental)
 }
 
-/// Validates keys of labels and annotations: a name with an optional domain prefix.
-fn keys(what: &'static str) -> impl FnMut(&mut schemars::Schema) {
+/// Validates keys of labels and annotations: a name with an optional domain prefix. `noun` is "label" or "annotation".
+fn qualified_keys(noun: &'static str) -> impl FnMut(&mut schemars::Schema) {
     move |schema| {
         every(
             "key",
-            KEY,
+            TRUNCATED_KEY,
             &format!("key.matches(r'{}')", form::QUALIFIED_NAME),
             format!(
-                "not a valid {what} key; write a name of at most 63 letters, digits, '-', '_' or '.', optionally with \
+                "not a valid {noun} key; write a name of at most 63 letters, digits, '-', '_' or '.', optionally with \
                  the prefix DOMAIN/"
             ),
         )
         .transform(schema);
         every(
             "key",
-            KEY,
+            TRUNCATED_KEY,
             "key.split('/')[0].size() <= 252",
-            format!("the domain of the {what} key is too long; use at most 252 characters before the '/'"),
+            format!("the domain of the {noun} key is too long; use at most 252 characters before the '/'"),
         )
         .transform(schema);
     }

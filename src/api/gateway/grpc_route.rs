@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::backend::{self, BackendRef};
 use super::filter::{self, Filter};
-use super::http_route::{HttpValueMatch, few_matches};
+use super::http_route::{HttpValueMatch, limited_match_count};
 use super::route_spec::route_spec;
 use super::schema::form;
-use super::schema::rule::{names_differ, rule};
+use super::schema::rule::{rule, unique_rule_names};
 use super::schema::transforms::{each, experimental, field, keyed_by};
 use super::session_persistence::SessionPersistence;
 
@@ -25,7 +25,7 @@ route_spec! {
         #[schemars(length(max = 16), transform = each(form::hostname))]
         pub hostnames: Vec<String>,
         #[serde(default)]
-        #[schemars(length(max = 16), transform = names_differ, transform = few_matches())]
+        #[schemars(length(max = 16), transform = unique_rule_names, transform = limited_match_count())]
         pub rules: Vec<GrpcRouteRule>,
     }
 }
@@ -59,7 +59,7 @@ pub struct GrpcRouteMatch {
     pub headers: Vec<HttpValueMatch>,
 }
 
-/// A service, a method or both, `Exact` or `RegularExpression`.
+/// Matches the gRPC service, method or both. `kind` is `Exact` or `RegularExpression`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = method_rules)]
@@ -93,7 +93,7 @@ fn method_rules(schema: &mut Schema) {
     .transform(schema);
 }
 
-/// Unlike for HTTPRoute, neither channel restricts the characters here.
+/// A header value in a gRPC match. Unlike for HTTPRoute, neither channel restricts its characters.
 fn any_header_value(schema: &mut Schema) {
     schema.insert("minLength".to_owned(), json!(1));
     schema.insert("maxLength".to_owned(), json!(4096));

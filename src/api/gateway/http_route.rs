@@ -9,8 +9,8 @@ use super::backend::BackendRef;
 use super::filter::{self, Filter};
 use super::route_spec::route_spec;
 use super::schema::form;
-use super::schema::rule::{CelRule, names_differ, rule};
-use super::schema::transforms::{each, experimental, field, integer, keyed_by, set};
+use super::schema::rule::{CelRule, rule, unique_rule_names};
+use super::schema::transforms::{each, experimental, field, keyed_by, unique_entries, without_format};
 use super::session_persistence::SessionPersistence;
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -27,8 +27,8 @@ route_spec! {
         #[schemars(
             length(min = 1, max = 16),
             extend("default" = [{ "matches": [{ "path": { "type": "PathPrefix", "value": "/" } }] }]),
-            transform = names_differ,
-            transform = few_matches(),
+            transform = unique_rule_names,
+            transform = limited_match_count(),
         )]
         pub rules: Vec<HttpRouteRule>,
     }
@@ -90,7 +90,7 @@ pub struct HttpPathMatch {
     pub value: String,
 }
 
-/// A header field or a query parameter, `Exact` or `RegularExpression`.
+/// Matches a header field or a query parameter. `kind` is `Exact` or `RegularExpression`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpValueMatch {
@@ -107,7 +107,7 @@ pub struct HttpValueMatch {
 #[schemars(transform = rule(
     "!has(self.request) || !has(self.backendRequest) || duration(self.request) == duration('0s') \
      || duration(self.request) >= duration(self.backendRequest)",
-    "backendRequest is longer than request, which would end it first; make it at most as long, or request 0s for no \
+    "backendRequest is longer than request, which includes it; shorten backendRequest, or set request to 0s for no \
      limit",
 ))]
 pub struct HttpRouteTimeouts {
@@ -121,42 +121,43 @@ pub struct HttpRouteTimeouts {
 #[serde(rename_all = "camelCase")]
 pub struct HttpRouteRetry {
     #[serde(default)]
-    #[schemars(with = "Vec<i32>", transform = set, transform = each(error_status))]
+    #[schemars(with = "Vec<i32>", transform = unique_entries, transform = each(error_status))]
     pub codes: Vec<u16>,
     /// Maximum number of retries. 0 disables retries, even after a failed connection.
-    #[schemars(transform = integer, range(min = 0), extend("default" = 1))]
+    #[schemars(transform = without_format, range(min = 0), extend("default" = 1))]
     pub attempts: Option<i32>,
     #[schemars(transform = form::duration)]
     pub backoff: Option<String>,
 }
 
 /// Limits the total number of matches of an HTTPRoute or GRPCRoute.
-pub(super) fn few_matches() -> CelRule {
+pub(super) fn limited_match_count() -> CelRule {
     rule(
         "self.map(rule, has(rule.matches) ? rule.matches.size() : 0).sum() <= 128",
         "the rules have more than 128 matches together; use fewer, or split the route",
     )
 }
 
-/// A prefix replacement needs a prefix match. Like the API, this checks only rules in which exactly one filter or
-/// exactly one backend replaces a prefix; `compile` checks the others.
+/// Requires a prefix match in a rule that replaces the prefix. Like the CRDs of the Gateway API, this checks rules in
+/// which exactly one filter or exactly one backend replaces a prefix; `compile` checks the other rules.
 fn prefix_replaced_needs_prefix_matched(schema: &mut Schema) {
-    let one_prefix =
+    let matches_one_prefix =
         "self.matches.size() == 1 && has(self.matches[0].path) && self.matches[0].path.type == 'PathPrefix'";
     for filter in ["requestRedirect", "urlRewrite"] {
         let replaces = format!(
             "has(filter.{filter}) && has(filter.{filter}.path) && filter.{filter}.path.type == 'ReplacePrefixMatch' \
              && has(filter.{filter}.path.replacePrefixMatch)"
         );
-        let here = format!("has(self.filters) && self.filters.exists_one(filter, {replaces})");
-        let backend = format!("has(backend.filters) && backend.filters.exists_one(filter, {replaces})");
-        let in_backends = format!("has(self.backendRefs) && self.backendRefs.exists_one(backend, {backend})");
-        for (replaced, place) in [(here, "a filter"), (in_backends, "a filter of a backend")] {
+        let replaced_in_rule = format!("has(self.filters) && self.filters.exists_one(filter, {replaces})");
+        let backend_replaces = format!("has(backend.filters) && backend.filters.exists_one(filter, {replaces})");
+        let replaced_in_backend =
+            format!("has(self.backendRefs) && self.backendRefs.exists_one(backend, {backend_replaces})");
+        for (replaced, location) in [(replaced_in_rule, "a filter"), (replaced_in_backend, "a filter of a backend")] {
             rule(
-                format!("!({replaced}) || ({one_prefix})"),
+                format!("!({replaced}) || ({matches_one_prefix})"),
                 format!(
-                    "{place} replaces a path prefix ({filter}.path.replacePrefixMatch) but the rule does not match \
-                     exactly one; give the rule a single match of path type PathPrefix"
+                    "{location} replaces a path prefix ({filter}.path.replacePrefixMatch) but the rule does not match \
+                     exactly one prefix; give the rule a single match of path type PathPrefix"
                 ),
             )
             .transform(schema);
@@ -164,19 +165,20 @@ fn prefix_replaced_needs_prefix_matched(schema: &mut Schema) {
     }
 }
 
-/// Requires literal paths to be in the normalized form that requests are compared in.
+/// Requires a known type. Paths of type `Exact` and `PathPrefix` must also be normalized, like the request paths that
+/// they are compared with.
 fn literal_paths(schema: &mut Schema) {
     rule(
         "self.type in ['Exact', 'PathPrefix', 'RegularExpression']",
         "not a path match type; use Exact, PathPrefix or RegularExpression",
     )
     .transform(schema);
-    for (holds, message) in LITERAL_PATH {
+    for (holds, message) in LITERAL_PATH_RULES {
         rule(format!("!(self.type in ['Exact', 'PathPrefix']) || {holds}"), *message).transform(schema);
     }
 }
 
-const LITERAL_PATH: &[(&str, &str)] = &[
+const LITERAL_PATH_RULES: &[(&str, &str)] = &[
     ("self.value.startsWith('/')", "the path is not absolute; start it with '/'"),
     ("!self.value.contains('//')", "the path has an empty segment; write '/' instead of '//'"),
     ("!self.value.contains('/./')", "the path has a segment '.'; remove it"),
@@ -198,7 +200,7 @@ fn parameter_value(schema: &mut Schema) {
 }
 
 fn error_status(schema: &mut Schema) {
-    integer(schema);
+    without_format(schema);
     schema.insert("minimum".to_owned(), json!(400));
     schema.insert("maximum".to_owned(), json!(599));
 }

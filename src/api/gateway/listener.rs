@@ -58,14 +58,14 @@ pub struct ListenerTls {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AllowedRoutes {
-    #[schemars(transform = from(["All", "Selector", "Same"], "Same"))]
+    #[schemars(transform = allowed_from(["All", "Selector", "Same"], "Same"))]
     pub namespaces: Option<AllowedNamespaces>,
     #[serde(default)]
     #[schemars(length(max = 8))]
     pub kinds: Vec<RouteGroupKind>,
 }
 
-/// `All`, `Same`, `Selector` (with `selector` set) or, for ListenerSets, `None`.
+/// `from` is `All`, `Same`, `Selector` (with `selector` set) or, in `AllowedListeners`, `None`.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AllowedNamespaces {
@@ -106,9 +106,10 @@ pub struct ListenerFilter {
     pub extension_ref: Option<LocalObjectReference>,
 }
 
+/// As in the CRDs of the Gateway API, where the second alternative has no `^`.
 const PROTOCOL: &str = concat!("^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$|", form::dns_name!(), r"\/[A-Za-z0-9]+$");
 
-/// Rules for a list of listeners.
+/// Adds the rules for a list of listeners.
 pub(super) fn listeners(schema: &mut Schema) {
     for (holds, message) in LISTENER_RULES {
         every("listener", "listener.name", holds, *message).transform(schema);
@@ -144,7 +145,7 @@ const LISTENER_RULES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Implementation-specific keys with values of any text.
+/// Limits the number of entries of a map, and the length of its values. The values may be any text.
 pub(super) fn options(schema: &mut Schema) {
     schema.insert("maxProperties".to_owned(), json!(16));
     each(|value: &mut Schema| {
@@ -154,8 +155,11 @@ pub(super) fn options(schema: &mut Schema) {
     .transform(schema);
 }
 
-/// Allowed values of `from` and its default.
-pub(super) fn from<const N: usize>(values: [&'static str; N], default: &'static str) -> impl FnMut(&mut Schema) {
+/// Sets the allowed values of `from` in [`AllowedNamespaces`], and its default.
+pub(super) fn allowed_from<const N: usize>(
+    values: [&'static str; N],
+    default: &'static str,
+) -> impl FnMut(&mut Schema) {
     move |schema| {
         schema.insert("default".to_owned(), json!({ "from": default }));
         field("from", |from: &mut Schema| {

@@ -1,4 +1,4 @@
-//! ListenerSet: additional listeners for a Gateway, in an object of their own.
+//! ListenerSet: additional listeners for a Gateway, in a separate object.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -15,7 +15,7 @@ pub struct ListenerSet {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ListenerSetSpec {
-    /// Refers to the whole Gateway, so without section and port.
+    /// Refers to the whole Gateway and therefore has neither section nor port.
     #[schemars(transform = without(["sectionName", "port"]))]
     pub parent_ref: ParentReference,
     #[schemars(length(min = 1, max = 64), transform = keyed_by(["name"]), transform = listener::listeners)]

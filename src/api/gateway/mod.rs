@@ -1,8 +1,11 @@
 //! Types for Gateway API v1.7.0, both channels.
 //!
-//! Enums of the API are strings here, so that objects of newer releases can be parsed. `schema` restricts the values in
-//! manifests, and `compile` reports unknown values in a verdict. All kinds of route share the types of references,
-//! backends and filters; attributes restrict them per kind. Constraints of the API are attributes on the fields.
+//! Enums of the API are strings here, so that objects of newer releases can be parsed. The generated schemas restrict
+//! the values in manifests, and `crate::compile` reports unknown values in a verdict.
+//!
+//! The schemas are generated from the types and their `schemars` attributes, which contain the constraints of the API.
+//! All kinds of route share the types of references, backends and filters; attributes on a field of a shared type
+//! remove what the kind of route lacks.
 
 mod backend;
 mod backend_tls_policy;

@@ -99,47 +99,52 @@ pub(super) fn targets_differ(schema: &mut Schema) {
     }
 }
 
-fn same_object(one: &str) -> String {
-    format!("{one}.group == other.group && {one}.kind == other.kind && {one}.name == other.name")
+/// Expression for references `variable` and `other` with the same group, kind and name.
+fn same_object(variable: &str) -> String {
+    format!("{variable}.group == other.group && {variable}.kind == other.kind && {variable}.name == other.name")
 }
 
-/// A field and the value that counts when it is absent.
+/// A field, and the CEL literal that stands for it if it is absent.
 type KeyField = (&'static str, &'static str);
 const SECTION: KeyField = ("sectionName", "''");
 const PORT: KeyField = ("port", "0");
 
-/// `what` is also the variable of the reference in the expressions.
-fn unique_by(what: &str, same: &str, by: &[KeyField], named: &str) -> [CelRule; 2] {
-    let both_or_neither = join(by, |(field, absent)| {
-        format!("({} == {absent}) == ({} == {absent})", value(what, field, absent), value("other", field, absent))
+/// Rules for references to the same object: either all or none of them have the key fields, and the values differ.
+/// `entry` is the variable of a reference in the expressions and its noun in the message. `same` is the expression for
+/// whether `entry` and `other` refer to the same object. `field_names` are the key fields in words.
+fn unique_by(entry: &str, same: &str, key_fields: &[KeyField], field_names: &str) -> [CelRule; 2] {
+    let both_or_neither = join_and(key_fields, |(field, absent)| {
+        format!("({} == {absent}) == ({} == {absent})", value(entry, field, absent), value("other", field, absent))
     });
-    let identical = join(by, |(field, absent)| equal(what, field, absent));
-    let name = format!("{what}.name");
+    let identical = join_and(key_fields, |(field, absent)| equal(entry, field, absent));
+    let name = format!("{entry}.name");
     [
         every(
-            what,
+            entry,
             &name,
             &format!("self.all(other, !({same}) || ({both_or_neither}))"),
-            format!("it is referenced with and without {named}; set {named} in each reference, or keep only one"),
+            format!(
+                "it is referenced with and without {field_names}; set {field_names} in each reference, or keep only one"
+            ),
         ),
         every(
-            what,
+            entry,
             &name,
             &format!("self.filter(other, {same} && {identical}).size() == 1"),
-            format!("it is referenced twice; remove one of the references, or give each a different {named}"),
+            format!("it is referenced twice; remove one of the references, or give each a different {field_names}"),
         ),
     ]
 }
 
-fn join(parts: &[KeyField], write: impl Fn(&KeyField) -> String) -> String {
-    parts.iter().map(write).collect::<Vec<_>>().join(" && ")
+fn join_and(key_fields: &[KeyField], expression: impl Fn(&KeyField) -> String) -> String {
+    key_fields.iter().map(expression).collect::<Vec<_>>().join(" && ")
 }
 
-fn equal(one: &str, field: &str, absent: &str) -> String {
-    format!("{} == {}", value(one, field, absent), value("other", field, absent))
+fn equal(entry: &str, field: &str, absent: &str) -> String {
+    format!("{} == {}", value(entry, field, absent), value("other", field, absent))
 }
 
-/// Expression for the field of an entry with its default.
+/// Expression for the field of an entry, or `absent` if it is absent.
 fn value(entry: &str, field: &str, absent: &str) -> String {
     format!("(has({entry}.{field}) ? {entry}.{field} : {absent})")
 }

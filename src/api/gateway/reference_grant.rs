@@ -35,7 +35,7 @@ pub struct ReferenceGrantTo {
     pub group: String,
     #[schemars(transform = form::kind)]
     pub kind: String,
-    /// If absent, all objects of the kind in this namespace.
+    /// If absent, all objects of the kind in the namespace of the grant.
     #[schemars(transform = form::object_name)]
     pub name: Option<String>,
 }

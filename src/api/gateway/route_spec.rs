@@ -1,8 +1,9 @@
-//! What the specs of all kinds of route begin with: `CommonRouteSpec` of the Gateway API.
+//! The fields that the specs of all kinds of route share: `CommonRouteSpec` of the Gateway API.
 
-/// Declares a spec with the common fields before its own. `serde(flatten)` would lose the paths in parse errors.
+/// Declares a spec with the common fields before `$fields`. With `serde(flatten)` instead, parse errors would lack the
+/// path of the field.
 macro_rules! route_spec {
-    ($(#[$attribute:meta])* $name:ident { $($own:tt)* }) => {
+    ($(#[$attribute:meta])* $name:ident { $($fields:tt)* }) => {
         #[derive(Clone, Debug, PartialEq, serde::Deserialize, schemars::JsonSchema)]
         #[serde(rename_all = "camelCase")]
         $(#[$attribute])*
@@ -15,7 +16,7 @@ macro_rules! route_spec {
                 transform = $crate::api::gateway::schema::form::one_of(["All", "None"]),
             )]
             pub use_default_gateways: Option<String>,
-            $($own)*
+            $($fields)*
         }
     };
 }

@@ -1,4 +1,4 @@
-//! Session persistence: routes the requests of one client to one endpoint.
+//! Session persistence: routes all requests of a client session to one endpoint.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -17,7 +17,7 @@ use super::schema::union::{member, union};
     "a permanent cookie needs an expiry; add absoluteTimeout, or set cookie.lifetimeType to Session",
 ))]
 pub struct SessionPersistence {
-    #[serde(rename = "type", default = "by_cookie")]
+    #[serde(rename = "type", default = "cookie_type")]
     pub kind: String,
     /// A session ends after this time, even if it is in use.
     #[schemars(transform = form::duration)]
@@ -32,11 +32,11 @@ pub struct SessionCookie {
     /// If absent, a name is generated.
     #[schemars(transform = form::token)]
     pub name: Option<String>,
-    #[serde(default = "root")]
+    #[serde(default = "root_path")]
     #[schemars(length(max = 1024))]
     pub path: String,
-    /// `Session` expires with the browser session, `Permanent` after `absolute_timeout`.
-    #[serde(default = "for_the_session")]
+    /// A `Session` cookie expires with the browser session, a `Permanent` one after `absolute_timeout`.
+    #[serde(default = "session_lifetime")]
     #[schemars(transform = form::one_of(["Permanent", "Session"]))]
     pub lifetime_type: String,
 }
@@ -48,14 +48,14 @@ pub struct SessionHeader {
     pub name: String,
 }
 
-fn by_cookie() -> String {
+fn cookie_type() -> String {
     "Cookie".to_owned()
 }
 
-fn root() -> String {
+fn root_path() -> String {
     "/".to_owned()
 }
 
-fn for_the_session() -> String {
+fn session_lifetime() -> String {
     "Session".to_owned()
 }

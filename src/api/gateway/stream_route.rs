@@ -1,4 +1,4 @@
-//! Spec shared by TCPRoute and UDPRoute, and rules shared with TLSRoute.
+//! The spec that TCPRoute and UDPRoute share, and the type of its rules, which TLSRoute uses, too.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -14,7 +14,7 @@ route_spec! {
     }
 }
 
-/// All connections or datagrams go to one of the backends.
+/// The backends of all connections or datagrams that reach the route.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamRouteRule {

@@ -18,7 +18,7 @@ pub struct TlsRoute {
 route_spec! {
     #[schemars(transform = required(["hostnames"]))]
     TlsRouteSpec {
-        /// At least one in v1, optional in v1alpha2.
+        /// At least one, except in v1alpha2, where the field is optional.
         #[serde(default)]
         #[schemars(length(min = 1, max = 1024), transform = each(form::hostname), transform = server_names)]
         pub hostnames: Vec<String>,
@@ -29,13 +29,13 @@ route_spec! {
 
 fn server_names(schema: &mut Schema) {
     let name = form::dns_name!();
-    let mut ask = |holds: &str, message: &str| every("hostname", "hostname", holds, message).transform(schema);
-    ask("!isIP(hostname)", "an IP address cannot be a TLS server name; write a DNS name");
-    ask(
+    let mut add_rule = |holds: &str, message: &str| every("hostname", "hostname", holds, message).transform(schema);
+    add_rule("!isIP(hostname)", "an IP address cannot be a TLS server name; write a DNS name");
+    add_rule(
         &format!("hostname.contains('*') || hostname.matches(r'^{name}$')"),
         "not a DNS name; use lowercase letters, digits, '-' and '.'",
     );
-    ask(
+    add_rule(
         &format!(r"!hostname.contains('*') || hostname.matches(r'^\*\.{name}$')"),
         "'*' is not the whole first label; write for example *.example.com",
     );

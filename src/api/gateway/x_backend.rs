@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::backend_tls_policy::BackendTlsValidation;
 use super::reference::SecretObjectReference;
 use super::schema::form;
-use super::schema::rule::{KEY, every, rule};
+use super::schema::rule::{TRUNCATED_KEY, every, rule};
 use super::schema::transforms::each;
 use super::schema::union::{member, union};
 use super::session_persistence::SessionPersistence;
@@ -54,7 +54,7 @@ pub struct EndpointSelector {
         transform = each(form::label_value),
         transform = every(
             "key",
-            KEY,
+            TRUNCATED_KEY,
             "!format.qualifiedName().validate(key).hasValue()",
             "not a valid label key; write a name of at most 63 letters, digits, '-', '_' or '.', optionally with \
              the prefix DOMAIN/",

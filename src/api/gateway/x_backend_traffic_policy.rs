@@ -1,4 +1,4 @@
-//! XBackendTrafficPolicy: a retry budget for a Service. Experimental.
+//! XBackendTrafficPolicy: a retry budget and session persistence for Services. Experimental.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::reference::LocalObjectReference;
 use super::schema::form;
 use super::schema::rule::rule;
-use super::schema::transforms::{integer, keyed_by};
+use super::schema::transforms::{keyed_by, without_format};
 use super::session_persistence::SessionPersistence;
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -23,7 +23,7 @@ pub struct XBackendTrafficPolicySpec {
     pub session_persistence: Option<SessionPersistence>,
 }
 
-/// Retries stay within the budget but may always reach the minimum rate.
+/// The limit of retries: the budget, or the minimum rate if that is higher.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryConstraint {
@@ -37,7 +37,7 @@ pub struct RetryConstraint {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryBudget {
-    #[schemars(range(min = 0, max = 100), transform = integer, extend("default" = 20))]
+    #[schemars(range(min = 0, max = 100), transform = without_format, extend("default" = 20))]
     pub percent: Option<i32>,
     #[schemars(extend("default" = "10s"), transform = form::duration, transform = rule(
         "duration(self) >= duration('1s') && duration(self) <= duration('1h')",
@@ -49,7 +49,7 @@ pub struct RetryBudget {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryRate {
-    #[schemars(range(min = 1, max = 1_000_000), transform = integer)]
+    #[schemars(range(min = 1, max = 1_000_000), transform = without_format)]
     pub count: Option<i32>,
     #[schemars(transform = form::duration, transform = rule(
         "duration(self) > duration('0s') && duration(self) <= duration('1h')",

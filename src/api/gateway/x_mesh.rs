@@ -1,4 +1,4 @@
-//! XMesh: the controller of a mesh. Recognized but not served.
+//! XMesh: a service mesh and the controller that implements it. Objects are validated but not served.
 
 use schemars::JsonSchema;
 use serde::Deserialize;

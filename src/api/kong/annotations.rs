@@ -8,14 +8,17 @@ pub const INGRESS_PREFIX: &str = "ingress.kubernetes.io/";
 
 /// Class of an Ingress, a consumer and other resources; takes precedence over `spec.ingressClassName`.
 pub const INGRESS_CLASS: &str = "kubernetes.io/ingress.class";
-/// On an IngressClass, `"true"`: objects without a class belong to it.
+/// Marks, with the value `"true"`, the IngressClass of objects without a class.
 pub const IS_DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
 
-// On Services and on KongServiceFacades.
+// Annotations of Services and KongServiceFacades. Some of them apply to other kinds, too.
 
-/// Also on routes of all kinds, consumers and consumer groups: `name` or `namespace:name`.
+/// Names of plugins, each `name` or `namespace:name`; applies to routes of all kinds, consumers and consumer groups,
+/// too.
 pub const PLUGINS: &str = "konghq.com/plugins";
+/// Protocol of requests to the endpoints.
 pub const PROTOCOL: &str = "konghq.com/protocol";
+/// Prefix for the path that the endpoints receive.
 pub const PATH: &str = "konghq.com/path";
 pub const CLIENT_CERT: &str = "konghq.com/client-cert";
 pub const CONNECT_TIMEOUT: &str = "konghq.com/connect-timeout";
@@ -31,14 +34,15 @@ pub const TLS_VERIFY: &str = "konghq.com/tls-verify";
 pub const TLS_VERIFY_DEPTH: &str = "konghq.com/tls-verify-depth";
 pub const CA_CERTIFICATES_SECRETS: &str = "konghq.com/ca-certificates-secrets";
 pub const CA_CERTIFICATES_CONFIG_MAPS: &str = "konghq.com/ca-certificates-configmaps";
-/// Also on plugins, consumers, groups, credentials and routes.
+/// Tags; applies to plugins, consumers, consumer groups, credentials and routes, too.
 pub const TAGS: &str = "konghq.com/tags";
 pub const SERVICE_UPSTREAM: &str = "ingress.kubernetes.io/service-upstream";
 
-// On Ingresses and routes of all kinds.
+// Annotations of Ingresses and of routes of all kinds.
 
 pub const STRIP_PATH: &str = "konghq.com/strip-path";
 pub const PRESERVE_HOST: &str = "konghq.com/preserve-host";
+/// Protocols that clients must use.
 pub const PROTOCOLS: &str = "konghq.com/protocols";
 pub const HTTPS_REDIRECT_STATUS_CODE: &str = "konghq.com/https-redirect-status-code";
 pub const FORCE_SSL_REDIRECT: &str = "ingress.kubernetes.io/force-ssl-redirect";
@@ -57,13 +61,13 @@ pub const REWRITE: &str = "konghq.com/rewrite";
 
 // Labels.
 
-/// On a Secret: type of the credential in it.
+/// The type of the credential in a Secret.
 pub const CREDENTIAL_LABEL: &str = "konghq.com/credential";
-/// On a Secret or ConfigMap, `"true"`: it contains a CA certificate.
+/// Marks, with the value `"true"`, a Secret or ConfigMap that contains a CA certificate.
 pub const CA_CERT_LABEL: &str = "konghq.com/ca-cert";
-/// On objects created by a controller.
+/// The controller that created the object.
 pub const MANAGED_BY_LABEL: &str = "konghq.com/managed-by";
-/// On a KongClusterPlugin, `"true"`: it runs on every route.
+/// Marks, with the value `"true"`, a KongClusterPlugin that runs on every route.
 pub const GLOBAL_LABEL: &str = "global";
 
 /// Splits a list, trims its entries and drops empty ones.

@@ -1,4 +1,4 @@
-//! The control plane of an object and the tags of an entity, shared by several kinds.
+//! Fields that several kinds share: the control plane of an object, and its tags.
 
 use schemars::transform::Transform;
 use schemars::{JsonSchema, Schema};
@@ -13,7 +13,7 @@ use crate::api::gateway::schema::union::{member, union};
 /// The control plane that the object belongs to; this controller by default.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(transform = by_type)]
+#[schemars(transform = fields_by_type)]
 pub struct ControlPlaneRef {
     /// `kic` for the controller in this cluster. Objects of other control planes are ignored.
     #[serde(rename = "type", default = "kic")]
@@ -45,22 +45,26 @@ pub struct KonnectNamespacedRef {
     pub namespace: Option<String>,
 }
 
-/// Restricts each of the other fields to one type.
-fn by_type(schema: &mut Schema) {
+/// Allows each field other than `type` for one type only, and requires it there.
+fn fields_by_type(schema: &mut Schema) {
     let field_of = |name| member(name, name);
     union("type", [field_of("konnectID"), field_of("konnectNamespacedRef")])(schema);
+    // `kic` has no field and is therefore not a member of the union.
     field("type", form::one_of([KIC, "konnectID", "konnectNamespacedRef"])).transform(schema);
 }
 
-/// Makes `spec.controlPlaneRef` immutable once it is set.
-pub(super) fn kept(schema: &mut Schema) {
-    let said = |object: &str| format!("(has({object}.spec) && has({object}.spec.controlPlaneRef))");
-    let (before, now) = (said("oldSelf"), said("self"));
-    control_plane_rule(format!("!{before} || {now}"), "cannot be removed; set it again").transform(schema);
+/// Rejects the removal of `spec.controlPlaneRef`, and its change once the object is programmed.
+pub(super) fn immutable_when_programmed(schema: &mut Schema) {
+    let is_set = |object: &str| format!("(has({object}.spec) && has({object}.spec.controlPlaneRef))");
+    let (was_set, stays_set) = (is_set("oldSelf"), is_set("self"));
+    control_plane_rule(format!("!{was_set} || {stays_set}"), "cannot be removed; keep it").transform(schema);
     let programmed = "has(self.status) && has(self.status.conditions) \
                       && self.status.conditions.exists(c, c.type == 'Programmed' && c.status == 'True')";
     control_plane_rule(
-        format!("!{before} || !{now} || !({programmed}) || oldSelf.spec.controlPlaneRef == self.spec.controlPlaneRef"),
+        format!(
+            "!{was_set} || !{stays_set} || !({programmed}) \
+             || oldSelf.spec.controlPlaneRef == self.spec.controlPlaneRef"
+        ),
         "is immutable once the object is programmed; create another object for another control plane",
     )
     .transform(schema);
@@ -70,7 +74,7 @@ fn control_plane_rule(expression: String, message: &str) -> CelRule {
     rule(expression, format!("spec.controlPlaneRef {message}"))
 }
 
-/// Namespaced objects refer to their own namespace only.
+/// Rejects a namespace in the reference of a namespaced object, which is always to the object's own namespace.
 pub(super) fn without_namespace() -> CelRule {
     rule(
         "!has(self.controlPlaneRef) || !has(self.controlPlaneRef.konnectNamespacedRef) \
@@ -79,7 +83,7 @@ pub(super) fn without_namespace() -> CelRule {
     )
 }
 
-/// Tags of an entity.
+/// Limits the number and the length of tags.
 pub(super) fn tags(schema: &mut Schema) {
     schema.insert("maxItems".to_owned(), json!(20));
     each(|tag: &mut Schema| {

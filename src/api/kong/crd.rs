@@ -5,32 +5,32 @@ use serde_json::{Value, json};
 use super::schema::described;
 use crate::api::kind::{Kind, KindFamily};
 
-/// Kong's kinds, in listing order.
+/// Kong's kinds, in the order of [`Kind::ALL`].
 pub fn kinds() -> impl Iterator<Item = Kind> {
     Kind::ALL.iter().copied().filter(|kind| kind.family() == KindFamily::Kong)
 }
 
-/// The definition of a kind. `None` for kinds of other groups.
+/// The CustomResourceDefinition of a kind. `None` if the kind is not Kong's.
 pub fn definition(kind: Kind) -> Option<Value> {
     let schema = described(kind)?;
-    let CrdAttributes { short, columns, deprecation } = attributes(kind);
+    let CrdAttributes { short_name, columns, replacement } = attributes(kind);
     let mut names = json!({
         "kind": kind.name(),
         "listKind": format!("{}List", kind.name()),
         "plural": kind.plural(),
         "singular": kind.name().to_lowercase(),
     });
-    if let Some(short) = short {
-        names["shortNames"] = json!([short]);
+    if let Some(short_name) = short_name {
+        names["shortNames"] = json!([short_name]);
     }
     if kind != Kind::IngressClassParameters {
         names["categories"] = json!(["kong", "kong-ingress-controller"]);
     }
-    let version = kind.versions().first()?;
-    let mut version = json!({ "name": version, "served": true, "storage": true });
-    if let Some(deprecation) = deprecation {
+    let version_name = kind.versions().first()?;
+    let mut version = json!({ "name": version_name, "served": true, "storage": true });
+    if let Some(replacement) = replacement {
         version["deprecated"] = json!(true);
-        version["deprecationWarning"] = json!(format!("{kind} is deprecated; {deprecation}"));
+        version["deprecationWarning"] = json!(format!("{kind} is deprecated; {replacement}"));
     }
     if schema.pointer("/properties/status").is_some() {
         version["subresources"] = json!({ "status": {} });
@@ -57,31 +57,32 @@ pub fn definition(kind: Kind) -> Option<Value> {
     }))
 }
 
-/// Attributes of a definition besides the schema.
+/// Attributes of a definition that follow neither from the schema nor from the table of kinds.
 #[derive(Default)]
 struct CrdAttributes {
-    short: Option<&'static str>,
+    short_name: Option<&'static str>,
     columns: Vec<PrinterColumn>,
-    /// The recommended replacement.
-    deprecation: Option<&'static str>,
+    /// What to use instead of a deprecated kind, as an instruction.
+    replacement: Option<&'static str>,
 }
 
 fn attributes(kind: Kind) -> CrdAttributes {
-    let short = |short, columns| CrdAttributes { short: Some(short), columns, deprecation: None };
+    let with_short_name =
+        |short_name, columns| CrdAttributes { short_name: Some(short_name), columns, replacement: None };
     match kind {
-        Kind::KongPlugin => short("kp", plugin_columns()),
-        Kind::KongClusterPlugin => short("kcp", plugin_columns()),
-        Kind::KongConsumer => short(
+        Kind::KongPlugin => with_short_name("kp", plugin_columns()),
+        Kind::KongClusterPlugin => with_short_name("kcp", plugin_columns()),
+        Kind::KongConsumer => with_short_name(
             "kc",
             vec![text_column("Username", ".username", "Name of the consumer"), age_column(), programmed_column()],
         ),
-        Kind::KongConsumerGroup => short("kcg", vec![age_column(), programmed_column()]),
-        Kind::KongUpstreamPolicy => short("kup", Vec::new()),
+        Kind::KongConsumerGroup => with_short_name("kcg", vec![age_column(), programmed_column()]),
+        Kind::KongUpstreamPolicy => with_short_name("kup", Vec::new()),
         Kind::KongIngress => CrdAttributes {
-            deprecation: Some("use KongUpstreamPolicy and annotations of the Service"),
-            ..short("ki", vec![age_column()])
+            replacement: Some("use KongUpstreamPolicy and annotations of the Service"),
+            ..with_short_name("ki", vec![age_column()])
         },
-        Kind::KongVault => short(
+        Kind::KongVault => with_short_name(
             "kv",
             vec![
                 text_column("Backend Type", ".spec.backend", "Type of the vault"),
@@ -92,24 +93,21 @@ fn attributes(kind: Kind) -> CrdAttributes {
             ],
         ),
         Kind::KongLicense => {
-            let enabled = PrinterColumn {
-                kind: "boolean",
-                ..text_column("Enabled", ".enabled", "Whether the license is enabled")
-            };
-            short("kl", vec![age_column(), enabled])
+            let enabled = boolean_column("Enabled", ".enabled", "Whether the license is enabled");
+            with_short_name("kl", vec![age_column(), enabled])
         }
-        Kind::KongCustomEntity => short(
+        Kind::KongCustomEntity => with_short_name(
             "kce",
             vec![text_column("Entity Type", ".spec.type", "Type of the entity"), age_column(), programmed_column()],
         ),
         Kind::TcpIngress => CrdAttributes {
             columns: vec![address_column(), age_column()],
-            deprecation: Some("use TCPRoute or TLSRoute of the Gateway API"),
+            replacement: Some("use TCPRoute or TLSRoute of the Gateway API"),
             ..CrdAttributes::default()
         },
         Kind::UdpIngress => CrdAttributes {
             columns: vec![address_column(), age_column()],
-            deprecation: Some("use UDPRoute of the Gateway API"),
+            replacement: Some("use UDPRoute of the Gateway API"),
             ..CrdAttributes::default()
         },
         _ => CrdAttributes::default(),
@@ -119,19 +117,20 @@ fn attributes(kind: Kind) -> CrdAttributes {
 /// A column of `kubectl get`.
 struct PrinterColumn {
     name: &'static str,
-    kind: &'static str,
+    /// Type in OpenAPI.
+    value_type: &'static str,
     path: &'static str,
     description: &'static str,
-    /// Only with `--output wide`.
-    wide: bool,
+    /// Whether the column is shown with `--output wide` only.
+    wide_only: bool,
 }
 
 impl PrinterColumn {
     fn to_value(&self) -> Value {
         let mut column = json!({
-            "name": self.name, "type": self.kind, "jsonPath": self.path, "description": self.description,
+            "name": self.name, "type": self.value_type, "jsonPath": self.path, "description": self.description,
         });
-        if self.wide {
+        if self.wide_only {
             column["priority"] = json!(1);
         }
         column
@@ -139,15 +138,25 @@ impl PrinterColumn {
 }
 
 const fn text_column(name: &'static str, path: &'static str, description: &'static str) -> PrinterColumn {
-    PrinterColumn { name, kind: "string", path, description, wide: false }
+    PrinterColumn { name, value_type: "string", path, description, wide_only: false }
+}
+
+const fn boolean_column(name: &'static str, path: &'static str, description: &'static str) -> PrinterColumn {
+    PrinterColumn { name, value_type: "boolean", path, description, wide_only: false }
 }
 
 const fn wide_column(column: PrinterColumn) -> PrinterColumn {
-    PrinterColumn { wide: true, ..column }
+    PrinterColumn { wide_only: true, ..column }
 }
 
 const fn age_column() -> PrinterColumn {
-    PrinterColumn { kind: "date", ..text_column("Age", ".metadata.creationTimestamp", "Age of the object") }
+    PrinterColumn {
+        name: "Age",
+        value_type: "date",
+        path: ".metadata.creationTimestamp",
+        description: "Age of the object",
+        wide_only: false,
+    }
 }
 
 const fn programmed_column() -> PrinterColumn {
@@ -160,12 +169,10 @@ const fn address_column() -> PrinterColumn {
 }
 
 fn plugin_columns() -> Vec<PrinterColumn> {
-    let disabled =
-        PrinterColumn { kind: "boolean", ..text_column("Disabled", ".disabled", "Whether the plugin is disabled") };
     vec![
         text_column("Plugin-Type", ".plugin", "Name of the plugin"),
         age_column(),
-        wide_column(disabled),
+        wide_column(boolean_column("Disabled", ".disabled", "Whether the plugin is disabled")),
         wide_column(text_column("Config", ".config", "Configuration of the plugin")),
         programmed_column(),
     ]

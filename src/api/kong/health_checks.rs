@@ -17,7 +17,7 @@ use crate::api::gateway::schema::transforms::each;
 pub struct ActiveHealthcheck {
     /// Protocol of the checks; defaults to http. For tcp, an established connection is a success.
     #[serde(rename = "type")]
-    #[schemars(transform = form::one_of(CHECKS))]
+    #[schemars(transform = form::one_of(CHECK_TYPES))]
     pub kind: Option<String>,
     /// Maximum number of concurrent checks; defaults to 10.
     #[schemars(range(min = 1))]
@@ -59,7 +59,7 @@ pub struct ActiveHealthcheck {
 pub struct PassiveHealthcheck {
     /// Protocol of the endpoints; defaults to http.
     #[serde(rename = "type")]
-    #[schemars(transform = form::one_of(CHECKS))]
+    #[schemars(transform = form::one_of(CHECK_TYPES))]
     pub kind: Option<String>,
     /// When an endpoint becomes healthy.
     pub healthy: Option<Healthy>,
@@ -67,7 +67,7 @@ pub struct PassiveHealthcheck {
     pub unhealthy: Option<Unhealthy>,
 }
 
-const CHECKS: [&str; 5] = ["http", "https", "tcp", "grpc", "grpcs"];
+const CHECK_TYPES: [&str; 5] = ["http", "https", "tcp", "grpc", "grpcs"];
 
 /// When an endpoint becomes healthy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -75,7 +75,7 @@ const CHECKS: [&str; 5] = ["http", "https", "tcp", "grpc", "grpcs"];
 pub struct Healthy {
     /// Status codes that count as success.
     #[serde(alias = "http_statuses")]
-    #[schemars(transform = statuses)]
+    #[schemars(transform = status_codes)]
     pub http_statuses: Option<Vec<i32>>,
     /// Seconds between checks of a healthy endpoint; 0, the default, disables them. Not allowed in passive checks.
     #[schemars(range(min = 0))]
@@ -91,7 +91,7 @@ pub struct Healthy {
 pub struct Unhealthy {
     /// Status codes that count as failure.
     #[serde(alias = "http_statuses")]
-    #[schemars(transform = statuses)]
+    #[schemars(transform = status_codes)]
     pub http_statuses: Option<Vec<i32>>,
     /// Required number of consecutive HTTP failures; 0, the default, disables the criterion.
     #[serde(alias = "http_failures")]
@@ -109,7 +109,7 @@ pub struct Unhealthy {
     pub timeouts: Option<i32>,
 }
 
-fn statuses(schema: &mut Schema) {
+fn status_codes(schema: &mut Schema) {
     each(|status: &mut Schema| {
         status.insert("minimum".to_owned(), json!(100));
         status.insert("maximum".to_owned(), json!(599));
@@ -117,26 +117,27 @@ fn statuses(schema: &mut Schema) {
     .transform(schema);
 }
 
-/// Converts the schema of a check to that of KongIngress: names in snake case, without the constraints and defaults of
-/// KongUpstreamPolicy.
+/// Converts the schema of a check to that of KongIngress: names in snake case, and without the enums, CEL rules, bounds
+/// of status codes and described defaults of KongUpstreamPolicy.
 pub(super) fn as_in_kong_ingress(schema: &mut Schema) {
     let mut value = std::mem::take(schema).to_value();
     relax(&mut value);
     *schema = Schema::try_from(value).expect("an object stays an object");
 }
 
+/// Converts a node and all nodes below it.
 fn relax(node: &mut Value) {
     let Some(node) = node.as_object_mut() else { return };
     node.shift_remove("enum");
     node.shift_remove(VALIDATIONS);
-    // What follows the first clause is about the defaults.
+    // In these descriptions, defaults follow the first semicolon.
     if let Some(Value::String(text)) = node.get_mut("description")
-        && let Some((what, _)) = text.split_once(';')
+        && let Some((first_clause, _)) = text.split_once(';')
     {
-        *text = format!("{what}.");
+        *text = format!("{first_clause}.");
     }
-    if let Some(Value::Object(entry)) = node.get_mut("items") {
-        entry.retain(|keyword, _| keyword != "minimum" && keyword != "maximum");
+    if let Some(Value::Object(items)) = node.get_mut("items") {
+        items.retain(|keyword, _| keyword != "minimum" && keyword != "maximum");
     }
     let Some(Value::Object(properties)) = node.get_mut("properties") else { return };
     for (name, mut property) in std::mem::take(properties) {

@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// Settings for all Ingresses of a class. An IngressClass refers to it in `spec.parameters`, with the scope
-/// `Namespace`.
+/// Settings for all Ingresses of a class. An IngressClass refers to this object in `spec.parameters`, with
+/// the scope `Namespace`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct IngressClassParameters {
     /// The settings.
@@ -20,8 +20,8 @@ pub struct IngressClassParametersSpec {
     /// `ingress.kubernetes.io/service-upstream: "true"`.
     #[serde(default)]
     pub service_upstream: bool,
-    /// Treats paths of type ImplementationSpecific as regular expressions if they contain such characters, even without
-    /// the prefix `/~`.
+    /// Treats paths of type ImplementationSpecific as regular expressions if they contain characters that are special
+    /// in regular expressions, even without the prefix `/~`.
     #[serde(default)]
     pub enable_legacy_regex_detection: bool,
 }

@@ -8,11 +8,11 @@ use serde::Deserialize;
 use super::plugin_settings::PluginSettings;
 use super::secret_ref;
 
-/// A plugin configuration that objects in any namespace may refer to, like to a KongPlugin in the same namespace. With
-/// the label `global: "true"` it runs on every route.
+/// A plugin configuration that objects in any namespace may refer to, in the same way as to a KongPlugin in their own
+/// namespace. With the label `global: "true"` it runs on every route.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(transparent)]
-#[schemars(transform = secret_ref::anywhere)]
+#[schemars(transform = secret_ref::in_any_namespace)]
 pub struct KongClusterPlugin {
     pub settings: PluginSettings,
 }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::control_plane::{self, ControlPlaneRef, tags, without_namespace};
 use crate::api::gateway::schema::rule::rule;
-use crate::api::gateway::schema::transforms::set;
+use crate::api::gateway::schema::transforms::unique_entries;
 
 /// A consumer of the served APIs, for example a person or a program. Its credentials are Secrets. Requests
 /// authenticated with one of them are attributed to the consumer for rate limits, access lists and logs.
@@ -16,7 +16,7 @@ use crate::api::gateway::schema::transforms::set;
         "has(self.username) || has(self.custom_id)",
         "username and custom_id are missing; set at least one of them",
     ),
-    transform = control_plane::kept,
+    transform = control_plane::immutable_when_programmed,
 )]
 pub struct KongConsumer {
     /// Name of the consumer, unique in the cluster. Sent to backends as X-Consumer-Username.
@@ -27,11 +27,11 @@ pub struct KongConsumer {
     /// Names of Secrets in the same namespace. The label `konghq.com/credential` of each determines the type of the
     /// credential: key-auth, basic-auth, jwt, acl and so on.
     #[serde(default)]
-    #[schemars(transform = set)]
+    #[schemars(transform = unique_entries)]
     pub credentials: Vec<String>,
     /// Names of KongConsumerGroups in the same namespace.
     #[serde(default)]
-    #[schemars(transform = set)]
+    #[schemars(transform = unique_entries)]
     pub consumer_groups: Vec<String>,
     /// Tags and control plane of the consumer.
     pub spec: Option<KongConsumerSpec>,

@@ -8,7 +8,7 @@ use super::control_plane::{self, ControlPlaneRef, tags, without_namespace};
 /// A group of consumers with common plugins. Consumers list it in `consumerGroups`. The name of the object is the name
 /// of the group.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[schemars(transform = control_plane::kept)]
+#[schemars(transform = control_plane::immutable_when_programmed)]
 pub struct KongConsumerGroup {
     /// Tags and control plane of the group.
     pub spec: Option<KongConsumerGroupSpec>,
@@ -21,7 +21,7 @@ pub struct KongConsumerGroup {
 pub struct KongConsumerGroupSpec {
     /// Control plane that the group belongs to; if absent or of type `kic`, this controller.
     pub control_plane_ref: Option<ControlPlaneRef>,
-    /// Has no effect here: the name of the object is the name of the group.
+    /// Has no effect: the name of the object is the name of the group.
     pub name: Option<String>,
     /// Tags of the group, for logs.
     #[serde(default)]

@@ -1,4 +1,5 @@
-//! KongCustomEntity: an entity that a plugin defines in addition to its configuration.
+//! KongCustomEntity: an entity of a type that a plugin defines, written by users in addition to the plugin's
+//! configuration. Portico reads this kind but does not serve it (`compile/unserved_kinds.rs`).
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -8,7 +9,7 @@ use super::schema::{free_form, immutable};
 use crate::api::gateway::schema::form;
 use crate::api::gateway::schema::rule::rule;
 
-/// An entity that a plugin defines in addition to its configuration.
+/// An entity that belongs to a plugin, in addition to the plugin's configuration. The plugin defines its type.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct KongCustomEntity {
     /// Type and fields of the entity.
@@ -32,7 +33,7 @@ pub struct KongCustomEntitySpec {
     /// Fields of the entity.
     #[schemars(transform = free_form)]
     pub fields: Map<String, Value>,
-    /// The plugin that the entity belongs to. One entity is created for each object that the plugin is attached to.
+    /// The plugin that the entity belongs to. Kong creates one entity for each object that the plugin is attached to.
     pub parent_ref: Option<CustomEntityParent>,
 }
 

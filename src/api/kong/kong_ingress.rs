@@ -36,7 +36,7 @@ pub struct KongIngress {
 /// Load balancing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct KongIngressUpstream {
-    /// Host header for endpoints if `preserve-host` is off.
+    /// Host header of requests to endpoints if the annotation `konghq.com/preserve-host` of the route is `false`.
     pub host_header: Option<String>,
     /// Load balancing algorithm.
     #[schemars(transform = form::one_of(["round-robin", "consistent-hashing", "least-connections", "latency"]))]

@@ -12,7 +12,7 @@ pub struct KongLicense {
     /// Text of the license.
     pub raw_license_string: String,
     /// Whether the license is enabled.
-    #[serde(default = "yes")]
+    #[serde(default = "enabled_by_default")]
     pub enabled: bool,
 }
 
@@ -23,6 +23,6 @@ impl fmt::Debug for KongLicense {
     }
 }
 
-fn yes() -> bool {
+fn enabled_by_default() -> bool {
     true
 }

@@ -12,7 +12,7 @@ use super::secret_ref;
 /// a route, a Service, a KongConsumer or a KongConsumerGroup, or by an `ExtensionRef` filter of an HTTPRoute.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(transparent)]
-#[schemars(transform = secret_ref::local)]
+#[schemars(transform = secret_ref::in_same_namespace)]
 pub struct KongPlugin {
     pub settings: PluginSettings,
 }

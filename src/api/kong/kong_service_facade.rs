@@ -5,8 +5,8 @@ use serde::Deserialize;
 
 use crate::api::gateway::schema::form;
 
-/// An alias for a Service. An Ingress refers to it in `backend.resource`; its annotations replace those of the Service,
-/// so that one Service can be exposed with different settings.
+/// An alias for a Service. An Ingress refers to the alias in `backend.resource`. The annotations of the alias replace
+/// those of the Service, so that one Service can be exposed with different settings.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct KongServiceFacade {
     /// The backing Service.

@@ -20,7 +20,7 @@ pub struct KongUpstreamPolicy {
 /// The policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(transform = algorithm_fits)]
+#[schemars(transform = fields_by_algorithm)]
 pub struct KongUpstreamPolicySpec {
     /// Load balancing algorithm; defaults to `round-robin`.
     #[schemars(transform = form::one_of(ALGORITHMS))]
@@ -28,7 +28,7 @@ pub struct KongUpstreamPolicySpec {
     /// Number of slots in the hash ring; defaults to 10000.
     #[schemars(range(min = 10, max = 65536))]
     pub slots: Option<i32>,
-    /// Input of the hash, for `consistent-hashing`.
+    /// Input of the hash, for `consistent-hashing`. `stickySessions` requires `input: none` and no other field.
     pub hash_on: Option<UpstreamHash>,
     /// Input of the hash for requests that lack the input of `hashOn`.
     pub hash_on_fallback: Option<UpstreamHashFallback>,
@@ -40,8 +40,8 @@ pub struct KongUpstreamPolicySpec {
 
 const ALGORITHMS: [&str; 5] = ["round-robin", "consistent-hashing", "least-connections", "latency", "sticky-sessions"];
 
-/// Restricts hashing and stickiness to the algorithms that use them.
-fn algorithm_fits(schema: &mut Schema) {
+/// Rejects fields for hashing and sticky sessions that the algorithm does not use.
+fn fields_by_algorithm(schema: &mut Schema) {
     for (holds, message) in [
         (
             "!has(self.hashOn) || (has(self.algorithm) && self.algorithm in ['consistent-hashing', 'sticky-sessions'])",
@@ -67,20 +67,20 @@ fn algorithm_fits(schema: &mut Schema) {
             "!has(self.stickySessions) || (has(self.hashOn) && has(self.hashOn.input) && self.hashOn.input == 'none' \
              && !has(self.hashOn.cookie) && !has(self.hashOn.cookiePath) && !has(self.hashOn.header) \
              && !has(self.hashOn.uriCapture) && !has(self.hashOn.queryArg))",
-            "stickySessions excludes hashing; set hashOn to input none without other fields",
+            "stickySessions needs hashOn.input none; set it, and remove all other fields of hashOn",
         ),
     ] {
         rule(holds, message).transform(schema);
     }
 }
 
-/// Input of the hash: one of input, header, cookie, queryArg and uriCapture.
+/// Input of the hash: at most one of input, header, cookie, queryArg and uriCapture.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(
     transform = rule(
         "[has(self.input), has(self.cookie), has(self.header), has(self.uriCapture), has(self.queryArg)]\
-         .filter(given, given).size() <= 1",
+         .filter(is_set, is_set).size() <= 1",
         "more than one of input, header, cookie, queryArg and uriCapture is set; keep one of them",
     ),
     transform = rule(
@@ -93,8 +93,8 @@ fn algorithm_fits(schema: &mut Schema) {
     ),
 )]
 pub struct UpstreamHash {
-    /// Client address, consumer name, request path, or none.
-    #[schemars(transform = form::one_of(INPUTS))]
+    /// What is hashed: `ip` for the client address, `consumer`, `path` for the request path, or `none`.
+    #[schemars(transform = form::one_of(HASH_INPUTS))]
     pub input: Option<String>,
     /// Name of a header field whose value is hashed.
     pub header: Option<String>,
@@ -108,22 +108,22 @@ pub struct UpstreamHash {
     pub uri_capture: Option<String>,
 }
 
-const INPUTS: [&str; 4] = ["ip", "consumer", "path", "none"];
+const HASH_INPUTS: [&str; 4] = ["ip", "consumer", "path", "none"];
 
-/// Fallback input of the hash: one of input, header, queryArg and uriCapture.
+/// Fallback input of the hash: at most one of input, header, queryArg and uriCapture.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
-    "[has(self.input), has(self.header), has(self.uriCapture), has(self.queryArg)].filter(given, given).size() <= 1",
+    "[has(self.input), has(self.header), has(self.uriCapture), has(self.queryArg)].filter(is_set, is_set).size() <= 1",
     "more than one of input, header, queryArg and uriCapture is set; keep one of them",
 ))]
 pub struct UpstreamHashFallback {
-    /// Client address, consumer name, request path, or none.
-    #[schemars(transform = form::one_of(INPUTS))]
+    /// What is hashed: `ip` for the client address, `consumer`, `path` for the request path, or `none`.
+    #[schemars(transform = form::one_of(HASH_INPUTS))]
     pub input: Option<String>,
     /// Name of a header field whose value is hashed.
     pub header: Option<String>,
-    /// Has no effect: a missing cookie is generated, so it cannot be a fallback.
+    /// Has no effect: a fallback cannot use a cookie.
     pub cookie: Option<String>,
     /// Has no effect, like `cookie`.
     pub cookie_path: Option<String>,
@@ -141,7 +141,7 @@ pub struct StickySessions {
     #[schemars(length(min = 1))]
     pub cookie: String,
     /// Path of the cookie.
-    #[serde(default = "root")]
+    #[serde(default = "root_path")]
     pub cookie_path: String,
 }
 
@@ -156,6 +156,6 @@ pub struct UpstreamHealthchecks {
     pub threshold: Option<i32>,
 }
 
-fn root() -> String {
+fn root_path() -> String {
     "/".to_owned()
 }

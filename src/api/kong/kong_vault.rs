@@ -10,7 +10,7 @@ use super::schema::{free_form, immutable};
 /// A vault that stores secrets outside of the cluster. Referenceable plugin fields accept `{vault://PREFIX/PATH/KEY}`
 /// as a reference to a value in it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[schemars(transform = control_plane::kept)]
+#[schemars(transform = control_plane::immutable_when_programmed)]
 pub struct KongVault {
     /// Type of the vault and the prefix of references.
     pub spec: KongVaultSpec,

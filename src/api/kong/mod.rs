@@ -2,10 +2,13 @@
 //!
 //! ```text
 //!   kong_plugin.rs, …     one file for each kind, with validation as attributes of its fields
-//!   plugin_settings.rs    fields of KongPlugin and KongClusterPlugin     secret_ref.rs   references to Secrets
-//!   control_plane.rs      fields that several kinds have below `spec`     health_checks.rs  of two kinds
+//!   plugin_settings.rs    fields of KongPlugin and KongClusterPlugin
+//!   secret_ref.rs         references of these two kinds to Secrets
+//!   control_plane.rs      fields that several kinds have below `spec`
+//!   health_checks.rs      health checks of KongUpstreamPolicy and KongIngress
 //!   annotations.rs        keys of annotations and labels
-//!   schema.rs, status.rs  structural schemas of each kind          crd.rs   CustomResourceDefinitions
+//!   schema.rs, status.rs  structural schemas of the kinds, and of `status` in them
+//!   crd.rs                CustomResourceDefinitions
 //! ```
 //!
 //! `kubectl explain` shows the comments on types and fields. The schemas accept everything that Kong's schemas accept,

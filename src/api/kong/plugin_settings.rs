@@ -1,4 +1,5 @@
-//! Fields of KongPlugin and KongClusterPlugin; they differ only in the namespaces of Secrets.
+//! Fields of KongPlugin and KongClusterPlugin. The two kinds differ only in the namespaces of the Secrets that they may
+//! refer to.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::schema::{free_form, immutable, unset};
+use super::schema::{free_form, immutable, without_default};
 use super::secret_ref::{ConfigPatch, ConfigSource};
 use crate::api::gateway::schema::form;
 use crate::api::gateway::schema::rule::rule;
@@ -43,7 +44,7 @@ pub struct PluginSettings {
     pub consumer_ref: Option<String>,
     /// Validates the plugin without running it.
     #[serde(default)]
-    #[schemars(transform = unset)]
+    #[schemars(transform = without_default)]
     pub disabled: bool,
     /// Accepted and not used, since plugins are identified by the objects that configure them.
     #[serde(rename = "instance_name")]
@@ -54,7 +55,7 @@ pub struct PluginSettings {
     #[serde(default)]
     #[schemars(transform = each(form::one_of(PROTOCOLS)))]
     pub protocols: Vec<String>,
-    /// Has no effect; it selected one side of a service mesh in old versions.
+    /// Has no effect; in old versions of Kong, it selected one side of a service mesh.
     #[serde(rename = "run_on")]
     #[schemars(transform = form::one_of(["first", "second", "all"]))]
     pub run_on: Option<String>,
@@ -62,13 +63,13 @@ pub struct PluginSettings {
 
 const PROTOCOLS: [&str; 7] = ["http", "https", "grpc", "grpcs", "tcp", "tls", "udp"];
 
-/// Names of plugins by phase, normally `access`.
+/// Names of plugins by the phase of the request, normally `access`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct PluginOrdering {
-    /// Plugins that run after this one.
+    /// This plugin runs before these plugins.
     #[serde(default)]
     pub before: BTreeMap<String, Vec<String>>,
-    /// Plugins that run before this one.
+    /// This plugin runs after these plugins.
     #[serde(default)]
     pub after: BTreeMap<String, Vec<String>>,
 }

@@ -13,7 +13,7 @@ use crate::api::gateway::schema::schema_of;
 use crate::api::gateway::schema::to_structural::{to_structural, to_structural_with_descriptions};
 use crate::api::kind::Kind;
 
-/// The structural schema of a kind, without descriptions. `None` for kinds of other groups.
+/// The structural schema of a kind, without descriptions. `None` if the kind is not Kong's.
 pub fn structural(kind: Kind) -> Option<Value> {
     let mut schema = derived_schema(kind)?;
     // Kong's kinds have no channels, so the argument does not matter.
@@ -21,7 +21,7 @@ pub fn structural(kind: Kind) -> Option<Value> {
     Some(schema)
 }
 
-/// The same with descriptions for `kubectl explain`.
+/// The structural schema of a kind, with descriptions for `kubectl explain`. `None` if the kind is not Kong's.
 pub fn described(kind: Kind) -> Option<Value> {
     let mut schema = derived_schema(kind)?;
     to_structural_with_descriptions(&mut schema, Channel::Standard);
@@ -31,19 +31,19 @@ pub fn described(kind: Kind) -> Option<Value> {
 
 fn derived_schema(kind: Kind) -> Option<Value> {
     let mut schema = match kind {
-        Kind::IngressClassParameters => object::<IngressClassParameters>(),
-        Kind::KongPlugin => object::<KongPlugin>(),
-        Kind::KongClusterPlugin => object::<KongClusterPlugin>(),
-        Kind::KongConsumer => object::<KongConsumer>(),
-        Kind::KongConsumerGroup => object::<KongConsumerGroup>(),
-        Kind::KongUpstreamPolicy => object::<KongUpstreamPolicy>(),
-        Kind::KongIngress => object::<KongIngress>(),
-        Kind::KongVault => object::<KongVault>(),
-        Kind::KongLicense => object::<KongLicense>(),
-        Kind::KongCustomEntity => object::<KongCustomEntity>(),
-        Kind::KongServiceFacade => object::<KongServiceFacade>(),
-        Kind::TcpIngress => object::<TcpIngress>(),
-        Kind::UdpIngress => object::<UdpIngress>(),
+        Kind::IngressClassParameters => object_schema::<IngressClassParameters>(),
+        Kind::KongPlugin => object_schema::<KongPlugin>(),
+        Kind::KongClusterPlugin => object_schema::<KongClusterPlugin>(),
+        Kind::KongConsumer => object_schema::<KongConsumer>(),
+        Kind::KongConsumerGroup => object_schema::<KongConsumerGroup>(),
+        Kind::KongUpstreamPolicy => object_schema::<KongUpstreamPolicy>(),
+        Kind::KongIngress => object_schema::<KongIngress>(),
+        Kind::KongVault => object_schema::<KongVault>(),
+        Kind::KongLicense => object_schema::<KongLicense>(),
+        Kind::KongCustomEntity => object_schema::<KongCustomEntity>(),
+        Kind::KongServiceFacade => object_schema::<KongServiceFacade>(),
+        Kind::TcpIngress => object_schema::<TcpIngress>(),
+        Kind::UdpIngress => object_schema::<UdpIngress>(),
         _ => return None,
     };
     if let Some(status) = status::status_schema(kind) {
@@ -53,11 +53,11 @@ fn derived_schema(kind: Kind) -> Option<Value> {
 }
 
 /// Schema of a type that represents an object without its metadata.
-fn object<T: JsonSchema>() -> Value {
+fn object_schema<T: JsonSchema>() -> Value {
     let mut schema = schema_of::<T>().to_value();
-    // The API server has its own descriptions for these.
-    for (name, kind) in [("apiVersion", "string"), ("kind", "string"), ("metadata", "object")] {
-        schema["properties"][name] = json!({ "type": kind });
+    // The API server has its own descriptions for these fields.
+    for (name, json_type) in [("apiVersion", "string"), ("kind", "string"), ("metadata", "object")] {
+        schema["properties"][name] = json!({ "type": json_type });
     }
     schema
 }
@@ -77,18 +77,18 @@ fn join_description_lines(node: &mut Value) {
     }
 }
 
-/// An object with any fields.
+/// Allows any fields in an object.
 pub(super) fn free_form(schema: &mut Schema) {
     schema.remove("additionalProperties");
     schema.insert("x-kubernetes-preserve-unknown-fields".to_owned(), json!(true));
 }
 
-/// Keeps an absent field absent in the cluster, although the type has a default.
-pub(super) fn unset(schema: &mut Schema) {
+/// Removes the default of the type from the schema, so that the API server does not add an absent field.
+pub(super) fn without_default(schema: &mut Schema) {
     schema.remove("default");
 }
 
-/// An immutable field.
+/// Makes a field immutable.
 pub(super) fn immutable(name: &str, remedy: &str) -> CelRule {
     rule("oldSelf == self", format!("{name} is immutable; {remedy}"))
 }

@@ -44,13 +44,13 @@ pub struct SecretKeyRef {
     pub namespace: Option<String>,
 }
 
-/// Secrets in the same namespace only.
-pub(super) fn local(schema: &mut Schema) {
+/// Allows only Secrets in the same namespace: the references have no namespace.
+pub(super) fn in_same_namespace(schema: &mut Schema) {
     transform_references(without(["namespace"]), without(["namespace"]), schema);
 }
 
-/// Secrets with a required namespace.
-pub(super) fn anywhere(schema: &mut Schema) {
+/// Allows Secrets in any namespace: the references must have a namespace.
+pub(super) fn in_any_namespace(schema: &mut Schema) {
     transform_references(required(["namespace"]), required(["namespace"]), schema);
 }
 

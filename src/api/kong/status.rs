@@ -1,12 +1,12 @@
-//! Schemas of `status` for each kind. Statuses have no Rust type because they are only written.
+//! Schemas of `status` for Kong's kinds. A status has no Rust type because Portico only writes it.
 
 use schemars::{Schema, json_schema};
 use serde_json::json;
 
 use crate::api::gateway::ObjectReference;
 use crate::api::gateway::schema::schema_of;
-use crate::api::gateway::schema::status::{by_controller, condition_list, pending_condition};
-use crate::api::gateway::schema::transforms::keyed_by;
+use crate::api::gateway::schema::status::{condition_list, pending_condition, status_per_controller};
+use crate::api::gateway::schema::transforms::{Presence, keyed_by};
 use crate::api::kind::Kind;
 
 /// The schema of `status`. `None` for a kind without status.
@@ -29,7 +29,7 @@ pub(super) fn status_schema(kind: Kind) -> Option<Schema> {
         Kind::KongPlugin | Kind::KongClusterPlugin | Kind::KongCustomEntity | Kind::KongServiceFacade => {
             json_schema!({ "type": "object", "properties": { "conditions": programmed_conditions() } })
         }
-        // Kong's definition has no conditions; Portico's report the parts of the object without effect.
+        // Kong's definition has no conditions; Portico's conditions report fields that have no effect.
         Kind::KongIngress => {
             json_schema!({ "type": "object", "properties": { "conditions": condition_list(Some(8)) } })
         }
@@ -37,8 +37,8 @@ pub(super) fn status_schema(kind: Kind) -> Option<Schema> {
             "type": "object",
             "properties": { "conditions": condition_list(Some(8)), "loadBalancer": load_balancer() },
         }),
-        Kind::KongUpstreamPolicy => by_controller("ancestors", "ancestorRef", 16, true),
-        Kind::KongLicense => controllers(),
+        Kind::KongUpstreamPolicy => status_per_controller("ancestors", "ancestorRef", 16, Presence::Required),
+        Kind::KongLicense => status_by_controller(),
         _ => return None,
     };
     status.insert("description".to_owned(), json!("Status of the object, written by Portico."));
@@ -64,8 +64,8 @@ fn konnect() -> Schema {
     })
 }
 
-/// Conditions per controller.
-fn controllers() -> Schema {
+/// A status with conditions for each controller.
+fn status_by_controller() -> Schema {
     let mut controllers = json_schema!({
         "type": "array",
         "items": {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::tcp_ingress::StreamIngressBackend;
 use crate::api::gateway::schema::form;
 
-/// Forwards datagrams to a port to a Service. UDPRoute of the Gateway API replaces it.
+/// Forwards the datagrams of a port to a Service. UDPRoute of the Gateway API replaces it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct UdpIngress {
     /// Ports and their backends.

@@ -25,7 +25,7 @@ pub struct IngressSpec {
 pub struct IngressRule {
     /// Absent or empty for every host; a leading `*.` matches exactly one label.
     pub host: Option<String>,
-    /// If absent, the rule only declares the host.
+    /// If absent, the rule has no paths and no backend.
     pub http: Option<HttpIngressRules>,
 }
 
@@ -63,7 +63,7 @@ pub struct IngressServicePort {
     pub number: Option<i32>,
 }
 
-/// Any object in the namespace of the Ingress.
+/// Reference to an object of any kind in the namespace of the Ingress.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IngressResource {

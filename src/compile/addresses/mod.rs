@@ -1,7 +1,7 @@
 //! Assigns addresses to Gateways: those to listen on, and those to write into the status.
 //!
 //! ```text
-//!   pool:      status.addresses ──remembered──▶ AssignedAddresses: the same addresses, the listeners' own ports
+//!   pool:      pool, status.addresses ────────▶ AssignedAddresses: addresses of the pool, the listeners' own ports
 //!   services:  the Gateway's Service ─────────▶ AssignedAddresses: all interfaces, the Service's target ports
 //! ```
 //!
@@ -34,16 +34,16 @@ pub enum AddressProvider {
     Services(ServiceType),
 }
 
-/// State that survives a restart because the API server stores it.
+/// The state of the cluster and of this replica on which assignment depends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddressState {
     /// `status.addresses` of the API server's Gateways, possibly empty. Gateways from files are not in this map.
     pub status_addresses: BTreeMap<ObjectKey, Vec<IpAddr>>,
     /// The state of the Services in front of Gateways.
     pub gateway_services: BTreeMap<ObjectKey, GatewayService>,
-    /// All interfaces of each address family that the Pod has, for Gateways behind Services.
+    /// The unspecified address of each address family that the Pod has, for Gateways behind Services.
     pub interfaces: Vec<IpAddr>,
-    /// Addresses of all Portico Pods, for Gateways behind Services: requests sent there would loop.
+    /// Addresses of all Portico Pods, for Gateways behind Services: requests sent to them would loop.
     pub replica_addresses: BTreeSet<IpAddr>,
     /// Whether this replica assigns new addresses. Other replicas wait until the leader has written them to the status.
     pub is_leader: bool,
@@ -59,20 +59,20 @@ pub struct GatewayAddresses {
 /// The addresses of one Gateway, with diagnostics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AssignedAddresses {
-    /// Addresses to listen on; empty if there is an error.
+    /// Addresses to listen on; empty if `unsupported` or `unusable` has a diagnostic.
     pub bind_addresses: Vec<IpAddr>,
     pub ports: PortMapping,
     /// Addresses for the status: IP addresses, or host names of a load balancer.
     pub reported_addresses: Vec<String>,
-    /// Diagnostics about addresses of unsupported types.
+    /// Diagnostics about entries of `spec.addresses` that are not supported.
     pub unsupported: Vec<Diagnostic>,
-    /// Diagnostics about addresses that cannot be used.
+    /// Diagnostics about requested addresses that cannot be used.
     pub unusable: Vec<Diagnostic>,
     /// Diagnostics about missing addresses.
     pub unassigned: Vec<Diagnostic>,
     /// Diagnostics that do not prevent the Gateway from being served.
     pub notes: Vec<Diagnostic>,
-    /// The addresses in `bind` that were taken from the pool, which stay assigned.
+    /// The addresses that were taken from the pool. They stay assigned even if the Gateway has an error.
     from_pool: Vec<IpAddr>,
 }
 
@@ -82,7 +82,7 @@ pub enum PortMapping {
     /// The listener's own port.
     #[default]
     Same,
-    /// The target port of the Service; a listener port that is missing here is not open yet.
+    /// The target port of the Service, by listener port. A listener port that is missing is not open yet.
     Mapped(BTreeMap<u16, u16>),
 }
 
@@ -111,54 +111,55 @@ impl GatewayAddresses {
     pub fn assign<'a>(
         &mut self,
         provider: &AddressProvider,
-        memory: &AddressState,
+        state: &AddressState,
         gateways: impl Iterator<Item = (&'a ObjectKey, &'a GatewaySpec)> + Clone,
     ) -> bool {
         let next = match provider {
-            AddressProvider::Pool(pool) => pool::assign(pool, memory, &self.assigned, gateways),
+            AddressProvider::Pool(pool) => pool::assign(pool, state, &self.assigned, gateways),
             AddressProvider::Services(kind) => {
-                gateways.map(|(key, spec)| (key.clone(), services::assign_one(*kind, memory, key, spec))).collect()
+                gateways.map(|(key, spec)| (key.clone(), services::assign_one(*kind, state, key, spec))).collect()
             }
         };
-        let changed = self.assigned != next || self.replica_addresses != memory.replica_addresses;
+        let changed = self.assigned != next || self.replica_addresses != state.replica_addresses;
         self.assigned = next;
-        self.replica_addresses.clone_from(&memory.replica_addresses);
+        self.replica_addresses.clone_from(&state.replica_addresses);
         changed
     }
 }
 
 impl PortMapping {
-    /// `None` if the port is not open yet.
-    pub fn bound_port(&self, listener: u16) -> Option<u16> {
+    /// The port that this process binds for a listener port; `None` if it is not open yet.
+    pub fn bound_port(&self, listener_port: u16) -> Option<u16> {
         match self {
-            PortMapping::Same => Some(listener),
-            PortMapping::Mapped(ports) => ports.get(&listener).copied(),
+            PortMapping::Same => Some(listener_port),
+            PortMapping::Mapped(ports) => ports.get(&listener_port).copied(),
         }
     }
 }
 
 /// One entry of a Gateway's `spec.addresses`.
 enum AddressRequest {
+    /// An address that Portico chooses.
     Any,
     Specific(IpAddr),
 }
 
-/// Parses an entry; adds a diagnostic to the result if it is not supported.
+/// Parses an entry; adds a diagnostic to the result if it is invalid or not supported.
 fn parse_request(spec: &GatewaySpec, index: usize, result: &mut AssignedAddresses) -> Option<AddressRequest> {
-    let wanted = &spec.addresses[index];
+    let entry = &spec.addresses[index];
     let field = format!("spec.addresses[{index}]");
-    if wanted.kind != "IPAddress" {
-        let message = format!("addresses of type {} are not supported", wanted.kind);
+    if entry.kind != "IPAddress" {
+        let message = format!("addresses of type {} are not supported", entry.kind);
         let remedy = "use type IPAddress, or remove the addresses to get one assigned";
         result.unsupported.push(Diagnostic::error(format!("{field}.type"), message, remedy));
         return None;
     }
-    if wanted.routability.as_deref().is_some_and(|routability| !routability.is_empty()) {
+    if entry.routability.as_deref().is_some_and(|routability| !routability.is_empty()) {
         let message = "routability is not supported";
         result.unsupported.push(Diagnostic::error(format!("{field}.routability"), message, "remove it"));
         return None;
     }
-    let Some(value) = wanted.value.as_deref().filter(|value| !value.is_empty()) else {
+    let Some(value) = entry.value.as_deref().filter(|value| !value.is_empty()) else {
         return Some(AddressRequest::Any);
     };
     match value.parse() {
@@ -172,6 +173,7 @@ fn parse_request(spec: &GatewaySpec, index: usize, result: &mut AssignedAddresse
     }
 }
 
+/// The IP addresses that a Gateway requests.
 fn requested_addresses(spec: &GatewaySpec) -> impl Iterator<Item = IpAddr> + '_ {
     spec.addresses.iter().filter_map(|address| address.value.as_ref()?.parse().ok())
 }

@@ -16,31 +16,35 @@ pub struct GatewayAddressPool {
     ranges: Vec<IpNet>,
     /// Whether the operator configured the ranges; if so, addresses outside of them are not usable.
     is_explicit: bool,
-    /// Reported for a Gateway that listens on all interfaces. Without explicit ranges, any Gateway may request that.
+    /// Reported for a Gateway that listens on all interfaces. Without explicit ranges, any Gateway may request an
+    /// unspecified address, which means all interfaces.
     host_addresses: Vec<IpAddr>,
 }
 
 impl GatewayAddressPool {
-    /// 127.0.0.1, 127.0.0.2 and so on, for local use. `host` as for `explicit`.
+    /// 127.0.0.1, 127.0.0.2 and so on, for local use. `host_addresses` as for `explicit`.
     pub fn loopback(host_addresses: Vec<IpAddr>) -> Self {
-        let all = Ipv4Net::new(Ipv4Addr::LOCALHOST, 8).expect("8 is a prefix length of IPv4").trunc();
-        GatewayAddressPool { ranges: vec![IpNet::V4(all)], is_explicit: false, host_addresses }
+        let loopback_range = Ipv4Net::new(Ipv4Addr::LOCALHOST, 8).expect("8 is a prefix length of IPv4").trunc();
+        GatewayAddressPool { ranges: vec![IpNet::V4(loopback_range)], is_explicit: false, host_addresses }
     }
 
     /// The operator's ranges, in their order. An unspecified address (`0.0.0.0`, `::`) means all interfaces and is
-    /// reported as `host`.
+    /// reported as `host_addresses`.
     pub fn explicit(ranges: Vec<IpNet>, host_addresses: Vec<IpAddr>) -> Self {
         GatewayAddressPool { ranges, is_explicit: true, host_addresses }
     }
 
     fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.ranges.iter().flat_map(|range| {
-            let whole = !self.is_explicit;
+            let is_loopback_range = !self.is_explicit;
             // 127.0.0.0, the network address of the loopback range, cannot be listened on.
-            range.hosts().filter(move |address| !whole || *address != IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)))
+            range
+                .hosts()
+                .filter(move |address| !is_loopback_range || *address != IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)))
         })
     }
 
+    /// Whether a Gateway may request the address. If all interfaces are in the pool, it may request any address.
     fn contains(&self, address: IpAddr) -> bool {
         self.ranges.iter().any(|range| range.contains(&address) || range.addr().is_unspecified())
     }
@@ -50,17 +54,20 @@ impl GatewayAddressPool {
         self.ranges.iter().map(IpNet::addr).filter(IpAddr::is_unspecified)
     }
 
-    /// Whether Gateways share all addresses of the pool, so that replicas need not agree on the assignment.
+    /// Whether all addresses of the pool are unspecified. All Gateways share such addresses, so replicas need not agree
+    /// on the assignment.
     fn is_shared(&self) -> bool {
         self.ranges.iter().all(|range| range.addr().is_unspecified())
     }
 
-    /// The pool's address for an address in a status; `None` if the pool no longer contains it.
-    fn pool_address(&self, written: IpAddr) -> Option<IpAddr> {
-        let single = |range: &&IpNet| !range.addr().is_unspecified() && range.contains(&written);
-        self.ranges.iter().find(single).map(|_| written).or_else(|| self.all_interfaces().next())
+    /// The pool's address for an address in a status; `None` if the pool no longer contains it. An address that is not
+    /// in a range of single addresses may be a host address, which stands for all interfaces.
+    fn pool_address(&self, status_address: IpAddr) -> Option<IpAddr> {
+        let contains_it = |range: &&IpNet| !range.addr().is_unspecified() && range.contains(&status_address);
+        self.ranges.iter().find(contains_it).map(|_| status_address).or_else(|| self.all_interfaces().next())
     }
 
+    /// The addresses for the status of a Gateway that listens on this address.
     fn reported(&self, address: IpAddr) -> Vec<IpAddr> {
         if address.is_unspecified() {
             self.host_addresses.iter().copied().filter(|host| host.is_ipv4() == address.is_ipv4()).collect()
@@ -73,18 +80,18 @@ impl GatewayAddressPool {
 /// Assigns addresses to every Gateway; earlier Gateways take precedence.
 pub(super) fn assign<'a>(
     pool: &GatewayAddressPool,
-    memory: &AddressState,
+    state: &AddressState,
     before: &BTreeMap<ObjectKey, AssignedAddresses>,
     gateways: impl Iterator<Item = (&'a ObjectKey, &'a GatewaySpec)> + Clone,
 ) -> BTreeMap<ObjectKey, AssignedAddresses> {
-    let mut kept = kept_addresses(pool, memory, before, gateways.clone());
+    let mut kept = kept_addresses(pool, state, before, gateways.clone());
     let mut taken: BTreeSet<IpAddr> = kept.values().flatten().copied().collect();
     taken.extend(gateways.clone().flat_map(|(_, spec)| requested_addresses(spec)));
     let assigned = gateways.map(|(key, spec)| {
-        let own = kept.remove(key).unwrap_or_default();
-        let wait = memory.status_addresses.contains_key(key) && !memory.is_leader && !pool.is_shared();
-        let mut assigned = assign_one(pool, spec, own, wait, &mut taken);
-        assigned.notes.extend(memory.gateway_services.get(key).and_then(|front| front.problem.clone()));
+        let kept_by_gateway = kept.remove(key).unwrap_or_default();
+        let must_wait = state.status_addresses.contains_key(key) && !state.is_leader && !pool.is_shared();
+        let mut assigned = assign_one(pool, spec, kept_by_gateway, must_wait, &mut taken);
+        assigned.notes.extend(state.gateway_services.get(key).and_then(|service| service.problem.clone()));
         (key.clone(), assigned)
     });
     assigned.collect()
@@ -96,72 +103,77 @@ pub(super) fn assign<'a>(
 /// Gateways claim the same address, the first keeps it.
 fn kept_addresses<'a>(
     pool: &GatewayAddressPool,
-    memory: &AddressState,
+    state: &AddressState,
     before: &BTreeMap<ObjectKey, AssignedAddresses>,
     gateways: impl Iterator<Item = (&'a ObjectKey, &'a GatewaySpec)>,
 ) -> BTreeMap<ObjectKey, Vec<IpAddr>> {
     let mut kept = BTreeMap::new();
     let mut claimed = BTreeSet::new();
-    // Claims from this replica's memory alone, which yield to addresses in a status.
-    let mut weak = Vec::new();
-    let mut grant = |key: &ObjectKey, addresses: Vec<IpAddr>| {
-        let mut free = Vec::new();
+    // Addresses that this replica assigned, but no status confirms. They yield to addresses in a status.
+    let mut unconfirmed = Vec::new();
+    let mut keep = |key: &ObjectKey, addresses: Vec<IpAddr>| {
+        let mut unclaimed = Vec::new();
         for address in addresses {
             if address.is_unspecified() || claimed.insert(address) {
-                free.push(address);
+                unclaimed.push(address);
             }
         }
-        kept.insert(key.clone(), free);
+        kept.insert(key.clone(), unclaimed);
     };
     for (key, spec) in gateways {
-        let had = before.get(key).map(|assigned| assigned.from_pool.clone()).unwrap_or_default();
-        let Some(written) = memory.status_addresses.get(key) else {
-            grant(key, had);
+        let previous = before.get(key).map(|assigned| assigned.from_pool.clone()).unwrap_or_default();
+        let Some(status_addresses) = state.status_addresses.get(key) else {
+            keep(key, previous);
             continue;
         };
-        let mut remembered: Vec<IpAddr> = Vec::new();
-        for address in written.iter().filter(|address| requested_addresses(spec).all(|asked| asked != **address)) {
-            let address = pool.pool_address(*address).filter(|address| !remembered.contains(address));
-            remembered.extend(address.filter(|_| remembered.len() < needed_count(spec)));
+        let mut from_status: Vec<IpAddr> = Vec::new();
+        for address in
+            status_addresses.iter().filter(|address| requested_addresses(spec).all(|requested| requested != **address))
+        {
+            let address = pool.pool_address(*address).filter(|address| !from_status.contains(address));
+            from_status.extend(address.filter(|_| from_status.len() < needed_count(spec)));
         }
-        match (memory.is_leader, had.is_empty(), remembered.is_empty()) {
-            (true, false, _) => grant(key, had),
-            (true, true, _) | (false, _, false) => grant(key, remembered),
-            (false, _, true) => weak.push((key, had)),
+        match (state.is_leader, previous.is_empty(), from_status.is_empty()) {
+            (true, false, _) => keep(key, previous),
+            (true, true, _) | (false, _, false) => keep(key, from_status),
+            (false, _, true) => unconfirmed.push((key, previous)),
         }
     }
-    for (key, had) in weak {
-        grant(key, had);
+    for (key, previous) in unconfirmed {
+        keep(key, previous);
     }
     kept
 }
 
 /// The number of pool addresses that a Gateway needs.
 fn needed_count(spec: &GatewaySpec) -> usize {
-    let open = spec.addresses.iter().filter(|address| address.value.as_deref().is_none_or(str::is_empty)).count();
-    if spec.addresses.is_empty() { 1 } else { open }
+    let without_value =
+        spec.addresses.iter().filter(|address| address.value.as_deref().is_none_or(str::is_empty)).count();
+    if spec.addresses.is_empty() { 1 } else { without_value }
 }
 
+/// The addresses of one Gateway. `kept`: those from the pool that it may keep; `must_wait`: whether only the leader may
+/// assign it others.
 fn assign_one(
     pool: &GatewayAddressPool,
     spec: &GatewaySpec,
-    own: Vec<IpAddr>,
-    wait: bool,
+    kept: Vec<IpAddr>,
+    must_wait: bool,
     taken: &mut BTreeSet<IpAddr>,
 ) -> AssignedAddresses {
     let mut result = AssignedAddresses::default();
-    let mut own = own.into_iter();
-    let mut from_pool = |result: &mut AssignedAddresses, field: String| {
-        let lowest = || pool.addresses().find(|address| address.is_unspecified() || !taken.contains(address));
-        let Some(address) = own.next().or_else(|| if wait { None } else { lowest() }) else {
-            result.unassigned.push(if wait { not_assigned_yet(field) } else { pool_exhausted(field) });
+    let mut kept = kept.into_iter();
+    let mut take_from_pool = |result: &mut AssignedAddresses, field: String| {
+        let lowest_free = || pool.addresses().find(|address| address.is_unspecified() || !taken.contains(address));
+        let Some(address) = kept.next().or_else(|| if must_wait { None } else { lowest_free() }) else {
+            result.unassigned.push(if must_wait { not_assigned_yet(field) } else { pool_exhausted(field) });
             return;
         };
         taken.insert(address);
-        // Add all interfaces of the other family too, if the pool has them. No other Gateway could use them better, and
-        // clients of that family could not connect otherwise.
-        let all = pool.all_interfaces().filter(|_| address.is_unspecified());
-        for address in std::iter::once(address).chain(all) {
+        // If the pool has the unspecified addresses of both families, the Gateway gets both, so that clients of both
+        // can connect.
+        let unspecified = pool.all_interfaces().filter(|_| address.is_unspecified());
+        for address in std::iter::once(address).chain(unspecified) {
             if !result.bind_addresses.contains(&address) {
                 result.bind_addresses.push(address);
                 result.from_pool.push(address);
@@ -169,12 +181,12 @@ fn assign_one(
         }
     };
     if spec.addresses.is_empty() {
-        from_pool(&mut result, "spec.addresses".to_owned());
+        take_from_pool(&mut result, "spec.addresses".to_owned());
     }
     for index in 0..spec.addresses.len() {
         let field = format!("spec.addresses[{index}]");
         match parse_request(spec, index, &mut result) {
-            Some(AddressRequest::Any) => from_pool(&mut result, field),
+            Some(AddressRequest::Any) => take_from_pool(&mut result, field),
             Some(AddressRequest::Specific(address)) if !pool.is_explicit || pool.contains(address) => {
                 result.bind_addresses.push(address)
             }
@@ -202,6 +214,6 @@ fn pool_exhausted(field: String) -> Diagnostic {
 }
 
 fn not_assigned_yet(field: String) -> Diagnostic {
-    let remedy = "the leader assigns one; check the holder of Lease portico-leader";
+    let remedy = "the leading replica of Portico assigns one; check the holder of Lease portico-leader";
     Diagnostic::error(field, "the Gateway has no address yet", remedy)
 }

@@ -1,4 +1,4 @@
-//! Addresses that the cluster assigns to the Service in front of a Gateway.
+//! Assigns a Gateway the addresses that the cluster gives to the Service in front of it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use crate::api::core::ServiceType;
 use crate::api::gateway::GatewaySpec;
 use crate::diagnostic::Diagnostic;
 
-/// The state of the Service in front of a Gateway, and what is wrong with it.
+/// The state of the Service in front of a Gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GatewayService {
     /// The Service's name; empty if there is none.
@@ -22,19 +22,20 @@ pub struct GatewayService {
     pub problem: Option<Diagnostic>,
 }
 
-/// The address that the Service in front of a Gateway must request.
+/// The address that the Service in front of a Gateway must request from the load balancer, if any.
 pub fn requested_service_address(kind: ServiceType, spec: &GatewaySpec) -> Option<IpAddr> {
     requested_addresses(spec).next().filter(|_| kind == ServiceType::LoadBalancer)
 }
 
+/// The addresses of one Gateway.
 pub(super) fn assign_one(
     kind: ServiceType,
-    memory: &AddressState,
+    state: &AddressState,
     key: &ObjectKey,
     spec: &GatewaySpec,
 ) -> AssignedAddresses {
     let mut result = AssignedAddresses { ports: PortMapping::Mapped(BTreeMap::new()), ..AssignedAddresses::default() };
-    let mut asked = None;
+    let mut requested = None;
     for index in 0..spec.addresses.len() {
         let Some(AddressRequest::Specific(address)) = parse_request(spec, index, &mut result) else { continue };
         let field = format!("spec.addresses[{index}].value");
@@ -42,58 +43,60 @@ pub(super) fn assign_one(
             let message = format!("a Service of type {} cannot request address {address}", kind.name());
             let remedy = "remove the value, or run Portico with --gateway-service-type LoadBalancer";
             result.unusable.push(Diagnostic::error(field, message, remedy));
-        } else if let Some(first) = asked {
+        } else if let Some(first) = requested {
             let message = format!("a load balancer accepts one requested address, and {first} is already requested");
             result.unusable.push(Diagnostic::error(field, message, "use a separate Gateway for each address"));
         } else {
-            asked = Some(address);
+            requested = Some(address);
         }
     }
-    if !memory.status_addresses.contains_key(key) {
+    if !state.status_addresses.contains_key(key) {
         let message = "a Gateway from a file has no Service, and therefore no address";
         let remedy = "apply it to the cluster, or run Portico with --gateway-address-pool";
         result.unassigned.push(Diagnostic::of_object(message, remedy));
         return result;
     }
-    let Some(front) = memory.gateway_services.get(key) else {
-        result.unassigned.push(Diagnostic::of_object("the Gateway has no Service yet", "the leader creates it"));
+    let Some(service) = state.gateway_services.get(key) else {
+        result
+            .unassigned
+            .push(Diagnostic::of_object("the Gateway has no Service yet", "the leading replica of Portico creates it"));
         return result;
     };
-    if memory.interfaces.is_empty() {
+    if state.interfaces.is_empty() {
         let message = "the addresses of Portico's Pod are unknown";
         let remedy =
             "set POD_NAME and POD_NAMESPACE in the Pod, and let its ServiceAccount list Pods, as manifests/ does";
         result.unassigned.push(Diagnostic::of_object(message, remedy));
     }
-    if let Some(problem) = &front.problem {
+    if let Some(problem) = &service.problem {
         // A problem of a Service that already has addresses is no reason to stop serving.
-        let list = if front.addresses.is_empty() { &mut result.unassigned } else { &mut result.notes };
-        list.push(problem.clone());
-    } else if front.addresses.is_empty() {
-        let message = format!("Service {}/{} has no address yet", key.namespace, front.name);
+        let diagnostics = if service.addresses.is_empty() { &mut result.unassigned } else { &mut result.notes };
+        diagnostics.push(problem.clone());
+    } else if service.addresses.is_empty() {
+        let message = format!("Service {}/{} has no address yet", key.namespace, service.name);
         result.unassigned.push(Diagnostic::of_object(message, assignment_remedy(kind)));
     }
-    result.reported_addresses.clone_from(&front.addresses);
-    if let Some(asked) = asked.filter(|_| !front.addresses.is_empty()) {
-        if front.addresses.iter().any(|given| given.parse() == Ok(asked)) {
-            result.reported_addresses = vec![asked.to_string()];
+    result.reported_addresses.clone_from(&service.addresses);
+    if let Some(requested) = requested.filter(|_| !service.addresses.is_empty()) {
+        if service.addresses.iter().any(|address| address.parse() == Ok(requested)) {
+            result.reported_addresses = vec![requested.to_string()];
         } else {
-            let given = front.addresses.join(" and ");
-            let message = format!("the load balancer assigned {given} instead of {asked}");
+            let assigned = service.addresses.join(" and ");
+            let message = format!("the load balancer assigned {assigned} instead of {requested}");
             let remedy = "request an address that the load balancer can assign, or remove the value";
             result.unusable.push(Diagnostic::error("spec.addresses", message, remedy));
         }
     }
     if result.unsupported.is_empty() && result.unusable.is_empty() {
-        result.ports = PortMapping::Mapped(front.ports.clone());
-        result.bind_addresses.clone_from(&memory.interfaces);
+        result.ports = PortMapping::Mapped(service.ports.clone());
+        result.bind_addresses.clone_from(&state.interfaces);
     } else {
         result.reported_addresses.clear();
     }
     result
 }
 
-/// The component that assigns an address to a Service of this type.
+/// The remedy while a Service of this type has no address.
 fn assignment_remedy(kind: ServiceType) -> &'static str {
     match kind {
         ServiceType::LoadBalancer => {

@@ -1,4 +1,4 @@
-//! Endpoints of an upstream from its Service and EndpointSlices, in an order that does not depend on theirs.
+//! Builds the endpoints of an upstream, sorted, from its Service and EndpointSlices.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -32,17 +32,18 @@ pub(in crate::compile) fn build(
     addresses.dedup();
     let facade = key.facade.as_ref().map(|name| ObjectKey { namespace: key.namespace.clone(), name: name.clone() });
     let facade = facade.and_then(|key| store.kong_service_facades.get(&key)).map(|facade| &facade.meta);
-    let source = facade.unwrap_or(&service.meta);
-    let agrees = facade.is_some() || conflicts.for_service(&service.meta.key).is_none();
-    let balance = annotated_balance(source).ok().flatten().or_else(|| policy::balance(store, source, agrees));
+    let settings_source = facade.unwrap_or(&service.meta);
+    let policy_applies = facade.is_some() || conflicts.for_service(&service.meta.key).is_none();
+    let balance = annotated_balance(settings_source).ok().flatten();
+    let balance = balance.or_else(|| policy::balance(store, settings_source, policy_applies));
     Endpoints { addresses, balance: balance.unwrap_or_default() }
 }
 
-/// The address of the Service itself, which balances the load by itself. Outside of a cluster, a Service has one only
-/// if the annotation gives it.
+/// The address of the Service itself, behind which the cluster's network balances the load. The address annotation, if
+/// it is set, takes precedence: outside of a cluster, the name of a Service does not resolve.
 fn cluster_ip_address(service: &Object<Service>, port: &ServicePort) -> Vec<EndpointAddress> {
-    if let Some(written) = service.meta.annotations.get(ADDRESS_ANNOTATION) {
-        return parse_addresses(service, port, written).unwrap_or_default();
+    if let Some(text) = service.meta.annotations.get(ADDRESS_ANNOTATION) {
+        return parse_addresses(service, port, text).unwrap_or_default();
     }
     if service.spec.kind.as_deref() == Some("ExternalName") {
         return external_name(service, port);
@@ -59,8 +60,8 @@ pub(in crate::compile) fn is_headless(service: &Service) -> bool {
 
 /// The addresses that the objects contain, without checking whether they are allowed.
 fn configured_addresses(store: &Store, service: &Object<Service>, port: &ServicePort) -> Vec<EndpointAddress> {
-    if let Some(written) = service.meta.annotations.get(ADDRESS_ANNOTATION) {
-        parse_addresses(service, port, written).unwrap_or_default()
+    if let Some(text) = service.meta.annotations.get(ADDRESS_ANNOTATION) {
+        parse_addresses(service, port, text).unwrap_or_default()
     } else if service.spec.kind.as_deref() == Some("ExternalName") {
         external_name(service, port)
     } else {
@@ -80,24 +81,25 @@ pub(in crate::compile) fn notes(
     let ObjectKey { namespace, name } = &service.meta.key;
     let mut notes = Vec::new();
     for (index, port) in service.spec.ports.iter().enumerate().filter(|(_, port)| is_tcp(port)) {
-        let written = configured_addresses(store, service, port);
-        let field = format!("spec.ports[{index}]");
-        let hosts = if service.meta.annotations.contains_key(ADDRESS_ANNOTATION) {
+        let addresses = configured_addresses(store, service, port);
+        let port_field = format!("spec.ports[{index}]");
+        let hosts_field = if service.meta.annotations.contains_key(ADDRESS_ANNOTATION) {
             &*annotation
         } else if service.spec.kind.as_deref() == Some("ExternalName") {
             "spec.externalName"
         } else {
-            &*field
+            &*port_field
         };
-        if let Some(problem) = forbidden.problem(namespace, hosts, &field, &written).map(Diagnostic::into_warning) {
-            // Report once per Service, also if it has many ports.
+        let problem = forbidden.problem(namespace, hosts_field, &port_field, &addresses);
+        if let Some(problem) = problem.map(Diagnostic::into_warning) {
+            // Equal diagnostics of several ports are reported once.
             if !notes.contains(&problem) {
                 notes.push(problem);
             }
             continue;
         }
-        if let Some(written) = service.meta.annotations.get(ADDRESS_ANNOTATION) {
-            if let Err(problem) = parse_addresses(service, port, written) {
+        if let Some(text) = service.meta.annotations.get(ADDRESS_ANNOTATION) {
+            if let Err(problem) = parse_addresses(service, port, text) {
                 notes.push(problem.at(annotation.clone()).into_warning());
             }
             continue;
@@ -107,7 +109,7 @@ pub(in crate::compile) fn notes(
             UpstreamKey { namespace: namespace.clone(), service: name.clone(), port: number, ..UpstreamKey::default() };
         if !via_cluster_ip && build(store, &key, forbidden, conflicts).addresses.is_empty() {
             notes.push(Diagnostic::warning(
-                field,
+                port_field,
                 format!("port {number} has no ready endpoint, so requests to it get status 503"),
                 "add an EndpointSlice with label kubernetes.io/service-name and a port of the same name",
             ));
@@ -116,25 +118,28 @@ pub(in crate::compile) fn notes(
     notes
 }
 
-/// The annotated load-balancing algorithm, or a note that the value is unknown and therefore ignored.
-pub(in crate::compile) fn annotated_balance(service: &Meta) -> Result<Option<LoadBalancing>, Diagnostic> {
-    match service.annotations.get(BALANCE_ANNOTATION).map(|written| &**written) {
+/// The load-balancing algorithm in the annotation of a Service or facade. An unknown value is an error, for callers to
+/// report or to ignore.
+pub(in crate::compile) fn annotated_balance(meta: &Meta) -> Result<Option<LoadBalancing>, Diagnostic> {
+    match meta.annotations.get(BALANCE_ANNOTATION).map(|text| &**text) {
         None => Ok(None),
         Some("round-robin") => Ok(Some(LoadBalancing::RoundRobin)),
         Some("least-requests") => Ok(Some(LoadBalancing::LeastRequests)),
         Some(other) => Err(Diagnostic::error(
             format!("metadata.annotations[{BALANCE_ANNOTATION}]"),
-            format!("{other:?} is not a load-balancing algorithm, so round-robin is used"),
+            format!("{other:?} is not a load-balancing algorithm, so the annotation has no effect"),
             "write round-robin or least-requests",
         )),
     }
 }
 
-/// Addresses in the annotation: `host:port` for a Service with one port; otherwise hosts, with the numeric target port.
-fn parse_addresses(service: &Service, port: &ServicePort, written: &str) -> Result<Vec<EndpointAddress>, Diagnostic> {
+/// Parses the address annotation, a list of hosts. The port of each is the numeric targetPort of the Service port. If
+/// the Service has only one port, an entry can also be `host:port`.
+fn parse_addresses(service: &Service, port: &ServicePort, text: &str) -> Result<Vec<EndpointAddress>, Diagnostic> {
     let problem = |message: String, remedy: &str| Err(Diagnostic::of_object(message, remedy));
+    // Each address, and whether its entry has a port.
     let mut addresses = Vec::new();
-    for entry in written.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+    for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
         if let Ok(address) = entry.parse::<SocketAddr>() {
             addresses.push((EndpointAddress::Ip(address), true));
         } else if let Ok(ip) = entry.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
@@ -165,9 +170,9 @@ fn parse_addresses(service: &Service, port: &ServicePort, written: &str) -> Resu
 }
 
 fn parse_host_name(host: &str, port: u16) -> Result<EndpointAddress, Diagnostic> {
-    let label =
+    let is_label =
         |label: &str| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if host.len() <= 253 && host.split('.').all(label) {
+    if host.len() <= 253 && host.split('.').all(is_label) {
         Ok(EndpointAddress::Name { host: Arc::from(host.to_ascii_lowercase()), port })
     } else {
         let message = format!("{host:?} is neither an IP address nor a host name");
@@ -206,8 +211,8 @@ fn slice_endpoints(store: &Store, service: &ObjectKey, port: &ServicePort) -> Ve
         .filter(|id| id.kind == Kind::EndpointSlice)
         .filter_map(|id| store.endpoint_slices.get(&id.key))
         .collect();
-    let select = |wanted: &dyn Fn(&Endpoint) -> bool| -> Vec<EndpointAddress> {
-        slices.iter().flat_map(|slice| slice_addresses(slice, port, wanted)).collect()
+    let select = |is_selected: &dyn Fn(&Endpoint) -> bool| -> Vec<EndpointAddress> {
+        slices.iter().flat_map(|slice| slice_addresses(slice, port, is_selected)).collect()
     };
     let ready = select(&|endpoint| endpoint.conditions.ready != Some(false));
     if !ready.is_empty() {
@@ -219,15 +224,15 @@ fn slice_endpoints(store: &Store, service: &ObjectKey, port: &ServicePort) -> Ve
 fn slice_addresses(
     slice: &EndpointSlice,
     port: &ServicePort,
-    wanted: &dyn Fn(&Endpoint) -> bool,
+    is_selected: &dyn Fn(&Endpoint) -> bool,
 ) -> Vec<EndpointAddress> {
-    let is_port = |candidate: &&EndpointPort| {
-        candidate.name.as_deref().unwrap_or_default() == port.name
-            && candidate.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
+    let is_same_port = |slice_port: &&EndpointPort| {
+        slice_port.name.as_deref().unwrap_or_default() == port.name
+            && slice_port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
     };
-    let number = slice.ports.iter().flatten().find(is_port).and_then(|port| u16::try_from(port.port?).ok());
+    let number = slice.ports.iter().flatten().find(is_same_port).and_then(|port| u16::try_from(port.port?).ok());
     let Some(number) = number else { return Vec::new() };
-    let addresses = |endpoint: &Endpoint| {
+    let first_address = |endpoint: &Endpoint| {
         let parse = |text: &String| match &*slice.address_type {
             "FQDN" => parse_host_name(text, number).ok(),
             _ => text.parse::<IpAddr>().ok().map(|ip| EndpointAddress::Ip(SocketAddr::new(ip, number))),
@@ -235,5 +240,5 @@ fn slice_addresses(
         // EndpointSlice API: all addresses of an endpoint are interchangeable, and consumers use the first.
         endpoint.addresses.first().and_then(parse)
     };
-    slice.endpoints.iter().flatten().filter(|endpoint| wanted(endpoint)).filter_map(addresses).collect()
+    slice.endpoints.iter().flatten().filter(|endpoint| is_selected(endpoint)).filter_map(first_address).collect()
 }

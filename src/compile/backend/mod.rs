@@ -1,12 +1,12 @@
 //! Service → upstream: which port, protocol and TLS requests to a Service use, and at which addresses.
 //!
 //! ```text
-//!   ../backend_reference.rs   Gateway API ─┐                      ┌ tls_requirement.rs   must it be TLS?
+//!   ../backend_reference.rs   Gateway API ─┐                      ┌ tls_requirement.rs   is plain text allowed?
 //!                                          ├ BackendSettings ─▶ upstream_key ─▶ UpstreamKey ─▶ endpoints.rs
-//!   ../ingress/backend.rs            Kong ─┘                      └ tls.rs   certificates and authorities
+//!   ../ingress/backend.rs            Kong ─┘                      └ tls.rs   certificates and trusted CAs
 //! ```
 //!
-//! Every rule in which the dialects differ is a field of [`BackendSettings`].
+//! Gateway API and Kong are two dialects: [`BackendSettings`] has a field for each rule in which they differ.
 
 pub(super) mod endpoints;
 pub(super) mod tls;
@@ -28,9 +28,9 @@ pub(super) struct BackendSettings<'s> {
     /// The object whose settings apply: the Service, or a facade in front of it.
     pub source: (Kind, &'s Meta),
     /// The protocol that the object names; it overrides the `appProtocol` of the port.
-    pub protocol: Option<AppProtocol>,
-    /// Whether an `appProtocol` of HTTP over TLS suffices for TLS. With the Gateway API only a policy does, so such a
-    /// port cannot be used.
+    pub protocol: Option<AnnotatedProtocol>,
+    /// Whether TLS is used for a port whose `appProtocol` is HTTP over TLS. With the Gateway API, only a
+    /// BackendTLSPolicy enables TLS, so such a port cannot be used.
     pub tls_by_app_protocol: bool,
     pub unknown_app_protocol: UnknownAppProtocol,
     /// Whether to connect to the ClusterIP of the Service instead of its endpoints. Without effect on a headless
@@ -39,18 +39,18 @@ pub(super) struct BackendSettings<'s> {
     pub tls: BackendTlsSettings,
 }
 
-/// What becomes of a port whose `appProtocol` is unknown.
+/// How a port is treated whose `appProtocol` is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UnknownAppProtocol {
-    /// The Gateway API: no requests are sent there.
+    /// Gateway API: no requests are sent to the port.
     Reject,
     /// Kong: HTTP/1.1 is used, except for `tls`, which must not become plain text.
     Ignore,
 }
 
-/// A protocol that an object names, as far as it matters for requests.
+/// The protocol that annotation `konghq.com/protocol` of a Service or facade names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AppProtocol {
+pub(super) enum AnnotatedProtocol {
     Http,
     Grpc,
     Https,
@@ -65,7 +65,7 @@ pub(super) enum BackendError {
     /// The object names a protocol that is not HTTP.
     NamedProtocol,
     /// The port has an `appProtocol` that is not supported.
-    AppProtocol,
+    UnservedAppProtocol,
     /// Plain text is not allowed: message and remedy.
     TlsRequired(String, &'static str),
     /// The settings for TLS are invalid: message and remedy.
@@ -80,17 +80,17 @@ pub(super) enum PortReference<'a> {
     Name(&'a str),
 }
 
-impl AppProtocol {
+impl AnnotatedProtocol {
     pub(super) fn is_tls(self) -> bool {
-        matches!(self, AppProtocol::Https | AppProtocol::Grpcs)
+        matches!(self, AnnotatedProtocol::Https | AnnotatedProtocol::Grpcs)
     }
 
     /// `None` if the protocol is not HTTP.
     fn protocol(self) -> Option<UpstreamProtocol> {
         match self {
-            AppProtocol::Http | AppProtocol::Https => Some(UpstreamProtocol::Http1),
-            AppProtocol::Grpc | AppProtocol::Grpcs => Some(UpstreamProtocol::Http2),
-            AppProtocol::Stream => None,
+            AnnotatedProtocol::Http | AnnotatedProtocol::Https => Some(UpstreamProtocol::Http1),
+            AnnotatedProtocol::Grpc | AnnotatedProtocol::Grpcs => Some(UpstreamProtocol::Http2),
+            AnnotatedProtocol::Stream => None,
         }
     }
 }
@@ -98,8 +98,8 @@ impl AppProtocol {
 impl BackendSettings<'_> {
     /// The protocol for requests to a port, and whether it runs over TLS.
     fn protocol_of(&self, port: &ServicePort) -> Result<(UpstreamProtocol, bool), BackendError> {
-        if let Some(named) = self.protocol {
-            return Ok((named.protocol().ok_or(BackendError::NamedProtocol)?, named.is_tls()));
+        if let Some(annotated) = self.protocol {
+            return Ok((annotated.protocol().ok_or(BackendError::NamedProtocol)?, annotated.is_tls()));
         }
         if self.tls_by_app_protocol && tls::is_tls_port(port) {
             return Ok((UpstreamProtocol::Http1, true));
@@ -109,26 +109,26 @@ impl BackendSettings<'_> {
             UnknownAppProtocol::Ignore if app_protocol != "tls" => Some(UpstreamProtocol::default()),
             UnknownAppProtocol::Ignore | UnknownAppProtocol::Reject => None,
         });
-        Ok((protocol.ok_or(BackendError::AppProtocol)?, false))
+        Ok((protocol.ok_or(BackendError::UnservedAppProtocol)?, false))
     }
 }
 
-/// The upstream for a port of a Service. `namespace` is that of the referrer.
+/// The upstream for a port of a Service.
 pub(super) fn upstream_key(
     cx: CompileContext<'_>,
-    namespace: &str,
+    referrer_namespace: &str,
     service: &Object<Service>,
     port: &ServicePort,
     settings: &BackendSettings<'_>,
 ) -> Result<UpstreamKey, BackendError> {
     let (protocol, is_tls) = settings.protocol_of(port)?;
-    if let Some((message, remedy)) = tls_requirement::requires_tls(cx, &service.meta.key, port) {
+    if let Some((message, remedy)) = tls_requirement::plain_text_problem(cx, &service.meta.key, port) {
         return Err(BackendError::TlsRequired(message, remedy));
     }
     let (kind, meta) = settings.source;
     let tls = is_tls.then(|| tls::tls_settings(cx, meta, protocol, &settings.tls)).transpose();
     let tls = tls.map_err(|problem| {
-        let (message, remedy) = tls::referrer_problem(kind, meta, &problem, namespace);
+        let (message, remedy) = tls::referrer_problem(kind, meta, &problem, referrer_namespace);
         BackendError::InvalidTls(message, remedy)
     })?;
     let ObjectKey { namespace, name } = service.meta.key.clone();
@@ -143,7 +143,7 @@ pub(super) fn upstream_key(
     })
 }
 
-/// The Service with this key. `field` refers to it.
+/// The Service with this key. `field` is the field that refers to it.
 pub(super) fn find_service<'s>(
     store: &'s Store,
     key: &ObjectKey,
@@ -163,14 +163,14 @@ pub(super) fn find_port<'s>(
     field: &str,
 ) -> Result<&'s ServicePort, Diagnostic> {
     let mut ports = service.spec.ports.iter().filter(|port| is_tcp(port));
-    let found = match reference {
+    let port = match reference {
         PortReference::Missing => None,
         PortReference::Number(number) => ports.find(|port| port.port == number),
         PortReference::Name(name) => ports.find(|port| port.name == name),
     };
-    found.ok_or_else(|| {
+    port.ok_or_else(|| {
         let message = match reference {
-            PortReference::Missing => format!("the backend names no port of Service {}", service.meta.key),
+            PortReference::Missing => format!("the backend has no port, but Service {} needs one", service.meta.key),
             _ => format!("Service {} has no TCP port {reference}", service.meta.key),
         };
         Diagnostic::error(field, message, ports_remedy(&service.spec.ports))
@@ -188,10 +188,10 @@ impl fmt::Display for PortReference<'_> {
 }
 
 fn ports_remedy(ports: &[ServicePort]) -> String {
-    let known: Vec<_> = ports.iter().filter(|port| is_tcp(port)).map(|port| port.port.to_string()).collect();
-    match known.as_slice() {
+    let numbers: Vec<_> = ports.iter().filter(|port| is_tcp(port)).map(|port| port.port.to_string()).collect();
+    match numbers.as_slice() {
         [] => "add a TCP port to the Service".to_owned(),
-        [one] => format!("use port {one}"),
+        [only] => format!("use port {only}"),
         several => format!("use one of {}", several.join(", ")),
     }
 }

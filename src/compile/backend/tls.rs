@@ -21,11 +21,13 @@ use crate::upstream::tls::{TlsTrust, TrustAnchors, UpstreamTlsSettings};
 /// Settings for TLS connections.
 #[derive(Clone, Debug, Default)]
 pub(in crate::compile) struct BackendTlsSettings {
-    /// The Secret with the client certificate.
+    /// The name of the Secret with the client certificate.
     pub client: Option<Box<str>>,
     pub verify: bool,
+    /// The maximum number of intermediate certificates; `None` for no limit.
     pub depth: Option<usize>,
-    /// Secrets with trusted authorities. Without any, those of the system are trusted.
+    /// Secrets with trusted authorities. If neither Secrets nor ConfigMaps are given, the authorities of the system are
+    /// trusted.
     pub secrets: Vec<Box<str>>,
     pub config_maps: Vec<Box<str>>,
     /// An invalid security setting, which prevents requests from being sent.
@@ -34,7 +36,9 @@ pub(in crate::compile) struct BackendTlsSettings {
 
 /// Whether the port's appProtocol is HTTP/1.1 over TLS.
 pub(in crate::compile) fn is_tls_port(port: &ServicePort) -> bool {
-    port.app_protocol.as_deref().is_some_and(|named| ["https", "HTTPS", "kubernetes.io/wss"].contains(&named))
+    port.app_protocol
+        .as_deref()
+        .is_some_and(|app_protocol| ["https", "HTTPS", "kubernetes.io/wss"].contains(&app_protocol))
 }
 
 /// The TLS settings for a Service or facade. The field of the diagnostic belongs to that object.
@@ -49,8 +53,8 @@ pub(super) fn tls_settings(
         let anchors = anchors.map_or_else(|| Arc::clone(cx.inputs.upstreams.system_anchors()), Arc::new);
         TlsTrust { anchors, max_intermediates: settings.depth }
     });
-    let terms = cx.inputs.upstreams.tls_settings(protocol, trust, client);
-    terms
+    let tls_settings = cx.inputs.upstreams.tls_settings(protocol, trust, client);
+    tls_settings
         .map_err(|error| Diagnostic::error(annotation_field(CLIENT_CERT), error.to_string(), "use another certificate"))
 }
 
@@ -65,9 +69,9 @@ fn load_material(store: &Store, meta: &Meta, settings: &BackendTlsSettings) -> R
     if let Some(problem) = &settings.invalid {
         return Err(problem.clone());
     }
-    let named = |name: &str| ObjectKey { namespace: meta.key.namespace.clone(), name: name.into() };
+    let key_of = |name: &str| ObjectKey { namespace: meta.key.namespace.clone(), name: name.into() };
     let client =
-        settings.client.as_deref().map(|name| certificates::client_certificate(store, &named(name))).transpose();
+        settings.client.as_deref().map(|name| certificates::client_certificate(store, &key_of(name))).transpose();
     let client = client.map_err(|problem| problem.at(annotation_field(CLIENT_CERT)))?;
     let mut authorities = Vec::new();
     let sources = [
@@ -76,8 +80,8 @@ fn load_material(store: &Store, meta: &Meta, settings: &BackendTlsSettings) -> R
     ];
     for (annotation, kind, names) in sources.into_iter().filter(|_| settings.verify) {
         for name in names {
-            let read = read_ca_certificates(store, kind, &named(name));
-            authorities.extend(read.map_err(|problem| problem.at(annotation_field(annotation)))?);
+            let certificates = read_ca_certificates(store, kind, &key_of(name));
+            authorities.extend(certificates.map_err(|problem| problem.at(annotation_field(annotation)))?);
         }
     }
     let anchors = (!authorities.is_empty()).then(|| TrustAnchors::new(authorities));
@@ -90,7 +94,7 @@ fn read_ca_certificates(
     kind: Kind,
     key: &ObjectKey,
 ) -> Result<Vec<CertificateDer<'static>>, Diagnostic> {
-    let wrong = |message: &str, remedy: &str| Err(Diagnostic::of_object(format!("{kind} {key} {message}"), remedy));
+    let invalid = |message: &str, remedy: &str| Err(Diagnostic::of_object(format!("{kind} {key} {message}"), remedy));
     let missing = || Err(Diagnostic::not_found("", format!("{kind} {key}"), "create it or correct the name"));
     let (meta, value): (&Meta, Option<&[u8]>) = if kind == Kind::Secret {
         let Some(secret) = store.secrets.get(key) else { return missing() };
@@ -100,67 +104,71 @@ fn read_ca_certificates(
         (&map.meta, CA_KEYS.iter().find_map(|name| map.data.get(*name)).map(|text| text.as_bytes()))
     };
     if meta.labels.get(CA_CERT_LABEL).is_none_or(|label| **label != *"true") {
-        return wrong(&format!("has no label {CA_CERT_LABEL}: \"true\""), "add the label if this authority is trusted");
+        return invalid(
+            &format!("has no label {CA_CERT_LABEL}: \"true\""),
+            "add the label if this authority is trusted",
+        );
     }
     let Some(value) = value.filter(|value| !value.is_empty()) else {
-        return wrong("has neither cert nor ca.crt", "store the PEM of the authority's certificate under cert");
+        return invalid("has neither cert nor ca.crt", "store the PEM of the authority's certificate under cert");
     };
-    let Ok(found) = CertificateDer::pem_slice_iter(value).collect::<Result<Vec<_>, _>>() else {
-        return wrong("has content that is not PEM", PEM_REMEDY);
+    let Ok(certificates) = CertificateDer::pem_slice_iter(value).collect::<Result<Vec<_>, _>>() else {
+        return invalid("has content that is not PEM", PEM_REMEDY);
     };
-    if found.is_empty() {
-        return wrong("has no certificate", PEM_REMEDY);
+    if certificates.is_empty() {
+        return invalid("has no certificate", PEM_REMEDY);
     }
-    for certificate in &found {
+    for certificate in &certificates {
         let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else {
-            return wrong("has a block that is not an X.509 certificate", PEM_REMEDY);
+            return invalid("has a block that is not an X.509 certificate", PEM_REMEDY);
         };
         if !parsed.basic_constraints().ok().flatten().is_some_and(|constraints| constraints.value.ca) {
-            return wrong(
+            return invalid(
                 "has a certificate without CA:TRUE, which is not an authority's",
                 "store the certificate of its issuer",
             );
         }
     }
     // A parsed CA certificate is rarely rejected here; if it is, it must not be ignored.
-    if TrustAnchors::new(found.iter().cloned()).certificates().len() < found.len() {
-        return wrong("has a certificate that cannot be used", "issue a new one");
+    if TrustAnchors::new(certificates.iter().cloned()).certificates().len() < certificates.len() {
+        return invalid("has a certificate that cannot be used", "issue a new one");
     }
-    Ok(found)
+    Ok(certificates)
 }
 
 const CA_KEYS: [&str; 2] = ["cert", "ca.crt"];
 const PEM_REMEDY: &str = "store the authority's certificate as a block BEGIN CERTIFICATE";
 
-/// What to report to a referrer in this namespace: message and remedy. In another namespace than the object's they have
-/// no details, since names and contents of Secrets must not be revealed to users who cannot read them.
+/// The message and remedy for a referrer in `namespace` about a problem of a Service or facade. A referrer in another
+/// namespace gets no details, since its users may not be allowed to read that object and its Secrets.
 pub(super) fn referrer_problem(kind: Kind, meta: &Meta, problem: &Diagnostic, namespace: &str) -> (String, String) {
-    let ObjectKey { namespace: own, .. } = &meta.key;
-    if **own == *namespace {
+    let ObjectKey { namespace: object_namespace, .. } = &meta.key;
+    if **object_namespace == *namespace {
         let Diagnostic { field, message, remedy, .. } = problem;
         return (format!("{kind} {} cannot be used with TLS: {field}: {message}", meta.key), remedy.clone());
     }
     (
         format!("{kind} {} cannot be used with TLS, because its TLS annotations are not valid", meta.key),
-        format!("ask the owner of namespace {own}; the diagnostics of the {kind} have the reason"),
+        format!("ask the owner of namespace {object_namespace}; the diagnostics of the {kind} have the reason"),
     )
 }
 
-/// A note for the referrer of a Service whose certificate is not verified.
+/// A note for the referrer of a Service whose certificate is not verified. `service`: its kind and name; `field`: the
+/// field that refers to it.
 pub(in crate::compile) fn unverified_note(
-    terms: Option<&UpstreamTlsSettings>,
+    tls_settings: Option<&UpstreamTlsSettings>,
     service: &str,
-    at: &str,
+    field: &str,
 ) -> Option<Diagnostic> {
-    terms.filter(|terms| !terms.verifies()).map(|_| {
+    tls_settings.filter(|tls_settings| !tls_settings.verifies()).map(|_| {
         let message = format!("connections to {service} use TLS, but its certificate is not verified");
         let remedy = "set its annotation konghq.com/tls-verify to \"true\", and refer to its authority in \
                       konghq.com/ca-certificates-secrets";
-        Diagnostic::warning(at, message, remedy)
+        Diagnostic::warning(field, message, remedy)
     })
 }
 
-/// The diagnostic about the TLS annotations of a Service or facade.
+/// A diagnostic if the TLS annotations of a Service or facade are invalid.
 pub(in crate::compile) fn notes(store: &Store, meta: &Meta, settings: &BackendTlsSettings) -> Option<Diagnostic> {
     let mut problem = load_material(store, meta, settings).err()?;
     problem.message.push_str(", so no requests are sent to it");

@@ -1,5 +1,5 @@
-//! Whether connections to a Service must use TLS although its own settings do not: a BackendTLSPolicy, readable or not,
-//! may require it.
+//! Whether a BackendTLSPolicy forbids plain-text connections to a Service whose own settings do not require TLS.
+//! Policies that cannot be parsed count. While Portico cannot read the kind BackendTLSPolicy, any Service may have one.
 
 use super::super::CompileContext;
 use crate::api::core::ServicePort;
@@ -9,7 +9,7 @@ use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::Store;
 
 /// Why connections to this port must not use plain text, and the remedy; `None` if they may.
-pub(super) fn requires_tls(
+pub(super) fn plain_text_problem(
     cx: CompileContext<'_>,
     service: &ObjectKey,
     port: &ServicePort,
@@ -32,7 +32,7 @@ pub(super) fn requires_tls(
 
 /// The policy that requires TLS for this port, if any. A policy that cannot be parsed counts too.
 fn tls_policy_for<'a>(store: &'a Store, service: &ObjectKey, port: &ServicePort) -> Option<&'a ObjectKey> {
-    let concerns = |targets: &[PolicyTargetReference]| {
+    let targets_port = |targets: &[PolicyTargetReference]| {
         targets.iter().any(|target| {
             target.group == CORE_GROUP
                 && target.kind == Kind::Service.name()
@@ -41,14 +41,17 @@ fn tls_policy_for<'a>(store: &'a Store, service: &ObjectKey, port: &ServicePort)
         })
     };
     let id = ObjectId::new(Kind::Service, service.clone());
-    // A policy targets Services of its own namespace only; objects of other namespaces may refer to this one as well.
+    // The dependents include objects of other namespaces, but a policy targets Services of its own namespace only.
     let is_policy = |id: &&ObjectId| id.kind == Kind::BackendTlsPolicy && id.key.namespace == service.namespace;
     let policies = store.dependency_index().dependents(&id).filter(is_policy);
     let mut policies = policies.filter_map(|id| store.backend_tls_policies.get(&id.key));
-    let policy = policies.find(|policy| concerns(&policy.spec.target_refs)).map(|policy| &policy.meta.key);
-    let mut guards = store.guards.values().filter(|guard| guard.meta.key.namespace == service.namespace);
-    let guard = || guards.find(|guard| guard.targets.as_deref().is_none_or(concerns)).map(|guard| &guard.meta.key);
-    policy.or_else(guard)
+    let policy = policies.find(|policy| targets_port(&policy.spec.target_refs)).map(|policy| &policy.meta.key);
+    // `targets` is None if they cannot be parsed either: the policy may target any Service of its namespace.
+    let mut unparseable =
+        store.unparseable_policies.values().filter(|policy| policy.meta.key.namespace == service.namespace);
+    let unparseable_policy =
+        || unparseable.find(|policy| policy.targets.as_deref().is_none_or(targets_port)).map(|policy| &policy.meta.key);
+    policy.or_else(unparseable_policy)
 }
 
 #[cfg(test)]
@@ -68,10 +71,15 @@ mod tests {
         AnyObject::parse(kind, json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec})).unwrap()
     }
 
-    /// An object that an API server without Portico's schema accepts.
+    /// An invalid BackendTLSPolicy: `hostname` is a number. Only an API server without the schema of the Gateway API
+    /// accepts it.
     fn unparseable_policy(namespace: &str, target_refs: &Value) -> AnyObject {
         let object = json!({"spec": {"targetRefs": target_refs, "validation": {"hostname": 5}}});
-        AnyObject::Guard(Arc::new(UnparseablePolicy::from_value(ObjectKey::new(namespace, "tls"), 1, &object)))
+        AnyObject::UnparseablePolicy(Arc::new(UnparseablePolicy::from_value(
+            ObjectKey::new(namespace, "tls"),
+            1,
+            &object,
+        )))
     }
 
     #[test]
@@ -79,16 +87,16 @@ mod tests {
         let mut store = Store::default();
         let inputs = TestInputs { controllers: vec!["a.b/c".to_owned()], ..TestInputs::new(PluginRegistry(&[])) };
         let mut compiler = Compiler::default();
-        let to = |kind: &str, name: &str| json!({"group": "", "kind": kind, "name": name});
+        let target_ref = |kind: &str, name: &str| json!({"group": "", "kind": kind, "name": name});
         let policy = |target: &str| {
             let validation = json!({"hostname": "x.example", "wellKnownCACertificates": "System"});
             object(
                 Kind::BackendTlsPolicy,
                 "tls",
-                &json!({"targetRefs": [to("Service", target)], "validation": validation}),
+                &json!({"targetRefs": [target_ref("Service", target)], "validation": validation}),
             )
         };
-        let begin = vec![
+        let initial_objects = vec![
             AnyObject::parse(
                 Kind::GatewayClass,
                 json!({"metadata": {"name": "c"}, "spec": {"controllerName": "a.b/c"}}),
@@ -106,7 +114,8 @@ mod tests {
                 &json!({"parentRefs": [{"name": "web"}], "rules": [{"backendRefs": [{"name": "shop", "port": 80}]}]}),
             ),
         ];
-        let mut guarded = |upserts: Vec<AnyObject>, removes: Vec<ObjectId>| {
+        // Applies the changes, compiles, and returns whether the route is rejected because its Service needs TLS.
+        let mut is_blocked_after = |upserts: Vec<AnyObject>, removes: Vec<ObjectId>| {
             let changes = store.apply(Batch { upserts, removes });
             inputs.compile(&mut compiler, &store, &changes);
             let route = ObjectId::new(Kind::HttpRoute, ObjectKey::new("ns", "shop"));
@@ -114,48 +123,63 @@ mod tests {
             verdict.all_conditions().any(|(_, condition)| condition.code == Code::RouteUnsupportedProtocol)
         };
         let policy_id = || vec![ObjectId::new(Kind::BackendTlsPolicy, ObjectKey::new("ns", "tls"))];
-        assert!(!guarded(begin, vec![]));
+        assert!(!is_blocked_after(initial_objects, vec![]));
         assert!(
-            guarded(vec![unparseable_policy("ns", &json!([to("Service", "shop")]))], vec![]),
+            is_blocked_after(vec![unparseable_policy("ns", &json!([target_ref("Service", "shop")]))], vec![]),
             "targets the Service"
         );
         assert!(
-            !guarded(vec![unparseable_policy("ns", &json!([to("Service", "other")]))], vec![]),
+            !is_blocked_after(vec![unparseable_policy("ns", &json!([target_ref("Service", "other")]))], vec![]),
             "targets another Service"
         );
         assert!(
-            guarded(vec![unparseable_policy("ns", &json!([to("Service", "other"), {"name": 5}]))], vec![]),
+            is_blocked_after(
+                vec![unparseable_policy("ns", &json!([target_ref("Service", "other"), {"name": 5}]))],
+                vec![]
+            ),
             "may target any Service"
         );
-        assert!(guarded(vec![unparseable_policy("ns", &json!("shop"))], vec![]));
-        assert!(!guarded(vec![], policy_id()), "the policy was deleted");
-        assert!(!guarded(vec![unparseable_policy("elsewhere", &Value::Null)], vec![]), "a policy of another namespace");
-        assert!(guarded(vec![unparseable_policy("ns", &json!([]))], vec![]));
-        assert!(!guarded(vec![policy("other")], vec![]), "the policy was fixed");
         assert!(
-            !guarded(vec![unparseable_policy("ns", &Value::Null)], vec![]),
-            "the targets of its last valid version count"
+            is_blocked_after(vec![unparseable_policy("ns", &json!("shop"))], vec![]),
+            "`targetRefs` is not a list, so it may target any Service"
         );
-        assert!(guarded(vec![policy("shop")], vec![]));
-        assert!(guarded(vec![unparseable_policy("ns", &Value::Null)], vec![]));
-        assert!(!guarded(vec![], policy_id()));
-        let of_another = |kind, spec: Value| {
+        assert!(!is_blocked_after(vec![], policy_id()), "the policy was deleted");
+        assert!(
+            !is_blocked_after(vec![unparseable_policy("elsewhere", &Value::Null)], vec![]),
+            "a policy of another namespace"
+        );
+        assert!(
+            is_blocked_after(vec![unparseable_policy("ns", &json!([]))], vec![]),
+            "an empty list is invalid, so it may target any Service"
+        );
+        assert!(!is_blocked_after(vec![policy("other")], vec![]), "the policy was fixed");
+        assert!(
+            !is_blocked_after(vec![unparseable_policy("ns", &Value::Null)], vec![]),
+            "its last valid version targets another Service"
+        );
+        assert!(is_blocked_after(vec![policy("shop")], vec![]), "a valid policy targets the Service");
+        assert!(
+            is_blocked_after(vec![unparseable_policy("ns", &Value::Null)], vec![]),
+            "its last valid version targets the Service"
+        );
+        assert!(!is_blocked_after(vec![], policy_id()), "the policy was deleted");
+        let in_other_namespace = |kind, spec: Value| {
             AnyObject::parse(kind, json!({"metadata": {"namespace": "elsewhere", "name": "x"}, "spec": spec})).unwrap()
         };
-        let foreign = json!({"rules": [{"backendRefs": [{"name": "shop", "namespace": "ns", "port": 80}]}]});
+        let foreign_route_spec = json!({"rules": [{"backendRefs": [{"name": "shop", "namespace": "ns", "port": 80}]}]});
         let validation = json!({"hostname": "x.example", "wellKnownCACertificates": "System"});
-        let strangers = vec![
-            of_another(Kind::HttpRoute, foreign),
-            of_another(
+        let foreign_objects = vec![
+            in_other_namespace(Kind::HttpRoute, foreign_route_spec),
+            in_other_namespace(
                 Kind::BackendTlsPolicy,
-                json!({"targetRefs": [to("Service", "shop")], "validation": validation}),
+                json!({"targetRefs": [target_ref("Service", "shop")], "validation": validation}),
             ),
         ];
-        let touched =
+        let changed_service =
             object(Kind::Service, "shop", &json!({"ports": [{"name": "http", "port": 80}, {"name": "b", "port": 81}]}));
         assert!(
-            !guarded(strangers, vec![]) && !guarded(vec![touched], vec![]),
-            "a route and a policy of the same name in another namespace"
+            !is_blocked_after(foreign_objects, vec![]) && !is_blocked_after(vec![changed_service], vec![]),
+            "a policy of another namespace targets a Service with the same name there"
         );
     }
 }

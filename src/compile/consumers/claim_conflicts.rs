@@ -1,6 +1,7 @@
-//! Unique names and credentials, and the consumer that holds each.
+//! Names and credentials that identify one consumer, and those that several consumers claim.
 //!
-//! The directory knows the holders. Only contested claims are recorded here, with all of their claimants.
+//! The directory contains the holder of each claim. [`ClaimConflicts`] contains only contested claims, with all of
+//! their claimants.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -22,7 +23,8 @@ pub(super) enum ConsumerClaim {
     JwtKey(Arc<str>),
 }
 
-/// Ordered by creation (seconds since 1970), then by key: the first claimant holds the claim.
+/// A consumer that claims a name or credential. Claimants are ordered by creation (seconds since 1970), then by key;
+/// the first one holds the claim.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Claimant {
     pub(super) created: Option<i64>,
@@ -53,9 +55,11 @@ impl ConsumerClaim {
         match self {
             ConsumerClaim::Username(name) => directory.usernames.get(&**name),
             ConsumerClaim::CustomId(id) => directory.custom_ids.get(&**id),
-            ConsumerClaim::ApiKey(digest) => directory.keys.get(digest).map(|made| &made.consumer),
-            ConsumerClaim::BasicAuthUsername(name) => directory.passwords.get(&**name).map(|made| &made.consumer),
-            ConsumerClaim::JwtKey(key) => directory.tokens.get(&**key).map(|made| &made.consumer),
+            ConsumerClaim::ApiKey(digest) => directory.keys.get(digest).map(|credential| &credential.consumer),
+            ConsumerClaim::BasicAuthUsername(name) => {
+                directory.passwords.get(&**name).map(|credential| &credential.consumer)
+            }
+            ConsumerClaim::JwtKey(key) => directory.tokens.get(&**key).map(|credential| &credential.consumer),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Reads credentials from Secrets, whose type is in a label (docs/kong-compatibility.md, 3.7).
 //!
-//! Messages never contain values. Values are used as they are, including a trailing newline.
+//! Diagnostics never contain keys, passwords or usernames. These are used as they are, including a trailing newline.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -56,30 +56,30 @@ impl Credential {
 
     pub(super) fn id(&self) -> &EntityId {
         match self {
-            Credential::Key(made) => &made.id,
-            Credential::Basic(made) => &made.id,
-            Credential::Jwt(made) => &made.id,
+            Credential::Key(credential) => &credential.id,
+            Credential::Basic(credential) => &credential.id,
+            Credential::Jwt(credential) => &credential.id,
         }
     }
 
     pub(super) fn claim(&self) -> ConsumerClaim {
         match self {
-            Credential::Key(made) => ConsumerClaim::ApiKey(made.digest),
-            Credential::Basic(made) => ConsumerClaim::BasicAuthUsername(Arc::clone(made.username.text())),
-            Credential::Jwt(made) => ConsumerClaim::JwtKey(Arc::clone(made.claim.text())),
+            Credential::Key(credential) => ConsumerClaim::ApiKey(credential.digest),
+            Credential::Basic(credential) => ConsumerClaim::BasicAuthUsername(Arc::clone(credential.username.text())),
+            Credential::Jwt(credential) => ConsumerClaim::JwtKey(Arc::clone(credential.claim.text())),
         }
     }
 
     pub(super) fn insert_into(&self, directory: &mut ConsumerDirectory) {
         match self {
-            Credential::Key(made) => directory.keys.insert(Arc::clone(made)),
-            Credential::Basic(made) => directory.passwords.insert(Arc::clone(made)),
-            Credential::Jwt(made) => directory.tokens.insert(Arc::clone(made)),
+            Credential::Key(credential) => directory.keys.insert(Arc::clone(credential)),
+            Credential::Basic(credential) => directory.passwords.insert(Arc::clone(credential)),
+            Credential::Jwt(credential) => directory.tokens.insert(Arc::clone(credential)),
         }
     }
 }
 
-/// `field` is the field of the consumer that refers to the Secret.
+/// Reads the credential in a Secret. `field` is the field of the consumer that refers to it.
 pub(super) fn read_credential<'s>(
     store: &'s Store,
     key: &ObjectKey,
@@ -93,22 +93,22 @@ pub(super) fn read_credential<'s>(
         let remedy = "set it to key-auth, basic-auth, jwt or acl";
         return Err(Diagnostic::error(field, message, remedy));
     };
-    let holder = SecretReader { secret, key, field, kind };
+    let reader = SecretReader { secret, key, field, kind };
     match &**kind {
         "key-auth" => {
-            let value = holder.bytes("key")?;
-            Ok(CredentialSecret::Credential(RawCredential::Key { key: value, expires: holder.expires()? }))
+            let value = reader.bytes("key")?;
+            Ok(CredentialSecret::Credential(RawCredential::Key { key: value, expires: reader.expires()? }))
         }
         "basic-auth" => {
-            let username = holder.text("username")?;
-            Ok(CredentialSecret::Credential(RawCredential::Basic { username, password: holder.bytes("password")? }))
+            let username = reader.text("username")?;
+            Ok(CredentialSecret::Credential(RawCredential::Basic { username, password: reader.bytes("password")? }))
         }
-        "jwt" => Ok(CredentialSecret::Credential(holder.jwt()?)),
-        "acl" => Ok(CredentialSecret::Acl(holder.text("group")?)),
+        "jwt" => Ok(CredentialSecret::Credential(reader.jwt()?)),
+        "acl" => Ok(CredentialSecret::Acl(reader.text("group")?)),
         "konnect" => Ok(CredentialSecret::Ignored),
-        known @ ("hmac-auth" | "oauth2" | "mtls-auth") => {
+        unserved @ ("hmac-auth" | "oauth2" | "mtls-auth") => {
             let message =
-                format!("credentials of type {known} are not served by this version, so it authenticates no client");
+                format!("credentials of type {unserved} are not served by this version, so this one is ignored");
             Err(Diagnostic::error(field, message, "use key-auth, basic-auth or jwt"))
         }
         other => {
@@ -146,7 +146,8 @@ impl<'s> SecretReader<'s, '_> {
         text.map(Arc::from)
     }
 
-    /// Relative to the creation of the Secret, so that a restart does not extend the lifetime.
+    /// The expiry from the Secret's `ttl`, which is relative to the creation of the Secret so that a restart of Portico
+    /// does not extend it.
     fn expires(&self) -> Result<Option<SystemTime>, Diagnostic> {
         if self.secret.value("ttl").is_none_or(<[u8]>::is_empty) {
             return Ok(None);
@@ -155,35 +156,40 @@ impl<'s> SecretReader<'s, '_> {
         let seconds: u64 = text.trim().parse().map_err(|_| {
             self.problem("ttl is not a number of seconds".to_owned(), "write it in digits, for example 3600")
         })?;
-        let made = self.secret.meta.created.and_then(|created| u64::try_from(created).ok());
-        let made = made.ok_or_else(|| {
-            let message = "ttl is relative to the creation of the Secret, which is unknown here".to_owned();
-            self.problem(message, "remove ttl, or set metadata.creationTimestamp")
+        let created = self.secret.meta.created.and_then(|created| u64::try_from(created).ok());
+        let created = created.ok_or_else(|| {
+            let message =
+                "ttl is relative to the creation of the Secret, but metadata.creationTimestamp is missing".to_owned();
+            self.problem(message, "remove ttl, or set the timestamp")
         })?;
-        // A time that cannot be represented never comes.
-        Ok(SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(made.saturating_add(seconds))))
+        // A time that cannot be represented is treated as no expiry.
+        Ok(SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(created.saturating_add(seconds))))
     }
 
     fn jwt(&self) -> Result<RawCredential<'s>, Diagnostic> {
         let claim = self.text("key")?;
-        let named = if self.secret.value("algorithm").is_some() { self.text("algorithm")? } else { "HS256".into() };
-        let algorithm = Algorithm::parse(named.trim()).ok_or_else(|| {
-            let known: Vec<_> = Algorithm::ALL.iter().map(|known| known.name()).collect();
-            self.problem(format!("algorithm {named:?} is not supported"), &format!("use one of {}", known.join(", ")))
-        })?;
-        let wrong = |part: &str, error: &dyn std::fmt::Display| {
+        let algorithm_name =
+            if self.secret.value("algorithm").is_some() { self.text("algorithm")? } else { "HS256".into() };
+        let algorithm = Algorithm::parse(algorithm_name.trim()).ok_or_else(|| {
+            let supported: Vec<_> = Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
             self.problem(
-                format!("{part} cannot be used with {}: {error}", algorithm.name()),
-                "correct it, or algorithm",
+                format!("algorithm {algorithm_name:?} is not supported"),
+                &format!("use one of {}", supported.join(", ")),
+            )
+        })?;
+        let unusable = |key: &str, error: &dyn std::fmt::Display| {
+            self.problem(
+                format!("{key} cannot be used with {}: {error}", algorithm.name()),
+                "correct it, or correct algorithm",
             )
         };
         let key = if algorithm.is_symmetric() {
             let secret = self.bytes("secret")?;
-            VerificationKey::Secret(TokenSecret::new(algorithm, secret).map_err(|error| wrong("secret", &error))?)
+            VerificationKey::Secret(TokenSecret::new(algorithm, secret).map_err(|error| unusable("secret", &error))?)
         } else {
             let pem = self.bytes("rsa_public_key")?;
             VerificationKey::Public(
-                PublicKey::from_pem(algorithm, pem).map_err(|error| wrong("rsa_public_key", &error))?,
+                PublicKey::from_pem(algorithm, pem).map_err(|error| unusable("rsa_public_key", &error))?,
             )
         };
         Ok(RawCredential::Jwt { claim, key })
@@ -231,7 +237,7 @@ mod tests {
     #[test]
     fn required_and_optional_fields_per_credential_type() {
         const CREATED: &str = "2026-01-01T00:00:00Z";
-        let at = |second: u64| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
+        let seconds_since_epoch = |second: u64| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
         let parsed = |data: &str| serde_json::from_str::<serde_json::Value>(data).unwrap();
         type Expected = Result<&'static str, &'static str>;
         let cases: [(&str, &str, Expected); 23] = [
@@ -280,7 +286,9 @@ mod tests {
                     "key without expiry".to_owned()
                 }
                 // 60 seconds after the creation of the Secret.
-                CredentialSecret::Credential(RawCredential::Key { expires, .. }) if expires == at(1_767_225_660) => {
+                CredentialSecret::Credential(RawCredential::Key { expires, .. })
+                    if expires == seconds_since_epoch(1_767_225_660) =>
+                {
                     "key with expiry".to_owned()
                 }
                 CredentialSecret::Credential(RawCredential::Key { expires, .. }) => {
@@ -298,7 +306,7 @@ mod tests {
                     assert_eq!(problem.field, "credentials[0]", "{kind} {data}");
                 }
                 (found, expected) => {
-                    panic!("{kind} {data}: {:?}, not {expected:?}", found.map_err(|it| it.to_string()))
+                    panic!("{kind} {data}: {:?}, not {expected:?}", found.map_err(|problem| problem.to_string()))
                 }
             }
         }

@@ -29,7 +29,7 @@ use credentials::Credential;
 /// All consumers and their claims.
 #[derive(Debug, Default)]
 pub(super) struct Consumers {
-    /// Hashed by consumer id.
+    /// The served consumers, hashed by consumer id.
     known: HashSet<KnownConsumer>,
     conflicts: ClaimConflicts,
     directory: Arc<ConsumerDirectory>,
@@ -54,7 +54,7 @@ struct ConsumerDiagnostics(Vec<Diagnostic>);
 #[derive(Default)]
 struct PendingVerdicts {
     objects: BTreeSet<ObjectId>,
-    /// All claimants of these claims.
+    /// Claims with several claimants: the verdicts on all of these must be updated.
     contested: BTreeSet<ConsumerClaim>,
 }
 
@@ -66,17 +66,17 @@ impl Consumers {
 
     /// Reads the touched objects again. Returns the consumers and groups whose verdicts must be updated.
     pub(super) fn update(&mut self, cx: CompileContext<'_>, touched: &Changes) -> BTreeSet<ObjectId> {
-        let mut again = PendingVerdicts::default();
+        let mut pending = PendingVerdicts::default();
         for id in touched {
             match id.kind {
                 Kind::KongConsumer => {}
                 Kind::KongConsumerGroup => {
-                    again.objects.insert(id.clone());
+                    pending.objects.insert(id.clone());
                     continue;
                 }
                 _ => continue,
             }
-            again.objects.insert(id.clone());
+            pending.objects.insert(id.clone());
             let object = cx.store.kong_consumers.get(&id.key).filter(|_| is_served(cx, id));
             let after = object.map(|object| read_consumer(cx, object));
             let before = match &after {
@@ -84,44 +84,45 @@ impl Consumers {
                 None => self.known.take(&self::consumer_id(&id.key)),
             };
             match (before, after) {
-                // Keep the same `Arc`, which requests and caches hold.
+                // Keep the `Arc` of the consumer, which requests and caches hold.
                 (Some(before), Some(after)) if before.is_equivalent(&after) => {
                     if before.content_hash != after.content_hash {
                         let directory = Arc::make_mut(&mut self.directory);
                         directory.fingerprint = directory.fingerprint.wrapping_sub(before.content_hash);
                         directory.fingerprint = directory.fingerprint.wrapping_add(after.content_hash);
                     }
-                    // With the new object, because its verdict may differ.
+                    // Store the new object, because its verdict may differ.
                     let KnownConsumer { consumer, credentials, .. } = before;
                     self.known.insert(KnownConsumer { consumer, credentials, ..after });
                 }
                 (before, after) => {
                     if let Some(before) = before {
-                        self.remove(&before, &mut again);
+                        self.remove(&before, &mut pending);
                     }
                     if let Some(after) = after {
-                        self.add(after, &mut again);
+                        self.add(after, &mut pending);
                     }
                 }
             }
         }
-        for claim in again.contested {
+        for claim in pending.contested {
             let claimants = self.conflicts.claimants(&claim).map(|claimant| &claimant.key);
-            again.objects.extend(claimants.map(|key| ObjectId::new(Kind::KongConsumer, key.clone())));
+            pending.objects.extend(claimants.map(|key| ObjectId::new(Kind::KongConsumer, key.clone())));
         }
-        again.objects
+        pending.objects
     }
 
-    /// Adds a consumer to the directory, with its uncontested claims and those it wins.
-    fn add(&mut self, known: KnownConsumer, again: &mut PendingVerdicts) {
+    /// Adds a consumer to the directory, with its uncontested claims and the contested ones that it holds.
+    fn add(&mut self, known: KnownConsumer, pending: &mut PendingVerdicts) {
         // A snapshot shares the directory, so the first write copies it; the entries are shared.
         let directory = Arc::make_mut(&mut self.directory);
         directory.consumers.insert(Arc::clone(&known.consumer));
-        // A sum does not depend on the order.
+        // The fingerprint is a sum, so it does not depend on the order of consumers.
         directory.fingerprint = directory.fingerprint.wrapping_add(known.content_hash);
-        let mut disputed = Vec::new();
+        let mut contested = Vec::new();
         for claim in known.claims() {
             if !self.conflicts.is_contested(&claim) {
+                // The only claimant takes the claim; a second one makes it contested.
                 let holder = claim.holder(directory).and_then(|holder| self.known.get(&holder.id));
                 let Some(holder) = holder else {
                     known.take_claim(&claim, directory);
@@ -130,17 +131,17 @@ impl Consumers {
                 self.conflicts.insert(&claim, holder.claimant());
             }
             self.conflicts.insert(&claim, known.claimant());
-            disputed.push(claim);
+            contested.push(claim);
         }
         self.known.insert(known);
-        for claim in disputed {
+        for claim in contested {
             self.assign_to_first(&claim);
-            again.contested.insert(claim);
+            pending.contested.insert(claim);
         }
     }
 
     /// Removes a consumer from the directory; its contested claims pass to the next claimant.
-    fn remove(&mut self, before: &KnownConsumer, again: &mut PendingVerdicts) {
+    fn remove(&mut self, before: &KnownConsumer, pending: &mut PendingVerdicts) {
         let directory = Arc::make_mut(&mut self.directory);
         directory.consumers.remove(&*before.consumer.id);
         directory.fingerprint = directory.fingerprint.wrapping_sub(before.content_hash);
@@ -149,12 +150,12 @@ impl Consumers {
                 claim.remove_from(Arc::make_mut(&mut self.directory));
                 continue;
             }
-            if let Some(last) = self.conflicts.remove(&claim, &before.claimant()) {
-                self.assign(&claim, &last);
-                again.objects.insert(ObjectId::new(Kind::KongConsumer, last.key));
+            if let Some(only) = self.conflicts.remove(&claim, &before.claimant()) {
+                self.assign(&claim, &only);
+                pending.objects.insert(ObjectId::new(Kind::KongConsumer, only.key));
             } else {
                 self.assign_to_first(&claim);
-                again.contested.insert(claim);
+                pending.contested.insert(claim);
             }
         }
     }
@@ -245,14 +246,14 @@ fn read_consumer(cx: CompileContext<'_>, object: &Arc<Object<KongConsumer>>) -> 
         }
     }
     let mut acls = Vec::new();
-    let mut raw = Vec::new();
+    let mut raw_credentials = Vec::new();
     for (index, name) in object.credentials.iter().enumerate() {
         let field = format!("credentials[{index}]");
         let secret = ObjectKey { namespace: key.namespace.clone(), name: name.as_str().into() };
         match credentials::read_credential(cx.store, &secret, &field) {
             Ok(credentials::CredentialSecret::Acl(group)) => acls.push(group),
             Ok(credentials::CredentialSecret::Credential(credential)) => {
-                raw.push((secret, credential));
+                raw_credentials.push((secret, credential));
             }
             Ok(credentials::CredentialSecret::Ignored) => {}
             Err(problem) => problems.push(problem),
@@ -264,8 +265,9 @@ fn read_consumer(cx: CompileContext<'_>, object: &Arc<Object<KongConsumer>>) -> 
     let consumer =
         Consumer::new(consumer_id(key), object.username.as_deref(), object.custom_id.as_deref(), groups, acls);
     let consumer = Arc::new(consumer);
-    let credentials =
-        raw.into_iter().map(|(secret, raw)| Credential::new(derive_uuid(Kind::Secret, &secret), raw, &consumer));
+    let credentials = raw_credentials
+        .into_iter()
+        .map(|(secret, raw)| Credential::new(derive_uuid(Kind::Secret, &secret), raw, &consumer));
     KnownConsumer {
         object: Arc::clone(object),
         content_hash: content_hash(cx.store, object, &consumer),
@@ -289,7 +291,7 @@ fn content_hash(store: &Store, object: &Object<KongConsumer>, consumer: &Consume
 }
 
 impl KnownConsumer {
-    /// Whether requests and contested claims cannot distinguish it from the other one.
+    /// Whether `other` can replace it without effect on requests and on contested claims.
     fn is_equivalent(&self, other: &KnownConsumer) -> bool {
         let KnownConsumer { object, consumer, credentials, content_hash: _, diagnostics: _ } = self;
         (object.meta.created, consumer, credentials) == (other.object.meta.created, &other.consumer, &other.credentials)
@@ -312,14 +314,14 @@ impl KnownConsumer {
         self.claims_with_credentials().map(|(claim, _)| claim).collect()
     }
 
-    /// The field that refers to the Secret. Computed on demand, because only diagnostics need it.
+    /// The field that refers to the Secret of the credential. Computed on demand, because only diagnostics need it.
     fn field_of(&self, credential: &Credential) -> String {
         let namespace = &self.object.meta.key.namespace;
-        let is_its = |name: &String| {
+        let is_its_secret = |name: &String| {
             let secret = ObjectKey { namespace: Arc::clone(namespace), name: name.as_str().into() };
             derive_uuid(Kind::Secret, &secret) == *credential.id()
         };
-        match self.object.credentials.iter().position(is_its) {
+        match self.object.credentials.iter().position(is_its_secret) {
             Some(index) => format!("credentials[{index}]"),
             None => "credentials".to_owned(),
         }
@@ -380,11 +382,11 @@ fn derive_uuid(kind: Kind, key: &ObjectKey) -> EntityId {
     bytes[6] = bytes[6] & 0x0f | 0x80;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let mut text = String::with_capacity(36);
-    for (at, byte) in bytes.into_iter().enumerate() {
-        if matches!(at, 4 | 6 | 8 | 10) {
+    for (index, byte) in bytes.into_iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
             text.push('-');
         }
-        let digit = |four: u8| char::from_digit(four.into(), 16).expect("half a byte is a digit");
+        let digit = |half_byte: u8| char::from_digit(half_byte.into(), 16).expect("half a byte is a digit");
         text.extend([digit(byte >> 4), digit(byte & 15)]);
     }
     EntityId::from_text(&text)

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   mod.rs     parents and verdict
-//!   rules.rs   all rules, with plugins and annotations ─▶ candidates of routers
+//!   rules.rs   all rules, with plugins and annotations ─▶ matches for the routers
 //!   rule.rs    matches, filters, backends, timeouts and retries of one rule
 //! ```
 
@@ -21,7 +21,7 @@ use crate::api::gateway::HttpRoute;
 use crate::api::{Kind, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
-use crate::snapshot::router::Candidate;
+use crate::snapshot::router::RouteMatch;
 use crate::upstream::UpstreamKey;
 use rules::TranslatedRules;
 
@@ -29,15 +29,16 @@ use rules::TranslatedRules;
 #[derive(Debug)]
 pub(super) struct RoutePlan {
     pub attachments: Vec<Attachment>,
-    /// Its hostnames; `Any` if it has none.
+    /// Its hostnames and those of its annotations; `Any` if it has none.
     pub hosts: Vec<HostPattern>,
-    pub candidates: Vec<Candidate>,
+    pub matches: Vec<RouteMatch>,
     pub upstreams: BTreeSet<UpstreamKey>,
-    /// Services used by the route whose TLS settings are invalid, so that connections to them are impossible.
+    /// Services to which the route refers but cannot connect, because their TLS settings are invalid.
     pub unreachable_services: BTreeSet<ObjectKey>,
     pub verdict: Verdict,
 }
 
+/// Plans an HTTPRoute. The plan has matches even if the route does not attach to a parent.
 pub(super) fn plan(
     cx: CompileContext<'_>,
     gateways: &PlanMap<GatewayPlan>,
@@ -45,8 +46,8 @@ pub(super) fn plan(
     route: &Object<HttpRoute>,
 ) -> RoutePlan {
     let annotations = http_route_annotations::read(cx.inputs, &route.meta);
-    let own = route.spec.hostnames.iter().map(|name| HostPattern::parse(Some(name)));
-    let mut hosts: Vec<_> = own.chain(annotations.hosts.iter().cloned()).collect();
+    let hostnames = route.spec.hostnames.iter().map(|name| HostPattern::parse(Some(name)));
+    let mut hosts: Vec<_> = hostnames.chain(annotations.hosts.iter().cloned()).collect();
     if hosts.is_empty() {
         hosts.push(HostPattern::Any);
     }
@@ -54,12 +55,12 @@ pub(super) fn plan(
     let rules = rules::translate(cx, plugins, route, annotations, &secure_ports);
     let mut verdict = Verdict { generation: route.meta.generation, ..Verdict::default() };
     let attachments = attach(cx, gateways, route, &hosts, &rules, &mut verdict);
-    verdict.diagnostics.extend(parent_notes(route, verdict.diagnostics.is_empty()));
-    let TranslatedRules { candidates, upstreams, unreachable_services, .. } = rules;
+    verdict.diagnostics.extend(parent_notes(route));
+    let TranslatedRules { matches, upstreams, unreachable_services, .. } = rules;
     if !attachments.is_empty() {
         verdict.diagnostics.extend(rules.notes);
     }
-    RoutePlan { attachments, hosts, candidates, upstreams, unreachable_services, verdict }
+    RoutePlan { attachments, hosts, matches, upstreams, unreachable_services, verdict }
 }
 
 /// Attaches the route to its parents, and adds the result of each to the verdict.
@@ -89,11 +90,11 @@ fn attach(
         let conditions = match outcome {
             Err(condition) => vec![condition, rules.resolved_refs.clone()],
             Ok(mut attachment) => {
-                // Its matches still respond with an error, so that a less specific route does not serve requests that
-                // this one protects.
-                attachment.accepted = rules.any_served || rules.dropped.is_empty();
+                // A route of which no rule is served does not count as attached. It still stays in the routers and
+                // responds with errors, so that a less specific route does not serve requests that this one protects.
+                attachment.is_counted = rules.any_served || rules.dropped.is_empty();
                 attachments.push(attachment);
-                conditions(rules)
+                conditions_if_attached(rules)
             }
         };
         verdict.parents.push(ParentVerdict { controller, index, parent: reference.clone(), conditions });
@@ -102,20 +103,20 @@ fn attach(
 }
 
 /// The conditions for a parent to which the route is attached.
-fn conditions(rules: &TranslatedRules) -> Vec<Condition> {
+fn conditions_if_attached(rules: &TranslatedRules) -> Vec<Condition> {
     let resolved = rules.resolved_refs.clone();
     if rules.dropped.is_empty() {
         vec![Condition::without_diagnostics(Code::RouteAccepted), resolved]
     } else if rules.any_served {
-        let partly = Condition::new(Code::RoutePartiallyInvalid, rules.dropped.clone());
-        vec![Condition::without_diagnostics(Code::RouteAccepted), resolved, partly]
+        let partially_invalid = Condition::new(Code::RoutePartiallyInvalid, rules.dropped.clone());
+        vec![Condition::without_diagnostics(Code::RouteAccepted), resolved, partially_invalid]
     } else {
         vec![Condition::new(Code::RouteUnsupportedValue, rules.dropped.clone()), resolved]
     }
 }
 
-/// Notes on what the route does not attach to. `is_unmentioned`: whether no parent has a note yet.
-fn parent_notes(route: &Object<HttpRoute>, is_unmentioned: bool) -> Vec<Diagnostic> {
+/// Notes on a route that lacks parents, or relies on default Gateways.
+fn parent_notes(route: &Object<HttpRoute>) -> Vec<Diagnostic> {
     let mut notes = Vec::new();
     if route.spec.use_default_gateways.as_deref().is_some_and(|scope| scope != "None") {
         notes.push(Diagnostic::warning(
@@ -124,7 +125,7 @@ fn parent_notes(route: &Object<HttpRoute>, is_unmentioned: bool) -> Vec<Diagnost
             "add the Gateway to parentRefs",
         ));
     }
-    if route.spec.parent_refs.is_empty() && is_unmentioned && notes.is_empty() {
+    if route.spec.parent_refs.is_empty() && notes.is_empty() {
         notes.push(Diagnostic::warning("spec.parentRefs", "the route has no parent", "add the Gateway to attach to"));
     }
     notes

@@ -24,7 +24,9 @@ pub(super) struct TranslatedRule {
     pub matches: Vec<ParsedMatch>,
     pub upstreams: BTreeSet<UpstreamKey>,
     pub unreachable_services: BTreeSet<ObjectKey>,
+    /// Diagnostics because of which the rule is not served.
     pub dropped: Vec<Diagnostic>,
+    /// References that cannot be resolved, each with the code for the condition ResolvedRefs.
     pub unresolved: Vec<(Code, Diagnostic)>,
     pub notes: Vec<Diagnostic>,
 }
@@ -39,24 +41,24 @@ pub(super) fn translate(
     let mut references = References::new(cx, route);
     let mut dropped = Vec::new();
     let matches = translate_matches(raw, field, &mut dropped);
-    let prefix = common_prefix(raw, &matches);
-    unsupported_fields(raw, field, &mut dropped);
+    let prefix = replaceable_prefix(raw, &matches);
+    report_unsupported_fields(raw, field, &mut dropped);
     let timeouts_and_retries = retry::translate(raw, field, &mut dropped);
-    let own = references.filters(&raw.filters, FilterLevel::Rule, prefix, field);
-    let has_unresolved_filter = !own.unresolved.is_empty();
-    dropped.extend(own.unsupported);
-    references.unresolved_filters(own.unresolved);
+    let translated = references.translate_filters(&raw.filters, FilterLevel::Rule, prefix, field);
+    let has_unresolved_filter = !translated.unresolved.is_empty();
+    dropped.extend(translated.unsupported);
+    references.record_unresolved_filters(translated.unresolved);
 
     let backends = raw.backend_refs.iter().enumerate();
     let backends = backends
         .map(|(index, backend)| {
-            references.backend(backend, prefix, &format!("{field}.backendRefs[{index}]"), &mut dropped)
+            references.translate_backend(backend, prefix, &format!("{field}.backendRefs[{index}]"), &mut dropped)
         })
         .collect();
     references.record_mirrors();
 
     let mut notes = Vec::new();
-    if own.redirect.is_some() && !own.filters.mirrors.is_empty() {
+    if translated.redirect.is_some() && !translated.filters.mirrors.is_empty() {
         notes.push(Diagnostic::warning(
             format!("{field}.filters"),
             "the rule redirects, so it has no requests to mirror",
@@ -65,7 +67,7 @@ pub(super) fn translate(
     }
     let action = if !dropped.is_empty() || has_unresolved_filter {
         Action::Fail(RouteFailure::Unsupported)
-    } else if let Some(redirect) = own.redirect {
+    } else if let Some(redirect) = translated.redirect {
         Action::Redirect(redirect)
     } else {
         match Split::new(backends) {
@@ -76,11 +78,11 @@ pub(super) fn translate(
             None => Action::Fail(RouteFailure::NoBackends),
         }
     };
-    let named = own.extensions.into_iter();
+    let extensions = translated.extensions.into_iter();
     let References { upstreams, unreachable_services, unresolved, .. } = references;
     TranslatedRule {
-        extensions: named.map(|(name, field)| (ObjectKey::new(&route.namespace, &name), field)).collect(),
-        rule: RouteRule { id, filters: own.filters, plugins: None, action, kong: None },
+        extensions: extensions.map(|(name, field)| (ObjectKey::new(&route.namespace, &name), field)).collect(),
+        rule: RouteRule { id, filters: translated.filters, plugins: None, action, kong: None },
         matches,
         upstreams,
         unreachable_services,
@@ -94,20 +96,22 @@ fn translate_matches(raw: &HttpRouteRule, field: &str, dropped: &mut Vec<Diagnos
     if raw.matches.is_empty() {
         return vec![matches::match_all()];
     }
-    let all = raw.matches.iter().enumerate();
-    all.filter_map(|(index, raw)| matches::parse(raw, &format!("{field}.matches[{index}]"), dropped)).collect()
+    let raw_matches = raw.matches.iter().enumerate();
+    raw_matches.filter_map(|(index, raw)| matches::parse(raw, &format!("{field}.matches[{index}]"), dropped)).collect()
 }
 
-/// The prefix that a filter replaces. The API requires exactly one match, by prefix, for such a filter.
-fn common_prefix<'m>(raw: &HttpRouteRule, matches: &'m [ParsedMatch]) -> Option<&'m str> {
+/// The prefix that filters with ReplacePrefixMatch replace. Such a filter requires a rule with exactly one match, of
+/// type PathPrefix; a rule without matches has the default one. `matches` lacks the invalid matches of `raw`, which
+/// count too.
+fn replaceable_prefix<'m>(raw: &HttpRouteRule, matches: &'m [ParsedMatch]) -> Option<&'m str> {
     match matches {
         [ParsedMatch { path: PathMatch::Prefix(prefix), .. }] if raw.matches.len() <= 1 => Some(prefix),
         _ => None,
     }
 }
 
-/// Valid fields that are not supported: the rule is not served without them.
-fn unsupported_fields(raw: &HttpRouteRule, field: &str, problems: &mut Vec<Diagnostic>) {
+/// Reports valid fields that are not supported. The rule is not served, rather than served without them.
+fn report_unsupported_fields(raw: &HttpRouteRule, field: &str, problems: &mut Vec<Diagnostic>) {
     if raw.session_persistence.is_some() {
         problems.push(Diagnostic::error(
             format!("{field}.sessionPersistence"),
@@ -117,7 +121,7 @@ fn unsupported_fields(raw: &HttpRouteRule, field: &str, problems: &mut Vec<Diagn
     }
 }
 
-/// Resolves the references of one rule, and collects what they lead to.
+/// Resolves the references of one rule, and collects their upstreams and diagnostics.
 struct References<'a> {
     cx: CompileContext<'a>,
     route: &'a ObjectKey,
@@ -145,10 +149,16 @@ impl<'a> References<'a> {
         backend_reference::resolve(self.cx, from, target, field)
     }
 
-    fn filters(&mut self, raw: &[Filter], level: FilterLevel, prefix: Option<&str>, field: &str) -> TranslatedFilters {
+    fn translate_filters(
+        &mut self,
+        raw: &[Filter],
+        level: FilterLevel,
+        prefix: Option<&str>,
+        field: &str,
+    ) -> TranslatedFilters {
         let (store, namespace) = (self.cx.store, &*self.route.namespace);
         let is_plugin = |name: &str| store.kong_plugins.contains_key(&ObjectKey::new(namespace, name));
-        let mut resolve = |target: &BackendObjectReference, field: &str| {
+        let mut resolve_mirror = |target: &BackendObjectReference, field: &str| {
             let resolved = self.resolve(target, field);
             let upstream = match &resolved.target {
                 BackendTarget::Upstream(upstream) => Some(upstream.clone()),
@@ -157,27 +167,28 @@ impl<'a> References<'a> {
             self.mirrors.push(resolved);
             upstream
         };
-        filters::translate(raw, level, prefix, field, &is_plugin, &mut resolve)
+        filters::translate(raw, level, prefix, field, &is_plugin, &mut resolve_mirror)
     }
 
-    fn backend(
+    fn translate_backend(
         &mut self,
         raw: &BackendRef,
         prefix: Option<&str>,
         field: &str,
         dropped: &mut Vec<Diagnostic>,
     ) -> Backend {
-        let own = self.filters(&raw.filters, FilterLevel::Backend, prefix, field);
-        dropped.extend(own.unsupported);
+        let translated = self.translate_filters(&raw.filters, FilterLevel::Backend, prefix, field);
+        dropped.extend(translated.unsupported);
         let resolved = self.resolve(&raw.target, field);
         let mut target = self.record(resolved);
-        if !own.unresolved.is_empty() {
+        if !translated.unresolved.is_empty() {
             target = BackendTarget::Fail(RouteFailure::Unsupported);
-            self.unresolved_filters(own.unresolved);
+            self.record_unresolved_filters(translated.unresolved);
         }
-        Backend { weight: u32::try_from(raw.weight).unwrap_or(0), filters: own.filters, target }
+        Backend { weight: u32::try_from(raw.weight).unwrap_or(0), filters: translated.filters, target }
     }
 
+    /// Records what a reference leads to, and returns the target for the proxy.
     fn record(&mut self, resolved: ResolvedReference) -> BackendTarget {
         match resolved.upstream {
             Ok(key) => drop(self.upstreams.insert(key)),
@@ -197,7 +208,7 @@ impl<'a> References<'a> {
         }
     }
 
-    fn unresolved_filters(&mut self, problems: Vec<Diagnostic>) {
+    fn record_unresolved_filters(&mut self, problems: Vec<Diagnostic>) {
         self.unresolved.extend(problems.into_iter().map(|problem| (Code::RouteInvalidKind, problem)));
     }
 }

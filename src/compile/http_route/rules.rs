@@ -16,7 +16,7 @@ use crate::api::gateway::{BackendRef, HttpRoute};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
-use crate::snapshot::router::{Candidate, RouteAge};
+use crate::snapshot::router::{RouteMatch, TieBreaker};
 use crate::snapshot::rule::{Action, RouteFailure, RouteRule, RuleId};
 use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
 use crate::store::Store;
@@ -24,18 +24,18 @@ use crate::upstream::UpstreamKey;
 
 /// The translated rules of a route, the same for every parent.
 pub(super) struct TranslatedRules {
-    pub candidates: Vec<Candidate>,
+    pub matches: Vec<RouteMatch>,
     pub upstreams: BTreeSet<UpstreamKey>,
     pub unreachable_services: BTreeSet<ObjectKey>,
     pub resolved_refs: Condition,
-    /// Diagnostics about rules that are not served.
+    /// Diagnostics about rules that are not served. Such rules have matches, too, and respond with an error.
     pub dropped: Vec<Diagnostic>,
     pub any_served: bool,
     /// Diagnostics about rules that are served, but possibly not as intended.
     pub notes: Vec<Diagnostic>,
 }
 
-/// `secure_ports`: the ports to which clients are redirected for TLS.
+/// `secure_ports`: the HTTPS ports of the route's hosts, to which clients that use HTTP may be redirected.
 pub(super) fn translate(
     cx: CompileContext<'_>,
     plugins: &Plugins,
@@ -44,7 +44,7 @@ pub(super) fn translate(
     secure_ports: &BTreeSet<u16>,
 ) -> TranslatedRules {
     let mut rules = TranslatedRules {
-        candidates: Vec::new(),
+        matches: Vec::new(),
         upstreams: BTreeSet::new(),
         unreachable_services: BTreeSet::new(),
         resolved_refs: Condition::without_diagnostics(Code::RouteResolvedRefs),
@@ -52,52 +52,61 @@ pub(super) fn translate(
         any_served: false,
         notes: std::mem::take(&mut annotations.notes),
     };
-    let is_refused = !rules.dropped.is_empty();
+    // An invalid annotation of the route prevents all of its rules from being served: they keep their matches, and
+    // respond with an error.
+    let is_route_dropped = !rules.dropped.is_empty();
     let name: Arc<str> = Arc::from(route.meta.key.to_string());
-    let id: Arc<str> = Arc::from(format!("{}/{name}", Kind::HttpRoute));
-    for (index, raw) in route.spec.rules.iter().enumerate() {
-        let field = format!("spec.rules[{index}]");
-        let rule_name = raw.name.clone().unwrap_or_else(|| index.to_string());
-        let id = RuleId { route: id.clone(), rule: Arc::from(rule_name) };
+    let route_id: Arc<str> = Arc::from(format!("{}/{name}", Kind::HttpRoute));
+    for (rule_index, raw) in route.spec.rules.iter().enumerate() {
+        let field = format!("spec.rules[{rule_index}]");
+        let rule_name = raw.name.clone().unwrap_or_else(|| rule_index.to_string());
+        let id = RuleId { route: route_id.clone(), rule: Arc::from(rule_name) };
         let mut translated = rule::translate(cx, &route.meta.key, raw, &field, id);
-        let chain = plugin_chain(cx, plugins, route, index, &translated.extensions);
-        let mut annotated = rule_annotations(cx.store, &annotations, route, index);
+        let chain = plugin_chain(cx, plugins, route, rule_index, &translated.extensions);
+        // Plugins that Portico's flags enable do not count.
+        let has_plugins = chain.is_attached;
+        let mut annotated = rule_annotations(cx.store, &annotations, route, rule_index);
         annotated.set_redirect_port(secure_ports);
-        apply_annotations(&mut translated.rule, &mut annotated, chain.is_attached);
-        if is_refused {
+        apply_annotations(&mut translated.rule, &mut annotated, has_plugins);
+        if is_route_dropped {
             translated.rule.action = Action::Fail(RouteFailure::Unsupported);
         }
-        rules.any_served |= !is_refused && translated.dropped.is_empty();
+        rules.any_served |= !is_route_dropped && translated.dropped.is_empty();
         rules.note_unverified(&translated, &field);
         rules.note_once(annotated.notes);
+        // Moves the diagnostics into the notes, and returns the chain itself.
         translated.rule.plugins = chain.report_into(&mut rules.notes);
-        let age = RouteAge {
+        // `add` sets `index` for each match.
+        let tie_breaker = TieBreaker {
             created: route.meta.created,
             route: name.clone(),
-            rule: u16::try_from(index).unwrap_or(u16::MAX),
+            rule: u16::try_from(rule_index).unwrap_or(u16::MAX),
             index: 0,
         };
-        rules.add(translated, &annotations, &age);
+        rules.add(translated, &annotations, &tie_breaker);
     }
     rules
 }
 
-/// Sets what the annotations of the route and of its Services decide.
+/// Applies the annotations of the route and of its Services to a rule.
 fn apply_annotations(rule: &mut RouteRule, annotated: &mut RuleAnnotations, has_plugins: bool) {
-    // A route with Kong's annotations or plugins uses Kong's headers towards clients and backends.
+    // `kong` is set for every rule with Kong's annotations or plugins, also if no annotation changes the behavior: the
+    // rule then uses Kong's headers towards clients and backends.
     rule.kong = annotated.behavior.take().or_else(|| has_plugins.then(Box::default));
-    if let (Some(of_service), Action::Forward(split)) = (annotated.timeouts_and_retries.take(), &mut rule.action) {
-        let own = split.timeouts_and_retries.take().map(|own| *own).unwrap_or_default();
-        // The rule's own fields override the annotations of the Service.
-        let TimeoutsAndRetries { request, backend_request, retry, .. } = own;
-        let retry = retry.or(of_service.retry.clone());
+    if let (Some(service_defaults), Action::Forward(split)) = (annotated.timeouts_and_retries.take(), &mut rule.action)
+    {
+        let rule_fields = split.timeouts_and_retries.take().map(|fields| *fields).unwrap_or_default();
+        // The annotations have no `request` and `backend_request`: these come from the rule. The rule's `retry`
+        // overrides the one of the annotations.
+        let TimeoutsAndRetries { request, backend_request, retry, .. } = rule_fields;
+        let retry = retry.or(service_defaults.retry.clone());
         split.timeouts_and_retries =
-            Some(Box::new(TimeoutsAndRetries { request, backend_request, retry, ..of_service }));
+            Some(Box::new(TimeoutsAndRetries { request, backend_request, retry, ..service_defaults }));
     }
 }
 
 impl TranslatedRules {
-    /// Notes Services whose certificates are not verified.
+    /// Adds notes on Services whose certificates are not verified.
     fn note_unverified(&mut self, translated: &TranslatedRule, field: &str) {
         for key in &translated.upstreams {
             let service = format!("Service {}/{}", key.namespace, key.service);
@@ -113,8 +122,8 @@ impl TranslatedRules {
         }
     }
 
-    /// Adds a rule: its diagnostics, and a candidate for each of its matches.
-    fn add(&mut self, translated: TranslatedRule, annotations: &RouteAnnotations, age: &RouteAge) {
+    /// Adds a rule: its diagnostics, and a [`RouteMatch`] for each of its matches.
+    fn add(&mut self, translated: TranslatedRule, annotations: &RouteAnnotations, tie_breaker: &TieBreaker) {
         self.dropped.extend(translated.dropped);
         self.notes.extend(translated.notes);
         self.upstreams.extend(translated.upstreams);
@@ -127,29 +136,32 @@ impl TranslatedRules {
             self.resolved_refs.diagnostics.push(problem);
         }
         let rule = Arc::new(translated.rule);
-        for (index, parsed) in translated.matches.into_iter().enumerate() {
-            self.candidates.push(Candidate {
+        for (match_index, parsed) in translated.matches.into_iter().enumerate() {
+            let index = u16::try_from(match_index).unwrap_or(u16::MAX);
+            self.matches.push(RouteMatch {
                 path: parsed.path,
                 method: parsed.method,
                 headers: parsed.headers,
                 query: parsed.query,
                 server_names: Arc::clone(&annotations.server_names),
-                age: RouteAge { index: u16::try_from(index).unwrap_or(u16::MAX), ..age.clone() },
+                tie_breaker: TieBreaker { index, ..tie_breaker.clone() },
                 rule: rule.clone(),
             });
         }
     }
 }
 
-/// The Services of a rule that the route may refer to. The settings of other Services must not affect it.
+/// The Services of a rule to which the route may refer. The settings of other Services must not affect the rule.
 fn permitted_services<'a>(
     store: &'a Store,
     route: &'a Object<HttpRoute>,
-    index: usize,
+    rule_index: usize,
 ) -> impl Iterator<Item = (&'a Object<Service>, &'a BackendRef)> {
     let from = Referrer { kind: Kind::HttpRoute, namespace: &route.meta.key.namespace };
-    route.spec.rules[index].backend_refs.iter().filter_map(move |backend| {
-        let service = backend_reference::permitted_service(store, from, &backend.target, "").ok()?;
+    // `rule.rs` reports references that are not permitted. Here the diagnostic is dropped, so its field is not needed.
+    let unreported_field = "";
+    route.spec.rules[rule_index].backend_refs.iter().filter_map(move |backend| {
+        let service = backend_reference::permitted_service(store, from, &backend.target, unreported_field).ok()?;
         Some((service, backend))
     })
 }
@@ -159,30 +171,32 @@ fn rule_annotations(
     store: &Store,
     annotations: &RouteAnnotations,
     route: &Object<HttpRoute>,
-    index: usize,
+    rule_index: usize,
 ) -> RuleAnnotations {
-    let used = permitted_services(store, route, index).filter(|(_, backend)| backend.weight > 0);
+    let used = permitted_services(store, route, rule_index).filter(|(_, backend)| backend.weight > 0);
     let services: Vec<_> =
         used.filter_map(|(service, backend)| Some((service, u16::try_from(backend.target.port?).ok()?))).collect();
-    http_route_annotations::read_rule(store, annotations, &services, &format!("spec.rules[{index}]"))
+    http_route_annotations::read_rule(store, annotations, &services, &format!("spec.rules[{rule_index}]"))
 }
 
-/// The plugins that run for the requests of a rule.
+/// The plugins that run for the requests of a rule. `extensions`: the KongPlugins of its filters, each with the path of
+/// the filter's field.
 fn plugin_chain(
     cx: CompileContext<'_>,
     plugins: &Plugins,
     route: &Object<HttpRoute>,
-    index: usize,
+    rule_index: usize,
     extensions: &[(ObjectKey, String)],
 ) -> RuleChain {
     let ObjectKey { namespace, name } = &route.meta.key;
     let backends: Vec<_> =
-        permitted_services(cx.store, route, index).map(|(service, _)| (Kind::Service, &service.meta)).collect();
+        permitted_services(cx.store, route, rule_index).map(|(service, _)| (Kind::Service, &service.meta)).collect();
     let names = RouteNames {
-        route: format!("httproute.{namespace}.{name}.{index}.0").into(),
-        service: format!("httproute.{namespace}.{name}.{index}").into(),
+        // In Kong, the last number is the index of a match. Here all matches of a rule have one name.
+        route: format!("httproute.{namespace}.{name}.{rule_index}.0").into(),
+        service: format!("httproute.{namespace}.{name}.{rule_index}").into(),
     };
-    let scope = format!("{}/{namespace}/{name}/{index}", Kind::HttpRoute);
+    let scope = format!("{}/{namespace}/{name}/{rule_index}", Kind::HttpRoute);
     plugins.chain(
         cx,
         &PluginSite {
@@ -191,7 +205,7 @@ fn plugin_chain(
             extensions,
             backends: &backends,
             names: Arc::new(names),
-            scope: scope.into(),
+            counter_scope: scope.into(),
         },
     )
 }

@@ -1,4 +1,4 @@
-//! Parses annotations: a malformed value is ignored, as in Kong, and reported.
+//! Parses annotations, and lists the supported ones. A malformed value is ignored, as in Kong, and reported.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,22 +16,22 @@ use crate::diagnostic::{Diagnostic, Topic};
 /// Parses the annotations of one object.
 #[derive(Debug)]
 pub(in crate::compile) struct AnnotationReader<'a> {
-    all: &'a BTreeMap<Arc<str>, Arc<str>>,
-    /// Warnings about annotations without effect. Those about unknown annotations and malformed values have the topic
-    /// `Annotation`.
+    annotations: &'a BTreeMap<Arc<str>, Arc<str>>,
+    /// Warnings about annotations without effect. Those added by `ignore` have the topic `Annotation`.
     pub(in crate::compile) notes: Vec<Diagnostic>,
 }
 
 impl<'a> AnnotationReader<'a> {
     pub(in crate::compile) fn new(meta: &'a Meta) -> Self {
-        AnnotationReader { all: &meta.annotations, notes: Vec::new() }
+        AnnotationReader { annotations: &meta.annotations, notes: Vec::new() }
     }
 
     pub(super) fn text(&self, key: &str) -> Option<&'a str> {
-        self.all.get(key).map(|value| &**value)
+        self.annotations.get(key).map(|value| &**value)
     }
 
-    /// `remedy` describes valid values.
+    /// The parsed value of an annotation. `None` if it is missing, or invalid, which adds a warning; `remedy` describes
+    /// valid values.
     pub(super) fn read<T>(&mut self, key: &str, parse: impl FnOnce(&'a str) -> Option<T>, remedy: &str) -> Option<T> {
         let text = self.text(key)?;
         let value = parse(text);
@@ -50,6 +50,7 @@ impl<'a> AnnotationReader<'a> {
         self.notes.push(Diagnostic::warning(annotation_field(key), message, remedy));
     }
 
+    /// Adds a warning that an annotation has no effect, because of `problem`.
     pub(super) fn ignore(&mut self, problem: Diagnostic) {
         self.notes.push(problem.into_warning().with_topic(Topic::Annotation));
     }
@@ -57,24 +58,27 @@ impl<'a> AnnotationReader<'a> {
     /// The annotations with a prefix, without that prefix.
     pub(super) fn with_prefix(&self, prefix: &str) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         let prefix = prefix.to_owned();
-        let all = self.all.iter();
-        all.filter_map(move |(key, value)| Some((key.strip_prefix(&*prefix)?, &**value)))
+        let annotations = self.annotations.iter();
+        annotations.filter_map(move |(key, value)| Some((key.strip_prefix(&*prefix)?, &**value)))
     }
 
-    /// Reports misspelled annotations. `known` has the keys that are valid on this kind of object.
-    pub(super) fn note_unknown(&mut self, known: &[&str], on: &str) {
-        let foreign = |key: &str| {
-            let ours = key.starts_with(KONG_PREFIX) || key.starts_with(INGRESS_PREFIX);
-            ours && !known.contains(&key) && !key.starts_with(HEADERS_PREFIX)
+    /// Warns of annotations with a prefix of Kong that have no effect on this kind of object. `known`: the keys that
+    /// have one; `object`: the kind with its article.
+    pub(super) fn note_unknown(&mut self, known: &[&str], object: &str) {
+        let is_unknown = |key: &str| {
+            let is_of_kong = key.starts_with(KONG_PREFIX) || key.starts_with(INGRESS_PREFIX);
+            is_of_kong && !known.contains(&key) && !key.starts_with(HEADERS_PREFIX)
         };
-        for key in self.all.keys().map(|key| &**key).filter(|key| foreign(key)) {
-            let is_elsewhere = ROUTE_ANNOTATIONS.contains(&key) || SERVICE_ANNOTATIONS.contains(&key);
-            let (message, remedy) = match is_elsewhere {
-                true if SERVICE_ANNOTATIONS.contains(&key) => ("has no effect here", "move it to the Service"),
-                true => ("has no effect here", "move it to the Ingress"),
-                false => ("is unknown", "correct its name, or remove it"),
+        for key in self.annotations.keys().map(|key| &**key).filter(|key| is_unknown(key)) {
+            let no_effect = format!("this annotation has no effect on {object}");
+            let (message, remedy) = if SERVICE_ANNOTATIONS.contains(&key) {
+                (no_effect, "move it to the Service")
+            } else if ROUTE_ANNOTATIONS.contains(&key) {
+                (no_effect, "move it to the Ingress or HTTPRoute")
+            } else {
+                (format!("this annotation of {object} is unknown"), "correct its name, or remove it")
             };
-            self.ignore(Diagnostic::error(annotation_field(key), format!("this annotation of {on} {message}"), remedy));
+            self.ignore(Diagnostic::error(annotation_field(key), message, remedy));
         }
     }
 }

@@ -18,10 +18,10 @@ use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::upstream::UpstreamKey;
 
-/// The target of a path. Paths with equal targets form one route.
+/// The target of an Ingress path. Paths of one host with equal targets form one route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum IngressTarget {
-    /// The port as written in the object.
+    /// The name and the port (a number or a name; empty if it is missing) in the Ingress.
     Service(Arc<str>, String),
     Facade(Arc<str>),
     /// An unsupported or missing backend.
@@ -57,8 +57,8 @@ impl IngressTarget {
         }
     }
 
-    /// The part after namespace and Ingress of the name that Kong's ingress controller gives the route. `host` is as
-    /// written in the object.
+    /// The name that Kong's ingress controller gives the route, without its first two parts (namespace and Ingress).
+    /// `host` is the host in the Ingress.
     pub(super) fn route_name(&self, host: &str) -> String {
         let host = host.replace('*', "_");
         match self {
@@ -73,38 +73,46 @@ impl IngressTarget {
 pub(super) struct ResolvedBackend<'s> {
     pub key: UpstreamKey,
     pub settings: ServiceSettings,
-    /// The `Host` sent to the backend instead of the client's.
+    /// The `Host` for the backend, unless the client's is kept.
     pub host: HeaderValue,
     /// The object whose annotations apply.
     pub settings_source: (Kind, &'s Meta),
 }
 
-/// `whole`: the class sends requests to the ClusterIP of Services rather than to endpoints.
+/// Resolves the backend of a path. `class_uses_cluster_ip`: whether the parameters of the class make all requests go to
+/// the ClusterIP of Services instead of their endpoints.
 pub(super) fn resolve<'s>(
     cx: CompileContext<'s>,
     namespace: &str,
     backend: &IngressBackend,
-    whole: bool,
+    class_uses_cluster_ip: bool,
     field: &str,
 ) -> Result<ResolvedBackend<'s>, Diagnostic> {
     match IngressTarget::from_backend(backend) {
         IngressTarget::Service(name, port) => {
-            let at = format!("{field}.service.name");
-            let service = find_service(cx.store, &ObjectKey::new(namespace, &name), &at)?;
+            let name_field = format!("{field}.service.name");
+            let service = find_service(cx.store, &ObjectKey::new(namespace, &name), &name_field)?;
             let port = find_port(service, port_reference(&port), &format!("{field}.service.port"))?;
-            resolve_service(cx, service, port, (Kind::Service, &service.meta), whole, &at)
+            resolve_service(cx, service, port, (Kind::Service, &service.meta), class_uses_cluster_ip, &name_field)
         }
         IngressTarget::Facade(name) => {
-            let at = format!("{field}.resource.name");
-            let facade = find_facade(cx, &ObjectKey::new(namespace, &name), &at)?;
-            let behind = &facade.spec.backend_ref;
-            let service = find_service(cx.store, &ObjectKey::new(namespace, &behind.name), &at)?;
-            let port = find_port(service, port_reference(&behind.port.to_string()), &at)?;
-            resolve_service(cx, service, port, (Kind::KongServiceFacade, &facade.meta), whole, &at)
+            let name_field = format!("{field}.resource.name");
+            let facade = find_facade(cx, &ObjectKey::new(namespace, &name), &name_field)?;
+            let backend_ref = &facade.spec.backend_ref;
+            let service = find_service(cx.store, &ObjectKey::new(namespace, &backend_ref.name), &name_field)?;
+            let port = find_port(service, port_reference(&backend_ref.port.to_string()), &name_field)?;
+            resolve_service(
+                cx,
+                service,
+                port,
+                (Kind::KongServiceFacade, &facade.meta),
+                class_uses_cluster_ip,
+                &name_field,
+            )
         }
         IngressTarget::Unsupported => {
-            let what = backend.resource.as_ref().map(|resource| resource.kind.as_str());
-            let message = match what {
+            let resource_kind = backend.resource.as_ref().map(|resource| resource.kind.as_str());
+            let message = match resource_kind {
                 Some(kind) => format!("backends of kind {kind} are not served"),
                 None => "the backend has neither service nor resource".to_owned(),
             };
@@ -123,7 +131,7 @@ fn find_facade<'s>(
         Some(facade) if cx.inputs.classes.serves_object(cx.store, &facade.meta, None) => Ok(facade),
         Some(_) => {
             let remedy = "set its annotation kubernetes.io/ingress.class to the class of the Ingress";
-            Err(Diagnostic::error(field, format!("{name} has another class"), remedy))
+            Err(Diagnostic::error(field, format!("{name} does not have a class that Portico serves"), remedy))
         }
         None => Err(Diagnostic::not_found(field, name, "create it or correct the name")),
     }
@@ -143,22 +151,23 @@ fn resolve_service<'s>(
     service: &'s Object<Service>,
     port: &ServicePort,
     source: (Kind, &'s Meta),
-    whole: bool,
+    class_uses_cluster_ip: bool,
     field: &str,
 ) -> Result<ResolvedBackend<'s>, Diagnostic> {
     let (kind, meta) = source;
     let settings = service_settings::read(meta, kind, tls::is_tls_port(port));
-    let backend = BackendSettings {
+    let backend_settings = BackendSettings {
         source,
         protocol: settings.protocol,
         tls_by_app_protocol: true,
         unknown_app_protocol: UnknownAppProtocol::Ignore,
-        via_cluster_ip: whole || settings.via_cluster_ip,
+        via_cluster_ip: class_uses_cluster_ip || settings.via_cluster_ip,
         tls: settings.tls.clone(),
     };
-    let key = backend::upstream_key(cx, &service.meta.key.namespace, service, port, &backend).map_err(|error| {
+    let namespace = &service.meta.key.namespace;
+    let key = backend::upstream_key(cx, namespace, service, port, &backend_settings).map_err(|error| {
         let (message, remedy) = match error {
-            BackendError::NamedProtocol | BackendError::AppProtocol => (
+            BackendError::NamedProtocol | BackendError::UnservedAppProtocol => (
                 format!("{kind} {} requires an unsupported protocol, so no requests are sent to it", meta.key),
                 "set its annotation konghq.com/protocol to http, https, grpc, grpcs, ws or wss if it serves one of \
                  these"
@@ -174,8 +183,8 @@ fn resolve_service<'s>(
     Ok(ResolvedBackend { key, settings, host, settings_source: source })
 }
 
-/// The `Host` for a Service if neither client nor configuration sets one: the name that Kong's ingress controller gives
-/// the service, or the external name of an ExternalName Service.
+/// The `Host` for a Service if the client's is not kept and the configuration sets none: the name that Kong's ingress
+/// controller gives the service, or the external name of an ExternalName Service.
 pub(super) fn default_host(service: &Object<Service>, port: u16, is_tls: bool) -> HeaderValue {
     let ObjectKey { namespace, name } = &service.meta.key;
     let external = service.spec.external_name.as_deref();
@@ -183,7 +192,7 @@ pub(super) fn default_host(service: &Object<Service>, port: u16, is_tls: bool) -
         Some(external) => external.trim_end_matches('.').to_owned(),
         None => format!("{name}.{namespace}.{port}.svc"),
     };
-    let usual_port = if is_tls { 443 } else { 80 };
-    let host = if port == usual_port { host } else { format!("{host}:{port}") };
+    let default_port = if is_tls { 443 } else { 80 };
+    let host = if port == default_port { host } else { format!("{host}:{port}") };
     HeaderValue::from_str(&host).unwrap_or(HeaderValue::from_static("localhost"))
 }

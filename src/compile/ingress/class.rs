@@ -1,4 +1,4 @@
-//! The class of an Ingress: whether this process serves it, and the parameters that all of its Ingresses share.
+//! Decides by its class whether this process serves an Ingress, and reads the parameters of the class.
 
 use super::super::CompileContext;
 use super::super::verdict::Verdict;
@@ -9,7 +9,7 @@ use crate::api::networking::{Ingress, IngressClass, IngressClassParametersRefere
 use crate::api::{Kind, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
 
-/// Parameters of the Ingress's class. `None` if this process does not serve the class.
+/// The parameters of the Ingress's class, or defaults. `None` if this process does not serve the Ingress.
 pub(super) fn class_parameters(
     cx: CompileContext<'_>,
     ingress: &Object<Ingress>,
@@ -35,24 +35,24 @@ fn class_name(ingress: &Object<Ingress>) -> Option<&str> {
 
 /// The verdict on an Ingress of another class. A class that belongs to another controller needs no note.
 pub(super) fn foreign_verdict(cx: CompileContext<'_>, ingress: &Object<Ingress>) -> Verdict {
-    let own = &cx.inputs.classes.name;
+    let configured_class = &cx.inputs.classes.name;
     let note = match class_name(ingress) {
         None => Some(Diagnostic::warning(
             "spec.ingressClassName",
             "the Ingress has no class, and no class of Portico is the default class",
-            format!("set it to {own} to serve the Ingress with Portico"),
+            format!("set it to {configured_class} to serve the Ingress with Portico"),
         )),
         Some(name) if cx.store.ingress_classes.contains_key(&ObjectKey::cluster(name)) => None,
         Some(name) => Some(Diagnostic::warning(
             "spec.ingressClassName",
-            format!("IngressClass {name} does not exist, and Portico serves {own}"),
-            format!("set it to {own}, or run Portico with --ingress-class {name}"),
+            format!("IngressClass {name} does not exist, and Portico serves {configured_class}"),
+            format!("set it to {configured_class}, or run Portico with --ingress-class {name}"),
         )),
     };
     Verdict { generation: ingress.meta.generation, diagnostics: note.into_iter().collect(), ..Verdict::default() }
 }
 
-/// The verdict on a class; empty for a class of another controller.
+/// The verdict on an IngressClass; without diagnostics for a class of another controller.
 pub(in crate::compile) fn verdict(cx: CompileContext<'_>, class: &Object<IngressClass>) -> Verdict {
     let mut verdict = Verdict { generation: class.meta.generation, ..Verdict::default() };
     let Some(reference) = class.spec.parameters.as_ref().filter(|_| cx.inputs.classes.serves_class(class)) else {

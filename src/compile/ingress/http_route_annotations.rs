@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::super::backend::AppProtocol;
+use super::super::backend::AnnotatedProtocol;
 use super::super::gateway::GatewayPlan;
 use super::super::hostname::intersects;
 use super::super::{CompileInputs, PlanMap};
@@ -45,7 +45,7 @@ pub(in crate::compile) struct RouteAnnotations {
     pub hosts: Vec<HostPattern>,
     /// Server names that TLS clients must use; empty for any.
     pub server_names: Arc<[HostName]>,
-    /// How requests are forwarded, if annotations change it.
+    /// How requests are forwarded, if annotations change that.
     behavior: Option<KongBehavior>,
     /// Whether the backend gets a `Host` of its own instead of the client's.
     replaces_host: bool,
@@ -57,18 +57,19 @@ pub(in crate::compile) struct RouteAnnotations {
 impl RuleAnnotations {
     /// Sets the port for redirects to HTTPS, which depends on the Gateways.
     pub(in crate::compile) fn set_redirect_port(&mut self, secure_ports: &BTreeSet<u16>) {
-        let Some(manner) = self.behavior.as_mut().filter(|manner| manner.protocols.https && !manner.protocols.http)
+        let Some(behavior) =
+            self.behavior.as_mut().filter(|behavior| behavior.protocols.https && !behavior.protocols.http)
         else {
             return;
         };
-        let usual = secure_ports.iter().find(|port| **port == HTTPS_PORT).or_else(|| secure_ports.first());
-        manner.https_redirect.port = usual.copied().unwrap_or(HTTPS_PORT);
-        if secure_ports.len() > 1 && manner.https_redirect.status != StatusCode::UPGRADE_REQUIRED {
+        let redirect_port = secure_ports.iter().find(|port| **port == HTTPS_PORT).or_else(|| secure_ports.first());
+        behavior.https_redirect.port = redirect_port.copied().unwrap_or(HTTPS_PORT);
+        if secure_ports.len() > 1 && behavior.https_redirect.status != StatusCode::UPGRADE_REQUIRED {
             let ports: Vec<_> = secure_ports.iter().map(ToString::to_string).collect();
             let message = format!(
                 "its Gateways serve HTTPS on different ports, {}, and clients of all of them are redirected to {}",
                 ports.join(" and "),
-                manner.https_redirect.port
+                behavior.https_redirect.port
             );
             let remedy = "use a separate route per Gateway, or serve HTTPS on the same port";
             self.notes.push(Diagnostic::warning("spec.parentRefs", message, remedy));
@@ -76,63 +77,64 @@ impl RuleAnnotations {
     }
 }
 
-/// Reads the settings that all rules of a route share.
+/// Reads the annotations of a route.
 pub(in crate::compile) fn read(inputs: &CompileInputs<'_>, route: &Meta) -> RouteAnnotations {
     if !has_kong_annotations(route) {
         return RouteAnnotations::default();
     }
-    let read = route_settings::read(route, inputs.ingress.flavor, "an HTTPRoute");
-    let manner = has_any(route, BEHAVIOR_ANNOTATIONS).then(|| KongBehavior {
-        strip_path: read.strip_path,
-        protocols: read.protocols,
-        https_redirect: HttpsRedirect { status: read.https_redirect, ..HttpsRedirect::default() },
+    let settings = route_settings::read(route, inputs.ingress.flavor, "an HTTPRoute");
+    let behavior = has_any(route, BEHAVIOR_ANNOTATIONS).then(|| KongBehavior {
+        strip_path: settings.strip_path,
+        protocols: settings.protocols,
+        https_redirect: HttpsRedirect { status: settings.https_redirect, ..HttpsRedirect::default() },
         ..KongBehavior::default()
     });
-    // On an HTTPRoute, conditions are written as matches; the protocols are the exception.
-    let dropped = read.errors.into_iter().filter(|problem| problem.field == annotation_field(PROTOCOLS)).collect();
-    let mut notes = read.notes;
+    // The other errors are about annotations for headers, which have no effect on an HTTPRoute.
+    let dropped = settings.errors.into_iter().filter(|problem| problem.field == annotation_field(PROTOCOLS)).collect();
+    let mut notes = settings.notes;
     notes.extend(ineffective_annotations(route));
     let mut hosts = Vec::new();
-    for alias in read.host_aliases {
+    for alias in settings.host_aliases {
         match alias {
             KongHost { name: name @ (HostName::Exact(_) | HostName::LeadingWildcard(_)), port: None } => {
                 hosts.push(HostPattern::parse(Some(&name.to_string())));
             }
-            other => notes.push(Diagnostic::warning(
+            unsupported => notes.push(Diagnostic::warning(
                 annotation_field(HOST_ALIASES),
-                format!("{other} is not a Gateway API hostname, so it has no effect on an HTTPRoute"),
+                format!("{unsupported} is not a Gateway API hostname, so it has no effect on an HTTPRoute"),
                 "write a name without a port, optionally with a *. prefix",
             )),
         }
     }
     RouteAnnotations {
         hosts,
-        server_names: read.server_names.into(),
-        behavior: manner,
-        replaces_host: !read.preserve_host,
+        server_names: settings.server_names.into(),
+        behavior,
+        replaces_host: !settings.preserve_host,
         dropped,
         notes,
     }
 }
 
-/// `services` are the Services of the rule with their ports; `at` is the path of the rule.
+/// Reads the annotations that apply to one rule. `services`: the Services of the rule with their ports; `rule_field`:
+/// the path of the rule.
 pub(in crate::compile) fn read_rule(
     store: &Store,
-    on_route: &RouteAnnotations,
+    route_annotations: &RouteAnnotations,
     services: &[(&Object<Service>, u16)],
-    at: &str,
+    rule_field: &str,
 ) -> RuleAnnotations {
     let mut rule = RuleAnnotations::default();
-    let Some((service, port)) = common_service(services, at, &mut rule.notes) else {
-        rule.behavior = on_route.behavior.clone().map(Box::new);
+    let Some((service, port)) = common_service(services, rule_field, &mut rule.notes) else {
+        rule.behavior = route_annotations.behavior.clone().map(Box::new);
         return rule;
     };
     let settings = service_settings::read(&service.meta, Kind::Service, false);
-    if on_route.behavior.is_some() || has_any(&service.meta, &[PATH, HOST_HEADER]) {
-        let mut manner = on_route.behavior.clone().unwrap_or_default();
-        if on_route.replaces_host {
-            let is_tls = settings.protocol.is_some_and(AppProtocol::is_tls);
-            manner.host =
+    if route_annotations.behavior.is_some() || has_any(&service.meta, &[PATH, HOST_HEADER]) {
+        let mut behavior = route_annotations.behavior.clone().unwrap_or_default();
+        if route_annotations.replaces_host {
+            let is_tls = settings.protocol.is_some_and(AnnotatedProtocol::is_tls);
+            behavior.host =
                 UpstreamHost::Fixed(settings.host.clone().unwrap_or_else(|| default_host(service, port, is_tls)));
             if policy::sets_host_header(store, &service.meta) {
                 let message = format!(
@@ -140,11 +142,11 @@ pub(in crate::compile) fn read_rule(
                     service.meta.key
                 );
                 let remedy = "set annotation konghq.com/host-header of the Service";
-                rule.notes.push(Diagnostic::warning(format!("{at}.backendRefs"), message, remedy));
+                rule.notes.push(Diagnostic::warning(format!("{rule_field}.backendRefs"), message, remedy));
             }
         }
-        manner.path = settings.path.clone();
-        rule.behavior = Some(Box::new(manner));
+        behavior.path = settings.path.clone();
+        rule.behavior = Some(Box::new(behavior));
     }
     if has_any(&service.meta, &[CONNECT_TIMEOUT, WRITE_TIMEOUT, READ_TIMEOUT, RETRIES]) {
         let ServiceSettings { connect_timeout: connect, write_timeout: write, read_timeout: read, retries, .. } =
@@ -154,11 +156,11 @@ pub(in crate::compile) fn read_rule(
     rule
 }
 
-/// The Service whose annotations apply to the rule. Several Services must have the same annotations, because Kong has
-/// one service for all backends of a rule.
+/// The Service whose annotations apply to the rule: the first one. `None`, with a note, if the Services have different
+/// annotations, because Kong has one service for all backends of a rule.
 fn common_service<'s>(
     services: &[(&'s Object<Service>, u16)],
-    at: &str,
+    rule_field: &str,
     notes: &mut Vec<Diagnostic>,
 ) -> Option<(&'s Object<Service>, u16)> {
     let (first, others) = services.split_first()?;
@@ -166,11 +168,11 @@ fn common_service<'s>(
     let Some((other, _)) = others.iter().find(differs) else { return Some(*first) };
     let message = format!(
         "Services {} and {} of one rule have different Kong annotations, so only their plugins, common policies and \
-         protocols apply here",
+         protocols apply",
         first.0.meta.key, other.meta.key
     );
     notes.push(Diagnostic::warning(
-        format!("{at}.backendRefs"),
+        format!("{rule_field}.backendRefs"),
         message,
         "use the same annotations for both, or move each to a separate rule",
     ));
@@ -178,8 +180,8 @@ fn common_service<'s>(
 }
 
 fn kong_annotations(meta: &Meta) -> BTreeMap<&str, &str> {
-    let all = meta.annotations.iter().map(|(key, value)| (&**key, &**value));
-    all.filter(|(key, _)| key.starts_with(KONG_PREFIX)).collect()
+    let annotations = meta.annotations.iter().map(|(key, value)| (&**key, &**value));
+    annotations.filter(|(key, _)| key.starts_with(KONG_PREFIX)).collect()
 }
 
 fn has_any(meta: &Meta, keys: &[&str]) -> bool {
@@ -187,14 +189,14 @@ fn has_any(meta: &Meta, keys: &[&str]) -> bool {
 }
 
 fn has_kong_annotations(meta: &Meta) -> bool {
-    let kongs = |key: &str| key.starts_with(KONG_PREFIX) || key.starts_with(INGRESS_PREFIX);
-    meta.annotations.keys().any(|key| kongs(key) && ![PLUGINS, TAGS].contains(&&**key))
+    let is_of_kong = |key: &str| key.starts_with(KONG_PREFIX) || key.starts_with(INGRESS_PREFIX);
+    meta.annotations.keys().any(|key| is_of_kong(key) && ![PLUGINS, TAGS].contains(&&**key))
 }
 
 /// Notes on annotations for which Gateway API has fields.
 fn ineffective_annotations(route: &Meta) -> impl Iterator<Item = Diagnostic> {
-    let written = route.annotations.keys().map(|key| &**key);
-    written.filter_map(|key| {
+    let keys = route.annotations.keys().map(|key| &**key);
+    keys.filter_map(|key| {
         let remedy = match key {
             METHODS => "write a match with a method",
             REGEX_PRIORITY => "remove it: Gateway API defines the precedence of matches",
@@ -220,15 +222,18 @@ pub(in crate::compile) fn secure_ports(
         gateways.get(&ObjectKey::new(namespace, &parent.name))
     });
     let ports = parents.filter_map(|gateway| {
-        let secure = gateway.listeners.iter().filter(|listener| listener.secure && listener.opens_port());
-        let fitting = secure.filter(|listener| hosts.iter().any(|host| intersects(host, &listener.hostname)));
-        fitting.map(|listener| listener.port).min_by_key(|port| (*port != HTTPS_PORT, *port))
+        let secure_listeners = gateway.listeners.iter().filter(|listener| listener.secure && listener.opens_port());
+        let matching =
+            secure_listeners.filter(|listener| hosts.iter().any(|host| intersects(host, &listener.hostname)));
+        matching.map(|listener| listener.port).min_by_key(|port| (*port != HTTPS_PORT, *port))
     });
     ports.collect()
 }
 
 const HTTPS_PORT: u16 = 443;
 
+/// The annotations that select Kong's behavior for a route; without them, requests are forwarded as Gateway API
+/// specifies.
 const BEHAVIOR_ANNOTATIONS: &[&str] = &[
     STRIP_PATH,
     PRESERVE_HOST,

@@ -1,14 +1,15 @@
-//! Compiles Ingresses v1 as Kong's ingress controller does (docs/kong-compatibility.md); all share two ports.
+//! Compiles Ingresses as Kong's ingress controller does (docs/kong-compatibility.md). All Ingresses share two ports.
 //!
 //! ```text
 //!   Ingress ─ class.rs: served? ─▶ plan.rs ─┬ route_settings.rs   annotations of the Ingress
 //!                                           ├ path.rs             paths by type
 //!                                           ├ backend.rs          Service or facade ─ service_settings.rs, policy.rs
-//!                                           └ certificates        spec.tls
+//!                                           └ ../certificates.rs  spec.tls
 //!   all plans ─▶ one kong::Router ─▶ a Bind for plain text, one for TLS      publish.rs ─▶ status.loadBalancer
 //! ```
 //!
-//! Annotations of HTTPRoutes and of their Services are read by http_route_annotations.rs.
+//! http_route_annotations.rs reads Kong's annotations of HTTPRoutes, and policy_conflicts.rs compares the policies of
+//! their Services.
 //!
 //! If two Ingresses claim the certificate of a host or the default backend, the older one wins, then the first by name.
 
@@ -34,7 +35,7 @@ pub use publish::PublishSource;
 use super::CompileContext;
 use super::certificates::{self, SecretCache};
 use super::plugins::Plugins;
-use super::verdict::{Code, Condition, Published, Verdict};
+use super::verdict::{Code, Condition, PublishedAddress, Verdict};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::{Certificate, Certificates, PortTls};
@@ -55,8 +56,8 @@ pub struct IngressSettings {
     pub flavor: RouterFlavor,
     /// The Secret with the certificate for hosts without one.
     pub default_secret: Option<ObjectKey>,
-    /// The certificate if that Secret does not exist. Without it, handshakes for hosts without a certificate are
-    /// rejected.
+    /// The certificate if that Secret does not exist or is invalid. Without it, handshakes for hosts without a
+    /// certificate are rejected.
     pub default_certificate: Option<Arc<Certificate>>,
     pub publish: PublishSource,
 }
@@ -72,8 +73,9 @@ pub struct IngressListener {
 }
 
 impl IngressSettings {
+    /// The port of redirects to HTTPS.
     fn public_https(&self) -> u16 {
-        self.https.map_or(443, |entrance| entrance.public_port)
+        self.https.map_or(443, |listener| listener.public_port)
     }
 }
 
@@ -81,12 +83,14 @@ impl IngressSettings {
 #[derive(Debug, Default)]
 pub(super) struct IngressCompiler {
     plans: BTreeMap<ObjectKey, Arc<IngressPlan>>,
-    /// Diagnostics about what each Ingress does not get because an older one has it.
+    /// Per Ingress, diagnostics about certificates and default backends that have no effect because an older Ingress
+    /// has one.
     conflicts: BTreeMap<ObjectKey, Vec<Diagnostic>>,
-    /// `None` before the first update.
+    /// The router of all Ingresses; `None` before the first update.
     router: Option<Arc<Router>>,
     certificates: Arc<BTreeMap<HostPattern, Arc<Certificates>>>,
-    published: Option<Vec<Published>>,
+    /// The addresses for `status.loadBalancer`; `None` if it is not written.
+    published: Option<Vec<PublishedAddress>>,
     binds: BTreeMap<BindAddress, Arc<Bind>>,
 }
 
@@ -127,30 +131,30 @@ impl IngressCompiler {
             let before = before.map(|plan| plan.upstreams.clone()).unwrap_or_default();
             updated.upstreams.push((before, after));
         }
-        let default_touched = settings
+        let is_default_secret_touched = settings
             .default_secret
             .as_ref()
             .is_some_and(|secret| touched.contains(&ObjectId::new(Kind::Secret, secret.clone())));
         let is_first = self.router.is_none();
-        if updated.router_built || default_touched || is_first {
+        if updated.router_built || is_default_secret_touched || is_first {
             if updated.router_built || is_first {
                 self.build_router(settings.flavor);
             }
-            let shown = Arc::clone(&self.certificates);
-            let contested = self.assign_certificates(cx, secrets);
-            for key in contested.keys().chain(self.conflicts.keys()) {
-                if contested.get(key) != self.conflicts.get(key) {
+            let certificates_before = Arc::clone(&self.certificates);
+            let conflicts = self.resolve_conflicts(cx, secrets);
+            for key in conflicts.keys().chain(self.conflicts.keys()) {
+                if conflicts.get(key) != self.conflicts.get(key) {
                     updated.verdicts_to_update.insert(key.clone());
                 }
             }
-            self.conflicts = contested;
-            // Changed binds must be published.
-            if updated.router_built || is_first || !Arc::ptr_eq(&shown, &self.certificates) {
+            self.conflicts = conflicts;
+            // The binds contain the router and the certificates.
+            if updated.router_built || is_first || !Arc::ptr_eq(&certificates_before, &self.certificates) {
                 self.build_binds(settings);
             }
         }
-        let asked = |id: &ObjectId| id.kind == Kind::Service && settings.publish.uses_service(&id.key);
-        if is_first || touched.iter().any(asked) {
+        let is_published_service = |id: &ObjectId| id.kind == Kind::Service && settings.publish.uses_service(&id.key);
+        if is_first || touched.iter().any(is_published_service) {
             let published = settings.publish.addresses(cx.store);
             if published != self.published {
                 self.published = published;
@@ -168,77 +172,79 @@ impl IngressCompiler {
     }
 
     fn build_router(&mut self, flavor: RouterFlavor) {
-        let oldest = self.plans_by_age().into_iter().find_map(|(_, plan)| plan.default_route.clone());
+        let oldest_default_route = self.plans_by_age().into_iter().find_map(|(_, plan)| plan.default_route.clone());
         let routes = self.plans.values().flat_map(|plan| &plan.routes).cloned();
-        self.router = Some(Arc::new(Router::build(flavor, routes.chain(oldest))));
+        self.router = Some(Arc::new(Router::build(flavor, routes.chain(oldest_default_route))));
     }
 
-    /// Gives every host the certificate of the oldest Ingress that has one. Returns diagnostics for the others.
-    fn assign_certificates(
+    /// Assigns every host the certificate of the oldest Ingress that has one. Returns diagnostics for the Ingresses
+    /// whose certificates or default backends have no effect.
+    fn resolve_conflicts(
         &mut self,
         cx: CompileContext<'_>,
         secrets: &mut SecretCache,
     ) -> BTreeMap<ObjectKey, Vec<Diagnostic>> {
-        let mut contested: BTreeMap<ObjectKey, Vec<Diagnostic>> = BTreeMap::new();
-        let mut shown: BTreeMap<HostPattern, (&ObjectKey, &Arc<Certificate>)> = BTreeMap::new();
-        let mut fallback: Option<&ObjectKey> = None;
+        let mut conflicts: BTreeMap<ObjectKey, Vec<Diagnostic>> = BTreeMap::new();
+        let mut assigned: BTreeMap<HostPattern, (&ObjectKey, &Arc<Certificate>)> = BTreeMap::new();
+        let mut default_backend_owner: Option<&ObjectKey> = None;
         for (key, plan) in self.plans_by_age() {
-            let mut lose = |problem: Diagnostic| contested.entry(key.clone()).or_default().push(problem);
-            for own in &plan.certificates {
-                let (owner, certificate) = shown.entry(own.host.clone()).or_insert((key, &own.certificate));
+            let mut report = |problem: Diagnostic| conflicts.entry(key.clone()).or_default().push(problem);
+            for requested in &plan.certificates {
+                let (owner, certificate) =
+                    assigned.entry(requested.host.clone()).or_insert((key, &requested.certificate));
                 // Equal certificates from two Secrets do not conflict.
-                if certificate.key.cert != own.certificate.key.cert {
-                    let message = format!("{} uses the certificate of Ingress {owner}, which is older", own.host);
-                    lose(Diagnostic::warning(
-                        own.field.as_str(),
+                if certificate.key.cert != requested.certificate.key.cert {
+                    let message = format!("{} uses the certificate of Ingress {owner}, which is older", requested.host);
+                    report(Diagnostic::warning(
+                        requested.field.as_str(),
                         message,
                         "use the same Secret in both, or remove the host from one",
                     ));
                 }
             }
             if plan.default_route.is_some() {
-                if let Some(owner) = fallback {
+                if let Some(owner) = default_backend_owner {
                     let message =
                         format!("Ingress {owner} is older and also has a default backend, so this one has no effect");
-                    lose(Diagnostic::warning("spec.defaultBackend", message, "remove one of them"));
+                    report(Diagnostic::warning("spec.defaultBackend", message, "remove one of them"));
                 } else {
-                    fallback = Some(key);
+                    default_backend_owner = Some(key);
                 }
             }
         }
-        let mut certificates: BTreeMap<HostPattern, Arc<Certificates>> = shown
+        let mut certificates: BTreeMap<HostPattern, Arc<Certificates>> = assigned
             .into_iter()
             .map(|(host, (_, certificate))| (host, Arc::new(Certificates::new(vec![Arc::clone(certificate)]))))
             .collect();
         let settings = cx.inputs.ingress;
-        let named = settings.default_secret.as_ref();
-        let named = named.and_then(|secret| certificates::from_secret(cx.store, secrets, secret).ok());
-        let default = named.or_else(|| settings.default_certificate.clone());
+        let secret = settings.default_secret.as_ref();
+        let from_secret = secret.and_then(|secret| certificates::from_secret(cx.store, secrets, secret).ok());
+        let default = from_secret.or_else(|| settings.default_certificate.clone());
         let default = Arc::new(Certificates::new(default.into_iter().collect()));
         certificates.entry(HostPattern::Any).or_insert(default);
         if certificates != *self.certificates {
             self.certificates = Arc::new(certificates);
         }
-        contested
+        conflicts
     }
 
     fn build_binds(&mut self, settings: &IngressSettings) {
         let Some(router) = &self.router else { return };
         self.binds.clear();
-        for (entrance, name, is_secure) in [(settings.http, "http", false), (settings.https, "https", true)] {
-            let Some(entrance) = entrance.filter(|entrance| entrance.always_listen || !self.plans.is_empty()) else {
+        for (ingress_listener, name, is_secure) in [(settings.http, "http", false), (settings.https, "https", true)] {
+            let is_needed = |listener: &IngressListener| listener.always_listen || !self.plans.is_empty();
+            let Some(IngressListener { address, public_port, .. }) = ingress_listener.filter(is_needed) else {
                 continue;
             };
             let routes = Routes::Kong(Arc::clone(router));
-            let listener =
-                HttpListener { gateway: "ingress".into(), name: name.into(), port: entrance.public_port, routes };
+            let listener = HttpListener { gateway: "ingress".into(), name: name.into(), port: public_port, routes };
             let tls = is_secure.then(|| {
                 let certificates = self.certificates.iter();
                 let listeners = certificates.map(|(host, all)| (host.clone(), Arc::clone(all)));
                 PortTls { listeners: HostMap::new(listeners) }
             });
             let listeners = HostMap::new([(HostPattern::Any, Arc::new(listener))]);
-            self.binds.insert(BindAddress::tcp(entrance.address), Arc::new(Bind { listeners, tls }));
+            self.binds.insert(BindAddress::tcp(address), Arc::new(Bind { listeners, tls }));
         }
     }
 
@@ -247,24 +253,25 @@ impl IngressCompiler {
         &self.binds
     }
 
-    /// `None` if the Ingress does not exist. `lost` are sockets that belong to Gateways.
+    /// The verdict on an Ingress; `None` if it does not exist. `taken`: sockets that serve Gateways instead of
+    /// Ingresses.
     pub(super) fn verdict(
         &self,
         cx: CompileContext<'_>,
         key: &ObjectKey,
-        lost: &BTreeSet<BindAddress>,
+        taken: &BTreeSet<BindAddress>,
     ) -> Option<Verdict> {
         let Some(plan) = self.plans.get(key) else {
             return cx.store.ingresses.get(key).map(|object| class::foreign_verdict(cx, object));
         };
         let condition = match &plan.errors[..] {
             [] => Condition::without_diagnostics(Code::KongProgrammed),
-            refused => Condition::new(Code::KongInvalid, refused.to_vec()),
+            errors => Condition::new(Code::KongInvalid, errors.to_vec()),
         };
         let mut diagnostics = plan.notes.clone();
         diagnostics.extend(self.conflicts.get(key).cloned().unwrap_or_default());
-        for address in lost {
-            let message = format!("{address} is used by a Gateway, so Ingresses are not served there");
+        for address in taken {
+            let message = format!("{address} is used by a Gateway, so it does not serve Ingresses");
             diagnostics.push(
                 Diagnostic::of_object(
                     message,
@@ -277,12 +284,13 @@ impl IngressCompiler {
             generation: plan.generation,
             conditions: vec![condition],
             load_balancer: self.published.clone(),
-            sockets: self.binds.keys().filter(|address| !lost.contains(address)).copied().collect(),
+            sockets: self.binds.keys().filter(|address| !taken.contains(address)).copied().collect(),
             diagnostics,
             ..Verdict::default()
         })
     }
 
+    /// The served Ingresses.
     pub(super) fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
         self.plans.keys()
     }

@@ -6,18 +6,18 @@ use crate::snapshot::kong::KongPath;
 /// Options that affect how paths are parsed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PathOptions<'a> {
-    /// The prefix of regular expressions, `/~` by default.
+    /// The prefix of paths that are regular expressions, `/~` by default.
     pub regex_prefix: &'a str,
     /// Whether paths of type ImplementationSpecific are regular expressions if they contain special characters.
     pub legacy_detection: bool,
-    /// Whether exact paths and prefixes with special characters are regular expressions. Kong does not escape such
-    /// paths, and manifests written for Kong may depend on it; otherwise paths are literal.
+    /// Whether paths of type Exact and Prefix with special characters are regular expressions. Kong does not escape
+    /// such paths, and manifests written for Kong may depend on it; otherwise these paths are literal.
     pub unescaped: bool,
 }
 
-/// The router paths for one path of the object, with an optional note.
+/// The router paths for one path of an Ingress, with an optional note.
 pub(super) fn parse_path(
-    reading: PathOptions<'_>,
+    options: PathOptions<'_>,
     path: Option<&str>,
     kind: Option<&str>,
     field: &str,
@@ -28,14 +28,14 @@ pub(super) fn parse_path(
         return Err(Diagnostic::error(field, message, format!("write /{path}")));
     }
     if kind != Some("Exact")
-        && let Some(pattern) = path.strip_prefix(reading.regex_prefix)
+        && let Some(pattern) = path.strip_prefix(options.regex_prefix)
     {
         return Ok((vec![regex_path(pattern, field)?], None));
     }
     match kind {
         Some("Exact") => {
             let text = format!("/{}", path.trim_start_matches('/'));
-            match reading.is_pattern(&text) {
+            match options.is_pattern(&text) {
                 true => Ok((vec![regex_path(&format!("{text}$"), field)?], Some(pattern_note(&text, field)))),
                 false => Ok((vec![KongPath::exact(&text)], None)),
             }
@@ -46,16 +46,16 @@ pub(super) fn parse_path(
                 return Ok((vec![KongPath::prefix("/")], None));
             }
             let text = format!("/{base}");
-            // Kong also treats the prefix with the slash as literal text.
-            let below = KongPath::prefix(&format!("{text}/"));
-            match reading.is_pattern(&text) {
-                true => Ok((vec![below, regex_path(&format!("{text}$"), field)?], Some(pattern_note(&text, field)))),
-                false => Ok((vec![below, KongPath::exact(&text)], None)),
+            // As in Kong, the prefix with a final slash is always literal.
+            let subpaths = KongPath::prefix(&format!("{text}/"));
+            match options.is_pattern(&text) {
+                true => Ok((vec![subpaths, regex_path(&format!("{text}$"), field)?], Some(pattern_note(&text, field)))),
+                false => Ok((vec![subpaths, KongPath::exact(&text)], None)),
             }
         }
         None | Some("ImplementationSpecific") => {
-            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-~/%".contains(&byte);
-            if reading.legacy_detection && !path.bytes().all(is_plain) {
+            let is_literal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-~/%".contains(&byte);
+            if options.legacy_detection && !path.bytes().all(is_literal) {
                 return Ok((vec![regex_path(&path, field)?], None));
             }
             Ok((vec![KongPath::prefix(&path)], None))
@@ -90,13 +90,13 @@ fn merge_slashes(path: &str) -> String {
     if path.is_empty() {
         return "/".to_owned();
     }
-    let mut made = String::with_capacity(path.len());
-    for next in path.chars() {
-        if next != '/' || !made.ends_with('/') {
-            made.push(next);
+    let mut merged = String::with_capacity(path.len());
+    for c in path.chars() {
+        if c != '/' || !merged.ends_with('/') {
+            merged.push(c);
         }
     }
-    made
+    merged
 }
 
 #[cfg(test)]
@@ -107,49 +107,49 @@ mod tests {
     // kong-compat §7.7
     #[test]
     fn every_path_type_is_parsed() {
-        let usual = PathOptions { regex_prefix: "/~", legacy_detection: false, unescaped: false };
-        let kong = PathOptions { unescaped: true, ..usual };
-        let legacy = PathOptions { legacy_detection: true, ..usual };
-        let other = PathOptions { regex_prefix: "/@", ..usual };
+        let defaults = PathOptions { regex_prefix: "/~", legacy_detection: false, unescaped: false };
+        let kong = PathOptions { unescaped: true, ..defaults };
+        let legacy = PathOptions { legacy_detection: true, ..defaults };
+        let other_prefix = PathOptions { regex_prefix: "/@", ..defaults };
         let specific = Some("ImplementationSpecific");
-        type Written = (Option<&'static str>, Option<&'static str>);
-        let cases: &[(PathOptions<'_>, Written, &[&str])] = &[
-            (usual, (Some("/foo"), Some("Exact")), &["Exact /foo"]),
-            (usual, (Some("//foo//bar/"), Some("Exact")), &["Exact /foo/bar/"]),
-            (usual, (Some("/a.b"), Some("Exact")), &["Exact /a.b"]),
-            (usual, (Some("/a(b|c)"), Some("Exact")), &["Exact /a(b|c)"]),
+        type PathAndType = (Option<&'static str>, Option<&'static str>);
+        let cases: &[(PathOptions<'_>, PathAndType, &[&str])] = &[
+            (defaults, (Some("/foo"), Some("Exact")), &["Exact /foo"]),
+            (defaults, (Some("//foo//bar/"), Some("Exact")), &["Exact /foo/bar/"]),
+            (defaults, (Some("/a.b"), Some("Exact")), &["Exact /a.b"]),
+            (defaults, (Some("/a(b|c)"), Some("Exact")), &["Exact /a(b|c)"]),
             (kong, (Some("/a(b|c)"), Some("Exact")), &["Regex ~/a(b|c)$"]),
             // A dot alone does not make a path a regular expression.
             (kong, (Some("/a.b"), Some("Exact")), &["Exact /a.b"]),
-            (usual, (Some("/~/a"), Some("Exact")), &["Exact /~/a"]),
-            (usual, (Some("/foo"), Some("Prefix")), &["Prefix /foo/", "Exact /foo"]),
-            (usual, (Some("/foo/"), Some("Prefix")), &["Prefix /foo/", "Exact /foo"]),
-            (usual, (Some("/"), Some("Prefix")), &["Prefix /"]),
+            (defaults, (Some("/~/a"), Some("Exact")), &["Exact /~/a"]),
+            (defaults, (Some("/foo"), Some("Prefix")), &["Prefix /foo/", "Exact /foo"]),
+            (defaults, (Some("/foo/"), Some("Prefix")), &["Prefix /foo/", "Exact /foo"]),
+            (defaults, (Some("/"), Some("Prefix")), &["Prefix /"]),
             (kong, (Some("/v[0-9]"), Some("Prefix")), &["Prefix /v[0-9]/", "Regex ~/v[0-9]$"]),
-            (usual, (Some(r"/~/a/\d+"), Some("Prefix")), &[r"Regex ~/a/\d+"]),
-            (usual, (Some(r"/~/a/\d+"), specific), &[r"Regex ~/a/\d+"]),
-            (usual, (Some("/foo"), specific), &["Prefix /foo"]),
-            (usual, (Some("/foo"), None), &["Prefix /foo"]),
-            (usual, (None, None), &["Prefix /"]),
-            (usual, (Some(""), Some("Prefix")), &["Prefix /"]),
-            (usual, (Some("/a*"), specific), &["Prefix /a*"]),
+            (defaults, (Some(r"/~/a/\d+"), Some("Prefix")), &[r"Regex ~/a/\d+"]),
+            (defaults, (Some(r"/~/a/\d+"), specific), &[r"Regex ~/a/\d+"]),
+            (defaults, (Some("/foo"), specific), &["Prefix /foo"]),
+            (defaults, (Some("/foo"), None), &["Prefix /foo"]),
+            (defaults, (None, None), &["Prefix /"]),
+            (defaults, (Some(""), Some("Prefix")), &["Prefix /"]),
+            (defaults, (Some("/a*"), specific), &["Prefix /a*"]),
             (legacy, (Some("/a*"), specific), &["Regex ~/a*"]),
             (legacy, (Some("/a_b%20~c"), specific), &["Prefix /a_b%20~c"]),
             (legacy, (Some("/a*"), Some("Exact")), &["Exact /a*"]),
-            (other, (Some("/@/x[0-9]"), specific), &["Regex ~/x[0-9]"]),
-            (other, (Some("/~/x"), specific), &["Prefix /~/x"]),
+            (other_prefix, (Some("/@/x[0-9]"), specific), &["Regex ~/x[0-9]"]),
+            (other_prefix, (Some("/~/x"), specific), &["Prefix /~/x"]),
         ];
-        for (reading, (path, kind), expected) in cases {
-            let (paths, _) = parse_path(*reading, *path, *kind, "path").unwrap();
+        for (options, (path, kind), expected) in cases {
+            let (paths, _) = parse_path(*options, *path, *kind, "path").unwrap();
             let found: Vec<_> = paths.iter().map(ToString::to_string).collect();
-            assert_eq!(found, *expected, "{path:?} {kind:?} {reading:?}");
+            assert_eq!(found, *expected, "{path:?} {kind:?} {options:?}");
         }
         for (path, kind, expected) in [
             ("foo", "Prefix", "\"foo\" does not start with a slash"),
             ("/~/(", "Prefix", "the regular expression is invalid: unclosed group at character 2"),
             ("/", "Glob", "Glob is not a supported path type"),
         ] {
-            assert_eq!(parse_path(usual, Some(path), Some(kind), "path").unwrap_err().message, expected);
+            assert_eq!(parse_path(defaults, Some(path), Some(kind), "path").unwrap_err().message, expected);
         }
     }
 }

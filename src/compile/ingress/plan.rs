@@ -20,7 +20,7 @@ use crate::plugin_api::RouteNames;
 use crate::snapshot::certs::Certificate;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::kong::{HttpsRedirect, KongBehavior, KongHost, KongPath, KongRoute, RouterFlavor, UpstreamHost};
-use crate::snapshot::router::RouteAge;
+use crate::snapshot::router::TieBreaker;
 use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteFailure, RouteRule, RuleId, Split};
 use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
 use crate::upstream::UpstreamKey;
@@ -35,7 +35,7 @@ pub(super) struct IngressPlan {
     pub default_route: Option<Arc<KongRoute>>,
     pub certificates: Vec<HostCertificate>,
     pub upstreams: BTreeSet<UpstreamKey>,
-    /// Errors that prevent parts of it from being served.
+    /// Errors that prevent parts of the Ingress from being served.
     pub errors: Vec<Diagnostic>,
     /// Diagnostics about parts that are served, but possibly not as intended.
     pub notes: Vec<Diagnostic>,
@@ -46,10 +46,11 @@ pub(super) struct IngressPlan {
 pub(super) struct HostCertificate {
     pub host: HostPattern,
     pub certificate: Arc<Certificate>,
+    /// The entry of `spec.tls` that assigns it.
     pub field: String,
 }
 
-/// `None` if this process does not serve its class.
+/// Plans an Ingress. `None` if this process does not serve it.
 pub(super) fn plan(
     cx: CompileContext<'_>,
     plugins: &Plugins,
@@ -68,28 +69,22 @@ pub(super) fn plan(
         errors: settings.errors.clone(),
         notes: settings.notes.clone(),
     };
-    let (mut routes, mut fallback) = (planner.routes(), planner.default_route());
+    let (mut routes, mut default_route) = (planner.routes(), planner.default_route());
     if !settings.errors.is_empty() {
         // A condition that cannot be evaluated never holds, so no route is served. The errors of routes are reported,
-        // but not what served ones would do.
-        (routes, fallback) = (Vec::new(), None);
+        // but not the notes, which are about served routes.
+        (routes, default_route) = (Vec::new(), None);
         planner.upstreams.clear();
         planner.notes.clone_from(&settings.notes);
     }
     let certificates = planner.certificates(secrets);
-    let IngressPlanner { upstreams, errors: refused, notes, .. } = planner;
+    let IngressPlanner { upstreams, errors, notes, .. } = planner;
     let (generation, created) = (ingress.meta.generation, ingress.meta.created);
-    Some(IngressPlan {
-        generation,
-        created,
-        routes,
-        default_route: fallback,
-        certificates,
-        upstreams,
-        errors: refused,
-        notes,
-    })
+    Some(IngressPlan { generation, created, routes, default_route, certificates, upstreams, errors, notes })
 }
+
+/// The index of the default backend's route, after those of all rules.
+const AFTER_ALL_RULES: usize = usize::MAX;
 
 struct IngressPlanner<'a> {
     cx: CompileContext<'a>,
@@ -110,9 +105,8 @@ struct PathGroup<'a> {
     /// The field of the first path's backend.
     field: String,
     paths: Vec<KongPath>,
-    /// Whether the paths lack a capture group that `konghq.com/rewrite` refers to, so that requests cannot be
-    /// forwarded.
-    lacks_groups: bool,
+    /// Whether `konghq.com/rewrite` cannot be applied to the paths, so that requests cannot be forwarded.
+    is_rewrite_invalid: bool,
 }
 
 impl<'a> IngressPlanner<'a> {
@@ -120,12 +114,12 @@ impl<'a> IngressPlanner<'a> {
         let mut groups: Vec<PathGroup<'a>> = Vec::new();
         for (index, rule) in self.ingress.spec.rules.iter().enumerate() {
             let host = rule.host.as_deref().unwrap_or_default();
-            for (at, raw) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
-                let field = format!("spec.rules[{index}].http.paths[{at}]");
+            for (path_index, raw) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
+                let field = format!("spec.rules[{index}].http.paths[{path_index}]");
                 let (path, kind) = (raw.path.as_deref(), raw.path_type.as_deref());
                 let paths = match path::parse_path(self.path_options(), path, kind, &format!("{field}.path")) {
-                    Ok((paths, remark)) => {
-                        self.notes.extend(remark);
+                    Ok((paths, note)) => {
+                        self.notes.extend(note);
                         paths
                     }
                     Err(problem) => {
@@ -133,21 +127,22 @@ impl<'a> IngressPlanner<'a> {
                         continue;
                     }
                 };
-                let lead = IngressTarget::from_backend(&raw.backend);
-                let is_stuck = self.lacks_groups(&paths, &format!("{field}.path"));
-                let belongs =
-                    |group: &PathGroup<'_>| (group.host, &group.target, group.lacks_groups) == (host, &lead, is_stuck);
+                let target = IngressTarget::from_backend(&raw.backend);
+                let is_rewrite_invalid = self.report_invalid_rewrite(&paths, &format!("{field}.path"));
+                let belongs = |group: &PathGroup<'_>| {
+                    (group.host, &group.target, group.is_rewrite_invalid) == (host, &target, is_rewrite_invalid)
+                };
                 let group = match groups.iter().position(belongs) {
-                    Some(known) => &mut groups[known],
+                    Some(position) => &mut groups[position],
                     None => {
                         let field = format!("{field}.backend");
                         groups.push(PathGroup {
                             host,
-                            target: lead,
+                            target,
                             backend: &raw.backend,
                             field,
                             paths: Vec::new(),
-                            lacks_groups: is_stuck,
+                            is_rewrite_invalid,
                         });
                         let last = groups.len() - 1;
                         &mut groups[last]
@@ -187,38 +182,40 @@ impl<'a> IngressPlanner<'a> {
             }
         }
         let name = group.target.route_name(group.host);
-        let rule = match group.lacks_groups {
+        let rule = match group.is_rewrite_invalid {
             true => self.failing_rule(&name, &group.target),
             false => self.rule(&name, &group.target, group.backend, &group.field),
         };
-        let route = self.with_annotation_conditions(KongRoute::new(self.age(index), rule), hosts);
+        let route = self.with_annotation_conditions(KongRoute::new(self.tie_breaker(index), rule), hosts);
         Some(Arc::new(KongRoute { paths: group.paths, ..route }))
     }
 
     fn default_route(&mut self) -> Option<Arc<KongRoute>> {
         let backend = self.ingress.spec.default_backend.as_ref()?;
-        let lead = IngressTarget::from_backend(backend);
+        let target = IngressTarget::from_backend(backend);
         let paths = vec![KongPath::prefix("/")];
-        let rule = match self.lacks_groups(&paths, "spec.defaultBackend") {
-            true => self.failing_rule("", &lead),
-            false => self.rule("", &lead, backend, "spec.defaultBackend"),
+        let no_name = "";
+        let rule = match self.report_invalid_rewrite(&paths, "spec.defaultBackend") {
+            true => self.failing_rule(no_name, &target),
+            false => self.rule(no_name, &target, backend, "spec.defaultBackend"),
         };
-        let route = self.with_annotation_conditions(KongRoute::new(self.age(usize::from(u16::MAX)), rule), Vec::new());
+        let route =
+            self.with_annotation_conditions(KongRoute::new(self.tie_breaker(AFTER_ALL_RULES), rule), Vec::new());
         Some(Arc::new(KongRoute { paths, is_default_backend: true, ..route }))
     }
 
-    /// Whether the rewrite annotation is invalid or needs capture groups that these paths do not have. Reports it if
-    /// so.
-    fn lacks_groups(&mut self, paths: &[KongPath], field: &str) -> bool {
+    /// Adds an error if the rewrite annotation is invalid, or refers to capture groups that these paths do not have.
+    /// Returns whether it did.
+    fn report_invalid_rewrite(&mut self, paths: &[KongPath], field: &str) -> bool {
         let problem = match &self.settings.rewrite {
             Err(problem) => {
                 let message = format!("{}, so requests get status 500", problem.message);
                 Diagnostic { message, ..problem.clone() }
             }
-            Ok(Some(template)) if paths.iter().any(|path| path.groups() < template.groups()) => {
+            Ok(Some(template)) if paths.iter().any(|path| path.group_count() < template.highest_group()) => {
                 let message = format!(
                     "{REWRITE} refers to ${}, but this path has no such group, so requests for it get status 500",
-                    template.groups()
+                    template.highest_group()
                 );
                 Diagnostic::error(field, message, "write a regular expression with groups, such as /~/users/([^/]+)")
             }
@@ -230,7 +227,7 @@ impl<'a> IngressPlanner<'a> {
         true
     }
 
-    /// Adds the conditions from annotations.
+    /// Adds the match conditions that annotations define.
     fn with_annotation_conditions(&self, route: KongRoute, mut hosts: Vec<KongHost>) -> KongRoute {
         let RouteSettings { methods, headers, server_names, host_aliases, regex_priority, .. } = self.settings;
         for alias in host_aliases {
@@ -248,8 +245,9 @@ impl<'a> IngressPlanner<'a> {
         }
     }
 
-    fn age(&self, index: usize) -> RouteAge {
-        RouteAge {
+    /// Decides between routes of equal precedence. `index`: the position of the route among those of the Ingress.
+    fn tie_breaker(&self, index: usize) -> TieBreaker {
+        TieBreaker {
             created: self.ingress.meta.created,
             route: self.ingress.meta.key.to_string().into(),
             rule: u16::try_from(index).unwrap_or(u16::MAX),
@@ -257,25 +255,25 @@ impl<'a> IngressPlanner<'a> {
         }
     }
 
-    /// The rule for this backend. `name` is the part of the route's name after namespace and Ingress.
-    fn rule(&mut self, name: &str, lead: &IngressTarget, backend: &IngressBackend, field: &str) -> Arc<RouteRule> {
+    /// The rule for a backend. `name`: the route's name without namespace and Ingress; empty for the default backend.
+    fn rule(&mut self, name: &str, target: &IngressTarget, backend: &IngressBackend, field: &str) -> Arc<RouteRule> {
         let key = &self.ingress.meta.key;
-        let mut manner = self.behavior();
+        let mut behavior = self.behavior();
         let mut backends = Vec::new();
         let action = match backend::resolve(self.cx, &key.namespace, backend, self.class.service_upstream, field) {
             Ok(resolved) => {
                 let settings = &resolved.settings;
                 let (kind, meta) = resolved.settings_source;
-                let remark = tls::unverified_note(resolved.key.tls.as_ref(), &format!("{kind} {}", meta.key), field);
-                self.notes.extend(remark.filter(|remark| !self.notes.contains(remark)));
-                manner.path = settings.path.clone();
+                let note = tls::unverified_note(resolved.key.tls.as_ref(), &format!("{kind} {}", meta.key), field);
+                self.notes.extend(note.filter(|note| !self.notes.contains(note)));
+                behavior.path = settings.path.clone();
                 if !self.settings.preserve_host {
-                    manner.host = UpstreamHost::Fixed(resolved.host.clone());
+                    behavior.host = UpstreamHost::Fixed(resolved.host.clone());
                 }
                 backends.push(resolved.settings_source);
                 let target = BackendTarget::Upstream(self.cx.inputs.upstreams.upstream(&resolved.key));
                 let split = Split::new(vec![Backend { weight: 1, filters: Filters::default(), target }]);
-                let tries = TimeoutsAndRetries::for_kong_service(
+                let timeouts_and_retries = TimeoutsAndRetries::for_kong_service(
                     settings.connect_timeout,
                     settings.write_timeout,
                     settings.read_timeout,
@@ -284,7 +282,7 @@ impl<'a> IngressPlanner<'a> {
                 self.upstreams.insert(resolved.key);
                 match split {
                     Some(mut split) => {
-                        split.timeouts_and_retries = Some(Box::new(tries));
+                        split.timeouts_and_retries = Some(Box::new(timeouts_and_retries));
                         Action::Forward(split)
                     }
                     None => Action::Fail(RouteFailure::NoService),
@@ -298,31 +296,32 @@ impl<'a> IngressPlanner<'a> {
                 Action::Fail(RouteFailure::NoService)
             }
         };
-        self.build_rule(name, lead, manner, &backends, action)
+        self.build_rule(name, target, behavior, &backends, action)
     }
 
     /// The rule for requests that cannot be forwarded.
-    fn failing_rule(&mut self, name: &str, lead: &IngressTarget) -> Arc<RouteRule> {
-        self.build_rule(name, lead, self.behavior(), &[], Action::Fail(RouteFailure::Unsupported))
+    fn failing_rule(&mut self, name: &str, target: &IngressTarget) -> Arc<RouteRule> {
+        let no_backends: &[(Kind, &Meta)] = &[];
+        self.build_rule(name, target, self.behavior(), no_backends, Action::Fail(RouteFailure::Unsupported))
     }
 
     fn build_rule(
         &mut self,
         name: &str,
-        lead: &IngressTarget,
-        manner: KongBehavior,
+        target: &IngressTarget,
+        behavior: KongBehavior,
         backends: &[(Kind, &Meta)],
         action: Action,
     ) -> Arc<RouteRule> {
         let key = &self.ingress.meta.key;
         let route: Arc<str> = format!("{}/{key}", Kind::Ingress).into();
         let rule: Arc<str> = if name.is_empty() { "default".into() } else { name.into() };
-        let (dot, own) = (if name.is_empty() { "" } else { "." }, &key.name);
+        let dot = if name.is_empty() { "" } else { "." };
         let names = RouteNames {
-            route: format!("{}.{own}{dot}{name}", key.namespace).into(),
-            service: lead.service_name(&key.namespace).into(),
+            route: format!("{}.{}{dot}{name}", key.namespace, key.name).into(),
+            service: target.service_name(&key.namespace).into(),
         };
-        let chained = self.plugins.chain(
+        let chain = self.plugins.chain(
             self.cx,
             &PluginSite {
                 kind: Kind::Ingress,
@@ -330,13 +329,13 @@ impl<'a> IngressPlanner<'a> {
                 extensions: &[],
                 backends,
                 names: Arc::new(names),
-                scope: format!("{route}/{rule}").into(),
+                counter_scope: format!("{route}/{rule}").into(),
             },
         );
-        let plugins = chained.report_into(&mut self.notes);
+        let plugins = chain.report_into(&mut self.notes);
         let id = RuleId { route, rule };
         let filters = Filters::default();
-        Arc::new(RouteRule { id, filters, plugins, action, kong: Some(Box::new(manner)) })
+        Arc::new(RouteRule { id, filters, plugins, action, kong: Some(Box::new(behavior)) })
     }
 
     fn behavior(&self) -> KongBehavior {
@@ -355,7 +354,7 @@ impl<'a> IngressPlanner<'a> {
 
     /// The usable certificates, by host. An invalid certificate affects its own hosts only.
     fn certificates(&mut self, secrets: &mut SecretCache) -> Vec<HostCertificate> {
-        let mut shown = Vec::new();
+        let mut certificates = Vec::new();
         for (index, tls) in self.ingress.spec.tls.iter().enumerate() {
             let field = format!("spec.tls[{index}]");
             let Some(name) = tls.secret_name.as_deref().filter(|name| !name.is_empty()) else { continue };
@@ -370,7 +369,7 @@ impl<'a> IngressPlanner<'a> {
             }
             let secret = ObjectKey::new(&self.ingress.meta.key.namespace, name);
             match certificates::from_secret(self.cx.store, secrets, &secret) {
-                Ok(certificate) => shown.extend(tls.hosts.iter().map(|host| HostCertificate {
+                Ok(certificate) => certificates.extend(tls.hosts.iter().map(|host| HostCertificate {
                     host: HostPattern::parse(Some(host)),
                     certificate: Arc::clone(&certificate),
                     field: field.clone(),
@@ -381,6 +380,6 @@ impl<'a> IngressPlanner<'a> {
                 }
             }
         }
-        shown
+        certificates
     }
 }

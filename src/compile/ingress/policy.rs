@@ -1,5 +1,5 @@
-//! KongUpstreamPolicy and KongIngress: the supported load-balancing settings of a Service (docs/kong-compatibility.md,
-//! 1.7 and 1.8).
+//! Reads KongUpstreamPolicies and KongIngresses: the supported load-balancing settings of a Service
+//! (docs/kong-compatibility.md, 1.7 and 1.8).
 
 use std::sync::Arc;
 
@@ -16,11 +16,12 @@ use crate::store::Store;
 use crate::upstream::LoadBalancing;
 
 /// The load-balancing algorithm for the Service or facade with this metadata; `None` if there is no supported one. A
-/// KongUpstreamPolicy overrides a KongIngress, unless it conflicts within a rule (`agrees` is false).
-pub(in crate::compile) fn balance(store: &Store, meta: &Meta, agrees: bool) -> Option<LoadBalancing> {
-    let policy = upstream_policy(store, meta).filter(|_| agrees).and_then(|policy| policy.spec.algorithm.as_deref());
-    let older = kong_ingress_upstream(store, meta).and_then(|upstream| upstream.algorithm.as_deref());
-    match policy.or(older)? {
+/// KongUpstreamPolicy overrides a KongIngress, unless `policy_applies` is false because it conflicts within a rule.
+pub(in crate::compile) fn balance(store: &Store, meta: &Meta, policy_applies: bool) -> Option<LoadBalancing> {
+    let policy_algorithm =
+        upstream_policy(store, meta).filter(|_| policy_applies).and_then(|policy| policy.spec.algorithm.as_deref());
+    let kong_ingress_algorithm = kong_ingress_upstream(store, meta).and_then(|upstream| upstream.algorithm.as_deref());
+    match policy_algorithm.or(kong_ingress_algorithm)? {
         "round-robin" => Some(LoadBalancing::RoundRobin),
         "least-connections" => Some(LoadBalancing::LeastRequests),
         _ => None,
@@ -71,28 +72,28 @@ pub(in crate::compile) fn referenced_policies(meta: &Meta) -> impl Iterator<Item
 }
 
 /// The verdict on a KongUpstreamPolicy or KongIngress.
-pub(in crate::compile) fn verdict(store: &Store, id: &ObjectId, disagreements: &PolicyConflicts) -> Option<Verdict> {
+pub(in crate::compile) fn verdict(store: &Store, id: &ObjectId, conflicts: &PolicyConflicts) -> Option<Verdict> {
     let generation = store.meta(id)?.generation;
-    let users = referrers(store, id);
+    let referrers = referrers(store, id);
     let (problems, mut notes) = match id.kind {
         Kind::KongUpstreamPolicy => check_upstream_policy(store.kong_upstream_policies.get(&id.key)?),
         Kind::KongIngress => check_kong_ingress(store.kong_ingresses.get(&id.key)?),
         _ => return None,
     };
     if id.kind == Kind::KongIngress {
-        notes.push(deprecated());
+        notes.push(deprecation_note());
     }
     let condition = if !problems.is_empty() {
         Condition::new(Code::KongInvalid, problems)
-    } else if users.is_empty() {
+    } else if referrers.is_empty() {
         let annotation = if id.kind == Kind::KongIngress { OVERRIDE } else { UPSTREAM_POLICY };
         let remedy = format!("refer to it in the annotation {annotation} of a Service");
         Condition::new(Code::KongPending, vec![Diagnostic::of_object("no Service refers to it", remedy)])
     } else {
         Condition::without_diagnostics(Code::KongProgrammed)
     };
-    let ancestors = users.into_iter().filter(|_| id.kind == Kind::KongUpstreamPolicy).map(|user| {
-        let conflict = (user.kind == Kind::Service).then(|| disagreements.for_service(&user.key)).flatten();
+    let ancestors = referrers.into_iter().filter(|_| id.kind == Kind::KongUpstreamPolicy).map(|referrer| {
+        let conflict = (referrer.kind == Kind::Service).then(|| conflicts.for_service(&referrer.key)).flatten();
         let conditions = match conflict {
             None => vec![Condition::without_diagnostics(Code::PolicyAccepted), condition.clone()],
             Some(problem) => {
@@ -100,7 +101,7 @@ pub(in crate::compile) fn verdict(store: &Store, id: &ObjectId, disagreements: &
                 vec![conflicted, Condition::new(Code::KongPending, vec![problem])]
             }
         };
-        AncestorVerdict { kind: user.kind, name: user.key.name, conditions }
+        AncestorVerdict { kind: referrer.kind, name: referrer.key.name, conditions }
     });
     let ancestors = ancestors.take(MAX_ANCESTORS).collect();
     Some(Verdict {
@@ -112,23 +113,23 @@ pub(in crate::compile) fn verdict(store: &Store, id: &ObjectId, disagreements: &
     })
 }
 
-/// The maximum in a policy's status.
+/// The maximum number of ancestors in a policy's status, which Gateway API defines.
 const MAX_ANCESTORS: usize = 16;
 
 /// The objects that refer to a policy, oldest first.
 fn referrers(store: &Store, policy: &ObjectId) -> Vec<ObjectId> {
-    let mut users: Vec<(Option<i64>, ObjectId)> = Vec::new();
+    let mut referrers: Vec<(Option<i64>, ObjectId)> = Vec::new();
     for id in store.dependency_index().dependents(policy) {
         let Some(meta) = store.meta(id) else { continue };
-        if referenced_policies(meta).any(|named| named == *policy) {
-            users.push((meta.created, id.clone()));
+        if referenced_policies(meta).any(|referenced| referenced == *policy) {
+            referrers.push((meta.created, id.clone()));
         }
     }
-    users.sort();
-    users.into_iter().map(|(_, id)| id).collect()
+    referrers.sort();
+    referrers.into_iter().map(|(_, id)| id).collect()
 }
 
-fn deprecated() -> Diagnostic {
+fn deprecation_note() -> Diagnostic {
     let remedy = "create a KongUpstreamPolicy and refer to it in konghq.com/upstream-policy of the Service";
     Diagnostic::warning("kind", "KongIngress is deprecated", remedy)
 }
@@ -152,9 +153,15 @@ fn check_upstream_policy(policy: &KongUpstreamPolicy) -> (Vec<Diagnostic>, Vec<D
     (problems, notes)
 }
 
-/// A field that configures hashing: an error if hashing is enabled; otherwise it has no effect, as in Kong.
-fn check_hash_field(field: &str, is_asked_for: bool, problems: &mut Vec<Diagnostic>, notes: &mut Vec<Diagnostic>) {
-    if is_asked_for {
+/// Reports a field that configures hashing: an error if hashing is enabled; otherwise a note, since it has no effect in
+/// Kong either.
+fn check_hash_field(
+    field: &str,
+    is_hashing_enabled: bool,
+    problems: &mut Vec<Diagnostic>,
+    notes: &mut Vec<Diagnostic>,
+) {
+    if is_hashing_enabled {
         problems.push(not_in_effect(field));
     } else {
         let message = "it configures hashing, which is not enabled, so it has no effect";
@@ -174,38 +181,40 @@ fn check_kong_ingress(object: &KongIngress) -> (Vec<Diagnostic>, Vec<Diagnostic>
         let message = format!("{host:?} is not a host name, so it has no effect");
         problems.push(Diagnostic::error("upstream.host_header", message, "write a host name, such as backend.example"));
     }
-    let is_set = |value: &Option<String>| value.as_deref().is_some_and(|value| value != "none");
-    for (is_set, field) in
-        [(is_set(&upstream.hash_on), "upstream.hash_on"), (is_set(&upstream.hash_fallback), "upstream.hash_fallback")]
-    {
+    let selects_input = |value: &Option<String>| value.as_deref().is_some_and(|value| value != "none");
+    for (is_set, field) in [
+        (selects_input(&upstream.hash_on), "upstream.hash_on"),
+        (selects_input(&upstream.hash_fallback), "upstream.hash_fallback"),
+    ] {
         problems.extend(is_set.then(|| not_in_effect(field)));
     }
-    let hashes_first = is_hashing(upstream.algorithm.as_deref()) || is_set(&upstream.hash_on);
-    let hashes_then = is_set(&upstream.hash_fallback);
-    for (is_written, field, is_asked_for) in [
-        (upstream.slots.is_some(), "slots", hashes_first),
-        (upstream.hash_on_header.is_some(), "hash_on_header", hashes_first),
-        (upstream.hash_on_cookie.is_some(), "hash_on_cookie", hashes_first),
-        (upstream.hash_on_cookie_path.is_some(), "hash_on_cookie_path", hashes_first),
-        (upstream.hash_on_query_arg.is_some(), "hash_on_query_arg", hashes_first),
-        (upstream.hash_on_uri_capture.is_some(), "hash_on_uri_capture", hashes_first),
-        (upstream.hash_fallback_header.is_some(), "hash_fallback_header", hashes_then),
-        (upstream.hash_fallback_query_arg.is_some(), "hash_fallback_query_arg", hashes_then),
-        (upstream.hash_fallback_uri_capture.is_some(), "hash_fallback_uri_capture", hashes_then),
+    let hashes = is_hashing(upstream.algorithm.as_deref()) || selects_input(&upstream.hash_on);
+    let hashes_on_fallback = selects_input(&upstream.hash_fallback);
+    for (is_written, field, is_hashing_enabled) in [
+        (upstream.slots.is_some(), "slots", hashes),
+        (upstream.hash_on_header.is_some(), "hash_on_header", hashes),
+        (upstream.hash_on_cookie.is_some(), "hash_on_cookie", hashes),
+        (upstream.hash_on_cookie_path.is_some(), "hash_on_cookie_path", hashes),
+        (upstream.hash_on_query_arg.is_some(), "hash_on_query_arg", hashes),
+        (upstream.hash_on_uri_capture.is_some(), "hash_on_uri_capture", hashes),
+        (upstream.hash_fallback_header.is_some(), "hash_fallback_header", hashes_on_fallback),
+        (upstream.hash_fallback_query_arg.is_some(), "hash_fallback_query_arg", hashes_on_fallback),
+        (upstream.hash_fallback_uri_capture.is_some(), "hash_fallback_uri_capture", hashes_on_fallback),
     ] {
         if is_written {
-            check_hash_field(&format!("upstream.{field}"), is_asked_for, &mut problems, &mut notes);
+            check_hash_field(&format!("upstream.{field}"), is_hashing_enabled, &mut problems, &mut notes);
         }
     }
     if let Some(checks) = &upstream.healthchecks {
-        let counts = |numbers: &[Option<i32>]| numbers.iter().flatten().any(|number| *number > 0);
+        let is_any_positive = |numbers: &[Option<i32>]| numbers.iter().flatten().any(|number| *number > 0);
         if checks.threshold.as_ref().is_some_and(|threshold| threshold.as_f64() != Some(0.0)) {
             problems.push(not_in_effect("upstream.healthchecks.threshold"));
         }
         if let Some(active) = &checks.active {
             let healthy = active.healthy.as_ref().and_then(|healthy| healthy.interval);
             let unhealthy = active.unhealthy.as_ref().and_then(|unhealthy| unhealthy.interval);
-            problems.extend(counts(&[healthy, unhealthy]).then(|| not_in_effect("upstream.healthchecks.active")));
+            problems
+                .extend(is_any_positive(&[healthy, unhealthy]).then(|| not_in_effect("upstream.healthchecks.active")));
         }
         if let Some(passive) = &checks.passive {
             let successes = passive.healthy.as_ref().and_then(|healthy| healthy.successes);
@@ -213,8 +222,8 @@ fn check_kong_ingress(object: &KongIngress) -> (Vec<Diagnostic>, Vec<Diagnostic>
                 .unhealthy
                 .as_ref()
                 .map_or([None; 3], |unhealthy| [unhealthy.http_failures, unhealthy.tcp_failures, unhealthy.timeouts]);
-            let counts = counts(&[successes, failures, refusals, timeouts]);
-            problems.extend(counts.then(|| not_in_effect("upstream.healthchecks.passive")));
+            let is_enabled = is_any_positive(&[successes, failures, refusals, timeouts]);
+            problems.extend(is_enabled.then(|| not_in_effect("upstream.healthchecks.passive")));
         }
     }
     (problems, notes)
@@ -230,25 +239,28 @@ fn check_algorithm(field: &str, algorithm: Option<&str>) -> Vec<Diagnostic> {
     }
 }
 
-/// Checks with an interval or threshold of 0 are disabled, as in Kong.
+/// Errors for enabled health checks. Checks with an interval or threshold of 0 are disabled, as in Kong.
 fn check_health_checks(checks: &UpstreamHealthchecks) -> Vec<Diagnostic> {
     let mut problems = Vec::new();
-    let mut look = |field: &str, number: Option<i32>| {
+    let mut report_if_positive = |field: &str, number: Option<i32>| {
         if number.is_some_and(|number| number > 0) {
             problems.push(not_in_effect(&format!("spec.healthchecks.{field}")));
         }
     };
-    look("threshold", checks.threshold);
+    report_if_positive("threshold", checks.threshold);
     if let Some(active) = &checks.active {
-        look("active.healthy.interval", active.healthy.as_ref().and_then(|healthy| healthy.interval));
-        look("active.unhealthy.interval", active.unhealthy.as_ref().and_then(|unhealthy| unhealthy.interval));
+        report_if_positive("active.healthy.interval", active.healthy.as_ref().and_then(|healthy| healthy.interval));
+        report_if_positive(
+            "active.unhealthy.interval",
+            active.unhealthy.as_ref().and_then(|unhealthy| unhealthy.interval),
+        );
     }
     if let Some(passive) = &checks.passive {
-        look("passive.healthy.successes", passive.healthy.as_ref().and_then(|healthy| healthy.successes));
+        report_if_positive("passive.healthy.successes", passive.healthy.as_ref().and_then(|healthy| healthy.successes));
         if let Some(unhealthy) = &passive.unhealthy {
-            look("passive.unhealthy.httpFailures", unhealthy.http_failures);
-            look("passive.unhealthy.tcpFailures", unhealthy.tcp_failures);
-            look("passive.unhealthy.timeouts", unhealthy.timeouts);
+            report_if_positive("passive.unhealthy.httpFailures", unhealthy.http_failures);
+            report_if_positive("passive.unhealthy.tcpFailures", unhealthy.tcp_failures);
+            report_if_positive("passive.unhealthy.timeouts", unhealthy.timeouts);
         }
     }
     problems
@@ -258,6 +270,6 @@ fn not_in_effect(field: &str) -> Diagnostic {
     Diagnostic::error(
         field,
         "it is not supported by this version, so it has no effect",
-        "remove it if load balancing works without it",
+        "remove the field if load balancing without it is acceptable",
     )
 }

@@ -1,6 +1,6 @@
 //! Detects Services of one HTTPRoute rule that refer to different KongUpstreamPolicies.
 //!
-//! Kong has one upstream for all backends of a rule, so none of these policies applies there
+//! Kong has one upstream for all backends of a rule, so none of these policies applies to the rule
 //! (docs/kong-compatibility.md, 1.7).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,9 +18,9 @@ use crate::store::Store;
 /// The Services with conflicting policies, by the routes that combine them.
 #[derive(Debug, Default)]
 pub(in crate::compile) struct PolicyConflicts {
-    /// Per Service: each such route, with the other Service.
+    /// Per Service: each route that combines it with a Service of another policy, and that Service.
     services: BTreeMap<ObjectKey, BTreeMap<ObjectId, ObjectKey>>,
-    /// The Services that each route combines.
+    /// Per route: the Services with conflicting policies.
     routes: BTreeMap<ObjectId, BTreeSet<ObjectKey>>,
 }
 
@@ -32,11 +32,11 @@ impl PolicyConflicts {
         id: &ObjectId,
         route: Option<&Object<HttpRoute>>,
     ) -> BTreeSet<ObjectKey> {
-        let found = route.map(|route| conflicting_services(store, route)).unwrap_or_default();
+        let conflicting = route.map(|route| conflicting_services(store, route)).unwrap_or_default();
         let mut changed = BTreeSet::new();
         for service in self.routes.remove(id).unwrap_or_default() {
             let Some(routes) = self.services.get_mut(&service) else { continue };
-            if routes.get(id) == found.get(&service) {
+            if routes.get(id) == conflicting.get(&service) {
                 continue;
             }
             routes.remove(id);
@@ -45,10 +45,10 @@ impl PolicyConflicts {
             }
             changed.insert(service);
         }
-        if !found.is_empty() {
-            self.routes.insert(id.clone(), found.keys().cloned().collect());
+        if !conflicting.is_empty() {
+            self.routes.insert(id.clone(), conflicting.keys().cloned().collect());
         }
-        for (service, other) in found {
+        for (service, other) in conflicting {
             let before = self.services.entry(service.clone()).or_default().insert(id.clone(), other.clone());
             if before != Some(other) {
                 changed.insert(service);
@@ -76,21 +76,21 @@ impl PolicyConflicts {
 /// Service.
 fn conflicting_services(store: &Store, route: &Object<HttpRoute>) -> BTreeMap<ObjectKey, ObjectKey> {
     let from = Referrer { kind: Kind::HttpRoute, namespace: &route.meta.key.namespace };
-    let mut found = BTreeMap::new();
+    let mut conflicting = BTreeMap::new();
     for rule in &route.spec.rules {
-        // Services that the route may not refer to are ignored.
-        let services = rule
-            .backend_refs
-            .iter()
-            .filter_map(|backend| backend_reference::permitted_service(store, from, &backend.target, "").ok());
-        let named: BTreeMap<ObjectKey, Option<ObjectKey>> = services
+        // Services that the route may not refer to are ignored, and reported on the route.
+        let unreported_field = "";
+        let services = rule.backend_refs.iter().filter_map(|backend| {
+            backend_reference::permitted_service(store, from, &backend.target, unreported_field).ok()
+        });
+        let policies: BTreeMap<ObjectKey, Option<ObjectKey>> = services
             .map(|service| (service.meta.key.clone(), policy::referenced_policy(&service.meta, UPSTREAM_POLICY)))
             .collect();
-        for (service, own) in named.iter().filter(|(_, own)| own.is_some()) {
-            if let Some((other, _)) = named.iter().find(|(_, policy)| *policy != own) {
-                found.entry(service.clone()).or_insert_with(|| other.clone());
+        for (service, policy) in policies.iter().filter(|(_, policy)| policy.is_some()) {
+            if let Some((other, _)) = policies.iter().find(|(_, other_policy)| *other_policy != policy) {
+                conflicting.entry(service.clone()).or_insert_with(|| other.clone());
             }
         }
     }
-    found
+    conflicting
 }

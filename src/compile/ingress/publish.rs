@@ -1,34 +1,34 @@
-//! The addresses for the status of Ingresses (docs/kong-compatibility.md, 3.13).
+//! Finds the addresses for the status of Ingresses (docs/kong-compatibility.md, 3.13).
 
-use super::super::verdict::Published;
+use super::super::verdict::PublishedAddress;
 use crate::api::ObjectKey;
 use crate::store::Store;
 
-/// The source of the addresses.
+/// Where the addresses in the status of Ingresses come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum PublishSource {
     /// None: the status is not written.
     #[default]
     Nothing,
     /// Configured by the operator.
-    Addresses(Vec<Published>),
+    Addresses(Vec<PublishedAddress>),
     /// The Services in front of Portico.
     Services(Vec<ObjectKey>),
 }
 
 impl PublishSource {
-    /// `None` if the status must not be written.
-    pub(super) fn addresses(&self, store: &Store) -> Option<Vec<Published>> {
-        let mut found = match self {
+    /// The addresses to publish; `None` if the status must not be written.
+    pub(super) fn addresses(&self, store: &Store) -> Option<Vec<PublishedAddress>> {
+        let mut addresses = match self {
             PublishSource::Nothing => return None,
             PublishSource::Addresses(addresses) => return Some(addresses.clone()),
             PublishSource::Services(services) => {
                 services.iter().flat_map(|service| service_addresses(store, service)).collect::<Vec<_>>()
             }
         };
-        found.sort();
-        found.dedup();
-        Some(found)
+        addresses.sort();
+        addresses.dedup();
+        Some(addresses)
     }
 
     pub(super) fn uses_service(&self, service: &ObjectKey) -> bool {
@@ -36,23 +36,24 @@ impl PublishSource {
     }
 }
 
-/// The addresses of its load balancer; otherwise its external IPs; otherwise its ClusterIP.
-fn service_addresses(store: &Store, key: &ObjectKey) -> Vec<Published> {
+/// The addresses of a Service: those of its load balancer; otherwise its external IPs; otherwise its ClusterIP, unless
+/// it waits for a load balancer.
+fn service_addresses(store: &Store, key: &ObjectKey) -> Vec<PublishedAddress> {
     let Some(service) = store.services.get(key) else { return Vec::new() };
     let entries = service.status.load_balancer.iter().flat_map(|balancer| &balancer.ingress);
-    let given: Vec<Published> = entries
+    let balancer_addresses: Vec<PublishedAddress> = entries
         .filter_map(|entry| {
-            let ip = entry.ip.clone().map(Published::Ip);
-            ip.or_else(|| entry.hostname.clone().map(Published::Hostname))
+            let ip = entry.ip.clone().map(PublishedAddress::Ip);
+            ip.or_else(|| entry.hostname.clone().map(PublishedAddress::Hostname))
         })
         .collect();
-    if !given.is_empty() {
-        return given;
+    if !balancer_addresses.is_empty() {
+        return balancer_addresses;
     }
-    let external: Vec<_> = service.spec.external_ips.iter().flatten().cloned().map(Published::Ip).collect();
-    if !external.is_empty() || service.spec.kind.as_deref() == Some("LoadBalancer") {
-        return external;
+    let external_ips: Vec<_> = service.spec.external_ips.iter().flatten().cloned().map(PublishedAddress::Ip).collect();
+    if !external_ips.is_empty() || service.spec.kind.as_deref() == Some("LoadBalancer") {
+        return external_ips;
     }
-    let own = service.spec.cluster_ip.iter().filter(|ip| !ip.is_empty() && *ip != "None");
-    own.cloned().map(Published::Ip).collect()
+    let cluster_ip = service.spec.cluster_ip.iter().filter(|ip| !ip.is_empty() && *ip != "None");
+    cluster_ip.cloned().map(PublishedAddress::Ip).collect()
 }

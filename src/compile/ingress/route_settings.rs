@@ -1,4 +1,4 @@
-//! Reads the annotations of an Ingress that configure its routes (docs/kong-compatibility.md, 2.2).
+//! Reads the annotations of an Ingress or HTTPRoute that configure its routes (docs/kong-compatibility.md, 2.2).
 
 use http::{HeaderName, Method, StatusCode};
 
@@ -26,8 +26,8 @@ pub(super) struct RouteSettings {
     pub server_names: Vec<HostName>,
     pub host_aliases: Vec<KongHost>,
     pub headers: Vec<KongHeaderMatch>,
-    /// The template for the path. The error is a diagnostic about an invalid one; requests are not forwarded without
-    /// it.
+    /// The template for the path of requests. If the annotation is invalid, this is its diagnostic, and requests are
+    /// not forwarded.
     pub rewrite: Result<Option<UriTemplate>, Diagnostic>,
     /// Conditions that cannot be evaluated: a route without them would match too many requests.
     pub errors: Vec<Diagnostic>,
@@ -35,28 +35,33 @@ pub(super) struct RouteSettings {
     pub notes: Vec<Diagnostic>,
 }
 
-/// `on` is the kind of object for notes.
-pub(super) fn read(meta: &Meta, flavor: RouterFlavor, on: &str) -> RouteSettings {
-    let mut read = AnnotationReader::new(meta);
-    let mut refused = Vec::new();
-    let (protocols, forced) = parse_protocols(&mut read, &mut refused);
-    let status = read.read(HTTPS_REDIRECT_STATUS_CODE, parse_redirect_status, "write 426, 301, 302, 307 or 308");
-    let priority = read.read(REGEX_PRIORITY, |text| text.trim().parse().ok(), "write a whole number");
+/// Reads all settings. `object`: the kind of the object with its article, for notes.
+pub(super) fn read(meta: &Meta, flavor: RouterFlavor, object: &str) -> RouteSettings {
+    let mut reader = AnnotationReader::new(meta);
+    let mut errors = Vec::new();
+    let (protocols, is_redirect_forced) = parse_protocols(&mut reader, &mut errors);
+    let status = reader.read(HTTPS_REDIRECT_STATUS_CODE, parse_redirect_status, "write 426, 301, 302, 307 or 308");
+    let priority = reader.read(REGEX_PRIORITY, |text| text.trim().parse().ok(), "write a whole number");
     if priority.is_some() && flavor == RouterFlavor::Expressions {
-        read.note(REGEX_PRIORITY, "it has no effect with --kong-router expressions", "remove it");
+        reader.note(REGEX_PRIORITY, "it has no effect with --kong-router expressions", "remove it");
     }
-    match read.text(PATH_HANDLING) {
+    match reader.text(PATH_HANDLING) {
         None | Some("v0") => {}
-        Some("v1") => read.note(PATH_HANDLING, "v1 has no effect with this router, as in Kong", "remove it"),
-        Some(_) => drop(read.read(PATH_HANDLING, |_| None::<()>, "write v0, or remove it")),
+        Some("v1") => reader.note(PATH_HANDLING, "v1 has no effect with this router, as in Kong", "remove it"),
+        // Adds the warning about an invalid value.
+        Some(_) => drop(reader.read(PATH_HANDLING, |_| None::<()>, "write v0, or remove it")),
     }
     let settings = RouteSettings {
-        strip_path: read.bool(STRIP_PATH).unwrap_or(false),
-        preserve_host: read.bool(PRESERVE_HOST).unwrap_or(true),
+        strip_path: reader.bool(STRIP_PATH).unwrap_or(false),
+        preserve_host: reader.bool(PRESERVE_HOST).unwrap_or(true),
         protocols,
-        https_redirect: if forced { StatusCode::FOUND } else { status.unwrap_or(StatusCode::UPGRADE_REQUIRED) },
+        https_redirect: if is_redirect_forced {
+            StatusCode::FOUND
+        } else {
+            status.unwrap_or(StatusCode::UPGRADE_REQUIRED)
+        },
         regex_priority: priority.unwrap_or(0),
-        regex_prefix: read
+        regex_prefix: reader
             .read(
                 REGEX_PREFIX,
                 |text| (!text.is_empty()).then_some(text),
@@ -64,54 +69,57 @@ pub(super) fn read(meta: &Meta, flavor: RouterFlavor, on: &str) -> RouteSettings
             )
             .unwrap_or("/~")
             .to_owned(),
-        methods: read
+        methods: reader
             .read(METHODS, parse_methods, "write methods like GET,POST; one invalid method invalidates the whole list")
             .unwrap_or_default(),
-        server_names: read
+        server_names: reader
             .read(SNIS, parse_server_names, "write host names like a.example,b.example")
             .unwrap_or_default(),
-        host_aliases: read
+        host_aliases: reader
             .read(HOST_ALIASES, parse_hosts, "write host names like a.example,*.b.example")
             .unwrap_or_default(),
-        headers: parse_headers(&mut read, &mut refused),
-        rewrite: read.text(REWRITE).map(parse_rewrite).transpose(),
-        errors: refused,
+        headers: parse_headers(&mut reader, &mut errors),
+        rewrite: reader.text(REWRITE).map(parse_rewrite).transpose(),
+        errors,
         notes: Vec::new(),
     };
     // Bodies always stream, so these have no effect; invalid values are reported nevertheless.
     for annotation in [REQUEST_BUFFERING, RESPONSE_BUFFERING] {
-        read.bool(annotation);
+        reader.bool(annotation);
     }
-    read.note_unknown(ROUTE_ANNOTATIONS, on);
-    RouteSettings { notes: read.notes, ..settings }
+    reader.note_unknown(ROUTE_ANNOTATIONS, object);
+    RouteSettings { notes: reader.notes, ..settings }
 }
 
 /// The protocols of requests, and whether plain text is redirected to TLS with 302.
-fn parse_protocols(read: &mut AnnotationReader<'_>, refused: &mut Vec<Diagnostic>) -> (Protocols, bool) {
-    let usual = Protocols { http: true, https: true, grpc: false, grpcs: false };
+fn parse_protocols(reader: &mut AnnotationReader<'_>, errors: &mut Vec<Diagnostic>) -> (Protocols, bool) {
+    let default_protocols = Protocols { http: true, https: true, grpc: false, grpcs: false };
     let remedy = "use http, https, grpc and grpcs; one invalid protocol invalidates the whole list";
-    let named = read.read(PROTOCOLS, parse_protocol_names, remedy);
-    let mut protocols = named.as_ref().map_or(usual, |names| Protocols::from_names(names.iter().copied()));
+    let names = reader.read(PROTOCOLS, parse_protocol_names, remedy);
+    let mut protocols = names.as_ref().map_or(default_protocols, |names| Protocols::from_names(names.iter().copied()));
     let Protocols { http, https, grpc, grpcs } = protocols;
     if !(http || https || grpc || grpcs) {
         let message =
-            "it has no HTTP protocol, and streams are not supported by this version, so no requests are accepted";
-        refused.push(Diagnostic::error(annotation_field(PROTOCOLS), message, "use http, https, grpc or grpcs"));
+            "the list has no HTTP protocol, and streams are not supported by this version, so no requests are accepted";
+        errors.push(Diagnostic::error(annotation_field(PROTOCOLS), message, "use http, https, grpc or grpcs"));
     } else if (http || https) && (grpc || grpcs) {
-        read.note(PROTOCOLS, "a route serves either HTTP or gRPC, so http and https apply", "use only one family");
-        protocols = usual;
+        reader.note(
+            PROTOCOLS,
+            "a route serves either HTTP or gRPC, so http and https apply",
+            "use http and https, or grpc and grpcs",
+        );
+        protocols = default_protocols;
     }
-    let forced = read.text(FORCE_SSL_REDIRECT).is_some();
-    let forced = forced && read.bool(FORCE_SSL_REDIRECT).unwrap_or(false);
-    if forced {
+    let is_redirect_forced = reader.bool(FORCE_SSL_REDIRECT).unwrap_or(false);
+    if is_redirect_forced {
         let Protocols { http, https, grpc, grpcs } = protocols;
         protocols = Protocols { http: false, https: http || https, grpc: false, grpcs: grpc || grpcs };
     }
     // A route for both http and https also accepts gRPC, which is carried over HTTP.
-    if protocols == usual {
+    if protocols == default_protocols {
         protocols = Protocols::ALL;
     }
-    (protocols, forced)
+    (protocols, is_redirect_forced)
 }
 
 fn parse_protocol_names(text: &str) -> Option<Vec<&str>> {
@@ -128,8 +136,8 @@ fn parse_redirect_status(text: &str) -> Option<StatusCode> {
 fn parse_methods(text: &str) -> Option<Vec<Method>> {
     let method = |name: &str| {
         let name = name.to_ascii_uppercase();
-        let good = name.bytes().all(|byte| byte.is_ascii_uppercase());
-        good.then(|| Method::from_bytes(name.as_bytes()).ok()).flatten()
+        let is_valid = name.bytes().all(|byte| byte.is_ascii_uppercase());
+        is_valid.then(|| Method::from_bytes(name.as_bytes()).ok()).flatten()
     };
     list(text).map(method).collect()
 }
@@ -153,30 +161,30 @@ fn parse_hosts(text: &str) -> Option<Vec<KongHost>> {
     list(text).map(KongHost::parse).collect()
 }
 
-/// One condition per `headers.NAME`.
-fn parse_headers(read: &mut AnnotationReader<'_>, refused: &mut Vec<Diagnostic>) -> Vec<KongHeaderMatch> {
-    let separator = read.text(HEADERS_SEPARATOR).filter(|separator| !separator.is_empty()).unwrap_or(",");
+/// One match condition per annotation `konghq.com/headers.NAME`.
+fn parse_headers(reader: &mut AnnotationReader<'_>, errors: &mut Vec<Diagnostic>) -> Vec<KongHeaderMatch> {
+    let separator = reader.text(HEADERS_SEPARATOR).filter(|separator| !separator.is_empty()).unwrap_or(",");
     let mut headers: Vec<KongHeaderMatch> = Vec::new();
-    for (name, value) in read.with_prefix(HEADERS_PREFIX) {
+    for (name, value) in reader.with_prefix(HEADERS_PREFIX) {
         let field = annotation_field(&format!("{HEADERS_PREFIX}{name}"));
         let Ok(name) = HeaderName::try_from(name) else {
             let message = format!("{name:?} is not a header name");
-            refused.push(Diagnostic::error(field, message, "use letters, digits and hyphens"));
+            errors.push(Diagnostic::error(field, message, "use letters, digits and hyphens"));
             continue;
         };
         let values: Vec<&str> = value.split(separator).map(str::trim).filter(|value| !value.is_empty()).collect();
         match &values[..] {
-            [] => read.ignore(Diagnostic::error(
+            [] => reader.ignore(Diagnostic::error(
                 field,
                 "the value is empty, so it has no effect",
                 "write a value, or remove it",
             )),
             // Only a single value may be a regular expression.
-            [one] => match KongHeaderMatch::parse(name, [*one]) {
+            [single] => match KongHeaderMatch::parse(name, [*single]) {
                 Ok(header) => headers.push(header),
                 Err(error) => {
                     let message = format!("the regular expression is invalid: {error}");
-                    refused.push(Diagnostic::error(field, message, "see docs/ingress.md for the syntax"));
+                    errors.push(Diagnostic::error(field, message, "see docs/ingress.md for the syntax"));
                 }
             },
             several => {
@@ -202,24 +210,24 @@ mod tests {
     }
 
     /// The differences from the settings without annotations.
-    fn described(settings: &RouteSettings) -> Vec<String> {
+    fn differences(settings: &RouteSettings) -> Vec<String> {
         let RouteSettings { methods, server_names, host_aliases, headers, regex_priority, .. } = settings;
-        let manner =
+        let behavior =
             KongBehavior { strip_path: settings.strip_path, protocols: settings.protocols, ..KongBehavior::default() };
-        let usual = KongBehavior {
+        let default_behavior = KongBehavior {
             protocols: read(&meta(&[]), RouterFlavor::default(), "an Ingress").protocols,
             ..KongBehavior::default()
         };
         let mut lines = Vec::new();
         let mut line = |differs: bool, text: String| lines.extend(differs.then_some(text));
-        line(manner.strip_path, "strip".into());
+        line(behavior.strip_path, "strip".into());
         line(!settings.preserve_host, "host".into());
-        let Protocols { http, https, grpc, grpcs } = manner.protocols;
+        let Protocols { http, https, grpc, grpcs } = behavior.protocols;
         let letters: String = [(http, 'h'), (https, 'H'), (grpc, 'g'), (grpcs, 'G')]
             .iter()
-            .filter_map(|(is_in, letter)| is_in.then_some(*letter))
+            .filter_map(|(is_allowed, letter)| is_allowed.then_some(*letter))
             .collect();
-        line(manner.protocols != usual.protocols, format!("protocols {letters}"));
+        line(behavior.protocols != default_behavior.protocols, format!("protocols {letters}"));
         line(settings.https_redirect != StatusCode::UPGRADE_REQUIRED, settings.https_redirect.as_str().to_owned());
         line(*regex_priority != 0, format!("priority {regex_priority}"));
         line(settings.regex_prefix != "/~", settings.regex_prefix.clone());
@@ -286,10 +294,10 @@ mod tests {
             ("konghq.com/strippath", "true", &[], 1, 0),
             ("konghq.com/retries", "3", &[], 1, 0),
         ];
-        for (key, value, expected, notes, refused) in cases {
+        for (key, value, expected, notes, errors) in cases {
             let settings = read(&meta(&[(key, value)]), RouterFlavor::default(), "an Ingress");
-            assert_eq!(described(&settings), *expected, "{key}: {value}");
-            assert_eq!((settings.notes.len(), settings.errors.len()), (*notes, *refused), "{key}: {value}");
+            assert_eq!(differences(&settings), *expected, "{key}: {value}");
+            assert_eq!((settings.notes.len(), settings.errors.len()), (*notes, *errors), "{key}: {value}");
         }
     }
 
@@ -297,8 +305,8 @@ mod tests {
     #[test]
     fn combined_route_annotations() {
         const FORCE: (&str, &str) = ("ingress.kubernetes.io/force-ssl-redirect", "true");
-        type Written = &'static [(&'static str, &'static str)];
-        let cases: &[(Written, RouterFlavor, &[&str], usize)] = &[
+        type Annotations = &'static [(&'static str, &'static str)];
+        let cases: &[(Annotations, RouterFlavor, &[&str], usize)] = &[
             (
                 &[FORCE, ("konghq.com/https-redirect-status-code", "308")],
                 RouterFlavor::default(),
@@ -316,7 +324,7 @@ mod tests {
         ];
         for (annotations, flavor, expected, notes) in cases {
             let settings = read(&meta(annotations), *flavor, "an Ingress");
-            assert_eq!(described(&settings), *expected, "{annotations:?}");
+            assert_eq!(differences(&settings), *expected, "{annotations:?}");
             assert_eq!(settings.notes.len(), *notes, "{annotations:?}");
         }
     }

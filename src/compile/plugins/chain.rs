@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::ingress::annotations::annotation_field;
 use super::super::{CompileContext, CompileInputs};
-use super::references::{self, PluginSubjects, PluginUses};
+use super::references::{self, PluginReferrers, PluginSubjects};
 use super::{CompiledPlugin, Plugins};
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
@@ -25,100 +25,112 @@ pub(in crate::compile) struct PluginSite<'a> {
     pub backends: &'a [(Kind, &'a Meta)],
     pub names: Arc<RouteNames>,
     /// The scope of counters, such as `HTTPRoute/default/shop/0`.
-    pub scope: Arc<str>,
+    pub counter_scope: Arc<str>,
 }
 
 /// The chain of a rule, with diagnostics for the route.
 #[derive(Debug, Default)]
 pub(in crate::compile) struct RuleChain {
     pub chain: Option<Arc<Chain>>,
-    /// Whether a plugin is attached here or globally.
+    /// Whether a plugin is attached to the rule or globally.
     pub is_attached: bool,
-    /// Unresolved references and unusable plugins, each with its consequence.
+    /// Diagnostics about unresolved references and unusable plugins, each with the consequence for requests.
     pub diagnostics: Vec<Diagnostic>,
 }
 
 impl RuleChain {
-    /// Adds the diagnostics to those of other rules without duplicates, and returns the chain.
-    pub(in crate::compile) fn report_into(self, notes: &mut Vec<Diagnostic>) -> Option<Arc<Chain>> {
+    /// Adds the diagnostics to `diagnostics`, which has those of other rules, without duplicates. Returns the chain.
+    pub(in crate::compile) fn report_into(self, diagnostics: &mut Vec<Diagnostic>) -> Option<Arc<Chain>> {
         for problem in self.diagnostics {
-            if !notes.contains(&problem) {
-                notes.push(problem);
+            if !diagnostics.contains(&problem) {
+                diagnostics.push(problem);
             }
         }
         self.chain
     }
 }
 
-/// A place where plugins are attached.
+/// An object to which plugins are attached: the route, one of its backends, or all routes.
 struct PluginScope {
     base: BaseScope,
     /// The namespace of the object to which the plugin is attached.
     namespace: Arc<str>,
-    scope: Arc<str>,
-    /// The field with the reference.
+    /// The scope of counters of these plugins.
+    counter_scope: Arc<str>,
+    /// The field with the reference, for diagnostics about the route.
     field: String,
 }
 
 impl Plugins {
+    /// Builds the chain of a rule.
     pub(in crate::compile) fn chain(&self, cx: CompileContext<'_>, site: &PluginSite<'_>) -> RuleChain {
-        let (builder, problems) = (ChainBuilder::default(), Vec::new());
-        let mut mix =
-            ChainAssembler { plugins: self, inputs: cx.inputs, field: String::new(), builder, diagnostics: problems };
-        let mut spot = PluginScope {
+        let mut assembler = ChainAssembler {
+            plugins: self,
+            inputs: cx.inputs,
+            field: String::new(),
+            builder: ChainBuilder::default(),
+            diagnostics: Vec::new(),
+        };
+        let mut plugin_scope = PluginScope {
             base: BaseScope::Route,
             namespace: Arc::clone(&site.meta.key.namespace),
-            scope: Arc::clone(&site.scope),
+            counter_scope: Arc::clone(&site.counter_scope),
             field: annotation_field(PLUGINS),
         };
-        for named in references::plugin_references(cx.store, site.kind, site.meta) {
-            mix.attach(&spot, named.target, &named.token);
+        for reference in references::plugin_references(cx.store, site.kind, site.meta) {
+            assembler.attach(&plugin_scope, reference.target, &reference.token);
         }
         for (key, field) in site.extensions {
-            spot.field.clone_from(field);
-            mix.attach(&spot, Ok(ObjectId::new(Kind::KongPlugin, key.clone())), &key.name);
+            plugin_scope.field.clone_from(field);
+            assembler.attach(&plugin_scope, Ok(ObjectId::new(Kind::KongPlugin, key.clone())), &key.name);
         }
         for (kind, backend) in site.backends {
-            let spot = PluginScope {
+            let plugin_scope = PluginScope {
                 base: BaseScope::Service,
                 namespace: Arc::clone(&backend.key.namespace),
-                scope: format!("{kind}/{}", backend.key).into(),
+                counter_scope: format!("{kind}/{}", backend.key).into(),
                 field: format!("{} of {kind} {}", annotation_field(PLUGINS), backend.key),
             };
-            for named in references::plugin_references(cx.store, *kind, backend) {
-                mix.attach(&spot, named.target, &named.token);
+            for reference in references::plugin_references(cx.store, *kind, backend) {
+                assembler.attach(&plugin_scope, reference.target, &reference.token);
             }
         }
         let global: Arc<str> = "global".into();
-        let spot = PluginScope {
+        let plugin_scope = PluginScope {
             base: BaseScope::Global,
             namespace: "".into(),
-            scope: Arc::clone(&global),
+            counter_scope: Arc::clone(&global),
             field: String::new(),
         };
-        for id in &self.everywhere.global {
-            mix.attach(&spot, Ok(id.clone()), &id.key.name);
+        for id in &self.global_plugins.global {
+            assembler.attach(&plugin_scope, Ok(id.clone()), &id.key.name);
         }
-        mix.field.clear();
-        for id in &self.everywhere.ambiguous {
-            mix.reject_ambiguous(id, &global);
+        // Diagnostics about the plugins below have no field.
+        assembler.field.clear();
+        for id in &self.global_plugins.ambiguous {
+            assembler.reject_ambiguous(id, &global);
         }
         // Only plugins identify consumers: without plugins on the rule, its requests have no consumer.
-        if !mix.builder.is_empty() {
-            for (id, people) in &self.everywhere.consumer_bound {
-                if let Some(made) = self.plugins.get(id) {
-                    mix.add_for(made, people, OverlayScope::Nothing, &global);
+        if !assembler.builder.is_empty() {
+            for (id, subjects) in &self.global_plugins.consumer_bound {
+                if let Some(compiled) = self.plugins.get(id) {
+                    assembler.add_for(compiled, subjects, OverlayScope::Nothing, &global);
                 }
             }
         }
-        let is_attached = !mix.builder.is_empty();
+        let is_attached = !assembler.builder.is_empty();
         if let Some(builtin) = &cx.inputs.plugin_factory.builtin {
-            builtin.add_to(&mut mix.builder, &global);
+            builtin.add_to(&mut assembler.builder, &global);
         }
-        RuleChain { is_attached, chain: mix.builder.build(Arc::clone(&site.names)), diagnostics: mix.diagnostics }
+        RuleChain {
+            is_attached,
+            chain: assembler.builder.build(Arc::clone(&site.names)),
+            diagnostics: assembler.diagnostics,
+        }
     }
 }
 
+/// Collects the plugins of one rule in its chain.
 struct ChainAssembler<'a> {
     plugins: &'a Plugins,
     inputs: &'a CompileInputs<'a>,
@@ -129,107 +141,130 @@ struct ChainAssembler<'a> {
 }
 
 impl ChainAssembler<'_> {
-    fn attach(&mut self, spot: &PluginScope, meant: Result<ObjectId, Diagnostic>, token: &str) {
-        self.field.clone_from(&spot.field);
-        let (base, scope) = (spot.base, &spot.scope);
-        let id = match meant {
+    /// Attaches the plugin to which a reference leads. `token`: the reference as written.
+    fn attach(&mut self, plugin_scope: &PluginScope, target: Result<ObjectId, Diagnostic>, token: &str) {
+        self.field.clone_from(&plugin_scope.field);
+        let (base, counter_scope) = (plugin_scope.base, &plugin_scope.counter_scope);
+        let id = match target {
             Ok(id) => id,
-            Err(problem) => return self.add_missing(problem, scope, token),
+            Err(problem) => return self.add_missing(problem, counter_scope, token),
         };
-        let Some(made) = self.plugins.plugins.get(&id) else { return };
-        if !supports_scope(made.scopes(), base) {
-            return self.add_misplaced(made, base, scope);
+        let Some(compiled) = self.plugins.plugins.get(&id) else { return };
+        if !supports_scope(compiled.scopes(), base) {
+            return self.add_misplaced(compiled, base, counter_scope);
         }
-        let with = match base {
+        let overlay_scope = match base {
             BaseScope::Route => Some(OverlayScope::Route),
             BaseScope::Service => Some(OverlayScope::Service),
             BaseScope::Global => None,
         };
         // An unknown plugin runs for all clients, because it may be the one that authenticates them.
-        let uses = self.plugins.uses.get(&id).filter(|_| made.kind.is_some());
-        match with.zip(uses.and_then(|uses: &PluginUses| uses.subjects(&spot.namespace))) {
-            // Runs on this rule for these consumers and groups only.
-            Some((with, people)) => self.add_for(made, people, with, scope),
-            None => self.add(made, [AttachmentPoint::Base(base)], scope),
+        let referrers = self.plugins.referrers.get(&id).filter(|_| compiled.kind.is_some());
+        let subjects = referrers.and_then(|referrers: &PluginReferrers| referrers.subjects(&plugin_scope.namespace));
+        match overlay_scope.zip(subjects) {
+            // It runs on this rule for these consumers and groups only.
+            Some((overlay_scope, subjects)) => self.add_for(compiled, subjects, overlay_scope, counter_scope),
+            None => self.add(compiled, [AttachmentPoint::Base(base)], counter_scope),
         }
     }
 
-    fn add_for(&mut self, made: &CompiledPlugin, people: &PluginSubjects, with: OverlayScope, scope: &Arc<str>) {
-        let consumers = people.consumers.iter().map(|consumer| AttachmentPoint::Consumer(Arc::clone(consumer), with));
-        let groups = people.groups.iter().map(|group| AttachmentPoint::Group(Arc::clone(group), with));
-        self.add(made, consumers.chain(groups), scope);
+    /// Attaches a plugin for these consumers and groups only.
+    fn add_for(
+        &mut self,
+        compiled: &CompiledPlugin,
+        subjects: &PluginSubjects,
+        overlay_scope: OverlayScope,
+        counter_scope: &Arc<str>,
+    ) {
+        let consumers = subjects.consumers.iter();
+        let consumers = consumers.map(|consumer| AttachmentPoint::Consumer(Arc::clone(consumer), overlay_scope));
+        let groups = subjects.groups.iter().map(|group| AttachmentPoint::Group(Arc::clone(group), overlay_scope));
+        self.add(compiled, consumers.chain(groups), counter_scope);
     }
 
-    /// Attaches one instance at all these points. There may be one point for each consumer.
-    fn add(&mut self, made: &CompiledPlugin, places: impl IntoIterator<Item = AttachmentPoint>, scope: &Arc<str>) {
-        if made.disabled {
+    /// Attaches one instance of a plugin at all these points. There may be one point for each consumer.
+    fn add(
+        &mut self,
+        compiled: &CompiledPlugin,
+        points: impl IntoIterator<Item = AttachmentPoint>,
+        counter_scope: &Arc<str>,
+    ) {
+        if compiled.disabled {
             return;
         }
-        let (kind, priority, instance) = match (made.kind, &made.plugin) {
+        let (kind, priority, instance) = match (compiled.kind, &compiled.plugin) {
             (Some(kind), Ok(plugin)) => {
                 let instance = PluginInstance {
                     plugin: Arc::clone(plugin),
                     phases: kind.phases(),
-                    protocols: made.protocols,
-                    scope: Arc::clone(scope),
-                    object: Arc::clone(&made.object),
-                    configuration_hash: made.configuration_hash,
+                    protocols: compiled.protocols,
+                    scope: Arc::clone(counter_scope),
+                    object: Arc::clone(&compiled.object),
+                    configuration_hash: compiled.configuration_hash,
                 };
                 (kind.name(), kind.priority(), instance)
             }
             _ => {
-                let what = format!("plugin {} cannot be used", made.object);
+                let message = format!("plugin {} cannot be used", compiled.object);
                 let remedy = "see its condition Programmed";
-                if !self.must_reject(made) {
-                    self.report(format!("{what}, so requests are served without it"), remedy);
+                if !self.must_reject(compiled) {
+                    self.report(format!("{message}, so requests are served without it"), remedy);
                     return;
                 }
-                self.report(format!("{what}, so requests it would protect get status 503"), remedy);
-                substitute(made, scope, format!("{} of this route cannot be used", made.object))
+                self.report(format!("{message}, so requests it would protect get status 503"), remedy);
+                let message = format!("{} of this route cannot be used", compiled.object);
+                rejecting_substitute(compiled, counter_scope, message)
             }
         };
-        for place in places {
-            self.report_duplicate(made, &place);
-            self.builder.add(kind, priority, place, instance.clone());
+        for point in points {
+            self.report_duplicate(compiled, &point);
+            self.builder.add(kind, priority, point, instance.clone());
         }
     }
 
-    fn must_reject(&self, made: &CompiledPlugin) -> bool {
-        made.is_guard() && !self.inputs.plugin_factory.fail_open
+    /// Whether requests must be rejected if the plugin cannot run.
+    fn must_reject(&self, compiled: &CompiledPlugin) -> bool {
+        compiled.is_guard() && !self.inputs.plugin_factory.fail_open
     }
 
-    /// Adds an instance that rejects all requests in place of an unusable guard. Clients get `message`.
-    fn add_rejection(&mut self, made: &CompiledPlugin, base: BaseScope, scope: &Arc<str>, message: String) {
-        let (kind, priority, instance) = substitute(made, scope, message);
+    /// Adds an instance that rejects all requests in place of an unusable guard. `message` is in its responses.
+    fn add_rejection(&mut self, compiled: &CompiledPlugin, base: BaseScope, counter_scope: &Arc<str>, message: String) {
+        let (kind, priority, instance) = rejecting_substitute(compiled, counter_scope, message);
         self.builder.add(kind, priority, AttachmentPoint::Base(base), instance);
     }
 
-    fn report_duplicate(&mut self, made: &CompiledPlugin, place: &AttachmentPoint) {
-        let Some(kind) = made.kind.filter(|kind| self.builder.has(kind.name(), place)) else { return };
-        let message = format!("another {} is already attached here, so {} has no effect", kind.name(), made.object);
+    fn report_duplicate(&mut self, compiled: &CompiledPlugin, point: &AttachmentPoint) {
+        let Some(kind) = compiled.kind.filter(|kind| self.builder.has(kind.name(), point)) else { return };
+        let message = format!(
+            "another {} is already attached to the same object, so {} has no effect",
+            kind.name(),
+            compiled.object
+        );
         self.report(message, "keep one of them");
     }
 
-    /// A guard where it is not supported rejects requests, because the configuration expects them to be protected.
-    fn add_misplaced(&mut self, made: &CompiledPlugin, base: BaseScope, scope: &Arc<str>) {
-        if made.disabled {
+    /// Reports a plugin that does not support this kind of object. If it is a guard, requests are rejected, because the
+    /// configuration expects them to be protected.
+    fn add_misplaced(&mut self, compiled: &CompiledPlugin, base: BaseScope, counter_scope: &Arc<str>) {
+        if compiled.disabled {
             return;
         }
-        let what = match base {
+        let objects = match base {
             BaseScope::Route => "routes",
-            BaseScope::Service => "services",
-            BaseScope::Global => "everything",
+            BaseScope::Service => "Services",
+            BaseScope::Global => "all routes",
         };
-        let message = format!("{} cannot be attached to {what}", made.name);
-        if !self.must_reject(made) {
-            return self.report(format!("{message}, so requests are served without it"), "attach it elsewhere");
+        let message = format!("{} cannot be attached to {objects}", compiled.name);
+        let remedy = misplaced_remedy(compiled.scopes());
+        if !self.must_reject(compiled) {
+            return self.report(format!("{message}, so requests are served without it"), &remedy);
         }
-        self.report(format!("{message}, so requests get status 503"), "attach it elsewhere");
-        self.add_rejection(made, base, scope, format!("{} cannot guard this route", made.object));
+        self.report(format!("{message}, so requests get status 503"), &remedy);
+        self.add_rejection(compiled, base, counter_scope, format!("{} cannot guard this route", compiled.object));
     }
 
-    /// A missing plugin rejects requests, because it may have been a guard.
-    fn add_missing(&mut self, problem: Diagnostic, scope: &Arc<str>, token: &str) {
+    /// Reports a missing plugin. It rejects requests, because it may have been a guard.
+    fn add_missing(&mut self, problem: Diagnostic, counter_scope: &Arc<str>, token: &str) {
         let mut problem = problem.with_topic(Topic::Plugin);
         if self.inputs.plugin_factory.fail_open {
             problem.message.push_str(", so requests are served without it");
@@ -238,19 +273,21 @@ impl ChainAssembler<'_> {
         }
         problem.message.push_str(", so requests get status 503");
         self.diagnostics.push(problem);
-        let instance = rejecting_instance(format!("plugin {token} of this route does not exist"), scope, token.into());
+        let message = format!("plugin {token} of this route does not exist");
+        let instance = rejecting_instance(message, counter_scope, token.into());
         self.builder.add(UNKNOWN, i32::MAX, AttachmentPoint::Base(BaseScope::Route), instance);
     }
 
-    /// Of two global plugins of the same kind neither runs; if they are guards, all requests are rejected.
-    fn reject_ambiguous(&mut self, id: &ObjectId, scope: &Arc<str>) {
-        let Some(made) = self.plugins.plugins.get(id).filter(|made| !made.disabled) else { return };
-        if self.must_reject(made) {
+    /// Rejects all requests if the plugin is a guard. `id`: one of several global plugins of the same kind, none of
+    /// which runs.
+    fn reject_ambiguous(&mut self, id: &ObjectId, counter_scope: &Arc<str>) {
+        let Some(compiled) = self.plugins.plugins.get(id).filter(|compiled| !compiled.disabled) else { return };
+        if self.must_reject(compiled) {
             self.add_rejection(
-                made,
+                compiled,
                 BaseScope::Global,
-                scope,
-                format!("more than one global {} is configured", made.name),
+                counter_scope,
+                format!("more than one global {} is configured", compiled.name),
             );
         }
     }
@@ -274,15 +311,38 @@ fn supports_scope(scopes: Scopes, base: BaseScope) -> bool {
     }
 }
 
-/// The plugin's kind and priority, and an instance that rejects all requests in its place.
-fn substitute(made: &CompiledPlugin, scope: &Arc<str>, message: String) -> (&'static str, i32, PluginInstance) {
-    let (kind, priority) = made.kind.map_or((UNKNOWN, i32::MAX), |kind| (kind.name(), kind.priority()));
-    (kind, priority, rejecting_instance(message, scope, Arc::clone(&made.object)))
+/// Names the objects to which a plugin with these scopes can be attached.
+fn misplaced_remedy(scopes: Scopes) -> String {
+    let objects = [
+        (scopes.route, "routes"),
+        (scopes.service, "Services"),
+        (scopes.global, "all routes, with label global"),
+        (scopes.consumer, "consumers"),
+        (scopes.consumer_group, "consumer groups"),
+    ];
+    let supported: Vec<_> = objects.iter().filter_map(|(is_supported, name)| is_supported.then_some(*name)).collect();
+    format!("attach it to {}", supported.join(" or "))
 }
 
-fn rejecting_instance(message: String, scope: &Arc<str>, object: Arc<str>) -> PluginInstance {
-    let (plugin, scope) = (BrokenPlugin::with_message(message), Arc::clone(scope));
-    PluginInstance { plugin, phases: Phases::ACCESS, protocols: Protocols::ALL, scope, object, configuration_hash: 0 }
+/// The plugin's kind and priority, and an instance that rejects all requests in its place.
+fn rejecting_substitute(
+    compiled: &CompiledPlugin,
+    counter_scope: &Arc<str>,
+    message: String,
+) -> (&'static str, i32, PluginInstance) {
+    let (kind, priority) = compiled.kind.map_or((UNKNOWN, i32::MAX), |kind| (kind.name(), kind.priority()));
+    (kind, priority, rejecting_instance(message, counter_scope, Arc::clone(&compiled.object)))
+}
+
+fn rejecting_instance(message: String, counter_scope: &Arc<str>, object: Arc<str>) -> PluginInstance {
+    PluginInstance {
+        plugin: BrokenPlugin::with_message(message),
+        phases: Phases::ACCESS,
+        protocols: Protocols::ALL,
+        scope: Arc::clone(counter_scope),
+        object,
+        configuration_hash: 0,
+    }
 }
 
 #[cfg(test)]
@@ -307,7 +367,7 @@ mod tests {
     impl Plugin for ServiceGuard {}
 
     impl plugin_api::PluginKind for ServiceGuard {
-        const NAME: &'static str = "sentry";
+        const NAME: &'static str = "service-guard";
         const PRIORITY: i32 = 1;
         const PHASES: Phases = Phases::ACCESS;
         const FAIL_CLOSED: bool = true;
@@ -326,7 +386,7 @@ mod tests {
     impl Plugin for ServiceHelper {}
 
     impl plugin_api::PluginKind for ServiceHelper {
-        const NAME: &'static str = "butler";
+        const NAME: &'static str = "service-helper";
         const FAIL_CLOSED: bool = false;
         const PRIORITY: i32 = ServiceGuard::PRIORITY;
         const PHASES: Phases = ServiceGuard::PHASES;
@@ -345,7 +405,7 @@ mod tests {
     impl Plugin for AnywhereGuard {}
 
     impl plugin_api::PluginKind for AnywhereGuard {
-        const NAME: &'static str = "waiter";
+        const NAME: &'static str = "anywhere-guard";
         const FAIL_CLOSED: bool = true;
         const PRIORITY: i32 = ServiceGuard::PRIORITY;
         const PHASES: Phases = ServiceGuard::PHASES;
@@ -357,12 +417,15 @@ mod tests {
         }
     }
 
+    /// The value of `PluginFactory::fail_open` for Kong's behavior.
+    const FAIL_OPEN: bool = true;
+
     /// The chain and the diagnostics of a route with plugin `p` in its annotation, given these objects.
-    fn routed(objects: Vec<(Kind, Value)>, fail_open: bool) -> (Option<Arc<Chain>>, String) {
+    fn chain_and_diagnostics(objects: Vec<(Kind, Value)>, fail_open: bool) -> (Option<Arc<Chain>>, String) {
         let annotations = json!({"konghq.com/plugins": "p"});
         let route = json!({"metadata": {"namespace": "a", "name": "r", "annotations": annotations}, "spec": {}});
-        let all = objects.into_iter().chain([(Kind::HttpRoute, route)]);
-        let upserts = all.map(|(kind, object)| AnyObject::parse(kind, object).unwrap()).collect();
+        let objects = objects.into_iter().chain([(Kind::HttpRoute, route)]);
+        let upserts = objects.map(|(kind, object)| AnyObject::parse(kind, object).unwrap()).collect();
         let mut store = Store::default();
         store.apply(Batch { upserts, removes: vec![] });
         let registry = PluginRegistry(&[
@@ -382,27 +445,33 @@ mod tests {
             extensions: &[],
             backends: &[],
             names: plugin_api::testing::names(),
-            scope: "HTTPRoute/a/r/0".into(),
+            counter_scope: "HTTPRoute/a/r/0".into(),
         };
-        let chained = plugins.chain(cx, &site);
-        (chained.chain, chained.diagnostics.iter().map(ToString::to_string).collect())
+        let rule_chain = plugins.chain(cx, &site);
+        (rule_chain.chain, rule_chain.diagnostics.iter().map(ToString::to_string).collect())
     }
 
     // kong-compat §3.12
     #[tokio::test]
     async fn misplaced_guard_rejects_all_requests() {
-        let named =
+        let plugin =
             |name: &str| vec![(Kind::KongPlugin, json!({"metadata": {"namespace": "a", "name": "p"}, "plugin": name}))];
-        let (chain, said) = routed(named("sentry"), false);
+        let (chain, diagnostics) = chain_and_diagnostics(plugin("service-guard"), !FAIL_OPEN);
         let outcome = plugin_api::testing::TestRequest::get("/").run(&chain.unwrap()).await;
         assert_eq!(outcome.reply_status(), Some(http::StatusCode::SERVICE_UNAVAILABLE));
         assert_eq!(outcome.message(), Some("KongPlugin/a/p cannot guard this route"));
-        assert!(said.contains("sentry cannot be attached to routes, so requests get status 503"), "{said}");
+        assert!(
+            diagnostics.contains("service-guard cannot be attached to routes, so requests get status 503"),
+            "{diagnostics}"
+        );
 
-        for (plugin, fail_open) in [("sentry", true), ("butler", false)] {
-            let (chain, said) = routed(named(plugin), fail_open);
-            assert!(chain.is_none(), "{plugin}: {chain:?}");
-            assert!(said.contains("cannot be attached to routes, so requests are served without it"), "{said}");
+        for (name, fail_open) in [("service-guard", FAIL_OPEN), ("service-helper", !FAIL_OPEN)] {
+            let (chain, diagnostics) = chain_and_diagnostics(plugin(name), fail_open);
+            assert!(chain.is_none(), "{name}: {chain:?}");
+            assert!(
+                diagnostics.contains("cannot be attached to routes, so requests are served without it"),
+                "{diagnostics}"
+            );
         }
     }
 
@@ -415,9 +484,10 @@ mod tests {
 
     #[test]
     fn broken_guard_of_many_consumers_has_one_instance() {
-        let broken = json!({"metadata": {"namespace": "a", "name": "p"}, "plugin": "waiter", "config": {"tip": 1}});
-        let people = (0..100).map(|number| consumer("a", &format!("c-{number}")));
-        let (chain, _) = routed(people.chain([(Kind::KongPlugin, broken)]).collect(), false);
+        let broken =
+            json!({"metadata": {"namespace": "a", "name": "p"}, "plugin": "anywhere-guard", "config": {"unknown": 1}});
+        let consumers = (0..100).map(|number| consumer("a", &format!("c-{number}")));
+        let (chain, _) = chain_and_diagnostics(consumers.chain([(Kind::KongPlugin, broken)]).collect(), !FAIL_OPEN);
         let chain = chain.unwrap();
         assert_eq!(format!("{chain:?}").matches("ConsumerAndRoute").count(), 100);
         assert_eq!(chain.configuration_hashes().count(), 1, "one instance serves all of them");
@@ -427,16 +497,16 @@ mod tests {
     #[test]
     fn cluster_plugin_combines_consumers_and_routes_per_namespace() {
         let cluster = |object: Value| (Kind::KongClusterPlugin, object);
-        let plugin = || cluster(json!({"metadata": {"name": "p"}, "plugin": "waiter"}));
+        let plugin = || cluster(json!({"metadata": {"name": "p"}, "plugin": "anywhere-guard"}));
         let cases = [
-            ("same namespace", "a", false, "ConsumerAndRoute"),
-            ("other namespace", "b", false, "(\"route\", \"KongClusterPlugin/p\")"),
-            ("other namespace, fail-open", "b", true, "ConsumerAndRoute"),
+            ("same namespace", "a", !FAIL_OPEN, "ConsumerAndRoute"),
+            ("other namespace", "b", !FAIL_OPEN, "(\"route\", \"KongClusterPlugin/p\")"),
+            ("other namespace, fail-open", "b", FAIL_OPEN, "ConsumerAndRoute"),
         ];
         for (name, namespace, fail_open, expected) in cases {
-            let (chain, _) = routed(vec![plugin(), consumer(namespace, "c")], fail_open);
-            let listed = format!("{:?}", chain.unwrap());
-            assert!(listed.contains(expected), "{name}: {listed}");
+            let (chain, _) = chain_and_diagnostics(vec![plugin(), consumer(namespace, "c")], fail_open);
+            let description = format!("{:?}", chain.unwrap());
+            assert!(description.contains(expected), "{name}: {description}");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Builds the configuration of a plugin from its object and from Secrets, in whole or by patches.
+//! Builds the configuration of a plugin: from a Secret, or from the plugin object with patches from Secrets.
 //!
-//! Messages never contain the content of Secrets.
+//! Diagnostics never contain the content of Secrets.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -20,7 +20,7 @@ pub(super) fn build(store: &Store, owner: &ObjectKey, settings: &PluginSettings)
         let config = parse_document(bytes).ok_or_else(|| {
             let SecretKeyRef { name, key, .. } = &source.secret_key_ref;
             let message = format!("key {key} of Secret {name} has no object in JSON or YAML");
-            Diagnostic::error(field, message, "store the fields of the plugin there, as under config")
+            Diagnostic::error(field, message, "store the plugin's configuration there, with the fields of config")
         })?;
         return reject_vaults(config);
     }
@@ -63,27 +63,27 @@ pub(super) fn configuration_hash(
     let secrets: Vec<_> = sources
         .chain(patches)
         .map(|(path, reference)| {
-            let secret = secret_of(owner, reference);
+            let secret = secret_key(owner, reference);
             let revision = store.secrets.get(&secret).map(|secret| secret.meta.revision);
             (path, secret, &reference.key, revision)
         })
         .collect();
-    let mut written = Value::Object(settings.config.clone().unwrap_or_default());
-    remove_secrets(&mut written);
-    // The order of fields does not matter.
-    written.sort_all_objects();
+    let mut config = Value::Object(settings.config.clone().unwrap_or_default());
+    remove_secrets(&mut config);
+    // The hash must not depend on the order of fields.
+    config.sort_all_objects();
     // `DefaultHasher` has no random seed.
     let mut hasher = DefaultHasher::new();
-    (written.to_string(), secrets, protocols).hash(&mut hasher);
+    (config.to_string(), secrets, protocols).hash(&mut hasher);
     hasher.finish()
 }
 
-/// Removes values that should be in a Secret, by the names of their fields.
+/// Removes the values of fields whose names mark them as secret.
 fn remove_secrets(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             for (name, field) in fields {
-                if SECRET_FIELD_SUFFIXES.iter().any(|end| name.to_ascii_lowercase().ends_with(end)) {
+                if SECRET_FIELD_SUFFIXES.iter().any(|suffix| name.to_ascii_lowercase().ends_with(suffix)) {
                     *field = Value::Null;
                 }
                 remove_secrets(field);
@@ -112,7 +112,7 @@ fn vault_reference(value: &Value, path: &str) -> Option<String> {
     match value {
         Value::String(text) => text.trim_start().starts_with("{vault://").then(|| path.to_owned()),
         Value::Array(items) => {
-            items.iter().enumerate().find_map(|(at, item)| vault_reference(item, &format!("{path}[{at}]")))
+            items.iter().enumerate().find_map(|(index, item)| vault_reference(item, &format!("{path}[{index}]")))
         }
         Value::Object(fields) => {
             fields.iter().find_map(|(name, field)| vault_reference(field, &format!("{path}.{name}")))
@@ -137,7 +137,7 @@ fn secret_value<'s>(
             "remove it, and store the Secret in the namespace of the plugin",
         ));
     }
-    let secret = secret_of(owner, reference);
+    let secret = secret_key(owner, reference);
     let Some(object) = store.secrets.get(&secret) else {
         let secret = format!("Secret {secret}");
         return Err(Diagnostic::not_found(format!("{field}.name"), secret, "create it or correct the name"));
@@ -148,11 +148,12 @@ fn secret_value<'s>(
     })
 }
 
-fn secret_of(owner: &ObjectKey, reference: &SecretKeyRef) -> ObjectKey {
+/// The Secret to which a reference of the plugin object `owner` leads.
+fn secret_key(owner: &ObjectKey, reference: &SecretKeyRef) -> ObjectKey {
     ObjectKey::new(reference.namespace.as_deref().unwrap_or(&owner.namespace), &reference.name)
 }
 
-/// Parses JSON or YAML.
+/// Parses an object in JSON or YAML.
 fn parse_document(bytes: &[u8]) -> Option<Value> {
     let json = serde_json::from_slice(bytes).ok();
     let value: Value = json.or_else(|| serde_saphyr::from_slice(bytes).ok())?;
@@ -165,38 +166,40 @@ fn apply_patch(root: &mut Value, pointer: &str, value: Value) -> Result<(), Stri
         *root = value;
         return Ok(());
     }
-    let Some(path) = pointer.strip_prefix('/') else { return Err("it does not start with a slash".to_owned()) };
+    let Some(path) = pointer.strip_prefix('/') else { return Err("the path does not start with a slash".to_owned()) };
     let mut steps: Vec<String> = path.split('/').map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
     let last = steps.pop().unwrap_or_default();
-    let mut place = root;
+    let mut target = root;
     for step in steps {
-        if place.is_null() {
-            *place = Value::Object(Map::new());
+        if target.is_null() {
+            *target = Value::Object(Map::new());
         }
-        place = match place {
+        target = match target {
             Value::Object(fields) => fields.entry(step).or_insert(Value::Null),
             Value::Array(items) => {
-                let at: usize = step.parse().map_err(|_| format!("{step:?} is not an index of the list there"))?;
+                let index: usize =
+                    step.parse().map_err(|_| format!("{step:?} is not an index of the list that contains it"))?;
                 let length = items.len();
                 items
-                    .get_mut(at)
-                    .ok_or_else(|| format!("the list there has {length} entries, so {at} is out of range"))?
+                    .get_mut(index)
+                    .ok_or_else(|| format!("index {index} is out of range, since its list has {length} entries"))?
             }
             _ => return Err(format!("{step:?} has no object or list as its parent")),
         };
     }
-    if place.is_null() {
-        *place = Value::Object(Map::new());
+    if target.is_null() {
+        *target = Value::Object(Map::new());
     }
-    match place {
+    match target {
         Value::Object(fields) => drop(fields.insert(last, value)),
         Value::Array(items) if last == "-" => items.push(value),
         Value::Array(items) => {
-            let at: usize = last.parse().map_err(|_| format!("{last:?} is not an index of the list there"))?;
-            if at > items.len() {
-                return Err(format!("the list there has {} entries, so {at} is out of range", items.len()));
+            let index: usize =
+                last.parse().map_err(|_| format!("{last:?} is not an index of the list that contains it"))?;
+            if index > items.len() {
+                return Err(format!("index {index} is out of range, since its list has {} entries", items.len()));
             }
-            items.insert(at, value);
+            items.insert(index, value);
         }
         _ => return Err(format!("{last:?} has no object or list as its parent")),
     }
@@ -238,7 +241,7 @@ mod tests {
             let outcome = apply_patch(&mut config, pointer, value);
             match expected {
                 Ok(expected) => assert_eq!((outcome, config), (Ok(()), expected), "{pointer}"),
-                Err(part) => assert!(outcome.unwrap_err().contains(part), "{pointer}"),
+                Err(message) => assert!(outcome.unwrap_err().contains(message), "{pointer}"),
             }
         }
     }
@@ -260,17 +263,17 @@ mod tests {
             else {
                 panic!("not a KongClusterPlugin")
             };
-            let of = |owner: &ObjectKey| build(&store, owner, &plugin.settings);
-            assert_eq!(of(&ObjectKey::cluster("p")), Ok(json!({"minute": 5})));
-            assert_eq!(of(&ObjectKey::new("b", "p")), Ok(json!({"minute": 5})));
-            let refused = of(&ObjectKey::new("a", "p")).unwrap_err().to_string();
-            assert!(refused.contains("secretKeyRef.namespace: KongPlugins cannot use Secrets"), "{refused}");
+            let build_for = |owner: &ObjectKey| build(&store, owner, &plugin.settings);
+            assert_eq!(build_for(&ObjectKey::cluster("p")), Ok(json!({"minute": 5})));
+            assert_eq!(build_for(&ObjectKey::new("b", "p")), Ok(json!({"minute": 5})));
+            let problem = build_for(&ObjectKey::new("a", "p")).unwrap_err().to_string();
+            assert!(problem.contains("secretKeyRef.namespace: KongPlugins cannot use Secrets"), "{problem}");
         }
     }
 
     #[test]
-    fn configuration_hash_does_not_depend_on_secrets() {
-        let told_apart = |config: Value, secret: Value| {
+    fn configuration_hash_does_not_depend_on_secret_values() {
+        let hash_of = |config: Value, secret: Value| {
             let mut store = Store::default();
             store.apply(Batch { upserts: vec![AnyObject::parse(Kind::Secret, secret).unwrap()], removes: vec![] });
             let patches = json!([{"path": "/redis/host", "valueFrom": {"secretKeyRef": {"name": "s", "key": "host"}}}]);
@@ -288,18 +291,18 @@ mod tests {
             let metadata = json!({"namespace": "a", "name": "s", "resourceVersion": version});
             json!({"metadata": metadata, "stringData": {"host": host}})
         };
-        let first = told_apart(config(5, "one"), secret("1", "one"));
+        let first = hash_of(config(5, "one"), secret("1", "one"));
         assert_eq!(
             first,
-            told_apart(config(5, "one"), secret("1", "two")),
+            hash_of(config(5, "one"), secret("1", "two")),
             "the resource version counts, not the content"
         );
-        assert_eq!(first, told_apart(config(5, "two"), secret("1", "one")), "secret fields are excluded");
-        let turned = json!({"redis": {"password": "one"}, "minute": 5});
-        assert_ne!(turned.to_string(), config(5, "one").to_string(), "serialization keeps the order");
-        assert_eq!(first, told_apart(turned, secret("1", "one")), "order does not matter");
-        assert_ne!(first, told_apart(config(6, "one"), secret("1", "one")));
-        assert_ne!(first, told_apart(config(5, "one"), secret("2", "one")));
+        assert_eq!(first, hash_of(config(5, "two"), secret("1", "one")), "secret fields are excluded");
+        let reordered = json!({"redis": {"password": "one"}, "minute": 5});
+        assert_ne!(reordered.to_string(), config(5, "one").to_string(), "serialization keeps the order");
+        assert_eq!(first, hash_of(reordered, secret("1", "one")), "order does not matter");
+        assert_ne!(first, hash_of(config(6, "one"), secret("1", "one")));
+        assert_ne!(first, hash_of(config(5, "one"), secret("2", "one")));
     }
 
     #[test]

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!   KongPlugin, KongClusterPlugin ─ configuration.rs ─▶ PluginFactory ─▶ CompiledPlugin
-//!   annotations, ExtensionRef ─ references.rs ─▶ which of them ─ chain.rs ─▶ Chain of a rule
+//!   annotations, ExtensionRef ─ references.rs ─▶ plugins of a rule ─ chain.rs ─▶ Chain
 //! ```
 //!
-//! A guard that cannot be built is replaced by an instance that rejects all requests (docs/kong-compatibility.md,
-//! 3.12): a route is never served without its configured authentication.
+//! A guard is a plugin that protects routes, such as authentication. A guard that cannot be built is replaced by a
+//! plugin that rejects all requests (docs/kong-compatibility.md, 3.12), unless plugins fail open.
 
 mod chain;
 mod configuration;
@@ -33,17 +33,18 @@ use crate::plugin_api::chain::Protocols;
 use crate::plugin_api::kind::HTTP_FAMILY;
 use crate::plugin_api::{AnyPluginKind, Plugin, Scopes};
 use crate::store::{Changes, Store};
-use references::{PluginSubjects, PluginUses};
+use references::{PluginReferrers, PluginSubjects};
 
 /// All plugin objects with their built plugins, and where they run.
 #[derive(Debug, Default)]
 pub(super) struct Plugins {
     plugins: BTreeMap<ObjectId, CompiledPlugin>,
-    /// The plugins that each object referred to, because a deleted object no longer has its references.
+    /// The plugins to which each object referred at the last update. They are kept because a deleted object no longer
+    /// has its references.
     referenced: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
-    /// The referrers of each existing plugin.
-    uses: BTreeMap<ObjectId, PluginUses>,
-    everywhere: GlobalPlugins,
+    /// The objects that refer to each existing plugin.
+    referrers: BTreeMap<ObjectId, PluginReferrers>,
+    global_plugins: GlobalPlugins,
 }
 
 /// What an update changed.
@@ -61,27 +62,29 @@ struct CompiledPlugin {
     kind: Option<&'static dyn AnyPluginKind>,
     name: String,
     config: Value,
-    /// A hash of `config` and `protocols`, equal in all processes, from which secrets in them cannot be guessed.
+    /// A hash of the configuration and `protocols`. It is equal in all processes, and does not reveal the secrets in
+    /// the configuration.
     configuration_hash: u64,
+    /// `Err` if the plugin cannot be used; `problems` then has the reasons.
     plugin: Result<Arc<dyn Plugin>, ()>,
-    /// Errors, and settings that are not in effect.
+    /// Errors, including those about settings that are in effect in Kong, but not here.
     problems: Vec<Diagnostic>,
-    /// Settings that have no effect in Kong either.
-    ineffective_settings: Vec<Diagnostic>,
-    /// Notes from building the plugin.
+    /// Warnings about settings that have no effect in Kong either.
+    ineffective_in_kong: Vec<Diagnostic>,
+    /// Warnings about a valid configuration, from building the plugin.
     notes: Vec<Diagnostic>,
     disabled: bool,
     protocols: Protocols,
-    /// `KongPlugin/default/limit`.
+    /// The object that configures it, such as `KongPlugin/default/limit`.
     object: Arc<str>,
 }
 
 /// Plugins that run on rules without a reference to them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct GlobalPlugins {
-    /// Plugins with the label `global`, one per kind.
+    /// Objects with the label `global`, each of which configures a different plugin.
     global: BTreeSet<ObjectId>,
-    /// Several plugins of one kind with that label, none of which runs.
+    /// Objects with that label of which several configure the same plugin, so that none of them runs.
     ambiguous: BTreeSet<ObjectId>,
     /// Plugins that run on all routes for these consumers and groups.
     consumer_bound: BTreeMap<ObjectId, PluginSubjects>,
@@ -90,22 +93,22 @@ struct GlobalPlugins {
 impl Plugins {
     /// Rebuilds the touched plugins.
     pub(super) fn update(&mut self, cx: CompileContext<'_>, touched: &Changes) -> PluginUpdate {
-        let mut again = BTreeSet::new();
+        let mut affected_plugins = BTreeSet::new();
         for id in touched {
-            let now: BTreeSet<ObjectId> = cx.store.plugins_referenced_by(id).collect();
+            let references: BTreeSet<ObjectId> = cx.store.plugins_referenced_by(id).collect();
             let before = self.referenced.remove(id).unwrap_or_default();
-            again.extend(now.union(&before).cloned());
-            if !now.is_empty() {
-                self.referenced.insert(id.clone(), now);
+            affected_plugins.extend(references.union(&before).cloned());
+            if !references.is_empty() {
+                self.referenced.insert(id.clone(), references);
             }
         }
         // Whether a plugin is attached to a served route depends on the route's Gateways.
         for gateway in touched.iter().filter(|id| id.kind == Kind::Gateway) {
             let routes = cx.store.dependency_index().dependents(gateway).filter(|id| id.kind == Kind::HttpRoute);
-            again.extend(routes.flat_map(|route| cx.store.plugins_referenced_by(route)));
+            affected_plugins.extend(routes.flat_map(|route| cx.store.plugins_referenced_by(route)));
         }
         for id in touched.iter().filter(|id| matches!(id.kind, Kind::KongPlugin | Kind::KongClusterPlugin)) {
-            again.insert(id.clone());
+            affected_plugins.insert(id.clone());
             match plugin_settings(cx.store, id) {
                 Some((meta, settings)) => {
                     let before = self.plugins.remove(id);
@@ -114,82 +117,84 @@ impl Plugins {
                 None => drop(self.plugins.remove(id)),
             }
         }
-        let mut rerouted = Changes::new();
-        let mut is_everywhere = self.update_globals(cx, &mut again);
-        for id in &again {
-            is_everywhere |= self.update_uses(cx, id, &mut rerouted);
+        let mut routes_to_update = Changes::new();
+        let mut have_all_chains_changed = self.update_globals(cx, &mut affected_plugins);
+        for id in &affected_plugins {
+            have_all_chains_changed |= self.update_referrers(cx, id, &mut routes_to_update);
         }
-        // A change of a plugin that runs everywhere changes every chain.
-        if is_everywhere || touched.iter().any(|id| self.everywhere.contains(id)) {
-            rerouted.extend(cx.store.http_routes.keys().map(|key| ObjectId::new(Kind::HttpRoute, key.clone())));
-            rerouted.extend(cx.store.ingresses.keys().map(|key| ObjectId::new(Kind::Ingress, key.clone())));
+        // A change of a plugin that runs without a reference changes every chain.
+        if have_all_chains_changed || touched.iter().any(|id| self.global_plugins.contains(id)) {
+            routes_to_update.extend(cx.store.http_routes.keys().map(|key| ObjectId::new(Kind::HttpRoute, key.clone())));
+            routes_to_update.extend(cx.store.ingresses.keys().map(|key| ObjectId::new(Kind::Ingress, key.clone())));
         }
-        PluginUpdate { verdicts_to_update: again, routes_to_update: rerouted }
+        PluginUpdate { verdicts_to_update: affected_plugins, routes_to_update }
     }
 
-    /// Updates the global plugins. Returns whether they changed; changed plugins are added to `again`.
-    fn update_globals(&mut self, cx: CompileContext<'_>, again: &mut BTreeSet<ObjectId>) -> bool {
-        if !again.iter().any(|id| id.kind == Kind::KongClusterPlugin) {
+    /// Updates the plugins with the label `global`, which has an effect on KongClusterPlugins only. Returns whether
+    /// they changed, and adds those that became or ceased to be global or ambiguous to `affected_plugins`.
+    fn update_globals(&mut self, cx: CompileContext<'_>, affected_plugins: &mut BTreeSet<ObjectId>) -> bool {
+        if !affected_plugins.iter().any(|id| id.kind == Kind::KongClusterPlugin) {
             return false;
         }
         let mut by_name: BTreeMap<&str, Vec<&ObjectId>> = BTreeMap::new();
-        for (id, made) in &self.plugins {
+        for (id, compiled) in &self.plugins {
             let Some(meta) = cx.store.meta(id).filter(|_| id.kind == Kind::KongClusterPlugin) else { continue };
             let is_global = meta.labels.get(GLOBAL_LABEL).is_some_and(|value| &**value == "true");
             if is_global && cx.inputs.classes.serves_object(cx.store, meta, None) {
-                by_name.entry(&made.name).or_default().push(id);
+                by_name.entry(&compiled.name).or_default().push(id);
             }
         }
         let (mut global, mut ambiguous) = (BTreeSet::new(), BTreeSet::new());
         for ids in by_name.into_values() {
-            let place = if ids.len() == 1 { &mut global } else { &mut ambiguous };
-            place.extend(ids.into_iter().cloned());
+            let target = if ids.len() == 1 { &mut global } else { &mut ambiguous };
+            target.extend(ids.into_iter().cloned());
         }
-        let known = &mut self.everywhere;
-        if (&global, &ambiguous) == (&known.global, &known.ambiguous) {
+        let globals = &mut self.global_plugins;
+        if (&global, &ambiguous) == (&globals.global, &globals.ambiguous) {
             return false;
         }
-        again.extend(global.symmetric_difference(&known.global).cloned());
-        again.extend(ambiguous.symmetric_difference(&known.ambiguous).cloned());
-        (known.global, known.ambiguous) = (global, ambiguous);
+        affected_plugins.extend(global.symmetric_difference(&globals.global).cloned());
+        affected_plugins.extend(ambiguous.symmetric_difference(&globals.ambiguous).cloned());
+        (globals.global, globals.ambiguous) = (global, ambiguous);
         true
     }
 
-    /// Updates the referrers of a plugin, and adds their chains to `rerouted` if they changed. Returns whether all
-    /// chains changed.
-    fn update_uses(&mut self, cx: CompileContext<'_>, id: &ObjectId, rerouted: &mut Changes) -> bool {
-        let uses = self.plugins.get(id).map(|made| references::uses(cx, id, made.scopes()));
-        if uses.as_ref() == self.uses.get(id) {
+    /// Updates the referrers of a plugin. If they changed, adds the routes and Ingresses that use the plugin to
+    /// `routes_to_update`. Returns whether all chains changed.
+    fn update_referrers(&mut self, cx: CompileContext<'_>, id: &ObjectId, routes_to_update: &mut Changes) -> bool {
+        let referrers = self.plugins.get(id).map(|compiled| references::referrers(cx, id, compiled.scopes()));
+        if referrers.as_ref() == self.referrers.get(id) {
             return false;
         }
-        let is_site = |id: &ObjectId| matches!(id.kind, Kind::HttpRoute | Kind::Ingress);
-        rerouted.extend(cx.store.dependency_index().affected_by([id]).into_iter().filter(is_site));
-        let people = uses.as_ref().map(PluginUses::everywhere).filter(|people| !people.is_empty());
-        match uses {
-            Some(uses) => self.uses.insert(id.clone(), uses),
-            None => self.uses.remove(id),
+        let has_chains = |id: &ObjectId| matches!(id.kind, Kind::HttpRoute | Kind::Ingress);
+        routes_to_update.extend(cx.store.dependency_index().affected_by([id]).into_iter().filter(has_chains));
+        let subjects =
+            referrers.as_ref().map(PluginReferrers::subjects_on_all_routes).filter(|subjects| !subjects.is_empty());
+        match referrers {
+            Some(referrers) => self.referrers.insert(id.clone(), referrers),
+            None => self.referrers.remove(id),
         };
-        let before = match people.clone() {
-            Some(people) => self.everywhere.consumer_bound.insert(id.clone(), people),
-            None => self.everywhere.consumer_bound.remove(id),
+        let before = match subjects.clone() {
+            Some(subjects) => self.global_plugins.consumer_bound.insert(id.clone(), subjects),
+            None => self.global_plugins.consumer_bound.remove(id),
         };
-        before != people
+        before != subjects
     }
 
     /// The verdict on an object that configures a plugin.
     pub(super) fn verdict(&self, store: &Store, id: &ObjectId) -> Option<Verdict> {
-        let made = self.plugins.get(id)?;
-        Some(verdict::build(store, id, made, self.uses.get(id)?, &self.everywhere))
+        let compiled = self.plugins.get(id)?;
+        Some(verdict::build(store, id, compiled, self.referrers.get(id)?, &self.global_plugins))
     }
 }
 
-/// The plugins that the annotation of an object refers to, or why a reference cannot be resolved.
+/// For each reference in the annotation of an object: the plugin, or the reason why the reference cannot be resolved.
 pub(super) fn referenced_plugins<'s>(
     store: &'s Store,
     kind: Kind,
     meta: &'s Meta,
 ) -> impl Iterator<Item = Result<ObjectId, Diagnostic>> {
-    references::plugin_references(store, kind, meta).into_iter().map(|named| named.target)
+    references::plugin_references(store, kind, meta).into_iter().map(|reference| reference.target)
 }
 
 impl GlobalPlugins {
@@ -199,7 +204,8 @@ impl GlobalPlugins {
 }
 
 impl CompiledPlugin {
-    /// Whether requests must not be served without it. An unknown plugin may be a guard.
+    /// Whether requests must not be served without the plugin. An unknown plugin is treated as a guard unless it is
+    /// known to be harmless.
     fn is_guard(&self) -> bool {
         self.kind.map_or_else(|| unsupported_plugins::may_guard(&self.name), AnyPluginKind::fails_closed)
     }
@@ -212,7 +218,11 @@ impl CompiledPlugin {
 impl std::fmt::Debug for CompiledPlugin {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Omit the configuration, which may contain values from Secrets.
-        formatter.debug_struct("Made").field("object", &self.object).field("problems", &self.problems).finish()
+        formatter
+            .debug_struct("CompiledPlugin")
+            .field("object", &self.object)
+            .field("problems", &self.problems)
+            .finish()
     }
 }
 
@@ -235,100 +245,105 @@ fn compile_plugin(
 ) -> CompiledPlugin {
     let object: Arc<str> = format!("{}/{}", id.kind, meta.key).into();
     let kind = cx.inputs.plugin_factory.registry.find(&settings.plugin);
-    let names = settings.protocols.iter().map(String::as_str);
     let protocols = match kind {
         Some(kind) if settings.protocols.is_empty() => Protocols::from_names(kind.protocols().iter().copied()),
         _ if settings.protocols.is_empty() => Protocols::ALL,
-        _ => Protocols::from_names(names),
+        _ => Protocols::from_names(settings.protocols.iter().map(String::as_str)),
     };
-    let mut made = CompiledPlugin {
+    let mut compiled = CompiledPlugin {
         kind,
         name: settings.plugin.clone(),
         config: Value::Null,
         configuration_hash: 0,
         plugin: Err(()),
-        problems: ineffective(settings),
-        ineffective_settings: ineffective_in_kong(settings),
+        problems: ordering_problem(settings).into_iter().collect(),
+        ineffective_in_kong: ineffective_in_kong(settings),
         notes: Vec::new(),
         disabled: settings.disabled,
         protocols,
         object,
     };
     let Some(kind) = kind else {
-        made.problems.push(unsupported_plugins::unknown_plugin(&settings.plugin, &cx.inputs.plugin_factory.registry));
-        return made;
+        compiled
+            .problems
+            .push(unsupported_plugins::unknown_plugin(&settings.plugin, &cx.inputs.plugin_factory.registry));
+        return compiled;
     };
-    let foreign = foreign_protocols(kind, settings);
-    if !foreign.is_empty() {
-        made.problems.extend(foreign);
-        // The plugin is not used, but the errors of its configuration are reported, too.
+    let unsupported = unsupported_protocols(kind, settings);
+    if !unsupported.is_empty() {
+        compiled.problems.extend(unsupported);
+        // The plugin is not used, but the errors of its configuration are reported as well.
         let config = configuration::build(cx.store, &meta.key, settings).map_err(|problem| vec![problem]);
-        let built = config.and_then(|config| cx.inputs.plugin_factory.build(kind, &made.object, &config));
-        made.problems.extend(built.err().unwrap_or_default());
-        return made;
+        let built = config.and_then(|config| cx.inputs.plugin_factory.build(kind, &compiled.object, &config));
+        compiled.problems.extend(built.err().unwrap_or_default());
+        return compiled;
     }
-    made.problems.extend(only_streams(settings));
+    compiled.problems.extend(stream_protocols_problem(settings));
     match configuration::build(cx.store, &meta.key, settings) {
-        Err(problem) => made.problems.push(problem),
+        Err(problem) => compiled.problems.push(problem),
         Ok(config) => {
             // Keep the plugin if its configuration did not change, so that it keeps its state.
-            let same = before.filter(|before| before.name == made.name && before.config == config);
-            if let Some(CompiledPlugin { plugin: Ok(plugin), notes, .. }) = same {
-                made.plugin = Ok(plugin);
-                made.notes = notes;
+            let unchanged = before.filter(|before| before.name == compiled.name && before.config == config);
+            if let Some(CompiledPlugin { plugin: Ok(plugin), notes, .. }) = unchanged {
+                compiled.plugin = Ok(plugin);
+                compiled.notes = notes;
             } else {
-                match cx.inputs.plugin_factory.build(kind, &made.object, &config) {
+                match cx.inputs.plugin_factory.build(kind, &compiled.object, &config) {
                     Ok((plugin, notes)) => {
-                        made.plugin = Ok(plugin);
-                        made.notes = notes;
+                        compiled.plugin = Ok(plugin);
+                        compiled.notes = notes;
                     }
-                    Err(invalid) => made.problems.extend(invalid),
+                    Err(invalid) => compiled.problems.extend(invalid),
                 }
             }
-            made.configuration_hash = configuration::configuration_hash(cx.store, &meta.key, settings, made.protocols);
-            made.config = config;
+            compiled.configuration_hash =
+                configuration::configuration_hash(cx.store, &meta.key, settings, compiled.protocols);
+            compiled.config = config;
         }
     }
-    made
+    compiled
 }
 
-/// Diagnostics about protocols that the plugin does not support: it would never run for them.
-fn foreign_protocols(kind: &dyn AnyPluginKind, settings: &PluginSettings) -> Vec<Diagnostic> {
-    let known = kind.protocols();
-    let foreign = settings.protocols.iter().enumerate().filter(|(_, name)| !known.contains(&name.as_str()));
+/// Diagnostics about protocols that the plugin does not support: it would never run for requests of these protocols.
+fn unsupported_protocols(kind: &dyn AnyPluginKind, settings: &PluginSettings) -> Vec<Diagnostic> {
+    let supported = kind.protocols();
+    let unsupported = settings.protocols.iter().enumerate().filter(|(_, name)| !supported.contains(&name.as_str()));
     let problem = |(index, name): (usize, &String)| {
         let message = format!("{} does not support {name}", kind.name());
-        Diagnostic::error(format!("protocols[{index}]"), message, format!("use some of {}", known.join(", ")))
+        Diagnostic::error(
+            format!("protocols[{index}]"),
+            message,
+            format!("use one or more of {}", supported.join(", ")),
+        )
     };
-    foreign.map(problem).collect()
+    unsupported.map(problem).collect()
 }
 
-/// Diagnostics about settings that are not in effect.
-fn ineffective(settings: &PluginSettings) -> Vec<Diagnostic> {
-    let ordering = settings.ordering.iter().map(|_| {
-        let message = "plugins run in order of their priorities, so it has no effect";
-        Diagnostic::error("ordering", message, "remove it if that order is acceptable")
-    });
-    ordering.collect()
+/// A diagnostic if the field `ordering` is set.
+fn ordering_problem(settings: &PluginSettings) -> Option<Diagnostic> {
+    let message = "plugins run in the order of their priorities, so ordering has no effect";
+    let is_set = settings.ordering.is_some();
+    is_set.then(|| Diagnostic::error("ordering", message, "remove it if that order is acceptable"))
 }
 
-/// A diagnostic if all protocols are stream protocols, for which there are no requests.
-fn only_streams(settings: &PluginSettings) -> Option<Diagnostic> {
+/// A diagnostic if all protocols are stream protocols, which have no requests.
+fn stream_protocols_problem(settings: &PluginSettings) -> Option<Diagnostic> {
     let is_stream = |name: &String| !HTTP_FAMILY.contains(&name.as_str());
-    let never = !settings.protocols.is_empty() && settings.protocols.iter().all(is_stream);
-    let message = "these are stream protocols, which are not supported by this version, so it never runs";
-    never.then(|| Diagnostic::error("protocols", message, format!("use some of {}", HTTP_FAMILY.join(", "))))
+    let has_only_streams = !settings.protocols.is_empty() && settings.protocols.iter().all(is_stream);
+    let message = "these are stream protocols, which are not supported by this version, so the plugin never runs";
+    has_only_streams
+        .then(|| Diagnostic::error("protocols", message, format!("use one or more of {}", HTTP_FAMILY.join(", "))))
 }
 
-/// Notes on settings that have no effect in Kong either.
+/// Warnings about settings that have no effect in Kong either.
 fn ineffective_in_kong(settings: &PluginSettings) -> Vec<Diagnostic> {
-    let mut notes = Vec::new();
+    let mut warnings = Vec::new();
     if settings.consumer_ref.is_some() {
         let remedy = "refer to the plugin in the annotation konghq.com/plugins of the KongConsumer";
-        notes.push(Diagnostic::warning("consumerRef", "it has no effect, as in Kong", remedy));
+        warnings.push(Diagnostic::warning("consumerRef", "it has no effect, as in Kong", remedy));
     }
     if settings.run_on.as_deref().is_some_and(|side| side != "first") {
-        notes.push(Diagnostic::warning("run_on", "it has no effect, as in Kong", "remove it"));
+        warnings.push(Diagnostic::warning("run_on", "it has no effect, as in Kong", "remove it"));
     }
-    notes
+    warnings
 }

@@ -1,10 +1,11 @@
 //! Finds the objects that refer to a plugin, and the plugin that a reference resolves to (docs/kong-compatibility.md,
 //! 1.4).
 //!
-//! A plugin that both consumers or groups and routes refer to runs on these routes for these consumers and groups only.
+//! If routes refer to a plugin, and consumers or groups do as well, it runs on these routes for these consumers and
+//! groups only.
 //! All referrers of a KongPlugin are combined, because they are in its namespace or allowed by a grant. Any namespace
-//! can refer to a KongClusterPlugin, so its referrers are combined per namespace; otherwise a consumer of one namespace
-//! would disable guards on routes of another.
+//! can refer to a KongClusterPlugin, so its referrers are combined per namespace; otherwise a reference from a consumer
+//! of one namespace would disable a guard on routes of another namespace for all other clients.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,21 +24,22 @@ use crate::store::Store;
 
 /// All objects that refer to one plugin.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct PluginUses {
-    /// Whether referrers of all namespaces are combined.
+pub(super) struct PluginReferrers {
+    /// Whether the referrers of all namespaces are combined, instead of those of each namespace separately.
     is_shared: bool,
-    /// The combined referrers, per namespace unless `is_shared`.
-    groups: BTreeMap<Arc<str>, ReferrerGroup>,
-    /// Kinds of objects that refer to the plugin but do not support it.
+    /// The combined referrers: per namespace, or under "" if `is_shared`.
+    combined_referrers: BTreeMap<Arc<str>, CombinedReferrers>,
+    /// References that have no effect because the plugin does not support them.
     pub(super) misplaced: MisplacedReferences,
 }
 
+/// Referrers whose references are combined.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct ReferrerGroup {
-    /// Whether a served route or backend refers to it.
+struct CombinedReferrers {
+    /// Whether one of them is a served route or a backend.
     is_attached: bool,
     subjects: PluginSubjects,
-    /// Whether groups are ignored because consumers refer to it as well.
+    /// Whether consumer groups are ignored because consumers refer to the plugin as well.
     ignores_consumer_groups: bool,
 }
 
@@ -50,61 +52,64 @@ pub(super) struct PluginSubjects {
     pub(super) groups: Vec<Arc<str>>,
 }
 
+/// Which kinds of objects refer to a plugin that does not support them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct MisplacedReferences {
     pub(super) consumers: bool,
     pub(super) groups: bool,
 }
 
-impl PluginUses {
-    /// Whether any object refers to it where it is supported.
-    pub(super) fn is_any(&self) -> bool {
-        self.groups.values().any(|together| together.is_attached || !together.subjects.is_empty())
+impl PluginReferrers {
+    /// Whether a reference to the plugin has an effect.
+    pub(super) fn has_effect(&self) -> bool {
+        self.combined_referrers.values().any(|combined| combined.is_attached || !combined.subjects.is_empty())
     }
 
-    /// The consumers and groups it is restricted to when an object of this namespace attaches it.
+    /// The consumers and groups to which the plugin is restricted if an object of this namespace attaches it. `None`:
+    /// it is not restricted.
     pub(super) fn subjects(&self, namespace: &str) -> Option<&PluginSubjects> {
-        let together = self.groups.get(if self.is_shared { "" } else { namespace })?;
-        Some(&together.subjects).filter(|people| !people.is_empty())
+        let combined = self.combined_referrers.get(if self.is_shared { "" } else { namespace })?;
+        Some(&combined.subjects).filter(|subjects| !subjects.is_empty())
     }
 
-    /// The consumers and groups for which it runs on all routes, because no route refers to it.
-    pub(super) fn everywhere(&self) -> PluginSubjects {
-        let mut people = PluginSubjects::default();
-        for together in self.groups.values().filter(|together| !together.is_attached) {
-            people.consumers.extend(together.subjects.consumers.iter().cloned());
-            people.groups.extend(together.subjects.groups.iter().cloned());
+    /// The consumers and groups for which the plugin runs on all routes, because they refer to it and none of the
+    /// routes and backends with which they are combined does.
+    pub(super) fn subjects_on_all_routes(&self) -> PluginSubjects {
+        let mut subjects = PluginSubjects::default();
+        for combined in self.combined_referrers.values().filter(|combined| !combined.is_attached) {
+            subjects.consumers.extend(combined.subjects.consumers.iter().cloned());
+            subjects.groups.extend(combined.subjects.groups.iter().cloned());
         }
-        people
+        subjects
     }
 
-    /// Whether it runs on all routes for some consumers although routes of other namespaces refer to it.
+    /// Whether the plugin runs on all routes for some consumers although routes of other namespaces refer to it.
     pub(super) fn is_combined_per_namespace(&self) -> bool {
-        let is_attached = self.groups.values().any(|together| together.is_attached);
-        is_attached && !self.everywhere().is_empty()
+        let is_attached = self.combined_referrers.values().any(|combined| combined.is_attached);
+        is_attached && !self.subjects_on_all_routes().is_empty()
     }
 
     /// Whether groups are ignored because consumers refer to the plugin as well.
     pub(super) fn ignores_consumer_groups(&self) -> bool {
-        self.groups.values().any(|together| together.ignores_consumer_groups)
+        self.combined_referrers.values().any(|combined| combined.ignores_consumer_groups)
     }
 
-    fn group_mut(&mut self, namespace: &Arc<str>) -> &mut ReferrerGroup {
-        self.groups.entry(if self.is_shared { "".into() } else { Arc::clone(namespace) }).or_default()
+    fn combined_referrers_mut(&mut self, namespace: &Arc<str>) -> &mut CombinedReferrers {
+        self.combined_referrers.entry(if self.is_shared { "".into() } else { Arc::clone(namespace) }).or_default()
     }
 
-    /// Removes the consumers and groups that the plugin does not support.
+    /// Removes the consumers and groups that the plugin does not support, and groups that consumers override.
     fn restrict_to(mut self, scopes: Scopes) -> Self {
-        for together in self.groups.values_mut() {
-            let people = &mut together.subjects;
+        for combined in self.combined_referrers.values_mut() {
+            let subjects = &mut combined.subjects;
             if !scopes.consumer {
-                self.misplaced.consumers |= !std::mem::take(&mut people.consumers).is_empty();
+                self.misplaced.consumers |= !std::mem::take(&mut subjects.consumers).is_empty();
             }
             if !scopes.consumer_group {
-                self.misplaced.groups |= !std::mem::take(&mut people.groups).is_empty();
+                self.misplaced.groups |= !std::mem::take(&mut subjects.groups).is_empty();
             }
-            if !people.consumers.is_empty() {
-                together.ignores_consumer_groups = !std::mem::take(&mut people.groups).is_empty();
+            if !subjects.consumers.is_empty() {
+                combined.ignores_consumer_groups = !std::mem::take(&mut subjects.groups).is_empty();
             }
         }
         self
@@ -117,7 +122,7 @@ impl PluginSubjects {
     }
 }
 
-/// A reference in the annotation: its token, and the plugin or the reason why there is none.
+/// A reference in the annotation: its text, and the plugin or the reason why there is none.
 pub(super) struct PluginReference {
     pub(super) token: String,
     pub(super) target: Result<ObjectId, Diagnostic>,
@@ -151,35 +156,37 @@ fn resolve_reference(store: &Store, from: Kind, referrer: &ObjectKey, token: &st
         let plugin = format!("KongPlugin {target}");
         return Err(Diagnostic::not_found(annotation_field(PLUGINS), plugin, "create it or correct the name"));
     }
-    let own = ObjectKey { namespace: referrer.namespace.clone(), name: token.into() };
-    if store.kong_plugins.contains_key(&own) {
-        return Ok(ObjectId::new(Kind::KongPlugin, own));
+    let namespaced = ObjectKey { namespace: referrer.namespace.clone(), name: token.into() };
+    if store.kong_plugins.contains_key(&namespaced) {
+        return Ok(ObjectId::new(Kind::KongPlugin, namespaced));
     }
-    let common = ObjectKey::cluster(token);
-    if store.kong_cluster_plugins.contains_key(&common) {
-        return Ok(ObjectId::new(Kind::KongClusterPlugin, common));
+    let cluster_wide = ObjectKey::cluster(token);
+    if store.kong_cluster_plugins.contains_key(&cluster_wide) {
+        return Ok(ObjectId::new(Kind::KongClusterPlugin, cluster_wide));
     }
-    let message = format!("there is neither a KongPlugin {own} nor a KongClusterPlugin {token}");
+    let message = format!("there is neither a KongPlugin {namespaced} nor a KongClusterPlugin {token}");
     Err(Diagnostic::error(annotation_field(PLUGINS), message, "create one of them or correct the name"))
 }
 
-/// The objects that refer to this plugin, which can be attached within `scopes`.
+/// The objects that refer to this plugin. `scopes`: the kinds of objects that it supports.
 ///
 /// A name without namespace refers to a KongClusterPlugin only if no KongPlugin has that name. Only served objects
 /// count, so that routes of other controllers do not affect the plugin.
-pub(super) fn uses(cx: CompileContext<'_>, plugin: &ObjectId, scopes: Scopes) -> PluginUses {
+pub(super) fn referrers(cx: CompileContext<'_>, plugin: &ObjectId, scopes: Scopes) -> PluginReferrers {
+    // With `fail_open`, the referrers of a KongClusterPlugin are combined as in Kong.
     let is_shared = plugin.kind == Kind::KongPlugin || cx.inputs.plugin_factory.fail_open;
-    let mut uses = PluginUses { is_shared, ..PluginUses::default() };
+    let mut referrers = PluginReferrers { is_shared, ..PluginReferrers::default() };
     for id in cx.store.dependency_index().dependents(plugin) {
         let Some(meta) = cx.store.meta(id) else { continue };
-        let means_it = || {
+        let refers_to_plugin = || {
             let names = meta.annotations.get(PLUGINS).map(|value| &**value).unwrap_or_default();
             list(names).any(|token| resolve_reference(cx.store, id.kind, &meta.key, token).as_ref() == Ok(plugin))
         };
         let is_attached = match id.kind {
             Kind::KongConsumer => {
-                if consumers::is_served(cx, id) && means_it() {
-                    uses.group_mut(&id.key.namespace)
+                if consumers::is_served(cx, id) && refers_to_plugin() {
+                    referrers
+                        .combined_referrers_mut(&id.key.namespace)
                         .subjects
                         .consumers
                         .push(Arc::from(&*consumers::consumer_id(&meta.key)));
@@ -187,32 +194,37 @@ pub(super) fn uses(cx: CompileContext<'_>, plugin: &ObjectId, scopes: Scopes) ->
                 continue;
             }
             Kind::KongConsumerGroup => {
-                if consumers::is_served(cx, id) && means_it() {
-                    uses.group_mut(&id.key.namespace).subjects.groups.push(consumers::group_name(&meta.key));
+                if consumers::is_served(cx, id) && refers_to_plugin() {
+                    referrers
+                        .combined_referrers_mut(&id.key.namespace)
+                        .subjects
+                        .groups
+                        .push(consumers::group_name(&meta.key));
                 }
                 continue;
             }
             Kind::HttpRoute => {
                 let route = cx.store.http_routes.get(&id.key).filter(|route| is_served_route(cx, route));
-                route.is_some_and(|route| means_it() || has_filter(route, plugin))
+                route.is_some_and(|route| refers_to_plugin() || has_filter(route, plugin))
             }
             Kind::Ingress => {
                 let ingress = cx.store.ingresses.get(&id.key);
                 let class = ingress.and_then(|ingress| ingress.spec.ingress_class_name.as_deref());
-                cx.inputs.classes.serves_object(cx.store, meta, class) && means_it()
+                cx.inputs.classes.serves_object(cx.store, meta, class) && refers_to_plugin()
             }
-            Kind::KongServiceFacade => cx.inputs.classes.serves_object(cx.store, meta, None) && means_it(),
-            Kind::Service => means_it(),
+            Kind::KongServiceFacade => cx.inputs.classes.serves_object(cx.store, meta, None) && refers_to_plugin(),
+            Kind::Service => refers_to_plugin(),
             // Plugins do not run for kinds that are not served.
             _ => continue,
         };
         if is_attached {
-            uses.group_mut(&id.key.namespace).is_attached = true;
+            referrers.combined_referrers_mut(&id.key.namespace).is_attached = true;
         }
     }
-    uses.restrict_to(scopes)
+    referrers.restrict_to(scopes)
 }
-/// Whether the route refers to a served Gateway.
+
+/// Whether the route refers to a Gateway of this process's controllers.
 fn is_served_route(cx: CompileContext<'_>, route: &Object<HttpRoute>) -> bool {
     let gateways = route.spec.parent_refs.iter().filter_map(|parent| {
         let is_gateway = parent.group == GATEWAY_GROUP && parent.kind == Kind::Gateway.name();
@@ -226,7 +238,7 @@ fn is_served_route(cx: CompileContext<'_>, route: &Object<HttpRoute>) -> bool {
 
 /// Whether a filter of a rule refers to the plugin; filters can refer to KongPlugins of the route's namespace only.
 fn has_filter(route: &Object<HttpRoute>, plugin: &ObjectId) -> bool {
-    let names_it = |reference: &LocalObjectReference| {
+    let names_plugin = |reference: &LocalObjectReference| {
         reference.group == KONG_GROUP
             && reference.kind == Kind::KongPlugin.name()
             && *reference.name == *plugin.key.name
@@ -234,5 +246,5 @@ fn has_filter(route: &Object<HttpRoute>, plugin: &ObjectId) -> bool {
     plugin.kind == Kind::KongPlugin
         && plugin.key.namespace == route.meta.key.namespace
         && (route.spec.rules.iter().flat_map(|rule| &rule.filters))
-            .any(|filter| filter.kind == "ExtensionRef" && filter.extension_ref.as_ref().is_some_and(names_it))
+            .any(|filter| filter.kind == "ExtensionRef" && filter.extension_ref.as_ref().is_some_and(names_plugin))
 }

@@ -1,4 +1,4 @@
-//! Plugins of Kong that Portico does not have.
+//! Handles plugins that Portico does not have: whether they may be guards, and the diagnostic.
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::{AnyPluginKind, PluginRegistry};
@@ -32,25 +32,26 @@ const HARMLESS: &[&str] = &[
     "zipkin",
 ];
 
-/// Whether routes must be protected by the plugin, which may reject requests.
+/// Whether the plugin may reject requests, so that routes must not be served without it.
 pub(super) fn may_guard(name: &str) -> bool {
     HARMLESS.binary_search(&name).is_err()
 }
 
+/// The diagnostic about a plugin that Portico does not have.
 pub(super) fn unknown_plugin(name: &str, registry: &PluginRegistry) -> Diagnostic {
-    let near =
+    let similar =
         registry.iter().map(AnyPluginKind::name).find(|known| known.replace('-', "") == name.replace(['-', '_'], ""));
-    let remedy = match near {
-        Some(near) => format!("use {near}"),
+    let remedy = match similar {
+        Some(similar) => format!("use {similar}"),
         None if registry.0.is_empty() => "use a version with this plugin".to_owned(),
         None => format!("use one of {}", registry.iter().map(AnyPluginKind::name).collect::<Vec<_>>().join(", ")),
     };
-    let then = if may_guard(name) {
+    let consequence = if may_guard(name) {
         "routes that use it respond with 503"
     } else {
         "routes that use it are served without it"
     };
-    Diagnostic::error("plugin", format!("this version has no plugin {name}, so {then}"), remedy)
+    Diagnostic::error("plugin", format!("this version has no plugin {name}, so {consequence}"), remedy)
 }
 
 #[cfg(test)]

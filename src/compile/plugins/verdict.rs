@@ -1,36 +1,37 @@
 //! The verdict on an object that configures a plugin.
 
 use super::super::verdict::{Code, Condition, Verdict};
-use super::references::{MisplacedReferences, PluginUses};
+use super::references::{MisplacedReferences, PluginReferrers};
 use super::{CompiledPlugin, GlobalPlugins};
 use crate::api::{Kind, ObjectId};
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 
+/// `global_plugins`: the plugins that run without a reference.
 pub(super) fn build(
     store: &Store,
     id: &ObjectId,
-    made: &CompiledPlugin,
-    uses: &PluginUses,
-    everywhere: &GlobalPlugins,
+    compiled: &CompiledPlugin,
+    referrers: &PluginReferrers,
+    global_plugins: &GlobalPlugins,
 ) -> Verdict {
-    let mut problems = made.problems.clone();
-    if everywhere.ambiguous.contains(id) {
+    let mut problems = compiled.problems.clone();
+    if global_plugins.ambiguous.contains(id) {
         let message =
-            format!("another KongClusterPlugin with this label also configures {}, so neither runs", made.name);
+            format!("another KongClusterPlugin with this label also configures {}, so neither runs", compiled.name);
         problems.push(Diagnostic::error("metadata.labels[global]", message, "keep the label on only one of them"));
     }
-    let misplaced = match uses.misplaced {
+    let misplaced = match referrers.misplaced {
         MisplacedReferences { consumers: true, groups: true } => Some("consumers and groups"),
         MisplacedReferences { consumers: true, groups: false } => Some("consumers"),
         MisplacedReferences { consumers: false, groups: true } => Some("groups"),
         MisplacedReferences { consumers: false, groups: false } => None,
     };
-    if let Some(holders) = misplaced {
-        let message = format!("{} cannot be attached to {holders}, so it has no effect there", made.name);
+    if let Some(objects) = misplaced {
+        let message = format!("{} cannot be attached to {objects}, so it has no effect there", compiled.name);
         problems.push(Diagnostic::error("plugin", message, "remove it from their annotation konghq.com/plugins"));
     }
-    let is_used = uses.is_any() || everywhere.global.contains(id);
+    let is_used = referrers.has_effect() || global_plugins.global.contains(id);
     let condition = if !problems.is_empty() {
         Condition::new(Code::KongInvalid, problems)
     } else if is_used {
@@ -44,22 +45,28 @@ pub(super) fn build(
         Condition::new(Code::KongPending, vec![Diagnostic::of_object("nothing refers to it", remedy)])
     };
     let generation = store.meta(id).map_or(0, |meta| meta.generation);
-    let diagnostics = made.ineffective_settings.iter().chain(&made.notes).cloned().chain(notes(uses)).collect();
+    let diagnostics = compiled
+        .ineffective_in_kong
+        .iter()
+        .chain(&compiled.notes)
+        .cloned()
+        .chain(referrer_warnings(referrers))
+        .collect();
     Verdict { generation, conditions: vec![condition], diagnostics, ..Verdict::default() }
 }
 
-/// Notes about effects that users may not expect.
-fn notes(uses: &PluginUses) -> impl Iterator<Item = Diagnostic> {
-    let apart = uses.is_combined_per_namespace().then(|| {
-        let message = "both consumers or groups and routes of other namespaces refer to it: it runs for all requests \
-                       of these consumers, and for all requests of these routes";
-        let remedy = "to run it only for these consumers on these routes, make it a KongPlugin that both use with a \
-                      ReferenceGrant";
+/// Warnings about combinations of referrers whose effect users may not expect.
+fn referrer_warnings(referrers: &PluginReferrers) -> impl Iterator<Item = Diagnostic> {
+    let per_namespace_warning = referrers.is_combined_per_namespace().then(|| {
+        let message = "consumers or groups, and routes of other namespaces, refer to it: it runs for all requests of \
+                       these consumers and groups, and for all requests of these routes";
+        let remedy = "to run it only for these consumers and groups on these routes, make it a KongPlugin to which \
+                      both refer, with a ReferenceGrant";
         Diagnostic::of_object(message, remedy).into_warning()
     });
-    let passed_over = uses.ignores_consumer_groups().then(|| {
+    let ignored_groups_warning = referrers.ignores_consumer_groups().then(|| {
         let message = "both consumers and groups refer to it, so the groups are ignored, as in Kong";
         Diagnostic::of_object(message, "configure a second plugin for the groups").into_warning()
     });
-    apart.into_iter().chain(passed_over)
+    per_namespace_warning.into_iter().chain(ignored_groups_warning)
 }

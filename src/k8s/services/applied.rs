@@ -1,8 +1,8 @@
-//! Decides whether server-side apply would change anything; only then is it called.
+//! Decides whether server-side apply would change anything, so that it is called only then.
 
 use serde_json::{Map, Value};
 
-/// Whether an object already has the desired fields, and `manager` owns no others.
+/// Whether `observed` already has all fields of `wanted`, and `manager` owns these fields and no others.
 ///
 /// `observed` needs its managed fields: they record what was applied before, so labels that are no longer wanted are
 /// found without any state here.
@@ -10,7 +10,7 @@ pub(super) fn is_applied(wanted: &Value, observed: &Value, manager: &str) -> boo
     let managed = observed["metadata"]["managedFields"].as_array().map_or(&[][..], |entries| entries);
     let is_own_entry =
         |entry: &&Value| entry["manager"] == manager && entry["operation"] == "Apply" && entry["subresource"].is_null();
-    let Some(fields) = managed.iter().find(is_own_entry).and_then(|entry| entry["fieldsV1"].as_object()) else {
+    let Some(owned) = managed.iter().find(is_own_entry).and_then(|entry| entry["fieldsV1"].as_object()) else {
         return false;
     };
     let mut wanted = wanted.clone();
@@ -21,7 +21,7 @@ pub(super) fn is_applied(wanted: &Value, observed: &Value, manager: &str) -> boo
     for key in ["name", "namespace", "uid"] {
         remove(&mut wanted["metadata"], key);
     }
-    owned_fields_match(&wanted, observed, fields)
+    owned_fields_match(&wanted, observed, owned)
 }
 
 fn remove(value: &mut Value, key: &str) {
@@ -30,40 +30,42 @@ fn remove(value: &mut Value, key: &str) {
     }
 }
 
-fn owned_fields_match(wanted: &Value, observed: &Value, fields: &Map<String, Value>) -> bool {
+/// Whether the observed object has the wanted fields, and `owned`, in the format of `fieldsV1`, names these fields and
+/// no others.
+fn owned_fields_match(wanted: &Value, observed: &Value, owned: &Map<String, Value>) -> bool {
     let Some(wanted) = wanted.as_object() else { return false };
-    let is_owned = |(key, value): (&String, &Value)| {
-        let Some(owned) = fields.get(&format!("f:{key}")).and_then(Value::as_object) else { return false };
+    let matches = |(key, value): (&String, &Value)| {
+        let Some(owned_parts) = owned.get(&format!("f:{key}")).and_then(Value::as_object) else { return false };
         let Some(observed) = observed.get(key) else { return false };
         match (value, list_map_keys(key)) {
-            // A map or list without entries for its parts has one owner.
-            _ if owned.is_empty() => value == observed,
-            (Value::Object(_), _) => owned_fields_match(value, observed, owned),
-            (Value::Array(items), Some(keys)) => owned_items_match(items, observed, owned, keys),
+            // A map or list without managed fields of its parts has a single owner.
+            _ if owned_parts.is_empty() => value == observed,
+            (Value::Object(_), _) => owned_fields_match(value, observed, owned_parts),
+            (Value::Array(items), Some(keys)) => owned_items_match(items, observed, owned_parts, keys),
             _ => value == observed,
         }
     };
-    let unwanted =
-        fields.keys().filter_map(|field| field.strip_prefix("f:")).find(|field| !wanted.contains_key(*field));
-    unwanted.is_none() && wanted.iter().all(is_owned)
+    let unwanted = owned.keys().filter_map(|field| field.strip_prefix("f:")).find(|field| !wanted.contains_key(*field));
+    unwanted.is_none() && wanted.iter().all(matches)
 }
 
-/// Compares lists whose items are identified by some of their fields.
+/// Whether the observed list has the items, and `owned` names these items and no others. `keys` are the fields that
+/// identify an item.
 fn owned_items_match(items: &[Value], observed: &Value, owned: &Map<String, Value>, keys: &[&str]) -> bool {
-    let observed = observed.as_array().map_or(&[][..], |items| items);
-    let alike = |a: &Value, b: &Value| keys.iter().all(|key| a.get(*key) == b.get(*key));
-    let owned: Vec<(Value, &Map<String, Value>)> = owned
+    let observed_items = observed.as_array().map_or(&[][..], |observed_items| observed_items);
+    let same_item = |a: &Value, b: &Value| keys.iter().all(|key| a.get(*key) == b.get(*key));
+    let owned_items: Vec<(Value, &Map<String, Value>)> = owned
         .iter()
         .filter_map(|(key, fields)| Some((serde_json::from_str(key.strip_prefix("k:")?).ok()?, fields.as_object()?)))
         .collect();
-    owned.len() == items.len()
+    owned_items.len() == items.len()
         && items.iter().all(|item| {
-            let fields = owned.iter().find(|(key, _)| alike(key, item)).map(|(_, fields)| *fields);
-            let there = observed.iter().find(|candidate| alike(candidate, item));
-            // An item may have a single owner, too.
-            fields.zip(there).is_some_and(|(fields, there)| match fields.is_empty() {
-                true => item == there,
-                false => owned_fields_match(item, there, fields),
+            let fields = owned_items.iter().find(|(key, _)| same_item(key, item)).map(|(_, fields)| *fields);
+            let observed_item = observed_items.iter().find(|candidate| same_item(candidate, item));
+            // An item without managed fields of its parts has a single owner, too.
+            fields.zip(observed_item).is_some_and(|(fields, observed_item)| match fields.is_empty() {
+                true => item == observed_item,
+                false => owned_fields_match(item, observed_item, fields),
             })
         })
 }
@@ -149,7 +151,7 @@ mod tests {
             ("another value", |wanted| wanted["metadata"]["labels"]["l"] = json!("2")),
             ("a new label", |wanted| wanted["metadata"]["labels"]["m"] = json!("1")),
             ("another manager's label", |wanted| wanted["metadata"]["labels"]["foreign"] = json!("x")),
-            ("a label less", |wanted| wanted["metadata"]["labels"] = json!({})),
+            ("a removed label", |wanted| wanted["metadata"]["labels"] = json!({})),
             ("no labels", |wanted| remove(&mut wanted["metadata"], "labels")),
             ("annotations", |wanted| wanted["metadata"]["annotations"] = json!({"a": "b"})),
             ("another target", |wanted| wanted["spec"]["ports"][0]["targetPort"] = json!(10081)),
@@ -158,7 +160,7 @@ mod tests {
             ("another owner", |wanted| wanted["metadata"]["ownerReferences"][0]["uid"] = json!("h")),
             ("an owner renamed", |wanted| wanted["metadata"]["ownerReferences"][0]["name"] = json!("wet")),
             ("an atomic list", |wanted| wanted["spec"]["loadBalancerSourceRanges"] = json!([])),
-            ("a field less", |wanted| remove(&mut wanted["spec"], "type")),
+            ("a removed field", |wanted| remove(&mut wanted["spec"], "type")),
         ];
         for (what, edit) in edits {
             let mut wanted = wanted();

@@ -1,16 +1,16 @@
 //! The Services in front of Gateways: the leader writes them, every replica reads them.
 //!
 //! ```text
-//!   DesiredServices ─▶ plan ──steps──▶ API server   leader: Services; each Pod: its own EndpointSlices
-//!                       ▲                  │
+//!   DesiredServices ─▶ plan ──steps──▶ API server   leader: Services, and EndpointSlices of dead Pods
+//!                       ▲                  │          each Pod: its own EndpointSlices
 //!                       └─ observed_state ◀┘ watch
 //!                               └──▶ GatewayServicesView (ports and addresses in the Services) ─▶ compile
 //! ```
 //!
 //! With an address pool, a Gateway's Service is headless and only carries the labels and annotations that the Gateway
-//! requests. Otherwise clients connect through it. It has no selector: all Gateways share the same Pods, and each needs
-//! its own ports there. The Service itself is the only record of these ports, so a restart or a new leader changes
-//! nothing.
+//! requests. Otherwise clients connect through the Service. It has no selector: all Gateways share the same Pods, and
+//! each Gateway needs its own ports there. These ports are recorded only in the Service itself, so a restart or a new
+//! leader changes nothing.
 
 mod applied;
 mod names;
@@ -62,7 +62,7 @@ pub struct DesiredService {
     pub ports: BTreeSet<u16>,
     /// The requested address.
     pub address: Option<IpAddr>,
-    /// The Gateway is not accepted: an existing Service stays as it is, and none is created.
+    /// Whether the Gateway is not accepted: then an existing Service stays as it is, and none is created.
     pub hold: bool,
 }
 
@@ -77,14 +77,15 @@ pub struct DesiredServices {
 /// The state of the existing Services of Gateways.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GatewayServicesView {
-    /// Everything was listed once; before that, a missing Service means nothing.
+    /// Whether everything that Portico may list was listed once, and the addresses of its own Pod are known. Before
+    /// that, a Service that is missing here may exist.
     pub complete: bool,
     pub services: BTreeMap<ObjectKey, GatewayServiceState>,
     /// The Gateways that this view covers; others are unknown.
     pub desired: Arc<DesiredServices>,
     /// The addresses of this process's own Pod.
     pub pod_ips: Vec<IpAddr>,
-    /// The addresses of all Pods of Portico, this one included.
+    /// The addresses of all Pods of Portico, including this one.
     pub replicas: BTreeSet<IpAddr>,
 }
 
@@ -95,8 +96,8 @@ pub struct GatewayServiceState {
     pub name: String,
     /// The target port of each port.
     pub ports: BTreeMap<u16, u16>,
-    /// Where clients reach it: IP addresses, or hostnames of a load balancer.
+    /// Where clients reach the Service: IP addresses, or hostnames of a load balancer.
     pub addresses: Vec<String>,
-    /// Why it is not as it should be.
+    /// Why the Service cannot be created, changed or deleted.
     pub error: Option<Diagnostic>,
 }

@@ -23,6 +23,7 @@ use crate::api::ObjectKey;
 use crate::api::core::ServiceType;
 use crate::diagnostic::Diagnostic;
 
+/// The objects that watches and responses to calls have reported, and the latest step for each.
 #[derive(Debug)]
 pub(super) struct ObservedState {
     services: ObservedObjects<KnownService>,
@@ -34,9 +35,9 @@ pub(super) struct ObservedState {
 /// The last step for an object, and when it may be repeated.
 #[derive(Debug)]
 struct LastAttempt {
-    /// None if the step succeeded and yet is due again.
+    /// None if the step succeeded.
     error: Option<Diagnostic>,
-    /// The attempted step: a different one need not wait.
+    /// The attempted step. A different one for the object need not wait.
     step: PlanStep,
     wait: Duration,
     retry_at: Instant,
@@ -48,10 +49,10 @@ pub(super) struct ReplicaState<'a> {
     pub(super) leading: bool,
     pub(super) lifecycle: ReplicaLifecycle,
     /// None until it listens for the first time.
-    pub(super) bound: Option<&'a ListeningPorts>,
+    pub(super) listening_ports: Option<&'a ListeningPorts>,
 }
 
-/// The result of a call.
+/// The state of an object after a step.
 #[derive(Debug)]
 pub(super) enum StepResult {
     Service(Box<Service>),
@@ -74,59 +75,64 @@ impl ObservedState {
         }
     }
 
-    pub(super) fn apply_service_event(&mut self, watch: usize, seen: WatchUpdate<Service>) -> bool {
-        apply_event(&mut self.services, watch, seen, KnownService::read)
+    /// Applies an event, and returns whether anything changed. `watch` is the number of the watch, one for each
+    /// namespace in the settings.
+    pub(super) fn apply_service_event(&mut self, watch: usize, update: WatchUpdate<Service>) -> bool {
+        apply_event(&mut self.services, watch, update, KnownService::read)
     }
 
-    pub(super) fn apply_slice_event(&mut self, watch: usize, seen: WatchUpdate<EndpointSlice>) -> bool {
-        apply_event(&mut self.slices, watch, seen, KnownSlice::read)
+    pub(super) fn apply_slice_event(&mut self, watch: usize, update: WatchUpdate<EndpointSlice>) -> bool {
+        apply_event(&mut self.slices, watch, update, KnownSlice::read)
     }
 
-    pub(super) fn apply_pod_event(&mut self, seen: WatchUpdate<PodObject>) -> bool {
-        apply_event(&mut self.pods, 0, seen, ReplicaPod::read)
+    pub(super) fn apply_pod_event(&mut self, update: WatchUpdate<PodObject>) -> bool {
+        apply_event(&mut self.pods, 0, update, ReplicaPod::read)
     }
 
     /// The view of the Gateways' Services.
     pub(super) fn view(
         &self,
         settings: &ReconcilerSettings,
-        wants: &Arc<DesiredServices>,
-        bound: &ListeningPorts,
+        desired_services: &Arc<DesiredServices>,
+        listening_ports: &ListeningPorts,
     ) -> GatewayServicesView {
-        let mut fronts: BTreeMap<ObjectKey, GatewayServiceState> = BTreeMap::new();
+        let mut states: BTreeMap<ObjectKey, GatewayServiceState> = BTreeMap::new();
         if let GatewayExposure::Exposed(kind) = settings.exposure {
             let nodes = if kind == ServiceType::NodePort { self.nodes() } else { BTreeMap::new() };
-            let chosen = selection::select_services(wants, self.services.items(), bound);
+            let selected = selection::select_services(desired_services, self.services.items(), listening_ports);
             for (gateway, SelectedService { service, ports }) in
-                chosen.into_iter().filter(|(_, chosen)| chosen.accepts_clients())
+                selected.into_iter().filter(|(_, selected)| selected.accepts_clients())
             {
-                let nodes: Vec<_> = nodes.get(&service.key).into_iter().flatten().copied().collect();
-                let front = GatewayServiceState {
+                let node_ips: Vec<_> = nodes.get(&service.key).into_iter().flatten().copied().collect();
+                let state = GatewayServiceState {
                     name: service.key.name.to_string(),
                     ports,
-                    addresses: service::addresses(service, kind, &nodes),
+                    addresses: service::addresses(service, kind, &node_ips),
                     error: None,
                 };
-                fronts.insert(gateway.clone(), front);
+                states.insert(gateway.clone(), state);
             }
         }
-        for hitch in self.attempts.values() {
-            let Some(service_error) = &hitch.error else { continue };
-            let gateway = hitch.step.gateway.as_ref().filter(|gateway| wants.gateways.contains_key(*gateway));
+        for attempt in self.attempts.values() {
+            let Some(service_error) = &attempt.error else { continue };
+            let gateway =
+                attempt.step.gateway.as_ref().filter(|gateway| desired_services.gateways.contains_key(*gateway));
             if let Some(gateway) = gateway {
-                fronts.entry(gateway.clone()).or_default().error = Some(service_error.clone());
+                states.entry(gateway.clone()).or_default().error = Some(service_error.clone());
             }
         }
         let pod = settings.pod.as_ref().and_then(|key| self.pods.items().get(key));
         let pod_ips = pod.map(|pod| pod.ips.clone()).unwrap_or_default();
-        // Any user may set the label of a slice, but only Pods of Portico's own namespace are considered.
-        let wrote: BTreeSet<&str> = self.slices.items().values().map(|slice| &*slice.pod_uid).collect();
-        let others = self.pods.items().values().filter(|pod| wrote.contains(&*pod.uid));
-        let replicas = others.flat_map(|pod| pod.ips.iter().copied()).chain(pod_ips.iter().copied()).collect();
+        // Users who may edit EndpointSlices can set the label with a Pod's uid, but that makes no Pod of another
+        // namespace a replica: `pods` has only Pods of Portico's namespace.
+        let slice_writers: BTreeSet<&str> = self.slices.items().values().map(|slice| &*slice.pod_uid).collect();
+        let replica_pods = self.pods.items().values().filter(|pod| slice_writers.contains(&*pod.uid));
+        let replicas = replica_pods.flat_map(|pod| pod.ips.iter().copied()).chain(pod_ips.iter().copied()).collect();
         // The kubelet writes the addresses of a Pod a moment after starting it.
-        let located = !pod_ips.is_empty() || pod.is_none();
-        let complete = self.services.is_complete() && self.slices.is_complete() && self.pods.is_complete() && located;
-        GatewayServicesView { complete, services: fronts, desired: wants.clone(), pod_ips, replicas }
+        let has_addresses = !pod_ips.is_empty() || pod.is_none();
+        let complete =
+            self.services.is_complete() && self.slices.is_complete() && self.pods.is_complete() && has_addresses;
+        GatewayServicesView { complete, services: states, desired: desired_services.clone(), pod_ips, replicas }
     }
 
     /// The addresses of the nodes on which each Service has ready endpoints.
@@ -142,57 +148,74 @@ impl ObservedState {
         nodes
     }
 
-    /// The steps to take now, and when to look again at those that failed lately.
+    /// The steps to take now, and when the first of the delayed ones is due.
     pub(super) fn due_steps(
         &mut self,
         settings: &ReconcilerSettings,
-        wants: &DesiredServices,
-        here: ReplicaState<'_>,
+        desired_services: &DesiredServices,
+        replica: ReplicaState<'_>,
     ) -> (Vec<PlanStep>, Option<Instant>) {
         if !self.services.is_complete() {
             return (Vec::new(), None);
         }
         let mut steps = Vec::new();
-        if here.leading {
-            let nothing = ListeningPorts::new();
-            let bound = here.bound.unwrap_or(&nothing);
-            steps = plan::plan_services(wants, settings.exposure, &settings.controllers, self.services.items(), bound);
+        if replica.leading {
+            let none = ListeningPorts::new();
+            let listening_ports = replica.listening_ports.unwrap_or(&none);
+            steps = plan::plan_services(
+                desired_services,
+                settings.exposure,
+                &settings.controllers,
+                self.services.items(),
+                listening_ports,
+            );
         }
         if self.slices.is_complete() && self.pods.is_complete() && settings.is_exposed() {
-            steps.extend(self.slice_steps(settings, wants, here));
+            steps.extend(self.slice_steps(settings, desired_services, replica));
         }
-        self.attempts.retain(|subject, _| steps.iter().any(|step| (step.target, &step.key) == (subject.0, &subject.1)));
-        let mut again: Option<Instant> = None;
+        // An object that needs no step any more starts again with the shortest delay.
+        self.attempts.retain(|target, _| steps.iter().any(|step| (step.target, &step.key) == (target.0, &target.1)));
+        let mut next_retry: Option<Instant> = None;
         let now = Instant::now();
         steps.retain(|step| match self.attempts.get(&(step.target, step.key.clone())) {
-            Some(hitch) if hitch.step == *step && hitch.retry_at > now => {
-                again = Some(again.map_or(hitch.retry_at, |again| again.min(hitch.retry_at)));
+            Some(attempt) if attempt.step == *step && attempt.retry_at > now => {
+                next_retry = Some(next_retry.map_or(attempt.retry_at, |next_retry| next_retry.min(attempt.retry_at)));
                 false
             }
             _ => true,
         });
-        (steps, again)
+        (steps, next_retry)
     }
 
     fn slice_steps(
         &self,
         settings: &ReconcilerSettings,
-        wants: &DesiredServices,
-        here: ReplicaState<'_>,
+        desired_services: &DesiredServices,
+        replica: ReplicaState<'_>,
     ) -> Vec<PlanStep> {
         let Some(key) = &settings.pod else { return Vec::new() };
-        let (services, known) = (self.services.items(), self.slices.items());
+        let (services, known_slices) = (self.services.items(), self.slices.items());
         let pod = self.pods.items().get(key);
         let mut steps = Vec::new();
-        if let (Some(pod), Some(bound)) = (pod, here.bound) {
-            steps =
-                slices::plan_own_slices(&OwnEndpoint { pod, lifecycle: here.lifecycle, bound }, wants, services, known);
+        if let (Some(pod), Some(listening_ports)) = (pod, replica.listening_ports) {
+            steps = slices::plan_own_slices(
+                &OwnEndpoint { pod, lifecycle: replica.lifecycle, listening_ports },
+                desired_services,
+                services,
+                known_slices,
+            );
         }
-        // If even this Pod is not in the list, Pods may not be listed, and missing Pods mean nothing.
-        if here.leading
+        // If even this Pod is missing, Portico may lack the permission to list Pods, and others may exist.
+        if replica.leading
             && let Some(pod) = pod
         {
-            steps.extend(slices::plan_other_slices(&key.namespace, &pod.uid, self.pods.items(), services, known));
+            steps.extend(slices::plan_other_slices(
+                &key.namespace,
+                &pod.uid,
+                self.pods.items(),
+                services,
+                known_slices,
+            ));
         }
         steps
     }
@@ -202,12 +225,12 @@ impl ObservedState {
         &mut self,
         settings: &ReconcilerSettings,
         step: PlanStep,
-        done: Result<StepResult, Diagnostic>,
+        outcome: Result<StepResult, Diagnostic>,
     ) {
-        let subject = (step.target, step.key.clone());
-        // The watch reports the same in a moment, but the next plan may be made before.
+        let target = (step.target, step.key.clone());
+        // The object in a response is stored at once, because the next plan may be made before the watch reports it.
         let watch = settings.namespaces.iter().position(|known| **known == *step.key.namespace).unwrap_or_default();
-        let service_error = match done {
+        let service_error = match outcome {
             Ok(StepResult::Service(service)) => {
                 store_response(&mut self.services, watch, *service, KnownService::read);
                 None
@@ -238,20 +261,20 @@ impl ObservedState {
             }
             Err(service_error) => Some(service_error),
         };
-        let before = self.attempts.remove(&subject);
-        // A step that succeeds and is due again at once would otherwise repeat forever.
-        let again =
+        let before = self.attempts.remove(&target);
+        // The delay doubles after two failures in a row, and when a step is repeated, even after success: a step that
+        // is due again at once would otherwise be repeated all the time.
+        let repeated =
             before.as_ref().filter(|before| before.step == step || (before.error.is_some() && service_error.is_some()));
-        let wait = again.map_or(MIN_RETRY_DELAY, |before| (before.wait * 2).min(MAX_RETRY_DELAY));
-        // Problems of a Gateway are reported in its verdict.
+        let wait = repeated.map_or(MIN_RETRY_DELAY, |before| (before.wait * 2).min(MAX_RETRY_DELAY));
+        // Errors of a Gateway's Service are reported in its status instead.
         if let Some(service_error) = &service_error
             && step.gateway.is_none()
             && before.is_none_or(|before| before.error.as_ref() != Some(service_error))
         {
             warn!(remedy = service_error.remedy, "{}", service_error.message);
         }
-        self.attempts
-            .insert(subject, LastAttempt { error: service_error, step, wait, retry_at: Instant::now() + wait });
+        self.attempts.insert(target, LastAttempt { error: service_error, step, wait, retry_at: Instant::now() + wait });
     }
 }
 
@@ -275,10 +298,10 @@ fn key<K: Resource>(object: &K) -> Option<ObjectKey> {
 fn apply_event<K: Resource, T: PartialEq>(
     table: &mut ObservedObjects<T>,
     watch: usize,
-    seen: WatchUpdate<K>,
+    update: WatchUpdate<K>,
     read: impl Fn(&K) -> Option<T>,
 ) -> bool {
-    match seen {
+    match update {
         WatchUpdate::Event(event) => {
             if let Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) = &event {
                 table.record_version(watch, object.meta().resource_version.as_deref().unwrap_or_default());
@@ -326,27 +349,28 @@ mod tests {
             pod: None,
         };
         let gateway = ObjectKey::new("ns", "web");
-        let want = DesiredService { uid: "g".into(), ports: [80].into(), ..DesiredService::default() };
-        let wants = DesiredServices { gateways: BTreeMap::from([(gateway.clone(), want)]), foreign: BTreeMap::new() };
-        let wants = Arc::new(wants);
+        let desired = DesiredService { uid: "g".into(), ports: [80].into(), ..DesiredService::default() };
+        let desired_services =
+            DesiredServices { gateways: BTreeMap::from([(gateway.clone(), desired)]), foreign: BTreeMap::new() };
+        let desired_services = Arc::new(desired_services);
         let step = || PlanStep {
             target: StepTarget::Service,
             gateway: Some(gateway.clone()),
             key: ObjectKey::new("ns", "web-c"),
             call: ApiCall::Apply(json!({})),
         };
-        let mut world = ObservedState::new(&settings);
-        let addresses = |world: &ObservedState| {
-            let view = world.view(&settings, &wants, &ListeningPorts::new());
-            view.services.get(&gateway).map(|front| front.addresses.clone())
+        let mut observed = ObservedState::new(&settings);
+        let addresses = |observed: &ObservedState| {
+            let view = observed.view(&settings, &desired_services, &ListeningPorts::new());
+            view.services.get(&gateway).map(|state| state.addresses.clone())
         };
-        world.record_result(&settings, step(), Ok(StepResult::Service(Box::new(service("9", "")))));
-        assert_eq!(addresses(&world), Some(vec![]), "the watch has not delivered this version yet");
-        world.apply_service_event(0, WatchUpdate::Event(Event::Apply(service("11", "192.0.2.1"))));
-        world.record_result(&settings, step(), Ok(StepResult::Service(Box::new(service("10", "")))));
-        assert_eq!(addresses(&world), Some(vec!["192.0.2.1".to_owned()]));
-        world.apply_service_event(0, WatchUpdate::Event(Event::Delete(service("12", ""))));
-        world.record_result(&settings, step(), Ok(StepResult::Service(Box::new(service("11", "")))));
-        assert_eq!(addresses(&world), None);
+        observed.record_result(&settings, step(), Ok(StepResult::Service(Box::new(service("9", "")))));
+        assert_eq!(addresses(&observed), Some(vec![]), "the watch has not delivered this version yet");
+        observed.apply_service_event(0, WatchUpdate::Event(Event::Apply(service("11", "192.0.2.1"))));
+        observed.record_result(&settings, step(), Ok(StepResult::Service(Box::new(service("10", "")))));
+        assert_eq!(addresses(&observed), Some(vec!["192.0.2.1".to_owned()]));
+        observed.apply_service_event(0, WatchUpdate::Event(Event::Delete(service("12", ""))));
+        observed.record_result(&settings, step(), Ok(StepResult::Service(Box::new(service("11", "")))));
+        assert_eq!(addresses(&observed), None);
     }
 }

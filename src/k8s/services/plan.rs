@@ -26,7 +26,7 @@ pub(super) enum StepTarget {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct PlanStep {
     pub(super) target: StepTarget,
-    /// The Gateway that needs it, if known.
+    /// The Gateway for which the object exists, if known.
     pub(super) gateway: Option<ObjectKey>,
     pub(super) key: ObjectKey,
     pub(super) call: ApiCall,
@@ -34,77 +34,80 @@ pub(super) struct PlanStep {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum ApiCall {
-    /// No Service of Portico has this name; one of another owner is not changed.
+    /// Creates a Service. An existing one of this name is not changed; if it is not Portico's, the call fails.
     Create(Value),
-    /// Creates or changes the object. If it has a uid, only the object of that uid.
+    /// Creates or changes the object; if it has a uid, changes only the object of that uid.
     Apply(Value),
     /// Deletes only the object of this uid.
     Delete { uid: String },
-    /// No call can help.
+    /// Makes no call, because none can succeed, and reports the reason.
     GiveUp(Diagnostic),
 }
 
-/// The steps for the Services of Gateways, one at a time for each; none for a Service that is as it should be or has to
-/// wait.
+/// The steps for the Services of Gateways: at most one for each Gateway, and none if its Service is as it should be or
+/// has to wait.
 pub(super) fn plan_services(
-    wants: &DesiredServices,
-    shape: GatewayExposure,
+    desired_services: &DesiredServices,
+    exposure: GatewayExposure,
     controllers: &BTreeSet<String>,
-    known: &ServicesByKey,
-    bound: &ListeningPorts,
+    services: &ServicesByKey,
+    listening_ports: &ListeningPorts,
 ) -> Vec<PlanStep> {
-    let chosen = selection::select_services(wants, known, bound);
-    let ports = chosen.values().flat_map(|chosen| chosen.ports.values().copied()).collect();
+    let selected = selection::select_services(desired_services, services, listening_ports);
+    let ports = selected.values().flat_map(|selected| selected.ports.values().copied()).collect();
     let mut taken = Reservations { ports, names: BTreeSet::new() };
     let mut of_gateway: BTreeMap<&ObjectKey, Vec<&KnownService>> = BTreeMap::new();
-    for service in known.values() {
+    for service in services.values() {
         of_gateway.entry(&service.owner.gateway).or_default().push(service);
     }
     let mut steps = Vec::new();
-    for (gateway, want) in &wants.gateways {
-        let own = of_gateway.remove(gateway).unwrap_or_default();
-        // From a deleted Gateway of the same name. The garbage collector would delete it, too, but later.
-        let stale = own.iter().find(|service| service.owner.uid != want.uid && !service.terminating);
+    for (gateway, desired) in &desired_services.gateways {
+        let owned = of_gateway.remove(gateway).unwrap_or_default();
+        // A stale Service belongs to a deleted Gateway of the same name. The garbage collector would delete it later.
+        let stale = owned.iter().find(|service| service.owner.uid != desired.uid && !service.terminating);
         steps.extend(match stale {
-            Some(stale) => Some(delete(stale)),
-            None => plan_gateway(gateway, want, shape, chosen.get(gateway), known, &mut taken),
+            Some(stale) => Some(delete_step(stale)),
+            None => plan_gateway(gateway, desired, exposure, selected.get(gateway), services, &mut taken),
         });
     }
-    for (gateway, uid) in &wants.foreign {
-        let is_own = |service: &&&KnownService| {
-            let controller = service.controller.as_ref().is_some_and(|controller| controllers.contains(controller));
-            controller && service.owner.uid == *uid && !service.terminating
+    for (gateway, uid) in &desired_services.foreign {
+        let must_go = |service: &&&KnownService| {
+            let is_of_installation = service.controller.as_ref().is_some_and(|name| controllers.contains(name));
+            is_of_installation && service.owner.uid == *uid && !service.terminating
         };
-        let services = of_gateway.get(gateway).map_or(&[][..], |services| services);
-        steps.extend(services.iter().find(is_own).map(|service| delete(service)));
+        let of_foreign = of_gateway.get(gateway).map_or(&[][..], |services| services);
+        steps.extend(of_foreign.iter().find(must_go).map(|service| delete_step(service)));
     }
     steps
 }
 
 fn plan_gateway(
     gateway: &ObjectKey,
-    want: &DesiredService,
-    shape: GatewayExposure,
-    chosen: Option<&SelectedService<'_>>,
-    known: &ServicesByKey,
+    desired: &DesiredService,
+    exposure: GatewayExposure,
+    selected: Option<&SelectedService<'_>>,
+    services: &ServicesByKey,
     taken: &mut Reservations,
 ) -> Option<PlanStep> {
-    let exposed = matches!(shape, GatewayExposure::Exposed(_));
-    if want.hold || (exposed && want.ports.is_empty()) {
+    let exposed = matches!(exposure, GatewayExposure::Exposed(_));
+    if desired.hold || (exposed && desired.ports.is_empty()) {
         return None;
     }
     let step = |key: &ObjectKey, call| {
         Some(PlanStep { target: StepTarget::Service, gateway: Some(gateway.clone()), key: key.clone(), call })
     };
-    let Some(SelectedService { service: current, ports: kept }) = chosen else {
-        let key = free_name(gateway, want, known, &taken.names)?;
+    let Some(SelectedService { service: current, ports: kept }) = selected else {
+        let key = free_name(gateway, desired, services, &taken.names)?;
         taken.names.insert(key.clone());
-        return match if exposed {
-            allocate(gateway, want, &BTreeMap::new(), &mut taken.ports)
+        let ports = if exposed {
+            allocate_pod_ports(gateway, desired, &BTreeMap::new(), &mut taken.ports)
         } else {
             Ok(BTreeMap::new())
-        } {
-            Ok(ports) => step(&key, ApiCall::Create(service::desired_service(gateway, want, &key.name, shape, &ports))),
+        };
+        return match ports {
+            Ok(ports) => {
+                step(&key, ApiCall::Create(service::desired_service(gateway, desired, &key.name, exposure, &ports)))
+            }
             Err(service_error) => step(&key, ApiCall::GiveUp(service_error)),
         };
     };
@@ -113,13 +116,15 @@ fn plan_gateway(
     }
     if current.headless == exposed {
         // A Service cannot change between headless and not headless.
-        return Some(delete(current));
+        return Some(delete_step(current));
     }
-    let ports = match if exposed { allocate(gateway, want, kept, &mut taken.ports) } else { Ok(BTreeMap::new()) } {
+    let ports =
+        if exposed { allocate_pod_ports(gateway, desired, kept, &mut taken.ports) } else { Ok(BTreeMap::new()) };
+    let ports = match ports {
         Ok(ports) => ports,
         Err(service_error) => return step(&current.key, ApiCall::GiveUp(service_error)),
     };
-    let mut object = service::desired_service(gateway, want, &current.key.name, shape, &ports);
+    let mut object = service::desired_service(gateway, desired, &current.key.name, exposure, &ports);
     if applied::is_applied(&object, &current.object, MANAGED_BY) {
         return None;
     }
@@ -127,7 +132,7 @@ fn plan_gateway(
     step(&current.key, ApiCall::Apply(object))
 }
 
-fn delete(service: &KnownService) -> PlanStep {
+fn delete_step(service: &KnownService) -> PlanStep {
     let gateway = Some(service.owner.gateway.clone());
     PlanStep {
         target: StepTarget::Service,
@@ -137,44 +142,47 @@ fn delete(service: &KnownService) -> PlanStep {
     }
 }
 
-/// What one plan must not hand out twice.
+/// The ports and names that are taken, so that one plan does not use any of them twice.
 struct Reservations {
     ports: BTreeSet<u16>,
     /// Names of Services to be created.
     names: BTreeSet<ObjectKey>,
 }
 
-/// The name of a Service to create; None while the predecessor still has to be deleted. Another pair of Gateway and
-/// class may give the same `GATEWAY-CLASS`, and then keeps it.
+/// The name of a Service to create; None while the Gateway's previous Service still has to be deleted. If another pair
+/// of Gateway and class has the name `GATEWAY-CLASS` already, the name is made unique with a hash.
 fn free_name(
     gateway: &ObjectKey,
-    want: &DesiredService,
-    known: &ServicesByKey,
+    desired: &DesiredService,
+    services: &ServicesByKey,
     taken: &BTreeSet<ObjectKey>,
 ) -> Option<ObjectKey> {
     let key = |name: &str| ObjectKey::new(&gateway.namespace, name);
-    let plain = key(&names::service_name(&gateway.name, &want.class));
-    match known.get(&plain) {
+    let plain = key(&names::service_name(&gateway.name, &desired.class));
+    match services.get(&plain) {
         None if !taken.contains(&plain) => Some(plain),
         Some(holder) if holder.owner.gateway == *gateway => None,
-        _ => Some(key(&names::unique_service_name(&gateway.name, &want.class)))
-            .filter(|apart| !known.contains_key(apart)),
+        _ => Some(key(&names::unique_service_name(&gateway.name, &desired.class)))
+            .filter(|unique| !services.contains_key(unique)),
     }
 }
 
-/// The target port of each port of a Gateway: the previous one, or a free one.
-fn allocate(
+/// The target port of each port of a Gateway: the one in `kept`, or a free one.
+fn allocate_pod_ports(
     gateway: &ObjectKey,
-    want: &DesiredService,
+    desired: &DesiredService,
     kept: &BTreeMap<u16, u16>,
     taken: &mut BTreeSet<u16>,
 ) -> Result<BTreeMap<u16, u16>, Diagnostic> {
     let mut ports = BTreeMap::new();
-    for port in &want.ports {
+    for port in &desired.ports {
         let Some(target) = kept.get(port).copied().or_else(|| ports::find_free_port(gateway, *port, taken)) else {
+            let (first, last) = ports::POD_PORT_RANGE.into_inner();
             return Err(Diagnostic::of_object(
-                format!("no Pod port is free for listener port {port}"),
-                "delete unused Gateways or listeners",
+                format!(
+                    "listener port {port} is not served: all ports from {first} to {last} of Portico's Pods are taken"
+                ),
+                "delete unused Gateways or listeners of any namespace",
             ));
         };
         taken.insert(target);
@@ -192,7 +200,7 @@ mod tests {
 
     const EXPOSED: GatewayExposure = GatewayExposure::Exposed(ServiceType::LoadBalancer);
 
-    fn want(uid: &str, ports: &[u16]) -> DesiredService {
+    fn desired(uid: &str, ports: &[u16]) -> DesiredService {
         DesiredService {
             uid: Arc::from(uid),
             class: "portico".to_owned(),
@@ -202,13 +210,13 @@ mod tests {
         }
     }
 
-    fn wants(gateways: &[(&str, DesiredService)]) -> DesiredServices {
-        let gateways = gateways.iter().map(|(name, want)| (ObjectKey::new("ns", name), want.clone()));
+    fn desired_services(gateways: &[(&str, DesiredService)]) -> DesiredServices {
+        let gateways = gateways.iter().map(|(name, desired)| (ObjectKey::new("ns", name), desired.clone()));
         DesiredServices { gateways: gateways.collect(), foreign: BTreeMap::new() }
     }
 
-    /// A minimal API server: what was applied exists, and is Portico's.
-    fn take(known: &mut ServicesByKey, steps: &[PlanStep]) {
+    /// A minimal API server: carries out the calls of steps.
+    fn carry_out(known: &mut ServicesByKey, steps: &[PlanStep]) {
         for PlanStep { key, call, .. } in steps {
             match call {
                 ApiCall::Create(object) => {
@@ -265,11 +273,11 @@ mod tests {
     }
 
     /// Takes steps until none is left, and returns them.
-    fn settle(wants: &DesiredServices, shape: GatewayExposure, known: &mut ServicesByKey) -> Vec<String> {
+    fn settle(desired_services: &DesiredServices, exposure: GatewayExposure, known: &mut ServicesByKey) -> Vec<String> {
         let controllers = BTreeSet::from(["portico.dev/gateway-controller".to_owned()]);
         let mut taken = Vec::new();
         loop {
-            let steps = plan_services(wants, shape, &controllers, known, &ListeningPorts::new());
+            let steps = plan_services(desired_services, exposure, &controllers, known, &ListeningPorts::new());
             if steps.is_empty() {
                 return taken;
             }
@@ -283,19 +291,19 @@ mod tests {
                 format!("{call} {}", step.key.name)
             }));
             assert!(taken.len() < 10, "the plan does not converge: {taken:?}");
-            take(known, &steps);
+            carry_out(known, &steps);
         }
     }
 
     #[test]
     fn headless_service_carries_labels_and_annotations() {
         let mut known = ServicesByKey::new();
-        let mut web = want("1", &[80]);
+        let mut web = desired("1", &[80]);
         web.labels.insert("team".to_owned(), "a".to_owned());
         web.labels.insert("app.kubernetes.io/managed-by".to_owned(), "helm".to_owned());
         web.annotations.insert("example.com/a".to_owned(), "b".to_owned());
         assert_eq!(
-            settle(&wants(&[("web", web.clone())]), GatewayExposure::Headless, &mut known),
+            settle(&desired_services(&[("web", web.clone())]), GatewayExposure::Headless, &mut known),
             ["create web-portico"]
         );
         let service = &known[&ObjectKey::new("ns", "web-portico")].object;
@@ -318,7 +326,10 @@ mod tests {
 
         web.labels.clear();
         web.annotations.clear();
-        assert_eq!(settle(&wants(&[("web", web)]), GatewayExposure::Headless, &mut known), ["apply web-portico"]);
+        assert_eq!(
+            settle(&desired_services(&[("web", web)]), GatewayExposure::Headless, &mut known),
+            ["apply web-portico"]
+        );
         let metadata = &known[&ObjectKey::new("ns", "web-portico")].object["metadata"];
         assert!(metadata["labels"]["team"].is_null() && metadata["annotations"]["example.com/a"].is_null());
     }
@@ -326,29 +337,33 @@ mod tests {
     #[test]
     fn ports_are_unique_and_stable() {
         let mut known = ServicesByKey::new();
-        let of = |known: &ServicesByKey, name: &str| known[&ObjectKey::new("ns", name)].ports.clone();
-        settle(&wants(&[("a", want("1", &[80, 443])), ("b", want("2", &[80]))]), EXPOSED, &mut known);
-        let (first, other) = (of(&known, "a-portico"), of(&known, "b-portico"));
-        let all: BTreeSet<_> = first.values().chain(other.values()).collect();
+        let ports_of = |known: &ServicesByKey, name: &str| known[&ObjectKey::new("ns", name)].ports.clone();
+        settle(&desired_services(&[("a", desired("1", &[80, 443])), ("b", desired("2", &[80]))]), EXPOSED, &mut known);
+        let (a_ports, b_ports) = (ports_of(&known, "a-portico"), ports_of(&known, "b-portico"));
+        let all: BTreeSet<_> = a_ports.values().chain(b_ports.values()).collect();
         assert_eq!(all.len(), 3, "each port has its own target");
-        let grown = wants(&[("a", want("1", &[80, 8080])), ("b", want("2", &[80]))]);
+        let grown = desired_services(&[("a", desired("1", &[80, 8080])), ("b", desired("2", &[80]))]);
         assert_eq!(settle(&grown, EXPOSED, &mut known), ["apply a-portico"]);
-        let now = of(&known, "a-portico");
-        assert_eq!((now.get(&80), now.get(&443)), (first.get(&80), None), "ports that stay keep their targets");
-        assert_eq!(now.len(), 2);
-        assert_eq!(of(&known, "b-portico"), other);
+        let changed = ports_of(&known, "a-portico");
+        assert_eq!(
+            (changed.get(&80), changed.get(&443)),
+            (a_ports.get(&80), None),
+            "ports that stay keep their targets"
+        );
+        assert_eq!(changed.len(), 2);
+        assert_eq!(ports_of(&known, "b-portico"), b_ports);
     }
 
     #[test]
     fn older_service_keeps_a_disputed_port() {
         let mut known = ServicesByKey::new();
-        let both = wants(&[("a", want("1", &[80])), ("b", want("2", &[80]))]);
+        let both = desired_services(&[("a", desired("1", &[80])), ("b", desired("2", &[80]))]);
         settle(&both, EXPOSED, &mut known);
         let key = |name: &str| ObjectKey::new("ns", name);
-        let mut same = KnownService::clone(&known[&key("b-portico")]);
-        same.ports.clone_from(&known[&key("a-portico")].ports);
-        same.object["spec"]["ports"][0]["targetPort"] = json!(same.ports[&80]);
-        known.insert(key("b-portico"), Arc::new(same));
+        let mut edited = KnownService::clone(&known[&key("b-portico")]);
+        edited.ports.clone_from(&known[&key("a-portico")].ports);
+        edited.object["spec"]["ports"][0]["targetPort"] = json!(edited.ports[&80]);
+        known.insert(key("b-portico"), Arc::new(edited));
         assert_eq!(settle(&both, EXPOSED, &mut known), ["apply b-portico"]);
         assert_ne!(known[&key("a-portico")].ports, known[&key("b-portico")].ports);
     }
@@ -356,17 +371,17 @@ mod tests {
     #[test]
     fn bound_ports_win_over_older_services() {
         let mut known = ServicesByKey::new();
-        let both = wants(&[("a", want("1", &[80])), ("b", want("2", &[80]))]);
+        let both = desired_services(&[("a", desired("1", &[80])), ("b", desired("2", &[80]))]);
         settle(&both, EXPOSED, &mut known);
         let key = |name: &str| ObjectKey::new("ns", name);
-        let open = known[&key("b-portico")].ports[&80];
+        let listening_port = known[&key("b-portico")].ports[&80];
         let mut edited = KnownService::clone(&known[&key("a-portico")]);
-        edited.object["spec"]["ports"][0]["targetPort"] = json!(open);
-        edited.ports = [(80, open)].into();
+        edited.object["spec"]["ports"][0]["targetPort"] = json!(listening_port);
+        edited.ports = [(80, listening_port)].into();
         known.insert(key("a-portico"), Arc::new(edited));
-        let bound = ListeningPorts::from([(open, key("b"))]);
+        let listening_ports = ListeningPorts::from([(listening_port, key("b"))]);
         let controllers = BTreeSet::from(["portico.dev/gateway-controller".to_owned()]);
-        let steps = plan_services(&both, EXPOSED, &controllers, &known, &bound);
+        let steps = plan_services(&both, EXPOSED, &controllers, &known, &listening_ports);
         let names: Vec<_> = steps.iter().map(|step| &*step.key.name).collect();
         assert_eq!(names, ["a-portico"], "the older one has to move");
     }
@@ -374,8 +389,9 @@ mod tests {
     #[test]
     fn colliding_service_names_are_made_unique() {
         let mut known = ServicesByKey::new();
-        let of_class = |class: &str, uid: &str| DesiredService { class: class.to_owned(), ..want(uid, &[80]) };
-        let both = wants(&[("web-internal", of_class("portico", "1")), ("web", of_class("internal-portico", "2"))]);
+        let of_class = |class: &str, uid: &str| DesiredService { class: class.to_owned(), ..desired(uid, &[80]) };
+        let both =
+            desired_services(&[("web-internal", of_class("portico", "1")), ("web", of_class("internal-portico", "2"))]);
         let created = settle(&both, EXPOSED, &mut known);
         assert_eq!((created.len(), known.len()), (2, 2), "{created:?}");
         assert_eq!(created[0], "create web-internal-portico");
@@ -394,56 +410,60 @@ mod tests {
         ];
         for (what, edit) in edits {
             let mut known = ServicesByKey::new();
-            let wants = wants(&[("a", want("1", &[80]))]);
-            settle(&wants, EXPOSED, &mut known);
+            let desired_services = desired_services(&[("a", desired("1", &[80]))]);
+            settle(&desired_services, EXPOSED, &mut known);
             let key = ObjectKey::new("ns", "a-portico");
             let mut edited = KnownService::clone(&known[&key]);
             edit(&mut edited);
             known.insert(key, Arc::new(edited));
-            assert_eq!(settle(&wants, EXPOSED, &mut known), ["apply a-portico"], "{what}");
+            assert_eq!(settle(&desired_services, EXPOSED, &mut known), ["apply a-portico"], "{what}");
         }
     }
 
     #[test]
     fn services_of_deleted_and_foreign_gateways_are_deleted() {
         let mut known = ServicesByKey::new();
-        settle(&wants(&[("a", want("1", &[80]))]), EXPOSED, &mut known);
-        let again = wants(&[("a", want("2", &[80]))]);
+        settle(&desired_services(&[("a", desired("1", &[80]))]), EXPOSED, &mut known);
+        let new_gateway = desired_services(&[("a", desired("2", &[80]))]);
         let renewed = ["delete a-portico", "create a-portico"];
-        assert_eq!(settle(&again, EXPOSED, &mut known), renewed, "a new Gateway of the same name");
-        assert_eq!(settle(&again, GatewayExposure::Headless, &mut known), renewed, "from exposed to headless");
+        assert_eq!(settle(&new_gateway, EXPOSED, &mut known), renewed, "a new Gateway of the same name");
+        assert_eq!(settle(&new_gateway, GatewayExposure::Headless, &mut known), renewed, "from exposed to headless");
         assert_eq!(settle(&DesiredServices::default(), EXPOSED, &mut known), [""; 0], "left to the garbage collector");
-        let mut wants = DesiredServices::default();
-        wants.foreign.insert(ObjectKey::new("ns", "a"), Arc::from("1"));
-        assert_eq!(settle(&wants, EXPOSED, &mut known), [""; 0], "another Gateway of this name");
-        wants.foreign.insert(ObjectKey::new("ns", "a"), Arc::from("2"));
-        let others = plan_services(
-            &wants,
+        let mut desired_services = DesiredServices::default();
+        desired_services.foreign.insert(ObjectKey::new("ns", "a"), Arc::from("1"));
+        assert_eq!(settle(&desired_services, EXPOSED, &mut known), [""; 0], "another Gateway of this name");
+        desired_services.foreign.insert(ObjectKey::new("ns", "a"), Arc::from("2"));
+        let steps_of_other_installation = plan_services(
+            &desired_services,
             EXPOSED,
             &BTreeSet::from(["example.com/other".to_owned()]),
             &known,
             &ListeningPorts::new(),
         );
-        assert!(others.is_empty(), "made by another installation");
-        assert_eq!(settle(&wants, EXPOSED, &mut known), ["delete a-portico"]);
+        assert!(steps_of_other_installation.is_empty(), "the Service is not of that installation");
+        assert_eq!(settle(&desired_services, EXPOSED, &mut known), ["delete a-portico"]);
     }
 
     #[test]
     fn gateways_not_accepted_keep_their_service() {
         let mut known = ServicesByKey::new();
-        let held = |ports: &[u16], hold: bool| wants(&[("a", DesiredService { hold, ..want("1", ports) })]);
-        assert_eq!(settle(&held(&[80], true), EXPOSED, &mut known), [""; 0]);
-        assert_eq!(settle(&held(&[], false), EXPOSED, &mut known), [""; 0], "a Service needs ports");
-        settle(&held(&[80], false), EXPOSED, &mut known);
-        assert_eq!(settle(&held(&[81], true), EXPOSED, &mut known), [""; 0]);
-        assert_eq!(settle(&held(&[], false), EXPOSED, &mut known), [""; 0]);
+        let accepted = |ports: &[u16]| desired_services(&[("a", desired("1", ports))]);
+        let held = |ports: &[u16]| desired_services(&[("a", DesiredService { hold: true, ..desired("1", ports) })]);
+        assert_eq!(settle(&held(&[80]), EXPOSED, &mut known), [""; 0]);
+        assert_eq!(settle(&accepted(&[]), EXPOSED, &mut known), [""; 0], "a Service needs ports");
+        settle(&accepted(&[80]), EXPOSED, &mut known);
+        assert_eq!(settle(&held(&[81]), EXPOSED, &mut known), [""; 0]);
+        assert_eq!(settle(&accepted(&[]), EXPOSED, &mut known), [""; 0]);
     }
 
     #[test]
     fn requested_address_becomes_load_balancer_ip() {
         let mut known = ServicesByKey::new();
         let with = |address: Option<&str>| {
-            wants(&[("a", DesiredService { address: address.map(|text| text.parse().unwrap()), ..want("1", &[80]) })])
+            desired_services(&[(
+                "a",
+                DesiredService { address: address.map(|text| text.parse().unwrap()), ..desired("1", &[80]) },
+            )])
         };
         settle(&with(Some("192.0.2.1")), EXPOSED, &mut known);
         let requested =

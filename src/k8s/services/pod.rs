@@ -16,13 +16,14 @@ pub(super) struct ReplicaPod {
     pub(super) host_ips: Vec<IpAddr>,
     pub(super) node: Option<String>,
     pub(super) ready: bool,
-    /// It is being terminated.
+    /// Whether it is being deleted.
     pub(super) terminating: bool,
-    /// None of its containers will run again.
+    /// Whether none of its containers will run again.
     pub(super) finished: bool,
 }
 
 impl ReplicaPod {
+    /// None if the object has no name, namespace or uid.
     pub(super) fn read(pod: &v1::Pod) -> Option<ReplicaPod> {
         let meta = &pod.metadata;
         let status = pod.status.as_ref();
@@ -30,9 +31,9 @@ impl ReplicaPod {
         let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
         let ips = status.and_then(|status| status.pod_ips.as_deref()).unwrap_or_default();
         let host_ips = status.and_then(|status| status.host_ips.as_deref()).unwrap_or_default();
-        // A kubelet from before dual-stack sets a single address.
-        let single = |ip: Option<&String>| ip.and_then(|ip| ip.parse().ok()).into_iter().collect::<Vec<IpAddr>>();
-        let mut found = ReplicaPod {
+        // A kubelet without dual-stack support sets only the field for a single address.
+        let parse_single = |ip: Option<&String>| ip.and_then(|ip| ip.parse().ok()).into_iter().collect::<Vec<IpAddr>>();
+        let mut replica = ReplicaPod {
             key: ObjectKey::new(meta.namespace.as_deref()?, meta.name.as_deref()?),
             uid: meta.uid.clone()?,
             ips: ips.iter().filter_map(|ip| ip.ip.parse().ok()).collect(),
@@ -42,13 +43,13 @@ impl ReplicaPod {
             terminating: meta.deletion_timestamp.is_some(),
             finished: matches!(phase, "Succeeded" | "Failed"),
         };
-        if found.ips.is_empty() {
-            found.ips = single(status.and_then(|status| status.pod_ip.as_ref()));
+        if replica.ips.is_empty() {
+            replica.ips = parse_single(status.and_then(|status| status.pod_ip.as_ref()));
         }
-        if found.host_ips.is_empty() {
-            found.host_ips = single(status.and_then(|status| status.host_ip.as_ref()));
+        if replica.host_ips.is_empty() {
+            replica.host_ips = parse_single(status.and_then(|status| status.host_ip.as_ref()));
         }
-        Some(found)
+        Some(replica)
     }
 
     /// Whether clients should be sent to it.

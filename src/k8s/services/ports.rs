@@ -10,15 +10,15 @@ use crate::api::ObjectKey;
 /// ports of other servers in a Pod.
 pub(super) const POD_PORT_RANGE: RangeInclusive<u16> = 10_000..=32_767;
 
-/// A free port; None if there is none.
+/// A free Pod port for a port of a Gateway; None if all are taken.
 ///
-/// The search starts at a hash of Gateway and port. A released port is then rarely given to another Gateway soon, which
-/// would receive the old one's clients from a load balancer with stale configuration.
+/// The search starts at a hash of Gateway and port, so that a released port is rarely given to another Gateway soon. A
+/// load balancer with stale configuration would send clients of the old Gateway there.
 pub(super) fn find_free_port(gateway: &ObjectKey, port: u16, taken: &BTreeSet<u16>) -> Option<u16> {
     let count = u64::from(*POD_PORT_RANGE.end() - *POD_PORT_RANGE.start()) + 1;
     let start = names::hash(&format!("{gateway}:{port}")) % count;
     let candidates = (start..count).chain(0..start);
-    // Within the range by construction.
+    // Every offset gives a port within the range, so no candidate is left out.
     let candidates = candidates.filter_map(|offset| POD_PORT_RANGE.start().checked_add(u16::try_from(offset).ok()?));
     candidates.into_iter().find(|candidate| !taken.contains(candidate))
 }

@@ -27,7 +27,7 @@ use crate::k8s::sleep_until_deadline;
 /// The settings of the reconciler.
 #[derive(Clone, Debug)]
 pub struct ReconcilerSettings {
-    /// Only these namespaces; all if empty.
+    /// The watched namespaces; empty for all.
     pub namespaces: Vec<String>,
     pub exposure: GatewayExposure,
     /// The controller names of this installation.
@@ -36,11 +36,11 @@ pub struct ReconcilerSettings {
     pub pod: Option<ObjectKey>,
 }
 
-/// The inputs of the tasks, all of which may change at any time.
+/// The inputs of the reconciler, all of which may change at any time.
 #[derive(Clone, Debug)]
 pub struct ReconcilerInputs {
     pub desired: watch::Receiver<Arc<DesiredServices>>,
-    /// Services are written by the leader.
+    /// Whether this replica is the leader, which writes the Services.
     pub leading: watch::Receiver<bool>,
     /// None until this process listens for the first time.
     pub listening_ports: watch::Receiver<Option<Arc<ListeningPorts>>>,
@@ -53,14 +53,14 @@ impl ReconcilerSettings {
     }
 }
 
-/// Shared by the watches and the planner; `changed` is notified of every change.
+/// The observed state that watches, view and plans share. `changed` notifies of every change.
 struct SharedState {
     observed: Mutex<ObservedState>,
     changed: watch::Sender<()>,
 }
 
-/// Reconciles until this process is `Stopped` and its EndpointSlices are deleted, or the rest of them cannot be deleted
-/// now. Publishes to `view` whenever the Services change.
+/// Reconciles until this process is `Stopped` and no step is due: its EndpointSlices are deleted, or a failed deletion
+/// has to wait. Publishes to `view` whenever the state of the Services changes.
 pub async fn reconcile(
     settings: ReconcilerSettings,
     mut client: watch::Receiver<Client>,
@@ -69,31 +69,33 @@ pub async fn reconcile(
 ) {
     let shared = SharedState { observed: Mutex::new(ObservedState::new(&settings)), changed: watch::Sender::new(()) };
     loop {
-        let now = client.borrow_and_update().clone();
+        let current_client = client.borrow_and_update().clone();
         tokio::select! {
-            () = watch_all(&settings, &now, &shared) => {}
+            () = watch_all(&settings, &current_client, &shared) => {}
             () = publish_view(&settings, &shared, inputs.desired.clone(), inputs.listening_ports.clone(), &view) => {}
-            () = run_plans(&settings, &now, &shared, inputs.clone()) => return,
-            // A client with new credentials restarts everything.
+            () = run_plans(&settings, &current_client, &shared, inputs.clone()) => return,
+            // Everything starts again with a client that has new credentials.
             Ok(()) = client.changed() => {}
         }
     }
 }
 
+/// Watches the Services, EndpointSlices and Pods; never returns.
 async fn watch_all(settings: &ReconcilerSettings, client: &Client, shared: &SharedState) {
     let selector = watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
     let services = join_all(apis(settings, client).into_iter().enumerate().map(|(number, api)| {
-        let report = move |seen: WatchUpdate<_>| shared.update(|world| world.apply_service_event(number, seen));
+        let report =
+            move |update: WatchUpdate<_>| shared.update(|observed| observed.apply_service_event(number, update));
         watch_objects("the Services of Gateways", api, selector.clone(), report)
     }));
     let slices = join_all(apis(settings, client).into_iter().enumerate().map(|(number, api)| {
-        let report = move |seen: WatchUpdate<_>| shared.update(|world| world.apply_slice_event(number, seen));
+        let report = move |update: WatchUpdate<_>| shared.update(|observed| observed.apply_slice_event(number, update));
         watch_objects("the EndpointSlices of Gateways", api, selector.clone(), report)
     }));
     let pods = async {
         if let Some(pod) = &settings.pod {
             let api = Api::namespaced(client.clone(), &pod.namespace);
-            let report = |seen: WatchUpdate<_>| shared.update(|world| world.apply_pod_event(seen));
+            let report = |update: WatchUpdate<_>| shared.update(|observed| observed.apply_pod_event(update));
             watch_objects("the Pods of this namespace", api, watcher::Config::default(), report).await;
         }
     };
@@ -105,6 +107,7 @@ async fn watch_all(settings: &ReconcilerSettings, client: &Client, shared: &Shar
     pending().await
 }
 
+/// One API for each watched namespace, or one for all.
 fn apis<K>(settings: &ReconcilerSettings, client: &Client) -> Vec<Api<K>>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
@@ -116,73 +119,77 @@ where
 }
 
 impl SharedState {
-    fn update(&self, see: impl FnOnce(&mut ObservedState) -> bool) {
-        let changed = see(&mut self.observed.lock());
+    /// `update` returns whether anything changed.
+    fn update(&self, update: impl FnOnce(&mut ObservedState) -> bool) {
+        let changed = update(&mut self.observed.lock());
         if changed {
             self.changed.send_replace(());
         }
     }
 }
 
-/// Publishes the view of the Services.
+/// Publishes the view of the Services whenever it changes; never returns.
 async fn publish_view(
     settings: &ReconcilerSettings,
     shared: &SharedState,
-    mut wants: watch::Receiver<Arc<DesiredServices>>,
-    mut bound: watch::Receiver<Option<Arc<ListeningPorts>>>,
+    mut desired_services: watch::Receiver<Arc<DesiredServices>>,
+    mut listening_ports: watch::Receiver<Option<Arc<ListeningPorts>>>,
     view: &watch::Sender<Arc<GatewayServicesView>>,
 ) {
     let mut changed = shared.changed.subscribe();
     loop {
-        let (wanted, listening) = (wants.borrow_and_update().clone(), bound.borrow_and_update().clone());
-        let next = shared.observed.lock().view(settings, &wanted, &listening.unwrap_or_default());
-        view.send_if_modified(|view| {
-            let differs = **view != next;
+        let (desired, ports) =
+            (desired_services.borrow_and_update().clone(), listening_ports.borrow_and_update().clone());
+        let next = shared.observed.lock().view(settings, &desired, &ports.unwrap_or_default());
+        view.send_if_modified(|published| {
+            let differs = **published != next;
             if differs {
-                *view = Arc::new(next);
+                *published = Arc::new(next);
             }
             differs
         });
         tokio::select! {
             _ = changed.changed() => {}
-            Ok(()) = wants.changed() => {}
-            Ok(()) = bound.changed() => {}
+            Ok(()) = desired_services.changed() => {}
+            Ok(()) = listening_ports.changed() => {}
         }
     }
 }
 
-/// Applies the plan until this process has stopped.
+/// Plans and carries out steps until this process is `Stopped` and no step is due.
 async fn run_plans(settings: &ReconcilerSettings, client: &Client, shared: &SharedState, inputs: ReconcilerInputs) {
-    let ReconcilerInputs { desired: mut wants, mut leading, listening_ports: mut bound, lifecycle: mut stay } = inputs;
+    let ReconcilerInputs { desired: mut desired_services, mut leading, mut listening_ports, mut lifecycle } = inputs;
     let mut changed = shared.changed.subscribe();
     loop {
         changed.mark_unchanged();
-        let (steps, again) = {
-            let (wants, bound) = (wants.borrow_and_update().clone(), bound.borrow_and_update().clone());
-            let (leading, stay) = (*leading.borrow_and_update(), *stay.borrow_and_update());
+        let (steps, next_retry) = {
+            let (desired_services, listening_ports) =
+                (desired_services.borrow_and_update().clone(), listening_ports.borrow_and_update().clone());
+            let (leading, lifecycle) = (*leading.borrow_and_update(), *lifecycle.borrow_and_update());
             shared.observed.lock().due_steps(
                 settings,
-                &wants,
-                ReplicaState { leading, lifecycle: stay, bound: bound.as_deref() },
+                &desired_services,
+                ReplicaState { leading, lifecycle, listening_ports: listening_ports.as_deref() },
             )
         };
-        if *stay.borrow() == ReplicaLifecycle::Stopped && steps.is_empty() {
+        if *lifecycle.borrow() == ReplicaLifecycle::Stopped && steps.is_empty() {
             return;
         }
         run_steps(settings, client, shared, steps, &leading).await;
         tokio::select! {
             _ = changed.changed() => {}
-            Ok(()) = wants.changed() => {}
+            Ok(()) = desired_services.changed() => {}
             Ok(()) = leading.changed() => {}
-            Ok(()) = bound.changed() => {}
-            Ok(()) = stay.changed() => {}
-            () = sleep_until_deadline(again) => {}
+            Ok(()) = listening_ports.changed() => {}
+            Ok(()) = lifecycle.changed() => {}
+            () = sleep_until_deadline(next_retry) => {}
         }
         // Changes that arrive together make one plan.
         sleep(BATCH_DELAY).await;
     }
 }
 
+/// Carries out steps concurrently and records their results.
 async fn run_steps(
     settings: &ReconcilerSettings,
     client: &Client,
@@ -190,21 +197,21 @@ async fn run_steps(
     steps: Vec<PlanStep>,
     leading: &watch::Receiver<bool>,
 ) {
-    let led = *leading.borrow();
+    let was_leading = *leading.borrow();
     let calls = stream::iter(steps).map(|step| async move {
-        // After a change of leadership, the new leader has its own plan.
-        let done = if *leading.borrow() == led { Some(write::run_step(client, &step).await) } else { None };
-        (step, done)
+        // After a change of leadership, the other steps are skipped: the next plan takes the change into account.
+        let outcome = if *leading.borrow() == was_leading { Some(write::run_step(client, &step).await) } else { None };
+        (step, outcome)
     });
     let mut calls = std::pin::pin!(calls.buffer_unordered(MAX_CONCURRENT_CALLS));
-    while let Some((step, done)) = calls.next().await {
-        if let Some(done) = done {
-            shared.observed.lock().record_result(settings, step, done);
+    while let Some((step, outcome)) = calls.next().await {
+        if let Some(outcome) = outcome {
+            shared.observed.lock().record_result(settings, step, outcome);
         }
         shared.changed.send_replace(());
     }
 }
 
-/// Concurrent calls: enough for a thousand Gateways within minutes, too few to load the API server.
+/// Concurrent calls: enough for a thousand Gateways within minutes, too few to overload the API server.
 const MAX_CONCURRENT_CALLS: usize = 8;
 const BATCH_DELAY: Duration = Duration::from_millis(10);

@@ -22,16 +22,16 @@ pub(super) struct KnownService {
     /// Seconds since 1970.
     pub(super) created: i64,
     pub(super) owner: OwnerGateway,
-    /// The controller name under which it was made.
+    /// The controller name of the installation that created it.
     pub(super) controller: Option<String>,
-    /// Being deleted.
+    /// Whether it is being deleted.
     pub(super) terminating: bool,
     pub(super) headless: bool,
     /// The target port of each port.
     pub(super) ports: BTreeMap<u16, u16>,
-    /// Its cluster IPs, for clients within the cluster.
+    /// The cluster IPs, for clients within the cluster.
     pub(super) cluster_ips: Vec<String>,
-    /// The addresses of its load balancer.
+    /// The IP addresses or hostnames of its load balancer.
     pub(super) ingress: Vec<String>,
     /// The complete object, to compare with the desired one.
     pub(super) object: Value,
@@ -49,8 +49,8 @@ impl KnownService {
     pub(super) fn read(service: &Service) -> Option<KnownService> {
         let meta = &service.metadata;
         let spec = service.spec.as_ref();
-        let listed = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
-        let sent = listed.iter().filter_map(|port| {
+        let spec_ports = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+        let ports = spec_ports.iter().filter_map(|port| {
             let Some(IntOrString::Int(target)) = &port.target_port else { return None };
             // Users who may edit Services must not choose arbitrary ports for Portico to listen on.
             let target = u16::try_from(*target).ok().filter(|target| ports::POD_PORT_RANGE.contains(target))?;
@@ -64,18 +64,21 @@ impl KnownService {
             uid: meta.uid.clone()?,
             created: meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
             owner: owner(meta)?,
-            controller: meta.annotations.as_ref().and_then(|all| all.get(CONTROLLER_ANNOTATION).cloned()),
+            controller: meta
+                .annotations
+                .as_ref()
+                .and_then(|annotations| annotations.get(CONTROLLER_ANNOTATION).cloned()),
             terminating: meta.deletion_timestamp.is_some(),
             headless: cluster_ips.iter().any(|ip| ip == "None"),
-            ports: sent.collect(),
+            ports: ports.collect(),
             cluster_ips: cluster_ips.into_iter().filter(|ip| ip != "None" && !ip.is_empty()).collect(),
-            ingress: ingress.iter().filter_map(|given| given.ip.clone().or_else(|| given.hostname.clone())).collect(),
+            ingress: ingress.iter().filter_map(|entry| entry.ip.clone().or_else(|| entry.hostname.clone())).collect(),
             object: serde_json::to_value(service).ok()?,
         })
     }
 }
 
-/// The Gateway that owns an object of Portico.
+/// The Gateway that owns an object; None if Portico did not make the object, or made it for something else.
 fn owner(meta: &ObjectMeta) -> Option<OwnerGateway> {
     if meta.labels.as_ref()?.get(MANAGED_BY_LABEL).map(String::as_str) != Some(MANAGED_BY) {
         return None;
@@ -92,34 +95,34 @@ fn owner(meta: &ObjectMeta) -> Option<OwnerGateway> {
 /// The Service that a Gateway needs. `ports` holds the target of each port.
 pub(super) fn desired_service(
     gateway: &ObjectKey,
-    want: &DesiredService,
+    desired: &DesiredService,
     name: &str,
-    shape: GatewayExposure,
+    exposure: GatewayExposure,
     ports: &BTreeMap<u16, u16>,
 ) -> Value {
-    let mut labels = want.labels.clone();
-    // Set after the user's labels: the Service is selected by them.
+    let mut labels = desired.labels.clone();
+    // Set after the labels of `spec.infrastructure`, so that users cannot change the labels that Portico selects by.
     labels.insert(MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned());
     labels.insert(GATEWAY_NAME_LABEL.to_owned(), names::label_value(&gateway.name));
-    labels.insert(GATEWAY_CLASS_LABEL.to_owned(), names::label_value(&want.class));
-    let mut annotations = want.annotations.clone();
-    annotations.insert(CONTROLLER_ANNOTATION.to_owned(), want.controller.clone());
+    labels.insert(GATEWAY_CLASS_LABEL.to_owned(), names::label_value(&desired.class));
+    let mut annotations = desired.annotations.clone();
+    annotations.insert(CONTROLLER_ANNOTATION.to_owned(), desired.controller.clone());
     let metadata = json!({
         "name": name,
         "namespace": &*gateway.namespace,
         "labels": labels,
         "annotations": annotations,
         "ownerReferences": [{
-            // For garbage collection. Without blockOwnerDeletion, which needs a permission and would delay the deletion
+            // For garbage collection. blockOwnerDeletion is not set: it needs a permission and would delay the deletion
             // of a Gateway.
             "apiVersion": format!("{}/{}", Kind::Gateway.group(), Kind::Gateway.versions()[0]),
             "kind": Kind::Gateway.name(),
             "name": &*gateway.name,
-            "uid": &*want.uid,
+            "uid": &*desired.uid,
             "controller": true,
         }],
     });
-    let spec = match shape {
+    let spec = match exposure {
         GatewayExposure::Headless => json!({"clusterIP": "None"}),
         GatewayExposure::Exposed(kind) => {
             let ports = ports.iter().map(|(port, target)| {
@@ -130,7 +133,7 @@ pub(super) fn desired_service(
                 "ipFamilyPolicy": "PreferDualStack",
                 "ports": ports.collect::<Vec<_>>(),
             });
-            if let Some(address) = want.address.filter(|_| kind == ServiceType::LoadBalancer) {
+            if let Some(address) = desired.address.filter(|_| kind == ServiceType::LoadBalancer) {
                 spec["loadBalancerIP"] = json!(address);
             }
             spec
@@ -144,7 +147,7 @@ pub(super) fn port_name(port: u16) -> String {
     format!("tcp-{port}")
 }
 
-/// Where clients reach a Service. `nodes` are the addresses of the nodes that have endpoints of it.
+/// Where clients reach a Service. `nodes` are the addresses of the nodes that have ready endpoints of the Service.
 pub(super) fn addresses(known: &KnownService, kind: ServiceType, nodes: &[IpAddr]) -> Vec<String> {
     let mut addresses = match kind {
         ServiceType::LoadBalancer => known.ingress.clone(),

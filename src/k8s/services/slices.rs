@@ -1,10 +1,10 @@
 //! The EndpointSlices of a Gateway's Service. Each Pod writes its own, because only the Pod knows which ports it has
-//! bound, and marks them as terminating before it stops.
+//! bound. Before it stops, it marks its slices as terminating.
 //!
-//! A dead Pod cannot do that, and cannot own its slices, because owners must be in the same namespace. So the leader
-//! deletes the slices of Pods that are gone, and marks those of Pods that are not ready. The leader never marks a slice
-//! as ready, and a Pod does so only while its own Pod object is ready: both use the same object, so they do not
-//! overwrite each other.
+//! A dead Pod cannot do that. Nor are its slices garbage collected with it: a Pod cannot own objects in other
+//! namespaces. So the leader deletes the slices of Pods that are gone, and if a Pod is not ready, marks its slices as
+//! not ready. The leader never marks a slice as ready, and a Pod does so only while its Pod object is ready. Leader and
+//! Pod decide by the same Pod object, so they do not overwrite each other.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -32,15 +32,16 @@ pub(super) struct KnownSlice {
     pub(super) key: ObjectKey,
     pub(super) uid: String,
     pub(super) service: String,
-    /// The Pod that wrote it.
+    /// The Pod that is the endpoint, like `pod_uid`.
     pod_namespace: String,
     pub(super) pod_uid: String,
+    /// Whether an endpoint is ready, or says nothing, which means ready.
     pub(super) ready: bool,
     object: Value,
 }
 
 impl KnownSlice {
-    /// None if no Pod of Portico wrote the slice.
+    /// None if the slice does not have the labels that Portico sets.
     pub(super) fn read(slice: &EndpointSlice) -> Option<KnownSlice> {
         let meta = &slice.metadata;
         let labels = meta.labels.as_ref()?;
@@ -67,42 +68,52 @@ pub enum ReplicaLifecycle {
     Stopped,
 }
 
-/// This process, as an endpoint.
+/// This process as an endpoint of Services.
 #[derive(Clone, Debug)]
 pub(super) struct OwnEndpoint<'a> {
     pub(super) pod: &'a ReplicaPod,
     pub(super) lifecycle: ReplicaLifecycle,
-    pub(super) bound: &'a ListeningPorts,
+    pub(super) listening_ports: &'a ListeningPorts,
 }
 
 /// The steps for the slices of this Pod.
 pub(super) fn plan_own_slices(
-    own: &OwnEndpoint<'_>,
-    wants: &DesiredServices,
+    endpoint: &OwnEndpoint<'_>,
+    desired_services: &DesiredServices,
     services: &ServicesByKey,
     slices: &SlicesByKey,
 ) -> Vec<PlanStep> {
     let mut wanted = BTreeMap::new();
-    for (gateway, chosen) in selection::select_services(wants, services, own.bound) {
-        if !chosen.accepts_clients() {
+    for (gateway, selected) in selection::select_services(desired_services, services, endpoint.listening_ports) {
+        if !selected.accepts_clients() {
             continue;
         }
-        let service = chosen.service;
-        // A port at which another Gateway is served must not receive these clients.
-        let sent = chosen.ports.iter().filter(|(_, target)| own.bound.get(target) == Some(gateway));
-        let ports: Vec<_> =
-            sent.map(|(port, target)| json!({"name": port_name(*port), "port": target, "protocol": "TCP"})).collect();
-        if ports.is_empty() || own.lifecycle == ReplicaLifecycle::Stopped || own.pod.finished {
+        let service = selected.service;
+        // A Pod port that serves another Gateway must not receive the clients of this Gateway.
+        let served_ports =
+            selected.ports.iter().filter(|(_, target)| endpoint.listening_ports.get(target) == Some(gateway));
+        let ports: Vec<_> = served_ports
+            .map(|(port, target)| json!({"name": port_name(*port), "port": target, "protocol": "TCP"}))
+            .collect();
+        if ports.is_empty() || endpoint.lifecycle == ReplicaLifecycle::Stopped || endpoint.pod.finished {
             continue;
         }
-        for ip in &own.pod.ips {
-            let name = slice_name(&service.key.name, own.pod, *ip);
-            let object = desired_slice(service, &name, own.pod, *ip, &json!(ports), conditions(own.pod, own.lifecycle));
+        for ip in &endpoint.pod.ips {
+            let name = slice_name(&service.key.name, endpoint.pod, *ip);
+            let object = desired_slice(
+                service,
+                &name,
+                endpoint.pod,
+                *ip,
+                &json!(ports),
+                conditions(endpoint.pod, endpoint.lifecycle),
+            );
             wanted.insert(ObjectKey::new(&service.key.namespace, &name), (service, object));
         }
     }
-    let in_vain = slices.values().filter(|slice| slice.pod_uid == own.pod.uid && !wanted.contains_key(&slice.key));
-    let mut steps: Vec<PlanStep> = in_vain.map(|slice| delete(slice, services)).collect();
+    let obsolete =
+        slices.values().filter(|slice| slice.pod_uid == endpoint.pod.uid && !wanted.contains_key(&slice.key));
+    let mut steps: Vec<PlanStep> = obsolete.map(|slice| delete_step(slice, services)).collect();
     for (key, (service, mut object)) in wanted {
         let known = slices.get(&key);
         if known.is_some_and(|known| applied::is_applied(&object, &known.object, MANAGED_BY)) {
@@ -111,52 +122,53 @@ pub(super) fn plan_own_slices(
         if let Some(known) = known {
             object["metadata"]["uid"] = json!(known.uid);
         }
-        steps.push(step(key, Some(service), ApiCall::Apply(object)));
+        steps.push(slice_step(key, Some(service), ApiCall::Apply(object)));
     }
     steps
 }
 
-/// The steps of the leader for the slices of other Pods in its namespace.
+/// The steps of the leader for the slices of the other Pods in its namespace.
 pub(super) fn plan_other_slices(
     namespace: &str,
-    own: &str,
+    own_uid: &str,
     pods: &PodsByKey,
     services: &ServicesByKey,
     slices: &SlicesByKey,
 ) -> Vec<PlanStep> {
     let by_uid: BTreeMap<&str, &ReplicaPod> = pods.values().map(|pod| (&*pod.uid, &**pod)).collect();
-    let others = slices.values().filter(|slice| slice.pod_namespace == namespace && slice.pod_uid != own);
+    let others = slices.values().filter(|slice| slice.pod_namespace == namespace && slice.pod_uid != own_uid);
     let steps = others.filter_map(|slice| match by_uid.get(&*slice.pod_uid) {
-        Some(pod) if pod.finished => Some(delete(slice, services)),
-        None => Some(delete(slice, services)),
+        None => Some(delete_step(slice, services)),
+        Some(pod) if pod.finished => Some(delete_step(slice, services)),
         Some(pod) if slice.ready && !pod.is_available() => {
             let service = services.get(&ObjectKey::new(&slice.key.namespace, &slice.service))?;
             let address = slice.object["endpoints"][0]["addresses"][0].as_str()?.parse().ok()?;
             let ports = &slice.object["ports"];
+            // The lifecycle of another process is not known. The leader only acts on the Pod object.
             let conditions = conditions(pod, ReplicaLifecycle::Serving);
             let mut object = desired_slice(service, &slice.key.name, pod, address, ports, conditions);
             object["metadata"]["uid"] = json!(slice.uid);
-            Some(step(slice.key.clone(), Some(service), ApiCall::Apply(object)))
+            Some(slice_step(slice.key.clone(), Some(service), ApiCall::Apply(object)))
         }
         Some(_) => None,
     });
     steps.collect()
 }
 
-fn delete(slice: &KnownSlice, services: &ServicesByKey) -> PlanStep {
+fn delete_step(slice: &KnownSlice, services: &ServicesByKey) -> PlanStep {
     let service = services.get(&ObjectKey::new(&slice.key.namespace, &slice.service));
-    step(slice.key.clone(), service.map(|service| &**service), ApiCall::Delete { uid: slice.uid.clone() })
+    slice_step(slice.key.clone(), service.map(|service| &**service), ApiCall::Delete { uid: slice.uid.clone() })
 }
 
-fn step(key: ObjectKey, service: Option<&KnownService>, call: ApiCall) -> PlanStep {
+fn slice_step(key: ObjectKey, service: Option<&KnownService>, call: ApiCall) -> PlanStep {
     PlanStep { target: StepTarget::Slice, gateway: service.map(|service| service.owner.gateway.clone()), key, call }
 }
 
-fn conditions(pod: &ReplicaPod, stay: ReplicaLifecycle) -> Value {
+fn conditions(pod: &ReplicaPod, lifecycle: ReplicaLifecycle) -> Value {
     json!({
-        "ready": pod.is_available() && stay == ReplicaLifecycle::Serving,
+        "ready": pod.is_available() && lifecycle == ReplicaLifecycle::Serving,
         "serving": pod.ready,
-        "terminating": pod.terminating || stay != ReplicaLifecycle::Serving,
+        "terminating": pod.terminating || lifecycle != ReplicaLifecycle::Serving,
     })
 }
 
@@ -206,7 +218,7 @@ fn desired_slice(
     })
 }
 
-/// Labels with the Pod that wrote a slice.
+/// The labels that name the Pod that is the endpoint of a slice.
 const POD_NAMESPACE_LABEL: &str = "portico.dev/pod-namespace";
 const POD_UID_LABEL: &str = "portico.dev/pod-uid";
 
@@ -217,6 +229,7 @@ mod tests {
     use crate::k8s::services::service;
     use crate::k8s::services::{DesiredService, GatewayExposure};
 
+    /// A uid that no Pod in these tests has.
     const NO_POD: &str = "none";
 
     fn pod(uid: &str, ready: bool) -> ReplicaPod {
@@ -233,13 +246,13 @@ mod tests {
     }
 
     /// A Gateway `web` with ports 80 and 443, which its Service sends to 10080 and 10443.
-    fn wants_and_services() -> (DesiredServices, ServicesByKey) {
+    fn desired_and_existing_services() -> (DesiredServices, ServicesByKey) {
         let gateway = ObjectKey::new("ns", "web");
-        let want = DesiredService { uid: Arc::from("g"), ports: [80, 443].into(), ..DesiredService::default() };
+        let desired = DesiredService { uid: Arc::from("g"), ports: [80, 443].into(), ..DesiredService::default() };
         let ports = BTreeMap::from([(80, 10080), (443, 10443)]);
         let mut object = service::desired_service(
             &gateway,
-            &want,
+            &desired,
             "web-c",
             GatewayExposure::Exposed(ServiceType::LoadBalancer),
             &ports,
@@ -247,8 +260,9 @@ mod tests {
         object["metadata"]["uid"] = json!("s");
         object["metadata"]["resourceVersion"] = json!("1");
         let known = KnownService::read(&serde_json::from_value(object).unwrap()).unwrap();
-        let wants = DesiredServices { gateways: BTreeMap::from([(gateway, want)]), foreign: BTreeMap::new() };
-        (wants, BTreeMap::from([(known.key.clone(), Arc::new(known))]))
+        let desired_services =
+            DesiredServices { gateways: BTreeMap::from([(gateway, desired)]), foreign: BTreeMap::new() };
+        (desired_services, BTreeMap::from([(known.key.clone(), Arc::new(known))]))
     }
 
     /// Takes steps until none is left, and returns them.
@@ -278,7 +292,7 @@ mod tests {
                             ports.collect::<Vec<_>>().join(" "),
                             conditions.join(" ")
                         ));
-                        slices.insert(step.key.clone(), Arc::new(applied(object)));
+                        slices.insert(step.key.clone(), Arc::new(slice_after_apply(object)));
                     }
                     ApiCall::Delete { uid } => {
                         let gone = slices.remove(&step.key).unwrap();
@@ -292,8 +306,8 @@ mod tests {
         }
     }
 
-    /// As the API server returns it afterwards.
-    fn applied(mut object: Value) -> KnownSlice {
+    /// The slice that the API server returns after `object` was applied.
+    fn slice_after_apply(mut object: Value) -> KnownSlice {
         let fields = |value: &Value| -> Value {
             value
                 .as_object()
@@ -315,11 +329,21 @@ mod tests {
         KnownSlice::read(&serde_json::from_value(object).unwrap()).unwrap()
     }
 
-    fn own(pod: &ReplicaPod, stay: ReplicaLifecycle, bound: &[u16], slices: &mut SlicesByKey) -> Vec<String> {
-        let (wants, services) = wants_and_services();
-        let bound = bound.iter().map(|port| (*port, ObjectKey::new("ns", "web"))).collect();
+    fn settle_own(
+        pod: &ReplicaPod,
+        lifecycle: ReplicaLifecycle,
+        listening_ports: &[u16],
+        slices: &mut SlicesByKey,
+    ) -> Vec<String> {
+        let (desired_services, services) = desired_and_existing_services();
+        let listening_ports = listening_ports.iter().map(|port| (*port, ObjectKey::new("ns", "web"))).collect();
         settle(slices, |slices| {
-            plan_own_slices(&OwnEndpoint { pod, lifecycle: stay, bound: &bound }, &wants, &services, slices)
+            plan_own_slices(
+                &OwnEndpoint { pod, lifecycle, listening_ports: &listening_ports },
+                &desired_services,
+                &services,
+                slices,
+            )
         })
     }
 
@@ -327,31 +351,38 @@ mod tests {
     fn pods_join_with_bound_ports_and_drain_before_they_stop() {
         let mut slices = SlicesByKey::new();
         let mut this = pod("a", false);
-        assert_eq!(own(&this, ReplicaLifecycle::Serving, &[], &mut slices), [""; 0]);
+        assert_eq!(settle_own(&this, ReplicaLifecycle::Serving, &[], &mut slices), [""; 0]);
         assert_eq!(
-            own(&this, ReplicaLifecycle::Serving, &[10080], &mut slices),
+            settle_own(&this, ReplicaLifecycle::Serving, &[10080], &mut slices),
             ["10.0.0.1 10080: ", "fd00::1 10080: "]
         );
         this.ready = true;
         let joined = ["10.0.0.1 10080: ready serving", "fd00::1 10080: ready serving"];
-        assert_eq!(own(&this, ReplicaLifecycle::Serving, &[10080, 22], &mut slices), joined);
-        assert_eq!(own(&this, ReplicaLifecycle::Serving, &[10080], &mut slices), [""; 0], "nothing is written twice");
+        assert_eq!(settle_own(&this, ReplicaLifecycle::Serving, &[10080, 22], &mut slices), joined);
+        assert_eq!(
+            settle_own(&this, ReplicaLifecycle::Serving, &[10080], &mut slices),
+            [""; 0],
+            "nothing is written twice"
+        );
         let both = ["10.0.0.1 10080 10443: ready serving", "fd00::1 10080 10443: ready serving"];
-        assert_eq!(own(&this, ReplicaLifecycle::Serving, &[10080, 10443], &mut slices), both);
+        assert_eq!(settle_own(&this, ReplicaLifecycle::Serving, &[10080, 10443], &mut slices), both);
         let leaving = ["10.0.0.1 10080: serving terminating", "fd00::1 10080: serving terminating"];
-        assert_eq!(own(&this, ReplicaLifecycle::Draining, &[10080], &mut slices), leaving);
-        assert_eq!(own(&this, ReplicaLifecycle::Stopped, &[10080], &mut slices), ["delete 10.0.0.1", "delete fd00::1"]);
+        assert_eq!(settle_own(&this, ReplicaLifecycle::Draining, &[10080], &mut slices), leaving);
+        assert_eq!(
+            settle_own(&this, ReplicaLifecycle::Stopped, &[10080], &mut slices),
+            ["delete 10.0.0.1", "delete fd00::1"]
+        );
     }
 
     #[test]
     fn ports_bound_for_another_gateway_are_left_out() {
-        let (wants, services) = wants_and_services();
-        let bound =
+        let (desired_services, services) = desired_and_existing_services();
+        let listening_ports =
             ListeningPorts::from([(10080, ObjectKey::new("other", "web")), (10443, ObjectKey::new("ns", "web"))]);
         let this = pod("a", true);
         let steps = plan_own_slices(
-            &OwnEndpoint { pod: &this, lifecycle: ReplicaLifecycle::Serving, bound: &bound },
-            &wants,
+            &OwnEndpoint { pod: &this, lifecycle: ReplicaLifecycle::Serving, listening_ports: &listening_ports },
+            &desired_services,
             &services,
             &SlicesByKey::new(),
         );
@@ -368,7 +399,7 @@ mod tests {
     #[test]
     fn slices_name_their_service_and_pod() {
         let mut slices = SlicesByKey::new();
-        own(&pod("a", true), ReplicaLifecycle::Serving, &[10080], &mut slices);
+        settle_own(&pod("a", true), ReplicaLifecycle::Serving, &[10080], &mut slices);
         let slice = &slices.values().find(|slice| slice.object["addressType"] == "IPv6").unwrap().object;
         let labels = &slice["metadata"]["labels"];
         assert_eq!(labels["kubernetes.io/service-name"], "web-c");
@@ -380,35 +411,40 @@ mod tests {
 
     #[test]
     fn the_leader_updates_slices_of_dead_pods() {
-        let (wants, services) = wants_and_services();
+        let (desired_services, services) = desired_and_existing_services();
         let mut slices = SlicesByKey::new();
         let mut other = pod("b", true);
         other.ips.truncate(1);
-        own(&other, ReplicaLifecycle::Serving, &[10080], &mut slices);
-        let mut lead = |pods: &[&ReplicaPod], namespace: &str, own: &str| {
+        settle_own(&other, ReplicaLifecycle::Serving, &[10080], &mut slices);
+        let mut settle_others = |pods: &[&ReplicaPod], namespace: &str, own_uid: &str| {
             let pods: PodsByKey = pods.iter().map(|&pod| (pod.key.clone(), Arc::new(pod.clone()))).collect();
-            settle(&mut slices, |slices| plan_other_slices(namespace, own, &pods, &services, slices))
+            settle(&mut slices, |slices| plan_other_slices(namespace, own_uid, &pods, &services, slices))
         };
-        assert_eq!(lead(&[&other], "portico-system", NO_POD), [""; 0]);
-        assert_eq!(lead(&[], "elsewhere", NO_POD), [""; 0], "Pods of another installation");
-        assert_eq!(lead(&[], "portico-system", "b"), [""; 0], "its own slices are not planned here");
+        assert_eq!(settle_others(&[&other], "portico-system", NO_POD), [""; 0]);
+        assert_eq!(settle_others(&[], "elsewhere", NO_POD), [""; 0], "Pods of another installation");
+        assert_eq!(settle_others(&[], "portico-system", "b"), [""; 0], "the leader's own slices are not planned here");
         let dead = ReplicaPod { ready: false, ..other.clone() };
-        assert_eq!(lead(&[&dead], "portico-system", NO_POD), ["10.0.0.1 10080: "]);
-        assert_eq!(lead(&[&other], "portico-system", NO_POD), [""; 0], "only the Pod itself marks its slices as ready");
-        // The Pod itself does, until it is terminated.
-        let bound = ListeningPorts::from([(10080, ObjectKey::new("ns", "web"))]);
-        let back = OwnEndpoint { pod: &other, lifecycle: ReplicaLifecycle::Serving, bound: &bound };
-        settle(&mut slices, |slices| plan_own_slices(&back, &wants, &services, slices));
-        let mut lead = |pod: Option<&ReplicaPod>| {
+        assert_eq!(settle_others(&[&dead], "portico-system", NO_POD), ["10.0.0.1 10080: "]);
+        assert_eq!(
+            settle_others(&[&other], "portico-system", NO_POD),
+            [""; 0],
+            "only the Pod itself marks its slices as ready"
+        );
+        // The Pod marks its slice as ready again. The leader marks the slice as terminating when the Pod is.
+        let listening_ports = ListeningPorts::from([(10080, ObjectKey::new("ns", "web"))]);
+        let endpoint =
+            OwnEndpoint { pod: &other, lifecycle: ReplicaLifecycle::Serving, listening_ports: &listening_ports };
+        settle(&mut slices, |slices| plan_own_slices(&endpoint, &desired_services, &services, slices));
+        let mut settle_other = |pod: Option<&ReplicaPod>| {
             let pods: PodsByKey = pod.into_iter().map(|pod| (pod.key.clone(), Arc::new(pod.clone()))).collect();
             settle(&mut slices, |slices| plan_other_slices("portico-system", NO_POD, &pods, &services, slices))
         };
         assert_eq!(
-            lead(Some(&ReplicaPod { terminating: true, ..other.clone() })),
+            settle_other(Some(&ReplicaPod { terminating: true, ..other.clone() })),
             ["10.0.0.1 10080: serving terminating"]
         );
         assert_eq!(
-            lead(Some(&ReplicaPod { uid: "c".to_owned(), ..other })),
+            settle_other(Some(&ReplicaPod { uid: "c".to_owned(), ..other })),
             ["delete 10.0.0.1"],
             "another Pod of that name"
         );

@@ -1,4 +1,4 @@
-//! The observed objects of one kind, complete after the first list.
+//! The observed objects of one kind, complete after the first list of every watch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use kube::runtime::watcher::Event;
 
 use crate::api::ObjectKey;
 
-/// Objects of one kind. Several watches may fill it, each with its own namespace.
+/// Objects of one kind, filled by one watch of all namespaces or by one for each namespace.
 #[derive(Debug)]
 pub(super) struct ObservedObjects<T> {
     items: BTreeMap<ObjectKey, Arc<T>>,
@@ -15,36 +15,38 @@ pub(super) struct ObservedObjects<T> {
     unlisted: BTreeSet<usize>,
     /// Objects of the list that each watch is receiving.
     listing: BTreeMap<usize, BTreeMap<ObjectKey, Arc<T>>>,
-    /// The watch that reported an object.
+    /// The watch that reported each object.
     seen_by: BTreeMap<ObjectKey, usize>,
-    /// The highest version that each watch has reported, deletions included.
-    newest: BTreeMap<usize, u64>,
+    /// The highest resource version that each watch has reported, including those of deletions.
+    newest_version: BTreeMap<usize, u64>,
 }
 
 impl<T: PartialEq> ObservedObjects<T> {
-    /// Filled by this many watches, numbered from 0.
+    /// An empty table for this number of watches, which are numbered from 0.
     pub(super) fn new(watches: usize) -> Self {
         ObservedObjects {
             items: BTreeMap::new(),
             unlisted: (0..watches).collect(),
             listing: BTreeMap::new(),
             seen_by: BTreeMap::new(),
-            newest: BTreeMap::new(),
+            newest_version: BTreeMap::new(),
         }
     }
 
-    /// Records the version of an object that a watch has reported.
+    /// Records the resource version of an object that a watch has reported.
     pub(super) fn record_version(&mut self, watch: usize, version: &str) {
         if let Ok(version) = version.parse::<u64>() {
-            let newest = self.newest.entry(watch).or_default();
+            let newest = self.newest_version.entry(watch).or_default();
             *newest = version.max(*newest);
         }
     }
 
-    /// Whether a watch has reported this version or a later one. A version that is not a number, which no known API
-    /// server sends, counts as new.
+    /// Whether a watch has reported this resource version or a later one. False for a version that is not a number; no
+    /// known API server sends one.
     pub(super) fn has_reached(&self, watch: usize, version: &str) -> bool {
-        version.parse().is_ok_and(|version: u64| self.newest.get(&watch).is_some_and(|newest| version <= *newest))
+        version
+            .parse()
+            .is_ok_and(|version: u64| self.newest_version.get(&watch).is_some_and(|newest| version <= *newest))
     }
 
     pub(super) fn items(&self) -> &BTreeMap<ObjectKey, Arc<T>> {
@@ -56,7 +58,7 @@ impl<T: PartialEq> ObservedObjects<T> {
         self.unlisted.is_empty()
     }
 
-    /// A watch may not list; the table is complete without it.
+    /// Does not wait any longer for the list of a watch without permission. Returns whether that changes anything.
     pub(super) fn give_up(&mut self, watch: usize) -> bool {
         self.unlisted.remove(&watch)
     }
@@ -119,7 +121,7 @@ impl<T: PartialEq> ObservedObjects<T> {
 mod tests {
     use super::*;
 
-    fn take(table: &mut ObservedObjects<u8>, watch: usize, event: Event<(&str, u8)>) -> bool {
+    fn apply(table: &mut ObservedObjects<u8>, watch: usize, event: Event<(&str, u8)>) -> bool {
         let key =
             |object: &(&str, u8)| object.0.split_once('/').map(|(namespace, name)| ObjectKey::new(namespace, name));
         // Zero stands for an irrelevant object.
@@ -135,22 +137,22 @@ mod tests {
         use Event::{Apply, Delete, Init, InitApply, InitDone};
         let mut table = ObservedObjects::new(2);
         for event in [Init, InitApply(("a/x", 1)), InitApply(("a/y", 1)), InitApply(("a/foreign", 0))] {
-            assert!(!take(&mut table, 0, event), "an unfinished list changes nothing");
+            assert!(!apply(&mut table, 0, event), "an unfinished list changes nothing");
         }
-        assert!(take(&mut table, 0, InitDone));
+        assert!(apply(&mut table, 0, InitDone));
         assert!(!table.is_complete());
-        assert!(!take(&mut table, 1, Init));
-        assert!(!take(&mut table, 1, InitApply(("b/x", 1))));
-        assert!(take(&mut table, 1, InitDone) && table.is_complete());
-        assert!(!take(&mut table, 1, Apply(("b/x", 1))), "nothing changed");
-        assert!(take(&mut table, 1, Apply(("b/y", 2))));
-        assert!(!take(&mut table, 0, Init));
-        assert!(!take(&mut table, 0, InitApply(("a/y", 3))));
+        assert!(!apply(&mut table, 1, Init));
+        assert!(!apply(&mut table, 1, InitApply(("b/x", 1))));
+        assert!(apply(&mut table, 1, InitDone) && table.is_complete());
+        assert!(!apply(&mut table, 1, Apply(("b/x", 1))), "nothing changed");
+        assert!(apply(&mut table, 1, Apply(("b/y", 2))));
+        assert!(!apply(&mut table, 0, Init));
+        assert!(!apply(&mut table, 0, InitApply(("a/y", 3))));
         assert_eq!(listed(&table), ["a/x=1", "a/y=1", "b/x=1", "b/y=2"], "a started list removes nothing");
-        assert!(take(&mut table, 0, InitDone));
+        assert!(apply(&mut table, 0, InitDone));
         assert_eq!(listed(&table), ["a/y=3", "b/x=1", "b/y=2"]);
-        assert!(take(&mut table, 1, Delete(("b/x", 1))) && take(&mut table, 1, Apply(("b/y", 0))));
-        assert!(!take(&mut table, 1, Delete(("b/x", 1))) && !take(&mut table, 1, Apply(("nonsense", 1))));
+        assert!(apply(&mut table, 1, Delete(("b/x", 1))) && apply(&mut table, 1, Apply(("b/y", 0))));
+        assert!(!apply(&mut table, 1, Delete(("b/x", 1))) && !apply(&mut table, 1, Apply(("nonsense", 1))));
         assert_eq!(listed(&table), ["a/y=3"]);
     }
 

@@ -1,4 +1,4 @@
-//! Watches the objects of one kind until it is dropped, and retries after failures.
+//! Watches the objects of one kind, and retries after failures.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -15,16 +15,20 @@ use crate::k8s::watch_health::WatchError;
 /// What a watch reports.
 pub(super) enum WatchUpdate<K> {
     Event(Event<K>),
-    /// These objects may not be read.
+    /// The permission to list or watch these objects is missing.
     Forbidden,
 }
 
-/// Never returns. `what` names the objects in messages.
-pub(super) async fn watch_objects<K>(what: &str, api: Api<K>, config: watcher::Config, report: impl Fn(WatchUpdate<K>))
-where
+/// Reports the events of one watch; never returns. `objects` names the watched objects in messages.
+pub(super) async fn watch_objects<K>(
+    objects: &str,
+    api: Api<K>,
+    config: watcher::Config,
+    report: impl Fn(WatchUpdate<K>),
+) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut wait = MIN_RETRY_DELAY;
+    let mut delay = MIN_RETRY_DELAY;
     let mut failing = false;
     loop {
         let mut events = std::pin::pin!(watcher(api.clone(), config.clone()));
@@ -33,9 +37,9 @@ where
                 Ok(event) => {
                     // The start of a list does not show yet that the watch works.
                     if !matches!(event, Event::Init) {
-                        wait = MIN_RETRY_DELAY;
+                        delay = MIN_RETRY_DELAY;
                         if std::mem::take(&mut failing) {
-                            info!("Watching {what} again");
+                            info!("Watching {objects} again");
                         }
                     }
                     report(WatchUpdate::Event(event));
@@ -48,12 +52,12 @@ where
                     if !std::mem::replace(&mut failing, true) {
                         let remedy =
                             if watch_error.forbidden { "grant list and watch to Portico's role; " } else { "" };
-                        warn!("Cannot watch {what}: {}; {remedy}Portico retries", watch_error.message);
+                        warn!("Cannot watch {objects}: {}; {remedy}Portico retries", watch_error.message);
                     }
-                    sleep(wait.max(watch_error.retry_after)).await;
-                    wait = (wait * 2).min(MAX_RETRY_DELAY);
-                    // If the 410 came as the response instead of an event, the watcher would request the expired
-                    // version again.
+                    sleep(delay.max(watch_error.retry_after)).await;
+                    delay = (delay * 2).min(MAX_RETRY_DELAY);
+                    // After a 410 as the status of the response, not in an event, this watcher would request the
+                    // expired resource version again. A new one starts with a list.
                     if watch_error.expired {
                         break;
                     }

@@ -22,15 +22,12 @@ use crate::api::names::MANAGED_BY;
 use crate::diagnostic::Diagnostic;
 use crate::k8s::api_error::is_terminating;
 
-/// Takes one step.
+/// Makes the call of a step, and returns the state of the object after it.
 pub(super) async fn run_step(client: &Client, step: &PlanStep) -> Result<StepResult, Diagnostic> {
-    if let ApiCall::GiveUp(service_error) = &step.call {
-        return Err(service_error.clone());
-    }
     let call = async {
         match step.target {
             StepTarget::Service => {
-                Ok(match call::<Service>(client, step, |there| KnownService::read(there).is_some()).await? {
+                Ok(match call::<Service>(client, step, |existing| KnownService::read(existing).is_some()).await? {
                     CallResult::Present(service) => StepResult::Service(service),
                     CallResult::Gone { uid } => StepResult::Gone { uid },
                 })
@@ -58,6 +55,7 @@ enum CallResult<K> {
     },
 }
 
+/// Makes the call of a step for an object of type `K`. `is_own` is used for Services only: whether Portico made one.
 async fn call<K>(client: &Client, step: &PlanStep, is_own: impl Fn(&K) -> bool) -> Result<CallResult<K>, Diagnostic>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
@@ -68,13 +66,13 @@ where
 {
     let api: Api<K> = Api::namespaced(client.clone(), &step.key.namespace);
     let name = &step.key.name;
-    let refused = |error: Error| call_error(step, &error);
+    let to_diagnostic = |error: Error| call_error(step, &error);
     let object = match &step.call {
         ApiCall::Create(object) => {
-            if let Some(there) = api.get_opt(name).await.map_err(refused)? {
-                // Made by Portico, but the watch has not reported it, and maybe never will.
-                return if is_own(&there) {
-                    Ok(CallResult::Present(Box::new(there)))
+            if let Some(existing) = api.get_opt(name).await.map_err(to_diagnostic)? {
+                // If the Service is Portico's, the watch has not reported it yet, or cannot without the permission.
+                return if is_own(&existing) {
+                    Ok(CallResult::Present(Box::new(existing)))
                 } else {
                     Err(foreign_object_error(step))
                 };
@@ -83,43 +81,46 @@ where
         }
         ApiCall::Apply(object) => object,
         ApiCall::Delete { uid } => {
-            let this = Preconditions { uid: Some(uid.clone()), resource_version: None };
-            return match api.delete(name, &DeleteParams::background().preconditions(this)).await {
+            let same_uid = Preconditions { uid: Some(uid.clone()), resource_version: None };
+            return match api.delete(name, &DeleteParams::background().preconditions(same_uid)).await {
                 // An object with finalizers stays, with a deletion timestamp.
-                Ok(answer) => Ok(match answer.left().filter(|object| object.meta().deletion_timestamp.is_some()) {
-                    Some(going) => CallResult::Present(Box::new(going)),
+                Ok(response) => Ok(match response.left().filter(|object| object.meta().deletion_timestamp.is_some()) {
+                    Some(terminating) => CallResult::Present(Box::new(terminating)),
                     None => CallResult::Gone { uid: uid.clone() },
                 }),
                 // Already deleted, or replaced by another one.
                 Err(Error::Api(status)) if matches!(status.code, 404 | 409) => {
                     Ok(CallResult::Gone { uid: uid.clone() })
                 }
-                Err(error) => Err(refused(error)),
+                Err(error) => Err(to_diagnostic(error)),
             };
         }
         ApiCall::GiveUp(service_error) => return Err(service_error.clone()),
     };
-    // Portico's fields are set back if others changed them; other fields stay.
+    // Portico's fields are set again if another manager changed them; all other fields stay.
     let params = PatchParams::apply(MANAGED_BY).force();
     let applied = match api.patch(name, &params, &Patch::Apply(object)).await {
         Ok(applied) => applied,
         // The object to change is deleted, or another one has its name.
         Err(Error::Api(status)) if matches!(status.code, 404 | 409) && !object["metadata"]["uid"].is_null() => {
             let uid = object["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-            // Services may be read; a slice that still exists is applied again.
-            let there =
-                if step.target == StepTarget::Service { api.get_opt(name).await.map_err(refused)? } else { None };
-            return match there {
-                Some(there) if there.meta().uid.as_deref() == Some(&*uid) => Err(refused(Error::Api(status))),
-                Some(there) if is_own(&there) => Ok(CallResult::Present(Box::new(there))),
+            // Portico has no permission to get EndpointSlices, only Services. A later plan applies a slice again that
+            // still exists.
+            let existing =
+                if step.target == StepTarget::Service { api.get_opt(name).await.map_err(to_diagnostic)? } else { None };
+            return match existing {
+                Some(existing) if existing.meta().uid.as_deref() == Some(&*uid) => {
+                    Err(to_diagnostic(Error::Api(status)))
+                }
+                Some(existing) if is_own(&existing) => Ok(CallResult::Present(Box::new(existing))),
                 _ => Ok(CallResult::Gone { uid }),
             };
         }
-        Err(error) => return Err(refused(error)),
+        Err(error) => return Err(to_diagnostic(error)),
     };
     debug!(object = describe(step), "Applied");
-    let stays = serde_json::to_value(&applied).is_ok_and(|whole: Value| is_applied(object, &whole, MANAGED_BY));
-    if stays { Ok(CallResult::Present(Box::new(applied))) } else { Err(overwritten_error(step)) }
+    let is_kept = serde_json::to_value(&applied).is_ok_and(|whole: Value| is_applied(object, &whole, MANAGED_BY));
+    if is_kept { Ok(CallResult::Present(Box::new(applied))) } else { Err(overwritten_error(step)) }
 }
 
 fn describe(step: &PlanStep) -> String {
@@ -137,7 +138,8 @@ fn foreign_object_error(step: &PlanStep) -> Diagnostic {
     )
 }
 
-/// Retried rarely: otherwise Portico and the other writer would overwrite each other forever.
+/// A step with this error is retried ever more rarely, so that Portico and the other writer do not overwrite each other
+/// all the time.
 fn overwritten_error(step: &PlanStep) -> Diagnostic {
     Diagnostic::of_object(
         format!("{} is changed back after each write", describe(step)),
@@ -146,7 +148,7 @@ fn overwritten_error(step: &PlanStep) -> Diagnostic {
 }
 
 fn call_error(step: &PlanStep, error: &Error) -> Diagnostic {
-    let what = match step.call {
+    let action = match step.call {
         ApiCall::Create(_) => "created",
         ApiCall::Apply(_) | ApiCall::GiveUp(_) => "changed",
         ApiCall::Delete { .. } => "deleted",
@@ -161,7 +163,7 @@ fn call_error(step: &PlanStep, error: &Error) -> Diagnostic {
         }
         _ => "Portico retries",
     };
-    Diagnostic::of_object(format!("{} cannot be {what}: {}", describe(step), error_chain(error)), remedy)
+    Diagnostic::of_object(format!("{} cannot be {action}: {}", describe(step), error_chain(error)), remedy)
 }
 
 /// An API server that takes longer is overloaded.

@@ -13,11 +13,11 @@ use super::{hex, sha256};
 pub struct EntityId(HeaderValue);
 
 impl EntityId {
-    /// Uses the text itself, or its digest if the text is not visible ASCII.
+    /// The id is the text itself, or its digest if the text is not visible ASCII.
     pub fn from_text(text: &str) -> Self {
-        let itself = header_value(text).filter(|value| value.to_str().is_ok());
+        let unchanged = header_value(text).filter(|value| value.to_str().is_ok());
         let digest = || header_value(&hex(&sha256(text.as_bytes()))).expect("hexadecimal digits are a header value");
-        EntityId(itself.unwrap_or_else(digest))
+        EntityId(unchanged.unwrap_or_else(digest))
     }
 
     pub fn header(&self) -> &HeaderValue {
@@ -83,7 +83,7 @@ impl Deref for EntityName {
     }
 }
 
-/// `None` if the text is not a valid header value.
+/// The text as a header value. `None` if it is not a valid one.
 pub(super) fn header_value(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_bytes(text.as_bytes()).ok()
 }
@@ -93,16 +93,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_that_are_not_header_values_become_digests() {
+    fn ids_that_are_not_visible_ascii_become_digests() {
         for text in ["0f7a2c1e-9d5b-8e3f-a1b2-c3d4e5f60718", "https://issuer.example#anna", ""] {
             assert_eq!(
                 (&*EntityId::from_text(text), EntityId::from_text(text).header().as_bytes()),
                 (text, text.as_bytes())
             );
         }
-        let (zoe, line) = (EntityId::from_text("issuer#Zoë"), EntityId::from_text("issuer#Zo\n"));
-        assert_eq!((zoe.len(), line.len()), (64, 64), "a digest");
-        assert_ne!(zoe, line);
+        let (not_ascii, with_line_break) = (EntityId::from_text("issuer#Zoë"), EntityId::from_text("issuer#Zo\n"));
+        assert_eq!((not_ascii.len(), with_line_break.len()), (64, 64), "a digest");
+        assert_ne!(not_ascii, with_line_break);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A copy-on-write hash map in shards, which copies share. The key is part of the entry, so it is stored once.
+//! A copy-on-write hash map in shards: copies of the map share their unchanged shards. The key is part of the entry, so
+//! it is stored once.
 
 use std::fmt;
 use std::hash::BuildHasher;
@@ -8,19 +9,20 @@ use foldhash::quality::FixedState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-/// The entry type of a map and its key.
+/// The entry type of a map, and the key of an entry.
 pub trait MapIndex {
     type Entry: Clone;
 
-    /// `None` if the entry has no key in this map and is not stored.
+    /// The key of the entry. An entry without a key is not stored in the map.
     fn key(entry: &Self::Entry) -> Option<&[u8]>;
 }
 
+/// The map; the index type defines its entries and keys.
 pub struct ShardedMap<I: MapIndex> {
     shards: Box<[Arc<HashTable<I::Entry>>]>,
 }
 
-/// With a hundred thousand entries, a change copies a shard of four hundred.
+/// With a hundred thousand entries, a change copies a shard of about four hundred entries.
 const SHARDS: usize = 256;
 
 impl<I: MapIndex> ShardedMap<I> {
@@ -34,10 +36,10 @@ impl<I: MapIndex> ShardedMap<I> {
         let Some(key) = I::key(&entry) else { return };
         let hash = hash_key(key);
         let shard = Arc::make_mut(&mut self.shards[shard_index(hash)]);
-        let again = |entry: &I::Entry| hash_key(I::key(entry).unwrap_or_default());
-        match shard.entry(hash, |known| has_key::<I>(known, key), again) {
-            Entry::Occupied(mut known) => *known.get_mut() = entry,
-            Entry::Vacant(free) => drop(free.insert(entry)),
+        let rehash = |entry: &I::Entry| hash_key(I::key(entry).unwrap_or_default());
+        match shard.entry(hash, |stored| has_key::<I>(stored, key), rehash) {
+            Entry::Occupied(mut occupied) => *occupied.get_mut() = entry,
+            Entry::Vacant(vacant) => drop(vacant.insert(entry)),
         }
     }
 
@@ -101,7 +103,7 @@ impl<I: MapIndex<Entry: fmt::Debug>> fmt::Debug for ShardedMap<I> {
 mod tests {
     use super::*;
 
-    /// Numbers by name.
+    /// An index of numbers by name.
     struct Numbers;
 
     impl MapIndex for Numbers {

@@ -6,7 +6,8 @@ use serde_json::json;
 use super::*;
 use crate::plugin_api::signature::signing::Signer;
 
-fn read(keys: &[Value]) -> Vec<PublishedKey> {
+/// Parses a set of these keys.
+fn parse(keys: &[Value]) -> Vec<PublishedKey> {
     PublishedKey::parse_set(json!({"keys": keys, "more": 1}).to_string().as_bytes()).unwrap()
 }
 
@@ -15,15 +16,15 @@ fn keys_of_every_family_verify_signatures() {
     let algorithms = [Algorithm::Rs256, Algorithm::Es256, Algorithm::Es384, Algorithm::Es512, Algorithm::EdDsa];
     for algorithm in algorithms {
         let signer = Signer::for_algorithm(algorithm);
-        let [key] = &read(&[signer.jwk(Some("a"))])[..] else { panic!("{algorithm}: no key") };
+        let [key] = &parse(&[signer.jwk(Some("a"))])[..] else { panic!("{algorithm}: no key") };
         assert_eq!(key.id.as_deref(), Some("a"));
-        for usable in Algorithm::ALL {
-            let Some(key) = key.for_algorithm(usable) else {
-                assert_ne!(usable.family(), algorithm.family(), "{usable}");
+        for other in Algorithm::ALL {
+            let Some(key) = key.for_algorithm(other) else {
+                assert_ne!(other.family(), algorithm.family(), "{other}");
                 continue;
             };
-            assert_eq!(usable.family(), algorithm.family(), "{usable}");
-            assert!(key.verifies(b"m", &signer.sign(usable, b"m")), "{usable}");
+            assert_eq!(other.family(), algorithm.family(), "{other}");
+            assert!(key.verifies(b"m", &signer.sign(other, b"m")), "{other}");
         }
     }
 }
@@ -32,7 +33,7 @@ fn keys_of_every_family_verify_signatures() {
 fn unusable_keys_are_ignored() {
     let rsa = Signer::for_algorithm(Algorithm::Rs256).jwk(None);
     let curve = Signer::for_algorithm(Algorithm::Es256).jwk(None);
-    let with = |key: &Value, name: &str, value: Value| {
+    let with_member = |key: &Value, name: &str, value: Value| {
         let mut key = key.clone();
         key[name] = value;
         key
@@ -46,31 +47,31 @@ fn unusable_keys_are_ignored() {
     };
     let cases: [(Value, &[&str]); 19] = [
         (rsa.clone(), &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]),
-        (with(&rsa, "alg", "PS384".into()), &["PS384"]),
-        (with(&rsa, "alg", "ES256".into()), &[]),
-        (with(&rsa, "alg", "HS256".into()), &[]),
-        (with(&rsa, "alg", "RSA-OAEP".into()), &[]),
-        (with(&rsa, "alg", 7.into()), &[]),
-        (with(&rsa, "use", "enc".into()), &[]),
-        (with(&curve, "use", "sig".into()), &["ES256"]),
-        (with(&curve, "key_ops", json!(["verify"])), &["ES256"]),
-        (with(&curve, "key_ops", json!(["encrypt"])), &[]),
-        (with(&curve, "crv", "P-384".into()), &[]),
-        (with(&curve, "crv", "secp256k1".into()), &[]),
-        (with(&curve, "x", "AA".into()), &[]),
-        (with(&curve, "y", curve["x"].clone()), &[]),
-        (with(&rsa, "n", "AQAB".into()), &[]),
-        (with(&rsa, "e", "".into()), &[]),
+        (with_member(&rsa, "alg", "PS384".into()), &["PS384"]),
+        (with_member(&rsa, "alg", "ES256".into()), &[]),
+        (with_member(&rsa, "alg", "HS256".into()), &[]),
+        (with_member(&rsa, "alg", "RSA-OAEP".into()), &[]),
+        (with_member(&rsa, "alg", 7.into()), &[]),
+        (with_member(&rsa, "use", "enc".into()), &[]),
+        (with_member(&curve, "use", "sig".into()), &["ES256"]),
+        (with_member(&curve, "key_ops", json!(["verify"])), &["ES256"]),
+        (with_member(&curve, "key_ops", json!(["encrypt"])), &[]),
+        (with_member(&curve, "crv", "P-384".into()), &[]),
+        (with_member(&curve, "crv", "secp256k1".into()), &[]),
+        (with_member(&curve, "x", "AA".into()), &[]),
+        (with_member(&curve, "y", curve["x"].clone()), &[]),
+        (with_member(&rsa, "n", "AQAB".into()), &[]),
+        (with_member(&rsa, "e", "".into()), &[]),
         (json!({"kty": "oct", "k": "YQ", "alg": "HS256"}), &[]),
         (json!({"kty": "OKP", "crv": "Ed448", "x": "YQ"}), &[]),
         (json!("key"), &[]),
     ];
     for (jwk, expected) in cases {
-        let found: Vec<&str> = read(std::slice::from_ref(&jwk)).iter().flat_map(algorithms).collect();
+        let found: Vec<&str> = parse(std::slice::from_ref(&jwk)).iter().flat_map(algorithms).collect();
         assert_eq!(found, expected, "{jwk}");
     }
-    assert_eq!(read(&vec![curve; MAX_KEYS + 1]).len(), MAX_KEYS);
-    assert!(read(&[]).is_empty(), "an empty set is valid");
+    assert_eq!(parse(&vec![curve; MAX_KEYS + 1]).len(), MAX_KEYS);
+    assert!(parse(&[]).is_empty(), "an empty set is valid");
 }
 
 #[test]
@@ -88,8 +89,8 @@ proptest! {
         crv in prop_oneof![Just("P-256"), Just("P-521"), Just("Ed25519")],
         value in "[A-Za-z0-9_=-]{0,90}",
     ) {
-        let _any = PublishedKey::parse_set(&bytes);
+        let _arbitrary = PublishedKey::parse_set(&bytes);
         let key = json!({"kty": kty, "crv": crv, "x": value, "y": value, "n": value, "e": value, "k": value});
-        let _shaped = PublishedKey::parse_set(json!({"keys": [key]}).to_string().as_bytes());
+        let _well_formed = PublishedKey::parse_set(json!({"keys": [key]}).to_string().as_bytes());
     }
 }

@@ -61,30 +61,38 @@ pub struct RedisServer {
 }
 
 impl RedisConfig {
-    /// `path` is the path of the `redis` object, for diagnostics.
+    /// Validates the configuration. `path` is the path of the `redis` object, for diagnostics.
     pub fn validate(self, path: &str, cx: &BuildCx<'_>) -> Result<RedisServer, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
-        let at = |field: &str| format!("{path}.{field}");
+        let field_path = |field: &str| format!("{path}.{field}");
         let host = self.host.filter(|host| !host.is_empty());
         if host.is_none() {
             let remedy = "set it to the host name of the server, such as redis.shop.svc";
-            invalid.push(Diagnostic::in_config(at("host"), "is missing", remedy));
+            invalid.push(Diagnostic::in_config(field_path("host"), "is missing", remedy));
         }
-        invalid.extend(host.as_deref().and_then(|host| cx.check_host(at("host"), host)));
+        invalid.extend(host.as_deref().and_then(|host| cx.check_host(field_path("host"), host)));
         if self.port == 0 {
             invalid.push(Diagnostic::in_config(
-                at("port"),
+                field_path("port"),
                 "0 is not a valid port",
                 "use the port of the server, usually 6379",
             ));
         }
         if self.timeout == 0 {
             let message = "0 is not a valid timeout";
-            invalid.push(Diagnostic::in_config(at("timeout"), message, "use a number of milliseconds, such as 2000"));
+            invalid.push(Diagnostic::in_config(
+                field_path("timeout"),
+                message,
+                "use a number of milliseconds, such as 2000",
+            ));
         }
         if self.username.is_some() && self.password.is_none() {
             let message = "has no effect without a password";
-            invalid.push(Diagnostic::in_config(at("username"), message, "set `password` too, or remove it"));
+            invalid.push(Diagnostic::in_config(
+                field_path("username"),
+                message,
+                "set `password` too, or remove `username`",
+            ));
         }
         let (Some(host), true) = (host, invalid.is_empty()) else { return Err(invalid) };
         let tls = self.ssl.then_some(RemoteTls { server_name: self.server_name, verify: self.ssl_verify });

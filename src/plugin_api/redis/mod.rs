@@ -1,9 +1,10 @@
-//! Client of a Redis server with counters that all replicas share. The only module that uses the Redis crate.
+//! A client that increments counters on a Redis server, which all replicas share. The only module that uses the Redis
+//! crate.
 //!
 //! ```text
 //!   requests ──AddRequest──▶ bounded queue ──▶ background task ══one connection, pipelined══▶ server
 //!      ▲                                             │
-//!      └────────────────── oneshot ──────────────────┘
+//!      └────────────── new values (oneshot) ─────────┘
 //! ```
 //!
 //! While the server is unavailable, calls fail immediately instead of delaying requests, and the task keeps trying to
@@ -31,7 +32,7 @@ use super::kind::BuildCx;
 use super::services::PluginServices;
 use crate::diagnostic::Diagnostic;
 
-/// A handle. The connection is closed when the last handle is dropped.
+/// A handle of the connection to a server. The connection is closed when the last handle is dropped.
 #[derive(Debug)]
 pub struct Redis {
     requests: mpsc::Sender<AddRequest>,
@@ -41,12 +42,12 @@ pub struct Redis {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CounterIncrement {
     pub key: String,
-    pub by: u64,
+    pub amount: u64,
     /// Time until the counter expires at the server.
     pub expires_in: Duration,
 }
 
-/// The server is unavailable. The condition of the object has the details.
+/// The error of a call while the server is unavailable. The condition of the object has the details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RedisUnavailable;
 
@@ -57,10 +58,10 @@ struct AddRequest {
 }
 
 impl Redis {
-    /// Returns the existing handle for the same object and server, also after a change of the object.
+    /// Returns the handle for an object and a server. A changed object keeps its connection if the server is the same.
     pub fn connect(server: &RedisServer, field: &str, cx: &BuildCx<'_>) -> Arc<Redis> {
         let name = format!("{} redis {}", cx.object, server.fingerprint());
-        // An object may switch servers: closing the old connection must not clear the diagnostic of the new one.
+        // If an object changes its server, closing the old connection must not clear the diagnostic of the new one.
         let diagnostics =
             cx.state.get_or_create(&format!("{} redis diagnostics", cx.object), RedisDiagnostics::default);
         cx.state.get_or_create(&name, || {
@@ -81,10 +82,10 @@ impl Redis {
         })
     }
 
-    /// Increments all of these counters atomically and returns the new values.
-    pub async fn add(&self, additions: Vec<CounterIncrement>) -> Result<Vec<u64>, RedisUnavailable> {
+    /// Increments all of these counters atomically and returns the new values in the same order.
+    pub async fn add(&self, increments: Vec<CounterIncrement>) -> Result<Vec<u64>, RedisUnavailable> {
         let (result, totals) = oneshot::channel();
-        self.requests.try_send(AddRequest { increments: additions, result }).map_err(|_| RedisUnavailable)?;
+        self.requests.try_send(AddRequest { increments, result }).map_err(|_| RedisUnavailable)?;
         totals.await.map_err(|_| RedisUnavailable)
     }
 }
@@ -93,8 +94,8 @@ impl RedisServer {
     /// Distinguishes servers without revealing the password.
     pub fn fingerprint(&self) -> String {
         let RedisServer { remote, username, password, database } = self;
-        let all = format!("{remote:?} {username:?} {password:?} {database}");
-        hex(&sha256(all.as_bytes()))
+        let settings = format!("{remote:?} {username:?} {password:?} {database}");
+        hex(&sha256(settings.as_bytes()))
     }
 
     fn address(&self) -> String {
@@ -108,12 +109,13 @@ type RedisDiagnostics = Mutex<BTreeMap<String, Diagnostic>>;
 /// The background task that owns the connection.
 struct RedisTask {
     server: RedisServer,
+    /// The key of this connection in `diagnostics`.
     name: String,
     object: String,
     field: String,
     services: Arc<dyn PluginServices>,
     diagnostics: Arc<RedisDiagnostics>,
-    /// The state that was last reported; `None` before the first report.
+    /// Whether the last report was a failure; `None` before the first report.
     reported_failure: Option<bool>,
 }
 
@@ -126,31 +128,31 @@ enum RedisConnectionEnd {
 
 impl RedisTask {
     async fn run(mut self, mut queue: mpsc::Receiver<AddRequest>) {
-        let mut pause = MIN_BACKOFF;
+        let mut backoff = MIN_BACKOFF;
         // Calls wait during the first attempt to connect or reconnect. During later attempts they fail immediately.
-        let mut is_away = false;
+        let mut fails_calls = false;
         loop {
-            let opened = {
-                let open = self.connect();
-                tokio::pin!(open);
+            let result = {
+                let connecting = self.connect();
+                tokio::pin!(connecting);
                 loop {
                     tokio::select! {
-                        opened = &mut open => break opened,
+                        result = &mut connecting => break result,
                         // Dropping the request makes the call fail.
-                        request = queue.recv(), if is_away => if request.is_none() { return },
+                        request = queue.recv(), if fails_calls => if request.is_none() { return },
                     }
                 }
             };
-            let failure = match opened {
+            let failure = match result {
                 Ok((connection, driver)) => {
                     self.report(None);
-                    let since = Instant::now();
+                    let start = Instant::now();
                     match self.serve(connection, driver, &mut queue).await {
                         RedisConnectionEnd::HandlesDropped => return,
                         // A connection that lasted for a while is reopened immediately.
-                        RedisConnectionEnd::Lost(error) if since.elapsed() > MAX_BACKOFF => {
+                        RedisConnectionEnd::Lost(error) if start.elapsed() > MAX_BACKOFF => {
                             self.report(Some(error));
-                            (is_away, pause) = (false, MIN_BACKOFF);
+                            (fails_calls, backoff) = (false, MIN_BACKOFF);
                             continue;
                         }
                         RedisConnectionEnd::Lost(error) => error,
@@ -158,9 +160,9 @@ impl RedisTask {
                 }
                 Err(error) => error,
             };
-            is_away = true;
+            fails_calls = true;
             self.report(Some(failure));
-            let sleep = tokio::time::sleep(pause);
+            let sleep = tokio::time::sleep(backoff);
             tokio::pin!(sleep);
             loop {
                 tokio::select! {
@@ -168,10 +170,11 @@ impl RedisTask {
                     request = queue.recv() => if request.is_none() { return },
                 }
             }
-            pause = (pause * 2).min(MAX_BACKOFF);
+            backoff = (backoff * 2).min(MAX_BACKOFF);
         }
     }
 
+    /// Opens a connection and logs in. The second value is the future that drives the connection.
     async fn connect(&self) -> Result<(MultiplexedConnection, BoxFuture<'static, ()>), String> {
         let limit = self.server.remote.timeout;
         let stream = self.services.connect(self.server.remote.clone()).await?;
@@ -183,24 +186,27 @@ impl RedisTask {
             info = info.set_password(password);
         }
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(limit));
-        let greeting = async {
+        let handshake = async {
             let (mut connection, driver) = MultiplexedConnection::new_with_config(&info, stream, config).await?;
             let mut driver: BoxFuture<'static, ()> = Box::pin(driver);
-            // Without a login, PING is the first command that the server can reject.
+            // If no password is configured, PING is the first command that the server can reject.
             let ping = redis::cmd("PING");
             tokio::select! {
-                () = &mut driver => {}
+                // A finished future must not be polled again, so this connection cannot be used.
+                () = &mut driver => return Ok(None),
                 pong = ping.query_async::<()>(&mut connection) => pong?,
             }
-            Ok::<_, RedisError>((connection, driver))
+            Ok::<_, RedisError>(Some((connection, driver)))
         };
-        match timeout(limit, greeting).await {
-            Ok(Ok(connected)) => Ok(connected),
+        match timeout(limit, handshake).await {
+            Ok(Ok(Some(connected))) => Ok(connected),
+            Ok(Ok(None)) => Err(format!("{} closed the connection", self.server.address())),
             Ok(Err(error)) => Err(format!("{} rejected the connection: {error}", self.server.address())),
             Err(_) => Err(format!("{} did not respond within {limit:?}", self.server.address())),
         }
     }
 
+    /// Sends the requests of the queue until the connection is lost or all handles are dropped.
     async fn serve(
         &mut self,
         connection: MultiplexedConnection,
@@ -210,7 +216,9 @@ impl RedisTask {
         let mut in_flight = FuturesUnordered::new();
         loop {
             tokio::select! {
-                () = &mut driver => return RedisConnectionEnd::Lost(format!("{} closed the connection", self.server.address())),
+                () = &mut driver => {
+                    return RedisConnectionEnd::Lost(format!("{} closed the connection", self.server.address()));
+                }
                 Some(result) = in_flight.next() => match result {
                     Ok(()) => self.report(None),
                     Err(error) => {
@@ -231,6 +239,8 @@ impl RedisTask {
         }
     }
 
+    /// Logs and reports a failure, or with `None` that the server is available. Only a change between the two is
+    /// reported, so a second failure in a row is not, even if its message differs.
     fn report(&mut self, error: Option<String>) {
         if self.reported_failure == Some(error.is_some()) {
             return;
@@ -261,21 +271,22 @@ impl Drop for RedisTask {
     }
 }
 
+/// Runs the increments of a request, and sends it the new values.
 async fn increment(mut connection: MultiplexedConnection, request: AddRequest) -> Result<(), RedisError> {
     let mut invocation = INCREMENT_SCRIPT.prepare_invoke();
-    for CounterIncrement { key, by, expires_in } in &request.increments {
-        // At least a second more than the window, so that a replica whose clock is behind still finds the counter.
+    for CounterIncrement { key, amount, expires_in } in &request.increments {
+        // Up to a second is added, so that a replica whose clock is behind still finds the counter.
         let seconds = expires_in.as_secs().saturating_add(1);
-        invocation.key(key).arg(*by).arg(seconds);
+        invocation.key(key).arg(*amount).arg(seconds);
     }
     let totals: Vec<u64> = invocation.invoke_async(&mut connection).await?;
-    // The receiver is gone if the request was aborted.
+    // The receiver no longer exists if the request was aborted.
     let _unreceived = request.result.send(totals);
     Ok(())
 }
 
-/// A script is atomic and a single command. A transaction takes five commands, and the client crate handles it badly if
-/// the server rejects the first one.
+/// A script is atomic and a single command. A transaction would take five commands, and the client crate does not
+/// return a clear error if the server rejects the first one.
 static INCREMENT_SCRIPT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local totals = {}

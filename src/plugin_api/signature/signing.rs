@@ -54,7 +54,7 @@ impl Signer {
         let raw = pair.public_key_raw();
         let encode = |bytes| URL_SAFE_NO_PAD.encode::<&[u8]>(bytes);
         let mut jwk = match family {
-            // DER of an RSAPublicKey with 2048 bits and exponent 65537.
+            // In the DER of an RSAPublicKey with 2048 bits, the modulus is at 9..265 and the exponent begins at 267.
             KeyFamily::Rsa => json!({"kty": "RSA", "n": encode(&raw[9..265]), "e": encode(&raw[267..])}),
             KeyFamily::Curve(curve) => {
                 let (x, y) = raw[1..].split_at((raw.len() - 1) / 2);
@@ -93,10 +93,10 @@ impl Signer {
 
     /// A token with these claims; `header` adds members to its header.
     pub(crate) fn token(&self, algorithm: Algorithm, header: &Value, claims: &Value) -> String {
-        let mut full = json!({"typ": "JWT", "alg": algorithm.name()});
-        full.as_object_mut().unwrap().extend(header.as_object().unwrap().clone());
+        let mut full_header = json!({"typ": "JWT", "alg": algorithm.name()});
+        full_header.as_object_mut().unwrap().extend(header.as_object().unwrap().clone());
         let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", encode(&full), encode(claims));
+        let signed = format!("{}.{}", encode(&full_header), encode(claims));
         let signature = URL_SAFE_NO_PAD.encode(self.sign(algorithm, signed.as_bytes()));
         format!("{signed}.{signature}")
     }

@@ -38,15 +38,15 @@ fn every_algorithm_accepts_only_valid_signatures() {
         assert!(!verifies(b"header.claimz", &signature), "{algorithm}");
         assert!(!verifies(message, &signature[1..]), "{algorithm}");
         assert!(!verifies(message, b""), "{algorithm}");
-        assert!(!verifies(message, &vec![0; signature.len()]), "{algorithm}: RFC 7518 zeros");
+        assert!(!verifies(message, &vec![0; signature.len()]), "{algorithm}: a signature of zeros");
         let mut changed = signature.clone();
         changed[signature.len() / 2] ^= 1;
         assert!(!verifies(message, &changed), "{algorithm}");
         for other in
             Algorithm::ALL.into_iter().filter(|other| *other != algorithm && other.family() == algorithm.family())
         {
-            let wrong = signer.sign(other, message);
-            assert!(!verifies(message, &wrong), "{algorithm} accepted a signature of {other}");
+            let other_signature = signer.sign(other, message);
+            assert!(!verifies(message, &other_signature), "{algorithm} accepted a signature of {other}");
         }
     }
 }
@@ -58,7 +58,7 @@ fn unfit_keys_are_rejected_with_a_remedy() {
     let curve = Signer::for_algorithm(Algorithm::Es256);
     let (rsa_pem, curve_pem) = (rsa.public_pem(), curve.public_pem());
     let certificate = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap().cert.pem();
-    let cut = rsa_pem.replace("-----END", "----END");
+    let broken_end_line = rsa_pem.replace("-----END", "----END");
     let with_comment = format!("a note\r\n{}", curve_pem.replace('\n', "\r\n"));
     let cases: [(Algorithm, &str, Option<&str>); 14] = [
         (Algorithm::Rs512, &rsa_pem, None),
@@ -72,7 +72,7 @@ fn unfit_keys_are_rejected_with_a_remedy() {
         (Algorithm::Hs256, &rsa_pem, Some("set `secret`")),
         (Algorithm::Rs256, &rsa.private_pem(), Some("openssl pkey -pubout")),
         (Algorithm::Rs256, &certificate, Some("openssl x509")),
-        (Algorithm::Rs256, &cut, Some("BEGIN PUBLIC KEY")),
+        (Algorithm::Rs256, &broken_end_line, Some("BEGIN PUBLIC KEY")),
         (Algorithm::Rs256, "", Some("BEGIN PUBLIC KEY")),
         (Algorithm::Rs256, SHORT_RSA, Some("fewer than 2048")),
     ];
@@ -107,8 +107,8 @@ fn keys_compare_by_value_and_debug_hides_secrets() {
     assert_eq!(secret(b"geheim"), secret(b"geheim"));
     assert_ne!(secret(b"geheim"), secret(b"geheiz"));
     assert_ne!(secret(b"geheim"), secret(b"geheim\n"));
-    let shown = format!("{:?} {:?}", secret(b"geheim"), VerificationKey::Secret(secret(b"geheim")));
-    assert_eq!(shown, "HmacSecret { algorithm: Hs256, .. } VerificationKey(Hs256)");
+    let debug_text = format!("{:?} {:?}", secret(b"geheim"), VerificationKey::Secret(secret(b"geheim")));
+    assert_eq!(debug_text, "HmacSecret { algorithm: Hs256, .. } VerificationKey(Hs256)");
 }
 
 proptest! {
@@ -117,41 +117,45 @@ proptest! {
     /// For algorithms that both implementations support, the results are the same.
     #[test]
     fn verification_agrees_with_jsonwebtoken(
-        at in 0..Algorithm::ALL.len(),
-        flip in proptest::option::of((0_usize..200, 1_u8..)),
-        other in any::<bool>(),
+        algorithm_index in 0..Algorithm::ALL.len(),
+        flipped_bits in proptest::option::of((0_usize..200, 1_u8..)),
+        uses_other_key in any::<bool>(),
     ) {
         use std::sync::OnceLock;
         static SIGNERS: OnceLock<Vec<(Signer, Signer)>> = OnceLock::new();
-        let two = |algorithm| (Signer::for_algorithm(algorithm), Signer::for_algorithm(algorithm));
-        let algorithm = Algorithm::ALL[at];
+        let signer_pair = |algorithm| (Signer::for_algorithm(algorithm), Signer::for_algorithm(algorithm));
+        let algorithm = Algorithm::ALL[algorithm_index];
         let Ok(jwt_algorithm) = algorithm.name().parse::<jsonwebtoken::Algorithm>() else { return Ok(()) };
-        let families = [Algorithm::Rs256, Algorithm::Es256, Algorithm::Es384, Algorithm::EdDsa];
-        let signers = SIGNERS.get_or_init(|| families.into_iter().map(two).collect());
-        let Some(family) = families.iter().position(|known| known.family() == algorithm.family()) else {
-            return Ok(());
-        };
-        let (signer, other_signer) = &signers[family];
-        let mut signature = if other { other_signer } else { signer }.sign(algorithm, b"message");
-        if let Some((at, change)) = flip {
-            let at = at % signature.len();
-            signature[at] ^= change;
+        let one_algorithm_per_family = [Algorithm::Rs256, Algorithm::Es256, Algorithm::Es384, Algorithm::EdDsa];
+        let signers = SIGNERS.get_or_init(|| one_algorithm_per_family.into_iter().map(signer_pair).collect());
+        let is_of_family = |known: &Algorithm| known.family() == algorithm.family();
+        let Some(family_index) = one_algorithm_per_family.iter().position(is_of_family) else { return Ok(()) };
+        let (signer, other_signer) = &signers[family_index];
+        let mut signature = if uses_other_key { other_signer } else { signer }.sign(algorithm, b"message");
+        if let Some((index, bits)) = flipped_bits {
+            let index = index % signature.len();
+            signature[index] ^= bits;
         }
         let pem = signer.public_pem();
-        let oracle = match algorithm.family() {
+        let reference_key = match algorithm.family() {
             KeyFamily::Rsa => DecodingKey::from_rsa_pem(pem.as_bytes()),
             KeyFamily::Ed25519 => DecodingKey::from_ed_pem(pem.as_bytes()),
             _ => DecodingKey::from_ec_pem(pem.as_bytes()),
         };
         let encoded = URL_SAFE_NO_PAD.encode(&signature);
-        let expected = jsonwebtoken::crypto::verify(&encoded, b"message", &oracle.unwrap(), jwt_algorithm).unwrap_or(false);
+        let reference = jsonwebtoken::crypto::verify(&encoded, b"message", &reference_key.unwrap(), jwt_algorithm);
+        let expected = reference.unwrap_or(false);
         prop_assert_eq!(key_of(signer, algorithm).verifies(b"message", &signature), expected);
-        prop_assert_eq!(expected, flip.is_none() && !other);
+        prop_assert_eq!(expected, flipped_bits.is_none() && !uses_other_key);
     }
 
     #[test]
-    fn parsing_pem_never_panics(text in "\\PC{0,80}", body in "[A-Za-z0-9+/=]{0,120}", at in 0..Algorithm::ALL.len()) {
-        let algorithm = Algorithm::ALL[at];
+    fn parsing_pem_never_panics(
+        text in "\\PC{0,80}",
+        body in "[A-Za-z0-9+/=]{0,120}",
+        index in 0..Algorithm::ALL.len(),
+    ) {
+        let algorithm = Algorithm::ALL[index];
         for pem in [text, format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----")] {
             prop_assert!(PublicKey::from_pem(algorithm, pem.as_bytes()).is_err());
         }

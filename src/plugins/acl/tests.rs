@@ -20,9 +20,9 @@ impl Plugin for SetIdentity {
     }
 }
 
-fn identity(consumer: Option<Arc<Consumer>>, with_credential: bool, groups: &[&str]) -> Identity {
+fn identity(consumer: Option<Arc<Consumer>>, is_authenticated: bool, groups: &[&str]) -> Identity {
     let groups = groups.iter().copied().map(Arc::from).collect();
-    Identity { consumer, credential: with_credential.then(|| EntityId::from_text("credential")), groups }
+    Identity { consumer, credential: is_authenticated.then(|| EntityId::from_text("credential")), groups }
 }
 
 fn chain(identity: Identity, config: &Value) -> Arc<Chain> {
@@ -41,44 +41,44 @@ fn chain(identity: Identity, config: &Value) -> Arc<Chain> {
     builder.build(names()).unwrap()
 }
 
-/// Status, `X-Consumer-Groups` and `X-Authenticated-Groups`.
-type ExpectedResponse = (u16, Option<&'static str>, Option<&'static str>);
+/// The status of the response, and the headers `X-Consumer-Groups` and `X-Authenticated-Groups` that the endpoint gets.
+type ExpectedOutcome = (u16, Option<&'static str>, Option<&'static str>);
 
-const UNAUTHORIZED: ExpectedResponse = (401, None, None);
-const FORBIDDEN: ExpectedResponse = (403, None, None);
+const UNAUTHORIZED: ExpectedOutcome = (401, None, None);
+const FORBIDDEN: ExpectedOutcome = (403, None, None);
 
 // kong-compat §4.1
 #[tokio::test]
 async fn requests_are_allowed_or_denied_by_group() {
     let anna = || Some(consumer("anna", &["b", "a"]));
-    let lone = || Some(consumer("lone", &[]));
+    let groupless = || Some(consumer("bob", &[]));
     let allow = |groups: &[&str]| json!({"allow": groups});
     let deny = |groups: &[&str]| json!({"deny": groups});
     let always = json!({"allow": ["a"], "always_use_authenticated_groups": true});
-    let cases: [(&str, Identity, Value, ExpectedResponse); 19] = [
+    let cases: [(&str, Identity, Value, ExpectedOutcome); 19] = [
         ("member", identity(anna(), true, &[]), allow(&["x", "a"]), (200, Some("b, a"), None)),
         ("not a member", identity(anna(), true, &[]), allow(&["x"]), FORBIDDEN),
-        ("another case", identity(anna(), true, &[]), allow(&["A"]), FORBIDDEN),
+        ("another letter case", identity(anna(), true, &[]), allow(&["A"]), FORBIDDEN),
         ("denied member", identity(anna(), true, &[]), deny(&["x", "a"]), FORBIDDEN),
         ("not denied", identity(anna(), true, &[]), deny(&["x"]), (200, Some("b, a"), None)),
-        ("no groups, allow", identity(lone(), true, &[]), allow(&["a"]), FORBIDDEN),
-        ("no groups, deny", identity(lone(), true, &[]), deny(&["a"]), (200, None, None)),
-        ("anonymous, no groups, allow", identity(lone(), false, &[]), allow(&["a"]), UNAUTHORIZED),
-        ("anonymous, no groups, deny", identity(lone(), false, &[]), deny(&["a"]), (200, None, None)),
+        ("no groups, allow", identity(groupless(), true, &[]), allow(&["a"]), FORBIDDEN),
+        ("no groups, deny", identity(groupless(), true, &[]), deny(&["a"]), (200, None, None)),
+        ("anonymous, no groups, allow", identity(groupless(), false, &[]), allow(&["a"]), UNAUTHORIZED),
+        ("anonymous, no groups, deny", identity(groupless(), false, &[]), deny(&["a"]), (200, None, None)),
         ("anonymous member", identity(anna(), false, &[]), allow(&["a"]), (200, Some("b, a"), None)),
         ("anonymous, wrong group", identity(anna(), false, &[]), allow(&["x"]), FORBIDDEN),
         ("no consumer", identity(None, false, &[]), deny(&["a"]), UNAUTHORIZED),
         ("credential without consumer", identity(None, true, &[]), deny(&["a"]), FORBIDDEN),
         ("authenticated group", identity(None, true, &["c", "a"]), allow(&["a"]), (200, None, Some("c, a"))),
         ("wrong authenticated group", identity(None, true, &["c"]), allow(&["a"]), FORBIDDEN),
-        ("anonymous, authenticated group", identity(lone(), false, &["a"]), allow(&["a"]), (200, None, Some("a"))),
-        ("consumer's groups first", identity(lone(), true, &["a"]), allow(&["a"]), FORBIDDEN),
-        ("always authenticated groups", identity(lone(), true, &["a"]), always.clone(), (200, None, Some("a"))),
+        ("anonymous, authenticated group", identity(groupless(), false, &["a"]), allow(&["a"]), (200, None, Some("a"))),
+        ("consumer's groups first", identity(groupless(), true, &["a"]), allow(&["a"]), FORBIDDEN),
+        ("always authenticated groups", identity(groupless(), true, &["a"]), always.clone(), (200, None, Some("a"))),
         ("no authenticated groups", identity(anna(), true, &[]), always, (200, Some("b, a"), None)),
     ];
-    for (name, identity, mut config, then) in cases {
-        for hides in [false, true] {
-            config["hide_groups_header"] = hides.into();
+    for (name, identity, mut config, expected) in cases {
+        for is_hidden in [false, true] {
+            config["hide_groups_header"] = is_hidden.into();
             let request =
                 TestRequest::get("/").header("x-consumer-groups", "admin").header("x-authenticated-groups", "admin");
             let request = request.header("x_consumer_groups", "admin").header("x_consumer_color", "red");
@@ -87,12 +87,12 @@ async fn requests_are_allowed_or_denied_by_group() {
                 (outcome.upstream_header("x_consumer_groups"), outcome.upstream_header("x_consumer_color")),
                 (None, Some("red"))
             );
-            let headers = |name| outcome.upstream_header(name).filter(|_| outcome.reply.is_none());
+            let forwarded = |name| outcome.upstream_header(name).filter(|_| outcome.reply.is_none());
             let found =
-                (outcome.response.status.as_u16(), headers("x-consumer-groups"), headers("x-authenticated-groups"));
-            let expected = if hides { (then.0, None, None) } else { then };
-            assert_eq!(found, expected, "{name}, hidden: {hides}");
-            let message = match then.0 {
+                (outcome.response.status.as_u16(), forwarded("x-consumer-groups"), forwarded("x-authenticated-groups"));
+            let expected = if is_hidden { (expected.0, None, None) } else { expected };
+            assert_eq!(found, expected, "{name}, hidden: {is_hidden}");
+            let message = match expected.0 {
                 401 => Some("Unauthorized"),
                 403 => Some("You cannot consume this service"),
                 _ => None,

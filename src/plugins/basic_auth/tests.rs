@@ -1,6 +1,6 @@
 //! Tests of reading, checking and hiding passwords.
 
-use base64::engine::general_purpose::{STANDARD as PADDED, STANDARD_NO_PAD as BARE};
+use base64::engine::general_purpose::{STANDARD as PADDED, STANDARD_NO_PAD as UNPADDED};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -52,31 +52,32 @@ async fn check(name: &str, config: &Value, request: TestRequest, expected: Optio
 // kong-compat §4.5
 #[tokio::test]
 async fn passwords_are_read_from_both_headers() {
-    const BOTH: [&str; 2] = ["authorization", "proxy-authorization"];
+    const HEADER: &str = "authorization";
+    const PROXY_HEADER: &str = "proxy-authorization";
     let right = basic("an na:secret");
-    let bare = format!("bASIC   {}", BARE.encode("an na:secret"));
-    let request = |name: usize, value: &str| TestRequest::get("/").header(BOTH[name], value);
-    let both = |own: &str, proxy: &str| request(0, own).header(BOTH[1], proxy);
+    let unpadded = format!("bASIC   {}", UNPADDED.encode("an na:secret"));
+    let request = |name: &'static str, value: &str| TestRequest::get("/").header(name, value);
+    let both = |value: &str, proxy_value: &str| request(HEADER, value).header(PROXY_HEADER, proxy_value);
     let cases = [
-        ("Authorization", request(0, &right), Some("an na")),
-        ("Proxy-Authorization", request(1, &right), Some("an na")),
-        ("no padding, another case", request(0, &bare), Some("an na")),
+        ("Authorization", request(HEADER, &right), Some("an na")),
+        ("Proxy-Authorization", request(PROXY_HEADER, &right), Some("an na")),
+        ("no padding, another letter case", request(HEADER, &unpadded), Some("an na")),
         ("Proxy-Authorization first", both(&basic("colon:a:b"), &right), Some("an na")),
         ("unknown username in Proxy-Authorization", both(&right, &basic("nobody:secret")), Some("an na")),
         ("other scheme in Proxy-Authorization", both(&right, "Bearer x"), Some("an na")),
         ("wrong password in Proxy-Authorization", both(&right, &basic("colon:x")), None),
-        ("split at the first colon", request(0, &basic("colon:a:b")), Some("colon")),
-        ("no password", request(0, &basic("empty:")), Some("empty")),
-        ("wrong password", request(0, &basic("an na:secre")), None),
-        ("longer password", request(0, &basic("an na:secrets")), None),
-        ("password of another", request(0, &basic("colon:secret")), None),
-        ("unknown name", request(0, &basic("bob:secret")), None),
-        ("empty name", request(0, &basic(":secret")), None),
-        ("no colon", request(0, &basic("an na")), None),
-        ("invalid base64", request(0, "Basic %%%"), None),
-        ("no credentials", request(0, "Basic"), None),
-        ("another scheme", request(0, "Bearer abc"), None),
-        ("short", request(0, "B"), None),
+        ("split at the first colon", request(HEADER, &basic("colon:a:b")), Some("colon")),
+        ("no password", request(HEADER, &basic("empty:")), Some("empty")),
+        ("wrong password", request(HEADER, &basic("an na:secre")), None),
+        ("longer password", request(HEADER, &basic("an na:secrets")), None),
+        ("password of another username", request(HEADER, &basic("colon:secret")), None),
+        ("unknown name", request(HEADER, &basic("bob:secret")), None),
+        ("empty name", request(HEADER, &basic(":secret")), None),
+        ("no colon", request(HEADER, &basic("an na")), None),
+        ("invalid base64", request(HEADER, "Basic %%%"), None),
+        ("no credentials", request(HEADER, "Basic"), None),
+        ("another scheme", request(HEADER, "Bearer abc"), None),
+        ("short", request(HEADER, "B"), None),
         ("none", TestRequest::get("/"), None),
     ];
     for (name, request, expected) in cases {
@@ -88,17 +89,17 @@ async fn passwords_are_read_from_both_headers() {
 #[tokio::test]
 async fn hidden_passwords_are_not_forwarded() {
     let right = basic("an na:secret");
-    for (hides, name, value, arrives) in [
+    for (is_hidden, name, value, is_forwarded) in [
         (true, "authorization", &*right, false),
         (true, "proxy-authorization", &*right, false),
         (false, "authorization", &*right, true),
         (true, "authorization", "Bearer x", true),
     ] {
-        let config = json!({"hide_credentials": hides, "anonymous": "guest"});
+        let config = json!({"hide_credentials": is_hidden, "anonymous": "guest"});
         let request = TestRequest::get("/").header(name, value).with_consumers(&consumers());
         let outcome = request.run(&chain(&[(&KIND, config)])).await;
         assert_eq!(outcome.reply_status(), None);
-        assert_eq!(outcome.upstream_header(name).is_some(), arrives, "{hides} {name} {value}");
+        assert_eq!(outcome.upstream_header(name).is_some(), is_forwarded, "{is_hidden} {name} {value}");
     }
 }
 
@@ -129,20 +130,20 @@ fn invalid_configurations_are_rejected() {
 #[test]
 fn debug_hides_passwords() {
     let directory = consumers();
-    let shown = format!("{:?}", directory.passwords.get("colon").unwrap());
-    assert!(!shown.contains("password") && !shown.contains("a:b"), "{shown}");
+    let debug = format!("{:?}", directory.passwords.get("colon").unwrap());
+    assert!(!debug.contains("password") && !debug.contains("a:b"), "{debug}");
 }
 
 proptest! {
     #[test]
     fn decoding_headers_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
-        let _shown = super::strip_basic_scheme(&bytes).and_then(Login::decode);
-        let encoded = basic_of(&bytes);
-        let known = super::strip_basic_scheme(encoded.as_bytes()).and_then(Login::decode);
-        prop_assert!(known.is_none_or(|known| known.verify(&consumers()).is_none()));
+        let _login = super::strip_basic_scheme(&bytes).and_then(Login::decode);
+        let header = header_value(&bytes);
+        let login = super::strip_basic_scheme(header.as_bytes()).and_then(Login::decode);
+        prop_assert!(login.is_none_or(|login| login.verify(&consumers()).is_none()));
     }
 }
 
-fn basic_of(bytes: &[u8]) -> String {
+fn header_value(bytes: &[u8]) -> String {
     format!("basic {}", PADDED.encode(bytes))
 }

@@ -28,23 +28,25 @@ use origin::{AllowOrigin, OriginRules, ParsedOrigin};
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// Origins that may read responses; if empty, all origins. An entry is `*`, an origin such as
-    /// `https://shop.example:8443`, an origin whose host begins with `*.`, which matches all subdomains but not the
-    /// domain itself, or a regular expression. A regular expression must match the whole host, or the whole origin if
-    /// it contains a colon. If the only entry is an origin, it is returned for every request without a comparison. A
-    /// host without a scheme matches nothing.
+    /// Origins that may read responses; if empty, all origins. An entry is `*`; an origin such as
+    /// `https://shop.example:8443`; an origin whose host begins with `*.`, which matches all subdomains but not the
+    /// domain itself; or a regular expression. A regular expression with a colon must match the whole origin, one
+    /// without a colon the whole host. A host without a scheme matches nothing. If the only entry is an origin, every
+    /// response contains this origin, and the browser compares it with the origin of the page.
     origins: Vec<String>,
-    /// Request headers that cross-origin requests may set; if empty, those in `Access-Control-Request-Headers`.
+    /// Headers that cross-origin requests may have; if empty, all that the preflight request lists in
+    /// `Access-Control-Request-Headers`.
     headers: Vec<String>,
-    /// Response headers that scripts may read, in addition to the CORS-safelisted ones.
+    /// Response headers that scripts may read. CORS-safelisted headers, such as `Content-Type`, need not be listed.
     exposed_headers: Vec<String>,
     /// Methods that cross-origin requests may use.
     methods: Vec<CorsMethod>,
-    /// How many seconds a browser may cache the response to a preflight request.
+    /// How many seconds a browser may cache the response to a preflight request; if unset, the browser decides.
     max_age: Option<i64>,
     /// Allow credentials, such as cookies, in cross-origin requests.
     credentials: bool,
-    /// Allow requests from public sites to a private network, if the preflight request asks for it.
+    /// Allow requests from public sites to a private network, if the preflight request contains
+    /// `Access-Control-Request-Private-Network: true`.
     private_network: bool,
     /// Forward preflight requests to the endpoint and return its response unchanged.
     preflight_continue: bool,
@@ -101,8 +103,9 @@ impl CorsMethod {
 
 pub(crate) struct CorsPlugin {
     origins: OriginRules,
+    /// `None` allows the headers that a preflight request lists.
     headers: Option<HeaderValue>,
-    exposed: Option<HeaderValue>,
+    exposed_headers: Option<HeaderValue>,
     methods: HeaderValue,
     max_age: Option<HeaderValue>,
     credentials: bool,
@@ -113,8 +116,9 @@ pub(crate) struct CorsPlugin {
 
 /// What the response phase needs to know about the request.
 enum RequestOrigin {
-    /// A preflight request: the response of the endpoint stays unchanged, and a reply of this plugin is complete.
+    /// A preflight request. Its response stays unchanged, whether it is the endpoint's or the reply of this plugin.
     Preflight,
+    /// `Origin` of any other request.
     Origin(HeaderValue),
 }
 
@@ -130,15 +134,15 @@ impl PluginKind for CorsPlugin {
     fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         let headers = join_header_names("headers", &config.headers, &mut invalid);
-        let exposed = join_header_names("exposed_headers", &config.exposed_headers, &mut invalid);
-        let methods: Vec<&str> = config.methods.iter().map(|verb| verb.as_str()).collect();
+        let exposed_headers = join_header_names("exposed_headers", &config.exposed_headers, &mut invalid);
+        let methods: Vec<&str> = config.methods.iter().map(|method| method.as_str()).collect();
         let methods = HeaderValue::try_from(methods.join(",")).expect("letters and commas are valid in a header value");
-        let origins = OriginRules::parse(&config.origins, cx).map_err(|wrong| invalid.extend(wrong)).ok();
+        let origins = OriginRules::parse(&config.origins, cx).map_err(|errors| invalid.extend(errors)).ok();
         match origins {
             Some(origins) if invalid.is_empty() => Ok(CorsPlugin {
                 origins,
                 headers,
-                exposed,
+                exposed_headers,
                 methods,
                 max_age: config.max_age.map(HeaderValue::from),
                 credentials: config.credentials,
@@ -164,7 +168,7 @@ impl Plugin for CorsPlugin {
             cx.set_plugin_data(RequestOrigin::Preflight);
             return AccessOutcome::Continue;
         }
-        let reply = self.preflight(origin, request_headers);
+        let reply = self.preflight_reply(origin, request_headers);
         cx.set_plugin_data(RequestOrigin::Preflight);
         AccessOutcome::Reply(reply)
     }
@@ -177,19 +181,19 @@ impl Plugin for CorsPlugin {
             None => return,
         };
         self.set_origin_headers(origin.as_ref(), cx.headers);
-        if let Some(exposed) = &self.exposed {
-            cx.headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed.clone());
+        if let Some(exposed_headers) = &self.exposed_headers {
+            cx.headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed_headers.clone());
         }
     }
 }
 
 impl CorsPlugin {
-    fn preflight(&self, origin: &HeaderValue, request_headers: &HeaderMap) -> Box<Reply> {
+    fn preflight_reply(&self, origin: &HeaderValue, request_headers: &HeaderMap) -> Box<Reply> {
         let mut reply = Reply::new(StatusCode::OK, ReplyBody::Empty, "preflight");
         let headers = &mut reply.headers;
         self.set_origin_headers(Some(origin), headers);
-        if let Some(may) = self.headers.as_ref().or_else(|| request_headers.get(ACCESS_CONTROL_REQUEST_HEADERS)) {
-            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, may.clone());
+        if let Some(allowed) = self.headers.as_ref().or_else(|| request_headers.get(ACCESS_CONTROL_REQUEST_HEADERS)) {
+            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed.clone());
         }
         headers.insert(ACCESS_CONTROL_ALLOW_METHODS, self.methods.clone());
         if let Some(max_age) = &self.max_age {
@@ -201,13 +205,14 @@ impl CorsPlugin {
         reply
     }
 
+    /// Sets or removes `Access-Control-Allow-Origin`, and sets `Vary` and `Access-Control-Allow-Credentials`.
     fn set_origin_headers(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
         let parsed = origin.and_then(|origin| origin.to_str().ok()).and_then(ParsedOrigin::parse);
-        let verdict = self.origins.decide(parsed);
+        let allow_origin = self.origins.decide(parsed);
         if !matches!(self.origins, OriginRules::Any) {
             vary_by_origin(headers);
         }
-        match &verdict {
+        match &allow_origin {
             AllowOrigin::Any => _ = headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
             // Always valid: configured origins are validated, and the other value comes from a header.
             AllowOrigin::Exact(origin) => match HeaderValue::from_str(origin) {
@@ -219,8 +224,8 @@ impl CorsPlugin {
         if !self.credentials {
             return;
         }
-        match (verdict, origin) {
-            // Browsers do not accept `*` together with credentials.
+        match (allow_origin, origin) {
+            // Browsers reject `*` together with credentials, so the origin of the request replaces it if there is one.
             (AllowOrigin::Any, Some(origin)) => {
                 headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
                 vary_by_origin(headers);
@@ -243,12 +248,13 @@ fn vary_by_origin(headers: &mut HeaderMap) {
     }
 }
 
+/// The names as a list in one header value. Reports names that are not valid.
 fn join_header_names(field: &str, names: &[String], invalid: &mut Vec<Diagnostic>) -> Option<HeaderValue> {
-    for (at, name) in names.iter().enumerate() {
+    for (index, name) in names.iter().enumerate() {
         if HeaderName::from_bytes(name.as_bytes()).is_err() {
             let message = format!("{name:?} is not a valid header name");
             invalid.push(Diagnostic::in_config(
-                format!("{field}[{at}]"),
+                format!("{field}[{index}]"),
                 message,
                 "use letters, digits and `-`, or `*` for all",
             ));

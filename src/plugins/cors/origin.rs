@@ -8,16 +8,18 @@ use crate::plugin_api::{BuildCx, regex_error_message};
 /// The configured origins.
 #[derive(Debug)]
 pub(super) enum OriginRules {
-    /// Returns `*`.
+    /// Returns `*` to all requests.
     Any,
-    /// Always returns this origin. Browsers reject it for other origins, so no comparison is needed.
+    /// Returns this origin to all requests. Browsers compare it with the origin of the page.
     Single(String),
-    /// Returns the origin of the request if an entry matches it.
+    /// Returns the origin of the request, if it matches an entry; or `*`, if `*` is the first entry that matches.
     Listed(Vec<OriginEntry>),
 }
 
+/// An entry of `origins`.
 #[derive(Debug)]
 pub(super) enum OriginEntry {
+    /// `*`.
     Any,
     /// `scheme://host[:port]`. A host without a scheme matches nothing.
     Literal(String),
@@ -28,7 +30,7 @@ pub(super) enum OriginEntry {
     Origin(Regex),
 }
 
-/// `https://*.shop.example`.
+/// An entry such as `https://*.shop.example`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Subdomains {
     /// `None` matches any scheme.
@@ -40,12 +42,13 @@ pub(super) struct Subdomains {
 
 #[derive(Debug, PartialEq, Eq)]
 enum PortRule {
+    /// No port, or the default port of the scheme.
     Default,
     Any,
     Number(String),
 }
 
-/// The parsed origin of a request. A default port is removed.
+/// A parsed origin, without the port if it is the default port of the scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ParsedOrigin<'o> {
     pub text: &'o str,
@@ -63,18 +66,19 @@ pub(super) enum AllowOrigin<'o> {
 }
 
 impl OriginRules {
+    /// Parses `origins`. Adds a note for each entry that Kong interprets differently.
     pub(super) fn parse(texts: &[String], cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let (mut entries, mut invalid) = (Vec::new(), Vec::new());
-        for (at, text) in texts.iter().enumerate() {
+        for (index, text) in texts.iter().enumerate() {
             match OriginEntry::parse(text) {
                 Ok(entry) => {
                     if matches!(entry, OriginEntry::Subdomains(_)) {
-                        cx.note(note(at, text));
+                        cx.note(subdomains_note(index, text));
                     }
                     entries.push(entry);
                 }
                 Err((message, remedy)) => {
-                    invalid.push(Diagnostic::in_config(format!("origins[{at}]"), message, remedy))
+                    invalid.push(Diagnostic::in_config(format!("origins[{index}]"), message, remedy))
                 }
             }
         }
@@ -88,7 +92,7 @@ impl OriginRules {
         })
     }
 
-    /// `origin` is `None` for a request without a valid `Origin`.
+    /// Decides on the origin of a request, which is `None` if `Origin` is absent or invalid.
     pub(super) fn decide<'o>(&'o self, origin: Option<ParsedOrigin<'o>>) -> AllowOrigin<'o> {
         match self {
             OriginRules::Any => AllowOrigin::Any,
@@ -107,18 +111,19 @@ impl OriginRules {
 
 impl OriginEntry {
     fn parse(text: &str) -> Result<Self, (String, &'static str)> {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".:/-".contains(&byte);
+        let is_literal_byte = |byte: u8| byte.is_ascii_alphanumeric() || b".:/-".contains(&byte);
         if text == "*" {
             return Ok(OriginEntry::Any);
         }
         if text.is_empty() {
             return Err(("is empty".to_owned(), "write an origin, such as https://shop.example"));
         }
-        if text.bytes().all(is_plain) {
+        if text.bytes().all(is_literal_byte) {
             let origin = ParsedOrigin::parse(text);
             return Ok(OriginEntry::Literal(origin.map_or(text, |origin| origin.text).to_owned()));
         }
-        // As a regular expression, `//*.` would match slashes and any character, which is never intended.
+        // As a regular expression, `//*.` would match any number of slashes and one more character, which is not
+        // intended.
         if text.contains("://*.") || text.starts_with("*.") {
             return Subdomains::parse(text).map(OriginEntry::Subdomains).ok_or_else(|| {
                 let message = format!("{text:?} is not an origin with a leading `*.` in its host");
@@ -129,7 +134,7 @@ impl OriginEntry {
         let regex = Regex::new(&anchored).map_err(|error| {
             (
                 regex_error_message(&error),
-                "write an origin, or a regular expression without look-around and backreferences",
+                "write an origin or a valid regular expression; look-around and backreferences are not supported",
             )
         })?;
         Ok(if text.contains(':') { OriginEntry::Origin(regex) } else { OriginEntry::Host(regex) })
@@ -151,8 +156,11 @@ impl Subdomains {
         let (scheme, rest) = match text.split_once("://") {
             Some(("*", rest)) => (None, rest),
             Some((scheme, rest)) => {
-                let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"+.-".contains(&byte);
-                (Some(scheme).filter(|scheme| !scheme.is_empty() && scheme.bytes().all(is_letter))?.into(), rest)
+                let is_scheme_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"+.-".contains(&byte);
+                if scheme.is_empty() || !scheme.bytes().all(is_scheme_byte) {
+                    return None;
+                }
+                (Some(scheme), rest)
             }
             None => (None, text),
         };
@@ -162,29 +170,29 @@ impl Subdomains {
             Some((suffix, "*")) => (suffix, PortRule::Any),
             Some((suffix, port)) => {
                 let port = port.parse::<u16>().ok()?;
-                let is_default = scheme.and_then(default_port).is_some_and(|known| known == port.to_string());
+                let is_default = scheme.and_then(default_port).is_some_and(|default| default == port.to_string());
                 (suffix, if is_default { PortRule::Default } else { PortRule::Number(port.to_string()) })
             }
         };
         let is_label = |label: &str| {
             !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
         };
-        let is_name = suffix.strip_prefix('.')?.split('.').all(is_label);
+        let is_domain = suffix.strip_prefix('.')?.split('.').all(is_label);
         let scheme = scheme.map(str::to_owned);
-        is_name.then(|| Subdomains { scheme, suffix: suffix.to_ascii_lowercase(), port })
+        is_domain.then(|| Subdomains { scheme, suffix: suffix.to_ascii_lowercase(), port })
     }
 
     fn matches(&self, origin: &ParsedOrigin<'_>) -> bool {
-        let port_fits = match &self.port {
+        let port_matches = match &self.port {
             PortRule::Default => origin.port.is_none(),
             PortRule::Any => true,
             PortRule::Number(number) => origin.port == Some(number),
         };
-        let is_below = origin.host.len() > self.suffix.len()
+        let is_subdomain = origin.host.len() > self.suffix.len()
             && origin.host.is_char_boundary(origin.host.len() - self.suffix.len())
             && origin.host[origin.host.len() - self.suffix.len()..].eq_ignore_ascii_case(&self.suffix);
-        let scheme_fits = self.scheme.as_ref().is_none_or(|scheme| scheme.eq_ignore_ascii_case(origin.scheme));
-        scheme_fits && port_fits && is_below && !origin.host.starts_with('.')
+        let scheme_matches = self.scheme.as_ref().is_none_or(|scheme| scheme.eq_ignore_ascii_case(origin.scheme));
+        scheme_matches && port_matches && is_subdomain && !origin.host.starts_with('.')
     }
 }
 
@@ -204,8 +212,8 @@ impl<'o> ParsedOrigin<'o> {
         };
         match port {
             Some(port) if default_port(scheme) == Some(port) => {
-                let whole = &origin[..origin.len() - port.len() - 1];
-                Some(ParsedOrigin { text: whole, scheme, host, port: None })
+                let without_port = &origin[..origin.len() - port.len() - 1];
+                Some(ParsedOrigin { text: without_port, scheme, host, port: None })
             }
             port => Some(ParsedOrigin { text: origin, scheme, host, port }),
         }
@@ -220,13 +228,13 @@ fn default_port(scheme: &str) -> Option<&'static str> {
     }
 }
 
-fn note(at: usize, text: &str) -> Diagnostic {
+fn subdomains_note(index: usize, text: &str) -> Diagnostic {
     let message = format!(
-        "{text:?} allows only subdomains; Kong interprets it as a regular expression, which matches no subdomain"
+        "{text:?} allows all subdomains, but not the domain itself; Kong would interpret it as a regular expression"
     );
     Diagnostic::in_config(
-        format!("origins[{at}]"),
+        format!("origins[{index}]"),
         message,
-        "add a separate entry for the domain itself if it is allowed, too",
+        "add another entry for the domain itself if it is allowed, too",
     )
 }

@@ -10,7 +10,7 @@ use crate::plugin_api::testing::{self, TestRequest, build, chain};
 const KIND: RegisteredKind<CorsPlugin> = RegisteredKind::NEW;
 
 /// `Access-Control-Allow-Origin` and `Vary` of a response whose endpoint allows another origin.
-async fn allowed(config: &Value, origin: Option<&str>) -> (Option<String>, Option<String>) {
+async fn cors_headers(config: &Value, origin: Option<&str>) -> (Option<String>, Option<String>) {
     let request = TestRequest::get("/");
     let mut request = match origin {
         Some(origin) => request.header("origin", origin),
@@ -59,7 +59,7 @@ async fn origins_are_matched_with_entries() {
         (json!(["https://.*\\.example(:8443)?"]), Some("https://a.example:8444"), None, vary),
         (json!(["a\\.example|b\\.example"]), Some("https://b.example.evil"), None, vary),
     ] {
-        let found = self::allowed(&json!({"origins": origins}), origin).await;
+        let found = cors_headers(&json!({"origins": origins}), origin).await;
         assert_eq!((found.0.as_deref(), found.1.as_deref()), (allowed, varies), "{origins} {origin:?}");
     }
 }
@@ -68,45 +68,45 @@ async fn origins_are_matched_with_entries() {
 // kong-compat §7.19
 #[tokio::test]
 async fn wildcard_hosts_match_only_subdomains() {
-    let alone = json!(["https://*.company.com"]);
+    let single = json!(["https://*.company.com"]);
     let listed = json!(["https://other.example", "https://*.company.com"]);
-    let ported = json!(["https://*.company.com:8443"]);
+    let with_port = json!(["https://*.company.com:8443"]);
     let any_port = json!(["https://*.company.com:*"]);
     let any_scheme = json!(["*.company.com"]);
-    for (origins, origin, may) in [
-        (&alone, "https://shop.company.com", true),
-        (&alone, "https://a.b.company.com", true),
-        (&alone, "https://Shop.Company.com", true),
-        (&alone, "https://shop.company.com:443", true),
-        (&alone, "https://xcompany.com", false),
-        (&alone, "https://company.com", false),
-        (&alone, "https://.company.com", false),
-        (&alone, "http://shop.company.com", false),
-        (&alone, "https://shop.company.com:8443", false),
-        (&alone, "https://shop.company.com.evil.example", false),
-        (&alone, "https://shop-company.com", false),
-        (&alone, "https://evil.example/.company.com", false),
-        (&alone, "https://evil.example?.company.com", false),
+    for (origins, origin, is_allowed) in [
+        (&single, "https://shop.company.com", true),
+        (&single, "https://a.b.company.com", true),
+        (&single, "https://Shop.Company.com", true),
+        (&single, "https://shop.company.com:443", true),
+        (&single, "https://xcompany.com", false),
+        (&single, "https://company.com", false),
+        (&single, "https://.company.com", false),
+        (&single, "http://shop.company.com", false),
+        (&single, "https://shop.company.com:8443", false),
+        (&single, "https://shop.company.com.evil.example", false),
+        (&single, "https://shop-company.com", false),
+        (&single, "https://evil.example/.company.com", false),
+        (&single, "https://evil.example?.company.com", false),
         (&listed, "https://other.example", true),
         (&listed, "https://shop.company.com", true),
         (&listed, "https://xcompany.com", false),
         (&listed, "https://company.com", false),
         (&listed, "https://shop.other.example", false),
-        (&ported, "https://shop.company.com:8443", true),
-        (&ported, "https://shop.company.com", false),
+        (&with_port, "https://shop.company.com:8443", true),
+        (&with_port, "https://shop.company.com", false),
         (&any_port, "https://shop.company.com:1", true),
         (&any_port, "https://xcompany.com", false),
         (&any_scheme, "http://shop.company.com", true),
         (&any_scheme, "http://xcompany.com", false),
     ] {
-        let (allowed, vary) = allowed(&json!({"origins": origins}), Some(origin)).await;
-        assert_eq!(allowed.is_some(), may, "{origins} {origin}");
+        let (allowed, vary) = cors_headers(&json!({"origins": origins}), Some(origin)).await;
+        assert_eq!(allowed.is_some(), is_allowed, "{origins} {origin}");
         assert_eq!(vary.as_deref(), Some("Origin"), "{origins} {origin}");
     }
 }
 
 #[test]
-fn wildcard_hosts_get_one_note() {
+fn only_wildcard_hosts_get_a_note() {
     let config = json!({"origins": ["https://*.company.com", "https://a.example", "https://.*\\.example"]});
     let notes = testing::notes(&KIND, &config);
     assert_eq!(notes.len(), 1, "{notes:?}");
@@ -120,15 +120,16 @@ fn wildcard_hosts_get_one_note() {
 async fn preflight_requests_get_a_reply() {
     let listed = json!({
         "origins": ["https://a.example", "https://b.example"], "headers": ["X-One", "X-Two"],
-        "methods": ["GET", "POST"], "max_age": 3600, "credentials": true, "private_network": true, "exposed_headers": ["X-Three"],
+        "methods": ["GET", "POST"], "max_age": 3600, "credentials": true, "private_network": true,
+        "exposed_headers": ["X-Three"],
     });
-    let every = "GET,HEAD,PUT,PATCH,POST,DELETE,OPTIONS,TRACE,CONNECT";
-    for (config, asks, expected) in [
-        (json!({}), "", vec![("allow-origin", "*"), ("allow-methods", every)]),
+    let all_methods = "GET,HEAD,PUT,PATCH,POST,DELETE,OPTIONS,TRACE,CONNECT";
+    for (config, request_headers, expected) in [
+        (json!({}), "", vec![("allow-origin", "*"), ("allow-methods", all_methods)]),
         (
             json!({"private_network": false}),
             "headers: x-a,x-b\nprivate-network: true",
-            vec![("allow-origin", "*"), ("allow-methods", every), ("allow-headers", "x-a,x-b")],
+            vec![("allow-origin", "*"), ("allow-methods", all_methods), ("allow-headers", "x-a,x-b")],
         ),
         (
             listed.clone(),
@@ -142,11 +143,11 @@ async fn preflight_requests_get_a_reply() {
                 ("allow-private-network", "true"),
             ],
         ),
-        (json!({"max_age": -1}), "", vec![("allow-origin", "*"), ("allow-methods", every), ("max-age", "-1")]),
+        (json!({"max_age": -1}), "", vec![("allow-origin", "*"), ("allow-methods", all_methods), ("max-age", "-1")]),
     ] {
         let mut request = Request::options("/").header("origin", "https://a.example");
         request = request.header("access-control-request-method", "PUT");
-        for (name, value) in asks.lines().filter_map(|line| line.split_once(": ")) {
+        for (name, value) in request_headers.lines().filter_map(|line| line.split_once(": ")) {
             request = request.header(format!("access-control-request-{name}"), value);
         }
         let outcome =
@@ -160,7 +161,7 @@ async fn preflight_requests_get_a_reply() {
         let (mut found, mut expected) = (found.collect::<Vec<_>>(), expected);
         found.sort_unstable();
         expected.sort_unstable();
-        assert_eq!(found, expected, "{config} {asks}");
+        assert_eq!(found, expected, "{config} {request_headers}");
     }
 }
 
@@ -202,25 +203,21 @@ async fn forwarded_preflight_responses_are_unchanged() {
 // kong-compat §4.8
 #[tokio::test]
 async fn credentials_replace_the_wildcard_by_the_origin() {
-    for (origins, sent_origin, allowed, credentials, vary) in [
+    for (origins, origin, allowed, credentials, vary) in [
         (json!([]), Some("https://a.example"), Some("https://a.example"), Some("true"), Some("Origin")),
         (json!(["*"]), Some("https://a.example"), Some("https://a.example"), Some("true"), Some("Origin")),
         (json!([]), None, Some("*"), None, None),
         (json!(["https://b.example"]), None, Some("https://b.example"), Some("true"), Some("Origin")),
     ] {
         let request = TestRequest::get("/");
-        let request = match sent_origin {
+        let request = match origin {
             Some(origin) => request.header("origin", origin),
             None => request,
         };
         let outcome = request.run(&chain(&[(&KIND, json!({"origins": origins, "credentials": true}))])).await;
-        assert_eq!(outcome.response_header("access-control-allow-origin"), allowed, "{origins} {sent_origin:?}");
-        assert_eq!(
-            outcome.response_header("access-control-allow-credentials"),
-            credentials,
-            "{origins} {sent_origin:?}"
-        );
-        assert_eq!(outcome.response_header("vary"), vary, "{origins} {sent_origin:?}");
+        assert_eq!(outcome.response_header("access-control-allow-origin"), allowed, "{origins} {origin:?}");
+        assert_eq!(outcome.response_header("access-control-allow-credentials"), credentials, "{origins} {origin:?}");
+        assert_eq!(outcome.response_header("vary"), vary, "{origins} {origin:?}");
     }
 }
 
@@ -236,10 +233,10 @@ async fn allow_origin_absent_false_omits_headers_without_origin() {
 
 #[tokio::test]
 async fn vary_of_the_endpoint_is_kept() {
-    for (endpoints_vary, expected) in [("Accept", vec!["Accept", "Origin"]), ("accept, origin", vec!["accept, origin"])]
+    for (endpoint_vary, expected) in [("Accept", vec!["Accept", "Origin"]), ("accept, origin", vec!["accept, origin"])]
     {
         let mut request = TestRequest::get("/").header("origin", "https://a.example");
-        request.upstream_response = Response::builder().header("vary", endpoints_vary).body(()).unwrap();
+        request.upstream_response = Response::builder().header("vary", endpoint_vary).body(()).unwrap();
         let outcome = request.run(&chain(&[(&KIND, json!({"origins": ["https://a.example"]}))])).await;
         let vary: Vec<_> = outcome.response.headers.get_all("vary").iter().collect();
         assert_eq!(vary, expected);

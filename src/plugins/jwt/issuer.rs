@@ -20,23 +20,24 @@ use crate::plugin_api::signature::Algorithm;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct IssuerConfig {
-    /// The exact value of `iss` in its tokens. They are verified only with the keys of this issuer.
+    /// The exact value of the claim `iss`. Tokens with this value are verified only with the keys of this issuer.
     issuer: String,
-    /// `https` or `http` URL of its JSON Web Key Set. Fetched every five minutes, and when a token refers to an unknown
-    /// key, but then at most every thirty seconds. While the issuer is unavailable, the known keys remain in use.
+    /// `https` or `http` URL of the issuer's JSON Web Key Set. The keys are fetched every five minutes. They are also
+    /// fetched when a token refers to an unknown key, at most once in thirty seconds. While the URL is unavailable, the
+    /// known keys remain in use.
     uri: String,
     /// Accepted audiences: `aud` of a token must contain one of them. If empty, all audiences are accepted.
     #[serde(default)]
     audiences: Vec<String>,
-    /// Accepted signature algorithms. If empty, all of these are accepted.
+    /// Accepted signature algorithms. If empty, all possible values of this field are accepted.
     #[serde(default)]
     algorithms: Vec<AsymmetricAlgorithm>,
-    /// Id or username of the consumer for all tokens of the issuer.
+    /// Id or username of the consumer for all tokens of the issuer. Cannot be combined with `consumer_claim`.
     consumer: Option<String>,
-    /// The claim with the username or custom id of the consumer; if neither this nor `consumer` is set, `sub`.
+    /// The claim with the username or custom id of the consumer. The default is `sub`, unless `consumer` is set.
     consumer_claim: Option<String>,
-    /// Accept tokens without a matching consumer. The endpoint then gets only the subject, in
-    /// `X-Credential-Identifier`.
+    /// Accept tokens for which no consumer is found. The endpoint then gets no headers with a consumer, only the
+    /// claim `sub` in `X-Credential-Identifier`.
     #[serde(default)]
     allow_without_consumer: bool,
 }
@@ -91,10 +92,11 @@ pub(super) struct Issuer {
 enum ConsumerMapping {
     /// Always the consumer with this id or username.
     Always(Box<str>),
+    /// The consumer whose username or custom id is the value of this claim.
     ByClaim(Box<str>),
 }
 
-/// Limit of the keys that are tried for one token.
+/// Limit of the keys that one token is verified with.
 const MAX_KEYS_TRIED: usize = 8;
 
 /// The result of verifying a token with the keys of an issuer.
@@ -108,24 +110,25 @@ pub(super) enum KeyCheck {
 }
 
 impl Issuer {
-    /// `path` is its path in the configuration.
+    /// `path` is the path of the issuer in the configuration.
     pub(super) fn new(config: IssuerConfig, path: &str, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let uri = check_uri(&config.uri);
         let host = uri.as_ref().ok().and_then(Uri::host);
         let mut invalid: Vec<_> =
             host.and_then(|host| cx.check_host(format!("{path}.uri"), host)).into_iter().collect();
-        let mut refuse = |field: &str, message: &str, remedy: &str| {
+        let mut add_error = |field: &str, message: &str, remedy: &str| {
             invalid.push(Diagnostic::in_config(format!("{path}.{field}"), message, remedy));
         };
         if config.issuer.is_empty() {
-            refuse("issuer", "is empty", "set it to the value of `iss` in the tokens");
+            add_error("issuer", "is empty", "set it to the value of `iss` in the tokens");
         }
-        if let Err(wrong) = uri {
-            refuse("uri", wrong, "use the URL of the key set, for example https://issuer.example/keys");
+        if let Err(message) = uri {
+            add_error("uri", message, "use the URL of the key set, for example https://issuer.example/keys");
         }
+        // The mapping and, for errors, the field that determines it.
         let mapping = match (config.consumer, config.consumer_claim) {
             (Some(_), Some(_)) => {
-                refuse("consumer_claim", "cannot be combined with `consumer`", "set only one of them");
+                add_error("consumer_claim", "cannot be combined with `consumer`", "set only one of them");
                 None
             }
             (Some(consumer), None) => Some(("consumer", ConsumerMapping::Always(consumer.into()))),
@@ -136,7 +139,7 @@ impl Issuer {
         if let Some((field, ConsumerMapping::Always(name) | ConsumerMapping::ByClaim(name))) = &mapping
             && name.is_empty()
         {
-            refuse(field, "is empty", "set `consumer` to a consumer, or `consumer_claim` to a claim");
+            add_error(field, "is empty", "set it to a name, or remove it");
         }
         let (Some((_, mapping)), []) = (mapping, &invalid[..]) else { return Err(invalid) };
         let algorithms: Box<[Algorithm]> = if config.algorithms.is_empty() {
@@ -160,17 +163,19 @@ impl Issuer {
         self.algorithms.contains(&algorithm)
     }
 
-    pub(super) fn check(&self, token: &UnverifiedToken<'_>) -> KeyCheck {
+    /// Verifies the signature of a token with the keys of the issuer.
+    pub(super) fn verify(&self, token: &UnverifiedToken<'_>) -> KeyCheck {
         let keys = self.keys.current();
         let Some(keys) = keys.as_ref() else { return KeyCheck::NoKeys };
         let Some(id) = token.key_id() else {
-            let fitting = keys.iter().filter(|key| key.for_algorithm(token.algorithm).is_some()).take(MAX_KEYS_TRIED);
-            return verify(token, fitting).map_or(KeyCheck::InvalidSignature, KeyCheck::Verified);
+            let candidates =
+                keys.iter().filter(|key| key.for_algorithm(token.algorithm).is_some()).take(MAX_KEYS_TRIED);
+            return first_verifying_key(token, candidates).map_or(KeyCheck::InvalidSignature, KeyCheck::Verified);
         };
-        let named = || keys.iter().filter(|key| key.id.as_deref() == Some(id));
-        match verify(token, named().take(MAX_KEYS_TRIED)) {
+        let keys_with_id = || keys.iter().filter(|key| key.id.as_deref() == Some(id));
+        match first_verifying_key(token, keys_with_id().take(MAX_KEYS_TRIED)) {
             Some(key) => KeyCheck::Verified(key),
-            None if named().next().is_some() => KeyCheck::InvalidSignature,
+            None if keys_with_id().next().is_some() => KeyCheck::InvalidSignature,
             None => KeyCheck::UnknownKey,
         }
     }
@@ -178,26 +183,27 @@ impl Issuer {
     /// Whether the issuer still publishes this key.
     pub(super) fn publishes(&self, key: &Arc<PublishedKey>) -> bool {
         let keys: &PublishedKeys = &self.keys.current();
-        keys.iter().flatten().any(|known| Arc::ptr_eq(known, key))
+        keys.iter().flatten().any(|published| Arc::ptr_eq(published, key))
     }
 
     /// Whether the token is for one of the accepted audiences.
     pub(super) fn accepts_audience(&self, token: &UnverifiedToken<'_>) -> bool {
-        let is_accepted =
-            |value: &Value| value.as_str().is_some_and(|name| self.audiences.iter().any(|own| **own == *name));
+        let is_accepted = |value: &Value| {
+            value.as_str().is_some_and(|name| self.audiences.iter().any(|audience| **audience == *name))
+        };
         self.audiences.is_empty()
             || match token.claims.get("aud") {
-                Some(Value::Array(several)) => several.iter().any(is_accepted),
-                Some(one) => is_accepted(one),
+                Some(Value::Array(audiences)) => audiences.iter().any(is_accepted),
+                Some(audience) => is_accepted(audience),
                 None => false,
             }
     }
 
     pub(super) fn subject(&self, token: &UnverifiedToken<'_>) -> TokenSubject {
-        let name = token.text("sub").unwrap_or_default();
+        let name = token.string_claim("sub").unwrap_or_default();
         let claim = match &self.mapping {
             ConsumerMapping::Always(_) => "",
-            ConsumerMapping::ByClaim(claim) => token.text(claim).unwrap_or_default(),
+            ConsumerMapping::ByClaim(claim) => token.string_claim(claim).unwrap_or_default(),
         };
         TokenSubject {
             credential: EntityId::from_text(&format!("{}#{name}", self.name)),
@@ -227,14 +233,15 @@ impl Issuer {
     }
 }
 
-fn verify<'k>(
+/// The first of the keys that verifies the signature of the token.
+fn first_verifying_key<'k>(
     token: &UnverifiedToken<'_>,
     mut keys: impl Iterator<Item = &'k Arc<PublishedKey>>,
 ) -> Option<Arc<PublishedKey>> {
-    let fits = |key: &&Arc<PublishedKey>| {
+    let verifies = |key: &&Arc<PublishedKey>| {
         key.for_algorithm(token.algorithm).is_some_and(|key| key.verifies(token.signed, &token.signature))
     };
-    keys.find(fits).cloned()
+    keys.find(verifies).cloned()
 }
 
 fn check_uri(uri: &str) -> Result<Uri, &'static str> {

@@ -1,11 +1,11 @@
 //! The key set of an issuer: fetched in the background, and kept while the issuer is unavailable.
 //!
 //! ```text
-//!            ┌── every five minutes ◀──┐
-//!            ▼                         │
-//!   start ─▶ fetch ── success ──▶ keys known ── a token refers to an unknown key ─▶ fetch
-//!            ▲   └─── failure ──▶ keep the known keys; requests neither wait nor trigger a fetch
-//!            └── after 1, 2, 4 … 60 seconds ──┘
+//!              ┌── after five minutes, or when a token refers to an unknown key ──┐
+//!              ▼                                                                 │
+//!   start ─▶ fetch ── success ─▶ replace the keys ───────────────────────────────┘
+//!              ▲ └─── failure ─▶ keep the known keys; requests neither trigger a fetch nor wait for one ──┐
+//!              └── after 1, 2, 4 … 60 seconds ────────────────────────────────────────────────────────────┘
 //! ```
 
 use std::fmt;
@@ -29,10 +29,12 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 /// Minimum interval of fetches that tokens with unknown keys trigger.
 const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(30);
+/// Maximum pause after failed fetches.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// Size limit of a key set.
 const MAX_SET_BYTES: usize = 1 << 20;
 
-/// The key set of one URI, shared by all plugins that use it. Dropping the last reference ends the fetching.
+/// The key set of one URI, shared by all plugins that use it. Dropping the last reference ends the fetches.
 #[derive(Debug)]
 pub(super) struct KeySet {
     shared: Arc<SharedKeySet>,
@@ -44,7 +46,8 @@ pub(super) struct KeySet {
 struct SharedKeySet {
     uri: Box<str>,
     keys: ArcSwap<PublishedKeys>,
-    wanted: Notify,
+    /// Notified when a request needs newer keys.
+    fetch_requested: Notify,
     subscribers: Mutex<KeySetSubscribers>,
 }
 
@@ -57,7 +60,7 @@ struct KeySetSubscribers {
     fields: Vec<(Arc<str>, Arc<str>)>,
 }
 
-/// Subscribes an object to reports until it is dropped.
+/// The subscription of an object to reports of failed fetches. Ends when it is dropped.
 pub(super) struct KeySetSubscription {
     shared: Arc<SharedKeySet>,
     services: Arc<dyn PluginServices>,
@@ -73,22 +76,23 @@ struct FetchProgress {
     attempts: u64,
     /// Consecutive failures.
     failures: u32,
-    last: Option<Instant>,
+    last_attempt: Option<Instant>,
 }
 
 impl KeySet {
+    /// The key set of this URI. Starts the fetches if no plugin uses it yet.
     pub(super) fn open(uri: &str, state: &PluginState, services: &Arc<dyn PluginServices>) -> Arc<Self> {
         state.get_or_create(&format!("jwks {uri}"), || {
-            let (keys, public) = (ArcSwap::default(), Mutex::default());
-            let shared = Arc::new(SharedKeySet { uri: uri.into(), keys, wanted: Notify::new(), subscribers: public });
-            let (report, progress) = watch::channel(FetchProgress::default());
-            let (lives, ended) = oneshot::channel();
-            services.spawn(Box::pin(fetch_loop(Arc::clone(&shared), Arc::clone(services), report, ended)));
-            KeySet { shared, progress, _stop_on_drop: lives }
+            let (keys, subscribers) = (ArcSwap::default(), Mutex::default());
+            let shared = Arc::new(SharedKeySet { uri: uri.into(), keys, fetch_requested: Notify::new(), subscribers });
+            let (progress_sender, progress) = watch::channel(FetchProgress::default());
+            let (stop_on_drop, stopped) = oneshot::channel();
+            services.spawn(Box::pin(fetch_loop(Arc::clone(&shared), Arc::clone(services), progress_sender, stopped)));
+            KeySet { shared, progress, _stop_on_drop: stop_on_drop }
         })
     }
 
-    /// Reports in the conditions of an object when the keys cannot be fetched. `field` is its field with the URI.
+    /// Reports in the conditions of an object while the keys cannot be fetched. `field` is its field with the URI.
     pub(super) fn subscribe(
         &self,
         object: &str,
@@ -96,12 +100,12 @@ impl KeySet {
         services: &Arc<dyn PluginServices>,
     ) -> KeySetSubscription {
         let (object, field): (Arc<str>, Arc<str>) = (object.into(), field.into());
-        let mut public = self.shared.subscribers.lock();
-        public.fields.push((Arc::clone(&object), Arc::clone(&field)));
-        if let Some(error) = &public.last_error {
+        let mut subscribers = self.shared.subscribers.lock();
+        subscribers.fields.push((Arc::clone(&object), Arc::clone(&field)));
+        if let Some(error) = &subscribers.last_error {
             services.report(&object, Some(fetch_diagnostic(&field, error)));
         }
-        drop(public);
+        drop(subscribers);
         KeySetSubscription { shared: Arc::clone(&self.shared), services: Arc::clone(services), object }
     }
 
@@ -115,14 +119,14 @@ impl KeySet {
         self.progress.has_changed().is_ok() && self.progress.borrow().is_ready()
     }
 
-    /// Triggers a fetch and waits until it has succeeded or failed.
+    /// Triggers a fetch if a request may do so, and waits until it has succeeded or failed, at most [`FETCH_TIMEOUT`].
     pub(super) async fn refresh(&self) {
         let mut progress = self.progress.clone();
-        let seen = *progress.borrow_and_update();
-        if seen.is_ready() {
-            self.shared.wanted.notify_one();
+        let before = *progress.borrow_and_update();
+        if before.is_ready() {
+            self.shared.fetch_requested.notify_one();
             // In case of a timeout or failure, the caller uses the known keys.
-            timeout(FETCH_TIMEOUT, progress.wait_for(|progress| progress.attempts > seen.attempts)).await.ok();
+            timeout(FETCH_TIMEOUT, progress.wait_for(|progress| progress.attempts > before.attempts)).await.ok();
         }
     }
 }
@@ -130,29 +134,29 @@ impl KeySet {
 impl FetchProgress {
     /// Whether a request may trigger the next fetch, or wait for the first one.
     fn is_ready(&self) -> bool {
-        self.failures == 0 && self.last.is_none_or(|last| last.elapsed() >= MIN_FETCH_INTERVAL)
+        self.failures == 0 && self.last_attempt.is_none_or(|last| last.elapsed() >= MIN_FETCH_INTERVAL)
     }
 }
 
 async fn fetch_loop(
     shared: Arc<SharedKeySet>,
     services: Arc<dyn PluginServices>,
-    report: watch::Sender<FetchProgress>,
-    mut ended: oneshot::Receiver<()>,
+    progress_sender: watch::Sender<FetchProgress>,
+    mut stopped: oneshot::Receiver<()>,
 ) {
     let mut progress = FetchProgress::default();
     loop {
         let fetched = tokio::select! {
             fetched = services.fetch(&shared.uri, FETCH_TIMEOUT, MAX_SET_BYTES) => fetched,
-            _ = &mut ended => return,
+            _ = &mut stopped => return,
         };
         progress.attempts += 1;
-        progress.last = Some(Instant::now());
+        progress.last_attempt = Some(Instant::now());
         match fetched.and_then(parse_response) {
             Ok(keys) => {
-                let number = keys.len();
+                let key_count = keys.len();
                 if progress.failures > 0 || shared.keys.load().is_none() {
-                    info!(uri = &*shared.uri, keys = number, "Fetched the JSON Web Key Set of a token issuer");
+                    info!(uri = &*shared.uri, keys = key_count, "Fetched the JSON Web Key Set of a token issuer");
                 }
                 progress.failures = 0;
                 shared.replace_keys(keys);
@@ -170,15 +174,15 @@ async fn fetch_loop(
                 shared.report(&services, Some(error));
             }
         }
-        report.send_replace(progress);
+        progress_sender.send_replace(progress);
         let pause = sleep(pause_after_failures(progress.failures));
         tokio::pin!(pause);
         loop {
             tokio::select! {
                 () = &mut pause => break,
-                _ = &mut ended => return,
-                () = shared.wanted.notified(), if progress.failures == 0 => {
-                    // The request may be older than the last fetch, which then already served it.
+                _ = &mut stopped => return,
+                () = shared.fetch_requested.notified(), if progress.failures == 0 => {
+                    // The notification may be older than the last fetch, which has then already served it.
                     if progress.is_ready() {
                         break;
                     }
@@ -189,24 +193,25 @@ async fn fetch_loop(
 }
 
 impl SharedKeySet {
+    /// Reports the error of a fetch to all subscribers. `None` withdraws the report of an earlier error.
     fn report(&self, services: &Arc<dyn PluginServices>, error: Option<String>) {
-        let mut public = self.subscribers.lock();
-        if error.is_none() && public.last_error.is_none() {
+        let mut subscribers = self.subscribers.lock();
+        if error.is_none() && subscribers.last_error.is_none() {
             return;
         }
-        for (object, field) in &public.fields {
+        for (object, field) in &subscribers.fields {
             services.report(object, error.as_deref().map(|error| fetch_diagnostic(field, error)));
         }
-        public.last_error = error;
+        subscribers.last_error = error;
     }
 
-    /// Keeps the objects of unchanged keys, so that tokens verified with them stay in the cache.
+    /// Replaces the keys. An unchanged key keeps its `Arc`, so that cached tokens verified with it stay valid.
     fn replace_keys(&self, published: Vec<PublishedKey>) {
         let old = self.keys.load();
         let old = old.as_deref().unwrap_or_default();
         let keys = published.into_iter().map(|key| {
-            let known = old.iter().find(|known| ***known == key);
-            known.cloned().unwrap_or_else(|| Arc::new(key))
+            let unchanged = old.iter().find(|old_key| ***old_key == key);
+            unchanged.cloned().unwrap_or_else(|| Arc::new(key))
         });
         self.keys.store(Arc::new(Some(keys.collect())));
     }
@@ -214,12 +219,12 @@ impl SharedKeySet {
 
 impl Drop for KeySetSubscription {
     fn drop(&mut self) {
-        let mut public = self.shared.subscribers.lock();
-        let is_own = |(object, _): &(Arc<str>, Arc<str>)| *object == self.object;
-        if let Some(at) = public.fields.iter().position(is_own) {
-            public.fields.remove(at);
+        let mut subscribers = self.shared.subscribers.lock();
+        let is_of_object = |(object, _): &(Arc<str>, Arc<str>)| *object == self.object;
+        if let Some(index) = subscribers.fields.iter().position(is_of_object) {
+            subscribers.fields.remove(index);
         }
-        if public.last_error.is_some() && !public.fields.iter().any(is_own) {
+        if subscribers.last_error.is_some() && !subscribers.fields.iter().any(is_of_object) {
             self.services.report(&self.object, None);
         }
     }
@@ -233,7 +238,7 @@ impl fmt::Debug for KeySetSubscription {
 
 fn fetch_diagnostic(field: &str, error: &str) -> Diagnostic {
     let message = format!("the key set cannot be fetched, and known keys remain in use: {error}");
-    Diagnostic::in_config(field, message, "make the issuer reachable from Portico, or correct the URL")
+    Diagnostic::in_config(field, message, "make the URL reachable from Portico, or correct it")
 }
 
 fn parse_response(response: FetchResponse) -> Result<Vec<PublishedKey>, String> {

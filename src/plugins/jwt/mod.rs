@@ -15,13 +15,21 @@
 //! ```
 //!
 //! If `jwks` lists the issuer of a token, the token is verified with the keys that the issuer publishes. Other tokens
-//! are verified with Secrets labeled `konghq.com/credential: jwt`, which a KongConsumer lists in `credentials`; the key
-//! claim of the token selects the Secret.
+//! are verified with credentials: Secrets labeled `konghq.com/credential: jwt`, which a KongConsumer lists in
+//! `credentials`. The claim that `key_claim_name` names, by default `iss`, selects the Secret whose `key` equals the
+//! claim.
 //!
 //! ```text
-//!   token ─▶ in the cache? ──yes──▶ is its key still valid? ──yes──▶ check time claims ─▶ consumer
-//!                │ no ◀──────────────────── no ──┘                          ▲
-//!                └─▶ parse ─▶ find credential or published key ─▶ verify signature
+//!   token ─▶ in the cache? ── no ─────▶ parse ─▶ find the key: of the issuer, or of a credential
+//!                │ yes                    ▲                    │
+//!                ▼                        │                    ▼
+//!         key still in use? ─── no ───────┘        verify signature and audience
+//!                │ yes                                         │
+//!                ▼                                             │
+//!         check time claims ◀──────────────────────────────────┘
+//!                │
+//!                ▼
+//!           find consumer
 //! ```
 
 mod issuer;
@@ -57,30 +65,33 @@ use crate::plugin_api::{AccessOutcome, Plugin, Reply, RequestCx};
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// Query parameters to search for a token.
+    /// Query parameters to search for a token. If query, cookies and headers contain different tokens, the request is
+    /// rejected.
     uri_param_names: Vec<String>,
     /// Cookies to search for a token.
     cookie_names: Vec<String>,
-    /// Headers to search for a token after the scheme `Bearer`.
+    /// Headers to search for a token. The token must follow the scheme `Bearer`, as in `Authorization: Bearer TOKEN`.
     header_names: Vec<String>,
-    /// The claim, or else the member of the token's header, that identifies the credential.
+    /// The claim whose value is the `key` of a credential. If a token does not contain it, the member of the token's
+    /// header with this name is used.
     key_claim_name: String,
-    /// HMAC secrets are encoded in base64.
+    /// Decode the HMAC secrets of credentials from base64.
     secret_is_base64: bool,
-    /// Time claims that tokens must contain and that must be valid. In tokens verified with `jwks`, `exp` and `nbf`
-    /// must be valid if they are present, even if they are not listed. In other tokens, claims that are not listed are
-    /// ignored, so without `exp` here, expired tokens are accepted.
+    /// Time claims that tokens must contain and that must be valid. Other time claims are ignored, so expired tokens
+    /// are accepted if `exp` is not listed. Tokens of an issuer in `jwks` are an exception: `exp` and `nbf` must be
+    /// valid if they are present, even if they are not listed.
     claims_to_verify: Vec<TimeClaimName>,
     /// Id or username of the consumer for requests without a valid token. If unset, such requests are rejected.
     anonymous: Option<String>,
-    /// Require a token for OPTIONS requests, too.
+    /// Require a token for OPTIONS requests, too. If false, all of them are forwarded without a token, not only CORS
+    /// preflight requests.
     run_on_preflight: bool,
     /// The maximum remaining lifetime of a token in seconds; 0 for no limit. Requires `exp` in `claims_to_verify`.
     #[schemars(range(max = 31_536_000))]
     maximum_expiration: u32,
-    /// Realm in `WWW-Authenticate`.
+    /// The parameter `realm` of the header `WWW-Authenticate` in 401 responses.
     realm: Option<String>,
-    /// Issuers whose keys are fetched from a URL.
+    /// Issuers that publish their keys at a URL as a JSON Web Key Set.
     jwks: Vec<IssuerConfig>,
 }
 
@@ -102,6 +113,7 @@ impl Default for Config {
     }
 }
 
+/// The largest `maximum_expiration`: one year in seconds.
 const MAX_EXPIRATION: u32 = 31_536_000;
 
 #[derive(Debug)]
@@ -146,19 +158,17 @@ impl PluginKind for Jwt {
             let remedy = "use 0 to 31536000 seconds (one year)";
             invalid.push(Diagnostic::in_config("maximum_expiration", "is too large", remedy));
         }
-        let (rules, gate) = (
-            TimeClaimRules::new(&config.claims_to_verify, config.maximum_expiration),
-            AuthPolicy::new(config.anonymous, config.run_on_preflight).map_err(|error| invalid.push(error)),
-        );
+        let rules = TimeClaimRules::new(&config.claims_to_verify, config.maximum_expiration);
+        let policy = AuthPolicy::new(config.anonymous, config.run_on_preflight).map_err(|error| invalid.push(error));
         let challenges = Challenges::new(config.realm.as_deref()).map_err(|error| invalid.push(error));
-        let sources = TokenLocations::new(config.uri_param_names, config.cookie_names, &config.header_names);
-        let sources = sources.map_err(|errors| invalid.extend(errors));
+        let locations = TokenLocations::new(config.uri_param_names, config.cookie_names, &config.header_names);
+        let locations = locations.map_err(|errors| invalid.extend(errors));
         let mut issuers: Vec<Issuer> = Vec::new();
-        for (at, issuer) in config.jwks.into_iter().enumerate() {
-            let path = format!("jwks[{at}]");
+        for (index, issuer) in config.jwks.into_iter().enumerate() {
+            let path = format!("jwks[{index}]");
             match Issuer::new(issuer, &path, cx) {
-                Ok(issuer) if issuers.iter().any(|known| known.name == issuer.name) => {
-                    let remedy = "merge the entries of this issuer";
+                Ok(issuer) if issuers.iter().any(|other| other.name == issuer.name) => {
+                    let remedy = "merge both entries of this issuer into one";
                     invalid.push(Diagnostic::in_config(format!("{path}.issuer"), "is listed twice", remedy));
                 }
                 Ok(issuer) => issuers.push(issuer),
@@ -169,12 +179,12 @@ impl PluginKind for Jwt {
             let message = "does not contain `exp`, so expired tokens are accepted";
             cx.note(Diagnostic::in_config("claims_to_verify", message, "add `exp`, unless this is intended"));
         }
-        let (Ok(gate), Ok(challenges), Ok(sources), []) = (gate, challenges, sources, &invalid[..]) else {
+        let (Ok(policy), Ok(challenges), Ok(locations), []) = (policy, challenges, locations, &invalid[..]) else {
             return Err(invalid);
         };
         Ok(Jwt {
-            locations: sources,
-            policy: gate,
+            locations,
+            policy,
             challenges,
             key_claim: config.key_claim_name.into(),
             secret_is_base64: config.secret_is_base64,
@@ -191,8 +201,8 @@ impl Plugin for Jwt {
         if self.policy.skips(cx) {
             return AccessOutcome::Continue;
         }
-        let judgment = match self.locations.find(cx) {
-            FieldValue::Absent => TokenDecision::Reject(JwtRejection::NO_TOKEN),
+        let decision = match self.locations.find(cx) {
+            FieldValue::Absent => TokenDecision::Reject(JwtRejection::NoToken),
             FieldValue::NotString => TokenDecision::Reject(JwtRejection::UNRECOGNIZABLE),
             FieldValue::Multiple => TokenDecision::Reject(JwtRejection::SEVERAL_TOKENS),
             FieldValue::Single(token) => match self.evaluate(cx, &token) {
@@ -200,14 +210,14 @@ impl Plugin for Jwt {
                     let token = token.into_owned();
                     return AccessOutcome::Wait(Box::pin(async move {
                         self.issuers[issuer].keys.refresh().await;
-                        let judgment = self.evaluate(cx, &token);
-                        self.finish(cx, judgment)
+                        let decision = self.evaluate(cx, &token);
+                        self.finish(cx, decision)
                     }));
                 }
-                judgment => judgment,
+                decision => decision,
             },
         };
-        self.finish(cx, judgment).map_or(AccessOutcome::Continue, AccessOutcome::Reply)
+        self.finish(cx, decision).map_or(AccessOutcome::Continue, AccessOutcome::Reply)
     }
 }
 
@@ -220,13 +230,14 @@ enum TokenDecision {
 }
 
 impl Jwt {
+    /// Verifies a token, or finds it in the cache. Does not look up the consumer of an issuer's token.
     fn evaluate(&self, cx: &RequestCx<'_>, text: &[u8]) -> TokenDecision {
         let digest = self.digest(text);
-        if let Some(entry) = self.cache.find(&digest).as_deref().and_then(Option::as_ref)
-            && self.is_still_valid(&entry.proof, cx)
+        if let Some(cached) = self.cache.find(&digest).as_deref().and_then(Option::as_ref)
+            && self.is_in_use(&cached.proof, cx)
         {
-            return match self.rules_for(&entry.proof).check(&entry.times, cx.now) {
-                Ok(()) => TokenDecision::Accept(Arc::clone(entry)),
+            return match self.rules_for(&cached.proof).check(&cached.times, cx.now) {
+                Ok(()) => TokenDecision::Accept(Arc::clone(cached)),
                 Err(violations) => TokenDecision::Reject(JwtRejection::Claims(violations)),
             };
         }
@@ -234,24 +245,26 @@ impl Jwt {
             Ok(token) => token,
             Err(malformed) => return TokenDecision::Reject(JwtRejection::message(malformed)),
         };
-        let issuer = token.text("iss").and_then(|name| self.issuers.iter().position(|known| *known.name == *name));
+        let issuer =
+            token.string_claim("iss").and_then(|name| self.issuers.iter().position(|issuer| *issuer.name == *name));
         let proof = match issuer {
             Some(issuer) => self.verify_published(issuer, &token),
             None => self.verify_credential(cx, &token),
         };
         let proof = match proof {
             Ok(proof) => proof,
-            Err(judgment) => return judgment,
+            Err(decision) => return decision,
         };
         let times = TimeClaims::from_claims(&token.claims);
         if let Err(violations) = self.rules_for(&proof).check(&times, cx.now) {
             return TokenDecision::Reject(JwtRejection::Claims(violations));
         }
-        let entry = Arc::new(VerifiedToken { digest, proof, times });
-        self.cache.insert(Arc::clone(&entry), cx.now);
-        TokenDecision::Accept(entry)
+        let verified = Arc::new(VerifiedToken { digest, proof, times });
+        self.cache.insert(Arc::clone(&verified), cx.now);
+        TokenDecision::Accept(verified)
     }
 
+    /// The key of a token in the cache.
     fn digest(&self, text: &[u8]) -> Sha256Digest {
         let mut context = Context::new(&SHA256);
         context.update(&self.fingerprint);
@@ -261,11 +274,11 @@ impl Jwt {
         digest
     }
 
-    /// Whether the key that a cached token was verified with is still valid for it.
-    fn is_still_valid(&self, proof: &Proof, cx: &RequestCx<'_>) -> bool {
+    /// Whether the key that a cached token was verified with is still in use.
+    fn is_in_use(&self, proof: &Proof, cx: &RequestCx<'_>) -> bool {
         match proof {
             Proof::Credential(credential) => {
-                cx.consumers.tokens.get(&*credential.claim).is_some_and(|known| Arc::ptr_eq(known, credential))
+                cx.consumers.tokens.get(&*credential.claim).is_some_and(|current| Arc::ptr_eq(current, credential))
             }
             Proof::Published { issuer, key, .. } => self.issuers[*issuer].publishes(key),
         }
@@ -279,22 +292,22 @@ impl Jwt {
     }
 
     fn verify_credential(&self, cx: &RequestCx<'_>, token: &UnverifiedToken<'_>) -> Result<Proof, TokenDecision> {
-        let refuse = |message| Err(TokenDecision::Reject(JwtRejection::Message(message)));
+        let reject = |message| Err(TokenDecision::Reject(JwtRejection::Message(message)));
         let claim = match token.claim_or_header(&self.key_claim) {
-            None => return refuse(format!("No mandatory '{}' in claims", self.key_claim).into()),
+            None => return reject(format!("No mandatory '{}' in claims", self.key_claim).into()),
             Some(Value::String(claim)) if !claim.is_empty() => &**claim,
-            Some(_) => return refuse(format!("Invalid '{}' in claims", self.key_claim).into()),
+            Some(_) => return reject(format!("Invalid '{}' in claims", self.key_claim).into()),
         };
         let Some(credential) = cx.consumers.tokens.get(claim) else {
-            return refuse(format!("No credentials found for given '{}'", self.key_claim).into());
+            return reject(format!("No credentials found for given '{}'", self.key_claim).into());
         };
         if credential.key.algorithm() != token.algorithm {
-            return refuse("Invalid algorithm".into());
+            return reject("Invalid algorithm".into());
         }
         match self.verify_signature(credential, token) {
             Some(true) => Ok(Proof::Credential(Arc::clone(credential))),
-            Some(false) => refuse("Invalid signature".into()),
-            None => refuse("Invalid key/secret".into()),
+            Some(false) => reject("Invalid signature".into()),
+            None => reject("Invalid key/secret".into()),
         }
     }
 
@@ -310,41 +323,44 @@ impl Jwt {
         }
     }
 
-    fn verify_published(&self, at: usize, token: &UnverifiedToken<'_>) -> Result<Proof, TokenDecision> {
-        let issuer = &self.issuers[at];
-        let refuse = |message| Err(TokenDecision::Reject(JwtRejection::message(message)));
+    fn verify_published(&self, issuer_index: usize, token: &UnverifiedToken<'_>) -> Result<Proof, TokenDecision> {
+        let issuer = &self.issuers[issuer_index];
+        let reject = |message| Err(TokenDecision::Reject(JwtRejection::message(message)));
         if !issuer.accepts(token.algorithm) {
-            return refuse("Invalid algorithm");
+            return reject("Invalid algorithm");
         }
-        match issuer.check(token) {
+        match issuer.verify(token) {
             KeyCheck::Verified(key) if issuer.accepts_audience(token) => {
-                Ok(Proof::Published { issuer: at, key, subject: issuer.subject(token) })
+                Ok(Proof::Published { issuer: issuer_index, key, subject: issuer.subject(token) })
             }
             KeyCheck::Verified(_) => {
                 Err(TokenDecision::Reject(JwtRejection::Claims(vec![("aud", "token for another audience")])))
             }
-            KeyCheck::InvalidSignature => refuse("Invalid signature"),
-            KeyCheck::UnknownKey | KeyCheck::NoKeys if issuer.keys.can_refresh() => Err(TokenDecision::AwaitKeys(at)),
-            KeyCheck::UnknownKey => refuse("Invalid key/secret"),
+            KeyCheck::InvalidSignature => reject("Invalid signature"),
+            KeyCheck::UnknownKey | KeyCheck::NoKeys if issuer.keys.can_refresh() => {
+                Err(TokenDecision::AwaitKeys(issuer_index))
+            }
+            KeyCheck::UnknownKey => reject("Invalid key/secret"),
             KeyCheck::NoKeys => Err(TokenDecision::Reject(JwtRejection::NoKeys)),
         }
     }
 
+    /// Sets the identity, or returns the reply to a rejected request.
     fn finish(&self, cx: &mut RequestCx<'_>, decision: TokenDecision) -> Option<Box<Reply>> {
         let rejection = match decision {
-            TokenDecision::Accept(entry) => match self.accept(cx, &entry.proof) {
+            TokenDecision::Accept(verified) => match self.accept(cx, &verified.proof) {
                 Ok(()) => return None,
                 Err(rejection) => rejection,
             },
             TokenDecision::Reject(rejection) => rejection,
-            // The request has already waited for a fetch.
+            // The fetch that the request waited for has not completed in time.
             TokenDecision::AwaitKeys(_) => JwtRejection::NoKeys,
         };
         self.policy.reject(cx, || self.challenges.reply(rejection))
     }
 
     fn accept(&self, cx: &mut RequestCx<'_>, proof: &Proof) -> Result<(), JwtRejection> {
-        let shown = match proof {
+        let credential = match proof {
             Proof::Credential(credential) => VerifiedCredential {
                 consumer: Some(&credential.consumer),
                 credential: &credential.id,
@@ -364,7 +380,7 @@ impl Jwt {
                 }
             }
         };
-        self.policy.accept(cx, shown);
+        self.policy.accept(cx, credential);
         Ok(())
     }
 }

@@ -14,15 +14,15 @@ use crate::plugin_api::{Reply, ReplyBody};
 #[derive(Debug)]
 pub(super) enum JwtRejection {
     NoToken,
+    /// The message of the reply.
     Message(Cow<'static, str>),
-    /// Invalid claims. They are the whole body of the reply, as in Kong.
+    /// Invalid claims. The body of the reply contains nothing else, as in Kong.
     Claims(ClaimViolations),
     /// The keys of the issuer are not available, so the token cannot be verified.
     NoKeys,
 }
 
 impl JwtRejection {
-    pub(super) const NO_TOKEN: JwtRejection = JwtRejection::NoToken;
     pub(super) const SEVERAL_TOKENS: JwtRejection = JwtRejection::message("Multiple tokens provided");
     pub(super) const UNRECOGNIZABLE: JwtRejection = JwtRejection::message("Unrecognizable token");
 
@@ -31,18 +31,20 @@ impl JwtRejection {
     }
 }
 
-/// `WWW-Authenticate` without and with `error="invalid_token"` (RFC 6750, section 3).
+/// Values of `WWW-Authenticate` (RFC 6750, section 3).
 #[derive(Debug)]
 pub(super) struct Challenges {
-    plain: HeaderValue,
+    /// For requests without a token.
+    no_token: HeaderValue,
+    /// With `error="invalid_token"`.
     invalid_token: HeaderValue,
 }
 
 impl Challenges {
     pub(super) fn new(realm: Option<&str>) -> Result<Self, Diagnostic> {
-        let (plain, invalid_token) =
+        let (no_token, invalid_token) =
             (challenge("Bearer", realm, "")?, challenge("Bearer", realm, "error=\"invalid_token\"")?);
-        Ok(Challenges { plain, invalid_token })
+        Ok(Challenges { no_token, invalid_token })
     }
 
     pub(super) fn reply(&self, rejection: JwtRejection) -> Box<Reply> {
@@ -50,7 +52,7 @@ impl Challenges {
         let reply = match rejection {
             JwtRejection::NoToken => {
                 let reply = Reply::plain(STATUS, "Unauthorized", "no_credentials");
-                return reply.with_header(header::WWW_AUTHENTICATE, self.plain.clone());
+                return reply.with_header(header::WWW_AUTHENTICATE, self.no_token.clone());
             }
             JwtRejection::NoKeys => {
                 let message = "The keys of the token's issuer are not available";
@@ -58,7 +60,7 @@ impl Challenges {
             }
             JwtRejection::Message(message) => Reply::plain(STATUS, message, "wrong_credentials"),
             JwtRejection::Claims(violations) => {
-                let members = violations.into_iter().map(|(claim, wrong)| (claim.to_owned(), Value::from(wrong)));
+                let members = violations.into_iter().map(|(claim, error)| (claim.to_owned(), Value::from(error)));
                 let body = Value::Object(members.collect::<Map<_, _>>()).to_string();
                 let json = HeaderValue::from_static("application/json; charset=utf-8");
                 Reply::new(STATUS, ReplyBody::Raw(body.into()), "wrong_credentials")

@@ -7,12 +7,12 @@ use super::*;
 use crate::plugin_api::consumers::EntityId;
 use crate::plugin_api::signature::signing::Signer;
 use crate::plugin_api::signature::{Algorithm, HmacSecret, PublicKey};
-use crate::plugin_api::testing::{TestOutcome as Seen, TestRequest, build, chain, consumer, noon};
-use crate::plugin_api::{BuildNotes, ConsumerDirectory, PluginState, RegisteredKind as Registered};
+use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, consumer, noon};
+use crate::plugin_api::{BuildNotes, ConsumerDirectory, PluginState, RegisteredKind};
 
 mod published;
 
-const KIND: Registered<Jwt> = Registered::NEW;
+const KIND: RegisteredKind<Jwt> = RegisteredKind::NEW;
 const SECRET: &[u8] = b"c2VjcmV0";
 
 fn consumers() -> ConsumerDirectory {
@@ -20,11 +20,15 @@ fn consumers() -> ConsumerDirectory {
     for name in ["anna", "guest"] {
         directory.add(&consumer(name, &[]));
     }
-    add(&mut directory, "key-1", VerificationKey::Secret(HmacSecret::new(Algorithm::Hs256, SECRET).unwrap()));
+    add_credential(
+        &mut directory,
+        "key-1",
+        VerificationKey::Secret(HmacSecret::new(Algorithm::Hs256, SECRET).unwrap()),
+    );
     directory
 }
 
-fn add(directory: &mut ConsumerDirectory, claim: &str, key: VerificationKey) {
+fn add_credential(directory: &mut ConsumerDirectory, claim: &str, key: VerificationKey) {
     let anna = Arc::clone(directory.by_id_or_username("anna").unwrap());
     directory.tokens.insert(Arc::new(JwtCredential::new(
         EntityId::from_text(&format!("id-{claim}")),
@@ -42,17 +46,17 @@ fn request_with_token(token: &str) -> TestRequest {
     TestRequest::get("/").header("authorization", &format!("Bearer {token}"))
 }
 
-async fn run(config: &Value, request: TestRequest) -> Seen {
+async fn run(config: &Value, request: TestRequest) -> TestOutcome {
     request.with_consumers(&consumers()).run(&chain(&[(&KIND, config.clone())])).await
 }
 
-fn assert_accepted(name: &str, outcome: &Seen) {
+fn assert_accepted(name: &str, outcome: &TestOutcome) {
     assert_eq!(outcome.message(), None, "{name}");
     assert_eq!(outcome.upstream_identity(), (Some("anna"), Some("key-1"), false), "{name}");
     assert_eq!(outcome.state.identity.credential.as_deref(), Some("id-key-1"), "{name}");
 }
 
-fn assert_rejected(name: &str, outcome: &Seen, message: &str) {
+fn assert_rejected(name: &str, outcome: &TestOutcome, message: &str) {
     assert_eq!(outcome.message(), Some(message), "{name}");
     assert_eq!(outcome.reply_status(), Some(StatusCode::UNAUTHORIZED), "{name}");
     let challenge = if message == "Unauthorized" { "Bearer" } else { "Bearer error=\"invalid_token\"" };
@@ -67,9 +71,9 @@ async fn tokens_are_found_in_all_locations() {
     let get = |uri: &str| TestRequest::get(uri);
     let cookies = json!({"cookie_names": ["session"], "uri_param_names": ["jwt", "token"]});
     let headers = json!({"header_names": ["x-token", "authorization"]});
-    let found = [
+    let accepted = [
         ("Authorization", json!({}), request_with_token(token)),
-        ("any case", json!({}), get("/").header("authorization", &format!("  bEARER \t {token}"))),
+        ("any letter case", json!({}), get("/").header("authorization", &format!("  bEARER \t {token}"))),
         ("query", json!({}), get(&format!("/?a=b&jwt={token}"))),
         ("second name", cookies.clone(), get(&format!("/?token={token}"))),
         ("cookie", cookies.clone(), get("/").header("cookie", &format!("a=b; Session={token}; session=x"))),
@@ -79,7 +83,7 @@ async fn tokens_are_found_in_all_locations() {
             get("/").header("cookie", "a").header("cookie", &format!("session={token}")),
         ),
         ("another header", headers.clone(), get("/").header("x-token", &format!("Bearer {token}"))),
-        ("copies", cookies.clone(), {
+        ("copies of one token", cookies.clone(), {
             let request = get(&format!("/?jwt={token}&token={token}&jwt={token}"));
             request.header("cookie", &format!("session={token}")).header("authorization", &format!("Bearer {token}"))
         }),
@@ -95,7 +99,7 @@ async fn tokens_are_found_in_all_locations() {
             request_with_token(token).header("authorization", &format!("Bearer {other}")),
         ),
     ];
-    for (name, config, request) in found {
+    for (name, config, request) in accepted {
         assert_accepted(name, &run(&config, request).await);
     }
     let rejected = [
@@ -105,7 +109,7 @@ async fn tokens_are_found_in_all_locations() {
         ("no token", json!({}), get("/").header("authorization", "Bearer "), "Unauthorized"),
         ("empty", json!({}), get("/?jwt="), "Unauthorized"),
         ("cookies are not searched", json!({}), get("/").header("cookie", &format!("session={token}")), "Unauthorized"),
-        ("nowhere else", json!({"uri_param_names": []}), get(&format!("/?jwt={token}")), "Unauthorized"),
+        ("the query is not searched", json!({"uri_param_names": []}), get(&format!("/?jwt={token}")), "Unauthorized"),
         ("two", json!({}), get(&format!("/?jwt={token}&jwt={other}")), "Multiple tokens provided"),
         (
             "two places",
@@ -135,32 +139,33 @@ fn options(uri: &str) -> TestRequest {
 
 // kong-compat §4.16
 #[tokio::test]
-async fn rejections_have_a_message() {
-    let good = signed(&json!({"iss": "key-1"}));
+async fn rejections_report_the_error() {
+    let valid = signed(&json!({"iss": "key-1"}));
     let hs512 = Signer::secret(SECRET).token(Algorithm::Hs512, &json!({}), &json!({"iss": "key-1"}));
     let forged = Signer::secret(b"guessed").token(Algorithm::Hs256, &json!({}), &json!({"iss": "key-1"}));
     let in_header = Signer::secret(SECRET).token(Algorithm::Hs256, &json!({"iss": "key-1"}), &json!({}));
-    let with = |claims: Value| signed(&claims);
+    let with_claims = |claims: Value| signed(&claims);
     let kid = json!({"key_claim_name": "kid"});
     let cases = [
         (json!({}), "abc".to_owned(), "Bad token; invalid JSON"),
-        (json!({}), good.replace('.', ".!"), "Bad token; invalid JSON"),
-        (json!({}), good.clone() + "!", "Bad token; invalid signature"),
-        (json!({}), with(json!({})), "No mandatory 'iss' in claims"),
-        (kid.clone(), good.clone(), "No mandatory 'kid' in claims"),
-        (json!({}), with(json!({"iss": ""})), "Invalid 'iss' in claims"),
-        (json!({}), with(json!({"iss": 7})), "Invalid 'iss' in claims"),
-        (json!({}), with(json!({"iss": "key-2"})), "No credentials found for given 'iss'"),
+        (json!({}), valid.replace('.', ".!"), "Bad token; invalid JSON"),
+        (json!({}), valid.clone() + "!", "Bad token; invalid signature"),
+        (json!({}), with_claims(json!({})), "No mandatory 'iss' in claims"),
+        (kid.clone(), valid.clone(), "No mandatory 'kid' in claims"),
+        (json!({}), with_claims(json!({"iss": ""})), "Invalid 'iss' in claims"),
+        (json!({}), with_claims(json!({"iss": 7})), "Invalid 'iss' in claims"),
+        (json!({}), with_claims(json!({"iss": "key-2"})), "No credentials found for given 'iss'"),
         (json!({}), hs512, "Invalid algorithm"),
         (json!({}), forged, "Invalid signature"),
-        (json!({}), good[..good.len() - 43].to_owned(), "Invalid signature"),
-        (json!({"secret_is_base64": true}), good, "Invalid signature"),
+        // Without the 43 characters of the signature.
+        (json!({}), valid[..valid.len() - 43].to_owned(), "Invalid signature"),
+        (json!({"secret_is_base64": true}), valid, "Invalid signature"),
     ];
     for (config, token, message) in cases {
         assert_rejected(&format!("{config} {token}"), &run(&config, request_with_token(&token)).await, message);
     }
     assert_accepted("in the header of the token", &run(&json!({}), request_with_token(&in_header)).await);
-    let kid_claim = run(&kid, request_with_token(&with(json!({"kid": "key-1"})))).await;
+    let kid_claim = run(&kid, request_with_token(&with_claims(json!({"kid": "key-1"})))).await;
     assert_accepted("another claim", &kid_claim);
 }
 
@@ -171,7 +176,11 @@ async fn base64_secrets_are_decoded() {
     assert_accepted("decoded", &run(&json!({"secret_is_base64": true}), request_with_token(&token)).await);
     assert_rejected("as written", &run(&json!({}), request_with_token(&token)).await, "Invalid signature");
     let mut directory = consumers();
-    add(&mut directory, "bad", VerificationKey::Secret(HmacSecret::new(Algorithm::Hs256, &b"no base64!"[..]).unwrap()));
+    add_credential(
+        &mut directory,
+        "bad",
+        VerificationKey::Secret(HmacSecret::new(Algorithm::Hs256, &b"no base64!"[..]).unwrap()),
+    );
     let chain = chain(&[(&KIND, json!({"secret_is_base64": true}))]);
     let outcome = request_with_token(&signed(&json!({"iss": "bad"}))).with_consumers(&directory).run(&chain).await;
     assert_rejected("invalid base64", &outcome, "Invalid key/secret");
@@ -188,7 +197,7 @@ async fn keys_are_bound_to_their_algorithm() {
             true => VerificationKey::Secret(HmacSecret::new(algorithm, &b"YSBzZWNyZXQ="[..]).unwrap()),
             false => VerificationKey::Public(PublicKey::from_pem(algorithm, signer.public_pem().as_bytes()).unwrap()),
         };
-        add(&mut directory, "key-1", key);
+        add_credential(&mut directory, "key-1", key);
         let token = |algorithm| signer.token(algorithm, &json!({}), &json!({"iss": "key-1"}));
         assert_accepted(
             algorithm.name(),
@@ -241,13 +250,16 @@ async fn invalid_claims_are_the_whole_body() {
 #[tokio::test]
 async fn the_challenge_has_the_realm_and_tokens_are_forwarded() {
     let config = json!({"realm": "shop"});
-    let none = run(&config, TestRequest::get("/")).await;
-    assert_eq!(none.response_header("www-authenticate"), Some(r#"Bearer realm="shop""#));
-    let wrong = run(&config, request_with_token("x")).await;
-    assert_eq!(wrong.response_header("www-authenticate"), Some(r#"Bearer realm="shop", error="invalid_token""#));
+    let without_token = run(&config, TestRequest::get("/")).await;
+    assert_eq!(without_token.response_header("www-authenticate"), Some(r#"Bearer realm="shop""#));
+    let invalid_token = run(&config, request_with_token("x")).await;
+    assert_eq!(
+        invalid_token.response_header("www-authenticate"),
+        Some(r#"Bearer realm="shop", error="invalid_token""#)
+    );
     let token = signed(&json!({"iss": "key-1"}));
-    let right = run(&config, request_with_token(&token)).await;
-    assert_eq!(right.upstream_header("authorization"), Some(&*format!("Bearer {token}")));
+    let valid_token = run(&config, request_with_token(&token)).await;
+    assert_eq!(valid_token.upstream_header("authorization"), Some(&*format!("Bearer {token}")));
 }
 
 #[tokio::test]
@@ -256,20 +268,20 @@ async fn verified_tokens_are_cached_until_the_credential_changes() {
     let jwt = build_jwt(&json!({"claims_to_verify": ["exp"]}), &state, &services);
     let noon_seconds = noon().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let token = signed(&json!({"iss": "key-1", "exp": noon_seconds + 5}));
-    let is_known = |jwt: &Jwt| jwt.cache.find(&jwt.digest(token.as_bytes())).is_some();
+    let is_cached = |jwt: &Jwt| jwt.cache.find(&jwt.digest(token.as_bytes())).is_some();
     let chain = published::chain_of(&jwt);
     let before = consumers();
-    assert!(!is_known(&jwt));
+    assert!(!is_cached(&jwt));
     assert_accepted("verified", &request_with_token(&token).with_consumers(&before).run(&chain).await);
-    assert!(is_known(&jwt));
+    assert!(is_cached(&jwt));
     assert_accepted("known", &request_with_token(&token).with_consumers(&before).run(&chain).await);
-    let again = build_jwt(&json!({"claims_to_verify": ["exp"]}), &state, &services);
-    assert!(is_known(&again), "a rebuilt plugin with the same configuration uses the cache");
+    let rebuilt = build_jwt(&json!({"claims_to_verify": ["exp"]}), &state, &services);
+    assert!(is_cached(&rebuilt), "a rebuilt plugin with the same configuration uses the cache");
     let other = build_jwt(&json!({"claims_to_verify": []}), &state, &services);
-    assert!(!is_known(&other), "a plugin with another configuration does not use the entry");
+    assert!(!is_cached(&other), "a plugin with another configuration does not use the entry");
 
     let mut changed = before.clone();
-    add(
+    add_credential(
         &mut changed,
         "key-1",
         VerificationKey::Secret(HmacSecret::new(Algorithm::Hs256, &b"a new secret"[..]).unwrap()),

@@ -18,6 +18,7 @@ pub(crate) enum TimeClaimName {
     Iat,
 }
 
+/// In the order of the variants, so that `claim as usize` is an index.
 const CLAIMS: [TimeClaimName; 3] = [TimeClaimName::Exp, TimeClaimName::Nbf, TimeClaimName::Iat];
 
 impl TimeClaimName {
@@ -72,7 +73,9 @@ pub(super) struct TimeClaimRules {
 enum ClaimRequirement {
     /// The claim is ignored.
     Ignored,
+    /// The claim must be valid if the token contains it.
     IfPresent,
+    /// The token must contain the claim, and it must be valid.
     Required,
 }
 
@@ -82,12 +85,12 @@ pub(super) type ClaimViolations = Vec<(&'static str, &'static str)>;
 impl TimeClaimRules {
     /// Claims that are not in `verified` are ignored.
     pub(super) fn new(verified: &[TimeClaimName], max_lifetime: u32) -> Self {
-        let expected =
+        let requirement =
             |claim| if verified.contains(&claim) { ClaimRequirement::Required } else { ClaimRequirement::Ignored };
-        TimeClaimRules { requirements: CLAIMS.map(expected), max_lifetime }
+        TimeClaimRules { requirements: CLAIMS.map(requirement), max_lifetime }
     }
 
-    /// Additionally requires `exp` and `nbf` to be valid if they are present.
+    /// These rules, but `exp` and `nbf` must be valid if they are present.
     #[must_use]
     pub(super) fn with_present_claims(mut self) -> Self {
         for claim in [TimeClaimName::Exp, TimeClaimName::Nbf] {
@@ -101,12 +104,12 @@ impl TimeClaimRules {
     pub(super) fn check(&self, times: &TimeClaims, now: SystemTime) -> Result<(), ClaimViolations> {
         let now = unix_seconds(now);
         let violations = CLAIMS.into_iter().filter_map(|claim| {
-            let wrong = match (self.requirements[claim as usize], times.get(claim)) {
+            let error = match (self.requirements[claim as usize], times.get(claim)) {
                 (ClaimRequirement::Ignored, _) | (ClaimRequirement::IfPresent, TimeClaim::Absent) => None,
                 (ClaimRequirement::Required, TimeClaim::Absent) | (_, TimeClaim::NotNumber) => Some("must be a number"),
-                (_, TimeClaim::At(time)) => violation(claim, time, now),
+                (_, TimeClaim::At(time)) => time_error(claim, time, now),
             };
-            wrong.map(|wrong| (claim.name(), wrong))
+            error.map(|error| (claim.name(), error))
         });
         let violations: ClaimViolations = violations.collect();
         if !violations.is_empty() {
@@ -121,7 +124,8 @@ impl TimeClaimRules {
     }
 }
 
-fn violation(claim: TimeClaimName, time: f64, now: f64) -> Option<&'static str> {
+/// The error of a claim whose time is not valid now.
+fn time_error(claim: TimeClaimName, time: f64, now: f64) -> Option<&'static str> {
     match claim {
         TimeClaimName::Exp => (time <= now).then_some("token expired"),
         TimeClaimName::Nbf => (time > now).then_some("token not valid yet"),
@@ -129,10 +133,10 @@ fn violation(claim: TimeClaimName, time: f64, now: f64) -> Option<&'static str> 
     }
 }
 
-/// Whole seconds since 1970, because issuers and clients also use whole seconds.
+/// Seconds since 1970, rounded down, because issuers and clients use whole seconds, too.
 fn unix_seconds(now: SystemTime) -> f64 {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    // Exact: 53 bits hold the seconds of many million years.
+    // The conversion is exact: 53 bits hold the seconds of many million years.
     since.as_secs() as f64
 }
 
@@ -148,10 +152,12 @@ mod tests {
     #[test]
     fn listed_time_claims_are_verified() {
         use TimeClaimName::{Exp, Iat, Nbf};
-        const MUST: &str = "must be a number";
+        const NOT_NUMBER: &str = "must be a number";
         const EXPIRED: (&str, &str) = ("exp", "token expired");
-        type Wrong = &'static [(&'static str, &'static str)];
-        let cases: [(&[TimeClaimName], u32, Value, Wrong, Wrong); 17] = [
+        type Errors = &'static [(&'static str, &'static str)];
+        // Verified claims, maximum lifetime, claims of the token, and the errors of the rules without and with
+        // `with_present_claims`. The current time is 1000.9.
+        let cases: [(&[TimeClaimName], u32, Value, Errors, Errors); 17] = [
             (
                 &[],
                 0,
@@ -160,14 +166,14 @@ mod tests {
                 &[("exp", "token expired"), ("nbf", "token not valid yet")],
             ),
             (&[], 0, json!({}), &[], &[]),
-            (&[], 0, json!({"exp": "x"}), &[], &[("exp", MUST)]),
+            (&[], 0, json!({"exp": "x"}), &[], &[("exp", NOT_NUMBER)]),
             (&[Exp], 0, json!({"exp": 1001}), &[], &[]),
             (&[Exp], 0, json!({"exp": 1000.5}), &[], &[]),
             (&[Exp], 0, json!({"exp": 1000}), &[EXPIRED], &[EXPIRED]),
             (&[Exp], 0, json!({"exp": -1e300}), &[EXPIRED], &[EXPIRED]),
-            (&[Exp], 0, json!({"exp": "2000"}), &[("exp", MUST)], &[("exp", MUST)]),
-            (&[Exp], 0, json!({}), &[("exp", MUST)], &[("exp", MUST)]),
-            (&[Exp], 0, json!({"exp": null}), &[("exp", MUST)], &[("exp", MUST)]),
+            (&[Exp], 0, json!({"exp": "2000"}), &[("exp", NOT_NUMBER)], &[("exp", NOT_NUMBER)]),
+            (&[Exp], 0, json!({}), &[("exp", NOT_NUMBER)], &[("exp", NOT_NUMBER)]),
+            (&[Exp], 0, json!({"exp": null}), &[("exp", NOT_NUMBER)], &[("exp", NOT_NUMBER)]),
             (&[Nbf], 0, json!({"nbf": 1000}), &[], &[]),
             (&[Nbf], 0, json!({"nbf": 1001}), &[("nbf", "token not valid yet")], &[("nbf", "token not valid yet")]),
             (&[Iat], 0, json!({"iat": 1000}), &[], &[]),
@@ -178,7 +184,7 @@ mod tests {
                 &[("iat", "token issued in the future")],
                 &[("iat", "token issued in the future")],
             ),
-            (&[Nbf, Exp], 0, json!({"exp": 1}), &[EXPIRED, ("nbf", MUST)], &[EXPIRED, ("nbf", MUST)]),
+            (&[Nbf, Exp], 0, json!({"exp": 1}), &[EXPIRED, ("nbf", NOT_NUMBER)], &[EXPIRED, ("nbf", NOT_NUMBER)]),
             (&[Exp], 60, json!({"exp": 1060}), &[], &[]),
             (
                 &[Exp],
@@ -189,12 +195,16 @@ mod tests {
             ),
         ];
         let now = UNIX_EPOCH + Duration::from_millis(1_000_900);
-        for (verified, longest, claims, listed, there) in cases {
+        for (verified, max_lifetime, claims, errors, errors_if_present) in cases {
             let times = TimeClaims::from_claims(claims.as_object().unwrap());
-            let rules = TimeClaimRules::new(verified, longest);
-            assert_eq!(rules.check(&times, now).err().unwrap_or_default(), listed, "{verified:?} {claims}");
+            let rules = TimeClaimRules::new(verified, max_lifetime);
+            assert_eq!(rules.check(&times, now).err().unwrap_or_default(), errors, "{verified:?} {claims}");
             let rules = rules.with_present_claims();
-            assert_eq!(rules.check(&times, now).err().unwrap_or_default(), there, "{verified:?} {claims}, if present");
+            assert_eq!(
+                rules.check(&times, now).err().unwrap_or_default(),
+                errors_if_present,
+                "{verified:?} {claims}, if present"
+            );
         }
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct UnverifiedToken<'t> {
     pub(super) signature: Vec<u8>,
 }
 
-/// Why a token is malformed, as the message for clients.
+/// The message for clients about a malformed token.
 pub(super) type MalformedToken = &'static str;
 
 const INVALID_JSON: MalformedToken = "Bad token; invalid JSON";
@@ -35,19 +35,19 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 impl<'t> UnverifiedToken<'t> {
     pub(super) fn parse(text: &'t [u8]) -> Result<Self, MalformedToken> {
-        let first = memchr::memchr(b'.', text).ok_or(INVALID_JSON)?;
-        let second = first + 1 + memchr::memchr(b'.', &text[first + 1..]).ok_or(INVALID_JSON)?;
-        let (header, claims) = (decode_json(&text[..first])?, decode_json(&text[first + 1..second])?);
+        let first_dot = memchr::memchr(b'.', text).ok_or(INVALID_JSON)?;
+        let second_dot = first_dot + 1 + memchr::memchr(b'.', &text[first_dot + 1..]).ok_or(INVALID_JSON)?;
+        let (header, claims) = (decode_json(&text[..first_dot])?, decode_json(&text[first_dot + 1..second_dot])?);
         let Value::Object(header) = header else { return Err(INVALID_JSON) };
         let algorithm = header.get("alg").and_then(Value::as_str).and_then(Algorithm::parse);
         let algorithm = algorithm.ok_or(INVALID_ALGORITHM)?;
         let Value::Object(claims) = claims else { return Err(INVALID_CLAIMS) };
-        let signature = BASE64.decode(&text[second + 1..]).map_err(|_| INVALID_SIGNATURE)?;
+        let signature = BASE64.decode(&text[second_dot + 1..]).map_err(|_| INVALID_SIGNATURE)?;
         // RFC 7515, section 4.1.11: tokens with unsupported critical extensions are invalid. None is supported.
         if header.contains_key("crit") {
             return Err(UNSUPPORTED_CRIT);
         }
-        Ok(UnverifiedToken { algorithm, claims, header, signed: &text[..second], signature })
+        Ok(UnverifiedToken { algorithm, claims, header, signed: &text[..second_dot], signature })
     }
 
     /// A claim, or else the member of the header with the same name.
@@ -55,8 +55,8 @@ impl<'t> UnverifiedToken<'t> {
         self.claims.get(name).or_else(|| self.header.get(name))
     }
 
-    /// A claim that is a string.
-    pub(super) fn text(&self, claim: &str) -> Option<&str> {
+    /// The value of a claim, if it is a string.
+    pub(super) fn string_claim(&self, claim: &str) -> Option<&str> {
         self.claims.get(claim)?.as_str()
     }
 
@@ -66,8 +66,8 @@ impl<'t> UnverifiedToken<'t> {
     }
 }
 
-fn decode_json(part: &[u8]) -> Result<Value, MalformedToken> {
-    let text = BASE64.decode(part).map_err(|_| INVALID_JSON)?;
+fn decode_json(segment: &[u8]) -> Result<Value, MalformedToken> {
+    let text = BASE64.decode(segment).map_err(|_| INVALID_JSON)?;
     serde_json::from_slice(&text).map_err(|_| INVALID_JSON)
 }
 
@@ -92,40 +92,40 @@ mod tests {
 
     use super::*;
 
-    fn encoded(header: &str, claims: &str) -> String {
+    fn unsigned(header: &str, claims: &str) -> String {
         format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims))
     }
 
     // kong-compat §4.16
     #[test]
     fn malformed_tokens_are_rejected_with_a_message() {
-        let good = r#"{"alg":"HS256"}"#;
+        let valid_header = r#"{"alg":"HS256"}"#;
         let cases = [
             ("abc".to_owned(), INVALID_JSON),
             ("a.b".to_owned(), INVALID_JSON),
             (String::new(), INVALID_JSON),
             ("..".to_owned(), INVALID_JSON),
-            (encoded("no json", "{}") + ".", INVALID_JSON),
-            (encoded("[]", "{}") + ".", INVALID_JSON),
-            (encoded(good, "no json") + ".", INVALID_JSON),
-            (encoded(good, "{}"), INVALID_JSON),
-            (encoded("{}", "{}") + ".", INVALID_ALGORITHM),
-            (encoded(r#"{"alg":"none"}"#, "{}") + ".", INVALID_ALGORITHM),
-            (encoded(r#"{"alg":"hs256"}"#, "{}") + ".", INVALID_ALGORITHM),
-            (encoded(r#"{"alg":256}"#, "{}") + ".", INVALID_ALGORITHM),
-            (encoded(good, "[]") + ".", INVALID_CLAIMS),
-            (encoded(good, "{}") + ".!", INVALID_SIGNATURE),
-            (encoded(good, "{}") + ".YQ.YQ", INVALID_SIGNATURE),
-            (encoded(r#"{"alg":"HS256","crit":["b64"]}"#, "{}") + ".", UNSUPPORTED_CRIT),
+            (unsigned("no json", "{}") + ".", INVALID_JSON),
+            (unsigned("[]", "{}") + ".", INVALID_JSON),
+            (unsigned(valid_header, "no json") + ".", INVALID_JSON),
+            (unsigned(valid_header, "{}"), INVALID_JSON),
+            (unsigned("{}", "{}") + ".", INVALID_ALGORITHM),
+            (unsigned(r#"{"alg":"none"}"#, "{}") + ".", INVALID_ALGORITHM),
+            (unsigned(r#"{"alg":"hs256"}"#, "{}") + ".", INVALID_ALGORITHM),
+            (unsigned(r#"{"alg":256}"#, "{}") + ".", INVALID_ALGORITHM),
+            (unsigned(valid_header, "[]") + ".", INVALID_CLAIMS),
+            (unsigned(valid_header, "{}") + ".!", INVALID_SIGNATURE),
+            (unsigned(valid_header, "{}") + ".YQ.YQ", INVALID_SIGNATURE),
+            (unsigned(r#"{"alg":"HS256","crit":["b64"]}"#, "{}") + ".", UNSUPPORTED_CRIT),
         ];
         for (text, expected) in cases {
             assert_eq!(UnverifiedToken::parse(text.as_bytes()).err(), Some(expected), "{text}");
         }
-        let text = encoded(r#"{"alg":"ES512","kid":"k"}"#, r#"{"a":"b"}"#);
+        let text = unsigned(r#"{"alg":"ES512","kid":"k"}"#, r#"{"a":"b"}"#);
         let token = format!("{text}.YQ==");
         let token = UnverifiedToken::parse(token.as_bytes()).unwrap();
         assert_eq!((token.signed, &*token.signature), (text.as_bytes(), &b"a"[..]));
-        assert_eq!((token.key_id(), token.text("a")), (Some("k"), Some("b")));
+        assert_eq!((token.key_id(), token.string_claim("a")), (Some("k"), Some("b")));
     }
 
     #[test]
@@ -150,9 +150,9 @@ mod tests {
             claims in "\\PC{0,40}",
         ) {
             let _any = UnverifiedToken::parse(&bytes);
-            let _built = UnverifiedToken::parse((encoded(&header, &claims) + ".").as_bytes());
-            let valid_header = [encoded(r#"{"alg":"RS256"}"#, &claims).as_bytes(), b".", &bytes].concat();
-            let _known = UnverifiedToken::parse(&valid_header)
+            let _built = UnverifiedToken::parse((unsigned(&header, &claims) + ".").as_bytes());
+            let with_valid_header = [unsigned(r#"{"alg":"RS256"}"#, &claims).as_bytes(), b".", &bytes].concat();
+            let _known = UnverifiedToken::parse(&with_valid_header)
                 .map(|token| (token.claim_or_header("iss").cloned(), token.key_id().map(str::len)));
         }
     }

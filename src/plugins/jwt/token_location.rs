@@ -25,17 +25,19 @@ impl TokenLocations {
     ) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         if parameters.is_empty() && cookies.is_empty() && headers.is_empty() {
-            let remedy = "name at least one in uri_param_names, cookie_names or header_names";
+            let remedy = "list at least one name in uri_param_names, cookie_names or header_names";
             invalid.push(Diagnostic::in_config("", "has no location to search for tokens", remedy));
         }
-        let mut names = Vec::new();
-        for (at, name) in headers.iter().enumerate() {
-            names.extend(parse_header_name(&format!("header_names[{at}]"), name).map_err(|error| invalid.push(error)));
+        let mut header_names = Vec::new();
+        for (index, name) in headers.iter().enumerate() {
+            header_names.extend(
+                parse_header_name(&format!("header_names[{index}]"), name).map_err(|error| invalid.push(error)),
+            );
         }
-        for (field, list) in [("uri_param_names", &parameters), ("cookie_names", &cookies)] {
-            for (at, _) in list.iter().enumerate().filter(|(_, name)| name.is_empty()) {
+        for (field, names) in [("uri_param_names", &parameters), ("cookie_names", &cookies)] {
+            for (index, _) in names.iter().enumerate().filter(|(_, name)| name.is_empty()) {
                 invalid.push(Diagnostic::in_config(
-                    format!("{field}[{at}]"),
+                    format!("{field}[{index}]"),
                     "is empty",
                     "set it to a name, or remove it",
                 ));
@@ -45,16 +47,16 @@ impl TokenLocations {
             return Err(invalid);
         }
         let boxed = |names: Vec<String>| names.into_iter().map(String::into_boxed_str).collect();
-        Ok(TokenLocations { parameters: boxed(parameters), cookies: boxed(cookies), headers: names.into() })
+        Ok(TokenLocations { parameters: boxed(parameters), cookies: boxed(cookies), headers: header_names.into() })
     }
 
-    /// The token of a request. Several copies of the same token count as one.
+    /// The token of a request. Copies of the same token count as one, different tokens are `Multiple`.
     pub(super) fn find<'c>(&self, cx: &'c RequestCx<'_>) -> FieldValue<'c> {
         let mut found = FieldValue::Absent;
-        let mut add = |another: FieldValue<'c>| {
+        let mut add = |token: FieldValue<'c>| {
             if found == FieldValue::Absent {
-                found = another;
-            } else if found != another {
+                found = token;
+            } else if found != token {
                 found = FieldValue::Multiple;
             }
         };
@@ -75,7 +77,7 @@ impl TokenLocations {
             }
         }
         for name in &self.headers {
-            if let Some(token) = cx.head.headers.get(name).and_then(|value| bearer(value.as_bytes())) {
+            if let Some(token) = cx.head.headers.get(name).and_then(|value| strip_bearer_scheme(value.as_bytes())) {
                 add(FieldValue::Single(Cow::Borrowed(token)));
             }
         }
@@ -83,18 +85,22 @@ impl TokenLocations {
     }
 }
 
-/// The first cookie with this name, which is case-insensitive, as in Kong.
+/// The value of the first cookie with this name, unless it is empty. Names are compared case-insensitively, as in Kong.
 fn cookie<'c>(cx: &'c RequestCx<'_>, name: &str) -> Option<&'c [u8]> {
     let lines = cx.head.headers.get_all(header::COOKIE).iter();
     let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
     let mut values = pairs.filter_map(|pair| {
-        let at = memchr::memchr(b'=', pair)?;
-        pair[..at].trim_ascii().eq_ignore_ascii_case(name.as_bytes()).then(|| pair[at + 1..].trim_ascii())
+        let equals_sign = memchr::memchr(b'=', pair)?;
+        pair[..equals_sign]
+            .trim_ascii()
+            .eq_ignore_ascii_case(name.as_bytes())
+            .then(|| pair[equals_sign + 1..].trim_ascii())
     });
     values.next().filter(|value| !value.is_empty())
 }
 
-fn bearer(value: &[u8]) -> Option<&[u8]> {
+/// The token after the scheme `Bearer`.
+fn strip_bearer_scheme(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.trim_ascii().split_at_checked(6)?;
     let is_bearer = scheme.eq_ignore_ascii_case(b"bearer") && token.first().is_some_and(u8::is_ascii_whitespace);
     Some(token.trim_ascii_start()).filter(|token| is_bearer && !token.is_empty())

@@ -40,13 +40,13 @@ enum ExpectedResult {
 
 use ExpectedResult::{Accepted, Rejected};
 
-const NONE: ExpectedResult = Rejected("No API key found in request");
-const SEVERAL: ExpectedResult = Rejected("Duplicate API key found");
-const WRONG: ExpectedResult = Rejected("Unauthorized");
+const NO_KEY_FOUND: ExpectedResult = Rejected("No API key found in request");
+const DUPLICATE_KEY: ExpectedResult = Rejected("Duplicate API key found");
+const UNAUTHORIZED: ExpectedResult = Rejected("Unauthorized");
 
-async fn check(name: &str, config: &Value, request: TestRequest, then: ExpectedResult) {
+async fn check(name: &str, config: &Value, request: TestRequest, expected: ExpectedResult) {
     let outcome = request.with_consumers(&consumers()).run(&chain(&[(&KIND, config.clone())])).await;
-    match then {
+    match expected {
         Accepted(credential) => {
             assert_eq!(outcome.message(), None, "{name}");
             assert_eq!(outcome.upstream_identity(), (Some("anna"), Some(credential), false), "{name}");
@@ -69,7 +69,7 @@ async fn keys_are_found_in_headers_and_query() {
     let several = json!({"key_names": ["first", "api_key"]});
     let cases = [
         ("header", json!({}), get("/").header("apikey", "a key"), Accepted("cred-1")),
-        ("any case", json!({"key_names": ["ApiKey"]}), get("/").header("APIKEY", "a key"), Accepted("cred-1")),
+        ("any letter case", json!({"key_names": ["ApiKey"]}), get("/").header("APIKEY", "a key"), Accepted("cred-1")),
         ("query", json!({}), get("/?b=c&apikey=a+key"), Accepted("cred-1")),
         ("decoded", json!({}), get("/?%61pikey=a%20%6bey"), Accepted("cred-1")),
         ("the header is first", json!({}), get("/?apikey=x").header("apikey", "a key"), Accepted("cred-1")),
@@ -77,33 +77,33 @@ async fn keys_are_found_in_headers_and_query() {
         ("the second name", several.clone(), get("/?api_key=a+key"), Accepted("cred-1")),
         ("dashes for underscores", several.clone(), get("/").header("api-key", "a key"), Accepted("cred-1")),
         ("underscores", several, get("/").header("api_key", "a key").header("api-key", "x"), Accepted("cred-1")),
-        ("no header", json!({"key_in_header": false}), get("/").header("apikey", "a key"), NONE),
-        ("no query", json!({"key_in_query": false}), get("/?apikey=a+key"), NONE),
-        ("nothing", json!({}), get("/"), NONE),
-        ("null is unset", json!({"realm": null, "key_names": null}), get("/"), NONE),
-        ("case of the query", json!({}), get("/?APIKEY=a+key"), NONE),
-        ("empty", json!({}), get("/?apikey=a+key").header("apikey", ""), NONE),
-        ("no value", json!({}), get("/?apikey"), NONE),
-        ("two headers", json!({}), get("/").header("apikey", "a key").header("apikey", "a key"), SEVERAL),
-        ("two in the query", json!({}), get("/?apikey=a+key&apikey=a+key"), SEVERAL),
+        ("headers are not searched", json!({"key_in_header": false}), get("/").header("apikey", "a key"), NO_KEY_FOUND),
+        ("the query is not searched", json!({"key_in_query": false}), get("/?apikey=a+key"), NO_KEY_FOUND),
+        ("nothing", json!({}), get("/"), NO_KEY_FOUND),
+        ("null is unset", json!({"realm": null, "key_names": null}), get("/"), NO_KEY_FOUND),
+        ("query names are case-sensitive", json!({}), get("/?APIKEY=a+key"), NO_KEY_FOUND),
+        ("an empty header ends the search", json!({}), get("/?apikey=a+key").header("apikey", ""), NO_KEY_FOUND),
+        ("no value", json!({}), get("/?apikey"), NO_KEY_FOUND),
+        ("two headers", json!({}), get("/").header("apikey", "a key").header("apikey", "a key"), DUPLICATE_KEY),
+        ("two in the query", json!({}), get("/?apikey=a+key&apikey=a+key"), DUPLICATE_KEY),
         (
             "one header and two parameters",
             json!({}),
             get("/?apikey=a&apikey=b").header("apikey", "a key"),
             Accepted("cred-1"),
         ),
-        ("wrong", json!({}), get("/").header("apikey", "a ke"), WRONG),
-        ("not UTF-8", json!({}), get("/?apikey=%ff%fe"), WRONG),
+        ("wrong", json!({}), get("/").header("apikey", "a ke"), UNAUTHORIZED),
+        ("not UTF-8", json!({}), get("/?apikey=%ff%fe"), UNAUTHORIZED),
         ("not yet expired", json!({}), get("/?apikey=ends+later"), Accepted("cred-2")),
-        ("expired", json!({}), get("/?apikey=ends+now"), WRONG),
-        ("OPTIONS", json!({}), method("OPTIONS", get("/")), NONE),
+        ("expired", json!({}), get("/?apikey=ends+now"), UNAUTHORIZED),
+        ("OPTIONS", json!({}), with_method("OPTIONS", get("/")), NO_KEY_FOUND),
     ];
-    for (name, config, request, then) in cases {
-        check(name, &config, request, then).await;
+    for (name, config, request, expected) in cases {
+        check(name, &config, request, expected).await;
     }
 }
 
-fn method(method: &str, mut request: TestRequest) -> TestRequest {
+fn with_method(method: &str, mut request: TestRequest) -> TestRequest {
     *request.request.method_mut() = method.parse().unwrap();
     request
 }
@@ -123,29 +123,29 @@ fn multipart(fields: &[(&str, &str)]) -> String {
 #[tokio::test]
 async fn keys_are_found_in_bodies_if_enabled() {
     let config = json!({"key_in_body": true, "key_names": ["apikey", "other"]});
-    let post = |kind, body: &str| TestRequest::post("/", kind, body.to_owned());
+    let post = |content_type, body: &str| TestRequest::post("/", content_type, body.to_owned());
     let cases = [
         ("form", post(FORM, "b=c&apikey=a+key"), Accepted("cred-1")),
         ("second name", post(FORM, "other=a+key"), Accepted("cred-1")),
-        ("two in the form", post(FORM, "apikey=a+key&apikey=b"), SEVERAL),
+        ("two in the form", post(FORM, "apikey=a+key&apikey=b"), DUPLICATE_KEY),
         ("json", post(JSON, r#"{"b": [1], "apikey": "a\u0020key"}"#), Accepted("cred-1")),
-        ("list", post(JSON, r#"{"apikey": ["a key"]}"#), SEVERAL),
-        ("number", post(JSON, r#"{"apikey": 7, "other": "a key"}"#), Accepted("cred-1")),
-        ("not an object", post(JSON, r#"["apikey"]"#), NONE),
-        ("invalid json", post(JSON, r#"{"apikey": "a key""#), NONE),
+        ("list", post(JSON, r#"{"apikey": ["a key"]}"#), DUPLICATE_KEY),
+        ("a number is ignored", post(JSON, r#"{"apikey": 7, "other": "a key"}"#), Accepted("cred-1")),
+        ("not an object", post(JSON, r#"["apikey"]"#), NO_KEY_FOUND),
+        ("invalid json", post(JSON, r#"{"apikey": "a key""#), NO_KEY_FOUND),
         ("multipart", post(MULTIPART, &multipart(&[("b", "c"), ("apikey", "a key")])), Accepted("cred-1")),
-        ("two parts", post(MULTIPART, &multipart(&[("apikey", "a key"), ("apikey", "a key")])), SEVERAL),
-        ("another type", post("text/plain", "apikey=a+key"), NONE),
-        ("compressed", post(FORM, "apikey=a+key").header("content-encoding", "gzip"), NONE),
+        ("two parts", post(MULTIPART, &multipart(&[("apikey", "a key"), ("apikey", "a key")])), DUPLICATE_KEY),
+        ("another type", post("text/plain", "apikey=a+key"), NO_KEY_FOUND),
+        ("compressed", post(FORM, "apikey=a+key").header("content-encoding", "gzip"), NO_KEY_FOUND),
         ("the header is first", post(FORM, "apikey=x").header("apikey", "a key"), Accepted("cred-1")),
         ("the query is first", TestRequest::post("/?apikey=a+key", FORM, "apikey=x"), Accepted("cred-1")),
     ];
-    for (name, request, then) in cases {
-        check(name, &config, request, then).await;
+    for (name, request, expected) in cases {
+        check(name, &config, request, expected).await;
     }
-    check("not enabled", &json!({}), post(FORM, "apikey=a+key"), NONE).await;
-    let plugin = |config| build(&KIND, &config).unwrap().body_buffer_limit();
-    assert_eq!((plugin(json!({})), plugin(config)), (None, Some(1 << 20)));
+    check("not enabled", &json!({}), post(FORM, "apikey=a+key"), NO_KEY_FOUND).await;
+    let buffer_limit = |config| build(&KIND, &config).unwrap().body_buffer_limit();
+    assert_eq!((buffer_limit(json!({})), buffer_limit(config)), (None, Some(1 << 20)));
 }
 
 // kong-compat §4.17
@@ -162,8 +162,8 @@ async fn hidden_keys_are_removed_from_all_locations() {
         let request = request.header("apikey", "a key").header("api-key", "x").header("api_key", "x").header("b", "c");
         let outcome = request.with_consumers(&consumers()).run(&chain(&[(&KIND, config.clone())])).await;
         assert_eq!(outcome.upstream_identity().1, Some("cred-1"));
-        let names = ["apikey", "api-key", "api_key", "b"].map(|name| outcome.upstream_header(name));
-        assert_eq!(names, [None, None, None, Some("c")]);
+        let forwarded = ["apikey", "api-key", "api_key", "b"].map(|name| outcome.upstream_header(name));
+        assert_eq!(forwarded, [None, None, None, Some("c")]);
         assert_eq!(outcome.request.uri, "/p?b=%63&&d");
         assert_eq!(outcome.state.replacement_body.as_deref(), Some(expected.as_bytes()));
         assert_eq!(outcome.upstream_header("content-length"), Some(&*expected.len().to_string()));
@@ -186,7 +186,7 @@ async fn keys_are_hidden_for_anonymous_requests() {
 // kong-compat §7.27
 #[tokio::test]
 async fn keys_are_forwarded_by_default() {
-    let request = TestRequest::get("/?apikey=a+key").header("other", "x").with_consumers(&consumers());
+    let request = TestRequest::get("/?apikey=a+key").with_consumers(&consumers());
     let outcome = request.run(&chain(&[(&KIND, json!({}))])).await;
     assert_eq!(outcome.request.uri, "/?apikey=a+key");
     assert_eq!(outcome.state.replacement_body, None);
@@ -227,9 +227,11 @@ proptest! {
     #[test]
     fn parsing_bodies_and_queries_never_panics(
         body in proptest::collection::vec(any::<u8>(), 0..200),
-        tail in "[ -~]{0,40}",
-        kind in prop_oneof![Just(FORM), Just(JSON), Just(MULTIPART), Just("multipart/form-data; boundary=\"\\")],
-        pieces in proptest::collection::vec(prop_oneof![
+        query in "[ -~]{0,40}",
+        content_type in prop_oneof![
+            Just(FORM), Just(JSON), Just(MULTIPART), Just("multipart/form-data; boundary=\"\\")
+        ],
+        fragments in proptest::collection::vec(prop_oneof![
             Just("----b"), Just("\r\n"), Just("--"), Just("Content-Disposition: form-data; name=\"apikey\""), Just("x"),
             Just("{\"apikey\":"), Just("&apikey=%4"), Just("\"}"),
         ], 0..20),
@@ -237,9 +239,9 @@ proptest! {
         let config = json!({"key_in_body": true, "hide_credentials": true});
         let chain = chain(&[(&KIND, config)]);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        for body in [body, pieces.concat().into_bytes()] {
-            let Ok(uri) = format!("/?{tail}").parse::<http::Uri>() else { continue };
-            let mut request = TestRequest::post("/", kind, body).with_consumers(&consumers());
+        for body in [body, fragments.concat().into_bytes()] {
+            let Ok(uri) = format!("/?{query}").parse::<http::Uri>() else { continue };
+            let mut request = TestRequest::post("/", content_type, body).with_consumers(&consumers());
             *request.request.uri_mut() = uri;
             let outcome = runtime.block_on(request.run(&chain));
             prop_assert!(outcome.reply_status().is_some() || outcome.upstream_identity().1.is_some());

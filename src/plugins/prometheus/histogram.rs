@@ -7,7 +7,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Histogram {
     bounds: &'static [u16],
-    /// One more than bounds; the last one is for durations that exceed all bounds.
+    /// The count of each bucket: one for each bound, and one for durations that exceed all bounds.
     counts: Box<[AtomicU64]>,
     /// In microseconds.
     sum: AtomicU64,
@@ -31,17 +31,17 @@ impl Histogram {
 
     pub(super) fn add(&self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let at = self.bounds.partition_point(|bound| u64::from(*bound) * 1000 < micros);
-        self.counts[at].fetch_add(1, Ordering::Relaxed);
+        let bucket = self.bounds.partition_point(|bound| u64::from(*bound) * 1000 < micros);
+        self.counts[bucket].fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(micros, Ordering::Relaxed);
     }
 
     pub(super) fn snapshot(&self) -> HistogramSnapshot {
         let mut count = 0;
         let mut buckets = Vec::with_capacity(self.bounds.len());
-        for (at, bucket) in self.counts.iter().enumerate() {
+        for (index, bucket) in self.counts.iter().enumerate() {
             count += bucket.load(Ordering::Relaxed);
-            buckets.extend(self.bounds.get(at).map(|bound| (*bound, count)));
+            buckets.extend(self.bounds.get(index).map(|bound| (*bound, count)));
         }
         HistogramSnapshot { buckets, count, sum: self.sum.load(Ordering::Relaxed) as f64 / 1000.0 }
     }

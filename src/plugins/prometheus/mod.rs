@@ -1,4 +1,4 @@
-//! `prometheus`: metrics of requests, bytes and latencies by route and service, with Kong's metric names.
+//! `prometheus`: exports metrics of requests, bytes and latencies by route and service, with Kong's metric names.
 //!
 //! ```yaml
 //! plugin: prometheus
@@ -30,7 +30,7 @@ pub use text::{ConnectionCounts, HealthTarget, KongExpositionFormat, ProcessFact
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Set the label `consumer` in `kong_http_requests_total` and `kong_bandwidth_bytes`.
+    /// Set the label `consumer` in `kong_http_requests_total` and `kong_bandwidth_bytes`. If false, the label is empty.
     per_consumer: bool,
     /// Count requests in `kong_http_requests_total`.
     status_code_metrics: bool,
@@ -41,20 +41,20 @@ pub struct Config {
     /// Count the bytes of bodies in `kong_bandwidth_bytes`.
     bandwidth_metrics: bool,
     /// Export the health of endpoints in `kong_upstream_target_health`: `unhealthy` if connecting to the endpoint
-    /// failed, `dns_error` if its name has no address.
+    /// failed, `dns_error` if its name has no address, otherwise `healthy`.
     upstream_health_metrics: bool,
     /// No effect: Portico has no WebAssembly filters.
     wasm_metrics: bool,
 }
 
 pub struct Prometheus {
-    counts: Config,
+    config: Config,
     series: Arc<KongSeries>,
-    /// Held while the plugin requests the health of endpoints.
+    /// `None` if this plugin does not request the health of endpoints.
     _health: Option<Arc<HealthRequested>>,
 }
 
-/// Exists in [`PluginState`] while a plugin requests the health of endpoints.
+/// Exists in [`PluginState`] while at least one plugin holds it to request the health of endpoints.
 struct HealthRequested;
 
 impl PluginKind for Prometheus {
@@ -68,36 +68,36 @@ impl PluginKind for Prometheus {
     type Plugin = Prometheus;
 
     fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
-        let nothing = [
+        let without_effect = [
             ("ai_metrics", config.ai_metrics, "Portico has no AI plugins"),
             ("wasm_metrics", config.wasm_metrics, "Portico has no WebAssembly filters"),
         ];
-        for (field, _, why) in nothing.iter().filter(|(_, is_set, _)| *is_set) {
-            cx.note(Diagnostic::in_config(field, format!("has no effect: {why}"), "remove it"));
+        for (field, _, reason) in without_effect.iter().filter(|(_, is_set, _)| *is_set) {
+            cx.note(Diagnostic::in_config(field, format!("has no effect: {reason}"), "remove it"));
         }
         let series = cx.state.get_or_create(NAME, KongSeries::default);
         let health = config.upstream_health_metrics.then(|| cx.state.get_or_create(NAME, || HealthRequested));
-        Ok(Prometheus { counts: config, series, _health: health })
+        Ok(Prometheus { config, series, _health: health })
     }
 }
 
 impl Plugin for Prometheus {
     fn log(&self, cx: &LogCx<'_>) {
-        let consumer = cx.identity.consumer.as_ref().filter(|_| self.counts.per_consumer);
+        let consumer = cx.identity.consumer.as_ref().filter(|_| self.config.per_consumer);
         let consumer = consumer.and_then(|consumer| consumer.username.as_deref()).unwrap_or_default();
-        let about = SeriesLabelsRef { service: &cx.names.service, route: &cx.names.route, consumer, code: None };
-        if self.counts.status_code_metrics {
+        let labels = SeriesLabelsRef { service: &cx.names.service, route: &cx.names.route, consumer, code: None };
+        if self.config.status_code_metrics {
             self.series.count_request(&SeriesLabelsRef {
                 code: Some(StatusLabel { status: cx.summary.status.as_u16(), source: cx.summary.source }),
-                ..about
+                ..labels
             });
         }
-        if self.counts.bandwidth_metrics {
-            self.series.add_bandwidth(&about, cx.summary.bytes_in, cx.summary.bytes_out);
+        if self.config.bandwidth_metrics {
+            self.series.add_bandwidth(&labels, cx.summary.bytes_in, cx.summary.bytes_out);
         }
-        if self.counts.latency_metrics {
+        if self.config.latency_metrics {
             self.series.observe_latency(
-                &SeriesLabelsRef { consumer: "", ..about },
+                &SeriesLabelsRef { consumer: "", ..labels },
                 cx.summary.total,
                 cx.summary.upstream,
             );
@@ -110,7 +110,7 @@ pub fn series(state: &PluginState) -> Option<Arc<KongSeries>> {
     state.get(NAME)
 }
 
-/// Whether a plugin requests the health of endpoints in scrapes.
+/// Whether at least one plugin requests the health of endpoints in scrapes.
 pub fn is_health_requested(state: &PluginState) -> bool {
     state.get::<HealthRequested>(NAME).is_some()
 }
@@ -122,6 +122,6 @@ pub fn all_metrics_config() -> Value {
 }
 
 /// The value of `plugin` in a KongPlugin.
-pub const KIND: &str = NAME;
-/// Key in [`PluginState`].
+pub const PLUGIN_NAME: &str = NAME;
+/// The name of the plugin, and of its objects in [`PluginState`], which distinguishes them by type.
 const NAME: &str = "prometheus";

@@ -1,4 +1,4 @@
-//! A map that only grows. Lookups take no lock; an insert replaces its shard with an extended copy.
+//! A concurrent map that only grows. Lookups take no lock; an insert replaces the map of its shard by an extended copy.
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
@@ -21,7 +21,8 @@ pub(super) struct SeriesTable<K, V> {
 struct Shard<K, V> {
     /// Keyed by a hash that is computed once per lookup.
     map: ArcSwap<HashTable<Arc<SeriesEntry<K, V>>>>,
-    growing: Mutex<()>,
+    /// Held during inserts.
+    insert_lock: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -33,29 +34,30 @@ pub(super) struct SeriesEntry<K, V> {
 
 impl<K, V> SeriesTable<K, V> {
     pub(super) fn with_capacity(capacity: usize) -> Self {
-        let shard = || Shard { map: ArcSwap::default(), growing: Mutex::new(()) };
+        let shard = || Shard { map: ArcSwap::default(), insert_lock: Mutex::new(()) };
         let shards = (0..SHARDS).map(|_| shard()).collect();
         SeriesTable { shards, hasher: RandomState::default(), len: AtomicUsize::new(0), capacity }
     }
 
-    /// Calls `then` with an entry, which is created if it is missing. Returns false if the table is full.
-    pub(super) fn update<Q>(&self, key: &Q, make: impl FnOnce() -> V, then: impl FnOnce(&V)) -> bool
+    /// Calls `apply` with the value of a key, which `create` creates if there is none. Returns false if the table is
+    /// full.
+    pub(super) fn update<Q>(&self, key: &Q, create: impl FnOnce() -> V, apply: impl FnOnce(&V)) -> bool
     where
         Q: Hash + Equivalent<K> + ?Sized,
         for<'q> K: From<&'q Q>,
     {
         let hash = self.hasher.hash_one(key);
-        // The middle bits, because the tables use the lowest and highest ones.
+        // The middle bits select the shard, because the hash tables use the lowest and highest ones.
         let shard = &self.shards[(hash >> 32) as usize % SHARDS];
-        let is_it = |entry: &Arc<SeriesEntry<K, V>>| key.equivalent(&entry.key);
-        if let Some(entry) = shard.map.load().find(hash, is_it) {
-            then(&entry.value);
+        let has_key = |entry: &Arc<SeriesEntry<K, V>>| key.equivalent(&entry.key);
+        if let Some(entry) = shard.map.load().find(hash, has_key) {
+            apply(&entry.value);
             return true;
         }
-        let _growing = shard.growing.lock();
+        let _guard = shard.insert_lock.lock();
         let map = shard.map.load_full();
-        if let Some(entry) = map.find(hash, is_it) {
-            then(&entry.value);
+        if let Some(entry) = map.find(hash, has_key) {
+            apply(&entry.value);
             return true;
         }
         if self
@@ -65,8 +67,8 @@ impl<K, V> SeriesTable<K, V> {
         {
             return false;
         }
-        let value = make();
-        then(&value);
+        let value = create();
+        apply(&value);
         let mut extended = HashTable::clone(&map);
         extended.insert_unique(hash, Arc::new(SeriesEntry { hash, key: K::from(key), value }), |entry| entry.hash);
         shard.map.store(Arc::new(extended));
@@ -85,5 +87,5 @@ impl<K, V> SeriesTable<K, V> {
     }
 }
 
-/// With ten thousand entries, each shard has about 150.
+/// Number of shards. With ten thousand entries, each has about 150.
 const SHARDS: usize = 64;

@@ -14,14 +14,19 @@ use crate::plugin_api::{
 
 const KIND: RegisteredKind<Prometheus> = RegisteredKind::NEW;
 
-/// Rejects every request, or authenticates it.
-struct TestAuth(bool);
+/// Rejects every request, or sets a consumer for every request.
+struct TestAuth {
+    rejects: bool,
+}
+
+/// The kind of the `TestAuth` that rejects requests.
 struct RejectingAuth;
+/// The kind of the `TestAuth` that sets a consumer.
 struct AcceptingAuth;
 
 impl Plugin for TestAuth {
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        if self.0 {
+        if self.rejects {
             return AccessOutcome::Reply(Reply::plain(StatusCode::FORBIDDEN, "no", "no"));
         }
         let consumer = crate::plugin_api::Consumer::new(
@@ -36,10 +41,10 @@ impl Plugin for TestAuth {
     }
 }
 
-macro_rules! first {
-    ($kind:ty, $refuses:expr) => {
+macro_rules! impl_test_auth {
+    ($kind:ty, $rejects:expr) => {
         impl PluginKind for $kind {
-            const NAME: &'static str = "first";
+            const NAME: &'static str = "test-auth";
             const PRIORITY: i32 = 100;
             const PHASES: Phases = Phases::ACCESS;
             const FAIL_CLOSED: bool = false;
@@ -47,23 +52,23 @@ macro_rules! first {
             type Plugin = TestAuth;
 
             fn build(_: Self::Config, _: &BuildCx<'_>) -> Result<TestAuth, Vec<Diagnostic>> {
-                Ok(TestAuth($refuses))
+                Ok(TestAuth { rejects: $rejects })
             }
         }
     };
 }
 
-first!(RejectingAuth, true);
-first!(AcceptingAuth, false);
+impl_test_auth!(RejectingAuth, true);
+impl_test_auth!(AcceptingAuth, false);
 
-fn chain(first: &dyn AnyPluginKind, config: Value, state: &PluginState) -> Arc<Chain> {
+fn chain(auth: &dyn AnyPluginKind, config: Value, state: &PluginState) -> Arc<Chain> {
     let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
-    chain_with(&[(first, json!({})), (&KIND, config)], state, &services)
+    chain_with(&[(auth, json!({})), (&KIND, config)], state, &services)
 }
 
-fn scrape(state: &PluginState, form: KongExpositionFormat) -> String {
+fn scrape(state: &PluginState, format: KongExpositionFormat) -> String {
     let facts = ProcessFacts { node: "n1".into(), version: "0.1.0".into(), requests: 3, ..ProcessFacts::default() };
-    series(state).unwrap().render(&facts, form)
+    series(state).unwrap().render(&facts, format)
 }
 
 /// The lines with one of these prefixes.
@@ -78,16 +83,16 @@ async fn metrics_have_kongs_names_and_labels() {
     let state = PluginState::default();
     let all =
         json!({"status_code_metrics": true, "latency_metrics": true, "bandwidth_metrics": true, "per_consumer": true});
-    let (refuses, knows) = (
+    let (rejecting, accepting) = (
         chain(&RegisteredKind::<RejectingAuth>::NEW, all.clone(), &state),
         chain(&RegisteredKind::<AcceptingAuth>::NEW, all, &state),
     );
-    TestRequest::get("/").run(&refuses).await;
+    TestRequest::get("/").run(&rejecting).await;
     for status in [200, 200, 503] {
         let mut request = TestRequest::get("/");
         *request.request.body_mut() = "12345".into();
         request.upstream_response = Response::builder().status(status).body(()).unwrap();
-        request.run(&knows).await;
+        request.run(&accepting).await;
     }
     let text = scrape(&state, KongExpositionFormat::Text);
     assert_eq!(
@@ -163,11 +168,11 @@ async fn families_are_exported_if_enabled() {
         TestRequest::get("/").run(&chain).await;
         let text = scrape(&state, KongExpositionFormat::Text);
         let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
-        let (mut families, facts): (Vec<_>, Vec<_>) =
+        let (mut families, process_families): (Vec<_>, Vec<_>) =
             families.partition(|name| !name.contains("nginx") && !name.contains("node") && !name.contains("datastore"));
         families.sort_unstable();
         assert_eq!(families, expected, "{config}");
-        assert_eq!(facts.len(), 5, "{facts:?}");
+        assert_eq!(process_families.len(), 5, "{process_families:?}");
         assert!(!text.contains("an\\\"na"), "the label `consumer` is empty by default: {text}");
     }
 }
@@ -176,13 +181,13 @@ async fn families_are_exported_if_enabled() {
 #[test]
 fn process_metrics_are_exported() {
     let state = PluginState::default();
-    let kept = testing::build_with(
+    let plugin = testing::build_with(
         &KIND,
         &json!({"upstream_health_metrics": true}),
         &state,
         &(Arc::new(OfflineServices) as _),
     );
-    assert!(kept.is_ok());
+    assert!(plugin.is_ok());
     let series = series(&state).unwrap();
     assert!(is_health_requested(&state));
     let target = HealthTarget {
@@ -194,7 +199,7 @@ fn process_metrics_are_exported() {
     let connections = ConnectionCounts { accepted: 5, active: 2 };
     let (memory, process) = (Some(1 << 20), 7);
     let (node, version, targets) = ("n1".into(), "0.1.0".into(), vec![target]);
-    let facts = ProcessFacts { node, version, requests: 9, connections, memory, process, targets };
+    let facts = ProcessFacts { node, version, requests: 9, connections, memory, process_id: process, targets };
     let text = series.render(&facts, KongExpositionFormat::Text);
     let health = r#"kong_upstream_target_health{upstream="web.default.80.svc",target="10.0.0.1:80",address="10.0.0.1:80",state="#;
     for line in [
@@ -215,12 +220,12 @@ fn process_metrics_are_exported() {
     // Another plugin keeps the series, but does not request the health of endpoints.
     let services = Arc::new(OfflineServices) as Arc<dyn PluginServices>;
     let _other = testing::build_with(&KIND, &json!({"status_code_metrics": true}), &state, &services);
-    drop(kept);
+    drop(plugin);
     assert!(!is_health_requested(&state) && super::series(&state).is_some());
 }
 
 #[test]
-fn all_metrics_are_enabled_except_consumers() {
+fn all_metrics_config_enables_everything_but_consumers() {
     let state = PluginState::default();
     let services = Arc::new(OfflineServices) as Arc<dyn PluginServices>;
     assert!(
@@ -241,14 +246,15 @@ fn all_metrics_are_enabled_except_consumers() {
 #[test]
 fn the_number_of_series_is_limited() {
     let series = KongSeries::with_capacity(10);
+    // Two updates of each of 15 series, of which 10 fit.
     for number in 0..30 {
         let route = (number % 15).to_string();
         series.count_request(&SeriesLabelsRef { service: "a", route: &route, consumer: "", code: None });
     }
     let text = series.render(&ProcessFacts::default(), KongExpositionFormat::Text);
-    let counted = lines(&text, &["kong_http_requests_total"]);
-    assert_eq!(counted.len(), 10);
-    assert!(counted.iter().all(|line| line.ends_with(" 2")), "{counted:?}");
+    let samples = lines(&text, &["kong_http_requests_total"]);
+    assert_eq!(samples.len(), 10);
+    assert!(samples.iter().all(|line| line.ends_with(" 2")), "{samples:?}");
     assert!(text.contains("kong_nginx_metric_errors_total 10\n"), "{text}");
 }
 
@@ -277,7 +283,7 @@ fn fields_without_effect_get_a_note() {
 fn counters_survive_configuration_changes() {
     let (state, services) = (PluginState::default(), Arc::new(OfflineServices) as Arc<dyn PluginServices>);
     let build =
-        |config| testing::build_with(&KIND, &config, &state, &services).unwrap_or_else(|wrong| panic!("{wrong:?}"));
+        |config| testing::build_with(&KIND, &config, &state, &services).unwrap_or_else(|errors| panic!("{errors:?}"));
     let first = build(json!({"status_code_metrics": true}));
     series(&state).unwrap().count_request(&SeriesLabelsRef { service: "a", route: "b", consumer: "", code: None });
     let second = build(json!({"latency_metrics": true}));

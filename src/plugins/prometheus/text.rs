@@ -21,13 +21,14 @@ pub struct ProcessFacts {
     /// Name of this replica.
     pub node: String,
     pub version: String,
-    /// Since the process started.
+    /// Requests since the process started.
     pub requests: u64,
     pub connections: ConnectionCounts,
     /// Resident memory of the process in bytes, if known.
     pub memory: Option<u64>,
-    pub process: u32,
-    /// Empty unless [`super::is_health_requested`].
+    /// The process id.
+    pub process_id: u32,
+    /// The health of endpoints; empty unless [`super::is_health_requested`].
     pub targets: Vec<HealthTarget>,
 }
 
@@ -52,9 +53,11 @@ pub struct HealthTarget {
     pub state: TargetState,
 }
 
+/// The label `state` of `kong_upstream_target_health`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetState {
-    /// Never used, because failed connections always affect the health. Dashboards query this state.
+    /// Never the state of an endpoint, because failed connections always affect its health. Exported with the value 0,
+    /// because dashboards query it.
     HealthchecksOff,
     Healthy,
     Unhealthy,
@@ -63,8 +66,8 @@ pub enum TargetState {
 
 impl KongSeries {
     /// Renders all families. The caller appends the text to Portico's own metrics.
-    pub fn render(&self, facts: &ProcessFacts, form: KongExpositionFormat) -> String {
-        let mut out = KongMetricsWriter { text: String::new(), form };
+    pub fn render(&self, facts: &ProcessFacts, format: KongExpositionFormat) -> String {
+        let mut out = KongMetricsWriter { text: String::new(), format };
         self.write(facts, &mut out).expect("writing to a String does not fail");
         out.text
     }
@@ -80,13 +83,14 @@ impl KongSeries {
             )?;
             for entry in requests {
                 let (labels, count) = (&entry.key, &entry.value);
-                let code = labels.code.map(|code| (code.status.to_string(), code.source())).unwrap_or_default();
+                let (code, source) =
+                    labels.code.map(|label| (label.status.to_string(), label.source())).unwrap_or_default();
                 let SeriesLabels { service, route, consumer, .. } = labels;
                 let labels = [
                     ("service", &**service),
                     ("route", route),
-                    ("code", &code.0),
-                    ("source", code.1),
+                    ("code", &code),
+                    ("source", source),
                     ("workspace", WORKSPACE),
                     ("consumer", consumer),
                 ];
@@ -98,7 +102,7 @@ impl KongSeries {
             out.family("bandwidth_bytes", KongMetricType::Counter, "Bytes of bodies per consumer, service and route")?;
             for entry in bandwidth {
                 let (labels, bytes) = (&entry.key, &entry.value);
-                for (direction, bytes) in [("egress", &bytes.egress), ("ingress", &bytes.ingress)] {
+                for (direction, count) in [("egress", &bytes.egress), ("ingress", &bytes.ingress)] {
                     let SeriesLabels { service, route, consumer, .. } = labels;
                     let labels = [
                         ("service", &**service),
@@ -107,7 +111,7 @@ impl KongSeries {
                         ("workspace", WORKSPACE),
                         ("consumer", consumer),
                     ];
-                    out.sample("bandwidth_bytes", &labels, bytes.load(Ordering::Relaxed))?;
+                    out.sample("bandwidth_bytes", &labels, count.load(Ordering::Relaxed))?;
                 }
             }
         }
@@ -115,8 +119,8 @@ impl KongSeries {
         if latency.is_empty() {
             return Ok(());
         }
-        let own = latency.iter().map(|entry| (&entry.key, entry.value.own.snapshot()));
-        out.histograms("kong_latency_ms", "Latency added by the proxy and its plugins", own)?;
+        let proxy = latency.iter().map(|entry| (&entry.key, entry.value.proxy.snapshot()));
+        out.histograms("kong_latency_ms", "Latency added by the proxy and its plugins", proxy)?;
         let upstream = latency.iter().map(|entry| (&entry.key, entry.value.upstream.snapshot()));
         let upstream = upstream.filter(|(_, snapshot)| snapshot.count > 0);
         out.histograms("upstream_latency_ms", "Latency of the endpoint until its response head", upstream)?;
@@ -134,7 +138,7 @@ impl KongSeries {
             KongMetricType::Counter,
             "Updates dropped because there are too many series",
         )?;
-        out.sample("nginx_metric_errors_total", &[], self.errors.load(Ordering::Relaxed))?;
+        out.sample("nginx_metric_errors_total", &[], self.dropped_updates.load(Ordering::Relaxed))?;
         out.family("nginx_requests_total", KongMetricType::Gauge, "Requests since the process started")?;
         let subsystem = ("subsystem", "http");
         out.sample("nginx_requests_total", &[("node_id", &facts.node), subsystem], facts.requests)?;
@@ -150,9 +154,9 @@ impl KongSeries {
             out.family(
                 "memory_workers_lua_vms_bytes",
                 KongMetricType::Gauge,
-                "Resident memory of the process; there is no Lua",
+                "Resident memory of the process, which has no Lua VMs",
             )?;
-            let pid = facts.process.to_string();
+            let pid = facts.process_id.to_string();
             let labels = [("node_id", &*facts.node), ("pid", &pid), ("kong_subsystem", "http")];
             out.sample("memory_workers_lua_vms_bytes", &labels, memory)?;
         }
@@ -181,7 +185,7 @@ impl KongSeries {
 
 struct KongMetricsWriter {
     text: String,
-    form: KongExpositionFormat,
+    format: KongExpositionFormat,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -192,8 +196,9 @@ enum KongMetricType {
 }
 
 impl KongMetricsWriter {
+    /// Writes the `HELP` and `TYPE` lines of a family.
     fn family(&mut self, name: &str, kind: KongMetricType, help: &str) -> fmt::Result {
-        let (name, kind) = match (self.form, kind) {
+        let (name, kind) = match (self.format, kind) {
             (_, KongMetricType::Gauge) => (name, "gauge"),
             (_, KongMetricType::Histogram) => (name, "histogram"),
             (KongExpositionFormat::Text, KongMetricType::Counter) => (name, "counter"),
@@ -208,14 +213,15 @@ impl KongMetricsWriter {
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl fmt::Display) -> fmt::Result {
-        self.start(name, labels)?;
+        self.write_series(name, labels)?;
         writeln!(self.text, " {value}")
     }
 
-    fn start(&mut self, name: &str, labels: &[(&str, &str)]) -> fmt::Result {
+    /// Writes the name and labels of a sample.
+    fn write_series(&mut self, name: &str, labels: &[(&str, &str)]) -> fmt::Result {
         write!(self.text, "{PREFIX}{name}")?;
-        for (at, (label, value)) in labels.iter().enumerate() {
-            write!(self.text, "{}{label}=\"", if at == 0 { '{' } else { ',' })?;
+        for (index, (label, value)) in labels.iter().enumerate() {
+            write!(self.text, "{}{label}=\"", if index == 0 { '{' } else { ',' })?;
             for c in value.chars() {
                 match c {
                     '\\' => self.text.push_str("\\\\"),
@@ -230,24 +236,25 @@ impl KongMetricsWriter {
         Ok(())
     }
 
+    /// Writes a family of histograms, or nothing if there are none.
     fn histograms<'l>(
         &mut self,
         name: &str,
         help: &str,
-        all: impl Iterator<Item = (&'l SeriesLabels, HistogramSnapshot)>,
+        histograms: impl Iterator<Item = (&'l SeriesLabels, HistogramSnapshot)>,
     ) -> fmt::Result {
-        let mut all = all.peekable();
-        if all.peek().is_none() {
+        let mut histograms = histograms.peekable();
+        if histograms.peek().is_none() {
             return Ok(());
         }
         self.family(name, KongMetricType::Histogram, help)?;
         let (bucket, count, sum) = (format!("{name}_bucket"), format!("{name}_count"), format!("{name}_sum"));
-        let fraction = if self.form == KongExpositionFormat::OpenMetrics { ".0" } else { "" };
-        for (labels, snapshot) in all {
+        let fraction = if self.format == KongExpositionFormat::OpenMetrics { ".0" } else { "" };
+        for (labels, snapshot) in histograms {
             let base = [("service", &*labels.service), ("route", &labels.route), ("workspace", WORKSPACE)];
             let [service, route, workspace] = base;
-            for (bound, below) in &snapshot.buckets {
-                self.sample(&bucket, &[service, route, workspace, ("le", &format!("{bound}{fraction}"))], below)?;
+            for (bound, count_below) in &snapshot.buckets {
+                self.sample(&bucket, &[service, route, workspace, ("le", &format!("{bound}{fraction}"))], count_below)?;
             }
             self.sample(&bucket, &[service, route, workspace, ("le", "+Inf")], snapshot.count)?;
             self.sample(&count, &base, snapshot.count)?;

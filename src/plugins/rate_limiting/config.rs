@@ -16,8 +16,8 @@ use crate::plugin_api::{BuildCx, record};
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// Maximum number of requests per second. Windows of all periods are aligned to the UTC clock and calendar. Without
-    /// any limit, the plugin has no effect.
+    /// Maximum number of requests per second. The windows of this and the other periods are aligned to the UTC clock
+    /// and calendar. If no period has a limit, the plugin has no effect.
     second: Option<u64>,
     /// Maximum number of requests per minute.
     minute: Option<u64>,
@@ -29,11 +29,13 @@ pub(crate) struct Config {
     month: Option<u64>,
     /// Maximum number of requests per calendar year.
     year: Option<u64>,
-    /// What separate counters are kept for. Requests without it are counted by client address.
+    /// What requests are counted by: those with the same value share a counter. Requests without a value are counted by
+    /// client address.
     limit_by: LimitByName,
     /// The request header for `limit_by: header`.
     header_name: Option<String>,
-    /// The path for `limit_by: path`. Requests with exactly this path share one counter.
+    /// The path for `limit_by: path`. Requests with exactly this path share one counter, all others are counted by
+    /// client address.
     path: Option<String>,
     /// Where counters are stored.
     policy: PolicyName,
@@ -48,26 +50,27 @@ pub(crate) struct Config {
     error_code: u16,
     /// Message of the response to requests over the limit.
     error_message: String,
-    /// For `policy: redis`: interval of the synchronization with the server in seconds, at least 0.02. This is faster
-    /// but less exact than `-1`, which updates the server on each request.
+    /// For `policy: redis`: `-1` updates the server on each request. Any other value is an interval in seconds, 0.02 to
+    /// 3600: requests are counted in memory and synchronized with the server at this interval, which is faster but less
+    /// exact.
     sync_rate: f64,
-    /// Alias of `redis.host`, which takes precedence over it.
+    /// Alias of `redis.host`. If both are set, the alias is used.
     redis_host: Option<String>,
-    /// Alias of `redis.port`.
+    /// Alias of `redis.port`. If both are set, the alias is used.
     redis_port: Option<u16>,
-    /// Alias of `redis.timeout`.
+    /// Alias of `redis.timeout`. If both are set, the alias is used.
     redis_timeout: Option<u32>,
-    /// Alias of `redis.username`.
+    /// Alias of `redis.username`. If both are set, the alias is used.
     redis_username: Option<String>,
-    /// Alias of `redis.password`.
+    /// Alias of `redis.password`. If both are set, the alias is used.
     redis_password: Option<String>,
-    /// Alias of `redis.database`.
+    /// Alias of `redis.database`. If both are set, the alias is used.
     redis_database: Option<u32>,
-    /// Alias of `redis.ssl`.
+    /// Alias of `redis.ssl`. If both are set, the alias is used.
     redis_ssl: Option<bool>,
-    /// Alias of `redis.ssl_verify`.
+    /// Alias of `redis.ssl_verify`. If both are set, the alias is used.
     redis_ssl_verify: Option<bool>,
-    /// Alias of `redis.server_name`.
+    /// Alias of `redis.server_name`. If both are set, the alias is used.
     redis_server_name: Option<String>,
 }
 
@@ -108,15 +111,15 @@ impl Default for Config {
 enum LimitByName {
     /// The consumer, or the credential if there is no consumer.
     Consumer,
-    /// The credential.
+    /// The credential of the consumer.
     Credential,
     /// The client address.
     Ip,
-    /// The service.
+    /// The service that the request is routed to.
     Service,
     /// The value of the header in `header_name`.
     Header,
-    /// The path in `path`.
+    /// The path of the request, if it equals `path`.
     Path,
 }
 
@@ -135,7 +138,7 @@ enum PolicyName {
 pub(super) struct ValidatedConfig {
     /// From the shortest period to the longest.
     pub limits: Vec<(Period, u64)>,
-    pub by: LimitBy,
+    pub limit_by: LimitBy,
     pub policy: Policy,
     pub is_fault_tolerant: bool,
     pub hides_headers: bool,
@@ -165,24 +168,28 @@ impl Config {
         let by = self.limit_by(&mut invalid);
         let status = StatusCode::from_u16(self.error_code).ok().filter(|status| (200..600).contains(&status.as_u16()));
         if status.is_none() {
-            let message = format!("{} is not a valid status of a final response", self.error_code);
-            invalid.push(Diagnostic::in_config("error_code", message, "use a status of 200 to 599, such as 429"));
+            let message = format!("{} is not a status of 200 to 599", self.error_code);
+            invalid.push(Diagnostic::in_config(
+                "error_code",
+                message,
+                "set it to 429, or to another status in this range",
+            ));
         }
         let (is_fault_tolerant, hides_headers) = (self.fault_tolerant, self.hide_client_headers);
         let message = self.error_message.as_str().into();
         let policy = self.policy(cx, &mut invalid);
         match (by, status, policy) {
             (Some(by), Some(status), Some(policy)) if invalid.is_empty() => {
-                Ok(ValidatedConfig { limits, by, policy, is_fault_tolerant, hides_headers, status, message })
+                Ok(ValidatedConfig { limits, limit_by: by, policy, is_fault_tolerant, hides_headers, status, message })
             }
             _ => Err(invalid),
         }
     }
 
     fn limits(&self, invalid: &mut Vec<Diagnostic>) -> Vec<(Period, u64)> {
-        let all = [self.second, self.minute, self.hour, self.day, self.month, self.year];
-        let set = Period::ALL.into_iter().zip(all).filter_map(|(period, limit)| Some((period, limit?)));
-        let limits: Vec<(Period, u64)> = set.collect();
+        let optional_limits = [self.second, self.minute, self.hour, self.day, self.month, self.year];
+        let limits = Period::ALL.into_iter().zip(optional_limits).filter_map(|(period, limit)| Some((period, limit?)));
+        let limits: Vec<(Period, u64)> = limits.collect();
         for (period, limit) in &limits {
             if *limit == 0 || *limit >= LIMIT_BOUND {
                 let message = format!("{limit} is out of range");
@@ -190,11 +197,12 @@ impl Config {
             }
         }
         for pair in limits.windows(2) {
-            let ((shorter, most), (longer, limit)) = (pair[0], pair[1]);
-            if limit < most {
+            let ((shorter, shorter_limit), (longer, longer_limit)) = (pair[0], pair[1]);
+            if longer_limit < shorter_limit {
                 let (shorter, longer) = (shorter.name(), longer.name());
-                let message =
-                    format!("the limit per {longer} ({limit}) is lower than the limit per {shorter} ({most})");
+                let message = format!(
+                    "the limit per {longer} ({longer_limit}) is lower than the limit per {shorter} ({shorter_limit})"
+                );
                 invalid.push(Diagnostic::in_config(longer, message, format!("raise it, or lower `{shorter}`")));
             }
         }
@@ -212,7 +220,11 @@ impl Config {
                 let (field, message, remedy) = match name {
                     Some(Ok(name)) => return Some(LimitBy::Header(name)),
                     Some(Err(_)) => ("header_name", "is not a valid header name", "use letters, digits and `-`"),
-                    None => ("limit_by", "header requires header_name", "set `header_name` to the header to limit by"),
+                    None => (
+                        "limit_by",
+                        "`header` requires the field `header_name`",
+                        "set it to the name of a request header",
+                    ),
                 };
                 invalid.push(Diagnostic::in_config(field, message, remedy));
                 None
@@ -228,8 +240,8 @@ impl Config {
                     None
                 }
                 None => {
-                    let remedy = "set `path` to the path to limit by";
-                    invalid.push(Diagnostic::in_config("limit_by", "path requires the field `path`", remedy));
+                    let remedy = "set it to a path, such as /cart";
+                    invalid.push(Diagnostic::in_config("limit_by", "`path` requires the field `path`", remedy));
                     None
                 }
             },
@@ -237,10 +249,10 @@ impl Config {
     }
 
     fn policy(self, cx: &BuildCx<'_>, invalid: &mut Vec<Diagnostic>) -> Option<Policy> {
-        let every = (self.sync_rate != SYNC_EACH_REQUEST).then_some(self.sync_rate);
-        if let Some(every) = every {
-            if !(MIN_SYNC_RATE..=MAX_SYNC_RATE).contains(&every) {
-                let message = format!("{every} is out of range");
+        let interval = (self.sync_rate != SYNC_EACH_REQUEST).then_some(self.sync_rate);
+        if let Some(interval) = interval {
+            if !(MIN_SYNC_RATE..=MAX_SYNC_RATE).contains(&interval) {
+                let message = format!("{interval} is out of range");
                 let remedy = "use 0.02 to 3600 seconds, or -1 to update the server on each request";
                 invalid.push(Diagnostic::in_config("sync_rate", message, remedy));
             } else if self.policy != PolicyName::Redis {
@@ -256,11 +268,12 @@ impl Config {
                 Some(Policy::Local)
             }
             PolicyName::Redis => {
-                let every = every.filter(|_| invalid.is_empty()).map(Duration::from_secs_f64);
+                // The conversion of an interval that is out of range could panic.
+                let interval = interval.filter(|_| invalid.is_empty()).map(Duration::from_secs_f64);
                 match self.redis().validate("redis", cx) {
-                    Ok(server) => Some(Policy::Redis(Box::new(server), every)),
-                    Err(wrong) => {
-                        invalid.extend(wrong);
+                    Ok(server) => Some(Policy::Redis(Box::new(server), interval)),
+                    Err(errors) => {
+                        invalid.extend(errors);
                         None
                     }
                 }
@@ -268,6 +281,7 @@ impl Config {
         }
     }
 
+    /// The settings in `redis` and their aliases.
     fn redis(self) -> RedisConfig {
         let nested = self.redis;
         RedisConfig {

@@ -9,15 +9,16 @@ use super::window::{Period, Window};
 pub(super) struct LimitCounters {
     /// By [`Period`]; see [`WindowCount`].
     counts: [AtomicU64; 6],
-    /// For counters that are synchronized with a Redis server.
-    pub shared: Option<Box<ServerCounts>>,
+    /// `None` for counters that are not synchronized with a Redis server.
+    pub server_counts: Option<Box<ServerCounts>>,
 }
 
+/// What a replica knows about the counters at the server.
 #[derive(Debug)]
 pub(super) struct ServerCounts {
     /// Prefix of the keys at the server.
     pub key_prefix: String,
-    /// The counts at the server, in the format of `LimitCounters::counts`.
+    /// The counts at the server after the last synchronization, in the format of `LimitCounters::counts`.
     counts: [AtomicU64; 6],
     /// Whether the counters are queued for synchronization.
     pub is_queued: AtomicBool,
@@ -42,82 +43,85 @@ const RETIRED: u64 = u64::MAX;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WindowLimit {
     pub period: Period,
-    pub limit: u64,
+    pub max_count: u64,
     pub window: Window,
 }
 
 impl LimitCounters {
-    pub(super) fn for_server(name: String) -> Self {
-        let shared = ServerCounts { key_prefix: name, counts: Default::default(), is_queued: AtomicBool::new(false) };
-        LimitCounters { counts: Default::default(), shared: Some(Box::new(shared)) }
+    pub(super) fn for_server(key_prefix: String) -> Self {
+        let server = ServerCounts { key_prefix, counts: Default::default(), is_queued: AtomicBool::new(false) };
+        LimitCounters { counts: Default::default(), server_counts: Some(Box::new(server)) }
     }
 
     /// Counts a request in every period, or in none if one of the limits is reached. Returns whether the request was
-    /// counted, and calls `used` with the previous count of each period. `None` if the counters are retired.
-    pub(super) fn try_take(&self, limits: &[WindowLimit], mut used: impl FnMut(u64)) -> Option<bool> {
-        for (at, limit) in limits.iter().enumerate() {
+    /// counted, and passes the previous count of each period to `report_used`. `None` if the counters are retired.
+    pub(super) fn try_count(&self, limits: &[WindowLimit], mut report_used: impl FnMut(u64)) -> Option<bool> {
+        for (index, limit) in limits.iter().enumerate() {
             if let Err(bits) = self.try_increment(limit) {
-                for limit in &limits[..at] {
+                for limit in &limits[..index] {
                     self.decrement(limit);
                 }
                 if bits == RETIRED {
                     return None;
                 }
                 for limit in limits {
-                    used(self.used(limit));
+                    report_used(self.used(limit));
                 }
                 return Some(false);
             }
         }
         for limit in limits {
             // With concurrent requests, the remaining number may be reported too low, but never too high.
-            used(self.used(limit).saturating_sub(1).min(limit.limit - 1));
+            report_used(self.used(limit).saturating_sub(1).min(limit.max_count - 1));
         }
         Some(true)
     }
 
-    /// Fails with the current value if the limit is reached.
+    /// Adds a request. Fails with the current bits if the limit is reached or the counters are retired.
     fn try_increment(&self, limit: &WindowLimit) -> Result<u64, u64> {
-        let cell = &self.counts[limit.period as usize];
-        cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| {
-            let now = WindowCount::from_bits(bits).in_window(&limit.window);
-            (bits != RETIRED && now.count < limit.limit).then(|| WindowCount { count: now.count + 1, ..now }.to_bits())
+        let counter = &self.counts[limit.period as usize];
+        counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| {
+            let current = WindowCount::from_bits(bits).in_window(&limit.window);
+            (bits != RETIRED && current.count < limit.max_count)
+                .then(|| WindowCount { count: current.count + 1, ..current }.to_bits())
         })
     }
 
     fn decrement(&self, limit: &WindowLimit) {
-        let cell = &self.counts[limit.period as usize];
-        let _ended = cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| {
-            let count = WindowCount::from_bits(bits);
-            // In a new window, the count to revert no longer exists.
-            let same = bits != RETIRED && count.in_window(&limit.window) == count && count.count > 0;
-            same.then(|| WindowCount { count: count.count - 1, ..count }.to_bits())
-        });
+        let counter = &self.counts[limit.period as usize];
+        let decremented = |bits| {
+            let current = WindowCount::from_bits(bits);
+            // In a new window, the request to subtract is no longer counted.
+            let is_counted = bits != RETIRED && current.in_window(&limit.window) == current && current.count > 0;
+            is_counted.then(|| WindowCount { count: current.count - 1, ..current }.to_bits())
+        };
+        counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, decremented).ok();
     }
 
+    /// The requests counted in this window.
     fn used(&self, limit: &WindowLimit) -> u64 {
         WindowCount::from_bits(self.counts[limit.period as usize].load(Ordering::Relaxed))
             .in_window(&limit.window)
             .count
     }
 
-    /// Retires the counters if all windows with counts have ended. A thread that still holds them looks the identifier
-    /// up again, so that no count is lost.
+    /// Retires the counters if all windows with counts have ended, and returns whether they are retired. A thread that
+    /// still holds retired counters looks the identifier up again, so that no count is lost.
     pub(super) fn retire(&self, second: u64) -> bool {
-        let seen: [u64; 6] = std::array::from_fn(|at| self.counts[at].load(Ordering::Relaxed));
-        let is_over = Period::ALL.iter().zip(seen).all(|(period, bits)| {
-            let count = WindowCount::from_bits(bits);
-            count.count == 0 || count.in_window(&period.window(second)) != count
+        let seen: [u64; 6] = std::array::from_fn(|index| self.counts[index].load(Ordering::Relaxed));
+        let have_ended = Period::ALL.iter().zip(seen).all(|(period, bits)| {
+            let last = WindowCount::from_bits(bits);
+            last.count == 0 || last.in_window(&period.window(second)) != last
         });
-        if !is_over {
+        if !have_ended {
             return false;
         }
-        for (at, count) in self.counts.iter().enumerate() {
-            if count.compare_exchange(seen[at], RETIRED, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-                // A request was counted concurrently. The windows of the other counters have ended, so they restart at
-                // 0.
-                for count in &self.counts[..at] {
-                    count.store(0, Ordering::Relaxed);
+        for (index, counter) in self.counts.iter().enumerate() {
+            if counter.compare_exchange(seen[index], RETIRED, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+                // A request was counted concurrently. The counters before this one are already marked as retired. Their
+                // windows have ended, so they restart at 0.
+                for marked in &self.counts[..index] {
+                    marked.store(0, Ordering::Relaxed);
                 }
                 return false;
             }
@@ -127,35 +131,36 @@ impl LimitCounters {
 
     /// Copies the counts of other counters.
     pub(super) fn copy_from(&self, other: &LimitCounters) {
-        for (count, other) in self.counts.iter().zip(&other.counts) {
-            count.store(other.load(Ordering::Relaxed), Ordering::Relaxed);
+        for (counter, other) in self.counts.iter().zip(&other.counts) {
+            counter.store(other.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 
-    /// The requests in this window that were not yet sent to the server.
+    /// The number of requests in this window that were not yet sent to the server.
     pub(super) fn unsent(&self, limit: &WindowLimit) -> u64 {
-        let Some(shared) = &self.shared else { return 0 };
-        let known = WindowCount::from_bits(shared.counts[limit.period as usize].load(Ordering::Relaxed));
-        self.used(limit).saturating_sub(known.in_window(&limit.window).count)
+        let Some(server) = &self.server_counts else { return 0 };
+        let at_server = WindowCount::from_bits(server.counts[limit.period as usize].load(Ordering::Relaxed));
+        self.used(limit).saturating_sub(at_server.in_window(&limit.window).count)
     }
 
-    /// Merges the total of the server, which includes the `sent` local requests.
+    /// Merges the total of the server. It includes the requests that this replica has just `sent`, and those of other
+    /// replicas.
     pub(super) fn merge_total(&self, limit: &WindowLimit, sent: u64, total: u64) {
-        let Some(shared) = &self.shared else { return };
-        let known = &shared.counts[limit.period as usize];
-        let before = WindowCount::from_bits(known.load(Ordering::Relaxed)).in_window(&limit.window);
-        let local = before.count + sent;
-        // After a loss of data, the total of the server is too low, and the local count is used.
-        let total = total.max(local).min(LIMIT_BOUND - 1);
-        let of_others = total - local;
-        let count = &self.counts[limit.period as usize];
-        let learned = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| {
-            let now = WindowCount::from_bits(bits).in_window(&limit.window);
-            (bits != RETIRED && now.window == before.window)
-                .then(|| WindowCount { count: (now.count + of_others).min(LIMIT_BOUND - 1), ..now }.to_bits())
+        let Some(server) = &self.server_counts else { return };
+        let server_counter = &server.counts[limit.period as usize];
+        let before = WindowCount::from_bits(server_counter.load(Ordering::Relaxed)).in_window(&limit.window);
+        let expected = before.count + sent;
+        // If the server has lost data, its total is too low, and the expected one is used.
+        let total = total.max(expected).min(LIMIT_BOUND - 1);
+        let from_others = total - expected;
+        let counter = &self.counts[limit.period as usize];
+        let merged = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| {
+            let current = WindowCount::from_bits(bits).in_window(&limit.window);
+            (bits != RETIRED && current.window == before.window)
+                .then(|| WindowCount { count: (current.count + from_others).min(LIMIT_BOUND - 1), ..current }.to_bits())
         });
-        if learned.is_ok() {
-            known.store(WindowCount { count: total, ..before }.to_bits(), Ordering::Relaxed);
+        if merged.is_ok() {
+            server_counter.store(WindowCount { count: total, ..before }.to_bits(), Ordering::Relaxed);
         }
     }
 }
@@ -172,8 +177,8 @@ impl WindowCount {
         self.window << COUNT_BITS | self.count
     }
 
-    /// The count as seen from this window. Another thread may already have started the next window; then the count of
-    /// that one is used. A count of any other window is obsolete, even if the clock was set back.
+    /// The count of this window, or of the next one if another thread has already started it. A count of any other
+    /// window is obsolete, even if the clock was set back: the result is then 0 in this window.
     fn in_window(self, window: &Window) -> Self {
         let number = window.number & WINDOW_MASK;
         let is_next = self.window == (number + 1) & WINDOW_MASK;
@@ -188,83 +193,83 @@ mod tests {
     fn limits(limits: &[(Period, u64)], second: u64) -> Vec<WindowLimit> {
         let limit = |(period, limit): &(Period, u64)| WindowLimit {
             period: *period,
-            limit: *limit,
+            max_count: *limit,
             window: period.window(second),
         };
         limits.iter().map(limit).collect()
     }
 
-    fn take(cell: &LimitCounters, limits: &[WindowLimit]) -> (bool, Vec<u64>) {
+    fn take(counters: &LimitCounters, limits: &[WindowLimit]) -> (bool, Vec<u64>) {
         let mut used = Vec::new();
-        (cell.try_take(limits, |count| used.push(count)).unwrap(), used)
+        (counters.try_count(limits, |count| used.push(count)).unwrap(), used)
     }
 
     #[test]
     fn counts_stop_at_the_limit_and_restart_per_window() {
-        let cell = LimitCounters::default();
-        let at = |second| limits(&[(Period::Second, 2), (Period::Minute, 3)], second);
-        assert_eq!(take(&cell, &at(600)), (true, vec![0, 0]));
-        assert_eq!(take(&cell, &at(600)), (true, vec![1, 1]));
-        assert_eq!(take(&cell, &at(600)), (false, vec![2, 2]), "the limit per second is reached");
-        assert_eq!(take(&cell, &at(601)), (true, vec![0, 2]));
+        let counters = LimitCounters::default();
+        let limits_at = |second| limits(&[(Period::Second, 2), (Period::Minute, 3)], second);
+        assert_eq!(take(&counters, &limits_at(600)), (true, vec![0, 0]));
+        assert_eq!(take(&counters, &limits_at(600)), (true, vec![1, 1]));
+        assert_eq!(take(&counters, &limits_at(600)), (false, vec![2, 2]), "the limit per second is reached");
+        assert_eq!(take(&counters, &limits_at(601)), (true, vec![0, 2]));
         assert_eq!(
-            take(&cell, &at(601)),
+            take(&counters, &limits_at(601)),
             (false, vec![1, 3]),
-            "the limit per minute is reached; the second is reverted"
+            "the limit per minute is reached, and the count per second is reverted"
         );
-        assert_eq!(take(&cell, &at(660)), (true, vec![0, 0]));
+        assert_eq!(take(&counters, &limits_at(660)), (true, vec![0, 0]));
     }
 
     #[test]
-    fn late_clocks_do_not_restart_the_previous_window() {
-        let cell = LimitCounters::default();
-        let at = |second| limits(&[(Period::Second, 2)], second);
-        assert!(take(&cell, &at(601)).0 && take(&cell, &at(601)).0);
-        assert_eq!(take(&cell, &at(600)), (false, vec![2]));
-        assert_eq!(take(&cell, &at(601)), (false, vec![2]));
-        assert_eq!(take(&cell, &at(590)), (true, vec![0]), "a clock that was set back does not block");
+    fn late_clocks_count_in_the_newer_window() {
+        let counters = LimitCounters::default();
+        let limits_at = |second| limits(&[(Period::Second, 2)], second);
+        assert!(take(&counters, &limits_at(601)).0 && take(&counters, &limits_at(601)).0);
+        assert_eq!(take(&counters, &limits_at(600)), (false, vec![2]));
+        assert_eq!(take(&counters, &limits_at(601)), (false, vec![2]));
+        assert_eq!(take(&counters, &limits_at(590)), (true, vec![0]), "a clock that was set back does not block");
     }
 
     #[test]
     fn counters_retire_when_all_windows_have_ended() {
-        let cell = LimitCounters::default();
+        let counters = LimitCounters::default();
         let both = limits(&[(Period::Second, 9), (Period::Minute, 9)], 600);
-        assert!(take(&cell, &both).0);
-        assert!(!cell.retire(600) && !cell.retire(659));
-        assert_eq!(take(&cell, &limits(&[(Period::Minute, 9)], 659)), (true, vec![1]));
-        assert!(cell.retire(660));
-        assert_eq!(cell.try_take(&limits(&[(Period::Hour, 9)], 660), |_| {}), None);
+        assert!(take(&counters, &both).0);
+        assert!(!counters.retire(600) && !counters.retire(659));
+        assert_eq!(take(&counters, &limits(&[(Period::Minute, 9)], 659)), (true, vec![1]));
+        assert!(counters.retire(660));
+        assert_eq!(counters.try_count(&limits(&[(Period::Hour, 9)], 660), |_| {}), None);
         assert!(LimitCounters::default().retire(0), "unused counters can retire");
     }
 
     #[test]
     fn server_totals_are_merged_and_nothing_is_sent_twice() {
-        let cell = LimitCounters::for_server("a".to_owned());
+        let counters = LimitCounters::for_server("a".to_owned());
         let minute = limits(&[(Period::Minute, 100)], 600);
         for _ in 0..3 {
-            assert!(take(&cell, &minute).0);
+            assert!(take(&counters, &minute).0);
         }
-        assert_eq!(cell.unsent(&minute[0]), 3);
-        assert!(take(&cell, &minute).0, "another request during the synchronization");
-        cell.merge_total(&minute[0], 3, 10);
-        assert_eq!((cell.used(&minute[0]), cell.unsent(&minute[0])), (11, 1));
-        cell.merge_total(&minute[0], 1, 1);
-        assert_eq!((cell.used(&minute[0]), cell.unsent(&minute[0])), (11, 0), "a lower total is ignored");
+        assert_eq!(counters.unsent(&minute[0]), 3);
+        assert!(take(&counters, &minute).0, "another request during the synchronization");
+        counters.merge_total(&minute[0], 3, 10);
+        assert_eq!((counters.used(&minute[0]), counters.unsent(&minute[0])), (11, 1));
+        counters.merge_total(&minute[0], 1, 1);
+        assert_eq!((counters.used(&minute[0]), counters.unsent(&minute[0])), (11, 0), "a lower total is ignored");
         let next = limits(&[(Period::Minute, 100)], 660);
-        cell.merge_total(&next[0], 0, 5);
-        assert_eq!((cell.used(&next[0]), cell.unsent(&next[0])), (5, 0));
+        counters.merge_total(&next[0], 0, 5);
+        assert_eq!((counters.used(&next[0]), counters.unsent(&next[0])), (5, 0));
     }
 
     #[test]
     fn threads_never_exceed_the_limit() {
-        let cell = LimitCounters::default();
+        let counters = LimitCounters::default();
         let both = limits(&[(Period::Minute, 1000), (Period::Hour, 700)], 600);
         let admitted: usize = std::thread::scope(|scope| {
             let threads: Vec<_> =
-                (0..8).map(|_| scope.spawn(|| (0..500).filter(|_| take(&cell, &both).0).count())).collect();
+                (0..8).map(|_| scope.spawn(|| (0..500).filter(|_| take(&counters, &both).0).count())).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
         assert_eq!(admitted, 700);
-        assert_eq!(cell.used(&both[0]), 700, "rejected requests are not counted");
+        assert_eq!(counters.used(&both[0]), 700, "rejected requests are not counted");
     }
 }

@@ -32,10 +32,11 @@ use table::{CounterKey, CounterTable};
 use window::{Period, unix_second};
 
 pub(crate) struct RateLimiting {
+    /// The limits, and their values for response headers.
     limits: Box<[(Period, u64, HeaderValue)]>,
-    by: LimitBy,
+    limit_by: LimitBy,
     store: CounterStore,
-    /// See `BuildCx::object`.
+    /// The object that holds the configuration.
     object: Arc<str>,
     is_fault_tolerant: bool,
     hides_headers: bool,
@@ -43,17 +44,20 @@ pub(crate) struct RateLimiting {
     message: Arc<str>,
 }
 
+/// Where requests are counted.
 enum CounterStore {
+    /// In memory.
     Local(Arc<CounterTable>),
-    /// Updated on each request.
+    /// At the Redis server, on each request.
     Redis(Arc<Redis>),
-    /// Counted locally and synchronized periodically.
+    /// In memory, and periodically synchronized with the Redis server.
     Synced(Arc<SyncedTable>),
 }
 
+/// Local counters and their synchronization with the Redis server.
 struct SyncedTable {
     table: CounterTable,
-    synced: CounterSync,
+    sync: CounterSync,
 }
 
 impl PluginKind for RateLimiting {
@@ -65,26 +69,26 @@ impl PluginKind for RateLimiting {
     type Plugin = RateLimiting;
 
     fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
-        let ValidatedConfig { limits, by, policy, is_fault_tolerant, hides_headers, status, message } =
+        let ValidatedConfig { limits, limit_by, policy, is_fault_tolerant, hides_headers, status, message } =
             config.validate(cx)?;
         let store = match policy {
             Policy::Local => {
                 CounterStore::Local(cx.state.get_or_create(&format!("{} counters", cx.object), CounterTable::default))
             }
             Policy::Redis(server, None) => CounterStore::Redis(Redis::connect(&server, "redis", cx)),
-            Policy::Redis(server, Some(every)) => {
+            Policy::Redis(server, Some(interval)) => {
                 let redis = Redis::connect(&server, "redis", cx);
-                let name = format!("{} counters {} {every:?}", cx.object, server.fingerprint());
+                let name = format!("{} counters {} {interval:?}", cx.object, server.fingerprint());
                 CounterStore::Synced(cx.state.get_or_create(&name, || {
-                    let (synced, task) = CounterSync::start(redis, every);
+                    let (sync, task) = CounterSync::start(redis, interval);
                     cx.services.spawn(Box::pin(task));
-                    SyncedTable { table: CounterTable::default(), synced }
+                    SyncedTable { table: CounterTable::default(), sync }
                 }))
             }
         };
         let limits = limits.into_iter().map(|(period, limit)| (period, limit, decimal::header_value(limit))).collect();
         let object = cx.object.into();
-        Ok(RateLimiting { limits, by, store, object, is_fault_tolerant, hides_headers, status, message })
+        Ok(RateLimiting { limits, limit_by, store, object, is_fault_tolerant, hides_headers, status, message })
     }
 }
 
@@ -94,37 +98,37 @@ impl Plugin for RateLimiting {
             return AccessOutcome::Continue;
         }
         let second = unix_second(cx.now);
-        let limit = |(period, limit, _): &(Period, u64, HeaderValue)| WindowLimit {
+        let window_limit = |(period, limit, _): &(Period, u64, HeaderValue)| WindowLimit {
             period: *period,
-            limit: *limit,
+            max_count: *limit,
             window: period.cached_window(second),
         };
-        let limits: WindowLimits = self.limits.iter().map(limit).collect();
-        let identifier = LimitIdentifier::from_request(&self.by, cx);
+        let limits: WindowLimits = self.limits.iter().map(window_limit).collect();
+        let identifier = LimitIdentifier::from_request(&self.limit_by, cx);
         let mut used = UsedCounts::new();
         match &self.store {
             CounterStore::Local(table) => {
-                table.with_counters(identifier.table_key(cx.scope), second, LimitCounters::default, |cell| {
-                    cell.try_take(&limits, |count| used.push(count))
+                table.with_counters(identifier.table_key(cx.scope), second, LimitCounters::default, |counters| {
+                    counters.try_count(&limits, |count| used.push(count))
                 });
             }
-            CounterStore::Synced(shared) => {
-                if shared.synced.is_behind() && !self.is_fault_tolerant {
+            CounterStore::Synced(synced) => {
+                if synced.sync.is_behind() && !self.is_fault_tolerant {
                     return AccessOutcome::Reply(counters_unavailable());
                 }
                 let create = || LimitCounters::for_server(self.key_prefix(&identifier, cx.scope));
-                shared.table.with_counters(identifier.table_key(cx.scope), second, create, |cell| {
-                    let taken = cell.try_take(&limits, |count| used.push(count))?;
-                    if taken {
-                        shared.synced.enqueue(cell);
+                synced.table.with_counters(identifier.table_key(cx.scope), second, create, |counters| {
+                    let is_counted = counters.try_count(&limits, |count| used.push(count))?;
+                    if is_counted {
+                        synced.sync.enqueue(counters);
                     }
                     Some(())
                 });
             }
             CounterStore::Redis(redis) => {
-                let name = self.key_prefix(&identifier, cx.scope);
+                let key_prefix = self.key_prefix(&identifier, cx.scope);
                 return AccessOutcome::Wait(Box::pin(async move {
-                    match redis_counters::count_at_server(redis, &name, &limits, second).await {
+                    match redis_counters::count_at_server(redis, &key_prefix, &limits, second).await {
                         Ok(used) => self.decide(&limits, &used, second, cx),
                         Err(_) if self.is_fault_tolerant => None,
                         Err(_) => Some(counters_unavailable()),
@@ -146,36 +150,36 @@ impl RateLimiting {
     /// Sets the response headers and rejects the request if a limit is reached. `used` are the counts before this
     /// request.
     fn decide(&self, limits: &[WindowLimit], used: &[u64], second: u64, cx: &mut RequestCx<'_>) -> Option<Box<Reply>> {
-        let is_exhausted = |(limit, used): (&WindowLimit, &u64)| *used >= limit.limit;
-        let is_rejected = limits.iter().zip(used).any(is_exhausted);
-        let mut fewest: Option<(u64, &WindowLimit, &HeaderValue)> = None;
+        let is_reached = |(limit, used): (&WindowLimit, &u64)| *used >= limit.max_count;
+        let is_rejected = limits.iter().zip(used).any(is_reached);
+        let mut lowest: Option<(u64, &WindowLimit, &HeaderValue)> = None;
         if !self.hides_headers {
             for ((limit, used), (_, _, limit_value)) in limits.iter().zip(used).zip(&self.limits) {
                 // An accepted request is already subtracted.
-                let left = limit.limit.saturating_sub(*used).saturating_sub(u64::from(!is_rejected));
-                let (limit_header, left_header) = &HEADERS[limit.period as usize];
+                let remaining = limit.max_count.saturating_sub(*used).saturating_sub(u64::from(!is_rejected));
+                let (limit_header, remaining_header) = &HEADERS[limit.period as usize];
                 cx.response_headers.insert(limit_header.clone(), limit_value.clone());
-                cx.response_headers.insert(left_header.clone(), decimal::header_value(left));
-                // Periods are in ascending order; of equal numbers, the longer period is reported.
-                if fewest.is_none_or(|(fewest, _, _)| left <= fewest) {
-                    fewest = Some((left, limit, limit_value));
+                cx.response_headers.insert(remaining_header.clone(), decimal::header_value(remaining));
+                // Periods are in ascending order, so the longest one is reported if several have the lowest number.
+                if lowest.is_none_or(|(lowest_remaining, _, _)| remaining <= lowest_remaining) {
+                    lowest = Some((remaining, limit, limit_value));
                 }
             }
         }
         let mut reply = is_rejected.then(|| Reply::negotiated(self.status, self.message.to_string(), "rate_limited"));
-        if let Some((left, limit, limit_value)) = fewest {
+        if let Some((remaining, limit, limit_value)) = lowest {
             let reset = decimal::header_value(limit.window.end.saturating_sub(second).max(1));
             cx.response_headers.insert(RATELIMIT_LIMIT, limit_value.clone());
-            cx.response_headers.insert(RATELIMIT_REMAINING, decimal::header_value(left));
+            cx.response_headers.insert(RATELIMIT_REMAINING, decimal::header_value(remaining));
             reply = reply.map(|reply| reply.with_header(RETRY_AFTER, reset.clone()));
             cx.response_headers.insert(RATELIMIT_RESET, reset);
         }
         reply
     }
 
-    /// The prefix of the keys of an identifier at the server, which is the same on every replica.
+    /// The prefix of an identifier's keys at the server. All replicas use the same prefix.
     fn key_prefix(&self, identifier: &LimitIdentifier, scope: &str) -> String {
-        format!("ratelimit:{}:{scope}:{}", self.object, identifier.readable())
+        format!("ratelimit:{}:{scope}:{}", self.object, identifier.for_server())
     }
 }
 
@@ -186,40 +190,41 @@ fn counters_unavailable() -> Box<Reply> {
 
 /// The value by which requests are counted, such as the client address.
 struct LimitIdentifier {
+    /// One of the constants below, with the flag [`DIGEST`] if the value is a digest.
     kind: u8,
     bytes: SmallVec<[u8; 40]>,
 }
 
 impl LimitIdentifier {
     /// The value of `limit_by`, or the client address if the request does not have it.
-    fn from_request(by: &LimitBy, cx: &RequestCx<'_>) -> Self {
-        let known = match by {
+    fn from_request(limit_by: &LimitBy, cx: &RequestCx<'_>) -> Self {
+        let identifier = match limit_by {
             LimitBy::Consumer => {
                 let consumer =
-                    cx.identity.consumer.as_ref().map(|consumer| Self::text(CONSUMER, consumer.id.as_bytes()));
+                    cx.identity.consumer.as_ref().map(|consumer| Self::from_bytes(CONSUMER, consumer.id.as_bytes()));
                 consumer.or_else(|| Self::credential(cx))
             }
             LimitBy::Credential => Self::credential(cx),
             LimitBy::Service => Some(&cx.route.service)
                 .filter(|service| !service.is_empty())
-                .map(|service| Self::text(SERVICE, service.as_bytes())),
-            LimitBy::Header(name) => cx.head.headers.get(name).map(|value| Self::text(HEADER, value.as_bytes())),
-            LimitBy::Path(path) => (cx.path == path).then(|| Self::text(PATH, path.as_bytes())),
+                .map(|service| Self::from_bytes(SERVICE, service.as_bytes())),
+            LimitBy::Header(name) => cx.head.headers.get(name).map(|value| Self::from_bytes(HEADER, value.as_bytes())),
+            LimitBy::Path(path) => (cx.path == path).then(|| Self::from_bytes(PATH, path.as_bytes())),
             LimitBy::Ip => None,
         };
-        known.unwrap_or_else(|| Self::address(cx.client.address.to_canonical()))
+        identifier.unwrap_or_else(|| Self::address(cx.client.address.to_canonical()))
     }
 
     fn credential(cx: &RequestCx<'_>) -> Option<Self> {
-        cx.identity.credential.as_ref().map(|credential| Self::text(CREDENTIAL, credential.as_bytes()))
+        cx.identity.credential.as_ref().map(|credential| Self::from_bytes(CREDENTIAL, credential.as_bytes()))
     }
 
-    /// Long texts are replaced by their digest, so that clients cannot exhaust the memory with long headers.
-    fn text(kind: u8, text: &[u8]) -> Self {
-        if text.len() <= MAX_IDENTIFIER_BYTES {
-            return LimitIdentifier { kind, bytes: SmallVec::from_slice(text) };
+    /// Long values are replaced by their digest, so that clients cannot exhaust the memory with long headers.
+    fn from_bytes(kind: u8, value: &[u8]) -> Self {
+        if value.len() <= MAX_IDENTIFIER_BYTES {
+            return LimitIdentifier { kind, bytes: SmallVec::from_slice(value) };
         }
-        LimitIdentifier { kind: kind | DIGEST, bytes: SmallVec::from_slice(&consumers::sha256(text)) }
+        LimitIdentifier { kind: kind | DIGEST, bytes: SmallVec::from_slice(&consumers::sha256(value)) }
     }
 
     fn address(address: IpAddr) -> Self {
@@ -234,14 +239,15 @@ impl LimitIdentifier {
         CounterKey { scope, kind: self.kind, identifier: &self.bytes }
     }
 
-    fn readable(&self) -> String {
-        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./@".contains(byte);
+    /// The identifier as part of a key at the server.
+    fn for_server(&self) -> String {
+        let is_unescaped = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./@".contains(byte);
         match (self.kind, &*self.bytes) {
             (ADDRESS, &[a, b, c, d]) => IpAddr::from([a, b, c, d]).to_string(),
             (ADDRESS, bytes) => {
                 <[u8; 16]>::try_from(bytes).map(IpAddr::from).map(|ip| ip.to_string()).unwrap_or_default()
             }
-            (kind, bytes) if kind & DIGEST == 0 && bytes.iter().all(is_plain) => {
+            (kind, bytes) if kind & DIGEST == 0 && bytes.iter().all(is_unescaped) => {
                 String::from_utf8_lossy(bytes).into_owned()
             }
             // The leading colon prevents collisions: the other forms do not begin with one.
@@ -256,6 +262,7 @@ const CREDENTIAL: u8 = 2;
 const SERVICE: u8 = 3;
 const HEADER: u8 = 4;
 const PATH: u8 = 5;
+/// A flag for identifiers that are replaced by their digest.
 const DIGEST: u8 = 0x80;
 /// Identifiers longer than this number of bytes are replaced by their digest.
 const MAX_IDENTIFIER_BYTES: usize = 64;

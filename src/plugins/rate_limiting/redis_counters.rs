@@ -13,12 +13,12 @@ use crate::plugin_api::redis::{CounterIncrement, Redis, RedisUnavailable};
 /// Increments the counters of all periods, even if one of the limits is reached. Returns the previous counts.
 pub(super) async fn count_at_server(
     redis: &Redis,
-    name: &str,
+    key_prefix: &str,
     limits: &[WindowLimit],
     second: u64,
 ) -> Result<Vec<u64>, RedisUnavailable> {
-    let additions = limits.iter().map(|limit| counter_increment(name, limit, 1, second)).collect();
-    let totals = redis.add(additions).await?;
+    let increments = limits.iter().map(|limit| counter_increment(key_prefix, limit, 1, second)).collect();
+    let totals = redis.add(increments).await?;
     if totals.len() != limits.len() {
         return Err(RedisUnavailable);
     }
@@ -34,25 +34,26 @@ pub(super) struct CounterSync {
 }
 
 impl CounterSync {
-    /// The returned task ends when the handle is dropped.
-    pub(super) fn start(redis: Arc<Redis>, every: Duration) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (line, waiting) = mpsc::channel(MAX_QUEUED);
+    /// Returns the synchronization and its task, which ends when the synchronization is dropped.
+    pub(super) fn start(redis: Arc<Redis>, interval: Duration) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (queue, queued) = mpsc::channel(MAX_QUEUED);
         let is_behind = Arc::new(AtomicBool::new(false));
-        let synced = CounterSync { queue: line, is_behind: Arc::clone(&is_behind) };
-        (synced, sync_loop(redis, every, waiting, is_behind))
+        let sync = CounterSync { queue, is_behind: Arc::clone(&is_behind) };
+        (sync, sync_loop(redis, interval, queued, is_behind))
     }
 
     /// Queues counters for synchronization. If the queue is full, a later request queues them again.
-    pub(super) fn enqueue(&self, cell: &Arc<LimitCounters>) {
-        let Some(shared) = &cell.shared else { return };
-        if !shared.is_queued.load(Ordering::Relaxed)
-            && !shared.is_queued.swap(true, Ordering::Relaxed)
-            && self.queue.try_send(Arc::clone(cell)).is_err()
+    pub(super) fn enqueue(&self, counters: &Arc<LimitCounters>) {
+        let Some(server) = &counters.server_counts else { return };
+        if !server.is_queued.load(Ordering::Relaxed)
+            && !server.is_queued.swap(true, Ordering::Relaxed)
+            && self.queue.try_send(Arc::clone(counters)).is_err()
         {
-            shared.is_queued.store(false, Ordering::Relaxed);
+            server.is_queued.store(false, Ordering::Relaxed);
         }
     }
 
+    /// Whether the last synchronization failed.
     pub(super) fn is_behind(&self) -> bool {
         self.is_behind.load(Ordering::Relaxed)
     }
@@ -60,76 +61,79 @@ impl CounterSync {
 
 async fn sync_loop(
     redis: Arc<Redis>,
-    every: Duration,
-    mut waiting: mpsc::Receiver<Arc<LimitCounters>>,
+    interval: Duration,
+    mut queued: mpsc::Receiver<Arc<LimitCounters>>,
     is_behind: Arc<AtomicBool>,
 ) {
-    let mut cells: Vec<Arc<LimitCounters>> = Vec::new();
+    let mut counters: Vec<Arc<LimitCounters>> = Vec::new();
     loop {
         // Counters whose synchronization failed are retried, even without further requests.
-        if cells.is_empty() && waiting.recv_many(&mut cells, BATCH_SIZE).await == 0 {
+        if counters.is_empty() && queued.recv_many(&mut counters, BATCH_SIZE).await == 0 {
             return;
         }
-        tokio::time::sleep(every).await;
-        let mut unsent_cells = Vec::new();
+        tokio::time::sleep(interval).await;
+        let mut unsent_counters = Vec::new();
         loop {
-            // Counters to retry may have been queued again; removes duplicates, so that nothing is sent twice.
-            cells.sort_unstable_by_key(Arc::as_ptr);
-            cells.dedup_by(|a, b| Arc::ptr_eq(a, b));
-            for batch in cells.chunks(BATCH_SIZE) {
-                if unsent_cells.is_empty() && sync_batch(&redis, batch).await.is_ok() {
+            // Counters to retry may have been queued again. Duplicates are removed, so that nothing is sent twice.
+            counters.sort_unstable_by_key(Arc::as_ptr);
+            counters.dedup_by(|a, b| Arc::ptr_eq(a, b));
+            for batch in counters.chunks(BATCH_SIZE) {
+                if unsent_counters.is_empty() && sync_batch(&redis, batch).await.is_ok() {
                     continue;
                 }
-                unsent_cells.extend_from_slice(batch);
+                unsent_counters.extend_from_slice(batch);
             }
-            cells.clear();
-            if !unsent_cells.is_empty() || waiting.is_empty() {
+            counters.clear();
+            if !unsent_counters.is_empty() || queued.is_empty() {
                 break;
             }
-            waiting.recv_many(&mut cells, BATCH_SIZE).await;
+            queued.recv_many(&mut counters, BATCH_SIZE).await;
         }
-        is_behind.store(!unsent_cells.is_empty(), Ordering::Relaxed);
-        if waiting.is_closed() && !unsent_cells.is_empty() {
+        is_behind.store(!unsent_counters.is_empty(), Ordering::Relaxed);
+        if queued.is_closed() && !unsent_counters.is_empty() {
+            // The plugin no longer exists, so the counters are not retried.
             return;
         }
-        cells = unsent_cells;
+        counters = unsent_counters;
     }
 }
 
-async fn sync_batch(redis: &Redis, cells: &[Arc<LimitCounters>]) -> Result<(), RedisUnavailable> {
+/// Sends the requests that the server does not know yet, and merges its totals.
+async fn sync_batch(redis: &Redis, batch: &[Arc<LimitCounters>]) -> Result<(), RedisUnavailable> {
     let second = unix_second(SystemTime::now());
-    let (mut changes, mut additions) = (Vec::new(), Vec::new());
-    for cell in cells {
-        let Some(shared) = &cell.shared else { continue };
+    let (mut sent, mut increments) = (Vec::new(), Vec::new());
+    for counters in batch {
+        let Some(server) = &counters.server_counts else { continue };
         // Cleared before reading the counts, so that later requests queue the counters again.
-        shared.is_queued.store(false, Ordering::Relaxed);
+        server.is_queued.store(false, Ordering::Relaxed);
         for period in Period::ALL {
-            let limit = WindowLimit { period, limit: u64::MAX, window: period.window(second) };
-            let unsent = cell.unsent(&limit);
+            let limit = WindowLimit { period, max_count: u64::MAX, window: period.window(second) };
+            let unsent = counters.unsent(&limit);
             if unsent > 0 {
-                additions.push(counter_increment(&shared.key_prefix, &limit, unsent, second));
-                changes.push((cell, limit, unsent));
+                increments.push(counter_increment(&server.key_prefix, &limit, unsent, second));
+                sent.push((counters, limit, unsent));
             }
         }
     }
-    if additions.is_empty() {
+    if increments.is_empty() {
         return Ok(());
     }
-    let sent_totals = redis.add(additions).await.and_then(|totals| match totals.len() == changes.len() {
+    let totals = redis.add(increments).await.and_then(|totals| match totals.len() == sent.len() {
         true => Ok(totals),
         false => Err(RedisUnavailable),
     });
-    match sent_totals {
+    match totals {
         Ok(totals) => {
-            for ((cell, limit, sent), total) in changes.into_iter().zip(totals) {
-                cell.merge_total(&limit, sent, total);
+            for ((counters, limit, unsent), total) in sent.into_iter().zip(totals) {
+                counters.merge_total(&limit, unsent, total);
             }
             Ok(())
         }
         Err(unavailable) => {
-            for cell in cells {
-                if let Some(shared) = &cell.shared {
-                    shared.is_queued.store(true, Ordering::Relaxed);
+            // The caller retries these counters, so later requests need not queue them again.
+            for counters in batch {
+                if let Some(server) = &counters.server_counts {
+                    server.is_queued.store(true, Ordering::Relaxed);
                 }
             }
             Err(unavailable)
@@ -137,13 +141,13 @@ async fn sync_batch(redis: &Redis, cells: &[Arc<LimitCounters>]) -> Result<(), R
     }
 }
 
-fn counter_increment(name: &str, limit: &WindowLimit, by: u64, second: u64) -> CounterIncrement {
+fn counter_increment(key_prefix: &str, limit: &WindowLimit, amount: u64, second: u64) -> CounterIncrement {
     let WindowLimit { period, window, .. } = limit;
-    let key = format!("{name}:{}:{}", window.start, period.name());
-    CounterIncrement { key, by, expires_in: Duration::from_secs(window.end.saturating_sub(second)) }
+    let key = format!("{key_prefix}:{}:{}", window.start, period.name());
+    CounterIncrement { key, amount, expires_in: Duration::from_secs(window.end.saturating_sub(second)) }
 }
 
-/// Limit of the queued identifiers. Each is queued at most once.
+/// Limit of the queued counters. The counters of an identifier are queued at most once.
 const MAX_QUEUED: usize = 1 << 14;
-/// Identifiers per script call.
+/// Limit of the identifiers whose counters are sent to the server in one command.
 const BATCH_SIZE: usize = 256;

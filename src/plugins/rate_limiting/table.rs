@@ -1,7 +1,7 @@
 //! The table of counters by identifier. Lookups of frequent identifiers take no lock.
 //!
 //! Each shard has an immutable map, which is only replaced as a whole, and a small map behind a lock for recently added
-//! identifiers. When the lock has been taken often enough, both are merged into a new immutable map without the
+//! identifiers. When the lock has been taken often enough, both maps are merged into a new immutable one without the
 //! identifiers whose windows have ended.
 
 use std::collections::hash_map::RandomState;
@@ -28,7 +28,8 @@ pub(super) struct CounterTable {
 pub(super) struct CounterKey<'a> {
     /// What the plugin is attached to.
     pub scope: &'a str,
-    /// The kind of identifier, because the bytes of an address may equal those of a header.
+    /// The kind of identifier. For example, the bytes of an address may equal those of a header, but their counters
+    /// are separate.
     pub kind: u8,
     pub identifier: &'a [u8],
 }
@@ -40,7 +41,7 @@ struct CounterEntry {
     scope: Box<str>,
     kind: u8,
     identifier: Box<[u8]>,
-    cell: Arc<LimitCounters>,
+    counters: Arc<LimitCounters>,
 }
 
 /// Keyed by a hash that is computed once per request. The hash is randomly seeded, because clients choose identifiers.
@@ -57,11 +58,11 @@ struct RecentEntries {
     map: CounterMap,
     /// How often the lock was taken since the last merge.
     lock_count: usize,
-    /// Counters that identifiers share when the shard is full. Together they get at most the limit of one identifier.
-    /// Allocated on first use.
+    /// Counters that identifiers share when the shard is full. Identifiers with the same counters together get at most
+    /// the limit of one identifier. Allocated on first use.
     overflow: Box<[Arc<LimitCounters>]>,
-    /// When expired entries of a full shard were last removed, in seconds since 1970.
-    swept: u64,
+    /// When the maps were last merged and expired entries removed, in seconds since 1970.
+    merged_at: u64,
 }
 
 impl Default for CounterTable {
@@ -71,30 +72,30 @@ impl Default for CounterTable {
 }
 
 impl CounterTable {
-    fn with_capacity(most: usize) -> Self {
+    fn with_capacity(capacity: usize) -> Self {
         let hasher = RandomState::new();
         let shard = || Shard { stable: ArcSwap::default(), recent: Mutex::default() };
-        CounterTable { shards: (0..SHARDS).map(|_| shard()).collect(), shard_capacity: most / SHARDS, hasher }
+        CounterTable { shards: (0..SHARDS).map(|_| shard()).collect(), shard_capacity: capacity / SHARDS, hasher }
     }
 
-    /// Calls `then` with the counters of a key, which `make` creates if there are none. If `then` returns `None`
+    /// Calls `count` with the counters of a key, which `create` creates if there are none. If `count` returns `None`
     /// because the counters are retired, it is called again with new ones.
     pub(super) fn with_counters<R>(
         &self,
-        who: CounterKey<'_>,
+        key: CounterKey<'_>,
         second: u64,
-        make: impl Fn() -> LimitCounters,
-        mut then: impl FnMut(&Arc<LimitCounters>) -> Option<R>,
+        create: impl Fn() -> LimitCounters,
+        mut count: impl FnMut(&Arc<LimitCounters>) -> Option<R>,
     ) -> R {
-        let hash = self.hasher.hash_one((who.scope, who.kind, who.identifier));
-        // The middle bits, because the tables use the lowest and highest ones.
+        let hash = self.hasher.hash_one((key.scope, key.kind, key.identifier));
+        // The middle bits select the shard, because the hash tables use the lowest and highest ones.
         let shard = &self.shards[(hash >> 32) as usize % SHARDS];
         loop {
-            if let Some(done) = find(&shard.stable.load(), hash, who).and_then(&mut then) {
-                return done;
+            if let Some(result) = find(&shard.stable.load(), hash, key).and_then(&mut count) {
+                return result;
             }
-            if let Some(done) = shard.with_recent(who, second, self.shard_capacity, hash, &make, &mut then) {
-                return done;
+            if let Some(result) = shard.with_recent(key, second, self.shard_capacity, hash, &create, &mut count) {
+                return result;
             }
         }
     }
@@ -106,73 +107,75 @@ impl CounterTable {
 }
 
 impl Shard {
+    /// Finds or adds the entry of a key under the lock, and returns the result of `count` for its counters. If the
+    /// shard is full, a key without an entry gets counters that it shares with other keys.
     fn with_recent<R>(
         &self,
-        who: CounterKey<'_>,
+        key: CounterKey<'_>,
         second: u64,
-        most: usize,
+        capacity: usize,
         hash: u64,
-        make: impl Fn() -> LimitCounters,
-        mut then: impl FnMut(&Arc<LimitCounters>) -> Option<R>,
+        create: impl Fn() -> LimitCounters,
+        mut count: impl FnMut(&Arc<LimitCounters>) -> Option<R>,
     ) -> Option<R> {
-        let mut fresh = self.recent.lock();
-        // Another thread may have merged the maps in the meantime.
-        let mut settled = self.stable.load_full();
-        fresh.lock_count += 1;
-        let mut room = most.saturating_sub(settled.len() + fresh.map.len());
-        let is_full = room == 0 && fresh.swept != second;
-        if is_full || fresh.lock_count > settled.len().max(MIN_LOCKS_BEFORE_MERGE) {
-            settled = self.merge(&mut fresh, &settled, second);
-            room = most.saturating_sub(settled.len());
+        let mut recent = self.recent.lock();
+        // Another thread may have merged the maps before this one got the lock.
+        let mut stable = self.stable.load_full();
+        recent.lock_count += 1;
+        let mut room = capacity.saturating_sub(stable.len() + recent.map.len());
+        let may_have_expired_entries = recent.merged_at != second;
+        if (room == 0 && may_have_expired_entries) || recent.lock_count > stable.len().max(MIN_LOCKS_BEFORE_MERGE) {
+            stable = self.merge(&mut recent, &stable, second);
+            room = capacity.saturating_sub(stable.len());
         }
-        let overflow = fresh.overflow.get(hash as usize % OVERFLOW_COUNTERS).map(Arc::clone);
-        let cell = match find(&settled, hash, who).or_else(|| find(&fresh.map, hash, who)) {
-            Some(cell) => Arc::clone(cell),
+        let overflow = recent.overflow.get(hash as usize % OVERFLOW_COUNTERS).map(Arc::clone);
+        let counters = match find(&stable, hash, key).or_else(|| find(&recent.map, hash, key)) {
+            Some(counters) => Arc::clone(counters),
             None if room == 0 => {
-                if fresh.overflow.is_empty() {
-                    fresh.overflow = (0..OVERFLOW_COUNTERS).map(|_| Arc::default()).collect();
+                if recent.overflow.is_empty() {
+                    recent.overflow = (0..OVERFLOW_COUNTERS).map(|_| Arc::default()).collect();
                 }
                 // Counts under the lock, so that an identifier that gets its own entry later starts with these counts.
-                return then(&fresh.overflow[hash as usize % OVERFLOW_COUNTERS]);
+                return count(&recent.overflow[hash as usize % OVERFLOW_COUNTERS]);
             }
             None => {
-                let cell = make();
+                let counters = create();
                 if let Some(overflow) = overflow {
-                    cell.copy_from(&overflow);
+                    counters.copy_from(&overflow);
                 }
-                let cell = Arc::new(cell);
-                let known = CounterEntry::new(hash, who, Arc::clone(&cell));
-                fresh.map.insert_unique(hash, Arc::new(known), |known| known.hash);
-                cell
+                let counters = Arc::new(counters);
+                let entry = CounterEntry::new(hash, key, Arc::clone(&counters));
+                recent.map.insert_unique(hash, Arc::new(entry), |entry| entry.hash);
+                counters
             }
         };
-        drop(fresh);
-        then(&cell)
+        drop(recent);
+        count(&counters)
     }
 
     /// Merges both maps and removes expired entries.
-    fn merge(&self, fresh: &mut RecentEntries, settled: &CounterMap, second: u64) -> Arc<CounterMap> {
-        let mut map = CounterMap::with_capacity(settled.len() + fresh.map.len());
-        for known in settled.iter().map(Arc::clone).chain(fresh.map.drain()) {
-            if !known.cell.retire(second) {
-                map.insert_unique(known.hash, known, |known| known.hash);
+    fn merge(&self, recent: &mut RecentEntries, stable: &CounterMap, second: u64) -> Arc<CounterMap> {
+        let mut map = CounterMap::with_capacity(stable.len() + recent.map.len());
+        for entry in stable.iter().map(Arc::clone).chain(recent.map.drain()) {
+            if !entry.counters.retire(second) {
+                map.insert_unique(entry.hash, entry, |entry| entry.hash);
             }
         }
-        map.shrink_to_fit(|known| known.hash);
+        map.shrink_to_fit(|entry| entry.hash);
         let map = Arc::new(map);
         self.stable.store(Arc::clone(&map));
-        (fresh.lock_count, fresh.swept) = (0, second);
+        (recent.lock_count, recent.merged_at) = (0, second);
         map
     }
 }
 
 fn find<'m>(map: &'m CounterMap, hash: u64, key: CounterKey<'_>) -> Option<&'m Arc<LimitCounters>> {
-    map.find(hash, |known| known.has_key(key)).map(|known| &known.cell)
+    map.find(hash, |entry| entry.has_key(key)).map(|entry| &entry.counters)
 }
 
 impl CounterEntry {
-    fn new(hash: u64, key: CounterKey<'_>, cell: Arc<LimitCounters>) -> Self {
-        CounterEntry { hash, scope: key.scope.into(), kind: key.kind, identifier: key.identifier.into(), cell }
+    fn new(hash: u64, key: CounterKey<'_>, counters: Arc<LimitCounters>) -> Self {
+        CounterEntry { hash, scope: key.scope.into(), kind: key.kind, identifier: key.identifier.into(), counters }
     }
 
     fn has_key(&self, key: CounterKey<'_>) -> bool {
@@ -185,6 +188,8 @@ const SHARDS: usize = 64;
 const MAX_ENTRIES: usize = 1 << 19;
 /// Number of shared counters in one full shard.
 const OVERFLOW_COUNTERS: usize = 16;
+/// Number of locks before the maps of a small shard are merged. Those of a larger one are merged after as many locks
+/// as it has entries.
 const MIN_LOCKS_BEFORE_MERGE: usize = 16;
 
 #[cfg(test)]
@@ -193,10 +198,10 @@ mod tests {
     use super::super::window::Period;
     use super::*;
 
-    fn take(table: &CounterTable, identifier: &str, most: u64, second: u64) -> bool {
-        let limits = [WindowLimit { period: Period::Second, limit: most, window: Period::Second.window(second) }];
+    fn take(table: &CounterTable, identifier: &str, limit: u64, second: u64) -> bool {
+        let limits = [WindowLimit { period: Period::Second, max_count: limit, window: Period::Second.window(second) }];
         let key = CounterKey { scope: "global", kind: 0, identifier: identifier.as_bytes() };
-        table.with_counters(key, second, LimitCounters::default, |cell| cell.try_take(&limits, |_| {}))
+        table.with_counters(key, second, LimitCounters::default, |counters| counters.try_count(&limits, |_| {}))
     }
 
     #[test]
@@ -217,9 +222,9 @@ mod tests {
             CounterKey { kind: 1, ..key },
             CounterKey { identifier: b"07", ..key },
         ] {
-            let limits = [WindowLimit { period: Period::Second, limit: 1, window: Period::Second.window(7) }];
+            let limits = [WindowLimit { period: Period::Second, max_count: 1, window: Period::Second.window(7) }];
             assert!(
-                table.with_counters(other, 7, LimitCounters::default, |cell| cell.try_take(&limits, |_| {})),
+                table.with_counters(other, 7, LimitCounters::default, |counters| counters.try_count(&limits, |_| {})),
                 "{other:?}"
             );
         }
@@ -233,7 +238,7 @@ mod tests {
                 assert!(take(&table, &format!("{second} {number}"), 1, second));
             }
         }
-        assert!(table.len() < 20_000, "{} of 100000 are known", table.len());
+        assert!(table.len() < 20_000, "{} of 100000 entries are left", table.len());
     }
 
     #[test]
@@ -256,14 +261,14 @@ mod tests {
             take(&table, &number.to_string(), 1, 7);
         }
         assert_eq!(table.len(), SHARDS, "the table is full");
-        let come = |second| {
-            let limits = [WindowLimit { period: Period::Hour, limit: 3, window: Period::Hour.window(second) }];
+        let take_late = |second| {
+            let limits = [WindowLimit { period: Period::Hour, max_count: 3, window: Period::Hour.window(second) }];
             let key = CounterKey { scope: "global", kind: 0, identifier: b"late" };
-            table.with_counters(key, second, LimitCounters::default, |cell| cell.try_take(&limits, |_| {}))
+            table.with_counters(key, second, LimitCounters::default, |counters| counters.try_count(&limits, |_| {}))
         };
-        assert!(come(7) && come(7));
-        assert!(come(8), "the table has room again");
-        assert!(!come(8) && !come(9), "the earlier requests count");
+        assert!(take_late(7) && take_late(7));
+        assert!(take_late(8), "the table has room again");
+        assert!(!take_late(8) && !take_late(9), "the earlier requests count");
     }
 
     #[test]
@@ -272,7 +277,7 @@ mod tests {
         for _ in 0..2 * MIN_LOCKS_BEFORE_MERGE {
             take(&table, "a", u64::MAX / 2, 7);
         }
-        let _held: Vec<_> = table.shards.iter().map(|shard| shard.recent.lock()).collect();
+        let _locks: Vec<_> = table.shards.iter().map(|shard| shard.recent.lock()).collect();
         assert!(take(&table, "a", u64::MAX / 2, 7));
     }
 
@@ -280,8 +285,8 @@ mod tests {
     fn threads_never_exceed_the_limit() {
         let table = CounterTable::default();
         let admitted: usize = std::thread::scope(|scope| {
-            let come = || (0..20_000).filter(|number| take(&table, &(number % 100).to_string(), 50, 7)).count();
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(come)).collect();
+            let take_all = || (0..20_000).filter(|number| take(&table, &(number % 100).to_string(), 50, 7)).count();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(take_all)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
         assert_eq!(admitted, 100 * 50);

@@ -155,7 +155,7 @@ async fn no_limits_have_no_effect() {
 struct IdentityFromHeaders;
 
 impl PluginKind for IdentityFromHeaders {
-    const NAME: &'static str = "believes";
+    const NAME: &'static str = "identity-from-headers";
     const PRIORITY: i32 = 1000;
     const PHASES: Phases = Phases::ACCESS;
     const FAIL_CLOSED: bool = false;
@@ -182,15 +182,15 @@ impl Plugin for IdentityFromHeaders {
 async fn requests_are_counted_by_the_configured_identifier() {
     let header = json!({"limit_by": "header", "header_name": "X-Tenant"});
     let path = json!({"limit_by": "path", "path": "/a"});
-    // A request is path, address and headers. If two requests share a counter, the second one is rejected.
-    let plain = "/ 192.0.2.1";
-    for (by, first, second, is_one) in [
+    // A request is written as path, address and headers. If both requests share a counter, the second one is rejected.
+    let without_headers = "/ 192.0.2.1";
+    for (limit_by, first, second, is_shared) in [
         (json!({}), "/ 192.0.2.1 consumer=1", "/ 192.0.2.2 consumer=1", true),
         (json!({}), "/ 192.0.2.1 consumer=1", "/ 192.0.2.1 consumer=2", false),
         (json!({}), "/ 192.0.2.1 consumer=1 credential=a", "/ 192.0.2.1 consumer=1 credential=b", true),
         (json!({}), "/ 192.0.2.1 credential=a", "/ 192.0.2.2 credential=a", true),
-        (json!({}), plain, plain, true),
-        (json!({}), plain, "/ 192.0.2.2", false),
+        (json!({}), without_headers, without_headers, true),
+        (json!({}), without_headers, "/ 192.0.2.2", false),
         (
             json!({"limit_by": "credential"}),
             "/ 192.0.2.1 consumer=1 credential=a",
@@ -200,18 +200,18 @@ async fn requests_are_counted_by_the_configured_identifier() {
         (json!({"limit_by": "credential"}), "/ 192.0.2.1 consumer=1", "/ 192.0.2.1 consumer=2", true),
         (json!({"limit_by": "ip"}), "/ 192.0.2.1 consumer=1", "/ 192.0.2.1 consumer=2", true),
         (json!({"limit_by": "ip"}), "/ 2001:db8::1", "/ 2001:db8::2", false),
-        (json!({"limit_by": "ip"}), "/ ::ffff:192.0.2.1", plain, true),
-        (json!({"limit_by": "service"}), plain, "/ 192.0.2.2", true),
+        (json!({"limit_by": "ip"}), "/ ::ffff:192.0.2.1", without_headers, true),
+        (json!({"limit_by": "service"}), without_headers, "/ 192.0.2.2", true),
         (header.clone(), "/ 192.0.2.1 x-tenant=a", "/ 192.0.2.2 x-tenant=a", true),
         (header.clone(), "/ 192.0.2.1 x-tenant=a", "/ 192.0.2.1 x-tenant=b", false),
-        (header.clone(), plain, plain, true),
+        (header.clone(), without_headers, without_headers, true),
         // A header whose bytes equal those of an address has its own counter.
         (header.clone(), "/ 97.98.99.100", "/ 192.0.2.1 x-tenant=abcd", false),
         (path.clone(), "/a 192.0.2.1", "/a 192.0.2.2", true),
         (path.clone(), "/a/ 192.0.2.1", "/a/ 192.0.2.2", false),
         (path.clone(), "/a/ 192.0.2.1", "/b 192.0.2.1", true),
     ] {
-        let mut config = by.clone();
+        let mut config = limit_by.clone();
         config["hour"] = 1.into();
         let chain = chain(&[(&RegisteredKind::<IdentityFromHeaders>::NEW, json!({})), (&KIND, config)]);
         let send = async |line: &str| {
@@ -223,19 +223,20 @@ async fn requests_are_counted_by_the_configured_identifier() {
             }
             request.run(&chain).await.reply.is_none()
         };
-        assert!(send(first).await, "{by}: {first}");
-        assert_eq!(send(second).await, !is_one, "{by}: {first}, then {second}");
+        assert!(send(first).await, "{limit_by}: {first}");
+        assert_eq!(send(second).await, !is_shared, "{limit_by}: {first}, then {second}");
     }
-    let long = |last: &str| "x".repeat(5000) + last;
+    // Long values are replaced by their digests, which differ.
+    let long_value = |last: &str| "x".repeat(5000) + last;
     let chain = self::chain(&[(&KIND, json!({"hour": 1, "limit_by": "header", "header_name": "x-tenant"}))]);
-    for (value, is_let_in) in [(long("a"), true), (long("b"), true), (long("a"), false)] {
-        assert_eq!(TestRequest::get("/").header("x-tenant", &value).run(&chain).await.reply.is_none(), is_let_in);
+    for (value, is_accepted) in [(long_value("a"), true), (long_value("b"), true), (long_value("a"), false)] {
+        assert_eq!(TestRequest::get("/").header("x-tenant", &value).run(&chain).await.reply.is_none(), is_accepted);
     }
 }
 
-fn attached_to(config: &Value, scope: &str, state: &PluginState) -> Arc<Chain> {
+fn chain_attached_to(config: &Value, scope: &str, state: &PluginState) -> Arc<Chain> {
     let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
-    let plugin = testing::build_with(&KIND, config, state, &services).unwrap_or_else(|wrong| panic!("{wrong:?}"));
+    let plugin = testing::build_with(&KIND, config, state, &services).unwrap_or_else(|errors| panic!("{errors:?}"));
     let mut builder = ChainBuilder::default();
     let instance = crate::plugin_api::chain::PluginInstance { scope: scope.into(), ..testing::instance(&KIND, plugin) };
     builder.add(KIND.name(), KIND.priority(), AttachmentPoint::Base(BaseScope::Route), instance);
@@ -246,15 +247,15 @@ fn attached_to(config: &Value, scope: &str, state: &PluginState) -> Arc<Chain> {
 #[tokio::test]
 async fn counters_are_per_scope_and_survive_changes() {
     let state = PluginState::default();
-    let one = attached_to(&json!({"hour": 2}), "HTTPRoute/default/a/0", &state);
-    let other = attached_to(&json!({"hour": 2}), "HTTPRoute/default/b/0", &state);
+    let first = chain_attached_to(&json!({"hour": 2}), "HTTPRoute/default/a/0", &state);
+    let second = chain_attached_to(&json!({"hour": 2}), "HTTPRoute/default/b/0", &state);
     let remaining = async |chain: &Chain| {
         request_after(0).run(chain).await.response_header("ratelimit-remaining").unwrap().to_owned()
     };
-    assert_eq!(remaining(&one).await, "1");
-    assert_eq!(remaining(&other).await, "1", "another scope");
-    let changed = attached_to(&json!({"minute": 3, "hour": 5}), "HTTPRoute/default/a/0", &state);
-    drop((one, other));
+    assert_eq!(remaining(&first).await, "1");
+    assert_eq!(remaining(&second).await, "1", "another scope");
+    let changed = chain_attached_to(&json!({"minute": 3, "hour": 5}), "HTTPRoute/default/a/0", &state);
+    drop((first, second));
     let outcome = request_after(0).run(&changed).await;
     assert_eq!(outcome.response_header("x-ratelimit-remaining-hour"), Some("3"));
     assert_eq!(outcome.response_header("x-ratelimit-remaining-minute"), Some("2"));
@@ -289,9 +290,9 @@ fn policy_cluster_acts_as_local_with_a_note() {
 // kong-compat §4.0
 #[test]
 fn invalid_configurations_are_rejected() {
-    let redis = |more: Value| {
+    let redis = |fields: Value| {
         let mut config = json!({"hour": 1, "policy": "redis"});
-        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         config
     };
     for (config, field) in [
@@ -325,7 +326,8 @@ fn invalid_configurations_are_rejected() {
     for config in [
         redis(json!({"redis": {"host": "a", "port": null, "password": "b"}})),
         redis(json!({"redis_host": "a", "redis_port": 6380, "redis_password": "b", "redis_username": "c",
-            "redis_ssl": true, "redis_ssl_verify": true, "redis_server_name": "d", "redis_timeout": 100, "redis_database": 1})),
+            "redis_ssl": true, "redis_ssl_verify": true, "redis_server_name": "d", "redis_timeout": 100,
+            "redis_database": 1})),
         redis(json!({"redis_host": "a", "redis": {"timeout": 5}, "sync_rate": 0.02})),
         redis(json!({"redis_host": "a", "sync_rate": -1})),
     ] {

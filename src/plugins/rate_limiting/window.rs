@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::civil::Time;
 use jiff::tz::Offset;
 
-/// From the shortest to the longest.
+/// The periods of limits, from the shortest to the longest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Period {
     Second,
@@ -35,35 +35,35 @@ impl Period {
 
     /// The window that contains this second since 1970. Caches windows that need calendar calculations.
     pub(super) fn cached_window(self, second: u64) -> Window {
-        let recent = match self {
+        let cache = match self {
             Period::Month => &MONTH,
             Period::Year => &YEAR,
             _ => return self.window(second),
         };
-        if let Some(window) = recent.get().filter(|window| (window.start..window.end).contains(&second)) {
+        if let Some(window) = cache.get().filter(|window| (window.start..window.end).contains(&second)) {
             return window;
         }
         let window = self.window(second);
-        recent.set(Some(window));
+        cache.set(Some(window));
         window
     }
 
     /// The window that contains this second since 1970.
     pub(super) fn window(self, second: u64) -> Window {
-        let fixed = |length: u64| {
+        let fixed_length = |length: u64| {
             let number = second / length;
             Window { number, start: number * length, end: (number + 1) * length }
         };
         match self {
-            Period::Second => fixed(1),
-            Period::Minute => fixed(60),
-            Period::Hour => fixed(3600),
-            Period::Day => fixed(DAY),
-            Period::Month | Period::Year => self.calendar(second).unwrap_or_else(|| fixed(31 * DAY)),
+            Period::Second => fixed_length(1),
+            Period::Minute => fixed_length(60),
+            Period::Hour => fixed_length(3600),
+            Period::Day => fixed_length(DAY),
+            Period::Month | Period::Year => self.calendar(second).unwrap_or_else(|| fixed_length(31 * DAY)),
         }
     }
 
-    /// `None` after the year 9999, where the calendar ends.
+    /// The window of a month or year. `None` after the year 9999, where the calendar ends.
     fn calendar(self, second: u64) -> Option<Window> {
         let now = Timestamp::from_second(i64::try_from(second).ok()?).ok()?;
         let date = Offset::UTC.to_datetime(now).date();
@@ -74,11 +74,11 @@ impl Period {
                 (date.first_of_month(), date.last_of_month(), number)
             }
         };
-        let at = |date: jiff::civil::Date| {
+        let midnight_of = |date: jiff::civil::Date| {
             let midnight = Offset::UTC.to_timestamp(date.to_datetime(Time::midnight())).ok()?;
             u64::try_from(midnight.as_second()).ok()
         };
-        Some(Window { number: u64::try_from(number).ok()?, start: at(first)?, end: at(last)? + DAY })
+        Some(Window { number: u64::try_from(number).ok()?, start: midnight_of(first)?, end: midnight_of(last)? + DAY })
     }
 }
 

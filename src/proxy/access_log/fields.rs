@@ -63,7 +63,7 @@ impl AccessLogField {
         AccessLogField::ALL.iter().map(|(field, _)| *field).filter(|field| field.is_default()).collect()
     }
 
-    /// Names of query parameters and of consumers are written on request only, for privacy.
+    /// Whether the field is written by default. Queries and consumers are written only if configured, for privacy.
     pub fn is_default(self) -> bool {
         !matches!(self, AccessLogField::Query | AccessLogField::Consumer)
     }
@@ -110,8 +110,8 @@ impl FromStr for AccessLogField {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let found = AccessLogField::ALL.iter().find(|(_, name)| *name == text);
-        found.map(|(field, _)| *field).ok_or_else(|| {
+        let entry = AccessLogField::ALL.iter().find(|(_, name)| *name == text);
+        entry.map(|(field, _)| *field).ok_or_else(|| {
             let known: Vec<_> = AccessLogField::ALL.iter().map(|(_, name)| *name).collect();
             format!("there is no field `{text}`; use a comma-separated list of {}", known.join(", "))
         })

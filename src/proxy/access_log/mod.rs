@@ -49,7 +49,7 @@ pub(super) struct AccessLogRecord {
     /// The TLS version, if the connection uses TLS.
     pub(super) tls: Option<&'static str>,
     pub(super) server_name: Option<Arc<str>>,
-    /// None, like the target, if the input could not be parsed as a request.
+    /// None, like version and target, if malformed input has none that can be recognized.
     pub(super) method: Option<Method>,
     pub(super) version: Option<Version>,
     pub(super) host: Option<HeaderValue>,
@@ -59,10 +59,12 @@ pub(super) struct AccessLogRecord {
     pub(super) bytes_out: u64,
     pub(super) duration: Duration,
     pub(super) labels: Option<Arc<RequestLabels>>,
+    /// The endpoint that the request was last sent to.
     pub(super) address: Option<SocketAddr>,
     /// The consumer that a plugin authenticated.
     pub(super) consumer: Option<Arc<str>>,
     pub(super) request_id: Option<HeaderValue>,
+    /// The reason of the request error, if there is one.
     pub(super) error: Option<&'static str>,
     pub(super) user_agent: Option<HeaderValue>,
 }
@@ -80,6 +82,7 @@ pub struct AccessLogger {
 
 #[derive(Debug, Default)]
 struct WriterShared {
+    /// The writer sleeps until it is woken, or is about to.
     asleep: AtomicBool,
     stopping: AtomicBool,
     reopen: AtomicBool,
@@ -96,19 +99,19 @@ impl AccessLogger {
         let Some(mut sink) = AccessLogSink::open(destination)? else {
             return Ok(AccessLogger { layout: None, shared, writer_done: Mutex::new(None), thread: None });
         };
-        let (writing, written) = sync_channel(0);
+        let (done, writer_done) = sync_channel(0);
         let writer = thread::Builder::new().name("access-log".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || {
                 write_all(&mut sink, &shared);
-                drop(writing);
+                drop(done);
             }
         })?;
         let thread = Some(writer.thread().clone());
         Ok(AccessLogger {
             layout: Some(LineLayout::new(format, fields)),
             shared,
-            writer_done: Mutex::new(Some(written)),
+            writer_done: Mutex::new(Some(writer_done)),
             thread,
         })
     }
@@ -126,9 +129,9 @@ impl AccessLogger {
         if let Some(thread) = &self.thread {
             thread.unpark();
         }
-        if let Some(written) = self.writer_done.lock().take() {
+        if let Some(writer_done) = self.writer_done.lock().take() {
             // The outcome does not matter: the writer finished, panicked or timed out.
-            written.recv_timeout(STOP_TIMEOUT).ok();
+            writer_done.recv_timeout(STOP_TIMEOUT).ok();
         }
     }
 
@@ -136,7 +139,7 @@ impl AccessLogger {
         self.layout.is_none()
     }
 
-    pub(super) fn lost(&self) -> &Arc<LostLines> {
+    pub(super) fn lost_lines(&self) -> &Arc<LostLines> {
         self.shared.queue.lost()
     }
 
@@ -184,6 +187,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the writer collects lines. Waking it for each line would cost more than writing the line.
 const BATCH_INTERVAL: Duration = Duration::from_millis(20);
 
+/// Writes queued lines until the log is stopped.
 fn write_all(sink: &mut AccessLogSink, shared: &WriterShared) {
     let mut lines = LineBatch::default();
     let mut idle_rounds = 0;
@@ -192,16 +196,16 @@ fn write_all(sink: &mut AccessLogSink, shared: &WriterShared) {
             sink.reopen();
         }
         // Loaded before the last check of the queue, so that no line queued before the shutdown is left behind.
-        let ending = shared.stopping.load(Ordering::SeqCst);
-        let wrote = shared.queue.take(&mut lines);
-        if wrote {
+        let is_stopping = shared.stopping.load(Ordering::SeqCst);
+        let has_lines = shared.queue.take(&mut lines);
+        if has_lines {
             // After a failure, for example of a full disk, later lines may succeed.
             shared.queue.record_failed(sink.write(&lines.text));
         }
-        if ending {
+        if is_stopping {
             return;
         }
-        idle_rounds = if wrote { 0 } else { idle_rounds + 1 };
+        idle_rounds = if has_lines { 0 } else { idle_rounds + 1 };
         if idle_rounds < IDLE_ROUNDS {
             thread::park_timeout(BATCH_INTERVAL);
         } else if shared.asleep.swap(true, Ordering::SeqCst) {
@@ -211,7 +215,7 @@ fn write_all(sink: &mut AccessLogSink, shared: &WriterShared) {
     }
 }
 
-/// Rounds without a line before the writer thread parks.
+/// Rounds without a line after which the writer thread sleeps until it is woken.
 const IDLE_ROUNDS: u32 = 3;
 
 #[cfg(test)]
@@ -249,13 +253,13 @@ mod tests {
         for _ in 0..100 {
             log.write(&record("/second"));
         }
-        assert_eq!(log.lost().full.load(Ordering::Relaxed), 0);
+        assert_eq!(log.lost_lines().full.load(Ordering::Relaxed), 0);
         drop(log);
         assert!(std::fs::read_to_string(folder.path().join("old.log")).unwrap().contains(" /first "));
         assert_eq!(std::fs::read_to_string(&path).unwrap().matches(" /second ").count(), 100);
     }
 
-    /// For example a suspended terminal, or a pager at its first page.
+    /// A reader is stalled if it is, for example, a suspended terminal or a pager at its first page.
     #[test]
     fn stalled_reader_does_not_block_shutdown() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Writes lines to the destination. Logs once when writing starts to fail, and once when it succeeds again.
+//! Writes lines to the destination of the access log. Reports when writing starts to fail, and when it succeeds again.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -20,7 +20,7 @@ pub(super) struct AccessLogSink {
 }
 
 impl AccessLogSink {
-    /// None if the log is off.
+    /// Opens the destination. None if the log is off.
     pub(super) fn open(destination: AccessLogDestination) -> io::Result<Option<AccessLogSink>> {
         match destination {
             AccessLogDestination::Off => Ok(None),
@@ -42,18 +42,16 @@ impl AccessLogSink {
 
     /// Writes a batch of lines without further buffering and returns how many were lost.
     pub(super) fn write(&mut self, lines: &str) -> u64 {
-        let begun = if self.ends_mid_line { self.write_bytes(b"\n").1 } else { Ok(()) };
-        self.ends_mid_line &= begun.is_err();
-        let (written, ended) = match begun {
+        let (written, outcome) = match self.end_partial_line() {
             Ok(()) => self.write_bytes(lines.as_bytes()),
             Err(error) => (0, Err(error)),
         };
-        let (written, left) = lines.as_bytes().split_at(written);
+        let (written, unwritten) = lines.as_bytes().split_at(written);
         if let Some(last) = written.last() {
             self.ends_mid_line = *last != b'\n';
         }
-        let lost = left.iter().filter(|byte| **byte == b'\n').count() as u64;
-        match ended {
+        let lost = unwritten.iter().filter(|byte| **byte == b'\n').count() as u64;
+        match outcome {
             Ok(()) => {
                 if let Some(lost) = self.lost_while_failing.take() {
                     info!(lost, "Writing the access log succeeds again");
@@ -74,6 +72,15 @@ impl AccessLogSink {
         lost
     }
 
+    fn end_partial_line(&mut self) -> io::Result<()> {
+        if self.ends_mid_line {
+            let (_, outcome) = self.write_bytes(b"\n");
+            outcome?;
+            self.ends_mid_line = false;
+        }
+        Ok(())
+    }
+
     /// Returns how much was written, and the error if that is not everything.
     fn write_bytes(&mut self, bytes: &[u8]) -> (usize, io::Result<()>) {
         let mut written = 0;
@@ -88,6 +95,7 @@ impl AccessLogSink {
         (written, Ok(()))
     }
 
+    /// Reopens the file, which log rotation has renamed.
     pub(super) fn reopen(&mut self) {
         let Some(path) = &self.path else { return };
         match open(path) {

@@ -10,8 +10,9 @@ use crate::proxy::plugin_run;
 use crate::proxy::request_id::X_REQUEST_ID;
 use crate::proxy::target::RequestHost;
 
-/// Sets `X-Real-IP` and `X-Forwarded-*`. `X-Forwarded-For` is always appended to; of the other `X-Forwarded-*`, values
-/// from a trusted peer are kept and all others overwritten. `path` is None if it is not a valid header value.
+/// Sets `X-Real-IP` and `X-Forwarded-*`. The peer is always appended to `X-Forwarded-For`. All other `X-Forwarded-*` of
+/// a trusted peer are kept. Those of an untrusted peer are overwritten, except that its `X-Forwarded-Prefix` and
+/// `Forwarded` are removed. `path` is None if the path of the request is not a valid header value.
 pub(in crate::proxy) fn set_forwarding_headers(
     peer: &Peer,
     headers: &mut HeaderMap,
@@ -19,15 +20,18 @@ pub(in crate::proxy) fn set_forwarding_headers(
     path: Option<HeaderValue>,
     port: HeaderValue,
 ) {
-    headers.remove(PROXY);
-    let address = match plugin_run::client_address(peer, headers) {
-        near if near == peer.address.ip().to_canonical() => peer.client.ip.clone(),
-        far => HeaderValue::try_from(far.to_string()).expect("an IP address is a header value"),
+    headers.remove(HTTPOXY_HEADER);
+    let real_ip = match plugin_run::client_address(peer, headers) {
+        // `peer.client.ip` is the address of the peer, formatted once for all requests of the connection.
+        ip if ip == peer.address.ip().to_canonical() => peer.client.ip.clone(),
+        ip => HeaderValue::try_from(ip.to_string()).expect("an IP address is a header value"),
     };
-    headers.reserve(8);
-    let chain = append_to_list(headers, &X_FORWARDED_FOR, &peer.client.ip).unwrap_or_else(|| address.clone());
-    headers.insert(X_FORWARDED_FOR, chain);
-    headers.insert(X_REAL_IP, address);
+    headers.reserve(FORWARDING_HEADERS.len());
+    // A list is extended by the peer's address. A new list has `real_ip` instead, which is not the address of the peer
+    // if a trusted peer sent `X-Real-IP` without `X-Forwarded-For`.
+    let forwarded_for = extended_list(headers, &X_FORWARDED_FOR, &peer.client.ip).unwrap_or_else(|| real_ip.clone());
+    headers.insert(X_FORWARDED_FOR, forwarded_for);
+    headers.insert(X_REAL_IP, real_ip);
     let scheme = HeaderValue::from_static(peer.client.scheme.as_str());
     if peer.client.trusted {
         headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
@@ -49,7 +53,8 @@ pub(in crate::proxy) fn set_forwarding_headers(
     };
 }
 
-/// Sets `X-Forwarded-Prefix` to the stripped prefix. A value that a trusted peer has sent is kept.
+/// Sets `X-Forwarded-Prefix` to the stripped prefix, unless the request has this header. It then comes from a trusted
+/// peer, because [`set_forwarding_headers`] has removed that of an untrusted one.
 pub(super) fn set_forwarded_prefix(headers: &mut HeaderMap, prefix: &str) {
     if !matches!(prefix, "" | "/")
         && let Ok(prefix) = HeaderValue::from_str(prefix)
@@ -58,17 +63,17 @@ pub(super) fn set_forwarded_prefix(headers: &mut HeaderMap, prefix: &str) {
     }
 }
 
-/// Appends this proxy to `Via` (RFC 9110, section 7.6.3).
+/// Appends Portico to `Via` (RFC 9110, section 7.6.3).
 pub(super) fn append_via(headers: &mut HeaderMap, via: &HeaderValue) {
-    let via = append_to_list(headers, &VIA, via).unwrap_or_else(|| via.clone());
+    let via = extended_list(headers, &VIA, via).unwrap_or_else(|| via.clone());
     headers.insert(VIA, via);
 }
 
-/// Joins all values of a list header and appends `item`. None if the header is absent or empty.
-fn append_to_list(headers: &HeaderMap, name: &HeaderName, item: &HeaderValue) -> Option<HeaderValue> {
+/// All values of a list header joined into one, with `item` at the end. None if the header is absent or empty.
+fn extended_list(headers: &HeaderMap, name: &HeaderName, item: &HeaderValue) -> Option<HeaderValue> {
     let mut list = Vec::new();
-    for line in headers.get_all(name).iter().filter(|line| !line.is_empty()) {
-        list.extend_from_slice(line.as_bytes());
+    for value in headers.get_all(name).iter().filter(|value| !value.is_empty()) {
+        list.extend_from_slice(value.as_bytes());
         list.extend_from_slice(b", ");
     }
     if list.is_empty() {
@@ -88,9 +93,11 @@ fn without_port(host: &RequestHost) -> HeaderValue {
 
 const X_FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
-/// CGI turns this header into the variable `HTTP_PROXY`, which many libraries read as a setting (httpoxy).
-const PROXY: HeaderName = HeaderName::from_static("proxy");
-/// All headers that this module sets; the values that clients send are removed first.
+/// CGI turns the header `Proxy` into the variable `HTTP_PROXY`, which many libraries read as a setting (httpoxy).
+const HTTPOXY_HEADER: HeaderName = HeaderName::from_static("proxy");
+/// The headers that Portico sets on requests under Kong rules: the forwarding headers, and `X-Request-ID`, which the
+/// caller of [`set_forwarding_headers`] sets. Fields that a backend could mistake for one of them, such as `x_real_ip`,
+/// are removed from requests.
 pub(in crate::proxy) static FORWARDING_HEADERS: [HeaderName; 8] = [
     X_FORWARDED_FOR,
     X_FORWARDED_PROTO,

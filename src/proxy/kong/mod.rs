@@ -2,8 +2,8 @@
 //! `docs/kong-compatibility.md`).
 //!
 //! ```text
-//!   Listener ─ merge_slashes ─▶ find ─▶ check_protocol ─▶ set_forwarding_headers ─▶ prepare_request ─▶ plugins
-//!                                          └▶ 426, 301, 415                            └ path, Host       │
+//!   Listener ─ merge_slashes ─▶ rule ─▶ check_protocol ─▶ set_forwarding_headers ─▶ prepare_request ─▶ plugins
+//!                                          └▶ error, redirect                          └ path, Host       │
 //!                                        client ◀── set_response_headers: Via, X-Kong-… ◀── endpoint ◀── filters
 //! ```
 //!
@@ -33,20 +33,20 @@ use super::response_body::BodySource;
 use super::target::{RequestHost, RequestPath};
 use crate::plugin_api::chain::Protocols;
 use crate::plugin_api::{Scheme, decimal};
-use crate::snapshot::kong::{self, KongBehavior, UpstreamHost};
+use crate::snapshot::kong::{KongBehavior, UpstreamHost, normalize_path, upstream_path};
 use crate::snapshot::rule::Action;
 
 /// Kong-specific state of a request, kept until its response is complete.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct KongRequest {
-    /// The listener or the rule belongs to Kong's API. Otherwise only Kong's headers are added.
+    /// Whether the listener or the rule belongs to Kong's API. Otherwise only Kong's headers are added.
     is_kong_rule: bool,
     /// The client sent `TE: trailers`.
     accepts_trailers: bool,
 }
 
 impl KongRequest {
-    /// The initial state of a request: set if Kong's headers are enabled for all rules.
+    /// The state of a new request. None unless Kong's headers are enabled for all rules.
     pub(super) fn initial(peer: &Peer) -> Option<KongRequest> {
         (peer.worker.product_headers.mode == KongHeaderMode::On).then(KongRequest::default)
     }
@@ -63,7 +63,7 @@ impl KongRequest {
 
 /// Normalizes the path further, as the routes of Kong listeners expect it: repeated slashes are merged.
 pub(super) fn merge_slashes(path: &mut RequestPath) {
-    if let Some(merged) = kong::normalize_path(path.path()) {
+    if let Some(merged) = normalize_path(path.path()) {
         path.replace(merged);
     }
 }
@@ -121,8 +121,8 @@ fn forwarded_host<'h>(peer: &Peer, headers: &'h HeaderMap, host: &'h RequestHost
     }
 }
 
-/// Adds Kong's headers; under a Kong rule, rewrites path and Host for the endpoint. Hop-by-hop headers are already
-/// removed, plugins and filters run later.
+/// Adds Kong's headers. Under a Kong rule, also rewrites path and Host for the endpoint, and drops upgrades to
+/// protocols other than WebSocket.
 pub(super) fn prepare_request<B>(
     cx: &mut RequestContext<'_>,
     routed: &mut RoutedRequest<'_>,
@@ -130,12 +130,12 @@ pub(super) fn prepare_request<B>(
 ) -> Result<(), RequestError> {
     set_request_headers(request, cx.record);
     let Some(behavior) = routed.rule.kong.as_deref() else { return Ok(()) };
-    // Without an upgrade to another protocol than WebSocket, the request is forwarded as if it had not asked for one.
+    // The request is forwarded without the upgrade.
     routed.upgrade = routed.upgrade.take().filter(|upgrade| upgrade.is_websocket());
     let kong = cx.record.kong.get_or_insert_default();
     kong.accepts_trailers = request.headers().get_all(TE).iter().any(|value| contains_token(value, "trailers"));
     if let Action::Forward(_) = routed.rule.action {
-        // A filter that rewrites the path applies to the matched path, so it must not be stripped before.
+        // A filter that rewrites the path applies to the matched path, so no prefix may be stripped before.
         let is_rewritten = routed.rule.filters.rewrite.as_ref().is_some_and(|rewrite| rewrite.path.is_some());
         if !is_rewritten {
             rewrite_path(behavior, routed, request)?;
@@ -154,8 +154,8 @@ fn rewrite_path<B>(
     request: &mut Request<B>,
 ) -> Result<(), RequestError> {
     let (matched, path) = (routed.matched, &routed.path);
-    let stripped = behavior.strip_path.then(|| matched.length(path.path()));
-    let prefix = stripped.and_then(|stripped| path.path().get(..stripped));
+    let prefix_length = behavior.strip_path.then(|| matched.length(path.path()));
+    let prefix = prefix_length.and_then(|length| path.path().get(..length));
     set_forwarded_prefix(request.headers_mut(), prefix.unwrap_or_default());
     let target = match &behavior.rewrite {
         Some(template) => {
@@ -163,7 +163,8 @@ fn rewrite_path<B>(
             parse_target(expanded.ok_or(RequestError::InvalidRewrite)?)?
         }
         None => {
-            let upstream = kong::upstream_path(&behavior.path, path.path(), stripped);
+            let upstream = upstream_path(&behavior.path, path.path(), prefix_length);
+            // The target as the client wrote it is what the endpoint expects.
             if *upstream == *request.uri().path() && request.uri().authority().is_none() {
                 return Ok(());
             }
@@ -194,18 +195,18 @@ fn parse_target(target: String) -> Result<Uri, RequestError> {
 /// Adds `Via` and `X-Kong-Request-Id` to the request.
 fn set_request_headers<B>(request: &mut Request<B>, record: &RequestRecord) {
     let Some(kong) = &record.kong else { return };
-    let naming = &record.peer.worker.product_headers;
-    if kong.adds_headers(naming.mode) {
+    let product_headers = &record.peer.worker.product_headers;
+    if kong.adds_headers(product_headers.mode) {
         let version = request.version();
         let headers = request.headers_mut();
-        append_via(headers, naming.via(version));
+        append_via(headers, product_headers.via(version));
         headers.insert(X_KONG_REQUEST_ID, record.request_id.clone());
     }
 }
 
 impl KongRequest {
-    fn adds_headers(&self, when: KongHeaderMode) -> bool {
-        match when {
+    fn adds_headers(&self, mode: KongHeaderMode) -> bool {
+        match mode {
             KongHeaderMode::Auto => self.is_kong_rule,
             KongHeaderMode::On => true,
             KongHeaderMode::Off => false,
@@ -216,25 +217,25 @@ impl KongRequest {
 /// Adds Kong's headers to the response, after plugins have run.
 pub(super) fn set_response_headers(response: &mut Response<BodySource>, record: &RequestRecord, now: Instant) {
     let Some(kong) = &record.kong else { return };
-    let is_ours = matches!(response.body(), BodySource::Local(_));
+    let is_local = matches!(response.body(), BodySource::Local(_));
     let headers = response.headers_mut();
-    if kong.is_kong_rule && !is_ours && !kong.accepts_trailers {
+    if kong.is_kong_rule && !is_local && !kong.accepts_trailers {
         headers.remove(TRAILER);
     }
-    let naming = &record.peer.worker.product_headers;
-    if !kong.adds_headers(naming.mode) {
+    let product_headers = &record.peer.worker.product_headers;
+    if !kong.adds_headers(product_headers.mode) {
         return;
     }
-    let began = record.peer.activity.started_at.get();
+    let started_at = record.peer.activity.started_at.get();
     headers.insert(X_KONG_REQUEST_ID, record.request_id.clone());
-    if is_ours {
-        headers.insert(SERVER, naming.server.clone());
-        headers.insert(X_KONG_RESPONSE_LATENCY, milliseconds_header(began, now));
+    if is_local {
+        headers.insert(SERVER, product_headers.server.clone());
+        headers.insert(X_KONG_RESPONSE_LATENCY, milliseconds_header(started_at, now));
     } else {
         let sent = record.peer.activity.sent_at.get().unwrap_or(now);
-        append_via(headers, naming.via(Version::HTTP_11));
+        append_via(headers, product_headers.via(Version::HTTP_11));
         headers.insert(X_KONG_UPSTREAM_LATENCY, milliseconds_header(sent, now));
-        headers.insert(X_KONG_PROXY_LATENCY, milliseconds_header(began, sent));
+        headers.insert(X_KONG_PROXY_LATENCY, milliseconds_header(started_at, sent));
     }
 }
 

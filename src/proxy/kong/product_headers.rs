@@ -1,4 +1,4 @@
-//! The headers that identify the proxy: `Via`, `Server`, and whether `X-Kong-…` headers are added.
+//! The values of `Via` and `Server`, which identify the proxy, and the mode that decides when Kong's headers are added.
 
 use http::{HeaderValue, Version};
 
@@ -18,11 +18,11 @@ pub enum KongHeaderMode {
 pub struct ProductToken(HeaderValue);
 
 impl ProductToken {
-    /// None if the text is not a single printable word without commas, semicolons, brackets, quotes and backslashes.
+    /// None if the text is not a single printable word without commas, semicolons, parentheses, quotes and backslashes.
     pub fn new(text: &str) -> Option<Self> {
-        let is_part = |byte: u8| byte.is_ascii_graphic() && !b",;()\"\\".contains(&byte);
-        let good = !text.is_empty() && text.bytes().all(is_part);
-        good.then(|| HeaderValue::from_str(text).ok()).flatten().map(ProductToken)
+        let is_token_byte = |byte: u8| byte.is_ascii_graphic() && !b",;()\"\\".contains(&byte);
+        let is_valid = !text.is_empty() && text.bytes().all(is_token_byte);
+        is_valid.then(|| HeaderValue::from_str(text).ok()).flatten().map(ProductToken)
     }
 }
 
@@ -68,14 +68,14 @@ mod tests {
 
     #[test]
     fn product_tokens_are_validated_and_formatted() {
-        for (text, good) in
+        for (text, is_valid) in
             [("portico/0.1.0", true), ("kong/3.9.1", true), ("kong", true), ("", false), ("a b", false), ("a,b", false)]
         {
-            assert_eq!(ProductToken::new(text).is_some(), good, "{text}");
+            assert_eq!(ProductToken::new(text).is_some(), is_valid, "{text}");
         }
-        let naming = ProductHeaders::new(KongHeaderMode::Auto, ProductToken::new("kong/3.9.1").unwrap());
-        assert_eq!(naming.via(Version::HTTP_2), "2 kong/3.9.1");
-        assert_eq!(naming.via(Version::HTTP_10), "1.0 kong/3.9.1");
-        assert_eq!(naming.via(Version::HTTP_11), "1.1 kong/3.9.1");
+        let headers = ProductHeaders::new(KongHeaderMode::Auto, ProductToken::new("kong/3.9.1").unwrap());
+        assert_eq!(headers.via(Version::HTTP_2), "2 kong/3.9.1");
+        assert_eq!(headers.via(Version::HTTP_10), "1.0 kong/3.9.1");
+        assert_eq!(headers.via(Version::HTTP_11), "1.1 kong/3.9.1");
     }
 }

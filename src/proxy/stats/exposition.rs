@@ -26,7 +26,7 @@ impl Collector for ProxyStats {
         encode_bytes(encoder, &merged)?;
         self.encode_gauges(encoder)?;
         let connects =
-            CONNECT_OUTCOMES.map(|(outcome, part)| (outcome, self.sum(|stats| part(&stats.traffic).value())));
+            CONNECT_OUTCOMES.map(|(outcome, counter)| (outcome, self.sum(|stats| counter(&stats.upstream).value())));
         encode_counters(
             encoder,
             "portico_upstream_connects",
@@ -51,7 +51,7 @@ impl Collector for ProxyStats {
         )?;
         self.encode_plugins(encoder)?;
         self.encode_connections(encoder)?;
-        let dropped = [("full", &self.log_dropped.full), ("failed", &self.log_dropped.failed)];
+        let dropped = [("full", &self.lost_lines.full), ("failed", &self.lost_lines.failed)];
         encode_counters(
             encoder,
             "portico_access_log_dropped",
@@ -59,8 +59,8 @@ impl Collector for ProxyStats {
             "reason",
             dropped.map(|(reason, count)| (reason, count.load(Relaxed))),
         )?;
-        for (name, help, part) in TOTALS {
-            let counter = ConstCounter::new(part(self));
+        for (name, help, value) in TOTALS {
+            let counter = ConstCounter::new(value(self));
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
         Ok(())
@@ -69,15 +69,15 @@ impl Collector for ProxyStats {
 
 impl ProxyStats {
     fn encode_gauges(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        for (name, help, part) in GAUGES {
-            let value = i64::try_from(self.sum(part)).unwrap_or(i64::MAX);
+        for (name, help, value) in GAUGES {
+            let value = i64::try_from(self.sum(value)).unwrap_or(i64::MAX);
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
         Ok(())
     }
 
-    /// What precedes the first request of a connection.
+    /// Encodes what happens before the first request of a connection: TLS handshakes and PROXY headers.
     fn encode_connections(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let full = ("full", self.sum(|stats| stats.handshakes.full.value()));
         let resumed = ("resumed", self.sum(|stats| stats.handshakes.resumed.value()));
@@ -102,13 +102,13 @@ impl ProxyStats {
     }
 }
 
-type MergedBySeries = BTreeMap<Arc<RequestLabels>, MergedSeries>;
+type MergedByLabels = BTreeMap<Arc<RequestLabels>, MergedSeries>;
 
-fn encode_requests(encoder: &mut DescriptorEncoder<'_>, merged: &MergedBySeries) -> fmt::Result {
+fn encode_requests(encoder: &mut DescriptorEncoder<'_>, merged: &MergedByLabels) -> fmt::Result {
     let mut family = encoder.encode_descriptor("portico_requests", "Completed requests", None, MetricType::Counter)?;
     for (labels, counts) in merged {
         for (class, count) in CLASSES.iter().zip(counts.classes) {
-            // A series exists from its first request.
+            // A class is exposed from its first request on.
             if count > 0 {
                 let mut pairs = labels.pairs().to_vec();
                 pairs.push(("code_class", class));
@@ -119,7 +119,7 @@ fn encode_requests(encoder: &mut DescriptorEncoder<'_>, merged: &MergedBySeries)
     Ok(())
 }
 
-fn encode_request_durations(encoder: &mut DescriptorEncoder<'_>, merged: &MergedBySeries) -> fmt::Result {
+fn encode_request_durations(encoder: &mut DescriptorEncoder<'_>, merged: &MergedByLabels) -> fmt::Result {
     let mut family = encoder.encode_descriptor(
         "portico_request_duration_seconds",
         "From the first byte of a request to the last byte of its response",
@@ -137,12 +137,12 @@ fn encode_request_durations(encoder: &mut DescriptorEncoder<'_>, merged: &Merged
     Ok(())
 }
 
-fn encode_bytes(encoder: &mut DescriptorEncoder<'_>, merged: &MergedBySeries) -> fmt::Result {
-    for (name, help, part) in BYTES {
+fn encode_bytes(encoder: &mut DescriptorEncoder<'_>, merged: &MergedByLabels) -> fmt::Result {
+    for (name, help, value) in BYTES {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (labels, counts) in merged {
             let pairs = labels.pairs();
-            family.encode_family(&pairs)?.encode_counter::<NoLabelSet, u64, u64>(&part(counts), None)?;
+            family.encode_family(&pairs)?.encode_counter::<NoLabelSet, u64, u64>(&value(counts), None)?;
         }
     }
     Ok(())
@@ -163,35 +163,36 @@ fn encode_counters(
     Ok(())
 }
 
-type MetricPart<T, V> = (&'static str, &'static str, fn(&T) -> V);
+/// Name, help text, and the function that reads the value.
+type MetricDefinition<T, V> = (&'static str, &'static str, fn(&T) -> V);
 
-const BYTES: [MetricPart<MergedSeries, u64>; 2] = [
+const BYTES: [MetricDefinition<MergedSeries, u64>; 2] = [
     ("portico_request_bytes", "Bytes of request bodies", |counts| counts.bytes_in),
     ("portico_response_bytes", "Bytes of response bodies", |counts| counts.bytes_out),
 ];
 
-const GAUGES: [MetricPart<WorkerStats, u64>; 4] = [
+const GAUGES: [MetricDefinition<WorkerStats, u64>; 4] = [
     ("portico_connections", "Open client connections", |stats| {
         stats.accepted.value().saturating_sub(stats.closed.value())
     }),
     ("portico_http2_connections", "Open HTTP/2 client connections", |stats| stats.http2.value()),
     ("portico_tunnels", "Open upgraded client connections and streams", |stats| stats.tunnels.value()),
     ("portico_upstream_connections", "Open connections to endpoints", |stats| {
-        stats.traffic.connected.value().saturating_sub(stats.traffic.closed.value())
+        stats.upstream.connected.value().saturating_sub(stats.upstream.closed.value())
     }),
 ];
 
-const TOTALS: [MetricPart<ProxyStats, u64>; 6] = [
+const TOTALS: [MetricDefinition<ProxyStats, u64>; 6] = [
     ("portico_upstream_retries", "Retries of requests, as configured by their rule", |stats| {
-        stats.sum(|worker| worker.traffic.retried.value())
+        stats.sum(|worker| worker.upstream.retried.value())
     }),
     ("portico_upstream_reuses", "Requests sent on a kept-alive connection to an endpoint", |stats| {
-        stats.sum(|worker| worker.traffic.reused.value())
+        stats.sum(|worker| worker.upstream.reused.value())
     }),
     (
         "portico_upstream_replays",
         "Requests sent again because a kept-alive connection was closed or the endpoint had not processed them",
-        |stats| stats.sum(|worker| worker.traffic.replayed.value()),
+        |stats| stats.sum(|worker| worker.upstream.replayed.value()),
     ),
     ("portico_accept_errors", "Errors of the operating system when accepting client connections", |stats| {
         stats.sum(|worker| worker.accept_errors.value())
@@ -209,12 +210,12 @@ const TOTALS: [MetricPart<ProxyStats, u64>; 6] = [
 type ConnectOutcome = (&'static str, fn(&UpstreamCounters) -> &SingleWriterCounter);
 
 const CONNECT_OUTCOMES: [ConnectOutcome; 6] = [
-    ("connected", |traffic| &traffic.connected),
-    ("refused", |traffic| &traffic.refused),
-    ("timed_out", |traffic| &traffic.timed_out),
-    ("failed", |traffic| &traffic.failed),
-    ("tls_handshake", |traffic| &traffic.tls_failed),
-    ("limit", |traffic| &traffic.limited),
+    ("connected", |counters| &counters.connected),
+    ("refused", |counters| &counters.refused),
+    ("timed_out", |counters| &counters.timed_out),
+    ("failed", |counters| &counters.failed),
+    ("tls_handshake", |counters| &counters.tls_failed),
+    ("limit", |counters| &counters.limited),
 ];
 
 impl RequestLabels {
@@ -252,8 +253,8 @@ impl ProxyStats {
         errors
     }
 
-    fn merged(&self) -> BTreeMap<Arc<RequestLabels>, MergedSeries> {
-        let mut merged: BTreeMap<Arc<RequestLabels>, MergedSeries> = BTreeMap::new();
+    fn merged(&self) -> MergedByLabels {
+        let mut merged = MergedByLabels::new();
         for stats in &self.workers {
             // Copied, so that a worker adding a series does not wait for a slow scrape.
             let series: Vec<_> = stats.series.lock().values().cloned().collect();
@@ -265,6 +266,7 @@ impl ProxyStats {
     }
 }
 
+/// The sums of the series of one label set over all workers.
 #[derive(Default)]
 struct MergedSeries {
     classes: [u64; CLASSES.len()],
@@ -344,6 +346,6 @@ mod tests {
         assert_line(&text, &format!(r#"portico_request_duration_seconds_count{{{common}}} 4"#));
         assert_line(&text, &format!("portico_request_bytes_total{{{common}}} 6"));
         assert_line(&text, &format!("portico_response_bytes_total{{{common}}} 10"));
-        assert!(!text.contains("5xx"), "a series exists from its first request");
+        assert!(!text.contains("5xx"), "no request had a status of this class");
     }
 }

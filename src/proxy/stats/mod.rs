@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   request ─▶ RequestSeries (one per worker and label set; plain adds, one writer)
-//!                 ▲ found by pointers, no label is formatted
+//!                 ▲ found by the addresses of listener, rule and backend; no label is formatted
 //!   scrape ─▶ ProxyStats ─ merges the counters of all workers
 //! ```
 
@@ -38,9 +38,11 @@ pub(super) struct RequestLabels {
 #[derive(Debug)]
 pub(super) struct RequestSeries {
     pub(super) labels: Arc<RequestLabels>,
+    /// Requests by class of the response status.
     classes: [SingleWriterCounter; CLASSES.len()],
     /// The last bucket counts durations longer than all `BOUNDS`.
     durations: [SingleWriterCounter; BOUNDS.len() + 1],
+    /// The sum of all durations.
     microseconds: SingleWriterCounter,
     bytes_in: SingleWriterCounter,
     bytes_out: SingleWriterCounter,
@@ -77,7 +79,7 @@ impl RequestSeries {
     }
 }
 
-/// How often unused label sets are evicted when the maximum is reached.
+/// Minimum interval between two evictions of unused label sets.
 const EVICT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The current number of something, as the difference of two single-writer counters.
@@ -117,6 +119,7 @@ impl Drop for OpenGuard {
 pub(super) struct WorkerStats {
     /// Locked for the first request of a label set under a snapshot, and by scrapes.
     series: Mutex<HashMap<Arc<RequestLabels>, Arc<RequestSeries>>>,
+    /// Client connections.
     pub(super) accepted: SingleWriterCounter,
     pub(super) closed: SingleWriterCounter,
     pub(super) accept_errors: SingleWriterCounter,
@@ -129,7 +132,7 @@ pub(super) struct WorkerStats {
     pub(super) handshakes: HandshakeCounters,
     /// Indexed by [`ProxyHeaderOutcome`].
     pub(super) proxy_headers: [SingleWriterCounter; ProxyHeaderOutcome::ALL.len()],
-    pub(super) traffic: Arc<UpstreamCounters>,
+    pub(super) upstream: Arc<UpstreamCounters>,
     pub(super) mirrored: Arc<MirrorCounters>,
     /// Request errors by reason. Locked for each error, and by scrapes.
     request_errors: Mutex<BTreeMap<&'static str, u64>>,
@@ -138,9 +141,9 @@ pub(super) struct WorkerStats {
 }
 
 impl WorkerStats {
-    pub(super) fn count_errors(&self, word: &'static str, count: u64) {
+    pub(super) fn count_errors(&self, reason: &'static str, count: u64) {
         if count > 0 {
-            *self.request_errors.lock().entry(word).or_default() += count;
+            *self.request_errors.lock().entry(reason).or_default() += count;
         }
     }
 }
@@ -152,7 +155,7 @@ pub(super) struct MirrorCounters([SingleWriterCounter; MIRROR_OUTCOMES.len()]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MirrorOutcome {
     Completed,
-    /// No endpoint, no connection, or no response in time.
+    /// No endpoint, no connection or no response in time, or a filter could not be applied.
     Failed,
     /// The body exceeds the mirroring limit.
     TooLarge,
@@ -190,9 +193,12 @@ pub(super) struct HandshakeCounters {
 /// The outcome of reading a required PROXY header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProxyHeaderOutcome {
+    /// The header has the address of the client.
     Client,
+    /// The header has no address, so the address of the load balancer is used.
     Peer,
-    Ended,
+    /// The connection closed before the end of the header.
+    ConnectionClosed,
     Malformed,
     TooLong,
     Timeout,
@@ -202,7 +208,7 @@ impl ProxyHeaderOutcome {
     pub(super) const ALL: [(ProxyHeaderOutcome, &'static str); 6] = [
         (ProxyHeaderOutcome::Client, "client"),
         (ProxyHeaderOutcome::Peer, "peer"),
-        (ProxyHeaderOutcome::Ended, "ended"),
+        (ProxyHeaderOutcome::ConnectionClosed, "ended"),
         (ProxyHeaderOutcome::Malformed, "malformed"),
         (ProxyHeaderOutcome::TooLong, "too_long"),
         (ProxyHeaderOutcome::Timeout, "timeout"),
@@ -215,11 +221,12 @@ pub struct ProxyStats {
     workers: Vec<Arc<WorkerStats>>,
     max_series: usize,
     known: Mutex<KnownLabels>,
+    /// Label sets counted as `other`; one set counts once per worker and snapshot.
     folded: AtomicU64,
     /// Requests of series that were evicted.
     evicted_requests: AtomicU64,
     /// Dropped lines of the access log.
-    pub(super) log_dropped: Arc<LostLines>,
+    pub(super) lost_lines: Arc<LostLines>,
 }
 
 /// The label sets of all workers.
@@ -231,14 +238,14 @@ struct KnownLabels {
 }
 
 impl ProxyStats {
-    pub(super) fn new(workers: usize, max_series: usize, log_dropped: Arc<LostLines>) -> Self {
+    pub(super) fn new(workers: usize, max_series: usize, lost_lines: Arc<LostLines>) -> Self {
         ProxyStats {
             workers: (0..workers).map(|_| Arc::default()).collect(),
             max_series,
             known: Mutex::default(),
             folded: AtomicU64::new(0),
             evicted_requests: AtomicU64::new(0),
-            log_dropped,
+            lost_lines,
         }
     }
 
@@ -246,7 +253,7 @@ impl ProxyStats {
         &self.workers[worker]
     }
 
-    /// The series of these labels in one worker. Beyond the maximum, all further label sets share one series.
+    /// The series of these labels in one worker. Beyond the maximum, all further label sets share the series `other`.
     pub(super) fn series(&self, stats: &WorkerStats, labels: RequestLabels) -> Arc<RequestSeries> {
         if let Some(series) = stats.series.lock().get(&labels) {
             return Arc::clone(series);
@@ -256,13 +263,14 @@ impl ProxyStats {
         Arc::clone(series.entry(Arc::clone(&labels)).or_insert_with(|| Arc::new(RequestSeries::new(labels))))
     }
 
+    /// The shared copy of the label set, or `other` if the maximum is reached.
     fn intern_labels(&self, labels: RequestLabels) -> Arc<RequestLabels> {
         let mut known = self.known.lock();
         if let Some(labels) = known.labels.get(&labels) {
             return Arc::clone(labels);
         }
         if known.labels.len() >= self.max_series
-            && known.evicted_at.is_none_or(|cleared| cleared.elapsed() > EVICT_INTERVAL)
+            && known.evicted_at.is_none_or(|evicted_at| evicted_at.elapsed() > EVICT_INTERVAL)
         {
             known.evicted_at = Some(Instant::now());
             self.evict_unused(&mut known.labels);
@@ -296,12 +304,12 @@ impl ProxyStats {
         known.retain(|labels| used.contains(labels));
         for stats in &self.workers {
             stats.series.lock().retain(|labels, series| {
-                let stays = is_used(series) || used.contains(labels);
-                if !stays {
+                let is_kept = is_used(series) || used.contains(labels);
+                if !is_kept {
                     self.evicted_requests
                         .fetch_add(series.classes.iter().map(SingleWriterCounter::value).sum(), Relaxed);
                 }
-                stays
+                is_kept
             });
         }
     }
@@ -316,8 +324,8 @@ impl ProxyStats {
         self.sum(|stats| stats.accepted.value())
     }
 
-    fn sum(&self, part: impl Fn(&WorkerStats) -> u64) -> u64 {
-        self.workers.iter().map(|stats| part(stats)).sum()
+    fn sum(&self, value: impl Fn(&WorkerStats) -> u64) -> u64 {
+        self.workers.iter().map(|stats| value(stats)).sum()
     }
 }
 
@@ -352,17 +360,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn unused_series_are_evicted() {
         let stats = Arc::new(ProxyStats::new(1, 2, Arc::default()));
-        let ask = |route| stats.series(stats.worker(0), labels(route));
-        let kept = ask("kept");
-        ask("gone").add(StatusCode::OK, Duration::ZERO, 0, 0);
-        let new = ask("new");
+        let series = |route| stats.series(stats.worker(0), labels(route));
+        let kept = series("kept");
+        series("gone").add(StatusCode::OK, Duration::ZERO, 0, 0);
+        let new = series("new");
         assert_eq!(&*new.labels.route, "new");
-        assert_eq!(&*ask("too much").labels.route, "other");
+        assert_eq!(&*series("too much").labels.route, "other");
         drop(new);
-        assert_eq!(&*ask("soon after").labels.route, "other", "eviction is rate-limited");
+        assert_eq!(&*series("soon after").labels.route, "other", "eviction is rate-limited");
         tokio::time::advance(EVICT_INTERVAL * 2).await;
-        assert_eq!(&*ask("later").labels.route, "later");
-        assert!(Arc::ptr_eq(&kept, &ask("kept")), "a series in use is kept");
+        assert_eq!(&*series("later").labels.route, "later");
+        assert!(Arc::ptr_eq(&kept, &series("kept")), "a series in use is kept");
         assert_eq!(stats.requests(), 1, "evicted requests remain in the total");
     }
 }

@@ -1,4 +1,4 @@
-//! Durations of plugins by plugin name. Names come from the program, so their number is bounded.
+//! Durations of plugins by plugin name and phase. The names come from the program, so their number is bounded.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,8 +39,8 @@ pub(super) struct PluginDurations {
 pub(super) type DurationsByPlugin = BTreeMap<(&'static str, PluginPhase), PluginDurations>;
 
 impl PluginDurations {
-    fn add(&mut self, time: Duration) {
-        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    fn add(&mut self, duration: Duration) {
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         self.counts[BOUNDS.partition_point(|bound| *bound < nanoseconds)] += 1;
         self.nanoseconds = self.nanoseconds.saturating_add(nanoseconds);
     }
@@ -55,21 +55,21 @@ impl PluginDurations {
 
 impl WorkerStats {
     /// Records the durations of one request.
-    pub(in crate::proxy) fn record_plugins(&self, times: impl Iterator<Item = PhaseTiming>) {
+    pub(in crate::proxy) fn record_plugins(&self, timings: impl Iterator<Item = PhaseTiming>) {
         let mut plugins = self.plugins.lock();
-        for PhaseTiming { plugin, phase, duration: time } in times {
-            plugins.entry((plugin, phase)).or_default().add(time);
+        for PhaseTiming { plugin, phase, duration } in timings {
+            plugins.entry((plugin, phase)).or_default().add(duration);
         }
     }
 }
 
 impl ProxyStats {
     pub(super) fn encode_plugins(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let mut all = DurationsByPlugin::new();
+        let mut merged = DurationsByPlugin::new();
         for stats in &self.workers {
             let plugins = stats.plugins.lock().clone();
             for (key, durations) in &plugins {
-                all.entry(*key).or_default().merge(durations);
+                merged.entry(*key).or_default().merge(durations);
             }
         }
         let mut family = encoder.encode_descriptor(
@@ -78,7 +78,7 @@ impl ProxyStats {
             None,
             MetricType::Histogram,
         )?;
-        for ((plugin, phase), durations) in &all {
+        for ((plugin, phase), durations) in &merged {
             let bounds = BOUNDS.iter().map(|bound| *bound as f64 / 1e9).chain([f64::INFINITY]);
             let buckets: Vec<_> = bounds.zip(durations.counts).collect();
             let (sum, count) = (durations.nanoseconds as f64 / 1e9, durations.counts.iter().sum());
@@ -100,10 +100,10 @@ mod tests {
     fn plugin_durations_of_workers_are_merged() {
         let stats = Arc::new(ProxyStats::new(2, 10, Arc::default()));
         for worker in 0..2 {
-            let took = |phase, micros| PhaseTiming { plugin: "jwt", phase, duration: Duration::from_micros(micros) };
-            stats
-                .worker(worker)
-                .record_plugins([took(PluginPhase::Access, 5), took(PluginPhase::Response, 20_000_000)].into_iter());
+            let timing = |phase, micros| PhaseTiming { plugin: "jwt", phase, duration: Duration::from_micros(micros) };
+            stats.worker(worker).record_plugins(
+                [timing(PluginPhase::Access, 5), timing(PluginPhase::Response, 20_000_000)].into_iter(),
+            );
         }
         let text = scrape(stats);
         let labels = |phase: &str| format!(r#"plugin="jwt",phase="{phase}""#);

@@ -19,57 +19,57 @@ const REQUIRED_KEYS: &[(&str, &[&str])] = &[
     ("kubernetes.io/tls", &["tls.crt", "tls.key"]),
 ];
 
-/// `data` has been checked to be base64 by its format.
+/// Checks keys, size and required keys. The schema has already checked that the values of `data` are base64.
 pub(super) fn check_secret(object: &Value, report: &mut ViolationReport) {
     let mut sizes = BTreeMap::new();
-    for (field, decoded) in [("data", true), ("stringData", false)] {
+    for (field, is_base64) in [("data", true), ("stringData", false)] {
         let path = ObjectPath::Root.field(field);
         for (key, value) in object[field].as_object().into_iter().flatten() {
             check_key(key, &path, report);
             // `stringData` overrides `data`.
             sizes.insert(
                 key.as_str(),
-                value.as_str().map_or(0, |text| if decoded { decoded_bytes(text) } else { text.len() }),
+                value.as_str().map_or(0, |text| if is_base64 { decoded_bytes(text) } else { text.len() }),
             );
         }
     }
     check_size(sizes.values().sum(), report);
-    let kind = object["type"].as_str().unwrap_or_default();
+    let secret_type = object["type"].as_str().unwrap_or_default();
     let path = ObjectPath::Root.field("data");
-    let needed = REQUIRED_KEYS.iter().find(|(known, _)| *known == kind).map_or(&[][..], |(_, keys)| keys);
-    for key in needed.iter().filter(|key| !sizes.contains_key(**key)) {
+    let required_keys = REQUIRED_KEYS.iter().find(|(known, _)| *known == secret_type).map_or(&[][..], |(_, keys)| keys);
+    for key in required_keys.iter().filter(|key| !sizes.contains_key(**key)) {
         report.add(
             &path.key(key),
             "is missing",
-            format!("a Secret of type {kind} needs `{key}` under `data` or `stringData`"),
+            format!("a Secret of type {secret_type} needs `{key}` under `data` or `stringData`"),
         );
     }
-    if kind == "kubernetes.io/basic-auth" && !sizes.contains_key("username") && !sizes.contains_key("password") {
+    if secret_type == "kubernetes.io/basic-auth" && !sizes.contains_key("username") && !sizes.contains_key("password") {
         report.add(
             &path.key("username"),
             "is missing",
-            format!("a Secret of type {kind} needs `username` or `password`"),
+            format!("a Secret of type {secret_type} needs `username` or `password`"),
         );
     }
 }
 
 pub(super) fn check_config_map(object: &Value, report: &mut ViolationReport) {
     let mut bytes = 0;
-    for (field, decoded) in [("data", false), ("binaryData", true)] {
+    for (field, is_base64) in [("data", false), ("binaryData", true)] {
         let path = ObjectPath::Root.field(field);
         for (key, value) in object[field].as_object().into_iter().flatten() {
             check_key(key, &path, report);
-            if decoded && object["data"].get(key).is_some() {
+            if is_base64 && object["data"].get(key).is_some() {
                 report.add(&path.key(key), "is also a key of `data`", "remove one of the two");
             }
-            bytes += value.as_str().map_or(0, |text| if decoded { decoded_bytes(text) } else { text.len() });
+            bytes += value.as_str().map_or(0, |text| if is_base64 { decoded_bytes(text) } else { text.len() });
         }
     }
     check_size(bytes, report);
 }
 
 fn check_key(key: &str, path: &ObjectPath<'_>, report: &mut ViolationReport) {
-    // Keys are not secret.
+    // A message may contain the key of a Secret: only values are secret.
     if !(DATA_KEY.accepts)(key) {
         report.add(&path.key(key), "is not a valid data key", DATA_KEY.remedy());
     }

@@ -1,4 +1,4 @@
-//! The structural schemas of Kubernetes' own kinds, generated from the published API so that they are complete.
+//! The structural schemas of Kubernetes' own kinds, with all fields, since they are generated from the published API.
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -22,11 +22,11 @@ pub(in crate::schema) fn schema(kind: Kind) -> Option<Value> {
         Kind::Namespace => structural::<Namespace>(),
         _ => return None,
     };
-    for (pointer, words) in additions(kind) {
-        let place = schema.pointer_mut(pointer).and_then(Value::as_object_mut);
-        let place = place.expect("a test builds the schema of every kind");
-        for (name, value) in words.as_object().into_iter().flatten() {
-            place.insert(name.clone(), value.clone());
+    for (pointer, keywords) in additions(kind) {
+        let node = schema.pointer_mut(pointer).and_then(Value::as_object_mut);
+        let node = node.expect("a test builds the schema of every kind");
+        for (keyword, value) in keywords.as_object().into_iter().flatten() {
+            node.insert(keyword.clone(), value.clone());
         }
     }
     Some(schema)
@@ -37,7 +37,8 @@ pub(in crate::schema) fn object_meta() -> Value {
     structural::<ObjectMeta>()
 }
 
-/// Defaults, enums and bounds that the published schema describes only in prose.
+/// JSON pointers into the schema, and the keywords to set there: defaults, enums, bounds and required fields that the
+/// published schema lacks or describes in prose only.
 fn additions(kind: Kind) -> Vec<(&'static str, Value)> {
     let port = json!({"minimum": 1, "maximum": 65535});
     let protocol = json!({"enum": ["TCP", "UDP", "SCTP"], "default": "TCP"});
@@ -98,8 +99,8 @@ fn structural<T: JsonSchema>() -> Value {
     schema
 }
 
-/// Adds what follows from the API server's decoding: an object without published fields (`fieldsV1`) may have any, and
-/// null in a map of strings is the empty string.
+/// Adds what follows from the API server's decoding: an object without published fields (`fieldsV1`) may have any
+/// fields, and null in a map of strings is the empty string.
 fn apply_go_decoding_rules(schema: &mut Value) {
     match schema {
         Value::Object(map) => {

@@ -1,4 +1,4 @@
-//! Ingress and IngressClass: the API server's checks on creation beyond the types of fields.
+//! The checks of the API server for new Ingresses and IngressClasses that a schema cannot express.
 
 use std::net::IpAddr;
 
@@ -22,32 +22,32 @@ pub(super) fn check(object: &Value, report: &mut ViolationReport) {
     if !spec["defaultBackend"].is_null() {
         check_backend(&spec["defaultBackend"], &path.field("defaultBackend"), report);
     }
-    let path_of_rules = path.field("rules");
+    let rules_path = path.field("rules");
     for (index, rule) in rules.iter().enumerate() {
-        let place = path_of_rules.index(index);
-        check_host(&rule["host"], &place.field("host"), report);
-        let http = place.field("http");
-        let paths = http.field("paths");
+        let rule_path = rules_path.index(index);
+        check_host(&rule["host"], &rule_path.field("host"), report);
+        let http_path = rule_path.field("http");
+        let entries_path = http_path.field("paths");
         for (index, entry) in rule["http"]["paths"].as_array().into_iter().flatten().enumerate() {
-            let place = paths.index(index);
-            check_path(entry, &place.field("path"), report);
-            check_backend(&entry["backend"], &place.field("backend"), report);
+            let entry_path = entries_path.index(index);
+            check_url_path(entry, &entry_path.field("path"), report);
+            check_backend(&entry["backend"], &entry_path.field("backend"), report);
         }
     }
-    let path_of_tls = path.field("tls");
+    let tls_list_path = path.field("tls");
     for (index, tls) in spec["tls"].as_array().into_iter().flatten().enumerate() {
-        let place = path_of_tls.index(index);
-        let hosts = place.field("hosts");
+        let tls_path = tls_list_path.index(index);
+        let hosts_path = tls_path.field("hosts");
         for (index, host) in tls["hosts"].as_array().into_iter().flatten().enumerate() {
-            check_dns_name(host.as_str().unwrap_or_default(), &hosts.index(index), report);
+            check_dns_name(host.as_str().unwrap_or_default(), &hosts_path.index(index), report);
         }
         if let Some(secret) = tls["secretName"].as_str().filter(|secret| !secret.is_empty()) {
-            check_grammar(DNS_NAME, secret, "the name of a Secret", &place.field("secretName"), report);
+            check_grammar(DNS_NAME, secret, "the name of a Secret", &tls_path.field("secretName"), report);
         }
     }
 }
 
-/// The annotation is the predecessor of the field.
+/// Checks `spec.ingressClassName`. If the object also has the older annotation [`INGRESS_CLASS`], both must be equal.
 fn check_class(object: &Value, report: &mut ViolationReport) {
     let Some(class) = object["spec"]["ingressClassName"].as_str() else { return };
     let spec = ObjectPath::Root.field("spec");
@@ -65,7 +65,7 @@ fn check_class(object: &Value, report: &mut ViolationReport) {
 fn check_host(host: &Value, path: &ObjectPath<'_>, report: &mut ViolationReport) {
     let Some(host) = host.as_str().filter(|host| !host.is_empty()) else { return };
     if host.parse::<IpAddr>().is_ok() {
-        let message = format!("{} is an address", report.quote_text(host));
+        let message = format!("{} is an IP address", report.quote_text(host));
         report.add(path, message, "write a host name, or leave it out to match every host");
     } else {
         check_dns_name(host, path, report);
@@ -80,37 +80,37 @@ fn check_dns_name(name: &str, path: &ObjectPath<'_>, report: &mut ViolationRepor
     }
 }
 
-/// Sequences that are not allowed in paths that are compared by segment.
-const INVALID_SEQUENCES: [(&str, &str); 5] = [
-    ("//", "has an empty segment; write `/` in place of `//`"),
-    ("/./", "has a segment `.`; leave it out"),
-    ("/../", "has a segment `..`; write the path that is meant"),
-    ("%2f", "has an escaped `/`; use pathType ImplementationSpecific for it"),
-    ("%2F", "has an escaped `/`; use pathType ImplementationSpecific for it"),
+/// Sequences that paths of type Exact and Prefix must not contain, each with the problem and the remedy.
+const INVALID_SEQUENCES: [(&str, &str, &str); 5] = [
+    ("//", "has an empty segment", "write `/` in place of `//`"),
+    ("/./", "has a segment `.`", "leave it out"),
+    ("/../", "has a segment `..`", "write the resolved path"),
+    ("%2f", "has an escaped `/`", "use pathType ImplementationSpecific for it"),
+    ("%2F", "has an escaped `/`", "use pathType ImplementationSpecific for it"),
 ];
 
-const INVALID_AT_END: [(&str, &str); 2] = [
-    ("/..", "ends with a segment `..`; write the path that is meant"),
-    ("/.", "ends with a segment `.`; leave it out"),
-];
+/// Sequences that paths of type Exact and Prefix must not end with, each with the problem and the remedy.
+const INVALID_ENDS: [(&str, &str, &str); 2] =
+    [("/..", "ends with a segment `..`", "write the resolved path"), ("/.", "ends with a segment `.`", "leave it out")];
 
-fn check_path(entry: &Value, path: &ObjectPath<'_>, report: &mut ViolationReport) {
-    let text = entry["path"].as_str().unwrap_or_default();
-    let by_segments = matches!(entry["pathType"].as_str(), Some("Exact" | "Prefix"));
-    if !text.starts_with('/') {
-        if text.is_empty() && by_segments {
-            report.add(path, "is missing", "write a path, for example `/`");
-        } else if !text.is_empty() {
-            report.add(path, format!("{} is not absolute", report.quote_text(text)), "begin it with `/`");
+/// Checks the URL path of an entry of `http.paths`. `field` is the path of the field that contains the URL path.
+fn check_url_path(entry: &Value, field: &ObjectPath<'_>, report: &mut ViolationReport) {
+    let url_path = entry["path"].as_str().unwrap_or_default();
+    let is_literal = matches!(entry["pathType"].as_str(), Some("Exact" | "Prefix"));
+    if !url_path.starts_with('/') {
+        if url_path.is_empty() && is_literal {
+            report.add(field, "is missing", "write a path, for example `/`");
+        } else if !url_path.is_empty() {
+            report.add(field, format!("{} is not absolute", report.quote_text(url_path)), "begin it with `/`");
         }
     }
-    if !by_segments {
+    if !is_literal {
         return;
     }
-    let within = INVALID_SEQUENCES.iter().filter(|(part, _)| text.contains(part));
-    for (_, words) in within.chain(INVALID_AT_END.iter().filter(|(part, _)| text.ends_with(part))) {
-        let (problem, remedy) = words.split_once("; ").unwrap_or((words, ""));
-        report.add(path, format!("{} {problem}", report.quote_text(text)), remedy);
+    let contained = INVALID_SEQUENCES.iter().filter(|(sequence, ..)| url_path.contains(sequence));
+    let ends = INVALID_ENDS.iter().filter(|(end, ..)| url_path.ends_with(end));
+    for (_, problem, remedy) in contained.chain(ends) {
+        report.add(field, format!("{} {problem}", report.quote_text(url_path)), *remedy);
     }
 }
 
@@ -212,7 +212,7 @@ pub(super) fn check_ingress_class(object: &Value, report: &mut ViolationReport) 
 }
 
 fn is_domain_and_path(text: &str) -> bool {
-    let is_of_path = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
+    let is_path_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
     text.split_once('/')
-        .is_some_and(|(domain, path)| (DNS_NAME.accepts)(domain) && !path.is_empty() && path.bytes().all(is_of_path))
+        .is_some_and(|(domain, path)| (DNS_NAME.accepts)(domain) && !path.is_empty() && path.bytes().all(is_path_byte))
 }

@@ -2,15 +2,16 @@
 //!
 //! ```text
 //!   fields.rs          the structural schemas, generated from k8s-openapi
-//!   ingress.rs         hosts, paths and backends; controllers of classes
+//!   ingress.rs         Ingress: hosts, paths and backends; IngressClass: controller and parameters
 //!   service.rs         ports, types, external names
-//!   endpoint_slice.rs  addresses of the right family, bounded numbers
+//!   endpoint_slice.rs  addresses of the declared type, unique port names
 //!   data.rs            Secret and ConfigMap: keys, sizes, required keys by type of Secret
 //! ```
 
 use serde_json::Value;
 
 use super::report::ViolationReport;
+use super::syntax::DNS_LABEL;
 use crate::api::Kind;
 use crate::api::names::NAMESPACE_NAME_LABEL;
 
@@ -22,7 +23,7 @@ mod service;
 
 pub(super) use fields::{object_meta, schema};
 
-/// Applies defaults and checks beyond the schema.
+/// Applies the defaults and the checks that a schema cannot express.
 pub(super) fn check(kind: Kind, object: &mut Value, report: &mut ViolationReport) {
     match kind {
         Kind::Ingress => ingress::check(object, report),
@@ -36,10 +37,14 @@ pub(super) fn check(kind: Kind, object: &mut Value, report: &mut ViolationReport
     }
 }
 
-/// Adds the name label that the API server sets on every namespace, so that selectors can match it.
+/// Adds the name label that the API server sets on every namespace, so that selectors can match it. A namespace whose
+/// name is invalid gets none, because the label would be invalid, too.
 fn label_with_name(object: &mut Value) {
     let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
-    let Some(name) = metadata.get("name").filter(|name| name.is_string()).cloned() else { return };
+    let Some(name) = metadata.get("name").and_then(Value::as_str).filter(|name| (DNS_LABEL.accepts)(name)) else {
+        return;
+    };
+    let name = Value::from(name);
     if let Value::Object(labels) = metadata.entry("labels").or_insert_with(|| Value::Object(serde_json::Map::new())) {
         labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name);
     }

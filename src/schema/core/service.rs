@@ -1,4 +1,4 @@
-//! Service: the API server's checks beyond the types of fields.
+//! The checks and defaults of the API server for Services that a schema cannot express.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,21 +13,21 @@ use crate::schema::syntax::{DNS_LABEL, DNS_NAME, PORT_NAME, QUALIFIED_NAME};
 pub(super) fn check(object: &mut Value, report: &mut ViolationReport) {
     let Some(spec) = object.get_mut("spec") else { return };
     let path = ObjectPath::Root.field("spec");
-    let kind = spec["type"].as_str().unwrap_or_default();
-    let external = kind == "ExternalName";
-    let headless = spec["clusterIP"] == "None";
-    if external {
+    let service_type = spec["type"].as_str().unwrap_or_default();
+    let is_external_name = service_type == "ExternalName";
+    let is_headless = spec["clusterIP"] == "None";
+    if is_external_name {
         check_external_name(spec, &path, report);
-    } else if !["ClusterIP", "NodePort", "LoadBalancer"].contains(&kind) {
-        // The type has been reported, and the correct one decides about the ports.
-    } else if !headless && spec["ports"].as_array().is_none_or(Vec::is_empty) {
+    } else if !["ClusterIP", "NodePort", "LoadBalancer"].contains(&service_type) {
+        // The invalid type has been reported already. Whether ports are required depends on the correct type.
+    } else if !is_headless && spec["ports"].as_array().is_none_or(Vec::is_empty) {
         report.add(
             &path.field("ports"),
             "is missing",
             "add at least one port; only a headless Service (`clusterIP: None`) may have none",
         );
     }
-    check_cluster_ip(spec, external, &path, report);
+    check_cluster_ip(spec, is_external_name, &path, report);
     check_ports(spec, &path.field("ports"), report);
 }
 
@@ -43,11 +43,11 @@ fn check_external_name(spec: &Value, path: &ObjectPath<'_>, report: &mut Violati
     }
 }
 
-fn check_cluster_ip(spec: &Value, external: bool, path: &ObjectPath<'_>, report: &mut ViolationReport) {
+fn check_cluster_ip(spec: &Value, is_external_name: bool, path: &ObjectPath<'_>, report: &mut ViolationReport) {
     let path = path.field("clusterIP");
     match spec["clusterIP"].as_str() {
         None | Some("") => {}
-        Some(_) if external => {
+        Some(_) if is_external_name => {
             report.add(&path, "is set on a Service of type ExternalName", "remove it, or change the type");
         }
         Some("None") => {}
@@ -62,28 +62,28 @@ fn check_cluster_ip(spec: &Value, external: bool, path: &ObjectPath<'_>, report:
 
 fn check_ports(spec: &mut Value, path: &ObjectPath<'_>, report: &mut ViolationReport) {
     let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut) else { return };
-    let several = ports.len() > 1;
+    let has_several_ports = ports.len() > 1;
     let mut names: HashMap<String, usize> = HashMap::new();
     let mut numbers: HashMap<(String, i64), usize> = HashMap::new();
     for (index, port) in ports.iter_mut().enumerate() {
-        let place = path.index(index);
+        let port_path = path.index(index);
         let name = port["name"].as_str().unwrap_or_default().to_owned();
         let protocol = port["protocol"].as_str().unwrap_or_default().to_owned();
         let number = port["port"].as_i64().unwrap_or_default();
         if name.is_empty() {
-            if several {
+            if has_several_ports {
                 report.add(
-                    &place.field("name"),
+                    &port_path.field("name"),
                     "is missing",
                     "each port needs a name when there are several, for example `name: http`",
                 );
             }
         } else {
-            check_grammar(DNS_LABEL, &name, "the name of a port", &place.field("name"), report);
+            check_grammar(DNS_LABEL, &name, "the name of a port", &port_path.field("name"), report);
             if let Some(first) = names.get(&name) {
                 let message = format!("duplicate value: {}", report.quote_text(&name));
                 report.add(
-                    &place.field("name"),
+                    &port_path.field("name"),
                     message,
                     format!("{} has the same name; change one", path.index(*first)),
                 );
@@ -93,16 +93,20 @@ fn check_ports(spec: &mut Value, path: &ObjectPath<'_>, report: &mut ViolationRe
         }
         if let Some(first) = numbers.get(&(protocol.clone(), number)) {
             let message = format!("duplicate value: port {number} of {protocol}");
-            report.add(&place, message, format!("{} has the same; change one or remove it", path.index(*first)));
+            report.add(
+                &port_path,
+                message,
+                format!("{} has the same number and protocol; change one or remove it", path.index(*first)),
+            );
         } else {
             numbers.insert((protocol, number), index);
         }
-        check_target_port(port, number, &place, report);
-        check_app_protocol(port, &place, report);
+        check_target_port(port, number, &port_path, report);
+        check_app_protocol(port, &port_path, report);
     }
 }
 
-/// `targetPort` defaults to `port`; 0 and the empty name count as unset.
+/// Checks `targetPort`, which defaults to a valid `port`. 0 and the empty name count as absent.
 fn check_target_port(port: &mut Value, number: i64, path: &ObjectPath<'_>, report: &mut ViolationReport) {
     let field = path.field("targetPort");
     match &port["targetPort"] {
@@ -115,7 +119,9 @@ fn check_target_port(port: &mut Value, number: i64, path: &ObjectPath<'_>, repor
             }
         }
         Value::Null | Value::String(_) | Value::Number(_) => {
-            if let Value::Object(port) = port {
+            if let Value::Object(port) = port
+                && (1..=65535).contains(&number)
+            {
                 port.insert("targetPort".to_owned(), json!(number));
             }
         }

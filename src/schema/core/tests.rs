@@ -5,7 +5,8 @@ use serde_json::json;
 use super::*;
 use crate::schema::{Channel, check};
 
-/// Adds the head, validates, and returns the object and each violation as `field: message; remedy`.
+/// Adds `apiVersion`, `kind` and `metadata`, validates, and returns the object and each violation as `field: message;
+/// remedy`.
 fn validate(kind: Kind, mut object: Value) -> (Value, Vec<String>) {
     let version =
         if kind.group().is_empty() { "v1".to_owned() } else { format!("{}/{}", kind.group(), kind.versions()[0]) };
@@ -34,6 +35,7 @@ fn service_defaults() {
         Kind::Service,
         json!({"spec": {"ports": [{"port": 80}, {"port": 81, "targetPort": "http", "protocol": "UDP"}]}}),
     );
+    // Both ports lack a name; the defaults are applied nevertheless.
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert_eq!(
         object["spec"],
@@ -119,7 +121,8 @@ fn service_violations() {
             ),
             (
                 json!({"spec": {"ports": [{"port": 80, "name": "a"}, {"port": 80, "name": "b"}]}}),
-                "spec.ports[1]: duplicate value: port 80 of TCP; spec.ports[0] has the same; change one or remove it",
+                "spec.ports[1]: duplicate value: port 80 of TCP; spec.ports[0] has the same number and protocol; \
+                    change one or remove it",
             ),
             (
                 json!({"spec": {"ports": [{"port": 80}], "type": "Nodeport"}}),
@@ -179,8 +182,8 @@ fn endpoint_slice_addresses_match_their_type() {
             ),
             (
                 json!({"addressType": "IPv4", "endpoints": [{"addresses": ["::1"]}]}),
-                "endpoints[0].addresses[0]: \"::1\" is not an IPv4 address; move it to a slice of \
-                    `addressType: IPv6`, or change this one's",
+                "endpoints[0].addresses[0]: \"::1\" is not an IPv4 address; move it to an EndpointSlice of \
+                    `addressType: IPv6`, or change `addressType`",
             ),
             (
                 json!({"addressType": "IPv6", "endpoints": [{"addresses": ["web"]}]}),
@@ -197,8 +200,8 @@ fn endpoint_slice_addresses_match_their_type() {
             ),
             (
                 json!({"addressType": "FQDN", "endpoints": [{"addresses": ["10.0.0.1"]}]}),
-                "endpoints[0].addresses[0]: \"10.0.0.1\" is not a full DNS name; move it to a slice of \
-                    `addressType: IPv4`, or change this one's",
+                "endpoints[0].addresses[0]: \"10.0.0.1\" is not a full DNS name; move it to an EndpointSlice of \
+                    `addressType: IPv4`, or change `addressType`",
             ),
             (
                 json!({"addressType": "IPv4", "endpoints": [{"addresses": []}]}),
@@ -304,6 +307,19 @@ fn namespaces_get_their_name_label() {
         assert_eq!(check(Kind::Namespace, &mut object, Channel::Standard), []);
         assert_eq!(object["metadata"]["labels"]["kubernetes.io/metadata.name"], "web");
     }
+}
+
+#[test]
+fn defaults_are_not_taken_from_invalid_values() {
+    let metadata = json!({"name": "web"});
+    let mut service = json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata,
+        "spec": {"ports": [{"port": 65536}]}});
+    assert_eq!(check(Kind::Service, &mut service, Channel::Standard).len(), 1);
+    assert_eq!(service["spec"]["ports"][0]["targetPort"], Value::Null);
+
+    let mut namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "Web"}});
+    assert_eq!(check(Kind::Namespace, &mut namespace, Channel::Standard).len(), 1);
+    assert_eq!(namespace["metadata"], json!({"name": "Web"}));
 }
 
 #[test]

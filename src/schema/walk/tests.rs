@@ -1,4 +1,4 @@
-//! Validation of small schemas, with one or two keywords each.
+//! Validation against small schemas, with one or two keywords each.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use super::*;
 fn check(schema: &Value, object: &Value) -> (Value, Vec<String>) {
     let tree = SchemaNode::compile(schema).unwrap();
     let mut object = object.clone();
-    let mut report = ViolationReport::new(true);
+    let mut report = ViolationReport::new();
     let cx = ValidationCx { kind: Kind::ConfigMap, channel: Channel::Experimental, version: "v1" };
     validate(&tree, &mut object, &cx, &mut report);
     let lines = report.finish().into_iter().map(|it| format!("{}: {}; {}", it.field, it.message, it.remedy));
@@ -118,7 +118,7 @@ fn violations_have_message_and_remedy() {
         (
             json!({"type": "number", "minimum": 0, "exclusiveMinimum": true}),
             json!(0),
-            "a: is 0, must be above 0; use 0 (excluded) or more",
+            "a: is 0, must be above 0; use a number above 0",
         ),
         (json!({"type": "integer", "multipleOf": 5}), json!(7), "a: is 7, not a multiple of 5; use a multiple of 5"),
         (
@@ -208,7 +208,7 @@ fn violations_have_message_and_remedy() {
             json!({"weight": 1}),
             "a.weight: unknown field `weight`; known fields are `backendRefs`, `matches`",
         ),
-        (json!({"type": "object"}), json!({"x": 1}), "a.x: unknown field `x`; no field is known here; remove it"),
+        (json!({"type": "object"}), json!({"x": 1}), "a.x: unknown field `x`; no fields are allowed here; remove it"),
         (
             json!({"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}),
             json!({}),
@@ -314,7 +314,7 @@ fn defaults_are_applied_and_nulls_dropped() {
 }
 
 #[test]
-fn alternatives_do_not_change_the_object() {
+fn combinators_report_the_violations_of_their_branches() {
     let address = json!({"type": "object", "properties": {"type": {"type": "string", "default": "IPAddress"},
         "value": {"type": "string"}},
     "oneOf": [
@@ -349,9 +349,9 @@ fn alternatives_do_not_change_the_object() {
 #[test]
 fn an_object_must_be_a_mapping_of_bounded_depth() {
     let lines = |object: &Value| {
-        let mut report = ViolationReport::new(true);
-        let good = is_object_of_bounded_depth(object, &mut report);
-        assert_eq!(good, report.is_empty());
+        let mut report = ViolationReport::new();
+        let is_valid = is_object_of_bounded_depth(object, &mut report);
+        assert_eq!(is_valid, report.is_empty());
         report.finish().into_iter().map(|it| it.message).collect::<Vec<_>>()
     };
     let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!({"a": inner}));

@@ -1,4 +1,4 @@
-//! The CORS rules of the Gateway API (GEP-1767), one table line each.
+//! The CORS rules of the Gateway API (GEP-1767), one case of a table each.
 
 use super::*;
 
@@ -41,10 +41,10 @@ fn origins_match_by_scheme_host_and_port() {
         ("*", "null", true),
         ("*", "http://anything:1", true),
     ];
-    for (allowed, origin, fits) in cases {
+    for (allowed, origin, matches) in cases {
         let headers = [(ORIGIN, HeaderValue::from_str(origin).unwrap())].into_iter().collect();
-        let granted = cors(allowed).actual_request(&headers);
-        assert_eq!(!granted.fields.is_empty(), fits, "{allowed} and {origin}");
+        let cors_headers = cors(allowed).actual_request(&headers);
+        assert_eq!(!cors_headers.fields.is_empty(), matches, "{allowed} and {origin}");
     }
 }
 
@@ -75,13 +75,8 @@ fn response_headers() {
         max_age: HeaderValue::from(3600),
         ..cors("https://a.example")
     };
-    let wild = |credentials| CorsFilter {
-        credentials,
-        methods: CorsList::Any,
-        headers: CorsList::Any,
-        expose: CorsList::Any,
-        ..cors("*")
-    };
+    let wild = || CorsFilter { methods: CorsList::Any, headers: CorsList::Any, expose: CorsList::Any, ..cors("*") };
+    let wild_with_credentials = || CorsFilter { credentials: true, ..wild() };
     let preflight = "OPTIONS\norigin: https://a.example\naccess-control-request-method: PUT";
     let cases = [
         CorsCase {
@@ -109,7 +104,7 @@ fn response_headers() {
         },
         CorsCase {
             name: "wildcards allow the requested method and headers",
-            filter: wild(false),
+            filter: wild(),
             request: "OPTIONS\norigin: https://a.example\naccess-control-request-method: PUT\n\
                       access-control-request-headers: x-a, x-b",
             response: "",
@@ -118,8 +113,8 @@ fn response_headers() {
                       access-control-max-age: 5\nvary: Origin",
         },
         CorsCase {
-            name: "with credentials, * is never sent, and lists that were not requested are omitted",
-            filter: wild(true),
+            name: "with credentials, * is never sent, and the allowed headers are omitted if none were requested",
+            filter: wild_with_credentials(),
             request: preflight,
             response: "",
             expected: "access-control-allow-credentials: true\naccess-control-allow-methods: PUT\n\
@@ -150,14 +145,14 @@ fn response_headers() {
         },
         CorsCase {
             name: "a request without Origin gets no CORS headers",
-            filter: wild(true),
+            filter: wild_with_credentials(),
             request: "GET",
             response: "a: b",
             expected: "a: b\nvary: Origin",
         },
         CorsCase {
             name: "with credentials, exposing all headers lists their names",
-            filter: wild(true),
+            filter: wild_with_credentials(),
             request: "GET\norigin: https://a.example",
             response: "a: b\nx-c: d",
             expected: "a: b\naccess-control-allow-credentials: true\naccess-control-allow-origin: https://a.example\n\
@@ -172,7 +167,7 @@ fn response_headers() {
                       access-control-expose-headers: x-three\nallow: GET\nvary: Origin",
         },
         CorsCase {
-            name: "so is OPTIONS without Origin",
+            name: "OPTIONS without Origin is an actual request, and gets no CORS headers",
             filter: full(),
             request: "OPTIONS\naccess-control-request-method: PUT",
             response: "allow: GET",
@@ -182,13 +177,13 @@ fn response_headers() {
     for case in cases {
         let (method, fields) = case.request.split_once('\n').unwrap_or((case.request, ""));
         let request = headers(fields);
-        let grant = if is_preflight(&method.parse().unwrap(), &request) {
+        let cors_headers = if is_preflight(&method.parse().unwrap(), &request) {
             case.filter.preflight(&request)
         } else {
             case.filter.actual_request(&request)
         };
         let mut response = headers(case.response);
-        grant.apply(&mut response);
+        cors_headers.apply(&mut response);
         assert_eq!(text(&response), case.expected, "{}", case.name);
     }
 }
@@ -201,9 +196,9 @@ fn cors(origin: &str) -> CorsFilter {
     CorsFilter {
         origins,
         credentials: false,
-        methods: CorsList::None,
-        headers: CorsList::None,
-        expose: CorsList::None,
+        methods: CorsList::Empty,
+        headers: CorsList::Empty,
+        expose: CorsList::Empty,
         max_age: HeaderValue::from(5),
     }
 }
@@ -225,26 +220,26 @@ fn text(headers: &HeaderMap) -> String {
 }
 
 proptest::proptest! {
-    /// Built from parts that could be mistaken for one another.
+    /// The origins consist of parts that could be mistaken for one another.
     #[test]
-    fn only_allowed_origins_are_granted(
+    fn only_allowed_origins_get_cors_headers(
         scheme in "https|HTTPS|http|ftp|",
         label in "[a-z.@]{0,4}",
-        end in "\\.a\\.example|\\.A\\.EXAMPLE|a\\.example|\\.a\\.example\\.evil",
+        suffix in "\\.a\\.example|\\.A\\.EXAMPLE|a\\.example|\\.a\\.example\\.evil",
         port in "|:443|:80|:|:x",
         rest in "|/|\\?|#|@b",
     ) {
-        let origin = format!("{scheme}://{label}{end}{port}{rest}");
+        let origin = format!("{scheme}://{label}{suffix}{port}{rest}");
         let allowed = scheme.eq_ignore_ascii_case("https")
             && !label.is_empty()
             && !label.contains('@')
-            && format!("{label}{end}").to_lowercase().ends_with(".a.example")
-            && format!("{label}{end}").len() > ".a.example".len()
+            && format!("{label}{suffix}").to_lowercase().ends_with(".a.example")
+            && format!("{label}{suffix}").len() > ".a.example".len()
             && matches!(port.as_str(), "" | ":443")
             && rest.is_empty();
         let headers = [(ORIGIN, HeaderValue::from_str(&origin).unwrap())].into_iter().collect();
-        let granted = cors("https://*.a.example").actual_request(&headers);
-        proptest::prop_assert_eq!(!granted.fields.is_empty(), allowed, "{}", origin);
+        let cors_headers = cors("https://*.a.example").actual_request(&headers);
+        proptest::prop_assert_eq!(!cors_headers.fields.is_empty(), allowed, "{}", origin);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A snapshot with every feature, and its text form.
+//! Compares the text forms of a Gateway API snapshot and a Kong snapshot with the expected ones.
 
 use http::{Method, StatusCode};
 
@@ -6,21 +6,27 @@ use super::*;
 use crate::plugin_api::chain::Protocols;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::kong::{HttpsRedirect, KongBehavior, UpstreamHost};
-use crate::snapshot::router::tests::{candidate_for_path, rule};
-use crate::snapshot::router::{HeaderMatch, HostRouter, PathMatch, QueryMatch, RouteAge, compile_regex};
+use crate::snapshot::router::tests::{match_for_path, rule};
+use crate::snapshot::router::{HeaderMatch, HostRouter, PathMatch, QueryMatch, TieBreaker, compile_regex};
 use crate::snapshot::rule::{RouteFailure, Scheme, Split};
 use crate::upstream::{UpstreamKey, UpstreamRegistry};
 
+#[derive(Clone, Copy, PartialEq)]
+enum ConstructionOrder {
+    AsWritten,
+    Reversed,
+}
+
 #[test]
 fn dump_lists_rules_in_order_of_precedence() {
-    let dump = serde_saphyr::to_string(&snapshot(false).dump()).unwrap();
+    let dump = serde_saphyr::to_string(&snapshot(ConstructionOrder::AsWritten).dump()).unwrap();
     assert_eq!(dump, include_str!("expected.yaml"), "{dump}");
 }
 
 #[test]
 fn dump_does_not_depend_on_construction_order() {
-    assert_eq!(snapshot(false).dump(), snapshot(true).dump());
-    assert_eq!(snapshot(false).rows(), snapshot(true).rows());
+    assert_eq!(snapshot(ConstructionOrder::AsWritten).dump(), snapshot(ConstructionOrder::Reversed).dump());
+    assert_eq!(snapshot(ConstructionOrder::AsWritten).rows(), snapshot(ConstructionOrder::Reversed).rows());
 }
 
 #[test]
@@ -29,7 +35,7 @@ fn route_table_rows() {
         let RouteTableRow { address, listener, host, matches, route, rule, backends, action } = row;
         format!("{address} {listener} {host} | {matches} | {route} {rule} | {backends} | {action}")
     };
-    let rows: Vec<String> = snapshot(false).rows().iter().map(text).collect();
+    let rows: Vec<String> = snapshot(ConstructionOrder::AsWritten).rows().iter().map(text).collect();
     assert_eq!(
         rows,
         [
@@ -51,7 +57,8 @@ fn sensitive_header_values_are_hidden() {
     assert_eq!(header_line(&HeaderName::from_static("authorization"), &secret), "authorization: (secret)");
 }
 
-fn snapshot(reversed: bool) -> Snapshot {
+/// A snapshot built with its hosts and matches in the given or the reversed order.
+fn snapshot(order: ConstructionOrder) -> Snapshot {
     let registry = UpstreamRegistry::default();
     let upstream = |service: &str, port| {
         let key = UpstreamKey { namespace: "default".into(), service: service.into(), port, ..UpstreamKey::default() };
@@ -65,7 +72,7 @@ fn snapshot(reversed: bool) -> Snapshot {
         add: vec![header("x-add", "2")],
         remove: vec![HeaderName::from_static("x-remove")],
     };
-    let one = Backend {
+    let backend_one = Backend {
         filters: Filters { request_headers: Some(edits.clone()), ..Filters::default() },
         ..backend(9, upstream("one", 80))
     };
@@ -74,8 +81,8 @@ fn snapshot(reversed: bool) -> Snapshot {
         path: Some(PathEdit::prefix("/", "/inside")),
     };
     let split = |backends| Action::Forward(Split::new(backends).unwrap());
-    let mut a = vec![
-        Candidate {
+    let mut matches_a = vec![
+        RouteMatch {
             method: Some(Method::GET),
             headers: vec![
                 HeaderMatch {
@@ -91,17 +98,17 @@ fn snapshot(reversed: bool) -> Snapshot {
                 QueryMatch { name: "q".into(), value: ValueMatch::Exact("1".into()) },
                 QueryMatch { name: "r".into(), value: ValueMatch::Regex(compile_regex("b+").unwrap()) },
             ],
-            ..candidate_for_path(
+            ..match_for_path(
                 PathMatch::Exact("/a".into()),
                 rule(
                     "a",
                     "0",
                     Filters::default(),
-                    split(vec![one, backend(1, BackendTarget::Fail(RouteFailure::InvalidBackend))]),
+                    split(vec![backend_one, backend(1, BackendTarget::Fail(RouteFailure::InvalidBackend))]),
                 ),
             )
         },
-        candidate_for_path(
+        match_for_path(
             PathMatch::Regex("/b.*".into()),
             rule(
                 "a",
@@ -116,7 +123,7 @@ fn snapshot(reversed: bool) -> Snapshot {
                 }),
             ),
         ),
-        candidate_for_path(
+        match_for_path(
             PathMatch::Prefix("/".into()),
             rule(
                 "a",
@@ -126,20 +133,19 @@ fn snapshot(reversed: bool) -> Snapshot {
             ),
         ),
     ];
-    let b = vec![candidate_for_path(
+    let matches_b = vec![match_for_path(
         PathMatch::Prefix("".into()),
         rule("b", "0", Filters::default(), Action::Fail(RouteFailure::Unsupported)),
     )];
-    if reversed {
-        a.reverse();
+    if order == ConstructionOrder::Reversed {
+        matches_a.reverse();
     }
-    let mut hosts = vec![("a.example", a), ("", b)];
-    if reversed {
+    let mut hosts = vec![("a.example", matches_a), ("", matches_b)];
+    if order == ConstructionOrder::Reversed {
         hosts.reverse();
     }
-    let hosts = hosts
-        .into_iter()
-        .map(|(host, candidates)| (HostPattern::parse(Some(host)), Arc::new(HostRouter::build(candidates))));
+    let hosts =
+        hosts.into_iter().map(|(host, matches)| (HostPattern::parse(Some(host)), Arc::new(HostRouter::build(matches))));
     let listener = HttpListener {
         gateway: "default/gateway".into(),
         name: "http".into(),
@@ -168,11 +174,11 @@ fn kong_routes_are_dumped_in_kong_order() {
     let route = |name: &str, hosts: &[&str], paths: Vec<kong::KongPath>, behavior| {
         let mut rule = rule(name, "0", Filters::default(), Action::Fail(RouteFailure::NoService));
         rule.kong = Some(Box::new(behavior));
-        let age = RouteAge { created: None, route: name.into(), rule: 0, index: 0 };
+        let tie_breaker = TieBreaker { created: None, route: name.into(), rule: 0, index: 0 };
         let hosts = hosts.iter().map(|host| kong::KongHost::parse(host).unwrap()).collect();
-        kong::KongRoute { hosts, paths, ..kong::KongRoute::new(age, Arc::new(rule)) }
+        kong::KongRoute { hosts, paths, ..kong::KongRoute::new(tie_breaker, Arc::new(rule)) }
     };
-    let all = kong::KongRoute {
+    let route_with_all_conditions = kong::KongRoute {
         methods: vec![Method::GET, Method::PUT],
         headers: vec![kong::KongHeaderMatch::parse(HeaderName::from_static("x"), ["a", "~*b"]).unwrap()],
         server_names: vec![kong::HostName::parse("a.example").unwrap()],
@@ -184,7 +190,8 @@ fn kong_routes_are_dumped_in_kong_order() {
         )
     };
     let any = route("any", &[], Vec::new(), KongBehavior::default());
-    let routes = Routes::Kong(Arc::new(kong::Router::build(kong::RouterFlavor::default(), [any, all])));
+    let routes =
+        Routes::Kong(Arc::new(kong::Router::build(kong::RouterFlavor::default(), [any, route_with_all_conditions])));
     let listener = HttpListener { gateway: "ingress".into(), name: "http".into(), port: 80, routes };
     let listeners = [(HostPattern::Any, Arc::new(listener))].into_iter().collect();
     let bind = Arc::new(Bind { listeners, tls: None });
@@ -192,16 +199,21 @@ fn kong_routes_are_dumped_in_kong_order() {
         Snapshot { binds: [(BindAddress::tcp("127.0.0.1:8000".parse().unwrap()), bind)].into(), ..Snapshot::default() };
     let lines: Vec<_> =
         snapshot.rows().into_iter().map(|row| format!("{} {} {}", row.host, row.matches, row.action)).collect();
-    let all = "GET | PUT x: a | ~*b sni a.example fail: no service";
+    let conditions_and_action = "GET | PUT x: a | ~*b sni a.example fail: no service";
     let hosts = "a.example, *.b.example:81";
     assert_eq!(
         lines,
-        [format!("{hosts} Exact /b {all}"), format!("{hosts} Prefix /a {all}"), "* any path fail: no service".into()]
+        [
+            format!("{hosts} Exact /b {conditions_and_action}"),
+            format!("{hosts} Prefix /a {conditions_and_action}"),
+            "* any path fail: no service".into()
+        ]
     );
     let dump = snapshot.dump();
-    let kong = |at: usize| dump.binds[0].listeners[0].hosts[at].matches[0].kong.clone().unwrap();
+    let kong_settings =
+        |host_index: usize| dump.binds[0].listeners[0].hosts[host_index].matches[0].kong.clone().unwrap();
     assert_eq!(
-        kong(0),
+        kong_settings(0),
         [
             "strip path",
             "path /base",
@@ -211,5 +223,5 @@ fn kong_routes_are_dumped_in_kong_order() {
             "https redirect 302 to port 8443",
         ]
     );
-    assert_eq!(kong(1), [""; 0]);
+    assert_eq!(kong_settings(1), [""; 0]);
 }

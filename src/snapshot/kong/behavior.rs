@@ -5,38 +5,41 @@ use http::{HeaderValue, StatusCode};
 use super::UriTemplate;
 use crate::plugin_api::chain::Protocols;
 
-/// Settings of a rule from an Ingress, or of a Gateway API route with Kong annotations or plugins, besides its filters.
+/// The settings of a rule in addition to its filters, if the rule comes from an Ingress, or from a Gateway API route
+/// with Kong annotations or plugins.
 ///
-/// Its presence makes the rule a Kong rule: forwarding headers, `Via`, `X-Kong-*` and error messages are then Kong's.
+/// A rule with these settings is a Kong rule: forwarding headers, `Via`, `X-Kong-*` and error messages are those of
+/// Kong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KongBehavior {
     /// Whether the matched part of the path is removed before the request is forwarded.
     pub strip_path: bool,
     /// The path of the service, prepended to the rest of the request's path. Starts with a slash; `/` adds nothing.
     pub path: Box<str>,
-    /// Replaces the resulting path.
+    /// Replaces the path that results from `strip_path` and `path`.
     pub rewrite: Option<UriTemplate>,
     pub host: UpstreamHost,
     /// The protocols that requests may use. Stream protocols have no effect here.
     pub protocols: Protocols,
-    /// The response to a plain-text request if `protocols` has only `https`.
+    /// The response to a plain-text request if `protocols` has `https` but not `http`.
     pub https_redirect: HttpsRedirect,
 }
 
 /// The Host header sent to the endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum UpstreamHost {
-    /// `preserve-host: "true"`: the client's.
+    /// The Host header of the client (`preserve-host: "true"`).
     #[default]
     Preserved,
-    /// `preserve-host: "false"`: `host-header`, or else the name of the service, with its port unless that is the
-    /// default of the protocol.
+    /// The value of `host-header`, or else the name of the service (`preserve-host: "false"`). The port follows the
+    /// name unless it is the default of the protocol.
     Fixed(HeaderValue),
 }
 
+/// The response to a plain-text request that has to use HTTPS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpsRedirect {
-    /// 426 asks the client to upgrade; 301, 302, 307 and 308 redirect to the same host and path over HTTPS.
+    /// 426 (Upgrade Required) has no `Location`; 301, 302, 307 and 308 redirect to the same host and path over HTTPS.
     pub status: StatusCode,
     /// The HTTPS port that clients see.
     pub port: u16,
@@ -62,8 +65,8 @@ impl Default for HttpsRedirect {
     }
 }
 
-/// Text for dumps, one line per setting that differs from the default.
 impl KongBehavior {
+    /// Text for dumps, one line for each setting that differs from the default.
     pub(in crate::snapshot) fn describe(&self) -> Vec<String> {
         let defaults = KongBehavior::default();
         let KongBehavior { strip_path, path, rewrite, host, protocols, https_redirect } = self;
@@ -83,10 +86,10 @@ impl KongBehavior {
         if *protocols != defaults.protocols {
             let Protocols { http, https, grpc, grpcs } = *protocols;
             let all = [("http", http), ("https", https), ("grpc", grpc), ("grpcs", grpcs)];
-            let names: Vec<&str> = all.iter().filter(|(_, is_in)| *is_in).map(|(name, _)| *name).collect();
+            let names: Vec<&str> = all.iter().filter(|(_, is_allowed)| *is_allowed).map(|(name, _)| *name).collect();
             lines.push(format!("protocols {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") }));
         }
-        // The redirect applies only if plain text is not allowed.
+        // The redirect applies only to plain-text requests that `protocols` excludes.
         if protocols.https && !protocols.http {
             lines.push(format!("https redirect {} to port {}", https_redirect.status.as_u16(), https_redirect.port));
         }
@@ -101,7 +104,7 @@ mod tests {
     // kong-compat §2.2
     // kong-compat §7.6
     #[test]
-    fn defaults_without_annotations() {
+    fn defaults_are_those_without_annotations() {
         let KongBehavior { strip_path, path, host, protocols, https_redirect, .. } = KongBehavior::default();
         assert!(!strip_path && host == UpstreamHost::Preserved && protocols == Protocols::ALL);
         assert_eq!((&*path, https_redirect.status.as_u16(), https_redirect.port), ("/", 426, 443));

@@ -29,12 +29,13 @@ pub use self::uri_template::{TemplateError, UriTemplate};
 use super::redirect::Scheme;
 use super::router::{Matched, MatchedPath, RoutingRequest};
 
-/// The routes of a listener.
+/// The routes of a listener, in Kong's order.
 #[derive(Debug)]
 pub struct Router {
     /// In the order in which they are tried.
     entries: Box<[KongEntry]>,
-    hosts: HostIndex,
+    /// Positions in `entries` by host and path.
+    index: HostIndex,
 }
 
 /// A route with one of its paths.
@@ -46,6 +47,7 @@ pub struct KongEntry {
 }
 
 impl Router {
+    /// Splits the routes by path and sorts the entries by rank.
     pub fn build(flavor: RouterFlavor, routes: impl IntoIterator<Item: Into<Arc<KongRoute>>>) -> Self {
         let mut ranked: Vec<(Rank, KongEntry)> = Vec::new();
         for route in routes {
@@ -60,22 +62,22 @@ impl Router {
             }
         }
         ranked.sort_by(|(rank, entry), (other_rank, other)| {
-            other_rank.cmp(rank).then_with(|| entry.tie_breaker().cmp(&other.tie_breaker()))
+            other_rank.cmp(rank).then_with(|| entry.order_in_rank().cmp(&other.order_in_rank()))
         });
         let entries: Box<[KongEntry]> = ranked.into_iter().map(|(_, entry)| entry).collect();
-        let position = |at| u32::try_from(at).expect("fewer than 2^32 routes fit in memory");
-        let hosts = HostIndex::build(entries.iter().enumerate().map(|(at, entry)| IndexedEntry {
-            position: position(at),
+        let position = |index| u32::try_from(index).expect("fewer than 2^32 routes fit in memory");
+        let index = HostIndex::build(entries.iter().enumerate().map(|(index, entry)| IndexedEntry {
+            position: position(index),
             hosts: entry.hosts(),
             path: entry.path(),
         }));
-        Router { entries, hosts }
+        Router { entries, index }
     }
 
     /// The first matching entry. The host is in lower case and has no port.
     pub fn find(&self, host: &str, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
         let admits = |position: u32| self.entries[position as usize].matches(host, request);
-        let entry = &self.entries[self.hosts.find(host, request.path, admits)? as usize];
+        let entry = &self.entries[self.index.find(host, request.path, admits)? as usize];
         Some(Matched { rule: &entry.route.rule, path: MatchedPath::Kong(entry.path()) })
     }
 
@@ -95,12 +97,12 @@ impl KongEntry {
         &self.route.hosts
     }
 
-    /// The tie-breaker between equal ranks: creation time, then name, then position in the object.
-    fn tie_breaker(&self) -> impl Ord + use<'_> {
-        (&self.route.age, self.path)
+    /// Orders entries of equal rank: by creation time, then name, then position in the object, then path.
+    fn order_in_rank(&self) -> impl Ord + use<'_> {
+        (&self.route.tie_breaker, self.path)
     }
 
-    /// Checks everything except the path and the hostname.
+    /// Checks the conditions that the index does not check: all except the path and the hostname.
     fn matches(&self, host: &str, request: &RoutingRequest<'_>) -> bool {
         let KongRoute { methods, headers, server_names, .. } = &*self.route;
         (methods.is_empty() || methods.contains(request.method))
@@ -109,17 +111,17 @@ impl KongEntry {
             && headers.iter().all(|header| header.matches(request.headers))
     }
 
-    fn matches_host_and_port(&self, name: &str, request: &RoutingRequest<'_>) -> bool {
-        let hosts = self.hosts();
-        let takes = |host: &KongHost| match host.port {
-            None => host.name.matches(name),
-            Some(port) => port == request.port() && host.name.matches(name),
+    /// Checks the hosts that have a port. Hosts without port have been matched by the index.
+    fn matches_host_and_port(&self, host: &str, request: &RoutingRequest<'_>) -> bool {
+        let matches = |pattern: &KongHost| match pattern.port {
+            None => pattern.name.matches(host),
+            Some(port) => port == request.port() && pattern.name.matches(host),
         };
-        hosts.iter().all(|host| host.port.is_none()) || hosts.iter().any(takes)
+        self.hosts().iter().all(|pattern| pattern.port.is_none()) || self.hosts().iter().any(matches)
     }
 }
 
-/// Whether the SNI matches. Server names are ignored for plain-text requests, which have no SNI.
+/// Whether the SNI matches one of `server_names`. They are ignored for plain-text requests, which have no SNI.
 pub(super) fn matches_server_name(server_names: &[HostName], request: &RoutingRequest<'_>) -> bool {
     match request.scheme {
         Scheme::Http => true,

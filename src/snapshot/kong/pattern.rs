@@ -1,4 +1,5 @@
-//! Regular expressions in Kong routes: paths match from the first byte on, header values match anywhere.
+//! Regular expressions in Kong routes, and the capture groups of paths. Expressions of paths match from the first byte
+//! on, those of header values anywhere.
 
 use std::fmt;
 
@@ -26,11 +27,11 @@ impl PathRegex {
     }
 
     /// The number of capture groups, without the implicit group 0.
-    pub fn groups(&self) -> usize {
+    pub fn group_count(&self) -> usize {
         self.compiled.captures_len().saturating_sub(1)
     }
 
-    /// How many bytes of the path it matches.
+    /// How many bytes of the path the expression matches. `None` if it does not match.
     pub fn matched_length(&self, path: &str) -> Option<usize> {
         self.compiled.find(Input::new(path).anchored(Anchored::Yes)).map(|found| found.end())
     }
@@ -47,23 +48,24 @@ impl PathRegex {
 #[derive(Clone, Debug)]
 pub struct Captures<'p> {
     path: &'p str,
+    /// `None` if the route's path is not a regular expression. An expression that does not match has no groups either.
     groups: Option<captures::Captures>,
 }
 
 impl<'p> Captures<'p> {
-    /// For a path that was not matched by a regular expression.
+    /// Without groups, for a route path that is not a regular expression.
     pub(in crate::snapshot) fn none(path: &'p str) -> Self {
         Captures { path, groups: None }
     }
 
-    /// By number, from 1 on; 0 is the whole match.
-    pub fn number(&self, number: usize) -> Option<&'p str> {
+    /// The text of a group by its number, from 1 on; 0 is the whole match.
+    pub fn group(&self, number: usize) -> Option<&'p str> {
         let span = self.groups.as_ref()?.get_group(number)?;
         self.path.get(span.range())
     }
 
-    /// By the name of `(?<name>…)`.
-    pub fn name(&self, name: &str) -> Option<&'p str> {
+    /// The text of the group `(?<name>…)`.
+    pub fn named_group(&self, name: &str) -> Option<&'p str> {
         let span = self.groups.as_ref()?.get_group_by_name(name)?;
         self.path.get(span.range())
     }
@@ -92,40 +94,44 @@ impl TextRegex {
     }
 }
 
-/// Many path patterns in one automaton, with the entries that use them.
+/// Many path patterns in one automaton. The router has a list of entries, sorted by precedence (see `kong/mod.rs`), of
+/// which several may have the same pattern. A position in this list identifies an entry.
 #[derive(Debug)]
 pub(super) struct PathRegexes {
-    all: meta::Regex,
-    /// Positions in the router's list by pattern, ascending.
-    lists: Box<[Box<[u32]>]>,
+    automaton: meta::Regex,
+    /// For each pattern, the ascending positions of its entries.
+    positions: Box<[Box<[u32]>]>,
     /// The lowest of all positions.
     pub(super) lowest_position: u32,
 }
 
 impl PathRegexes {
-    /// `entries` are ascending positions in the router's list, with the regular expression of the entry.
+    /// `entries`: the position and the regular expression of each entry, in ascending order. `None` without entries.
     pub(super) fn build(entries: &[(u32, &PathRegex)]) -> Option<Self> {
-        let first = entries.first()?.0;
+        let lowest_position = entries.first()?.0;
         let mut by_pattern: std::collections::BTreeMap<&str, Vec<u32>> = Default::default();
         for (position, regex) in entries {
             by_pattern.entry(regex.as_str()).or_default().push(*position);
         }
         let patterns: Vec<&str> = by_pattern.keys().copied().collect();
-        // Each pattern has been compiled separately before, so all are valid.
-        let all = build_regexes(&patterns, RegexAnchor::Start).ok()?;
+        // Each pattern has been compiled separately before, so this does not fail.
+        let automaton = build_regexes(&patterns, RegexAnchor::Start).ok()?;
         Some(PathRegexes {
-            all,
-            lists: by_pattern.into_values().map(Vec::into_boxed_slice).collect(),
-            lowest_position: first,
+            automaton,
+            positions: by_pattern.into_values().map(Vec::into_boxed_slice).collect(),
+            lowest_position,
         })
     }
 
-    /// The lists of all patterns that match.
+    /// For each pattern that matches the path, the ascending positions of its entries.
     pub(super) fn matching(&self, path: &str) -> impl Iterator<Item = &[u32]> {
-        let mut found = PatternSet::new(self.lists.len());
-        self.all.which_overlapping_matches(&Input::new(path), &mut found);
-        let lists = self.lists.iter().enumerate();
-        lists.filter(move |(at, _)| found.contains(PatternID::must(*at))).map(|(_, list)| &**list)
+        let mut matching_patterns = PatternSet::new(self.positions.len());
+        // The patterns in the automaton are anchored themselves.
+        self.automaton.which_overlapping_matches(&Input::new(path), &mut matching_patterns);
+        let numbered = self.positions.iter().enumerate();
+        numbered
+            .filter(move |(number, _)| matching_patterns.contains(PatternID::must(*number)))
+            .map(|(_, positions)| &**positions)
     }
 }
 
@@ -167,11 +173,11 @@ mod tests {
     fn groups_by_number_and_by_name() {
         let regex = PathRegex::compile(r"/(?<who>[a-z]+)/(\d+)(x)?").unwrap();
         let captures = regex.captures("/ann/12/more");
-        let numbers: Vec<_> = (0..5).map(|number| captures.number(number)).collect();
+        let numbers: Vec<_> = (0..5).map(|number| captures.group(number)).collect();
         assert_eq!(numbers, [Some("/ann/12"), Some("ann"), Some("12"), None, None]);
-        assert_eq!((captures.name("who"), captures.name("what")), (Some("ann"), None));
-        assert_eq!(regex.captures("/12").number(0), None);
-        assert_eq!(Captures::none("/a").number(0), None);
+        assert_eq!((captures.named_group("who"), captures.named_group("what")), (Some("ann"), None));
+        assert_eq!(regex.captures("/12").group(0), None);
+        assert_eq!(Captures::none("/a").group(0), None);
     }
 
     #[test]
@@ -179,12 +185,15 @@ mod tests {
         let patterns = ["/a", "/a$", "/a/b", "/(a|b)+", "", "/[^/]+/b", "(?x) /a # b", "/a|/b$"];
         let regexes: Vec<_> = patterns.iter().map(|pattern| PathRegex::compile(pattern).unwrap()).collect();
         let entries: Vec<_> = (0..).zip(&regexes).collect();
-        let all = PathRegexes::build(&entries).unwrap();
+        let automaton = PathRegexes::build(&entries).unwrap();
         for path in ["/", "/a", "/ab", "/a/b", "/b", "/b/b", "/x/b/c", "", "/aa"] {
-            let mut together: Vec<u32> = all.matching(path).flatten().copied().collect();
+            let mut together: Vec<u32> = automaton.matching(path).flatten().copied().collect();
             together.sort_unstable();
-            let alone: Vec<u32> =
-                entries.iter().filter(|(_, regex)| regex.matched_length(path).is_some()).map(|(at, _)| *at).collect();
+            let alone: Vec<u32> = entries
+                .iter()
+                .filter(|(_, regex)| regex.matched_length(path).is_some())
+                .map(|(position, _)| *position)
+                .collect();
             assert_eq!(together, alone, "{path}");
         }
     }

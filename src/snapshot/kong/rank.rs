@@ -12,43 +12,51 @@ pub enum RouterFlavor {
     Expressions,
 }
 
-/// Compared from left to right; the greater rank is tried first. Equal ranks are ordered by age.
+/// Compared from left to right; routes of a greater rank are tried first. The first number puts default backends last.
 pub(super) type Rank = [i64; 7];
 
+/// The rank of a route with one of its paths:
+///
 /// 1. The number of condition kinds: methods, hosts, headers, paths, server names.
-/// 2. Whether there are hosts, all without wildcard.
+/// 2. Whether the route has hosts, all without wildcard.
 /// 3. More headers.
-/// 4. An exact path or regular expression. Kong translates exact paths to regular expressions, so both rank alike.
-/// 5. Among these, the higher `regex_priority`. Their length does not count.
-/// 6. Otherwise the longer prefix.
+/// 4. Whether the path is exact or a regular expression.
+/// 5. Among exact paths and regular expressions, the higher `regex_priority`. Their length has no effect.
+/// 6. Among prefixes, the longer one.
 pub(super) fn traditional_compatible(route: &KongRoute, path: Option<&KongPath>) -> Rank {
-    let is_regex = path.is_some_and(is_regex);
-    let prefix = match path {
+    let ranks_as_regex = path.is_some_and(ranks_as_regex);
+    let prefix_length = match path {
         Some(KongPath::Prefix(text)) => saturating_rank(text.len(), MAX_TRADITIONAL_LENGTH),
         Some(KongPath::Exact(_) | KongPath::Regex(_)) | None => 0,
     };
     [
         i64::from(!route.is_default_backend),
         condition_kinds(route),
-        i64::from(has_plain_hosts_only(route)),
+        i64::from(has_only_exact_hosts(route)),
         saturating_rank(route.headers.len(), MAX_HEADERS),
-        i64::from(is_regex),
-        if is_regex { route.regex_priority } else { 0 },
-        prefix,
+        i64::from(ranks_as_regex),
+        if ranks_as_regex { route.regex_priority } else { 0 },
+        prefix_length,
     ]
 }
 
-/// 1. The number of condition kinds. 2. More headers. 3. Whether there are hosts, all without wildcard.
-/// 4. An exact path or regular expression among its paths. 5. The longest of its paths, whichever matches.
+/// The rank of a route, the same for all of its paths:
+///
+/// 1. The number of condition kinds.
+/// 2. More headers.
+/// 3. Whether the route has hosts, all without wildcard.
+/// 4. Whether one of the paths is exact or a regular expression.
+/// 5. The length of the longest path, even if another path matches.
 pub(super) fn expressions(route: &KongRoute) -> Rank {
-    let longest = route.paths.iter().map(KongPath::length).max().unwrap_or_default();
+    let max_path_length = route.paths.iter().map(KongPath::length).max().unwrap_or_default();
     [
         i64::from(!route.is_default_backend),
         condition_kinds(route),
         saturating_rank(route.headers.len(), MAX_HEADERS),
-        i64::from(has_plain_hosts_only(route)),
-        i64::from(route.paths.iter().any(is_regex)),
-        saturating_rank(longest, MAX_EXPRESSIONS_LENGTH),
+        i64::from(has_only_exact_hosts(route)),
+        i64::from(route.paths.iter().any(ranks_as_regex)),
+        saturating_rank(max_path_length, MAX_EXPRESSIONS_LENGTH),
+        // Not used.
         0,
     ]
 }
@@ -62,7 +70,8 @@ impl KongPath {
     }
 }
 
-fn is_regex(path: &KongPath) -> bool {
+/// Kong translates exact paths to regular expressions.
+fn ranks_as_regex(path: &KongPath) -> bool {
     matches!(path, KongPath::Exact(_) | KongPath::Regex(_))
 }
 
@@ -72,13 +81,13 @@ fn condition_kinds(route: &KongRoute) -> i64 {
     kinds.iter().map(|is_empty| i64::from(!is_empty)).sum()
 }
 
-fn has_plain_hosts_only(route: &KongRoute) -> bool {
+fn has_only_exact_hosts(route: &KongRoute) -> bool {
     !route.hosts.is_empty() && route.hosts.iter().all(|host| host.name.is_exact())
 }
 
-/// Saturates: numbers above Kong's bit width compare as equal.
-fn saturating_rank(number: usize, most: i64) -> i64 {
-    i64::try_from(number).map_or(most, |number| number.min(most))
+/// The number, or `max` if it is greater. Kong stores each number in a few bits, so greater numbers compare as equal.
+fn saturating_rank(number: usize, max: i64) -> i64 {
+    i64::try_from(number).map_or(max, |number| number.min(max))
 }
 
 const MAX_HEADERS: i64 = 255;

@@ -1,4 +1,4 @@
-//! Conditions of a Kong route as the compiler produces them: parsed, not yet ranked.
+//! Kong routes as the compiler produces them: their conditions are parsed, and the routes are not yet ranked.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,14 +8,16 @@ use percent_encoding::percent_encode_byte;
 
 use super::pattern::{PathRegex, TextRegex};
 use crate::snapshot::escape::decode_unreserved;
-use crate::snapshot::router::{RegexError, RouteAge};
+use crate::snapshot::router::{RegexError, TieBreaker};
 use crate::snapshot::rule::RouteRule;
 
-/// One route. An empty list matches everything; otherwise one member of the list has to match.
+/// One route. Each list is a condition, and a request has to meet all of them. An empty list matches every request. Of
+/// `headers`, all members have to match; of every other list, one.
 ///
-/// `protocols` is not a condition: it decides the response to a request that has matched ([`KongBehavior`]).
+/// The protocols of a Kong route are not a condition. They are in `rule.kong` ([`KongBehavior::protocols`]), and decide
+/// the response to a request after the route has matched it.
 ///
-/// [`KongBehavior`]: super::KongBehavior
+/// [`KongBehavior::protocols`]: super::KongBehavior::protocols
 #[derive(Clone, Debug)]
 pub struct KongRoute {
     pub hosts: Vec<KongHost>,
@@ -23,19 +25,19 @@ pub struct KongRoute {
     pub methods: Vec<Method>,
     /// All of these have to match.
     pub headers: Vec<KongHeaderMatch>,
-    /// SNI names; ignored for plain-text connections.
+    /// Conditions on the SNI; ignored for plain-text connections.
     pub server_names: Vec<HostName>,
-    /// Exact paths and regular expressions with a higher priority are tried first; `expressions` ignores it.
+    /// Exact paths and regular expressions with a higher priority are tried first. The flavor `expressions` ignores it.
     pub regex_priority: i64,
     /// A default backend: tried after all other routes.
     pub is_default_backend: bool,
-    pub age: RouteAge,
+    pub tie_breaker: TieBreaker,
     pub rule: Arc<RouteRule>,
 }
 
 impl KongRoute {
     /// A route without conditions.
-    pub fn new(age: RouteAge, rule: Arc<RouteRule>) -> Self {
+    pub fn new(tie_breaker: TieBreaker, rule: Arc<RouteRule>) -> Self {
         KongRoute {
             hosts: Vec::new(),
             paths: Vec::new(),
@@ -44,7 +46,7 @@ impl KongRoute {
             server_names: Vec::new(),
             regex_priority: 0,
             is_default_backend: false,
-            age,
+            tie_breaker,
             rule,
         }
     }
@@ -57,14 +59,14 @@ pub struct KongHost {
     pub port: Option<u16>,
 }
 
-/// A hostname or wildcard, in lower case.
+/// A hostname, with or without wildcard, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HostName {
     /// `api.example.com`
     Exact(Box<str>),
-    /// `*.example.com`, stored as `example.com`: one or more labels before it.
+    /// `*.example.com`, stored as `example.com`: matches one or more labels before the suffix.
     LeadingWildcard(Box<str>),
-    /// `example.*`, stored as `example`: one or more labels after it.
+    /// `example.*`, stored as `example`: matches one or more labels after the prefix.
     TrailingWildcard(Box<str>),
 }
 
@@ -82,32 +84,32 @@ impl KongHost {
 impl HostName {
     /// Parses `example.com`, `*.example.com` or `example.*`. `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
-        let name = |text: &str| {
+        let parse_labels = |text: &str| {
             let is_label = |label: &str| !label.is_empty() && label.bytes().all(is_host_byte);
-            let good = text.split('.').all(is_label);
-            good.then(|| Box::from(text.to_ascii_lowercase()))
+            let is_valid = text.split('.').all(is_label);
+            is_valid.then(|| Box::from(text.to_ascii_lowercase()))
         };
         if let Some(suffix) = text.strip_prefix("*.") {
-            return name(suffix).map(HostName::LeadingWildcard);
+            return parse_labels(suffix).map(HostName::LeadingWildcard);
         }
         if let Some(prefix) = text.strip_suffix(".*") {
-            return name(prefix).map(HostName::TrailingWildcard);
+            return parse_labels(prefix).map(HostName::TrailingWildcard);
         }
-        name(text).map(HostName::Exact)
+        parse_labels(text).map(HostName::Exact)
     }
 
-    /// Whether it has no wildcard.
+    /// Whether the name has no wildcard.
     pub fn is_exact(&self) -> bool {
         matches!(self, HostName::Exact(_))
     }
 
-    /// The name is in lower case.
+    /// Whether this hostname or wildcard matches `name`, a hostname in lower case without port.
     pub(super) fn matches(&self, name: &str) -> bool {
         match self {
             HostName::Exact(exact) => **exact == *name,
             HostName::LeadingWildcard(suffix) => {
                 name.strip_suffix(&**suffix).and_then(|rest| rest.strip_suffix('.')).is_some_and(|rest| {
-                    // An empty label does not count: `.example.com` is not below `example.com`.
+                    // `*.example.com` does not match `.example.com`, whose first label is empty.
                     !rest.is_empty() && !rest.ends_with('.')
                 })
             }
@@ -146,7 +148,7 @@ impl fmt::Display for HostName {
 /// A path of a route. Exact paths and prefixes are normalized like the paths of requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KongPath {
-    /// The whole path, byte by byte. Ranks like the regular expression `~/path$`, to which Kong translates it.
+    /// Matches the whole path, byte by byte. Ranks like the regular expression `~/path$`, to which Kong translates it.
     Exact(Box<str>),
     /// A byte prefix: `/foo` matches `/foobar`, too.
     Prefix(Box<str>),
@@ -156,27 +158,27 @@ pub enum KongPath {
 
 impl KongPath {
     pub fn exact(text: &str) -> Self {
-        KongPath::Exact(normalized(text))
+        KongPath::Exact(normalize_configured(text))
     }
 
     pub fn prefix(text: &str) -> Self {
-        KongPath::Prefix(normalized(text))
+        KongPath::Prefix(normalize_configured(text))
     }
 
-    /// `pattern` without the leading tilde.
+    /// Compiles a regular expression, written without the leading tilde.
     pub fn regex(pattern: &str) -> Result<Self, RegexError> {
         PathRegex::compile(pattern).map(KongPath::Regex)
     }
 
     /// The number of capture groups; 0 except for regular expressions.
-    pub fn groups(&self) -> usize {
+    pub fn group_count(&self) -> usize {
         match self {
             KongPath::Exact(_) | KongPath::Prefix(_) => 0,
-            KongPath::Regex(regex) => regex.groups(),
+            KongPath::Regex(regex) => regex.group_count(),
         }
     }
 
-    /// How many bytes of the path it matches. `None` if it does not match.
+    /// How many bytes of `path` the condition matches. `None` if it does not match.
     pub fn matched_length(&self, path: &str) -> Option<usize> {
         match self {
             KongPath::Exact(text) => (**text == *path).then_some(path.len()),
@@ -186,28 +188,31 @@ impl KongPath {
     }
 }
 
-/// Normalized like request paths: unreserved characters decoded, escapes in upper case, duplicate slashes merged.
-fn normalized(text: &str) -> Box<str> {
-    normalize_path(&decode_unreserved(text)).unwrap_or_else(|| decode_unreserved(text).into_owned()).into()
+/// Normalizes a configured path like the paths of requests, whose unreserved characters are decoded before
+/// [`normalize_path`].
+fn normalize_configured(text: &str) -> Box<str> {
+    let decoded = decode_unreserved(text);
+    normalize_path(&decoded).unwrap_or_else(|| decoded.into_owned()).into()
 }
 
-/// Merges duplicate slashes and writes escapes in upper case. `None` if the path is already normalized. Incomplete
-/// escapes are kept.
+/// Merges duplicate slashes and writes escapes in upper case, but decodes none: `/%7e` becomes `/%7E`. `None` if this
+/// does not change the path. Incomplete escapes are kept.
 pub fn normalize_path(path: &str) -> Option<String> {
     let bytes = path.as_bytes();
-    let is_escape = |at: usize| {
-        let digits = bytes.get(at + 1..at + 3).unwrap_or_default();
-        bytes[at] == b'%' && digits.len() == 2 && digits.iter().all(u8::is_ascii_hexdigit)
+    let is_escape = |offset: usize| {
+        let digits = bytes.get(offset + 1..offset + 3).unwrap_or_default();
+        bytes[offset] == b'%' && digits.len() == 2 && digits.iter().all(u8::is_ascii_hexdigit)
     };
-    let is_lower = |at: usize| is_escape(at) && bytes[at + 1..at + 3].iter().any(u8::is_ascii_lowercase);
-    if !path.contains("//") && !memchr::memchr_iter(b'%', bytes).any(is_lower) {
+    let is_lower_case_escape =
+        |offset: usize| is_escape(offset) && bytes[offset + 1..offset + 3].iter().any(u8::is_ascii_lowercase);
+    if !path.contains("//") && !memchr::memchr_iter(b'%', bytes).any(is_lower_case_escape) {
         return None;
     }
     let mut normalized = String::with_capacity(path.len());
     let mut rest = path;
     while let Some(next) = rest.chars().next() {
-        let at = path.len() - rest.len();
-        if next == '%' && is_escape(at) {
+        let offset = path.len() - rest.len();
+        if next == '%' && is_escape(offset) {
             // `percent_encode_byte` writes upper-case digits.
             let byte = u8::from_str_radix(&rest[1..3], 16).unwrap_or_default();
             normalized.push_str(percent_encode_byte(byte));
@@ -240,22 +245,22 @@ pub struct KongHeaderMatch {
     pub values: Vec<HeaderPattern>,
 }
 
-/// Case-insensitive.
+/// A value that a header may have, compared case-insensitively.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderPattern {
     Equals(Box<str>),
-    /// Written `~*pattern`; matches anywhere in the value.
+    /// Written `~*pattern` in the annotation; matches anywhere in the value.
     Regex(TextRegex),
 }
 
 impl KongHeaderMatch {
-    /// `values` as in the annotation: a value that starts with `~*` is a regular expression.
+    /// Parses the values of the annotation: one that starts with `~*` is a regular expression.
     pub fn parse<'a>(name: HeaderName, values: impl IntoIterator<Item = &'a str>) -> Result<Self, RegexError> {
-        let value = |text: &str| match text.strip_prefix("~*") {
+        let parse_value = |text: &str| match text.strip_prefix("~*") {
             Some(pattern) => TextRegex::compile(pattern).map(HeaderPattern::Regex),
             None => Ok(HeaderPattern::Equals(text.into())),
         };
-        Ok(KongHeaderMatch { name, values: values.into_iter().map(value).collect::<Result<_, _>>()? })
+        Ok(KongHeaderMatch { name, values: values.into_iter().map(parse_value).collect::<Result<_, _>>()? })
     }
 
     pub(super) fn matches(&self, headers: &HeaderMap) -> bool {
@@ -286,7 +291,7 @@ mod tests {
 
     #[test]
     fn host_matching() {
-        // (configured, normalized, matching names, other names)
+        // (configured, normalized, matching hostnames, hostnames that do not match)
         type Case = (&'static str, Option<&'static str>, &'static [&'static str], &'static [&'static str]);
         let cases: [Case; 10] = [
             ("API.example.com", Some("api.example.com"), &["api.example.com"], &["example.com", "x.api.example.com"]),
@@ -311,14 +316,14 @@ mod tests {
             ("a:0", None, &[], &[]),
             ("", None, &[], &[]),
         ];
-        for (written, kept, fitting, others) in cases {
-            let host = KongHost::parse(written);
-            assert_eq!(host.as_ref().map(ToString::to_string).as_deref(), kept, "{written}");
-            for name in fitting {
-                assert!(host.as_ref().unwrap().name.matches(name), "{written} {name}");
+        for (configured, normalized, matching, not_matching) in cases {
+            let host = KongHost::parse(configured);
+            assert_eq!(host.as_ref().map(ToString::to_string).as_deref(), normalized, "{configured}");
+            for name in matching {
+                assert!(host.as_ref().unwrap().name.matches(name), "{configured} {name}");
             }
-            for name in others {
-                assert!(!host.as_ref().unwrap().name.matches(name), "{written} {name}");
+            for name in not_matching {
+                assert!(!host.as_ref().unwrap().name.matches(name), "{configured} {name}");
             }
         }
     }

@@ -6,7 +6,7 @@ use fastrand::Rng;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::*;
-use crate::snapshot::router::RouteAge;
+use crate::snapshot::router::TieBreaker;
 use crate::snapshot::rule::{Action, Filters, RouteFailure, RouteRule, RuleId};
 
 fn rule(name: &str) -> Arc<RouteRule> {
@@ -20,12 +20,12 @@ fn rule(name: &str) -> Arc<RouteRule> {
     })
 }
 
-/// Parses a route written as words: hosts have no slash, paths begin with `/`, `=/` or `~/`, methods are in capitals,
-/// headers have a colon, server names begin with `sni:`, `#1` is the regex priority, `@1` the creation time in seconds,
-/// `last` marks a default backend.
+/// Parses a route written as words: paths begin with `/`, `=/` or `~/`, methods are in capitals, headers begin with
+/// `x-`, server names begin with `sni:`, `#1` is the regex priority, `@1` the creation time in seconds, `last` marks a
+/// default backend, and all other words are hosts.
 fn route(name: &str, text: &str) -> KongRoute {
-    let age = RouteAge { created: Some(9), route: name.into(), rule: 0, index: 0 };
-    let mut route = KongRoute::new(age, rule(name));
+    let tie_breaker = TieBreaker { created: Some(9), route: name.into(), rule: 0, index: 0 };
+    let mut route = KongRoute::new(tie_breaker, rule(name));
     for word in text.split(' ').filter(|word| !word.is_empty()) {
         match word {
             "last" => route.is_default_backend = true,
@@ -33,9 +33,9 @@ fn route(name: &str, text: &str) -> KongRoute {
             _ if word.starts_with('=') => route.paths.push(KongPath::exact(&word[1..])),
             _ if word.starts_with('~') => route.paths.push(KongPath::regex(&word[1..]).unwrap()),
             _ if word.starts_with('#') => route.regex_priority = word[1..].parse().unwrap(),
-            _ if word.starts_with('@') => route.age.created = word[1..].parse().ok(),
+            _ if word.starts_with('@') => route.tie_breaker.created = word[1..].parse().ok(),
             _ if word.starts_with("sni:") => route.server_names.push(HostName::parse(&word[4..]).unwrap()),
-            _ if word.contains(": ") || word.contains(':') && word.starts_with("x-") => {
+            _ if word.starts_with("x-") && word.contains(':') => {
                 let (name, values) = word.split_once(':').unwrap();
                 let name: HeaderName = name.parse().unwrap();
                 route.headers.push(KongHeaderMatch::parse(name, values.split('|')).unwrap());
@@ -49,7 +49,7 @@ fn route(name: &str, text: &str) -> KongRoute {
     route
 }
 
-/// Parsed from `METHOD host path`, then headers, `sni:name` and `tls`.
+/// A request, parsed from `METHOD host path`, followed by headers, `sni:name` and `tls`.
 struct KongTestRequest {
     method: Method,
     host: String,
@@ -111,7 +111,7 @@ fn find(router: &Router, request: &KongTestRequest) -> Option<(String, String)> 
     Some((matched.rule.id.rule.to_string(), matched.path.to_string()))
 }
 
-/// Routes, a request, and the rule expected to serve it.
+/// Checks which rule serves a request, if any, for several orders of the routes.
 fn check(flavor: RouterFlavor, routes: &[(&str, &str)], request: &str, expected: Option<&str>) {
     for rotation in 0..routes.len() {
         let mut routes: Vec<KongRoute> = routes.iter().map(|(name, text)| route(name, text)).collect();
@@ -213,6 +213,7 @@ fn traditional_order() {
 // kong-compat §7.10
 #[test]
 fn expressions_order() {
+    // (winner, loser, a request that matches both)
     let cases = [
         ("GET a.b /", "a.b /long/path", "GET a.b /long/path"),
         // Headers rank before hosts without wildcard here.
@@ -233,7 +234,7 @@ fn expressions_order() {
     }
 }
 
-/// `strip-path` removes the matched part.
+/// `strip-path` removes the matched bytes.
 #[test]
 fn length_of_the_matched_path() {
     let cases = [
@@ -252,11 +253,11 @@ fn length_of_the_matched_path() {
     let router = Router::build(TRADITIONAL, [route("it", "~/(?<who>[a-z]+)/x")]);
     let headers = HeaderMap::new();
     let matched = router.find("a", &RoutingRequest::plaintext("/ann/x/y", None, &Method::GET, &headers)).unwrap();
-    assert_eq!(matched.path.captures("/ann/x/y").name("who"), Some("ann"));
+    assert_eq!(matched.path.captures("/ann/x/y").named_group("who"), Some("ann"));
 }
 
 #[test]
-fn overlong_names_match_only_hostless_routes() {
+fn overlong_hostname_matches_only_routes_without_hosts() {
     let long = format!("{}b", "a.".repeat(200));
     let router = Router::build(TRADITIONAL, [route("wild", "*.b /"), route("any", "/")]);
     let request = KongTestRequest::parse(&format!("GET {long} /"));
@@ -283,9 +284,9 @@ fn thousands_of_routes_on_different_hosts() {
     }
 }
 
-/// The reference: checks every route and path, and picks the matching one with the greatest number.
+/// The reference: checks every route and path, and returns the matching one of the highest priority.
 fn reference(flavor: RouterFlavor, routes: &[KongRoute], request: &KongTestRequest) -> Option<(String, String)> {
-    type Ranked = (u128, Reverse<(RouteAge, usize)>);
+    type Ranked = (u128, Reverse<(TieBreaker, usize)>);
     let mut best: Option<(Ranked, (String, String))> = None;
     for route in routes {
         let hosts: Vec<Option<&KongHost>> = match route.hosts.len() {
@@ -293,28 +294,28 @@ fn reference(flavor: RouterFlavor, routes: &[KongRoute], request: &KongTestReque
             _ => route.hosts.iter().map(Some).collect(),
         };
         for host in &hosts {
-            let fits = host.is_none_or(|host| {
+            let host_matches = host.is_none_or(|host| {
                 let text = host.name.to_string();
-                let name = match (text.strip_prefix('*'), text.strip_suffix('*')) {
+                let name_matches = match (text.strip_prefix('*'), text.strip_suffix('*')) {
                     (Some(suffix), _) => request.host.ends_with(suffix) && request.host.len() > suffix.len(),
                     (_, Some(prefix)) => request.host.starts_with(prefix) && request.host.len() > prefix.len(),
                     _ => request.host == text,
                 };
-                name && host.port.is_none_or(|port| request.routing_request().port() == port)
+                name_matches && host.port.is_none_or(|port| request.routing_request().port() == port)
             });
-            let others = (route.methods.is_empty() || route.methods.contains(&request.method))
+            let other_conditions_match = (route.methods.is_empty() || route.methods.contains(&request.method))
                 && route.headers.iter().all(|header| header.matches(&request.headers))
                 && (route.server_names.is_empty()
                     || request.scheme == Scheme::Http
                     || route.server_names.iter().any(|name| Some(name.to_string()) == request.server_name));
-            if !fits || !others {
+            if !host_matches || !other_conditions_match {
                 continue;
             }
             let paths: Vec<Option<&KongPath>> = match route.paths.len() {
                 0 => vec![None],
                 _ => route.paths.iter().map(Some).collect(),
             };
-            for (path_at, path) in paths.iter().enumerate() {
+            for (path_index, path) in paths.iter().enumerate() {
                 let matches = match path {
                     None => true,
                     Some(KongPath::Exact(text)) => **text == *request.path,
@@ -324,14 +325,14 @@ fn reference(flavor: RouterFlavor, routes: &[KongRoute], request: &KongTestReque
                 if !matches {
                     continue;
                 }
-                let number = match flavor {
-                    TRADITIONAL => kong_number(route, *path),
-                    EXPRESSIONS => controller_number(route),
+                let priority = match flavor {
+                    TRADITIONAL => kong_priority(route, *path),
+                    EXPRESSIONS => controller_priority(route),
                 };
-                let order = Reverse((route.age.clone(), path_at));
+                let order = Reverse((route.tie_breaker.clone(), path_index));
                 let found = (route.rule.id.rule.to_string(), MatchedPath::Kong(*path).to_string());
-                if best.as_ref().is_none_or(|(rank, _)| *rank < (number, order.clone())) {
-                    best = Some(((number, order), found));
+                if best.as_ref().is_none_or(|(rank, _)| *rank < (priority, order.clone())) {
+                    best = Some(((priority, order), found));
                 }
             }
         }
@@ -339,7 +340,7 @@ fn reference(flavor: RouterFlavor, routes: &[KongRoute], request: &KongTestReque
     best.map(|(_, found)| found)
 }
 
-fn is_regex(path: &KongPath) -> bool {
+fn ranks_as_regex(path: &KongPath) -> bool {
     !matches!(path, KongPath::Prefix(_))
 }
 
@@ -347,7 +348,7 @@ fn bit(value: bool, shift: u32) -> u128 {
     u128::from(value) << shift
 }
 
-fn kinds(route: &KongRoute) -> u128 {
+fn condition_kinds(route: &KongRoute) -> u128 {
     let KongRoute { hosts, paths, methods, headers, server_names, .. } = route;
     bit(!hosts.is_empty(), 0)
         + bit(!paths.is_empty(), 0)
@@ -356,60 +357,65 @@ fn kinds(route: &KongRoute) -> u128 {
         + bit(!server_names.is_empty(), 0)
 }
 
-fn plain(route: &KongRoute) -> bool {
+fn has_only_exact_hosts(route: &KongRoute) -> bool {
     !route.hosts.is_empty() && route.hosts.iter().all(|host| !host.name.to_string().contains('*'))
 }
 
-/// The bit layout of Kong's priorities, with extra room for negative regex priorities.
-fn kong_number(route: &KongRoute, path: Option<&KongPath>) -> u128 {
-    let regex = path.is_some_and(is_regex);
-    let priority = if regex { u128::try_from(route.regex_priority + 1_000).unwrap() } else { 0 };
+/// A priority in the bit layout of Kong, with extra bits for negative regex priorities.
+fn kong_priority(route: &KongRoute, path: Option<&KongPath>) -> u128 {
+    let regex = path.is_some_and(ranks_as_regex);
+    let regex_priority = if regex { u128::try_from(route.regex_priority + 1_000).unwrap() } else { 0 };
     let length = path.filter(|_| !regex).map_or(0, |path| path.to_string()["Prefix ".len()..].len());
     bit(!route.is_default_backend, 80)
-        | kinds(route) << 61
-        | bit(plain(route), 60)
+        | condition_kinds(route) << 61
+        | bit(has_only_exact_hosts(route), 60)
         | (route.headers.len() as u128) << 52
         | bit(regex, 51)
-        | priority << 19
+        | regex_priority << 19
         | length as u128
 }
 
-/// The bit layout of Kong's ingress controller.
-fn controller_number(route: &KongRoute) -> u128 {
+/// A priority in the bit layout of Kong's ingress controller.
+fn controller_priority(route: &KongRoute) -> u128 {
     let length = |path: &KongPath| path.to_string().split_once(' ').unwrap().1.trim_start_matches('~').len() as u128;
     bit(!route.is_default_backend, 80)
-        | kinds(route) << 41
+        | condition_kinds(route) << 41
         | (route.headers.len() as u128) << 33
-        | bit(plain(route), 32)
-        | bit(route.paths.iter().any(is_regex), 16)
+        | bit(has_only_exact_hosts(route), 32)
+        | bit(route.paths.iter().any(ranks_as_regex), 16)
         | route.paths.iter().map(length).max().unwrap_or_default()
 }
 
 // kong-compat §3.4
 #[test]
 fn router_agrees_with_the_reference() {
-    let (mut found, mut missed) = (0, 0);
-    for seed in 0..TABLES {
+    let (mut matched, mut unmatched) = (0, 0);
+    for seed in 0..ROUTE_SETS {
         let mut rng = Rng::with_seed(seed);
         let texts: Vec<String> = (0..rng.usize(1..14)).map(|_| random_route(&mut rng)).collect();
-        let routes: Vec<KongRoute> = (0..).zip(&texts).map(|(at, text)| route(&format!("{at:02}"), text)).collect();
+        let routes: Vec<KongRoute> =
+            (0..).zip(&texts).map(|(index, text)| route(&format!("{index:02}"), text)).collect();
         for flavor in [TRADITIONAL, EXPRESSIONS] {
             let mut shuffled = routes.clone();
             rng.shuffle(&mut shuffled);
             let router = Router::build(flavor, shuffled);
-            for _ in 0..REQUESTS_PER_TABLE {
+            for _ in 0..REQUESTS_PER_ROUTE_SET {
                 let text = random_request(&mut rng);
                 let request = KongTestRequest::parse(&text);
                 let expected = reference(flavor, &routes, &request);
                 assert_eq!(find(&router, &request), expected, "{flavor:?}, seed {seed}: {text} in {texts:#?}");
-                *if expected.is_some() { &mut found } else { &mut missed } += 1;
+                if expected.is_some() {
+                    matched += 1;
+                } else {
+                    unmatched += 1;
+                }
             }
         }
     }
-    let all = found + missed;
+    let all = matched + unmatched;
     assert!(
-        found * 4 > all && missed * 20 > all,
-        "{found} requests matched and {missed} did not: too one-sided a sample"
+        matched * 4 > all && unmatched * 20 > all,
+        "{matched} requests matched and {unmatched} did not: the sample needs more of the rarer kind"
     );
 }
 
@@ -420,14 +426,14 @@ fn random_route(rng: &mut Rng) -> String {
     const OTHERS: [&str; 11] =
         ["GET", "POST", "x-a:1", "x-a:1|2", "x-b:~*^v", "sni:a.x", "#1", "#-1", "@1", "@2", "last"];
     let mut words: Vec<&str> = Vec::new();
-    let mut some = |rng: &mut Rng, all: &[&'static str], most: usize| {
-        let count = rng.usize(0..=most);
+    let mut add_words = |rng: &mut Rng, all: &[&'static str], max_count: usize| {
+        let count = rng.usize(0..=max_count);
         words.extend((0..count).map(|_| all[rng.usize(..all.len())]));
     };
-    some(rng, &HOSTS, 2);
-    some(rng, &PATHS, 3);
-    some(rng, &OTHERS, 3);
-    // Each path once: otherwise the result does not show which of two equal paths matched.
+    add_words(rng, &HOSTS, 2);
+    add_words(rng, &PATHS, 3);
+    add_words(rng, &OTHERS, 3);
+    // Each path is kept once, otherwise the result does not show which of two equal paths matched.
     let mut kept: Vec<&str> = Vec::new();
     for word in words {
         if !kept.contains(&word) {
@@ -451,5 +457,6 @@ fn random_request(rng: &mut Rng) -> String {
     text
 }
 
-const TABLES: u64 = 1_500;
-const REQUESTS_PER_TABLE: u32 = 40;
+/// How many sets of random routes are compared.
+const ROUTE_SETS: u64 = 1_500;
+const REQUESTS_PER_ROUTE_SET: u32 = 40;

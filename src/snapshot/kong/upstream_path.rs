@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 
-/// `service` is the path of the service, `request` the matched path, and `stripped` the number of bytes to remove from
-/// it: those that the route matched, with `strip_path`. `None` keeps the whole path.
+/// Appends the path of the request to the path of the service. With `strip_path`, `stripped` is the number of bytes
+/// that the route matched, which are removed from the start of `request`; `None` keeps the whole path.
 ///
 /// `service` starts with a slash, and so does the result.
 pub fn upstream_path<'p>(service: &str, request: &'p str, stripped: Option<usize>) -> Cow<'p, str> {
+    // `None` if the path of the service does not end with a slash.
     let base = service.strip_suffix('/');
     let Some(stripped) = stripped else {
         return match base {
@@ -17,7 +18,7 @@ pub fn upstream_path<'p>(service: &str, request: &'p str, stripped: Option<usize
             None => Cow::Owned(format!("{service}{request}")),
         };
     };
-    let rest = sanitized(request.get(stripped..).unwrap_or_default());
+    let rest = sanitize(request.get(stripped..).unwrap_or_default());
     Cow::Owned(match base {
         Some("") if rest.is_empty() => "/".to_owned(),
         Some(base) if rest.is_empty() => if request.ends_with('/') { service } else { base }.to_owned(),
@@ -31,9 +32,9 @@ pub fn upstream_path<'p>(service: &str, request: &'p str, stripped: Option<usize
     })
 }
 
-/// Merges leading slashes, and removes a leading dot segment, which may result from cutting in the middle of a segment
-/// (`/a` off `/a../b`).
-fn sanitized(rest: &str) -> &str {
+/// Merges leading slashes, and removes a leading dot segment, which remains if the route matched a part of a segment:
+/// `/a` removed from `/a../b` leaves `../b`.
+fn sanitize(rest: &str) -> &str {
     let slashes = rest.len() - rest.trim_start_matches('/').len();
     let rest = &rest[slashes.saturating_sub(1)..];
     match rest {
@@ -118,7 +119,7 @@ mod tests {
             for stripped in [None, Some(stripped)] {
                 let path = upstream_path(&service, &request, stripped);
                 proptest::prop_assert!(path.starts_with('/'));
-                // Never above the service path.
+                // A dot segment could refer to a path outside of the service path.
                 proptest::prop_assert!(!path.split('/').any(|segment| segment == ".." || segment == "."), "{}", path);
             }
         }

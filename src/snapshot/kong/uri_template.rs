@@ -6,12 +6,12 @@ use std::fmt;
 use super::Captures;
 use crate::snapshot::escape::{decode_unreserved, encode_for_query, encode_path, has_broken_escape};
 
-/// A path, optionally with a query, in which `$1` stands for the first capture group. Replaces the whole path,
-/// including the service path. In the query, a group is encoded so that it cannot end a parameter name or value.
+/// A path, optionally with a query, in which `$1` stands for the first capture group. The result replaces the whole
+/// path, including the service path. In the query, a group is encoded so that it cannot end a parameter name or value.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UriTemplate {
     /// The template as configured.
-    written: Box<str>,
+    configured: Box<str>,
     parts: Box<[TemplatePart]>,
     has_query: bool,
 }
@@ -20,12 +20,13 @@ pub struct UriTemplate {
 enum TemplatePart {
     /// Percent-encoded where necessary.
     Text(Box<str>),
+    /// A group before the question mark, by number.
     Group(usize),
-    /// A group after the question mark.
+    /// A group after the question mark, by number.
     QueryGroup(usize),
 }
 
-/// Why a template is invalid, as a clause.
+/// Why a template is invalid, as a clause whose subject is the template.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     #[error("it does not start with a slash")]
@@ -43,18 +44,18 @@ pub enum TemplateError {
 }
 
 impl UriTemplate {
-    /// `\$` stands for a dollar sign, `\\` for a backslash.
-    pub fn parse(written: &str) -> Result<Self, TemplateError> {
-        if written.len() > MAX_TEMPLATE_LENGTH {
+    /// Parses a template, in which `\$` stands for a dollar sign and `\\` for a backslash.
+    pub fn parse(configured: &str) -> Result<Self, TemplateError> {
+        if configured.len() > MAX_TEMPLATE_LENGTH {
             return Err(TemplateError::TooLong);
         }
         let mut parts = Vec::new();
         let mut text = String::new();
         let mut has_query = false;
-        let mut rest = written.char_indices().peekable();
-        while let Some((at, next)) = rest.next() {
-            let position = || written[..at].chars().count() + 1;
-            match next {
+        let mut rest = configured.char_indices().peekable();
+        while let Some((offset, character)) = rest.next() {
+            let position = || configured[..offset].chars().count() + 1;
+            match character {
                 '$' => {
                     let digits: String = std::iter::from_fn(|| rest.next_if(|(_, next)| next.is_ascii_digit()))
                         .map(|(_, digit)| digit)
@@ -82,24 +83,25 @@ impl UriTemplate {
         if !text.is_empty() {
             parts.push(TemplatePart::Text(encode_text(&text)));
         }
-        let begins_well = match parts.first() {
+        let can_start_with_slash = match parts.first() {
             Some(TemplatePart::Text(text)) => text.starts_with('/'),
             // Only the request shows whether the group starts with a slash.
             Some(TemplatePart::Group(_)) => true,
             Some(TemplatePart::QueryGroup(_)) | None => false,
         };
-        if !begins_well {
+        if !can_start_with_slash {
             return Err(TemplateError::NoLeadingSlash);
         }
-        let template = UriTemplate { written: written.into(), parts: parts.into(), has_query };
-        if template.groups() == 0 && template.expand(&Captures::none(""), None).is_none() {
+        let template = UriTemplate { configured: configured.into(), parts: parts.into(), has_query };
+        // Without groups, the path does not depend on the request, so dot segments are found here.
+        if template.highest_group() == 0 && template.expand(&Captures::none(""), None).is_none() {
             return Err(TemplateError::DotSegments);
         }
         Ok(template)
     }
 
     /// The highest group number in the template; 0 if there are none.
-    pub fn groups(&self) -> usize {
+    pub fn highest_group(&self) -> usize {
         let numbers = self.parts.iter().map(|part| match part {
             TemplatePart::Text(_) => 0,
             TemplatePart::Group(number) | TemplatePart::QueryGroup(number) => *number,
@@ -107,15 +109,15 @@ impl UriTemplate {
         numbers.max().unwrap_or_default()
     }
 
-    /// The request target for the endpoint. The query of the request is appended; a group that did not participate in
-    /// the match is empty. `None` if the result is not a path, contains dot segments, or is too long.
+    /// The request target for the endpoint, with the query of the request appended. A group that did not participate in
+    /// the match is empty. `None` if the result is not a valid path, contains dot segments, or is too long.
     pub fn expand(&self, captures: &Captures<'_>, query: Option<&str>) -> Option<String> {
         let mut target = String::new();
         for part in &self.parts {
             let text = match part {
                 TemplatePart::Text(text) => Cow::Borrowed(&**text),
-                TemplatePart::Group(number) => Cow::Borrowed(captures.number(*number).unwrap_or_default()),
-                TemplatePart::QueryGroup(number) => encode_for_query(captures.number(*number).unwrap_or_default()),
+                TemplatePart::Group(number) => Cow::Borrowed(captures.group(*number).unwrap_or_default()),
+                TemplatePart::QueryGroup(number) => encode_for_query(captures.group(*number).unwrap_or_default()),
             };
             // Checked before copying: a group may be referenced many times.
             if target.len() + text.len() > MAX_TARGET_LENGTH {
@@ -135,32 +137,32 @@ impl UriTemplate {
     }
 }
 
-/// Encodes characters that may not occur in a path. A question mark starts the query.
+/// Encodes characters that may not occur in a path, except question marks: the first one starts the query.
 fn encode_text(text: &str) -> Box<str> {
     let pieces: Vec<_> = text.split('?').map(encode_path).collect();
     pieces.join("?").into()
 }
 
-/// Whether the path has dot segments, which arise if a group ends in the middle of a segment.
+/// Whether the path has dot segments, for example because a group contains a part of a segment.
 fn has_dot_segments(path: &str) -> bool {
     decode_unreserved(path).split('/').any(|segment| segment == "." || segment == "..")
 }
 
 impl fmt::Display for UriTemplate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.written)
+        formatter.write_str(&self.configured)
     }
 }
 
 impl fmt::Debug for UriTemplate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "UriTemplate({})", self.written)
+        write!(formatter, "UriTemplate({})", self.configured)
     }
 }
 
 const MAX_GROUPS: usize = 99;
 const MAX_TEMPLATE_LENGTH: usize = 2048;
-/// Without the query of the request, which is limited separately.
+/// The limit of an expanded template, without the query of the request, which is limited separately.
 const MAX_TARGET_LENGTH: usize = 8192;
 
 #[cfg(test)]
@@ -168,7 +170,7 @@ mod tests {
     use super::*;
     use crate::snapshot::kong::PathRegex;
 
-    fn filled(template: &str, pattern: &str, path: &str, query: Option<&str>) -> Option<String> {
+    fn expanded(template: &str, pattern: &str, path: &str, query: Option<&str>) -> Option<String> {
         let regex = PathRegex::compile(pattern).unwrap();
         UriTemplate::parse(template).unwrap().expand(&regex.captures(path), query)
     }
@@ -204,7 +206,7 @@ mod tests {
             ("/x$1", "/a(/b)?", ("/a", None), Some("/x")),
             ("/x$2", "/(a)", ("/a", None), Some("/x")),
             ("$1", "(/.*)", ("/a/b%2Fc", None), Some("/a/b%2Fc")),
-            // The result is not a path, has dot segments, or half an escape.
+            // No result if it is not a path, or has dot segments or half an escape.
             ("$1", "/(.*)", ("/a", None), None),
             ("/x/$1", "/a(.*)", ("/a../b", None), None),
             ("/x/$1.", "/a(.*)", ("/a.", None), None),
@@ -213,7 +215,7 @@ mod tests {
             ("/x/$12e", "/(.)", ("/%2F", None), Some("/x/e")),
         ];
         for (template, pattern, (path, query), expected) in cases {
-            assert_eq!(filled(template, pattern, path, *query).as_deref(), *expected, "{template} of {path}");
+            assert_eq!(expanded(template, pattern, path, *query).as_deref(), *expected, "{template} of {path}");
         }
     }
 
@@ -242,8 +244,8 @@ mod tests {
     #[test]
     fn result_length_is_limited() {
         let path = format!("/{}", "a".repeat(3000));
-        assert!(filled("/$1$1", "/(.*)", &path, None).is_some());
-        assert_eq!(filled(&format!("/{}", "$1".repeat(1000)), "/(.*)", &path, None), None);
+        assert!(expanded("/$1$1", "/(.*)", &path, None).is_some());
+        assert_eq!(expanded(&format!("/{}", "$1".repeat(1000)), "/(.*)", &path, None), None);
     }
 
     proptest::proptest! {

@@ -1,10 +1,11 @@
-//! Header conditions of a match, and match values shared with query parameters.
+//! Header conditions of a match, and what they share with conditions on query parameters.
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::regex::Regex;
 
+/// A condition on a header.
 #[derive(Clone, Debug)]
 pub struct HeaderMatch {
     pub name: HeaderName,
@@ -12,31 +13,34 @@ pub struct HeaderMatch {
 }
 
 impl HeaderMatch {
-    /// Values are compared byte by byte.
+    /// Whether the request has the header with a matching value. Values are compared byte by byte.
     ///
-    /// Several lines of a header are one value, joined with a comma and a space: RFC 9110 §5.3 allows any white space
-    /// there, and recommends this one for consistency. `Cookie` is joined with a semicolon (RFC 9113 §8.2.3).
+    /// Several lines of a header are one value, joined with a comma and a space, as RFC 9110 §5.3 recommends. Lines of
+    /// `Cookie` are joined with a semicolon and a space (RFC 9113 §8.2.3).
     pub(super) fn matches(&self, headers: &HeaderMap) -> bool {
         let separator: &[u8] = if self.name == COOKIE { b"; " } else { b", " };
         let mut lines = headers.get_all(&self.name).iter().map(HeaderValue::as_bytes);
         let Some(first) = lines.next() else { return false };
         match &self.value {
             ValueMatch::Exact(value) => {
-                let start = value.as_bytes().strip_prefix(first);
-                let rest = lines.try_fold(start, |rest, line| Some(rest?.strip_prefix(separator)?.strip_prefix(line)));
-                rest.flatten().is_some_and(<[u8]>::is_empty)
+                let after_first = value.as_bytes().strip_prefix(first);
+                let after_all = after_first.and_then(|rest| {
+                    lines.try_fold(rest, |rest, line| rest.strip_prefix(separator)?.strip_prefix(line))
+                });
+                after_all.is_some_and(<[u8]>::is_empty)
             }
             ValueMatch::Regex(regex) => match lines.next() {
                 None => regex.is_match(first),
                 Some(second) => {
-                    let all: Vec<&[u8]> = [first, second].into_iter().chain(lines).collect();
-                    regex.is_match(&all.join(separator))
+                    let all_lines: Vec<&[u8]> = [first, second].into_iter().chain(lines).collect();
+                    regex.is_match(&all_lines.join(separator))
                 }
             },
         }
     }
 }
 
+/// A condition on the value of a header or query parameter.
 #[derive(Clone, Debug)]
 pub enum ValueMatch<T> {
     Exact(T),
@@ -47,9 +51,9 @@ pub enum ValueMatch<T> {
 /// Keeps only the first item of each name.
 pub(super) fn keep_first_of_each<T, N: PartialEq>(items: &mut Vec<T>, name: impl Fn(&T) -> &N) {
     let mut kept = 0;
-    for at in 0..items.len() {
-        if !items[..kept].iter().any(|earlier| name(earlier) == name(&items[at])) {
-            items.swap(kept, at);
+    for index in 0..items.len() {
+        if !items[..kept].iter().any(|earlier| name(earlier) == name(&items[index])) {
+            items.swap(kept, index);
             kept += 1;
         }
     }
@@ -63,7 +67,7 @@ mod tests {
 
     #[test]
     fn header_value_matching() {
-        // (name, value or /pattern/, header lines, admitted)
+        // (name, value or /pattern/, header lines, whether they match)
         let cases: [(&str, &str, &[&str], bool); 16] = [
             ("x", "a", &["x:a"], true),
             ("x", "a", &["X:a"], true),
@@ -82,7 +86,7 @@ mod tests {
             ("x", "/[a-c]/", &["x:bb"], false),
             ("x", "/[a-c, ]+/", &["x:a", "x:b", "x:c"], true),
         ];
-        for (name, value, lines, admitted) in cases {
+        for (name, value, lines, matches) in cases {
             let value = match value.strip_prefix('/').and_then(|value| value.strip_suffix('/')) {
                 Some(pattern) => ValueMatch::Regex(compile_regex(pattern).unwrap()),
                 None => ValueMatch::Exact(HeaderValue::from_str(value).unwrap()),
@@ -93,7 +97,7 @@ mod tests {
                 let (name, line) = line.split_once(':').unwrap();
                 headers.append(name.parse::<HeaderName>().unwrap(), line.parse().unwrap());
             }
-            assert_eq!(header.matches(&headers), admitted, "{header:?} on {lines:?}");
+            assert_eq!(header.matches(&headers), matches, "{header:?} on {lines:?}");
         }
     }
 

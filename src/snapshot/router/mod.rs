@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!   path ─▶ ExactPaths (map) ─▶ RegexPaths (one automaton) ─▶ PrefixTree (segments, deepest first)
-//!                 └──────────── runs of entries with that path ────────────┘
-//!                               └ the first whose conditions match: method, headers, query
+//!                 └───────────── the matches with that path ───────────────┘
+//!                               └ the first whose other conditions match: method, headers, query, server names
 //! ```
 //!
-//! Every part returns positions in one list that is sorted by precedence, so the first match wins.
+//! Every part returns positions in one list of matches that is sorted by precedence, so the first one that applies
+//! wins.
 
 mod header;
 mod path;
@@ -31,60 +32,61 @@ use super::kong::{self, Captures, HostName};
 use super::redirect::Scheme;
 use super::rule::RouteRule;
 
-/// The rules of one host pattern of one listener.
+/// The matches of all rules for one host pattern of one listener.
 #[derive(Debug)]
 pub struct HostRouter {
     /// In order of precedence: all exact paths, all regular expressions, all prefixes; equal paths are adjacent.
-    entries: Box<[Candidate]>,
+    matches: Box<[RouteMatch]>,
     exact: ExactPaths,
     regexes: Option<Box<RegexPaths>>,
     prefixes: PrefixTree,
-    parameters: QueryNames,
+    query_names: QueryNames,
 }
 
 impl HostRouter {
-    /// Drops regular expressions that do not compile; the compiler has reported them before.
-    pub fn build(mut candidates: Vec<Candidate>) -> Self {
-        candidates.retain(|candidate| match &candidate.path {
+    /// Drops matches with a path expression that does not compile. The status of their route reports them.
+    pub fn build(mut matches: Vec<RouteMatch>) -> Self {
+        matches.retain(|route_match| match &route_match.path {
             PathMatch::Regex(pattern) => regex::is_valid(pattern),
             PathMatch::Exact(_) | PathMatch::Prefix(_) => true,
         });
-        candidates.iter_mut().for_each(Candidate::normalize);
-        candidates.sort_by(precedence::compare);
-        let entries = candidates.into_boxed_slice();
+        matches.iter_mut().for_each(RouteMatch::normalize);
+        matches.sort_by(precedence::compare);
+        let matches = matches.into_boxed_slice();
 
-        let exact_end = entries.partition_point(|entry| matches!(entry.path, PathMatch::Exact(_)));
-        let regex_end = entries.partition_point(|entry| !matches!(entry.path, PathMatch::Prefix(_)));
+        let exact_end = matches.partition_point(|route_match| matches!(route_match.path, PathMatch::Exact(_)));
+        let regex_end = matches.partition_point(|route_match| !matches!(route_match.path, PathMatch::Prefix(_)));
         HostRouter {
-            exact: ExactPaths::build(&entries[..exact_end]),
-            regexes: RegexPaths::build(&entries[exact_end..regex_end], exact_end).map(Box::new),
-            prefixes: PrefixTree::build(&entries[regex_end..], regex_end),
-            parameters: QueryNames::from_matches(entries.iter().flat_map(|entry| &entry.query)),
-            entries,
+            exact: ExactPaths::build(&matches[..exact_end]),
+            regexes: RegexPaths::build(&matches[exact_end..regex_end], exact_end).map(Box::new),
+            prefixes: PrefixTree::build(&matches[regex_end..], regex_end),
+            query_names: QueryNames::from_matches(matches.iter().flat_map(|route_match| &route_match.query)),
+            matches,
         }
     }
 
-    /// The matching entry of highest precedence.
+    /// The match of highest precedence that applies to the request.
     pub fn find(&self, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
-        let parameters = QueryParameters::new(&self.parameters, request.query);
-        let admits = |entry: &&Candidate| entry.matches(request, &parameters);
-        let first_of = |run: path::EntryRange| self.entries[run.range()].iter().find(admits);
+        let parameters = QueryParameters::new(&self.query_names, request.query);
+        let applies = |route_match: &&RouteMatch| route_match.matches(request, &parameters);
+        let first_of = |run: path::PathRun| self.matches[run.range()].iter().find(applies);
 
-        let exact = || self.exact.find(&self.entries, request.path).and_then(first_of);
-        let regex = || self.regexes.as_ref()?.matching(request.path).map(|at| &self.entries[at]).find(admits);
+        let exact = || self.exact.find(&self.matches, request.path).and_then(first_of);
+        let regex =
+            || self.regexes.as_ref()?.matching(request.path).map(|position| &self.matches[position]).find(applies);
         let prefix = || self.prefixes.runs(request.path).find_map(first_of);
 
-        let entry = exact().or_else(regex).or_else(prefix)?;
-        Some(Matched { rule: &entry.rule, path: MatchedPath::Gateway(&entry.path) })
+        let route_match = exact().or_else(regex).or_else(prefix)?;
+        Some(Matched { rule: &route_match.rule, path: MatchedPath::Gateway(&route_match.path) })
     }
 
-    /// All entries in order of precedence.
-    pub fn entries(&self) -> &[Candidate] {
-        &self.entries
+    /// All matches in order of precedence.
+    pub fn matches(&self) -> &[RouteMatch] {
+        &self.matches
     }
 }
 
-/// The parts of a request that select its route, besides the hostname.
+/// What selects the rule of a request, in addition to the hostname without port, which is passed separately.
 #[derive(Clone, Copy, Debug)]
 pub struct RoutingRequest<'a> {
     /// Normalized: dot segments resolved, escapes of unreserved characters decoded (docs/routing.md).
@@ -92,7 +94,7 @@ pub struct RoutingRequest<'a> {
     pub query: Option<&'a str>,
     pub method: &'a Method,
     pub headers: &'a HeaderMap,
-    /// The host as the client sent it, with its port if it has one.
+    /// The host as the client sent it, with its port if it has one. The port may be a condition of a Kong route.
     pub authority: &'a [u8],
     /// The scheme of the connection.
     pub scheme: Scheme,
@@ -116,13 +118,14 @@ impl<'a> RoutingRequest<'a> {
     }
 }
 
-/// The result: a rule, and the path match that selected it.
+/// The rule that serves a request, and the path match that selected it.
 #[derive(Clone, Copy, Debug)]
 pub struct Matched<'r> {
     pub rule: &'r Arc<RouteRule>,
     pub path: MatchedPath<'r>,
 }
 
+/// The path match that selected a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MatchedPath<'r> {
     Gateway(&'r PathMatch),
@@ -131,7 +134,8 @@ pub enum MatchedPath<'r> {
 }
 
 impl MatchedPath<'_> {
-    /// How many bytes of `path` are matched; 0 if the route has no paths, or if another path was matched.
+    /// How many bytes of `path` this path match covers. For a Kong route, 0 if it has no paths or its path does not
+    /// match.
     pub fn length(self, path: &str) -> usize {
         match self {
             MatchedPath::Gateway(PathMatch::Exact(_) | PathMatch::Regex(_)) => path.len(),
@@ -159,23 +163,23 @@ impl fmt::Display for MatchedPath<'_> {
     }
 }
 
-/// One match of one rule.
+/// One match of one rule: conditions that all have to be fulfilled.
 #[derive(Clone, Debug)]
-pub struct Candidate {
+pub struct RouteMatch {
     pub path: PathMatch,
     pub method: Option<Method>,
-    /// Of several entries with the same name only the first counts, for matching and for precedence, as the Gateway API
-    /// requires.
+    /// Of several conditions with the same name, only the first is used, for matching and for precedence, as the
+    /// Gateway API requires.
     pub headers: Vec<HeaderMatch>,
-    /// Likewise; names are case-sensitive here.
+    /// Of several conditions with the same name, only the first is used. Names are case-sensitive.
     pub query: Vec<QueryMatch>,
-    /// If not empty, a TLS client must have sent one of these as SNI.
+    /// If not empty, the SNI of a TLS connection must match one of these. Ignored for plain HTTP.
     pub server_names: Arc<[HostName]>,
-    pub age: RouteAge,
+    pub tie_breaker: TieBreaker,
     pub rule: Arc<RouteRule>,
 }
 
-impl Candidate {
+impl RouteMatch {
     fn normalize(&mut self) {
         match &mut self.path {
             PathMatch::Exact(path) => *path = decode_unreserved(path).into(),
@@ -195,12 +199,13 @@ impl Candidate {
     }
 }
 
+/// A condition on the path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathMatch {
     /// Escapes of unreserved characters are decoded first (`%7E` is `~`), as in requests and prefixes. Then every byte
     /// must be equal, including a trailing slash.
     Exact(Box<str>),
-    /// Whole segments, with or without trailing slash; the root is the empty string and matches every path.
+    /// Matches whole segments, with or without trailing slash. The root is the empty string and matches every path.
     Prefix(Box<str>),
     /// Must match the whole path.
     Regex(Box<str>),
@@ -218,14 +223,16 @@ impl fmt::Display for PathMatch {
     }
 }
 
-/// The tie-breakers between equal matches: creation time, then name, then order in the route.
+/// Decides between equal matches: by creation time, then by name, then by order in the route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RouteAge {
+pub struct TieBreaker {
     /// Seconds since 1970. `None` sorts as the oldest.
     pub created: Option<i64>,
-    /// `namespace/name`.
+    /// `namespace/name` of the route.
     pub route: Arc<str>,
+    /// The position of the rule in the route.
     pub rule: u16,
+    /// The position of the match in the rule.
     pub index: u16,
 }
 

@@ -6,63 +6,63 @@ use std::ops::Range;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use super::{Candidate, PathMatch};
+use super::{PathMatch, RouteMatch};
 
-/// A range of adjacent entries in the router's list that have the same path.
+/// A range of adjacent matches in the router's list that have the same path.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct EntryRange {
+pub(super) struct PathRun {
     start: u32,
     end: u32,
 }
 
-impl EntryRange {
+impl PathRun {
     pub(super) fn range(self) -> Range<usize> {
         self.start as usize..self.end as usize
     }
 
     fn new(range: Range<usize>) -> Self {
-        let position = |at| u32::try_from(at).expect("fewer than 2^32 matches fit in memory");
-        EntryRange { start: position(range.start), end: position(range.end) }
+        let position = |position| u32::try_from(position).expect("fewer than 2^32 matches fit in memory");
+        PathRun { start: position(range.start), end: position(range.end) }
     }
 
-    const EMPTY: EntryRange = EntryRange { start: 0, end: 0 };
+    const EMPTY: PathRun = PathRun { start: 0, end: 0 };
 
     fn is_empty(self) -> bool {
         self.start == self.end
     }
 }
 
-/// Runs by exact path. The text of a path is stored in the entries only.
+/// Finds the run of an exact path. The text of a path is stored only in the router's list.
 #[derive(Debug)]
 pub(super) struct ExactPaths {
-    runs: HashTable<EntryRange>,
+    runs: HashTable<PathRun>,
     hasher: RandomState,
 }
 
 impl ExactPaths {
-    /// `entries` are the first of the router's list.
-    pub(super) fn build(entries: &[Candidate]) -> Self {
+    /// `matches` are the start of the router's list.
+    pub(super) fn build(matches: &[RouteMatch]) -> Self {
         let hasher = RandomState::default();
         let mut runs = HashTable::new();
-        for run in runs_of(entries, 0) {
-            let hash_of = |run: &EntryRange| hasher.hash_one(text(&entries[run.start as usize]));
+        for run in runs_of(matches, 0) {
+            let hash_of = |run: &PathRun| hasher.hash_one(path_text(&matches[run.start as usize]));
             runs.insert_unique(hash_of(&run), run, hash_of);
         }
         ExactPaths { runs, hasher }
     }
 
-    pub(super) fn find(&self, entries: &[Candidate], path: &str) -> Option<EntryRange> {
+    pub(super) fn find(&self, matches: &[RouteMatch], path: &str) -> Option<PathRun> {
         if self.runs.is_empty() {
             return None;
         }
-        self.runs.find(self.hasher.hash_one(path), |run| text(&entries[run.start as usize]) == path).copied()
+        self.runs.find(self.hasher.hash_one(path), |run| path_text(&matches[run.start as usize]) == path).copied()
     }
 }
 
-/// Runs by prefix.
+/// Finds the runs of all prefixes of a path.
 ///
 /// ```text
-///   (root) ── "a" ── "b" ── "c"        /, /a and /a/b/c have entries, /a/b has none:
+///   (root) ── "a" ── "b" ── "c"        /, /a and /a/b/c have matches, /a/b has none:
 ///     ▲───up───┘               │       a request for /a/b/c/d matches c, then a, then the root.
 ///              ▲───────up──────┘
 /// ```
@@ -81,81 +81,82 @@ pub(super) struct PrefixTree {
 struct PrefixNode {
     parent: u32,
     segment: Box<str>,
-    /// The entries with exactly this prefix.
-    run: EntryRange,
-    /// The nearest ancestor with entries; the root points to itself.
+    /// The matches with exactly this prefix.
+    run: PathRun,
+    /// The nearest ancestor with matches, or the root if there is none.
     nearest_ancestor: u32,
 }
 
 impl PrefixTree {
-    /// `entries` begin at `offset` in the router's list.
-    pub(super) fn build(entries: &[Candidate], offset: usize) -> Self {
+    /// `matches` begin at `offset` in the router's list.
+    pub(super) fn build(matches: &[RouteMatch], offset: usize) -> Self {
         let hasher = RandomState::default();
         let mut nodes: Vec<PrefixNode> = Vec::new();
         let mut children: HashTable<u32> = HashTable::new();
-        if !entries.is_empty() {
+        if !matches.is_empty() {
             nodes.push(PrefixNode {
                 parent: ROOT,
                 segment: Box::default(),
-                run: EntryRange::EMPTY,
+                run: PathRun::EMPTY,
                 nearest_ancestor: ROOT,
             });
         }
-        for run in runs_of(entries, offset) {
-            let mut at = ROOT;
-            for segment in segments(text(&entries[run.start as usize - offset])) {
-                at = match child(&nodes, &children, &hasher, at, segment) {
-                    Some(node) => node,
+        for run in runs_of(matches, offset) {
+            let mut node = ROOT;
+            for segment in segments(path_text(&matches[run.start as usize - offset])) {
+                node = match child(&nodes, &children, &hasher, node, segment) {
+                    Some(child) => child,
                     None => {
-                        let node = u32::try_from(nodes.len()).expect("fewer than 2^32 segments fit in memory");
+                        let new_node = u32::try_from(nodes.len()).expect("fewer than 2^32 segments fit in memory");
                         nodes.push(PrefixNode {
-                            parent: at,
+                            parent: node,
                             segment: segment.into(),
-                            run: EntryRange::EMPTY,
+                            run: PathRun::EMPTY,
                             nearest_ancestor: ROOT,
                         });
                         let hash_of = |node: &u32| {
                             hasher.hash_one((nodes[*node as usize].parent, &*nodes[*node as usize].segment))
                         };
-                        children.insert_unique(hash_of(&node), node, hash_of);
-                        node
+                        children.insert_unique(hash_of(&new_node), new_node, hash_of);
+                        new_node
                     }
                 };
             }
-            nodes[at as usize].run = run;
+            nodes[node as usize].run = run;
         }
         // Parents come before their children, so `nearest_ancestor` of the parent is already set.
-        for at in 1..nodes.len() {
-            let parent = nodes[at].parent;
-            let above = &nodes[parent as usize];
-            nodes[at].nearest_ancestor = if above.run.is_empty() { above.nearest_ancestor } else { parent };
+        for child in 1..nodes.len() {
+            let parent = nodes[child].parent;
+            let PrefixNode { run, nearest_ancestor, .. } = nodes[parent as usize];
+            nodes[child].nearest_ancestor = if run.is_empty() { nearest_ancestor } else { parent };
         }
         PrefixTree { nodes: nodes.into_boxed_slice(), children, hasher }
     }
 
-    /// The runs of all prefixes of this path, the longest first.
-    pub(super) fn runs(&self, path: &str) -> impl Iterator<Item = EntryRange> {
+    /// The runs of all prefixes of this path, the longest first. The first and the last may be empty.
+    pub(super) fn runs(&self, path: &str) -> impl Iterator<Item = PathRun> {
         let mut next = (!self.nodes.is_empty()).then(|| self.deepest(path));
         std::iter::from_fn(move || {
-            let at = next?;
-            let node = &self.nodes[at as usize];
-            next = (at != ROOT).then_some(node.nearest_ancestor);
+            let position = next?;
+            let node = &self.nodes[position as usize];
+            next = (position != ROOT).then_some(node.nearest_ancestor);
             Some(node.run)
         })
     }
 
+    /// The deepest node on the path.
     fn deepest(&self, path: &str) -> u32 {
-        let mut at = ROOT;
+        let mut deepest = ROOT;
         if self.children.is_empty() {
-            return at;
+            return deepest;
         }
         for segment in segments(path) {
-            match child(&self.nodes, &self.children, &self.hasher, at, segment) {
-                Some(node) => at = node,
+            match child(&self.nodes, &self.children, &self.hasher, deepest, segment) {
+                Some(child) => deepest = child,
                 None => break,
             }
         }
-        at
+        deepest
     }
 }
 
@@ -166,30 +167,31 @@ fn child(
     parent: u32,
     segment: &str,
 ) -> Option<u32> {
-    let same = |node: &u32| {
+    let is_child = |node: &u32| {
         let node = &nodes[*node as usize];
         node.parent == parent && *node.segment == *segment
     };
-    children.find(hasher.hash_one((parent, segment)), same).copied()
+    children.find(hasher.hash_one((parent, segment)), is_child).copied()
 }
 
-/// `/a/b` has two segments, the root has none. The target `*` has none either, so only the root matches it.
+/// The segments of a path: `/a/b` has two. The empty path of the root and the target `*` have none, so only the root
+/// matches `*`.
 fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.strip_prefix('/').into_iter().flat_map(|path| path.split('/'))
 }
 
-/// Splits sorted entries where the path changes.
-fn runs_of(entries: &[Candidate], offset: usize) -> impl Iterator<Item = EntryRange> {
+/// Splits sorted matches where the path changes.
+fn runs_of(matches: &[RouteMatch], offset: usize) -> impl Iterator<Item = PathRun> {
     let mut start = offset;
-    entries.chunk_by(|a, b| text(a) == text(b)).map(move |equal| {
+    matches.chunk_by(|a, b| path_text(a) == path_text(b)).map(move |equal| {
         let range = start..start + equal.len();
         start = range.end;
-        EntryRange::new(range)
+        PathRun::new(range)
     })
 }
 
-fn text(entry: &Candidate) -> &str {
-    match &entry.path {
+fn path_text(route_match: &RouteMatch) -> &str {
+    match &route_match.path {
         PathMatch::Exact(text) | PathMatch::Prefix(text) | PathMatch::Regex(text) => text,
     }
 }

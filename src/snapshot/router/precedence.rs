@@ -2,26 +2,26 @@
 
 use std::cmp::{Ordering, Reverse};
 
-use super::{Candidate, PathMatch};
+use super::{PathMatch, RouteMatch};
 
-/// The match of higher precedence compares as less, so that sorting puts it first.
+/// Compares by precedence. The match of higher precedence is the lesser one, so that sorting puts it first.
 ///
 /// 1. Exact path, then regular expression, then prefix. The API leaves the rank of regular expressions open; here they
 ///    rank between exact paths and prefixes.
 /// 2. The longer regular expression or prefix, in characters.
 /// 3. The one with a method.
 /// 4. More headers; 5. more query parameters.
-/// 6. The older route; 7. its `namespace/name`; 8. the earlier rule; 9. the earlier match.
-pub(super) fn compare(a: &Candidate, b: &Candidate) -> Ordering {
-    key(a).cmp(&key(b))
+/// 6. The older route; 7. the `namespace/name` that sorts first; 8. the earlier rule; 9. the earlier match.
+pub(super) fn compare(a: &RouteMatch, b: &RouteMatch) -> Ordering {
+    sort_key(a).cmp(&sort_key(b))
 }
 
-fn key(candidate: &Candidate) -> impl Ord + use<'_> {
-    let Candidate { path, method, headers, query, age, .. } = candidate;
-    // The text breaks ties only to make equal paths adjacent, as the path tables require: two different exact paths, or
-    // prefixes of equal length, never match the same request.
-    let path = (kind(path), Reverse(length(path)), grouping(path));
-    (path, method.is_none(), Reverse(headers.len()), Reverse(query.len()), age)
+fn sort_key(route_match: &RouteMatch) -> impl Ord + use<'_> {
+    let RouteMatch { path, method, headers, query, tie_breaker, .. } = route_match;
+    // The path text makes equal paths adjacent, as `ExactPaths` and `PrefixTree` require. It does not change which
+    // match wins: two different exact paths, or prefixes of equal length, never match the same request.
+    let path = (kind(path), Reverse(length(path)), grouping_text(path));
+    (path, method.is_none(), Reverse(headers.len()), Reverse(query.len()), tie_breaker)
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -45,7 +45,7 @@ fn length(path: &PathMatch) -> usize {
     }
 }
 
-fn grouping(path: &PathMatch) -> &str {
+fn grouping_text(path: &PathMatch) -> &str {
     match path {
         PathMatch::Exact(text) | PathMatch::Prefix(text) => text,
         // Two regular expressions of equal length may match the same request, so the text must not decide.

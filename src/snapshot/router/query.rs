@@ -6,6 +6,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::header::ValueMatch;
 
+/// A condition on a query parameter.
 #[derive(Clone, Debug)]
 pub struct QueryMatch {
     /// Decoded; case-sensitive.
@@ -49,21 +50,22 @@ impl<'a> QueryParameters<'a> {
         QueryParameters { names, query, values: OnceCell::new() }
     }
 
-    /// The first value of a repeated parameter, as the Gateway API requires; empty without `=`.
+    /// The value of a parameter, still encoded; empty without `=`. Of a repeated parameter, the first value is used, as
+    /// the Gateway API requires.
     fn first(&self, name: &str) -> Option<&'a str> {
-        let at = self.names.0.binary_search_by(|known| (**known).cmp(name)).ok()?;
-        self.values.get_or_init(|| self.read())[at]
+        let index = self.names.0.binary_search_by(|known| (**known).cmp(name)).ok()?;
+        self.values.get_or_init(|| self.parse())[index]
     }
 
-    fn read(&self) -> SmallVec<[Option<&'a str>; 8]> {
+    fn parse(&self) -> SmallVec<[Option<&'a str>; 8]> {
         let names = &self.names.0;
         let mut values: SmallVec<[Option<&'a str>; 8]> = smallvec![None; names.len()];
         let mut missing = names.len();
         for parameter in self.query.unwrap_or_default().split('&') {
             let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            let Ok(at) = names.binary_search_by(|name| name.bytes().cmp(form_decode(key))) else { continue };
-            if values[at].is_none() {
-                values[at] = Some(value);
+            let Ok(index) = names.binary_search_by(|name| name.bytes().cmp(form_decode(key))) else { continue };
+            if values[index].is_none() {
+                values[index] = Some(value);
                 missing -= 1;
                 if missing == 0 {
                     break;
@@ -74,7 +76,8 @@ impl<'a> QueryParameters<'a> {
     }
 }
 
-/// `+` is a space, `%XX` is that byte, and a percent sign that starts no escape is literal.
+/// Decodes `application/x-www-form-urlencoded` text: `+` is a space, and a percent sign that starts no escape is
+/// literal.
 fn form_decode(text: &str) -> impl Iterator<Item = u8> {
     // The pieces between plus signs are decoded separately: `%2B` is a plus sign, not a space.
     let pieces = text.split('+').enumerate();
@@ -91,7 +94,7 @@ mod tests {
 
     #[test]
     fn query_parameter_matching() {
-        // (name, value or /pattern/, query, admitted)
+        // (name, value or /pattern/, query, whether it matches)
         let cases = [
             ("a", "1", "a=1", true),
             ("a", "1", "b=2&a=1", true),
@@ -119,7 +122,7 @@ mod tests {
             ("a", "/b c/", "a=b+c", true),
             ("a", "/.*/", "a=%FF", false),
         ];
-        for (name, value, query, admitted) in cases {
+        for (name, value, query, matches) in cases {
             let value = match value.strip_prefix('/').and_then(|value| value.strip_suffix('/')) {
                 Some(pattern) => ValueMatch::Regex(compile_regex(pattern).unwrap()),
                 None => ValueMatch::Exact(value.into()),
@@ -127,7 +130,7 @@ mod tests {
             let parameter = QueryMatch { name: name.into(), value };
             let names = QueryNames::from_matches([&parameter]);
             let parameters = QueryParameters::new(&names, Some(query));
-            assert_eq!(parameter.matches(&parameters), admitted, "{parameter:?} on {query}");
+            assert_eq!(parameter.matches(&parameters), matches, "{parameter:?} on {query}");
         }
     }
 

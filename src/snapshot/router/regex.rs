@@ -1,12 +1,12 @@
-//! Regular expressions: values are matched individually, all paths of a host in one automaton.
+//! Regular expressions: one expression for each value, and one automaton for all path expressions of a host.
 
 use std::fmt;
 
 use regex_automata::meta;
 use regex_automata::util::syntax;
-use regex_automata::{Input, MatchKind, PatternSet};
+use regex_automata::{Input, MatchKind, PatternID, PatternSet};
 
-use super::{Candidate, PathMatch};
+use super::{PathMatch, RouteMatch};
 
 /// A regular expression (Rust's syntax) that must match a whole value.
 #[derive(Clone)]
@@ -55,7 +55,7 @@ pub fn compile_regex(pattern: &str) -> Result<Regex, RegexError> {
     Ok(Regex { pattern: pattern.into(), compiled })
 }
 
-/// Where a regular expression has to match in a value.
+/// Where a regular expression has to match in a value, and whether case matters.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::snapshot) enum RegexAnchor {
     /// From the first byte to the last.
@@ -66,17 +66,19 @@ pub(in crate::snapshot) enum RegexAnchor {
     Anywhere,
 }
 
+/// Compiles one regular expression that matches at the anchor.
 pub(in crate::snapshot) fn build_regex(
     pattern: &str,
-    fit: RegexAnchor,
-    kind: MatchKind,
+    anchor: RegexAnchor,
+    match_kind: MatchKind,
 ) -> Result<meta::Regex, RegexError> {
-    let wrapped = wrap(pattern, fit)?;
-    let config = config(MAX_COMPILED_BYTES).match_kind(kind);
+    let wrapped = wrap(pattern, anchor)?;
+    let config = config(MAX_COMPILED_BYTES).match_kind(match_kind);
     meta::Builder::new().configure(config).build(&wrapped).map_err(|error| RegexError {
         message: match error.size_limit() {
             Some(_) => format!(
-                "larger than {} KiB when compiled; repeat less often, and write [0-9] for \\d and [A-Za-z0-9_] for \\w",
+                "larger than {} KiB when compiled; use smaller repetition counts, and write [0-9] for \\d and \
+                 [A-Za-z0-9_] for \\w",
                 MAX_COMPILED_BYTES >> 10
             ),
             None => error.to_string(),
@@ -85,13 +87,14 @@ pub(in crate::snapshot) fn build_regex(
 }
 
 /// Builds one automaton that reports all matching patterns.
-pub(in crate::snapshot) fn build_regexes(patterns: &[&str], fit: RegexAnchor) -> Result<meta::Regex, RegexError> {
-    let wrapped = patterns.iter().map(|pattern| wrap(pattern, fit)).collect::<Result<Vec<_>, _>>()?;
-    // Each pattern alone is below the limit, so the sum of the limits suffices for all of them.
+pub(in crate::snapshot) fn build_regexes(patterns: &[&str], anchor: RegexAnchor) -> Result<meta::Regex, RegexError> {
+    let wrapped = patterns.iter().map(|pattern| wrap(pattern, anchor)).collect::<Result<Vec<_>, _>>()?;
+    // Each pattern alone is below the limit, so the sum of the limits, and one more for what joins the patterns,
+    // suffices for all of them.
     let limit = MAX_COMPILED_BYTES.saturating_mul(patterns.len().saturating_add(1));
     let config = config(limit).match_kind(MatchKind::All);
-    let built = meta::Builder::new().configure(config).build_many(&wrapped);
-    built.map_err(|error| RegexError { message: error.to_string() })
+    let automaton = meta::Builder::new().configure(config).build_many(&wrapped);
+    automaton.map_err(|error| RegexError { message: error.to_string() })
 }
 
 /// Whether `compile_regex` accepts the pattern.
@@ -102,73 +105,76 @@ pub(super) fn is_valid(pattern: &str) -> bool {
 /// The regular expressions of all paths of a host.
 #[derive(Debug)]
 pub(super) struct RegexPaths {
-    all: meta::Regex,
-    /// For each entry, from the first regular expression in the router's list on, the number of its pattern in `all`;
-    /// several entries may have the same pattern.
-    patterns: Box<[u32]>,
+    automaton: meta::Regex,
+    /// For each match with a regular expression, in the order of the router's list, the number of its pattern in
+    /// `automaton`. Several matches may have the same pattern.
+    pattern_numbers: Box<[u32]>,
     /// The number of distinct patterns.
-    distinct: usize,
+    pattern_count: usize,
+    /// The position in the router's list of the first match with a regular expression.
     offset: usize,
 }
 
 impl RegexPaths {
-    /// `entries` begin at `offset` in the router's list; all their patterns are valid.
-    pub(super) fn build(entries: &[Candidate], offset: usize) -> Option<Self> {
-        if entries.is_empty() {
+    /// `matches` begin at `offset` in the router's list; all their patterns are valid. `None` if there are no matches.
+    pub(super) fn build(matches: &[RouteMatch], offset: usize) -> Option<Self> {
+        if matches.is_empty() {
             return None;
         }
         let texts = || {
-            entries.iter().map(|entry| match &entry.path {
+            matches.iter().map(|route_match| match &route_match.path {
                 PathMatch::Regex(text) | PathMatch::Exact(text) | PathMatch::Prefix(text) => &**text,
             })
         };
-        let mut distinct: Vec<&str> = texts().collect();
-        distinct.sort_unstable();
-        distinct.dedup();
-        let number = |text| distinct.binary_search(&text).expect("all texts are in the list");
-        let patterns =
-            texts().map(|text| u32::try_from(number(text)).expect("fewer than 2^32 patterns fit in memory")).collect();
-        let all = build_regexes(&distinct, RegexAnchor::Whole).ok()?;
-        Some(RegexPaths { all, patterns, distinct: distinct.len(), offset })
+        let mut patterns: Vec<&str> = texts().collect();
+        patterns.sort_unstable();
+        patterns.dedup();
+        let number_of = |text| {
+            let number = patterns.binary_search(&text).expect("all texts are in the list");
+            u32::try_from(number).expect("fewer than 2^32 patterns fit in memory")
+        };
+        let pattern_numbers = texts().map(number_of).collect();
+        let automaton = build_regexes(&patterns, RegexAnchor::Whole).ok()?;
+        Some(RegexPaths { automaton, pattern_numbers, pattern_count: patterns.len(), offset })
     }
 
-    /// Positions in the router's list of the entries whose pattern matches, in order.
+    /// Positions in the router's list of the matches whose pattern matches the path, in order.
     pub(super) fn matching(&self, path: &str) -> impl Iterator<Item = usize> {
         let input = Input::new(path);
-        let mut found = PatternSet::new(self.distinct);
-        self.all.which_overlapping_matches(&input, &mut found);
-        let entries = if found.is_empty() { &[][..] } else { &self.patterns[..] };
-        let matching = entries
+        let mut matching_patterns = PatternSet::new(self.pattern_count);
+        self.automaton.which_overlapping_matches(&input, &mut matching_patterns);
+        let pattern_numbers = if matching_patterns.is_empty() { &[][..] } else { &self.pattern_numbers[..] };
+        let matching = pattern_numbers
             .iter()
             .enumerate()
-            .filter(move |(_, pattern)| found.contains(regex_automata::PatternID::must(**pattern as usize)));
+            .filter(move |(_, number)| matching_patterns.contains(PatternID::must(**number as usize)));
         matching.map(|(index, _)| self.offset + index)
     }
 }
 
-/// Wraps the pattern so that it matches at the required position.
-fn wrap(pattern: &str, fit: RegexAnchor) -> Result<String, RegexError> {
-    parse(pattern)?;
-    let (before, behind) = match fit {
+/// Wraps the pattern so that it matches at the anchor.
+fn wrap(pattern: &str, anchor: RegexAnchor) -> Result<String, RegexError> {
+    check_syntax(pattern)?;
+    let (before, after) = match anchor {
         RegexAnchor::Whole => (r"\A(?:", r")\z"),
         RegexAnchor::Start => (r"\A(?:", ")"),
         RegexAnchor::Anywhere => ("(?i:", ")"),
     };
-    let wrapped = format!("{before}{pattern}{behind}");
-    // With `(?x)` a comment may end the pattern and would swallow the closing parenthesis.
-    Ok(if syntax::parse(&wrapped).is_ok() { wrapped } else { format!("{before}{pattern}\n{behind}") })
+    let wrapped = format!("{before}{pattern}{after}");
+    // With `(?x)`, the pattern may end with a comment, which would include the closing parenthesis.
+    Ok(if syntax::parse(&wrapped).is_ok() { wrapped } else { format!("{before}{pattern}\n{after}") })
 }
 
-/// Parses the pattern before it is wrapped, since `a)|(b` is invalid but would be valid between parentheses.
-fn parse(pattern: &str) -> Result<(), RegexError> {
+/// Checks the pattern before it is wrapped, since `a)|(b` is invalid but would be valid between parentheses.
+fn check_syntax(pattern: &str) -> Result<(), RegexError> {
     let Err(error) = syntax::parse(pattern) else { return Ok(()) };
-    // The error is drawn: the pattern, a caret below the position, and the message after "error: ".
-    let drawing = error.to_string();
-    let sentence = drawing.lines().rev().find_map(|line| line.strip_prefix("error: ")).unwrap_or(&drawing);
-    let caret = drawing.lines().find(|line| line.trim_start().starts_with('^')).and_then(|line| line.find('^'));
-    let place = caret.and_then(|column| column.checked_sub(PARSER_INDENT)).filter(|_| !pattern.contains('\n'));
-    let place = place.map(|index| format!(" at character {}", index + 1)).unwrap_or_default();
-    Err(RegexError { message: format!("{sentence}{place}") })
+    // The text consists of the pattern, a caret below the position of the error, and the message after "error: ".
+    let text = error.to_string();
+    let message = text.lines().rev().find_map(|line| line.strip_prefix("error: ")).unwrap_or(&text);
+    let caret = text.lines().find(|line| line.trim_start().starts_with('^')).and_then(|line| line.find('^'));
+    let character = caret.and_then(|column| column.checked_sub(PARSER_INDENT)).filter(|_| !pattern.contains('\n'));
+    let suffix = character.map(|index| format!(" at character {}", index + 1)).unwrap_or_default();
+    Err(RegexError { message: format!("{message}{suffix}") })
 }
 
 fn config(size_limit: usize) -> meta::Config {
@@ -222,7 +228,8 @@ mod tests {
             ("(?=a)", "look-around, including look-ahead and look-behind, is not supported at character 1"),
             (
                 r"\w{500}",
-                r"larger than 512 KiB when compiled; repeat less often, and write [0-9] for \d and [A-Za-z0-9_] for \w",
+                "larger than 512 KiB when compiled; use smaller repetition counts, and write [0-9] for \\d and \
+                 [A-Za-z0-9_] for \\w",
             ),
         ];
         for (pattern, message) in cases {

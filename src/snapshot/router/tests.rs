@@ -3,8 +3,8 @@
 use super::*;
 use crate::snapshot::rule::{Action, Filters, RouteFailure, RuleId};
 
-/// A match in the notation of the route table, at this position of the only route.
-fn candidate(index: u16, path: &str) -> Candidate {
+/// A match whose path is written as in the route table, for the rule at this position of the only route.
+fn route_match(index: u16, path: &str) -> RouteMatch {
     let (kind, text) = path.split_once(' ').unwrap();
     let path = match kind {
         "Exact" => PathMatch::Exact(text.into()),
@@ -13,21 +13,21 @@ fn candidate(index: u16, path: &str) -> Candidate {
         other => panic!("{other} is not a path type"),
     };
     let action = Action::Fail(RouteFailure::NoBackends);
-    let mut candidate = candidate_for_path(path, rule("a", &index.to_string(), Filters::default(), action));
-    candidate.age.rule = index;
-    candidate
+    let mut route_match = match_for_path(path, rule("a", &index.to_string(), Filters::default(), action));
+    route_match.tie_breaker.rule = index;
+    route_match
 }
 
-/// The first match of a route, by path alone, for this rule.
-pub(in crate::snapshot) fn candidate_for_path(path: PathMatch, rule: RouteRule) -> Candidate {
-    let age = RouteAge { created: None, route: rule.id.route.clone(), rule: 0, index: 0 };
-    Candidate {
+/// The first match of the first rule of a route, with a condition on the path only.
+pub(in crate::snapshot) fn match_for_path(path: PathMatch, rule: RouteRule) -> RouteMatch {
+    let tie_breaker = TieBreaker { created: None, route: rule.id.route.clone(), rule: 0, index: 0 };
+    RouteMatch {
         path,
         method: None,
         headers: Vec::new(),
         query: Vec::new(),
         server_names: Arc::default(),
-        age,
+        tie_breaker,
         rule: Arc::new(rule),
     }
 }
@@ -39,7 +39,7 @@ pub(in crate::snapshot) fn rule(route: &str, name: &str, filters: Filters, actio
 }
 
 fn router(paths: &[&str]) -> HostRouter {
-    HostRouter::build((0..).zip(paths).map(|(index, path)| candidate(index, path)).collect())
+    HostRouter::build((0..).zip(paths).map(|(index, path)| route_match(index, path)).collect())
 }
 
 fn get<'r>(router: &'r HostRouter, path: &str) -> Option<Matched<'r>> {
@@ -48,7 +48,7 @@ fn get<'r>(router: &'r HostRouter, path: &str) -> Option<Matched<'r>> {
 
 #[test]
 fn path_matching() {
-    // (rules, request path, winner)
+    // (paths of the rules, path of the request, path of the match that wins)
     let cases: [(&[&str], &str, Option<&str>); 31] = [
         (&["PathPrefix /"], "/", Some("PathPrefix /")),
         (&["PathPrefix /"], "/a/b", Some("PathPrefix /")),
@@ -92,11 +92,15 @@ fn path_matching() {
 fn routing_does_not_depend_on_construction_order() {
     let paths =
         ["PathPrefix /a", "PathPrefix /a", "Exact /a", "RegularExpression /b", "RegularExpression /a", "PathPrefix /b"];
-    let listed = |candidates: Vec<Candidate>| -> Vec<String> {
-        let router = HostRouter::build(candidates);
-        router.entries().iter().map(|entry| format!("{} {}", entry.path, entry.age.rule)).collect()
+    let listed = |matches: Vec<RouteMatch>| -> Vec<String> {
+        let router = HostRouter::build(matches);
+        router
+            .matches()
+            .iter()
+            .map(|route_match| format!("{} {}", route_match.path, route_match.tie_breaker.rule))
+            .collect()
     };
-    let candidates: Vec<Candidate> = (0..).zip(paths).map(|(index, path)| candidate(index, path)).collect();
+    let matches: Vec<RouteMatch> = (0..).zip(paths).map(|(index, path)| route_match(index, path)).collect();
     let expected = [
         "Exact /a 2",
         "RegularExpression /b 3",
@@ -105,8 +109,8 @@ fn routing_does_not_depend_on_construction_order() {
         "PathPrefix /a 1",
         "PathPrefix /b 5",
     ];
-    for rotation in 0..candidates.len() {
-        let mut rotated = candidates.clone();
+    for rotation in 0..matches.len() {
+        let mut rotated = matches.clone();
         rotated.rotate_left(rotation);
         assert_eq!(listed(rotated), expected);
     }
@@ -139,7 +143,7 @@ fn thousands_of_paths_on_one_host_are_found() {
 #[test]
 fn a_router_of_one_rule_is_small() {
     assert!(size_of::<HostRouter>() <= 160, "{}", size_of::<HostRouter>());
-    assert!(size_of::<Candidate>() <= 160, "{}", size_of::<Candidate>());
+    assert!(size_of::<RouteMatch>() <= 160, "{}", size_of::<RouteMatch>());
 }
 
 proptest::proptest! {
@@ -150,11 +154,11 @@ proptest::proptest! {
         query in proptest::option::of("[a&=%+é]{0,12}"),
     ) {
         let rules: Vec<String> = rules.into_iter().map(|(kind, text)| format!("{kind} {text}")).collect();
-        let mut candidates: Vec<Candidate> = (0..).zip(&rules).map(|(index, path)| candidate(index, path)).collect();
-        for candidate in candidates.iter_mut().step_by(2) {
-            candidate.query.push(QueryMatch { name: "a".into(), value: ValueMatch::Exact("é".into()) });
+        let mut matches: Vec<RouteMatch> = (0..).zip(&rules).map(|(index, path)| route_match(index, path)).collect();
+        for route_match in matches.iter_mut().step_by(2) {
+            route_match.query.push(QueryMatch { name: "a".into(), value: ValueMatch::Exact("é".into()) });
         }
-        let router = HostRouter::build(candidates);
+        let router = HostRouter::build(matches);
         let headers = HeaderMap::new();
         let request = RoutingRequest::plaintext(&path, query.as_deref(), &Method::GET, &headers);
         let matched = router.find(&request).map(|matched| matched.path);
@@ -167,9 +171,9 @@ proptest::proptest! {
 // kong-compat §2.2
 #[test]
 fn server_names_apply_to_tls_only() {
-    let named = |index, names: &[&str]| Candidate {
+    let named = |index, names: &[&str]| RouteMatch {
         server_names: names.iter().map(|name| HostName::parse(name).unwrap()).collect(),
-        ..candidate(index, "Exact /a")
+        ..route_match(index, "Exact /a")
     };
     let router =
         HostRouter::build(vec![named(0, &["a.example", "*.b.example"]), named(1, &["c.example"]), named(2, &[])]);

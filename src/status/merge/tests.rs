@@ -8,28 +8,28 @@ const THEN: &str = "2020-01-01T00:00:00Z";
 const CONTROLLER: &str = "portico.dev/gateway-controller";
 
 /// A condition of Portico, without a time.
-fn condition(kind: &str, status: &str, reason: &str) -> Value {
-    json!({"type": kind, "status": status, "reason": reason, "message": "m", "observedGeneration": 2})
+fn condition(condition_type: &str, status: &str, reason: &str) -> Value {
+    json!({"type": condition_type, "status": status, "reason": reason, "message": "m", "observedGeneration": 2})
 }
 
-/// The same as the API server stores it.
-fn stored_condition(kind: &str, status: &str, reason: &str, since: &str) -> Value {
-    let mut stored = condition(kind, status, reason);
+/// A condition of Portico as the API server stores it.
+fn stored_condition(condition_type: &str, status: &str, reason: &str, since: &str) -> Value {
+    let mut stored = condition(condition_type, status, reason);
     stored["lastTransitionTime"] = json!(since);
     stored
 }
 
 /// A condition of another controller, with unknown fields.
-fn foreign_condition(kind: &str) -> Value {
+fn foreign_condition(condition_type: &str) -> Value {
     json!({
-        "type": kind, "status": "True", "reason": "R", "message": "", "observedGeneration": 1,
+        "type": condition_type, "status": "True", "reason": "R", "message": "", "observedGeneration": 1,
         "lastTransitionTime": THEN, "extra": {"kept": [1, 2]},
     })
 }
 
-fn pending_condition(kind: &str) -> Value {
+fn pending_condition(condition_type: &str) -> Value {
     json!({
-        "type": kind, "status": "Unknown", "reason": "Pending", "message": "Waiting for controller",
+        "type": condition_type, "status": "Unknown", "reason": "Pending", "message": "Waiting for controller",
         "lastTransitionTime": "1970-01-01T00:00:00Z",
     })
 }
@@ -60,15 +60,15 @@ fn row(name: &'static str, kind: Kind, observed: Value, desired: Value, expected
 }
 
 fn check_merges(rows: Vec<MergeCase>) {
-    let us = [CONTROLLER.to_owned(), "konghq.com/kic-gateway-controller".to_owned()];
+    let controllers = [CONTROLLER.to_owned(), "konghq.com/kic-gateway-controller".to_owned()];
     for MergeCase { name, kind, observed, desired, expected } in rows {
-        let merged = merge(kind, &observed, &desired, &us, NOW);
-        // As text, too: entries of others stay the same to the byte, in the same order.
+        let merged = merge(kind, &observed, &desired, &controllers, NOW);
+        // The message shows the statuses as text: entries of other controllers stay the same to the byte and in order.
         let text = |value: &Option<Value>| value.as_ref().map(ToString::to_string);
         assert_eq!(merged.status, expected, "{name}:\n{:?}\n{:?}", text(&merged.status), text(&expected));
         assert_eq!(merged.left_out, Vec::<String>::new(), "{name}");
         if let Some(status) = merged.status {
-            let again = merge(kind, &status, &desired, &us, "2040-01-01T00:00:00Z");
+            let again = merge(kind, &status, &desired, &controllers, "2040-01-01T00:00:00Z");
             assert_eq!(again.status, None, "{name}: a second merge changes nothing");
         }
     }
@@ -257,7 +257,7 @@ fn routes() {
             Some(json!({"parents": [other(), parent(CONTROLLER, "b", &[since(THEN)])]})),
         ),
         row(
-            "the last one leaves an empty list, which the API requires",
+            "removing the last entry leaves an empty list, which the API requires",
             Kind::HttpRoute,
             json!({"parents": [parent(CONTROLLER, "a", &[since(THEN)])]}),
             json!({}),
@@ -311,8 +311,8 @@ fn licenses_have_one_entry_per_controller() {
     let merged = merge(Kind::KongLicense, &observed, &desired, &[], "now").status.unwrap();
     let mut stamped = condition.clone();
     stamped["lastTransitionTime"] = json!("now");
-    let own = json!({"controllerName": CONTROLLER, "conditions": [stamped]});
-    assert_eq!(merged, json!({"controllers": [foreign, own]}));
+    let portico_entry = json!({"controllerName": CONTROLLER, "conditions": [stamped]});
+    assert_eq!(merged, json!({"controllers": [foreign, portico_entry]}));
     assert_eq!(
         merge(Kind::KongLicense, &merged, &desired, &[], "later").status,
         None,
@@ -322,7 +322,7 @@ fn licenses_have_one_entry_per_controller() {
 
 // docs/kong-compatibility.md, 1.2.
 #[test]
-fn plugins_and_consumers() {
+fn conditions_of_kong_objects() {
     let programmed = || condition("Programmed", "True", "Programmed");
     let kongs = |status: &str, reason: &str, message: &str| {
         let mut condition = stored_condition("Programmed", status, reason, THEN);
@@ -423,7 +423,7 @@ fn addresses_of_ingresses() {
                 Some(at(json!([{"ip": "192.0.2.1", "ports": [{"port": 80, "protocol": "TCP"}]}]))),
             ),
             row(
-                "reached nowhere",
+                "no address any more",
                 kind,
                 at(json!([{"ip": "192.0.2.1"}])),
                 at(json!([])),
@@ -452,7 +452,7 @@ fn addresses_of_ingresses() {
 // docs/kong-compatibility.md, 1.7.
 #[test]
 fn ancestors_of_a_policy() {
-    let user = |controller: &str, name: &str, conditions: &[Value]| {
+    let ancestor = |controller: &str, name: &str, conditions: &[Value]| {
         json!({
             "ancestorRef": {"group": "core", "kind": "Service", "name": name},
             "controllerName": controller,
@@ -467,26 +467,30 @@ fn ancestors_of_a_policy() {
             "entries of others stay, those of former users are removed, and Kong's become Portico's",
             Kind::KongUpstreamPolicy,
             json!({"ancestors": [
-                user(CONTROLLER, "gone", &[kept(THEN)]), user("example.com/x", "a", &[foreign_condition("Accepted")]),
-                user(kongs, "old", &[kept(THEN), foreign_condition("example.com/A")]),
+                ancestor(CONTROLLER, "gone", &[kept(THEN)]),
+                ancestor("example.com/x", "a", &[foreign_condition("Accepted")]),
+                ancestor(kongs, "old", &[kept(THEN), foreign_condition("example.com/A")]),
             ]}),
-            json!({"ancestors": [user(CONTROLLER, "old", &[programmed()]), user(CONTROLLER, "young", &[programmed()])]}),
+            json!({"ancestors": [
+                ancestor(CONTROLLER, "old", &[programmed()]), ancestor(CONTROLLER, "young", &[programmed()]),
+            ]}),
             Some(json!({"ancestors": [
-                user("example.com/x", "a", &[foreign_condition("Accepted")]),
-                user(CONTROLLER, "old", &[kept(THEN), foreign_condition("example.com/A")]), user(CONTROLLER, "young", &[kept(NOW)]),
+                ancestor("example.com/x", "a", &[foreign_condition("Accepted")]),
+                ancestor(CONTROLLER, "old", &[kept(THEN), foreign_condition("example.com/A")]),
+                ancestor(CONTROLLER, "young", &[kept(NOW)]),
             ]})),
         ),
         row("an unused policy", Kind::KongUpstreamPolicy, Value::Null, json!({}), None),
         row(
             "a policy that is no longer used",
             Kind::KongUpstreamPolicy,
-            json!({"ancestors": [user(CONTROLLER, "gone", &[kept(THEN)])]}),
+            json!({"ancestors": [ancestor(CONTROLLER, "gone", &[kept(THEN)])]}),
             json!({}),
             Some(json!({"ancestors": []})),
         ),
     ]);
 
-    let many: Vec<_> = (0..20).map(|number| user(CONTROLLER, &format!("s{number}"), &[programmed()])).collect();
+    let many: Vec<_> = (0..20).map(|number| ancestor(CONTROLLER, &format!("s{number}"), &[programmed()])).collect();
     let merged = merge(Kind::KongUpstreamPolicy, &Value::Null, &json!({"ancestors": many}), &[], NOW);
     let written = merged.status.unwrap()["ancestors"].as_array().unwrap().clone();
     assert_eq!((written.len(), &written[15]["ancestorRef"]["name"]), (16, &json!("s15")));
@@ -495,43 +499,45 @@ fn ancestors_of_a_policy() {
 
 #[test]
 fn full_lists_get_no_entries_and_are_reported() {
-    let us = [CONTROLLER.to_owned()];
+    let controllers = [CONTROLLER.to_owned()];
     let accepted = condition("Accepted", "True", "Accepted");
     let others: Vec<_> =
         (0..32).map(|n| parent("example.com/other", &format!("g{n}"), &[foreign_condition("Accepted")])).collect();
     let desired = json!({"parents": [parent(CONTROLLER, "a", std::slice::from_ref(&accepted))]});
 
-    let full = merge(Kind::HttpRoute, &json!({"parents": others}), &desired, &us, NOW);
+    let full = merge(Kind::HttpRoute, &json!({"parents": others}), &desired, &controllers, NOW);
     assert_eq!(full.status, None);
     assert_eq!(full.left_out, ["status.parents is full (at most 32 entries): no room for a"]);
 
-    let mut last = others.clone();
-    last[31] = parent(CONTROLLER, "gone", std::slice::from_ref(&accepted));
-    let room = merge(Kind::HttpRoute, &json!({"parents": last}), &desired, &us, NOW);
-    let parents = room.status.unwrap()["parents"].as_array().unwrap().clone();
-    assert_eq!((parents.len(), &parents[..31], &room.left_out[..]), (32, &others[..31], &[][..]));
+    let mut with_removable = others.clone();
+    with_removable[31] = parent(CONTROLLER, "gone", std::slice::from_ref(&accepted));
+    let merged = merge(Kind::HttpRoute, &json!({"parents": with_removable}), &desired, &controllers, NOW);
+    let parents = merged.status.unwrap()["parents"].as_array().unwrap().clone();
+    assert_eq!((parents.len(), &parents[..31], &merged.left_out[..]), (32, &others[..31], &[][..]));
 
     let taken: Vec<_> = (0..7).map(|n| foreign_condition(&format!("example.com/{n}"))).collect();
     let desired = json!({"conditions": [accepted.clone(), condition("Programmed", "True", "Programmed")]});
-    let merged = merge(Kind::Gateway, &json!({"conditions": taken}), &desired, &us, NOW);
+    let merged = merge(Kind::Gateway, &json!({"conditions": taken}), &desired, &controllers, NOW);
     let conditions = merged.status.unwrap()["conditions"].as_array().unwrap().clone();
     assert_eq!((conditions.len(), &conditions[..7], &conditions[7]["type"]), (8, &taken[..], &json!("Accepted")));
     assert_eq!(merged.left_out, ["status.conditions is full (at most 8 conditions): no room for Programmed"]);
 
     let many: Vec<_> = (0..20).map(|n| json!({"type": "IPAddress", "value": format!("192.0.2.{n}")})).collect();
-    let merged = merge(Kind::Gateway, &Value::Null, &json!({"conditions": [accepted], "addresses": many}), &us, NOW);
+    let merged =
+        merge(Kind::Gateway, &Value::Null, &json!({"conditions": [accepted], "addresses": many}), &controllers, NOW);
     assert_eq!(merged.status.unwrap()["addresses"].as_array().unwrap().len(), 16);
     assert_eq!(merged.left_out, ["status.addresses is full (at most 16 addresses): no room for 4 more"]);
 
     let many: Vec<_> = (0..70).map(|n| listener(&format!("l{n}"), 0, &[])).collect();
-    let merged = merge(Kind::Gateway, &Value::Null, &json!({"conditions": [accepted], "listeners": many}), &us, NOW);
+    let merged =
+        merge(Kind::Gateway, &Value::Null, &json!({"conditions": [accepted], "listeners": many}), &controllers, NOW);
     assert_eq!(merged.status.unwrap()["listeners"].as_array().unwrap().len(), 64);
 }
 
-/// Invalid content from other controllers is carried along.
+/// Invalid content from other controllers is replaced where Portico writes, and kept elsewhere.
 #[test]
 fn invalid_statuses_do_not_fail() {
-    let us = [CONTROLLER.to_owned()];
+    let controllers = [CONTROLLER.to_owned()];
     let desired = json!({
         "conditions": [condition("Accepted", "True", "Accepted")], "parents": [parent(CONTROLLER, "a", &[])],
         "loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]},
@@ -540,7 +546,7 @@ fn invalid_statuses_do_not_fail() {
         [json!(7), json!([]), json!({"conditions": 3, "parents": "x", "listeners": {}}), json!({"parents": [1]})]
     {
         for kind in [Kind::GatewayClass, Kind::Gateway, Kind::HttpRoute, Kind::KongPlugin, Kind::TcpIngress] {
-            let merged = merge(kind, &observed, &desired, &us, NOW);
+            let merged = merge(kind, &observed, &desired, &controllers, NOW);
             assert!(merged.status.is_some(), "{observed}");
         }
     }

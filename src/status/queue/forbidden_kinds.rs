@@ -1,5 +1,5 @@
-//! Kinds whose status may not be written. A missing permission is not granted within seconds, so one object retries for
-//! its whole kind, and the others wait until that succeeds.
+//! A kind whose statuses Portico is not permitted to write. A missing permission is not granted within seconds, so one
+//! object retries for its whole kind, and the other objects wait until that write is permitted.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,22 +10,23 @@ use crate::api::ObjectId;
 
 #[derive(Debug)]
 pub(super) struct ForbiddenKind {
-    until: Instant,
+    next_attempt: Instant,
     waiting: BTreeSet<ObjectId>,
     /// The object that is being retried.
-    trying: Option<ObjectId>,
+    retrying: Option<ObjectId>,
 }
 
 impl ForbiddenKind {
     pub(super) fn new(now: Instant) -> Self {
-        ForbiddenKind { until: now + FORBIDDEN_RETRY, waiting: BTreeSet::new(), trying: None }
+        ForbiddenKind { next_attempt: now + FORBIDDEN_RETRY, waiting: BTreeSet::new(), retrying: None }
     }
 
-    /// Another attempt was forbidden.
-    pub(super) fn refused(&mut self, now: Instant) {
-        self.until = now + FORBIDDEN_RETRY;
+    /// Delays the next attempt after an attempt was forbidden.
+    pub(super) fn delay_next_attempt(&mut self, now: Instant) {
+        self.next_attempt = now + FORBIDDEN_RETRY;
     }
 
+    /// Lets an object wait.
     pub(super) fn add(&mut self, id: ObjectId) {
         self.waiting.insert(id);
     }
@@ -35,27 +36,28 @@ impl ForbiddenKind {
         self.attempt_ended(id);
     }
 
-    /// An attempt ended, with any result.
+    /// Records that the attempt with this object has ended, whatever its result is. Ignored if the attempt is with
+    /// another object.
     pub(super) fn attempt_ended(&mut self, id: &ObjectId) {
-        if self.trying.as_ref() == Some(id) {
-            self.trying = None;
+        if self.retrying.as_ref() == Some(id) {
+            self.retrying = None;
         }
     }
 
     /// When the next attempt is due; None during an attempt, or if no object waits.
     pub(super) fn due(&self) -> Option<Instant> {
-        (self.trying.is_none() && !self.waiting.is_empty()).then_some(self.until)
+        (self.retrying.is_none() && !self.waiting.is_empty()).then_some(self.next_attempt)
     }
 
-    /// The object for the next attempt.
+    /// Starts the next attempt: takes one of the waiting objects.
     pub(super) fn next(&mut self) -> Option<ObjectId> {
         let id = self.waiting.pop_first()?;
-        self.trying = Some(id.clone());
+        self.retrying = Some(id.clone());
         Some(id)
     }
 
-    pub(super) fn is_trying(&self, id: &ObjectId) -> bool {
-        self.trying.as_ref() == Some(id)
+    pub(super) fn is_retrying(&self, id: &ObjectId) -> bool {
+        self.retrying.as_ref() == Some(id)
     }
 
     /// All objects that waited.

@@ -1,8 +1,9 @@
-//! Time is paused and advanced by hand; `next` is polled for what is due.
+//! Tests of the queue: the clock is paused and advanced by hand, and `next` is polled for due jobs.
 
 use serde_json::json;
 use tokio::time::advance;
 
+use super::entry::{FETCH_AFTER, MAX_RETRY_DELAY, retry_delay};
 use super::*;
 use crate::api::ObjectKey;
 use crate::compile::verdict::{Code, Condition, ListenerVerdict};
@@ -46,7 +47,7 @@ async fn services_get_events_but_no_status() {
     let id = ObjectId::new(Kind::Service, ObjectKey::new("ns", "web"));
     let queue = leading_queue();
     let invalid = Diagnostic::error("metadata.annotations[konghq.com/retries]", "\"many\" cannot be read", "write 5");
-    let wrong = Arc::new(Verdict {
+    let with_problem = Arc::new(Verdict {
         generation: 1,
         diagnostics: vec![invalid.with_topic(Topic::Annotation)],
         ..Verdict::default()
@@ -54,7 +55,7 @@ async fn services_get_events_but_no_status() {
     // Each compile and each change of the object repeats the verdict.
     for version in 1..4 {
         queue.observe(id.clone(), Some(observed(version, 1)));
-        queue.set_verdict(id.clone(), Some(wrong.clone()));
+        queue.set_verdict(id.clone(), Some(with_problem.clone()));
         assert!(queue.job().is_none());
         advance(Duration::from_secs(5)).await;
         match (queue.next_event(), version) {
@@ -71,10 +72,10 @@ async fn services_get_events_but_no_status() {
     advance(Duration::from_secs(3600)).await;
     let NextEvent::Now { notice, .. } = queue.next_event() else { panic!("the problem was resolved") };
     assert_eq!(notice.reason, "Resolved");
+    queue.event_written(&id, notice);
     // Objects that the watch has not seen get no events.
     let unseen = ObjectId::new(Kind::Service, ObjectKey::new("ns", "unseen"));
-    queue.event_written(&id, notice);
-    queue.set_verdict(unseen, Some(wrong));
+    queue.set_verdict(unseen, Some(with_problem));
     advance(Duration::from_secs(5)).await;
     assert!(!matches!(queue.next_event(), NextEvent::Now { .. }));
 }
@@ -94,7 +95,7 @@ impl StatusQueue {
         }
     }
 
-    /// The same, advancing the clock until it is due.
+    /// The next job, and the time by which the clock advanced until it was due.
     async fn next_job(&self) -> (Duration, WriteJob) {
         let begin = Instant::now();
         loop {
@@ -118,7 +119,7 @@ async fn single_changes_are_written_at_once_one_at_a_time() {
     let queue = queue_with_job(&gateway());
     let job = queue.job().unwrap();
     assert_eq!((&*job.resource_version, &*job.status), ("1", r#"{"version":1}"#));
-    assert!(queue.job().is_none(), "it is in flight");
+    assert!(queue.job().is_none(), "the first write is in flight");
     // Changes during a write are one write afterwards, with the latest verdict.
     queue.set_verdict(gateway(), verdict_with_address(2));
     queue.set_verdict(gateway(), verdict_with_address(3));
@@ -136,9 +137,9 @@ async fn own_writes_seen_by_the_watch_change_nothing() {
     let queue = queue_with_job(&gateway());
     let job = queue.job().unwrap();
     queue.complete_write(&job, 5);
-    for trailing in [1, 4, 5] {
-        queue.observe(gateway(), Some(observed(trailing, 1)));
-        assert!(matches!(queue.next(100), NextWrite::Nothing), "{trailing}");
+    for version in [1, 4, 5] {
+        queue.observe(gateway(), Some(observed(version, 1)));
+        assert!(matches!(queue.next(100), NextWrite::Nothing), "{version}");
     }
     queue.observe(gateway(), Some(observed(6, 1)));
     assert_eq!(&*queue.next_job().await.1.resource_version, "6");
@@ -165,28 +166,28 @@ fn attached_routes(job: &WriteJob) -> u32 {
 /// second.
 #[tokio::test(start_paused = true)]
 async fn bursts_are_few_writes_and_end_promptly() {
-    for (changes, every) in [(1000, 1), (1000, 5), (1000, 16), (1000, 30), (200, 30), (40, 150)] {
+    for (changes, interval_ms) in [(1000, 1), (1000, 5), (1000, 16), (1000, 30), (200, 30), (40, 150)] {
         let queue = queue_with_job(&gateway());
         let mut version = 10;
         let mut writes = 0;
-        let mut last = None;
+        let mut last_written = None;
         for change in 1..=changes {
             queue.set_verdict(gateway(), verdict_with_routes(change));
-            let next = Instant::now() + Duration::from_millis(every);
+            let next = Instant::now() + Duration::from_millis(interval_ms);
             while let Some(job) = queue.job() {
                 advance(Duration::from_micros(900)).await;
                 version += 1;
                 writes += 1;
-                last = Some(attached_routes(&job));
+                last_written = Some(attached_routes(&job));
                 queue.complete_write(&job, version);
             }
             advance(next.saturating_duration_since(Instant::now())).await;
         }
-        assert!(writes <= 20, "{writes} writes for {changes} changes, one every {every} ms");
-        if last != Some(changes) {
+        assert!(writes <= 20, "{writes} writes for {changes} changes, one every {interval_ms} ms");
+        if last_written != Some(changes) {
             let (after, job) = queue.next_job().await;
             assert_eq!(attached_routes(&job), changes);
-            assert!(after <= Duration::from_millis(400), "{after:?} for one every {every} ms");
+            assert!(after <= Duration::from_millis(400), "{after:?} for one every {interval_ms} ms");
         }
     }
 }
@@ -327,7 +328,7 @@ async fn deleted_objects_are_forgotten() {
     }
 }
 
-/// Only the watch knows for sure: a proxy in front of the API server may return 404.
+/// Only the watch knows for sure that an object is gone: a proxy in front of the API server may return 404.
 #[tokio::test(start_paused = true)]
 async fn writes_that_return_404_are_retried() {
     let queue = queue_with_job(&gateway());
@@ -364,8 +365,8 @@ async fn verdicts_do_not_apply_to_successors() {
 async fn one_object_retries_for_a_forbidden_kind() {
     let queue = queue_with_job(&gateway());
     let job = queue.job().unwrap();
-    let names: Vec<_> = (0..50).map(|number| route(&number.to_string())).collect();
-    for id in &names {
+    let ids: Vec<_> = (0..50).map(|number| route(&number.to_string())).collect();
+    for id in &ids {
         queue.observe(id.clone(), Some(observed(1, 1)));
         queue.set_verdict(id.clone(), verdict(1));
     }
@@ -391,9 +392,9 @@ async fn one_object_retries_for_a_forbidden_kind() {
     let (_, job) = queue.next_job().await;
     queue.complete_write(&job, 2);
     let mut written = 1;
-    while written < names.len() {
+    while written < ids.len() {
         let (after, job) = queue.next_job().await;
-        assert!(after <= MAX_BACKOFF, "{after:?}");
+        assert!(after <= MAX_RETRY_DELAY, "{after:?}");
         queue.complete_write(&job, 2);
         written += 1;
     }
@@ -413,7 +414,7 @@ async fn rejected_statuses_wait_for_a_new_verdict() {
     assert!(queue.next_job().await.0 < Duration::from_secs(1));
 }
 
-/// Deleted and created again before the response to the write.
+/// The object is deleted and created again before the response to the write.
 #[tokio::test(start_paused = true)]
 async fn successors_are_written_after_a_404() {
     let queue = queue_with_job(&gateway());
@@ -433,7 +434,7 @@ async fn failures_back_off_without_delaying_other_objects() {
     for failure in 1..=12 {
         let (after, job) = queue.next_job().await;
         assert_eq!(job.id, gateway());
-        assert!(after <= MAX_BACKOFF, "{failure}: {after:?}");
+        assert!(after <= MAX_RETRY_DELAY, "{failure}: {after:?}");
         longest = longest.max(after);
         queue.done(&job, WriteOutcome::Failed(None));
         // Changes of the object itself do not shorten the back-off.
@@ -444,18 +445,18 @@ async fn failures_back_off_without_delaying_other_objects() {
         assert!(after <= Duration::from_millis(100), "{after:?}");
         queue.done(&job, WriteOutcome::UpToDate);
     }
-    assert!(longest > MAX_BACKOFF / 2, "{longest:?}");
+    assert!(longest > MAX_RETRY_DELAY / 2, "{longest:?}");
     let (_, job) = queue.next_job().await;
     queue.done(&job, WriteOutcome::Failed(Some(Duration::from_secs(60))));
     assert_eq!(queue.next_job().await.0, Duration::from_secs(60), "the delay that the API server set");
 }
 
 #[test]
-fn back_off_doubles_up_to_the_limit_with_jitter() {
-    for (failures, chance, expected) in
+fn retry_delay_doubles_up_to_the_limit_with_jitter() {
+    for (failures, jitter, expected) in
         [(1, 0.0, 200), (2, 0.0, 400), (3, 1.0, 400), (6, 0.0, 6400), (7, 0.0, 10_000), (u32::MAX, 1.0, 5_000)]
     {
-        assert_eq!(backoff(failures, MAX_BACKOFF, chance), Duration::from_millis(expected), "{failures}");
+        assert_eq!(retry_delay(failures, MAX_RETRY_DELAY, jitter), Duration::from_millis(expected), "{failures}");
     }
 }
 
@@ -484,8 +485,8 @@ async fn fields_dropped_by_the_api_server_are_remembered() {
     queue.done(&job, WriteOutcome::Written(observed(2, 1), json!({"more": true})));
     queue.observe(gateway(), Some(observed(3, 1)));
     let (_, job) = queue.next_job().await;
-    let clipped = PartiallyStored { sent: json!({"more": true}), kept: r#"{"version":2}"#.into() };
-    assert_eq!(job.partially_stored.as_deref(), Some(&clipped));
+    let partially_stored = PartiallyStored { sent: json!({"more": true}), kept: r#"{"version":2}"#.into() };
+    assert_eq!(job.partially_stored.as_deref(), Some(&partially_stored));
     queue.complete_write(&job, 4);
     queue.set_verdict(gateway(), verdict_with_address(2));
     assert_eq!(queue.next_job().await.1.partially_stored, None);
@@ -568,14 +569,14 @@ async fn kinds_with_a_portico_status_are_written() {
     }
 }
 
-/// Addresses of an Ingress and broken plugins are urgent, unlike a count of routes.
+/// Only a change of the counts is not urgent.
 #[tokio::test(start_paused = true)]
-async fn addresses_and_broken_plugins_are_urgent() {
+async fn new_addresses_and_broken_plugins_are_urgent() {
     let old = Verdict::default();
-    let reached = Verdict { load_balancer: Some(Vec::new()), ..Verdict::default() };
+    let published = Verdict { load_balancer: Some(Vec::new()), ..Verdict::default() };
     let broken =
         Verdict { diagnostics: vec![Diagnostic::error("f", "m", "r").with_topic(Topic::Plugin)], ..Verdict::default() };
-    for new in [&reached, &broken] {
-        assert!(!differ_in_counts(&old, new), "{new:?}");
+    for new in [&published, &broken] {
+        assert!(!only_counts_differ(&old, new), "{new:?}");
     }
 }

@@ -16,7 +16,7 @@ use hickory_resolver::{Hosts, TokioResolver};
 
 use super::source::{DnsFamily, ResolveError, ResolveName, ResolvedName};
 
-/// `/etc/hosts`, then DNS servers.
+/// A resolver that reads `/etc/hosts` first and then queries DNS servers.
 pub(super) struct ServerResolver {
     resolver: TokioResolver,
     search: Vec<Name>,
@@ -27,7 +27,7 @@ impl ServerResolver {
     pub(super) fn new(config: ResolverConfig, mut options: ResolverOpts) -> Result<Self, NetError> {
         // A followed name is queried when its TTL has expired; a second cache could only be stale.
         options.cache_size = 0;
-        // Read by this module on each lookup, so that edits take effect.
+        // This module reads the file on each lookup, so that edits take effect.
         options.use_hosts_file = ResolveHosts::Never;
         let search = config.search().to_vec();
         let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
@@ -37,13 +37,13 @@ impl ServerResolver {
 
     /// The candidate absolute names, in query order.
     ///
-    /// A name with a dot is tried as it is first, whatever `ndots` says. In a Pod `ndots` is 5, but names in
-    /// configuration are mostly absolute (`externalName` always is): each would cost three futile queries, or match a
-    /// foreign search domain.
+    /// A name with a dot is first tried as it is, whatever `ndots` is. In a Pod, `ndots` is 5, but names in
+    /// configuration are mostly absolute (`externalName` always is): with the search domains first, each would cost
+    /// three useless queries, or match another name in a search domain.
     fn candidates(&self, name: &str) -> Result<Vec<Name>, ResolveError> {
         let mut name = Name::from_str_relaxed(name).map_err(|_| ResolveError::InvalidName)?;
-        let labels = name.iter().count();
-        if labels == 0 {
+        let label_count = name.iter().count();
+        if label_count == 0 {
             return Err(ResolveError::InvalidName);
         }
         if name.is_fqdn() {
@@ -52,7 +52,7 @@ impl ServerResolver {
         let searched = self.search.iter().filter_map(|domain| name.clone().append_domain(domain).ok());
         let mut candidates: Vec<_> = searched.collect();
         name.set_fqdn(true);
-        if labels > 1 {
+        if label_count > 1 {
             candidates.insert(0, name);
         } else {
             candidates.push(name);
@@ -66,9 +66,10 @@ impl ServerResolver {
         let mut hosts = Hosts::default();
         hosts.read_hosts_conf(text.as_slice()).ok()?;
         candidates.iter().find_map(|name| {
-            let families = [RecordType::A, RecordType::AAAA];
-            let found = families.map(|family| hosts.lookup_static_host(&Query::query(name.clone(), family)));
-            let addresses: Vec<_> = found.iter().flatten().flat_map(addresses).collect();
+            let record_types = [RecordType::A, RecordType::AAAA];
+            let lookups =
+                record_types.map(|record_type| hosts.lookup_static_host(&Query::query(name.clone(), record_type)));
+            let addresses: Vec<_> = lookups.iter().flatten().flat_map(addresses_in).collect();
             (!addresses.is_empty()).then_some(ResolvedName { addresses, ttl: HOSTS_TTL, failed_family: None })
         })
     }
@@ -82,21 +83,21 @@ impl ServerResolver {
             (Err(error), Err(_)) => return Err(error),
             families => families,
         };
-        let missing = match (&v4, &v6) {
+        let failed_family = match (&v4, &v6) {
             (Err(_), _) => Some(DnsFamily::V4),
             (_, Err(_)) => Some(DnsFamily::V6),
             (Ok(_), Ok(_)) => None,
         };
         let error = [&v4, &v6].into_iter().find_map(|family| family.as_ref().err().cloned());
-        let found: Vec<Lookup> = [v4, v6].into_iter().filter_map(|family| family.ok().flatten()).collect();
-        // The TTLs of CNAME records count too: when one expires, the result does.
-        let ttl = found.iter().flat_map(Lookup::answers).map(|record| record.ttl).min().unwrap_or_default();
-        let addresses: Vec<_> = found.iter().flat_map(addresses).collect();
+        let lookups: Vec<Lookup> = [v4, v6].into_iter().filter_map(|family| family.ok().flatten()).collect();
+        // The TTLs of CNAME records count, too: when one expires, the result expires.
+        let ttl = lookups.iter().flat_map(Lookup::answers).map(|record| record.ttl).min().unwrap_or_default();
+        let addresses: Vec<_> = lookups.iter().flat_map(addresses_in).collect();
         match error {
             // One family has no addresses and the other query failed: the result is unknown.
             Some(error) if addresses.is_empty() => Err(error),
             _ if addresses.is_empty() => Ok(None),
-            _ => Ok(Some(ResolvedName { addresses, ttl: Duration::from_secs(ttl.into()), failed_family: missing })),
+            _ => Ok(Some(ResolvedName { addresses, ttl: Duration::from_secs(ttl.into()), failed_family })),
         }
     }
 }
@@ -108,16 +109,16 @@ impl ResolveName for ServerResolver {
             if let Some(resolved) = self.resolve_from_hosts_file(&candidates).await {
                 return Ok(resolved);
             }
-            let mut failure = None;
+            let mut first_error = None;
             for candidate in &candidates {
                 match self.query_servers(candidate).await {
                     Ok(Some(resolved)) => return Ok(resolved),
                     Ok(None) => {}
                     // As in the C library: a failing search domain must not hide the names after it.
-                    Err(error) => failure = failure.or(Some(error)),
+                    Err(error) => first_error = first_error.or(Some(error)),
                 }
             }
-            Err(failure.map_or(ResolveError::NotFound, ResolveError::Failed))
+            Err(first_error.map_or(ResolveError::NotFound, ResolveError::Failed))
         }
         .boxed()
     }
@@ -132,9 +133,10 @@ fn none_if_no_records(lookup: Result<Lookup, NetError>) -> Result<Option<Lookup>
     }
 }
 
-fn addresses(lookup: &Lookup) -> impl Iterator<Item = IpAddr> + '_ {
+fn addresses_in(lookup: &Lookup) -> impl Iterator<Item = IpAddr> + '_ {
     lookup.answers().iter().filter_map(|record| record.data.ip_addr())
 }
 
 const HOSTS_FILE: &str = "/etc/hosts";
+/// How long a result from the hosts file is used before the file is read again.
 const HOSTS_TTL: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! The interface of resolvers and their results.
+//! The interface of resolvers, their results and their errors.
 
 use std::io;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use hickory_resolver::net::NetError;
 use thiserror::Error;
 
-/// A resolver.
+/// A resolver of names to addresses.
 pub(super) trait ResolveName: Send + Sync {
     fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<ResolvedName, ResolveError>>;
 }
@@ -18,7 +18,7 @@ pub(super) trait ResolveName: Send + Sync {
 pub(super) struct ResolvedName {
     pub(super) addresses: Vec<IpAddr>,
     pub(super) ttl: Duration,
-    /// The family whose query failed, as opposed to having no addresses.
+    /// The family whose query failed; None if both families have a result, which may be that there is no address.
     pub(super) failed_family: Option<DnsFamily>,
 }
 
@@ -39,7 +39,7 @@ impl DnsFamily {
 
 #[derive(Debug, Error)]
 pub(super) enum ResolveError {
-    #[error("it is not a DNS name; use labels of letters, digits and hyphens separated by dots")]
+    #[error("not a DNS name; use labels of letters, digits and hyphens separated by dots")]
     InvalidName,
     #[error("the name does not exist or has no addresses; check its spelling")]
     NotFound,

@@ -17,9 +17,9 @@ use super::source::{ResolveError, ResolveName, ResolvedName};
 
 /// The DNS servers of the machine or, if their configuration is unreadable, the C library.
 pub(super) struct SystemResolver {
-    /// The configuration file; when it changes, `read` is called again.
+    /// The configuration file; when it changes, `read_configuration` is called again.
     file: PathBuf,
-    read: Box<ReadConfiguration>,
+    read_configuration: Box<ReadConfiguration>,
     current: Mutex<Option<CurrentResolver>>,
 }
 
@@ -27,7 +27,7 @@ type ReadConfiguration = dyn Fn() -> Result<ServerResolver, NetError> + Send + S
 
 #[derive(Clone)]
 struct CurrentResolver {
-    stamp: Option<FileVersion>,
+    file_version: Option<FileVersion>,
     resolver: Arc<dyn ResolveName>,
 }
 
@@ -43,31 +43,33 @@ impl SystemResolver {
 
     pub(super) fn new(
         file: PathBuf,
-        read: impl Fn() -> Result<ServerResolver, NetError> + Send + Sync + 'static,
+        read_configuration: impl Fn() -> Result<ServerResolver, NetError> + Send + Sync + 'static,
     ) -> Self {
-        SystemResolver { file, read: Box::new(read), current: Mutex::new(None) }
+        SystemResolver { file, read_configuration: Box::new(read_configuration), current: Mutex::new(None) }
     }
 
-    async fn current(&self) -> Arc<dyn ResolveName> {
+    /// The resolver, renewed if the file has changed.
+    async fn current_resolver(&self) -> Arc<dyn ResolveName> {
         let metadata = tokio::fs::metadata(&self.file).await.ok();
-        let stamp = metadata.and_then(|metadata| Some((metadata.modified().ok()?, metadata.len())));
-        let mut current = self.current.lock();
-        match &*current {
-            Some(current) if current.stamp == stamp => current.resolver.clone(),
-            _ => current.insert(CurrentResolver { stamp, resolver: self.configured() }).resolver.clone(),
+        let file_version = metadata.and_then(|metadata| Some((metadata.modified().ok()?, metadata.len())));
+        let mut cached = self.current.lock();
+        match &*cached {
+            Some(current) if current.file_version == file_version => current.resolver.clone(),
+            _ => cached.insert(CurrentResolver { file_version, resolver: self.configured_resolver() }).resolver.clone(),
         }
     }
 
-    fn configured(&self) -> Arc<dyn ResolveName> {
-        match (self.read)() {
+    /// The resolver for the current configuration.
+    fn configured_resolver(&self) -> Arc<dyn ResolveName> {
+        match (self.read_configuration)() {
             Ok(servers) => Arc::new(servers),
             Err(error) => {
                 let file = self.file.display();
                 warn!(
                     %file,
                     %error,
-                    "Cannot read the DNS configuration; using the C library's resolver, which reports no TTL, \
-                     every {LIBRARY_TTL:?}"
+                    "Cannot read the DNS configuration; using the C library's resolver, which reports no TTL: \
+                     names are resolved again every {LIBRARY_TTL:?}"
                 );
                 Arc::new(LibcResolver)
             }
@@ -77,7 +79,7 @@ impl SystemResolver {
 
 impl ResolveName for SystemResolver {
     fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<ResolvedName, ResolveError>> {
-        async move { self.current().await.resolve(name).await }.boxed()
+        async move { self.current_resolver().await.resolve(name).await }.boxed()
     }
 }
 
@@ -87,8 +89,8 @@ struct LibcResolver;
 impl ResolveName for LibcResolver {
     fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<ResolvedName, ResolveError>> {
         async move {
-            let found = tokio::net::lookup_host((name, 0)).await.map_err(ResolveError::Library)?;
-            let addresses: Vec<_> = found.map(|address| address.ip()).collect();
+            let resolved = tokio::net::lookup_host((name, 0)).await.map_err(ResolveError::Library)?;
+            let addresses: Vec<_> = resolved.map(|address| address.ip()).collect();
             if addresses.is_empty() {
                 return Err(ResolveError::NotFound);
             }
@@ -99,4 +101,5 @@ impl ResolveName for LibcResolver {
 }
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// The assumed TTL of results of the C library.
 const LIBRARY_TTL: Duration = Duration::from_secs(30);

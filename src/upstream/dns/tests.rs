@@ -37,13 +37,13 @@ type QueryLog = mpsc::Receiver<(String, Instant)>;
 
 fn scripted(script: Vec<Option<ResolvedName>>) -> (DnsFollower, QueryLog, Changes) {
     let (sender, queries) = mpsc::channel(1);
-    let (dns, changes) = observed(Box::new(ScriptedResolver { results: Mutex::new(script), queries: sender }), BOUNDS);
+    let (dns, changes) = follower(Box::new(ScriptedResolver { results: Mutex::new(script), queries: sender }), BOUNDS);
     (dns, queries, changes)
 }
 
-fn observed(source: Box<dyn ResolveName>, bounds: RefreshBounds) -> (DnsFollower, Changes) {
+fn follower(resolver: Box<dyn ResolveName>, bounds: RefreshBounds) -> (DnsFollower, Changes) {
     let (changed, changes) = mpsc::channel(16);
-    let dns = DnsFollower::new(source, bounds, move |name, addresses| {
+    let dns = DnsFollower::new(resolver, bounds, move |name, addresses| {
         changed.try_send((name.to_owned(), addresses.to_vec())).unwrap();
     });
     (dns, changes)
@@ -69,8 +69,8 @@ async fn pause(queries: &mut QueryLog, last: &mut Instant) -> Duration {
     pause
 }
 
-/// The timer rounds up to its resolution.
-fn about(pause: Duration, seconds: u64) -> bool {
+/// Whether a pause has this length; the timer rounds up to its resolution.
+fn is_about(pause: Duration, seconds: u64) -> bool {
     let expected = Duration::from_secs(seconds);
     pause >= expected && pause <= expected + Duration::from_millis(2)
 }
@@ -81,10 +81,10 @@ async fn results_are_refreshed_at_their_bounded_ttl() {
     let (mut dns, mut queries, _changes) = scripted(script);
     let mut last = Instant::now();
     dns.follow(&names(&["web.test"]));
-    assert!(about(pause(&mut queries, &mut last).await, 0));
-    assert!(about(pause(&mut queries, &mut last).await, 60));
-    assert!(about(pause(&mut queries, &mut last).await, 1));
-    assert!(about(pause(&mut queries, &mut last).await, 300));
+    assert!(is_about(pause(&mut queries, &mut last).await, 0));
+    assert!(is_about(pause(&mut queries, &mut last).await, 60));
+    assert!(is_about(pause(&mut queries, &mut last).await, 1));
+    assert!(is_about(pause(&mut queries, &mut last).await, 300));
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,16 +114,16 @@ async fn failures_keep_addresses_and_back_off() {
     let (mut dns, mut queries, mut changes) = scripted(script);
     let mut last = Instant::now();
     dns.follow(&names(&["web.test"]));
-    assert!(about(pause(&mut queries, &mut last).await, 0));
-    assert!(about(pause(&mut queries, &mut last).await, 10));
-    for most in [1, 2, 4, 8, 16, 30, 30] {
+    assert!(is_about(pause(&mut queries, &mut last).await, 0));
+    assert!(is_about(pause(&mut queries, &mut last).await, 10));
+    for limit in [1, 2, 4, 8, 16, 30, 30] {
         let pause = pause(&mut queries, &mut last).await;
-        let most = Duration::from_secs(most);
-        assert!(pause >= most / 2 && pause <= most + Duration::from_millis(2), "{pause:?} of {most:?}");
+        let limit = Duration::from_secs(limit);
+        assert!(pause >= limit / 2 && pause <= limit + Duration::from_millis(2), "{pause:?} of {limit:?}");
         assert_eq!(dns.addresses("web.test"), Some(ips(&["10.0.0.1"])));
     }
     // A success in between resets the delay.
-    assert!(about(pause(&mut queries, &mut last).await, 10));
+    assert!(is_about(pause(&mut queries, &mut last).await, 10));
     assert!(pause(&mut queries, &mut last).await <= Duration::from_millis(1002));
     assert_eq!(changes.recv().await.unwrap().1, ips(&["10.0.0.1"]));
     assert_eq!(changes.recv().await.unwrap().1, ips(&["10.0.0.2"]));
@@ -155,13 +155,13 @@ async fn names_are_followed_until_removed() {
     dns.follow(&names(&["b.test", "c.test"]));
     assert_eq!(dns.addresses("a.test"), None);
     assert_eq!(dns.addresses("b.test"), Some(ips(&["10.0.0.1"])));
-    // The new name at once; the old one when its TTL expires, not because the set changed.
+    // The new name is resolved at once, the old one only when its TTL expires.
     let (name, at) = queries.recv().await.unwrap();
     assert_eq!((name.as_str(), at), ("c.test", begin));
     assert_eq!(changes.recv().await.unwrap().0, "c.test");
     let (name, at) = queries.recv().await.unwrap();
     assert_eq!(name, "b.test");
-    assert!(about(at - begin, 5));
+    assert!(is_about(at - begin, 5));
     assert_eq!(queries.recv().await.unwrap().0, "c.test");
     // A name that is followed again is reported again, for callers that have dropped it.
     dns.follow(&names(&["a.test"]));
@@ -197,22 +197,22 @@ impl FakeDnsServer {
     async fn start() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        let (replies, received) = (Arc::<Mutex<BTreeMap<_, _>>>::default(), Arc::<Mutex<Vec<_>>>::default());
+        let (replies, queries) = (Arc::<Mutex<BTreeMap<_, _>>>::default(), Arc::<Mutex<Vec<_>>>::default());
         let mut task = JoinSet::new();
         task.spawn({
-            let (replies, received) = (replies.clone(), received.clone());
+            let (replies, queries) = (replies.clone(), queries.clone());
             async move {
                 let mut packet = [0; 1500];
                 loop {
                     let (length, client) = socket.recv_from(&mut packet).await.unwrap();
                     let (name, kind, end) = parse_query(&packet[..length]);
                     let reply = replies.lock().get(&(name.as_str(), kind)).cloned();
-                    received.lock().push(format!("{name} {kind:?}"));
+                    queries.lock().push(format!("{name} {kind:?}"));
                     socket.send_to(&respond(&packet[..end], reply), client).await.unwrap();
                 }
             }
         });
-        FakeDnsServer { address, replies, queries: received, _task: task }
+        FakeDnsServer { address, replies, queries, _task: task }
     }
 
     fn set_reply(&self, name: &'static str, kind: RecordKind, reply: FakeReply) {
@@ -244,6 +244,7 @@ fn parse_query(packet: &[u8]) -> (String, RecordKind, usize) {
 
 /// A response to the question that `query` ends with; NXDOMAIN without a reply.
 fn respond(query: &[u8], reply: Option<FakeReply>) -> Vec<u8> {
+    // The codes are NOERROR, REFUSED and NXDOMAIN.
     let (code, ttl, addresses) = match reply {
         Some(FakeReply::Found(ttl, addresses)) => (0, ttl, addresses),
         Some(FakeReply::Refused) => (5, 0, vec![]),
@@ -286,15 +287,15 @@ async fn missing_records_and_failures_are_distinguished() {
     server.set_reply("refused.test", RecordKind::A, FakeReply::Refused);
     server.set_reply("refused.test", RecordKind::Aaaa, FakeReply::Refused);
     server.set_reply("unsure.test", RecordKind::A, FakeReply::Refused);
-    let source = server.resolver(&[], NO_HOSTS);
-    assert_eq!(source.resolve("v4.test").await.unwrap().failed_family, None);
-    assert_eq!(source.resolve("half.test").await.unwrap().failed_family, Some(DnsFamily::V6));
-    assert!(matches!(source.resolve("refused.test").await, Err(ResolveError::Failed(_))));
-    assert!(matches!(source.resolve("unsure.test").await, Err(ResolveError::Failed(_))));
-    assert!(matches!(source.resolve("absent.test").await, Err(ResolveError::NotFound)));
+    let resolver = server.resolver(&[], NO_HOSTS);
+    assert_eq!(resolver.resolve("v4.test").await.unwrap().failed_family, None);
+    assert_eq!(resolver.resolve("half.test").await.unwrap().failed_family, Some(DnsFamily::V6));
+    assert!(matches!(resolver.resolve("refused.test").await, Err(ResolveError::Failed(_))));
+    assert!(matches!(resolver.resolve("unsure.test").await, Err(ResolveError::Failed(_))));
+    assert!(matches!(resolver.resolve("absent.test").await, Err(ResolveError::NotFound)));
     let long = "x".repeat(64);
     for name in ["", ".", "a..b", long.as_str()] {
-        assert!(matches!(source.resolve(name).await, Err(ResolveError::InvalidName)), "{name:?}");
+        assert!(matches!(resolver.resolve(name).await, Err(ResolveError::InvalidName)), "{name:?}");
     }
 }
 
@@ -303,14 +304,14 @@ async fn tenant_names_get_no_search_domains() {
     let (sender, mut queries) = mpsc::channel(1);
     let results = Mutex::new(vec![result(5, &["10.0.0.1"])]);
     let resolver = AbsoluteNames(ScriptedResolver { results, queries: sender });
-    for (written, expected) in [
+    for (name, expected) in [
         ("db", "db."),
         ("db.b", "db.b."),
         ("api.example.com", "api.example.com."),
         ("api.example.com.", "api.example.com."),
         ("web.shop.svc", "web.shop.svc"),
     ] {
-        resolver.resolve(written).await.unwrap();
+        resolver.resolve(name).await.unwrap();
         assert_eq!(queries.recv().await.unwrap().0, expected);
     }
 }
@@ -318,14 +319,14 @@ async fn tenant_names_get_no_search_domains() {
 #[tokio::test]
 async fn dotted_names_are_tried_before_search_domains() {
     let server = FakeDnsServer::start().await;
-    let source = server.resolver(&["ns.test", "other.test"], NO_HOSTS);
+    let resolver = server.resolver(&["ns.test", "other.test"], NO_HOSTS);
     let cases: [(&str, &[&str]); 3] = [
         ("web.example", &["web.example", "web.example.ns.test", "web.example.other.test"]),
         ("web", &["web.ns.test", "web.other.test", "web"]),
         ("web.example.", &["web.example"]),
     ];
     for (name, expected) in cases {
-        assert!(matches!(source.resolve(name).await, Err(ResolveError::NotFound)));
+        assert!(matches!(resolver.resolve(name).await, Err(ResolveError::NotFound)));
         let mut queries: Vec<_> = std::mem::take(&mut *server.queries.lock());
         queries.retain_mut(|query| query.strip_suffix(" A").map(str::to_owned).map(|name| *query = name).is_some());
         queries.dedup();
@@ -338,14 +339,14 @@ async fn hosts_file_takes_precedence_and_is_reread() {
     let server = FakeDnsServer::start().await;
     server.set_reply("web.test", RecordKind::A, FakeReply::Found(60, ips(&["10.0.0.1"])));
     let file = tempfile::NamedTempFile::new().unwrap();
-    let source = server.resolver(&["ns.test"], file.path().to_str().unwrap());
-    assert_eq!(source.resolve("web.test").await.unwrap().addresses, ips(&["10.0.0.1"]));
+    let resolver = server.resolver(&["ns.test"], file.path().to_str().unwrap());
+    assert_eq!(resolver.resolve("web.test").await.unwrap().addresses, ips(&["10.0.0.1"]));
     std::fs::write(file.path(), "127.0.0.1 localhost\n192.0.2.1 other WEB.test # comment\n192.0.2.2 db.ns.test\n")
         .unwrap();
-    assert_eq!(source.resolve("web.test").await.unwrap().addresses, ips(&["192.0.2.1"]));
-    assert_eq!(source.resolve("db").await.unwrap().addresses, ips(&["192.0.2.2"]));
-    // Only the addresses in the file, although `localhost` implies `::1` too.
-    assert_eq!(source.resolve("localhost").await.unwrap().addresses, ips(&["127.0.0.1"]));
+    assert_eq!(resolver.resolve("web.test").await.unwrap().addresses, ips(&["192.0.2.1"]));
+    assert_eq!(resolver.resolve("db").await.unwrap().addresses, ips(&["192.0.2.2"]));
+    // The file takes precedence for `localhost`, too, which without it also has the address `::1`.
+    assert_eq!(resolver.resolve("localhost").await.unwrap().addresses, ips(&["127.0.0.1"]));
 }
 
 #[tokio::test]
@@ -387,9 +388,14 @@ async fn c_library_resolves_until_servers_are_configured() {
 #[tokio::test]
 async fn changes_arrive_and_outages_keep_addresses() {
     let server = FakeDnsServer::start().await;
-    let quick = Duration::from_millis(5);
-    let bounds = RefreshBounds { shortest_ttl: quick, longest_ttl: quick, first_retry: quick, last_retry: quick };
-    let (mut dns, mut changes) = observed(Box::new(server.resolver(&[], NO_HOSTS)), bounds);
+    let interval = Duration::from_millis(5);
+    let bounds = RefreshBounds {
+        shortest_ttl: interval,
+        longest_ttl: interval,
+        first_retry_delay: interval,
+        longest_retry_delay: interval,
+    };
+    let (mut dns, mut changes) = follower(Box::new(server.resolver(&[], NO_HOSTS)), bounds);
     server.set_reply("web.test", RecordKind::A, FakeReply::Found(0, ips(&["10.0.0.1"])));
     dns.follow(&names(&["web.test"]));
     assert_eq!(changes.recv().await.unwrap(), ("web.test".to_owned(), ips(&["10.0.0.1"])));

@@ -16,32 +16,32 @@ pub struct TrustAnchors {
     certificates: Vec<CertificateDer<'static>>,
     /// The trust anchors, in the same order.
     anchors: Vec<TrustAnchor<'static>>,
-    /// The validity period of each, in seconds since 1970.
+    /// The validity period of each certificate, in seconds since 1970, in the same order.
     validity: Vec<RangeInclusive<u64>>,
 }
 
 impl TrustAnchors {
     /// The certificates that are usable as trust anchors; others are skipped.
     pub fn new(certificates: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
-        let (mut kept, mut anchors, mut validity) = (Vec::new(), Vec::new(), Vec::new());
-        let mut parts = DigestBuilder::default();
+        let (mut usable, mut anchors, mut validity) = (Vec::new(), Vec::new(), Vec::new());
+        let mut digest = DigestBuilder::default();
         for certificate in certificates {
-            let Some((anchor, span)) = parse_anchor(&certificate) else { continue };
-            parts.add(&certificate);
+            let Some((anchor, period)) = parse_anchor(&certificate) else { continue };
+            digest.add(&certificate);
             anchors.push(anchor);
-            validity.push(span);
-            kept.push(certificate);
+            validity.push(period);
+            usable.push(certificate);
         }
-        TrustAnchors { digest: parts.finish(), certificates: kept, anchors, validity }
+        TrustAnchors { digest: digest.finish(), certificates: usable, anchors, validity }
     }
 
     /// The certificate authorities that the operating system trusts. Reads files.
     pub fn from_system() -> Self {
-        let found = rustls_native_certs::load_native_certs();
-        for error in found.errors {
+        let loaded = rustls_native_certs::load_native_certs();
+        for error in loaded.errors {
             tracing::debug!(%error, "Cannot read a trusted certificate of the system");
         }
-        TrustAnchors::new(found.certs)
+        TrustAnchors::new(loaded.certs)
     }
 
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
@@ -56,23 +56,23 @@ impl TrustAnchors {
         &self.anchors
     }
 
-    /// Whether `anchor` is valid now. A renewed authority may differ from its predecessor only in dates, so one valid
-    /// match suffices. Unknown anchors are invalid.
+    /// Checks that `anchor` is valid now. A renewed authority may differ from its predecessor only in dates, so one
+    /// valid match suffices. An unknown anchor is an error.
     pub(super) fn check_validity(&self, anchor: &TrustAnchor<'_>, now: UnixTime) -> Result<(), webpki::Error> {
-        let equal = self.anchors.iter().zip(&self.validity).filter(|(own, _)| *own == anchor);
-        let mut failed = webpki::Error::UnknownIssuer;
-        for (_, span) in equal {
-            match check_period(span, now) {
+        let matching = self.anchors.iter().zip(&self.validity).filter(|(known, _)| *known == anchor);
+        let mut last_error = webpki::Error::UnknownIssuer;
+        for (_, period) in matching {
+            match check_period(period, now) {
                 Ok(()) => return Ok(()),
-                Err(error) => failed = error,
+                Err(error) => last_error = error,
             }
         }
-        Err(failed)
+        Err(last_error)
     }
 
-    /// The validity period of the certificate, if it is one of these itself.
-    pub(super) fn validity_of(&self, certificate: &CertificateDer<'_>) -> Option<&RangeInclusive<u64>> {
-        self.validity.get(self.certificates.iter().position(|own| own == certificate)?)
+    /// The validity period of the certificate, if it is in this set itself.
+    pub(super) fn find_validity(&self, certificate: &CertificateDer<'_>) -> Option<&RangeInclusive<u64>> {
+        self.validity.get(self.certificates.iter().position(|known| known == certificate)?)
     }
 }
 
@@ -91,13 +91,14 @@ fn parse_anchor(certificate: &CertificateDer<'static>) -> Option<(TrustAnchor<'s
     Some((anchor, seconds(validity.not_before.timestamp())..=seconds(validity.not_after.timestamp())))
 }
 
-pub(super) fn check_period(span: &RangeInclusive<u64>, now: UnixTime) -> Result<(), webpki::Error> {
-    let at = |seconds: u64| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
-    if now.as_secs() < *span.start() {
-        return Err(webpki::Error::CertNotValidYet { time: now, not_before: at(*span.start()) });
+/// Checks that `now` is within a validity period.
+pub(super) fn check_period(period: &RangeInclusive<u64>, now: UnixTime) -> Result<(), webpki::Error> {
+    let time_at = |seconds: u64| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+    if now.as_secs() < *period.start() {
+        return Err(webpki::Error::CertNotValidYet { time: now, not_before: time_at(*period.start()) });
     }
-    if now.as_secs() > *span.end() {
-        return Err(webpki::Error::CertExpired { time: now, not_after: at(*span.end()) });
+    if now.as_secs() > *period.end() {
+        return Err(webpki::Error::CertExpired { time: now, not_after: time_at(*period.end()) });
     }
     Ok(())
 }

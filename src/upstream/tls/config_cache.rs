@@ -1,4 +1,4 @@
-//! Cache of TLS configurations: a thousand Services that trust the same authority share one.
+//! Cache of TLS configurations: a thousand Services that trust the same authority share one configuration.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls::sign::CertifiedKey;
 
-use super::{TlsDigest, TlsTrust, UpstreamProtocol, UpstreamTlsSettings, config, digest};
+use super::{TlsDigest, TlsTrust, UpstreamProtocol, UpstreamTlsSettings, build_config, settings_digest};
 
 /// The built configurations, for as long as an upstream uses them.
 #[derive(Debug, Default)]
@@ -23,18 +23,18 @@ impl TlsConfigCache {
         trust: Option<TlsTrust>,
         client: Option<Arc<CertifiedKey>>,
     ) -> Result<UpstreamTlsSettings, rustls::Error> {
-        let digest = digest(protocol, trust.as_ref(), client.as_deref());
-        let (verifies, presents) = (trust.is_some(), client.is_some());
+        let digest = settings_digest(protocol, trust.as_ref(), client.as_deref());
+        let (verifies, has_client_certificate) = (trust.is_some(), client.is_some());
         let mut configs = self.configs.lock();
         let config = match configs.get(&digest).and_then(Weak::upgrade) {
             Some(known) => known,
             None => {
-                let created = Arc::new(config(protocol, trust, client)?);
+                let created = Arc::new(build_config(protocol, trust, client)?);
                 configs.insert(digest, Arc::downgrade(&created));
                 created
             }
         };
-        Ok(UpstreamTlsSettings { digest, verifies, has_client_certificate: presents, config })
+        Ok(UpstreamTlsSettings { digest, verifies, has_client_certificate, config })
     }
 
     /// Drops unused configurations.
@@ -59,34 +59,34 @@ mod tests {
 
     #[test]
     fn equal_tls_settings_share_one_config() {
-        let (one, other) = (authority(), authority());
-        let shared = TlsConfigCache::default();
+        let (first_authority, second_authority) = (authority(), authority());
+        let cache = TlsConfigCache::default();
         // Each Service reads its own Secret.
-        let trust = |authorities: &[&CertificateDer<'static>], depth| {
+        let trust = |authorities: &[&CertificateDer<'static>], max_intermediates| {
             let anchors = TrustAnchors::new(authorities.iter().map(|authority| (*authority).clone()));
-            Some(TlsTrust { anchors: Arc::new(anchors), max_intermediates: depth })
+            Some(TlsTrust { anchors: Arc::new(anchors), max_intermediates })
         };
-        let terms = |trust| shared.settings(UpstreamProtocol::Http1, trust, None).unwrap();
-        let first = terms(trust(&[&one], None));
+        let settings = |trust| cache.settings(UpstreamProtocol::Http1, trust, None).unwrap();
+        let first = settings(trust(&[&first_authority], None));
         for _ in 0..1000 {
-            let another = terms(trust(&[&one], None));
+            let another = settings(trust(&[&first_authority], None));
             assert!(first == another && Arc::ptr_eq(&first.config, &another.config));
         }
-        assert!(Arc::ptr_eq(first.config.crypto_provider(), terms(None).config.crypto_provider()));
+        assert!(Arc::ptr_eq(first.config.crypto_provider(), settings(None).config.crypto_provider()));
         let others = [
-            terms(trust(&[&other], None)),
-            terms(trust(&[&one, &other], None)),
-            terms(trust(&[&one], Some(1))),
-            terms(None),
-            shared.settings(UpstreamProtocol::Http2, trust(&[&one], None), None).unwrap(),
+            settings(trust(&[&second_authority], None)),
+            settings(trust(&[&first_authority, &second_authority], None)),
+            settings(trust(&[&first_authority], Some(1))),
+            settings(None),
+            cache.settings(UpstreamProtocol::Http2, trust(&[&first_authority], None), None).unwrap(),
         ];
         for other in &others {
             assert!(first != *other && !Arc::ptr_eq(&first.config, &other.config));
         }
-        shared.sweep();
-        assert_eq!(shared.configs.lock().len(), 6);
+        cache.sweep();
+        assert_eq!(cache.configs.lock().len(), 6);
         drop((first, others));
-        shared.sweep();
-        assert!(shared.configs.lock().is_empty(), "unused configurations are dropped");
+        cache.sweep();
+        assert!(cache.configs.lock().is_empty(), "unused configurations are dropped");
     }
 }

@@ -1,6 +1,6 @@
 //! TLS towards endpoints: settings, server names, and handshake errors.
 //!
-//! Settings are built when configuration changes, once for all upstreams with equal ones.
+//! Settings are built when the configuration changes, once for all upstreams with equal settings.
 
 mod anchors;
 mod config_cache;
@@ -40,7 +40,8 @@ use verifier::EndpointVerifier;
 /// connection is never reused under different settings.
 #[derive(Clone)]
 pub struct UpstreamTlsSettings {
-    /// Digest of everything that determines the trust in a connection. Covers certificates only, no private keys.
+    /// Digest of everything that distinguishes settings: protocol, trust and client certificate, without its private
+    /// key.
     digest: TlsDigest,
     verifies: bool,
     has_client_certificate: bool,
@@ -49,17 +50,17 @@ pub struct UpstreamTlsSettings {
 
 type TlsDigest = [u8; SHA256_OUTPUT_LEN];
 
-/// Which certificates are trusted.
+/// Which certificates of endpoints are trusted.
 #[derive(Clone, Debug)]
 pub struct TlsTrust {
     pub anchors: Arc<TrustAnchors>,
-    /// Maximum number of intermediate certificates. None is the library's limit.
+    /// Maximum number of intermediate certificates; None for the limit of the TLS library.
     pub max_intermediates: Option<usize>,
 }
 
 impl UpstreamTlsSettings {
-    /// Without `trust` any certificate is accepted. `client` is the client certificate. The result is not shared with
-    /// equal settings; that of a [`UpstreamRegistry`](super::UpstreamRegistry) is.
+    /// Without `trust` any certificate is accepted. `client` is the client certificate. Equal settings do not share the
+    /// result; those of [`UpstreamRegistry::tls_settings`](super::UpstreamRegistry::tls_settings) do.
     pub fn new(
         protocol: UpstreamProtocol,
         trust: Option<TlsTrust>,
@@ -78,7 +79,7 @@ impl UpstreamTlsSettings {
     }
 }
 
-fn config(
+fn build_config(
     protocol: UpstreamProtocol,
     trust: Option<TlsTrust>,
     client: Option<Arc<CertifiedKey>>,
@@ -108,18 +109,22 @@ fn config(
 
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(default_provider()));
 
-fn digest(protocol: UpstreamProtocol, trust: Option<&TlsTrust>, client: Option<&CertifiedKey>) -> TlsDigest {
-    let mut parts = DigestBuilder::default();
-    parts.add(&[u8::from(protocol == UpstreamProtocol::Http2), u8::from(trust.is_some()), u8::from(client.is_some())]);
-    if let Some(TlsTrust { anchors, max_intermediates: depth }) = trust {
-        parts.add(format!("{depth:?}").as_bytes());
-        parts.add(anchors.digest());
+fn settings_digest(protocol: UpstreamProtocol, trust: Option<&TlsTrust>, client: Option<&CertifiedKey>) -> TlsDigest {
+    let mut builder = DigestBuilder::default();
+    builder.add(&[
+        u8::from(protocol == UpstreamProtocol::Http2),
+        u8::from(trust.is_some()),
+        u8::from(client.is_some()),
+    ]);
+    if let Some(TlsTrust { anchors, max_intermediates }) = trust {
+        builder.add(format!("{max_intermediates:?}").as_bytes());
+        builder.add(anchors.digest());
     }
     // The key is determined by the first certificate, so it is not hashed.
     for certificate in client.iter().flat_map(|client| &client.cert) {
-        parts.add(certificate);
+        builder.add(certificate);
     }
-    parts.finish()
+    builder.finish()
 }
 
 /// Digest of several byte strings, each prefixed with its length, so that different sequences cannot collide.
@@ -172,7 +177,7 @@ impl Hash for UpstreamTlsSettings {
 
 impl fmt::Debug for UpstreamTlsSettings {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Terms({self})")
+        write!(formatter, "UpstreamTlsSettings({self})")
     }
 }
 
@@ -189,23 +194,22 @@ impl fmt::Display for UpstreamTlsSettings {
     }
 }
 
-/// The host of a request, which is sent as TLS server name and must match the endpoint's certificate. Compared without
-/// case.
+/// The host of a request, which is sent as TLS server name and must match the endpoint's certificate. The comparison
+/// ignores case and the port.
 #[derive(Clone, Debug)]
 pub struct UpstreamServerName(HeaderValue);
 
 impl UpstreamServerName {
-    /// The server name of a Host header, without its port.
+    /// The server name from a Host header; its port is ignored.
     pub fn from_host(host: &HeaderValue) -> Rc<Self> {
         Rc::new(UpstreamServerName(host.clone()))
     }
 
     fn host(&self) -> &str {
-        let written = self.0.to_str().unwrap_or_default();
-        let bare = |host: &'_ str| -> usize { host.find(':').unwrap_or(host.len()) };
-        match written.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let header = self.0.to_str().unwrap_or_default();
+        match header.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             Some((address, _)) => address,
-            None => &written[..bare(written)],
+            None => &header[..header.find(':').unwrap_or(header.len())],
         }
     }
 }
@@ -226,7 +230,7 @@ pub(super) struct UpstreamTlsClient {
 
 impl fmt::Debug for UpstreamTlsClient {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Client").field("verifies", &self.verifies).finish_non_exhaustive()
+        formatter.debug_struct("UpstreamTlsClient").field("verifies", &self.verifies).finish_non_exhaustive()
     }
 }
 
@@ -238,13 +242,13 @@ impl UpstreamTlsClient {
         name: Option<&UpstreamServerName>,
     ) -> Result<TlsStream<TcpStream>, UpstreamHandshakeError> {
         let host = name.map(UpstreamServerName::host).unwrap_or_default();
-        let server = match ServerName::try_from(host) {
-            Ok(server) => server.to_owned(),
+        let server_name = match ServerName::try_from(host) {
+            Ok(server_name) => server_name.to_owned(),
             Err(_) if self.verifies => return Err(UpstreamHandshakeError::InvalidName(host.to_owned())),
-            // An IP address is not sent as server name, and is not verified either.
+            // Nothing is verified, so any name will do: an IP address is not sent as server name.
             Err(_) => ServerName::from(address.ip()),
         };
-        self.connector.connect(server, stream).await.map_err(|error| UpstreamHandshakeError::new(&error, host))
+        self.connector.connect(server_name, stream).await.map_err(|error| UpstreamHandshakeError::new(&error, host))
     }
 }
 
@@ -288,9 +292,9 @@ impl UpstreamHandshakeError {
 
     /// Whether the endpoint is to be ejected. The client may choose the server name, and endpoints may react to it with
     /// an untrusted or expired certificate, any alert, a close, or a delay; only a non-TLS response is independent of
-    /// it. `proven`: a handshake under this name has succeeded recently, so the name does not explain the failure,
-    /// unless the endpoints have different names.
-    pub(super) fn ejects_endpoint(&self, proven: bool) -> bool {
+    /// it. `name_succeeded`: a handshake with this name has succeeded recently, so the name does not explain the
+    /// failure, except for a certificate of another name.
+    pub(super) fn ejects_endpoint(&self, name_succeeded: bool) -> bool {
         match self {
             UpstreamHandshakeError::NotTls => true,
             UpstreamHandshakeError::WrongName(_)
@@ -300,12 +304,13 @@ impl UpstreamHandshakeError {
             | UpstreamHandshakeError::Rejected(..)
             | UpstreamHandshakeError::RejectedAfterHandshake
             | UpstreamHandshakeError::TimedOut(_)
-            | UpstreamHandshakeError::Other(_) => proven,
+            | UpstreamHandshakeError::Other(_) => name_succeeded,
         }
     }
 }
 
-/// Whether an endpoint rejects an established connection with an alert, which TLS 1.3 allows after the handshake.
+/// Whether the error is an alert from the endpoint. With TLS 1.3, an endpoint may reject a connection by an alert after
+/// the handshake.
 pub(super) fn is_alert(error: &io::Error) -> bool {
     matches!(tls_error(error), Some(rustls::Error::AlertReceived(_)))
 }

@@ -1,4 +1,4 @@
-//! Verifiers of endpoint certificates: by chain and name, or not at all.
+//! Verifiers of endpoint certificates: by name and a chain or a configured certificate, or not at all.
 
 use std::cell::Cell;
 use std::fmt;
@@ -13,7 +13,7 @@ use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 use super::TlsTrust;
 use super::anchors::check_period;
 
-/// Accepts certificates for the requested name that a trusted authority has issued.
+/// Accepts certificates for the requested name that a trusted authority has issued, or that are trusted themselves.
 pub(super) struct EndpointVerifier {
     pub(super) trust: TlsTrust,
     pub(super) provider: Arc<CryptoProvider>,
@@ -23,16 +23,16 @@ impl ServerCertVerifier for EndpointVerifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
-        others: &[CertificateDer<'_>],
+        intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let parsed = EndEntityCert::try_from(certificate).map_err(to_rustls_error)?;
-        match self.trust.anchors.validity_of(certificate) {
-            // A self-signed server certificate that is itself configured as trusted: no chain is needed.
-            Some(span) => check_period(span, now).map_err(to_rustls_error)?,
-            None => self.chain(&parsed, others, now)?,
+        match self.trust.anchors.find_validity(certificate) {
+            // The certificate itself is configured as trusted: no chain is needed.
+            Some(period) => check_period(period, now).map_err(to_rustls_error)?,
+            None => self.verify_chain(&parsed, intermediates, now)?,
         }
         parsed.verify_is_valid_for_subject_name(name).map_err(to_rustls_error)?;
         Ok(ServerCertVerified::assertion())
@@ -62,30 +62,37 @@ impl ServerCertVerifier for EndpointVerifier {
 }
 
 impl EndpointVerifier {
-    fn chain(&self, parsed: &EndEntityCert<'_>, others: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
-        let TlsTrust { anchors, max_intermediates: depth } = &self.trust;
-        let too_long = Cell::new(false);
+    /// Verifies that a chain of certificates leads to a trusted authority.
+    fn verify_chain(
+        &self,
+        parsed: &EndEntityCert<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let TlsTrust { anchors, max_intermediates } = &self.trust;
+        // The library continues with other paths after a rejected one, and may return another error than `is_allowed`.
+        let is_too_long = Cell::new(false);
         let is_allowed = |path: &VerifiedPath<'_>| {
-            // The library ignores the validity of trust anchors, and has no configurable depth limit.
+            // The library ignores the validity period of trust anchors, and its limit of intermediates is fixed.
             anchors.check_validity(path.anchor(), now)?;
-            if depth.is_some_and(|depth| path.intermediate_certificates().count() > depth) {
-                too_long.set(true);
+            if max_intermediates.is_some_and(|max| path.intermediate_certificates().count() > max) {
+                is_too_long.set(true);
                 return Err(webpki::Error::MaximumPathDepthExceeded);
             }
             Ok(())
         };
-        let found = parsed.verify_for_usage(
+        let verified = parsed.verify_for_usage(
             self.provider.signature_verification_algorithms.all,
             anchors.anchors(),
-            others,
+            intermediates,
             now,
             KeyUsage::server_auth(),
             None,
             Some(&is_allowed),
         );
-        match found {
+        match verified {
             Ok(_) => Ok(()),
-            Err(_) if too_long.get() => Err(other_error(ChainTooLong(depth.unwrap_or_default()))),
+            Err(_) if is_too_long.get() => Err(other_error(ChainTooLong(max_intermediates.unwrap_or_default()))),
             Err(error) => Err(to_rustls_error(error)),
         }
     }
@@ -93,7 +100,7 @@ impl EndpointVerifier {
 
 impl fmt::Debug for EndpointVerifier {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Verifier").finish_non_exhaustive()
+        formatter.debug_struct("EndpointVerifier").finish_non_exhaustive()
     }
 }
 
@@ -107,7 +114,7 @@ impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _certificate: &CertificateDer<'_>,
-        _others: &[CertificateDer<'_>],
+        _intermediates: &[CertificateDer<'_>],
         _name: &ServerName<'_>,
         _ocsp_response: &[u8],
         _now: UnixTime,

@@ -1,5 +1,5 @@
-//! The committed baseline of costs per request, and instructions per request, counted by valgrind and compared with it.
-//! Unlike times they hardly depend on the load of the machine, so a small difference shows a change of the code.
+//! Counts instructions per request with valgrind and compares them with the committed baseline. Unlike times, they
+//! hardly depend on the load of the machine, so a small difference shows a change of the code.
 
 mod file;
 
@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 
 pub use self::file::compare;
 use crate::backend::Backend;
-use crate::compare::{exactly, run_and_count};
+use crate::compare::{run_and_count, sequential_plan};
 use crate::plan::{Plan, Protocol, RequestShape};
 use crate::plugins::run_chain;
 use crate::server::{self, HOST, Setup};
@@ -47,35 +47,39 @@ const CASES: [Case; 5] = [
     Case { name: "HTTP/1.1 with key-auth, rate-limiting, correlation-id", load: Load::Chain, ..PLAIN },
 ];
 
-/// Counts all cases and compares them with the baseline, or writes it with `UPDATE=1`. Returns whether none differs.
+/// Counts all cases and compares them with the baseline, or writes the baseline with `UPDATE=1`. Returns whether no
+/// case differs.
 pub async fn baseline(options: &Options) -> Result<bool> {
-    let mut found = Vec::new();
+    let mut measured = Vec::new();
     for case in &CASES {
-        let each = count(&options.portico, case).await?;
-        println!("  {:<54} {each:>7}", case.name);
-        found.push((case.name, each));
+        let per_request = count(&options.portico, case).await?;
+        println!("  {:<54} {per_request:>7}", case.name);
+        measured.push((case.name, per_request));
     }
     if cfg!(not(target_arch = "x86_64")) {
         println!("not compared: the baseline is for x86-64");
         return Ok(true);
     }
-    let difference = compare("instructions", "instructions per request", &found, TOLERANCE);
+    let difference = compare("instructions", "instructions per request", &measured, TOLERANCE);
     if let Err(message) = &difference {
         println!("{message}");
     }
     Ok(difference.is_ok())
 }
 
-/// Instructions per request: runs with fewer and with more requests; the difference excludes startup, handshake and
-/// shutdown.
+/// Instructions per request. The difference between a run with fewer and one with more requests excludes startup,
+/// handshake and shutdown.
 async fn count(portico: &Path, case: &Case) -> Result<u64> {
-    let (few, little) = run_case(portico, case, FEW).await?;
-    let (many, much) = run_case(portico, case, MANY).await?;
-    ensure!(many > few && much > little, "too few requests for a result: {few} and {many}");
-    Ok((much - little) / (many - few))
+    let (fewer_requests, fewer_instructions) = run_case(portico, case, FEWER).await?;
+    let (more_requests, more_instructions) = run_case(portico, case, MORE).await?;
+    ensure!(
+        more_requests > fewer_requests && more_instructions > fewer_instructions,
+        "too few requests for a result: {fewer_requests} and {more_requests}"
+    );
+    Ok((more_instructions - fewer_instructions) / (more_requests - fewer_requests))
 }
 
-/// Number of requests and instructions.
+/// Runs a case under valgrind. Returns the numbers of requests and instructions.
 async fn run_case(portico: &Path, case: &Case, requests: usize) -> Result<(u64, u64)> {
     let protocol = match case.load {
         Load::Chain => return run_chain(portico, case.access_log, requests).await,
@@ -83,32 +87,32 @@ async fn run_case(portico: &Path, case: &Case, requests: usize) -> Result<(u64, 
         Load::Tls(protocol) => Some(protocol),
     };
     let folder = tempfile::tempdir()?;
-    let counts = folder.path().join("counts");
+    let counts_file = folder.path().join("counts");
     let backend = Backend::start(([127, 0, 0, 1], 0).into(), "backend").await?;
     let key = server::write_certificate(folder.path())?;
     let setup = Setup {
         binary: portico,
         folder: folder.path(),
         backend: backend.address,
-        key: &key,
+        key_pair: &key,
         flags: &[],
         objects: "",
         ingress: None,
         access_log: case.access_log,
     };
-    let server = server::counted_portico(&counts, &setup)?;
-    let target = if protocol.is_some() { server.secure } else { server.address };
+    let server = server::counted_portico(&counts_file, &setup)?;
+    let target = if protocol.is_some() { server.tls_address } else { server.address };
     let plan = Plan {
         tls: protocol.map(|protocol| Tls::new(HOST, protocol)).transpose()?,
         protocol: protocol.unwrap_or_default(),
-        ..exactly(requests, target, vec![RequestShape::get(HOST, "/")])
+        ..sequential_plan(requests, target, vec![RequestShape::get(HOST, "/")])
     };
-    let (requests, counts) = run_and_count(server, &counts, plan).await?;
+    let (requests, counts) = run_and_count(server, &counts_file, plan).await?;
     Ok((requests, counts.total))
 }
 
 /// Percent by which a figure may differ from the baseline.
 const TOLERANCE: f64 = 3.0;
-const FEW: usize = 500;
+const FEWER: usize = 500;
 /// So many that a difference between two startups does not matter.
-const MANY: usize = 6500;
+const MORE: usize = 6500;

@@ -1,4 +1,4 @@
-//! Parses the output of valgrind's callgrind: all instructions, and those for metrics.
+//! Parses the output of callgrind, a tool of valgrind: the instructions of a process, and those for metrics.
 
 use std::collections::HashMap;
 
@@ -12,11 +12,12 @@ pub(crate) struct Counts {
     pub(crate) metrics: u64,
 }
 
-/// Lines are attributed to their source file, also in inlined functions.
+/// Source files of the code for request metrics. Callgrind attributes inlined lines to their source file, too.
 const METRICS_FILES: [&str; 2] = ["src/proxy/stats/", "src/upstream/traffic.rs"];
-/// Code of libraries, such as atomic additions, is attributed to the code before it.
+/// Paths of libraries. Their inlined code, such as an atomic addition, counts as part of the code that uses it.
 const LIBRARY_PATHS: [&str; 3] = ["/rustc/", "/rust/deps/", "/registry/"];
-/// Looks up the counters of a request; consists mostly of code of the standard library.
+/// The function that looks up the counters of a request. Most of its instructions are inlined code of the standard
+/// library.
 const SERIES_LOOKUP: &str = "::view::View::series";
 
 /// Parses an output file of callgrind.
@@ -28,21 +29,21 @@ pub(crate) fn read(text: &str) -> Result<Counts> {
     let mut metrics = 0;
     for line in text.lines() {
         if line.starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) {
-            // The cost of a callee is in the line after `calls=`, and again at the callee itself.
-            let own = !std::mem::take(&mut is_of_callee);
-            if own && (in_file || in_function) {
+            // The line after `calls=` is the cost of a callee, which the lines of the callee have as well.
+            let is_own_cost = !std::mem::take(&mut is_of_callee);
+            if is_own_cost && (in_file || in_function) {
                 let cost = line.split(' ').nth(1).and_then(|cost| cost.parse::<u64>().ok());
                 metrics += cost.with_context(|| format!("valgrind's file has a line without a cost: {line}"))?;
             }
             continue;
         }
-        let Some((word, name)) = line.split_once('=') else { continue };
-        match word {
+        let Some((key, name)) = line.split_once('=') else { continue };
+        match key {
             "fl" | "fi" | "fe" => {
                 let file = files.name(name);
-                let has = |parts: &[&str]| parts.iter().any(|part| file.contains(part));
-                if word == "fl" || !has(&LIBRARY_PATHS) {
-                    in_file = has(&METRICS_FILES);
+                let contains_any = |parts: &[&str]| parts.iter().any(|part| file.contains(part));
+                if key == "fl" || !contains_any(&LIBRARY_PATHS) {
+                    in_file = contains_any(&METRICS_FILES);
                 }
             }
             "fn" => in_function = functions.name(name).ends_with(SERIES_LOOKUP),
@@ -56,7 +57,7 @@ pub(crate) fn read(text: &str) -> Result<Counts> {
     Ok(Counts { total, metrics })
 }
 
-/// Names are written as `(7) name` first and as `(7)` afterwards.
+/// The names of files or functions by their number. The file has `(7) name` first, and `(7)` from then on.
 #[derive(Default)]
 struct Names(HashMap<String, String>);
 

@@ -1,4 +1,4 @@
-//! Instructions per request, counted by valgrind and therefore independent of other load on the machine.
+//! Counts instructions per request with valgrind, independent of other load on the machine.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -27,6 +27,7 @@ pub struct Counting {
 struct Case {
     name: &'static str,
     path: &'static str,
+    /// Open a connection for each request.
     fresh: bool,
     access_log: bool,
 }
@@ -36,9 +37,12 @@ const PLAIN: Case = Case { name: "HTTP/1.1, 64 bytes", path: "/", fresh: false, 
 const CASES: [Case; 4] = [
     PLAIN,
     Case { name: "HTTP/1.1, 64 bytes, no access log", access_log: false, ..PLAIN },
-    Case { name: "HTTP/1.1, 100 kB", path: super::LONG, ..PLAIN },
+    Case { name: "HTTP/1.1, 100 kB", path: super::LONG_BODY_PATH, ..PLAIN },
     Case { name: "HTTP/1.1, a connection for each request", fresh: true, ..PLAIN },
 ];
+
+const SHORTER_RUN: Duration = Duration::from_secs(1);
+const LONGER_RUN: Duration = Duration::from_secs(4);
 
 /// Runs each case for a shorter and a longer time; the difference excludes startup and shutdown.
 pub async fn count_instructions(options: &Counting) -> Result<bool> {
@@ -47,16 +51,21 @@ pub async fn count_instructions(options: &Counting) -> Result<bool> {
         // nginx is always measured with an access log.
         let nginx = options.nginx.as_ref().filter(|_| case.access_log);
         for nginx in [None, nginx].into_iter().take(1 + usize::from(nginx.is_some())) {
-            let (few, little) = run_counted(options, nginx, case, Duration::from_secs(1)).await?;
-            let (many, much) = run_counted(options, nginx, case, Duration::from_secs(4)).await?;
-            ensure!(many > few && much.total > little.total, "too few requests for a result: {few} and {many}");
-            let each = |part: fn(Counts) -> u64| (part(much) - part(little)) as f64 / (many - few) as f64;
+            let (fewer_requests, fewer) = run_counted(options, nginx, case, SHORTER_RUN).await?;
+            let (more_requests, more) = run_counted(options, nginx, case, LONGER_RUN).await?;
+            ensure!(
+                more_requests > fewer_requests && more.total > fewer.total,
+                "too few requests for a result: {fewer_requests} and {more_requests}"
+            );
+            let per_request = |count: fn(Counts) -> u64| {
+                (count(more) - count(fewer)) as f64 / (more_requests - fewer_requests) as f64
+            };
             match nginx {
-                Some(_) => print!(" nginx {:>8.0}", each(|counts| counts.total)),
+                Some(_) => print!(" nginx {:>8.0}", per_request(|counts| counts.total)),
                 None => {
-                    let metrics = each(|counts| counts.metrics);
+                    let metrics = per_request(|counts| counts.metrics);
                     ensure!(metrics > 0.0, "no code for metrics was found; the binary needs line tables");
-                    print!(" portico {:>8.0}, of which metrics {metrics:>5.0}", each(|counts| counts.total));
+                    print!(" portico {:>8.0}, of which metrics {metrics:>5.0}", per_request(|counts| counts.total));
                 }
             }
         }
@@ -65,7 +74,7 @@ pub async fn count_instructions(options: &Counting) -> Result<bool> {
     Ok(true)
 }
 
-/// Number of requests and instructions.
+/// Runs a case under valgrind. Returns the numbers of requests and instructions.
 async fn run_counted(
     options: &Counting,
     nginx: Option<&PathBuf>,
@@ -73,46 +82,47 @@ async fn run_counted(
     duration: Duration,
 ) -> Result<(u64, Counts)> {
     let folder = tempfile::tempdir()?;
-    let counts = folder.path().join("counts");
+    let counts_file = folder.path().join("counts");
     let backend = Backend::start(([127, 0, 0, 1], 0).into(), "backend").await?;
     let key = server::write_certificate(folder.path())?;
     let setup = Setup {
         binary: &options.portico,
         folder: folder.path(),
         backend: backend.address,
-        key: &key,
+        key_pair: &key,
         flags: &[],
         objects: "",
         ingress: None,
         access_log: case.access_log,
     };
     let server = match nginx {
-        None => server::counted_portico(&counts, &setup)?,
-        Some(nginx) => server::counted_nginx(nginx, &counts, folder.path(), backend.address, &key)?,
+        None => server::counted_portico(&counts_file, &setup)?,
+        Some(nginx) => server::counted_nginx(nginx, &counts_file, folder.path(), backend.address, &key)?,
     };
     let (kept, fresh) = if case.fresh { (0, 1) } else { (1, 0) };
     let shapes = vec![RequestShape::get(HOST, case.path)];
     let plan = Plan { single_use: fresh, ..Plan::new(server.address, shapes, duration, kept) };
-    run_and_count(server, &counts, plan).await
+    run_and_count(server, &counts_file, plan).await
 }
 
-/// A number of requests, one after another on one connection.
-pub(crate) fn exactly(requests: usize, target: SocketAddr, shapes: Vec<RequestShape>) -> Plan {
-    // All are due at once, so that their number is exact.
-    let duration = Duration::from_secs_f64(requests as f64 / f64::from(AT_ONCE));
-    Plan { rate: Some(AT_ONCE), ..Plan::new(target, shapes, duration, 1) }
+/// Exactly this number of requests, one after another on one connection.
+pub(crate) fn sequential_plan(requests: usize, target: SocketAddr, shapes: Vec<RequestShape>) -> Plan {
+    // The rate exceeds the capacity, so that the number of requests does not depend on the duration of responses.
+    let duration = Duration::from_secs_f64(requests as f64 / f64::from(UNREACHABLE_RATE));
+    Plan { rate: Some(UNREACHABLE_RATE), ..Plan::new(target, shapes, duration, 1) }
 }
 
-/// Requests per second, far beyond what a connection can do.
-const AT_ONCE: u32 = 1_000_000;
+/// Requests per second, far beyond the capacity of a connection.
+const UNREACHABLE_RATE: u32 = 1_000_000;
 
-/// Runs a plan against a server under valgrind and ends it. Returns its requests and instructions.
-pub(crate) async fn run_and_count(server: Server, counts: &Path, plan: Plan) -> Result<(u64, Counts)> {
-    let before = wait_for(&server).await?;
+/// Runs a plan against a server under valgrind and stops the server. Returns the numbers of its requests and
+/// instructions.
+pub(crate) async fn run_and_count(server: Server, counts_file: &Path, plan: Plan) -> Result<(u64, Counts)> {
+    let startup_requests = wait_for(&server).await?;
     let report = run(plan).await;
     ensure!(report.is_clean(), "not every response was correct:\n{report}");
-    let said = server.output();
+    let output = server.output();
     drop(server);
-    let text = fs::read_to_string(counts).with_context(|| format!("no output of valgrind: {said}"))?;
-    Ok((before + report.good, callgrind::read(&text)?))
+    let text = fs::read_to_string(counts_file).with_context(|| format!("no output of valgrind: {output}"))?;
+    Ok((startup_requests + report.good, callgrind::read(&text)?))
 }

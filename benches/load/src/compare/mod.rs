@@ -1,4 +1,5 @@
-//! Compares Portico with nginx: the same backend and work, alternating, on the same core.
+//! Measures Portico, alone or compared with nginx: both have the same backend and work, and run alternately on the same
+//! core.
 
 mod callgrind;
 mod instructions;
@@ -16,7 +17,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 pub use self::instructions::{Counting, count_instructions};
-pub(crate) use self::instructions::{exactly, run_and_count};
+pub(crate) use self::instructions::{run_and_count, sequential_plan};
 pub(crate) use self::spread::Spread;
 use self::summary::{Figures, Summary};
 use crate::backend::Backend;
@@ -61,7 +62,7 @@ struct Case {
     path: &'static str,
     /// Well below the capacity of both servers, so that the figures contain no queueing.
     rate: u32,
-    security: Security,
+    tls_mode: TlsMode,
     protocol: Protocol,
     /// Open a connection for each request.
     fresh: bool,
@@ -69,14 +70,17 @@ struct Case {
 
 impl Case {
     fn measures_handshakes(&self) -> bool {
-        self.fresh && !matches!(self.security, Security::None)
+        self.fresh && !matches!(self.tls_mode, TlsMode::None)
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Security {
+enum TlsMode {
+    /// Without TLS.
     None,
+    /// Full handshakes.
     Full,
+    /// Handshakes that resume a session.
     Resumed,
 }
 
@@ -84,38 +88,32 @@ const PLAIN: Case = Case {
     name: "HTTP/1.1, 64 bytes",
     path: "/",
     rate: 5000,
-    security: Security::None,
+    tls_mode: TlsMode::None,
     protocol: Protocol::Http1,
     fresh: false,
 };
-const LONG: &str = "/bytes/100000";
+const LONG_BODY_PATH: &str = "/bytes/100000";
 
 const CASES: &[Case] = &[
     PLAIN,
-    Case { name: "HTTP/1.1, 100 kB", path: LONG, rate: 1000, ..PLAIN },
-    Case { name: "HTTPS, 64 bytes", security: Security::Full, ..PLAIN },
-    Case { name: "HTTPS, 100 kB", path: LONG, rate: 1000, security: Security::Full, ..PLAIN },
-    Case { name: "HTTP/2, 64 bytes", security: Security::Full, protocol: Protocol::Http2, ..PLAIN },
+    Case { name: "HTTP/1.1, 100 kB", path: LONG_BODY_PATH, rate: 1000, ..PLAIN },
+    Case { name: "HTTPS, 64 bytes", tls_mode: TlsMode::Full, ..PLAIN },
+    Case { name: "HTTPS, 100 kB", path: LONG_BODY_PATH, rate: 1000, tls_mode: TlsMode::Full, ..PLAIN },
+    Case { name: "HTTP/2, 64 bytes", tls_mode: TlsMode::Full, protocol: Protocol::Http2, ..PLAIN },
     Case {
         name: "HTTP/2, 100 kB",
-        path: LONG,
+        path: LONG_BODY_PATH,
         rate: 1000,
-        security: Security::Full,
+        tls_mode: TlsMode::Full,
         protocol: Protocol::Http2,
         ..PLAIN
     },
     Case { name: "HTTP/1.1, a connection for each request", rate: 1000, fresh: true, ..PLAIN },
-    Case {
-        name: "HTTPS, a full handshake for each request",
-        rate: 500,
-        security: Security::Full,
-        fresh: true,
-        ..PLAIN
-    },
+    Case { name: "HTTPS, a full handshake for each request", rate: 500, tls_mode: TlsMode::Full, fresh: true, ..PLAIN },
     Case {
         name: "HTTPS, a resumed handshake for each request",
         rate: 500,
-        security: Security::Resumed,
+        tls_mode: TlsMode::Resumed,
         fresh: true,
         ..PLAIN
     },
@@ -133,16 +131,16 @@ pub async fn compare(options: &Options) -> Result<bool> {
         CASES.iter().filter(|case| options.case.as_ref().is_none_or(|word| case.name.contains(word))).collect();
     let mut summary = Summary::new(&cases, &servers);
     for round in 0..options.rounds {
-        for (at, case) in cases.iter().enumerate() {
+        for (case_index, case) in cases.iter().enumerate() {
             // The order alternates, so that cache effects do not favor one server.
             let mut order: Vec<usize> = (0..servers.len()).collect();
             if round % 2 == 1 {
                 order.reverse();
             }
-            for number in order {
-                let figures = measure(options, &servers[number], case).await?;
-                eprintln!("round {} of {}: {}: {}", round + 1, options.rounds, servers[number].name, case.name);
-                summary.add(at, number, figures);
+            for server_index in order {
+                let figures = measure(options, &servers[server_index], case).await?;
+                eprintln!("round {} of {}: {}: {}", round + 1, options.rounds, servers[server_index].name, case.name);
+                summary.add(case_index, server_index, figures);
             }
         }
     }
@@ -151,12 +149,12 @@ pub async fn compare(options: &Options) -> Result<bool> {
         println!("Memory of {} idle connections, KiB each", options.idle);
         drop(servers);
         for tls in [None, Some(Tls::new(HOST, Protocol::Http1)?)] {
-            // New servers each time, because freed memory of earlier connections would be reused.
+            // Starts new servers for each measurement, because connections would reuse memory that earlier ones freed.
             let folder = tempfile::tempdir()?;
             for server in start_all(options, folder.path(), backend.address)? {
                 wait_for(&server).await?;
-                let each = idle(&server, options.idle, tls.clone()).await?;
-                println!("  {:<10} {:<6} {each:>6.1}", server.name, if tls.is_some() { "TLS" } else { "plain" });
+                let kib = memory_per_idle_connection(&server, options.idle, tls.clone()).await?;
+                println!("  {:<10} {:<6} {kib:>6.1}", server.name, if tls.is_some() { "TLS" } else { "plain" });
             }
         }
     }
@@ -173,7 +171,7 @@ fn start_all(options: &Options, folder: &Path, backend: SocketAddr) -> Result<Ve
         binary: &options.portico,
         folder,
         backend,
-        key: &key,
+        key_pair: &key,
         flags: &[],
         objects: "",
         ingress: None,
@@ -189,10 +187,10 @@ fn start_all(options: &Options, folder: &Path, backend: SocketAddr) -> Result<Ve
 async fn measure(options: &Options, server: &Server, case: &Case) -> Result<Figures> {
     let process = server.process().serving();
     let shapes = vec![RequestShape::get(HOST, case.path)];
-    let (target, tls) = match case.security {
-        Security::None => (server.address, None),
-        Security::Full => (server.secure, Some(Tls::new(HOST, case.protocol)?)),
-        Security::Resumed => (server.secure, Some(Tls::new(HOST, case.protocol)?.resuming())),
+    let (target, tls) = match case.tls_mode {
+        TlsMode::None => (server.address, None),
+        TlsMode::Full => (server.tls_address, Some(Tls::new(HOST, case.protocol)?)),
+        TlsMode::Resumed => (server.tls_address, Some(Tls::new(HOST, case.protocol)?.resuming())),
     };
     let duration = Duration::from_secs_f64(options.seconds);
     let (kept, fresh) = if case.fresh { (0, CONNECTIONS) } else { (CONNECTIONS, 0) };
@@ -209,18 +207,18 @@ async fn measure(options: &Options, server: &Server, case: &Case) -> Result<Figu
     let paced = run(plan.clone()).await;
     let paced_cpu = process.cpu()?.saturating_sub(before);
 
-    let (before, own) = (process.cpu()?, Process(std::process::id()).cpu()?);
+    let (before, generator_before) = (process.cpu()?, Process(std::process::id()).cpu()?);
     let full = run(Plan { rate: None, ..plan }).await;
-    let (full_cpu, own) =
-        (process.cpu()?.saturating_sub(before), Process(std::process::id()).cpu()?.saturating_sub(own));
+    let (full_cpu, generator_cpu) =
+        (process.cpu()?.saturating_sub(before), Process(std::process::id()).cpu()?.saturating_sub(generator_before));
     check_handshakes(server, case, &[&paced, &full])?;
     ensure!(paced.good > 0 && full.good > 0, "{} did not respond:\n{paced}{full}", server.name);
     Ok(Figures {
-        cpu: paced_cpu.as_secs_f64() * 1e6 / paced.good as f64,
+        cpu_paced: paced_cpu.as_secs_f64() * 1e6 / paced.good as f64,
         cpu_full: full_cpu.as_secs_f64() * 1e6 / full.good as f64,
         per_second: full.per_second(),
         busy: full_cpu.as_secs_f64() / full.elapsed.as_secs_f64(),
-        load_busy: own.as_secs_f64() / full.elapsed.as_secs_f64(),
+        load_busy: generator_cpu.as_secs_f64() / full.elapsed.as_secs_f64(),
         p50: paced.percentile(0.5),
         p99: paced.percentile(0.99),
         resident: process.resident()?,
@@ -228,24 +226,24 @@ async fn measure(options: &Options, server: &Server, case: &Case) -> Result<Figu
     })
 }
 
-/// Full handshakes counted as resumed ones, or vice versa, would invalidate the figures.
+/// Fails if a case for full handshakes has resumed ones, or vice versa, which would invalidate its figures.
 fn check_handshakes(server: &Server, case: &Case, reports: &[&Report]) -> Result<()> {
-    let sum = |of: fn(&Report) -> u64| reports.iter().map(|report| of(report)).sum::<u64>();
+    let sum = |count: fn(&Report) -> u64| reports.iter().map(|report| count(report)).sum::<u64>();
     let (all, resumed) = (sum(|report| report.handshakes), sum(|report| report.resumed));
-    let expected = match (case.fresh, case.security) {
-        (true, Security::Full) => all > 0 && resumed == 0,
+    let expected = match (case.fresh, case.tls_mode) {
+        (true, TlsMode::Full) => all > 0 && resumed == 0,
         // Connections opened before the first ticket arrives cannot resume.
-        (true, Security::Resumed) => all > 0 && resumed * 100 >= all * 98,
-        (false, _) | (_, Security::None) => true,
+        (true, TlsMode::Resumed) => all > 0 && resumed * 100 >= all * 98,
+        (false, _) | (_, TlsMode::None) => true,
     };
     ensure!(expected, "{}: {}: {resumed} of {all} handshakes were resumed", server.name, case.name);
     Ok(())
 }
 
 /// KiB of resident memory per idle connection that had one request.
-async fn idle(server: &Server, count: usize, tls: Option<Tls>) -> Result<f64> {
+async fn memory_per_idle_connection(server: &Server, count: usize, tls: Option<Tls>) -> Result<f64> {
     let process = server.process().serving();
-    let target = if tls.is_some() { server.secure } else { server.address };
+    let target = if tls.is_some() { server.tls_address } else { server.address };
     let shape = RequestShape::get(HOST, "/");
     let plan = Plan { tls, ..Plan::new(target, vec![], Duration::ZERO, 0) };
     let before = process.resident()?;
@@ -263,7 +261,7 @@ pub(crate) async fn wait_for(server: &Server) -> Result<u64> {
     let begin = Instant::now();
     loop {
         let shapes = vec![RequestShape::get(HOST, "/")];
-        let report = run(exactly(1, server.address, shapes)).await;
+        let report = run(sequential_plan(1, server.address, shapes)).await;
         if report.is_clean() {
             return Ok(report.good);
         }
@@ -272,6 +270,7 @@ pub(crate) async fn wait_for(server: &Server) -> Result<u64> {
     }
 }
 
+/// Number of concurrent connections of the load.
 const CONNECTIONS: usize = 32;
 const WARM_UP: Duration = Duration::from_millis(500);
 const START_TIMEOUT: Duration = Duration::from_secs(60);

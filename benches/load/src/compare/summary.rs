@@ -12,22 +12,26 @@ use crate::server::Server;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Figures {
     /// Microseconds of CPU time per request at the fixed rate.
-    pub(crate) cpu: f64,
-    /// The same at full speed, where one wake-up handles several requests.
+    pub(crate) cpu_paced: f64,
+    /// Microseconds of CPU time per request at full speed, where one wake-up handles several requests.
     pub(crate) cpu_full: f64,
+    /// Requests per second at full speed.
     pub(crate) per_second: f64,
     /// Used share of a core at full speed, for the server and for the load generator. If the load generator is at 1,
     /// the server is not saturated.
     pub(crate) busy: f64,
     pub(crate) load_busy: f64,
-    /// At the fixed rate.
+    /// Latencies at the fixed rate.
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
+    /// Resident memory in MiB.
     pub(crate) resident: f64,
+    /// Failed and wrong responses.
     pub(crate) bad: u64,
 }
 
 pub(crate) struct Summary {
+    /// Each case with the figures of its rounds, by server.
     cases: Vec<(&'static Case, Vec<Vec<Figures>>)>,
     servers: Vec<&'static str>,
 }
@@ -65,7 +69,7 @@ impl Summary {
 impl Figures {
     fn to_json(self) -> Value {
         json!({
-            "cpu_us": self.cpu,
+            "cpu_us": self.cpu_paced,
             "cpu_us_full_speed": self.cpu_full,
             "requests_per_second": self.per_second,
             "busy": self.busy,
@@ -88,32 +92,34 @@ impl fmt::Display for Summary {
                 "", "CPU µs/request", "at full speed", "requests/s", "busy/load", "p50 µs", "p99 µs", "RSS MiB", "bad"
             )?;
             for (server, rounds) in self.servers.iter().zip(servers) {
-                let of = |figure: fn(&Figures) -> f64| Spread::from_values(rounds.iter().map(figure));
+                let spread = |figure: fn(&Figures) -> f64| Spread::from_values(rounds.iter().map(figure));
                 let bad: u64 = rounds.iter().map(|figures| figures.bad).sum();
                 writeln!(
                     f,
                     "  {server:<10} {:>20} {:>20} {:>22} {:>5.2}/{:<5.2} {:>9.0} {:>9.0} {:>8.1} {bad:>4}",
-                    of(|figures| figures.cpu).show(1),
-                    of(|figures| figures.cpu_full).show(1),
-                    of(|figures| figures.per_second).show(0),
-                    of(|figures| figures.busy).median,
-                    of(|figures| figures.load_busy).median,
-                    of(|figures| figures.p50.as_secs_f64() * 1e6).median,
-                    of(|figures| figures.p99.as_secs_f64() * 1e6).median,
-                    of(|figures| figures.resident).median,
+                    spread(|figures| figures.cpu_paced).format_with_range(1),
+                    spread(|figures| figures.cpu_full).format_with_range(1),
+                    spread(|figures| figures.per_second).format_with_range(0),
+                    spread(|figures| figures.busy).median,
+                    spread(|figures| figures.load_busy).median,
+                    spread(|figures| figures.p50.as_secs_f64() * 1e6).median,
+                    spread(|figures| figures.p99.as_secs_f64() * 1e6).median,
+                    spread(|figures| figures.resident).median,
                 )?;
             }
-            if let [portico, other] = &servers[..] {
+            if let [portico, nginx] = &servers[..] {
                 let ratio = |figure: fn(&Figures) -> f64| {
-                    Spread::from_values(portico.iter().zip(other).map(|(ours, theirs)| figure(ours) / figure(theirs)))
+                    Spread::from_values(
+                        portico.iter().zip(nginx).map(|(portico, nginx)| figure(portico) / figure(nginx)),
+                    )
                 };
                 writeln!(
                     f,
                     "  {:<10} {:>20} {:>20} {:>22}",
                     "ratio",
-                    ratio(|figures| figures.cpu).show(2),
-                    ratio(|figures| figures.cpu_full).show(2),
-                    ratio(|figures| figures.per_second).show(2)
+                    ratio(|figures| figures.cpu_paced).format_with_range(2),
+                    ratio(|figures| figures.cpu_full).format_with_range(2),
+                    ratio(|figures| figures.per_second).format_with_range(2)
                 )?;
             }
             if case.measures_handshakes() {
@@ -124,7 +130,7 @@ impl fmt::Display for Summary {
                     writeln!(
                         f,
                         "  {server:<10} {:>20} handshakes per CPU second, at full speed",
-                        per_second(rounds).show(0)
+                        per_second(rounds).format_with_range(0)
                     )?;
                 }
             }

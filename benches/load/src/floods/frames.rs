@@ -22,12 +22,12 @@ pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A request on a stream.
-pub(super) fn get(stream: u32, path: &str, end: u8) -> Vec<u8> {
-    frame(HEADERS, END_HEADERS | end, stream, &head(b"\x82", path))
+/// A GET request on a stream. `end_stream` is [`END_STREAM`], or 0 to keep the stream open.
+pub(super) fn get(stream: u32, path: &str, end_stream: u8) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS | end_stream, stream, &head(b"\x82", path))
 }
 
-/// A request without its announced body.
+/// The head of a POST request. Its stream stays open for a body.
 pub(super) fn post(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &head(b"\x83", "/"))
 }
@@ -35,15 +35,16 @@ pub(super) fn post(stream: u32) -> Vec<u8> {
 /// Encoded header fields of a request (RFC 7541): the method as an index of the static table, the others as literals
 /// without indexing.
 pub(super) fn head(method: &[u8], path: &str) -> Vec<u8> {
-    let text = |index: u8, text: &str| [&[index, text.len() as u8], text.as_bytes()].concat();
-    [method, b"\x86", &text(0x04, path), &text(0x01, HOST)].concat()
+    let literal = |index: u8, text: &str| [&[index, text.len() as u8], text.as_bytes()].concat();
+    [method, b"\x86", &literal(0x04, path), &literal(0x01, HOST)].concat()
 }
 
-/// A field `x` of 8,000 bytes.
+/// An encoded header field `x` with a value of 8,000 bytes.
 pub(super) fn long_field() -> Vec<u8> {
     [&b"\x00\x01x\x7f\xc1\x3d"[..], &[b'a'; 8000]].concat()
 }
 
+/// The first message of a TLS handshake.
 pub(super) fn client_hello() -> Result<Vec<u8>> {
     let (config, name) = Tls::new(HOST, Protocol::Http1)?.into_parts();
     let mut bytes = Vec::new();

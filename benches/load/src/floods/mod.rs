@@ -1,4 +1,4 @@
-//! Memory before, during and after floods, and the service for other clients meanwhile.
+//! Measures memory before, during and after floods, and whether other clients are served during them.
 
 mod frames;
 mod kinds;
@@ -48,11 +48,11 @@ pub struct Options {
     case: Option<String>,
 }
 
-/// Returns whether the other clients were served.
+/// Returns whether all requests of the other clients were served correctly.
 pub async fn floods(options: &Options) -> Result<bool> {
     let folder = tempfile::tempdir()?;
     let key = server::write_certificate(folder.path())?;
-    let backend = backend()?;
+    let backend = start_backend()?;
     let (portico, core) = (&options.portico, options.core);
     let mut clean = true;
     // One server at a time, so that they do not compete for resources.
@@ -64,7 +64,7 @@ pub async fn floods(options: &Options) -> Result<bool> {
                     binary: portico,
                     folder,
                     backend,
-                    key: &key,
+                    key_pair: &key,
                     flags: &SHORT_TIMEOUTS,
                     objects: "",
                     ingress: None,
@@ -88,33 +88,35 @@ async fn flood_all(options: &Options, server: &Server) -> Result<bool> {
     );
     let mut clean = true;
     let mut report = |name: &str, row: Row| {
-        let Row { connections, before, peak, held, after, closed: shed, other_clients: beside } = row;
-        let bad = beside.failed + beside.wrong;
-        let p99 = beside.percentile(0.99).as_secs_f64() * 1e3;
+        let Row { connections, before, peak, held, after, closed, other_clients } = row;
+        let bad = other_clients.failed + other_clients.wrong;
+        let p99 = other_clients.percentile(0.99).as_secs_f64() * 1e3;
         println!(
-            "{name:<54} {connections:>5} {before:>7.1} {peak:>7.1} {held:>7.1} {after:>7.1} {shed:>7} \
+            "{name:<54} {connections:>5} {before:>7.1} {peak:>7.1} {held:>7.1} {after:>7.1} {closed:>7} \
              {:>6} {bad:>6} {p99:>6.1}",
-            beside.good
+            other_clients.good
         );
         if bad > 0 {
-            print!("{beside}");
+            print!("{other_clients}");
         }
-        clean &= beside.is_clean();
+        clean &= other_clients.is_clean();
     };
     for _ in 0..options.rounds {
         for flood in kinds::all()? {
             if options.case.as_ref().is_none_or(|word| flood.name.contains(word)) {
                 let name = flood.name;
-                report(name, one(options, server, flood).await.with_context(|| name.to_owned())?);
+                report(name, run_flood(options, server, flood).await.with_context(|| name.to_owned())?);
             }
         }
     }
     Ok(clean)
 }
 
+/// Figures of one flood. Memory is in MiB.
 struct Row {
     connections: usize,
     before: f64,
+    /// The maximum during the flood.
     peak: f64,
     /// At the end of the flood, with open connections.
     held: f64,
@@ -125,12 +127,12 @@ struct Row {
     other_clients: Report,
 }
 
-async fn one(options: &Options, server: &Server, flood: Flood) -> Result<Row> {
+async fn run_flood(options: &Options, server: &Server, flood: Flood) -> Result<Row> {
     let process = server.process().serving();
     let duration = Duration::from_secs_f64(options.seconds);
-    let target = if flood.secure { server.secure } else { server.address };
+    let target = if flood.over_tls { server.tls_address } else { server.address };
     let before = process.resident()?;
-    let beside = load_in_background(server.address, duration);
+    let other_clients = load_in_background(server.address, duration);
     let end = Instant::now() + duration;
     let connections = flood.connections;
     let flood = Rc::new((flood, Cell::new(0_u64)));
@@ -138,51 +140,52 @@ async fn one(options: &Options, server: &Server, flood: Flood) -> Result<Row> {
     for _ in 0..connections {
         let flood = Rc::clone(&flood);
         tasks.spawn_local(async move {
-            let (flood, shed) = &*flood;
+            let (flood, closed) = &*flood;
             // Connections open at the end of the flood stay open until memory is measured.
-            let mut last = None;
-            while timeout_at(end, attack(flood, target, &mut last)).await.is_ok() {
-                shed.set(shed.get() + u64::from(!matches!(flood.then, AfterOpening::Close)));
+            let mut open_connection = None;
+            while timeout_at(end, attack(flood, target, &mut open_connection)).await.is_ok() {
+                closed.set(closed.get() + u64::from(!matches!(flood.after_opening, AfterOpening::Close)));
                 // Rejected connections are retried with a pause, to leave the core to the server.
-                sleep_until((Instant::now() + RETRY).min(end)).await;
+                sleep_until((Instant::now() + RETRY_DELAY).min(end)).await;
             }
             std::future::pending::<()>().await;
-            drop(last);
+            drop(open_connection);
         });
     }
     let mut peak = before;
-    let sample = async {
+    let sample_memory = async {
         while Instant::now() < end {
             peak = process.resident().unwrap_or_default().max(peak);
-            sleep(SAMPLE).await;
+            sleep(SAMPLE_INTERVAL).await;
         }
     };
-    tasks.run_until(sample).await;
+    tasks.run_until(sample_memory).await;
     let held = process.resident()?;
     drop(tasks);
     let after = memory_at_rest(|| process.resident()).await?;
-    let beside = beside.await.context("the client next to the flood panicked")?;
-    ensure!(beside.good > 0, "no other request was served:\n{beside}{}", server.output());
-    Ok(Row { connections, before, peak: peak.max(held), held, after, closed: flood.1.get(), other_clients: beside })
+    let other_clients = other_clients.await.context("the client next to the flood panicked")?;
+    ensure!(other_clients.good > 0, "no other request was served:\n{other_clients}{}", server.output());
+    Ok(Row { connections, before, peak: peak.max(held), held, after, closed: flood.1.get(), other_clients })
 }
 
-/// One connection until the server closes it.
-async fn attack(flood: &Flood, target: SocketAddr, open: &mut Option<TcpStream>) {
-    *open = None;
+/// Runs one connection until the server closes it or, for [`AfterOpening::Close`], responds. An open connection is left
+/// in `connection` when this is cancelled.
+async fn attack(flood: &Flood, target: SocketAddr, connection: &mut Option<TcpStream>) {
+    *connection = None;
     let Ok(socket) = TcpSocket::new_v4() else { return };
-    if !flood.reads {
+    if !flood.reads_responses {
         // A small buffer, so that the kernel does not read on behalf of the client.
         socket.set_recv_buffer_size(4096).ok();
     }
     let Ok(stream) = socket.connect(target).await else { return };
-    let (mut reader, mut writer) = open.insert(stream).split();
+    let (mut reader, mut writer) = connection.insert(stream).split();
     let read = async {
         let mut buffer = [0; 16 * 1024];
-        if !flood.reads {
+        if !flood.reads_responses {
             return std::future::pending().await;
         }
         while let Ok(1..) = reader.read(&mut buffer).await {
-            if matches!(flood.then, AfterOpening::Close) {
+            if matches!(flood.after_opening, AfterOpening::Close) {
                 return;
             }
         }
@@ -194,16 +197,16 @@ async fn attack(flood: &Flood, target: SocketAddr, open: &mut Option<TcpStream>)
         let mut number = 0;
         let mut bytes = Vec::new();
         loop {
-            match flood.then {
+            match flood.after_opening {
                 AfterOpening::Nothing | AfterOpening::Close => return std::future::pending().await,
-                AfterOpening::SendSlowly(drop, pause) => {
+                AfterOpening::SendSlowly(chunk, pause) => {
                     sleep(pause).await;
                     bytes.clear();
-                    bytes.extend_from_slice(drop);
+                    bytes.extend_from_slice(chunk);
                 }
-                AfterOpening::SendFast(more) => {
+                AfterOpening::SendFast(append) => {
                     bytes.clear();
-                    more(number, &mut bytes);
+                    append(number, &mut bytes);
                     number += 1;
                 }
             }
@@ -225,14 +228,14 @@ fn load_in_background(target: SocketAddr, duration: Duration) -> oneshot::Receiv
         let Ok(runtime) = Builder::new_current_thread().enable_all().build() else { return };
         let shapes = vec![RequestShape::get(HOST, "/"), RequestShape::post(HOST, "/bytes/10000", 1000, false)];
         let plan = Plan { rate: Some(OTHER_CLIENTS_RATE), single_use: 4, ..Plan::new(target, shapes, duration, 4) };
-        // The receiver may be gone.
+        // The receiver is dropped if the flood has failed.
         sender.send(runtime.block_on(run(plan))).ok();
     });
     receiver
 }
 
-/// The backend in a separate thread, for the same reason. It runs as long as this program.
-fn backend() -> Result<SocketAddr> {
+/// Starts the backend in a separate thread that is not delayed by the flood. It runs as long as this program.
+fn start_backend() -> Result<SocketAddr> {
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
     thread::spawn(move || {
         let Ok(runtime) = Builder::new_current_thread().enable_all().build() else { return };
@@ -246,30 +249,30 @@ fn backend() -> Result<SocketAddr> {
     receiver.recv().context("the backend's thread ended")?.map_err(anyhow::Error::msg)
 }
 
-/// The minimum, once it has not decreased for a while.
-async fn memory_at_rest(look: impl Fn() -> Result<f64>) -> Result<f64> {
-    let mut least = look()?;
+/// The minimum of the memory, once it has not decreased for [`REST_TIME`].
+async fn memory_at_rest(resident: impl Fn() -> Result<f64>) -> Result<f64> {
+    let mut minimum = resident()?;
     let mut since = Instant::now();
     let settled = async {
         while since.elapsed() < REST_TIME {
-            sleep(SAMPLE).await;
-            let now = look()?;
-            if now < least - 0.1 {
-                (least, since) = (now, Instant::now());
+            sleep(SAMPLE_INTERVAL).await;
+            let current = resident()?;
+            if current < minimum - 0.1 {
+                (minimum, since) = (current, Instant::now());
             }
         }
         anyhow::Ok(())
     };
     // On timeout, the minimum so far is returned.
     timeout(MAX_REST_TIME, settled).await.unwrap_or(Ok(()))?;
-    Ok(least)
+    Ok(minimum)
 }
 
 /// Shorter than the defaults, so that the timeouts expire during a flood.
 const SHORT_TIMEOUTS: [&str; 2] = ["--client-header-timeout=2s", "--tls-handshake-timeout=2s"];
 /// Requests per second of the well-behaved client.
 const OTHER_CLIENTS_RATE: u32 = 200;
-const SAMPLE: Duration = Duration::from_millis(50);
-const RETRY: Duration = Duration::from_millis(20);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(20);
 const REST_TIME: Duration = Duration::from_millis(1500);
 const MAX_REST_TIME: Duration = Duration::from_secs(6);

@@ -1,21 +1,21 @@
-//! Cost of plugins: one route with and without them, alternating on one server, and the cost of their additional bytes
-//! alone.
+//! Measures the cost of plugins: routes with and without them, alternating on one server, and routes that only have the
+//! bytes that the plugins add.
 
+mod plugin_bench;
 mod table;
 mod variant;
 mod wire;
-mod world;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use self::plugin_bench::PluginBench;
 use self::table::Table;
 use self::variant::{Variant, variants};
 use self::wire::Wire;
-use self::world::PluginBench;
-use crate::compare::{exactly, run_and_count, wait_for};
+use crate::compare::{run_and_count, sequential_plan, wait_for};
 use crate::plan::Plan;
 use crate::process::Process;
 use crate::run::run;
@@ -52,9 +52,11 @@ pub struct Options {
 /// Figures of one variant in one round, in microseconds of CPU time per request.
 #[derive(Clone, Copy, Debug)]
 struct Figures {
+    /// At a fixed rate.
     paced: f64,
-    /// `None` if every request needs a new token, whose number is limited.
+    /// At full speed. `None` if every request needs a new token, whose number is limited.
     full: Option<f64>,
+    /// Failed and wrong responses.
     bad: u64,
 }
 
@@ -75,13 +77,13 @@ pub async fn plugins(options: &Options) -> Result<bool> {
 /// Sends one request of each variant and records the bytes on both sides of the proxy.
 async fn observe_wire(options: &Options, variants: &mut [Variant]) -> Result<Wire> {
     let mut wire = Wire::default();
-    // First the plugin variants, then the variants that imitate their bytes.
+    // First the variants with plugins, then the variants that imitate the bytes that plugins add.
     for imitates in [false, true] {
-        let world = PluginBench::new(variants, 0, options.ingress).await?;
-        let server = server::portico(options.core, &world.setup(&options.portico))?;
+        let bench = PluginBench::new(variants, 0, options.ingress).await?;
+        let server = server::portico(options.core, &bench.setup(&options.portico))?;
         wait_for(&server).await?;
         for variant in variants.iter().filter(|variant| variant.imitates() == imitates) {
-            wire.observe(&world, world.target(&server), variant).await?;
+            wire.observe(&bench, bench.target(&server), variant).await?;
         }
         wire.copy_added_fields(variants);
     }
@@ -90,9 +92,9 @@ async fn observe_wire(options: &Options, variants: &mut [Variant]) -> Result<Wir
 }
 
 async fn compare(options: &Options, variants: &[Variant]) -> Result<bool> {
-    let new_tokens = options.rounds * (f64::from(RATE_OF_NEW) * options.seconds).ceil() as usize;
-    let world = PluginBench::new(variants, new_tokens, options.ingress).await?;
-    let server = server::portico(options.core, &world.setup(&options.portico))?;
+    let new_tokens = options.rounds * (f64::from(NEW_TOKEN_RATE) * options.seconds).ceil() as usize;
+    let bench = PluginBench::new(variants, new_tokens, options.ingress).await?;
+    let server = server::portico(options.core, &bench.setup(&options.portico))?;
     wait_for(&server).await?;
     let mut table = Table::new(variants);
     for round in 0..options.rounds {
@@ -102,9 +104,9 @@ async fn compare(options: &Options, variants: &[Variant]) -> Result<bool> {
         if round % 2 == 1 {
             order.reverse();
         }
-        for number in order {
-            let figures = measure(options, &world, &server, &variants[number]).await?;
-            table.add(number, figures);
+        for index in order {
+            let figures = measure(options, &bench, &server, &variants[index]).await?;
+            table.add(index, figures);
         }
         eprintln!("round {} of {}", round + 1, options.rounds);
     }
@@ -112,28 +114,29 @@ async fn compare(options: &Options, variants: &[Variant]) -> Result<bool> {
     Ok(table.is_clean())
 }
 
-async fn measure(options: &Options, world: &PluginBench, server: &Server, variant: &Variant) -> Result<Figures> {
+async fn measure(options: &Options, bench: &PluginBench, server: &Server, variant: &Variant) -> Result<Figures> {
     let process = server.process();
     let duration = Duration::from_secs_f64(options.seconds);
-    let rate = if variant.needs_new_tokens() { RATE_OF_NEW } else { RATE };
-    let warm = Plan::new(world.target(server), world.shapes(variant, None), WARM, CONNECTIONS);
+    let rate = if variant.needs_new_tokens() { NEW_TOKEN_RATE } else { RATE };
+    let warm_up = Plan::new(bench.target(server), bench.shapes(variant, None), WARM_UP, CONNECTIONS);
     // Warms up connections and caches.
-    run(Plan { rate: Some(rate), ..warm.clone() }).await;
+    run(Plan { rate: Some(rate), ..warm_up.clone() }).await;
     let requests = (f64::from(rate) * options.seconds).ceil() as usize;
-    let plan = Plan { duration, shapes: world.shapes(variant, Some(requests)), ..warm };
-    let (paced, mut bad) = cpu(process, Plan { rate: Some(rate), ..plan.clone() }).await?;
+    let plan = Plan { duration, shapes: bench.shapes(variant, Some(requests)), ..warm_up };
+    let (paced, mut bad) = cpu_per_request(process, Plan { rate: Some(rate), ..plan.clone() }).await?;
     let full = if variant.needs_new_tokens() {
         None
     } else {
-        let (full, bad_ones) = cpu(process, plan).await?;
-        bad += bad_ones;
+        let (full, bad_at_full_speed) = cpu_per_request(process, plan).await?;
+        bad += bad_at_full_speed;
         Some(full)
     };
     Ok(Figures { paced, full, bad })
 }
 
-/// CPU microseconds per request, and the number of failed requests.
-async fn cpu(process: Process, plan: Plan) -> Result<(f64, u64)> {
+/// Runs the plan. Returns the CPU time of the server per request in microseconds, and the number of failed and wrong
+/// responses.
+async fn cpu_per_request(process: Process, plan: Plan) -> Result<(f64, u64)> {
     let before = process.threads()?;
     let report = run(plan).await;
     let spent = process.cpu_since(&before)?;
@@ -145,48 +148,54 @@ async fn cpu(process: Process, plan: Plan) -> Result<(f64, u64)> {
     Ok((spent.as_secs_f64() * 1e6 / report.good as f64, bad))
 }
 
-/// Runs each variant with fewer and with more requests; the difference excludes startup and shutdown.
+/// Prints instructions per request of each variant. The difference between a run with fewer and one with more requests
+/// excludes startup and shutdown.
 async fn count(options: &Options, variants: &[Variant]) -> Result<bool> {
     println!("\nInstructions per request, without those of the kernel\n  {:<42} {:>9} {:>9}", "", "", "beyond plain");
     let mut plain = None;
     for variant in variants {
-        let (few, little) = count_for(options, variants, variant, FEW).await?;
-        let (many, much) = count_for(options, variants, variant, MANY).await?;
-        ensure!(many > few && much > little, "too few requests for a result: {few} and {many}");
-        let each = (much - little) as f64 / (many - few) as f64;
-        let plain = *plain.get_or_insert(each);
-        println!("  {:<42} {each:>9.0} {:>9.0} {:>8.3}", variant.name, each - plain, each / plain);
+        let (fewer_requests, fewer_instructions) = count_for(options, variants, variant, FEWER).await?;
+        let (more_requests, more_instructions) = count_for(options, variants, variant, MORE).await?;
+        ensure!(
+            more_requests > fewer_requests && more_instructions > fewer_instructions,
+            "too few requests for a result: {fewer_requests} and {more_requests}"
+        );
+        let per_request = (more_instructions - fewer_instructions) as f64 / (more_requests - fewer_requests) as f64;
+        let plain = *plain.get_or_insert(per_request);
+        println!("  {:<42} {per_request:>9.0} {:>9.0} {:>8.3}", variant.name, per_request - plain, per_request / plain);
     }
     Ok(true)
 }
 
+/// Runs one variant under valgrind. Returns the numbers of requests and instructions.
 async fn count_for(options: &Options, variants: &[Variant], variant: &Variant, requests: usize) -> Result<(u64, u64)> {
-    let new_tokens = if variant.needs_new_tokens() { MANY } else { 0 };
-    let world = PluginBench::new(variants, new_tokens, options.ingress).await?;
-    send_counted(&world, world.setup(&options.portico), variant, requests).await
+    let new_tokens = if variant.needs_new_tokens() { MORE } else { 0 };
+    let bench = PluginBench::new(variants, new_tokens, options.ingress).await?;
+    send_counted(&bench, bench.setup(&options.portico), variant, requests).await
 }
 
-/// Sends requests to a route with the chain of plugins. Returns the number of requests and instructions.
+/// Sends requests to a route with the chain of plugins under valgrind. Returns the numbers of requests and
+/// instructions.
 pub(crate) async fn run_chain(portico: &Path, access_log: bool, requests: usize) -> Result<(u64, u64)> {
     let variants: Vec<Variant> = variants(false).into_iter().filter(Variant::is_chain).collect();
-    let chain = variants.first().context("there is a chain")?;
-    let world = PluginBench::new(&variants, 0, false).await?;
-    send_counted(&world, Setup { access_log, ..world.setup(portico) }, chain, requests).await
+    let chain = variants.first().context("no variant has the chain")?;
+    let bench = PluginBench::new(&variants, 0, false).await?;
+    send_counted(&bench, Setup { access_log, ..bench.setup(portico) }, chain, requests).await
 }
 
-async fn send_counted(world: &PluginBench, setup: Setup<'_>, variant: &Variant, requests: usize) -> Result<(u64, u64)> {
-    let counts = world.folder().join("counts");
-    let server = server::counted_portico(&counts, &setup)?;
-    let plan = exactly(requests, world.target(&server), world.shapes(variant, Some(requests)));
-    let (requests, counts) = run_and_count(server, &counts, plan).await?;
+async fn send_counted(bench: &PluginBench, setup: Setup<'_>, variant: &Variant, requests: usize) -> Result<(u64, u64)> {
+    let counts_file = bench.folder().join("counts");
+    let server = server::counted_portico(&counts_file, &setup)?;
+    let plan = sequential_plan(requests, bench.target(&server), bench.shapes(variant, Some(requests)));
+    let (requests, counts) = run_and_count(server, &counts_file, plan).await?;
     Ok((requests, counts.total))
 }
 
 /// Requests per second, well below the capacity of one core.
 const RATE: u32 = 5000;
 /// Rate with new tokens, whose signing takes longer than their verification by the server.
-const RATE_OF_NEW: u32 = 500;
+const NEW_TOKEN_RATE: u32 = 500;
 const CONNECTIONS: usize = 32;
-const WARM: Duration = Duration::from_millis(200);
-const FEW: usize = 500;
-const MANY: usize = 2500;
+const WARM_UP: Duration = Duration::from_millis(200);
+const FEWER: usize = 500;
+const MORE: usize = 2500;

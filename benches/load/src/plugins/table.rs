@@ -1,4 +1,4 @@
-//! Figures of all rounds, compared with the plain route and with the route with the same bytes.
+//! The table of results: figures of all rounds, compared with the plain route and with routes that have the same bytes.
 
 use std::fmt;
 
@@ -26,38 +26,47 @@ impl<'v> Table<'v> {
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head = |f: &mut fmt::Formatter<'_>, title: &str| {
+        let write_header = |f: &mut fmt::Formatter<'_>, title: &str| {
             writeln!(f, "\n{title}\n  {:<42} {:>22} {:>22} {:>4}", "", "at a fixed rate", "at full speed", "bad")
         };
-        head(f, "CPU µs/request")?;
+        write_header(f, "CPU µs/request")?;
         for (variant, rounds) in &self.rows {
-            let paced = Spread::from_values(rounds.iter().map(|figures| figures.paced)).show(1);
+            let paced = Spread::from_values(rounds.iter().map(|figures| figures.paced)).format_with_range(1);
             let full: Vec<f64> = rounds.iter().filter_map(|figures| figures.full).collect();
-            let full = if full.is_empty() { "-".to_owned() } else { Spread::from_values(full.into_iter()).show(1) };
+            let full = if full.is_empty() {
+                "-".to_owned()
+            } else {
+                Spread::from_values(full.into_iter()).format_with_range(1)
+            };
             let bad: u64 = rounds.iter().map(|figures| figures.bad).sum();
             writeln!(f, "  {:<42} {paced:>22} {full:>22} {bad:>4}", variant.name)?;
         }
-        let chosen = |is: fn(&Variant) -> bool| self.rows.iter().find(move |(variant, _)| is(variant));
+        let row_of = |matches: fn(&Variant) -> bool| self.rows.iter().find(move |(variant, _)| matches(variant));
         for (title, base, compared) in [
-            ("Ratio to plain", chosen(Variant::is_plain), self.rows.iter().collect::<Vec<_>>()),
+            ("Ratio to plain", row_of(Variant::is_plain), self.rows.iter().collect::<Vec<_>>()),
             (
                 "Ratio to plain with the same bytes sent to it",
-                chosen(Variant::has_own_backend),
-                chosen(Variant::is_chain).into_iter().collect(),
+                row_of(Variant::uses_verbose_backend),
+                row_of(Variant::is_chain).into_iter().collect(),
             ),
             (
                 "Ratio to plain with the same bytes written by filters",
-                chosen(|variant| variant.filters().is_some()),
-                chosen(Variant::is_chain).into_iter().collect(),
+                row_of(|variant| variant.filters().is_some()),
+                row_of(Variant::is_chain).into_iter().collect(),
             ),
         ] {
             let Some((base, base_rounds)) = base else { continue };
             writeln!(f, "\n{title}")?;
             for (variant, rounds) in compared.into_iter().filter(|(variant, _)| variant.name != base.name) {
-                let both = || rounds.iter().zip(base_rounds);
-                let paced = Spread::from_values(both().map(|(one, other)| one.paced / other.paced)).show(3);
-                let full: Vec<f64> = both().filter_map(|(one, other)| Some(one.full? / other.full?)).collect();
-                let full = if full.is_empty() { "-".to_owned() } else { Spread::from_values(full.into_iter()).show(3) };
+                let pairs = || rounds.iter().zip(base_rounds);
+                let paced =
+                    Spread::from_values(pairs().map(|(figures, base)| figures.paced / base.paced)).format_with_range(3);
+                let full: Vec<f64> = pairs().filter_map(|(figures, base)| Some(figures.full? / base.full?)).collect();
+                let full = if full.is_empty() {
+                    "-".to_owned()
+                } else {
+                    Spread::from_values(full.into_iter()).format_with_range(3)
+                };
                 writeln!(f, "  {:<42} {paced:>22} {full:>22}", variant.name)?;
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-/// A route and what its clients and its endpoint send.
+/// A route, and what its clients and its backend send.
 #[derive(Clone, Debug)]
 pub(super) struct Variant {
     pub(super) name: &'static str,
@@ -10,17 +10,18 @@ pub(super) struct Variant {
     pub(super) plugins: &'static [&'static str],
     pub(super) credential: ClientCredential,
     kind: VariantKind,
-    /// Header lines without plugins: added by the client or a filter, and by the endpoint or a filter.
+    /// For a variant that imitates the chain: the fields that client and backend, or filters, add instead of plugins.
     pub(super) added_fields: AddedFields,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum VariantKind {
-    Own,
-    /// Client and endpoint send what the chain adds.
-    Sent,
-    /// Filters of the route add it.
-    Filtered,
+    /// The route has only its plugins, if any.
+    Original,
+    /// Client and backend send the fields that the chain adds.
+    ImitatedByPeers,
+    /// Filters of the route add the fields that the chain adds.
+    ImitatedByFilters,
 }
 
 /// Credential sent by the client.
@@ -28,9 +29,9 @@ enum VariantKind {
 pub(super) enum ClientCredential {
     Nothing,
     Key,
-    /// The same token in each request.
+    /// The same JWT in each request.
     Token,
-    /// A new token in each request.
+    /// A new JWT in each request.
     NewToken,
 }
 
@@ -38,21 +39,21 @@ pub(super) enum ClientCredential {
 #[derive(Clone, Debug, Default)]
 pub(super) struct AddedFields {
     pub(super) request: Vec<(String, String)>,
-    pub(super) answer: Vec<(String, String)>,
+    pub(super) response: Vec<(String, String)>,
 }
 
 impl Variant {
-    fn own(name: &'static str, plugins: &'static [&'static str], credential: ClientCredential) -> Self {
-        Variant { name, plugins, credential, kind: VariantKind::Own, added_fields: AddedFields::default() }
+    fn original(name: &'static str, plugins: &'static [&'static str], credential: ClientCredential) -> Self {
+        Variant { name, plugins, credential, kind: VariantKind::Original, added_fields: AddedFields::default() }
     }
 
     pub(super) fn is_plain(&self) -> bool {
-        self.kind == VariantKind::Own && self.plugins.is_empty()
+        self.kind == VariantKind::Original && self.plugins.is_empty()
     }
 
-    /// Whether it has the bytes of the chain without its plugins.
+    /// Whether the variant has the bytes of the chain without its plugins.
     pub(super) fn imitates(&self) -> bool {
-        self.kind != VariantKind::Own
+        self.kind != VariantKind::Original
     }
 
     pub(super) fn is_chain(&self) -> bool {
@@ -63,19 +64,19 @@ impl Variant {
         self.credential == ClientCredential::NewToken
     }
 
-    /// Whether the endpoint sends the response fields of the chain.
-    pub(super) fn has_own_backend(&self) -> bool {
-        self.kind == VariantKind::Sent
+    /// Whether the backend sends the response fields of the chain.
+    pub(super) fn uses_verbose_backend(&self) -> bool {
+        self.kind == VariantKind::ImitatedByPeers
     }
 
     /// The fields added by filters, if the variant imitates the chain with filters.
     pub(super) fn filters(&self) -> Option<&AddedFields> {
-        (self.kind == VariantKind::Filtered).then_some(&self.added_fields)
+        (self.kind == VariantKind::ImitatedByFilters).then_some(&self.added_fields)
     }
 
     /// Header lines that the client sends in addition to its credential.
     pub(super) fn client_fields(&self) -> Arc<str> {
-        if self.kind == VariantKind::Sent { lines(&self.added_fields.request).into() } else { "".into() }
+        if self.kind == VariantKind::ImitatedByPeers { lines(&self.added_fields.request).into() } else { "".into() }
     }
 }
 
@@ -84,27 +85,30 @@ pub(super) fn lines(fields: &[(String, String)]) -> String {
     fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect()
 }
 
-/// The most important chain.
+/// The chain that is compared with its imitations.
 const CHAIN: &[&str] = &["key-auth", "rate-limiting", "correlation-id"];
 
-/// The plain route is first.
-pub(super) fn variants(each: bool) -> Vec<Variant> {
+/// All variants; the plain route is first. With `each_plugin`, also each plugin of the chain alone.
+pub(super) fn variants(each_plugin: bool) -> Vec<Variant> {
     let mut variants = vec![
-        Variant::own("plain", &[], ClientCredential::Nothing),
-        Variant::own("key-auth, rate-limiting, correlation-id", CHAIN, ClientCredential::Key),
-        Variant { kind: VariantKind::Sent, ..Variant::own("plain, same bytes sent to it", &[], ClientCredential::Key) },
+        Variant::original("plain", &[], ClientCredential::Nothing),
+        Variant::original("key-auth, rate-limiting, correlation-id", CHAIN, ClientCredential::Key),
         Variant {
-            kind: VariantKind::Filtered,
-            ..Variant::own("plain, same bytes written by filters", &[], ClientCredential::Key)
+            kind: VariantKind::ImitatedByPeers,
+            ..Variant::original("plain, same bytes sent to it", &[], ClientCredential::Key)
         },
-        Variant::own("jwt RS256, token known", &["jwt"], ClientCredential::Token),
-        Variant::own("jwt RS256, token new", &["jwt"], ClientCredential::NewToken),
+        Variant {
+            kind: VariantKind::ImitatedByFilters,
+            ..Variant::original("plain, same bytes written by filters", &[], ClientCredential::Key)
+        },
+        Variant::original("jwt RS256, token known", &["jwt"], ClientCredential::Token),
+        Variant::original("jwt RS256, token new", &["jwt"], ClientCredential::NewToken),
     ];
-    if each {
+    if each_plugin {
         variants.extend([
-            Variant::own("key-auth alone", &["key-auth"], ClientCredential::Key),
-            Variant::own("rate-limiting alone", &["rate-limiting"], ClientCredential::Nothing),
-            Variant::own("correlation-id alone", &["correlation-id"], ClientCredential::Nothing),
+            Variant::original("key-auth alone", &["key-auth"], ClientCredential::Key),
+            Variant::original("rate-limiting alone", &["rate-limiting"], ClientCredential::Nothing),
+            Variant::original("correlation-id alone", &["correlation-id"], ClientCredential::Nothing),
         ]);
     }
     variants

@@ -1,4 +1,4 @@
-//! Bytes on both sides of the proxy, observed as client and as endpoint.
+//! Counts the bytes of heads on both sides of the proxy, observed as client and as backend ("endpoint").
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,12 +7,12 @@ use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::plugin_bench::PluginBench;
 use super::variant::{AddedFields, Variant};
-use super::world::PluginBench;
-use crate::backend::HEAD;
+use crate::backend::ECHO_HEAD_PATH;
 use crate::http1;
 
-/// Sizes of heads.
+/// Sizes of the heads of each variant, and the heads of the plain route and of the chain.
 #[derive(Default)]
 pub(super) struct Wire {
     rows: Vec<Row>,
@@ -31,28 +31,29 @@ struct Row {
 }
 
 struct Heads {
-    /// As received by the endpoint.
+    /// The head of the request, as received by the endpoint.
     request: String,
-    /// As received by the client.
-    answer: String,
+    /// The head of the response, as received by the client.
+    response: String,
 }
 
 impl Wire {
-    pub(super) async fn observe(&mut self, world: &PluginBench, proxy: SocketAddr, variant: &Variant) -> Result<()> {
-        let mut shape = world.shapes(variant, None).swap_remove(0);
-        let (from_client, answer) = exchange(proxy, &shape).await?;
-        let (_, from_endpoint) = exchange(world.endpoint(variant), &shape).await?;
-        shape.path = HEAD.to_owned();
+    /// Sends a request of a variant through the proxy and to its endpoint, and records the sizes of the heads.
+    pub(super) async fn observe(&mut self, bench: &PluginBench, proxy: SocketAddr, variant: &Variant) -> Result<()> {
+        let mut shape = bench.shapes(variant, None).swap_remove(0);
+        let (from_client, response) = exchange(proxy, &shape).await?;
+        let (_, from_endpoint) = exchange(bench.endpoint(variant), &shape).await?;
+        shape.path = ECHO_HEAD_PATH.to_owned();
         let (_, echo) = exchange(proxy, &shape).await?;
-        let heads = Heads { request: echo.body, answer: answer.head };
+        let heads = Heads { request: echo.body, response: response.head };
         self.rows.push(Row {
             name: variant.name,
             imitates: variant.imitates(),
             from_client,
-            // The path of the observed request is longer than `/`.
-            to_endpoint: heads.request.len() + 1 - HEAD.len(),
+            // The size with the path `/`, although the head was observed with a longer path.
+            to_endpoint: heads.request.len() + 1 - ECHO_HEAD_PATH.len(),
             from_endpoint: from_endpoint.head.len(),
-            to_client: heads.answer.len(),
+            to_client: heads.response.len(),
         });
         if variant.is_plain() {
             self.plain = Some(heads);
@@ -65,26 +66,27 @@ impl Wire {
     /// Passes the fields that the chain adds to the variants that imitate it.
     pub(super) fn copy_added_fields(&self, variants: &mut [Variant]) {
         let (Some(plain), Some(chain)) = (&self.plain, &self.chain) else { return };
-        // The key is sent as a credential already.
-        let shown = |name: &str| name.eq_ignore_ascii_case("apikey");
-        let learned = AddedFields {
-            request: added(&plain.request, &chain.request).filter(|(name, _)| !shown(name)).collect(),
-            answer: added(&plain.answer, &chain.answer).collect(),
+        // The API key is not copied: the imitating clients send it as their credential.
+        let is_key = |name: &str| name.eq_ignore_ascii_case("apikey");
+        let added_fields = AddedFields {
+            request: added(&plain.request, &chain.request).filter(|(name, _)| !is_key(name)).collect(),
+            response: added(&plain.response, &chain.response).collect(),
         };
         for variant in variants.iter_mut().filter(|variant| variant.imitates()) {
-            variant.added_fields = learned.clone();
+            variant.added_fields = added_fields.clone();
         }
     }
 
-    /// Whether the imitating variants have as many bytes, except for numbers with another length.
+    /// Fails unless the imitating variants have about as many bytes as the chain.
     pub(super) fn check(&self) -> Result<()> {
-        let chain = self.chain.as_ref().context("the chain was not seen")?;
+        let chain = self.chain.as_ref().context("the chain was not observed")?;
         for row in self.rows.iter().filter(|row| row.imitates) {
-            let (request, answer) = (chain.request.len() + 1 - HEAD.len(), chain.answer.len());
-            let is_alike = row.to_endpoint.abs_diff(request) <= DIGITS && row.to_client.abs_diff(answer) <= DIGITS;
+            let (request, response) = (chain.request.len() + 1 - ECHO_HEAD_PATH.len(), chain.response.len());
+            let is_alike =
+                row.to_endpoint.abs_diff(request) <= TOLERANCE && row.to_client.abs_diff(response) <= TOLERANCE;
             ensure!(
                 is_alike,
-                "{}: {} and {} bytes instead of {request} and {answer}",
+                "{}: {} and {} bytes instead of {request} and {response}",
                 row.name,
                 row.to_endpoint,
                 row.to_client
@@ -94,31 +96,33 @@ impl Wire {
     }
 }
 
-/// Tolerance for digits of counters in ids and remaining requests.
-const DIGITS: usize = 12;
+/// Bytes by which heads may differ, because counters in ids and numbers of remaining requests have fewer or more
+/// digits.
+const TOLERANCE: usize = 12;
 
-struct Answer {
+/// The head and the body of a response.
+struct RawResponse {
     head: String,
     body: String,
 }
 
 /// Sends one request on a new connection. Returns the number of sent bytes and the response.
-async fn exchange(target: SocketAddr, shape: &crate::RequestShape) -> Result<(usize, Answer)> {
+async fn exchange(target: SocketAddr, shape: &crate::RequestShape) -> Result<(usize, RawResponse)> {
     let mut stream = TcpStream::connect(target).await.context("cannot connect")?;
     let mut request = Vec::new();
-    http1::write(&mut request, shape, 0, false);
+    http1::write_request(&mut request, shape, 0, false);
     stream.write_all(&request).await?;
     let mut text = Vec::new();
     loop {
         ensure!(stream.read_buf(&mut text).await? > 0, "the response ends early");
         let Some(at) = text.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
-        let head = String::from_utf8(text[..at + 4].to_vec()).context("the head is not UTF-8")?;
+        let head = String::from_utf8(text[..at + 4].to_vec()).context("the head of the response is not UTF-8")?;
         let length = fields(&head).find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-        let (_, length) = length.with_context(|| format!("a response without a length:\n{head}"))?;
+        let (_, length) = length.with_context(|| format!("the response has no Content-Length:\n{head}"))?;
         let body = &text[at + 4..];
         if body.len() >= length.parse()? {
-            ensure!(head.starts_with("HTTP/1.1 200"), "not a 200 response:\n{head}");
-            return Ok((request.len(), Answer { body: String::from_utf8_lossy(body).into_owned(), head }));
+            ensure!(head.starts_with("HTTP/1.1 200"), "the status is not 200:\n{head}");
+            return Ok((request.len(), RawResponse { body: String::from_utf8_lossy(body).into_owned(), head }));
         }
     }
 }
@@ -127,10 +131,10 @@ fn fields(head: &str) -> impl Iterator<Item = (&str, &str)> {
     head.split("\r\n").skip(1).filter_map(|line| line.split_once(": "))
 }
 
-/// Fields in one head whose names are missing in the other.
-fn added<'h>(plain: &'h str, with: &'h str) -> impl Iterator<Item = (String, String)> + 'h {
+/// The fields of a head whose names are missing in the head of the plain route.
+fn added<'h>(plain: &'h str, head: &'h str) -> impl Iterator<Item = (String, String)> + 'h {
     let is_new = |name: &str| !fields(plain).any(|(known, _)| known.eq_ignore_ascii_case(name));
-    fields(with).filter(move |(name, _)| is_new(name)).map(|(name, value)| (name.to_owned(), value.to_owned()))
+    fields(head).filter(move |(name, _)| is_new(name)).map(|(name, value)| (name.to_owned(), value.to_owned()))
 }
 
 impl fmt::Display for Wire {
@@ -147,7 +151,7 @@ impl fmt::Display for Wire {
         }
         let (Some(plain), Some(chain)) = (&self.plain, &self.chain) else { return Ok(()) };
         writeln!(f, "\n  The chain adds to requests and responses:")?;
-        for (name, value) in added(&plain.request, &chain.request).chain(added(&plain.answer, &chain.answer)) {
+        for (name, value) in added(&plain.request, &chain.request).chain(added(&plain.response, &chain.response)) {
             writeln!(f, "    {name}: {value}")?;
         }
         Ok(())

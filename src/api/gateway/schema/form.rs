@@ -1,10 +1,10 @@
-//! Formats of strings and numbers that the API uses repeatedly, each as a named schema transform.
+//! Formats of strings and numbers that the Gateway API uses repeatedly, each as a named schema transform.
 
 use schemars::Schema;
+use schemars::transform::Transform;
 use serde_json::{Value, json};
 
 use super::transforms::in_experimental;
-use schemars::transform::Transform;
 
 /// Pattern of a lowercase DNS name, without anchors.
 macro_rules! dns_name {
@@ -18,7 +18,9 @@ const DNS_SUBDOMAIN: &str = concat!("^", dns_name!(), "$");
 pub(crate) const WILDCARD_HOSTNAME: &str = concat!(r"^(\*\.)?", dns_name!(), "$");
 /// A name with an optional domain prefix, as in keys of labels and annotations.
 pub(crate) const QUALIFIED_NAME: &str = concat!("^(", dns_name!(), "/)?([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$");
+/// A `token` of HTTP (RFC 9110).
 const TOKEN: &str = r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$";
+/// Visible ASCII characters, with single spaces or tabs between them.
 const FIELD_VALUE: &str = r"^[!-~]+([\t ]?[!-~]+)*$";
 
 /// Name of any Kubernetes object.
@@ -60,7 +62,7 @@ pub(crate) fn precise_hostname(schema: &mut Schema) {
     pattern(schema, DNS_SUBDOMAIN);
 }
 
-/// `example.com/controller`.
+/// Name of a controller, such as `example.com/controller`.
 pub(crate) fn controller_name(schema: &mut Schema) {
     length(schema, 1, 253);
     pattern(schema, concat!("^", dns_name!(), r"\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$"));
@@ -100,26 +102,26 @@ pub(crate) fn url_path(schema: &mut Schema) {
     pattern(schema, "^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$");
 }
 
-/// One of a list of values. The Rust type stays an open string.
+/// One of a list of values. The Rust type of the field stays a string or number.
 pub(crate) fn one_of<T: Into<Value> + Clone, const N: usize>(values: [T; N]) -> impl FnMut(&mut Schema) {
     move |schema| {
         schema.insert("enum".to_owned(), values.iter().cloned().map(Into::into).collect());
     }
 }
 
-/// A string with a format that only one field has.
-pub(crate) fn text(least: u32, most: u32, matching: &'static str) -> impl FnMut(&mut Schema) {
+/// A string with its own length limits and pattern, for a format that has no function in this module.
+pub(crate) fn text(min_length: u32, max_length: u32, regex: &'static str) -> impl FnMut(&mut Schema) {
     move |schema| {
-        length(schema, least, most);
-        pattern(schema, matching);
+        length(schema, min_length, max_length);
+        pattern(schema, regex);
     }
 }
 
-fn length(schema: &mut Schema, least: u32, most: u32) {
-    schema.insert("minLength".to_owned(), json!(least));
-    schema.insert("maxLength".to_owned(), json!(most));
+fn length(schema: &mut Schema, min: u32, max: u32) {
+    schema.insert("minLength".to_owned(), json!(min));
+    schema.insert("maxLength".to_owned(), json!(max));
 }
 
-fn pattern(schema: &mut Schema, pattern: &str) {
-    schema.insert("pattern".to_owned(), json!(pattern));
+fn pattern(schema: &mut Schema, regex: &str) {
+    schema.insert("pattern".to_owned(), json!(regex));
 }

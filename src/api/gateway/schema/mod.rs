@@ -1,10 +1,11 @@
-//! Structural schemas of all kinds, generated from the types in the parent folder.
+//! Structural schemas of the kinds of the Gateway API, generated from the types in the parent folder.
 //!
 //! ```text
 //!   form.rs             formats of strings and numbers           ┐
 //!   transforms.rs       lists, fields, differences of channels   │ attributes on the types
 //!   rule.rs             rules in CEL                             │
 //!   union.rs            discriminated unions                     ┘
+//!   channel_mark.rs     marks that these attributes set and to_structural.rs interprets
 //!   to_structural.rs    converts the derived schema to a structural schema of one channel
 //!   status.rs           schemas of status, which has no Rust type
 //!   older_versions.rs   differences of versions before v1
@@ -33,48 +34,47 @@ use super::{
 };
 use crate::api::kind::{Kind, KindFamily};
 
-/// Schema of the preferred version of a kind. `None` if the channel lacks the kind or it is not a Gateway API kind.
+/// Schema of the preferred version of a kind. `None` if the channel lacks the kind, or if the kind is not one of the
+/// Gateway API.
 pub fn structural(kind: Kind, channel: Channel) -> Option<Value> {
-    structural_version(kind, kind.versions().first()?, channel)
+    structural_of_version(kind, kind.versions().first()?, channel)
 }
 
 /// Schema of one version of a kind. `None` if the channel does not serve it.
-pub fn structural_version(kind: Kind, version: &str, channel: Channel) -> Option<Value> {
+pub fn structural_of_version(kind: Kind, version: &str, channel: Channel) -> Option<Value> {
     if !served_versions(kind, channel).contains(&version) {
         return None;
     }
-    let spec = spec(kind)?.to_value();
-    let mut whole = json!({
+    let mut schema = json!({
         "type": "object",
         "required": ["spec"],
         "properties": {
             "apiVersion": { "type": "string" },
             "kind": { "type": "string" },
             "metadata": { "type": "object" },
-            "spec": spec,
+            "spec": spec_schema(kind)?.to_value(),
         },
     });
     if let Some(status) = status::status_schema(kind) {
-        whole["properties"]["status"] = status;
+        schema["properties"]["status"] = status;
     }
-    older_versions::adapt(kind, version, &mut whole);
-    to_structural::to_structural(&mut whole, channel);
-    Some(whole)
+    older_versions::adapt(kind, version, &mut schema);
+    to_structural::to_structural(&mut schema, channel);
+    Some(schema)
 }
 
 /// Versions of a kind that a channel serves, preferred first. Empty if the channel lacks the kind.
 pub fn served_versions(kind: Kind, channel: Channel) -> &'static [&'static str] {
-    let all = kind.versions();
     match (kind, channel) {
         _ if kind.family() != KindFamily::GatewayApi => &[],
         (Kind::XBackend | Kind::XBackendTrafficPolicy | Kind::XMesh | Kind::XTelemetryPolicy, Channel::Standard) => &[],
         // Alpha versions of kinds that reached v1 remain in the experimental channel only.
         (Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute | Kind::BackendTlsPolicy, Channel::Standard) => &["v1"],
-        _ => all,
+        _ => kind.versions(),
     }
 }
 
-fn spec(kind: Kind) -> Option<Schema> {
+fn spec_schema(kind: Kind) -> Option<Schema> {
     Some(match kind {
         Kind::GatewayClass => schema_of::<GatewayClassSpec>(),
         Kind::Gateway => schema_of::<GatewaySpec>(),
@@ -113,7 +113,7 @@ mod tests {
                 let served = served_versions(*kind, channel);
                 assert_eq!(structural(*kind, channel).is_some(), !served.is_empty(), "{kind} ({})", channel.name());
                 for version in kind.versions() {
-                    let schema = structural_version(*kind, version, channel);
+                    let schema = structural_of_version(*kind, version, channel);
                     assert_eq!(schema.is_some(), served.contains(version), "{kind} {version} ({})", channel.name());
                     assert!(!schema.unwrap_or_default().to_string().contains("x-portico"), "{kind} {version}");
                 }
@@ -123,9 +123,9 @@ mod tests {
 
     #[test]
     fn shared_types_are_restricted_per_kind() {
-        let filter = "/properties/spec/properties/rules/items/properties/filters/items/properties";
-        let backend = "/properties/spec/properties/rules/items/properties/backendRefs/items/properties";
-        let names = |kind, channel, pointer: &str| {
+        let filter_fields = "/properties/spec/properties/rules/items/properties/filters/items/properties";
+        let backend_fields = "/properties/spec/properties/rules/items/properties/backendRefs/items/properties";
+        let names_at = |kind, channel, pointer: &str| {
             let schema = structural(kind, channel).unwrap();
             let mut names: Vec<String> =
                 schema.pointer(pointer).unwrap().as_object().unwrap().keys().cloned().collect();
@@ -136,23 +136,23 @@ mod tests {
             (
                 Kind::GrpcRoute,
                 Channel::Experimental,
-                filter.to_owned(),
+                filter_fields.to_owned(),
                 "extensionRef requestHeaderModifier requestMirror responseHeaderModifier type",
             ),
             (
                 Kind::GrpcRoute,
                 Channel::Standard,
-                format!("{backend}/filters/items/properties"),
+                format!("{backend_fields}/filters/items/properties"),
                 "extensionRef requestHeaderModifier requestMirror responseHeaderModifier type",
             ),
             (
                 Kind::HttpRoute,
                 Channel::Standard,
-                filter.to_owned(),
+                filter_fields.to_owned(),
                 "cors extensionRef requestHeaderModifier requestMirror requestRedirect responseHeaderModifier type \
                  urlRewrite",
             ),
-            (Kind::TcpRoute, Channel::Standard, backend.to_owned(), "group kind name namespace port weight"),
+            (Kind::TcpRoute, Channel::Standard, backend_fields.to_owned(), "group kind name namespace port weight"),
             (
                 Kind::ListenerSet,
                 Channel::Experimental,
@@ -161,7 +161,7 @@ mod tests {
             ),
         ];
         for (kind, channel, pointer, expected) in cases {
-            assert_eq!(names(kind, channel, &pointer), expected, "{kind} {pointer}");
+            assert_eq!(names_at(kind, channel, &pointer), expected, "{kind} {pointer}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Schema differences of versions before v1. All versions are parsed as the v1 type, which accepts their objects.
+//! Schema differences of versions before v1. Objects of all versions are parsed as the type of v1.
 
 use schemars::Schema;
 use serde_json::{Value, json};
 
-use super::rule::{VALIDATIONS, names_differ};
+use super::rule::{VALIDATIONS, unique_rule_names};
 use crate::api::kind::Kind;
 
 /// Converts the schema of v1 to that of an older version.
@@ -11,25 +11,25 @@ pub(super) fn adapt(kind: Kind, version: &str, schema: &mut Value) {
     let Some(spec) = schema.pointer_mut("/properties/spec") else { return };
     match (kind, version) {
         (Kind::TlsRoute, "v1alpha2") => {
-            several_rules(spec);
-            any_hostnames(spec);
+            allow_several_rules(spec);
+            allow_any_hostnames(spec);
         }
-        (Kind::TcpRoute | Kind::UdpRoute, "v1alpha2") => several_rules(spec),
+        (Kind::TcpRoute | Kind::UdpRoute, "v1alpha2") => allow_several_rules(spec),
         _ => {}
     }
 }
 
 /// Allows up to sixteen rules where v1 requires exactly one.
-fn several_rules(spec: &mut Value) {
+fn allow_several_rules(spec: &mut Value) {
     let rules = spec.pointer_mut("/properties/rules").and_then(|rules| <&mut Schema>::try_from(rules).ok());
     if let Some(rules) = rules {
         rules.insert("maxItems".to_owned(), json!(16));
-        names_differ(rules);
+        unique_rule_names(rules);
     }
 }
 
-/// Makes hostnames optional and removes the rules for the list.
-fn any_hostnames(spec: &mut Value) {
+/// Makes `hostnames` optional and removes the CEL rules for this list.
+fn allow_any_hostnames(spec: &mut Value) {
     if let Some(hostnames) = spec.pointer_mut("/properties/hostnames").and_then(Value::as_object_mut) {
         hostnames.remove("minItems");
         hostnames.remove(VALIDATIONS);

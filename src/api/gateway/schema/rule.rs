@@ -16,9 +16,11 @@ pub(in crate::api) const VALIDATIONS: &str = "x-kubernetes-validations";
 pub(crate) struct CelRule {
     expression: String,
     message: String,
-    /// Expression that computes the message from the value.
+    /// CEL expression that computes the message from the value.
     message_expression: Option<String>,
+    /// `None` for both channels.
     channel: Option<Channel>,
+    /// The field of the union member that the rule concerns.
     member: Option<&'static str>,
 }
 
@@ -33,16 +35,16 @@ pub(crate) fn rule(expression: impl Into<String>, message: impl Into<String>) ->
     }
 }
 
-/// Creates a rule for every entry of a list or key of a map. The API reports such a rule at the list, so the message
-/// starts with the first entry that violates it: `listener web: …`. `entry` names the entry in the expressions and in
-/// the message, `named_by` is the expression that identifies it.
-pub(crate) fn every(entry: &str, named_by: &str, holds: &str, message: impl Into<String>) -> CelRule {
+/// Creates a rule for every entry of a list or key of a map. The API server reports a violation at the list or map, so
+/// the message starts with the first entry that violates the rule: `listener web: …`. `entry` is the variable of the
+/// entry in the expressions and its noun in the message; `name` is the expression for its name in the message.
+pub(crate) fn every(entry: &str, name: &str, holds: &str, message: impl Into<String>) -> CelRule {
     let message = message.into();
-    // A JSON string is also a CEL string literal.
-    let told = Value::from(format!(": {message}"));
+    // A JSON string has the syntax of a CEL string literal.
+    let message_literal = Value::from(format!(": {message}"));
     CelRule {
         message_expression: Some(format!(
-            "'{entry} ' + string(self.filter({entry}, !({holds})).map({entry}, {named_by})[0]) + {told}"
+            "'{entry} ' + string(self.filter({entry}, !({holds})).map({entry}, {name})[0]) + {message_literal}"
         )),
         ..rule(format!("self.all({entry}, {holds})"), message)
     }
@@ -54,7 +56,7 @@ impl CelRule {
         CelRule { channel: Some(channel), ..self }
     }
 
-    /// Ties the rule to a union member: it is removed together with the member.
+    /// Ties the rule to the field of a union member, so that both are removed together.
     pub(super) fn for_member(self, member: &'static str) -> CelRule {
         CelRule { member: Some(member), ..self }
     }
@@ -63,8 +65,8 @@ impl CelRule {
 impl Transform for CelRule {
     fn transform(&mut self, schema: &mut Schema) {
         let mut rule = json!({ "rule": self.expression, "message": self.message });
-        if let Some(telling) = &self.message_expression {
-            rule["messageExpression"] = json!(telling);
+        if let Some(expression) = &self.message_expression {
+            rule["messageExpression"] = json!(expression);
         }
         if let Some(channel) = self.channel {
             rule[RULE_CHANNEL] = json!(channel.name());
@@ -79,17 +81,17 @@ impl Transform for CelRule {
     }
 }
 
-/// Expression for the key of a map in a message. Truncates the key because nothing else bounds its length.
-pub(crate) const KEY: &str = "key.size() > 64 ? key.substring(0, 64) + '…' : key";
+/// CEL expression for the variable `key` in a message. It truncates the key, since no schema limits the length of keys.
+pub(crate) const TRUNCATED_KEY: &str = "key.size() > 64 ? key.substring(0, 64) + '…' : key";
 
-/// Rules that apply in one channel only.
+/// Adds rules that apply in one channel only.
 pub(crate) fn in_channel<const N: usize>(channel: Channel, rules: [CelRule; N]) -> impl Transform {
     let mut rules = rules.map(|rule| rule.only(channel));
     move |schema: &mut Schema| rules.iter_mut().for_each(|rule| rule.transform(schema))
 }
 
-/// Named entries of a list must have unique names.
-pub(crate) fn names_differ(schema: &mut Schema) {
+/// Requires unique names of the route rules in a list, as far as they have names.
+pub(crate) fn unique_rule_names(schema: &mut Schema) {
     every(
         "rule",
         "rule.name",
@@ -99,12 +101,12 @@ pub(crate) fn names_differ(schema: &mut Schema) {
     .transform(schema);
 }
 
-/// Keeps the rules that match a predicate and removes an empty list.
-pub(super) fn retain(schema: &mut serde_json::Map<String, Value>, mut keep: impl FnMut(&Value) -> bool) {
-    if let Some(rules) = schema.get_mut(VALIDATIONS).and_then(Value::as_array_mut) {
+/// Keeps the rules of a node that match a predicate, and removes the keyword if none is left.
+pub(super) fn retain_rules(node: &mut serde_json::Map<String, Value>, mut keep: impl FnMut(&Value) -> bool) {
+    if let Some(rules) = node.get_mut(VALIDATIONS).and_then(Value::as_array_mut) {
         rules.retain(|rule| keep(rule));
         if rules.is_empty() {
-            schema.remove(VALIDATIONS);
+            node.remove(VALIDATIONS);
         }
     }
 }

@@ -5,25 +5,25 @@ use schemars::transform::Transform;
 use schemars::{Schema, json_schema};
 use serde_json::{Value, json};
 
-use super::transforms::{each, experimental, field, keyed_by};
+use super::transforms::{Presence, each, experimental, field, keyed_by};
 use super::{form, schema_of};
 use crate::api::gateway::gateway::{ADDRESS_TYPE, address_rules, routability};
 use crate::api::gateway::{ParentReference, RouteGroupKind};
 use crate::api::kind::Kind;
 
-/// The schema of `status`, with marks for both channels. `None` for a kind without status.
+/// The schema of `status`, with the marks of `channel_mark`. `None` for a kind without status.
 pub(super) fn status_schema(kind: Kind) -> Option<Value> {
     let status = match kind {
         Kind::GatewayClass => {
-            let waiting = json!([pending_condition("Accepted")]);
-            by_condition(waiting.clone(), waiting, [("supportedFeatures", supported_features())])
+            let accepted = json!([pending_condition("Accepted")]);
+            status_of_object(accepted.clone(), accepted, [("supportedFeatures", supported_features())])
         }
-        Kind::XMesh => by_condition(
+        Kind::XMesh => status_of_object(
             json!([pending_condition("Accepted")]),
             json!([pending_condition("Accepted"), pending_condition("Programmed")]),
             [("supportedFeatures", supported_features())],
         ),
-        Kind::Gateway => by_condition(
+        Kind::Gateway => status_of_object(
             json!([pending_condition("Accepted"), pending_condition("Programmed")]),
             json!([pending_condition("Accepted"), pending_condition("Programmed")]),
             [
@@ -32,66 +32,79 @@ pub(super) fn status_schema(kind: Kind) -> Option<Value> {
                 ("listeners", listeners()),
             ],
         ),
-        Kind::ListenerSet => by_condition(
+        Kind::ListenerSet => status_of_object(
             json!([pending_condition("Accepted"), pending_condition("Programmed")]),
             json!([pending_condition("Accepted"), pending_condition("Programmed")]),
             [("listeners", listeners())],
         ),
         Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute => {
-            by_controller("parents", "parentRef", 32, true)
+            status_per_controller("parents", "parentRef", 32, Presence::Required)
         }
         Kind::BackendTlsPolicy | Kind::XBackendTrafficPolicy | Kind::XTelemetryPolicy => {
-            by_controller("ancestors", "ancestorRef", 16, true)
+            status_per_controller("ancestors", "ancestorRef", 16, Presence::Required)
         }
-        Kind::XBackend => by_controller("ancestors", "ancestorRef", 32, false),
+        Kind::XBackend => status_per_controller("ancestors", "ancestorRef", 32, Presence::Optional),
         _ => return None,
     };
     Some(status.to_value())
 }
 
-/// A status with conditions that default to `Unknown`, written by one controller.
-fn by_condition<const N: usize>(status: Value, conditions: Value, more: [(&'static str, Schema); N]) -> Schema {
+/// A status with conditions of the object itself, written by one controller. The API server adds the conditions
+/// `if_no_status` to an object without status, and the conditions `if_no_conditions` to a status without them.
+fn status_of_object<const N: usize>(
+    if_no_status: Value,
+    if_no_conditions: Value,
+    other_fields: [(&'static str, Schema); N],
+) -> Schema {
     let mut properties = json!({ "conditions": condition_list(Some(8)) });
-    properties["conditions"]["default"] = conditions;
-    for (name, schema) in more {
+    properties["conditions"]["default"] = if_no_conditions;
+    for (name, schema) in other_fields {
         properties[name] = schema.to_value();
     }
-    json_schema!({ "type": "object", "properties": properties, "default": { "conditions": status } })
+    json_schema!({ "type": "object", "properties": properties, "default": { "conditions": if_no_status } })
 }
 
-/// A status with one entry per referenced object and controller.
-pub(in crate::api) fn by_controller(list: &str, about: &str, most: u32, strict: bool) -> Schema {
+/// A status with a list of at most `max_entries` entries: one for each pair of a controller and an object that
+/// `reference_field` refers to. If the conditions of an entry are required, the list is required, too, and the number
+/// of conditions is limited.
+pub(in crate::api) fn status_per_controller(
+    list: &str,
+    reference_field: &str,
+    max_entries: u32,
+    conditions_presence: Presence,
+) -> Schema {
+    let conditions_required = conditions_presence == Presence::Required;
     let mut controller = json_schema!({ "type": "string" });
     form::controller_name(&mut controller);
-    let mut conditions = condition_list(strict.then_some(8));
-    let mut required = vec![about, "controllerName"];
-    if strict {
+    let mut conditions = condition_list(conditions_required.then_some(8));
+    let mut required_fields = vec![reference_field, "controllerName"];
+    if conditions_required {
         conditions.insert("minItems".to_owned(), json!(1));
-        required.push("conditions");
+        required_fields.push("conditions");
     }
     let mut status = json_schema!({
         "type": "object",
         "properties": { list: {
             "type": "array",
-            "maxItems": most,
+            "maxItems": max_entries,
             "items": {
                 "type": "object",
-                "required": required,
+                "required": required_fields,
                 "properties": {
-                    about: schema_of::<ParentReference>(),
+                    reference_field: schema_of::<ParentReference>(),
                     "controllerName": controller,
                     "conditions": conditions,
                 },
             },
         } },
     });
-    if strict {
+    if conditions_required {
         status.insert("required".to_owned(), json!([list]));
     }
     status
 }
 
-pub(in crate::api) fn condition_list(most: Option<u32>) -> Schema {
+pub(in crate::api) fn condition_list(max_conditions: Option<u32>) -> Schema {
     let mut conditions = json_schema!({
         "type": "array",
         "items": {
@@ -107,8 +120,8 @@ pub(in crate::api) fn condition_list(most: Option<u32>) -> Schema {
             },
         },
     });
-    if let Some(most) = most {
-        conditions.insert("maxItems".to_owned(), json!(most));
+    if let Some(max_conditions) = max_conditions {
+        conditions.insert("maxItems".to_owned(), json!(max_conditions));
     }
     keyed_by(["type"])(&mut conditions);
     conditions
@@ -118,9 +131,9 @@ const CONDITION_TYPE: &str = concat!("^(", form::dns_name!(), "/)?(([A-Za-z0-9][
 const REASON: &str = "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$";
 
 /// The default condition that the API server writes into new objects.
-pub(in crate::api) fn pending_condition(kind: &str) -> Value {
+pub(in crate::api) fn pending_condition(condition_type: &str) -> Value {
     json!({
-        "type": kind,
+        "type": condition_type,
         "status": "Unknown",
         "reason": "Pending",
         "message": "Waiting for controller",
@@ -155,7 +168,7 @@ fn addresses() -> Schema {
     each(field("type", form::text(1, 253, ADDRESS_TYPE))).transform(&mut addresses);
     each(field("routability", experimental)).transform(&mut addresses);
     each(field("routability", routability())).transform(&mut addresses);
-    each(address_rules(false)).transform(&mut addresses);
+    each(address_rules(Presence::Required)).transform(&mut addresses);
     addresses
 }
 

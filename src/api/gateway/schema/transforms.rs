@@ -1,4 +1,5 @@
-//! Schema transforms for lists and fields that derive alone cannot express.
+//! Schema transforms that the derive macro has no attributes for: kinds of lists, transforms of entries and fields, and
+//! differences between the channels.
 
 use schemars::Schema;
 use schemars::transform::Transform;
@@ -6,12 +7,19 @@ use serde_json::{Map, Value, json};
 
 use super::channel_mark::{EXPERIMENTAL_ONLY, IN_EXPERIMENTAL};
 
-/// A list without duplicates.
-pub(crate) fn set(schema: &mut Schema) {
+/// Whether a field must be present.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::api) enum Presence {
+    Required,
+    Optional,
+}
+
+/// Makes a list a set, without duplicates.
+pub(crate) fn unique_entries(schema: &mut Schema) {
     schema.insert("x-kubernetes-list-type".to_owned(), json!("set"));
 }
 
-/// A list whose entries are identified by these fields.
+/// Makes a list a map, whose entries these fields identify.
 pub(crate) fn keyed_by<const N: usize>(keys: [&'static str; N]) -> impl FnMut(&mut Schema) {
     move |schema| {
         schema.insert("x-kubernetes-list-type".to_owned(), json!("map"));
@@ -20,22 +28,22 @@ pub(crate) fn keyed_by<const N: usize>(keys: [&'static str; N]) -> impl FnMut(&m
 }
 
 /// Applies a transform to every entry of a list or value of a map.
-pub(crate) fn each(mut of_entry: impl Transform) -> impl FnMut(&mut Schema) {
+pub(crate) fn each(mut entry_transform: impl Transform) -> impl FnMut(&mut Schema) {
     move |schema| {
         for key in ["items", "additionalProperties"] {
             if let Some(entry) = subschema(schema.get_mut(key)) {
-                of_entry.transform(entry);
+                entry_transform.transform(entry);
             }
         }
     }
 }
 
 /// Applies a transform to one field of an object.
-pub(crate) fn field(name: &'static str, mut of_field: impl Transform) -> impl FnMut(&mut Schema) {
+pub(crate) fn field(name: &'static str, mut field_transform: impl Transform) -> impl FnMut(&mut Schema) {
     move |schema| {
         let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
         if let Some(field) = subschema(properties.and_then(|properties| properties.get_mut(name))) {
-            of_field.transform(field);
+            field_transform.transform(field);
         }
     }
 }
@@ -43,9 +51,9 @@ pub(crate) fn field(name: &'static str, mut of_field: impl Transform) -> impl Fn
 /// Makes fields required in the schema although the types parse objects without them.
 pub(crate) fn required<const N: usize>(names: [&'static str; N]) -> impl FnMut(&mut Schema) {
     move |schema| {
-        let required = schema.ensure_object().entry("required").or_insert_with(|| json!([]));
-        if let Some(required) = required.as_array_mut() {
-            required.extend(names.iter().map(|name| json!(name)));
+        let required_fields = schema.ensure_object().entry("required").or_insert_with(|| json!([]));
+        if let Some(required_fields) = required_fields.as_array_mut() {
+            required_fields.extend(names.iter().map(|name| json!(name)));
         }
     }
 }
@@ -59,8 +67,9 @@ pub(crate) fn without<const N: usize>(names: [&'static str; N]) -> impl FnMut(&m
     }
 }
 
-/// Removes the format of an integer, which the API sets only for fixed-width Go types.
-pub(crate) fn integer(schema: &mut Schema) {
+/// Removes the format of an integer, such as `int32`, which the derive macro always sets. The CRDs of the Gateway API
+/// have a format for fixed-width Go types only.
+pub(crate) fn without_format(schema: &mut Schema) {
     schema.remove("format");
 }
 
@@ -70,17 +79,17 @@ pub(crate) fn experimental(schema: &mut Schema) {
 }
 
 /// Adds keywords that apply only in the experimental channel.
-pub(crate) fn in_experimental(more: Value) -> impl FnMut(&mut Schema) {
+pub(crate) fn in_experimental(keywords: Value) -> impl FnMut(&mut Schema) {
     move |schema| {
         let marked = schema.ensure_object().entry(IN_EXPERIMENTAL).or_insert_with(|| json!({}));
-        if let (Some(marked), Some(more)) = (marked.as_object_mut(), more.as_object()) {
-            marked.extend(more.clone());
+        if let (Some(marked), Some(keywords)) = (marked.as_object_mut(), keywords.as_object()) {
+            marked.extend(keywords.clone());
         }
     }
 }
 
-/// The schema as an object; all schemas here are objects.
-pub(crate) fn object(schema: &mut Schema) -> &mut Map<String, Value> {
+/// The keywords of a schema.
+pub(crate) fn keywords(schema: &mut Schema) -> &mut Map<String, Value> {
     schema.ensure_object()
 }
 

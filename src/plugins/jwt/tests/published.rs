@@ -48,7 +48,12 @@ impl PluginServices for FakeIssuer {
         };
     }
 
-    fn fetch(&self, uri: &str, _timeout: Duration, _most: usize) -> BoxFuture<'static, Result<FetchResponse, String>> {
+    fn fetch(
+        &self,
+        uri: &str,
+        _timeout: Duration,
+        _max_bytes: usize,
+    ) -> BoxFuture<'static, Result<FetchResponse, String>> {
         assert_eq!(uri, "https://issuer.example/keys");
         self.fetches.fetch_add(1, Ordering::Relaxed);
         let body = self.keys.lock().as_ref().map(|keys| json!({"keys": keys}).to_string());
@@ -61,7 +66,7 @@ impl PluginServices for FakeIssuer {
 }
 
 struct IssuerTest {
-    world: Arc<FakeIssuer>,
+    fake_issuer: Arc<FakeIssuer>,
     jwt: Arc<Jwt>,
     chain: Arc<Chain>,
     consumers: ConsumerDirectory,
@@ -69,26 +74,26 @@ struct IssuerTest {
 }
 
 impl IssuerTest {
-    /// `more` is added to the entry in `jwks`.
-    fn new(keys: Option<Vec<Value>>, more: &Value) -> Self {
-        let world = Arc::new(FakeIssuer { keys: Mutex::new(keys), ..FakeIssuer::default() });
-        let services: Arc<dyn PluginServices> = Arc::clone(&world) as _;
+    /// `extra` are further fields of the entry in `jwks`.
+    fn new(keys: Option<Vec<Value>>, extra: &Value) -> Self {
+        let fake_issuer = Arc::new(FakeIssuer { keys: Mutex::new(keys), ..FakeIssuer::default() });
+        let services: Arc<dyn PluginServices> = Arc::clone(&fake_issuer) as _;
         let mut issuer = json!({"issuer": ISSUER, "uri": "https://issuer.example/keys"});
-        issuer.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        issuer.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         let state = PluginState::default();
         let jwt = build_jwt(&json!({"jwks": [issuer]}), &state, &services);
-        IssuerTest { world, chain: chain_of(&jwt), jwt, consumers: consumers(), state }
+        IssuerTest { fake_issuer, chain: chain_of(&jwt), jwt, consumers: consumers(), state }
     }
 
     fn publish(&self, keys: Option<Vec<Value>>) {
-        *self.world.keys.lock() = keys;
+        *self.fake_issuer.keys.lock() = keys;
     }
 
     fn fetches(&self) -> usize {
-        self.world.fetches.load(Ordering::Relaxed)
+        self.fake_issuer.fetches.load(Ordering::Relaxed)
     }
 
-    async fn send(&self, token: &str) -> Seen {
+    async fn send(&self, token: &str) -> TestOutcome {
         request_with_token(token).with_consumers(&self.consumers).run(&self.chain).await
     }
 
@@ -97,15 +102,15 @@ impl IssuerTest {
     }
 }
 
-fn claims(more: &Value) -> Value {
+fn claims(extra: &Value) -> Value {
     let mut claims = json!({"iss": ISSUER, "sub": "anna"});
-    claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    claims.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     claims
 }
 
-fn token(signer: &Signer, kid: Option<&str>, more: &Value) -> String {
+fn token(signer: &Signer, kid: Option<&str>, extra: &Value) -> String {
     let header = kid.map_or(json!({}), |kid| json!({"kid": kid}));
-    signer.token(Algorithm::Es256, &header, &claims(more))
+    signer.token(Algorithm::Es256, &header, &claims(extra))
 }
 
 fn signer() -> Signer {
@@ -115,25 +120,25 @@ fn signer() -> Signer {
 #[tokio::test(start_paused = true)]
 async fn the_first_request_waits_for_the_keys() {
     let signer = signer();
-    let scene = IssuerTest::new(Some(vec![signer.jwk(Some("a"))]), &json!({}));
+    let test = IssuerTest::new(Some(vec![signer.jwk(Some("a"))]), &json!({}));
     for text in [token(&signer, Some("a"), &json!({})), token(&signer, None, &json!({}))] {
         for _ in 0..2 {
-            let outcome = scene.send(&text).await;
+            let outcome = test.send(&text).await;
             assert_eq!(outcome.message(), None);
             assert_eq!(outcome.upstream_identity(), (Some("anna"), Some("anna"), false));
             let credential = outcome.state.identity.credential.unwrap();
             assert_eq!(&*credential, "https://issuer.example#anna");
         }
     }
-    assert_eq!(scene.fetches(), 1);
+    assert_eq!(test.fetches(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn tokens_need_a_key_algorithm_and_audience_of_the_issuer() {
     let (signer, other_signer) = (signer(), signer());
     let rsa = Signer::for_algorithm(Algorithm::Rs256);
-    let more = json!({"audiences": ["shop", "bar"], "algorithms": ["ES256"]});
-    let scene = IssuerTest::new(Some(vec![signer.jwk(Some("a")), rsa.jwk(Some("r"))]), &more);
+    let extra = json!({"audiences": ["shop", "bar"], "algorithms": ["ES256"]});
+    let test = IssuerTest::new(Some(vec![signer.jwk(Some("a")), rsa.jwk(Some("r"))]), &extra);
     let shop = json!({"aud": "shop"});
     let hmac = signer.token(Algorithm::Hs256, &json!({"kid": "a"}), &claims(&shop));
     let hmac_credential = signed(&claims(&shop));
@@ -157,7 +162,7 @@ async fn tokens_need_a_key_algorithm_and_audience_of_the_issuer() {
         (signed(&json!({"iss": "key-1"})), None),
     ];
     for (text, message) in cases {
-        let outcome = scene.send(&text).await;
+        let outcome = test.send(&text).await;
         match message {
             None => assert_eq!(outcome.message(), None),
             Some(message) => assert_rejected(&text, &outcome, message),
@@ -168,119 +173,120 @@ async fn tokens_need_a_key_algorithm_and_audience_of_the_issuer() {
 #[tokio::test(start_paused = true)]
 async fn unknown_keys_trigger_rate_limited_fetches() {
     let (old, new) = (signer(), signer());
-    let scene = IssuerTest::new(Some(vec![old.jwk(Some("a"))]), &json!({}));
+    let test = IssuerTest::new(Some(vec![old.jwk(Some("a"))]), &json!({}));
     let (old_token, new_token) = (token(&old, Some("a"), &json!({})), token(&new, Some("b"), &json!({})));
-    assert!(scene.is_accepted(&old_token).await);
-    scene.publish(Some(vec![new.jwk(Some("b")), old.jwk(Some("a"))]));
+    assert!(test.is_accepted(&old_token).await);
+    test.publish(Some(vec![new.jwk(Some("b")), old.jwk(Some("a"))]));
     for _ in 0..10 {
-        assert!(!scene.is_accepted(&new_token).await);
+        assert!(!test.is_accepted(&new_token).await);
     }
-    assert_eq!(scene.fetches(), 1, "unknown key ids do not cause further fetches");
+    assert_eq!(test.fetches(), 1, "unknown key ids do not cause further fetches within 30 seconds");
     tokio::time::advance(Duration::from_secs(30)).await;
-    assert!(scene.is_accepted(&new_token).await);
-    assert!(scene.is_accepted(&old_token).await);
-    assert_eq!(scene.fetches(), 2);
+    assert!(test.is_accepted(&new_token).await);
+    assert!(test.is_accepted(&old_token).await);
+    assert_eq!(test.fetches(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn removed_keys_invalidate_cached_tokens() {
     let (old, new) = (signer(), signer());
-    let scene = IssuerTest::new(Some(vec![old.jwk(Some("a")), new.jwk(Some("b"))]), &json!({}));
+    let test = IssuerTest::new(Some(vec![old.jwk(Some("a")), new.jwk(Some("b"))]), &json!({}));
     let (old_token, new_token) = (token(&old, Some("a"), &json!({})), token(&new, Some("b"), &json!({})));
-    assert!(scene.is_accepted(&old_token).await && scene.is_accepted(&new_token).await);
-    let is_known = |token: &str| {
-        let entry = scene.jwt.cache.find(&scene.jwt.digest(token.as_bytes()));
+    assert!(test.is_accepted(&old_token).await && test.is_accepted(&new_token).await);
+    let is_valid_in_cache = |token: &str| {
+        let entry = test.jwt.cache.find(&test.jwt.digest(token.as_bytes()));
         entry.is_some_and(|entry| {
             matches!(&entry.as_ref().unwrap().proof, Proof::Published { key, .. }
-            if scene.jwt.issuers[0].publishes(key))
+            if test.jwt.issuers[0].publishes(key))
         })
     };
-    assert!(is_known(&old_token) && is_known(&new_token));
-    scene.publish(Some(vec![new.jwk(Some("b"))]));
+    assert!(is_valid_in_cache(&old_token) && is_valid_in_cache(&new_token));
+    test.publish(Some(vec![new.jwk(Some("b"))]));
     tokio::time::sleep(Duration::from_secs(301)).await;
-    assert_eq!(scene.fetches(), 2, "fetched again after five minutes");
-    assert!(!is_known(&old_token), "tokens of the removed key are invalid");
-    assert!(is_known(&new_token), "tokens of the other key remain cached");
-    assert!(!scene.is_accepted(&old_token).await);
-    assert!(scene.is_accepted(&new_token).await);
+    assert_eq!(test.fetches(), 2, "fetched again after five minutes");
+    assert!(!is_valid_in_cache(&old_token), "tokens of the removed key are invalid");
+    assert!(is_valid_in_cache(&new_token), "tokens of the other key remain cached");
+    assert!(!test.is_accepted(&old_token).await);
+    assert!(test.is_accepted(&new_token).await);
     // Another key with the same id.
-    scene.publish(Some(vec![old.jwk(Some("b"))]));
+    test.publish(Some(vec![old.jwk(Some("b"))]));
     tokio::time::sleep(Duration::from_secs(300)).await;
-    assert_rejected("replaced", &scene.send(&new_token).await, "Invalid signature");
-    scene.publish(Some(vec![]));
+    assert_rejected("replaced", &test.send(&new_token).await, "Invalid signature");
+    test.publish(Some(vec![]));
     tokio::time::sleep(Duration::from_secs(300)).await;
-    assert!(!scene.is_accepted(&token(&old, Some("b"), &json!({}))).await, "all keys can be removed");
+    assert!(!test.is_accepted(&token(&old, Some("b"), &json!({}))).await, "all keys can be removed");
 }
 
 #[tokio::test(start_paused = true)]
 async fn known_keys_remain_in_use_while_the_issuer_is_down() {
     let signer = signer();
-    let scene = IssuerTest::new(Some(vec![signer.jwk(Some("a"))]), &json!({}));
-    assert!(scene.is_accepted(&token(&signer, Some("a"), &json!({}))).await);
-    scene.publish(None);
+    let test = IssuerTest::new(Some(vec![signer.jwk(Some("a"))]), &json!({}));
+    assert!(test.is_accepted(&token(&signer, Some("a"), &json!({}))).await);
+    test.publish(None);
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    let fetches = scene.fetches();
+    let fetches = test.fetches();
     assert!((55..70).contains(&fetches), "{fetches} fetches in an hour");
-    assert!(scene.is_accepted(&token(&signer, Some("a"), &json!({"never": "seen"}))).await);
+    assert!(test.is_accepted(&token(&signer, Some("a"), &json!({"never": "seen"}))).await);
     let before = tokio::time::Instant::now();
     for _ in 0..10 {
-        assert!(!scene.is_accepted(&token(&signer, Some("b"), &json!({}))).await);
+        assert!(!test.is_accepted(&token(&signer, Some("b"), &json!({}))).await);
     }
     assert_eq!(before.elapsed(), Duration::ZERO, "requests do not wait for an issuer that is down");
-    assert_eq!(scene.fetches(), fetches, "requests do not trigger fetches");
-    scene.publish(Some(vec![signer.jwk(Some("b"))]));
+    assert_eq!(test.fetches(), fetches, "requests do not trigger fetches");
+    test.publish(Some(vec![signer.jwk(Some("b"))]));
     tokio::time::sleep(Duration::from_secs(61)).await;
-    assert!(scene.is_accepted(&token(&signer, Some("b"), &json!({}))).await);
+    assert!(test.is_accepted(&token(&signer, Some("b"), &json!({}))).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn tokens_get_503_without_any_keys() {
     let signer = signer();
-    let scene = IssuerTest::new(None, &json!({}));
+    let test = IssuerTest::new(None, &json!({}));
     for _ in 0..2 {
-        let outcome = scene.send(&token(&signer, Some("a"), &json!({}))).await;
+        let outcome = test.send(&token(&signer, Some("a"), &json!({}))).await;
         assert_eq!(outcome.reply_status(), Some(StatusCode::SERVICE_UNAVAILABLE));
         assert_eq!(outcome.message(), Some("The keys of the token's issuer are not available"));
     }
-    assert_eq!(scene.fetches(), 1);
-    assert!(scene.is_accepted(&signed(&json!({"iss": "key-1"}))).await, "tokens of consumers are still accepted");
-    scene.publish(Some(vec![signer.jwk(None)]));
+    assert_eq!(test.fetches(), 1);
+    assert!(test.is_accepted(&signed(&json!({"iss": "key-1"}))).await, "tokens of consumers are still accepted");
+    test.publish(Some(vec![signer.jwk(None)]));
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(scene.is_accepted(&token(&signer, None, &json!({}))).await, "the fetch is retried");
+    assert!(test.is_accepted(&token(&signer, None, &json!({}))).await, "the fetch is retried");
 }
 
 #[tokio::test(start_paused = true)]
 async fn failed_fetches_are_reported_in_conditions() {
-    let scene = IssuerTest::new(None, &json!({}));
-    let reported =
-        || scene.world.diagnostics.lock().get("KongPlugin/default/test").map(|diagnostic| diagnostic.field.clone());
+    let test = IssuerTest::new(None, &json!({}));
+    let reported = || {
+        test.fake_issuer.diagnostics.lock().get("KongPlugin/default/test").map(|diagnostic| diagnostic.field.clone())
+    };
     let field = Some("config.jwks[0].uri".to_owned());
     assert_eq!(reported(), None);
     tokio::time::sleep(Duration::from_millis(150)).await;
     assert_eq!(reported(), field);
-    scene.publish(Some(vec![]));
+    test.publish(Some(vec![]));
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(reported(), None);
-    scene.publish(None);
+    test.publish(None);
     tokio::time::sleep(Duration::from_secs(301)).await;
     assert_eq!(reported(), field);
-    let services: Arc<dyn PluginServices> = Arc::clone(&scene.world) as _;
+    let services: Arc<dyn PluginServices> = Arc::clone(&test.fake_issuer) as _;
     let jwks = json!({"jwks": [{"issuer": ISSUER, "uri": "https://issuer.example/keys"}]});
-    let again = build_jwt(&jwks, &scene.state, &services);
-    let IssuerTest { world, jwt, chain, .. } = scene;
+    let rebuilt = build_jwt(&jwks, &test.state, &services);
+    let IssuerTest { fake_issuer, jwt, chain, .. } = test;
     drop((jwt, chain));
-    assert_eq!(world.diagnostics.lock().len(), 1, "the rebuilt plugin is still subscribed");
-    drop(again);
-    assert_eq!(world.diagnostics.lock().len(), 0, "no plugin uses the keys any more");
+    assert_eq!(fake_issuer.diagnostics.lock().len(), 1, "the rebuilt plugin is still subscribed");
+    drop(rebuilt);
+    assert_eq!(fake_issuer.diagnostics.lock().len(), 0, "no plugin uses the keys any more");
 }
 
 #[tokio::test(start_paused = true)]
 async fn tokens_are_mapped_to_consumers() {
     let signer = signer();
-    let free = json!({"allow_without_consumer": true});
-    // The consumer's username, or the message.
-    type Then = Result<Option<&'static str>, &'static str>;
-    let cases: [(Value, Value, Then); 10] = [
+    let without_consumer = json!({"allow_without_consumer": true});
+    // The consumer's username, `None` for an accepted token without a consumer, or the message.
+    type Expected = Result<Option<&'static str>, &'static str>;
+    let cases: [(Value, Value, Expected); 10] = [
         (json!({}), json!({}), Ok(Some("anna"))),
         (json!({}), json!({"sub": "custom-anna"}), Ok(Some("anna"))),
         (json!({}), json!({"sub": "id-anna"}), Err("Could not find consumer for 'sub=id-anna'")),
@@ -289,32 +295,32 @@ async fn tokens_are_mapped_to_consumers() {
         (json!({"consumer_claim": "email"}), json!({"email": ["anna"]}), Err("Could not find consumer for 'email='")),
         (json!({"consumer": "guest"}), json!({"sub": "bob"}), Ok(Some("guest"))),
         (json!({"consumer": "nobody"}), json!({}), Err("Could not find consumer for 'consumer=nobody'")),
-        (free.clone(), json!({"sub": "bob"}), Ok(None)),
-        (free, json!({"sub": "a\nb"}), Ok(None)),
+        (without_consumer.clone(), json!({"sub": "bob"}), Ok(None)),
+        (without_consumer, json!({"sub": "a\nb"}), Ok(None)),
     ];
-    for (more, claims, expected) in cases {
-        let scene = IssuerTest::new(Some(vec![signer.jwk(None)]), &more);
+    for (extra, claims, expected) in cases {
+        let test = IssuerTest::new(Some(vec![signer.jwk(None)]), &extra);
         let request = request_with_token(&token(&signer, None, &claims)).header("x-consumer-username", "root");
         let outcome =
-            request.header("x-credential-identifier", "root").with_consumers(&scene.consumers).run(&scene.chain).await;
+            request.header("x-credential-identifier", "root").with_consumers(&test.consumers).run(&test.chain).await;
         match expected {
             Ok(username) => {
-                assert_eq!(outcome.message(), None, "{more} {claims}");
+                assert_eq!(outcome.message(), None, "{extra} {claims}");
                 let subject = claims["sub"].as_str().or(Some("anna")).filter(|subject| !subject.contains('\n'));
-                assert_eq!(outcome.upstream_identity(), (username, subject, false), "{more} {claims}");
+                assert_eq!(outcome.upstream_identity(), (username, subject, false), "{extra} {claims}");
                 assert!(outcome.state.identity.credential.is_some());
             }
-            Err(message) => assert_rejected(&format!("{more} {claims}"), &outcome, message),
+            Err(message) => assert_rejected(&format!("{extra} {claims}"), &outcome, message),
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn fetching_ends_with_the_plugin() {
-    let IssuerTest { world, jwt, chain, .. } = IssuerTest::new(None, &json!({}));
+    let IssuerTest { fake_issuer, jwt, chain, .. } = IssuerTest::new(None, &json!({}));
     tokio::time::sleep(Duration::from_secs(10)).await;
     drop((jwt, chain));
-    let tasks = std::mem::take(&mut *world.tasks.lock());
+    let tasks = std::mem::take(&mut *fake_issuer.tasks.lock());
     assert_eq!(tasks.len(), 1);
     for task in tasks {
         task.await.unwrap();

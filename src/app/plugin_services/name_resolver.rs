@@ -1,5 +1,5 @@
-//! Resolves host names for plugins: a known Service, otherwise DNS. Addresses blocked by the SSRF guard are never
-//! returned.
+//! Resolves host names for plugins: to the endpoints of a Service in the store, otherwise with DNS. Addresses that the
+//! SSRF guard blocks are never returned.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -42,15 +42,15 @@ impl NameResolver {
     }
 
     /// Resolves to at least one address.
-    pub(super) async fn resolve(&self, to: &Remote) -> Result<Vec<SocketAddr>, String> {
-        let mut addresses = self.resolve_unchecked(to).await?;
+    pub(super) async fn resolve(&self, server: &Remote) -> Result<Vec<SocketAddr>, String> {
+        let mut addresses = self.resolve_unchecked(server).await?;
         if addresses.is_empty() {
             return Err("no endpoint of the Service is ready".to_owned());
         }
         let mut blocked = None;
         addresses.retain(|address| match BlockedAddress::check(address.ip(), self.loopback) {
-            Some(why) => {
-                blocked = Some(format!("{} is {why} and therefore not contacted", address.ip()));
+            Some(range) => {
+                blocked = Some(format!("{} is {range} and therefore not contacted", address.ip()));
                 false
             }
             None => true,
@@ -61,24 +61,24 @@ impl NameResolver {
         }
     }
 
-    /// Resolves without the SSRF guard.
-    async fn resolve_unchecked(&self, to: &Remote) -> Result<Vec<SocketAddr>, String> {
-        if let Ok(ip) = to.host.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(ip, to.port)]);
+    /// Resolves without a check by the SSRF guard.
+    async fn resolve_unchecked(&self, server: &Remote) -> Result<Vec<SocketAddr>, String> {
+        if let Ok(ip) = server.host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(ip, server.port)]);
         }
-        let known = match parse_service_name(&to.host, to.namespace.as_deref()) {
-            Some(service) => self.look_up_service(service, to.port).await,
+        let service_endpoints = match parse_service_name(&server.host, server.namespace.as_deref()) {
+            Some(service) => self.look_up_service(service, server.port).await,
             None => None,
         };
-        let places =
-            known.unwrap_or_else(|| vec![EndpointAddress::Name { host: to.host.as_str().into(), port: to.port }]);
+        let endpoints = service_endpoints
+            .unwrap_or_else(|| vec![EndpointAddress::Name { host: server.host.as_str().into(), port: server.port }]);
         let mut addresses = Vec::new();
-        for place in places {
-            match place {
+        for endpoint in endpoints {
+            match endpoint {
                 EndpointAddress::Ip(address) => addresses.push(address),
                 EndpointAddress::Name { host, port } => {
-                    let found = self.dns.resolve(&host).await?;
-                    addresses.extend(found.into_iter().map(|ip| SocketAddr::new(ip, port)));
+                    let ips = self.dns.resolve(&host).await?;
+                    addresses.extend(ips.into_iter().map(|ip| SocketAddr::new(ip, port)));
                 }
             }
         }

@@ -22,9 +22,9 @@ pub(super) struct TlsConnectors {
 impl TlsConnectors {
     pub(super) fn new() -> anyhow::Result<Self> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = Arc::new(Verifier::new(Arc::clone(&provider))?);
-        let unverified = Arc::new(AcceptAnyCertificate(Arc::clone(&provider)));
-        let config = |verifier: Arc<dyn ServerCertVerifier>| -> anyhow::Result<TlsConnector> {
+        let system_verifier = Arc::new(Verifier::new(Arc::clone(&provider))?);
+        let accepting_verifier = Arc::new(AcceptAnyCertificate(Arc::clone(&provider)));
+        let connector = |verifier: Arc<dyn ServerCertVerifier>| -> anyhow::Result<TlsConnector> {
             let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
                 .with_safe_default_protocol_versions()?
                 .dangerous()
@@ -32,7 +32,7 @@ impl TlsConnectors {
                 .with_no_client_auth();
             Ok(TlsConnector::from(Arc::new(config)))
         };
-        Ok(TlsConnectors { verified: config(verifier)?, unverified: config(unverified)? })
+        Ok(TlsConnectors { verified: connector(system_verifier)?, unverified: connector(accepting_verifier)? })
     }
 
     pub(super) async fn connect(

@@ -1,4 +1,4 @@
-//! The backends and the objects that the server is started with.
+//! Backends, objects and requests of the plugin measurements.
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -18,6 +18,7 @@ use crate::backend::Backend;
 use crate::plan::RequestShape;
 use crate::server::{self, Server, Setup};
 
+/// What all variants share, and the route of each.
 pub(super) struct PluginBench {
     folder: TempDir,
     certificate: server::KeyPair,
@@ -25,33 +26,36 @@ pub(super) struct PluginBench {
     /// A backend that sends the response fields of the chain.
     verbose_backend: Backend,
     objects: String,
-    /// One token per request; the first is reused.
+    /// JWTs. The first may be used repeatedly, the others once.
     tokens: Vec<Arc<str>>,
-    next: Cell<usize>,
+    /// Index of the first unused token.
+    next_token: Cell<usize>,
+    /// The host of each variant.
     hosts: Vec<(&'static str, String)>,
     /// Address of the listener for Ingresses, if the routes are Ingresses.
     ingress: Option<SocketAddr>,
 }
 
 impl PluginBench {
-    /// Creates `new_tokens` unused tokens. The routes are Ingresses or HTTPRoutes.
+    /// Creates `new_tokens` unused tokens if a variant needs them. The routes are Ingresses if `ingress` is set,
+    /// otherwise HTTPRoutes.
     pub(super) async fn new(variants: &[Variant], new_tokens: usize, ingress: bool) -> Result<PluginBench> {
         let folder = tempfile::tempdir()?;
         let certificate = server::write_certificate(folder.path())?;
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let answered = variants.iter().find(|variant| variant.has_own_backend());
-        let answered = answered.map(|variant| lines(&variant.added_fields.answer)).unwrap_or_default();
-        let talkative = Backend::start_with_fields(listen, "backend", &answered).await?;
+        let imitating = variants.iter().find(|variant| variant.uses_verbose_backend());
+        let response_fields = imitating.map(|variant| lines(&variant.added_fields.response)).unwrap_or_default();
+        let verbose_backend = Backend::start_with_fields(listen, "backend", &response_fields).await?;
         let signer = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
-        let wanted = if variants.iter().any(Variant::needs_new_tokens) { new_tokens } else { 0 };
-        let tokens = (0..=wanted).map(|number| token(&signer, number)).collect::<Result<_>>()?;
-        // All hosts have the same length, so that only the compared aspects differ.
+        let unused_tokens = if variants.iter().any(Variant::needs_new_tokens) { new_tokens } else { 0 };
+        let tokens = (0..=unused_tokens).map(|number| token(&signer, number)).collect::<Result<_>>()?;
+        // All hosts have the same length, so that variants differ only in what is compared.
         let hosts: Vec<_> = variants
             .iter()
             .enumerate()
-            .map(|(at, variant)| (variant.name, format!("v{at:02}.bench.example")))
+            .map(|(index, variant)| (variant.name, format!("v{index:02}.bench.example")))
             .collect();
-        let mut objects = consumer_objects(&signer, talkative.address.port());
+        let mut objects = consumer_objects(&signer, verbose_backend.address.port());
         for (variant, (_, host)) in variants.iter().zip(&hosts) {
             objects += &if ingress { self::ingress(variant, host) } else { route(variant, host) };
         }
@@ -61,10 +65,10 @@ impl PluginBench {
             folder,
             certificate,
             backend,
-            verbose_backend: talkative,
+            verbose_backend,
             objects,
             tokens,
-            next: Cell::new(1),
+            next_token: Cell::new(1),
             hosts,
             ingress,
         })
@@ -79,7 +83,7 @@ impl PluginBench {
             binary,
             folder: self.folder.path(),
             backend: self.backend.address,
-            key: &self.certificate,
+            key_pair: &self.certificate,
             flags: &[],
             objects: &self.objects,
             ingress: self.ingress,
@@ -87,20 +91,21 @@ impl PluginBench {
         }
     }
 
-    /// Address of the routes.
+    /// The address that serves the routes: the listener for Ingresses or the Gateway.
     pub(super) fn target(&self, server: &Server) -> SocketAddr {
         self.ingress.unwrap_or(server.address)
     }
 
+    /// The address of the backend of a variant.
     pub(super) fn endpoint(&self, variant: &Variant) -> SocketAddr {
-        if variant.has_own_backend() { self.verbose_backend.address } else { self.backend.address }
+        if variant.uses_verbose_backend() { self.verbose_backend.address } else { self.backend.address }
     }
 
-    /// Requests to send in rotation for this number of requests. Without a number, no new tokens are used.
+    /// The requests that a run sends in rotation. New tokens are used only if the number of its requests is given.
     pub(super) fn shapes(&self, variant: &Variant, requests: Option<usize>) -> Vec<RequestShape> {
         let host = self.hosts.iter().find(|(name, _)| *name == variant.name).map_or("", |(_, host)| host);
-        let shape = |shown: &str| {
-            let fields = format!("{shown}{}", variant.client_fields());
+        let shape = |credential: &str| {
+            let fields = format!("{credential}{}", variant.client_fields());
             RequestShape { fields: fields.into(), ..RequestShape::get(host, "/") }
         };
         let bearer = |token: &Arc<str>| shape(&format!("authorization: Bearer {token}\r\n"));
@@ -111,8 +116,8 @@ impl PluginBench {
                 self.tokens.iter().take(1).map(bearer).collect()
             }
             (ClientCredential::NewToken, Some(requests)) => {
-                let from = self.next.replace(self.next.get() + requests);
-                self.tokens.iter().skip(from).take(requests).map(bearer).collect()
+                let first_unused = self.next_token.replace(self.next_token.get() + requests);
+                self.tokens.iter().skip(first_unused).take(requests).map(bearer).collect()
             }
         }
     }
@@ -121,19 +126,19 @@ impl PluginBench {
 /// A key with the usual length.
 const API_KEY: &str = "b3a1c6f2d94e4f0f8a7b5c3d2e1f0a9b";
 
-/// A token signed with the consumer's key, valid for an hour.
+/// A JWT signed with the consumer's key, valid for an hour.
 fn token(signer: &KeyPair, number: usize) -> Result<Arc<str>> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
-    let part = |value: serde_json::Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
-    let head = part(json!({"alg": "RS256", "typ": "JWT"}));
-    let claims = part(json!({"iss": "bench", "sub": format!("user-{number:06}"), "exp": now + 3600}));
+    let encode = |value: serde_json::Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+    let head = encode(json!({"alg": "RS256", "typ": "JWT"}));
+    let claims = encode(json!({"iss": "bench", "sub": format!("user-{number:06}"), "exp": now + 3600}));
     let signed = format!("{head}.{claims}");
     let signature = signer.sign(signed.as_bytes()).context("cannot sign a token")?;
     Ok(format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)).into())
 }
 
-/// Plugins, one consumer, and the Service of the endpoint that sends more.
-fn consumer_objects(signer: &KeyPair, talkative: u16) -> String {
+/// The plugins, one consumer, and the Service of the backend that sends the response fields of the chain.
+fn consumer_objects(signer: &KeyPair, verbose_port: u16) -> String {
     let pem = signer.public_key_pem().trim_end().replace('\n', "\n    ");
     let mut objects = String::new();
     // The limit exceeds the load, so that all requests are counted and none is rejected.
@@ -191,24 +196,25 @@ stringData:
 apiVersion: v1
 kind: Service
 metadata:
-  name: talkative
+  name: verbose
   annotations:
     portico.dev/address: 127.0.0.1
 spec:
   ports:
     - port: 80
-      targetPort: {talkative}
+      targetPort: {verbose_port}
 "
     )
     .expect("writing to a String succeeds");
     objects
 }
 
+/// The HTTPRoute of a variant.
 fn route(variant: &Variant, host: &str) -> String {
     let name = host.split('.').next().unwrap_or_default();
     let plugins = variant.plugins.join(",");
     let annotations = if plugins.is_empty() { String::new() } else { format!("konghq.com/plugins: \"{plugins}\"") };
-    let service = if variant.has_own_backend() { "talkative" } else { "backend" };
+    let service = if variant.uses_verbose_backend() { "verbose" } else { "backend" };
     let filters = variant.filters().map(filters).unwrap_or_default();
     format!(
         "---
@@ -230,11 +236,12 @@ spec:
     )
 }
 
+/// The Ingress of a variant.
 fn ingress(variant: &Variant, host: &str) -> String {
     let name = host.split('.').next().unwrap_or_default();
     let plugins = variant.plugins.join(",");
     let annotations = if plugins.is_empty() { String::new() } else { format!("konghq.com/plugins: \"{plugins}\"") };
-    let service = if variant.has_own_backend() { "talkative" } else { "backend" };
+    let service = if variant.uses_verbose_backend() { "verbose" } else { "backend" };
     format!(
         "---
 apiVersion: networking.k8s.io/v1
@@ -255,12 +262,13 @@ spec:
     )
 }
 
-fn filters(learned: &AddedFields) -> String {
+/// Filters that add these fields.
+fn filters(added_fields: &AddedFields) -> String {
     let filter = |kind: &str, field: &str, fields: &[(String, String)]| {
         let fields: Vec<_> = fields.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
         (!fields.is_empty()).then(|| json!({"type": kind, field: {"set": fields}}).to_string())
     };
-    let request = filter("RequestHeaderModifier", "requestHeaderModifier", &learned.request);
-    let answer = filter("ResponseHeaderModifier", "responseHeaderModifier", &learned.answer);
-    request.into_iter().chain(answer).collect::<Vec<_>>().join(", ")
+    let request = filter("RequestHeaderModifier", "requestHeaderModifier", &added_fields.request);
+    let response = filter("ResponseHeaderModifier", "responseHeaderModifier", &added_fields.response);
+    request.into_iter().chain(response).collect::<Vec<_>>().join(", ")
 }

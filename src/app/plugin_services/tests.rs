@@ -27,10 +27,10 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn documents_are_complete_or_an_error() {
-    let (servers, _lookups) = PluginServers::start(LoopbackPolicy::Allowed).unwrap();
-    let fetch = async |response, most| {
+    let (servers, _lookups) = OnlineServices::start(LoopbackPolicy::Allowed).unwrap();
+    let fetch = async |response, max_bytes| {
         let address = fixed_server(response).await;
-        servers.fetch(&format!("http://{address}/keys?a=b"), TEST_TIMEOUT, most).await
+        servers.fetch(&format!("http://{address}/keys?a=b"), TEST_TIMEOUT, max_bytes).await
     };
     let whole = fetch(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", 5).await.unwrap();
     assert_eq!((whole.status.as_u16(), &*whole.body), (200, &b"hello"[..]));
@@ -38,8 +38,8 @@ async fn documents_are_complete_or_an_error() {
     assert!(fetch(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello", 9).await.is_err(), "truncated");
     assert!(fetch(b"nonsense\r\n\r\n", 9).await.is_err());
     for (uri, expected) in [
-        ("ftp://127.0.0.1/", "not http:// or https://"),
-        ("/keys", "not http:// or https://"),
+        ("ftp://127.0.0.1/", "must start with http:// or https://"),
+        ("/keys", "must start with http:// or https://"),
         ("http://127.0.0.1:1/", "cannot connect"),
     ] {
         let error = servers.fetch(uri, TEST_TIMEOUT, 9).await.unwrap_err();
@@ -52,31 +52,31 @@ async fn documents_are_complete_or_an_error() {
 
 #[tokio::test]
 async fn unresponsive_server_times_out() {
-    let (servers, _lookups) = PluginServers::start(LoopbackPolicy::Allowed).unwrap();
-    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let uri = format!("http://{}/", silent.local_addr().unwrap());
+    let (servers, _lookups) = OnlineServices::start(LoopbackPolicy::Allowed).unwrap();
+    let unresponsive = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}/", unresponsive.local_addr().unwrap());
     let error = servers.fetch(&uri, Duration::from_millis(50), 9).await.unwrap_err();
     assert!(error.contains("no response within 50ms"), "{error}");
 }
 
 #[tokio::test]
 async fn service_names_precede_dns() {
-    let (servers, mut lookups) = PluginServers::start(LoopbackPolicy::Allowed).unwrap();
+    let (servers, mut lookups) = OnlineServices::start(LoopbackPolicy::Allowed).unwrap();
     let address = fixed_server(b"+PONG\r\n").await;
     tokio::spawn(async move {
         while let Some(lookup) = lookups.recv().await {
-            let known = lookup.service.to_string() == "shop/redis" && lookup.port == 6379;
-            drop(lookup.reply.send(known.then(|| vec![EndpointAddress::Ip(address)])));
+            let is_redis = lookup.service.to_string() == "shop/redis" && lookup.port == 6379;
+            drop(lookup.reply.send(is_redis.then(|| vec![EndpointAddress::Ip(address)])));
         }
     });
-    let to =
+    let server =
         Remote { host: "redis".into(), port: 6379, namespace: Some("shop".into()), tls: None, timeout: TEST_TIMEOUT };
-    let mut stream = servers.connect(to.clone()).await.unwrap();
+    let mut stream = servers.connect(server.clone()).await.unwrap();
     stream.write_all(b"PING\r\n").await.unwrap();
     let mut response = [0; 5];
     stream.read_exact(&mut response).await.unwrap();
     assert_eq!(&response, b"+PONG");
-    let nowhere = Remote { host: "no such host".into(), ..to };
+    let nowhere = Remote { host: "no such host".into(), ..server };
     assert!(servers.connect(nowhere).await.is_err());
 }
 
@@ -90,8 +90,8 @@ async fn blocked_addresses_are_not_contacted() {
         ("shop/metadata", vec![EndpointAddress::Ip("169.254.169.254:80".parse().unwrap())]),
         ("shop/mixed", vec![EndpointAddress::Ip("169.254.169.254:80".parse().unwrap()), EndpointAddress::Ip(address)]),
     ];
-    let own = "a loopback address of the machine or Pod";
-    let link = "a link-local, multicast";
+    let loopback_error = "a loopback address of the machine or Pod";
+    let link_local_error = "a link-local, multicast";
     for (loopback, cases) in [
         (
             LoopbackPolicy::Allowed,
@@ -101,24 +101,24 @@ async fn blocked_addresses_are_not_contacted() {
                 ("named.shop", None),
                 ("mixed.shop", None),
                 ("localhost", None),
-                ("metadata.shop", Some(link)),
-                ("169.254.169.254", Some(link)),
+                ("metadata.shop", Some(link_local_error)),
+                ("169.254.169.254", Some(link_local_error)),
             ],
         ),
         (
             LoopbackPolicy::Blocked,
             [
-                ("127.0.0.1", Some(own)),
-                ("own.shop", Some(own)),
-                ("named.shop", Some(own)),
-                ("mixed.shop", Some(own)),
-                ("localhost", Some(own)),
-                ("metadata.shop", Some(link)),
-                ("169.254.169.254", Some(link)),
+                ("127.0.0.1", Some(loopback_error)),
+                ("own.shop", Some(loopback_error)),
+                ("named.shop", Some(loopback_error)),
+                ("mixed.shop", Some(loopback_error)),
+                ("localhost", Some(loopback_error)),
+                ("metadata.shop", Some(link_local_error)),
+                ("169.254.169.254", Some(link_local_error)),
             ],
         ),
     ] {
-        let (servers, mut lookups) = PluginServers::start(loopback).unwrap();
+        let (servers, mut lookups) = OnlineServices::start(loopback).unwrap();
         let known = known.clone();
         tokio::spawn(async move {
             while let Some(lookup) = lookups.recv().await {
@@ -128,9 +128,9 @@ async fn blocked_addresses_are_not_contacted() {
             }
         });
         for (host, expected) in cases {
-            let to =
+            let server =
                 Remote { host: host.into(), port: address.port(), namespace: None, tls: None, timeout: TEST_TIMEOUT };
-            let connected = servers.connect(to).await.map(drop);
+            let connected = servers.connect(server).await.map(drop);
             let fetched = servers.fetch(&format!("http://{host}:{}/", address.port()), TEST_TIMEOUT, 9).await.map(drop);
             for outcome in [connected, fetched] {
                 match (outcome, expected) {
@@ -155,21 +155,21 @@ async fn local_servers_are_allowed_only_with_loopback() {
         ("jwt", "config.jwks[0].uri", keys("https://[::ffff:127.0.0.1]/keys")),
         ("jwt", "config.jwks[0].uri", keys("https://LOCALHOST/keys")),
     ];
-    for (loopback, is_taken) in [(LoopbackPolicy::Allowed, true), (LoopbackPolicy::Blocked, false)] {
-        let (servers, _lookups) = PluginServers::start(loopback).unwrap();
+    for (loopback, is_accepted) in [(LoopbackPolicy::Allowed, true), (LoopbackPolicy::Blocked, false)] {
+        let (servers, _lookups) = OnlineServices::start(loopback).unwrap();
         let factory = PluginFactory { services: Arc::new(servers), ..PluginFactory::offline(REGISTRY) };
         for (kind, field, config) in &cases {
             let built = factory.build(REGISTRY.find(kind).unwrap(), "KongPlugin/default/test", config);
-            let wrong = built.err().unwrap_or_default();
-            let fields: Vec<_> = wrong.iter().map(|wrong| &*wrong.field).collect();
-            assert_eq!(fields, if is_taken { vec![] } else { vec![*field] }, "{config}");
+            let diagnostics = built.err().unwrap_or_default();
+            let fields: Vec<_> = diagnostics.iter().map(|diagnostic| &*diagnostic.field).collect();
+            assert_eq!(fields, if is_accepted { vec![] } else { vec![*field] }, "{config}");
         }
     }
 }
 
 #[tokio::test]
 async fn repeated_reports_notify_once() {
-    let (servers, _lookups) = PluginServers::start(LoopbackPolicy::Allowed).unwrap();
+    let (servers, _lookups) = OnlineServices::start(LoopbackPolicy::Allowed).unwrap();
     let diagnostics = servers.diagnostics();
     let diagnostic = || Some(Diagnostic::in_config("redis.host", "cannot be reached", "start it"));
     servers.report("KongPlugin/a/b", diagnostic());

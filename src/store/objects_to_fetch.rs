@@ -6,21 +6,22 @@ use super::Store;
 use crate::api::{Kind, Meta, ObjectId};
 
 impl Store {
-    /// Next to another Ingress controller there may be thousands of Secrets that only its Ingresses refer to. `own`
-    /// decides about objects with a class, given their metadata and the class in their spec.
-    pub fn referenced_bodies(&self, own: impl Fn(&Meta, Option<&str>) -> bool) -> BTreeSet<ObjectId> {
-        let may_be_ours = |id: &ObjectId| {
-            let Some(meta) = self.meta(id).filter(|_| belongs_to_class(id.kind)) else { return true };
+    /// The Secrets and ConfigMaps to fetch. `is_served` decides about referrers with a class, given their metadata and
+    /// the class in their spec: another Ingress controller's Ingresses may refer to thousands of Secrets.
+    pub fn objects_to_fetch(&self, is_served: impl Fn(&Meta, Option<&str>) -> bool) -> BTreeSet<ObjectId> {
+        let may_be_served = |id: &ObjectId| {
+            let Some(meta) = self.meta(id).filter(|_| has_class(id.kind)) else { return true };
             let ingress = (id.kind == Kind::Ingress).then(|| self.ingresses.get(&id.key)).flatten();
-            own(meta, ingress.and_then(|ingress| ingress.spec.ingress_class_name.as_deref()))
+            is_served(meta, ingress.and_then(|ingress| ingress.spec.ingress_class_name.as_deref()))
         };
-        let mentioned =
-            self.dependency_index().referenced(Kind::Secret).chain(self.dependency_index().referenced(Kind::ConfigMap));
-        mentioned.filter(|id| self.dependency_index().dependents(id).any(may_be_ours)).cloned().collect()
+        let index = self.dependency_index();
+        let referenced = index.referenced(Kind::Secret).chain(index.referenced(Kind::ConfigMap));
+        referenced.filter(|id| index.dependents(id).any(may_be_served)).cloned().collect()
     }
 }
 
-fn belongs_to_class(kind: Kind) -> bool {
+/// Whether objects of this kind are served only if they have a class of this controller.
+fn has_class(kind: Kind) -> bool {
     matches!(
         kind,
         Kind::Ingress
@@ -49,13 +50,13 @@ mod tests {
         AnyObject::parse(Kind::Ingress, object).unwrap()
     }
 
-    fn wanted(objects: Vec<AnyObject>) -> Vec<String> {
+    fn fetched(objects: Vec<AnyObject>) -> Vec<String> {
         let mut store = Store::default();
         store.apply(Batch { upserts: objects, removes: vec![] });
-        let own = |meta: &Meta, field: Option<&str>| {
+        let is_served = |meta: &Meta, field: Option<&str>| {
             meta.annotations.get(INGRESS_CLASS).map_or(field, |class| Some(&**class)) == Some("mine")
         };
-        store.referenced_bodies(own).iter().map(|id| id.key.name.to_string()).collect()
+        store.objects_to_fetch(is_served).iter().map(|id| id.key.name.to_string()).collect()
     }
 
     #[test]
@@ -65,7 +66,7 @@ mod tests {
             ingress("annotated", Some("mine"), Some("nginx")),
             ingress("without", None, None),
         ];
-        assert_eq!(wanted(theirs.clone()), [""; 0]);
+        assert_eq!(fetched(theirs.clone()), [""; 0]);
         let plugin = json!({"metadata": {"namespace": "a", "name": "p"}, "plugin": "cors",
             "configFrom": {"secretKeyRef": {"name": "of-plugin", "key": "a"}}});
         let mut with_ours = theirs;
@@ -74,6 +75,6 @@ mod tests {
             ingress("annotated-ours", Some("nginx"), Some("mine")),
             AnyObject::parse(Kind::KongPlugin, plugin).unwrap(),
         ]);
-        assert_eq!(wanted(with_ours), ["annotated-ours", "of-plugin", "ours", "shared"]);
+        assert_eq!(fetched(with_ours), ["annotated-ours", "of-plugin", "ours", "shared"]);
     }
 }

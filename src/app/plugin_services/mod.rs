@@ -1,4 +1,5 @@
-//! Remote servers for plugins: JWKS issuers, Redis, and background tasks, all on the control runtime.
+//! Connections of plugins to remote servers, such as JWKS issuers and Redis, and the plugins' background tasks. All run
+//! on the control runtime.
 //!
 //! ```text
 //!   name ─▶ a Service of the store? its endpoints ─▶ connect ─▶ TLS ─▶ Stream, or one GET
@@ -36,8 +37,8 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::{FetchResponse, PluginServices, Remote, RemoteStream, RemoteTls};
 use crate::upstream::LoopbackPolicy;
 
-/// Services offered to plugins.
-pub(super) struct PluginServers {
+/// What plugins can use: tasks, connections to servers, and error reports.
+pub(super) struct OnlineServices {
     runtime: Handle,
     connector: Arc<ServerConnector>,
     diagnostics: Arc<PluginDiagnostics>,
@@ -49,7 +50,7 @@ struct ServerConnector {
     tls: TlsConnectors,
 }
 
-/// Errors that plugins report about active objects, until they withdraw them.
+/// Errors that running plugins report about the objects that configure them, until the plugins withdraw them.
 #[derive(Default)]
 pub(super) struct PluginDiagnostics {
     /// By object, `KongPlugin/default/limit`.
@@ -68,14 +69,14 @@ impl PluginDiagnostics {
     }
 }
 
-impl PluginServers {
-    /// Runs tasks on the current runtime. The control loop must respond to the returned lookups of Services.
+impl OnlineServices {
+    /// Uses the current runtime for all tasks. The control loop must respond to the returned lookups of Services.
     pub(super) fn start(
         loopback: LoopbackPolicy,
     ) -> anyhow::Result<(Self, tokio::sync::mpsc::Receiver<ServiceLookup>)> {
         let (names, lookups) = NameResolver::new(loopback);
         let connector = Arc::new(ServerConnector { names, tls: TlsConnectors::new()? });
-        Ok((PluginServers { runtime: Handle::current(), connector, diagnostics: Arc::default() }, lookups))
+        Ok((OnlineServices { runtime: Handle::current(), connector, diagnostics: Arc::default() }, lookups))
     }
 
     pub(super) fn diagnostics(&self) -> Arc<PluginDiagnostics> {
@@ -83,7 +84,7 @@ impl PluginServers {
     }
 }
 
-impl PluginServices for PluginServers {
+impl PluginServices for OnlineServices {
     fn loopback(&self) -> LoopbackPolicy {
         self.connector.names.loopback()
     }
@@ -92,29 +93,35 @@ impl PluginServices for PluginServers {
         self.runtime.spawn(task);
     }
 
-    fn fetch(&self, uri: &str, limit: Duration, most: usize) -> BoxFuture<'static, Result<FetchResponse, String>> {
+    fn fetch(
+        &self,
+        uri: &str,
+        time_limit: Duration,
+        max_bytes: usize,
+    ) -> BoxFuture<'static, Result<FetchResponse, String>> {
         let (connector, uri) = (Arc::clone(&self.connector), uri.to_owned());
         let fetching = self.runtime.spawn(async move {
-            let timed_out = || Err(format!("{uri}: no response within {limit:?}"));
-            timeout(limit, connector.fetch(&uri, limit, most)).await.unwrap_or_else(|_| timed_out())
+            let timed_out = || Err(format!("{uri}: no response within {time_limit:?}"));
+            timeout(time_limit, connector.fetch(&uri, time_limit, max_bytes)).await.unwrap_or_else(|_| timed_out())
         });
         async move { fetching.await.unwrap_or_else(|error| Err(format!("fetching has failed: {error}"))) }.boxed()
     }
 
-    fn connect(&self, to: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+    fn connect(&self, server: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
         let connector = Arc::clone(&self.connector);
         let connecting = self.runtime.spawn(async move {
-            let timed_out = || Err(format!("{}:{}: no connection within {:?}", to.host, to.port, to.timeout));
-            timeout(to.timeout, connector.connect(&to)).await.unwrap_or_else(|_| timed_out())
+            let timed_out =
+                || Err(format!("{}:{}: no connection within {:?}", server.host, server.port, server.timeout));
+            timeout(server.timeout, connector.connect(&server)).await.unwrap_or_else(|_| timed_out())
         });
         async move { connecting.await.unwrap_or_else(|error| Err(format!("connecting has failed: {error}"))) }.boxed()
     }
 
     fn report(&self, object: &str, diagnostic: Option<Diagnostic>) {
-        let mut reported = self.diagnostics.by_object.lock();
+        let mut by_object = self.diagnostics.by_object.lock();
         let before = match &diagnostic {
-            Some(diagnostic) => reported.insert(object.to_owned(), diagnostic.clone()),
-            None => reported.remove(object),
+            Some(diagnostic) => by_object.insert(object.to_owned(), diagnostic.clone()),
+            None => by_object.remove(object),
         };
         if before != diagnostic {
             self.diagnostics.changed.notify_one();
@@ -123,42 +130,42 @@ impl PluginServices for PluginServers {
 }
 
 impl ServerConnector {
-    async fn connect(&self, to: &Remote) -> Result<Box<dyn RemoteStream>, String> {
-        let at = format!("{}:{}", to.host, to.port);
-        let addresses = self.names.resolve(to).await.map_err(|error| format!("{at}: {error}"))?;
-        let socket = connect_first(&addresses).await.map_err(|error| format!("{at}: cannot connect: {error}"))?;
+    async fn connect(&self, server: &Remote) -> Result<Box<dyn RemoteStream>, String> {
+        let address = format!("{}:{}", server.host, server.port);
+        let addresses = self.names.resolve(server).await.map_err(|error| format!("{address}: {error}"))?;
+        let socket = connect_first(&addresses).await.map_err(|error| format!("{address}: cannot connect: {error}"))?;
         // Requests and responses are short and alternate, which suits TCP_NODELAY.
-        socket.set_nodelay(true).map_err(|error| format!("{at}: {error}"))?;
-        let Some(tls) = &to.tls else { return Ok(Box::new(socket)) };
-        let name = tls.server_name.as_deref().unwrap_or(&to.host);
-        let secured = self.tls.connect(socket, name, tls.verify).await;
-        Ok(Box::new(secured.map_err(|error| format!("{at}: TLS handshake failed: {error}"))?))
+        socket.set_nodelay(true).map_err(|error| format!("{address}: {error}"))?;
+        let Some(tls) = &server.tls else { return Ok(Box::new(socket)) };
+        let name = tls.server_name.as_deref().unwrap_or(&server.host);
+        let stream = self.tls.connect(socket, name, tls.verify).await;
+        Ok(Box::new(stream.map_err(|error| format!("{address}: TLS handshake failed: {error}"))?))
     }
 
-    async fn fetch(&self, uri: &str, limit: Duration, most: usize) -> Result<FetchResponse, String> {
+    async fn fetch(&self, uri: &str, time_limit: Duration, max_bytes: usize) -> Result<FetchResponse, String> {
         let message = |error: &dyn std::fmt::Display| format!("{uri}: {error}");
         let target: Uri = uri.parse().map_err(|error| message(&error))?;
         let is_secure = match target.scheme_str() {
             Some("https") => true,
             Some("http") => false,
-            _ => return Err(message(&"the scheme is not http:// or https://")),
+            _ => return Err(message(&"the URL must start with http:// or https://")),
         };
         let host = target.host().ok_or_else(|| message(&"the URL has no host"))?;
-        let to = Remote {
+        let server = Remote {
             host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
             port: target.port_u16().unwrap_or(if is_secure { 443 } else { 80 }),
             namespace: None,
             tls: is_secure.then_some(RemoteTls { server_name: None, verify: true }),
-            timeout: limit,
+            timeout: time_limit,
         };
-        let stream = self.connect(&to).await?;
+        let stream = self.connect(&server).await?;
         let (mut sender, connection) =
             http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(|error| message(&error))?;
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.uri_mut() =
             target.path_and_query().map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()));
         let authority = target.authority().map_or("", http::uri::Authority::as_str);
-        // User information before an @ does not belong into the Host header.
+        // The Host header contains no user information, which ends with an @.
         let authority = authority.rsplit('@').next().unwrap_or_default();
         let headers = request.headers_mut();
         headers.insert(HOST, HeaderValue::try_from(authority).map_err(|error| message(&error))?);
@@ -168,7 +175,7 @@ impl ServerConnector {
             let response = sender.send_request(request).await.map_err(|error| message(&error))?;
             let (head, body) = response.into_parts();
             #[expect(clippy::disallowed_methods, reason = "the body is limited")]
-            let body = Limited::new(body, most).collect().await.map_err(|error| message(&error))?;
+            let body = Limited::new(body, max_bytes).collect().await.map_err(|error| message(&error))?;
             Ok(FetchResponse { status: head.status, headers: head.headers, body: body.to_bytes() })
         };
         let mut response = std::pin::pin!(response);
@@ -184,14 +191,14 @@ impl ServerConnector {
 
 /// Connects to the first address that accepts.
 async fn connect_first(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
-    let mut failure = io::Error::other("the host has no address");
+    let mut last_error = io::Error::other("the host has no address");
     for address in addresses {
         match TcpStream::connect(address).await {
             Ok(socket) => return Ok(socket),
-            Err(error) => failure = io::Error::new(error.kind(), format!("{address}: {error}")),
+            Err(error) => last_error = io::Error::new(error.kind(), format!("{address}: {error}")),
         }
     }
-    Err(failure)
+    Err(last_error)
 }
 
 #[cfg(test)]
