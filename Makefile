@@ -30,6 +30,13 @@ test: ## Run check, then every test; ends with a table and "N passed, N failed"
 	@bash scripts/setup.sh $(if $(filter off,$(E2E)),test,e2e)
 	@bash scripts/test.sh all
 
+# Number of cases that `make explore` generates for each property test.
+CASES ?= 20000
+
+.PHONY: explore
+explore: setup ## Run the property tests with new random values (CASES=20000 for each): finds bugs that no change caused
+	@env -u PROPTEST_RNG_SEED PROPTEST_CASES=$(CASES) cargo test --locked --workspace --lib
+
 .PHONY: audit
 audit: setup ## Check the dependencies against the advisory database (needs the network)
 	@bash scripts/audit.sh

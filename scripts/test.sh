@@ -12,12 +12,15 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+# Property tests generate the same values in every run, so that a change passes or fails because of the change. `make
+# explore` generates new ones.
+export PROPTEST_RNG_SEED="${PROPTEST_RNG_SEED:-1}"
 
 logs=target/test-logs
 rows=()
 passed=0
 failed=0
-# Tests that ran, failed or were ignored, without suites that are no tests.
+# Number of tests that passed, failed or were ignored, without suites that count as one test.
 ran=0
 
 main() {
@@ -38,8 +41,8 @@ main() {
 }
 
 # The programs of the control plane take longest on a new machine, and neither they nor the Rust compiler use both cores
-# all the time. They are compiled at the lowest priority while everything else runs; the suite e2e-programs waits for
-# the end.
+# all the time. They are compiled at the lowest priority while everything else runs; the suite e2e-programs waits
+# until they are built.
 start_control_plane_build() {
     [ "${E2E:-on}" != off ] || return 0
     cargo build --locked --workspace --bin portico-e2e || return 0
@@ -78,13 +81,13 @@ programs() {
     awk '/^\[/ { inside = $0 == "[[test]]" } inside && $1 == "name" { print $3 }' "$1" | tr -d '"'
 }
 
-# A suite for each top-level module of a test program: calls the function with the program and the module. Fails unless
-# the suites together ran as many tests as the program lists.
+# module_suites PROGRAM FUNCTION: calls the function with the program and each top-level module, to run a suite for it.
+# Counts a failure unless the suites together ran as many tests as the program lists.
 module_suites() {
     local program=$1 run=$2 list="$logs/$1.list" module listed before=$ran
     if ! cargo test --locked --quiet --workspace --test "$program" -- --list --format terse </dev/null |
         sed -n 's/: test$//p' >"$list" || ! [ -s "$list" ]; then
-        # Once more, to show and count what is wrong.
+        # Lists the tests once more as a suite, so that the error is shown and counted.
         suite "$program" cargo test --locked --workspace --test "$program" -- --list
         return
     fi
@@ -111,7 +114,7 @@ module_suite() {
             ;;
         bad_input | make_run | pages | takeover)
             suite "$name" module_tests "$program" "$name"
-            [ "${E2E:-on}" != off ] || rows[-1]+=" not run: what needs a network namespace (E2E=off)"
+            [ "${E2E:-on}" != off ] || rows[-1]+=" not run: tests that need a network namespace (E2E=off)"
             ;;
         *) suite "$name" module_tests "$program" "$name" ;;
     esac
@@ -143,7 +146,8 @@ cluster_suites() {
     done
 }
 
-# Instructions per request of the program in that image. The allocations are a suite of their own.
+# Compares the instructions per request of the program in the image with the baseline. The suite `allocations` compares
+# the allocations.
 baseline() {
     cargo build --locked --quiet --workspace --bin portico-load &&
         target/debug/portico-load baseline --portico target/image-root-test/usr/bin/portico
