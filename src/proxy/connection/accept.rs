@@ -1,0 +1,248 @@
+//! Prepares an accepted connection for its first request. Each step has its own timeout and is counted by outcome.
+//!
+//! ```text
+//!   accepted ─▶ PROXY header ─▶ TLS handshake ─▶ protocol ─▶ client_connection::serve or http2::serve
+//!               if the peer is   if the port has  by ALPN
+//!               a trusted proxy  HTTPS listeners
+//! ```
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::listener_connections::{ConnectionRegistration, ListenerConnections};
+use super::proxy_header::{self, ProxyHeaderError, ProxyHeaderSource};
+use super::tls::{ClientHandshakeError, TlsSession};
+use super::transport::Transport;
+use crate::proxy::http::client_connection::{self, Peer};
+use crate::proxy::http::http2;
+use crate::proxy::process::worker::Worker;
+use crate::proxy::record::stats::ProxyHeaderOutcome;
+
+/// A connection that is ready to serve HTTP.
+struct AcceptedConnection {
+    transport: Transport,
+    /// The client's address. It differs from the peer's address behind a load balancer that sends a PROXY header.
+    address: SocketAddr,
+    session: Option<TlsSession>,
+}
+
+/// Spawns the task that serves a connection until it closes. `address` is the peer's address. `open_connection` is
+/// dropped when the connection has closed.
+pub(in crate::proxy) fn spawn(
+    stream: TcpStream,
+    address: SocketAddr,
+    worker: &Rc<Worker>,
+    connections: &Rc<ListenerConnections>,
+    open_connection: impl Sized + 'static,
+) {
+    let (worker, connections) = (Rc::clone(worker), Rc::clone(connections));
+    // Register before the task runs, so that a listener that closes in the meantime also closes this connection.
+    let registration = connections.register();
+    let steps =
+        AcceptSteps { proxy_header: worker.requires_proxy_header(address), tls: serves_tls(&worker, &connections) };
+    if steps.proxy_header || steps.tls {
+        run(prepare_and_serve(stream, address, steps, worker, connections, registration), open_connection);
+    } else {
+        // A separate future type: plain connections should not reserve the memory that only the extra steps need.
+        let peer = Rc::new(Peer::new(worker, connections, address, None));
+        run(client_connection::serve(Transport::Plain(stream), peer, registration), open_connection);
+    }
+}
+
+fn run(connection: impl Future<Output = ()> + 'static, open_connection: impl Sized + 'static) {
+    tokio::task::spawn_local(async move {
+        connection.await;
+        drop(open_connection);
+    });
+}
+
+async fn prepare_and_serve(
+    stream: TcpStream,
+    address: SocketAddr,
+    steps: AcceptSteps,
+    worker: Rc<Worker>,
+    connections: Rc<ListenerConnections>,
+    mut registration: ConnectionRegistration,
+) {
+    // Boxed, so that the memory for the steps is freed when they end.
+    let preparing = Box::pin(prepare(stream, address, steps, &worker, &connections));
+    let ready = unless_listener_closes(&connections, &mut registration, preparing).await.flatten();
+    if let Some(AcceptedConnection { transport, address, session }) = ready {
+        let http2 = session.as_ref().is_some_and(|session| session.http2);
+        let peer = Rc::new(Peer::new(worker, connections, address, session));
+        if http2 {
+            // Boxed, because most connections do not need it.
+            Box::pin(http2::serve(transport, peer, registration)).await;
+        } else {
+            client_connection::serve(transport, peer, registration).await;
+        }
+    }
+}
+
+/// The steps before the first request that this connection needs.
+#[derive(Clone, Copy)]
+struct AcceptSteps {
+    proxy_header: bool,
+    tls: bool,
+}
+
+/// Whether connections to this address start with a TLS handshake. After the address has left the snapshot, connections
+/// that are still in its accept queue use the previous setting.
+fn serves_tls(worker: &Worker, connections: &ListenerConnections) -> bool {
+    if let Some(bind) = worker.view().bind(&connections.address) {
+        connections.tls.set(bind.tls.is_some());
+    }
+    connections.tls.get()
+}
+
+/// Returns None if the connection has ended; the reason has been recorded by then.
+async fn prepare(
+    mut stream: TcpStream,
+    mut address: SocketAddr,
+    steps: AcceptSteps,
+    worker: &Worker,
+    connections: &ListenerConnections,
+) -> Option<AcceptedConnection> {
+    if steps.proxy_header {
+        let outcome = timeout(worker.limits.proxy_header_timeout, proxy_header::read(&mut stream)).await;
+        record_proxy_header(worker, connections, address, &outcome);
+        match outcome {
+            Ok(Ok(ProxyHeaderSource::Client(client))) => address = client,
+            Ok(Ok(ProxyHeaderSource::Peer)) => {}
+            Ok(Err(_)) | Err(_) => return None,
+        }
+    }
+    if !steps.tls {
+        return Some(AcceptedConnection { transport: Transport::Plain(stream), address, session: None });
+    }
+    let mut permit = None;
+    let handshake = async {
+        // The semaphore is first come, first served. Waiting for a permit counts toward the handshake timeout.
+        permit = worker.handshake_permits.acquire().await.ok();
+        worker
+            .tls
+            .accept(stream, |name| {
+                let view = worker.view();
+                let bind = view.bind(&connections.address)?;
+                bind.certificates(name).cloned()
+            })
+            .await
+    };
+    let outcome = timeout(worker.limits.handshake_timeout, handshake).await;
+    let outcome = outcome.unwrap_or_else(|_| {
+        Err(if permit.is_some() { ClientHandshakeError::Timeout } else { ClientHandshakeError::Overload })
+    });
+    record_handshake(worker, connections, address, &outcome);
+    let (stream, session) = outcome.ok()?;
+    Some(AcceptedConnection { transport: Transport::Tls(Box::new(stream)), address, session: Some(session) })
+}
+
+type ProxyHeaderResult = Result<Result<ProxyHeaderSource, ProxyHeaderError>, Elapsed>;
+
+fn record_proxy_header(
+    worker: &Worker,
+    connections: &ListenerConnections,
+    peer: SocketAddr,
+    outcome: &ProxyHeaderResult,
+) {
+    let counted = match outcome {
+        Ok(Ok(ProxyHeaderSource::Client(_))) => ProxyHeaderOutcome::Client,
+        Ok(Ok(ProxyHeaderSource::Peer)) => ProxyHeaderOutcome::Peer,
+        Ok(Err(ProxyHeaderError::ConnectionClosed)) => ProxyHeaderOutcome::ConnectionClosed,
+        Ok(Err(ProxyHeaderError::Malformed)) => ProxyHeaderOutcome::Malformed,
+        Ok(Err(ProxyHeaderError::TooLong)) => ProxyHeaderOutcome::TooLong,
+        Err(_) => ProxyHeaderOutcome::Timeout,
+    };
+    worker.counters.proxy_headers[counted as usize].add(1);
+    let error: &dyn std::error::Error = match outcome {
+        Ok(Ok(_)) => return,
+        // Many load balancers check the health of a port by connecting and disconnecting.
+        Ok(Err(ProxyHeaderError::ConnectionClosed)) => {
+            return tracing::debug!(%peer, "A load balancer disconnected without sending a PROXY header");
+        }
+        Ok(Err(invalid)) => invalid,
+        Err(elapsed) => elapsed,
+    };
+    // The operator configures these load balancers, so a failure deserves a warning, but not one per connection.
+    let now = Instant::now();
+    if worker.last_proxy_header_warning.get().is_none_or(|last| now - last >= WARN_INTERVAL) {
+        worker.last_proxy_header_warning.set(Some(now));
+        tracing::warn!(
+            %peer, listener = %connections.address, %error,
+            "Closed a connection from a load balancer that did not send a valid PROXY header; see --proxy-protocol-from"
+        );
+    }
+}
+
+fn record_handshake<T>(
+    worker: &Worker,
+    connections: &ListenerConnections,
+    client: SocketAddr,
+    outcome: &Result<(T, TlsSession), ClientHandshakeError>,
+) {
+    let handshakes = &worker.counters.handshakes;
+    match outcome {
+        Ok((_, session)) if session.resumed => handshakes.resumed.add(1),
+        Ok(_) => handshakes.full.add(1),
+        Err(failure) => {
+            handshakes.failed[*failure as usize].add(1);
+            // Untrusted clients fail all the time, so single failures are logged at debug level only.
+            tracing::debug!(%client, listener = %connections.address, reason = failure.label(), "TLS handshake failed");
+        }
+    }
+}
+
+/// Runs a step unless the connection is aborted meanwhile. When the listener closes, the step gets a short grace
+/// period.
+async fn unless_listener_closes<T>(
+    connections: &ListenerConnections,
+    registration: &mut ConnectionRegistration,
+    step: impl Future<Output = T>,
+) -> Option<T> {
+    let mut step = pin!(step);
+    let mut grace = None;
+    poll_fn(|cx| {
+        registration.set_waker(cx.waker());
+        if let Poll::Ready(outcome) = step.as_mut().poll(cx) {
+            return Poll::Ready(Some(outcome));
+        }
+        if connections.is_aborted() {
+            return Poll::Ready(None);
+        }
+        if connections.is_closing() {
+            let grace = grace.get_or_insert_with(|| Box::pin(sleep(CLOSING_GRACE)));
+            return grace.as_mut().poll(cx).map(|()| None);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Grace period for connections that are still being prepared when their listener closes.
+const CLOSING_GRACE: Duration = Duration::from_secs(3);
+/// Minimum interval between two warnings about missing or invalid PROXY headers, per worker.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, D, E, F, G>(_: impl Fn(A, B, C, D, E, F) -> G) -> usize {
+        size_of::<G>()
+    }
+
+    /// The steps end before the first request, so their state must not occupy memory while the connection is open.
+    #[test]
+    fn prepared_connection_future_is_small() {
+        let bytes = size(prepare_and_serve);
+        assert!(bytes <= 1700, "the future of a connection with PROXY header or TLS takes {bytes} bytes");
+    }
+}

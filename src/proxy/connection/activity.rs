@@ -1,0 +1,341 @@
+//! The state of a connection or HTTP/2 stream, and the deadlines that follow from it.
+//!
+//! A connection has a single timer. It is reset only if a phase needs an earlier deadline, so a request on a
+//! kept-alive connection does not touch the timer at all.
+//!
+//! | phase | begins when | next phase | timeout |
+//! | --- | --- | --- | --- |
+//! | `Idle` | the connection opens; a request has ended | `ReadingHead`; `AwaitingResponse` | idle |
+//! | `ReadingHead` | the first byte arrives | `AwaitingResponse`; `SendingResponse` if malformed | header |
+//! | `AwaitingResponse` | a head is complete | `SendingResponse`; `Idle` if the client left | body, rule, response |
+//! | `SendingResponse` | the response has a head | `Idle`; `Tunnel` if upgraded | stall, or the rule's deadline |
+//! | `Tunnel` | an upgrade was accepted | `Idle`, when the connection closes | tunnel idle |
+//!
+//! `AwaitingResponse` directly follows `Idle` if the head arrived together with the previous request, and on HTTP/2
+//! streams, which begin with a head. An HTTP/2 connection itself stays `Idle`: its streams have the other phases.
+//! Within `AwaitingResponse`, [`UploadState`] and `connecting` select the timeout. What belongs to one request is reset
+//! by [`Activity::begin_request`] only.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use crate::proxy::http::guard::GuardRejection;
+use crate::proxy::http::read_timeout::{ReadTimeout, RuleTimeouts};
+use crate::proxy::http::request_error::RequestError;
+use crate::proxy::process::limits::ProxyLimits;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum ActivityPhase {
+    /// Between requests, or before the first.
+    Idle,
+    /// The first bytes of a request head have arrived.
+    ReadingHead,
+    /// The request is being sent to an endpoint, or its response is awaited.
+    AwaitingResponse,
+    /// The response is being sent to the client.
+    SendingResponse,
+    /// The connection was upgraded and carries another protocol in both directions.
+    Tunnel,
+}
+
+/// Which side the request body waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum UploadState {
+    /// The body is complete, or the request has none.
+    Complete,
+    /// The endpoint is not ready for more data.
+    AwaitingEndpoint,
+    /// The endpoint is ready for more data that the client has not sent yet.
+    AwaitingClient,
+}
+
+/// Why a request body is not sent to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum BodyFailure {
+    /// It is malformed or incomplete.
+    Invalid,
+    /// It exceeded its limit and was cut off.
+    TooLarge,
+}
+
+/// State shared by the parts of one HTTP/1 connection or one HTTP/2 stream: the socket, the task, the request in
+/// progress and the bodies.
+#[derive(Debug)]
+pub(in crate::proxy) struct Activity {
+    phase: Cell<ActivityPhase>,
+    /// When the phase began, or last made progress.
+    last_progress: Cell<Instant>,
+    /// When the request began.
+    pub(in crate::proxy) started_at: Cell<Instant>,
+    /// Requests begun so far.
+    pub(in crate::proxy) requests: Cell<u64>,
+    /// Bytes received for the current request: of its body, or through its tunnel.
+    pub(in crate::proxy) bytes_in: Cell<u64>,
+    pub(in crate::proxy) upload: Cell<UploadState>,
+    /// Why the request body ended early, if it did.
+    pub(in crate::proxy) body_failure: Cell<Option<BodyFailure>>,
+    /// When forwarding to an endpoint began. Set only for requests with plugins or with Kong's headers.
+    pub(in crate::proxy) sent_at: Cell<Option<Instant>>,
+    /// A request body was not read to its end, so the client may still be sending when the connection closes.
+    pub(in crate::proxy) body_unread: Cell<bool>,
+    /// The timer expired while a response was awaited; the request handler gives up when it is polled next.
+    pub(in crate::proxy) timed_out: Cell<bool>,
+    /// The timeouts of the rule.
+    pub(in crate::proxy) rule_timeouts: Cell<RuleTimeouts>,
+    /// Read timeout within the response body. Set once the body has stalled and the rule has a read timeout.
+    pub(in crate::proxy) read_timeout: RefCell<Option<ReadTimeout>>,
+    /// The request waits for a connection, which has its own timeout.
+    pub(in crate::proxy) connecting: Cell<bool>,
+    /// When the response must be complete, if the rule has such a timeout.
+    pub(in crate::proxy) response_deadline: Cell<Option<Instant>>,
+    /// The request that the framing guard rejected, and why.
+    pub(in crate::proxy) guard_rejection: Cell<Option<GuardRejection>>,
+    /// Close with a TCP reset, because the client could mistake an orderly close for the end of a body.
+    pub(in crate::proxy) reset_on_close: Cell<bool>,
+    /// All response bytes were handed to the socket. Anything hyper writes now is its own error response.
+    pub(in crate::proxy) responses_flushed: Cell<bool>,
+    /// The client sent the HTTP/2 connection preface.
+    pub(in crate::proxy) http2: Cell<bool>,
+    /// The HTTP/2 stream has ended, so the rest of its request body is not needed.
+    body_abandoned: Cell<bool>,
+    /// Wakes the reader of the request body.
+    body_reader: RefCell<Option<Waker>>,
+}
+
+impl Activity {
+    pub(in crate::proxy) fn new() -> Self {
+        let now = Instant::now();
+        Activity {
+            phase: Cell::new(ActivityPhase::Idle),
+            last_progress: Cell::new(now),
+            started_at: Cell::new(now),
+            requests: Cell::new(0),
+            bytes_in: Cell::new(0),
+            upload: Cell::new(UploadState::Complete),
+            body_failure: Cell::new(None),
+            sent_at: Cell::new(None),
+            body_unread: Cell::new(false),
+            timed_out: Cell::new(false),
+            rule_timeouts: Cell::default(),
+            read_timeout: RefCell::default(),
+            connecting: Cell::new(false),
+            response_deadline: Cell::new(None),
+            guard_rejection: Cell::new(None),
+            reset_on_close: Cell::new(false),
+            responses_flushed: Cell::new(true),
+            http2: Cell::new(false),
+            body_abandoned: Cell::new(false),
+            body_reader: RefCell::default(),
+        }
+    }
+
+    pub(in crate::proxy) fn phase(&self) -> ActivityPhase {
+        self.phase.get()
+    }
+
+    pub(in crate::proxy) fn enter_phase(&self, phase: ActivityPhase, now: Instant) {
+        self.phase.set(phase);
+        self.last_progress.set(now);
+    }
+
+    /// Whether the connection still carries HTTP/1, as opposed to HTTP/2 or an upgraded protocol.
+    pub(in crate::proxy) fn is_http1(&self) -> bool {
+        !self.http2.get() && self.phase.get() != ActivityPhase::Tunnel
+    }
+
+    /// Restarts the timeout of the phase.
+    pub(in crate::proxy) fn record_progress(&self) {
+        self.last_progress.set(Instant::now());
+    }
+
+    /// Bytes arrived from the client.
+    pub(in crate::proxy) fn record_read(&self) {
+        if self.phase.get() == ActivityPhase::Idle {
+            self.enter_phase(ActivityPhase::ReadingHead, Instant::now());
+        }
+    }
+
+    /// Bytes were sent to the client.
+    pub(in crate::proxy) fn record_write(&self) {
+        if matches!(self.phase.get(), ActivityPhase::SendingResponse | ActivityPhase::Idle) {
+            self.record_progress();
+        }
+    }
+
+    /// The endpoint is ready for more of the body, but none has arrived.
+    pub(in crate::proxy) fn mark_awaiting_client(&self) {
+        if self.upload.replace(UploadState::AwaitingClient) != UploadState::AwaitingClient {
+            self.record_progress();
+        }
+    }
+
+    /// hyper has no more bytes to write. It writes the end of a body together with the bytes before it, so if the phase
+    /// says that the response is complete, hyper has written all of it.
+    pub(in crate::proxy) fn record_flush(&self) {
+        if matches!(self.phase.get(), ActivityPhase::Idle | ActivityPhase::ReadingHead) && !self.http2.get() {
+            self.responses_flushed.set(true);
+        }
+    }
+
+    /// Whether hyper must close the connection after this response: the response is complete but not flushed, and the
+    /// body of the request is still arriving. If hyper rejected bytes of that body as a malformed request, it could
+    /// write its error response into this response.
+    pub(in crate::proxy) fn must_close_after_response(&self) -> bool {
+        !self.responses_flushed.get()
+            && matches!(self.phase.get(), ActivityPhase::Idle | ActivityPhase::ReadingHead)
+            && (self.upload.get() != UploadState::Complete || self.body_unread.get())
+            && !self.http2.get()
+    }
+
+    /// When the first byte of the current request head arrived. None unless a head is being read.
+    pub(in crate::proxy) fn head_started_at(&self) -> Option<Instant> {
+        (self.phase.get() == ActivityPhase::ReadingHead).then(|| self.last_progress.get())
+    }
+
+    /// Resets the state for a request whose head is complete. Its duration counts from the first byte of the head,
+    /// unless that byte was read together with the previous request.
+    pub(in crate::proxy) fn begin_request(&self) {
+        let now = Instant::now();
+        self.started_at.set(if self.phase.get() == ActivityPhase::ReadingHead {
+            self.last_progress.get()
+        } else {
+            now
+        });
+        self.requests.set(self.requests.get() + 1);
+        self.bytes_in.set(0);
+        self.upload.set(UploadState::Complete);
+        self.body_failure.set(None);
+        self.sent_at.set(None);
+        self.body_unread.set(false);
+        self.timed_out.set(false);
+        self.rule_timeouts.set(RuleTimeouts::default());
+        self.read_timeout.take();
+        self.connecting.set(false);
+        self.response_deadline.set(None);
+        self.responses_flushed.set(false);
+        self.enter_phase(ActivityPhase::AwaitingResponse, now);
+    }
+
+    /// Ends the request body with an error for its current reader.
+    pub(in crate::proxy) fn abandon_body(&self) {
+        self.body_abandoned.set(true);
+        if let Some(waker) = self.body_reader.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether the request body was abandoned. If not, registers the reader to be woken when it is.
+    pub(in crate::proxy) fn is_body_abandoned(&self, cx: &Context<'_>) -> bool {
+        if !self.body_abandoned.get() {
+            let mut reader = self.body_reader.borrow_mut();
+            if reader.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+                *reader = Some(cx.waker().clone());
+            }
+        }
+        self.body_abandoned.get()
+    }
+
+    /// Why the framing guard rejects the current request, if it does.
+    pub(in crate::proxy) fn guard_error(&self) -> Option<RequestError> {
+        let rejection = self.guard_rejection.get()?;
+        (rejection.first_request <= self.requests.get()).then_some(rejection.error)
+    }
+
+    /// When the current phase times out. `idle_timeout` is shorter while the listener closes.
+    pub(in crate::proxy) fn deadline(&self, limits: &ProxyLimits, idle_timeout: Duration) -> Instant {
+        let timeout = match self.phase.get() {
+            ActivityPhase::Idle => idle_timeout,
+            ActivityPhase::ReadingHead => limits.header_timeout,
+            ActivityPhase::AwaitingResponse if self.upload.get() == UploadState::AwaitingClient => {
+                limits.request_body_timeout
+            }
+            ActivityPhase::AwaitingResponse => self.endpoint_timeout(limits),
+            // The client may be the stalled side too, so a rule can only raise this timeout.
+            ActivityPhase::SendingResponse => {
+                limits.stall_timeout.max(self.rule_timeouts.get().read().unwrap_or_default())
+            }
+            ActivityPhase::Tunnel => {
+                limits.tunnel_idle_timeout.max(self.rule_timeouts.get().read().unwrap_or_default())
+            }
+        };
+        let end = self.last_progress.get() + timeout;
+        match self.response_deadline.get() {
+            // While the client does not read, the response body is not polled and cannot enforce its own deadline.
+            Some(deadline) if self.phase.get() == ActivityPhase::SendingResponse => deadline.min(end),
+            _ => end,
+        }
+    }
+
+    /// How long the endpoint may take: the rule's timeout if it has one, otherwise the default.
+    fn endpoint_timeout(&self, limits: &ProxyLimits) -> Duration {
+        let timeouts = self.rule_timeouts.get();
+        // Connecting has a timeout of its own. Unless the rule sets timeouts, it also counts toward the response
+        // timeout.
+        if self.connecting.get() && !timeouts.is_unset() {
+            return NO_TIMEOUT;
+        }
+        let timeout = if self.upload.get() == UploadState::Complete { timeouts.read() } else { timeouts.write() };
+        timeout.unwrap_or(if timeouts.limits_response() { NO_TIMEOUT } else { limits.response_timeout })
+    }
+
+    /// Ready when the current phase has timed out.
+    pub(in crate::proxy) fn poll_timeout(
+        &self,
+        limits: &ProxyLimits,
+        idle_timeout: Duration,
+        timer: Pin<&mut Sleep>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        let mut timer = timer;
+        loop {
+            let deadline = self.deadline(limits, idle_timeout);
+            let check_at = match self.upload.get() {
+                UploadState::Complete => deadline,
+                // Another task may read the body. It does not wake this one when it begins to wait for the client or
+                // the endpoint, so the deadline is computed again after the shortest timeout of these waits.
+                UploadState::AwaitingEndpoint | UploadState::AwaitingClient => {
+                    let timeouts = self.rule_timeouts.get();
+                    let rule_limits = [timeouts.write(), timeouts.read()].into_iter().flatten();
+                    deadline.min(Instant::now() + rule_limits.fold(limits.request_body_timeout, Ord::min))
+                }
+            };
+            ready!(poll_until(check_at, timer.as_mut(), cx));
+            if check_at >= deadline {
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
+/// Ready when the deadline has passed. A timer that is set too late is reset at once. One that is set too early is
+/// reset only when it fires, which costs less than a reset for each deadline.
+pub(in crate::proxy) fn poll_until(deadline: Instant, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
+    if deadline < timer.deadline() {
+        timer.as_mut().reset(deadline);
+    }
+    ready!(timer.as_mut().poll(cx));
+    if deadline > timer.deadline() {
+        timer.as_mut().reset(deadline);
+        ready!(timer.as_mut().poll(cx));
+    }
+    Poll::Ready(())
+}
+
+/// Awaits the future. Returns None once the connection's timer has expired, which sets `timed_out` and wakes this task.
+pub(in crate::proxy) async fn until_timed_out<T>(activity: &Activity, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+        Poll::Pending if activity.timed_out.get() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+/// Stands for "no timeout": long enough to never expire, short enough to be added to an `Instant`.
+const NO_TIMEOUT: Duration = Duration::from_secs(30 * 365 * 24 * 3600);

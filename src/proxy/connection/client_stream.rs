@@ -1,0 +1,138 @@
+//! The socket of a client: records reads and writes for the timeouts and checks the framing of HTTP/1 requests.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::activity::ActivityPhase;
+use super::protocol_detection::{DetectedProtocol, ProtocolDetector};
+use super::transport::Transport;
+use crate::proxy::http::client_connection::Peer;
+use crate::proxy::http::guard::FramingGuard;
+
+/// Wraps the client's transport: records activity and passes all HTTP/1 bytes through the framing guard.
+pub(in crate::proxy) struct ClientStream {
+    stream: Transport,
+    protocol_detector: ProtocolDetector,
+    guard: FramingGuard,
+    /// hyper has begun to write its own error response. It is discarded, because Portico writes one instead.
+    discards_writes: bool,
+    peer: Rc<Peer>,
+}
+
+impl ClientStream {
+    pub(in crate::proxy) fn new(stream: Transport, peer: Rc<Peer>) -> Self {
+        ClientStream {
+            stream,
+            protocol_detector: ProtocolDetector::default(),
+            guard: FramingGuard::default(),
+            discards_writes: false,
+            peer,
+        }
+    }
+
+    /// Allows writes again, for Portico's error response.
+    pub(in crate::proxy) fn begin_error_response(&mut self) {
+        self.discards_writes = false;
+        self.peer.activity.responses_flushed.set(false);
+        self.peer.activity.enter_phase(ActivityPhase::SendingResponse, Instant::now());
+    }
+
+    /// Whether to discard writes, because they do not belong to a response to a request.
+    fn must_discard_write(&mut self) -> bool {
+        self.discards_writes |= self.peer.activity.responses_flushed.get();
+        self.discards_writes
+    }
+
+    /// Records a write on HTTP/1. HTTP/2 streams and tunnels record their own activity.
+    fn record_write(&self) {
+        if self.peer.activity.is_http1() {
+            self.peer.activity.record_write();
+        }
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let this = &mut *self;
+        if this.protocol_detector.is_done() {
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
+        } else {
+            let detected = this.protocol_detector.read(&mut this.stream, cx, buffer);
+            if this.protocol_detector.has_begun() {
+                this.peer.activity.record_read();
+            }
+            if ready!(detected)? == DetectedProtocol::Http2 {
+                this.peer.activity.http2.set(true);
+                // Otherwise all writes would be discarded: the flag is not maintained on HTTP/2.
+                this.peer.activity.responses_flushed.set(false);
+            }
+        }
+        if !this.peer.activity.is_http1() {
+            return Poll::Ready(Ok(()));
+        }
+        let read = &buffer.filled()[before..];
+        if !read.is_empty() {
+            self.peer.activity.record_read();
+            if let Some(rejection) = self.guard.read(read) {
+                self.peer.activity.guard_rejection.set(Some(rejection));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.must_discard_write() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.record_write();
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.must_discard_write() {
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
+        self.record_write();
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.peer.activity.record_flush();
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper shuts down after its own error response, but Portico's is still to be written.
+        if self.discards_writes || self.peer.activity.reset_on_close.get() {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Drop for ClientStream {
+    fn drop(&mut self) {
+        if self.peer.activity.reset_on_close.get() {
+            // If the socket option cannot be set, the connection closes without a reset.
+            drop(self.stream.socket().set_zero_linger());
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! TLS with clients. All server configurations of rustls are built here.
+//!
+//! ```text
+//!   ClientHello ─▶ server name ─▶ current snapshot ─▶ certificates of the listener ─▶ handshake ─▶ TlsSession
+//! ```
+//!
+//! The certificates come from the snapshot that is current at the ClientHello, so a changed Secret needs no new socket
+//! and closes no connection. Session tickets and the session cache belong to the process and outlive snapshots.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::server::{Acceptor, ClientHello, ResolvesServerCert, ServerConfig, ServerSessionMemoryCache};
+use rustls::sign::CertifiedKey;
+use rustls::{Error, HandshakeKind, PeerIncompatible, ProtocolVersion, SupportedCipherSuite, version};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::snapshot::certs::Certificates;
+
+/// The operator's settings for TLS with clients.
+#[derive(Clone, Debug, Default)]
+pub struct TlsPolicy {
+    pub min_version: MinTlsVersion,
+    /// In the server's order of preference, which overrides the client's. Empty means all suites of rustls, in the
+    /// client's order.
+    pub ciphers: Vec<SupportedCipherSuite>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MinTlsVersion {
+    #[default]
+    V1_2,
+    V1_3,
+}
+
+/// The ALPN protocols, in order of preference. A client without ALPN uses HTTP/1.1.
+const ALPN_PROTOCOLS: [&[u8]; 3] = [HTTP2, b"http/1.1", b"http/1.0"];
+const HTTP2: &[u8] = b"h2";
+
+/// The TLS state that all handshakes of the process share.
+pub(in crate::proxy) struct TlsTerminator {
+    config: ServerConfig,
+}
+
+/// The parameters negotiated in a handshake.
+#[derive(Debug)]
+pub(in crate::proxy) struct TlsSession {
+    /// In lower case. None if the client sent no server name, or an IP address instead.
+    pub(in crate::proxy) server_name: Option<Arc<str>>,
+    pub(in crate::proxy) version: &'static str,
+    pub(in crate::proxy) resumed: bool,
+    /// HTTP/2 was negotiated by ALPN.
+    pub(in crate::proxy) http2: bool,
+}
+
+impl TlsTerminator {
+    pub(in crate::proxy) fn new(policy: &TlsPolicy) -> Result<Self, Error> {
+        let mut provider = aws_lc_rs::default_provider();
+        if !policy.ciphers.is_empty() {
+            provider.cipher_suites.clone_from(&policy.ciphers);
+        }
+        let versions: &[&rustls::SupportedProtocolVersion] = match policy.min_version {
+            MinTlsVersion::V1_2 => &[&version::TLS13, &version::TLS12],
+            MinTlsVersion::V1_3 => &[&version::TLS13],
+        };
+        let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(versions)?
+            .with_no_client_auth()
+            // Has no certificates; each handshake sets its own resolver.
+            .with_cert_resolver(Arc::new(ListenerCertResolver::default()));
+        // Without configured suites the client's order applies: a phone may lack AES in hardware.
+        config.ignore_client_order = !policy.ciphers.is_empty();
+        // The ticketer's keys are random and rotate every few hours; tickets of the previous key are still accepted.
+        config.ticketer = aws_lc_rs::Ticketer::new()?;
+        // For TLS 1.2 clients without ticket support.
+        config.session_storage = ServerSessionMemoryCache::new(SESSION_CACHE_SIZE);
+        config.alpn_protocols = ALPN_PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+        Ok(TlsTerminator { config })
+    }
+
+    /// Performs the handshake with a client. `find_certificates` returns the certificates for a server name; None if
+    /// no listener has that name.
+    pub(in crate::proxy) async fn accept(
+        &self,
+        stream: TcpStream,
+        find_certificates: impl FnOnce(Option<&str>) -> Option<Arc<Certificates>>,
+    ) -> Result<(TlsStream<TcpStream>, TlsSession), ClientHandshakeError> {
+        let mut hello = LazyConfigAcceptor::new(Acceptor::default(), stream)
+            .await
+            .map_err(|error| ClientHandshakeError::from_io_error(&error))?;
+        let server_name: Option<Arc<str>> = hello.client_hello().server_name().map(normalize_name);
+        let certificates = match find_certificates(server_name.as_deref()) {
+            Some(certificates) if certificates.all().is_empty() => {
+                Err((ClientHandshakeError::NoCertificate, INTERNAL_ERROR))
+            }
+            Some(certificates) => Ok(certificates),
+            None => Err((ClientHandshakeError::UnknownName, UNRECOGNIZED_NAME)),
+        };
+        let certificates = match certificates {
+            Ok(certificates) => certificates,
+            Err((failure, alert)) => {
+                // Errors are ignored: the connection is closed anyway.
+                drop(hello.io.write_all(&fatal_alert(alert)).await);
+                drop(hello.io.shutdown().await);
+                return Err(failure);
+            }
+        };
+        let mut config = self.config.clone();
+        config.cert_resolver = Arc::new(ListenerCertResolver { certificates });
+        let stream =
+            hello.into_stream(Arc::new(config)).await.map_err(|error| ClientHandshakeError::from_io_error(&error))?;
+        let (_, connection) = stream.get_ref();
+        let version = match connection.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            _ => "TLSv1.3",
+        };
+        let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        let http2 = connection.alpn_protocol() == Some(HTTP2);
+        Ok((stream, TlsSession { server_name, version, resumed, http2 }))
+    }
+}
+
+/// Normalizes a server name as in listeners and certificates.
+fn normalize_name(server_name: &str) -> Arc<str> {
+    let name = server_name.strip_suffix('.').unwrap_or(server_name);
+    name.to_ascii_lowercase().into()
+}
+
+/// Selects from the certificates of the listener with the requested server name.
+#[derive(Debug, Default)]
+struct ListenerCertResolver {
+    certificates: Arc<Certificates>,
+}
+
+impl ResolvesServerCert for ListenerCertResolver {
+    /// The best match with a key type that the client supports. If there is none, the first certificate, with which the
+    /// handshake fails.
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().map(normalize_name);
+        let schemes = hello.signature_schemes();
+        let mut certificates = self.certificates.by_preference(name.as_deref());
+        let supported = certificates.find(|certificate| certificate.key.key.choose_scheme(schemes).is_some());
+        supported.or(self.certificates.all().first()).map(|certificate| Arc::clone(&certificate.key))
+    }
+}
+
+/// A fatal alert record in plain text, for use before keys are negotiated (RFC 8446, section 6).
+fn fatal_alert(description: u8) -> [u8; 7] {
+    [21, 3, 3, 0, 2, 2, description]
+}
+
+/// Descriptions of TLS alerts (RFC 8446, section 6.2).
+const UNRECOGNIZED_NAME: u8 = 112;
+const INTERNAL_ERROR: u8 = 80;
+/// Sessions of TLS 1.2 clients without tickets; each takes about 300 bytes.
+const SESSION_CACHE_SIZE: usize = 4096;
+
+/// Why a handshake failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum ClientHandshakeError {
+    /// The handshake timed out.
+    Timeout,
+    /// It timed out waiting for a permit, because too many handshakes were in progress.
+    Overload,
+    /// The client closed the connection during the handshake.
+    ClientDisconnected,
+    /// The received bytes are not TLS.
+    NotTls,
+    /// No listener of the port has the requested server name.
+    UnknownName,
+    /// The listener has no usable certificate.
+    NoCertificate,
+    /// The client offers only disabled TLS versions.
+    Version,
+    /// No common cipher suite, key-exchange group or signature scheme.
+    NoCommonCipher,
+    /// None of the client's ALPN protocols is supported.
+    NoCommonProtocol,
+    /// The client sent an alert, most often because it does not trust the certificate.
+    ClientRejected,
+    /// The client violated the TLS protocol.
+    ProtocolViolation,
+    /// Anything else.
+    Other,
+}
+
+impl ClientHandshakeError {
+    pub(in crate::proxy) const ALL: [ClientHandshakeError; 12] = [
+        ClientHandshakeError::Timeout,
+        ClientHandshakeError::Overload,
+        ClientHandshakeError::ClientDisconnected,
+        ClientHandshakeError::NotTls,
+        ClientHandshakeError::UnknownName,
+        ClientHandshakeError::NoCertificate,
+        ClientHandshakeError::Version,
+        ClientHandshakeError::NoCommonCipher,
+        ClientHandshakeError::NoCommonProtocol,
+        ClientHandshakeError::ClientRejected,
+        ClientHandshakeError::ProtocolViolation,
+        ClientHandshakeError::Other,
+    ];
+
+    /// The label for metrics and logs.
+    pub(in crate::proxy) fn label(self) -> &'static str {
+        match self {
+            ClientHandshakeError::Timeout => "timeout",
+            ClientHandshakeError::Overload => "overload",
+            ClientHandshakeError::ClientDisconnected => "client_disconnected",
+            ClientHandshakeError::NotTls => "not_tls",
+            ClientHandshakeError::UnknownName => "unknown_name",
+            ClientHandshakeError::NoCertificate => "no_certificate",
+            ClientHandshakeError::Version => "version",
+            ClientHandshakeError::NoCommonCipher => "no_common_cipher",
+            ClientHandshakeError::NoCommonProtocol => "no_common_protocol",
+            ClientHandshakeError::ClientRejected => "client_rejected",
+            ClientHandshakeError::ProtocolViolation => "protocol_violation",
+            ClientHandshakeError::Other => "other",
+        }
+    }
+
+    fn from_io_error(error: &io::Error) -> Self {
+        use PeerIncompatible::{
+            NoCipherSuitesInCommon, NoKxGroupsInCommon, NoSignatureSchemesInCommon, ServerDoesNotSupportTls12Or13,
+            ServerTlsVersionIsDisabledByOurConfig, SupportedVersionsExtensionRequired, Tls12NotOffered,
+            Tls12NotOfferedOrEnabled,
+        };
+        let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
+            return ClientHandshakeError::ClientDisconnected;
+        };
+        match error {
+            Error::InvalidMessage(_) => ClientHandshakeError::NotTls,
+            Error::PeerIncompatible(NoCipherSuitesInCommon | NoKxGroupsInCommon | NoSignatureSchemesInCommon) => {
+                ClientHandshakeError::NoCommonCipher
+            }
+            Error::PeerIncompatible(
+                ServerDoesNotSupportTls12Or13
+                | ServerTlsVersionIsDisabledByOurConfig
+                | SupportedVersionsExtensionRequired
+                | Tls12NotOffered
+                | Tls12NotOfferedOrEnabled,
+            ) => ClientHandshakeError::Version,
+            Error::NoApplicationProtocol => ClientHandshakeError::NoCommonProtocol,
+            Error::AlertReceived(_) => ClientHandshakeError::ClientRejected,
+            Error::PeerIncompatible(_)
+            | Error::PeerMisbehaved(_)
+            | Error::InappropriateMessage { .. }
+            | Error::InappropriateHandshakeMessage { .. }
+            | Error::DecryptError => ClientHandshakeError::ProtocolViolation,
+            _ => ClientHandshakeError::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::record::stats::ProxyHeaderOutcome;
+
+    /// Dashboards depend on the labels, so the documentation lists exactly the existing ones.
+    #[test]
+    fn every_outcome_is_documented() {
+        let page = include_str!("../../../docs/listening.md");
+        let section = |title: &str| -> Vec<&str> {
+            let (_, section) = page.split_once(title).unwrap();
+            let section = section.split("\n## ").next().unwrap();
+            section
+                .lines()
+                .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(label, _)| label))
+                .collect()
+        };
+        let handshakes: Vec<_> =
+            ["full", "resumed"].into_iter().chain(ClientHandshakeError::ALL.map(ClientHandshakeError::label)).collect();
+        assert_eq!(section("\n## How handshakes end\n"), handshakes);
+        assert_eq!(section("\n## Behind a balancer\n"), ProxyHeaderOutcome::ALL.map(|(_, label)| label));
+        let lines = include_str!("../../../docs/request-errors.md").lines();
+        let failed: Vec<_> = lines
+            .filter_map(|line| line.strip_prefix("| `portico_tls_handshakes_total` | `")?.split('`').next())
+            .collect();
+        assert_eq!(failed, ClientHandshakeError::ALL.map(ClientHandshakeError::label));
+    }
+
+    #[test]
+    fn outcomes_match_their_counter_index() {
+        for (index, failure) in ClientHandshakeError::ALL.into_iter().enumerate() {
+            assert_eq!(failure as usize, index);
+        }
+        for (index, (outcome, _)) in ProxyHeaderOutcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, index);
+        }
+    }
+
+    #[test]
+    fn policy_without_usable_cipher_is_rejected() {
+        let ciphers = vec![aws_lc_rs::cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256];
+        assert!(TlsTerminator::new(&TlsPolicy { min_version: MinTlsVersion::V1_3, ciphers: ciphers.clone() }).is_err());
+        assert!(TlsTerminator::new(&TlsPolicy { min_version: MinTlsVersion::V1_2, ciphers }).is_ok());
+    }
+}

@@ -1,0 +1,255 @@
+//! One attempt to get a response from one endpoint, over pooled connections or else a new one.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use h2::Reason;
+use http::{Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use tokio::time::{Instant, timeout_at};
+
+use super::framing;
+use super::headers::strip_hop_by_hop;
+use super::outgoing_request::OutgoingRequest;
+use super::request_body::RequestBody;
+use super::request_error::RequestError;
+use super::response_body::BodySource;
+use crate::proxy::connection::activity::{BodyFailure, UploadState, until_timed_out};
+use crate::upstream::tls::UpstreamHandshakeError;
+use crate::upstream::{ConnectError, UpstreamConnection};
+
+type EndpointConnection = UpstreamConnection<RequestBody>;
+
+impl OutgoingRequest<'_> {
+    /// Sends the request to this endpoint. A new connection must be established by `connect_deadline`.
+    pub(in crate::proxy) async fn attempt(
+        &mut self,
+        address: SocketAddr,
+        connect_deadline: Option<Instant>,
+    ) -> Result<Response<BodySource>, AttemptError> {
+        let mut may_resend_unprocessed = self.replay.allows_resending;
+        if let Some(outcome) = self.send_on_idle(address, &mut may_resend_unprocessed).await {
+            return outcome;
+        }
+        loop {
+            // Boxed: connecting is rare, and its state would otherwise enlarge the future of every client connection.
+            let connection = Box::pin(self.connect(address, connect_deadline)).await?;
+            match self.send(connection).await {
+                Err(AttemptError::NotProcessed) if may_resend_unprocessed && self.can_be_sent() => {
+                    may_resend_unprocessed = false;
+                    self.peer.worker.pools.count_replay();
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Sends the request on a kept-alive connection. Returns None if the request must be sent on a new connection.
+    async fn send_on_idle(
+        &mut self,
+        address: SocketAddr,
+        may_resend_unprocessed: &mut bool,
+    ) -> Option<Result<Response<BodySource>, AttemptError>> {
+        let may_resend_after_close = self.replay.complete && self.replay.idempotent && self.replay.allows_resending;
+        let max_age = if may_resend_after_close { Duration::MAX } else { FRESH_CONNECTION_AGE };
+        loop {
+            let connection = self.peer.worker.pools.take_idle(&self.target, address, max_age)?;
+            match self.send(connection).await {
+                Err(AttemptError::NotSent) => {}
+                Err(AttemptError::NotProcessed) if *may_resend_unprocessed && self.can_be_sent() => {
+                    *may_resend_unprocessed = false;
+                    self.peer.worker.pools.count_replay();
+                    return None;
+                }
+                Err(AttemptError::NoResponse) if may_resend_after_close => {
+                    self.peer.worker.pools.count_replay();
+                    // If one connection is stale, other kept-alive ones may be too.
+                    return None;
+                }
+                outcome => {
+                    if outcome.is_ok() {
+                        self.target.upstream.record_success(address);
+                    }
+                    return Some(outcome);
+                }
+            }
+        }
+    }
+
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        attempt_deadline: Option<Instant>,
+    ) -> Result<EndpointConnection, AttemptError> {
+        let (activity, pools) = (&self.peer.activity, &self.peer.worker.pools);
+        activity.connecting.set(true);
+        let connect = async {
+            let rule_timeout = activity.rule_timeouts.get().connect();
+            let connecting = pools.connect(&self.target, address, rule_timeout);
+            let rule_deadline = rule_timeout.map(|timeout| Instant::now() + timeout);
+            let deadline = [attempt_deadline, rule_deadline].into_iter().flatten().min();
+            let Some(deadline) = deadline else { return connecting.await };
+            let began = Instant::now();
+            // A timeout of the rule does not count against the endpoint's health; only the global connect timeout does.
+            timeout_at(deadline, connecting)
+                .await
+                .unwrap_or_else(|_| Err(ConnectError::TimedOut(address, began.elapsed())))
+        };
+        let Some(connected) = until_timed_out(activity, connect).await else {
+            return Err(AttemptError::NotConnected(RequestError::ConnectTimeout));
+        };
+        activity.connecting.set(false);
+        if !activity.rule_timeouts.get().is_unset() {
+            // The write and read timeouts start here.
+            activity.record_progress();
+        }
+        connected.map_err(|error| {
+            tracing::debug!(%error, upstream = %self.target.upstream.key, "Cannot connect");
+            AttemptError::from_connect_error(&error)
+        })
+    }
+
+    async fn send(&mut self, mut connection: EndpointConnection) -> Result<Response<BodySource>, AttemptError> {
+        let sending = connection.send(self.take());
+        match until_timed_out(&self.peer.activity, sending).await {
+            None if self.peer.activity.upload.get() == UploadState::AwaitingClient => {
+                Err(AttemptError::Failed(RequestError::RequestBodyTimeout))
+            }
+            None => Err(AttemptError::Failed(RequestError::ResponseTimeout)),
+            Some(Ok(response)) => self.accept_response(response, connection),
+            Some(Err(error)) => Err(self.send_error(error, &connection)),
+        }
+    }
+
+    /// Why there is no response. Afterwards [`OutgoingRequest::can_be_sent`] says whether the request can be repeated.
+    fn send_error(
+        &mut self,
+        mut error: TrySendError<Request<RequestBody>>,
+        connection: &EndpointConnection,
+    ) -> AttemptError {
+        if let Some(unsent) = error.take_message() {
+            self.put_back(unsent);
+            return AttemptError::NotSent;
+        }
+        match self.peer.activity.body_failure.get() {
+            Some(BodyFailure::TooLarge) => return AttemptError::Failed(RequestError::BodyTooLarge),
+            Some(BodyFailure::Invalid) => return AttemptError::Failed(RequestError::InvalidBody),
+            None => {}
+        }
+        let error = error.into_error();
+        tracing::debug!(%error, address = %connection.address, "No response");
+        let error = match AttemptError::from_hyper(&error) {
+            // In TLS 1.3, an endpoint rejects a client certificate only after the handshake.
+            AttemptError::NoResponse if connection.was_rejected() => AttemptError::Failed(RequestError::TlsHandshake),
+            // An endpoint that has begun to respond has processed the request.
+            AttemptError::NoResponse if connection.has_begun_response() => {
+                AttemptError::Failed(RequestError::NoResponse)
+            }
+            error => error,
+        };
+        self.restore_body(matches!(error, AttemptError::NotProcessed));
+        error
+    }
+
+    /// Checks the head of the response and removes its hop-by-hop headers.
+    fn accept_response(
+        &mut self,
+        mut response: Response<Incoming>,
+        connection: EndpointConnection,
+    ) -> Result<Response<BodySource>, AttemptError> {
+        const INVALID: AttemptError = AttemptError::Failed(RequestError::InvalidResponse);
+        if response.headers().len() > self.peer.worker.limits.max_response_fields {
+            return Err(INVALID);
+        }
+        let switched = if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // A 101 for a protocol that was not requested is an invalid response.
+            let upgrade = self.upgrade.take().filter(|upgrade| upgrade.is_accepted_by(response.headers()));
+            Some((upgrade.ok_or(INVALID)?, hyper::upgrade::on(&mut response)))
+        } else if self.upgrade.as_ref().is_some_and(|upgrade| upgrade.is_misleading(response.status())) {
+            return Err(INVALID);
+        } else {
+            None
+        };
+        let (mut head, incoming) = response.into_parts();
+        framing::normalize_response(&mut head.headers).map_err(AttemptError::Failed)?;
+        strip_hop_by_hop(&mut head.headers);
+        head.version = Version::HTTP_11;
+        let source = match switched {
+            Some((upgrade, endpoint)) => BodySource::Upgraded(upgrade, endpoint),
+            None => BodySource::Upstream { incoming, connection: Some(connection) },
+        };
+        Ok(Response::from_parts(head, source))
+    }
+}
+
+/// Why an attempt yielded no response.
+pub(in crate::proxy) enum AttemptError {
+    /// No connection could be established.
+    NotConnected(RequestError),
+    /// Not a byte of the request was sent; the request was put back.
+    NotSent,
+    /// The endpoint reports that it did not process the request. It can be sent again if a copy was kept.
+    NotProcessed,
+    /// The connection closed before the first byte of a response.
+    NoResponse,
+    Failed(RequestError),
+}
+
+impl AttemptError {
+    fn from_connect_error(error: &ConnectError) -> Self {
+        match error {
+            ConnectError::TimedOut(..) | ConnectError::TlsHandshake(_, UpstreamHandshakeError::TimedOut(_)) => {
+                AttemptError::NotConnected(RequestError::ConnectTimeout)
+            }
+            ConnectError::TlsHandshake(..) => AttemptError::NotConnected(RequestError::TlsHandshake),
+            ConnectError::NotHttp2(_) => AttemptError::NotConnected(RequestError::InvalidResponse),
+            ConnectError::Refused(_) | ConnectError::Failed(..) => {
+                AttemptError::NotConnected(RequestError::ConnectionRefused)
+            }
+            // Another endpoint would need a connection as well.
+            ConnectError::LimitReached(..) => AttemptError::Failed(RequestError::ConnectionLimit),
+        }
+    }
+
+    fn from_hyper(error: &hyper::Error) -> Self {
+        let source = std::error::Error::source(error);
+        if let Some(error) = source.and_then(|source| source.downcast_ref::<h2::Error>()) {
+            let is_refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+            // After a GOAWAY, streams up to its last stream id continue. h2 reports the error only to later streams,
+            // which the endpoint did not process (RFC 9113, section 6.8).
+            let is_beyond_last_stream = error.is_go_away();
+            return match error {
+                error if error.is_remote() && (is_refused || is_beyond_last_stream) => AttemptError::NotProcessed,
+                // Any other GOAWAY was sent by this side, because the endpoint violated the protocol.
+                error if error.is_io() || error.is_go_away() => AttemptError::NoResponse,
+                _ => AttemptError::Failed(RequestError::InvalidResponse),
+            };
+        }
+        let is_io = source.is_some_and(|source| source.is::<std::io::Error>());
+        if error.is_incomplete_message() || error.is_canceled() || error.is_closed() || is_io {
+            AttemptError::NoResponse
+        } else {
+            AttemptError::Failed(RequestError::InvalidResponse)
+        }
+    }
+
+    pub(in crate::proxy) fn into_request_error(self) -> RequestError {
+        match self {
+            AttemptError::NotSent | AttemptError::NotProcessed | AttemptError::NoResponse => RequestError::NoResponse,
+            AttemptError::NotConnected(error) | AttemptError::Failed(error) => error,
+        }
+    }
+
+    /// Whether the endpoint certainly did not process the request.
+    pub(in crate::proxy) fn was_not_processed(&self) -> bool {
+        match self {
+            AttemptError::NotConnected(_) | AttemptError::NotSent | AttemptError::NotProcessed => true,
+            AttemptError::NoResponse | AttemptError::Failed(_) => false,
+        }
+    }
+}
+
+/// Longest idle time of a connection for requests that must not be sent twice. Servers commonly close idle connections
+/// after 5 seconds or more, and a request that crosses the close is lost.
+pub(in crate::proxy) const FRESH_CONNECTION_AGE: Duration = Duration::from_secs(3);

@@ -1,0 +1,48 @@
+//! Forwards a request under a rule without timeouts and retries, to another endpoint if the first cannot be reached.
+//!
+//! A request is sent again in these cases only:
+//! - connecting failed, so nothing was sent,
+//! - a kept-alive connection closed without a response, the method is idempotent and the request has no body,
+//! - an HTTP/2 endpoint reports that it did not process the request, and the replay buffer still holds the body.
+
+use http::Response;
+use tokio::time::Instant;
+
+use super::outgoing_request::OutgoingRequest;
+use super::request_error::RequestError;
+use super::response_body::BodySource;
+use crate::proxy::record::request_record::RequestRecord;
+
+/// Selects an endpoint and sends the request to it. Selects another one only if the request was not processed.
+pub(in crate::proxy) async fn forward(
+    outgoing: &mut OutgoingRequest<'_>,
+    record: &mut RequestRecord,
+) -> Result<Response<BodySource>, RequestError> {
+    let mut failure = RequestError::NoEndpoints;
+    // Does not allocate unless an attempt fails.
+    let mut tried = Vec::new();
+    while tried.len() < MAX_ENDPOINTS
+        && let Some(address) = record.peer.worker.pools.next_endpoint(outgoing.target.upstream, &tried)
+    {
+        record.address = Some(address);
+        let error = match outgoing.attempt(address, NO_CONNECT_DEADLINE).await {
+            Ok(response) => {
+                outgoing.recycle();
+                return Ok(response);
+            }
+            Err(error) => error,
+        };
+        let may_retry = error.was_not_processed() && outgoing.can_be_sent() && !record.peer.activity.timed_out.get();
+        failure = error.into_request_error();
+        if !may_retry {
+            break;
+        }
+        tried.push(address);
+    }
+    Err(failure)
+}
+
+/// Only timeouts of a rule set a deadline. The connector has a connect timeout of its own.
+const NO_CONNECT_DEADLINE: Option<Instant> = None;
+/// Maximum number of endpoints tried for one request, unless its rule configures retries.
+pub(in crate::proxy) const MAX_ENDPOINTS: usize = 3;

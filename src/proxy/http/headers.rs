@@ -1,0 +1,315 @@
+//! Header handling between client and endpoint: hop-by-hop fields, cookies and the `X-Forwarded-*` fields.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::request_id::X_REQUEST_ID;
+use crate::plugin_api::{Scheme, header_spoofing};
+
+/// Removes hop-by-hop fields (RFC 9110, section 7.6.1), including those that `Connection` names.
+pub(in crate::proxy) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    strip_and_visit(headers, |_| {});
+}
+
+/// Removes hop-by-hop fields of a request, and fields that a backend could mistake for the `managed` ones that Portico
+/// sets.
+pub(in crate::proxy) fn strip_request(headers: &mut HeaderMap, managed: &[HeaderName]) {
+    let mut is_spoofed = false;
+    strip_and_visit(headers, |name| is_spoofed |= header_spoofing::is_spoofed(name, managed));
+    if is_spoofed {
+        header_spoofing::remove_spoofed(headers, managed);
+    }
+}
+
+/// Whether a request or response is gRPC.
+pub(in crate::proxy) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Removes hop-by-hop fields. Calls `visit` with the names of all other fields, including those that `Connection`
+/// names.
+///
+/// One pass over the names finds the hop-by-hop fields that exist, since most requests have at most one of them.
+fn strip_and_visit(headers: &mut HeaderMap, mut visit: impl FnMut(&HeaderName)) {
+    let mut seen = [false; HOP_BY_HOP_COUNT];
+    for name in headers.keys() {
+        match HOP_BY_HOP.iter().position(|candidate| candidate == name) {
+            Some(index) => seen[index] = true,
+            None => visit(name),
+        }
+    }
+    if seen == [false; HOP_BY_HOP_COUNT] {
+        return;
+    }
+    let wants_trailers = headers.get_all(TE).iter().any(|value| contains_token(value, "trailers"));
+    let named: Vec<HeaderName> = headers.get_all(CONNECTION).iter().flat_map(connection_options).collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for (name, _) in HOP_BY_HOP.iter().zip(seen).filter(|(_, seen)| *seen) {
+        headers.remove(name);
+    }
+    if wants_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+const HOP_BY_HOP_COUNT: usize = 6;
+static HOP_BY_HOP: [HeaderName; HOP_BY_HOP_COUNT] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// The fields that `Connection` names, except Host and Content-Length, whose removal would change the message.
+fn connection_options(value: &HeaderValue) -> impl Iterator<Item = HeaderName> {
+    let tokens = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    tokens
+        .filter(|token| !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive"))
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
+        .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
+}
+
+/// Whether a comma-separated list contains the token, ignoring case.
+pub(in crate::proxy) fn contains_token(value: &HeaderValue, token: &str) -> bool {
+    let mut items = value.as_bytes().split(|byte| *byte == b',');
+    items.any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// Joins the Cookie fields of an HTTP/2 request into one, as HTTP/1 requires (RFC 9113, section 8.2.3).
+pub(in crate::proxy) fn join_cookies(headers: &mut HeaderMap) {
+    let mut fields = headers.get_all(COOKIE).iter();
+    if fields.next().is_none() || fields.next().is_none() {
+        return;
+    }
+    let cookies: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let joined = HeaderValue::from_bytes(&cookies.join(&b"; "[..])).expect("header values joined are a header value");
+    headers.insert(COOKIE, joined);
+}
+
+/// Forwarding information that all requests of a connection share, formatted once.
+#[derive(Debug)]
+pub(in crate::proxy) struct ForwardedClient {
+    pub(in crate::proxy) trusted: bool,
+    pub(in crate::proxy) ip: HeaderValue,
+    pub(in crate::proxy) scheme: Scheme,
+    /// The public port of the listener that was used last, as a number and formatted.
+    port: RefCell<Option<(u16, HeaderValue)>>,
+}
+
+impl ForwardedClient {
+    pub(in crate::proxy) fn new(ip: IpAddr, trusted: bool, scheme: Scheme) -> Self {
+        // An IPv4 client stays an IPv4 client on a dual-stack socket.
+        let text = ip.to_canonical().to_string();
+        let ip = HeaderValue::try_from(text).expect("an IP address is a header value");
+        ForwardedClient { trusted, ip, scheme, port: RefCell::default() }
+    }
+
+    pub(in crate::proxy) fn port_value(&self, port: u16) -> HeaderValue {
+        let mut cached = self.port.borrow_mut();
+        match &*cached {
+            Some((known, value)) if *known == port => value.clone(),
+            _ => {
+                let value = HeaderValue::from(port);
+                *cached = Some((port, value.clone()));
+                value
+            }
+        }
+    }
+
+    /// Sets the `X-Forwarded-*` fields. Existing values are kept and extended if the peer is trusted, and replaced
+    /// otherwise.
+    pub(in crate::proxy) fn set_forwarding_headers(
+        &self,
+        headers: &mut HeaderMap,
+        host: &HeaderValue,
+        port: &HeaderValue,
+    ) {
+        let proto = HeaderValue::from_static(self.scheme.as_str());
+        // Reserves once instead of growing twice.
+        headers.reserve(MANAGED_HEADERS.len());
+        if self.trusted {
+            let before = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
+            let mut chain = before.collect::<Vec<_>>().join(&b", "[..]);
+            if !chain.is_empty() {
+                chain.extend_from_slice(b", ");
+            }
+            chain.extend_from_slice(self.ip.as_bytes());
+            let chain = HeaderValue::from_bytes(&chain).expect("header values joined by commas are a header value");
+            headers.insert(X_FORWARDED_FOR, chain);
+            headers.entry(X_FORWARDED_PROTO).or_insert_with(|| proto);
+            headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
+            headers.entry(X_FORWARDED_PORT).or_insert_with(|| port.clone());
+        } else {
+            headers.remove(FORWARDED);
+            headers.insert(X_FORWARDED_FOR, self.ip.clone());
+            headers.insert(X_FORWARDED_PROTO, proto);
+            headers.insert(X_FORWARDED_HOST, host.clone());
+            headers.insert(X_FORWARDED_PORT, port.clone());
+        }
+    }
+}
+
+/// The fields that Portico sets on every request.
+pub(in crate::proxy) static MANAGED_HEADERS: [HeaderName; 5] =
+    [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_PORT, X_REQUEST_ID];
+
+pub(in crate::proxy) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(in crate::proxy) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(in crate::proxy) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(in crate::proxy) const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+pub(in crate::proxy) const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(text: &str) -> HeaderMap {
+        let fields = text.lines().map(|line| line.split_once(':').unwrap());
+        fields.map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.trim().parse().unwrap())).collect()
+    }
+
+    fn text(headers: &HeaderMap) -> String {
+        let mut lines: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        lines.sort();
+        lines.join("\n")
+    }
+
+    #[test]
+    fn hop_by_hop_fields_are_removed() {
+        let cases = [
+            ("a: b", "a: b"),
+            ("connection: close", ""),
+            ("connection: keep-alive, X-Secret\nx-secret: 1\na: b", "a: b"),
+            ("connection: x-one\nconnection: x-two\nx-one: 1\nx-two: 2", ""),
+            ("te: gzip, Trailers", "te: trailers"),
+            ("te: gzip", ""),
+            ("connection: te\nte: trailers", "te: trailers"),
+            ("upgrade: websocket\nconnection: upgrade", ""),
+            ("keep-alive: timeout=5\nproxy-connection: x\ntransfer-encoding: chunked", ""),
+            ("connection: host, content-length\nhost: a\ncontent-length: 3", "content-length: 3\nhost: a"),
+            ("connection: \", ,,\na: b", "a: b"),
+        ];
+        for (before, after) in cases {
+            let mut headers = headers(before);
+            strip_hop_by_hop(&mut headers);
+            assert_eq!(text(&headers), after, "{before}");
+        }
+    }
+
+    #[test]
+    fn spoofed_forwarding_headers_are_removed() {
+        let cases = [
+            ("x_forwarded_for: 1\nx-forwarded_for: 2\nx_forwarded-for: 3\na: b", "a: b"),
+            ("x_forwarded_proto: 1\nx_forwarded_host: 2\nx_forwarded_port: 3\nx_request_id: 4", ""),
+            ("x_forwarded_for: 1\nx_forwarded_for: 2\nconnection: close", ""),
+            // Similar names that no backend mistakes for a forwarding header.
+            (
+                "x_forwarded_by: 1\nx_user: 2\nxxforwardedxfor: 3\n_: 4",
+                "_: 4\nx_forwarded_by: 1\nx_user: 2\nxxforwardedxfor: 3",
+            ),
+            // The exact names are left to `set_forwarding_headers`, which knows whether the peer is trusted.
+            ("x-forwarded-for: 1\nx-request-id: 2", "x-forwarded-for: 1\nx-request-id: 2"),
+        ];
+        for (before, after) in cases {
+            let mut headers = headers(before);
+            strip_request(&mut headers, &MANAGED_HEADERS);
+            assert_eq!(text(&headers), after, "{before}");
+        }
+    }
+
+    #[test]
+    fn cookies_are_joined_into_one_field() {
+        let cases = [
+            ("a: b", "a: b"),
+            ("cookie: a=1", "cookie: a=1"),
+            ("cookie: a=1\nx: y\ncookie: b=2\ncookie: c=3; d=4", "cookie: a=1; b=2; c=3; d=4\nx: y"),
+        ];
+        for (before, after) in cases {
+            let mut headers = headers(before);
+            join_cookies(&mut headers);
+            assert_eq!(text(&headers), after, "{before}");
+        }
+    }
+
+    #[test]
+    fn forwarding_headers_depend_on_trust() {
+        let cases = [
+            (
+                false,
+                "",
+                "x-forwarded-for: 10.0.0.1\nx-forwarded-host: h:1\nx-forwarded-port: 80\nx-forwarded-proto: http",
+            ),
+            (
+                false,
+                "forwarded: for=x\nx-forwarded-for: 6.6.6.6\nx-forwarded-host: evil\nx-forwarded-port: 6\n\
+                 x-forwarded-proto: https",
+                "x-forwarded-for: 10.0.0.1\nx-forwarded-host: h:1\nx-forwarded-port: 80\nx-forwarded-proto: http",
+            ),
+            (
+                true,
+                "forwarded: for=x\nx-forwarded-for: 1.1.1.1\nx-forwarded-for: 2.2.2.2\nx-forwarded-proto: https",
+                "forwarded: for=x\nx-forwarded-for: 1.1.1.1, 2.2.2.2, 10.0.0.1\nx-forwarded-host: h:1\n\
+                 x-forwarded-port: 80\nx-forwarded-proto: https",
+            ),
+        ];
+        for (trusted, before, after) in cases {
+            let mut headers = headers(before);
+            let client = ForwardedClient::new("::ffff:10.0.0.1".parse().unwrap(), trusted, Scheme::Http);
+            client.set_forwarding_headers(
+                &mut headers,
+                &HeaderValue::from_static("h:1"),
+                &HeaderValue::from_static("80"),
+            );
+            assert_eq!(text(&headers), after);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn hop_by_hop_fields_never_pass(
+            named in proptest::collection::vec("[ ,a-c]{0,5}|te|TE|upgrade|close|x-keep|host", 0..5),
+            te in "[ ,;=a-z.0]{0,12}|trailers|gzip, Trailers",
+        ) {
+            let mut all = HeaderMap::new();
+            for value in &named {
+                all.append("connection", HeaderValue::try_from(value).unwrap());
+            }
+            all.insert("te", HeaderValue::try_from(te).unwrap());
+            for name in ["upgrade", "keep-alive", "proxy-connection", "a", "b", "x-keep", "x-other"] {
+                all.insert(name, HeaderValue::from_static("1"));
+            }
+            strip_hop_by_hop(&mut all);
+            proptest::prop_assert!(all.contains_key("x-other"));
+            for gone in ["connection", "upgrade", "keep-alive", "proxy-connection"] {
+                proptest::prop_assert!(!all.contains_key(gone), "{} of {:?}", gone, named);
+            }
+            proptest::prop_assert!(all.get("te").is_none_or(|te| te == "trailers"));
+            let tokens = named.iter().flat_map(|value| value.split(','));
+            let tokens: Vec<_> = tokens.map(|token| token.trim().to_lowercase()).collect();
+            for name in ["a", "b", "x-keep"] {
+                let is_named = tokens.iter().any(|token| token == name);
+                proptest::prop_assert_eq!(all.contains_key(name), !is_named, "{:?}", named);
+            }
+        }
+
+        #[test]
+        fn joining_cookies_loses_nothing(cookies in proptest::collection::vec("[a-z=; \"]{0,6}", 0..5)) {
+            let mut all = HeaderMap::new();
+            for cookie in &cookies {
+                all.append(COOKIE, HeaderValue::try_from(cookie).unwrap());
+            }
+            join_cookies(&mut all);
+            let joined: Vec<_> = all.get_all(COOKIE).iter().map(|value| value.to_str().unwrap().to_owned()).collect();
+            let expected: Vec<_> = (!cookies.is_empty()).then(|| cookies.join("; ")).into_iter().collect();
+            proptest::prop_assert_eq!(joined, expected);
+        }
+    }
+}

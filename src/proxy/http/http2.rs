@@ -1,0 +1,253 @@
+//! Serves one HTTP/2 client connection and its streams.
+//!
+//! ```text
+//!   FrameStream ─ hyper ─┬─ stream: a task with its own Peer and timer; request::serve, then the response body
+//!        │               └─ stream: …
+//!        └ flood protection        connection: idle timeout without streams, graceful shutdown, abort
+//! ```
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+
+use h2::Reason;
+use hyper::rt::Executor;
+use hyper::server::conn::http2::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep_until};
+
+use super::client_connection::{Peer, SHUTDOWN_TIMEOUT};
+use super::frames::FrameStream;
+use super::malformed_request::PartialHead;
+use super::request;
+use super::request_error::{HTTP2_FLOOD, HTTP2_FLOOD_STATUS, REFUSED_STREAM, RequestError};
+use crate::proxy::connection::activity::{ActivityPhase, poll_until};
+use crate::proxy::connection::listener_connections::ConnectionRegistration;
+use crate::proxy::process::limits::ProxyLimits;
+use crate::proxy::record::request_record::{MalformedInput, record_malformed};
+use crate::proxy::record::stats::OpenGuard;
+
+/// The streams of one connection.
+pub(in crate::proxy) struct StreamTracker {
+    /// The connection itself, which has no request.
+    connection: Rc<Peer>,
+    open_count: Cell<usize>,
+    /// The stream whose task is about to be started.
+    next_stream: RefCell<Option<Rc<Peer>>>,
+    pub(in crate::proxy) flooded: Cell<bool>,
+    /// When the preface or the current header block began, if it is incomplete.
+    pub(in crate::proxy) header_since: Cell<Option<Instant>>,
+    /// Request heads that arrived.
+    pub(in crate::proxy) heads_received: Cell<u64>,
+    /// Requests that hyper passed to the service.
+    requests_served: Cell<u64>,
+}
+
+/// Serves all requests of a connection whose client sent the HTTP/2 preface or negotiated HTTP/2.
+pub(in crate::proxy) async fn serve<S>(stream: S, peer: Rc<Peer>, mut registration: ConnectionRegistration)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let _counted = OpenGuard::new(&peer.worker.counters, |stats| &stats.http2);
+    let streams = Rc::new(StreamTracker {
+        connection: Rc::clone(&peer),
+        open_count: Cell::new(0),
+        next_stream: RefCell::default(),
+        flooded: Cell::new(false),
+        header_since: Cell::new(Some(Instant::now())),
+        heads_received: Cell::new(0),
+        requests_served: Cell::new(0),
+    });
+    let service = {
+        let streams = Rc::clone(&streams);
+        service_fn(move |request| {
+            streams.requests_served.set(streams.requests_served.get() + 1);
+            let stream = Rc::new(streams.connection.for_stream(streams.open_stream()));
+            streams.next_stream.replace(Some(Rc::clone(&stream)));
+            request::serve(stream, request)
+        })
+    };
+    let limits = &peer.worker.limits;
+    let socket = FrameStream::new(stream, Rc::clone(&streams));
+    let http = builder(limits, StreamExecutor(Rc::clone(&streams))).serve_connection(TokioIo::new(socket), service);
+    let mut http = pin!(http);
+    let activity = &peer.activity;
+    activity.enter_phase(ActivityPhase::Idle, Instant::now());
+    let mut timer = pin!(sleep_until(activity.deadline(limits, limits.keep_alive_timeout)));
+    let mut is_shutting_down = false;
+    poll_fn(|cx| {
+        registration.set_waker(cx.waker());
+        loop {
+            if peer.connections.is_aborted() {
+                return Poll::Ready(());
+            }
+            if let Poll::Ready(outcome) = http.as_mut().poll(cx) {
+                streams.record_violation(outcome.err().as_ref());
+                return Poll::Ready(());
+            }
+            if peer.connections.is_closing() && !is_shutting_down {
+                is_shutting_down = true;
+                // Sends a GOAWAY that still accepts all streams, and after a round trip one with the last stream id.
+                http.as_mut().graceful_shutdown();
+                continue;
+            }
+            let idle_timeout = if is_shutting_down { SHUTDOWN_TIMEOUT } else { limits.keep_alive_timeout };
+            let idle_deadline = activity.deadline(limits, idle_timeout);
+            let header_deadline = streams.header_since.get().map(|since| since + limits.header_timeout);
+            let deadline = header_deadline.map_or(idle_deadline, |header| header.min(idle_deadline));
+            std::task::ready!(poll_until(deadline, timer.as_mut(), cx));
+            if header_deadline == Some(deadline) {
+                // The connection closes, as on HTTP/1: nothing else can be read from it before the header block is
+                // complete.
+                return Poll::Ready(());
+            }
+            if streams.open_count.get() > 0 {
+                // Each stream has its own timer.
+                activity.record_progress();
+            } else if is_shutting_down {
+                return Poll::Ready(());
+            } else {
+                is_shutting_down = true;
+                activity.record_progress();
+                http.as_mut().graceful_shutdown();
+            }
+        }
+    })
+    .await;
+    // Counted after the connection has ended, because until then hyper may hold heads that it has not passed to the
+    // service yet.
+    peer.worker
+        .count_errors(REFUSED_STREAM, streams.heads_received.get().saturating_sub(streams.requests_served.get()));
+}
+
+fn builder(limits: &ProxyLimits, executor: StreamExecutor) -> Builder<StreamExecutor> {
+    let mut http = Builder::new(executor);
+    http.timer(TokioTimer::new())
+        .max_concurrent_streams(limits.max_streams)
+        .max_header_list_size(u32::try_from(limits.max_request_head).unwrap_or(u32::MAX))
+        .initial_stream_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
+        .max_frame_size(MAX_FRAME_SIZE)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
+        .keep_alive_interval(limits.ping_interval)
+        .keep_alive_timeout(limits.ping_timeout)
+        // WebSocket over HTTP/2 (RFC 8441).
+        .enable_connect_protocol();
+    http
+}
+
+/// The HTTP/2 error code if the library closed the connection because of a protocol violation by the client.
+fn client_protocol_error(error: &hyper::Error) -> Option<Reason> {
+    let error = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
+    error.is_library().then(|| error.reason()).flatten()
+}
+
+impl StreamTracker {
+    /// Records the end of the connection if the client has violated the protocol.
+    fn record_violation(&self, error: Option<&hyper::Error>) {
+        let violation = error.and_then(client_protocol_error);
+        let (status, reason) = if self.flooded.get() || violation == Some(Reason::ENHANCE_YOUR_CALM) {
+            (HTTP2_FLOOD_STATUS, HTTP2_FLOOD)
+        } else if violation.is_some() {
+            let details = RequestError::MalformedRequest.details();
+            (details.status, details.reason)
+        } else {
+            return;
+        };
+        let input = MalformedInput { head: PartialHead::default(), status, reason, id: None, bytes_out: 0 };
+        record_malformed(&self.connection, input);
+    }
+
+    fn open_stream(self: &Rc<Self>) -> OpenStream {
+        self.open_count.set(self.open_count.get() + 1);
+        OpenStream(Rc::clone(self))
+    }
+}
+
+/// Counts a stream as open until this is dropped, which is when its bodies and its tunnel have ended.
+pub(in crate::proxy) struct OpenStream(Rc<StreamTracker>);
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        let streams = &self.0;
+        streams.open_count.set(streams.open_count.get() - 1);
+        if streams.open_count.get() == 0 {
+            streams.connection.activity.record_progress();
+        }
+    }
+}
+
+/// The executor on which hyper spawns the task of a stream, directly after it has called the service with the request.
+/// hyper ends the tasks when their connection ends.
+#[derive(Clone)]
+struct StreamExecutor(Rc<StreamTracker>);
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
+    fn execute(&self, future: F) {
+        match self.0.next_stream.take() {
+            Some(peer) => drop(tokio::task::spawn_local(run_stream(peer, future))),
+            // The task that carries the bytes of a tunnel, which has its own timer.
+            None => drop(tokio::task::spawn_local(future)),
+        }
+    }
+}
+
+/// Runs a stream until it completes or one of its timeouts expires.
+async fn run_stream(peer: Rc<Peer>, stream: impl Future<Output = ()>) {
+    let mut stream = pin!(stream);
+    let activity = &peer.activity;
+    let limits = &peer.worker.limits;
+    let mut timer = pin!(sleep_until(activity.deadline(limits, limits.stall_timeout)));
+    poll_fn(|cx| {
+        loop {
+            if stream.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            // A response that the service has completed may still wait for the client's flow-control window.
+            std::task::ready!(activity.poll_timeout(limits, limits.stall_timeout, Pin::as_mut(&mut timer), cx));
+            match activity.phase() {
+                // The request handler sees the flag when it is polled, and responds with an error. If it does not
+                // respond at once, the next round ends the stream.
+                ActivityPhase::AwaitingResponse if !activity.timed_out.replace(true) => {}
+                // Dropping the future resets the stream.
+                _ => return Poll::Ready(()),
+            }
+        }
+    })
+    .await;
+    activity.abandon_body();
+}
+
+/// The smallest value that the protocol allows, which is also what clients use in practice.
+const MAX_FRAME_SIZE: u32 = 16 * 1024;
+/// How much of a response is buffered ahead of the socket, per stream.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Limit of streams that the client opened and reset before they were processed.
+const MAX_PENDING_RESETS: usize = 20;
+/// Limit of streams that are reset because of protocol errors of the client. Above it the connection closes.
+const MAX_ERROR_RESETS: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// The memory of an HTTP/2 connection in addition to the library's, and of a stream in addition to its request.
+    #[test]
+    fn connection_and_stream_futures_are_small() {
+        let connection = size(serve::<TcpStream>);
+        let stream = size(|peer, stream: std::future::Pending<()>, ()| run_stream(peer, stream));
+        assert!(connection <= 2200 && stream <= 250, "a connection takes {connection} bytes, a stream in it {stream}");
+    }
+}

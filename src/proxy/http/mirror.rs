@@ -1,0 +1,229 @@
+//! Request mirroring: sends copies of requests to other upstreams without affecting the request or its client.
+//!
+//! A copy is sent after the body was forwarded to the endpoint, so a slow mirror does not slow the request. The cost is
+//! bounded by the number of copies per worker and by the size of a body. Requests with larger bodies are not mirrored,
+//! since a copy with part of the body is a different request.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::Request;
+use http::header::HOST;
+use http_body::Body;
+use http_body_util::Full;
+use smallvec::SmallVec;
+use tokio::time::timeout;
+
+use super::attempt::FRESH_CONNECTION_AGE;
+use super::outgoing_request::{convert_to_http2, scheme};
+use super::request_body::RequestBody;
+use crate::proxy::process::limits::ProxyLimits;
+use crate::proxy::record::stats::{MirrorCounters, MirrorOutcome};
+use crate::snapshot::rule::Mirror;
+use crate::upstream::tls::UpstreamServerName;
+use crate::upstream::{
+    ConnectionPools, EndpointConnector, IdleLimits, Upstream, UpstreamCounters, UpstreamProtocol, UpstreamTarget,
+};
+
+/// Sends the mirrored copies of one worker.
+pub(in crate::proxy) struct MirrorSender {
+    /// Separate from the pools of requests, so that no request waits for a connection that a copy uses.
+    pools: ConnectionPools<Full<Bytes>>,
+    /// Copies that wait for their body or their response.
+    in_flight: Cell<usize>,
+    max_copies: usize,
+    max_body: usize,
+    timeout: Duration,
+    counters: Arc<MirrorCounters>,
+}
+
+impl MirrorSender {
+    pub(in crate::proxy) fn new(
+        limits: &ProxyLimits,
+        connector: EndpointConnector,
+        idle_limits: IdleLimits,
+        upstream_counters: Arc<UpstreamCounters>,
+        counters: Arc<MirrorCounters>,
+    ) -> Self {
+        MirrorSender {
+            pools: ConnectionPools::new(connector, idle_limits, upstream_counters),
+            in_flight: Cell::new(0),
+            max_copies: limits.max_mirror_copies,
+            max_body: limits.max_mirror_body,
+            timeout: limits.mirror_timeout,
+            counters,
+        }
+    }
+
+    pub(in crate::proxy) fn sweep(&self) {
+        self.pools.sweep();
+    }
+
+    /// Copies the request for each of the mirrors that the sampling selects. If `apply_filters` returns false, no copy
+    /// is sent.
+    pub(in crate::proxy) fn mirror_request(
+        self: &Rc<Self>,
+        mirrors: &[Mirror],
+        request: &mut Request<RequestBody>,
+        apply_filters: impl Fn(&mut Request<()>) -> bool,
+    ) {
+        for mirror in mirrors.iter().filter(|mirror| mirror.is_sampled(fastrand::u32(..))) {
+            if request.body().size_hint().lower() > self.max_body as u64 {
+                self.counters.add(MirrorOutcome::TooLarge);
+                continue;
+            }
+            if self.in_flight.get() >= self.max_copies {
+                self.counters.add(MirrorOutcome::TooMany);
+                continue;
+            }
+            let mut head = Request::new(());
+            *head.method_mut() = request.method().clone();
+            *head.uri_mut() = request.uri().clone();
+            *head.headers_mut() = request.headers().clone();
+            let key = &mirror.upstream.key;
+            let filters_applied = apply_filters(&mut head);
+            let host = head.headers().get(HOST).filter(|_| key.tls.is_some());
+            let server_name = host.map(UpstreamServerName::from_host);
+            let uses_http2 = key.protocol == UpstreamProtocol::Http2;
+            if !filters_applied || uses_http2 && convert_to_http2(&mut head, scheme(key)).is_err() {
+                self.counters.add(MirrorOutcome::Failed);
+                continue;
+            }
+            self.in_flight.set(self.in_flight.get() + 1);
+            let copy = MirrorCopy {
+                upstream: Arc::clone(&mirror.upstream),
+                server_name,
+                head: Some(head),
+                sender: Rc::clone(self),
+                outcome: MirrorOutcome::Truncated,
+            };
+            if request.body().is_end_stream() {
+                copy.send(Bytes::new());
+            } else {
+                request.body_mut().add_mirror_copy(copy);
+            }
+        }
+    }
+}
+
+/// One copy, counted by its outcome when it is dropped.
+pub(in crate::proxy) struct MirrorCopy {
+    upstream: Arc<Upstream>,
+    server_name: Option<Rc<UpstreamServerName>>,
+    /// The request without its body. None once the copy is sent.
+    head: Option<Request<()>>,
+    sender: Rc<MirrorSender>,
+    /// What is counted on drop: `Truncated` until the body is complete and the copy is sent.
+    outcome: MirrorOutcome,
+}
+
+impl MirrorCopy {
+    /// Sends the copy in a local task, which ends within the mirror timeout or with its worker.
+    fn send(self, body: Bytes) {
+        tokio::task::spawn_local(async move {
+            // Moves the whole copy, so that it is dropped at the end of this task.
+            let mut copy = self;
+            let Some(head) = copy.head.take() else { return };
+            let request = head.map(|()| Full::new(body));
+            let target = UpstreamTarget { upstream: &copy.upstream, server_name: copy.server_name.take() };
+            let completed = timeout(copy.sender.timeout, send_copy(&copy.sender.pools, &target, request)).await;
+            copy.outcome = if completed == Ok(true) { MirrorOutcome::Completed } else { MirrorOutcome::Failed };
+        });
+    }
+}
+
+impl Drop for MirrorCopy {
+    fn drop(&mut self) {
+        self.sender.in_flight.set(self.sender.in_flight.get() - 1);
+        self.sender.counters.add(self.outcome);
+    }
+}
+
+/// Sends a copy. Returns whether a response was read, to its end or up to `MAX_RESPONSE_READ`.
+async fn send_copy(
+    pools: &ConnectionPools<Full<Bytes>>,
+    target: &UpstreamTarget<'_>,
+    request: Request<Full<Bytes>>,
+) -> bool {
+    let avoid_none = [];
+    let rule_connect_timeout = None;
+    let Some(address) = pools.next_endpoint(target.upstream, &avoid_none) else { return false };
+    let mut request = Some(request);
+    loop {
+        // Sent again only if a reused connection failed before it took the request. Any other repetition could run the
+        // request twice.
+        let idle = pools.take_idle(target, address, FRESH_CONNECTION_AGE);
+        let reused = idle.is_some();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => match pools.connect(target, address, rule_connect_timeout).await {
+                Ok(connection) => connection,
+                Err(_) => return false,
+            },
+        };
+        let Some(sent) = request.take() else { return false };
+        match connection.send(sent).await {
+            Ok(response) => {
+                let mut body = response.into_body();
+                let mut read = 0;
+                while read < MAX_RESPONSE_READ
+                    && let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
+                {
+                    let Ok(frame) = frame else { return false };
+                    read += frame.data_ref().map_or(0, Bytes::len);
+                }
+                if body.is_end_stream() {
+                    connection.release();
+                }
+                return true;
+            }
+            Err(mut error) => match error.take_message() {
+                Some(unsent) if reused => request = Some(unsent),
+                _ => return false,
+            },
+        }
+    }
+}
+
+/// The pending copies of one request with the part of the body that was forwarded so far.
+#[derive(Default)]
+pub(in crate::proxy) struct PendingCopies {
+    copies: SmallVec<[MirrorCopy; 1]>,
+    bytes: BytesMut,
+}
+
+impl PendingCopies {
+    pub(in crate::proxy) fn add(&mut self, copy: MirrorCopy) {
+        self.copies.push(copy);
+    }
+
+    /// Buffers forwarded data. Drops the copies once the buffered data exceeds the limit.
+    pub(in crate::proxy) fn buffer(this: &mut Option<PendingCopies>, data: &Bytes) {
+        let Some(pending) = this else { return };
+        let max_body = pending.copies.iter().map(|copy| copy.sender.max_body).min().unwrap_or(0);
+        if pending.bytes.len() + data.len() > max_body {
+            for copy in &mut pending.copies {
+                copy.outcome = MirrorOutcome::TooLarge;
+            }
+            *this = None;
+            return;
+        }
+        pending.bytes.extend_from_slice(data);
+    }
+
+    /// Sends the copies, after the end of the body.
+    pub(in crate::proxy) fn send(self) {
+        let body = self.bytes.freeze();
+        for copy in self.copies {
+            copy.send(body.clone());
+        }
+    }
+}
+
+/// Maximum bytes read of a mirror's response. After a longer response the connection is closed, not reused.
+const MAX_RESPONSE_READ: usize = 1024 * 1024;

@@ -1,0 +1,183 @@
+//! A request on its way to an endpoint: converted to the endpoint's protocol, and kept where it may be sent again.
+
+use std::rc::Rc;
+
+use http::header::{HOST, TRANSFER_ENCODING};
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Method, Request, Uri, Version};
+use http_body::Body;
+
+use super::client_connection::Peer;
+use super::header_map_pool::HeaderMapPool;
+use super::request_body::RequestBody;
+use super::request_error::RequestError;
+use super::rule_action::Destination;
+use super::upgrade::Upgrade;
+use crate::upstream::tls::UpstreamServerName;
+use crate::upstream::{UpstreamKey, UpstreamProtocol, UpstreamTarget};
+
+pub(in crate::proxy) struct OutgoingRequest<'u> {
+    pub(in crate::proxy) peer: Rc<Peer>,
+    /// Where to send it, including the TLS server name.
+    pub(in crate::proxy) target: UpstreamTarget<'u>,
+    /// The upgrade to request, until the endpoint accepts it.
+    pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
+    pub(in crate::proxy) replay: ReplayPolicy,
+    /// The request to send. After it was sent: its copy, if it may be sent again.
+    sendable: Option<Request<RequestBody>>,
+}
+
+/// Whether a request may be sent again.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct ReplayPolicy {
+    /// The whole request is available: its body is empty or completely buffered.
+    pub(in crate::proxy) complete: bool,
+    /// The method is idempotent.
+    pub(in crate::proxy) idempotent: bool,
+    /// Within one attempt, the request may be sent again on a new connection: if a kept-alive connection turns out to
+    /// be closed, or if the endpoint did not process the request.
+    pub(in crate::proxy) allows_resending: bool,
+}
+
+impl ReplayPolicy {
+    /// For a request whose body is not buffered.
+    pub(in crate::proxy) fn unbuffered(request: &Request<RequestBody>) -> Self {
+        ReplayPolicy {
+            complete: request.body().is_end_stream(),
+            idempotent: is_idempotent(request.method()),
+            allows_resending: true,
+        }
+    }
+}
+
+/// What is kept of a request while it is sent.
+#[derive(Clone, Copy, Debug)]
+enum CopyMode {
+    Never,
+    /// A full copy, which can be sent a second time in any case.
+    Full,
+    /// A replay buffer: the request can be sent again if the endpoint did not process it.
+    Buffered,
+}
+
+impl<'u> OutgoingRequest<'u> {
+    /// Converts the request to the HTTP version of the endpoint.
+    pub(in crate::proxy) fn new(
+        peer: Rc<Peer>,
+        destination: Destination<'u>,
+        mut request: Request<RequestBody>,
+        replay: ReplayPolicy,
+    ) -> Result<Self, RequestError> {
+        let Destination { upstream, mut upgrade, .. } = destination;
+        let host = request.headers().get(HOST).filter(|_| upstream.key.tls.is_some());
+        let target = UpstreamTarget { upstream, server_name: host.map(UpstreamServerName::from_host) };
+        match upstream.key.protocol {
+            UpstreamProtocol::Http1 => {
+                *request.version_mut() = Version::HTTP_11;
+                if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
+                    // Without this header, hyper would drop the body of a GET.
+                    request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                }
+                if let Some(upgrade) = &upgrade {
+                    upgrade.set_request_headers(request.headers_mut());
+                }
+            }
+            UpstreamProtocol::Http2 => {
+                if upgrade.take().is_some_and(|upgrade| !upgrade.may_be_ignored()) {
+                    return Err(RequestError::UpgradeNotSupported);
+                }
+                convert_to_http2(&mut request, scheme(&upstream.key))?;
+            }
+        }
+        Ok(OutgoingRequest { peer, target, upgrade, replay, sendable: Some(request) })
+    }
+
+    /// Whether there is something to send: the request itself, or a copy of the one that was sent.
+    pub(in crate::proxy) fn can_be_sent(&self) -> bool {
+        self.sendable.is_some()
+    }
+
+    /// The request to send now. Keeps what a second sending needs.
+    pub(in crate::proxy) fn take(&mut self) -> Request<RequestBody> {
+        let mut original =
+            self.sendable.take().expect("an unsent request is put back, and a sent one is repeated only with a copy");
+        let worker = &self.peer.worker;
+        let body = match self.copy_mode() {
+            CopyMode::Never => None,
+            CopyMode::Full => Some(original.body().duplicate()),
+            CopyMode::Buffered => Some(original.body_mut().share_for_replay(worker.limits.max_replay_body)),
+        };
+        self.sendable = body.map(|body| copy_request(&original, body, &worker.header_maps));
+        original
+    }
+
+    /// Takes back a request of which nothing was sent.
+    pub(in crate::proxy) fn put_back(&mut self, unsent: Request<RequestBody>) {
+        self.sendable = Some(unsent);
+    }
+
+    /// After a failure, prepares the copy to be sent. A copy with a replay buffer gets back the body data that was sent
+    /// if the endpoint did not process the request, and is dropped otherwise.
+    pub(in crate::proxy) fn restore_body(&mut self, was_not_processed: bool) {
+        if let CopyMode::Buffered = self.copy_mode() {
+            let unprocessed = self.sendable.take().filter(|_| was_not_processed);
+            self.sendable = unprocessed.and_then(reclaim_body);
+        }
+    }
+
+    /// Returns the memory of an unused copy.
+    pub(in crate::proxy) fn recycle(&mut self) {
+        if let Some(copy) = self.sendable.take() {
+            self.peer.worker.header_maps.put_back(copy.into_parts().0.headers);
+        }
+    }
+
+    fn copy_mode(&self) -> CopyMode {
+        let ReplayPolicy { complete, idempotent, .. } = self.replay;
+        match self.target.upstream.key.protocol {
+            // An HTTP/2 endpoint can report that it did not process a request, whatever the method.
+            UpstreamProtocol::Http2 if !complete => CopyMode::Buffered,
+            UpstreamProtocol::Http2 => CopyMode::Full,
+            UpstreamProtocol::Http1 if complete && idempotent => CopyMode::Full,
+            UpstreamProtocol::Http1 => CopyMode::Never,
+        }
+    }
+}
+
+/// Converts a request to HTTP/2, which carries the host and the scheme as part of the target.
+pub(in crate::proxy) fn convert_to_http2<B>(request: &mut Request<B>, scheme: Scheme) -> Result<(), RequestError> {
+    let host = request.headers_mut().remove(HOST).ok_or(RequestError::InvalidRewrite)?;
+    let mut target = std::mem::take(request.uri_mut()).into_parts();
+    target.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| RequestError::InvalidRewrite)?);
+    target.scheme = Some(scheme);
+    *request.uri_mut() = Uri::from_parts(target).map_err(|_| RequestError::InvalidRewrite)?;
+    *request.version_mut() = Version::HTTP_2;
+    Ok(())
+}
+
+pub(in crate::proxy) fn scheme(key: &UpstreamKey) -> Scheme {
+    if key.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
+}
+
+fn copy_request(
+    request: &Request<RequestBody>,
+    body: RequestBody,
+    header_maps: &HeaderMapPool,
+) -> Request<RequestBody> {
+    let mut copy = Request::new(body);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = header_maps.copy(request.headers());
+    copy
+}
+
+fn reclaim_body(request: Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let (head, body) = request.into_parts();
+    Some(Request::from_parts(head, body.reclaim()?))
+}
+
+/// Whether the method is idempotent (RFC 9110, section 9.2.2).
+pub(in crate::proxy) fn is_idempotent(method: &Method) -> bool {
+    [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE, Method::TRACE].contains(method)
+}

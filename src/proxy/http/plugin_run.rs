@@ -1,0 +1,264 @@
+//! Runs the plugins of a rule on a request and on its response, and reads the client's address and scheme for them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use ipnet::IpNet;
+use tokio::time::Instant;
+
+use super::client_connection::Peer;
+use super::early_exit::EarlyExit;
+use super::error_response::ErrorFormat;
+use super::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP, contains_token, is_grpc};
+use super::request_body::RequestBody;
+use super::request_context::{RequestContext, RoutedRequest};
+use super::request_error::RequestError;
+use super::response_body::BodySource;
+use super::target::RequestPath;
+use crate::plugin_api::chain::{ChainRequest, ChainState, RequestProtocol};
+use crate::plugin_api::{Chain, ClientInfo, Framing, Reply, ReplyBody, RequestSummary, ResponseSource, Scheme};
+use crate::proxy::connection::activity::until_timed_out;
+
+/// One run of a plugin chain, kept with the request until its response is complete.
+pub(in crate::proxy) struct PluginRun {
+    chain: Arc<Chain>,
+    state: ChainState,
+    /// When the head of the response was received or generated.
+    responded_at: Option<Instant>,
+    /// Where the response comes from.
+    source: ResponseSource,
+}
+
+/// Reads the framing of the request body, before the hop-by-hop headers are removed.
+pub(in crate::proxy) fn body_framing(headers: &HeaderMap) -> Framing {
+    let has_token = |name, token| headers.get(name).is_some_and(|value| contains_token(value, token));
+    Framing { is_chunked: has_token(TRANSFER_ENCODING, "chunked"), expects_continue: has_token(EXPECT, "100-continue") }
+}
+
+/// Runs the access phase of the plugins. Ends the request if one of them replies, otherwise applies their changes.
+pub(in crate::proxy) async fn run_access(
+    cx: &mut RequestContext<'_>,
+    chain: &Arc<Chain>,
+    routed: &mut RoutedRequest<'_>,
+    request: &mut Request<RequestBody>,
+) -> Result<(), EarlyExit> {
+    let original_uri = request.uri().clone();
+    let record = &mut *cx.record;
+    let body = match chain.body_buffer_limit() {
+        Some(max_bytes) => Some(read_body(&record.peer, request, max_bytes).await?),
+        None => None,
+    };
+    let peer = &record.peer;
+    let client = client_info(peer, routed, request.headers());
+    let protocol = RequestProtocol { secure: client.scheme == Scheme::Https, grpc: is_grpc(request.headers()) };
+    let taken = std::mem::replace(request, Request::new(RequestBody::empty(peer)));
+    let (mut head, request_body) = taken.into_parts();
+    // Registered before the plugins run, so their log phase also sees clients that disconnect during `access`.
+    let run = PluginRun {
+        chain: Arc::clone(chain),
+        state: ChainState::default(),
+        responded_at: None,
+        source: ResponseSource::Proxy,
+    };
+    let run = record.plugin_run.insert(Box::new(run));
+    let access = chain.access(
+        ChainRequest {
+            head: &mut head,
+            path: routed.path.path(),
+            query: routed.path.query(),
+            client,
+            framing: routed.framing,
+            id: &record.request_id,
+            body: body.as_ref(),
+            consumers: &cx.view.snapshot.consumers,
+            now: SystemTime::now(),
+            protocol,
+        },
+        &mut run.state,
+    );
+    let Some(reply) = until_timed_out(&peer.activity, access).await else {
+        return Err(RequestError::PluginTimeout.into());
+    };
+    *request = Request::from_parts(head, request_body);
+    // Only a completely buffered body is ever replaced. The request already has the `Content-Length` of the new body.
+    if let Some(body) = run.state.replacement_body.take() {
+        request.body_mut().replace_buffered(body);
+    }
+    if let Some(limit) = run.state.body_limit {
+        request.body_mut().limit(limit)?;
+    }
+    if let Some(reply) = reply {
+        return Err(EarlyExit::PluginReply(reply));
+    }
+    if *request.uri() != original_uri {
+        // A plugin has changed the target, for example removed a key from the query.
+        let path = RequestPath::parse(request.method(), request.uri())?;
+        routed.replaced_path = Some(path.ok_or(RequestError::InvalidRewrite)?);
+    }
+    Ok(())
+}
+
+fn client_info<'r>(peer: &Peer, routed: &'r RoutedRequest<'_>, headers: &HeaderMap) -> ClientInfo<'r> {
+    ClientInfo {
+        address: client_address(peer, headers),
+        port: peer.address.port(),
+        peer: peer.address.ip().to_canonical(),
+        scheme: client_scheme(peer, headers),
+        host: routed.host.raw.to_str().unwrap_or_default(),
+        listen_port: routed.listener.port,
+    }
+}
+
+/// Buffers the whole body for the plugins; it is still forwarded.
+async fn read_body(peer: &Peer, request: &mut Request<RequestBody>, max_bytes: usize) -> Result<Bytes, RequestError> {
+    match until_timed_out(&peer.activity, request.body_mut().buffer_up_to(max_bytes)).await {
+        None => Err(RequestError::RequestBodyTimeout),
+        Some(Err(_)) => Err(RequestError::InvalidBody),
+        Some(Ok(_)) if request.body().is_fully_read() && request.body().buffered().len() <= max_bytes => {
+            Ok(request.body().buffered())
+        }
+        Some(Ok(_)) => Err(RequestError::BodyTooLarge),
+    }
+}
+
+/// The client's address: the last address in `X-Forwarded-For` that is not a trusted proxy. For an untrusted peer it is
+/// the peer's own address.
+pub(in crate::proxy) fn client_address(peer: &Peer, headers: &HeaderMap) -> IpAddr {
+    let peer_address = peer.address.ip().to_canonical();
+    if peer.client.trusted { forwarded_address(headers, &peer.worker.trusted_ips, peer_address) } else { peer_address }
+}
+
+fn forwarded_address(headers: &HeaderMap, trusted: &[IpNet], peer_address: IpAddr) -> IpAddr {
+    let parse = |bytes: &[u8]| std::str::from_utf8(bytes).ok()?.trim().parse::<IpAddr>().ok();
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
+    let mut client = peer_address;
+    let mut lists_others = false;
+    for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
+        for entry in value.as_bytes().rsplit(|byte| *byte == b',') {
+            // An unparsable entry ends the trusted part of the list.
+            let Some(address) = parse(entry).map(|address| address.to_canonical()) else { return client };
+            // The last entry may be the peer itself, which Portico has added.
+            lists_others |= address != peer_address;
+            client = address;
+            if !is_trusted(&address) {
+                return client;
+            }
+        }
+    }
+    // A trusted proxy that sends no `X-Forwarded-For` may send `X-Real-IP` instead.
+    if lists_others {
+        client
+    } else {
+        headers.get(X_REAL_IP).and_then(|value| parse(value.as_bytes())).unwrap_or(client)
+    }
+}
+
+/// The scheme that the client used: `X-Forwarded-Proto` of a trusted peer, otherwise that of the connection.
+pub(in crate::proxy) fn client_scheme(peer: &Peer, headers: &HeaderMap) -> Scheme {
+    let connection_scheme = peer.client.scheme;
+    if !peer.client.trusted {
+        return connection_scheme;
+    }
+    match headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes) {
+        Some(proto) if proto.eq_ignore_ascii_case(b"https") => Scheme::Https,
+        Some(proto) if proto.eq_ignore_ascii_case(b"http") => Scheme::Http,
+        _ => connection_scheme,
+    }
+}
+
+/// Builds the response from a plugin's reply.
+pub(in crate::proxy) fn reply_response(
+    reply: Reply,
+    error_format: &ErrorFormat,
+    id: &HeaderValue,
+) -> Response<BodySource> {
+    let Reply { status, mut headers, body, reason: _ } = reply;
+    let mut response = match body {
+        ReplyBody::Negotiated(message) => error_format.render_message(status, &message, id),
+        ReplyBody::Plain(message) => error_format.render_json(status, &message),
+        ReplyBody::Raw(bytes) => error_format.render_body(status, bytes),
+        ReplyBody::Empty => error_format.render_body(status, Bytes::new()),
+    };
+    headers.remove(CONTENT_LENGTH);
+    // The reply's headers replace existing ones of the same names, with all their values.
+    response.headers_mut().extend(headers);
+    response.map(BodySource::Local)
+}
+
+impl PluginRun {
+    /// Runs the response phase of the plugins on the head of the response.
+    pub(in crate::proxy) fn run_response(
+        &mut self,
+        response: &mut Response<BodySource>,
+        id: &HeaderValue,
+        now: Instant,
+    ) {
+        self.source = match response.body() {
+            BodySource::Local(_) => ResponseSource::Proxy,
+            BodySource::Upstream { .. } | BodySource::Upgraded(..) => ResponseSource::Service,
+        };
+        self.responded_at = Some(now);
+        let status = response.status();
+        self.chain.response(&mut self.state, status, response.headers_mut(), self.source, id);
+    }
+
+    /// The name of the authenticated consumer: its username, otherwise its custom ID, otherwise its ID.
+    pub(in crate::proxy) fn consumer_name(&self) -> Option<Arc<str>> {
+        let consumer = self.state.identity.consumer.as_ref()?;
+        let name = consumer.username.as_ref().or(consumer.custom_id());
+        Some(name.map_or_else(|| Arc::from(&*consumer.id), |name| Arc::clone(name.text())))
+    }
+
+    /// Runs the log phase of the plugins and records how long they took.
+    pub(in crate::proxy) fn run_log(&self, peer: &Peer, status: StatusCode, total: Duration, bytes_out: u64) {
+        let sent = peer.activity.sent_at.get().filter(|_| self.source == ResponseSource::Service);
+        peer.worker.counters.record_plugins(self.state.timings.all());
+        let summary = RequestSummary {
+            status,
+            source: self.source,
+            total,
+            upstream: sent.zip(self.responded_at).map(|(sent, responded)| responded - sent),
+            bytes_in: peer.activity.bytes_in.get(),
+            bytes_out,
+        };
+        self.chain.log(&self.state, &summary);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_address_is_the_last_untrusted_one() {
+        let trusted: Vec<IpNet> = ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()].into();
+        let cases = [
+            // The last entry is the one that Portico added for the peer.
+            ("10.0.0.1", &["10.0.0.1"][..], None, "10.0.0.1"),
+            ("10.0.0.1", &["192.0.2.7, 10.0.0.1"], None, "192.0.2.7"),
+            ("10.0.0.1", &["6.6.6.6, 192.0.2.7, 10.9.9.9, 10.0.0.1"], None, "192.0.2.7"),
+            ("10.0.0.1", &["6.6.6.6", "192.0.2.7", "10.0.0.1"], None, "192.0.2.7"),
+            ("10.0.0.1", &["nonsense, 10.9.9.9, 10.0.0.1"], None, "10.9.9.9"),
+            ("10.0.0.1", &["2001:db8::1, ::ffff:192.0.2.7, 2001:db8::2, 10.0.0.1"], None, "192.0.2.7"),
+            ("10.0.0.1", &["10.0.0.1"], Some("192.0.2.8"), "192.0.2.8"),
+            // `X-Forwarded-For` takes precedence over `X-Real-IP`, which the client may have set.
+            ("10.0.0.1", &["192.0.2.7, 10.0.0.1"], Some("6.6.6.6"), "192.0.2.7"),
+            ("10.0.0.1", &["10.0.0.1"], Some("nonsense"), "10.0.0.1"),
+        ];
+        for (peer, lists, real_ip, expected) in cases {
+            let mut headers = HeaderMap::new();
+            for list in lists {
+                headers.append(X_FORWARDED_FOR, HeaderValue::from_static(list));
+            }
+            if let Some(real_ip) = real_ip {
+                headers.insert(X_REAL_IP, HeaderValue::from_static(real_ip));
+            }
+            let address = forwarded_address(&headers, &trusted, peer.parse().unwrap());
+            assert_eq!(address.to_string(), expected, "{lists:?} {real_ip:?}");
+        }
+    }
+}

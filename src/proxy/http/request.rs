@@ -1,0 +1,137 @@
+//! The steps of one request, from its head to the response that is returned.
+//!
+//! ```text
+//!   read_target ─▶ select_rule ─▶ check_protocol ─▶ forwarding headers ─▶ rewrite ─▶ plugins ─▶ action ─▶ forward
+//!        │              │               │                                │           │          │         │
+//!        └──────────────┴───────────────┴──────────── EarlyExit ─────────┴───────────┴──────────┴─────────┤
+//!                                                                                 client ◀── finish_response ◀┘
+//! ```
+
+use std::convert::Infallible;
+use std::rc::Rc;
+
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, Version};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::client_connection::Peer;
+use super::early_exit::EarlyExit;
+use super::forward;
+use super::forwarding_headers::set_forwarding_headers;
+use super::kong;
+use super::outgoing_request::{OutgoingRequest, ReplayPolicy};
+use super::plugin_run;
+use super::request_body::RequestBody;
+use super::request_context::RequestContext;
+use super::response_body::{BodySource, ResponseBody};
+use super::retry;
+use super::routing;
+use super::rule_action::{self, Destination};
+use super::target;
+use crate::proxy::connection::activity::ActivityPhase;
+use crate::proxy::record::request_record::RequestRecord;
+
+/// Handles one request. Errors become responses, so the result is infallible.
+pub(in crate::proxy) async fn serve(
+    peer: Rc<Peer>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    // The configuration is read once: the request uses this snapshot to its end, whatever changes meanwhile.
+    let view = peer.worker.view();
+    let version = request.version();
+    let mut record = RequestRecord::start(&peer, &request);
+    let response = {
+        let mut cx = RequestContext::new(&view, &mut record, &request);
+        let request = request.map(|incoming| RequestBody::new(incoming, version, &peer));
+        let outcome = respond(&mut cx, request).await;
+        finish_response(&mut cx, outcome)
+    };
+    Ok(attach_record(response, record, version))
+}
+
+/// Forwards the request, unless an earlier step ends it.
+async fn respond(
+    cx: &mut RequestContext<'_>,
+    mut request: Request<RequestBody>,
+) -> Result<Response<BodySource>, EarlyExit> {
+    let destination = prepare(cx, &mut request).await?;
+    let record = &mut *cx.record;
+    if record.plugin_run.is_some() || record.kong.is_some() {
+        record.peer.activity.sent_at.set(Some(Instant::now()));
+    }
+    let mut response = match destination.timeouts_and_retries {
+        None => {
+            let replay = ReplayPolicy::unbuffered(&request);
+            let mut outgoing = OutgoingRequest::new(Rc::clone(&record.peer), destination, request, replay)?;
+            forward::forward(&mut outgoing, record).await?
+        }
+        // Boxed, so that the future of requests without timeouts and retries stays small.
+        Some(policy) => Box::pin(retry::forward_with_retries(destination, policy, request, record)).await?,
+    };
+    cx.apply_response_filters(response.headers_mut());
+    Ok(response)
+}
+
+/// The steps before a request is forwarded. They rewrite it for the endpoint.
+async fn prepare<'r>(
+    cx: &mut RequestContext<'r>,
+    request: &mut Request<RequestBody>,
+) -> Result<Destination<'r>, EarlyExit> {
+    let target = target::read_target(cx, request)?;
+    let mut routed = routing::select_rule(cx, request, target)?;
+    kong::check_protocol(cx, &routed, request)?;
+    set_forwarding_headers(cx, &routed, request);
+    kong::prepare_request(cx, &mut routed, request)?;
+    if let Some(chain) = &routed.rule.plugins {
+        // Boxed, so that the future of requests without plugins stays small.
+        Box::pin(plugin_run::run_access(cx, chain, &mut routed, request)).await?;
+    }
+    rule_action::apply(cx, routed, request)
+}
+
+/// Completes the head of a response, wherever it comes from.
+fn finish_response(
+    cx: &mut RequestContext<'_>,
+    outcome: Result<Response<BodySource>, EarlyExit>,
+) -> Response<BodySource> {
+    let must_close = cx.peer().connections.is_closing() || outcome.as_ref().is_err_and(EarlyExit::must_close);
+    let mut response = outcome.unwrap_or_else(|exit| exit.into_response(cx));
+    let record = &mut *cx.record;
+    if let Some(cors_headers) = record.cors_headers.take() {
+        cors_headers.apply(response.headers_mut());
+    }
+    let now = Instant::now();
+    if let Some(run) = &mut record.plugin_run {
+        run.run_response(&mut response, &record.request_id, now);
+    }
+    kong::set_response_headers(&mut response, record, now);
+    record.status = Some(response.status());
+    // HTTP/2 has no such field; its connections are closed with GOAWAY.
+    if must_close && cx.version < Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let activity = &record.peer.activity;
+    activity.enter_phase(ActivityPhase::SendingResponse, now);
+    activity.response_deadline.set(record.deadline.as_ref().map(|deadline| deadline.sleep.deadline()));
+    response
+}
+
+/// Attaches the record to the response. The record is finished with the response body, or with the tunnel that follows.
+fn attach_record(
+    response: Response<BodySource>,
+    mut record: RequestRecord,
+    version: Version,
+) -> Response<ResponseBody> {
+    let (head, source) = response.into_parts();
+    let BodySource::Upgraded(upgrade, endpoint) = source else {
+        return Response::from_parts(head, ResponseBody::new(source, record, version));
+    };
+    // The timeouts that the rule sets for a response do not apply to an upgraded connection.
+    record.deadline = None;
+    let mut response = Response::from_parts(head, ResponseBody::for_tunnel());
+    upgrade.accept(&mut response);
+    record.status = Some(response.status());
+    (*upgrade).start_tunnel(endpoint, record);
+    response
+}

@@ -1,0 +1,318 @@
+//! Request bodies as they stream through the proxy: counted, with back-pressure to the client, and never passed on as
+//! complete when they are truncated.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Version};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::client_connection::Peer;
+use super::mirror::{MirrorCopy, PendingCopies};
+use super::replay_buffer::ReplayBuffer;
+use super::request_error::RequestError;
+use crate::proxy::connection::activity::{BodyFailure, UploadState};
+
+/// The body of a request as it is sent to an endpoint.
+pub(in crate::proxy) struct RequestBody {
+    /// The rest of the body from the client. None if all of it has arrived.
+    incoming: Option<Incoming>,
+    /// The client's request is HTTP/2.
+    http2: bool,
+    /// State that few requests need, boxed to keep the others small.
+    extensions: Option<Box<BodyExtensions>>,
+    peer: Rc<Peer>,
+}
+
+#[derive(Default)]
+struct BodyExtensions {
+    /// Data that is sent before `incoming`: it was read before the request was sent, or is sent again.
+    buffered: Bytes,
+    /// Trailers that were read together with `buffered`.
+    trailers: Option<HeaderMap>,
+    /// The mirrored copies of the request, which get all data of the body.
+    mirror_copies: Option<PendingCopies>,
+    /// How many more bytes of the body its limit allows, if it has one.
+    remaining: Option<u64>,
+    /// The replay buffer that holds the body. If set, all other fields are empty.
+    replay: Option<Rc<ReplayBuffer>>,
+}
+
+impl RequestBody {
+    /// `version` is the HTTP version of the client's request.
+    pub(in crate::proxy) fn new(incoming: Incoming, version: Version, peer: &Rc<Peer>) -> Self {
+        let incoming = (!incoming.is_end_stream()).then_some(incoming);
+        peer.activity.upload.set(if incoming.is_some() {
+            UploadState::AwaitingEndpoint
+        } else {
+            UploadState::Complete
+        });
+        RequestBody { incoming, http2: version == Version::HTTP_2, extensions: None, peer: Rc::clone(peer) }
+    }
+
+    /// An empty body, for a request whose actual body was moved elsewhere.
+    pub(in crate::proxy) fn empty(peer: &Rc<Peer>) -> Self {
+        RequestBody { incoming: None, http2: false, extensions: None, peer: Rc::clone(peer) }
+    }
+
+    /// Limits the body to `max_bytes` bytes. Fails at once if the declared length exceeds the limit.
+    pub(in crate::proxy) fn limit(&mut self, max_bytes: u64) -> Result<(), RequestError> {
+        if self.size_hint().lower() > max_bytes {
+            return Err(RequestError::BodyTooLarge);
+        }
+        let remaining = max_bytes.checked_sub(self.buffered().len() as u64).ok_or(RequestError::BodyTooLarge)?;
+        if self.incoming.is_some() {
+            self.extensions.get_or_insert_default().remaining = Some(remaining);
+        }
+        Ok(())
+    }
+
+    /// Whether all data has arrived from the client.
+    pub(in crate::proxy) fn is_fully_read(&self) -> bool {
+        self.incoming.is_none()
+    }
+
+    /// The data that was buffered before sending.
+    pub(in crate::proxy) fn buffered(&self) -> Bytes {
+        self.extensions.as_ref().map(|extensions| extensions.buffered.clone()).unwrap_or_default()
+    }
+
+    /// Replaces the buffered data, which must be the whole body.
+    pub(in crate::proxy) fn replace_buffered(&mut self, body: Bytes) {
+        debug_assert!(self.is_fully_read(), "the rest of the old body would follow the new one");
+        self.extensions.get_or_insert_default().buffered = body;
+    }
+
+    /// Duplicates the body of a request that may be sent a second time. The body must be empty or completely buffered.
+    pub(in crate::proxy) fn duplicate(&self) -> Self {
+        let buffered = Some(self.buffered()).filter(|buffered| !buffered.is_empty());
+        let extensions = buffered.map(|buffered| Box::new(BodyExtensions { buffered, ..BodyExtensions::default() }));
+        RequestBody { incoming: None, http2: self.http2, extensions, peer: Rc::clone(&self.peer) }
+    }
+
+    /// Moves the body into a replay buffer of up to `max_bytes` bytes and returns a second handle to it, for a request
+    /// that may be sent again if the endpoint did not process it. Only one handle can be sent: this one, or the
+    /// returned one after [`RequestBody::reclaim`].
+    pub(in crate::proxy) fn share_for_replay(&mut self, max_bytes: usize) -> Self {
+        let peer = Rc::clone(&self.peer);
+        let handle = |buffer| {
+            let extensions = BodyExtensions { replay: Some(buffer), ..BodyExtensions::default() };
+            RequestBody { incoming: None, http2: false, extensions: Some(Box::new(extensions)), peer: Rc::clone(&peer) }
+        };
+        if let Some(buffer) = self.replay_buffer() {
+            return handle(Rc::clone(buffer));
+        }
+        let body = std::mem::replace(self, RequestBody::empty(&peer));
+        let buffer = ReplayBuffer::new(body, max_bytes);
+        *self = handle(Rc::clone(&buffer));
+        handle(buffer)
+    }
+
+    /// Takes the body back from the replay buffer. None if more was sent than the buffer holds.
+    pub(in crate::proxy) fn reclaim(self) -> Option<Self> {
+        match self.replay_buffer() {
+            Some(buffer) => buffer.take_back(),
+            None => Some(self),
+        }
+    }
+
+    fn replay_buffer(&self) -> Option<&Rc<ReplayBuffer>> {
+        self.extensions.as_ref()?.replay.as_ref()
+    }
+
+    /// Prepends data and trailers that were sent already, to send them again.
+    pub(in crate::proxy) fn restore_sent(&mut self, data: Bytes, trailers: Option<HeaderMap>) {
+        if data.is_empty() && trailers.is_none() {
+            return;
+        }
+        let extensions = self.extensions.get_or_insert_default();
+        if !data.is_empty() {
+            // `data` includes any data buffered earlier, because that is sent first and in one piece.
+            extensions.buffered = data;
+        }
+        if trailers.is_some() {
+            extensions.trailers = trailers;
+        }
+    }
+
+    /// Buffers up to `max_bytes` of the body, and returns whether all of it is buffered. Buffered data is sent as if it
+    /// had just arrived. A body with trailers never counts as completely buffered.
+    pub(in crate::proxy) async fn buffer_up_to(&mut self, max_bytes: usize) -> Result<bool, RequestBodyError> {
+        let fits = |length: u64| usize::try_from(length).is_ok_and(|length| length <= max_bytes);
+        if !fits(self.size_hint().lower()) {
+            return Ok(false);
+        }
+        // All of it was read before, for a plugin.
+        if self.incoming.is_none() {
+            return Ok(self.extensions.as_ref().is_none_or(|extensions| extensions.trailers.is_none()));
+        }
+        let mut buffered = BytesMut::new();
+        let mut trailers = None;
+        while self.incoming.is_some() && buffered.len() <= max_bytes {
+            match poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await {
+                None => break,
+                Some(frame) => match frame?.into_data() {
+                    Ok(data) => buffered.extend_from_slice(&data),
+                    Err(frame) => trailers = frame.into_trailers().ok(),
+                },
+            }
+        }
+        let is_whole = self.incoming.is_none() && buffered.len() <= max_bytes && trailers.is_none();
+        let extensions = self.extensions.get_or_insert_default();
+        (extensions.buffered, extensions.trailers) = (buffered.freeze(), trailers);
+        Ok(is_whole)
+    }
+
+    /// Adds a mirrored copy of the request, which is sent when the body is complete.
+    pub(in crate::proxy) fn add_mirror_copy(&mut self, copy: MirrorCopy) {
+        let extensions = self.extensions.get_or_insert_default();
+        extensions.mirror_copies.get_or_insert_default().add(copy);
+    }
+
+    fn finish(&mut self) {
+        self.incoming = None;
+        if let Some(extensions) = &mut self.extensions
+            && let Some(copies) = extensions.mirror_copies.take()
+        {
+            copies.send();
+        }
+        self.peer.activity.upload.set(UploadState::Complete);
+        self.peer.activity.record_progress();
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = RequestBodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        let this = self.get_mut();
+        if let Some(buffer) = this.replay_buffer() {
+            return buffer.poll_frame(cx);
+        }
+        if let Some(extensions) = &mut this.extensions
+            && !extensions.buffered.is_empty()
+        {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut extensions.buffered)))));
+        }
+        let Some(incoming) = &mut this.incoming else {
+            let trailers = this.extensions.as_mut().and_then(|extensions| extensions.trailers.take());
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        };
+        if this.peer.activity.is_body_abandoned(cx) {
+            return Poll::Ready(Some(Err(RequestBodyError::Abandoned)));
+        }
+        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
+            this.peer.activity.mark_awaiting_client();
+            return Poll::Pending;
+        };
+        this.peer.activity.upload.set(UploadState::AwaitingEndpoint);
+        // The framing guard has checked these bytes before hyper parsed them.
+        if this.peer.activity.guard_error().is_some() {
+            this.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
+            return Poll::Ready(Some(Err(RequestBodyError::AmbiguousFraming)));
+        }
+        match frame {
+            Some(Ok(frame)) => {
+                let activity = &this.peer.activity;
+                if let Some(data) = frame.data_ref() {
+                    activity.bytes_in.set(activity.bytes_in.get() + data.len() as u64);
+                    if let Some(extensions) = &mut this.extensions {
+                        if let Some(remaining) = &mut extensions.remaining {
+                            let Some(rest) = remaining.checked_sub(data.len() as u64) else {
+                                activity.body_failure.set(Some(BodyFailure::TooLarge));
+                                return Poll::Ready(Some(Err(RequestBodyError::TooLarge)));
+                            };
+                            *remaining = rest;
+                        }
+                        PendingCopies::buffer(&mut extensions.mirror_copies, data);
+                    }
+                }
+                activity.record_progress();
+                // Trailers end the body even where hyper does not report the end of the stream.
+                if frame.is_trailers() || is_complete(this.incoming.as_ref()) {
+                    this.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                this.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
+                Poll::Ready(Some(Err(RequestBodyError::Invalid(error))))
+            }
+            None if this.http2 && !is_complete(this.incoming.as_ref()) => {
+                this.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
+                Poll::Ready(Some(Err(RequestBodyError::Reset)))
+            }
+            None => {
+                this.finish();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        if let Some(buffer) = self.replay_buffer() {
+            return buffer.is_end_stream();
+        }
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+            && self
+                .extensions
+                .as_ref()
+                .is_none_or(|extensions| extensions.buffered.is_empty() && extensions.trailers.is_none())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if let Some(buffer) = self.replay_buffer() {
+            return buffer.size_hint();
+        }
+        let rest = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint);
+        let Some(extensions) = &self.extensions else { return rest };
+        if extensions.trailers.is_some() {
+            // Only a body of unknown length can have trailers.
+            return SizeHint::default();
+        }
+        let buffered = extensions.buffered.len() as u64;
+        let mut hint = SizeHint::new();
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + buffered);
+        }
+        hint.set_lower(rest.lower() + buffered);
+        hint
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if self.incoming.is_some() {
+            self.peer.activity.body_unread.set(true);
+            self.peer.activity.upload.set(UploadState::Complete);
+        }
+    }
+}
+
+/// Whether an HTTP/2 body that yields no more frames is complete. hyper also reports the end of the body when the
+/// stream or connection ends with NO_ERROR; only END_STREAM on the last frame means that nothing is missing.
+fn is_complete(incoming: Option<&Incoming>) -> bool {
+    incoming.is_none_or(Incoming::is_end_stream)
+}
+
+/// Why the body of a request cannot be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::proxy) enum RequestBodyError {
+    #[error("the request body is invalid or truncated: {0}")]
+    Invalid(hyper::Error),
+    #[error("the client reset the stream within the request body")]
+    Reset,
+    #[error("the request body exceeds its size limit")]
+    TooLarge,
+    #[error("the framing of the request body is ambiguous")]
+    AmbiguousFraming,
+    #[error("the endpoint did not process the request, so its body is sent again")]
+    Reclaimed,
+    #[error("the stream has ended, so the rest of the request body is not read")]
+    Abandoned,
+}

@@ -1,0 +1,186 @@
+//! Response bodies as they stream through the proxy: counted, with back-pressure to the endpoint, and never passed on
+//! as complete when they are truncated.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::Version;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use super::read_timeout::ReadTimeout;
+use super::request_body::RequestBody;
+use super::request_error::{RESPONSE_TRUNCATED, RequestError};
+use super::upgrade::Upgrade;
+use crate::proxy::record::request_record::RequestRecord;
+use crate::upstream::UpstreamConnection;
+
+/// Where the body of a response comes from.
+pub(in crate::proxy) enum BodySource {
+    /// A response that Portico generates; empty if it has no body.
+    Local(Bytes),
+    Upstream {
+        incoming: Incoming,
+        /// Returns to its pool when the body was read to its end.
+        connection: Option<UpstreamConnection<RequestBody>>,
+    },
+    /// The endpoint accepted the requested upgrade.
+    Upgraded(Box<Upgrade>, OnUpgrade),
+}
+
+/// The body of a response, with the request record that is finished when the body ends.
+pub(in crate::proxy) struct ResponseBody {
+    source: BodySource,
+    /// None if the record ends with the tunnel instead of this body.
+    record: Option<RequestRecord>,
+    version: Version,
+}
+
+impl ResponseBody {
+    /// `version` is the HTTP version of the request: on HTTP/1.0 the end of the connection is the end of the body.
+    pub(in crate::proxy) fn new(source: BodySource, record: RequestRecord, version: Version) -> Self {
+        ResponseBody { source, record: Some(record), version }
+    }
+
+    /// The empty body of a response after which the connection becomes a tunnel.
+    pub(in crate::proxy) fn for_tunnel() -> Self {
+        ResponseBody { source: BodySource::Local(Bytes::new()), record: None, version: Version::HTTP_11 }
+    }
+
+    fn finish(&mut self) {
+        // Drop the source, so that later events such as a reset have no effect on this body.
+        let source = std::mem::replace(&mut self.source, BodySource::Local(Bytes::new()));
+        if let BodySource::Upstream { connection: Some(connection), .. } = source {
+            connection.release();
+        }
+        if let Some(record) = &mut self.record {
+            record.finish();
+        }
+    }
+
+    /// Returns the error reason if the deadline of the rule has passed. The deadline covers the response up to its last
+    /// byte, even if the endpoint never stalls.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Option<&'static str> {
+        if !matches!(self.source, BodySource::Upstream { .. }) {
+            return None;
+        }
+        let deadline = self.record.as_mut()?.deadline.as_mut()?;
+        deadline.sleep.as_mut().poll(cx).is_ready().then(|| deadline.error.details().reason)
+    }
+
+    /// Records the error and makes sure that the client does not take the partial response for a complete one.
+    fn abort(&mut self, reason: &'static str) {
+        if let Some(record) = &mut self.record {
+            record.error = Some(reason);
+            record.peer.activity.reset_on_close.set(self.version == Version::HTTP_10);
+            record.finish();
+        }
+    }
+
+    fn record_bytes(&mut self, length: usize) {
+        if let Some(record) = &mut self.record {
+            record.peer.activity.record_progress();
+            record.bytes_out += length as u64;
+            if let Some(timeout) = &mut *record.peer.activity.read_timeout.borrow_mut() {
+                timeout.stop();
+            }
+        }
+    }
+}
+
+fn read_timed_out(record: Option<&RequestRecord>, cx: &mut Context<'_>) -> bool {
+    let Some(activity) = record.map(|record| &record.peer.activity) else { return false };
+    let Some(limit) = activity.rule_timeouts.get().read() else { return false };
+    // Most responses arrive in one piece and need no timer.
+    let mut timeout = activity.read_timeout.borrow_mut();
+    timeout.get_or_insert_with(|| ReadTimeout::start(limit)).poll(limit, cx).is_ready()
+}
+
+/// Why a response body is incomplete. The client's connection is closed, so that the client notices the truncation.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::proxy) enum ResponseBodyError {
+    #[error("the response body is invalid or truncated: {0}")]
+    Invalid(hyper::Error),
+    #[error("the endpoint reset the stream within the response body")]
+    Reset,
+    #[error("the response body exceeded a timeout of the rule")]
+    Timeout,
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = ResponseBodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
+        let this = self.get_mut();
+        if let Some(reason) = this.poll_deadline(cx) {
+            this.abort(reason);
+            return Poll::Ready(Some(Err(ResponseBodyError::Timeout)));
+        }
+        match &mut this.source {
+            BodySource::Local(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.record_bytes(bytes.len());
+                this.finish();
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            BodySource::Upgraded(..) => Poll::Ready(None),
+            BodySource::Upstream { incoming, connection } => match Pin::new(&mut *incoming).poll_frame(cx) {
+                Poll::Pending if read_timed_out(this.record.as_ref(), cx) => {
+                    this.abort(RequestError::ResponseTimeout.details().reason);
+                    Poll::Ready(Some(Err(ResponseBodyError::Timeout)))
+                }
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Some(Ok(frame))) => {
+                    let ended = frame.is_trailers() || incoming.is_end_stream();
+                    this.record_bytes(frame.data_ref().map_or(0, Bytes::len));
+                    if ended {
+                        this.finish();
+                    }
+                    Poll::Ready(Some(Ok(frame)))
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    this.abort(RESPONSE_TRUNCATED);
+                    Poll::Ready(Some(Err(ResponseBodyError::Invalid(error))))
+                }
+                Poll::Ready(None)
+                    if connection.as_ref().is_some_and(UpstreamConnection::is_http2) && !incoming.is_end_stream() =>
+                {
+                    this.abort(RESPONSE_TRUNCATED);
+                    Poll::Ready(Some(Err(ResponseBodyError::Reset)))
+                }
+                Poll::Ready(None) => {
+                    this.finish();
+                    Poll::Ready(None)
+                }
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            BodySource::Local(bytes) => bytes.is_empty(),
+            BodySource::Upstream { incoming, .. } => incoming.is_end_stream(),
+            BodySource::Upgraded(..) => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            BodySource::Local(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            BodySource::Upstream { incoming, .. } => incoming.size_hint(),
+            BodySource::Upgraded(..) => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        // hyper never polls an empty body, and does not poll a body of known length after its last byte.
+        if self.is_end_stream() {
+            self.finish();
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Forwarding under a rule with timeouts or retries (GEP-1742 and GEP-1731).
+//!
+//! A request that was certainly not processed is retried. An idempotent request with a buffered body is also retried
+//! after one of the rule's status codes or after the timeout of one attempt. Within an attempt, a request may be sent
+//! again on a new connection, as described in `forward.rs`.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use http_body::Body;
+use smallvec::SmallVec;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::attempt::AttemptError;
+use super::client_connection::Peer;
+use super::forward::MAX_ENDPOINTS;
+use super::outgoing_request::{OutgoingRequest, ReplayPolicy, is_idempotent};
+use super::read_timeout::RuleTimeouts;
+use super::request_body::RequestBody;
+use super::request_error::RequestError;
+use super::response_body::BodySource;
+use super::rule_action::Destination;
+use crate::proxy::connection::activity::until_timed_out;
+use crate::proxy::record::request_record::{RequestRecord, ResponseDeadline};
+use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
+use crate::upstream::Upstream;
+
+/// Forwards a request, and enforces the request timeout of the rule.
+pub(in crate::proxy) async fn forward_with_retries(
+    destination: Destination<'_>,
+    policy: &TimeoutsAndRetries,
+    request: Request<RequestBody>,
+    record: &mut RequestRecord,
+) -> Result<Response<BodySource>, RequestError> {
+    record.peer.activity.rule_timeouts.set(RuleTimeouts::from_rule(policy));
+    let attempts = run_attempts(destination, policy, request, record);
+    let Some(limit) = policy.request.duration() else { return attempts.await };
+    let end = Instant::now() + limit;
+    let Ok(outcome) = timeout_at(end, attempts).await else { return Err(RequestError::RequestTimeout) };
+    // `run_attempts` may have set the deadline of the attempt; the earlier of the two applies.
+    if record.deadline.as_ref().is_none_or(|deadline| deadline.sleep.deadline() > end) {
+        record.deadline = Some(ResponseDeadline::new(end, RequestError::RequestTimeout));
+    }
+    outcome
+}
+
+/// Runs attempts until one returns a response that is not retried, or no further attempt is allowed.
+async fn run_attempts(
+    destination: Destination<'_>,
+    policy: &TimeoutsAndRetries,
+    mut request: Request<RequestBody>,
+    record: &mut RequestRecord,
+) -> Result<Response<BodySource>, RequestError> {
+    let peer = Rc::clone(&record.peer);
+    let (upstream, retry) = (destination.upstream, policy.retry.as_ref());
+    let replay = ReplayPolicy {
+        complete: buffer_body(&peer, &mut request, policy).await?,
+        idempotent: is_idempotent(request.method()),
+        allows_resending: retry.is_none_or(|retry| retry.max_retries > 0),
+    };
+    let mut outgoing = OutgoingRequest::new(Rc::clone(&peer), destination, request, replay)?;
+    let max_retries = retry.map_or(MAX_ENDPOINTS - 1, |retry| usize::try_from(retry.max_retries).unwrap_or(usize::MAX));
+    let mut tried = TriedEndpoints::new();
+    let mut retries = 0;
+    loop {
+        let address = next_endpoint(&peer, upstream, &mut tried, retry).ok_or(RequestError::NoEndpoints)?;
+        record.address = Some(address);
+        peer.activity.record_progress();
+        let attempt_deadline = policy.backend_request.duration().map(|limit| Instant::now() + limit);
+        let attempt = outgoing.attempt(address, attempt_deadline);
+        let outcome = match attempt_deadline {
+            None => attempt.await,
+            Some(deadline) => timeout_at(deadline, attempt)
+                .await
+                .unwrap_or(Err(AttemptError::Failed(RequestError::BackendRequestTimeout))),
+        };
+        let is_last = retries >= max_retries;
+        let (failure, without_delay) = match outcome {
+            Ok(response) if is_last || !is_retried_status(retry, replay, &response) => {
+                record.deadline = attempt_deadline
+                    .map(|deadline| ResponseDeadline::new(deadline, RequestError::BackendRequestTimeout));
+                outgoing.recycle();
+                return Ok(response);
+            }
+            Ok(response) => {
+                release_connection(response);
+                // This error is returned only if a timeout expires before the retry.
+                (RequestError::ResponseTimeout, false)
+            }
+            Err(error) => {
+                let was_not_processed = error.was_not_processed();
+                let error = error.into_request_error();
+                let may_retry = was_not_processed || is_retried_after_timeout(retry, replay, error);
+                if is_last || !may_retry || !outgoing.can_be_sent() || peer.activity.timed_out.get() {
+                    return Err(error);
+                }
+                // An unprocessed request goes to the next untried endpoint without delay.
+                (error, was_not_processed && upstream.reachable().len() > tried.len())
+            }
+        };
+        if !without_delay {
+            let Some(retry) = retry else { return Err(failure) };
+            let wait = retry.backoff_delay(u32::try_from(retries).unwrap_or(u32::MAX), fastrand::f64());
+            if !wait.is_zero() && until_timed_out(&peer.activity, sleep(wait)).await.is_none() {
+                return Err(failure);
+            }
+        }
+        retries += 1;
+        if retry.is_some() {
+            peer.worker.pools.count_retry();
+        }
+    }
+}
+
+/// The endpoints that were tried for a request. Usually there is only one.
+type TriedEndpoints = SmallVec<[SocketAddr; 2]>;
+
+/// The next endpoint, different for each attempt. After all were tried, they are reused if the rule has retries.
+fn next_endpoint(
+    peer: &Peer,
+    upstream: &Arc<Upstream>,
+    tried: &mut TriedEndpoints,
+    retry: Option<&RetryPolicy>,
+) -> Option<SocketAddr> {
+    let pools = &peer.worker.pools;
+    let address = pools.next_endpoint(upstream, tried).or_else(|| {
+        retry?;
+        // Avoids the endpoint that has just failed, if there is another.
+        let last = tried.pop();
+        tried.clear();
+        let avoid_none = [];
+        pools.next_endpoint(upstream, last.as_slice()).or_else(|| pools.next_endpoint(upstream, &avoid_none))
+    })?;
+    tried.push(address);
+    Some(address)
+}
+
+/// Whether the whole request is available. Buffers the body if the rule may retry the request.
+async fn buffer_body(
+    peer: &Peer,
+    request: &mut Request<RequestBody>,
+    policy: &TimeoutsAndRetries,
+) -> Result<bool, RequestError> {
+    if request.body().is_end_stream() {
+        return Ok(true);
+    }
+    if !is_idempotent(request.method()) {
+        return Ok(false);
+    }
+    let may_retry = |retry: &RetryPolicy| {
+        retry.max_retries > 0 && (!retry.codes.is_empty() || policy.backend_request.duration().is_some())
+    };
+    if !policy.retry.as_ref().is_some_and(may_retry) {
+        return Ok(false);
+    }
+    let max_bytes = peer.worker.limits.max_replay_body;
+    match until_timed_out(&peer.activity, request.body_mut().buffer_up_to(max_bytes)).await {
+        None => Err(RequestError::RequestBodyTimeout),
+        Some(Err(_)) => Err(RequestError::InvalidBody),
+        Some(Ok(is_whole)) => Ok(is_whole),
+    }
+}
+
+/// Whether the response has one of the rule's retry codes, and the request can be sent again.
+fn is_retried_status(retry: Option<&RetryPolicy>, replay: ReplayPolicy, response: &Response<BodySource>) -> bool {
+    let is_listed = |retry: &RetryPolicy| retry.codes.binary_search(&response.status().as_u16()).is_ok();
+    replay.complete && replay.idempotent && retry.is_some_and(is_listed)
+}
+
+/// Whether the request is retried after an attempt has timed out. It may have been processed, so it must be idempotent
+/// and available as a whole.
+fn is_retried_after_timeout(retry: Option<&RetryPolicy>, replay: ReplayPolicy, error: RequestError) -> bool {
+    error == RequestError::BackendRequestTimeout && retry.is_some() && replay.complete && replay.idempotent
+}
+
+/// Returns the connection of a discarded response to its pool, if there is no body left to read.
+fn release_connection(response: Response<BodySource>) {
+    if let BodySource::Upstream { incoming, connection: Some(connection) } = response.into_body()
+        && incoming.is_end_stream()
+    {
+        connection.release();
+    }
+}

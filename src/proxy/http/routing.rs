@@ -1,0 +1,74 @@
+//! Selects the listener and the rule of a request.
+
+use std::sync::Arc;
+
+use http::Request;
+
+use super::kong;
+use super::plugin_run;
+use super::request_body::RequestBody;
+use super::request_context::{RequestContext, RoutedRequest};
+use super::request_error::RequestError;
+use super::target::RequestTarget;
+use crate::plugin_api::Framing;
+use crate::proxy::connection::tls::TlsSession;
+use crate::snapshot::router::{Matched, RoutingRequest};
+use crate::snapshot::{Bind, HttpListener};
+
+/// Finds the rule of the request. The most specific listener for its host handles it; other listeners are not searched.
+pub(in crate::proxy) fn select_rule<'r>(
+    cx: &mut RequestContext<'r>,
+    request: &Request<RequestBody>,
+    target: RequestTarget,
+) -> Result<RoutedRequest<'r>, RequestError> {
+    let RequestTarget { host, mut path, upgrade } = target;
+    let name = host.name();
+    let session = cx.peer().session.as_deref();
+    let bind = cx.view.bind(&cx.peer().connections.address);
+    let listener = bind.and_then(|bind| bind.listener(&name));
+    if bind.is_some_and(|bind| is_misdirected(bind, listener, session, &name)) {
+        return Err(RequestError::MisdirectedRequest);
+    }
+    let listener = listener.ok_or(RequestError::NoListener)?;
+    cx.listener = Some(listener);
+    if listener.is_kong() {
+        kong::mark_as_kong(cx.record);
+        kong::merge_slashes(&mut path);
+    }
+    let routing_request = RoutingRequest {
+        path: path.path(),
+        query: path.query(),
+        method: request.method(),
+        headers: request.headers(),
+        authority: host.raw.as_bytes(),
+        scheme: cx.peer().client.scheme,
+        server_name: cx.peer().session.as_ref().and_then(|session| session.server_name.as_deref()),
+    };
+    let Matched { rule, path: matched } = listener.find(&name, &routing_request).ok_or(RequestError::NoRoute)?;
+    cx.rule = Some(rule);
+    if rule.kong.is_some() {
+        kong::mark_as_kong(cx.record);
+    }
+    let framing = if rule.plugins.is_some() { plugin_run::body_framing(request.headers()) } else { Framing::default() };
+    Ok(RoutedRequest { listener, rule, matched, host, path, replaced_path: None, upgrade, framing })
+}
+
+/// Whether the connection was opened for another listener than the one of the request's host (RFC 9110, section
+/// 15.5.20). Browsers reuse a connection for every name in its certificate, but the TLS settings of a listener apply
+/// only to the connections that were opened for it.
+fn is_misdirected(bind: &Bind, listener: Option<&Arc<HttpListener>>, session: Option<&TlsSession>, host: &str) -> bool {
+    match (session, &bind.tls) {
+        (None, None) => false,
+        (Some(session), Some(_)) => {
+            let server_name = session.server_name.as_deref();
+            // The common case, which needs no lookup.
+            if server_name == Some(host) {
+                return false;
+            }
+            let selected = bind.listener_by_server_name(server_name);
+            !selected.zip(listener).is_some_and(|(selected, listener)| Arc::ptr_eq(selected, listener))
+        }
+        // The port was changed from HTTP to HTTPS, or back, while the connection was open.
+        (None, Some(_)) | (Some(_), None) => true,
+    }
+}

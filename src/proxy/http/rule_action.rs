@@ -1,0 +1,126 @@
+//! Applies the action of a rule: redirects, fails, or selects the backend and applies the filters.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Uri};
+
+use super::cross_origin::apply_cors;
+use super::early_exit::EarlyExit;
+use super::request_body::RequestBody;
+use super::request_context::{RequestContext, RoutedRequest};
+use super::request_error::RequestError;
+use super::target::RequestPath;
+use super::upgrade::Upgrade;
+use crate::snapshot::redirect::RedirectAction;
+use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, Split};
+use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
+use crate::upstream::Upstream;
+
+/// Where a request is forwarded to. The request is already rewritten for the endpoint.
+pub(in crate::proxy) struct Destination<'r> {
+    pub(in crate::proxy) upstream: &'r Arc<Upstream>,
+    pub(in crate::proxy) timeouts_and_retries: Option<&'r TimeoutsAndRetries>,
+    pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
+}
+
+/// Ends the request, or rewrites it for the selected backend.
+pub(in crate::proxy) fn apply<'r>(
+    cx: &mut RequestContext<'r>,
+    routed: RoutedRequest<'r>,
+    request: &mut Request<RequestBody>,
+) -> Result<Destination<'r>, EarlyExit> {
+    match &routed.rule.action {
+        Action::Forward(split) => prepare_forwarding(cx, split, routed, request),
+        Action::Redirect(action) => Err(redirect(cx, action, &routed, request)),
+        Action::Fail(failure) => Err(RequestError::InvalidRule(*failure).into()),
+    }
+}
+
+fn redirect(
+    cx: &mut RequestContext<'_>,
+    action: &RedirectAction,
+    routed: &RoutedRequest<'_>,
+    request: &Request<RequestBody>,
+) -> EarlyExit {
+    if let Some(cors) = &routed.rule.filters.cors
+        && let Err(exit) = apply_cors(cors, request, cx.record)
+    {
+        return exit;
+    }
+    let host = routed.host.raw.to_str().unwrap_or_default();
+    let path = routed.endpoint_path();
+    let location = action.location(cx.peer().client.scheme, host, routed.listener.port, path.path(), path.query());
+    match HeaderValue::try_from(location) {
+        Ok(location) => EarlyExit::Redirect { status: action.status, location },
+        Err(_) => RequestError::InvalidRewrite.into(),
+    }
+}
+
+fn prepare_forwarding<'r>(
+    cx: &mut RequestContext<'r>,
+    split: &'r Split,
+    routed: RoutedRequest<'r>,
+    request: &mut Request<RequestBody>,
+) -> Result<Destination<'r>, EarlyExit> {
+    let rule = routed.rule;
+    let backend = cx.view.pick_backend(rule, split);
+    cx.backend = Some(backend);
+    // Before checking whether the backend is usable: browsers show errors only to pages that may read the response.
+    if let Some(cors) = backend.filters.cors.as_ref().or(rule.filters.cors.as_ref()) {
+        apply_cors(cors, request, cx.record)?;
+    }
+    let upstream = match &backend.target {
+        BackendTarget::Upstream(upstream) => upstream,
+        BackendTarget::Fail(failure) => return Err(RequestError::InvalidRule(*failure).into()),
+    };
+    apply_request_filters(cx, &routed, backend, request)?;
+    let timeouts_and_retries = split.timeouts_and_retries.as_deref();
+    Ok(Destination { upstream, timeouts_and_retries, upgrade: routed.upgrade })
+}
+
+/// The rule's filters run first, so that the backend's, which are more specific, take precedence. Mirrors of the
+/// rule get the request with the rule's filters only, mirrors of the backend with the filters of both.
+fn apply_request_filters(
+    cx: &RequestContext<'_>,
+    routed: &RoutedRequest<'_>,
+    backend: &Backend,
+    request: &mut Request<RequestBody>,
+) -> Result<(), RequestError> {
+    let path = routed.endpoint_path();
+    let levels = [&routed.rule.filters, &backend.filters];
+    for (level, filters) in levels.iter().enumerate() {
+        if let Some(edits) = &filters.request_headers {
+            edits.apply(request.headers_mut());
+        }
+        // An upgrade request is not mirrored, since the mirror could not continue the new protocol.
+        if !filters.mirrors.is_empty() && routed.upgrade.is_none() {
+            let apply_filters = |copy: &mut Request<()>| rewrite_target(copy, path, &levels[..=level]).is_ok();
+            cx.peer().worker.mirror_sender.mirror_request(&filters.mirrors, request, apply_filters);
+        }
+    }
+    rewrite_target(request, path, &levels)
+}
+
+/// Rewrites target and Host for the endpoint. The client's bytes are kept unless the matched path differs from them or
+/// a filter rewrites it; of several rewrites the last one applies.
+fn rewrite_target<B>(request: &mut Request<B>, path: &RequestPath, filters: &[&Filters]) -> Result<(), RequestError> {
+    let rewrites = || filters.iter().rev().filter_map(|filters| filters.rewrite.as_ref());
+    if let Some(host) = rewrites().find_map(|rewrite| rewrite.host.as_ref()) {
+        request.headers_mut().insert(HOST, host.clone());
+    }
+    let edit = rewrites().find_map(|rewrite| rewrite.path.as_ref());
+    if edit.is_none() && !path.is_changed() && request.uri().authority().is_none() {
+        return Ok(());
+    }
+    let mut target = edit.map_or_else(|| path.path().to_owned(), |edit| edit.apply(path.path()));
+    if let Some(query) = path.query() {
+        target.push('?');
+        target.push_str(query);
+    }
+    let target = PathAndQuery::from_maybe_shared(Bytes::from(target)).map_err(|_| RequestError::InvalidRewrite)?;
+    *request.uri_mut() = Uri::from(target);
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! Protocol upgrades, mainly WebSocket: the handshake is forwarded, then bytes are copied in both directions unparsed.
+//!
+//! ```text
+//!   HTTP/1.1: Upgrade ─────────┐                            ┌─ 101: the connection itself
+//!                              ├─▶ HTTP/1.1: Upgrade ─ 101 ─┤
+//!   HTTP/2: extended CONNECT ──┘                            └─ 200: the stream (RFC 8441)
+//! ```
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body;
+use hyper::ext::Protocol;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
+use tokio::time::{Instant, sleep_until};
+
+use super::headers::contains_token;
+use super::request_error::{RequestError, TUNNEL_BROKEN, TUNNEL_CLOSED, TUNNEL_IDLE};
+use crate::proxy::connection::activity::{Activity, ActivityPhase, poll_until};
+use crate::proxy::connection::listener_connections::ConnectionRegistration;
+use crate::proxy::record::request_record::RequestRecord;
+use crate::proxy::record::stats::OpenGuard;
+
+/// The protocol upgrade that a client requests.
+pub(in crate::proxy) struct Upgrade {
+    protocol: HeaderValue,
+    /// The stream of an HTTP/2 client. An HTTP/1 connection is upgraded by the task that serves it.
+    stream: Option<OnUpgrade>,
+}
+
+impl Upgrade {
+    /// Reads the upgrade; an extended CONNECT becomes a GET. Returns None if the client requests no upgrade, or an
+    /// unsupported one over HTTP/1.1, since HTTP/1.1 servers may ignore an upgrade.
+    pub(in crate::proxy) fn take<B: Body>(request: &mut Request<B>) -> Result<Option<Box<Upgrade>>, RequestError> {
+        if let Some(protocol) = request.extensions_mut().remove::<Protocol>() {
+            if protocol.as_str() != "websocket" {
+                return Err(RequestError::UpgradeNotSupported);
+            }
+            let stream = request.extensions_mut().remove::<OnUpgrade>();
+            *request.method_mut() = Method::GET;
+            return Ok(Some(Box::new(Upgrade { protocol: HeaderValue::from_static("websocket"), stream })));
+        }
+        let headers = request.headers();
+        let Some(protocol) = headers.get(UPGRADE) else { return Ok(None) };
+        let is_requested = request.version() == Version::HTTP_11
+            && headers.get_all(UPGRADE).iter().count() == 1
+            && headers.get_all(CONNECTION).iter().any(|value| contains_token(value, "upgrade"))
+            && request.body().is_end_stream();
+        let upgrade = || Box::new(Upgrade { protocol: protocol.clone(), stream: None });
+        Ok((is_requested && is_supported(protocol)).then(upgrade))
+    }
+
+    /// Requests the same upgrade from the endpoint.
+    pub(in crate::proxy) fn set_request_headers(&self, headers: &mut HeaderMap) {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, self.protocol.clone());
+        if self.stream.is_some() {
+            // Extended CONNECT has no such header, so it is generated (RFC 8441, section 5).
+            let key = BASE64_STANDARD.encode(fastrand::u128(..).to_ne_bytes());
+            let key = HeaderValue::try_from(key).expect("base64 is a header value");
+            headers.insert(SEC_WEBSOCKET_KEY, key);
+        }
+    }
+
+    /// Whether the endpoint switches to the requested protocol.
+    pub(in crate::proxy) fn is_accepted_by(&self, headers: &HeaderMap) -> bool {
+        let mut protocols = headers.get_all(UPGRADE).iter();
+        let is_requested = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(self.protocol.as_bytes());
+        protocols.next().is_some_and(is_requested) && protocols.next().is_none()
+    }
+
+    /// Whether a success status would mislead the client: on HTTP/2 it means that the stream has switched protocols.
+    pub(in crate::proxy) fn is_misleading(&self, status: StatusCode) -> bool {
+        self.stream.is_some() && status.is_success()
+    }
+
+    pub(in crate::proxy) fn is_websocket(&self) -> bool {
+        self.protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
+    }
+
+    /// Whether the upgrade may be ignored: HTTP/1 servers may respond to the request without it.
+    pub(in crate::proxy) fn may_be_ignored(&self) -> bool {
+        self.stream.is_none()
+    }
+
+    /// Completes the response that accepts the upgrade: 101 on HTTP/1.1, 200 on HTTP/2.
+    pub(in crate::proxy) fn accept<B>(&self, response: &mut Response<B>) {
+        let headers = response.headers_mut();
+        if self.stream.is_some() {
+            headers.remove(SEC_WEBSOCKET_ACCEPT);
+            *response.status_mut() = StatusCode::OK;
+        } else {
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, self.protocol.clone());
+        }
+    }
+
+    /// Starts the tunnel as soon as the response has been sent.
+    pub(in crate::proxy) fn start_tunnel(self, endpoint: OnUpgrade, record: RequestRecord) {
+        let peer = Rc::clone(&record.peer);
+        let tunnel = Box::new(Tunnel { endpoint, record });
+        let Some(stream) = self.stream else {
+            peer.tunnel.set(Some(tunnel));
+            return;
+        };
+        // The task ends with its connection or with the tunnel.
+        tokio::task::spawn_local(async move {
+            if let Ok(stream) = stream.await {
+                tunnel.run(TokioIo::new(stream), peer.connections.register()).await;
+            }
+        });
+    }
+}
+
+/// Whether the protocol may be tunneled. HTTP and TLS may not: their requests would bypass routing and certificates.
+fn is_supported(protocol: &HeaderValue) -> bool {
+    let name = protocol.as_bytes().split(|byte| *byte == b'/').next().unwrap_or_default();
+    let is_single = protocol.as_bytes().iter().all(|byte| byte.is_ascii_graphic() && *byte != b',');
+    let forbidden = [&b"h2c"[..], b"h2", b"h3", b"http", b"tls"];
+    is_single && !name.is_empty() && !forbidden.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden))
+}
+
+/// A tunnel between a client and an endpoint after an upgrade.
+pub(in crate::proxy) struct Tunnel {
+    endpoint: OnUpgrade,
+    record: RequestRecord,
+}
+
+impl Tunnel {
+    /// Copies bytes until both sides have closed, the tunnel is idle for too long, or a removed listener's grace
+    /// period has passed.
+    pub(in crate::proxy) async fn run<S>(self: Box<Self>, client: S, mut registration: ConnectionRegistration)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Tunnel { endpoint, mut record } = *self;
+        let peer = Rc::clone(&record.peer);
+        let (activity, limits) = (&peer.activity, &peer.worker.limits);
+        let _counted = OpenGuard::new(&peer.worker.counters, |stats| &stats.tunnels);
+        activity.enter_phase(ActivityPhase::Tunnel, Instant::now());
+        let Ok(endpoint) = endpoint.await else { return };
+        let bytes_out = Cell::new(0);
+        let mut client = CountedStream { stream: client, bytes_read: &activity.bytes_in, activity };
+        let mut endpoint = CountedStream { stream: TokioIo::new(endpoint), bytes_read: &bytes_out, activity };
+        let mut copying = pin!(copy_bidirectional_with_sizes(&mut client, &mut endpoint, TUNNEL_BUFFER, TUNNEL_BUFFER));
+        let mut timer = pin!(sleep_until(activity.deadline(limits, limits.tunnel_idle_timeout)));
+        let mut grace_deadline = None;
+        let error = poll_fn(|cx| {
+            registration.set_waker(cx.waker());
+            if peer.connections.is_aborted() {
+                return Poll::Ready(Some(TUNNEL_CLOSED));
+            }
+            if let Poll::Ready(outcome) = copying.as_mut().poll(cx) {
+                return Poll::Ready(outcome.err().map(|_| TUNNEL_BROKEN));
+            }
+            if grace_deadline.is_none() && peer.connections.is_closing() {
+                grace_deadline = Some(Instant::now() + limits.tunnel_grace_period);
+            }
+            loop {
+                let idle_deadline = activity.deadline(limits, limits.tunnel_idle_timeout);
+                let deadline = grace_deadline.map_or(idle_deadline, |grace| idle_deadline.min(grace));
+                ready!(poll_until(deadline, Pin::as_mut(&mut timer), cx));
+                let now = Instant::now();
+                if grace_deadline.is_some_and(|deadline| deadline <= now) {
+                    return Poll::Ready(Some(TUNNEL_CLOSED));
+                }
+                if idle_deadline <= now {
+                    return Poll::Ready(Some(TUNNEL_IDLE));
+                }
+            }
+        })
+        .await;
+        record.error = error;
+        record.bytes_out = bytes_out.get();
+        record.finish();
+    }
+}
+
+/// Counts the bytes read from one side.
+struct CountedStream<'a, S> {
+    stream: S,
+    bytes_read: &'a Cell<u64>,
+    activity: &'a Activity,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for CountedStream<'_, S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let read = buffer.filled().len() - before;
+        self.bytes_read.set(self.bytes_read.get() + read as u64);
+        self.activity.record_progress();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for CountedStream<'_, S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Buffer size of each direction.
+const TUNNEL_BUFFER: usize = 8 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{Empty, Full};
+
+    use super::*;
+
+    #[test]
+    fn supported_upgrades_are_accepted() {
+        let cases = [
+            ("websocket", "Upgrade", true),
+            ("WebSocket", "keep-alive, upgrade", true),
+            ("SPDY/3.1", "upgrade", true),
+            ("websocket", "keep-alive", false),
+            ("h2c", "upgrade, http2-settings", false),
+            ("H2C", "upgrade", false),
+            ("HTTP/2.0", "upgrade", false),
+            ("TLS/1.0", "upgrade", false),
+            ("websocket, h2c", "upgrade", false),
+            ("", "upgrade", false),
+        ];
+        for (protocol, connection, is_taken) in cases {
+            let build = || Request::get("/").header(UPGRADE, protocol).header(CONNECTION, connection);
+            let mut request = build().body(Empty::<bytes::Bytes>::new()).unwrap();
+            assert_eq!(Upgrade::take(&mut request).unwrap().is_some(), is_taken, "{protocol} {connection}");
+            let mut request = build().body(Full::new(bytes::Bytes::from_static(b"body"))).unwrap();
+            assert!(Upgrade::take(&mut request).unwrap().is_none(), "{protocol} with a body");
+            let mut request = build().version(Version::HTTP_10).body(Empty::<bytes::Bytes>::new()).unwrap();
+            assert!(Upgrade::take(&mut request).unwrap().is_none(), "{protocol} in HTTP/1.0");
+        }
+    }
+}

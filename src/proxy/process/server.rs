@@ -1,0 +1,211 @@
+//! The handle of the running data plane: start, reconcile with the snapshot, drain.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use ipnet::IpNet;
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::bind;
+use super::limits::ProxyLimits;
+use super::worker::{self, WorkerCommand, WorkerShared};
+use crate::proxy::connection::tls::{TlsPolicy, TlsTerminator};
+use crate::proxy::http::kong::product_headers::{KongHeaderMode, ProductHeaders, ProductToken};
+use crate::proxy::record::access_log::AccessLogger;
+use crate::proxy::record::stats::ProxyStats;
+use crate::proxy::{BindState, BindStates};
+use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
+
+/// Settings of the data plane. Listeners and routes come from the snapshot.
+#[derive(Clone, Debug)]
+pub struct ProxyConfig {
+    /// The number of workers, each with its own thread.
+    pub workers: NonZeroUsize,
+    pub limits: ProxyLimits,
+    /// Peers whose forwarding headers are trusted (`--trusted-ips`).
+    pub trusted_ips: Vec<IpNet>,
+    pub access_log: Arc<AccessLogger>,
+    pub tls: TlsPolicy,
+    /// Peers that begin every connection with a PROXY header (`--proxy-protocol-from`).
+    pub proxy_protocol_peers: Vec<IpNet>,
+    /// Allows other processes to listen on the same port.
+    pub allow_port_sharing: bool,
+    /// Whether Kong's headers are added, and with which product token (`--kong-headers`, `--product-token`).
+    pub kong_headers: KongHeaderMode,
+    pub product_token: ProductToken,
+    /// Maximum label sets of the request metrics (`--metrics-max-series`).
+    pub max_series: usize,
+}
+
+/// The running data plane. Dropping it stops it at once; `drain` stops it gracefully.
+#[derive(Debug)]
+pub struct Proxy {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    workers: Vec<mpsc::Sender<WorkerCommand>>,
+    stats: Arc<ProxyStats>,
+    allow_port_sharing: bool,
+    /// The lock serializes `reconcile` and `drain`.
+    listening: Mutex<ListeningState>,
+}
+
+#[derive(Debug, Default)]
+struct ListeningState {
+    addresses: BTreeSet<BindAddress>,
+    /// Set by `drain`; no address is bound afterwards.
+    drained: bool,
+}
+
+impl Proxy {
+    /// Starts the workers. No address is bound before the first `reconcile`.
+    pub fn start(config: ProxyConfig, snapshot: Arc<ArcSwap<Snapshot>>) -> io::Result<Proxy> {
+        let count = config.workers.get();
+        let lost_lines = Arc::clone(config.access_log.lost_lines());
+        let stats = Arc::new(ProxyStats::new(count, config.max_series, lost_lines));
+        let shared = WorkerShared {
+            snapshot: Arc::clone(&snapshot),
+            client_permits: Arc::new(Semaphore::new(config.limits.max_connections.min(Semaphore::MAX_PERMITS))),
+            upstream_permits: Arc::new(Semaphore::new(
+                config.limits.max_upstream_connections.min(Semaphore::MAX_PERMITS),
+            )),
+            handshake_permits: Arc::new(Semaphore::new(config.limits.max_handshakes.min(Semaphore::MAX_PERMITS))),
+            limits: config.limits,
+            tls: Arc::new(TlsTerminator::new(&config.tls).map_err(io::Error::other)?),
+            proxy_protocol_peers: config.proxy_protocol_peers,
+            product_headers: Arc::new(ProductHeaders::new(config.kong_headers, config.product_token)),
+            trusted_ips: config.trusted_ips,
+            log: config.access_log,
+            stats: Arc::clone(&stats),
+        };
+        let mut workers = Vec::with_capacity(count);
+        for number in 0..count {
+            let (sender, receiver) = mpsc::channel(COMMAND_QUEUE);
+            // If a later worker cannot be started, dropping the senders ends the earlier threads.
+            worker::start(number, shared.clone(), receiver)?;
+            workers.push(sender);
+        }
+        Ok(Proxy {
+            snapshot,
+            workers,
+            stats,
+            allow_port_sharing: config.allow_port_sharing,
+            listening: Mutex::default(),
+        })
+    }
+
+    /// The statistics, to be registered as a metrics collector.
+    pub fn stats(&self) -> Arc<ProxyStats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// Listens on exactly the addresses of the current snapshot, and returns the state of each. Failed addresses are
+    /// retried by the next call.
+    ///
+    /// Call it after every swap of the snapshot and before the next swap. Connections in the accept queue of an address
+    /// that the next snapshot lacks are handled by this snapshot, so all workers must have loaded it.
+    pub async fn reconcile(&self) -> BindStates {
+        let mut listening = self.listening.lock().await;
+        if listening.drained {
+            return BindStates::new();
+        }
+        self.send_to_all(WorkerCommand::Refresh).await;
+        let wanted: BTreeSet<_> = self.snapshot.load().binds.keys().copied().collect();
+        let gone: Vec<_> = listening.addresses.difference(&wanted).copied().collect();
+        // New addresses first, so that moving from one address to the wildcard address, or back, leaves no gap.
+        let mut binds = BindStates::new();
+        for address in wanted {
+            let state = if listening.addresses.contains(&address) {
+                BindState::Bound
+            } else {
+                // A port that this process is about to release may be shared; otherwise it would appear to be in use.
+                let port = |address: &BindAddress| (address.transport, address.socket.port());
+                let allow_sharing = self.allow_port_sharing || gone.iter().any(|gone| port(gone) == port(&address));
+                self.bind(address, allow_sharing).await
+            };
+            if state == BindState::Bound && listening.addresses.insert(address) {
+                tracing::info!(%address, "Listening");
+            }
+            binds.insert(address, state);
+        }
+        if !gone.is_empty() {
+            self.send_to_all(|done| WorkerCommand::Unbind(gone.clone(), done)).await;
+        }
+        for address in gone {
+            listening.addresses.remove(&address);
+            tracing::info!(%address, "Stopped listening");
+        }
+        binds
+    }
+
+    async fn bind(&self, address: BindAddress, allow_sharing: bool) -> BindState {
+        let sockets = match address.transport {
+            TransportProtocol::Tcp => bind::listen(address.socket, self.workers.len(), allow_sharing),
+            TransportProtocol::Udp => Err(BindState::Failed("UDP is not supported by this version".to_owned())),
+        };
+        let sockets = match sockets {
+            Ok(sockets) => sockets,
+            Err(state) => return state,
+        };
+        let mut sockets = sockets.into_iter();
+        let outcomes = self
+            .send_to_all(|done| {
+                let socket = sockets.next().expect("there are as many sockets as workers");
+                WorkerCommand::Bind(address, socket, done)
+            })
+            .await;
+        let failure = outcomes.into_iter().find_map(|outcome| match outcome {
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(error.to_string()),
+            None => Some("a worker thread has ended".to_owned()),
+        });
+        let Some(failure) = failure else { return BindState::Bound };
+        // Bound by all workers or by none, so that the next attempt finds the address free.
+        self.send_to_all(|done| WorkerCommand::Unbind(vec![address], done)).await;
+        BindState::Failed(failure)
+    }
+
+    /// Stops listening, lets requests in flight finish until the timeout, and then closes the remaining connections.
+    /// Returns how many were closed.
+    pub async fn drain(&self, timeout: Duration) -> usize {
+        // The lock is released at once, since `reconcile` returns early from now on.
+        *self.listening.lock().await = ListeningState { addresses: BTreeSet::new(), drained: true };
+        let end = Instant::now() + timeout;
+        self.send_to_all(|done| WorkerCommand::Drain(end, done)).await.into_iter().flatten().sum()
+    }
+
+    /// Sends a command to every worker and waits for all results. None for a worker that has ended.
+    async fn send_to_all<T>(&self, mut command: impl FnMut(oneshot::Sender<T>) -> WorkerCommand) -> Vec<Option<T>> {
+        let results = self.workers.iter().map(|worker| {
+            let (done, result) = oneshot::channel();
+            let command = command(done);
+            async move {
+                worker.send(command).await.ok()?;
+                result.await.ok()
+            }
+        });
+        join_all(results).await
+    }
+}
+
+/// Capacity of a worker's command queue; the sender waits for the result anyway.
+const COMMAND_QUEUE: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The control plane calls the methods of `Proxy` from a multi-threaded runtime.
+    #[test]
+    fn proxy_handle_is_send_and_sync() {
+        fn sent<T: Send>(_: impl Fn(&'static Proxy) -> T) {}
+        fn shared<T: Send + Sync>() {}
+        shared::<Proxy>();
+        sent(Proxy::reconcile);
+        sent(|proxy| proxy.drain(Duration::ZERO));
+    }
+}

@@ -1,0 +1,408 @@
+//! One worker: a thread with its own runtime, listening sockets, connection pools and counters.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Cache};
+use futures_util::future::join_all;
+use hyper::server::conn::http1;
+use ipnet::IpNet;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle as TaskHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+
+use super::bind;
+use super::limits::ProxyLimits;
+use super::view::SnapshotView;
+use crate::proxy::connection::accept;
+use crate::proxy::connection::listener_connections::ListenerConnections;
+use crate::proxy::connection::tls::TlsTerminator;
+use crate::proxy::http::header_map_pool::HeaderMapPool;
+use crate::proxy::http::kong::product_headers::ProductHeaders;
+use crate::proxy::http::mirror::MirrorSender;
+use crate::proxy::http::request_body::RequestBody;
+use crate::proxy::http::request_id::RequestIds;
+use crate::proxy::record::access_log::AccessLogger;
+use crate::proxy::record::stats::{ProxyStats, RequestLabels, RequestSeries, WorkerStats};
+use crate::snapshot::{BindAddress, Snapshot};
+use crate::upstream::{ConnectionPools, EndpointConnector, HYPER_DEFAULT_FIELDS, IdleLimits, READ_BUFFER};
+
+/// State that all workers share.
+#[derive(Clone)]
+pub(in crate::proxy) struct WorkerShared {
+    pub(in crate::proxy) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(in crate::proxy) limits: ProxyLimits,
+    pub(in crate::proxy) trusted_ips: Vec<IpNet>,
+    pub(in crate::proxy) product_headers: Arc<ProductHeaders>,
+    pub(in crate::proxy) log: Arc<AccessLogger>,
+    pub(in crate::proxy) stats: Arc<ProxyStats>,
+    /// One permit per client connection of the whole process.
+    pub(in crate::proxy) client_permits: Arc<Semaphore>,
+    /// One permit per connection to an endpoint, of the whole process.
+    pub(in crate::proxy) upstream_permits: Arc<Semaphore>,
+    pub(in crate::proxy) tls: Arc<TlsTerminator>,
+    /// One permit per TLS handshake of the whole process.
+    pub(in crate::proxy) handshake_permits: Arc<Semaphore>,
+    pub(in crate::proxy) proxy_protocol_peers: Vec<IpNet>,
+}
+
+/// A command to a worker. The worker reports completion over the channel.
+pub(in crate::proxy) enum WorkerCommand {
+    /// Loads the current snapshot and releases the previous one.
+    Refresh(oneshot::Sender<()>),
+    Bind(BindAddress, StdListener, oneshot::Sender<io::Result<()>>),
+    Unbind(Vec<BindAddress>, oneshot::Sender<()>),
+    /// Closes all listeners gracefully, and aborts the connections that remain at the given time. Reports how many
+    /// were aborted.
+    Drain(Instant, oneshot::Sender<usize>),
+}
+
+/// State that the requests of one worker share.
+pub(in crate::proxy) struct Worker {
+    pub(in crate::proxy) limits: ProxyLimits,
+    pub(in crate::proxy) trusted_ips: Vec<IpNet>,
+    pub(in crate::proxy) product_headers: Arc<ProductHeaders>,
+    pub(in crate::proxy) log: Arc<AccessLogger>,
+    pub(in crate::proxy) pools: ConnectionPools<RequestBody>,
+    pub(in crate::proxy) mirror_sender: Rc<MirrorSender>,
+    pub(in crate::proxy) request_ids: RequestIds,
+    pub(in crate::proxy) header_maps: HeaderMapPool,
+    pub(in crate::proxy) http: http1::Builder,
+    pub(in crate::proxy) tls: Arc<TlsTerminator>,
+    pub(in crate::proxy) handshake_permits: Arc<Semaphore>,
+    proxy_protocol_peers: Vec<IpNet>,
+    /// When a missing or invalid PROXY header was last logged.
+    pub(in crate::proxy) last_proxy_header_warning: Cell<Option<Instant>>,
+    stats: Arc<ProxyStats>,
+    pub(in crate::proxy) counters: Arc<WorkerStats>,
+    unrouted: OnceCell<Arc<RequestSeries>>,
+    snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    view: RefCell<Rc<SnapshotView>>,
+}
+
+pub(in crate::proxy) fn start(
+    number: usize,
+    shared: WorkerShared,
+    commands: mpsc::Receiver<WorkerCommand>,
+) -> io::Result<JoinHandle<()>> {
+    // The runtime is built on its own thread, since it is not `Send`.
+    let (ready, started) = std::sync::mpsc::sync_channel(1);
+    let handle = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(ready.send(Err(error))),
+        };
+        if ready.send(Ok(())).is_ok() {
+            let permits = Arc::clone(&shared.client_permits);
+            runtime.block_on(run(Rc::new(Worker::new(number, shared)), permits, commands));
+        }
+    })?;
+    started.recv().unwrap_or_else(|_| Err(io::Error::other("the worker thread has ended")))?;
+    Ok(handle)
+}
+
+impl Worker {
+    fn new(number: usize, shared: WorkerShared) -> Self {
+        let limits = shared.limits;
+        let counters = Arc::clone(shared.stats.worker(number));
+        let connector = EndpointConnector {
+            timeout: limits.connect_timeout,
+            permits: shared.upstream_permits,
+            max_head: limits.max_response_head,
+            max_fields: limits.max_response_fields,
+            max_streams: limits.max_upstream_streams,
+            ping_interval: limits.ping_interval,
+            ping_timeout: limits.ping_timeout,
+        };
+        let idle_limits =
+            IdleLimits { per_endpoint: limits.max_idle_per_endpoint, timeout: limits.upstream_idle_timeout };
+        let mut http = http1::Builder::new();
+        http.half_close(false)
+            .keep_alive(true)
+            // The connection's own timer distinguishes idle clients from slow ones.
+            .header_read_timeout(None)
+            .max_header_size(limits.max_request_head)
+            .max_buf_size(limits.max_request_head.max(READ_BUFFER));
+        if limits.max_request_fields != HYPER_DEFAULT_FIELDS {
+            http.max_headers(limits.max_request_fields);
+        }
+        let upstream_counters = &counters.upstream;
+        let mirror_counters = Arc::clone(&counters.mirrored);
+        let mirrors =
+            MirrorSender::new(&limits, connector.clone(), idle_limits, Arc::clone(upstream_counters), mirror_counters);
+        let mut snapshot = Cache::new(shared.snapshot);
+        let view = Rc::new(SnapshotView::new(Arc::clone(snapshot.load())));
+        Worker {
+            trusted_ips: shared.trusted_ips,
+            product_headers: shared.product_headers,
+            log: shared.log,
+            pools: ConnectionPools::new(connector, idle_limits, Arc::clone(upstream_counters)),
+            mirror_sender: Rc::new(mirrors),
+            request_ids: RequestIds::default(),
+            header_maps: HeaderMapPool::default(),
+            http,
+            tls: shared.tls,
+            handshake_permits: shared.handshake_permits,
+            proxy_protocol_peers: shared.proxy_protocol_peers,
+            last_proxy_header_warning: Cell::new(None),
+            stats: shared.stats,
+            counters,
+            unrouted: OnceCell::new(),
+            snapshot: RefCell::new(snapshot),
+            view: RefCell::new(view),
+            limits,
+        }
+    }
+
+    /// The view of the current snapshot. Costs one pointer comparison, and no reference count is shared with other
+    /// workers.
+    pub(in crate::proxy) fn view(&self) -> Rc<SnapshotView> {
+        let mut snapshot = self.snapshot.borrow_mut();
+        let current = snapshot.load();
+        let mut view = self.view.borrow_mut();
+        if !Arc::ptr_eq(current, &view.snapshot) {
+            *view = Rc::new(view.next(Arc::clone(current)));
+        }
+        Rc::clone(&view)
+    }
+
+    /// Drops retired binds without socket and connections.
+    fn drop_retired_binds(&self, is_gone: impl Fn(&BindAddress) -> bool) {
+        let mut view = self.view.borrow_mut();
+        if let Some(next) = view.without_retired(is_gone) {
+            *view = Rc::new(next);
+        }
+    }
+
+    /// Whether a peer must begin its connections with a PROXY header.
+    pub(in crate::proxy) fn requires_proxy_header(&self, peer: SocketAddr) -> bool {
+        let ip = peer.ip().to_canonical();
+        self.proxy_protocol_peers.iter().any(|network| network.contains(&ip))
+    }
+
+    pub(in crate::proxy) fn series(&self, labels: RequestLabels) -> Arc<RequestSeries> {
+        self.stats.series(&self.counters, labels)
+    }
+
+    /// Counts a request error by its reason.
+    pub(in crate::proxy) fn count_error(&self, reason: &'static str) {
+        self.counters.count_errors(reason, 1);
+    }
+
+    pub(in crate::proxy) fn count_errors(&self, reason: &'static str, count: u64) {
+        self.counters.count_errors(reason, count);
+    }
+
+    /// The series of requests that matched no listener.
+    pub(in crate::proxy) fn unrouted_series(&self) -> Arc<RequestSeries> {
+        Arc::clone(self.unrouted.get_or_init(|| self.series(RequestLabels::default())))
+    }
+}
+
+/// One listening address.
+struct BoundListener {
+    connections: Rc<ListenerConnections>,
+    stop: oneshot::Sender<()>,
+    accepting: TaskHandle<()>,
+}
+
+impl BoundListener {
+    /// Accepts the queued connections, closes the socket, and signals the connections to close.
+    async fn close(self) -> Rc<ListenerConnections> {
+        drop(self.stop);
+        // A panic of that task is logged; the socket is closed either way.
+        drop(self.accepting.await);
+        self.connections.close();
+        self.connections
+    }
+}
+
+/// Closes listeners at the same time, since each waits for handshakes in progress.
+async fn close_all(listeners: impl Iterator<Item = BoundListener>) -> Vec<Rc<ListenerConnections>> {
+    join_all(listeners.map(BoundListener::close)).await
+}
+
+async fn run(worker: Rc<Worker>, permits: Arc<Semaphore>, mut commands: mpsc::Receiver<WorkerCommand>) {
+    let mut bound: BTreeMap<BindAddress, BoundListener> = BTreeMap::new();
+    // Connections of closed listeners that may still be open. Draining waits for them too.
+    let mut closing: Vec<Rc<ListenerConnections>> = Vec::new();
+    let mut sweeps = interval(SWEEP_INTERVAL);
+    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let command = tokio::select! {
+            command = commands.recv() => command,
+            _ = sweeps.tick() => {
+                // Loads the current snapshot: without requests, the old one and its upstreams would stay alive.
+                worker.view();
+                worker.pools.sweep();
+                worker.mirror_sender.sweep();
+                closing.retain(|connections| !connections.is_empty());
+                worker.drop_retired_binds(|address| {
+                    !bound.contains_key(address) && closing.iter().all(|connections| connections.address != *address)
+                });
+                continue;
+            }
+        };
+        // `.ok()`: the command is executed even if its sender no longer waits for the result.
+        match command {
+            None => return,
+            Some(WorkerCommand::Refresh(done)) => {
+                worker.view();
+                done.send(()).ok();
+            }
+            Some(WorkerCommand::Bind(address, socket, done)) => {
+                let outcome = TcpListener::from_std(socket).map(|listener| {
+                    let connections = ListenerConnections::new(address);
+                    let (stop, stopped) = oneshot::channel();
+                    let accepting = tokio::task::spawn_local(accept_connections(
+                        Rc::clone(&worker),
+                        listener,
+                        Rc::clone(&connections),
+                        Arc::clone(&permits),
+                        stopped,
+                    ));
+                    bound.insert(address, BoundListener { connections, stop, accepting });
+                });
+                done.send(outcome).ok();
+            }
+            Some(WorkerCommand::Unbind(addresses, done)) => {
+                let closed = close_all(addresses.iter().filter_map(|address| bound.remove(address))).await;
+                closing.extend(closed.iter().map(Rc::clone));
+                // The task ends with the last connection.
+                tokio::task::spawn_local(drain(closed, Instant::now() + worker.limits.listener_grace_period));
+                done.send(()).ok();
+            }
+            Some(WorkerCommand::Drain(end, done)) => {
+                closing.extend(close_all(std::mem::take(&mut bound).into_values()).await);
+                let listeners = std::mem::take(&mut closing);
+                // In a separate task, so that sweeping continues.
+                tokio::task::spawn_local(async move { done.send(drain(listeners, end).await).ok() });
+            }
+        }
+    }
+}
+
+/// Waits for the connections to close, and aborts the remaining ones at `end`. Returns how many were aborted.
+async fn drain(listeners: Vec<Rc<ListenerConnections>>, end: Instant) -> usize {
+    let mut aborted = 0;
+    for connections in listeners {
+        if timeout_at(end, connections.wait_until_empty()).await.is_err() {
+            aborted += connections.abort();
+            connections.wait_until_empty().await;
+        }
+    }
+    aborted
+}
+
+async fn accept_connections(
+    worker: Rc<Worker>,
+    listener: TcpListener,
+    connections: Rc<ListenerConnections>,
+    permits: Arc<Semaphore>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    // Beyond the connection limit one connection waits here, and the others in the accept queue. A worker holds no
+    // permit without a connection, since another worker may need it.
+    let mut waiting: Option<(TcpStream, SocketAddr)> = None;
+    let mut failing = false;
+    loop {
+        let accepting = async {
+            if waiting.is_none() {
+                waiting = Some(listener.accept().await?);
+                if permits.available_permits() == 0 {
+                    worker.counters.delayed.add(1);
+                }
+            }
+            Arc::clone(&permits).acquire_owned().await.map_err(io::Error::other)
+        };
+        let permit: io::Result<_> = tokio::select! {
+            biased;
+            _ = &mut stopped => break,
+            permit = accepting => permit,
+        };
+        match permit {
+            Ok(permit) => {
+                failing = false;
+                if let Some((stream, address)) = waiting.take() {
+                    start_connection(&worker, &connections, stream, address, permit);
+                }
+            }
+            Err(error) if is_connection_error(&error) => worker.counters.accept_errors.add(1),
+            Err(error) => {
+                // Out of file descriptors or memory. Retrying at once would busy-loop.
+                worker.counters.accept_errors.add(1);
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, address = %connections.address, "Cannot accept connections; retrying");
+                }
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    if let Some((stream, address)) = waiting
+        && let Ok(permit) = Arc::clone(&permits).try_acquire_owned()
+    {
+        start_connection(&worker, &connections, stream, address, permit);
+    }
+    // When the socket closes, the kernel resets connections whose TCP handshake is in progress. So no new handshakes
+    // are started, and those in progress get time to end. Then the connections in the accept queue are served. If the
+    // filter cannot be set, only connections in a TCP handshake are lost.
+    if bind::ignore_new_clients(&listener).is_ok() {
+        sleep(TCP_HANDSHAKE_GRACE).await;
+    }
+    // tokio's listener would not try to accept the queued connections without a new event.
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, address)) = listener.accept() {
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { return };
+        if stream.set_nonblocking(true).is_ok()
+            && let Ok(stream) = TcpStream::from_std(stream)
+        {
+            start_connection(&worker, &connections, stream, address, permit);
+        }
+    }
+}
+
+fn start_connection(
+    worker: &Rc<Worker>,
+    connections: &Rc<ListenerConnections>,
+    stream: TcpStream,
+    address: SocketAddr,
+    permit: OwnedSemaphorePermit,
+) {
+    worker.counters.accepted.add(1);
+    let open = OpenConnection { counters: Arc::clone(&worker.counters), _permit: permit };
+    accept::spawn(stream, address, worker, connections, open);
+}
+
+/// Counts a connection as open until dropped, also by a panic.
+struct OpenConnection {
+    counters: Arc<WorkerStats>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.counters.closed.add(1);
+    }
+}
+
+/// Whether only the connection that was to be accepted has failed.
+fn is_connection_error(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionRefused | ConnectionAborted | ConnectionReset)
+}
+
+/// How often idle connections to endpoints are swept.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// Pause after a failure that accepting another connection at once would repeat.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a closing socket waits for TCP handshakes in progress. Clients that connect meanwhile send their SYN again
+/// after a second.
+const TCP_HANDSHAKE_GRACE: Duration = Duration::from_millis(5);

@@ -1,0 +1,353 @@
+//! Formats a record as a line of text or JSON.
+//!
+//! Values from clients are escaped, so they cannot forge fields or lines. Possible secrets are not written: no query
+//! values, no user and password of a URL, and no header fields other than Host and User-Agent.
+
+use std::borrow::Cow;
+use std::fmt::{self, Display, Write as _};
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, Uri, Version};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{AccessLogField, AccessLogFormat, AccessLogRecord};
+use crate::proxy::record::stats::RequestLabels;
+
+/// The layout of a line, with its constant parts formatted once.
+#[derive(Debug)]
+pub(super) struct LineLayout {
+    format: AccessLogFormat,
+    parts: Box<[LayoutPart]>,
+}
+
+#[derive(Debug)]
+struct LayoutPart {
+    field: AccessLogField,
+    /// The constant text before the value, for example `,"status":` or ` route=`.
+    prefix: Box<str>,
+}
+
+impl LineLayout {
+    pub(super) fn new(format: AccessLogFormat, fields: &[AccessLogField]) -> Self {
+        let part = |(index, field): (usize, &AccessLogField)| {
+            let prefix = match (format, index) {
+                (AccessLogFormat::Json, 0) => format!("{{\"{field}\":"),
+                (AccessLogFormat::Json, _) => format!(",\"{field}\":"),
+                (AccessLogFormat::Text, 0) => field.text_prefix().to_owned(),
+                (AccessLogFormat::Text, _) => format!(" {}", field.text_prefix()),
+            };
+            LayoutPart { field: *field, prefix: prefix.into() }
+        };
+        LineLayout { format, parts: fields.iter().enumerate().map(part).collect() }
+    }
+
+    /// Appends one line, including its line feed.
+    pub(super) fn write(&self, record: &AccessLogRecord, line: &mut String) {
+        match self.format {
+            AccessLogFormat::Text => self.write_text(record, line),
+            AccessLogFormat::Json => self.write_json(record, line),
+        }
+        line.push('\n');
+    }
+
+    fn write_json(&self, record: &AccessLogRecord, line: &mut String) {
+        // Reuses the memory of the previous line.
+        let mut bytes = std::mem::take(line).into_bytes();
+        for LayoutPart { field, prefix } in &self.parts {
+            bytes.extend_from_slice(prefix.as_bytes());
+            match LogValue::from_record(*field, record) {
+                LogValue::None => bytes.extend_from_slice(b"null"),
+                LogValue::Text(text) => write_json_value(&text, &mut bytes),
+                LogValue::Number(number) => write_json_value(&number, &mut bytes),
+                LogValue::Milliseconds(number) => write_json_value(&number, &mut bytes),
+                LogValue::Time(time) => write_unescaped(format_args!("\"{time:.3}\""), &mut bytes),
+                LogValue::Unescaped(value) => write_unescaped(format_args!("\"{value}\""), &mut bytes),
+            }
+        }
+        bytes.push(b'}');
+        *line = String::from_utf8(bytes).expect("JSON is UTF-8");
+    }
+
+    fn write_text(&self, record: &AccessLogRecord, line: &mut String) {
+        for LayoutPart { field, prefix } in &self.parts {
+            line.push_str(prefix);
+            let written = match LogValue::from_record(*field, record) {
+                LogValue::None => line.write_str("-"),
+                LogValue::Text(text) => line.write_str(&quote_if_needed(&text)),
+                LogValue::Number(number) => write!(line, "{number}"),
+                LogValue::Milliseconds(number) => write!(line, "{number:.3}ms"),
+                LogValue::Time(time) => write!(line, "{time:.3}"),
+                LogValue::Unescaped(value) => write!(line, "{value}"),
+            };
+            written.expect("writing to a String cannot fail");
+        }
+    }
+}
+
+fn write_json_value(value: &impl Serialize, bytes: &mut Vec<u8>) {
+    serde_json::to_writer(bytes, value).expect("strings and numbers always serialize");
+}
+
+fn write_unescaped(text: fmt::Arguments<'_>, bytes: &mut Vec<u8>) {
+    std::io::Write::write_fmt(bytes, text).expect("writing to a Vec cannot fail");
+}
+
+/// The value of one field of a record. Borrowed, because formatting is a considerable part of the cost of a request.
+enum LogValue<'r> {
+    None,
+    Text(Cow<'r, str>),
+    Number(u64),
+    Milliseconds(f64),
+    /// RFC 3339 with milliseconds.
+    Time(Timestamp),
+    /// Contains only characters that need no escaping in text and JSON.
+    Unescaped(&'r dyn Display),
+}
+
+impl<'r> LogValue<'r> {
+    fn from_record(field: AccessLogField, record: &'r AccessLogRecord) -> Self {
+        let label = |read: fn(&RequestLabels) -> &Arc<str>| {
+            LogValue::text_or_none(record.labels.as_deref().map(read).map(|text| &**text))
+        };
+        let header = |value: &'r Option<HeaderValue>| match value {
+            Some(value) => LogValue::Text(to_text_lossy(value)),
+            None => LogValue::None,
+        };
+        match field {
+            AccessLogField::Time => LogValue::Time(Timestamp::try_from(record.time).unwrap_or_default()),
+            AccessLogField::Client => LogValue::Unescaped(&record.client),
+            AccessLogField::Method => LogValue::text_or_none(record.method.as_ref().map(Method::as_str)),
+            AccessLogField::Host => {
+                record.host.as_ref().map_or(LogValue::None, |host| LogValue::Text(strip_user_info(to_text_lossy(host))))
+            }
+            AccessLogField::Path => {
+                LogValue::text_or_none(record.target.as_ref().map(Uri::path).filter(|path| !path.is_empty()))
+            }
+            AccessLogField::Query => {
+                let query = record.target.as_ref().and_then(Uri::query);
+                query.map_or(LogValue::None, |query| LogValue::Text(Cow::Owned(redact_values(query))))
+            }
+            AccessLogField::Protocol => LogValue::text_or_none(record.version.map(protocol)),
+            AccessLogField::Status => LogValue::Number(u64::from(record.status.as_u16())),
+            AccessLogField::BytesIn => LogValue::Number(record.bytes_in),
+            AccessLogField::BytesOut => LogValue::Number(record.bytes_out),
+            AccessLogField::DurationMs => LogValue::Milliseconds((record.duration.as_secs_f64() * 1e6).round() / 1e3),
+            AccessLogField::Tls => LogValue::text_or_none(record.tls),
+            AccessLogField::Sni => LogValue::text_or_none(record.server_name.as_deref()),
+            AccessLogField::Gateway => label(|labels| &labels.gateway),
+            AccessLogField::Listener => label(|labels| &labels.listener),
+            AccessLogField::Route => label(|labels| &labels.route),
+            AccessLogField::Rule => label(|labels| &labels.rule),
+            AccessLogField::Upstream => label(|labels| &labels.backend),
+            AccessLogField::Address => {
+                record.address.as_ref().map_or(LogValue::None, |address| LogValue::Unescaped(address))
+            }
+            AccessLogField::Consumer => LogValue::text_or_none(record.consumer.as_deref()),
+            AccessLogField::RequestId => header(&record.request_id),
+            AccessLogField::Error => LogValue::text_or_none(record.error),
+            AccessLogField::UserAgent => header(&record.user_agent),
+        }
+    }
+
+    /// `LogValue::None` if there is no text or the text is empty.
+    fn text_or_none(text: Option<&'r str>) -> Self {
+        text.filter(|text| !text.is_empty()).map_or(LogValue::None, |text| LogValue::Text(Cow::Borrowed(text)))
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// Removes the user information of `user:password@host`. Such requests are rejected but still logged.
+fn strip_user_info(host: Cow<'_, str>) -> Cow<'_, str> {
+    match host.rfind('@') {
+        Some(separator) => Cow::Owned(host[separator + 1..].to_owned()),
+        None => host,
+    }
+}
+
+/// Replaces the values of a query: `page=*&key=*`. A parameter without a recognizable name is replaced completely: one
+/// without `=`, one that ends in `=` (it may be padded base64), and one whose name is long or has unusual characters.
+fn redact_values(query: &str) -> String {
+    let mut redacted = String::with_capacity(query.len());
+    for (index, parameter) in query.split('&').enumerate() {
+        if index > 0 {
+            redacted.push('&');
+        }
+        if let Some((name, value)) = parameter.split_once('=')
+            && !value.trim_start_matches('=').is_empty()
+            && is_plausible_name(name)
+        {
+            redacted.push_str(name);
+            redacted.push('=');
+        }
+        if !parameter.is_empty() {
+            redacted.push('*');
+        }
+    }
+    redacted
+}
+
+fn is_plausible_name(name: &str) -> bool {
+    let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.[]".contains(&byte);
+    name.len() <= MAX_NAME_LENGTH && name.bytes().all(is_usual)
+}
+
+/// Shorter than common API keys and tokens.
+const MAX_NAME_LENGTH: usize = 30;
+
+fn to_text_lossy(value: &HeaderValue) -> Cow<'_, str> {
+    String::from_utf8_lossy(value.as_bytes())
+}
+
+/// Quotes the text if needed. Unescaped control characters, quotes and spaces would let a client forge lines and
+/// fields.
+fn quote_if_needed(text: &str) -> Cow<'_, str> {
+    let is_plain = |character: char| character.is_ascii_graphic() && character != '"' && character != '\\';
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut quoted = String::with_capacity(text.len() + 2);
+    fmt::write(&mut quoted, format_args!("{text:?}")).expect("writing to a String cannot fail");
+    Cow::Owned(quoted)
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use std::time::{Duration, SystemTime};
+
+    use http::StatusCode;
+
+    use super::*;
+
+    pub(in super::super) fn record(target: &'static str) -> AccessLogRecord {
+        AccessLogRecord {
+            time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+            client: "10.0.0.1:5".parse().unwrap(),
+            tls: Some("TLSv1.3"),
+            server_name: Some("a.example".into()),
+            method: Some(Method::GET),
+            version: Some(Version::HTTP_2),
+            host: Some(HeaderValue::from_static("a.example")),
+            target: Some(Uri::from_static(target)),
+            status: StatusCode::OK,
+            bytes_in: 1,
+            bytes_out: 2,
+            duration: Duration::from_micros(1_500),
+            labels: Some(Arc::new(RequestLabels {
+                route: "HTTPRoute/ns/a".into(),
+                rule: "0".into(),
+                backend: "ns/web:80".into(),
+                ..RequestLabels::default()
+            })),
+            address: Some("10.0.0.2:80".parse().unwrap()),
+            consumer: None,
+            request_id: Some(HeaderValue::from_static("id")),
+            error: None,
+            user_agent: Some(HeaderValue::from_bytes(b"a \"b\"\t\xff").unwrap()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::record;
+    use super::*;
+
+    fn line(format: AccessLogFormat, fields: &[AccessLogField], record: &AccessLogRecord) -> String {
+        let mut line = String::new();
+        LineLayout::new(format, fields).write(record, &mut line);
+        line
+    }
+
+    #[test]
+    fn default_fields_as_text() {
+        assert_eq!(
+            line(AccessLogFormat::Text, &AccessLogField::defaults(), &record("/x?y=1")),
+            "2023-11-14T22:13:20.123Z 10.0.0.1:5 GET a.example /x HTTP/2 200 in=1 out=2 1.500ms tls=TLSv1.3 \
+             sni=a.example gateway=- listener=- route=HTTPRoute/ns/a rule=0 upstream=ns/web:80 address=10.0.0.2:80 \
+             id=id error=- agent=\"a \\\"b\\\"\\t\u{fffd}\"\n"
+        );
+    }
+
+    #[test]
+    fn default_fields_as_json() {
+        let line = line(AccessLogFormat::Json, &AccessLogField::defaults(), &record("/x?y=1"));
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let expected = serde_json::json!({
+            "time": "2023-11-14T22:13:20.123Z", "client": "10.0.0.1:5", "method": "GET", "host": "a.example",
+            "path": "/x", "protocol": "HTTP/2", "status": 200, "bytes_in": 1, "bytes_out": 2, "duration_ms": 1.5,
+            "tls": "TLSv1.3", "sni": "a.example", "gateway": null, "listener": null, "route": "HTTPRoute/ns/a",
+            "rule": "0", "upstream": "ns/web:80", "address": "10.0.0.2:80", "request_id": "id", "error": null,
+            "user_agent": "a \"b\"\t\u{fffd}",
+        });
+        assert_eq!(value, expected);
+        assert!(line.ends_with("}\n") && line.matches('\n').count() == 1, "{line:?}");
+    }
+
+    #[test]
+    fn configured_fields_are_written_in_order() {
+        let record = AccessLogRecord { consumer: Some("anna".into()), ..record("/") };
+        let fields = [AccessLogField::Status, AccessLogField::Consumer, AccessLogField::Error];
+        assert_eq!(line(AccessLogFormat::Text, &fields, &record), "200 consumer=anna error=-\n");
+        assert_eq!(
+            line(AccessLogFormat::Json, &fields, &record),
+            "{\"status\":200,\"consumer\":\"anna\",\"error\":null}\n"
+        );
+    }
+
+    #[test]
+    fn every_field_parses_and_is_written() {
+        let all: Vec<AccessLogField> = AccessLogField::ALL.iter().map(|(field, _)| *field).collect();
+        let value: serde_json::Value =
+            serde_json::from_str(&line(AccessLogFormat::Json, &all, &record("/x?y"))).unwrap();
+        for (field, name) in AccessLogField::ALL {
+            assert_eq!(name.parse(), Ok(*field));
+            assert!(value.get(name).is_some(), "{name}");
+        }
+        let text = line(AccessLogFormat::Text, &all, &record("/x"));
+        // Without the space in the user agent, spaces only separate fields.
+        assert_eq!(text.trim_end().replace("a \\\"", "a").split(' ').count(), all.len(), "{text}");
+        let error = "referer".parse::<AccessLogField>().unwrap_err();
+        let expected = "there is no field `referer`; use a comma-separated list of time, client, ";
+        assert!(error.starts_with(expected), "{error}");
+    }
+
+    #[test]
+    fn possible_secrets_are_not_logged() {
+        let all: Vec<AccessLogField> = AccessLogField::ALL.iter().map(|(field, _)| *field).collect();
+        for (target, logged_query) in [
+            ("/x?apikey=hunter2&page=hunter2", "apikey=*&page=*"),
+            ("/x?hunter2", "*"),
+            ("/x?a=1=hunter2&&b", "a=*&&*"),
+            ("http://anna:hunter2@a.example/x?y=hunter2", "y=*"),
+            // May be padded base64 instead of a name.
+            ("/x?hunter2=", "query=*"),
+            ("/x?hunter2==&page=2", "query=*&page=*"),
+            ("/x?page=2&hunter2==", "page=*&*"),
+            // Not plausible as names.
+            ("/x?hunter2;page=2", "query=*"),
+            ("/x?hunter2%3D%3D=1&a.b[0]-_=1", "query=*&a.b[0]-_=*"),
+            ("/x?eyJhbGciOiJIUzI1NiJ9hunter2dGVzdA=1", "query=*"),
+        ] {
+            let host = Some(HeaderValue::from_static("anna:hunter2@a.example"));
+            let record = AccessLogRecord { host, ..record(target) };
+            for format in [AccessLogFormat::Text, AccessLogFormat::Json] {
+                let line = line(format, &all, &record);
+                assert!(!line.contains("hunter2") && !line.contains("anna"), "{target}: {line}");
+                let logged_query = if format == AccessLogFormat::Json {
+                    logged_query.replace("query=", "\"query\":\"")
+                } else {
+                    logged_query.to_owned()
+                };
+                assert!(line.contains(&logged_query) && line.contains("a.example"), "{target}: {line}");
+            }
+        }
+    }
+}

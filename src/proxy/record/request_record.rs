@@ -1,0 +1,200 @@
+//! Per-request accounting: records metrics and the access-log entry exactly once, on completion or on drop.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::header::{HOST, USER_AGENT};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::access_log::AccessLogRecord;
+use super::stats::RequestSeries;
+use crate::proxy::connection::activity::ActivityPhase;
+use crate::proxy::http::client_connection::Peer;
+use crate::proxy::http::kong::KongRequest;
+use crate::proxy::http::malformed_request::PartialHead;
+use crate::proxy::http::plugin_run::PluginRun;
+use crate::proxy::http::request_error::{CLIENT_DISCONNECTED, RequestError, client_disconnected_status};
+use crate::proxy::http::request_id::X_REQUEST_ID;
+use crate::snapshot::cors::CorsHeaders;
+
+/// The record of a request in progress. Dropping it finishes it, because hyper drops the request when the client
+/// disconnects.
+pub(in crate::proxy) struct RequestRecord {
+    pub(in crate::proxy) peer: Rc<Peer>,
+    pub(in crate::proxy) request_id: HeaderValue,
+    pub(in crate::proxy) series: Option<Arc<RequestSeries>>,
+    /// The endpoint that the request was last sent to.
+    pub(in crate::proxy) address: Option<SocketAddr>,
+    /// The reason of the request error, if there is one.
+    pub(in crate::proxy) error: Option<&'static str>,
+    /// None until there is a response.
+    pub(in crate::proxy) status: Option<StatusCode>,
+    pub(in crate::proxy) bytes_out: u64,
+    /// The CORS headers of the response.
+    pub(in crate::proxy) cors_headers: Option<Box<CorsHeaders>>,
+    /// The plugin execution, if plugins ran.
+    pub(in crate::proxy) plugin_run: Option<Box<PluginRun>>,
+    /// Set for requests that are handled as Kong handles them.
+    pub(in crate::proxy) kong: Option<KongRequest>,
+    /// The deadline of the response. Boxed, because few requests have one.
+    pub(in crate::proxy) deadline: Option<Box<ResponseDeadline>>,
+    /// Set only if the access log is on.
+    logged: Option<LoggedRequest>,
+    finished: bool,
+}
+
+/// When the response must be complete.
+pub(in crate::proxy) struct ResponseDeadline {
+    pub(in crate::proxy) sleep: Pin<Box<Sleep>>,
+    /// The error if the response is not complete by then.
+    pub(in crate::proxy) error: RequestError,
+}
+
+impl ResponseDeadline {
+    pub(in crate::proxy) fn new(end: Instant, error: RequestError) -> Box<Self> {
+        Box::new(ResponseDeadline { sleep: Box::pin(sleep_until(end)), error })
+    }
+}
+
+struct LoggedRequest {
+    method: Method,
+    target: Uri,
+    version: Version,
+    host: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+}
+
+impl RequestRecord {
+    pub(in crate::proxy) fn start<B>(peer: &Rc<Peer>, request: &Request<B>) -> Self {
+        peer.activity.begin_request();
+        let worker = &peer.worker;
+        let existing_id = if peer.client.trusted { request.headers().get(X_REQUEST_ID) } else { None };
+        let request_id = existing_id.filter(|id| !id.is_empty()).cloned().unwrap_or_else(|| worker.request_ids.next());
+        let logged = (!worker.log.is_off()).then(|| LoggedRequest {
+            method: request.method().clone(),
+            target: request.uri().clone(),
+            version: request.version(),
+            host: host(request),
+            user_agent: request.headers().get(USER_AGENT).cloned(),
+        });
+        RequestRecord {
+            peer: Rc::clone(peer),
+            request_id,
+            series: None,
+            address: None,
+            error: None,
+            status: None,
+            bytes_out: 0,
+            cors_headers: None,
+            plugin_run: None,
+            kong: KongRequest::initial(peer),
+            deadline: None,
+            logged,
+            finished: false,
+        }
+    }
+
+    /// Records the request; only the first call has an effect.
+    pub(in crate::proxy) fn finish(&mut self) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        let activity = &self.peer.activity;
+        let worker = &self.peer.worker;
+        if let Some(reason) = self.error {
+            worker.count_error(reason);
+        }
+        let now = Instant::now();
+        activity.enter_phase(ActivityPhase::Idle, now);
+        let duration = now - activity.started_at.get();
+        let status = self.status.unwrap_or_else(client_disconnected_status);
+        let series = self.series.get_or_insert_with(|| worker.unrouted_series());
+        series.add(status, duration, activity.bytes_in.get(), self.bytes_out);
+        if let Some(run) = &self.plugin_run {
+            run.run_log(&self.peer, status, duration, self.bytes_out);
+        }
+        if let Some(logged) = self.logged.take() {
+            worker.log.write(&AccessLogRecord {
+                time: SystemTime::now() - duration,
+                client: self.peer.address,
+                tls: self.peer.session.as_ref().map(|session| session.version),
+                server_name: self.peer.session.as_ref().and_then(|session| session.server_name.clone()),
+                method: Some(logged.method),
+                version: Some(logged.version),
+                host: logged.host,
+                target: Some(logged.target),
+                status,
+                bytes_in: activity.bytes_in.get(),
+                bytes_out: self.bytes_out,
+                duration,
+                labels: Some(Arc::clone(&series.labels)),
+                address: self.address,
+                consumer: self.plugin_run.as_ref().and_then(|run| run.consumer_name()),
+                request_id: Some(self.request_id.clone()),
+                error: self.error,
+                user_agent: logged.user_agent,
+            });
+        }
+    }
+}
+
+/// Input that could not be parsed as a request.
+pub(in crate::proxy) struct MalformedInput {
+    /// What could be parsed of it.
+    pub(in crate::proxy) head: PartialHead,
+    pub(in crate::proxy) status: StatusCode,
+    pub(in crate::proxy) reason: &'static str,
+    /// The request id of the error response, if one is sent.
+    pub(in crate::proxy) id: Option<HeaderValue>,
+    /// The size of the body of the error response.
+    pub(in crate::proxy) bytes_out: u64,
+}
+
+/// Records input that could not be parsed as a request.
+pub(in crate::proxy) fn record_malformed(peer: &Peer, input: MalformedInput) {
+    let MalformedInput { mut head, status, reason, id, bytes_out } = input;
+    let duration = peer.activity.head_started_at().map_or(Duration::ZERO, |since| since.elapsed());
+    peer.worker.unrouted_series().add(status, duration, 0, bytes_out);
+    peer.worker.count_error(reason);
+    peer.worker.log.write(&AccessLogRecord {
+        time: SystemTime::now() - duration,
+        client: peer.address,
+        tls: peer.session.as_ref().map(|session| session.version),
+        server_name: peer.session.as_ref().and_then(|session| session.server_name.clone()),
+        method: head.method,
+        version: head.version,
+        host: head.headers.remove(HOST),
+        target: head.target,
+        status,
+        bytes_in: 0,
+        bytes_out,
+        duration,
+        labels: None,
+        address: None,
+        consumer: None,
+        request_id: id,
+        error: Some(reason),
+        user_agent: head.headers.remove(USER_AGENT),
+    });
+}
+
+fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
+    let authority = || HeaderValue::try_from(request.uri().authority()?.as_str()).ok();
+    request.headers().get(HOST).cloned().or_else(authority)
+}
+
+impl Drop for RequestRecord {
+    fn drop(&mut self) {
+        if !self.finished {
+            // The timer of the connection, too, drops a response whose deadline has passed.
+            let missed_deadline = self.deadline.as_ref().filter(|deadline| deadline.sleep.deadline() <= Instant::now());
+            let reason = missed_deadline.map_or(CLIENT_DISCONNECTED, |deadline| deadline.error.details().reason);
+            self.error.get_or_insert(reason);
+            self.finish();
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! Exposition of the data plane's metrics: merges the counters of all workers into the families of `docs/metrics.md`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::{
+    BOUNDS, CLASSES, MIRROR_OUTCOMES, ProxyHeaderOutcome, ProxyStats, RequestLabels, RequestSeries, WorkerStats,
+};
+use crate::proxy::connection::tls::ClientHandshakeError;
+use crate::upstream::{SingleWriterCounter, UpstreamCounters};
+
+impl Collector for ProxyStats {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let encoder = &mut encoder;
+        let merged = self.merged();
+        encode_requests(encoder, &merged)?;
+        encode_request_durations(encoder, &merged)?;
+        encode_bytes(encoder, &merged)?;
+        self.encode_gauges(encoder)?;
+        let connects =
+            CONNECT_OUTCOMES.map(|(outcome, counter)| (outcome, self.sum(|stats| counter(&stats.upstream).value())));
+        encode_counters(
+            encoder,
+            "portico_upstream_connects",
+            "Connection attempts to endpoints, by outcome",
+            "outcome",
+            connects,
+        )?;
+        let mirrored = MIRROR_OUTCOMES.iter().enumerate();
+        encode_counters(
+            encoder,
+            "portico_mirrored_requests",
+            "Mirrored copies of requests, by outcome",
+            "outcome",
+            mirrored.map(|(index, (_, outcome))| (*outcome, self.sum(|stats| stats.mirrored.0[index].value()))),
+        )?;
+        encode_counters(
+            encoder,
+            "portico_request_errors",
+            "Requests without a complete response from an endpoint, by reason",
+            "reason",
+            self.request_errors(),
+        )?;
+        self.encode_plugins(encoder)?;
+        self.encode_connections(encoder)?;
+        let dropped = [("full", &self.lost_lines.full), ("failed", &self.lost_lines.failed)];
+        encode_counters(
+            encoder,
+            "portico_access_log_dropped",
+            "Access-log lines dropped because the queue was full or writing failed, by reason",
+            "reason",
+            dropped.map(|(reason, count)| (reason, count.load(Relaxed))),
+        )?;
+        for (name, help, value) in TOTALS {
+            let counter = ConstCounter::new(value(self));
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        Ok(())
+    }
+}
+
+impl ProxyStats {
+    fn encode_gauges(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, value) in GAUGES {
+            let value = i64::try_from(self.sum(value)).unwrap_or(i64::MAX);
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
+    }
+
+    /// Encodes what happens before the first request of a connection: TLS handshakes and PROXY headers.
+    fn encode_connections(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let full = ("full", self.sum(|stats| stats.handshakes.full.value()));
+        let resumed = ("resumed", self.sum(|stats| stats.handshakes.resumed.value()));
+        let failed = ClientHandshakeError::ALL
+            .map(|failure| (failure.label(), self.sum(|stats| stats.handshakes.failed[failure as usize].value())));
+        encode_counters(
+            encoder,
+            "portico_tls_handshakes",
+            "TLS handshakes with clients, by outcome",
+            "outcome",
+            [full, resumed].into_iter().chain(failed),
+        )?;
+        let proxy_headers = ProxyHeaderOutcome::ALL
+            .map(|(outcome, label)| (label, self.sum(|stats| stats.proxy_headers[outcome as usize].value())));
+        encode_counters(
+            encoder,
+            "portico_proxy_headers",
+            "Client connections that require a PROXY header, by outcome",
+            "outcome",
+            proxy_headers,
+        )
+    }
+}
+
+type MergedByLabels = BTreeMap<Arc<RequestLabels>, MergedSeries>;
+
+fn encode_requests(encoder: &mut DescriptorEncoder<'_>, merged: &MergedByLabels) -> fmt::Result {
+    let mut family = encoder.encode_descriptor("portico_requests", "Completed requests", None, MetricType::Counter)?;
+    for (labels, counts) in merged {
+        for (class, count) in CLASSES.iter().zip(counts.classes) {
+            // A class is exposed from its first request on.
+            if count > 0 {
+                let mut pairs = labels.pairs().to_vec();
+                pairs.push(("code_class", class));
+                family.encode_family(&pairs)?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn encode_request_durations(encoder: &mut DescriptorEncoder<'_>, merged: &MergedByLabels) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(
+        "portico_request_duration_seconds",
+        "From the first byte of a request to the last byte of its response",
+        None,
+        MetricType::Histogram,
+    )?;
+    for (labels, counts) in merged {
+        let bounds = BOUNDS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
+        let buckets: Vec<_> = bounds.zip(counts.durations).collect();
+        let count = counts.durations.iter().sum();
+        let pairs = labels.pairs();
+        let mut series = family.encode_family(&pairs)?;
+        series.encode_histogram::<NoLabelSet>(counts.microseconds as f64 / 1e6, count, &buckets, None)?;
+    }
+    Ok(())
+}
+
+fn encode_bytes(encoder: &mut DescriptorEncoder<'_>, merged: &MergedByLabels) -> fmt::Result {
+    for (name, help, value) in BYTES {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, counts) in merged {
+            let pairs = labels.pairs();
+            family.encode_family(&pairs)?.encode_counter::<NoLabelSet, u64, u64>(&value(counts), None)?;
+        }
+    }
+    Ok(())
+}
+
+/// Encodes a family of counters that differ in one label.
+fn encode_counters(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &'static str,
+    counts: impl IntoIterator<Item = (&'static str, u64)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (value, count) in counts {
+        family.encode_family(&[(label, value)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+    }
+    Ok(())
+}
+
+/// Name, help text, and the function that reads the value.
+type MetricDefinition<T, V> = (&'static str, &'static str, fn(&T) -> V);
+
+const BYTES: [MetricDefinition<MergedSeries, u64>; 2] = [
+    ("portico_request_bytes", "Bytes of request bodies", |counts| counts.bytes_in),
+    ("portico_response_bytes", "Bytes of response bodies", |counts| counts.bytes_out),
+];
+
+const GAUGES: [MetricDefinition<WorkerStats, u64>; 4] = [
+    ("portico_connections", "Open client connections", |stats| {
+        stats.accepted.value().saturating_sub(stats.closed.value())
+    }),
+    ("portico_http2_connections", "Open HTTP/2 client connections", |stats| stats.http2.value()),
+    ("portico_tunnels", "Open upgraded client connections and streams", |stats| stats.tunnels.value()),
+    ("portico_upstream_connections", "Open connections to endpoints", |stats| {
+        stats.upstream.connected.value().saturating_sub(stats.upstream.closed.value())
+    }),
+];
+
+const TOTALS: [MetricDefinition<ProxyStats, u64>; 6] = [
+    ("portico_upstream_retries", "Retries of requests, as configured by their rule", |stats| {
+        stats.sum(|worker| worker.upstream.retried.value())
+    }),
+    ("portico_upstream_reuses", "Requests sent on a kept-alive connection to an endpoint", |stats| {
+        stats.sum(|worker| worker.upstream.reused.value())
+    }),
+    (
+        "portico_upstream_replays",
+        "Requests sent again because a kept-alive connection was closed or the endpoint had not processed them",
+        |stats| stats.sum(|worker| worker.upstream.replayed.value()),
+    ),
+    ("portico_accept_errors", "Errors of the operating system when accepting client connections", |stats| {
+        stats.sum(|worker| worker.accept_errors.value())
+    }),
+    (
+        "portico_connections_delayed",
+        "Client connections delayed by --max-connections; further ones wait uncounted in the accept queue",
+        |stats| stats.sum(|worker| worker.delayed.value()),
+    ),
+    ("portico_series_folded", "Label sets counted as `other` because --metrics-max-series was reached", |stats| {
+        stats.folded.load(Relaxed)
+    }),
+];
+
+type ConnectOutcome = (&'static str, fn(&UpstreamCounters) -> &SingleWriterCounter);
+
+const CONNECT_OUTCOMES: [ConnectOutcome; 6] = [
+    ("connected", |counters| &counters.connected),
+    ("refused", |counters| &counters.refused),
+    ("timed_out", |counters| &counters.timed_out),
+    ("failed", |counters| &counters.failed),
+    ("tls_handshake", |counters| &counters.tls_failed),
+    ("limit", |counters| &counters.limited),
+];
+
+impl RequestLabels {
+    fn pairs(&self) -> [(&'static str, &str); 5] {
+        [
+            ("gateway", &self.gateway),
+            ("listener", &self.listener),
+            ("route", &self.route),
+            ("rule", &self.rule),
+            ("backend", &self.backend),
+        ]
+    }
+}
+
+impl ProxyStats {
+    /// Completed requests since the start.
+    pub fn requests(&self) -> u64 {
+        let counted: u64 = self.merged().values().map(|counts| counts.classes.iter().sum::<u64>()).sum();
+        counted + self.evicted_requests.load(Relaxed)
+    }
+
+    /// The backends of all series, as in their `backend` label; bounded by the number of series.
+    pub fn backends(&self) -> BTreeSet<Arc<str>> {
+        let known = self.known.lock();
+        known.labels.iter().map(|labels| Arc::clone(&labels.backend)).filter(|backend| !backend.is_empty()).collect()
+    }
+
+    fn request_errors(&self) -> BTreeMap<&'static str, u64> {
+        let mut errors = BTreeMap::new();
+        for stats in &self.workers {
+            for (reason, count) in stats.request_errors.lock().iter() {
+                *errors.entry(*reason).or_default() += count;
+            }
+        }
+        errors
+    }
+
+    fn merged(&self) -> MergedByLabels {
+        let mut merged = MergedByLabels::new();
+        for stats in &self.workers {
+            // Copied, so that a worker adding a series does not wait for a slow scrape.
+            let series: Vec<_> = stats.series.lock().values().cloned().collect();
+            for series in series {
+                merged.entry(Arc::clone(&series.labels)).or_default().add(&series);
+            }
+        }
+        merged
+    }
+}
+
+/// The sums of the series of one label set over all workers.
+#[derive(Default)]
+struct MergedSeries {
+    classes: [u64; CLASSES.len()],
+    durations: [u64; BOUNDS.len() + 1],
+    microseconds: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+impl MergedSeries {
+    fn add(&mut self, series: &RequestSeries) {
+        for (sum, count) in self.classes.iter_mut().zip(&series.classes) {
+            *sum += count.value();
+        }
+        for (sum, count) in self.durations.iter_mut().zip(&series.durations) {
+            *sum += count.value();
+        }
+        self.microseconds += series.microseconds.value();
+        self.bytes_in += series.bytes_in.value();
+        self.bytes_out += series.bytes_out.value();
+    }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use prometheus_client::encoding::text;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    pub(in super::super) fn scrape(stats: Arc<ProxyStats>) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(stats));
+        let mut text = String::new();
+        text::encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    pub(in super::super) fn assert_line(text: &str, line: &str) {
+        assert!(text.lines().any(|candidate| candidate == line), "no line {line} in\n{text}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::StatusCode;
+
+    use super::testing::{assert_line, scrape};
+    use super::*;
+
+    fn labels(route: &str) -> RequestLabels {
+        RequestLabels {
+            gateway: "ns/gw".into(),
+            listener: "http".into(),
+            route: route.into(),
+            ..RequestLabels::default()
+        }
+    }
+
+    #[test]
+    fn series_of_workers_are_merged() {
+        let stats = Arc::new(ProxyStats::new(2, 10, Arc::default()));
+        for worker in 0..2 {
+            let series = stats.series(stats.worker(worker), labels("HTTPRoute/ns/a"));
+            series.add(StatusCode::OK, Duration::from_millis(1), 3, 4);
+            series.add(StatusCode::NOT_FOUND, Duration::from_secs(60), 0, 1);
+        }
+        let text = scrape(stats);
+        let common = r#"gateway="ns/gw",listener="http",route="HTTPRoute/ns/a",rule="",backend="""#;
+        assert_line(&text, &format!(r#"portico_requests_total{{{common},code_class="2xx"}} 2"#));
+        assert_line(&text, &format!(r#"portico_requests_total{{{common},code_class="4xx"}} 2"#));
+        assert_line(&text, &format!(r#"portico_request_duration_seconds_bucket{{le="0.001",{common}}} 2"#));
+        assert_line(&text, &format!(r#"portico_request_duration_seconds_bucket{{le="10.0",{common}}} 2"#));
+        assert_line(&text, &format!(r#"portico_request_duration_seconds_bucket{{le="+Inf",{common}}} 4"#));
+        assert_line(&text, &format!(r#"portico_request_duration_seconds_count{{{common}}} 4"#));
+        assert_line(&text, &format!("portico_request_bytes_total{{{common}}} 6"));
+        assert_line(&text, &format!("portico_response_bytes_total{{{common}}} 10"));
+        assert!(!text.contains("5xx"), "no request had a status of this class");
+    }
+}

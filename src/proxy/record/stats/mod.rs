@@ -1,0 +1,376 @@
+//! Statistics of the data plane: counted per worker, merged when metrics are scraped.
+//!
+//! ```text
+//!   request ─▶ RequestSeries (one per worker and label set; plain adds, one writer)
+//!                 ▲ found by the addresses of listener, rule and backend; no label is formatted
+//!   scrape ─▶ ProxyStats ─ merges the counters of all workers
+//! ```
+
+mod exposition;
+mod plugins;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use http::StatusCode;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::access_log::LostLines;
+use crate::proxy::connection::tls::ClientHandshakeError;
+use crate::upstream::{SingleWriterCounter, UpstreamCounters};
+
+/// Labels of the request metrics. A label that does not apply is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(in crate::proxy) struct RequestLabels {
+    pub(in crate::proxy) gateway: Arc<str>,
+    pub(in crate::proxy) listener: Arc<str>,
+    /// `kind/namespace/name`.
+    pub(in crate::proxy) route: Arc<str>,
+    pub(in crate::proxy) rule: Arc<str>,
+    /// `namespace/service:port`.
+    pub(in crate::proxy) backend: Arc<str>,
+}
+
+/// The request counters of one label set in one worker.
+#[derive(Debug)]
+pub(in crate::proxy) struct RequestSeries {
+    pub(in crate::proxy) labels: Arc<RequestLabels>,
+    /// Requests by class of the response status.
+    classes: [SingleWriterCounter; CLASSES.len()],
+    /// The last bucket counts durations longer than all `BOUNDS`.
+    durations: [SingleWriterCounter; BOUNDS.len() + 1],
+    /// The sum of all durations.
+    microseconds: SingleWriterCounter,
+    bytes_in: SingleWriterCounter,
+    bytes_out: SingleWriterCounter,
+}
+
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Histogram buckets in microseconds, from cached responses to the point where users give up.
+const BOUNDS: [u64; 14] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    10_000_000,
+];
+
+impl RequestSeries {
+    fn new(labels: Arc<RequestLabels>) -> Self {
+        RequestSeries {
+            labels,
+            classes: Default::default(),
+            durations: Default::default(),
+            microseconds: SingleWriterCounter::default(),
+            bytes_in: SingleWriterCounter::default(),
+            bytes_out: SingleWriterCounter::default(),
+        }
+    }
+
+    pub(in crate::proxy) fn add(&self, status: StatusCode, duration: Duration, bytes_in: u64, bytes_out: u64) {
+        let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1;
+        self.classes[class].add(1);
+        let microseconds = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.durations[BOUNDS.partition_point(|bound| *bound < microseconds)].add(1);
+        self.microseconds.add(microseconds);
+        self.bytes_in.add(bytes_in);
+        self.bytes_out.add(bytes_out);
+    }
+}
+
+/// Minimum interval between two evictions of unused label sets.
+const EVICT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The current number of something, as the difference of two single-writer counters.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct OpenCount {
+    opened: SingleWriterCounter,
+    closed: SingleWriterCounter,
+}
+
+impl OpenCount {
+    fn value(&self) -> u64 {
+        self.opened.value().saturating_sub(self.closed.value())
+    }
+}
+
+/// Counts one open item until dropped.
+pub(in crate::proxy) struct OpenGuard {
+    stats: Arc<WorkerStats>,
+    count: fn(&WorkerStats) -> &OpenCount,
+}
+
+impl OpenGuard {
+    pub(in crate::proxy) fn new(stats: &Arc<WorkerStats>, count: fn(&WorkerStats) -> &OpenCount) -> Self {
+        count(stats).opened.add(1);
+        OpenGuard { stats: Arc::clone(stats), count }
+    }
+}
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        (self.count)(&self.stats).closed.add(1);
+    }
+}
+
+/// The counters of one worker.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct WorkerStats {
+    /// Locked for the first request of a label set under a snapshot, and by scrapes.
+    series: Mutex<HashMap<Arc<RequestLabels>, Arc<RequestSeries>>>,
+    /// Client connections.
+    pub(in crate::proxy) accepted: SingleWriterCounter,
+    pub(in crate::proxy) closed: SingleWriterCounter,
+    pub(in crate::proxy) accept_errors: SingleWriterCounter,
+    /// Connections delayed by `--max-connections`.
+    pub(in crate::proxy) delayed: SingleWriterCounter,
+    /// HTTP/2 client connections.
+    pub(in crate::proxy) http2: OpenCount,
+    /// Upgraded connections and streams.
+    pub(in crate::proxy) tunnels: OpenCount,
+    pub(in crate::proxy) handshakes: HandshakeCounters,
+    /// Indexed by [`ProxyHeaderOutcome`].
+    pub(in crate::proxy) proxy_headers: [SingleWriterCounter; ProxyHeaderOutcome::ALL.len()],
+    pub(in crate::proxy) upstream: Arc<UpstreamCounters>,
+    pub(in crate::proxy) mirrored: Arc<MirrorCounters>,
+    /// Request errors by reason. Locked for each error, and by scrapes.
+    request_errors: Mutex<BTreeMap<&'static str, u64>>,
+    /// Locked once for each request with plugins, and by scrapes.
+    plugins: Mutex<plugins::DurationsByPlugin>,
+}
+
+impl WorkerStats {
+    pub(in crate::proxy) fn count_errors(&self, reason: &'static str, count: u64) {
+        if count > 0 {
+            *self.request_errors.lock().entry(reason).or_default() += count;
+        }
+    }
+}
+
+/// Mirrored copies by outcome.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct MirrorCounters([SingleWriterCounter; MIRROR_OUTCOMES.len()]);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum MirrorOutcome {
+    Completed,
+    /// No endpoint, no connection or no response in time, or a filter could not be applied.
+    Failed,
+    /// The body exceeds the mirroring limit.
+    TooLarge,
+    /// The maximum number of concurrent copies was reached.
+    TooMany,
+    /// The body of the original request was incomplete.
+    Truncated,
+}
+
+const MIRROR_OUTCOMES: [(MirrorOutcome, &str); 5] = [
+    (MirrorOutcome::Completed, "completed"),
+    (MirrorOutcome::Failed, "failed"),
+    (MirrorOutcome::TooLarge, "too_large"),
+    (MirrorOutcome::TooMany, "too_many"),
+    (MirrorOutcome::Truncated, "truncated"),
+];
+
+impl MirrorCounters {
+    pub(in crate::proxy) fn add(&self, outcome: MirrorOutcome) {
+        for (count, _) in self.0.iter().zip(&MIRROR_OUTCOMES).filter(|(_, (candidate, _))| *candidate == outcome) {
+            count.add(1);
+        }
+    }
+}
+
+/// TLS handshakes with clients by outcome.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct HandshakeCounters {
+    pub(in crate::proxy) full: SingleWriterCounter,
+    pub(in crate::proxy) resumed: SingleWriterCounter,
+    /// Indexed by [`ClientHandshakeError`].
+    pub(in crate::proxy) failed: [SingleWriterCounter; ClientHandshakeError::ALL.len()],
+}
+
+/// The outcome of reading a required PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum ProxyHeaderOutcome {
+    /// The header has the address of the client.
+    Client,
+    /// The header has no address, so the address of the load balancer is used.
+    Peer,
+    /// The connection closed before the end of the header.
+    ConnectionClosed,
+    Malformed,
+    TooLong,
+    Timeout,
+}
+
+impl ProxyHeaderOutcome {
+    pub(in crate::proxy) const ALL: [(ProxyHeaderOutcome, &'static str); 6] = [
+        (ProxyHeaderOutcome::Client, "client"),
+        (ProxyHeaderOutcome::Peer, "peer"),
+        (ProxyHeaderOutcome::ConnectionClosed, "ended"),
+        (ProxyHeaderOutcome::Malformed, "malformed"),
+        (ProxyHeaderOutcome::TooLong, "too_long"),
+        (ProxyHeaderOutcome::Timeout, "timeout"),
+    ];
+}
+
+/// The counters of all workers. It is a metrics collector for the families of `docs/metrics.md`.
+#[derive(Debug)]
+pub struct ProxyStats {
+    workers: Vec<Arc<WorkerStats>>,
+    max_series: usize,
+    known: Mutex<KnownLabels>,
+    /// Label sets counted as `other`; one set counts once per worker and snapshot.
+    folded: AtomicU64,
+    /// Requests of series that were evicted.
+    evicted_requests: AtomicU64,
+    /// Dropped lines of the access log.
+    pub(in crate::proxy) lost_lines: Arc<LostLines>,
+}
+
+/// The label sets of all workers.
+#[derive(Debug, Default)]
+struct KnownLabels {
+    labels: BTreeSet<Arc<RequestLabels>>,
+    /// When unused label sets were last evicted. Each attempt scans all series, so it is rate-limited.
+    evicted_at: Option<Instant>,
+}
+
+impl ProxyStats {
+    pub(in crate::proxy) fn new(workers: usize, max_series: usize, lost_lines: Arc<LostLines>) -> Self {
+        ProxyStats {
+            workers: (0..workers).map(|_| Arc::default()).collect(),
+            max_series,
+            known: Mutex::default(),
+            folded: AtomicU64::new(0),
+            evicted_requests: AtomicU64::new(0),
+            lost_lines,
+        }
+    }
+
+    pub(in crate::proxy) fn worker(&self, worker: usize) -> &Arc<WorkerStats> {
+        &self.workers[worker]
+    }
+
+    /// The series of these labels in one worker. Beyond the maximum, all further label sets share the series `other`.
+    pub(in crate::proxy) fn series(&self, stats: &WorkerStats, labels: RequestLabels) -> Arc<RequestSeries> {
+        if let Some(series) = stats.series.lock().get(&labels) {
+            return Arc::clone(series);
+        }
+        let labels = self.intern_labels(labels);
+        let mut series = stats.series.lock();
+        Arc::clone(series.entry(Arc::clone(&labels)).or_insert_with(|| Arc::new(RequestSeries::new(labels))))
+    }
+
+    /// The shared copy of the label set, or `other` if the maximum is reached.
+    fn intern_labels(&self, labels: RequestLabels) -> Arc<RequestLabels> {
+        let mut known = self.known.lock();
+        if let Some(labels) = known.labels.get(&labels) {
+            return Arc::clone(labels);
+        }
+        if known.labels.len() >= self.max_series
+            && known.evicted_at.is_none_or(|evicted_at| evicted_at.elapsed() > EVICT_INTERVAL)
+        {
+            known.evicted_at = Some(Instant::now());
+            self.evict_unused(&mut known.labels);
+        }
+        if known.labels.len() < self.max_series {
+            let labels = Arc::new(labels);
+            known.labels.insert(Arc::clone(&labels));
+            return labels;
+        }
+        self.folded.fetch_add(1, Relaxed);
+        let other: Arc<str> = "other".into();
+        Arc::new(RequestLabels {
+            gateway: Arc::clone(&other),
+            listener: Arc::clone(&other),
+            route: Arc::clone(&other),
+            rule: Arc::clone(&other),
+            backend: other,
+        })
+    }
+
+    /// Evicts the series that no worker has used since its snapshot changed; mostly those of deleted routes.
+    fn evict_unused(&self, known: &mut BTreeSet<Arc<RequestLabels>>) {
+        // Only the worker's map references a series that no view and no request uses.
+        let is_used = |series: &Arc<RequestSeries>| Arc::strong_count(series) > 1;
+        let mut used = BTreeSet::new();
+        for stats in &self.workers {
+            used.extend(
+                stats.series.lock().iter().filter(|(_, series)| is_used(series)).map(|(key, _)| Arc::clone(key)),
+            );
+        }
+        known.retain(|labels| used.contains(labels));
+        for stats in &self.workers {
+            stats.series.lock().retain(|labels, series| {
+                let is_kept = is_used(series) || used.contains(labels);
+                if !is_kept {
+                    self.evicted_requests
+                        .fetch_add(series.classes.iter().map(SingleWriterCounter::value).sum(), Relaxed);
+                }
+                is_kept
+            });
+        }
+    }
+
+    /// Client connections that are open now.
+    pub fn connections(&self) -> u64 {
+        self.sum(|stats| stats.accepted.value().saturating_sub(stats.closed.value()))
+    }
+
+    /// Client connections accepted since the start.
+    pub fn accepted(&self) -> u64 {
+        self.sum(|stats| stats.accepted.value())
+    }
+
+    fn sum(&self, value: impl Fn(&WorkerStats) -> u64) -> u64 {
+        self.workers.iter().map(|stats| value(stats)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::exposition::testing::{assert_line, scrape};
+    use super::*;
+
+    fn labels(route: &str) -> RequestLabels {
+        RequestLabels { route: route.into(), ..RequestLabels::default() }
+    }
+
+    #[test]
+    fn number_of_series_is_bounded() {
+        let stats = Arc::new(ProxyStats::new(2, 2, Arc::default()));
+        // Held, as a view holds the series used under its snapshot.
+        let mut view = Vec::new();
+        for route in ["a", "b", "c", "d", "a"] {
+            for worker in 0..2 {
+                let series = stats.series(stats.worker(worker), labels(route));
+                series.add(StatusCode::OK, Duration::ZERO, 0, 0);
+                view.push(series);
+            }
+        }
+        let text = scrape(stats);
+        assert_eq!(text.lines().filter(|line| line.starts_with("portico_requests_total")).count(), 3);
+        let other = r#"gateway="other",listener="other",route="other",rule="other",backend="other""#;
+        assert_line(&text, &format!(r#"portico_requests_total{{{other},code_class="2xx"}} 4"#));
+        assert_line(&text, "portico_series_folded_total 4");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unused_series_are_evicted() {
+        let stats = Arc::new(ProxyStats::new(1, 2, Arc::default()));
+        let series = |route| stats.series(stats.worker(0), labels(route));
+        let kept = series("kept");
+        series("gone").add(StatusCode::OK, Duration::ZERO, 0, 0);
+        let new = series("new");
+        assert_eq!(&*new.labels.route, "new");
+        assert_eq!(&*series("too much").labels.route, "other");
+        drop(new);
+        assert_eq!(&*series("soon after").labels.route, "other", "eviction is rate-limited");
+        tokio::time::advance(EVICT_INTERVAL * 2).await;
+        assert_eq!(&*series("later").labels.route, "later");
+        assert!(Arc::ptr_eq(&kept, &series("kept")), "a series in use is kept");
+        assert_eq!(stats.requests(), 1, "evicted requests remain in the total");
+    }
+}
