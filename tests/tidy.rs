@@ -8,6 +8,8 @@ mod documents;
 mod imports;
 #[path = "tidy/language.rs"]
 mod language;
+#[path = "tidy/layers.rs"]
+mod layers;
 #[path = "tidy/lock.rs"]
 mod lock;
 #[path = "tidy/prose.rs"]
@@ -47,7 +49,7 @@ const IMPORTS: &[Row] = &[
     ("compile", &["api", "diagnostic", "plugin_api", "snapshot", "store", "upstream"]),
     // The state of the running proxy is passed to these modules as plain values, so that they need not import the
     // request side.
-    ("status", &["api", "compile::verdict", "diagnostic", "k8s", "store::Malformed"]),
+    ("status", &["api", "compile::verdict", "diagnostic", "k8s"]),
     ("report", &["api", "compile::verdict", "diagnostic", "manifests"]),
     // Request side: it never sees an object.
     ("upstream", &[]),
@@ -87,9 +89,125 @@ const IMPORTS: &[Row] = &[
     ("main", EVERYTHING),
 ];
 
+/// The layers inside each top-level module. A module imports only modules of the layers before its own.
+const LAYERS: &[Row] = &[
+    ("admin", &["response self_connection", "debug status"]),
+    ("api", &["core kind networking", "gateway", "kong", "names", "meta"]),
+    (
+        "app",
+        &[
+            "certificate_metrics change_meters crds file_descriptors fingerprint_cache host_addresses ingress \
+         kong_metrics source_overlap watch_meters",
+            "addressing data_plane state_meters",
+            "control",
+            "announce check cluster diagnostic_meters plugin_services views",
+            "gateway_services status_publisher",
+            "control_loop",
+            "run",
+        ],
+    ),
+    ("args", &["cluster kong network tls", "gateways ingress", "run", "check"]),
+    (
+        "compile",
+        &[
+            "addresses affected classes cors hostname label_selector matches reference_grants retry upstream_usage \
+         verdict",
+            "certificates context filters listener_overlaps testing unserved_kinds",
+            "listener listener_conflicts",
+            "gateway",
+            "attachment forbidden_addresses served_gateways",
+            "backend backend_reference consumers ingress plugins",
+            "http_route service_notes",
+            "notes planning routers",
+            "verdict_updates",
+        ],
+    ),
+    (
+        "k8s",
+        &[
+            "backoff delivery discovery_schedule leader_write_guard middleware raw timestamps",
+            "client",
+            "api_error watch_health",
+            "services status_client watch",
+            "collect discovery events lease",
+            "permissions referenced",
+            "supervisor",
+            "source",
+        ],
+    ),
+    (
+        "manifests",
+        &[
+            "changed documents mounts position",
+            "diagnostic outline text",
+            "read_object walk yaml",
+            "record watcher",
+            "claims",
+            "source",
+        ],
+    ),
+    (
+        "plugin_api",
+        &[
+            "decimal header_spoofing kind multipart reply scheme services signature state timing",
+            "consumers fields jwk",
+            "context redis",
+            "authentication chain",
+            "factory testing",
+        ],
+    ),
+    (
+        "plugins",
+        &[
+            "acl basic_auth bot_detection combined_auth_tests correlation_id cors ip_restriction jwt key_auth prometheus \
+         rate_limiting redirect request_size_limiting request_termination",
+        ],
+    ),
+    ("proxy", &["connection http process record"]),
+    ("report", &["diagnostic plain", "json summary terminal", "table", "changes"]),
+    (
+        "schema",
+        &[
+            "nearest patterns quote",
+            "path",
+            "report",
+            "cel_rule pattern_description syntax",
+            "core format",
+            "tree",
+            "kinds remedy rules",
+            "metadata walk",
+        ],
+    ),
+    (
+        "snapshot",
+        &[
+            "bind_address cors escape host timeouts_and_retries",
+            "certs path_edit",
+            "fingerprint redirect",
+            "kong router rule",
+            "dump",
+        ],
+    ),
+    ("status", &["features json merge notices", "event_queue installed", "queue", "event_writer status_writer"]),
+    ("store", &["dependencies dependency_index object objects_to_fetch table"]),
+    ("upstream", &["counters dns health ssrf_guard tls", "endpoints http2 registry socket", "connect pool"]),
+];
+
+/// Modules inside a top-level module that still import each other. No pair may be added.
+const CIRCLES: &[Row] = &[
+    ("compile", &["listener listener_conflicts", "backend backend_reference consumers ingress plugins"]),
+    ("proxy", &["connection http process record"]),
+    ("snapshot", &["kong router rule"]),
+];
+
 #[test]
 fn modules_import_only_what_the_table_allows() {
     tree::expect_none(imports::findings(&checkout(), IMPORTS));
+}
+
+#[test]
+fn modules_inside_a_module_form_layers() {
+    tree::expect_none(layers::findings(&checkout(), LAYERS, CIRCLES));
 }
 
 #[test]

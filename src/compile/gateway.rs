@@ -8,7 +8,6 @@ use std::sync::Arc;
 use super::addresses::AssignedAddresses;
 use super::certificates::SecretCache;
 use super::listener::{self, ListenerId, ListenerPlan};
-use super::served_gateways::gateways_by_age;
 use super::verdict::{Code, Condition, ListenerVerdict, Verdict};
 use super::{CompileContext, CompileInputs};
 use crate::api::gateway::{Gateway, GatewayClass};
@@ -37,6 +36,20 @@ pub(super) struct GatewayPlan {
 
 /// The owner of each port: of several Gateways with the same address the oldest wins, then the first by name.
 pub(super) type PortOwners = BTreeMap<BindAddress, ObjectKey>;
+
+/// The Gateways of these controllers' classes, oldest first, then by name. The earlier Gateway wins a conflict.
+pub(super) fn gateways_by_age<'a>(store: &'a Store, controllers: &[String]) -> Vec<&'a Arc<Object<Gateway>>> {
+    let mut gateways: Vec<_> = store
+        .gateways
+        .values()
+        .filter(|gateway| {
+            let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name));
+            class.is_some_and(|class| controllers.contains(&class.spec.controller_name))
+        })
+        .collect();
+    gateways.sort_by(|a, b| (a.meta.created, &a.meta.key).cmp(&(b.meta.created, &b.meta.key)));
+    gateways
+}
 
 /// The state of a Gateway's class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

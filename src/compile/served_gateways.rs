@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::gateway::{ClassState, rejection};
+use super::gateway::{ClassState, gateways_by_age, rejection};
 use super::listener;
 use crate::api::gateway::{Gateway, GatewaySpec};
 use crate::api::{Object, ObjectKey};
@@ -44,20 +44,6 @@ pub fn addressable_gateways<'a>(
     controllers: &'a [String],
 ) -> impl Iterator<Item = (&'a ObjectKey, &'a GatewaySpec)> + Clone {
     gateways_by_age(store, controllers).into_iter().map(|gateway| (&gateway.meta.key, &gateway.spec))
-}
-
-/// The Gateways of these controllers' classes, oldest first, then by name. The earlier Gateway wins a conflict.
-pub(super) fn gateways_by_age<'a>(store: &'a Store, controllers: &[String]) -> Vec<&'a Arc<Object<Gateway>>> {
-    let mut gateways: Vec<_> = store
-        .gateways
-        .values()
-        .filter(|gateway| {
-            let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name));
-            class.is_some_and(|class| controllers.contains(&class.spec.controller_name))
-        })
-        .collect();
-    gateways.sort_by(|a, b| (a.meta.created, &a.meta.key).cmp(&(b.meta.created, &b.meta.key)));
-    gateways
 }
 
 /// What the Service in front of a Gateway depends on. `None` if the class does not exist.

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use super::delivery::{Delivery, InstalledApis, Observed, RejectedObject};
 use super::raw::RawObject;
 use super::watch::WatchSink;
+use super::watch_health::Scope;
 use crate::api::kind::StatusUse;
 use crate::api::kong::annotations::{INGRESS_PREFIX, KONG_PREFIX};
 use crate::api::{Kind, ObjectId, ObjectKey};
@@ -21,14 +22,6 @@ use crate::store::{AnyObject, Batch, MalformedObject, UnparseablePolicy};
 
 /// How long a delivery collects further events after its first one.
 const WINDOW: Duration = Duration::from_millis(1);
-
-/// The scope of one watch: objects of one kind, in one namespace or in all.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Scope {
-    pub(super) kind: Kind,
-    /// None for all namespaces, and for cluster-scoped objects.
-    pub(super) namespace: Option<Arc<str>>,
-}
 
 /// Collects events from the watches for the control loop.
 #[derive(Debug, Default)]

@@ -14,9 +14,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
 use super::backoff::Backoff;
-use super::collect::{DeliveryCollector, ReceivedObject, Scope};
+use super::collect::{DeliveryCollector, ReceivedObject};
 use super::raw::{RawObject, api_resource};
 use super::watch::WatchSink;
+use super::watch_health::Scope;
 use crate::api::kong::annotations::CREDENTIAL_LABEL;
 use crate::api::{Kind, ObjectId, ObjectKey};
 

@@ -14,14 +14,14 @@ use tracing::{info, warn};
 
 use super::backoff::Backoff;
 use super::client::Access;
-use super::collect::{DeliveryCollector, ObjectSink, Scope};
+use super::collect::{DeliveryCollector, ObjectSink};
 use super::delivery::InstalledApis;
 use super::discovery::{CrdSink, Crds, discover};
 use super::discovery_schedule::{DiscoverySchedule, INTERVAL_WITHOUT_CRD_WATCH};
 use super::raw::api_resource;
 use super::referenced::{ReferencedObjects, ReferencedSink};
 use super::watch::{WatchContext, WatchSink, WatchTarget, run_watch};
-use super::watch_health::{WatchError, WatchHealth, WatchSubject};
+use super::watch_health::{Scope, WatchError, WatchHealth, WatchSubject};
 use crate::api::Kind;
 
 /// The supervisor's inputs and outputs; the control loop has the other ends of the channels.

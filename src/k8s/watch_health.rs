@@ -13,7 +13,6 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::client::request_error_text;
-use super::collect::Scope;
 use crate::api::Kind;
 
 /// The state of all watches.
@@ -22,6 +21,14 @@ pub(super) struct WatchHealth {
     watches: Mutex<BTreeMap<WatchSubject, WatchState>>,
     counts: BTreeMap<Kind, KindCounters>,
     changed: Notify,
+}
+
+/// The scope of one watch: objects of one kind, in one namespace or in all.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Scope {
+    pub(super) kind: Kind,
+    /// None for all namespaces, and for cluster-scoped objects.
+    pub(super) namespace: Option<Arc<str>>,
 }
 
 /// What a watch covers.

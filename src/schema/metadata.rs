@@ -5,8 +5,9 @@
 use serde_json::{Map, Value};
 
 use super::path::ObjectPath;
-use super::report::{ViolationReport, printable};
-use super::syntax::{DNS_LABEL, DNS_LABEL_1035, DNS_NAME, Grammar, LABEL_VALUE, QUALIFIED_NAME};
+use super::quote::printable;
+use super::report::ViolationReport;
+use super::syntax::{DNS_LABEL, DNS_LABEL_1035, DNS_NAME, Grammar, LABEL_VALUE, QUALIFIED_NAME, check_grammar};
 use super::{Channel, kinds};
 use crate::api::Kind;
 
@@ -167,19 +168,6 @@ fn check_owners(metadata: &Map<String, Value>, path: &ObjectPath<'_>, report: &m
     }
     if controllers > 1 {
         report.add(&path, format!("{controllers} owners are controllers"), "at most one may have `controller: true`");
-    }
-}
-
-/// Reports a text that the grammar does not accept; `noun` names what the text should be.
-pub(super) fn check_grammar(
-    grammar: Grammar,
-    text: &str,
-    noun: &str,
-    path: &ObjectPath<'_>,
-    report: &mut ViolationReport,
-) {
-    if !(grammar.accepts)(text) {
-        report.add(path, format!("{} is not {noun}", report.quote_text(text)), grammar.remedy());
     }
 }
 

@@ -6,7 +6,8 @@
 //!   kinds      (kind, channel, version) → tree, compiled once        format     date-time, ipv4, base64 …
 //!   tree       a structural schema, compiled                         patterns   a cache of regular expressions
 //!   walk       object against tree: defaults, then violations        path       spec.rules[0].name
-//!   rules      CEL rules, for values of the correct type             report     the violations of an object
+//!   cel_rule   a CEL rule, compiled                                  report     the violations of an object
+//!   rules      the rules of a tree, for values of the correct type   quote      values in messages
 //!   core/      Service, Secret …: checks that no schema expresses
 //!   remedy, pattern_description, nearest   messages and remedies; patterns in words; did you mean …?
 //! ```
@@ -16,6 +17,7 @@ use serde_json::Value;
 use crate::api::Kind;
 use crate::diagnostic::Diagnostic;
 
+mod cel_rule;
 mod core;
 mod format;
 mod kinds;
@@ -24,6 +26,7 @@ mod nearest;
 mod path;
 mod pattern_description;
 mod patterns;
+mod quote;
 mod remedy;
 mod report;
 mod rules;

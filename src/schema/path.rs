@@ -52,7 +52,7 @@ impl fmt::Display for ObjectPath<'_> {
             ObjectPath::Field(ObjectPath::Root, name) => formatter.write_str(name),
             ObjectPath::Field(parent, name) => write!(formatter, "{parent}.{name}"),
             ObjectPath::Index(parent, index) => write!(formatter, "{parent}[{index}]"),
-            ObjectPath::Key(parent, key) => write!(formatter, "{parent}[{}]", super::report::printable(key)),
+            ObjectPath::Key(parent, key) => write!(formatter, "{parent}[{}]", super::quote::printable(key)),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Descriptions of patterns in words, so that users need not read regular expressions.
 
 use super::path::ObjectPath;
-use super::report::{ViolationReport, printable};
+use super::quote::printable;
+use super::report::ViolationReport;
 
 /// A pattern in a schema, with a description for messages.
 pub(super) struct PatternDescription {

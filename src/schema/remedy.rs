@@ -7,7 +7,8 @@ use super::format::SchemaFormat;
 use super::nearest::nearest;
 use super::path::ObjectPath;
 use super::pattern_description::PatternDescription;
-use super::report::{ViolationReport, printable};
+use super::quote::printable;
+use super::report::ViolationReport;
 use super::tree::{NumberBound, NumberRange, SchemaFields, SchemaNode, UniqueBy, ValueType};
 
 /// A message and a remedy.

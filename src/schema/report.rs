@@ -3,13 +3,11 @@
 use serde_json::Value;
 
 use super::path::ObjectPath;
+use super::quote::truncate;
 use crate::diagnostic::Diagnostic;
 
 /// The maximum number of violations listed per object; the rest is counted.
 const MAX_VIOLATIONS: usize = 50;
-
-/// The maximum number of characters quoted from a value.
-const MAX_QUOTED_CHARS: usize = 80;
 
 /// Collects violations during the validation of an object.
 pub(super) struct ViolationReport {
@@ -157,35 +155,12 @@ impl ViolationReport {
     }
 }
 
-/// The first characters of a text, safe for terminals.
-pub(super) fn printable(text: &str) -> String {
-    escape_controls(&truncate(text))
-}
-
-/// Escapes control characters, so that untrusted text cannot send commands to a terminal.
-pub(super) fn escape_controls(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut shown, char| {
-        if char.is_control() {
-            shown.extend(char.escape_default());
-        } else {
-            shown.push(char);
-        }
-        shown
-    })
-}
-
-fn truncate(text: &str) -> String {
-    match text.char_indices().nth(MAX_QUOTED_CHARS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::schema::quote::printable;
 
     #[test]
     fn violations_above_the_limit_are_counted() {

@@ -2,6 +2,9 @@
 //!
 //! Each grammar has a description for remedies, which fits after "use".
 
+use super::path::ObjectPath;
+use super::report::ViolationReport;
+
 /// One label of a DNS name: `web-1`.
 pub(super) const DNS_LABEL: Grammar = Grammar {
     accepts: is_dns_label,
@@ -120,6 +123,19 @@ fn is_words(text: &str, is_word_byte: fn(u8) -> bool, separators: &[u8]) -> bool
     is_word_byte(*first)
         && is_word_byte(*last)
         && bytes.iter().all(|byte| is_word_byte(*byte) || separators.contains(byte))
+}
+
+/// Reports a text that the grammar does not accept; `noun` names what the text should be.
+pub(super) fn check_grammar(
+    grammar: Grammar,
+    text: &str,
+    noun: &str,
+    path: &ObjectPath<'_>,
+    report: &mut ViolationReport,
+) {
+    if !(grammar.accepts)(text) {
+        report.add(path, format!("{} is not {noun}", report.quote_text(text)), grammar.remedy());
+    }
 }
 
 #[cfg(test)]

@@ -10,10 +10,10 @@ use std::fmt;
 use regex::Regex;
 use serde_json::{Map, Value};
 
+use super::cel_rule::CompiledCelRule;
 use super::format::SchemaFormat;
 use super::path::ObjectPath;
 use super::patterns;
-use super::rules::CompiledCelRule;
 
 /// The schema of one value.
 #[derive(Debug, Default)]

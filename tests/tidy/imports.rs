@@ -45,7 +45,7 @@ pub(crate) fn findings(files: &[File], table: &[Row]) -> Vec<Finding> {
 }
 
 /// The path of the module in a file of src/, empty for the root: `src/proxy/request.rs` is `proxy::request`.
-fn module_of(path: &str) -> Option<Vec<String>> {
+pub(crate) fn module_of(path: &str) -> Option<Vec<String>> {
     let path = path.strip_prefix("src/")?.strip_suffix(".rs")?;
     let mut module: Vec<String> = path.split('/').map(str::to_owned).collect();
     if matches!(module.last().map(String::as_str), Some("mod")) || module == ["lib"] {
@@ -63,7 +63,7 @@ fn allows(allowed: &[&str], path: &[String]) -> bool {
 }
 
 /// Every path that starts with `crate` or `super`, as a path from the root, with its line.
-fn imports(source: &str, module: &[String]) -> Vec<(usize, Vec<String>)> {
+pub(crate) fn imports(source: &str, module: &[String]) -> Vec<(usize, Vec<String>)> {
     let tokens = tokens(source);
     let text = |at: usize| tokens.get(at).map_or("", |token: &Token| token.text.as_str());
     let mut found = Vec::new();

@@ -9,10 +9,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde_json::Value;
 
 use super::service::check_app_protocol;
-use crate::schema::metadata::check_grammar;
 use crate::schema::path::ObjectPath;
 use crate::schema::report::ViolationReport;
-use crate::schema::syntax::{DNS_LABEL, DNS_NAME};
+use crate::schema::syntax::{DNS_LABEL, DNS_NAME, check_grammar};
 
 pub(super) fn check(object: &mut Value, report: &mut ViolationReport) {
     let address_type = object["addressType"].as_str().unwrap_or_default();

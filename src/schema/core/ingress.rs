@@ -5,11 +5,10 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use crate::api::kong::annotations::INGRESS_CLASS;
-use crate::schema::metadata::check_grammar;
 use crate::schema::path::ObjectPath;
 use crate::schema::pattern_description;
 use crate::schema::report::ViolationReport;
-use crate::schema::syntax::{DNS_LABEL, DNS_LABEL_1035, DNS_NAME, PORT_NAME};
+use crate::schema::syntax::{DNS_LABEL, DNS_LABEL_1035, DNS_NAME, PORT_NAME, check_grammar};
 
 pub(super) fn check(object: &Value, report: &mut ViolationReport) {
     check_class(object, report);

@@ -5,10 +5,9 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use crate::schema::metadata::check_grammar;
 use crate::schema::path::ObjectPath;
 use crate::schema::report::ViolationReport;
-use crate::schema::syntax::{DNS_LABEL, DNS_NAME, PORT_NAME, QUALIFIED_NAME};
+use crate::schema::syntax::{DNS_LABEL, DNS_NAME, PORT_NAME, QUALIFIED_NAME, check_grammar};
 
 pub(super) fn check(object: &mut Value, report: &mut ViolationReport) {
     let Some(spec) = object.get_mut("spec") else { return };
