@@ -180,7 +180,7 @@ impl FileListing {
                     }
                     self.add_file(&path, &metadata, false);
                 }
-                Err(error) if is_manifest => self.report_missing_file(&path, &error),
+                Err(error) if is_manifest => self.report_missing_file(&path, file_type, &error),
                 _ => {}
             }
         }
@@ -207,10 +207,11 @@ impl FileListing {
     /// Reports a file that cannot be accessed, such as a link without a target. A file that was deleted since the
     /// folder was listed is no error; its record is kept until the reading that the event triggers, because the
     /// folder may have been moved instead.
-    fn report_missing_file(&mut self, path: &Path, error: &io::Error) {
+    fn report_missing_file(&mut self, path: &Path, file_type: FileType, error: &io::Error) {
+        let is_gone = || !file_type.is_symlink() || fs::symlink_metadata(path).is_err();
         let FileReadError { diagnostic, .. } = FileReadError::from_io(error);
         match error.kind() {
-            io::ErrorKind::NotFound if fs::symlink_metadata(path).is_err() => self.incomplete.push(path.to_owned()),
+            io::ErrorKind::NotFound if is_gone() => self.incomplete.push(path.to_owned()),
             io::ErrorKind::NotFound => {
                 let message = "the target of the symbolic link does not exist";
                 self.report(path, Diagnostic::of_file("NotFound", message, "correct or remove the link"));
