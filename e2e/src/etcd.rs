@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use crate::process::Process;
 use crate::site::Site;
 
-/// The client URL for the API server.
+/// The URL that the API server connects to.
 pub const URL: &str = "http://127.0.0.1:2379";
 const CLIENT_ADDRESS: &str = "127.0.0.1:2379";
 const PEER_URL: &str = "http://127.0.0.1:2380";

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::identity::{ProcessIdentity, terminate};
 use crate::netns::Netns;
 
-/// The folder of journals: next to the names of network namespaces, for root only, and cleared by a reboot like them.
+/// The folder of journals. Like `/run/netns`, the folder of network namespaces, it needs root, and a reboot clears it.
 pub const JOURNAL_FOLDER: &str = "/run/portico-e2e";
 
 /// The open journal of a cluster. Every process that is started and every persistent resource is recorded in it.
@@ -52,7 +52,8 @@ pub enum Claim {
 }
 
 impl Journal {
-    /// Locks the journal of the cluster with this name, after removing leftovers of a crash.
+    /// Locks the journal of the cluster with this name, then removes leftovers of a crash and records this process as
+    /// the owner.
     pub fn claim(folder: &Path, name: &str) -> Result<Claim> {
         let deadline = Instant::now() + CLEANUP_TIMEOUT;
         loop {
@@ -189,7 +190,7 @@ const CLEANUP_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "there is no runtime yet, and no event signals that the lock's owner is recorded"
+    reason = "clusters are claimed in synchronous code, and no event reports that the lock's owner is recorded"
 )]
 fn pause() {
     std::thread::sleep(Duration::from_millis(20));
@@ -209,10 +210,11 @@ fn read_entries(path: &Path) -> Result<Vec<JournalEntry>> {
     for (number, line) in text.lines().enumerate() {
         match serde_json::from_str(line) {
             Ok(entry) => entries.push(entry),
-            // The machine stopped during this write, before the resource was created.
+            // The write was interrupted. A namespace or folder was not created yet, and a process that was just started
+            // is found by its namespace.
             Err(_) if !text.ends_with('\n') && number + 1 == text.lines().count() => {}
             Err(error) => {
-                bail!("{}:{}: {error}; remove what the file lists by hand, then the file", path.display(), number + 1)
+                bail!("{}:{}: {error}; remove by hand what the file lists, then the file", path.display(), number + 1)
             }
         }
     }
@@ -326,12 +328,12 @@ mod tests {
     }
 
     #[test]
-    fn leftovers_are_removed_by_any_later_claim() {
+    fn cleanup_removes_crashed_clusters_and_keeps_running_ones() {
         let root = tempfile::tempdir().unwrap();
         let mut sleeper = Sleeper::start();
         let crashed = claim(root.path(), "crashed");
         crashed.record(&JournalEntry::Process(sleeper.identity())).unwrap();
-        // The lock is released with its process.
+        // Closes the file, which releases the lock as the end of the process would.
         drop(crashed);
         assert_eq!(owner_of(root.path(), "crashed").unwrap(), None);
         let running = claim(root.path(), "running");

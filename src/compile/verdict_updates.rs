@@ -9,17 +9,17 @@ use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::{Changes, Store};
 
 impl Compiler {
-    /// Updates the verdicts on `outdated` Ingresses; on all Ingresses if their sockets changed.
+    /// Updates the verdicts on `outdated` Ingresses; on all Ingresses if the sockets of Ingresses or Gateways changed.
     pub(super) fn update_ingress_verdicts(
         &mut self,
         cx: CompileContext<'_>,
         mut outdated: BTreeSet<ObjectKey>,
         run: &mut CompileRun,
     ) {
-        let taken = self.routers.sockets_taken_by_gateways();
-        let sockets = self.ingresses.binds().keys().copied().collect();
-        if (taken != self.sockets_taken_by_gateways) || (sockets != self.ingress_sockets) {
-            (self.sockets_taken_by_gateways, self.ingress_sockets) = (taken, sockets);
+        let taken_by_gateways = self.routers.sockets_taken_by_gateways();
+        let ingress_sockets = self.ingresses.binds().keys().copied().collect();
+        if taken_by_gateways != self.sockets_taken_by_gateways || ingress_sockets != self.ingress_sockets {
+            (self.sockets_taken_by_gateways, self.ingress_sockets) = (taken_by_gateways, ingress_sockets);
             outdated.extend(self.ingresses.keys().cloned());
         }
         for key in outdated {
@@ -61,7 +61,7 @@ impl Compiler {
         }
     }
 
-    /// Updates the verdicts on touched objects of all kinds that no other step updates.
+    /// Updates the verdicts on touched objects whose kind no other step updates.
     pub(super) fn update_other_verdicts(&mut self, cx: CompileContext<'_>, touched: &Changes, run: &mut CompileRun) {
         for id in touched {
             let verdict = match id.kind {
@@ -83,9 +83,10 @@ impl Compiler {
         }
     }
 
-    /// For a Service: whether a route uses it without a facade, or would if its TLS settings were valid. For a facade:
-    /// whether an Ingress uses its Service through it.
+    /// For a Service: whether a route refers to it directly, instead of to a facade. For a facade: whether an Ingress
+    /// refers to it.
     fn is_used(&self, store: &Store, id: &ObjectId) -> bool {
+        // The TLS settings of `unreachable_services` are invalid, so no upstream is compiled for them.
         let would_use = |route: &ObjectId| {
             self.routes
                 .get(route)
@@ -110,6 +111,7 @@ impl Compiler {
         }
         match verdict {
             Some(verdict) => {
+                // Equal verdicts in a row, such as those on many new routes, share one allocation.
                 if *self.last_verdict != verdict {
                     self.last_verdict = Arc::new(verdict);
                 }
@@ -120,8 +122,8 @@ impl Compiler {
         run.verdicts_changed.insert(id);
     }
 
-    /// Rebuilds the map if most of it is new: a map collected at once has full nodes, and a map that grew in key order
-    /// half-empty ones.
+    /// Rebuilds the map if most verdicts changed, to save memory: insertions in key order leave its nodes half empty,
+    /// and a map collected at once has full nodes.
     pub(super) fn compact_verdicts(&mut self, run: &CompileRun) {
         if run.verdicts_changed.len() > self.verdicts.len() / 2 {
             self.verdicts = std::mem::take(&mut self.verdicts).into_iter().collect();

@@ -64,12 +64,13 @@ async fn run(plugins: &[(&str, Value)], request: TestRequest) -> TestOutcome {
 
 // kong-compat §4.0
 #[tokio::test]
-async fn anonymous_combines_plugins_with_or_instead_of_and() {
+async fn one_valid_credential_is_enough_for_plugins_with_an_anonymous_consumer() {
     let with_anonymous = || json!({"anonymous": "guest"});
     let any = [("jwt", with_anonymous()), ("key-auth", with_anonymous()), ("basic-auth", with_anonymous())];
     let all = [("jwt", json!({})), ("key-auth", json!({})), ("basic-auth", json!({}))];
     let mixed = [("jwt", with_anonymous()), ("key-auth", json!({})), ("basic-auth", with_anonymous())];
-    // Username and credential identifier, or the error message.
+    // Username and credential identifier of an accepted request, or the message of its rejection. Only the anonymous
+    // consumer has no credential.
     type Expected = Result<(&'static str, Option<&'static str>), &'static str>;
     type Plugins<'a> = &'a [(&'a str, Value)];
     let cases: [(&str, Plugins<'_>, &str, Expected); 18] = [
@@ -90,9 +91,10 @@ async fn anonymous_combines_plugins_with_or_instead_of_and() {
         ("mixed", &mixed, "token", Err("No API key found in request")),
         ("mixed", &mixed, "key", Ok(("anna", Some("id-key")))),
         ("mixed", &mixed, "token key", Ok(("anna", Some("id-key")))),
-        ("mixed: the password is ignored after the key", &mixed, "key password", Ok(("anna", Some("id-key")))),
+        ("mixed: the key authenticates, so the password is ignored", &mixed, "key password", Ok(("anna", Some("id-key")))),
     ];
     for (name, plugins, credentials, expected) in cases {
+        // The client's own header must not reach the backend if a credential is valid.
         let outcome = run(plugins, request_with(credentials).header("x-anonymous-consumer", "true")).await;
         match expected {
             Ok((username, credential)) => {
@@ -154,6 +156,7 @@ async fn an_anonymous_consumer_must_exist() {
             assert_eq!(outcome.reply_status(), Some(StatusCode::INTERNAL_SERVER_ERROR), "{name}");
             let message = format!("anonymous consumer {missing} is configured but doesn't exist");
             assert_eq!(outcome.message(), Some(&*message), "{name}");
+            // The format of the body depends on `Accept`.
             assert!(matches!(outcome.reply.unwrap().body, ReplyBody::Negotiated(_)), "{name}");
         }
         for existing in ["guest", "id-guest"] {
@@ -166,7 +169,7 @@ async fn an_anonymous_consumer_must_exist() {
 // kong-compat §4.0
 // kong-compat §7.18
 #[tokio::test]
-async fn rejections_are_negotiated_except_those_of_jwt() {
+async fn rejections_have_the_accepted_format_except_those_of_jwt() {
     for (name, scheme) in [("key-auth", "Key"), ("basic-auth", "Basic realm=\"service\""), ("jwt", "Bearer")] {
         let outcome = run(&[(name, json!({}))], request_with("")).await;
         assert_eq!(outcome.reply_status(), Some(StatusCode::UNAUTHORIZED), "{name}");

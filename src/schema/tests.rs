@@ -379,8 +379,9 @@ fn experimental_kinds_and_versions_are_reported_as_such() {
 }
 
 #[test]
-fn rules_are_skipped_for_malformed_values_only() {
-    // Without its type, the filter would also violate the rules that relate type and fields.
+fn cel_rules_are_skipped_for_malformed_values_only() {
+    // The filter's CEL rules compare its type with its fields. They are skipped because the type is missing; those of
+    // `timeouts` are not.
     let mut malformed =
         route(&json!({"filters": [{"requestRedirect": {}}], "timeouts": {"request": "1s", "backendRequest": "2s"}}));
     let violations = lines(Kind::HttpRoute, &mut malformed, Channel::Standard);
@@ -396,6 +397,7 @@ fn errors_of_an_object_are_reported_together() {
     let fields = |kind, mut object: Value| -> Vec<String> {
         check(kind, &mut object, Channel::Standard).into_iter().map(|violation| violation.field).collect()
     };
+    // An unknown field blocks no CEL rule, even if it resembles a field that is also set.
     for unknown in ["odd", "typ"] {
         let mut path = json!({"type": "PathPrefix", "value": "shop"});
         path[unknown] = json!("x");
@@ -404,7 +406,7 @@ fn errors_of_an_object_are_reported_together() {
         let expected = [&*unknown, "spec.rules[0].backendRefs[0].port", "spec.rules[0].matches[0].path"];
         assert_eq!(reported.iter().collect::<BTreeSet<_>>(), expected.map(str::to_owned).iter().collect(), "{unknown}");
     }
-    // The rule that requires `requestRedirect` is skipped, since the field is misspelled.
+    // The CEL rule that requires `requestRedirect` is skipped, since the misspelled field is reported already.
     let redirect = json!({"filters": [{"type": "RequestRedirect", "requestRedirec": {}}]});
     assert_eq!(fields(Kind::HttpRoute, route(&redirect)), ["spec.rules[0].filters[0].requestRedirec"]);
 
@@ -467,7 +469,7 @@ fn json_pointers(value: &Value, pointer: &str, pointers: &mut Vec<String>) {
     }
 }
 
-/// A valid object of any kind with some values replaced or removed.
+/// A valid object of any kind, in which one to three values are then replaced or removed.
 fn mutated_objects() -> impl Strategy<Value = (Kind, Value)> {
     let mut objects = valid_objects();
     for (kind, body) in [
@@ -535,12 +537,13 @@ fn replace(object: &mut Value, pointer: &str, value: Option<Value>) {
 }
 
 proptest! {
-    /// The number and length of violations are limited for every object, and each has a message and a remedy.
+    /// Violations of any object are limited in number and length, and each has a message and a remedy.
     #[test]
-    fn no_object_panics((kind, object) in mutated_objects(), experimental in any::<bool>()) {
+    fn violations_of_any_object_are_limited_and_have_remedies((kind, object) in mutated_objects(), experimental in any::<bool>()) {
         let channel = if experimental { Channel::Experimental } else { Channel::Standard };
         let mut object = object;
         let violations = check(kind, &mut object, channel);
+        // The first 50, and one that says how many more there are.
         assert!(violations.len() <= 51);
         assert!(violations.iter().all(|it| !it.message.is_empty() && !it.remedy.is_empty()), "{violations:?}");
         assert!(violations.iter().all(|it| it.message.len() + it.remedy.len() < 2000), "{violations:?}");

@@ -89,11 +89,13 @@ fn schema(flag: &Arg) -> Map<String, Value> {
             // Numbers with more digits could overflow in templates.
             Some("DURATION") => json!({ "type": ["string", "null"], "pattern": "^([0-9]{1,9}(ms|s|m|h))*$" }),
             Some("SIZE") => json!({ "type": ["string", "null"], "pattern": "^([0-9]+(B|KiB|MiB|GiB))?$" }),
+            // The only address flag that does not accept `off`.
             Some("ADDR") if flag.get_long() == Some("echo") => {
                 json!({ "type": ["string", "null"], "pattern": format!("^({ADDRESS})?$") })
             }
             // YAML parses a bare `off` as false; the templates reject true.
             Some("ADDR") => json!({ "type": ["string", "boolean", "null"], "pattern": format!("^(off|{ADDRESS})?$") }),
+            // The only file flag that accepts `off`.
             Some("FILE") if flag.get_long() == Some("access-log") => {
                 json!({ "type": ["string", "boolean", "null"] })
             }

@@ -1,4 +1,4 @@
-//! Periods in which a configuration may have been served, as observable from outside.
+//! The versions of a configuration item, and the period in which the proxy may have served each of them.
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -19,14 +19,14 @@ impl<T> History<T> {
         History(Mutex::new(Vec::new()))
     }
 
-    /// Must be called before the version is written. Returns its number.
+    /// Adds a version and returns its number. Must be called before the version is written for the proxy.
     pub(crate) fn begin(&self, value: T) -> usize {
         let mut versions = self.0.lock();
         versions.push(Version { value, from: Instant::now(), until: None });
         versions.len() - 1
     }
 
-    /// Records that this version was observed, so that no earlier one is served any more.
+    /// Records that a response showed this version. Earlier versions are not served any more.
     pub(crate) fn mark_observed(&self, number: usize) {
         let now = Instant::now();
         for version in &mut self.0.lock()[..number] {
@@ -34,7 +34,8 @@ impl<T> History<T> {
         }
     }
 
-    /// Whether any version that may have been served between two instants fulfills `predicate`.
+    /// Whether `predicate` holds for any version that may have been served between two instants. Its first argument is
+    /// the number of the version.
     pub(crate) fn any_during(&self, begin: Instant, end: Instant, predicate: impl Fn(usize, &T) -> bool) -> bool {
         let versions = self.0.lock();
         // The newest first, since nearly always one of the last two matches.

@@ -1,4 +1,4 @@
-//! Reads the text files of the checkout, and reports what breaks a rule in them.
+//! The text files of the checkout, which every rule reads, and the findings that the rules report.
 
 use std::fmt;
 use std::fs;
@@ -67,6 +67,7 @@ fn read_folder(folder: &Path, prefix: &str, files: &mut Vec<File>) {
                 read_folder(&entry.path(), &format!("{path}/"), files);
             }
         } else if kind.is_file()
+            // In a git worktree, `.git` is a file.
             && path != ".git"
             && let Ok(text) = String::from_utf8(fs::read(entry.path()).expect("files of the checkout are readable"))
         {
@@ -75,21 +76,21 @@ fn read_folder(folder: &Path, prefix: &str, files: &mut Vec<File>) {
     }
 }
 
-/// Fails with all findings, one on a line.
+/// Fails if there are findings, and prints all of them, one per line.
 pub(crate) fn expect_none(mut findings: Vec<Finding>) {
     findings.sort();
     let lines: Vec<String> = findings.iter().map(Finding::to_string).collect();
     assert!(findings.is_empty(), "{} findings:\n\n{}\n", findings.len(), lines.join("\n"));
 }
 
-/// Expected findings: the place as `file:line`, and a word that the message has to contain.
+/// Expected findings: the place as `file:line`, and a part of the message.
 pub(crate) type Places<'a> = &'a [(&'a str, &'a str)];
 
 /// Fails unless the findings are exactly these in this order. Used in tests of the rules.
 pub(crate) fn expect(name: &str, findings: Vec<Finding>, expected: Places<'_>) {
     let found: Vec<String> = findings.iter().map(Finding::to_string).collect();
     assert_eq!(found.len(), expected.len(), "{name}: {found:#?}");
-    for (finding, (place, word)) in found.iter().zip(expected) {
-        assert!(finding.starts_with(&format!("{place}: ")) && finding.contains(word), "{name}: {finding}");
+    for (finding, (place, part)) in found.iter().zip(expected) {
+        assert!(finding.starts_with(&format!("{place}: ")) && finding.contains(part), "{name}: {finding}");
     }
 }

@@ -27,7 +27,7 @@ enum Stage {
     Finishing,
 }
 
-/// Length of the response body for a path: `/bytes/1000` returns 1000 bytes, every other path a few.
+/// Length of the response body for a path: 1000 for `/bytes/1000`, at most `MAX_BODY`; a default for every other path.
 pub(crate) fn response_bytes(path: &str) -> usize {
     let requested = path.split_once("/bytes/").and_then(|(_, rest)| rest.split(['/', '?']).next());
     requested
@@ -35,7 +35,7 @@ pub(crate) fn response_bytes(path: &str) -> usize {
         .map_or(DEFAULT_LENGTH, |requested: usize| requested.min(pattern::MAX_BODY))
 }
 
-/// The length of a response body whose path requests none.
+/// The length of the response body for a path without `/bytes/`.
 const DEFAULT_LENGTH: usize = 64;
 /// Path whose response body is the received request head.
 pub(crate) const ECHO_HEAD_PATH: &str = "/head";
@@ -59,10 +59,10 @@ impl Backend {
                     accepted = listener.accept() => {
                         let Ok((stream, _)) = accepted else { continue };
                         let (name, fields, stages) = (Arc::clone(&name), Arc::clone(&fields), stages.clone());
-                        // A broken connection is reported by the load generator, which uses the same proxy.
+                        // The error is ignored, because the load generator reports each request that fails.
                         tokio::spawn(async move { serve(stream, &name, &fields, stages).await.ok() });
                     }
-                    // The backend was dropped or finished.
+                    // The backend was dropped, finished, or accepts no more connections.
                     _ = changed.wait_for(|stage| !matches!(stage, Stage::Serving(_))) => return,
                 }
             }
@@ -94,7 +94,7 @@ impl Backend {
 
 async fn serve(mut stream: TcpStream, name: &str, fields: &str, mut stages: watch::Receiver<Stage>) -> Result<()> {
     stream.set_nodelay(true)?;
-    // Earlier stages do not apply to this connection, unless the backend finishes.
+    // An earlier call of `close_idle` or `stop_accepting` does not affect this connection.
     if *stages.borrow_and_update() == Stage::Finishing {
         return Ok(());
     }
@@ -143,7 +143,7 @@ async fn serve(mut stream: TcpStream, name: &str, fields: &str, mut stages: watc
     }
 }
 
-/// Writes the response to a request with this head and body.
+/// Replaces `response` with the response to a request with this head, whose body `checker` has read.
 fn write_response(response: &mut Vec<u8>, (name, fields): (&str, &str), head: &str, checker: &BodyChecker) {
     use std::io::Write as _;
     response.clear();

@@ -1,4 +1,4 @@
-//! A strict HTTP/1.1 client: every malformed response is an error.
+//! An HTTP/1.1 client that rejects what lenient clients accept, such as bytes after a response.
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -12,14 +12,15 @@ pub struct LoadResponse {
     pub status: u16,
     /// Name of the backend that responded.
     pub backend: String,
-    /// Header value added by a filter of the rule, as received by the backend.
+    /// The value of `x-rule`, which a filter of the rule adds to the request, as received by the backend.
     pub rule: String,
     /// Number of the request, as received by the backend.
     pub number: Option<u64>,
-    /// Number of body bytes that the backend received correctly.
+    /// Length of the request body that the backend received; `None` if its bytes were wrong.
     pub received: Option<usize>,
+    /// Length of the response body.
     pub length: usize,
-    /// The body differs from the expected one.
+    /// The response body differs from the expected one.
     pub differs: bool,
     /// The connection is closed after this response.
     pub closes: bool,
@@ -190,7 +191,7 @@ fn parse_head(text: &str) -> Result<(LoadResponse, Option<usize>)> {
             _ => {}
         }
     }
-    ensure!(length.is_some() != chunked, "expected either Content-Length or Transfer-Encoding");
+    ensure!(length.is_some() != chunked, "expected exactly one of Content-Length and Transfer-Encoding");
     Ok((response, length))
 }
 

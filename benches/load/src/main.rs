@@ -24,9 +24,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum LoadCommand {
-    /// Send requests to a proxy in front of `backend`.
+    /// Send requests to a proxy whose backend is the subcommand `backend`
     Run(Run),
-    /// Run the backend: /bytes/N returns N bytes, every other path a few
+    /// Run the backend. The path /bytes/N returns N bytes, every other path 64
     Backend {
         #[arg(long, default_value = "127.0.0.1:9000")]
         listen: SocketAddr,
@@ -35,7 +35,7 @@ enum LoadCommand {
     },
     /// Measure Portico, optionally compared with nginx
     Compare(compare::Options),
-    /// Flood Portico; measure its memory and the service for other clients
+    /// Flood Portico; measure its memory, and its responses to clients that do not take part in the flood
     Floods(floods::Options),
     /// Count instructions per request with valgrind and compare them with benches/baseline.toml
     Baseline(baseline::Options),
@@ -52,7 +52,7 @@ struct Run {
     host: String,
     #[arg(long, default_value = "/")]
     path: String,
-    /// Requests per second; default: as many as are completed
+    /// Requests per second; if unset, each connection sends a request as soon as it has the last response
     #[arg(long)]
     rate: Option<u32>,
     #[arg(long, default_value_t = 10.0)]
@@ -100,7 +100,8 @@ async fn main() -> Result<ExitCode> {
 async fn run_load(arguments: Run) -> Result<bool> {
     let mut shapes = vec![RequestShape::get(&arguments.host, &arguments.path)];
     if let Some(body) = arguments.body {
-        shapes.push(RequestShape::post(&arguments.host, &arguments.path, body, false));
+        let is_chunked = false;
+        shapes.push(RequestShape::post(&arguments.host, &arguments.path, body, is_chunked));
     }
     let protocol = if arguments.http2 { Protocol::Http2 } else { Protocol::Http1 };
     let tls = if arguments.tls { Some(Tls::new(&arguments.host, protocol)?) } else { None };

@@ -23,7 +23,7 @@ impl Process {
         Ok(Duration::from_nanos(self.threads()?.values().sum()))
     }
 
-    /// CPU time of each thread in nanoseconds, by its name in `/proc`.
+    /// CPU time of each thread in nanoseconds, by thread id as `/proc` writes it.
     pub(crate) fn threads(self) -> Result<HashMap<OsString, u64>> {
         let threads = fs::read_dir(format!("/proc/{}/task", self.0)).context("the process is gone")?;
         // `stat` has a resolution of 10 ms, too coarse for a few thousand requests.
@@ -36,6 +36,7 @@ impl Process {
 
     /// User and system time since `before` of the threads that still exist.
     pub(crate) fn cpu_since(self, before: &HashMap<OsString, u64>) -> Result<Duration> {
+        // A new thread may have the id of one that ended, and less CPU time than that one had.
         let since = |(thread, now): (&OsString, &u64)| now - before.get(thread).copied().unwrap_or_default().min(*now);
         Ok(Duration::from_nanos(self.threads()?.iter().map(since).sum()))
     }

@@ -71,6 +71,7 @@ impl Container<'_> {
             }
             let message =
                 format!("exited with code {}; restarting in {} ms", termination.exit.code, backoff.as_millis());
+            // Watchers are notified, because the phase was Running.
             self.state.send_if_modified(|state| {
                 state.last_termination = Some(termination);
                 state.set_waiting("CrashLoopBackOff", message)
@@ -81,7 +82,7 @@ impl Container<'_> {
         }
     }
 
-    /// Starts the process. Retries until everything that it needs exists.
+    /// Starts the process. Retries while this fails, for example because a Secret does not exist yet.
     async fn start(&self) -> RunningProcess {
         loop {
             let environment = environment(&self.node.client, self.pod, self.plan, self.sandbox.address).await;
@@ -99,6 +100,7 @@ impl Container<'_> {
 
     fn launch(&self, environment: &Environment) -> Result<RunningProcess> {
         let command: Vec<String> = self.plan.command.iter().map(|text| expand(text, environment)).collect();
+        // Volumes of type emptyDir are writable even if the root is read-only.
         let is_empty_dir = |content: &VolumeContent| matches!(content, VolumeContent::Empty);
         let writable: Vec<_> = self.plan.mounts.iter().filter(|mount| is_empty_dir(&mount.content)).collect();
         let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();

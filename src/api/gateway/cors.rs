@@ -21,6 +21,7 @@ pub struct Cors {
     )]
     pub allow_origins: Vec<String>,
     pub allow_credentials: Option<bool>,
+    // At most the nine named methods, because `*` is alone.
     #[serde(default)]
     #[schemars(
         length(max = 9),

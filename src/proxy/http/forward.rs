@@ -1,9 +1,9 @@
-//! Forwards a request under a rule without timeouts and retries, to another endpoint if the first cannot be reached.
+//! Forwards a request of a rule without timeouts and retries, to another endpoint if the first did not process it.
 //!
-//! A request is sent again in these cases only:
+//! This loop and `attempt.rs` send a request again in these cases only:
 //! - connecting failed, so nothing was sent,
 //! - a kept-alive connection closed without a response, the method is idempotent and the request has no body,
-//! - an HTTP/2 endpoint reports that it did not process the request, and the replay buffer still holds the body.
+//! - an HTTP/2 endpoint reports that it did not process the request, and the replay buffer has all that was sent of the body.
 
 use http::Response;
 use tokio::time::Instant;
@@ -13,7 +13,7 @@ use super::request_error::RequestError;
 use super::response_body::BodySource;
 use crate::proxy::record::request_record::RequestRecord;
 
-/// Selects an endpoint and sends the request to it. Selects another one only if the request was not processed.
+/// Sends the request to an endpoint, and to another one only if the request was not processed.
 pub(in crate::proxy) async fn forward(
     outgoing: &mut OutgoingRequest<'_>,
     record: &mut RequestRecord,
@@ -42,7 +42,7 @@ pub(in crate::proxy) async fn forward(
     Err(failure)
 }
 
-/// Only timeouts of a rule set a deadline. The connector has a connect timeout of its own.
+/// Attempts have a deadline only if the rule has timeouts. `--upstream-connect-timeout` applies to all connections.
 const NO_CONNECT_DEADLINE: Option<Instant> = None;
 /// Maximum number of endpoints tried for one request, unless its rule configures retries.
 pub(in crate::proxy) const MAX_ENDPOINTS: usize = 3;

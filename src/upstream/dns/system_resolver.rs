@@ -15,7 +15,7 @@ use tracing::warn;
 use super::server_resolver::ServerResolver;
 use super::source::{ResolveError, ResolveName, ResolvedName};
 
-/// The DNS servers of the machine or, if their configuration is unreadable, the C library.
+/// Resolves names with the DNS servers of the machine or, if their configuration is unreadable, with the C library.
 pub(super) struct SystemResolver {
     /// The configuration file; when it changes, `read_configuration` is called again.
     file: PathBuf,

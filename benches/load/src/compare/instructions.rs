@@ -48,8 +48,9 @@ const LONGER_RUN: Duration = Duration::from_secs(4);
 pub async fn count_instructions(options: &Counting) -> Result<bool> {
     for case in &CASES {
         print!("  {:<42}", case.name);
-        // nginx is always measured with an access log.
+        // The configuration of nginx has an access log, so nginx is not measured in a case without one.
         let nginx = options.nginx.as_ref().filter(|_| case.access_log);
+        // `None` measures Portico.
         for nginx in [None, nginx].into_iter().take(1 + usize::from(nginx.is_some())) {
             let (fewer_requests, fewer) = run_counted(options, nginx, case, SHORTER_RUN).await?;
             let (more_requests, more) = run_counted(options, nginx, case, LONGER_RUN).await?;
@@ -107,12 +108,13 @@ async fn run_counted(
 
 /// Exactly this number of requests, one after another on one connection.
 pub(crate) fn sequential_plan(requests: usize, target: SocketAddr, shapes: Vec<RequestShape>) -> Plan {
-    // The rate exceeds the capacity, so that the number of requests does not depend on the duration of responses.
+    // A plan at a fixed rate sends rate × duration requests, however late. At this rate all are due almost at once, so
+    // the connection sends each one as soon as it has read the response to the last.
     let duration = Duration::from_secs_f64(requests as f64 / f64::from(UNREACHABLE_RATE));
     Plan { rate: Some(UNREACHABLE_RATE), ..Plan::new(target, shapes, duration, 1) }
 }
 
-/// Requests per second, far beyond the capacity of a connection.
+/// Requests per second, far more than one connection can send.
 const UNREACHABLE_RATE: u32 = 1_000_000;
 
 /// Runs a plan against a server under valgrind and stops the server. Returns the numbers of its requests and

@@ -14,7 +14,7 @@ pub(super) struct Flood {
     pub(super) name: &'static str,
     /// Number of concurrent connections.
     pub(super) connections: usize,
-    /// Connect to the listener with TLS.
+    /// Connect to the port of the HTTPS listener. TLS bytes, if any, are in `opening`.
     pub(super) over_tls: bool,
     /// The bytes that each connection sends first.
     pub(super) opening: Vec<u8>,
@@ -53,7 +53,7 @@ pub(super) fn all() -> Result<Vec<Flood>> {
     let long_head = [&head[..], b"x-long: ", &[b'a'; 60_000]].concat();
     let upload = format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 1000000\r\n\r\n").into_bytes();
     let download = format!("GET /bytes/1000000 HTTP/1.1\r\nhost: {HOST}\r\n\r\n").into_bytes();
-    let opened = [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat();
+    let http2_opening = [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat();
     let downloads: Vec<u8> = (0..100).flat_map(|number| get(number * 2 + 1, "/bytes/1000000", END_STREAM)).collect();
     Ok(vec![
         flood("idle connections", 2000, get_request.clone(), AfterOpening::Nothing),
@@ -71,14 +71,14 @@ pub(super) fn all() -> Result<Vec<Flood>> {
             ..flood(
                 "HTTP/2: 100 unread responses of 1 MB each",
                 20,
-                [&opened[..], &downloads].concat(),
+                [&http2_opening[..], &downloads].concat(),
                 AfterOpening::Nothing,
             )
         },
         flood(
             "HTTP/2: streams without an end",
             200,
-            opened.clone(),
+            http2_opening.clone(),
             AfterOpening::SendFast(|number, bytes| {
                 (0..64).for_each(|index| bytes.extend(post((number * 64 + index) * 2 + 1)));
             }),
@@ -86,7 +86,7 @@ pub(super) fn all() -> Result<Vec<Flood>> {
         flood(
             "HTTP/2: rapid resets",
             200,
-            opened.clone(),
+            http2_opening.clone(),
             AfterOpening::SendFast(|number, bytes| {
                 for index in 0..64 {
                     let stream = (number * 64 + index) * 2 + 1;
@@ -98,12 +98,12 @@ pub(super) fn all() -> Result<Vec<Flood>> {
         flood(
             "HTTP/2: CONTINUATION without an end",
             200,
-            opened.clone(),
+            http2_opening.clone(),
             AfterOpening::SendFast(|number, bytes| {
                 if number == 0 {
                     bytes.extend(frame(HEADERS, END_STREAM, 1, &frames::head(b"\x82", "/")));
                 }
-                // A literal field without indexing.
+                // A field that HPACK does not index, so only the total length of the header list grows.
                 bytes.extend(frame(CONTINUATION, 0, 1, &frames::long_field()));
             }),
         ),
@@ -112,7 +112,7 @@ pub(super) fn all() -> Result<Vec<Flood>> {
             ..flood(
                 "HTTP/2: settings and pings",
                 200,
-                opened.clone(),
+                http2_opening.clone(),
                 AfterOpening::SendFast(|_, bytes| {
                     for _ in 0..64 {
                         bytes.extend(frame(SETTINGS, 0, 0, b""));
@@ -124,10 +124,11 @@ pub(super) fn all() -> Result<Vec<Flood>> {
         flood(
             "HTTP/2: header lists of 48 MB in 16 kB",
             200,
-            opened,
+            http2_opening,
             AfterOpening::SendFast(|number, bytes| {
                 if number == 0 {
-                    // A literal field with incremental indexing, which gets index 62.
+                    // HPACK adds this field of 3 kB to its dynamic table, with index 62. Each byte of the later heads
+                    // refers to the field, so that 16 kB become 48 MB of fields.
                     let fields = [&frames::head(b"\x82", "/")[..], b"\x40\x01x\x7f\x9d\x16", &[b'a'; 2972]].concat();
                     bytes.extend(frame(HEADERS, END_STREAM | END_HEADERS, 1, &fields));
                 } else {

@@ -1,4 +1,4 @@
-//! The compared routes.
+//! The routes that are compared: without plugins, with a chain of plugins, and imitations of the chain.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ pub(super) struct Variant {
     pub(super) plugins: &'static [&'static str],
     pub(super) credential: ClientCredential,
     kind: VariantKind,
-    /// For a variant that imitates the chain: the fields that client and backend, or filters, add instead of plugins.
+    /// In an imitation: the fields that client and backend, or filters, add instead of the chain. Otherwise empty.
     pub(super) added_fields: AddedFields,
 }
 
@@ -47,11 +47,12 @@ impl Variant {
         Variant { name, plugins, credential, kind: VariantKind::Original, added_fields: AddedFields::default() }
     }
 
+    /// Whether the route has no plugins and imitates none.
     pub(super) fn is_plain(&self) -> bool {
         self.kind == VariantKind::Original && self.plugins.is_empty()
     }
 
-    /// Whether the variant has the bytes of the chain without its plugins.
+    /// Whether the variant exchanges the same bytes as the chain, without its plugins.
     pub(super) fn imitates(&self) -> bool {
         self.kind != VariantKind::Original
     }
@@ -64,7 +65,7 @@ impl Variant {
         self.credential == ClientCredential::NewToken
     }
 
-    /// Whether the backend sends the response fields of the chain.
+    /// Whether the route leads to the backend that adds the chain's response fields itself.
     pub(super) fn uses_verbose_backend(&self) -> bool {
         self.kind == VariantKind::ImitatedByPeers
     }
