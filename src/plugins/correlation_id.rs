@@ -24,7 +24,7 @@ pub(crate) struct Config {
     header_name: String,
     /// The format of generated ids.
     generator: Generator,
-    /// Set the same header on the response.
+    /// Also set the header on the response.
     echo_downstream: bool,
 }
 
@@ -39,11 +39,11 @@ enum Generator {
     /// A UUID for each request.
     #[serde(rename = "uuid")]
     Uuid,
-    /// A UUID of the worker thread and the number of ids it has generated, joined by `#`.
+    /// A UUID of the worker thread and the number of ids that the thread has generated, joined by `#`.
     #[serde(rename = "uuid#counter")]
     UuidCounter,
-    /// Peer address, listener port, process id, client port, number of ids the worker thread has generated, and time,
-    /// joined by `-`.
+    /// Address of the connection's client, listener port, process id, client port, number of ids that the worker thread
+    /// has generated, and time, joined by `-`.
     #[serde(rename = "tracker")]
     Tracker,
 }

@@ -82,7 +82,7 @@ fn page(kind: &dyn AnyPluginKind) -> String {
     writeln!(out, "| runs | {} |", phases(kind.phases())).unwrap();
     writeln!(out, "| can be attached | {} |", scopes(kind.scopes())).unwrap();
     writeln!(out, "| protocols | {} |", kind.protocols().join(", ")).unwrap();
-    let effect = if kind.fails_closed() { "requests are rejected with 503" } else { "the plugin is skipped" };
+    let effect = if kind.fails_closed() { "requests are rejected with 503" } else { "requests are served without the plugin" };
     writeln!(out, "| if the configuration is invalid | {effect} |").unwrap();
     writeln!(out, "\nThe configuration is also available as a [JSON schema]({name}.schema.json).").unwrap();
     out
@@ -120,7 +120,7 @@ fn phases(phases: Phases) -> String {
         (phases.response, "before the head of the response is sent"),
         (phases.log, "after the request is completed"),
     ];
-    all.iter().filter(|(runs, _)| *runs).map(|(_, when)| *when).collect::<Vec<_>>().join(", ")
+    all.iter().filter(|(runs, _)| *runs).map(|(_, when)| *when).collect::<Vec<_>>().join(", and ")
 }
 
 fn scopes(scopes: Scopes) -> String {

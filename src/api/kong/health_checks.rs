@@ -77,7 +77,8 @@ pub struct Healthy {
     #[serde(alias = "http_statuses")]
     #[schemars(transform = status_codes)]
     pub http_statuses: Option<Vec<i32>>,
-    /// Seconds between checks of a healthy endpoint; 0, the default, disables them. Not allowed in passive checks.
+    /// Seconds between active checks of a healthy endpoint; 0, the default, disables them. Passive checks must not have
+    /// this field.
     #[schemars(range(min = 0))]
     pub interval: Option<i32>,
     /// Required number of consecutive successes; 0, the default, disables the criterion.
@@ -97,7 +98,8 @@ pub struct Unhealthy {
     #[serde(alias = "http_failures")]
     #[schemars(range(min = 0))]
     pub http_failures: Option<i32>,
-    /// Seconds between checks of an unhealthy endpoint; 0, the default, disables them. Not allowed in passive checks.
+    /// Seconds between active checks of an unhealthy endpoint; 0, the default, disables them. Passive checks must not
+    /// have this field.
     #[schemars(range(min = 0))]
     pub interval: Option<i32>,
     /// Required number of consecutive connection failures; 0, the default, disables the criterion.

@@ -25,7 +25,7 @@ pub struct KongConsumer {
     #[serde(rename = "custom_id")]
     pub custom_id: Option<String>,
     /// Names of Secrets in the same namespace. The label `konghq.com/credential` of each determines the type of the
-    /// credential: key-auth, basic-auth, jwt, acl and so on.
+    /// credential: key-auth, basic-auth, jwt or acl.
     #[serde(default)]
     #[schemars(transform = unique_entries)]
     pub credentials: Vec<String>,
@@ -44,7 +44,7 @@ pub struct KongConsumer {
 pub struct KongConsumerSpec {
     /// Control plane that the consumer belongs to; if absent or of type `kic`, this controller.
     pub control_plane_ref: Option<ControlPlaneRef>,
-    /// Tags of the consumer, for logs.
+    /// Tags of the consumer, which have no effect: only Kong's logging plugins use them.
     #[serde(default)]
     #[schemars(transform = tags)]
     pub tags: Vec<String>,

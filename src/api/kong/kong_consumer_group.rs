@@ -23,7 +23,7 @@ pub struct KongConsumerGroupSpec {
     pub control_plane_ref: Option<ControlPlaneRef>,
     /// Has no effect: the name of the object is the name of the group.
     pub name: Option<String>,
-    /// Tags of the group, for logs.
+    /// Tags of the group, which have no effect: only Kong's logging plugins use them.
     #[serde(default)]
     #[schemars(transform = tags)]
     pub tags: Vec<String>,

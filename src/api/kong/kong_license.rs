@@ -5,13 +5,13 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// The license of another product. It is accepted and has no effect, since no feature requires a license.
+/// A license of Kong. It is accepted and has no effect, since no feature of Portico requires a license.
 #[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KongLicense {
     /// Text of the license.
     pub raw_license_string: String,
-    /// Whether the license is enabled.
+    /// Whether the license is enabled. Has no effect.
     #[serde(default = "enabled_by_default")]
     pub enabled: bool,
 }

@@ -8,8 +8,8 @@ use super::health_checks::{ActiveHealthcheck, PassiveHealthcheck};
 use crate::api::gateway::schema::form;
 use crate::api::gateway::schema::rule::rule;
 
-/// Load balancing and health checks for Services in the same namespace that refer to it by the annotation
-/// `konghq.com/upstream-policy`.
+/// Load balancing for Services in the same namespace that refer to this policy by the annotation
+/// `konghq.com/upstream-policy`. Hashing, sticky sessions and health checks are not supported.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct KongUpstreamPolicy {
     /// The policy.
@@ -22,19 +22,21 @@ pub struct KongUpstreamPolicy {
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = fields_by_algorithm)]
 pub struct KongUpstreamPolicySpec {
-    /// Load balancing algorithm; defaults to `round-robin`.
+    /// Load balancing algorithm; defaults to `round-robin`. Only `round-robin` and `least-connections` are supported:
+    /// `round-robin` replaces the others.
     #[schemars(transform = form::one_of(ALGORITHMS))]
     pub algorithm: Option<String>,
-    /// Number of slots in the hash ring; defaults to 10000.
+    /// Not supported. Number of slots in the hash ring; in Kong, defaults to 10000.
     #[schemars(range(min = 10, max = 65536))]
     pub slots: Option<i32>,
-    /// Input of the hash, for `consistent-hashing`. `stickySessions` requires `input: none` and no other field.
+    /// Not supported. Input of the hash for the algorithm `consistent-hashing`; with `sticky-sessions`, only `input:
+    /// none` is allowed.
     pub hash_on: Option<UpstreamHash>,
-    /// Input of the hash for requests that lack the input of `hashOn`.
+    /// Not supported. Input of the hash for requests that lack the input of `hashOn`.
     pub hash_on_fallback: Option<UpstreamHashFallback>,
-    /// Cookie that binds a client to an endpoint, for `sticky-sessions`.
+    /// Not supported. Cookie that binds a client to an endpoint, for the algorithm `sticky-sessions`.
     pub sticky_sessions: Option<StickySessions>,
-    /// Health checks of endpoints.
+    /// Not supported. Health checks of endpoints.
     pub healthchecks: Option<UpstreamHealthchecks>,
 }
 
@@ -93,7 +95,8 @@ fn fields_by_algorithm(schema: &mut Schema) {
     ),
 )]
 pub struct UpstreamHash {
-    /// What is hashed: `ip` for the client address, `consumer`, `path` for the request path, or `none`.
+    /// What is hashed: `ip` for the client address, `consumer` for the consumer, `path` for the request path, or
+    /// `none`.
     #[schemars(transform = form::one_of(HASH_INPUTS))]
     pub input: Option<String>,
     /// Name of a header field whose value is hashed.
@@ -118,7 +121,8 @@ const HASH_INPUTS: [&str; 4] = ["ip", "consumer", "path", "none"];
     "more than one of input, header, queryArg and uriCapture is set; keep one of them",
 ))]
 pub struct UpstreamHashFallback {
-    /// What is hashed: `ip` for the client address, `consumer`, `path` for the request path, or `none`.
+    /// What is hashed: `ip` for the client address, `consumer` for the consumer, `path` for the request path, or
+    /// `none`.
     #[schemars(transform = form::one_of(HASH_INPUTS))]
     pub input: Option<String>,
     /// Name of a header field whose value is hashed.
@@ -145,14 +149,15 @@ pub struct StickySessions {
     pub cookie_path: String,
 }
 
-/// Health checks of endpoints.
+/// Not supported. Health checks of endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct UpstreamHealthchecks {
-    /// Active health checks, independent of client requests.
+    /// Not supported. Active health checks, independent of client requests.
     pub active: Option<ActiveHealthcheck>,
-    /// Passive health checks, based on responses to client requests.
+    /// Not supported. Passive health checks, based on responses to client requests.
     pub passive: Option<PassiveHealthcheck>,
-    /// Minimum healthy share of the total weight of all endpoints, in percent. Below it, requests receive status 503.
+    /// Not supported. Minimum healthy share of the total weight of all endpoints, in percent. In Kong, requests receive
+    /// status 503 below it.
     pub threshold: Option<i32>,
 }
 

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::control_plane::{self, ControlPlaneRef, tags};
 use super::schema::{free_form, immutable};
 
-/// A vault that stores secrets outside of the cluster. Referenceable plugin fields accept `{vault://PREFIX/PATH/KEY}`
-/// as a reference to a value in it.
+/// A vault that stores secrets outside of the cluster. Not served: a plugin whose configuration refers to a vault, as
+/// `{vault://PREFIX/PATH/KEY}`, cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[schemars(transform = control_plane::immutable_when_programmed)]
 pub struct KongVault {

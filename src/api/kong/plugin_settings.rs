@@ -49,7 +49,8 @@ pub struct PluginSettings {
     /// Accepted and not used, since plugins are identified by the objects that configure them.
     #[serde(rename = "instance_name")]
     pub instance_name: Option<String>,
-    /// Other plugins that this one runs before or after, regardless of their priorities.
+    /// Not supported: plugins run in the order of their priorities. In Kong, names other plugins that this one runs
+    /// before or after.
     pub ordering: Option<PluginOrdering>,
     /// Protocols of the requests that the plugin runs for; defaults to all that the plugin supports.
     #[serde(default)]
@@ -66,10 +67,10 @@ const PROTOCOLS: [&str; 7] = ["http", "https", "grpc", "grpcs", "tcp", "tls", "u
 /// Names of plugins by the phase of the request, normally `access`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct PluginOrdering {
-    /// This plugin runs before these plugins.
+    /// The plugins that this one runs before.
     #[serde(default)]
     pub before: BTreeMap<String, Vec<String>>,
-    /// This plugin runs after these plugins.
+    /// The plugins that this one runs after.
     #[serde(default)]
     pub after: BTreeMap<String, Vec<String>>,
 }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::api::gateway::schema::form;
 
-/// Forwards the connections of a port to a Service. TCPRoute and TLSRoute of the Gateway API replace it.
+/// In Kong, forwards the connections of a port to a Service. Not served: Portico opens no port for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct TcpIngress {
     /// Ports and their backends.

@@ -13,8 +13,8 @@ use crate::plugin_api::services::{Remote, RemoteTls};
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RedisConfig {
-    /// Host name or IP address of the server: a Service of the cluster, such as `redis.shop` or `redis.shop.svc`, or a
-    /// DNS name.
+    /// Host of the server: a Service of the cluster, such as `redis.shop` or `redis.shop.svc`, another DNS name, or an
+    /// IP address.
     pub host: Option<String>,
     /// Port of the server.
     pub port: u16,

@@ -29,10 +29,11 @@ use origin::{AllowOrigin, OriginRules, ParsedOrigin};
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     /// Origins that may read responses; if empty, all origins. An entry is `*`; an origin such as
-    /// `https://shop.example:8443`; an origin whose host begins with `*.`, which matches all subdomains but not the
-    /// domain itself; or a regular expression. A regular expression with a colon must match the whole origin, one
-    /// without a colon the whole host. A host without a scheme matches nothing. If the only entry is an origin, every
-    /// response contains this origin, and the browser compares it with the origin of the page.
+    /// `https://shop.example:8443`; or an origin whose host begins with `*.`, which matches all subdomains but not the
+    /// domain itself. An entry with other characters than letters, digits and `.:/-` is a regular expression: with a
+    /// colon it must match the whole origin, without a colon the whole host. A host without a scheme matches nothing.
+    /// If the only entry is an origin, every response contains this origin, and the browser compares it with the origin
+    /// of the page.
     origins: Vec<String>,
     /// Headers that cross-origin requests may have; if empty, all that the preflight request lists in
     /// `Access-Control-Request-Headers`.
@@ -48,7 +49,7 @@ pub(crate) struct Config {
     /// Allow requests from public sites to a private network, if the preflight request contains
     /// `Access-Control-Request-Private-Network: true`.
     private_network: bool,
-    /// Forward preflight requests to the endpoint and return its response unchanged.
+    /// Forward preflight requests to the endpoint, and return its response without setting CORS headers.
     preflight_continue: bool,
     /// Also set the CORS headers on responses to requests without `Origin`.
     allow_origin_absent: bool,

@@ -16,8 +16,8 @@ use crate::plugin_api::{BuildCx, record};
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// Maximum number of requests per second. The windows of this and the other periods are aligned to the UTC clock
-    /// and calendar. If no period has a limit, the plugin has no effect.
+    /// Maximum number of requests per second. Windows follow the UTC clock and calendar: an `hour` begins at each full
+    /// hour. A plugin without any of the six limits has no effect.
     second: Option<u64>,
     /// Maximum number of requests per minute.
     minute: Option<u64>,
@@ -29,13 +29,12 @@ pub(crate) struct Config {
     month: Option<u64>,
     /// Maximum number of requests per calendar year.
     year: Option<u64>,
-    /// What requests are counted by: those with the same value share a counter. Requests without a value are counted by
-    /// client address.
+    /// The property of a request that selects its counter: requests with the same value share one. Requests without
+    /// this property are counted by client address.
     limit_by: LimitByName,
     /// The request header for `limit_by: header`.
     header_name: Option<String>,
-    /// The path for `limit_by: path`. Requests with exactly this path share one counter, all others are counted by
-    /// client address.
+    /// The path for `limit_by: path`. All requests with exactly this path share one counter.
     path: Option<String>,
     /// Where counters are stored.
     policy: PolicyName,
@@ -109,9 +108,9 @@ impl Default for Config {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum LimitByName {
-    /// The consumer, or the credential if there is no consumer.
+    /// The consumer; or the credential, if no consumer belongs to it.
     Consumer,
-    /// The credential of the consumer.
+    /// The credential that authenticated the request.
     Credential,
     /// The client address.
     Ip,
@@ -119,7 +118,7 @@ enum LimitByName {
     Service,
     /// The value of the header in `header_name`.
     Header,
-    /// The path of the request, if it equals `path`.
+    /// The path, for requests whose path equals `path`.
     Path,
 }
 
