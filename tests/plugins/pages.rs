@@ -82,7 +82,8 @@ fn page(kind: &dyn AnyPluginKind) -> String {
     writeln!(out, "| runs | {} |", phases(kind.phases())).unwrap();
     writeln!(out, "| can be attached | {} |", scopes(kind.scopes())).unwrap();
     writeln!(out, "| protocols | {} |", kind.protocols().join(", ")).unwrap();
-    let effect = if kind.fails_closed() { "requests are rejected with 503" } else { "requests are served without the plugin" };
+    let effect =
+        if kind.fails_closed() { "requests are rejected with 503" } else { "requests are served without the plugin" };
     writeln!(out, "| if the configuration is invalid | {effect} |").unwrap();
     writeln!(out, "\nThe configuration is also available as a [JSON schema]({name}.schema.json).").unwrap();
     out
