@@ -1,24 +1,26 @@
 #!/usr/bin/env bash
-# Lists the rows of docs/kong-compatibility.md without a test: traps in section 7, topics in the others. A comment
-# `kong-compat §N.N` in a test refers to row N.N of that page. Rows that say "not here" need no test.
+# Lists the rows of docs/kong-compatibility.md without a test: those of the first table as topics, those of the second,
+# with numbers from 7.1, as surprises. A test of row 3.4 has the mark `// docs/kong-compatibility.md, 3.4` on a line of
+# its own, after `#` in YAML. Rows that begin with "not here" need no test.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-marks=$(grep -rhE "kong-compat §[0-9]+\.[0-9]+" --include="*.rs" --include="*.in.yaml" src tests e2e |
-    grep -oE "§[0-9]+\.[0-9]+" | tr -d § | sort -u)
-topics=0 traps=0 elsewhere=0
-while IFS='|' read -r _ section topic here _; do
-    section=${section// /}
-    grep -qx "$section" <<<"$marks" && continue
-    if [[ $here == " not here"* ]]; then
-        elsewhere=$((elsewhere + 1))
+# A line with other words, such as a doc comment, cites a row but is no mark.
+mark_line='^ *(//|#) docs/kong-compatibility\.md, [0-9]+\.[0-9]+(, [0-9]+\.[0-9]+)*$'
+marks=$(grep -rhE "$mark_line" --include="*.rs" --include="*.in.yaml" src tests e2e |
+    grep -oE "[0-9]+\.[0-9]+" | sort -u)
+topics=0 surprises=0 not_here=0
+while IFS='|' read -r _ row topic in_portico _; do
+    row=${row// /}
+    grep -qFx "$row" <<<"$marks" && continue
+    if [[ $in_portico == " not here"* ]]; then
+        not_here=$((not_here + 1))
         continue
     fi
-    echo "§$section:${topic% }"
-    if [[ $section == 7.* ]]; then traps=$((traps + 1)); else topics=$((topics + 1)); fi
+    echo "$row:${topic% }"
+    if [[ $row == 7.* ]]; then surprises=$((surprises + 1)); else topics=$((topics + 1)); fi
 done < <(grep -E '^\| [0-9]+\.[0-9]+ \|' docs/kong-compatibility.md)
-# Every comment must refer to an existing row.
 for mark in $marks; do
-    grep -qE "^\| ${mark//./\\.} \|" docs/kong-compatibility.md || echo "§$mark: a test refers to a row that does not exist"
+    grep -qE "^\| ${mark//./\\.} \|" docs/kong-compatibility.md || echo "$mark: a mark names this row, which does not exist"
 done
-echo "kong-marks: without a test: $topics topics, $traps traps; not here, according to the page: $elsewhere"
+echo "kong-marks: without a test: $topics topics, $surprises surprises; not here according to the page: $not_here"

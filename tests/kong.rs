@@ -87,9 +87,9 @@ spec:
   controller: ingress-controllers.konghq.com/kong
 ";
 
-// kong-compat §3.8
-// kong-compat §4.17
-// kong-compat §4.25
+// docs/kong-compatibility.md, 3.8
+// docs/kong-compatibility.md, 4.17
+// docs/kong-compatibility.md, 4.25
 #[test]
 fn websockets_need_a_key_and_are_rate_limited() {
     let site = Site::new();
@@ -179,8 +179,8 @@ fn has_sample(page: &str, sample: &str) -> bool {
     page.lines().any(|line| line == sample)
 }
 
-// kong-compat §4.23
-// kong-compat §6.1
+// docs/kong-compatibility.md, 4.23
+// docs/kong-compatibility.md, 6.1
 #[test]
 fn upstream_health_is_exported_while_a_plugin_requests_it() {
     let site = Site::new();
@@ -226,7 +226,7 @@ fn upstream_health_is_exported_while_a_plugin_requests_it() {
     program.stop().expect_success();
 }
 
-// kong-compat §6.1
+// docs/kong-compatibility.md, 6.1
 #[test]
 fn kong_metrics_flag_exports_all_families() {
     let site = Site::new();

@@ -56,8 +56,8 @@ async fn until<F: Future<Output = bool>>(event: &str, mut condition: impl FnMut(
     }
 }
 
-// kong-compat §4.25
-// kong-compat §7.21
+// docs/kong-compatibility.md, 4.25
+// docs/kong-compatibility.md, 7.21
 #[tokio::test]
 async fn replicas_share_counters_and_rejected_requests_count() {
     let server = RedisProcess::start(&[]).await;
@@ -82,7 +82,7 @@ async fn replicas_share_counters_and_rejected_requests_count() {
     assert_eq!(services.diagnostic("KongPlugin/default/test"), None, "there is no diagnostic");
 }
 
-// kong-compat §4.25
+// docs/kong-compatibility.md, 4.25
 #[tokio::test]
 async fn every_period_is_counted() {
     let server = RedisProcess::start(&[]).await;
@@ -96,7 +96,7 @@ async fn every_period_is_counted() {
     assert!(["5", "6"].contains(&keys.trim()), "the key of the second may have expired: {keys}");
 }
 
-// kong-compat §4.25
+// docs/kong-compatibility.md, 4.25
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_requests_never_exceed_the_limit() {
     let server = RedisProcess::start(&[]).await;
@@ -107,7 +107,7 @@ async fn concurrent_requests_never_exceed_the_limit() {
     assert_eq!(outcomes.iter().filter(|outcome| outcome.reply.is_none()).count(), 25);
 }
 
-// kong-compat §4.25
+// docs/kong-compatibility.md, 4.25
 #[tokio::test]
 async fn server_restarts_are_handled() {
     let mut server = RedisProcess::start(&[]).await;
@@ -171,7 +171,7 @@ async fn close_at_ping(mut connection: TcpStream) {
     }
 }
 
-// kong-compat §4.0
+// docs/kong-compatibility.md, 4.0
 #[tokio::test]
 async fn password_username_and_database_are_used() {
     let server =
@@ -209,7 +209,7 @@ async fn password_username_and_database_are_used() {
     assert_eq!(server.redis_cli(&database_size("5")).trim(), "1");
 }
 
-// kong-compat §4.0
+// docs/kong-compatibility.md, 4.0
 #[tokio::test]
 async fn tls_and_verification_are_configurable() {
     let authority = server::Authority::new();
@@ -231,7 +231,7 @@ async fn tls_and_verification_are_configurable() {
     }
 }
 
-// kong-compat §4.25
+// docs/kong-compatibility.md, 4.25
 #[tokio::test]
 async fn synchronized_replicas_see_each_other() {
     let server = RedisProcess::start(&[]).await;
@@ -261,7 +261,7 @@ async fn synchronized_replicas_see_each_other() {
     until("all requests are synchronized", async || sum_at_server() == "50").await;
 }
 
-// kong-compat §4.25
+// docs/kong-compatibility.md, 4.25
 #[tokio::test]
 async fn failed_synchronizations_are_retried() {
     let mut server = RedisProcess::start(&[]).await;

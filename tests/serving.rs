@@ -70,7 +70,7 @@ spec:
                   number: 80
 ";
 
-// kong-compat §3.1
+// docs/kong-compatibility.md, 3.1
 #[test]
 fn ingresses_have_their_own_port_next_to_gateways() {
     let site = Site::new();

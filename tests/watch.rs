@@ -433,7 +433,7 @@ async fn secrets_are_fetched_only_while_referenced() {
     assert_eq!(api.requests("/api/v1/namespaces/default/secrets/used").len(), 2, "once for each version");
 }
 
-// docs/kong-compatibility.md, 2.3.
+// docs/kong-compatibility.md, 2.3
 #[tokio::test]
 async fn config_maps_are_fetched_only_while_referenced() {
     let api = FakeApiServer::start().await;

@@ -187,7 +187,7 @@ mod tests {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
-    // kong-compat §3.14
+    // docs/kong-compatibility.md, 3.14
     #[tokio::test]
     async fn readiness_lists_missing_prerequisites() {
         let missing: &[&str] = &["first snapshot", "listeners"];

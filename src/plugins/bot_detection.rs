@@ -132,7 +132,7 @@ mod tests {
     const KIND: RegisteredKind<BotDetection> = RegisteredKind::NEW;
     const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 
-    // kong-compat §4.6
+    // docs/kong-compatibility.md, 4.6
     #[tokio::test]
     async fn crawlers_are_rejected() {
         let config_with_lists = json!({"allow": ["^Good", "[Gg]ooglebot"], "deny": ["Firefox/1\\.", "^Good"]});
@@ -164,7 +164,7 @@ mod tests {
         }
     }
 
-    // kong-compat §4.6
+    // docs/kong-compatibility.md, 4.6
     #[tokio::test]
     async fn one_user_agent_at_most_is_allowed() {
         let chain = chain(&[(&KIND, json!({}))]);

@@ -62,7 +62,7 @@ async fn run(plugins: &[(&str, Value)], request: TestRequest) -> TestOutcome {
     request.with_consumers(&consumers()).run(&chain(&plugins)).await
 }
 
-// kong-compat §4.0
+// docs/kong-compatibility.md, 4.0
 #[tokio::test]
 async fn one_valid_credential_is_enough_for_plugins_with_an_anonymous_consumer() {
     let with_anonymous = || json!({"anonymous": "guest"});
@@ -120,7 +120,7 @@ async fn one_valid_credential_is_enough_for_plugins_with_an_anonymous_consumer()
 const IDENTITY_HEADERS: [&str; 5] =
     ["x-consumer-id", "x-consumer-username", "x-consumer-custom-id", "x-credential-identifier", "x-anonymous-consumer"];
 
-// kong-compat §4.0
+// docs/kong-compatibility.md, 4.0
 #[tokio::test]
 async fn spoofed_identity_headers_are_overwritten_or_removed() {
     let spoofed_request = |credentials: &str| {
@@ -146,7 +146,7 @@ async fn spoofed_identity_headers_are_overwritten_or_removed() {
     }
 }
 
-// kong-compat §4.0
+// docs/kong-compatibility.md, 4.0
 #[tokio::test]
 async fn an_anonymous_consumer_must_exist() {
     for name in ["key-auth", "basic-auth", "jwt"] {
@@ -166,8 +166,8 @@ async fn an_anonymous_consumer_must_exist() {
     }
 }
 
-// kong-compat §4.0
-// kong-compat §7.18
+// docs/kong-compatibility.md, 4.0
+// docs/kong-compatibility.md, 7.18
 #[tokio::test]
 async fn rejections_have_the_accepted_format_except_those_of_jwt() {
     for (name, scheme) in [("key-auth", "Key"), ("basic-auth", "Basic realm=\"service\""), ("jwt", "Bearer")] {
@@ -179,7 +179,7 @@ async fn rejections_have_the_accepted_format_except_those_of_jwt() {
     }
 }
 
-// kong-compat §4.0
+// docs/kong-compatibility.md, 4.0
 #[tokio::test]
 async fn options_requests_skip_authentication_if_configured() {
     for (name, config, is_forwarded) in [
@@ -209,7 +209,7 @@ async fn options_requests_skip_authentication_if_configured() {
     assert_eq!(run(&chain, request).await.upstream_identity().0, Some("cleo"));
 }
 
-// kong-compat §4.0
+// docs/kong-compatibility.md, 4.0
 #[test]
 fn priorities_and_scopes_match_kong() {
     let without_consumers_and_groups = Scopes { consumer: false, consumer_group: false, ..Scopes::ALL };
@@ -227,7 +227,7 @@ fn priorities_and_scopes_match_kong() {
     }
 }
 
-// kong-compat §4.1
+// docs/kong-compatibility.md, 4.1
 #[tokio::test]
 async fn acl_runs_after_authentication() {
     let acl = ("acl", json!({"allow": ["staff"]}));

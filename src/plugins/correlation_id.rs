@@ -211,7 +211,7 @@ mod tests {
         lengths == [8, 4, 4, 4, 12] && text.as_bytes()[14] == b'4' && b"89ab".contains(&text.as_bytes()[19])
     }
 
-    // kong-compat §4.7
+    // docs/kong-compatibility.md, 4.7
     #[tokio::test]
     async fn each_request_gets_a_unique_id() {
         let chain = chain(&[(&KIND, json!({}))]);
@@ -242,7 +242,7 @@ mod tests {
         assert!(parts[4].parse::<u64>().is_ok() && parts[5] == "1767355200.000", "{id}");
     }
 
-    // kong-compat §4.7
+    // docs/kong-compatibility.md, 4.7
     #[tokio::test]
     async fn existing_ids_are_kept() {
         let chain = chain(&[(&KIND, json!({"header_name": "X-Id", "generator": "uuid", "echo_downstream": true}))]);
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(outcome.response_header("x-id"), outcome.upstream_header("x-id"));
     }
 
-    // kong-compat §4.7
+    // docs/kong-compatibility.md, 4.7
     #[tokio::test]
     async fn replies_of_earlier_plugins_get_an_id() {
         for (generator, has_counter) in [("uuid", false), ("uuid#counter", true), ("tracker", false)] {

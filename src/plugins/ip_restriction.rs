@@ -166,7 +166,7 @@ mod tests {
 
     const KIND: RegisteredKind<IpRestriction> = RegisteredKind::NEW;
 
-    // kong-compat §4.15
+    // docs/kong-compatibility.md, 4.15
     #[tokio::test]
     async fn requests_are_filtered_by_address_and_deny_wins() {
         for (config, allowed, denied) in [
@@ -196,7 +196,7 @@ mod tests {
         }
     }
 
-    // kong-compat §4.15
+    // docs/kong-compatibility.md, 4.15
     #[tokio::test]
     async fn denied_requests_get_the_configured_response() {
         for (config, status, message) in [
@@ -209,7 +209,7 @@ mod tests {
         }
     }
 
-    // kong-compat §4.15
+    // docs/kong-compatibility.md, 4.15
     #[test]
     fn invalid_addresses_are_rejected() {
         for (config, field) in [

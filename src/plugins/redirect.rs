@@ -109,7 +109,7 @@ mod tests {
 
     const KIND: RegisteredKind<RedirectPlugin> = RegisteredKind::NEW;
 
-    // kong-compat §4.26
+    // docs/kong-compatibility.md, 4.26
     #[tokio::test]
     async fn requests_are_redirected() {
         for (config, uri, status, location) in [
@@ -142,7 +142,7 @@ mod tests {
         }
     }
 
-    // kong-compat §4.26
+    // docs/kong-compatibility.md, 4.26
     #[test]
     fn location_must_be_an_absolute_url() {
         for (config, field) in [

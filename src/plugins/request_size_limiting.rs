@@ -112,7 +112,7 @@ mod tests {
 
     const KIND: RegisteredKind<RequestSizeLimiting> = RegisteredKind::NEW;
 
-    // kong-compat §4.27
+    // docs/kong-compatibility.md, 4.27
     #[tokio::test]
     async fn too_large_content_lengths_are_rejected() {
         let required = json!({"allowed_payload_size": 8, "size_unit": "bytes", "require_content_length": true});
@@ -150,7 +150,7 @@ mod tests {
         }
     }
 
-    // kong-compat §4.27
+    // docs/kong-compatibility.md, 4.27
     #[tokio::test]
     async fn bodies_without_length_are_limited_while_streaming() {
         let limiting_chain = |config: &serde_json::Value| chain(&[(&KIND, config.clone())]);

@@ -278,7 +278,7 @@ mod tests {
 
     const KIND: RegisteredKind<RequestTermination> = RegisteredKind::NEW;
 
-    // kong-compat §4.28
+    // docs/kong-compatibility.md, 4.28
     #[tokio::test]
     async fn responses_match_the_configuration() {
         let plain = |text: &'static str| ReplyBody::Plain(text.into());
@@ -301,7 +301,7 @@ mod tests {
         }
     }
 
-    // kong-compat §4.28
+    // docs/kong-compatibility.md, 4.28
     #[tokio::test]
     async fn triggers_match_headers_and_query_parameters() {
         let chain = chain(&[(&KIND, json!({"trigger": "X Stop"}))]);
@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(chain.body_buffer_limit(), None, "bodies stream if there is a trigger");
     }
 
-    // kong-compat §4.28
+    // docs/kong-compatibility.md, 4.28
     #[tokio::test]
     async fn echo_describes_the_request() {
         let chain = chain(&[(&KIND, json!({"echo": true, "status_code": 404}))]);
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(echo["matched_service"], json!({"name": "default.web.80"}));
     }
 
-    // kong-compat §4.28
+    // docs/kong-compatibility.md, 4.28
     #[test]
     fn invalid_and_conflicting_fields_are_rejected() {
         for (config, field) in [

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
     use crate::compile::verdict::Code;
 
-    // docs/kong-compatibility.md, 1.7, 3.13 and 7.28.
+    // docs/kong-compatibility.md, 1.7, 3.13, 7.28
     #[test]
     fn status_of_policies_and_ingresses() {
         let ancestor = |kind, name: &str| AncestorVerdict {

@@ -169,7 +169,7 @@ mod tests {
         }
     }
 
-    // docs/kong-compatibility.md, 3.11.
+    // docs/kong-compatibility.md, 3.11
     #[test]
     fn kong_translation_failures_use_kongs_reason() {
         let unknown = Diagnostic::error("config.lifetime", "there is no such field", "remove it");

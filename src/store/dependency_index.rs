@@ -231,7 +231,7 @@ mod tests {
         json!({"name": name, "annotations": annotations})
     }
 
-    // kong-compat §1.3, §1.4, §1.7, §1.12, §1.14, §2.1
+    // docs/kong-compatibility.md, 1.3, 1.4, 1.7, 1.12, 1.14, 2.1
     #[test]
     fn changes_propagate_through_intermediate_objects() {
         let service = |name: &str| json!({"service": {"name": name, "port": {"number": 80}}});

@@ -16,7 +16,7 @@ const SEQUENCES: u64 = 30;
 const EDITS: usize = 80;
 const CONSUMERS: usize = 6;
 
-// kong-compat §3.7
+// docs/kong-compatibility.md, 3.7
 #[test]
 fn random_consumer_edits_match_full_compile() {
     let mut conflicts = 0;
@@ -60,8 +60,8 @@ fn unchanged_consumers_and_credentials_keep_their_arc() {
     assert_eq!(snapshot.consumers.keys.get(sha256(b"value")).unwrap(), &before, "the old snapshot did not change");
 }
 
-// kong-compat §1.5
-// kong-compat §1.6
+// docs/kong-compatibility.md, 1.5
+// docs/kong-compatibility.md, 1.6
 #[test]
 fn invalid_credentials_and_groups_do_not_affect_others() {
     let mut harness = new_harness();

@@ -257,7 +257,7 @@ fn upstreams(harness: &CompilerHarness) -> BTreeMap<String, Arc<Upstream>> {
     upstreams_by_name
 }
 
-// kong-compat §2.3
+// docs/kong-compatibility.md, 2.3
 #[test]
 fn renewed_authority_replaces_only_its_upstreams() {
     let secret = |name: &str, authority: &str, tag: &str| {

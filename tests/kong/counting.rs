@@ -62,9 +62,9 @@ fn service(name: &str, annotations: &str) -> String {
     )
 }
 
-// kong-compat §3.2
-// kong-compat §4.25
-// kong-compat §6.1
+// docs/kong-compatibility.md, 3.2
+// docs/kong-compatibility.md, 4.25
+// docs/kong-compatibility.md, 6.1
 #[test]
 fn counters_are_per_attachment_and_routes_have_kongs_names() {
     let site = Site::new();

@@ -84,7 +84,7 @@ fn with_value(config: &Value, path: &str, value: Value) -> Value {
     config
 }
 
-// kong-compat §4.0
+// docs/kong-compatibility.md, 4.0
 #[test]
 fn priorities_phases_scopes_and_protocols_match_kong() {
     for kind in REGISTRY.iter() {
@@ -120,7 +120,7 @@ fn minimal_configurations_build() {
     }
 }
 
-// kong-compat §4.7
+// docs/kong-compatibility.md, 4.7
 #[test]
 fn null_fields_count_as_unset() {
     for kind in REGISTRY.iter() {

@@ -61,21 +61,21 @@ fn kong_defaults(plugin: &str) -> Value {
 const NOT_IN_KONG_3_10: [&str; 4] =
     ["basic-auth brute_force_protection", "basic-auth identity_realms", "jwt jwks", "key-auth identity_realms"];
 
-// kong-compat §4.0
-// kong-compat §4.1
-// kong-compat §4.5
-// kong-compat §4.6
-// kong-compat §4.7
-// kong-compat §4.8
-// kong-compat §4.15
-// kong-compat §4.16
-// kong-compat §4.17
-// kong-compat §4.23
-// kong-compat §4.25
-// kong-compat §4.26
-// kong-compat §4.27
-// kong-compat §4.28
-// kong-compat §7.27
+// docs/kong-compatibility.md, 4.0
+// docs/kong-compatibility.md, 4.1
+// docs/kong-compatibility.md, 4.5
+// docs/kong-compatibility.md, 4.6
+// docs/kong-compatibility.md, 4.7
+// docs/kong-compatibility.md, 4.8
+// docs/kong-compatibility.md, 4.15
+// docs/kong-compatibility.md, 4.16
+// docs/kong-compatibility.md, 4.17
+// docs/kong-compatibility.md, 4.23
+// docs/kong-compatibility.md, 4.25
+// docs/kong-compatibility.md, 4.26
+// docs/kong-compatibility.md, 4.27
+// docs/kong-compatibility.md, 4.28
+// docs/kong-compatibility.md, 7.27
 #[test]
 fn fields_and_defaults_match_kong() {
     for kind in REGISTRY.iter() {

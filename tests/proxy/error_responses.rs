@@ -13,7 +13,7 @@ use crate::harness::{
     Endpoint, Options, Route, TestServer, forward, listener, reserve_address, route, routes_to, upstream,
 };
 
-// kong-compat §3.9
+// docs/kong-compatibility.md, 3.9
 #[tokio::test]
 async fn no_route_error_follows_the_accept_header() {
     let server = TestServer::with_routes(vec![]).await;
@@ -36,7 +36,7 @@ async fn no_route_error_follows_the_accept_header() {
     }
 }
 
-// kong-compat §3.9
+// docs/kong-compatibility.md, 3.9
 #[tokio::test]
 async fn head_request_gets_an_error_without_body() {
     let server = TestServer::with_routes(vec![]).await;
@@ -51,7 +51,7 @@ async fn head_request_gets_an_error_without_body() {
     assert_eq!((response.status, response.body.len()), (404, 96));
 }
 
-// kong-compat §3.9
+// docs/kong-compatibility.md, 3.9
 #[tokio::test]
 async fn grpc_clients_get_a_grpc_status() {
     let server = TestServer::with_routes(vec![]).await;

@@ -220,7 +220,7 @@ async fn large_bodies_stream_in_both_directions() {
     assert_eq!(second.status, 200);
 }
 
-// kong-compat §3.8
+// docs/kong-compatibility.md, 3.8
 #[tokio::test]
 async fn response_trailers_are_forwarded() {
     let endpoint = Endpoint::responding_with(

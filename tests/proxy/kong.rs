@@ -72,8 +72,8 @@ const REQUEST_ID_HEADERS: &[&str] = &["x-request-id", "x-kong-request-id"];
 /// The header that Portico adds to HTTP/1.1 requests.
 const VIA: &str = concat!("via: 1.1 portico/", env!("CARGO_PKG_VERSION"));
 
-// kong-compat §3.6
-// kong-compat §7.23
+// docs/kong-compatibility.md, 3.6
+// docs/kong-compatibility.md, 7.23
 #[tokio::test]
 async fn forwarding_headers_match_kong() {
     let endpoint = Endpoint::ok().await;
@@ -149,7 +149,7 @@ async fn forwarding_headers_match_kong() {
     }
 }
 
-// kong-compat §3.5
+// docs/kong-compatibility.md, 3.5
 #[tokio::test]
 async fn path_and_host_are_rewritten_as_kong_does() {
     let endpoint = Endpoint::ok().await;
@@ -198,7 +198,7 @@ async fn path_and_host_are_rewritten_as_kong_does() {
     }
 }
 
-// kong-compat §2.2
+// docs/kong-compatibility.md, 2.2
 #[tokio::test]
 async fn rewrite_template_replaces_the_path() {
     let endpoint = Endpoint::ok().await;
@@ -282,7 +282,7 @@ fn has_number(response: &TestResponse, name: &str) -> bool {
     response.header(name).is_some_and(|value| value.parse::<u64>().is_ok())
 }
 
-// kong-compat §3.6
+// docs/kong-compatibility.md, 3.6
 #[tokio::test]
 async fn response_headers_match_kong() {
     let endpoint = Endpoint::responding_with(
@@ -323,7 +323,7 @@ async fn response_headers_match_kong() {
     }
 }
 
-// kong-compat §3.4
+// docs/kong-compatibility.md, 3.4
 #[tokio::test]
 async fn unavailable_endpoints_get_kong_errors() {
     let (refusing, _reserved) = reserve_address();
@@ -362,7 +362,7 @@ fn with_protocols(names: &[&str], redirect: HttpsRedirect) -> KongBehavior {
     }
 }
 
-// kong-compat §3.4
+// docs/kong-compatibility.md, 3.4
 #[tokio::test]
 async fn https_only_routes_redirect_or_get_426() {
     let endpoint = Endpoint::ok().await;
@@ -423,7 +423,7 @@ async fn https_only_routes_redirect_or_get_426() {
 }
 
 /// A route of the Gateway API with Kong's annotations, on an HTTPS listener.
-// kong-compat §3.4
+// docs/kong-compatibility.md, 3.4
 #[tokio::test]
 async fn https_only_route_accepts_tls() {
     let endpoint = Endpoint::ok().await;
@@ -437,7 +437,7 @@ async fn https_only_route_accepts_tls() {
     assert!(received_head(&endpoint, REQUEST_ID_HEADERS).contains("x-forwarded-proto: https"));
 }
 
-// kong-compat §3.4
+// docs/kong-compatibility.md, 3.4
 #[tokio::test]
 async fn grpc_routes_accept_only_grpc() {
     let endpoint = Endpoint::ok().await;
@@ -477,7 +477,7 @@ async fn grpc_routes_accept_only_grpc() {
     assert_eq!(endpoint.log.requests().len(), 1);
 }
 
-// kong-compat §3.8
+// docs/kong-compatibility.md, 3.8
 #[tokio::test]
 async fn only_websocket_upgrades_are_forwarded() {
     let endpoint = Endpoint::ok().await;
@@ -500,7 +500,7 @@ async fn only_websocket_upgrades_are_forwarded() {
 }
 
 /// With the mode `Auto`, routes of the Gateway API get Kong's headers only if they have Kong's annotations.
-// kong-compat §3.6
+// docs/kong-compatibility.md, 3.6
 #[tokio::test]
 async fn kong_headers_follow_annotations_and_flag() {
     let endpoint = Endpoint::ok().await;
@@ -534,7 +534,7 @@ async fn kong_headers_follow_annotations_and_flag() {
     }
 }
 
-// kong-compat §3.6
+// docs/kong-compatibility.md, 3.6
 #[tokio::test]
 async fn product_name_can_be_changed() {
     let endpoint = Endpoint::ok().await;
@@ -549,7 +549,7 @@ async fn product_name_can_be_changed() {
     assert_eq!(header(&endpoint.log.requests().pop().unwrap(), "via"), Some("2 kong/3.9.1"));
 }
 
-// kong-compat §3.3
+// docs/kong-compatibility.md, 3.3
 #[tokio::test]
 async fn kong_annotations_apply_to_http_routes() {
     let endpoint = Endpoint::ok().await;

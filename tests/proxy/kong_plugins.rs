@@ -49,19 +49,19 @@ struct Case<'a> {
 
 const JSON: (&str, &str) = ("content-type", "application/json; charset=utf-8");
 
-// kong-compat §3.9
-// kong-compat §4.0
-// kong-compat §4.1
-// kong-compat §4.5
-// kong-compat §4.6
-// kong-compat §4.8
-// kong-compat §4.15
-// kong-compat §4.16
-// kong-compat §4.17
-// kong-compat §4.26
-// kong-compat §4.27
-// kong-compat §4.28
-// kong-compat §7.18
+// docs/kong-compatibility.md, 3.9
+// docs/kong-compatibility.md, 4.0
+// docs/kong-compatibility.md, 4.1
+// docs/kong-compatibility.md, 4.5
+// docs/kong-compatibility.md, 4.6
+// docs/kong-compatibility.md, 4.8
+// docs/kong-compatibility.md, 4.15
+// docs/kong-compatibility.md, 4.16
+// docs/kong-compatibility.md, 4.17
+// docs/kong-compatibility.md, 4.26
+// docs/kong-compatibility.md, 4.27
+// docs/kong-compatibility.md, 4.28
+// docs/kong-compatibility.md, 7.18
 #[tokio::test]
 async fn plugin_replies_match_kong() {
     let anonymous_guest = || ("key-auth", json!({"anonymous": "guest"}));
@@ -256,7 +256,7 @@ async fn plugin_replies_match_kong() {
     assert!(endpoint.log.requests().is_empty(), "{:?}", endpoint.log.requests());
 }
 
-// kong-compat §4.25
+// docs/kong-compatibility.md, 4.25
 #[tokio::test]
 async fn rate_limited_response_has_retry_after() {
     let endpoint = Endpoint::ok().await;
@@ -280,8 +280,8 @@ async fn rate_limited_response_has_retry_after() {
 }
 
 /// Plugins use the client address that trusted peers report.
-// kong-compat §4.15
-// kong-compat §4.25
+// docs/kong-compatibility.md, 4.15
+// docs/kong-compatibility.md, 4.25
 #[tokio::test]
 async fn plugins_use_addresses_from_trusted_peers() {
     let endpoint = Endpoint::ok().await;
@@ -304,7 +304,7 @@ async fn plugins_use_addresses_from_trusted_peers() {
 }
 
 /// A body of unknown length is measured, and no part of an oversized body is forwarded as a complete one.
-// kong-compat §4.27
+// docs/kong-compatibility.md, 4.27
 #[tokio::test]
 async fn chunked_bodies_are_measured() {
     let endpoint = Endpoint::ok().await;

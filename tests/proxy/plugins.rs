@@ -122,7 +122,7 @@ async fn plugins_edit_requests_and_responses() {
     assert!(received.contains("x-consumer: anna\r\n") && !received.contains("me\r\n"), "{received}");
 }
 
-// kong-compat §1.4
+// docs/kong-compatibility.md, 1.4
 #[tokio::test]
 async fn first_reply_ends_access_and_reaches_all_plugins() {
     let endpoint = Endpoint::ok().await;
@@ -155,7 +155,7 @@ async fn first_reply_ends_access_and_reaches_all_plugins() {
     assert_eq!(endpoint.log.connections(), 0, "the request was forwarded");
 }
 
-// kong-compat §3.9
+// docs/kong-compatibility.md, 3.9
 #[tokio::test]
 async fn raw_replies_ignore_the_accept_header() {
     let endpoint = Endpoint::ok().await;
@@ -373,7 +373,7 @@ async fn body_beyond_the_plugin_limit_gets_413() {
     assert_eq!(endpoint.log.requests().len(), 1, "a partial body was accepted as complete");
 }
 
-// kong-compat §3.6
+// docs/kong-compatibility.md, 3.6
 #[tokio::test]
 async fn plugins_see_the_client_reported_by_trusted_peers() {
     let endpoint = Endpoint::ok().await;

@@ -60,7 +60,7 @@ const CHUNKED: &str = "PUT / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r
 const TRAILERS: &str = "PUT / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx: y\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello";
 
-// kong-compat §3.8
+// docs/kong-compatibility.md, 3.8
 #[tokio::test]
 async fn requests_are_retried_as_configured() {
     let cases = [
@@ -256,7 +256,7 @@ async fn refused_connection_moves_on_without_backoff() {
     assert_eq!(scrape(&server)["portico_upstream_connects_total{outcome=\"refused\"}"], 3.0);
 }
 
-// kong-compat §3.8
+// docs/kong-compatibility.md, 3.8
 #[tokio::test]
 async fn each_attempt_uses_another_endpoint() {
     let (bad, good) = (step_endpoint(&["503"]).await, Endpoint::ok().await);
@@ -292,7 +292,7 @@ async fn slow_connect_is_retried_at_another_endpoint() {
     assert_eq!(scrape(&server)["portico_upstream_retries_total"], 2.0);
 }
 
-// kong-compat §3.8
+// docs/kong-compatibility.md, 3.8
 #[tokio::test]
 async fn started_response_is_not_retried() {
     for (beginning, status, request_count) in

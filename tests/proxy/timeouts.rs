@@ -357,7 +357,7 @@ async fn rule_timeout_ends_endless_responses() {
     }
 }
 
-// kong-compat §3.8
+// docs/kong-compatibility.md, 3.8
 #[tokio::test]
 async fn silent_endpoint_hits_the_read_timeout() {
     let (head, half) = ("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n", "abc");
@@ -433,7 +433,7 @@ async fn paused_client_does_not_trigger_the_read_timeout() {
     assert_eq!(client.response().await.body.len(), LENGTH);
 }
 
-// kong-compat §3.8
+// docs/kong-compatibility.md, 3.8
 #[tokio::test]
 async fn rule_sets_the_connect_timeout() {
     let (unresponsive, _queue, _listener) = crate::endpoints::unresponsive_address().await;
@@ -475,7 +475,7 @@ async fn rule_sets_the_connect_timeout() {
     drop(late_endpoint);
 }
 
-// kong-compat §3.8
+// docs/kong-compatibility.md, 3.8
 #[tokio::test]
 async fn blocked_endpoint_hits_the_write_timeout() {
     const LENGTH: usize = 64 << 20;
@@ -500,7 +500,7 @@ async fn blocked_endpoint_hits_the_write_timeout() {
     upload.abort();
 }
 
-// kong-compat §3.8
+// docs/kong-compatibility.md, 3.8
 #[tokio::test]
 async fn rule_read_timeout_extends_the_tunnel_idle_timeout() {
     let handshake = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";

@@ -251,7 +251,7 @@ async fn send_get(server: &TestServer, host: &str) -> TestResponse {
     server.request(&format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n")).await
 }
 
-// kong-compat §2.1
+// docs/kong-compatibility.md, 2.1
 #[tokio::test]
 async fn endpoint_certificate_is_verified() {
     let (authority, other_authority, expired_authority) =
@@ -312,7 +312,7 @@ async fn endpoint_certificate_is_verified() {
     }
 }
 
-// kong-compat §3.8
+// docs/kong-compatibility.md, 3.8
 #[tokio::test]
 async fn server_name_is_the_host_and_separates_connections() {
     let authority = Authority::new("own");
@@ -378,7 +378,7 @@ async fn arbitrary_hosts_do_not_evict_the_connection_of_a_used_host() {
     }
 }
 
-// kong-compat §2.1
+// docs/kong-compatibility.md, 2.1
 #[tokio::test]
 async fn client_certificate_is_sent_to_endpoints_that_require_one() {
     let (authority, client_authority, other_authority) =
@@ -440,7 +440,7 @@ async fn grpc_uses_http2_with_alpn() {
     assert_eq!(send_get(&server, "a.example").await.status, 502);
 }
 
-// kong-compat §3.8
+// docs/kong-compatibility.md, 3.8
 #[tokio::test]
 async fn websocket_works_over_upstream_tls() {
     let authority = Authority::new("own");
@@ -581,7 +581,7 @@ async fn connect_timeout_includes_the_handshake() {
     }
 }
 
-// kong-compat §3.8
+// docs/kong-compatibility.md, 3.8
 #[tokio::test]
 async fn failed_handshake_tries_another_endpoint() {
     let (authority, other_authority) = (Authority::new("own"), Authority::new("other"));
@@ -655,7 +655,7 @@ fn is_healthy(upstream: &Upstream, address: SocketAddr) -> bool {
     upstream.reachable().iter().any(|endpoint| endpoint.address == address && endpoint.health.is_healthy())
 }
 
-// kong-compat §3.8
+// docs/kong-compatibility.md, 3.8
 #[tokio::test]
 async fn unknown_server_names_do_not_eject_the_endpoint() {
     let (authority, other_authority) = (Authority::new("own"), Authority::new("other"));
@@ -735,7 +735,7 @@ async fn plain_or_unreachable_endpoint_is_ejected() {
     }
 }
 
-// kong-compat §3.8
+// docs/kong-compatibility.md, 3.8
 #[tokio::test]
 async fn endpoint_is_ejected_if_another_accepts_the_name() {
     let authority = Authority::new("own");

@@ -203,8 +203,8 @@ mod tests {
     use super::*;
     use crate::store::{AnyObject, Batch};
 
-    // kong-compat §3.7
-    // kong-compat §7.29
+    // docs/kong-compatibility.md, 3.7
+    // docs/kong-compatibility.md, 7.29
     #[test]
     fn trailing_newlines_belong_to_the_value() {
         let secret = |name: &str, kind: &str, data: serde_json::Value| {
@@ -233,7 +233,7 @@ mod tests {
         assert!(matches!(read("group"), CredentialSecret::Acl(group) if &*group == "staff\n"));
     }
 
-    // kong-compat §3.7
+    // docs/kong-compatibility.md, 3.7
     #[test]
     fn required_and_optional_fields_per_credential_type() {
         const CREATED: &str = "2026-01-01T00:00:00Z";

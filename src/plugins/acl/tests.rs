@@ -47,7 +47,7 @@ type ExpectedOutcome = (u16, Option<&'static str>, Option<&'static str>);
 const UNAUTHORIZED: ExpectedOutcome = (401, None, None);
 const FORBIDDEN: ExpectedOutcome = (403, None, None);
 
-// kong-compat §4.1
+// docs/kong-compatibility.md, 4.1
 #[tokio::test]
 async fn requests_are_allowed_or_denied_by_group() {
     let anna = || Some(consumer("anna", &["b", "a"]));
@@ -102,7 +102,7 @@ async fn requests_are_allowed_or_denied_by_group() {
     }
 }
 
-// kong-compat §4.1
+// docs/kong-compatibility.md, 4.1
 #[test]
 fn exactly_one_of_allow_and_deny_is_required() {
     let cases = [

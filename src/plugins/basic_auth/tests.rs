@@ -49,7 +49,7 @@ async fn check(name: &str, config: &Value, request: TestRequest, expected: Optio
     }
 }
 
-// kong-compat §4.5
+// docs/kong-compatibility.md, 4.5
 #[tokio::test]
 async fn passwords_are_read_from_both_headers() {
     const HEADER: &str = "authorization";
@@ -85,7 +85,7 @@ async fn passwords_are_read_from_both_headers() {
     }
 }
 
-// kong-compat §4.5
+// docs/kong-compatibility.md, 4.5
 #[tokio::test]
 async fn hidden_passwords_are_not_forwarded() {
     let right = basic("an na:secret");
@@ -103,14 +103,14 @@ async fn hidden_passwords_are_not_forwarded() {
     }
 }
 
-// kong-compat §4.5
+// docs/kong-compatibility.md, 4.5
 #[tokio::test]
 async fn the_challenge_contains_the_realm() {
     let outcome = TestRequest::get("/").run(&chain(&[(&KIND, json!({"realm": "a \"b\""}))])).await;
     assert_eq!(outcome.response_header("www-authenticate"), Some(r#"Basic realm="a \"b\"""#));
 }
 
-// kong-compat §4.5
+// docs/kong-compatibility.md, 4.5
 #[test]
 fn invalid_configurations_are_rejected() {
     let cases = [

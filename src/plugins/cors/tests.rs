@@ -23,8 +23,8 @@ async fn cors_headers(config: &Value, origin: Option<&str>) -> (Option<String>, 
     (header("access-control-allow-origin"), header("vary"))
 }
 
-// kong-compat §4.8
-// kong-compat §7.19
+// docs/kong-compatibility.md, 4.8
+// docs/kong-compatibility.md, 7.19
 #[tokio::test]
 async fn origins_are_matched_with_entries() {
     let vary = Some("Origin");
@@ -64,8 +64,8 @@ async fn origins_are_matched_with_entries() {
     }
 }
 
-// kong-compat §4.8
-// kong-compat §7.19
+// docs/kong-compatibility.md, 4.8
+// docs/kong-compatibility.md, 7.19
 #[tokio::test]
 async fn wildcard_hosts_match_only_subdomains() {
     let single = json!(["https://*.company.com"]);
@@ -115,7 +115,7 @@ fn only_wildcard_hosts_get_a_note() {
     assert_eq!(testing::notes(&KIND, &json!({"origins": ["*"]})), []);
 }
 
-// kong-compat §4.8
+// docs/kong-compatibility.md, 4.8
 #[tokio::test]
 async fn preflight_requests_get_a_reply() {
     let listed = json!({
@@ -165,7 +165,7 @@ async fn preflight_requests_get_a_reply() {
     }
 }
 
-// kong-compat §4.8
+// docs/kong-compatibility.md, 4.8
 #[tokio::test]
 async fn other_requests_are_forwarded() {
     let chain = chain(&[(&KIND, json!({"exposed_headers": ["X-Three", "X-Four"]}))]);
@@ -185,7 +185,7 @@ async fn other_requests_are_forwarded() {
     }
 }
 
-// kong-compat §4.8
+// docs/kong-compatibility.md, 4.8
 #[tokio::test]
 async fn forwarded_preflight_responses_are_unchanged() {
     let chain = chain(&[(&KIND, json!({"preflight_continue": true, "origins": ["https://b.example"]}))]);
@@ -200,7 +200,7 @@ async fn forwarded_preflight_responses_are_unchanged() {
     assert_eq!(outcome.response_header("access-control-allow-origin"), Some("https://endpoint"));
 }
 
-// kong-compat §4.8
+// docs/kong-compatibility.md, 4.8
 #[tokio::test]
 async fn credentials_replace_the_wildcard_by_the_origin() {
     for (origins, origin, allowed, credentials, vary) in [
@@ -221,7 +221,7 @@ async fn credentials_replace_the_wildcard_by_the_origin() {
     }
 }
 
-// kong-compat §4.8
+// docs/kong-compatibility.md, 4.8
 #[tokio::test]
 async fn allow_origin_absent_false_omits_headers_without_origin() {
     let chain = chain(&[(&KIND, json!({"allow_origin_absent": false, "exposed_headers": ["X"]}))]);

@@ -63,7 +63,7 @@ fn assert_rejected(name: &str, outcome: &TestOutcome, message: &str) {
     assert_eq!(outcome.response_header("www-authenticate"), Some(challenge), "{name}");
 }
 
-// kong-compat §4.16
+// docs/kong-compatibility.md, 4.16
 #[tokio::test]
 async fn tokens_are_found_in_all_locations() {
     let token = &signed(&json!({"iss": "key-1"}));
@@ -137,7 +137,7 @@ fn options(uri: &str) -> TestRequest {
     request
 }
 
-// kong-compat §4.16
+// docs/kong-compatibility.md, 4.16
 #[tokio::test]
 async fn rejections_report_the_error() {
     let valid = signed(&json!({"iss": "key-1"}));
@@ -169,7 +169,7 @@ async fn rejections_report_the_error() {
     assert_accepted("another claim", &kid_claim);
 }
 
-// kong-compat §4.16
+// docs/kong-compatibility.md, 4.16
 #[tokio::test]
 async fn base64_secrets_are_decoded() {
     let token = Signer::secret(b"secret").token(Algorithm::Hs256, &json!({}), &json!({"iss": "key-1"}));
@@ -186,7 +186,7 @@ async fn base64_secrets_are_decoded() {
     assert_rejected("invalid base64", &outcome, "Invalid key/secret");
 }
 
-// kong-compat §4.16
+// docs/kong-compatibility.md, 4.16
 #[tokio::test]
 async fn keys_are_bound_to_their_algorithm() {
     let chain = chain(&[(&KIND, json!({"secret_is_base64": true}))]);
@@ -211,8 +211,8 @@ async fn keys_are_bound_to_their_algorithm() {
     }
 }
 
-// kong-compat §4.16
-// kong-compat §7.18
+// docs/kong-compatibility.md, 4.16
+// docs/kong-compatibility.md, 7.18
 #[tokio::test]
 async fn invalid_claims_are_the_whole_body() {
     let noon = noon().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
@@ -246,7 +246,7 @@ async fn invalid_claims_are_the_whole_body() {
     }
 }
 
-// kong-compat §4.16
+// docs/kong-compatibility.md, 4.16
 #[tokio::test]
 async fn the_challenge_has_the_realm_and_tokens_are_forwarded() {
     let config = json!({"realm": "shop"});
@@ -303,7 +303,7 @@ async fn verified_tokens_are_cached_until_the_credential_changes() {
     assert!(outcome.reply_status().is_some(), "a token with another signature is not cached");
 }
 
-// kong-compat §7.17
+// docs/kong-compatibility.md, 7.17
 #[test]
 fn accepting_expired_tokens_gets_a_note() {
     let plugin_factory = crate::plugin_api::factory::PluginFactory::offline(crate::plugins::REGISTRY);
@@ -340,7 +340,7 @@ fn build_jwt(config: &Value, state: &PluginState, services: &Arc<dyn crate::plug
     )
 }
 
-// kong-compat §4.16
+// docs/kong-compatibility.md, 4.16
 #[test]
 fn invalid_configurations_are_rejected() {
     let issuer = |field: &str, value: Value| {

@@ -148,7 +148,7 @@ mod tests {
 
     use super::*;
 
-    // kong-compat §4.16
+    // docs/kong-compatibility.md, 4.16
     #[test]
     fn listed_time_claims_are_verified() {
         use TimeClaimName::{Exp, Iat, Nbf};

@@ -96,7 +96,7 @@ mod tests {
         format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims))
     }
 
-    // kong-compat §4.16
+    // docs/kong-compatibility.md, 4.16
     #[test]
     fn malformed_tokens_are_rejected_with_a_message() {
         let valid_header = r#"{"alg":"HS256"}"#;

@@ -62,7 +62,7 @@ async fn check(name: &str, config: &Value, request: TestRequest, expected: Expec
     }
 }
 
-// kong-compat §4.17
+// docs/kong-compatibility.md, 4.17
 #[tokio::test]
 async fn keys_are_found_in_headers_and_query() {
     let get = TestRequest::get;
@@ -119,7 +119,7 @@ fn multipart(fields: &[(&str, &str)]) -> String {
     parts.chain(["----b--\r\n".to_owned()]).collect()
 }
 
-// kong-compat §4.17
+// docs/kong-compatibility.md, 4.17
 #[tokio::test]
 async fn keys_are_found_in_bodies_if_enabled() {
     let config = json!({"key_in_body": true, "key_names": ["apikey", "other"]});
@@ -148,7 +148,7 @@ async fn keys_are_found_in_bodies_if_enabled() {
     assert_eq!((buffer_limit(json!({})), buffer_limit(config)), (None, Some(1 << 20)));
 }
 
-// kong-compat §4.17
+// docs/kong-compatibility.md, 4.17
 #[tokio::test]
 async fn hidden_keys_are_removed_from_all_locations() {
     let config = json!({"key_in_body": true, "hide_credentials": true, "key_names": ["apikey", "api_key"]});
@@ -182,8 +182,8 @@ async fn keys_are_hidden_for_anonymous_requests() {
     assert_eq!(outcome.request.uri, "/");
 }
 
-// kong-compat §4.17
-// kong-compat §7.27
+// docs/kong-compatibility.md, 4.17
+// docs/kong-compatibility.md, 7.27
 #[tokio::test]
 async fn keys_are_forwarded_by_default() {
     let request = TestRequest::get("/?apikey=a+key").with_consumers(&consumers());
@@ -192,14 +192,14 @@ async fn keys_are_forwarded_by_default() {
     assert_eq!(outcome.state.replacement_body, None);
 }
 
-// kong-compat §4.17
+// docs/kong-compatibility.md, 4.17
 #[tokio::test]
 async fn the_challenge_contains_the_realm() {
     let outcome = TestRequest::get("/").run(&chain(&[(&KIND, json!({"realm": "a \"b\""}))])).await;
     assert_eq!(outcome.response_header("www-authenticate"), Some(r#"Key realm="a \"b\"""#));
 }
 
-// kong-compat §4.17
+// docs/kong-compatibility.md, 4.17
 #[test]
 fn invalid_configurations_are_rejected() {
     let cases = [

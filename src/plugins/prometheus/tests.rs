@@ -76,8 +76,8 @@ fn lines<'t>(text: &'t str, prefixes: &[&str]) -> Vec<&'t str> {
     text.lines().filter(|line| prefixes.iter().any(|prefix| line.starts_with(prefix))).collect()
 }
 
-// kong-compat §6.1
-// kong-compat §4.23
+// docs/kong-compatibility.md, 6.1
+// docs/kong-compatibility.md, 4.23
 #[tokio::test]
 async fn metrics_have_kongs_names_and_labels() {
     let state = PluginState::default();
@@ -150,7 +150,7 @@ async fn metrics_have_kongs_names_and_labels() {
     }
 }
 
-// kong-compat §4.23
+// docs/kong-compatibility.md, 4.23
 #[tokio::test]
 async fn families_are_exported_if_enabled() {
     for (config, expected) in [
@@ -177,7 +177,7 @@ async fn families_are_exported_if_enabled() {
     }
 }
 
-// kong-compat §6.1
+// docs/kong-compatibility.md, 6.1
 #[test]
 fn process_metrics_are_exported() {
     let state = PluginState::default();

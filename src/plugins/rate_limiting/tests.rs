@@ -31,8 +31,8 @@ fn request_after(second: u64) -> TestRequest {
     request
 }
 
-// kong-compat §4.25
-// kong-compat §7.21
+// docs/kong-compatibility.md, 4.25
+// docs/kong-compatibility.md, 7.21
 #[tokio::test]
 async fn responses_report_the_remaining_requests() {
     let chain = chain(&[(&KIND, json!({"minute": 2, "hour": 9}))]);
@@ -117,7 +117,7 @@ async fn responses_report_the_remaining_requests() {
     }
 }
 
-// kong-compat §4.25
+// docs/kong-compatibility.md, 4.25
 #[tokio::test]
 async fn of_equal_remainders_the_longest_period_is_reported() {
     let all = json!({"second": 5, "minute": 5, "hour": 5, "day": 5, "month": 5, "year": 5});
@@ -131,7 +131,7 @@ async fn of_equal_remainders_the_longest_period_is_reported() {
     }
 }
 
-// kong-compat §4.25
+// docs/kong-compatibility.md, 4.25
 #[tokio::test]
 async fn headers_status_and_message_are_configurable() {
     let config = json!({"second": 1, "hide_client_headers": true, "error_code": 403, "error_message": "Slow down"});
@@ -143,7 +143,7 @@ async fn headers_status_and_message_are_configurable() {
     assert_eq!(rate_limit_headers(&outcome), Vec::<String>::new());
 }
 
-// kong-compat §4.25
+// docs/kong-compatibility.md, 4.25
 #[tokio::test]
 async fn no_limits_have_no_effect() {
     let chain = chain(&[(&KIND, json!({}))]);
@@ -177,7 +177,7 @@ impl Plugin for IdentityFromHeaders {
     }
 }
 
-// kong-compat §4.25
+// docs/kong-compatibility.md, 4.25
 #[tokio::test]
 async fn requests_are_counted_by_the_configured_identifier() {
     let header = json!({"limit_by": "header", "header_name": "X-Tenant"});
@@ -243,7 +243,7 @@ fn chain_attached_to(config: &Value, scope: &str, state: &PluginState) -> Arc<Ch
     builder.build(testing::names()).unwrap()
 }
 
-// kong-compat §4.25
+// docs/kong-compatibility.md, 4.25
 #[tokio::test]
 async fn counters_are_per_scope_and_survive_changes() {
     let state = PluginState::default();
@@ -261,7 +261,7 @@ async fn counters_are_per_scope_and_survive_changes() {
     assert_eq!(outcome.response_header("x-ratelimit-remaining-minute"), Some("2"));
 }
 
-// kong-compat §4.25
+// docs/kong-compatibility.md, 4.25
 #[tokio::test]
 async fn fault_tolerant_decides_without_the_server() {
     let redis = json!({"host": "redis.shop"});
@@ -286,8 +286,8 @@ fn policy_cluster_acts_as_local_with_a_note() {
     assert_eq!(testing::notes(&KIND, &json!({"hour": 1, "policy": "local"})), []);
 }
 
-// kong-compat §4.25
-// kong-compat §4.0
+// docs/kong-compatibility.md, 4.25
+// docs/kong-compatibility.md, 4.0
 #[test]
 fn invalid_configurations_are_rejected() {
     let redis = |fields: Value| {

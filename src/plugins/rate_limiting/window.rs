@@ -108,8 +108,8 @@ const DAY: u64 = 86_400;
 mod tests {
     use super::*;
 
-    // kong-compat §4.25
-    // kong-compat §7.21
+    // docs/kong-compatibility.md, 4.25
+    // docs/kong-compatibility.md, 7.21
     #[test]
     fn windows_are_aligned_to_the_calendar() {
         for (now, period, start, end) in [

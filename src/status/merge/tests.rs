@@ -298,7 +298,7 @@ fn routes() {
     ]);
 }
 
-// docs/kong-compatibility.md, 1.10.
+// docs/kong-compatibility.md, 1.10
 #[test]
 fn licenses_have_one_entry_per_controller() {
     let condition = json!({
@@ -320,7 +320,7 @@ fn licenses_have_one_entry_per_controller() {
     );
 }
 
-// docs/kong-compatibility.md, 1.2.
+// docs/kong-compatibility.md, 1.2
 #[test]
 fn conditions_of_kong_objects() {
     let programmed = || condition("Programmed", "True", "Programmed");
@@ -387,7 +387,7 @@ fn conditions_of_kong_objects() {
     check_merges(rows);
 }
 
-// docs/kong-compatibility.md, 3.13.
+// docs/kong-compatibility.md, 3.13
 #[test]
 fn addresses_of_ingresses() {
     let at = |ingress: Value| json!({"loadBalancer": {"ingress": ingress}});
@@ -449,7 +449,7 @@ fn addresses_of_ingresses() {
     check_merges(rows);
 }
 
-// docs/kong-compatibility.md, 1.7.
+// docs/kong-compatibility.md, 1.7
 #[test]
 fn ancestors_of_a_policy() {
     let ancestor = |controller: &str, name: &str, conditions: &[Value]| {
