@@ -34,7 +34,7 @@ test: ## Run check, then every test; ends with a table and "N passed, N failed"
 CASES ?= 20000
 
 .PHONY: explore
-explore: setup ## Run the property tests with new random values (CASES=20000 for each): finds bugs that no change caused
+explore: setup ## Run the property tests with new random values, to find bugs that earlier runs missed (CASES=20000 for each test)
 	@env -u PROPTEST_RNG_SEED PROPTEST_CASES=$(CASES) cargo test --locked --workspace --lib
 
 .PHONY: audit
@@ -91,7 +91,7 @@ bench-cluster: ## Measure Portico on a cluster: propagation of new routes, statu
 	@bash scripts/bench.sh cluster $(BENCH)
 
 .PHONY: soak
-soak: setup ## Send 2,000 requests per second for a minute while all objects are edited: every response must be right
+soak: setup ## Send 2,000 requests per second for a minute while objects and certificates change: all responses must be right
 	@bash scripts/soak.sh
 
 ##@ Release
@@ -105,7 +105,7 @@ image-root: setup ## Build target/image-root, the image's root folder: static bi
 	@bash scripts/image-root.sh $(ARCH)
 
 .PHONY: image-root-test
-image-root-test: setup ## The same, compiled quickly, for scenarios of a deployed Portico: target/image-root-test
+image-root-test: setup ## Build target/image-root-test for tests: the same folder, but compiled in a third of the time
 	@bash scripts/image-root.sh --for-tests
 
 .PHONY: image-reproducible

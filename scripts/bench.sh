@@ -28,7 +28,7 @@ main() {
         echo "bench: two cores are needed, so that the load generator does not compete with the servers" >&2
         exit 1
     fi
-    # portico-e2e is not built, because it would enable features of dependencies that a release does not have.
+    # Not the whole workspace: portico-e2e enables features of dependencies that a release does not have.
     cargo build --locked --release -p portico -p portico-load --bins --features alloc-jemalloc
     describe_machine
     mkdir -p target/bench
@@ -57,6 +57,7 @@ compare() {
     taskset -c "$load_core" target/release/portico-load compare "${arguments[@]}" "$@"
 }
 
+# Prints the path of the nginx program.
 nginx() {
     PATH="$PATH:/usr/sbin" type -P nginx
 }
@@ -65,7 +66,7 @@ floods() {
     taskset -c "$load_core" target/release/portico-load floods --portico target/release/portico --core "$server_core" "$@"
 }
 
-# Measures time, and then instructions, which do not depend on the machine.
+# Measures time, and then instructions, whose number does not depend on other load of the machine.
 plugins() {
     local arguments=(plugins --portico target/release/portico --core "$server_core")
     taskset -c "$load_core" target/release/portico-load "${arguments[@]}" "$@"

@@ -10,7 +10,7 @@ tools="${XDG_CACHE_HOME:-$HOME/.cache}/portico/tools/$name-$version"
 
 if [ ! -x "$tools/bin/$name" ]; then
     echo "Building $name $version into $tools, once" >&2
-    # Debug builds take at most half the time, and the tools run only for a second.
+    # A debug build takes at most half the time of a release build, and the tools run only for a second.
     cargo install --locked --debug --config profile.dev.debug=false --version "$version" --root "$tools" --quiet \
         "$@" "$name" </dev/null >&2
 fi

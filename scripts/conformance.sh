@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 
-# The suite must not be skipped here.
+# Without E2E=off, with which `make test` leaves out the suite.
 unset E2E
 
 if [ -n "${PORTICO_E2E_KUBECONFIG:-}" ]; then

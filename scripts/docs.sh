@@ -30,7 +30,7 @@ main() {
             if [ -d "$file" ]; then
                 [ -f "$file/README.md" ] || folder "$file"
             elif [ -f "$file" ] && [ "${file##*.}" != md ]; then
-                # Linked pages are not copied here, because the loop copies all pages.
+                # Only files that are no pages, because the outer loop copies all pages.
                 cp --parents "$file" "$source"
             fi
         done
@@ -40,7 +40,7 @@ main() {
     echo "$book/index.html"
 }
 
-# Prints docs/SUMMARY.md with paths relative to the root, and with the pages of each folder below its README.
+# Prints docs/SUMMARY.md with paths relative to the root, and adds the other pages of a folder below its README.md.
 contents() {
     local line page name
     sed -e 's#](\.\./#](/#' -e 's#](\([^/]\)#](docs/\1#' -e 's#](/#](#' docs/SUMMARY.md | while IFS= read -r line; do

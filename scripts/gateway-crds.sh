@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Prints the path of a folder for tests/gateway_crds.rs: the CRDs of the Gateway API, its examples and its invalid
-# examples, each with a folder per channel.
+# Prints the path of a folder that tests/gateway_crds.rs reads. It has the CRDs, examples and invalid examples of a
+# release of the Gateway API, in a folder for each channel.
 #
-# They are fetched from the Go module of the release into a cache and are not part of this repository. The script needs
-# any version of go, or python3, with which it installs Go into the cache.
+# The script fetches them from the Go module of the release into a cache, because they are not part of this repository.
+# It needs any version of go, or python3, with which it installs Go into the cache.
 set -euo pipefail
 
 module=sigs.k8s.io/gateway-api
 version=v1.7.0
 # The checksum of the module in the format of go.sum. It must be updated with the version.
 sum=h1:duVnm7nO6oXfMMUWfcDoBph47CYR/ME3NGxccOVglaY=
-# The Go version that the release requires. Older versions print an error, but may download the module nevertheless.
+# The Go version that the release requires. Older versions print an error, but some download the module nevertheless.
 go_release=1.27
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/portico

@@ -8,7 +8,7 @@ export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 cyclonedx=$(bash scripts/cargo-tool.sh cargo-cyclonedx 0.5.9)
 
 mkdir -p target/sbom
-# cargo-cyclonedx writes a file next to each Cargo.toml of the workspace.
+# cargo-cyclonedx writes a file with this name next to each Cargo.toml of the workspace. Only that of the root is used.
 name=portico-sbom-unfinished
 trap 'find . -name target -prune -o -name "$name.json" -exec rm {} +' EXIT
 

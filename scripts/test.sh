@@ -40,9 +40,9 @@ main() {
     [ "$failed" = 0 ]
 }
 
-# The programs of the control plane take longest on a new machine, and neither they nor the Rust compiler use both cores
-# all the time. They are compiled at the lowest priority while everything else runs; the suite e2e-programs waits
-# until they are built.
+# On a new machine, building the programs of the control plane takes longest. They are compiled at the lowest priority
+# while everything else runs, because neither the Go nor the Rust compiler keeps both cores busy. The suite e2e-programs
+# waits until they are built.
 start_control_plane_build() {
     [ "${E2E:-on}" != off ] || return 0
     cargo build --locked --workspace --bin portico-e2e || return 0
@@ -175,8 +175,8 @@ check_examples() {
     for folder in examples/*/; do
         echo "portico check $folder"
         strict=(--warnings-as-errors)
-        # Kong interprets its cors configuration differently, which is an intended warning; tests/examples.rs allows
-        # only this one.
+        # The cors plugin of this example gets a warning, because Kong interprets it differently. tests/examples.rs
+        # allows no other warning.
         if [ "$folder" = examples/kong/ ]; then strict=(); fi
         target/debug/portico check "${strict[@]}" "$folder" || return 1
     done
