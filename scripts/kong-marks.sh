@@ -21,6 +21,7 @@ while IFS='|' read -r _ row topic in_portico _; do
     if [[ $row == 7.* ]]; then surprises=$((surprises + 1)); else topics=$((topics + 1)); fi
 done < <(grep -E '^\| [0-9]+\.[0-9]+ \|' docs/kong-compatibility.md)
 for mark in $marks; do
-    grep -qE "^\| ${mark//./\\.} \|" docs/kong-compatibility.md || echo "$mark: a mark names this row, which does not exist"
+    grep -qE "^\| ${mark//./\\.} \|" docs/kong-compatibility.md ||
+        echo "$mark: a mark names this row, which does not exist"
 done
 echo "kong-marks: without a test: $topics topics, $surprises surprises; not here according to the page: $not_here"

@@ -91,7 +91,7 @@ async fn one_valid_credential_is_enough_for_plugins_with_an_anonymous_consumer()
         ("mixed", &mixed, "token", Err("No API key found in request")),
         ("mixed", &mixed, "key", Ok(("anna", Some("id-key")))),
         ("mixed", &mixed, "token key", Ok(("anna", Some("id-key")))),
-        ("mixed: the key authenticates, so the password is ignored", &mixed, "key password", Ok(("anna", Some("id-key")))),
+        ("mixed: with the key, the password is ignored", &mixed, "key password", Ok(("anna", Some("id-key")))),
     ];
     for (name, plugins, credentials, expected) in cases {
         // The client's own header must not reach the backend if a credential is valid.

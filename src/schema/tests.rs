@@ -539,7 +539,7 @@ fn replace(object: &mut Value, pointer: &str, value: Option<Value>) {
 proptest! {
     /// Violations of any object are limited in number and length, and each has a message and a remedy.
     #[test]
-    fn violations_of_any_object_are_limited_and_have_remedies((kind, object) in mutated_objects(), experimental in any::<bool>()) {
+    fn violations_are_limited_and_have_remedies((kind, object) in mutated_objects(), experimental in any::<bool>()) {
         let channel = if experimental { Channel::Experimental } else { Channel::Standard };
         let mut object = object;
         let violations = check(kind, &mut object, channel);

@@ -3,7 +3,7 @@
 //! This loop and `attempt.rs` send a request again in these cases only:
 //! - connecting failed, so nothing was sent,
 //! - a kept-alive connection closed without a response, the method is idempotent and the request has no body,
-//! - an HTTP/2 endpoint reports that it did not process the request, and the replay buffer has all that was sent of the body.
+//! - an HTTP/2 endpoint reports that it did not process the request, and the replay buffer has the whole sent body.
 
 use http::Response;
 use tokio::time::Instant;
