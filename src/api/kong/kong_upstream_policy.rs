@@ -29,8 +29,8 @@ pub struct KongUpstreamPolicySpec {
     /// Not supported. Number of slots in the hash ring; in Kong, defaults to 10000.
     #[schemars(range(min = 10, max = 65536))]
     pub slots: Option<i32>,
-    /// Not supported. Input of the hash for the algorithm `consistent-hashing`; with `sticky-sessions`, only `input:
-    /// none` is allowed.
+    /// Not supported. Input of the hash for the algorithm `consistent-hashing`. With `stickySessions`, `input: none` is
+    /// required and no other field is allowed.
     pub hash_on: Option<UpstreamHash>,
     /// Not supported. Input of the hash for requests that lack the input of `hashOn`.
     pub hash_on_fallback: Option<UpstreamHashFallback>,
