@@ -9,7 +9,8 @@ use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 
-/// `None` if the object does not exist. `is_used`: whether routes use this Service or facade.
+/// The verdict on an object, or `None` if the object does not exist. For a Service or facade, `is_used` says whether
+/// routes use it.
 pub(super) fn verdict(
     store: &Store,
     id: &ObjectId,
@@ -19,7 +20,7 @@ pub(super) fn verdict(
 ) -> Option<Verdict> {
     let generation = store.meta(id)?.generation;
     let diagnostics = match id.kind {
-        // Problems of the Services that Portico manages are reported on their Gateways.
+        // Diagnostics of the Services that Portico manages are on their Gateways.
         Kind::Service | Kind::EndpointSlice if is_managed(store, id) => Vec::new(),
         Kind::Service => {
             let service = store.services.get(&id.key)?;

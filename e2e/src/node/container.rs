@@ -85,9 +85,9 @@ impl Container<'_> {
     /// Starts the process. Retries while this fails, for example because a Secret does not exist yet.
     async fn start(&self) -> RunningProcess {
         loop {
-            let environment = environment(&self.node.client, self.pod, self.plan, self.sandbox.address).await;
-            let (reason, error) = match environment {
-                Ok(environment) => match self.launch(&environment) {
+            let variables = environment(&self.node.client, self.pod, self.plan, self.sandbox.address).await;
+            let (reason, error) = match variables {
+                Ok(variables) => match self.launch(&variables) {
                     Ok(running) => return running,
                     Err(error) => ("CreateContainerError", format!("{error:#}")),
                 },

@@ -32,6 +32,7 @@ pub(in crate::proxy) async fn forward(
             }
             Err(error) => error,
         };
+        // After the timer of the request has expired, no other endpoint is attempted.
         let may_retry = error.was_not_processed() && outgoing.can_be_sent() && !record.peer.activity.timed_out.get();
         failure = error.into_request_error();
         if !may_retry {
