@@ -18,9 +18,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use portico::compile::kong::rule_options;
 use portico::plugin_api::ConsumerDirectory;
 use portico::plugin_api::consumers::{EntityId, KeyCredential};
 use portico::plugin_api::testing::{chain, consumer};
@@ -100,11 +102,12 @@ fn kong_compatible_request_allocates_little_more() {
     let runtime = runtime();
     let start_server = |plugins| {
         let (address, reserved) = reserve_address();
+        let minute = Duration::from_secs(60);
         let action = with_timeouts_and_retries(
             forward(vec![(1, upstream("web", &[endpoint]))]),
-            TimeoutsAndRetries::kong_default(),
+            TimeoutsAndRetries::per_attempt(minute, minute, minute, 5),
         );
-        let route = Route { plugins, kong: Some(Box::default()), ..route(action) };
+        let route = Route { plugins, options: Some(Box::new(rule_options::defaults())), ..route(action) };
         let snapshot = Snapshot { consumers: consumers().into(), ..snapshot(address, vec![route]) };
         runtime.block_on(async {
             let server = TestServer::start(Options::default(), address, reserved, snapshot);

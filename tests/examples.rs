@@ -13,8 +13,9 @@ use portico::compile::verdict::{Condition, Verdict};
 use portico::compile::{Compiler, IngressListener, IngressSettings, addressable_gateways};
 use portico::manifests::Manifests;
 use portico::schema::Channel;
-use portico::snapshot::kong::{UpstreamHost, upstream_path};
 use portico::snapshot::router::RoutingRequest;
+use portico::snapshot::rule_options::UpstreamHost;
+use portico::snapshot::upstream_path::upstream_path;
 use portico::snapshot::{BindAddress, Snapshot};
 use portico::store::{AnyObject, Batch, Store};
 use serde_json::json;
@@ -56,17 +57,18 @@ fn kong_example_is_routed_as_documented() {
         let matched = bind.listener(host).and_then(|listener| listener.find(host, &request));
         let matched = matched.unwrap_or_else(|| panic!("no route matches {host}{path}"));
         assert_eq!(&*matched.rule.id.rule, expected, "{host}{path}");
-        let behavior = matched.rule.kong.as_ref().unwrap();
-        assert_eq!(behavior.host, UpstreamHost::Preserved);
-        let stripped = behavior.strip_path.then(|| matched.path.length(path));
-        assert_eq!(upstream_path(&behavior.path, path, stripped), sent, "{host}{path}");
+        let options = matched.rule.options();
+        assert_eq!(options.host, UpstreamHost::Preserved);
+        let rewrite = options.upstream_path.as_ref().unwrap();
+        let stripped = rewrite.strip_matched.then(|| matched.path.length(path));
+        assert_eq!(upstream_path(&rewrite.prefix, path, stripped), sent, "{host}{path}");
         let plugins: Vec<_> =
             matched.rule.plugins.iter().flat_map(|chain| chain.attachments()).map(|(kind, _)| kind).collect();
         if host == "api.company.com" {
             assert_eq!(plugins, ["cors", "jwt", "rate-limiting"], "in order of priority");
         } else {
-            assert!(plugins.is_empty() && !behavior.protocols.http);
-            assert_eq!((behavior.https_redirect.status.as_u16(), behavior.https_redirect.port), (308, 8443));
+            assert!(plugins.is_empty() && !options.protocols.http);
+            assert_eq!((options.https_redirect.status.as_u16(), options.https_redirect.port), (308, 8443));
         }
     }
     let secure = &snapshot.binds[&BindAddress::tcp(SocketAddr::from(([127, 0, 0, 1], 8443)))];

@@ -113,7 +113,13 @@ fn listener(table: &[OracleMatch]) -> HttpListener {
     }
     let hosts: HostMap<_> =
         hosts.into_iter().map(|(host, candidates)| (host, Arc::new(HostRouter::build(candidates)))).collect();
-    HttpListener { gateway: "default/test".into(), name: "http".into(), port: 80, routes: Routes::Gateway(hosts) }
+    HttpListener {
+        gateway: "default/test".into(),
+        name: "http".into(),
+        port: 80,
+        routes: Routes::ByHost(hosts),
+        product_headers: None,
+    }
 }
 
 fn candidate(position: usize, entry: &OracleMatch) -> RouteMatch {
@@ -148,7 +154,7 @@ fn candidate(position: usize, entry: &OracleMatch) -> RouteMatch {
             filters: Filters::default(),
             plugins: None,
             action: Action::Fail(RouteFailure::NoBackends),
-            kong: None,
+            options: None,
         }),
     }
 }

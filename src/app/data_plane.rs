@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 use super::certificate_metrics::CertificateExpiry;
 use super::file_descriptors::raise_descriptor_limit;
 use crate::args::{self, RunOptions};
+use crate::compile::kong::rule_options::PRODUCT_HEADERS;
 use crate::proxy::access_log::{self, AccessLogger};
 use crate::proxy::{self, Proxy, ProxyStats};
 use crate::snapshot::Snapshot;
@@ -73,10 +74,10 @@ fn proxy_config(options: &RunOptions, access_log: Arc<AccessLogger>) -> proxy::P
         proxy_protocol_peers: options.proxy_protocol_from.clone(),
         allow_port_sharing: options.allow_port_sharing,
         access_log,
-        kong_headers: match options.kong.headers {
-            None => proxy::KongHeaderMode::Auto,
-            Some(args::KongHeadersArg::On) => proxy::KongHeaderMode::On,
-            Some(args::KongHeadersArg::Off) => proxy::KongHeaderMode::Off,
+        product_headers: match options.kong.headers {
+            None => proxy::ProductHeaderMode::ByRule,
+            Some(args::KongHeadersArg::On) => proxy::ProductHeaderMode::Always(&PRODUCT_HEADERS),
+            Some(args::KongHeadersArg::Off) => proxy::ProductHeaderMode::Never,
         },
         product_token: proxy::ProductToken::new(&options.kong.product).expect("the flag was validated"),
         max_series: options.metrics_max_series.get(),

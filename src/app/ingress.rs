@@ -13,7 +13,7 @@ use crate::compile::verdict::PublishedAddress;
 use crate::compile::{Classes, IngressListener, IngressSettings, PublishSource};
 use crate::snapshot::certs::{Certificate, SELF_GENERATED};
 use crate::snapshot::host::HostPattern;
-use crate::snapshot::kong::RouterFlavor;
+use crate::snapshot::router::by_conditions::RouterFlavor;
 
 /// The class of the served Ingresses, and the settings that are the same for all of them.
 #[derive(Clone, Debug, Default)]

@@ -2,7 +2,7 @@
 
 use super::CompileContext;
 use super::backend::{self, BackendError, BackendSettings, PortReference, UnknownAppProtocol};
-use super::ingress::service_settings;
+use super::kong::service_settings;
 use super::reference_grants::{CrossNamespaceReference, Referrer};
 use super::verdict::Code;
 use crate::api::core::Service;

@@ -16,6 +16,7 @@
 //! optimization: a new compiler produces an equal snapshot and equal verdicts.
 
 pub mod addresses;
+pub mod kong;
 pub mod testing;
 pub mod verdict;
 
@@ -25,7 +26,6 @@ mod backend;
 mod backend_reference;
 mod certificates;
 mod classes;
-mod consumers;
 mod context;
 mod cors;
 mod filters;
@@ -41,13 +41,10 @@ mod listener_overlaps;
 mod matches;
 mod notes;
 mod planning;
-mod plugins;
 mod reference_grants;
 mod retry;
 mod routers;
 mod served_gateways;
-mod service_notes;
-mod unserved_kinds;
 mod upstream_usage;
 mod verdict_updates;
 
@@ -62,16 +59,16 @@ use crate::upstream::{EndpointAddress, Endpoints, UpstreamKey};
 use affected::{AffectedObjects, keys_of_kind};
 use certificates::SecretCache;
 pub use classes::Classes;
-use consumers::Consumers;
 pub use context::{CompileContext, CompileInputs};
 use forbidden_addresses::ForbiddenAddresses;
 use gateway::{GatewayPlan, PortOwners};
 use http_route::RoutePlan;
 use ingress::IngressCompiler;
-use ingress::policy_conflicts::PolicyConflicts;
 pub use ingress::{IngressListener, IngressSettings, PublishSource};
-use plugins::Plugins;
-pub use plugins::with_degraded_plugins;
+use kong::consumers::Consumers;
+use kong::plugins::Plugins;
+pub use kong::plugins::with_degraded_plugins;
+use kong::policy_conflicts::PolicyConflicts;
 use routers::Routers;
 pub use served_gateways::{ExposedGateway, addressable_gateways, exposed_gateways, foreign_gateways};
 use upstream_usage::UpstreamUsage;

@@ -1,8 +1,8 @@
 //! Verdicts on objects that get no conditions: notes for reports and events.
 
 use super::forbidden_addresses::ForbiddenAddresses;
-use super::ingress::policy_conflicts::PolicyConflicts;
-use super::service_notes;
+use super::kong::policy_conflicts::PolicyConflicts;
+use super::kong::service_notes;
 use super::verdict::Verdict;
 use crate::api::names::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
 use crate::api::{Kind, ObjectId, ObjectKey};

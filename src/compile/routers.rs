@@ -158,7 +158,8 @@ impl Routers {
                 gateway: gateway.clone(),
                 name: listener.id.name.clone(),
                 port: listener.port,
-                routes: Routes::Gateway(HostMap::new(hosts)),
+                routes: Routes::ByHost(HostMap::new(hosts)),
+                product_headers: None,
             };
             let port = ports.entry((listener.transport, bound_port)).or_default();
             port.listeners.push((listener.hostname.clone(), Arc::new(http_listener)));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::verdict::Verdict;
-use super::{CompileContext, CompileRun, Compiler, gateway, ingress, notes, unserved_kinds};
+use super::{CompileContext, CompileRun, Compiler, gateway, ingress, kong, notes};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::{Changes, Store};
 
@@ -36,7 +36,7 @@ impl Compiler {
                 Kind::KongUpstreamPolicy | Kind::KongIngress => drop(outdated.insert(id.clone())),
                 Kind::Service | Kind::KongServiceFacade => {
                     let referenced: BTreeSet<_> =
-                        store.meta(id).into_iter().flat_map(ingress::policy::referenced_policies).collect();
+                        store.meta(id).into_iter().flat_map(kong::policy::referenced_policies).collect();
                     outdated.extend(referenced.iter().cloned());
                     outdated.extend(self.policies_by_referrer.remove(id).unwrap_or_default());
                     if !referenced.is_empty() {
@@ -47,7 +47,7 @@ impl Compiler {
             }
         }
         for id in outdated {
-            let verdict = ingress::policy::verdict(store, &id, &self.policy_conflicts);
+            let verdict = kong::policy::verdict(store, &id, &self.policy_conflicts);
             self.set_verdict(id, verdict, run);
         }
     }
@@ -75,7 +75,7 @@ impl Compiler {
                     cx.store.gateway_classes.get(&id.key).map(|class| gateway::class_verdict(cx.inputs, class))
                 }
                 Kind::KongVault | Kind::KongCustomEntity | Kind::TcpIngress | Kind::UdpIngress | Kind::KongLicense => {
-                    unserved_kinds::verdict(cx, id)
+                    kong::unserved_kinds::verdict(cx, id)
                 }
                 _ => notes::verdict(cx.store, id, &self.forbidden, &self.policy_conflicts, self.is_used(cx.store, id)),
             };

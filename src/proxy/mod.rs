@@ -13,7 +13,7 @@ mod record;
 use std::collections::BTreeMap;
 
 pub use connection::tls::{MinTlsVersion, TlsPolicy};
-pub use http::kong::product_headers::{KongHeaderMode, ProductToken};
+pub use http::product_headers::{ProductHeaderMode, ProductToken};
 pub use process::limits::ProxyLimits;
 pub use process::server::{Proxy, ProxyConfig};
 pub use record::access_log;

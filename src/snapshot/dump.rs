@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::certs::{Certificate, Certificates};
 use super::host::HostPattern;
-use super::kong;
+use super::router::by_conditions::{HeaderCondition, RouteEntry};
 use super::router::{HostRouter, MatchedPath, QueryMatch, RouteMatch, ValueMatch};
 use super::rule::{
     Action, Backend, BackendTarget, Filters, HeaderEdits, Mirror, PathEdit, RedirectAction, Rewrite, RouteRule,
@@ -56,8 +56,8 @@ pub struct HostDump {
 /// One match of a rule, with the rule's settings and action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MatchDump {
-    /// `Exact /a`, `PathPrefix /`, `RegularExpression /a.*`; for Kong routes `Exact /a`, `Prefix /`, `Regex ~/a`, `any
-    /// path`.
+    /// `Exact /a`, `PathPrefix /`, `RegularExpression /a.*`; in the order by conditions `Exact /a`, `Prefix /`, `Regex
+    /// ~/a`, `any path`.
     pub path: String,
     /// Several methods are alternatives.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,16 +74,15 @@ pub struct MatchDump {
     /// `Kind/namespace/name`, for example `HTTPRoute/default/web`.
     pub route: String,
     pub rule: String,
-    /// `strip path`, `protocols https`, …: differences from Kong's defaults. Absent if the rule is not a Kong rule.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kong: Option<Vec<String>>,
+    /// `strip path`, `protocols https`, …: the options that differ from the defaults.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
     /// `key-auth: route KongPlugin/default/key`, in the order in which they run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub plugins: Vec<String>,
     #[serde(skip_serializing_if = "FiltersDump::is_empty")]
     pub filters: FiltersDump,
-    /// `request 10s`, `backendRequest unlimited`, `retries 2, also on 503, after 25ms`. Absent for a Kong rule
-    /// with Kong's defaults.
+    /// `request 10s`, `backendRequest unlimited`, `retries 2, also on 503, after 25ms`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub timeouts_and_retries: Vec<String>,
     pub action: ActionDump,
@@ -176,7 +175,7 @@ impl Snapshot {
                 let lines = |certificates: &Certificates| {
                     certificates.all().iter().map(|certificate| certificate_line(certificate)).collect::<Vec<_>>()
                 };
-                if !listener.is_kong() {
+                if !listener.is_ordered_by_conditions() {
                     return tls
                         .listeners
                         .iter()
@@ -230,13 +229,13 @@ impl Routes {
     fn dump(&self) -> Vec<HostDump> {
         let host = |host: String, matches: Vec<MatchDump>| HostDump { host, matches };
         match self {
-            Routes::Gateway(hosts) => {
+            Routes::ByHost(hosts) => {
                 let matches = |router: &HostRouter| router.matches().iter().map(MatchDump::from).collect();
                 hosts.iter().map(|(name, router)| host(name.to_string(), matches(router))).collect()
             }
             // The entries are in evaluation order, so a host may occur more than once.
-            Routes::Kong(router) => {
-                let have_same_hosts = |a: &kong::KongEntry, b: &kong::KongEntry| a.hosts() == b.hosts();
+            Routes::ByConditions(router) => {
+                let have_same_hosts = |a: &RouteEntry, b: &RouteEntry| a.hosts() == b.hosts();
                 let runs = router.entries().chunk_by(have_same_hosts);
                 runs.map(|run| host(hosts_text(&run[0]), run.iter().map(MatchDump::from).collect())).collect()
             }
@@ -245,7 +244,7 @@ impl Routes {
 }
 
 /// The hosts of an entry: `a.example, *.b.example`, or `*` for any host.
-fn hosts_text(entry: &kong::KongEntry) -> String {
+fn hosts_text(entry: &RouteEntry) -> String {
     if entry.hosts().is_empty() {
         return "*".to_owned();
     }
@@ -273,12 +272,12 @@ impl From<&RouteMatch> for MatchDump {
     }
 }
 
-impl From<&kong::KongEntry> for MatchDump {
-    fn from(entry: &kong::KongEntry) -> Self {
+impl From<&RouteEntry> for MatchDump {
+    fn from(entry: &RouteEntry) -> Self {
         let route = &entry.route;
-        let header = |header: &kong::KongHeaderMatch| format!("{}: {}", header.name, joined(&header.values, " | "));
+        let header = |header: &HeaderCondition| format!("{}: {}", header.name, joined(&header.values, " | "));
         MatchDump {
-            path: MatchedPath::Kong(entry.path()).to_string(),
+            path: MatchedPath::ByConditions(entry.path()).to_string(),
             method: (!route.methods.is_empty()).then(|| joined(&route.methods, " | ")),
             headers: route.headers.iter().map(header).collect(),
             query: Vec::new(),
@@ -299,15 +298,12 @@ impl MatchDump {
             server_names: Vec::new(),
             route: rule.id.route.to_string(),
             rule: rule.id.rule.to_string(),
-            kong: rule.kong.as_ref().map(|behavior| behavior.describe()),
+            options: rule.options().describe(),
             plugins: rule.plugins.iter().flat_map(|chain| chain.attachments()).map(plugin_line).collect(),
             filters: FiltersDump::from(&rule.filters),
             timeouts_and_retries: match &rule.action {
                 Action::Forward(split) => {
-                    let default = rule.kong.as_ref().map(|_| TimeoutsAndRetries::kong_default());
-                    let configured = split.timeouts_and_retries.as_deref();
-                    let configured = configured.filter(|configured| default.as_ref() != Some(*configured));
-                    configured.map(TimeoutsAndRetries::describe).unwrap_or_default()
+                    split.timeouts_and_retries.as_deref().map(TimeoutsAndRetries::describe).unwrap_or_default()
                 }
                 Action::Redirect(_) | Action::Fail(_) => Vec::new(),
             },

@@ -71,10 +71,10 @@ impl Snapshot {
         let listeners = self.binds.values().flat_map(|bind| bind.listeners.iter().map(|(_, listener)| listener));
         let rules = listeners.flat_map(|listener| -> Box<dyn Iterator<Item = _>> {
             match &listener.routes {
-                Routes::Gateway(hosts) => {
+                Routes::ByHost(hosts) => {
                     Box::new(hosts.iter().flat_map(|(_, router)| router.matches()).map(|route_match| &route_match.rule))
                 }
-                Routes::Kong(router) => Box::new(router.entries().iter().map(|entry| &entry.route.rule)),
+                Routes::ByConditions(router) => Box::new(router.entries().iter().map(|entry| &entry.route.rule)),
             }
         });
         rules.filter_map(|rule| rule.plugins.as_ref())

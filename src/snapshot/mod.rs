@@ -4,12 +4,12 @@
 //!   Snapshot ─ consumers ─▶ ConsumerDirectory
 //!      └ binds: BindAddress ─▶ Bind  ─ tls ─▶ HostMap ─▶ Certificates   by server name
 //!                               └ HostMap ─▶ HttpListener
-//!                                             ├ HostMap ─▶ HostRouter ─ matches ─▶ RouteRule   Gateway API
-//!                                             └ kong::Router ─ entries ─▶ RouteRule            Kong
+//!                                             ├ HostMap ─▶ HostRouter ─ matches ─▶ RouteRule     order by host
+//!                                             └ ConditionsRouter ─ entries ─▶ RouteRule          order by conditions
 //! ```
 //!
 //! A request uses one listener: that of the most specific hostname. The `HostRouter`s that match the host are searched
-//! from the most specific one on; a `kong::Router` has one order for all hosts.
+//! from the most specific one on; a `ConditionsRouter` has one order for all hosts.
 //!
 //! Snapshots share parts: an unchanged part is the same `Arc` in the next snapshot.
 
@@ -20,12 +20,16 @@ pub mod dump;
 pub(crate) mod escape;
 pub mod fingerprint;
 pub mod host;
-pub mod kong;
 pub mod path_edit;
+pub mod path_regex;
 pub mod redirect;
+pub mod regex;
 pub mod router;
 pub mod rule;
+pub mod rule_options;
 pub mod timeouts_and_retries;
+pub mod upstream_path;
+pub mod uri_template;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,7 +38,9 @@ use crate::plugin_api::ConsumerDirectory;
 pub use bind_address::{BindAddress, TransportProtocol};
 use certs::{Certificates, PortTls};
 use host::HostMap;
+use router::by_conditions::ConditionsRouter;
 use router::{HostRouter, Matched, RoutingRequest};
+use rule_options::ProductHeaderNames;
 
 /// Everything the proxy serves. A request loads the snapshot once and keeps it until the request ends.
 #[derive(Debug, Default)]
@@ -78,30 +84,37 @@ pub struct HttpListener {
     /// The port that clients see and that redirects contain.
     pub port: u16,
     pub routes: Routes,
+    /// The product headers of responses to requests that match no rule, as [`RuleOptions::product_headers`].
+    ///
+    /// [`RuleOptions::product_headers`]: rule_options::RuleOptions::product_headers
+    pub product_headers: Option<&'static ProductHeaderNames>,
 }
 
-/// The routes of a listener, in the precedence order of their API.
+/// The routes of a listener, in one of two orders of precedence.
 #[derive(Debug)]
 pub enum Routes {
-    /// Gateway API: one router for each hostname that a route lists, even if the hostname of the listener is narrower.
-    Gateway(HostMap<Arc<HostRouter>>),
-    /// Kong: one router for all hosts. Paths are matched after duplicate slashes are merged.
-    Kong(Arc<kong::Router>),
+    /// The most specific host decides first, as the Gateway API defines: one router for each hostname that a route
+    /// lists, even if the hostname of the listener is narrower.
+    ByHost(HostMap<Arc<HostRouter>>),
+    /// The number of conditions decides first, in one router for all hosts. Paths are matched after duplicate slashes
+    /// are merged.
+    ByConditions(Arc<ConditionsRouter>),
 }
 
 impl HttpListener {
     /// The rule that serves this request. The host is lower case and has no port.
     ///
-    /// With the Gateway API, the rules of the most specific host are tried first. If none of them matches, the search
+    /// In the order by host, the rules of the most specific host are tried first. If none of them matches, the search
     /// continues with the next less specific host.
     pub fn find(&self, host: &str, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
         match &self.routes {
-            Routes::Gateway(hosts) => hosts.candidates(host).find_map(|router| router.find(request)),
-            Routes::Kong(router) => router.find(host, request),
+            Routes::ByHost(hosts) => hosts.candidates(host).find_map(|router| router.find(request)),
+            Routes::ByConditions(router) => router.find(host, request),
         }
     }
 
-    pub fn is_kong(&self) -> bool {
-        matches!(self.routes, Routes::Kong(_))
+    /// Whether one router serves all hosts, with paths whose duplicate slashes are merged.
+    pub fn is_ordered_by_conditions(&self) -> bool {
+        matches!(self.routes, Routes::ByConditions(_))
     }
 }

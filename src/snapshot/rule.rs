@@ -6,9 +6,9 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::cors::CorsFilter;
-use super::kong;
 pub use super::path_edit::PathEdit;
 pub use super::redirect::{RedirectAction, Scheme};
+use super::rule_options::RuleOptions;
 use super::timeouts_and_retries::TimeoutsAndRetries;
 use crate::plugin_api::Chain;
 use crate::upstream::Upstream;
@@ -21,9 +21,15 @@ pub struct RouteRule {
     /// The plugins process the request before the filters and the action, and the response after them.
     pub plugins: Option<Arc<Chain>>,
     pub action: Action,
-    /// How a Kong rule forwards its requests; set if the rule comes from an Ingress, or has Kong annotations or
-    /// plugins. The filters of the rule are applied after these settings, and override the path and Host that result.
-    pub kong: Option<Box<kong::KongBehavior>>,
+    /// `None` if all options have their defaults, which saves memory. Use [`RouteRule::options`] to read them.
+    pub options: Option<Box<RuleOptions>>,
+}
+
+impl RouteRule {
+    /// The options of the rule. Its filters are applied after them, and override the path and Host that result.
+    pub fn options(&self) -> &RuleOptions {
+        self.options.as_deref().unwrap_or(RuleOptions::DEFAULT)
+    }
 }
 
 /// Identifies a rule in logs and metrics.
@@ -165,7 +171,7 @@ pub enum RouteFailure {
     InvalidBackend,
     /// The rule has an unsupported filter or field (500).
     Unsupported,
-    /// A Kong route without a usable service (503).
+    /// The service of the route does not exist or cannot be used (503).
     NoService,
 }
 

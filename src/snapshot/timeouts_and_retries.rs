@@ -1,4 +1,4 @@
-//! Timeouts and retries of route rules (GEP-1742 and GEP-1731; for Kong, the timeouts and `retries` of a service).
+//! Timeouts and retries of route rules (GEP-1742 and GEP-1731), and those that a Service configures.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -84,17 +84,11 @@ impl TimeoutSetting {
 }
 
 impl TimeoutsAndRetries {
-    /// The timeouts and retries of a Kong service. Retries have no delay, and use another endpoint if there is one.
-    pub fn for_kong_service(connect: Duration, write: Duration, read: Duration, retries: u32) -> Self {
+    /// Timeouts for each attempt, and retries without delay, which use another endpoint if there is one.
+    pub fn per_attempt(connect: Duration, write: Duration, read: Duration, retries: u32) -> Self {
         let [connect, write, read] = [connect, write, read].map(|timeout| TimeoutSetting::After(timeout).into());
         let retry = Some(RetryPolicy { max_retries: retries, codes: [].into(), backoff: Duration::ZERO });
         TimeoutsAndRetries { connect, write, read, retry, ..TimeoutsAndRetries::default() }
-    }
-
-    /// The defaults of a Kong service, without annotations.
-    pub fn kong_default() -> Self {
-        let minute = Duration::from_secs(60);
-        TimeoutsAndRetries::for_kong_service(minute, minute, minute, 5)
     }
 
     /// Whether nothing is configured.
@@ -131,9 +125,12 @@ impl TimeoutsAndRetries {
         let request_timeouts = [("request", request), ("backendRequest", backend_request)].into_iter();
         let request_timeouts = request_timeouts.filter(|(_, timeout)| **timeout != TimeoutSetting::Unset);
         let request_timeouts = request_timeouts.map(|(name, timeout)| format!("{name} {timeout}"));
-        let endpoint_timeouts = [("connect", connect), ("write", write), ("read", read)].into_iter();
-        let endpoint_timeouts = endpoint_timeouts.filter(|(_, timeout)| timeout.is_set());
-        let endpoint_timeouts = endpoint_timeouts.map(|(name, timeout)| format!("{name} {timeout}"));
+        let endpoint_timeouts = if connect.is_set() && connect == write && write == read {
+            vec![format!("connect, write, read {connect}")]
+        } else {
+            let all = [("connect", connect), ("write", write), ("read", read)].into_iter();
+            all.filter(|(_, timeout)| timeout.is_set()).map(|(name, timeout)| format!("{name} {timeout}")).collect()
+        };
         request_timeouts.chain(endpoint_timeouts).chain(retry.iter().map(RetryPolicy::to_string)).collect()
     }
 }

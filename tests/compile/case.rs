@@ -21,9 +21,10 @@ use portico::diagnostic::{Diagnostic, Severity, Topic};
 use portico::k8s::InstalledApis;
 use portico::schema::{self, Channel};
 use portico::snapshot::fingerprint::Fingerprint;
-use portico::snapshot::kong::{self, RouterFlavor};
 use portico::snapshot::router::RoutingRequest;
+use portico::snapshot::router::by_conditions::{RouterFlavor, normalize_path};
 use portico::snapshot::rule::{Action, Backend, BackendTarget, RouteFailure, Scheme};
+use portico::snapshot::upstream_path::{UpstreamPath, upstream_path};
 use portico::snapshot::{BindAddress, Snapshot};
 use portico::status;
 use portico::store::{AnyObject, Batch, Changes, Store};
@@ -545,8 +546,8 @@ fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
     if bind.tls.is_some() {
         line += " over TLS";
     }
-    let normalized =
-        kong::normalize_path(path).filter(|_| bind.listener(&host).is_some_and(|listener| listener.is_kong()));
+    let normalized = normalize_path(path)
+        .filter(|_| bind.listener(&host).is_some_and(|listener| listener.is_ordered_by_conditions()));
     let path = normalized.as_deref().unwrap_or(path);
     let scheme = if bind.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let server_name = bind.tls.as_ref().map(|_| &*host);
@@ -560,16 +561,16 @@ fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
     let action = match &rule.action {
         Action::Forward(split) => {
             let rewritten = rule.filters.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref());
-            let path = match (&rule.kong, rewritten) {
+            let path = match (&rule.options().upstream_path, rewritten) {
                 (_, Some(edit)) => format!(" as {}", edit.apply(path)),
-                (Some(behavior), None) => {
-                    let stripped = behavior.strip_path.then(|| matched.path.length(path));
-                    let sent = kong::upstream_path(&behavior.path, path, stripped);
+                (Some(UpstreamPath { strip_matched, prefix, .. }), None) => {
+                    let stripped = strip_matched.then(|| matched.path.length(path));
+                    let sent = upstream_path(prefix, path, stripped);
                     if sent == path { String::new() } else { format!(" as {sent}") }
                 }
                 (None, None) => String::new(),
             };
-            match (&rule.kong, split.backends()) {
+            match (&rule.options, split.backends()) {
                 (Some(_), [Backend { target: BackendTarget::Upstream(upstream), .. }]) => {
                     format!("forward to {}{path}", upstream.key)
                 }

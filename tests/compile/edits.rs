@@ -62,7 +62,7 @@ fn routers(harness: &CompilerHarness) -> Routers {
     for (address, bind) in &harness.snapshot.binds {
         for (_, listener) in bind.listeners.iter() {
             // All Ingresses share one router.
-            let Routes::Gateway(hosts) = &listener.routes else { continue };
+            let Routes::ByHost(hosts) = &listener.routes else { continue };
             for (host, router) in hosts.iter() {
                 routers.insert(format!("{address} {} {host}", listener.name), router.clone());
             }
@@ -248,10 +248,10 @@ fn upstreams(harness: &CompilerHarness) -> BTreeMap<String, Arc<Upstream>> {
     };
     for (_, listener) in harness.snapshot.binds.values().flat_map(|bind| bind.listeners.iter()) {
         match &listener.routes {
-            Routes::Gateway(hosts) => {
+            Routes::ByHost(hosts) => {
                 hosts.iter().flat_map(|(_, router)| router.matches()).for_each(|entry| add(&entry.rule));
             }
-            Routes::Kong(router) => router.entries().iter().for_each(|entry| add(&entry.route.rule)),
+            Routes::ByConditions(router) => router.entries().iter().for_each(|entry| add(&entry.route.rule)),
         }
     }
     upstreams_by_name

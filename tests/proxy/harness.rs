@@ -11,11 +11,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use portico::plugin_api::Chain;
 use portico::proxy::access_log::{AccessLogDestination, AccessLogField, AccessLogFormat, AccessLogger};
-use portico::proxy::{BindState, KongHeaderMode, ProductToken, Proxy, ProxyConfig, ProxyLimits, TlsPolicy};
+use portico::proxy::{BindState, ProductHeaderMode, ProductToken, Proxy, ProxyConfig, ProxyLimits, TlsPolicy};
 use portico::snapshot::host::{HostMap, HostPattern};
-use portico::snapshot::kong::KongBehavior;
 use portico::snapshot::router::{HostRouter, PathMatch, RouteMatch, TieBreaker};
 use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteRule, RuleId, Split};
+use portico::snapshot::rule_options::RuleOptions;
 use portico::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
 use portico::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot};
 use portico::upstream::{EndpointAddress, Endpoints, Upstream, UpstreamKey, UpstreamProtocol};
@@ -51,7 +51,7 @@ pub(crate) struct Options {
     pub(crate) log: AccessLogDestination,
     pub(crate) tls: TlsPolicy,
     pub(crate) proxy_header_peers: Vec<&'static str>,
-    pub(crate) kong_headers: KongHeaderMode,
+    pub(crate) product_headers: ProductHeaderMode,
     pub(crate) product: ProductToken,
 }
 
@@ -64,7 +64,7 @@ impl Default for Options {
             log: AccessLogDestination::Off,
             tls: TlsPolicy::default(),
             proxy_header_peers: vec![],
-            kong_headers: KongHeaderMode::default(),
+            product_headers: ProductHeaderMode::default(),
             product: ProductToken::default(),
         }
     }
@@ -95,7 +95,7 @@ impl TestServer {
             tls: options.tls,
             proxy_protocol_peers: options.proxy_header_peers.iter().map(|text| text.parse().unwrap()).collect(),
             allow_port_sharing: false,
-            kong_headers: options.kong_headers,
+            product_headers: options.product_headers,
             product_token: options.product,
             max_series: 100,
         };
@@ -134,13 +134,13 @@ pub(crate) struct Route {
     pub(crate) path: &'static str,
     pub(crate) filters: Filters,
     pub(crate) plugins: Option<Arc<Chain>>,
-    pub(crate) kong: Option<Box<KongBehavior>>,
+    pub(crate) options: Option<Box<RuleOptions>>,
     pub(crate) action: Action,
 }
 
 /// A route for all hosts and paths.
 pub(crate) fn route(action: Action) -> Route {
-    Route { host: "", path: "/", filters: Filters::default(), plugins: None, kong: None, action }
+    Route { host: "", path: "/", filters: Filters::default(), plugins: None, options: None, action }
 }
 
 /// Routes that send all requests to one endpoint.
@@ -221,7 +221,7 @@ pub(crate) fn listener(routes: Vec<Route>) -> HttpListener {
                 filters: route.filters,
                 plugins: route.plugins,
                 action: route.action,
-                kong: route.kong,
+                options: route.options,
             }),
         };
         hosts.entry(HostPattern::parse(Some(route.host))).or_default().push(candidate);
@@ -231,7 +231,8 @@ pub(crate) fn listener(routes: Vec<Route>) -> HttpListener {
         gateway: "default/gw".into(),
         name: "http".into(),
         port: 80,
-        routes: Routes::Gateway(HostMap::new(hosts)),
+        routes: Routes::ByHost(HostMap::new(hosts)),
+        product_headers: None,
     }
 }
 

@@ -4,15 +4,17 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, StatusCode};
+use portico::compile::kong::rule_options::{self, PRODUCT_HEADERS};
 use portico::plugin_api::AccessOutcome;
 use portico::plugin_api::chain::Protocols;
-use portico::proxy::{KongHeaderMode, ProductToken};
+use portico::proxy::{ProductHeaderMode, ProductToken};
 use portico::snapshot::host::{HostMap, HostPattern};
-use portico::snapshot::kong::{
-    self, HttpsRedirect, KongBehavior, KongPath, Router, RouterFlavor, UpstreamHost, UriTemplate,
-};
 use portico::snapshot::router::TieBreaker;
+use portico::snapshot::router::by_conditions::{ConditionRoute, ConditionsRouter, PathCondition, RouterFlavor};
 use portico::snapshot::rule::{Action, Filters, Rewrite, RouteFailure, RouteRule, RuleId};
+use portico::snapshot::rule_options::{HttpsRedirect, RuleOptions, UpstreamHost};
+use portico::snapshot::upstream_path::UpstreamPath;
+use portico::snapshot::uri_template::UriTemplate;
 use portico::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot};
 use portico::upstream::UpstreamProtocol;
 
@@ -26,19 +28,31 @@ use crate::plugins::{ScriptedPlugin, chain};
 use crate::tls_harness::{TestTlsConnector, TlsListener, certificate, start_tls_server};
 
 /// A route of an Ingress of Kong's class with one path.
-fn ingress_route(path: KongPath, behavior: KongBehavior, action: Action) -> kong::KongRoute {
+fn ingress_route(path: PathCondition, options: RuleOptions, action: Action) -> ConditionRoute {
     let name: Arc<str> = "Ingress/default/a".into();
     let id = RuleId { route: Arc::clone(&name), rule: path.to_string().into() };
-    let rule = RouteRule { id, filters: Filters::default(), plugins: None, action, kong: Some(Box::new(behavior)) };
+    let rule = RouteRule { id, filters: Filters::default(), plugins: None, action, options: Some(Box::new(options)) };
     let age = TieBreaker { created: None, route: name, rule: 0, index: 0 };
-    kong::KongRoute { paths: vec![path], ..kong::KongRoute::new(age, Arc::new(rule)) }
+    ConditionRoute { paths: vec![path], ..ConditionRoute::new(age, Arc::new(rule)) }
+}
+
+/// The options of an Ingress of Kong's class, with the path of its annotations.
+fn with_path(strip_matched: bool, prefix: &str) -> RuleOptions {
+    let upstream_path = UpstreamPath { strip_matched, prefix: prefix.into(), template: None };
+    RuleOptions { upstream_path: Some(upstream_path), ..rule_options::defaults() }
 }
 
 /// A proxy with a listener of Kong's class on port 80 for all hosts.
-async fn server(options: Options, routes: Vec<kong::KongRoute>) -> TestServer {
+async fn server(options: Options, routes: Vec<ConditionRoute>) -> TestServer {
     let (address, reserved) = reserve_address();
-    let routes = Routes::Kong(Arc::new(Router::build(RouterFlavor::default(), routes)));
-    let listener = HttpListener { gateway: "ingress".into(), name: "http".into(), port: 80, routes };
+    let routes = Routes::ByConditions(Arc::new(ConditionsRouter::build(RouterFlavor::default(), routes)));
+    let listener = HttpListener {
+        gateway: "ingress".into(),
+        name: "http".into(),
+        port: 80,
+        routes,
+        product_headers: Some(&PRODUCT_HEADERS),
+    };
     let bind = Bind { listeners: HostMap::new([(HostPattern::Any, Arc::new(listener))]), tls: None };
     let snapshot = Snapshot { binds: [(BindAddress::tcp(address), Arc::new(bind))].into(), ..Snapshot::default() };
     let server = TestServer::start(options, address, reserved, snapshot);
@@ -77,7 +91,7 @@ const VIA: &str = concat!("via: 1.1 portico/", env!("CARGO_PKG_VERSION"));
 #[tokio::test]
 async fn forwarding_headers_match_kong() {
     let endpoint = Endpoint::ok().await;
-    let stripping = KongBehavior { strip_path: true, ..KongBehavior::default() };
+    let stripping = with_path(true, "/");
     // (whether the peer is trusted, request, head that the endpoint receives; VIA stands for the Via header, VALUE for
     // its value)
     let cases = [
@@ -136,8 +150,8 @@ async fn forwarding_headers_match_kong() {
     for (trusted, request, expected) in cases {
         let options = if trusted { trusting_options() } else { Options::default() };
         let routes = vec![
-            ingress_route(KongPath::prefix("/keep"), KongBehavior::default(), forward_to(&endpoint)),
-            ingress_route(KongPath::prefix("/strip"), stripping.clone(), forward_to(&endpoint)),
+            ingress_route(PathCondition::prefix("/keep"), rule_options::defaults(), forward_to(&endpoint)),
+            ingress_route(PathCondition::prefix("/strip"), stripping.clone(), forward_to(&endpoint)),
         ];
         let server = server(options, routes).await;
         assert_eq!(server.request(request).await.status, 200, "{request}");
@@ -153,24 +167,22 @@ async fn forwarding_headers_match_kong() {
 #[tokio::test]
 async fn path_and_host_are_rewritten_as_kong_does() {
     let endpoint = Endpoint::ok().await;
-    let behavior = |strip_path, path: &str, host: Option<&'static str>| KongBehavior {
-        strip_path,
-        path: path.into(),
+    let options = |strip_matched, path: &str, host: Option<&'static str>| RuleOptions {
         host: host.map_or(UpstreamHost::Preserved, |host| UpstreamHost::Fixed(HeaderValue::from_static(host))),
-        ..KongBehavior::default()
+        ..with_path(strip_matched, path)
     };
     let server = server(
         Options::default(),
         vec![
-            ingress_route(KongPath::prefix("/plain"), behavior(false, "/", None), forward_to(&endpoint)),
+            ingress_route(PathCondition::prefix("/plain"), options(false, "/", None), forward_to(&endpoint)),
             ingress_route(
-                KongPath::prefix("/named"),
-                behavior(false, "/", Some("web.default.80.svc:8080")),
+                PathCondition::prefix("/named"),
+                options(false, "/", Some("web.default.80.svc:8080")),
                 forward_to(&endpoint),
             ),
-            ingress_route(KongPath::prefix("/strip"), behavior(true, "/service", None), forward_to(&endpoint)),
-            ingress_route(KongPath::regex(r"/re/\d+").unwrap(), behavior(true, "/", None), forward_to(&endpoint)),
-            ingress_route(KongPath::exact("/whole"), behavior(true, "/base/", None), forward_to(&endpoint)),
+            ingress_route(PathCondition::prefix("/strip"), options(true, "/service", None), forward_to(&endpoint)),
+            ingress_route(PathCondition::regex(r"/re/\d+").unwrap(), options(true, "/", None), forward_to(&endpoint)),
+            ingress_route(PathCondition::exact("/whole"), options(true, "/base/", None), forward_to(&endpoint)),
         ],
     )
     .await;
@@ -202,19 +214,21 @@ async fn path_and_host_are_rewritten_as_kong_does() {
 #[tokio::test]
 async fn rewrite_template_replaces_the_path() {
     let endpoint = Endpoint::ok().await;
-    let with_template = |template: &str| KongBehavior {
-        strip_path: true,
-        // The template replaces this path of the Service, too.
-        path: "/base".into(),
-        rewrite: Some(UriTemplate::parse(template).unwrap()),
-        ..KongBehavior::default()
+    let with_template = |template: &str| RuleOptions {
+        upstream_path: Some(UpstreamPath {
+            strip_matched: true,
+            // The template replaces this path of the Service, too.
+            prefix: "/base".into(),
+            template: Some(UriTemplate::parse(template).unwrap()),
+        }),
+        ..rule_options::defaults()
     };
-    let regex = |pattern| KongPath::regex(pattern).unwrap();
+    let regex = |pattern| PathCondition::regex(pattern).unwrap();
     let server = server(
         Options::default(),
         vec![
             ingress_route(regex("/users/([^/]+)/(.*)"), with_template("/v2/$2/of/$1"), forward_to(&endpoint)),
-            ingress_route(KongPath::prefix("/fixed"), with_template("/there?from=here"), forward_to(&endpoint)),
+            ingress_route(PathCondition::prefix("/fixed"), with_template("/there?from=here"), forward_to(&endpoint)),
             ingress_route(regex("/bad/(.*)"), with_template("$1"), forward_to(&endpoint)),
         ],
     )
@@ -255,8 +269,8 @@ async fn plugins_see_the_matched_path() {
     };
     let rule = |path, new_target| {
         let host = UpstreamHost::Fixed(HeaderValue::from_static("web"));
-        let behavior = KongBehavior { strip_path: true, path: "/base".into(), host, ..KongBehavior::default() };
-        let mut route = ingress_route(KongPath::prefix(path), behavior, forward_to(&endpoint));
+        let options = RuleOptions { host, ..with_path(true, "/base") };
+        let mut route = ingress_route(PathCondition::prefix(path), options, forward_to(&endpoint));
         let rule = Arc::get_mut(&mut route.rule).unwrap();
         rule.plugins = chain(vec![viewing_plugin(new_target)]);
         route
@@ -291,8 +305,8 @@ async fn response_headers_match_kong() {
     )
     .await;
     let routes = vec![
-        ingress_route(KongPath::prefix("/web"), KongBehavior::default(), forward_to(&endpoint)),
-        ingress_route(KongPath::prefix("/none"), KongBehavior::default(), Action::Fail(RouteFailure::NoService)),
+        ingress_route(PathCondition::prefix("/web"), rule_options::defaults(), forward_to(&endpoint)),
+        ingress_route(PathCondition::prefix("/none"), rule_options::defaults(), Action::Fail(RouteFailure::NoService)),
     ];
     let server = server(Options::default(), routes).await;
     let response = server.request("GET /web HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
@@ -334,7 +348,7 @@ async fn unavailable_endpoints_get_kong_errors() {
         ]
     };
     let ingress_routes =
-        actions().map(|(path, action)| ingress_route(KongPath::prefix(path), KongBehavior::default(), action));
+        actions().map(|(path, action)| ingress_route(PathCondition::prefix(path), rule_options::defaults(), action));
     let gateway_api_routes = actions().map(|(path, action)| Route { path, ..route(action) });
     let servers = [
         server(Options::default(), ingress_routes.into()).await,
@@ -354,11 +368,11 @@ async fn unavailable_endpoints_get_kong_errors() {
     }
 }
 
-fn with_protocols(names: &[&str], redirect: HttpsRedirect) -> KongBehavior {
-    KongBehavior {
+fn with_protocols(names: &[&str], redirect: HttpsRedirect) -> RuleOptions {
+    RuleOptions {
         protocols: Protocols::from_names(names.iter().copied()),
         https_redirect: redirect,
-        ..KongBehavior::default()
+        ..rule_options::defaults()
     }
 }
 
@@ -372,7 +386,7 @@ async fn https_only_routes_redirect_or_get_426() {
         .map(|status: u16| {
             let redirect = redirect(StatusCode::from_u16(status).unwrap());
             ingress_route(
-                KongPath::prefix(&format!("/{status}")),
+                PathCondition::prefix(&format!("/{status}")),
                 with_protocols(&["https"], redirect),
                 forward_to(&endpoint),
             )
@@ -380,14 +394,17 @@ async fn https_only_routes_redirect_or_get_426() {
         .collect();
     let other_port = HttpsRedirect { status: StatusCode::FOUND, port: 8443 };
     routes.push(ingress_route(
-        KongPath::prefix("/port"),
+        PathCondition::prefix("/port"),
         with_protocols(&["https"], other_port),
         forward_to(&endpoint),
     ));
     let http_and_https = with_protocols(&["http", "https"], HttpsRedirect::default());
-    routes.push(ingress_route(KongPath::prefix("/both"), http_and_https, forward_to(&endpoint)));
-    let stripping = KongBehavior { strip_path: true, ..with_protocols(&["https"], redirect(StatusCode::FOUND)) };
-    routes.push(ingress_route(KongPath::prefix("/strip"), stripping, forward_to(&endpoint)));
+    routes.push(ingress_route(PathCondition::prefix("/both"), http_and_https, forward_to(&endpoint)));
+    let stripping = RuleOptions {
+        upstream_path: with_path(true, "/").upstream_path,
+        ..with_protocols(&["https"], redirect(StatusCode::FOUND))
+    };
+    routes.push(ingress_route(PathCondition::prefix("/strip"), stripping, forward_to(&endpoint)));
     let server_without_trust = server(Options::default(), routes.clone()).await;
     let trusting_server = server(trusting_options(), routes).await;
 
@@ -427,8 +444,8 @@ async fn https_only_routes_redirect_or_get_426() {
 #[tokio::test]
 async fn https_only_route_accepts_tls() {
     let endpoint = Endpoint::ok().await;
-    let behavior = with_protocols(&["https"], HttpsRedirect::default());
-    let routes = vec![Route { kong: Some(Box::new(behavior)), ..route(forward_to(&endpoint)) }];
+    let options = with_protocols(&["https"], HttpsRedirect::default());
+    let routes = vec![Route { options: Some(Box::new(options)), ..route(forward_to(&endpoint)) }];
     let tls_listener = TlsListener { hostname: "a.example", certificates: vec![certificate(&["a.example"])], routes };
     let server = start_tls_server(Options::default(), vec![tls_listener]).await;
     let mut client = TestTlsConnector::new().connect(&server, "a.example").await.unwrap();
@@ -444,12 +461,12 @@ async fn grpc_routes_accept_only_grpc() {
     let default_redirect = HttpsRedirect::default;
     let routes = vec![
         ingress_route(
-            KongPath::prefix("/grpc"),
+            PathCondition::prefix("/grpc"),
             with_protocols(&["grpc", "grpcs"], default_redirect()),
             forward_to(&endpoint),
         ),
         ingress_route(
-            KongPath::prefix("/grpcs"),
+            PathCondition::prefix("/grpcs"),
             with_protocols(&["grpcs"], default_redirect()),
             forward_to(&endpoint),
         ),
@@ -483,7 +500,7 @@ async fn only_websocket_upgrades_are_forwarded() {
     let endpoint = Endpoint::ok().await;
     let server = server(
         Options::default(),
-        vec![ingress_route(KongPath::prefix("/"), KongBehavior::default(), forward_to(&endpoint))],
+        vec![ingress_route(PathCondition::prefix("/"), rule_options::defaults(), forward_to(&endpoint))],
     )
     .await;
     for (connection, protocol, is_forwarded) in [
@@ -502,21 +519,25 @@ async fn only_websocket_upgrades_are_forwarded() {
 /// With the mode `Auto`, routes of the Gateway API get Kong's headers only if they have Kong's annotations.
 // docs/kong-compatibility.md, 3.6
 #[tokio::test]
-async fn kong_headers_follow_annotations_and_flag() {
+async fn product_headers_follow_annotations_and_flag() {
     let endpoint = Endpoint::ok().await;
     let request = "GET //a HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: 1.1.1.1\r\n\r\n";
-    let options = |kong_headers| Options { kong_headers, ..Options::default() };
-    for (mode, without_annotations, with_annotations) in
-        [(KongHeaderMode::Auto, false, true), (KongHeaderMode::On, true, true), (KongHeaderMode::Off, false, false)]
-    {
-        for (behavior, expected) in
-            [(None, without_annotations), (Some(Box::new(KongBehavior::default())), with_annotations)]
+    let options = |product_headers| Options { product_headers, ..Options::default() };
+    for (mode, without_annotations, with_annotations) in [
+        (ProductHeaderMode::ByRule, false, true),
+        (ProductHeaderMode::Always(&PRODUCT_HEADERS), true, true),
+        (ProductHeaderMode::Never, false, false),
+    ] {
+        for (rule_options, expected) in
+            [(None, without_annotations), (Some(Box::new(rule_options::defaults())), with_annotations)]
         {
-            let has_annotations = behavior.is_some();
+            let has_annotations = rule_options.is_some();
             let what = format!("{mode:?} {has_annotations}");
-            let server =
-                TestServer::with_options(options(mode), vec![Route { kong: behavior, ..route(forward_to(&endpoint)) }])
-                    .await;
+            let server = TestServer::with_options(
+                options(mode),
+                vec![Route { options: rule_options, ..route(forward_to(&endpoint)) }],
+            )
+            .await;
             let response = server.request(request).await;
             for name in ["via", "x-kong-request-id", "x-kong-upstream-latency", "x-kong-proxy-latency"] {
                 assert_eq!(response.header(name).is_some(), expected, "{what} {name}");
@@ -539,9 +560,11 @@ async fn kong_headers_follow_annotations_and_flag() {
 async fn product_name_can_be_changed() {
     let endpoint = Endpoint::ok().await;
     let options = Options { product: ProductToken::new("kong/3.9.1").unwrap(), ..Options::default() };
-    let server =
-        server(options, vec![ingress_route(KongPath::prefix("/web"), KongBehavior::default(), forward_to(&endpoint))])
-            .await;
+    let server = server(
+        options,
+        vec![ingress_route(PathCondition::prefix("/web"), rule_options::defaults(), forward_to(&endpoint))],
+    )
+    .await;
     assert_eq!(server.request("GET /web HTTP/1.1\r\nhost: a\r\n\r\n").await.header("via"), Some("1.1 kong/3.9.1"));
     assert_eq!(server.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.header("server"), Some("kong/3.9.1"));
     let client = h2::Http2Client::connect(server.address).await;
@@ -563,10 +586,10 @@ async fn kong_annotations_apply_to_http_routes() {
         ("/", "/base/", "/a/b", "/base/a/b"),
     ];
     for (path, service_path, target, expected) in cases {
-        let behavior = KongBehavior { strip_path: true, path: service_path.into(), ..KongBehavior::default() };
+        let options = with_path(true, service_path);
         let server = TestServer::with_routes(vec![Route {
             path,
-            kong: Some(Box::new(behavior)),
+            options: Some(Box::new(options)),
             ..route(forward_to(&endpoint))
         }])
         .await;
@@ -589,10 +612,10 @@ async fn filters_override_annotations() {
     let rewrite = Rewrite { host: Some(HeaderValue::from_static("filter")), path: Some(path) };
     let filters = Filters { rewrite: Some(rewrite), ..Filters::default() };
     let host = UpstreamHost::Fixed(HeaderValue::from_static("annotation"));
-    let behavior = KongBehavior { strip_path: true, path: "/base".into(), host, ..KongBehavior::default() };
+    let options = RuleOptions { host, ..with_path(true, "/base") };
     let action = forward(vec![(1, upstream_with_protocol(UpstreamProtocol::Http1, "web", &[endpoint.address]))]);
     let server =
-        TestServer::with_routes(vec![Route { path: "/a", filters, kong: Some(Box::new(behavior)), ..route(action) }])
+        TestServer::with_routes(vec![Route { path: "/a", filters, options: Some(Box::new(options)), ..route(action) }])
             .await;
     assert_eq!(server.request("GET /a/b HTTP/1.1\r\nhost: a.example\r\n\r\n").await.status, 200);
     let request = endpoint.log.requests().pop().unwrap();

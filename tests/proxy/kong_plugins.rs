@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use portico::compile::kong::rule_options;
 use portico::plugin_api::testing::{chain, consumer};
 use portico::plugin_api::{AnyPluginKind, ConsumerDirectory};
 use portico::plugins::REGISTRY;
 use portico::snapshot::Snapshot;
-use portico::snapshot::kong::KongBehavior;
 use serde_json::{Value, json};
 
 use crate::harness::{
@@ -20,7 +20,7 @@ async fn server(options: Options, plugins: &[(&str, Value)], endpoint: &Endpoint
         plugins.iter().map(|(name, config)| (REGISTRY.find(name).unwrap(), config.clone())).collect();
     let action = forward(vec![(1, upstream("web", &[endpoint.address]))]);
     let route =
-        Route { plugins: Some(chain(&plugins)), kong: Some(Box::new(KongBehavior::default())), ..route(action) };
+        Route { plugins: Some(chain(&plugins)), options: Some(Box::new(rule_options::defaults())), ..route(action) };
     let (address, reserved) = reserve_address();
     let mut consumers = ConsumerDirectory::default();
     consumers.add(&consumer("guest", &["guests"]));

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::HeaderValue;
+use portico::compile::kong::rule_options;
 use portico::plugin_api::AccessOutcome;
 use portico::plugin_api::chain::Protocols;
 use portico::proxy::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;
-use portico::snapshot::kong::KongBehavior;
 use portico::snapshot::path_edit::PathEdit;
 use portico::snapshot::rule::{Action, Filters, Rewrite, RouteFailure};
+use portico::snapshot::rule_options::RuleOptions;
 use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
 use portico::upstream::UpstreamProtocol;
 
@@ -163,8 +164,8 @@ fn pending_plugin() -> ScriptedPlugin {
     ScriptedPlugin::access(|_| AccessOutcome::Wait(Box::pin(std::future::pending())))
 }
 
-fn with_protocols(names: &[&str]) -> Option<Box<KongBehavior>> {
-    Some(Box::new(KongBehavior { protocols: Protocols::from_names(names.iter().copied()), ..KongBehavior::default() }))
+fn with_protocols(names: &[&str]) -> Option<Box<RuleOptions>> {
+    Some(Box::new(RuleOptions { protocols: Protocols::from_names(names.iter().copied()), ..rule_options::defaults() }))
 }
 
 #[tokio::test]
@@ -195,8 +196,8 @@ async fn request_errors_are_equal_over_every_transport() {
             rule("/invalid-backend", Action::Fail(RouteFailure::InvalidBackend)),
             rule("/unsupported-rule", Action::Fail(RouteFailure::Unsupported)),
             rule("/no-service", Action::Fail(RouteFailure::NoService)),
-            Route { kong: with_protocols(&["https"]), ..rule("/https-only", web()) },
-            Route { kong: with_protocols(&["grpc"]), ..rule("/grpc-only", web()) },
+            Route { options: with_protocols(&["https"]), ..rule("/https-only", web()) },
+            Route { options: with_protocols(&["grpc"]), ..rule("/grpc-only", web()) },
             Route { filters: rewrite, ..rule("/bad-rewrite", web()) },
             rule("/no-endpoints", forward(vec![(1, upstream("none", &[]))])),
             rule("/refused", forward(vec![(1, upstream("refused", &[refusing]))])),

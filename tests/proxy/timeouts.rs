@@ -438,8 +438,8 @@ async fn paused_client_does_not_trigger_the_read_timeout() {
 async fn rule_sets_the_connect_timeout() {
     let (unresponsive, _queue, _listener) = crate::endpoints::unresponsive_address().await;
     let endpoint = Endpoint::ok().await;
-    let kong_service_timeouts =
-        |connect, retries| TimeoutsAndRetries::for_kong_service(connect, SHORT * 600, SHORT * 600, retries);
+    let service_timeouts =
+        |connect, retries| TimeoutsAndRetries::per_attempt(connect, SHORT * 600, SHORT * 600, retries);
     let server = |addresses: Vec<std::net::SocketAddr>, limits, policy| async move {
         let action = with_timeouts_and_retries(forward(vec![(1, upstream("web", &addresses))]), policy);
         TestServer::with_options(Options { limits, ..Options::default() }, vec![route(action)]).await
@@ -447,17 +447,17 @@ async fn rule_sets_the_connect_timeout() {
     // A timeout below the default: after it, the proxy connects to the next endpoint.
     for _ in 0..2 {
         let server =
-            server(vec![unresponsive, endpoint.address], ProxyLimits::default(), kong_service_timeouts(SHORT, 5)).await;
+            server(vec![unresponsive, endpoint.address], ProxyLimits::default(), service_timeouts(SHORT, 5)).await;
         assert_eq!(server.connect().await.get("/").await.text(), "ok");
     }
-    let failing_server = server(vec![unresponsive], ProxyLimits::default(), kong_service_timeouts(SHORT, 1)).await;
+    let failing_server = server(vec![unresponsive], ProxyLimits::default(), service_timeouts(SHORT, 1)).await;
     assert_eq!(failing_server.connect().await.get("/").await.status, 504);
     assert_eq!(scrape(&failing_server)["portico_request_errors_total{reason=\"connect_timeout\"}"], 1.0);
     assert_eq!(scrape(&failing_server)["portico_upstream_retries_total"], 1.0);
     // A timeout above the default: the listen queue has room again before it ends.
     let short_limits = ProxyLimits { connect_timeout: SHORT, response_timeout: SHORT, ..ProxyLimits::default() };
     let (late_address, mut queue, listener) = crate::endpoints::unresponsive_address().await;
-    let server = server(vec![late_address], short_limits, kong_service_timeouts(SHORT * 200, 0)).await;
+    let server = server(vec![late_address], short_limits, service_timeouts(SHORT * 200, 0)).await;
     let mut client = server.connect().await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     tokio::time::sleep(SHORT * 3).await;

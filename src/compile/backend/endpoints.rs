@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::super::forbidden_addresses::ForbiddenAddresses;
-use super::super::ingress::policy;
-use super::super::ingress::policy_conflicts::PolicyConflicts;
+use super::super::kong::policy;
+use super::super::kong::policy_conflicts::PolicyConflicts;
 use super::is_tcp;
 use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort};
 use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION};

@@ -13,8 +13,8 @@ use std::collections::BTreeSet;
 
 use super::attachment::{self, Attachment, ParentResult};
 use super::gateway::GatewayPlan;
-use super::ingress::http_route_annotations;
-use super::plugins::Plugins;
+use super::kong::http_route_annotations;
+use super::kong::plugins::Plugins;
 use super::verdict::{Code, Condition, ParentVerdict, Verdict};
 use super::{CompileContext, PlanMap};
 use crate::api::gateway::HttpRoute;

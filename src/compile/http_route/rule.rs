@@ -82,7 +82,7 @@ pub(super) fn translate(
     let References { upstreams, unreachable_services, unresolved, .. } = references;
     TranslatedRule {
         extensions: extensions.map(|(name, field)| (ObjectKey::new(&route.namespace, &name), field)).collect(),
-        rule: RouteRule { id, filters: translated.filters, plugins: None, action, kong: None },
+        rule: RouteRule { id, filters: translated.filters, plugins: None, action, options: None },
         matches,
         upstreams,
         unreachable_services,

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::super::CompileContext;
 use super::super::backend::tls;
 use super::super::backend_reference;
-use super::super::ingress::http_route_annotations::{self, RouteAnnotations, RuleAnnotations};
-use super::super::plugins::{PluginSite, Plugins, RuleChain};
+use super::super::kong::http_route_annotations::{self, RouteAnnotations, RuleAnnotations};
+use super::super::kong::plugins::{PluginSite, Plugins, RuleChain};
+use super::super::kong::rule_options;
 use super::super::reference_grants::Referrer;
 use super::super::verdict::{Code, Condition};
 use super::rule::{self, TranslatedRule};
@@ -90,9 +91,9 @@ pub(super) fn translate(
 
 /// Applies the annotations of the route and of its Services to a rule.
 fn apply_annotations(rule: &mut RouteRule, annotated: &mut RuleAnnotations, has_plugins: bool) {
-    // `kong` is set for every rule with Kong's annotations or plugins, also if no annotation changes the behavior: the
-    // rule then uses Kong's headers towards clients and backends.
-    rule.kong = annotated.behavior.take().or_else(|| has_plugins.then(Box::default));
+    // A rule with plugins has Kong's options even without annotations, so that clients and backends get the headers that
+    // the plugins' users expect.
+    rule.options = annotated.options.take().or_else(|| has_plugins.then(|| Box::new(rule_options::defaults())));
     if let (Some(service_defaults), Action::Forward(split)) = (annotated.timeouts_and_retries.take(), &mut rule.action)
     {
         let rule_fields = split.timeouts_and_retries.take().map(|fields| *fields).unwrap_or_default();

@@ -1,29 +1,15 @@
 //! Compiles Ingresses as Kong's ingress controller does (docs/kong-compatibility.md). All Ingresses share two ports.
 //!
 //! ```text
-//!   Ingress ─ class.rs: served? ─▶ plan.rs ─┬ route_settings.rs   annotations of the Ingress
-//!                                           ├ path.rs             paths by type
-//!                                           ├ backend.rs          Service or facade ─ service_settings.rs, policy.rs
-//!                                           └ ../certificates.rs  spec.tls
-//!   all plans ─▶ one kong::Router ─▶ a Bind for plain text, one for TLS      publish.rs ─▶ status.loadBalancer
+//!   Ingress ─ class.rs: served? ─▶ kong/plan.rs ─▶ ../certificates.rs  spec.tls
+//!   all plans ─▶ one ConditionsRouter ─▶ a Bind for plain text, one for TLS      publish.rs ─▶ status.loadBalancer
 //! ```
-//!
-//! http_route_annotations.rs reads Kong's annotations of HTTPRoutes, and policy_conflicts.rs compares the policies of
-//! their Services.
 //!
 //! If two Ingresses claim the certificate of a host or the default backend, the older one wins, then the first by name.
 
-pub(super) mod annotations;
-mod backend;
 mod class;
-pub(super) mod http_route_annotations;
-mod path;
-mod plan;
-pub(super) mod policy;
-pub(super) mod policy_conflicts;
+mod kong;
 mod publish;
-mod route_settings;
-pub(super) mod service_settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -34,17 +20,18 @@ pub use publish::PublishSource;
 
 use super::CompileContext;
 use super::certificates::{self, SecretCache};
-use super::plugins::Plugins;
+use super::kong::plugins::Plugins;
+use super::kong::rule_options::PRODUCT_HEADERS;
 use super::verdict::{Code, Condition, PublishedAddress, Verdict};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::{Certificate, Certificates, PortTls};
 use crate::snapshot::host::{HostMap, HostPattern};
-use crate::snapshot::kong::{Router, RouterFlavor};
+use crate::snapshot::router::by_conditions::{ConditionsRouter, RouterFlavor};
 use crate::snapshot::{Bind, BindAddress, HttpListener, Routes};
 use crate::store::Changes;
 use crate::upstream::UpstreamKey;
-use plan::IngressPlan;
+use kong::plan::{self, IngressPlan};
 
 /// Settings for all Ingresses.
 #[derive(Clone, Debug, Default)]
@@ -87,7 +74,7 @@ pub(super) struct IngressCompiler {
     /// has one.
     conflicts: BTreeMap<ObjectKey, Vec<Diagnostic>>,
     /// The router of all Ingresses; `None` before the first update.
-    router: Option<Arc<Router>>,
+    router: Option<Arc<ConditionsRouter>>,
     certificates: Arc<BTreeMap<HostPattern, Arc<Certificates>>>,
     /// The addresses for `status.loadBalancer`; `None` if it is not written.
     published: Option<Vec<PublishedAddress>>,
@@ -174,7 +161,7 @@ impl IngressCompiler {
     fn build_router(&mut self, flavor: RouterFlavor) {
         let oldest_default_route = self.plans_by_age().into_iter().find_map(|(_, plan)| plan.default_route.clone());
         let routes = self.plans.values().flat_map(|plan| &plan.routes).cloned();
-        self.router = Some(Arc::new(Router::build(flavor, routes.chain(oldest_default_route))));
+        self.router = Some(Arc::new(ConditionsRouter::build(flavor, routes.chain(oldest_default_route))));
     }
 
     /// Assigns every host the certificate of the oldest Ingress that has one. Returns diagnostics for the Ingresses
@@ -236,8 +223,14 @@ impl IngressCompiler {
             let Some(IngressListener { address, public_port, .. }) = ingress_listener.filter(is_needed) else {
                 continue;
             };
-            let routes = Routes::Kong(Arc::clone(router));
-            let listener = HttpListener { gateway: "ingress".into(), name: name.into(), port: public_port, routes };
+            let routes = Routes::ByConditions(Arc::clone(router));
+            let listener = HttpListener {
+                gateway: "ingress".into(),
+                name: name.into(),
+                port: public_port,
+                routes,
+                product_headers: Some(&PRODUCT_HEADERS),
+            };
             let tls = is_secure.then(|| {
                 let certificates = self.certificates.iter();
                 let listeners = certificates.map(|(host, all)| (host.clone(), Arc::clone(all)));

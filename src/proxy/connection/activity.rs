@@ -79,7 +79,7 @@ pub(in crate::proxy) struct Activity {
     pub(in crate::proxy) upload: Cell<UploadState>,
     /// Why the request body ended early, if it did.
     pub(in crate::proxy) body_failure: Cell<Option<BodyFailure>>,
-    /// When forwarding to an endpoint began. Set only for requests with plugins or with Kong's headers.
+    /// When forwarding to an endpoint began. Set only for requests with plugins or product headers.
     pub(in crate::proxy) sent_at: Cell<Option<Instant>>,
     /// A request body was not read to its end, so the client may still be sending when the connection closes.
     pub(in crate::proxy) body_unread: Cell<bool>,

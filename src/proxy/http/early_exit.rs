@@ -5,8 +5,8 @@ use bytes::Bytes;
 use http::header::{ALLOW, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
 
+use super::accepted_protocols;
 use super::error_response::FORWARDED_METHODS;
-use super::kong;
 use super::plugin_run;
 use super::request_context::RequestContext;
 use super::request_error::RequestError;
@@ -18,7 +18,7 @@ pub(in crate::proxy) enum EarlyExit {
     Error(RequestError),
     /// The response to `OPTIONS *`, which is about the server itself (RFC 9110, section 9.3.7).
     ServerOptions,
-    /// The redirect from HTTP to HTTPS of a Kong rule, to which the response filters of the rule do not apply.
+    /// The redirect from HTTP to HTTPS that the rule requires, to which the response filters of the rule do not apply.
     HttpsRedirect {
         status: StatusCode,
         location: HeaderValue,
@@ -81,12 +81,12 @@ impl EarlyExit {
 }
 
 fn error_response(error: RequestError, cx: &mut RequestContext<'_>) -> Response<BodySource> {
-    let error = cx.record.kong.as_ref().map_or(error, |kong| kong.map_error(error));
+    let error = cx.rule.map_or(error, |rule| error.in_style(rule.options().errors));
     let details = error.details();
     cx.record.error = Some(details.reason);
     let mut response = cx.error_format.render_error(&details, &cx.record.request_id).map(BodySource::Local);
     cx.set_request_id(response.headers_mut());
-    kong::set_upgrade_headers(error, cx.version, response.headers_mut());
+    accepted_protocols::set_upgrade_headers(error, cx.version, response.headers_mut());
     response
 }
 

@@ -1,5 +1,6 @@
 //! HTTP: the requests of a connection, the life of each, and the responses that no endpoint sent.
 
+pub(in crate::proxy) mod accepted_protocols;
 pub(in crate::proxy) mod attempt;
 pub(in crate::proxy) mod client_connection;
 pub(in crate::proxy) mod cross_origin;
@@ -13,12 +14,13 @@ pub(in crate::proxy) mod guard;
 pub(in crate::proxy) mod header_map_pool;
 pub(in crate::proxy) mod headers;
 pub(in crate::proxy) mod http2;
-pub(in crate::proxy) mod kong;
 pub(in crate::proxy) mod malformed_request;
 pub(in crate::proxy) mod mirror;
 pub(in crate::proxy) mod outgoing_request;
 pub(in crate::proxy) mod plugin_run;
+pub(in crate::proxy) mod product_headers;
 pub(in crate::proxy) mod read_timeout;
+pub(in crate::proxy) mod real_ip_headers;
 pub(in crate::proxy) mod replay_buffer;
 pub(in crate::proxy) mod request;
 pub(in crate::proxy) mod request_body;
@@ -30,4 +32,7 @@ pub(in crate::proxy) mod retry;
 pub(in crate::proxy) mod routing;
 pub(in crate::proxy) mod rule_action;
 pub(in crate::proxy) mod target;
+pub(in crate::proxy) mod trailer_header;
 pub(in crate::proxy) mod upgrade;
+pub(in crate::proxy) mod upstream_target;
+pub(in crate::proxy) mod via;

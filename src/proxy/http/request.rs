@@ -1,9 +1,9 @@
 //! The steps of one request, from its head to the response that is returned.
 //!
 //! ```text
-//!   read_target ─▶ select_rule ─▶ check_protocol ─▶ forwarding headers ─▶ rewrite ─▶ plugins ─▶ action ─▶ forward
-//!        │              │               │                                │           │          │         │
-//!        └──────────────┴───────────────┴──────────── EarlyExit ─────────┴───────────┴──────────┴─────────┤
+//!   read_target ─▶ select_rule ─▶ protocols ─▶ forwarding headers ─▶ path, Host ─▶ plugins ─▶ action ─▶ forward
+//!        │              │             │                                  │           │          │         │
+//!        └──────────────┴─────────────┴────────────── EarlyExit ─────────┴───────────┴──────────┴─────────┤
 //!                                                                                 client ◀── finish_response ◀┘
 //! ```
 
@@ -15,13 +15,14 @@ use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::accepted_protocols;
 use super::client_connection::Peer;
 use super::early_exit::EarlyExit;
 use super::forward;
 use super::forwarding_headers::set_forwarding_headers;
-use super::kong;
 use super::outgoing_request::{OutgoingRequest, ReplayPolicy};
 use super::plugin_run;
+use super::product_headers;
 use super::request_body::RequestBody;
 use super::request_context::RequestContext;
 use super::response_body::{BodySource, ResponseBody};
@@ -29,6 +30,8 @@ use super::retry;
 use super::routing;
 use super::rule_action::{self, Destination};
 use super::target;
+use super::trailer_header;
+use super::upstream_target;
 use crate::proxy::connection::activity::ActivityPhase;
 use crate::proxy::record::request_record::RequestRecord;
 
@@ -56,8 +59,9 @@ async fn respond(
     mut request: Request<RequestBody>,
 ) -> Result<Response<BodySource>, EarlyExit> {
     let destination = prepare(cx, &mut request).await?;
+    let reports_latencies = cx.product_header_names().is_some();
     let record = &mut *cx.record;
-    if record.plugin_run.is_some() || record.kong.is_some() {
+    if record.plugin_run.is_some() || reports_latencies {
         record.peer.activity.sent_at.set(Some(Instant::now()));
     }
     let mut response = match destination.timeouts_and_retries {
@@ -80,9 +84,11 @@ async fn prepare<'r>(
 ) -> Result<Destination<'r>, EarlyExit> {
     let target = target::read_target(cx, request)?;
     let mut routed = routing::select_rule(cx, request, target)?;
-    kong::check_protocol(cx, &routed, request)?;
+    accepted_protocols::check(cx, &routed, request)?;
     set_forwarding_headers(cx, &routed, request);
-    kong::prepare_request(cx, &mut routed, request)?;
+    product_headers::set_request_headers(cx, request);
+    trailer_header::read_te(cx, routed.rule, request);
+    upstream_target::rewrite(&mut routed, request)?;
     if let Some(chain) = &routed.rule.plugins {
         // Boxed, so that the future of requests without plugins stays small.
         Box::pin(plugin_run::run_access(cx, chain, &mut routed, request)).await?;
@@ -105,7 +111,9 @@ fn finish_response(
     if let Some(run) = &mut record.plugin_run {
         run.run_response(&mut response, &record.request_id, now);
     }
-    kong::set_response_headers(&mut response, record, now);
+    trailer_header::remove_unaccepted(cx, &mut response);
+    product_headers::set_response_headers(cx, &mut response, now);
+    let record = &mut *cx.record;
     record.status = Some(response.status());
     // HTTP/2 has no such field; its connections are closed with GOAWAY.
     if must_close && cx.version < Version::HTTP_2 {

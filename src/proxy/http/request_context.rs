@@ -15,6 +15,7 @@ use crate::proxy::record::request_record::RequestRecord;
 use crate::snapshot::HttpListener;
 use crate::snapshot::router::MatchedPath;
 use crate::snapshot::rule::{Backend, RouteRule};
+use crate::snapshot::rule_options::ProductHeaderNames;
 
 /// The context of a request from its head to its response: the configuration it uses, how far it was routed, and its
 /// record with the connection, the request id and the times.
@@ -30,6 +31,8 @@ pub(in crate::proxy) struct RequestContext<'r> {
     pub(in crate::proxy) listener: Option<&'r Arc<HttpListener>>,
     pub(in crate::proxy) rule: Option<&'r Arc<RouteRule>>,
     pub(in crate::proxy) backend: Option<&'r Backend>,
+    /// Whether the `Trailer` field of an endpoint's response is forwarded to the client.
+    pub(in crate::proxy) accepts_trailers: bool,
 }
 
 impl<'r> RequestContext<'r> {
@@ -46,11 +49,21 @@ impl<'r> RequestContext<'r> {
             listener: None,
             rule: None,
             backend: None,
+            accepts_trailers: true,
         }
     }
 
     pub(in crate::proxy) fn peer(&self) -> &Peer {
         &self.record.peer
+    }
+
+    /// The names of the product headers to write; `None` to write none.
+    pub(in crate::proxy) fn product_header_names(&self) -> Option<&'static ProductHeaderNames> {
+        let option = match self.rule {
+            Some(rule) => rule.options().product_headers,
+            None => self.listener.and_then(|listener| listener.product_headers),
+        };
+        self.peer().worker.product_headers.names(option)
     }
 
     /// Sets the request id of a response, unless the endpoint has sent one.

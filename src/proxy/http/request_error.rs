@@ -3,6 +3,7 @@
 use http::StatusCode;
 
 use crate::snapshot::rule::RouteFailure;
+use crate::snapshot::rule_options::ErrorStyle;
 
 /// Why a request did not get a response from an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,25 +40,25 @@ pub(in crate::proxy) enum RequestError {
     MisdirectedRequest,
     /// The rule or its backend is invalid.
     InvalidRule(RouteFailure),
-    /// A plain-text request matched a Kong route with `protocols: https`.
+    /// A plain-text request matched a rule that accepts only HTTPS.
     HttpsOnly,
-    /// An HTTP/1 request matched a Kong route for gRPC.
+    /// An HTTP/1 request matched a rule that accepts only gRPC.
     Http2Only,
-    /// A request that is not gRPC matched a Kong route for gRPC.
+    /// A request that is not gRPC matched a rule that accepts only gRPC.
     NotGrpc,
-    /// A plain-text request matched a Kong route with `protocols: grpcs`.
+    /// A plain-text request matched a rule that accepts only gRPC over TLS.
     GrpcsOnly,
     /// The rewritten path is not a valid request target.
     InvalidRewrite,
     NoEndpoints,
-    /// [`RequestError::NoEndpoints`] on a Kong route, with Kong's message.
-    NoEndpointsKong,
+    /// [`RequestError::NoEndpoints`] in [`ErrorStyle::RingBalancer`].
+    NoRingBalancerPeer,
     /// The limit of connections to endpoints is reached.
     ConnectionLimit,
     /// The endpoint refused the connection, or connecting failed for another reason than a timeout.
     ConnectionRefused,
-    /// [`RequestError::ConnectionRefused`] on a Kong route, with Kong's status and message.
-    ConnectionRefusedKong,
+    /// [`RequestError::ConnectionRefused`] in [`ErrorStyle::RingBalancer`].
+    RingBalancerConnectionRefused,
     /// The TLS handshake with the endpoint failed, or its certificate is not valid.
     TlsHandshake,
     ConnectTimeout,
@@ -93,6 +94,15 @@ pub(in crate::proxy) struct ErrorDetails {
 }
 
 impl RequestError {
+    /// The error with the status and message of a style.
+    pub(in crate::proxy) fn in_style(self, style: ErrorStyle) -> RequestError {
+        match (style, self) {
+            (ErrorStyle::RingBalancer, RequestError::NoEndpoints) => RequestError::NoRingBalancerPeer,
+            (ErrorStyle::RingBalancer, RequestError::ConnectionRefused) => RequestError::RingBalancerConnectionRefused,
+            (ErrorStyle::RingBalancer | ErrorStyle::Unavailable, error) => error,
+        }
+    }
+
     #[rustfmt::skip] // A table.
     pub(in crate::proxy) fn details(self) -> ErrorDetails {
         use Blame::{Client, Backend, Configuration};
@@ -125,8 +135,8 @@ impl RequestError {
             RequestError::GrpcsOnly => (Client, client_disconnected_status(), "grpcs_only", "gRPC request matched gRPCs route", false),
             RequestError::InvalidRewrite => (Configuration, StatusCode::INTERNAL_SERVER_ERROR, "invalid_rewrite", UNEXPECTED, false),
             RequestError::NoEndpoints => (Backend, StatusCode::SERVICE_UNAVAILABLE, "no_endpoints", UNAVAILABLE, true),
-            RequestError::NoEndpointsKong => (Backend, StatusCode::SERVICE_UNAVAILABLE, "no_endpoints", NO_ENDPOINTS_KONG, true),
-            RequestError::ConnectionRefusedKong => (Backend, StatusCode::BAD_GATEWAY, "connection_refused", INVALID_RESPONSE, true),
+            RequestError::NoRingBalancerPeer => (Backend, StatusCode::SERVICE_UNAVAILABLE, "no_endpoints", NO_PEER, true),
+            RequestError::RingBalancerConnectionRefused => (Backend, StatusCode::BAD_GATEWAY, "connection_refused", INVALID_RESPONSE, true),
             RequestError::ConnectionLimit => (Configuration, StatusCode::SERVICE_UNAVAILABLE, "connection_limit", "Too many requests at a time", true),
             RequestError::ConnectionRefused => (Backend, StatusCode::SERVICE_UNAVAILABLE, "connection_refused", UNAVAILABLE, true),
             RequestError::TlsHandshake => (Backend, StatusCode::BAD_GATEWAY, "tls_handshake", INVALID_RESPONSE, false),
@@ -171,7 +181,7 @@ pub(in crate::proxy) const TUNNEL_CLOSED: &str = "tunnel_closed";
 const NO_ROUTE: &str = "no Route matched with those values";
 const NO_SERVICE: &str = "no Service found with those values";
 const NO_BACKEND: &str = "no existing backendRef provided";
-const NO_ENDPOINTS_KONG: &str = "failure to get a peer from the ring-balancer";
+const NO_PEER: &str = "failure to get a peer from the ring-balancer";
 const UNEXPECTED: &str = "An unexpected error occurred";
 const INVALID_RESPONSE: &str = "An invalid response was received from the upstream server";
 const UNAVAILABLE: &str = "The upstream server is currently unavailable";
@@ -277,8 +287,8 @@ mod tests {
             RequestError::GrpcsOnly,
             RequestError::InvalidRewrite,
             RequestError::NoEndpoints,
-            RequestError::NoEndpointsKong,
-            RequestError::ConnectionRefusedKong,
+            RequestError::NoRingBalancerPeer,
+            RequestError::RingBalancerConnectionRefused,
             RequestError::ConnectionLimit,
             RequestError::ConnectionRefused,
             RequestError::TlsHandshake,
@@ -309,8 +319,8 @@ mod tests {
                 RouteFailure::NoBackends | RouteFailure::InvalidBackend | RouteFailure::Unsupported,
             ) => {}
             RequestError::InvalidRule(RouteFailure::NoService)
-            | RequestError::NoEndpointsKong
-            | RequestError::ConnectionRefusedKong => {}
+            | RequestError::NoRingBalancerPeer
+            | RequestError::RingBalancerConnectionRefused => {}
             RequestError::HttpsOnly | RequestError::Http2Only | RequestError::NotGrpc | RequestError::GrpcsOnly => {}
             RequestError::InvalidRewrite
             | RequestError::NoEndpoints

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use http::Request;
 
-use super::kong;
 use super::plugin_run;
 use super::request_body::RequestBody;
 use super::request_context::{RequestContext, RoutedRequest};
@@ -12,7 +11,9 @@ use super::request_error::RequestError;
 use super::target::RequestTarget;
 use crate::plugin_api::Framing;
 use crate::proxy::connection::tls::TlsSession;
+use crate::snapshot::router::by_conditions::normalize_path;
 use crate::snapshot::router::{Matched, RoutingRequest};
+use crate::snapshot::rule_options::AcceptedUpgrades;
 use crate::snapshot::{Bind, HttpListener};
 
 /// Finds the rule of the request. The most specific listener for its host handles it; other listeners are not searched.
@@ -31,9 +32,10 @@ pub(in crate::proxy) fn select_rule<'r>(
     }
     let listener = listener.ok_or(RequestError::NoListener)?;
     cx.listener = Some(listener);
-    if listener.is_kong() {
-        kong::mark_as_kong(cx.record);
-        kong::merge_slashes(&mut path);
+    if listener.is_ordered_by_conditions()
+        && let Some(merged) = normalize_path(path.path())
+    {
+        path.replace(merged);
     }
     let routing_request = RoutingRequest {
         path: path.path(),
@@ -46,9 +48,10 @@ pub(in crate::proxy) fn select_rule<'r>(
     };
     let Matched { rule, path: matched } = listener.find(&name, &routing_request).ok_or(RequestError::NoRoute)?;
     cx.rule = Some(rule);
-    if rule.kong.is_some() {
-        kong::mark_as_kong(cx.record);
-    }
+    let upgrade = upgrade.filter(|upgrade| match rule.options().upgrades {
+        AcceptedUpgrades::All => true,
+        AcceptedUpgrades::WebSocket => upgrade.is_websocket(),
+    });
     let framing = if rule.plugins.is_some() { plugin_run::body_framing(request.headers()) } else { Framing::default() };
     Ok(RoutedRequest { listener, rule, matched, host, path, replaced_path: None, upgrade, framing })
 }

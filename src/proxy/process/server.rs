@@ -16,7 +16,7 @@ use super::bind;
 use super::limits::ProxyLimits;
 use super::worker::{self, WorkerCommand, WorkerShared};
 use crate::proxy::connection::tls::{TlsPolicy, TlsTerminator};
-use crate::proxy::http::kong::product_headers::{KongHeaderMode, ProductHeaders, ProductToken};
+use crate::proxy::http::product_headers::{ProductHeaderMode, ProductHeaders, ProductToken};
 use crate::proxy::record::access_log::AccessLogger;
 use crate::proxy::record::stats::ProxyStats;
 use crate::proxy::{BindState, BindStates};
@@ -36,8 +36,8 @@ pub struct ProxyConfig {
     pub proxy_protocol_peers: Vec<IpNet>,
     /// Allows other processes to listen on the same port.
     pub allow_port_sharing: bool,
-    /// Whether Kong's headers are added, and with which product token (`--kong-headers`, `--product-token`).
-    pub kong_headers: KongHeaderMode,
+    /// When `Via`, `Server` and the latency headers are added, and with which product token (`--product-token`).
+    pub product_headers: ProductHeaderMode,
     pub product_token: ProductToken,
     /// Maximum label sets of the request metrics (`--metrics-max-series`).
     pub max_series: usize,
@@ -77,7 +77,7 @@ impl Proxy {
             limits: config.limits,
             tls: Arc::new(TlsTerminator::new(&config.tls).map_err(io::Error::other)?),
             proxy_protocol_peers: config.proxy_protocol_peers,
-            product_headers: Arc::new(ProductHeaders::new(config.kong_headers, config.product_token)),
+            product_headers: Arc::new(ProductHeaders::new(config.product_headers, config.product_token)),
             trusted_ips: config.trusted_ips,
             log: config.access_log,
             stats: Arc::clone(&stats),

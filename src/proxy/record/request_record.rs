@@ -14,7 +14,6 @@ use super::access_log::AccessLogRecord;
 use super::stats::RequestSeries;
 use crate::proxy::connection::activity::ActivityPhase;
 use crate::proxy::http::client_connection::Peer;
-use crate::proxy::http::kong::KongRequest;
 use crate::proxy::http::malformed_request::PartialHead;
 use crate::proxy::http::plugin_run::PluginRun;
 use crate::proxy::http::request_error::{CLIENT_DISCONNECTED, RequestError, client_disconnected_status};
@@ -38,8 +37,6 @@ pub(in crate::proxy) struct RequestRecord {
     pub(in crate::proxy) cors_headers: Option<Box<CorsHeaders>>,
     /// The plugin execution, if plugins ran.
     pub(in crate::proxy) plugin_run: Option<Box<PluginRun>>,
-    /// Set for requests that are handled as Kong handles them.
-    pub(in crate::proxy) kong: Option<KongRequest>,
     /// The deadline of the response. Boxed, because few requests have one.
     pub(in crate::proxy) deadline: Option<Box<ResponseDeadline>>,
     /// Set only if the access log is on.
@@ -91,7 +88,6 @@ impl RequestRecord {
             bytes_out: 0,
             cors_headers: None,
             plugin_run: None,
-            kong: KongRequest::initial(peer),
             deadline: None,
             logged,
             finished: false,

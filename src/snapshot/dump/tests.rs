@@ -1,14 +1,19 @@
-//! Compares the text forms of a Gateway API snapshot and a Kong snapshot with the expected ones.
+//! Compares the text forms of snapshots with routes in both orders with the expected ones.
 
 use http::{Method, StatusCode};
 
 use super::*;
 use crate::plugin_api::chain::Protocols;
 use crate::snapshot::host::HostPattern;
-use crate::snapshot::kong::{HttpsRedirect, KongBehavior, UpstreamHost};
+use crate::snapshot::router::by_conditions::{
+    ConditionRoute, ConditionsRouter, HeaderCondition, HostCondition, HostName, PathCondition, RouterFlavor,
+};
 use crate::snapshot::router::tests::{match_for_path, rule};
 use crate::snapshot::router::{HeaderMatch, HostRouter, PathMatch, QueryMatch, TieBreaker, compile_regex};
 use crate::snapshot::rule::{RouteFailure, Scheme, Split};
+use crate::snapshot::rule_options::{HttpsRedirect, RuleOptions, UpstreamHost};
+use crate::snapshot::upstream_path::UpstreamPath;
+use crate::snapshot::uri_template::UriTemplate;
 use crate::upstream::{UpstreamKey, UpstreamRegistry};
 
 #[derive(Clone, Copy, PartialEq)]
@@ -150,7 +155,8 @@ fn snapshot(order: ConstructionOrder) -> Snapshot {
         gateway: "default/gateway".into(),
         name: "http".into(),
         port: 80,
-        routes: Routes::Gateway(hosts.collect()),
+        routes: Routes::ByHost(hosts.collect()),
+        product_headers: None,
     };
     let listeners = [(HostPattern::Any, Arc::new(listener))].into_iter().collect();
     Snapshot {
@@ -162,37 +168,43 @@ fn snapshot(order: ConstructionOrder) -> Snapshot {
 }
 
 #[test]
-fn kong_routes_are_dumped_in_kong_order() {
-    let behavior = KongBehavior {
-        strip_path: true,
-        path: "/base".into(),
-        rewrite: Some(kong::UriTemplate::parse("/new/$1").unwrap()),
+fn routes_by_conditions_are_dumped_in_their_order() {
+    let options = RuleOptions {
+        upstream_path: Some(UpstreamPath {
+            strip_matched: true,
+            prefix: "/base".into(),
+            template: Some(UriTemplate::parse("/new/$1").unwrap()),
+        }),
         host: UpstreamHost::Fixed(HeaderValue::from_static("web:8080")),
         protocols: Protocols::from_names(["https"]),
         https_redirect: HttpsRedirect { status: StatusCode::FOUND, port: 8443 },
+        ..RuleOptions::default()
     };
-    let route = |name: &str, hosts: &[&str], paths: Vec<kong::KongPath>, behavior| {
+    let route = |name: &str, hosts: &[&str], paths: Vec<PathCondition>, options| {
         let mut rule = rule(name, "0", Filters::default(), Action::Fail(RouteFailure::NoService));
-        rule.kong = Some(Box::new(behavior));
+        rule.options = Some(Box::new(options));
         let tie_breaker = TieBreaker { created: None, route: name.into(), rule: 0, index: 0 };
-        let hosts = hosts.iter().map(|host| kong::KongHost::parse(host).unwrap()).collect();
-        kong::KongRoute { hosts, paths, ..kong::KongRoute::new(tie_breaker, Arc::new(rule)) }
+        let hosts = hosts.iter().map(|host| HostCondition::parse(host).unwrap()).collect();
+        ConditionRoute { hosts, paths, ..ConditionRoute::new(tie_breaker, Arc::new(rule)) }
     };
-    let route_with_all_conditions = kong::KongRoute {
+    let route_with_all_conditions = ConditionRoute {
         methods: vec![Method::GET, Method::PUT],
-        headers: vec![kong::KongHeaderMatch::parse(HeaderName::from_static("x"), ["a", "~*b"]).unwrap()],
-        server_names: vec![kong::HostName::parse("a.example").unwrap()],
+        headers: vec![HeaderCondition::parse(HeaderName::from_static("x"), ["a", "~*b"]).unwrap()],
+        server_names: vec![HostName::parse("a.example").unwrap()],
         ..route(
             "all",
             &["a.example", "*.b.example:81"],
-            vec![kong::KongPath::prefix("/a"), kong::KongPath::exact("/b")],
-            behavior,
+            vec![PathCondition::prefix("/a"), PathCondition::exact("/b")],
+            options,
         )
     };
-    let any = route("any", &[], Vec::new(), KongBehavior::default());
-    let routes =
-        Routes::Kong(Arc::new(kong::Router::build(kong::RouterFlavor::default(), [any, route_with_all_conditions])));
-    let listener = HttpListener { gateway: "ingress".into(), name: "http".into(), port: 80, routes };
+    let any = route("any", &[], Vec::new(), RuleOptions::default());
+    let routes = Routes::ByConditions(Arc::new(ConditionsRouter::build(
+        RouterFlavor::default(),
+        [any, route_with_all_conditions],
+    )));
+    let listener =
+        HttpListener { gateway: "ingress".into(), name: "http".into(), port: 80, routes, product_headers: None };
     let listeners = [(HostPattern::Any, Arc::new(listener))].into_iter().collect();
     let bind = Arc::new(Bind { listeners, tls: None });
     let snapshot =
@@ -210,10 +222,9 @@ fn kong_routes_are_dumped_in_kong_order() {
         ]
     );
     let dump = snapshot.dump();
-    let kong_settings =
-        |host_index: usize| dump.binds[0].listeners[0].hosts[host_index].matches[0].kong.clone().unwrap();
+    let options = |host_index: usize| &dump.binds[0].listeners[0].hosts[host_index].matches[0].options;
     assert_eq!(
-        kong_settings(0),
+        *options(0),
         [
             "strip path",
             "path /base",
@@ -221,7 +232,8 @@ fn kong_routes_are_dumped_in_kong_order() {
             "host web:8080",
             "protocols https",
             "https redirect 302 to port 8443",
+            "normalized path",
         ]
     );
-    assert_eq!(kong_settings(1), [""; 0]);
+    assert!(options(1).is_empty());
 }

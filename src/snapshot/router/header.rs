@@ -3,7 +3,7 @@
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::regex::Regex;
+use crate::snapshot::regex::Regex;
 
 /// A condition on a header.
 #[derive(Clone, Debug)]

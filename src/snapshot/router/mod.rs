@@ -9,27 +9,29 @@
 //! Every part returns positions in one list of matches that is sorted by precedence, so the first one that applies
 //! wins.
 
+pub mod by_conditions;
 mod header;
 mod path;
 mod precedence;
 mod query;
-mod regex;
+mod regex_paths;
 
 use std::fmt;
 use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
+use self::by_conditions::{HostName, PathCondition, matches_server_name};
 pub use self::header::{HeaderMatch, ValueMatch};
 use self::path::{ExactPaths, PrefixTree};
 pub use self::query::QueryMatch;
 pub(super) use self::query::{QueryNames, QueryParameters};
-use self::regex::RegexPaths;
-pub use self::regex::{Regex, RegexError, compile_regex};
-pub(super) use self::regex::{RegexAnchor, build_regex, build_regexes};
+use self::regex_paths::RegexPaths;
 use super::escape::decode_unreserved;
-use super::kong::{self, Captures, HostName};
+use super::path_regex::Captures;
 use super::redirect::Scheme;
+use super::regex;
+pub use super::regex::{Regex, RegexError, compile_regex};
 use super::rule::RouteRule;
 
 /// The matches of all rules for one host pattern of one listener.
@@ -77,7 +79,7 @@ impl HostRouter {
         let prefix = || self.prefixes.runs(request.path).find_map(first_of);
 
         let route_match = exact().or_else(regex).or_else(prefix)?;
-        Some(Matched { rule: &route_match.rule, path: MatchedPath::Gateway(&route_match.path) })
+        Some(Matched { rule: &route_match.rule, path: MatchedPath::ByHost(&route_match.path) })
     }
 
     /// All matches in order of precedence.
@@ -94,7 +96,7 @@ pub struct RoutingRequest<'a> {
     pub query: Option<&'a str>,
     pub method: &'a Method,
     pub headers: &'a HeaderMap,
-    /// The host as the client sent it, with its port if it has one. The port may be a condition of a Kong route.
+    /// The host as the client sent it, with its port if it has one. The port may be a condition of a route.
     pub authority: &'a [u8],
     /// The scheme of the connection.
     pub scheme: Scheme,
@@ -128,27 +130,29 @@ pub struct Matched<'r> {
 /// The path match that selected a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MatchedPath<'r> {
-    Gateway(&'r PathMatch),
+    ByHost(&'r PathMatch),
     /// `None` if the route has no paths.
-    Kong(Option<&'r kong::KongPath>),
+    ByConditions(Option<&'r PathCondition>),
 }
 
 impl MatchedPath<'_> {
-    /// How many bytes of `path` this path match covers. For a Kong route, 0 if it has no paths or its path does not
-    /// match.
+    /// How many bytes of `path` this path match covers. 0 if the route has no paths, or if its
+    /// path condition does not match.
     pub fn length(self, path: &str) -> usize {
         match self {
-            MatchedPath::Gateway(PathMatch::Exact(_) | PathMatch::Regex(_)) => path.len(),
-            MatchedPath::Gateway(PathMatch::Prefix(text)) => text.len().min(path.len()),
-            MatchedPath::Kong(matched) => matched.and_then(|matched| matched.matched_length(path)).unwrap_or_default(),
+            MatchedPath::ByHost(PathMatch::Exact(_) | PathMatch::Regex(_)) => path.len(),
+            MatchedPath::ByHost(PathMatch::Prefix(text)) => text.len().min(path.len()),
+            MatchedPath::ByConditions(matched) => {
+                matched.and_then(|matched| matched.matched_length(path)).unwrap_or_default()
+            }
         }
     }
 
-    /// The capture groups of a Kong regular expression; empty for other paths.
+    /// The capture groups of a [`PathCondition::Regex`]; empty for other paths.
     pub fn captures<'p>(self, path: &'p str) -> Captures<'p> {
         match self {
-            MatchedPath::Kong(Some(kong::KongPath::Regex(regex))) => regex.captures(path),
-            MatchedPath::Kong(_) | MatchedPath::Gateway(_) => Captures::none(path),
+            MatchedPath::ByConditions(Some(PathCondition::Regex(regex))) => regex.captures(path),
+            MatchedPath::ByConditions(_) | MatchedPath::ByHost(_) => Captures::none(path),
         }
     }
 }
@@ -156,9 +160,9 @@ impl MatchedPath<'_> {
 impl fmt::Display for MatchedPath<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            MatchedPath::Gateway(path) => path.fmt(formatter),
-            MatchedPath::Kong(Some(path)) => path.fmt(formatter),
-            MatchedPath::Kong(None) => formatter.write_str("any path"),
+            MatchedPath::ByHost(path) => path.fmt(formatter),
+            MatchedPath::ByConditions(Some(path)) => path.fmt(formatter),
+            MatchedPath::ByConditions(None) => formatter.write_str("any path"),
         }
     }
 }
@@ -195,7 +199,7 @@ impl RouteMatch {
         self.method.as_ref().is_none_or(|method| method == request.method)
             && self.headers.iter().all(|header| header.matches(request.headers))
             && self.query.iter().all(|parameter| parameter.matches(parameters))
-            && (self.server_names.is_empty() || kong::matches_server_name(&self.server_names, request))
+            && (self.server_names.is_empty() || matches_server_name(&self.server_names, request))
     }
 }
 

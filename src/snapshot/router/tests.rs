@@ -32,10 +32,10 @@ pub(in crate::snapshot) fn match_for_path(path: PathMatch, rule: RouteRule) -> R
     }
 }
 
-/// A rule without plugins and without Kong settings.
+/// A rule without plugins and with default options.
 pub(in crate::snapshot) fn rule(route: &str, name: &str, filters: Filters, action: Action) -> RouteRule {
     let id = RuleId { route: format!("HTTPRoute/default/{route}").into(), rule: name.into() };
-    RouteRule { id, filters, plugins: None, action, kong: None }
+    RouteRule { id, filters, plugins: None, action, options: None }
 }
 
 fn router(paths: &[&str]) -> HostRouter {
@@ -162,7 +162,7 @@ proptest::proptest! {
         let headers = HeaderMap::new();
         let request = RoutingRequest::plaintext(&path, query.as_deref(), &Method::GET, &headers);
         let matched = router.find(&request).map(|matched| matched.path);
-        if let Some(MatchedPath::Gateway(PathMatch::Exact(exact))) = matched {
+        if let Some(MatchedPath::ByHost(PathMatch::Exact(exact))) = matched {
             proptest::prop_assert_eq!(&**exact, path);
         }
     }

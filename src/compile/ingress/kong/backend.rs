@@ -1,0 +1,184 @@
+//! Resolves the backend of an Ingress path: a Service by port number or name, or a KongServiceFacade.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use crate::api::core::{Service, ServicePort};
+use crate::api::kind::KONG_INCUBATOR_GROUP;
+use crate::api::kong::KongServiceFacade;
+use crate::api::networking::IngressBackend;
+use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::compile::CompileContext;
+use crate::compile::backend::{
+    self, BackendError, BackendSettings, PortReference, UnknownAppProtocol, find_port, find_service, tls,
+};
+use crate::compile::kong::policy;
+use crate::compile::kong::service_settings::{self, ServiceSettings};
+use crate::diagnostic::Diagnostic;
+use crate::upstream::UpstreamKey;
+
+/// The target of an Ingress path. Paths of one host with equal targets form one route.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::compile::ingress) enum IngressTarget {
+    /// The name and the port (a number or a name; empty if it is missing) in the Ingress.
+    Service(Arc<str>, String),
+    Facade(Arc<str>),
+    /// An unsupported or missing backend.
+    Unsupported,
+}
+
+impl IngressTarget {
+    pub(in crate::compile::ingress) fn from_backend(backend: &IngressBackend) -> Self {
+        if let Some(service) = &backend.service {
+            let port = service.port.as_ref();
+            let name = port.and_then(|port| port.name.clone()).filter(|name| !name.is_empty());
+            let number = port.and_then(|port| port.number).filter(|number| *number != 0);
+            let port = name.or(number.map(|number| number.to_string())).unwrap_or_default();
+            return IngressTarget::Service(service.name.as_str().into(), port);
+        }
+        match &backend.resource {
+            Some(resource)
+                if resource.api_group.as_deref() == Some(KONG_INCUBATOR_GROUP)
+                    && resource.kind == Kind::KongServiceFacade.name() =>
+            {
+                IngressTarget::Facade(resource.name.as_str().into())
+            }
+            _ => IngressTarget::Unsupported,
+        }
+    }
+
+    /// The name that Kong's ingress controller gives the service.
+    pub(in crate::compile::ingress) fn service_name(&self, namespace: &str) -> String {
+        match self {
+            IngressTarget::Service(service, port) => format!("{namespace}.{service}.{port}"),
+            IngressTarget::Facade(facade) => format!("{namespace}.{facade}.svc.facade"),
+            IngressTarget::Unsupported => namespace.to_owned(),
+        }
+    }
+
+    /// The name that Kong's ingress controller gives the route, without its first two parts (namespace and Ingress).
+    /// `host` is the host in the Ingress.
+    pub(in crate::compile::ingress) fn route_name(&self, host: &str) -> String {
+        let host = host.replace('*', "_");
+        match self {
+            IngressTarget::Service(service, port) => format!("{service}.{host}.{port}"),
+            IngressTarget::Facade(facade) => format!("{host}.{facade}.svc.facade"),
+            IngressTarget::Unsupported => host,
+        }
+    }
+}
+
+/// A resolved backend.
+pub(in crate::compile::ingress) struct ResolvedBackend<'s> {
+    pub key: UpstreamKey,
+    pub settings: ServiceSettings,
+    /// The `Host` for the backend, unless the client's is kept.
+    pub host: HeaderValue,
+    /// The object whose annotations apply.
+    pub settings_source: (Kind, &'s Meta),
+}
+
+/// Resolves the backend of a path. `class_uses_cluster_ip`: whether the parameters of the class make all requests go to
+/// the ClusterIP of Services instead of their endpoints.
+pub(in crate::compile::ingress) fn resolve<'s>(
+    cx: CompileContext<'s>,
+    namespace: &str,
+    backend: &IngressBackend,
+    class_uses_cluster_ip: bool,
+    field: &str,
+) -> Result<ResolvedBackend<'s>, Diagnostic> {
+    match IngressTarget::from_backend(backend) {
+        IngressTarget::Service(name, port) => {
+            let name_field = format!("{field}.service.name");
+            let service = find_service(cx.store, &ObjectKey::new(namespace, &name), &name_field)?;
+            let port = find_port(service, port_reference(&port), &format!("{field}.service.port"))?;
+            resolve_service(cx, service, port, (Kind::Service, &service.meta), class_uses_cluster_ip, &name_field)
+        }
+        IngressTarget::Facade(name) => {
+            let name_field = format!("{field}.resource.name");
+            let facade = find_facade(cx, &ObjectKey::new(namespace, &name), &name_field)?;
+            let backend_ref = &facade.spec.backend_ref;
+            let service = find_service(cx.store, &ObjectKey::new(namespace, &backend_ref.name), &name_field)?;
+            let port = find_port(service, port_reference(&backend_ref.port.to_string()), &name_field)?;
+            resolve_service(
+                cx,
+                service,
+                port,
+                (Kind::KongServiceFacade, &facade.meta),
+                class_uses_cluster_ip,
+                &name_field,
+            )
+        }
+        IngressTarget::Unsupported => {
+            let resource_kind = backend.resource.as_ref().map(|resource| resource.kind.as_str());
+            let message = match resource_kind {
+                Some(kind) => format!("backends of kind {kind} are not served"),
+                None => "the backend has neither service nor resource".to_owned(),
+            };
+            Err(Diagnostic::error(field, message, "refer to a Service"))
+        }
+    }
+}
+
+fn find_facade<'s>(
+    cx: CompileContext<'s>,
+    key: &ObjectKey,
+    field: &str,
+) -> Result<&'s Object<KongServiceFacade>, Diagnostic> {
+    let name = format!("{} {key}", Kind::KongServiceFacade);
+    match cx.store.kong_service_facades.get(key) {
+        Some(facade) if cx.inputs.classes.serves_object(cx.store, &facade.meta, None) => Ok(facade),
+        Some(_) => {
+            let remedy = "set its annotation kubernetes.io/ingress.class to the class of the Ingress";
+            Err(Diagnostic::error(field, format!("{name} does not have a class that Portico serves"), remedy))
+        }
+        None => Err(Diagnostic::not_found(field, name, "create it or correct the name")),
+    }
+}
+
+fn port_reference(port: &str) -> PortReference<'_> {
+    match port.parse() {
+        Ok(number) => PortReference::Number(number),
+        Err(_) if port.is_empty() => PortReference::Missing,
+        Err(_) => PortReference::Name(port),
+    }
+}
+
+/// `source` is the object whose annotations apply.
+fn resolve_service<'s>(
+    cx: CompileContext<'s>,
+    service: &'s Object<Service>,
+    port: &ServicePort,
+    source: (Kind, &'s Meta),
+    class_uses_cluster_ip: bool,
+    field: &str,
+) -> Result<ResolvedBackend<'s>, Diagnostic> {
+    let (kind, meta) = source;
+    let settings = service_settings::read(meta, kind, tls::is_tls_port(port));
+    let backend_settings = BackendSettings {
+        source,
+        protocol: settings.protocol,
+        tls_by_app_protocol: true,
+        unknown_app_protocol: UnknownAppProtocol::Ignore,
+        via_cluster_ip: class_uses_cluster_ip || settings.via_cluster_ip,
+        tls: settings.tls.clone(),
+    };
+    let namespace = &service.meta.key.namespace;
+    let key = backend::upstream_key(cx, namespace, service, port, &backend_settings).map_err(|error| {
+        let (message, remedy) = match error {
+            BackendError::NamedProtocol | BackendError::UnservedAppProtocol => (
+                format!("{kind} {} requires an unsupported protocol, so no requests are sent to it", meta.key),
+                "set its annotation konghq.com/protocol to http, https, grpc, grpcs, ws or wss if it serves one of \
+                 these"
+                    .to_owned(),
+            ),
+            BackendError::TlsRequired(message, remedy) => (message, remedy.to_owned()),
+            BackendError::InvalidTls(message, remedy) => (message, remedy),
+        };
+        Diagnostic::error(field, message, remedy)
+    })?;
+    let host = settings.host.clone().or_else(|| policy::host_header(cx.store, meta));
+    let host = host.unwrap_or_else(|| service_settings::default_host(service, key.port, key.tls.is_some()));
+    Ok(ResolvedBackend { key, settings, host, settings_source: source })
+}

@@ -1,0 +1,11 @@
+//! Plans Ingresses as Kong's ingress controller translates them (docs/kong-compatibility.md).
+//!
+//! ```text
+//!   plan.rs ─┬ ../../kong/route_settings.rs   annotations of the Ingress
+//!            ├ path.rs                        paths by type
+//!            └ backend.rs                     Service or facade ─ ../../kong/{service_settings,policy}.rs
+//! ```
+
+mod backend;
+mod path;
+pub(super) mod plan;

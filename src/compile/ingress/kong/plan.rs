@@ -1,0 +1,396 @@
+//! Plans one Ingress: its routes, its certificates, and its diagnostics.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::backend::{self, IngressTarget};
+use super::path::{self, PathOptions};
+use crate::api::kong::IngressClassParametersSpec;
+use crate::api::kong::annotations::REWRITE;
+use crate::api::networking::{Ingress, IngressBackend};
+use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::compile::CompileContext;
+use crate::compile::backend::tls;
+use crate::compile::certificates::{self, SecretCache};
+use crate::compile::ingress::class;
+use crate::compile::kong::plugins::{PluginSite, Plugins};
+use crate::compile::kong::route_settings::{self, RouteSettings};
+use crate::compile::kong::rule_options;
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::RouteNames;
+use crate::snapshot::certs::Certificate;
+use crate::snapshot::host::HostPattern;
+use crate::snapshot::router::TieBreaker;
+use crate::snapshot::router::by_conditions::{ConditionRoute, HostCondition, PathCondition, RouterFlavor};
+use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteFailure, RouteRule, RuleId, Split};
+use crate::snapshot::rule_options::{HttpsRedirect, RuleOptions, UpstreamHost};
+use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
+use crate::snapshot::upstream_path::UpstreamPath;
+use crate::upstream::UpstreamKey;
+
+/// The compiled state of a served Ingress.
+#[derive(Debug)]
+pub(in crate::compile::ingress) struct IngressPlan {
+    pub generation: i64,
+    pub created: Option<i64>,
+    pub routes: Vec<Arc<ConditionRoute>>,
+    /// The route of the default backend, which is used if this is the oldest Ingress with one.
+    pub default_route: Option<Arc<ConditionRoute>>,
+    pub certificates: Vec<HostCertificate>,
+    pub upstreams: BTreeSet<UpstreamKey>,
+    /// Errors that prevent parts of the Ingress from being served.
+    pub errors: Vec<Diagnostic>,
+    /// Diagnostics about parts that are served, but possibly not as intended.
+    pub notes: Vec<Diagnostic>,
+}
+
+/// The certificate of one host.
+#[derive(Clone, Debug)]
+pub(in crate::compile::ingress) struct HostCertificate {
+    pub host: HostPattern,
+    pub certificate: Arc<Certificate>,
+    /// The entry of `spec.tls` that assigns it.
+    pub field: String,
+}
+
+/// Plans an Ingress. `None` if this process does not serve it.
+pub(in crate::compile::ingress) fn plan(
+    cx: CompileContext<'_>,
+    plugins: &Plugins,
+    secrets: &mut SecretCache,
+    ingress: &Object<Ingress>,
+) -> Option<IngressPlan> {
+    let class = class::class_parameters(cx, ingress)?;
+    let settings = route_settings::read(&ingress.meta, cx.inputs.ingress.flavor, "an Ingress");
+    let mut planner = IngressPlanner {
+        cx,
+        plugins,
+        ingress,
+        class,
+        settings: &settings,
+        upstreams: BTreeSet::new(),
+        errors: settings.errors.clone(),
+        notes: settings.notes.clone(),
+    };
+    let (mut routes, mut default_route) = (planner.routes(), planner.default_route());
+    if !settings.errors.is_empty() {
+        // A condition that cannot be evaluated never holds, so no route is served. The errors of routes are reported,
+        // but not the notes, which are about served routes.
+        (routes, default_route) = (Vec::new(), None);
+        planner.upstreams.clear();
+        planner.notes.clone_from(&settings.notes);
+    }
+    let certificates = planner.certificates(secrets);
+    let IngressPlanner { upstreams, errors, notes, .. } = planner;
+    let (generation, created) = (ingress.meta.generation, ingress.meta.created);
+    Some(IngressPlan { generation, created, routes, default_route, certificates, upstreams, errors, notes })
+}
+
+/// The index of the default backend's route, after those of all rules.
+const AFTER_ALL_RULES: usize = usize::MAX;
+
+struct IngressPlanner<'a> {
+    cx: CompileContext<'a>,
+    plugins: &'a Plugins,
+    ingress: &'a Object<Ingress>,
+    class: IngressClassParametersSpec,
+    settings: &'a RouteSettings,
+    upstreams: BTreeSet<UpstreamKey>,
+    errors: Vec<Diagnostic>,
+    notes: Vec<Diagnostic>,
+}
+
+/// The paths of one host with the same target: one route, as in Kong's ingress controller.
+struct PathGroup<'a> {
+    host: &'a str,
+    target: IngressTarget,
+    backend: &'a IngressBackend,
+    /// The field of the first path's backend.
+    field: String,
+    paths: Vec<PathCondition>,
+    /// Whether `konghq.com/rewrite` cannot be applied to the paths, so that requests cannot be forwarded.
+    is_rewrite_invalid: bool,
+}
+
+impl<'a> IngressPlanner<'a> {
+    fn routes(&mut self) -> Vec<Arc<ConditionRoute>> {
+        let mut groups: Vec<PathGroup<'a>> = Vec::new();
+        for (index, rule) in self.ingress.spec.rules.iter().enumerate() {
+            let host = rule.host.as_deref().unwrap_or_default();
+            for (path_index, raw) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
+                let field = format!("spec.rules[{index}].http.paths[{path_index}]");
+                let (path, kind) = (raw.path.as_deref(), raw.path_type.as_deref());
+                let paths = match path::parse_path(self.path_options(), path, kind, &format!("{field}.path")) {
+                    Ok((paths, note)) => {
+                        self.notes.extend(note);
+                        paths
+                    }
+                    Err(problem) => {
+                        self.errors.push(problem);
+                        continue;
+                    }
+                };
+                let target = IngressTarget::from_backend(&raw.backend);
+                let is_rewrite_invalid = self.report_invalid_rewrite(&paths, &format!("{field}.path"));
+                let belongs = |group: &PathGroup<'_>| {
+                    (group.host, &group.target, group.is_rewrite_invalid) == (host, &target, is_rewrite_invalid)
+                };
+                let group = match groups.iter().position(belongs) {
+                    Some(position) => &mut groups[position],
+                    None => {
+                        let field = format!("{field}.backend");
+                        groups.push(PathGroup {
+                            host,
+                            target,
+                            backend: &raw.backend,
+                            field,
+                            paths: Vec::new(),
+                            is_rewrite_invalid,
+                        });
+                        let last = groups.len() - 1;
+                        &mut groups[last]
+                    }
+                };
+                for path in paths {
+                    if !group.paths.contains(&path) {
+                        group.paths.push(path);
+                    }
+                }
+            }
+        }
+        groups.into_iter().enumerate().filter_map(|(index, group)| self.route(index, group)).collect()
+    }
+
+    fn path_options(&self) -> PathOptions<'a> {
+        PathOptions {
+            regex_prefix: &self.settings.regex_prefix,
+            legacy_detection: self.class.enable_legacy_regex_detection,
+            unescaped: self.cx.inputs.classes.replaces_other_controller()
+                && self.cx.inputs.ingress.flavor == RouterFlavor::TraditionalCompatible,
+        }
+    }
+
+    fn route(&mut self, index: usize, group: PathGroup<'a>) -> Option<Arc<ConditionRoute>> {
+        let mut hosts = Vec::new();
+        if !group.host.is_empty() {
+            match HostCondition::parse(group.host) {
+                Some(host) => hosts.push(host),
+                None => {
+                    let field = group.field.split(".http").next().unwrap_or_default();
+                    let message = format!("{:?} is not a host name", group.host);
+                    let remedy = "write it like a.example or *.example";
+                    self.errors.push(Diagnostic::error(format!("{field}.host"), message, remedy));
+                    return None;
+                }
+            }
+        }
+        let name = group.target.route_name(group.host);
+        let rule = match group.is_rewrite_invalid {
+            true => self.failing_rule(&name, &group.target),
+            false => self.rule(&name, &group.target, group.backend, &group.field),
+        };
+        let route = self.with_annotation_conditions(ConditionRoute::new(self.tie_breaker(index), rule), hosts);
+        Some(Arc::new(ConditionRoute { paths: group.paths, ..route }))
+    }
+
+    fn default_route(&mut self) -> Option<Arc<ConditionRoute>> {
+        let backend = self.ingress.spec.default_backend.as_ref()?;
+        let target = IngressTarget::from_backend(backend);
+        let paths = vec![PathCondition::prefix("/")];
+        let no_name = "";
+        let rule = match self.report_invalid_rewrite(&paths, "spec.defaultBackend") {
+            true => self.failing_rule(no_name, &target),
+            false => self.rule(no_name, &target, backend, "spec.defaultBackend"),
+        };
+        let route =
+            self.with_annotation_conditions(ConditionRoute::new(self.tie_breaker(AFTER_ALL_RULES), rule), Vec::new());
+        Some(Arc::new(ConditionRoute { paths, is_default_backend: true, ..route }))
+    }
+
+    /// Adds an error if the rewrite annotation is invalid, or refers to capture groups that these paths do not have.
+    /// Returns whether it did.
+    fn report_invalid_rewrite(&mut self, paths: &[PathCondition], field: &str) -> bool {
+        let problem = match &self.settings.rewrite {
+            Err(problem) => {
+                let message = format!("{}, so requests get status 500", problem.message);
+                Diagnostic { message, ..problem.clone() }
+            }
+            Ok(Some(template)) if paths.iter().any(|path| path.group_count() < template.highest_group()) => {
+                let message = format!(
+                    "{REWRITE} refers to ${}, but this path has no such group, so requests for it get status 500",
+                    template.highest_group()
+                );
+                Diagnostic::error(field, message, "write a regular expression with groups, such as /~/users/([^/]+)")
+            }
+            Ok(_) => return false,
+        };
+        if !self.errors.contains(&problem) {
+            self.errors.push(problem);
+        }
+        true
+    }
+
+    /// Adds the match conditions that annotations define.
+    fn with_annotation_conditions(&self, route: ConditionRoute, mut hosts: Vec<HostCondition>) -> ConditionRoute {
+        let RouteSettings { methods, headers, server_names, host_aliases, regex_priority, .. } = self.settings;
+        for alias in host_aliases {
+            if !hosts.contains(alias) {
+                hosts.push(alias.clone());
+            }
+        }
+        ConditionRoute {
+            hosts,
+            methods: methods.clone(),
+            headers: headers.clone(),
+            server_names: server_names.clone(),
+            regex_priority: *regex_priority,
+            ..route
+        }
+    }
+
+    /// Decides between routes of equal precedence. `index`: the position of the route among those of the Ingress.
+    fn tie_breaker(&self, index: usize) -> TieBreaker {
+        TieBreaker {
+            created: self.ingress.meta.created,
+            route: self.ingress.meta.key.to_string().into(),
+            rule: u16::try_from(index).unwrap_or(u16::MAX),
+            index: 0,
+        }
+    }
+
+    /// The rule for a backend. `name`: the route's name without namespace and Ingress; empty for the default backend.
+    fn rule(&mut self, name: &str, target: &IngressTarget, backend: &IngressBackend, field: &str) -> Arc<RouteRule> {
+        let key = &self.ingress.meta.key;
+        let mut options = self.rule_options();
+        let mut backends = Vec::new();
+        let action = match backend::resolve(self.cx, &key.namespace, backend, self.class.service_upstream, field) {
+            Ok(resolved) => {
+                let settings = &resolved.settings;
+                let (kind, meta) = resolved.settings_source;
+                let note = tls::unverified_note(resolved.key.tls.as_ref(), &format!("{kind} {}", meta.key), field);
+                self.notes.extend(note.filter(|note| !self.notes.contains(note)));
+                options.upstream_path = Some(self.upstream_path(settings.path.clone()));
+                if !self.settings.preserve_host {
+                    options.host = UpstreamHost::Fixed(resolved.host.clone());
+                }
+                backends.push(resolved.settings_source);
+                let target = BackendTarget::Upstream(self.cx.inputs.upstreams.upstream(&resolved.key));
+                let split = Split::new(vec![Backend { weight: 1, filters: Filters::default(), target }]);
+                let timeouts_and_retries = TimeoutsAndRetries::per_attempt(
+                    settings.connect_timeout,
+                    settings.write_timeout,
+                    settings.read_timeout,
+                    settings.retries,
+                );
+                self.upstreams.insert(resolved.key);
+                match split {
+                    Some(mut split) => {
+                        split.timeouts_and_retries = Some(Box::new(timeouts_and_retries));
+                        Action::Forward(split)
+                    }
+                    None => Action::Fail(RouteFailure::NoService),
+                }
+            }
+            Err(mut problem) => {
+                problem.message.push_str(", so requests get status 503");
+                if !self.errors.contains(&problem) {
+                    self.errors.push(problem);
+                }
+                Action::Fail(RouteFailure::NoService)
+            }
+        };
+        self.build_rule(name, target, options, &backends, action)
+    }
+
+    /// The rule for requests that cannot be forwarded.
+    fn failing_rule(&mut self, name: &str, target: &IngressTarget) -> Arc<RouteRule> {
+        let no_backends: &[(Kind, &Meta)] = &[];
+        self.build_rule(name, target, self.rule_options(), no_backends, Action::Fail(RouteFailure::Unsupported))
+    }
+
+    fn build_rule(
+        &mut self,
+        name: &str,
+        target: &IngressTarget,
+        options: RuleOptions,
+        backends: &[(Kind, &Meta)],
+        action: Action,
+    ) -> Arc<RouteRule> {
+        let key = &self.ingress.meta.key;
+        let route: Arc<str> = format!("{}/{key}", Kind::Ingress).into();
+        let rule: Arc<str> = if name.is_empty() { "default".into() } else { name.into() };
+        let dot = if name.is_empty() { "" } else { "." };
+        let names = RouteNames {
+            route: format!("{}.{}{dot}{name}", key.namespace, key.name).into(),
+            service: target.service_name(&key.namespace).into(),
+        };
+        let chain = self.plugins.chain(
+            self.cx,
+            &PluginSite {
+                kind: Kind::Ingress,
+                meta: &self.ingress.meta,
+                extensions: &[],
+                backends,
+                names: Arc::new(names),
+                counter_scope: format!("{route}/{rule}").into(),
+            },
+        );
+        let plugins = chain.report_into(&mut self.notes);
+        let id = RuleId { route, rule };
+        let filters = Filters::default();
+        Arc::new(RouteRule { id, filters, plugins, action, options: Some(Box::new(options)) })
+    }
+
+    fn rule_options(&self) -> RuleOptions {
+        let settings = self.settings;
+        RuleOptions {
+            protocols: settings.protocols,
+            https_redirect: HttpsRedirect {
+                status: settings.https_redirect,
+                port: self.cx.inputs.ingress.public_https(),
+            },
+            upstream_path: Some(self.upstream_path("/".into())),
+            ..rule_options::defaults()
+        }
+    }
+
+    /// The path for endpoints. `prefix`: the path of the service.
+    fn upstream_path(&self, prefix: Box<str>) -> UpstreamPath {
+        UpstreamPath {
+            strip_matched: self.settings.strip_path,
+            prefix,
+            template: self.settings.rewrite.as_ref().ok().cloned().flatten(),
+        }
+    }
+
+    /// The usable certificates, by host. An invalid certificate affects its own hosts only.
+    fn certificates(&mut self, secrets: &mut SecretCache) -> Vec<HostCertificate> {
+        let mut certificates = Vec::new();
+        for (index, tls) in self.ingress.spec.tls.iter().enumerate() {
+            let field = format!("spec.tls[{index}]");
+            let Some(name) = tls.secret_name.as_deref().filter(|name| !name.is_empty()) else { continue };
+            if tls.hosts.is_empty() {
+                let remedy = "list the hosts of the certificate";
+                self.notes.push(Diagnostic::warning(
+                    format!("{field}.hosts"),
+                    "the entry has no hosts, so the Secret is not used",
+                    remedy,
+                ));
+                continue;
+            }
+            let secret = ObjectKey::new(&self.ingress.meta.key.namespace, name);
+            match certificates::from_secret(self.cx.store, secrets, &secret) {
+                Ok(certificate) => certificates.extend(tls.hosts.iter().map(|host| HostCertificate {
+                    host: HostPattern::parse(Some(host)),
+                    certificate: Arc::clone(&certificate),
+                    field: field.clone(),
+                })),
+                Err(mut problem) => {
+                    problem.message.push_str(", so its hosts use the default certificate");
+                    self.errors.push(problem.at(format!("{field}.secretName")));
+                }
+            }
+        }
+        certificates
+    }
+}

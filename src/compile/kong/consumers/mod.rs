@@ -1,0 +1,393 @@
+//! Consumers and their credentials: builds the directory in which plugins look up consumers.
+//!
+//! If several consumers claim the same name or key, the oldest holds it, then the first by `namespace/name`. The others
+//! get a diagnostic and keep their uncontested names and keys, so a new consumer never takes a claim from an existing
+//! one (docs/kong-compatibility.md, 3.7).
+
+mod claim_conflicts;
+mod credentials;
+
+use std::borrow::Borrow;
+use std::collections::{BTreeSet, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use crate::api::kong::{ControlPlaneRef, KongConsumer};
+use crate::api::{Kind, Object, ObjectId, ObjectKey};
+use crate::compile::CompileContext;
+use crate::compile::kong::plugins::referenced_plugins;
+use crate::compile::verdict::{Code, Condition, Verdict};
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::Consumer;
+use crate::plugin_api::consumers::{ConsumerDirectory, EntityId};
+use crate::store::{Changes, Store};
+use claim_conflicts::{ClaimConflicts, Claimant, ConsumerClaim};
+use credentials::Credential;
+
+/// All consumers and their claims.
+#[derive(Debug, Default)]
+pub(in crate::compile) struct Consumers {
+    /// The served consumers, hashed by consumer id.
+    known: HashSet<KnownConsumer>,
+    conflicts: ClaimConflicts,
+    directory: Arc<ConsumerDirectory>,
+}
+
+/// A consumer as its objects describe it. There may be very many, so no data is stored twice.
+#[derive(Debug)]
+struct KnownConsumer {
+    object: Arc<Object<KongConsumer>>,
+    consumer: Arc<Consumer>,
+    credentials: Box<[Credential]>,
+    content_hash: u64,
+    /// Boxed because most consumers have none.
+    diagnostics: Option<Box<ConsumerDiagnostics>>,
+}
+
+/// Diagnostics about a consumer, except for contested claims.
+#[derive(Clone, Debug, Default)]
+struct ConsumerDiagnostics(Vec<Diagnostic>);
+
+/// Objects whose verdict must be updated.
+#[derive(Default)]
+struct PendingVerdicts {
+    objects: BTreeSet<ObjectId>,
+    /// Claims with several claimants: the verdicts on all of these must be updated.
+    contested: BTreeSet<ConsumerClaim>,
+}
+
+impl Consumers {
+    /// The current directory.
+    pub(in crate::compile) fn directory(&self) -> Arc<ConsumerDirectory> {
+        Arc::clone(&self.directory)
+    }
+
+    /// Reads the touched objects again. Returns the consumers and groups whose verdicts must be updated.
+    pub(in crate::compile) fn update(&mut self, cx: CompileContext<'_>, touched: &Changes) -> BTreeSet<ObjectId> {
+        let mut pending = PendingVerdicts::default();
+        for id in touched {
+            match id.kind {
+                Kind::KongConsumer => {}
+                Kind::KongConsumerGroup => {
+                    pending.objects.insert(id.clone());
+                    continue;
+                }
+                _ => continue,
+            }
+            pending.objects.insert(id.clone());
+            let object = cx.store.kong_consumers.get(&id.key).filter(|_| is_served(cx, id));
+            let after = object.map(|object| read_consumer(cx, object));
+            let before = match &after {
+                Some(after) => self.known.take(&after.consumer.id),
+                None => self.known.take(&self::consumer_id(&id.key)),
+            };
+            match (before, after) {
+                // Keep the `Arc` of the consumer, which requests and caches hold.
+                (Some(before), Some(after)) if before.is_equivalent(&after) => {
+                    if before.content_hash != after.content_hash {
+                        let directory = Arc::make_mut(&mut self.directory);
+                        directory.fingerprint = directory.fingerprint.wrapping_sub(before.content_hash);
+                        directory.fingerprint = directory.fingerprint.wrapping_add(after.content_hash);
+                    }
+                    // Store the new object, because its verdict may differ.
+                    let KnownConsumer { consumer, credentials, .. } = before;
+                    self.known.insert(KnownConsumer { consumer, credentials, ..after });
+                }
+                (before, after) => {
+                    if let Some(before) = before {
+                        self.remove(&before, &mut pending);
+                    }
+                    if let Some(after) = after {
+                        self.add(after, &mut pending);
+                    }
+                }
+            }
+        }
+        for claim in pending.contested {
+            let claimants = self.conflicts.claimants(&claim).map(|claimant| &claimant.key);
+            pending.objects.extend(claimants.map(|key| ObjectId::new(Kind::KongConsumer, key.clone())));
+        }
+        pending.objects
+    }
+
+    /// Adds a consumer to the directory, with its uncontested claims and the contested ones that it holds.
+    fn add(&mut self, known: KnownConsumer, pending: &mut PendingVerdicts) {
+        // A snapshot shares the directory, so the first write copies it; the entries are shared.
+        let directory = Arc::make_mut(&mut self.directory);
+        directory.consumers.insert(Arc::clone(&known.consumer));
+        // The fingerprint is a sum, so it does not depend on the order of consumers.
+        directory.fingerprint = directory.fingerprint.wrapping_add(known.content_hash);
+        let mut contested = Vec::new();
+        for claim in known.claims() {
+            if !self.conflicts.is_contested(&claim) {
+                // The only claimant takes the claim; a second one makes it contested.
+                let holder = claim.holder(directory).and_then(|holder| self.known.get(&holder.id));
+                let Some(holder) = holder else {
+                    known.take_claim(&claim, directory);
+                    continue;
+                };
+                self.conflicts.insert(&claim, holder.claimant());
+            }
+            self.conflicts.insert(&claim, known.claimant());
+            contested.push(claim);
+        }
+        self.known.insert(known);
+        for claim in contested {
+            self.assign_to_first(&claim);
+            pending.contested.insert(claim);
+        }
+    }
+
+    /// Removes a consumer from the directory; its contested claims pass to the next claimant.
+    fn remove(&mut self, before: &KnownConsumer, pending: &mut PendingVerdicts) {
+        let directory = Arc::make_mut(&mut self.directory);
+        directory.consumers.remove(&*before.consumer.id);
+        directory.fingerprint = directory.fingerprint.wrapping_sub(before.content_hash);
+        for claim in before.claims() {
+            if !self.conflicts.is_contested(&claim) {
+                claim.remove_from(Arc::make_mut(&mut self.directory));
+                continue;
+            }
+            if let Some(only) = self.conflicts.remove(&claim, &before.claimant()) {
+                self.assign(&claim, &only);
+                pending.objects.insert(ObjectId::new(Kind::KongConsumer, only.key));
+            } else {
+                self.assign_to_first(&claim);
+                pending.contested.insert(claim);
+            }
+        }
+    }
+
+    /// Assigns a contested claim to its first claimant.
+    fn assign_to_first(&mut self, claim: &ConsumerClaim) {
+        let first = self.conflicts.claimants(claim).next().cloned();
+        if let Some(first) = first {
+            self.assign(claim, &first);
+        }
+    }
+
+    fn assign(&mut self, claim: &ConsumerClaim, claimant: &Claimant) {
+        if let Some(known) = self.known.get(&consumer_id(&claimant.key)) {
+            known.take_claim(claim, Arc::make_mut(&mut self.directory));
+        }
+    }
+
+    /// The verdict on a consumer or group. `None` if this process does not serve it.
+    pub(in crate::compile) fn verdict(&self, cx: CompileContext<'_>, id: &ObjectId) -> Option<Verdict> {
+        if id.kind == Kind::KongConsumerGroup {
+            let group = cx.store.kong_consumer_groups.get(&id.key).filter(|_| is_served(cx, id))?;
+            let problems =
+                referenced_plugins(cx.store, id.kind, &group.meta).filter_map(Result::err).collect::<Vec<_>>();
+            let name = group.spec.as_ref().and_then(|spec| spec.name.as_ref());
+            let note = name.map(|_| {
+                let message = format!("it has no effect, as in Kong: the name of the group is {}", group.meta.key.name);
+                Diagnostic::warning("spec.name", message, "remove it")
+            });
+            return Some(verdict(group.meta.generation, problems, note.into_iter().collect()));
+        }
+        let known = self.known.get(&self::consumer_id(&id.key))?;
+        let ConsumerDiagnostics(mut problems) = known.diagnostics.as_deref().cloned().unwrap_or_default();
+        for (claim, credential) in known.claims_with_credentials() {
+            let holder = self.conflicts.claimants(&claim).next().map(|first| &first.key);
+            if let Some(holder) = holder.filter(|holder| **holder != id.key) {
+                let field =
+                    credential.map_or_else(|| claim.field_name().to_owned(), |credential| known.field_of(credential));
+                let message = format!("KongConsumer {holder} is older and already has this {}", claim.field_name());
+                problems.push(Diagnostic::error(field, message, "choose another one, or remove it from that consumer"));
+            }
+        }
+        Some(verdict(known.object.meta.generation, problems, Vec::new()))
+    }
+}
+
+/// Whether the consumer or group exists, has a served class and belongs to no other control plane.
+pub(in crate::compile) fn is_served(cx: CompileContext<'_>, id: &ObjectId) -> bool {
+    let reference = match id.kind {
+        Kind::KongConsumerGroup => {
+            let group = cx.store.kong_consumer_groups.get(&id.key).and_then(|group| group.spec.as_ref());
+            group.and_then(|spec| spec.control_plane_ref.as_ref())
+        }
+        _ => {
+            let consumer = cx.store.kong_consumers.get(&id.key).and_then(|consumer| consumer.spec.as_ref());
+            consumer.and_then(|spec| spec.control_plane_ref.as_ref())
+        }
+    };
+    let is_of_class = cx.store.meta(id).is_some_and(|meta| cx.inputs.classes.serves_object(cx.store, meta, None));
+    is_of_class && reference.is_none_or(ControlPlaneRef::is_this_controller)
+}
+
+fn verdict(generation: i64, problems: Vec<Diagnostic>, notes: Vec<Diagnostic>) -> Verdict {
+    let condition = match &problems[..] {
+        [] => Condition::without_diagnostics(Code::KongProgrammed),
+        _ => Condition::new(Code::KongInvalid, problems),
+    };
+    Verdict { generation, conditions: vec![condition], diagnostics: notes, ..Verdict::default() }
+}
+
+fn read_consumer(cx: CompileContext<'_>, object: &Arc<Object<KongConsumer>>) -> KnownConsumer {
+    let key = &object.meta.key;
+    let mut problems = Vec::new();
+    let mut groups = Vec::new();
+    for (index, name) in object.consumer_groups.iter().enumerate() {
+        let target = ObjectKey { namespace: key.namespace.clone(), name: name.as_str().into() };
+        match is_served(cx, &ObjectId::new(Kind::KongConsumerGroup, target.clone())) {
+            true => groups.push(group_name(&target)),
+            false => {
+                let field = format!("consumerGroups[{index}]");
+                let group = format!("KongConsumerGroup {target}");
+                let remedy = "create it with the consumer's class, or correct the name";
+                problems.push(match cx.store.kong_consumer_groups.contains_key(&target) {
+                    true => Diagnostic::error(field, format!("{group} has another class or control plane"), remedy),
+                    false => Diagnostic::not_found(field, group, remedy),
+                });
+            }
+        }
+    }
+    let mut acls = Vec::new();
+    let mut raw_credentials = Vec::new();
+    for (index, name) in object.credentials.iter().enumerate() {
+        let field = format!("credentials[{index}]");
+        let secret = ObjectKey { namespace: key.namespace.clone(), name: name.as_str().into() };
+        match credentials::read_credential(cx.store, &secret, &field) {
+            Ok(credentials::CredentialSecret::Acl(group)) => acls.push(group),
+            Ok(credentials::CredentialSecret::Credential(credential)) => {
+                raw_credentials.push((secret, credential));
+            }
+            Ok(credentials::CredentialSecret::Ignored) => {}
+            Err(problem) => problems.push(problem),
+        }
+    }
+    problems.extend(referenced_plugins(cx.store, Kind::KongConsumer, &object.meta).filter_map(Result::err));
+    acls.sort();
+    acls.dedup();
+    let consumer =
+        Consumer::new(consumer_id(key), object.username.as_deref(), object.custom_id.as_deref(), groups, acls);
+    let consumer = Arc::new(consumer);
+    let credentials = raw_credentials
+        .into_iter()
+        .map(|(secret, raw)| Credential::new(derive_uuid(Kind::Secret, &secret), raw, &consumer));
+    KnownConsumer {
+        object: Arc::clone(object),
+        content_hash: content_hash(cx.store, object, &consumer),
+        credentials: credentials.collect(),
+        consumer,
+        diagnostics: (!problems.is_empty()).then(|| Box::new(ConsumerDiagnostics(problems))),
+    }
+}
+
+/// A hash that distinguishes consumers, equal in all processes. It covers the creation time, and for Secrets their
+/// resource version instead of their content, because the hash is public.
+fn content_hash(store: &Store, object: &Object<KongConsumer>, consumer: &Consumer) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let names = (&*consumer.id, consumer.username.as_deref(), consumer.custom_id().map(|id| &**id));
+    (names, consumer.groups(), object.meta.created).hash(&mut hasher);
+    for name in &object.credentials {
+        let key = ObjectKey::new(&object.meta.key.namespace, name);
+        (name, store.secrets.get(&key).map(|secret| secret.meta.revision)).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+impl KnownConsumer {
+    /// Whether `other` can replace it without effect on requests and on contested claims.
+    fn is_equivalent(&self, other: &KnownConsumer) -> bool {
+        let KnownConsumer { object, consumer, credentials, content_hash: _, diagnostics: _ } = self;
+        (object.meta.created, consumer, credentials) == (other.object.meta.created, &other.consumer, &other.credentials)
+    }
+
+    fn claimant(&self) -> Claimant {
+        Claimant { created: self.object.meta.created, key: self.object.meta.key.clone() }
+    }
+
+    /// The claims in field order, each with its credential.
+    fn claims_with_credentials(&self) -> impl Iterator<Item = (ConsumerClaim, Option<&Credential>)> {
+        let username = self.consumer.username.iter().map(|name| ConsumerClaim::Username(Arc::clone(name.text())));
+        let custom_id = self.consumer.custom_id().into_iter().map(|id| ConsumerClaim::CustomId(Arc::clone(id.text())));
+        let credentials = self.credentials.iter().map(|credential| (credential.claim(), Some(credential)));
+        username.chain(custom_id).map(|claim| (claim, None)).chain(credentials)
+    }
+
+    /// Distinct claims.
+    fn claims(&self) -> BTreeSet<ConsumerClaim> {
+        self.claims_with_credentials().map(|(claim, _)| claim).collect()
+    }
+
+    /// The field that refers to the Secret of the credential. Computed on demand, because only diagnostics need it.
+    fn field_of(&self, credential: &Credential) -> String {
+        let namespace = &self.object.meta.key.namespace;
+        let is_its_secret = |name: &String| {
+            let secret = ObjectKey { namespace: Arc::clone(namespace), name: name.as_str().into() };
+            derive_uuid(Kind::Secret, &secret) == *credential.id()
+        };
+        match self.object.credentials.iter().position(is_its_secret) {
+            Some(index) => format!("credentials[{index}]"),
+            None => "credentials".to_owned(),
+        }
+    }
+
+    /// Enters the claim into the directory for this consumer.
+    fn take_claim(&self, claim: &ConsumerClaim, directory: &mut ConsumerDirectory) {
+        let consumer = &self.consumer;
+        match claim {
+            ConsumerClaim::Username(_) => directory.usernames.insert(Arc::clone(consumer)),
+            ConsumerClaim::CustomId(_) => directory.custom_ids.insert(Arc::clone(consumer)),
+            ConsumerClaim::ApiKey(_) | ConsumerClaim::BasicAuthUsername(_) | ConsumerClaim::JwtKey(_) => {
+                for credential in self.credentials.iter().filter(|credential| credential.claim() == *claim) {
+                    credential.insert_into(directory);
+                }
+            }
+        }
+    }
+}
+
+/// Consumers are looked up by id.
+impl Borrow<EntityId> for KnownConsumer {
+    fn borrow(&self) -> &EntityId {
+        &self.consumer.id
+    }
+}
+
+impl Hash for KnownConsumer {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.consumer.id.hash(state);
+    }
+}
+
+impl PartialEq for KnownConsumer {
+    fn eq(&self, other: &Self) -> bool {
+        self.consumer.id == other.consumer.id
+    }
+}
+
+impl Eq for KnownConsumer {}
+
+/// The id of a consumer for backends and logs: a UUID derived from its key, so that it is the same in all replicas and
+/// after a restore from a backup.
+pub(in crate::compile) fn consumer_id(consumer: &ObjectKey) -> EntityId {
+    derive_uuid(Kind::KongConsumer, consumer)
+}
+
+/// The name of a group for plugins.
+pub(in crate::compile) fn group_name(group: &ObjectKey) -> Arc<str> {
+    group.to_string().into()
+}
+
+/// A UUID of version 8, whose bits the application chooses (RFC 9562, section 5.8).
+fn derive_uuid(kind: Kind, key: &ObjectKey) -> EntityId {
+    let digest = digest(&SHA256, format!("{kind}/{key}").as_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest.as_ref()[..16]);
+    bytes[6] = bytes[6] & 0x0f | 0x80;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let mut text = String::with_capacity(36);
+    for (index, byte) in bytes.into_iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        let digit = |half_byte: u8| char::from_digit(half_byte.into(), 16).expect("half a byte is a digit");
+        text.extend([digit(byte >> 4), digit(byte & 15)]);
+    }
+    EntityId::from_text(&text)
+}

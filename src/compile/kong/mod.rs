@@ -1,0 +1,24 @@
+//! Kong's kinds and annotations, as far as they apply to all routes: plugins, consumers, policies, and the annotations of
+//! routes and Services. `../ingress/kong` has what applies to Ingresses only.
+//!
+//! ```text
+//!   annotations.rs ─┬ route_settings.rs ────── of an Ingress or HTTPRoute
+//!                   ├ service_settings.rs ──── of a Service or facade ─▶ service_notes.rs
+//!                   └ http_route_annotations.rs: both, for the rules of an HTTPRoute
+//!   plugins/          KongPlugins ─▶ the chain of each rule
+//!   consumers/        KongConsumers and credentials ─▶ ConsumerDirectory
+//!   policy.rs         KongUpstreamPolicy and KongIngress ─ policy_conflicts.rs
+//!   unserved_kinds.rs kinds that are validated only
+//! ```
+
+pub(super) mod annotations;
+pub(super) mod consumers;
+pub(super) mod http_route_annotations;
+pub(super) mod plugins;
+pub(super) mod policy;
+pub(super) mod policy_conflicts;
+pub(super) mod route_settings;
+pub mod rule_options;
+pub(super) mod service_notes;
+pub(super) mod service_settings;
+pub(super) mod unserved_kinds;

@@ -1,0 +1,512 @@
+//! Builds the plugin chain of one rule from all objects that attach plugins to it.
+
+use std::sync::Arc;
+
+use super::references::{self, PluginReferrers, PluginSubjects};
+use super::{CompiledPlugin, Plugins};
+use crate::api::kong::annotations::PLUGINS;
+use crate::api::{Kind, Meta, ObjectId, ObjectKey};
+use crate::compile::kong::annotations::annotation_field;
+use crate::compile::{CompileContext, CompileInputs};
+use crate::diagnostic::{Diagnostic, Topic};
+use crate::plugin_api::chain::{
+    AttachmentPoint, BaseScope, BrokenPlugin, ChainBuilder, OverlayScope, PluginInstance, Protocols,
+};
+use crate::plugin_api::{Chain, Phases, RouteNames, Scopes};
+
+/// A rule to which plugins may be attached.
+pub(in crate::compile) struct PluginSite<'a> {
+    pub kind: Kind,
+    /// The metadata of the route, with its annotations.
+    pub meta: &'a Meta,
+    /// Existing KongPlugins that filters refer to, each with its field.
+    pub extensions: &'a [(ObjectKey, String)],
+    /// The Services or facades that requests are sent to, by kind and metadata.
+    pub backends: &'a [(Kind, &'a Meta)],
+    pub names: Arc<RouteNames>,
+    /// The scope of counters, such as `HTTPRoute/default/shop/0`.
+    pub counter_scope: Arc<str>,
+}
+
+/// The chain of a rule, with diagnostics for the route.
+#[derive(Debug, Default)]
+pub(in crate::compile) struct RuleChain {
+    pub chain: Option<Arc<Chain>>,
+    /// Whether a plugin is attached to the rule or globally.
+    pub is_attached: bool,
+    /// Diagnostics about unresolved references and unusable plugins, each with the consequence for requests.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl RuleChain {
+    /// Adds the diagnostics to `diagnostics`, which has those of other rules, without duplicates. Returns the chain.
+    pub(in crate::compile) fn report_into(self, diagnostics: &mut Vec<Diagnostic>) -> Option<Arc<Chain>> {
+        for problem in self.diagnostics {
+            if !diagnostics.contains(&problem) {
+                diagnostics.push(problem);
+            }
+        }
+        self.chain
+    }
+}
+
+/// An object to which plugins are attached: the route, one of its backends, or all routes.
+struct PluginScope {
+    base: BaseScope,
+    /// The namespace of the object to which the plugin is attached.
+    namespace: Arc<str>,
+    /// The scope of counters of these plugins.
+    counter_scope: Arc<str>,
+    /// The field with the reference, for diagnostics about the route.
+    field: String,
+}
+
+impl Plugins {
+    /// Builds the chain of a rule.
+    pub(in crate::compile) fn chain(&self, cx: CompileContext<'_>, site: &PluginSite<'_>) -> RuleChain {
+        let mut assembler = ChainAssembler {
+            plugins: self,
+            inputs: cx.inputs,
+            field: String::new(),
+            builder: ChainBuilder::default(),
+            diagnostics: Vec::new(),
+        };
+        let mut plugin_scope = PluginScope {
+            base: BaseScope::Route,
+            namespace: Arc::clone(&site.meta.key.namespace),
+            counter_scope: Arc::clone(&site.counter_scope),
+            field: annotation_field(PLUGINS),
+        };
+        for reference in references::plugin_references(cx.store, site.kind, site.meta) {
+            assembler.attach(&plugin_scope, reference.target, &reference.token);
+        }
+        for (key, field) in site.extensions {
+            plugin_scope.field.clone_from(field);
+            assembler.attach(&plugin_scope, Ok(ObjectId::new(Kind::KongPlugin, key.clone())), &key.name);
+        }
+        for (kind, backend) in site.backends {
+            let plugin_scope = PluginScope {
+                base: BaseScope::Service,
+                namespace: Arc::clone(&backend.key.namespace),
+                counter_scope: format!("{kind}/{}", backend.key).into(),
+                field: format!("{} of {kind} {}", annotation_field(PLUGINS), backend.key),
+            };
+            for reference in references::plugin_references(cx.store, *kind, backend) {
+                assembler.attach(&plugin_scope, reference.target, &reference.token);
+            }
+        }
+        let global: Arc<str> = "global".into();
+        let plugin_scope = PluginScope {
+            base: BaseScope::Global,
+            namespace: "".into(),
+            counter_scope: Arc::clone(&global),
+            field: String::new(),
+        };
+        for id in &self.global_plugins.global {
+            assembler.attach(&plugin_scope, Ok(id.clone()), &id.key.name);
+        }
+        // Diagnostics about the plugins below have no field.
+        assembler.field.clear();
+        for id in &self.global_plugins.ambiguous {
+            assembler.reject_ambiguous(id, &global);
+        }
+        // Only plugins identify consumers: without plugins on the rule, its requests have no consumer.
+        if !assembler.builder.is_empty() {
+            for (id, subjects) in &self.global_plugins.consumer_bound {
+                if let Some(compiled) = self.plugins.get(id) {
+                    assembler.add_for(compiled, subjects, OverlayScope::Nothing, &global);
+                }
+            }
+        }
+        let is_attached = !assembler.builder.is_empty();
+        if let Some(builtin) = &cx.inputs.plugin_factory.builtin {
+            builtin.add_to(&mut assembler.builder, &global);
+        }
+        RuleChain {
+            is_attached,
+            chain: assembler.builder.build(Arc::clone(&site.names)),
+            diagnostics: assembler.diagnostics,
+        }
+    }
+}
+
+/// Collects the plugins of one rule in its chain.
+struct ChainAssembler<'a> {
+    plugins: &'a Plugins,
+    inputs: &'a CompileInputs<'a>,
+    /// The field with the reference to the plugin.
+    field: String,
+    builder: ChainBuilder,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl ChainAssembler<'_> {
+    /// Attaches the plugin to which a reference leads. `token`: the reference as written.
+    fn attach(&mut self, plugin_scope: &PluginScope, target: Result<ObjectId, Diagnostic>, token: &str) {
+        self.field.clone_from(&plugin_scope.field);
+        let (base, counter_scope) = (plugin_scope.base, &plugin_scope.counter_scope);
+        let id = match target {
+            Ok(id) => id,
+            Err(problem) => return self.add_missing(problem, counter_scope, token),
+        };
+        let Some(compiled) = self.plugins.plugins.get(&id) else { return };
+        if !supports_scope(compiled.scopes(), base) {
+            return self.add_misplaced(compiled, base, counter_scope);
+        }
+        let overlay_scope = match base {
+            BaseScope::Route => Some(OverlayScope::Route),
+            BaseScope::Service => Some(OverlayScope::Service),
+            BaseScope::Global => None,
+        };
+        // An unknown plugin runs for all clients, because it may be the one that authenticates them.
+        let referrers = self.plugins.referrers.get(&id).filter(|_| compiled.kind.is_some());
+        let subjects = referrers.and_then(|referrers: &PluginReferrers| referrers.subjects(&plugin_scope.namespace));
+        match overlay_scope.zip(subjects) {
+            // It runs on this rule for these consumers and groups only.
+            Some((overlay_scope, subjects)) => self.add_for(compiled, subjects, overlay_scope, counter_scope),
+            None => self.add(compiled, [AttachmentPoint::Base(base)], counter_scope),
+        }
+    }
+
+    /// Attaches a plugin for these consumers and groups only.
+    fn add_for(
+        &mut self,
+        compiled: &CompiledPlugin,
+        subjects: &PluginSubjects,
+        overlay_scope: OverlayScope,
+        counter_scope: &Arc<str>,
+    ) {
+        let consumers = subjects.consumers.iter();
+        let consumers = consumers.map(|consumer| AttachmentPoint::Consumer(Arc::clone(consumer), overlay_scope));
+        let groups = subjects.groups.iter().map(|group| AttachmentPoint::Group(Arc::clone(group), overlay_scope));
+        self.add(compiled, consumers.chain(groups), counter_scope);
+    }
+
+    /// Attaches one instance of a plugin at all these points. There may be one point for each consumer.
+    fn add(
+        &mut self,
+        compiled: &CompiledPlugin,
+        points: impl IntoIterator<Item = AttachmentPoint>,
+        counter_scope: &Arc<str>,
+    ) {
+        if compiled.disabled {
+            return;
+        }
+        let (kind, priority, instance) = match (compiled.kind, &compiled.plugin) {
+            (Some(kind), Ok(plugin)) => {
+                let instance = PluginInstance {
+                    plugin: Arc::clone(plugin),
+                    phases: kind.phases(),
+                    protocols: compiled.protocols,
+                    scope: Arc::clone(counter_scope),
+                    object: Arc::clone(&compiled.object),
+                    configuration_hash: compiled.configuration_hash,
+                };
+                (kind.name(), kind.priority(), instance)
+            }
+            _ => {
+                let message = format!("plugin {} cannot be used", compiled.object);
+                let remedy = "see its condition Programmed";
+                if !self.must_reject(compiled) {
+                    self.report(format!("{message}, so requests are served without it"), remedy);
+                    return;
+                }
+                self.report(format!("{message}, so requests it would protect get status 503"), remedy);
+                let message = format!("{} of this route cannot be used", compiled.object);
+                rejecting_substitute(compiled, counter_scope, message)
+            }
+        };
+        for point in points {
+            self.report_duplicate(compiled, &point);
+            self.builder.add(kind, priority, point, instance.clone());
+        }
+    }
+
+    /// Whether requests must be rejected if the plugin cannot run.
+    fn must_reject(&self, compiled: &CompiledPlugin) -> bool {
+        compiled.is_guard() && !self.inputs.plugin_factory.fail_open
+    }
+
+    /// Adds an instance that rejects all requests in place of an unusable guard. `message` is in its responses.
+    fn add_rejection(&mut self, compiled: &CompiledPlugin, base: BaseScope, counter_scope: &Arc<str>, message: String) {
+        let (kind, priority, instance) = rejecting_substitute(compiled, counter_scope, message);
+        self.builder.add(kind, priority, AttachmentPoint::Base(base), instance);
+    }
+
+    fn report_duplicate(&mut self, compiled: &CompiledPlugin, point: &AttachmentPoint) {
+        let Some(kind) = compiled.kind.filter(|kind| self.builder.has(kind.name(), point)) else { return };
+        let message = format!(
+            "another {} is already attached to the same object, so {} has no effect",
+            kind.name(),
+            compiled.object
+        );
+        self.report(message, "keep one of them");
+    }
+
+    /// Reports a plugin that does not support this kind of object. If it is a guard, requests are rejected, because the
+    /// configuration expects them to be protected.
+    fn add_misplaced(&mut self, compiled: &CompiledPlugin, base: BaseScope, counter_scope: &Arc<str>) {
+        if compiled.disabled {
+            return;
+        }
+        let objects = match base {
+            BaseScope::Route => "routes",
+            BaseScope::Service => "Services",
+            BaseScope::Global => "all routes",
+        };
+        let message = format!("{} cannot be attached to {objects}", compiled.name);
+        let remedy = misplaced_remedy(compiled.scopes());
+        if !self.must_reject(compiled) {
+            return self.report(format!("{message}, so requests are served without it"), &remedy);
+        }
+        self.report(format!("{message}, so requests get status 503"), &remedy);
+        self.add_rejection(compiled, base, counter_scope, format!("{} cannot guard this route", compiled.object));
+    }
+
+    /// Reports a missing plugin. It rejects requests, because it may have been a guard.
+    fn add_missing(&mut self, problem: Diagnostic, counter_scope: &Arc<str>, token: &str) {
+        let mut problem = problem.with_topic(Topic::Plugin);
+        if self.inputs.plugin_factory.fail_open {
+            problem.message.push_str(", so requests are served without it");
+            self.diagnostics.push(problem);
+            return;
+        }
+        problem.message.push_str(", so requests get status 503");
+        self.diagnostics.push(problem);
+        let message = format!("plugin {token} of this route does not exist");
+        let instance = rejecting_instance(message, counter_scope, token.into());
+        self.builder.add(UNKNOWN, i32::MAX, AttachmentPoint::Base(BaseScope::Route), instance);
+    }
+
+    /// Rejects all requests if the plugin is a guard. `id`: one of several global plugins of the same kind, none of
+    /// which runs.
+    fn reject_ambiguous(&mut self, id: &ObjectId, counter_scope: &Arc<str>) {
+        let Some(compiled) = self.plugins.plugins.get(id).filter(|compiled| !compiled.disabled) else { return };
+        if self.must_reject(compiled) {
+            self.add_rejection(
+                compiled,
+                BaseScope::Global,
+                counter_scope,
+                format!("more than one global {} is configured", compiled.name),
+            );
+        }
+    }
+
+    fn report(&mut self, message: String, remedy: &str) {
+        let problem = Diagnostic::error(self.field.as_str(), message, remedy).with_topic(Topic::Plugin);
+        if !self.diagnostics.contains(&problem) {
+            self.diagnostics.push(problem);
+        }
+    }
+}
+
+/// The kind under which unknown plugins are added to a chain.
+const UNKNOWN: &str = "unknown";
+
+fn supports_scope(scopes: Scopes, base: BaseScope) -> bool {
+    match base {
+        BaseScope::Route => scopes.route,
+        BaseScope::Service => scopes.service,
+        BaseScope::Global => scopes.global,
+    }
+}
+
+/// Names the objects to which a plugin with these scopes can be attached.
+fn misplaced_remedy(scopes: Scopes) -> String {
+    let objects = [
+        (scopes.route, "routes"),
+        (scopes.service, "Services"),
+        (scopes.global, "all routes, with label global"),
+        (scopes.consumer, "consumers"),
+        (scopes.consumer_group, "consumer groups"),
+    ];
+    let supported: Vec<_> = objects.iter().filter_map(|(is_supported, name)| is_supported.then_some(*name)).collect();
+    format!("attach it to {}", supported.join(" or "))
+}
+
+/// The plugin's kind and priority, and an instance that rejects all requests in its place.
+fn rejecting_substitute(
+    compiled: &CompiledPlugin,
+    counter_scope: &Arc<str>,
+    message: String,
+) -> (&'static str, i32, PluginInstance) {
+    let (kind, priority) = compiled.kind.map_or((UNKNOWN, i32::MAX), |kind| (kind.name(), kind.priority()));
+    (kind, priority, rejecting_instance(message, counter_scope, Arc::clone(&compiled.object)))
+}
+
+fn rejecting_instance(message: String, counter_scope: &Arc<str>, object: Arc<str>) -> PluginInstance {
+    PluginInstance {
+        plugin: BrokenPlugin::with_message(message),
+        phases: Phases::ACCESS,
+        protocols: Protocols::ALL,
+        scope: Arc::clone(counter_scope),
+        object,
+        configuration_hash: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemars::JsonSchema;
+    use serde::Deserialize;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::compile::testing::TestInputs;
+    use crate::diagnostic::Diagnostic;
+    use crate::plugin_api::{self, BuildCx, Plugin, PluginRegistry, RegisteredKind};
+    use crate::store::{AnyObject, Batch, Store};
+
+    /// A guard for services, but not for routes.
+    struct ServiceGuard;
+
+    #[derive(Debug, Default, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+
+    impl Plugin for ServiceGuard {}
+
+    impl plugin_api::PluginKind for ServiceGuard {
+        const NAME: &'static str = "service-guard";
+        const PRIORITY: i32 = 1;
+        const PHASES: Phases = Phases::ACCESS;
+        const FAIL_CLOSED: bool = true;
+        const SCOPES: Scopes = Scopes { route: false, ..Scopes::ALL };
+        type Config = Nothing;
+        type Plugin = Self;
+
+        fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+            Ok(ServiceGuard)
+        }
+    }
+
+    /// Like [`ServiceGuard`], but not a guard.
+    struct ServiceHelper;
+
+    impl Plugin for ServiceHelper {}
+
+    impl plugin_api::PluginKind for ServiceHelper {
+        const NAME: &'static str = "service-helper";
+        const FAIL_CLOSED: bool = false;
+        const PRIORITY: i32 = ServiceGuard::PRIORITY;
+        const PHASES: Phases = ServiceGuard::PHASES;
+        const SCOPES: Scopes = ServiceGuard::SCOPES;
+        type Config = Nothing;
+        type Plugin = Self;
+
+        fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+            Ok(ServiceHelper)
+        }
+    }
+
+    /// A guard that can be attached everywhere.
+    struct AnywhereGuard;
+
+    impl Plugin for AnywhereGuard {}
+
+    impl plugin_api::PluginKind for AnywhereGuard {
+        const NAME: &'static str = "anywhere-guard";
+        const FAIL_CLOSED: bool = true;
+        const PRIORITY: i32 = ServiceGuard::PRIORITY;
+        const PHASES: Phases = ServiceGuard::PHASES;
+        type Config = Nothing;
+        type Plugin = Self;
+
+        fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+            Ok(AnywhereGuard)
+        }
+    }
+
+    /// The value of `PluginFactory::fail_open` for Kong's behavior.
+    const FAIL_OPEN: bool = true;
+
+    /// The chain and the diagnostics of a route with plugin `p` in its annotation, given these objects.
+    fn chain_and_diagnostics(objects: Vec<(Kind, Value)>, fail_open: bool) -> (Option<Arc<Chain>>, String) {
+        let annotations = json!({"konghq.com/plugins": "p"});
+        let route = json!({"metadata": {"namespace": "a", "name": "r", "annotations": annotations}, "spec": {}});
+        let objects = objects.into_iter().chain([(Kind::HttpRoute, route)]);
+        let upserts = objects.map(|(kind, object)| AnyObject::parse(kind, object).unwrap()).collect();
+        let mut store = Store::default();
+        store.apply(Batch { upserts, removes: vec![] });
+        let registry = PluginRegistry(&[
+            &RegisteredKind::<ServiceHelper>::NEW,
+            &RegisteredKind::<ServiceGuard>::NEW,
+            &RegisteredKind::<AnywhereGuard>::NEW,
+        ]);
+        let mut inputs = TestInputs::new(registry);
+        inputs.plugin_factory.fail_open = fail_open;
+        let cx = CompileContext { store: &store, inputs: &inputs.as_inputs() };
+        let mut plugins = Plugins::default();
+        plugins.update(cx, &store.everything());
+        let route = &store.http_routes[&ObjectKey::new("a", "r")];
+        let site = PluginSite {
+            kind: Kind::HttpRoute,
+            meta: &route.meta,
+            extensions: &[],
+            backends: &[],
+            names: plugin_api::testing::names(),
+            counter_scope: "HTTPRoute/a/r/0".into(),
+        };
+        let rule_chain = plugins.chain(cx, &site);
+        (rule_chain.chain, rule_chain.diagnostics.iter().map(ToString::to_string).collect())
+    }
+
+    // kong-compat §3.12
+    #[tokio::test]
+    async fn misplaced_guard_rejects_all_requests() {
+        let plugin =
+            |name: &str| vec![(Kind::KongPlugin, json!({"metadata": {"namespace": "a", "name": "p"}, "plugin": name}))];
+        let (chain, diagnostics) = chain_and_diagnostics(plugin("service-guard"), !FAIL_OPEN);
+        let outcome = plugin_api::testing::TestRequest::get("/").run(&chain.unwrap()).await;
+        assert_eq!(outcome.reply_status(), Some(http::StatusCode::SERVICE_UNAVAILABLE));
+        assert_eq!(outcome.message(), Some("KongPlugin/a/p cannot guard this route"));
+        assert!(
+            diagnostics.contains("service-guard cannot be attached to routes, so requests get status 503"),
+            "{diagnostics}"
+        );
+
+        for (name, fail_open) in [("service-guard", FAIL_OPEN), ("service-helper", !FAIL_OPEN)] {
+            let (chain, diagnostics) = chain_and_diagnostics(plugin(name), fail_open);
+            assert!(chain.is_none(), "{name}: {chain:?}");
+            assert!(
+                diagnostics.contains("cannot be attached to routes, so requests are served without it"),
+                "{diagnostics}"
+            );
+        }
+    }
+
+    /// A consumer of a namespace that refers to plugin `p`.
+    fn consumer(namespace: &str, name: &str) -> (Kind, Value) {
+        let annotations = json!({"kubernetes.io/ingress.class": "portico", "konghq.com/plugins": "p"});
+        let metadata = json!({"namespace": namespace, "name": name, "annotations": annotations});
+        (Kind::KongConsumer, json!({"metadata": metadata, "username": name}))
+    }
+
+    #[test]
+    fn broken_guard_of_many_consumers_has_one_instance() {
+        let broken =
+            json!({"metadata": {"namespace": "a", "name": "p"}, "plugin": "anywhere-guard", "config": {"unknown": 1}});
+        let consumers = (0..100).map(|number| consumer("a", &format!("c-{number}")));
+        let (chain, _) = chain_and_diagnostics(consumers.chain([(Kind::KongPlugin, broken)]).collect(), !FAIL_OPEN);
+        let chain = chain.unwrap();
+        assert_eq!(format!("{chain:?}").matches("ConsumerAndRoute").count(), 100);
+        assert_eq!(chain.configuration_hashes().count(), 1, "one instance serves all of them");
+    }
+
+    // kong-compat §1.4
+    #[test]
+    fn cluster_plugin_combines_consumers_and_routes_per_namespace() {
+        let cluster = |object: Value| (Kind::KongClusterPlugin, object);
+        let plugin = || cluster(json!({"metadata": {"name": "p"}, "plugin": "anywhere-guard"}));
+        let cases = [
+            ("same namespace", "a", !FAIL_OPEN, "ConsumerAndRoute"),
+            ("other namespace", "b", !FAIL_OPEN, "(\"route\", \"KongClusterPlugin/p\")"),
+            ("other namespace, fail-open", "b", FAIL_OPEN, "ConsumerAndRoute"),
+        ];
+        for (name, namespace, fail_open, expected) in cases {
+            let (chain, _) = chain_and_diagnostics(vec![plugin(), consumer(namespace, "c")], fail_open);
+            let description = format!("{:?}", chain.unwrap());
+            assert!(description.contains(expected), "{name}: {description}");
+        }
+    }
+}

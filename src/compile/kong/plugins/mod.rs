@@ -1,0 +1,349 @@
+//! Builds plugins once per configuring object, and attaches them to the chains of the rules that refer to them.
+//!
+//! ```text
+//!   KongPlugin, KongClusterPlugin ─ configuration.rs ─▶ PluginFactory ─▶ CompiledPlugin
+//!   annotations, ExtensionRef ─ references.rs ─▶ plugins of a rule ─ chain.rs ─▶ Chain
+//! ```
+//!
+//! A guard is a plugin that protects routes, such as authentication. A guard that cannot be built is replaced by a
+//! plugin that rejects all requests (docs/kong-compatibility.md, 3.12), unless plugins fail open.
+
+mod chain;
+mod configuration;
+mod degraded;
+mod references;
+mod unsupported_plugins;
+mod verdict;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+pub(in crate::compile) use chain::{PluginSite, RuleChain};
+pub use degraded::with_degraded_plugins;
+
+use crate::api::kong::PluginSettings;
+use crate::api::kong::annotations::GLOBAL_LABEL;
+use crate::api::{Kind, Meta, ObjectId};
+use crate::compile::CompileContext;
+use crate::compile::verdict::Verdict;
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::chain::Protocols;
+use crate::plugin_api::kind::HTTP_FAMILY;
+use crate::plugin_api::{AnyPluginKind, Plugin, Scopes};
+use crate::store::{Changes, Store};
+use references::{PluginReferrers, PluginSubjects};
+
+/// All plugin objects with their built plugins, and where they run.
+#[derive(Debug, Default)]
+pub(in crate::compile) struct Plugins {
+    plugins: BTreeMap<ObjectId, CompiledPlugin>,
+    /// The plugins to which each object referred at the last update. They are kept because a deleted object no longer
+    /// has its references.
+    referenced: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
+    /// The objects that refer to each existing plugin.
+    referrers: BTreeMap<ObjectId, PluginReferrers>,
+    global_plugins: GlobalPlugins,
+}
+
+/// What an update changed.
+#[derive(Debug, Default)]
+pub(in crate::compile) struct PluginUpdate {
+    /// Plugins whose verdict must be updated.
+    pub verdicts_to_update: BTreeSet<ObjectId>,
+    /// Routes and Ingresses whose chains changed.
+    pub routes_to_update: Changes,
+}
+
+/// The plugin built from an object.
+struct CompiledPlugin {
+    /// `None` if Portico does not have the plugin.
+    kind: Option<&'static dyn AnyPluginKind>,
+    name: String,
+    config: Value,
+    /// A hash of the configuration and `protocols`. It is equal in all processes, and does not reveal the secrets in
+    /// the configuration.
+    configuration_hash: u64,
+    /// `Err` if the plugin cannot be used; `problems` then has the reasons.
+    plugin: Result<Arc<dyn Plugin>, ()>,
+    /// Errors, including those about settings that are in effect in Kong, but not here.
+    problems: Vec<Diagnostic>,
+    /// Warnings about settings that have no effect in Kong either.
+    ineffective_in_kong: Vec<Diagnostic>,
+    /// Warnings about a valid configuration, from building the plugin.
+    notes: Vec<Diagnostic>,
+    disabled: bool,
+    protocols: Protocols,
+    /// The object that configures it, such as `KongPlugin/default/limit`.
+    object: Arc<str>,
+}
+
+/// Plugins that run on rules without a reference to them.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct GlobalPlugins {
+    /// Objects with the label `global`, each of which configures a different plugin.
+    global: BTreeSet<ObjectId>,
+    /// Objects with that label of which several configure the same plugin, so that none of them runs.
+    ambiguous: BTreeSet<ObjectId>,
+    /// Plugins that run on all routes for these consumers and groups.
+    consumer_bound: BTreeMap<ObjectId, PluginSubjects>,
+}
+
+impl Plugins {
+    /// Rebuilds the touched plugins.
+    pub(in crate::compile) fn update(&mut self, cx: CompileContext<'_>, touched: &Changes) -> PluginUpdate {
+        let mut affected_plugins = BTreeSet::new();
+        for id in touched {
+            let references: BTreeSet<ObjectId> = cx.store.plugins_referenced_by(id).collect();
+            let before = self.referenced.remove(id).unwrap_or_default();
+            affected_plugins.extend(references.union(&before).cloned());
+            if !references.is_empty() {
+                self.referenced.insert(id.clone(), references);
+            }
+        }
+        // Whether a plugin is attached to a served route depends on the route's Gateways.
+        for gateway in touched.iter().filter(|id| id.kind == Kind::Gateway) {
+            let routes = cx.store.dependency_index().dependents(gateway).filter(|id| id.kind == Kind::HttpRoute);
+            affected_plugins.extend(routes.flat_map(|route| cx.store.plugins_referenced_by(route)));
+        }
+        for id in touched.iter().filter(|id| matches!(id.kind, Kind::KongPlugin | Kind::KongClusterPlugin)) {
+            affected_plugins.insert(id.clone());
+            match plugin_settings(cx.store, id) {
+                Some((meta, settings)) => {
+                    let before = self.plugins.remove(id);
+                    self.plugins.insert(id.clone(), compile_plugin(cx, id, meta, settings, before));
+                }
+                None => drop(self.plugins.remove(id)),
+            }
+        }
+        let mut routes_to_update = Changes::new();
+        let mut have_all_chains_changed = self.update_globals(cx, &mut affected_plugins);
+        for id in &affected_plugins {
+            have_all_chains_changed |= self.update_referrers(cx, id, &mut routes_to_update);
+        }
+        // A change of a plugin that runs without a reference changes every chain.
+        if have_all_chains_changed || touched.iter().any(|id| self.global_plugins.contains(id)) {
+            routes_to_update.extend(cx.store.http_routes.keys().map(|key| ObjectId::new(Kind::HttpRoute, key.clone())));
+            routes_to_update.extend(cx.store.ingresses.keys().map(|key| ObjectId::new(Kind::Ingress, key.clone())));
+        }
+        PluginUpdate { verdicts_to_update: affected_plugins, routes_to_update }
+    }
+
+    /// Updates the plugins with the label `global`, which has an effect on KongClusterPlugins only. Returns whether
+    /// they changed, and adds those that became or ceased to be global or ambiguous to `affected_plugins`.
+    fn update_globals(&mut self, cx: CompileContext<'_>, affected_plugins: &mut BTreeSet<ObjectId>) -> bool {
+        if !affected_plugins.iter().any(|id| id.kind == Kind::KongClusterPlugin) {
+            return false;
+        }
+        let mut by_name: BTreeMap<&str, Vec<&ObjectId>> = BTreeMap::new();
+        for (id, compiled) in &self.plugins {
+            let Some(meta) = cx.store.meta(id).filter(|_| id.kind == Kind::KongClusterPlugin) else { continue };
+            let is_global = meta.labels.get(GLOBAL_LABEL).is_some_and(|value| &**value == "true");
+            if is_global && cx.inputs.classes.serves_object(cx.store, meta, None) {
+                by_name.entry(&compiled.name).or_default().push(id);
+            }
+        }
+        let (mut global, mut ambiguous) = (BTreeSet::new(), BTreeSet::new());
+        for ids in by_name.into_values() {
+            let target = if ids.len() == 1 { &mut global } else { &mut ambiguous };
+            target.extend(ids.into_iter().cloned());
+        }
+        let globals = &mut self.global_plugins;
+        if (&global, &ambiguous) == (&globals.global, &globals.ambiguous) {
+            return false;
+        }
+        affected_plugins.extend(global.symmetric_difference(&globals.global).cloned());
+        affected_plugins.extend(ambiguous.symmetric_difference(&globals.ambiguous).cloned());
+        (globals.global, globals.ambiguous) = (global, ambiguous);
+        true
+    }
+
+    /// Updates the referrers of a plugin. If they changed, adds the routes and Ingresses that use the plugin to
+    /// `routes_to_update`. Returns whether all chains changed.
+    fn update_referrers(&mut self, cx: CompileContext<'_>, id: &ObjectId, routes_to_update: &mut Changes) -> bool {
+        let referrers = self.plugins.get(id).map(|compiled| references::referrers(cx, id, compiled.scopes()));
+        if referrers.as_ref() == self.referrers.get(id) {
+            return false;
+        }
+        let has_chains = |id: &ObjectId| matches!(id.kind, Kind::HttpRoute | Kind::Ingress);
+        routes_to_update.extend(cx.store.dependency_index().affected_by([id]).into_iter().filter(has_chains));
+        let subjects =
+            referrers.as_ref().map(PluginReferrers::subjects_on_all_routes).filter(|subjects| !subjects.is_empty());
+        match referrers {
+            Some(referrers) => self.referrers.insert(id.clone(), referrers),
+            None => self.referrers.remove(id),
+        };
+        let before = match subjects.clone() {
+            Some(subjects) => self.global_plugins.consumer_bound.insert(id.clone(), subjects),
+            None => self.global_plugins.consumer_bound.remove(id),
+        };
+        before != subjects
+    }
+
+    /// The verdict on an object that configures a plugin.
+    pub(in crate::compile) fn verdict(&self, store: &Store, id: &ObjectId) -> Option<Verdict> {
+        let compiled = self.plugins.get(id)?;
+        Some(verdict::build(store, id, compiled, self.referrers.get(id)?, &self.global_plugins))
+    }
+}
+
+/// For each reference in the annotation of an object: the plugin, or the reason why the reference cannot be resolved.
+pub(in crate::compile) fn referenced_plugins<'s>(
+    store: &'s Store,
+    kind: Kind,
+    meta: &'s Meta,
+) -> impl Iterator<Item = Result<ObjectId, Diagnostic>> {
+    references::plugin_references(store, kind, meta).into_iter().map(|reference| reference.target)
+}
+
+impl GlobalPlugins {
+    fn contains(&self, id: &ObjectId) -> bool {
+        self.global.contains(id) || self.ambiguous.contains(id) || self.consumer_bound.contains_key(id)
+    }
+}
+
+impl CompiledPlugin {
+    /// Whether requests must not be served without the plugin. An unknown plugin is treated as a guard unless it is
+    /// known to be harmless.
+    fn is_guard(&self) -> bool {
+        self.kind.map_or_else(|| unsupported_plugins::may_guard(&self.name), AnyPluginKind::fails_closed)
+    }
+
+    fn scopes(&self) -> Scopes {
+        self.kind.map_or(Scopes::ALL, AnyPluginKind::scopes)
+    }
+}
+
+impl std::fmt::Debug for CompiledPlugin {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Omit the configuration, which may contain values from Secrets.
+        formatter
+            .debug_struct("CompiledPlugin")
+            .field("object", &self.object)
+            .field("problems", &self.problems)
+            .finish()
+    }
+}
+
+fn plugin_settings<'s>(store: &'s Store, id: &ObjectId) -> Option<(&'s Meta, &'s PluginSettings)> {
+    match id.kind {
+        Kind::KongPlugin => store.kong_plugins.get(&id.key).map(|object| (&object.meta, &object.settings)),
+        Kind::KongClusterPlugin => {
+            store.kong_cluster_plugins.get(&id.key).map(|object| (&object.meta, &object.settings))
+        }
+        _ => None,
+    }
+}
+
+fn compile_plugin(
+    cx: CompileContext<'_>,
+    id: &ObjectId,
+    meta: &Meta,
+    settings: &PluginSettings,
+    before: Option<CompiledPlugin>,
+) -> CompiledPlugin {
+    let object: Arc<str> = format!("{}/{}", id.kind, meta.key).into();
+    let kind = cx.inputs.plugin_factory.registry.find(&settings.plugin);
+    let protocols = match kind {
+        Some(kind) if settings.protocols.is_empty() => Protocols::from_names(kind.protocols().iter().copied()),
+        _ if settings.protocols.is_empty() => Protocols::ALL,
+        _ => Protocols::from_names(settings.protocols.iter().map(String::as_str)),
+    };
+    let mut compiled = CompiledPlugin {
+        kind,
+        name: settings.plugin.clone(),
+        config: Value::Null,
+        configuration_hash: 0,
+        plugin: Err(()),
+        problems: ordering_problem(settings).into_iter().collect(),
+        ineffective_in_kong: ineffective_in_kong(settings),
+        notes: Vec::new(),
+        disabled: settings.disabled,
+        protocols,
+        object,
+    };
+    let Some(kind) = kind else {
+        compiled
+            .problems
+            .push(unsupported_plugins::unknown_plugin(&settings.plugin, &cx.inputs.plugin_factory.registry));
+        return compiled;
+    };
+    let unsupported = unsupported_protocols(kind, settings);
+    if !unsupported.is_empty() {
+        compiled.problems.extend(unsupported);
+        // The plugin is not used, but the errors of its configuration are reported as well.
+        let config = configuration::build(cx.store, &meta.key, settings).map_err(|problem| vec![problem]);
+        let built = config.and_then(|config| cx.inputs.plugin_factory.build(kind, &compiled.object, &config));
+        compiled.problems.extend(built.err().unwrap_or_default());
+        return compiled;
+    }
+    compiled.problems.extend(stream_protocols_problem(settings));
+    match configuration::build(cx.store, &meta.key, settings) {
+        Err(problem) => compiled.problems.push(problem),
+        Ok(config) => {
+            // Keep the plugin if its configuration did not change, so that it keeps its state.
+            let unchanged = before.filter(|before| before.name == compiled.name && before.config == config);
+            if let Some(CompiledPlugin { plugin: Ok(plugin), notes, .. }) = unchanged {
+                compiled.plugin = Ok(plugin);
+                compiled.notes = notes;
+            } else {
+                match cx.inputs.plugin_factory.build(kind, &compiled.object, &config) {
+                    Ok((plugin, notes)) => {
+                        compiled.plugin = Ok(plugin);
+                        compiled.notes = notes;
+                    }
+                    Err(invalid) => compiled.problems.extend(invalid),
+                }
+            }
+            compiled.configuration_hash =
+                configuration::configuration_hash(cx.store, &meta.key, settings, compiled.protocols);
+            compiled.config = config;
+        }
+    }
+    compiled
+}
+
+/// Diagnostics about protocols that the plugin does not support: it would never run for requests of these protocols.
+fn unsupported_protocols(kind: &dyn AnyPluginKind, settings: &PluginSettings) -> Vec<Diagnostic> {
+    let supported = kind.protocols();
+    let unsupported = settings.protocols.iter().enumerate().filter(|(_, name)| !supported.contains(&name.as_str()));
+    let problem = |(index, name): (usize, &String)| {
+        let message = format!("{} does not support {name}", kind.name());
+        Diagnostic::error(
+            format!("protocols[{index}]"),
+            message,
+            format!("use one or more of {}", supported.join(", ")),
+        )
+    };
+    unsupported.map(problem).collect()
+}
+
+/// A diagnostic if the field `ordering` is set.
+fn ordering_problem(settings: &PluginSettings) -> Option<Diagnostic> {
+    let message = "plugins run in the order of their priorities, so ordering has no effect";
+    let is_set = settings.ordering.is_some();
+    is_set.then(|| Diagnostic::error("ordering", message, "remove it if that order is acceptable"))
+}
+
+/// A diagnostic if all protocols are stream protocols, which have no requests.
+fn stream_protocols_problem(settings: &PluginSettings) -> Option<Diagnostic> {
+    let is_stream = |name: &String| !HTTP_FAMILY.contains(&name.as_str());
+    let has_only_streams = !settings.protocols.is_empty() && settings.protocols.iter().all(is_stream);
+    let message = "these are stream protocols, which are not supported by this version, so the plugin never runs";
+    has_only_streams
+        .then(|| Diagnostic::error("protocols", message, format!("use one or more of {}", HTTP_FAMILY.join(", "))))
+}
+
+/// Warnings about settings that have no effect in Kong either.
+fn ineffective_in_kong(settings: &PluginSettings) -> Vec<Diagnostic> {
+    let mut warnings = Vec::new();
+    if settings.consumer_ref.is_some() {
+        let remedy = "refer to the plugin in the annotation konghq.com/plugins of the KongConsumer";
+        warnings.push(Diagnostic::warning("consumerRef", "it has no effect, as in Kong", remedy));
+    }
+    if settings.run_on.as_deref().is_some_and(|side| side != "first") {
+        warnings.push(Diagnostic::warning("run_on", "it has no effect, as in Kong", "remove it"));
+    }
+    warnings
+}

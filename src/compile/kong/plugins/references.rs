@@ -1,0 +1,250 @@
+//! Finds the objects that refer to a plugin, and the plugin that a reference resolves to (docs/kong-compatibility.md,
+//! 1.4).
+//!
+//! If routes refer to a plugin, and consumers or groups do as well, it runs on these routes for these consumers and
+//! groups only.
+//! All referrers of a KongPlugin are combined, because they are in its namespace or allowed by a grant. Any namespace
+//! can refer to a KongClusterPlugin, so its referrers are combined per namespace; otherwise a reference from a consumer
+//! of one namespace would disable a guard on routes of another namespace for all other clients.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::api::gateway::{HttpRoute, LocalObjectReference};
+use crate::api::kind::{GATEWAY_GROUP, KONG_GROUP};
+use crate::api::kong::annotations::{PLUGINS, list};
+use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
+use crate::compile::CompileContext;
+use crate::compile::kong::annotations::annotation_field;
+use crate::compile::kong::consumers;
+use crate::compile::reference_grants::{CrossNamespaceReference, Referrer};
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::Scopes;
+use crate::store::Store;
+
+/// All objects that refer to one plugin.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct PluginReferrers {
+    /// Whether the referrers of all namespaces are combined, instead of those of each namespace separately.
+    is_shared: bool,
+    /// The combined referrers: per namespace, or under "" if `is_shared`.
+    combined_referrers: BTreeMap<Arc<str>, CombinedReferrers>,
+    /// References that have no effect because the plugin does not support them.
+    pub(super) misplaced: MisplacedReferences,
+}
+
+/// Referrers whose references are combined.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct CombinedReferrers {
+    /// Whether one of them is a served route or a backend.
+    is_attached: bool,
+    subjects: PluginSubjects,
+    /// Whether consumer groups are ignored because consumers refer to the plugin as well.
+    ignores_consumer_groups: bool,
+}
+
+/// The consumers and groups that a plugin is restricted to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct PluginSubjects {
+    /// Consumer ids.
+    pub(super) consumers: Vec<Arc<str>>,
+    /// Group names.
+    pub(super) groups: Vec<Arc<str>>,
+}
+
+/// Which kinds of objects refer to a plugin that does not support them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct MisplacedReferences {
+    pub(super) consumers: bool,
+    pub(super) groups: bool,
+}
+
+impl PluginReferrers {
+    /// Whether a reference to the plugin has an effect.
+    pub(super) fn has_effect(&self) -> bool {
+        self.combined_referrers.values().any(|combined| combined.is_attached || !combined.subjects.is_empty())
+    }
+
+    /// The consumers and groups to which the plugin is restricted if an object of this namespace attaches it. `None`:
+    /// it is not restricted.
+    pub(super) fn subjects(&self, namespace: &str) -> Option<&PluginSubjects> {
+        let combined = self.combined_referrers.get(if self.is_shared { "" } else { namespace })?;
+        Some(&combined.subjects).filter(|subjects| !subjects.is_empty())
+    }
+
+    /// The consumers and groups for which the plugin runs on all routes, because they refer to it and none of the
+    /// routes and backends with which they are combined does.
+    pub(super) fn subjects_on_all_routes(&self) -> PluginSubjects {
+        let mut subjects = PluginSubjects::default();
+        for combined in self.combined_referrers.values().filter(|combined| !combined.is_attached) {
+            subjects.consumers.extend(combined.subjects.consumers.iter().cloned());
+            subjects.groups.extend(combined.subjects.groups.iter().cloned());
+        }
+        subjects
+    }
+
+    /// Whether the plugin runs on all routes for some consumers although routes of other namespaces refer to it.
+    pub(super) fn is_combined_per_namespace(&self) -> bool {
+        let is_attached = self.combined_referrers.values().any(|combined| combined.is_attached);
+        is_attached && !self.subjects_on_all_routes().is_empty()
+    }
+
+    /// Whether groups are ignored because consumers refer to the plugin as well.
+    pub(super) fn ignores_consumer_groups(&self) -> bool {
+        self.combined_referrers.values().any(|combined| combined.ignores_consumer_groups)
+    }
+
+    fn combined_referrers_mut(&mut self, namespace: &Arc<str>) -> &mut CombinedReferrers {
+        self.combined_referrers.entry(if self.is_shared { "".into() } else { Arc::clone(namespace) }).or_default()
+    }
+
+    /// Removes the consumers and groups that the plugin does not support, and groups that consumers override.
+    fn restrict_to(mut self, scopes: Scopes) -> Self {
+        for combined in self.combined_referrers.values_mut() {
+            let subjects = &mut combined.subjects;
+            if !scopes.consumer {
+                self.misplaced.consumers |= !std::mem::take(&mut subjects.consumers).is_empty();
+            }
+            if !scopes.consumer_group {
+                self.misplaced.groups |= !std::mem::take(&mut subjects.groups).is_empty();
+            }
+            if !subjects.consumers.is_empty() {
+                combined.ignores_consumer_groups = !std::mem::take(&mut subjects.groups).is_empty();
+            }
+        }
+        self
+    }
+}
+
+impl PluginSubjects {
+    pub(super) fn is_empty(&self) -> bool {
+        self.consumers.is_empty() && self.groups.is_empty()
+    }
+}
+
+/// A reference in the annotation: its text, and the plugin or the reason why there is none.
+pub(super) struct PluginReference {
+    pub(super) token: String,
+    pub(super) target: Result<ObjectId, Diagnostic>,
+}
+
+/// The references in the annotation of an object, in order.
+pub(super) fn plugin_references(store: &Store, kind: Kind, meta: &Meta) -> Vec<PluginReference> {
+    let Some(value) = meta.annotations.get(PLUGINS) else { return Vec::new() };
+    list(value)
+        .map(|token| PluginReference {
+            token: token.to_owned(),
+            target: resolve_reference(store, kind, &meta.key, token),
+        })
+        .collect()
+}
+
+fn resolve_reference(store: &Store, from: Kind, referrer: &ObjectKey, token: &str) -> Result<ObjectId, Diagnostic> {
+    if let Some((namespace, name)) = token.split_once(':') {
+        let target = ObjectKey::new(namespace, name);
+        let crossing = CrossNamespaceReference {
+            from: Referrer { kind: from, namespace: &referrer.namespace },
+            to: Kind::KongPlugin,
+            target: &target,
+        };
+        if !crossing.is_allowed(store) {
+            return Err(crossing.problem(annotation_field(PLUGINS)));
+        }
+        if store.kong_plugins.contains_key(&target) {
+            return Ok(ObjectId::new(Kind::KongPlugin, target));
+        }
+        let plugin = format!("KongPlugin {target}");
+        return Err(Diagnostic::not_found(annotation_field(PLUGINS), plugin, "create it or correct the name"));
+    }
+    let namespaced = ObjectKey { namespace: referrer.namespace.clone(), name: token.into() };
+    if store.kong_plugins.contains_key(&namespaced) {
+        return Ok(ObjectId::new(Kind::KongPlugin, namespaced));
+    }
+    let cluster_wide = ObjectKey::cluster(token);
+    if store.kong_cluster_plugins.contains_key(&cluster_wide) {
+        return Ok(ObjectId::new(Kind::KongClusterPlugin, cluster_wide));
+    }
+    let message = format!("there is neither a KongPlugin {namespaced} nor a KongClusterPlugin {token}");
+    Err(Diagnostic::error(annotation_field(PLUGINS), message, "create one of them or correct the name"))
+}
+
+/// The objects that refer to this plugin. `scopes`: the kinds of objects that it supports.
+///
+/// A name without namespace refers to a KongClusterPlugin only if no KongPlugin has that name. Only served objects
+/// count, so that routes of other controllers do not affect the plugin.
+pub(super) fn referrers(cx: CompileContext<'_>, plugin: &ObjectId, scopes: Scopes) -> PluginReferrers {
+    // With `fail_open`, the referrers of a KongClusterPlugin are combined as in Kong.
+    let is_shared = plugin.kind == Kind::KongPlugin || cx.inputs.plugin_factory.fail_open;
+    let mut referrers = PluginReferrers { is_shared, ..PluginReferrers::default() };
+    for id in cx.store.dependency_index().dependents(plugin) {
+        let Some(meta) = cx.store.meta(id) else { continue };
+        let refers_to_plugin = || {
+            let names = meta.annotations.get(PLUGINS).map(|value| &**value).unwrap_or_default();
+            list(names).any(|token| resolve_reference(cx.store, id.kind, &meta.key, token).as_ref() == Ok(plugin))
+        };
+        let is_attached = match id.kind {
+            Kind::KongConsumer => {
+                if consumers::is_served(cx, id) && refers_to_plugin() {
+                    referrers
+                        .combined_referrers_mut(&id.key.namespace)
+                        .subjects
+                        .consumers
+                        .push(Arc::from(&*consumers::consumer_id(&meta.key)));
+                }
+                continue;
+            }
+            Kind::KongConsumerGroup => {
+                if consumers::is_served(cx, id) && refers_to_plugin() {
+                    referrers
+                        .combined_referrers_mut(&id.key.namespace)
+                        .subjects
+                        .groups
+                        .push(consumers::group_name(&meta.key));
+                }
+                continue;
+            }
+            Kind::HttpRoute => {
+                let route = cx.store.http_routes.get(&id.key).filter(|route| is_served_route(cx, route));
+                route.is_some_and(|route| refers_to_plugin() || has_filter(route, plugin))
+            }
+            Kind::Ingress => {
+                let ingress = cx.store.ingresses.get(&id.key);
+                let class = ingress.and_then(|ingress| ingress.spec.ingress_class_name.as_deref());
+                cx.inputs.classes.serves_object(cx.store, meta, class) && refers_to_plugin()
+            }
+            Kind::KongServiceFacade => cx.inputs.classes.serves_object(cx.store, meta, None) && refers_to_plugin(),
+            Kind::Service => refers_to_plugin(),
+            // Plugins do not run for kinds that are not served.
+            _ => continue,
+        };
+        if is_attached {
+            referrers.combined_referrers_mut(&id.key.namespace).is_attached = true;
+        }
+    }
+    referrers.restrict_to(scopes)
+}
+
+/// Whether the route refers to a Gateway of this process's controllers.
+fn is_served_route(cx: CompileContext<'_>, route: &Object<HttpRoute>) -> bool {
+    let gateways = route.spec.parent_refs.iter().filter_map(|parent| {
+        let is_gateway = parent.group == GATEWAY_GROUP && parent.kind == Kind::Gateway.name();
+        let namespace = parent.namespace.as_deref().unwrap_or(&route.meta.key.namespace);
+        cx.store.gateways.get(&ObjectKey::new(namespace, &parent.name)).filter(|_| is_gateway)
+    });
+    let mut classes = gateways
+        .filter_map(|gateway| cx.store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name)));
+    classes.any(|class| cx.inputs.controllers.contains(&class.spec.controller_name))
+}
+
+/// Whether a filter of a rule refers to the plugin; filters can refer to KongPlugins of the route's namespace only.
+fn has_filter(route: &Object<HttpRoute>, plugin: &ObjectId) -> bool {
+    let names_plugin = |reference: &LocalObjectReference| {
+        reference.group == KONG_GROUP
+            && reference.kind == Kind::KongPlugin.name()
+            && *reference.name == *plugin.key.name
+    };
+    plugin.kind == Kind::KongPlugin
+        && plugin.key.namespace == route.meta.key.namespace
+        && (route.spec.rules.iter().flat_map(|rule| &rule.filters))
+            .any(|filter| filter.kind == "ExtensionRef" && filter.extension_ref.as_ref().is_some_and(names_plugin))
+}

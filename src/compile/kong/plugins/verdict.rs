@@ -1,0 +1,72 @@
+//! The verdict on an object that configures a plugin.
+
+use super::references::{MisplacedReferences, PluginReferrers};
+use super::{CompiledPlugin, GlobalPlugins};
+use crate::api::{Kind, ObjectId};
+use crate::compile::verdict::{Code, Condition, Verdict};
+use crate::diagnostic::Diagnostic;
+use crate::store::Store;
+
+/// `global_plugins`: the plugins that run without a reference.
+pub(super) fn build(
+    store: &Store,
+    id: &ObjectId,
+    compiled: &CompiledPlugin,
+    referrers: &PluginReferrers,
+    global_plugins: &GlobalPlugins,
+) -> Verdict {
+    let mut problems = compiled.problems.clone();
+    if global_plugins.ambiguous.contains(id) {
+        let message =
+            format!("another KongClusterPlugin with this label also configures {}, so neither runs", compiled.name);
+        problems.push(Diagnostic::error("metadata.labels[global]", message, "keep the label on only one of them"));
+    }
+    let misplaced = match referrers.misplaced {
+        MisplacedReferences { consumers: true, groups: true } => Some("consumers and groups"),
+        MisplacedReferences { consumers: true, groups: false } => Some("consumers"),
+        MisplacedReferences { consumers: false, groups: true } => Some("groups"),
+        MisplacedReferences { consumers: false, groups: false } => None,
+    };
+    if let Some(objects) = misplaced {
+        let message = format!("{} cannot be attached to {objects}, so it has no effect there", compiled.name);
+        problems.push(Diagnostic::error("plugin", message, "remove it from their annotation konghq.com/plugins"));
+    }
+    let is_used = referrers.has_effect() || global_plugins.global.contains(id);
+    let condition = if !problems.is_empty() {
+        Condition::new(Code::KongInvalid, problems)
+    } else if is_used {
+        Condition::without_diagnostics(Code::KongProgrammed)
+    } else {
+        let remedy = if id.kind == Kind::KongClusterPlugin {
+            "refer to it in an annotation konghq.com/plugins, or set the label global: \"true\" and the class"
+        } else {
+            "refer to it in an annotation konghq.com/plugins, or in an ExtensionRef filter of an HTTPRoute"
+        };
+        Condition::new(Code::KongPending, vec![Diagnostic::of_object("nothing refers to it", remedy)])
+    };
+    let generation = store.meta(id).map_or(0, |meta| meta.generation);
+    let diagnostics = compiled
+        .ineffective_in_kong
+        .iter()
+        .chain(&compiled.notes)
+        .cloned()
+        .chain(referrer_warnings(referrers))
+        .collect();
+    Verdict { generation, conditions: vec![condition], diagnostics, ..Verdict::default() }
+}
+
+/// Warnings about combinations of referrers whose effect users may not expect.
+fn referrer_warnings(referrers: &PluginReferrers) -> impl Iterator<Item = Diagnostic> {
+    let per_namespace_warning = referrers.is_combined_per_namespace().then(|| {
+        let message = "consumers or groups, and routes of other namespaces, refer to it: it runs for all requests of \
+                       these consumers and groups, and for all requests of these routes";
+        let remedy = "to run it only for these consumers and groups on these routes, make it a KongPlugin to which \
+                      both refer, with a ReferenceGrant";
+        Diagnostic::of_object(message, remedy).into_warning()
+    });
+    let ignored_groups_warning = referrers.ignores_consumer_groups().then(|| {
+        let message = "both consumers and groups refer to it, so the groups are ignored, as in Kong";
+        Diagnostic::of_object(message, "configure a second plugin for the groups").into_warning()
+    });
+    per_namespace_warning.into_iter().chain(ignored_groups_warning)
+}

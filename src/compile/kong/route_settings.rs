@@ -1,0 +1,326 @@
+//! Reads the annotations of an Ingress or HTTPRoute that configure its routes (docs/kong-compatibility.md, 2.2).
+
+use http::{HeaderName, Method, StatusCode};
+
+use super::annotations::{AnnotationReader, ROUTE_ANNOTATIONS, annotation_field};
+use crate::api::Meta;
+use crate::api::kong::annotations::{
+    FORCE_SSL_REDIRECT, HEADERS_PREFIX, HEADERS_SEPARATOR, HOST_ALIASES, HTTPS_REDIRECT_STATUS_CODE, METHODS,
+    PATH_HANDLING, PRESERVE_HOST, PROTOCOLS, REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING,
+    REWRITE, SNIS, STRIP_PATH, list,
+};
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::chain::Protocols;
+use crate::snapshot::router::by_conditions::{HeaderCondition, HeaderPattern, HostCondition, HostName, RouterFlavor};
+use crate::snapshot::uri_template::UriTemplate;
+
+/// The settings that all routes of one object share.
+#[derive(Clone, Debug)]
+pub(in crate::compile) struct RouteSettings {
+    pub strip_path: bool,
+    pub preserve_host: bool,
+    pub protocols: Protocols,
+    pub https_redirect: StatusCode,
+    pub regex_priority: i64,
+    pub regex_prefix: String,
+    pub methods: Vec<Method>,
+    pub server_names: Vec<HostName>,
+    pub host_aliases: Vec<HostCondition>,
+    pub headers: Vec<HeaderCondition>,
+    /// The template for the path of requests. If the annotation is invalid, this is its diagnostic, and requests are
+    /// not forwarded.
+    pub rewrite: Result<Option<UriTemplate>, Diagnostic>,
+    /// Conditions that cannot be evaluated: a route without them would match too many requests.
+    pub errors: Vec<Diagnostic>,
+    /// Warnings about annotations without effect.
+    pub notes: Vec<Diagnostic>,
+}
+
+/// Reads all settings. `object`: the kind of the object with its article, for notes.
+pub(in crate::compile) fn read(meta: &Meta, flavor: RouterFlavor, object: &str) -> RouteSettings {
+    let mut reader = AnnotationReader::new(meta);
+    let mut errors = Vec::new();
+    let (protocols, is_redirect_forced) = parse_protocols(&mut reader, &mut errors);
+    let status = reader.read(HTTPS_REDIRECT_STATUS_CODE, parse_redirect_status, "write 426, 301, 302, 307 or 308");
+    let priority = reader.read(REGEX_PRIORITY, |text| text.trim().parse().ok(), "write a whole number");
+    if priority.is_some() && flavor == RouterFlavor::Expressions {
+        reader.note(REGEX_PRIORITY, "it has no effect with --kong-router expressions", "remove it");
+    }
+    match reader.text(PATH_HANDLING) {
+        None | Some("v0") => {}
+        Some("v1") => reader.note(PATH_HANDLING, "v1 has no effect with this router, as in Kong", "remove it"),
+        // Adds the warning about an invalid value.
+        Some(_) => drop(reader.read(PATH_HANDLING, |_| None::<()>, "write v0, or remove it")),
+    }
+    let settings = RouteSettings {
+        strip_path: reader.bool(STRIP_PATH).unwrap_or(false),
+        preserve_host: reader.bool(PRESERVE_HOST).unwrap_or(true),
+        protocols,
+        https_redirect: if is_redirect_forced {
+            StatusCode::FOUND
+        } else {
+            status.unwrap_or(StatusCode::UPGRADE_REQUIRED)
+        },
+        regex_priority: priority.unwrap_or(0),
+        regex_prefix: reader
+            .read(
+                REGEX_PREFIX,
+                |text| (!text.is_empty()).then_some(text),
+                "write the prefix of regular expressions, such as /~",
+            )
+            .unwrap_or("/~")
+            .to_owned(),
+        methods: reader
+            .read(METHODS, parse_methods, "write methods like GET,POST; one invalid method invalidates the whole list")
+            .unwrap_or_default(),
+        server_names: reader
+            .read(SNIS, parse_server_names, "write host names like a.example,b.example")
+            .unwrap_or_default(),
+        host_aliases: reader
+            .read(HOST_ALIASES, parse_hosts, "write host names like a.example,*.b.example")
+            .unwrap_or_default(),
+        headers: parse_headers(&mut reader, &mut errors),
+        rewrite: reader.text(REWRITE).map(parse_rewrite).transpose(),
+        errors,
+        notes: Vec::new(),
+    };
+    // Bodies always stream, so these have no effect; invalid values are reported nevertheless.
+    for annotation in [REQUEST_BUFFERING, RESPONSE_BUFFERING] {
+        reader.bool(annotation);
+    }
+    reader.note_unknown(ROUTE_ANNOTATIONS, object);
+    RouteSettings { notes: reader.notes, ..settings }
+}
+
+/// The protocols of requests, and whether plain text is redirected to TLS with 302.
+fn parse_protocols(reader: &mut AnnotationReader<'_>, errors: &mut Vec<Diagnostic>) -> (Protocols, bool) {
+    let default_protocols = Protocols { http: true, https: true, grpc: false, grpcs: false };
+    let remedy = "use http, https, grpc and grpcs; one invalid protocol invalidates the whole list";
+    let names = reader.read(PROTOCOLS, parse_protocol_names, remedy);
+    let mut protocols = names.as_ref().map_or(default_protocols, |names| Protocols::from_names(names.iter().copied()));
+    let Protocols { http, https, grpc, grpcs } = protocols;
+    if !(http || https || grpc || grpcs) {
+        let message =
+            "the list has no HTTP protocol, and streams are not supported by this version, so no requests are accepted";
+        errors.push(Diagnostic::error(annotation_field(PROTOCOLS), message, "use http, https, grpc or grpcs"));
+    } else if (http || https) && (grpc || grpcs) {
+        reader.note(
+            PROTOCOLS,
+            "a route serves either HTTP or gRPC, so http and https apply",
+            "use http and https, or grpc and grpcs",
+        );
+        protocols = default_protocols;
+    }
+    let is_redirect_forced = reader.bool(FORCE_SSL_REDIRECT).unwrap_or(false);
+    if is_redirect_forced {
+        let Protocols { http, https, grpc, grpcs } = protocols;
+        protocols = Protocols { http: false, https: http || https, grpc: false, grpcs: grpc || grpcs };
+    }
+    // A route for both http and https also accepts gRPC, which is carried over HTTP.
+    if protocols == default_protocols {
+        protocols = Protocols::ALL;
+    }
+    (protocols, is_redirect_forced)
+}
+
+fn parse_protocol_names(text: &str) -> Option<Vec<&str>> {
+    const KNOWN: [&str; 10] = ["http", "https", "grpc", "grpcs", "tcp", "udp", "tls", "tls_passthrough", "ws", "wss"];
+    let names: Vec<&str> = list(text).collect();
+    (!names.is_empty() && names.iter().all(|name| KNOWN.contains(name))).then_some(names)
+}
+
+fn parse_redirect_status(text: &str) -> Option<StatusCode> {
+    let status = StatusCode::from_bytes(text.trim().as_bytes()).ok()?;
+    matches!(status.as_u16(), 426 | 301 | 302 | 307 | 308).then_some(status)
+}
+
+fn parse_methods(text: &str) -> Option<Vec<Method>> {
+    let method = |name: &str| {
+        let name = name.to_ascii_uppercase();
+        let is_valid = name.bytes().all(|byte| byte.is_ascii_uppercase());
+        is_valid.then(|| Method::from_bytes(name.as_bytes()).ok()).flatten()
+    };
+    list(text).map(method).collect()
+}
+
+fn parse_rewrite(text: &str) -> Result<UriTemplate, Diagnostic> {
+    UriTemplate::parse(text.trim()).map_err(|error| {
+        let message = format!("{text:?} is invalid: {error}");
+        Diagnostic::error(
+            annotation_field(REWRITE),
+            message,
+            "write a path like /users/$1, where $1 is the first group of the path",
+        )
+    })
+}
+
+fn parse_server_names(text: &str) -> Option<Vec<HostName>> {
+    list(text).map(HostName::parse).collect()
+}
+
+fn parse_hosts(text: &str) -> Option<Vec<HostCondition>> {
+    list(text).map(HostCondition::parse).collect()
+}
+
+/// One match condition per annotation `konghq.com/headers.NAME`.
+fn parse_headers(reader: &mut AnnotationReader<'_>, errors: &mut Vec<Diagnostic>) -> Vec<HeaderCondition> {
+    let separator = reader.text(HEADERS_SEPARATOR).filter(|separator| !separator.is_empty()).unwrap_or(",");
+    let mut headers: Vec<HeaderCondition> = Vec::new();
+    for (name, value) in reader.with_prefix(HEADERS_PREFIX) {
+        let field = annotation_field(&format!("{HEADERS_PREFIX}{name}"));
+        let Ok(name) = HeaderName::try_from(name) else {
+            let message = format!("{name:?} is not a header name");
+            errors.push(Diagnostic::error(field, message, "use letters, digits and hyphens"));
+            continue;
+        };
+        let values: Vec<&str> = value.split(separator).map(str::trim).filter(|value| !value.is_empty()).collect();
+        match &values[..] {
+            [] => reader.ignore(Diagnostic::error(
+                field,
+                "the value is empty, so it has no effect",
+                "write a value, or remove it",
+            )),
+            // Only a single value may be a regular expression.
+            [single] => match HeaderCondition::parse(name, [*single]) {
+                Ok(header) => headers.push(header),
+                Err(error) => {
+                    let message = format!("the regular expression is invalid: {error}");
+                    errors.push(Diagnostic::error(field, message, "see docs/ingress.md for the syntax"));
+                }
+            },
+            several => {
+                let values = several.iter().map(|value| HeaderPattern::Equals((*value).into())).collect();
+                headers.push(HeaderCondition { name, values });
+            }
+        }
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn meta(annotations: &[(&str, &str)]) -> Meta {
+        let annotations: serde_json::Map<_, _> =
+            annotations.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+        serde_json::from_value(json!({"namespace": "a", "name": "b", "annotations": annotations})).unwrap()
+    }
+
+    /// The differences from the settings without annotations.
+    fn differences(settings: &RouteSettings) -> Vec<String> {
+        let RouteSettings { methods, server_names, host_aliases, headers, regex_priority, .. } = settings;
+        let default_protocols = read(&meta(&[]), RouterFlavor::default(), "an Ingress").protocols;
+        let mut lines = Vec::new();
+        let mut line = |differs: bool, text: String| lines.extend(differs.then_some(text));
+        line(settings.strip_path, "strip".into());
+        line(!settings.preserve_host, "host".into());
+        let Protocols { http, https, grpc, grpcs } = settings.protocols;
+        let letters: String = [(http, 'h'), (https, 'H'), (grpc, 'g'), (grpcs, 'G')]
+            .iter()
+            .filter_map(|(is_allowed, letter)| is_allowed.then_some(*letter))
+            .collect();
+        line(settings.protocols != default_protocols, format!("protocols {letters}"));
+        line(settings.https_redirect != StatusCode::UPGRADE_REQUIRED, settings.https_redirect.as_str().to_owned());
+        line(*regex_priority != 0, format!("priority {regex_priority}"));
+        line(settings.regex_prefix != "/~", settings.regex_prefix.clone());
+        line(!methods.is_empty(), format!("{methods:?}"));
+        line(!server_names.is_empty(), format!("snis {}", server_names.len()));
+        line(!host_aliases.is_empty(), format!("aliases {}", host_aliases.len()));
+        for header in headers {
+            let values: Vec<_> = header.values.iter().map(ToString::to_string).collect();
+            line(true, format!("{}: {}", header.name, values.join("|")));
+        }
+        match &settings.rewrite {
+            Ok(None) => {}
+            Ok(Some(template)) => line(true, format!("rewrite {template}")),
+            Err(_) => line(true, "no rewrite".into()),
+        }
+        lines
+    }
+
+    // kong-compat §2.2
+    // kong-compat §7.25
+    #[test]
+    fn valid_and_invalid_route_annotations() {
+        // (annotation, value, differences, number of notes, number of errors)
+        let cases: &[(&str, &str, &[&str], usize, usize)] = &[
+            ("konghq.com/strip-path", "TRUE", &["strip"], 0, 0),
+            ("konghq.com/strip-path", "yes", &[], 1, 0),
+            ("konghq.com/preserve-host", "false", &["host"], 0, 0),
+            ("konghq.com/preserve-host", "", &[], 1, 0),
+            ("konghq.com/protocols", "https", &["protocols H"], 0, 0),
+            ("konghq.com/protocols", "grpc, grpcs", &["protocols gG"], 0, 0),
+            ("konghq.com/protocols", "http,htps", &[], 1, 0),
+            ("konghq.com/protocols", "http,grpc", &[], 1, 0),
+            ("konghq.com/protocols", "tcp", &["protocols "], 0, 1),
+            ("konghq.com/https-redirect-status-code", "301", &["301"], 0, 0),
+            ("konghq.com/https-redirect-status-code", "303", &[], 1, 0),
+            ("ingress.kubernetes.io/force-ssl-redirect", "true", &["protocols H", "302"], 0, 0),
+            ("ingress.kubernetes.io/force-ssl-redirect", "false", &[], 0, 0),
+            ("konghq.com/regex-priority", "7", &["priority 7"], 0, 0),
+            ("konghq.com/regex-priority", "high", &[], 1, 0),
+            ("konghq.com/methods", "get,POST", &["[GET, POST]"], 0, 0),
+            ("konghq.com/methods", "GET,P-ST", &[], 1, 0),
+            ("konghq.com/snis", "a.example,b.example", &["snis 2"], 0, 0),
+            ("konghq.com/snis", "", &[], 0, 0),
+            ("konghq.com/snis", "a.example,b example", &[], 1, 0),
+            ("konghq.com/host-aliases", "a.example, *.b.example", &["aliases 2"], 0, 0),
+            ("konghq.com/host-aliases", "a..example", &[], 1, 0),
+            ("konghq.com/headers.X-A", "one,two", &["x-a: one|two"], 0, 0),
+            ("konghq.com/headers.X-A", "~*^one$", &["x-a: ~*^one$"], 0, 0),
+            ("konghq.com/headers.X-A", "~*(", &[], 0, 1),
+            // In a list of several values, a regular expression is plain text.
+            ("konghq.com/headers.X-A", "~*(,~*b", &["x-a: ~*(|~*b"], 0, 0),
+            ("konghq.com/headers.X A", "one", &[], 0, 1),
+            ("konghq.com/headers.X-A", "", &[], 1, 0),
+            ("konghq.com/path-handling", "v0", &[], 0, 0),
+            ("konghq.com/path-handling", "v1", &[], 1, 0),
+            ("konghq.com/path-handling", "v2", &[], 1, 0),
+            ("konghq.com/request-buffering", "false", &[], 0, 0),
+            ("konghq.com/response-buffering", "false", &[], 0, 0),
+            ("konghq.com/response-buffering", "off", &[], 1, 0),
+            ("konghq.com/regex-prefix", "/@", &["/@"], 0, 0),
+            ("konghq.com/rewrite", "/x/$1", &["rewrite /x/$1"], 0, 0),
+            ("konghq.com/rewrite", "/x/$", &["no rewrite"], 0, 0),
+            ("konghq.com/tags", "a,b", &[], 0, 0),
+            ("konghq.com/strippath", "true", &[], 1, 0),
+            ("konghq.com/retries", "3", &[], 1, 0),
+        ];
+        for (key, value, expected, notes, errors) in cases {
+            let settings = read(&meta(&[(key, value)]), RouterFlavor::default(), "an Ingress");
+            assert_eq!(differences(&settings), *expected, "{key}: {value}");
+            assert_eq!((settings.notes.len(), settings.errors.len()), (*notes, *errors), "{key}: {value}");
+        }
+    }
+
+    // kong-compat §2.2
+    #[test]
+    fn combined_route_annotations() {
+        const FORCE: (&str, &str) = ("ingress.kubernetes.io/force-ssl-redirect", "true");
+        type Annotations = &'static [(&'static str, &'static str)];
+        let cases: &[(Annotations, RouterFlavor, &[&str], usize)] = &[
+            (
+                &[FORCE, ("konghq.com/https-redirect-status-code", "308")],
+                RouterFlavor::default(),
+                &["protocols H", "302"],
+                0,
+            ),
+            (&[FORCE, ("konghq.com/protocols", "grpc")], RouterFlavor::default(), &["protocols G", "302"], 0),
+            (
+                &[("konghq.com/headers.X-A", "a,b;c"), ("konghq.com/headers-separator", ";")],
+                RouterFlavor::default(),
+                &["x-a: a,b|c"],
+                0,
+            ),
+            (&[("konghq.com/regex-priority", "7")], RouterFlavor::Expressions, &["priority 7"], 1),
+        ];
+        for (annotations, flavor, expected, notes) in cases {
+            let settings = read(&meta(annotations), *flavor, "an Ingress");
+            assert_eq!(differences(&settings), *expected, "{annotations:?}");
+            assert_eq!(settings.notes.len(), *notes, "{annotations:?}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Verdicts on Services and facades: notes about their settings, references and endpoints.
+
+use super::plugins;
+use super::policy;
+use super::policy_conflicts::PolicyConflicts;
+use super::service_settings::{self, ServiceSettings};
+use crate::api::core::Service;
+use crate::api::kong::KongServiceFacade;
+use crate::api::kong::annotations::SERVICE_UPSTREAM;
+use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::compile::backend::AnnotatedProtocol;
+use crate::compile::backend::{endpoints, tls};
+use crate::compile::forbidden_addresses::ForbiddenAddresses;
+use crate::compile::verdict::Verdict;
+use crate::diagnostic::{Diagnostic, Topic};
+use crate::store::Store;
+
+/// `is_used`: whether routes of this controller use the Service with its own settings.
+pub(in crate::compile) fn service_verdict(
+    store: &Store,
+    service: &Object<Service>,
+    forbidden: &ForbiddenAddresses,
+    conflicts: &PolicyConflicts,
+    is_used: bool,
+) -> Verdict {
+    let has_tls_port = service.spec.ports.iter().any(tls::is_tls_port);
+    let conflict = conflicts.for_service(&service.meta.key);
+    let CheckedSettings { settings, tls, references, missing_plugins } =
+        CheckedSettings::new(store, Kind::Service, &service.meta, has_tls_port, conflict);
+    let is_headless = endpoints::is_headless(service);
+    let balance_problem = endpoints::annotated_balance(&service.meta).err();
+    let mut notes: Vec<_> = balance_problem.map(Diagnostic::into_warning).into_iter().collect();
+    notes.extend(settings.notes);
+    if settings.via_cluster_ip && is_headless {
+        notes.push(Diagnostic::warning(
+            format!("metadata.annotations[{SERVICE_UPSTREAM}]"),
+            "a Service whose clusterIP is None has no address, so requests go to its endpoints",
+            "remove the annotation, or omit clusterIP so that the Service gets an address",
+        ));
+    }
+    notes.extend(tls.into_iter().chain(references));
+    let via_cluster_ip = settings.via_cluster_ip && !is_headless;
+    notes.extend(endpoints::notes(store, service, forbidden, conflicts, via_cluster_ip));
+    notes.extend(missing_plugins);
+    // Other controllers may serve an unused Service, and its annotations may be theirs.
+    let diagnostics = if is_used { notes } else { without_events(notes) };
+    Verdict { generation: service.meta.generation, diagnostics, ..Verdict::default() }
+}
+
+/// `is_used`: whether Ingresses of this controller use the facade.
+pub(in crate::compile) fn facade_verdict(store: &Store, facade: &Object<KongServiceFacade>, is_used: bool) -> Verdict {
+    let ObjectKey { namespace, .. } = &facade.meta.key;
+    let service = store.services.get(&ObjectKey::new(namespace, &facade.spec.backend_ref.name));
+    let has_tls_port = service.is_some_and(|service| service.spec.ports.iter().any(tls::is_tls_port));
+    let CheckedSettings { settings, tls, references, missing_plugins } =
+        CheckedSettings::new(store, Kind::KongServiceFacade, &facade.meta, has_tls_port, None);
+    let without_events_if_unused = |notes| if is_used { notes } else { without_events(notes) };
+    let mut diagnostics = without_events_if_unused(settings.notes);
+    // A facade with invalid TLS settings has no upstream, so it never counts as used; events report it nevertheless.
+    diagnostics.extend(tls);
+    diagnostics.extend(without_events_if_unused(references));
+    diagnostics.extend(without_events_if_unused(missing_plugins));
+    Verdict { generation: facade.meta.generation, diagnostics, ..Verdict::default() }
+}
+
+/// The same notes, but with a topic that no events report. For an object that gets no requests from this controller.
+fn without_events(notes: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    notes.into_iter().map(|note| note.with_topic(Topic::Field)).collect()
+}
+
+/// The annotations of a Service or facade, and diagnostics about what they refer to.
+struct CheckedSettings {
+    settings: ServiceSettings,
+    /// A diagnostic about the certificates for TLS, if connections use TLS.
+    tls: Option<Diagnostic>,
+    /// Diagnostics about missing policies, and a policy that conflicts with those of other Services.
+    references: Vec<Diagnostic>,
+    missing_plugins: Vec<Diagnostic>,
+}
+
+impl CheckedSettings {
+    /// `has_tls_port`: whether the `appProtocol` of a port is a TLS protocol.
+    fn new(
+        store: &Store,
+        kind: Kind,
+        meta: &Meta,
+        has_tls_port: bool,
+        conflict: Option<Diagnostic>,
+    ) -> CheckedSettings {
+        let settings = service_settings::read(meta, kind, has_tls_port);
+        let uses_tls = settings.protocol.map_or(has_tls_port, AnnotatedProtocol::is_tls);
+        let tls = uses_tls.then(|| tls::notes(store, meta, &settings.tls)).flatten();
+        let mut references = policy::notes(store, meta);
+        let as_annotation_warning = |problem: Diagnostic| problem.into_warning().with_topic(Topic::Annotation);
+        references.extend(conflict.map(as_annotation_warning));
+        let missing_plugins = plugins::referenced_plugins(store, kind, meta).filter_map(Result::err);
+        let missing_plugins = missing_plugins.map(as_annotation_warning).collect();
+        CheckedSettings { settings, tls, references, missing_plugins }
+    }
+}

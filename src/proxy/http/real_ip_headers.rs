@@ -1,0 +1,91 @@
+//! Forwarding headers with `X-Real-IP`, `X-Forwarded-Path` and `X-Forwarded-Prefix`, with the values that Kong's
+//! documentation of `trusted_ips` and `X-Forwarded-*` defines (§3.6 of `docs/kong-compatibility.md`).
+
+use http::header::FORWARDED;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::client_connection::Peer;
+use super::headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REAL_IP};
+use super::plugin_run;
+use super::request_id::X_REQUEST_ID;
+use super::target::RequestHost;
+use super::via::extended_list;
+
+/// Sets `X-Real-IP` and `X-Forwarded-*`. The peer is always appended to `X-Forwarded-For`. All other `X-Forwarded-*` of
+/// a trusted peer are kept. Those of an untrusted peer are overwritten, except that its `X-Forwarded-Prefix` and
+/// `Forwarded` are removed. `path` is None if the path of the request is not a valid header value.
+pub(in crate::proxy) fn set_forwarding_headers(
+    peer: &Peer,
+    headers: &mut HeaderMap,
+    host: &RequestHost,
+    path: Option<HeaderValue>,
+    port: HeaderValue,
+) {
+    headers.remove(HTTPOXY_HEADER);
+    let real_ip = match plugin_run::client_address(peer, headers) {
+        // `peer.client.ip` is the address of the peer, formatted once for all requests of the connection.
+        ip if ip == peer.address.ip().to_canonical() => peer.client.ip.clone(),
+        ip => HeaderValue::try_from(ip.to_string()).expect("an IP address is a header value"),
+    };
+    headers.reserve(FORWARDING_HEADERS.len());
+    // A list is extended by the peer's address. A new list has `real_ip` instead, which is not the address of the peer
+    // if a trusted peer sent `X-Real-IP` without `X-Forwarded-For`.
+    let forwarded_for = extended_list(headers, &X_FORWARDED_FOR, &peer.client.ip).unwrap_or_else(|| real_ip.clone());
+    headers.insert(X_FORWARDED_FOR, forwarded_for);
+    headers.insert(X_REAL_IP, real_ip);
+    let scheme = HeaderValue::from_static(peer.client.scheme.as_str());
+    if peer.client.trusted {
+        headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
+        headers.entry(X_FORWARDED_HOST).or_insert_with(|| without_port(host));
+        headers.entry(X_FORWARDED_PORT).or_insert(port);
+        if let Some(path) = path {
+            headers.entry(X_FORWARDED_PATH).or_insert(path);
+        }
+        return;
+    }
+    headers.remove(FORWARDED);
+    headers.remove(X_FORWARDED_PREFIX);
+    headers.insert(X_FORWARDED_PROTO, scheme);
+    headers.insert(X_FORWARDED_HOST, without_port(host));
+    headers.insert(X_FORWARDED_PORT, port);
+    match path {
+        Some(path) => headers.insert(X_FORWARDED_PATH, path),
+        None => headers.remove(X_FORWARDED_PATH),
+    };
+}
+
+/// Sets `X-Forwarded-Prefix` to the stripped prefix, unless the request has this header. It then comes from a trusted
+/// peer, because [`set_forwarding_headers`] has removed that of an untrusted one.
+pub(in crate::proxy) fn set_forwarded_prefix(headers: &mut HeaderMap, prefix: &str) {
+    if !matches!(prefix, "" | "/")
+        && let Ok(prefix) = HeaderValue::from_str(prefix)
+    {
+        headers.entry(X_FORWARDED_PREFIX).or_insert(prefix);
+    }
+}
+
+fn without_port(host: &RequestHost) -> HeaderValue {
+    let name = host.name();
+    if name.as_bytes() == host.raw.as_bytes() {
+        return host.raw.clone();
+    }
+    HeaderValue::from_str(&name).unwrap_or_else(|_| host.raw.clone())
+}
+
+const X_FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+/// CGI turns the header `Proxy` into the variable `HTTP_PROXY`, which many libraries read as a setting (httpoxy).
+const HTTPOXY_HEADER: HeaderName = HeaderName::from_static("proxy");
+/// The headers that Portico sets on requests in this style: the forwarding headers, and `X-Request-ID`, which the
+/// caller of [`set_forwarding_headers`] sets. Fields that a backend could mistake for one of them, such as `x_real_ip`,
+/// are removed from requests.
+pub(in crate::proxy) static FORWARDING_HEADERS: [HeaderName; 8] = [
+    X_FORWARDED_FOR,
+    X_FORWARDED_PROTO,
+    X_FORWARDED_HOST,
+    X_FORWARDED_PORT,
+    X_REQUEST_ID,
+    X_REAL_IP,
+    X_FORWARDED_PATH,
+    X_FORWARDED_PREFIX,
+];

@@ -1,0 +1,227 @@
+//! Options of a rule: how its requests are accepted and forwarded, and how its responses look. The defaults are those of
+//! the Gateway API; each dialect of the configuration sets the options in which it differs.
+
+use std::fmt;
+
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use super::upstream_path::UpstreamPath;
+use crate::plugin_api::chain::Protocols;
+
+/// The options of a rule in addition to its filters. Each option is independent of the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleOptions {
+    /// The protocols that requests may use. Stream protocols have no effect here.
+    pub protocols: Protocols,
+    /// The response to a plain-text request if `protocols` has `https` but not `http`.
+    pub https_redirect: HttpsRedirect,
+    pub upgrades: AcceptedUpgrades,
+    pub forwarding_headers: ForwardingHeaderStyle,
+    /// How the path for the endpoint is derived. `None` forwards the path as the client wrote it.
+    pub upstream_path: Option<UpstreamPath>,
+    pub host: UpstreamHost,
+    pub trailer_header: TrailerHeader,
+    /// The header fields that identify the proxy and report its latencies. `None` adds none, unless they are enabled for
+    /// all requests of the process.
+    pub product_headers: Option<&'static ProductHeaderNames>,
+    pub errors: ErrorStyle,
+}
+
+/// The Host header sent to the endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum UpstreamHost {
+    /// The Host header of the client.
+    #[default]
+    Preserved,
+    /// A configured host, or the name of the service. The port follows the name unless it is the default of the
+    /// protocol.
+    Fixed(HeaderValue),
+}
+
+/// The response to a plain-text request that has to use HTTPS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpsRedirect {
+    /// 426 (Upgrade Required) has no `Location`; 301, 302, 307 and 308 redirect to the same host and path over HTTPS.
+    pub status: StatusCode,
+    /// The HTTPS port that clients see.
+    pub port: u16,
+}
+
+/// The protocols to which a connection may be upgraded. A request for another protocol is forwarded without the upgrade.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AcceptedUpgrades {
+    #[default]
+    All,
+    WebSocket,
+}
+
+/// The header fields that inform the endpoint about the client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ForwardingHeaderStyle {
+    /// `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`.
+    #[default]
+    Forwarded,
+    /// Also `X-Real-IP`, `X-Forwarded-Path` and `X-Forwarded-Prefix`. `X-Forwarded-Host` has no port.
+    RealIp,
+}
+
+/// When the `Trailer` field of an endpoint's response is forwarded. Trailers themselves are always forwarded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrailerHeader {
+    #[default]
+    Forwarded,
+    /// Only to clients that sent `TE: trailers`.
+    IfAccepted,
+}
+
+/// The status and message of errors for which load balancers differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ErrorStyle {
+    /// 503 if an endpoint refuses the connection, as Envoy responds.
+    #[default]
+    Unavailable,
+    /// 502 if an endpoint refuses the connection, and the message of a ring balancer if there are no endpoints, as
+    /// proxies based on OpenResty respond.
+    RingBalancer,
+}
+
+/// The names of the header fields that identify a request and report latencies in milliseconds. `Via` and `Server` are
+/// added with them.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ProductHeaderNames {
+    /// The id of the request, in requests and responses.
+    pub request_id: HeaderName,
+    /// The time until a response that no endpoint sent.
+    pub response_latency: HeaderName,
+    /// The time from forwarding the request to the response of the endpoint.
+    pub upstream_latency: HeaderName,
+    /// The time until the request was forwarded.
+    pub proxy_latency: HeaderName,
+}
+
+impl RuleOptions {
+    /// The options of a rule that sets none.
+    pub const DEFAULT: &'static RuleOptions = &RuleOptions {
+        protocols: Protocols::ALL,
+        https_redirect: HttpsRedirect::DEFAULT,
+        upgrades: AcceptedUpgrades::All,
+        forwarding_headers: ForwardingHeaderStyle::Forwarded,
+        upstream_path: None,
+        host: UpstreamHost::Preserved,
+        trailer_header: TrailerHeader::Forwarded,
+        product_headers: None,
+        errors: ErrorStyle::Unavailable,
+    };
+}
+
+impl Default for RuleOptions {
+    fn default() -> Self {
+        RuleOptions::DEFAULT.clone()
+    }
+}
+
+impl HttpsRedirect {
+    const DEFAULT: HttpsRedirect = HttpsRedirect { status: StatusCode::UPGRADE_REQUIRED, port: 443 };
+}
+
+impl Default for HttpsRedirect {
+    fn default() -> Self {
+        HttpsRedirect::DEFAULT
+    }
+}
+
+impl RuleOptions {
+    /// Text for dumps: a line for each option that depends on the request, and one for all others that differ from the
+    /// defaults.
+    pub(in crate::snapshot) fn describe(&self) -> Vec<String> {
+        let RuleOptions { protocols, https_redirect, host, upstream_path, .. } = self;
+        let mut lines = Vec::new();
+        if let Some(UpstreamPath { strip_matched, prefix, template }) = upstream_path {
+            if *strip_matched {
+                lines.push("strip path".to_owned());
+            }
+            if &**prefix != "/" {
+                lines.push(format!("path {prefix}"));
+            }
+            if let Some(template) = template {
+                lines.push(format!("rewrite {template}"));
+            }
+        }
+        if let UpstreamHost::Fixed(host) = host {
+            lines.push(format!("host {}", String::from_utf8_lossy(host.as_bytes())));
+        }
+        if *protocols != Protocols::ALL {
+            let Protocols { http, https, grpc, grpcs } = *protocols;
+            let all = [("http", http), ("https", https), ("grpc", grpc), ("grpcs", grpcs)];
+            let names: Vec<&str> = all.iter().filter(|(_, is_allowed)| *is_allowed).map(|(name, _)| *name).collect();
+            lines.push(format!("protocols {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") }));
+        }
+        // The redirect applies only to plain-text requests that `protocols` excludes.
+        if protocols.https && !protocols.http {
+            lines.push(format!("https redirect {} to port {}", https_redirect.status.as_u16(), https_redirect.port));
+        }
+        let style = Style(self).to_string();
+        lines.extend((!style.is_empty()).then_some(style));
+        lines
+    }
+}
+
+/// The options that differ from the defaults in the same way for all requests.
+struct Style<'o>(&'o RuleOptions);
+
+impl fmt::Display for Style<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RuleOptions {
+            upstream_path, upgrades, forwarding_headers, trailer_header, product_headers, errors, ..
+        } = self.0;
+        let all = [
+            (upstream_path.is_some(), "normalized path"),
+            (*forwarding_headers == ForwardingHeaderStyle::RealIp, "real-IP headers"),
+            (*upgrades == AcceptedUpgrades::WebSocket, "WebSocket upgrades only"),
+            (*trailer_header == TrailerHeader::IfAccepted, "Trailer if accepted"),
+            (product_headers.is_some(), "product headers"),
+            (*errors == ErrorStyle::RingBalancer, "ring-balancer errors"),
+        ];
+        let texts: Vec<&str> = all.into_iter().filter(|(differs, _)| *differs).map(|(_, text)| text).collect();
+        formatter.write_str(&texts.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dumps_show_each_option_that_differs_from_the_default() {
+        static NAMES: ProductHeaderNames = ProductHeaderNames {
+            request_id: HeaderName::from_static("x-id"),
+            response_latency: HeaderName::from_static("x-response"),
+            upstream_latency: HeaderName::from_static("x-upstream"),
+            proxy_latency: HeaderName::from_static("x-proxy"),
+        };
+        let default = RuleOptions::default;
+        let with_path = |path| RuleOptions { upstream_path: Some(path), ..default() };
+        let cases: [(RuleOptions, &[&str]); 8] = [
+            (default(), &[]),
+            (with_path(UpstreamPath::default()), &["normalized path"]),
+            (
+                with_path(UpstreamPath { strip_matched: true, prefix: "/v1".into(), template: None }),
+                &["strip path", "path /v1", "normalized path"],
+            ),
+            (RuleOptions { upgrades: AcceptedUpgrades::WebSocket, ..default() }, &["WebSocket upgrades only"]),
+            (RuleOptions { forwarding_headers: ForwardingHeaderStyle::RealIp, ..default() }, &["real-IP headers"]),
+            (RuleOptions { trailer_header: TrailerHeader::IfAccepted, ..default() }, &["Trailer if accepted"]),
+            (
+                RuleOptions { product_headers: Some(&NAMES), errors: ErrorStyle::RingBalancer, ..default() },
+                &["product headers, ring-balancer errors"],
+            ),
+            (
+                RuleOptions { protocols: Protocols { http: false, ..Protocols::ALL }, ..default() },
+                &["protocols https, grpc, grpcs", "https redirect 426 to port 443"],
+            ),
+        ];
+        for (options, expected) in cases {
+            assert_eq!(options.describe(), expected, "{options:?}");
+        }
+    }
+}
