@@ -1,6 +1,7 @@
-//! Kong compatibility of the running program: WebSockets behind plugins, rate-limit counters, and metrics with Kong's
-//! names.
+//! Kong compatibility of the running program: WebSockets behind plugins, rate limits of consumers, rate-limit counters,
+//! and metrics with Kong's names.
 
+mod consumer_plugins;
 mod counting;
 mod websocket;
 

@@ -1,4 +1,5 @@
-//! Limits the memory per consumer, because there may be a hundred thousand consumers, each with a credential.
+//! Limits the memory per consumer, because there may be a hundred thousand consumers, each with a credential, and
+//! verifies that plugins of consumers take no memory in rules.
 //!
 //! Counts requested bytes, which are the same on every machine. The resident memory measured by `make bench` is about a
 //! quarter higher because allocators round up.
@@ -13,7 +14,7 @@ use std::alloc::System;
 use portico::store::{AnyObject, Batch};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
-use crate::world::{CompiledWorld, base_objects, consumers_with_keys};
+use crate::world::{CompiledWorld, base_objects, consumers_with_keys, gold_consumer, gold_plugin, ingresses};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -23,9 +24,35 @@ const CONSUMERS: usize = 10_000;
 /// measured when they were set.
 const MAX_BYTES_IN_STORE: usize = 175;
 const MAX_BYTES_IN_TOTAL: usize = 885;
+/// Consumers and rules of the test of plugins, and the bytes that the plugin of one consumer takes after compilation:
+/// its entry in the directory, and what decides where the plugin runs.
+const CONSUMERS_WITH_PLUGIN: usize = 2_000;
+const RULES: usize = 100;
+const MAX_BYTES_OF_PLUGIN: usize = 1200;
 
+/// One test runs after the other, because both count the allocations of the process.
 #[test]
 fn consumer_memory_stays_within_budget() {
+    measure_consumers();
+    measure_plugins_of_consumers();
+}
+
+fn measure_plugins_of_consumers() {
+    let mut world = CompiledWorld::default();
+    world.apply(base_objects());
+    world.apply(ingresses(RULES));
+    world.apply(vec![gold_plugin(0)]);
+    let objects = (0..CONSUMERS_WITH_PLUGIN).map(gold_consumer).collect();
+    let changes = world.store.apply(Batch { upserts: objects, removes: vec![] });
+    let region = Region::new(ALLOCATOR);
+    world.compile(&changes);
+    let change = region.change();
+    let bytes = (change.bytes_allocated - change.bytes_deallocated) / CONSUMERS_WITH_PLUGIN;
+    println!("bytes per consumer with a plugin, among {RULES} rules: {bytes}");
+    assert!(bytes <= MAX_BYTES_OF_PLUGIN, "{bytes} bytes per consumer: does each rule store the plugins of consumers?");
+}
+
+fn measure_consumers() {
     let mut world = CompiledWorld::default();
     world.apply(base_objects());
     let objects = consumers_with_keys(CONSUMERS);

@@ -18,7 +18,9 @@ use std::time::Duration;
 use portico::store::{AnyObject, Batch};
 use rustix::time::{ClockId, clock_gettime};
 
-use world::{CompiledWorld, base_objects, consumer, consumers_with_keys, secret};
+use world::{
+    CompiledWorld, base_objects, consumer, consumers_with_keys, gold_consumer, gold_plugin, ingresses, secret,
+};
 
 /// The allocator of releases. The result depends on how it handles many small allocations.
 #[cfg(feature = "alloc-jemalloc")]
@@ -27,13 +29,19 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Edits of the consumer, and as many of its key.
 const EDITS: usize = 200;
+/// Edits of the plugin that runs for all consumers, and as many of one consumer.
+const PLUGIN_EDITS: usize = 20;
 const MIB: f64 = 1_048_576.0;
 /// After this time, jemalloc has returned free memory to the kernel; see `.cargo/config.toml`.
 const RELEASE_DELAY: Duration = Duration::from_millis(2500);
 
 fn main() {
-    if let Some(count) = std::env::args().nth(1).and_then(|count| count.parse().ok()) {
-        return measure(count);
+    let arguments: Vec<_> = std::env::args().collect();
+    let numbers: Vec<usize> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
+    match numbers[..] {
+        [count] => return measure(count),
+        [count, rules, edits] => return measure_plugins(count, rules, edits),
+        _ => {}
     }
     println!(
         "                     store          compile             sum     peak  one edit, ms: of a consumer     of its key"
@@ -45,6 +53,13 @@ fn main() {
         // Each measurement runs in a new process, because memory left in the allocator would distort the result.
         let status = Command::new(std::env::current_exe().unwrap()).arg(count.to_string()).status().unwrap();
         assert!(status.success(), "{count} consumers could not be measured");
+    }
+    println!("\nconsumers with one plugin               compile       one edit, ms: of a consumer   of the plugin");
+    println!("consumers     rules        ms      MiB               median      max       median      max");
+    for rules in [500, 5000] {
+        let arguments = [10_000, rules, PLUGIN_EDITS].map(|number| number.to_string());
+        let status = Command::new(std::env::current_exe().unwrap()).args(arguments).status().unwrap();
+        assert!(status.success(), "{rules} rules could not be measured");
     }
 }
 
@@ -97,6 +112,45 @@ fn measure(count: usize) {
         ms(consumer_edits[EDITS - 1]),
         ms(key_edits[EDITS / 2]),
         ms(key_edits[EDITS - 1]),
+    );
+    black_box(world);
+}
+
+/// Measures consumers for which a plugin runs, among rules on which another plugin runs: the time and memory to compile
+/// all these consumers, and the time to remove and add the plugin of one consumer, and to edit the plugin.
+fn measure_plugins(count: usize, rules: usize, edits: usize) {
+    let mut world = CompiledWorld::default();
+    world.apply(base_objects());
+    world.apply(ingresses(rules));
+    world.apply(vec![gold_plugin(0)]);
+    let objects = (0..count).map(gold_consumer).collect();
+    let changes = world.store.apply(Batch { upserts: objects, removes: vec![] });
+    let in_store = resident("VmRSS");
+    let (compiled, ()) = timed(|| world.compile(&changes));
+    drop(changes);
+    let served = resident("VmRSS");
+
+    let number = count / 2;
+    let mut consumer_edits = Vec::new();
+    let mut plugin_edits = Vec::new();
+    for revision in 1..=edits {
+        let previous = Arc::clone(&world.snapshot);
+        let edited = if revision % 2 == 1 { consumer(number, 0) } else { gold_consumer(number) };
+        consumer_edits.push(timed(|| world.apply(vec![edited])).0);
+        plugin_edits.push(timed(|| world.apply(vec![gold_plugin(revision)])).0);
+        drop(previous);
+    }
+    consumer_edits.sort();
+    plugin_edits.sort();
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    println!(
+        "{count:>9} {rules:>9} {:>9.0} {:>8.1}             {:>8.3} {:>8.3}     {:>8.3} {:>8.3}",
+        ms(compiled),
+        served - in_store,
+        ms(consumer_edits[edits / 2]),
+        ms(consumer_edits[edits - 1]),
+        ms(plugin_edits[edits / 2]),
+        ms(plugin_edits[edits - 1]),
     );
     black_box(world);
 }

@@ -77,18 +77,51 @@ pub(crate) fn consumers_with_keys(count: usize) -> Vec<AnyObject> {
 
 /// A consumer. The revision changes its username.
 pub(crate) fn consumer(number: usize, revision: usize) -> AnyObject {
+    consumer_with_annotations(number, revision, &json!({"kubernetes.io/ingress.class": "portico"}))
+}
+
+/// A consumer for which the plugin `gold` runs.
+pub(crate) fn gold_consumer(number: usize) -> AnyObject {
+    let annotations = json!({"kubernetes.io/ingress.class": "portico", "konghq.com/plugins": "gold"});
+    consumer_with_annotations(number, 0, &annotations)
+}
+
+fn consumer_with_annotations(number: usize, revision: usize, annotations: &Value) -> AnyObject {
     let object = json!({
         "metadata": {
             "namespace": "default",
             "name": format!("consumer-{number}"),
             "creationTimestamp": "2026-01-02T12:00:00Z",
             "generation": revision,
-            "annotations": {"kubernetes.io/ingress.class": "portico"},
+            "annotations": annotations,
         },
         "username": format!("user-{number}-{revision}"),
         "credentials": [format!("consumer-{number}-key")],
     });
     parse(Kind::KongConsumer, object)
+}
+
+/// The plugin `gold`. The revision changes its configuration.
+pub(crate) fn gold_plugin(revision: usize) -> AnyObject {
+    let config = json!({"minute": 100 + revision});
+    let metadata = json!({"namespace": "default", "name": "gold"});
+    parse(Kind::KongPlugin, json!({"metadata": metadata, "plugin": "rate-limiting", "config": config}))
+}
+
+/// Ingresses with one rule each, on which key-auth authenticates the consumers.
+pub(crate) fn ingresses(count: usize) -> Vec<AnyObject> {
+    let ingress = |number: usize| {
+        let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+        let path = json!({"path": "/", "pathType": "Prefix", "backend": backend});
+        let metadata = json!({
+            "namespace": "default",
+            "name": format!("rule-{number}"),
+            "annotations": {"konghq.com/plugins": "auth"},
+        });
+        let rule = json!({"host": format!("host-{number}.example"), "http": {"paths": [path]}});
+        parse(Kind::Ingress, json!({"metadata": metadata, "spec": {"ingressClassName": "portico", "rules": [rule]}}))
+    };
+    (0..count).map(ingress).collect()
 }
 
 /// The Secret with the key of a consumer. The revision changes the key.

@@ -174,7 +174,7 @@ impl Compiler {
         self.update_gateway_verdicts(&mut run);
         self.update_ingress_verdicts(cx, ingresses.verdicts_to_update, &mut run);
         self.update_policy_verdicts(cx.store, &touched, &mut run);
-        self.update_consumers(cx, &touched, &mut run);
+        self.update_consumers(cx, &touched, plugins.subjects_to_update, &mut run);
         for id in plugins.verdicts_to_update {
             let verdict = self.plugins.verdict(cx.store, &id);
             self.set_verdict(id, verdict, &mut run);
@@ -207,10 +207,25 @@ impl Compiler {
         }
     }
 
-    /// Updates the consumers, their verdicts, and the consumer directory in the snapshot.
-    fn update_consumers(&mut self, cx: CompileContext<'_>, touched: &Changes, run: &mut CompileRun) {
-        for id in self.consumers.update(cx, touched) {
-            let verdict = self.consumers.verdict(cx, &id);
+    /// Updates the consumers, their plugins and verdicts, and the consumer directory in the snapshot.
+    /// `subjects_to_update`: the consumers and groups whose plugins may have changed.
+    fn update_consumers(
+        &mut self,
+        cx: CompileContext<'_>,
+        touched: &Changes,
+        subjects_to_update: BTreeSet<ObjectId>,
+        run: &mut CompileRun,
+    ) {
+        let mut verdicts_to_update = self.consumers.update(cx, touched);
+        for subject in &subjects_to_update {
+            self.consumers.set_plugins(&plugins::plugin_subject(subject), self.plugins.of_subject(cx, subject));
+        }
+        verdicts_to_update.extend(subjects_to_update);
+        for id in verdicts_to_update {
+            let mut verdict = self.consumers.verdict(cx, &id);
+            if let Some(verdict) = &mut verdict {
+                verdict.diagnostics.extend(self.plugins.subject_diagnostics(cx, &id));
+            }
             self.set_verdict(id, verdict, run);
         }
         self.routers.set_consumers(self.consumers.directory());

@@ -8,7 +8,14 @@
 //!   consumer and route > consumer and service > group and route > group and service > consumer > group > base
 //!   base: route > service > global
 //! ```
+//!
+//! A chain contains only instances that are attached to its rule, to the rule's Services or globally. Instances that
+//! are attached to a consumer or group alone are in [`ConsumerPlugins`]; they are merged into the order of the chain
+//! when the consumer is known. Their kinds need no slot in the chain.
 
+mod selection;
+
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -17,6 +24,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, request};
 use smallvec::SmallVec;
 
+use super::consumers::plugins::{ConsumerPlugins, RequestConsumerPlugins};
 use super::consumers::{Consumer, ConsumerDirectory};
 use super::context::{
     ClientInfo, Framing, Identity, LogCx, PluginData, RequestCx, RequestSummary, ResponseCx, ResponseHeaders,
@@ -26,6 +34,7 @@ use super::kind::Phases;
 use super::reply::Reply;
 use super::timing::{PhaseTimings, PluginPhase};
 use super::{AccessOutcome, Plugin};
+use selection::{SelectedInstance, SelectionProgress, slot_number};
 
 /// The plugins that run for requests of one rule.
 pub struct Chain {
@@ -36,8 +45,7 @@ pub struct Chain {
 
 /// One kind of plugin in a chain.
 struct ChainSlot {
-    kind: &'static str,
-    priority: i32,
+    place: ExecutionPlace,
     instances: Vec<PluginInstance>,
     /// The instance for requests that no overlay matches.
     base: Option<(BaseScope, InstanceIndex)>,
@@ -45,6 +53,26 @@ struct ChainSlot {
     consumers: HashMap<Arc<str>, (Overlay, InstanceIndex)>,
     /// The overlays of groups with the name of the group, the most specific one first.
     groups: Vec<(Overlay, Arc<str>, InstanceIndex)>,
+}
+
+/// The place of a kind of plugin in the order of execution: higher priorities first; of equal priorities the
+/// alphabetically later name, as in Kong. The earlier place is the lesser one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExecutionPlace {
+    pub kind: &'static str,
+    pub priority: i32,
+}
+
+impl Ord for ExecutionPlace {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.priority, other.kind).cmp(&(self.priority, self.kind))
+    }
+}
+
+impl PartialOrd for ExecutionPlace {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// Index of an instance in its slot. It has 32 bits because each of more than a hundred thousand consumers may have its
@@ -83,23 +111,20 @@ pub enum BaseScope {
     Global,
 }
 
-/// What an overlay is restricted to in addition to a consumer or group.
+/// What an overlay of a rule is restricted to in addition to a consumer or group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OverlayScope {
     Route,
     Service,
-    Nothing,
 }
 
-/// The scope of an instance for a consumer or group. The more specific overlay is the lesser one.
+/// The scope of an instance of a rule for a consumer or group. The more specific overlay is the lesser one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Overlay {
     ConsumerAndRoute,
     ConsumerAndService,
     GroupAndRoute,
     GroupAndService,
-    Consumer,
-    Group,
 }
 
 impl Overlay {
@@ -107,7 +132,6 @@ impl Overlay {
         match scope {
             OverlayScope::Route => Overlay::ConsumerAndRoute,
             OverlayScope::Service => Overlay::ConsumerAndService,
-            OverlayScope::Nothing => Overlay::Consumer,
         }
     }
 
@@ -115,7 +139,6 @@ impl Overlay {
         match scope {
             OverlayScope::Route => Overlay::GroupAndRoute,
             OverlayScope::Service => Overlay::GroupAndService,
-            OverlayScope::Nothing => Overlay::Group,
         }
     }
 }
@@ -175,7 +198,7 @@ pub struct ChainBuilder {
 impl ChainBuilder {
     /// Whether an instance is attached at exactly this point.
     pub fn has(&self, kind: &str, point: &AttachmentPoint) -> bool {
-        let Some(slot) = self.slots.iter().find(|slot| slot.kind == kind) else { return false };
+        let Some(slot) = self.slots.iter().find(|slot| slot.place.kind == kind) else { return false };
         match point {
             AttachmentPoint::Base(base) => slot.base.is_some_and(|(existing, _)| existing == *base),
             AttachmentPoint::Consumer(id, scope) => {
@@ -189,11 +212,12 @@ impl ChainBuilder {
 
     /// Adds an instance. If two instances have the same attachment point, the first one wins.
     pub fn add(&mut self, kind: &'static str, priority: i32, point: AttachmentPoint, instance: PluginInstance) {
-        let slot = match self.slots.iter().position(|slot| slot.kind == kind) {
+        let slot = match self.slots.iter().position(|slot| slot.place.kind == kind) {
             Some(index) => &mut self.slots[index],
             None => {
                 let (instances, groups) = (Vec::new(), Vec::new());
-                self.slots.push(ChainSlot { kind, priority, instances, base: None, consumers: HashMap::new(), groups });
+                let place = ExecutionPlace { kind, priority };
+                self.slots.push(ChainSlot { place, instances, base: None, consumers: HashMap::new(), groups });
                 let last = self.slots.len() - 1;
                 &mut self.slots[last]
             }
@@ -243,12 +267,13 @@ impl ChainBuilder {
         if self.slots.is_empty() {
             return None;
         }
-        // Higher priorities first; of equal priorities the alphabetically later name, as in Kong.
-        self.slots.sort_by(|a, b| (b.priority, b.kind).cmp(&(a.priority, a.kind)));
+        self.slots.sort_by_key(|slot| slot.place);
+        // Instances for only a consumer or group are not in the chain and do not buffer the body: the consumer is
+        // unknown before `access`, so all bodies would be buffered.
         let body_buffer_limit = self
             .slots
             .iter()
-            .flat_map(ChainSlot::body_buffering_instances)
+            .flat_map(ChainSlot::selectable_instances)
             .filter_map(|instance| instance.plugin.body_buffer_limit())
             .max();
         Some(Arc::new(Chain { names, slots: self.slots.into(), body_buffer_limit }))
@@ -280,8 +305,13 @@ pub struct ChainState {
     /// The body to send upstream instead of the buffered one; `Content-Length` is already set.
     pub replacement_body: Option<Bytes>,
     protocol: RequestProtocol,
-    /// The selected instance of each slot. For slots after the one that replied, it is selected in the response phase.
-    selected: SmallVec<[Option<InstanceIndex>; 12]>,
+    /// The instances that are selected so far, in the order of execution. Those after the one that replied are selected
+    /// in the response phase.
+    selected: SmallVec<[SelectedInstance; 12]>,
+    progress: SelectionProgress,
+    /// The plugins of consumers in the snapshot of this request. Stored as soon as a plugin may have identified the
+    /// consumer, because the later phases select instances as well.
+    consumer_plugins: Option<Arc<ConsumerPlugins>>,
     /// Duration of each plugin in each phase.
     pub timings: PhaseTimings,
     plugin_data: PluginData,
@@ -316,24 +346,45 @@ impl Chain {
             slot: 0,
         };
         state.timings.start();
-        for (slot, number) in self.slots.iter().zip(0..) {
-            let selected = slot.select(request.protocol, cx.identity);
-            state.selected.push(selected);
-            let Some(instance) = slot.instance(selected).filter(|instance| instance.phases.access) else { continue };
+        let directory = request.consumers.plugins.as_ref();
+        let keep = |kept: &mut Option<Arc<ConsumerPlugins>>| {
+            if kept.is_none() {
+                *kept = directory.cloned();
+            }
+        };
+        let mut of_consumer = RequestConsumerPlugins::default();
+        loop {
+            of_consumer.look_up(directory.map(|plugins| &**plugins), cx.identity.consumer.as_ref());
+            let Some(selected) = self.select_next(&mut state.progress, &of_consumer, cx.identity, request.protocol)
+            else {
+                return None;
+            };
+            let number = slot_number(state.selected.len());
+            state.selected.push(selected.into());
+            let (kind, instance) = self.instance(selected);
+            if !instance.phases.access {
+                continue;
+            }
             cx.scope = &instance.scope;
             cx.slot = number;
-            state.timings.begin(slot.kind);
+            state.timings.begin(kind);
             let reply = match instance.plugin.access(&mut cx) {
                 AccessOutcome::Continue => None,
                 AccessOutcome::Reply(reply) => Some(reply),
-                AccessOutcome::Wait(decision) => decision.await,
+                AccessOutcome::Wait(decision) => {
+                    // The request may be aborted while the plugin waits, after the plugin identified the consumer.
+                    keep(&mut state.consumer_plugins);
+                    decision.await
+                }
             };
             state.timings.end(PluginPhase::Access);
+            if cx.identity.consumer.is_some() {
+                keep(&mut state.consumer_plugins);
+            }
             if reply.is_some() {
                 return reply;
             }
         }
-        None
     }
 
     /// Runs the response phase of all plugins, including those whose access phase was skipped because another replied.
@@ -347,18 +398,17 @@ impl Chain {
     ) {
         state.response_headers.apply(headers);
         state.timings.start();
-        for (slot, number) in self.slots.iter().zip(0..) {
-            let index = usize::from(number);
-            if index >= state.selected.len() {
-                state.selected.push(slot.select(state.protocol, &state.identity));
-            }
-            let Some(instance) = slot.instance(state.selected[index]).filter(|instance| instance.phases.response)
-            else {
+        let rest = self.select_rest(state);
+        state.selected.extend(rest);
+        state.progress.is_complete = true;
+        for (number, selected) in state.selected.iter().enumerate() {
+            let (kind, instance) = self.instance(selected.as_selection());
+            if !instance.phases.response {
                 continue;
-            };
+            }
             let (identity, plugin_data) = (&state.identity, &mut state.plugin_data);
             let scope = &*instance.scope;
-            state.timings.begin(slot.kind);
+            state.timings.begin(kind);
             instance.plugin.response(&mut ResponseCx {
                 status,
                 headers,
@@ -367,7 +417,7 @@ impl Chain {
                 identity,
                 scope,
                 plugin_data,
-                slot: number,
+                slot: slot_number(number),
             });
             state.timings.end(PluginPhase::Response);
         }
@@ -375,10 +425,11 @@ impl Chain {
 
     /// Runs the log phase.
     pub fn log(&self, state: &ChainState, summary: &RequestSummary) {
-        for (index, slot) in self.slots.iter().enumerate() {
-            let selected = state.selected.get(index).copied();
-            let selected = selected.unwrap_or_else(|| slot.select(state.protocol, &state.identity));
-            let Some(instance) = slot.instance(selected).filter(|instance| instance.phases.log) else { continue };
+        for selected in state.selected.iter().chain(&self.select_rest(state)) {
+            let (_, instance) = self.instance(selected.as_selection());
+            if !instance.phases.log {
+                continue;
+            }
             instance.plugin.log(&LogCx {
                 names: &self.names,
                 summary,
@@ -395,7 +446,7 @@ impl Chain {
 
     /// For dumps: each kind with the attachment points and objects of its instances.
     pub fn attachments(&self) -> impl Iterator<Item = (&'static str, Vec<(String, &Arc<str>)>)> {
-        self.slots.iter().map(|slot| (slot.kind, slot.attachments()))
+        self.slots.iter().map(|slot| (slot.place.kind, slot.attachments()))
     }
 }
 
@@ -406,31 +457,19 @@ impl PluginInstance {
 }
 
 impl ChainSlot {
-    /// The instances that may buffer the body: those attached to the rule or its service, or globally. An instance for
-    /// only a consumer or group may not: the consumer is unknown before `access`, so all bodies would be buffered.
-    fn body_buffering_instances(&self) -> impl Iterator<Item = &PluginInstance> {
-        let consumers = self.consumers.values().filter(|(overlay, _)| *overlay != Overlay::Consumer);
-        let groups = self.groups.iter().filter(|(overlay, ..)| *overlay != Overlay::Group);
-        let consumers_and_groups = consumers.map(|(_, index)| *index).chain(groups.map(|(_, _, index)| *index));
-        self.base.map(|(_, index)| index).into_iter().chain(consumers_and_groups).map(|index| self.instance_at(index))
-    }
-
-    fn instance(&self, selected: Option<InstanceIndex>) -> Option<&PluginInstance> {
-        selected.map(|index| self.instance_at(index))
+    /// The instances that some request selects.
+    fn selectable_instances(&self) -> impl Iterator<Item = &PluginInstance> {
+        let overlays =
+            self.consumers.values().map(|(_, index)| index).chain(self.groups.iter().map(|(.., index)| index));
+        let base = self.base.iter().map(|(_, index)| index);
+        base.chain(overlays).map(|index| self.instance_at(*index))
     }
 
     fn instance_at(&self, index: InstanceIndex) -> &PluginInstance {
         &self.instances[index as usize]
     }
 
-    /// Selects the instance for an identity. `None` if there is none, or if it does not apply to the protocol.
-    fn select(&self, protocol: RequestProtocol, identity: &Identity) -> Option<InstanceIndex> {
-        let overlay = identity.consumer.as_ref().and_then(|consumer| self.overlay(consumer));
-        let index = overlay.or(self.base.map(|(_, index)| index))?;
-        self.instance_at(index).protocols.include(protocol).then_some(index)
-    }
-
-    /// The most specific instance for the consumer or one of its groups.
+    /// The most specific instance of the rule for the consumer or one of its groups.
     fn overlay(&self, consumer: &Consumer) -> Option<InstanceIndex> {
         if self.consumers.is_empty() && self.groups.is_empty() {
             return None;
@@ -485,8 +524,14 @@ impl std::fmt::Debug for Chain {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::Relaxed;
+    use std::time::Duration;
+
     use super::*;
+    use crate::plugin_api::Scheme;
     use crate::plugin_api::consumers::EntityId;
+    use crate::plugin_api::consumers::plugins::{ConsumerPlugin, OrderedPlugins, PluginSubject};
     use crate::plugin_api::testing::{TestRequest, names};
 
     /// Replies with this status.
@@ -537,7 +582,7 @@ mod tests {
         for (consumer, expected) in [("consumer 65535", 402), ("consumer 0", 402), ("another consumer", 401)] {
             let mut builder = ChainBuilder::default();
             for number in 0..=u16::MAX {
-                let point = AttachmentPoint::Consumer(consumer_id(number), OverlayScope::Nothing);
+                let point = AttachmentPoint::Consumer(consumer_id(number), OverlayScope::Route);
                 builder.add("guard", 1, point, instance(RejectAll(402)));
             }
             // The index of the base instance exceeds 16 bits.
@@ -560,8 +605,8 @@ mod tests {
             );
         }
         let other_scope = PluginInstance { scope: "Service/a/b:80".into(), ..shared.clone() };
-        builder.add("guard", 1, AttachmentPoint::Consumer(consumer_id(7), OverlayScope::Nothing), other_scope.clone());
-        builder.add("guard", 1, AttachmentPoint::Consumer(consumer_id(1000), OverlayScope::Nothing), other_scope);
+        builder.add("guard", 1, AttachmentPoint::Consumer(consumer_id(7), OverlayScope::Service), other_scope.clone());
+        builder.add("guard", 1, AttachmentPoint::Consumer(consumer_id(1000), OverlayScope::Service), other_scope);
         builder.add("guard", 1, AttachmentPoint::Base(BaseScope::Route), instance(RejectAll(401)));
         let slot = &builder.slots[0];
         assert_eq!(slot.instances.len(), 3);
@@ -572,23 +617,35 @@ mod tests {
         assert_eq!(status_for(builder, "consumer 999").await, 402);
     }
 
+    /// Where the plugin of a test is attached.
+    enum Attached {
+        ToRule(AttachmentPoint),
+        ToSubject(PluginSubject),
+    }
+
     /// All attachment points in the order of precedence, each with the status of its plugin: 401 for the first point,
     /// 402 for the second, and so on.
-    fn attachment_points() -> Vec<(AttachmentPoint, u16)> {
-        let consumer = |scope| AttachmentPoint::Consumer("anna".into(), scope);
-        let group = |scope| AttachmentPoint::Group("a/gold".into(), scope);
+    fn attachment_points() -> Vec<(Attached, u16)> {
+        let consumer = |scope| Attached::ToRule(AttachmentPoint::Consumer("anna".into(), scope));
+        let group = |scope| Attached::ToRule(AttachmentPoint::Group("a/gold".into(), scope));
         let points = [
             consumer(OverlayScope::Route),
             consumer(OverlayScope::Service),
             group(OverlayScope::Route),
             group(OverlayScope::Service),
-            consumer(OverlayScope::Nothing),
-            group(OverlayScope::Nothing),
-            AttachmentPoint::Base(BaseScope::Route),
-            AttachmentPoint::Base(BaseScope::Service),
-            AttachmentPoint::Base(BaseScope::Global),
+            Attached::ToSubject(PluginSubject::Consumer("anna".into())),
+            Attached::ToSubject(PluginSubject::Group("a/gold".into())),
+            Attached::ToRule(AttachmentPoint::Base(BaseScope::Route)),
+            Attached::ToRule(AttachmentPoint::Base(BaseScope::Service)),
+            Attached::ToRule(AttachmentPoint::Base(BaseScope::Global)),
         ];
         points.into_iter().zip(401..).collect()
+    }
+
+    /// The plugin of a consumer or group.
+    fn consumer_plugin(kind: &'static str, priority: i32, instance: PluginInstance) -> OrderedPlugins {
+        let place = ExecutionPlace { kind, priority };
+        [Arc::new(ConsumerPlugin { place, instance })].into_iter().collect()
     }
 
     // kong-compat §1.4
@@ -615,10 +672,18 @@ mod tests {
                     let mut builder = ChainBuilder::default();
                     let auth = instance(AuthenticateAs(consumer(id, group).into()));
                     builder.add("auth", 2, AttachmentPoint::Base(BaseScope::Route), auth);
+                    let mut directory = ConsumerDirectory::default();
                     for (point, status) in attached {
-                        builder.add("guard", 1, point, instance(RejectAll(status)));
+                        let instance = instance(RejectAll(status));
+                        match point {
+                            Attached::ToRule(point) => builder.add("guard", 1, point, instance),
+                            Attached::ToSubject(subject) => {
+                                directory.set_plugins(&subject, consumer_plugin("guard", 1, instance));
+                            }
+                        }
                     }
-                    let outcome = TestRequest::get("/").run(&builder.build(names()).unwrap()).await;
+                    let request = TestRequest::get("/").with_consumers(&directory);
+                    let outcome = request.run(&builder.build(names()).unwrap()).await;
                     let expected = applicable.get(left_out).map(|index| 401 + u16::try_from(*index).unwrap());
                     let status = outcome.reply_status().map(|status| status.as_u16());
                     assert_eq!(status, expected, "{id} of {group}, without {:?}", &applicable[..left_out]);
@@ -641,27 +706,28 @@ mod tests {
     #[tokio::test]
     async fn plugins_run_by_priority_and_see_the_consumer_after_auth() {
         let mut builder = ChainBuilder::default();
+        let name = |kind, attached_to| &*Box::leak(format!("{kind} {attached_to}").into_boxed_str());
+        let mut of_anna = Vec::new();
         for (kind, priority) in [("after", 1), ("b-before", 3), ("a-before", 3)] {
-            for (point, name) in [
-                (AttachmentPoint::Base(BaseScope::Global), "base"),
-                (AttachmentPoint::Consumer("anna".into(), OverlayScope::Nothing), "for anna"),
-            ] {
-                let name = Box::leak(format!("{kind} {name}").into_boxed_str());
-                builder.add(kind, priority, point, instance(RecordRun(name)));
-            }
+            let base = instance(RecordRun(name(kind, "base")));
+            builder.add(kind, priority, AttachmentPoint::Base(BaseScope::Global), base);
+            let (place, instance) = (ExecutionPlace { kind, priority }, instance(RecordRun(name(kind, "for anna"))));
+            of_anna.push(Arc::new(ConsumerPlugin { place, instance }));
         }
+        let mut directory = ConsumerDirectory::default();
+        directory.set_plugins(&PluginSubject::Consumer("anna".into()), of_anna.into_iter().collect());
         let anna = Consumer::new(EntityId::from_text("anna"), None, None, Vec::new(), Vec::new());
         builder.add("auth", 2, AttachmentPoint::Base(BaseScope::Route), instance(AuthenticateAs(anna.into())));
-        let outcome = TestRequest::get("/").run(&builder.build(names()).unwrap()).await;
+        let outcome = TestRequest::get("/").with_consumers(&directory).run(&builder.build(names()).unwrap()).await;
         let ran: Vec<_> = outcome.request.headers.get_all("x-ran").iter().map(|name| name.to_str().unwrap()).collect();
         assert_eq!(ran, ["b-before base", "a-before base", "after for anna"]);
     }
 
     // kong-compat §1.3
-    #[test]
-    fn instances_run_only_for_their_protocols() {
+    #[tokio::test]
+    async fn instances_run_only_for_their_protocols() {
         // Plain HTTP, HTTPS, gRPC without TLS, gRPC over TLS.
-        for (names, expected) in [
+        for (names_of_protocols, expected) in [
             (&["http"][..], [true, false, true, false]),
             (&["https"], [false, true, false, true]),
             (&["grpc"], [false, false, true, false]),
@@ -669,16 +735,95 @@ mod tests {
             (&["http", "https"], [true; 4]),
             (&["tcp", "tls", "udp"], [false; 4]),
         ] {
-            let protocols = Protocols::from_names(names.iter().copied());
-            let mut builder = ChainBuilder::default();
-            let instance = PluginInstance { protocols, ..instance(RejectAll(401)) };
-            builder.add("guard", 1, AttachmentPoint::Base(BaseScope::Route), instance);
-            let cases = [(false, false), (true, false), (false, true), (true, true)];
-            let is_selected = cases.map(|(secure, grpc)| {
-                builder.slots[0].select(RequestProtocol { secure, grpc }, &Identity::default()).is_some()
-            });
-            assert_eq!(is_selected, expected, "{names:?}");
+            let protocols = Protocols::from_names(names_of_protocols.iter().copied());
+            let rejecting = PluginInstance { protocols, ..instance(RejectAll(401)) };
+            for is_of_consumer in [false, true] {
+                let (mut builder, mut directory) = (ChainBuilder::default(), ConsumerDirectory::default());
+                let anna = Consumer::new(EntityId::from_text("anna"), None, None, Vec::new(), Vec::new());
+                let auth = instance(AuthenticateAs(anna.into()));
+                builder.add("auth", 2, AttachmentPoint::Base(BaseScope::Route), auth);
+                if is_of_consumer {
+                    let plugins = consumer_plugin("guard", 1, rejecting.clone());
+                    directory.set_plugins(&PluginSubject::Consumer("anna".into()), plugins);
+                } else {
+                    builder.add("guard", 1, AttachmentPoint::Base(BaseScope::Route), rejecting.clone());
+                }
+                let chain = builder.build(names()).unwrap();
+                let mut is_selected = Vec::new();
+                for (scheme, media_type) in [
+                    (Scheme::Http, "text/plain"),
+                    (Scheme::Https, "text/plain"),
+                    (Scheme::Http, "application/grpc"),
+                    (Scheme::Https, "application/grpc"),
+                ] {
+                    let request = TestRequest::post("/", media_type, "").with_consumers(&directory);
+                    let outcome = TestRequest { scheme, ..request }.run(&chain).await;
+                    is_selected.push(outcome.reply_status().is_some());
+                }
+                assert_eq!(is_selected, expected, "{names_of_protocols:?}, of the consumer: {is_of_consumer}");
+            }
         }
+    }
+
+    /// Identifies the consumer and then waits forever.
+    struct WaitAs(Arc<Consumer>);
+
+    impl Plugin for WaitAs {
+        fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+            AccessOutcome::Wait(Box::pin(async move {
+                cx.identity.consumer = Some(Arc::clone(&self.0));
+                std::future::pending().await
+            }))
+        }
+    }
+
+    /// Counts the runs of its log phase.
+    struct CountLogs(Arc<AtomicUsize>);
+
+    impl Plugin for CountLogs {
+        fn log(&self, _: &LogCx<'_>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn plugin_of_the_consumer_logs_a_request_that_is_aborted_during_authentication() {
+        let anna = Arc::new(Consumer::new(EntityId::from_text("anna"), None, None, Vec::new(), Vec::new()));
+        let mut builder = ChainBuilder::default();
+        builder.add("auth", 2, AttachmentPoint::Base(BaseScope::Route), instance(WaitAs(anna)));
+        let chain = builder.build(names()).unwrap();
+        let count = Arc::new(AtomicUsize::new(0));
+        let logging = PluginInstance { phases: Phases::LOG, ..instance(CountLogs(Arc::clone(&count))) };
+        let mut directory = ConsumerDirectory::default();
+        directory.set_plugins(&PluginSubject::Consumer("anna".into()), consumer_plugin("log", 1, logging));
+        let (mut head, ()) = http::Request::new(()).into_parts();
+        let mut state = ChainState::default();
+        let address = std::net::IpAddr::from([192, 0, 2, 1]);
+        let (scheme, peer) = (Scheme::Http, address);
+        let client = ClientInfo { address, port: 40_000, peer, scheme, host: "test.example", listen_port: 80 };
+        let request = ChainRequest {
+            head: &mut head,
+            path: "/",
+            query: None,
+            client,
+            framing: Framing::default(),
+            id: &HeaderValue::from_static("0123456789abcdef0123456789abcdef"),
+            body: None,
+            consumers: &directory,
+            now: SystemTime::UNIX_EPOCH,
+            protocol: RequestProtocol::default(),
+        };
+        tokio::time::timeout(Duration::from_secs(1), chain.access(request, &mut state)).await.unwrap_err();
+        let summary = RequestSummary {
+            status: StatusCode::REQUEST_TIMEOUT,
+            source: ResponseSource::Proxy,
+            total: Duration::ZERO,
+            upstream: None,
+            bytes_in: 0,
+            bytes_out: 0,
+        };
+        chain.log(&state, &summary);
+        assert_eq!(count.load(Relaxed), 1);
     }
 
     struct BufferBody;
@@ -690,7 +835,7 @@ mod tests {
     }
 
     #[test]
-    fn consumer_only_instances_do_not_buffer_bodies() {
+    fn all_instances_of_the_rule_may_buffer_the_body() {
         let (anna, group): (Arc<str>, Arc<str>) = ("anna".into(), "a/group".into());
         let overlays = |scope| {
             [AttachmentPoint::Consumer(Arc::clone(&anna), scope), AttachmentPoint::Group(Arc::clone(&group), scope)]
@@ -699,7 +844,6 @@ mod tests {
             (vec![AttachmentPoint::Base(BaseScope::Global)], Some(1)),
             (overlays(OverlayScope::Route).into(), Some(1)),
             (overlays(OverlayScope::Service).into(), Some(1)),
-            (overlays(OverlayScope::Nothing).into(), None),
         ];
         for (points, expected) in cases {
             let mut builder = ChainBuilder::default();

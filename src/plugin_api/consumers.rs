@@ -6,6 +6,7 @@
 //! size.
 
 mod entity_id;
+pub mod plugins;
 mod sharded_map;
 
 use std::fmt::{self, Write};
@@ -18,6 +19,7 @@ use http::HeaderValue;
 use super::signature::VerificationKey;
 use entity_id::header_value;
 pub use entity_id::{EntityId, EntityName};
+use plugins::{ConsumerPlugins, OrderedPlugins, PluginSubject};
 pub use sharded_map::{MapIndex, ShardedMap};
 
 /// A consumer with everything about it that plugins write into requests.
@@ -43,9 +45,11 @@ impl Consumer {
         id: EntityId,
         username: Option<&str>,
         custom_id: Option<&str>,
-        groups: Vec<Arc<str>>,
+        mut groups: Vec<Arc<str>>,
         acls: Vec<Arc<str>>,
     ) -> Self {
+        groups.sort();
+        groups.dedup();
         let extras = ConsumerExtras {
             custom_id: custom_id.map(EntityName::from),
             acls_header: if acls.is_empty() { None } else { header_value(&acls.join(", ")) },
@@ -61,7 +65,7 @@ impl Consumer {
         self.extras.as_ref()?.custom_id.as_ref()
     }
 
-    /// Names of KongConsumerGroups.
+    /// Names of KongConsumerGroups, sorted.
     pub fn groups(&self) -> &[Arc<str>] {
         self.extras.as_ref().map_or(&[], |extras| &extras.groups)
     }
@@ -172,6 +176,8 @@ pub struct ConsumerDirectory {
     pub passwords: ShardedMap<ByLogin>,
     /// By key claim.
     pub tokens: ShardedMap<ByClaim>,
+    /// The plugins that run for consumers and groups on all rules. `None` if there are none.
+    pub plugins: Option<Arc<ConsumerPlugins>>,
     /// Fingerprint of the contents, equal in every process. The code that fills the directory computes it without the
     /// contents of Secrets, because a fingerprint of the fields above would allow guessing keys and passwords.
     pub fingerprint: u64,
@@ -183,6 +189,23 @@ impl ConsumerDirectory {
         self.consumers.insert(Arc::clone(consumer));
         self.usernames.insert(Arc::clone(consumer));
         self.custom_ids.insert(Arc::clone(consumer));
+    }
+
+    /// The plugins that run for this consumer or group on all rules. `None` if there are none.
+    pub fn plugins_of(&self, subject: &PluginSubject) -> Option<&OrderedPlugins> {
+        self.plugins.as_ref()?.of(subject)
+    }
+
+    /// Replaces the plugins that run for this consumer or group on all rules.
+    pub fn set_plugins(&mut self, subject: &PluginSubject, plugins: OrderedPlugins) {
+        let directory = Arc::make_mut(self.plugins.get_or_insert_default());
+        // The fingerprint is a sum, so it does not depend on the order of changes.
+        self.fingerprint = self.fingerprint.wrapping_sub(subject.content_hash(directory.of(subject)));
+        directory.set(subject, plugins);
+        self.fingerprint = self.fingerprint.wrapping_add(subject.content_hash(directory.of(subject)));
+        if directory.is_empty() {
+            self.plugins = None;
+        }
     }
 
     /// Looks up a consumer that a configuration names, by id or else by username.

@@ -19,12 +19,25 @@ use super::rule::{
 };
 use super::timeouts_and_retries::TimeoutsAndRetries;
 use super::{Bind, BindAddress, HttpListener, Routes, Snapshot};
+use crate::plugin_api::consumers::plugins::{ConsumerPlugin, OrderedPlugins, PluginSubject};
 use crate::upstream::{UpstreamKey, UpstreamProtocol};
 
 /// The whole snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SnapshotDump {
     pub binds: Vec<BindDump>,
+    /// The plugins that run for consumers and groups on all rules. Rules do not repeat them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub consumer_plugins: Vec<ConsumerPluginsDump>,
+}
+
+/// The plugins of one consumer or group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConsumerPluginsDump {
+    /// `Consumer id` or `Group namespace/name`.
+    pub subject: String,
+    /// `rate-limiting: KongPlugin/default/gold`, in the order in which they run.
+    pub plugins: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -193,7 +206,9 @@ impl Snapshot {
                 listeners.map(|(hostname, listener)| listener.dump(hostname, certificates(hostname, listener)));
             BindDump { address: *address, listeners: listeners.collect() }
         };
-        SnapshotDump { binds: self.binds.iter().map(bind).collect() }
+        let binds = self.binds.iter().map(bind).collect();
+        let consumer_plugins = self.consumers.plugins.iter().flat_map(|plugins| plugins.entries());
+        SnapshotDump { binds, consumer_plugins: consumer_plugins.map(ConsumerPluginsDump::from).collect() }
     }
 
     /// The route table, one line per match, in the order in which matches are evaluated.
@@ -284,6 +299,13 @@ impl From<&RouteEntry> for MatchDump {
             server_names: route.server_names.iter().map(ToString::to_string).collect(),
             ..MatchDump::for_rule(&route.rule)
         }
+    }
+}
+
+impl From<(PluginSubject, &OrderedPlugins)> for ConsumerPluginsDump {
+    fn from((subject, plugins): (PluginSubject, &OrderedPlugins)) -> Self {
+        let line = |plugin: &Arc<ConsumerPlugin>| format!("{}: {}", plugin.place.kind, plugin.instance.object);
+        ConsumerPluginsDump { subject: subject.to_string(), plugins: plugins.iter().map(line).collect() }
     }
 }
 

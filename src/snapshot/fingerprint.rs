@@ -42,6 +42,8 @@ impl Snapshot {
         // Each section has a label, so that the bytes of one section cannot be mistaken for those of another.
         hasher.add_section("routes");
         let mut dump = self.dump();
+        // The fingerprint of the consumers covers their plugins.
+        dump.consumer_plugins.clear();
         for listener in dump.binds.iter_mut().flat_map(|bind| &mut bind.listeners) {
             // The dump lists generated certificates too; the certificates from Secrets are hashed below.
             listener.certificates = listener.certificates.as_ref().map(|_| Vec::new());

@@ -1,6 +1,9 @@
-//! Random edits of plugins and of the objects that decide where they run, compared with a compilation from scratch.
+//! Edits of plugins and of the objects that decide where they run. After each step of random sequences, the result is
+//! compared with a compilation from scratch. Further tests check that edits of consumers plan no route again.
 
-use portico::api::Kind;
+use std::sync::Arc;
+
+use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool};
 use portico::store::{AnyObject, Batch};
 use serde_json::{Value, json};
@@ -32,6 +35,110 @@ fn random_plugin_edits_match_full_compile() {
         with_other_plugins > 300,
         "too few states with a plugin for a route, a Service or all requests: {with_other_plugins}"
     );
+}
+
+/// HTTPRoutes and Ingresses, as many of each, whose rules authenticate with the plugin `auth`.
+fn routes_with_authentication(rules: usize) -> Vec<AnyObject> {
+    let mut objects = initial_objects();
+    let class = json!({"metadata": {"name": "portico"}, "spec": {"controller": "portico.dev/ingress-controller"}});
+    objects.push(parse(Kind::IngressClass, class));
+    let auth = json!({"metadata": {"namespace": "a", "name": "auth"}, "plugin": "key-auth"});
+    objects.push(parse(Kind::KongPlugin, auth));
+    for number in 0..rules {
+        let metadata =
+            |name: String| json!({"namespace": "a", "name": name, "annotations": {"konghq.com/plugins": "auth"}});
+        let mut spec = route(&[]);
+        spec["hostnames"] = json!([format!("route-{number}.example")]);
+        let http_route = json!({"metadata": metadata(format!("route-{number}")), "spec": spec});
+        objects.push(parse(Kind::HttpRoute, http_route));
+        let backend = json!({"service": {"name": "s", "port": {"number": 80}}});
+        let path = json!({"path": "/", "pathType": "Prefix", "backend": backend});
+        let rule = json!({"host": format!("ingress-{number}.example"), "http": {"paths": [path]}});
+        let spec = json!({"ingressClassName": "portico", "rules": [rule]});
+        objects.push(parse(Kind::Ingress, json!({"metadata": metadata(format!("ingress-{number}")), "spec": spec})));
+    }
+    objects
+}
+
+fn limit_plugin(name: &str, minute: u32) -> AnyObject {
+    let metadata = json!({"namespace": "a", "name": name});
+    parse(Kind::KongPlugin, json!({"metadata": metadata, "plugin": "rate-limiting", "config": {"minute": minute}}))
+}
+
+/// A consumer or group with these plugins.
+fn subject(kind: Kind, name: &str, plugins: &str) -> AnyObject {
+    let annotations = json!({"kubernetes.io/ingress.class": "portico", "konghq.com/plugins": plugins});
+    let mut object = json!({"metadata": {"namespace": "a", "name": name, "annotations": annotations}});
+    if kind == Kind::KongConsumer {
+        object["username"] = json!(name);
+    }
+    parse(kind, object)
+}
+
+// kong-compat §1.4
+#[test]
+fn edits_of_plugins_of_consumers_plan_no_route_again() {
+    let mut harness =
+        CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
+    let put = |object| Batch { upserts: vec![object], removes: vec![] };
+    let remove =
+        |kind, name: &str| Batch { upserts: vec![], removes: vec![ObjectId::new(kind, ObjectKey::new("a", name))] };
+    harness.apply(Batch { upserts: routes_with_authentication(3), removes: vec![] });
+    harness.apply(put(limit_plugin("gold", 100)));
+    let edits = [
+        ("the first consumer", put(subject(Kind::KongConsumer, "anna", "gold"))),
+        ("another consumer", put(subject(Kind::KongConsumer, "bert", "gold"))),
+        ("the configuration of the plugin", put(limit_plugin("gold", 200))),
+        ("a second plugin", put(limit_plugin("silver", 50))),
+        ("the plugin of one consumer", put(subject(Kind::KongConsumer, "bert", "silver"))),
+        ("two plugins of one kind", put(subject(Kind::KongConsumer, "bert", "silver, gold"))),
+        ("a group", put(subject(Kind::KongConsumerGroup, "vip", "silver"))),
+        ("no plugin", put(subject(Kind::KongConsumer, "anna", ""))),
+        ("a removed group", remove(Kind::KongConsumerGroup, "vip")),
+        ("a removed plugin", remove(Kind::KongPlugin, "gold")),
+        ("a removed consumer", remove(Kind::KongConsumer, "bert")),
+    ];
+    for (description, edit) in edits {
+        let before = Arc::clone(&harness.snapshot);
+        let built = harness.apply(edit);
+        assert_eq!(built, 0, "{description}: routers were built");
+        let is_same = before.binds.len() == harness.snapshot.binds.len()
+            && before.binds.values().zip(harness.snapshot.binds.values()).all(|(a, b)| Arc::ptr_eq(a, b));
+        assert!(is_same, "{description}: routes were planned again");
+        let state = harness.describe_state();
+        assert!(state.contains("key-auth: route KongPlugin/a/auth"), "{description}: {state}");
+        let is_in_rules = ["rate-limiting: Consumer", "rate-limiting: Group"].iter().any(|line| state.contains(line));
+        assert!(!is_in_rules, "{description}: {state}");
+        assert_eq!(state, harness.recompiled().describe_state(), "{description}");
+    }
+}
+
+// kong-compat §1.4, §7.2
+#[test]
+fn plugin_of_consumers_moves_to_rules_when_a_route_names_it() {
+    let mut harness =
+        CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
+    harness.apply(Batch { upserts: routes_with_authentication(2), removes: vec![] });
+    let consumers = ["anna", "bert"].map(|name| subject(Kind::KongConsumer, name, "gold"));
+    harness.apply(Batch { upserts: [&consumers[..], &[limit_plugin("gold", 100)]].concat(), removes: vec![] });
+    let occurrences = |harness: &CompilerHarness| {
+        let state = harness.describe_state();
+        assert_eq!(state, harness.recompiled().describe_state());
+        (state.matches("subject: Consumer ").count(), state.matches("ConsumerAndRoute ").count())
+    };
+    assert_eq!(occurrences(&harness), (2, 0), "each consumer is listed once, and no rule names it");
+
+    let route_with = |plugins: &str| {
+        let annotations = json!({"konghq.com/plugins": plugins});
+        let metadata = json!({"namespace": "a", "name": "route-0", "annotations": annotations});
+        let mut spec = route(&[]);
+        spec["hostnames"] = json!(["route-0.example"]);
+        Batch { upserts: vec![parse(Kind::HttpRoute, json!({"metadata": metadata, "spec": spec}))], removes: vec![] }
+    };
+    harness.apply(route_with("auth, gold"));
+    assert_eq!(occurrences(&harness), (0, 2), "the plugin runs for them on this route only");
+    harness.apply(route_with("auth"));
+    assert_eq!(occurrences(&harness), (2, 0));
 }
 
 fn initial_objects() -> Vec<AnyObject> {

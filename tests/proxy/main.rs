@@ -4,6 +4,7 @@
 
 mod accounting;
 mod bodies;
+mod consumer_plugins;
 mod corpus;
 mod corpus_h2;
 mod cors;

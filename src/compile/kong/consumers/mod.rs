@@ -21,6 +21,7 @@ use crate::compile::kong::plugins::referenced_plugins;
 use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Consumer;
+use crate::plugin_api::consumers::plugins::{OrderedPlugins, PluginSubject};
 use crate::plugin_api::consumers::{ConsumerDirectory, EntityId};
 use crate::store::{Changes, Store};
 use claim_conflicts::{ClaimConflicts, Claimant, ConsumerClaim};
@@ -62,6 +63,16 @@ impl Consumers {
     /// The current directory.
     pub(in crate::compile) fn directory(&self) -> Arc<ConsumerDirectory> {
         Arc::clone(&self.directory)
+    }
+
+    /// Sets the plugins that run on all routes for a consumer or group.
+    pub(super) fn set_plugins(&mut self, subject: &PluginSubject, plugins: OrderedPlugins) {
+        // The directory is copied only if something changed.
+        let known = self.directory.plugins_of(subject);
+        let is_same = known.map_or(plugins.is_empty(), |known| *known == plugins);
+        if !is_same {
+            Arc::make_mut(&mut self.directory).set_plugins(subject, plugins);
+        }
     }
 
     /// Reads the touched objects again. Returns the consumers and groups whose verdicts must be updated.

@@ -7,6 +7,7 @@ use super::{CompiledPlugin, Plugins};
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
 use crate::compile::kong::annotations::annotation_field;
+use crate::compile::kong::consumers;
 use crate::compile::{CompileContext, CompileInputs};
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::plugin_api::chain::{
@@ -110,14 +111,6 @@ impl Plugins {
         for id in &self.global_plugins.ambiguous {
             assembler.reject_ambiguous(id, &global);
         }
-        // Only plugins identify consumers: without plugins on the rule, its requests have no consumer.
-        if !assembler.builder.is_empty() {
-            for (id, subjects) in &self.global_plugins.consumer_bound {
-                if let Some(compiled) = self.plugins.get(id) {
-                    assembler.add_for(compiled, subjects, OverlayScope::Nothing, &global);
-                }
-            }
-        }
         let is_attached = !assembler.builder.is_empty();
         if let Some(builtin) = &cx.inputs.plugin_factory.builtin {
             builtin.add_to(&mut assembler.builder, &global);
@@ -177,8 +170,10 @@ impl ChainAssembler<'_> {
         counter_scope: &Arc<str>,
     ) {
         let consumers = subjects.consumers.iter();
-        let consumers = consumers.map(|consumer| AttachmentPoint::Consumer(Arc::clone(consumer), overlay_scope));
-        let groups = subjects.groups.iter().map(|group| AttachmentPoint::Group(Arc::clone(group), overlay_scope));
+        let consumers =
+            consumers.map(|key| AttachmentPoint::Consumer(Arc::from(&*consumers::consumer_id(key)), overlay_scope));
+        let groups = subjects.groups.iter();
+        let groups = groups.map(|key| AttachmentPoint::Group(consumers::group_name(key), overlay_scope));
         self.add(compiled, consumers.chain(groups), counter_scope);
     }
 
@@ -192,19 +187,9 @@ impl ChainAssembler<'_> {
         if compiled.disabled {
             return;
         }
-        let (kind, priority, instance) = match (compiled.kind, &compiled.plugin) {
-            (Some(kind), Ok(plugin)) => {
-                let instance = PluginInstance {
-                    plugin: Arc::clone(plugin),
-                    phases: kind.phases(),
-                    protocols: compiled.protocols,
-                    scope: Arc::clone(counter_scope),
-                    object: Arc::clone(&compiled.object),
-                    configuration_hash: compiled.configuration_hash,
-                };
-                (kind.name(), kind.priority(), instance)
-            }
-            _ => {
+        let (kind, priority, instance) = match compiled.usable_instance(counter_scope) {
+            Some(usable) => usable,
+            None => {
                 let message = format!("plugin {} cannot be used", compiled.object);
                 let remedy = "see its condition Programmed";
                 if !self.must_reject(compiled) {
@@ -300,6 +285,22 @@ impl ChainAssembler<'_> {
     }
 }
 
+impl CompiledPlugin {
+    /// The kind, the priority and an instance with this scope. `None` if the plugin cannot be used.
+    pub(super) fn usable_instance(&self, counter_scope: &Arc<str>) -> Option<(&'static str, i32, PluginInstance)> {
+        let (kind, plugin) = self.kind.zip(self.plugin.as_ref().ok())?;
+        let instance = PluginInstance {
+            plugin: Arc::clone(plugin),
+            phases: kind.phases(),
+            protocols: self.protocols,
+            scope: Arc::clone(counter_scope),
+            object: Arc::clone(&self.object),
+            configuration_hash: self.configuration_hash,
+        };
+        Some((kind.name(), kind.priority(), instance))
+    }
+}
+
 /// The kind under which unknown plugins are added to a chain.
 const UNKNOWN: &str = "unknown";
 
@@ -325,7 +326,7 @@ fn misplaced_remedy(scopes: Scopes) -> String {
 }
 
 /// The plugin's kind and priority, and an instance that rejects all requests in its place.
-fn rejecting_substitute(
+pub(super) fn rejecting_substitute(
     compiled: &CompiledPlugin,
     counter_scope: &Arc<str>,
     message: String,

@@ -3,6 +3,7 @@
 //! ```text
 //!   KongPlugin, KongClusterPlugin ─ configuration.rs ─▶ PluginFactory ─▶ CompiledPlugin
 //!   annotations, ExtensionRef ─ references.rs ─▶ plugins of a rule ─ chain.rs ─▶ Chain
+//!                                            └─▶ plugins of a consumer ─ subjects.rs ─▶ ConsumerDirectory
 //! ```
 //!
 //! A guard is a plugin that protects routes, such as authentication. A guard that cannot be built is replaced by a
@@ -12,6 +13,7 @@ mod chain;
 mod configuration;
 mod degraded;
 mod references;
+mod subjects;
 mod unsupported_plugins;
 mod verdict;
 
@@ -22,6 +24,7 @@ use serde_json::Value;
 
 pub(in crate::compile) use chain::{PluginSite, RuleChain};
 pub use degraded::with_degraded_plugins;
+pub(super) use subjects::plugin_subject;
 
 use crate::api::kong::PluginSettings;
 use crate::api::kong::annotations::GLOBAL_LABEL;
@@ -30,10 +33,11 @@ use crate::compile::CompileContext;
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::chain::Protocols;
+use crate::plugin_api::consumers::plugins::ConsumerPlugin;
 use crate::plugin_api::kind::HTTP_FAMILY;
 use crate::plugin_api::{AnyPluginKind, Plugin, Scopes};
 use crate::store::{Changes, Store};
-use references::{PluginReferrers, PluginSubjects};
+use references::PluginReferrers;
 
 /// All plugin objects with their built plugins, and where they run.
 #[derive(Debug, Default)]
@@ -54,6 +58,8 @@ pub(in crate::compile) struct PluginUpdate {
     pub verdicts_to_update: BTreeSet<ObjectId>,
     /// Routes and Ingresses whose chains changed.
     pub routes_to_update: Changes,
+    /// Consumers and groups whose plugins on all routes may have changed.
+    pub subjects_to_update: BTreeSet<ObjectId>,
 }
 
 /// The plugin built from an object.
@@ -77,17 +83,17 @@ struct CompiledPlugin {
     protocols: Protocols,
     /// The object that configures it, such as `KongPlugin/default/limit`.
     object: Arc<str>,
+    /// What runs on all routes for the consumers and groups that refer to it. `None` if nothing does.
+    for_subjects: Option<Arc<ConsumerPlugin>>,
 }
 
-/// Plugins that run on rules without a reference to them.
+/// Plugins that run for all requests, on rules without a reference to them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct GlobalPlugins {
     /// Objects with the label `global`, each of which configures a different plugin.
     global: BTreeSet<ObjectId>,
     /// Objects with that label of which several configure the same plugin, so that none of them runs.
     ambiguous: BTreeSet<ObjectId>,
-    /// Plugins that run on all routes for these consumers and groups.
-    consumer_bound: BTreeMap<ObjectId, PluginSubjects>,
 }
 
 impl Plugins {
@@ -111,23 +117,31 @@ impl Plugins {
             affected_plugins.insert(id.clone());
             match plugin_settings(cx.store, id) {
                 Some((meta, settings)) => {
-                    let before = self.plugins.remove(id);
-                    self.plugins.insert(id.clone(), compile_plugin(cx, id, meta, settings, before));
+                    let mut before = self.plugins.remove(id);
+                    let for_subjects = before.as_mut().and_then(|before| before.for_subjects.take());
+                    let mut compiled = compile_plugin(cx, id, meta, settings, before);
+                    compiled.for_subjects = compiled.for_subjects(cx.inputs.plugin_factory.fail_open, for_subjects);
+                    self.plugins.insert(id.clone(), compiled);
                 }
                 None => drop(self.plugins.remove(id)),
             }
         }
         let mut routes_to_update = Changes::new();
-        let mut have_all_chains_changed = self.update_globals(cx, &mut affected_plugins);
+        let have_globals_changed = self.update_globals(cx, &mut affected_plugins);
+        let mut subjects_to_update = BTreeSet::new();
         for id in &affected_plugins {
-            have_all_chains_changed |= self.update_referrers(cx, id, &mut routes_to_update);
+            self.update_referrers(cx, id, &mut routes_to_update, &mut subjects_to_update);
+        }
+        for referrers in touched.iter().filter_map(|id| self.referrers.get(id)) {
+            let subjects = referrers.subjects_on_all_routes();
+            subjects_to_update.extend(subjects.map(|(kind, key)| ObjectId::new(kind, key.clone())));
         }
         // A change of a plugin that runs without a reference changes every chain.
-        if have_all_chains_changed || touched.iter().any(|id| self.global_plugins.contains(id)) {
+        if have_globals_changed || touched.iter().any(|id| self.global_plugins.contains(id)) {
             routes_to_update.extend(cx.store.http_routes.keys().map(|key| ObjectId::new(Kind::HttpRoute, key.clone())));
             routes_to_update.extend(cx.store.ingresses.keys().map(|key| ObjectId::new(Kind::Ingress, key.clone())));
         }
-        PluginUpdate { verdicts_to_update: affected_plugins, routes_to_update }
+        PluginUpdate { verdicts_to_update: affected_plugins, routes_to_update, subjects_to_update }
     }
 
     /// Updates the plugins with the label `global`, which has an effect on KongClusterPlugins only. Returns whether
@@ -160,25 +174,31 @@ impl Plugins {
     }
 
     /// Updates the referrers of a plugin. If they changed, adds the routes and Ingresses that use the plugin to
-    /// `routes_to_update`. Returns whether all chains changed.
-    fn update_referrers(&mut self, cx: CompileContext<'_>, id: &ObjectId, routes_to_update: &mut Changes) -> bool {
+    /// `routes_to_update`, and the consumers and groups for which it begins or ceases to run on all routes to
+    /// `subjects_to_update`.
+    fn update_referrers(
+        &mut self,
+        cx: CompileContext<'_>,
+        id: &ObjectId,
+        routes_to_update: &mut Changes,
+        subjects_to_update: &mut BTreeSet<ObjectId>,
+    ) {
         let referrers = self.plugins.get(id).map(|compiled| references::referrers(cx, id, compiled.scopes()));
         if referrers.as_ref() == self.referrers.get(id) {
-            return false;
+            return;
         }
-        let has_chains = |id: &ObjectId| matches!(id.kind, Kind::HttpRoute | Kind::Ingress);
-        routes_to_update.extend(cx.store.dependency_index().affected_by([id]).into_iter().filter(has_chains));
-        let subjects =
-            referrers.as_ref().map(PluginReferrers::subjects_on_all_routes).filter(|subjects| !subjects.is_empty());
+        subjects_to_update.extend(references::changed_subjects(self.referrers.get(id), referrers.as_ref()));
+        let index = cx.store.dependency_index();
+        let is_subject = |id: &ObjectId| matches!(id.kind, Kind::KongConsumer | Kind::KongConsumerGroup);
+        // Of many consumers, none has a chain.
+        if !index.dependents(id).all(is_subject) {
+            let has_chains = |id: &ObjectId| matches!(id.kind, Kind::HttpRoute | Kind::Ingress);
+            routes_to_update.extend(index.affected_by([id]).into_iter().filter(has_chains));
+        }
         match referrers {
             Some(referrers) => self.referrers.insert(id.clone(), referrers),
             None => self.referrers.remove(id),
         };
-        let before = match subjects.clone() {
-            Some(subjects) => self.global_plugins.consumer_bound.insert(id.clone(), subjects),
-            None => self.global_plugins.consumer_bound.remove(id),
-        };
-        before != subjects
     }
 
     /// The verdict on an object that configures a plugin.
@@ -199,7 +219,7 @@ pub(in crate::compile) fn referenced_plugins<'s>(
 
 impl GlobalPlugins {
     fn contains(&self, id: &ObjectId) -> bool {
-        self.global.contains(id) || self.ambiguous.contains(id) || self.consumer_bound.contains_key(id)
+        self.global.contains(id) || self.ambiguous.contains(id)
     }
 }
 
@@ -262,6 +282,7 @@ fn compile_plugin(
         disabled: settings.disabled,
         protocols,
         object,
+        for_subjects: None,
     };
     let Some(kind) = kind else {
         compiled

@@ -46,10 +46,10 @@ struct CombinedReferrers {
 /// The consumers and groups that a plugin is restricted to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PluginSubjects {
-    /// Consumer ids.
-    pub(super) consumers: Vec<Arc<str>>,
-    /// Group names.
-    pub(super) groups: Vec<Arc<str>>,
+    /// KongConsumers, sorted.
+    pub(super) consumers: Vec<ObjectKey>,
+    /// KongConsumerGroups, sorted.
+    pub(super) groups: Vec<ObjectKey>,
 }
 
 /// Which kinds of objects refer to a plugin that does not support them.
@@ -74,19 +74,22 @@ impl PluginReferrers {
 
     /// The consumers and groups for which the plugin runs on all routes, because they refer to it and none of the
     /// routes and backends with which they are combined does.
-    pub(super) fn subjects_on_all_routes(&self) -> PluginSubjects {
-        let mut subjects = PluginSubjects::default();
-        for combined in self.combined_referrers.values().filter(|combined| !combined.is_attached) {
-            subjects.consumers.extend(combined.subjects.consumers.iter().cloned());
-            subjects.groups.extend(combined.subjects.groups.iter().cloned());
-        }
-        subjects
+    pub(super) fn subjects_on_all_routes(&self) -> impl Iterator<Item = (Kind, &ObjectKey)> {
+        let combined = self.combined_referrers.values().filter(|combined| !combined.is_attached);
+        combined.flat_map(|combined| combined.subjects.iter())
+    }
+
+    /// Whether the plugin runs on all routes for this consumer or group.
+    pub(super) fn runs_on_all_routes_for(&self, subject: &ObjectId) -> bool {
+        let namespace = if self.is_shared { "" } else { &*subject.key.namespace };
+        let combined = self.combined_referrers.get(namespace).filter(|combined| !combined.is_attached);
+        combined.is_some_and(|combined| combined.subjects.contains(subject))
     }
 
     /// Whether the plugin runs on all routes for some consumers although routes of other namespaces refer to it.
     pub(super) fn is_combined_per_namespace(&self) -> bool {
         let is_attached = self.combined_referrers.values().any(|combined| combined.is_attached);
-        is_attached && !self.subjects_on_all_routes().is_empty()
+        is_attached && self.subjects_on_all_routes().next().is_some()
     }
 
     /// Whether groups are ignored because consumers refer to the plugin as well.
@@ -120,6 +123,36 @@ impl PluginSubjects {
     pub(super) fn is_empty(&self) -> bool {
         self.consumers.is_empty() && self.groups.is_empty()
     }
+
+    fn iter(&self) -> impl Iterator<Item = (Kind, &ObjectKey)> {
+        let consumers = self.consumers.iter().map(|key| (Kind::KongConsumer, key));
+        consumers.chain(self.groups.iter().map(|key| (Kind::KongConsumerGroup, key)))
+    }
+
+    fn contains(&self, subject: &ObjectId) -> bool {
+        let keys = if subject.kind == Kind::KongConsumer { &self.consumers } else { &self.groups };
+        keys.binary_search(&subject.key).is_ok()
+    }
+}
+
+/// The consumers and groups for which a plugin runs on all routes before or after a change, but not both. Includes
+/// others if several changed.
+pub(super) fn changed_subjects(
+    before: Option<&PluginReferrers>,
+    after: Option<&PluginReferrers>,
+) -> impl Iterator<Item = ObjectId> {
+    let subjects = |referrers: Option<&PluginReferrers>| -> Vec<_> {
+        let subjects = referrers.into_iter().flat_map(PluginReferrers::subjects_on_all_routes);
+        subjects.map(|(kind, key)| ObjectId::new(kind, key.clone())).collect()
+    };
+    let (mut before, mut after) = (subjects(before), subjects(after));
+    // One edit adds or removes one of many subjects, so the lists have the same beginning and the same end.
+    let same = before.iter().zip(&after).take_while(|(a, b)| a == b).count();
+    drop((before.drain(..same), after.drain(..same)));
+    let same = before.iter().rev().zip(after.iter().rev()).take_while(|(a, b)| a == b).count();
+    before.truncate(before.len() - same);
+    after.truncate(after.len() - same);
+    before.into_iter().chain(after)
 }
 
 /// A reference in the annotation: its text, and the plugin or the reason why there is none.
@@ -185,21 +218,13 @@ pub(super) fn referrers(cx: CompileContext<'_>, plugin: &ObjectId, scopes: Scope
         let is_attached = match id.kind {
             Kind::KongConsumer => {
                 if consumers::is_served(cx, id) && refers_to_plugin() {
-                    referrers
-                        .combined_referrers_mut(&id.key.namespace)
-                        .subjects
-                        .consumers
-                        .push(Arc::from(&*consumers::consumer_id(&meta.key)));
+                    referrers.combined_referrers_mut(&id.key.namespace).subjects.consumers.push(meta.key.clone());
                 }
                 continue;
             }
             Kind::KongConsumerGroup => {
                 if consumers::is_served(cx, id) && refers_to_plugin() {
-                    referrers
-                        .combined_referrers_mut(&id.key.namespace)
-                        .subjects
-                        .groups
-                        .push(consumers::group_name(&meta.key));
+                    referrers.combined_referrers_mut(&id.key.namespace).subjects.groups.push(meta.key.clone());
                 }
                 continue;
             }

@@ -1,0 +1,98 @@
+//! The plugins that only consumers or groups refer to: they run on all routes for the requests of these consumers.
+//!
+//! Such a plugin is an entry of the consumer directory, not of the chains of rules, so its changes plan no route again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::chain::rejecting_substitute;
+use super::{CompiledPlugin, Plugins};
+use crate::api::kong::annotations::PLUGINS;
+use crate::api::{Kind, ObjectId};
+use crate::compile::CompileContext;
+use crate::compile::kong::annotations::annotation_field;
+use crate::compile::kong::consumers::{consumer_id, group_name};
+use crate::diagnostic::{Diagnostic, Topic};
+use crate::plugin_api::chain::ExecutionPlace;
+use crate::plugin_api::consumers::plugins::{ConsumerPlugin, OrderedPlugins, PluginSubject};
+
+impl Plugins {
+    /// The plugins that run on all routes for this consumer or group.
+    pub(in crate::compile) fn of_subject(&self, cx: CompileContext<'_>, subject: &ObjectId) -> OrderedPlugins {
+        self.attached_to(cx, subject).filter_map(|compiled| compiled.for_subjects.clone()).collect()
+    }
+
+    /// Diagnostics for a consumer or group about its plugins that are not in effect.
+    pub(in crate::compile) fn subject_diagnostics(
+        &self,
+        cx: CompileContext<'_>,
+        subject: &ObjectId,
+    ) -> Vec<Diagnostic> {
+        let mut kinds = BTreeSet::new();
+        let mut diagnostics = Vec::new();
+        let mut report = |message: String, remedy: &str| {
+            let diagnostic = Diagnostic::error(annotation_field(PLUGINS), message, remedy);
+            diagnostics.push(diagnostic.with_topic(Topic::Plugin));
+        };
+        for compiled in self.attached_to(cx, subject) {
+            if compiled.plugin.is_err() {
+                let consequence = match &compiled.for_subjects {
+                    Some(_) => "requests it would protect get status 503",
+                    None => "requests are served without it",
+                };
+                let message = format!("plugin {} cannot be used, so {consequence}", compiled.object);
+                report(message, "see its condition Programmed");
+            }
+            let Some(plugin) = &compiled.for_subjects else { continue };
+            if !kinds.insert(plugin.place.kind) {
+                let message = format!(
+                    "another {} is already attached to the same object, so {} has no effect",
+                    plugin.place.kind, compiled.object
+                );
+                report(message, "keep one of them");
+            }
+        }
+        diagnostics
+    }
+
+    /// The enabled plugins that run on all routes for this consumer or group. Of several of one kind, the first one is
+    /// in effect.
+    fn attached_to(&self, cx: CompileContext<'_>, subject: &ObjectId) -> impl Iterator<Item = &CompiledPlugin> {
+        let references: BTreeSet<_> = cx.store.plugins_referenced_by(subject).collect();
+        let is_attached =
+            |id: &ObjectId| self.referrers.get(id).is_some_and(|referrers| referrers.runs_on_all_routes_for(subject));
+        let attached: Vec<_> = references.into_iter().filter(is_attached).collect();
+        attached.into_iter().filter_map(|id| self.plugins.get(&id)).filter(|compiled| !compiled.disabled)
+    }
+}
+
+impl CompiledPlugin {
+    /// What runs for consumers and groups that refer to the plugin: the plugin, or a rejection if the plugin protects
+    /// requests and cannot be used. Returns `before`, the earlier result, if nothing changed.
+    ///
+    /// An unknown plugin never runs for a consumer: it may authenticate, so its place is before the consumer is known.
+    pub(super) fn for_subjects(
+        &self,
+        fail_open: bool,
+        before: Option<Arc<ConsumerPlugin>>,
+    ) -> Option<Arc<ConsumerPlugin>> {
+        let scope = "global".into();
+        let must_reject = self.kind.is_some() && self.is_guard() && !fail_open;
+        let rejection = || {
+            let message = format!("{} of this route cannot be used", self.object);
+            must_reject.then(|| rejecting_substitute(self, &scope, message))
+        };
+        let usable = self.usable_instance(&scope);
+        let (kind, priority, instance) = usable.or_else(rejection).filter(|_| !self.disabled)?;
+        let plugin = ConsumerPlugin { place: ExecutionPlace { kind, priority }, instance };
+        Some(before.filter(|before| before.is_same(&plugin)).unwrap_or_else(|| Arc::new(plugin)))
+    }
+}
+
+/// The key of a consumer or group in the consumer directory.
+pub(in crate::compile) fn plugin_subject(id: &ObjectId) -> PluginSubject {
+    match id.kind {
+        Kind::KongConsumerGroup => PluginSubject::Group(group_name(&id.key)),
+        _ => PluginSubject::Consumer(Arc::from(&*consumer_id(&id.key))),
+    }
+}

@@ -1,0 +1,127 @@
+//! Selects the instances that run for one request, in the order of execution: those of the rule, and those of its
+//! consumer as soon as the consumer is known.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{Chain, ChainState, ExecutionPlace, InstanceIndex, PluginInstance, RequestProtocol};
+use crate::plugin_api::Identity;
+use crate::plugin_api::consumers::plugins::{ConsumerPlugin, RequestConsumerPlugins};
+
+/// How far the plugins of a request are selected.
+#[derive(Clone, Default)]
+pub(super) struct SelectionProgress {
+    /// Number of slots of the rule whose instance is selected.
+    slots: usize,
+    /// The last place at which an instance was selected, or none was found.
+    place: Option<ExecutionPlace>,
+    pub(super) is_complete: bool,
+}
+
+/// An instance that runs for a request.
+#[derive(Clone, Copy)]
+pub(super) enum Selection<'p> {
+    /// Of the rule: indexes of its slot and in its slot.
+    OfRule(usize, InstanceIndex),
+    OfConsumer(&'p Arc<ConsumerPlugin>),
+}
+
+/// A [`Selection`] that is kept until the last phase of the request.
+pub(super) enum SelectedInstance {
+    OfRule(usize, InstanceIndex),
+    OfConsumer(Arc<ConsumerPlugin>),
+}
+
+impl SelectedInstance {
+    pub(super) fn as_selection(&self) -> Selection<'_> {
+        match self {
+            SelectedInstance::OfRule(slot, index) => Selection::OfRule(*slot, *index),
+            SelectedInstance::OfConsumer(plugin) => Selection::OfConsumer(plugin),
+        }
+    }
+}
+
+impl From<Selection<'_>> for SelectedInstance {
+    fn from(selection: Selection<'_>) -> Self {
+        match selection {
+            Selection::OfRule(slot, index) => SelectedInstance::OfRule(slot, index),
+            Selection::OfConsumer(plugin) => SelectedInstance::OfConsumer(Arc::clone(plugin)),
+        }
+    }
+}
+
+impl Chain {
+    /// Selects the next instance that runs for a request. `None` if there are no more.
+    ///
+    /// The consumer's plugins are considered from the place that the selection has reached: a plugin whose turn was
+    /// before the consumer became known does not run.
+    pub(super) fn select_next<'p>(
+        &self,
+        progress: &mut SelectionProgress,
+        of_consumer: &RequestConsumerPlugins<'p>,
+        identity: &Identity,
+        protocol: RequestProtocol,
+    ) -> Option<Selection<'p>> {
+        while !progress.is_complete {
+            let slot = self.slots.get(progress.slots);
+            let plugin = of_consumer.next_after(progress.place);
+            let (slot, plugin) = match (slot, plugin) {
+                (None, None) => break,
+                (Some(slot), Some(plugin)) => match slot.place.cmp(&plugin.place) {
+                    Ordering::Less => (Some(slot), None),
+                    Ordering::Equal => (Some(slot), Some(plugin)),
+                    Ordering::Greater => (None, Some(plugin)),
+                },
+                only_one => only_one,
+            };
+            let index = progress.slots;
+            progress.place = slot.map(|slot| slot.place).or(plugin.map(|plugin| plugin.place));
+            progress.slots += usize::from(slot.is_some());
+            let overlay = slot.zip(identity.consumer.as_ref()).and_then(|(slot, consumer)| slot.overlay(consumer));
+            let selected = match (overlay, plugin) {
+                (Some(overlay), _) => Some(Selection::OfRule(index, overlay)),
+                (None, Some(plugin)) => Some(Selection::OfConsumer(plugin)),
+                (None, None) => {
+                    let base = slot.and_then(|slot| slot.base);
+                    base.map(|(_, base)| Selection::OfRule(index, base))
+                }
+            };
+            if let Some(selected) = selected
+                && self.instance(selected).1.protocols.include(protocol)
+            {
+                return Some(selected);
+            }
+        }
+        progress.is_complete = true;
+        None
+    }
+
+    /// Selects the instances that `access` did not reach, because a plugin replied or the request was aborted.
+    pub(super) fn select_rest(&self, state: &ChainState) -> SmallVec<[SelectedInstance; 12]> {
+        let mut progress = state.progress.clone();
+        let mut of_consumer = RequestConsumerPlugins::default();
+        if !progress.is_complete {
+            of_consumer.look_up(state.consumer_plugins.as_deref(), state.identity.consumer.as_ref());
+        }
+        let next = || self.select_next(&mut progress, &of_consumer, &state.identity, state.protocol);
+        std::iter::from_fn(next).map(SelectedInstance::from).collect()
+    }
+
+    /// A selected instance with its kind.
+    pub(super) fn instance<'p>(&'p self, selected: Selection<'p>) -> (&'static str, &'p PluginInstance) {
+        match selected {
+            Selection::OfRule(slot, index) => {
+                let slot = &self.slots[slot];
+                (slot.place.kind, slot.instance_at(index))
+            }
+            Selection::OfConsumer(plugin) => (plugin.place.kind, &plugin.instance),
+        }
+    }
+}
+
+/// The number under which a plugin stores its data for a request: its index among the selected instances.
+pub(super) fn slot_number(index: usize) -> u16 {
+    u16::try_from(index).expect("a request selects one instance of each kind, and there are fewer than 2^16 kinds")
+}

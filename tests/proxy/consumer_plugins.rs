@@ -1,0 +1,114 @@
+//! Plugins of consumers on the wire: they run on the requests of their consumers, in all phases.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use portico::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder, ExecutionPlace, PluginInstance, Protocols};
+use portico::plugin_api::consumers::plugins::{ConsumerPlugin, PluginSubject};
+use portico::plugin_api::testing::{build, consumer, names};
+use portico::plugin_api::{AccessOutcome, ConsumerDirectory, Phases, Plugin, RequestCx, ResponseCx};
+use portico::plugins::REGISTRY;
+use portico::snapshot::Snapshot;
+use serde_json::json;
+
+use crate::harness::{Endpoint, Options, Route, TestServer, forward, reserve_address, route, snapshot, upstream};
+
+/// Writes `x-tier` into requests and responses.
+struct Tier(&'static str);
+
+impl Plugin for Tier {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        cx.head.headers.insert("x-tier", HeaderValue::from_static(self.0));
+        AccessOutcome::Continue
+    }
+
+    fn response(&self, cx: &mut ResponseCx<'_>) {
+        cx.headers.insert("x-tier", HeaderValue::from_static(self.0));
+    }
+}
+
+/// Authenticates the consumer that the header `x-name` names; requests without it are anonymous.
+struct AuthenticateByName;
+
+impl Plugin for AuthenticateByName {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        let name = cx.head.headers.get("x-name").and_then(|name| name.to_str().ok()).unwrap_or_default();
+        cx.identity.consumer = cx.consumers.by_id_or_username(name).cloned();
+        AccessOutcome::Continue
+    }
+}
+
+fn instance(plugin: Arc<dyn Plugin>) -> PluginInstance {
+    PluginInstance {
+        plugin,
+        phases: Phases { access: true, response: true, log: true },
+        protocols: Protocols::ALL,
+        scope: "global".into(),
+        object: "KongPlugin/default/test".into(),
+        configuration_hash: 0,
+    }
+}
+
+fn tier(name: &'static str) -> Arc<ConsumerPlugin> {
+    let place = ExecutionPlace { kind: "tier", priority: 10 };
+    Arc::new(ConsumerPlugin { place, instance: instance(Arc::new(Tier(name))) })
+}
+
+/// A limit of this many requests in a year.
+fn limit(requests: u64) -> Arc<ConsumerPlugin> {
+    let kind = REGISTRY.find("rate-limiting").unwrap();
+    let plugin = build(kind, &json!({"year": requests, "policy": "local"})).unwrap();
+    let place = ExecutionPlace { kind: kind.name(), priority: kind.priority() };
+    Arc::new(ConsumerPlugin { place, instance: PluginInstance { phases: kind.phases(), ..instance(plugin) } })
+}
+
+/// A proxy whose route authenticates consumers. `anna` is of the tier gold, with a limit of two requests; `bert` is of
+/// the tier silver; `carl` has no plugins.
+async fn server(endpoint: &Endpoint) -> TestServer {
+    let mut directory = ConsumerDirectory::default();
+    for name in ["anna", "bert", "carl"] {
+        directory.add(&consumer(name, &[]));
+    }
+    let plugins_of = |name: &str| PluginSubject::Consumer(format!("id-{name}").into());
+    directory.set_plugins(&plugins_of("anna"), [tier("gold"), limit(2)].into_iter().collect());
+    directory.set_plugins(&plugins_of("bert"), [tier("silver")].into_iter().collect());
+    let mut builder = ChainBuilder::default();
+    let auth = instance(Arc::new(AuthenticateByName));
+    builder.add("auth", 1000, AttachmentPoint::Base(BaseScope::Route), auth);
+    let action = forward(vec![(1, upstream("web", &[endpoint.address]))]);
+    let route = Route { plugins: builder.build(names()), ..route(action) };
+    let (address, reserved) = reserve_address();
+    let snapshot = Snapshot { consumers: Arc::new(directory), ..snapshot(address, vec![route]) };
+    let server = TestServer::start(Options::default(), address, reserved, snapshot);
+    server.proxy.reconcile().await;
+    server
+}
+
+// kong-compat §1.4
+// kong-compat §4.25
+#[tokio::test]
+async fn plugins_run_on_requests_and_responses_of_their_consumer() {
+    let endpoint = Endpoint::ok().await;
+    let server = server(&endpoint).await;
+    for (name, status, tier, remaining) in [
+        ("anna", 200, Some("gold"), Some("1")),
+        ("bert", 200, Some("silver"), None),
+        ("carl", 200, None, None),
+        ("nobody", 200, None, None),
+        ("anna", 200, Some("gold"), Some("0")),
+        // The limit replies, and the response phase of the other plugin runs on its reply.
+        ("anna", 429, Some("gold"), Some("0")),
+        ("bert", 200, Some("silver"), None),
+    ] {
+        let request = format!("GET / HTTP/1.1\r\nhost: a.example\r\nx-name: {name}\r\nconnection: close\r\n\r\n");
+        let response = server.request(&request).await;
+        let headers = (response.header("x-tier"), response.header("ratelimit-remaining"));
+        assert_eq!((response.status, headers.0, headers.1), (status, tier, remaining), "{name}");
+        let received = endpoint.log.requests().last().cloned().unwrap_or_default();
+        let sent = received.lines().find_map(|line| line.strip_prefix("x-tier: "));
+        if status == 200 {
+            assert_eq!(sent, tier, "{name}: {received}");
+        }
+    }
+    assert_eq!(endpoint.log.requests().len(), 6, "the rejected request is not forwarded");
+}
