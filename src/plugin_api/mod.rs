@@ -27,6 +27,7 @@ pub mod scheme;
 pub mod services;
 pub mod signature;
 pub mod state;
+pub mod template;
 pub mod testing;
 pub mod timing;
 
