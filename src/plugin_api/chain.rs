@@ -24,6 +24,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, request};
 use smallvec::SmallVec;
 
+use super::completed_request::{CompletedRequest, CredentialLocations};
 use super::consumers::plugins::{ConsumerPlugins, RequestConsumerPlugins};
 use super::consumers::{Consumer, ConsumerDirectory};
 use super::context::{
@@ -31,6 +32,7 @@ use super::context::{
     ResponseSource, RouteNames,
 };
 use super::kind::Phases;
+use super::log_entry::RouteDescription;
 use super::reply::Reply;
 use super::timing::{PhaseTimings, PluginPhase};
 use super::{AccessOutcome, Plugin};
@@ -41,6 +43,15 @@ pub struct Chain {
     pub names: Arc<RouteNames>,
     slots: Box<[ChainSlot]>,
     body_buffer_limit: Option<usize>,
+    /// Set if a plugin reads the heads of requests and responses in the log phase.
+    head_log: Option<Box<HeadLog>>,
+}
+
+/// What log plugins that read heads need to know about a rule.
+struct HeadLog {
+    description: RouteDescription,
+    /// Where plugins of the chain read credentials.
+    credentials: CredentialLocations,
 }
 
 /// One kind of plugin in a chain.
@@ -193,6 +204,7 @@ impl Protocols {
 #[derive(Default)]
 pub struct ChainBuilder {
     slots: Vec<ChainSlot>,
+    description: Option<RouteDescription>,
 }
 
 impl ChainBuilder {
@@ -262,6 +274,30 @@ impl ChainBuilder {
         self.slots.is_empty()
     }
 
+    /// Whether a plugin reads the heads of requests and responses in the log phase.
+    pub fn logs_heads(&self) -> bool {
+        self.slots.iter().flat_map(|slot| &slot.instances).any(|instance| instance.plugin.logs_heads())
+    }
+
+    /// Sets the route and the service as log plugins write them. Only needed if [`ChainBuilder::logs_heads`].
+    pub fn describe(&mut self, description: RouteDescription) {
+        self.description = Some(description);
+    }
+
+    fn head_log(&mut self, names: &RouteNames) -> Option<Box<HeadLog>> {
+        if !self.logs_heads() {
+            return None;
+        }
+        let mut credentials = CredentialLocations::default();
+        for instance in self.slots.iter().flat_map(|slot| &slot.instances) {
+            credentials.add(instance.plugin.credential_locations());
+        }
+        Some(Box::new(HeadLog {
+            description: self.description.take().unwrap_or_else(|| RouteDescription::from_names(names)),
+            credentials,
+        }))
+    }
+
     /// The chain, with its slots in execution order. `None` if no instance was added.
     pub fn build(mut self, names: Arc<RouteNames>) -> Option<Arc<Chain>> {
         if self.slots.is_empty() {
@@ -276,7 +312,8 @@ impl ChainBuilder {
             .flat_map(ChainSlot::selectable_instances)
             .filter_map(|instance| instance.plugin.body_buffer_limit())
             .max();
-        Some(Arc::new(Chain { names, slots: self.slots.into(), body_buffer_limit }))
+        let head_log = self.head_log(&names);
+        Some(Arc::new(Chain { names, slots: self.slots.into(), body_buffer_limit, head_log }))
     }
 }
 
@@ -321,6 +358,18 @@ impl Chain {
     /// How many bytes of the body to buffer before plugins run.
     pub fn body_buffer_limit(&self) -> Option<usize> {
         self.body_buffer_limit
+    }
+
+    /// Whether a plugin reads the heads of requests and responses in the log phase.
+    pub fn logs_heads(&self) -> bool {
+        self.head_log.is_some()
+    }
+
+    /// Where plugins read credentials. Empty unless [`Chain::logs_heads`].
+    pub fn credential_locations(&self) -> &CredentialLocations {
+        const NONE: &CredentialLocations =
+            &CredentialLocations { headers: Vec::new(), parameters: Vec::new(), cookies: Vec::new() };
+        self.head_log.as_ref().map_or(NONE, |head_log| &head_log.credentials)
     }
 
     /// Runs the access phase in order, until the first reply.
@@ -424,17 +473,22 @@ impl Chain {
     }
 
     /// Runs the log phase.
-    pub fn log(&self, state: &ChainState, summary: &RequestSummary) {
-        for selected in state.selected.iter().chain(&self.select_rest(state)) {
+    pub fn log(&self, state: &ChainState, summary: &RequestSummary, request: &CompletedRequest<'_>) {
+        let description = self.head_log.as_ref().map(|head_log| &head_log.description);
+        for (number, selected) in state.selected.iter().chain(&self.select_rest(state)).enumerate() {
             let (_, instance) = self.instance(selected.as_selection());
             if !instance.phases.log {
                 continue;
             }
             instance.plugin.log(&LogCx {
                 names: &self.names,
+                description,
                 summary,
+                request,
                 identity: &state.identity,
                 scope: &instance.scope,
+                plugin_data: &state.plugin_data,
+                slot: slot_number(number),
             });
         }
     }

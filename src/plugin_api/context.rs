@@ -10,7 +10,9 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request};
 use smallvec::SmallVec;
 
+use super::completed_request::CompletedRequest;
 use super::consumers::{Consumer, ConsumerDirectory, EntityId};
+use super::log_entry::RouteDescription;
 use super::scheme::Scheme;
 
 /// Context of the `access` phase.
@@ -62,7 +64,7 @@ impl RequestCx<'_> {
         }
     }
 
-    /// Stores data of this plugin for `Plugin::response` of the same request.
+    /// Stores data of this plugin for `Plugin::response` and `Plugin::log` of the same request.
     pub fn set_plugin_data<T: Any>(&mut self, value: T) {
         self.plugin_data.insert(self.slot, value);
     }
@@ -163,10 +165,22 @@ pub enum ResponseSource {
 /// Context of the `log` phase.
 pub struct LogCx<'r> {
     pub names: &'r RouteNames,
+    /// The route and the service as log plugins write them, if a plugin of the chain reads heads.
+    pub description: Option<&'r RouteDescription>,
     pub summary: &'r RequestSummary,
+    pub request: &'r CompletedRequest<'r>,
     pub identity: &'r Identity,
     /// See [`RequestCx::scope`].
     pub scope: &'r str,
+    pub(crate) plugin_data: &'r PluginData,
+    pub(crate) slot: u16,
+}
+
+impl LogCx<'_> {
+    /// The data that this plugin stored in `access`; `None` if its `access` did not run.
+    pub fn plugin_data<T: Any>(&self) -> Option<&T> {
+        self.plugin_data.get(self.slot)
+    }
 }
 
 /// The outcome of a completed request.
@@ -192,6 +206,10 @@ impl PluginData {
     fn insert(&mut self, slot: u16, value: impl Any) {
         self.0.retain(|(owner, _)| *owner != slot);
         self.0.push((slot, Box::new(value)));
+    }
+
+    fn get<T: Any>(&self, slot: u16) -> Option<&T> {
+        self.0.iter().find(|(owner, _)| *owner == slot).and_then(|(_, value)| value.downcast_ref())
     }
 
     fn get_mut<T: Any>(&mut self, slot: u16) -> Option<&mut T> {

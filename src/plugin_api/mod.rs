@@ -12,6 +12,7 @@
 
 pub mod authentication;
 pub mod chain;
+pub mod completed_request;
 pub mod consumers;
 pub mod context;
 pub mod decimal;
@@ -20,8 +21,12 @@ pub mod fields;
 pub mod header_spoofing;
 pub mod jwk;
 pub mod kind;
+pub mod log_entry;
 pub mod multipart;
+pub mod queue;
 pub mod redis;
+pub mod remote_client;
+pub mod remote_request;
 pub mod reply;
 pub mod scheme;
 pub mod services;
@@ -34,6 +39,7 @@ pub mod timing;
 use futures_util::future::LocalBoxFuture;
 
 pub use chain::Chain;
+pub use completed_request::{CompletedRequest, CredentialLocations};
 pub use consumers::{Consumer, ConsumerDirectory};
 pub use context::{
     ClientInfo, Framing, Identity, LogCx, RequestCx, RequestSummary, ResponseCx, ResponseHeaders, ResponseSource,
@@ -44,9 +50,10 @@ pub use kind::{
     AnyPluginKind, BuildCx, BuildNotes, Phases, PluginKind, PluginRegistry, RegisteredKind, Scopes, record,
     regex_error_message,
 };
+pub use remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
 pub use reply::{Reply, ReplyBody};
 pub use scheme::Scheme;
-pub use services::{FetchResponse, PluginServices, Remote, RemoteStream, RemoteTls};
+pub use services::{PluginServices, Remote, RemoteStream, RemoteTls};
 pub use state::PluginState;
 
 /// A plugin with its parsed configuration.
@@ -71,6 +78,16 @@ pub trait Plugin: Send + Sync + 'static {
     /// Runs when the response is complete or was aborted.
     fn log(&self, cx: &LogCx<'_>) {
         let _ = cx;
+    }
+
+    /// Whether `log` reads the heads of the request and of the response. Only then they are copied.
+    fn logs_heads(&self) -> bool {
+        false
+    }
+
+    /// Where the plugin reads credentials, so that log plugins do not write them.
+    fn credential_locations(&self) -> CredentialLocations {
+        CredentialLocations::default()
     }
 
     /// How many bytes of the request body to buffer before `access`; larger bodies are rejected with 413. With `None`,

@@ -1,12 +1,14 @@
-//! Runtime services for plugins: background tasks, HTTP fetches, connections to other servers, status reports.
+//! Runtime services for plugins: background tasks, HTTP requests, connections to other servers, status reports.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, StatusCode};
+use http::header::{ACCEPT, HOST};
+use http::{HeaderMap, HeaderValue, Method};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
 use crate::diagnostic::Diagnostic;
 use crate::upstream::LoopbackPolicy;
 
@@ -22,14 +24,41 @@ pub trait PluginServices: Send + Sync {
         LoopbackPolicy::Blocked
     }
 
-    /// Fetches a document by `http` or `https`, verifying the certificate with the system's root certificates. Does not
-    /// follow redirects. A body larger than `max_bytes` is an error.
+    /// Sends an HTTP request and reads the response. Does not follow redirects. The error contains the server and the
+    /// cause, and nothing else of the request.
+    fn send(&self, request: RemoteRequest) -> BoxFuture<'static, Result<RemoteResponse, String>> {
+        let message = format!("requests to {}:{} are not available here", request.remote.host, request.remote.port);
+        Box::pin(async move { Err(message) })
+    }
+
+    /// Fetches a document by `http` or `https`, verifying the certificate with the system's root certificates. A body
+    /// larger than `max_bytes` is an error.
     fn fetch(
         &self,
         uri: &str,
         timeout: Duration,
         max_bytes: usize,
-    ) -> BoxFuture<'static, Result<FetchResponse, String>>;
+    ) -> BoxFuture<'static, Result<RemoteResponse, String>> {
+        let uri = uri.to_owned();
+        let url = match RemoteUrl::parse(&uri) {
+            Ok(url) => url,
+            Err(error) => return Box::pin(async move { Err(format!("{uri}: {error}")) }),
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, url.authority.clone());
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*;q=0.5"));
+        let sending = self.send(RemoteRequest {
+            remote: url.remote(None, true, timeout),
+            method: Method::GET,
+            target: url.target,
+            headers,
+            body: Bytes::new(),
+            timeout,
+            keep_alive: None,
+            response_body: ResponseBodyUse::Collect { max_bytes },
+        });
+        Box::pin(async move { sending.await.map_err(|error| format!("{uri}: {error}")) })
+    }
 
     /// Opens a connection for a protocol other than HTTP. A name is looked up as a Service of the cluster first (`svc`,
     /// `svc.ns`, `svc.ns.svc…`), then in DNS. The error contains the address and the cause.
@@ -72,14 +101,6 @@ pub trait RemoteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> RemoteStream for S {}
 
-/// The response of [`PluginServices::fetch`].
-#[derive(Clone, Debug)]
-pub struct FetchResponse {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-}
-
 /// Services without any effect, and without blocked addresses: for `portico check`, and for tests of configurations.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OfflineServices;
@@ -91,15 +112,5 @@ impl PluginServices for OfflineServices {
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         drop(task);
-    }
-
-    fn fetch(
-        &self,
-        uri: &str,
-        _timeout: Duration,
-        _max_bytes: usize,
-    ) -> BoxFuture<'static, Result<FetchResponse, String>> {
-        let message = format!("fetching {uri} is not available here");
-        Box::pin(async move { Err(message) })
     }
 }

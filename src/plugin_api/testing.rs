@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::chain::{
     AttachmentPoint, BaseScope, Chain, ChainBuilder, ChainRequest, ChainState, PluginInstance, Protocols,
     RequestProtocol,
 };
+use super::completed_request::{CompletedRequest, LoggedHeads};
 use super::consumers::EntityId;
 use super::context::{ClientInfo, Framing, RequestSummary, ResponseSource, RouteNames};
 use super::kind::{AnyPluginKind, BuildCx, BuildNotes};
@@ -181,6 +183,18 @@ impl TestRequest {
         head.headers.remove(http::header::TRANSFER_ENCODING);
         head.headers.remove(http::header::EXPECT);
         let id = HeaderValue::from_static("0123456789abcdef0123456789abcdef");
+        let mut heads = chain.logs_heads().then(|| LoggedHeads {
+            method: head.method.clone(),
+            target: uri.clone(),
+            version: head.version,
+            client: self.address,
+            scheme: self.scheme,
+            host: HeaderValue::from_str(&host).unwrap_or_else(|error| panic!("{host}: {error}")),
+            listen_port: 80,
+            request: head.headers.clone(),
+            response: HeaderMap::new(),
+            upstream_target: None,
+        });
         let mut state = ChainState::default();
         let request = ChainRequest {
             head: &mut head,
@@ -210,10 +224,26 @@ impl TestRequest {
             source = ResponseSource::Proxy;
         }
         chain.response(&mut state, response.status, &mut response.headers, source, &id);
+        if let Some(heads) = &mut heads {
+            heads.response.clone_from(&response.headers);
+            heads.upstream_target = reply.is_none().then(|| head.uri.clone());
+        }
         let (status, bytes_in, bytes_out) = (response.status, body.len() as u64, 0);
         let upstream = (source == ResponseSource::Service).then_some(Duration::from_millis(5));
         let summary = RequestSummary { status, source, total: Duration::from_millis(7), upstream, bytes_in, bytes_out };
-        chain.log(&state, &summary);
+        let request = CompletedRequest {
+            id: &id,
+            started_at: self.now,
+            started_instant: Instant::now(),
+            heads: heads.as_ref(),
+            tls: None,
+            attempts: &[],
+            before_upstream: upstream.map(|_| Duration::from_millis(1)),
+            until_response: Some(Duration::from_millis(6)),
+            error: None,
+            credentials: chain.credential_locations(),
+        };
+        chain.log(&state, &summary, &request);
         TestOutcome { request: head, reply, response, state }
     }
 }

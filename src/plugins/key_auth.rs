@@ -25,7 +25,7 @@ use crate::plugin_api::authentication::{AuthPolicy, IdentityRealm, VerifiedCrede
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::fields::{BodyFields, FieldValue, UrlEncodedForm, remove_from_query};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
-use crate::plugin_api::{AccessOutcome, Plugin, Reply, RequestCx};
+use crate::plugin_api::{AccessOutcome, CredentialLocations, Plugin, Reply, RequestCx};
 
 /// Authenticates consumers by keys.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -179,6 +179,15 @@ impl Plugin for KeyAuth {
             }),
         };
         reply.map_or(AccessOutcome::Continue, AccessOutcome::Reply)
+    }
+
+    fn credential_locations(&self) -> CredentialLocations {
+        let names = || self.names.iter();
+        CredentialLocations {
+            headers: names().flat_map(|name| [Some(&name.header), name.dashed_header.as_ref()]).flatten().cloned().collect(),
+            parameters: names().map(|name| name.name.clone()).collect(),
+            cookies: Vec::new(),
+        }
     }
 
     fn body_buffer_limit(&self) -> Option<usize> {

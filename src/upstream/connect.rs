@@ -138,7 +138,9 @@ impl EndpointConnector {
         deadline: Instant,
     ) -> Result<SocketStream, ConnectError> {
         let Some(client) = &target.upstream.tls_client else { return Ok(SocketStream::Plain(stream)) };
+        let began = Instant::now();
         let handshake = timeout_at(deadline, client.handshake(stream, address, target.server_name.as_deref())).await;
+        target.handshake_time.set(Some(began.elapsed()));
         handshake
             .unwrap_or_else(|_| Err(UpstreamHandshakeError::TimedOut(self.timeout)))
             .map(|stream| SocketStream::Tls(Box::new(stream)))

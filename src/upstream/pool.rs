@@ -44,6 +44,8 @@ pub struct UpstreamTarget<'u> {
     pub upstream: &'u Arc<Upstream>,
     /// The TLS server name. A connection established under one name is not used for another.
     pub server_name: Option<Rc<UpstreamServerName>>,
+    /// The duration of the last TLS handshake, if there was one.
+    pub handshake_time: Cell<Option<Duration>>,
 }
 
 struct UpstreamPool<B> {
@@ -106,7 +108,7 @@ where
         address: SocketAddr,
         max_age: Duration,
     ) -> Option<UpstreamConnection<B>> {
-        let UpstreamTarget { upstream, server_name: name } = target;
+        let UpstreamTarget { upstream, server_name: name, .. } = target;
         let pool = self.pool(upstream);
         if upstream.key.protocol == UpstreamProtocol::Http2 {
             // `max_age` does not matter: an endpoint that closes an HTTP/2 connection reports which streams were not

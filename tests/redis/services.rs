@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use portico::diagnostic::Diagnostic;
-use portico::plugin_api::{FetchResponse, PluginServices, Remote, RemoteStream, RemoteTls};
+use portico::plugin_api::{RemoteResponse, PluginServices, Remote, RemoteStream, RemoteTls};
 use portico::upstream::LoopbackPolicy;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -70,7 +70,7 @@ impl PluginServices for TestServices {
         uri: &str,
         _timeout: Duration,
         _max_bytes: usize,
-    ) -> BoxFuture<'static, Result<FetchResponse, String>> {
+    ) -> BoxFuture<'static, Result<RemoteResponse, String>> {
         panic!("unexpected fetch of {uri}");
     }
 

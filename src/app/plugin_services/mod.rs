@@ -2,7 +2,7 @@
 //! on the control runtime.
 //!
 //! ```text
-//!   name ─▶ a Service of the store? its endpoints ─▶ connect ─▶ TLS ─▶ Stream, or one GET
+//!   name ─▶ a Service of the store? its endpoints ─▶ connect ─▶ TLS ─▶ Stream, or HTTP by `RemoteClient`
 //!              └ otherwise DNS ────────────────────────┘
 //! ```
 
@@ -13,16 +13,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::header::{ACCEPT, HOST, USER_AGENT};
-use http::{HeaderValue, Request, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
@@ -34,19 +27,22 @@ pub(super) use name_resolver::ServiceLookup;
 use tls::TlsConnectors;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::{FetchResponse, PluginServices, Remote, RemoteStream, RemoteTls};
+use crate::plugin_api::remote_client::{RemoteClient, RemoteConnector};
+use crate::plugin_api::{PluginServices, Remote, RemoteRequest, RemoteResponse, RemoteStream};
 use crate::upstream::LoopbackPolicy;
 
 /// What plugins can use: tasks, connections to servers, and error reports.
 pub(super) struct OnlineServices {
     runtime: Handle,
     connector: Arc<ServerConnector>,
+    client: RemoteClient,
     diagnostics: Arc<PluginDiagnostics>,
 }
 
 /// Resolves and connects to a server.
+#[derive(Clone)]
 struct ServerConnector {
-    names: NameResolver,
+    names: Arc<NameResolver>,
     tls: TlsConnectors,
 }
 
@@ -75,8 +71,9 @@ impl OnlineServices {
         loopback: LoopbackPolicy,
     ) -> anyhow::Result<(Self, tokio::sync::mpsc::Receiver<ServiceLookup>)> {
         let (names, lookups) = NameResolver::new(loopback);
-        let connector = Arc::new(ServerConnector { names, tls: TlsConnectors::new()? });
-        Ok((OnlineServices { runtime: Handle::current(), connector, diagnostics: Arc::default() }, lookups))
+        let connector = Arc::new(ServerConnector { names: Arc::new(names), tls: TlsConnectors::new()? });
+        let client = RemoteClient::new(Arc::clone(&connector) as _);
+        Ok((OnlineServices { runtime: Handle::current(), connector, client, diagnostics: Arc::default() }, lookups))
     }
 
     pub(super) fn diagnostics(&self) -> Arc<PluginDiagnostics> {
@@ -93,27 +90,15 @@ impl PluginServices for OnlineServices {
         self.runtime.spawn(task);
     }
 
-    fn fetch(
-        &self,
-        uri: &str,
-        time_limit: Duration,
-        max_bytes: usize,
-    ) -> BoxFuture<'static, Result<FetchResponse, String>> {
-        let (connector, uri) = (Arc::clone(&self.connector), uri.to_owned());
-        let fetching = self.runtime.spawn(async move {
-            let timed_out = || Err(format!("{uri}: no response within {time_limit:?}"));
-            timeout(time_limit, connector.fetch(&uri, time_limit, max_bytes)).await.unwrap_or_else(|_| timed_out())
-        });
-        async move { fetching.await.unwrap_or_else(|error| Err(format!("fetching has failed: {error}"))) }.boxed()
+    fn send(&self, request: RemoteRequest) -> BoxFuture<'static, Result<RemoteResponse, String>> {
+        let client = self.client.clone();
+        let sending = self.runtime.spawn(async move { client.send(request).await });
+        async move { sending.await.unwrap_or_else(|error| Err(format!("sending has failed: {error}"))) }.boxed()
     }
 
     fn connect(&self, server: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
         let connector = Arc::clone(&self.connector);
-        let connecting = self.runtime.spawn(async move {
-            let timed_out =
-                || Err(format!("{}:{}: no connection within {:?}", server.host, server.port, server.timeout));
-            timeout(server.timeout, connector.connect(&server)).await.unwrap_or_else(|_| timed_out())
-        });
+        let connecting = self.runtime.spawn(async move { connector.connect_in_time(&server).await });
         async move { connecting.await.unwrap_or_else(|error| Err(format!("connecting has failed: {error}"))) }.boxed()
     }
 
@@ -129,8 +114,20 @@ impl PluginServices for OnlineServices {
     }
 }
 
+impl RemoteConnector for ServerConnector {
+    fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+        let connector = self.clone();
+        async move { connector.connect_in_time(&remote).await }.boxed()
+    }
+}
+
 impl ServerConnector {
-    async fn connect(&self, server: &Remote) -> Result<Box<dyn RemoteStream>, String> {
+    async fn connect_in_time(&self, server: &Remote) -> Result<Box<dyn RemoteStream>, String> {
+        let timed_out = || Err(format!("{}:{}: no connection within {:?}", server.host, server.port, server.timeout));
+        timeout(server.timeout, self.open(server)).await.unwrap_or_else(|_| timed_out())
+    }
+
+    async fn open(&self, server: &Remote) -> Result<Box<dyn RemoteStream>, String> {
         let address = format!("{}:{}", server.host, server.port);
         let addresses = self.names.resolve(server).await.map_err(|error| format!("{address}: {error}"))?;
         let socket = connect_first(&addresses).await.map_err(|error| format!("{address}: cannot connect: {error}"))?;
@@ -140,52 +137,6 @@ impl ServerConnector {
         let name = tls.server_name.as_deref().unwrap_or(&server.host);
         let stream = self.tls.connect(socket, name, tls.verify).await;
         Ok(Box::new(stream.map_err(|error| format!("{address}: TLS handshake failed: {error}"))?))
-    }
-
-    async fn fetch(&self, uri: &str, time_limit: Duration, max_bytes: usize) -> Result<FetchResponse, String> {
-        let message = |error: &dyn std::fmt::Display| format!("{uri}: {error}");
-        let target: Uri = uri.parse().map_err(|error| message(&error))?;
-        let is_secure = match target.scheme_str() {
-            Some("https") => true,
-            Some("http") => false,
-            _ => return Err(message(&"the URL must start with http:// or https://")),
-        };
-        let host = target.host().ok_or_else(|| message(&"the URL has no host"))?;
-        let server = Remote {
-            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
-            port: target.port_u16().unwrap_or(if is_secure { 443 } else { 80 }),
-            namespace: None,
-            tls: is_secure.then_some(RemoteTls { server_name: None, verify: true }),
-            timeout: time_limit,
-        };
-        let stream = self.connect(&server).await?;
-        let (mut sender, connection) =
-            http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(|error| message(&error))?;
-        let mut request = Request::new(Empty::<Bytes>::new());
-        *request.uri_mut() =
-            target.path_and_query().map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()));
-        let authority = target.authority().map_or("", http::uri::Authority::as_str);
-        // The Host header contains no user information, which ends with an @.
-        let authority = authority.rsplit('@').next().unwrap_or_default();
-        let headers = request.headers_mut();
-        headers.insert(HOST, HeaderValue::try_from(authority).map_err(|error| message(&error))?);
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*;q=0.5"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("portico/", env!("CARGO_PKG_VERSION"))));
-        let response = async {
-            let response = sender.send_request(request).await.map_err(|error| message(&error))?;
-            let (head, body) = response.into_parts();
-            #[expect(clippy::disallowed_methods, reason = "the body is limited")]
-            let body = Limited::new(body, max_bytes).collect().await.map_err(|error| message(&error))?;
-            Ok(FetchResponse { status: head.status, headers: head.headers, body: body.to_bytes() })
-        };
-        let mut response = std::pin::pin!(response);
-        // The connection makes progress only while it is polled. If it ends first, the data that it has read is still
-        // delivered to the response.
-        tokio::select! {
-            biased;
-            outcome = &mut response => outcome,
-            _ = connection => response.await,
-        }
     }
 }
 

@@ -14,6 +14,7 @@ use tokio_rustls::client::TlsStream;
 use crate::upstream::tls::AcceptAnyCertificate;
 
 /// Connectors with and without certificate verification.
+#[derive(Clone)]
 pub(super) struct TlsConnectors {
     verified: TlsConnector,
     unverified: TlsConnector,

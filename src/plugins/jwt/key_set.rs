@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::jwk::PublishedKey;
-use crate::plugin_api::{FetchResponse, PluginServices, PluginState};
+use crate::plugin_api::{RemoteResponse, PluginServices, PluginState};
 
 /// Timeout of a fetch, and limit of the time that a request waits for it.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -241,7 +241,7 @@ fn fetch_diagnostic(field: &str, error: &str) -> Diagnostic {
     Diagnostic::in_config(field, message, "make the URL reachable from Portico, or correct it")
 }
 
-fn parse_response(response: FetchResponse) -> Result<Vec<PublishedKey>, String> {
+fn parse_response(response: RemoteResponse) -> Result<Vec<PublishedKey>, String> {
     if response.status != StatusCode::OK {
         return Err(format!("the issuer responded with status {}", response.status));
     }

@@ -59,7 +59,7 @@ use crate::plugin_api::consumers::{JwtCredential, Sha256Digest, sha256};
 use crate::plugin_api::fields::FieldValue;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::signature::{VerificationKey, hmac_verifies};
-use crate::plugin_api::{AccessOutcome, Plugin, Reply, RequestCx};
+use crate::plugin_api::{AccessOutcome, CredentialLocations, Plugin, Reply, RequestCx};
 
 /// Authenticates consumers by JSON Web Tokens.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -197,6 +197,10 @@ impl PluginKind for Jwt {
 }
 
 impl Plugin for Jwt {
+    fn credential_locations(&self) -> CredentialLocations {
+        self.locations.to_credential_locations()
+    }
+
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         if self.policy.skips(cx) {
             return AccessOutcome::Continue;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::{HeaderName, header};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::RequestCx;
+use crate::plugin_api::{CredentialLocations, RequestCx};
 use crate::plugin_api::authentication::parse_header_name;
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
 
@@ -48,6 +48,15 @@ impl TokenLocations {
         }
         let boxed = |names: Vec<String>| names.into_iter().map(String::into_boxed_str).collect();
         Ok(TokenLocations { parameters: boxed(parameters), cookies: boxed(cookies), headers: header_names.into() })
+    }
+
+    /// The names, for log plugins.
+    pub(super) fn to_credential_locations(&self) -> CredentialLocations {
+        CredentialLocations {
+            headers: self.headers.to_vec(),
+            parameters: self.parameters.to_vec(),
+            cookies: self.cookies.to_vec(),
+        }
     }
 
     /// The token of a request. Copies of the same token count as one, different tokens are `Multiple`.

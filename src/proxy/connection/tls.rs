@@ -52,6 +52,8 @@ pub(in crate::proxy) struct TlsSession {
     /// In lower case. None if the client sent no server name, or an IP address instead.
     pub(in crate::proxy) server_name: Option<Arc<str>>,
     pub(in crate::proxy) version: &'static str,
+    /// For example `TLS13_AES_256_GCM_SHA384`.
+    pub(in crate::proxy) cipher: Option<&'static str>,
     pub(in crate::proxy) resumed: bool,
     /// HTTP/2 was negotiated by ALPN.
     pub(in crate::proxy) http2: bool,
@@ -114,13 +116,14 @@ impl TlsTerminator {
         let stream =
             hello.into_stream(Arc::new(config)).await.map_err(|error| ClientHandshakeError::from_io_error(&error))?;
         let (_, connection) = stream.get_ref();
+        let cipher = connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
         let version = match connection.protocol_version() {
             Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
             _ => "TLSv1.3",
         };
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
         let http2 = connection.alpn_protocol() == Some(HTTP2);
-        Ok((stream, TlsSession { server_name, version, resumed, http2 }))
+        Ok((stream, TlsSession { server_name, version, cipher, resumed, http2 }))
     }
 }
 

@@ -34,7 +34,10 @@ impl OutgoingRequest<'_> {
         }
         loop {
             // Boxed: connecting is rare, and its state would otherwise enlarge the future of every client connection.
-            let connection = Box::pin(self.connect(address, connect_deadline)).await?;
+            let began = Instant::now();
+            let connected = Box::pin(self.connect(address, connect_deadline)).await;
+            self.connect_time = Some(began.elapsed());
+            let connection = connected?;
             match self.send(connection).await {
                 Err(AttemptError::NotProcessed) if may_resend_unprocessed && self.can_be_sent() => {
                     may_resend_unprocessed = false;
@@ -234,12 +237,14 @@ impl AttemptError {
         }
     }
 
-    pub(in crate::proxy) fn into_request_error(self) -> RequestError {
+    /// The error of the request, if the attempt is the last one.
+    pub(in crate::proxy) fn request_error(&self) -> RequestError {
         match self {
             AttemptError::NotSent | AttemptError::NotProcessed | AttemptError::NoResponse => RequestError::NoResponse,
-            AttemptError::NotConnected(error) | AttemptError::Failed(error) => error,
+            AttemptError::NotConnected(error) | AttemptError::Failed(error) => *error,
         }
     }
+
 
     /// Whether the endpoint certainly did not process the request.
     pub(in crate::proxy) fn was_not_processed(&self) -> bool {

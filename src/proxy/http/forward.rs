@@ -24,8 +24,10 @@ pub(in crate::proxy) async fn forward(
     while tried.len() < MAX_ENDPOINTS
         && let Some(address) = record.peer.worker.pools.next_endpoint(outgoing.target.upstream, &tried)
     {
-        record.address = Some(address);
-        let error = match outgoing.attempt(address, NO_CONNECT_DEADLINE).await {
+        record.start_attempt(address);
+        let outcome = outgoing.attempt(address, NO_CONNECT_DEADLINE).await;
+        record.end_attempt(&outcome, outgoing);
+        let error = match outcome {
             Ok(response) => {
                 outgoing.recycle();
                 return Ok(response);
@@ -34,7 +36,7 @@ pub(in crate::proxy) async fn forward(
         };
         // After the timer of the request has expired, no other endpoint is attempted.
         let may_retry = error.was_not_processed() && outgoing.can_be_sent() && !record.peer.activity.timed_out.get();
-        failure = error.into_request_error();
+        failure = error.request_error();
         if !may_retry {
             break;
         }

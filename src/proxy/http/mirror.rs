@@ -130,7 +130,11 @@ impl MirrorCopy {
             let mut copy = self;
             let Some(head) = copy.head.take() else { return };
             let request = head.map(|()| Full::new(body));
-            let target = UpstreamTarget { upstream: &copy.upstream, server_name: copy.server_name.take() };
+            let target = UpstreamTarget {
+                upstream: &copy.upstream,
+                server_name: copy.server_name.take(),
+                handshake_time: Cell::default(),
+            };
             let completed = timeout(copy.sender.timeout, send_copy(&copy.sender.pools, &target, request)).await;
             copy.outcome = if completed == Ok(true) { MirrorOutcome::Completed } else { MirrorOutcome::Failed };
         });

@@ -1,6 +1,8 @@
 //! A request on its way to an endpoint: converted to the endpoint's protocol, and kept where it may be sent again.
 
+use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use http::header::{HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
@@ -23,6 +25,8 @@ pub(in crate::proxy) struct OutgoingRequest<'u> {
     /// The upgrade to request, until the endpoint accepts it.
     pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
     pub(in crate::proxy) replay: ReplayPolicy,
+    /// The duration of connecting for the last attempt, if it has opened a connection.
+    pub(in crate::proxy) connect_time: Option<Duration>,
     /// The request to send. After it was sent: its copy, if it may be sent again.
     sendable: Option<Request<RequestBody>>,
 }
@@ -70,7 +74,8 @@ impl<'u> OutgoingRequest<'u> {
     ) -> Result<Self, RequestError> {
         let Destination { upstream, mut upgrade, .. } = destination;
         let host = request.headers().get(HOST).filter(|_| upstream.key.tls.is_some());
-        let target = UpstreamTarget { upstream, server_name: host.map(UpstreamServerName::from_host) };
+        let server_name = host.map(UpstreamServerName::from_host);
+        let target = UpstreamTarget { upstream, server_name, handshake_time: Cell::default() };
         match upstream.key.protocol {
             UpstreamProtocol::Http1 => {
                 *request.version_mut() = Version::HTTP_11;
@@ -89,7 +94,7 @@ impl<'u> OutgoingRequest<'u> {
                 convert_to_http2(&mut request, scheme(&upstream.key))?;
             }
         }
-        Ok(OutgoingRequest { peer, target, upgrade, replay, sendable: Some(request) })
+        Ok(OutgoingRequest { peer, target, upgrade, replay, connect_time: None, sendable: Some(request) })
     }
 
     /// Whether there is something to send: the request itself, or a copy of the one that was sent.

@@ -19,9 +19,11 @@ use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
 use super::response_body::BodySource;
 use super::target::RequestPath;
+use crate::plugin_api::completed_request::LoggedTls;
 use crate::plugin_api::chain::{ChainRequest, ChainState, RequestProtocol};
-use crate::plugin_api::{Chain, ClientInfo, Framing, Reply, ReplyBody, RequestSummary, ResponseSource, Scheme};
+use crate::plugin_api::{Chain, ClientInfo, CompletedRequest, Framing, Reply, ReplyBody, RequestSummary, ResponseSource, Scheme};
 use crate::proxy::connection::activity::until_timed_out;
+use crate::proxy::record::request_record::RequestRecord;
 
 /// One run of a plugin chain, kept with the request until its response is complete.
 pub(in crate::proxy) struct PluginRun {
@@ -214,8 +216,10 @@ impl PluginRun {
     }
 
     /// Runs the log phase of the plugins and records how long they took.
-    pub(in crate::proxy) fn run_log(&self, peer: &Peer, status: StatusCode, total: Duration, bytes_out: u64) {
-        let sent = peer.activity.sent_at.get().filter(|_| self.source == ResponseSource::Service);
+    pub(in crate::proxy) fn run_log(&self, record: &RequestRecord, status: StatusCode, total: Duration) {
+        let peer = &record.peer;
+        let sent_at = peer.activity.sent_at.get();
+        let sent = sent_at.filter(|_| self.source == ResponseSource::Service);
         peer.worker.counters.record_plugins(self.state.timings.all());
         let summary = RequestSummary {
             status,
@@ -223,9 +227,26 @@ impl PluginRun {
             total,
             upstream: sent.zip(self.responded_at).map(|(sent, responded)| responded - sent),
             bytes_in: peer.activity.bytes_in.get(),
-            bytes_out,
+            bytes_out: record.bytes_out,
         };
-        self.chain.log(&self.state, &summary);
+        let since_start = |time: Instant| time.saturating_duration_since(peer.activity.started_at.get());
+        let request = CompletedRequest {
+            id: &record.request_id,
+            started_at: SystemTime::now() - total,
+            started_instant: peer.activity.started_at.get(),
+            heads: record.heads.as_deref(),
+            tls: peer.session.as_deref().map(|session| LoggedTls {
+                version: session.version,
+                cipher: session.cipher,
+                server_name: session.server_name.as_deref(),
+            }),
+            attempts: &record.attempts,
+            before_upstream: sent_at.map(since_start),
+            until_response: self.responded_at.map(since_start),
+            error: record.error,
+            credentials: self.chain.credential_locations(),
+        };
+        self.chain.log(&self.state, &summary, &request);
     }
 }
 

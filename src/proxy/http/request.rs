@@ -61,6 +61,9 @@ async fn respond(
     let destination = prepare(cx, &mut request).await?;
     let reports_latencies = cx.product_header_names().is_some();
     let record = &mut *cx.record;
+    if let Some(heads) = &mut record.heads {
+        heads.upstream_target = Some(request.uri().clone());
+    }
     if record.plugin_run.is_some() || reports_latencies {
         record.peer.activity.sent_at.set(Some(Instant::now()));
     }
@@ -84,6 +87,9 @@ async fn prepare<'r>(
 ) -> Result<Destination<'r>, EarlyExit> {
     let target = target::read_target(cx, request)?;
     let mut routed = routing::select_rule(cx, request, target)?;
+    if routed.rule.plugins.as_ref().is_some_and(|chain| chain.logs_heads()) {
+        cx.record.copy_heads(&routed, request);
+    }
     accepted_protocols::check(cx, &routed, request)?;
     set_forwarding_headers(cx, &routed, request);
     product_headers::set_request_headers(cx, request);
@@ -118,6 +124,9 @@ fn finish_response(
     // HTTP/2 has no such field; its connections are closed with GOAWAY.
     if must_close && cx.version < Version::HTTP_2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(heads) = &mut record.heads {
+        heads.response.clone_from(response.headers());
     }
     let activity = &record.peer.activity;
     activity.enter_phase(ActivityPhase::SendingResponse, now);

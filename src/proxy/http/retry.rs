@@ -66,7 +66,7 @@ async fn run_attempts(
     let mut retries = 0;
     loop {
         let address = next_endpoint(&peer, upstream, &mut tried, retry).ok_or(RequestError::NoEndpoints)?;
-        record.address = Some(address);
+        record.start_attempt(address);
         peer.activity.record_progress();
         let attempt_deadline = policy.backend_request.duration().map(|limit| Instant::now() + limit);
         let attempt = outgoing.attempt(address, attempt_deadline);
@@ -76,6 +76,7 @@ async fn run_attempts(
                 .await
                 .unwrap_or(Err(AttemptError::Failed(RequestError::BackendRequestTimeout))),
         };
+        record.end_attempt(&outcome, &mut outgoing);
         let is_last = retries >= max_retries;
         let (failure, without_delay) = match outcome {
             Ok(response) if is_last || !is_retried_status(retry, replay, &response) => {
@@ -91,7 +92,7 @@ async fn run_attempts(
             }
             Err(error) => {
                 let was_not_processed = error.was_not_processed();
-                let error = error.into_request_error();
+                let error = error.request_error();
                 let may_retry = was_not_processed || is_retried_after_timeout(retry, replay, error);
                 if is_last || !may_retry || !outgoing.can_be_sent() || peer.activity.timed_out.get() {
                     return Err(error);

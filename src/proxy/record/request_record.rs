@@ -7,17 +7,23 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::header::{HOST, USER_AGENT};
-use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use smallvec::SmallVec;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::access_log::AccessLogRecord;
 use super::stats::RequestSeries;
+use crate::plugin_api::completed_request::{Attempt, AttemptOutcome, LoggedHeads};
 use crate::proxy::connection::activity::ActivityPhase;
+use crate::proxy::http::attempt::AttemptError;
 use crate::proxy::http::client_connection::Peer;
 use crate::proxy::http::malformed_request::PartialHead;
-use crate::proxy::http::plugin_run::PluginRun;
+use crate::proxy::http::outgoing_request::OutgoingRequest;
+use crate::proxy::http::plugin_run::{self, PluginRun};
+use crate::proxy::http::request_context::RoutedRequest;
 use crate::proxy::http::request_error::{CLIENT_DISCONNECTED, RequestError, client_disconnected_status};
 use crate::proxy::http::request_id::X_REQUEST_ID;
+use crate::proxy::http::response_body::BodySource;
 use crate::snapshot::cors::CorsHeaders;
 
 /// The record of a request in progress. Dropping it finishes it, because hyper drops the request when the client
@@ -26,8 +32,11 @@ pub(in crate::proxy) struct RequestRecord {
     pub(in crate::proxy) peer: Rc<Peer>,
     pub(in crate::proxy) request_id: HeaderValue,
     pub(in crate::proxy) series: Option<Arc<RequestSeries>>,
-    /// The endpoint that the request was last sent to.
-    pub(in crate::proxy) address: Option<SocketAddr>,
+    /// The attempts to get a response, in order. A request that is retried very often keeps only the last of the
+    /// attempts beyond [`MAX_ATTEMPTS`].
+    pub(in crate::proxy) attempts: SmallVec<[Attempt; 1]>,
+    /// Copies of the heads, if a plugin of the rule reads them in the log phase.
+    pub(in crate::proxy) heads: Option<Box<LoggedHeads>>,
     /// The reason of the request error, if there is one.
     pub(in crate::proxy) error: Option<&'static str>,
     /// None until there is a response.
@@ -82,7 +91,8 @@ impl RequestRecord {
             peer: Rc::clone(peer),
             request_id,
             series: None,
-            address: None,
+            attempts: SmallVec::new(),
+            heads: None,
             error: None,
             status: None,
             bytes_out: 0,
@@ -92,6 +102,53 @@ impl RequestRecord {
             logged,
             finished: false,
         }
+    }
+
+    /// Copies the head of the request, and the facts about its client that plugins get.
+    pub(in crate::proxy) fn copy_heads<B>(&mut self, routed: &RoutedRequest<'_>, request: &Request<B>) {
+        let headers = request.headers();
+        self.heads = Some(Box::new(LoggedHeads {
+            method: request.method().clone(),
+            target: request.uri().clone(),
+            version: request.version(),
+            client: plugin_run::client_address(&self.peer, headers),
+            scheme: plugin_run::client_scheme(&self.peer, headers),
+            host: routed.host.raw.clone(),
+            listen_port: routed.listener.port,
+            request: headers.clone(),
+            response: HeaderMap::new(),
+            upstream_target: None,
+        }));
+    }
+
+    /// Begins an attempt to get a response from this endpoint.
+    pub(in crate::proxy) fn start_attempt(&mut self, endpoint: SocketAddr) {
+        if self.attempts.len() >= MAX_ATTEMPTS {
+            self.attempts.pop();
+        }
+        self.attempts.push(Attempt::start(endpoint));
+    }
+
+    /// Records the outcome of the attempt that was begun last.
+    pub(in crate::proxy) fn end_attempt(
+        &mut self,
+        outcome: &Result<Response<BodySource>, AttemptError>,
+        outgoing: &mut OutgoingRequest<'_>,
+    ) {
+        let Some(attempt) = self.attempts.last_mut() else { return };
+        attempt.connect = outgoing.connect_time.take();
+        attempt.tls_handshake = outgoing.target.handshake_time.take();
+        attempt.total = attempt.started_at.elapsed();
+        attempt.outcome = match outcome {
+            Ok(response) => {
+                attempt.first_byte = Some(attempt.total);
+                AttemptOutcome::Status(response.status())
+            }
+            Err(error) => {
+                let details = error.request_error().details();
+                AttemptOutcome::Failed { reason: details.reason, status: details.status }
+            }
+        };
     }
 
     /// Records the request; only the first call has an effect.
@@ -110,8 +167,13 @@ impl RequestRecord {
         let status = self.status.unwrap_or_else(client_disconnected_status);
         let series = self.series.get_or_insert_with(|| worker.unrouted_series());
         series.add(status, duration, activity.bytes_in.get(), self.bytes_out);
+        if let Some(last) = self.attempts.last_mut()
+            && !matches!(last.outcome, AttemptOutcome::Failed { .. })
+        {
+            last.total = now - last.started_at;
+        }
         if let Some(run) = &self.plugin_run {
-            run.run_log(&self.peer, status, duration, self.bytes_out);
+            run.run_log(self, status, duration);
         }
         if let Some(logged) = self.logged.take() {
             worker.log.write(&AccessLogRecord {
@@ -127,8 +189,8 @@ impl RequestRecord {
                 bytes_in: activity.bytes_in.get(),
                 bytes_out: self.bytes_out,
                 duration,
-                labels: Some(Arc::clone(&series.labels)),
-                address: self.address,
+                labels: self.series.as_ref().map(|series| Arc::clone(&series.labels)),
+                address: self.attempts.last().map(|attempt| attempt.endpoint),
                 consumer: self.plugin_run.as_ref().and_then(|run| run.consumer_name()),
                 request_id: Some(self.request_id.clone()),
                 error: self.error,
@@ -177,6 +239,9 @@ pub(in crate::proxy) fn record_malformed(peer: &Peer, input: MalformedInput) {
         user_agent: head.headers.remove(USER_AGENT),
     });
 }
+
+/// The most attempts that a record contains. Kong's rules allow thousands of retries.
+const MAX_ATTEMPTS: usize = 32;
 
 fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
     let authority = || HeaderValue::try_from(request.uri().authority()?.as_str()).ok();

@@ -14,7 +14,7 @@ use super::*;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::plugin_api::testing::{instance, names};
-use crate::plugin_api::{AnyPluginKind, Chain, FetchResponse, PluginServices};
+use crate::plugin_api::{AnyPluginKind, Chain, RemoteResponse, PluginServices};
 
 const ISSUER: &str = "https://issuer.example";
 
@@ -53,14 +53,14 @@ impl PluginServices for FakeIssuer {
         uri: &str,
         _timeout: Duration,
         _max_bytes: usize,
-    ) -> BoxFuture<'static, Result<FetchResponse, String>> {
+    ) -> BoxFuture<'static, Result<RemoteResponse, String>> {
         assert_eq!(uri, "https://issuer.example/keys");
         self.fetches.fetch_add(1, Ordering::Relaxed);
         let body = self.keys.lock().as_ref().map(|keys| json!({"keys": keys}).to_string());
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(100)).await;
             let body = Bytes::from(body.ok_or("connection refused")?);
-            Ok(FetchResponse { status: StatusCode::OK, headers: HeaderMap::new(), body })
+            Ok(RemoteResponse { status: StatusCode::OK, headers: HeaderMap::new(), body })
         })
     }
 }

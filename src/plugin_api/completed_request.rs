@@ -1,0 +1,226 @@
+//! A completed request as log plugins read it: its head, its attempts, its times and its sizes.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
+use tokio::time::Instant;
+
+use super::fields::UrlEncodedForm;
+use super::scheme::Scheme;
+
+/// What is known about a request when it ends. Borrowed from the record of the request.
+pub struct CompletedRequest<'r> {
+    pub id: &'r HeaderValue,
+    /// When the first byte of the request arrived.
+    pub started_at: SystemTime,
+    /// The same moment as `started_at`.
+    pub started_instant: Instant,
+    /// The head of the request and of the response, if a plugin of the chain reads them.
+    pub heads: Option<&'r LoggedHeads>,
+    /// The TLS parameters of the client's connection.
+    pub tls: Option<LoggedTls<'r>>,
+    /// The attempts to get a response from an endpoint, in order.
+    pub attempts: &'r [Attempt],
+    /// From the first byte of the request until it was ready to be forwarded. `None` if it was not forwarded.
+    pub before_upstream: Option<Duration>,
+    /// From the first byte of the request until the head of the response was ready.
+    pub until_response: Option<Duration>,
+    /// The reason of the request error, if there is one.
+    pub error: Option<&'static str>,
+    /// Where the request contains credentials.
+    pub credentials: &'r CredentialLocations,
+}
+
+/// The heads of a request, copied for plugins that read them.
+#[derive(Debug)]
+pub struct LoggedHeads {
+    pub method: Method,
+    /// The target as the client sent it.
+    pub target: Uri,
+    pub version: Version,
+    /// The client address, taken from forwarding headers if the peer is trusted.
+    pub client: IpAddr,
+    /// The scheme that the client used, taken from forwarding headers if the peer is trusted.
+    pub scheme: Scheme,
+    /// The authority as the client sent it, with its port if it has one.
+    pub host: HeaderValue,
+    /// The listener port as seen by clients.
+    pub listen_port: u16,
+    /// The headers as the client sent them, without hop-by-hop headers that were removed before routing.
+    pub request: HeaderMap,
+    /// The headers of the response that the client got. Empty if there was no response.
+    pub response: HeaderMap,
+    /// The target that was sent to the endpoint. `None` if the request was not forwarded.
+    pub upstream_target: Option<Uri>,
+}
+
+/// TLS parameters of a client's connection.
+#[derive(Clone, Copy, Debug)]
+pub struct LoggedTls<'r> {
+    /// For example `TLSv1.3`.
+    pub version: &'static str,
+    /// For example `TLS13_AES_256_GCM_SHA384`.
+    pub cipher: Option<&'static str>,
+    pub server_name: Option<&'r str>,
+}
+
+/// One attempt to get a response from an endpoint.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    pub endpoint: SocketAddr,
+    pub started_at: Instant,
+    /// Duration of connecting, including the TLS handshake. `None` if a kept connection was used.
+    pub connect: Option<Duration>,
+    pub tls_handshake: Option<Duration>,
+    /// From the start until the head of the response. `None` if there was no response.
+    pub first_byte: Option<Duration>,
+    /// From the start until the response ended or the attempt failed.
+    pub total: Duration,
+    pub outcome: AttemptOutcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptOutcome {
+    /// The endpoint responded.
+    Status(StatusCode),
+    /// There was no response, for this reason of a request error. The status is the one that the client gets if the
+    /// attempt is the last one.
+    Failed { reason: &'static str, status: StatusCode },
+    /// The request ended before the attempt did.
+    Unfinished,
+}
+
+impl Attempt {
+    pub fn start(endpoint: SocketAddr) -> Self {
+        Attempt {
+            endpoint,
+            started_at: Instant::now(),
+            connect: None,
+            tls_handshake: None,
+            first_byte: None,
+            total: Duration::ZERO,
+            outcome: AttemptOutcome::Unfinished,
+        }
+    }
+}
+
+/// The names under which the plugins of a chain read credentials. Logs contain [`REDACTED`] instead of their values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CredentialLocations {
+    pub headers: Vec<HeaderName>,
+    /// Names of query parameters.
+    pub parameters: Vec<Box<str>>,
+    /// Names of cookies, which are compared case-insensitively.
+    pub cookies: Vec<Box<str>>,
+}
+
+/// Takes the place of a credential.
+pub const REDACTED: &str = "REDACTED";
+
+impl CredentialLocations {
+    pub fn add(&mut self, other: CredentialLocations) {
+        self.headers.extend(other.headers);
+        self.parameters.extend(other.parameters);
+        self.cookies.extend(other.cookies);
+    }
+
+    /// Whether a query parameter with this decoded name is a credential.
+    pub fn has_parameter(&self, name: &[u8]) -> bool {
+        self.parameters.iter().any(|parameter| parameter.as_bytes() == name)
+    }
+
+    /// Whether a header with this name is a credential as a whole.
+    pub fn has_header(&self, name: &HeaderName) -> bool {
+        [http::header::AUTHORIZATION, http::header::PROXY_AUTHORIZATION].contains(name) || self.headers.contains(name)
+    }
+
+    /// The query with the values of credentials replaced. `None` if it contains none.
+    pub fn redact_query(&self, query: &str) -> Option<String> {
+        let form = UrlEncodedForm(query.as_bytes());
+        if self.parameters.is_empty() || !form.pairs().any(|pair| self.has_parameter(&pair.name())) {
+            return None;
+        }
+        let mut redacted = String::with_capacity(query.len());
+        for (index, (raw, pair)) in query.split('&').zip(form.pairs()).enumerate() {
+            if index > 0 {
+                redacted.push('&');
+            }
+            match raw.split_once('=').filter(|_| self.has_parameter(&pair.name())) {
+                Some((name, _)) => redacted.extend([name, "=", REDACTED]),
+                None => redacted.push_str(raw),
+            }
+        }
+        Some(redacted)
+    }
+
+    /// A Cookie header with the values of credentials replaced. `None` if it contains none.
+    pub fn redact_cookies(&self, header: &str) -> Option<String> {
+        let is_credential = |pair: &str| {
+            let name = pair.split('=').next().unwrap_or_default().trim();
+            self.cookies.iter().any(|cookie| cookie.eq_ignore_ascii_case(name))
+        };
+        if self.cookies.is_empty() || !header.split(';').any(is_credential) {
+            return None;
+        }
+        let pairs: Vec<String> = header
+            .split(';')
+            .map(|pair| match pair.split_once('=').filter(|_| is_credential(pair)) {
+                Some((name, _)) => format!("{name}={REDACTED}"),
+                None => pair.to_owned(),
+            })
+            .collect();
+        Some(pairs.join(";"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn locations() -> CredentialLocations {
+        CredentialLocations {
+            headers: vec![HeaderName::from_static("apikey")],
+            parameters: vec!["api key".into(), "jwt".into()],
+            cookies: vec!["Token".into()],
+        }
+    }
+
+    #[test]
+    fn credentials_in_queries_are_replaced() {
+        let cases = [
+            ("a=b&jwt=secret&c", Some("a=b&jwt=REDACTED&c")),
+            ("api+key=secret&api%20key=secret", Some("api+key=REDACTED&api%20key=REDACTED")),
+            ("&%6Awt=secret&&x", Some("&%6Awt=REDACTED&&x")),
+            ("a=jwt&jwtx=b", None),
+            ("jwt", Some("jwt")),
+            ("", None),
+        ];
+        for (query, expected) in cases {
+            assert_eq!(locations().redact_query(query).as_deref(), expected, "{query}");
+        }
+        assert_eq!(CredentialLocations::default().redact_query("jwt=a"), None);
+    }
+
+    #[test]
+    fn credentials_in_cookies_are_replaced() {
+        let cases = [
+            ("a=b; token=secret; c=d", Some("a=b; token=REDACTED; c=d")),
+            ("TOKEN=secret=more", Some("TOKEN=REDACTED")),
+            ("tokens=a; b=token=c", None),
+        ];
+        for (header, expected) in cases {
+            assert_eq!(locations().redact_cookies(header).as_deref(), expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn authorization_is_always_a_credential() {
+        for (name, expected) in
+            [("authorization", true), ("proxy-authorization", true), ("apikey", true), ("cookie", false)]
+        {
+            assert_eq!(locations().has_header(&HeaderName::from_static(name)), expected, "{name}");
+        }
+        assert!(CredentialLocations::default().has_header(&http::header::AUTHORIZATION));
+    }
+}

@@ -1,0 +1,385 @@
+//! The JSON object that log plugins write for a request: the one of Kong's log plugins.
+
+use std::borrow::Cow;
+use std::time::{Duration, UNIX_EPOCH};
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
+use smallvec::SmallVec;
+
+use super::completed_request::{Attempt, AttemptOutcome, CredentialLocations, LoggedHeads, LoggedTls, REDACTED};
+use super::context::{LogCx, ResponseSource, RouteNames};
+use super::fields::UrlEncodedForm;
+
+/// The objects `route` and `service`, which are prepared when the configuration changes.
+#[derive(Clone, Debug)]
+pub struct RouteDescription {
+    pub route: Box<RawValue>,
+    pub service: Box<RawValue>,
+}
+
+impl RouteDescription {
+    pub fn new(route: &Value, service: &Value) -> Self {
+        let to_raw = |value| to_raw_value(value).expect("a JSON value always serializes");
+        RouteDescription { route: to_raw(route), service: to_raw(service) }
+    }
+
+    /// A description that has only the names.
+    pub fn from_names(names: &RouteNames) -> Self {
+        RouteDescription::new(&json!({"name": &*names.route}), &json!({"name": &*names.service}))
+    }
+}
+
+/// The log object of a request. Credentials are replaced by [`REDACTED`].
+#[derive(Serialize)]
+pub struct LogEntry<'a> {
+    request: RequestJson<'a>,
+    upstream_uri: Cow<'a, str>,
+    /// The status of each attempt.
+    upstream_status: String,
+    response: ResponseJson<'a>,
+    latencies: LatenciesJson,
+    tries: Vec<TryJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_ip: Option<std::net::IpAddr>,
+    started_at: u64,
+    route: Option<&'a RawValue>,
+    service: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consumer: Option<ConsumerJson<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authenticated_entity: Option<AuthenticatedEntityJson<'a>>,
+    workspace: &'static str,
+    workspace_name: &'static str,
+    source: &'static str,
+}
+
+#[derive(Serialize)]
+struct RequestJson<'a> {
+    id: Cow<'a, str>,
+    #[serde(flatten)]
+    head: Option<RequestHeadJson<'a>>,
+    size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<TlsJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct RequestHeadJson<'a> {
+    method: &'a str,
+    uri: Cow<'a, str>,
+    url: String,
+    querystring: QueryJson<'a>,
+    headers: HeadersJson<'a>,
+}
+
+#[derive(Serialize)]
+struct TlsJson<'a> {
+    version: &'static str,
+    cipher: Option<Cow<'static, str>>,
+    client_verify: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_name: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct ResponseJson<'a> {
+    status: u16,
+    size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    headers: Option<HeadersJson<'a>>,
+}
+
+/// Durations in milliseconds.
+#[derive(Serialize)]
+struct LatenciesJson {
+    request: u64,
+    kong: u64,
+    /// -1 if the request was not forwarded.
+    proxy: i64,
+    receive: u64,
+}
+
+/// One attempt; the name is Kong's.
+#[derive(Serialize)]
+struct TryJson {
+    balancer_start: u64,
+    balancer_start_ns: u64,
+    balancer_latency: u64,
+    balancer_latency_ns: u64,
+    ip: std::net::IpAddr,
+    port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<u16>,
+}
+
+#[derive(Serialize)]
+struct ConsumerJson<'a> {
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    username: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    custom_id: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct AuthenticatedEntityJson<'a> {
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consumer_id: Option<&'a str>,
+}
+
+impl<'a> LogEntry<'a> {
+    pub fn new(cx: &'a LogCx<'_>) -> Self {
+        let (request, summary) = (cx.request, cx.summary);
+        let credentials = request.credentials;
+        let consumer = cx.identity.consumer.as_deref();
+        let heads = request.heads;
+        LogEntry {
+            request: RequestJson {
+                id: to_text(request.id),
+                head: heads.map(|heads| RequestHeadJson::new(heads, credentials)),
+                size: heads.map_or(0, request_head_size) + summary.bytes_in,
+                tls: request.tls.map(TlsJson::from),
+            },
+            upstream_uri: heads
+                .and_then(|heads| heads.upstream_target.as_ref())
+                .map_or(Cow::Borrowed(""), |target| redacted_target(target, credentials)),
+            upstream_status: upstream_status(request.attempts),
+            response: ResponseJson {
+                status: summary.status.as_u16(),
+                size: heads.map_or(0, |heads| response_head_size(heads)) + summary.bytes_out,
+                headers: heads.map(|heads| HeadersJson { headers: &heads.response, credentials: None }),
+            },
+            latencies: LatenciesJson::new(cx),
+            tries: request.attempts.iter().map(|attempt| TryJson::new(attempt, cx)).collect(),
+            client_ip: heads.map(|heads| heads.client),
+            started_at: milliseconds(request.started_at.duration_since(UNIX_EPOCH).unwrap_or_default()),
+            route: cx.description.map(|description| &*description.route),
+            service: cx.description.map(|description| &*description.service),
+            consumer: consumer.map(|consumer| ConsumerJson {
+                id: &consumer.id,
+                username: consumer.username.as_deref(),
+                custom_id: consumer.custom_id().map(|id| &**id),
+            }),
+            authenticated_entity: cx.identity.credential.as_deref().map(|id| AuthenticatedEntityJson {
+                id,
+                consumer_id: consumer.map(|consumer| &*consumer.id),
+            }),
+            workspace: WORKSPACE_ID,
+            workspace_name: "default",
+            source: if summary.source == ResponseSource::Service { "upstream" } else { "kong" },
+        }
+    }
+
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("text and numbers always serialize")
+    }
+
+    /// The object as a value, to add fields to it.
+    pub fn to_value(&self) -> Value {
+        serde_json::to_value(self).expect("text and numbers always serialize")
+    }
+}
+
+impl<'a> RequestHeadJson<'a> {
+    fn new(heads: &'a LoggedHeads, credentials: &'a CredentialLocations) -> Self {
+        let uri = redacted_target(&heads.target, credentials);
+        let host = to_text(&heads.host);
+        // A bracket or a name precedes the port.
+        let has_port = host.rsplit(']').next().is_some_and(|end| end.contains(':'));
+        let url = if has_port {
+            format!("{}://{host}{uri}", heads.scheme)
+        } else {
+            format!("{}://{host}:{}{uri}", heads.scheme, heads.listen_port)
+        };
+        RequestHeadJson {
+            method: heads.method.as_str(),
+            url,
+            uri,
+            querystring: QueryJson { query: heads.target.query().unwrap_or_default(), credentials },
+            headers: HeadersJson { headers: &heads.request, credentials: Some(credentials) },
+        }
+    }
+}
+
+impl<'a> From<LoggedTls<'a>> for TlsJson<'a> {
+    fn from(tls: LoggedTls<'a>) -> Self {
+        // rustls calls the suites of TLS 1.3 TLS13_…, and the registry calls them TLS_….
+        let cipher = tls.cipher.map(|cipher| match cipher.strip_prefix("TLS13_") {
+            Some(name) => Cow::Owned(format!("TLS_{name}")),
+            None => Cow::Borrowed(cipher),
+        });
+        TlsJson { version: tls.version, cipher, client_verify: "NONE", server_name: tls.server_name }
+    }
+}
+
+impl LatenciesJson {
+    fn new(cx: &LogCx<'_>) -> Self {
+        let (request, summary) = (cx.request, cx.summary);
+        let total = summary.total;
+        let (before_response, receive) = match (summary.upstream, request.until_response) {
+            (Some(_), Some(response)) => (request.before_upstream, total.saturating_sub(response)),
+            _ => (request.until_response, Duration::ZERO),
+        };
+        LatenciesJson {
+            request: milliseconds(total),
+            kong: milliseconds(before_response.unwrap_or(total)),
+            proxy: summary.upstream.map_or(-1, |upstream| i64::try_from(upstream.as_millis()).unwrap_or(i64::MAX)),
+            receive: milliseconds(receive),
+        }
+    }
+}
+
+impl TryJson {
+    fn new(attempt: &Attempt, cx: &LogCx<'_>) -> Self {
+        let since_start = attempt.started_at.saturating_duration_since(cx.request.started_instant);
+        let started_at = (cx.request.started_at + since_start).duration_since(UNIX_EPOCH).unwrap_or_default();
+        let connect = attempt.connect.unwrap_or_default();
+        let failure = match attempt.outcome {
+            AttemptOutcome::Failed { status, .. } => Some(status.as_u16()),
+            AttemptOutcome::Status(_) | AttemptOutcome::Unfinished => None,
+        };
+        TryJson {
+            balancer_start: milliseconds(started_at),
+            balancer_start_ns: nanoseconds(started_at),
+            balancer_latency: milliseconds(connect),
+            balancer_latency_ns: nanoseconds(connect),
+            ip: attempt.endpoint.ip(),
+            port: attempt.endpoint.port(),
+            state: failure.map(|_| "failed"),
+            code: failure,
+        }
+    }
+}
+
+/// The status of each attempt; of one without a response, the status that the client would get.
+fn upstream_status(attempts: &[Attempt]) -> String {
+    let statuses = attempts.iter().filter_map(|attempt| match attempt.outcome {
+        AttemptOutcome::Status(status) | AttemptOutcome::Failed { status, .. } => Some(status),
+        AttemptOutcome::Unfinished => None,
+    });
+    let mut text = String::new();
+    for status in statuses {
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+        text.push_str(status.as_str());
+    }
+    text
+}
+
+/// Path and query, with the values of credentials replaced.
+fn redacted_target<'a>(target: &'a Uri, credentials: &CredentialLocations) -> Cow<'a, str> {
+    match target.query().and_then(|query| credentials.redact_query(query)) {
+        Some(query) => Cow::Owned(format!("{}?{query}", target.path())),
+        None => Cow::Borrowed(target.path_and_query().map_or("/", PathAndQuery::as_str)),
+    }
+}
+
+/// An object with the lower-case names of headers. A header that occurs several times has a list of values.
+struct HeadersJson<'a> {
+    headers: &'a HeaderMap,
+    /// Set for requests.
+    credentials: Option<&'a CredentialLocations>,
+}
+
+impl Serialize for HeadersJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.headers.keys_len()))?;
+        for name in self.headers.keys() {
+            let mut values = self.headers.get_all(name).iter().map(|value| self.value(name, value));
+            match (values.next(), values.next()) {
+                (Some(only), None) => map.serialize_entry(name.as_str(), &only)?,
+                (first, second) => {
+                    let all: Vec<_> = first.into_iter().chain(second).chain(values).collect();
+                    map.serialize_entry(name.as_str(), &all)?;
+                }
+            }
+        }
+        map.end()
+    }
+}
+
+impl HeadersJson<'_> {
+    fn value<'v>(&self, name: &HeaderName, value: &'v HeaderValue) -> Cow<'v, str> {
+        match self.credentials {
+            Some(credentials) if credentials.has_header(name) => Cow::Borrowed(REDACTED),
+            Some(credentials) if name == header::COOKIE => {
+                let text = to_text(value);
+                credentials.redact_cookies(&text).map_or(text, Cow::Owned)
+            }
+            _ => to_text(value),
+        }
+    }
+}
+
+/// An object with the decoded parameters. A parameter without a value is true, and one that occurs several times has a
+/// list of values.
+struct QueryJson<'a> {
+    query: &'a str,
+    credentials: &'a CredentialLocations,
+}
+
+impl Serialize for QueryJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut parameters = indexmap::IndexMap::<String, SmallVec<[Value; 1]>>::new();
+        let pairs = UrlEncodedForm(self.query.as_bytes()).pairs().filter(|pair| !pair.name().is_empty());
+        for pair in pairs {
+            let name = pair.name();
+            let value = match pair.value() {
+                None => Value::Bool(true),
+                Some(_) if self.credentials.has_parameter(&name) => REDACTED.into(),
+                Some(value) => String::from_utf8_lossy(&value).into(),
+            };
+            parameters.entry(String::from_utf8_lossy(&name).into_owned()).or_default().push(value);
+        }
+        let mut map = serializer.serialize_map(Some(parameters.len()))?;
+        for (name, values) in &parameters {
+            match &values[..] {
+                [only] => map.serialize_entry(name, only)?,
+                all => map.serialize_entry(name, all)?,
+            }
+        }
+        map.end()
+    }
+}
+
+/// The size of the head of the request in HTTP/1.1, whichever version the client used.
+fn request_head_size(heads: &LoggedHeads) -> u64 {
+    let target = heads.target.path_and_query().map_or(1, |target| target.as_str().len());
+    let host = if heads.version >= Version::HTTP_2 { "host: \r\n".len() + heads.host.len() } else { 0 };
+    let line = heads.method.as_str().len() + target + "  HTTP/1.1\r\n".len();
+    (line + host + headers_size(&heads.request)) as u64
+}
+
+/// The size of the head of the response in HTTP/1.1. 0 if there was no response.
+fn response_head_size(heads: &LoggedHeads) -> u64 {
+    if heads.response.is_empty() { 0 } else { ("HTTP/1.1 200 OK\r\n".len() + headers_size(&heads.response)) as u64 }
+}
+
+fn headers_size(headers: &HeaderMap) -> usize {
+    let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum();
+    fields + "\r\n".len()
+}
+
+fn to_text(value: &HeaderValue) -> Cow<'_, str> {
+    String::from_utf8_lossy(value.as_bytes())
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Kong's workspaces do not exist here; programs that read the log require an id.
+const WORKSPACE_ID: &str = "00000000-0000-0000-0000-000000000000";

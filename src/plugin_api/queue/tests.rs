@@ -1,0 +1,233 @@
+//! Tests of queues with paused time.
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::AtomicBool;
+
+use tokio::task::yield_now;
+
+use super::*;
+use crate::plugin_api::PluginState;
+use crate::plugin_api::kind::BuildNotes;
+
+/// Records the batches with the time of each attempt.
+struct Recorder {
+    began: Instant,
+    batches: Mutex<Vec<(Duration, String)>>,
+    /// How many of the next attempts fail.
+    failures: Mutex<usize>,
+    /// The duration of each attempt.
+    takes: Duration,
+}
+
+impl Recorder {
+    fn new() -> Arc<Self> {
+        Recorder::with(0, Duration::ZERO)
+    }
+
+    fn with(failures: usize, takes: Duration) -> Arc<Self> {
+        let (batches, failures) = (Mutex::default(), Mutex::new(failures));
+        Arc::new(Recorder { began: Instant::now(), batches, failures, takes })
+    }
+
+    /// The attempts: seconds since the start, and the entries joined by commas.
+    fn attempts(&self) -> Vec<(f64, String)> {
+        self.batches.lock().iter().map(|(at, batch)| (at.as_secs_f64(), batch.clone())).collect()
+    }
+
+    fn batches(&self) -> Vec<String> {
+        self.batches.lock().iter().map(|(_, batch)| batch.clone()).collect()
+    }
+}
+
+impl BatchSender for Recorder {
+    fn send(&self, batch: Arc<[Bytes]>) -> BoxFuture<'static, bool> {
+        let entries: Vec<_> = batch.iter().map(|entry| String::from_utf8_lossy(entry).into_owned()).collect();
+        self.batches.lock().push((self.began.elapsed(), entries.join(",")));
+        let mut failures = self.failures.lock();
+        let is_accepted = *failures == 0;
+        *failures = failures.saturating_sub(1);
+        let takes = self.takes;
+        Box::pin(async move {
+            sleep(takes).await;
+            is_accepted
+        })
+    }
+}
+
+struct LocalServices;
+
+impl PluginServices for LocalServices {
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        tokio::spawn(task);
+    }
+}
+
+fn settings() -> QueueSettings {
+    QueueConfig::default().validate("queue").unwrap()
+}
+
+fn start(settings: QueueSettings, sender: &Arc<Recorder>, state: &PluginState) -> BatchQueue {
+    let services: Arc<dyn PluginServices> = Arc::new(LocalServices);
+    let notes = BuildNotes::default();
+    let cx = BuildCx { object: "KongPlugin/default/log", state, services: &services, node: "test", notes: &notes };
+    BatchQueue::start(settings, Arc::clone(sender) as _, &cx)
+}
+
+fn push_all(queue: &BatchQueue, entries: &[&'static str]) {
+    for entry in entries {
+        queue.push(Bytes::from_static(entry.as_bytes()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_are_sent_in_order_and_at_once_without_batches() {
+    let (recorder, state) = (Recorder::new(), PluginState::default());
+    let queue = start(settings(), &recorder, &state);
+    push_all(&queue, &["a", "b", "c"]);
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(recorder.attempts(), [(0.0, "a".to_owned()), (0.0, "b".to_owned()), (0.0, "c".to_owned())]);
+    assert_eq!(queue.counts(), QueueCounts { sent: 3, ..QueueCounts::default() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_are_sent_when_full_or_due() {
+    let (recorder, state) = (Recorder::new(), PluginState::default());
+    let settings = QueueSettings { max_batch_size: 3, max_coalescing_delay: Duration::from_secs(2), ..settings() };
+    let queue = start(settings, &recorder, &state);
+    push_all(&queue, &["a", "b"]);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(recorder.batches(), [""; 0]);
+    push_all(&queue, &["c", "d"]);
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(recorder.attempts(), [(1.0, "a,b,c".to_owned())]);
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(recorder.attempts()[1..], [(3.0, "d".to_owned())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_delays_double_up_to_their_maximum() {
+    let (recorder, state) = (Recorder::with(6, Duration::ZERO), PluginState::default());
+    let (initial_retry_delay, max_retry_delay) = (Duration::from_secs(1), Duration::from_secs(4));
+    let queue = start(QueueSettings { initial_retry_delay, max_retry_delay, ..settings() }, &recorder, &state);
+    push_all(&queue, &["a", "b"]);
+    sleep(Duration::from_secs(30)).await;
+    let times: Vec<_> = recorder.attempts().iter().map(|(at, batch)| format!("{at} {batch}")).collect();
+    assert_eq!(times, ["0 a", "1 a", "3 a", "7 a", "11 a", "15 a", "19 a", "19 b"]);
+    assert_eq!(queue.counts(), QueueCounts { sent: 2, retries: 6, ..QueueCounts::default() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_are_dropped_after_the_retry_time() {
+    for (max_retry_time, attempts) in [(Some(Duration::from_secs(3)), 3), (None, 1)] {
+        let (recorder, state) = (Recorder::with(usize::MAX, Duration::ZERO), PluginState::default());
+        let settings = QueueSettings { max_retry_time, initial_retry_delay: Duration::from_secs(1), ..settings() };
+        let queue = start(settings, &recorder, &state);
+        push_all(&queue, &["a"]);
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(recorder.batches().len(), attempts, "{max_retry_time:?}");
+        let expected = QueueCounts { dropped_failed: 1, retries: attempts as u64 - 1, ..QueueCounts::default() };
+        assert_eq!(queue.counts(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn full_queue_drops_its_oldest_entries() {
+    let cases = [
+        (QueueSettings { max_entries: 2, ..settings() }, 0, &["a", "d", "e"][..]),
+        (QueueSettings { max_bytes: 2, ..settings() }, 0, &["a", "d", "e"]),
+        // An entry that is larger than the queue does not displace the others.
+        (QueueSettings { max_bytes: 1, ..settings() }, 1, &["a", "e"]),
+    ];
+    for (settings, too_large, expected) in cases {
+        let (recorder, state) = (Recorder::with(0, Duration::from_secs(1)), PluginState::default());
+        let queue = start(settings.clone(), &recorder, &state);
+        push_all(&queue, &["a"]);
+        sleep(Duration::from_millis(1)).await;
+        push_all(&queue, &["b", "c", "d", "e"]);
+        if too_large > 0 {
+            push_all(&queue, &["too large"]);
+        }
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!(recorder.batches(), expected, "{settings:?}");
+        let sent = expected.len() as u64;
+        let dropped_full = 5 + too_large - sent;
+        assert_eq!(queue.counts(), QueueCounts { sent, dropped_full, ..QueueCounts::default() }, "{settings:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn concurrency_is_one_unless_unlimited() {
+    for (concurrency, finished) in [(1, 1), (2, 2)] {
+        let (recorder, state) = (Recorder::with(0, Duration::from_secs(1)), PluginState::default());
+        let concurrency = NonZeroUsize::new(concurrency).unwrap();
+        let queue = start(QueueSettings { concurrency, ..settings() }, &recorder, &state);
+        push_all(&queue, &["a", "b", "c"]);
+        sleep(Duration::from_millis(1500)).await;
+        assert_eq!(queue.counts().sent, finished, "{concurrency}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_queue_sends_what_is_left() {
+    let (recorder, state) = (Recorder::with(0, Duration::from_secs(1)), PluginState::default());
+    let settings = QueueSettings { max_batch_size: 2, max_coalescing_delay: Duration::from_secs(60), ..settings() };
+    let queue = start(settings, &recorder, &state);
+    push_all(&queue, &["a", "b", "c"]);
+    let core = Arc::clone(&queue.core);
+    drop(queue);
+    core.ended().await;
+    assert_eq!(recorder.batches(), ["a,b", "c"]);
+    assert_eq!(core.counters.counts(), QueueCounts { sent: 3, ..QueueCounts::default() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn flush_is_bounded_and_counts_what_is_lost() {
+    let (recorder, state) = (Recorder::with(0, Duration::from_secs(2)), PluginState::default());
+    let queue = start(settings(), &recorder, &state);
+    push_all(&queue, &["a", "b", "c", "d"]);
+    let began = Instant::now();
+    flush_queues(&state, Duration::from_secs(5)).await;
+    assert_eq!(began.elapsed(), Duration::from_secs(5));
+    assert_eq!(queue.counts(), QueueCounts { sent: 2, dropped_stopped: 2, ..QueueCounts::default() });
+    push_all(&queue, &["e"]);
+    assert_eq!(queue.counts().dropped_stopped, 3, "the queue has ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn flush_without_queues_ends_at_once() {
+    flush_queues(&PluginState::default(), Duration::from_secs(5)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn queues_of_one_object_share_their_counters() {
+    let (recorder, state) = (Recorder::new(), PluginState::default());
+    let before = start(settings(), &recorder, &state);
+    push_all(&before, &["a"]);
+    let after = start(settings(), &recorder, &state);
+    drop(before);
+    push_all(&after, &["b"]);
+    sleep(Duration::from_secs(1)).await;
+    let counts = queue_counts(&state);
+    assert_eq!(counts.len(), 1);
+    assert_eq!((&*counts[0].0, counts[0].1.sent), ("KongPlugin/default/log", 2));
+    drop(after);
+    sleep(Duration::from_secs(1)).await;
+    assert!(queue_counts(&state).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn discarded_task_ends_the_queue() {
+    struct NoTasks(AtomicBool);
+    impl PluginServices for NoTasks {
+        fn spawn(&self, task: BoxFuture<'static, ()>) {
+            drop(task);
+            self.0.store(true, Relaxed);
+        }
+    }
+    let core = QueueCore::new(settings(), Arc::default());
+    spawn_task(&core, Recorder::new(), &NoTasks(AtomicBool::new(false)));
+    core.push(Bytes::from_static(b"a"));
+    core.ended().await;
+    yield_now().await;
+    assert_eq!(core.counters.counts(), QueueCounts { dropped_stopped: 1, ..QueueCounts::default() });
+}
