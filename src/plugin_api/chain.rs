@@ -24,6 +24,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, request};
 use smallvec::SmallVec;
 
+use super::body_filter::PluginBodyFilter;
 use super::completed_request::{CompletedRequest, CredentialLocations};
 use super::consumers::plugins::{ConsumerPlugins, RequestConsumerPlugins};
 use super::consumers::{Consumer, ConsumerDirectory};
@@ -35,7 +36,7 @@ use super::kind::Phases;
 use super::log_entry::RouteDescription;
 use super::reply::Reply;
 use super::timing::{PhaseTimings, PluginPhase};
-use super::{AccessOutcome, Plugin};
+use super::{AccessOutcome, Plugin, ResponseOutcome};
 use selection::{SelectedInstance, SelectionProgress, slot_number};
 
 /// The plugins that run for requests of one rule.
@@ -331,6 +332,16 @@ pub struct ChainRequest<'r> {
     pub protocol: RequestProtocol,
 }
 
+/// The head of a response as the proxy passes it to a chain.
+pub struct ChainResponse<'r> {
+    pub status: &'r mut StatusCode,
+    pub headers: &'r mut HeaderMap,
+    pub source: ResponseSource,
+    pub id: &'r HeaderValue,
+    /// Replaces the response by a reply, whose status and headers it returns. The argument is the head so far.
+    pub replace: &'r mut dyn FnMut(Reply, &HeaderMap) -> (StatusCode, HeaderMap),
+}
+
 /// The state of a chain for one request, from `access` to `log`.
 #[derive(Default)]
 pub struct ChainState {
@@ -351,6 +362,8 @@ pub struct ChainState {
     consumer_plugins: Option<Arc<ConsumerPlugins>>,
     /// Duration of each plugin in each phase.
     pub timings: PhaseTimings,
+    /// The filters of the response body, in the order in which plugins added them.
+    pub(crate) body_filters: Vec<PluginBodyFilter>,
     plugin_data: PluginData,
 }
 
@@ -416,7 +429,7 @@ impl Chain {
             }
             cx.scope = &instance.scope;
             cx.slot = number;
-            state.timings.begin(kind);
+            state.timings.begin(kind, PluginPhase::Access);
             let reply = match instance.plugin.access(&mut cx) {
                 AccessOutcome::Continue => None,
                 AccessOutcome::Reply(reply) => Some(reply),
@@ -426,7 +439,7 @@ impl Chain {
                     decision.await
                 }
             };
-            state.timings.end(PluginPhase::Access);
+            state.timings.end();
             if cx.identity.consumer.is_some() {
                 keep(&mut state.consumer_plugins);
             }
@@ -437,38 +450,57 @@ impl Chain {
     }
 
     /// Runs the response phase of all plugins, including those whose access phase was skipped because another replied.
-    pub fn response(
-        &self,
-        state: &mut ChainState,
-        status: StatusCode,
-        headers: &mut HeaderMap,
-        source: ResponseSource,
-        id: &HeaderValue,
-    ) {
+    /// Returns where the response comes from, which a plugin may have replaced.
+    pub async fn response(&self, state: &mut ChainState, response: ChainResponse<'_>) -> ResponseSource {
+        let ChainResponse { status, headers, mut source, id, replace } = response;
         state.response_headers.apply(headers);
+        // A plugin replaces the response at most once, so the phase ends.
+        let mut replaced_by = SmallVec::<[u16; 2]>::new();
         state.timings.start();
-        let rest = self.select_rest(state);
-        state.selected.extend(rest);
-        state.progress.is_complete = true;
-        for (number, selected) in state.selected.iter().enumerate() {
-            let (kind, instance) = self.instance(selected.as_selection());
-            if !instance.phases.response {
-                continue;
+        'phase: loop {
+            let rest = self.select_rest(state);
+            state.selected.extend(rest);
+            state.progress.is_complete = true;
+            for index in 0..state.selected.len() {
+                let number = slot_number(index);
+                if replaced_by.contains(&number) {
+                    continue;
+                }
+                let (kind, instance) = self.instance(state.selected[index].as_selection());
+                if !instance.phases.response {
+                    continue;
+                }
+                state.timings.begin(kind, PluginPhase::Response);
+                let mut cx = ResponseCx {
+                    status: *status,
+                    headers: &mut *headers,
+                    source,
+                    id,
+                    identity: &state.identity,
+                    scope: &instance.scope,
+                    plugin_data: &mut state.plugin_data,
+                    body_filters: &mut state.body_filters,
+                    plugin: kind,
+                    slot: number,
+                };
+                let reply = match instance.plugin.response(&mut cx) {
+                    ResponseOutcome::Continue => None,
+                    ResponseOutcome::Replace(reply) => Some(reply),
+                    ResponseOutcome::Wait(decision) => decision.await,
+                };
+                *status = cx.status;
+                state.timings.end();
+                if let Some(reply) = reply {
+                    replaced_by.push(number);
+                    source = ResponseSource::Plugin;
+                    state.body_filters.clear();
+                    let (new_status, mut new_headers) = replace(*reply, headers);
+                    state.response_headers.carry_over(headers, &mut new_headers);
+                    (*status, *headers) = (new_status, new_headers);
+                    continue 'phase;
+                }
             }
-            let (identity, plugin_data) = (&state.identity, &mut state.plugin_data);
-            let scope = &*instance.scope;
-            state.timings.begin(kind);
-            instance.plugin.response(&mut ResponseCx {
-                status,
-                headers,
-                source,
-                id,
-                identity,
-                scope,
-                plugin_data,
-                slot: slot_number(number),
-            });
-            state.timings.end(PluginPhase::Response);
+            return source;
         }
     }
 

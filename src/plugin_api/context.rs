@@ -10,6 +10,7 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request};
 use smallvec::SmallVec;
 
+use super::body_filter::{BodyFilter, PluginBodyFilter};
 use super::completed_request::CompletedRequest;
 use super::consumers::{Consumer, ConsumerDirectory, EntityId};
 use super::log_entry::RouteDescription;
@@ -72,19 +73,31 @@ impl RequestCx<'_> {
 
 /// Response headers set by plugins. A list is cheaper than a second map that is merged into that of the response.
 #[derive(Debug, Default)]
-pub struct ResponseHeaders(SmallVec<[(HeaderName, HeaderValue); 8]>);
+pub struct ResponseHeaders(SmallVec<[(HeaderName, Option<HeaderValue>); 8]>);
 
 impl ResponseHeaders {
     /// Adds a header. If a name is inserted several times, the last value wins.
     pub fn insert(&mut self, name: HeaderName, value: HeaderValue) {
-        self.0.push((name, value));
+        self.0.push((name, Some(value)));
     }
 
-    /// Sets the headers, replacing existing values of the same names.
+    /// Sets the headers, replacing existing values of the same names. The names are kept for
+    /// [`ResponseHeaders::carry_over`].
     pub(crate) fn apply(&mut self, headers: &mut HeaderMap) {
         headers.reserve(self.0.len());
-        for (name, value) in self.0.drain(..) {
-            headers.insert(name, value);
+        for (name, value) in &mut self.0 {
+            if let Some(value) = value.take() {
+                headers.insert(name.clone(), value);
+            }
+        }
+    }
+
+    /// Moves the headers from a response to the one that replaces it.
+    pub(crate) fn carry_over(&self, from: &mut HeaderMap, to: &mut HeaderMap) {
+        for (name, _) in &self.0 {
+            if let Some(value) = from.remove(name) {
+                to.insert(name.clone(), value);
+            }
         }
     }
 }
@@ -135,6 +148,7 @@ pub struct Identity {
 
 /// Context of the `response` phase: the response head that will be sent to the client, which plugins may change.
 pub struct ResponseCx<'r> {
+    /// The status, which the plugin may change. A change of the status of an upgrade has no effect.
     pub status: StatusCode,
     pub headers: &'r mut HeaderMap,
     pub source: ResponseSource,
@@ -143,10 +157,17 @@ pub struct ResponseCx<'r> {
     /// See [`RequestCx::scope`].
     pub scope: &'r str,
     pub(crate) plugin_data: &'r mut PluginData,
+    pub(crate) body_filters: &'r mut Vec<PluginBodyFilter>,
+    pub(crate) plugin: &'static str,
     pub(crate) slot: u16,
 }
 
 impl ResponseCx<'_> {
+    /// Adds a filter of the body, which runs after the filters that were added before.
+    pub fn push_body_filter(&mut self, filter: BodyFilter) {
+        self.body_filters.push(PluginBodyFilter { plugin: self.plugin, filter });
+    }
+
     /// The data that this plugin stored in `access`; `None` if its `access` did not run.
     pub fn plugin_data<T: Any>(&mut self) -> Option<&mut T> {
         self.plugin_data.get_mut(self.slot)
@@ -158,7 +179,9 @@ impl ResponseCx<'_> {
 pub enum ResponseSource {
     /// The endpoint.
     Service,
-    /// A plugin or the proxy.
+    /// A plugin that replied or replaced the response.
+    Plugin,
+    /// Portico: an error, a redirect, or a response to a CORS preflight request.
     Proxy,
 }
 

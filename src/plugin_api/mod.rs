@@ -3,7 +3,8 @@
 //! ```text
 //!   config ──PluginKind::build──▶ Plugin ─┐
 //!                                         ├─▶ ChainSlot ─▶ Chain of a rule ──access────▶ continue, or a Reply
-//!   objects that it is attached to ───────┘                                ──response──▶ head of every response
+//!   objects that it is attached to ───────┘                                ──response──▶ head, or another Reply
+//!                                                                          │   └ BodyFilter ─▶ body
 //!                                                                          ──log───────▶ status, sizes, durations
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! caches, fetched keys) is looked up by name in [`PluginState`].
 
 pub mod authentication;
+pub mod body_filter;
 pub mod chain;
 pub mod completed_request;
 pub mod consumers;
@@ -38,6 +40,7 @@ pub mod timing;
 
 use futures_util::future::LocalBoxFuture;
 
+pub use body_filter::{BeyondLimit, BodyFilter, BufferedFilter, StreamingFilter};
 pub use chain::Chain;
 pub use completed_request::{CompletedRequest, CredentialLocations};
 pub use consumers::{Consumer, ConsumerDirectory};
@@ -51,7 +54,7 @@ pub use kind::{
     regex_error_message,
 };
 pub use remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
-pub use reply::{Reply, ReplyBody};
+pub use reply::{Reply, ReplyBody, ReplyStream, ReplyStreamError};
 pub use scheme::Scheme;
 pub use services::{PluginServices, Remote, RemoteStream, RemoteTls};
 pub use state::PluginState;
@@ -71,8 +74,11 @@ pub trait Plugin: Send + Sync + 'static {
 
     /// Runs on the head of every response to a request that reached the chain, whether the endpoint, a plugin or the
     /// proxy produced it. Also runs if another plugin replied before `access` of this one.
-    fn response(&self, cx: &mut ResponseCx<'_>) {
+    ///
+    /// The body is still to come: [`ResponseCx::push_body_filter`] adds a filter of it.
+    fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
         let _ = cx;
+        ResponseOutcome::Continue
     }
 
     /// Runs when the response is complete or was aborted.
@@ -102,5 +108,15 @@ pub enum AccessOutcome<'a> {
     Continue,
     Reply(Box<Reply>),
     /// The decision needs to wait, for example for another server or for a thread that hashes a password.
+    Wait(LocalBoxFuture<'a, Option<Box<Reply>>>),
+}
+
+/// The result of `response`. Plugins that do not wait allocate nothing.
+pub enum ResponseOutcome<'a> {
+    Continue,
+    /// The reply replaces the response. The phase begins again for the reply, without this plugin and without the body
+    /// filters that were added for the former response.
+    Replace(Box<Reply>),
+    /// The decision needs to wait, for example for a cache. The head of the response is sent afterwards.
     Wait(LocalBoxFuture<'a, Option<Box<Reply>>>),
 }

@@ -1,12 +1,14 @@
-//! The response of a plugin that replies in place of the endpoint.
+//! The response of a plugin that replies in place of the endpoint, or that replaces a response.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use bytes::Bytes;
+use futures_util::stream::{LocalBoxStream, Stream, StreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 /// Status, headers and body of the response. The proxy adds the headers that all of its responses have.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Reply {
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -16,7 +18,7 @@ pub struct Reply {
 }
 
 /// The body of a reply, and its format.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum ReplyBody {
     Empty,
     /// Kong's error format: `message` and `request_id` in the media type that the client accepts; for gRPC, status and
@@ -26,7 +28,37 @@ pub enum ReplyBody {
     Plain(Cow<'static, str>),
     /// Sent unchanged. `Content-Type` is in `headers`.
     Raw(Bytes),
+    /// Sent as the stream yields it. `Content-Type` is in `headers`.
+    Stream(ReplyStream),
 }
+
+/// The body of a reply that is produced while it is sent. The stream is polled when the client can receive more.
+pub struct ReplyStream(pub(crate) LocalBoxStream<'static, Result<Bytes, ReplyStreamError>>);
+
+impl ReplyStream {
+    pub fn new(stream: impl Stream<Item = Result<Bytes, ReplyStreamError>> + 'static) -> Self {
+        ReplyStream(stream.boxed_local())
+    }
+}
+
+impl fmt::Debug for ReplyStream {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("ReplyStream")
+    }
+}
+
+/// No two streams are equal.
+impl PartialEq for ReplyStream {
+    fn eq(&self, _: &ReplyStream) -> bool {
+        false
+    }
+}
+
+/// The stream of a reply ended before its body was complete. The client's connection or stream is aborted, so that the
+/// client notices the truncation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the stream of the reply failed")]
+pub struct ReplyStreamError;
 
 impl Reply {
     /// A reply with [`ReplyBody::Negotiated`].

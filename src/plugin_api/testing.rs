@@ -8,9 +8,10 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::body_filter::BodyFilter;
 use super::chain::{
-    AttachmentPoint, BaseScope, Chain, ChainBuilder, ChainRequest, ChainState, PluginInstance, Protocols,
-    RequestProtocol,
+    AttachmentPoint, BaseScope, Chain, ChainBuilder, ChainRequest, ChainResponse, ChainState, PluginInstance,
+    Protocols, RequestProtocol,
 };
 use super::completed_request::{CompletedRequest, LoggedHeads};
 use super::consumers::EntityId;
@@ -221,9 +222,16 @@ impl TestRequest {
         if let Some(reply) = &reply {
             response.status = reply.status;
             response.headers = reply.headers.clone();
-            source = ResponseSource::Proxy;
+            source = ResponseSource::Plugin;
         }
-        chain.response(&mut state, response.status, &mut response.headers, source, &id);
+        let chain_response = ChainResponse {
+            status: &mut response.status,
+            headers: &mut response.headers,
+            source,
+            id: &id,
+            replace: &mut |reply, _| (reply.status, reply.headers),
+        };
+        let source = chain.response(&mut state, chain_response).await;
         if let Some(heads) = &mut heads {
             heads.response.clone_from(&response.headers);
             heads.upstream_target = reply.is_none().then(|| head.uri.clone());
@@ -265,8 +273,17 @@ impl TestOutcome {
         match &self.reply.as_ref()?.body {
             ReplyBody::Negotiated(message) | ReplyBody::Plain(message) => Some(message),
             ReplyBody::Raw(bytes) => std::str::from_utf8(bytes).ok(),
-            ReplyBody::Empty => None,
+            ReplyBody::Empty | ReplyBody::Stream(_) => None,
         }
+    }
+
+    /// The response body after the buffered filters that the plugins added, applied to this body of the endpoint.
+    pub fn filter_body(&mut self, body: impl Into<Bytes>) -> Bytes {
+        let filters = std::mem::take(&mut self.state.body_filters).into_iter();
+        filters.fold(body.into(), |body, filter| match filter.filter {
+            BodyFilter::Buffered(filter) => (filter.transform)(&body).unwrap_or(body),
+            BodyFilter::Streaming(mut filter) => [filter.part(body), filter.end()].concat().into(),
+        })
     }
 
     /// A header of the request to the endpoint.

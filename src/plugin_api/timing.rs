@@ -10,6 +10,8 @@ use tokio::time::Instant;
 pub enum PluginPhase {
     Access,
     Response,
+    /// Buffered filters of response bodies.
+    Body,
 }
 
 impl PluginPhase {
@@ -17,6 +19,7 @@ impl PluginPhase {
         match self {
             PluginPhase::Access => "access",
             PluginPhase::Response => "response",
+            PluginPhase::Body => "body",
         }
     }
 }
@@ -35,7 +38,7 @@ pub struct PhaseTiming {
 pub struct PhaseTimings {
     completed: SmallVec<[PhaseTiming; 4]>,
     /// The running plugin and its start. Remains set if the request is aborted while the plugin waits.
-    running: Option<(&'static str, Instant)>,
+    running: Option<(&'static str, PluginPhase, Instant)>,
     /// The end of the previous plugin, or the start of the phase.
     previous_end: Option<Instant>,
 }
@@ -47,26 +50,27 @@ impl PhaseTimings {
     }
 
     /// Called before a plugin runs.
-    pub(super) fn begin(&mut self, plugin: &'static str) {
-        self.running = self.previous_end.map(|start| (plugin, start));
+    pub(super) fn begin(&mut self, plugin: &'static str, phase: PluginPhase) {
+        self.running = self.previous_end.map(|start| (plugin, phase, start));
     }
 
     /// Called after a plugin has run.
-    pub(super) fn end(&mut self, phase: PluginPhase) {
-        let Some((plugin, start)) = self.running.take() else { return };
+    pub(super) fn end(&mut self) {
+        let Some((plugin, phase, start)) = self.running.take() else { return };
         let now = Instant::now();
         self.completed.push(PhaseTiming { plugin, phase, duration: now - start });
         self.previous_end = Some(now);
     }
 
-    /// All durations so far. A plugin that is still running is timed until now; only `access` can wait, so that is its
-    /// phase.
+    /// Records the duration of a body filter, which runs after the response phase of all plugins.
+    pub(crate) fn record_body_filter(&mut self, plugin: &'static str, duration: Duration) {
+        self.completed.push(PhaseTiming { plugin, phase: PluginPhase::Body, duration });
+    }
+
+    /// All durations so far. A plugin that is still running is timed until now.
     pub fn all(&self) -> impl Iterator<Item = PhaseTiming> {
-        let running = self.running.map(|(plugin, start)| PhaseTiming {
-            plugin,
-            phase: PluginPhase::Access,
-            duration: start.elapsed(),
-        });
+        let running =
+            self.running.map(|(plugin, phase, start)| PhaseTiming { plugin, phase, duration: start.elapsed() });
         self.completed.iter().copied().chain(running)
     }
 }
@@ -80,18 +84,18 @@ mod tests {
         let mut timings = PhaseTimings::default();
         let advance = |seconds| tokio::time::advance(Duration::from_secs(seconds));
         timings.start();
-        timings.begin("key-auth");
+        timings.begin("key-auth", PluginPhase::Access);
         advance(1).await;
-        timings.end(PluginPhase::Access);
-        timings.begin("acl");
+        timings.end();
+        timings.begin("acl", PluginPhase::Access);
         advance(2).await;
-        timings.end(PluginPhase::Access);
+        timings.end();
         // The time that the endpoint takes is not measured.
         advance(60).await;
         timings.start();
-        timings.begin("cors");
+        timings.begin("cors", PluginPhase::Response);
         advance(3).await;
-        timings.end(PluginPhase::Response);
+        timings.end();
         let timing = |plugin, phase, seconds| PhaseTiming { plugin, phase, duration: Duration::from_secs(seconds) };
         let mut expected = vec![
             timing("key-auth", PluginPhase::Access, 1),
@@ -99,7 +103,7 @@ mod tests {
             timing("cors", PluginPhase::Response, 3),
         ];
         assert_eq!(timings.all().collect::<Vec<_>>(), expected);
-        timings.begin("rate-limiting");
+        timings.begin("rate-limiting", PluginPhase::Access);
         advance(10).await;
         expected.push(timing("rate-limiting", PluginPhase::Access, 10));
         assert_eq!(timings.all().collect::<Vec<_>>(), expected);

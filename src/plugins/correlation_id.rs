@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, RequestCx, ResponseCx};
+use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, RequestCx, ResponseCx, ResponseOutcome};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -94,9 +94,9 @@ impl Plugin for CorrelationId {
         AccessOutcome::Continue
     }
 
-    fn response(&self, cx: &mut ResponseCx<'_>) {
+    fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
         if !self.echo {
-            return;
+            return ResponseOutcome::Continue;
         }
         // There is no id if another plugin replied before the access phase of this one. The format `tracker` needs the
         // request, so a UUID replaces it.
@@ -106,6 +106,7 @@ impl Plugin for CorrelationId {
             None => uuid(),
         };
         cx.headers.insert(&self.header, id);
+        ResponseOutcome::Continue
     }
 }
 

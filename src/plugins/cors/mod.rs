@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::{
-    AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, ReplyBody, RequestCx, ResponseCx, Scopes,
+    AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, ReplyBody, RequestCx, ResponseCx, ResponseOutcome,
+    Scopes,
 };
 
 use origin::{AllowOrigin, OriginRules, ParsedOrigin};
@@ -174,17 +175,18 @@ impl Plugin for CorsPlugin {
         AccessOutcome::Reply(reply)
     }
 
-    fn response(&self, cx: &mut ResponseCx<'_>) {
+    fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
         let origin = match cx.plugin_data::<RequestOrigin>() {
-            Some(RequestOrigin::Preflight) => return,
+            Some(RequestOrigin::Preflight) => return ResponseOutcome::Continue,
             Some(RequestOrigin::Origin(origin)) => Some(origin.clone()),
             None if self.origin_may_be_absent => None,
-            None => return,
+            None => return ResponseOutcome::Continue,
         };
         self.set_origin_headers(origin.as_ref(), cx.headers);
         if let Some(exposed_headers) = &self.exposed_headers {
             cx.headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed_headers.clone());
         }
+        ResponseOutcome::Continue
     }
 }
 

@@ -122,7 +122,7 @@ impl StatusLabel {
     pub(super) fn source(self) -> &'static str {
         match self.source {
             ResponseSource::Service => "service",
-            ResponseSource::Proxy => "kong",
+            ResponseSource::Plugin | ResponseSource::Proxy => "kong",
         }
     }
 

@@ -11,7 +11,7 @@ use super::plugin_run;
 use super::request_context::RequestContext;
 use super::request_error::RequestError;
 use super::response_body::BodySource;
-use crate::plugin_api::Reply;
+use crate::plugin_api::{Reply, ResponseSource};
 
 /// Why a request is not forwarded. The steps of a request return it with `?`, and its response is built afterwards.
 pub(in crate::proxy) enum EarlyExit {
@@ -44,6 +44,14 @@ impl EarlyExit {
     /// the next request begins.
     pub(in crate::proxy) fn must_close(&self) -> bool {
         matches!(self, EarlyExit::Error(error) if error.details().status == StatusCode::BAD_REQUEST)
+    }
+
+    /// Where the response comes from.
+    pub(in crate::proxy) fn source(&self) -> ResponseSource {
+        match self {
+            EarlyExit::PluginReply(_) => ResponseSource::Plugin,
+            _ => ResponseSource::Proxy,
+        }
     }
 
     /// Builds the response, and records the reason of an error or of a plugin's reply.

@@ -30,6 +30,11 @@ impl ErrorFormat {
         }
     }
 
+    /// Whether the request is HEAD, so its response has no body.
+    pub(in crate::proxy) fn is_head(&self) -> bool {
+        self.is_head
+    }
+
     /// Renders a request error. `id` is the request ID, which users can quote in reports.
     pub(in crate::proxy) fn render_error(&self, details: &ErrorDetails, id: &HeaderValue) -> Response<Bytes> {
         self.render_message(details.status, details.message, id)

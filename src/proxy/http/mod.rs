@@ -2,10 +2,12 @@
 
 pub(in crate::proxy) mod accepted_protocols;
 pub(in crate::proxy) mod attempt;
+pub(in crate::proxy) mod body_decoding;
 pub(in crate::proxy) mod client_connection;
 pub(in crate::proxy) mod cross_origin;
 pub(in crate::proxy) mod early_exit;
 pub(in crate::proxy) mod error_response;
+pub(in crate::proxy) mod filtered_body;
 pub(in crate::proxy) mod forward;
 pub(in crate::proxy) mod forwarding_headers;
 pub(in crate::proxy) mod frames;
@@ -28,6 +30,7 @@ pub(in crate::proxy) mod request_context;
 pub(in crate::proxy) mod request_error;
 pub(in crate::proxy) mod request_id;
 pub(in crate::proxy) mod response_body;
+pub(in crate::proxy) mod response_filters;
 pub(in crate::proxy) mod retry;
 pub(in crate::proxy) mod routing;
 pub(in crate::proxy) mod rule_action;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, VARY};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use ipnet::IpNet;
 use tokio::time::Instant;
@@ -17,11 +17,15 @@ use super::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP, contains_tok
 use super::request_body::RequestBody;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
+use super::request_id::X_REQUEST_ID;
 use super::response_body::BodySource;
+use super::response_filters;
 use super::target::RequestPath;
+use crate::plugin_api::chain::{ChainRequest, ChainResponse, ChainState, RequestProtocol};
 use crate::plugin_api::completed_request::LoggedTls;
-use crate::plugin_api::chain::{ChainRequest, ChainState, RequestProtocol};
-use crate::plugin_api::{Chain, ClientInfo, CompletedRequest, Framing, Reply, ReplyBody, RequestSummary, ResponseSource, Scheme};
+use crate::plugin_api::{
+    Chain, ClientInfo, CompletedRequest, Framing, Reply, ReplyBody, RequestSummary, ResponseSource, Scheme,
+};
 use crate::proxy::connection::activity::until_timed_out;
 use crate::proxy::record::request_record::RequestRecord;
 
@@ -180,32 +184,104 @@ pub(in crate::proxy) fn reply_response(
 ) -> Response<BodySource> {
     let Reply { status, mut headers, body, reason: _ } = reply;
     let mut response = match body {
-        ReplyBody::Negotiated(message) => error_format.render_message(status, &message, id),
-        ReplyBody::Plain(message) => error_format.render_json(status, &message),
-        ReplyBody::Raw(bytes) => error_format.render_body(status, bytes),
-        ReplyBody::Empty => error_format.render_body(status, Bytes::new()),
+        ReplyBody::Negotiated(message) => error_format.render_message(status, &message, id).map(BodySource::Local),
+        ReplyBody::Plain(message) => error_format.render_json(status, &message).map(BodySource::Local),
+        ReplyBody::Raw(bytes) => error_format.render_body(status, bytes).map(BodySource::Local),
+        ReplyBody::Empty => error_format.render_body(status, Bytes::new()).map(BodySource::Local),
+        ReplyBody::Stream(stream) => {
+            let is_head = error_format.is_head();
+            let body = if is_head { BodySource::Local(Bytes::new()) } else { BodySource::Stream(stream) };
+            let mut response = Response::new(body);
+            *response.status_mut() = status;
+            response
+        }
     };
     headers.remove(CONTENT_LENGTH);
     // The reply's headers replace existing ones of the same names, with all their values.
     response.headers_mut().extend(headers);
-    response.map(BodySource::Local)
+    response
+}
+
+/// Runs the response phase of the plugins, and the filters of the body that they add.
+pub(in crate::proxy) async fn run_response(
+    cx: &mut RequestContext<'_>,
+    response: Response<BodySource>,
+    source: ResponseSource,
+    now: Instant,
+) -> (Response<BodySource>, ResponseSource) {
+    let (response, source) = run_response_phase(cx, response, source, now).await;
+    if let Some(run) = &mut cx.record.plugin_run {
+        run.source = source;
+    }
+    (response, source)
+}
+
+async fn run_response_phase(
+    cx: &mut RequestContext<'_>,
+    response: Response<BodySource>,
+    source: ResponseSource,
+    now: Instant,
+) -> (Response<BodySource>, ResponseSource) {
+    let record = &mut *cx.record;
+    let Some(run) = &mut record.plugin_run else { return (response, source) };
+    run.responded_at = Some(now);
+    run.source = source;
+    let (mut head, mut body) = response.into_parts();
+    let upgrade_status = matches!(body, BodySource::Upgraded(..)).then_some(head.status);
+    let (error_format, id, reason) = (&cx.error_format, &record.request_id, &mut record.error);
+    let mut replace = |reply: Reply, former: &HeaderMap| {
+        *reason = Some(reply.reason);
+        let (mut head, new_body) = reply_response(reply, error_format, id).into_parts();
+        let former_body = std::mem::replace(&mut body, new_body);
+        if former_body.is_end_stream() {
+            former_body.release();
+        }
+        keep_headers(former, &mut head.headers);
+        (head.status, head.headers)
+    };
+    let chain_response = ChainResponse {
+        status: &mut head.status,
+        headers: &mut head.headers,
+        source,
+        id: &record.request_id,
+        replace: &mut replace,
+    };
+    let phase = run.chain.response(&mut run.state, chain_response);
+    // The response to a request that has already timed out is sent as it is.
+    let is_timed_out = record.peer.activity.timed_out.get();
+    let source = match until_timed_out(&record.peer.activity, phase).await {
+        Some(source) => source,
+        None if is_timed_out => source,
+        None => {
+            run.state.body_filters.clear();
+            return (EarlyExit::Error(RequestError::PluginTimeout).into_response(cx), ResponseSource::Proxy);
+        }
+    };
+    if let (Some(status), BodySource::Upgraded(..)) = (upgrade_status, &body) {
+        head.status = status;
+    }
+    let filters = std::mem::take(&mut run.state.body_filters);
+    let response = Response::from_parts(head, body);
+    if filters.is_empty() {
+        return (response, source);
+    }
+    // Boxed, so that the future of requests without body filters stays small.
+    Box::pin(response_filters::apply(cx, response, source, filters)).await
+}
+
+/// Copies the headers that depend on the request, not on the response that is replaced: its ID, and CORS.
+fn keep_headers(former: &HeaderMap, headers: &mut HeaderMap) {
+    for (name, value) in former {
+        if name == X_REQUEST_ID || name == VARY || name.as_str().starts_with("access-control-") {
+            headers.append(name, value.clone());
+        }
+    }
 }
 
 impl PluginRun {
-    /// Runs the response phase of the plugins on the head of the response.
-    pub(in crate::proxy) fn run_response(
-        &mut self,
-        response: &mut Response<BodySource>,
-        id: &HeaderValue,
-        now: Instant,
-    ) {
-        self.source = match response.body() {
-            BodySource::Local(_) => ResponseSource::Proxy,
-            BodySource::Upstream { .. } | BodySource::Upgraded(..) => ResponseSource::Service,
-        };
-        self.responded_at = Some(now);
-        let status = response.status();
-        self.chain.response(&mut self.state, status, response.headers_mut(), self.source, id);
+    /// Records how long a body filter of a plugin took.
+    pub(in crate::proxy) fn record_body_filter(&mut self, plugin: &'static str, duration: Duration) {
+        self.state.timings.record_body_filter(plugin, duration);
     }
 
     /// The name of the authenticated consumer: its username, otherwise its custom ID, otherwise its ID.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::request_context::RequestContext;
 use super::response_body::BodySource;
 use super::via::append_via;
-use crate::plugin_api::decimal;
+use crate::plugin_api::{ResponseSource, decimal};
 use crate::snapshot::rule_options::ProductHeaderNames;
 
 /// When the product headers are written.
@@ -95,10 +95,11 @@ pub(in crate::proxy) fn set_request_headers<B>(cx: &RequestContext<'_>, request:
 pub(in crate::proxy) fn set_response_headers(
     cx: &RequestContext<'_>,
     response: &mut Response<BodySource>,
+    source: ResponseSource,
     now: Instant,
 ) {
     let Some(names) = cx.product_header_names() else { return };
-    let is_local = matches!(response.body(), BodySource::Local(_));
+    let is_local = source != ResponseSource::Service;
     let headers = response.headers_mut();
     let peer = cx.peer();
     let started_at = peer.activity.started_at.get();

@@ -32,6 +32,7 @@ use super::rule_action::{self, Destination};
 use super::target;
 use super::trailer_header;
 use super::upstream_target;
+use crate::plugin_api::ResponseSource;
 use crate::proxy::connection::activity::ActivityPhase;
 use crate::proxy::record::request_record::RequestRecord;
 
@@ -48,7 +49,7 @@ pub(in crate::proxy) async fn serve(
         let mut cx = RequestContext::new(&view, &mut record, &request);
         let request = request.map(|incoming| RequestBody::new(incoming, version, &peer));
         let outcome = respond(&mut cx, request).await;
-        finish_response(&mut cx, outcome)
+        finish_response(&mut cx, outcome).await
     };
     Ok(attach_record(response, record, version))
 }
@@ -102,23 +103,25 @@ async fn prepare<'r>(
     rule_action::apply(cx, routed, request)
 }
 
-/// Completes the head of a response, wherever it comes from.
-fn finish_response(
+/// Completes a response, wherever it comes from.
+async fn finish_response(
     cx: &mut RequestContext<'_>,
     outcome: Result<Response<BodySource>, EarlyExit>,
 ) -> Response<BodySource> {
     let must_close = cx.peer().connections.is_closing() || outcome.as_ref().is_err_and(EarlyExit::must_close);
+    let mut source = outcome.as_ref().map_or_else(EarlyExit::source, |_| ResponseSource::Service);
     let mut response = outcome.unwrap_or_else(|exit| exit.into_response(cx));
-    let record = &mut *cx.record;
-    if let Some(cors_headers) = record.cors_headers.take() {
+    if let Some(cors_headers) = cx.record.cors_headers.take() {
         cors_headers.apply(response.headers_mut());
     }
     let now = Instant::now();
-    if let Some(run) = &mut record.plugin_run {
-        run.run_response(&mut response, &record.request_id, now);
+    let mut completed_at = now;
+    if cx.record.plugin_run.is_some() {
+        (response, source) = plugin_run::run_response(cx, response, source, now).await;
+        completed_at = Instant::now();
     }
-    trailer_header::remove_unaccepted(cx, &mut response);
-    product_headers::set_response_headers(cx, &mut response, now);
+    trailer_header::remove_unaccepted(cx, &mut response, source);
+    product_headers::set_response_headers(cx, &mut response, source, now);
     let record = &mut *cx.record;
     record.status = Some(response.status());
     // HTTP/2 has no such field; its connections are closed with GOAWAY.
@@ -129,7 +132,7 @@ fn finish_response(
         heads.response.clone_from(response.headers());
     }
     let activity = &record.peer.activity;
-    activity.enter_phase(ActivityPhase::SendingResponse, now);
+    activity.enter_phase(ActivityPhase::SendingResponse, completed_at);
     activity.response_deadline.set(record.deadline.as_ref().map(|deadline| deadline.sleep.deadline()));
     response
 }

@@ -2,7 +2,7 @@
 //! as complete when they are truncated.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::Version;
@@ -10,10 +10,13 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
+use super::filtered_body::FilteredBody;
 use super::read_timeout::ReadTimeout;
 use super::request_body::RequestBody;
 use super::request_error::{RESPONSE_TRUNCATED, RequestError};
 use super::upgrade::Upgrade;
+use crate::plugin_api::{ReplyStream, ReplyStreamError};
+use crate::proxy::connection::activity::Activity;
 use crate::proxy::record::request_record::RequestRecord;
 use crate::upstream::UpstreamConnection;
 
@@ -28,6 +31,83 @@ pub(in crate::proxy) enum BodySource {
     },
     /// The endpoint accepted the requested upgrade.
     Upgraded(Box<Upgrade>, OnUpgrade),
+    /// The reply of a plugin, which produces the body while it is sent.
+    Stream(ReplyStream),
+    /// A body that the filters of plugins have processed, or process while it is sent.
+    Filtered(Box<FilteredBody>),
+}
+
+impl BodySource {
+    /// Polls the next frame. `activity` is that of the connection to the client, whose rule may set a read timeout.
+    pub(in crate::proxy) fn poll_next(
+        &mut self,
+        activity: Option<&Activity>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
+        match self {
+            BodySource::Local(bytes) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            BodySource::Upgraded(..) => Poll::Ready(None),
+            BodySource::Stream(stream) => {
+                let part = ready!(stream.0.as_mut().poll_next(cx));
+                Poll::Ready(part.map(|part| part.map(Frame::data).map_err(ResponseBodyError::Reply)))
+            }
+            BodySource::Filtered(body) => body.poll_next(activity, cx),
+            BodySource::Upstream { incoming, connection } => match Pin::new(&mut *incoming).poll_frame(cx) {
+                Poll::Pending if read_timed_out(activity, cx) => Poll::Ready(Some(Err(ResponseBodyError::Timeout))),
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),
+                Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(ResponseBodyError::Invalid(error)))),
+                Poll::Ready(None)
+                    if connection.as_ref().is_some_and(UpstreamConnection::is_http2) && !incoming.is_end_stream() =>
+                {
+                    Poll::Ready(Some(Err(ResponseBodyError::Reset)))
+                }
+                Poll::Ready(None) => Poll::Ready(None),
+            },
+        }
+    }
+
+    /// Whether the body is known to be complete.
+    pub(in crate::proxy) fn is_end_stream(&self) -> bool {
+        match self {
+            BodySource::Local(bytes) => bytes.is_empty(),
+            BodySource::Upstream { incoming, .. } => incoming.is_end_stream(),
+            BodySource::Upgraded(..) => true,
+            BodySource::Stream(_) => false,
+            BodySource::Filtered(body) => body.is_end_stream(),
+        }
+    }
+
+    pub(in crate::proxy) fn size_hint(&self) -> SizeHint {
+        match self {
+            BodySource::Local(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            BodySource::Upstream { incoming, .. } => incoming.size_hint(),
+            BodySource::Upgraded(..) => SizeHint::with_exact(0),
+            BodySource::Stream(_) => SizeHint::default(),
+            BodySource::Filtered(body) => body.size_hint(),
+        }
+    }
+
+    /// Whether the rest of the body is still to be received from the endpoint.
+    pub(in crate::proxy) fn reads_endpoint(&self) -> bool {
+        match self {
+            BodySource::Upstream { .. } => true,
+            BodySource::Filtered(body) => body.reads_endpoint(),
+            BodySource::Local(_) | BodySource::Upgraded(..) | BodySource::Stream(_) => false,
+        }
+    }
+
+    /// Ends a body that was read to its end. The connection to the endpoint returns to its pool.
+    pub(in crate::proxy) fn release(self) {
+        match self {
+            BodySource::Upstream { connection: Some(connection), .. } => connection.release(),
+            BodySource::Filtered(body) => body.release(),
+            _ => {}
+        }
+    }
 }
 
 /// The body of a response, with the request record that is finished when the body ends.
@@ -51,10 +131,7 @@ impl ResponseBody {
 
     fn finish(&mut self) {
         // Drop the source, so that later events such as a reset have no effect on this body.
-        let source = std::mem::replace(&mut self.source, BodySource::Local(Bytes::new()));
-        if let BodySource::Upstream { connection: Some(connection), .. } = source {
-            connection.release();
-        }
+        std::mem::replace(&mut self.source, BodySource::Local(Bytes::new())).release();
         if let Some(record) = &mut self.record {
             record.finish();
         }
@@ -63,7 +140,7 @@ impl ResponseBody {
     /// Returns the error reason if the deadline of the rule has passed. The deadline covers the response up to its last
     /// byte, even if the endpoint never stalls.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Option<&'static str> {
-        if !matches!(self.source, BodySource::Upstream { .. }) {
+        if !self.source.reads_endpoint() {
             return None;
         }
         let deadline = self.record.as_mut()?.deadline.as_mut()?;
@@ -90,8 +167,8 @@ impl ResponseBody {
     }
 }
 
-fn read_timed_out(record: Option<&RequestRecord>, cx: &mut Context<'_>) -> bool {
-    let Some(activity) = record.map(|record| &record.peer.activity) else { return false };
+fn read_timed_out(activity: Option<&Activity>, cx: &mut Context<'_>) -> bool {
+    let Some(activity) = activity else { return false };
     let Some(limit) = activity.rule_timeouts.get().read() else { return false };
     // Most responses arrive in one piece and need no timer.
     let mut timeout = activity.read_timeout.borrow_mut();
@@ -107,6 +184,19 @@ pub(in crate::proxy) enum ResponseBodyError {
     Reset,
     #[error("the response body exceeded a timeout of the rule")]
     Timeout,
+    #[error("the body of a plugin's reply is incomplete: {0}")]
+    Reply(ReplyStreamError),
+}
+
+impl ResponseBodyError {
+    fn reason(&self) -> &'static str {
+        match self {
+            ResponseBodyError::Timeout => RequestError::ResponseTimeout.details().reason,
+            ResponseBodyError::Invalid(_) | ResponseBodyError::Reset | ResponseBodyError::Reply(_) => {
+                RESPONSE_TRUNCATED
+            }
+        }
+    }
 }
 
 impl Body for ResponseBody {
@@ -119,60 +209,35 @@ impl Body for ResponseBody {
             this.abort(reason);
             return Poll::Ready(Some(Err(ResponseBodyError::Timeout)));
         }
-        match &mut this.source {
-            BodySource::Local(bytes) => {
-                let bytes = std::mem::take(bytes);
-                this.record_bytes(bytes.len());
-                this.finish();
-                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+        let activity = this.record.as_ref().map(|record| &record.peer.activity);
+        match ready!(this.source.poll_next(activity, cx)) {
+            Some(Ok(frame)) => {
+                let ended = frame.is_trailers() || this.source.is_end_stream();
+                this.record_bytes(frame.data_ref().map_or(0, Bytes::len));
+                if ended {
+                    this.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
             }
-            BodySource::Upgraded(..) => Poll::Ready(None),
-            BodySource::Upstream { incoming, connection } => match Pin::new(&mut *incoming).poll_frame(cx) {
-                Poll::Pending if read_timed_out(this.record.as_ref(), cx) => {
-                    this.abort(RequestError::ResponseTimeout.details().reason);
-                    Poll::Ready(Some(Err(ResponseBodyError::Timeout)))
-                }
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Some(Ok(frame))) => {
-                    let ended = frame.is_trailers() || incoming.is_end_stream();
-                    this.record_bytes(frame.data_ref().map_or(0, Bytes::len));
-                    if ended {
-                        this.finish();
-                    }
-                    Poll::Ready(Some(Ok(frame)))
-                }
-                Poll::Ready(Some(Err(error))) => {
-                    this.abort(RESPONSE_TRUNCATED);
-                    Poll::Ready(Some(Err(ResponseBodyError::Invalid(error))))
+            Some(Err(error)) => {
+                this.abort(error.reason());
+                Poll::Ready(Some(Err(error)))
+            }
+            None => {
+                if !matches!(this.source, BodySource::Upgraded(..)) {
+                    this.finish();
                 }
                 Poll::Ready(None)
-                    if connection.as_ref().is_some_and(UpstreamConnection::is_http2) && !incoming.is_end_stream() =>
-                {
-                    this.abort(RESPONSE_TRUNCATED);
-                    Poll::Ready(Some(Err(ResponseBodyError::Reset)))
-                }
-                Poll::Ready(None) => {
-                    this.finish();
-                    Poll::Ready(None)
-                }
-            },
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            BodySource::Local(bytes) => bytes.is_empty(),
-            BodySource::Upstream { incoming, .. } => incoming.is_end_stream(),
-            BodySource::Upgraded(..) => true,
-        }
+        self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            BodySource::Local(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            BodySource::Upstream { incoming, .. } => incoming.size_hint(),
-            BodySource::Upgraded(..) => SizeHint::with_exact(0),
-        }
+        self.source.size_hint()
     }
 }
 

@@ -178,9 +178,8 @@ fn is_retried_after_timeout(retry: Option<&RetryPolicy>, replay: ReplayPolicy, e
 
 /// Returns the connection of a discarded response to its pool, if there is no body left to read.
 fn release_connection(response: Response<BodySource>) {
-    if let BodySource::Upstream { incoming, connection: Some(connection) } = response.into_body()
-        && incoming.is_end_stream()
-    {
-        connection.release();
+    let body = response.into_body();
+    if body.is_end_stream() {
+        body.release();
     }
 }

@@ -6,6 +6,7 @@ use http::{Request, Response};
 use super::headers::contains_token;
 use super::request_context::RequestContext;
 use super::response_body::BodySource;
+use crate::plugin_api::ResponseSource;
 use crate::snapshot::rule::RouteRule;
 use crate::snapshot::rule_options::TrailerHeader;
 
@@ -20,8 +21,12 @@ pub(in crate::proxy) fn read_te<B>(cx: &mut RequestContext<'_>, rule: &RouteRule
 }
 
 /// Removes the field from an endpoint's response if the client does not accept trailers.
-pub(in crate::proxy) fn remove_unaccepted(cx: &RequestContext<'_>, response: &mut Response<BodySource>) {
-    if !cx.accepts_trailers && !matches!(response.body(), BodySource::Local(_)) {
+pub(in crate::proxy) fn remove_unaccepted(
+    cx: &RequestContext<'_>,
+    response: &mut Response<BodySource>,
+    source: ResponseSource,
+) {
+    if !cx.accepts_trailers && source == ResponseSource::Service {
         response.headers_mut().remove(TRAILER);
     }
 }

@@ -18,6 +18,7 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+pub(in crate::proxy) use self::plugins::UnfilteredBody;
 use super::access_log::LostLines;
 use crate::proxy::connection::tls::ClientHandshakeError;
 use crate::upstream::{SingleWriterCounter, UpstreamCounters};
@@ -138,6 +139,8 @@ pub(in crate::proxy) struct WorkerStats {
     request_errors: Mutex<BTreeMap<&'static str, u64>>,
     /// Locked once for each request with plugins, and by scrapes.
     plugins: Mutex<plugins::DurationsByPlugin>,
+    /// Locked for each response body that a plugin could not filter, and by scrapes.
+    unfiltered_bodies: Mutex<plugins::UnfilteredBodies>,
 }
 
 impl WorkerStats {

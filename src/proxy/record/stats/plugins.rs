@@ -1,4 +1,5 @@
-//! Durations of plugins by plugin name and phase. The names come from the program, so their number is bounded.
+//! Durations of plugins by plugin name and phase, and response bodies that plugins could not filter. The names come from
+//! the program, so their number is bounded.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -53,7 +54,35 @@ impl PluginDurations {
     }
 }
 
+/// Why a filter did not get a response body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::proxy) enum UnfilteredBody {
+    /// The filter reads text, and the body has a content coding that Portico cannot decode.
+    UnknownEncoding,
+    /// The body is not in its declared content coding.
+    InvalidEncoding,
+    /// The body exceeds the limit of the filter, as it was sent or when decoded.
+    TooLarge,
+}
+
+impl UnfilteredBody {
+    fn label(self) -> &'static str {
+        match self {
+            UnfilteredBody::UnknownEncoding => "unknown_encoding",
+            UnfilteredBody::InvalidEncoding => "invalid_encoding",
+            UnfilteredBody::TooLarge => "too_large",
+        }
+    }
+}
+
+pub(super) type UnfilteredBodies = BTreeMap<(&'static str, UnfilteredBody), u64>;
+
 impl WorkerStats {
+    /// Counts a response body that a filter of the plugin did not get.
+    pub(in crate::proxy) fn count_unfiltered_body(&self, plugin: &'static str, reason: UnfilteredBody) {
+        *self.unfiltered_bodies.lock().entry((plugin, reason)).or_default() += 1;
+    }
+
     /// Records the durations of one request.
     pub(in crate::proxy) fn record_plugins(&self, timings: impl Iterator<Item = PhaseTiming>) {
         let mut plugins = self.plugins.lock();
@@ -84,6 +113,26 @@ impl ProxyStats {
             let (sum, count) = (durations.nanoseconds as f64 / 1e9, durations.counts.iter().sum());
             let pairs = [("plugin", *plugin), ("phase", phase.as_str())];
             family.encode_family(&pairs)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
+        self.encode_unfiltered_bodies(encoder)
+    }
+
+    fn encode_unfiltered_bodies(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut merged = UnfilteredBodies::new();
+        for stats in &self.workers {
+            for (key, count) in stats.unfiltered_bodies.lock().iter() {
+                *merged.entry(*key).or_default() += count;
+            }
+        }
+        let mut family = encoder.encode_descriptor(
+            "portico_plugin_unfiltered_bodies",
+            "Response bodies that a plugin could not transform, by reason",
+            None,
+            MetricType::Counter,
+        )?;
+        for ((plugin, reason), count) in &merged {
+            let pairs = [("plugin", *plugin), ("reason", reason.label())];
+            family.encode_family(&pairs)?.encode_counter::<NoLabelSet, u64, u64>(count, None)?;
         }
         Ok(())
     }

@@ -1,0 +1,298 @@
+//! Applies the body filters of plugins to a response, before its head is sent.
+//!
+//! ```text
+//!   filters ─▶ may this body be filtered? ─▶ Streaming: wraps the body
+//!              (HEAD, 204, 304, 206, …)    └▶ Buffered: collect ─▶ decode ─▶ transform ─▶ lengths, ETag, digests
+//!                                                        └ too large, unknown coding: unchanged, and counted
+//! ```
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{
+    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, TRAILER,
+};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body::Frame;
+use tokio::time::Instant;
+
+use super::body_decoding::{ContentCoding, DecodingError};
+use super::early_exit::EarlyExit;
+use super::filtered_body::FilteredBody;
+use super::headers::is_grpc;
+use super::plugin_run::reply_response;
+use super::request_context::RequestContext;
+use super::request_error::RequestError;
+use super::response_body::{BodySource, ResponseBodyError};
+use crate::plugin_api::body_filter::PluginBodyFilter;
+use crate::plugin_api::{BeyondLimit, BodyFilter, BufferedFilter, Reply, ResponseSource};
+use crate::proxy::connection::activity::until_timed_out;
+use crate::proxy::record::request_record::RequestRecord;
+use crate::proxy::record::stats::UnfilteredBody;
+
+/// Applies the filters in order. The source differs from the former one if the response was replaced.
+pub(in crate::proxy) async fn apply(
+    cx: &mut RequestContext<'_>,
+    mut response: Response<BodySource>,
+    mut source: ResponseSource,
+    filters: Vec<PluginBodyFilter>,
+) -> (Response<BodySource>, ResponseSource) {
+    if cx.error_format.is_head() {
+        prepare_head_response(response.headers_mut(), &filters);
+        return (response, source);
+    }
+    if !has_filterable_body(&response) {
+        return (response, source);
+    }
+    for PluginBodyFilter { plugin, filter } in filters {
+        match filter {
+            BodyFilter::Streaming(filter) => {
+                if !filter.keeps_bytes() {
+                    remove_body_metadata(response.headers_mut());
+                }
+                response = response.map(|body| FilteredBody::streaming(body, filter));
+            }
+            BodyFilter::Buffered(filter) => match apply_buffered(cx, plugin, filter, response).await {
+                Ok(filtered) => response = filtered,
+                // The filters that follow were added for the response that is replaced.
+                Err(Replacement::Reply(reply)) => {
+                    cx.record.error = Some(reply.reason);
+                    response = reply_response(*reply, &cx.error_format, &cx.record.request_id);
+                    cx.set_request_id(response.headers_mut());
+                    return (response, ResponseSource::Plugin);
+                }
+                Err(Replacement::Error(error)) => {
+                    source = ResponseSource::Proxy;
+                    response = EarlyExit::Error(error).into_response(cx);
+                    return (response, source);
+                }
+            },
+        }
+    }
+    (response, source)
+}
+
+/// What replaces a response whose body cannot be collected.
+enum Replacement {
+    Reply(Box<Reply>),
+    Error(RequestError),
+}
+
+async fn apply_buffered(
+    cx: &mut RequestContext<'_>,
+    plugin: &'static str,
+    filter: BufferedFilter,
+    response: Response<BodySource>,
+) -> Result<Response<BodySource>, Replacement> {
+    let BufferedFilter { max_bytes, beyond_limit, reads_text, transform } = filter;
+    if is_message_stream(response.headers()) {
+        return Ok(response);
+    }
+    let peer = Rc::clone(&cx.record.peer);
+    let count = |reason| peer.worker.counters.count_unfiltered_body(plugin, reason);
+    let coding = if reads_text { ContentCoding::from_headers(response.headers()) } else { ContentCoding::Identity };
+    if coding == ContentCoding::Unknown {
+        count(UnfilteredBody::UnknownEncoding);
+        return Ok(response);
+    }
+    let (mut head, body) = response.into_parts();
+    let beyond_limit = |body| {
+        count(UnfilteredBody::TooLarge);
+        match beyond_limit {
+            BeyondLimit::PassUnchanged => Ok(body),
+            BeyondLimit::Replace(reply) => Err(Replacement::Reply(reply)),
+        }
+    };
+    let (data, trailers) = match collect(body, max_bytes, cx.record).await.map_err(Replacement::Error)? {
+        Collected::Whole { data, trailers } => (data, trailers),
+        Collected::TooLarge(body) => return beyond_limit(body).map(|body| Response::from_parts(head, body)),
+    };
+    let started_at = Instant::now();
+    let decoded = match coding.decode(&data, max_bytes) {
+        Ok(decoded) => decoded,
+        Err(error) => {
+            let body = FilteredBody::complete(data, trailers);
+            let body = match error {
+                DecodingError::TooLarge => beyond_limit(body)?,
+                DecodingError::Invalid => {
+                    count(UnfilteredBody::InvalidEncoding);
+                    body
+                }
+            };
+            return Ok(Response::from_parts(head, body));
+        }
+    };
+    let changed = transform(&decoded);
+    if let Some(run) = &mut cx.record.plugin_run {
+        run.record_body_filter(plugin, started_at.elapsed());
+    }
+    let body = match changed {
+        None => FilteredBody::complete(data, trailers),
+        Some(changed) => {
+            remove_body_metadata(&mut head.headers);
+            if coding != ContentCoding::Identity {
+                head.headers.remove(CONTENT_ENCODING);
+            }
+            let trailers = trailers.map(without_digests);
+            if trailers.is_none() {
+                head.headers.remove(TRAILER);
+                head.headers.insert(CONTENT_LENGTH, HeaderValue::from(changed.len()));
+            }
+            FilteredBody::complete(changed, trailers)
+        }
+    };
+    Ok(Response::from_parts(head, body))
+}
+
+/// Whether the response has a body that filters may change. A range is a part of a body, which a filter cannot read.
+fn has_filterable_body(response: &Response<BodySource>) -> bool {
+    const WITHOUT: [StatusCode; 4] =
+        [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED, StatusCode::PARTIAL_CONTENT];
+    !matches!(response.body(), BodySource::Upgraded(..))
+        && !WITHOUT.contains(&response.status())
+        && !response.status().is_informational()
+        && !response.headers().contains_key(CONTENT_RANGE)
+}
+
+/// Whether the body consists of messages that the client must get as they arrive.
+fn is_message_stream(headers: &HeaderMap) -> bool {
+    let Some(content_type) = headers.get(CONTENT_TYPE) else { return false };
+    let media_type = content_type.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    media_type.trim_ascii().eq_ignore_ascii_case(b"text/event-stream") || is_grpc(headers)
+}
+
+/// The response to HEAD has no body to transform, so the headers of the response to GET are not known.
+fn prepare_head_response(headers: &mut HeaderMap, filters: &[PluginBodyFilter]) {
+    let may_change = filters.iter().any(|filter| match &filter.filter {
+        BodyFilter::Buffered(_) => !is_message_stream(headers) && !headers.contains_key(CONTENT_RANGE),
+        BodyFilter::Streaming(filter) => !filter.keeps_bytes(),
+    });
+    if may_change {
+        remove_body_metadata(headers);
+    }
+}
+
+/// Removes or weakens the headers that describe the bytes of a body, which differ from those of the endpoint.
+fn remove_body_metadata(headers: &mut HeaderMap) {
+    headers.remove(CONTENT_LENGTH);
+    // Ranges of the new body cannot be requested from the endpoint.
+    headers.remove(ACCEPT_RANGES);
+    for name in &DIGESTS {
+        headers.remove(name);
+    }
+    if let Some(tag) = headers.get_mut(ETAG)
+        && !tag.as_bytes().starts_with(b"W/")
+    {
+        let weak = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat());
+        *tag = weak.expect("a valid header value after two ASCII characters is a valid header value");
+    }
+}
+
+fn without_digests(mut trailers: HeaderMap) -> HeaderMap {
+    for name in &DIGESTS {
+        trailers.remove(name);
+    }
+    trailers
+}
+
+static DIGESTS: [HeaderName; 4] = [
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+];
+
+/// The outcome of collecting a body.
+enum Collected {
+    Whole {
+        data: Bytes,
+        trailers: Option<HeaderMap>,
+    },
+    /// The body, of which nothing is lost.
+    TooLarge(BodySource),
+}
+
+/// Reads a body up to `max_bytes`. The timeouts of the rule apply, and an incomplete body is an error.
+async fn collect(
+    mut body: BodySource,
+    max_bytes: usize,
+    record: &mut RequestRecord,
+) -> Result<Collected, RequestError> {
+    let exceeds_limit = |length: u64| usize::try_from(length).map_or(true, |length| length > max_bytes);
+    if exceeds_limit(body.size_hint().lower()) {
+        return Ok(Collected::TooLarge(body));
+    }
+    let mut data = CollectedData::default();
+    let mut trailers = None;
+    while !body.is_end_stream() {
+        let Some(frame) = next_frame(&mut body, record).await? else { break };
+        match frame.into_data() {
+            Ok(part) => data.push(part),
+            Err(frame) => {
+                trailers = frame.into_trailers().ok();
+                break;
+            }
+        }
+        if data.len() > max_bytes {
+            return Ok(Collected::TooLarge(FilteredBody::partly_read(data.into_bytes(), body)));
+        }
+    }
+    body.release();
+    Ok(Collected::Whole { data: data.into_bytes(), trailers })
+}
+
+async fn next_frame(body: &mut BodySource, record: &mut RequestRecord) -> Result<Option<Frame<Bytes>>, RequestError> {
+    let RequestRecord { peer, deadline, .. } = record;
+    let activity = &peer.activity;
+    let polled = poll_fn(|cx| {
+        if let Some(deadline) = deadline
+            && deadline.sleep.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(deadline.error));
+        }
+        body.poll_next(Some(activity), cx).map(|frame| match frame {
+            None => Ok(None),
+            Some(Ok(frame)) => Ok(Some(frame)),
+            Some(Err(ResponseBodyError::Timeout)) => Err(RequestError::ResponseTimeout),
+            Some(Err(ResponseBodyError::Invalid(_) | ResponseBodyError::Reset | ResponseBodyError::Reply(_))) => {
+                Err(RequestError::InvalidResponse)
+            }
+        })
+    });
+    let frame = until_timed_out(activity, polled).await.unwrap_or(Err(RequestError::ResponseTimeout))?;
+    activity.record_progress();
+    if let Some(timeout) = &mut *activity.read_timeout.borrow_mut() {
+        timeout.stop();
+    }
+    Ok(frame)
+}
+
+/// Collected data. Most bodies arrive in one piece, which is not copied.
+#[derive(Default)]
+struct CollectedData {
+    first: Bytes,
+    all: BytesMut,
+}
+
+impl CollectedData {
+    fn push(&mut self, data: Bytes) {
+        if self.len() == 0 {
+            self.first = data;
+        } else {
+            if self.all.is_empty() {
+                self.all.extend_from_slice(&std::mem::take(&mut self.first));
+            }
+            self.all.extend_from_slice(&data);
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.first.len() + self.all.len()
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if self.all.is_empty() { self.first } else { self.all.freeze() }
+    }
+}
