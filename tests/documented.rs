@@ -65,6 +65,7 @@ fn limits_page_matches_the_defaults() {
         ping_interval,
         ping_timeout,
         tunnel_idle_timeout,
+        stream_idle_timeout,
         tunnel_grace_period,
         listener_grace_period,
         max_connections,
@@ -98,6 +99,7 @@ fn limits_page_matches_the_defaults() {
         ("time without a request on a connection", seconds(keep_alive_timeout)),
         ("read timeout for a request body", seconds(request_body_timeout)),
         ("idle timeout of an upgraded connection", format!("{} min", tunnel_idle_timeout.as_secs() / 60)),
+        ("idle timeout of a connection of a TCP listener", format!("{} min", stream_idle_timeout.as_secs() / 60)),
         ("time an upgraded connection is kept", seconds(tunnel_grace_period)),
         ("streams at a time on a connection", max_streams.to_string()),
         (

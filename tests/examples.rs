@@ -50,7 +50,7 @@ fn kong_example_is_routed_as_documented() {
         (8000, "www.company.com", "/", "site.www.company.com.80", "/"),
     ];
     for (port, host, path, expected, sent) in cases {
-        let bind = &snapshot.binds[&BindAddress::tcp(SocketAddr::from(([127, 0, 0, 1], port)))];
+        let bind = snapshot.binds[&BindAddress::tcp(SocketAddr::from(([127, 0, 0, 1], port)))].http().unwrap();
         let (method, headers) = (Method::GET, HeaderMap::new());
         // Also for port 8443: no route of the example has conditions on the server name or the scheme.
         let request = RoutingRequest::plaintext(path, None, &method, &headers);
@@ -71,7 +71,7 @@ fn kong_example_is_routed_as_documented() {
             assert_eq!((options.https_redirect.status.as_u16(), options.https_redirect.port), (308, 8443));
         }
     }
-    let secure = &snapshot.binds[&BindAddress::tcp(SocketAddr::from(([127, 0, 0, 1], 8443)))];
+    let secure = snapshot.binds[&BindAddress::tcp(SocketAddr::from(([127, 0, 0, 1], 8443)))].http().unwrap();
     for (host, expected) in [("api.company.com", 1), ("www.company.com", 1), ("else.company.com", 0)] {
         assert_eq!(secure.certificates(Some(host)).unwrap().all().len(), expected, "{host}");
     }
@@ -80,7 +80,7 @@ fn kong_example_is_routed_as_documented() {
 #[test]
 fn quickstart_requests_are_routed_as_documented() {
     let snapshot = compile_example(&examples().join("quickstart")).snapshot;
-    let bind = &snapshot.binds[&BindAddress::tcp("127.0.0.1:8080".parse().unwrap())];
+    let bind = snapshot.binds[&BindAddress::tcp("127.0.0.1:8080".parse().unwrap())].http().unwrap();
     let cases: &[(&str, &str, &[Header], &str)] = &[
         ("localhost", "/", &[], "HTTPRoute/default/shop everything-else"),
         ("localhost", "/cart/items", &[], "HTTPRoute/default/shop cart"),

@@ -62,7 +62,7 @@ const MAX_SERIES: usize = 1000;
 
 /// The validity of each certificate by its Secret, no matter how many listeners use it.
 fn validity_by_secret(snapshot: &Snapshot) -> BTreeMap<Arc<str>, ValidityPeriod> {
-    let tables = snapshot.binds.values().filter_map(|bind| bind.tls.as_ref());
+    let tables = snapshot.http_binds().filter_map(|bind| bind.tls.as_ref());
     let listeners = tables.flat_map(|tls| tls.listeners.iter().map(|(_, certificates)| certificates));
     let certificates = listeners.flat_map(|certificates| certificates.all());
     let period =
@@ -98,7 +98,7 @@ mod tests {
         let listeners = lists.into_iter().enumerate().map(|(index, list)| {
             (HostPattern::parse(Some(&format!("{index}.example"))), Arc::new(Certificates::new(list)))
         });
-        let bind = Bind { listeners: HostMap::default(), tls: Some(PortTls { listeners: listeners.collect() }) };
+        let bind = Bind::with_http(HostMap::default(), Some(PortTls { listeners: listeners.collect() }));
         let snapshot = Snapshot {
             binds: [(BindAddress::tcp("127.0.0.1:443".parse().unwrap()), Arc::new(bind))].into(),
             ..Snapshot::default()

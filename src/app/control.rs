@@ -190,7 +190,9 @@ impl Control {
     /// changes are not.
     pub(super) fn is_relevant(&self, id: &ObjectId) -> bool {
         let index = self.store.dependency_index();
-        let is_route = |id: &ObjectId| matches!(id.kind, Kind::HttpRoute | Kind::Ingress | Kind::KongServiceFacade);
+        let is_route = |id: &ObjectId| {
+            matches!(id.kind, Kind::HttpRoute | Kind::TcpRoute | Kind::Ingress | Kind::KongServiceFacade)
+        };
         let is_routed_to = |service: &ObjectId| index.dependents(service).any(is_route);
         match id.kind {
             // Objects from files are always relevant.

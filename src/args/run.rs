@@ -140,6 +140,11 @@ struct LimitArgs {
     #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.tunnel_idle_timeout))]
     upgrade_idle_timeout: NonZeroTimeout,
 
+    /// Idle timeout of the connections of TCP listeners
+    #[arg(long, value_name = "DURATION", env = "PORTICO_STREAM_IDLE_TIMEOUT")]
+    #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.stream_idle_timeout))]
+    stream_idle_timeout: NonZeroTimeout,
+
     /// Timeout of connecting to a backend
     #[arg(long, value_name = "DURATION", env = "PORTICO_UPSTREAM_CONNECT_TIMEOUT")]
     #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.connect_timeout))]
@@ -299,6 +304,7 @@ impl LimitArgs {
             keep_alive_timeout: self.client_idle_timeout.0,
             max_streams: self.client_http2_streams,
             tunnel_idle_timeout: self.upgrade_idle_timeout.0,
+            stream_idle_timeout: self.stream_idle_timeout.0,
             listener_grace_period: drain_timeout.0,
             max_connections: self.max_connections,
             max_upstream_connections: self.max_connections,

@@ -5,7 +5,7 @@ use super::backend::{self, BackendError, BackendSettings, PortReference, Unknown
 use super::kong::service_settings;
 use super::reference_grants::{CrossNamespaceReference, Referrer};
 use super::verdict::Code;
-use crate::api::core::Service;
+use crate::api::core::{Service, ServicePort};
 use crate::api::gateway::BackendObjectReference;
 use crate::api::kind::CORE_GROUP;
 use crate::api::kong::annotations::PROTOCOL;
@@ -33,7 +33,35 @@ pub(super) fn resolve(
     reference: &BackendObjectReference,
     field: &str,
 ) -> ResolvedReference {
-    let upstream = resolve_upstream(cx, from, reference, field);
+    let upstream = find_service_port(cx, from, reference, field)
+        .and_then(|(service, port)| resolve_upstream(cx, from, service, port, field));
+    resolved(cx, from, reference, upstream)
+}
+
+/// Resolves the backend reference of a route for connections, whose bytes are forwarded unparsed: the protocol that the
+/// Service names does not matter.
+pub(super) fn resolve_stream(
+    cx: CompileContext<'_>,
+    from: Referrer<'_>,
+    reference: &BackendObjectReference,
+    field: &str,
+) -> ResolvedReference {
+    let upstream = find_service_port(cx, from, reference, field).and_then(|(service, port)| {
+        backend::stream_upstream_key(cx, service, port, service_settings::is_via_cluster_ip(&service.meta)).map_err(
+            |(message, remedy)| {
+                (Code::RouteUnsupportedProtocol, Diagnostic::error(format!("{field}.name"), message, remedy))
+            },
+        )
+    });
+    resolved(cx, from, reference, upstream)
+}
+
+fn resolved(
+    cx: CompileContext<'_>,
+    from: Referrer<'_>,
+    reference: &BackendObjectReference,
+    upstream: Result<UpstreamKey, (Code, Diagnostic)>,
+) -> ResolvedReference {
     let target = match &upstream {
         Ok(key) => BackendTarget::Upstream(cx.inputs.upstreams.upstream(key)),
         // As in Kong if the Service exists, but the settings for the connection to it are invalid.
@@ -78,16 +106,27 @@ fn service_key(namespace: &str, reference: &BackendObjectReference) -> ObjectKey
     ObjectKey::new(reference.namespace.as_deref().unwrap_or(namespace), &reference.name)
 }
 
-fn resolve_upstream(
-    cx: CompileContext<'_>,
+/// The Service that a reference names and the port of that Service, if the route may refer to them.
+fn find_service_port<'s>(
+    cx: CompileContext<'s>,
     from: Referrer<'_>,
     reference: &BackendObjectReference,
     field: &str,
-) -> Result<UpstreamKey, (Code, Diagnostic)> {
+) -> Result<(&'s Object<Service>, &'s ServicePort), (Code, Diagnostic)> {
     let service = permitted_service(cx.store, from, reference, field)?;
     let port = reference.port.map_or(PortReference::Missing, PortReference::Number);
     let port = backend::find_port(service, port, &format!("{field}.port"))
         .map_err(|problem| (Code::RouteBackendNotFound, problem))?;
+    Ok((service, port))
+}
+
+fn resolve_upstream(
+    cx: CompileContext<'_>,
+    from: Referrer<'_>,
+    service: &Object<Service>,
+    port: &ServicePort,
+    field: &str,
+) -> Result<UpstreamKey, (Code, Diagnostic)> {
     // The settings of each Service apply to that Service only, independent of the rule's other backends.
     let upstream = backend::upstream_key(cx, from.namespace, service, port, &settings(service));
     upstream.map_err(|error| {

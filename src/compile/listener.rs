@@ -31,6 +31,7 @@ pub(super) struct ListenerPlan {
     pub id: ListenerId,
     index: usize,
     pub hostname: HostPattern,
+    pub protocol: ListenerProtocol,
     pub transport: TransportProtocol,
     /// The port that clients connect to.
     pub port: u16,
@@ -39,7 +40,7 @@ pub(super) struct ListenerPlan {
     /// Kinds of routes that may attach; empty if the protocol has none.
     pub supported_kinds: Vec<RouteGroupKind>,
     pub namespaces: Namespaces,
-    /// Whether the listener routes requests.
+    /// Whether the listener routes requests or connections.
     pub served: bool,
     /// Whether the port terminates TLS. If the listener has no usable certificate, handshakes for its hostname are
     /// rejected, since no other listener of the port may serve that hostname.
@@ -101,7 +102,8 @@ impl ListenerProtocol {
     fn route_kinds(self) -> &'static [Kind] {
         match self {
             ListenerProtocol::Http | ListenerProtocol::Https => &[Kind::HttpRoute],
-            ListenerProtocol::Tls | ListenerProtocol::Tcp | ListenerProtocol::Udp | ListenerProtocol::Other => &[],
+            ListenerProtocol::Tcp => &[Kind::TcpRoute],
+            ListenerProtocol::Tls | ListenerProtocol::Udp | ListenerProtocol::Other => &[],
         }
     }
 }
@@ -223,6 +225,7 @@ fn plan(
         },
         index,
         hostname: HostPattern::parse(listener.hostname.as_deref()),
+        protocol,
         transport: protocol.transport().unwrap_or(TransportProtocol::Tcp),
         port: port(listener),
         bound_port: None,
@@ -251,7 +254,7 @@ fn rejection(
     let protocol = ListenerProtocol::from_listener(listener);
     if protocol.route_kinds().is_empty() {
         let message = format!("protocol {} is not served", listener.protocol);
-        let problem = Diagnostic::error(format!("{field}.protocol"), message, "use HTTP or HTTPS");
+        let problem = Diagnostic::error(format!("{field}.protocol"), message, "use HTTP, HTTPS or TCP");
         return Some((Code::ListenerUnsupportedProtocol, vec![problem]));
     }
     let unsupported = unsupported_fields(gateway, listener, protocol, field);

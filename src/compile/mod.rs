@@ -6,8 +6,9 @@
 //!                                                                        ▼                ▼
 //!                                                                    Snapshot          Verdicts
 //!   planning.rs ┬ gateway.rs     listener.rs  certificates.rs
-//!               └ http_route/    attachment.rs  matches.rs  filters.rs  cors.rs  retry.rs
-//!                                backend_reference.rs ─┐
+//!               ├ http_route/    matches.rs  filters.rs  cors.rs  retry.rs  ┐
+//!               └ tcp_route.rs   backend_reference.rs ─┐                      ├ route_plan.rs  attachment.rs
+//!                                                      │                      ┘
 //!   ingress/                     backend.rs ───────────┴ backend/: Service ─▶ upstream
 //! ```
 //!
@@ -43,8 +44,10 @@ mod notes;
 mod planning;
 mod reference_grants;
 mod retry;
+mod route_plan;
 mod routers;
 mod served_gateways;
+mod tcp_route;
 mod upstream_usage;
 mod verdict_updates;
 
@@ -62,13 +65,13 @@ pub use classes::Classes;
 pub use context::{CompileContext, CompileInputs};
 use forbidden_addresses::ForbiddenAddresses;
 use gateway::{GatewayPlan, PortOwners};
-use http_route::RoutePlan;
 use ingress::IngressCompiler;
 pub use ingress::{IngressListener, IngressSettings, PublishSource};
 use kong::consumers::Consumers;
 use kong::plugins::Plugins;
 pub use kong::plugins::with_degraded_plugins;
 use kong::policy_conflicts::PolicyConflicts;
+use route_plan::RoutePlan;
 use routers::Routers;
 pub use served_gateways::{ExposedGateway, addressable_gateways, exposed_gateways, foreign_gateways};
 use upstream_usage::UpstreamUsage;
@@ -218,7 +221,7 @@ impl Compiler {
     ) {
         let mut verdicts_to_update = self.consumers.update(cx, touched);
         for subject in &subjects_to_update {
-            self.consumers.set_plugins(&plugins::plugin_subject(subject), self.plugins.of_subject(cx, subject));
+            self.consumers.set_plugins(&kong::plugins::plugin_subject(subject), self.plugins.of_subject(cx, subject));
         }
         verdicts_to_update.extend(subjects_to_update);
         for id in verdicts_to_update {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::affected::keys_of_kind;
-use super::http_route::RoutePlan;
-use super::{CompileContext, CompileRun, Compiler, gateway, http_route};
+use super::route_plan::{RoutePlan, is_served_route};
+use super::{CompileContext, CompileRun, Compiler, gateway, http_route, tcp_route};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::Changes;
 
@@ -45,7 +45,7 @@ impl Compiler {
             let before = self.gateways.get(&key);
             if !plan.as_ref().zip(before).is_some_and(|(plan, before)| plan.is_equivalent_for_routes(before)) {
                 let id = ObjectId::new(Kind::Gateway, key.clone());
-                let dependents = cx.store.dependency_index().dependents(&id).filter(|id| id.kind == Kind::HttpRoute);
+                let dependents = cx.store.dependency_index().dependents(&id).filter(|id| is_served_route(id.kind));
                 routes.extend(dependents.cloned());
             }
             run.gateways_to_update.insert(key.clone());
@@ -58,7 +58,7 @@ impl Compiler {
         routes
     }
 
-    /// Plans the touched HTTPRoutes and those in `routes`.
+    /// Plans the touched routes and those in `routes`.
     pub(super) fn plan_routes(
         &mut self,
         cx: CompileContext<'_>,
@@ -66,18 +66,16 @@ impl Compiler {
         mut routes: BTreeSet<ObjectId>,
         run: &mut CompileRun,
     ) {
-        routes.extend(touched.iter().filter(|id| id.kind == Kind::HttpRoute).cloned());
+        routes.extend(touched.iter().filter(|id| is_served_route(id.kind)).cloned());
         for id in routes {
-            let object = cx.store.http_routes.get(&id.key);
-            let plan = object.map(|object| Arc::new(http_route::plan(cx, &self.gateways, &self.plugins, object)));
+            let plan = self.plan_route(cx, &id).map(Arc::new);
             let verdict = plan.as_ref().map(|plan| plan.verdict.clone());
             self.set_verdict(id.clone(), verdict, run);
-            let attached_route = plan.as_ref().filter(|plan| !plan.attachments.is_empty()).and(object);
-            run.services_to_update.extend(self.policy_conflicts.update_route(
-                cx.store,
-                &id,
-                attached_route.map(|route| &**route),
-            ));
+            if id.kind == Kind::HttpRoute {
+                let is_attached = plan.as_ref().is_some_and(|plan| !plan.attachments.is_empty());
+                let route = cx.store.http_routes.get(&id.key).filter(|_| is_attached).map(|route| &**route);
+                run.services_to_update.extend(self.policy_conflicts.update_route(cx.store, &id, route));
+            }
             let before = match &plan {
                 Some(plan) => self.routes.insert(id.clone(), plan.clone()),
                 None => self.routes.remove(&id),
@@ -89,6 +87,17 @@ impl Compiler {
                 .map(|plan| plan.as_ref().map_or(&no_upstreams, |plan: &Arc<RoutePlan>| &plan.upstreams));
             self.upstream_usage.replace(upstreams_before, upstreams_after, &mut run.upstreams_changed);
             run.gateways_to_update.extend(self.routers.route_changed(&id, before.as_deref(), plan.as_deref()));
+        }
+    }
+
+    /// The plan of a route. `None` if the route does not exist.
+    fn plan_route(&self, cx: CompileContext<'_>, id: &ObjectId) -> Option<RoutePlan> {
+        match id.kind {
+            Kind::TcpRoute => cx.store.tcp_routes.get(&id.key).map(|route| tcp_route::plan(cx, &self.gateways, route)),
+            _ => {
+                let route = cx.store.http_routes.get(&id.key)?;
+                Some(http_route::plan(cx, &self.gateways, &self.plugins, route))
+            }
         }
     }
 }

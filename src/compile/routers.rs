@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use super::gateway::GatewayPlan;
 use super::hostname::intersects;
-use super::http_route::RoutePlan;
-use super::listener::ListenerId;
+use super::listener::{ListenerId, ListenerProtocol};
+use super::route_plan::{PlannedRules, RoutePlan};
 use super::{PlanMap, RoutePlans};
 use crate::api::{ObjectId, ObjectKey};
 use crate::plugin_api::ConsumerDirectory;
 use crate::snapshot::certs::{Certificates, PortTls};
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::router::HostRouter;
+use crate::snapshot::stream::{StreamRoute, StreamRule};
 use crate::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot, TransportProtocol};
 
 /// All listeners with their attached routes, and the snapshot built from them.
@@ -36,6 +37,8 @@ struct PortListeners {
     listeners: Vec<(HostPattern, Arc<HttpListener>)>,
     /// Certificates of the TLS listeners.
     certificates: Vec<(HostPattern, Arc<Certificates>)>,
+    /// The TCP listener, which no other listener shares the port with.
+    stream: Option<Arc<StreamRule>>,
 }
 
 /// The routes of one listener.
@@ -48,6 +51,8 @@ struct AttachedRoutes {
     hosts: BTreeMap<HostPattern, HostRoutes>,
     /// Host patterns whose router must be rebuilt.
     dirty: BTreeSet<HostPattern>,
+    /// The routes for connections, which have no hosts.
+    streams: BTreeSet<ObjectId>,
 }
 
 /// The routes with one host pattern.
@@ -152,6 +157,16 @@ impl Routers {
         for (listener, certificates) in listeners.filter(|(listener, _)| listener.opens_port()) {
             let Some(bound_port) = listener.bound_port else { continue };
             let Some(attached) = self.listeners.get_mut(&listener.id) else { continue };
+            if listener.protocol == ListenerProtocol::Tcp {
+                let stream_rule = StreamRule {
+                    gateway: gateway.clone(),
+                    listener: listener.id.name.clone(),
+                    port: listener.port,
+                    route: attached.oldest_stream(routes),
+                };
+                ports.entry((listener.transport, bound_port)).or_default().stream = Some(Arc::new(stream_rule));
+                continue;
+            }
             let (hosts, routers_built) = attached.build(&listener.hostname, routes);
             built += routers_built;
             let http_listener = HttpListener {
@@ -167,10 +182,15 @@ impl Routers {
                 port.certificates.push((listener.hostname.clone(), certificates.clone()));
             }
         }
-        for ((transport, port), PortListeners { listeners, certificates }) in ports {
-            // HTTP and HTTPS on one port conflict, so these listeners either all terminate TLS or none does.
-            let tls = (!certificates.is_empty()).then(|| PortTls { listeners: HostMap::new(certificates) });
-            let bind = Arc::new(Bind { listeners: HostMap::new(listeners), tls });
+        for ((transport, port), PortListeners { listeners, certificates, stream }) in ports {
+            let bind = Arc::new(match stream {
+                Some(rule) => Bind::with_tcp(rule),
+                None => {
+                    // HTTP and HTTPS on one port conflict, so these listeners either all terminate TLS or none does.
+                    let tls = (!certificates.is_empty()).then(|| PortTls { listeners: HostMap::new(certificates) });
+                    Bind::with_http(HostMap::new(listeners), tls)
+                }
+            });
             for address in &plan.bind_addresses {
                 let address = BindAddress::new(transport, *address, port);
                 binds.insert(address, bind.clone());
@@ -204,27 +224,53 @@ impl Routers {
 
 impl AttachedRoutes {
     fn new(gateway: ObjectKey) -> Self {
-        AttachedRoutes { gateway, counted: BTreeSet::new(), hosts: BTreeMap::new(), dirty: BTreeSet::new() }
+        AttachedRoutes {
+            gateway,
+            counted: BTreeSet::new(),
+            hosts: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            streams: BTreeSet::new(),
+        }
     }
 
     fn add(&mut self, id: &ObjectId, plan: &RoutePlan, is_counted: bool) {
         if is_counted {
             self.counted.insert(id.clone());
         }
-        for host in &plan.hosts {
-            self.hosts.entry(host.clone()).or_default().routes.insert(id.clone());
-            self.dirty.insert(host.clone());
+        match &plan.rules {
+            PlannedRules::Http { hosts, .. } => {
+                for host in hosts {
+                    self.hosts.entry(host.clone()).or_default().routes.insert(id.clone());
+                    self.dirty.insert(host.clone());
+                }
+            }
+            PlannedRules::Stream { .. } => drop(self.streams.insert(id.clone())),
         }
     }
 
     fn remove(&mut self, id: &ObjectId, plan: &RoutePlan) {
         self.counted.remove(id);
-        for host in &plan.hosts {
-            if let Some(host_routes) = self.hosts.get_mut(host) {
-                host_routes.routes.remove(id);
+        match &plan.rules {
+            PlannedRules::Http { hosts, .. } => {
+                for host in hosts {
+                    if let Some(host_routes) = self.hosts.get_mut(host) {
+                        host_routes.routes.remove(id);
+                    }
+                    self.dirty.insert(host.clone());
+                }
             }
-            self.dirty.insert(host.clone());
+            PlannedRules::Stream { .. } => drop(self.streams.remove(id)),
         }
+    }
+
+    /// The route that gets the connections: the oldest, then the first by namespace and name. A route whose age is
+    /// unknown comes last.
+    fn oldest_stream(&self, routes: &RoutePlans) -> Option<Arc<StreamRoute>> {
+        let candidates = self.streams.iter().filter_map(|id| match &routes.get(id)?.rules {
+            PlannedRules::Stream { created, route } => Some(((created.is_none(), *created, id), route)),
+            PlannedRules::Http { .. } => None,
+        });
+        candidates.min_by_key(|(precedence, _)| *precedence).map(|(_, route)| Arc::clone(route))
     }
 
     /// The routers of the hosts that intersect a listener's hostname, and the number of routers built.
@@ -240,7 +286,7 @@ impl AttachedRoutes {
         let mut build_router = |host_routes: &mut HostRoutes| {
             built += 1;
             let plans = host_routes.routes.iter().filter_map(|id| routes.get(id));
-            let candidates = plans.flat_map(|plan| plan.matches.iter().cloned()).collect();
+            let candidates = plans.flat_map(|plan| plan.matches().iter().cloned()).collect();
             Arc::new(HostRouter::build(candidates))
         };
         let hosts = self.hosts.iter_mut().filter(|(host, _)| intersects(host, hostname));

@@ -65,7 +65,8 @@ impl Compiler {
     pub(super) fn update_other_verdicts(&mut self, cx: CompileContext<'_>, touched: &Changes, run: &mut CompileRun) {
         for id in touched {
             let verdict = match id.kind {
-                Kind::Gateway | Kind::HttpRoute | Kind::KongPlugin | Kind::KongClusterPlugin => continue,
+                Kind::Gateway | Kind::HttpRoute | Kind::TcpRoute => continue,
+                Kind::KongPlugin | Kind::KongClusterPlugin => continue,
                 Kind::KongConsumer | Kind::KongConsumerGroup => continue,
                 Kind::Ingress | Kind::KongUpstreamPolicy | Kind::KongIngress => continue,
                 Kind::IngressClass => {

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   Proxy ─ reconcile, drain ─▶ Worker (one thread each) ─ accept ─▶ connection ─▶ request ─▶ forward ─▶ upstream
-//!                                  └ SnapshotView: snapshot and counters of the worker   └▶ redirect, error, reply
+//!                                  └ SnapshotView: snapshot and counters  └▶ stream     └▶ redirect, error, reply
 //! ```
 
 mod connection;
 mod http;
 mod process;
 mod record;
+mod stream;
 
 use std::collections::BTreeMap;
 

@@ -17,8 +17,9 @@ use super::router::{HostRouter, MatchedPath, QueryMatch, RouteMatch, ValueMatch}
 use super::rule::{
     Action, Backend, BackendTarget, Filters, HeaderEdits, Mirror, PathEdit, RedirectAction, Rewrite, RouteRule,
 };
+use super::stream::{StreamAction, StreamRule};
 use super::timeouts_and_retries::TimeoutsAndRetries;
-use super::{Bind, BindAddress, HttpListener, Routes, Snapshot};
+use super::{Bind, BindAddress, HttpBind, HttpListener, Routes, Served, Snapshot};
 use crate::plugin_api::consumers::plugins::{ConsumerPlugin, OrderedPlugins, PluginSubject};
 use crate::upstream::{UpstreamKey, UpstreamProtocol};
 
@@ -43,7 +44,27 @@ pub struct ConsumerPluginsDump {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BindDump {
     pub address: BindAddress,
+    /// The HTTP listeners.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<ListenerDump>,
+    /// The TCP listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<StreamDump>,
+}
+
+/// A TCP listener with the rule for its connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StreamDump {
+    /// `namespace/gateway/listener`.
+    pub listener: String,
+    /// The port that clients see.
+    pub port: u16,
+    /// `Kind/namespace/name`, for example `TCPRoute/default/db`; absent if no route is attached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    pub action: ActionDump,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -183,28 +204,11 @@ impl Snapshot {
     /// The complete snapshot, for goldens and `/debug/snapshot`.
     pub fn dump(&self) -> SnapshotDump {
         let bind = |(address, bind): (&BindAddress, &Arc<Bind>)| {
-            let certificates = |hostname: &HostPattern, listener: &HttpListener| {
-                let tls = bind.tls.as_ref()?;
-                let lines = |certificates: &Certificates| {
-                    certificates.all().iter().map(|certificate| certificate_line(certificate)).collect::<Vec<_>>()
-                };
-                if !listener.is_ordered_by_conditions() {
-                    return tls
-                        .listeners
-                        .iter()
-                        .find(|(host, _)| *host == hostname)
-                        .map(|(_, certificates)| lines(certificates));
-                }
-                // The listener of Ingresses serves all hosts, with certificates for each.
-                let lines_by_host = tls.listeners.iter().flat_map(|(host, certificates)| {
-                    lines(certificates).into_iter().map(move |line| format!("{host}: {line}"))
-                });
-                Some(lines_by_host.collect())
+            let (listeners, tcp) = match &bind.served {
+                Served::Http(http) => (http.dump(), None),
+                Served::Tcp(rule) => (Vec::new(), Some(StreamDump::from(&**rule))),
             };
-            let listeners = bind.listeners.iter();
-            let listeners =
-                listeners.map(|(hostname, listener)| listener.dump(hostname, certificates(hostname, listener)));
-            BindDump { address: *address, listeners: listeners.collect() }
+            BindDump { address: *address, listeners, tcp }
         };
         let binds = self.binds.iter().map(bind).collect();
         let consumer_plugins = self.consumers.plugins.iter().flat_map(|plugins| plugins.entries());
@@ -215,6 +219,7 @@ impl Snapshot {
     pub fn rows(&self) -> Vec<RouteTableRow> {
         let mut rows = Vec::new();
         for bind in self.dump().binds {
+            rows.extend(bind.tcp.as_ref().and_then(|stream| RouteTableRow::for_stream(bind.address.socket, stream)));
             for listener in bind.listeners {
                 for host in listener.hosts {
                     // A route without hostnames serves the hostname of its listener.
@@ -225,6 +230,50 @@ impl Snapshot {
             }
         }
         rows
+    }
+}
+
+impl HttpBind {
+    fn dump(&self) -> Vec<ListenerDump> {
+        let certificates = |hostname: &HostPattern, listener: &HttpListener| {
+            let tls = self.tls.as_ref()?;
+            let lines = |certificates: &Certificates| {
+                certificates.all().iter().map(|certificate| certificate_line(certificate)).collect::<Vec<_>>()
+            };
+            if !listener.is_ordered_by_conditions() {
+                return tls
+                    .listeners
+                    .iter()
+                    .find(|(host, _)| *host == hostname)
+                    .map(|(_, certificates)| lines(certificates));
+            }
+            // The listener of Ingresses serves all hosts, with certificates for each.
+            let lines_by_host = tls.listeners.iter().flat_map(|(host, certificates)| {
+                lines(certificates).into_iter().map(move |line| format!("{host}: {line}"))
+            });
+            Some(lines_by_host.collect())
+        };
+        let listeners = self.listeners.iter();
+        listeners.map(|(hostname, listener)| listener.dump(hostname, certificates(hostname, listener))).collect()
+    }
+}
+
+impl From<&StreamRule> for StreamDump {
+    fn from(rule: &StreamRule) -> Self {
+        let StreamRule { gateway, listener, port, route } = rule;
+        StreamDump {
+            listener: format!("{gateway}/{listener}"),
+            port: *port,
+            route: route.as_ref().map(|route| route.id.route.to_string()),
+            rule: route.as_ref().map(|route| route.id.rule.to_string()),
+            action: match route.as_ref().map(|route| &route.action) {
+                Some(StreamAction::Forward(split)) => {
+                    ActionDump::Forward(split.backends().iter().map(BackendDump::from).collect())
+                }
+                Some(StreamAction::Reset(failure)) => ActionDump::Fail(failure.to_string()),
+                None => ActionDump::Fail("no route".to_owned()),
+            },
+        }
     }
 }
 
@@ -419,7 +468,33 @@ impl From<&Backend> for BackendDump {
     }
 }
 
+impl ActionDump {
+    /// The columns `action` and `backends` of the route table.
+    fn columns(&self) -> (String, String) {
+        match self {
+            ActionDump::Forward(backends) => ("forward".to_owned(), shares(backends)),
+            ActionDump::Redirect(redirect) => (format!("redirect {}", redirect.status), String::new()),
+            ActionDump::Fail(failure) => (format!("fail: {failure}"), String::new()),
+        }
+    }
+}
+
 impl RouteTableRow {
+    /// The row of a TCP listener. `None` if no route is attached to the listener.
+    fn for_stream(address: SocketAddr, dumped: &StreamDump) -> Option<Self> {
+        let (action, backends) = dumped.action.columns();
+        Some(RouteTableRow {
+            address,
+            listener: dumped.listener.clone(),
+            host: "*".to_owned(),
+            matches: "TCP".to_owned(),
+            route: dumped.route.clone()?,
+            rule: dumped.rule.clone()?,
+            backends,
+            action,
+        })
+    }
+
     fn new(address: SocketAddr, listener: &str, host: &str, dumped: &MatchDump) -> Self {
         let mut matches = dumped.path.clone();
         let query = dumped.query.iter().map(|parameter| format!("?{parameter}"));
@@ -429,11 +504,7 @@ impl RouteTableRow {
             matches.push(' ');
             matches.push_str(&condition);
         }
-        let (action, backends) = match &dumped.action {
-            ActionDump::Forward(backends) => ("forward".to_owned(), shares(backends)),
-            ActionDump::Redirect(redirect) => (format!("redirect {}", redirect.status), String::new()),
-            ActionDump::Fail(failure) => (format!("fail: {failure}"), String::new()),
-        };
+        let (action, backends) = dumped.action.columns();
         RouteTableRow {
             address,
             listener: listener.to_owned(),

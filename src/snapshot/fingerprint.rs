@@ -54,7 +54,7 @@ impl Snapshot {
         self.chains().for_each(|chain| hasher.add_configurations(chain));
         hasher.add_section("certificates");
         for (host, certificates) in
-            self.binds.values().filter_map(|bind| bind.tls.as_ref()).flat_map(|tls| tls.listeners.iter())
+            self.http_binds().filter_map(|bind| bind.tls.as_ref()).flat_map(|tls| tls.listeners.iter())
         {
             hasher.add_section(&host.to_string());
             let from_secrets = certificates.all().iter().filter(|certificate| !certificate.is_self_generated());
@@ -70,7 +70,7 @@ impl Snapshot {
 
     /// The plugin chains of all rules that have one, in the order of the dump.
     fn chains(&self) -> impl Iterator<Item = &Arc<Chain>> {
-        let listeners = self.binds.values().flat_map(|bind| bind.listeners.iter().map(|(_, listener)| listener));
+        let listeners = self.http_binds().flat_map(|bind| bind.listeners.iter().map(|(_, listener)| listener));
         let rules = listeners.flat_map(|listener| -> Box<dyn Iterator<Item = _>> {
             match &listener.routes {
                 Routes::ByHost(hosts) => {

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //!   Snapshot ─ consumers ─▶ ConsumerDirectory
-//!      └ binds: BindAddress ─▶ Bind  ─ tls ─▶ HostMap ─▶ Certificates   by server name
-//!                               └ HostMap ─▶ HttpListener
-//!                                             ├ HostMap ─▶ HostRouter ─ matches ─▶ RouteRule     order by host
-//!                                             └ ConditionsRouter ─ entries ─▶ RouteRule          order by conditions
+//!      └ binds: BindAddress ─▶ Bind ─ served ┬▶ StreamRule                       TCP: one rule for all connections
+//!                                            └▶ HttpBind
+//!           HttpBind ─ tls ─▶ HostMap ─▶ Certificates   by server name
+//!              └ HostMap ─▶ HttpListener
+//!                            ├ HostMap ─▶ HostRouter ─ matches ─▶ RouteRule   order by host
+//!                            └ ConditionsRouter ─ entries ─▶ RouteRule        order by conditions
 //! ```
 //!
 //! A request uses one listener: that of the most specific hostname. The `HostRouter`s that match the host are searched
@@ -27,6 +29,7 @@ pub mod regex;
 pub mod router;
 pub mod rule;
 pub mod rule_options;
+pub mod stream;
 pub mod timeouts_and_retries;
 pub mod upstream_path;
 pub mod uri_template;
@@ -41,6 +44,7 @@ use host::HostMap;
 use router::by_conditions::ConditionsRouter;
 use router::{HostRouter, Matched, RoutingRequest};
 use rule_options::ProductHeaderNames;
+use stream::StreamRule;
 
 /// Everything the proxy serves. A request loads the snapshot once and keeps it until the request ends.
 #[derive(Debug, Default)]
@@ -50,15 +54,56 @@ pub struct Snapshot {
     pub consumers: Arc<ConsumerDirectory>,
 }
 
-/// The listeners of one Gateway on one port of one address.
+impl Snapshot {
+    /// The binds that serve HTTP.
+    pub fn http_binds(&self) -> impl Iterator<Item = &HttpBind> {
+        self.binds.values().filter_map(|bind| bind.http())
+    }
+}
+
+/// One bound address: what its listeners serve.
 #[derive(Debug)]
 pub struct Bind {
+    pub served: Served,
+}
+
+/// What the connections of a bound address carry.
+#[derive(Debug)]
+pub enum Served {
+    Http(HttpBind),
+    /// TCP connections, whose bytes are forwarded unparsed.
+    Tcp(Arc<StreamRule>),
+}
+
+impl Bind {
+    /// An address with HTTP listeners. `tls` is `None` if the port serves plain HTTP.
+    pub fn with_http(listeners: HostMap<Arc<HttpListener>>, tls: Option<PortTls>) -> Self {
+        Bind { served: Served::Http(HttpBind { listeners, tls }) }
+    }
+
+    /// An address with a TCP listener.
+    pub fn with_tcp(rule: Arc<StreamRule>) -> Self {
+        Bind { served: Served::Tcp(rule) }
+    }
+
+    /// The HTTP listeners. `None` if the address serves another protocol.
+    pub fn http(&self) -> Option<&HttpBind> {
+        match &self.served {
+            Served::Http(http) => Some(http),
+            Served::Tcp(_) => None,
+        }
+    }
+}
+
+/// The HTTP listeners of one Gateway on one port of one address.
+#[derive(Debug)]
+pub struct HttpBind {
     pub listeners: HostMap<Arc<HttpListener>>,
     /// `None` if the port serves plain HTTP. Otherwise it has the same hostnames as `listeners`.
     pub tls: Option<PortTls>,
 }
 
-impl Bind {
+impl HttpBind {
     /// The one listener whose routes a request for this host may use. The host is lower case and has no port.
     pub fn listener(&self, host: &str) -> Option<&Arc<HttpListener>> {
         self.listeners.most_specific(host)

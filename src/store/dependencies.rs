@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::{AnyObject, Dependency};
-use crate::api::gateway::{BackendObjectReference, Gateway, HttpRoute, PolicyTargetReference};
+use crate::api::gateway::{
+    BackendObjectReference, Gateway, HttpRoute, ParentReference, PolicyTargetReference, TcpRoute,
+};
 use crate::api::kind::{CORE_GROUP, GATEWAY_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP};
 use crate::api::kong::annotations::{
     CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT, INGRESS_CLASS, OVERRIDE, PLUGINS,
@@ -22,6 +24,7 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
     match object {
         AnyObject::Gateway(gateway) => collector.add_gateway(gateway),
         AnyObject::HttpRoute(route) => collector.add_http_route(route),
+        AnyObject::TcpRoute(route) => collector.add_tcp_route(route),
         AnyObject::Ingress(ingress) => collector.add_ingress(ingress),
         AnyObject::IngressClass(class) => collector.add_ingress_class(class),
         AnyObject::TcpIngress(ingress) => {
@@ -111,13 +114,7 @@ impl DependencyCollector {
     }
 
     fn add_http_route(&mut self, route: &Object<HttpRoute>) {
-        // The labels of the route's namespace decide whether a listener's selector allows the route.
-        self.add_object(Kind::Namespace, Some(""), &route.meta.key.namespace);
-        for parent in &route.spec.parent_refs {
-            if parent.group == GATEWAY_GROUP && parent.kind == Kind::Gateway.name() {
-                self.add_object(Kind::Gateway, parent.namespace.as_deref(), &parent.name);
-            }
-        }
+        self.add_parents(&route.spec.parent_refs);
         self.add_plugins(&route.meta);
         for rule in &route.spec.rules {
             for backend in &rule.backend_refs {
@@ -134,6 +131,25 @@ impl DependencyCollector {
                 {
                     self.add_object(Kind::KongPlugin, None, &extension.name);
                 }
+            }
+        }
+    }
+
+    fn add_tcp_route(&mut self, route: &Object<TcpRoute>) {
+        self.add_parents(&route.spec.parent_refs);
+        for backend in route.spec.rules.iter().flat_map(|rule| &rule.backend_refs) {
+            self.add_backend(&backend.target);
+        }
+    }
+
+    /// The parents of a route.
+    fn add_parents(&mut self, parents: &[ParentReference]) {
+        // The labels of the route's namespace decide whether a listener's selector allows the route.
+        let namespace = Arc::clone(&self.own_namespace);
+        self.add_object(Kind::Namespace, Some(""), &namespace);
+        for parent in parents {
+            if parent.group == GATEWAY_GROUP && parent.kind == Kind::Gateway.name() {
+                self.add_object(Kind::Gateway, parent.namespace.as_deref(), &parent.name);
             }
         }
     }

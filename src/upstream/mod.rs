@@ -5,6 +5,7 @@
 //!                                  │ a worker picks the next address; endpoint health is shared by all workers
 //!                                  ▼
 //!   ConnectionPools (one per worker) ──▶ idle connection, newest first ── or ──▶ connect, with TLS if required
+//!                  └ TCP listeners ──▶ RawConnection, one for each client connection
 //! ```
 
 pub mod dns;
@@ -16,6 +17,7 @@ mod endpoints;
 mod health;
 mod http2;
 mod pool;
+mod raw_connection;
 mod registry;
 mod socket;
 mod ssrf_guard;
@@ -28,5 +30,6 @@ pub use endpoints::{
 };
 pub use health::ActiveRequest;
 pub use pool::{ConnectionPools, IdleLimits, UpstreamConnection, UpstreamTarget};
+pub use raw_connection::RawConnection;
 pub use registry::UpstreamRegistry;
 pub use ssrf_guard::{BlockedAddress, LoopbackPolicy, TrustModel};

@@ -20,7 +20,9 @@ use tokio::time::Instant;
 use super::http2::{Http2Connections, StreamPermit};
 use super::socket::ResponseMonitor;
 use super::tls::{UpstreamHandshakeError, UpstreamServerName};
-use super::{ActiveRequest, ConnectError, EndpointConnector, Upstream, UpstreamCounters, UpstreamProtocol};
+use super::{
+    ActiveRequest, ConnectError, EndpointConnector, RawConnection, Upstream, UpstreamCounters, UpstreamProtocol,
+};
 
 /// All pools of one worker. `B` is the body type of requests.
 pub struct ConnectionPools<B> {
@@ -177,25 +179,20 @@ where
                 connections.connect(connector, target, address, &self.counters).await.map(RequestSender::Http2)
             }
         };
-        match &connected {
-            Ok(_) => {
-                upstream.record_success(address);
-                if let Some(name) = &target.server_name {
-                    upstream.record_tls_success(name);
-                }
-            }
-            Err(error) => {
-                if error.ejects_endpoint(target) {
-                    upstream.record_failure(address);
-                } else {
-                    upstream.record_inconclusive(address);
-                }
-                if let ConnectError::TlsHandshake(..) = error {
-                    warn_handshake(upstream, error);
-                }
-            }
-        }
+        record_health(target, address, connected.as_ref().err());
         Ok(UpstreamConnection { sender: connected?, address, _active_request: active_request, pool })
+    }
+
+    /// Opens a connection for the bytes of one client connection, and records the result in the health of the endpoint.
+    pub async fn open_raw(&self, upstream: &Arc<Upstream>, address: SocketAddr) -> Result<RawConnection, ConnectError> {
+        let target = UpstreamTarget { upstream, server_name: None, handshake_time: Cell::default() };
+        let active_request = upstream.active_request(address);
+        if self.connector.permits.available_permits() == 0 {
+            self.close_oldest_idle();
+        }
+        let opened = self.connector.open_socket(&target, address, &self.counters).await;
+        record_health(&target, address, opened.as_ref().err());
+        Ok(RawConnection::new(opened?, Arc::clone(&self.counters), active_request))
     }
 
     /// Counts a request that is sent again.
@@ -369,6 +366,26 @@ fn sweep_http2<B>(named: &mut Vec<NamedConnections<B>>, is_reachable: bool, idle
         connections.sweep(is_reachable, idle_timeout);
         !connections.is_empty()
     });
+}
+
+/// Records the result of connecting in the health of the endpoint.
+fn record_health(target: &UpstreamTarget<'_>, address: SocketAddr, error: Option<&ConnectError>) {
+    let upstream = target.upstream;
+    let Some(error) = error else {
+        upstream.record_success(address);
+        if let Some(name) = &target.server_name {
+            upstream.record_tls_success(name);
+        }
+        return;
+    };
+    if error.ejects_endpoint(target) {
+        upstream.record_failure(address);
+    } else {
+        upstream.record_inconclusive(address);
+    }
+    if let ConnectError::TlsHandshake(..) = error {
+        warn_handshake(upstream, error);
+    }
 }
 
 /// Logs a failed TLS handshake, rate-limited since every request may cause it.

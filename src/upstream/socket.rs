@@ -39,6 +39,14 @@ impl UpstreamSocket {
         UpstreamSocket { stream, monitor, _permit: permit }
     }
 
+    /// Makes closing the socket reset the connection.
+    pub(super) fn set_zero_linger(&self) -> io::Result<()> {
+        match &self.stream {
+            SocketStream::Plain(stream) => stream.set_zero_linger(),
+            SocketStream::Tls(stream) => stream.get_ref().0.set_zero_linger(),
+        }
+    }
+
     pub(super) fn monitor(&self) -> ResponseMonitor {
         self.monitor.clone()
     }

@@ -543,6 +543,7 @@ fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
     let Some(bind) = snapshot.binds.get(&BindAddress::tcp(request.to)) else {
         return format!("{line} -> no listener at {}", request.to);
     };
+    let Some(bind) = bind.http() else { return format!("{line} -> the listener does not serve HTTP") };
     if bind.tls.is_some() {
         line += " over TLS";
     }

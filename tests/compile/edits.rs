@@ -60,7 +60,8 @@ fn assert_unaffected_routers_kept(before: &Routers, after: &Routers, route: &str
 fn routers(harness: &CompilerHarness) -> Routers {
     let mut routers = Routers::new();
     for (address, bind) in &harness.snapshot.binds {
-        for (_, listener) in bind.listeners.iter() {
+        let listeners = bind.http().map(|http| http.listeners.iter());
+        for (_, listener) in listeners.into_iter().flatten() {
             // All Ingresses share one router.
             let Routes::ByHost(hosts) = &listener.routes else { continue };
             for (host, router) in hosts.iter() {
@@ -246,7 +247,7 @@ fn upstreams(harness: &CompilerHarness) -> BTreeMap<String, Arc<Upstream>> {
             }
         }
     };
-    for (_, listener) in harness.snapshot.binds.values().flat_map(|bind| bind.listeners.iter()) {
+    for (_, listener) in harness.snapshot.http_binds().flat_map(|bind| bind.listeners.iter()) {
         match &listener.routes {
             Routes::ByHost(hosts) => {
                 hosts.iter().flat_map(|(_, router)| router.matches()).for_each(|entry| add(&entry.rule));
@@ -357,7 +358,7 @@ fn certificate_renewal_rebuilds_no_router() {
     ];
     assert!(harness.apply(Batch { upserts, removes: vec![] }) > 0);
     let served = |harness: &CompilerHarness, name: &str| {
-        let bind = harness.snapshot.binds.values().next().unwrap();
+        let bind = harness.snapshot.http_binds().next().unwrap();
         bind.certificates(Some(name)).and_then(|certificates| certificates.all().first()).cloned()
     };
     let (k, l) = (served(&harness, "k.example").unwrap(), served(&harness, "l.example").unwrap());

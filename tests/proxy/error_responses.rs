@@ -154,7 +154,7 @@ async fn routes_are_isolated_by_listener_hostname() {
         ),
     ]);
     let snapshot = Snapshot {
-        binds: [(BindAddress::tcp(address), Arc::new(Bind { listeners, tls: None }))].into(),
+        binds: [(BindAddress::tcp(address), Arc::new(Bind::with_http(listeners, None)))].into(),
         ..Snapshot::default()
     };
     let server = TestServer::start(Options::default(), address, reserved, snapshot);

@@ -198,7 +198,7 @@ pub(crate) fn upstream_with_protocol(
 pub(crate) fn snapshot(address: SocketAddr, routes: Vec<Route>) -> Snapshot {
     let listeners = HostMap::new([(HostPattern::Any, Arc::new(listener(routes)))]);
     Snapshot {
-        binds: [(BindAddress::tcp(address), Arc::new(Bind { listeners, tls: None }))].into(),
+        binds: [(BindAddress::tcp(address), Arc::new(Bind::with_http(listeners, None)))].into(),
         ..Snapshot::default()
     }
 }

@@ -53,7 +53,7 @@ async fn server(options: Options, routes: Vec<ConditionRoute>) -> TestServer {
         routes,
         product_headers: Some(&PRODUCT_HEADERS),
     };
-    let bind = Bind { listeners: HostMap::new([(HostPattern::Any, Arc::new(listener))]), tls: None };
+    let bind = Bind::with_http(HostMap::new([(HostPattern::Any, Arc::new(listener))]), None);
     let snapshot = Snapshot { binds: [(BindAddress::tcp(address), Arc::new(bind))].into(), ..Snapshot::default() };
     let server = TestServer::start(options, address, reserved, snapshot);
     server.proxy.reconcile().await;

@@ -35,6 +35,7 @@ mod plugins;
 mod proxy_header;
 mod request_errors;
 mod retry;
+mod stream;
 mod strict_parser;
 mod timeouts;
 mod tls;

@@ -98,7 +98,7 @@ async fn old_connections_get_421_after_a_protocol_change() {
         portico::snapshot::host::HostPattern::Any,
         Arc::new(listener(routes_to(endpoint.address))),
     )]);
-    let bind = Bind { listeners: plain_listeners, tls: None };
+    let bind = Bind::with_http(plain_listeners, None);
     server.snapshot.store(Arc::new(Snapshot {
         binds: [(BindAddress::tcp(server.address), Arc::new(bind))].into(),
         ..Snapshot::default()

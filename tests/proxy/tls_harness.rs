@@ -69,7 +69,7 @@ pub(crate) fn secure_snapshot(address: std::net::SocketAddr, listeners: Vec<TlsL
     }
     let tls = Some(PortTls { listeners: HostMap::new(certificates) });
     Snapshot {
-        binds: [(BindAddress::tcp(address), Arc::new(Bind { listeners: HostMap::new(http_listeners), tls }))].into(),
+        binds: [(BindAddress::tcp(address), Arc::new(Bind::with_http(HostMap::new(http_listeners), tls)))].into(),
         ..Snapshot::default()
     }
 }

@@ -89,7 +89,7 @@ impl Transport {
             (HostPattern::parse(Some("b.example")), Arc::new(listener(vec![]))),
         ]);
         let snapshot = Snapshot {
-            binds: [(BindAddress::tcp(address), Arc::new(Bind { listeners, tls: None }))].into(),
+            binds: [(BindAddress::tcp(address), Arc::new(Bind::with_http(listeners, None)))].into(),
             ..Snapshot::default()
         };
         let server = TestServer::start(options, address, reserved, snapshot);

@@ -143,6 +143,27 @@ pub(super) fn upstream_key(
     })
 }
 
+/// The upstream for connections to a port of a Service, whose bytes are forwarded unparsed. The error is message and
+/// remedy, if the Service requires TLS that Portico would have to add.
+pub(super) fn stream_upstream_key(
+    cx: CompileContext<'_>,
+    service: &Object<Service>,
+    port: &ServicePort,
+    via_cluster_ip: bool,
+) -> Result<UpstreamKey, (String, &'static str)> {
+    if let Some(problem) = tls_requirement::plain_text_problem(cx, &service.meta.key, port) {
+        return Err(problem);
+    }
+    let ObjectKey { namespace, name } = service.meta.key.clone();
+    Ok(UpstreamKey {
+        namespace,
+        service: name,
+        port: u16::try_from(port.port).unwrap_or_default(),
+        via_cluster_ip: via_cluster_ip && !endpoints::is_headless(service),
+        ..UpstreamKey::default()
+    })
+}
+
 /// The Service with this key. `field` is the field that refers to it.
 pub(super) fn find_service<'s>(
     store: &'s Store,

@@ -237,7 +237,7 @@ impl IngressCompiler {
                 PortTls { listeners: HostMap::new(listeners) }
             });
             let listeners = HostMap::new([(HostPattern::Any, Arc::new(listener))]);
-            self.binds.insert(BindAddress::tcp(address), Arc::new(Bind { listeners, tls }));
+            self.binds.insert(BindAddress::tcp(address), Arc::new(Bind::with_http(listeners, tls)));
         }
     }
 

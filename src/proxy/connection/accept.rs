@@ -1,9 +1,10 @@
-//! Prepares an accepted connection for its first request. Each step has its own timeout and is counted by outcome.
+//! Prepares an accepted connection for what its port serves. Each step has its own timeout and is counted by outcome.
 //!
 //! ```text
-//!   accepted ─▶ PROXY header ─▶ TLS handshake ─▶ protocol ─▶ client_connection::serve or http2::serve
-//!               if the peer is   if the port has  by ALPN
-//!               a trusted proxy  HTTPS listeners
+//!   accepted ─▶ PROXY header ┬▶ TLS handshake ─▶ protocol ─▶ client_connection::serve or http2::serve
+//!               if the peer  │   if the port has  by ALPN
+//!               is a trusted │   HTTPS listeners
+//!               proxy        └▶ stream::serve, if the port has a TCP listener
 //! ```
 
 use std::future::poll_fn;
@@ -25,6 +26,8 @@ use crate::proxy::http::client_connection::{self, Peer};
 use crate::proxy::http::http2;
 use crate::proxy::process::worker::Worker;
 use crate::proxy::record::stats::ProxyHeaderOutcome;
+use crate::proxy::stream::{self, AssignedStream};
+use crate::snapshot::Served;
 
 /// A connection that is ready to serve HTTP.
 struct AcceptedConnection {
@@ -46,8 +49,16 @@ pub(in crate::proxy) fn spawn(
     let (worker, connections) = (Rc::clone(worker), Rc::clone(connections));
     // Register before the task runs, so that a listener that closes in the meantime also closes this connection.
     let registration = connections.register();
-    let steps =
-        AcceptSteps { proxy_header: worker.requires_proxy_header(address), tls: serves_tls(&worker, &connections) };
+    let proxy_header = worker.requires_proxy_header(address);
+    let tls = match served(&worker, &connections) {
+        ServedConnection::Http { tls } => tls,
+        ServedConnection::Stream(assigned) => {
+            let forwarding =
+                prepare_and_forward(stream, address, proxy_header, assigned, worker, connections, registration);
+            return run(forwarding, open_connection);
+        }
+    };
+    let steps = AcceptSteps { proxy_header, tls };
     if steps.proxy_header || steps.tls {
         run(prepare_and_serve(stream, address, steps, worker, connections, registration), open_connection);
     } else {
@@ -87,6 +98,26 @@ async fn prepare_and_serve(
     }
 }
 
+async fn prepare_and_forward(
+    mut stream: TcpStream,
+    mut address: SocketAddr,
+    proxy_header: bool,
+    assigned: AssignedStream,
+    worker: Rc<Worker>,
+    connections: Rc<ListenerConnections>,
+    mut registration: ConnectionRegistration,
+) {
+    if proxy_header {
+        // Boxed, so that the memory for the step is freed when it ends.
+        let reading = Box::pin(read_proxy_header(&mut stream, address, &worker, &connections));
+        match unless_listener_closes(&connections, &mut registration, reading).await.flatten() {
+            Some(client) => address = client,
+            None => return,
+        }
+    }
+    stream::serve(stream, address, assigned, worker, connections, registration).await;
+}
+
 /// The steps before the first request that this connection needs.
 #[derive(Clone, Copy)]
 struct AcceptSteps {
@@ -94,13 +125,25 @@ struct AcceptSteps {
     tls: bool,
 }
 
-/// Whether connections to this address start with a TLS handshake. After the address has left the snapshot, connections
-/// that are still in its accept queue use the previous setting.
-fn serves_tls(worker: &Worker, connections: &ListenerConnections) -> bool {
-    if let Some(bind) = worker.view().bind(&connections.address) {
-        connections.tls.set(bind.tls.is_some());
+/// What an accepted connection is for.
+enum ServedConnection {
+    Http {
+        /// The connection starts with a TLS handshake.
+        tls: bool,
+    },
+    Stream(AssignedStream),
+}
+
+/// What the address of the connection serves. After the address has left the snapshot, connections that are still in
+/// its accept queue use the previous setting.
+fn served(worker: &Worker, connections: &ListenerConnections) -> ServedConnection {
+    let view = worker.view();
+    match view.bind(&connections.address).map(|bind| &bind.served) {
+        Some(Served::Tcp(rule)) => return ServedConnection::Stream(AssignedStream::new(worker, &view, rule)),
+        Some(Served::Http(http)) => connections.tls.set(http.tls.is_some()),
+        None => {}
     }
-    connections.tls.get()
+    ServedConnection::Http { tls: connections.tls.get() }
 }
 
 /// Returns None if the connection has ended; the reason has been recorded by then.
@@ -112,13 +155,7 @@ async fn prepare(
     connections: &ListenerConnections,
 ) -> Option<AcceptedConnection> {
     if steps.proxy_header {
-        let outcome = timeout(worker.limits.proxy_header_timeout, proxy_header::read(&mut stream)).await;
-        record_proxy_header(worker, connections, address, &outcome);
-        match outcome {
-            Ok(Ok(ProxyHeaderSource::Client(client))) => address = client,
-            Ok(Ok(ProxyHeaderSource::Peer)) => {}
-            Ok(Err(_)) | Err(_) => return None,
-        }
+        address = read_proxy_header(&mut stream, address, worker, connections).await?;
     }
     if !steps.tls {
         return Some(AcceptedConnection { transport: Transport::Plain(stream), address, session: None });
@@ -131,7 +168,7 @@ async fn prepare(
             .tls
             .accept(stream, |name| {
                 let view = worker.view();
-                let bind = view.bind(&connections.address)?;
+                let bind = view.http_bind(&connections.address)?;
                 bind.certificates(name).cloned()
             })
             .await
@@ -143,6 +180,22 @@ async fn prepare(
     record_handshake(worker, connections, address, &outcome);
     let (stream, session) = outcome.ok()?;
     Some(AcceptedConnection { transport: Transport::Tls(Box::new(stream)), address, session: Some(session) })
+}
+
+/// Reads the PROXY header and returns the client's address. None if the header is missing or invalid.
+async fn read_proxy_header(
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+    worker: &Worker,
+    connections: &ListenerConnections,
+) -> Option<SocketAddr> {
+    let outcome = timeout(worker.limits.proxy_header_timeout, proxy_header::read(stream)).await;
+    record_proxy_header(worker, connections, peer, &outcome);
+    match outcome {
+        Ok(Ok(ProxyHeaderSource::Client(client))) => Some(client),
+        Ok(Ok(ProxyHeaderSource::Peer)) => Some(peer),
+        Ok(Err(_)) | Err(_) => None,
+    }
 }
 
 type ProxyHeaderResult = Result<Result<ProxyHeaderSource, ProxyHeaderError>, Elapsed>;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::outgoing_request::OutgoingRequest;
 use super::request_error::RequestError;
 use super::response_body::BodySource;
+use crate::proxy::process::limits::MAX_ENDPOINTS;
 use crate::proxy::record::request_record::RequestRecord;
 
 /// Sends the request to an endpoint, and to another one only if the request was not processed.
@@ -47,5 +48,3 @@ pub(in crate::proxy) async fn forward(
 
 /// Attempts have a deadline only if the rule has timeouts. `--upstream-connect-timeout` applies to all connections.
 const NO_CONNECT_DEADLINE: Option<Instant> = None;
-/// Maximum number of endpoints tried for one request, unless its rule configures retries.
-pub(in crate::proxy) const MAX_ENDPOINTS: usize = 3;

@@ -15,7 +15,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::attempt::AttemptError;
 use super::client_connection::Peer;
-use super::forward::MAX_ENDPOINTS;
 use super::outgoing_request::{OutgoingRequest, ReplayPolicy, is_idempotent};
 use super::read_timeout::RuleTimeouts;
 use super::request_body::RequestBody;
@@ -23,6 +22,7 @@ use super::request_error::RequestError;
 use super::response_body::BodySource;
 use super::rule_action::Destination;
 use crate::proxy::connection::activity::until_timed_out;
+use crate::proxy::process::limits::MAX_ENDPOINTS;
 use crate::proxy::record::request_record::{RequestRecord, ResponseDeadline};
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
 use crate::upstream::Upstream;

@@ -14,7 +14,7 @@ use crate::proxy::connection::tls::TlsSession;
 use crate::snapshot::router::by_conditions::normalize_path;
 use crate::snapshot::router::{Matched, RoutingRequest};
 use crate::snapshot::rule_options::AcceptedUpgrades;
-use crate::snapshot::{Bind, HttpListener};
+use crate::snapshot::{HttpBind, HttpListener};
 
 /// Finds the rule of the request. The most specific listener for its host handles it; other listeners are not searched.
 pub(in crate::proxy) fn select_rule<'r>(
@@ -25,7 +25,7 @@ pub(in crate::proxy) fn select_rule<'r>(
     let RequestTarget { host, mut path, upgrade } = target;
     let name = host.name();
     let session = cx.peer().session.as_deref();
-    let bind = cx.view.bind(&cx.peer().connections.address);
+    let bind = cx.view.http_bind(&cx.peer().connections.address);
     let listener = bind.and_then(|bind| bind.listener(&name));
     if bind.is_some_and(|bind| is_misdirected(bind, listener, session, &name)) {
         return Err(RequestError::MisdirectedRequest);
@@ -59,7 +59,12 @@ pub(in crate::proxy) fn select_rule<'r>(
 /// Whether the connection was opened for another listener than the one of the request's host (RFC 9110, section
 /// 15.5.20). Browsers reuse a connection for every name in its certificate, but the TLS settings of a listener apply
 /// only to the connections that were opened for it.
-fn is_misdirected(bind: &Bind, listener: Option<&Arc<HttpListener>>, session: Option<&TlsSession>, host: &str) -> bool {
+fn is_misdirected(
+    bind: &HttpBind,
+    listener: Option<&Arc<HttpListener>>,
+    session: Option<&TlsSession>,
+    host: &str,
+) -> bool {
     match (session, &bind.tls) {
         (None, None) => false,
         (Some(session), Some(_)) => {

@@ -66,7 +66,7 @@ fn prepare_forwarding<'r>(
     request: &mut Request<RequestBody>,
 ) -> Result<Destination<'r>, EarlyExit> {
     let rule = routed.rule;
-    let backend = cx.view.pick_backend(rule, split);
+    let backend = cx.view.pick_backend(split);
     cx.backend = Some(backend);
     // Before checking whether the backend is usable: browsers show errors only to pages that may read the response.
     if let Some(cors) = backend.filters.cors.as_ref().or(rule.filters.cors.as_ref()) {

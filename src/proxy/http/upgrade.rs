@@ -7,11 +7,7 @@
 //! ```
 
 use std::cell::Cell;
-use std::future::poll_fn;
-use std::io;
-use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -21,13 +17,14 @@ use http_body::Body;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
-use tokio::time::{Instant, sleep_until};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use super::headers::contains_token;
 use super::request_error::{RequestError, TUNNEL_BROKEN, TUNNEL_CLOSED, TUNNEL_IDLE};
-use crate::proxy::connection::activity::{Activity, ActivityPhase, poll_until};
+use crate::proxy::connection::activity::ActivityPhase;
 use crate::proxy::connection::listener_connections::ConnectionRegistration;
+use crate::proxy::connection::relay::{CountedStream, RelayEnd, RelayLimits, relay};
 use crate::proxy::record::request_record::RequestRecord;
 use crate::proxy::record::stats::OpenGuard;
 
@@ -150,76 +147,25 @@ impl Tunnel {
         activity.enter_phase(ActivityPhase::Tunnel, Instant::now());
         let Ok(endpoint) = endpoint.await else { return };
         let bytes_out = Cell::new(0);
-        let mut client = CountedStream { stream: client, bytes_read: &activity.bytes_in, activity };
-        let mut endpoint = CountedStream { stream: TokioIo::new(endpoint), bytes_read: &bytes_out, activity };
-        let mut copying = pin!(copy_bidirectional_with_sizes(&mut client, &mut endpoint, TUNNEL_BUFFER, TUNNEL_BUFFER));
-        let mut timer = pin!(sleep_until(activity.deadline(limits, limits.tunnel_idle_timeout)));
-        let mut grace_deadline = None;
-        let error = poll_fn(|cx| {
-            registration.set_waker(cx.waker());
-            if peer.connections.is_aborted() {
-                return Poll::Ready(Some(TUNNEL_CLOSED));
-            }
-            if let Poll::Ready(outcome) = copying.as_mut().poll(cx) {
-                return Poll::Ready(outcome.err().map(|_| TUNNEL_BROKEN));
-            }
-            if grace_deadline.is_none() && peer.connections.is_closing() {
-                grace_deadline = Some(Instant::now() + limits.tunnel_grace_period);
-            }
-            loop {
-                let idle_deadline = activity.deadline(limits, limits.tunnel_idle_timeout);
-                let deadline = grace_deadline.map_or(idle_deadline, |grace| idle_deadline.min(grace));
-                ready!(poll_until(deadline, Pin::as_mut(&mut timer), cx));
-                let now = Instant::now();
-                if grace_deadline.is_some_and(|deadline| deadline <= now) {
-                    return Poll::Ready(Some(TUNNEL_CLOSED));
-                }
-                if idle_deadline <= now {
-                    return Poll::Ready(Some(TUNNEL_IDLE));
-                }
-            }
-        })
-        .await;
+        let on_progress = || activity.record_progress();
+        let mut client = CountedStream::new(client, &activity.bytes_in, on_progress);
+        let mut endpoint = CountedStream::new(TokioIo::new(endpoint), &bytes_out, on_progress);
+        let relay_limits = RelayLimits {
+            idle_deadline: || activity.deadline(limits, limits.tunnel_idle_timeout),
+            closing_grace: Some(limits.tunnel_grace_period),
+        };
+        let end = relay(&mut client, &mut endpoint, &peer.connections, &mut registration, relay_limits).await;
+        let error = match end {
+            RelayEnd::Completed => None,
+            RelayEnd::Failed => Some(TUNNEL_BROKEN),
+            RelayEnd::Idle => Some(TUNNEL_IDLE),
+            RelayEnd::ListenerClosed => Some(TUNNEL_CLOSED),
+        };
         record.error = error;
         record.bytes_out = bytes_out.get();
         record.finish();
     }
 }
-
-/// Counts the bytes read from one side.
-struct CountedStream<'a, S> {
-    stream: S,
-    bytes_read: &'a Cell<u64>,
-    activity: &'a Activity,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for CountedStream<'_, S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        let read = buffer.filled().len() - before;
-        self.bytes_read.set(self.bytes_read.get() + read as u64);
-        self.activity.record_progress();
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for CountedStream<'_, S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-/// Buffer size of each direction.
-const TUNNEL_BUFFER: usize = 8 * 1024;
 
 #[cfg(test)]
 mod tests {

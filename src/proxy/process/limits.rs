@@ -44,9 +44,12 @@ pub struct ProxyLimits {
     pub ping_timeout: Duration,
     /// How long an upgraded connection, such as a WebSocket, may be idle in both directions. Then it is closed.
     pub tunnel_idle_timeout: Duration,
+    /// How long a connection of a TCP listener may be idle in both directions. Then it is closed.
+    pub stream_idle_timeout: Duration,
     /// Grace period of an upgraded connection after its listener is removed.
     pub tunnel_grace_period: Duration,
-    /// Grace period for requests in flight after their listener is removed. Then the connection is closed.
+    /// Grace period for requests in flight and TCP connections after their listener is removed. Then the connection is
+    /// closed.
     pub listener_grace_period: Duration,
     /// Maximum client connections of the whole process. Beyond it, new ones wait in the accept queue of the kernel.
     pub max_connections: usize,
@@ -94,6 +97,7 @@ impl ProxyLimits {
         ping_interval: Duration::from_secs(30),
         ping_timeout: Duration::from_secs(20),
         tunnel_idle_timeout: Duration::from_secs(300),
+        stream_idle_timeout: Duration::from_secs(300),
         tunnel_grace_period: Duration::from_secs(60),
         listener_grace_period: Duration::from_secs(60),
         max_connections: 65_536,
@@ -110,6 +114,9 @@ impl ProxyLimits {
         mirror_timeout: Duration::from_secs(15),
     };
 }
+
+/// Maximum number of endpoints tried for one TCP connection, or for one request unless its rule configures retries.
+pub(in crate::proxy) const MAX_ENDPOINTS: usize = 3;
 
 impl Default for ProxyLimits {
     fn default() -> Self {

@@ -7,17 +7,18 @@ use std::sync::Arc;
 use super::worker::Worker;
 use crate::proxy::record::stats::{RequestLabels, RequestSeries};
 use crate::snapshot::rule::{Backend, BackendTarget, RouteRule, Split};
-use crate::snapshot::{Bind, BindAddress, HttpListener, Snapshot};
+use crate::snapshot::stream::StreamRule;
+use crate::snapshot::{Bind, BindAddress, HttpBind, HttpListener, Snapshot};
 
 /// A snapshot with one worker's state for it. The keys of `series` and `cursors` are memory addresses of the snapshot's
-/// listeners, rules and backends. They stay unique while the view keeps the snapshot alive.
+/// listeners, rules, splits and backends. They stay unique while the view keeps the snapshot alive.
 pub(in crate::proxy) struct SnapshotView {
     pub(in crate::proxy) snapshot: Arc<Snapshot>,
     /// Binds of earlier snapshots. They serve their remaining connections until these are closed.
     retired: BTreeMap<BindAddress, Arc<Bind>>,
     /// By listener, rule and backend.
     series: RefCell<HashMap<[usize; 3], Arc<RequestSeries>, foldhash::fast::FixedState>>,
-    /// By rule.
+    /// By split.
     cursors: RefCell<HashMap<usize, WeightedCursor, foldhash::fast::FixedState>>,
 }
 
@@ -49,15 +50,21 @@ impl SnapshotView {
         self.snapshot.binds.get(address).or_else(|| self.retired.get(address))
     }
 
-    /// The next backend. Over as many requests as the sum of the weights, each backend gets exactly its weight; fewer
+    /// The HTTP listeners of a listening address.
+    pub(in crate::proxy) fn http_bind(&self, address: &BindAddress) -> Option<&HttpBind> {
+        self.bind(address)?.http()
+    }
+
+    /// The next backend. Over as many requests or connections as the sum of the weights, each backend gets exactly its weight; fewer
     /// requests are distributed almost by weight.
-    pub(in crate::proxy) fn pick_backend<'s>(&self, rule: &RouteRule, split: &'s Split) -> &'s Backend {
+    pub(in crate::proxy) fn pick_backend<'s>(&self, split: &'s Split) -> &'s Backend {
         if let [only] = split.backends() {
             return only;
         }
         let mut cursors = self.cursors.borrow_mut();
-        let cursor =
-            cursors.entry(std::ptr::from_ref(rule).addr()).or_insert_with(|| WeightedCursor::new(split.total_weight()));
+        let cursor = cursors
+            .entry(std::ptr::from_ref(split).addr())
+            .or_insert_with(|| WeightedCursor::new(split.total_weight()));
         split.pick(cursor.next())
     }
 
@@ -73,22 +80,52 @@ impl SnapshotView {
             rule.map_or(0, |rule| Arc::as_ptr(rule).addr()),
             backend.map_or(0, |backend| std::ptr::from_ref(backend).addr()),
         ];
+        self.series_by_key(key, || {
+            worker.series(RequestLabels {
+                gateway: Arc::clone(&listener.gateway),
+                listener: Arc::clone(&listener.name),
+                route: rule.map(|rule| Arc::clone(&rule.id.route)).unwrap_or_default(),
+                rule: rule.map(|rule| Arc::clone(&rule.id.rule)).unwrap_or_default(),
+                backend: backend_label(backend),
+            })
+        })
+    }
+
+    /// The series of the connections of a TCP listener to one backend.
+    pub(in crate::proxy) fn stream_series(
+        &self,
+        worker: &Worker,
+        rule: &Arc<StreamRule>,
+        backend: Option<&Backend>,
+    ) -> Arc<RequestSeries> {
+        let backend_address = backend.map_or(0, |backend| std::ptr::from_ref(backend).addr());
+        self.series_by_key([Arc::as_ptr(rule).addr(), 0, backend_address], || {
+            let id = rule.route.as_ref().map(|route| &route.id);
+            worker.series(RequestLabels {
+                gateway: Arc::clone(&rule.gateway),
+                listener: Arc::clone(&rule.listener),
+                route: id.map(|id| Arc::clone(&id.route)).unwrap_or_default(),
+                rule: id.map(|id| Arc::clone(&id.rule)).unwrap_or_default(),
+                backend: backend_label(backend),
+            })
+        })
+    }
+
+    fn series_by_key(&self, key: [usize; 3], find: impl FnOnce() -> Arc<RequestSeries>) -> Arc<RequestSeries> {
         if let Some(series) = self.series.borrow().get(&key) {
             return Arc::clone(series);
         }
-        let upstream = backend.and_then(|backend| match &backend.target {
-            BackendTarget::Upstream(upstream) => Some(upstream.key.to_string().into()),
-            BackendTarget::Fail(_) => None,
-        });
-        let series = worker.series(RequestLabels {
-            gateway: Arc::clone(&listener.gateway),
-            listener: Arc::clone(&listener.name),
-            route: rule.map(|rule| Arc::clone(&rule.id.route)).unwrap_or_default(),
-            rule: rule.map(|rule| Arc::clone(&rule.id.rule)).unwrap_or_default(),
-            backend: upstream.unwrap_or_default(),
-        });
+        let series = find();
         self.series.borrow_mut().insert(key, Arc::clone(&series));
         series
+    }
+}
+
+/// The upstream of a backend; empty if there is none.
+fn backend_label(backend: Option<&Backend>) -> Arc<str> {
+    match backend.map(|backend| &backend.target) {
+        Some(BackendTarget::Upstream(upstream)) => upstream.key.to_string().into(),
+        Some(BackendTarget::Fail(_)) | None => Arc::default(),
     }
 }
 
@@ -125,7 +162,7 @@ mod tests {
     use crate::snapshot::host::HostMap;
 
     fn snapshot(ports: std::ops::Range<u16>) -> Arc<Snapshot> {
-        let bind = || Arc::new(Bind { listeners: HostMap::new([]), tls: None });
+        let bind = || Arc::new(Bind::with_http(HostMap::new([]), None));
         Arc::new(Snapshot {
             binds: ports.map(|port| (BindAddress::tcp(([127, 0, 0, 1], port).into()), bind())).collect(),
             ..Snapshot::default()

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use smallvec::SmallVec;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::access_log::AccessLogRecord;
+use super::access_log::{AccessLogRecord, protocol_name};
 use super::stats::RequestSeries;
 use crate::plugin_api::completed_request::{Attempt, AttemptOutcome, LoggedHeads};
 use crate::proxy::connection::activity::ActivityPhase;
@@ -182,13 +182,14 @@ impl RequestRecord {
                 tls: self.peer.session.as_ref().map(|session| session.version),
                 server_name: self.peer.session.as_ref().and_then(|session| session.server_name.clone()),
                 method: Some(logged.method),
-                version: Some(logged.version),
+                protocol: Some(protocol_name(logged.version)),
                 host: logged.host,
                 target: Some(logged.target),
-                status,
+                status: Some(status),
                 bytes_in: activity.bytes_in.get(),
                 bytes_out: self.bytes_out,
                 duration,
+                connect_duration: None,
                 labels: self.series.as_ref().map(|series| Arc::clone(&series.labels)),
                 address: self.attempts.last().map(|attempt| attempt.endpoint),
                 consumer: self.plugin_run.as_ref().and_then(|run| run.consumer_name()),
@@ -224,13 +225,14 @@ pub(in crate::proxy) fn record_malformed(peer: &Peer, input: MalformedInput) {
         tls: peer.session.as_ref().map(|session| session.version),
         server_name: peer.session.as_ref().and_then(|session| session.server_name.clone()),
         method: head.method,
-        version: head.version,
+        protocol: head.version.map(protocol_name),
         host: head.headers.remove(HOST),
         target: head.target,
-        status,
+        status: Some(status),
         bytes_in: 0,
         bytes_out,
         duration,
+        connect_duration: None,
         labels: None,
         address: None,
         consumer: None,

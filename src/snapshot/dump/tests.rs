@@ -160,7 +160,7 @@ fn snapshot(order: ConstructionOrder) -> Snapshot {
     };
     let listeners = [(HostPattern::Any, Arc::new(listener))].into_iter().collect();
     Snapshot {
-        binds: [(BindAddress::tcp("127.0.0.1:8080".parse().unwrap()), Arc::new(Bind { listeners, tls: None }))]
+        binds: [(BindAddress::tcp("127.0.0.1:8080".parse().unwrap()), Arc::new(Bind::with_http(listeners, None)))]
             .into_iter()
             .collect(),
         ..Snapshot::default()
@@ -206,7 +206,7 @@ fn routes_by_conditions_are_dumped_in_their_order() {
     let listener =
         HttpListener { gateway: "ingress".into(), name: "http".into(), port: 80, routes, product_headers: None };
     let listeners = [(HostPattern::Any, Arc::new(listener))].into_iter().collect();
-    let bind = Arc::new(Bind { listeners, tls: None });
+    let bind = Arc::new(Bind::with_http(listeners, None));
     let snapshot =
         Snapshot { binds: [(BindAddress::tcp("127.0.0.1:8000".parse().unwrap()), bind)].into(), ..Snapshot::default() };
     let lines: Vec<_> =

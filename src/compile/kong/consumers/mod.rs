@@ -66,7 +66,7 @@ impl Consumers {
     }
 
     /// Sets the plugins that run on all routes for a consumer or group.
-    pub(super) fn set_plugins(&mut self, subject: &PluginSubject, plugins: OrderedPlugins) {
+    pub(in crate::compile) fn set_plugins(&mut self, subject: &PluginSubject, plugins: OrderedPlugins) {
         // The directory is copied only if something changed.
         let known = self.directory.plugins_of(subject);
         let is_same = known.map_or(plugins.is_empty(), |known| *known == plugins);

@@ -24,7 +24,7 @@ use serde_json::Value;
 
 pub(in crate::compile) use chain::{PluginSite, RuleChain};
 pub use degraded::with_degraded_plugins;
-pub(super) use subjects::plugin_subject;
+pub(in crate::compile) use subjects::plugin_subject;
 
 use crate::api::kong::PluginSettings;
 use crate::api::kong::annotations::GLOBAL_LABEL;

@@ -16,6 +16,7 @@ pub enum AccessLogField {
     BytesIn,
     BytesOut,
     DurationMs,
+    ConnectMs,
     Tls,
     Sni,
     Gateway,
@@ -44,6 +45,7 @@ impl AccessLogField {
         (AccessLogField::BytesIn, "bytes_in"),
         (AccessLogField::BytesOut, "bytes_out"),
         (AccessLogField::DurationMs, "duration_ms"),
+        (AccessLogField::ConnectMs, "connect_ms"),
         (AccessLogField::Tls, "tls"),
         (AccessLogField::Sni, "sni"),
         (AccessLogField::Gateway, "gateway"),
@@ -63,9 +65,10 @@ impl AccessLogField {
         AccessLogField::ALL.iter().map(|(field, _)| *field).filter(|field| field.is_default()).collect()
     }
 
-    /// Whether the field is written by default. Queries and consumers are written only if configured, for privacy.
+    /// Whether the field is written by default. Queries and consumers are written only if configured, for privacy;
+    /// the time to connect, because only TCP connections have one.
     pub fn is_default(self) -> bool {
-        !matches!(self, AccessLogField::Query | AccessLogField::Consumer)
+        !matches!(self, AccessLogField::Query | AccessLogField::Consumer | AccessLogField::ConnectMs)
     }
 
     /// The prefix in a text line. Self-explanatory values have none.
@@ -82,6 +85,7 @@ impl AccessLogField {
             AccessLogField::Query => "query=",
             AccessLogField::BytesIn => "in=",
             AccessLogField::BytesOut => "out=",
+            AccessLogField::ConnectMs => "connect=",
             AccessLogField::Tls => "tls=",
             AccessLogField::Sni => "sni=",
             AccessLogField::Gateway => "gateway=",

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderValue, Method, Uri, Version};
 use jiff::Timestamp;
@@ -128,11 +129,14 @@ impl<'r> LogValue<'r> {
                 let query = record.target.as_ref().and_then(Uri::query);
                 query.map_or(LogValue::None, |query| LogValue::Text(Cow::Owned(redact_values(query))))
             }
-            AccessLogField::Protocol => LogValue::text_or_none(record.version.map(protocol)),
-            AccessLogField::Status => LogValue::Number(u64::from(record.status.as_u16())),
+            AccessLogField::Protocol => LogValue::text_or_none(record.protocol),
+            AccessLogField::Status => {
+                record.status.map_or(LogValue::None, |status| LogValue::Number(u64::from(status.as_u16())))
+            }
             AccessLogField::BytesIn => LogValue::Number(record.bytes_in),
             AccessLogField::BytesOut => LogValue::Number(record.bytes_out),
-            AccessLogField::DurationMs => LogValue::Milliseconds((record.duration.as_secs_f64() * 1e6).round() / 1e3),
+            AccessLogField::DurationMs => LogValue::milliseconds(record.duration),
+            AccessLogField::ConnectMs => record.connect_duration.map_or(LogValue::None, LogValue::milliseconds),
             AccessLogField::Tls => LogValue::text_or_none(record.tls),
             AccessLogField::Sni => LogValue::text_or_none(record.server_name.as_deref()),
             AccessLogField::Gateway => label(|labels| &labels.gateway),
@@ -150,13 +154,18 @@ impl<'r> LogValue<'r> {
         }
     }
 
+    fn milliseconds(duration: Duration) -> Self {
+        LogValue::Milliseconds((duration.as_secs_f64() * 1e6).round() / 1e3)
+    }
+
     /// `LogValue::None` if there is no text or the text is empty.
     fn text_or_none(text: Option<&'r str>) -> Self {
         text.filter(|text| !text.is_empty()).map_or(LogValue::None, |text| LogValue::Text(Cow::Borrowed(text)))
     }
 }
 
-fn protocol(version: Version) -> &'static str {
+/// The name of a version of HTTP in field `protocol`.
+pub(in crate::proxy) fn protocol_name(version: Version) -> &'static str {
     match version {
         Version::HTTP_10 => "HTTP/1.0",
         Version::HTTP_2 => "HTTP/2",
@@ -220,7 +229,7 @@ fn quote_if_needed(text: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 pub(super) mod testing {
-    use std::time::{Duration, SystemTime};
+    use std::time::SystemTime;
 
     use http::StatusCode;
 
@@ -233,13 +242,14 @@ pub(super) mod testing {
             tls: Some("TLSv1.3"),
             server_name: Some("a.example".into()),
             method: Some(Method::GET),
-            version: Some(Version::HTTP_2),
+            protocol: Some("HTTP/2"),
             host: Some(HeaderValue::from_static("a.example")),
             target: Some(Uri::from_static(target)),
-            status: StatusCode::OK,
+            status: Some(StatusCode::OK),
             bytes_in: 1,
             bytes_out: 2,
             duration: Duration::from_micros(1_500),
+            connect_duration: None,
             labels: Some(Arc::new(RequestLabels {
                 route: "HTTPRoute/ns/a".into(),
                 rule: "0".into(),

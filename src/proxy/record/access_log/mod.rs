@@ -1,4 +1,4 @@
-//! The access log: one line per request, written by a separate thread. Workers queue their lines and never block.
+//! The access log: one line per request or TCP connection, written by a separate thread. Workers queue their lines and never block.
 
 mod fields;
 mod line;
@@ -15,10 +15,11 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, Thread};
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, StatusCode, Uri};
 use parking_lot::Mutex;
 
 pub use self::fields::AccessLogField;
+pub(in crate::proxy) use self::line::protocol_name;
 pub(in crate::proxy) use self::queue::LostLines;
 
 use self::line::LineLayout;
@@ -43,28 +44,32 @@ pub enum AccessLogFormat {
 /// The values of one access-log line.
 #[derive(Debug)]
 pub(in crate::proxy) struct AccessLogRecord {
-    /// When the request began.
+    /// When the request began or the connection was accepted.
     pub(in crate::proxy) time: SystemTime,
     pub(in crate::proxy) client: SocketAddr,
     /// The TLS version, if the connection uses TLS.
     pub(in crate::proxy) tls: Option<&'static str>,
     pub(in crate::proxy) server_name: Option<Arc<str>>,
-    /// None, like version and target, if malformed input has none that can be recognized.
+    /// None, like protocol and target, if malformed input has none that can be recognized, and for a TCP connection.
     pub(in crate::proxy) method: Option<Method>,
-    pub(in crate::proxy) version: Option<Version>,
+    /// The version of HTTP, or `TCP`.
+    pub(in crate::proxy) protocol: Option<&'static str>,
     pub(in crate::proxy) host: Option<HeaderValue>,
     pub(in crate::proxy) target: Option<Uri>,
-    pub(in crate::proxy) status: StatusCode,
+    /// None for a TCP connection.
+    pub(in crate::proxy) status: Option<StatusCode>,
     pub(in crate::proxy) bytes_in: u64,
     pub(in crate::proxy) bytes_out: u64,
     pub(in crate::proxy) duration: Duration,
+    /// The time until an endpoint was connected, for a TCP connection.
+    pub(in crate::proxy) connect_duration: Option<Duration>,
     pub(in crate::proxy) labels: Option<Arc<RequestLabels>>,
-    /// The endpoint that the request was last sent to.
+    /// The endpoint that the request was last sent to, or to which the connection was forwarded.
     pub(in crate::proxy) address: Option<SocketAddr>,
     /// The consumer that a plugin authenticated.
     pub(in crate::proxy) consumer: Option<Arc<str>>,
     pub(in crate::proxy) request_id: Option<HeaderValue>,
-    /// The reason of the request error, if there is one.
+    /// The reason of the request error, or why the TCP connection did not end regularly.
     pub(in crate::proxy) error: Option<&'static str>,
     pub(in crate::proxy) user_agent: Option<HeaderValue>,
 }

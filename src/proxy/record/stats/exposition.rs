@@ -11,6 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use super::streams::{MergedStreams, StreamOutcome};
 use super::{
     BOUNDS, CLASSES, MIRROR_OUTCOMES, ProxyHeaderOutcome, ProxyStats, RequestLabels, RequestSeries, WorkerStats,
 };
@@ -24,6 +25,7 @@ impl Collector for ProxyStats {
         encode_requests(encoder, &merged)?;
         encode_request_durations(encoder, &merged)?;
         encode_bytes(encoder, &merged)?;
+        encode_streams(encoder, &merged)?;
         self.encode_gauges(encoder)?;
         let connects =
             CONNECT_OUTCOMES.map(|(outcome, counter)| (outcome, self.sum(|stats| counter(&stats.upstream).value())));
@@ -126,7 +128,7 @@ fn encode_request_durations(encoder: &mut DescriptorEncoder<'_>, merged: &Merged
         None,
         MetricType::Histogram,
     )?;
-    for (labels, counts) in merged {
+    for (labels, counts) in merged.iter().filter(|(_, counts)| counts.is_of_requests()) {
         let bounds = BOUNDS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
         let buckets: Vec<_> = bounds.zip(counts.durations).collect();
         let count = counts.durations.iter().sum();
@@ -140,7 +142,30 @@ fn encode_request_durations(encoder: &mut DescriptorEncoder<'_>, merged: &Merged
 fn encode_bytes(encoder: &mut DescriptorEncoder<'_>, merged: &MergedByLabels) -> fmt::Result {
     for (name, help, value) in BYTES {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (labels, counts) in merged {
+        for (labels, counts) in merged.iter().filter(|(_, counts)| counts.is_of_requests()) {
+            let pairs = labels.pairs();
+            family.encode_family(&pairs)?.encode_counter::<NoLabelSet, u64, u64>(&value(counts), None)?;
+        }
+    }
+    Ok(())
+}
+
+/// Encodes the connections of TCP listeners.
+fn encode_streams(encoder: &mut DescriptorEncoder<'_>, merged: &MergedByLabels) -> fmt::Result {
+    let streams = || merged.iter().filter_map(|(labels, counts)| Some((labels, counts.streams.as_ref()?)));
+    let help = "Connections of TCP listeners that have ended, by outcome";
+    let mut family = encoder.encode_descriptor("portico_stream_connections", help, None, MetricType::Counter)?;
+    for (labels, counts) in streams() {
+        // An outcome is exposed from its first connection on.
+        for ((_, outcome), count) in StreamOutcome::ALL.iter().zip(counts.outcomes).filter(|(_, count)| *count > 0) {
+            let mut pairs = labels.pairs().to_vec();
+            pairs.push(("outcome", outcome));
+            family.encode_family(&pairs)?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+        }
+    }
+    for (name, help, value) in STREAM_BYTES {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, counts) in streams() {
             let pairs = labels.pairs();
             family.encode_family(&pairs)?.encode_counter::<NoLabelSet, u64, u64>(&value(counts), None)?;
         }
@@ -171,12 +196,18 @@ const BYTES: [MetricDefinition<MergedSeries, u64>; 2] = [
     ("portico_response_bytes", "Bytes of response bodies", |counts| counts.bytes_out),
 ];
 
-const GAUGES: [MetricDefinition<WorkerStats, u64>; 4] = [
+const STREAM_BYTES: [MetricDefinition<MergedStreams, u64>; 2] = [
+    ("portico_stream_received_bytes", "Bytes that clients sent to TCP listeners", |counts| counts.bytes_in),
+    ("portico_stream_sent_bytes", "Bytes that TCP listeners sent to clients", |counts| counts.bytes_out),
+];
+
+const GAUGES: [MetricDefinition<WorkerStats, u64>; 5] = [
     ("portico_connections", "Open client connections", |stats| {
         stats.accepted.value().saturating_sub(stats.closed.value())
     }),
     ("portico_http2_connections", "Open HTTP/2 client connections", |stats| stats.http2.value()),
     ("portico_tunnels", "Open upgraded client connections and streams", |stats| stats.tunnels.value()),
+    ("portico_streams", "Open connections of TCP listeners", |stats| stats.streams.value()),
     ("portico_upstream_connections", "Open connections to endpoints", |stats| {
         stats.upstream.connected.value().saturating_sub(stats.upstream.closed.value())
     }),
@@ -274,9 +305,15 @@ struct MergedSeries {
     microseconds: u64,
     bytes_in: u64,
     bytes_out: u64,
+    streams: Option<MergedStreams>,
 }
 
 impl MergedSeries {
+    /// Whether the metrics of requests apply, as opposed to those of TCP connections only.
+    fn is_of_requests(&self) -> bool {
+        self.streams.is_none() || self.durations.iter().any(|count| *count > 0)
+    }
+
     fn add(&mut self, series: &RequestSeries) {
         for (sum, count) in self.classes.iter_mut().zip(&series.classes) {
             *sum += count.value();
@@ -287,6 +324,9 @@ impl MergedSeries {
         self.microseconds += series.microseconds.value();
         self.bytes_in += series.bytes_in.value();
         self.bytes_out += series.bytes_out.value();
+        if let Some(streams) = series.streams.get() {
+            self.streams.get_or_insert_default().add(streams);
+        }
     }
 }
 

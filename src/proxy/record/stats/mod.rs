@@ -8,10 +8,11 @@
 
 mod exposition;
 mod plugins;
+mod streams;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -19,11 +20,14 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 pub(in crate::proxy) use self::plugins::UnfilteredBody;
+pub(in crate::proxy) use streams::StreamOutcome;
+
 use super::access_log::LostLines;
 use crate::proxy::connection::tls::ClientHandshakeError;
 use crate::upstream::{SingleWriterCounter, UpstreamCounters};
+use streams::StreamCounters;
 
-/// Labels of the request metrics. A label that does not apply is empty.
+/// Labels of the metrics of requests and TCP connections. A label that does not apply is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(in crate::proxy) struct RequestLabels {
     pub(in crate::proxy) gateway: Arc<str>,
@@ -35,7 +39,7 @@ pub(in crate::proxy) struct RequestLabels {
     pub(in crate::proxy) backend: Arc<str>,
 }
 
-/// The request counters of one label set in one worker.
+/// The counters of one label set in one worker.
 #[derive(Debug)]
 pub(in crate::proxy) struct RequestSeries {
     pub(in crate::proxy) labels: Arc<RequestLabels>,
@@ -47,6 +51,9 @@ pub(in crate::proxy) struct RequestSeries {
     microseconds: SingleWriterCounter,
     bytes_in: SingleWriterCounter,
     bytes_out: SingleWriterCounter,
+    /// The connections of a TCP listener. Set when the first of them ends; such a series has no requests, except for
+    /// the series `other`.
+    streams: OnceLock<Box<StreamCounters>>,
 }
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -66,6 +73,7 @@ impl RequestSeries {
             microseconds: SingleWriterCounter::default(),
             bytes_in: SingleWriterCounter::default(),
             bytes_out: SingleWriterCounter::default(),
+            streams: OnceLock::new(),
         }
     }
 
@@ -77,6 +85,11 @@ impl RequestSeries {
         self.microseconds.add(microseconds);
         self.bytes_in.add(bytes_in);
         self.bytes_out.add(bytes_out);
+    }
+
+    /// Counts a connection of a TCP listener.
+    pub(in crate::proxy) fn add_stream(&self, outcome: StreamOutcome, bytes_in: u64, bytes_out: u64) {
+        self.streams.get_or_init(Box::default).add(outcome, bytes_in, bytes_out);
     }
 }
 
@@ -130,6 +143,8 @@ pub(in crate::proxy) struct WorkerStats {
     pub(in crate::proxy) http2: OpenCount,
     /// Upgraded connections and streams.
     pub(in crate::proxy) tunnels: OpenCount,
+    /// Connections of TCP listeners.
+    pub(in crate::proxy) streams: OpenCount,
     pub(in crate::proxy) handshakes: HandshakeCounters,
     /// Indexed by [`ProxyHeaderOutcome`].
     pub(in crate::proxy) proxy_headers: [SingleWriterCounter; ProxyHeaderOutcome::ALL.len()],

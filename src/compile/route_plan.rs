@@ -1,0 +1,130 @@
+//! The compiled state of a route of any kind, and its attachment to the parents.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::attachment::{self, Attachment, ParentResult, RouteOrigin};
+use super::gateway::GatewayPlan;
+use super::verdict::{Code, Condition, ParentVerdict, Verdict};
+use super::{CompileContext, PlanMap};
+use crate::api::gateway::ParentReference;
+use crate::api::{Kind, ObjectKey};
+use crate::diagnostic::Diagnostic;
+use crate::snapshot::host::HostPattern;
+use crate::snapshot::router::RouteMatch;
+use crate::snapshot::stream::StreamRoute;
+use crate::upstream::UpstreamKey;
+
+/// The compiled state of a route: its parts of the snapshot and its verdict.
+#[derive(Debug)]
+pub(super) struct RoutePlan {
+    pub attachments: Vec<Attachment>,
+    pub rules: PlannedRules,
+    pub upstreams: BTreeSet<UpstreamKey>,
+    /// Services to which the route refers but cannot connect, because their TLS settings are invalid.
+    pub unreachable_services: BTreeSet<ObjectKey>,
+    pub verdict: Verdict,
+}
+
+/// What a route adds to its listeners.
+#[derive(Debug)]
+pub(super) enum PlannedRules {
+    Http {
+        /// Its hostnames and those of its annotations; `Any` if it has none.
+        hosts: Vec<HostPattern>,
+        matches: Vec<RouteMatch>,
+    },
+    /// A listener uses the oldest of its stream routes. `created` is in seconds since 1970.
+    Stream { created: Option<i64>, route: Arc<StreamRoute> },
+}
+
+impl RoutePlan {
+    /// The matches of an HTTP route.
+    pub(super) fn matches(&self) -> &[RouteMatch] {
+        match &self.rules {
+            PlannedRules::Http { matches, .. } => matches,
+            PlannedRules::Stream { .. } => &[],
+        }
+    }
+}
+
+/// Whether objects of the kind attach to listeners of Gateways and are compiled.
+pub(super) fn is_served_route(kind: Kind) -> bool {
+    matches!(kind, Kind::HttpRoute | Kind::TcpRoute)
+}
+
+/// The results for the rules of a route that its conditions report. They are the same for every parent.
+pub(super) struct RuleResults<'a> {
+    pub resolved_refs: &'a Condition,
+    /// Diagnostics about rules that are not served.
+    pub dropped: &'a [Diagnostic],
+    pub any_served: bool,
+}
+
+/// Attaches the route to its parents, and adds the result of each to the verdict.
+pub(super) fn attach(
+    cx: CompileContext<'_>,
+    gateways: &PlanMap<GatewayPlan>,
+    origin: &RouteOrigin<'_>,
+    parents: &[ParentReference],
+    rules: &RuleResults<'_>,
+    verdict: &mut Verdict,
+) -> Vec<Attachment> {
+    let mut attachments = Vec::new();
+    for (index, reference) in parents.iter().enumerate() {
+        let field = format!("spec.parentRefs[{index}]");
+        let (controller, outcome) = match attachment::resolve_parent(cx.store, gateways, origin, reference, &field) {
+            ParentResult::NotServed(note) => {
+                verdict.diagnostics.extend(note);
+                continue;
+            }
+            ParentResult::Missing(problem) => {
+                verdict.diagnostics.push(problem);
+                continue;
+            }
+            ParentResult::Served(controller, outcome) => (controller, outcome),
+        };
+        let conditions = match outcome {
+            Err(condition) => vec![condition, rules.resolved_refs.clone()],
+            Ok(mut attachment) => {
+                // A route of which no rule is served does not count as attached. It still stays in the routers and
+                // responds with errors, so that a less specific route does not serve requests that this one protects.
+                attachment.is_counted = rules.any_served || rules.dropped.is_empty();
+                attachments.push(attachment);
+                conditions_if_attached(rules)
+            }
+        };
+        verdict.parents.push(ParentVerdict { controller, index, parent: reference.clone(), conditions });
+    }
+    attachments
+}
+
+/// The conditions for a parent to which the route is attached.
+fn conditions_if_attached(rules: &RuleResults<'_>) -> Vec<Condition> {
+    let resolved = rules.resolved_refs.clone();
+    let dropped = || rules.dropped.to_vec();
+    if rules.dropped.is_empty() {
+        vec![Condition::without_diagnostics(Code::RouteAccepted), resolved]
+    } else if rules.any_served {
+        let partially_invalid = Condition::new(Code::RoutePartiallyInvalid, dropped());
+        vec![Condition::without_diagnostics(Code::RouteAccepted), resolved, partially_invalid]
+    } else {
+        vec![Condition::new(Code::RouteUnsupportedValue, dropped()), resolved]
+    }
+}
+
+/// Notes on a route that lacks parents, or relies on default Gateways.
+pub(super) fn parent_notes(parents: &[ParentReference], default_gateways: Option<&str>) -> Vec<Diagnostic> {
+    let mut notes = Vec::new();
+    if default_gateways.is_some_and(|scope| scope != "None") {
+        notes.push(Diagnostic::warning(
+            "spec.useDefaultGateways",
+            "routes attach only to the Gateways in their parentRefs",
+            "add the Gateway to parentRefs",
+        ));
+    }
+    if parents.is_empty() && notes.is_empty() {
+        notes.push(Diagnostic::warning("spec.parentRefs", "the route has no parent", "add the Gateway to attach to"));
+    }
+    notes
+}

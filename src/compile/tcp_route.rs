@@ -1,0 +1,110 @@
+//! Compiles a TCPRoute: where it attaches, and to which backends its connections are forwarded.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::attachment::RouteOrigin;
+use super::backend_reference;
+use super::gateway::GatewayPlan;
+use super::reference_grants::Referrer;
+use super::route_plan::{self, PlannedRules, RoutePlan, RuleResults};
+use super::verdict::{Code, Condition, Verdict};
+use super::{CompileContext, PlanMap};
+use crate::api::gateway::{BackendRef, TcpRoute};
+use crate::api::kong::annotations::PLUGINS;
+use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::diagnostic::Diagnostic;
+use crate::snapshot::host::HostPattern;
+use crate::snapshot::rule::{Backend, Filters, RouteFailure, RuleId, Split};
+use crate::snapshot::stream::{StreamAction, StreamRoute};
+use crate::upstream::UpstreamKey;
+
+/// Plans a TCPRoute. Its first rule is served: version v1 of the API allows only one.
+pub(super) fn plan(cx: CompileContext<'_>, gateways: &PlanMap<GatewayPlan>, route: &Object<TcpRoute>) -> RoutePlan {
+    let ObjectKey { namespace, .. } = &route.meta.key;
+    let mut backends = ResolvedBackends::default();
+    let (first_rule, more_rules) = match &route.spec.rules[..] {
+        [] => (None, &[][..]),
+        [first, more @ ..] => (Some(first), more),
+    };
+    for (index, backend) in first_rule.iter().flat_map(|rule| &rule.backend_refs).enumerate() {
+        backends.add(cx, namespace, backend, &format!("spec.rules[0].backendRefs[{index}]"));
+    }
+    backends.unsupported.extend(plugin_problem(&route.meta, "metadata"));
+    let ResolvedBackends { backends, upstreams, resolved_refs, unsupported } = backends;
+    let is_served = unsupported.is_empty();
+    let mut dropped = unsupported;
+    dropped.extend((0..more_rules.len()).map(|index| {
+        let message = "only the first rule of a TCPRoute is served, since nothing distinguishes its connections";
+        Diagnostic::error(format!("spec.rules[{}]", index + 1), message, "move the backends to the first rule")
+    }));
+
+    let mut verdict = Verdict { generation: route.meta.generation, ..Verdict::default() };
+    let origin = RouteOrigin { kind: Kind::TcpRoute, key: &route.meta.key, hosts: &[HostPattern::Any] };
+    let results = RuleResults { resolved_refs: &resolved_refs, dropped: &dropped, any_served: is_served };
+    let parents = &route.spec.parent_refs;
+    let attachments = route_plan::attach(cx, gateways, &origin, parents, &results, &mut verdict);
+    verdict.diagnostics.extend(route_plan::parent_notes(parents, route.spec.use_default_gateways.as_deref()));
+
+    let action = match Split::new(backends) {
+        _ if !is_served => StreamAction::Reset(RouteFailure::Unsupported),
+        Some(split) => StreamAction::Forward(split),
+        None => StreamAction::Reset(RouteFailure::NoBackends),
+    };
+    let rule = first_rule.and_then(|rule| rule.name.as_deref()).unwrap_or("0");
+    let id = RuleId { route: format!("{}/{}", Kind::TcpRoute, route.meta.key).into(), rule: rule.into() };
+    let rules = PlannedRules::Stream { created: route.meta.created, route: Arc::new(StreamRoute { id, action }) };
+    RoutePlan { attachments, rules, upstreams, unreachable_services: BTreeSet::new(), verdict }
+}
+
+/// The backends of a rule, with what is wrong with them.
+struct ResolvedBackends {
+    backends: Vec<Backend>,
+    upstreams: BTreeSet<UpstreamKey>,
+    resolved_refs: Condition,
+    /// Diagnostics because of which no connection is forwarded.
+    unsupported: Vec<Diagnostic>,
+}
+
+impl Default for ResolvedBackends {
+    fn default() -> Self {
+        ResolvedBackends {
+            backends: Vec::new(),
+            upstreams: BTreeSet::new(),
+            resolved_refs: Condition::without_diagnostics(Code::RouteResolvedRefs),
+            unsupported: Vec::new(),
+        }
+    }
+}
+
+impl ResolvedBackends {
+    /// Adds the backend at `field`. One that cannot be resolved keeps its share of the connections, which are reset.
+    fn add(&mut self, cx: CompileContext<'_>, namespace: &str, backend: &BackendRef, field: &str) {
+        let from = Referrer { kind: Kind::TcpRoute, namespace };
+        let resolved = backend_reference::resolve_stream(cx, from, &backend.target, field);
+        match resolved.upstream {
+            Ok(key) => {
+                let service = cx.store.services.get(&resolved.service);
+                self.unsupported.extend(service.and_then(|service| plugin_problem(&service.meta, field)));
+                self.upstreams.insert(key);
+            }
+            Err((code, problem)) => {
+                // The first reason becomes the condition's reason; the message has all diagnostics.
+                if self.resolved_refs.diagnostics.is_empty() {
+                    self.resolved_refs.code = code;
+                }
+                self.resolved_refs.diagnostics.push(problem);
+            }
+        }
+        let weight = u32::try_from(backend.weight).unwrap_or(0);
+        self.backends.push(Backend { weight, filters: Filters::default(), target: resolved.target });
+    }
+}
+
+/// A diagnostic if plugins are attached to the route or to the Service of a backend. Plugins may protect the backends,
+/// and they process requests only, so the connections are not forwarded without them.
+fn plugin_problem(meta: &Meta, field: &str) -> Option<Diagnostic> {
+    let plugins = meta.annotations.get(PLUGINS)?;
+    let message = format!("annotation {PLUGINS} of {} attaches {plugins}, but plugins do not run for TCP", meta.key);
+    Some(Diagnostic::error(field, message, "remove the annotation, or use a Service without plugins"))
+}

@@ -1,0 +1,143 @@
+//! Copies bytes between a client and an endpoint in both directions: the end of upgraded and of TCP connections.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
+use tokio::time::{Instant, sleep_until};
+
+use super::activity::poll_until;
+use super::listener_connections::{ConnectionRegistration, ListenerConnections};
+
+/// How a relay ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum RelayEnd {
+    /// Both sides have closed.
+    Completed,
+    /// Reading from one side or writing to one side failed.
+    Failed,
+    /// No bytes were transferred in either direction for too long.
+    Idle,
+    /// The listener was removed, or the process stops, and the grace period has passed.
+    ListenerClosed,
+}
+
+/// When a relay ends by itself.
+pub(in crate::proxy) struct RelayLimits<D> {
+    /// Returns when the relay has been idle for too long, as of now.
+    pub(in crate::proxy) idle_deadline: D,
+    /// Grace period after the listener begins to close. Without one, the relay lasts until the listener aborts it.
+    pub(in crate::proxy) closing_grace: Option<Duration>,
+}
+
+/// Copies bytes until one of the ends of [`RelayEnd`]. When one side ends its direction, the other direction continues.
+/// A side is read only when the other side has taken the previous bytes.
+pub(in crate::proxy) async fn relay<C, E, D>(
+    client: &mut C,
+    endpoint: &mut E,
+    connections: &ListenerConnections,
+    registration: &mut ConnectionRegistration,
+    limits: RelayLimits<D>,
+) -> RelayEnd
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    E: AsyncRead + AsyncWrite + Unpin,
+    D: Fn() -> Instant,
+{
+    let RelayLimits { idle_deadline, closing_grace } = limits;
+    let mut copying = pin!(copy_bidirectional_with_sizes(client, endpoint, BUFFER_SIZE, BUFFER_SIZE));
+    let mut timer = pin!(sleep_until(idle_deadline()));
+    let mut grace_deadline = None;
+    poll_fn(|cx| {
+        registration.set_waker(cx.waker());
+        if connections.is_aborted() {
+            return Poll::Ready(RelayEnd::ListenerClosed);
+        }
+        if let Poll::Ready(outcome) = copying.as_mut().poll(cx) {
+            return Poll::Ready(if outcome.is_ok() { RelayEnd::Completed } else { RelayEnd::Failed });
+        }
+        if grace_deadline.is_none() && connections.is_closing() {
+            grace_deadline = closing_grace.map(|grace| Instant::now() + grace);
+        }
+        loop {
+            let idle_deadline = idle_deadline();
+            let deadline = grace_deadline.map_or(idle_deadline, |grace| idle_deadline.min(grace));
+            ready!(poll_until(deadline, Pin::as_mut(&mut timer), cx));
+            let now = Instant::now();
+            if grace_deadline.is_some_and(|deadline| deadline <= now) {
+                return Poll::Ready(RelayEnd::ListenerClosed);
+            }
+            if idle_deadline <= now {
+                return Poll::Ready(RelayEnd::Idle);
+            }
+        }
+    })
+    .await
+}
+
+/// One side of a relay: counts the bytes read from it, reports progress, and remembers whether it failed.
+pub(in crate::proxy) struct CountedStream<'a, S, P> {
+    stream: S,
+    bytes_read: &'a Cell<u64>,
+    /// Called when bytes were read or written.
+    on_progress: P,
+    has_failed: bool,
+}
+
+impl<'a, S, P: Fn()> CountedStream<'a, S, P> {
+    pub(in crate::proxy) fn new(stream: S, bytes_read: &'a Cell<u64>, on_progress: P) -> Self {
+        CountedStream { stream, bytes_read, on_progress, has_failed: false }
+    }
+
+    /// Whether an operation on this side failed, as opposed to one on the other side.
+    pub(in crate::proxy) fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
+    pub(in crate::proxy) fn into_inner(self) -> S {
+        self.stream
+    }
+
+    fn note<T>(&mut self, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.has_failed |= matches!(outcome, Poll::Ready(Err(_)));
+        outcome
+    }
+}
+
+impl<S: AsyncRead + Unpin, P: Fn() + Unpin> AsyncRead for CountedStream<'_, S, P> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        ready!(self.note(outcome))?;
+        let read = buffer.filled().len() - before;
+        self.bytes_read.set(self.bytes_read.get() + read as u64);
+        (self.on_progress)();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin, P: Fn() + Unpin> AsyncWrite for CountedStream<'_, S, P> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let written = ready!(self.note(outcome))?;
+        (self.on_progress)();
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_flush(cx);
+        self.note(outcome)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.note(outcome)
+    }
+}
+
+/// Buffer size of each direction.
+const BUFFER_SIZE: usize = 8 * 1024;

@@ -1,0 +1,82 @@
+//! Per-connection accounting of TCP listeners: records metrics and the access-log entry when dropped.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::access_log::AccessLogRecord;
+use super::stats::{RequestSeries, StreamOutcome};
+use crate::proxy::process::worker::Worker;
+
+/// The record of an open connection.
+pub(in crate::proxy) struct ConnectionRecord {
+    worker: Rc<Worker>,
+    client: SocketAddr,
+    /// Counts the connection; its labels are the listener, the route and the backend.
+    series: Arc<RequestSeries>,
+    opened_at: Instant,
+    /// The endpoint that was last tried.
+    pub(in crate::proxy) address: Option<SocketAddr>,
+    /// The time until an endpoint was connected, including failed attempts.
+    pub(in crate::proxy) connect_duration: Option<Duration>,
+    /// Bytes from the client.
+    pub(in crate::proxy) bytes_in: Cell<u64>,
+    /// Bytes from the endpoint.
+    pub(in crate::proxy) bytes_out: Cell<u64>,
+    /// How the connection ended. None while it is open.
+    pub(in crate::proxy) outcome: Option<StreamOutcome>,
+}
+
+impl ConnectionRecord {
+    pub(in crate::proxy) fn start(worker: Rc<Worker>, client: SocketAddr, series: Arc<RequestSeries>) -> Self {
+        ConnectionRecord {
+            worker,
+            client,
+            series,
+            opened_at: Instant::now(),
+            address: None,
+            connect_duration: None,
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
+            outcome: None,
+        }
+    }
+}
+
+impl Drop for ConnectionRecord {
+    fn drop(&mut self) {
+        // A connection without an outcome is dropped with its worker.
+        let outcome = self.outcome.unwrap_or(StreamOutcome::ListenerClosed);
+        let (bytes_in, bytes_out) = (self.bytes_in.get(), self.bytes_out.get());
+        self.series.add_stream(outcome, bytes_in, bytes_out);
+        if self.worker.log.is_off() {
+            return;
+        }
+        let duration = self.opened_at.elapsed();
+        self.worker.log.write(&AccessLogRecord {
+            time: SystemTime::now() - duration,
+            client: self.client,
+            tls: None,
+            server_name: None,
+            method: None,
+            protocol: Some("TCP"),
+            host: None,
+            target: None,
+            status: None,
+            bytes_in,
+            bytes_out,
+            duration,
+            connect_duration: self.connect_duration,
+            labels: Some(Arc::clone(&self.series.labels)),
+            address: self.address,
+            consumer: None,
+            request_id: None,
+            error: (outcome != StreamOutcome::Completed).then(|| outcome.label()),
+            user_agent: None,
+        });
+    }
+}

@@ -1,0 +1,132 @@
+//! Counters of the connections of TCP listeners, by how they ended.
+
+use crate::upstream::SingleWriterCounter;
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum StreamOutcome {
+    /// Both sides have closed.
+    Completed,
+    /// The connection to the client failed.
+    ClientReset,
+    /// The connection to the endpoint failed.
+    EndpointReset,
+    /// No bytes were transferred for too long.
+    IdleTimeout,
+    /// The connection was still open after the grace period of its removed listener, or of the process.
+    ListenerClosed,
+    /// No route is attached to the listener.
+    NoRoute,
+    /// No backend of the route has a weight above 0.
+    NoBackends,
+    /// The backend does not exist or may not be referenced.
+    InvalidBackend,
+    /// The route has something that is not supported.
+    UnsupportedRule,
+    /// The backend has no endpoints.
+    NoEndpoints,
+    /// No endpoint accepted the connection.
+    ConnectionRefused,
+    /// Connecting took too long.
+    ConnectTimeout,
+    /// The maximum number of connections to endpoints is open.
+    ConnectionLimit,
+}
+
+impl StreamOutcome {
+    /// All outcomes with their labels, in the order of their counters.
+    pub(in crate::proxy) const ALL: [(StreamOutcome, &'static str); 13] = [
+        (StreamOutcome::Completed, "completed"),
+        (StreamOutcome::ClientReset, "client_reset"),
+        (StreamOutcome::EndpointReset, "endpoint_reset"),
+        (StreamOutcome::IdleTimeout, "idle_timeout"),
+        (StreamOutcome::ListenerClosed, "listener_closed"),
+        (StreamOutcome::NoRoute, "no_route"),
+        (StreamOutcome::NoBackends, "no_backends"),
+        (StreamOutcome::InvalidBackend, "invalid_backend"),
+        (StreamOutcome::UnsupportedRule, "unsupported_rule"),
+        (StreamOutcome::NoEndpoints, "no_endpoints"),
+        (StreamOutcome::ConnectionRefused, "connection_refused"),
+        (StreamOutcome::ConnectTimeout, "connect_timeout"),
+        (StreamOutcome::ConnectionLimit, "connection_limit"),
+    ];
+
+    /// The label in metrics, and the error in the access log.
+    pub(in crate::proxy) fn label(self) -> &'static str {
+        StreamOutcome::ALL[self as usize].1
+    }
+
+    /// Whether the remaining connections are reset, so that no side takes the end for a complete transfer.
+    pub(in crate::proxy) fn resets_peers(self) -> bool {
+        match self {
+            StreamOutcome::Completed | StreamOutcome::IdleTimeout | StreamOutcome::ListenerClosed => false,
+            StreamOutcome::ClientReset
+            | StreamOutcome::EndpointReset
+            | StreamOutcome::NoRoute
+            | StreamOutcome::NoBackends
+            | StreamOutcome::InvalidBackend
+            | StreamOutcome::UnsupportedRule
+            | StreamOutcome::NoEndpoints
+            | StreamOutcome::ConnectionRefused
+            | StreamOutcome::ConnectTimeout
+            | StreamOutcome::ConnectionLimit => true,
+        }
+    }
+}
+
+/// The connections of one label set in one worker.
+#[derive(Debug, Default)]
+pub(super) struct StreamCounters {
+    outcomes: [SingleWriterCounter; StreamOutcome::ALL.len()],
+    bytes_in: SingleWriterCounter,
+    bytes_out: SingleWriterCounter,
+}
+
+impl StreamCounters {
+    pub(super) fn add(&self, outcome: StreamOutcome, bytes_in: u64, bytes_out: u64) {
+        self.outcomes[outcome as usize].add(1);
+        self.bytes_in.add(bytes_in);
+        self.bytes_out.add(bytes_out);
+    }
+}
+
+/// The connections of one label set in all workers.
+#[derive(Clone, Copy, Default)]
+pub(super) struct MergedStreams {
+    pub(super) outcomes: [u64; StreamOutcome::ALL.len()],
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+}
+
+impl MergedStreams {
+    pub(super) fn add(&mut self, counters: &StreamCounters) {
+        for (sum, count) in self.outcomes.iter_mut().zip(&counters.outcomes) {
+            *sum += count.value();
+        }
+        self.bytes_in += counters.bytes_in.value();
+        self.bytes_out += counters.bytes_out.value();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_match_their_counter_index() {
+        for (index, (outcome, label)) in StreamOutcome::ALL.into_iter().enumerate() {
+            assert_eq!((outcome as usize, outcome.label()), (index, label));
+        }
+    }
+
+    /// Dashboards depend on the labels, so the documentation lists exactly the existing ones.
+    #[test]
+    fn every_outcome_is_documented() {
+        let page = include_str!("../../../../docs/tasks/tcp.md");
+        let labels: Vec<_> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once("` |").map(|(label, _)| label))
+            .collect();
+        assert_eq!(labels, StreamOutcome::ALL.map(|(_, label)| label));
+    }
+}

@@ -1,0 +1,41 @@
+//! The backend of an accepted connection, with the series that counts the connection.
+
+use std::sync::Arc;
+
+use crate::proxy::process::view::SnapshotView;
+use crate::proxy::process::worker::Worker;
+use crate::proxy::record::stats::{RequestSeries, StreamOutcome};
+use crate::snapshot::rule::{Backend, BackendTarget, RouteFailure};
+use crate::snapshot::stream::{StreamAction, StreamRule};
+use crate::upstream::Upstream;
+
+/// Where a connection is forwarded. It is decided when the connection is accepted, and kept until the connection ends.
+pub(in crate::proxy) struct AssignedStream {
+    /// The upstream, or why there is none.
+    pub(super) upstream: Result<Arc<Upstream>, StreamOutcome>,
+    pub(super) series: Arc<RequestSeries>,
+}
+
+impl AssignedStream {
+    /// Picks the backend of the next connection. The rule is part of the view.
+    pub(in crate::proxy) fn new(worker: &Worker, view: &SnapshotView, rule: &Arc<StreamRule>) -> Self {
+        let backend = match rule.route.as_ref().map(|route| &route.action) {
+            Some(StreamAction::Forward(split)) => Ok(view.pick_backend(split)),
+            Some(StreamAction::Reset(failure)) => Err(outcome_of(*failure)),
+            None => Err(StreamOutcome::NoRoute),
+        };
+        let upstream = backend.and_then(|backend: &Backend| match &backend.target {
+            BackendTarget::Upstream(upstream) => Ok(Arc::clone(upstream)),
+            BackendTarget::Fail(failure) => Err(outcome_of(*failure)),
+        });
+        AssignedStream { upstream, series: view.stream_series(worker, rule, backend.ok()) }
+    }
+}
+
+fn outcome_of(failure: RouteFailure) -> StreamOutcome {
+    match failure {
+        RouteFailure::NoBackends => StreamOutcome::NoBackends,
+        RouteFailure::InvalidBackend | RouteFailure::NoService => StreamOutcome::InvalidBackend,
+        RouteFailure::Unsupported => StreamOutcome::UnsupportedRule,
+    }
+}

@@ -1,0 +1,70 @@
+//! Connects to an endpoint of an upstream for one client connection.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use crate::proxy::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
+use crate::proxy::process::limits::MAX_ENDPOINTS;
+use crate::proxy::process::worker::Worker;
+use crate::proxy::record::connection_record::ConnectionRecord;
+use crate::proxy::record::stats::StreamOutcome;
+use crate::upstream::{ConnectError, RawConnection, Upstream};
+
+/// Connects to the next endpoint, or to another one if that fails. Ends early if the listener aborts its connections.
+pub(super) async fn to_endpoint(
+    worker: &Worker,
+    upstream: &Arc<Upstream>,
+    record: &mut ConnectionRecord,
+    connections: &ListenerConnections,
+    registration: &mut ConnectionRegistration,
+) -> Result<RawConnection, StreamOutcome> {
+    let mut connecting = pin!(try_endpoints(worker, upstream, record));
+    poll_fn(|cx| {
+        registration.set_waker(cx.waker());
+        if connections.is_aborted() {
+            return Poll::Ready(Err(StreamOutcome::ListenerClosed));
+        }
+        connecting.as_mut().poll(cx)
+    })
+    .await
+}
+
+async fn try_endpoints(
+    worker: &Worker,
+    upstream: &Arc<Upstream>,
+    record: &mut ConnectionRecord,
+) -> Result<RawConnection, StreamOutcome> {
+    let began = Instant::now();
+    let mut failure = StreamOutcome::NoEndpoints;
+    let mut tried: SmallVec<[SocketAddr; MAX_ENDPOINTS]> = SmallVec::new();
+    while tried.len() < MAX_ENDPOINTS
+        && let Some(address) = worker.pools.next_endpoint(upstream, &tried)
+    {
+        record.address = Some(address);
+        let error = match worker.pools.open_raw(upstream, address).await {
+            Ok(connection) => {
+                record.connect_duration = Some(began.elapsed());
+                return Ok(connection);
+            }
+            Err(error) => error,
+        };
+        tracing::debug!(%error, upstream = %upstream.key, "Cannot connect");
+        failure = match error {
+            // Another endpoint would need a connection as well.
+            ConnectError::LimitReached(..) => return Err(StreamOutcome::ConnectionLimit),
+            ConnectError::TimedOut(..) => StreamOutcome::ConnectTimeout,
+            ConnectError::Refused(_)
+            | ConnectError::Failed(..)
+            | ConnectError::TlsHandshake(..)
+            | ConnectError::NotHttp2(_) => StreamOutcome::ConnectionRefused,
+        };
+        tried.push(address);
+    }
+    Err(failure)
+}

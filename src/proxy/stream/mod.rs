@@ -1,0 +1,82 @@
+//! Connections of TCP listeners: a backend by weight, an endpoint by load balancing, then bytes in both directions.
+//!
+//! ```text
+//!   accept ─▶ AssignedStream ─▶ connect ─▶ relay ─▶ ConnectionRecord: metrics, access log
+//!              backend          endpoint
+//! ```
+
+mod assigned;
+mod connect;
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+pub(in crate::proxy) use assigned::AssignedStream;
+
+use super::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
+use super::connection::relay::{CountedStream, RelayEnd, RelayLimits, relay};
+use super::process::worker::Worker;
+use super::record::connection_record::ConnectionRecord;
+use super::record::stats::{OpenGuard, StreamOutcome};
+
+/// Serves a connection until it closes. The client may send its first bytes late or never, so the endpoint is connected
+/// at once. `address` is the client's address.
+pub(in crate::proxy) async fn serve(
+    client: TcpStream,
+    address: SocketAddr,
+    assigned: AssignedStream,
+    worker: Rc<Worker>,
+    connections: Rc<ListenerConnections>,
+    mut registration: ConnectionRegistration,
+) {
+    let _counted = OpenGuard::new(&worker.counters, |stats| &stats.streams);
+    let AssignedStream { upstream, series } = assigned;
+    // Recorded when it is dropped.
+    let mut record = ConnectionRecord::start(Rc::clone(&worker), address, series);
+    let upstream = match upstream {
+        Ok(upstream) => upstream,
+        Err(outcome) => return close(client, &mut record, outcome),
+    };
+    let connected = connect::to_endpoint(&worker, &upstream, &mut record, &connections, &mut registration).await;
+    let endpoint = match connected {
+        Ok(endpoint) => endpoint,
+        Err(outcome) => return close(client, &mut record, outcome),
+    };
+
+    let last_progress = Cell::new(Instant::now());
+    let on_progress = || last_progress.set(Instant::now());
+    let idle_timeout = worker.limits.stream_idle_timeout;
+    let limits = RelayLimits {
+        idle_deadline: || last_progress.get() + idle_timeout,
+        // The listener aborts its connections after its own grace period.
+        closing_grace: None,
+    };
+    let mut client_side = CountedStream::new(client, &record.bytes_in, on_progress);
+    let mut endpoint_side = CountedStream::new(endpoint, &record.bytes_out, on_progress);
+    let end = relay(&mut client_side, &mut endpoint_side, &connections, &mut registration, limits).await;
+    let outcome = match end {
+        RelayEnd::Completed => StreamOutcome::Completed,
+        RelayEnd::Failed if client_side.has_failed() => StreamOutcome::ClientReset,
+        RelayEnd::Failed => StreamOutcome::EndpointReset,
+        RelayEnd::Idle => StreamOutcome::IdleTimeout,
+        RelayEnd::ListenerClosed => StreamOutcome::ListenerClosed,
+    };
+    let (client, endpoint) = (client_side.into_inner(), endpoint_side.into_inner());
+    if outcome.resets_peers() {
+        endpoint.reset();
+    }
+    close(client, &mut record, outcome);
+}
+
+/// Closes the connection to the client, with a reset unless the connection is complete or was closed on purpose.
+fn close(client: TcpStream, record: &mut ConnectionRecord, outcome: StreamOutcome) {
+    record.outcome = Some(outcome);
+    if outcome.resets_peers() {
+        // If the option cannot be set, the connection closes without a reset.
+        drop(client.set_zero_linger());
+    }
+}

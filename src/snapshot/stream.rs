@@ -1,0 +1,33 @@
+//! The rule of a TCP listener: which route forwards its connections, and to which backends.
+
+use std::sync::Arc;
+
+use super::rule::{RouteFailure, RuleId, Split};
+
+/// How the connections of one TCP listener are forwarded.
+#[derive(Debug)]
+pub struct StreamRule {
+    /// `namespace/gateway`.
+    pub gateway: Arc<str>,
+    pub listener: Arc<str>,
+    /// The port that clients see.
+    pub port: u16,
+    /// The oldest of the attached routes. Without a route, connections are reset.
+    pub route: Option<Arc<StreamRoute>>,
+}
+
+/// The rule of one route that forwards connections.
+#[derive(Debug)]
+pub struct StreamRoute {
+    pub id: RuleId,
+    pub action: StreamAction,
+}
+
+/// What happens with a connection.
+#[derive(Debug)]
+pub enum StreamAction {
+    /// The connection is forwarded to an endpoint of one of the backends, which have no filters.
+    Forward(Split),
+    /// No backend can be used, so the connection is reset.
+    Reset(RouteFailure),
+}

@@ -1,0 +1,63 @@
+//! A connection to an endpoint whose bytes the caller reads and writes.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::socket::UpstreamSocket;
+use super::{ActiveRequest, UpstreamCounters};
+
+/// A connection that is used for one client connection, and closed when dropped.
+#[derive(Debug)]
+pub struct RawConnection {
+    socket: UpstreamSocket,
+    counters: Arc<UpstreamCounters>,
+    /// Counts the connection for least-requests balancing.
+    _active_request: Option<ActiveRequest>,
+}
+
+impl RawConnection {
+    pub(super) fn new(
+        socket: UpstreamSocket,
+        counters: Arc<UpstreamCounters>,
+        active_request: Option<ActiveRequest>,
+    ) -> Self {
+        counters.connected.add(1);
+        RawConnection { socket, counters, _active_request: active_request }
+    }
+
+    /// Closes the connection with a reset, so that the endpoint does not take the end for a complete transfer.
+    pub fn reset(self) {
+        // If the option cannot be set, the connection closes without a reset.
+        drop(self.socket.set_zero_linger());
+    }
+}
+
+impl Drop for RawConnection {
+    fn drop(&mut self) {
+        self.counters.closed.add(1);
+    }
+}
+
+impl AsyncRead for RawConnection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for RawConnection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
