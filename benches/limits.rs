@@ -18,7 +18,7 @@ use futures_util::FutureExt as _;
 use http::{HeaderValue, Request};
 use parking_lot::Mutex;
 use portico::plugin_api::chain::{ChainRequest, ChainState, RequestProtocol};
-use portico::plugin_api::{Chain, ClientInfo, ConsumerDirectory, Framing, Scheme, testing};
+use portico::plugin_api::{Chain, ClientInfo, ConsumerDirectory, Framing, NoUriCaptures, Scheme, testing};
 use portico::plugins::REGISTRY;
 use serde_json::json;
 
@@ -152,6 +152,7 @@ fn decide(chain: &Chain, client: u8, times: u64, lock: Option<&Mutex<()>>) {
             head: &mut head,
             path: "/",
             query: None,
+            uri_captures: &NoUriCaptures,
             client: ClientInfo {
                 address,
                 port: 40_000,

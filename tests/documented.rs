@@ -237,7 +237,7 @@ fn heading(target: ConditionTarget) -> &'static str {
         ConditionTarget::Gateway => "Gateway",
         ConditionTarget::Listener => "Listener",
         ConditionTarget::RouteParent => "Route, for each parent",
-        ConditionTarget::Kong => "Plugin, consumer and the like",
+        ConditionTarget::Object => "Plugin, consumer and the like",
     }
 }
 

@@ -19,4 +19,5 @@ mod redis;
 mod secrets;
 mod serving;
 mod takeover;
+mod tcp_listeners;
 mod tls_backends;

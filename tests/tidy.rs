@@ -2,6 +2,8 @@
 
 #[path = "tidy/citations.rs"]
 mod citations;
+#[path = "tidy/dialects.rs"]
+mod dialects;
 #[path = "tidy/documents.rs"]
 mod documents;
 #[path = "tidy/imports.rs"]
@@ -208,6 +210,11 @@ fn modules_import_only_what_the_table_allows() {
 #[test]
 fn modules_inside_a_module_form_layers() {
     tree::expect_none(layers::findings(&checkout(), LAYERS, CIRCLES));
+}
+
+#[test]
+fn neutral_code_names_no_dialect() {
+    tree::expect_none(dialects::findings(&checkout()));
 }
 
 #[test]

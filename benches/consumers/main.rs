@@ -19,7 +19,7 @@ use portico::store::{AnyObject, Batch};
 use rustix::time::{ClockId, clock_gettime};
 
 use world::{
-    CompiledWorld, base_objects, consumer, consumers_with_keys, gold_consumer, gold_plugin, ingresses, secret,
+    CompiledWorld, base_objects, consumer, consumer_with_plugins, consumers_with_keys, gold_plugin, ingresses, secret,
 };
 
 /// The allocator of releases. The result depends on how it handles many small allocations.
@@ -54,8 +54,8 @@ fn main() {
         let status = Command::new(std::env::current_exe().unwrap()).arg(count.to_string()).status().unwrap();
         assert!(status.success(), "{count} consumers could not be measured");
     }
-    println!("\nconsumers with one plugin               compile       one edit, ms: of a consumer   of the plugin");
-    println!("consumers     rules        ms      MiB               median      max       median      max");
+    println!("\nconsumers with a plugin       compile        one edit, ms: of a consumer     of the plugin");
+    println!("consumers     rules        ms      MiB              median      max       median      max");
     for rules in [500, 5000] {
         let arguments = [10_000, rules, PLUGIN_EDITS].map(|number| number.to_string());
         let status = Command::new(std::env::current_exe().unwrap()).args(arguments).status().unwrap();
@@ -123,7 +123,7 @@ fn measure_plugins(count: usize, rules: usize, edits: usize) {
     world.apply(base_objects());
     world.apply(ingresses(rules));
     world.apply(vec![gold_plugin(0)]);
-    let objects = (0..count).map(gold_consumer).collect();
+    let objects = (0..count).map(|number| consumer_with_plugins(number, "gold")).collect();
     let changes = world.store.apply(Batch { upserts: objects, removes: vec![] });
     let in_store = resident("VmRSS");
     let (compiled, ()) = timed(|| world.compile(&changes));
@@ -135,7 +135,7 @@ fn measure_plugins(count: usize, rules: usize, edits: usize) {
     let mut plugin_edits = Vec::new();
     for revision in 1..=edits {
         let previous = Arc::clone(&world.snapshot);
-        let edited = if revision % 2 == 1 { consumer(number, 0) } else { gold_consumer(number) };
+        let edited = consumer_with_plugins(number, if revision % 2 == 1 { "" } else { "gold" });
         consumer_edits.push(timed(|| world.apply(vec![edited])).0);
         plugin_edits.push(timed(|| world.apply(vec![gold_plugin(revision)])).0);
         drop(previous);

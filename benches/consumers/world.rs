@@ -75,18 +75,19 @@ pub(crate) fn consumers_with_keys(count: usize) -> Vec<AnyObject> {
     (0..count).flat_map(|number| [consumer(number, 0), secret(number, 0)]).collect()
 }
 
-/// A consumer. The revision changes its username.
+/// A consumer with a key. The revision changes its username.
 pub(crate) fn consumer(number: usize, revision: usize) -> AnyObject {
-    consumer_with_annotations(number, revision, &json!({"kubernetes.io/ingress.class": "portico"}))
+    let credentials = [format!("consumer-{number}-key")];
+    parse_consumer(number, revision, &json!({"kubernetes.io/ingress.class": "portico"}), &credentials)
 }
 
-/// A consumer for which the plugin `gold` runs.
-pub(crate) fn gold_consumer(number: usize) -> AnyObject {
-    let annotations = json!({"kubernetes.io/ingress.class": "portico", "konghq.com/plugins": "gold"});
-    consumer_with_annotations(number, 0, &annotations)
+/// A consumer without keys, for which these plugins run.
+pub(crate) fn consumer_with_plugins(number: usize, plugins: &str) -> AnyObject {
+    let annotations = json!({"kubernetes.io/ingress.class": "portico", "konghq.com/plugins": plugins});
+    parse_consumer(number, 0, &annotations, &[])
 }
 
-fn consumer_with_annotations(number: usize, revision: usize, annotations: &Value) -> AnyObject {
+fn parse_consumer(number: usize, revision: usize, annotations: &Value, credentials: &[String]) -> AnyObject {
     let object = json!({
         "metadata": {
             "namespace": "default",
@@ -96,7 +97,7 @@ fn consumer_with_annotations(number: usize, revision: usize, annotations: &Value
             "annotations": annotations,
         },
         "username": format!("user-{number}-{revision}"),
-        "credentials": [format!("consumer-{number}-key")],
+        "credentials": credentials,
     });
     parse(Kind::KongConsumer, object)
 }

@@ -1,7 +1,7 @@
 //! The table of kinds: one row for each kind, with everything that other modules need to know about it.
 //!
 //! [`Kind`], REST paths, RBAC permissions, watches, and the store's tables and object type are generated from it.
-//! Schemas and status merging have code for each kind, which tests compare with the table.
+//! Schemas have code for each kind, which tests compare with the table.
 
 use std::fmt;
 
@@ -190,6 +190,24 @@ pub enum StatusUse {
     Ignored,
 }
 
+/// The fields of the status that Portico writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusLayout {
+    GatewayClass,
+    Gateway,
+    /// `parents`: an entry for each parent of a route.
+    Parents,
+    /// `ancestors`: an entry for each object that a policy applies to.
+    Ancestors,
+    Conditions,
+    /// `loadBalancer`, without conditions.
+    Addresses,
+    ConditionsAndAddresses,
+    /// `controllers`: an entry for each controller.
+    Controllers,
+    NotWritten,
+}
+
 /// How the objects of a kind are read from an API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WatchMode {
@@ -239,6 +257,30 @@ impl Kind {
 
     pub const fn status_use(self) -> StatusUse {
         self.info().status
+    }
+
+    /// The fields of the status that Portico writes.
+    pub const fn status_layout(self) -> StatusLayout {
+        match self {
+            Kind::GatewayClass => StatusLayout::GatewayClass,
+            Kind::Gateway => StatusLayout::Gateway,
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute => {
+                StatusLayout::Parents
+            }
+            Kind::KongPlugin
+            | Kind::KongClusterPlugin
+            | Kind::KongConsumer
+            | Kind::KongConsumerGroup
+            | Kind::KongVault
+            | Kind::KongCustomEntity
+            | Kind::KongServiceFacade
+            | Kind::KongIngress => StatusLayout::Conditions,
+            Kind::TcpIngress | Kind::UdpIngress => StatusLayout::ConditionsAndAddresses,
+            Kind::Ingress => StatusLayout::Addresses,
+            Kind::KongLicense => StatusLayout::Controllers,
+            Kind::KongUpstreamPolicy => StatusLayout::Ancestors,
+            _ => StatusLayout::NotWritten,
+        }
     }
 
     /// Whether Portico writes the status of these objects.

@@ -1,7 +1,7 @@
 //! Names in manifests, dashboards and scripts of users: controllers, classes, labels and annotations. A change of a
 //! name that starts with `portico` requires a migration.
 
-use super::kong::annotations::{INGRESS_CLASS, INGRESS_PREFIX, IS_DEFAULT_CLASS, KONG_PREFIX};
+use super::kong::annotations::{ANNOTATION_PREFIX, INGRESS_CLASS, INGRESS_PREFIX, IS_DEFAULT_CLASS};
 
 /// `spec.controllerName` of the served GatewayClasses.
 pub const GATEWAY_CONTROLLER: &str = "portico.dev/gateway-controller";
@@ -11,10 +11,6 @@ pub const INGRESS_CONTROLLER: &str = "portico.dev/ingress-controller";
 
 /// The default class of Ingresses, and the class of Portico's own manifests.
 pub const INGRESS_CLASS_NAME: &str = "portico";
-
-/// `spec.controller` of Kong's IngressClasses. Of these classes, Portico serves only the one with the configured class
-/// name, and only if that name is not [`INGRESS_CLASS_NAME`].
-pub const KONG_INGRESS_CONTROLLER: &str = "ingress-controllers.konghq.com/kong";
 
 /// Annotation on a Service with the addresses of its endpoints, for manifests outside of a cluster: a list of IP
 /// addresses and DNS names. Their port is the numeric target port of each Service port. If the Service has only one
@@ -46,4 +42,4 @@ pub const MANAGED_BY: &str = "portico";
 
 /// Prefixes of the annotations that Portico reads; all other annotations are dropped.
 pub const ANNOTATION_PREFIXES: &[&str] =
-    &["portico.dev/", KONG_PREFIX, INGRESS_PREFIX, INGRESS_CLASS, IS_DEFAULT_CLASS];
+    &["portico.dev/", ANNOTATION_PREFIX, INGRESS_PREFIX, INGRESS_CLASS, IS_DEFAULT_CLASS];

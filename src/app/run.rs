@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
@@ -24,6 +24,7 @@ use super::gateway_services::{GatewayServicesHandle, GatewayServicesShutdown};
 use super::ingress::IngressConfig;
 use super::kong_metrics::{self, KongMetrics};
 use super::plugin_services::OnlineServices;
+use super::queue_meters::QueueMeters;
 use super::source_overlap::SourceOverlap;
 use super::state_meters::StateMeters;
 use super::status_publisher::StatusPublisher;
@@ -35,6 +36,7 @@ use crate::drain::{self, Drain, DrainPhase, HangupSignals, StopSignals};
 use crate::echo;
 use crate::manifests::ManifestWatcher;
 use crate::metrics::Metrics;
+use crate::plugin_api::queue::flush_queues;
 use crate::plugin_api::{PluginFactory, PluginState};
 use crate::plugins;
 use crate::proxy::Proxy;
@@ -84,6 +86,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let diagnostic_meters = DiagnosticMeters::register(metrics.registry(), cluster.is_some());
 
     let (state, node) = (PluginState::default(), Arc::<str>::from(node_name()));
+    metrics.registry().register_collector(Box::new(QueueMeters(state.clone())));
     let (admin_views, view_queries) = AdminViews::new(data_plane.snapshots.clone(), fingerprints.clone());
     let kong = KongMetrics { state: state.clone(), node: node.clone(), upstreams: data_plane.upstreams.clone() };
     let status_views = StatusViews::new(metrics, kong, ready.clone(), data_plane.proxy.stats(), fingerprints);
@@ -99,7 +102,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let (plugin_services, lookups) =
         OnlineServices::start(data_plane.trust.loopback()).context("cannot set up connections for plugins")?;
     let plugin_diagnostics = plugin_services.diagnostics();
-    let plugins = plugin_factory(&options, Arc::new(plugin_services), state, node);
+    let plugins = plugin_factory(&options, Arc::new(plugin_services), state.clone(), node);
     let control = new_control(&options, &data_plane, plugins, admin_address)?;
     let (gateway_services, services_shutdown) =
         start_gateway_services(&options, cluster.as_ref(), statuses.as_ref(), &control, &drain)?.unzip();
@@ -131,6 +134,8 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
         services.run().await;
     }
     drain_until(&data_plane.proxy, deadline, &drain).await;
+    // After the last request, whose log phase may add to the queues.
+    flush_queues(&state, QUEUE_FLUSH_LIMIT).await;
     if let Some(statuses) = statuses {
         statuses.shutdown().await;
     }
@@ -139,6 +144,9 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     tokio::task::block_in_place(|| data_plane.access_log.finish());
     Ok(ExitStatus::Success)
 }
+
+/// How long the queues of plugins may take to send what is left when the process stops.
+const QUEUE_FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
 /// The listeners of this process besides those of Gateways and Ingresses; None if a flag turns one off.
 struct OwnListeners {

@@ -177,7 +177,8 @@ struct AccessLogArgs {
     #[arg(long, value_name = "FILE", default_value = "-", env = "PORTICO_ACCESS_LOG")]
     access_log: PathBuf,
 
-    /// Fields of an access log entry in this order, separated by commas; default: all but `query` and `consumer`
+    /// Fields of an access log entry in this order, separated by commas; default: all but `query`,
+    /// `consumer` and `connect_ms`
     #[arg(long, value_name = "FIELD", value_delimiter = ',', env = "PORTICO_ACCESS_LOG_FIELDS")]
     access_log_fields: Vec<AccessLogField>,
 

@@ -6,12 +6,11 @@ use http::header::HOST;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::cors;
-use crate::api::Kind;
+use super::kong::plugins;
 use crate::api::gateway::{
     BackendObjectReference, Filter, HeaderModifier, LocalObjectReference, PathModifier, RequestMirror, RequestRedirect,
     UrlRewrite,
 };
-use crate::api::kind::KONG_GROUP;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::rule::{Filters, HeaderEdits, Mirror, PathEdit, RedirectAction, Rewrite, Scheme};
 use crate::upstream::Upstream;
@@ -155,11 +154,8 @@ impl FilterTranslator<'_> {
         is_plugin: &dyn Fn(&str) -> bool,
     ) {
         let field = format!("{}.extensionRef", self.field);
-        let is_kong_plugin = |reference: &&LocalObjectReference| {
-            reference.group == KONG_GROUP && reference.kind == Kind::KongPlugin.name()
-        };
-        let kong_plugin = reference.filter(is_kong_plugin);
-        let (message, remedy) = match (reference, kong_plugin) {
+        let plugin = reference.filter(|reference| plugins::is_plugin_reference(reference));
+        let (message, remedy) = match (reference, plugin) {
             (_, Some(plugin)) if level == FilterLevel::Rule && is_plugin(&plugin.name) => {
                 self.result.extensions.push((plugin.name.clone(), field));
                 return;

@@ -1,15 +1,14 @@
 //! Compiles the objects of the store into a snapshot and verdicts, without clock, I/O or randomness.
 //!
 //! ```text
-//!   changes ─▶ affected.rs ─▶ plugins/ ─▶ planning.rs ─▶ ingress/ ─▶ routers.rs ─▶ verdict_updates.rs, consumers/
-//!                                                                        │                │
-//!                                                                        ▼                ▼
-//!                                                                    Snapshot          Verdicts
+//!   changes ─▶ affected.rs ─▶ kong/plugins/ ─▶ planning.rs ─▶ ingress/ ─▶ routers.rs ─▶ Snapshot
+//!                                                                                 └▶ verdict_updates.rs ─▶ Verdicts
+//!                                                                                    kong/consumers/
 //!   planning.rs ┬ gateway.rs     listener.rs  certificates.rs
 //!               ├ http_route/    matches.rs  filters.rs  cors.rs  retry.rs  ┐
 //!               └ tcp_route.rs   backend_reference.rs ─┐                      ├ route_plan.rs  attachment.rs
 //!                                                      │                      ┘
-//!   ingress/                     backend.rs ───────────┴ backend/: Service ─▶ upstream
+//!   ingress/kong/                backend.rs ───────────┴ backend/: Service ─▶ upstream
 //! ```
 //!
 //! Invalid input never fails the compilation: the verdict on its object reports it, and other objects are compiled. The
@@ -243,11 +242,7 @@ impl Compiler {
     ) -> BTreeMap<UpstreamKey, Endpoints> {
         let mut to_build: BTreeSet<&UpstreamKey> =
             upstreams_changed.iter().filter(|key| self.upstream_usage.is_used(key)).collect();
-        // The annotations of a facade may select another load-balancing algorithm for its Service.
-        let facades =
-            keys_of_kind(touched, Kind::KongServiceFacade).filter_map(|key| store.kong_service_facades.get(key));
-        let facade_services: BTreeSet<ObjectKey> =
-            facades.map(|facade| ObjectKey::new(&facade.meta.key.namespace, &facade.spec.backend_ref.name)).collect();
+        let facade_services = kong::service_facade::services_of_changed(store, touched);
         for service in keys_of_kind(touched, Kind::Service).chain(&facade_services) {
             to_build.extend(self.upstream_usage.of_service(service));
         }
@@ -273,11 +268,10 @@ impl CompileRun {
     /// Adds the Services and facades whose verdict depends on what routes use.
     fn touch_services(&mut self, touched: &mut Changes) {
         for upstream in &self.upstreams_changed {
-            let id = |kind, name: &Arc<str>| {
-                ObjectId::new(kind, ObjectKey { namespace: upstream.namespace.clone(), name: name.clone() })
-            };
-            touched.insert(id(Kind::Service, &upstream.service));
-            touched.extend(upstream.facade.iter().map(|facade| id(Kind::KongServiceFacade, facade)));
+            let UpstreamKey { namespace, service, .. } = upstream;
+            let service = ObjectKey { namespace: namespace.clone(), name: service.clone() };
+            touched.insert(ObjectId::new(Kind::Service, service));
+            touched.extend(upstream.facade.iter().map(|facade| kong::service_facade::id(upstream, facade)));
         }
         let services = std::mem::take(&mut self.services_to_update);
         touched.extend(services.into_iter().map(|key| ObjectId::new(Kind::Service, key)));

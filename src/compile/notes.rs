@@ -26,10 +26,6 @@ pub(super) fn verdict(
             let service = store.services.get(&id.key)?;
             return Some(service_notes::service_verdict(store, service, forbidden, conflicts, is_used));
         }
-        Kind::KongServiceFacade => {
-            let facade = store.kong_service_facades.get(&id.key)?;
-            return Some(service_notes::facade_verdict(store, facade, is_used));
-        }
         Kind::EndpointSlice => slice_notes(store, &id.key),
         Kind::BackendTlsPolicy => vec![Diagnostic::warning(
             "spec.targetRefs",

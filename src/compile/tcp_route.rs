@@ -30,7 +30,7 @@ pub(super) fn plan(cx: CompileContext<'_>, gateways: &PlanMap<GatewayPlan>, rout
     for (index, backend) in first_rule.iter().flat_map(|rule| &rule.backend_refs).enumerate() {
         backends.add(cx, namespace, backend, &format!("spec.rules[0].backendRefs[{index}]"));
     }
-    backends.unsupported.extend(plugin_problem(&route.meta, "metadata"));
+    backends.unsupported.extend(plugin_problem(&route.meta, &format!("metadata.annotations[{PLUGINS}]")));
     let ResolvedBackends { backends, upstreams, resolved_refs, unsupported } = backends;
     let is_served = unsupported.is_empty();
     let mut dropped = unsupported;

@@ -117,8 +117,8 @@ pub enum ConditionTarget {
     Gateway,
     Listener,
     RouteParent,
-    /// An object of one of Kong's kinds, such as a plugin, consumer or policy.
-    Kong,
+    /// An object whose API defines no conditions for controllers in general, such as a plugin, consumer or policy.
+    Object,
 }
 
 /// Every possible (target, condition, status, reason), in a closed list, so that a test can require an example of each.
@@ -226,13 +226,13 @@ codes! {
         "TLS to a backend cannot be used as its annotations require.";
     RoutePartiallyInvalid = RouteParent "PartiallyInvalid" true "UnsupportedValue" "Some rules are not supported.";
 
-    PolicyAccepted = Kong "Accepted" true "Accepted" "The policy is valid.";
-    PolicyConflicted = Kong "Accepted" false "Conflicted" "Another Service of the same rule has a different policy.";
+    PolicyAccepted = Object "Accepted" true "Accepted" "The policy is valid.";
+    PolicyConflicted = Object "Accepted" false "Conflicted" "Another Service of the same rule has a different policy.";
 
-    KongProgrammed = Kong "Programmed" true "Programmed" "The object is in effect.";
-    KongInvalid = Kong "Programmed" false "Invalid" "The object is not valid.";
-    KongPending = Kong "Programmed" false "Pending" "The object is not used yet.";
-    KongDegraded = Kong "Degraded" true "ServerUnavailable" "A required server does not respond.";
+    ObjectProgrammed = Object "Programmed" true "Programmed" "The object is in effect.";
+    ObjectInvalid = Object "Programmed" false "Invalid" "The object is not valid.";
+    ObjectPending = Object "Programmed" false "Pending" "The object is not used yet.";
+    ObjectDegraded = Object "Degraded" true "ServerUnavailable" "A required server does not respond.";
 }
 
 impl Code {
@@ -241,7 +241,7 @@ impl Code {
         match self.condition() {
             "OverlappingTLSConfig" => false,
             // An unused object is not an error.
-            _ if self == Code::KongPending => false,
+            _ if self == Code::ObjectPending => false,
             "Conflicted" | "Degraded" | "PartiallyInvalid" => self.status(),
             _ => !self.status(),
         }
@@ -292,8 +292,8 @@ mod tests {
             (Code::ListenerHostnameConflict, true),
             (Code::RoutePartiallyInvalid, true),
             (Code::ListenerOverlappingHostnames, false),
-            (Code::KongPending, false),
-            (Code::KongDegraded, true),
+            (Code::ObjectPending, false),
+            (Code::ObjectDegraded, true),
         ] {
             assert_eq!(code.is_error(), is_error, "{code:?}");
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::kong::verdict_updates::VerdictSource;
 use super::verdict::Verdict;
 use super::{CompileContext, CompileRun, Compiler, gateway, ingress, kong, notes};
 use crate::api::{Kind, ObjectId, ObjectKey};
@@ -28,30 +29,6 @@ impl Compiler {
         }
     }
 
-    /// Updates the verdicts on policies that changed or whose referring Services changed.
-    pub(super) fn update_policy_verdicts(&mut self, store: &Store, touched: &Changes, run: &mut CompileRun) {
-        let mut outdated = BTreeSet::new();
-        for id in touched {
-            match id.kind {
-                Kind::KongUpstreamPolicy | Kind::KongIngress => drop(outdated.insert(id.clone())),
-                Kind::Service | Kind::KongServiceFacade => {
-                    let referenced: BTreeSet<_> =
-                        store.meta(id).into_iter().flat_map(kong::policy::referenced_policies).collect();
-                    outdated.extend(referenced.iter().cloned());
-                    outdated.extend(self.policies_by_referrer.remove(id).unwrap_or_default());
-                    if !referenced.is_empty() {
-                        self.policies_by_referrer.insert(id.clone(), referenced);
-                    }
-                }
-                _ => {}
-            }
-        }
-        for id in outdated {
-            let verdict = kong::policy::verdict(store, &id, &self.policy_conflicts);
-            self.set_verdict(id, verdict, run);
-        }
-    }
-
     /// Updates the verdicts on Gateways whose plan or attached routes changed.
     pub(super) fn update_gateway_verdicts(&mut self, run: &mut CompileRun) {
         for key in std::mem::take(&mut run.gateways_to_update) {
@@ -64,21 +41,22 @@ impl Compiler {
     /// Updates the verdicts on touched objects whose kind no other step updates.
     pub(super) fn update_other_verdicts(&mut self, cx: CompileContext<'_>, touched: &Changes, run: &mut CompileRun) {
         for id in touched {
+            let is_used = self.is_used(cx.store, id);
             let verdict = match id.kind {
-                Kind::Gateway | Kind::HttpRoute | Kind::TcpRoute => continue,
-                Kind::KongPlugin | Kind::KongClusterPlugin => continue,
-                Kind::KongConsumer | Kind::KongConsumerGroup => continue,
-                Kind::Ingress | Kind::KongUpstreamPolicy | Kind::KongIngress => continue,
+                Kind::Gateway | Kind::HttpRoute | Kind::TcpRoute | Kind::Ingress => continue,
                 Kind::IngressClass => {
                     cx.store.ingress_classes.get(&id.key).map(|class| ingress::class_verdict(cx, class))
                 }
                 Kind::GatewayClass => {
                     cx.store.gateway_classes.get(&id.key).map(|class| gateway::class_verdict(cx.inputs, class))
                 }
-                Kind::KongVault | Kind::KongCustomEntity | Kind::TcpIngress | Kind::UdpIngress | Kind::KongLicense => {
-                    kong::unserved_kinds::verdict(cx, id)
-                }
-                _ => notes::verdict(cx.store, id, &self.forbidden, &self.policy_conflicts, self.is_used(cx.store, id)),
+                _ => match kong::verdict_updates::verdict(cx, id, is_used) {
+                    VerdictSource::OwnStep => continue,
+                    VerdictSource::Known(verdict) => verdict,
+                    VerdictSource::OtherKind => {
+                        notes::verdict(cx.store, id, &self.forbidden, &self.policy_conflicts, is_used)
+                    }
+                },
             };
             self.set_verdict(id.clone(), verdict, run);
         }
@@ -98,11 +76,9 @@ impl Compiler {
                 self.upstream_usage.of_service(&id.key).any(|upstream| upstream.facade.is_none())
                     || store.dependency_index().dependents(id).any(would_use)
             }
-            Kind::KongServiceFacade => store.kong_service_facades.get(&id.key).is_some_and(|facade| {
-                let service = ObjectKey::new(&id.key.namespace, &facade.spec.backend_ref.name);
+            _ => kong::service_facade::service(store, id).is_some_and(|service| {
                 self.upstream_usage.of_service(&service).any(|upstream| upstream.facade.as_ref() == Some(&id.key.name))
             }),
-            _ => false,
         }
     }
 

@@ -16,7 +16,7 @@ use super::raw::RawObject;
 use super::watch::WatchSink;
 use super::watch_health::Scope;
 use crate::api::kind::StatusUse;
-use crate::api::kong::annotations::{INGRESS_PREFIX, KONG_PREFIX};
+use crate::api::kong::annotations::{ANNOTATION_PREFIX, INGRESS_PREFIX};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::{AnyObject, Batch, MalformedObject, UnparseablePolicy};
 
@@ -91,7 +91,7 @@ impl ReceivedObject {
         let generation = raw.generation();
         let (uid, resource_version) = (Arc::from(raw.uid()), Arc::from(raw.resource_version()));
         let is_observed = kind.status_use() != StatusUse::Ignored
-            || (kind == Kind::Service && raw.has_annotation_with_prefix(&[KONG_PREFIX, INGRESS_PREFIX]));
+            || (kind == Kind::Service && raw.has_annotation_with_prefix(&[ANNOTATION_PREFIX, INGRESS_PREFIX]));
         let (mut object, status) = raw.into_parts();
         // The status of a Service holds the addresses of its load balancer, which become the addresses of Ingresses.
         if kind == Kind::Service && !status.is_null() {

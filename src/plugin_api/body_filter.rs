@@ -39,7 +39,7 @@ pub type BodyTransform = Box<dyn FnOnce(&[u8]) -> Option<Bytes>>;
 /// What happens to a body that is larger than `max_bytes`.
 pub enum BeyondLimit {
     PassUnchanged,
-    /// The reply replaces the response.
+    /// The reply replaces the response. The response phase of the plugins does not run on it.
     Replace(Box<Reply>),
 }
 

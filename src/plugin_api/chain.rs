@@ -30,7 +30,7 @@ use super::consumers::plugins::{ConsumerPlugins, RequestConsumerPlugins};
 use super::consumers::{Consumer, ConsumerDirectory};
 use super::context::{
     ClientInfo, Framing, Identity, LogCx, PluginData, RequestCx, RequestSummary, ResponseCx, ResponseHeaders,
-    ResponseSource, RouteNames,
+    ResponseSource, RouteNames, UriCaptures,
 };
 use super::kind::Phases;
 use super::log_entry::RouteDescription;
@@ -44,6 +44,8 @@ pub struct Chain {
     pub names: Arc<RouteNames>,
     slots: Box<[ChainSlot]>,
     body_buffer_limit: Option<usize>,
+    /// The plugins that may buffer the body.
+    body_readers: Box<[Arc<dyn Plugin>]>,
     /// Set if a plugin reads the heads of requests and responses in the log phase.
     head_log: Option<Box<HeadLog>>,
 }
@@ -307,14 +309,17 @@ impl ChainBuilder {
         self.slots.sort_by_key(|slot| slot.place);
         // Instances for only a consumer or group are not in the chain and do not buffer the body: the consumer is
         // unknown before `access`, so all bodies would be buffered.
-        let body_buffer_limit = self
-            .slots
-            .iter()
-            .flat_map(ChainSlot::selectable_instances)
-            .filter_map(|instance| instance.plugin.body_buffer_limit())
-            .max();
+        let mut body_readers: Vec<Arc<dyn Plugin>> = Vec::new();
+        for instance in self.slots.iter().flat_map(ChainSlot::selectable_instances) {
+            let is_last = body_readers.last().is_some_and(|last| Arc::ptr_eq(last, &instance.plugin));
+            if instance.plugin.body_buffer_limit().is_some() && !is_last {
+                body_readers.push(Arc::clone(&instance.plugin));
+            }
+        }
+        let body_buffer_limit = body_readers.iter().filter_map(|plugin| plugin.body_buffer_limit()).max();
         let head_log = self.head_log(&names);
-        Some(Arc::new(Chain { names, slots: self.slots.into(), body_buffer_limit, head_log }))
+        let (slots, body_readers) = (self.slots.into(), body_readers.into());
+        Some(Arc::new(Chain { names, slots, body_buffer_limit, body_readers, head_log }))
     }
 }
 
@@ -323,6 +328,7 @@ pub struct ChainRequest<'r> {
     pub head: &'r mut request::Parts,
     pub path: &'r str,
     pub query: Option<&'r str>,
+    pub uri_captures: &'r dyn UriCaptures,
     pub client: ClientInfo<'r>,
     pub framing: Framing,
     pub id: &'r HeaderValue,
@@ -368,9 +374,15 @@ pub struct ChainState {
 }
 
 impl Chain {
-    /// How many bytes of the body to buffer before plugins run.
+    /// How many bytes of any body plugins may buffer.
     pub fn body_buffer_limit(&self) -> Option<usize> {
         self.body_buffer_limit
+    }
+
+    /// How many bytes of the body of this request to buffer before plugins run.
+    pub fn body_buffer_limit_for(&self, head: &request::Parts) -> Option<usize> {
+        let readers = self.body_readers.iter().filter(|plugin| plugin.buffers_body(head));
+        readers.filter_map(|plugin| plugin.body_buffer_limit()).max()
     }
 
     /// Whether a plugin reads the heads of requests and responses in the log phase.
@@ -392,6 +404,7 @@ impl Chain {
             head: request.head,
             path: request.path,
             query: request.query,
+            uri_captures: request.uri_captures,
             client: request.client,
             framing: request.framing,
             id: request.id,
@@ -417,10 +430,7 @@ impl Chain {
         let mut of_consumer = RequestConsumerPlugins::default();
         loop {
             of_consumer.look_up(directory.map(|plugins| &**plugins), cx.identity.consumer.as_ref());
-            let Some(selected) = self.select_next(&mut state.progress, &of_consumer, cx.identity, request.protocol)
-            else {
-                return None;
-            };
+            let selected = self.select_next(&mut state.progress, &of_consumer, cx.identity, request.protocol)?;
             let number = slot_number(state.selected.len());
             state.selected.push(selected.into());
             let (kind, instance) = self.instance(selected);

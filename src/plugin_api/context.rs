@@ -25,6 +25,8 @@ pub struct RequestCx<'r> {
     pub path: &'r str,
     /// The query as the client sent it. To change it, change `head.uri`.
     pub query: Option<&'r str>,
+    /// The groups of the route's regular expression.
+    pub uri_captures: &'r dyn UriCaptures,
     pub client: ClientInfo<'r>,
     pub framing: Framing,
     /// The request id: 32 hexadecimal digits unless a trusted peer sent another one.
@@ -68,6 +70,27 @@ impl RequestCx<'_> {
     /// Stores data of this plugin for `Plugin::response` and `Plugin::log` of the same request.
     pub fn set_plugin_data<T: Any>(&mut self, value: T) {
         self.plugin_data.insert(self.slot, value);
+    }
+}
+
+/// The groups of the regular expression that a route matches paths with, for the path of one request.
+pub trait UriCaptures {
+    /// The text of a group by its number, from 1 on; 0 is the whole match.
+    fn group(&self, number: usize) -> Option<&str>;
+    fn named_group(&self, name: &str) -> Option<&str>;
+}
+
+/// The groups of a route without a regular expression.
+#[derive(Clone, Copy, Debug)]
+pub struct NoUriCaptures;
+
+impl UriCaptures for NoUriCaptures {
+    fn group(&self, _number: usize) -> Option<&str> {
+        None
+    }
+
+    fn named_group(&self, _name: &str) -> Option<&str> {
+        None
     }
 }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::request::Parts;
-use http::uri::PathAndQuery;
+use http::uri::{InvalidUri, PathAndQuery};
 use http::{HeaderMap, HeaderName, Uri, header};
 use indexmap::IndexMap;
 use percent_encoding::percent_decode;
@@ -107,15 +107,23 @@ pub fn remove_from_query(head: &mut Parts, unwanted: impl Fn(&[u8]) -> bool) {
     let Some(rest) = head.uri.query().and_then(|query| UrlEncodedForm(query.as_bytes()).without(unwanted)) else {
         return;
     };
-    let mut target = head.uri.path().as_bytes().to_vec();
-    if !rest.is_empty() {
-        target.push(b'?');
-        target.extend(rest);
-    }
-    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    let path = head.uri.path().to_owned();
     // Valid, because it consists of parts of a valid target.
-    parts.path_and_query = PathAndQuery::from_maybe_shared(bytes::Bytes::from(target)).ok();
+    replace_target(head, &path, &rest).unwrap_or_default();
+}
+
+/// Replaces path and query of the target that is sent upstream. Fails if they are not valid or too long.
+pub fn replace_target(head: &mut Parts, path: &str, query: &[u8]) -> Result<(), InvalidUri> {
+    let mut target = path.as_bytes().to_vec();
+    if !query.is_empty() {
+        target.push(b'?');
+        target.extend_from_slice(query);
+    }
+    let target = PathAndQuery::from_maybe_shared(bytes::Bytes::from(target))?;
+    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    parts.path_and_query = Some(target);
     head.uri = Uri::from_parts(parts).unwrap_or_default();
+    Ok(())
 }
 
 /// The fields of a body.

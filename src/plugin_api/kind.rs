@@ -53,6 +53,7 @@ pub struct Phases {
 impl Phases {
     pub const ACCESS: Phases = Phases { access: true, response: false, log: false };
     pub const ACCESS_AND_RESPONSE: Phases = Phases { access: true, response: true, log: false };
+    pub const RESPONSE: Phases = Phases { access: false, response: true, log: false };
     pub const LOG: Phases = Phases { access: false, response: false, log: true };
 }
 

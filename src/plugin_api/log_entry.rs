@@ -154,7 +154,7 @@ impl<'a> LogEntry<'a> {
             upstream_status: upstream_status(request.attempts),
             response: ResponseJson {
                 status: summary.status.as_u16(),
-                size: heads.map_or(0, |heads| response_head_size(heads)) + summary.bytes_out,
+                size: heads.map_or(0, response_head_size) + summary.bytes_out,
                 headers: heads.map(|heads| HeadersJson { headers: &heads.response, credentials: None }),
             },
             latencies: LatenciesJson::new(cx),
@@ -168,10 +168,11 @@ impl<'a> LogEntry<'a> {
                 username: consumer.username.as_deref(),
                 custom_id: consumer.custom_id().map(|id| &**id),
             }),
-            authenticated_entity: cx.identity.credential.as_deref().map(|id| AuthenticatedEntityJson {
-                id,
-                consumer_id: consumer.map(|consumer| &*consumer.id),
-            }),
+            authenticated_entity: cx
+                .identity
+                .credential
+                .as_deref()
+                .map(|id| AuthenticatedEntityJson { id, consumer_id: consumer.map(|consumer| &*consumer.id) }),
             workspace: WORKSPACE_ID,
             workspace_name: "default",
             source: if summary.source == ResponseSource::Service { "upstream" } else { "kong" },

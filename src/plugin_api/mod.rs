@@ -39,14 +39,15 @@ pub mod testing;
 pub mod timing;
 
 use futures_util::future::LocalBoxFuture;
+use http::request;
 
 pub use body_filter::{BeyondLimit, BodyFilter, BufferedFilter, StreamingFilter};
 pub use chain::Chain;
 pub use completed_request::{CompletedRequest, CredentialLocations};
 pub use consumers::{Consumer, ConsumerDirectory};
 pub use context::{
-    ClientInfo, Framing, Identity, LogCx, RequestCx, RequestSummary, ResponseCx, ResponseHeaders, ResponseSource,
-    RouteNames,
+    ClientInfo, Framing, Identity, LogCx, NoUriCaptures, RequestCx, RequestSummary, ResponseCx, ResponseHeaders,
+    ResponseSource, RouteNames, UriCaptures,
 };
 pub use factory::PluginFactory;
 pub use kind::{
@@ -100,6 +101,13 @@ pub trait Plugin: Send + Sync + 'static {
     /// as in nearly all plugins, the body is not buffered for this plugin.
     fn body_buffer_limit(&self) -> Option<usize> {
         None
+    }
+
+    /// Whether to buffer the body of a request with this head, up to [`Plugin::body_buffer_limit`]. Another plugin may
+    /// request that the body is buffered, whatever this one returns.
+    fn buffers_body(&self, head: &request::Parts) -> bool {
+        let _ = head;
+        true
     }
 }
 

@@ -5,6 +5,11 @@
 pub struct Multipart<'a> {
     body: &'a [u8],
     parts: Vec<MultipartField<'a>>,
+    /// What begins each part: two dashes and the boundary.
+    delimiter: Vec<u8>,
+    /// Offsets of the first and of the last delimiter.
+    first: usize,
+    last: usize,
 }
 
 /// A part of the body, with the field that it contains.
@@ -17,6 +22,13 @@ pub struct MultipartField<'a> {
     end: usize,
 }
 
+impl MultipartField<'_> {
+    /// Offsets of the delimiter before the part and of the one after it.
+    pub fn extent(&self) -> (usize, usize) {
+        (self.start, self.end)
+    }
+}
+
 /// Bodies with more parts are rejected; usual forms have a dozen fields.
 const MAX_PARTS: usize = 1000;
 
@@ -26,11 +38,12 @@ impl<'a> Multipart<'a> {
         let boundary = parameter(content_type, "boundary").filter(|boundary| !boundary.is_empty())?;
         let delimiter = [b"--", &*boundary].concat();
         let mut parts = Vec::new();
-        let mut start = next_delimiter(body, 0, &delimiter)?;
+        let first = next_delimiter(body, 0, &delimiter)?;
+        let mut start = first;
         loop {
             let part_start = start + delimiter.len();
             if body[part_start..].starts_with(b"--") {
-                return Some(Multipart { body, parts });
+                return Some(Multipart { body, parts, delimiter, first, last: start });
             }
             let end = next_delimiter(body, part_start, &delimiter)?;
             if parts.len() == MAX_PARTS {
@@ -45,6 +58,16 @@ impl<'a> Multipart<'a> {
 
     pub fn parts(&self) -> &[MultipartField<'a>] {
         &self.parts
+    }
+
+    /// What begins each part: two dashes and the boundary.
+    pub fn delimiter(&self) -> &[u8] {
+        &self.delimiter
+    }
+
+    /// Offsets of the first delimiter, and of the last one, which ends the body.
+    pub fn extent(&self) -> (usize, usize) {
+        (self.first, self.last)
     }
 
     /// The body without the `unwanted` fields. `None` if it has none of them.

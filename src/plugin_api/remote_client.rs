@@ -66,7 +66,7 @@ impl RemoteClient {
         *message.uri_mut() = target.into();
         *message.headers_mut() = headers;
         message.headers_mut().entry(USER_AGENT).or_insert(PRODUCT);
-        let (connection, response) = loop {
+        let (mut connection, response) = loop {
             let (mut connection, is_new) = match self.take_idle(&remote) {
                 Some(connection) => (connection, false),
                 None => (self.connect(remote.clone()).await?, true),
@@ -81,7 +81,10 @@ impl RemoteClient {
             }
         };
         let (response, is_reusable) = read_response(response, response_body).await?;
-        if let Some(keep_alive) = keep_alive.filter(|_| is_reusable) {
+        // The connection is ready as soon as its task has noticed the end of the response.
+        if let Some(keep_alive) = keep_alive.filter(|_| is_reusable)
+            && let Ok(Ok(())) = timeout(MAX_DISCARD_TIME, connection.sender.ready()).await
+        {
             self.keep(remote, connection, keep_alive);
         }
         Ok(response)
@@ -91,8 +94,7 @@ impl RemoteClient {
         let stream = self.connector.connect(remote).await?;
         let mut builder = http1::Builder::new();
         builder.max_buf_size(MAX_HEAD);
-        let (sender, connection) =
-            builder.handshake(TokioIo::new(stream)).await.map_err(|error| describe(&error))?;
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| describe(&error))?;
         let (idle_until, changes) = watch::channel(None);
         // The task ends when the connection is dropped, was idle for too long, or is closed by the server.
         tokio::spawn(drive(connection, changes));

@@ -83,7 +83,8 @@ impl RemoteUrl {
             None if authority.ends_with(host) || authority.ends_with(']') => default_port,
             None => return Err("the URL has an invalid port".to_owned()),
         };
-        let host_header = HeaderValue::try_from(authority).map_err(|_| "the host of the URL is not valid".to_owned())?;
+        let host_header =
+            HeaderValue::try_from(authority).map_err(|_| "the host of the URL is not valid".to_owned())?;
         Ok(RemoteUrl {
             host: host.to_owned(),
             port,

@@ -15,8 +15,8 @@ pub struct PluginState {
 type StateEntries = HashMap<(TypeId, Box<str>), Weak<dyn Any + Send + Sync>>;
 
 impl PluginState {
-    /// Returns the object of this name, or creates it if there is none. A plugin is rebuilt before the old one is
-    /// dropped, so the new one gets the same object.
+    /// Returns the object of this name, or creates it if there is none; `create` must not use this state. A plugin is
+    /// rebuilt before the old one is dropped, so the new one gets the same object.
     pub fn get_or_create<T: Any + Send + Sync>(&self, name: &str, create: impl FnOnce() -> T) -> Arc<T> {
         let key = (TypeId::of::<T>(), Box::from(name));
         let mut entries = self.entries.lock();

@@ -15,7 +15,7 @@ use super::chain::{
 };
 use super::completed_request::{CompletedRequest, LoggedHeads};
 use super::consumers::EntityId;
-use super::context::{ClientInfo, Framing, RequestSummary, ResponseSource, RouteNames};
+use super::context::{ClientInfo, Framing, RequestSummary, ResponseSource, RouteNames, UriCaptures};
 use super::kind::{AnyPluginKind, BuildCx, BuildNotes};
 use super::reply::{Reply, ReplyBody};
 use super::scheme::Scheme;
@@ -114,8 +114,23 @@ pub struct TestRequest {
     pub address: std::net::IpAddr,
     pub scheme: Scheme,
     pub now: SystemTime,
+    pub uri_captures: TestCaptures,
     /// The response of the endpoint.
     pub upstream_response: Response<()>,
+}
+
+/// The groups of the route's regular expression: each with its name, in order.
+#[derive(Clone, Debug, Default)]
+pub struct TestCaptures(pub Vec<(&'static str, String)>);
+
+impl UriCaptures for TestCaptures {
+    fn group(&self, number: usize) -> Option<&str> {
+        Some(&self.0.get(number.checked_sub(1)?)?.1)
+    }
+
+    fn named_group(&self, name: &str) -> Option<&str> {
+        Some(&self.0.iter().find(|(group, _)| *group == name)?.1)
+    }
 }
 
 /// The result of a [`TestRequest`].
@@ -136,6 +151,7 @@ impl TestRequest {
             address: [192, 0, 2, 1].into(),
             scheme: Scheme::Http,
             now: noon(),
+            uri_captures: TestCaptures::default(),
             upstream_response: Response::new(()),
         }
     }
@@ -197,10 +213,12 @@ impl TestRequest {
             upstream_target: None,
         });
         let mut state = ChainState::default();
+        let buffers_body = chain.body_buffer_limit_for(&head).is_some();
         let request = ChainRequest {
             head: &mut head,
             path: uri.path(),
             query: uri.query(),
+            uri_captures: &self.uri_captures,
             client: ClientInfo {
                 address: self.address,
                 port: 40_000,
@@ -211,7 +229,7 @@ impl TestRequest {
             },
             framing,
             id: &id,
-            body: Some(&body).filter(|_| chain.body_buffer_limit().is_some()),
+            body: Some(&body).filter(|_| buffers_body),
             consumers: &self.consumers,
             now: self.now,
             protocol,

@@ -184,7 +184,11 @@ impl Plugin for KeyAuth {
     fn credential_locations(&self) -> CredentialLocations {
         let names = || self.names.iter();
         CredentialLocations {
-            headers: names().flat_map(|name| [Some(&name.header), name.dashed_header.as_ref()]).flatten().cloned().collect(),
+            headers: names()
+                .flat_map(|name| [Some(&name.header), name.dashed_header.as_ref()])
+                .flatten()
+                .cloned()
+                .collect(),
             parameters: names().map(|name| name.name.clone()).collect(),
             cookies: Vec::new(),
         }

@@ -6,6 +6,7 @@ mod basic_auth;
 mod bot_detection;
 mod correlation_id;
 mod cors;
+mod http_log;
 mod ip_restriction;
 mod jwt;
 mod key_auth;
@@ -14,6 +15,8 @@ mod rate_limiting;
 mod redirect;
 mod request_size_limiting;
 mod request_termination;
+mod request_transformer;
+mod response_transformer;
 
 use crate::plugin_api::{AnyPluginKind, PluginRegistry, RegisteredKind};
 
@@ -24,6 +27,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<bot_detection::BotDetection>::NEW,
     &RegisteredKind::<correlation_id::CorrelationId>::NEW,
     &RegisteredKind::<cors::CorsPlugin>::NEW,
+    &RegisteredKind::<http_log::HttpLog>::NEW,
     &RegisteredKind::<ip_restriction::IpRestriction>::NEW,
     &RegisteredKind::<jwt::Jwt>::NEW,
     &RegisteredKind::<key_auth::KeyAuth>::NEW,
@@ -32,6 +36,8 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<redirect::RedirectPlugin>::NEW,
     &RegisteredKind::<request_size_limiting::RequestSizeLimiting>::NEW,
     &RegisteredKind::<request_termination::RequestTermination>::NEW,
+    &RegisteredKind::<request_transformer::RequestTransformer>::NEW,
+    &RegisteredKind::<response_transformer::ResponseTransformer>::NEW,
 ];
 
 /// The registry of all plugins.

@@ -74,7 +74,7 @@ impl VerdictWord {
         match (is_fine(&verdict.conditions), fine_count == parts.len()) {
             _ if verdict.all_conditions().next().is_none() && has_remarks() => VerdictWord::ReadWithRemarks,
             _ if verdict.all_conditions().next().is_none() => VerdictWord::Read,
-            (true, true) if verdict.conditions.iter().any(|condition| condition.code == Code::KongPending) => {
+            (true, true) if verdict.conditions.iter().any(|condition| condition.code == Code::ObjectPending) => {
                 VerdictWord::Pending
             }
             (true, true) if verdict.about(Topic::Plugin).next().is_some() => VerdictWord::Partly,
@@ -247,18 +247,21 @@ mod tests {
             (
                 Kind::KongPlugin,
                 ObjectKey::new("default", "f"),
-                Verdict { conditions: vec![condition(Code::KongInvalid, &["no such field"])], ..Verdict::default() },
+                Verdict { conditions: vec![condition(Code::ObjectInvalid, &["no such field"])], ..Verdict::default() },
             ),
             (
                 Kind::KongPlugin,
                 ObjectKey::new("default", "g"),
-                Verdict { conditions: vec![condition(Code::KongPending, &["nothing uses it"])], ..Verdict::default() },
+                Verdict {
+                    conditions: vec![condition(Code::ObjectPending, &["nothing uses it"])],
+                    ..Verdict::default()
+                },
             ),
             (
                 Kind::Ingress,
                 ObjectKey::new("default", "h"),
                 Verdict {
-                    conditions: vec![condition(Code::KongProgrammed, &[])],
+                    conditions: vec![condition(Code::ObjectProgrammed, &[])],
                     load_balancer: Some(vec![PublishedAddress::Ip("192.0.2.1".to_owned())]),
                     ..Verdict::default()
                 },
@@ -270,7 +273,7 @@ mod tests {
                     ancestors: vec![AncestorVerdict {
                         kind: Kind::Service,
                         name: "shop".into(),
-                        conditions: vec![condition(Code::KongProgrammed, &[])],
+                        conditions: vec![condition(Code::ObjectProgrammed, &[])],
                     }],
                     ..Verdict::default()
                 },

@@ -1,5 +1,5 @@
-//! Regular expressions that match a part of a value, and the capture groups of paths. Expressions of paths match from the
-//! first byte on, those of header values anywhere.
+//! Regular expressions that match a part of a value, and the capture groups of paths. Expressions of paths match from
+//! the first byte on, those of header values anywhere.
 
 use std::fmt;
 
@@ -94,8 +94,8 @@ impl TextRegex {
     }
 }
 
-/// Many path patterns in one automaton. The router has a list of entries, sorted by precedence (see `router/by_conditions`), of
-/// which several may have the same pattern. A position in this list identifies an entry.
+/// Many path patterns in one automaton. The router has a list of entries, sorted by precedence (see
+/// `router/by_conditions`), of which several may have the same pattern. A position in this list identifies an entry.
 #[derive(Debug)]
 pub(in crate::snapshot) struct PathRegexes {
     automaton: meta::Regex,

@@ -1,7 +1,5 @@
-//! Options of a rule: how its requests are accepted and forwarded, and how its responses look. The defaults are those of
-//! the Gateway API; each dialect of the configuration sets the options in which it differs.
-
-use std::fmt;
+//! Options of a rule: how its requests are accepted and forwarded, and how its responses look. The defaults are those
+//! of the Gateway API; each dialect of the configuration sets the options in which it differs.
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -21,8 +19,8 @@ pub struct RuleOptions {
     pub upstream_path: Option<UpstreamPath>,
     pub host: UpstreamHost,
     pub trailer_header: TrailerHeader,
-    /// The header fields that identify the proxy and report its latencies. `None` adds none, unless they are enabled for
-    /// all requests of the process.
+    /// The header fields that identify the proxy and report its latencies. `None` adds none, unless they are enabled
+    /// for all requests of the process.
     pub product_headers: Option<&'static ProductHeaderNames>,
     pub errors: ErrorStyle,
 }
@@ -47,7 +45,8 @@ pub struct HttpsRedirect {
     pub port: u16,
 }
 
-/// The protocols to which a connection may be upgraded. A request for another protocol is forwarded without the upgrade.
+/// The protocols to which a connection may be upgraded. A request for another protocol is forwarded without the
+/// upgrade.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AcceptedUpgrades {
     #[default]
@@ -131,8 +130,7 @@ impl Default for HttpsRedirect {
 }
 
 impl RuleOptions {
-    /// Text for dumps: a line for each option that depends on the request, and one for all others that differ from the
-    /// defaults.
+    /// Text for dumps: a line for each option with a value, and one for all others that differ from the defaults.
     pub(in crate::snapshot) fn describe(&self) -> Vec<String> {
         let RuleOptions { protocols, https_redirect, host, upstream_path, .. } = self;
         let mut lines = Vec::new();
@@ -160,30 +158,29 @@ impl RuleOptions {
         if protocols.https && !protocols.http {
             lines.push(format!("https redirect {} to port {}", https_redirect.status.as_u16(), https_redirect.port));
         }
-        let style = Style(self).to_string();
-        lines.extend((!style.is_empty()).then_some(style));
+        lines.extend(self.describe_styles());
         lines
     }
-}
 
-/// The options that differ from the defaults in the same way for all requests.
-struct Style<'o>(&'o RuleOptions);
-
-impl fmt::Display for Style<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// One line for the options of requests that have no value, and one for those of responses.
+    fn describe_styles(&self) -> impl Iterator<Item = String> + use<> {
         let RuleOptions {
             upstream_path, upgrades, forwarding_headers, trailer_header, product_headers, errors, ..
-        } = self.0;
-        let all = [
+        } = self;
+        let of_requests = [
             (upstream_path.is_some(), "normalized path"),
             (*forwarding_headers == ForwardingHeaderStyle::RealIp, "real-IP headers"),
             (*upgrades == AcceptedUpgrades::WebSocket, "WebSocket upgrades only"),
+        ];
+        let of_responses = [
             (*trailer_header == TrailerHeader::IfAccepted, "Trailer if accepted"),
             (product_headers.is_some(), "product headers"),
             (*errors == ErrorStyle::RingBalancer, "ring-balancer errors"),
         ];
-        let texts: Vec<&str> = all.into_iter().filter(|(differs, _)| *differs).map(|(_, text)| text).collect();
-        formatter.write_str(&texts.join(", "))
+        [("requests", of_requests), ("responses", of_responses)].into_iter().filter_map(|(name, options)| {
+            let texts: Vec<&str> = options.into_iter().filter(|(differs, _)| *differs).map(|(_, text)| text).collect();
+            (!texts.is_empty()).then(|| format!("{name} with {}", texts.join(", ")))
+        })
     }
 }
 
@@ -203,17 +200,26 @@ mod tests {
         let with_path = |path| RuleOptions { upstream_path: Some(path), ..default() };
         let cases: [(RuleOptions, &[&str]); 8] = [
             (default(), &[]),
-            (with_path(UpstreamPath::default()), &["normalized path"]),
+            (with_path(UpstreamPath::default()), &["requests with normalized path"]),
             (
                 with_path(UpstreamPath { strip_matched: true, prefix: "/v1".into(), template: None }),
-                &["strip path", "path /v1", "normalized path"],
+                &["strip path", "path /v1", "requests with normalized path"],
             ),
-            (RuleOptions { upgrades: AcceptedUpgrades::WebSocket, ..default() }, &["WebSocket upgrades only"]),
-            (RuleOptions { forwarding_headers: ForwardingHeaderStyle::RealIp, ..default() }, &["real-IP headers"]),
-            (RuleOptions { trailer_header: TrailerHeader::IfAccepted, ..default() }, &["Trailer if accepted"]),
+            (
+                RuleOptions { upgrades: AcceptedUpgrades::WebSocket, ..default() },
+                &["requests with WebSocket upgrades only"],
+            ),
+            (
+                RuleOptions { forwarding_headers: ForwardingHeaderStyle::RealIp, ..default() },
+                &["requests with real-IP headers"],
+            ),
+            (
+                RuleOptions { trailer_header: TrailerHeader::IfAccepted, ..default() },
+                &["responses with Trailer if accepted"],
+            ),
             (
                 RuleOptions { product_headers: Some(&NAMES), errors: ErrorStyle::RingBalancer, ..default() },
-                &["product headers, ring-balancer errors"],
+                &["responses with product headers, ring-balancer errors"],
             ),
             (
                 RuleOptions { protocols: Protocols { http: false, ..Protocols::ALL }, ..default() },

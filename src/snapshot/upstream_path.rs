@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use super::uri_template::UriTemplate;
 
-/// How the path for the endpoint is derived from the normalized path of the request. The default forwards the normalized
-/// path.
+/// How the path for the endpoint is derived from the normalized path of the request. The default forwards the
+/// normalized path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamPath {
     /// Whether the matched part of the path is removed before the request is forwarded.

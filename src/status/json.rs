@@ -133,7 +133,7 @@ mod tests {
         let ancestor = |kind, name: &str| AncestorVerdict {
             kind,
             name: name.into(),
-            conditions: vec![Condition::without_diagnostics(Code::KongProgrammed)],
+            conditions: vec![Condition::without_diagnostics(Code::ObjectProgrammed)],
         };
         let verdict = Verdict {
             generation: 3,

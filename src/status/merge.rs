@@ -7,7 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::api::Kind;
-use crate::api::kind::GATEWAY_GROUP;
+use crate::api::kind::{GATEWAY_GROUP, StatusLayout};
 use crate::api::names::GATEWAY_CONTROLLER;
 use crate::compile::verdict::{Code, ConditionTarget};
 
@@ -25,16 +25,16 @@ pub struct MergedStatus {
 pub fn merge(kind: Kind, observed: &Value, desired: &Value, controllers: &[String], now: &str) -> MergedStatus {
     let mut left_out = Vec::new();
     let mut status = observed.as_object().cloned().unwrap_or_default();
-    match kind {
+    match kind.status_layout() {
         // The class belongs to another controller: its conditions have the same types, but are not Portico's.
-        Kind::GatewayClass | Kind::Gateway if list(desired, "conditions").is_empty() => {}
-        Kind::GatewayClass => {
+        StatusLayout::GatewayClass | StatusLayout::Gateway if list(desired, "conditions").is_empty() => {}
+        StatusLayout::GatewayClass => {
             let merged = ConditionList { target: ConditionTarget::GatewayClass, path: "status.conditions", now }
                 .merge(observed, desired);
             replace(&mut status, "conditions", merged.entries, &mut left_out, merged.left_out);
             replace(&mut status, "supportedFeatures", list(desired, "supportedFeatures").to_vec(), &mut left_out, None);
         }
-        Kind::Gateway => {
+        StatusLayout::Gateway => {
             let merged = ConditionList { target: ConditionTarget::Gateway, path: "status.conditions", now }
                 .merge(observed, desired);
             replace(&mut status, "conditions", merged.entries, &mut left_out, merged.left_out);
@@ -44,7 +44,7 @@ pub fn merge(kind: Kind, observed: &Value, desired: &Value, controllers: &[Strin
                 merge_listeners(list(observed, "listeners"), list(desired, "listeners"), now, &mut left_out);
             replace(&mut status, "listeners", listeners, &mut left_out, None);
         }
-        Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute => {
+        StatusLayout::Parents => {
             let merged =
                 merge_parents(list(observed, "parents"), list(desired, "parents"), controllers, now, &mut left_out);
             // The API requires the list in every status, so it stays when its last entry is removed.
@@ -52,25 +52,18 @@ pub fn merge(kind: Kind, observed: &Value, desired: &Value, controllers: &[Strin
                 status.insert("parents".to_owned(), Value::Array(merged));
             }
         }
-        Kind::KongPlugin
-        | Kind::KongClusterPlugin
-        | Kind::KongConsumer
-        | Kind::KongConsumerGroup
-        | Kind::KongVault
-        | Kind::KongCustomEntity
-        | Kind::KongServiceFacade
-        | Kind::KongIngress => merge_kong_conditions(&mut status, observed, desired, now, &mut left_out),
-        Kind::TcpIngress | Kind::UdpIngress => {
-            merge_kong_conditions(&mut status, observed, desired, now, &mut left_out);
+        StatusLayout::Conditions => merge_conditions(&mut status, observed, desired, now, &mut left_out),
+        StatusLayout::ConditionsAndAddresses => {
+            merge_conditions(&mut status, observed, desired, now, &mut left_out);
             merge_load_balancer(&mut status, desired);
         }
-        Kind::Ingress => merge_load_balancer(&mut status, desired),
-        Kind::KongLicense => {
+        StatusLayout::Addresses => merge_load_balancer(&mut status, desired),
+        StatusLayout::Controllers => {
             let merged =
                 merge_license_controllers(list(observed, "controllers"), desired, controllers, now, &mut left_out);
             replace(&mut status, "controllers", merged, &mut left_out, None);
         }
-        Kind::KongUpstreamPolicy => {
+        StatusLayout::Ancestors => {
             let merged = merge_ancestors(
                 list(observed, "ancestors"),
                 list(desired, "ancestors"),
@@ -83,7 +76,7 @@ pub fn merge(kind: Kind, observed: &Value, desired: &Value, controllers: &[Strin
                 status.insert("ancestors".to_owned(), Value::Array(merged));
             }
         }
-        _ => {}
+        StatusLayout::NotWritten => {}
     }
     let before = observed.as_object().cloned().unwrap_or_default();
     MergedStatus { status: (status != before).then_some(Value::Object(status)), left_out }
@@ -160,30 +153,31 @@ impl ConditionList<'_> {
 
 /// Merges the conditions of a Kong object. If the verdict has none, the object belongs to another controller and stays
 /// as it is.
-fn merge_kong_conditions(
+fn merge_conditions(
     status: &mut Map<String, Value>,
     observed: &Value,
     desired: &Value,
     now: &str,
     left_out: &mut Vec<String>,
 ) {
-    if list(desired, "conditions").is_empty() || belongs_to_kong(observed, desired) {
+    if list(desired, "conditions").is_empty() || belongs_to_other_controller(observed, desired) {
         return;
     }
     let merged =
-        ConditionList { target: ConditionTarget::Kong, path: "status.conditions", now }.merge(observed, desired);
+        ConditionList { target: ConditionTarget::Object, path: "status.conditions", now }.merge(observed, desired);
     replace(status, "conditions", merged.entries, left_out, merged.left_out);
 }
 
 /// Whether the status of a Kong object, such as a plugin without a class, belongs to Kong's controller: no object that
 /// Portico serves uses it, and Kong's controller, recognized by its messages, has written conditions. If Portico wrote
 /// as well, both would overwrite each other.
-fn belongs_to_kong(observed: &Value, desired: &Value) -> bool {
+fn belongs_to_other_controller(observed: &Value, desired: &Value) -> bool {
     let unused =
-        list(desired, "conditions").iter().any(|condition| text(condition, "reason") == Code::KongPending.reason());
-    let is_kongs =
-        |condition: &Value| KONG_MESSAGE_PREFIXES.iter().any(|prefix| text(condition, "message").starts_with(prefix));
-    unused && list(observed, "conditions").iter().any(is_kongs)
+        list(desired, "conditions").iter().any(|condition| text(condition, "reason") == Code::ObjectPending.reason());
+    let is_foreign = |condition: &Value| {
+        FOREIGN_MESSAGE_PREFIXES.iter().any(|prefix| text(condition, "message").starts_with(prefix))
+    };
+    unused && list(observed, "conditions").iter().any(is_foreign)
 }
 
 /// Merges the addresses of an Ingress; unchanged if Portico does not publish them. Fields that other controllers add to
@@ -221,7 +215,7 @@ fn merge_ancestors(
 ) -> Vec<Value> {
     let is_porticos = |entry: &&Value| is_portico_entry(entry, controllers);
     let mut merged: Vec<Value> = observed.iter().filter(|entry| !is_porticos(entry)).cloned().collect();
-    let conditions = ConditionList { target: ConditionTarget::Kong, path: "status.ancestors[].conditions", now };
+    let conditions = ConditionList { target: ConditionTarget::Object, path: "status.ancestors[].conditions", now };
     let room = MAX_ANCESTORS.saturating_sub(merged.len());
     if let Some(rest) = desired.get(room..).filter(|rest| !rest.is_empty()) {
         let names: Vec<_> = rest.iter().map(|ancestor| text(&ancestor["ancestorRef"], "name")).collect();
@@ -253,7 +247,8 @@ fn merge_license_controllers(
     let before = observed.iter().find(is_porticos).unwrap_or(&Value::Null);
     let mut merged: Vec<Value> = observed.iter().filter(|entry| !is_porticos(entry)).cloned().collect();
     if !list(desired, "conditions").is_empty() {
-        let conditions = ConditionList { target: ConditionTarget::Kong, path: "status.controllers[].conditions", now };
+        let conditions =
+            ConditionList { target: ConditionTarget::Object, path: "status.controllers[].conditions", now };
         let portico_entry = json!({"controllerName": GATEWAY_CONTROLLER, "conditions": desired["conditions"]});
         merged.push(merge_entry(&portico_entry, before, &conditions, left_out));
     }
@@ -353,7 +348,7 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 }
 
 /// The prefixes of messages from Kong's controller.
-const KONG_MESSAGE_PREFIXES: [&str; 2] =
+const FOREIGN_MESSAGE_PREFIXES: [&str; 2] =
     ["Object was successfully configured in Kong", "Object failed to be configured in Kong"];
 
 /// The limits of the CRDs.

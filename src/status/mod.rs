@@ -206,7 +206,7 @@ mod tests {
     fn ingress_diagnostics_name_ports_that_failed() {
         let sockets = [8000, 8443].map(|port| BindAddress::tcp(([127, 0, 0, 1], port).into()));
         let ingress = Verdict {
-            conditions: vec![Condition::without_diagnostics(Code::KongProgrammed)],
+            conditions: vec![Condition::without_diagnostics(Code::ObjectProgrammed)],
             sockets: sockets.to_vec(),
             ..Verdict::default()
         };

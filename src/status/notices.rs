@@ -15,7 +15,7 @@ pub(super) struct Notice {
 }
 
 /// The reason that Kong's controller uses for objects that it cannot translate; users' alerts match on it.
-const KONG_TRANSLATION_FAILED: &str = "KongConfigurationTranslationFailed";
+const TRANSLATION_FAILED: &str = "KongConfigurationTranslationFailed";
 /// The reason for a `parentRef` of a route whose Gateway does not exist.
 pub(super) const GATEWAY_NOT_FOUND: &str = "GatewayNotFound";
 /// The API's limit for the note of an event.
@@ -34,7 +34,7 @@ pub(super) fn notices_for_verdict(verdict: &Verdict, is_sole_controller: bool) -
         if !code.is_error() || code.reason() == "Pending" {
             continue;
         }
-        let reason = if code.target() == ConditionTarget::Kong { KONG_TRANSLATION_FAILED } else { code.reason() };
+        let reason = if code.target() == ConditionTarget::Object { TRANSLATION_FAILED } else { code.reason() };
         if condition.diagnostics.is_empty() {
             notices.push((false, notice(reason, &with_path(&path, code.sentence()))));
         }
@@ -46,7 +46,7 @@ pub(super) fn notices_for_verdict(verdict: &Verdict, is_sole_controller: bool) -
         let reason = match problem.topic {
             // The KongPlugin has the details of a broken plugin, but only this event reports its effect on the route.
             // A misspelled annotation is in no condition.
-            Topic::Plugin | Topic::Annotation => KONG_TRANSLATION_FAILED,
+            Topic::Plugin | Topic::Annotation => TRANSLATION_FAILED,
             Topic::MissingParent if is_sole_controller => GATEWAY_NOT_FOUND,
             Topic::MissingParent | Topic::Field => continue,
         };
@@ -171,7 +171,7 @@ mod tests {
 
     // docs/kong-compatibility.md, 3.11
     #[test]
-    fn kong_translation_failures_use_kongs_reason() {
+    fn translation_failures_have_the_reason_that_alerts_match() {
         let unknown = Diagnostic::error("config.lifetime", "there is no such field", "remove it");
         let broken = Diagnostic::error("metadata.annotations[konghq.com/plugins]", "plugin p cannot be used", "see it");
         let events = |verdict: &Verdict| -> Vec<_> {
@@ -186,8 +186,8 @@ mod tests {
             ..Verdict::default()
         };
         let note = "config.lifetime: there is no such field; remove it.".to_owned();
-        assert_eq!(events(&plugin(Code::KongInvalid)), [(true, "KongConfigurationTranslationFailed", note)]);
-        assert_eq!(events(&plugin(Code::KongPending)), []);
+        assert_eq!(events(&plugin(Code::ObjectInvalid)), [(true, "KongConfigurationTranslationFailed", note)]);
+        assert_eq!(events(&plugin(Code::ObjectPending)), []);
         // A misspelled annotation has no condition at all.
         let misspelt =
             Diagnostic::error("metadata.annotations[konghq.com/strip-path]", "\"yes\" cannot be read", "write true");

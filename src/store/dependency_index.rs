@@ -11,6 +11,7 @@
 //!   Secret, ConfigMap ◀────┴─ Service ◀─┬─ Ingress, HTTPRoute
 //!   KongUpstreamPolicy ◀──────┘    └ KongServiceFacade ◀─ Ingress
 //!   IngressClassParameters ◀─ IngressClass ◀─ Ingress, KongConsumer, KongClusterPlugin …
+//!                             IngressClass ◀─ KongConsumerGroup ◀─ KongConsumer
 //! ```
 //!
 //! Dependents of a Gateway are added by the compiler, which knows whether the Gateway's plan changed for its routes.
@@ -97,7 +98,11 @@ impl DependencyIndex {
                 continue;
             }
             for dependent in self.dependents(id) {
-                if affected.insert(dependent.clone()) && is_intermediate(dependent.kind) {
+                let is_new = affected.insert(dependent.clone());
+                // A consumer is a member of a group only if the group has a served class. Other changes of what a group
+                // refers to do not affect its members.
+                let decides_membership = id.kind == Kind::IngressClass && dependent.kind == Kind::KongConsumerGroup;
+                if is_new && is_intermediate(dependent.kind) || decides_membership {
                     pending.push(dependent);
                 }
             }

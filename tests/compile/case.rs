@@ -421,7 +421,8 @@ fn deduplicate_ingress_routes(snapshot: &mut Value) {
     let mut described: Option<(Value, Value)> = None;
     for bind in snapshot["binds"].as_array_mut().unwrap() {
         let address = bind["address"].clone();
-        for listener in bind["listeners"].as_array_mut().unwrap() {
+        // Only binds with HTTP listeners have the field.
+        for listener in bind.get_mut("listeners").and_then(Value::as_array_mut).into_iter().flatten() {
             if !listener["listener"].as_str().unwrap().starts_with("ingress/") {
                 continue;
             }

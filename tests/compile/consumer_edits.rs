@@ -86,6 +86,32 @@ fn invalid_credentials_and_groups_do_not_affect_others() {
     assert_eq!(fields, ["consumerGroups[0]", "credentials[0]", "credentials[2]"]);
 }
 
+// kong-compat §1.6
+#[test]
+fn consumers_leave_a_group_whose_class_is_no_longer_served() {
+    let mut harness = new_harness();
+    let mut ann = consumer_object("ann", 1, "ann", "key-1");
+    ann["consumerGroups"] = json!(["gold"]);
+    // Without a class, the group belongs to the default class.
+    let gold = json!({"metadata": {"namespace": "default", "name": "gold"}});
+    let class = |name: &str, controller: &str| {
+        let annotations = json!({"ingressclass.kubernetes.io/is-default-class": "true"});
+        let object =
+            json!({"metadata": {"name": name, "annotations": annotations}, "spec": {"controller": controller}});
+        parse(Kind::IngressClass, object)
+    };
+    let default_class = class("second", "portico.dev/ingress-controller");
+    let upserts = vec![parse(Kind::KongConsumer, ann), parse(Kind::KongConsumerGroup, gold), default_class];
+    harness.apply(Batch { upserts, removes: vec![] });
+    let groups = |harness: &CompilerHarness| {
+        assert_eq!(harness.describe_state(), harness.recompiled().describe_state());
+        harness.snapshot.consumers.usernames.get("ann").unwrap().groups().len()
+    };
+    let before = groups(&harness);
+    harness.apply(Batch { upserts: vec![class("second", "example.com/other")], removes: vec![] });
+    assert_eq!((before, groups(&harness)), (1, 0));
+}
+
 fn new_harness() -> CompilerHarness {
     let mut harness =
         CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());

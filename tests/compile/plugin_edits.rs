@@ -166,8 +166,9 @@ fn random_object(random: &mut fastrand::Rng) -> AnyObject {
         4..6 => plugin(random, Kind::KongClusterPlugin),
         6..9 => {
             let groups: &[&str] = if random.bool() { &["g"] } else { &[] };
-            let mut consumer = json!({"username": "c", "consumerGroups": groups});
-            set_metadata(random, &mut consumer, "c");
+            let name = pick(random, &["c", "d"]);
+            let mut consumer = json!({"username": name, "consumerGroups": groups});
+            set_metadata(random, &mut consumer, name);
             parse(Kind::KongConsumer, consumer)
         }
         9..11 => {

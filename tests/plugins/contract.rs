@@ -54,8 +54,11 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("request-size-limiting", 951, Phases::ACCESS).failing_closed(),
     expected("acl", 950, Phases::ACCESS).failing_closed().without_consumers(),
     expected("rate-limiting", 910, Phases::ACCESS).failing_closed(),
+    expected("request-transformer", 801, Phases::ACCESS),
+    expected("response-transformer", 800, Phases::RESPONSE),
     expected("redirect", 779, Phases::ACCESS),
     expected("prometheus", 13, Phases::LOG).with_protocols(ALL_PROTOCOLS),
+    expected("http-log", 12, Phases::LOG),
     expected("request-termination", 2, Phases::ACCESS).failing_closed(),
 ];
 
@@ -63,6 +66,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
 fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
     match kind.name() {
         "acl" => json!({"allow": ["staff"]}),
+        "http-log" => json!({"http_endpoint": "https://logs.example/requests"}),
         "ip-restriction" => json!({"allow": ["10.0.0.0/8"]}),
         "redirect" => json!({"location": "https://shop.example"}),
         _ => json!({}),

@@ -22,6 +22,13 @@ fn kong_defaults(plugin: &str) -> Value {
             "max_age": null, "credentials": false, "private_network": false, "preflight_continue": false,
             "allow_origin_absent": true,
         }),
+        "http-log" => json!({
+            "http_endpoint": null, "method": "POST", "content_type": "application/json", "timeout": 10000,
+            "keepalive": 60000, "headers": {}, "custom_fields_by_lua": {}, "retry_count": null, "queue_size": null,
+            "flush_timeout": null, "queue": null, "queue.max_batch_size": 1, "queue.max_coalescing_delay": 1.0,
+            "queue.max_entries": 10000, "queue.max_bytes": null, "queue.max_retry_time": 60.0,
+            "queue.initial_retry_delay": 0.01, "queue.max_retry_delay": 60.0, "queue.concurrency_limit": 1,
+        }),
         "ip-restriction" => json!({"allow": [], "deny": [], "status": 403, "message": null}),
         "jwt" => json!({
             "uri_param_names": ["jwt"], "cookie_names": [], "header_names": ["authorization"], "key_claim_name": "iss",
@@ -47,19 +54,39 @@ fn kong_defaults(plugin: &str) -> Value {
             "redis_server_name": null, "redis_timeout": null, "redis_database": null,
         }),
         "redirect" => json!({"status_code": 301, "location": null, "keep_incoming_path": false}),
+        "request-transformer" => json!({
+            "http_method": null,
+            "remove": null, "remove.body": [], "remove.headers": [], "remove.querystring": [],
+            "rename": null, "rename.body": [], "rename.headers": [], "rename.querystring": [],
+            "replace": null, "replace.body": [], "replace.headers": [], "replace.querystring": [], "replace.uri": null,
+            "add": null, "add.body": [], "add.headers": [], "add.querystring": [],
+            "append": null, "append.body": [], "append.headers": [], "append.querystring": [],
+        }),
         "request-size-limiting" => json!({
             "allowed_payload_size": 128, "size_unit": "megabytes", "require_content_length": false,
         }),
         "request-termination" => json!({
             "status_code": 503, "message": null, "body": null, "content_type": null, "echo": false, "trigger": null,
         }),
+        "response-transformer" => json!({
+            "remove": null, "remove.json": [], "remove.headers": [],
+            "rename": null, "rename.json": [], "rename.headers": [],
+            "replace": null, "replace.json": [], "replace.json_types": [], "replace.headers": [],
+            "add": null, "add.json": [], "add.json_types": [], "add.headers": [],
+            "append": null, "append.json": [], "append.json_types": [], "append.headers": [],
+        }),
         other => panic!("{other}: add the fields of Kong's plugin to kong_defaults"),
     }
 }
 
 /// Top-level fields that Kong 3.10 does not have, each after the name of its plugin.
-const NOT_IN_KONG_3_10: [&str; 4] =
-    ["basic-auth brute_force_protection", "basic-auth identity_realms", "jwt jwks", "key-auth identity_realms"];
+const NOT_IN_KONG_3_10: [&str; 5] = [
+    "basic-auth brute_force_protection",
+    "basic-auth identity_realms",
+    "http-log ssl_verify",
+    "jwt jwks",
+    "key-auth identity_realms",
+];
 
 // docs/kong-compatibility.md, 4.0
 // docs/kong-compatibility.md, 4.1
@@ -67,6 +94,7 @@ const NOT_IN_KONG_3_10: [&str; 4] =
 // docs/kong-compatibility.md, 4.6
 // docs/kong-compatibility.md, 4.7
 // docs/kong-compatibility.md, 4.8
+// docs/kong-compatibility.md, 4.14
 // docs/kong-compatibility.md, 4.15
 // docs/kong-compatibility.md, 4.16
 // docs/kong-compatibility.md, 4.17
@@ -75,6 +103,8 @@ const NOT_IN_KONG_3_10: [&str; 4] =
 // docs/kong-compatibility.md, 4.26
 // docs/kong-compatibility.md, 4.27
 // docs/kong-compatibility.md, 4.28
+// docs/kong-compatibility.md, 4.29
+// docs/kong-compatibility.md, 4.31
 // docs/kong-compatibility.md, 7.27
 #[test]
 fn fields_and_defaults_match_kong() {

@@ -8,7 +8,7 @@ use portico::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder, Plugi
 use portico::plugin_api::testing::names;
 use portico::plugin_api::{
     AccessOutcome, Chain, LogCx, Phases, Plugin, Reply, ReplyBody, RequestCx, RequestSummary, ResponseCx,
-    ResponseSource,
+    ResponseOutcome, ResponseSource,
 };
 use portico::snapshot::rule::{Action, RouteFailure};
 
@@ -18,12 +18,15 @@ use crate::harness::{
 
 type AccessHook = dyn for<'a> Fn(&'a mut RequestCx<'_>) -> AccessOutcome<'a> + Send + Sync;
 type ResponseHook = dyn Fn(&mut ResponseCx<'_>) + Send + Sync;
+type OutcomeHook = dyn for<'a> Fn(&'a mut ResponseCx<'_>) -> ResponseOutcome<'a> + Send + Sync;
 
 /// A plugin made of closures.
 #[derive(Default)]
 pub(crate) struct ScriptedPlugin {
     access: Option<Box<AccessHook>>,
     response: Option<Box<ResponseHook>>,
+    /// Runs after `response`, and decides whether the response is replaced.
+    outcome: Option<Box<OutcomeHook>>,
     /// Receives the summary of each request in the log phase.
     summaries: Option<Arc<Mutex<Vec<RequestSummary>>>>,
     body_limit: Option<usize>,
@@ -34,10 +37,11 @@ impl Plugin for ScriptedPlugin {
         self.access.as_ref().map_or(AccessOutcome::Continue, |access| access(cx))
     }
 
-    fn response(&self, cx: &mut ResponseCx<'_>) {
+    fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
         if let Some(response) = &self.response {
             response(cx);
         }
+        self.outcome.as_ref().map_or(ResponseOutcome::Continue, |outcome| outcome(cx))
     }
 
     fn log(&self, cx: &LogCx<'_>) {
@@ -56,6 +60,21 @@ impl ScriptedPlugin {
         access: impl for<'a> Fn(&'a mut RequestCx<'_>) -> AccessOutcome<'a> + Send + Sync + 'static,
     ) -> Self {
         ScriptedPlugin { access: Some(Box::new(access)), ..ScriptedPlugin::default() }
+    }
+
+    pub(crate) fn response(response: impl Fn(&mut ResponseCx<'_>) + Send + Sync + 'static) -> Self {
+        ScriptedPlugin { response: Some(Box::new(response)), ..ScriptedPlugin::default() }
+    }
+
+    pub(crate) fn outcome(
+        outcome: impl for<'a> Fn(&'a mut ResponseCx<'_>) -> ResponseOutcome<'a> + Send + Sync + 'static,
+    ) -> Self {
+        ScriptedPlugin { outcome: Some(Box::new(outcome)), ..ScriptedPlugin::default() }
+    }
+
+    /// A plugin that stores the summary of each request in the log phase.
+    pub(crate) fn logging(summaries: &Arc<Mutex<Vec<RequestSummary>>>) -> Self {
+        ScriptedPlugin { summaries: Some(Arc::clone(summaries)), ..ScriptedPlugin::default() }
     }
 }
 
@@ -79,7 +98,7 @@ pub(crate) fn chain(scripts: Vec<ScriptedPlugin>) -> Option<Arc<Chain>> {
 }
 
 /// A proxy whose only route has these plugins.
-async fn server(scripts: Vec<ScriptedPlugin>, endpoint: &Endpoint) -> TestServer {
+pub(crate) async fn server(scripts: Vec<ScriptedPlugin>, endpoint: &Endpoint) -> TestServer {
     TestServer::with_routes(vec![route_with_plugins(scripts, forward(vec![(1, upstream("web", &[endpoint.address]))]))])
         .await
 }
@@ -135,7 +154,7 @@ async fn first_reply_ends_access_and_reaches_all_plugins() {
     let second = ScriptedPlugin {
         access: Some(Box::new(|_| panic!("must not run after a reply"))),
         response: Some(Box::new(|cx| {
-            assert_eq!((cx.status, cx.source), (StatusCode::UNAUTHORIZED, ResponseSource::Proxy));
+            assert_eq!((cx.status, cx.source), (StatusCode::UNAUTHORIZED, ResponseSource::Plugin));
             cx.headers.insert("x-seen", HeaderValue::from_static("1"));
         })),
         ..ScriptedPlugin::default()
@@ -159,15 +178,16 @@ async fn first_reply_ends_access_and_reaches_all_plugins() {
 #[tokio::test]
 async fn raw_replies_ignore_the_accept_header() {
     let endpoint = Endpoint::ok().await;
-    let cases: [(ReplyBody, &str, Option<&str>); 3] = [
-        (ReplyBody::Plain("a \"b\"".into()), r#"{"message":"a \"b\""}"#, Some("application/json; charset=utf-8")),
-        (ReplyBody::Raw("raw".into()), "raw", Some("text/x-own")),
-        (ReplyBody::Empty, "", None),
+    type BuildBody = fn() -> ReplyBody;
+    let cases: [(BuildBody, &str, Option<&str>); 3] = [
+        (|| ReplyBody::Plain("a \"b\"".into()), r#"{"message":"a \"b\""}"#, Some("application/json; charset=utf-8")),
+        (|| ReplyBody::Raw("raw".into()), "raw", Some("text/x-own")),
+        (|| ReplyBody::Empty, "", None),
     ];
     for (body, expected, content_type) in cases {
-        let sets_content_type = matches!(body, ReplyBody::Raw(_));
+        let sets_content_type = matches!(body(), ReplyBody::Raw(_));
         let replying = ScriptedPlugin::access(move |_| {
-            let reply = Reply::new(StatusCode::IM_A_TEAPOT, body.clone(), "teapot");
+            let reply = Reply::new(StatusCode::IM_A_TEAPOT, body(), "teapot");
             let content_type = HeaderValue::from_static("text/x-own");
             AccessOutcome::Reply(if sets_content_type {
                 reply.with_header(http::header::CONTENT_TYPE, content_type)

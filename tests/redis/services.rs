@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use portico::diagnostic::Diagnostic;
-use portico::plugin_api::{RemoteResponse, PluginServices, Remote, RemoteStream, RemoteTls};
+use portico::plugin_api::{PluginServices, Remote, RemoteResponse, RemoteStream, RemoteTls};
 use portico::upstream::LoopbackPolicy;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};

@@ -2,7 +2,7 @@
 //! without spaces.
 
 /// Prefix of Kong's own annotations.
-pub const KONG_PREFIX: &str = "konghq.com/";
+pub const ANNOTATION_PREFIX: &str = "konghq.com/";
 /// Prefix of annotations that several Ingress controllers share.
 pub const INGRESS_PREFIX: &str = "ingress.kubernetes.io/";
 

@@ -1,5 +1,5 @@
 //! KongCustomEntity: an entity of a type that a plugin defines, written by users in addition to the plugin's
-//! configuration. Portico reads this kind but does not serve it (`compile/unserved_kinds.rs`).
+//! configuration. Portico reads this kind but does not serve it (`compile/kong/unserved_kinds.rs`).
 
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -56,3 +56,7 @@ pub use plugin_settings::{PluginOrdering, PluginSettings};
 pub use secret_ref::{ConfigPatch, ConfigSource, PatchSource, SecretKeyRef};
 pub use tcp_ingress::{StreamIngressBackend, TcpIngress, TcpIngressRule, TcpIngressSpec, TcpIngressTls};
 pub use udp_ingress::{UdpIngress, UdpIngressRule, UdpIngressSpec};
+
+/// `spec.controller` of Kong's IngressClasses. Of these classes, Portico serves only the one with the configured class
+/// name, and only if that name is not that of Portico's own class.
+pub const INGRESS_CONTROLLER: &str = "ingress-controllers.konghq.com/kong";

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::plugin_api::PluginFactory;
+use crate::plugin_api::{PluginFactory, RemoteUrl, ResponseBodyUse};
 use crate::plugins::REGISTRY;
 use crate::upstream::EndpointAddress;
 
@@ -182,4 +182,52 @@ async fn repeated_reports_notify_once() {
     servers.report("KongPlugin/a/b", None);
     diagnostics.changed().await;
     assert!(diagnostics.snapshot().is_empty());
+}
+
+#[tokio::test]
+async fn servers_with_an_untrusted_certificate_are_refused() {
+    let generated = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::try_from(generated.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![generated.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}/in", listener.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(socket).await else { continue };
+            let mut head = vec![0; 1024];
+            drop(stream.read(&mut head).await);
+            drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await);
+        }
+    });
+    let (servers, mut lookups) = OnlineServices::start(LoopbackPolicy::Allowed).unwrap();
+    tokio::spawn(async move {
+        while let Some(lookup) = lookups.recv().await {
+            drop(lookup.reply.send(None));
+        }
+    });
+    let url = RemoteUrl::parse(&url).unwrap();
+    for verify in [true, false] {
+        let outcome = servers.send(RemoteRequest {
+            remote: url.remote(None, verify, TEST_TIMEOUT),
+            method: http::Method::POST,
+            target: url.target.clone(),
+            headers: http::HeaderMap::from_iter([(http::header::HOST, url.authority.clone())]),
+            body: bytes::Bytes::from_static(b"{}"),
+            timeout: TEST_TIMEOUT,
+            keep_alive: None,
+            response_body: ResponseBodyUse::Discard,
+        });
+        match outcome.await {
+            Err(error) if verify => assert!(error.contains("TLS handshake failed"), "{error}"),
+            Ok(response) if !verify => assert_eq!(response.status.as_u16(), 200),
+            outcome => panic!("verify {verify}: {outcome:?}"),
+        }
+    }
 }

@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::super::forbidden_addresses::ForbiddenAddresses;
-use super::super::kong::policy;
 use super::super::kong::policy_conflicts::PolicyConflicts;
+use super::super::kong::{policy, service_facade};
 use super::is_tcp;
 use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort};
 use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION};
@@ -30,8 +30,7 @@ pub(in crate::compile) fn build(
     addresses.retain(|address| !forbidden.contains(&key.namespace, address));
     addresses.sort();
     addresses.dedup();
-    let facade = key.facade.as_ref().map(|name| ObjectKey { namespace: key.namespace.clone(), name: name.clone() });
-    let facade = facade.and_then(|key| store.kong_service_facades.get(&key)).map(|facade| &facade.meta);
+    let facade = service_facade::of_upstream(store, key);
     let settings_source = facade.unwrap_or(&service.meta);
     let policy_applies = facade.is_some() || conflicts.for_service(&service.meta.key).is_none();
     let balance = annotated_balance(settings_source).ok().flatten();

@@ -3,7 +3,7 @@
 //! ```text
 //!   ../backend_reference.rs   Gateway API ─┐                      ┌ tls_requirement.rs   is plain text allowed?
 //!                                          ├ BackendSettings ─▶ upstream_key ─▶ UpstreamKey ─▶ endpoints.rs
-//!   ../ingress/backend.rs            Kong ─┘                      └ tls.rs   certificates and trusted CAs
+//!   ../ingress/kong/backend.rs       Kong ─┘                      └ tls.rs   certificates and trusted CAs
 //! ```
 //!
 //! Gateway API and Kong are two dialects: [`BackendSettings`] has a field for each rule in which they differ.
@@ -138,7 +138,7 @@ pub(super) fn upstream_key(
         port: u16::try_from(port.port).unwrap_or_default(),
         protocol,
         tls,
-        facade: (kind == Kind::KongServiceFacade).then(|| meta.key.name.clone()),
+        facade: (kind != Kind::Service).then(|| meta.key.name.clone()),
         via_cluster_ip: settings.via_cluster_ip && !endpoints::is_headless(service),
     })
 }

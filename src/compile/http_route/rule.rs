@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::super::CompileContext;
 use super::super::backend_reference::{self, ResolvedReference};
 use super::super::filters::{self, FilterLevel, TranslatedFilters};
+use super::super::kong::plugins;
 use super::super::matches::{self, ParsedMatch};
 use super::super::reference_grants::Referrer;
 use super::super::retry;
@@ -157,7 +158,7 @@ impl<'a> References<'a> {
         field: &str,
     ) -> TranslatedFilters {
         let (store, namespace) = (self.cx.store, &*self.route.namespace);
-        let is_plugin = |name: &str| store.kong_plugins.contains_key(&ObjectKey::new(namespace, name));
+        let is_plugin = |name: &str| plugins::exists(store, namespace, name);
         let mut resolve_mirror = |target: &BackendObjectReference, field: &str| {
             let resolved = self.resolve(target, field);
             let upstream = match &resolved.target {

@@ -7,13 +7,13 @@ use super::super::CompileContext;
 use super::super::backend::tls;
 use super::super::backend_reference;
 use super::super::kong::http_route_annotations::{self, RouteAnnotations, RuleAnnotations};
-use super::super::kong::plugins::{PluginSite, Plugins, RuleChain};
+use super::super::kong::plugins::{PluginSite, Plugins, RouteFacts, RuleChain};
 use super::super::kong::rule_options;
 use super::super::reference_grants::Referrer;
 use super::super::verdict::{Code, Condition};
 use super::rule::{self, TranslatedRule};
 use crate::api::core::Service;
-use crate::api::gateway::{BackendRef, HttpRoute};
+use crate::api::gateway::{BackendRef, HttpPathMatch, HttpRoute};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
@@ -63,11 +63,11 @@ pub(super) fn translate(
         let rule_name = raw.name.clone().unwrap_or_else(|| rule_index.to_string());
         let id = RuleId { route: route_id.clone(), rule: Arc::from(rule_name) };
         let mut translated = rule::translate(cx, &route.meta.key, raw, &field, id);
-        let chain = plugin_chain(cx, plugins, route, rule_index, &translated.extensions);
-        // Plugins that Portico's flags enable do not count.
-        let has_plugins = chain.is_attached;
         let mut annotated = rule_annotations(cx.store, &annotations, route, rule_index);
         annotated.set_redirect_port(secure_ports);
+        let chain = plugin_chain(cx, plugins, route, rule_index, &translated, &annotated);
+        // Plugins that Portico's flags enable do not count.
+        let has_plugins = chain.is_attached;
         apply_annotations(&mut translated.rule, &mut annotated, has_plugins);
         if is_route_dropped {
             translated.rule.action = Action::Fail(RouteFailure::Unsupported);
@@ -91,8 +91,8 @@ pub(super) fn translate(
 
 /// Applies the annotations of the route and of its Services to a rule.
 fn apply_annotations(rule: &mut RouteRule, annotated: &mut RuleAnnotations, has_plugins: bool) {
-    // A rule with plugins has Kong's options even without annotations, so that clients and backends get the headers that
-    // the plugins' users expect.
+    // A rule with plugins has Kong's options even without annotations, so that clients and backends get the headers
+    // that users of the plugins expect.
     rule.options = annotated.options.take().or_else(|| has_plugins.then(|| Box::new(rule_options::defaults())));
     if let (Some(service_defaults), Action::Forward(split)) = (annotated.timeouts_and_retries.take(), &mut rule.action)
     {
@@ -180,14 +180,37 @@ fn rule_annotations(
     http_route_annotations::read_rule(store, annotations, &services, &format!("spec.rules[{rule_index}]"))
 }
 
-/// The plugins that run for the requests of a rule. `extensions`: the KongPlugins of its filters, each with the path of
-/// the filter's field.
+/// What log plugins write about a rule.
+fn route_facts<'a>(
+    route: &Object<HttpRoute>,
+    rule_index: usize,
+    translated: &'a TranslatedRule,
+    annotated: &'a RuleAnnotations,
+) -> RouteFacts<'a> {
+    let matches = &route.spec.rules[rule_index].matches;
+    let path = |path: &HttpPathMatch| match &*path.kind {
+        "RegularExpression" => format!("~{}", path.value),
+        _ => path.value.clone(),
+    };
+    RouteFacts {
+        hosts: route.spec.hostnames.iter().map(ToString::to_string).collect(),
+        paths: matches.iter().filter_map(|condition| condition.path.as_ref()).map(path).collect(),
+        methods: matches.iter().filter_map(|condition| condition.method.clone()).collect(),
+        server_names: Vec::new(),
+        regex_priority: 0,
+        options: annotated.options.as_deref(),
+        action: &translated.rule.action,
+    }
+}
+
+/// The plugins that run for the requests of a rule.
 fn plugin_chain(
     cx: CompileContext<'_>,
     plugins: &Plugins,
     route: &Object<HttpRoute>,
     rule_index: usize,
-    extensions: &[(ObjectKey, String)],
+    translated: &TranslatedRule,
+    annotated: &RuleAnnotations,
 ) -> RuleChain {
     let ObjectKey { namespace, name } = &route.meta.key;
     let backends: Vec<_> =
@@ -203,9 +226,10 @@ fn plugin_chain(
         &PluginSite {
             kind: Kind::HttpRoute,
             meta: &route.meta,
-            extensions,
+            extensions: &translated.extensions,
             backends: &backends,
             names: Arc::new(names),
+            facts: &|| route_facts(route, rule_index, translated, annotated),
             counter_scope: scope.into(),
         },
     )

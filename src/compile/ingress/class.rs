@@ -2,7 +2,6 @@
 
 use super::super::CompileContext;
 use super::super::verdict::Verdict;
-use crate::api::kind::KONG_GROUP;
 use crate::api::kong::IngressClassParametersSpec;
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::networking::{Ingress, IngressClass, IngressClassParametersReference};
@@ -74,12 +73,12 @@ pub(in crate::compile) fn verdict(cx: CompileContext<'_>, class: &Object<Ingress
 
 fn parameters_key(reference: &IngressClassParametersReference) -> Result<ObjectKey, Diagnostic> {
     let kind = Kind::IngressClassParameters;
-    if reference.api_group.as_deref() != Some(KONG_GROUP) || reference.kind != kind.name() {
+    if reference.api_group.as_deref() != Some(kind.group()) || reference.kind != kind.name() {
         let message = format!("parameters of kind {} are not supported, so they have no effect", reference.kind);
         return Err(Diagnostic::error(
             "spec.parameters.kind",
             message,
-            format!("refer to an {kind} of group {KONG_GROUP}"),
+            format!("refer to an {kind} of group {}", kind.group()),
         ));
     }
     match &reference.namespace {

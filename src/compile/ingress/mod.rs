@@ -1,4 +1,4 @@
-//! Compiles Ingresses as Kong's ingress controller does (docs/kong-compatibility.md). All Ingresses share two ports.
+//! Compiles all Ingresses, which share two ports. `kong` plans each as Kong's ingress controller translates it.
 //!
 //! ```text
 //!   Ingress ─ class.rs: served? ─▶ kong/plan.rs ─▶ ../certificates.rs  spec.tls
@@ -258,8 +258,8 @@ impl IngressCompiler {
             return cx.store.ingresses.get(key).map(|object| class::foreign_verdict(cx, object));
         };
         let condition = match &plan.errors[..] {
-            [] => Condition::without_diagnostics(Code::KongProgrammed),
-            errors => Condition::new(Code::KongInvalid, errors.to_vec()),
+            [] => Condition::without_diagnostics(Code::ObjectProgrammed),
+            errors => Condition::new(Code::ObjectInvalid, errors.to_vec()),
         };
         let mut diagnostics = plan.notes.clone();
         diagnostics.extend(self.conflicts.get(key).cloned().unwrap_or_default());

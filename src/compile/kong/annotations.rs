@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use crate::api::Meta;
 use crate::api::kong::annotations::{
-    CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT, CONNECT_TIMEOUT, FORCE_SSL_REDIRECT,
-    HEADERS_PREFIX, HEADERS_SEPARATOR, HOST_ALIASES, HOST_HEADER, HTTPS_REDIRECT_STATUS_CODE, INGRESS_PREFIX,
-    KONG_PREFIX, METHODS, OVERRIDE, PATH, PATH_HANDLING, PLUGINS, PRESERVE_HOST, PROTOCOL, PROTOCOLS, READ_TIMEOUT,
+    ANNOTATION_PREFIX, CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT, CONNECT_TIMEOUT,
+    FORCE_SSL_REDIRECT, HEADERS_PREFIX, HEADERS_SEPARATOR, HOST_ALIASES, HOST_HEADER, HTTPS_REDIRECT_STATUS_CODE,
+    INGRESS_PREFIX, METHODS, OVERRIDE, PATH, PATH_HANDLING, PLUGINS, PRESERVE_HOST, PROTOCOL, PROTOCOLS, READ_TIMEOUT,
     REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING, RETRIES, REWRITE, SERVICE_UPSTREAM, SNIS,
     STRIP_PATH, TAGS, TLS_VERIFY, TLS_VERIFY_DEPTH, UPSTREAM_POLICY, WRITE_TIMEOUT,
 };
@@ -71,7 +71,7 @@ impl<'a> AnnotationReader<'a> {
     /// have one; `object`: the kind with its article.
     pub(in crate::compile) fn note_unknown(&mut self, known: &[&str], object: &str) {
         let is_unknown = |key: &str| {
-            let is_of_kong = key.starts_with(KONG_PREFIX) || key.starts_with(INGRESS_PREFIX);
+            let is_of_kong = key.starts_with(ANNOTATION_PREFIX) || key.starts_with(INGRESS_PREFIX);
             is_of_kong && !known.contains(&key) && !key.starts_with(HEADERS_PREFIX)
         };
         for key in self.annotations.keys().map(|key| &**key).filter(|key| is_unknown(key)) {

@@ -15,8 +15,8 @@ use super::service_settings::{self, ServiceSettings};
 use crate::api::core::Service;
 use crate::api::gateway::HttpRoute;
 use crate::api::kong::annotations::{
-    CONNECT_TIMEOUT, FORCE_SSL_REDIRECT, HEADERS_PREFIX, HEADERS_SEPARATOR, HOST_ALIASES, HOST_HEADER,
-    HTTPS_REDIRECT_STATUS_CODE, INGRESS_PREFIX, KONG_PREFIX, METHODS, PATH, PLUGINS, PRESERVE_HOST, PROTOCOLS,
+    ANNOTATION_PREFIX, CONNECT_TIMEOUT, FORCE_SSL_REDIRECT, HEADERS_PREFIX, HEADERS_SEPARATOR, HOST_ALIASES,
+    HOST_HEADER, HTTPS_REDIRECT_STATUS_CODE, INGRESS_PREFIX, METHODS, PATH, PLUGINS, PRESERVE_HOST, PROTOCOLS,
     READ_TIMEOUT, REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING, RETRIES, REWRITE, STRIP_PATH,
     TAGS, WRITE_TIMEOUT,
 };
@@ -185,7 +185,7 @@ fn common_service<'s>(
 
 fn kong_annotations(meta: &Meta) -> BTreeMap<&str, &str> {
     let annotations = meta.annotations.iter().map(|(key, value)| (&**key, &**value));
-    annotations.filter(|(key, _)| key.starts_with(KONG_PREFIX)).collect()
+    annotations.filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX)).collect()
 }
 
 fn has_any(meta: &Meta, keys: &[&str]) -> bool {
@@ -193,7 +193,7 @@ fn has_any(meta: &Meta, keys: &[&str]) -> bool {
 }
 
 fn has_kong_annotations(meta: &Meta) -> bool {
-    let is_of_kong = |key: &str| key.starts_with(KONG_PREFIX) || key.starts_with(INGRESS_PREFIX);
+    let is_of_kong = |key: &str| key.starts_with(ANNOTATION_PREFIX) || key.starts_with(INGRESS_PREFIX);
     meta.annotations.keys().any(|key| is_of_kong(key) && ![PLUGINS, TAGS].contains(&&**key))
 }
 

@@ -1,5 +1,5 @@
-//! Kong's kinds and annotations, as far as they apply to all routes: plugins, consumers, policies, and the annotations of
-//! routes and Services. `../ingress/kong` has what applies to Ingresses only.
+//! Kong's kinds and annotations, as far as they apply to all routes: plugins, consumers, policies, and the annotations
+//! of routes and Services. `../ingress/kong` has what applies to Ingresses only.
 //!
 //! ```text
 //!   annotations.rs ─┬ route_settings.rs ────── of an Ingress or HTTPRoute
@@ -8,7 +8,8 @@
 //!   plugins/          KongPlugins ─▶ the chain of each rule
 //!   consumers/        KongConsumers and credentials ─▶ ConsumerDirectory
 //!   policy.rs         KongUpstreamPolicy and KongIngress ─ policy_conflicts.rs
-//!   unserved_kinds.rs kinds that are validated only
+//!   rule_options.rs   the options of rules that are served as Kong serves them
+//!   service_facade.rs KongServiceFacades ─ verdict_updates.rs ─ unserved_kinds.rs: kinds that are validated only
 //! ```
 
 pub(super) mod annotations;
@@ -19,6 +20,8 @@ pub(super) mod policy;
 pub(super) mod policy_conflicts;
 pub(super) mod route_settings;
 pub mod rule_options;
+pub(super) mod service_facade;
 pub(super) mod service_notes;
 pub(super) mod service_settings;
-pub(super) mod unserved_kinds;
+mod unserved_kinds;
+pub(super) mod verdict_updates;

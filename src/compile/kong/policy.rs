@@ -84,13 +84,13 @@ pub(in crate::compile) fn verdict(store: &Store, id: &ObjectId, conflicts: &Poli
         notes.push(deprecation_note());
     }
     let condition = if !problems.is_empty() {
-        Condition::new(Code::KongInvalid, problems)
+        Condition::new(Code::ObjectInvalid, problems)
     } else if referrers.is_empty() {
         let annotation = if id.kind == Kind::KongIngress { OVERRIDE } else { UPSTREAM_POLICY };
         let remedy = format!("refer to it in the annotation {annotation} of a Service");
-        Condition::new(Code::KongPending, vec![Diagnostic::of_object("no Service refers to it", remedy)])
+        Condition::new(Code::ObjectPending, vec![Diagnostic::of_object("no Service refers to it", remedy)])
     } else {
-        Condition::without_diagnostics(Code::KongProgrammed)
+        Condition::without_diagnostics(Code::ObjectProgrammed)
     };
     let ancestors = referrers.into_iter().filter(|_| id.kind == Kind::KongUpstreamPolicy).map(|referrer| {
         let conflict = (referrer.kind == Kind::Service).then(|| conflicts.for_service(&referrer.key)).flatten();
@@ -98,7 +98,7 @@ pub(in crate::compile) fn verdict(store: &Store, id: &ObjectId, conflicts: &Poli
             None => vec![Condition::without_diagnostics(Code::PolicyAccepted), condition.clone()],
             Some(problem) => {
                 let conflicted = Condition::new(Code::PolicyConflicted, vec![problem.clone()]);
-                vec![conflicted, Condition::new(Code::KongPending, vec![problem])]
+                vec![conflicted, Condition::new(Code::ObjectPending, vec![problem])]
             }
         };
         AncestorVerdict { kind: referrer.kind, name: referrer.key.name, conditions }

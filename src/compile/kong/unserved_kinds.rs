@@ -32,14 +32,14 @@ pub(in crate::compile) fn verdict(cx: CompileContext<'_>, id: &ObjectId) -> Opti
         }
         // Deployments with a license wait for its condition Programmed.
         Kind::KongLicense => {
-            let conditions = vec![Condition::without_diagnostics(Code::KongProgrammed)];
+            let conditions = vec![Condition::without_diagnostics(Code::ObjectProgrammed)];
             return Some(Verdict { generation: meta.generation, conditions, ..Verdict::default() });
         }
         Kind::TcpIngress => has_served_class().then(|| stream_not_served("TCP")),
         Kind::UdpIngress => has_served_class().then(|| stream_not_served("UDP")),
         _ => None,
     };
-    let conditions = problem.into_iter().map(|problem| Condition::new(Code::KongInvalid, vec![problem])).collect();
+    let conditions = problem.into_iter().map(|problem| Condition::new(Code::ObjectInvalid, vec![problem])).collect();
     Some(Verdict { generation: meta.generation, conditions, ..Verdict::default() })
 }
 

@@ -91,8 +91,7 @@ impl QueueConfig {
         let is_retry_time = (0.0..=MAX_SECONDS).contains(&retry_time);
         let retry_range = "0 to 1000000 seconds, or -1 for no retry";
         check("max_retry_time", is_retry_time || is_minus_one(retry_time), retry_time.to_string(), retry_range);
-        let delays =
-            [("initial_retry_delay", self.initial_retry_delay), ("max_retry_delay", self.max_retry_delay)];
+        let delays = [("initial_retry_delay", self.initial_retry_delay), ("max_retry_delay", self.max_retry_delay)];
         for (field, delay) in delays {
             check(field, (0.001..=MAX_SECONDS).contains(&delay), delay.to_string(), "0.001 to 1000000 seconds");
         }

@@ -25,7 +25,7 @@ use std::borrow::Cow;
 
 pub use budget::{Budget, EvaluationError};
 pub use expression::Expression;
-pub use syntax_error::TemplateError;
+pub use syntax_error::TemplateSyntaxError;
 pub use value::LuaValue;
 pub use variables::{Variable, VariableKey, Variables};
 
@@ -46,9 +46,9 @@ enum TemplateSegment {
 
 impl Template {
     /// Parses a template. Text without `$(` is a literal.
-    pub fn parse(text: &str) -> Result<Template, TemplateError> {
+    pub fn parse(text: &str) -> Result<Template, TemplateSyntaxError> {
         if text.len() > MAX_VALUE_BYTES {
-            return Err(TemplateError::text_too_long());
+            return Err(TemplateSyntaxError::text_too_long());
         }
         let mut segments = Vec::new();
         let mut rest = text;

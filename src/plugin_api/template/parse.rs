@@ -4,7 +4,7 @@ use super::expression::{Expression, LuaArithmetic, LuaComparison, LuaNode};
 use super::format;
 use super::functions::LuaFunction;
 use super::pattern;
-use super::syntax_error::TemplateError;
+use super::syntax_error::TemplateSyntaxError;
 use super::tokens::{LuaToken, next_token};
 use super::variables::Variable;
 
@@ -24,14 +24,16 @@ const STATEMENTS: &[&str] = &[
 impl Expression {
     /// Parses the text after `$(` up to the closing parenthesis. Returns the expression and the offset after the
     /// parenthesis.
-    pub(super) fn parse_in_template(text: &str) -> Result<(Expression, usize), TemplateError> {
+    pub(super) fn parse_in_template(text: &str) -> Result<(Expression, usize), TemplateSyntaxError> {
         let mut parser = LuaParser::new(text, Dialect::Template);
-        parser.expression_until_parenthesis().map_err(|message| TemplateError::in_template(text, message))
+        parser.expression_until_parenthesis().map_err(|message| TemplateSyntaxError::in_template(text, message))
     }
 
     /// Parses a chunk of Lua that consists of one expression, with or without `return` before it.
-    pub fn parse_return(text: &str) -> Result<Expression, TemplateError> {
-        LuaParser::new(text, Dialect::Chunk).chunk().map_err(|message| TemplateError::in_chunk(text.trim(), message))
+    pub fn parse_return(text: &str) -> Result<Expression, TemplateSyntaxError> {
+        LuaParser::new(text, Dialect::Chunk)
+            .chunk()
+            .map_err(|message| TemplateSyntaxError::in_chunk(text.trim(), message))
     }
 }
 

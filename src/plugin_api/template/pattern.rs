@@ -225,7 +225,7 @@ enum GroupEnd {
     At(usize),
 }
 
-type Matched = Result<Option<usize>, EvaluationError>;
+type MatchEnd = Result<Option<usize>, EvaluationError>;
 
 impl<'a, 'b> PatternMatcher<'a, 'b> {
     fn new(subject: &'a [u8], pattern: &'a [u8], budget: &'b mut Budget) -> Self {
@@ -233,7 +233,7 @@ impl<'a, 'b> PatternMatcher<'a, 'b> {
     }
 
     /// The end of the match that starts at an offset.
-    fn match_from(&mut self, start: usize) -> Matched {
+    fn match_from(&mut self, start: usize) -> MatchEnd {
         self.groups.clear();
         self.recursion = 0;
         self.matches(start, 0)
@@ -248,7 +248,7 @@ impl<'a, 'b> PatternMatcher<'a, 'b> {
         self.groups.iter().map(group).collect()
     }
 
-    fn matches(&mut self, at: usize, item: usize) -> Matched {
+    fn matches(&mut self, at: usize, item: usize) -> MatchEnd {
         self.recursion += 1;
         if self.recursion > MAX_RECURSION {
             return Err(EvaluationError::Pattern(TOO_COMPLEX));
@@ -259,7 +259,7 @@ impl<'a, 'b> PatternMatcher<'a, 'b> {
     }
 
     /// Matches the pattern from the offset `item` with the subject from the offset `at`.
-    fn match_items(&mut self, mut at: usize, mut item: usize) -> Matched {
+    fn match_items(&mut self, mut at: usize, mut item: usize) -> MatchEnd {
         loop {
             self.budget.spend(1)?;
             let Some(byte) = self.pattern.get(item) else { return Ok(Some(at)) };
@@ -331,7 +331,7 @@ impl<'a, 'b> PatternMatcher<'a, 'b> {
     }
 
     /// `*` and `+`: as many as possible, then fewer.
-    fn match_most(&mut self, at: usize, item: usize, end: usize, least: usize) -> Matched {
+    fn match_most(&mut self, at: usize, item: usize, end: usize, least: usize) -> MatchEnd {
         let mut count = 0;
         while self.is_match(at + count, item, end)? {
             count += 1;
@@ -345,7 +345,7 @@ impl<'a, 'b> PatternMatcher<'a, 'b> {
     }
 
     /// `-`: as few as possible, then more.
-    fn match_least(&mut self, mut at: usize, item: usize, end: usize) -> Matched {
+    fn match_least(&mut self, mut at: usize, item: usize, end: usize) -> MatchEnd {
         loop {
             if let Some(end) = self.matches(at, end + 1)? {
                 return Ok(Some(end));
@@ -357,7 +357,7 @@ impl<'a, 'b> PatternMatcher<'a, 'b> {
         }
     }
 
-    fn open_group(&mut self, at: usize, item: usize, end: GroupEnd) -> Matched {
+    fn open_group(&mut self, at: usize, item: usize, end: GroupEnd) -> MatchEnd {
         if self.groups.len() == MAX_GROUPS {
             return Err(EvaluationError::Pattern(TOO_MANY_GROUPS));
         }
@@ -370,7 +370,7 @@ impl<'a, 'b> PatternMatcher<'a, 'b> {
         Ok(result)
     }
 
-    fn close_group(&mut self, at: usize, item: usize) -> Matched {
+    fn close_group(&mut self, at: usize, item: usize) -> MatchEnd {
         let last_open = self.groups.iter().rposition(|group| group.end == GroupEnd::Open);
         let index = last_open.ok_or(EvaluationError::Pattern(UNOPENED_GROUP))?;
         self.groups[index].end = GroupEnd::At(at);
@@ -382,7 +382,7 @@ impl<'a, 'b> PatternMatcher<'a, 'b> {
     }
 
     /// `%bxy`: from an `x` to the `y` that balances it.
-    fn match_balanced(&mut self, at: usize, item: usize) -> Matched {
+    fn match_balanced(&mut self, at: usize, item: usize) -> MatchEnd {
         let [open, close] = *self.pattern.get(item..item + 2).unwrap_or_default() else {
             return Err(EvaluationError::Pattern(INCOMPLETE_BALANCE));
         };
@@ -405,7 +405,7 @@ impl<'a, 'b> PatternMatcher<'a, 'b> {
     }
 
     /// `%1`: the text of a group once more.
-    fn match_group_again(&mut self, at: usize, digit: u8) -> Matched {
+    fn match_group_again(&mut self, at: usize, digit: u8) -> MatchEnd {
         let index = usize::from(digit - b'0').checked_sub(1);
         let group = index.and_then(|index| self.groups.get(index).copied());
         let Some(OpenGroup { start, end: GroupEnd::At(end) }) = group else {

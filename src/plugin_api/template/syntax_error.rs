@@ -6,7 +6,7 @@ use crate::diagnostic::Diagnostic;
 
 /// An expression that is not supported, or a template that is too long.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TemplateError {
+pub struct TemplateSyntaxError {
     /// The start of the expression; `None` if the error is about the whole text.
     expression: Option<String>,
     message: String,
@@ -22,9 +22,9 @@ const IN_CHUNK: &str = "write one expression after return, of kong.request.get_h
                         get_query_arg, kong.client.get_ip, kong.response.get_status and get_header, literals, \
                         operators, and type, tostring, tonumber and functions of string";
 
-impl TemplateError {
+impl TemplateSyntaxError {
     pub(super) fn text_too_long() -> Self {
-        TemplateError { expression: None, message: "is longer than 64KiB".to_owned(), remedy: "shorten it" }
+        TemplateSyntaxError { expression: None, message: "is longer than 64KiB".to_owned(), remedy: "shorten it" }
     }
 
     /// `rest` is the template after `$(`.
@@ -40,11 +40,11 @@ impl TemplateError {
             depth == 0
         });
         let expression = &rest[..end.map_or(rest.len(), |end| end + 1)];
-        TemplateError { expression: Some(format!("$({}", quoted(expression))), message, remedy: IN_TEMPLATE }
+        TemplateSyntaxError { expression: Some(format!("$({}", quoted(expression))), message, remedy: IN_TEMPLATE }
     }
 
     pub(super) fn in_chunk(chunk: &str, message: String) -> Self {
-        TemplateError { expression: Some(quoted(chunk)), message, remedy: IN_CHUNK }
+        TemplateSyntaxError { expression: Some(quoted(chunk)), message, remedy: IN_CHUNK }
     }
 
     /// The diagnostic for the field at `path` below `config`.

@@ -361,7 +361,7 @@ fn invalid_patterns_are_rejected() {
 fn sizes_are_limited() {
     for (template, expected) in [
         (format!("$({}1{})", "(".repeat(50), ")".repeat(50)), "deeper than 40 levels"),
-        (format!("$({}1)", "-".repeat(1) + &" -".repeat(50)), "deeper than 40 levels"),
+        (format!("$({}1)", "-".to_owned() + &" -".repeat(50)), "deeper than 40 levels"),
         (format!("$(1{})", " + 1".repeat(200)), "more than 250 operators"),
         (format!("$(1{})", " .. 1".repeat(200)), "more than 250 operators"),
         (format!("$('{}')", "x".repeat(5000)), "more than 4096 bytes"),

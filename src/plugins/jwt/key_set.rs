@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::jwk::PublishedKey;
-use crate::plugin_api::{RemoteResponse, PluginServices, PluginState};
+use crate::plugin_api::{PluginServices, PluginState, RemoteResponse};
 
 /// Timeout of a fetch, and limit of the time that a request waits for it.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use http::{HeaderName, header};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::{CredentialLocations, RequestCx};
 use crate::plugin_api::authentication::parse_header_name;
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
+use crate::plugin_api::{CredentialLocations, RequestCx};
 
 /// The configured query parameters, cookies and headers.
 #[derive(Debug)]

@@ -245,7 +245,6 @@ impl AttemptError {
         }
     }
 
-
     /// Whether the endpoint certainly did not process the request.
     pub(in crate::proxy) fn was_not_processed(&self) -> bool {
         match self {

@@ -120,8 +120,7 @@ impl FilteredBody {
     }
 
     pub(in crate::proxy) fn size_hint(&self) -> SizeHint {
-        let changes_bytes = self.filter.as_ref().is_some_and(|filter| !filter.keeps_bytes());
-        if changes_bytes || self.trailers.is_some() {
+        if self.changes_bytes() || self.trailers.is_some() {
             return SizeHint::default();
         }
         let collected = self.collected.len() as u64;
@@ -132,6 +131,11 @@ impl FilteredBody {
         }
         hint.set_lower(rest.lower().saturating_add(collected));
         hint
+    }
+
+    /// Whether a streaming filter changes the rest of the body.
+    pub(in crate::proxy) fn changes_bytes(&self) -> bool {
+        self.filter.as_ref().is_some_and(|filter| !filter.keeps_bytes())
     }
 
     pub(in crate::proxy) fn reads_endpoint(&self) -> bool {

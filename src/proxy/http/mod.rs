@@ -32,6 +32,7 @@ pub(in crate::proxy) mod request_id;
 pub(in crate::proxy) mod response_body;
 pub(in crate::proxy) mod response_filters;
 pub(in crate::proxy) mod retry;
+mod route_captures;
 pub(in crate::proxy) mod routing;
 pub(in crate::proxy) mod rule_action;
 pub(in crate::proxy) mod target;

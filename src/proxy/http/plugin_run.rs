@@ -20,6 +20,7 @@ use super::request_error::RequestError;
 use super::request_id::X_REQUEST_ID;
 use super::response_body::BodySource;
 use super::response_filters;
+use super::route_captures::RouteCaptures;
 use super::target::RequestPath;
 use crate::plugin_api::chain::{ChainRequest, ChainResponse, ChainState, RequestProtocol};
 use crate::plugin_api::completed_request::LoggedTls;
@@ -54,10 +55,17 @@ pub(in crate::proxy) async fn run_access(
 ) -> Result<(), EarlyExit> {
     let original_uri = request.uri().clone();
     let record = &mut *cx.record;
-    let body = match chain.body_buffer_limit() {
-        Some(max_bytes) => Some(read_body(&record.peer, request, max_bytes).await?),
-        None => None,
-    };
+    let mut body = None;
+    // Few chains buffer bodies at all. The data of an upgraded connection is never a body.
+    if chain.body_buffer_limit().is_some() && routed.upgrade.is_none() {
+        let taken = std::mem::replace(request, Request::new(RequestBody::empty(&record.peer)));
+        let (head, request_body) = taken.into_parts();
+        let max_bytes = chain.body_buffer_limit_for(&head);
+        *request = Request::from_parts(head, request_body);
+        if let Some(max_bytes) = max_bytes {
+            body = Some(read_body(&record.peer, request, max_bytes).await?);
+        }
+    }
     let peer = &record.peer;
     let client = client_info(peer, routed, request.headers());
     let protocol = RequestProtocol { secure: client.scheme == Scheme::Https, grpc: is_grpc(request.headers()) };
@@ -71,11 +79,13 @@ pub(in crate::proxy) async fn run_access(
         source: ResponseSource::Proxy,
     };
     let run = record.plugin_run.insert(Box::new(run));
+    let uri_captures = RouteCaptures::new(routed.matched, routed.path.path());
     let access = chain.access(
         ChainRequest {
             head: &mut head,
             path: routed.path.path(),
             query: routed.path.query(),
+            uri_captures: &uri_captures,
             client,
             framing: routed.framing,
             id: &record.request_id,
@@ -102,8 +112,9 @@ pub(in crate::proxy) async fn run_access(
     }
     if *request.uri() != original_uri {
         // A plugin has changed the target, for example removed a key from the query.
-        let path = RequestPath::parse(request.method(), request.uri())?;
+        let path = RequestPath::parse(request.method(), request.uri()).ok().flatten();
         routed.replaced_path = Some(path.ok_or(RequestError::InvalidRewrite)?);
+        routed.has_plugin_path = request.uri().path() != original_uri.path();
     }
     Ok(())
 }
@@ -202,83 +213,108 @@ pub(in crate::proxy) fn reply_response(
     response
 }
 
-/// Runs the response phase of the plugins, and the filters of the body that they add.
+/// Runs the response phase of the plugins, and the filters of the body that they add. The response is changed in place,
+/// so that the future of a request does not contain several copies of it.
 pub(in crate::proxy) async fn run_response(
     cx: &mut RequestContext<'_>,
-    response: Response<BodySource>,
-    source: ResponseSource,
+    response: &mut Response<BodySource>,
+    source: &mut ResponseSource,
     now: Instant,
-) -> (Response<BodySource>, ResponseSource) {
-    let (response, source) = run_response_phase(cx, response, source, now).await;
-    if let Some(run) = &mut cx.record.plugin_run {
-        run.source = source;
-    }
-    (response, source)
-}
-
-async fn run_response_phase(
-    cx: &mut RequestContext<'_>,
-    response: Response<BodySource>,
-    source: ResponseSource,
-    now: Instant,
-) -> (Response<BodySource>, ResponseSource) {
+) {
     let record = &mut *cx.record;
-    let Some(run) = &mut record.plugin_run else { return (response, source) };
+    let Some(run) = &mut record.plugin_run else { return };
     run.responded_at = Some(now);
-    run.source = source;
-    let (mut head, mut body) = response.into_parts();
-    let upgrade_status = matches!(body, BodySource::Upgraded(..)).then_some(head.status);
-    let (error_format, id, reason) = (&cx.error_format, &record.request_id, &mut record.error);
-    let mut replace = |reply: Reply, former: &HeaderMap| {
-        *reason = Some(reply.reason);
-        let (mut head, new_body) = reply_response(reply, error_format, id).into_parts();
-        let former_body = std::mem::replace(&mut body, new_body);
-        if former_body.is_end_stream() {
-            former_body.release();
-        }
-        keep_headers(former, &mut head.headers);
-        (head.status, head.headers)
-    };
-    let chain_response = ChainResponse {
-        status: &mut head.status,
-        headers: &mut head.headers,
-        source,
-        id: &record.request_id,
-        replace: &mut replace,
-    };
-    let phase = run.chain.response(&mut run.state, chain_response);
+    run.source = *source;
     // The response to a request that has already timed out is sent as it is.
-    let is_timed_out = record.peer.activity.timed_out.get();
-    let source = match until_timed_out(&record.peer.activity, phase).await {
-        Some(source) => source,
-        None if is_timed_out => source,
+    let was_timed_out = record.peer.activity.timed_out.get();
+    let phase = run.run_phase(response, *source, &cx.error_format, &record.request_id, &mut record.error);
+    match until_timed_out(&record.peer.activity, phase).await {
+        Some(new_source) => *source = new_source,
+        None if was_timed_out => {}
         None => {
             run.state.body_filters.clear();
-            return (EarlyExit::Error(RequestError::PluginTimeout).into_response(cx), ResponseSource::Proxy);
+            let mut former = std::mem::take(response.headers_mut());
+            *response = EarlyExit::Error(RequestError::PluginTimeout).into_response(cx);
+            *source = ResponseSource::Proxy;
+            if let Some(run) = &cx.record.plugin_run {
+                run.keep_headers(&mut former, response.headers_mut());
+            }
         }
-    };
-    if let (Some(status), BodySource::Upgraded(..)) = (upgrade_status, &body) {
-        head.status = status;
     }
+    let Some(run) = &mut cx.record.plugin_run else { return };
+    run.source = *source;
     let filters = std::mem::take(&mut run.state.body_filters);
-    let response = Response::from_parts(head, body);
     if filters.is_empty() {
-        return (response, source);
+        return;
     }
     // Boxed, so that the future of requests without body filters stays small.
-    Box::pin(response_filters::apply(cx, response, source, filters)).await
+    Box::pin(response_filters::apply(cx, response, source, filters)).await;
+    if let Some(run) = &mut cx.record.plugin_run {
+        run.source = *source;
+    }
+}
+
+/// The headers of a response while plugins have them, apart from its body. Returns them when dropped.
+struct HeadGuard<'r> {
+    headers: HeaderMap,
+    response: &'r mut Response<BodySource>,
+}
+
+impl Drop for HeadGuard<'_> {
+    fn drop(&mut self) {
+        *self.response.headers_mut() = std::mem::take(&mut self.headers);
+    }
 }
 
 /// Copies the headers that depend on the request, not on the response that is replaced: its ID, and CORS.
-fn keep_headers(former: &HeaderMap, headers: &mut HeaderMap) {
+fn keep_headers_of_request(former: &HeaderMap, headers: &mut HeaderMap) {
     for (name, value) in former {
-        if name == X_REQUEST_ID || name == VARY || name.as_str().starts_with("access-control-") {
+        if name == VARY {
             headers.append(name, value.clone());
+        } else if name == X_REQUEST_ID || name.as_str().starts_with("access-control-") {
+            headers.entry(name).or_insert_with(|| value.clone());
         }
     }
 }
 
 impl PluginRun {
+    /// Runs the response phase on the head of the response. Returns where the response comes from.
+    async fn run_phase(
+        &mut self,
+        response: &mut Response<BodySource>,
+        source: ResponseSource,
+        error_format: &ErrorFormat,
+        id: &HeaderValue,
+        error: &mut Option<&'static str>,
+    ) -> ResponseSource {
+        let mut status = response.status();
+        // Puts the headers back, also if the phase is cut off.
+        let mut head = HeadGuard { headers: std::mem::take(response.headers_mut()), response };
+        let HeadGuard { headers, response } = &mut head;
+        let mut replace = |reply: Reply, former: &HeaderMap| {
+            *error = Some(reply.reason);
+            let (mut parts, body) = reply_response(reply, error_format, id).into_parts();
+            let former_body = std::mem::replace(response.body_mut(), body);
+            if former_body.is_end_stream() {
+                former_body.release();
+            }
+            keep_headers_of_request(former, &mut parts.headers);
+            (parts.status, parts.headers)
+        };
+        let chain_response = ChainResponse { status: &mut status, headers, source, id, replace: &mut replace };
+        let source = self.chain.response(&mut self.state, chain_response).await;
+        if !matches!(head.response.body(), BodySource::Upgraded(..)) {
+            *head.response.status_mut() = status;
+        }
+        source
+    }
+
+    /// Moves the headers that do not depend on the endpoint to the response that replaces another one.
+    pub(in crate::proxy) fn keep_headers(&self, former: &mut HeaderMap, headers: &mut HeaderMap) {
+        keep_headers_of_request(former, headers);
+        self.state.response_headers.carry_over(former, headers);
+    }
+
     /// Records how long a body filter of a plugin took.
     pub(in crate::proxy) fn record_body_filter(&mut self, plugin: &'static str, duration: Duration) {
         self.state.timings.record_body_filter(plugin, duration);

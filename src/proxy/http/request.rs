@@ -10,8 +10,8 @@
 use std::convert::Infallible;
 use std::rc::Rc;
 
-use http::header::CONNECTION;
-use http::{HeaderValue, Request, Response, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -49,7 +49,11 @@ pub(in crate::proxy) async fn serve(
         let mut cx = RequestContext::new(&view, &mut record, &request);
         let request = request.map(|incoming| RequestBody::new(incoming, version, &peer));
         let outcome = respond(&mut cx, request).await;
-        finish_response(&mut cx, outcome).await
+        let mut pending = begin_response(&mut cx, outcome);
+        if cx.record.plugin_run.is_some() {
+            plugin_run::run_response(&mut cx, &mut pending.response, &mut pending.source, pending.began_at).await;
+        }
+        finish_response(&mut cx, pending)
     };
     Ok(attach_record(response, record, version))
 }
@@ -59,8 +63,11 @@ async fn respond(
     cx: &mut RequestContext<'_>,
     mut request: Request<RequestBody>,
 ) -> Result<Response<BodySource>, EarlyExit> {
+    let client_sent_head = request.method() == Method::HEAD;
     let destination = prepare(cx, &mut request).await?;
     let reports_latencies = cx.product_header_names().is_some();
+    // A plugin may have changed the method. The response then announces a body that does not follow.
+    let lacks_body = request.method() == Method::HEAD && !client_sent_head;
     let record = &mut *cx.record;
     if let Some(heads) = &mut record.heads {
         heads.upstream_target = Some(request.uri().clone());
@@ -77,6 +84,9 @@ async fn respond(
         // Boxed, so that the future of requests without timeouts and retries stays small.
         Some(policy) => Box::pin(retry::forward_with_retries(destination, policy, request, record)).await?,
     };
+    if lacks_body {
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
     cx.apply_response_filters(response.headers_mut());
     Ok(response)
 }
@@ -103,25 +113,32 @@ async fn prepare<'r>(
     rule_action::apply(cx, routed, request)
 }
 
-/// Completes a response, wherever it comes from.
-async fn finish_response(
-    cx: &mut RequestContext<'_>,
-    outcome: Result<Response<BodySource>, EarlyExit>,
-) -> Response<BodySource> {
+/// A response before and during the response phase of the plugins.
+struct PendingResponse {
+    response: Response<BodySource>,
+    source: ResponseSource,
+    /// When its head was received or generated.
+    began_at: Instant,
+    /// Whether the connection must close after it.
+    must_close: bool,
+}
+
+/// Builds the head of a response, wherever it comes from.
+fn begin_response(cx: &mut RequestContext<'_>, outcome: Result<Response<BodySource>, EarlyExit>) -> PendingResponse {
     let must_close = cx.peer().connections.is_closing() || outcome.as_ref().is_err_and(EarlyExit::must_close);
-    let mut source = outcome.as_ref().map_or_else(EarlyExit::source, |_| ResponseSource::Service);
+    let source = outcome.as_ref().map_or_else(EarlyExit::source, |_| ResponseSource::Service);
     let mut response = outcome.unwrap_or_else(|exit| exit.into_response(cx));
     if let Some(cors_headers) = cx.record.cors_headers.take() {
         cors_headers.apply(response.headers_mut());
     }
-    let now = Instant::now();
-    let mut completed_at = now;
-    if cx.record.plugin_run.is_some() {
-        (response, source) = plugin_run::run_response(cx, response, source, now).await;
-        completed_at = Instant::now();
-    }
+    PendingResponse { response, source, began_at: Instant::now(), must_close }
+}
+
+/// Completes the head of a response, after plugins have run.
+fn finish_response(cx: &mut RequestContext<'_>, pending: PendingResponse) -> Response<BodySource> {
+    let PendingResponse { mut response, source, began_at, must_close } = pending;
     trailer_header::remove_unaccepted(cx, &mut response, source);
-    product_headers::set_response_headers(cx, &mut response, source, now);
+    product_headers::set_response_headers(cx, &mut response, source, began_at);
     let record = &mut *cx.record;
     record.status = Some(response.status());
     // HTTP/2 has no such field; its connections are closed with GOAWAY.
@@ -132,7 +149,8 @@ async fn finish_response(
         heads.response.clone_from(response.headers());
     }
     let activity = &record.peer.activity;
-    activity.enter_phase(ActivityPhase::SendingResponse, completed_at);
+    let now = if record.plugin_run.is_some() { Instant::now() } else { began_at };
+    activity.enter_phase(ActivityPhase::SendingResponse, now);
     activity.response_deadline.set(record.deadline.as_ref().map(|deadline| deadline.sleep.deadline()));
     response
 }

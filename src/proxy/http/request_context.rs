@@ -103,6 +103,8 @@ pub(in crate::proxy) struct RoutedRequest<'r> {
     pub(in crate::proxy) path: RequestPath,
     /// The path for the endpoint, if the rule or a plugin has replaced it.
     pub(in crate::proxy) replaced_path: Option<RequestPath>,
+    /// A plugin has set the whole path, so filters do not change it.
+    pub(in crate::proxy) has_plugin_path: bool,
     pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
     /// The framing of the body, for plugins; read before the hop-by-hop headers are removed.
     pub(in crate::proxy) framing: Framing,

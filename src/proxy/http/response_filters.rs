@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{
     ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, TRAILER,
 };
+use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Frame;
 use tokio::time::Instant;
@@ -32,52 +33,65 @@ use crate::proxy::connection::activity::until_timed_out;
 use crate::proxy::record::request_record::RequestRecord;
 use crate::proxy::record::stats::UnfilteredBody;
 
-/// Applies the filters in order. The source differs from the former one if the response was replaced.
+/// Applies the filters in order. The source changes if the response is replaced.
 pub(in crate::proxy) async fn apply(
     cx: &mut RequestContext<'_>,
-    mut response: Response<BodySource>,
-    mut source: ResponseSource,
+    response: &mut Response<BodySource>,
+    source: &mut ResponseSource,
     filters: Vec<PluginBodyFilter>,
-) -> (Response<BodySource>, ResponseSource) {
+) {
+    if !may_filter(response) {
+        return;
+    }
     if cx.error_format.is_head() {
         prepare_head_response(response.headers_mut(), &filters);
-        return (response, source);
-    }
-    if !has_filterable_body(&response) {
-        return (response, source);
+        return;
     }
     for PluginBodyFilter { plugin, filter } in filters {
+        let taken = std::mem::replace(response, Response::new(BodySource::Local(Bytes::new())));
         match filter {
             BodyFilter::Streaming(filter) => {
-                if !filter.keeps_bytes() {
+                *response = taken.map(|body| FilteredBody::streaming(body, filter));
+                if matches!(response.body(), BodySource::Filtered(body) if body.changes_bytes()) {
                     remove_body_metadata(response.headers_mut());
                 }
-                response = response.map(|body| FilteredBody::streaming(body, filter));
             }
-            BodyFilter::Buffered(filter) => match apply_buffered(cx, plugin, filter, response).await {
-                Ok(filtered) => response = filtered,
+            BodyFilter::Buffered(filter) => match apply_buffered(cx, plugin, filter, taken).await {
+                Ok(filtered) => *response = filtered,
                 // The filters that follow were added for the response that is replaced.
-                Err(Replacement::Reply(reply)) => {
-                    cx.record.error = Some(reply.reason);
-                    response = reply_response(*reply, &cx.error_format, &cx.record.request_id);
-                    cx.set_request_id(response.headers_mut());
-                    return (response, ResponseSource::Plugin);
-                }
-                Err(Replacement::Error(error)) => {
-                    source = ResponseSource::Proxy;
-                    response = EarlyExit::Error(error).into_response(cx);
-                    return (response, source);
+                Err(replacement) => {
+                    (*response, *source) = replace(cx, *replacement);
+                    return;
                 }
             },
         }
     }
-    (response, source)
 }
 
-/// What replaces a response whose body cannot be collected.
-enum Replacement {
+/// What replaces a response whose body cannot be filtered, and the headers of that response.
+struct Replacement {
+    by: ReplacedBy,
+    former: HeaderMap,
+}
+
+enum ReplacedBy {
     Reply(Box<Reply>),
     Error(RequestError),
+}
+
+fn replace(cx: &mut RequestContext<'_>, replacement: Replacement) -> (Response<BodySource>, ResponseSource) {
+    let Replacement { by, mut former } = replacement;
+    let (mut response, source) = match by {
+        ReplacedBy::Reply(reply) => {
+            cx.record.error = Some(reply.reason);
+            (reply_response(*reply, &cx.error_format, &cx.record.request_id), ResponseSource::Plugin)
+        }
+        ReplacedBy::Error(error) => (EarlyExit::Error(error).into_response(cx), ResponseSource::Proxy),
+    };
+    if let Some(run) = &cx.record.plugin_run {
+        run.keep_headers(&mut former, response.headers_mut());
+    }
+    (response, source)
 }
 
 async fn apply_buffered(
@@ -85,7 +99,7 @@ async fn apply_buffered(
     plugin: &'static str,
     filter: BufferedFilter,
     response: Response<BodySource>,
-) -> Result<Response<BodySource>, Replacement> {
+) -> Result<Response<BodySource>, Box<Replacement>> {
     let BufferedFilter { max_bytes, beyond_limit, reads_text, transform } = filter;
     if is_message_stream(response.headers()) {
         return Ok(response);
@@ -98,30 +112,27 @@ async fn apply_buffered(
         return Ok(response);
     }
     let (mut head, body) = response.into_parts();
-    let beyond_limit = |body| {
+    let beyond_limit = |head: Parts, body| {
         count(UnfilteredBody::TooLarge);
         match beyond_limit {
-            BeyondLimit::PassUnchanged => Ok(body),
-            BeyondLimit::Replace(reply) => Err(Replacement::Reply(reply)),
+            BeyondLimit::PassUnchanged => Ok(Response::from_parts(head, body)),
+            BeyondLimit::Replace(reply) => {
+                Err(Box::new(Replacement { by: ReplacedBy::Reply(reply), former: head.headers }))
+            }
         }
     };
-    let (data, trailers) = match collect(body, max_bytes, cx.record).await.map_err(Replacement::Error)? {
-        Collected::Whole { data, trailers } => (data, trailers),
-        Collected::TooLarge(body) => return beyond_limit(body).map(|body| Response::from_parts(head, body)),
+    let (data, trailers) = match collect(body, max_bytes, cx.record).await {
+        Ok(Collected::Whole { data, trailers }) => (data, trailers),
+        Ok(Collected::TooLarge(body)) => return beyond_limit(head, body),
+        Err(error) => return Err(Box::new(Replacement { by: ReplacedBy::Error(error), former: head.headers })),
     };
     let started_at = Instant::now();
     let decoded = match coding.decode(&data, max_bytes) {
         Ok(decoded) => decoded,
-        Err(error) => {
-            let body = FilteredBody::complete(data, trailers);
-            let body = match error {
-                DecodingError::TooLarge => beyond_limit(body)?,
-                DecodingError::Invalid => {
-                    count(UnfilteredBody::InvalidEncoding);
-                    body
-                }
-            };
-            return Ok(Response::from_parts(head, body));
+        Err(DecodingError::TooLarge) => return beyond_limit(head, FilteredBody::complete(data, trailers)),
+        Err(DecodingError::Invalid) => {
+            count(UnfilteredBody::InvalidEncoding);
+            return Ok(Response::from_parts(head, FilteredBody::complete(data, trailers)));
         }
     };
     let changed = transform(&decoded);
@@ -146,8 +157,8 @@ async fn apply_buffered(
     Ok(Response::from_parts(head, body))
 }
 
-/// Whether the response has a body that filters may change. A range is a part of a body, which a filter cannot read.
-fn has_filterable_body(response: &Response<BodySource>) -> bool {
+/// Whether filters may change the body of the response. A range is a part of a body, which a filter cannot read.
+fn may_filter(response: &Response<BodySource>) -> bool {
     const WITHOUT: [StatusCode; 4] =
         [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED, StatusCode::PARTIAL_CONTENT];
     !matches!(response.body(), BodySource::Upgraded(..))
@@ -163,15 +174,26 @@ fn is_message_stream(headers: &HeaderMap) -> bool {
     media_type.trim_ascii().eq_ignore_ascii_case(b"text/event-stream") || is_grpc(headers)
 }
 
-/// The response to HEAD has no body to transform, so the headers of the response to GET are not known.
+/// The response to HEAD has no body to transform, so the headers of the response to GET are not known, unless that one
+/// passes unchanged.
 fn prepare_head_response(headers: &mut HeaderMap, filters: &[PluginBodyFilter]) {
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     let may_change = filters.iter().any(|filter| match &filter.filter {
-        BodyFilter::Buffered(_) => !is_message_stream(headers) && !headers.contains_key(CONTENT_RANGE),
+        BodyFilter::Buffered(filter) => {
+            let has_unknown_coding =
+                filter.reads_text && ContentCoding::from_headers(headers) == ContentCoding::Unknown;
+            let is_too_large = length.is_some_and(|length| exceeds(length, filter.max_bytes));
+            !is_message_stream(headers) && !has_unknown_coding && !is_too_large
+        }
         BodyFilter::Streaming(filter) => !filter.keeps_bytes(),
     });
     if may_change {
         remove_body_metadata(headers);
     }
+}
+
+fn exceeds(length: u64, max_bytes: usize) -> bool {
+    usize::try_from(length).map_or(true, |length| length > max_bytes)
 }
 
 /// Removes or weakens the headers that describe the bytes of a body, which differ from those of the endpoint.
@@ -220,8 +242,7 @@ async fn collect(
     max_bytes: usize,
     record: &mut RequestRecord,
 ) -> Result<Collected, RequestError> {
-    let exceeds_limit = |length: u64| usize::try_from(length).map_or(true, |length| length > max_bytes);
-    if exceeds_limit(body.size_hint().lower()) {
+    if exceeds(body.size_hint().lower(), max_bytes) {
         return Ok(Collected::TooLarge(body));
     }
     let mut data = CollectedData::default();

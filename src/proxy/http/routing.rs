@@ -53,7 +53,17 @@ pub(in crate::proxy) fn select_rule<'r>(
         AcceptedUpgrades::WebSocket => upgrade.is_websocket(),
     });
     let framing = if rule.plugins.is_some() { plugin_run::body_framing(request.headers()) } else { Framing::default() };
-    Ok(RoutedRequest { listener, rule, matched, host, path, replaced_path: None, upgrade, framing })
+    Ok(RoutedRequest {
+        listener,
+        rule,
+        matched,
+        host,
+        path,
+        replaced_path: None,
+        has_plugin_path: false,
+        upgrade,
+        framing,
+    })
 }
 
 /// Whether the connection was opened for another listener than the one of the request's host (RFC 9110, section

@@ -12,7 +12,6 @@ use super::early_exit::EarlyExit;
 use super::request_body::RequestBody;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
-use super::target::RequestPath;
 use super::upgrade::Upgrade;
 use crate::snapshot::redirect::RedirectAction;
 use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, Split};
@@ -89,7 +88,6 @@ fn apply_request_filters(
     backend: &Backend,
     request: &mut Request<RequestBody>,
 ) -> Result<(), RequestError> {
-    let path = routed.endpoint_path();
     let levels = [&routed.rule.filters, &backend.filters];
     for (level, filters) in levels.iter().enumerate() {
         if let Some(edits) = &filters.request_headers {
@@ -97,21 +95,26 @@ fn apply_request_filters(
         }
         // An upgrade request is not mirrored, since the mirror could not continue the new protocol.
         if !filters.mirrors.is_empty() && routed.upgrade.is_none() {
-            let apply_filters = |copy: &mut Request<()>| rewrite_target(copy, path, &levels[..=level]).is_ok();
+            let apply_filters = |copy: &mut Request<()>| rewrite_target(copy, routed, &levels[..=level]).is_ok();
             cx.peer().worker.mirror_sender.mirror_request(&filters.mirrors, request, apply_filters);
         }
     }
-    rewrite_target(request, path, &levels)
+    rewrite_target(request, routed, &levels)
 }
 
 /// Rewrites target and Host for the endpoint. The client's bytes are kept unless the matched path differs from them or
 /// a filter rewrites it; of several rewrites the last one applies.
-fn rewrite_target<B>(request: &mut Request<B>, path: &RequestPath, filters: &[&Filters]) -> Result<(), RequestError> {
+fn rewrite_target<B>(
+    request: &mut Request<B>,
+    routed: &RoutedRequest<'_>,
+    filters: &[&Filters],
+) -> Result<(), RequestError> {
+    let path = routed.endpoint_path();
     let rewrites = || filters.iter().rev().filter_map(|filters| filters.rewrite.as_ref());
     if let Some(host) = rewrites().find_map(|rewrite| rewrite.host.as_ref()) {
         request.headers_mut().insert(HOST, host.clone());
     }
-    let edit = rewrites().find_map(|rewrite| rewrite.path.as_ref());
+    let edit = rewrites().find_map(|rewrite| rewrite.path.as_ref()).filter(|_| !routed.has_plugin_path);
     if edit.is_none() && !path.is_changed() && request.uri().authority().is_none() {
         return Ok(());
     }

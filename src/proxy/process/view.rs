@@ -55,8 +55,8 @@ impl SnapshotView {
         self.bind(address)?.http()
     }
 
-    /// The next backend. Over as many requests or connections as the sum of the weights, each backend gets exactly its weight; fewer
-    /// requests are distributed almost by weight.
+    /// The next backend. Over as many requests or connections as the sum of the weights, each backend gets exactly its
+    /// weight; fewer are distributed almost by weight.
     pub(in crate::proxy) fn pick_backend<'s>(&self, split: &'s Split) -> &'s Backend {
         if let [only] = split.backends() {
             return only;

@@ -232,7 +232,7 @@ fn routes_by_conditions_are_dumped_in_their_order() {
             "host web:8080",
             "protocols https",
             "https redirect 302 to port 8443",
-            "normalized path",
+            "requests with normalized path",
         ]
     );
     assert!(options(1).is_empty());

@@ -322,9 +322,9 @@ fn licenses_have_one_entry_per_controller() {
 
 // docs/kong-compatibility.md, 1.2
 #[test]
-fn conditions_of_kong_objects() {
+fn conditions_of_plugins_and_consumers() {
     let programmed = || condition("Programmed", "True", "Programmed");
-    let kongs = |status: &str, reason: &str, message: &str| {
+    let foreign = |status: &str, reason: &str, message: &str| {
         let mut condition = stored_condition("Programmed", status, reason, THEN);
         condition["message"] = json!(message);
         condition
@@ -355,24 +355,24 @@ fn conditions_of_kong_objects() {
         rows.push(row(
             "of another class",
             kind,
-            json!({"conditions": [kongs("True", "Programmed", "Object was successfully configured in Kong.")]}),
+            json!({"conditions": [foreign("True", "Programmed", "Object was successfully configured in Kong.")]}),
             json!({"notes": ["of another class"]}),
             None,
         ));
     }
-    let kongs_own = kongs("True", "Programmed", "Object was successfully configured in Kong.");
+    let foreign_own = foreign("True", "Programmed", "Object was successfully configured in Kong.");
     rows.extend([
         row(
             "a plugin that only Kong uses is left to Kong",
             Kind::KongPlugin,
-            json!({"conditions": [kongs_own.clone()]}),
+            json!({"conditions": [foreign_own.clone()]}),
             json!({"conditions": [condition("Programmed", "False", "Pending")]}),
             None,
         ),
         row(
             "a plugin that Portico uses is not",
             Kind::KongPlugin,
-            json!({"conditions": [kongs_own]}),
+            json!({"conditions": [foreign_own]}),
             json!({"conditions": [programmed()]}),
             Some(json!({"conditions": [stored_condition("Programmed", "True", "Programmed", THEN)]})),
         ),
@@ -459,7 +459,7 @@ fn ancestors_of_a_policy() {
             "conditions": conditions,
         })
     };
-    let kongs = "konghq.com/kic-gateway-controller";
+    let foreign = "konghq.com/kic-gateway-controller";
     let programmed = || condition("Programmed", "True", "Programmed");
     let kept = |since: &str| stored_condition("Programmed", "True", "Programmed", since);
     check_merges(vec![
@@ -469,7 +469,7 @@ fn ancestors_of_a_policy() {
             json!({"ancestors": [
                 ancestor(CONTROLLER, "gone", &[kept(THEN)]),
                 ancestor("example.com/x", "a", &[foreign_condition("Accepted")]),
-                ancestor(kongs, "old", &[kept(THEN), foreign_condition("example.com/A")]),
+                ancestor(foreign, "old", &[kept(THEN), foreign_condition("example.com/A")]),
             ]}),
             json!({"ancestors": [
                 ancestor(CONTROLLER, "old", &[programmed()]), ancestor(CONTROLLER, "young", &[programmed()]),
@@ -565,7 +565,7 @@ fn exactly_the_kinds_with_a_written_status_are_merged() {
         assert_eq!(
             merged.status.is_some(),
             kind.has_written_status(),
-            "{kind}: merge.rs and the table of kinds disagree"
+            "{kind}: status_layout and the table of kinds disagree"
         );
     }
 }

@@ -112,6 +112,15 @@ struct PathGroup<'a> {
     is_rewrite_invalid: bool,
 }
 
+/// What distinguishes a route from the others of its Ingress.
+struct RouteIdentity<'p> {
+    /// Without namespace and Ingress; empty for the default backend.
+    name: &'p str,
+    target: &'p IngressTarget,
+    host: &'p str,
+    paths: &'p [PathCondition],
+}
+
 impl<'a> IngressPlanner<'a> {
     fn routes(&mut self) -> Vec<Arc<ConditionRoute>> {
         let mut groups: Vec<PathGroup<'a>> = Vec::new();
@@ -185,9 +194,10 @@ impl<'a> IngressPlanner<'a> {
             }
         }
         let name = group.target.route_name(group.host);
+        let identity = RouteIdentity { name: &name, target: &group.target, host: group.host, paths: &group.paths };
         let rule = match group.is_rewrite_invalid {
-            true => self.failing_rule(&name, &group.target),
-            false => self.rule(&name, &group.target, group.backend, &group.field),
+            true => self.failing_rule(&identity),
+            false => self.rule(&identity, group.backend, &group.field),
         };
         let route = self.with_annotation_conditions(ConditionRoute::new(self.tie_breaker(index), rule), hosts);
         Some(Arc::new(ConditionRoute { paths: group.paths, ..route }))
@@ -197,10 +207,10 @@ impl<'a> IngressPlanner<'a> {
         let backend = self.ingress.spec.default_backend.as_ref()?;
         let target = IngressTarget::from_backend(backend);
         let paths = vec![PathCondition::prefix("/")];
-        let no_name = "";
+        let identity = RouteIdentity { name: "", target: &target, host: "", paths: &paths };
         let rule = match self.report_invalid_rewrite(&paths, "spec.defaultBackend") {
-            true => self.failing_rule(no_name, &target),
-            false => self.rule(no_name, &target, backend, "spec.defaultBackend"),
+            true => self.failing_rule(&identity),
+            false => self.rule(&identity, backend, "spec.defaultBackend"),
         };
         let route =
             self.with_annotation_conditions(ConditionRoute::new(self.tie_breaker(AFTER_ALL_RULES), rule), Vec::new());
@@ -258,8 +268,8 @@ impl<'a> IngressPlanner<'a> {
         }
     }
 
-    /// The rule for a backend. `name`: the route's name without namespace and Ingress; empty for the default backend.
-    fn rule(&mut self, name: &str, target: &IngressTarget, backend: &IngressBackend, field: &str) -> Arc<RouteRule> {
+    /// The rule for a backend.
+    fn rule(&mut self, identity: &RouteIdentity<'_>, backend: &IngressBackend, field: &str) -> Arc<RouteRule> {
         let key = &self.ingress.meta.key;
         let mut options = self.rule_options();
         let mut backends = Vec::new();
@@ -299,23 +309,23 @@ impl<'a> IngressPlanner<'a> {
                 Action::Fail(RouteFailure::NoService)
             }
         };
-        self.build_rule(name, target, options, &backends, action)
+        self.build_rule(identity, options, &backends, action)
     }
 
     /// The rule for requests that cannot be forwarded.
-    fn failing_rule(&mut self, name: &str, target: &IngressTarget) -> Arc<RouteRule> {
+    fn failing_rule(&mut self, identity: &RouteIdentity<'_>) -> Arc<RouteRule> {
         let no_backends: &[(Kind, &Meta)] = &[];
-        self.build_rule(name, target, self.rule_options(), no_backends, Action::Fail(RouteFailure::Unsupported))
+        self.build_rule(identity, self.rule_options(), no_backends, Action::Fail(RouteFailure::Unsupported))
     }
 
     fn build_rule(
         &mut self,
-        name: &str,
-        target: &IngressTarget,
+        identity: &RouteIdentity<'_>,
         options: RuleOptions,
         backends: &[(Kind, &Meta)],
         action: Action,
     ) -> Arc<RouteRule> {
+        let RouteIdentity { name, target, .. } = *identity;
         let key = &self.ingress.meta.key;
         let route: Arc<str> = format!("{}/{key}", Kind::Ingress).into();
         let rule: Arc<str> = if name.is_empty() { "default".into() } else { name.into() };
@@ -332,6 +342,7 @@ impl<'a> IngressPlanner<'a> {
                 extensions: &[],
                 backends,
                 names: Arc::new(names),
+                facts: &|| self.route_facts(identity, &options, &action),
                 counter_scope: format!("{route}/{rule}").into(),
             },
         );
@@ -339,6 +350,31 @@ impl<'a> IngressPlanner<'a> {
         let id = RuleId { route, rule };
         let filters = Filters::default();
         Arc::new(RouteRule { id, filters, plugins, action, options: Some(Box::new(options)) })
+    }
+
+    /// What log plugins write about a route.
+    fn route_facts<'r>(
+        &self,
+        identity: &RouteIdentity<'_>,
+        options: &'r RuleOptions,
+        action: &'r Action,
+    ) -> RouteFacts<'r> {
+        let settings = self.settings;
+        let host = Some(identity.host.to_owned()).filter(|host| !host.is_empty());
+        let path = |path: &PathCondition| match path {
+            PathCondition::Exact(text) => format!("~{text}$"),
+            PathCondition::Prefix(text) => text.to_string(),
+            PathCondition::Regex(regex) => format!("~{}", regex.as_str()),
+        };
+        RouteFacts {
+            hosts: host.into_iter().chain(settings.host_aliases.iter().map(ToString::to_string)).collect(),
+            paths: identity.paths.iter().map(path).collect(),
+            methods: settings.methods.iter().map(ToString::to_string).collect(),
+            server_names: settings.server_names.iter().map(ToString::to_string).collect(),
+            regex_priority: settings.regex_priority,
+            options: Some(options),
+            action,
+        }
     }
 
     fn rule_options(&self) -> RuleOptions {

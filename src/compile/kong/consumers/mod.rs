@@ -231,8 +231,8 @@ pub(in crate::compile) fn is_served(cx: CompileContext<'_>, id: &ObjectId) -> bo
 
 fn verdict(generation: i64, problems: Vec<Diagnostic>, notes: Vec<Diagnostic>) -> Verdict {
     let condition = match &problems[..] {
-        [] => Condition::without_diagnostics(Code::KongProgrammed),
-        _ => Condition::new(Code::KongInvalid, problems),
+        [] => Condition::without_diagnostics(Code::ObjectProgrammed),
+        _ => Condition::new(Code::ObjectInvalid, problems),
     };
     Verdict { generation, conditions: vec![condition], diagnostics: notes, ..Verdict::default() }
 }
@@ -387,7 +387,12 @@ pub(in crate::compile) fn group_name(group: &ObjectKey) -> Arc<str> {
 
 /// A UUID of version 8, whose bits the application chooses (RFC 9562, section 5.8).
 fn derive_uuid(kind: Kind, key: &ObjectKey) -> EntityId {
-    let digest = digest(&SHA256, format!("{kind}/{key}").as_bytes());
+    uuid_from_text(&format!("{kind}/{key}"))
+}
+
+/// The same UUID for the same text.
+pub(super) fn uuid_from_text(text: &str) -> EntityId {
+    let digest = digest(&SHA256, text.as_bytes());
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest.as_ref()[..16]);
     bytes[6] = bytes[6] & 0x0f | 0x80;

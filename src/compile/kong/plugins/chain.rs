@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::RouteFacts;
 use super::references::{self, PluginReferrers, PluginSubjects};
-use super::{CompiledPlugin, Plugins};
+use super::{CompiledPlugin, Plugins, route_description};
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
 use crate::compile::kong::annotations::annotation_field;
@@ -25,6 +26,8 @@ pub(in crate::compile) struct PluginSite<'a> {
     /// The Services or facades that requests are sent to, by kind and metadata.
     pub backends: &'a [(Kind, &'a Meta)],
     pub names: Arc<RouteNames>,
+    /// Collects the facts that log plugins write.
+    pub facts: &'a dyn Fn() -> RouteFacts<'a>,
     /// The scope of counters, such as `HTTPRoute/default/shop/0`.
     pub counter_scope: Arc<str>,
 }
@@ -114,6 +117,11 @@ impl Plugins {
         let is_attached = !assembler.builder.is_empty();
         if let Some(builtin) = &cx.inputs.plugin_factory.builtin {
             builtin.add_to(&mut assembler.builder, &global);
+        }
+        if assembler.builder.logs_heads() {
+            let facts = (site.facts)();
+            let PluginSite { kind, meta, backends, names, .. } = site;
+            assembler.builder.describe(route_description::describe(*kind, meta, backends, names, &facts));
         }
         RuleChain {
             is_attached,
@@ -446,6 +454,7 @@ mod tests {
             extensions: &[],
             backends: &[],
             names: plugin_api::testing::names(),
+            facts: &|| panic!("no plugin of these tests reads heads"),
             counter_scope: "HTTPRoute/a/r/0".into(),
         };
         let rule_chain = plugins.chain(cx, &site);

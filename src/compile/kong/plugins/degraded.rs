@@ -30,7 +30,7 @@ pub fn with_degraded_plugins(
         return None;
     }
     let mut degraded = verdict.clone();
-    degraded.conditions.extend(own_problem.map(|problem| Condition::new(Code::KongDegraded, vec![problem])));
+    degraded.conditions.extend(own_problem.map(|problem| Condition::new(Code::ObjectDegraded, vec![problem])));
     degraded.diagnostics.extend(reference_problems);
     Some(degraded)
 }

@@ -13,6 +13,7 @@ mod chain;
 mod configuration;
 mod degraded;
 mod references;
+mod route_description;
 mod subjects;
 mod unsupported_plugins;
 mod verdict;
@@ -24,11 +25,13 @@ use serde_json::Value;
 
 pub(in crate::compile) use chain::{PluginSite, RuleChain};
 pub use degraded::with_degraded_plugins;
+pub(in crate::compile) use route_description::RouteFacts;
 pub(in crate::compile) use subjects::plugin_subject;
 
+use crate::api::gateway::LocalObjectReference;
 use crate::api::kong::PluginSettings;
 use crate::api::kong::annotations::GLOBAL_LABEL;
-use crate::api::{Kind, Meta, ObjectId};
+use crate::api::{Kind, Meta, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::Diagnostic;
@@ -100,10 +103,18 @@ impl Plugins {
     /// Rebuilds the touched plugins.
     pub(in crate::compile) fn update(&mut self, cx: CompileContext<'_>, touched: &Changes) -> PluginUpdate {
         let mut affected_plugins = BTreeSet::new();
+        // The changed consumers of each plugin. Plugins with other changes are in `affected_plugins`.
+        let mut changed_consumers: BTreeMap<ObjectId, Vec<ObjectId>> = BTreeMap::new();
         for id in touched {
             let references: BTreeSet<ObjectId> = cx.store.plugins_referenced_by(id).collect();
             let before = self.referenced.remove(id).unwrap_or_default();
-            affected_plugins.extend(references.union(&before).cloned());
+            for plugin in references.union(&before).cloned() {
+                if id.kind == Kind::KongConsumer {
+                    changed_consumers.entry(plugin).or_default().push(id.clone());
+                } else {
+                    affected_plugins.insert(plugin);
+                }
+            }
             if !references.is_empty() {
                 self.referenced.insert(id.clone(), references);
             }
@@ -129,6 +140,16 @@ impl Plugins {
         let mut routes_to_update = Changes::new();
         let have_globals_changed = self.update_globals(cx, &mut affected_plugins);
         let mut subjects_to_update = BTreeSet::new();
+        let mut verdicts_to_update = affected_plugins.clone();
+        for (id, consumers) in changed_consumers {
+            let referrers = self.referrers.get_mut(&id).filter(|_| !affected_plugins.contains(&id));
+            let is_complete = referrers
+                .is_some_and(|referrers| referrers.update_consumers(cx, &id, &consumers, &mut subjects_to_update));
+            if !is_complete {
+                affected_plugins.insert(id.clone());
+            }
+            verdicts_to_update.insert(id);
+        }
         for id in &affected_plugins {
             self.update_referrers(cx, id, &mut routes_to_update, &mut subjects_to_update);
         }
@@ -141,7 +162,7 @@ impl Plugins {
             routes_to_update.extend(cx.store.http_routes.keys().map(|key| ObjectId::new(Kind::HttpRoute, key.clone())));
             routes_to_update.extend(cx.store.ingresses.keys().map(|key| ObjectId::new(Kind::Ingress, key.clone())));
         }
-        PluginUpdate { verdicts_to_update: affected_plugins, routes_to_update, subjects_to_update }
+        PluginUpdate { verdicts_to_update, routes_to_update, subjects_to_update }
     }
 
     /// Updates the plugins with the label `global`, which has an effect on KongClusterPlugins only. Returns whether
@@ -367,4 +388,14 @@ fn ineffective_in_kong(settings: &PluginSettings) -> Vec<Diagnostic> {
         warnings.push(Diagnostic::warning("run_on", "it has no effect, as in Kong", "remove it"));
     }
     warnings
+}
+
+/// Whether a filter refers to a KongPlugin. The reference has no namespace: that of the route applies.
+pub(in crate::compile) fn is_plugin_reference(reference: &LocalObjectReference) -> bool {
+    reference.group == Kind::KongPlugin.group() && reference.kind == Kind::KongPlugin.name()
+}
+
+/// Whether the namespace has a KongPlugin of this name.
+pub(in crate::compile) fn exists(store: &Store, namespace: &str, name: &str) -> bool {
+    store.kong_plugins.contains_key(&ObjectKey::new(namespace, name))
 }

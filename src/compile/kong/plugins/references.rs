@@ -7,7 +7,7 @@
 //! can refer to a KongClusterPlugin, so its referrers are combined per namespace; otherwise a reference from a consumer
 //! of one namespace would disable a guard on routes of another namespace for all other clients.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::api::gateway::{HttpRoute, LocalObjectReference};
@@ -95,6 +95,36 @@ impl PluginReferrers {
     /// Whether groups are ignored because consumers refer to the plugin as well.
     pub(super) fn ignores_consumer_groups(&self) -> bool {
         self.combined_referrers.values().any(|combined| combined.ignores_consumer_groups)
+    }
+
+    /// Updates which of the changed consumers refer to the plugin, if no other referrer changed and the plugin neither
+    /// begins nor ceases to run on all routes. Adds the consumers for which it begins or ceases to run to
+    /// `subjects_to_update`. Returns whether the referrers are complete; otherwise they must be found again.
+    pub(super) fn update_consumers(
+        &mut self,
+        cx: CompileContext<'_>,
+        plugin: &ObjectId,
+        changed: &[ObjectId],
+        subjects_to_update: &mut BTreeSet<ObjectId>,
+    ) -> bool {
+        for id in changed {
+            let namespace = if self.is_shared { "" } else { &*id.key.namespace };
+            let combined = self.combined_referrers.get_mut(namespace).filter(|combined| !combined.is_attached);
+            // The first and the last consumer also decide whether groups are ignored. The list is always empty if the
+            // plugin does not support consumers.
+            let consumers = combined.map(|combined| &mut combined.subjects.consumers);
+            let Some(consumers) = consumers.filter(|consumers| !consumers.is_empty()) else { return false };
+            let meta = cx.store.meta(id).filter(|_| consumers::is_served(cx, id));
+            let refers = meta.is_some_and(|meta| refers_to(cx.store, id.kind, meta, plugin));
+            match (consumers.binary_search(&id.key), refers) {
+                (Ok(_), true) | (Err(_), false) => continue,
+                (Ok(_), false) if consumers.len() == 1 => return false,
+                (Ok(index), false) => drop(consumers.remove(index)),
+                (Err(index), true) => consumers.insert(index, id.key.clone()),
+            }
+            subjects_to_update.insert(id.clone());
+        }
+        true
     }
 
     fn combined_referrers_mut(&mut self, namespace: &Arc<str>) -> &mut CombinedReferrers {
@@ -211,10 +241,7 @@ pub(super) fn referrers(cx: CompileContext<'_>, plugin: &ObjectId, scopes: Scope
     let mut referrers = PluginReferrers { is_shared, ..PluginReferrers::default() };
     for id in cx.store.dependency_index().dependents(plugin) {
         let Some(meta) = cx.store.meta(id) else { continue };
-        let refers_to_plugin = || {
-            let names = meta.annotations.get(PLUGINS).map(|value| &**value).unwrap_or_default();
-            list(names).any(|token| resolve_reference(cx.store, id.kind, &meta.key, token).as_ref() == Ok(plugin))
-        };
+        let refers_to_plugin = || refers_to(cx.store, id.kind, meta, plugin);
         let is_attached = match id.kind {
             Kind::KongConsumer => {
                 if consumers::is_served(cx, id) && refers_to_plugin() {
@@ -247,6 +274,12 @@ pub(super) fn referrers(cx: CompileContext<'_>, plugin: &ObjectId, scopes: Scope
         }
     }
     referrers.restrict_to(scopes)
+}
+
+/// Whether the annotation of an object refers to the plugin.
+fn refers_to(store: &Store, kind: Kind, meta: &Meta, plugin: &ObjectId) -> bool {
+    let names = meta.annotations.get(PLUGINS).map(|value| &**value).unwrap_or_default();
+    list(names).any(|token| resolve_reference(store, kind, &meta.key, token).as_ref() == Ok(plugin))
 }
 
 /// Whether the route refers to a Gateway of this process's controllers.

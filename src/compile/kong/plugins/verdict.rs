@@ -33,16 +33,16 @@ pub(super) fn build(
     }
     let is_used = referrers.has_effect() || global_plugins.global.contains(id);
     let condition = if !problems.is_empty() {
-        Condition::new(Code::KongInvalid, problems)
+        Condition::new(Code::ObjectInvalid, problems)
     } else if is_used {
-        Condition::without_diagnostics(Code::KongProgrammed)
+        Condition::without_diagnostics(Code::ObjectProgrammed)
     } else {
         let remedy = if id.kind == Kind::KongClusterPlugin {
             "refer to it in an annotation konghq.com/plugins, or set the label global: \"true\" and the class"
         } else {
             "refer to it in an annotation konghq.com/plugins, or in an ExtensionRef filter of an HTTPRoute"
         };
-        Condition::new(Code::KongPending, vec![Diagnostic::of_object("nothing refers to it", remedy)])
+        Condition::new(Code::ObjectPending, vec![Diagnostic::of_object("nothing refers to it", remedy)])
     };
     let generation = store.meta(id).map_or(0, |meta| meta.generation);
     let diagnostics = compiled

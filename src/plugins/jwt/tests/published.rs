@@ -14,7 +14,7 @@ use super::*;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::plugin_api::testing::{instance, names};
-use crate::plugin_api::{AnyPluginKind, Chain, RemoteResponse, PluginServices};
+use crate::plugin_api::{AnyPluginKind, Chain, PluginServices, RemoteResponse};
 
 const ISSUER: &str = "https://issuer.example";
 

@@ -1,4 +1,5 @@
-//! The access log: one line per request or TCP connection, written by a separate thread. Workers queue their lines and never block.
+//! The access log: one line per request or TCP connection, written by a separate thread. Workers queue their
+//! lines and never block.
 
 mod fields;
 mod line;

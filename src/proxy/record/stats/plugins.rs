@@ -1,5 +1,5 @@
-//! Durations of plugins by plugin name and phase, and response bodies that plugins could not filter. The names come from
-//! the program, so their number is bounded.
+//! Durations of plugins by plugin name and phase, and response bodies that plugins could not filter. The names come
+//! from the program, so their number is bounded.
 
 use std::collections::BTreeMap;
 use std::fmt;

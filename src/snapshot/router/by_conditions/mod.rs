@@ -1,5 +1,5 @@
-//! The order by conditions: a route with more kinds of conditions precedes one with fewer, whatever their hosts. This is
-//! the order of Kong's router.
+//! The order by conditions: a route with more kinds of conditions precedes one with fewer, whatever their hosts. This
+//! is the order of Kong's router.
 //!
 //! ```text
 //!   ConditionRoute ──split by path, ranked──▶ entries ──▶ ConditionsRouter ─ find ─▶ Matched: rule and path condition

@@ -14,8 +14,8 @@ use crate::snapshot::rule::RouteRule;
 /// One route. Each list is a condition, and a request has to meet all of them. An empty list matches every request. Of
 /// `headers`, all members have to match; of every other list, one.
 ///
-/// Protocols are not a condition. They are an option of the rule ([`RuleOptions::protocols`]), and decide the response to
-/// a request after the route has matched it.
+/// Protocols are not a condition. They are an option of the rule ([`RuleOptions::protocols`]), and decide the response
+/// to a request after the route has matched it.
 ///
 /// [`RuleOptions::protocols`]: crate::snapshot::rule_options::RuleOptions::protocols
 #[derive(Clone, Debug)]

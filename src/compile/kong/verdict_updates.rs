@@ -1,0 +1,71 @@
+//! Updates the verdicts on objects of Kong's kinds that no other step updates.
+
+use std::collections::BTreeSet;
+
+use super::{policy, service_notes, unserved_kinds};
+use crate::api::{Kind, ObjectId};
+use crate::compile::verdict::Verdict;
+use crate::compile::{CompileContext, CompileRun, Compiler};
+use crate::store::{Changes, Store};
+
+/// How the verdict on an object is found.
+#[expect(clippy::large_enum_variant, reason = "a value is matched as soon as it is returned, and never stored")]
+pub(in crate::compile) enum VerdictSource {
+    /// The step that compiles the kind updates its verdicts.
+    OwnStep,
+    /// The verdict; `None` if the object does not exist.
+    Known(Option<Verdict>),
+    /// The kind is not one of Kong's.
+    OtherKind,
+}
+
+/// The verdict on an object of one of Kong's kinds. `is_used`: whether routes use this facade.
+pub(in crate::compile) fn verdict(cx: CompileContext<'_>, id: &ObjectId, is_used: bool) -> VerdictSource {
+    match id.kind {
+        Kind::KongPlugin
+        | Kind::KongClusterPlugin
+        | Kind::KongConsumer
+        | Kind::KongConsumerGroup
+        | Kind::KongUpstreamPolicy
+        | Kind::KongIngress => VerdictSource::OwnStep,
+        Kind::KongVault | Kind::KongCustomEntity | Kind::TcpIngress | Kind::UdpIngress | Kind::KongLicense => {
+            VerdictSource::Known(unserved_kinds::verdict(cx, id))
+        }
+        Kind::KongServiceFacade => {
+            let facade = cx.store.kong_service_facades.get(&id.key);
+            VerdictSource::Known(facade.map(|facade| service_notes::facade_verdict(cx.store, facade, is_used)))
+        }
+        _ => VerdictSource::OtherKind,
+    }
+}
+
+impl Compiler {
+    /// Updates the verdicts on policies that changed or whose referring Services changed.
+    pub(in crate::compile) fn update_policy_verdicts(
+        &mut self,
+        store: &Store,
+        touched: &Changes,
+        run: &mut CompileRun,
+    ) {
+        let mut outdated = BTreeSet::new();
+        for id in touched {
+            match id.kind {
+                Kind::KongUpstreamPolicy | Kind::KongIngress => drop(outdated.insert(id.clone())),
+                Kind::Service | Kind::KongServiceFacade => {
+                    let referenced: BTreeSet<_> =
+                        store.meta(id).into_iter().flat_map(policy::referenced_policies).collect();
+                    outdated.extend(referenced.iter().cloned());
+                    outdated.extend(self.policies_by_referrer.remove(id).unwrap_or_default());
+                    if !referenced.is_empty() {
+                        self.policies_by_referrer.insert(id.clone(), referenced);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for id in outdated {
+            let verdict = policy::verdict(store, &id, &self.policy_conflicts);
+            self.set_verdict(id, verdict, run);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The fields that `custom_fields_by_lua` adds to log objects.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+use tracing::debug;
+
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::LogCx;
+use crate::plugin_api::completed_request::{CredentialLocations, LoggedHeads, REDACTED};
+use crate::plugin_api::fields::UrlEncodedForm;
+use crate::plugin_api::template::{Budget, Expression, LuaValue, Variable, VariableKey, Variables};
+
+/// The fields in the order of their names.
+#[derive(Debug)]
+pub(super) struct CustomFields(Box<[CustomField]>);
+
+#[derive(Debug)]
+struct CustomField {
+    /// The names of the objects that contain the field, and of the field itself.
+    path: Box<[String]>,
+    expression: Expression,
+}
+
+impl CustomFields {
+    pub(super) fn parse(fields: &BTreeMap<String, String>, invalid: &mut Vec<Diagnostic>) -> Self {
+        let mut parsed = Vec::new();
+        for (name, text) in fields {
+            let field = format!("custom_fields_by_lua[{name}]");
+            let path = split_path(name);
+            if path.iter().any(String::is_empty) {
+                let remedy = "use names separated by single dots, such as tenant.name";
+                invalid.push(Diagnostic::in_config(&field, "the name of the field has an empty part", remedy));
+                continue;
+            }
+            match Expression::parse_return(text) {
+                Ok(expression) => parsed.push(CustomField { path, expression }),
+                Err(error) => invalid.push(error.into_diagnostic(&field)),
+            }
+        }
+        CustomFields(parsed.into())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Sets or removes the fields of an object.
+    pub(super) fn apply(&self, object: &mut Value, cx: &LogCx<'_>) {
+        let variables = LogVariables { cx };
+        let mut budget = Budget::default();
+        for CustomField { path, expression } in &self.0 {
+            let value = expression.evaluate(&variables, &mut budget).and_then(|value| value.to_json());
+            match value {
+                Ok(value) => set(object, path, value),
+                Err(error) => debug!(field = path.join("."), %error, "A custom field of a log has no value"),
+            }
+        }
+    }
+}
+
+/// Splits a name at its dots, except those after a backslash.
+fn split_path(name: &str) -> Box<[String]> {
+    let mut parts = vec![String::new()];
+    let mut characters = name.chars().peekable();
+    while let Some(character) = characters.next() {
+        let last = parts.len() - 1;
+        match character {
+            '\\' if characters.next_if_eq(&'.').is_some() => parts[last].push('.'),
+            '.' => parts.push(String::new()),
+            character => parts[last].push(character),
+        }
+    }
+    parts.into()
+}
+
+/// Sets the field at a path, or removes it if there is no value. A value on the path that is not an object is replaced
+/// by one.
+fn set(object: &mut Value, path: &[String], value: Option<Value>) {
+    let Some((last, parents)) = path.split_last() else { return };
+    let mut parent = object;
+    for name in parents {
+        if !parent.get(name).is_some_and(Value::is_object) {
+            if value.is_none() {
+                return;
+            }
+            if let Value::Object(fields) = parent {
+                fields.insert(name.clone(), Value::Object(Map::new()));
+            }
+        }
+        let Some(child) = parent.get_mut(name) else { return };
+        parent = child;
+    }
+    let Value::Object(fields) = parent else { return };
+    match value {
+        Some(value) => {
+            fields.insert(last.clone(), value);
+        }
+        // Keeps the order of the other fields.
+        None => {
+            fields.shift_remove(last);
+        }
+    }
+}
+
+/// The values of expressions. Credentials read as [`REDACTED`].
+struct LogVariables<'c> {
+    cx: &'c LogCx<'c>,
+}
+
+impl Variables for LogVariables<'_> {
+    fn get<'v>(&'v self, variable: Variable, key: VariableKey<'_>) -> LuaValue<'v> {
+        let cx = self.cx;
+        if variable == Variable::ResponseStatus {
+            return LuaValue::Number(cx.summary.status.as_u16().into());
+        }
+        let Some(heads) = cx.request.heads else { return LuaValue::Nil };
+        match (variable, key) {
+            (Variable::RequestMethod, _) => text(heads.method.as_str().as_bytes()),
+            (Variable::RequestPath, _) => text(heads.target.path().as_bytes()),
+            (Variable::ClientIp, _) => LuaValue::Text(Cow::Owned(heads.client.to_string().into_bytes())),
+            (Variable::RequestHeader, VariableKey::Text(name)) => request_header(heads, cx.request.credentials, name),
+            (Variable::RequestQueryArgument, VariableKey::Text(name)) => {
+                query_argument(heads, cx.request.credentials, name)
+            }
+            (Variable::ResponseHeader, VariableKey::Text(name)) => {
+                let name = http::HeaderName::from_bytes(name).ok();
+                LuaValue::text_or_nil(name.and_then(|name| heads.response.get(name)).map(http::HeaderValue::as_bytes))
+            }
+            // Tables of templates, which expressions of this plugin do not contain.
+            _ => LuaValue::Nil,
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> LuaValue<'_> {
+    LuaValue::Text(Cow::Borrowed(bytes))
+}
+
+fn request_header<'v>(heads: &'v LoggedHeads, credentials: &CredentialLocations, name: &[u8]) -> LuaValue<'v> {
+    let Ok(name) = http::HeaderName::from_bytes(name) else { return LuaValue::Nil };
+    let Some(value) = heads.request.get(&name) else { return LuaValue::Nil };
+    if credentials.has_header(&name) {
+        return text(REDACTED.as_bytes());
+    }
+    let redacted = Some(value).filter(|_| name == http::header::COOKIE).and_then(|value| value.to_str().ok());
+    match redacted.and_then(|cookies| credentials.redact_cookies(cookies)) {
+        Some(redacted) => LuaValue::Text(Cow::Owned(redacted.into_bytes())),
+        None => text(value.as_bytes()),
+    }
+}
+
+/// The first value of a parameter; true for one without a value.
+fn query_argument<'v>(heads: &'v LoggedHeads, credentials: &CredentialLocations, name: &[u8]) -> LuaValue<'v> {
+    let form = UrlEncodedForm(heads.target.query().unwrap_or_default().as_bytes());
+    let Some(pair) = form.pairs().find(|pair| pair.name() == name) else { return LuaValue::Nil };
+    match pair.value() {
+        Some(_) if credentials.has_parameter(name) => text(REDACTED.as_bytes()),
+        Some(value) => LuaValue::Text(value),
+        None => LuaValue::Boolean(true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn names_are_split_at_dots() {
+        let cases: [(&str, &[&str]); 4] =
+            [("a", &["a"]), ("a.b.c", &["a", "b", "c"]), (r"a\.b.c", &["a.b", "c"]), ("a..b", &["a", "", "b"])];
+        for (name, expected) in cases {
+            assert_eq!(&*split_path(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn fields_are_set_and_removed_in_nested_objects() {
+        let mut object = json!({"a": {"b": 1, "c": 2}, "d": "text", "e": 3});
+        for (name, value) in [
+            ("a.b", Some(json!("new"))),
+            ("a.c", None),
+            ("d.f.g", Some(json!(true))),
+            ("e", None),
+            ("absent.field", None),
+            ("h", Some(json!(4))),
+        ] {
+            set(&mut object, &split_path(name), value);
+        }
+        assert_eq!(object, json!({"a": {"b": "new"}, "d": {"f": {"g": true}}, "h": 4}));
+    }
+}

@@ -1,0 +1,101 @@
+//! Sends the batches of `http-log` to its server, and reports when the server does not accept them.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tracing::{info, warn};
+
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::queue::BatchSender;
+use crate::plugin_api::{BuildCx, PluginServices, RemoteRequest};
+
+pub(super) struct HttpDelivery {
+    /// The request without its body.
+    request: RemoteRequest,
+    /// Whether a body is a list of objects.
+    sends_lists: bool,
+    reports: Arc<DeliveryReports>,
+}
+
+/// Reports the state of the server, once for each change.
+struct DeliveryReports {
+    object: String,
+    services: Arc<dyn PluginServices>,
+    /// Whether the last batch was not accepted.
+    is_failing: AtomicBool,
+}
+
+impl HttpDelivery {
+    pub(super) fn new(request: RemoteRequest, sends_lists: bool, cx: &BuildCx<'_>) -> Self {
+        let (object, services) = (cx.object.to_owned(), Arc::clone(cx.services));
+        let reports = DeliveryReports { object, services, is_failing: AtomicBool::new(false) };
+        HttpDelivery { request, sends_lists, reports: Arc::new(reports) }
+    }
+
+    fn body(&self, batch: &[Bytes]) -> Bytes {
+        match batch {
+            [only] if !self.sends_lists => only.clone(),
+            entries => {
+                let length = entries.iter().map(|entry| entry.len() + 1).sum::<usize>() + 1;
+                let mut body = Vec::with_capacity(length);
+                for (index, entry) in entries.iter().enumerate() {
+                    body.push(if index == 0 { b'[' } else { b',' });
+                    body.extend_from_slice(entry);
+                }
+                body.push(b']');
+                body.into()
+            }
+        }
+    }
+}
+
+impl BatchSender for HttpDelivery {
+    fn send(&self, batch: Arc<[Bytes]>) -> BoxFuture<'static, bool> {
+        let request = RemoteRequest { body: self.body(&batch), ..self.request.clone() };
+        let server = format!("{}:{}", request.remote.host, request.remote.port);
+        let reports = Arc::clone(&self.reports);
+        let sending = reports.services.send(request);
+        async move {
+            let failure = match sending.await {
+                Ok(response) if response.status.as_u16() < 300 => None,
+                Ok(response) => Some(format!("{server} responded with status {}", response.status.as_u16())),
+                Err(error) => Some(format!("{server}: {error}")),
+            };
+            let is_accepted = failure.is_none();
+            reports.update(failure);
+            is_accepted
+        }
+        .boxed()
+    }
+}
+
+impl DeliveryReports {
+    fn update(&self, failure: Option<String>) {
+        let was_failing = self.is_failing.swap(failure.is_some(), Relaxed);
+        match failure {
+            Some(failure) if !was_failing => {
+                warn!(object = self.object, error = failure, "Logs of requests are not accepted; sending them again");
+                let message = format!("does not accept logs: {failure}");
+                let remedy = "check that the server is running and accepts the requests of this plugin";
+                self.services.report(&self.object, Some(Diagnostic::in_config("http_endpoint", message, remedy)));
+            }
+            None if was_failing => {
+                info!(object = self.object, "Logs of requests are accepted again");
+                self.services.report(&self.object, None);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Drop for DeliveryReports {
+    fn drop(&mut self) {
+        if self.is_failing.load(Relaxed) {
+            self.services.report(&self.object, None);
+        }
+    }
+}

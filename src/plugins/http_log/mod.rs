@@ -1,0 +1,284 @@
+//! `http-log`: sends a JSON object about each request to an HTTP server.
+//!
+//! ```yaml
+//! apiVersion: configuration.konghq.com/v1
+//! kind: KongPlugin
+//! metadata:
+//!   name: log
+//! plugin: http-log
+//! config:
+//!   http_endpoint: https://logs.example/requests
+//!   queue: {max_batch_size: 100}
+//! ```
+//!
+//! Requests never wait for the server. Their objects wait in a queue, which is limited by `queue`, and are sent as an
+//! object each, or in batches as a list if `max_batch_size` is above 1. A batch is accepted with a status below 300,
+//! and otherwise sent again. The metrics `portico_plugin_queue_…` count what is sent and what is dropped.
+//!
+//! The objects have the fields that Kong's log plugins write. Instead of credentials that plugins of the route read,
+//! and of `Authorization` and `Proxy-Authorization`, they contain `REDACTED`.
+
+mod custom_fields;
+mod delivery;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderValue, Method};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use self::custom_fields::CustomFields;
+use self::delivery::HttpDelivery;
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::authentication::parse_header_name;
+use crate::plugin_api::consumers::sha256;
+use crate::plugin_api::log_entry::LogEntry;
+use crate::plugin_api::queue::{BatchQueue, QueueConfig, QueueSettings};
+use crate::plugin_api::{
+    BuildCx, LogCx, Phases, Plugin, PluginKind, RemoteRequest, RemoteUrl, ResponseBodyUse, record,
+};
+
+/// Sends logs of requests to an HTTP server.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// URL of the server, with `http` or `https`. A host without dots is a Service in the namespace of the plugin. User
+    /// and password in the URL are sent as Basic authentication. The query is part of the requests, unlike in Kong.
+    http_endpoint: Option<String>,
+    /// Method of the requests to the server.
+    method: LogMethod,
+    /// `Content-Type` of the requests to the server.
+    content_type: LogContentType,
+    /// Timeout in milliseconds for a request to the server, with connecting and its response.
+    timeout: u32,
+    /// How many milliseconds an idle connection to the server is kept open.
+    keepalive: u32,
+    /// Further headers of the requests to the server. `Host`, `Content-Type` and `Content-Length` cannot be set.
+    headers: BTreeMap<String, String>,
+    /// Fields to add to the objects: the value of each field is that of an expression in a subset of Lua, such as
+    /// `return kong.request.get_header("x-tenant")`. A field `a.b` is the field `b` of the object `a`, and a dot after
+    /// a backslash is part of the name. A field whose expression returns `nil` is removed. Credentials read as
+    /// `REDACTED`.
+    custom_fields_by_lua: BTreeMap<String, String>,
+    /// Whether to verify the certificate of the server with the system's root certificates. Kong does not verify it.
+    /// Without verification, the logs are not protected against impersonation of the server.
+    ssl_verify: bool,
+    /// How objects are collected and sent. If the server does not keep up, the oldest objects are dropped.
+    #[serde(deserialize_with = "record")]
+    queue: QueueConfig,
+    /// No effect: `queue.max_retry_time` limits retries.
+    retry_count: Option<u32>,
+    /// Alias of `queue.max_batch_size`. If both are set, the alias is used.
+    queue_size: Option<usize>,
+    /// Alias of `queue.max_coalescing_delay`. If both are set, the alias is used.
+    flush_timeout: Option<f64>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            http_endpoint: None,
+            method: LogMethod::Post,
+            content_type: LogContentType::Json,
+            timeout: 10_000,
+            keepalive: 60_000,
+            headers: BTreeMap::new(),
+            custom_fields_by_lua: BTreeMap::new(),
+            ssl_verify: true,
+            queue: QueueConfig::default(),
+            retry_count: None,
+            queue_size: None,
+            flush_timeout: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+enum LogMethod {
+    Post,
+    Put,
+    Patch,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+enum LogContentType {
+    #[serde(rename = "application/json")]
+    Json,
+    #[serde(rename = "application/json; charset=utf-8")]
+    JsonUtf8,
+}
+
+pub(crate) struct HttpLog {
+    queue: Arc<BatchQueue>,
+    custom_fields: CustomFields,
+}
+
+impl PluginKind for HttpLog {
+    const NAME: &'static str = "http-log";
+    const PRIORITY: i32 = 12;
+    const PHASES: Phases = Phases::LOG;
+    const FAIL_CLOSED: bool = false;
+    type Config = Config;
+    type Plugin = HttpLog;
+
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+        let mut invalid = Vec::new();
+        let url = config.parse_endpoint(cx).map_err(|error| invalid.push(error)).ok();
+        for (field, value) in [("timeout", config.timeout), ("keepalive", config.keepalive)] {
+            if value == 0 {
+                let remedy = "use a number of milliseconds, such as 10000";
+                invalid.push(Diagnostic::in_config(field, "must not be 0", remedy));
+            }
+        }
+        let headers = config.parse_headers(&mut invalid);
+        let custom_fields = CustomFields::parse(&config.custom_fields_by_lua, &mut invalid);
+        let queue = config.queue_settings(cx).map_err(|errors| invalid.extend(errors)).ok();
+        let (Some(url), Some(settings), true) = (url, queue, invalid.is_empty()) else { return Err(invalid) };
+        // Objects that wait are kept while the configuration of the plugin stays the same.
+        let name = format!("{} {}", cx.object, config.fingerprint(&settings));
+        let queue = cx.state.get(&name).unwrap_or_else(|| {
+            // Starts outside of `get_or_create`, which must not be nested.
+            let delivery = HttpDelivery::new(config.request(&url, headers, cx), settings.max_batch_size > 1, cx);
+            let started = BatchQueue::start(settings, Arc::new(delivery), cx);
+            cx.state.get_or_create(&name, || started)
+        });
+        Ok(HttpLog { queue, custom_fields })
+    }
+}
+
+impl Plugin for HttpLog {
+    fn log(&self, cx: &LogCx<'_>) {
+        let entry = LogEntry::new(cx);
+        let json = if self.custom_fields.is_empty() {
+            entry.to_json()
+        } else {
+            let mut value = entry.to_value();
+            self.custom_fields.apply(&mut value, cx);
+            value.to_string().into_bytes()
+        };
+        self.queue.push(Bytes::from(json));
+    }
+
+    fn logs_heads(&self) -> bool {
+        true
+    }
+}
+
+impl Config {
+    /// Parses the URL. No message contains a part of it except the host, because it may contain a password.
+    fn parse_endpoint(&self, cx: &BuildCx<'_>) -> Result<RemoteUrl, Diagnostic> {
+        const FIELD: &str = "http_endpoint";
+        const REMEDY: &str = "set it to the URL of the server, such as https://logs.example/requests";
+        let text = self.http_endpoint.as_deref().filter(|text| !text.is_empty());
+        let text = text.ok_or_else(|| Diagnostic::in_config(FIELD, "is missing", REMEDY))?;
+        let url = RemoteUrl::parse(text).map_err(|error| Diagnostic::in_config(FIELD, error, REMEDY))?;
+        match cx.check_host(FIELD, &url.host) {
+            Some(blocked) => Err(blocked),
+            None => Ok(url),
+        }
+    }
+
+    fn parse_headers(&self, invalid: &mut Vec<Diagnostic>) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.headers {
+            let path = format!("headers[{name}]");
+            let name = match parse_header_name(&path, name) {
+                Ok(name) => name,
+                Err(error) => {
+                    invalid.push(error);
+                    continue;
+                }
+            };
+            let reserved = match name {
+                HOST => Some("remove it: the host is that of `http_endpoint`"),
+                CONTENT_TYPE => Some("remove it, and set `content_type`"),
+                CONTENT_LENGTH => Some("remove it: the length is that of each body"),
+                _ => None,
+            };
+            if let Some(remedy) = reserved {
+                invalid.push(Diagnostic::in_config(path, "cannot be set", remedy));
+                continue;
+            }
+            // The value may be a secret, so the message does not contain it.
+            let Ok(mut value) = HeaderValue::from_str(value) else {
+                let remedy = "use visible ASCII characters and spaces only";
+                invalid.push(Diagnostic::in_config(path, "is not a valid header value", remedy));
+                continue;
+            };
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+        headers
+    }
+
+    /// The settings of the queue, after the deprecated fields were applied.
+    fn queue_settings(&self, cx: &BuildCx<'_>) -> Result<QueueSettings, Vec<Diagnostic>> {
+        let mut queue = self.queue.clone();
+        let deprecated =
+            |field: &str, message: &str, remedy: &str| cx.note(Diagnostic::in_config(field, message, remedy));
+        if self.retry_count.is_some() {
+            deprecated("retry_count", "is deprecated and has no effect", "set queue.max_retry_time instead");
+        }
+        if let Some(size) = self.queue_size {
+            deprecated("queue_size", "is deprecated", "set queue.max_batch_size instead");
+            queue.max_batch_size = size;
+        }
+        if let Some(timeout) = self.flush_timeout {
+            deprecated("flush_timeout", "is deprecated", "set queue.max_coalescing_delay instead");
+            queue.max_coalescing_delay = timeout;
+        }
+        queue.validate("queue")
+    }
+
+    /// The request for each batch, without its body.
+    fn request(&self, url: &RemoteUrl, mut headers: HeaderMap, cx: &BuildCx<'_>) -> RemoteRequest {
+        headers.insert(HOST, url.authority.clone());
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type.as_str()));
+        if let Some(authorization) = &url.authorization {
+            headers.entry(AUTHORIZATION).or_insert_with(|| authorization.clone());
+        }
+        let timeout = Duration::from_millis(self.timeout.into());
+        RemoteRequest {
+            remote: url.remote(cx.namespace(), self.ssl_verify, timeout),
+            method: match self.method {
+                LogMethod::Post => Method::POST,
+                LogMethod::Put => Method::PUT,
+                LogMethod::Patch => Method::PATCH,
+            },
+            target: url.target.clone(),
+            headers,
+            body: Bytes::new(),
+            timeout,
+            keep_alive: Some(Duration::from_millis(self.keepalive.into())),
+            response_body: ResponseBodyUse::Discard,
+        }
+    }
+
+    /// A digest of everything that the queue and its requests depend on.
+    fn fingerprint(&self, settings: &QueueSettings) -> String {
+        let Config { http_endpoint, method, content_type, timeout, keepalive, headers, ssl_verify, .. } = self;
+        let request = (http_endpoint, method, content_type, timeout, keepalive, headers, ssl_verify);
+        let digest = sha256(format!("{request:?} {settings:?}").as_bytes());
+        digest.iter().fold(String::new(), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("writing to a String cannot fail");
+            text
+        })
+    }
+}
+
+impl LogContentType {
+    fn as_str(self) -> &'static str {
+        match self {
+            LogContentType::Json => "application/json",
+            LogContentType::JsonUtf8 => "application/json; charset=utf-8",
+        }
+    }
+}

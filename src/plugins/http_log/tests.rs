@@ -1,0 +1,56 @@
+//! Tests of the configuration.
+
+use serde_json::{Value, json};
+
+use super::HttpLog;
+use crate::plugin_api::RegisteredKind;
+use crate::plugin_api::testing::{build, notes};
+
+const KIND: RegisteredKind<HttpLog> = RegisteredKind::NEW;
+
+fn with_endpoint(mut config: Value) -> Value {
+    config["http_endpoint"] = json!("http://logs.example/");
+    config
+}
+
+#[test]
+fn invalid_fields_are_reported_without_secrets() {
+    let cases = [
+        (json!({}), "config.http_endpoint", "is missing"),
+        (json!({"http_endpoint": "logs.example"}), "config.http_endpoint", "must start with http:// or https://"),
+        (json!({"http_endpoint": "http://anna:secret@host:port/"}), "config.http_endpoint", "is not valid"),
+        (with_endpoint(json!({"timeout": 0})), "config.timeout", "must not be 0"),
+        (with_endpoint(json!({"keepalive": 0})), "config.keepalive", "must not be 0"),
+        (with_endpoint(json!({"headers": {"Host": "secret"}})), "config.headers[Host]", "cannot be set"),
+        (with_endpoint(json!({"headers": {"content-type": "a"}})), "config.headers[content-type]", "cannot be set"),
+        (with_endpoint(json!({"headers": {"Content-Length": "1"}})), "config.headers[Content-Length]", "cannot be set"),
+        (with_endpoint(json!({"headers": {"a b": "secret"}})), "config.headers[a b]", "not a valid header name"),
+        (with_endpoint(json!({"headers": {"a": "secret\n"}})), "config.headers[a]", "not a valid header value"),
+        (with_endpoint(json!({"queue": {"max_batch_size": 0}})), "config.queue.max_batch_size", "out of range"),
+        (with_endpoint(json!({"queue_size": 0})), "config.queue.max_batch_size", "out of range"),
+        (
+            with_endpoint(json!({"custom_fields_by_lua": {"a": "for i = 1, 2 do end"}})),
+            "config.custom_fields_by_lua[a]",
+            "has the expression",
+        ),
+        (
+            with_endpoint(json!({"custom_fields_by_lua": {"a..b": "return nil"}})),
+            "config.custom_fields_by_lua[a..b]",
+            "empty part",
+        ),
+    ];
+    for (config, field, message) in cases {
+        let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} is accepted"));
+        let [diagnostic] = &invalid[..] else { panic!("{config}: {invalid:?}") };
+        assert!(diagnostic.field == field && diagnostic.message.contains(message), "{config}: {diagnostic:?}");
+        assert!(!format!("{diagnostic:?}").contains("secret") && !diagnostic.remedy.is_empty(), "{diagnostic:?}");
+    }
+}
+
+#[test]
+fn deprecated_fields_have_notes() {
+    let config = with_endpoint(json!({"retry_count": 3, "queue_size": 7, "flush_timeout": 2}));
+    let fields: Vec<String> = notes(&KIND, &config).into_iter().map(|note| note.field).collect();
+    assert_eq!(fields, ["config.retry_count", "config.queue_size", "config.flush_timeout"]);
+    assert!(notes(&KIND, &with_endpoint(json!({}))).is_empty());
+}

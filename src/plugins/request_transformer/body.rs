@@ -1,0 +1,136 @@
+//! Bodies: their media type and encoding, and the edits of each format.
+
+use std::borrow::Cow;
+use std::io::Read;
+
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+
+use super::TransformationError;
+use super::body_fields::JsonFields;
+use super::edits::Rendered;
+use super::fields::FormPairs;
+use super::multipart_fields::MultipartFields;
+
+/// The media types whose fields can be edited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyFormat {
+    Json,
+    Form,
+    Multipart,
+}
+
+/// Why a body is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyRejection {
+    TooLarge,
+    /// It is not in its encoding.
+    Invalid,
+}
+
+pub(super) struct EditedBody {
+    pub(super) body: Vec<u8>,
+    pub(super) is_changed: bool,
+}
+
+/// A body with more fields is rejected; parsed fields take many times the memory of the body.
+const MAX_FIELDS: usize = 10_000;
+
+impl BodyFormat {
+    pub(super) fn from_headers(headers: &HeaderMap) -> Option<BodyFormat> {
+        let media_type = headers.get(CONTENT_TYPE)?.as_bytes().split(|byte| *byte == b';').next()?.trim_ascii();
+        let is = |name: &[u8]| media_type.eq_ignore_ascii_case(name);
+        if is(b"application/json") {
+            Some(BodyFormat::Json)
+        } else if is(b"application/x-www-form-urlencoded") {
+            Some(BodyFormat::Form)
+        } else if is(b"multipart/form-data") {
+            Some(BodyFormat::Multipart)
+        } else {
+            None
+        }
+    }
+
+    /// Edits a body. One that is not valid stays unchanged.
+    pub(super) fn edit(
+        self,
+        headers: &HeaderMap,
+        body: Cow<'_, [u8]>,
+        edits: &Rendered<'_, Box<str>>,
+    ) -> Result<EditedBody, TransformationError> {
+        let too_many = |fields: usize| {
+            if fields > MAX_FIELDS { Err(TransformationError::Body(BodyRejection::TooLarge)) } else { Ok(()) }
+        };
+        let mut edited = None;
+        match self {
+            BodyFormat::Json => {
+                if let Some(mut fields) = JsonFields::parse(&body) {
+                    too_many(fields.len())?;
+                    edited = edits.apply(&mut fields)?.then(|| fields.encode());
+                }
+            }
+            BodyFormat::Form => {
+                too_many(memchr::memchr_iter(b'&', &body).count())?;
+                let mut pairs = FormPairs::parse(&body);
+                edited = edits.apply(&mut pairs)?.then(|| pairs.encode());
+            }
+            BodyFormat::Multipart => {
+                let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+                if let Some(mut fields) = MultipartFields::parse(content_type, &body) {
+                    edited = edits.apply(&mut fields)?.then(|| fields.encode());
+                }
+            }
+        }
+        let is_changed = edited.is_some();
+        Ok(EditedBody { body: edited.unwrap_or_else(|| body.into_owned()), is_changed })
+    }
+}
+
+/// The encoding of a body, from `Content-Encoding`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Identity,
+    Gzip,
+    Unknown,
+}
+
+impl Encoding {
+    pub(super) fn from_headers(headers: &HeaderMap) -> Self {
+        let mut values = headers.get_all(CONTENT_ENCODING).iter();
+        let value = match (values.next(), values.next()) {
+            (None, _) => return Encoding::Identity,
+            (Some(value), None) => value.as_bytes().trim_ascii(),
+            (Some(_), Some(_)) => return Encoding::Unknown,
+        };
+        let is = |name: &[u8]| value.eq_ignore_ascii_case(name);
+        if is(b"gzip") || is(b"x-gzip") {
+            Encoding::Gzip
+        } else if is(b"identity") || value.is_empty() {
+            Encoding::Identity
+        } else {
+            Encoding::Unknown
+        }
+    }
+
+    pub(super) fn is_known(self) -> bool {
+        self != Encoding::Unknown
+    }
+
+    /// Decodes a body of up to `max_bytes`.
+    pub(super) fn decode(self, body: &Bytes, max_bytes: usize) -> Result<Cow<'_, [u8]>, BodyRejection> {
+        // An empty body has no gzip header.
+        if self != Encoding::Gzip || body.is_empty() {
+            return Ok(Cow::Borrowed(body));
+        }
+        let mut decoded = Vec::new();
+        let limit = u64::try_from(max_bytes).unwrap_or(u64::MAX).saturating_add(1);
+        let result = MultiGzDecoder::new(&body[..]).take(limit).read_to_end(&mut decoded);
+        if decoded.len() > max_bytes {
+            return Err(BodyRejection::TooLarge);
+        }
+        result.map_err(|_| BodyRejection::Invalid)?;
+        Ok(Cow::Owned(decoded))
+    }
+}

@@ -1,0 +1,284 @@
+//! The configuration, and its validation: names, templates, and headers that cannot be changed.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
+};
+use http::{HeaderName, Method};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::edits::{EditAction, FieldEdit, FieldEdits};
+use super::encode_path;
+use super::fields::header_value;
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::record;
+use crate::plugin_api::template::Template;
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// The method of the request to the endpoint. If it is GET, HEAD or TRACE, a form moves to the query.
+    http_method: Option<String>,
+    /// Fields to remove, by name.
+    #[serde(deserialize_with = "record")]
+    remove: FieldLists,
+    /// Fields to rename, as `old:new`. A field of the new name is replaced.
+    #[serde(deserialize_with = "record")]
+    rename: FieldLists,
+    /// New values, as `name:value`, for fields that the request has.
+    #[serde(deserialize_with = "record")]
+    replace: Replacements,
+    /// Fields, as `name:value`, for requests that do not have them.
+    #[serde(deserialize_with = "record")]
+    add: FieldLists,
+    /// Values, as `name:value`, to add to those that the request has.
+    #[serde(deserialize_with = "record")]
+    append: FieldLists,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct FieldLists {
+    /// Fields of the body.
+    body: Vec<String>,
+    /// Headers.
+    headers: Vec<String>,
+    /// Query parameters.
+    querystring: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Replacements {
+    /// Fields of the body.
+    body: Vec<String>,
+    /// Headers. The header Host is replaced in any case.
+    headers: Vec<String>,
+    /// Query parameters.
+    querystring: Vec<String>,
+    /// The path of the request to the endpoint, which starts with a slash. If unset, the path does not change.
+    uri: Option<String>,
+}
+
+pub(super) struct ValidatedConfig {
+    pub(super) path: Option<Template>,
+    pub(super) method: Option<Method>,
+    pub(super) headers: FieldEdits<HeaderName>,
+    pub(super) body: FieldEdits<Box<str>>,
+    pub(super) query: FieldEdits<Box<str>>,
+}
+
+/// The methods that Kong accepts.
+const METHODS: &[&str] = &[
+    "COPY",
+    "DELETE",
+    "GET",
+    "HEAD",
+    "LOCK",
+    "MKCOL",
+    "MOVE",
+    "OPTIONS",
+    "PATCH",
+    "POST",
+    "PROPFIND",
+    "PROPPATCH",
+    "PUT",
+    "TRACE",
+    "UNLOCK",
+];
+
+/// Headers of the connection and of the framing of the body, which the proxy sets itself.
+static PROTECTED_HEADERS: [HeaderName; 12] = [
+    CONNECTION,
+    CONTENT_LENGTH,
+    EXPECT,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("http2-settings"),
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// The most entries of one list. Each entry is work for every request.
+const MAX_ENTRIES: usize = 200;
+
+impl Config {
+    /// Returns all errors.
+    pub(super) fn validate(self) -> Result<ValidatedConfig, Vec<Diagnostic>> {
+        let mut invalid = Vec::new();
+        let method = self.http_method.as_deref().and_then(|method| method_named(method, &mut invalid));
+        let path = self.replace.uri.as_deref().and_then(|uri| path_template(uri, &mut invalid));
+        let Config { http_method: _, remove, rename, replace, add, append } = self;
+        let headers = edits(
+            "headers",
+            [&remove.headers, &rename.headers, &replace.headers, &add.headers, &append.headers],
+            &header_name,
+            &mut invalid,
+        );
+        let body = edits(
+            "body",
+            [&remove.body, &rename.body, &replace.body, &add.body, &append.body],
+            &field_name,
+            &mut invalid,
+        );
+        let query = edits(
+            "querystring",
+            [&remove.querystring, &rename.querystring, &replace.querystring, &add.querystring, &append.querystring],
+            &field_name,
+            &mut invalid,
+        );
+        for edit in &headers {
+            if let EditAction::Replace(template) | EditAction::Add(template) | EditAction::Append(template) =
+                &edit.action
+                && let Some(literal) = template.literal()
+                && let Err(message) = header_value(&edit.name, literal.as_bytes())
+            {
+                let message = format!("cannot be a header: {message}");
+                invalid.push(Diagnostic::in_config(&edit.path, message, "write visible characters and spaces"));
+            }
+        }
+        if !invalid.is_empty() {
+            return Err(invalid);
+        }
+        let (headers, body, query) = (FieldEdits::new(headers), FieldEdits::new(body), FieldEdits::new(query));
+        Ok(ValidatedConfig { path, method, headers, body, query })
+    }
+}
+
+fn method_named(name: &str, invalid: &mut Vec<Diagnostic>) -> Option<Method> {
+    let upper = name.to_ascii_uppercase();
+    if !METHODS.contains(&&*upper) {
+        let remedy = format!("use one of {}", METHODS.join(", "));
+        invalid.push(Diagnostic::in_config("http_method", format!("{name:?} is not a supported method"), remedy));
+        return None;
+    }
+    Method::from_bytes(upper.as_bytes()).ok()
+}
+
+fn path_template(uri: &str, invalid: &mut Vec<Diagnostic>) -> Option<Template> {
+    let template = Template::parse(uri).map_err(|error| invalid.push(error.into_diagnostic("replace.uri"))).ok()?;
+    // The first characters are those of a literal unless the template starts with an expression.
+    let error = match template.literal() {
+        Some(path) => encode_path(path.as_bytes()).err(),
+        None if uri.starts_with("$(") || uri.starts_with('/') => None,
+        None => Some("the path does not start with a slash"),
+    };
+    if let Some(error) = error {
+        let remedy = "write the path without scheme, host and query, such as /v2/orders";
+        invalid.push(Diagnostic::in_config("replace.uri", format!("is not a path: {error}"), remedy));
+    }
+    Some(template)
+}
+
+/// What a list does with its entries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ListKind {
+    Remove,
+    Rename,
+    Replace,
+    Add,
+    Append,
+}
+
+const LISTS: [(ListKind, &str); 5] = [
+    (ListKind::Remove, "remove"),
+    (ListKind::Rename, "rename"),
+    (ListKind::Replace, "replace"),
+    (ListKind::Add, "add"),
+    (ListKind::Append, "append"),
+];
+
+/// A name for a list, or message and remedy.
+type ParsedName<N> = Result<N, (String, &'static str)>;
+
+/// The edits of all lists, in the order of their execution.
+fn edits<N>(
+    target: &str,
+    lists: [&Vec<String>; 5],
+    parse_name: &dyn Fn(ListKind, &str) -> ParsedName<N>,
+    invalid: &mut Vec<Diagnostic>,
+) -> Vec<FieldEdit<N>> {
+    let mut edits = Vec::new();
+    for ((kind, list_name), entries) in LISTS.into_iter().zip(lists) {
+        if entries.len() > MAX_ENTRIES {
+            let message = format!("has {} entries, and {MAX_ENTRIES} is the most", entries.len());
+            invalid.push(Diagnostic::in_config(format!("{list_name}.{target}"), message, "remove entries"));
+            continue;
+        }
+        for (index, entry) in entries.iter().enumerate() {
+            let path = format!("{list_name}.{target}[{index}]");
+            match parse_entry(kind, entry, &path, parse_name) {
+                Ok((name, action)) => edits.push(FieldEdit { path: path.into(), name, action }),
+                Err(diagnostic) => invalid.push(*diagnostic),
+            }
+        }
+    }
+    edits
+}
+
+fn parse_entry<N>(
+    kind: ListKind,
+    entry: &str,
+    path: &str,
+    parse_name: &dyn Fn(ListKind, &str) -> ParsedName<N>,
+) -> Result<(N, EditAction<N>), Box<Diagnostic>> {
+    let invalid = |message: String, remedy: &str| Box::new(Diagnostic::in_config(path, message, remedy));
+    let name = |name: &str| parse_name(kind, name).map_err(|(message, remedy)| invalid(message, remedy));
+    let (field, value) = match entry.split_once(':') {
+        // Like Kong, accepts several colons after the name.
+        Some((field, value)) => (field, Some(value.trim_start_matches(':'))),
+        None => (entry, None),
+    };
+    let field_name = name(field)?;
+    let value = match (kind, value) {
+        (ListKind::Remove, None) => return Ok((field_name, EditAction::Remove)),
+        (ListKind::Remove, Some(_)) => {
+            return Err(invalid("has a value, and fields are removed by their name".to_owned(), "write only the name"));
+        }
+        (ListKind::Rename, None | Some("")) => {
+            return Err(invalid("has no new name".to_owned(), "write the entry as old:new"));
+        }
+        (ListKind::Rename, Some(new_name)) => return Ok((field_name, EditAction::Rename(name(new_name)?))),
+        (_, None | Some("")) => return Err(invalid("has no value".to_owned(), "write the entry as name:value")),
+        (_, Some(value)) => value,
+    };
+    let template = Template::parse(value).map_err(|error| error.into_diagnostic(path))?;
+    Ok((
+        field_name,
+        match kind {
+            ListKind::Replace => EditAction::Replace(template),
+            ListKind::Add => EditAction::Add(template),
+            ListKind::Append | ListKind::Remove | ListKind::Rename => EditAction::Append(template),
+        },
+    ))
+}
+
+fn header_name(kind: ListKind, name: &str) -> ParsedName<HeaderName> {
+    let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
+        return Err((format!("{name:?} is not the name of a header"), "use letters, digits and dashes"));
+    };
+    if PROTECTED_HEADERS.contains(&header) {
+        let message = format!("the header {header} belongs to the connection or to the framing of the body");
+        return Err((message, "remove the entry; Portico sets this header itself"));
+    }
+    if header == HOST && kind != ListKind::Replace {
+        let message = "the header host can only be replaced, because every request has exactly one".to_owned();
+        return Err((message, "use replace.headers, or remove the entry"));
+    }
+    Ok(header)
+}
+
+fn field_name(_kind: ListKind, name: &str) -> ParsedName<Box<str>> {
+    if name.is_empty() {
+        return Err(("has no name".to_owned(), "write the name of the field first"));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(("has a name with a control character".to_owned(), "use visible characters"));
+    }
+    Ok(name.into())
+}

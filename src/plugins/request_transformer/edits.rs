@@ -1,0 +1,135 @@
+//! Edits of fields in the order of their execution: remove, rename, replace, add, append. The same code edits headers,
+//! the query and all formats of bodies.
+
+use std::borrow::Cow;
+
+use super::TransformationError;
+use crate::plugin_api::template::{Budget, Template, Variables};
+
+/// The edits of headers, of the query or of bodies, by the type of their names.
+pub(super) struct FieldEdits<N>(Box<[FieldEdit<N>]>);
+
+pub(super) struct FieldEdit<N> {
+    /// The path below `config`, for example `add.headers[0]`.
+    pub(super) path: Box<str>,
+    pub(super) name: N,
+    pub(super) action: EditAction<N>,
+}
+
+pub(super) enum EditAction<N> {
+    Remove,
+    Rename(N),
+    Replace(Template),
+    Add(Template),
+    Append(Template),
+}
+
+/// The edits for one request, with their values.
+pub(super) struct Rendered<'p, N>(Vec<RenderedEdit<'p, N>>);
+
+/// An edit with its value. `None` is nil, or an edit without a value.
+type RenderedEdit<'p, N> = (&'p FieldEdit<N>, Option<Cow<'p, [u8]>>);
+
+impl<N> Default for Rendered<'_, N> {
+    fn default() -> Self {
+        Rendered(Vec::new())
+    }
+}
+
+/// Fields that can be edited.
+pub(super) trait EditableFields<N> {
+    fn contains(&self, name: &N) -> bool;
+    fn remove(&mut self, name: &N);
+    /// Renames all fields of a name. Existing fields of the new name are removed.
+    fn rename(&mut self, name: &N, new_name: &N);
+    /// Leaves one field of the name, with this value. `None` is nil. Fails if the value is not valid.
+    fn replace(&mut self, name: &N, value: Option<&[u8]>) -> Result<(), &'static str>;
+    /// Adds a field that is not there.
+    fn add(&mut self, name: &N, value: Option<&[u8]>) -> Result<(), &'static str> {
+        self.append(name, value)
+    }
+
+    /// Adds a field, or one more value of it.
+    fn append(&mut self, name: &N, value: Option<&[u8]>) -> Result<(), &'static str>;
+}
+
+impl<N> FieldEdits<N> {
+    pub(super) fn new(edits: Vec<FieldEdit<N>>) -> Self {
+        FieldEdits(edits.into())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Renders all values, also of edits that will not apply to the request.
+    pub(super) fn render(
+        &self,
+        variables: &dyn Variables,
+        budget: &mut Budget,
+    ) -> Result<Rendered<'_, N>, TransformationError> {
+        let mut rendered = Vec::with_capacity(self.0.len());
+        for edit in &self.0 {
+            let value = match &edit.action {
+                EditAction::Remove | EditAction::Rename(_) => None,
+                EditAction::Replace(template) | EditAction::Add(template) | EditAction::Append(template) => {
+                    match template.literal() {
+                        Some(literal) => Some(Cow::Borrowed(literal.as_bytes())),
+                        None => {
+                            let value = template.render(variables, budget);
+                            let value = value.map_err(|error| edit.error(&error.to_string()))?;
+                            value.map(|value| Cow::Owned(value.into_owned()))
+                        }
+                    }
+                }
+            };
+            rendered.push((edit, value));
+        }
+        Ok(Rendered(rendered))
+    }
+}
+
+impl<N> FieldEdit<N> {
+    fn error(&self, message: &str) -> TransformationError {
+        TransformationError::Field(self.path.to_string(), message.to_owned())
+    }
+}
+
+impl<N> Rendered<'_, N> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Applies the edits. Returns whether one of them had an effect.
+    pub(super) fn apply(&self, fields: &mut impl EditableFields<N>) -> Result<bool, TransformationError> {
+        let mut is_changed = false;
+        for (edit, value) in &self.0 {
+            let name = &edit.name;
+            let applies = match &edit.action {
+                EditAction::Remove | EditAction::Rename(_) | EditAction::Replace(_) => fields.contains(name),
+                EditAction::Add(_) => !fields.contains(name),
+                EditAction::Append(_) => true,
+            };
+            if !applies {
+                continue;
+            }
+            let value = value.as_deref();
+            let result = match &edit.action {
+                EditAction::Remove => {
+                    fields.remove(name);
+                    Ok(())
+                }
+                EditAction::Rename(new_name) => {
+                    fields.rename(name, new_name);
+                    Ok(())
+                }
+                EditAction::Replace(_) => fields.replace(name, value),
+                EditAction::Add(_) => fields.add(name, value),
+                EditAction::Append(_) => fields.append(name, value),
+            };
+            result.map_err(|message| edit.error(message))?;
+            is_changed = true;
+        }
+        Ok(is_changed)
+    }
+}

@@ -1,0 +1,158 @@
+//! `response-transformer`: changes headers and JSON bodies of responses.
+//!
+//! ```yaml
+//! plugin: response-transformer
+//! config:
+//!   remove: {headers: [X-Powered-By], json: [debug]}
+//!   rename: {json: ["id:order_id"]}
+//!   add: {headers: ["X-Frame-Options:DENY"], json: ["count:1"], json_types: [number]}
+//! ```
+//!
+//! The operations run in this order: `remove`, `rename`, `replace`, `add`, `append`. An entry is `name:value`: the name
+//! ends at the first colon, and the value is literal text.
+//!
+//! The plugin runs on every response to a request that it is attached to, including the replies of other plugins and
+//! Portico's own errors. Headers are changed on all of them, bodies only if all of these apply:
+//!
+//! - The media type is `application/json`, with or without parameters, and the body is a JSON object.
+//! - The response is complete: not a 206, not a part that `Content-Range` describes, and not the response to HEAD.
+//! - The body has at most 1 MiB, both as it was sent and decompressed.
+//! - `Content-Encoding` is absent, gzip or deflate. A changed body is sent uncompressed.
+//!
+//! Any other body passes unchanged. The metric `portico_plugin_unfiltered_bodies_total` counts bodies that are too
+//! large or have another encoding. The plugin reads the whole body before the head of the response is sent.
+//!
+//! Only the fields of the outermost object are changed. The others keep their order and their text, so numbers keep all
+//! digits and empty lists stay lists. If the body changes, `Content-Length` is that of the new body, a strong `ETag`
+//! becomes weak, and `Accept-Ranges` and digest headers are removed.
+
+mod entry;
+mod header_transform;
+mod json_transform;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use self::entry::ConfigReader;
+use self::header_transform::HeaderTransform;
+use self::json_transform::JsonTransform;
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::{
+    BeyondLimit, BodyFilter, BufferedFilter, BuildCx, Phases, Plugin, PluginKind, ResponseCx, ResponseOutcome, record,
+};
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// What to remove.
+    #[serde(deserialize_with = "record")]
+    remove: RemoveConfig,
+    /// What to rename. An existing header or field with the new name is replaced.
+    #[serde(deserialize_with = "record")]
+    rename: RenameConfig,
+    /// Values to set if the header or field exists.
+    #[serde(deserialize_with = "record")]
+    replace: ValuesConfig,
+    /// Values to set if the header or field does not exist.
+    #[serde(deserialize_with = "record")]
+    add: ValuesConfig,
+    /// Values to add to those that exist: a header gets another line, a field becomes a list or a longer list.
+    #[serde(deserialize_with = "record")]
+    append: ValuesConfig,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct RemoveConfig {
+    /// Names of fields of the JSON object.
+    json: Vec<String>,
+    /// Names of headers. `name:value` removes only this value: lines with it, and list members within a line.
+    headers: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct RenameConfig {
+    /// Fields of the JSON object, each as `old:new`.
+    json: Vec<String>,
+    /// Headers, each as `old:new`.
+    headers: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct ValuesConfig {
+    /// Fields of the JSON object, each as `name:value`.
+    json: Vec<String>,
+    /// The types of the values in `json`, by position. Values without a type are strings.
+    json_types: Vec<JsonType>,
+    /// Headers, each as `name:value`.
+    headers: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum JsonType {
+    /// True if the value is `true`, otherwise false.
+    Boolean,
+    /// A number, with the digits as written.
+    Number,
+    /// A string.
+    String,
+}
+
+pub(crate) struct ResponseTransformer {
+    headers: HeaderTransform,
+    /// None if no field of a body is changed.
+    json: Option<Arc<JsonTransform>>,
+}
+
+impl PluginKind for ResponseTransformer {
+    const NAME: &'static str = "response-transformer";
+    const PRIORITY: i32 = 800;
+    const PHASES: Phases = Phases::RESPONSE;
+    const FAIL_CLOSED: bool = false;
+    type Config = Config;
+    type Plugin = ResponseTransformer;
+
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+        let mut reader = ConfigReader::new(cx);
+        let headers = HeaderTransform::build(&config, &mut reader);
+        let json = JsonTransform::build(&config, &mut reader);
+        reader.finish()?;
+        Ok(ResponseTransformer { headers, json: (!json.is_empty()).then(|| Arc::new(json)) })
+    }
+}
+
+impl Plugin for ResponseTransformer {
+    fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
+        self.headers.apply(cx.headers);
+        // The media type is read after headers were changed, as in Kong.
+        if let Some(json) = self.json.as_ref().filter(|_| is_json(cx.headers)) {
+            let json = Arc::clone(json);
+            cx.push_body_filter(BodyFilter::Buffered(BufferedFilter {
+                max_bytes: MAX_BODY_BYTES,
+                beyond_limit: BeyondLimit::PassUnchanged,
+                reads_text: true,
+                transform: Box::new(move |body| json.apply(body)),
+            }));
+        }
+        ResponseOutcome::Continue
+    }
+}
+
+/// Whether the media type is exactly `application/json`.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(content_type) = headers.get(CONTENT_TYPE) else { return false };
+    let media_type = content_type.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    media_type.trim_ascii().eq_ignore_ascii_case(b"application/json")
+}
+
+/// Size limit of transformed bodies. Each response that is transformed occupies up to this much memory twice.
+const MAX_BODY_BYTES: usize = 1 << 20;

@@ -1,0 +1,109 @@
+//! Runs `portico run` and `portico check` with TCP listeners: what is served, what edits change, and what is reported.
+
+use crate::harness::client::get;
+use crate::harness::eventually;
+use crate::harness::objects::GATEWAY;
+use crate::harness::program::{output, portico, run};
+use crate::harness::site::Site;
+
+fn tcp_gateway() -> String {
+    GATEWAY.replace("    - name: http\n      protocol: HTTP\n", "    - name: stream\n      protocol: TCP\n")
+}
+
+/// A TCPRoute to port 80 of a Service.
+fn tcp_route(name: &str, section: &str, service: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata:
+  name: {name}
+spec:
+  parentRefs:
+    - name: good
+      sectionName: {section}
+  rules:
+    - backendRefs:
+        - name: {service}
+          port: 80
+"
+    )
+}
+
+#[test]
+fn connections_are_served_and_follow_edits() {
+    let site = Site::new();
+    site.save("manifests/gateway.yaml", &tcp_gateway());
+    site.save("manifests/route.yaml", &tcp_route("stream", "stream", "echo"));
+    let program = run(&site, &["--access-log-fields", "protocol,route,upstream,error,connect_ms"]);
+    let started = program.wait_started();
+    // The route table has the route with its backend.
+    assert!(started.contains("TCPRoute default/stream 0") && started.contains("default/echo:80"), "{started}");
+    // The echo server responds to HTTP, which the listener forwards as bytes.
+    assert_eq!(get(&site.address_of("port"), "/over/tcp").status, 200);
+    let line = program.wait_stdout(|lines| lines.lines().next().map(str::to_owned));
+    let expected = "TCP route=TCPRoute/default/stream upstream=default/echo:80 error=- connect=";
+    assert!(line.starts_with(expected) && line.ends_with("ms"), "{line}");
+    let metrics = get(&site.address_of("status"), "/metrics").body;
+    let series = "portico_stream_connections_total{gateway=\"default/good\",listener=\"stream\",\
+                  route=\"TCPRoute/default/stream\",rule=\"0\",backend=\"default/echo:80\",outcome=\"completed\"} 1";
+    assert!(metrics.contains(series), "{metrics}");
+
+    site.save("manifests/route.yaml", &tcp_route("stream", "stream", "absent"));
+    let reported = program.wait_messages(|messages| messages.contains("Service default/absent does not exist"));
+    reported.expect("the missing Service is reported");
+    let metrics = || get(&site.address_of("status"), "/metrics").body;
+    eventually("the connection is reset", || {
+        std::net::TcpStream::connect(site.address_of("port")).ok();
+        metrics().contains("outcome=\"invalid_backend\"").then_some(())
+    });
+    program.stop().expect_success();
+}
+
+#[test]
+fn mistakes_are_reported_with_their_position() {
+    let cases = [
+        (tcp_route("typo", "streams", "echo"), "has no listener streams", "use one of stream (port 18080)"),
+        (tcp_route("missing", "stream", "absent"), "Service default/absent does not exist", "create it"),
+        (
+            tcp_route("wrong", "stream", "echo").replace("kind: TCPRoute", "kind: HTTPRoute"),
+            "no listener of Gateway default/good supports routes of kind HTTPRoute",
+            "change allowedRoutes.kinds or protocol of the listener",
+        ),
+        (
+            tcp_route("guarded", "stream", "echo")
+                .replace("  name: guarded\n", "  name: guarded\n  annotations: {konghq.com/plugins: deny}\n"),
+            "annotation konghq.com/plugins of default/guarded attaches deny, but plugins do not run for TCP",
+            "remove the annotation, or use a Service without plugins",
+        ),
+    ];
+    for (route, message, remedy) in cases {
+        let site = Site::new();
+        site.save("manifests/gateway.yaml", &tcp_gateway());
+        site.save("manifests/route.yaml", &route);
+        let mut command = portico(&site);
+        command.args(["check", "manifests", "--gateway-address-pool", &site.address().to_string()]);
+        let checked = output(command);
+        let text = site.normalize(&String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()));
+        // The report wraps long lines.
+        let unwrapped: Vec<_> = text.split_whitespace().collect();
+        let unwrapped = unwrapped.join(" ");
+        assert!(!checked.status.success(), "{text}");
+        assert!(unwrapped.contains(message) && unwrapped.contains(remedy), "{message}\n{remedy}\n{text}");
+        assert!(text.contains("manifests/route.yaml:"), "{text}");
+    }
+}
+
+#[test]
+fn tcp_and_http_on_one_port_conflict() {
+    let site = Site::new();
+    let both = tcp_gateway().replace(
+        "      port: @port@\n",
+        "      port: @port@\n    - name: web\n      protocol: HTTP\n      port: @port@\n",
+    );
+    site.save("manifests/gateway.yaml", &both);
+    let mut command = portico(&site);
+    command.args(["check", "manifests", "--gateway-address-pool", &site.address().to_string()]);
+    let checked = output(command);
+    let text = String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).into_owned();
+    assert!(!checked.status.success() && text.contains("cannot share it with"), "{text}");
+}

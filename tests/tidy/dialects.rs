@@ -1,0 +1,139 @@
+//! Checks that only the modules of a dialect have identifiers with its name, so that all other code stays neutral.
+
+use std::collections::BTreeSet;
+
+use crate::tokens::{Token, tokens};
+use crate::tree::{File, Finding};
+
+/// The name of the dialect, as it occurs in identifiers in any case. It is also the name of its modules.
+const DIALECT: &str = "kong";
+
+/// The table of kinds, which declares the names of the dialect's kinds.
+const KINDS: &str = "src/api/kind.rs";
+
+/// The dialect's own code, and the edges of the process that configure it: flags, wiring and endpoints for its clients.
+const OF_THE_DIALECT: &[&str] = &[
+    "src/admin/",
+    "src/api/kong/",
+    "src/app/",
+    "src/args/",
+    "src/compile/ingress/kong/",
+    "src/compile/kong/",
+    "src/plugins/",
+];
+
+/// Modules that handle objects of every kind, so that they may use the names that the table of kinds declares.
+const OF_EVERY_KIND: &[&str] = &["api", "k8s", "manifests", "report", "schema", "store"];
+
+/// Modules that call the dialect by the name of its module. Their tests may use kinds.
+const CALLERS: &[&str] = &["compile"];
+
+/// Modules without the dialect, except in tests about its objects.
+const TESTED_WITH_KINDS: &[&str] = &["compile", "status"];
+
+pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
+    let declared = declared_names(files);
+    let mut findings = Vec::new();
+    let mut unused: BTreeSet<&str> = OF_THE_DIALECT.iter().copied().collect();
+    for file in files.iter().filter(|file| file.path.starts_with("src/") && file.has_extension("rs")) {
+        if file.path == KINDS {
+            continue;
+        }
+        let own = OF_THE_DIALECT.iter().find(|folder| file.path.starts_with(**folder));
+        for (token, is_test) in named(&tokens(&file.text), file.path.contains("/tests")) {
+            if let Some(folder) = own {
+                unused.remove(folder);
+            } else if !is_allowed(module_of(&file.path), &token.text, is_test, &declared) {
+                let message = format!(
+                    "`{}` names a dialect in neutral code; express what differs as an option, or move the code to one \
+                     of {}",
+                    token.text,
+                    OF_THE_DIALECT.join(", ")
+                );
+                findings.push(Finding::new(&file.path, token.line, message));
+            }
+        }
+    }
+    for folder in unused {
+        let message = format!("no identifier in {folder} names the dialect; remove the folder from the list");
+        findings.push(Finding::new("tests/tidy/dialects.rs", 1, message));
+    }
+    findings
+}
+
+fn is_allowed(module: &str, name: &str, is_test: bool, declared: &BTreeSet<String>) -> bool {
+    if name == DIALECT && (OF_EVERY_KIND.contains(&module) || CALLERS.contains(&module)) {
+        return true;
+    }
+    let may_name_kinds = OF_EVERY_KIND.contains(&module) || (is_test && TESTED_WITH_KINDS.contains(&module));
+    may_name_kinds && declared.contains(name)
+}
+
+/// The identifiers of the table of kinds that name the dialect.
+fn declared_names(files: &[File]) -> BTreeSet<String> {
+    let table = files.iter().filter(|file| file.path == KINDS);
+    table.flat_map(|file| tokens(&file.text)).map(|token| token.text).filter(|name| names_dialect(name)).collect()
+}
+
+/// The tokens that name the dialect, each with whether it belongs to tests.
+fn named(tokens: &[Token], is_test_file: bool) -> Vec<(&Token, bool)> {
+    let is_test_attribute =
+        |window: &[Token]| window.iter().map(|token| token.text.as_str()).eq(["cfg", "(", "test", ")"]);
+    // Inline tests are at the end of a file.
+    let first_test = tokens.windows(4).position(is_test_attribute).unwrap_or(tokens.len());
+    let numbered = tokens.iter().enumerate().filter(|(_, token)| names_dialect(&token.text));
+    numbered.map(|(at, token)| (token, is_test_file || at > first_test)).collect()
+}
+
+fn names_dialect(name: &str) -> bool {
+    name.to_ascii_lowercase().contains(DIALECT)
+}
+
+/// The top-level module that a file of `src` belongs to.
+fn module_of(path: &str) -> &str {
+    let path = path.strip_prefix("src/").unwrap_or(path);
+    path.split(['/', '.']).next().unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Places, expect};
+
+    /// A table of kinds, and one identifier in each folder of the dialect.
+    fn with_dialect(path: &str, text: &str) -> Vec<File> {
+        let mut files = vec![File::new(path, text), File::new(KINDS, "enum Kind { KongPlugin }\nin kong_plugins")];
+        files.extend(OF_THE_DIALECT.iter().map(|folder| File::new(&format!("{folder}mod.rs"), "struct KongX;")));
+        files
+    }
+
+    #[test]
+    fn identifiers_of_a_dialect_in_neutral_code_are_found() {
+        let cases: &[(&str, &str, &str, Places<'_>)] = &[
+            ("neutral", "src/proxy/a.rs", "fn f() {}", &[]),
+            ("function", "src/proxy/a.rs", "\nfn is_kong() {}", &[("src/proxy/a.rs:2", "`is_kong`")]),
+            ("type", "src/snapshot/a.rs", "struct KongRule;", &[("src/snapshot/a.rs:1", "`KongRule`")]),
+            ("constant", "src/upstream/a.rs", "const A_KONG: u8 = 1;", &[("src/upstream/a.rs:1", "`A_KONG`")]),
+            ("string and comment", "src/proxy/a.rs", "// kong\nlet x = \"x-kong-id\";", &[]),
+            ("module of the dialect", "src/compile/kong/a.rs", "struct KongRule;", &[]),
+            ("call from compile", "src/compile/a.rs", "use super::kong::plugins;", &[]),
+            ("call from the proxy", "src/proxy/a.rs", "use super::kong::f;", &[("src/proxy/a.rs:1", "`kong`")]),
+            ("kind in compile", "src/compile/a.rs", "Kind::KongPlugin", &[("src/compile/a.rs:1", "`KongPlugin`")]),
+            ("kind in a test", "src/status/a.rs", "#[cfg(test)]\nmod tests { Kind::KongPlugin }", &[]),
+            ("kind in a file of tests", "src/status/a/tests.rs", "Kind::KongPlugin", &[]),
+            ("kind in a test of the proxy", "src/proxy/tests.rs", "KongPlugin", &[("src/proxy/tests.rs:1", "Kong")]),
+            ("kind and table in the store", "src/store/a.rs", "store.kong_plugins Kind::KongPlugin", &[]),
+            ("other name in the store", "src/store/a.rs", "fn kong_rules() {}", &[("src/store/a.rs:1", "kong_rules")]),
+        ];
+        for (name, path, text, expected) in cases {
+            expect(name, findings(&with_dialect(path, text)), expected);
+        }
+    }
+
+    #[test]
+    fn folders_without_the_dialect_are_found() {
+        let mut files = with_dialect("src/proxy/a.rs", "");
+        files.retain(|file| !file.path.starts_with("src/args/"));
+        expect("stale folder", findings(&files), &[("tests/tidy/dialects.rs:1", "src/args/")]);
+    }
+}
