@@ -20,6 +20,7 @@
 
 mod case;
 mod consumer_edits;
+mod dialect_edits;
 mod edits;
 mod plugin_edits;
 mod rules;

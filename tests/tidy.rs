@@ -48,7 +48,8 @@ const IMPORTS: &[Row] = &[
     ("store", &["api"]),
     ("k8s", &["api", "diagnostic", "store"]),
     ("manifests", &["api", "diagnostic", "schema", "store"]),
-    ("compile", &["api", "diagnostic", "plugin_api", "snapshot", "store", "upstream"]),
+    // Annotations are not in a schema, so the compiler finds the nearest known one itself.
+    ("compile", &["api", "diagnostic", "plugin_api", "schema::nearest", "snapshot", "store", "upstream"]),
     // The state of the running proxy is passed to these modules as plain values, so that they need not import the
     // request side.
     ("status", &["api", "compile::verdict", "diagnostic", "k8s"]),

@@ -20,6 +20,12 @@ pub const ADDRESS_ANNOTATION: &str = "portico.dev/address";
 /// Annotation on a Service with its load balancing algorithm.
 pub const BALANCE_ANNOTATION: &str = "portico.dev/balance";
 
+/// Annotation on an IngressClass with the dialect of its Ingresses, `kong` or `kubernetes`.
+pub const DIALECT_ANNOTATION: &str = "portico.dev/dialect";
+
+/// Prefix of Portico's own annotations.
+pub const PORTICO_PREFIX: &str = "portico.dev/";
+
 /// Label with the name of an EndpointSlice's Service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
@@ -42,4 +48,4 @@ pub const MANAGED_BY: &str = "portico";
 
 /// Prefixes of the annotations that Portico reads; all other annotations are dropped.
 pub const ANNOTATION_PREFIXES: &[&str] =
-    &["portico.dev/", ANNOTATION_PREFIX, INGRESS_PREFIX, INGRESS_CLASS, IS_DEFAULT_CLASS];
+    &[PORTICO_PREFIX, ANNOTATION_PREFIX, INGRESS_PREFIX, INGRESS_CLASS, IS_DEFAULT_CLASS];

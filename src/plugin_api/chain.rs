@@ -628,7 +628,7 @@ mod tests {
     use crate::plugin_api::Scheme;
     use crate::plugin_api::consumers::EntityId;
     use crate::plugin_api::consumers::plugins::{ConsumerPlugin, OrderedPlugins, PluginSubject};
-    use crate::plugin_api::testing::{TestRequest, names};
+    use crate::plugin_api::testing::{TestCaptures, TestRequest, names};
 
     /// Replies with this status.
     struct RejectAll(u16);
@@ -744,7 +744,7 @@ mod tests {
         [Arc::new(ConsumerPlugin { place, instance })].into_iter().collect()
     }
 
-    // kong-compat §1.4
+    // docs/kong-compatibility.md, 1.4
     #[tokio::test]
     async fn only_the_most_specific_instance_runs() {
         let consumer =
@@ -798,7 +798,7 @@ mod tests {
         }
     }
 
-    // kong-compat §1.4
+    // docs/kong-compatibility.md, 1.4
     #[tokio::test]
     async fn plugins_run_by_priority_and_see_the_consumer_after_auth() {
         let mut builder = ChainBuilder::default();
@@ -819,7 +819,7 @@ mod tests {
         assert_eq!(ran, ["b-before base", "a-before base", "after for anna"]);
     }
 
-    // kong-compat §1.3
+    // docs/kong-compatibility.md, 1.3
     #[tokio::test]
     async fn instances_run_only_for_their_protocols() {
         // Plain HTTP, HTTPS, gRPC without TLS, gRPC over TLS.
@@ -907,6 +907,7 @@ mod tests {
             body: None,
             consumers: &directory,
             now: SystemTime::UNIX_EPOCH,
+            uri_captures: &TestCaptures::default(),
             protocol: RequestProtocol::default(),
         };
         tokio::time::timeout(Duration::from_secs(1), chain.access(request, &mut state)).await.unwrap_err();
@@ -918,7 +919,19 @@ mod tests {
             bytes_in: 0,
             bytes_out: 0,
         };
-        chain.log(&state, &summary);
+        let completed = CompletedRequest {
+            id: &HeaderValue::from_static("0123456789abcdef0123456789abcdef"),
+            started_at: SystemTime::UNIX_EPOCH,
+            started_instant: tokio::time::Instant::now(),
+            heads: None,
+            tls: None,
+            attempts: &[],
+            before_upstream: None,
+            until_response: None,
+            error: None,
+            credentials: chain.credential_locations(),
+        };
+        chain.log(&state, &summary, &completed);
         assert_eq!(count.load(Relaxed), 1);
     }
 

@@ -1,6 +1,7 @@
 //! Text form of a snapshot for goldens, `/debug/snapshot` and the route table: sorted, stable, without secrets.
 //!
-//! Matches appear in the order in which they are evaluated: the first one that applies to a request serves it.
+//! Matches appear in the order in which they are evaluated: the first one that applies to a request serves it. For
+//! Ingresses of several dialects, the routes of each order follow each other, and the host decides which come first.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -11,8 +12,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::certs::{Certificate, Certificates};
-use super::host::HostPattern;
-use super::router::by_conditions::{HeaderCondition, RouteEntry};
+use super::host::{HostMap, HostPattern};
+use super::router::by_conditions::{ConditionsRouter, HeaderCondition, RouteEntry};
 use super::router::{HostRouter, MatchedPath, QueryMatch, RouteMatch, ValueMatch};
 use super::rule::{
     Action, Backend, BackendTarget, Filters, HeaderEdits, Mirror, PathEdit, RedirectAction, Rewrite, RouteRule,
@@ -78,6 +79,9 @@ pub struct ListenerDump {
     /// namespace/secret: …`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificates: Option<Vec<String>>,
+    /// `a.example: by host`: the order that comes first for a host that Ingresses of several dialects name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub first_orders: Vec<String>,
     pub hosts: Vec<HostDump>,
 }
 
@@ -240,7 +244,7 @@ impl HttpBind {
             let lines = |certificates: &Certificates| {
                 certificates.all().iter().map(|certificate| certificate_line(certificate)).collect::<Vec<_>>()
             };
-            if !listener.is_ordered_by_conditions() {
+            if !listener.serves_ingresses() {
                 return tls
                     .listeners
                     .iter()
@@ -284,6 +288,10 @@ impl HttpListener {
             hostname: hostname.to_string(),
             port: self.port,
             certificates,
+            first_orders: match &self.routes {
+                Routes::Ingresses(routes) => routes.contested_hosts(),
+                Routes::ByHost(_) | Routes::ByConditions(_) => Vec::new(),
+            },
             hosts: self.routes.dump(),
         }
     }
@@ -291,20 +299,25 @@ impl HttpListener {
 
 impl Routes {
     fn dump(&self) -> Vec<HostDump> {
-        let host = |host: String, matches: Vec<MatchDump>| HostDump { host, matches };
         match self {
-            Routes::ByHost(hosts) => {
-                let matches = |router: &HostRouter| router.matches().iter().map(MatchDump::from).collect();
-                hosts.iter().map(|(name, router)| host(name.to_string(), matches(router))).collect()
-            }
-            // The entries are in evaluation order, so a host may occur more than once.
-            Routes::ByConditions(router) => {
-                let have_same_hosts = |a: &RouteEntry, b: &RouteEntry| a.hosts() == b.hosts();
-                let runs = router.entries().chunk_by(have_same_hosts);
-                runs.map(|run| host(hosts_text(&run[0]), run.iter().map(MatchDump::from).collect())).collect()
-            }
+            Routes::ByHost(hosts) => dump_by_host(hosts),
+            Routes::ByConditions(router) => dump_by_conditions(router),
+            Routes::Ingresses(routes) => routes.dump(),
         }
     }
+}
+
+/// The matches of each host.
+pub(super) fn dump_by_host(hosts: &HostMap<Arc<HostRouter>>) -> Vec<HostDump> {
+    let matches = |router: &HostRouter| router.matches().iter().map(MatchDump::from).collect();
+    hosts.iter().map(|(host, router)| HostDump { host: host.to_string(), matches: matches(router) }).collect()
+}
+
+/// The entries are in evaluation order, so a host may occur more than once.
+pub(super) fn dump_by_conditions(router: &ConditionsRouter) -> Vec<HostDump> {
+    let have_same_hosts = |a: &RouteEntry, b: &RouteEntry| a.hosts() == b.hosts();
+    let runs = router.entries().chunk_by(have_same_hosts);
+    runs.map(|run| HostDump { host: hosts_text(&run[0]), matches: run.iter().map(MatchDump::from).collect() }).collect()
 }
 
 /// The hosts of an entry: `a.example, *.b.example`, or `*` for any host.

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
+use super::Snapshot;
 use super::certs::Certificate;
-use super::{Routes, Snapshot};
 use crate::plugin_api::Chain;
 
 /// Half of a SHA-256 digest, which suffices for comparison.
@@ -71,15 +71,7 @@ impl Snapshot {
     /// The plugin chains of all rules that have one, in the order of the dump.
     fn chains(&self) -> impl Iterator<Item = &Arc<Chain>> {
         let listeners = self.http_binds().flat_map(|bind| bind.listeners.iter().map(|(_, listener)| listener));
-        let rules = listeners.flat_map(|listener| -> Box<dyn Iterator<Item = _>> {
-            match &listener.routes {
-                Routes::ByHost(hosts) => {
-                    Box::new(hosts.iter().flat_map(|(_, router)| router.matches()).map(|route_match| &route_match.rule))
-                }
-                Routes::ByConditions(router) => Box::new(router.entries().iter().map(|entry| &entry.route.rule)),
-            }
-        });
-        rules.filter_map(|rule| rule.plugins.as_ref())
+        listeners.flat_map(|listener| listener.routes.rules()).filter_map(|rule| rule.plugins.as_ref())
     }
 }
 

@@ -92,6 +92,16 @@ impl<T> HostMap<T> {
         HostCandidates { map: self, step }
     }
 
+    /// The values of all matching patterns, the most specific first, if a wildcard matches exactly one label, as in an
+    /// Ingress of Kubernetes. The host is in lower case and has no port.
+    pub fn single_label_candidates<'m>(&'m self, host: &str) -> impl Iterator<Item = &'m T> {
+        let host = Some(host).filter(|host| host.len() <= MAX_DNS_NAME_LENGTH);
+        let exact = host.and_then(|host| self.lookup(HostKey::Exact(host)));
+        let wildcard = host.and_then(|host| host.split_once('.')).filter(|(label, _)| !label.is_empty());
+        let wildcard = wildcard.and_then(|(_, suffix)| self.lookup(HostKey::Wildcard(suffix)));
+        [exact, wildcard, self.any()].into_iter().flatten()
+    }
+
     /// All patterns in sorted order: exact names, wildcards, any.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&HostPattern, &T)> {
         self.entries.iter().map(|(pattern, value)| (pattern, value))
@@ -248,6 +258,25 @@ mod tests {
             assert_eq!(found, expected, "{host}");
             assert_eq!(map.most_specific(host), found.first().copied(), "{host}");
         }
+    }
+
+    /// The table of hosts with wildcards in the documentation of Ingress, and the order of patterns.
+    #[test]
+    fn wildcards_of_ingresses_match_one_label() {
+        let map = map(&["*.foo.com", "exact.foo.com", "*.bar.foo.com", "*"]);
+        for (host, expected) in [
+            ("bar.foo.com", &["*.foo.com", "*"][..]),
+            ("exact.foo.com", &["exact.foo.com", "*.foo.com", "*"]),
+            ("x.bar.foo.com", &["*.bar.foo.com", "*"]),
+            ("x.baz.foo.com", &["*"]),
+            ("foo.com", &["*"]),
+            (".foo.com", &["*"]),
+            ("", &["*"]),
+        ] {
+            assert_eq!(map.single_label_candidates(host).collect::<Vec<_>>(), expected, "{host}");
+        }
+        let long = format!("{}.foo.com", "a".repeat(300));
+        assert_eq!(map.single_label_candidates(&long).collect::<Vec<_>>(), ["*"], "longer than a DNS name");
     }
 
     #[test]

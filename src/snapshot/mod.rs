@@ -8,6 +8,7 @@
 //!              └ HostMap ─▶ HttpListener
 //!                            ├ HostMap ─▶ HostRouter ─ matches ─▶ RouteRule   order by host
 //!                            └ ConditionsRouter ─ entries ─▶ RouteRule        order by conditions
+//!                            └ IngressRoutes: both, the order by host                       Ingresses
 //! ```
 //!
 //! A request uses one listener: that of the most specific hostname. The `HostRouter`s that match the host are searched
@@ -22,6 +23,7 @@ pub mod dump;
 pub(crate) mod escape;
 pub mod fingerprint;
 pub mod host;
+pub mod ingress_routes;
 pub mod path_edit;
 pub mod path_regex;
 pub mod redirect;
@@ -41,8 +43,10 @@ use crate::plugin_api::ConsumerDirectory;
 pub use bind_address::{BindAddress, TransportProtocol};
 use certs::{Certificates, PortTls};
 use host::HostMap;
+use ingress_routes::{IngressRoutes, RouteOrder};
 use router::by_conditions::ConditionsRouter;
 use router::{HostRouter, Matched, RoutingRequest};
+use rule::RouteRule;
 use rule_options::ProductHeaderNames;
 use stream::StreamRule;
 
@@ -129,7 +133,8 @@ pub struct HttpListener {
     /// The port that clients see and that redirects contain.
     pub port: u16,
     pub routes: Routes,
-    /// The product headers of responses to requests that match no rule, as [`RuleOptions::product_headers`].
+    /// The product headers of responses to requests that match no rule, as [`RuleOptions::product_headers`]. See also
+    /// [`HttpListener::product_headers_without_rule`].
     ///
     /// [`RuleOptions::product_headers`]: rule_options::RuleOptions::product_headers
     pub product_headers: Option<&'static ProductHeaderNames>,
@@ -144,6 +149,19 @@ pub enum Routes {
     /// The number of conditions decides first, in one router for all hosts. Paths are matched after duplicate slashes
     /// are merged.
     ByConditions(Arc<ConditionsRouter>),
+    /// Ingresses of several dialects: each dialect has its order, and the host decides which order comes first.
+    Ingresses(Arc<IngressRoutes>),
+}
+
+impl Routes {
+    /// The rule of each match, in the order of the dump.
+    pub fn rules(&self) -> Box<dyn Iterator<Item = &Arc<RouteRule>> + '_> {
+        match self {
+            Routes::ByHost(hosts) => Box::new(ingress_routes::rules_by_host(hosts)),
+            Routes::ByConditions(router) => Box::new(ingress_routes::rules_by_conditions(router)),
+            Routes::Ingresses(routes) => Box::new(routes.rules()),
+        }
+    }
 }
 
 impl HttpListener {
@@ -155,11 +173,30 @@ impl HttpListener {
         match &self.routes {
             Routes::ByHost(hosts) => hosts.candidates(host).find_map(|router| router.find(request)),
             Routes::ByConditions(router) => router.find(host, request),
+            Routes::Ingresses(routes) => routes.find(host, request),
         }
     }
 
     /// Whether one router serves all hosts, with paths whose duplicate slashes are merged.
     pub fn is_ordered_by_conditions(&self) -> bool {
         matches!(self.routes, Routes::ByConditions(_))
+    }
+
+    /// The product headers of the response to a request that no rule matches. If several dialects share the listener,
+    /// those of the dialect whose order comes first for the host.
+    pub fn product_headers_without_rule(
+        &self,
+        host: &str,
+        request: &RoutingRequest<'_>,
+    ) -> Option<&'static ProductHeaderNames> {
+        self.product_headers.filter(|_| match &self.routes {
+            Routes::ByHost(_) | Routes::ByConditions(_) => true,
+            Routes::Ingresses(routes) => routes.first_order(host, request) == Some(RouteOrder::ByConditions),
+        })
+    }
+
+    /// Whether the routes are those of Ingresses, which share one listener for all hosts.
+    fn serves_ingresses(&self) -> bool {
+        !matches!(self.routes, Routes::ByHost(_))
     }
 }

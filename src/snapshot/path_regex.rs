@@ -168,7 +168,7 @@ impl fmt::Debug for TextRegex {
 mod tests {
     use super::*;
 
-    // kong-compat §3.4
+    // docs/kong-compatibility.md, 3.4
     #[test]
     fn groups_by_number_and_by_name() {
         let regex = PathRegex::compile(r"/(?<who>[a-z]+)/(\d+)(x)?").unwrap();

@@ -171,8 +171,10 @@ pub enum RouteFailure {
     InvalidBackend,
     /// The rule has an unsupported filter or field (500).
     Unsupported,
-    /// The service of the route does not exist or cannot be used (503).
+    /// The rule of an Ingress without a usable Service (503).
     NoService,
+    /// The configuration asks for protection that the rule cannot have (503).
+    UnsupportedProtection,
 }
 
 impl fmt::Display for RouteFailure {
@@ -182,6 +184,7 @@ impl fmt::Display for RouteFailure {
             RouteFailure::InvalidBackend => "invalid backend",
             RouteFailure::Unsupported => "unsupported",
             RouteFailure::NoService => "no service",
+            RouteFailure::UnsupportedProtection => "unsupported protection",
         })
     }
 }

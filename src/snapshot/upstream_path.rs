@@ -68,8 +68,8 @@ fn sanitize(rest: &str) -> &str {
 mod tests {
     use super::*;
 
-    // kong-compat §3.5
-    // kong-compat §7.12
+    // docs/kong-compatibility.md, 3.5
+    // docs/kong-compatibility.md, 7.12
     #[test]
     fn path_handling_v0() {
         // (service path, route path, strip_path, request path, upstream path)

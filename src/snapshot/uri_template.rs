@@ -175,7 +175,7 @@ mod tests {
         UriTemplate::parse(template).unwrap().expand(&regex.captures(path), query)
     }
 
-    // kong-compat §2.2
+    // docs/kong-compatibility.md, 2.2
     #[test]
     fn template_expansion() {
         /// Template, pattern of the route, path and query of the request, and the upstream target.
@@ -219,7 +219,7 @@ mod tests {
         }
     }
 
-    // kong-compat §2.2
+    // docs/kong-compatibility.md, 2.2
     #[test]
     fn invalid_templates_are_rejected() {
         let long = format!("/{}", "a".repeat(MAX_TEMPLATE_LENGTH));

@@ -86,7 +86,7 @@ fn invalid_credentials_and_groups_do_not_affect_others() {
     assert_eq!(fields, ["consumerGroups[0]", "credentials[0]", "credentials[2]"]);
 }
 
-// kong-compat §1.6
+// docs/kong-compatibility.md, 1.6
 #[test]
 fn consumers_leave_a_group_whose_class_is_no_longer_served() {
     let mut harness = new_harness();

@@ -107,7 +107,7 @@ pub(super) fn apply_and_compare(
 
 #[test]
 fn random_ingress_edits_match_full_compile() {
-    let mut served_states = 0;
+    let (mut served_states, mut states_with_dialects) = (0, 0);
     for seed in 0..SEQUENCES {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut harness =
@@ -124,9 +124,19 @@ fn random_ingress_edits_match_full_compile() {
             };
             apply_and_compare(&mut harness, put_or_remove(&mut random, object), (seed, step));
             served_states += usize::from(!harness.snapshot.binds.is_empty());
+            states_with_dialects += usize::from(has_contested_hosts(&harness));
         }
     }
+    assert!(states_with_dialects > 50, "too few states with a host of two dialects: {states_with_dialects}");
     assert!(served_states > 300, "too few states with a served Ingress: {served_states}");
+}
+
+/// Whether Ingresses of two dialects have the same host.
+fn has_contested_hosts(harness: &CompilerHarness) -> bool {
+    harness.snapshot.http_binds().flat_map(|bind| bind.listeners.iter()).any(|(_, listener)| match &listener.routes {
+        Routes::Ingresses(routes) => !routes.contested_hosts().is_empty(),
+        Routes::ByHost(_) | Routes::ByConditions(_) => false,
+    })
 }
 
 fn ingress(random: &mut fastrand::Rng) -> AnyObject {
@@ -161,6 +171,9 @@ fn ingress(random: &mut fastrand::Rng) -> AnyObject {
         spec["tls"] = json!([{"hosts": [pick(random, HOSTS)], "secretName": pick(random, &["k", "l"])}]);
     }
     let mut annotations = json!({});
+    if random.u8(..8) == 0 {
+        annotations["konghq.com/plugins"] = json!("absent");
+    }
     if random.u8(..4) == 0 {
         annotations[pick(random, &["konghq.com/strip-path", "konghq.com/preserve-host"])] =
             json!(pick(random, &["true", "false", "perhaps"]));
@@ -184,10 +197,13 @@ pub(super) fn ingress_class(random: &mut fastrand::Rng) -> AnyObject {
         });
     }
     let is_default = pick(random, &["true", "false"]);
-    let metadata = json!({
-        "name": pick(random, &["portico", "second"]),
-        "annotations": {"ingressclass.kubernetes.io/is-default-class": is_default},
-    });
+    let mut annotations = json!({"ingressclass.kubernetes.io/is-default-class": is_default});
+    let name = pick(random, &["portico", "second"]);
+    // Mostly one class of each dialect, so that they share hosts.
+    if random.u8(..8) < (if name == "second" { 7 } else { 2 }) {
+        annotations["portico.dev/dialect"] = json!(pick(random, &["kubernetes", "kubernetes", "kong", "unknown"]));
+    }
+    let metadata = json!({"name": name, "annotations": annotations});
     parse(Kind::IngressClass, json!({"metadata": metadata, "spec": spec}))
 }
 
@@ -248,12 +264,7 @@ fn upstreams(harness: &CompilerHarness) -> BTreeMap<String, Arc<Upstream>> {
         }
     };
     for (_, listener) in harness.snapshot.http_binds().flat_map(|bind| bind.listeners.iter()) {
-        match &listener.routes {
-            Routes::ByHost(hosts) => {
-                hosts.iter().flat_map(|(_, router)| router.matches()).for_each(|entry| add(&entry.rule));
-            }
-            Routes::ByConditions(router) => router.entries().iter().for_each(|entry| add(&entry.route.rule)),
-        }
+        listener.routes.rules().for_each(|rule| add(rule));
     }
     upstreams_by_name
 }

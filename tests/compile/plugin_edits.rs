@@ -75,7 +75,7 @@ fn subject(kind: Kind, name: &str, plugins: &str) -> AnyObject {
     parse(kind, object)
 }
 
-// kong-compat §1.4
+// docs/kong-compatibility.md, 1.4
 #[test]
 fn edits_of_plugins_of_consumers_plan_no_route_again() {
     let mut harness =
@@ -113,7 +113,7 @@ fn edits_of_plugins_of_consumers_plan_no_route_again() {
     }
 }
 
-// kong-compat §1.4, §7.2
+// docs/kong-compatibility.md, 1.4, 7.2
 #[test]
 fn plugin_of_consumers_moves_to_rules_when_a_route_names_it() {
     let mut harness =

@@ -66,9 +66,9 @@ fn consumer(name: &str, plugins: &str, groups: &str) -> String {
     )
 }
 
-// kong-compat §1.4
-// kong-compat §4.25
-// kong-compat §7.3
+// docs/kong-compatibility.md, 1.4
+// docs/kong-compatibility.md, 4.25
+// docs/kong-compatibility.md, 7.3
 #[test]
 fn limits_of_consumers_and_groups_apply_on_all_routes_with_authentication() {
     let site = Site::new();

@@ -6,7 +6,7 @@ use http::HeaderValue;
 use portico::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder, ExecutionPlace, PluginInstance, Protocols};
 use portico::plugin_api::consumers::plugins::{ConsumerPlugin, PluginSubject};
 use portico::plugin_api::testing::{build, consumer, names};
-use portico::plugin_api::{AccessOutcome, ConsumerDirectory, Phases, Plugin, RequestCx, ResponseCx};
+use portico::plugin_api::{AccessOutcome, ConsumerDirectory, Phases, Plugin, RequestCx, ResponseCx, ResponseOutcome};
 use portico::plugins::REGISTRY;
 use portico::snapshot::Snapshot;
 use serde_json::json;
@@ -22,8 +22,9 @@ impl Plugin for Tier {
         AccessOutcome::Continue
     }
 
-    fn response(&self, cx: &mut ResponseCx<'_>) {
+    fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
         cx.headers.insert("x-tier", HeaderValue::from_static(self.0));
+        ResponseOutcome::Continue
     }
 }
 
@@ -84,8 +85,8 @@ async fn server(endpoint: &Endpoint) -> TestServer {
     server
 }
 
-// kong-compat §1.4
-// kong-compat §4.25
+// docs/kong-compatibility.md, 1.4
+// docs/kong-compatibility.md, 4.25
 #[tokio::test]
 async fn plugins_run_on_requests_and_responses_of_their_consumer() {
     let endpoint = Endpoint::ok().await;

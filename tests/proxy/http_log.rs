@@ -163,8 +163,8 @@ fn without_times(object: &mut Value) {
 const REQUEST: &str = "POST /a%20b?x=1&x=2&flag HTTP/1.1\r\nHost: a.example\r\nX-Two: 1\r\nX-Two: 2\r\n\
                        content-length: 4\r\n\r\nbody";
 
-// kong-compat §4.14
-// kong-compat §6.3
+// docs/kong-compatibility.md, 4.14
+// docs/kong-compatibility.md, 6.3
 #[tokio::test]
 async fn object_has_the_fields_of_kong() {
     let endpoint = Endpoint::responding_with("HTTP/1.1 201 Created\r\nx-own: 1\r\ncontent-length: 2\r\n\r\nok").await;

@@ -35,6 +35,7 @@ mod misdirected;
 mod plugins;
 mod proxy_header;
 mod request_errors;
+mod request_transformer;
 mod response_filters;
 mod response_transformer;
 mod retry;

@@ -54,7 +54,7 @@ fn gzip(data: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-// kong-compat §4.31
+// docs/kong-compatibility.md, 4.31
 #[tokio::test]
 async fn every_field_on_both_http_versions() {
     let config = json!({
@@ -80,7 +80,7 @@ async fn every_field_on_both_http_versions() {
     assert!(!response.headers.contains_key("x-a"));
 }
 
-// kong-compat §4.31
+// docs/kong-compatibility.md, 4.31
 #[tokio::test]
 async fn compressed_bodies_are_sent_uncompressed_if_they_change() {
     let body = br#"{"a":[]}"#;
@@ -104,7 +104,7 @@ async fn compressed_bodies_are_sent_uncompressed_if_they_change() {
     }
 }
 
-// kong-compat §4.31
+// docs/kong-compatibility.md, 4.31
 #[tokio::test]
 async fn bodies_that_cannot_be_decoded_pass_unchanged_and_are_counted() {
     let compressed = gzip(br#"{"a":1}"#);
@@ -122,7 +122,7 @@ async fn bodies_that_cannot_be_decoded_pass_unchanged_and_are_counted() {
     }
 }
 
-// kong-compat §4.31
+// docs/kong-compatibility.md, 4.31
 #[tokio::test]
 async fn bodies_beyond_the_limit_and_decompression_bombs_pass_unchanged() {
     const LIMIT: usize = 1 << 20;
@@ -152,7 +152,7 @@ async fn bodies_beyond_the_limit_and_decompression_bombs_pass_unchanged() {
     assert_eq!(unfiltered(&server, "too_large"), None);
 }
 
-// kong-compat §4.31
+// docs/kong-compatibility.md, 4.31
 #[tokio::test]
 async fn trailers_of_a_changed_body_are_kept() {
     let response = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntrailer: x-sum, digest\r\n\
@@ -169,7 +169,7 @@ async fn trailers_of_a_changed_body_are_kept() {
     assert_eq!(server.request(GET).await.text(), r#"{"new":"1"}"#);
 }
 
-// kong-compat §4.31
+// docs/kong-compatibility.md, 4.31
 #[tokio::test]
 async fn responses_without_a_whole_body_keep_it() {
     let config = json!({"add": {"json": ["new:1"], "headers": ["X-New:1"]}});
@@ -210,7 +210,7 @@ async fn responses_without_a_whole_body_keep_it() {
     }
 }
 
-// kong-compat §4.31
+// docs/kong-compatibility.md, 4.31
 #[tokio::test]
 async fn http10_clients_get_the_new_length() {
     let server = server(adding(), json_response("", "{}")).await;
@@ -218,7 +218,7 @@ async fn http10_clients_get_the_new_length() {
     assert_eq!((response.text().as_str(), response.header("content-length")), (r#"{"new":"1"}"#, Some("11")));
 }
 
-// kong-compat §4.31
+// docs/kong-compatibility.md, 4.31
 #[tokio::test]
 async fn replies_of_plugins_and_errors_are_transformed() {
     let transformer = || ("response-transformer", json!({"add": {"json": ["new:1"], "headers": ["X-New:1"]}}));

@@ -2,6 +2,7 @@
 
 use super::super::CompileContext;
 use super::super::verdict::Verdict;
+use super::dialect;
 use crate::api::kong::IngressClassParametersSpec;
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::networking::{Ingress, IngressClass, IngressClassParametersReference};
@@ -13,18 +14,26 @@ pub(super) fn class_parameters(
     cx: CompileContext<'_>,
     ingress: &Object<Ingress>,
 ) -> Option<IngressClassParametersSpec> {
-    let field = ingress.spec.ingress_class_name.as_deref();
-    if !cx.inputs.classes.serves_object(cx.store, &ingress.meta, field) {
-        return None;
-    }
-    let class = match class_name(ingress) {
-        Some(name) => cx.store.ingress_classes.get(&ObjectKey::cluster(name)).map(|class| &**class),
-        None => cx.inputs.classes.default_class(cx.store),
-    };
+    let class = served_class(cx, ingress)?;
     let parameters =
         class.and_then(|class| class.spec.parameters.as_ref()).and_then(|reference| parameters_key(reference).ok());
     let parameters = parameters.and_then(|key| cx.store.ingress_class_parameters.get(&key));
     Some(parameters.map(|parameters| parameters.spec.clone()).unwrap_or_default())
+}
+
+/// The IngressClass of a served Ingress, which may be missing. `None` if this process does not serve the Ingress.
+pub(super) fn served_class<'s>(
+    cx: CompileContext<'s>,
+    ingress: &Object<Ingress>,
+) -> Option<Option<&'s Object<IngressClass>>> {
+    let field = ingress.spec.ingress_class_name.as_deref();
+    if !cx.inputs.classes.serves_object(cx.store, &ingress.meta, field) {
+        return None;
+    }
+    Some(match class_name(ingress) {
+        Some(name) => cx.store.ingress_classes.get(&ObjectKey::cluster(name)).map(|class| &**class),
+        None => cx.inputs.classes.default_class(cx.store),
+    })
 }
 
 fn class_name(ingress: &Object<Ingress>) -> Option<&str> {
@@ -54,7 +63,11 @@ pub(super) fn foreign_verdict(cx: CompileContext<'_>, ingress: &Object<Ingress>)
 /// The verdict on an IngressClass; without diagnostics for a class of another controller.
 pub(in crate::compile) fn verdict(cx: CompileContext<'_>, class: &Object<IngressClass>) -> Verdict {
     let mut verdict = Verdict { generation: class.meta.generation, ..Verdict::default() };
-    let Some(reference) = class.spec.parameters.as_ref().filter(|_| cx.inputs.classes.serves_class(class)) else {
+    if !cx.inputs.classes.serves_class(class) {
+        return verdict;
+    }
+    verdict.diagnostics = dialect::class_notes(class);
+    let Some(reference) = class.spec.parameters.as_ref().filter(|_| dialect::uses_parameters(class)) else {
         return verdict;
     };
     match parameters_key(reference) {

@@ -1,14 +1,21 @@
-//! Compiles all Ingresses, which share two ports. `kong` plans each as Kong's ingress controller translates it.
+//! Compiles Ingresses. All Ingresses share two ports. The class of an Ingress selects its dialect: that of Kong's
+//! ingress controller (docs/kong-compatibility.md), in kong/, or `kubernetes`, in plain/.
 //!
 //! ```text
-//!   Ingress ─ class.rs: served? ─▶ kong/plan.rs ─▶ ../certificates.rs  spec.tls
-//!   all plans ─▶ one ConditionsRouter ─▶ a Bind for plain text, one for TLS      publish.rs ─▶ status.loadBalancer
+//!   Ingress ─ class.rs: served? ─ dialect.rs ┬▶ plain/
+//!                                            └▶ kong/plan.rs ─▶ ../certificates.rs  spec.tls
+//!   all plans ┬ listener_routes.rs, host_conflicts.rs ─▶ a Bind for plain text, one for TLS
+//!             └ publish.rs ─▶ status.loadBalancer
 //! ```
 //!
 //! If two Ingresses claim the certificate of a host or the default backend, the older one wins, then the first by name.
 
 mod class;
+mod dialect;
+mod host_conflicts;
 mod kong;
+mod listener_routes;
+mod plain;
 mod publish;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +23,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub(super) use class::verdict as class_verdict;
+pub(super) use dialect::attaches_plugins;
 pub use publish::PublishSource;
 
 use super::CompileContext;
@@ -27,11 +35,12 @@ use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::{Certificate, Certificates, PortTls};
 use crate::snapshot::host::{HostMap, HostPattern};
-use crate::snapshot::router::by_conditions::{ConditionsRouter, RouterFlavor};
-use crate::snapshot::{Bind, BindAddress, HttpListener, Routes};
+use crate::snapshot::router::by_conditions::RouterFlavor;
+use crate::snapshot::{Bind, BindAddress, HttpListener};
 use crate::store::Changes;
 use crate::upstream::UpstreamKey;
-use kong::plan::{self, IngressPlan};
+use kong::plan::IngressPlan;
+use listener_routes::{HostRouters, ListenerRoutes};
 
 /// Settings for all Ingresses.
 #[derive(Clone, Debug, Default)]
@@ -70,11 +79,12 @@ impl IngressSettings {
 #[derive(Debug, Default)]
 pub(super) struct IngressCompiler {
     plans: BTreeMap<ObjectKey, Arc<IngressPlan>>,
-    /// Per Ingress, diagnostics about certificates and default backends that have no effect because an older Ingress
-    /// has one.
+    /// Per Ingress, diagnostics about certificates, default backends, hosts and paths that have no effect because an
+    /// older Ingress has one.
     conflicts: BTreeMap<ObjectKey, Vec<Diagnostic>>,
-    /// The router of all Ingresses; `None` before the first update.
-    router: Option<Arc<ConditionsRouter>>,
+    /// The routes of all Ingresses; `None` before the first update.
+    routes: Option<ListenerRoutes>,
+    host_routers: HostRouters,
     certificates: Arc<BTreeMap<HostPattern, Arc<Certificates>>>,
     /// The addresses for `status.loadBalancer`; `None` if it is not written.
     published: Option<Vec<PublishedAddress>>,
@@ -102,11 +112,13 @@ impl IngressCompiler {
     ) -> IngressUpdate {
         let mut updated = IngressUpdate::default();
         let settings = cx.inputs.ingress;
+        let mut changed_hosts = BTreeSet::new();
         for id in touched.iter().filter(|id| id.kind == Kind::Ingress) {
             let object = cx.store.ingresses.get(&id.key);
-            let plan = object.and_then(|object| plan::plan(cx, plugins, secrets, object));
+            let plan = object.and_then(|object| dialect::plan(cx, plugins, secrets, object));
             updated.verdicts_to_update.insert(id.key.clone());
             let after = plan.as_ref().map(|plan| plan.upstreams.clone()).unwrap_or_default();
+            changed_hosts.extend(plan.iter().flat_map(IngressPlan::router_hosts).cloned());
             let before = match plan {
                 Some(plan) => self.plans.insert(id.key.clone(), Arc::new(plan)),
                 None => self.plans.remove(&id.key),
@@ -115,6 +127,7 @@ impl IngressCompiler {
                 continue;
             }
             updated.router_built = true;
+            changed_hosts.extend(before.iter().flat_map(|plan| plan.router_hosts()).cloned());
             let before = before.map(|plan| plan.upstreams.clone()).unwrap_or_default();
             updated.upstreams.push((before, after));
         }
@@ -122,10 +135,10 @@ impl IngressCompiler {
             .default_secret
             .as_ref()
             .is_some_and(|secret| touched.contains(&ObjectId::new(Kind::Secret, secret.clone())));
-        let is_first = self.router.is_none();
+        let is_first = self.routes.is_none();
         if updated.router_built || is_default_secret_touched || is_first {
             if updated.router_built || is_first {
-                self.build_router(settings.flavor);
+                self.build_routes(settings.flavor, &changed_hosts);
             }
             let certificates_before = Arc::clone(&self.certificates);
             let conflicts = self.resolve_conflicts(cx, secrets);
@@ -158,10 +171,10 @@ impl IngressCompiler {
         plans
     }
 
-    fn build_router(&mut self, flavor: RouterFlavor) {
-        let oldest_default_route = self.plans_by_age().into_iter().find_map(|(_, plan)| plan.default_route.clone());
-        let routes = self.plans.values().flat_map(|plan| &plan.routes).cloned();
-        self.router = Some(Arc::new(ConditionsRouter::build(flavor, routes.chain(oldest_default_route))));
+    fn build_routes(&mut self, flavor: RouterFlavor, changed_hosts: &BTreeSet<HostPattern>) {
+        let mut host_routers = std::mem::take(&mut self.host_routers);
+        let routes = ListenerRoutes::build(&self.plans_by_age(), flavor, &mut host_routers, changed_hosts);
+        (self.host_routers, self.routes) = (host_routers, Some(routes));
     }
 
     /// Assigns every host the certificate of the oldest Ingress that has one. Returns diagnostics for the Ingresses
@@ -174,7 +187,13 @@ impl IngressCompiler {
         let mut conflicts: BTreeMap<ObjectKey, Vec<Diagnostic>> = BTreeMap::new();
         let mut assigned: BTreeMap<HostPattern, (&ObjectKey, &Arc<Certificate>)> = BTreeMap::new();
         let mut default_backend_owner: Option<&ObjectKey> = None;
-        for (key, plan) in self.plans_by_age() {
+        let plans = self.plans_by_age();
+        for (key, problem) in
+            host_conflicts::find(cx.store, &plans).into_iter().chain(plain::path_conflicts::find(&plans))
+        {
+            conflicts.entry(key.clone()).or_default().push(problem);
+        }
+        for (key, plan) in plans {
             let mut report = |problem: Diagnostic| conflicts.entry(key.clone()).or_default().push(problem);
             for requested in &plan.certificates {
                 let (owner, certificate) =
@@ -189,7 +208,7 @@ impl IngressCompiler {
                     ));
                 }
             }
-            if plan.default_route.is_some() {
+            if plan.has_default_backend() {
                 if let Some(owner) = default_backend_owner {
                     let message =
                         format!("Ingress {owner} is older and also has a default backend, so this one has no effect");
@@ -216,14 +235,14 @@ impl IngressCompiler {
     }
 
     fn build_binds(&mut self, settings: &IngressSettings) {
-        let Some(router) = &self.router else { return };
+        let Some(ingress_routes) = &self.routes else { return };
         self.binds.clear();
         for (ingress_listener, name, is_secure) in [(settings.http, "http", false), (settings.https, "https", true)] {
             let is_needed = |listener: &IngressListener| listener.always_listen || !self.plans.is_empty();
             let Some(IngressListener { address, public_port, .. }) = ingress_listener.filter(is_needed) else {
                 continue;
             };
-            let routes = Routes::ByConditions(Arc::clone(router));
+            let routes = ingress_routes.as_routes();
             let listener = HttpListener {
                 gateway: "ingress".into(),
                 name: name.into(),

@@ -241,8 +241,8 @@ mod tests {
         lines
     }
 
-    // kong-compat §2.2
-    // kong-compat §7.25
+    // docs/kong-compatibility.md, 2.2
+    // docs/kong-compatibility.md, 7.25
     #[test]
     fn valid_and_invalid_route_annotations() {
         // (annotation, value, differences, number of notes, number of errors)
@@ -296,7 +296,7 @@ mod tests {
         }
     }
 
-    // kong-compat §2.2
+    // docs/kong-compatibility.md, 2.2
     #[test]
     fn combined_route_annotations() {
         const FORCE: (&str, &str) = ("ingress.kubernetes.io/force-ssl-redirect", "true");

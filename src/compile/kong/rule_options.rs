@@ -35,8 +35,8 @@ mod tests {
     use crate::plugin_api::chain::Protocols;
     use crate::snapshot::rule_options::UpstreamHost;
 
-    // kong-compat §2.2
-    // kong-compat §7.6
+    // docs/kong-compatibility.md, 2.2
+    // docs/kong-compatibility.md, 7.6
     #[test]
     fn defaults_are_those_without_annotations() {
         let RuleOptions { upstream_path, host, protocols, https_redirect, .. } = defaults();

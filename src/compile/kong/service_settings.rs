@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(protocol(serde_json::json!({"konghq.com/protocol": "HTTPS"})), None);
     }
 
-    // kong-compat §2.1
+    // docs/kong-compatibility.md, 2.1
     #[test]
     fn valid_and_invalid_service_annotations() {
         type Matches = fn(&ServiceSettings) -> bool;

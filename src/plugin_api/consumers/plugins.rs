@@ -228,7 +228,7 @@ mod tests {
     use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder, Protocols};
     use crate::plugin_api::consumers::{ConsumerDirectory, EntityId};
     use crate::plugin_api::testing::{TestRequest, names};
-    use crate::plugin_api::{AccessOutcome, LogCx, Phases, Plugin, Reply, RequestCx, ResponseCx};
+    use crate::plugin_api::{AccessOutcome, LogCx, Phases, Plugin, Reply, RequestCx, ResponseCx, ResponseOutcome};
 
     type Calls = Arc<Mutex<Vec<String>>>;
 
@@ -242,9 +242,10 @@ mod tests {
             AccessOutcome::Continue
         }
 
-        fn response(&self, cx: &mut ResponseCx<'_>) {
+        fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
             let data = cx.plugin_data::<&str>().map_or("no data", |data| data);
             self.1.lock().push(format!("response {}: {data}", self.0));
+            ResponseOutcome::Continue
         }
 
         fn log(&self, cx: &LogCx<'_>) {
@@ -326,7 +327,7 @@ mod tests {
         directory
     }
 
-    // kong-compat §1.4
+    // docs/kong-compatibility.md, 1.4
     #[tokio::test]
     async fn plugins_of_the_consumer_run_in_order_among_those_of_the_rule() {
         for (id, expected) in [
@@ -354,7 +355,7 @@ mod tests {
         }
     }
 
-    // kong-compat §1.4
+    // docs/kong-compatibility.md, 1.4
     #[tokio::test]
     async fn response_and_log_phases_run_if_a_later_plugin_of_the_rule_replies() {
         for (reject_priority, expected) in [
@@ -373,7 +374,7 @@ mod tests {
         }
     }
 
-    // kong-compat §1.4
+    // docs/kong-compatibility.md, 1.4
     #[tokio::test]
     async fn each_plugin_belongs_to_the_consumer_at_its_turn() {
         let calls = Calls::default();
@@ -397,7 +398,7 @@ mod tests {
         assert_eq!(ran, ["response one of anna: one of anna", "response two of bert: two of bert"]);
     }
 
-    // kong-compat §1.4, §7.3
+    // docs/kong-compatibility.md, 1.4, 7.3
     #[tokio::test]
     async fn consumer_takes_precedence_over_groups_and_groups_are_ordered_by_name() {
         let many: Vec<_> = (0..20).map(|number| format!("group-{number:02}")).collect();

@@ -19,7 +19,7 @@ fn key_of(signer: &Signer, algorithm: Algorithm) -> PublicKey {
     PublicKey::from_pem(algorithm, signer.public_pem().as_bytes()).unwrap()
 }
 
-// kong-compat §4.16
+// docs/kong-compatibility.md, 4.16
 #[test]
 fn every_algorithm_accepts_only_valid_signatures() {
     let message = b"header.claims";
@@ -51,7 +51,7 @@ fn every_algorithm_accepts_only_valid_signatures() {
     }
 }
 
-// kong-compat §3.7
+// docs/kong-compatibility.md, 3.7
 #[test]
 fn unfit_keys_are_rejected_with_a_remedy() {
     let rsa = Signer::for_algorithm(Algorithm::Rs256);

@@ -60,7 +60,7 @@ fn check(cases: &[(&str, &str)]) {
     }
 }
 
-// kong-compat §4.29
+// docs/kong-compatibility.md, 4.29
 #[test]
 fn literals_and_expressions_are_joined() {
     check(&[

@@ -28,7 +28,7 @@ fn values(outcome: &TestOutcome, name: &str) -> Vec<String> {
     values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
 }
 
-// kong-compat §4.29
+// docs/kong-compatibility.md, 4.29
 #[tokio::test]
 async fn headers_are_edited() {
     for (config, expected) in [
@@ -70,7 +70,7 @@ async fn headers_are_edited() {
     assert_eq!(values(&transform(&config, TestRequest::get("/")).await, "host"), ["shop.internal:8080"]);
 }
 
-// kong-compat §4.29
+// docs/kong-compatibility.md, 4.29
 #[tokio::test]
 async fn queries_are_edited() {
     for (config, query, expected) in [
@@ -96,7 +96,7 @@ async fn queries_are_edited() {
     }
 }
 
-// kong-compat §4.29
+// docs/kong-compatibility.md, 4.29
 #[tokio::test]
 async fn path_and_method_are_replaced() {
     for (uri, expected) in [
@@ -120,7 +120,7 @@ fn gzip(body: &[u8]) -> Bytes {
     encoder.finish().unwrap().into()
 }
 
-// kong-compat §4.29
+// docs/kong-compatibility.md, 4.29
 #[tokio::test]
 async fn bodies_are_edited() {
     let part =
@@ -205,7 +205,7 @@ async fn bodies_are_edited() {
     }
 }
 
-// kong-compat §4.29
+// docs/kong-compatibility.md, 4.29
 #[tokio::test]
 async fn forms_move_to_the_query_if_the_method_has_no_body() {
     for (method, body, expected) in [

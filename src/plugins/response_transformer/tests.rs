@@ -30,7 +30,7 @@ fn lines(outcome: &TestOutcome, name: &str) -> Vec<String> {
     values.map(|value| value.to_str().unwrap().to_owned()).collect()
 }
 
-// kong-compat §4.31
+// docs/kong-compatibility.md, 4.31
 #[tokio::test]
 async fn each_operation_on_fields() {
     for (config, body, expected) in [
@@ -53,7 +53,7 @@ async fn each_operation_on_fields() {
     }
 }
 
-// kong-compat §4.31
+// docs/kong-compatibility.md, 4.31
 #[tokio::test]
 async fn operations_run_in_order() {
     let config = json!({
@@ -69,7 +69,7 @@ async fn operations_run_in_order() {
     assert_eq!(found, ["", "2", "3", "4"]);
 }
 
-// kong-compat §4.31
+// docs/kong-compatibility.md, 4.31
 #[tokio::test]
 async fn json_types_pair_with_entries_by_position() {
     for operation in ["add", "replace", "append"] {
@@ -90,7 +90,7 @@ async fn json_types_pair_with_entries_by_position() {
     }
 }
 
-// kong-compat §4.31
+// docs/kong-compatibility.md, 4.31
 #[tokio::test]
 async fn other_fields_keep_their_order_and_text() {
     let body =
@@ -99,7 +99,7 @@ async fn other_fields_keep_their_order_and_text() {
     assert_eq!(transform(json!({"add": {"json": ["new:1"]}}), body).await, expected);
 }
 
-// kong-compat §4.31
+// docs/kong-compatibility.md, 4.31
 #[tokio::test]
 async fn bodies_that_are_no_json_objects_pass_unchanged() {
     let config = json!({"add": {"json": ["a:1"]}, "append": {"json": ["b:2"]}});
@@ -111,7 +111,7 @@ async fn bodies_that_are_no_json_objects_pass_unchanged() {
     assert_eq!(outcome.filter_body(invalid_utf8.clone()), invalid_utf8);
 }
 
-// kong-compat §4.31
+// docs/kong-compatibility.md, 4.31
 #[tokio::test]
 async fn only_json_bodies_are_filtered() {
     let config = json!({"add": {"json": ["a:1"]}});
@@ -135,7 +135,7 @@ async fn only_json_bodies_are_filtered() {
     assert!(run(&config, &[("content-type", "application/json")]).await.state.body_filters.is_empty());
 }
 
-// kong-compat §4.31
+// docs/kong-compatibility.md, 4.31
 #[tokio::test]
 async fn each_operation_on_headers() {
     let headers = [("x-one", "1"), ("x-many", "a"), ("x-many", "b, c"), ("set-cookie", "a=1, b"), ("set-cookie", "b")];

@@ -207,7 +207,7 @@ mod tests {
     use super::*;
     use crate::proxy::http::request_error::RequestError;
 
-    // kong-compat §3.9
+    // docs/kong-compatibility.md, 3.9
     #[test]
     fn error_format_follows_accept() {
         let cases = [
@@ -241,7 +241,7 @@ mod tests {
         );
     }
 
-    // kong-compat §3.9
+    // docs/kong-compatibility.md, 3.9
     #[test]
     fn grpc_clients_get_a_grpc_status() {
         let request = Request::post("/").header(CONTENT_TYPE, "application/grpc+proto").body(()).unwrap();
@@ -256,7 +256,7 @@ mod tests {
         }
     }
 
-    // kong-compat §3.9
+    // docs/kong-compatibility.md, 3.9
     #[test]
     fn statuses_map_to_grpc_statuses() {
         for (status, expected) in [
@@ -286,7 +286,7 @@ mod tests {
         }
     }
 
-    // kong-compat §3.9
+    // docs/kong-compatibility.md, 3.9
     #[test]
     fn error_bodies_in_each_format() {
         for (accept, content_type, expected) in [

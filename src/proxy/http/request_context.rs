@@ -31,6 +31,8 @@ pub(in crate::proxy) struct RequestContext<'r> {
     pub(in crate::proxy) listener: Option<&'r Arc<HttpListener>>,
     pub(in crate::proxy) rule: Option<&'r Arc<RouteRule>>,
     pub(in crate::proxy) backend: Option<&'r Backend>,
+    /// The product headers if no rule matches.
+    pub(in crate::proxy) product_headers_without_rule: Option<&'static ProductHeaderNames>,
     /// Whether the `Trailer` field of an endpoint's response is forwarded to the client.
     pub(in crate::proxy) accepts_trailers: bool,
 }
@@ -49,6 +51,7 @@ impl<'r> RequestContext<'r> {
             listener: None,
             rule: None,
             backend: None,
+            product_headers_without_rule: None,
             accepts_trailers: true,
         }
     }
@@ -61,7 +64,7 @@ impl<'r> RequestContext<'r> {
     pub(in crate::proxy) fn product_header_names(&self) -> Option<&'static ProductHeaderNames> {
         let option = match self.rule {
             Some(rule) => rule.options().product_headers,
-            None => self.listener.and_then(|listener| listener.product_headers),
+            None => self.product_headers_without_rule,
         };
         self.peer().worker.product_headers.names(option)
     }

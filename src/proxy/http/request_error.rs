@@ -128,6 +128,7 @@ impl RequestError {
             RequestError::InvalidRule(RouteFailure::InvalidBackend) => (Configuration, StatusCode::INTERNAL_SERVER_ERROR, "invalid_backend", NO_BACKEND, false),
             RequestError::InvalidRule(RouteFailure::Unsupported) => (Configuration, StatusCode::INTERNAL_SERVER_ERROR, "unsupported_rule", UNEXPECTED, false),
             RequestError::InvalidRule(RouteFailure::NoService) => (Configuration, StatusCode::SERVICE_UNAVAILABLE, "no_service", NO_SERVICE, false),
+            RequestError::InvalidRule(RouteFailure::UnsupportedProtection) => (Configuration, StatusCode::SERVICE_UNAVAILABLE, "unsupported_protection", UNAVAILABLE, false),
             RequestError::HttpsOnly => (Client, StatusCode::UPGRADE_REQUIRED, "https_only", "Please use HTTPS protocol", false),
             RequestError::Http2Only => (Client, StatusCode::UPGRADE_REQUIRED, "http2_only", "Please use HTTP2 protocol", false),
             RequestError::NotGrpc => (Client, StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_grpc", "Non-gRPC request matched gRPC route", false),
@@ -281,6 +282,7 @@ mod tests {
             RequestError::InvalidRule(RouteFailure::InvalidBackend),
             RequestError::InvalidRule(RouteFailure::Unsupported),
             RequestError::InvalidRule(RouteFailure::NoService),
+            RequestError::InvalidRule(RouteFailure::UnsupportedProtection),
             RequestError::HttpsOnly,
             RequestError::Http2Only,
             RequestError::NotGrpc,
@@ -318,7 +320,7 @@ mod tests {
             RequestError::InvalidRule(
                 RouteFailure::NoBackends | RouteFailure::InvalidBackend | RouteFailure::Unsupported,
             ) => {}
-            RequestError::InvalidRule(RouteFailure::NoService)
+            RequestError::InvalidRule(RouteFailure::NoService | RouteFailure::UnsupportedProtection)
             | RequestError::NoRingBalancerPeer
             | RequestError::RingBalancerConnectionRefused => {}
             RequestError::HttpsOnly | RequestError::Http2Only | RequestError::NotGrpc | RequestError::GrpcsOnly => {}

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 
 use crate::plugin_api::UriCaptures;
-use crate::snapshot::kong::Captures;
+use crate::snapshot::path_regex::Captures;
 use crate::snapshot::router::MatchedPath;
 
 pub(super) struct RouteCaptures<'r> {

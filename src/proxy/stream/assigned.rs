@@ -36,6 +36,6 @@ fn outcome_of(failure: RouteFailure) -> StreamOutcome {
     match failure {
         RouteFailure::NoBackends => StreamOutcome::NoBackends,
         RouteFailure::InvalidBackend | RouteFailure::NoService => StreamOutcome::InvalidBackend,
-        RouteFailure::Unsupported => StreamOutcome::UnsupportedRule,
+        RouteFailure::Unsupported | RouteFailure::UnsupportedProtection => StreamOutcome::UnsupportedRule,
     }
 }

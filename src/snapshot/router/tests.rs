@@ -168,7 +168,7 @@ proptest::proptest! {
     }
 }
 
-// kong-compat §2.2
+// docs/kong-compatibility.md, 2.2
 #[test]
 fn server_names_apply_to_tls_only() {
     let named = |index, names: &[&str]| RouteMatch {

@@ -6,6 +6,6 @@
 //!            └ backend.rs                     Service or facade ─ ../../kong/{service_settings,policy}.rs
 //! ```
 
-mod backend;
+pub(super) mod backend;
 mod path;
 pub(super) mod plan;

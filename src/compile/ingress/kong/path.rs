@@ -103,8 +103,8 @@ fn merge_slashes(path: &str) -> String {
 mod tests {
     use super::*;
 
-    // kong-compat §3.2
-    // kong-compat §7.7
+    // docs/kong-compatibility.md, 3.2
+    // docs/kong-compatibility.md, 7.7
     #[test]
     fn every_path_type_is_parsed() {
         let defaults = PathOptions { regex_prefix: "/~", legacy_detection: false, unescaped: false };

@@ -461,7 +461,7 @@ mod tests {
         (rule_chain.chain, rule_chain.diagnostics.iter().map(ToString::to_string).collect())
     }
 
-    // kong-compat §3.12
+    // docs/kong-compatibility.md, 3.12
     #[tokio::test]
     async fn misplaced_guard_rejects_all_requests() {
         let plugin =
@@ -503,7 +503,7 @@ mod tests {
         assert_eq!(chain.configuration_hashes().count(), 1, "one instance serves all of them");
     }
 
-    // kong-compat §1.4
+    // docs/kong-compatibility.md, 1.4
     #[test]
     fn cluster_plugin_combines_consumers_and_routes_per_namespace() {
         let cluster = |object: Value| (Kind::KongClusterPlugin, object);

@@ -214,7 +214,7 @@ mod tests {
     use crate::api::Kind;
     use crate::store::{AnyObject, Batch};
 
-    // kong-compat §1.3
+    // docs/kong-compatibility.md, 1.3
     #[test]
     fn patches_create_missing_parents() {
         let cases = [

@@ -261,8 +261,8 @@ pub(super) fn referrers(cx: CompileContext<'_>, plugin: &ObjectId, scopes: Scope
             }
             Kind::Ingress => {
                 let ingress = cx.store.ingresses.get(&id.key);
-                let class = ingress.and_then(|ingress| ingress.spec.ingress_class_name.as_deref());
-                cx.inputs.classes.serves_object(cx.store, meta, class) && refers_to_plugin()
+                ingress.is_some_and(|ingress| crate::compile::ingress::attaches_plugins(cx, ingress))
+                    && refers_to_plugin()
             }
             Kind::KongServiceFacade => cx.inputs.classes.serves_object(cx.store, meta, None) && refers_to_plugin(),
             Kind::Service => refers_to_plugin(),

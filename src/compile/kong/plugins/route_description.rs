@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::compile::kong::consumers::uuid_from_text;
 use crate::api::kong::annotations::TAGS;
 use crate::api::{Kind, Meta};
+use crate::compile::kong::consumers::uuid_from_text;
 use crate::plugin_api::RouteNames;
 use crate::plugin_api::log_entry::RouteDescription;
 use crate::snapshot::rule::{Action, Backend, BackendTarget, Split};
@@ -138,6 +138,7 @@ mod tests {
     use crate::api::ObjectKey;
     use crate::snapshot::rule::Filters;
     use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
+    use crate::snapshot::upstream_path::UpstreamPath;
     use crate::upstream::UpstreamKey;
 
     fn meta(name: &str, tags: &str) -> Meta {
@@ -151,21 +152,22 @@ mod tests {
         }
     }
 
-    // kong-compat §6.3
+    // docs/kong-compatibility.md, 6.3
     #[test]
     fn route_and_service_have_the_fields_of_kong() {
         let key = UpstreamKey { namespace: "shop".into(), service: "cart".into(), port: 80, ..UpstreamKey::default() };
         let target = BackendTarget::Upstream(Arc::new(Upstream::new(key)));
         let mut split = Split::new(vec![Backend { weight: 1, filters: Filters::default(), target }]).unwrap();
-        split.timeouts_and_retries = Some(Box::new(TimeoutsAndRetries::kong_default()));
-        let behavior = KongBehavior { strip_path: true, ..KongBehavior::default() };
+        split.timeouts_and_retries = Some(Box::new(TimeoutsAndRetries::default()));
+        let upstream_path = Some(UpstreamPath { strip_matched: true, ..UpstreamPath::default() });
+        let options = RuleOptions { upstream_path, ..RuleOptions::default() };
         let facts = RouteFacts {
             hosts: vec!["a.example".to_owned()],
             paths: vec!["/cart".to_owned(), "~/cart$".to_owned()],
             methods: Vec::new(),
             server_names: Vec::new(),
             regex_priority: 7,
-            behavior: Some(&behavior),
+            options: Some(&options),
             action: &Action::Forward(split),
         };
         let names = RouteNames { route: "shop.web.cart..80".into(), service: "shop.cart.80".into() };

@@ -379,7 +379,7 @@ mod tests {
         assert!(HeaderCondition::parse(HeaderName::from_static("x"), ["~*("]).is_err());
     }
 
-    // kong-compat §3.5
+    // docs/kong-compatibility.md, 3.5
     #[test]
     fn normalization_merges_slashes_and_uppercases_escapes() {
         let cases = [

@@ -124,8 +124,8 @@ fn check(flavor: RouterFlavor, routes: &[(&str, &str)], request: &str, expected:
 const TRADITIONAL: RouterFlavor = RouterFlavor::TraditionalCompatible;
 const EXPRESSIONS: RouterFlavor = RouterFlavor::Expressions;
 
-// kong-compat §3.4
-// kong-compat §7.9
+// docs/kong-compatibility.md, 3.4
+// docs/kong-compatibility.md, 7.9
 #[test]
 fn route_conditions() {
     // (route, request, whether it matches)
@@ -171,8 +171,8 @@ fn route_conditions() {
     }
 }
 
-// kong-compat §3.4
-// kong-compat §7.8
+// docs/kong-compatibility.md, 3.4
+// docs/kong-compatibility.md, 7.8
 #[test]
 fn traditional_order() {
     // (winner, loser, a request that matches both)
@@ -209,8 +209,8 @@ fn traditional_order() {
     }
 }
 
-// kong-compat §3.4
-// kong-compat §7.10
+// docs/kong-compatibility.md, 3.4
+// docs/kong-compatibility.md, 7.10
 #[test]
 fn expressions_order() {
     // (winner, loser, a request that matches both)
@@ -383,7 +383,7 @@ fn controller_priority(route: &ConditionRoute) -> u128 {
         | route.paths.iter().map(length).max().unwrap_or_default()
 }
 
-// kong-compat §3.4
+// docs/kong-compatibility.md, 3.4
 #[test]
 fn router_agrees_with_the_reference() {
     let (mut matched, mut unmatched) = (0, 0);

@@ -1,0 +1,97 @@
+//! Hosts that Ingresses of several dialects name. The dialect of the oldest Ingress with a host comes first for it, and
+//! the Ingresses of other dialects report that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::kong::plan::IngressPlan;
+use crate::api::ObjectKey;
+use crate::api::kong::annotations::HOST_ALIASES;
+use crate::api::networking::Ingress;
+use crate::compile::kong::annotations::annotation_field;
+use crate::diagnostic::Diagnostic;
+use crate::snapshot::host::HostPattern;
+use crate::snapshot::ingress_routes::{HostOrders, NamedHost, RouteOrder};
+use crate::snapshot::router::by_conditions::{HostCondition, HostName};
+use crate::store::Store;
+
+/// Which order comes first for each host. `plans`: the oldest first.
+pub(super) fn orders(plans: &[(&ObjectKey, &Arc<IngressPlan>)]) -> HostOrders {
+    HostOrders::build(plans.iter().flat_map(|(_, plan)| {
+        let order = plan.order();
+        named_hosts(plan).into_iter().map(move |(name, port)| NamedHost { name, port, order })
+    }))
+}
+
+/// Diagnostics for the Ingresses with a host that an older Ingress of another dialect names. `plans`: the oldest first.
+pub(super) fn find<'p>(
+    store: &Store,
+    plans: &[(&'p ObjectKey, &Arc<IngressPlan>)],
+) -> Vec<(&'p ObjectKey, Diagnostic)> {
+    let mut problems = Vec::new();
+    if plans.windows(2).all(|plans| plans[0].1.order() == plans[1].1.order()) {
+        return problems;
+    }
+    let mut owners: BTreeMap<Option<HostName>, (&ObjectKey, RouteOrder)> = BTreeMap::new();
+    for (key, plan) in plans {
+        let names: BTreeSet<Option<HostName>> = named_hosts(plan).into_iter().map(|(name, _)| name).collect();
+        for name in names {
+            let (owner, first) = *owners.entry(name.clone()).or_insert((key, plan.order()));
+            if first == plan.order() {
+                continue;
+            }
+            let hosts = match &name {
+                Some(name) => format!("the host {name}"),
+                None => "rules for every host".to_owned(),
+            };
+            let message = format!(
+                "Ingress {owner} is older and has {hosts} too, in dialect {}, so this Ingress gets only the requests \
+                 for it that no rule of that dialect matches",
+                dialect_name(first)
+            );
+            let remedy = "use classes of one dialect for all Ingresses with the same host";
+            let field = store.ingresses.get(key).map(|ingress| field_of_host(ingress, name.as_ref()));
+            problems.push((*key, Diagnostic::warning(field.unwrap_or_default(), message, remedy)));
+        }
+    }
+    problems
+}
+
+/// The hosts that the rules of a plan name, with their ports: `None` for every host, and for every port.
+fn named_hosts(plan: &IngressPlan) -> BTreeSet<(Option<HostName>, Option<u16>)> {
+    let plain_hosts = plan.router_hosts().map(|host| (host_name(host), None));
+    let hosts = plan.routes.iter().flat_map(|route| {
+        let any_host = route.hosts.is_empty().then_some((None, None));
+        route.hosts.iter().map(|host| (Some(host.name.clone()), host.port)).chain(any_host)
+    });
+    plain_hosts.chain(hosts).collect()
+}
+
+fn host_name(host: &HostPattern) -> Option<HostName> {
+    match host {
+        HostPattern::Exact(name) => Some(HostName::Exact(name.clone())),
+        HostPattern::Wildcard(suffix) => Some(HostName::LeadingWildcard(suffix.clone())),
+        HostPattern::Any => None,
+    }
+}
+
+/// The field that names the host: that of the first rule, or the annotation.
+fn field_of_host(ingress: &Ingress, name: Option<&HostName>) -> String {
+    let is_named_by = |host: Option<&str>| match host.filter(|host| !host.is_empty()) {
+        Some(host) => HostCondition::parse(host).map(|host| host.name).as_ref() == name && name.is_some(),
+        None => name.is_none(),
+    };
+    match ingress.spec.rules.iter().position(|rule| is_named_by(rule.host.as_deref())) {
+        Some(index) if name.is_some() => format!("spec.rules[{index}].host"),
+        Some(index) => format!("spec.rules[{index}]"),
+        None => annotation_field(HOST_ALIASES),
+    }
+}
+
+/// The name of the dialect with this order.
+fn dialect_name(order: RouteOrder) -> &'static str {
+    match order {
+        RouteOrder::ByHost => "kubernetes",
+        RouteOrder::ByConditions => "kong",
+    }
+}

@@ -1,0 +1,49 @@
+//! Equal paths of one host: the path of the oldest Ingress is used, and the others report it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::super::kong::plan::IngressPlan;
+use super::PlainPath;
+use crate::api::ObjectKey;
+use crate::diagnostic::Diagnostic;
+use crate::snapshot::escape::decode_unreserved;
+use crate::snapshot::host::HostPattern;
+use crate::snapshot::router::PathMatch;
+
+/// Diagnostics for the Ingresses with a path that an older one has, for the same host.
+pub(in crate::compile::ingress) fn find<'p>(
+    plans: &[(&'p ObjectKey, &'p Arc<IngressPlan>)],
+) -> Vec<(&'p ObjectKey, Diagnostic)> {
+    let mut paths: Vec<(&ObjectKey, &PlainPath)> = plans
+        .iter()
+        .flat_map(|(key, plan)| plan.plain.iter().flat_map(|plain| &plain.paths).map(|path| (*key, path)))
+        .collect();
+    // The order in which the router prefers equal paths.
+    paths.sort_by(|(_, a), (_, b)| a.route_match.tie_breaker.cmp(&b.route_match.tie_breaker));
+    let mut owners: BTreeMap<_, (&ObjectKey, &PlainPath)> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (key, path) in paths {
+        let (owner, first) = *owners.entry(path_key(path)).or_insert((key, path));
+        if std::ptr::eq(first, path) {
+            continue;
+        }
+        let message = if owner == key {
+            format!("{} has the same host and path and comes first, so no request gets to this backend", first.field)
+        } else {
+            format!("Ingress {owner} has the same host and path and comes first, so no request gets to this backend")
+        };
+        problems
+            .push((key, Diagnostic::warning(path.field.as_str(), message, "remove one of them, or change its path")));
+    }
+    problems
+}
+
+/// Equal for paths that match the same requests.
+fn path_key(path: &PlainPath) -> (&HostPattern, bool, String) {
+    let (is_exact, text) = match &path.route_match.path {
+        PathMatch::Exact(text) => (true, text),
+        PathMatch::Prefix(text) | PathMatch::Regex(text) => (false, text),
+    };
+    (&path.host, is_exact, decode_unreserved(text).into_owned())
+}

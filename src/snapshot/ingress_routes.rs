@@ -1,0 +1,312 @@
+//! The routes of Ingresses of several dialects on one listener.
+//!
+//! ```text
+//!   host, port ─▶ HostOrders: which order has the most specific host?
+//!                     │
+//!                     ├─▶ by host ───────▶ by conditions ─┐
+//!                     └─▶ by conditions ─▶ by host ───────┴─▶ default backend
+//! ```
+//!
+//! A request that no rule of the first order matches is matched by the second one, so that no rule is unreachable
+//! because of a host. The default backend comes after all rules.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::dump::{HostDump, dump_by_conditions, dump_by_host};
+use super::host::{HostMap, HostPattern, MAX_DNS_NAME_LENGTH};
+use super::router::by_conditions::{ConditionsRouter, HostName, normalize_path};
+use super::router::{HostRouter, Matched, RoutingRequest};
+use super::rule::RouteRule;
+
+/// The routes of Ingresses in two orders.
+#[derive(Debug)]
+pub struct IngressRoutes {
+    /// The most specific host first, then the path. A wildcard matches exactly one label.
+    pub by_host: HostMap<Arc<HostRouter>>,
+    /// One order for all hosts. Paths are matched after duplicate slashes are merged.
+    pub by_conditions: Arc<ConditionsRouter>,
+    /// Which order comes first for a host.
+    pub orders: HostOrders,
+    /// The route for requests that no rule matches.
+    pub default_backend: Option<DefaultBackend>,
+}
+
+/// The route of the default backend, with the router of its order.
+#[derive(Clone, Debug)]
+pub enum DefaultBackend {
+    ByHost(Arc<HostRouter>),
+    ByConditions(Arc<ConditionsRouter>),
+}
+
+/// One of the two orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RouteOrder {
+    ByHost,
+    ByConditions,
+}
+
+/// A host that a rule names.
+#[derive(Clone, Debug)]
+pub struct NamedHost {
+    /// `None` for every host.
+    pub name: Option<HostName>,
+    /// `None` for every port.
+    pub port: Option<u16>,
+    pub order: RouteOrder,
+}
+
+/// Which order comes first, by host.
+#[derive(Debug, Default)]
+pub struct HostOrders {
+    hosts: HostMap<OrdersOfHost>,
+    /// Names such as `example` of `example.*`, which only the order by conditions has.
+    trailing_wildcards: BTreeSet<Box<str>>,
+}
+
+/// The orders that have rules for one host pattern.
+#[derive(Debug)]
+struct OrdersOfHost {
+    pattern: HostPattern,
+    /// The order that named the host first.
+    first: RouteOrder,
+    has_by_host: bool,
+    by_conditions: Option<Ports>,
+}
+
+/// The ports of the rules for one host.
+#[derive(Debug)]
+enum Ports {
+    All,
+    Some(BTreeSet<u16>),
+}
+
+impl IngressRoutes {
+    /// The rule that serves this request. The host is lower case and has no port.
+    pub fn find(&self, host: &str, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
+        let by_host = || self.by_host.single_label_candidates(host).find_map(|router| router.find(request));
+        let by_conditions = || find_by_conditions(&self.by_conditions, host, request);
+        let matched = match self.first_order(host, request) {
+            Some(RouteOrder::ByHost) => by_host().or_else(by_conditions),
+            Some(RouteOrder::ByConditions) => by_conditions().or_else(by_host),
+            // No rule has a host that matches.
+            None => None,
+        };
+        matched.or_else(|| match self.default_backend.as_ref()? {
+            DefaultBackend::ByHost(router) => router.find(request),
+            DefaultBackend::ByConditions(router) => find_by_conditions(router, host, request),
+        })
+    }
+
+    /// The order with the most specific host that matches; `None` if no rule has such a host.
+    pub fn first_order(&self, host: &str, request: &RoutingRequest<'_>) -> Option<RouteOrder> {
+        self.orders.first(host, || request.port())
+    }
+
+    /// The rule of each match, in the order of the dump.
+    pub(super) fn rules(&self) -> impl Iterator<Item = &Arc<RouteRule>> {
+        let default_backend = match &self.default_backend {
+            Some(DefaultBackend::ByHost(router)) => router.matches().first().map(|route_match| &route_match.rule),
+            Some(DefaultBackend::ByConditions(router)) => router.entries().first().map(|entry| &entry.route.rule),
+            None => None,
+        };
+        rules_by_host(&self.by_host).chain(rules_by_conditions(&self.by_conditions)).chain(default_backend)
+    }
+
+    /// The routes of the order by host, those of the order by conditions, and the default backend.
+    pub(super) fn dump(&self) -> Vec<HostDump> {
+        let mut hosts = dump_by_host(&self.by_host);
+        hosts.extend(dump_by_conditions(&self.by_conditions));
+        match &self.default_backend {
+            Some(DefaultBackend::ByHost(router)) => {
+                hosts.extend(dump_by_host(&HostMap::new([(HostPattern::Any, Arc::clone(router))])));
+            }
+            Some(DefaultBackend::ByConditions(router)) => hosts.extend(dump_by_conditions(router)),
+            None => {}
+        }
+        hosts
+    }
+
+    /// The hosts that rules of both orders name, each with the order that comes first.
+    pub fn contested_hosts(&self) -> Vec<String> {
+        let hosts = self.orders.hosts.iter().filter(|(_, orders)| orders.has_by_host && orders.by_conditions.is_some());
+        let line = |(host, orders): (&HostPattern, &OrdersOfHost)| match orders.first {
+            RouteOrder::ByHost => format!("{host}: by host"),
+            RouteOrder::ByConditions => format!("{host}: by conditions"),
+        };
+        hosts.map(line).collect()
+    }
+}
+
+/// The rule of each match.
+pub(super) fn rules_by_host(hosts: &HostMap<Arc<HostRouter>>) -> impl Iterator<Item = &Arc<RouteRule>> {
+    hosts.iter().flat_map(|(_, router)| router.matches()).map(|route_match| &route_match.rule)
+}
+
+/// The rule of each entry.
+pub(super) fn rules_by_conditions(router: &ConditionsRouter) -> impl Iterator<Item = &Arc<RouteRule>> {
+    router.entries().iter().map(|entry| &entry.route.rule)
+}
+
+fn find_by_conditions<'r>(
+    router: &'r ConditionsRouter,
+    host: &str,
+    request: &RoutingRequest<'_>,
+) -> Option<Matched<'r>> {
+    match normalize_path(request.path) {
+        None => router.find(host, request),
+        Some(merged) => router.find(host, &RoutingRequest { path: &merged, ..*request }),
+    }
+}
+
+impl HostOrders {
+    /// `hosts`: those of the oldest Ingress first. Of two orders with the same host, the first one in this list comes
+    /// first.
+    pub fn build(hosts: impl IntoIterator<Item = NamedHost>) -> Self {
+        let mut by_pattern: BTreeMap<HostPattern, OrdersOfHost> = BTreeMap::new();
+        let mut trailing_wildcards = BTreeSet::new();
+        for NamedHost { name, port, order } in hosts {
+            let pattern = match name {
+                None => HostPattern::Any,
+                Some(HostName::Exact(name)) => HostPattern::Exact(name),
+                Some(HostName::LeadingWildcard(suffix)) => HostPattern::Wildcard(suffix),
+                Some(HostName::TrailingWildcard(prefix)) => {
+                    trailing_wildcards.insert(prefix);
+                    continue;
+                }
+            };
+            let orders = by_pattern.entry(pattern.clone()).or_insert(OrdersOfHost {
+                pattern,
+                first: order,
+                has_by_host: false,
+                by_conditions: None,
+            });
+            match order {
+                RouteOrder::ByHost => orders.has_by_host = true,
+                RouteOrder::ByConditions => Ports::add(&mut orders.by_conditions, port),
+            }
+        }
+        HostOrders { hosts: by_pattern.into_iter().collect(), trailing_wildcards }
+    }
+
+    fn first(&self, host: &str, port: impl Fn() -> u16) -> Option<RouteOrder> {
+        let mut candidates = self.hosts.candidates(host).filter_map(|orders| {
+            let by_host = orders.has_by_host && is_single_label_match(&orders.pattern, host);
+            let by_conditions = orders.by_conditions.as_ref().is_some_and(|ports| ports.contain(&port));
+            match (by_host, by_conditions) {
+                (true, true) => Some((&orders.pattern, orders.first)),
+                (true, false) => Some((&orders.pattern, RouteOrder::ByHost)),
+                (false, true) => Some((&orders.pattern, RouteOrder::ByConditions)),
+                (false, false) => None,
+            }
+        });
+        match candidates.next() {
+            // `example.*` is more specific than no host.
+            None | Some((HostPattern::Any, _)) if self.has_trailing_wildcard(host) => Some(RouteOrder::ByConditions),
+            found => found.map(|(_, order)| order),
+        }
+    }
+
+    fn has_trailing_wildcard(&self, host: &str) -> bool {
+        !self.trailing_wildcards.is_empty()
+            && host.len() <= MAX_DNS_NAME_LENGTH
+            && host.match_indices('.').any(|(dot, _)| {
+                let labels = &host[dot + 1..];
+                !labels.is_empty() && !labels.starts_with('.') && self.trailing_wildcards.contains(&host[..dot])
+            })
+    }
+}
+
+/// Whether a pattern that matches `host` also matches if a wildcard stands for one label.
+fn is_single_label_match(pattern: &HostPattern, host: &str) -> bool {
+    match pattern {
+        HostPattern::Wildcard(suffix) => host.split_once('.').is_some_and(|(_, rest)| *rest == **suffix),
+        HostPattern::Exact(_) | HostPattern::Any => true,
+    }
+}
+
+impl Ports {
+    fn add(ports: &mut Option<Ports>, port: Option<u16>) {
+        match (port, ports) {
+            (_, Some(Ports::All)) => {}
+            (Some(port), Some(Ports::Some(known))) => drop(known.insert(port)),
+            (Some(port), none @ None) => *none = Some(Ports::Some(BTreeSet::from([port]))),
+            (None, ports) => *ports = Some(Ports::All),
+        }
+    }
+
+    fn contain(&self, port: impl Fn() -> u16) -> bool {
+        match self {
+            Ports::All => true,
+            Ports::Some(ports) => ports.contains(&port()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::router::by_conditions::HostCondition;
+
+    fn orders(hosts: &[(&str, RouteOrder)]) -> HostOrders {
+        HostOrders::build(hosts.iter().map(|(text, order)| {
+            let host = HostCondition::parse(text);
+            NamedHost {
+                port: host.as_ref().and_then(|host| host.port),
+                name: host.map(|host| host.name),
+                order: *order,
+            }
+        }))
+    }
+
+    #[test]
+    fn most_specific_host_decides_which_order_comes_first() {
+        use RouteOrder::{ByConditions, ByHost};
+        let orders = orders(&[
+            ("*", ByHost),
+            ("*.com", ByConditions),
+            ("*.example.com", ByHost),
+            ("a.example.com", ByConditions),
+            ("b.example.com", ByHost),
+            // The same host in both: the first one in the list comes first.
+            ("both.example.com", ByHost),
+            ("both.example.com", ByConditions),
+            ("later.example.com", ByConditions),
+            ("later.example.com", ByHost),
+            ("*.both.org", ByHost),
+            ("*.both.org", ByConditions),
+            // One port only.
+            ("port.example.com:8080", ByConditions),
+            ("example.*", ByConditions),
+        ]);
+        for (host, port, expected) in [
+            ("a.example.com", 80, ByConditions),
+            ("b.example.com", 80, ByHost),
+            ("c.example.com", 80, ByHost),
+            // A wildcard of the order by host matches one label only.
+            ("d.c.example.com", 80, ByConditions),
+            ("example.com", 80, ByConditions),
+            ("both.example.com", 80, ByHost),
+            ("later.example.com", 80, ByConditions),
+            ("x.both.org", 80, ByHost),
+            ("y.x.both.org", 80, ByConditions),
+            ("port.example.com", 8080, ByConditions),
+            ("port.example.com", 80, ByHost),
+            ("example.org", 80, ByConditions),
+            ("example.org.uk", 80, ByConditions),
+            ("example.", 80, ByHost),
+            ("elsewhere.org", 80, ByHost),
+            ("", 80, ByHost),
+        ] {
+            assert_eq!(orders.first(host, || port), Some(expected), "{host}:{port}");
+        }
+    }
+
+    #[test]
+    fn host_without_rules_has_no_order() {
+        let orders = orders(&[("a.example", RouteOrder::ByHost), ("b.example:1", RouteOrder::ByConditions)]);
+        assert_eq!(orders.first("c.example", || 80), None);
+        assert_eq!(orders.first("b.example", || 80), None);
+        assert_eq!(HostOrders::default().first("a.example", || 80), None);
+    }
+}

@@ -1,0 +1,86 @@
+//! Edits of Ingresses and of the dialect of their class: which routes change, and which routers are kept.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use portico::api::Kind;
+use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool};
+use portico::snapshot::Routes;
+use portico::snapshot::router::HostRouter;
+use portico::store::{AnyObject, Batch};
+use serde_json::json;
+
+use super::case::CompilerHarness;
+use super::edits::parse;
+
+fn plain_class(dialect: &str) -> AnyObject {
+    let metadata = json!({"name": "portico", "annotations": {"portico.dev/dialect": dialect}});
+    parse(Kind::IngressClass, json!({"metadata": metadata, "spec": {"controller": "portico.dev/ingress-controller"}}))
+}
+
+/// An Ingress with one path on one host.
+fn single_path_ingress(name: &str, host: &str, path: &str) -> AnyObject {
+    let backend = json!({"service": {"name": "s", "port": {"number": 80}}});
+    let paths = json!([{"path": path, "pathType": "Prefix", "backend": backend}]);
+    let spec = json!({"ingressClassName": "portico", "rules": [{"host": host, "http": {"paths": paths}}]});
+    parse(Kind::Ingress, json!({"metadata": {"namespace": "a", "name": name}, "spec": spec}))
+}
+
+/// The routers of Ingresses of the dialect `kubernetes`, by host; `None` if all Ingresses have Kong's dialect.
+fn routers_of_ingresses(harness: &CompilerHarness) -> Option<BTreeMap<String, Arc<HostRouter>>> {
+    let bind = harness.snapshot.http_binds().next().unwrap();
+    let (_, listener) = bind.listeners.iter().next().unwrap();
+    match &listener.routes {
+        Routes::Ingresses(routes) => {
+            let routers = routes.by_host.iter();
+            Some(routers.map(|(host, router)| (host.to_string(), Arc::clone(router))).collect())
+        }
+        Routes::ByConditions(_) => None,
+        Routes::ByHost(_) => panic!("an ingress listener has no routes of the Gateway API"),
+    }
+}
+
+#[test]
+fn class_that_changes_its_dialect_moves_its_ingresses() {
+    let mut harness =
+        CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
+    let ingresses = vec![single_path_ingress("i", "i.example", "/a"), single_path_ingress("j", "j.example", "/a")];
+    harness.apply(Batch { upserts: ingresses, removes: vec![] });
+    for (dialect, hosts) in [
+        ("kubernetes", Some(vec!["i.example", "j.example"])),
+        ("kong", None),
+        ("unknown", Some(vec!["i.example", "j.example"])),
+        ("kubernetes", Some(vec!["i.example", "j.example"])),
+    ] {
+        harness.apply(Batch { upserts: vec![plain_class(dialect)], removes: vec![] });
+        let routers = routers_of_ingresses(&harness);
+        assert_eq!(routers.map(|routers| routers.into_keys().collect()), hosts.map(as_strings), "{dialect}");
+        assert_eq!(harness.describe_state(), harness.recompiled().describe_state(), "{dialect}");
+    }
+}
+
+fn as_strings(texts: Vec<&str>) -> Vec<String> {
+    texts.into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn edited_ingress_keeps_the_routers_of_other_hosts() {
+    let mut harness =
+        CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
+    let objects = vec![
+        plain_class("kubernetes"),
+        single_path_ingress("i", "i.example", "/a"),
+        single_path_ingress("j", "j.example", "/a"),
+    ];
+    harness.apply(Batch { upserts: objects, removes: vec![] });
+    let before = routers_of_ingresses(&harness).unwrap();
+    harness.apply(Batch { upserts: vec![single_path_ingress("i", "i.example", "/b")], removes: vec![] });
+    let edited = routers_of_ingresses(&harness).unwrap();
+    assert!(Arc::ptr_eq(&edited["j.example"], &before["j.example"]));
+    assert!(!Arc::ptr_eq(&edited["i.example"], &before["i.example"]));
+    // The Ingress moves to the host of the other one.
+    harness.apply(Batch { upserts: vec![single_path_ingress("i", "j.example", "/b")], removes: vec![] });
+    let moved = routers_of_ingresses(&harness).unwrap();
+    assert_eq!(moved.keys().collect::<Vec<_>>(), ["j.example"]);
+    assert_eq!(moved["j.example"].matches().len(), 2);
+}
