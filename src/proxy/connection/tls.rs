@@ -278,7 +278,7 @@ mod tests {
         let handshakes: Vec<_> =
             ["full", "resumed"].into_iter().chain(ClientHandshakeError::ALL.map(ClientHandshakeError::label)).collect();
         assert_eq!(section("\n## How handshakes end\n"), handshakes);
-        assert_eq!(section("\n## Behind a balancer\n"), ProxyHeaderOutcome::ALL.map(|(_, label)| label));
+        assert_eq!(section("\n## Behind a load balancer\n"), ProxyHeaderOutcome::ALL.map(|(_, label)| label));
         let lines = include_str!("../../../docs/request-errors.md").lines();
         let failed: Vec<_> = lines
             .filter_map(|line| line.strip_prefix("| `portico_tls_handshakes_total` | `")?.split('`').next())

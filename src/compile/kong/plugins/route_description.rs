@@ -158,7 +158,8 @@ mod tests {
         let key = UpstreamKey { namespace: "shop".into(), service: "cart".into(), port: 80, ..UpstreamKey::default() };
         let target = BackendTarget::Upstream(Arc::new(Upstream::new(key)));
         let mut split = Split::new(vec![Backend { weight: 1, filters: Filters::default(), target }]).unwrap();
-        split.timeouts_and_retries = Some(Box::new(TimeoutsAndRetries::default()));
+        let minute = std::time::Duration::from_secs(60);
+        split.timeouts_and_retries = Some(Box::new(TimeoutsAndRetries::per_attempt(minute, minute, minute, 5)));
         let upstream_path = Some(UpstreamPath { strip_matched: true, ..UpstreamPath::default() });
         let options = RuleOptions { upstream_path, ..RuleOptions::default() };
         let facts = RouteFacts {
