@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // `{:#}` writes all causes on one line. If stderr is closed, the write error cannot be reported.
             writeln!(io::stderr(), "error: {error:#}").ok();
+            // This exit status also covers I/O errors.
             ExitStatus::Usage.into()
         }
     }

@@ -34,7 +34,8 @@ use crate::process::Process;
 pub const NAMESPACE: &str = "portico-system";
 /// The ServiceAccount of `manifests/base`.
 pub const SERVICE_ACCOUNT: &str = "portico";
-/// Addresses of Gateways, unless the arguments configure others. The addresses of the load balancer are above them.
+/// Addresses of Gateways, unless the arguments configure others. LoadBalancer Services have other addresses:
+/// [`LOAD_BALANCER_RANGE`](crate::load_balancer::LOAD_BALANCER_RANGE).
 pub const GATEWAY_POOL: &str = "198.18.0.0/24";
 
 /// The environment variable with the path of the program to run instead of `target/debug/portico`.
@@ -120,7 +121,7 @@ impl Portico {
         ensure!(self.process.is_none(), "the replica {} of Portico is already running", self.name);
         let mut command: Command = self.netns.command(&self.program);
         command.args(&self.arguments);
-        // Only PATH of the user's environment is kept; the Deployment sets the POD_ variables likewise.
+        // Only PATH of the user's environment is kept. POD_NAMESPACE and POD_NAME are set as by the Deployment.
         command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         command.env("RUST_BACKTRACE", "1").env("POD_NAMESPACE", NAMESPACE).env("POD_NAME", &self.name);
         self.process = Some(Process::start(&self.journal, &format!("portico {}", self.name), &self.log, command)?);
@@ -187,7 +188,7 @@ impl Portico {
 }
 
 /// Applies `manifests/base` without the Deployment, its Services and its PodDisruptionBudget: namespace,
-/// ServiceAccount, RBAC, and the GatewayClass if its CRD is installed.
+/// ServiceAccount, RBAC, IngressClass, and the GatewayClass if its CRD is installed.
 pub async fn install(cluster: &Cluster) -> Result<()> {
     let mut manifests = String::new();
     for name in kustomization_resources()?
@@ -252,7 +253,7 @@ async fn free_address() -> Result<Ipv4Addr> {
         let octet = NEXT_OCTET.fetch_update(Relaxed, Relaxed, |octet| octet.checked_add(1));
         let Ok(octet) = octet else { bail!("all addresses for replicas are used: 254 were started") };
         let address = Ipv4Addr::new(127, 0, 1, octet);
-        // A replica in a cluster for manual use may have the port.
+        // Another process that runs a cluster, for example for manual use, may have started a replica at this address.
         if TcpListener::bind((address, STATUS_PORT)).await.is_ok() {
             return Ok(address);
         }

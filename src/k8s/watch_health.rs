@@ -1,5 +1,5 @@
-//! The state of every watch: whether it has listed, whether it fails and why. First lists and changes of errors wake
-//! the supervisor.
+//! The state of every watch: whether it has listed, whether it fails and why. A first list, every error, and the end of
+//! a failure wake the supervisor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -41,14 +41,14 @@ pub(super) enum WatchSubject {
 #[derive(Clone, Debug, Default)]
 struct WatchState {
     listed: bool,
-    /// Since when the known objects may be out of date: nothing was listed yet, or the watch fails.
+    /// Since when the known objects may be out of date, because nothing was listed yet or the watch fails.
     stale_since: Option<Instant>,
-    /// Since when attempts fail with errors other than 429. A 429 resets this time, unless the watch is unreadable.
+    /// Since when attempts fail with errors other than 429. A 429 clears this time, unless the watch is unreadable.
     failing_since: Option<Instant>,
-    /// Since when the server responds with 429. Other errors in between do not reset this time.
+    /// Since when the server responds with 429. Other errors in between do not clear this time.
     throttled_since: Option<Instant>,
-    /// The watch was unreadable before its first list. Only that list clears this flag: what the unknown objects might
-    /// restrict stays blocked, even if the error changes.
+    /// Set by [`WatchHealth::never_listed`] if the watch is unreadable before its first list. Only that list clears the
+    /// flag: as long as BackendTLSPolicies are unknown, Services get no requests, even if the error changes.
     never_readable: bool,
     error: Option<WatchError>,
     /// Consecutive 403 responses.
@@ -97,12 +97,12 @@ impl WatchHealth {
         self.watches.lock().remove(subject);
     }
 
-    /// Waits until something changed since the last call.
+    /// Waits until a reporter wakes the supervisor; one that did so since the last call counts.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// The kinds that cannot be read, each with its error. Failures that may pass in a moment do not count.
+    /// The kinds that cannot be read, each with its error. A 403 counts at once, other errors only after a time.
     pub(super) fn unreadable(&self) -> BTreeMap<Kind, WatchError> {
         let watches = self.watches.lock();
         let failing = watches.iter().filter_map(|(subject, state)| match (subject, &state.error) {
@@ -114,7 +114,7 @@ impl WatchHealth {
         failing.collect()
     }
 
-    /// Kinds that were not listed yet and still may be.
+    /// Kinds with a scope that was not listed yet, unless its last error is a 403 or 404.
     pub(super) fn unlisted(&self) -> Vec<Kind> {
         let watches = self.watches.lock();
         let mut kinds: Vec<_> = watches
@@ -128,7 +128,8 @@ impl WatchHealth {
         kinds
     }
 
-    /// Kinds with a scope that was not listed yet and has been unreadable since the start.
+    /// Kinds with a scope that was not listed yet, and was unreadable at this call or an earlier one. Sets
+    /// `never_readable` of every watch.
     pub(super) fn never_listed(&self) -> BTreeSet<Kind> {
         let mut watches = self.watches.lock();
         let never_listed = watches.iter_mut().filter_map(|(subject, state)| {
@@ -141,7 +142,7 @@ impl WatchHealth {
         never_listed.collect()
     }
 
-    /// Clears the failure times after an outage of the whole server.
+    /// Restarts the times after which errors count as lasting, at the end of an outage of the whole server.
     pub(super) fn clear_failures(&self) {
         for state in self.watches.lock().values_mut() {
             (state.failing_since, state.throttled_since) = (None, None);
@@ -161,8 +162,8 @@ impl WatchHealth {
     pub(super) fn crds_forbidden(&self) -> Option<String> {
         let watches = self.watches.lock();
         let state = watches.get(&WatchSubject::Crds)?;
-        // One 403 is not enough, because the consequences are visible in statuses and a starting server may reject
-        // everything for a moment.
+        // One 403 is not enough, because a starting server may send it for a moment, and statuses show the consequences.
+        // For objects one is enough (`is_unreadable`), because readiness does not wait for kinds that may not be read.
         let watch_error =
             state.error.as_ref().filter(|watch_error| watch_error.forbidden && state.forbidden_in_a_row > 1)?;
         Some(watch_error.message.clone())
@@ -188,17 +189,18 @@ impl WatchHealth {
 }
 
 impl WatchState {
-    /// Whether the failure is more than transient.
+    /// Whether the watch has failed for so long that the failure is not transient.
     fn is_lasting(&self) -> bool {
         let has_lasted = |since: Option<Instant>, limit| since.is_some_and(|since| since.elapsed() >= limit);
         has_lasted(self.failing_since, UNREADABLE_AFTER) || has_lasted(self.throttled_since, THROTTLED_UNREADABLE_AFTER)
     }
 
+    /// Whether the objects cannot be read: after one 403, or if other errors last.
     fn is_unreadable(&self) -> bool {
         self.is_lasting() || self.error.as_ref().is_some_and(|watch_error| watch_error.forbidden)
     }
 
-    /// Whether no list is coming, so that readiness need not wait for it.
+    /// Whether the last error rules out a list, so that readiness does not wait for one.
     fn will_not_list(&self) -> bool {
         self.error.as_ref().is_some_and(|watch_error| watch_error.forbidden || watch_error.not_found)
     }
@@ -239,7 +241,7 @@ impl WatchReporter {
         });
     }
 
-    /// Records that the watch works, which ends a failure.
+    /// Records that the watch works, which ends a failure of the watch.
     pub(super) fn record_success(&self) {
         self.update(|state| {
             (state.failing_since, state.throttled_since) = (None, None);
@@ -251,16 +253,18 @@ impl WatchReporter {
         });
     }
 
+    /// Records a failed attempt. An error equal to the previous one wakes the supervisor too, because a failure that
+    /// lasts makes a kind unreadable.
     pub(super) fn record_error(&self, watch_error: &WatchError) {
         self.update(|state| {
             state.stale_since.get_or_insert_with(Instant::now);
             if watch_error.throttled {
                 state.throttled_since.get_or_insert_with(Instant::now);
                 if state.is_unreadable() {
-                    // A 429 is unrelated to the earlier error, which is therefore kept.
+                    // A 429 says nothing about the cause of the failure, so the earlier error is kept.
                     return true;
                 }
-                // Time spent waiting as requested does not count as failing.
+                // The server has requested a delay, so time until the next error does not count as failing.
                 state.failing_since = None;
             } else {
                 state.failing_since.get_or_insert_with(Instant::now);
@@ -329,11 +333,11 @@ impl WatchError {
     }
 }
 
-/// How long errors other than 429 last before the kind is unreadable: a starting server responds with errors for a few
+/// How long errors other than 403 and 429 last before the kind is unreadable: a starting server responds with errors for a few
 /// seconds.
 const UNREADABLE_AFTER: Duration = Duration::from_secs(5);
-/// How long 429 responses last before the kind is unreadable. Statuses mention that, and writing them is more work for
-/// the server.
+/// How long 429 responses last before the kind is unreadable. This time is long because statuses mention
+/// unreadable kinds, and writing these statuses is more work for the overloaded server.
 const THROTTLED_UNREADABLE_AFTER: Duration = Duration::from_secs(60);
 /// The longest requested delay that is honored.
 const MAX_RETRY_AFTER_SECONDS: u32 = 60;

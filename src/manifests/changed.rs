@@ -7,7 +7,8 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangedPaths {
     Paths(BTreeSet<PathBuf>),
-    /// Too many paths to list, or events were lost.
+    /// The changed paths are unknown or too many: after a first reading, with new folders, while polling, and after
+    /// lost events.
     Anything,
 }
 

@@ -1,4 +1,4 @@
-//! Triggers the rereading of manifests: by debounced file system events, or by polling where there are no events.
+//! Triggers the rereading of manifests: by debounced file system events, and by polling if a folder has no events.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ struct WatcherState {
     changed_paths: Mutex<ChangedPaths>,
     /// A watched folder may have been replaced by another with the same name, so all watches have to be set again.
     renew_watches: AtomicBool,
-    /// Some folder has no events, so it is polled.
+    /// A folder has no events or cannot be watched, so all folders are polled.
     is_polling: AtomicBool,
 }
 
@@ -72,7 +72,7 @@ impl ManifestWatcher {
             drop(system_watcher.unwatch(folder));
         }
         self.watched.retain(|folder| folders.contains(folder));
-        let mut unwatched = Vec::new();
+        let mut without_events = Vec::new();
         let mut any_new = false;
         for folder in folders {
             let is_new = !self.watched.contains(folder);
@@ -81,12 +81,12 @@ impl ManifestWatcher {
             }
             match system_watcher.watch(folder, RecursiveMode::NonRecursive) {
                 Ok(()) if is_new && lacks_events(folder) => {
-                    unwatched.push((folder, "its file system has no events".to_owned()))
+                    without_events.push((folder, "its file system has no events".to_owned()))
                 }
                 Ok(()) => {}
                 // Deleted since it was read; the parent folder is watched and reports it.
                 Err(error) if matches!(error.kind, ErrorKind::PathNotFound) => continue,
-                Err(error) => unwatched.push((folder, error.to_string())),
+                Err(error) => without_events.push((folder, error.to_string())),
             }
             any_new |= self.watched.insert(folder.clone());
         }
@@ -94,7 +94,7 @@ impl ManifestWatcher {
             *self.shared.changed_paths.lock() = ChangedPaths::Anything;
             self.shared.trigger.notify_one();
         }
-        for (folder, reason) in unwatched {
+        for (folder, reason) in without_events {
             self.start_polling(folder, &reason);
         }
     }
@@ -165,13 +165,13 @@ fn on_event(shared: &WatcherState, event: notify::Result<Event>) {
 /// Merges a burst of events into one tick, after a quiet period or a maximum duration.
 async fn debounce(shared: Arc<WatcherState>, ticks: mpsc::Sender<()>) {
     loop {
-        let still_open = async {
+        let write_timeout = async {
             shared.write_started.notified().await;
             sleep(POLL_INTERVAL).await;
         };
         tokio::select! {
             () = shared.trigger.notified() => {}
-            () = still_open => shared.open_files.lock().clear(),
+            () = write_timeout => shared.open_files.lock().clear(),
             () = sleep(POLL_INTERVAL), if shared.is_polling.load(Ordering::Acquire) => {}
         }
         let burst_end = Instant::now() + MAX_BURST;
@@ -191,9 +191,11 @@ async fn debounce(shared: Arc<WatcherState>, ticks: mpsc::Sender<()>) {
 
 /// The write, rename and close events of one save are closer together than this.
 const QUIET_PERIOD: Duration = Duration::from_millis(2);
-/// The longest burst: a folder with continuous writes is read at this interval.
+/// The longest burst: with continuous changes, a reading starts at this interval. On Linux, a file that is open for
+/// writing delays the reading further.
 const MAX_BURST: Duration = Duration::from_millis(50);
-/// How often folders without events are read, and how long a file may stay open for writing before it is read.
+/// How often all folders are read if one of them has no events. Also how long a write may last before it triggers a
+/// reading, and how long a triggered reading waits for open files: together at most twice this time.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
@@ -269,7 +271,7 @@ mod tests {
             on_event(&shared, event(data));
             shared.trigger.notify_one();
             tokio::time::sleep(POLL_INTERVAL / 2).await;
-            assert!(ticks.try_recv().is_err(), "one file was closed, the other is half-written");
+            assert!(ticks.try_recv().is_err(), "a triggered reading waits for the half-written file");
             if closed {
                 on_event(&shared, event(EventKind::Access(AccessKind::Close(AccessMode::Write))));
             }

@@ -21,7 +21,7 @@ pub(crate) struct Config {
     status_code: u16,
     /// The URL to redirect to, with scheme and host.
     location: String,
-    /// Use the path and query of the request in place of those in `location`.
+    /// Use the normalized path and the query of the request in place of those in `location`.
     #[serde(default)]
     keep_incoming_path: bool,
 }

@@ -33,6 +33,7 @@ pub(crate) fn parse(manifest: &str) -> Vec<Rule> {
     let mut parsed = Vec::new();
     let mut reason = String::new();
     let mut text = String::new();
+    // The additional line looks like the start of another rule, so the loop also completes the last rule.
     for line in rules.lines().chain(["- end"]) {
         if (line.starts_with('#') || line.starts_with("- ")) && !text.is_empty() {
             parsed.push(rule(std::mem::take(&mut reason), &std::mem::take(&mut text)));
@@ -57,10 +58,11 @@ fn rule(reason: String, text: &str) -> Rule {
 
 /// Divides the rules by the scope of their resources.
 pub(crate) fn split(rules: &[Rule]) -> SplitRules {
-    let with_scope = |namespaced_only: bool| -> Vec<Rule> {
+    // `namespaced: false` selects the cluster-scoped resources only.
+    let with_scope = |namespaced: bool| -> Vec<Rule> {
         let matching = rules
             .iter()
-            .map(|rule| rule.with_resources(|resource| is_namespaced(&rule.groups[0], resource) == namespaced_only));
+            .map(|rule| rule.with_resources(|resource| is_namespaced(&rule.groups[0], resource) == namespaced));
         matching.filter(|rule| !rule.resources.is_empty()).collect()
     };
     let namespaced = with_scope(true);

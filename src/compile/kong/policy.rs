@@ -16,7 +16,7 @@ use crate::store::Store;
 use crate::upstream::LoadBalancing;
 
 /// The load-balancing algorithm for the Service or facade with this metadata; `None` if there is no supported one. A
-/// KongUpstreamPolicy overrides a KongIngress, unless `policy_applies` is false because it conflicts within a rule.
+/// KongUpstreamPolicy overrides a KongIngress if the Services of each rule agree on the policy (`policy_applies`).
 pub(in crate::compile) fn balance(store: &Store, meta: &Meta, policy_applies: bool) -> Option<LoadBalancing> {
     let policy_algorithm =
         upstream_policy(store, meta).filter(|_| policy_applies).and_then(|policy| policy.spec.algorithm.as_deref());
@@ -181,6 +181,7 @@ fn check_kong_ingress(object: &KongIngress) -> (Vec<Diagnostic>, Vec<Diagnostic>
         let message = format!("{host:?} is not a host name, so it has no effect");
         problems.push(Diagnostic::error("upstream.host_header", message, "write a host name, such as backend.example"));
     }
+    // Whether the value names an input of the hash, such as `header`.
     let selects_input = |value: &Option<String>| value.as_deref().is_some_and(|value| value != "none");
     for (is_set, field) in [
         (selects_input(&upstream.hash_on), "upstream.hash_on"),

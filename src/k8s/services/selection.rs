@@ -1,10 +1,10 @@
-//! Selects the Service of each Gateway and the ports of that Service that count: one rule for writing the Service,
-//! listening for it, and sending clients to it.
+//! Selects the Service of each Gateway, and the ports of that Service that count. The same selection is used to write
+//! the Service, to listen on its target ports, and to publish its addresses to clients.
 //!
-//! A user who may write Services can create one that looks like Portico's, or edit Portico's own. Neither gives access
-//! to a port of another Gateway: only the oldest Service that names a Gateway counts, and only ports that the Gateway
-//! has. If several Services claim a target port, it stays with the Gateway for which Portico listens on it, or else
-//! belongs to the oldest of these Services.
+//! A user who may write Services can create one that looks like Portico's, or edit Portico's own. Neither takes a port
+//! on which Portico already listens for another Gateway: only the oldest Service that names a Gateway counts, and only
+//! its ports that the Gateway has. If several Services have the same target port, the port stays with the Gateway for
+//! which Portico listens on it; if Portico does not listen on it yet, the oldest of these Services gets it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -156,7 +156,7 @@ mod tests {
                 &["a web-portico", "v web-portico 80>10001"],
             ),
             (
-                "nothing is bound yet",
+                "Portico does not listen yet, so the older Service gets the target port",
                 vec![attacker(10_001), victim()],
                 &[],
                 &["a web-portico 80>10001", "v web-portico"],
@@ -174,6 +174,6 @@ mod tests {
         }
         let services = vec![attacker(10_001), victim()];
         let only_victim = desired_services(&[("v", &[80])]);
-        assert_eq!(selected(&only_victim, services, &[]), ["v web-portico 80>10001"], "foreign Gateways claim nothing");
+        assert_eq!(selected(&only_victim, services, &[]), ["v web-portico 80>10001"], "other Gateways claim nothing");
     }
 }

@@ -1,4 +1,4 @@
-//! Tests with groups of consumers, of the anonymous consumer, and of an authentication plugin.
+//! Tests with the groups of a consumer, of the anonymous consumer, and those that an authentication plugin sets.
 
 use serde_json::{Value, json};
 
@@ -72,7 +72,7 @@ async fn requests_are_allowed_or_denied_by_group() {
         ("authenticated group", identity(None, true, &["c", "a"]), allow(&["a"]), (200, None, Some("c, a"))),
         ("wrong authenticated group", identity(None, true, &["c"]), allow(&["a"]), FORBIDDEN),
         ("anonymous, authenticated group", identity(groupless(), false, &["a"]), allow(&["a"]), (200, None, Some("a"))),
-        ("consumer's groups first", identity(groupless(), true, &["a"]), allow(&["a"]), FORBIDDEN),
+        ("ignored authenticated group", identity(groupless(), true, &["a"]), allow(&["a"]), FORBIDDEN),
         ("always authenticated groups", identity(groupless(), true, &["a"]), always.clone(), (200, None, Some("a"))),
         ("no authenticated groups", identity(anna(), true, &[]), always, (200, Some("b, a"), None)),
     ];
@@ -81,6 +81,7 @@ async fn requests_are_allowed_or_denied_by_group() {
             config["hide_groups_header"] = is_hidden.into();
             let request =
                 TestRequest::get("/").header("x-consumer-groups", "admin").header("x-authenticated-groups", "admin");
+            // A name that equals that of an identity header except for underscores is removed; `x_consumer_color` is not.
             let request = request.header("x_consumer_groups", "admin").header("x_consumer_color", "red");
             let outcome = request.run(&chain(identity.clone(), &config)).await;
             assert_eq!(

@@ -9,7 +9,7 @@ use super::rule::{CelRule, retain_rules, rule};
 use super::transforms::{field, in_experimental, keywords};
 use crate::api::gateway::Channel;
 
-/// A value of the discriminator, and the field that must be set with this value only.
+/// A value of the discriminator, and its field: required if the discriminator has this value, otherwise forbidden.
 #[derive(Clone, Copy)]
 pub(crate) struct UnionMember {
     value: &'static str,
