@@ -162,7 +162,7 @@ impl WatchHealth {
     pub(super) fn crds_forbidden(&self) -> Option<String> {
         let watches = self.watches.lock();
         let state = watches.get(&WatchSubject::Crds)?;
-        // One 403 is not enough, because a starting server may send it for a moment, and statuses show the consequences.
+        // One 403 is not enough, because a starting server may send it for a moment and statuses show the consequences.
         // For objects one is enough (`is_unreadable`), because readiness does not wait for kinds that may not be read.
         let watch_error =
             state.error.as_ref().filter(|watch_error| watch_error.forbidden && state.forbidden_in_a_row > 1)?;
@@ -333,11 +333,11 @@ impl WatchError {
     }
 }
 
-/// How long errors other than 403 and 429 last before the kind is unreadable: a starting server responds with errors for a few
-/// seconds.
+/// How long errors other than 403 and 429 last before the kind is unreadable. This time is longer than the few seconds
+/// in which a starting server responds with errors.
 const UNREADABLE_AFTER: Duration = Duration::from_secs(5);
-/// How long 429 responses last before the kind is unreadable. This time is long because statuses mention
-/// unreadable kinds, and writing these statuses is more work for the overloaded server.
+/// How long 429 responses last before the kind is unreadable. This time is long because statuses mention unreadable
+/// kinds, and writing these statuses is more work for the overloaded server.
 const THROTTLED_UNREADABLE_AFTER: Duration = Duration::from_secs(60);
 /// The longest requested delay that is honored.
 const MAX_RETRY_AFTER_SECONDS: u32 = 60;

@@ -81,7 +81,7 @@ async fn requests_are_allowed_or_denied_by_group() {
             config["hide_groups_header"] = is_hidden.into();
             let request =
                 TestRequest::get("/").header("x-consumer-groups", "admin").header("x-authenticated-groups", "admin");
-            // A name that equals that of an identity header except for underscores is removed; `x_consumer_color` is not.
+            // Spellings of identity headers with underscores are removed; `x_consumer_color` is not such a spelling.
             let request = request.header("x_consumer_groups", "admin").header("x_consumer_color", "red");
             let outcome = request.run(&chain(identity.clone(), &config)).await;
             assert_eq!(
