@@ -48,7 +48,7 @@ struct WatchState {
     /// Since when the server responds with 429. Other errors in between do not clear this time.
     throttled_since: Option<Instant>,
     /// Set by [`WatchHealth::never_listed`] if the watch is unreadable before its first list. Only that list clears the
-    /// flag: as long as BackendTLSPolicies are unknown, Services get no requests, even if the error changes.
+    /// flag, whatever errors follow: while BackendTLSPolicies are unknown, Services get no requests.
     never_readable: bool,
     error: Option<WatchError>,
     /// Consecutive 403 responses.
@@ -68,7 +68,7 @@ pub(super) struct WatchError {
     pub(super) message: String,
     /// 403.
     pub(super) forbidden: bool,
-    /// 404: the kind is not served, or no longer.
+    /// 404: the kind is not served, or is no longer served.
     pub(super) not_found: bool,
     /// 401: the credentials are rejected.
     pub(super) unauthorized: bool,
@@ -97,7 +97,7 @@ impl WatchHealth {
         self.watches.lock().remove(subject);
     }
 
-    /// Waits until a reporter wakes the supervisor; one that did so since the last call counts.
+    /// Waits until a reporter wakes the supervisor. Returns at once if one did so since the previous call.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
