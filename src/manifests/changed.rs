@@ -7,8 +7,8 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangedPaths {
     Paths(BTreeSet<PathBuf>),
-    /// The changed paths are unknown or too many: after a first reading, with new folders, while polling, and after
-    /// lost events.
+    /// Any path may have changed: at the first reading, in a new folder, while polling, after lost events, or if the
+    /// changed paths are too many to list.
     Anything,
 }
 

@@ -44,8 +44,8 @@ impl FileStamp {
         (self.device, self.inode)
     }
 
-    /// Whether the content is unchanged for as long as the file has this stamp. Timestamps of some file systems have a
-    /// resolution of 2 s, so a second write in that time keeps the stamp, and a recently written file is read again.
+    /// Whether the content is unchanged for as long as the file has this stamp. Timestamps of some file systems are
+    /// multiples of 2 s, so a second write in that time keeps the stamp, and a recently written file is read again.
     pub(super) fn is_settled(&self, now: SystemTime) -> bool {
         let Ok(since_epoch) = now.duration_since(SystemTime::UNIX_EPOCH) else { return false };
         let Ok(modified) = u64::try_from(self.modified.0.max(self.changed.0)) else { return true };

@@ -194,8 +194,8 @@ const QUIET_PERIOD: Duration = Duration::from_millis(2);
 /// The longest burst: with continuous changes, a reading starts at this interval. On Linux, a file that is open for
 /// writing delays the reading further.
 const MAX_BURST: Duration = Duration::from_millis(50);
-/// How often all folders are read if one of them has no events. Also how long a write may last before it triggers a
-/// reading, and how long a triggered reading waits for open files: together at most twice this time.
+/// How often all folders are read if one of them has no events. An open file triggers a reading after this time, and
+/// delays a triggered reading by at most this time, so a file may stay open for up to twice as long.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 #[cfg(test)]

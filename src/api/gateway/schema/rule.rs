@@ -38,8 +38,8 @@ pub(crate) fn rule(expression: impl Into<String>, message: impl Into<String>) ->
 /// Creates a rule for every entry of a list or key of a map. The API server reports a violation at the list or map, so
 /// the message starts with the first entry that violates the rule: `listener web: …`.
 ///
-/// `entry` is the noun in the message (`listener`), and also the variable that holds the entry in `name` and `holds`.
-/// `name` is a CEL expression for the name in the message (`web`).
+/// `entry` is the noun in the message (`listener`) and the variable of the entry in the CEL expressions `name` and
+/// `holds`. The value of `name` is the name in the message (`web`).
 pub(crate) fn every(entry: &str, name: &str, holds: &str, message: impl Into<String>) -> CelRule {
     let message = message.into();
     // A JSON string has the syntax of a CEL string literal.
