@@ -15,7 +15,6 @@
 
 mod selection;
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -32,9 +31,9 @@ use super::context::{
     ClientInfo, Framing, Identity, LogCx, PluginData, RequestCx, RequestSummary, ResponseCx, ResponseHeaders,
     ResponseSource, RouteNames, UriCaptures,
 };
-use super::kind::Phases;
-use super::log_entry::RouteDescription;
+use super::instance::{ExecutionPlace, PluginInstance, RequestProtocol};
 use super::reply::Reply;
+use super::route_description::RouteDescription;
 use super::timing::{PhaseTimings, PluginPhase};
 use super::{AccessOutcome, Plugin, ResponseOutcome};
 use selection::{SelectedInstance, SelectionProgress, slot_number};
@@ -46,12 +45,14 @@ pub struct Chain {
     body_buffer_limit: Option<usize>,
     /// The plugins that may buffer the body.
     body_readers: Box<[Arc<dyn Plugin>]>,
-    /// Set if a plugin reads the heads of requests and responses in the log phase.
-    head_log: Option<Box<HeadLog>>,
+    /// Whether a plugin of the chain reads the heads of requests and responses in the log phase.
+    logs_heads: bool,
+    /// Set if the chain, or the plugins of a consumer that it authenticates, may read heads in the log phase.
+    log_facts: Option<Box<LogFacts>>,
 }
 
 /// What log plugins that read heads need to know about a rule.
-struct HeadLog {
+struct LogFacts {
     description: RouteDescription,
     /// Where plugins of the chain read credentials.
     credentials: CredentialLocations,
@@ -69,43 +70,9 @@ struct ChainSlot {
     groups: Vec<(Overlay, Arc<str>, InstanceIndex)>,
 }
 
-/// The place of a kind of plugin in the order of execution: higher priorities first; of equal priorities the
-/// alphabetically later name, as in Kong. The earlier place is the lesser one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExecutionPlace {
-    pub kind: &'static str,
-    pub priority: i32,
-}
-
-impl Ord for ExecutionPlace {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.priority, other.kind).cmp(&(self.priority, self.kind))
-    }
-}
-
-impl PartialOrd for ExecutionPlace {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
 /// Index of an instance in its slot. It has 32 bits because each of more than a hundred thousand consumers may have its
 /// own instance.
 type InstanceIndex = u32;
-
-/// A built plugin, with its properties at one attachment point.
-#[derive(Clone)]
-pub struct PluginInstance {
-    pub plugin: Arc<dyn Plugin>,
-    pub phases: Phases,
-    pub protocols: Protocols,
-    /// See [`RequestCx::scope`].
-    pub scope: Arc<str>,
-    /// The object that configures the plugin, for example `KongPlugin/default/limit`.
-    pub object: Arc<str>,
-    /// Hash of the configuration, equal in every process. Distinguishes several configurations of one object.
-    pub configuration_hash: u64,
-}
 
 /// Where an instance is attached, from the point of view of one rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,52 +120,6 @@ impl Overlay {
         match scope {
             OverlayScope::Route => Overlay::GroupAndRoute,
             OverlayScope::Service => Overlay::GroupAndService,
-        }
-    }
-}
-
-/// The protocols of the requests that an instance runs for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Protocols {
-    pub http: bool,
-    pub https: bool,
-    pub grpc: bool,
-    pub grpcs: bool,
-}
-
-/// The protocol of a request, as far as `protocols` distinguishes it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RequestProtocol {
-    pub secure: bool,
-    pub grpc: bool,
-}
-
-impl Protocols {
-    pub const ALL: Protocols = Protocols { http: true, https: true, grpc: true, grpcs: true };
-
-    /// Parses the names of `protocols`. Names of stream protocols do not apply to requests and are ignored.
-    pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut protocols = Protocols { http: false, https: false, grpc: false, grpcs: false };
-        for name in names {
-            match name {
-                "http" => protocols.http = true,
-                "https" => protocols.https = true,
-                "grpc" => protocols.grpc = true,
-                "grpcs" => protocols.grpcs = true,
-                _ => {}
-            }
-        }
-        protocols
-    }
-
-    /// Whether requests of this protocol are included. A gRPC request is also an HTTP request, so a plugin that
-    /// protects HTTP protects gRPC, too.
-    fn include(self, protocol: RequestProtocol) -> bool {
-        match (protocol.secure, protocol.grpc) {
-            (false, false) => self.http,
-            (true, false) => self.https,
-            (false, true) => self.grpc || self.http,
-            (true, true) => self.grpcs || self.https,
         }
     }
 }
@@ -277,28 +198,32 @@ impl ChainBuilder {
         self.slots.is_empty()
     }
 
-    /// Whether a plugin reads the heads of requests and responses in the log phase.
-    pub fn logs_heads(&self) -> bool {
-        self.slots.iter().flat_map(|slot| &slot.instances).any(|instance| instance.plugin.logs_heads())
+    /// Whether a log plugin may read the route and the service: a plugin of the chain, or one of a consumer that a
+    /// plugin of the chain authenticates.
+    pub fn needs_description(&self) -> bool {
+        self.plugins().any(|plugin| plugin.logs_heads() || plugin.credential_locations().is_some())
     }
 
-    /// Sets the route and the service as log plugins write them. Only needed if [`ChainBuilder::logs_heads`].
+    /// Sets the route and the service as log plugins write them. Only needed if [`ChainBuilder::needs_description`].
     pub fn describe(&mut self, description: RouteDescription) {
         self.description = Some(description);
     }
 
-    fn head_log(&mut self, names: &RouteNames) -> Option<Box<HeadLog>> {
-        if !self.logs_heads() {
+    fn plugins(&self) -> impl Iterator<Item = &Arc<dyn Plugin>> {
+        self.slots.iter().flat_map(|slot| &slot.instances).map(|instance| &instance.plugin)
+    }
+
+    fn log_facts(&mut self, names: &RouteNames) -> Option<Box<LogFacts>> {
+        if !self.needs_description() {
             return None;
         }
         let mut credentials = CredentialLocations::default();
-        for instance in self.slots.iter().flat_map(|slot| &slot.instances) {
-            credentials.add(instance.plugin.credential_locations());
+        for locations in self.plugins().filter_map(|plugin| plugin.credential_locations()) {
+            credentials.add(locations);
         }
-        Some(Box::new(HeadLog {
-            description: self.description.take().unwrap_or_else(|| RouteDescription::from_names(names)),
-            credentials,
-        }))
+        let description =
+            self.description.take().unwrap_or_else(|| RouteDescription::from_names(&names.route, &names.service));
+        Some(Box::new(LogFacts { description, credentials }))
     }
 
     /// The chain, with its slots in execution order. `None` if no instance was added.
@@ -317,9 +242,10 @@ impl ChainBuilder {
             }
         }
         let body_buffer_limit = body_readers.iter().filter_map(|plugin| plugin.body_buffer_limit()).max();
-        let head_log = self.head_log(&names);
+        let logs_heads = self.plugins().any(|plugin| plugin.logs_heads());
+        let log_facts = self.log_facts(&names);
         let (slots, body_readers) = (self.slots.into(), body_readers.into());
-        Some(Arc::new(Chain { names, slots, body_buffer_limit, body_readers, head_log }))
+        Some(Arc::new(Chain { names, slots, body_buffer_limit, body_readers, logs_heads, log_facts }))
     }
 }
 
@@ -385,16 +311,18 @@ impl Chain {
         readers.filter_map(|plugin| plugin.body_buffer_limit()).max()
     }
 
-    /// Whether a plugin reads the heads of requests and responses in the log phase.
-    pub fn logs_heads(&self) -> bool {
-        self.head_log.is_some()
+    /// Whether a plugin may read the heads of a request and its response in the log phase. The consumer is unknown when
+    /// the heads are copied, so the plugins of all consumers count if the chain authenticates any.
+    pub fn logs_heads(&self, consumers: &ConsumerDirectory) -> bool {
+        let of_consumers = || consumers.plugins.as_ref().is_some_and(|plugins| plugins.logs_heads());
+        self.logs_heads || self.log_facts.is_some() && of_consumers()
     }
 
-    /// Where plugins read credentials. Empty unless [`Chain::logs_heads`].
+    /// Where plugins read credentials. Empty if no log plugin reads heads.
     pub fn credential_locations(&self) -> &CredentialLocations {
         const NONE: &CredentialLocations =
             &CredentialLocations { headers: Vec::new(), parameters: Vec::new(), cookies: Vec::new() };
-        self.head_log.as_ref().map_or(NONE, |head_log| &head_log.credentials)
+        self.log_facts.as_ref().map_or(NONE, |facts| &facts.credentials)
     }
 
     /// Runs the access phase in order, until the first reply.
@@ -516,7 +444,7 @@ impl Chain {
 
     /// Runs the log phase.
     pub fn log(&self, state: &ChainState, summary: &RequestSummary, request: &CompletedRequest<'_>) {
-        let description = self.head_log.as_ref().map(|head_log| &head_log.description);
+        let description = self.log_facts.as_ref().map(|facts| &facts.description);
         for (number, selected) in state.selected.iter().chain(&self.select_rest(state)).enumerate() {
             let (_, instance) = self.instance(selected.as_selection());
             if !instance.phases.log {
@@ -543,12 +471,6 @@ impl Chain {
     /// For dumps: each kind with the attachment points and objects of its instances.
     pub fn attachments(&self) -> impl Iterator<Item = (&'static str, Vec<(String, &Arc<str>)>)> {
         self.slots.iter().map(|slot| (slot.place.kind, slot.attachments()))
-    }
-}
-
-impl PluginInstance {
-    fn is_same(&self, other: &PluginInstance) -> bool {
-        Arc::ptr_eq(&self.plugin, &other.plugin) && self.scope == other.scope && self.object == other.object
     }
 }
 
@@ -628,6 +550,8 @@ mod tests {
     use crate::plugin_api::Scheme;
     use crate::plugin_api::consumers::EntityId;
     use crate::plugin_api::consumers::plugins::{ConsumerPlugin, OrderedPlugins, PluginSubject};
+    use crate::plugin_api::instance::Protocols;
+    use crate::plugin_api::kind::Phases;
     use crate::plugin_api::testing::{TestCaptures, TestRequest, names};
 
     /// Replies with this status.

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use super::body_filter::{BodyFilter, PluginBodyFilter};
 use super::completed_request::CompletedRequest;
 use super::consumers::{Consumer, ConsumerDirectory, EntityId};
-use super::log_entry::RouteDescription;
+use super::route_description::RouteDescription;
 use super::scheme::Scheme;
 
 /// Context of the `access` phase.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Plugin;
-use super::chain::{AttachmentPoint, BaseScope, ChainBuilder, PluginInstance, Protocols};
+use super::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+use super::instance::{PluginInstance, Protocols};
 use super::kind::{AnyPluginKind, BuildCx, BuildNotes, PluginRegistry};
 use super::services::{OfflineServices, PluginServices};
 use super::state::PluginState;

@@ -7,32 +7,13 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
-use serde_json::value::{RawValue, to_raw_value};
-use serde_json::{Value, json};
+use serde_json::Value;
+use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use super::completed_request::{Attempt, AttemptOutcome, CredentialLocations, LoggedHeads, LoggedTls, REDACTED};
-use super::context::{LogCx, ResponseSource, RouteNames};
+use super::context::{LogCx, ResponseSource};
 use super::fields::UrlEncodedForm;
-
-/// The objects `route` and `service`, which are prepared when the configuration changes.
-#[derive(Clone, Debug)]
-pub struct RouteDescription {
-    pub route: Box<RawValue>,
-    pub service: Box<RawValue>,
-}
-
-impl RouteDescription {
-    pub fn new(route: &Value, service: &Value) -> Self {
-        let to_raw = |value| to_raw_value(value).expect("a JSON value always serializes");
-        RouteDescription { route: to_raw(route), service: to_raw(service) }
-    }
-
-    /// A description that has only the names.
-    pub fn from_names(names: &RouteNames) -> Self {
-        RouteDescription::new(&json!({"name": &*names.route}), &json!({"name": &*names.service}))
-    }
-}
 
 /// The log object of a request. Credentials are replaced by [`REDACTED`].
 #[derive(Serialize)]
@@ -98,7 +79,9 @@ struct ResponseJson<'a> {
 #[derive(Serialize)]
 struct LatenciesJson {
     request: u64,
-    kong: u64,
+    /// The time before the request was forwarded, or all of it without an endpoint.
+    #[serde(rename = "kong")]
+    gateway: u64,
     /// -1 if the request was not forwarded.
     proxy: i64,
     receive: u64,
@@ -231,7 +214,7 @@ impl LatenciesJson {
         };
         LatenciesJson {
             request: milliseconds(total),
-            kong: milliseconds(before_response.unwrap_or(total)),
+            gateway: milliseconds(before_response.unwrap_or(total)),
             proxy: summary.upstream.map_or(-1, |upstream| i64::try_from(upstream.as_millis()).unwrap_or(i64::MAX)),
             receive: milliseconds(receive),
         }

@@ -21,15 +21,18 @@ pub mod decimal;
 pub mod factory;
 pub mod fields;
 pub mod header_spoofing;
+pub mod instance;
 pub mod jwk;
 pub mod kind;
 pub mod log_entry;
 pub mod multipart;
 pub mod queue;
 pub mod redis;
+pub mod remote;
 pub mod remote_client;
 pub mod remote_request;
 pub mod reply;
+pub mod route_description;
 pub mod scheme;
 pub mod services;
 pub mod signature;
@@ -54,10 +57,11 @@ pub use kind::{
     AnyPluginKind, BuildCx, BuildNotes, Phases, PluginKind, PluginRegistry, RegisteredKind, Scopes, record,
     regex_error_message,
 };
+pub use remote::{Remote, RemoteStream, RemoteTls};
 pub use remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
 pub use reply::{Reply, ReplyBody, ReplyStream, ReplyStreamError};
 pub use scheme::Scheme;
-pub use services::{PluginServices, Remote, RemoteStream, RemoteTls};
+pub use services::PluginServices;
 pub use state::PluginState;
 
 /// A plugin with its parsed configuration.
@@ -92,9 +96,10 @@ pub trait Plugin: Send + Sync + 'static {
         false
     }
 
-    /// Where the plugin reads credentials, so that log plugins do not write them.
-    fn credential_locations(&self) -> CredentialLocations {
-        CredentialLocations::default()
+    /// Where an authentication plugin reads credentials, so that log plugins do not write them. The header
+    /// `Authorization` need not be listed. `None` for plugins that do not authenticate.
+    fn credential_locations(&self) -> Option<CredentialLocations> {
+        None
     }
 
     /// How many bytes of the request body to buffer before `access`; larger bodies are rejected with 413. With `None`,

@@ -22,8 +22,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::remote::{Remote, RemoteStream};
 use super::remote_request::{RemoteRequest, RemoteResponse, ResponseBodyUse};
-use super::services::{Remote, RemoteStream};
 
 /// Opens the connections of a client.
 pub trait RemoteConnector: Send + Sync + 'static {

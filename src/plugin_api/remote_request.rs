@@ -9,7 +9,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 
-use super::services::{Remote, RemoteTls};
+use super::remote::{Remote, RemoteTls};
 
 /// A request for [`PluginServices::send`](super::PluginServices::send).
 #[derive(Clone, Debug)]

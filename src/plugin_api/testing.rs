@@ -9,13 +9,11 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::body_filter::BodyFilter;
-use super::chain::{
-    AttachmentPoint, BaseScope, Chain, ChainBuilder, ChainRequest, ChainResponse, ChainState, PluginInstance,
-    Protocols, RequestProtocol,
-};
+use super::chain::{AttachmentPoint, BaseScope, Chain, ChainBuilder, ChainRequest, ChainResponse, ChainState};
 use super::completed_request::{CompletedRequest, LoggedHeads};
 use super::consumers::EntityId;
 use super::context::{ClientInfo, Framing, RequestSummary, ResponseSource, RouteNames, UriCaptures};
+use super::instance::{PluginInstance, Protocols, RequestProtocol};
 use super::kind::{AnyPluginKind, BuildCx, BuildNotes};
 use super::reply::{Reply, ReplyBody};
 use super::scheme::Scheme;
@@ -200,7 +198,7 @@ impl TestRequest {
         head.headers.remove(http::header::TRANSFER_ENCODING);
         head.headers.remove(http::header::EXPECT);
         let id = HeaderValue::from_static("0123456789abcdef0123456789abcdef");
-        let mut heads = chain.logs_heads().then(|| LoggedHeads {
+        let mut heads = chain.logs_heads(&self.consumers).then(|| LoggedHeads {
             method: head.method.clone(),
             target: uri.clone(),
             version: head.version,

@@ -28,7 +28,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{AuthPolicy, IdentityRealm, VerifiedCredential, challenge};
 use crate::plugin_api::consumers::{BasicCredential, sha256};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
-use crate::plugin_api::{AccessOutcome, ConsumerDirectory, Plugin, Reply, RequestCx};
+use crate::plugin_api::{AccessOutcome, ConsumerDirectory, CredentialLocations, Plugin, Reply, RequestCx};
 
 /// Authenticates consumers by username and password.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -108,6 +108,10 @@ impl PluginKind for BasicAuth {
 }
 
 impl Plugin for BasicAuth {
+    fn credential_locations(&self) -> Option<CredentialLocations> {
+        Some(CredentialLocations::default())
+    }
+
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         if self.policy.skips(cx) {
             return AccessOutcome::Continue;

@@ -181,9 +181,9 @@ impl Plugin for KeyAuth {
         reply.map_or(AccessOutcome::Continue, AccessOutcome::Reply)
     }
 
-    fn credential_locations(&self) -> CredentialLocations {
+    fn credential_locations(&self) -> Option<CredentialLocations> {
         let names = || self.names.iter();
-        CredentialLocations {
+        Some(CredentialLocations {
             headers: names()
                 .flat_map(|name| [Some(&name.header), name.dashed_header.as_ref()])
                 .flatten()
@@ -191,7 +191,7 @@ impl Plugin for KeyAuth {
                 .collect(),
             parameters: names().map(|name| name.name.clone()).collect(),
             cookies: Vec::new(),
-        }
+        })
     }
 
     fn body_buffer_limit(&self) -> Option<usize> {

@@ -3,8 +3,9 @@
 //! Matches appear in the order in which they are evaluated: the first one that applies to a request serves it. For
 //! Ingresses of several dialects, the routes of each order follow each other, and the host decides which come first.
 
+mod rows;
+
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
@@ -23,6 +24,7 @@ use super::timeouts_and_retries::TimeoutsAndRetries;
 use super::{Bind, BindAddress, HttpBind, HttpListener, Routes, Served, Snapshot};
 use crate::plugin_api::consumers::plugins::{ConsumerPlugin, OrderedPlugins, PluginSubject};
 use crate::upstream::{UpstreamKey, UpstreamProtocol};
+pub use rows::RouteTableRow;
 
 /// The whole snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -186,24 +188,6 @@ pub struct BackendDump {
     pub filters: FiltersDump,
 }
 
-/// One line of the route table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RouteTableRow {
-    pub address: SocketAddr,
-    /// `namespace/gateway/listener`.
-    pub listener: String,
-    pub host: String,
-    /// `PathPrefix /a GET x: 1 ?q=2`
-    pub matches: String,
-    /// `Kind/namespace/name`, for example `HTTPRoute/default/web`.
-    pub route: String,
-    pub rule: String,
-    /// `default/a:80 90%, default/b:80 10%`; empty if the rule does not forward.
-    pub backends: String,
-    /// `forward`, `redirect 302`, `fail: no backends`.
-    pub action: String,
-}
-
 impl Snapshot {
     /// The complete snapshot, for goldens and `/debug/snapshot`.
     pub fn dump(&self) -> SnapshotDump {
@@ -217,23 +201,6 @@ impl Snapshot {
         let binds = self.binds.iter().map(bind).collect();
         let consumer_plugins = self.consumers.plugins.iter().flat_map(|plugins| plugins.entries());
         SnapshotDump { binds, consumer_plugins: consumer_plugins.map(ConsumerPluginsDump::from).collect() }
-    }
-
-    /// The route table, one line per match, in the order in which matches are evaluated.
-    pub fn rows(&self) -> Vec<RouteTableRow> {
-        let mut rows = Vec::new();
-        for bind in self.dump().binds {
-            rows.extend(bind.tcp.as_ref().and_then(|stream| RouteTableRow::for_stream(bind.address.socket, stream)));
-            for listener in bind.listeners {
-                for host in listener.hosts {
-                    // A route without hostnames serves the hostname of its listener.
-                    let name = if host.host == "*" { &listener.hostname } else { &host.host };
-                    let row = |dumped| RouteTableRow::new(bind.address.socket, &listener.listener, name, dumped);
-                    rows.extend(host.matches.iter().map(row));
-                }
-            }
-        }
-        rows
     }
 }
 
@@ -479,73 +446,6 @@ impl From<&Backend> for BackendDump {
             filters: FiltersDump::from(&backend.filters),
         }
     }
-}
-
-impl ActionDump {
-    /// The columns `action` and `backends` of the route table.
-    fn columns(&self) -> (String, String) {
-        match self {
-            ActionDump::Forward(backends) => ("forward".to_owned(), shares(backends)),
-            ActionDump::Redirect(redirect) => (format!("redirect {}", redirect.status), String::new()),
-            ActionDump::Fail(failure) => (format!("fail: {failure}"), String::new()),
-        }
-    }
-}
-
-impl RouteTableRow {
-    /// The row of a TCP listener. `None` if no route is attached to the listener.
-    fn for_stream(address: SocketAddr, dumped: &StreamDump) -> Option<Self> {
-        let (action, backends) = dumped.action.columns();
-        Some(RouteTableRow {
-            address,
-            listener: dumped.listener.clone(),
-            host: "*".to_owned(),
-            matches: "TCP".to_owned(),
-            route: dumped.route.clone()?,
-            rule: dumped.rule.clone()?,
-            backends,
-            action,
-        })
-    }
-
-    fn new(address: SocketAddr, listener: &str, host: &str, dumped: &MatchDump) -> Self {
-        let mut matches = dumped.path.clone();
-        let query = dumped.query.iter().map(|parameter| format!("?{parameter}"));
-        let server_names = dumped.server_names.iter().map(|name| format!("sni {name}"));
-        let (method, headers) = (dumped.method.iter().cloned(), dumped.headers.iter().cloned());
-        for condition in method.chain(headers).chain(query).chain(server_names) {
-            matches.push(' ');
-            matches.push_str(&condition);
-        }
-        let (action, backends) = dumped.action.columns();
-        RouteTableRow {
-            address,
-            listener: listener.to_owned(),
-            host: host.to_owned(),
-            matches,
-            route: dumped.route.clone(),
-            rule: dumped.rule.clone(),
-            backends,
-            action,
-        }
-    }
-}
-
-/// The names of the backends, `default/a:80 90%, default/b:80 10%`; a single backend has no percentage.
-fn shares(backends: &[BackendDump]) -> String {
-    let total: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
-    let mut text = String::new();
-    for backend in backends {
-        if !text.is_empty() {
-            text.push_str(", ");
-        }
-        text.push_str(backend.upstream.as_deref().or(backend.fail.as_deref()).unwrap_or_default());
-        if backends.len() > 1 {
-            let share = 100.0 * f64::from(backend.weight) / total as f64;
-            write!(text, " {}%", (share * 10.0).round() / 10.0).expect("writing to a string cannot fail");
-        }
-    }
-    text
 }
 
 fn certificate_line(certificate: &Certificate) -> String {

@@ -4,7 +4,7 @@
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::upstream_path::UpstreamPath;
-use crate::plugin_api::chain::Protocols;
+use crate::plugin_api::instance::Protocols;
 
 /// The options of a rule in addition to its filters. Each option is independent of the others.
 #[derive(Clone, Debug, PartialEq, Eq)]

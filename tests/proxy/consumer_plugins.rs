@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use http::HeaderValue;
-use portico::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder, ExecutionPlace, PluginInstance, Protocols};
+use portico::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use portico::plugin_api::consumers::plugins::{ConsumerPlugin, PluginSubject};
+use portico::plugin_api::instance::{ExecutionPlace, PluginInstance, Protocols};
 use portico::plugin_api::testing::{build, consumer, names};
 use portico::plugin_api::{AccessOutcome, ConsumerDirectory, Phases, Plugin, RequestCx, ResponseCx, ResponseOutcome};
 use portico::plugins::REGISTRY;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Request, StatusCode};
 use portico::compile::kong::rule_options::{self, PRODUCT_HEADERS};
 use portico::plugin_api::AccessOutcome;
-use portico::plugin_api::chain::Protocols;
+use portico::plugin_api::instance::Protocols;
 use portico::proxy::{ProductHeaderMode, ProductToken};
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::router::TieBreaker;

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
-use portico::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder, PluginInstance, Protocols};
+use portico::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+use portico::plugin_api::instance::{PluginInstance, Protocols};
 use portico::plugin_api::testing::names;
 use portico::plugin_api::{
     AccessOutcome, Chain, LogCx, Phases, Plugin, Reply, ReplyBody, RequestCx, RequestSummary, ResponseCx,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use portico::compile::kong::rule_options;
 use portico::plugin_api::AccessOutcome;
-use portico::plugin_api::chain::Protocols;
+use portico::plugin_api::instance::Protocols;
 use portico::proxy::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::path_edit::PathEdit;

@@ -10,7 +10,7 @@ use crate::api::kong::annotations::{
     REWRITE, SNIS, STRIP_PATH, list,
 };
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::chain::Protocols;
+use crate::plugin_api::instance::Protocols;
 use crate::snapshot::router::by_conditions::{HeaderCondition, HeaderPattern, HostCondition, HostName, RouterFlavor};
 use crate::snapshot::uri_template::UriTemplate;
 

@@ -32,7 +32,7 @@ pub fn defaults() -> RuleOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin_api::chain::Protocols;
+    use crate::plugin_api::instance::Protocols;
     use crate::snapshot::rule_options::UpstreamHost;
 
     // docs/kong-compatibility.md, 2.2

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{Chain, ChainState, ExecutionPlace, InstanceIndex, PluginInstance, RequestProtocol};
+use super::{Chain, ChainState, InstanceIndex};
 use crate::plugin_api::Identity;
 use crate::plugin_api::consumers::plugins::{ConsumerPlugin, RequestConsumerPlugins};
+use crate::plugin_api::instance::{ExecutionPlace, PluginInstance, RequestProtocol};
 
 /// How far the plugins of a request are selected.
 #[derive(Clone, Default)]

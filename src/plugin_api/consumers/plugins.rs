@@ -10,7 +10,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::{Consumer, MapIndex, ShardedMap};
-use crate::plugin_api::chain::{ExecutionPlace, PluginInstance};
+use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 
 /// The plugins of all consumers and groups that have any.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +19,8 @@ pub struct ConsumerPlugins {
     groups: ShardedMap<BySubject>,
     /// The number of entries in both maps.
     count: usize,
+    /// The number of entries with a plugin that reads heads in the log phase.
+    log_heads: usize,
 }
 
 /// A consumer or a group, as the object of a plugin.
@@ -66,6 +68,11 @@ impl ConsumerPlugins {
         self.count == 0
     }
 
+    /// Whether a plugin reads the heads of requests and responses in the log phase.
+    pub fn logs_heads(&self) -> bool {
+        self.log_heads > 0
+    }
+
     /// The plugins of a consumer or group. `None` if there are none.
     pub fn of(&self, subject: &PluginSubject) -> Option<&OrderedPlugins> {
         let entry = match subject {
@@ -77,7 +84,10 @@ impl ConsumerPlugins {
 
     /// Replaces the plugins of a consumer or group.
     pub(super) fn set(&mut self, subject: &PluginSubject, plugins: OrderedPlugins) {
-        self.count -= usize::from(self.of(subject).is_some());
+        let before = self.of(subject);
+        let (existed, logged_heads) = (before.is_some(), before.is_some_and(OrderedPlugins::logs_heads));
+        self.count -= usize::from(existed);
+        self.log_heads -= usize::from(logged_heads);
         let (map, name) = match subject {
             PluginSubject::Consumer(id) => (&mut self.consumers, id),
             PluginSubject::Group(name) => (&mut self.groups, name),
@@ -85,6 +95,7 @@ impl ConsumerPlugins {
         if plugins.is_empty() {
             return map.remove(&**name);
         }
+        self.log_heads += usize::from(plugins.logs_heads());
         map.insert(Arc::new(SubjectPlugins { name: Arc::clone(name), plugins }));
         self.count += 1;
     }
@@ -119,6 +130,10 @@ impl OrderedPlugins {
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<ConsumerPlugin>> {
         self.0.iter()
+    }
+
+    fn logs_heads(&self) -> bool {
+        self.iter().any(|plugin| plugin.instance.plugin.logs_heads())
     }
 }
 
@@ -225,8 +240,9 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder, Protocols};
+    use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
     use crate::plugin_api::consumers::{ConsumerDirectory, EntityId};
+    use crate::plugin_api::instance::Protocols;
     use crate::plugin_api::testing::{TestRequest, names};
     use crate::plugin_api::{AccessOutcome, LogCx, Phases, Plugin, Reply, RequestCx, ResponseCx, ResponseOutcome};
 

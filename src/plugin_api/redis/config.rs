@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::kind::BuildCx;
-use crate::plugin_api::services::{Remote, RemoteTls};
+use crate::plugin_api::remote::{Remote, RemoteTls};
 
 /// The Redis server to connect to.
 #[derive(Deserialize, JsonSchema)]

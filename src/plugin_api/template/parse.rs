@@ -25,13 +25,13 @@ impl Expression {
     /// Parses the text after `$(` up to the closing parenthesis. Returns the expression and the offset after the
     /// parenthesis.
     pub(super) fn parse_in_template(text: &str) -> Result<(Expression, usize), TemplateSyntaxError> {
-        let mut parser = LuaParser::new(text, Dialect::Template);
+        let mut parser = LuaParser::new(text, VariableScope::Template);
         parser.expression_until_parenthesis().map_err(|message| TemplateSyntaxError::in_template(text, message))
     }
 
     /// Parses a chunk of Lua that consists of one expression, with or without `return` before it.
     pub fn parse_return(text: &str) -> Result<Expression, TemplateSyntaxError> {
-        LuaParser::new(text, Dialect::Chunk)
+        LuaParser::new(text, VariableScope::Chunk)
             .chunk()
             .map_err(|message| TemplateSyntaxError::in_chunk(text.trim(), message))
     }
@@ -39,7 +39,7 @@ impl Expression {
 
 /// Which variables an expression may use.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Dialect {
+enum VariableScope {
     /// `headers`, `query_params`, `uri_captures` and `shared`.
     Template,
     /// Functions below `kong`.
@@ -48,7 +48,7 @@ enum Dialect {
 
 struct LuaParser<'t> {
     text: &'t str,
-    dialect: Dialect,
+    scope: VariableScope,
     /// Offset after `token`.
     at: usize,
     token: LuaToken<'t>,
@@ -59,8 +59,8 @@ struct LuaParser<'t> {
 type Parsed<T> = Result<T, String>;
 
 impl<'t> LuaParser<'t> {
-    fn new(text: &'t str, dialect: Dialect) -> Self {
-        LuaParser { text, dialect, at: 0, token: LuaToken::End, nodes: 0, depth: 0 }
+    fn new(text: &'t str, scope: VariableScope) -> Self {
+        LuaParser { text, scope, at: 0, token: LuaToken::End, nodes: 0, depth: 0 }
     }
 
     fn expression_until_parenthesis(&mut self) -> Parsed<(Expression, usize)> {
@@ -301,7 +301,7 @@ impl<'t> LuaParser<'t> {
 
     /// A variable or the call of a function, after its first name.
     fn named(&mut self, name: &'t str) -> Parsed<LuaNode> {
-        if self.dialect == Dialect::Template
+        if self.scope == VariableScope::Template
             && let Some(table) = Variable::table(name)
         {
             let Some(key) = self.key()? else {
@@ -314,7 +314,7 @@ impl<'t> LuaParser<'t> {
             path.push('.');
             path.push_str(self.name()?);
         }
-        if self.dialect == Dialect::Chunk
+        if self.scope == VariableScope::Chunk
             && let Some((variable, has_argument)) = path.strip_prefix("kong.").and_then(Variable::function)
         {
             self.expect("(")?;

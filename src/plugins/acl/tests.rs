@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder, PluginInstance, Protocols};
+use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::plugin_api::consumers::EntityId;
+use crate::plugin_api::instance::{PluginInstance, Protocols};
 use crate::plugin_api::testing::{TestRequest, build, consumer, instance, names};
 use crate::plugin_api::{AnyPluginKind, Chain, Consumer, RegisteredKind};
 

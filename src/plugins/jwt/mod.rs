@@ -197,8 +197,8 @@ impl PluginKind for Jwt {
 }
 
 impl Plugin for Jwt {
-    fn credential_locations(&self) -> CredentialLocations {
-        self.locations.to_credential_locations()
+    fn credential_locations(&self) -> Option<CredentialLocations> {
+        Some(self.locations.to_credential_locations())
     }
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {

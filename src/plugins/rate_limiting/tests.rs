@@ -238,7 +238,8 @@ fn chain_attached_to(config: &Value, scope: &str, state: &PluginState) -> Arc<Ch
     let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
     let plugin = testing::build_with(&KIND, config, state, &services).unwrap_or_else(|errors| panic!("{errors:?}"));
     let mut builder = ChainBuilder::default();
-    let instance = crate::plugin_api::chain::PluginInstance { scope: scope.into(), ..testing::instance(&KIND, plugin) };
+    let instance =
+        crate::plugin_api::instance::PluginInstance { scope: scope.into(), ..testing::instance(&KIND, plugin) };
     builder.add(KIND.name(), KIND.priority(), AttachmentPoint::Base(BaseScope::Route), instance);
     builder.build(testing::names()).unwrap()
 }

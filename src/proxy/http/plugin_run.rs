@@ -22,8 +22,9 @@ use super::response_body::BodySource;
 use super::response_filters;
 use super::route_captures::RouteCaptures;
 use super::target::RequestPath;
-use crate::plugin_api::chain::{ChainRequest, ChainResponse, ChainState, RequestProtocol};
+use crate::plugin_api::chain::{ChainRequest, ChainResponse, ChainState};
 use crate::plugin_api::completed_request::LoggedTls;
+use crate::plugin_api::instance::RequestProtocol;
 use crate::plugin_api::{
     Chain, ClientInfo, CompletedRequest, Framing, Reply, ReplyBody, RequestSummary, ResponseSource, Scheme,
 };

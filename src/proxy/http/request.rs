@@ -98,7 +98,7 @@ async fn prepare<'r>(
 ) -> Result<Destination<'r>, EarlyExit> {
     let target = target::read_target(cx, request)?;
     let mut routed = routing::select_rule(cx, request, target)?;
-    if routed.rule.plugins.as_ref().is_some_and(|chain| chain.logs_heads()) {
+    if routed.rule.plugins.as_ref().is_some_and(|chain| chain.logs_heads(&cx.view.snapshot.consumers)) {
         cx.record.copy_heads(&routed, request);
     }
     accepted_protocols::check(cx, &routed, request)?;

@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 
 use super::*;
-use crate::plugin_api::chain::Protocols;
+use crate::plugin_api::instance::Protocols;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::by_conditions::{
     ConditionRoute, ConditionsRouter, HeaderCondition, HostCondition, HostName, PathCondition, RouterFlavor,

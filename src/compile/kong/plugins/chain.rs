@@ -11,9 +11,8 @@ use crate::compile::kong::annotations::annotation_field;
 use crate::compile::kong::consumers;
 use crate::compile::{CompileContext, CompileInputs};
 use crate::diagnostic::{Diagnostic, Topic};
-use crate::plugin_api::chain::{
-    AttachmentPoint, BaseScope, BrokenPlugin, ChainBuilder, OverlayScope, PluginInstance, Protocols,
-};
+use crate::plugin_api::chain::{AttachmentPoint, BaseScope, BrokenPlugin, ChainBuilder, OverlayScope};
+use crate::plugin_api::instance::{PluginInstance, Protocols};
 use crate::plugin_api::{Chain, Phases, RouteNames, Scopes};
 
 /// A rule to which plugins may be attached.
@@ -118,7 +117,7 @@ impl Plugins {
         if let Some(builtin) = &cx.inputs.plugin_factory.builtin {
             builtin.add_to(&mut assembler.builder, &global);
         }
-        if assembler.builder.logs_heads() {
+        if assembler.builder.needs_description() {
             let facts = (site.facts)();
             let PluginSite { kind, meta, backends, names, .. } = site;
             assembler.builder.describe(route_description::describe(*kind, meta, backends, names, &facts));

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::api::ObjectKey;
 use crate::api::kong::{PluginSettings, SecretKeyRef};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::chain::Protocols;
+use crate::plugin_api::instance::Protocols;
 use crate::store::Store;
 
 /// The complete configuration. `owner` is the plugin object, whose namespace is the default for its Secrets.

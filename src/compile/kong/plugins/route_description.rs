@@ -8,12 +8,12 @@ use crate::api::kong::annotations::TAGS;
 use crate::api::{Kind, Meta};
 use crate::compile::kong::consumers::uuid_from_text;
 use crate::plugin_api::RouteNames;
-use crate::plugin_api::log_entry::RouteDescription;
+use crate::plugin_api::route_description::RouteDescription;
 use crate::snapshot::rule::{Action, Backend, BackendTarget, Split};
 use crate::snapshot::rule_options::{RuleOptions, UpstreamHost};
 use crate::upstream::{Upstream, UpstreamProtocol};
 
-/// What is known about a rule. Collected only if a log plugin needs it.
+/// What is known about a rule. Collected only if a log plugin may need it.
 pub(in crate::compile) struct RouteFacts<'a> {
     pub hosts: Vec<String>,
     /// In the notation of Kong: regular expressions begin with `~`.

@@ -13,8 +13,8 @@ use crate::compile::CompileContext;
 use crate::compile::kong::annotations::annotation_field;
 use crate::compile::kong::consumers::{consumer_id, group_name};
 use crate::diagnostic::{Diagnostic, Topic};
-use crate::plugin_api::chain::ExecutionPlace;
 use crate::plugin_api::consumers::plugins::{ConsumerPlugin, OrderedPlugins, PluginSubject};
+use crate::plugin_api::instance::ExecutionPlace;
 
 impl Plugins {
     /// The plugins that run on all routes for this consumer or group.
