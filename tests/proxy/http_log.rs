@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::Request;
+use portico::plugin_api::consumers::plugins::{ConsumerPlugin, PluginSubject};
 use portico::plugin_api::consumers::{EntityId, KeyCredential};
+use portico::plugin_api::instance::ExecutionPlace;
 use portico::plugin_api::queue::{QueueCounts, flush_queues, queue_counts};
 use portico::plugin_api::remote_client::{RemoteClient, RemoteConnector};
-use portico::plugin_api::testing::{chain_with, consumer};
+use portico::plugin_api::testing::{build_with, chain_with, consumer, instance, names};
 use portico::plugin_api::{
     Chain, ConsumerDirectory, PluginServices, PluginState, Remote, RemoteRequest, RemoteResponse, RemoteStream,
 };
@@ -66,12 +68,18 @@ struct LoggingServer {
 impl LoggingServer {
     async fn start(config: Value, receiver: &Endpoint, plugins: &[(&str, Value)], action: Action) -> LoggingServer {
         let state = PluginState::default();
-        let routes = vec![Route { plugins: Some(logging_chain(config, receiver, plugins, &state)), ..route(action) }];
+        let chain = logging_chain(config, receiver, plugins, &state);
+        LoggingServer::with_chain(chain, consumers(), state, action).await
+    }
+
+    async fn with_chain(
+        chain: Arc<Chain>,
+        consumers: ConsumerDirectory,
+        state: PluginState,
+        action: Action,
+    ) -> LoggingServer {
+        let routes = vec![Route { plugins: Some(chain), ..route(action) }];
         let (address, reserved) = reserve_address();
-        let mut consumers = ConsumerDirectory::default();
-        let anna = consumer("anna", &[]);
-        consumers.add(&anna);
-        consumers.keys.insert(KeyCredential::new(EntityId::from_text("id-key"), b"secret", None, anna).into());
         let snapshot = Snapshot { consumers: Arc::new(consumers), ..snapshot(address, routes) };
         let server = TestServer::start(Options::default(), address, reserved, snapshot);
         server.proxy.reconcile().await;
@@ -106,15 +114,34 @@ impl LoggingServer {
     }
 }
 
-fn logging_chain(mut config: Value, receiver: &Endpoint, plugins: &[(&str, Value)], state: &PluginState) -> Arc<Chain> {
+/// The consumers `anna`, whose key is `secret`, and `bert`, whose key is `other`.
+fn consumers() -> ConsumerDirectory {
+    let mut consumers = ConsumerDirectory::default();
+    for (name, key, id) in [("anna", "secret", "id-key"), ("bert", "other", "id-other")] {
+        let consumer = consumer(name, &[]);
+        consumers.add(&consumer);
+        consumers.keys.insert(KeyCredential::new(EntityId::from_text(id), key.as_bytes(), None, consumer).into());
+    }
+    consumers
+}
+
+fn logging_chain(config: Value, receiver: &Endpoint, plugins: &[(&str, Value)], state: &PluginState) -> Arc<Chain> {
+    let find = |name: &str| REGISTRY.find(name).unwrap();
+    let plugins = plugins.iter().map(|(name, config)| (find(name), config.clone()));
+    let plugins: Vec<_> = plugins.chain([(find("http-log"), with_receiver(config, receiver))]).collect();
+    chain_with(&plugins, state, &loopback_services())
+}
+
+fn loopback_services() -> Arc<dyn PluginServices> {
+    Arc::new(LoopbackServices(RemoteClient::new(Arc::new(TcpConnector))))
+}
+
+/// The configuration with the URL of the receiver, unless it has one.
+fn with_receiver(mut config: Value, receiver: &Endpoint) -> Value {
     if config.get("http_endpoint").is_none() {
         config["http_endpoint"] = json!(format!("http://{}/in?from=test", receiver.address));
     }
-    let services: Arc<dyn PluginServices> = Arc::new(LoopbackServices(RemoteClient::new(Arc::new(TcpConnector))));
-    let find = |name: &str| REGISTRY.find(name).unwrap();
-    let plugins = plugins.iter().map(|(name, config)| (find(name), config.clone()));
-    let plugins: Vec<_> = plugins.chain([(find("http-log"), config)]).collect();
-    chain_with(&plugins, state, &services)
+    config
 }
 
 fn to(endpoint: &Endpoint) -> Action {
@@ -333,6 +360,32 @@ async fn credentials_are_redacted_and_the_consumer_is_named() {
     assert_eq!(objects[1]["consumer"], consumer);
     assert_eq!(objects[1]["authenticated_entity"], json!({"id": "id-key", "consumer_id": "id-anna"}));
     assert_eq!(objects[1]["upstream_uri"], "/p?api_key=REDACTED");
+}
+
+#[tokio::test]
+async fn plugin_of_a_consumer_logs_heads_without_credentials() {
+    let (endpoint, receiver) = (Endpoint::ok().await, accepting_receiver().await);
+    let (state, services) = (PluginState::default(), loopback_services());
+    let kind = REGISTRY.find("http-log").unwrap();
+    let plugin = build_with(kind, &with_receiver(json!({}), &receiver), &state, &services).unwrap();
+    let place = ExecutionPlace { kind: kind.name(), priority: kind.priority() };
+    let plugin = Arc::new(ConsumerPlugin { place, instance: instance(kind, plugin) });
+    let mut consumers = consumers();
+    consumers.set_plugins(&PluginSubject::Consumer("id-anna".into()), [plugin].into_iter().collect());
+    let chain = chain_with(&[(REGISTRY.find("key-auth").unwrap(), json!({}))], &state, &services);
+    let logging = LoggingServer::with_chain(chain, consumers, state, to(&endpoint)).await;
+    let mut client = Client::connect(logging.server.address).await;
+    for (path, key) in [("/of-bert", "other"), ("/of-anna", "secret")] {
+        client.send(format!("GET {path} HTTP/1.1\r\nhost: a.example\r\napikey: {key}\r\n\r\n")).await;
+        assert_eq!(client.response().await.status, 200);
+    }
+    let objects = wait_for_bodies(&receiver, 1).await;
+    assert_eq!(objects.len(), 1);
+    let object = &objects[0];
+    assert_eq!(object["request"]["uri"], "/of-anna");
+    assert_eq!(object["request"]["headers"]["apikey"], "REDACTED");
+    assert_eq!(object["response"]["headers"]["content-length"], "2");
+    assert_eq!((&object["route"]["name"], &object["consumer"]["id"]), (&json!(names().route), &json!("id-anna")));
 }
 
 #[tokio::test]

@@ -209,11 +209,9 @@ async fn forms_move_to_the_query_of_methods_without_body() {
 #[tokio::test]
 async fn the_changed_request_is_sent_again() {
     let endpoint = Endpoint::scripted(|mut stream, connection| async move {
-        while stream.request().await.is_some() {
-            let status = if connection == 0 { 503 } else { 200 };
-            stream.send(format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")).await;
-            return;
-        }
+        stream.request().await.unwrap();
+        let status = if connection == 0 { 503 } else { 200 };
+        stream.send(format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")).await;
     })
     .await;
     let config = json!({"http_method": "PUT", "remove": {"body": ["a"]}, "add": {"querystring": ["c:3"]}});
