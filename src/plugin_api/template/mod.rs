@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Everything is parsed when the configuration changes. Evaluation calls no code except the functions in
-//! [`functions`], has no loops, and is limited by a [`Budget`].
+//! `functions.rs`, has no loops, and is limited by a [`Budget`].
 
 mod budget;
 mod expression;
