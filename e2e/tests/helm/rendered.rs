@@ -164,6 +164,7 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "client-idle-timeout" => (json!("1m30s"), &["--client-idle-timeout=1m30s"]),
         "client-http2-streams" => (json!(64), &["--client-http2-streams=64"]),
         "upgrade-idle-timeout" => (json!("1h"), &["--upgrade-idle-timeout=1h"]),
+        "stream-idle-timeout" => (json!("5m"), &["--stream-idle-timeout=5m"]),
         "upstream-connect-timeout" => (json!("500ms"), &["--upstream-connect-timeout=500ms"]),
         "upstream-idle-timeout" => (json!("5s"), &["--upstream-idle-timeout=5s"]),
         "kong-headers" => (json!(true), &["--kong-headers=on"]),

@@ -24,7 +24,7 @@ pub(crate) async fn kubectl_explains_and_lists_them(cluster: &Cluster) -> Result
         ("kongplugin.configPatches.path", "as a JSON pointer"),
         ("kongplugin.configPatches.valueFrom.secretKeyRef", "so a string is quoted"),
         ("kongconsumer.credentials", "konghq.com/credential"),
-        ("kongupstreampolicy.spec.hashOn", "Input of the hash, for `consistent-hashing`."),
+        ("kongupstreampolicy.spec.hashOn", "Input of the hash for the algorithm `consistent-hashing`."),
         ("tcpingress.spec.rules.host", "Server name (SNI) of the TLS handshake"),
         ("kongservicefacade.spec.backendRef", "A Service in the same namespace."),
     ] {
