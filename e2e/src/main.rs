@@ -83,6 +83,9 @@ struct ConformanceArguments {
     /// `--features`
     #[arg(long, value_name = "TEST")]
     run_test: Option<String>,
+    /// The conformance profile, such as GATEWAY-TCP
+    #[arg(long, default_value = "GATEWAY-HTTP")]
+    profile: String,
     /// Features to test instead of those that the GatewayClass claims
     #[arg(long, value_delimiter = ',', value_name = "FEATURE,...")]
     features: Vec<String>,
@@ -274,6 +277,7 @@ fn run_conformance_suite(arguments: &ConformanceArguments) -> Result<()> {
     }
     let suite = SuiteOptions {
         gateway_class: arguments.gateway_class.clone(),
+        profile: arguments.profile.clone(),
         only: arguments.run_test.clone(),
         features: arguments.features.clone(),
         addresses: [arguments.usable_address, arguments.unusable_address],

@@ -93,6 +93,7 @@ fn conforms(channel: Channel, reports: &[&str]) {
 async fn suite_passes(cluster: &Cluster, channel: Channel, report_name: &str) -> Result<()> {
     let suite = SuiteOptions {
         gateway_class: "portico".to_owned(),
+        profile: "GATEWAY-HTTP".to_owned(),
         only: None,
         features: Vec::new(),
         addresses: [ADDRESSES[0].parse()?, ADDRESSES[1].parse()?],

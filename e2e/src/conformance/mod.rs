@@ -27,6 +27,8 @@ const SUITE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 #[derive(Clone, Debug)]
 pub struct SuiteOptions {
     pub gateway_class: String,
+    /// The conformance profile, for example `GATEWAY-HTTP`.
+    pub profile: String,
     /// A single test. The claims of the GatewayClass are ignored then; only `features` count.
     pub only: Option<String>,
     /// Features to test instead of those that the GatewayClass claims.
@@ -106,7 +108,7 @@ impl SuiteOptions {
             // The timeout of this harness applies instead; its error names the log.
             "-test.timeout=0".to_owned(),
             format!("--gateway-class={}", self.gateway_class),
-            "--conformance-profiles=GATEWAY-HTTP".to_owned(),
+            format!("--conformance-profiles={}", self.profile),
             format!("--usable-address={usable}"),
             format!("--unusable-address={unusable}"),
             "--organization=portico".to_owned(),
