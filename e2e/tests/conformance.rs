@@ -1,14 +1,15 @@
 //! Runs the Gateway API conformance suite against Portico with the RBAC rules of its manifests, on both CRD channels.
 //! All core tests and the tests of the claimed features must pass; with the experimental channel, twice on one cluster.
+//! The core tests of GATEWAY-TCP must pass as well, although Portico does not claim that profile.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use parking_lot::Mutex;
 use portico_e2e::cluster::{Channel, Cluster, Options};
-use portico_e2e::conformance::{self, SuiteOptions};
+use portico_e2e::conformance::{self, Report, SuiteOptions, SuiteResult};
 use portico_e2e::node::Node;
 use portico_e2e::portico::Portico;
 use portico_e2e::progress;
@@ -55,6 +56,10 @@ const EXTENDED: [&str; 33] = [
 ];
 const EXTENDED_TESTS: u32 = 39;
 
+/// Features that GATEWAY-TCP requires.
+const TCP_CORE: [&str; 3] = ["Gateway", "ReferenceGrant", "TCPRoute"];
+const TCP_CORE_TESTS: u32 = 20;
+
 /// The usable and the unusable address that the suite requests: one of the address pool, and one outside of it.
 const ADDRESSES: [&str; 2] = ["198.18.0.200", "192.0.2.1"];
 
@@ -85,31 +90,52 @@ fn conforms(channel: Channel, reports: &[&str]) {
                 .await
                 .with_context(|| format!("report {report} (Portico's log is {})", portico.log().display()))?;
         }
+        tcp_profile_passes(cluster, &format!("{}-tcp", reports[0]))
+            .await
+            .with_context(|| format!("profile GATEWAY-TCP (Portico's log is {})", portico.log().display()))?;
         portico.stop().await?;
         node.stop().await
     });
 }
 
-async fn suite_passes(cluster: &Cluster, channel: Channel, report_name: &str) -> Result<()> {
+async fn tcp_profile_passes(cluster: &Cluster, report_name: &str) -> Result<()> {
+    let (report, _) = run_suite(cluster, "GATEWAY-TCP", &TCP_CORE, report_name).await?;
+    let [profile] = &report.profiles[..] else { anyhow::bail!("expected one profile:\n{report}") };
+    let passed = profile.core.statistics.passed;
+    ensure!(passed == TCP_CORE_TESTS, "{passed} core tests of GATEWAY-TCP passed, expected {TCP_CORE_TESTS}");
+    Ok(())
+}
+
+/// Runs the suite, whose tests must all pass, and returns the report and the path of the log. Without `features`, those
+/// that the GatewayClass claims are tested.
+async fn run_suite(
+    cluster: &Cluster,
+    profile: &str,
+    features: &[&str],
+    report_name: &str,
+) -> Result<(Report, PathBuf)> {
     let suite = SuiteOptions {
         gateway_class: "portico".to_owned(),
-        profile: "GATEWAY-HTTP".to_owned(),
+        profile: profile.to_owned(),
         only: None,
-        features: Vec::new(),
+        features: features.iter().copied().map(str::to_owned).collect(),
         addresses: [ADDRESSES[0].parse()?, ADDRESSES[1].parse()?],
         version: concat!("v", env!("CARGO_PKG_VERSION")).to_owned(),
         folder: conformance::report_folder(),
         name: report_name.to_owned(),
     };
-    let outcome = conformance::run(cluster.netns(), cluster.kubeconfig(), &suite).await?;
-    let log = outcome.log.display();
-    let report = outcome.report.as_ref();
-    if let Some(report) = report {
+    let SuiteResult { passed, report, log } = conformance::run(cluster.netns(), cluster.kubeconfig(), &suite).await?;
+    if let Some(report) = &report {
         progress::report(format_args!("{report_name}\n{report}"));
     }
-    ensure!(outcome.passed, "the conformance suite failed, see {log}");
-    let report = report.with_context(|| format!("the suite wrote no report, see {log}"))?;
-    ensure!(report.is_complete(), "tests were skipped, see {log}:\n{report}");
+    ensure!(passed, "the conformance suite failed, see {}", log.display());
+    let report = report.with_context(|| format!("the suite wrote no report, see {}", log.display()))?;
+    ensure!(report.is_complete(), "tests were skipped, see {}:\n{report}", log.display());
+    Ok((report, log))
+}
+
+async fn suite_passes(cluster: &Cluster, channel: Channel, report_name: &str) -> Result<()> {
+    let (report, log) = run_suite(cluster, "GATEWAY-HTTP", &[], report_name).await?;
     ensure!(report.channel == channel.to_string(), "the report is for channel {}", report.channel);
 
     let [profile] = &report.profiles[..] else { anyhow::bail!("expected one profile:\n{report}") };
@@ -121,7 +147,7 @@ async fn suite_passes(cluster: &Cluster, channel: Channel, report_name: &str) ->
     ensure_equal("features tested", &tested, EXTENDED)?;
     let passed = extended.statistics.passed;
     ensure!(passed == EXTENDED_TESTS, "{passed} extended tests passed, expected {EXTENDED_TESTS}");
-    check_skipped_tests(&outcome.log)?;
+    check_skipped_tests(&log)?;
 
     let feature_names = "--output=jsonpath={.status.supportedFeatures[*].name}";
     let claimed = cluster.kubectl(&["get", "gatewayclass", "portico", feature_names]).await?;
