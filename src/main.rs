@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use portico::args::{self, CliRequest, EchoOptions, Environment, ExitStatus, OutputFormat};
 use portico::drain::{StopSignals, StopSource};
-use portico::{app, echo, telemetry, version};
+use portico::{app, echo, process_log, version};
 
 /// jemalloc returns memory within seconds after a flood of connections; the system allocator keeps most of it.
 #[cfg(feature = "alloc-jemalloc")]
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         CliRequest::Version(OutputFormat::Json) => print(&format!("{:#}\n", version::json())),
         CliRequest::Completion(shell) => completion(shell),
     };
-    telemetry::flush();
+    process_log::flush();
     match outcome {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn run_echo(options: &EchoOptions) -> anyhow::Result<ExitStatus> {
-    telemetry::init(&options.log)?;
+    process_log::init(&options.log)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     runtime.block_on(async {

@@ -13,10 +13,10 @@ use crate::api::ObjectId;
 use crate::compile::verdict::{Verdict, Verdicts};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::manifests::{ManifestDiagnostic, ManifestUpdate, Manifests};
+use crate::process_log;
 use crate::report::{self, InputCounts, ReportedDiagnostic, RouteRow};
 use crate::snapshot::Snapshot;
 use crate::snapshot::dump::{ActionDump, ListenerDump, MatchDump, RouteTableRow};
-use crate::telemetry;
 
 /// Writes to stderr; stdout belongs to the access log.
 #[derive(Debug)]
@@ -405,5 +405,5 @@ fn milliseconds(took: Duration) -> String {
 }
 
 fn write_stderr(text: &str) {
-    telemetry::write_stderr(text);
+    process_log::write_stderr(text);
 }

@@ -17,10 +17,10 @@ use super::source_overlap::SourceOverlap;
 use crate::api::ObjectId;
 use crate::args::{ClusterAccess, ClusterOptions};
 use crate::k8s::{Access, ApiServerSource, Delivery, InstalledApis, WatchCounters};
+use crate::process_log;
 use crate::ready::{Readiness, ReadyGuard};
 use crate::status::StatusQueue;
 use crate::store::Batch;
-use crate::telemetry;
 
 /// A cluster as a source of objects, and what is not compiled yet.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl ClusterSource {
         let connection = access.connect().await.context("cannot use the cluster")?;
         match &connection.context {
             // Printed before anything else, so that the user can check that this is the intended cluster.
-            Some(context) => telemetry::write_stderr(&format!("Context {context}, server {}\n", connection.server)),
+            Some(context) => process_log::write_stderr(&format!("Context {context}, server {}\n", connection.server)),
             None => info!(server = connection.server, "Reading objects from the cluster of this Pod"),
         }
         let source = ApiServerSource::start(access, connection, options.namespaces.clone());

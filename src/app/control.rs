@@ -11,7 +11,7 @@ use super::ingress::IngressConfig;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
 use crate::compile::verdict::{Verdict, Verdicts};
-use crate::compile::{self, CompileContext, CompileInputs, Compiler};
+use crate::compile::{self, CompileContext, CompileInputs, Compiler, RouteKind};
 use crate::diagnostic::Diagnostic;
 use crate::k8s::InstalledApis;
 use crate::plugin_api::PluginFactory;
@@ -191,7 +191,7 @@ impl Control {
     pub(super) fn is_relevant(&self, id: &ObjectId) -> bool {
         let index = self.store.dependency_index();
         let is_route = |id: &ObjectId| {
-            matches!(id.kind, Kind::HttpRoute | Kind::TcpRoute | Kind::Ingress | Kind::KongServiceFacade)
+            RouteKind::of(id.kind).is_some() || matches!(id.kind, Kind::Ingress | Kind::KongServiceFacade)
         };
         let is_routed_to = |service: &ObjectId| index.dependents(service).any(is_route);
         match id.kind {

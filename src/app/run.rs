@@ -39,16 +39,16 @@ use crate::metrics::Metrics;
 use crate::plugin_api::queue::flush_queues;
 use crate::plugin_api::{PluginFactory, PluginState};
 use crate::plugins;
+use crate::process_log::{self, LogFormat};
 use crate::proxy::Proxy;
 use crate::proxy::access_log::AccessLogger;
 use crate::ready::Readiness;
 use crate::status::StatusWriteMetrics;
-use crate::telemetry::{self, LogFormat};
 
 /// Serves until a stop is requested.
 pub fn run(options: RunOptions) -> anyhow::Result<ExitStatus> {
     let started = SystemTime::now();
-    telemetry::init(&options.log)?;
+    process_log::init(&options.log)?;
     // Two threads: one may compile while the other serves probes. The proxy's workers have their own threads.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -37,9 +37,9 @@ pub use kong::{KongHeadersArg, KongOptions};
 pub use run::{AccessLogOptions, DRAIN_DELAY_IN_CLUSTER, DrainOptions, RunArgs, RunOptions};
 pub use tls::{TlsOptions, TlsVersionArg};
 
+use crate::process_log::{LogFilter, LogFormat, LogOptions};
 use crate::proxy::access_log::AccessLogField;
 use crate::schema;
-use crate::telemetry::{LogFilter, LogFormat, LogOptions};
 
 /// Kubernetes ingress controller, Gateway API implementation and API gateway in one binary
 #[derive(Debug, Parser)]

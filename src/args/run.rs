@@ -16,11 +16,11 @@ use super::kong::{KongArgs, KongOptions};
 use super::network::{self, ListenArg};
 use super::tls::{TlsArgs, TlsOptions};
 use super::{ChannelArg, ColorArgs, Environment, GatewayOptions, LogArgs, UsageError};
+use crate::process_log::{LogFormat, LogOptions};
 use crate::proxy::ProxyLimits;
 use crate::proxy::access_log::AccessLogField;
 use crate::quantity::{HeaderSize, NonZeroTimeout, WaitTime};
 use crate::schema;
-use crate::telemetry::{LogFormat, LogOptions};
 
 /// Serve the Gateways and routes of a cluster, of manifests or of both, and follow their changes
 #[derive(Debug, Args)]

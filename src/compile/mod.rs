@@ -70,6 +70,7 @@ use kong::consumers::Consumers;
 use kong::plugins::Plugins;
 pub use kong::plugins::with_degraded_plugins;
 use kong::policy_conflicts::PolicyConflicts;
+pub(crate) use route_plan::RouteKind;
 use route_plan::RoutePlan;
 use routers::Routers;
 pub use served_gateways::{ExposedGateway, addressable_gateways, exposed_gateways, foreign_gateways};

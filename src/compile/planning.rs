@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::affected::keys_of_kind;
-use super::route_plan::{RoutePlan, is_served_route};
+use super::route_plan::{RouteKind, RoutePlan};
 use super::{CompileContext, CompileRun, Compiler, gateway, http_route, tcp_route};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::Changes;
@@ -45,7 +45,8 @@ impl Compiler {
             let before = self.gateways.get(&key);
             if !plan.as_ref().zip(before).is_some_and(|(plan, before)| plan.is_equivalent_for_routes(before)) {
                 let id = ObjectId::new(Kind::Gateway, key.clone());
-                let dependents = cx.store.dependency_index().dependents(&id).filter(|id| is_served_route(id.kind));
+                let dependents =
+                    cx.store.dependency_index().dependents(&id).filter(|id| RouteKind::of(id.kind).is_some());
                 routes.extend(dependents.cloned());
             }
             run.gateways_to_update.insert(key.clone());
@@ -66,7 +67,7 @@ impl Compiler {
         mut routes: BTreeSet<ObjectId>,
         run: &mut CompileRun,
     ) {
-        routes.extend(touched.iter().filter(|id| is_served_route(id.kind)).cloned());
+        routes.extend(touched.iter().filter(|id| RouteKind::of(id.kind).is_some()).cloned());
         for id in routes {
             let plan = self.plan_route(cx, &id).map(Arc::new);
             let verdict = plan.as_ref().map(|plan| plan.verdict.clone());
@@ -92,11 +93,14 @@ impl Compiler {
 
     /// The plan of a route. `None` if the route does not exist.
     fn plan_route(&self, cx: CompileContext<'_>, id: &ObjectId) -> Option<RoutePlan> {
-        match id.kind {
-            Kind::TcpRoute => cx.store.tcp_routes.get(&id.key).map(|route| tcp_route::plan(cx, &self.gateways, route)),
-            _ => {
+        match RouteKind::of(id.kind)? {
+            RouteKind::Http => {
                 let route = cx.store.http_routes.get(&id.key)?;
                 Some(http_route::plan(cx, &self.gateways, &self.plugins, route))
+            }
+            RouteKind::Tcp => {
+                let route = cx.store.tcp_routes.get(&id.key)?;
+                Some(tcp_route::plan(cx, &self.gateways, route))
             }
         }
     }

@@ -48,9 +48,22 @@ impl RoutePlan {
     }
 }
 
-/// Whether objects of the kind attach to listeners of Gateways and are compiled.
-pub(super) fn is_served_route(kind: Kind) -> bool {
-    matches!(kind, Kind::HttpRoute | Kind::TcpRoute)
+/// A kind of route that attaches to listeners of Gateways and is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RouteKind {
+    Http,
+    Tcp,
+}
+
+impl RouteKind {
+    /// `None` for kinds that are not served routes of Gateways.
+    pub(crate) fn of(kind: Kind) -> Option<RouteKind> {
+        match kind {
+            Kind::HttpRoute => Some(RouteKind::Http),
+            Kind::TcpRoute => Some(RouteKind::Tcp),
+            _ => None,
+        }
+    }
 }
 
 /// The results for the rules of a route that its conditions report. They are the same for every parent.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::kong::verdict_updates::VerdictSource;
+use super::route_plan::RouteKind;
 use super::verdict::Verdict;
 use super::{CompileContext, CompileRun, Compiler, gateway, ingress, kong, notes};
 use crate::api::{Kind, ObjectId, ObjectKey};
@@ -43,7 +44,8 @@ impl Compiler {
         for id in touched {
             let is_used = self.is_used(cx.store, id);
             let verdict = match id.kind {
-                Kind::Gateway | Kind::HttpRoute | Kind::TcpRoute | Kind::Ingress => continue,
+                Kind::Gateway | Kind::Ingress => continue,
+                kind if RouteKind::of(kind).is_some() => continue,
                 Kind::IngressClass => {
                     cx.store.ingress_classes.get(&id.key).map(|class| ingress::class_verdict(cx, class))
                 }

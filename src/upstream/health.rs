@@ -1,5 +1,7 @@
 //! Health and load of an endpoint, shared by all workers. Atomics only.
 //!
+//! Checks are passive: only failed connections eject an endpoint, and the probe below is an ordinary request.
+//!
 //! ```text
 //!            connect failed                 ejection expired, one request probes
 //!  healthy ───────────────────▶ ejected ────────────────────────────────────────▶ probed

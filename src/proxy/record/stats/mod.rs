@@ -27,7 +27,8 @@ use crate::proxy::connection::tls::ClientHandshakeError;
 use crate::upstream::{SingleWriterCounter, UpstreamCounters};
 use streams::StreamCounters;
 
-/// Labels of the metrics of requests and TCP connections. A label that does not apply is empty.
+/// Labels of the metrics of requests and TCP connections. A label that does not apply is empty. Their values are those
+/// of the snapshot in `SnapshotView`, and their names are in `exposition.rs`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(in crate::proxy) struct RequestLabels {
     pub(in crate::proxy) gateway: Arc<str>,

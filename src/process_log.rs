@@ -156,14 +156,14 @@ mod tests {
         let line = logged("info", LogFormat::Json, true, || info!(routes = 3, "Swapped snapshot"));
         let event: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!((&event["level"], &event["message"]), (&"INFO".into(), &"Swapped snapshot".into()));
-        assert_eq!((&event["routes"], &event["target"]), (&3.into(), &"portico::telemetry::tests".into()));
+        assert_eq!((&event["routes"], &event["target"]), (&3.into(), &"portico::process_log::tests".into()));
         assert!(event["timestamp"].is_string());
     }
 
     #[test]
     fn color_is_optional() {
         let plain = logged("info", LogFormat::Text, false, || info!(routes = 3, "Swapped snapshot"));
-        assert!(plain.ends_with(" INFO portico::telemetry::tests: Swapped snapshot routes=3\n"), "{plain}");
+        assert!(plain.ends_with(" INFO portico::process_log::tests: Swapped snapshot routes=3\n"), "{plain}");
         let colored = logged("info", LogFormat::Text, true, || info!("Swapped snapshot"));
         assert!(colored.contains('\u{1b}'), "{colored}");
     }
