@@ -7,6 +7,7 @@ use super::certificates::{self, SecretCache};
 use super::label_selector;
 use super::listener_conflicts::{self, ListenerConflict};
 use super::listener_overlaps;
+use super::listener_protocol::ListenerProtocol;
 use super::verdict::{Code, Condition};
 use crate::api::gateway::{Gateway, LabelSelector, Listener, RouteGroupKind};
 use crate::api::kind::GATEWAY_GROUP;
@@ -54,65 +55,6 @@ pub(super) enum Namespaces {
     All,
     Same,
     Selector(LabelSelector),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ListenerProtocol {
-    Http,
-    Https,
-    Tls,
-    Tcp,
-    Udp,
-    Other,
-}
-
-impl ListenerProtocol {
-    pub(super) fn from_listener(listener: &Listener) -> Self {
-        match &*listener.protocol {
-            "HTTP" => ListenerProtocol::Http,
-            "HTTPS" => ListenerProtocol::Https,
-            "TLS" => ListenerProtocol::Tls,
-            "TCP" => ListenerProtocol::Tcp,
-            "UDP" => ListenerProtocol::Udp,
-            _ => ListenerProtocol::Other,
-        }
-    }
-
-    pub(super) fn transport(self) -> Option<TransportProtocol> {
-        match self {
-            ListenerProtocol::Http | ListenerProtocol::Https | ListenerProtocol::Tls | ListenerProtocol::Tcp => {
-                Some(TransportProtocol::Tcp)
-            }
-            ListenerProtocol::Udp => Some(TransportProtocol::Udp),
-            ListenerProtocol::Other => None,
-        }
-    }
-
-    /// The group of protocols that can share a port with this one.
-    pub(super) fn port_group(self) -> Option<PortGroup> {
-        match self {
-            ListenerProtocol::Http => Some(PortGroup::Cleartext),
-            ListenerProtocol::Https | ListenerProtocol::Tls => Some(PortGroup::Tls),
-            ListenerProtocol::Tcp => Some(PortGroup::Stream),
-            ListenerProtocol::Udp | ListenerProtocol::Other => None,
-        }
-    }
-
-    /// The kinds of routes that this process serves for the protocol.
-    fn route_kinds(self) -> &'static [Kind] {
-        match self {
-            ListenerProtocol::Http | ListenerProtocol::Https => &[Kind::HttpRoute],
-            ListenerProtocol::Tcp => &[Kind::TcpRoute],
-            ListenerProtocol::Tls | ListenerProtocol::Udp | ListenerProtocol::Other => &[],
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum PortGroup {
-    Cleartext,
-    Tls,
-    Stream,
 }
 
 impl ListenerPlan {

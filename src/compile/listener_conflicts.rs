@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::listener::{ListenerProtocol, PortGroup};
+use super::listener_protocol::{ListenerProtocol, PortGroup};
 use super::verdict::Code;
 use crate::api::gateway::Listener;
 use crate::diagnostic::Diagnostic;

@@ -38,6 +38,7 @@ mod label_selector;
 mod listener;
 mod listener_conflicts;
 mod listener_overlaps;
+mod listener_protocol;
 mod matches;
 mod notes;
 mod planning;

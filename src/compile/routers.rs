@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::gateway::GatewayPlan;
 use super::hostname::intersects;
-use super::listener::{ListenerId, ListenerProtocol};
+use super::listener::ListenerId;
+use super::listener_protocol::ListenerProtocol;
 use super::route_plan::{PlannedRules, RoutePlan};
 use super::{PlanMap, RoutePlans};
 use crate::api::{ObjectId, ObjectKey};
