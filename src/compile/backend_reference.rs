@@ -1,8 +1,7 @@
 //! Resolves the backend references of Gateway API routes to upstreams, or to the reason why they cannot be resolved.
 
 use super::CompileContext;
-use super::backend::{self, BackendError, BackendSettings, PortReference, UnknownAppProtocol};
-use super::kong::service_settings;
+use super::backend::{self, BackendError, BackendSettings, PortReference};
 use super::reference_grants::{CrossNamespaceReference, Referrer};
 use super::verdict::Code;
 use crate::api::core::{Service, ServicePort};
@@ -26,15 +25,20 @@ pub(super) struct ResolvedReference {
     pub target: BackendTarget,
 }
 
+/// Reads how requests are sent to a Service. The settings of each Service apply to that Service only, independent of
+/// the rule's other backends.
+pub(super) type SettingsReader = fn(&Object<Service>) -> BackendSettings<'_>;
+
 /// Resolves a backend reference. A diagnostic is about `field`, the path of the reference.
 pub(super) fn resolve(
     cx: CompileContext<'_>,
     from: Referrer<'_>,
     reference: &BackendObjectReference,
+    settings: SettingsReader,
     field: &str,
 ) -> ResolvedReference {
     let upstream = find_service_port(cx, from, reference, field)
-        .and_then(|(service, port)| resolve_upstream(cx, from, service, port, field));
+        .and_then(|(service, port)| resolve_upstream(cx, from, service, port, &settings(service), field));
     resolved(cx, from, reference, upstream)
 }
 
@@ -44,10 +48,11 @@ pub(super) fn resolve_stream(
     cx: CompileContext<'_>,
     from: Referrer<'_>,
     reference: &BackendObjectReference,
+    settings: SettingsReader,
     field: &str,
 ) -> ResolvedReference {
     let upstream = find_service_port(cx, from, reference, field).and_then(|(service, port)| {
-        backend::stream_upstream_key(cx, service, port, service_settings::is_via_cluster_ip(&service.meta)).map_err(
+        backend::stream_upstream_key(cx, service, port, settings(service).via_cluster_ip).map_err(
             |(message, remedy)| {
                 (Code::RouteUnsupportedProtocol, Diagnostic::error(format!("{field}.name"), message, remedy))
             },
@@ -125,10 +130,10 @@ fn resolve_upstream(
     from: Referrer<'_>,
     service: &Object<Service>,
     port: &ServicePort,
+    settings: &BackendSettings<'_>,
     field: &str,
 ) -> Result<UpstreamKey, (Code, Diagnostic)> {
-    // The settings of each Service apply to that Service only, independent of the rule's other backends.
-    let upstream = backend::upstream_key(cx, from.namespace, service, port, &settings(service));
+    let upstream = backend::upstream_key(cx, from.namespace, service, port, settings);
     upstream.map_err(|error| {
         let subfield = |name: &str| format!("{field}.{name}");
         let service = &service.meta.key;
@@ -156,17 +161,4 @@ fn resolve_upstream(
             }
         }
     })
-}
-
-/// The settings of a Service for Gateway API routes: `appProtocol` counts as the Gateway API defines, and annotations
-/// configure what the API has no fields for.
-fn settings(service: &Object<Service>) -> BackendSettings<'_> {
-    BackendSettings {
-        source: (Kind::Service, &service.meta),
-        protocol: service_settings::annotated_protocol(&service.meta),
-        tls_by_app_protocol: false,
-        unknown_app_protocol: UnknownAppProtocol::Reject,
-        via_cluster_ip: service_settings::is_via_cluster_ip(&service.meta),
-        tls: service_settings::tls_settings(&service.meta),
-    }
 }

@@ -21,6 +21,7 @@ pub mod testing;
 pub mod verdict;
 
 mod affected;
+mod annotation_reader;
 mod attachment;
 mod backend;
 mod backend_reference;
@@ -34,6 +35,7 @@ mod gateway;
 mod hostname;
 mod http_route;
 mod ingress;
+mod ingress_class;
 mod label_selector;
 mod listener;
 mod listener_conflicts;
@@ -141,7 +143,7 @@ impl Compiler {
     pub fn addresses(&self, store: &Store, service: &ObjectKey, port: u16) -> Option<Vec<EndpointAddress>> {
         let ObjectKey { namespace, name } = store.services.get(service)?.meta.key.clone();
         let key = UpstreamKey { namespace, service: name, port, ..UpstreamKey::default() };
-        Some(backend::endpoints::build(store, &key, &self.forbidden, &self.policy_conflicts).addresses)
+        Some(backend::endpoints::addresses_of(store, &key, &self.forbidden).unwrap_or_default())
     }
 
     /// Compiles what `changes` can affect; a new compiler needs [`Store::everything`]. If
@@ -248,7 +250,10 @@ impl Compiler {
         for service in keys_of_kind(touched, Kind::Service).chain(&facade_services) {
             to_build.extend(self.upstream_usage.of_service(service));
         }
-        let build = |key| backend::endpoints::build(store, key, &self.forbidden, &self.policy_conflicts);
+        let build = |key| {
+            let balance = kong::policy::upstream_balance(store, key, &self.policy_conflicts);
+            backend::endpoints::build(store, key, &self.forbidden, balance)
+        };
         to_build.into_iter().map(|key| (key.clone(), build(key))).collect()
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::attachment::RouteOrigin;
 use super::backend_reference;
 use super::gateway::GatewayPlan;
+use super::kong::service_settings;
 use super::reference_grants::Referrer;
 use super::route_plan::{self, PlannedRules, RoutePlan, RuleResults};
 use super::verdict::{Code, Condition, Verdict};
@@ -81,7 +82,8 @@ impl ResolvedBackends {
     /// Adds the backend at `field`. One that cannot be resolved keeps its share of the connections, which are reset.
     fn add(&mut self, cx: CompileContext<'_>, namespace: &str, backend: &BackendRef, field: &str) {
         let from = Referrer { kind: Kind::TcpRoute, namespace };
-        let resolved = backend_reference::resolve_stream(cx, from, &backend.target, field);
+        let resolved =
+            backend_reference::resolve_stream(cx, from, &backend.target, service_settings::for_gateway_api, field);
         match resolved.upstream {
             Ok(key) => {
                 let service = cx.store.services.get(&resolved.service);

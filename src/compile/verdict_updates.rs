@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::kong::verdict_updates::VerdictSource;
 use super::route_plan::RouteKind;
 use super::verdict::Verdict;
-use super::{CompileContext, CompileRun, Compiler, gateway, ingress, kong, notes};
+use super::{CompileContext, CompileRun, Compiler, gateway, ingress_class, kong, notes};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::{Changes, Store};
 
@@ -47,7 +47,7 @@ impl Compiler {
                 Kind::Gateway | Kind::Ingress => continue,
                 kind if RouteKind::of(kind).is_some() => continue,
                 Kind::IngressClass => {
-                    cx.store.ingress_classes.get(&id.key).map(|class| ingress::class_verdict(cx, class))
+                    cx.store.ingress_classes.get(&id.key).map(|class| ingress_class::verdict(cx, class))
                 }
                 Kind::GatewayClass => {
                     cx.store.gateway_classes.get(&id.key).map(|class| gateway::class_verdict(cx.inputs, class))

@@ -19,6 +19,7 @@ const OF_THE_DIALECT: &[&str] = &[
     "src/args/",
     "src/compile/ingress/dialect.rs",
     "src/compile/ingress/kong/",
+    "src/compile/ingress_class/dialect.rs",
     "src/compile/kong/",
     "src/plugins/",
 ];

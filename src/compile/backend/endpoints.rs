@@ -4,8 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::super::forbidden_addresses::ForbiddenAddresses;
-use super::super::kong::policy_conflicts::PolicyConflicts;
-use super::super::kong::{policy, service_facade};
 use super::is_tcp;
 use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort};
 use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION};
@@ -19,23 +17,26 @@ pub(in crate::compile) fn build(
     store: &Store,
     key: &UpstreamKey,
     forbidden: &ForbiddenAddresses,
-    conflicts: &PolicyConflicts,
+    balance: LoadBalancing,
 ) -> Endpoints {
+    addresses_of(store, key, forbidden).map(|addresses| Endpoints { addresses, balance }).unwrap_or_default()
+}
+
+/// The current addresses of an upstream. `None` for a Service or port that does not exist.
+pub(in crate::compile) fn addresses_of(
+    store: &Store,
+    key: &UpstreamKey,
+    forbidden: &ForbiddenAddresses,
+) -> Option<Vec<EndpointAddress>> {
     let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
-    let Some(service) = store.services.get(&service) else { return Endpoints::default() };
-    let port = service.spec.ports.iter().find(|port| port.port == i32::from(key.port) && is_tcp(port));
-    let Some(port) = port else { return Endpoints::default() };
+    let service = store.services.get(&service)?;
+    let port = service.spec.ports.iter().find(|port| port.port == i32::from(key.port) && is_tcp(port))?;
     let mut addresses =
         if key.via_cluster_ip { cluster_ip_address(service, port) } else { configured_addresses(store, service, port) };
     addresses.retain(|address| !forbidden.contains(&key.namespace, address));
     addresses.sort();
     addresses.dedup();
-    let facade = service_facade::of_upstream(store, key);
-    let settings_source = facade.unwrap_or(&service.meta);
-    let policy_applies = facade.is_some() || conflicts.for_service(&service.meta.key).is_none();
-    let balance = annotated_balance(settings_source).ok().flatten();
-    let balance = balance.or_else(|| policy::balance(store, settings_source, policy_applies));
-    Endpoints { addresses, balance: balance.unwrap_or_default() }
+    Some(addresses)
 }
 
 /// The address of the Service itself, behind which the cluster's network balances the load. The address annotation, if
@@ -73,7 +74,6 @@ pub(in crate::compile) fn notes(
     store: &Store,
     service: &Object<Service>,
     forbidden: &ForbiddenAddresses,
-    conflicts: &PolicyConflicts,
     via_cluster_ip: bool,
 ) -> Vec<Diagnostic> {
     let annotation = format!("metadata.annotations[{ADDRESS_ANNOTATION}]");
@@ -106,7 +106,7 @@ pub(in crate::compile) fn notes(
         let Ok(number) = u16::try_from(port.port) else { continue };
         let key =
             UpstreamKey { namespace: namespace.clone(), service: name.clone(), port: number, ..UpstreamKey::default() };
-        if !via_cluster_ip && build(store, &key, forbidden, conflicts).addresses.is_empty() {
+        if !via_cluster_ip && addresses_of(store, &key, forbidden).is_none_or(|addresses| addresses.is_empty()) {
             notes.push(Diagnostic::warning(
                 port_field,
                 format!("port {number} has no ready endpoint, so requests to it get status 503"),

@@ -6,7 +6,8 @@
 //!   ../ingress/kong/backend.rs       Kong ─┘                      └ tls.rs   certificates and trusted CAs
 //! ```
 //!
-//! Gateway API and Kong are two dialects: [`BackendSettings`] has a field for each rule in which they differ.
+//! Gateway API and Kong are two dialects: [`BackendSettings`] has a field for each rule in which they differ. Callers
+//! pass these settings, and the load-balancing algorithm to endpoints.rs, so this module calls no dialect.
 
 pub(super) mod endpoints;
 pub(super) mod tls;

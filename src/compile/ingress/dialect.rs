@@ -1,29 +1,18 @@
-//! The dialects of Ingresses: which one a class selects, and the plan of an Ingress in its dialect.
+//! Plans each Ingress in the dialect of its class.
 
 use super::kong::plan::{self, IngressPlan};
-use super::{class, plain};
+use super::plain;
+use crate::api::Object;
 use crate::api::kong::annotations::INGRESS_CLASS;
-use crate::api::names::{DIALECT_ANNOTATION, INGRESS_CONTROLLER, PORTICO_PREFIX};
-use crate::api::networking::{Ingress, IngressClass};
-use crate::api::{Kind, Object};
+use crate::api::names::DIALECT_ANNOTATION;
+use crate::api::networking::Ingress;
 use crate::compile::CompileContext;
+use crate::compile::annotation_reader::annotation_field;
 use crate::compile::certificates::SecretCache;
-use crate::compile::kong::annotations::annotation_field;
+use crate::compile::ingress_class;
+use crate::compile::ingress_class::dialect::{self, Dialect};
 use crate::compile::kong::plugins::Plugins;
-use crate::diagnostic::{Diagnostic, Topic};
-use crate::schema::nearest;
-
-/// The meaning of Ingresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dialect {
-    /// That of Kong's ingress controller, with its annotations and plugins.
-    Kong,
-    /// That of the Kubernetes specification, without annotations.
-    Kubernetes,
-}
-
-/// The values of [`DIALECT_ANNOTATION`], for messages.
-const VALUES: &str = "kong or kubernetes";
+use crate::diagnostic::Diagnostic;
 
 /// Plans an Ingress in the dialect of its class. `None` if this process does not serve the Ingress.
 pub(super) fn plan(
@@ -32,8 +21,8 @@ pub(super) fn plan(
     secrets: &mut SecretCache,
     ingress: &Object<Ingress>,
 ) -> Option<IngressPlan> {
-    let class = class::served_class(cx, ingress)?;
-    match class.map_or(Ok(Dialect::Kong), dialect_of_class) {
+    let class = ingress_class::served_class(cx, ingress)?;
+    match dialect::of_served_class(class) {
         Ok(Dialect::Kong) => plan::plan(cx, plugins, secrets, ingress),
         Ok(Dialect::Kubernetes) => Some(plain::plan(cx, plugins, secrets, ingress, None)),
         // Which protection the unknown dialect would have is unknown too, so no request is forwarded.
@@ -43,63 +32,9 @@ pub(super) fn plan(
             let problem = Diagnostic::error(
                 if is_annotated { annotation_field(INGRESS_CLASS) } else { "spec.ingressClassName".to_owned() },
                 format!("IngressClass {class} has the unknown dialect {value:?}, so requests get status 503"),
-                format!("set annotation {DIALECT_ANNOTATION} of IngressClass {class} to {VALUES}"),
+                format!("set annotation {DIALECT_ANNOTATION} of IngressClass {class} to {}", dialect::VALUES),
             );
             Some(plain::plan(cx, plugins, secrets, ingress, Some(problem)))
         }
-    }
-}
-
-/// Whether this process serves the Ingress in a dialect in which annotations attach plugins.
-pub(in crate::compile) fn attaches_plugins(cx: CompileContext<'_>, ingress: &Object<Ingress>) -> bool {
-    let class = class::served_class(cx, ingress);
-    class.is_some_and(|class| class.map_or(Ok(Dialect::Kong), dialect_of_class) == Ok(Dialect::Kong))
-}
-
-/// Whether the class uses its IngressClassParameters, whose settings are those of Kong.
-pub(super) fn uses_parameters(class: &Object<IngressClass>) -> bool {
-    dialect_of_class(class) == Ok(Dialect::Kong)
-}
-
-/// The dialect, or the value if it is unknown. Classes of Kong's controller have Kong's dialect.
-fn dialect_of_class(class: &Object<IngressClass>) -> Result<Dialect, &str> {
-    match class.meta.annotations.get(DIALECT_ANNOTATION).map(|value| &**value) {
-        _ if class.spec.controller != INGRESS_CONTROLLER => Ok(Dialect::Kong),
-        None | Some("kong") => Ok(Dialect::Kong),
-        Some("kubernetes") => Ok(Dialect::Kubernetes),
-        Some(other) => Err(other),
-    }
-}
-
-/// Diagnostics about Portico's annotations of a served class.
-pub(super) fn class_notes(class: &Object<IngressClass>) -> Vec<Diagnostic> {
-    let mut notes = Vec::new();
-    let mut report = |key: &str, message: String, remedy: String| {
-        notes.push(Diagnostic::warning(annotation_field(key), message, remedy).with_topic(Topic::Annotation));
-    };
-    if let Err(value) = dialect_of_class(class) {
-        let message = format!("{value:?} is not a dialect, so all Ingresses of this class get status 503");
-        report(DIALECT_ANNOTATION, message, format!("write {VALUES}"));
-    }
-    for key in class.meta.annotations.keys().filter(|key| key.starts_with(PORTICO_PREFIX)) {
-        if &**key != DIALECT_ANNOTATION {
-            report(key, "this annotation is unknown".to_owned(), unknown_annotation_remedy(key, &[DIALECT_ANNOTATION]));
-        } else if class.spec.controller != INGRESS_CONTROLLER {
-            let message = format!("it has no effect on a class of controller {}", class.spec.controller);
-            report(key, message, format!("set spec.controller of a new class to {INGRESS_CONTROLLER}"));
-        }
-    }
-    if class.spec.parameters.is_some() && !uses_parameters(class) {
-        let message = format!("an {} has no effect on a class with this dialect", Kind::IngressClassParameters);
-        notes.push(Diagnostic::warning("spec.parameters", message, "remove the reference"));
-    }
-    notes
-}
-
-/// The remedy for an unknown annotation with Portico's prefix. `known`: the annotations that it may misspell.
-pub(super) fn unknown_annotation_remedy(key: &str, known: &[&'static str]) -> String {
-    match nearest(key, known.iter().copied()) {
-        Some(known) => format!("did you mean {known}? If not, remove it"),
-        None => "remove it".to_owned(),
     }
 }

@@ -2,15 +2,14 @@
 //! ingress controller (docs/kong-compatibility.md), in kong/, or `kubernetes`, in plain/.
 //!
 //! ```text
-//!   Ingress ─ class.rs: served? ─ dialect.rs ┬▶ plain/
-//!                                            └▶ kong/plan.rs ─▶ ../certificates.rs  spec.tls
+//!   Ingress ─ ../ingress_class/: served? ─ dialect.rs ┬▶ plain/
+//!                                                     └▶ kong/plan.rs ─▶ ../certificates.rs  spec.tls
 //!   all plans ┬ listener_routes.rs, host_conflicts.rs ─▶ a Bind for plain text, one for TLS
 //!             └ publish.rs ─▶ status.loadBalancer
 //! ```
 //!
 //! If two Ingresses claim the certificate of a host or the default backend, the older one wins, then the first by name.
 
-mod class;
 mod dialect;
 mod host_conflicts;
 mod kong;
@@ -22,12 +21,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub(super) use class::verdict as class_verdict;
-pub(super) use dialect::attaches_plugins;
 pub use publish::PublishSource;
 
 use super::CompileContext;
 use super::certificates::{self, SecretCache};
+use super::ingress_class;
 use super::kong::plugins::Plugins;
 use super::kong::rule_options::PRODUCT_HEADERS;
 use super::verdict::{Code, Condition, PublishedAddress, Verdict};
@@ -274,7 +272,7 @@ impl IngressCompiler {
         taken: &BTreeSet<BindAddress>,
     ) -> Option<Verdict> {
         let Some(plan) = self.plans.get(key) else {
-            return cx.store.ingresses.get(key).map(|object| class::foreign_verdict(cx, object));
+            return cx.store.ingresses.get(key).map(|object| ingress_class::foreign_verdict(cx, object));
         };
         let condition = match &plan.errors[..] {
             [] => Condition::without_diagnostics(Code::ObjectProgrammed),

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::annotations::annotation_field;
 use super::policy;
 use super::route_settings;
 use super::rule_options;
@@ -21,6 +20,7 @@ use crate::api::kong::annotations::{
     TAGS, WRITE_TIMEOUT,
 };
 use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::compile::annotation_reader::annotation_field;
 use crate::compile::backend::AnnotatedProtocol;
 use crate::compile::gateway::GatewayPlan;
 use crate::compile::hostname::intersects;

@@ -6,18 +6,36 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::policy_conflicts::PolicyConflicts;
-use super::service_settings;
+use super::{service_facade, service_settings};
 use crate::api::kong::annotations::{OVERRIDE, UPSTREAM_POLICY};
 use crate::api::kong::{KongIngress, KongIngressUpstream, KongUpstreamPolicy, UpstreamHealthchecks};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
+use crate::compile::backend::endpoints;
 use crate::compile::verdict::{AncestorVerdict, Code, Condition, Verdict};
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::store::Store;
-use crate::upstream::LoadBalancing;
+use crate::upstream::{LoadBalancing, UpstreamKey};
+
+/// The load-balancing algorithm of an upstream: that in the annotation of its facade or Service, or else that of a
+/// policy.
+pub(in crate::compile) fn upstream_balance(
+    store: &Store,
+    upstream: &UpstreamKey,
+    conflicts: &PolicyConflicts,
+) -> LoadBalancing {
+    let service = ObjectKey { namespace: upstream.namespace.clone(), name: upstream.service.clone() };
+    let facade = service_facade::of_upstream(store, upstream);
+    let Some(meta) = facade.or_else(|| store.services.get(&service).map(|service| &service.meta)) else {
+        return LoadBalancing::default();
+    };
+    let policy_applies = facade.is_some() || conflicts.for_service(&service).is_none();
+    let annotated = endpoints::annotated_balance(meta).ok().flatten();
+    annotated.or_else(|| policy_balance(store, meta, policy_applies)).unwrap_or_default()
+}
 
 /// The load-balancing algorithm for the Service or facade with this metadata; `None` if there is no supported one. A
 /// KongUpstreamPolicy overrides a KongIngress if the Services of each rule agree on the policy (`policy_applies`).
-pub(in crate::compile) fn balance(store: &Store, meta: &Meta, policy_applies: bool) -> Option<LoadBalancing> {
+fn policy_balance(store: &Store, meta: &Meta, policy_applies: bool) -> Option<LoadBalancing> {
     let policy_algorithm =
         upstream_policy(store, meta).filter(|_| policy_applies).and_then(|policy| policy.spec.algorithm.as_deref());
     let kong_ingress_algorithm = kong_ingress_upstream(store, meta).and_then(|upstream| upstream.algorithm.as_deref());

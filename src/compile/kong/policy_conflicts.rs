@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::annotations::annotation_field;
 use super::policy;
 use crate::api::gateway::HttpRoute;
 use crate::api::kong::annotations::UPSTREAM_POLICY;
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
+use crate::compile::annotation_reader::annotation_field;
 use crate::compile::backend_reference;
 use crate::compile::reference_grants::Referrer;
 use crate::diagnostic::Diagnostic;

@@ -2,13 +2,14 @@
 
 use http::{HeaderName, Method, StatusCode};
 
-use super::annotations::{AnnotationReader, ROUTE_ANNOTATIONS, annotation_field};
+use super::annotations::{ROUTE_ANNOTATIONS, note_unknown};
 use crate::api::Meta;
 use crate::api::kong::annotations::{
     FORCE_SSL_REDIRECT, HEADERS_PREFIX, HEADERS_SEPARATOR, HOST_ALIASES, HTTPS_REDIRECT_STATUS_CODE, METHODS,
     PATH_HANDLING, PRESERVE_HOST, PROTOCOLS, REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING,
     REWRITE, SNIS, STRIP_PATH, list,
 };
+use crate::compile::annotation_reader::{AnnotationReader, annotation_field};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::instance::Protocols;
 use crate::snapshot::router::by_conditions::{HeaderCondition, HeaderPattern, HostCondition, HostName, RouterFlavor};
@@ -88,7 +89,7 @@ pub(in crate::compile) fn read(meta: &Meta, flavor: RouterFlavor, object: &str) 
     for annotation in [REQUEST_BUFFERING, RESPONSE_BUFFERING] {
         reader.bool(annotation);
     }
-    reader.note_unknown(ROUTE_ANNOTATIONS, object);
+    note_unknown(&mut reader, ROUTE_ANNOTATIONS, object);
     RouteSettings { notes: reader.notes, ..settings }
 }
 

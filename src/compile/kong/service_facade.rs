@@ -9,7 +9,7 @@ use crate::store::{Changes, Store};
 use crate::upstream::UpstreamKey;
 
 /// The metadata of the facade that an upstream uses instead of its Service.
-pub(in crate::compile) fn of_upstream<'s>(store: &'s Store, upstream: &UpstreamKey) -> Option<&'s Meta> {
+pub(super) fn of_upstream<'s>(store: &'s Store, upstream: &UpstreamKey) -> Option<&'s Meta> {
     let id = id(upstream, upstream.facade.as_ref()?);
     store.kong_service_facades.get(&id.key).map(|facade| &facade.meta)
 }

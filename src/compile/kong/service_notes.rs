@@ -40,7 +40,7 @@ pub(in crate::compile) fn service_verdict(
     }
     notes.extend(tls.into_iter().chain(references));
     let via_cluster_ip = settings.via_cluster_ip && !is_headless;
-    notes.extend(endpoints::notes(store, service, forbidden, conflicts, via_cluster_ip));
+    notes.extend(endpoints::notes(store, service, forbidden, via_cluster_ip));
     notes.extend(missing_plugins);
     // Other controllers may serve an unused Service, and its annotations may be theirs.
     let diagnostics = if is_used { notes } else { without_events(notes) };

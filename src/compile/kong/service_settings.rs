@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::annotations::{AnnotationReader, SERVICE_ANNOTATIONS, annotation_field};
+use super::annotations::{SERVICE_ANNOTATIONS, note_unknown};
 use crate::api::core::Service;
 use crate::api::kong::annotations::{
     CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT, CONNECT_TIMEOUT, HOST_HEADER, PATH, PROTOCOL,
     READ_TIMEOUT, RETRIES, SERVICE_UPSTREAM, TLS_VERIFY, TLS_VERIFY_DEPTH, WRITE_TIMEOUT, list,
 };
 use crate::api::{Kind, Meta, Object, ObjectKey};
-use crate::compile::backend::AnnotatedProtocol;
+use crate::compile::annotation_reader::{AnnotationReader, annotation_field};
 use crate::compile::backend::tls::BackendTlsSettings;
+use crate::compile::backend::{AnnotatedProtocol, BackendSettings, UnknownAppProtocol};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::router::by_conditions::HostName;
 
@@ -36,7 +37,7 @@ pub(in crate::compile) struct ServiceSettings {
 
 /// The protocol of `konghq.com/protocol`. An unknown value is ignored; but if other annotations configure TLS, it
 /// counts as a protocol that cannot be served, so that requests are not sent in plain text.
-pub(in crate::compile) fn annotated_protocol(meta: &Meta) -> Option<AnnotatedProtocol> {
+fn annotated_protocol(meta: &Meta) -> Option<AnnotatedProtocol> {
     let text = meta.annotations.get(PROTOCOL)?;
     parse_protocol(text).or_else(|| has_tls_annotations(meta).then_some(AnnotatedProtocol::Stream))
 }
@@ -87,17 +88,25 @@ pub(in crate::compile) fn read(meta: &Meta, kind: Kind, has_tls_port: bool) -> S
             }
         }
     }
-    reader.note_unknown(SERVICE_ANNOTATIONS, &format!("a {kind}"));
+    note_unknown(&mut reader, SERVICE_ANNOTATIONS, &format!("a {kind}"));
     ServiceSettings { notes: reader.notes, ..settings }
 }
 
-/// Whether to connect to the ClusterIP of the Service instead of its endpoints.
-pub(in crate::compile) fn is_via_cluster_ip(meta: &Meta) -> bool {
-    AnnotationReader::new(meta).bool(SERVICE_UPSTREAM).unwrap_or(false)
+/// The settings of a Service for Gateway API routes: `appProtocol` counts as the Gateway API defines, and annotations
+/// configure what the API has no fields for.
+pub(in crate::compile) fn for_gateway_api(service: &Object<Service>) -> BackendSettings<'_> {
+    BackendSettings {
+        source: (Kind::Service, &service.meta),
+        protocol: annotated_protocol(&service.meta),
+        tls_by_app_protocol: false,
+        unknown_app_protocol: UnknownAppProtocol::Reject,
+        via_cluster_ip: AnnotationReader::new(&service.meta).bool(SERVICE_UPSTREAM).unwrap_or(false),
+        tls: tls_settings(&service.meta),
+    }
 }
 
 /// The annotations that configure TLS connections.
-pub(in crate::compile) fn tls_settings(meta: &Meta) -> BackendTlsSettings {
+fn tls_settings(meta: &Meta) -> BackendTlsSettings {
     let text = |key: &str| meta.annotations.get(key).map(|value| &**value);
     let names = |key| list(text(key).unwrap_or_default()).map(Box::from).collect();
     let mut invalid = None;

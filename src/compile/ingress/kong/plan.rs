@@ -12,8 +12,8 @@ use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::backend::tls;
 use crate::compile::certificates::{self, SecretCache};
-use crate::compile::ingress::class;
 use crate::compile::ingress::plain::PlainRoutes;
+use crate::compile::ingress_class;
 use crate::compile::kong::plugins::{PluginSite, Plugins, RouteFacts};
 use crate::compile::kong::route_settings::{self, RouteSettings};
 use crate::compile::kong::rule_options;
@@ -81,7 +81,7 @@ pub(in crate::compile::ingress) fn plan(
     secrets: &mut SecretCache,
     ingress: &Object<Ingress>,
 ) -> Option<IngressPlan> {
-    let class = class::class_parameters(cx, ingress)?;
+    let class = ingress_class::class_parameters(cx, ingress)?;
     let settings = route_settings::read(&ingress.meta, cx.inputs.ingress.flavor, "an Ingress");
     let mut planner = IngressPlanner {
         cx,

@@ -1,14 +1,14 @@
 //! The annotations of an Ingress of the dialect `kubernetes`: none has an effect. An annotation that protects requests
 //! in Kong's dialect takes the Ingress out of service, so that an Ingress that changes its class is not exposed.
 
-use super::super::dialect::unknown_annotation_remedy;
 use crate::api::Meta;
 use crate::api::kong::annotations::{
     ANNOTATION_PREFIX, FORCE_SSL_REDIRECT, HEADERS_PREFIX, HTTPS_REDIRECT_STATUS_CODE, INGRESS_PREFIX, METHODS,
     PLUGINS, PROTOCOLS, SNIS,
 };
 use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION, DIALECT_ANNOTATION, PORTICO_PREFIX};
-use crate::compile::kong::annotations::annotation_field;
+use crate::compile::annotation_reader::annotation_field;
+use crate::compile::ingress_class::dialect::unknown_annotation_remedy;
 use crate::diagnostic::{Diagnostic, Topic};
 
 /// The diagnostics about annotations.

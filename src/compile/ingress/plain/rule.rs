@@ -11,8 +11,8 @@ use crate::api::kong::annotations::{
 use crate::api::networking::{Ingress, IngressBackend};
 use crate::api::{Kind, Meta, Object};
 use crate::compile::CompileContext;
+use crate::compile::annotation_reader::annotation_field;
 use crate::compile::backend::tls;
-use crate::compile::kong::annotations::annotation_field;
 use crate::compile::kong::plugins::{PluginSite, Plugins, RouteFacts};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;

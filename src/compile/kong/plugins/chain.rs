@@ -7,7 +7,7 @@ use super::references::{self, PluginReferrers, PluginSubjects};
 use super::{CompiledPlugin, Plugins, route_description};
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
-use crate::compile::kong::annotations::annotation_field;
+use crate::compile::annotation_reader::annotation_field;
 use crate::compile::kong::consumers;
 use crate::compile::{CompileContext, CompileInputs};
 use crate::diagnostic::{Diagnostic, Topic};

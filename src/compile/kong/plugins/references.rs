@@ -15,7 +15,8 @@ use crate::api::kind::{GATEWAY_GROUP, KONG_GROUP};
 use crate::api::kong::annotations::{PLUGINS, list};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
-use crate::compile::kong::annotations::annotation_field;
+use crate::compile::annotation_reader::annotation_field;
+use crate::compile::ingress_class::dialect;
 use crate::compile::kong::consumers;
 use crate::compile::reference_grants::{CrossNamespaceReference, Referrer};
 use crate::diagnostic::Diagnostic;
@@ -261,8 +262,7 @@ pub(super) fn referrers(cx: CompileContext<'_>, plugin: &ObjectId, scopes: Scope
             }
             Kind::Ingress => {
                 let ingress = cx.store.ingresses.get(&id.key);
-                ingress.is_some_and(|ingress| crate::compile::ingress::attaches_plugins(cx, ingress))
-                    && refers_to_plugin()
+                ingress.is_some_and(|ingress| dialect::attaches_plugins(cx, ingress)) && refers_to_plugin()
             }
             Kind::KongServiceFacade => cx.inputs.classes.serves_object(cx.store, meta, None) && refers_to_plugin(),
             Kind::Service => refers_to_plugin(),

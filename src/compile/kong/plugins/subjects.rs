@@ -10,7 +10,7 @@ use super::{CompiledPlugin, Plugins};
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, ObjectId};
 use crate::compile::CompileContext;
-use crate::compile::kong::annotations::annotation_field;
+use crate::compile::annotation_reader::annotation_field;
 use crate::compile::kong::consumers::{consumer_id, group_name};
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::plugin_api::consumers::plugins::{ConsumerPlugin, OrderedPlugins, PluginSubject};

@@ -1,8 +1,11 @@
 //! Decides by its class whether this process serves an Ingress, and reads the parameters of the class.
+//!
+//! It is separate from `../ingress`, so that what all kinds of routes share, such as plugins, can ask it, too.
 
-use super::super::CompileContext;
-use super::super::verdict::Verdict;
-use super::dialect;
+pub(super) mod dialect;
+
+use super::CompileContext;
+use super::verdict::Verdict;
 use crate::api::kong::IngressClassParametersSpec;
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::networking::{Ingress, IngressClass, IngressClassParametersReference};
@@ -61,7 +64,7 @@ pub(super) fn foreign_verdict(cx: CompileContext<'_>, ingress: &Object<Ingress>)
 }
 
 /// The verdict on an IngressClass; without diagnostics for a class of another controller.
-pub(in crate::compile) fn verdict(cx: CompileContext<'_>, class: &Object<IngressClass>) -> Verdict {
+pub(super) fn verdict(cx: CompileContext<'_>, class: &Object<IngressClass>) -> Verdict {
     let mut verdict = Verdict { generation: class.meta.generation, ..Verdict::default() };
     if !cx.inputs.classes.serves_class(class) {
         return verdict;
