@@ -1,6 +1,6 @@
 //! Selects the Ingresses, consumers and other objects that this process serves, by their class.
 
-use crate::api::kong;
+use crate::api::kong::INGRESS_CONTROLLER as OTHER_INGRESS_CONTROLLER;
 use crate::api::kong::annotations::{INGRESS_CLASS, IS_DEFAULT_CLASS};
 use crate::api::names::{INGRESS_CLASS_NAME, INGRESS_CONTROLLER};
 use crate::api::networking::IngressClass;
@@ -35,7 +35,7 @@ impl Classes {
         match controller {
             None => class == self.name,
             Some(INGRESS_CONTROLLER) => true,
-            Some(kong::INGRESS_CONTROLLER) => self.replaces_other_controller() && class == self.name,
+            Some(OTHER_INGRESS_CONTROLLER) => self.replaces_other_controller() && class == self.name,
             Some(_) => false,
         }
     }
@@ -85,7 +85,7 @@ mod tests {
     fn class_annotation_overrides_field_then_default_class_applies() {
         let classes = Classes { name: "kong".to_owned() };
         let (mut store, mut with_default) = (Store::default(), Store::default());
-        let ours = || class("kong", kong::INGRESS_CONTROLLER, json!({}));
+        let ours = || class("kong", OTHER_INGRESS_CONTROLLER, json!({}));
         let foreign = || class("nginx", "nginx.example/controller", json!({}));
         store.apply(Batch { upserts: vec![ours(), foreign()], removes: vec![] });
         let default_class = class("usual", INGRESS_CONTROLLER, json!({IS_DEFAULT_CLASS: "true"}));

@@ -27,8 +27,20 @@ const OF_THE_DIALECT: &[&str] = &[
 /// Modules that handle objects of every kind, so that they may use the names that the table of kinds declares.
 const OF_EVERY_KIND: &[&str] = &["api", "k8s", "manifests", "report", "schema", "store"];
 
-/// Modules that call the dialect by the name of its module. Their tests may use kinds.
-const CALLERS: &[&str] = &["compile"];
+/// Where neutral code and the dialect are joined: these files and folders call the dialect by the name of its module.
+const CALLERS: &[&str] = &[
+    "src/compile/filters.rs",
+    "src/compile/http_route/",
+    "src/compile/ingress/",
+    "src/compile/mod.rs",
+    "src/compile/notes.rs",
+    "src/compile/tcp_route.rs",
+    "src/compile/verdict_updates.rs",
+];
+
+/// Modules that read objects of neutral kinds, on which the dialect has annotations: they may use the names that
+/// `crate::api` declares for these.
+const READERS: &[&str] = &["compile"];
 
 /// Modules without the dialect, except in tests about its objects.
 const TESTED_WITH_KINDS: &[&str] = &["compile", "status"];
@@ -36,16 +48,19 @@ const TESTED_WITH_KINDS: &[&str] = &["compile", "status"];
 pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
     let declared = declared_names(files);
     let mut findings = Vec::new();
-    let mut unused: BTreeSet<&str> = OF_THE_DIALECT.iter().copied().collect();
+    let mut unused: BTreeSet<&str> = OF_THE_DIALECT.iter().chain(CALLERS).copied().collect();
     for file in files.iter().filter(|file| file.path.starts_with("src/") && file.has_extension("rs")) {
         if file.path == KINDS {
             continue;
         }
         let own = OF_THE_DIALECT.iter().find(|folder| file.path.starts_with(**folder));
-        for (token, is_test) in named(&tokens(&file.text), file.path.contains("/tests")) {
+        let caller = CALLERS.iter().find(|folder| file.path.starts_with(**folder));
+        for Named { token, is_of_api, is_test } in named(&tokens(&file.text), file.path.contains("/tests")) {
             if let Some(folder) = own {
                 unused.remove(folder);
-            } else if !is_allowed(module_of(&file.path), &token.text, is_test, &declared) {
+            } else if let Some(folder) = caller.filter(|_| token.text == DIALECT && !is_of_api) {
+                unused.remove(folder);
+            } else if !is_allowed(module_of(&file.path), &token.text, is_of_api, is_test, &declared) {
                 let message = format!(
                     "`{}` names a dialect in neutral code; express what differs as an option, or move the code to one \
                      of {}",
@@ -57,14 +72,14 @@ pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
         }
     }
     for path in unused {
-        let message = format!("no identifier in {path} names the dialect; remove it from the list");
+        let message = format!("no identifier in {path} names the dialect; remove it from its list");
         findings.push(Finding::new("tests/tidy/dialects.rs", 1, message));
     }
     findings
 }
 
-fn is_allowed(module: &str, name: &str, is_test: bool, declared: &BTreeSet<String>) -> bool {
-    if name == DIALECT && (OF_EVERY_KIND.contains(&module) || CALLERS.contains(&module)) {
+fn is_allowed(module: &str, name: &str, is_of_api: bool, is_test: bool, declared: &BTreeSet<String>) -> bool {
+    if name == DIALECT && (OF_EVERY_KIND.contains(&module) || (is_of_api && READERS.contains(&module))) {
         return true;
     }
     let may_name_kinds = OF_EVERY_KIND.contains(&module) || (is_test && TESTED_WITH_KINDS.contains(&module));
@@ -77,14 +92,27 @@ fn declared_names(files: &[File]) -> BTreeSet<String> {
     table.flat_map(|file| tokens(&file.text)).map(|token| token.text).filter(|name| names_dialect(name)).collect()
 }
 
-/// The tokens that name the dialect, each with whether it belongs to tests.
-fn named(tokens: &[Token], is_test_file: bool) -> Vec<(&Token, bool)> {
+/// A token that names the dialect.
+struct Named<'a> {
+    token: &'a Token,
+    /// Whether it is the module of `api`: the token is in a path after `api`.
+    is_of_api: bool,
+    is_test: bool,
+}
+
+/// The tokens that name the dialect.
+fn named(tokens: &[Token], is_test_file: bool) -> Vec<Named<'_>> {
     let is_test_attribute =
         |window: &[Token]| window.iter().map(|token| token.text.as_str()).eq(["cfg", "(", "test", ")"]);
     // Inline tests are at the end of a file.
     let first_test = tokens.windows(4).position(is_test_attribute).unwrap_or(tokens.len());
+    let is_of_api = |at: usize| {
+        at.checked_sub(2).is_some_and(|start| tokens[start..at].iter().map(|token| &*token.text).eq(["api", "::"]))
+    };
     let numbered = tokens.iter().enumerate().filter(|(_, token)| names_dialect(&token.text));
-    numbered.map(|(at, token)| (token, is_test_file || at > first_test)).collect()
+    let named =
+        numbered.map(|(at, token)| Named { token, is_of_api: is_of_api(at), is_test: is_test_file || at > first_test });
+    named.collect()
 }
 
 fn names_dialect(name: &str) -> bool {
@@ -102,10 +130,11 @@ mod tests {
     use super::*;
     use crate::tree::{Places, expect};
 
-    /// A table of kinds, and one identifier in each folder of the dialect.
+    /// A table of kinds, one identifier in each folder of the dialect, and a call from each caller.
     fn with_dialect(path: &str, text: &str) -> Vec<File> {
         let mut files = vec![File::new(path, text), File::new(KINDS, "enum Kind { KongPlugin }\nin kong_plugins")];
         files.extend(OF_THE_DIALECT.iter().map(|folder| File::new(&format!("{folder}mod.rs"), "struct KongX;")));
+        files.extend(CALLERS.iter().map(|folder| File::new(&format!("{folder}mod.rs"), "use super::kong::f;")));
         files
     }
 
@@ -118,7 +147,15 @@ mod tests {
             ("constant", "src/upstream/a.rs", "const A_KONG: u8 = 1;", &[("src/upstream/a.rs:1", "`A_KONG`")]),
             ("string and comment", "src/proxy/a.rs", "// kong\nlet x = \"x-kong-id\";", &[]),
             ("module of the dialect", "src/compile/kong/a.rs", "struct KongRule;", &[]),
-            ("call from compile", "src/compile/a.rs", "use super::kong::plugins;", &[]),
+            ("call from a caller", "src/compile/tcp_route.rs", "use super::kong::plugins;", &[]),
+            (
+                "call from backend",
+                "src/compile/backend/a.rs",
+                "super::kong::f();",
+                &[("src/compile/backend/a.rs:1", "`kong`")],
+            ),
+            ("annotation in backend", "src/compile/backend/a.rs", "use crate::api::kong::annotations::PATH;", &[]),
+            ("annotation in the proxy", "src/proxy/a.rs", "use api::kong::PATH;", &[("src/proxy/a.rs:1", "`kong`")]),
             ("call from the proxy", "src/proxy/a.rs", "use super::kong::f;", &[("src/proxy/a.rs:1", "`kong`")]),
             ("kind in compile", "src/compile/a.rs", "Kind::KongPlugin", &[("src/compile/a.rs:1", "`KongPlugin`")]),
             ("kind in a test", "src/status/a.rs", "#[cfg(test)]\nmod tests { Kind::KongPlugin }", &[]),
@@ -135,7 +172,8 @@ mod tests {
     #[test]
     fn folders_without_the_dialect_are_found() {
         let mut files = with_dialect("src/proxy/a.rs", "");
-        files.retain(|file| !file.path.starts_with("src/args/"));
-        expect("stale folder", findings(&files), &[("tests/tidy/dialects.rs:1", "src/args/")]);
+        files.retain(|file| !file.path.starts_with("src/args/") && !file.path.starts_with("src/compile/notes.rs"));
+        let stale = [("tests/tidy/dialects.rs:1", "src/args/"), ("tests/tidy/dialects.rs:1", "src/compile/notes.rs")];
+        expect("stale folder and caller", findings(&files), &stale);
     }
 }
