@@ -251,7 +251,7 @@ impl Compiler {
             to_build.extend(self.upstream_usage.of_service(service));
         }
         let build = |key| {
-            let balance = kong::policy::upstream_balance(store, key, &self.policy_conflicts);
+            let balance = kong::upstream_policy::upstream_balance(store, key, &self.policy_conflicts);
             backend::endpoints::build(store, key, &self.forbidden, balance)
         };
         to_build.into_iter().map(|key| (key.clone(), build(key))).collect()

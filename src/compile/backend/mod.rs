@@ -1,17 +1,17 @@
 //! Service → upstream: which port, protocol and TLS requests to a Service use, and at which addresses.
 //!
 //! ```text
-//!   ../backend_reference.rs   Gateway API ─┐                      ┌ tls_requirement.rs   is plain text allowed?
+//!   ../backend_reference.rs   Gateway API ─┐                      ┌ backend_tls_policy.rs   is plain text allowed?
 //!                                          ├ BackendSettings ─▶ upstream_key ─▶ UpstreamKey ─▶ endpoints.rs
-//!   ../ingress/kong/backend.rs       Kong ─┘                      └ tls.rs   certificates and trusted CAs
+//!   ../ingress/kong/backend.rs       Kong ─┘                      └ annotated_tls.rs   certificates and trusted CAs
 //! ```
 //!
 //! Gateway API and Kong are two dialects: [`BackendSettings`] has a field for each rule in which they differ. Callers
 //! pass these settings, and the load-balancing algorithm to endpoints.rs, so this module calls no dialect.
 
+pub(super) mod annotated_tls;
+mod backend_tls_policy;
 pub(super) mod endpoints;
-pub(super) mod tls;
-mod tls_requirement;
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 use crate::upstream::{UpstreamKey, UpstreamProtocol};
-use tls::BackendTlsSettings;
+use annotated_tls::BackendTlsSettings;
 
 /// How a dialect sends requests to a Service.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl BackendSettings<'_> {
         if let Some(annotated) = self.protocol {
             return Ok((annotated.protocol().ok_or(BackendError::NamedProtocol)?, annotated.is_tls()));
         }
-        if self.tls_by_app_protocol && tls::is_tls_port(port) {
+        if self.tls_by_app_protocol && annotated_tls::is_tls_port(port) {
             return Ok((UpstreamProtocol::Http1, true));
         }
         let app_protocol = port.app_protocol.as_deref().unwrap_or_default();
@@ -123,13 +123,13 @@ pub(super) fn upstream_key(
     settings: &BackendSettings<'_>,
 ) -> Result<UpstreamKey, BackendError> {
     let (protocol, is_tls) = settings.protocol_of(port)?;
-    if let Some((message, remedy)) = tls_requirement::plain_text_problem(cx, &service.meta.key, port) {
+    if let Some((message, remedy)) = backend_tls_policy::plain_text_problem(cx, &service.meta.key, port) {
         return Err(BackendError::TlsRequired(message, remedy));
     }
     let (kind, meta) = settings.source;
-    let tls = is_tls.then(|| tls::tls_settings(cx, meta, protocol, &settings.tls)).transpose();
+    let tls = is_tls.then(|| annotated_tls::tls_settings(cx, meta, protocol, &settings.tls)).transpose();
     let tls = tls.map_err(|problem| {
-        let (message, remedy) = tls::referrer_problem(kind, meta, &problem, referrer_namespace);
+        let (message, remedy) = annotated_tls::referrer_problem(kind, meta, &problem, referrer_namespace);
         BackendError::InvalidTls(message, remedy)
     })?;
     let ObjectKey { namespace, name } = service.meta.key.clone();
@@ -152,7 +152,7 @@ pub(super) fn stream_upstream_key(
     port: &ServicePort,
     via_cluster_ip: bool,
 ) -> Result<UpstreamKey, (String, &'static str)> {
-    if let Some(problem) = tls_requirement::plain_text_problem(cx, &service.meta.key, port) {
+    if let Some(problem) = backend_tls_policy::plain_text_problem(cx, &service.meta.key, port) {
         return Err(problem);
     }
     let ObjectKey { namespace, name } = service.meta.key.clone();

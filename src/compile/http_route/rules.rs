@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::super::CompileContext;
-use super::super::backend::tls;
+use super::super::backend::annotated_tls;
 use super::super::backend_reference;
 use super::super::kong::http_route_annotations::{self, RouteAnnotations, RuleAnnotations};
 use super::super::kong::plugins::{PluginSite, Plugins, RouteFacts, RuleChain};
@@ -111,7 +111,7 @@ impl TranslatedRules {
     fn note_unverified(&mut self, translated: &TranslatedRule, field: &str) {
         for key in &translated.upstreams {
             let service = format!("Service {}/{}", key.namespace, key.service);
-            self.note_once(tls::unverified_note(key.tls.as_ref(), &service, field));
+            self.note_once(annotated_tls::unverified_note(key.tls.as_ref(), &service, field));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Plans each Ingress in the dialect of its class.
 
-use super::kong::plan::{self, IngressPlan};
-use super::plain;
+use super::plan::IngressPlan;
+use super::{kong, kubernetes};
 use crate::api::Object;
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::names::DIALECT_ANNOTATION;
@@ -23,8 +23,8 @@ pub(super) fn plan(
 ) -> Option<IngressPlan> {
     let class = ingress_class::served_class(cx, ingress)?;
     match dialect::of_served_class(class) {
-        Ok(Dialect::Kong) => plan::plan(cx, plugins, secrets, ingress),
-        Ok(Dialect::Kubernetes) => Some(plain::plan(cx, plugins, secrets, ingress, None)),
+        Ok(Dialect::Kong) => kong::plan::plan(cx, plugins, secrets, ingress),
+        Ok(Dialect::Kubernetes) => Some(kubernetes::plan(cx, plugins, secrets, ingress, None)),
         // Which protection the unknown dialect would have is unknown too, so no request is forwarded.
         Err(value) => {
             let class = class.map(|class| &*class.meta.key.name).unwrap_or_default();
@@ -34,7 +34,7 @@ pub(super) fn plan(
                 format!("IngressClass {class} has the unknown dialect {value:?}, so requests get status 503"),
                 format!("set annotation {DIALECT_ANNOTATION} of IngressClass {class} to {}", dialect::VALUES),
             );
-            Some(plain::plan(cx, plugins, secrets, ingress, Some(problem)))
+            Some(kubernetes::plan(cx, plugins, secrets, ingress, Some(problem)))
         }
     }
 }

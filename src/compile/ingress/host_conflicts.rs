@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::kong::plan::IngressPlan;
+use super::plan::IngressPlan;
 use crate::api::ObjectKey;
 use crate::api::kong::annotations::HOST_ALIASES;
 use crate::api::networking::Ingress;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::host_conflicts;
-use super::kong::plan::IngressPlan;
+use super::plan::IngressPlan;
 use crate::api::ObjectKey;
 use crate::snapshot::Routes;
 use crate::snapshot::host::HostPattern;
@@ -35,7 +35,7 @@ impl ListenerRoutes {
     ) -> Self {
         let routes = plans.iter().flat_map(|(_, plan)| &plan.routes).cloned();
         let default_plan = plans.iter().map(|(_, plan)| plan).find(|plan| plan.has_default_backend());
-        if plans.iter().all(|(_, plan)| plan.plain.is_none()) {
+        if plans.iter().all(|(_, plan)| plan.by_host.is_none()) {
             routers.clear();
             let default_route = default_plan.and_then(|plan| plan.default_route.clone());
             return ListenerRoutes::ByConditions(Arc::new(ConditionsRouter::build(
@@ -44,9 +44,9 @@ impl ListenerRoutes {
             )));
         }
         update_routers(plans, routers, changed_hosts);
-        let default_backend = default_plan.and_then(|plan| match (&plan.plain, &plan.default_route) {
-            (Some(plain), _) => {
-                let route_match = plain.default_backend.clone()?;
+        let default_backend = default_plan.and_then(|plan| match (&plan.by_host, &plan.default_route) {
+            (Some(routes), _) => {
+                let route_match = routes.default_backend.clone()?;
                 Some(DefaultBackend::ByHost(Arc::new(HostRouter::build(vec![route_match]))))
             }
             (None, route) => {
@@ -77,7 +77,7 @@ fn update_routers(
     changed_hosts: &BTreeSet<HostPattern>,
 ) {
     let mut matches: BTreeMap<&HostPattern, Vec<RouteMatch>> = BTreeMap::new();
-    for path in plans.iter().filter_map(|(_, plan)| plan.plain.as_ref()).flat_map(|plain| &plain.paths) {
+    for path in plans.iter().filter_map(|(_, plan)| plan.by_host.as_ref()).flat_map(|routes| &routes.paths) {
         if changed_hosts.contains(&path.host) {
             matches.entry(&path.host).or_default().push(path.route_match.clone());
         }

@@ -1,9 +1,10 @@
 //! Compiles Ingresses. All Ingresses share two ports. The class of an Ingress selects its dialect: that of Kong's
-//! ingress controller (docs/kong-compatibility.md), in kong/, or `kubernetes`, in plain/.
+//! ingress controller (docs/kong-compatibility.md), in kong/, or `kubernetes`, in kubernetes/.
 //!
 //! ```text
-//!   Ingress ─ ../ingress_class/: served? ─ dialect.rs ┬▶ plain/
-//!                                                     └▶ kong/plan.rs ─▶ ../certificates.rs  spec.tls
+//!   Ingress ─ ../ingress_class/: served? ─ dialect.rs ┬▶ kubernetes/
+//!                                                     └▶ kong/plan.rs
+//!                                                     each ─▶ plan.rs ─▶ ../certificates.rs  spec.tls
 //!   all plans ┬ listener_routes.rs, host_conflicts.rs ─▶ a Bind for plain text, one for TLS
 //!             └ publish.rs ─▶ status.loadBalancer
 //! ```
@@ -13,8 +14,9 @@
 mod dialect;
 mod host_conflicts;
 mod kong;
+mod kubernetes;
 mod listener_routes;
-mod plain;
+mod plan;
 mod publish;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,8 +39,8 @@ use crate::snapshot::router::by_conditions::RouterFlavor;
 use crate::snapshot::{Bind, BindAddress, HttpListener};
 use crate::store::Changes;
 use crate::upstream::UpstreamKey;
-use kong::plan::IngressPlan;
 use listener_routes::{HostRouters, ListenerRoutes};
+use plan::IngressPlan;
 
 /// Settings for all Ingresses.
 #[derive(Clone, Debug, Default)]
@@ -187,7 +189,7 @@ impl IngressCompiler {
         let mut default_backend_owner: Option<&ObjectKey> = None;
         let plans = self.plans_by_age();
         for (key, problem) in
-            host_conflicts::find(cx.store, &plans).into_iter().chain(plain::path_conflicts::find(&plans))
+            host_conflicts::find(cx.store, &plans).into_iter().chain(kubernetes::path_conflicts::find(&plans))
         {
             conflicts.entry(key.clone()).or_default().push(problem);
         }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::policy;
 use super::route_settings;
 use super::rule_options;
 use super::service_settings::default_host;
 use super::service_settings::{self, ServiceSettings};
+use super::upstream_policy;
 use crate::api::core::Service;
 use crate::api::gateway::HttpRoute;
 use crate::api::kong::annotations::{
@@ -138,7 +138,7 @@ pub(in crate::compile) fn read_rule(
             let is_tls = settings.protocol.is_some_and(AnnotatedProtocol::is_tls);
             options.host =
                 UpstreamHost::Fixed(settings.host.clone().unwrap_or_else(|| default_host(service, port, is_tls)));
-            if policy::sets_host_header(store, &service.meta) {
+            if upstream_policy::sets_host_header(store, &service.meta) {
                 let message = format!(
                     "upstream.host_header of the KongIngress of Service {} applies to Ingresses only",
                     service.meta.key

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::policy;
+use super::upstream_policy;
 use crate::api::gateway::HttpRoute;
 use crate::api::kong::annotations::UPSTREAM_POLICY;
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
@@ -84,7 +84,9 @@ fn conflicting_services(store: &Store, route: &Object<HttpRoute>) -> BTreeMap<Ob
             backend_reference::permitted_service(store, from, &backend.target, unreported_field).ok()
         });
         let policies: BTreeMap<ObjectKey, Option<ObjectKey>> = services
-            .map(|service| (service.meta.key.clone(), policy::referenced_policy(&service.meta, UPSTREAM_POLICY)))
+            .map(|service| {
+                (service.meta.key.clone(), upstream_policy::referenced_policy(&service.meta, UPSTREAM_POLICY))
+            })
             .collect();
         for (service, policy) in policies.iter().filter(|(_, policy)| policy.is_some()) {
             if let Some((other, _)) = policies.iter().find(|(_, other_policy)| *other_policy != policy) {

@@ -1,15 +1,15 @@
 //! Verdicts on Services and facades: notes about their settings, references and endpoints.
 
 use super::plugins;
-use super::policy;
 use super::policy_conflicts::PolicyConflicts;
 use super::service_settings::{self, ServiceSettings};
+use super::upstream_policy;
 use crate::api::core::Service;
 use crate::api::kong::KongServiceFacade;
 use crate::api::kong::annotations::SERVICE_UPSTREAM;
 use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::compile::backend::AnnotatedProtocol;
-use crate::compile::backend::{endpoints, tls};
+use crate::compile::backend::{annotated_tls, endpoints};
 use crate::compile::forbidden_addresses::ForbiddenAddresses;
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::{Diagnostic, Topic};
@@ -23,7 +23,7 @@ pub(in crate::compile) fn service_verdict(
     conflicts: &PolicyConflicts,
     is_used: bool,
 ) -> Verdict {
-    let has_tls_port = service.spec.ports.iter().any(tls::is_tls_port);
+    let has_tls_port = service.spec.ports.iter().any(annotated_tls::is_tls_port);
     let conflict = conflicts.for_service(&service.meta.key);
     let CheckedSettings { settings, tls, references, missing_plugins } =
         CheckedSettings::new(store, Kind::Service, &service.meta, has_tls_port, conflict);
@@ -51,7 +51,7 @@ pub(in crate::compile) fn service_verdict(
 pub(in crate::compile) fn facade_verdict(store: &Store, facade: &Object<KongServiceFacade>, is_used: bool) -> Verdict {
     let ObjectKey { namespace, .. } = &facade.meta.key;
     let service = store.services.get(&ObjectKey::new(namespace, &facade.spec.backend_ref.name));
-    let has_tls_port = service.is_some_and(|service| service.spec.ports.iter().any(tls::is_tls_port));
+    let has_tls_port = service.is_some_and(|service| service.spec.ports.iter().any(annotated_tls::is_tls_port));
     let CheckedSettings { settings, tls, references, missing_plugins } =
         CheckedSettings::new(store, Kind::KongServiceFacade, &facade.meta, has_tls_port, None);
     let without_events_if_unused = |notes| if is_used { notes } else { without_events(notes) };
@@ -89,8 +89,8 @@ impl CheckedSettings {
     ) -> CheckedSettings {
         let settings = service_settings::read(meta, kind, has_tls_port);
         let uses_tls = settings.protocol.map_or(has_tls_port, AnnotatedProtocol::is_tls);
-        let tls = uses_tls.then(|| tls::notes(store, meta, &settings.tls)).flatten();
-        let mut references = policy::notes(store, meta);
+        let tls = uses_tls.then(|| annotated_tls::notes(store, meta, &settings.tls)).flatten();
+        let mut references = upstream_policy::notes(store, meta);
         let as_annotation_warning = |problem: Diagnostic| problem.into_warning().with_topic(Topic::Annotation);
         references.extend(conflict.map(as_annotation_warning));
         let missing_plugins = plugins::referenced_plugins(store, kind, meta).filter_map(Result::err);

@@ -12,7 +12,7 @@ use crate::api::kong::annotations::{
 };
 use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::compile::annotation_reader::{AnnotationReader, annotation_field};
-use crate::compile::backend::tls::BackendTlsSettings;
+use crate::compile::backend::annotated_tls::BackendTlsSettings;
 use crate::compile::backend::{AnnotatedProtocol, BackendSettings, UnknownAppProtocol};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::router::by_conditions::HostName;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{policy, service_notes, unserved_kinds};
+use super::{service_notes, unserved_kinds, upstream_policy};
 use crate::api::{Kind, ObjectId};
 use crate::compile::verdict::Verdict;
 use crate::compile::{CompileContext, CompileRun, Compiler};
@@ -53,7 +53,7 @@ impl Compiler {
                 Kind::KongUpstreamPolicy | Kind::KongIngress => drop(outdated.insert(id.clone())),
                 Kind::Service | Kind::KongServiceFacade => {
                     let referenced: BTreeSet<_> =
-                        store.meta(id).into_iter().flat_map(policy::referenced_policies).collect();
+                        store.meta(id).into_iter().flat_map(upstream_policy::referenced_policies).collect();
                     outdated.extend(referenced.iter().cloned());
                     outdated.extend(self.policies_by_referrer.remove(id).unwrap_or_default());
                     if !referenced.is_empty() {
@@ -64,7 +64,7 @@ impl Compiler {
             }
         }
         for id in outdated {
-            let verdict = policy::verdict(store, &id, &self.policy_conflicts);
+            let verdict = upstream_policy::verdict(store, &id, &self.policy_conflicts);
             self.set_verdict(id, verdict, run);
         }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!   plan.rs ─┬ ../../kong/route_settings.rs   annotations of the Ingress
 //!            ├ path.rs                        paths by type
-//!            └ backend.rs                     Service or facade ─ ../../kong/{service_settings,policy}.rs
+//!            └ backend.rs                     Service or facade ─ ../../kong/{service_settings,upstream_policy}.rs
 //! ```
 
 pub(super) mod backend;

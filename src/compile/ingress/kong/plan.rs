@@ -1,4 +1,4 @@
-//! Plans one Ingress: its routes, its certificates, and its diagnostics.
+//! Plans an Ingress of Kong's dialect: its routes, certificates and diagnostics.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,20 +8,17 @@ use super::path::{self, PathOptions};
 use crate::api::kong::IngressClassParametersSpec;
 use crate::api::kong::annotations::REWRITE;
 use crate::api::networking::{Ingress, IngressBackend};
-use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::api::{Kind, Meta, Object};
 use crate::compile::CompileContext;
-use crate::compile::backend::tls;
-use crate::compile::certificates::{self, SecretCache};
-use crate::compile::ingress::plain::PlainRoutes;
+use crate::compile::backend::annotated_tls;
+use crate::compile::certificates::SecretCache;
+use crate::compile::ingress::plan::{self, IngressPlan};
 use crate::compile::ingress_class;
 use crate::compile::kong::plugins::{PluginSite, Plugins, RouteFacts};
 use crate::compile::kong::route_settings::{self, RouteSettings};
 use crate::compile::kong::rule_options;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
-use crate::snapshot::certs::Certificate;
-use crate::snapshot::host::HostPattern;
-use crate::snapshot::ingress_routes::RouteOrder;
 use crate::snapshot::router::TieBreaker;
 use crate::snapshot::router::by_conditions::{ConditionRoute, HostCondition, PathCondition, RouterFlavor};
 use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteFailure, RouteRule, RuleId, Split};
@@ -29,50 +26,6 @@ use crate::snapshot::rule_options::{HttpsRedirect, RuleOptions, UpstreamHost};
 use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
 use crate::snapshot::upstream_path::UpstreamPath;
 use crate::upstream::UpstreamKey;
-
-/// The compiled state of a served Ingress.
-#[derive(Debug)]
-pub(in crate::compile::ingress) struct IngressPlan {
-    pub generation: i64,
-    pub created: Option<i64>,
-    pub routes: Vec<Arc<ConditionRoute>>,
-    /// The route of the default backend, which is used if this is the oldest Ingress with one.
-    pub default_route: Option<Arc<ConditionRoute>>,
-    /// The routes of an Ingress of the dialect `kubernetes`, which has no `routes` and no `default_route`.
-    pub plain: Option<PlainRoutes>,
-    pub certificates: Vec<HostCertificate>,
-    pub upstreams: BTreeSet<UpstreamKey>,
-    /// Errors that prevent parts of the Ingress from being served.
-    pub errors: Vec<Diagnostic>,
-    /// Diagnostics about parts that are served, but possibly not as intended.
-    pub notes: Vec<Diagnostic>,
-}
-
-impl IngressPlan {
-    pub(in crate::compile::ingress) fn has_default_backend(&self) -> bool {
-        let plain_default = self.plain.as_ref().and_then(|plain| plain.default_backend.as_ref());
-        self.default_route.is_some() || plain_default.is_some()
-    }
-
-    /// The hosts whose routers contain paths of this Ingress.
-    pub(in crate::compile::ingress) fn router_hosts(&self) -> impl Iterator<Item = &HostPattern> {
-        self.plain.iter().flat_map(|plain| &plain.paths).map(|path| &path.host)
-    }
-
-    /// The order of the routes.
-    pub(in crate::compile::ingress) fn order(&self) -> RouteOrder {
-        if self.plain.is_some() { RouteOrder::ByHost } else { RouteOrder::ByConditions }
-    }
-}
-
-/// The certificate of one host.
-#[derive(Clone, Debug)]
-pub(in crate::compile::ingress) struct HostCertificate {
-    pub host: HostPattern,
-    pub certificate: Arc<Certificate>,
-    /// The entry of `spec.tls` that assigns it.
-    pub field: String,
-}
 
 /// Plans an Ingress. `None` if this process does not serve it.
 pub(in crate::compile::ingress) fn plan(
@@ -102,10 +55,10 @@ pub(in crate::compile::ingress) fn plan(
         planner.notes.clone_from(&settings.notes);
     }
     let IngressPlanner { upstreams, mut errors, mut notes, .. } = planner;
-    let certificates = certificates(cx, secrets, ingress, &mut errors, &mut notes);
+    let certificates = plan::certificates(cx, secrets, ingress, &mut errors, &mut notes);
     let (generation, created) = (ingress.meta.generation, ingress.meta.created);
-    let plain = None;
-    Some(IngressPlan { generation, created, routes, default_route, plain, certificates, upstreams, errors, notes })
+    let by_host = None;
+    Some(IngressPlan { generation, created, routes, default_route, by_host, certificates, upstreams, errors, notes })
 }
 
 /// The index of the default backend's route, after those of all rules.
@@ -299,7 +252,8 @@ impl<'a> IngressPlanner<'a> {
             Ok(resolved) => {
                 let settings = &resolved.settings;
                 let (kind, meta) = resolved.settings_source;
-                let note = tls::unverified_note(resolved.key.tls.as_ref(), &format!("{kind} {}", meta.key), field);
+                let note =
+                    annotated_tls::unverified_note(resolved.key.tls.as_ref(), &format!("{kind} {}", meta.key), field);
                 self.notes.extend(note.filter(|note| !self.notes.contains(note)));
                 options.upstream_path = Some(self.upstream_path(settings.path.clone()));
                 if !self.settings.preserve_host {
@@ -420,41 +374,4 @@ impl<'a> IngressPlanner<'a> {
             template: self.settings.rewrite.as_ref().ok().cloned().flatten(),
         }
     }
-}
-
-/// The usable certificates, by host. An invalid certificate affects its own hosts only.
-pub(in crate::compile::ingress) fn certificates(
-    cx: CompileContext<'_>,
-    secrets: &mut SecretCache,
-    ingress: &Object<Ingress>,
-    errors: &mut Vec<Diagnostic>,
-    notes: &mut Vec<Diagnostic>,
-) -> Vec<HostCertificate> {
-    let mut certificates = Vec::new();
-    for (index, tls) in ingress.spec.tls.iter().enumerate() {
-        let field = format!("spec.tls[{index}]");
-        let Some(name) = tls.secret_name.as_deref().filter(|name| !name.is_empty()) else { continue };
-        if tls.hosts.is_empty() {
-            let remedy = "list the hosts of the certificate";
-            notes.push(Diagnostic::warning(
-                format!("{field}.hosts"),
-                "the entry has no hosts, so the Secret is not used",
-                remedy,
-            ));
-            continue;
-        }
-        let secret = ObjectKey::new(&ingress.meta.key.namespace, name);
-        match certificates::from_secret(cx.store, secrets, &secret) {
-            Ok(certificate) => certificates.extend(tls.hosts.iter().map(|host| HostCertificate {
-                host: HostPattern::parse(Some(host)),
-                certificate: Arc::clone(&certificate),
-                field: field.clone(),
-            })),
-            Err(mut problem) => {
-                problem.message.push_str(", so its hosts use the default certificate");
-                errors.push(problem.at(format!("{field}.secretName")));
-            }
-        }
-    }
-    certificates
 }

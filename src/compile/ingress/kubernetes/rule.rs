@@ -12,7 +12,7 @@ use crate::api::networking::{Ingress, IngressBackend};
 use crate::api::{Kind, Meta, Object};
 use crate::compile::CompileContext;
 use crate::compile::annotation_reader::annotation_field;
-use crate::compile::backend::tls;
+use crate::compile::backend::annotated_tls;
 use crate::compile::kong::plugins::{PluginSite, Plugins, RouteFacts};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
@@ -112,7 +112,7 @@ impl<'a> RuleBuilder<'a> {
     fn forward(&mut self, resolved: ResolvedBackend<'_>, field: &str) -> Action {
         let (kind, meta) = resolved.settings_source;
         let service = format!("{kind} {}", meta.key);
-        self.note_once(tls::unverified_note(resolved.key.tls.as_ref(), &service, field));
+        self.note_once(annotated_tls::unverified_note(resolved.key.tls.as_ref(), &service, field));
         for key in INEFFECTIVE_ON_SERVICES.iter().filter(|key| meta.annotations.contains_key(**key)) {
             let message = format!("annotation {key} of {service} has no effect on an Ingress of dialect kubernetes");
             let remedy = "remove it, unless routes of another dialect use the Service";

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::kong::plan::IngressPlan;
-use super::PlainPath;
 use crate::api::ObjectKey;
+use crate::compile::ingress::plan::{HostPath, IngressPlan};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::escape::decode_unreserved;
 use crate::snapshot::host::HostPattern;
@@ -15,13 +14,13 @@ use crate::snapshot::router::PathMatch;
 pub(in crate::compile::ingress) fn find<'p>(
     plans: &[(&'p ObjectKey, &'p Arc<IngressPlan>)],
 ) -> Vec<(&'p ObjectKey, Diagnostic)> {
-    let mut paths: Vec<(&ObjectKey, &PlainPath)> = plans
+    let mut paths: Vec<(&ObjectKey, &HostPath)> = plans
         .iter()
-        .flat_map(|(key, plan)| plan.plain.iter().flat_map(|plain| &plain.paths).map(|path| (*key, path)))
+        .flat_map(|(key, plan)| plan.by_host.iter().flat_map(|routes| &routes.paths).map(|path| (*key, path)))
         .collect();
     // The order in which the router prefers equal paths.
     paths.sort_by(|(_, a), (_, b)| a.route_match.tie_breaker.cmp(&b.route_match.tie_breaker));
-    let mut owners: BTreeMap<_, (&ObjectKey, &PlainPath)> = BTreeMap::new();
+    let mut owners: BTreeMap<_, (&ObjectKey, &HostPath)> = BTreeMap::new();
     let mut problems = Vec::new();
     for (key, path) in paths {
         let (owner, first) = *owners.entry(path_key(path)).or_insert((key, path));
@@ -40,7 +39,7 @@ pub(in crate::compile::ingress) fn find<'p>(
 }
 
 /// Equal for paths that match the same requests.
-fn path_key(path: &PlainPath) -> (&HostPattern, bool, String) {
+fn path_key(path: &HostPath) -> (&HostPattern, bool, String) {
     let (is_exact, text) = match &path.route_match.path {
         PathMatch::Exact(text) => (true, text),
         PathMatch::Prefix(text) | PathMatch::Regex(text) => (false, text),

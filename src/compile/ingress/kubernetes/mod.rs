@@ -4,7 +4,7 @@
 //!   Ingress ┬ annotations.rs   none has an effect; one that protects in Kong's dialect makes all rules fail
 //!           ├ path.rs          Exact and Prefix as in the Gateway API
 //!           ├ rule.rs          the rule of a path ─ ../kong/backend.rs
-//!           └ ../kong/plan.rs  spec.tls
+//!           └ ../plan.rs       spec.tls
 //!   path_conflicts.rs          equal paths of all Ingresses of a host
 //! ```
 //!
@@ -17,7 +17,7 @@ mod rule;
 
 use std::sync::Arc;
 
-use super::kong::plan::{self, IngressPlan};
+use super::plan::{self, HostPath, IngressPlan, RoutesByHost};
 use crate::api::networking::{Ingress, IngressBackend, IngressRule};
 use crate::api::{Kind, Object};
 use crate::compile::CompileContext;
@@ -30,22 +30,6 @@ use crate::snapshot::router::{PathMatch, RouteMatch, TieBreaker};
 use crate::snapshot::rule::{Action, RouteFailure, RouteRule};
 use rule::{RuleBuilder, RulePlace};
 
-/// The routes of an Ingress.
-#[derive(Debug, Default)]
-pub(in crate::compile::ingress) struct PlainRoutes {
-    pub paths: Vec<PlainPath>,
-    /// The match of the default backend, which is used if this is the oldest Ingress with one.
-    pub default_backend: Option<RouteMatch>,
-}
-
-/// One path of an Ingress.
-#[derive(Debug)]
-pub(in crate::compile::ingress) struct PlainPath {
-    pub host: HostPattern,
-    pub route_match: RouteMatch,
-    pub field: String,
-}
-
 /// Plans a served Ingress. `problem`: why none of its requests can be forwarded.
 pub(in crate::compile::ingress) fn plan(
     cx: CompileContext<'_>,
@@ -57,17 +41,17 @@ pub(in crate::compile::ingress) fn plan(
     let annotations = annotations::check(&ingress.meta);
     let mut errors: Vec<Diagnostic> = problem.into_iter().chain(annotations.unsupported_protection).collect();
     let failure = (!errors.is_empty()).then_some(RouteFailure::UnsupportedProtection);
-    let mut planner = PlainPlanner {
+    let mut planner = KubernetesPlanner {
         ingress,
         rules: RuleBuilder::new(cx, plugins, ingress, failure),
-        routes: PlainRoutes::default(),
+        routes: RoutesByHost::default(),
         errors: Vec::new(),
     };
     for (index, rule) in ingress.spec.rules.iter().enumerate() {
         planner.add_rule(index, rule);
     }
     planner.add_default_backend();
-    let PlainPlanner { rules, routes, errors: route_errors, .. } = planner;
+    let KubernetesPlanner { rules, routes, errors: route_errors, .. } = planner;
     errors.extend(route_errors);
     errors.extend(rules.errors);
     let mut notes = annotations.notes;
@@ -78,7 +62,7 @@ pub(in crate::compile::ingress) fn plan(
         created: ingress.meta.created,
         routes: Vec::new(),
         default_route: None,
-        plain: Some(routes),
+        by_host: Some(routes),
         certificates,
         upstreams: rules.upstreams,
         errors,
@@ -86,14 +70,14 @@ pub(in crate::compile::ingress) fn plan(
     }
 }
 
-struct PlainPlanner<'a> {
+struct KubernetesPlanner<'a> {
     ingress: &'a Object<Ingress>,
     rules: RuleBuilder<'a>,
-    routes: PlainRoutes,
+    routes: RoutesByHost,
     errors: Vec<Diagnostic>,
 }
 
-impl PlainPlanner<'_> {
+impl KubernetesPlanner<'_> {
     fn add_rule(&mut self, index: usize, rule: &IngressRule) {
         let field = format!("spec.rules[{index}]");
         let text = rule.host.as_deref().filter(|host| !host.is_empty());
@@ -156,7 +140,7 @@ impl PlainPlanner<'_> {
         field: String,
     ) {
         let route_match = self.route_match(path, rule, position);
-        self.routes.paths.push(PlainPath { host: host.clone(), route_match, field });
+        self.routes.paths.push(HostPath { host: host.clone(), route_match, field });
     }
 
     /// `position`: the index of the rule, and that of the path in the rule.

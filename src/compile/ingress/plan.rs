@@ -1,0 +1,113 @@
+//! What an Ingress compiles to, in any dialect: its routes, certificates and diagnostics.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::api::networking::Ingress;
+use crate::api::{Object, ObjectKey};
+use crate::compile::CompileContext;
+use crate::compile::certificates::{self, SecretCache};
+use crate::diagnostic::Diagnostic;
+use crate::snapshot::certs::Certificate;
+use crate::snapshot::host::HostPattern;
+use crate::snapshot::ingress_routes::RouteOrder;
+use crate::snapshot::router::RouteMatch;
+use crate::snapshot::router::by_conditions::ConditionRoute;
+use crate::upstream::UpstreamKey;
+
+/// The compiled state of a served Ingress.
+#[derive(Debug)]
+pub(super) struct IngressPlan {
+    pub generation: i64,
+    pub created: Option<i64>,
+    pub routes: Vec<Arc<ConditionRoute>>,
+    /// The route of the default backend, which is used if this is the oldest Ingress with one.
+    pub default_route: Option<Arc<ConditionRoute>>,
+    /// The routes of an Ingress of the dialect `kubernetes`, which has no `routes` and no `default_route`.
+    pub by_host: Option<RoutesByHost>,
+    pub certificates: Vec<HostCertificate>,
+    pub upstreams: BTreeSet<UpstreamKey>,
+    /// Errors that prevent parts of the Ingress from being served.
+    pub errors: Vec<Diagnostic>,
+    /// Diagnostics about parts that are served, but possibly not as intended.
+    pub notes: Vec<Diagnostic>,
+}
+
+impl IngressPlan {
+    pub(super) fn has_default_backend(&self) -> bool {
+        let host_default = self.by_host.as_ref().and_then(|routes| routes.default_backend.as_ref());
+        self.default_route.is_some() || host_default.is_some()
+    }
+
+    /// The hosts whose routers contain paths of this Ingress.
+    pub(super) fn router_hosts(&self) -> impl Iterator<Item = &HostPattern> {
+        self.by_host.iter().flat_map(|routes| &routes.paths).map(|path| &path.host)
+    }
+
+    /// The order of the routes.
+    pub(super) fn order(&self) -> RouteOrder {
+        if self.by_host.is_some() { RouteOrder::ByHost } else { RouteOrder::ByConditions }
+    }
+}
+
+/// The certificate of one host.
+#[derive(Clone, Debug)]
+pub(super) struct HostCertificate {
+    pub host: HostPattern,
+    pub certificate: Arc<Certificate>,
+    /// The entry of `spec.tls` that assigns it.
+    pub field: String,
+}
+
+/// The routes of an Ingress, ordered by host and path.
+#[derive(Debug, Default)]
+pub(super) struct RoutesByHost {
+    pub paths: Vec<HostPath>,
+    /// The match of the default backend, which is used if this is the oldest Ingress with one.
+    pub default_backend: Option<RouteMatch>,
+}
+
+/// One path of an Ingress, with its host.
+#[derive(Debug)]
+pub(super) struct HostPath {
+    pub host: HostPattern,
+    pub route_match: RouteMatch,
+    pub field: String,
+}
+
+/// The usable certificates, by host. An invalid certificate affects its own hosts only.
+pub(super) fn certificates(
+    cx: CompileContext<'_>,
+    secrets: &mut SecretCache,
+    ingress: &Object<Ingress>,
+    errors: &mut Vec<Diagnostic>,
+    notes: &mut Vec<Diagnostic>,
+) -> Vec<HostCertificate> {
+    let mut certificates = Vec::new();
+    for (index, tls) in ingress.spec.tls.iter().enumerate() {
+        let field = format!("spec.tls[{index}]");
+        let Some(name) = tls.secret_name.as_deref().filter(|name| !name.is_empty()) else { continue };
+        if tls.hosts.is_empty() {
+            let remedy = "list the hosts of the certificate";
+            notes.push(Diagnostic::warning(
+                format!("{field}.hosts"),
+                "the entry has no hosts, so the Secret is not used",
+                remedy,
+            ));
+            continue;
+        }
+        let secret = ObjectKey::new(&ingress.meta.key.namespace, name);
+        match certificates::from_secret(cx.store, secrets, &secret) {
+            Ok(certificate) => certificates.extend(tls.hosts.iter().map(|host| HostCertificate {
+                host: HostPattern::parse(Some(host)),
+                certificate: Arc::clone(&certificate),
+                field: field.clone(),
+            })),
+            Err(mut problem) => {
+                problem.message.push_str(", so its hosts use the default certificate");
+                errors.push(problem.at(format!("{field}.secretName")));
+            }
+        }
+    }
+    certificates
+}
