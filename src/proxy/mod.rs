@@ -7,15 +7,17 @@
 
 mod connection;
 mod http;
+mod limits;
 mod process;
 mod record;
 mod stream;
+mod worker;
 
 use std::collections::BTreeMap;
 
 pub use connection::tls::{MinTlsVersion, TlsPolicy};
 pub use http::product_headers::{ProductHeaderMode, ProductToken};
-pub use process::limits::ProxyLimits;
+pub use limits::ProxyLimits;
 pub use process::server::{Proxy, ProxyConfig};
 pub use record::access_log;
 pub use record::stats::ProxyStats;

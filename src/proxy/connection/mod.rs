@@ -1,15 +1,8 @@
-//! A client's connection before a protocol is known, and what is the same for all protocols.
-//!
-//! ```text
-//!   accept ─▶ PROXY header ┬▶ TLS ─▶ protocol detection ─▶ http
-//!     └ limits             │  └ transport, the bytes of either
-//!                          └▶ stream
-//! ```
+//! What client connections of all protocols have in common: the steps before a protocol is known, the transport, the
+//! relay of bytes, and the registry by listener.
 
-pub(in crate::proxy) mod accept;
-pub(in crate::proxy) mod activity;
-pub(in crate::proxy) mod client_stream;
 pub(in crate::proxy) mod listener_connections;
+pub(in crate::proxy) mod moving_deadline;
 pub(in crate::proxy) mod protocol_detection;
 pub(in crate::proxy) mod proxy_header;
 pub(in crate::proxy) mod relay;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
 use tokio::time::{Instant, sleep_until};
 
-use super::activity::poll_until;
 use super::listener_connections::{ConnectionRegistration, ListenerConnections};
+use super::moving_deadline::poll_until;
 
 /// How a relay ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

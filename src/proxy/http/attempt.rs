@@ -9,13 +9,13 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use tokio::time::{Instant, timeout_at};
 
+use super::activity::{BodyFailure, UploadState, until_timed_out};
 use super::framing;
 use super::headers::strip_hop_by_hop;
 use super::outgoing_request::OutgoingRequest;
 use super::request_body::RequestBody;
 use super::request_error::RequestError;
 use super::response_body::BodySource;
-use crate::proxy::connection::activity::{BodyFailure, UploadState, until_timed_out};
 use crate::upstream::tls::UpstreamHandshakeError;
 use crate::upstream::{ConnectError, UpstreamConnection};
 

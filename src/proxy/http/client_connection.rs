@@ -18,14 +18,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::activity::{Activity, ActivityPhase};
+use super::client_stream::ClientStream;
 use super::headers::ForwardedClient;
 use super::http2::{self, OpenStream};
 use super::malformed_request::{lingering_close, reject};
 use super::request;
 use super::upgrade::Tunnel;
 use crate::plugin_api::Scheme;
-use crate::proxy::connection::activity::{Activity, ActivityPhase};
-use crate::proxy::connection::client_stream::ClientStream;
 use crate::proxy::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
 use crate::proxy::connection::rewound::Rewound;
 use crate::proxy::connection::tls::TlsSession;

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
+use super::activity::Activity;
 use super::response_body::{BodySource, ResponseBodyError};
 use crate::plugin_api::StreamingFilter;
-use crate::proxy::connection::activity::Activity;
 
 pub(in crate::proxy) struct FilteredBody {
     /// Data that comes before that of the source.

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use super::outgoing_request::OutgoingRequest;
 use super::request_error::RequestError;
+use super::request_record::RequestRecord;
 use super::response_body::BodySource;
-use crate::proxy::process::limits::MAX_ENDPOINTS;
-use crate::proxy::record::request_record::RequestRecord;
+use crate::proxy::limits::MAX_ENDPOINTS;
 
 /// Sends the request to an endpoint, and to another one only if the request was not processed.
 pub(in crate::proxy) async fn forward(

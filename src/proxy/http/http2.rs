@@ -20,15 +20,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 
+use super::activity::ActivityPhase;
 use super::client_connection::{Peer, SHUTDOWN_TIMEOUT};
 use super::frames::FrameStream;
 use super::malformed_request::PartialHead;
 use super::request;
 use super::request_error::{HTTP2_FLOOD, HTTP2_FLOOD_STATUS, REFUSED_STREAM, RequestError};
-use crate::proxy::connection::activity::{ActivityPhase, poll_until};
+use super::request_record::{MalformedInput, record_malformed};
 use crate::proxy::connection::listener_connections::ConnectionRegistration;
-use crate::proxy::process::limits::ProxyLimits;
-use crate::proxy::record::request_record::{MalformedInput, record_malformed};
+use crate::proxy::connection::moving_deadline::poll_until;
+use crate::proxy::limits::ProxyLimits;
 use crate::proxy::record::stats::OpenGuard;
 
 /// The streams of one connection.

@@ -12,13 +12,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::client_connection::{Peer, SHUTDOWN_TIMEOUT};
+use super::client_stream::ClientStream;
 use super::error_response::ErrorFormat;
 use super::request_error::RequestError;
 use super::request_id::X_REQUEST_ID;
-use crate::proxy::connection::client_stream::ClientStream;
+use super::request_record::{MalformedInput, record_malformed};
 use crate::proxy::connection::listener_connections::ConnectionRegistration;
-use crate::proxy::process::limits::ProxyLimits;
-use crate::proxy::record::request_record::{MalformedInput, record_malformed};
+use crate::proxy::limits::ProxyLimits;
 
 /// Responds to unparsable input with an error and closes the connection.
 pub(in crate::proxy) async fn reject(

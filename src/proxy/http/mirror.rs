@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use super::attempt::FRESH_CONNECTION_AGE;
 use super::outgoing_request::{convert_to_http2, scheme};
 use super::request_body::RequestBody;
-use crate::proxy::process::limits::ProxyLimits;
+use crate::proxy::limits::ProxyLimits;
 use crate::proxy::record::stats::{MirrorCounters, MirrorOutcome};
 use crate::snapshot::rule::Mirror;
 use crate::upstream::tls::UpstreamServerName;

@@ -1,9 +1,11 @@
 //! HTTP: the requests of a connection, the life of each, and the responses that no endpoint sent.
 
 pub(in crate::proxy) mod accepted_protocols;
+pub(in crate::proxy) mod activity;
 pub(in crate::proxy) mod attempt;
 pub(in crate::proxy) mod body_decoding;
 pub(in crate::proxy) mod client_connection;
+pub(in crate::proxy) mod client_stream;
 pub(in crate::proxy) mod cross_origin;
 pub(in crate::proxy) mod early_exit;
 pub(in crate::proxy) mod error_response;
@@ -29,6 +31,7 @@ pub(in crate::proxy) mod request_body;
 pub(in crate::proxy) mod request_context;
 pub(in crate::proxy) mod request_error;
 pub(in crate::proxy) mod request_id;
+pub(in crate::proxy) mod request_record;
 pub(in crate::proxy) mod response_body;
 pub(in crate::proxy) mod response_filters;
 pub(in crate::proxy) mod retry;

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use ipnet::IpNet;
 use tokio::time::Instant;
 
+use super::activity::until_timed_out;
 use super::client_connection::Peer;
 use super::early_exit::EarlyExit;
 use super::error_response::ErrorFormat;
@@ -18,6 +19,7 @@ use super::request_body::RequestBody;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
 use super::request_id::X_REQUEST_ID;
+use super::request_record::RequestRecord;
 use super::response_body::BodySource;
 use super::response_filters;
 use super::route_captures::RouteCaptures;
@@ -28,8 +30,6 @@ use crate::plugin_api::instance::RequestProtocol;
 use crate::plugin_api::{
     Chain, ClientInfo, CompletedRequest, Framing, Reply, ReplyBody, RequestSummary, ResponseSource, Scheme,
 };
-use crate::proxy::connection::activity::until_timed_out;
-use crate::proxy::record::request_record::RequestRecord;
 
 /// One run of a plugin chain, kept with the request until its response is complete.
 pub(in crate::proxy) struct PluginRun {

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::accepted_protocols;
+use super::activity::ActivityPhase;
 use super::client_connection::Peer;
 use super::early_exit::EarlyExit;
 use super::forward;
@@ -25,6 +26,7 @@ use super::plugin_run;
 use super::product_headers;
 use super::request_body::RequestBody;
 use super::request_context::RequestContext;
+use super::request_record::RequestRecord;
 use super::response_body::{BodySource, ResponseBody};
 use super::retry;
 use super::routing;
@@ -33,8 +35,6 @@ use super::target;
 use super::trailer_header;
 use super::upstream_target;
 use crate::plugin_api::ResponseSource;
-use crate::proxy::connection::activity::ActivityPhase;
-use crate::proxy::record::request_record::RequestRecord;
 
 /// Handles one request. Errors become responses, so the result is infallible.
 pub(in crate::proxy) async fn serve(

@@ -11,11 +11,11 @@ use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::activity::{BodyFailure, UploadState};
 use super::client_connection::Peer;
 use super::mirror::{MirrorCopy, PendingCopies};
 use super::replay_buffer::ReplayBuffer;
 use super::request_error::RequestError;
-use crate::proxy::connection::activity::{BodyFailure, UploadState};
 
 /// The body of a request as it is sent to an endpoint.
 pub(in crate::proxy) struct RequestBody {

@@ -10,14 +10,14 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
+use super::activity::Activity;
 use super::filtered_body::FilteredBody;
 use super::read_timeout::ReadTimeout;
 use super::request_body::RequestBody;
 use super::request_error::{RESPONSE_TRUNCATED, RequestError};
+use super::request_record::RequestRecord;
 use super::upgrade::Upgrade;
 use crate::plugin_api::{ReplyStream, ReplyStreamError};
-use crate::proxy::connection::activity::Activity;
-use crate::proxy::record::request_record::RequestRecord;
 use crate::upstream::UpstreamConnection;
 
 /// Where the body of a response comes from.

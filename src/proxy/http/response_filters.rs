@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Frame;
 use tokio::time::Instant;
 
+use super::activity::until_timed_out;
 use super::body_decoding::{ContentCoding, DecodingError};
 use super::early_exit::EarlyExit;
 use super::filtered_body::FilteredBody;
@@ -26,11 +27,10 @@ use super::headers::is_grpc;
 use super::plugin_run::reply_response;
 use super::request_context::RequestContext;
 use super::request_error::RequestError;
+use super::request_record::RequestRecord;
 use super::response_body::{BodySource, ResponseBodyError};
 use crate::plugin_api::body_filter::PluginBodyFilter;
 use crate::plugin_api::{BeyondLimit, BodyFilter, BufferedFilter, Reply, ResponseSource};
-use crate::proxy::connection::activity::until_timed_out;
-use crate::proxy::record::request_record::RequestRecord;
 use crate::proxy::record::stats::UnfilteredBody;
 
 /// Applies the filters in order. The source changes if the response is replaced.

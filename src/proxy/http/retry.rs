@@ -13,17 +13,17 @@ use http_body::Body;
 use smallvec::SmallVec;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::activity::until_timed_out;
 use super::attempt::AttemptError;
 use super::client_connection::Peer;
 use super::outgoing_request::{OutgoingRequest, ReplayPolicy, is_idempotent};
 use super::read_timeout::RuleTimeouts;
 use super::request_body::RequestBody;
 use super::request_error::RequestError;
+use super::request_record::{RequestRecord, ResponseDeadline};
 use super::response_body::BodySource;
 use super::rule_action::Destination;
-use crate::proxy::connection::activity::until_timed_out;
-use crate::proxy::process::limits::MAX_ENDPOINTS;
-use crate::proxy::record::request_record::{RequestRecord, ResponseDeadline};
+use crate::proxy::limits::MAX_ENDPOINTS;
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
 use crate::upstream::Upstream;
 

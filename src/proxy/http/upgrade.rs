@@ -20,12 +20,12 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+use super::activity::ActivityPhase;
 use super::headers::contains_token;
 use super::request_error::{RequestError, TUNNEL_BROKEN, TUNNEL_CLOSED, TUNNEL_IDLE};
-use crate::proxy::connection::activity::ActivityPhase;
+use super::request_record::RequestRecord;
 use crate::proxy::connection::listener_connections::ConnectionRegistration;
 use crate::proxy::connection::relay::{CountedStream, RelayEnd, RelayLimits, relay};
-use crate::proxy::record::request_record::RequestRecord;
 use crate::proxy::record::stats::OpenGuard;
 
 /// The protocol upgrade that a client requests.

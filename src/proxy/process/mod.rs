@@ -1,7 +1,6 @@
-//! The threads of the proxy, their sockets, their limits, and the configuration as a thread sees it.
+//! The threads of the proxy, their sockets, and the connections that they accept.
 
+pub(in crate::proxy) mod accept;
 pub(in crate::proxy) mod bind;
-pub(in crate::proxy) mod limits;
 pub(in crate::proxy) mod server;
-pub(in crate::proxy) mod view;
 pub(in crate::proxy) mod worker;

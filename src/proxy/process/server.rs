@@ -13,10 +13,10 @@ use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::bind;
-use super::limits::ProxyLimits;
 use super::worker::{self, WorkerCommand, WorkerShared};
 use crate::proxy::connection::tls::{TlsPolicy, TlsTerminator};
 use crate::proxy::http::product_headers::{ProductHeaderMode, ProductHeaders, ProductToken};
+use crate::proxy::limits::ProxyLimits;
 use crate::proxy::record::access_log::AccessLogger;
 use crate::proxy::record::stats::ProxyStats;
 use crate::proxy::{BindState, BindStates};

@@ -19,10 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle as TaskHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
-use super::bind;
-use super::limits::ProxyLimits;
-use super::view::SnapshotView;
-use crate::proxy::connection::accept;
+use super::{accept, bind};
 use crate::proxy::connection::listener_connections::ListenerConnections;
 use crate::proxy::connection::tls::TlsTerminator;
 use crate::proxy::http::header_map_pool::HeaderMapPool;
@@ -30,8 +27,10 @@ use crate::proxy::http::mirror::MirrorSender;
 use crate::proxy::http::product_headers::ProductHeaders;
 use crate::proxy::http::request_body::RequestBody;
 use crate::proxy::http::request_id::RequestIds;
+use crate::proxy::limits::ProxyLimits;
 use crate::proxy::record::access_log::AccessLogger;
 use crate::proxy::record::stats::{ProxyStats, RequestLabels, RequestSeries, WorkerStats};
+use crate::proxy::worker::view::SnapshotView;
 use crate::snapshot::{BindAddress, Snapshot};
 use crate::upstream::{ConnectionPools, EndpointConnector, HYPER_DEFAULT_FIELDS, IdleLimits, READ_BUFFER};
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::proxy::process::view::SnapshotView;
 use crate::proxy::process::worker::Worker;
 use crate::proxy::record::stats::{RequestSeries, StreamOutcome};
+use crate::proxy::worker::view::SnapshotView;
 use crate::snapshot::rule::{Backend, BackendTarget, RouteFailure};
 use crate::snapshot::stream::{StreamAction, StreamRule};
 use crate::upstream::Upstream;

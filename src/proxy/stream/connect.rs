@@ -9,10 +9,10 @@ use std::task::Poll;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::connection_record::ConnectionRecord;
 use crate::proxy::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
-use crate::proxy::process::limits::MAX_ENDPOINTS;
+use crate::proxy::limits::MAX_ENDPOINTS;
 use crate::proxy::process::worker::Worker;
-use crate::proxy::record::connection_record::ConnectionRecord;
 use crate::proxy::record::stats::StreamOutcome;
 use crate::upstream::{ConnectError, RawConnection, Upstream};
 

@@ -7,6 +7,7 @@
 
 mod assigned;
 mod connect;
+mod connection_record;
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -17,10 +18,11 @@ use tokio::time::Instant;
 
 pub(in crate::proxy) use assigned::AssignedStream;
 
+use connection_record::ConnectionRecord;
+
 use super::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
 use super::connection::relay::{CountedStream, RelayEnd, RelayLimits, relay};
 use super::process::worker::Worker;
-use super::record::connection_record::ConnectionRecord;
 use super::record::stats::{OpenGuard, StreamOutcome};
 
 /// Serves a connection until it closes. The client may send its first bytes late or never, so the endpoint is connected

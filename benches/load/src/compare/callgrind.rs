@@ -105,8 +105,8 @@ fl=(3)
 fn=(2)
 30 7
 
-fl=(4) src/proxy/process/view.rs
-fn=(3) portico::proxy::process::view::View::series
+fl=(4) src/proxy/worker/view.rs
+fn=(3) portico::proxy::worker::view::View::series
 40 11
 fi=(5) /rustc/library/std/src/collections/hash/map.rs
 900 13

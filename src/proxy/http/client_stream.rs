@@ -9,10 +9,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::activity::ActivityPhase;
-use super::protocol_detection::{DetectedProtocol, ProtocolDetector};
-use super::transport::Transport;
-use crate::proxy::http::client_connection::Peer;
-use crate::proxy::http::guard::FramingGuard;
+use super::client_connection::Peer;
+use super::guard::FramingGuard;
+use crate::proxy::connection::protocol_detection::{DetectedProtocol, ProtocolDetector};
+use crate::proxy::connection::transport::Transport;
 
 /// Wraps the client's transport: records activity and passes all HTTP/1 bytes through the framing guard.
 pub(in crate::proxy) struct ClientStream {

@@ -11,19 +11,19 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use smallvec::SmallVec;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::access_log::{AccessLogRecord, protocol_name};
-use super::stats::RequestSeries;
+use super::activity::ActivityPhase;
+use super::attempt::AttemptError;
+use super::client_connection::Peer;
+use super::malformed_request::PartialHead;
+use super::outgoing_request::OutgoingRequest;
+use super::plugin_run::{self, PluginRun};
+use super::request_context::RoutedRequest;
+use super::request_error::{CLIENT_DISCONNECTED, RequestError, client_disconnected_status};
+use super::request_id::X_REQUEST_ID;
+use super::response_body::BodySource;
 use crate::plugin_api::completed_request::{Attempt, AttemptOutcome, LoggedHeads};
-use crate::proxy::connection::activity::ActivityPhase;
-use crate::proxy::http::attempt::AttemptError;
-use crate::proxy::http::client_connection::Peer;
-use crate::proxy::http::malformed_request::PartialHead;
-use crate::proxy::http::outgoing_request::OutgoingRequest;
-use crate::proxy::http::plugin_run::{self, PluginRun};
-use crate::proxy::http::request_context::RoutedRequest;
-use crate::proxy::http::request_error::{CLIENT_DISCONNECTED, RequestError, client_disconnected_status};
-use crate::proxy::http::request_id::X_REQUEST_ID;
-use crate::proxy::http::response_body::BodySource;
+use crate::proxy::record::access_log::{AccessLogRecord, protocol_name};
+use crate::proxy::record::stats::RequestSeries;
 use crate::snapshot::cors::CorsHeaders;
 
 /// The record of a request in progress. Dropping it finishes it, because hyper drops the request when the client

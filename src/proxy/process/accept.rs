@@ -18,10 +18,10 @@ use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::listener_connections::{ConnectionRegistration, ListenerConnections};
-use super::proxy_header::{self, ProxyHeaderError, ProxyHeaderSource};
-use super::tls::{ClientHandshakeError, TlsSession};
-use super::transport::Transport;
+use crate::proxy::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
+use crate::proxy::connection::proxy_header::{self, ProxyHeaderError, ProxyHeaderSource};
+use crate::proxy::connection::tls::{ClientHandshakeError, TlsSession};
+use crate::proxy::connection::transport::Transport;
 use crate::proxy::http::client_connection::{self, Peer};
 use crate::proxy::http::http2;
 use crate::proxy::process::worker::Worker;

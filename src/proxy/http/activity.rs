@@ -24,10 +24,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use crate::proxy::http::guard::GuardRejection;
-use crate::proxy::http::read_timeout::{ReadTimeout, RuleTimeouts};
-use crate::proxy::http::request_error::RequestError;
-use crate::proxy::process::limits::ProxyLimits;
+use super::guard::GuardRejection;
+use super::read_timeout::{ReadTimeout, RuleTimeouts};
+use super::request_error::RequestError;
+use crate::proxy::connection::moving_deadline::poll_until;
+use crate::proxy::limits::ProxyLimits;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum ActivityPhase {
@@ -310,20 +311,6 @@ impl Activity {
             }
         }
     }
-}
-
-/// Ready when the deadline has passed. A timer that is set too late is reset at once. One that is set too early is
-/// reset only when it fires, which costs less than a reset for each deadline.
-pub(in crate::proxy) fn poll_until(deadline: Instant, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
-    if deadline < timer.deadline() {
-        timer.as_mut().reset(deadline);
-    }
-    ready!(timer.as_mut().poll(cx));
-    if deadline > timer.deadline() {
-        timer.as_mut().reset(deadline);
-        ready!(timer.as_mut().poll(cx));
-    }
-    Poll::Ready(())
 }
 
 /// Awaits the future. Returns None once the connection's timer has expired, which sets `timed_out` and wakes this task.

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::access_log::AccessLogRecord;
-use super::stats::{RequestSeries, StreamOutcome};
 use crate::proxy::process::worker::Worker;
+use crate::proxy::record::access_log::AccessLogRecord;
+use crate::proxy::record::stats::{RequestSeries, StreamOutcome};
 
 /// The record of an open connection.
 pub(in crate::proxy) struct ConnectionRecord {

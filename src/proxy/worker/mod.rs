@@ -1,0 +1,3 @@
+//! The state of one worker that all its connections borrow.
+
+pub(in crate::proxy) mod view;
