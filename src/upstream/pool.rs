@@ -92,16 +92,6 @@ where
         ConnectionPools { connector, idle_limits, counters, upstreams: RefCell::default() }
     }
 
-    /// The next endpoint in load-balancing order, except those in `avoid`.
-    pub fn next_endpoint(&self, upstream: &Arc<Upstream>, avoid: &[SocketAddr]) -> Option<SocketAddr> {
-        let pool = self.pool(upstream);
-        if avoid.is_empty() {
-            // Not advanced for retries: with two endpoints, every request would start at the same one.
-            pool.turn.set(pool.turn.get().wrapping_add(1));
-        }
-        upstream.next_endpoint(pool.turn.get(), avoid)
-    }
-
     /// The newest idle connection to the endpoint, if it is idle for less than `max_age`. For HTTP/2, a stream on an
     /// open connection.
     pub fn take_idle(
@@ -183,18 +173,6 @@ where
         Ok(UpstreamConnection { sender: connected?, address, _active_request: active_request, pool })
     }
 
-    /// Opens a connection for the bytes of one client connection, and records the result in the health of the endpoint.
-    pub async fn open_raw(&self, upstream: &Arc<Upstream>, address: SocketAddr) -> Result<RawConnection, ConnectError> {
-        let target = UpstreamTarget { upstream, server_name: None, handshake_time: Cell::default() };
-        let active_request = upstream.active_request(address);
-        if self.connector.permits.available_permits() == 0 {
-            self.close_oldest_idle();
-        }
-        let opened = self.connector.open_socket(&target, address, &self.counters).await;
-        record_health(&target, address, opened.as_ref().err());
-        Ok(RawConnection::new(opened?, Arc::clone(&self.counters), active_request))
-    }
-
     /// Counts a request that is sent again.
     pub fn count_replay(&self) {
         self.counters.replayed.add(1);
@@ -228,6 +206,31 @@ where
             });
             true
         });
+    }
+}
+
+/// What does not depend on the type of bodies.
+impl<B> ConnectionPools<B> {
+    /// The next endpoint in load-balancing order, except those in `avoid`.
+    pub fn next_endpoint(&self, upstream: &Arc<Upstream>, avoid: &[SocketAddr]) -> Option<SocketAddr> {
+        let pool = self.pool(upstream);
+        if avoid.is_empty() {
+            // Not advanced for retries: with two endpoints, every request would start at the same one.
+            pool.turn.set(pool.turn.get().wrapping_add(1));
+        }
+        upstream.next_endpoint(pool.turn.get(), avoid)
+    }
+
+    /// Opens a connection for the bytes of one client connection, and records the result in the health of the endpoint.
+    pub async fn open_raw(&self, upstream: &Arc<Upstream>, address: SocketAddr) -> Result<RawConnection, ConnectError> {
+        let target = UpstreamTarget { upstream, server_name: None, handshake_time: Cell::default() };
+        let active_request = upstream.active_request(address);
+        if self.connector.permits.available_permits() == 0 {
+            self.close_oldest_idle();
+        }
+        let opened = self.connector.open_socket(&target, address, &self.counters).await;
+        record_health(&target, address, opened.as_ref().err());
+        Ok(RawConnection::new(opened?, Arc::clone(&self.counters), active_request))
     }
 
     /// Closes the oldest idle HTTP/1 connection to some endpoint, to free a permit.

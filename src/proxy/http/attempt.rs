@@ -41,7 +41,7 @@ impl OutgoingRequest<'_> {
             match self.send(connection).await {
                 Err(AttemptError::NotProcessed) if may_resend_unprocessed && self.can_be_sent() => {
                     may_resend_unprocessed = false;
-                    self.peer.worker.pools.count_replay();
+                    self.peer.http.pools.count_replay();
                 }
                 outcome => return outcome,
             }
@@ -57,16 +57,16 @@ impl OutgoingRequest<'_> {
         let may_resend_after_close = self.replay.complete && self.replay.idempotent && self.replay.allows_resending;
         let max_age = if may_resend_after_close { Duration::MAX } else { FRESH_CONNECTION_AGE };
         loop {
-            let connection = self.peer.worker.pools.take_idle(&self.target, address, max_age)?;
+            let connection = self.peer.http.pools.take_idle(&self.target, address, max_age)?;
             match self.send(connection).await {
                 Err(AttemptError::NotSent) => {}
                 Err(AttemptError::NotProcessed) if *may_resend_unprocessed && self.can_be_sent() => {
                     *may_resend_unprocessed = false;
-                    self.peer.worker.pools.count_replay();
+                    self.peer.http.pools.count_replay();
                     return None;
                 }
                 Err(AttemptError::NoResponse) if may_resend_after_close => {
-                    self.peer.worker.pools.count_replay();
+                    self.peer.http.pools.count_replay();
                     // If one connection is stale, other kept-alive ones may be too.
                     return None;
                 }
@@ -85,7 +85,7 @@ impl OutgoingRequest<'_> {
         address: SocketAddr,
         attempt_deadline: Option<Instant>,
     ) -> Result<EndpointConnection, AttemptError> {
-        let (activity, pools) = (&self.peer.activity, &self.peer.worker.pools);
+        let (activity, pools) = (&self.peer.activity, &self.peer.http.pools);
         activity.connecting.set(true);
         let connect = async {
             let rule_timeout = activity.rule_timeouts.get().connect();
@@ -162,7 +162,7 @@ impl OutgoingRequest<'_> {
         connection: EndpointConnection,
     ) -> Result<Response<BodySource>, AttemptError> {
         const INVALID: AttemptError = AttemptError::Failed(RequestError::InvalidResponse);
-        if response.headers().len() > self.peer.worker.limits.max_response_fields {
+        if response.headers().len() > self.peer.worker().limits.max_response_fields {
             return Err(INVALID);
         }
         let switched = if response.status() == StatusCode::SWITCHING_PROTOCOLS {

@@ -21,6 +21,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::activity::{Activity, ActivityPhase};
 use super::client_stream::ClientStream;
 use super::headers::ForwardedClient;
+use super::http_worker::HttpWorker;
 use super::http2::{self, OpenStream};
 use super::malformed_request::{lingering_close, reject};
 use super::request;
@@ -30,11 +31,11 @@ use crate::proxy::connection::listener_connections::{ConnectionRegistration, Lis
 use crate::proxy::connection::rewound::Rewound;
 use crate::proxy::connection::tls::TlsSession;
 use crate::proxy::connection::transport::Transport;
-use crate::proxy::process::worker::Worker;
+use crate::proxy::worker::Worker;
 
 /// What the requests of a client connection share. On HTTP/2 each stream has its own `Peer`, with its own [`Activity`].
 pub(in crate::proxy) struct Peer {
-    pub(in crate::proxy) worker: Rc<Worker>,
+    pub(in crate::proxy) http: Rc<HttpWorker>,
     pub(in crate::proxy) connections: Rc<ListenerConnections>,
     pub(in crate::proxy) activity: Activity,
     pub(in crate::proxy) address: SocketAddr,
@@ -50,15 +51,15 @@ pub(in crate::proxy) struct Peer {
 impl Peer {
     /// `address` is the client's address, from the PROXY header if there is one.
     pub(in crate::proxy) fn new(
-        worker: Rc<Worker>,
+        http: Rc<HttpWorker>,
         connections: Rc<ListenerConnections>,
         address: SocketAddr,
         session: Option<TlsSession>,
     ) -> Self {
         let ip = address.ip().to_canonical();
-        let trusted = worker.trusted_ips.iter().any(|network| network.contains(&ip));
+        let trusted = http.trusted_ips.iter().any(|network| network.contains(&ip));
         Peer {
-            worker,
+            http,
             connections,
             activity: Activity::new(),
             address,
@@ -73,10 +74,15 @@ impl Peer {
         }
     }
 
+    /// The state that connections of all protocols share.
+    pub(in crate::proxy) fn worker(&self) -> &Worker {
+        &self.http.worker
+    }
+
     /// The context of a new HTTP/2 stream on the same connection.
     pub(in crate::proxy) fn for_stream(&self, stream: OpenStream) -> Self {
         Peer {
-            worker: Rc::clone(&self.worker),
+            http: Rc::clone(&self.http),
             connections: Rc::clone(&self.connections),
             activity: Activity::new(),
             address: self.address,
@@ -95,9 +101,9 @@ pub(in crate::proxy) async fn serve(transport: Transport, peer: Rc<Peer>, mut re
         let peer = Rc::clone(&peer);
         service_fn(move |request| request::serve(Rc::clone(&peer), request))
     };
-    let mut http = peer.worker.http.serve_connection(TokioIo::new(stream), service);
+    let mut http = peer.http.http1.serve_connection(TokioIo::new(stream), service);
     let mut timer =
-        pin!(sleep_until(peer.activity.deadline(&peer.worker.limits, peer.worker.limits.keep_alive_timeout)));
+        pin!(sleep_until(peer.activity.deadline(&peer.worker().limits, peer.worker().limits.keep_alive_timeout)));
     let mut shutdown = ShutdownProgress::NotStarted;
     let end = poll_fn(|cx| {
         registration.set_waker(cx.waker());
@@ -203,7 +209,7 @@ fn poll_connection<C: Http1Connection>(
                 continue;
             }
         }
-        let keep_alive = peer.worker.limits.keep_alive_timeout;
+        let keep_alive = peer.worker().limits.keep_alive_timeout;
         let idle_timeout = match shutdown {
             ShutdownProgress::Closing => SHUTDOWN_TIMEOUT,
             // The first request of a new connection may be in flight already.
@@ -211,7 +217,7 @@ fn poll_connection<C: Http1Connection>(
             _ if peer.connections.is_closing() => CLOSING_KEEP_ALIVE.min(keep_alive),
             _ => keep_alive,
         };
-        ready!(activity.poll_timeout(&peer.worker.limits, idle_timeout, timer.as_mut(), cx));
+        ready!(activity.poll_timeout(&peer.worker().limits, idle_timeout, timer.as_mut(), cx));
         match activity.phase() {
             // The request handler sees the flag when it is polled, and responds with an error. If it does not respond
             // at once, the next round aborts the connection.

@@ -23,7 +23,7 @@ pub(in crate::proxy) async fn forward(
     // Does not allocate unless an attempt fails.
     let mut tried = Vec::new();
     while tried.len() < MAX_ENDPOINTS
-        && let Some(address) = record.peer.worker.pools.next_endpoint(outgoing.target.upstream, &tried)
+        && let Some(address) = record.peer.http.pools.next_endpoint(outgoing.target.upstream, &tried)
     {
         record.start_attempt(address);
         let outcome = outgoing.attempt(address, NO_CONNECT_DEADLINE).await;

@@ -53,7 +53,7 @@ pub(in crate::proxy) async fn serve<S>(stream: S, peer: Rc<Peer>, mut registrati
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let _counted = OpenGuard::new(&peer.worker.counters, |stats| &stats.http2);
+    let _counted = OpenGuard::new(&peer.worker().counters, |stats| &stats.http2);
     let streams = Rc::new(StreamTracker {
         connection: Rc::clone(&peer),
         open_count: Cell::new(0),
@@ -72,7 +72,7 @@ where
             request::serve(stream, request)
         })
     };
-    let limits = &peer.worker.limits;
+    let limits = &peer.worker().limits;
     let socket = FrameStream::new(stream, Rc::clone(&streams));
     let http = builder(limits, StreamExecutor(Rc::clone(&streams))).serve_connection(TokioIo::new(socket), service);
     let mut http = pin!(http);
@@ -121,7 +121,7 @@ where
     .await;
     // Counted after the connection has ended, because until then hyper may hold heads that it has not passed to the
     // service yet.
-    peer.worker
+    peer.worker()
         .count_errors(REFUSED_STREAM, streams.heads_received.get().saturating_sub(streams.requests_served.get()));
 }
 
@@ -203,7 +203,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
 async fn run_stream(peer: Rc<Peer>, stream: impl Future<Output = ()>) {
     let mut stream = pin!(stream);
     let activity = &peer.activity;
-    let limits = &peer.worker.limits;
+    let limits = &peer.worker().limits;
     let mut timer = pin!(sleep_until(activity.deadline(limits, limits.stall_timeout)));
     poll_fn(|cx| {
         loop {

@@ -30,9 +30,9 @@ pub(in crate::proxy) async fn reject(
 ) {
     let partial = PartialHead::parse(&received);
     drop(received);
-    let error = if too_large { partial.size_error(&peer.worker.limits) } else { RequestError::MalformedRequest };
+    let error = if too_large { partial.size_error(&peer.worker().limits) } else { RequestError::MalformedRequest };
     let details = error.details();
-    let id = peer.worker.request_ids.next();
+    let id = peer.http.request_ids.next();
     let mut response = ErrorFormat::new(partial.method.as_ref(), &partial.headers).render_error(&details, &id);
     response.headers_mut().insert(X_REQUEST_ID, id.clone());
     let bytes = serialize_http1(&response);

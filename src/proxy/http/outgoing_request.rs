@@ -106,13 +106,13 @@ impl<'u> OutgoingRequest<'u> {
     pub(in crate::proxy) fn take(&mut self) -> Request<RequestBody> {
         let mut original =
             self.sendable.take().expect("an unsent request is put back, and a sent one is repeated only with a copy");
-        let worker = &self.peer.worker;
+        let http = &self.peer.http;
         let body = match self.copy_mode() {
             CopyMode::Never => None,
             CopyMode::Full => Some(original.body().duplicate()),
-            CopyMode::Buffered => Some(original.body_mut().share_for_replay(worker.limits.max_replay_body)),
+            CopyMode::Buffered => Some(original.body_mut().share_for_replay(http.worker.limits.max_replay_body)),
         };
-        self.sendable = body.map(|body| copy_request(&original, body, &worker.header_maps));
+        self.sendable = body.map(|body| copy_request(&original, body, &http.header_maps));
         original
     }
 
@@ -133,7 +133,7 @@ impl<'u> OutgoingRequest<'u> {
     /// Returns the memory of an unused copy.
     pub(in crate::proxy) fn recycle(&mut self) {
         if let Some(copy) = self.sendable.take() {
-            self.peer.worker.header_maps.put_back(copy.into_parts().0.headers);
+            self.peer.http.header_maps.put_back(copy.into_parts().0.headers);
         }
     }
 

@@ -147,7 +147,7 @@ async fn read_body(peer: &Peer, request: &mut Request<RequestBody>, max_bytes: u
 /// the peer's own address.
 pub(in crate::proxy) fn client_address(peer: &Peer, headers: &HeaderMap) -> IpAddr {
     let peer_address = peer.address.ip().to_canonical();
-    if peer.client.trusted { forwarded_address(headers, &peer.worker.trusted_ips, peer_address) } else { peer_address }
+    if peer.client.trusted { forwarded_address(headers, &peer.http.trusted_ips, peer_address) } else { peer_address }
 }
 
 fn forwarded_address(headers: &HeaderMap, trusted: &[IpNet], peer_address: IpAddr) -> IpAddr {
@@ -333,7 +333,7 @@ impl PluginRun {
         let peer = &record.peer;
         let sent_at = peer.activity.sent_at.get();
         let sent = sent_at.filter(|_| self.source == ResponseSource::Service);
-        peer.worker.counters.record_plugins(self.state.timings.all());
+        peer.worker().counters.record_plugins(self.state.timings.all());
         let summary = RequestSummary {
             status,
             source: self.source,

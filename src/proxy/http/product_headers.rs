@@ -87,7 +87,7 @@ pub(in crate::proxy) fn set_request_headers<B>(cx: &RequestContext<'_>, request:
     let Some(names) = cx.product_header_names() else { return };
     let version = request.version();
     let headers = request.headers_mut();
-    append_via(headers, cx.peer().worker.product_headers.via(version));
+    append_via(headers, cx.peer().http.product_headers.via(version));
     headers.insert(&names.request_id, cx.record.request_id.clone());
 }
 
@@ -105,11 +105,11 @@ pub(in crate::proxy) fn set_response_headers(
     let started_at = peer.activity.started_at.get();
     headers.insert(&names.request_id, cx.record.request_id.clone());
     if is_local {
-        headers.insert(SERVER, peer.worker.product_headers.server.clone());
+        headers.insert(SERVER, peer.http.product_headers.server.clone());
         headers.insert(&names.response_latency, milliseconds_header(started_at, now));
     } else {
         let sent = peer.activity.sent_at.get().unwrap_or(now);
-        append_via(headers, peer.worker.product_headers.via(Version::HTTP_11));
+        append_via(headers, peer.http.product_headers.via(Version::HTTP_11));
         headers.insert(&names.upstream_latency, milliseconds_header(sent, now));
         headers.insert(&names.proxy_latency, milliseconds_header(started_at, sent));
     }

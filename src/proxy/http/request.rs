@@ -42,7 +42,7 @@ pub(in crate::proxy) async fn serve(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     // The configuration is read once: the request uses this snapshot to its end, whatever changes meanwhile.
-    let view = peer.worker.view();
+    let view = peer.worker().view();
     let version = request.version();
     let mut record = RequestRecord::start(&peer, &request);
     let response = {

@@ -66,7 +66,7 @@ impl<'r> RequestContext<'r> {
             Some(rule) => rule.options().product_headers,
             None => self.product_headers_without_rule,
         };
-        self.peer().worker.product_headers.names(option)
+        self.peer().http.product_headers.names(option)
     }
 
     /// Sets the request id of a response, unless the endpoint has sent one.
@@ -88,7 +88,7 @@ impl Drop for RequestContext<'_> {
     fn drop(&mut self) {
         // Requests that reach no listener share a series of their own.
         if let Some(listener) = self.listener {
-            let worker = &self.record.peer.worker;
+            let worker = self.record.peer.worker();
             self.record.series = Some(self.view.series(worker, listener, self.rule, self.backend));
         }
     }

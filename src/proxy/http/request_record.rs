@@ -77,9 +77,10 @@ struct LoggedRequest {
 impl RequestRecord {
     pub(in crate::proxy) fn start<B>(peer: &Rc<Peer>, request: &Request<B>) -> Self {
         peer.activity.begin_request();
-        let worker = &peer.worker;
+        let worker = peer.worker();
         let existing_id = if peer.client.trusted { request.headers().get(X_REQUEST_ID) } else { None };
-        let request_id = existing_id.filter(|id| !id.is_empty()).cloned().unwrap_or_else(|| worker.request_ids.next());
+        let request_id =
+            existing_id.filter(|id| !id.is_empty()).cloned().unwrap_or_else(|| peer.http.request_ids.next());
         let logged = (!worker.log.is_off()).then(|| LoggedRequest {
             method: request.method().clone(),
             target: request.uri().clone(),
@@ -157,7 +158,7 @@ impl RequestRecord {
             return;
         }
         let activity = &self.peer.activity;
-        let worker = &self.peer.worker;
+        let worker = self.peer.worker();
         if let Some(reason) = self.error {
             worker.count_error(reason);
         }
@@ -217,9 +218,9 @@ pub(in crate::proxy) struct MalformedInput {
 pub(in crate::proxy) fn record_malformed(peer: &Peer, input: MalformedInput) {
     let MalformedInput { mut head, status, reason, id, bytes_out } = input;
     let duration = peer.activity.head_started_at().map_or(Duration::ZERO, |since| since.elapsed());
-    peer.worker.unrouted_series().add(status, duration, 0, bytes_out);
-    peer.worker.count_error(reason);
-    peer.worker.log.write(&AccessLogRecord {
+    peer.worker().unrouted_series().add(status, duration, 0, bytes_out);
+    peer.worker().count_error(reason);
+    peer.worker().log.write(&AccessLogRecord {
         time: SystemTime::now() - duration,
         client: peer.address,
         tls: peer.session.as_ref().map(|session| session.version),

@@ -105,7 +105,7 @@ async fn apply_buffered(
         return Ok(response);
     }
     let peer = Rc::clone(&cx.record.peer);
-    let count = |reason| peer.worker.counters.count_unfiltered_body(plugin, reason);
+    let count = |reason| peer.worker().counters.count_unfiltered_body(plugin, reason);
     let coding = if reads_text { ContentCoding::from_headers(response.headers()) } else { ContentCoding::Identity };
     if coding == ContentCoding::Unknown {
         count(UnfilteredBody::UnknownEncoding);

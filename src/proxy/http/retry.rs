@@ -110,7 +110,7 @@ async fn run_attempts(
         }
         retries += 1;
         if retry.is_some() {
-            peer.worker.pools.count_retry();
+            peer.http.pools.count_retry();
         }
     }
 }
@@ -125,7 +125,7 @@ fn next_endpoint(
     tried: &mut TriedEndpoints,
     retry: Option<&RetryPolicy>,
 ) -> Option<SocketAddr> {
-    let pools = &peer.worker.pools;
+    let pools = &peer.http.pools;
     let address = pools.next_endpoint(upstream, tried).or_else(|| {
         retry?;
         // Avoids the endpoint that has just failed, if there is another.
@@ -156,7 +156,7 @@ async fn buffer_body(
     if !policy.retry.as_ref().is_some_and(may_retry) {
         return Ok(false);
     }
-    let max_bytes = peer.worker.limits.max_replay_body;
+    let max_bytes = peer.worker().limits.max_replay_body;
     match until_timed_out(&peer.activity, request.body_mut().buffer_up_to(max_bytes)).await {
         None => Err(RequestError::RequestBodyTimeout),
         Some(Err(_)) => Err(RequestError::InvalidBody),

@@ -96,7 +96,7 @@ fn apply_request_filters(
         // An upgrade request is not mirrored, since the mirror could not continue the new protocol.
         if !filters.mirrors.is_empty() && routed.upgrade.is_none() {
             let apply_filters = |copy: &mut Request<()>| rewrite_target(copy, routed, &levels[..=level]).is_ok();
-            cx.peer().worker.mirror_sender.mirror_request(&filters.mirrors, request, apply_filters);
+            cx.peer().http.mirror_sender.mirror_request(&filters.mirrors, request, apply_filters);
         }
     }
     rewrite_target(request, routed, &levels)

@@ -32,7 +32,7 @@ pub(in crate::proxy) fn read_target(
     }
     let upgrade = Upgrade::take(request)?;
     framing::check_request(request)?;
-    if request.headers().len() > peer.worker.limits.max_request_fields {
+    if request.headers().len() > peer.worker().limits.max_request_fields {
         return Err(RequestError::TooManyHeaders.into());
     }
     let uri = request.uri();

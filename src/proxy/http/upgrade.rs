@@ -142,8 +142,8 @@ impl Tunnel {
     {
         let Tunnel { endpoint, mut record } = *self;
         let peer = Rc::clone(&record.peer);
-        let (activity, limits) = (&peer.activity, &peer.worker.limits);
-        let _counted = OpenGuard::new(&peer.worker.counters, |stats| &stats.tunnels);
+        let (activity, limits) = (&peer.activity, &peer.worker().limits);
+        let _counted = OpenGuard::new(&peer.worker().counters, |stats| &stats.tunnels);
         activity.enter_phase(ActivityPhase::Tunnel, Instant::now());
         let Ok(endpoint) = endpoint.await else { return };
         let bytes_out = Cell::new(0);

@@ -23,10 +23,11 @@ use crate::proxy::connection::proxy_header::{self, ProxyHeaderError, ProxyHeader
 use crate::proxy::connection::tls::{ClientHandshakeError, TlsSession};
 use crate::proxy::connection::transport::Transport;
 use crate::proxy::http::client_connection::{self, Peer};
+use crate::proxy::http::http_worker::HttpWorker;
 use crate::proxy::http::http2;
-use crate::proxy::process::worker::Worker;
 use crate::proxy::record::stats::ProxyHeaderOutcome;
 use crate::proxy::stream::{self, AssignedStream};
+use crate::proxy::worker::Worker;
 use crate::snapshot::Served;
 
 /// A connection that is ready to serve HTTP.
@@ -42,28 +43,28 @@ struct AcceptedConnection {
 pub(in crate::proxy) fn spawn(
     stream: TcpStream,
     address: SocketAddr,
-    worker: &Rc<Worker>,
+    http: &Rc<HttpWorker>,
     connections: &Rc<ListenerConnections>,
     open_connection: impl Sized + 'static,
 ) {
-    let (worker, connections) = (Rc::clone(worker), Rc::clone(connections));
+    let (http, connections) = (Rc::clone(http), Rc::clone(connections));
     // Register before the task runs, so that a listener that closes in the meantime also closes this connection.
     let registration = connections.register();
-    let proxy_header = worker.requires_proxy_header(address);
-    let tls = match served(&worker, &connections) {
+    let proxy_header = http.worker.requires_proxy_header(address);
+    let tls = match served(&http.worker, &connections) {
         ServedConnection::Http { tls } => tls,
         ServedConnection::Stream(assigned) => {
             let forwarding =
-                prepare_and_forward(stream, address, proxy_header, assigned, worker, connections, registration);
+                prepare_and_forward(stream, address, proxy_header, assigned, http, connections, registration);
             return run(forwarding, open_connection);
         }
     };
     let steps = AcceptSteps { proxy_header, tls };
     if steps.proxy_header || steps.tls {
-        run(prepare_and_serve(stream, address, steps, worker, connections, registration), open_connection);
+        run(prepare_and_serve(stream, address, steps, http, connections, registration), open_connection);
     } else {
         // A separate future type: plain connections should not reserve the memory that only the extra steps need.
-        let peer = Rc::new(Peer::new(worker, connections, address, None));
+        let peer = Rc::new(Peer::new(http, connections, address, None));
         run(client_connection::serve(Transport::Plain(stream), peer, registration), open_connection);
     }
 }
@@ -79,16 +80,16 @@ async fn prepare_and_serve(
     stream: TcpStream,
     address: SocketAddr,
     steps: AcceptSteps,
-    worker: Rc<Worker>,
+    http: Rc<HttpWorker>,
     connections: Rc<ListenerConnections>,
     mut registration: ConnectionRegistration,
 ) {
     // Boxed, so that the memory for the steps is freed when they end.
-    let preparing = Box::pin(prepare(stream, address, steps, &worker, &connections));
+    let preparing = Box::pin(prepare(stream, address, steps, &http.worker, &connections));
     let ready = unless_listener_closes(&connections, &mut registration, preparing).await.flatten();
     if let Some(AcceptedConnection { transport, address, session }) = ready {
         let http2 = session.as_ref().is_some_and(|session| session.http2);
-        let peer = Rc::new(Peer::new(worker, connections, address, session));
+        let peer = Rc::new(Peer::new(http, connections, address, session));
         if http2 {
             // Boxed, because most connections do not need it.
             Box::pin(http2::serve(transport, peer, registration)).await;
@@ -103,19 +104,19 @@ async fn prepare_and_forward(
     mut address: SocketAddr,
     proxy_header: bool,
     assigned: AssignedStream,
-    worker: Rc<Worker>,
+    http: Rc<HttpWorker>,
     connections: Rc<ListenerConnections>,
     mut registration: ConnectionRegistration,
 ) {
     if proxy_header {
         // Boxed, so that the memory for the step is freed when it ends.
-        let reading = Box::pin(read_proxy_header(&mut stream, address, &worker, &connections));
+        let reading = Box::pin(read_proxy_header(&mut stream, address, &http.worker, &connections));
         match unless_listener_closes(&connections, &mut registration, reading).await.flatten() {
             Some(client) => address = client,
             None => return,
         }
     }
-    stream::serve(stream, address, assigned, worker, connections, registration).await;
+    stream::serve(stream, address, assigned, &http.worker, &http.pools, connections, registration).await;
 }
 
 /// The steps before the first request that this connection needs.

@@ -3,4 +3,4 @@
 pub(in crate::proxy) mod accept;
 pub(in crate::proxy) mod bind;
 pub(in crate::proxy) mod server;
-pub(in crate::proxy) mod worker;
+pub(in crate::proxy) mod worker_thread;

@@ -13,12 +13,14 @@ use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::bind;
-use super::worker::{self, WorkerCommand, WorkerShared};
+use super::worker_thread::{self, ProcessShared, WorkerCommand};
 use crate::proxy::connection::tls::{TlsPolicy, TlsTerminator};
+use crate::proxy::http::http_worker::HttpWorkerShared;
 use crate::proxy::http::product_headers::{ProductHeaderMode, ProductHeaders, ProductToken};
 use crate::proxy::limits::ProxyLimits;
 use crate::proxy::record::access_log::AccessLogger;
 use crate::proxy::record::stats::ProxyStats;
+use crate::proxy::worker::WorkerShared;
 use crate::proxy::{BindState, BindStates};
 use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
 
@@ -67,26 +69,30 @@ impl Proxy {
         let count = config.workers.get();
         let lost_lines = Arc::clone(config.access_log.lost_lines());
         let stats = Arc::new(ProxyStats::new(count, config.max_series, lost_lines));
-        let shared = WorkerShared {
-            snapshot: Arc::clone(&snapshot),
-            client_permits: Arc::new(Semaphore::new(config.limits.max_connections.min(Semaphore::MAX_PERMITS))),
-            upstream_permits: Arc::new(Semaphore::new(
-                config.limits.max_upstream_connections.min(Semaphore::MAX_PERMITS),
-            )),
-            handshake_permits: Arc::new(Semaphore::new(config.limits.max_handshakes.min(Semaphore::MAX_PERMITS))),
-            limits: config.limits,
-            tls: Arc::new(TlsTerminator::new(&config.tls).map_err(io::Error::other)?),
-            proxy_protocol_peers: config.proxy_protocol_peers,
-            product_headers: Arc::new(ProductHeaders::new(config.product_headers, config.product_token)),
-            trusted_ips: config.trusted_ips,
-            log: config.access_log,
-            stats: Arc::clone(&stats),
+        let limits = config.limits;
+        let permits = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
+        let shared = ProcessShared {
+            client_permits: permits(limits.max_connections),
+            http: HttpWorkerShared {
+                trusted_ips: config.trusted_ips,
+                product_headers: Arc::new(ProductHeaders::new(config.product_headers, config.product_token)),
+                upstream_permits: permits(limits.max_upstream_connections),
+            },
+            worker: WorkerShared {
+                snapshot: Arc::clone(&snapshot),
+                handshake_permits: permits(limits.max_handshakes),
+                limits,
+                log: config.access_log,
+                stats: Arc::clone(&stats),
+                tls: Arc::new(TlsTerminator::new(&config.tls).map_err(io::Error::other)?),
+                proxy_protocol_peers: config.proxy_protocol_peers,
+            },
         };
         let mut workers = Vec::with_capacity(count);
         for number in 0..count {
             let (sender, receiver) = mpsc::channel(COMMAND_QUEUE);
             // If a later worker cannot be started, dropping the senders ends the earlier threads.
-            worker::start(number, shared.clone(), receiver)?;
+            worker_thread::start(number, shared.clone(), receiver)?;
             workers.push(sender);
         }
         Ok(Proxy {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::proxy::process::worker::Worker;
 use crate::proxy::record::stats::{RequestSeries, StreamOutcome};
+use crate::proxy::worker::Worker;
 use crate::proxy::worker::view::SnapshotView;
 use crate::snapshot::rule::{Backend, BackendTarget, RouteFailure};
 use crate::snapshot::stream::{StreamAction, StreamRule};

@@ -12,19 +12,18 @@ use tokio::time::Instant;
 use super::connection_record::ConnectionRecord;
 use crate::proxy::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
 use crate::proxy::limits::MAX_ENDPOINTS;
-use crate::proxy::process::worker::Worker;
 use crate::proxy::record::stats::StreamOutcome;
-use crate::upstream::{ConnectError, RawConnection, Upstream};
+use crate::upstream::{ConnectError, ConnectionPools, RawConnection, Upstream};
 
 /// Connects to the next endpoint, or to another one if that fails. Ends early if the listener aborts its connections.
-pub(super) async fn to_endpoint(
-    worker: &Worker,
+pub(super) async fn to_endpoint<B>(
+    pools: &ConnectionPools<B>,
     upstream: &Arc<Upstream>,
-    record: &mut ConnectionRecord,
+    record: &mut ConnectionRecord<'_>,
     connections: &ListenerConnections,
     registration: &mut ConnectionRegistration,
 ) -> Result<RawConnection, StreamOutcome> {
-    let mut connecting = pin!(try_endpoints(worker, upstream, record));
+    let mut connecting = pin!(try_endpoints(pools, upstream, record));
     poll_fn(|cx| {
         registration.set_waker(cx.waker());
         if connections.is_aborted() {
@@ -35,19 +34,19 @@ pub(super) async fn to_endpoint(
     .await
 }
 
-async fn try_endpoints(
-    worker: &Worker,
+async fn try_endpoints<B>(
+    pools: &ConnectionPools<B>,
     upstream: &Arc<Upstream>,
-    record: &mut ConnectionRecord,
+    record: &mut ConnectionRecord<'_>,
 ) -> Result<RawConnection, StreamOutcome> {
     let began = Instant::now();
     let mut failure = StreamOutcome::NoEndpoints;
     let mut tried: SmallVec<[SocketAddr; MAX_ENDPOINTS]> = SmallVec::new();
     while tried.len() < MAX_ENDPOINTS
-        && let Some(address) = worker.pools.next_endpoint(upstream, &tried)
+        && let Some(address) = pools.next_endpoint(upstream, &tried)
     {
         record.address = Some(address);
-        let error = match worker.pools.open_raw(upstream, address).await {
+        let error = match pools.open_raw(upstream, address).await {
             Ok(connection) => {
                 record.connect_duration = Some(began.elapsed());
                 return Ok(connection);

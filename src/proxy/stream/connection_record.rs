@@ -2,19 +2,18 @@
 
 use std::cell::Cell;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::proxy::process::worker::Worker;
 use crate::proxy::record::access_log::AccessLogRecord;
 use crate::proxy::record::stats::{RequestSeries, StreamOutcome};
+use crate::proxy::worker::Worker;
 
 /// The record of an open connection.
-pub(in crate::proxy) struct ConnectionRecord {
-    worker: Rc<Worker>,
+pub(in crate::proxy) struct ConnectionRecord<'w> {
+    worker: &'w Worker,
     client: SocketAddr,
     /// Counts the connection; its labels are the listener, the route and the backend.
     series: Arc<RequestSeries>,
@@ -31,8 +30,8 @@ pub(in crate::proxy) struct ConnectionRecord {
     pub(in crate::proxy) outcome: Option<StreamOutcome>,
 }
 
-impl ConnectionRecord {
-    pub(in crate::proxy) fn start(worker: Rc<Worker>, client: SocketAddr, series: Arc<RequestSeries>) -> Self {
+impl<'w> ConnectionRecord<'w> {
+    pub(in crate::proxy) fn start(worker: &'w Worker, client: SocketAddr, series: Arc<RequestSeries>) -> Self {
         ConnectionRecord {
             worker,
             client,
@@ -47,7 +46,7 @@ impl ConnectionRecord {
     }
 }
 
-impl Drop for ConnectionRecord {
+impl Drop for ConnectionRecord<'_> {
     fn drop(&mut self) {
         // A connection without an outcome is dropped with its worker.
         let outcome = self.outcome.unwrap_or(StreamOutcome::ListenerClosed);

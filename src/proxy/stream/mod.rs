@@ -22,28 +22,30 @@ use connection_record::ConnectionRecord;
 
 use super::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
 use super::connection::relay::{CountedStream, RelayEnd, RelayLimits, relay};
-use super::process::worker::Worker;
 use super::record::stats::{OpenGuard, StreamOutcome};
+use super::worker::Worker;
+use crate::upstream::ConnectionPools;
 
 /// Serves a connection until it closes. The client may send its first bytes late or never, so the endpoint is connected
-/// at once. `address` is the client's address.
-pub(in crate::proxy) async fn serve(
+/// at once. `address` is the client's address. `B` is the body type of the requests that share the pools.
+pub(in crate::proxy) async fn serve<B>(
     client: TcpStream,
     address: SocketAddr,
     assigned: AssignedStream,
-    worker: Rc<Worker>,
+    worker: &Worker,
+    pools: &ConnectionPools<B>,
     connections: Rc<ListenerConnections>,
     mut registration: ConnectionRegistration,
 ) {
     let _counted = OpenGuard::new(&worker.counters, |stats| &stats.streams);
     let AssignedStream { upstream, series } = assigned;
     // Recorded when it is dropped.
-    let mut record = ConnectionRecord::start(Rc::clone(&worker), address, series);
+    let mut record = ConnectionRecord::start(worker, address, series);
     let upstream = match upstream {
         Ok(upstream) => upstream,
         Err(outcome) => return close(client, &mut record, outcome),
     };
-    let connected = connect::to_endpoint(&worker, &upstream, &mut record, &connections, &mut registration).await;
+    let connected = connect::to_endpoint(pools, &upstream, &mut record, &connections, &mut registration).await;
     let endpoint = match connected {
         Ok(endpoint) => endpoint,
         Err(outcome) => return close(client, &mut record, outcome),
@@ -75,7 +77,7 @@ pub(in crate::proxy) async fn serve(
 }
 
 /// Closes the connection to the client, with a reset unless the connection is complete or was closed on purpose.
-fn close(client: TcpStream, record: &mut ConnectionRecord, outcome: StreamOutcome) {
+fn close(client: TcpStream, record: &mut ConnectionRecord<'_>, outcome: StreamOutcome) {
     record.outcome = Some(outcome);
     if outcome.resets_peers() {
         // If the option cannot be set, the connection closes without a reset.

@@ -1,3 +1,118 @@
-//! The state of one worker that all its connections borrow.
+//! The state of one worker that connections of all protocols borrow.
+//!
+//! ```text
+//!   Worker ─ view() ─▶ SnapshotView: the current snapshot, with counters and load-balancing state
+//!     └ limits, access log, counters, TLS
+//! ```
 
 pub(in crate::proxy) mod view;
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Cache};
+use ipnet::IpNet;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use self::view::SnapshotView;
+use super::connection::tls::TlsTerminator;
+use super::limits::ProxyLimits;
+use super::record::access_log::AccessLogger;
+use super::record::stats::{ProxyStats, RequestLabels, RequestSeries, WorkerStats};
+use crate::snapshot::{BindAddress, Snapshot};
+
+/// What all workers share, whatever the protocol.
+#[derive(Clone)]
+pub(in crate::proxy) struct WorkerShared {
+    pub(in crate::proxy) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(in crate::proxy) limits: ProxyLimits,
+    pub(in crate::proxy) log: Arc<AccessLogger>,
+    pub(in crate::proxy) stats: Arc<ProxyStats>,
+    pub(in crate::proxy) tls: Arc<TlsTerminator>,
+    /// One permit per TLS handshake of the whole process.
+    pub(in crate::proxy) handshake_permits: Arc<Semaphore>,
+    pub(in crate::proxy) proxy_protocol_peers: Vec<IpNet>,
+}
+
+/// State that the connections of one worker share.
+pub(in crate::proxy) struct Worker {
+    pub(in crate::proxy) limits: ProxyLimits,
+    pub(in crate::proxy) log: Arc<AccessLogger>,
+    pub(in crate::proxy) tls: Arc<TlsTerminator>,
+    pub(in crate::proxy) handshake_permits: Arc<Semaphore>,
+    proxy_protocol_peers: Vec<IpNet>,
+    /// When a missing or invalid PROXY header was last logged.
+    pub(in crate::proxy) last_proxy_header_warning: Cell<Option<Instant>>,
+    stats: Arc<ProxyStats>,
+    pub(in crate::proxy) counters: Arc<WorkerStats>,
+    unrouted: OnceCell<Arc<RequestSeries>>,
+    snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    view: RefCell<Rc<SnapshotView>>,
+}
+
+impl Worker {
+    pub(in crate::proxy) fn new(number: usize, shared: WorkerShared) -> Self {
+        let mut snapshot = Cache::new(shared.snapshot);
+        let view = Rc::new(SnapshotView::new(Arc::clone(snapshot.load())));
+        Worker {
+            limits: shared.limits,
+            log: shared.log,
+            tls: shared.tls,
+            handshake_permits: shared.handshake_permits,
+            proxy_protocol_peers: shared.proxy_protocol_peers,
+            last_proxy_header_warning: Cell::new(None),
+            counters: Arc::clone(shared.stats.worker(number)),
+            stats: shared.stats,
+            unrouted: OnceCell::new(),
+            snapshot: RefCell::new(snapshot),
+            view: RefCell::new(view),
+        }
+    }
+
+    /// The view of the current snapshot. Costs one pointer comparison, and no reference count is shared with other
+    /// workers.
+    pub(in crate::proxy) fn view(&self) -> Rc<SnapshotView> {
+        let mut snapshot = self.snapshot.borrow_mut();
+        let current = snapshot.load();
+        let mut view = self.view.borrow_mut();
+        if !Arc::ptr_eq(current, &view.snapshot) {
+            *view = Rc::new(view.next(Arc::clone(current)));
+        }
+        Rc::clone(&view)
+    }
+
+    /// Drops retired binds without socket and connections.
+    pub(in crate::proxy) fn drop_retired_binds(&self, is_gone: impl Fn(&BindAddress) -> bool) {
+        let mut view = self.view.borrow_mut();
+        if let Some(next) = view.without_retired(is_gone) {
+            *view = Rc::new(next);
+        }
+    }
+
+    /// Whether a peer must begin its connections with a PROXY header.
+    pub(in crate::proxy) fn requires_proxy_header(&self, peer: SocketAddr) -> bool {
+        let ip = peer.ip().to_canonical();
+        self.proxy_protocol_peers.iter().any(|network| network.contains(&ip))
+    }
+
+    pub(in crate::proxy) fn series(&self, labels: RequestLabels) -> Arc<RequestSeries> {
+        self.stats.series(&self.counters, labels)
+    }
+
+    /// Counts a request error by its reason.
+    pub(in crate::proxy) fn count_error(&self, reason: &'static str) {
+        self.counters.count_errors(reason, 1);
+    }
+
+    pub(in crate::proxy) fn count_errors(&self, reason: &'static str, count: u64) {
+        self.counters.count_errors(reason, count);
+    }
+
+    /// The series of requests that matched no listener.
+    pub(in crate::proxy) fn unrouted_series(&self) -> Arc<RequestSeries> {
+        Arc::clone(self.unrouted.get_or_init(|| self.series(RequestLabels::default())))
+    }
+}

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::proxy::process::worker::Worker;
+use super::Worker;
 use crate::proxy::record::stats::{RequestLabels, RequestSeries};
 use crate::snapshot::rule::{Backend, BackendTarget, RouteRule, Split};
 use crate::snapshot::stream::StreamRule;

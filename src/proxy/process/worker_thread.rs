@@ -1,6 +1,5 @@
-//! One worker: a thread with its own runtime, listening sockets, connection pools and counters.
+//! The thread of one worker, with its own runtime: it opens and closes listeners, and accepts their connections.
 
-use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -9,10 +8,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, Cache};
 use futures_util::future::join_all;
-use hyper::server::conn::http1;
-use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -21,36 +17,18 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use super::{accept, bind};
 use crate::proxy::connection::listener_connections::ListenerConnections;
-use crate::proxy::connection::tls::TlsTerminator;
-use crate::proxy::http::header_map_pool::HeaderMapPool;
-use crate::proxy::http::mirror::MirrorSender;
-use crate::proxy::http::product_headers::ProductHeaders;
-use crate::proxy::http::request_body::RequestBody;
-use crate::proxy::http::request_id::RequestIds;
-use crate::proxy::limits::ProxyLimits;
-use crate::proxy::record::access_log::AccessLogger;
-use crate::proxy::record::stats::{ProxyStats, RequestLabels, RequestSeries, WorkerStats};
-use crate::proxy::worker::view::SnapshotView;
-use crate::snapshot::{BindAddress, Snapshot};
-use crate::upstream::{ConnectionPools, EndpointConnector, HYPER_DEFAULT_FIELDS, IdleLimits, READ_BUFFER};
+use crate::proxy::http::http_worker::{HttpWorker, HttpWorkerShared};
+use crate::proxy::record::stats::WorkerStats;
+use crate::proxy::worker::{Worker, WorkerShared};
+use crate::snapshot::BindAddress;
 
-/// State that all workers share.
+/// What all workers of the process share.
 #[derive(Clone)]
-pub(in crate::proxy) struct WorkerShared {
-    pub(in crate::proxy) snapshot: Arc<ArcSwap<Snapshot>>,
-    pub(in crate::proxy) limits: ProxyLimits,
-    pub(in crate::proxy) trusted_ips: Vec<IpNet>,
-    pub(in crate::proxy) product_headers: Arc<ProductHeaders>,
-    pub(in crate::proxy) log: Arc<AccessLogger>,
-    pub(in crate::proxy) stats: Arc<ProxyStats>,
+pub(in crate::proxy) struct ProcessShared {
+    pub(in crate::proxy) worker: WorkerShared,
+    pub(in crate::proxy) http: HttpWorkerShared,
     /// One permit per client connection of the whole process.
     pub(in crate::proxy) client_permits: Arc<Semaphore>,
-    /// One permit per connection to an endpoint, of the whole process.
-    pub(in crate::proxy) upstream_permits: Arc<Semaphore>,
-    pub(in crate::proxy) tls: Arc<TlsTerminator>,
-    /// One permit per TLS handshake of the whole process.
-    pub(in crate::proxy) handshake_permits: Arc<Semaphore>,
-    pub(in crate::proxy) proxy_protocol_peers: Vec<IpNet>,
 }
 
 /// A command to a worker. The worker reports completion over the channel.
@@ -64,32 +42,9 @@ pub(in crate::proxy) enum WorkerCommand {
     Drain(Instant, oneshot::Sender<usize>),
 }
 
-/// State that the requests of one worker share.
-pub(in crate::proxy) struct Worker {
-    pub(in crate::proxy) limits: ProxyLimits,
-    pub(in crate::proxy) trusted_ips: Vec<IpNet>,
-    pub(in crate::proxy) product_headers: Arc<ProductHeaders>,
-    pub(in crate::proxy) log: Arc<AccessLogger>,
-    pub(in crate::proxy) pools: ConnectionPools<RequestBody>,
-    pub(in crate::proxy) mirror_sender: Rc<MirrorSender>,
-    pub(in crate::proxy) request_ids: RequestIds,
-    pub(in crate::proxy) header_maps: HeaderMapPool,
-    pub(in crate::proxy) http: http1::Builder,
-    pub(in crate::proxy) tls: Arc<TlsTerminator>,
-    pub(in crate::proxy) handshake_permits: Arc<Semaphore>,
-    proxy_protocol_peers: Vec<IpNet>,
-    /// When a missing or invalid PROXY header was last logged.
-    pub(in crate::proxy) last_proxy_header_warning: Cell<Option<Instant>>,
-    stats: Arc<ProxyStats>,
-    pub(in crate::proxy) counters: Arc<WorkerStats>,
-    unrouted: OnceCell<Arc<RequestSeries>>,
-    snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
-    view: RefCell<Rc<SnapshotView>>,
-}
-
 pub(in crate::proxy) fn start(
     number: usize,
-    shared: WorkerShared,
+    shared: ProcessShared,
     commands: mpsc::Receiver<WorkerCommand>,
 ) -> io::Result<JoinHandle<()>> {
     // The runtime is built on its own thread, since it is not `Send`.
@@ -100,110 +55,12 @@ pub(in crate::proxy) fn start(
             Err(error) => return drop(ready.send(Err(error))),
         };
         if ready.send(Ok(())).is_ok() {
-            let permits = Arc::clone(&shared.client_permits);
-            runtime.block_on(run(Rc::new(Worker::new(number, shared)), permits, commands));
+            let http = HttpWorker::new(Worker::new(number, shared.worker), shared.http);
+            runtime.block_on(run(Rc::new(http), shared.client_permits, commands));
         }
     })?;
     started.recv().unwrap_or_else(|_| Err(io::Error::other("the worker thread has ended")))?;
     Ok(handle)
-}
-
-impl Worker {
-    fn new(number: usize, shared: WorkerShared) -> Self {
-        let limits = shared.limits;
-        let counters = Arc::clone(shared.stats.worker(number));
-        let connector = EndpointConnector {
-            timeout: limits.connect_timeout,
-            permits: shared.upstream_permits,
-            max_head: limits.max_response_head,
-            max_fields: limits.max_response_fields,
-            max_streams: limits.max_upstream_streams,
-            ping_interval: limits.ping_interval,
-            ping_timeout: limits.ping_timeout,
-        };
-        let idle_limits =
-            IdleLimits { per_endpoint: limits.max_idle_per_endpoint, timeout: limits.upstream_idle_timeout };
-        let mut http = http1::Builder::new();
-        http.half_close(false)
-            .keep_alive(true)
-            // The connection's own timer distinguishes idle clients from slow ones.
-            .header_read_timeout(None)
-            .max_header_size(limits.max_request_head)
-            .max_buf_size(limits.max_request_head.max(READ_BUFFER));
-        if limits.max_request_fields != HYPER_DEFAULT_FIELDS {
-            http.max_headers(limits.max_request_fields);
-        }
-        let upstream_counters = &counters.upstream;
-        let mirror_counters = Arc::clone(&counters.mirrored);
-        let mirrors =
-            MirrorSender::new(&limits, connector.clone(), idle_limits, Arc::clone(upstream_counters), mirror_counters);
-        let mut snapshot = Cache::new(shared.snapshot);
-        let view = Rc::new(SnapshotView::new(Arc::clone(snapshot.load())));
-        Worker {
-            trusted_ips: shared.trusted_ips,
-            product_headers: shared.product_headers,
-            log: shared.log,
-            pools: ConnectionPools::new(connector, idle_limits, Arc::clone(upstream_counters)),
-            mirror_sender: Rc::new(mirrors),
-            request_ids: RequestIds::default(),
-            header_maps: HeaderMapPool::default(),
-            http,
-            tls: shared.tls,
-            handshake_permits: shared.handshake_permits,
-            proxy_protocol_peers: shared.proxy_protocol_peers,
-            last_proxy_header_warning: Cell::new(None),
-            stats: shared.stats,
-            counters,
-            unrouted: OnceCell::new(),
-            snapshot: RefCell::new(snapshot),
-            view: RefCell::new(view),
-            limits,
-        }
-    }
-
-    /// The view of the current snapshot. Costs one pointer comparison, and no reference count is shared with other
-    /// workers.
-    pub(in crate::proxy) fn view(&self) -> Rc<SnapshotView> {
-        let mut snapshot = self.snapshot.borrow_mut();
-        let current = snapshot.load();
-        let mut view = self.view.borrow_mut();
-        if !Arc::ptr_eq(current, &view.snapshot) {
-            *view = Rc::new(view.next(Arc::clone(current)));
-        }
-        Rc::clone(&view)
-    }
-
-    /// Drops retired binds without socket and connections.
-    fn drop_retired_binds(&self, is_gone: impl Fn(&BindAddress) -> bool) {
-        let mut view = self.view.borrow_mut();
-        if let Some(next) = view.without_retired(is_gone) {
-            *view = Rc::new(next);
-        }
-    }
-
-    /// Whether a peer must begin its connections with a PROXY header.
-    pub(in crate::proxy) fn requires_proxy_header(&self, peer: SocketAddr) -> bool {
-        let ip = peer.ip().to_canonical();
-        self.proxy_protocol_peers.iter().any(|network| network.contains(&ip))
-    }
-
-    pub(in crate::proxy) fn series(&self, labels: RequestLabels) -> Arc<RequestSeries> {
-        self.stats.series(&self.counters, labels)
-    }
-
-    /// Counts a request error by its reason.
-    pub(in crate::proxy) fn count_error(&self, reason: &'static str) {
-        self.counters.count_errors(reason, 1);
-    }
-
-    pub(in crate::proxy) fn count_errors(&self, reason: &'static str, count: u64) {
-        self.counters.count_errors(reason, count);
-    }
-
-    /// The series of requests that matched no listener.
-    pub(in crate::proxy) fn unrouted_series(&self) -> Arc<RequestSeries> {
-        Arc::clone(self.unrouted.get_or_init(|| self.series(RequestLabels::default())))
-    }
 }
 
 /// One listening address.
@@ -229,7 +86,8 @@ async fn close_all(listeners: impl Iterator<Item = BoundListener>) -> Vec<Rc<Lis
     join_all(listeners.map(BoundListener::close)).await
 }
 
-async fn run(worker: Rc<Worker>, permits: Arc<Semaphore>, mut commands: mpsc::Receiver<WorkerCommand>) {
+async fn run(http: Rc<HttpWorker>, permits: Arc<Semaphore>, mut commands: mpsc::Receiver<WorkerCommand>) {
+    let worker = &http.worker;
     let mut bound: BTreeMap<BindAddress, BoundListener> = BTreeMap::new();
     // Connections of closed listeners that may still be open. Draining waits for them too.
     let mut closing: Vec<Rc<ListenerConnections>> = Vec::new();
@@ -241,8 +99,8 @@ async fn run(worker: Rc<Worker>, permits: Arc<Semaphore>, mut commands: mpsc::Re
             _ = sweeps.tick() => {
                 // Loads the current snapshot: without requests, the old one and its upstreams would stay alive.
                 worker.view();
-                worker.pools.sweep();
-                worker.mirror_sender.sweep();
+                http.pools.sweep();
+                http.mirror_sender.sweep();
                 closing.retain(|connections| !connections.is_empty());
                 worker.drop_retired_binds(|address| {
                     !bound.contains_key(address) && closing.iter().all(|connections| connections.address != *address)
@@ -262,7 +120,7 @@ async fn run(worker: Rc<Worker>, permits: Arc<Semaphore>, mut commands: mpsc::Re
                     let connections = ListenerConnections::new(address);
                     let (stop, stopped) = oneshot::channel();
                     let accepting = tokio::task::spawn_local(accept_connections(
-                        Rc::clone(&worker),
+                        Rc::clone(&http),
                         listener,
                         Rc::clone(&connections),
                         Arc::clone(&permits),
@@ -302,12 +160,13 @@ async fn drain(listeners: Vec<Rc<ListenerConnections>>, end: Instant) -> usize {
 }
 
 async fn accept_connections(
-    worker: Rc<Worker>,
+    http: Rc<HttpWorker>,
     listener: TcpListener,
     connections: Rc<ListenerConnections>,
     permits: Arc<Semaphore>,
     mut stopped: oneshot::Receiver<()>,
 ) {
+    let worker = &http.worker;
     // Beyond the connection limit one connection waits here, and the others in the accept queue. A worker holds no
     // permit without a connection, since another worker may need it.
     let mut waiting: Option<(TcpStream, SocketAddr)> = None;
@@ -331,7 +190,7 @@ async fn accept_connections(
             Ok(permit) => {
                 failing = false;
                 if let Some((stream, address)) = waiting.take() {
-                    start_connection(&worker, &connections, stream, address, permit);
+                    start_connection(&http, &connections, stream, address, permit);
                 }
             }
             Err(error) if is_connection_error(&error) => worker.counters.accept_errors.add(1),
@@ -348,7 +207,7 @@ async fn accept_connections(
     if let Some((stream, address)) = waiting
         && let Ok(permit) = Arc::clone(&permits).try_acquire_owned()
     {
-        start_connection(&worker, &connections, stream, address, permit);
+        start_connection(&http, &connections, stream, address, permit);
     }
     // When the socket closes, the kernel resets connections whose TCP handshake is in progress. So no new handshakes
     // are started, and those in progress get time to end. Then the connections in the accept queue are served. If the
@@ -363,21 +222,22 @@ async fn accept_connections(
         if stream.set_nonblocking(true).is_ok()
             && let Ok(stream) = TcpStream::from_std(stream)
         {
-            start_connection(&worker, &connections, stream, address, permit);
+            start_connection(&http, &connections, stream, address, permit);
         }
     }
 }
 
 fn start_connection(
-    worker: &Rc<Worker>,
+    http: &Rc<HttpWorker>,
     connections: &Rc<ListenerConnections>,
     stream: TcpStream,
     address: SocketAddr,
     permit: OwnedSemaphorePermit,
 ) {
-    worker.counters.accepted.add(1);
-    let open = OpenConnection { counters: Arc::clone(&worker.counters), _permit: permit };
-    accept::spawn(stream, address, worker, connections, open);
+    let counters = &http.worker.counters;
+    counters.accepted.add(1);
+    let open = OpenConnection { counters: Arc::clone(counters), _permit: permit };
+    accept::spawn(stream, address, http, connections, open);
 }
 
 /// Counts a connection as open until dropped, also by a panic.

@@ -1,0 +1,83 @@
+//! The state of one worker that its HTTP requests share, around the state that TCP connections use too.
+//!
+//! TCP connections borrow the pools of connections to endpoints, too, since both have the same round-robin position and
+//! the same limit of connections. The pools are here because their type depends on the body of requests.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hyper::server::conn::http1;
+use ipnet::IpNet;
+use tokio::sync::Semaphore;
+
+use super::header_map_pool::HeaderMapPool;
+use super::mirror::MirrorSender;
+use super::product_headers::ProductHeaders;
+use super::request_body::RequestBody;
+use super::request_id::RequestIds;
+use crate::proxy::worker::Worker;
+use crate::upstream::{ConnectionPools, EndpointConnector, HYPER_DEFAULT_FIELDS, IdleLimits, READ_BUFFER};
+
+/// What the HTTP requests of all workers share.
+#[derive(Clone)]
+pub(in crate::proxy) struct HttpWorkerShared {
+    pub(in crate::proxy) trusted_ips: Vec<IpNet>,
+    pub(in crate::proxy) product_headers: Arc<ProductHeaders>,
+    /// One permit per connection to an endpoint, of the whole process.
+    pub(in crate::proxy) upstream_permits: Arc<Semaphore>,
+}
+
+/// State that the requests of one worker share.
+pub(in crate::proxy) struct HttpWorker {
+    pub(in crate::proxy) worker: Worker,
+    pub(in crate::proxy) trusted_ips: Vec<IpNet>,
+    pub(in crate::proxy) product_headers: Arc<ProductHeaders>,
+    pub(in crate::proxy) pools: ConnectionPools<RequestBody>,
+    pub(in crate::proxy) mirror_sender: Rc<MirrorSender>,
+    pub(in crate::proxy) request_ids: RequestIds,
+    pub(in crate::proxy) header_maps: HeaderMapPool,
+    /// The settings of HTTP/1 connections.
+    pub(in crate::proxy) http1: http1::Builder,
+}
+
+impl HttpWorker {
+    pub(in crate::proxy) fn new(worker: Worker, shared: HttpWorkerShared) -> Self {
+        let limits = &worker.limits;
+        let connector = EndpointConnector {
+            timeout: limits.connect_timeout,
+            permits: shared.upstream_permits,
+            max_head: limits.max_response_head,
+            max_fields: limits.max_response_fields,
+            max_streams: limits.max_upstream_streams,
+            ping_interval: limits.ping_interval,
+            ping_timeout: limits.ping_timeout,
+        };
+        let idle_limits =
+            IdleLimits { per_endpoint: limits.max_idle_per_endpoint, timeout: limits.upstream_idle_timeout };
+        let mut http1 = http1::Builder::new();
+        http1
+            .half_close(false)
+            .keep_alive(true)
+            // The connection's own timer distinguishes idle clients from slow ones.
+            .header_read_timeout(None)
+            .max_header_size(limits.max_request_head)
+            .max_buf_size(limits.max_request_head.max(READ_BUFFER));
+        if limits.max_request_fields != HYPER_DEFAULT_FIELDS {
+            http1.max_headers(limits.max_request_fields);
+        }
+        let upstream_counters = &worker.counters.upstream;
+        let mirror_counters = Arc::clone(&worker.counters.mirrored);
+        let mirrors =
+            MirrorSender::new(limits, connector.clone(), idle_limits, Arc::clone(upstream_counters), mirror_counters);
+        HttpWorker {
+            trusted_ips: shared.trusted_ips,
+            product_headers: shared.product_headers,
+            pools: ConnectionPools::new(connector, idle_limits, Arc::clone(upstream_counters)),
+            mirror_sender: Rc::new(mirrors),
+            request_ids: RequestIds::default(),
+            header_maps: HeaderMapPool::default(),
+            http1,
+            worker,
+        }
+    }
+}
