@@ -127,7 +127,7 @@ struct LimitArgs {
 
     /// Idle timeout of client connections
     #[arg(long, value_name = "DURATION", env = "PORTICO_CLIENT_IDLE_TIMEOUT")]
-    #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.keep_alive_timeout))]
+    #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.client_idle_timeout))]
     client_idle_timeout: NonZeroTimeout,
 
     /// Maximum number of concurrent requests on one HTTP/2 client connection
@@ -137,7 +137,7 @@ struct LimitArgs {
 
     /// Idle timeout of upgraded connections, such as WebSockets
     #[arg(long, value_name = "DURATION", env = "PORTICO_UPGRADE_IDLE_TIMEOUT")]
-    #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.tunnel_idle_timeout))]
+    #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.upgrade_idle_timeout))]
     upgrade_idle_timeout: NonZeroTimeout,
 
     /// Idle timeout of the connections of TCP listeners
@@ -302,9 +302,9 @@ impl LimitArgs {
             max_request_head: self.client_header_bytes.0,
             max_request_fields: self.client_header_count,
             handshake_timeout: handshake_timeout.0,
-            keep_alive_timeout: self.client_idle_timeout.0,
+            client_idle_timeout: self.client_idle_timeout.0,
             max_streams: self.client_http2_streams,
-            tunnel_idle_timeout: self.upgrade_idle_timeout.0,
+            upgrade_idle_timeout: self.upgrade_idle_timeout.0,
             stream_idle_timeout: self.stream_idle_timeout.0,
             listener_grace_period: drain_timeout.0,
             max_connections: self.max_connections,

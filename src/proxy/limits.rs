@@ -21,7 +21,7 @@ pub struct ProxyLimits {
     /// Maximum time to receive a PROXY header. The connection is closed when it expires.
     pub proxy_header_timeout: Duration,
     /// How long an idle client connection is kept open.
-    pub keep_alive_timeout: Duration,
+    pub client_idle_timeout: Duration,
     /// How long a client may send nothing while the endpoint waits for more of the request body, before a response has
     /// begun. Then 408.
     pub request_body_timeout: Duration,
@@ -43,7 +43,7 @@ pub struct ProxyLimits {
     pub ping_interval: Duration,
     pub ping_timeout: Duration,
     /// How long an upgraded connection, such as a WebSocket, may be idle in both directions. Then it is closed.
-    pub tunnel_idle_timeout: Duration,
+    pub upgrade_idle_timeout: Duration,
     /// How long a connection of a TCP listener may be idle in both directions. Then it is closed.
     pub stream_idle_timeout: Duration,
     /// Grace period of an upgraded connection after its listener is removed.
@@ -87,7 +87,7 @@ impl ProxyLimits {
         handshake_timeout: Duration::from_secs(10),
         max_handshakes: 4096,
         proxy_header_timeout: Duration::from_secs(5),
-        keep_alive_timeout: Duration::from_secs(75),
+        client_idle_timeout: Duration::from_secs(75),
         request_body_timeout: Duration::from_secs(60),
         response_timeout: Duration::from_secs(60),
         stall_timeout: Duration::from_secs(300),
@@ -96,7 +96,7 @@ impl ProxyLimits {
         connection_window: 16 * 1024 * 1024,
         ping_interval: Duration::from_secs(30),
         ping_timeout: Duration::from_secs(20),
-        tunnel_idle_timeout: Duration::from_secs(300),
+        upgrade_idle_timeout: Duration::from_secs(300),
         stream_idle_timeout: Duration::from_secs(300),
         tunnel_grace_period: Duration::from_secs(60),
         listener_grace_period: Duration::from_secs(60),

@@ -436,7 +436,7 @@ async fn stream_is_reset_when_its_window_stays_closed() {
 #[tokio::test]
 async fn idle_connection_is_closed() {
     let endpoint = Endpoint::ok().await;
-    let limits = ProxyLimits { keep_alive_timeout: SHORT, ..ProxyLimits::default() };
+    let limits = ProxyLimits { client_idle_timeout: SHORT, ..ProxyLimits::default() };
     let server = TestServer::with_options(Options { limits, ..Options::default() }, routes_to(endpoint.address)).await;
     let mut raw = RawConnection::connect(server.address).await;
     raw.send(frames::get_request(1)).await;

@@ -81,7 +81,7 @@ async fn slow_http2_head_closes_the_connection() {
 #[tokio::test]
 async fn idle_connection_is_closed() {
     let endpoint = Endpoint::ok().await;
-    let server = server(ProxyLimits { keep_alive_timeout: SHORT * 5, ..ProxyLimits::default() }, &endpoint).await;
+    let server = server(ProxyLimits { client_idle_timeout: SHORT * 5, ..ProxyLimits::default() }, &endpoint).await;
     let mut client = server.connect().await;
     for _ in 0..3 {
         assert_eq!(client.get("/").await.status, 200);
@@ -511,7 +511,7 @@ async fn rule_read_timeout_extends_the_tunnel_idle_timeout() {
         stream.send(echoed).await;
     })
     .await;
-    let limits = ProxyLimits { tunnel_idle_timeout: SHORT, ..ProxyLimits::default() };
+    let limits = ProxyLimits { upgrade_idle_timeout: SHORT, ..ProxyLimits::default() };
     for (read, stays_open) in
         [(TimeoutSetting::After(SHORT * 600), true), (TimeoutSetting::Unlimited, true), (TimeoutSetting::Unset, false)]
     {

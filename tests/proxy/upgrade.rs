@@ -143,7 +143,7 @@ async fn idle_tunnel_is_closed_and_logged() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
     let endpoint = echo_endpoint().await;
-    let limits = ProxyLimits { tunnel_idle_timeout: Duration::from_millis(100), ..ProxyLimits::default() };
+    let limits = ProxyLimits { upgrade_idle_timeout: Duration::from_millis(100), ..ProxyLimits::default() };
     let log = portico::proxy::access_log::AccessLogDestination::File(path.clone());
     let server =
         TestServer::with_options(Options { limits, log, ..Options::default() }, routes_to(endpoint.address)).await;

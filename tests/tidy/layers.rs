@@ -7,19 +7,13 @@ use crate::prose;
 use crate::tree::{File, Finding};
 
 /// `layers` has a row for each top-level module with several modules: the names of each layer, separated by spaces. A
-/// module imports modules of layers before its own only. `circles` lists modules that still import each other.
-pub(crate) fn findings(files: &[File], layers: &[Row], circles: &[Row]) -> Vec<Finding> {
+/// module imports modules of layers before its own only.
+pub(crate) fn findings(files: &[File], layers: &[Row]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let modules = modules(files);
     for (top, names) in &modules {
         let row = layers.iter().find(|(name, _)| name == top).map_or(&[][..], |(_, layers)| *layers);
         let level = |module: &str| row.iter().position(|layer| layer.split(' ').any(|name| name == module));
-        let in_circle = |left: &str, right: &str| {
-            let circle = circles.iter().filter(|(name, _)| name == top).flat_map(|(_, circles)| *circles);
-            circle
-                .into_iter()
-                .any(|names| [left, right].iter().all(|name| names.split(' ').any(|other| other == *name)))
-        };
         for (name, file) in names {
             if level(name).is_none() {
                 let message = format!("`{top}::{name}` has no layer in tests/tidy.rs; add it after what it imports");
@@ -38,11 +32,7 @@ pub(crate) fn findings(files: &[File], layers: &[Row], circles: &[Row]) -> Vec<F
             for (line, path) in imports(&file.text, &module) {
                 let Some(imported) = path.get(1).filter(|_| path[0] == *top && path[1] != *importing) else { continue };
                 let Some(imported_level) = level(imported) else { continue };
-                if line < first_test_line
-                    && Some(imported_level) >= level(importing)
-                    && !in_circle(importing, imported)
-                    && seen.insert(imported.clone())
-                {
+                if line < first_test_line && Some(imported_level) >= level(importing) && seen.insert(imported.clone()) {
                     let message = format!(
                         "`{top}::{importing}` imports `{top}::{imported}`, which is not in a layer before it; move what \
                          both need into a module of its own, or change the layers in tests/tidy.rs"
@@ -94,14 +84,13 @@ mod tests {
             let mut files = vec![File::new(path, source)];
             let others = ["src/a/b.rs", "src/a/c.rs", "src/a/d.rs"].into_iter().filter(|other| other != path);
             files.extend(others.map(|other| File::new(other, "")));
-            expect(name, findings(&files, layers, &[]), places);
+            expect(name, findings(&files, layers), places);
         }
     }
 
     #[test]
-    fn circles_and_removed_modules_are_known() {
-        let layers: &[Row] = &[("a", &["b", "c", "d"])];
-        let files = [File::new("src/a/b.rs", "use super::c::X;"), File::new("src/a/c.rs", "")];
-        expect("removed", findings(&files, layers, &[("a", &["b c"])]), &[("tests/tidy.rs:1", "`a::d`")]);
+    fn removed_modules_are_found() {
+        let files = [File::new("src/a/b.rs", ""), File::new("src/a/c.rs", "")];
+        expect("removed", findings(&files, &[("a", &["b", "c", "d"])]), &[("tests/tidy.rs:1", "`a::d`")]);
     }
 }

@@ -5,11 +5,11 @@
 //!   annotations.rs ─┬ route_settings.rs ────── of an Ingress or HTTPRoute
 //!                   ├ service_settings.rs ──── of a Service or facade ─▶ service_notes.rs
 //!                   └ http_route_annotations.rs: both, for the rules of an HTTPRoute
-//!   plugins/          KongPlugins ─▶ the chain of each rule
-//!   consumers/        KongConsumers and credentials ─▶ ConsumerDirectory
-//!   policy.rs         KongUpstreamPolicy and KongIngress ─ policy_conflicts.rs
-//!   rule_options.rs   the options of rules that are served as Kong serves them
-//!   service_facade.rs KongServiceFacades ─ verdict_updates.rs ─ unserved_kinds.rs: kinds that are validated only
+//!   plugins/            KongPlugins ─▶ the chain of each rule
+//!   consumers/          KongConsumers and credentials ─▶ ConsumerDirectory
+//!   upstream_policy.rs  KongUpstreamPolicy and KongIngress ─ policy_conflicts.rs
+//!   rule_options.rs     the options of rules that are served as Kong serves them
+//!   service_facade.rs   KongServiceFacades ─ verdict_updates.rs ─ unserved_kinds.rs: kinds that are validated only
 //! ```
 
 pub(super) mod annotations;

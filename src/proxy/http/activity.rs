@@ -261,7 +261,7 @@ impl Activity {
                 limits.stall_timeout.max(self.rule_timeouts.get().read().unwrap_or_default())
             }
             ActivityPhase::Tunnel => {
-                limits.tunnel_idle_timeout.max(self.rule_timeouts.get().read().unwrap_or_default())
+                limits.upgrade_idle_timeout.max(self.rule_timeouts.get().read().unwrap_or_default())
             }
         };
         let end = self.last_progress.get() + timeout;

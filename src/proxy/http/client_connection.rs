@@ -103,7 +103,7 @@ pub(in crate::proxy) async fn serve(transport: Transport, peer: Rc<Peer>, mut re
     };
     let mut http = peer.http.http1.serve_connection(TokioIo::new(stream), service);
     let mut timer =
-        pin!(sleep_until(peer.activity.deadline(&peer.worker().limits, peer.worker().limits.keep_alive_timeout)));
+        pin!(sleep_until(peer.activity.deadline(&peer.worker().limits, peer.worker().limits.client_idle_timeout)));
     let mut shutdown = ShutdownProgress::NotStarted;
     let end = poll_fn(|cx| {
         registration.set_waker(cx.waker());
@@ -209,7 +209,7 @@ fn poll_connection<C: Http1Connection>(
                 continue;
             }
         }
-        let keep_alive = peer.worker().limits.keep_alive_timeout;
+        let keep_alive = peer.worker().limits.client_idle_timeout;
         let idle_timeout = match shutdown {
             ShutdownProgress::Closing => SHUTDOWN_TIMEOUT,
             // The first request of a new connection may be in flight already.

@@ -78,7 +78,7 @@ where
     let mut http = pin!(http);
     let activity = &peer.activity;
     activity.enter_phase(ActivityPhase::Idle, Instant::now());
-    let mut timer = pin!(sleep_until(activity.deadline(limits, limits.keep_alive_timeout)));
+    let mut timer = pin!(sleep_until(activity.deadline(limits, limits.client_idle_timeout)));
     let mut is_shutting_down = false;
     poll_fn(|cx| {
         registration.set_waker(cx.waker());
@@ -96,7 +96,7 @@ where
                 http.as_mut().graceful_shutdown();
                 continue;
             }
-            let idle_timeout = if is_shutting_down { SHUTDOWN_TIMEOUT } else { limits.keep_alive_timeout };
+            let idle_timeout = if is_shutting_down { SHUTDOWN_TIMEOUT } else { limits.client_idle_timeout };
             let idle_deadline = activity.deadline(limits, idle_timeout);
             let header_deadline = streams.header_since.get().map(|since| since + limits.header_timeout);
             let deadline = header_deadline.map_or(idle_deadline, |header| header.min(idle_deadline));

@@ -151,7 +151,7 @@ impl Tunnel {
         let mut client = CountedStream::new(client, &activity.bytes_in, on_progress);
         let mut endpoint = CountedStream::new(TokioIo::new(endpoint), &bytes_out, on_progress);
         let relay_limits = RelayLimits {
-            idle_deadline: || activity.deadline(limits, limits.tunnel_idle_timeout),
+            idle_deadline: || activity.deadline(limits, limits.upgrade_idle_timeout),
             closing_grace: Some(limits.tunnel_grace_period),
         };
         let end = relay(&mut client, &mut endpoint, &peer.connections, &mut registration, relay_limits).await;
