@@ -25,13 +25,13 @@ pub(super) struct SelectionProgress {
 #[derive(Clone, Copy)]
 pub(super) enum Selection<'p> {
     /// Of the rule: indexes of its slot and in its slot.
-    OfRule(usize, InstanceIndex),
+    OfRule(u16, InstanceIndex),
     OfConsumer(&'p Arc<ConsumerPlugin>),
 }
 
 /// A [`Selection`] that is kept until the last phase of the request.
 pub(super) enum SelectedInstance {
-    OfRule(usize, InstanceIndex),
+    OfRule(u16, InstanceIndex),
     OfConsumer(Arc<ConsumerPlugin>),
 }
 
@@ -67,7 +67,8 @@ impl Chain {
     ) -> Option<Selection<'p>> {
         while !progress.is_complete {
             let slot = self.slots.get(progress.slots);
-            let plugin = of_consumer.next_after(progress.place);
+            // Most requests are not of a consumer with plugins of its own.
+            let plugin = if of_consumer.is_empty() { None } else { of_consumer.next_after(progress.place) };
             let (slot, plugin) = match (slot, plugin) {
                 (None, None) => break,
                 (Some(slot), Some(plugin)) => match slot.place.cmp(&plugin.place) {
@@ -77,7 +78,7 @@ impl Chain {
                 },
                 only_one => only_one,
             };
-            let index = progress.slots;
+            let index = slot_number(progress.slots);
             progress.place = slot.map(|slot| slot.place).or(plugin.map(|plugin| plugin.place));
             progress.slots += usize::from(slot.is_some());
             let overlay = slot.zip(identity.consumer.as_ref()).and_then(|(slot, consumer)| slot.overlay(consumer));
@@ -114,7 +115,7 @@ impl Chain {
     pub(super) fn instance<'p>(&'p self, selected: Selection<'p>) -> (&'static str, &'p PluginInstance) {
         match selected {
             Selection::OfRule(slot, index) => {
-                let slot = &self.slots[slot];
+                let slot = &self.slots[usize::from(slot)];
                 (slot.place.kind, slot.instance_at(index))
             }
             Selection::OfConsumer(plugin) => (plugin.place.kind, &plugin.instance),
@@ -122,7 +123,8 @@ impl Chain {
     }
 }
 
-/// The number under which a plugin stores its data for a request: its index among the selected instances.
+/// The index of a slot of the rule, or of a selected instance, in 16 bits. The latter is also the number under which a
+/// plugin stores its data for a request.
 pub(super) fn slot_number(index: usize) -> u16 {
-    u16::try_from(index).expect("a request selects one instance of each kind, and there are fewer than 2^16 kinds")
+    u16::try_from(index).expect("there is one slot and one selected instance of each kind, and fewer than 2^16 kinds")
 }

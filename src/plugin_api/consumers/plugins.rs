@@ -222,6 +222,10 @@ impl<'d> RequestConsumerPlugins<'d> {
         }
     }
 
+    pub(in crate::plugin_api) fn is_empty(&self) -> bool {
+        self.subjects.is_empty()
+    }
+
     /// The next plugin in the order of execution after this place. Of several plugins of one kind, that of the consumer
     /// takes precedence over those of its groups, and those of groups in the order of their names.
     pub(in crate::plugin_api) fn next_after(&self, place: Option<ExecutionPlace>) -> Option<&'d Arc<ConsumerPlugin>> {
