@@ -1,5 +1,5 @@
-//! A small HTTP/1.1 server for everything except the proxy: echo, status and admin. Untrusted clients may reach it, so
-//! every connection has limits.
+//! A small HTTP/1.1 server without TLS for everything except the proxy: echo, status and admin. Untrusted clients may
+//! reach it, so every connection has limits.
 
 mod activity;
 

@@ -26,7 +26,7 @@ pub const CORE_GROUP: &str = "";
 /// - the plural in REST paths,
 /// - the accepted versions, preferred first; all are parsed as the same type,
 /// - the [`KindScope`], the [`StatusUse`] and the [`WatchMode`],
-/// - for a kind that Portico serves, its table in the store.
+/// - for a kind that Portico serves, its table in the store. `RouteKind` of the compiler lists the kinds of routes.
 macro_rules! for_each_kind {
     ($callback:path $(, $inner_callback:path)?) => {
         $callback! {

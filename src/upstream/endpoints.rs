@@ -78,7 +78,7 @@ pub struct Endpoints {
     pub balance: LoadBalancing,
 }
 
-/// The load-balancing algorithm.
+/// The load-balancing algorithm. [`Upstream::next_endpoint`] applies it, for the connection pools of each worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LoadBalancing {
     /// In turn. Every worker has its own position, so that nothing is shared.

@@ -1,6 +1,7 @@
 //! Health and load of an endpoint, shared by all workers. Atomics only.
 //!
-//! Checks are passive: only failed connections eject an endpoint, and the probe below is an ordinary request.
+//! Checks are passive: only failed connections eject an endpoint, and the probe below is an ordinary request. Settings
+//! of active checks are reported as not supported, where KongUpstreamPolicies are read.
 //!
 //! ```text
 //!            connect failed                 ejection expired, one request probes

@@ -17,7 +17,7 @@ const OF_THE_DIALECT: &[&str] = &[
     "src/api/kong/",
     "src/app/",
     "src/args/",
-    "src/compile/ingress/dialect.rs",
+    "src/compile/ingress/plan_by_dialect.rs",
     "src/compile/ingress/kong/",
     "src/compile/ingress_class/dialect.rs",
     "src/compile/kong/",

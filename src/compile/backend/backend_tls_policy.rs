@@ -1,5 +1,7 @@
 //! Whether a BackendTLSPolicy forbids plain-text connections to a Service whose own settings do not require TLS.
-//! Policies that cannot be parsed count. While Portico cannot read the kind BackendTLSPolicy, any Service may have one.
+//! Portico does not apply the settings of such a policy, so requests to the Service fail instead of being sent in plain
+//! text. Policies that cannot be parsed count. While Portico cannot read the kind BackendTLSPolicy, any Service may
+//! have one.
 
 use super::super::CompileContext;
 use crate::api::core::ServicePort;

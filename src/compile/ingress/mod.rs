@@ -2,21 +2,21 @@
 //! ingress controller (docs/kong-compatibility.md), in kong/, or `kubernetes`, in kubernetes/.
 //!
 //! ```text
-//!   Ingress ─ ../ingress_class/: served? ─ dialect.rs ┬▶ kubernetes/
-//!                                                     └▶ kong/plan.rs
-//!                                                     each ─▶ plan.rs ─▶ ../certificates.rs  spec.tls
+//!   Ingress ─ ../ingress_class/: served? ─ plan_by_dialect.rs ┬▶ kubernetes/
+//!                                                             └▶ kong/plan.rs
+//!                                                             each ─▶ plan.rs ─▶ ../certificates.rs  spec.tls
 //!   all plans ┬ listener_routes.rs, host_conflicts.rs ─▶ a Bind for plain text, one for TLS
 //!             └ publish.rs ─▶ status.loadBalancer
 //! ```
 //!
 //! If two Ingresses claim the certificate of a host or the default backend, the older one wins, then the first by name.
 
-mod dialect;
 mod host_conflicts;
 mod kong;
 mod kubernetes;
 mod listener_routes;
 mod plan;
+mod plan_by_dialect;
 mod publish;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -115,7 +115,7 @@ impl IngressCompiler {
         let mut changed_hosts = BTreeSet::new();
         for id in touched.iter().filter(|id| id.kind == Kind::Ingress) {
             let object = cx.store.ingresses.get(&id.key);
-            let plan = object.and_then(|object| dialect::plan(cx, plugins, secrets, object));
+            let plan = object.and_then(|object| plan_by_dialect::plan(cx, plugins, secrets, object));
             updated.verdicts_to_update.insert(id.key.clone());
             let after = plan.as_ref().map(|plan| plan.upstreams.clone()).unwrap_or_default();
             changed_hosts.extend(plan.iter().flat_map(IngressPlan::router_hosts).cloned());

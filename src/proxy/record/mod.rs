@@ -1,4 +1,6 @@
-//! Where requests and TCP connections are recorded when they end: metrics and the access log.
+//! The metrics and the access log, in which requests and TCP connections are recorded when they end. What is known
+//! about a request until then is in `../http/request_record.rs`, about a TCP connection in
+//! `../stream/connection_record.rs`.
 
 pub mod access_log;
 pub(in crate::proxy) mod stats;
