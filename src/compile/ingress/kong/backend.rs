@@ -168,7 +168,7 @@ fn resolve_service<'s>(
     let key = backend::upstream_key(cx, namespace, service, port, &backend_settings).map_err(|error| {
         let (message, remedy) = match error {
             BackendError::NamedProtocol | BackendError::UnservedAppProtocol => (
-                format!("{kind} {} requires an unsupported protocol, so no requests are sent to it", meta.key),
+                format!("{kind} {} requires an unsupported protocol", meta.key),
                 "set its annotation konghq.com/protocol to http, https, grpc, grpcs, ws or wss if it serves one of \
                  these"
                     .to_owned(),
