@@ -26,8 +26,10 @@ pub(in crate::proxy) enum RelayEnd {
     ListenerClosed,
 }
 
-/// When a relay ends by itself.
+/// When a relay ends by itself, and how much it buffers.
 pub(in crate::proxy) struct RelayLimits<D> {
+    /// Size of the buffer of each direction, in bytes.
+    pub(in crate::proxy) buffer_size: usize,
     /// Returns when the relay has been idle for too long, as of now.
     pub(in crate::proxy) idle_deadline: D,
     /// Grace period after the listener begins to close. Without one, the relay lasts until the listener aborts it.
@@ -48,8 +50,8 @@ where
     E: AsyncRead + AsyncWrite + Unpin,
     D: Fn() -> Instant,
 {
-    let RelayLimits { idle_deadline, closing_grace } = limits;
-    let mut copying = pin!(copy_bidirectional_with_sizes(client, endpoint, BUFFER_SIZE, BUFFER_SIZE));
+    let RelayLimits { buffer_size, idle_deadline, closing_grace } = limits;
+    let mut copying = pin!(copy_bidirectional_with_sizes(client, endpoint, buffer_size, buffer_size));
     let mut timer = pin!(sleep_until(idle_deadline()));
     let mut grace_deadline = None;
     poll_fn(|cx| {
@@ -138,6 +140,3 @@ impl<S: AsyncWrite + Unpin, P: Fn() + Unpin> AsyncWrite for CountedStream<'_, S,
         self.note(outcome)
     }
 }
-
-/// Buffer size of each direction.
-const BUFFER_SIZE: usize = 8 * 1024;
