@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use futures_util::{StreamExt, stream};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{Method, Request, Response};
@@ -146,7 +146,9 @@ impl ErrorInjector {
     /// Injects this error into these requests, instead of the previous one. Open connections are closed, so that no
     /// request bypasses it.
     pub fn inject(&self, requests: Requests, error: InjectedError) {
-        *self.shared.injected.lock() = Some((requests, error));
+        // Locked until all connections are marked as closing: requests on them are no hits.
+        let mut injected = self.shared.injected.lock();
+        *injected = Some((requests, error));
         self.shared.hits.send_replace(Vec::new());
         self.shared.disconnect.send_replace(());
     }
@@ -197,38 +199,41 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<ProxySt
         while connections.try_join_next().is_some() {}
         let (acceptor, shared) = (acceptor.clone(), shared.clone());
         connections.spawn(async move {
-            let mut disconnect = shared.disconnect.subscribe();
+            let disconnect = shared.disconnect.subscribe();
+            let mut disconnected = disconnect.clone();
             tokio::select! {
-                () = serve_connection(stream, acceptor, shared) => {}
-                _ = disconnect.changed() => {}
+                () = serve_connection(stream, acceptor, shared, &disconnect) => {}
+                _ = disconnected.changed() => {}
             }
         });
     }
 }
 
-async fn serve_connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<ProxyState>) {
-    if shared.injected.lock().as_ref().is_some_and(|(_, error)| *error == InjectedError::NoHandshake) {
-        shared.record_hit("");
+async fn serve_connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    shared: Arc<ProxyState>,
+    disconnect: &watch::Receiver<()>,
+) {
+    if shared.prevents_handshake() {
         return std::future::pending().await;
     }
     // The client sees the failed handshake.
     let Ok(stream) = acceptor.accept(stream).await else { return };
-    let service = service_fn(|request| respond(request, shared.clone()));
+    let service = service_fn(|request| respond(request, &shared, disconnect));
     drop(server::Builder::new().serve_connection(TokioIo::new(stream), service).await);
 }
 
 type ProxyResponse = Response<BoxBody<Bytes, io::Error>>;
 
-async fn respond(request: Request<Incoming>, shared: Arc<ProxyState>) -> Result<ProxyResponse> {
-    let error = shared.error_for(&request);
-    let token = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    match error {
-        None => forward(request, &shared).await,
-        Some(InjectedError::RequireToken(expected)) if token == Some(&expected) => forward(request, &shared).await,
-        Some(error) => {
-            shared.record_hit(request.uri().path());
-            respond_with_error(error, request, &shared).await
-        }
+async fn respond(
+    request: Request<Incoming>,
+    shared: &ProxyState,
+    disconnect: &watch::Receiver<()>,
+) -> Result<ProxyResponse> {
+    match shared.hit_by(&request, disconnect)? {
+        None => forward(request, shared).await,
+        Some(error) => respond_with_error(error, request, shared).await,
     }
 }
 
@@ -304,18 +309,36 @@ async fn forward(request: Request<Incoming>, shared: &ProxyState) -> Result<Prox
 }
 
 impl ProxyState {
-    /// The injected error that applies to this request, if any.
-    fn error_for(&self, request: &Request<Incoming>) -> Option<InjectedError> {
+    /// The injected error that applies to this request, if any, which counts as a hit. Fails if the connection is about
+    /// to be closed, since the client might not receive the response.
+    fn hit_by(&self, request: &Request<Incoming>, disconnect: &watch::Receiver<()>) -> Result<Option<InjectedError>> {
         let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
         let is_write = !matches!(*request.method(), Method::GET | Method::HEAD);
+        let token = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
         let injected = self.injected.lock();
-        let (requests, error) = injected.as_ref()?;
+        ensure!(!disconnect.has_changed()?, "the connection is about to be closed");
+        let Some((requests, error)) = injected.as_ref() else { return Ok(None) };
         let applies = match requests {
             Requests::All => true,
             Requests::Watches => is_watch,
             Requests::Writes => is_write,
         };
-        applies.then(|| error.clone())
+        let is_authorized = matches!(error, InjectedError::RequireToken(expected) if token == Some(expected));
+        if !applies || is_authorized {
+            return Ok(None);
+        }
+        self.record_hit(request.uri().path());
+        Ok(Some(error.clone()))
+    }
+
+    /// Whether the injected error prevents handshakes. A connection that it applies to counts as a hit.
+    fn prevents_handshake(&self) -> bool {
+        let injected = self.injected.lock();
+        let prevents = injected.as_ref().is_some_and(|(_, error)| *error == InjectedError::NoHandshake);
+        if prevents {
+            self.record_hit("");
+        }
+        prevents
     }
 
     fn record_hit(&self, path: &str) {
