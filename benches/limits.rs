@@ -19,7 +19,7 @@ use http::{HeaderValue, Request};
 use parking_lot::Mutex;
 use portico::plugin_api::chain::{ChainRequest, ChainState};
 use portico::plugin_api::instance::RequestProtocol;
-use portico::plugin_api::{Chain, ClientInfo, ConsumerDirectory, Framing, NoUriCaptures, Scheme, testing};
+use portico::plugin_api::{Chain, ClientInfo, ConsumerDirectory, Framing, Scheme, testing};
 use portico::plugins::REGISTRY;
 use serde_json::json;
 
@@ -153,7 +153,7 @@ fn decide(chain: &Chain, client: u8, times: u64, lock: Option<&Mutex<()>>) {
             head: &mut head,
             path: "/",
             query: None,
-            uri_captures: &NoUriCaptures,
+            uri_captures: &testing::TestCaptures::default(),
             client: ClientInfo {
                 address,
                 port: 40_000,

@@ -154,11 +154,12 @@ const LAYERS: &[Row] = &[
     (
         "plugin_api",
         &[
-            "decimal header_spoofing kind multipart remote reply route_description scheme signature state template \
-         timing",
+            "decimal header_spoofing kind multipart path_encoding remote reply route_description scheme signature state \
+             template timing",
             "body_filter fields instance jwk queue remote_request",
             "completed_request consumers remote_client services",
-            "context redis",
+            "context server_diagnostics",
+            "redis",
             "authentication chain log_entry",
             "factory testing",
         ],
@@ -189,13 +190,13 @@ const LAYERS: &[Row] = &[
         &[
             "bind_address cors escape host regex timeouts_and_retries",
             "certs path_edit path_regex",
-            "fingerprint redirect uri_template",
+            "redirect uri_template",
             "upstream_path",
             "rule_options",
             "rule",
             "router stream",
             "dump",
-            "ingress_routes",
+            "fingerprint ingress_routes",
         ],
     ),
     ("status", &["features json merge notices", "event_queue installed", "queue", "event_writer status_writer"]),

@@ -316,7 +316,7 @@ fn route_row(row: &RouteTableRow) -> RouteRow {
 fn curl_lines(snapshot: &Snapshot) -> String {
     let mut lines = String::new();
     let mut shown = BTreeSet::new();
-    for bind in snapshot.dump().binds {
+    for bind in snapshot.dump_binds() {
         for listener in &bind.listeners {
             for host in &listener.hosts {
                 for entry in &host.matches {

@@ -266,14 +266,14 @@ impl GatewayPlan {
         self.listeners.iter().filter(|listener| listener.opens_port()).flat_map(move |listener| {
             let bound = self.bound_sockets(listener);
             let reported = reported.clone().into_iter();
-            bound.into_iter().chain(reported.map(|ip| BindAddress::new(listener.transport, ip, listener.port)))
+            bound.into_iter().chain(reported.map(|ip| BindAddress::new(listener.transport(), ip, listener.port)))
         })
     }
 
     /// The sockets that a listener binds.
     fn bound_sockets(&self, listener: &ListenerPlan) -> Vec<BindAddress> {
         let Some(port) = listener.bound_port else { return Vec::new() };
-        self.bind_addresses.iter().map(|ip| BindAddress::new(listener.transport, *ip, port)).collect()
+        self.bind_addresses.iter().map(|ip| BindAddress::new(listener.transport(), *ip, port)).collect()
     }
 
     /// The verdict. `attached_count` returns the number of routes that are attached to a listener.

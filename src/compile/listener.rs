@@ -33,7 +33,6 @@ pub(super) struct ListenerPlan {
     index: usize,
     pub hostname: HostPattern,
     pub protocol: ListenerProtocol,
-    pub transport: TransportProtocol,
     /// The port that clients connect to.
     pub port: u16,
     /// The port that this process binds; `None` if none is assigned yet.
@@ -58,6 +57,11 @@ pub(super) enum Namespaces {
 }
 
 impl ListenerPlan {
+    /// TCP for protocols that are not served.
+    pub(super) fn transport(&self) -> TransportProtocol {
+        self.protocol.transport().unwrap_or(TransportProtocol::Tcp)
+    }
+
     pub(super) fn accepted(&self) -> bool {
         self.conditions.iter().any(|condition| condition.code == Code::ListenerAccepted)
     }
@@ -168,7 +172,6 @@ fn plan(
         index,
         hostname: HostPattern::parse(listener.hostname.as_deref()),
         protocol,
-        transport: protocol.transport().unwrap_or(TransportProtocol::Tcp),
         port: port(listener),
         bound_port: None,
         supported_kinds,

@@ -165,7 +165,7 @@ impl Routers {
                     port: listener.port,
                     route: attached.oldest_stream(routes),
                 };
-                ports.entry((listener.transport, bound_port)).or_default().stream = Some(Arc::new(stream_rule));
+                ports.entry((listener.transport(), bound_port)).or_default().stream = Some(Arc::new(stream_rule));
                 continue;
             }
             let (hosts, routers_built) = attached.build(&listener.hostname, routes);
@@ -177,7 +177,7 @@ impl Routers {
                 routes: Routes::ByHost(HostMap::new(hosts)),
                 product_headers: None,
             };
-            let port = ports.entry((listener.transport, bound_port)).or_default();
+            let port = ports.entry((listener.transport(), bound_port)).or_default();
             port.listeners.push((listener.hostname.clone(), Arc::new(http_listener)));
             if listener.secure {
                 port.certificates.push((listener.hostname.clone(), certificates.clone()));

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::annotation_reader::annotation_field;
 use super::attachment::RouteOrigin;
 use super::backend_reference;
 use super::gateway::GatewayPlan;
@@ -12,7 +13,7 @@ use super::route_plan::{self, PlannedRules, RoutePlan, RuleResults};
 use super::verdict::{Code, Condition, Verdict};
 use super::{CompileContext, PlanMap};
 use crate::api::gateway::{BackendRef, TcpRoute};
-use crate::api::kong::annotations::PLUGINS;
+use crate::api::kong::annotations::{PLUGINS, list};
 use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
@@ -31,7 +32,7 @@ pub(super) fn plan(cx: CompileContext<'_>, gateways: &PlanMap<GatewayPlan>, rout
     for (index, backend) in first_rule.iter().flat_map(|rule| &rule.backend_refs).enumerate() {
         backends.add(cx, namespace, backend, &format!("spec.rules[0].backendRefs[{index}]"));
     }
-    backends.unsupported.extend(plugin_problem(&route.meta, &format!("metadata.annotations[{PLUGINS}]")));
+    backends.unsupported.extend(plugin_problem(&route.meta, &annotation_field(PLUGINS)));
     let ResolvedBackends { backends, upstreams, resolved_refs, unsupported } = backends;
     let is_served = unsupported.is_empty();
     let mut dropped = unsupported;
@@ -106,7 +107,8 @@ impl ResolvedBackends {
 /// A diagnostic if plugins are attached to the route or to the Service of a backend. Plugins may protect the backends,
 /// and they process requests only, so the connections are not forwarded without them.
 fn plugin_problem(meta: &Meta, field: &str) -> Option<Diagnostic> {
-    let plugins = meta.annotations.get(PLUGINS)?;
+    // An empty list attaches no plugin.
+    let plugins = meta.annotations.get(PLUGINS).filter(|plugins| list(plugins).next().is_some())?;
     let message = format!("annotation {PLUGINS} of {} attaches {plugins}, but plugins do not run for TCP", meta.key);
     Some(Diagnostic::error(field, message, "remove the annotation, or use a Service without plugins"))
 }

@@ -395,10 +395,10 @@ impl Chain {
         // A plugin replaces the response at most once, so the phase ends.
         let mut replaced_by = SmallVec::<[u16; 2]>::new();
         state.timings.start();
+        let rest = self.select_rest(state);
+        state.selected.extend(rest);
+        state.progress.is_complete = true;
         'phase: loop {
-            let rest = self.select_rest(state);
-            state.selected.extend(rest);
-            state.progress.is_complete = true;
             for index in 0..state.selected.len() {
                 let number = slot_number(index);
                 if replaced_by.contains(&number) {

@@ -80,20 +80,6 @@ pub trait UriCaptures {
     fn named_group(&self, name: &str) -> Option<&str>;
 }
 
-/// The groups of a route without a regular expression.
-#[derive(Clone, Copy, Debug)]
-pub struct NoUriCaptures;
-
-impl UriCaptures for NoUriCaptures {
-    fn group(&self, _number: usize) -> Option<&str> {
-        None
-    }
-
-    fn named_group(&self, _name: &str) -> Option<&str> {
-        None
-    }
-}
-
 /// Response headers set by plugins. A list is cheaper than a second map that is merged into that of the response.
 #[derive(Debug, Default)]
 pub struct ResponseHeaders(SmallVec<[(HeaderName, Option<HeaderValue>); 8]>);

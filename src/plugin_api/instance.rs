@@ -22,9 +22,12 @@ pub struct PluginInstance {
 }
 
 impl PluginInstance {
-    /// Whether both are the same plugin, attached to the same object.
+    /// Whether both are the same built plugin, attached to the same object in the same way.
     pub(super) fn is_same(&self, other: &PluginInstance) -> bool {
-        Arc::ptr_eq(&self.plugin, &other.plugin) && self.scope == other.scope && self.object == other.object
+        let PluginInstance { plugin, phases, protocols, scope, object, configuration_hash } = self;
+        Arc::ptr_eq(plugin, &other.plugin)
+            && (phases, protocols, configuration_hash) == (&other.phases, &other.protocols, &other.configuration_hash)
+            && (scope, object) == (&other.scope, &other.object)
     }
 }
 

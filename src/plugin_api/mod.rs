@@ -26,6 +26,7 @@ pub mod jwk;
 pub mod kind;
 pub mod log_entry;
 pub mod multipart;
+pub mod path_encoding;
 pub mod queue;
 pub mod redis;
 pub mod remote;
@@ -34,6 +35,7 @@ pub mod remote_request;
 pub mod reply;
 pub mod route_description;
 pub mod scheme;
+pub mod server_diagnostics;
 pub mod services;
 pub mod signature;
 pub mod state;
@@ -49,8 +51,8 @@ pub use chain::Chain;
 pub use completed_request::{CompletedRequest, CredentialLocations};
 pub use consumers::{Consumer, ConsumerDirectory};
 pub use context::{
-    ClientInfo, Framing, Identity, LogCx, NoUriCaptures, RequestCx, RequestSummary, ResponseCx, ResponseHeaders,
-    ResponseSource, RouteNames, UriCaptures,
+    ClientInfo, Framing, Identity, LogCx, RequestCx, RequestSummary, ResponseCx, ResponseHeaders, ResponseSource,
+    RouteNames, UriCaptures,
 };
 pub use factory::PluginFactory;
 pub use kind::{

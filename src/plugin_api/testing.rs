@@ -14,7 +14,7 @@ use super::completed_request::{CompletedRequest, LoggedHeads};
 use super::consumers::EntityId;
 use super::context::{ClientInfo, Framing, RequestSummary, ResponseSource, RouteNames, UriCaptures};
 use super::instance::{PluginInstance, Protocols, RequestProtocol};
-use super::kind::{AnyPluginKind, BuildCx, BuildNotes};
+use super::kind::{AnyPluginKind, BuildCx, BuildNotes, Phases};
 use super::reply::{Reply, ReplyBody};
 use super::scheme::Scheme;
 use super::services::OfflineServices;
@@ -78,6 +78,18 @@ pub fn instance(kind: &dyn AnyPluginKind, plugin: Arc<dyn Plugin>) -> PluginInst
         phases: kind.phases(),
         protocols: Protocols::from_names(kind.protocols().iter().copied()),
         scope: "HTTPRoute/default/test/0".into(),
+        object: "KongPlugin/default/test".into(),
+        configuration_hash: 0,
+    }
+}
+
+/// The plugin as an instance that runs for all requests, in all phases.
+pub fn global_instance(plugin: Arc<dyn Plugin>) -> PluginInstance {
+    PluginInstance {
+        plugin,
+        phases: Phases { access: true, response: true, log: true },
+        protocols: Protocols::ALL,
+        scope: "global".into(),
         object: "KongPlugin/default/test".into(),
         configuration_hash: 0,
     }

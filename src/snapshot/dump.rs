@@ -191,6 +191,13 @@ pub struct BackendDump {
 impl Snapshot {
     /// The complete snapshot, for goldens and `/debug/snapshot`.
     pub fn dump(&self) -> SnapshotDump {
+        let consumer_plugins = self.consumers.plugins.iter().flat_map(|plugins| plugins.entries());
+        let consumer_plugins = consumer_plugins.map(ConsumerPluginsDump::from).collect();
+        SnapshotDump { binds: self.dump_binds(), consumer_plugins }
+    }
+
+    /// The dump without the plugins of consumers, of which there may be very many.
+    pub(crate) fn dump_binds(&self) -> Vec<BindDump> {
         let bind = |(address, bind): (&BindAddress, &Arc<Bind>)| {
             let (listeners, tcp) = match &bind.served {
                 Served::Http(http) => (http.dump(), None),
@@ -198,9 +205,7 @@ impl Snapshot {
             };
             BindDump { address: *address, listeners, tcp }
         };
-        let binds = self.binds.iter().map(bind).collect();
-        let consumer_plugins = self.consumers.plugins.iter().flat_map(|plugins| plugins.entries());
-        SnapshotDump { binds, consumer_plugins: consumer_plugins.map(ConsumerPluginsDump::from).collect() }
+        self.binds.iter().map(bind).collect()
     }
 }
 

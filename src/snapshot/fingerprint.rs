@@ -16,6 +16,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::Snapshot;
 use super::certs::Certificate;
+use super::dump::SnapshotDump;
 use crate::plugin_api::Chain;
 
 /// Half of a SHA-256 digest, which suffices for comparison.
@@ -41,9 +42,8 @@ impl Snapshot {
         let mut hasher = FingerprintHasher(Context::new(&SHA256));
         // Each section has a label, so that the bytes of one section cannot be mistaken for those of another.
         hasher.add_section("routes");
-        let mut dump = self.dump();
         // The fingerprint of the consumers covers their plugins.
-        dump.consumer_plugins.clear();
+        let mut dump = SnapshotDump { binds: self.dump_binds(), consumer_plugins: Vec::new() };
         for listener in dump.binds.iter_mut().flat_map(|bind| &mut bind.listeners) {
             // The dump lists generated certificates too; the certificates from Secrets are hashed below.
             listener.certificates = listener.certificates.as_ref().map(|_| Vec::new());

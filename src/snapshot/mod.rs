@@ -7,8 +7,8 @@
 //!           HttpBind ─ tls ─▶ HostMap ─▶ Certificates   by server name
 //!              └ HostMap ─▶ HttpListener
 //!                            ├ HostMap ─▶ HostRouter ─ matches ─▶ RouteRule   order by host
-//!                            └ ConditionsRouter ─ entries ─▶ RouteRule        order by conditions
-//!                            └ IngressRoutes: both, the order by host                       Ingresses
+//!                            ├ ConditionsRouter ─ entries ─▶ RouteRule        order by conditions
+//!                            └ IngressRoutes: both; the host decides which comes first
 //! ```
 //!
 //! A request uses one listener: that of the most specific hostname. The `HostRouter`s that match the host are searched
@@ -140,7 +140,7 @@ pub struct HttpListener {
     pub product_headers: Option<&'static ProductHeaderNames>,
 }
 
-/// The routes of a listener, in one of two orders of precedence.
+/// The routes of a listener, in one of two orders of precedence, or in both.
 #[derive(Debug)]
 pub enum Routes {
     /// The most specific host decides first, as the Gateway API defines: one router for each hostname that a route

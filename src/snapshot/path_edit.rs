@@ -1,6 +1,7 @@
 //! Path changes for rewrites and redirects (Gateway API `HTTPPathModifier`).
 
-use super::escape::{decode_unreserved, encode_path};
+use super::escape::decode_unreserved;
+use crate::plugin_api::path_encoding::encode_path;
 
 /// A change of the path; the query string is always kept.
 ///
@@ -19,7 +20,7 @@ pub enum PathEdit {
 impl PathEdit {
     /// The edit of type `ReplaceFullPath`.
     pub fn full(replacement: &str) -> Self {
-        PathEdit::Full(with_leading_slash(encode_path(replacement).into_owned()).into())
+        PathEdit::Full(with_leading_slash(encode_path(replacement.as_bytes()).into_owned()).into())
     }
 
     /// The edit of type `ReplacePrefixMatch` in a rule that matches the prefix `matched`.
@@ -27,7 +28,7 @@ impl PathEdit {
         let without_trailing_slash = |text: &str| Box::from(text.strip_suffix('/').unwrap_or(text));
         PathEdit::Prefix {
             strip: without_trailing_slash(&decode_unreserved(matched)),
-            with: without_trailing_slash(&encode_path(replacement)),
+            with: without_trailing_slash(&encode_path(replacement.as_bytes())),
         }
     }
 

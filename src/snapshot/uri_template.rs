@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::escape::{decode_unreserved, encode_for_query, encode_path, has_broken_escape};
+use super::escape::{decode_unreserved, encode_for_query};
 use super::path_regex::Captures;
+use crate::plugin_api::path_encoding::{encode_path, has_broken_escape};
 
 /// A path, optionally with a query, in which `$1` stands for the first capture group. The result replaces the whole
 /// path, including the service path. In the query, a group is encoded so that it cannot end a parameter name or value.
@@ -139,7 +140,7 @@ impl UriTemplate {
 
 /// Encodes characters that may not occur in a path, except question marks: the first one starts the query.
 fn encode_text(text: &str) -> Box<str> {
-    let pieces: Vec<_> = text.split('?').map(encode_path).collect();
+    let pieces: Vec<_> = text.split('?').map(|part| encode_path(part.as_bytes())).collect();
     pieces.join("?").into()
 }
 

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //!   Secret ◀─ KongPlugin ◀─┬─ Ingress, HTTPRoute, KongConsumer, KongConsumerGroup
-//!   Secret, ConfigMap ◀────┴─ Service ◀─┬─ Ingress, HTTPRoute
+//!   Secret, ConfigMap ◀────┴─ Service ◀─┬─ Ingress, HTTPRoute, TCPRoute
 //!   KongUpstreamPolicy ◀──────┘    └ KongServiceFacade ◀─ Ingress
 //!   IngressClassParameters ◀─ IngressClass ◀─ Ingress, KongConsumer, KongClusterPlugin …
 //!                             IngressClass ◀─ KongConsumerGroup ◀─ KongConsumer

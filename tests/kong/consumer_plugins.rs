@@ -102,7 +102,7 @@ fn limits_of_consumers_and_groups_apply_on_all_routes_with_authentication() {
         ("plain", "dora", None),
         ("limited", "dora", Some(("20", "19"))),
         // Without a key, the anonymous consumer sends the request, and a consumer without plugins gets the base.
-        ("plain", "nobody", None),
+        ("plain", "unknown", None),
         // Without authentication there is no consumer.
         ("open", "anna", None),
     ] {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use http::HeaderValue;
 use portico::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use portico::plugin_api::consumers::plugins::{ConsumerPlugin, PluginSubject};
-use portico::plugin_api::instance::{ExecutionPlace, PluginInstance, Protocols};
-use portico::plugin_api::testing::{build, consumer, names};
-use portico::plugin_api::{AccessOutcome, ConsumerDirectory, Phases, Plugin, RequestCx, ResponseCx, ResponseOutcome};
+use portico::plugin_api::instance::{ExecutionPlace, PluginInstance};
+use portico::plugin_api::testing::{build, consumer, global_instance, names};
+use portico::plugin_api::{AccessOutcome, ConsumerDirectory, Plugin, RequestCx, ResponseCx, ResponseOutcome};
 use portico::plugins::REGISTRY;
 use portico::snapshot::Snapshot;
 use serde_json::json;
@@ -40,20 +40,9 @@ impl Plugin for AuthenticateByName {
     }
 }
 
-fn instance(plugin: Arc<dyn Plugin>) -> PluginInstance {
-    PluginInstance {
-        plugin,
-        phases: Phases { access: true, response: true, log: true },
-        protocols: Protocols::ALL,
-        scope: "global".into(),
-        object: "KongPlugin/default/test".into(),
-        configuration_hash: 0,
-    }
-}
-
 fn tier(name: &'static str) -> Arc<ConsumerPlugin> {
     let place = ExecutionPlace { kind: "tier", priority: 10 };
-    Arc::new(ConsumerPlugin { place, instance: instance(Arc::new(Tier(name))) })
+    Arc::new(ConsumerPlugin { place, instance: global_instance(Arc::new(Tier(name))) })
 }
 
 /// A limit of this many requests in a year.
@@ -61,7 +50,7 @@ fn limit(requests: u64) -> Arc<ConsumerPlugin> {
     let kind = REGISTRY.find("rate-limiting").unwrap();
     let plugin = build(kind, &json!({"year": requests, "policy": "local"})).unwrap();
     let place = ExecutionPlace { kind: kind.name(), priority: kind.priority() };
-    Arc::new(ConsumerPlugin { place, instance: PluginInstance { phases: kind.phases(), ..instance(plugin) } })
+    Arc::new(ConsumerPlugin { place, instance: PluginInstance { phases: kind.phases(), ..global_instance(plugin) } })
 }
 
 /// A proxy whose route authenticates consumers. `anna` is of the tier gold, with a limit of two requests; `bert` is of
@@ -75,7 +64,7 @@ async fn server(endpoint: &Endpoint) -> TestServer {
     directory.set_plugins(&plugins_of("anna"), [tier("gold"), limit(2)].into_iter().collect());
     directory.set_plugins(&plugins_of("bert"), [tier("silver")].into_iter().collect());
     let mut builder = ChainBuilder::default();
-    let auth = instance(Arc::new(AuthenticateByName));
+    let auth = global_instance(Arc::new(AuthenticateByName));
     builder.add("auth", 1000, AttachmentPoint::Base(BaseScope::Route), auth);
     let action = forward(vec![(1, upstream("web", &[endpoint.address]))]);
     let route = Route { plugins: builder.build(names()), ..route(action) };
@@ -96,7 +85,7 @@ async fn plugins_run_on_requests_and_responses_of_their_consumer() {
         ("anna", 200, Some("gold"), Some("1")),
         ("bert", 200, Some("silver"), None),
         ("carl", 200, None, None),
-        ("nobody", 200, None, None),
+        ("unknown", 200, None, None),
         ("anna", 200, Some("gold"), Some("0")),
         // The limit replies, and the response phase of the other plugin runs on its reply.
         ("anna", 429, Some("gold"), Some("0")),

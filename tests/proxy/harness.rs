@@ -517,8 +517,8 @@ async fn fill(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Op
 async fn read_head(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<String> {
     loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
-            let head = buffer.drain(..end + 4).collect();
-            return Some(String::from_utf8(head).unwrap());
+            let head: Vec<u8> = buffer.drain(..end + 4).collect();
+            return Some(String::from_utf8_lossy(&head).into_owned());
         }
         fill(socket, buffer).await?;
     }

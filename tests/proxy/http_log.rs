@@ -344,7 +344,10 @@ async fn credentials_are_redacted_and_the_consumer_is_named() {
     assert_eq!(client.response().await.status, 200);
     client.send("GET /p?api_key=secret HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
     assert_eq!(client.response().await.status, 200);
-    let objects = wait_for_bodies(&receiver, 2).await;
+    // A value that is not UTF-8 is redacted as well.
+    client.send(b"GET /p?api_key=secret HTTP/1.1\r\nhost: a.example\r\ncookie: a=\xff; session=secret\r\n\r\n").await;
+    assert_eq!(client.response().await.status, 200);
+    let objects = wait_for_bodies(&receiver, 3).await;
     for object in &objects {
         assert!(!object.to_string().contains("secret"), "{object}");
     }
@@ -356,6 +359,7 @@ async fn credentials_are_redacted_and_the_consumer_is_named() {
     assert_eq!(objects[0]["leaked_header"], "REDACTED");
     assert_eq!(objects[1]["leaked_argument"], "REDACTED");
     assert_eq!(objects[0]["leaked_cookie"], "a=b; session=REDACTED");
+    assert_eq!(objects[2]["leaked_cookie"], "a=\u{fffd}; session=REDACTED");
     let consumer = json!({"id": "id-anna", "username": "anna", "custom_id": "custom-anna"});
     assert_eq!(objects[1]["consumer"], consumer);
     assert_eq!(objects[1]["authenticated_entity"], json!({"id": "id-key", "consumer_id": "id-anna"}));
@@ -439,9 +443,11 @@ async fn settings_of_the_request_apply() {
 #[tokio::test]
 async fn batches_are_lists_in_order() {
     let receiver = accepting_receiver().await;
-    let queue = json!({"max_batch_size": 3, "max_coalescing_delay": 0.2});
+    let queue = json!({"max_batch_size": 3, "max_coalescing_delay": 3600});
     let logging = LoggingServer::with_config(json!({"queue": queue}), &receiver).await;
     logging.get(4).await;
+    wait_for_bodies(&receiver, 1).await;
+    with_timeout("the last batch", flush_queues(&logging.state, Duration::from_secs(10))).await;
     let batches = wait_for_bodies(&receiver, 2).await;
     let batches: Vec<_> = batches.iter().map(|batch| paths(batch.as_array().unwrap())).collect();
     assert_eq!(batches, [&["/0", "/1", "/2"][..], &["/3"]]);

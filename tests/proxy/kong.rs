@@ -28,7 +28,7 @@ use crate::plugins::{ScriptedPlugin, chain};
 use crate::tls_harness::{TestTlsConnector, TlsListener, certificate, start_tls_server};
 
 /// A route of an Ingress of Kong's class with one path.
-fn ingress_route(path: PathCondition, options: RuleOptions, action: Action) -> ConditionRoute {
+pub(crate) fn ingress_route(path: PathCondition, options: RuleOptions, action: Action) -> ConditionRoute {
     let name: Arc<str> = "Ingress/default/a".into();
     let id = RuleId { route: Arc::clone(&name), rule: path.to_string().into() };
     let rule = RouteRule { id, filters: Filters::default(), plugins: None, action, options: Some(Box::new(options)) };
@@ -43,7 +43,7 @@ fn with_path(strip_matched: bool, prefix: &str) -> RuleOptions {
 }
 
 /// A proxy with a listener of Kong's class on port 80 for all hosts.
-async fn server(options: Options, routes: Vec<ConditionRoute>) -> TestServer {
+pub(crate) async fn server(options: Options, routes: Vec<ConditionRoute>) -> TestServer {
     let (address, reserved) = reserve_address();
     let routes = Routes::ByConditions(Arc::new(ConditionsRouter::build(RouterFlavor::default(), routes)));
     let listener = HttpListener {
@@ -516,7 +516,7 @@ async fn only_websocket_upgrades_are_forwarded() {
     }
 }
 
-/// With the mode `Auto`, routes of the Gateway API get Kong's headers only if they have Kong's annotations.
+/// With the mode `ByRule`, routes of the Gateway API get Kong's headers only if they have Kong's annotations.
 // docs/kong-compatibility.md, 3.6
 #[tokio::test]
 async fn product_headers_follow_annotations_and_flag() {

@@ -110,6 +110,16 @@ fn route_with_plugins(scripts: Vec<ScriptedPlugin>, action: Action) -> Route {
 
 const GET: &str = "GET /a?b=c HTTP/1.1\r\nhost: a.example\r\nconnection: close\r\n\r\n";
 
+/// Waits until the log phase has run for this number of requests.
+pub(crate) async fn wait_for_summaries(summaries: &Mutex<Vec<RequestSummary>>, count: usize) {
+    with_timeout("the log phase", async {
+        while summaries.lock().unwrap().len() < count {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn plugins_edit_requests_and_responses() {
     let endpoint = Endpoint::responding_with(
@@ -228,12 +238,7 @@ async fn client_may_disconnect_while_a_plugin_waits() {
     let mut client = server.connect().await;
     client.send(GET.replace("b=c", "never")).await;
     drop(client);
-    with_timeout("the log phase of the disconnected client", async {
-        while summaries.lock().unwrap().len() < 2 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    wait_for_summaries(&summaries, 2).await;
     let summaries = summaries.lock().unwrap();
     assert_eq!(
         (summaries[0].status, summaries[0].source, summaries[0].bytes_out),

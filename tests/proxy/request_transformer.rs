@@ -6,27 +6,23 @@ use std::sync::Arc;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::Request;
-use portico::compile::kong::rule_options::{self, PRODUCT_HEADERS};
+use portico::compile::kong::rule_options;
 use portico::plugin_api::testing::chain;
 use portico::plugins::REGISTRY;
-use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::path_edit::PathEdit;
-use portico::snapshot::path_regex::PathRegex;
-use portico::snapshot::router::TieBreaker;
-use portico::snapshot::router::by_conditions::{ConditionRoute, ConditionsRouter, PathCondition, RouterFlavor};
-use portico::snapshot::rule::{Action, Filters, Rewrite, RouteRule, RuleId};
+use portico::snapshot::router::by_conditions::PathCondition;
+use portico::snapshot::rule::{Action, Filters, Rewrite};
 use portico::snapshot::rule_options::RuleOptions;
 use portico::snapshot::upstream_path::UpstreamPath;
 use portico::snapshot::uri_template::UriTemplate;
-use portico::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot};
 use serde_json::{Value, json};
 
 use crate::accounting::scrape;
 use crate::h2::{Http2Client, read_response, send_all};
 use crate::harness::{
-    Endpoint, Options, Route, TestServer, forward, header, reserve_address, retries, route, upstream,
-    with_timeouts_and_retries,
+    Endpoint, Options, Route, TestServer, forward, header, retries, route, upstream, with_timeouts_and_retries,
 };
+use crate::kong;
 
 const FORM: &str = "content-type: application/x-www-form-urlencoded\r\n";
 
@@ -253,31 +249,11 @@ async fn failures_are_500_and_counted() {
 
 /// A proxy with an Ingress route whose path is a regular expression.
 async fn ingress_server(config: Value, upstream_path: UpstreamPath, endpoint: &Endpoint) -> TestServer {
-    let path = PathCondition::Regex(PathRegex::compile("/users/(?<id>[^/]+)/(.*)").unwrap());
-    let name: Arc<str> = "Ingress/default/a".into();
-    let rule = RouteRule {
-        id: RuleId { route: Arc::clone(&name), rule: "0".into() },
-        filters: Filters::default(),
-        plugins: Some(transformer(config)),
-        action: forward_to(endpoint),
-        options: Some(Box::new(RuleOptions { upstream_path: Some(upstream_path), ..rule_options::defaults() })),
-    };
-    let age = TieBreaker { created: None, route: name, rule: 0, index: 0 };
-    let route = ConditionRoute { paths: vec![path], ..ConditionRoute::new(age, Arc::new(rule)) };
-    let (address, reserved) = reserve_address();
-    let routes = Routes::ByConditions(Arc::new(ConditionsRouter::build(RouterFlavor::default(), vec![route])));
-    let listener = HttpListener {
-        gateway: "ingress".into(),
-        name: "http".into(),
-        port: 80,
-        routes,
-        product_headers: Some(&PRODUCT_HEADERS),
-    };
-    let bind = Bind::with_http(HostMap::new([(HostPattern::Any, Arc::new(listener))]), None);
-    let snapshot = Snapshot { binds: [(BindAddress::tcp(address), Arc::new(bind))].into(), ..Snapshot::default() };
-    let server = TestServer::start(Options::default(), address, reserved, snapshot);
-    server.proxy.reconcile().await;
-    server
+    let path = PathCondition::regex("/users/(?<id>[^/]+)/(.*)").unwrap();
+    let options = RuleOptions { upstream_path: Some(upstream_path), ..rule_options::defaults() };
+    let mut route = kong::ingress_route(path, options, forward_to(endpoint));
+    Arc::get_mut(&mut route.rule).unwrap().plugins = Some(transformer(config));
+    kong::server(Options::default(), vec![route]).await
 }
 
 // docs/kong-compatibility.md, 4.29

@@ -11,10 +11,12 @@ use portico::plugin_api::{
     ResponseCx, ResponseOutcome, ResponseSource, StreamingFilter,
 };
 
+use tokio::sync::Notify;
+
 use crate::accounting::scrape;
 use crate::h2::Http2Client;
 use crate::harness::{Endpoint, Options, Route, TestServer, forward, route, upstream, with_timeout};
-use crate::plugins::{ScriptedPlugin, chain, server};
+use crate::plugins::{ScriptedPlugin, chain, server, wait_for_summaries};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a.example\r\nconnection: close\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\netag: \"1\"\r\ncontent-length: 2\r\n\r\nok";
@@ -194,6 +196,7 @@ async fn observing_filters_keep_the_length_and_see_the_end() {
     }
     assert_eq!(*parts.lock().unwrap(), ["ok", "end", "ok", "end"]);
     assert_eq!(endpoint.log.connections(), 1, "the connection to the endpoint was not used again");
+    wait_for_summaries(&summaries, 2).await;
     let summaries = summaries.lock().unwrap();
     assert!(summaries.iter().all(|summary| (summary.status, summary.bytes_out) == (StatusCode::OK, 2)));
 }
@@ -240,6 +243,7 @@ async fn body_beyond_the_limit_is_replaced_if_the_filter_says_so() {
         assert_eq!((response.status, response.text().as_str()), (418, "too large"));
         assert_eq!(response.header("x-limit"), Some("5"));
         assert_eq!(response.head.matches("x-request-id").count(), 1, "{}", response.head);
+        wait_for_summaries(&summaries, 1).await;
         assert_eq!(summaries.lock().unwrap()[0].source, ResponseSource::Plugin);
     }
 }
@@ -278,14 +282,20 @@ async fn client_that_disconnects_while_a_body_is_collected_is_logged() {
     })
     .await;
     let summaries: Arc<Mutex<Vec<_>>> = Arc::default();
-    let filtering = ScriptedPlugin::response(|cx| cx.push_body_filter(bracketing(BeyondLimit::PassUnchanged)));
+    let has_head = Arc::new(Notify::new());
+    let filter_added = Arc::clone(&has_head);
+    let filtering = ScriptedPlugin::response(move |cx| {
+        cx.push_body_filter(bracketing(BeyondLimit::PassUnchanged));
+        filter_added.notify_one();
+    });
     let server = server(vec![filtering, ScriptedPlugin::logging(&summaries)], &endpoint).await;
     let mut client = server.connect().await;
     client.send(GET).await;
-    endpoint.log.wait_for("the request", |log| log.requests().len() == 1).await;
+    with_timeout("the head of the response", has_head.notified()).await;
     drop(client);
     // The proxy closes the connection to the endpoint, which has not sent the whole body.
     endpoint.log.wait_for("the end", |log| log.ended.load(std::sync::atomic::Ordering::SeqCst) == 1).await;
+    wait_for_summaries(&summaries, 1).await;
     assert_eq!(summaries.lock().unwrap()[0].status.as_u16(), 499);
 }
 

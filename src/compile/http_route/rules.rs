@@ -18,7 +18,7 @@ use crate::api::{Kind, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
 use crate::snapshot::router::{RouteMatch, TieBreaker};
-use crate::snapshot::rule::{Action, RouteFailure, RouteRule, RuleId};
+use crate::snapshot::rule::{Action, RouteFailure, RuleId};
 use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
 use crate::store::Store;
 use crate::upstream::UpstreamKey;
@@ -65,10 +65,13 @@ pub(super) fn translate(
         let mut translated = rule::translate(cx, &route.meta.key, raw, &field, id);
         let mut annotated = rule_annotations(cx.store, &annotations, route, rule_index);
         annotated.set_redirect_port(secure_ports);
+        // Before the chain is built, because log plugins describe the timeouts and retries.
+        apply_timeouts_and_retries(&mut translated.rule.action, annotated.timeouts_and_retries.take());
         let chain = plugin_chain(cx, plugins, route, rule_index, &translated, &annotated);
-        // Plugins that Portico's flags enable do not count.
-        let has_plugins = chain.is_attached;
-        apply_annotations(&mut translated.rule, &mut annotated, has_plugins);
+        // A rule with plugins has Kong's options even without annotations, so that clients and backends get the headers
+        // that users of the plugins expect. Plugins that Portico's flags enable do not count.
+        let default_options = || chain.is_attached.then(|| Box::new(rule_options::defaults()));
+        translated.rule.options = annotated.options.take().or_else(default_options);
         if is_route_dropped {
             translated.rule.action = Action::Fail(RouteFailure::Unsupported);
         }
@@ -89,13 +92,9 @@ pub(super) fn translate(
     rules
 }
 
-/// Applies the annotations of the route and of its Services to a rule.
-fn apply_annotations(rule: &mut RouteRule, annotated: &mut RuleAnnotations, has_plugins: bool) {
-    // A rule with plugins has Kong's options even without annotations, so that clients and backends get the headers
-    // that users of the plugins expect.
-    rule.options = annotated.options.take().or_else(|| has_plugins.then(|| Box::new(rule_options::defaults())));
-    if let (Some(service_defaults), Action::Forward(split)) = (annotated.timeouts_and_retries.take(), &mut rule.action)
-    {
+/// Applies the timeouts and retries in the annotations of the Services, as far as the rule has none.
+fn apply_timeouts_and_retries(action: &mut Action, annotated: Option<TimeoutsAndRetries>) {
+    if let (Some(service_defaults), Action::Forward(split)) = (annotated, action) {
         let rule_fields = split.timeouts_and_retries.take().map(|fields| *fields).unwrap_or_default();
         // The annotations have no `request` and `backend_request`: these come from the rule. The rule's `retry`
         // overrides the one of the annotations.

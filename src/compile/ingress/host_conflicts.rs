@@ -59,12 +59,12 @@ pub(super) fn find<'p>(
 
 /// The hosts that the rules of a plan name, with their ports: `None` for every host, and for every port.
 fn named_hosts(plan: &IngressPlan) -> BTreeSet<(Option<HostName>, Option<u16>)> {
-    let plain_hosts = plan.router_hosts().map(|host| (host_name(host), None));
-    let hosts = plan.routes.iter().flat_map(|route| {
+    let router_hosts = plan.router_hosts().map(|host| (host_name(host), None));
+    let condition_hosts = plan.routes.iter().flat_map(|route| {
         let any_host = route.hosts.is_empty().then_some((None, None));
         route.hosts.iter().map(|host| (Some(host.name.clone()), host.port)).chain(any_host)
     });
-    plain_hosts.chain(hosts).collect()
+    router_hosts.chain(condition_hosts).collect()
 }
 
 fn host_name(host: &HostPattern) -> Option<HostName> {

@@ -22,9 +22,9 @@ pub(super) fn plan(
     ingress: &Object<Ingress>,
 ) -> Option<IngressPlan> {
     let class = ingress_class::served_class(cx, ingress)?;
-    match dialect::of_served_class(class) {
-        Ok(Dialect::Kong) => kong::plan::plan(cx, plugins, secrets, ingress),
-        Ok(Dialect::Kubernetes) => Some(kubernetes::plan(cx, plugins, secrets, ingress, None)),
+    Some(match dialect::of_served_class(class) {
+        Ok(Dialect::Kong) => kong::plan::plan(cx, plugins, secrets, ingress, class),
+        Ok(Dialect::Kubernetes) => kubernetes::plan(cx, plugins, secrets, ingress, None),
         // Which protection the unknown dialect would have is unknown too, so no request is forwarded.
         Err(value) => {
             let class = class.map(|class| &*class.meta.key.name).unwrap_or_default();
@@ -34,7 +34,7 @@ pub(super) fn plan(
                 format!("IngressClass {class} has the unknown dialect {value:?}, so requests get status 503"),
                 format!("set annotation {DIALECT_ANNOTATION} of IngressClass {class} to {}", dialect::VALUES),
             );
-            Some(kubernetes::plan(cx, plugins, secrets, ingress, Some(problem)))
+            kubernetes::plan(cx, plugins, secrets, ingress, Some(problem))
         }
-    }
+    })
 }

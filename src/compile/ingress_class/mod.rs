@@ -12,16 +12,15 @@ use crate::api::networking::{Ingress, IngressClass, IngressClassParametersRefere
 use crate::api::{Kind, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
 
-/// The parameters of the Ingress's class, or defaults. `None` if this process does not serve the Ingress.
+/// The parameters of a class, or defaults if the class or its parameters do not exist.
 pub(super) fn class_parameters(
     cx: CompileContext<'_>,
-    ingress: &Object<Ingress>,
-) -> Option<IngressClassParametersSpec> {
-    let class = served_class(cx, ingress)?;
+    class: Option<&Object<IngressClass>>,
+) -> IngressClassParametersSpec {
     let parameters =
         class.and_then(|class| class.spec.parameters.as_ref()).and_then(|reference| parameters_key(reference).ok());
     let parameters = parameters.and_then(|key| cx.store.ingress_class_parameters.get(&key));
-    Some(parameters.map(|parameters| parameters.spec.clone()).unwrap_or_default())
+    parameters.map(|parameters| parameters.spec.clone()).unwrap_or_default()
 }
 
 /// The IngressClass of a served Ingress, which may be missing. `None` if this process does not serve the Ingress.

@@ -17,8 +17,6 @@ use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 pub struct ConsumerPlugins {
     consumers: ShardedMap<BySubject>,
     groups: ShardedMap<BySubject>,
-    /// The number of entries in both maps.
-    count: usize,
     /// The number of entries with a plugin that reads heads in the log phase.
     log_heads: usize,
 }
@@ -65,7 +63,7 @@ impl MapIndex for BySubject {
 
 impl ConsumerPlugins {
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.consumers.is_empty() && self.groups.is_empty()
     }
 
     /// Whether a plugin reads the heads of requests and responses in the log phase.
@@ -84,10 +82,7 @@ impl ConsumerPlugins {
 
     /// Replaces the plugins of a consumer or group.
     pub(super) fn set(&mut self, subject: &PluginSubject, plugins: OrderedPlugins) {
-        let before = self.of(subject);
-        let (existed, logged_heads) = (before.is_some(), before.is_some_and(OrderedPlugins::logs_heads));
-        self.count -= usize::from(existed);
-        self.log_heads -= usize::from(logged_heads);
+        self.log_heads -= usize::from(self.of(subject).is_some_and(OrderedPlugins::logs_heads));
         let (map, name) = match subject {
             PluginSubject::Consumer(id) => (&mut self.consumers, id),
             PluginSubject::Group(name) => (&mut self.groups, name),
@@ -97,7 +92,6 @@ impl ConsumerPlugins {
         }
         self.log_heads += usize::from(plugins.logs_heads());
         map.insert(Arc::new(SubjectPlugins { name: Arc::clone(name), plugins }));
-        self.count += 1;
     }
 
     /// All entries, sorted: consumers by id, then groups by name.
@@ -114,12 +108,7 @@ impl ConsumerPlugins {
 impl ConsumerPlugin {
     /// Whether both are the same built plugin, attached in the same way.
     pub fn is_same(&self, other: &ConsumerPlugin) -> bool {
-        let PluginInstance { plugin, phases, protocols, scope, object, configuration_hash } = &self.instance;
-        self.place == other.place
-            && Arc::ptr_eq(plugin, &other.instance.plugin)
-            && (phases, protocols) == (&other.instance.phases, &other.instance.protocols)
-            && (scope, object) == (&other.instance.scope, &other.instance.object)
-            && *configuration_hash == other.instance.configuration_hash
+        self.place == other.place && self.instance.is_same(&other.instance)
     }
 }
 
@@ -246,9 +235,8 @@ mod tests {
     use super::*;
     use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
     use crate::plugin_api::consumers::{ConsumerDirectory, EntityId};
-    use crate::plugin_api::instance::Protocols;
-    use crate::plugin_api::testing::{TestRequest, names};
-    use crate::plugin_api::{AccessOutcome, LogCx, Phases, Plugin, Reply, RequestCx, ResponseCx, ResponseOutcome};
+    use crate::plugin_api::testing::{TestRequest, global_instance, names};
+    use crate::plugin_api::{AccessOutcome, LogCx, Plugin, Reply, RequestCx, ResponseCx, ResponseOutcome};
 
     type Calls = Arc<Mutex<Vec<String>>>;
 
@@ -291,20 +279,9 @@ mod tests {
         }
     }
 
-    fn instance(plugin: Arc<dyn Plugin>) -> PluginInstance {
-        PluginInstance {
-            plugin,
-            phases: Phases { access: true, response: true, log: true },
-            protocols: Protocols::ALL,
-            scope: "global".into(),
-            object: "KongPlugin/default/test".into(),
-            configuration_hash: 0,
-        }
-    }
-
     fn plugin(kind: &'static str, priority: i32, plugin: impl Plugin) -> Arc<ConsumerPlugin> {
         let place = ExecutionPlace { kind, priority };
-        Arc::new(ConsumerPlugin { place, instance: instance(Arc::new(plugin)) })
+        Arc::new(ConsumerPlugin { place, instance: global_instance(Arc::new(plugin)) })
     }
 
     fn consumer(id: &str, groups: &[&str]) -> Arc<Consumer> {
@@ -329,7 +306,7 @@ mod tests {
         }
 
         fn with(mut self, kind: &'static str, priority: i32, plugin: impl Plugin) -> Self {
-            self.0.add(kind, priority, AttachmentPoint::Base(BaseScope::Route), instance(Arc::new(plugin)));
+            self.0.add(kind, priority, AttachmentPoint::Base(BaseScope::Route), global_instance(Arc::new(plugin)));
             self
         }
 

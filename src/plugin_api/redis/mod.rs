@@ -12,14 +12,12 @@
 
 mod config;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, Script};
 use tokio::sync::{mpsc, oneshot};
@@ -29,6 +27,7 @@ pub use config::{RedisConfig, RedisServer};
 
 use super::consumers::{hex, sha256};
 use super::kind::BuildCx;
+use super::server_diagnostics::ServerDiagnostic;
 use super::services::PluginServices;
 use crate::diagnostic::Diagnostic;
 
@@ -61,22 +60,12 @@ impl Redis {
     /// Returns the handle for an object and a server. A changed object keeps its connection if the server is the same.
     pub fn connect(server: &RedisServer, field: &str, cx: &BuildCx<'_>) -> Arc<Redis> {
         let name = format!("{} redis {}", cx.object, server.fingerprint());
-        // If an object changes its server, closing the old connection must not clear the diagnostic of the new one.
-        let diagnostics =
-            cx.state.get_or_create(&format!("{} redis diagnostics", cx.object), RedisDiagnostics::default);
+        // Outside of `get_or_create`, which must not be nested.
+        let diagnostic = ServerDiagnostic::new(cx);
         cx.state.get_or_create(&name, || {
             let (requests, queue) = mpsc::channel(MAX_PENDING);
-            let (services, name) = (Arc::clone(cx.services), name.clone());
-            let (object, field) = (cx.object.to_owned(), format!("config.{field}"));
-            let task = RedisTask {
-                server: server.clone(),
-                name,
-                object,
-                field,
-                services,
-                diagnostics,
-                reported_failure: None,
-            };
+            let (services, field) = (Arc::clone(cx.services), format!("config.{field}"));
+            let task = RedisTask { server: server.clone(), field, services, diagnostic, reported_failure: None };
             cx.services.spawn(Box::pin(task.run(queue)));
             Redis { requests }
         })
@@ -103,18 +92,12 @@ impl RedisServer {
     }
 }
 
-/// Diagnostics of the connections of one object, by connection name.
-type RedisDiagnostics = Mutex<BTreeMap<String, Diagnostic>>;
-
 /// The background task that owns the connection.
 struct RedisTask {
     server: RedisServer,
-    /// The key of this connection in `diagnostics`.
-    name: String,
-    object: String,
     field: String,
     services: Arc<dyn PluginServices>,
-    diagnostics: Arc<RedisDiagnostics>,
+    diagnostic: ServerDiagnostic,
     /// Whether the last report was a failure; `None` before the first report.
     reported_failure: Option<bool>,
 }
@@ -247,27 +230,12 @@ impl RedisTask {
         }
         self.reported_failure = Some(error.is_some());
         let remedy = "check that the server is running and reachable, and that username and password are correct";
+        let object = self.diagnostic.object();
         match &error {
-            Some(error) => tracing::warn!(object = self.object, error, "Redis is unavailable"),
-            None => tracing::info!(object = self.object, server = self.server.address(), "Connected to Redis"),
+            Some(error) => tracing::warn!(object, error, "Redis is unavailable"),
+            None => tracing::info!(object, server = self.server.address(), "Connected to Redis"),
         }
-        let mut diagnostics = self.diagnostics.lock();
-        match error {
-            Some(message) => {
-                diagnostics.insert(self.name.clone(), Diagnostic::error(self.field.clone(), message, remedy));
-            }
-            None => _ = diagnostics.remove(&self.name),
-        }
-        self.services.report(&self.object, diagnostics.values().next().cloned());
-    }
-}
-
-impl Drop for RedisTask {
-    fn drop(&mut self) {
-        let mut diagnostics = self.diagnostics.lock();
-        if diagnostics.remove(&self.name).is_some() {
-            self.services.report(&self.object, diagnostics.values().next().cloned());
-        }
+        self.diagnostic.set(error.map(|message| Diagnostic::error(self.field.clone(), message, remedy)));
     }
 }
 

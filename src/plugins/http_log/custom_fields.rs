@@ -144,8 +144,10 @@ fn request_header<'v>(heads: &'v LoggedHeads, credentials: &CredentialLocations,
     if credentials.has_header(&name) {
         return text(REDACTED.as_bytes());
     }
-    let redacted = Some(value).filter(|_| name == http::header::COOKIE).and_then(|value| value.to_str().ok());
-    match redacted.and_then(|cookies| credentials.redact_cookies(cookies)) {
+    let redacted = (name == http::header::COOKIE)
+        .then(|| credentials.redact_cookies(&String::from_utf8_lossy(value.as_bytes())))
+        .flatten();
+    match redacted {
         Some(redacted) => LuaValue::Text(Cow::Owned(redacted.into_bytes())),
         None => text(value.as_bytes()),
     }

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::queue::BatchSender;
+use crate::plugin_api::server_diagnostics::ServerDiagnostic;
 use crate::plugin_api::{BuildCx, PluginServices, RemoteRequest};
 
 pub(super) struct HttpDelivery {
@@ -18,22 +19,22 @@ pub(super) struct HttpDelivery {
     request: RemoteRequest,
     /// Whether a body is a list of objects.
     sends_lists: bool,
+    services: Arc<dyn PluginServices>,
     reports: Arc<DeliveryReports>,
 }
 
 /// Reports the state of the server, once for each change.
 struct DeliveryReports {
-    object: String,
-    services: Arc<dyn PluginServices>,
+    diagnostic: ServerDiagnostic,
     /// Whether the last batch was not accepted.
     is_failing: AtomicBool,
 }
 
 impl HttpDelivery {
     pub(super) fn new(request: RemoteRequest, sends_lists: bool, cx: &BuildCx<'_>) -> Self {
-        let (object, services) = (cx.object.to_owned(), Arc::clone(cx.services));
-        let reports = DeliveryReports { object, services, is_failing: AtomicBool::new(false) };
-        HttpDelivery { request, sends_lists, reports: Arc::new(reports) }
+        let diagnostic = ServerDiagnostic::new(cx);
+        let reports = Arc::new(DeliveryReports { diagnostic, is_failing: AtomicBool::new(false) });
+        HttpDelivery { request, sends_lists, services: Arc::clone(cx.services), reports }
     }
 
     fn body(&self, batch: &[Bytes]) -> Bytes {
@@ -58,7 +59,7 @@ impl BatchSender for HttpDelivery {
         let request = RemoteRequest { body: self.body(&batch), ..self.request.clone() };
         let server = format!("{}:{}", request.remote.host, request.remote.port);
         let reports = Arc::clone(&self.reports);
-        let sending = reports.services.send(request);
+        let sending = self.services.send(request);
         async move {
             let failure = match sending.await {
                 Ok(response) if response.status.as_u16() < 300 => None,
@@ -76,26 +77,19 @@ impl BatchSender for HttpDelivery {
 impl DeliveryReports {
     fn update(&self, failure: Option<String>) {
         let was_failing = self.is_failing.swap(failure.is_some(), Relaxed);
+        let object = self.diagnostic.object();
         match failure {
-            Some(failure) if !was_failing => {
-                warn!(object = self.object, error = failure, "Logs of requests are not accepted; sending them again");
-                let message = format!("does not accept logs: {failure}");
+            Some(error) if !was_failing => {
+                warn!(object, error, "Logs of requests are not accepted; sending them again");
+                let message = format!("does not accept logs: {error}");
                 let remedy = "check that the server is running and accepts the requests of this plugin";
-                self.services.report(&self.object, Some(Diagnostic::in_config("http_endpoint", message, remedy)));
+                self.diagnostic.set(Some(Diagnostic::in_config("http_endpoint", message, remedy)));
             }
             None if was_failing => {
-                info!(object = self.object, "Logs of requests are accepted again");
-                self.services.report(&self.object, None);
+                info!(object, "Logs of requests are accepted again");
+                self.diagnostic.set(None);
             }
             _ => {}
-        }
-    }
-}
-
-impl Drop for DeliveryReports {
-    fn drop(&mut self) {
-        if self.is_failing.load(Relaxed) {
-            self.services.report(&self.object, None);
         }
     }
 }

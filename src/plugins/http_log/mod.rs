@@ -24,7 +24,6 @@ mod delivery;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +37,7 @@ use self::custom_fields::CustomFields;
 use self::delivery::HttpDelivery;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::parse_header_name;
-use crate::plugin_api::consumers::sha256;
+use crate::plugin_api::consumers::{hex, sha256};
 use crate::plugin_api::log_entry::LogEntry;
 use crate::plugin_api::queue::{BatchQueue, QueueConfig, QueueSettings};
 use crate::plugin_api::{
@@ -266,11 +265,7 @@ impl Config {
     fn fingerprint(&self, settings: &QueueSettings) -> String {
         let Config { http_endpoint, method, content_type, timeout, keepalive, headers, ssl_verify, .. } = self;
         let request = (http_endpoint, method, content_type, timeout, keepalive, headers, ssl_verify);
-        let digest = sha256(format!("{request:?} {settings:?}").as_bytes());
-        digest.iter().fold(String::new(), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-            text
-        })
+        hex(&sha256(format!("{request:?} {settings:?}").as_bytes()))
     }
 }
 

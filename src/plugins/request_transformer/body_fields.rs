@@ -27,8 +27,7 @@ impl<'r> JsonFields<'r> {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let members: IndexMap<&str, &RawValue> = self.members.iter().map(|(name, value)| (&**name, &**value)).collect();
-        serde_json::to_vec(&members).expect("names are strings, and values are JSON")
+        serde_json::to_vec(&self.members).expect("names are strings, and values are JSON")
     }
 }
 

@@ -8,8 +8,8 @@ use http::{HeaderName, Method};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::checked_path;
 use super::edits::{EditAction, FieldEdit, FieldEdits};
-use super::encode_path;
 use super::fields::header_value;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::record;
@@ -164,7 +164,7 @@ fn path_template(uri: &str, invalid: &mut Vec<Diagnostic>) -> Option<Template> {
     let template = Template::parse(uri).map_err(|error| invalid.push(error.into_diagnostic("replace.uri"))).ok()?;
     // The first characters are those of a literal unless the template starts with an expression.
     let error = match template.literal() {
-        Some(path) => encode_path(path.as_bytes()).err(),
+        Some(path) => checked_path(path.as_bytes()).err(),
         None if uri.starts_with("$(") || uri.starts_with('/') => None,
         None => Some("the path does not start with a slash"),
     };

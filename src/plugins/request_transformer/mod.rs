@@ -80,7 +80,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderName, Method, StatusCode, request};
-use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
 use self::body::{BodyFormat, BodyRejection, EditedBody};
 use self::edits::{FieldEdits, Rendered};
@@ -88,6 +87,7 @@ use self::fields::{FormPairs, HeaderFields};
 use self::variables::RequestVariables;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::fields::replace_target;
+use crate::plugin_api::path_encoding::encode_path;
 use crate::plugin_api::template::{Budget, Template};
 use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, RequestCx};
 
@@ -185,7 +185,7 @@ impl RequestTransformer {
             Some(template) => {
                 let rendered = template.render(&variables, &mut budget);
                 let rendered = rendered.map_err(|error| field_error("replace.uri", &error.to_string()))?;
-                Some(encode_path(&rendered.unwrap_or_default()).map_err(|error| field_error("replace.uri", error))?)
+                Some(checked_path(&rendered.unwrap_or_default()).map_err(|error| field_error("replace.uri", error))?)
             }
             None => None,
         };
@@ -228,7 +228,7 @@ impl RequestTransformer {
         replace_target(cx.head, &path, &pairs.encode()).map_err(|_| field_error(field, "the query is too long"))
     }
 
-    /// RequestChanges the body. Returns the fields of a form that moves to the query.
+    /// Changes the body. Returns the fields of a form that moves to the query.
     fn edit_body(
         &self,
         format: BodyFormat,
@@ -285,40 +285,15 @@ fn field_error(field: &str, message: &str) -> TransformationError {
     TransformationError::Field(field.to_owned(), message.to_owned())
 }
 
-/// Everything except the characters of a path and valid escapes (RFC 3986, section 3.3).
-const NOT_IN_PATH: &AsciiSet = &CONTROLS
-    .add(b' ')
-    .add(b'"')
-    .add(b'#')
-    .add(b'<')
-    .add(b'>')
-    .add(b'?')
-    .add(b'[')
-    .add(b'\\')
-    .add(b']')
-    .add(b'^')
-    .add(b'`')
-    .add(b'{')
-    .add(b'|')
-    .add(b'}');
-
-/// The path as it is sent: valid escapes stay, other characters that may not be in a path are encoded.
-fn encode_path(path: &[u8]) -> Result<String, &'static str> {
+/// The path as it is sent.
+fn checked_path(path: &[u8]) -> Result<String, &'static str> {
     if path.first() != Some(&b'/') {
         return Err("the path does not start with a slash");
     }
     if path.iter().any(u8::is_ascii_control) {
         return Err("the path contains a control character");
     }
-    let mut encoded = String::with_capacity(path.len());
-    for (index, part) in path.split(|byte| *byte == b'%').enumerate() {
-        if index > 0 {
-            let is_escape = part.len() >= 2 && part[..2].iter().all(u8::is_ascii_hexdigit);
-            encoded.push_str(if is_escape { "%" } else { "%25" });
-        }
-        encoded.extend(percent_encode(part, NOT_IN_PATH));
-    }
-    Ok(encoded)
+    Ok(encode_path(path).into_owned())
 }
 
 /// Counts an event that is logged ever more rarely: the first, second, fourth, eighth and so on.

@@ -98,10 +98,10 @@ async fn prepare<'r>(
 ) -> Result<Destination<'r>, EarlyExit> {
     let target = target::read_target(cx, request)?;
     let mut routed = routing::select_rule(cx, request, target)?;
+    accepted_protocols::check(cx, &routed, request)?;
     if routed.rule.plugins.as_ref().is_some_and(|chain| chain.logs_heads(&cx.view.snapshot.consumers)) {
         cx.record.copy_heads(&routed, request);
     }
-    accepted_protocols::check(cx, &routed, request)?;
     set_forwarding_headers(cx, &routed, request);
     product_headers::set_request_headers(cx, request);
     trailer_header::read_te(cx, routed.rule, request);

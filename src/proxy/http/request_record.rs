@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime};
 
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use smallvec::SmallVec;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::activity::ActivityPhase;
@@ -32,11 +31,13 @@ pub(in crate::proxy) struct RequestRecord {
     pub(in crate::proxy) peer: Rc<Peer>,
     pub(in crate::proxy) request_id: HeaderValue,
     pub(in crate::proxy) series: Option<Arc<RequestSeries>>,
-    /// The attempts to get a response, in order. A request that is retried very often keeps only the last of the
-    /// attempts beyond [`MAX_ATTEMPTS`].
-    pub(in crate::proxy) attempts: SmallVec<[Attempt; 1]>,
+    /// The endpoint of the last attempt to get a response.
+    pub(in crate::proxy) endpoint: Option<SocketAddr>,
     /// Copies of the heads, if a plugin of the rule reads them in the log phase.
     pub(in crate::proxy) heads: Option<Box<LoggedHeads>>,
+    /// The attempts to get a response, in order; empty unless heads are copied. A request that is retried very often
+    /// keeps only the last of the attempts beyond [`MAX_ATTEMPTS`].
+    pub(in crate::proxy) attempts: Vec<Attempt>,
     /// The reason of the request error, if there is one.
     pub(in crate::proxy) error: Option<&'static str>,
     /// None until there is a response.
@@ -92,8 +93,9 @@ impl RequestRecord {
             peer: Rc::clone(peer),
             request_id,
             series: None,
-            attempts: SmallVec::new(),
+            endpoint: None,
             heads: None,
+            attempts: Vec::new(),
             error: None,
             status: None,
             bytes_out: 0,
@@ -124,6 +126,10 @@ impl RequestRecord {
 
     /// Begins an attempt to get a response from this endpoint.
     pub(in crate::proxy) fn start_attempt(&mut self, endpoint: SocketAddr) {
+        self.endpoint = Some(endpoint);
+        if self.heads.is_none() {
+            return;
+        }
         if self.attempts.len() >= MAX_ATTEMPTS {
             self.attempts.pop();
         }
@@ -192,7 +198,7 @@ impl RequestRecord {
                 duration,
                 connect_duration: None,
                 labels: self.series.as_ref().map(|series| Arc::clone(&series.labels)),
-                address: self.attempts.last().map(|attempt| attempt.endpoint),
+                address: self.endpoint,
                 consumer: self.plugin_run.as_ref().and_then(|run| run.consumer_name()),
                 request_id: Some(self.request_id.clone()),
                 error: self.error,

@@ -101,13 +101,15 @@ impl SnapshotView {
         let backend_address = backend.map_or(0, |backend| std::ptr::from_ref(backend).addr());
         self.series_by_key([Arc::as_ptr(rule).addr(), 0, backend_address], || {
             let id = rule.route.as_ref().map(|route| &route.id);
-            worker.series(RequestLabels {
+            let series = worker.series(RequestLabels {
                 gateway: Arc::clone(&rule.gateway),
                 listener: Arc::clone(&rule.listener),
                 route: id.map(|id| Arc::clone(&id.route)).unwrap_or_default(),
                 rule: id.map(|id| Arc::clone(&id.rule)).unwrap_or_default(),
                 backend: backend_label(backend),
-            })
+            });
+            series.mark_as_streams();
+            series
         })
     }
 

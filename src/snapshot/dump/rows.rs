@@ -30,7 +30,7 @@ impl Snapshot {
     /// The route table, one line per match, in the order in which matches are evaluated.
     pub fn rows(&self) -> Vec<RouteTableRow> {
         let mut rows = Vec::new();
-        for bind in self.dump().binds {
+        for bind in self.dump_binds() {
             rows.extend(bind.tcp.as_ref().and_then(|stream| RouteTableRow::for_stream(bind.address.socket, stream)));
             for listener in bind.listeners {
                 for host in listener.hosts {

@@ -7,7 +7,7 @@ use super::backend::{self, IngressTarget};
 use super::path::{self, PathOptions};
 use crate::api::kong::IngressClassParametersSpec;
 use crate::api::kong::annotations::REWRITE;
-use crate::api::networking::{Ingress, IngressBackend};
+use crate::api::networking::{Ingress, IngressBackend, IngressClass};
 use crate::api::{Kind, Meta, Object};
 use crate::compile::CompileContext;
 use crate::compile::backend::annotated_tls;
@@ -27,14 +27,15 @@ use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
 use crate::snapshot::upstream_path::UpstreamPath;
 use crate::upstream::UpstreamKey;
 
-/// Plans an Ingress. `None` if this process does not serve it.
+/// Plans a served Ingress of this class, which may be missing.
 pub(in crate::compile::ingress) fn plan(
     cx: CompileContext<'_>,
     plugins: &Plugins,
     secrets: &mut SecretCache,
     ingress: &Object<Ingress>,
-) -> Option<IngressPlan> {
-    let class = ingress_class::class_parameters(cx, ingress)?;
+    class: Option<&Object<IngressClass>>,
+) -> IngressPlan {
+    let class = ingress_class::class_parameters(cx, class);
     let settings = route_settings::read(&ingress.meta, cx.inputs.ingress.flavor, "an Ingress");
     let mut planner = IngressPlanner {
         cx,
@@ -58,7 +59,7 @@ pub(in crate::compile::ingress) fn plan(
     let certificates = plan::certificates(cx, secrets, ingress, &mut errors, &mut notes);
     let (generation, created) = (ingress.meta.generation, ingress.meta.created);
     let by_host = None;
-    Some(IngressPlan { generation, created, routes, default_route, by_host, certificates, upstreams, errors, notes })
+    IngressPlan { generation, created, routes, default_route, by_host, certificates, upstreams, errors, notes }
 }
 
 /// The index of the default backend's route, after those of all rules.

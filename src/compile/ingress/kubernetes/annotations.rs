@@ -4,7 +4,7 @@
 use crate::api::Meta;
 use crate::api::kong::annotations::{
     ANNOTATION_PREFIX, FORCE_SSL_REDIRECT, HEADERS_PREFIX, HTTPS_REDIRECT_STATUS_CODE, INGRESS_PREFIX, METHODS,
-    PLUGINS, PROTOCOLS, SNIS,
+    PLUGINS, PROTOCOLS, SNIS, list,
 };
 use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION, DIALECT_ANNOTATION, PORTICO_PREFIX};
 use crate::compile::annotation_reader::annotation_field;
@@ -41,7 +41,7 @@ pub(super) fn check(meta: &Meta) -> CheckedAnnotations {
 pub(super) fn protects_requests(key: &str, value: &str) -> bool {
     match key {
         // An empty list attaches no plugin.
-        PLUGINS => value.split(',').any(|name| !name.trim().is_empty()),
+        PLUGINS => list(value).next().is_some(),
         FORCE_SSL_REDIRECT => !value.eq_ignore_ascii_case("false"),
         PROTOCOLS | HTTPS_REDIRECT_STATUS_CODE | METHODS | SNIS => true,
         _ => key.starts_with(HEADERS_PREFIX),

@@ -100,7 +100,8 @@ impl KubernetesPlanner<'_> {
                     };
                     self.rules.notes.extend(path.note);
                     let name = format!("{index}.{path_index}");
-                    let place = RulePlace { name: &name, host: rule.host.as_deref(), path: raw.path.as_deref() };
+                    let written_path = raw.path.as_deref().filter(|path| !path.is_empty());
+                    let place = RulePlace { name: &name, host: text, path: written_path };
                     let rule = match path.problem {
                         None => self.rules.build(place, &raw.backend, &format!("{field}.backend")),
                         Some(problem) => {
@@ -114,7 +115,7 @@ impl KubernetesPlanner<'_> {
             // A rule without paths is a catch-all for its host.
             (None, Some(backend)) => {
                 let rule = self.rules.build(
-                    RulePlace { name: &index.to_string(), host: rule.host.as_deref(), path: None },
+                    RulePlace { name: &index.to_string(), host: text, path: None },
                     backend,
                     "spec.defaultBackend",
                 );

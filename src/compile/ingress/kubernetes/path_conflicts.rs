@@ -10,7 +10,7 @@ use crate::snapshot::escape::decode_unreserved;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::PathMatch;
 
-/// Diagnostics for the Ingresses with a path that an older one has, for the same host.
+/// Diagnostics for the Ingresses with a path that equals an earlier one for the same host.
 pub(in crate::compile::ingress) fn find<'p>(
     plans: &[(&'p ObjectKey, &'p Arc<IngressPlan>)],
 ) -> Vec<(&'p ObjectKey, Diagnostic)> {

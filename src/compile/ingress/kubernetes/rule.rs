@@ -62,11 +62,11 @@ impl<'a> RuleBuilder<'a> {
 
     /// The rule for a backend. `field`: the field of the backend.
     pub(super) fn build(&mut self, place: RulePlace<'_>, backend: &IngressBackend, field: &str) -> Arc<RouteRule> {
-        let action = match self.resolve(backend, field) {
-            // The errors of the Ingress say why; those of its backends are reported nevertheless.
-            _ if self.failure.is_some() => Action::Fail(RouteFailure::UnsupportedProtection),
-            Ok(resolved) => self.forward(resolved, field),
-            Err(failure) => Action::Fail(failure),
+        // The errors of the Ingress say why it fails; those of its backends are reported nevertheless.
+        let resolved = self.resolve(backend, field);
+        let action = match (self.failure, resolved) {
+            (None, Ok(resolved)) => self.forward(resolved, field),
+            (Some(failure), _) | (None, Err(failure)) => Action::Fail(failure),
         };
         self.build_with_action(place, backend, action)
     }

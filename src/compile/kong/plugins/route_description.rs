@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::api::kong::annotations::TAGS;
+use crate::api::kong::annotations::{TAGS, list};
 use crate::api::{Kind, Meta};
 use crate::compile::kong::consumers::uuid_from_text;
 use crate::plugin_api::RouteNames;
@@ -126,7 +126,7 @@ fn tags(kind: Kind, meta: &Meta) -> Vec<String> {
     }
     tags.extend(kind.versions().first().map(|version| format!("k8s-version:{version}")));
     let annotated = meta.annotations.get(TAGS).map(|tags| &**tags).unwrap_or_default();
-    tags.extend(annotated.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(str::to_owned));
+    tags.extend(list(annotated).map(str::to_owned));
     tags
 }
 

@@ -52,8 +52,7 @@ pub(in crate::proxy) struct RequestSeries {
     microseconds: SingleWriterCounter,
     bytes_in: SingleWriterCounter,
     bytes_out: SingleWriterCounter,
-    /// The connections of a TCP listener. Set when the first of them ends; such a series has no requests, except for
-    /// the series `other`.
+    /// The connections of a TCP listener. Such a series has no requests, except for the series `other`.
     streams: OnceLock<Box<StreamCounters>>,
 }
 
@@ -86,6 +85,11 @@ impl RequestSeries {
         self.microseconds.add(microseconds);
         self.bytes_in.add(bytes_in);
         self.bytes_out.add(bytes_out);
+    }
+
+    /// Marks the series as one of the connections of a TCP listener, so that it has no metrics of requests.
+    pub(in crate::proxy) fn mark_as_streams(&self) {
+        self.streams.get_or_init(Box::default);
     }
 
     /// Counts a connection of a TCP listener.

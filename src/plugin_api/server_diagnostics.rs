@@ -1,0 +1,116 @@
+//! Diagnostics of the servers that plugins use in the background: a Redis server, or the receiver of a log.
+//!
+//! The plugin of a changed object may use two servers for a while: the new one, and the former one until its last work
+//! is done. Each has its own diagnostic, so the end of the former one does not clear the diagnostic of the new one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::kind::BuildCx;
+use super::services::PluginServices;
+use crate::diagnostic::Diagnostic;
+
+/// The diagnostic of one server. It is cleared when this is dropped.
+pub struct ServerDiagnostic {
+    /// The key in the diagnostics of the object.
+    id: u64,
+    object: String,
+    services: Arc<dyn PluginServices>,
+    of_object: Arc<Mutex<ServerDiagnostics>>,
+}
+
+/// The diagnostics of the servers of one object.
+#[derive(Default)]
+struct ServerDiagnostics {
+    last_id: u64,
+    by_id: BTreeMap<u64, Diagnostic>,
+}
+
+impl ServerDiagnostic {
+    /// For a server that a plugin of this object uses.
+    pub fn new(cx: &BuildCx<'_>) -> Self {
+        let name = format!("{} server diagnostics", cx.object);
+        let of_object = cx.state.get_or_create(&name, Mutex::<ServerDiagnostics>::default);
+        let id = {
+            let mut diagnostics = of_object.lock();
+            diagnostics.last_id += 1;
+            diagnostics.last_id
+        };
+        ServerDiagnostic { id, object: cx.object.to_owned(), services: Arc::clone(cx.services), of_object }
+    }
+
+    /// The object whose plugin uses the server.
+    pub fn object(&self) -> &str {
+        &self.object
+    }
+
+    /// Sets the problem of the server, or `None` if there is none. If several servers of the object have a problem, the
+    /// one of the newest server is reported.
+    pub fn set(&self, diagnostic: Option<Diagnostic>) {
+        let mut diagnostics = self.of_object.lock();
+        let before = diagnostics.by_id.values().next_back().cloned();
+        match diagnostic {
+            Some(diagnostic) => _ = diagnostics.by_id.insert(self.id, diagnostic),
+            None => _ = diagnostics.by_id.remove(&self.id),
+        }
+        let now = diagnostics.by_id.values().next_back().cloned();
+        if now != before {
+            // While locked, so that reports stay in order.
+            self.services.report(&self.object, now);
+        }
+    }
+}
+
+impl Drop for ServerDiagnostic {
+    fn drop(&mut self) {
+        self.set(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::BoxFuture;
+
+    use super::*;
+    use crate::plugin_api::kind::BuildNotes;
+    use crate::plugin_api::state::PluginState;
+
+    /// Records the message of the diagnostic that is in effect.
+    #[derive(Default)]
+    struct RecordReports(Mutex<Option<String>>);
+
+    impl PluginServices for RecordReports {
+        fn spawn(&self, task: BoxFuture<'static, ()>) {
+            drop(task);
+        }
+
+        fn report(&self, object: &str, diagnostic: Option<Diagnostic>) {
+            assert_eq!(object, "KongPlugin/a/limit");
+            *self.0.lock() = diagnostic.map(|diagnostic| diagnostic.message);
+        }
+    }
+
+    #[test]
+    fn servers_of_one_object_do_not_clear_diagnostics_of_each_other() {
+        let (state, notes, reports) = (PluginState::default(), BuildNotes::default(), Arc::<RecordReports>::default());
+        let services: Arc<dyn PluginServices> = Arc::clone(&reports) as _;
+        let cx = BuildCx { object: "KongPlugin/a/limit", state: &state, services: &services, node: "", notes: &notes };
+        let reported = || reports.0.lock().clone();
+        let is_down = |server: &str| Some(Diagnostic::in_config("host", format!("{server} is down"), ""));
+        let former = ServerDiagnostic::new(&cx);
+        former.set(is_down("the former"));
+        let new = ServerDiagnostic::new(&cx);
+        assert_eq!(reported().as_deref(), Some("the former is down"));
+        new.set(is_down("the new"));
+        assert_eq!(reported().as_deref(), Some("the new is down"));
+        drop(former);
+        assert_eq!(reported().as_deref(), Some("the new is down"));
+        new.set(None);
+        assert_eq!(reported(), None);
+        new.set(is_down("the new"));
+        drop(new);
+        assert_eq!(reported(), None);
+    }
+}
