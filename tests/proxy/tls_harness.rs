@@ -12,7 +12,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -120,6 +120,14 @@ impl TestTlsConnector {
         scheme: SignatureScheme,
     ) -> TestTlsConnector {
         TestTlsConnector::build(&[version], Some(vec![scheme]))
+    }
+
+    /// The ClientHello for this server name.
+    pub(crate) fn client_hello(&self, server_name: &str) -> Vec<u8> {
+        let name = ServerName::try_from(server_name.to_owned()).unwrap();
+        let mut hello = Vec::new();
+        ClientConnection::new(Arc::clone(&self.config), name).unwrap().write_tls(&mut hello).unwrap();
+        hello
     }
 
     fn build(

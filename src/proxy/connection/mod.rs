@@ -1,6 +1,7 @@
 //! What client connections of all protocols have in common: the steps before a protocol is known, the transport, the
 //! relay of bytes, and the registry by listener.
 
+pub(in crate::proxy) mod client_hello;
 pub(in crate::proxy) mod listener_connections;
 pub(in crate::proxy) mod moving_deadline;
 pub(in crate::proxy) mod protocol_detection;

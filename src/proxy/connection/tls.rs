@@ -11,14 +11,14 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
-use rustls::server::{Acceptor, ClientHello, ResolvesServerCert, ServerConfig, ServerSessionMemoryCache};
+use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, HandshakeKind, PeerIncompatible, ProtocolVersion, SupportedCipherSuite, version};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::client_hello::{ReceivedHello, normalize_name};
 use crate::snapshot::certs::Certificates;
 
 /// The operator's settings for TLS with clients.
@@ -84,18 +84,15 @@ impl TlsTerminator {
         Ok(TlsTerminator { config })
     }
 
-    /// Performs the handshake with a client. `find_certificates` returns the certificates for a server name; None if
-    /// no listener has that name.
+    /// Performs the handshake after the ClientHello. `certificates` are those of the listener with its server name; None
+    /// if there is no such listener.
     pub(in crate::proxy) async fn accept(
         &self,
-        stream: TcpStream,
-        find_certificates: impl FnOnce(Option<&str>) -> Option<Arc<Certificates>>,
+        hello: ReceivedHello,
+        certificates: Option<Arc<Certificates>>,
     ) -> Result<(TlsStream<TcpStream>, TlsSession), ClientHandshakeError> {
-        let mut hello = LazyConfigAcceptor::new(Acceptor::default(), stream)
-            .await
-            .map_err(|error| ClientHandshakeError::from_io_error(&error))?;
-        let server_name: Option<Arc<str>> = hello.client_hello().server_name().map(normalize_name);
-        let certificates = match find_certificates(server_name.as_deref()) {
+        let ReceivedHello { mut start, server_name } = hello;
+        let certificates = match certificates {
             Some(certificates) if certificates.all().is_empty() => {
                 Err((ClientHandshakeError::NoCertificate, INTERNAL_ERROR))
             }
@@ -106,15 +103,15 @@ impl TlsTerminator {
             Ok(certificates) => certificates,
             Err((failure, alert)) => {
                 // Errors are ignored: the connection is closed anyway.
-                drop(hello.io.write_all(&fatal_alert(alert)).await);
-                drop(hello.io.shutdown().await);
+                drop(start.io.write_all(&fatal_alert(alert)).await);
+                drop(start.io.shutdown().await);
                 return Err(failure);
             }
         };
         let mut config = self.config.clone();
         config.cert_resolver = Arc::new(ListenerCertResolver { certificates });
         let stream =
-            hello.into_stream(Arc::new(config)).await.map_err(|error| ClientHandshakeError::from_io_error(&error))?;
+            start.into_stream(Arc::new(config)).await.map_err(|error| ClientHandshakeError::from_io_error(&error))?;
         let (_, connection) = stream.get_ref();
         let cipher = connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
         let version = match connection.protocol_version() {
@@ -125,12 +122,6 @@ impl TlsTerminator {
         let http2 = connection.alpn_protocol() == Some(HTTP2);
         Ok((stream, TlsSession { server_name, version, cipher, resumed, http2 }))
     }
-}
-
-/// Normalizes a server name as in listeners and certificates.
-fn normalize_name(server_name: &str) -> Arc<str> {
-    let name = server_name.strip_suffix('.').unwrap_or(server_name);
-    name.to_ascii_lowercase().into()
 }
 
 /// Selects from the certificates of the listener with the requested server name.
@@ -225,7 +216,7 @@ impl ClientHandshakeError {
         }
     }
 
-    fn from_io_error(error: &io::Error) -> Self {
+    pub(super) fn from_io_error(error: &io::Error) -> Self {
         use PeerIncompatible::{
             NoCipherSuitesInCommon, NoKxGroupsInCommon, NoSignatureSchemesInCommon, ServerDoesNotSupportTls12Or13,
             ServerTlsVersionIsDisabledByOurConfig, SupportedVersionsExtensionRequired, Tls12NotOffered,

@@ -1,9 +1,9 @@
 //! Prepares an accepted connection for what its port serves. Each step has its own timeout and is counted by outcome.
 //!
 //! ```text
-//!   accepted ─▶ PROXY header ┬▶ TLS handshake ─▶ protocol ─▶ client_connection::serve or http2::serve
-//!               if the peer  │   if the port has  by ALPN
-//!               is a trusted │   HTTPS listeners
+//!   accepted ─▶ PROXY header ┬▶ ClientHello ─▶ TLS handshake ─▶ client_connection::serve or http2::serve, by ALPN
+//!               if the peer  │   if the port has HTTPS listeners
+//!               is a trusted │
 //!               proxy        └▶ stream::serve, if the port has a TCP listener
 //! ```
 
@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::proxy::connection::client_hello::ReceivedHello;
 use crate::proxy::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
 use crate::proxy::connection::proxy_header::{self, ProxyHeaderError, ProxyHeaderSource};
 use crate::proxy::connection::tls::{ClientHandshakeError, TlsSession};
@@ -161,23 +162,24 @@ async fn prepare(
     if !steps.tls {
         return Some(AcceptedConnection { transport: Transport::Plain(stream), address, session: None });
     }
-    let mut permit = None;
+    // The reason if the time runs out now.
+    let mut timeout_reason = ClientHandshakeError::Timeout;
     let handshake = async {
-        // The semaphore is first come, first served. Waiting for a permit counts toward the handshake timeout.
-        permit = worker.handshake_permits.acquire().await.ok();
-        worker
-            .tls
-            .accept(stream, |name| {
-                let view = worker.view();
-                let bind = view.http_bind(&connections.address)?;
-                bind.certificates(name).cloned()
-            })
-            .await
+        let hello = ReceivedHello::read(stream).await?;
+        // Only a client that has sent its ClientHello gets a permit, so silent clients delay no others. The semaphore is
+        // first come, first served, and waiting for it counts toward the handshake timeout.
+        timeout_reason = ClientHandshakeError::Overload;
+        let _permit = worker.handshake_permits.acquire().await;
+        timeout_reason = ClientHandshakeError::Timeout;
+        let certificates = {
+            let view = worker.view();
+            let bind = view.http_bind(&connections.address);
+            bind.and_then(|bind| bind.certificates(hello.server_name.as_deref()).cloned())
+        };
+        worker.tls.accept(hello, certificates).await
     };
     let outcome = timeout(worker.limits.handshake_timeout, handshake).await;
-    let outcome = outcome.unwrap_or_else(|_| {
-        Err(if permit.is_some() { ClientHandshakeError::Timeout } else { ClientHandshakeError::Overload })
-    });
+    let outcome = outcome.unwrap_or(Err(timeout_reason));
     record_handshake(worker, connections, address, &outcome);
     let (stream, session) = outcome.ok()?;
     Some(AcceptedConnection { transport: Transport::Tls(Box::new(stream)), address, session: Some(session) })
