@@ -1,4 +1,5 @@
-//! Runs `portico run` and `portico check` with TCP listeners: what is served, what edits change, and what is reported.
+//! Runs `portico run` and `portico check` with TCP and TLS listeners: what is served, what edits change, and what is
+//! reported.
 
 use crate::harness::client::get;
 use crate::harness::eventually;
@@ -59,9 +60,22 @@ fn connections_are_served_and_follow_edits() {
     program.stop().expect_success();
 }
 
+/// A TLSRoute to port 80 of a Service.
+fn tls_route(name: &str, hostname: &str) -> String {
+    tcp_route(name, "stream", "echo")
+        .replace("kind: TCPRoute", "kind: TLSRoute")
+        .replace("  rules:\n", &format!("  hostnames: [{hostname}]\n  rules:\n"))
+}
+
+/// A Gateway with a TLS listener in this mode for `*.example`.
+fn tls_gateway(mode: &str) -> String {
+    let tls = format!("      protocol: TLS\n      hostname: \"*.example\"\n      tls: {{ mode: {mode} }}\n");
+    tcp_gateway().replace("      protocol: TCP\n", &tls)
+}
+
 #[test]
 fn mistakes_are_reported_with_their_position() {
-    let cases = [
+    let tcp_cases = [
         (tcp_route("typo", "streams", "echo"), "has no listener streams", "use one of stream (port 18080)"),
         (tcp_route("missing", "stream", "absent"), "Service default/absent does not exist", "create it"),
         (
@@ -76,9 +90,38 @@ fn mistakes_are_reported_with_their_position() {
             "remove the annotation, or use a Service without plugins",
         ),
     ];
-    for (route, message, remedy) in cases {
+    let tls_cases = [
+        (
+            "Passthrough",
+            tls_route("outside", "a.other"),
+            "no hostname intersects a listener hostname of Gateway default/good",
+            "use hostnames within *.example",
+        ),
+        (
+            "Passthrough",
+            tls_route("guarded", "a.example")
+                .replace("  name: guarded\n", "  name: guarded\n  annotations: {konghq.com/plugins: deny}\n"),
+            "attaches deny, but plugins do not run for TLS that passes through",
+            "remove the annotation, or use a Service without plugins",
+        ),
+        (
+            "Passthrough",
+            tcp_route("wrong", "stream", "echo"),
+            "no listener of Gateway default/good supports routes of kind TCPRoute",
+            "change allowedRoutes.kinds or protocol of the listener",
+        ),
+        (
+            "\"Terminate\", certificateRefs: [{ name: cert }]",
+            tls_route("terminated", "a.example"),
+            "TLS listeners that terminate TLS are not served",
+            "use Passthrough, or protocol HTTPS",
+        ),
+    ];
+    let tcp_cases = tcp_cases.map(|(route, message, remedy)| (tcp_gateway(), route, message, remedy));
+    let tls_cases = tls_cases.map(|(mode, route, message, remedy)| (tls_gateway(mode), route, message, remedy));
+    for (gateway, route, message, remedy) in tcp_cases.into_iter().chain(tls_cases) {
         let site = Site::new();
-        site.save("manifests/gateway.yaml", &tcp_gateway());
+        site.save("manifests/gateway.yaml", &gateway);
         site.save("manifests/route.yaml", &route);
         let mut command = portico(&site);
         command.args(["check", "manifests", "--gateway-address-pool", &site.address().to_string()]);
@@ -89,7 +132,7 @@ fn mistakes_are_reported_with_their_position() {
         let unwrapped = unwrapped.join(" ");
         assert!(!checked.status.success(), "{text}");
         assert!(unwrapped.contains(message) && unwrapped.contains(remedy), "{message}\n{remedy}\n{text}");
-        assert!(text.contains("manifests/route.yaml:"), "{text}");
+        assert!(text.contains("manifests/route.yaml:") || text.contains("manifests/gateway.yaml:"), "{text}");
     }
 }
 

@@ -145,21 +145,21 @@ async fn transient_errors_are_waited_out() {
 #[tokio::test]
 async fn failing_optional_kinds_are_named_and_delay_nothing() {
     let api = FakeApiServer::start().await;
-    for plural in ["httproutes", "tlsroutes"] {
+    for plural in ["httproutes", "grpcroutes"] {
         api.serve(GATEWAY, plural, true);
     }
     api.put("httproutes", route("a", "one.example"));
-    api.fail("tlsroutes", vec![InjectedFailure::Status(500, "conversion webhook for tlsroutes failed"); 100]);
+    api.fail("grpcroutes", vec![InjectedFailure::Status(500, "conversion webhook for grpcroutes failed"); 100]);
     let mut site = WatchSite::start(&api).await;
     site.wait_until("the rest is complete", |site| {
-        let reason = site.installed.unreadable.get(&Kind::TlsRoute);
+        let reason = site.installed.unreadable.get(&Kind::GrpcRoute);
         site.complete
             && site.routes().len() == 1
             && reason.is_some_and(|reason| reason.contains("500 conversion webhook"))
     })
     .await;
-    api.clear_failures("tlsroutes");
-    site.wait_until("it works again", |site| site.installed.versions.contains_key(&Kind::TlsRoute)).await;
+    api.clear_failures("grpcroutes");
+    site.wait_until("it works again", |site| site.installed.versions.contains_key(&Kind::GrpcRoute)).await;
 }
 
 /// Otherwise, a replica that starts during the failure would replace one that serves everything.

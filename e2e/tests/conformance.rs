@@ -1,6 +1,6 @@
 //! Runs the Gateway API conformance suite against Portico with the RBAC rules of its manifests, on both CRD channels.
 //! All core tests and the tests of the claimed features must pass; with the experimental channel, twice on one cluster.
-//! The core tests of GATEWAY-TCP must pass as well, although Portico does not claim that profile.
+//! The core tests of GATEWAY-TCP and GATEWAY-TLS must pass as well, although Portico does not claim these profiles.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -56,9 +56,11 @@ const EXTENDED: [&str; 33] = [
 ];
 const EXTENDED_TESTS: u32 = 39;
 
-/// Features that GATEWAY-TCP requires.
-const TCP_CORE: [&str; 3] = ["Gateway", "ReferenceGrant", "TCPRoute"];
-const TCP_CORE_TESTS: u32 = 20;
+/// Profiles that Portico does not claim: the name, the features that its core tests need, and their number.
+const UNCLAIMED: [(&str, [&str; 3], u32); 2] = [
+    ("GATEWAY-TCP", ["Gateway", "ReferenceGrant", "TCPRoute"], 20),
+    ("GATEWAY-TLS", ["Gateway", "ReferenceGrant", "TLSRoute"], 20),
+];
 
 /// The usable and the unusable address that the suite requests: one of the address pool, and one outside of it.
 const ADDRESSES: [&str; 2] = ["198.18.0.200", "192.0.2.1"];
@@ -90,19 +92,23 @@ fn conforms(channel: Channel, reports: &[&str]) {
                 .await
                 .with_context(|| format!("report {report} (Portico's log is {})", portico.log().display()))?;
         }
-        tcp_profile_passes(cluster, &format!("{}-tcp", reports[0]))
-            .await
-            .with_context(|| format!("profile GATEWAY-TCP (Portico's log is {})", portico.log().display()))?;
+        for (profile, features, tests) in &UNCLAIMED {
+            profile_passes(cluster, profile, features, *tests, reports[0])
+                .await
+                .with_context(|| format!("profile {profile} (Portico's log is {})", portico.log().display()))?;
+        }
         portico.stop().await?;
         node.stop().await
     });
 }
 
-async fn tcp_profile_passes(cluster: &Cluster, report_name: &str) -> Result<()> {
-    let (report, _) = run_suite(cluster, "GATEWAY-TCP", &TCP_CORE, report_name).await?;
+/// Runs the core tests of a profile that Portico does not claim. `report` is the name of the report of the claimed one.
+async fn profile_passes(cluster: &Cluster, name: &str, features: &[&str], tests: u32, report: &str) -> Result<()> {
+    let report_name = format!("{report}-{}", name.to_lowercase());
+    let (report, _) = run_suite(cluster, name, features, &report_name).await?;
     let [profile] = &report.profiles[..] else { anyhow::bail!("expected one profile:\n{report}") };
     let passed = profile.core.statistics.passed;
-    ensure!(passed == TCP_CORE_TESTS, "{passed} core tests of GATEWAY-TCP passed, expected {TCP_CORE_TESTS}");
+    ensure!(passed == tests, "{passed} core tests of {name} passed, expected {tests}");
     Ok(())
 }
 

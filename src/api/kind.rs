@@ -37,7 +37,8 @@ macro_rules! for_each_kind {
                 ListenerSet, "listenersets", ["v1"], Namespaced, Observed, Whole;
                 HttpRoute = "HTTPRoute", "httproutes", ["v1", "v1beta1"], Namespaced, Written, Whole, in http_routes;
                 GrpcRoute = "GRPCRoute", "grpcroutes", ["v1"], Namespaced, Written, Whole;
-                TlsRoute = "TLSRoute", "tlsroutes", ["v1", "v1alpha3", "v1alpha2"], Namespaced, Written, Whole;
+                TlsRoute = "TLSRoute", "tlsroutes", ["v1", "v1alpha3", "v1alpha2"],
+                    Namespaced, Written, Whole, in tls_routes;
                 TcpRoute = "TCPRoute", "tcproutes", ["v1", "v1alpha2"], Namespaced, Written, Whole, in tcp_routes;
                 UdpRoute = "UDPRoute", "udproutes", ["v1", "v1alpha2"], Namespaced, Written, Whole;
                 BackendTlsPolicy = "BackendTLSPolicy", "backendtlspolicies", ["v1", "v1alpha3"],

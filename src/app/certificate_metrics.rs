@@ -63,7 +63,7 @@ const MAX_SERIES: usize = 1000;
 /// The validity of each certificate by its Secret, no matter how many listeners use it.
 fn validity_by_secret(snapshot: &Snapshot) -> BTreeMap<Arc<str>, ValidityPeriod> {
     let tables = snapshot.http_binds().filter_map(|bind| bind.tls.as_ref());
-    let listeners = tables.flat_map(|tls| tls.listeners.iter().map(|(_, certificates)| certificates));
+    let listeners = tables.flat_map(|tls| tls.certificates().map(|(_, certificates)| certificates));
     let certificates = listeners.flat_map(|certificates| certificates.all());
     let period =
         |certificate: &Certificate| ValidityPeriod { expires: certificate.expires, lifetime: certificate.lifetime };
@@ -79,8 +79,9 @@ mod tests {
     use rustls::sign::CertifiedKey;
 
     use super::*;
-    use crate::snapshot::certs::{Certificates, PortTls};
+    use crate::snapshot::certs::Certificates;
     use crate::snapshot::host::{HostMap, HostPattern};
+    use crate::snapshot::port_tls::PortTls;
     use crate::snapshot::{Bind, BindAddress};
 
     #[test]
@@ -98,7 +99,7 @@ mod tests {
         let listeners = lists.into_iter().enumerate().map(|(index, list)| {
             (HostPattern::parse(Some(&format!("{index}.example"))), Arc::new(Certificates::new(list)))
         });
-        let bind = Bind::with_http(HostMap::default(), Some(PortTls { listeners: listeners.collect() }));
+        let bind = Bind::with_http(HostMap::default(), Some(PortTls::terminating(listeners.collect())));
         let snapshot = Snapshot {
             binds: [(BindAddress::tcp("127.0.0.1:443".parse().unwrap()), Arc::new(bind))].into(),
             ..Snapshot::default()

@@ -140,7 +140,7 @@ struct LimitArgs {
     #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.upgrade_idle_timeout))]
     upgrade_idle_timeout: NonZeroTimeout,
 
-    /// Idle timeout of the connections of TCP listeners
+    /// Idle timeout of the connections of TCP listeners and of TLS passthrough
     #[arg(long, value_name = "DURATION", env = "PORTICO_STREAM_IDLE_TIMEOUT")]
     #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.stream_idle_timeout))]
     stream_idle_timeout: NonZeroTimeout,

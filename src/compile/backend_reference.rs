@@ -43,7 +43,7 @@ pub(super) fn resolve(
 }
 
 /// Resolves the backend reference of a route for connections, whose bytes are forwarded unparsed: the protocol that the
-/// Service names does not matter.
+/// Service names does not matter. The connections of TLSRoutes are encrypted by the client.
 pub(super) fn resolve_stream(
     cx: CompileContext<'_>,
     from: Referrer<'_>,
@@ -52,11 +52,11 @@ pub(super) fn resolve_stream(
     field: &str,
 ) -> ResolvedReference {
     let upstream = find_service_port(cx, from, reference, field).and_then(|(service, port)| {
-        backend::stream_upstream_key(cx, service, port, settings(service).via_cluster_ip).map_err(
-            |(message, remedy)| {
-                (Code::RouteUnsupportedProtocol, Diagnostic::error(format!("{field}.name"), message, remedy))
-            },
-        )
+        let is_encrypted = from.kind == Kind::TlsRoute;
+        let key = backend::stream_upstream_key(cx, service, port, is_encrypted, settings(service).via_cluster_ip);
+        key.map_err(|(message, remedy)| {
+            (Code::RouteUnsupportedProtocol, Diagnostic::error(format!("{field}.name"), message, remedy))
+        })
     });
     resolved(cx, from, reference, upstream)
 }

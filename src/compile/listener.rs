@@ -199,7 +199,7 @@ fn rejection(
     let protocol = ListenerProtocol::from_listener(listener);
     if protocol.route_kinds().is_empty() {
         let message = format!("protocol {} is not served", listener.protocol);
-        let problem = Diagnostic::error(format!("{field}.protocol"), message, "use HTTP, HTTPS or TCP");
+        let problem = Diagnostic::error(format!("{field}.protocol"), message, "use HTTP, HTTPS, TLS or TCP");
         return Some((Code::ListenerUnsupportedProtocol, vec![problem]));
     }
     let unsupported = unsupported_fields(gateway, listener, protocol, field);
@@ -336,6 +336,11 @@ fn unsupported_fields(
                 problems.push(Diagnostic::error(format!("{path}.from"), message, "use All, Same or Selector"));
             }
         }
+    }
+    if protocol == ListenerProtocol::Tls && !listener.tls.as_ref().is_some_and(|tls| tls.mode == "Passthrough") {
+        let message = "TLS listeners that terminate TLS are not served";
+        let remedy = "use Passthrough, or protocol HTTPS";
+        problems.push(Diagnostic::error(format!("{field}.tls.mode"), message, remedy));
     }
     if protocol == ListenerProtocol::Https {
         if let Some(tls) = &listener.tls {

@@ -50,8 +50,9 @@ impl ListenerProtocol {
     pub(super) fn route_kinds(self) -> &'static [Kind] {
         match self {
             ListenerProtocol::Http | ListenerProtocol::Https => &[Kind::HttpRoute],
+            ListenerProtocol::Tls => &[Kind::TlsRoute],
             ListenerProtocol::Tcp => &[Kind::TcpRoute],
-            ListenerProtocol::Tls | ListenerProtocol::Udp | ListenerProtocol::Other => &[],
+            ListenerProtocol::Udp | ListenerProtocol::Other => &[],
         }
     }
 }

@@ -5,8 +5,8 @@
 //!                                                                                 └▶ verdict_updates.rs ─▶ Verdicts
 //!                                                                                    kong/consumers/
 //!   planning.rs ┬ gateway.rs     listener.rs  certificates.rs
-//!               ├ http_route/    matches.rs  filters.rs  cors.rs  retry.rs  ┐
-//!               └ tcp_route.rs   backend_reference.rs ─┐                      ├ route_plan.rs  attachment.rs
+//!               ├ http_route/      matches.rs  filters.rs  cors.rs  retry.rs ┐
+//!               └ stream_route.rs  backend_reference.rs ┐                      ├ route_plan.rs  attachment.rs
 //!                                                      │                      ┘
 //!   ingress/kong/                backend.rs ───────────┴ backend/: Service ─▶ upstream
 //! ```
@@ -49,7 +49,7 @@ mod retry;
 mod route_plan;
 mod routers;
 mod served_gateways;
-mod tcp_route;
+mod stream_route;
 mod upstream_usage;
 mod verdict_updates;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::affected::keys_of_kind;
 use super::route_plan::{RouteKind, RoutePlan};
-use super::{CompileContext, CompileRun, Compiler, gateway, http_route, tcp_route};
+use super::{CompileContext, CompileRun, Compiler, gateway, http_route, stream_route};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::Changes;
 
@@ -100,7 +100,11 @@ impl Compiler {
             }
             RouteKind::Tcp => {
                 let route = cx.store.tcp_routes.get(&id.key)?;
-                Some(tcp_route::plan(cx, &self.gateways, route))
+                Some(stream_route::plan(cx, &self.gateways, (&**route).into()))
+            }
+            RouteKind::Tls => {
+                let route = cx.store.tls_routes.get(&id.key)?;
+                Some(stream_route::plan(cx, &self.gateways, (&**route).into()))
             }
         }
     }

@@ -34,8 +34,13 @@ pub(super) enum PlannedRules {
         hosts: Vec<HostPattern>,
         matches: Vec<RouteMatch>,
     },
-    /// A listener uses the oldest of its stream routes. `created` is in seconds since 1970.
-    Stream { created: Option<i64>, route: Arc<StreamRoute> },
+    /// A listener uses the oldest of its stream routes with a host. `created` is in seconds since 1970.
+    Stream {
+        /// As for HTTP; `Any` for TCP.
+        hosts: Vec<HostPattern>,
+        created: Option<i64>,
+        route: Arc<StreamRoute>,
+    },
 }
 
 impl RoutePlan {
@@ -53,6 +58,7 @@ impl RoutePlan {
 pub(crate) enum RouteKind {
     Http,
     Tcp,
+    Tls,
 }
 
 impl RouteKind {
@@ -61,6 +67,7 @@ impl RouteKind {
         match kind {
             Kind::HttpRoute => Some(RouteKind::Http),
             Kind::TcpRoute => Some(RouteKind::Tcp),
+            Kind::TlsRoute => Some(RouteKind::Tls),
             _ => None,
         }
     }

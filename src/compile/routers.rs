@@ -11,8 +11,8 @@ use super::route_plan::{PlannedRules, RoutePlan};
 use super::{PlanMap, RoutePlans};
 use crate::api::{ObjectId, ObjectKey};
 use crate::plugin_api::ConsumerDirectory;
-use crate::snapshot::certs::{Certificates, PortTls};
 use crate::snapshot::host::{HostMap, HostPattern};
+use crate::snapshot::port_tls::{PortTls, TlsListener, TlsPassthrough};
 use crate::snapshot::router::HostRouter;
 use crate::snapshot::stream::{StreamRoute, StreamRule};
 use crate::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot, TransportProtocol};
@@ -36,8 +36,7 @@ pub(super) struct Routers {
 #[derive(Default)]
 struct PortListeners {
     listeners: Vec<(HostPattern, Arc<HttpListener>)>,
-    /// Certificates of the TLS listeners.
-    certificates: Vec<(HostPattern, Arc<Certificates>)>,
+    tls: Vec<(HostPattern, TlsListener)>,
     /// The TCP listener, which no other listener shares the port with.
     stream: Option<Arc<StreamRule>>,
 }
@@ -52,7 +51,7 @@ struct AttachedRoutes {
     hosts: BTreeMap<HostPattern, HostRoutes>,
     /// Host patterns whose router must be rebuilt.
     dirty: BTreeSet<HostPattern>,
-    /// The routes for connections, which have no hosts.
+    /// The routes for connections.
     streams: BTreeSet<ObjectId>,
 }
 
@@ -158,15 +157,25 @@ impl Routers {
         for (listener, certificates) in listeners.filter(|(listener, _)| listener.opens_port()) {
             let Some(bound_port) = listener.bound_port else { continue };
             let Some(attached) = self.listeners.get_mut(&listener.id) else { continue };
-            if listener.protocol == ListenerProtocol::Tcp {
-                let stream_rule = StreamRule {
-                    gateway: gateway.clone(),
-                    listener: listener.id.name.clone(),
-                    port: listener.port,
-                    route: attached.oldest_stream(routes),
-                };
-                ports.entry((listener.transport(), bound_port)).or_default().stream = Some(Arc::new(stream_rule));
-                continue;
+            let port = ports.entry((listener.transport(), bound_port)).or_default();
+            let stream_rule = |route: Option<Arc<StreamRoute>>| {
+                let (gateway, listener, port) = (gateway.clone(), listener.id.name.clone(), listener.port);
+                Arc::new(StreamRule { gateway, listener, port, route })
+            };
+            match listener.protocol {
+                ListenerProtocol::Tcp => {
+                    let route = attached.oldest_streams(&HostPattern::Any, routes).into_values().next();
+                    port.stream = Some(stream_rule(route));
+                    continue;
+                }
+                ListenerProtocol::Tls => {
+                    let by_host = attached.oldest_streams(&listener.hostname, routes).into_iter();
+                    let hosts = by_host.map(|(host, route)| (host, stream_rule(Some(route)))).collect();
+                    let passthrough = TlsPassthrough { hosts, unrouted: stream_rule(None) };
+                    port.tls.push((listener.hostname.clone(), TlsListener::Passthrough(passthrough)));
+                    continue;
+                }
+                _ => {}
             }
             let (hosts, routers_built) = attached.build(&listener.hostname, routes);
             built += routers_built;
@@ -177,18 +186,17 @@ impl Routers {
                 routes: Routes::ByHost(HostMap::new(hosts)),
                 product_headers: None,
             };
-            let port = ports.entry((listener.transport(), bound_port)).or_default();
             port.listeners.push((listener.hostname.clone(), Arc::new(http_listener)));
             if listener.secure {
-                port.certificates.push((listener.hostname.clone(), certificates.clone()));
+                port.tls.push((listener.hostname.clone(), TlsListener::Terminate(certificates.clone())));
             }
         }
-        for ((transport, port), PortListeners { listeners, certificates, stream }) in ports {
+        for ((transport, port), PortListeners { listeners, tls, stream }) in ports {
             let bind = Arc::new(match stream {
                 Some(rule) => Bind::with_tcp(rule),
                 None => {
-                    // HTTP and HTTPS on one port conflict, so these listeners either all terminate TLS or none does.
-                    let tls = (!certificates.is_empty()).then(|| PortTls { listeners: HostMap::new(certificates) });
+                    // HTTP and HTTPS on one port conflict, so either all of these listeners are for TLS or none is.
+                    let tls = (!tls.is_empty()).then(|| PortTls::new(HostMap::new(tls)));
                     Bind::with_http(HostMap::new(listeners), tls)
                 }
             });
@@ -264,14 +272,22 @@ impl AttachedRoutes {
         }
     }
 
-    /// The route that gets the connections: the oldest, then the first by namespace and name. A route whose age is
-    /// unknown comes last.
-    fn oldest_stream(&self, routes: &RoutePlans) -> Option<Arc<StreamRoute>> {
+    /// The route that gets the connections of each host that intersects a listener's hostname: the oldest, then the
+    /// first by namespace and name. A route whose age is unknown comes last.
+    fn oldest_streams(&self, hostname: &HostPattern, routes: &RoutePlans) -> BTreeMap<HostPattern, Arc<StreamRoute>> {
         let candidates = self.streams.iter().filter_map(|id| match &routes.get(id)?.rules {
-            PlannedRules::Stream { created, route } => Some(((created.is_none(), *created, id), route)),
+            PlannedRules::Stream { hosts, created, route } => Some(((created.is_none(), *created, id), hosts, route)),
             PlannedRules::Http { .. } => None,
         });
-        candidates.min_by_key(|(precedence, _)| *precedence).map(|(_, route)| Arc::clone(route))
+        let mut by_age: Vec<_> = candidates.collect();
+        by_age.sort_by_key(|(precedence, ..)| *precedence);
+        let mut oldest = BTreeMap::new();
+        for (_, hosts, route) in by_age {
+            for host in hosts.iter().filter(|host| intersects(host, hostname)) {
+                oldest.entry(host.clone()).or_insert_with(|| Arc::clone(route));
+            }
+        }
+        oldest
     }
 
     /// The routers of the hosts that intersect a listener's hostname, and the number of routers built.

@@ -44,7 +44,8 @@ pub struct ProxyLimits {
     pub ping_timeout: Duration,
     /// How long an upgraded connection, such as a WebSocket, may be idle in both directions. Then it is closed.
     pub upgrade_idle_timeout: Duration,
-    /// How long a connection of a TCP listener may be idle in both directions. Then it is closed.
+    /// How long a connection of a TCP listener, or one with TLS passthrough, may be idle in both directions. Then it is
+    /// closed.
     pub stream_idle_timeout: Duration,
     /// Grace period of an upgraded connection after its listener is removed.
     pub tunnel_grace_period: Duration,

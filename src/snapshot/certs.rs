@@ -1,8 +1,4 @@
-//! Certificates of the listeners of one port, and how the server name selects one.
-//!
-//! ```text
-//!   server name of the client ─▶ listener, the most specific ─▶ its certificates: exact name, wildcard, the first
-//! ```
+//! Certificates of a listener, and how the server name selects one: exact name, wildcard, or else the first.
 
 use std::fmt;
 use std::sync::Arc;
@@ -105,25 +101,6 @@ pub fn certificate_name_covers(name: &HostPattern, host: &str) -> bool {
     }
 }
 
-/// The TLS configuration of a port: certificates by the hostname of their listener.
-#[derive(Debug, Default)]
-pub struct PortTls {
-    pub listeners: HostMap<Arc<Certificates>>,
-}
-
-/// Selects a listener, or its certificates, by server name: the one with the most specific hostname.
-///
-/// Without SNI, the one without a hostname is selected, or else the only one of the port. If there are several, and all
-/// have a hostname, none is selected.
-pub(super) fn select_by_server_name<'m, T>(listeners: &'m HostMap<T>, name: Option<&str>) -> Option<&'m T> {
-    let only_listener = || listeners.iter().next().filter(|_| listeners.len() == 1).map(|(_, listener)| listener);
-    match name {
-        Some(name) => listeners.most_specific(name),
-        // The empty name matches only `HostPattern::Any`.
-        None => listeners.most_specific("").or_else(only_listener),
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -166,29 +143,5 @@ pub(super) mod tests {
             assert_eq!(found, Some(expected), "{name:?}");
         }
         assert!(Certificates::default().by_preference(Some("a.example.com")).next().is_none());
-    }
-
-    #[test]
-    fn server_name_selects_listener() {
-        let map = |patterns: &[&'static str]| -> HostMap<&'static str> {
-            let text = |text: &'static str| Some(text).filter(|text| *text != "*");
-            patterns.iter().map(|pattern| (HostPattern::parse(text(pattern)), *pattern)).collect()
-        };
-        let all = map(&["*", "*.example.com", "a.example.com"]);
-        let without_any = map(&["*.example.com", "a.example.com"]);
-        let only = map(&["a.example.com"]);
-        for (listeners, name, expected) in [
-            (&all, Some("a.example.com"), Some("a.example.com")),
-            (&all, Some("x.y.example.com"), Some("*.example.com")),
-            (&all, Some("example.com"), Some("*")),
-            (&all, None, Some("*")),
-            (&without_any, Some("b.example.org"), None),
-            (&without_any, None, None),
-            (&only, None, Some("a.example.com")),
-            (&only, Some("b.example.com"), None),
-            (&map(&[]), None, None),
-        ] {
-            assert_eq!(select_by_server_name(listeners, name).copied(), expected, "{name:?} among {listeners:?}");
-        }
     }
 }

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::certs::{Certificate, Certificates};
 use super::host::{HostMap, HostPattern};
+use super::port_tls::{PortTls, TlsListener, TlsPassthrough};
 use super::router::by_conditions::{ConditionsRouter, HeaderCondition, RouteEntry};
 use super::router::{HostRouter, MatchedPath, QueryMatch, RouteMatch, ValueMatch};
 use super::rule::{
@@ -50,12 +51,27 @@ pub struct BindDump {
     /// The HTTP listeners.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<ListenerDump>,
+    /// The TLS listeners whose connections pass through, by the hostnames of their routes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tls_passthrough: Vec<TlsPassthroughDump>,
     /// The TCP listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp: Option<StreamDump>,
 }
 
-/// A TCP listener with the rule for its connections.
+/// A TLS listener with the rule for the connections of one hostname.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TlsPassthroughDump {
+    /// The hostname of the listener.
+    pub hostname: String,
+    /// The hostname of the route; absent if no route is attached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    #[serde(flatten)]
+    pub stream: StreamDump,
+}
+
+/// A listener with the rule for its connections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StreamDump {
     /// `namespace/gateway/listener`.
@@ -199,11 +215,11 @@ impl Snapshot {
     /// The dump without the plugins of consumers, of which there may be very many.
     pub(crate) fn dump_binds(&self) -> Vec<BindDump> {
         let bind = |(address, bind): (&BindAddress, &Arc<Bind>)| {
-            let (listeners, tcp) = match &bind.served {
-                Served::Http(http) => (http.dump(), None),
-                Served::Tcp(rule) => (Vec::new(), Some(StreamDump::from(&**rule))),
+            let (listeners, tls_passthrough, tcp) = match &bind.served {
+                Served::Http(http) => (http.dump(), http.tls.as_ref().map(PortTls::dump).unwrap_or_default(), None),
+                Served::Tcp(rule) => (Vec::new(), Vec::new(), Some(StreamDump::from(&**rule))),
             };
-            BindDump { address: *address, listeners, tcp }
+            BindDump { address: *address, listeners, tls_passthrough, tcp }
         };
         self.binds.iter().map(bind).collect()
     }
@@ -218,19 +234,35 @@ impl HttpBind {
             };
             if !listener.serves_ingresses() {
                 return tls
-                    .listeners
-                    .iter()
+                    .certificates()
                     .find(|(host, _)| *host == hostname)
                     .map(|(_, certificates)| lines(certificates));
             }
             // The listener of Ingresses serves all hosts, with certificates for each.
-            let lines_by_host = tls.listeners.iter().flat_map(|(host, certificates)| {
+            let lines_by_host = tls.certificates().flat_map(|(host, certificates)| {
                 lines(certificates).into_iter().map(move |line| format!("{host}: {line}"))
             });
             Some(lines_by_host.collect())
         };
         let listeners = self.listeners.iter();
         listeners.map(|(hostname, listener)| listener.dump(hostname, certificates(hostname, listener))).collect()
+    }
+}
+
+impl PortTls {
+    fn dump(&self) -> Vec<TlsPassthroughDump> {
+        let dump = |hostname: &HostPattern, host: Option<&HostPattern>, rule: &Arc<StreamRule>| TlsPassthroughDump {
+            hostname: hostname.to_string(),
+            host: host.map(HostPattern::to_string),
+            stream: StreamDump::from(&**rule),
+        };
+        let mut dumped = Vec::new();
+        for (hostname, listener) in self.listeners().iter() {
+            let TlsListener::Passthrough(TlsPassthrough { hosts, unrouted }) = listener else { continue };
+            dumped.extend(hosts.is_empty().then(|| dump(hostname, None, unrouted)));
+            dumped.extend(hosts.iter().map(|(host, rule)| dump(hostname, Some(host), rule)));
+        }
+        dumped
     }
 }
 

@@ -17,6 +17,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use super::Snapshot;
 use super::certs::Certificate;
 use super::dump::SnapshotDump;
+use super::port_tls::PortTls;
 use crate::plugin_api::Chain;
 
 /// Half of a SHA-256 digest, which suffices for comparison.
@@ -54,7 +55,7 @@ impl Snapshot {
         self.chains().for_each(|chain| hasher.add_configurations(chain));
         hasher.add_section("certificates");
         for (host, certificates) in
-            self.http_binds().filter_map(|bind| bind.tls.as_ref()).flat_map(|tls| tls.listeners.iter())
+            self.http_binds().filter_map(|bind| bind.tls.as_ref()).flat_map(PortTls::certificates)
         {
             hasher.add_section(&host.to_string());
             let from_secrets = certificates.all().iter().filter(|certificate| !certificate.is_self_generated());

@@ -4,7 +4,7 @@
 //!   Snapshot ─ consumers ─▶ ConsumerDirectory
 //!      └ binds: BindAddress ─▶ Bind ─ served ┬▶ StreamRule                       TCP: one rule for all connections
 //!                                            └▶ HttpBind
-//!           HttpBind ─ tls ─▶ HostMap ─▶ Certificates   by server name
+//!           HttpBind ─ tls ─▶ PortTls ─▶ Certificates, or a StreamRule for TLS that passes through   by server name
 //!              └ HostMap ─▶ HttpListener
 //!                            ├ HostMap ─▶ HostRouter ─ matches ─▶ RouteRule   order by host
 //!                            ├ ConditionsRouter ─ entries ─▶ RouteRule        order by conditions
@@ -26,6 +26,7 @@ pub mod host;
 pub mod ingress_routes;
 pub mod path_edit;
 pub mod path_regex;
+pub mod port_tls;
 pub mod redirect;
 pub mod regex;
 pub mod router;
@@ -41,9 +42,10 @@ use std::sync::Arc;
 
 use crate::plugin_api::ConsumerDirectory;
 pub use bind_address::{BindAddress, TransportProtocol};
-use certs::{Certificates, PortTls};
+use certs::Certificates;
 use host::HostMap;
 use ingress_routes::{IngressRoutes, RouteOrder};
+use port_tls::{PortTls, TlsAction};
 use router::by_conditions::ConditionsRouter;
 use router::{HostRouter, Matched, RoutingRequest};
 use rule::RouteRule;
@@ -71,7 +73,7 @@ pub struct Bind {
     pub served: Served,
 }
 
-/// What the connections of a bound address carry.
+/// What the connections of a bound address carry. An address with TLS serves HTTP, and TLS that it passes through.
 #[derive(Debug)]
 pub enum Served {
     Http(HttpBind),
@@ -103,24 +105,32 @@ impl Bind {
 #[derive(Debug)]
 pub struct HttpBind {
     pub listeners: HostMap<Arc<HttpListener>>,
-    /// `None` if the port serves plain HTTP. Otherwise it has the same hostnames as `listeners`.
+    /// `None` if the port serves plain HTTP. Otherwise it terminates TLS for the hostnames of `listeners`, and may pass
+    /// connections through for others.
     pub tls: Option<PortTls>,
 }
 
 impl HttpBind {
     /// The one listener whose routes a request for this host may use. The host is lower case and has no port.
     pub fn listener(&self, host: &str) -> Option<&Arc<HttpListener>> {
+        // Otherwise a less specific listener would serve a host that this process must not decrypt.
+        if self.tls.as_ref().is_some_and(|tls| tls.passes_through(host)) {
+            return None;
+        }
         self.listeners.most_specific(host)
     }
 
     /// The listener that TLS SNI selects for this server name. The name is lower case.
     pub fn listener_by_server_name(&self, name: Option<&str>) -> Option<&Arc<HttpListener>> {
-        certs::select_by_server_name(&self.listeners, name)
+        port_tls::select_by_server_name(&self.listeners, name)
     }
 
-    /// The certificates for this server name: `None` if no listener matches, or the port has no TLS.
+    /// The certificates for this server name: `None` if no listener matches, or the listener does not terminate TLS.
     pub fn certificates(&self, name: Option<&str>) -> Option<&Arc<Certificates>> {
-        certs::select_by_server_name(&self.tls.as_ref()?.listeners, name)
+        match self.tls.as_ref()?.action(name)? {
+            TlsAction::Terminate(certificates) => Some(certificates),
+            TlsAction::Passthrough(_) => None,
+        }
     }
 }
 

@@ -1,10 +1,11 @@
-//! The rule of a TCP listener: which route forwards its connections, and to which backends.
+//! The rule for the connections of a TCP listener, or of one hostname of a TLS listener: which route forwards them, and
+//! to which backends.
 
 use std::sync::Arc;
 
 use super::rule::{RouteFailure, RuleId, Split};
 
-/// How the connections of one TCP listener are forwarded.
+/// How connections are forwarded.
 #[derive(Debug)]
 pub struct StreamRule {
     /// `namespace/gateway`.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{AnyObject, Dependency};
 use crate::api::gateway::{
-    BackendObjectReference, Gateway, HttpRoute, ParentReference, PolicyTargetReference, TcpRoute,
+    BackendObjectReference, Gateway, HttpRoute, ParentReference, PolicyTargetReference, StreamRouteRule,
 };
 use crate::api::kind::{CORE_GROUP, GATEWAY_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP};
 use crate::api::kong::annotations::{
@@ -24,7 +24,8 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
     match object {
         AnyObject::Gateway(gateway) => collector.add_gateway(gateway),
         AnyObject::HttpRoute(route) => collector.add_http_route(route),
-        AnyObject::TcpRoute(route) => collector.add_tcp_route(route),
+        AnyObject::TlsRoute(route) => collector.add_stream_route(&route.spec.parent_refs, &route.spec.rules),
+        AnyObject::TcpRoute(route) => collector.add_stream_route(&route.spec.parent_refs, &route.spec.rules),
         AnyObject::Ingress(ingress) => collector.add_ingress(ingress),
         AnyObject::IngressClass(class) => collector.add_ingress_class(class),
         AnyObject::TcpIngress(ingress) => {
@@ -135,9 +136,9 @@ impl DependencyCollector {
         }
     }
 
-    fn add_tcp_route(&mut self, route: &Object<TcpRoute>) {
-        self.add_parents(&route.spec.parent_refs);
-        for backend in route.spec.rules.iter().flat_map(|rule| &rule.backend_refs) {
+    fn add_stream_route(&mut self, parents: &[ParentReference], rules: &[StreamRouteRule]) {
+        self.add_parents(parents);
+        for backend in rules.iter().flat_map(|rule| &rule.backend_refs) {
             self.add_backend(&backend.target);
         }
     }

@@ -15,7 +15,7 @@ use super::health::{ActiveRequest, EndpointHealth, UpstreamClock};
 use super::ssrf_guard::{BlockedAddress, LoopbackPolicy};
 use super::tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings, VerifiedNames};
 
-/// The HTTP version used towards endpoints. The connections of TCP listeners do not depend on it.
+/// The HTTP version used towards endpoints. Connections whose bytes are forwarded do not depend on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum UpstreamProtocol {
     #[default]

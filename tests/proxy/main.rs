@@ -44,6 +44,7 @@ mod strict_parser;
 mod timeouts;
 mod tls;
 mod tls_harness;
+mod tls_passthrough;
 mod transport;
 mod upgrade;
 mod upstream_tls;

@@ -39,7 +39,7 @@ fn weighted(backends: Vec<(u32, BackendTarget)>) -> Option<StreamAction> {
     Some(StreamAction::Forward(Split::new(backends.into_iter().map(backend).collect()).unwrap()))
 }
 
-fn to_upstream(upstream: &Arc<Upstream>) -> Option<StreamAction> {
+pub(crate) fn to_upstream(upstream: &Arc<Upstream>) -> Option<StreamAction> {
     weighted(vec![(1, BackendTarget::Upstream(Arc::clone(upstream)))])
 }
 
@@ -91,7 +91,7 @@ async fn name_of_next_endpoint(server: &TestServer) -> Option<String> {
 }
 
 /// Waits until connections with this outcome have been counted.
-async fn wait_for_outcome(server: &TestServer, outcome: &str, count: f64) {
+pub(crate) async fn wait_for_outcome(server: &TestServer, outcome: &str, count: f64) {
     with_timeout(&format!("{count} connections with outcome {outcome}"), async {
         while outcome_count(server, outcome) < count {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -101,7 +101,7 @@ async fn wait_for_outcome(server: &TestServer, outcome: &str, count: f64) {
 }
 
 /// The connections with this outcome, over all backends.
-fn outcome_count(server: &TestServer, outcome: &str) -> f64 {
+pub(crate) fn outcome_count(server: &TestServer, outcome: &str) -> f64 {
     let label = format!("outcome=\"{outcome}\"");
     let metrics = scrape(server);
     let counts = metrics

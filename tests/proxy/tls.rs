@@ -35,7 +35,7 @@ async fn handshakes(server: &TestServer, outcome: &str) -> f64 {
 }
 
 /// Waits for the count, because the client may see the end of the handshake before the worker has counted it.
-async fn wait_for_count(server: &TestServer, outcome: &str, count: f64) {
+pub(crate) async fn wait_for_count(server: &TestServer, outcome: &str, count: f64) {
     let counted = async {
         while handshakes(server, outcome).await < count {
             tokio::task::yield_now().await;

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use portico::proxy::BindState;
-use portico::snapshot::certs::{Certificate, Certificates, PortTls};
+use portico::snapshot::certs::{Certificate, Certificates};
 use portico::snapshot::host::{HostMap, HostPattern};
+use portico::snapshot::port_tls::PortTls;
 use portico::snapshot::{Bind, BindAddress, HttpListener, Snapshot};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -67,7 +68,7 @@ pub(crate) fn secure_snapshot(address: std::net::SocketAddr, listeners: Vec<TlsL
             .push((hostname.clone(), Arc::new(HttpListener { name, port: 443, ..listener(listener_spec.routes) })));
         certificates.push((hostname, Arc::new(Certificates::new(listener_spec.certificates))));
     }
-    let tls = Some(PortTls { listeners: HostMap::new(certificates) });
+    let tls = Some(PortTls::terminating(HostMap::new(certificates)));
     Snapshot {
         binds: [(BindAddress::tcp(address), Arc::new(Bind::with_http(HostMap::new(http_listeners), tls)))].into(),
         ..Snapshot::default()

@@ -34,7 +34,7 @@ const CALLERS: &[&str] = &[
     "src/compile/ingress/",
     "src/compile/mod.rs",
     "src/compile/notes.rs",
-    "src/compile/tcp_route.rs",
+    "src/compile/stream_route.rs",
     "src/compile/verdict_updates.rs",
 ];
 
@@ -147,7 +147,7 @@ mod tests {
             ("constant", "src/upstream/a.rs", "const A_KONG: u8 = 1;", &[("src/upstream/a.rs:1", "`A_KONG`")]),
             ("string and comment", "src/proxy/a.rs", "// kong\nlet x = \"x-kong-id\";", &[]),
             ("module of the dialect", "src/compile/kong/a.rs", "struct KongRule;", &[]),
-            ("call from a caller", "src/compile/tcp_route.rs", "use super::kong::plugins;", &[]),
+            ("call from a caller", "src/compile/stream_route.rs", "use super::kong::plugins;", &[]),
             (
                 "call from backend",
                 "src/compile/backend/a.rs",

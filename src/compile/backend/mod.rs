@@ -145,14 +145,16 @@ pub(super) fn upstream_key(
 }
 
 /// The upstream for connections to a port of a Service, whose bytes are forwarded unparsed. The error is message and
-/// remedy, if the Service requires TLS that Portico would have to add.
+/// remedy, if the Service requires TLS and the connections are not encrypted yet.
 pub(super) fn stream_upstream_key(
     cx: CompileContext<'_>,
     service: &Object<Service>,
     port: &ServicePort,
+    is_encrypted: bool,
     via_cluster_ip: bool,
 ) -> Result<UpstreamKey, (String, &'static str)> {
-    if let Some(problem) = backend_tls_policy::plain_text_problem(cx, &service.meta.key, port) {
+    let problem = || backend_tls_policy::plain_text_problem(cx, &service.meta.key, port);
+    if let Some(problem) = (!is_encrypted).then(problem).flatten() {
         return Err(problem);
     }
     let ObjectKey { namespace, name } = service.meta.key.clone();

@@ -33,8 +33,9 @@ use super::kong::rule_options::PRODUCT_HEADERS;
 use super::verdict::{Code, Condition, PublishedAddress, Verdict};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::diagnostic::Diagnostic;
-use crate::snapshot::certs::{Certificate, Certificates, PortTls};
+use crate::snapshot::certs::{Certificate, Certificates};
 use crate::snapshot::host::{HostMap, HostPattern};
+use crate::snapshot::port_tls::PortTls;
 use crate::snapshot::router::by_conditions::RouterFlavor;
 use crate::snapshot::{Bind, BindAddress, HttpListener};
 use crate::store::Changes;
@@ -253,7 +254,7 @@ impl IngressCompiler {
             let tls = is_secure.then(|| {
                 let certificates = self.certificates.iter();
                 let listeners = certificates.map(|(host, all)| (host.clone(), Arc::clone(all)));
-                PortTls { listeners: HostMap::new(listeners) }
+                PortTls::terminating(HostMap::new(listeners))
             });
             let listeners = HostMap::new([(HostPattern::Any, Arc::new(listener))]);
             self.binds.insert(BindAddress::tcp(address), Arc::new(Bind::with_http(listeners, tls)));

@@ -1,31 +1,77 @@
-//! The ClientHello, which is read before anything else happens on a TLS connection.
+//! The ClientHello, which is read before anything else happens on a TLS connection. Its server name selects the
+//! listener, which terminates TLS or forwards the connection.
 //!
-//! It has the server name, which selects the listener and its certificates. The bytes that were read are kept in the
-//! result, and the handshake begins with them.
+//! ```text
+//!   bytes ─▶ ReceivedHello ┬▶ handshake, which continues after the parsed ClientHello
+//!                          └▶ endpoint, which gets the same bytes
+//! ```
 
 use std::sync::Arc;
 
-use rustls::server::Acceptor;
+use bytes::{BufMut, Bytes, BytesMut};
+use rustls::server::{Accepted, AcceptedAlert, Acceptor};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
+use tokio_rustls::StartHandshake;
 
 use super::tls::ClientHandshakeError;
 
 /// A connection whose ClientHello was read.
 pub(in crate::proxy) struct ReceivedHello {
-    pub(super) start: StartHandshake<TcpStream>,
+    stream: TcpStream,
+    accepted: Accepted,
+    /// Everything that was read, which may be more than the ClientHello.
+    bytes: Bytes,
     /// In lower case. None if the client sent no server name, or an IP address instead.
     pub(in crate::proxy) server_name: Option<Arc<str>>,
 }
 
 impl ReceivedHello {
     /// Reads the ClientHello of a new connection. The client gets an alert if it is invalid.
-    pub(in crate::proxy) async fn read(stream: TcpStream) -> Result<Self, ClientHandshakeError> {
-        let start = LazyConfigAcceptor::new(Acceptor::default(), stream)
-            .await
-            .map_err(|error| ClientHandshakeError::from_io_error(&error))?;
-        let server_name = start.client_hello().server_name().map(normalize_name);
-        Ok(ReceivedHello { start, server_name })
+    pub(in crate::proxy) async fn read(mut stream: TcpStream) -> Result<Self, ClientHandshakeError> {
+        let mut acceptor = Acceptor::default();
+        let mut bytes = BytesMut::with_capacity(CHUNK_SIZE);
+        loop {
+            let start = bytes.len();
+            match stream.read_buf(&mut (&mut bytes).limit(CHUNK_SIZE)).await {
+                Ok(0) | Err(_) => return Err(ClientHandshakeError::ClientDisconnected),
+                Ok(_) => {}
+            }
+            let new_bytes = &bytes[start..];
+            // rustls takes less only if a record is too large.
+            let is_too_large = acceptor.read_tls(&mut &*new_bytes).ok() != Some(new_bytes.len());
+            match acceptor.accept() {
+                Ok(Some(accepted)) if !is_too_large => {
+                    let server_name = accepted.client_hello().server_name().map(normalize_name);
+                    return Ok(ReceivedHello { stream, accepted, bytes: bytes.freeze(), server_name });
+                }
+                Ok(None) if !is_too_large && bytes.len() < MAX_SIZE => {}
+                Ok(_) => return Err(ClientHandshakeError::ProtocolViolation),
+                Err((error, alert)) => {
+                    send_alert(&mut stream, alert).await;
+                    return Err(ClientHandshakeError::from_tls_error(&error));
+                }
+            }
+        }
+    }
+
+    /// Continues with the handshake.
+    pub(super) fn into_handshake(self) -> StartHandshake<TcpStream> {
+        StartHandshake::from_parts(self.accepted, self.stream)
+    }
+
+    /// The connection, and the bytes that were read from it.
+    pub(in crate::proxy) fn into_parts(self) -> (TcpStream, Bytes) {
+        (self.stream, self.bytes)
+    }
+}
+
+/// Errors are ignored: the connection is closed anyway.
+async fn send_alert(stream: &mut TcpStream, mut alert: AcceptedAlert) {
+    let mut bytes = Vec::new();
+    if alert.write_all(&mut bytes).is_ok() {
+        drop(stream.write_all(&bytes).await);
+        drop(stream.shutdown().await);
     }
 }
 
@@ -33,4 +79,93 @@ impl ReceivedHello {
 pub(super) fn normalize_name(server_name: &str) -> Arc<str> {
     let name = server_name.strip_suffix('.').unwrap_or(server_name);
     name.to_ascii_lowercase().into()
+}
+
+/// The most bytes to read at once: rustls takes so many if it holds the rest of a record of the maximum size. Most
+/// ClientHellos are smaller, even with a post-quantum key exchange.
+const CHUNK_SIZE: usize = 2048;
+/// The most bytes until the ClientHello is complete. rustls limits its size to 64 KiB, but not its number of records.
+const MAX_SIZE: usize = 128 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn client_hello(server_name: &str, alpn_size: usize) -> Vec<u8> {
+        let mut config = ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+        config.alpn_protocols = vec![vec![b'x'; 250]; alpn_size / 250];
+        let name = ServerName::try_from(server_name.to_owned()).unwrap();
+        let mut hello = Vec::new();
+        let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        while connection.wants_write() {
+            connection.write_tls(&mut hello).unwrap();
+        }
+        hello
+    }
+
+    /// The result for a client that sends these parts, and what it receives.
+    async fn read(parts: &[&[u8]]) -> (Result<ReceivedHello, ClientHandshakeError>, Vec<u8>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.set_nodelay(true).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let sending = async {
+            for part in parts {
+                client.write_all(part).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            client.shutdown().await.unwrap();
+        };
+        let (result, ()) = tokio::join!(ReceivedHello::read(stream), sending);
+        let mut received = Vec::new();
+        if result.is_err() {
+            drop(client.read_to_end(&mut received).await);
+        }
+        (result, received)
+    }
+
+    #[tokio::test]
+    async fn all_bytes_of_the_hello_are_kept() {
+        for size in [0, 4_000, 20_000, 50_000] {
+            let hello = client_hello("A.Example", size);
+            let middle = hello.len() / 2;
+            for parts in [vec![&hello[..]], hello.chunks(700).collect(), vec![&hello[..middle], &hello[middle..]]] {
+                let received = read(&parts).await.0.unwrap_or_else(|error| panic!("{size}: {error:?}"));
+                assert_eq!(received.server_name.as_deref(), Some("a.example"));
+                assert!(received.into_parts().1 == hello, "{size}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn following_bytes_are_kept_with_the_hello() {
+        let hello = [&client_hello("a.example", 0)[..], b"more"].concat();
+        assert_eq!(read(&[&hello]).await.0.unwrap().into_parts().1, hello);
+    }
+
+    #[tokio::test]
+    async fn invalid_hellos_are_rejected() {
+        let hello = client_hello("a.example", 0);
+        // Each byte of the message in a record of its own, with a message that is longer than the limit allows.
+        let tiny_records: Vec<u8> = std::iter::once(&[22, 3, 1, 0, 4, 1, 0, 0xff, 0xfe][..])
+            .chain(std::iter::repeat_n(&[22, 3, 1, 0, 1, 0][..], 60_000))
+            .flatten()
+            .copied()
+            .collect();
+        for (bytes, expected) in [
+            (&b""[..], ClientHandshakeError::ClientDisconnected),
+            (&hello[..hello.len() - 1], ClientHandshakeError::ClientDisconnected),
+            (b"GET / HTTP/1.1\r\nhost: a.example\r\n\r\n", ClientHandshakeError::NotTls),
+            (&[22, 3, 1, 0xff, 0xff, 1], ClientHandshakeError::NotTls),
+            (&tiny_records, ClientHandshakeError::ProtocolViolation),
+        ] {
+            let (result, received) = read(&[bytes]).await;
+            assert_eq!(result.err(), Some(expected));
+            assert!(received.is_empty() || received.starts_with(&[21, 3]), "{received:?}");
+        }
+    }
 }

@@ -16,6 +16,10 @@ impl<S> Rewound<S> {
     pub(in crate::proxy) fn new(prefix: Bytes, stream: S) -> Self {
         Rewound { prefix, stream }
     }
+
+    pub(in crate::proxy) fn get_ref(&self) -> &S {
+        &self.stream
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {

@@ -84,34 +84,24 @@ impl TlsTerminator {
         Ok(TlsTerminator { config })
     }
 
-    /// Performs the handshake after the ClientHello. `certificates` are those of the listener with its server name; None
-    /// if there is no such listener.
+    /// Performs the handshake after the ClientHello, with the certificates of the listener.
     pub(in crate::proxy) async fn accept(
         &self,
         hello: ReceivedHello,
-        certificates: Option<Arc<Certificates>>,
+        certificates: Arc<Certificates>,
     ) -> Result<(TlsStream<TcpStream>, TlsSession), ClientHandshakeError> {
-        let ReceivedHello { mut start, server_name } = hello;
-        let certificates = match certificates {
-            Some(certificates) if certificates.all().is_empty() => {
-                Err((ClientHandshakeError::NoCertificate, INTERNAL_ERROR))
-            }
-            Some(certificates) => Ok(certificates),
-            None => Err((ClientHandshakeError::UnknownName, UNRECOGNIZED_NAME)),
-        };
-        let certificates = match certificates {
-            Ok(certificates) => certificates,
-            Err((failure, alert)) => {
-                // Errors are ignored: the connection is closed anyway.
-                drop(start.io.write_all(&fatal_alert(alert)).await);
-                drop(start.io.shutdown().await);
-                return Err(failure);
-            }
-        };
+        let server_name = hello.server_name.clone();
+        let mut handshake = hello.into_handshake();
+        if certificates.all().is_empty() {
+            send_alert(&mut handshake.io, INTERNAL_ERROR).await;
+            return Err(ClientHandshakeError::NoCertificate);
+        }
         let mut config = self.config.clone();
         config.cert_resolver = Arc::new(ListenerCertResolver { certificates });
-        let stream =
-            start.into_stream(Arc::new(config)).await.map_err(|error| ClientHandshakeError::from_io_error(&error))?;
+        let stream = handshake
+            .into_stream(Arc::new(config))
+            .await
+            .map_err(|error| ClientHandshakeError::from_io_error(&error))?;
         let (_, connection) = stream.get_ref();
         let cipher = connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
         let version = match connection.protocol_version() {
@@ -142,9 +132,16 @@ impl ResolvesServerCert for ListenerCertResolver {
     }
 }
 
-/// A fatal alert record in plain text, for use before keys are negotiated (RFC 8446, section 6).
-fn fatal_alert(description: u8) -> [u8; 7] {
-    [21, 3, 3, 0, 2, 2, description]
+/// Closes the connection because no listener has the server name.
+pub(in crate::proxy) async fn reject_server_name(hello: ReceivedHello) {
+    send_alert(&mut hello.into_parts().0, UNRECOGNIZED_NAME).await;
+}
+
+/// Sends a fatal alert in plain text, before keys are negotiated (RFC 8446, section 6), and ends the connection. Errors
+/// are ignored: the connection is closed anyway.
+async fn send_alert(stream: &mut TcpStream, description: u8) {
+    drop(stream.write_all(&[21, 3, 3, 0, 2, 2, description]).await);
+    drop(stream.shutdown().await);
 }
 
 /// Descriptions of TLS alerts (RFC 8446, section 6.2).
@@ -216,14 +213,16 @@ impl ClientHandshakeError {
         }
     }
 
-    pub(super) fn from_io_error(error: &io::Error) -> Self {
+    fn from_io_error(error: &io::Error) -> Self {
+        let error = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+        error.map_or(ClientHandshakeError::ClientDisconnected, ClientHandshakeError::from_tls_error)
+    }
+
+    pub(super) fn from_tls_error(error: &Error) -> Self {
         use PeerIncompatible::{
             NoCipherSuitesInCommon, NoKxGroupsInCommon, NoSignatureSchemesInCommon, ServerDoesNotSupportTls12Or13,
             ServerTlsVersionIsDisabledByOurConfig, SupportedVersionsExtensionRequired, Tls12NotOffered,
             Tls12NotOfferedOrEnabled,
-        };
-        let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
-            return ClientHandshakeError::ClientDisconnected;
         };
         match error {
             Error::InvalidMessage(_) => ClientHandshakeError::NotTls,

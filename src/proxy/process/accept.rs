@@ -1,9 +1,9 @@
 //! Prepares an accepted connection for what its port serves. Each step has its own timeout and is counted by outcome.
 //!
 //! ```text
-//!   accepted ─▶ PROXY header ┬▶ ClientHello ─▶ TLS handshake ─▶ client_connection::serve or http2::serve, by ALPN
-//!               if the peer  │   if the port has HTTPS listeners
-//!               is a trusted │
+//!   accepted ─▶ PROXY header ┬▶ ClientHello ┬▶ TLS handshake ─▶ client_connection::serve or http2::serve, by ALPN
+//!               if the peer  │   if the     └▶ stream::serve, if the listener of the server name passes TLS through
+//!               is a trusted │   port has TLS
 //!               proxy        └▶ stream::serve, if the port has a TCP listener
 //! ```
 
@@ -11,6 +11,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -21,32 +22,37 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::proxy::connection::client_hello::ReceivedHello;
 use crate::proxy::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
 use crate::proxy::connection::proxy_header::{self, ProxyHeaderError, ProxyHeaderSource};
-use crate::proxy::connection::tls::{ClientHandshakeError, TlsSession};
+use crate::proxy::connection::tls::{self, ClientHandshakeError, TlsSession};
 use crate::proxy::connection::transport::Transport;
 use crate::proxy::http::client_connection::{self, Peer};
 use crate::proxy::http::http_worker::HttpWorker;
 use crate::proxy::http::http2;
 use crate::proxy::record::stats::ProxyHeaderOutcome;
-use crate::proxy::stream::{self, AssignedStream};
+use crate::proxy::stream::{self, AssignedStream, StreamClient};
 use crate::proxy::worker::Worker;
 use crate::snapshot::Served;
+use crate::snapshot::certs::Certificates;
+use crate::snapshot::port_tls::TlsAction;
 
-/// A connection that is ready to serve HTTP.
-struct AcceptedConnection {
-    transport: Transport,
-    /// The client's address. It differs from the peer's address behind a load balancer that sends a PROXY header.
-    address: SocketAddr,
-    session: Option<TlsSession>,
+/// A connection after the steps before its protocol.
+enum PreparedConnection {
+    Http {
+        transport: Transport,
+        /// The client's address. It differs from the peer's address behind a load balancer that sends a PROXY header.
+        address: SocketAddr,
+        session: Option<TlsSession>,
+    },
+    Stream(StreamClient, AssignedStream),
 }
 
-/// Spawns the task that serves a connection until it closes. `address` is the peer's address. `open_connection` is
-/// dropped when the connection has closed.
+/// Spawns the task that serves a connection until it closes. `address` is the peer's address. `open_guard` counts the
+/// connection as open, and is dropped when the connection has closed.
 pub(in crate::proxy) fn spawn(
     stream: TcpStream,
     address: SocketAddr,
     http: &Rc<HttpWorker>,
     connections: &Rc<ListenerConnections>,
-    open_connection: impl Sized + 'static,
+    open_guard: impl Sized + 'static,
 ) {
     let (http, connections) = (Rc::clone(http), Rc::clone(connections));
     // Register before the task runs, so that a listener that closes in the meantime also closes this connection.
@@ -57,23 +63,23 @@ pub(in crate::proxy) fn spawn(
         ServedConnection::Stream(assigned) => {
             let forwarding =
                 prepare_and_forward(stream, address, proxy_header, assigned, http, connections, registration);
-            return run(forwarding, open_connection);
+            return run(forwarding, open_guard);
         }
     };
     let steps = AcceptSteps { proxy_header, tls };
     if steps.proxy_header || steps.tls {
-        run(prepare_and_serve(stream, address, steps, http, connections, registration), open_connection);
+        run(prepare_and_serve(stream, address, steps, http, connections, registration), open_guard);
     } else {
         // A separate future type: plain connections should not reserve the memory that only the extra steps need.
         let peer = Rc::new(Peer::new(http, connections, address, None));
-        run(client_connection::serve(Transport::Plain(stream), peer, registration), open_connection);
+        run(client_connection::serve(Transport::Plain(stream), peer, registration), open_guard);
     }
 }
 
-fn run(connection: impl Future<Output = ()> + 'static, open_connection: impl Sized + 'static) {
+fn run(connection: impl Future<Output = ()> + 'static, open_guard: impl Sized + 'static) {
     tokio::task::spawn_local(async move {
         connection.await;
-        drop(open_connection);
+        drop(open_guard);
     });
 }
 
@@ -87,16 +93,21 @@ async fn prepare_and_serve(
 ) {
     // Boxed, so that the memory for the steps is freed when they end.
     let preparing = Box::pin(prepare(stream, address, steps, &http.worker, &connections));
-    let ready = unless_listener_closes(&connections, &mut registration, preparing).await.flatten();
-    if let Some(AcceptedConnection { transport, address, session }) = ready {
-        let http2 = session.as_ref().is_some_and(|session| session.http2);
-        let peer = Rc::new(Peer::new(http, connections, address, session));
-        if http2 {
-            // Boxed, because most connections do not need it.
-            Box::pin(http2::serve(transport, peer, registration)).await;
-        } else {
-            client_connection::serve(transport, peer, registration).await;
+    match unless_listener_closes(&connections, &mut registration, preparing).await.flatten() {
+        Some(PreparedConnection::Http { transport, address, session }) => {
+            let http2 = session.as_ref().is_some_and(|session| session.http2);
+            let peer = Rc::new(Peer::new(http, connections, address, session));
+            if http2 {
+                // Boxed, because most connections do not need it.
+                Box::pin(http2::serve(transport, peer, registration)).await;
+            } else {
+                client_connection::serve(transport, peer, registration).await;
+            }
         }
+        Some(PreparedConnection::Stream(client, assigned)) => {
+            Box::pin(stream::serve(client, assigned, &http.worker, &http.pools, connections, registration)).await;
+        }
+        None => {}
     }
 }
 
@@ -117,7 +128,8 @@ async fn prepare_and_forward(
             None => return,
         }
     }
-    stream::serve(stream, address, assigned, &http.worker, &http.pools, connections, registration).await;
+    let client = StreamClient::tcp(stream, address);
+    stream::serve(client, assigned, &http.worker, &http.pools, connections, registration).await;
 }
 
 /// The steps before the first request that this connection needs.
@@ -130,14 +142,14 @@ struct AcceptSteps {
 /// What an accepted connection is for.
 enum ServedConnection {
     Http {
-        /// The connection starts with a TLS handshake.
+        /// The connection starts with a ClientHello.
         tls: bool,
     },
     Stream(AssignedStream),
 }
 
-/// What the address of the connection serves. After the address has left the snapshot, connections that are still in
-/// its accept queue use the previous setting.
+/// What the address of the connection serves. `connections.tls` keeps whether the address has TLS, for connections that
+/// are still in the accept queue after the address has left the snapshot.
 fn served(worker: &Worker, connections: &ListenerConnections) -> ServedConnection {
     let view = worker.view();
     match view.bind(&connections.address).map(|bind| &bind.served) {
@@ -155,34 +167,57 @@ async fn prepare(
     steps: AcceptSteps,
     worker: &Worker,
     connections: &ListenerConnections,
-) -> Option<AcceptedConnection> {
+) -> Option<PreparedConnection> {
     if steps.proxy_header {
         address = read_proxy_header(&mut stream, address, worker, connections).await?;
     }
     if !steps.tls {
-        return Some(AcceptedConnection { transport: Transport::Plain(stream), address, session: None });
+        return Some(PreparedConnection::Http { transport: Transport::Plain(stream), address, session: None });
     }
     // The reason if the time runs out now.
     let mut timeout_reason = ClientHandshakeError::Timeout;
     let handshake = async {
         let hello = ReceivedHello::read(stream).await?;
-        // Only a client that has sent its ClientHello gets a permit, so silent clients delay no others. The semaphore is
-        // first come, first served, and waiting for it counts toward the handshake timeout.
+        let certificates = match tls_action(worker, connections, &hello) {
+            Some(AssignedTls::Terminate(certificates)) => certificates,
+            Some(AssignedTls::Passthrough(assigned)) => {
+                return Ok(PreparedConnection::Stream(StreamClient::tls(hello, address), assigned));
+            }
+            None => {
+                tls::reject_server_name(hello).await;
+                return Err(ClientHandshakeError::UnknownName);
+            }
+        };
+        // Only clients that have sent their ClientHello get a permit, so that idle connections delay no others. The
+        // semaphore is first come, first served, and waiting for it counts toward the handshake timeout.
         timeout_reason = ClientHandshakeError::Overload;
         let _permit = worker.handshake_permits.acquire().await;
         timeout_reason = ClientHandshakeError::Timeout;
-        let certificates = {
-            let view = worker.view();
-            let bind = view.http_bind(&connections.address);
-            bind.and_then(|bind| bind.certificates(hello.server_name.as_deref()).cloned())
-        };
-        worker.tls.accept(hello, certificates).await
+        let (stream, session) = worker.tls.accept(hello, certificates).await?;
+        let transport = Transport::Tls(Box::new(stream));
+        Ok(PreparedConnection::Http { transport, address, session: Some(session) })
     };
     let outcome = timeout(worker.limits.handshake_timeout, handshake).await;
     let outcome = outcome.unwrap_or(Err(timeout_reason));
     record_handshake(worker, connections, address, &outcome);
-    let (stream, session) = outcome.ok()?;
-    Some(AcceptedConnection { transport: Transport::Tls(Box::new(stream)), address, session: Some(session) })
+    outcome.ok()
+}
+
+/// What happens with a TLS connection.
+enum AssignedTls {
+    Terminate(Arc<Certificates>),
+    Passthrough(AssignedStream),
+}
+
+/// What the listener of the server name does, in the snapshot that is current at the ClientHello. None if no listener
+/// has the name.
+fn tls_action(worker: &Worker, connections: &ListenerConnections, hello: &ReceivedHello) -> Option<AssignedTls> {
+    let view = worker.view();
+    let tls = view.http_bind(&connections.address)?.tls.as_ref()?;
+    Some(match tls.action(hello.server_name.as_deref())? {
+        TlsAction::Terminate(certificates) => AssignedTls::Terminate(Arc::clone(certificates)),
+        TlsAction::Passthrough(rule) => AssignedTls::Passthrough(AssignedStream::new(worker, &view, rule)),
+    })
 }
 
 /// Reads the PROXY header and returns the client's address. None if the header is missing or invalid.
@@ -238,16 +273,18 @@ fn record_proxy_header(
     }
 }
 
-fn record_handshake<T>(
+/// Counts a handshake. A connection that passes through has none; it is counted as a stream.
+fn record_handshake(
     worker: &Worker,
     connections: &ListenerConnections,
     client: SocketAddr,
-    outcome: &Result<(T, TlsSession), ClientHandshakeError>,
+    outcome: &Result<PreparedConnection, ClientHandshakeError>,
 ) {
     let handshakes = &worker.counters.handshakes;
     match outcome {
-        Ok((_, session)) if session.resumed => handshakes.resumed.add(1),
-        Ok(_) => handshakes.full.add(1),
+        Ok(PreparedConnection::Http { session: Some(session), .. }) if session.resumed => handshakes.resumed.add(1),
+        Ok(PreparedConnection::Http { .. }) => handshakes.full.add(1),
+        Ok(PreparedConnection::Stream(..)) => {}
         Err(failure) => {
             handshakes.failed[*failure as usize].add(1);
             // Untrusted clients fail all the time, so single failures are logged at debug level only.

@@ -1,4 +1,4 @@
-//! Per-connection accounting of TCP listeners: records metrics and the access-log entry when dropped.
+//! Per-connection accounting of forwarded connections: records metrics and the access-log entry when dropped.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -15,6 +15,8 @@ use crate::proxy::worker::Worker;
 pub(in crate::proxy) struct ConnectionRecord<'w> {
     worker: &'w Worker,
     client: SocketAddr,
+    protocol: &'static str,
+    server_name: Option<Arc<str>>,
     /// Counts the connection; its labels are the listener, the route and the backend.
     series: Arc<RequestSeries>,
     opened_at: Instant,
@@ -31,10 +33,18 @@ pub(in crate::proxy) struct ConnectionRecord<'w> {
 }
 
 impl<'w> ConnectionRecord<'w> {
-    pub(in crate::proxy) fn start(worker: &'w Worker, client: SocketAddr, series: Arc<RequestSeries>) -> Self {
+    pub(in crate::proxy) fn start(
+        worker: &'w Worker,
+        client: SocketAddr,
+        protocol: &'static str,
+        server_name: Option<Arc<str>>,
+        series: Arc<RequestSeries>,
+    ) -> Self {
         ConnectionRecord {
             worker,
             client,
+            protocol,
+            server_name,
             series,
             opened_at: Instant::now(),
             address: None,
@@ -60,9 +70,9 @@ impl Drop for ConnectionRecord<'_> {
             time: SystemTime::now() - duration,
             client: self.client,
             tls: None,
-            server_name: None,
+            server_name: self.server_name.take(),
             method: None,
-            protocol: Some("TCP"),
+            protocol: Some(self.protocol),
             host: None,
             target: None,
             status: None,

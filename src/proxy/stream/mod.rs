@@ -1,4 +1,5 @@
-//! Connections of TCP listeners: a backend by weight, an endpoint by load balancing, then bytes in both directions.
+//! Connections whose bytes are forwarded unparsed, of TCP listeners and of TLS listeners that pass TLS through: a
+//! backend by weight, an endpoint by load balancing, then bytes in both directions.
 //!
 //! ```text
 //!   accept ─▶ AssignedStream ─▶ connect ─▶ relay ─▶ ConnectionRecord: metrics, access log
@@ -6,31 +7,32 @@
 //! ```
 
 mod assigned;
+mod client;
 mod connect;
 mod connection_record;
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 pub(in crate::proxy) use assigned::AssignedStream;
+pub(in crate::proxy) use client::StreamClient;
 
 use connection_record::ConnectionRecord;
 
 use super::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
 use super::connection::relay::{CountedStream, RelayEnd, RelayLimits, relay};
+use super::connection::rewound::Rewound;
 use super::record::stats::{OpenGuard, StreamOutcome};
 use super::worker::Worker;
 use crate::upstream::ConnectionPools;
 
 /// Serves a connection until it closes. The client may send its first bytes late or never, so the endpoint is connected
-/// at once. `address` is the client's address. `B` is the body type of the requests that share the pools.
+/// at once. `B` is the body type of the requests that share the pools.
 pub(in crate::proxy) async fn serve<B>(
-    client: TcpStream,
-    address: SocketAddr,
+    client: StreamClient,
     assigned: AssignedStream,
     worker: &Worker,
     pools: &ConnectionPools<B>,
@@ -40,15 +42,16 @@ pub(in crate::proxy) async fn serve<B>(
     let _counted = OpenGuard::new(&worker.counters, |stats| &stats.streams);
     let AssignedStream { upstream, series } = assigned;
     // Recorded when it is dropped.
-    let mut record = ConnectionRecord::start(worker, address, series);
+    let StreamClient { stream: client, address, protocol, server_name } = client;
+    let mut record = ConnectionRecord::start(worker, address, protocol, server_name, series);
     let upstream = match upstream {
         Ok(upstream) => upstream,
-        Err(outcome) => return close(client, &mut record, outcome),
+        Err(outcome) => return close(&client, &mut record, outcome),
     };
     let connected = connect::to_endpoint(pools, &upstream, &mut record, &connections, &mut registration).await;
     let endpoint = match connected {
         Ok(endpoint) => endpoint,
-        Err(outcome) => return close(client, &mut record, outcome),
+        Err(outcome) => return close(&client, &mut record, outcome),
     };
 
     let last_progress = Cell::new(Instant::now());
@@ -74,15 +77,15 @@ pub(in crate::proxy) async fn serve<B>(
     if outcome.resets_peers() {
         endpoint.reset();
     }
-    close(client, &mut record, outcome);
+    close(&client, &mut record, outcome);
 }
 
 /// Closes the connection to the client, with a reset unless the connection is complete or was closed on purpose.
-fn close(client: TcpStream, record: &mut ConnectionRecord<'_>, outcome: StreamOutcome) {
+fn close(client: &Rewound<TcpStream>, record: &mut ConnectionRecord<'_>, outcome: StreamOutcome) {
     record.outcome = Some(outcome);
     if outcome.resets_peers() {
         // If the option cannot be set, the connection closes without a reset.
-        drop(client.set_zero_linger());
+        drop(client.get_ref().set_zero_linger());
     }
 }
 

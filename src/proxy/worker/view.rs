@@ -91,7 +91,7 @@ impl SnapshotView {
         })
     }
 
-    /// The series of the connections of a TCP listener to one backend.
+    /// The series of the connections of a listener to one backend.
     pub(in crate::proxy) fn stream_series(
         &self,
         worker: &Worker,

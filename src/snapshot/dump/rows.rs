@@ -31,12 +31,17 @@ impl Snapshot {
     pub fn rows(&self) -> Vec<RouteTableRow> {
         let mut rows = Vec::new();
         for bind in self.dump_binds() {
-            rows.extend(bind.tcp.as_ref().and_then(|stream| RouteTableRow::for_stream(bind.address.socket, stream)));
+            let socket = bind.address.socket;
+            rows.extend(bind.tcp.as_ref().and_then(|stream| RouteTableRow::for_stream(socket, "*", "TCP", stream)));
+            rows.extend(bind.tls_passthrough.iter().filter_map(|entry| {
+                let host = entry.host.as_ref().filter(|host| *host != "*").unwrap_or(&entry.hostname);
+                RouteTableRow::for_stream(socket, host, "TLS", &entry.stream)
+            }));
             for listener in bind.listeners {
                 for host in listener.hosts {
                     // A route without hostnames serves the hostname of its listener.
                     let name = if host.host == "*" { &listener.hostname } else { &host.host };
-                    let row = |dumped| RouteTableRow::new(bind.address.socket, &listener.listener, name, dumped);
+                    let row = |dumped| RouteTableRow::new(socket, &listener.listener, name, dumped);
                     rows.extend(host.matches.iter().map(row));
                 }
             }
@@ -57,14 +62,14 @@ impl ActionDump {
 }
 
 impl RouteTableRow {
-    /// The row of a TCP listener. `None` if no route is attached to the listener.
-    fn for_stream(address: SocketAddr, dumped: &StreamDump) -> Option<Self> {
+    /// The row of a listener for connections. `None` if it has no route.
+    fn for_stream(address: SocketAddr, host: &str, protocol: &str, dumped: &StreamDump) -> Option<Self> {
         let (action, backends) = dumped.action.columns();
         Some(RouteTableRow {
             address,
             listener: dumped.listener.clone(),
-            host: "*".to_owned(),
-            matches: "TCP".to_owned(),
+            host: host.to_owned(),
+            matches: protocol.to_owned(),
             route: dumped.route.clone()?,
             rule: dumped.rule.clone()?,
             backends,

@@ -150,10 +150,10 @@ fn encode_bytes(encoder: &mut DescriptorEncoder<'_>, merged: &MergedByLabels) ->
     Ok(())
 }
 
-/// Encodes the connections of TCP listeners.
+/// Encodes the connections of TCP and TLS listeners.
 fn encode_streams(encoder: &mut DescriptorEncoder<'_>, merged: &MergedByLabels) -> fmt::Result {
     let streams = || merged.iter().filter_map(|(labels, counts)| Some((labels, counts.streams.as_ref()?)));
-    let help = "Connections of TCP listeners that have ended, by outcome";
+    let help = "Connections of TCP and TLS listeners that have ended, by outcome";
     let mut family = encoder.encode_descriptor("portico_stream_connections", help, None, MetricType::Counter)?;
     for (labels, counts) in streams() {
         // An outcome is exposed from its first connection on.
@@ -197,8 +197,8 @@ const BYTES: [MetricDefinition<MergedSeries, u64>; 2] = [
 ];
 
 const STREAM_BYTES: [MetricDefinition<MergedStreams, u64>; 2] = [
-    ("portico_stream_received_bytes", "Bytes that clients sent to TCP listeners", |counts| counts.bytes_in),
-    ("portico_stream_sent_bytes", "Bytes that TCP listeners sent to clients", |counts| counts.bytes_out),
+    ("portico_stream_received_bytes", "Bytes that clients sent to TCP and TLS listeners", |counts| counts.bytes_in),
+    ("portico_stream_sent_bytes", "Bytes that TCP and TLS listeners sent to clients", |counts| counts.bytes_out),
 ];
 
 const GAUGES: [MetricDefinition<WorkerStats, u64>; 5] = [
@@ -207,7 +207,7 @@ const GAUGES: [MetricDefinition<WorkerStats, u64>; 5] = [
     }),
     ("portico_http2_connections", "Open HTTP/2 client connections", |stats| stats.http2.value()),
     ("portico_tunnels", "Open upgraded client connections and streams", |stats| stats.tunnels.value()),
-    ("portico_streams", "Open connections of TCP listeners", |stats| stats.streams.value()),
+    ("portico_streams", "Open connections of TCP and TLS listeners", |stats| stats.streams.value()),
     ("portico_upstream_connections", "Open connections to endpoints", |stats| {
         stats.upstream.connected.value().saturating_sub(stats.upstream.closed.value())
     }),

@@ -52,7 +52,7 @@ pub(in crate::proxy) struct RequestSeries {
     microseconds: SingleWriterCounter,
     bytes_in: SingleWriterCounter,
     bytes_out: SingleWriterCounter,
-    /// The connections of a TCP listener. Such a series has no requests, except for the series `other`.
+    /// Set for connections whose bytes are forwarded. Such a series has no requests, except for the series `other`.
     streams: OnceLock<Box<StreamCounters>>,
 }
 
@@ -87,12 +87,12 @@ impl RequestSeries {
         self.bytes_out.add(bytes_out);
     }
 
-    /// Marks the series as one of the connections of a TCP listener, so that it has no metrics of requests.
+    /// Marks the series as one of connections, so that it has no metrics of requests.
     pub(in crate::proxy) fn mark_as_streams(&self) {
         self.streams.get_or_init(Box::default);
     }
 
-    /// Counts a connection of a TCP listener.
+    /// Counts a forwarded connection.
     pub(in crate::proxy) fn add_stream(&self, outcome: StreamOutcome, bytes_in: u64, bytes_out: u64) {
         self.streams.get_or_init(Box::default).add(outcome, bytes_in, bytes_out);
     }
@@ -148,7 +148,7 @@ pub(in crate::proxy) struct WorkerStats {
     pub(in crate::proxy) http2: OpenCount,
     /// Upgraded connections and streams.
     pub(in crate::proxy) tunnels: OpenCount,
-    /// Connections of TCP listeners.
+    /// Connections whose bytes are forwarded.
     pub(in crate::proxy) streams: OpenCount,
     pub(in crate::proxy) handshakes: HandshakeCounters,
     /// Indexed by [`ProxyHeaderOutcome`].

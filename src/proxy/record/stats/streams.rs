@@ -1,4 +1,4 @@
-//! Counters of the connections of TCP listeners, by how they ended.
+//! Counters of the connections of TCP and TLS listeners, by how they ended.
 
 use crate::upstream::SingleWriterCounter;
 

@@ -1,4 +1,4 @@
-//! Compiles a TCPRoute: where it attaches, and to which backends its connections are forwarded.
+//! Compiles TCPRoutes and TLSRoutes: where a route attaches, and to which backends its connections are forwarded.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,41 +12,86 @@ use super::reference_grants::Referrer;
 use super::route_plan::{self, PlannedRules, RoutePlan, RuleResults};
 use super::verdict::{Code, Condition, Verdict};
 use super::{CompileContext, PlanMap};
-use crate::api::gateway::{BackendRef, TcpRoute};
+use crate::api::gateway::{
+    BackendRef, ParentReference, StreamRouteRule, StreamRouteSpec, TcpRoute, TlsRoute, TlsRouteSpec,
+};
 use crate::api::kong::annotations::{PLUGINS, list};
-use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::api::{Kind, Meta, Object};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::rule::{Backend, Filters, RouteFailure, RuleId, Split};
 use crate::snapshot::stream::{StreamAction, StreamRoute};
 use crate::upstream::UpstreamKey;
 
-/// Plans a TCPRoute. Its first rule is served: version v1 of the API allows only one.
-pub(super) fn plan(cx: CompileContext<'_>, gateways: &PlanMap<GatewayPlan>, route: &Object<TcpRoute>) -> RoutePlan {
-    let ObjectKey { namespace, .. } = &route.meta.key;
+/// A route for connections, whatever its kind.
+pub(super) struct StreamRouteSource<'a> {
+    kind: Kind,
+    meta: &'a Meta,
+    parents: &'a [ParentReference],
+    default_gateways: Option<&'a str>,
+    /// `Any` for a kind without hostnames.
+    hosts: Vec<HostPattern>,
+    rules: &'a [StreamRouteRule],
+}
+
+impl<'a> From<&'a Object<TcpRoute>> for StreamRouteSource<'a> {
+    fn from(route: &'a Object<TcpRoute>) -> Self {
+        let StreamRouteSpec { parent_refs, use_default_gateways, rules } = &route.spec;
+        StreamRouteSource {
+            kind: Kind::TcpRoute,
+            meta: &route.meta,
+            parents: parent_refs,
+            default_gateways: use_default_gateways.as_deref(),
+            hosts: vec![HostPattern::Any],
+            rules,
+        }
+    }
+}
+
+impl<'a> From<&'a Object<TlsRoute>> for StreamRouteSource<'a> {
+    fn from(route: &'a Object<TlsRoute>) -> Self {
+        let TlsRouteSpec { parent_refs, use_default_gateways, hostnames, rules } = &route.spec;
+        let mut hosts: Vec<_> = hostnames.iter().map(|name| HostPattern::parse(Some(name))).collect();
+        // Version v1alpha2 allows a route without hostnames.
+        if hosts.is_empty() {
+            hosts.push(HostPattern::Any);
+        }
+        StreamRouteSource {
+            kind: Kind::TlsRoute,
+            meta: &route.meta,
+            parents: parent_refs,
+            default_gateways: use_default_gateways.as_deref(),
+            hosts,
+            rules,
+        }
+    }
+}
+
+/// Plans a route. Its first rule is served: version v1 of the API allows only one.
+pub(super) fn plan(cx: CompileContext<'_>, gateways: &PlanMap<GatewayPlan>, route: StreamRouteSource<'_>) -> RoutePlan {
+    let StreamRouteSource { kind, meta, parents, default_gateways, hosts, rules } = route;
     let mut backends = ResolvedBackends::default();
-    let (first_rule, more_rules) = match &route.spec.rules[..] {
+    let (first_rule, more_rules) = match rules {
         [] => (None, &[][..]),
         [first, more @ ..] => (Some(first), more),
     };
     for (index, backend) in first_rule.iter().flat_map(|rule| &rule.backend_refs).enumerate() {
-        backends.add(cx, namespace, backend, &format!("spec.rules[0].backendRefs[{index}]"));
+        backends.add(cx, kind, &meta.key.namespace, backend, &format!("spec.rules[0].backendRefs[{index}]"));
     }
-    backends.unsupported.extend(plugin_problem(&route.meta, &annotation_field(PLUGINS)));
+    backends.unsupported.extend(plugin_problem(kind, meta, &annotation_field(PLUGINS)));
     let ResolvedBackends { backends, upstreams, resolved_refs, unsupported } = backends;
     let is_served = unsupported.is_empty();
     let mut dropped = unsupported;
     dropped.extend((0..more_rules.len()).map(|index| {
-        let message = "only the first rule of a TCPRoute is served, since nothing distinguishes its connections";
+        let message = format!("only the first rule of a {kind} is served, since nothing distinguishes its connections");
         Diagnostic::error(format!("spec.rules[{}]", index + 1), message, "move the backends to the first rule")
     }));
 
-    let mut verdict = Verdict { generation: route.meta.generation, ..Verdict::default() };
-    let origin = RouteOrigin { kind: Kind::TcpRoute, key: &route.meta.key, hosts: &[HostPattern::Any] };
+    let mut verdict = Verdict { generation: meta.generation, ..Verdict::default() };
+    let origin = RouteOrigin { kind, key: &meta.key, hosts: &hosts };
     let results = RuleResults { resolved_refs: &resolved_refs, dropped: &dropped, any_served: is_served };
-    let parents = &route.spec.parent_refs;
     let attachments = route_plan::attach(cx, gateways, &origin, parents, &results, &mut verdict);
-    verdict.diagnostics.extend(route_plan::parent_notes(parents, route.spec.use_default_gateways.as_deref()));
+    verdict.diagnostics.extend(route_plan::parent_notes(parents, default_gateways));
 
     let action = match Split::new(backends) {
         _ if !is_served => StreamAction::Reset(RouteFailure::Unsupported),
@@ -54,8 +99,8 @@ pub(super) fn plan(cx: CompileContext<'_>, gateways: &PlanMap<GatewayPlan>, rout
         None => StreamAction::Reset(RouteFailure::NoBackends),
     };
     let rule = first_rule.and_then(|rule| rule.name.as_deref()).unwrap_or("0");
-    let id = RuleId { route: format!("{}/{}", Kind::TcpRoute, route.meta.key).into(), rule: rule.into() };
-    let rules = PlannedRules::Stream { created: route.meta.created, route: Arc::new(StreamRoute { id, action }) };
+    let id = RuleId { route: format!("{kind}/{}", meta.key).into(), rule: rule.into() };
+    let rules = PlannedRules::Stream { hosts, created: meta.created, route: Arc::new(StreamRoute { id, action }) };
     RoutePlan { attachments, rules, upstreams, unreachable_services: BTreeSet::new(), verdict }
 }
 
@@ -81,14 +126,14 @@ impl Default for ResolvedBackends {
 
 impl ResolvedBackends {
     /// Adds the backend at `field`. One that cannot be resolved keeps its share of the connections, which are reset.
-    fn add(&mut self, cx: CompileContext<'_>, namespace: &str, backend: &BackendRef, field: &str) {
-        let from = Referrer { kind: Kind::TcpRoute, namespace };
-        let resolved =
-            backend_reference::resolve_stream(cx, from, &backend.target, service_settings::for_gateway_api, field);
+    fn add(&mut self, cx: CompileContext<'_>, kind: Kind, namespace: &str, backend: &BackendRef, field: &str) {
+        let from = Referrer { kind, namespace };
+        let settings = service_settings::for_gateway_api;
+        let resolved = backend_reference::resolve_stream(cx, from, &backend.target, settings, field);
         match resolved.upstream {
             Ok(key) => {
                 let service = cx.store.services.get(&resolved.service);
-                self.unsupported.extend(service.and_then(|service| plugin_problem(&service.meta, field)));
+                self.unsupported.extend(service.and_then(|service| plugin_problem(kind, &service.meta, field)));
                 self.upstreams.insert(key);
             }
             Err((code, problem)) => {
@@ -106,9 +151,11 @@ impl ResolvedBackends {
 
 /// A diagnostic if plugins are attached to the route or to the Service of a backend. Plugins may protect the backends,
 /// and they process requests only, so the connections are not forwarded without them.
-fn plugin_problem(meta: &Meta, field: &str) -> Option<Diagnostic> {
+fn plugin_problem(kind: Kind, meta: &Meta, field: &str) -> Option<Diagnostic> {
     // An empty list attaches no plugin.
     let plugins = meta.annotations.get(PLUGINS).filter(|plugins| list(plugins).next().is_some())?;
-    let message = format!("annotation {PLUGINS} of {} attaches {plugins}, but plugins do not run for TCP", meta.key);
+    let connections = if kind == Kind::TlsRoute { "TLS that passes through" } else { "TCP" };
+    let key = &meta.key;
+    let message = format!("annotation {PLUGINS} of {key} attaches {plugins}, but plugins do not run for {connections}");
     Some(Diagnostic::error(field, message, "remove the annotation, or use a Service without plugins"))
 }

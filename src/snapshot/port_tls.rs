@@ -1,0 +1,181 @@
+//! What a port does with TLS connections: it terminates TLS or forwards the connections unchanged, as the listener of
+//! the server name says.
+//!
+//! ```text
+//!   server name ─▶ listener, the most specific ┬▶ Terminate: its certificates
+//!                                              └▶ Passthrough: the route of the server name, the most specific
+//! ```
+
+use std::sync::Arc;
+
+use super::certs::Certificates;
+use super::host::{HostMap, HostPattern};
+use super::stream::StreamRule;
+
+/// The TLS listeners of a port, by their hostname.
+#[derive(Debug, Default)]
+pub struct PortTls {
+    listeners: HostMap<TlsListener>,
+    has_passthrough: bool,
+}
+
+/// What one listener does with TLS connections.
+#[derive(Debug)]
+pub enum TlsListener {
+    /// TLS ends here. The requests are those of the HTTP listener with the same hostname.
+    Terminate(Arc<Certificates>),
+    Passthrough(TlsPassthrough),
+}
+
+/// A listener that forwards connections without decrypting them.
+#[derive(Debug)]
+pub struct TlsPassthrough {
+    /// One rule for each hostname of the routes.
+    pub hosts: HostMap<Arc<StreamRule>>,
+    /// For server names that no route has. It has no route.
+    pub unrouted: Arc<StreamRule>,
+}
+
+/// What to do with a TLS connection.
+#[derive(Clone, Copy, Debug)]
+pub enum TlsAction<'a> {
+    Terminate(&'a Arc<Certificates>),
+    Passthrough(&'a Arc<StreamRule>),
+}
+
+impl PortTls {
+    pub fn new(listeners: HostMap<TlsListener>) -> Self {
+        let has_passthrough = listeners.iter().any(|(_, listener)| matches!(listener, TlsListener::Passthrough(_)));
+        PortTls { listeners, has_passthrough }
+    }
+
+    /// A port whose listeners all terminate TLS.
+    pub fn terminating(listeners: HostMap<Arc<Certificates>>) -> Self {
+        let listeners = listeners.iter().map(|(host, all)| (host.clone(), TlsListener::Terminate(Arc::clone(all))));
+        PortTls::new(listeners.collect())
+    }
+
+    pub fn listeners(&self) -> &HostMap<TlsListener> {
+        &self.listeners
+    }
+
+    /// What the listener for this server name does. `None` if there is no such listener. The name is lower case.
+    pub fn action(&self, name: Option<&str>) -> Option<TlsAction<'_>> {
+        match select_by_server_name(&self.listeners, name)? {
+            TlsListener::Terminate(certificates) => Some(TlsAction::Terminate(certificates)),
+            TlsListener::Passthrough(TlsPassthrough { hosts, unrouted }) => {
+                // The empty name matches only a route for any host.
+                let rule = hosts.most_specific(name.unwrap_or_default()).unwrap_or(unrouted);
+                Some(TlsAction::Passthrough(rule))
+            }
+        }
+    }
+
+    /// The certificates of all listeners that terminate TLS, by the hostname of the listener.
+    pub fn certificates(&self) -> impl Iterator<Item = (&HostPattern, &Arc<Certificates>)> {
+        self.listeners.iter().filter_map(|(host, listener)| match listener {
+            TlsListener::Terminate(certificates) => Some((host, certificates)),
+            TlsListener::Passthrough(_) => None,
+        })
+    }
+
+    /// Whether requests for this host belong to a listener that forwards connections without decrypting them.
+    pub(super) fn passes_through(&self, host: &str) -> bool {
+        self.has_passthrough && matches!(self.listeners.most_specific(host), Some(TlsListener::Passthrough(_)))
+    }
+}
+
+/// Selects a listener by server name: the one with the most specific hostname.
+///
+/// Without SNI, the one without a hostname is selected, or else the only one of the port. If there are several, and all
+/// have a hostname, none is selected.
+pub(super) fn select_by_server_name<'m, T>(listeners: &'m HostMap<T>, name: Option<&str>) -> Option<&'m T> {
+    let only_listener = || listeners.iter().next().filter(|_| listeners.len() == 1).map(|(_, listener)| listener);
+    match name {
+        Some(name) => listeners.most_specific(name),
+        // The empty name matches only `HostPattern::Any`.
+        None => listeners.most_specific("").or_else(only_listener),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_name_selects_listener() {
+        let map = |patterns: &[&'static str]| -> HostMap<&'static str> {
+            let text = |text: &'static str| Some(text).filter(|text| *text != "*");
+            patterns.iter().map(|pattern| (HostPattern::parse(text(pattern)), *pattern)).collect()
+        };
+        let all = map(&["*", "*.example.com", "a.example.com"]);
+        let without_any = map(&["*.example.com", "a.example.com"]);
+        let only = map(&["a.example.com"]);
+        for (listeners, name, expected) in [
+            (&all, Some("a.example.com"), Some("a.example.com")),
+            (&all, Some("x.y.example.com"), Some("*.example.com")),
+            (&all, Some("example.com"), Some("*")),
+            (&all, None, Some("*")),
+            (&without_any, Some("b.example.org"), None),
+            (&without_any, None, None),
+            (&only, None, Some("a.example.com")),
+            (&only, Some("b.example.com"), None),
+            (&map(&[]), None, None),
+        ] {
+            assert_eq!(select_by_server_name(listeners, name).copied(), expected, "{name:?} among {listeners:?}");
+        }
+    }
+
+    fn rule(listener: &str) -> Arc<StreamRule> {
+        Arc::new(StreamRule { gateway: "a/gateway".into(), listener: listener.into(), port: 443, route: None })
+    }
+
+    fn host(text: &str) -> HostPattern {
+        HostPattern::parse(Some(text).filter(|text| *text != "*"))
+    }
+
+    #[test]
+    fn listener_of_the_server_name_terminates_or_passes_through() {
+        let hosts = ["*.example.com", "a.example.com"].map(|name| (host(name), rule(name)));
+        let passthrough = TlsPassthrough { hosts: hosts.into_iter().collect(), unrouted: rule("unrouted") };
+        let certificates = Arc::new(Certificates::default());
+        let tls = PortTls::new(HostMap::new([
+            (host("*.com"), TlsListener::Passthrough(passthrough)),
+            (host("secure.example.com"), TlsListener::Terminate(certificates)),
+            (host("*.org"), TlsListener::Terminate(Arc::default())),
+        ]));
+        for (name, expected) in [
+            (Some("a.example.com"), Some("a.example.com")),
+            (Some("b.c.example.com"), Some("*.example.com")),
+            (Some("example.com"), Some("unrouted")),
+            (Some("secure.example.com"), Some("terminate")),
+            (Some("a.org"), Some("terminate")),
+            (Some("a.net"), None),
+            (None, None),
+        ] {
+            let action = tls.action(name).map(|action| match action {
+                TlsAction::Terminate(_) => "terminate",
+                TlsAction::Passthrough(rule) => &*rule.listener,
+            });
+            assert_eq!(action, expected, "{name:?}");
+        }
+        assert_eq!(tls.certificates().count(), 2);
+        for (name, expected) in [("a.example.com", true), ("secure.example.com", false), ("a.org", false)] {
+            assert_eq!(tls.passes_through(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn connection_without_a_server_name_needs_a_route_for_any_host() {
+        let passthrough = |hosts: &[&str]| {
+            let hosts = hosts.iter().map(|name| (host(name), rule(name))).collect();
+            let passthrough = TlsPassthrough { hosts, unrouted: rule("unrouted") };
+            PortTls::new(HostMap::new([(HostPattern::Any, TlsListener::Passthrough(passthrough))]))
+        };
+        for (hosts, expected) in [(&["*", "a.example.com"][..], "*"), (&["a.example.com"], "unrouted")] {
+            let tls = passthrough(hosts);
+            let Some(TlsAction::Passthrough(rule)) = tls.action(None) else { panic!("no rule") };
+            assert_eq!(&*rule.listener, expected);
+        }
+    }
+}
