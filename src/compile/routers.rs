@@ -273,10 +273,10 @@ impl AttachedRoutes {
     }
 
     /// The route that gets the connections of each host that intersects a listener's hostname: the oldest, then the
-    /// first by namespace and name. A route whose age is unknown comes last.
+    /// first by namespace and name. As everywhere, a route whose age is unknown counts as the oldest.
     fn oldest_streams(&self, hostname: &HostPattern, routes: &RoutePlans) -> BTreeMap<HostPattern, Arc<StreamRoute>> {
         let candidates = self.streams.iter().filter_map(|id| match &routes.get(id)?.rules {
-            PlannedRules::Stream { hosts, created, route } => Some(((created.is_none(), *created, id), hosts, route)),
+            PlannedRules::Stream { hosts, created, route } => Some(((*created, id), hosts, route)),
             PlannedRules::Http { .. } => None,
         });
         let mut by_age: Vec<_> = candidates.collect();
