@@ -9,7 +9,7 @@ use crate::harness::site::Site;
 const CLASSES: &str = "apiVersion: networking.k8s.io/v1
 kind: IngressClass
 metadata:
-  name: plain
+  name: kubernetes
   annotations:
     portico.dev/dialect: kubernetes
 spec:
@@ -55,9 +55,9 @@ fn two_dialects_share_one_port() {
     site.save("manifests/classes.yaml", CLASSES);
     let strip = "konghq.com/strip-path: \"true\"";
     site.save("manifests/kong.yaml", &ingress("kong", "portico", strip, "*.kong.example", "/api"));
-    site.save("manifests/plain.yaml", &ingress("plain", "plain", "", "*.plain.example", "/api"));
+    site.save("manifests/kubernetes.yaml", &ingress("kubernetes", "kubernetes", "", "*.kubernetes.example", "/api"));
     let plugins = "konghq.com/plugins: keys";
-    site.save("manifests/guarded.yaml", &ingress("guarded", "plain", plugins, "guarded.example", "/"));
+    site.save("manifests/guarded.yaml", &ingress("guarded", "kubernetes", plugins, "guarded.example", "/"));
     // `other` is a port of the site that no other flag uses.
     let address = site.address_of("other");
     let program =
@@ -72,12 +72,14 @@ fn two_dialects_share_one_port() {
         assert!(response.field("x-kong-request-id").is_some(), "{}", response.head);
     }
     // The dialect `kubernetes` sends the path and Host of the client, and matches one label and whole elements.
-    let response = get("a.plain.example", "/api//cart?b=c");
+    let response = get("a.kubernetes.example", "/api//cart?b=c");
     assert_eq!((response.status, response.json()["path"].as_str()), (200, Some("/api//cart")));
     let headers = response.json()["headers"].to_string();
-    assert!(headers.contains("a.plain.example") && !headers.contains("x-forwarded-prefix"), "{headers}");
+    assert!(headers.contains("a.kubernetes.example") && !headers.contains("x-forwarded-prefix"), "{headers}");
     assert_eq!(response.field("x-kong-request-id"), None, "{}", response.head);
-    for (host, path) in [("b.a.plain.example", "/api"), ("a.plain.example", "//api"), ("a.plain.example", "/apis")] {
+    for (host, path) in
+        [("b.a.kubernetes.example", "/api"), ("a.kubernetes.example", "//api"), ("a.kubernetes.example", "/apis")]
+    {
         let response = get(host, path);
         assert_eq!((response.status, response.field("x-kong-request-id")), (404, None), "{host}{path}");
     }
@@ -94,7 +96,7 @@ fn two_dialects_share_one_port() {
     // The class decides: without the annotation, the Ingress gets Kong's dialect, where the plugin is missing.
     site.save("manifests/classes.yaml", &CLASSES.replace("portico.dev/dialect: kubernetes", "a: b"));
     eventually("the class has Kong's dialect", || {
-        let response = get("b.a.plain.example", "/api");
+        let response = get("b.a.kubernetes.example", "/api");
         (response.status == 200 && response.field("x-kong-request-id").is_some()).then_some(())
     });
     assert_eq!(get("guarded.example", "/").status, 503);

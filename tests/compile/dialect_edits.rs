@@ -13,7 +13,7 @@ use serde_json::json;
 use super::case::CompilerHarness;
 use super::edits::parse;
 
-fn plain_class(dialect: &str) -> AnyObject {
+fn class_of_dialect(dialect: &str) -> AnyObject {
     let metadata = json!({"name": "portico", "annotations": {"portico.dev/dialect": dialect}});
     parse(Kind::IngressClass, json!({"metadata": metadata, "spec": {"controller": "portico.dev/ingress-controller"}}))
 }
@@ -52,7 +52,7 @@ fn class_that_changes_its_dialect_moves_its_ingresses() {
         ("unknown", Some(vec!["i.example", "j.example"])),
         ("kubernetes", Some(vec!["i.example", "j.example"])),
     ] {
-        harness.apply(Batch { upserts: vec![plain_class(dialect)], removes: vec![] });
+        harness.apply(Batch { upserts: vec![class_of_dialect(dialect)], removes: vec![] });
         let routers = routers_of_ingresses(&harness);
         assert_eq!(routers.map(|routers| routers.into_keys().collect()), hosts.map(as_strings), "{dialect}");
         assert_eq!(harness.describe_state(), harness.recompiled().describe_state(), "{dialect}");
@@ -68,7 +68,7 @@ fn edited_ingress_keeps_the_routers_of_other_hosts() {
     let mut harness =
         CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
     let objects = vec![
-        plain_class("kubernetes"),
+        class_of_dialect("kubernetes"),
         single_path_ingress("i", "i.example", "/a"),
         single_path_ingress("j", "j.example", "/a"),
     ];
