@@ -40,7 +40,7 @@ use crate::snapshot::router::by_conditions::RouterFlavor;
 use crate::snapshot::{Bind, BindAddress, HttpListener};
 use crate::store::Changes;
 use crate::upstream::UpstreamKey;
-use listener_routes::{HostRouters, ListenerRoutes};
+use listener_routes::{ChangedRoutes, ListenerRoutes};
 use plan::IngressPlan;
 
 /// Settings for all Ingresses.
@@ -76,6 +76,8 @@ impl IngressSettings {
     }
 }
 
+type CertificatesByHost = BTreeMap<HostPattern, Arc<Certificates>>;
+
 /// All served Ingresses, and what is compiled from them together.
 #[derive(Debug, Default)]
 pub(super) struct IngressCompiler {
@@ -85,8 +87,7 @@ pub(super) struct IngressCompiler {
     conflicts: BTreeMap<ObjectKey, Vec<Diagnostic>>,
     /// The routes of all Ingresses; `None` before the first update.
     routes: Option<ListenerRoutes>,
-    host_routers: HostRouters,
-    certificates: Arc<BTreeMap<HostPattern, Arc<Certificates>>>,
+    certificates: CertificatesByHost,
     /// The addresses for `status.loadBalancer`; `None` if it is not written.
     published: Option<Vec<PublishedAddress>>,
     binds: BTreeMap<BindAddress, Arc<Bind>>,
@@ -113,24 +114,23 @@ impl IngressCompiler {
     ) -> IngressUpdate {
         let mut updated = IngressUpdate::default();
         let settings = cx.inputs.ingress;
-        let mut changed_hosts = BTreeSet::new();
+        let mut changed_routes = ChangedRoutes::default();
         for id in touched.iter().filter(|id| id.kind == Kind::Ingress) {
             let object = cx.store.ingresses.get(&id.key);
-            let plan = object.and_then(|object| plan_by_dialect::plan(cx, plugins, secrets, object));
+            let after = object.and_then(|object| plan_by_dialect::plan(cx, plugins, secrets, object)).map(Arc::new);
             updated.verdicts_to_update.insert(id.key.clone());
-            let after = plan.as_ref().map(|plan| plan.upstreams.clone()).unwrap_or_default();
-            changed_hosts.extend(plan.iter().flat_map(IngressPlan::router_hosts).cloned());
-            let before = match plan {
-                Some(plan) => self.plans.insert(id.key.clone(), Arc::new(plan)),
+            let before = match &after {
+                Some(plan) => self.plans.insert(id.key.clone(), Arc::clone(plan)),
                 None => self.plans.remove(&id.key),
             };
-            if before.is_none() && !self.plans.contains_key(&id.key) {
+            if before.is_none() && after.is_none() {
                 continue;
             }
             updated.router_built = true;
-            changed_hosts.extend(before.iter().flat_map(|plan| plan.router_hosts()).cloned());
-            let before = before.map(|plan| plan.upstreams.clone()).unwrap_or_default();
-            updated.upstreams.push((before, after));
+            [&before, &after].into_iter().flatten().for_each(|plan| changed_routes.add(plan));
+            let upstreams =
+                |plan: &Option<Arc<IngressPlan>>| plan.as_ref().map(|plan| plan.upstreams.clone()).unwrap_or_default();
+            updated.upstreams.push((upstreams(&before), upstreams(&after)));
         }
         let is_default_secret_touched = settings
             .default_secret
@@ -138,19 +138,24 @@ impl IngressCompiler {
             .is_some_and(|secret| touched.contains(&ObjectId::new(Kind::Secret, secret.clone())));
         let is_first = self.routes.is_none();
         if updated.router_built || is_default_secret_touched || is_first {
+            let plans = plans_by_age(&self.plans);
             if updated.router_built || is_first {
-                self.build_routes(settings.flavor, &changed_hosts);
+                let routes = ListenerRoutes::build(&plans, settings.flavor, self.routes.as_ref(), &changed_routes);
+                self.routes = Some(routes);
             }
-            let certificates_before = Arc::clone(&self.certificates);
-            let conflicts = self.resolve_conflicts(cx, secrets);
+            let (certificates, conflicts) = resolve_conflicts(cx, secrets, &plans);
             for key in conflicts.keys().chain(self.conflicts.keys()) {
                 if conflicts.get(key) != self.conflicts.get(key) {
                     updated.verdicts_to_update.insert(key.clone());
                 }
             }
             self.conflicts = conflicts;
+            let have_certificates_changed = certificates != self.certificates;
+            if have_certificates_changed {
+                self.certificates = certificates;
+            }
             // The binds contain the router and the certificates.
-            if updated.router_built || is_first || !Arc::ptr_eq(&certificates_before, &self.certificates) {
+            if updated.router_built || is_first || have_certificates_changed {
                 self.build_binds(settings);
             }
         }
@@ -163,76 +168,6 @@ impl IngressCompiler {
             }
         }
         updated
-    }
-
-    /// All plans, oldest first.
-    fn plans_by_age(&self) -> Vec<(&ObjectKey, &Arc<IngressPlan>)> {
-        let mut plans: Vec<_> = self.plans.iter().collect();
-        plans.sort_by_key(|(key, plan)| (plan.created, *key));
-        plans
-    }
-
-    fn build_routes(&mut self, flavor: RouterFlavor, changed_hosts: &BTreeSet<HostPattern>) {
-        let mut host_routers = std::mem::take(&mut self.host_routers);
-        let routes = ListenerRoutes::build(&self.plans_by_age(), flavor, &mut host_routers, changed_hosts);
-        (self.host_routers, self.routes) = (host_routers, Some(routes));
-    }
-
-    /// Assigns every host the certificate of the oldest Ingress that has one. Returns diagnostics for the Ingresses
-    /// whose certificates or default backends have no effect.
-    fn resolve_conflicts(
-        &mut self,
-        cx: CompileContext<'_>,
-        secrets: &mut SecretCache,
-    ) -> BTreeMap<ObjectKey, Vec<Diagnostic>> {
-        let mut conflicts: BTreeMap<ObjectKey, Vec<Diagnostic>> = BTreeMap::new();
-        let mut assigned: BTreeMap<HostPattern, (&ObjectKey, &Arc<Certificate>)> = BTreeMap::new();
-        let mut default_backend_owner: Option<&ObjectKey> = None;
-        let plans = self.plans_by_age();
-        for (key, problem) in
-            host_conflicts::find(cx.store, &plans).into_iter().chain(kubernetes::path_conflicts::find(&plans))
-        {
-            conflicts.entry(key.clone()).or_default().push(problem);
-        }
-        for (key, plan) in plans {
-            let mut report = |problem: Diagnostic| conflicts.entry(key.clone()).or_default().push(problem);
-            for requested in &plan.certificates {
-                let (owner, certificate) =
-                    assigned.entry(requested.host.clone()).or_insert((key, &requested.certificate));
-                // Equal certificates from two Secrets do not conflict.
-                if certificate.key.cert != requested.certificate.key.cert {
-                    let message = format!("{} uses the certificate of Ingress {owner}, which is older", requested.host);
-                    report(Diagnostic::warning(
-                        requested.field.as_str(),
-                        message,
-                        "use the same Secret in both, or remove the host from one",
-                    ));
-                }
-            }
-            if plan.has_default_backend() {
-                if let Some(owner) = default_backend_owner {
-                    let message =
-                        format!("Ingress {owner} is older and also has a default backend, so this one has no effect");
-                    report(Diagnostic::warning("spec.defaultBackend", message, "remove one of them"));
-                } else {
-                    default_backend_owner = Some(key);
-                }
-            }
-        }
-        let mut certificates: BTreeMap<HostPattern, Arc<Certificates>> = assigned
-            .into_iter()
-            .map(|(host, (_, certificate))| (host, Arc::new(Certificates::new(vec![Arc::clone(certificate)]))))
-            .collect();
-        let settings = cx.inputs.ingress;
-        let secret = settings.default_secret.as_ref();
-        let from_secret = secret.and_then(|secret| certificates::from_secret(cx.store, secrets, secret).ok());
-        let default = from_secret.or_else(|| settings.default_certificate.clone());
-        let default = Arc::new(Certificates::new(default.into_iter().collect()));
-        certificates.entry(HostPattern::Any).or_insert(default);
-        if certificates != *self.certificates {
-            self.certificates = Arc::new(certificates);
-        }
-        conflicts
     }
 
     fn build_binds(&mut self, settings: &IngressSettings) {
@@ -307,4 +242,63 @@ impl IngressCompiler {
     pub(super) fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
         self.plans.keys()
     }
+}
+
+/// All plans, oldest first.
+fn plans_by_age(plans: &BTreeMap<ObjectKey, Arc<IngressPlan>>) -> Vec<(&ObjectKey, &Arc<IngressPlan>)> {
+    let mut plans: Vec<_> = plans.iter().collect();
+    plans.sort_by_key(|(key, plan)| (plan.created, *key));
+    plans
+}
+
+/// Assigns every host the certificate of the oldest Ingress that has one. Returns these certificates, and diagnostics
+/// for the Ingresses whose certificates, default backends, hosts or paths have no effect. `plans`: the oldest first.
+fn resolve_conflicts(
+    cx: CompileContext<'_>,
+    secrets: &mut SecretCache,
+    plans: &[(&ObjectKey, &Arc<IngressPlan>)],
+) -> (CertificatesByHost, BTreeMap<ObjectKey, Vec<Diagnostic>>) {
+    let mut conflicts: BTreeMap<ObjectKey, Vec<Diagnostic>> = BTreeMap::new();
+    let mut assigned: BTreeMap<HostPattern, (&ObjectKey, &Arc<Certificate>)> = BTreeMap::new();
+    let mut default_backend_owner: Option<&ObjectKey> = None;
+    for (key, problem) in
+        host_conflicts::find(cx.store, plans).into_iter().chain(kubernetes::path_conflicts::find(plans))
+    {
+        conflicts.entry(key.clone()).or_default().push(problem);
+    }
+    for &(key, plan) in plans {
+        let mut report = |problem: Diagnostic| conflicts.entry(key.clone()).or_default().push(problem);
+        for requested in &plan.certificates {
+            let (owner, certificate) = assigned.entry(requested.host.clone()).or_insert((key, &requested.certificate));
+            // Equal certificates from two Secrets do not conflict.
+            if certificate.key.cert != requested.certificate.key.cert {
+                let message = format!("{} uses the certificate of Ingress {owner}, which is older", requested.host);
+                report(Diagnostic::warning(
+                    requested.field.as_str(),
+                    message,
+                    "use the same Secret in both, or remove the host from one",
+                ));
+            }
+        }
+        if plan.has_default_backend() {
+            if let Some(owner) = default_backend_owner {
+                let message =
+                    format!("Ingress {owner} is older and also has a default backend, so this one has no effect");
+                report(Diagnostic::warning("spec.defaultBackend", message, "remove one of them"));
+            } else {
+                default_backend_owner = Some(key);
+            }
+        }
+    }
+    let mut certificates: CertificatesByHost = assigned
+        .into_iter()
+        .map(|(host, (_, certificate))| (host, Arc::new(Certificates::new(vec![Arc::clone(certificate)]))))
+        .collect();
+    let settings = cx.inputs.ingress;
+    let secret = settings.default_secret.as_ref();
+    let from_secret = secret.and_then(|secret| certificates::from_secret(cx.store, secrets, secret).ok());
+    let default = from_secret.or_else(|| settings.default_certificate.clone());
+    let default = Arc::new(Certificates::new(default.into_iter().collect()));
+    certificates.entry(HostPattern::Any).or_insert(default);
+    (certificates, conflicts)
 }
