@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::dump::{HostDump, dump_by_conditions, dump_by_host};
 use super::host::{HostMap, HostPattern, MAX_DNS_NAME_LENGTH};
-use super::router::by_conditions::{ConditionsRouter, HostName, normalize_path};
+use super::router::by_conditions::{ConditionsRouter, HostName};
 use super::router::{HostRouter, Matched, RoutingRequest};
 use super::rule::RouteRule;
 
@@ -24,7 +24,7 @@ use super::rule::RouteRule;
 pub struct IngressRoutes {
     /// The most specific host first, then the path. A wildcard matches exactly one label.
     pub by_host: HostMap<Arc<HostRouter>>,
-    /// One order for all hosts. Paths are matched after duplicate slashes are merged.
+    /// One order for all hosts.
     pub by_conditions: Arc<ConditionsRouter>,
     /// Which order comes first for a host.
     pub orders: HostOrders,
@@ -85,7 +85,7 @@ impl IngressRoutes {
     /// The rule that serves this request. The host is lower case and has no port.
     pub fn find(&self, host: &str, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
         let by_host = || self.by_host.single_label_candidates(host).find_map(|router| router.find(request));
-        let by_conditions = || find_by_conditions(&self.by_conditions, host, request);
+        let by_conditions = || self.by_conditions.find(host, request);
         let matched = match self.first_order(host, request) {
             Some(RouteOrder::ByHost) => by_host().or_else(by_conditions),
             Some(RouteOrder::ByConditions) => by_conditions().or_else(by_host),
@@ -94,7 +94,7 @@ impl IngressRoutes {
         };
         matched.or_else(|| match self.default_backend.as_ref()? {
             DefaultBackend::ByHost(router) => router.find(request),
-            DefaultBackend::ByConditions(router) => find_by_conditions(router, host, request),
+            DefaultBackend::ByConditions(router) => router.find(host, request),
         })
     }
 
@@ -146,17 +146,6 @@ pub(super) fn rules_by_host(hosts: &HostMap<Arc<HostRouter>>) -> impl Iterator<I
 /// The rule of each entry.
 pub(super) fn rules_by_conditions(router: &ConditionsRouter) -> impl Iterator<Item = &Arc<RouteRule>> {
     router.entries().iter().map(|entry| &entry.route.rule)
-}
-
-fn find_by_conditions<'r>(
-    router: &'r ConditionsRouter,
-    host: &str,
-    request: &RoutingRequest<'_>,
-) -> Option<Matched<'r>> {
-    match normalize_path(request.path) {
-        None => router.find(host, request),
-        Some(merged) => router.find(host, &RoutingRequest { path: &merged, ..*request }),
-    }
 }
 
 impl HostOrders {

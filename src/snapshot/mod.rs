@@ -156,8 +156,7 @@ pub enum Routes {
     /// The most specific host decides first, as the Gateway API defines: one router for each hostname that a route
     /// lists, even if the hostname of the listener is narrower.
     ByHost(HostMap<Arc<HostRouter>>),
-    /// The number of conditions decides first, in one router for all hosts. Paths are matched after duplicate slashes
-    /// are merged.
+    /// The number of conditions decides first, in one router for all hosts.
     ByConditions(Arc<ConditionsRouter>),
     /// Ingresses of several dialects: each dialect has its order, and the host decides which order comes first.
     Ingresses(Arc<IngressRoutes>),
@@ -185,11 +184,6 @@ impl HttpListener {
             Routes::ByConditions(router) => router.find(host, request),
             Routes::Ingresses(routes) => routes.find(host, request),
         }
-    }
-
-    /// Whether one router serves all hosts, with paths whose duplicate slashes are merged.
-    pub fn is_ordered_by_conditions(&self) -> bool {
-        matches!(self.routes, Routes::ByConditions(_))
     }
 
     /// The product headers of the response to a request that no rule matches. If several dialects share the listener,

@@ -21,8 +21,8 @@ use portico::diagnostic::{Diagnostic, Severity, Topic};
 use portico::k8s::InstalledApis;
 use portico::schema::{self, Channel};
 use portico::snapshot::fingerprint::Fingerprint;
-use portico::snapshot::router::by_conditions::{RouterFlavor, normalize_path};
-use portico::snapshot::router::{MatchedPath, RoutingRequest};
+use portico::snapshot::router::RoutingRequest;
+use portico::snapshot::router::by_conditions::RouterFlavor;
 use portico::snapshot::rule::{Action, Backend, BackendTarget, RouteFailure, Scheme};
 use portico::snapshot::upstream_path::{UpstreamPath, upstream_path};
 use portico::snapshot::{BindAddress, Snapshot};
@@ -548,10 +548,6 @@ fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
     if bind.tls.is_some() {
         line += " over TLS";
     }
-    let normalized = normalize_path(path);
-    let merged = normalized.as_deref().unwrap_or(path);
-    let is_by_conditions = bind.listener(&host).is_some_and(|listener| listener.is_ordered_by_conditions());
-    let path = if is_by_conditions { merged } else { path };
     let scheme = if bind.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let server_name = bind.tls.as_ref().map(|_| &*host);
     let routing_request =
@@ -561,7 +557,7 @@ fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
         return format!("{line} -> 404 no route on listener {}", listener.name);
     };
     let rule = matched.rule;
-    let path = if matches!(matched.path, MatchedPath::ByConditions(_)) { merged } else { path };
+    let path = matched.normalized.as_deref().unwrap_or(path);
     let action = match &rule.action {
         Action::Forward(split) => {
             let rewritten = rule.filters.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref());

@@ -11,8 +11,7 @@ use super::request_error::RequestError;
 use super::target::RequestTarget;
 use crate::plugin_api::Framing;
 use crate::proxy::connection::tls::TlsSession;
-use crate::snapshot::router::by_conditions::normalize_path;
-use crate::snapshot::router::{Matched, MatchedPath, RoutingRequest};
+use crate::snapshot::router::{Matched, RoutingRequest};
 use crate::snapshot::rule_options::AcceptedUpgrades;
 use crate::snapshot::{HttpBind, HttpListener};
 
@@ -32,11 +31,6 @@ pub(in crate::proxy) fn select_rule<'r>(
     }
     let listener = listener.ok_or(RequestError::NoListener)?;
     cx.listener = Some(listener);
-    if listener.is_ordered_by_conditions()
-        && let Some(merged) = normalize_path(path.path())
-    {
-        path.replace(merged);
-    }
     let routing_request = RoutingRequest {
         path: path.path(),
         query: path.query(),
@@ -46,16 +40,12 @@ pub(in crate::proxy) fn select_rule<'r>(
         scheme: cx.peer().client.scheme,
         server_name: cx.peer().session.as_ref().and_then(|session| session.server_name.as_deref()),
     };
-    let Some(Matched { rule, path: matched }) = listener.find(&name, &routing_request) else {
+    let Some(Matched { rule, path: matched, normalized }) = listener.find(&name, &routing_request) else {
         cx.product_headers_without_rule = listener.product_headers_without_rule(&name, &routing_request);
         return Err(RequestError::NoRoute);
     };
-    // A listener with several orders merges the slashes only for the rules that expect it.
-    if !listener.is_ordered_by_conditions()
-        && matches!(matched, MatchedPath::ByConditions(_))
-        && let Some(merged) = normalize_path(path.path())
-    {
-        path.replace(merged);
+    if let Some(normalized) = normalized {
+        path.replace(normalized);
     }
     cx.rule = Some(rule);
     let upgrade = upgrade.filter(|upgrade| match rule.options().upgrades {

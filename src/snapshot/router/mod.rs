@@ -79,7 +79,7 @@ impl HostRouter {
         let prefix = || self.prefixes.runs(request.path).find_map(first_of);
 
         let route_match = exact().or_else(regex).or_else(prefix)?;
-        Some(Matched { rule: &route_match.rule, path: MatchedPath::ByHost(&route_match.path) })
+        Some(Matched { rule: &route_match.rule, path: MatchedPath::ByHost(&route_match.path), normalized: None })
     }
 
     /// All matches in order of precedence.
@@ -121,10 +121,13 @@ impl<'a> RoutingRequest<'a> {
 }
 
 /// The rule that serves a request, and the path match that selected it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Matched<'r> {
     pub rule: &'r Arc<RouteRule>,
     pub path: MatchedPath<'r>,
+    /// The path that was matched, if it is not [`RoutingRequest::path`]: the order by conditions normalizes it further.
+    /// The endpoint gets this path.
+    pub normalized: Option<String>,
 }
 
 /// The path match that selected a rule.

@@ -17,9 +17,8 @@ use std::sync::Arc;
 use self::index::{HostIndex, IndexedEntry};
 use self::rank::Rank;
 pub use self::rank::RouterFlavor;
-pub use self::route::{
-    ConditionRoute, HeaderCondition, HeaderPattern, HostCondition, HostName, PathCondition, normalize_path,
-};
+use self::route::normalize_path;
+pub use self::route::{ConditionRoute, HeaderCondition, HeaderPattern, HostCondition, HostName, PathCondition};
 use super::{Matched, MatchedPath, RoutingRequest};
 use crate::snapshot::redirect::Scheme;
 
@@ -68,11 +67,14 @@ impl ConditionsRouter {
         ConditionsRouter { entries, index }
     }
 
-    /// The first matching entry. The host is in lower case and has no port.
+    /// The first matching entry, after duplicate slashes of the path are merged ([`Matched::normalized`]). The host is
+    /// in lower case and has no port.
     pub fn find(&self, host: &str, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
+        let normalized = normalize_path(request.path);
+        let path = normalized.as_deref().unwrap_or(request.path);
         let admits = |position: u32| self.entries[position as usize].matches(host, request);
-        let entry = &self.entries[self.index.find(host, request.path, admits)? as usize];
-        Some(Matched { rule: &entry.route.rule, path: MatchedPath::ByConditions(entry.path()) })
+        let entry = &self.entries[self.index.find(host, path, admits)? as usize];
+        Some(Matched { rule: &entry.route.rule, path: MatchedPath::ByConditions(entry.path()), normalized })
     }
 
     /// All entries in the order in which they are tried.

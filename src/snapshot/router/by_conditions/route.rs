@@ -197,7 +197,7 @@ fn normalize_configured(text: &str) -> Box<str> {
 
 /// Merges duplicate slashes and writes escapes in upper case, but decodes none: `/%7e` becomes `/%7E`. `None` if this
 /// does not change the path. Incomplete escapes are kept.
-pub fn normalize_path(path: &str) -> Option<String> {
+pub(super) fn normalize_path(path: &str) -> Option<String> {
     let bytes = path.as_bytes();
     let is_escape = |offset: usize| {
         let digits = bytes.get(offset + 1..offset + 3).unwrap_or_default();

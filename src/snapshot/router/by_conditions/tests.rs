@@ -256,6 +256,17 @@ fn length_of_the_matched_path() {
     assert_eq!(matched.path.captures("/ann/x/y").named_group("who"), Some("ann"));
 }
 
+// docs/kong-compatibility.md, 3.5
+#[test]
+fn path_is_normalized_before_it_is_matched() {
+    let router = ConditionsRouter::build(TRADITIONAL, [route("it", "=/a/b%2F")]);
+    let headers = HeaderMap::new();
+    for (path, normalized) in [("/a/b%2F", None), ("//a///b%2f", Some("/a/b%2F"))] {
+        let matched = router.find("a", &RoutingRequest::plaintext(path, None, &Method::GET, &headers)).unwrap();
+        assert_eq!(matched.normalized.as_deref(), normalized, "{path}");
+    }
+}
+
 #[test]
 fn overlong_hostname_matches_only_routes_without_hosts() {
     let long = format!("{}b", "a.".repeat(200));
