@@ -85,6 +85,13 @@ impl Protocols {
         protocols
     }
 
+    /// The names that [`Protocols::from_names`] parses, in alphabetical order.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let Protocols { http, https, grpc, grpcs } = self;
+        let all = [("grpc", grpc), ("grpcs", grpcs), ("http", http), ("https", https)];
+        all.into_iter().filter_map(|(name, is_included)| is_included.then_some(name))
+    }
+
     /// Whether requests of this protocol are included. A gRPC request is also an HTTP request, so a plugin that
     /// protects HTTP protects gRPC, too.
     pub(super) fn include(self, protocol: RequestProtocol) -> bool {

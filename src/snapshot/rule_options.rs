@@ -149,9 +149,7 @@ impl RuleOptions {
             lines.push(format!("host {}", String::from_utf8_lossy(host.as_bytes())));
         }
         if *protocols != Protocols::ALL {
-            let Protocols { http, https, grpc, grpcs } = *protocols;
-            let all = [("http", http), ("https", https), ("grpc", grpc), ("grpcs", grpcs)];
-            let names: Vec<&str> = all.iter().filter(|(_, is_allowed)| *is_allowed).map(|(name, _)| *name).collect();
+            let names: Vec<&str> = protocols.names().collect();
             lines.push(format!("protocols {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") }));
         }
         // The redirect applies only to plain-text requests that `protocols` excludes.
@@ -223,7 +221,7 @@ mod tests {
             ),
             (
                 RuleOptions { protocols: Protocols { http: false, ..Protocols::ALL }, ..default() },
-                &["protocols https, grpc, grpcs", "https redirect 426 to port 443"],
+                &["protocols grpc, grpcs, https", "https redirect 426 to port 443"],
             ),
         ];
         for (options, expected) in cases {

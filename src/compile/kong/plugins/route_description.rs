@@ -36,15 +36,11 @@ pub(super) fn describe(
     let service_id = uuid_from_text(&format!("service {}", names.service));
     let options = facts.options.unwrap_or(RuleOptions::DEFAULT);
     let upstream_path = options.upstream_path.as_ref();
-    let protocols = options.protocols;
-    let protocols =
-        [("grpc", protocols.grpc), ("grpcs", protocols.grpcs), ("http", protocols.http), ("https", protocols.https)];
-    let protocols: Vec<&str> = protocols.iter().filter(|(_, is_allowed)| *is_allowed).map(|(name, _)| *name).collect();
     let preserves_host = matches!(options.host, UpstreamHost::Preserved);
     let mut route = json!({
         "id": &*uuid_from_text(&format!("route {}", names.route)),
         "name": &*names.route,
-        "protocols": protocols,
+        "protocols": options.protocols.names().collect::<Vec<_>>(),
         "strip_path": upstream_path.is_some_and(|path| path.strip_matched),
         "preserve_host": preserves_host,
         "regex_priority": facts.regex_priority,
