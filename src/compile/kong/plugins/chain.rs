@@ -176,9 +176,8 @@ impl ChainAssembler<'_> {
         overlay_scope: OverlayScope,
         counter_scope: &Arc<str>,
     ) {
-        let consumers = subjects.consumers.iter();
-        let consumers =
-            consumers.map(|key| AttachmentPoint::Consumer(Arc::from(&*consumers::consumer_id(key)), overlay_scope));
+        let consumers = subjects.consumer_ids().iter();
+        let consumers = consumers.map(|id| AttachmentPoint::Consumer(Arc::clone(id), overlay_scope));
         let groups = subjects.groups.iter();
         let groups = groups.map(|key| AttachmentPoint::Group(consumers::group_name(key), overlay_scope));
         self.add(compiled, consumers.chain(groups), counter_scope);

@@ -7,6 +7,7 @@
 //! can refer to a KongClusterPlugin, so its referrers are combined per namespace; otherwise a reference from a consumer
 //! of one namespace would disable a guard on routes of another namespace for all other clients.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -45,10 +46,13 @@ struct CombinedReferrers {
 }
 
 /// The consumers and groups that a plugin is restricted to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct PluginSubjects {
     /// KongConsumers, sorted.
-    pub(super) consumers: Vec<ObjectKey>,
+    consumers: Vec<ObjectKey>,
+    /// The ids of `consumers`, which the chains of all rules share. Unset until a chain needs them: plugins that run on
+    /// all routes are in no chain.
+    consumer_ids: OnceCell<Box<[Arc<str>]>>,
     /// KongConsumerGroups, sorted.
     pub(super) groups: Vec<ObjectKey>,
 }
@@ -113,7 +117,7 @@ impl PluginReferrers {
             let combined = self.combined_referrers.get_mut(namespace).filter(|combined| !combined.is_attached);
             // The first and the last consumer also decide whether groups are ignored. The list is always empty if the
             // plugin does not support consumers.
-            let consumers = combined.map(|combined| &mut combined.subjects.consumers);
+            let consumers = combined.map(|combined| combined.subjects.consumers_mut());
             let Some(consumers) = consumers.filter(|consumers| !consumers.is_empty()) else { return false };
             let meta = cx.store.meta(id).filter(|_| consumers::is_served(cx, id));
             let refers = meta.is_some_and(|meta| refers_to(cx.store, id.kind, meta, plugin));
@@ -137,7 +141,7 @@ impl PluginReferrers {
         for combined in self.combined_referrers.values_mut() {
             let subjects = &mut combined.subjects;
             if !scopes.consumer {
-                self.misplaced.consumers |= !std::mem::take(&mut subjects.consumers).is_empty();
+                self.misplaced.consumers |= !std::mem::take(subjects.consumers_mut()).is_empty();
             }
             if !scopes.consumer_group {
                 self.misplaced.groups |= !std::mem::take(&mut subjects.groups).is_empty();
@@ -151,7 +155,18 @@ impl PluginReferrers {
 }
 
 impl PluginSubjects {
-    pub(super) fn is_empty(&self) -> bool {
+    /// The ids of the KongConsumers.
+    pub(super) fn consumer_ids(&self) -> &[Arc<str>] {
+        let id = |key| Arc::from(&*consumers::consumer_id(key));
+        self.consumer_ids.get_or_init(|| self.consumers.iter().map(id).collect())
+    }
+
+    fn consumers_mut(&mut self) -> &mut Vec<ObjectKey> {
+        self.consumer_ids.take();
+        &mut self.consumers
+    }
+
+    fn is_empty(&self) -> bool {
         self.consumers.is_empty() && self.groups.is_empty()
     }
 
@@ -165,6 +180,15 @@ impl PluginSubjects {
         keys.binary_search(&subject.key).is_ok()
     }
 }
+
+/// The ids follow from the consumers.
+impl PartialEq for PluginSubjects {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.consumers, &self.groups) == (&other.consumers, &other.groups)
+    }
+}
+
+impl Eq for PluginSubjects {}
 
 /// The consumers and groups for which a plugin runs on all routes before or after a change, but not both. Includes
 /// others if several changed.
@@ -246,7 +270,7 @@ pub(super) fn referrers(cx: CompileContext<'_>, plugin: &ObjectId, scopes: Scope
         let is_attached = match id.kind {
             Kind::KongConsumer => {
                 if consumers::is_served(cx, id) && refers_to_plugin() {
-                    referrers.combined_referrers_mut(&id.key.namespace).subjects.consumers.push(meta.key.clone());
+                    referrers.combined_referrers_mut(&id.key.namespace).subjects.consumers_mut().push(meta.key.clone());
                 }
                 continue;
             }
@@ -305,4 +329,21 @@ fn has_filter(route: &Object<HttpRoute>, plugin: &ObjectId) -> bool {
         && plugin.key.namespace == route.meta.key.namespace
         && (route.spec.rules.iter().flat_map(|rule| &rule.filters))
             .any(|filter| filter.kind == "ExtensionRef" && filter.extension_ref.as_ref().is_some_and(names_plugin))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_consumers_are_computed_once() {
+        let [anna, bert] = ["anna", "bert"].map(|name| ObjectKey::new("a", name));
+        let mut subjects = PluginSubjects { consumers: vec![anna.clone()], ..PluginSubjects::default() };
+        let id = Arc::clone(&subjects.consumer_ids()[0]);
+        assert_eq!(*id, *consumers::consumer_id(&anna));
+        assert!(Arc::ptr_eq(&id, &subjects.consumer_ids()[0]));
+        assert_eq!(subjects, PluginSubjects { consumers: vec![anna], ..PluginSubjects::default() });
+        subjects.consumers_mut().push(bert.clone());
+        assert_eq!(*subjects.consumer_ids()[1], *consumers::consumer_id(&bert));
+    }
 }
