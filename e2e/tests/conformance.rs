@@ -59,7 +59,7 @@ const EXTENDED_TESTS: u32 = 39;
 /// Profiles that Portico does not claim: the name, the features that its core tests need, and their number.
 const UNCLAIMED: [(&str, [&str; 3], u32); 2] = [
     ("GATEWAY-TCP", ["Gateway", "ReferenceGrant", "TCPRoute"], 20),
-    ("GATEWAY-TLS", ["Gateway", "ReferenceGrant", "TLSRoute"], 20),
+    ("GATEWAY-TLS", ["Gateway", "ReferenceGrant", "TLSRoute"], 21),
 ];
 
 /// The usable and the unusable address that the suite requests: one of the address pool, and one outside of it.

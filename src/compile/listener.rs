@@ -225,6 +225,10 @@ fn not_programmed(rejection: Code) -> Code {
     }
 }
 
+fn passes_tls_through(listener: &Listener) -> bool {
+    listener.tls.as_ref().is_some_and(|tls| tls.mode == "Passthrough")
+}
+
 fn allowed_namespaces(listener: &Listener) -> Namespaces {
     let allowed = listener.allowed_routes.as_ref().and_then(|routes| routes.namespaces.as_ref());
     match allowed.and_then(|namespaces| namespaces.from.as_deref()) {
@@ -244,7 +248,10 @@ fn supported_route_kinds(
     listener: &Listener,
     field: &str,
 ) -> (Vec<RouteGroupKind>, Vec<Diagnostic>) {
-    let served_kinds = protocol.route_kinds();
+    let served_kinds = match protocol {
+        ListenerProtocol::Tls if !passes_tls_through(listener) => &[],
+        _ => protocol.route_kinds(),
+    };
     let group_kind = |kind: &Kind| RouteGroupKind { group: GATEWAY_GROUP.to_owned(), kind: kind.name().to_owned() };
     let requested_kinds = listener.allowed_routes.as_ref().map_or(&[][..], |routes| &routes.kinds[..]);
     if requested_kinds.is_empty() || served_kinds.is_empty() {
@@ -337,7 +344,7 @@ fn unsupported_fields(
             }
         }
     }
-    if protocol == ListenerProtocol::Tls && !listener.tls.as_ref().is_some_and(|tls| tls.mode == "Passthrough") {
+    if protocol == ListenerProtocol::Tls && !passes_tls_through(listener) {
         let message = "TLS listeners that terminate TLS are not served";
         let remedy = "use Passthrough, or protocol HTTPS";
         problems.push(Diagnostic::error(format!("{field}.tls.mode"), message, remedy));

@@ -79,6 +79,11 @@ impl PortTls {
         })
     }
 
+    /// Whether no listener of the port terminates TLS.
+    pub fn only_passes_through(&self) -> bool {
+        self.certificates().next().is_none()
+    }
+
     /// Whether requests for this host belong to a listener that forwards connections without decrypting them.
     pub(super) fn passes_through(&self, host: &str) -> bool {
         self.has_passthrough && matches!(self.listeners.most_specific(host), Some(TlsListener::Passthrough(_)))

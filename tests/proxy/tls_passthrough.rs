@@ -38,18 +38,19 @@ fn passthrough(routes: Vec<(&str, StreamAction)>) -> (HostPattern, TlsListener) 
     (HostPattern::parse(Some("*.example")), TlsListener::Passthrough(passthrough))
 }
 
-/// A server whose only port has these TLS listeners, and an HTTPS listener for all other hosts.
+/// A server whose only port has this TLS listener, and this HTTPS listener.
 async fn start(options: Options, tls: (HostPattern, TlsListener), https: HttpsListener) -> TestServer {
-    let (address, reserved) = reserve_address();
     let https_listener = HttpListener { name: "https".into(), port: 443, ..listener(https.routes) };
     let certificates = TlsListener::Terminate(Arc::new(Certificates::new(https.certificates)));
     let hostname = HostPattern::parse(Some(https.hostname));
     let listeners = HostMap::new([(hostname.clone(), Arc::new(https_listener))]);
-    let tls = PortTls::new(HostMap::new([tls, (hostname, certificates)]));
-    let snapshot = Snapshot {
-        binds: [(BindAddress::tcp(address), Arc::new(Bind::with_http(listeners, Some(tls))))].into(),
-        ..Snapshot::default()
-    };
+    start_with(options, listeners, HostMap::new([tls, (hostname, certificates)])).await
+}
+
+async fn start_with(options: Options, listeners: HostMap<Arc<HttpListener>>, tls: HostMap<TlsListener>) -> TestServer {
+    let (address, reserved) = reserve_address();
+    let bind = Bind::with_http(listeners, Some(PortTls::new(tls)));
+    let snapshot = Snapshot { binds: [(BindAddress::tcp(address), Arc::new(bind))].into(), ..Snapshot::default() };
     let server = TestServer::start(options, address, reserved, snapshot);
     assert_eq!(server.proxy.reconcile().await.get(&BindAddress::tcp(address)), Some(&BindState::Bound));
     server
@@ -147,6 +148,10 @@ async fn connections_without_route_are_reset_and_unknown_names_rejected() {
     }
     wait_for_count(&server, "unknown_name", 2.0).await;
     assert_eq!(outcome_count(&server, "no_route"), 1.0);
+    // A port without termination speaks no TLS, so the client gets no alert.
+    let server = start_with(Options::default(), HostMap::default(), HostMap::new([passthrough(vec![])])).await;
+    assert_eq!(handshake_error(connector.connect(&server, "a.org").await), "ConnectionReset");
+    wait_for_count(&server, "unknown_name", 1.0).await;
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ use crate::proxy::stream::{self, AssignedStream, StreamClient};
 use crate::proxy::worker::Worker;
 use crate::snapshot::Served;
 use crate::snapshot::certs::Certificates;
-use crate::snapshot::port_tls::TlsAction;
+use crate::snapshot::port_tls::{PortTls, TlsAction};
 
 /// A connection after the steps before its protocol.
 enum PreparedConnection {
@@ -179,11 +179,16 @@ async fn prepare(
     let handshake = async {
         let hello = ReceivedHello::read(stream).await?;
         let certificates = match tls_action(worker, connections, &hello) {
-            Some(AssignedTls::Terminate(certificates)) => certificates,
-            Some(AssignedTls::Passthrough(assigned)) => {
+            AssignedTls::Terminate(certificates) => certificates,
+            AssignedTls::Passthrough(assigned) => {
                 return Ok(PreparedConnection::Stream(StreamClient::tls(hello, address), assigned));
             }
-            None => {
+            AssignedTls::Reset => {
+                // If the option cannot be set, the connection closes without a reset.
+                drop(hello.into_parts().0.set_zero_linger());
+                return Err(ClientHandshakeError::UnknownName);
+            }
+            AssignedTls::Alert => {
                 tls::reject_server_name(hello).await;
                 return Err(ClientHandshakeError::UnknownName);
             }
@@ -207,17 +212,22 @@ async fn prepare(
 enum AssignedTls {
     Terminate(Arc<Certificates>),
     Passthrough(AssignedStream),
+    /// No listener has the server name. The client gets an alert.
+    Alert,
+    /// The same on a port whose listeners all pass TLS through, so that nothing on it speaks TLS.
+    Reset,
 }
 
-/// What the listener of the server name does, in the snapshot that is current at the ClientHello. None if no listener
-/// has the name.
-fn tls_action(worker: &Worker, connections: &ListenerConnections, hello: &ReceivedHello) -> Option<AssignedTls> {
+/// What the listener of the server name does, in the snapshot that is current at the ClientHello.
+fn tls_action(worker: &Worker, connections: &ListenerConnections, hello: &ReceivedHello) -> AssignedTls {
     let view = worker.view();
-    let tls = view.http_bind(&connections.address)?.tls.as_ref()?;
-    Some(match tls.action(hello.server_name.as_deref())? {
-        TlsAction::Terminate(certificates) => AssignedTls::Terminate(Arc::clone(certificates)),
-        TlsAction::Passthrough(rule) => AssignedTls::Passthrough(AssignedStream::new(worker, &view, rule)),
-    })
+    let tls = view.http_bind(&connections.address).and_then(|bind| bind.tls.as_ref());
+    match tls.and_then(|tls| tls.action(hello.server_name.as_deref())) {
+        Some(TlsAction::Terminate(certificates)) => AssignedTls::Terminate(Arc::clone(certificates)),
+        Some(TlsAction::Passthrough(rule)) => AssignedTls::Passthrough(AssignedStream::new(worker, &view, rule)),
+        None if tls.is_some_and(PortTls::only_passes_through) => AssignedTls::Reset,
+        None => AssignedTls::Alert,
+    }
 }
 
 /// Reads the PROXY header and returns the client's address. None if the header is missing or invalid.
