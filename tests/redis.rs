@@ -18,7 +18,8 @@ use tokio::time::timeout;
 use server::RedisProcess;
 use services::TestServices;
 
-/// A replica, which has its own counters: the chain of one route with the plugin.
+/// One replica of Portico: the chain of one route with the plugin. Its state in memory is its own; what replicas share
+/// is in Redis.
 fn replica(config: &Value, services: &Arc<TestServices>) -> Arc<Chain> {
     let services: Arc<dyn PluginServices> = Arc::clone(services) as _;
     let kind = REGISTRY.find("rate-limiting").unwrap();
@@ -59,7 +60,7 @@ async fn until<F: Future<Output = bool>>(event: &str, mut condition: impl FnMut(
 // docs/kong-compatibility.md, 4.25
 // docs/kong-compatibility.md, 7.21
 #[tokio::test]
-async fn replicas_share_counters_and_rejected_requests_count() {
+async fn replicas_share_counters_and_rejected_requests_are_counted() {
     let server = RedisProcess::start(&[]).await;
     let services = TestServices::resolving("redis.shop");
     let limits = config(&server, &json!({"year": 3}));
@@ -250,10 +251,11 @@ async fn synchronized_replicas_see_each_other() {
     // Each synchronization also returns the requests of the other replica.
     for count in 2..5 {
         let left = remaining(&second).await;
+        // When `count` is 2, the server has the first synchronization, but its reply may not have reached the replica.
         assert!(count == 2 || left == Some(50 - 10 - count), "{left:?} after {count}");
         until("both replicas are synchronized", async || sum_at_server() == (10 + count).to_string()).await;
     }
-    // Rejected requests are not counted.
+    // With `sync_rate`, unlike without it, rejected requests are not counted.
     until("the limit is reached", async || send_request(&second).await.reply.is_some()).await;
     for _ in 0..5 {
         assert!(send_request(&second).await.reply.is_some());

@@ -13,7 +13,8 @@ use crate::harness::network::Network;
 use crate::harness::program::{Program, normalize_environment, output, root};
 use crate::harness::site::{Site, files_below};
 
-// Kong's documentation of the key-auth, jwt, rate-limiting and cors plugins, and of redirects and upstream paths.
+// The expected results are those of Kong's documentation of the jwt, rate-limiting and cors plugins, and of redirects
+// and upstream paths.
 #[test]
 fn kong_manifests_run_unchanged_on_two_replicas() {
     let Some(network) = Network::new() else { return };
@@ -35,15 +36,17 @@ fn kong_manifests_run_unchanged_on_two_replicas() {
         "--ingress-http-listen 127.0.0.1:8001 --ingress-https-listen 127.0.0.1:8444 --status-listen 127.0.0.1:8200 \
          --admin-listen 127.0.0.1:8201",
     );
-    let token = block_with(&text, "encode()");
+    let token_block = block_with(&text, "encode()");
     let commands = commands_in_table(&text);
-    let [no_token, count_request, regex, preflight, redirect] = commands.as_slice() else { panic!("{commands:#?}") };
+    let [without_token, counted, with_regex, preflight, redirect] = commands.as_slice() else {
+        panic!("{commands:#?}")
+    };
 
-    let response = network_site.run_line(token, no_token);
+    let response = network_site.run_line(token_block, without_token);
     assert_eq!(response.status, 401, "{response:?}");
     assert_eq!(response.body["message"], "Unauthorized", "{response:?}");
 
-    let response = network_site.run_line(token, count_request);
+    let response = network_site.run_line(token_block, counted);
     assert_eq!((response.status, &response.body["path"]), (200, &Value::from("/7")), "{response:?}");
     assert_eq!(response.body["headers"]["host"][0], "api.company.com:8443", "{response:?}");
     assert_eq!(response.body["headers"]["x-consumer-username"][0], "mobile-app", "{response:?}");
@@ -51,41 +54,42 @@ fn kong_manifests_run_unchanged_on_two_replicas() {
     assert!(response.field("x-ratelimit-remaining-minute").is_some(), "{response:?}");
     assert_eq!(network_site.counted_requests(), 1);
     // The other replica continues the count.
-    let response = network_site.run_line(&token.replace("8443", "8444"), &count_request.replace("8443", "8444"));
+    let response = network_site.run_line(&token_block.replace("8443", "8444"), &counted.replace("8443", "8444"));
     assert_eq!(response.status, 200, "{response:?}");
     assert_eq!(network_site.counted_requests(), 2);
 
-    let response = network_site.run_line(token, regex);
+    let response = network_site.run_line(token_block, with_regex);
     assert_eq!((response.status, &response.body["path"]), (200, &Value::from("/v2/cart")), "{response:?}");
 
-    let response = network_site.run_line(token, preflight);
+    let response = network_site.run_line(token_block, preflight);
     assert_eq!(response.status, 200, "{response:?}");
     assert_eq!(response.field("access-control-allow-origin"), Some("https://shop.company.com"), "{response:?}");
     assert_eq!(response.field("access-control-allow-credentials"), Some("true"), "{response:?}");
-    // Kong interprets the origin as a regular expression, which would give the opposite results.
+    // Kong interprets `https://*.company.com` in the plugin as a regular expression, which would give the opposite
+    // results.
     for (origin, is_allowed) in [("https://shop.company.com", true), ("https://xcompany.com", false)] {
-        let response = network_site.run_line(token, &format!("{count_request} -H 'Origin: {origin}'"));
+        let response = network_site.run_line(token_block, &format!("{counted} -H 'Origin: {origin}'"));
         let has_header = response.field("access-control-allow-origin") == Some(origin);
         assert_eq!(has_header, is_allowed, "{origin}: {response:?}");
     }
 
-    let response = network_site.run_line(token, redirect);
+    let response = network_site.run_line(token_block, redirect);
     assert_eq!(response.status, 308, "{response:?}");
     assert_eq!(response.field("location"), Some("https://www.company.com:8443/"), "{response:?}");
 
     // The token was issued in the future. Portico verifies `iat`, Kong cannot.
-    let future_token = token.replace(r#""iat":%d,"exp":%d}' $now "#, r#""iat":%d,"exp":%d}' $((now + 300)) "#);
-    assert_ne!(future_token, token);
-    let response = network_site.run_line(&future_token, count_request);
+    let future_token = token_block.replace(r#""iat":%d,"exp":%d}' $now "#, r#""iat":%d,"exp":%d}' $((now + 300)) "#);
+    assert_ne!(future_token, token_block);
+    let response = network_site.run_line(&future_token, counted);
     assert_eq!(response.status, 401, "{response:?}");
 
     // Without Redis all requests are allowed and none is counted. Once it is back, counting starts again.
     drop(redis);
-    let response = network_site.run_line(token, count_request);
+    let response = network_site.run_line(token_block, counted);
     assert_eq!((response.status, response.field("x-ratelimit-limit-hour")), (200, None), "{response:?}");
     let _redis = network_site.redis();
     eventually("requests are counted again", || {
-        assert_eq!(network_site.run_line(token, count_request).status, 200);
+        assert_eq!(network_site.run_line(token_block, counted).status, 200);
         (network_site.counted_requests() > 0).then_some(())
     });
 
@@ -94,7 +98,7 @@ fn kong_manifests_run_unchanged_on_two_replicas() {
     }
 }
 
-/// A network namespace, and the folder of the programs that run in it.
+/// A network namespace, and the working directory of the programs that run in it.
 struct NetworkSite<'s> {
     network: Network,
     /// A process in the network namespace.
@@ -148,7 +152,7 @@ impl NetworkSite<'_> {
             .sum()
     }
 
-    /// Runs a block and a `curl` line that depends on it in a shell.
+    /// Runs in one shell a block of commands, then a `curl` line that uses its variables.
     fn run_line(&self, block: &str, line: &str) -> CurlResponse {
         let script = format!("set -eu\n{block}\n{line} --silent --show-error --no-progress-meter");
         let output = output(self.command("bash", &["-c", &script]));

@@ -57,7 +57,7 @@ fn plugins_protect_routes_and_report_errors() {
         kong_crds::install(cluster).await.context("the definitions of Kong's kinds")?;
         let mut portico = Portico::start(cluster, "one", &[]).await?;
         plugins::key_auth_and_acl_restrict_access(cluster).await?;
-        invalid_plugins::errors_are_reported_on_object_and_user(cluster).await.context("invalid plugins")?;
+        invalid_plugins::errors_are_reported_on_plugins_and_their_routes(cluster).await.context("invalid plugins")?;
         portico.stop().await
     });
 }
@@ -65,6 +65,7 @@ fn plugins_protect_routes_and_report_errors() {
 #[test]
 fn replicas_and_unprepared_clusters_work() {
     let has_new_cluster = scenario::can_start_new_cluster("CRDs that come late");
+    // A new cluster starts without CRDs, which come late.
     let options = Options { channel: (!has_new_cluster).then_some(Channel::Standard), ..Options::named("late") };
     scenario::run_with(options, async |cluster| {
         if has_new_cluster {

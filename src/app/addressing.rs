@@ -96,12 +96,13 @@ impl GatewayAddressing {
     /// Stores the observed Services in front of the Gateways.
     pub(super) fn observe_services(&mut self, view: &GatewayServicesView) {
         let services = view.services.iter().map(|(key, service)| (key.clone(), to_gateway_service(service))).collect();
-        let interfaces = wildcard_addresses(&view.pod_ips);
-        self.stale |= self.state.gateway_services != services || self.state.interfaces != interfaces;
+        let unspecified_addresses = unspecified_addresses(&view.pod_ips);
+        self.stale |=
+            self.state.gateway_services != services || self.state.unspecified_addresses != unspecified_addresses;
         self.stale |= self.state.replica_addresses != view.replicas;
         self.state.replica_addresses.clone_from(&view.replicas);
         self.state.gateway_services = services;
-        self.state.interfaces = interfaces;
+        self.state.unspecified_addresses = unspecified_addresses;
     }
 
     /// Assigns addresses; if any changed, all Gateways are marked as changed.
@@ -163,13 +164,13 @@ fn status_addresses(status: &Value) -> Vec<IpAddr> {
     addresses.iter().filter_map(|address| address["value"].as_str()?.parse().ok()).collect()
 }
 
-/// Wildcard addresses for the IP families of the Pod; listening on another family would fail.
-fn wildcard_addresses(pod_ips: &[IpAddr]) -> Vec<IpAddr> {
-    let wildcard = |ip: &IpAddr| match ip {
+/// The unspecified address of each IP family of the Pod; listening on another family would fail.
+fn unspecified_addresses(pod_ips: &[IpAddr]) -> Vec<IpAddr> {
+    let unspecified = |ip: &IpAddr| match ip {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
-    pod_ips.iter().map(wildcard).collect::<BTreeSet<_>>().into_iter().collect()
+    pod_ips.iter().map(unspecified).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn to_gateway_service(state: &GatewayServiceState) -> addresses::GatewayService {

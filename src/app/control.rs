@@ -125,7 +125,8 @@ impl Control {
         let addresses = self.addressing.addresses();
         // With files as the only source, every kind can be read.
         static NONE: BTreeSet<Kind> = BTreeSet::new();
-        let unreadable_kinds = self.installed.as_ref().map_or(&NONE, |installed| &installed.never_listed);
+        let unreadable_kinds =
+            self.installed.as_ref().map_or(&NONE, |installed| &installed.unreadable_before_first_list);
         let (controllers, upstreams, plugin_factory) = (&self.controllers, &self.upstreams, &self.plugin_factory);
         let IngressConfig { classes, settings: ingress } = &self.ingresses;
         let inputs =
@@ -215,7 +216,8 @@ impl Control {
     /// Stores which of the supported kinds the cluster has.
     pub(super) fn set_installed(&mut self, installed: Arc<InstalledApis>) {
         // While policies cannot be read, any Service may have one that requires TLS.
-        let policies_unknown = |installed: &InstalledApis| installed.never_listed.contains(&Kind::BackendTlsPolicy);
+        let policies_unknown =
+            |installed: &InstalledApis| installed.unreadable_before_first_list.contains(&Kind::BackendTlsPolicy);
         if self.installed.as_deref().is_some_and(policies_unknown) != policies_unknown(&installed) {
             self.uncompiled.extend(self.store.services.keys().map(|key| ObjectId::new(Kind::Service, key.clone())));
         }

@@ -52,7 +52,7 @@ pub struct InstalledApis {
     /// Kinds that exist but may not be read or whose watch fails, each with a message that says what would help.
     pub unreadable: BTreeMap<Kind, String>,
     /// Kinds that could not be read before their first list, until that list arrives: nothing about them is known.
-    pub never_listed: BTreeSet<Kind>,
+    pub unreadable_before_first_list: BTreeSet<Kind>,
     /// Whether release and channel are known, or known to be unavailable; before that, nothing is reported about them.
     pub release_settled: bool,
     /// The release of the Gateway API's CRDs (`gateway.networking.k8s.io/bundle-version`), if they agree on one.

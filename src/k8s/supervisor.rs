@@ -325,10 +325,10 @@ impl Supervisor {
         // Without a kind that is compiled, only a part of the configuration would be served. Readiness does not wait
         // for an unreadable kind that is not compiled.
         let is_dispensable = |kind: &Kind| unreadable.contains_key(kind) && !kind.is_served();
-        let unlisted: Vec<_> = self.parts.health.unlisted().into_iter().filter(|kind| !is_dispensable(kind)).collect();
+        let awaited: Vec<_> = self.parts.health.awaited().into_iter().filter(|kind| !is_dispensable(kind)).collect();
         let is_forbidden = |kind: &Kind| unreadable.get(kind).is_some_and(|watch_error| watch_error.forbidden);
         let none_readable = discovered && self.served.keys().all(is_forbidden);
-        let complete_now = discovered && self.outage.is_none() && unlisted.is_empty() && !none_readable;
+        let complete_now = discovered && self.outage.is_none() && awaited.is_empty() && !none_readable;
 
         let versions = self.served.iter().filter(|(kind, _)| !unreadable.contains_key(kind));
         let installed = InstalledApis {
@@ -337,7 +337,7 @@ impl Supervisor {
                 .iter()
                 .map(|(kind, watch_error)| (*kind, unreadable_message(*kind, watch_error)))
                 .collect(),
-            never_listed: self.parts.health.never_listed(),
+            unreadable_before_first_list: self.parts.health.unreadable_before_first_list(),
             release_settled,
             bundle_version,
             channel,
@@ -360,7 +360,7 @@ impl Supervisor {
             self.complete = true;
             self.parts.collector.set_complete();
         }
-        let waiting_for = self.waiting_for(&unlisted, &unreadable, none_readable);
+        let waiting_for = self.waiting_for(&awaited, &unreadable, none_readable);
         self.parts.waiting_for.send_if_modified(|published| {
             let changed = *published != waiting_for;
             *published = waiting_for;
@@ -371,7 +371,7 @@ impl Supervisor {
     /// What a complete delivery still needs, for messages; empty once it was complete.
     fn waiting_for(
         &self,
-        unlisted: &[Kind],
+        awaited: &[Kind],
         unreadable: &BTreeMap<Kind, WatchError>,
         none_readable: bool,
     ) -> Vec<String> {
@@ -390,7 +390,7 @@ impl Supervisor {
             )],
             Some(outage) => vec![format!("the API server {}: {}", self.parts.server, outage.reason)],
             None if self.served.is_empty() => vec![format!("the API server {}", self.parts.server)],
-            None => unlisted.iter().map(first_list).collect(),
+            None => awaited.iter().map(first_list).collect(),
         }
     }
 }

@@ -47,9 +47,10 @@ struct WatchState {
     failing_since: Option<Instant>,
     /// Since when the server responds with 429. Other errors in between do not clear this time.
     throttled_since: Option<Instant>,
-    /// Set by [`WatchHealth::never_listed`] if the watch is unreadable before its first list. Only that list clears the
-    /// flag, whatever errors follow: while BackendTLSPolicies are unknown, Services get no requests.
-    never_readable: bool,
+    /// Set by the method of the same name of [`WatchHealth`]. Only the first list clears the flag, whatever errors
+    /// follow. Until then a Service may have a BackendTLSPolicy that requires TLS, so Services get no requests.
+    unreadable_before_first_list: bool,
+    /// The last error, except that a 429 does not replace the error of an unreadable watch. None while the watch works.
     error: Option<WatchError>,
     /// Consecutive 403 responses.
     forbidden_in_a_row: u32,
@@ -114,8 +115,9 @@ impl WatchHealth {
         failing.collect()
     }
 
-    /// Kinds with a scope that was not listed yet, unless its last error is a 403 or 404.
-    pub(super) fn unlisted(&self) -> Vec<Kind> {
+    /// The kinds for whose first list readiness waits: those with a scope that was not listed yet, unless its recorded
+    /// error is a 403 or 404.
+    pub(super) fn awaited(&self) -> Vec<Kind> {
         let watches = self.watches.lock();
         let mut kinds: Vec<_> = watches
             .iter()
@@ -128,18 +130,19 @@ impl WatchHealth {
         kinds
     }
 
-    /// Kinds with a scope that was not listed yet, and was unreadable at this call or an earlier one. Sets
-    /// `never_readable` of every watch.
-    pub(super) fn never_listed(&self) -> BTreeSet<Kind> {
+    /// Kinds with a scope that was not listed yet, and was unreadable at this call or an earlier one. Sets the flag of
+    /// the same name of every watch.
+    pub(super) fn unreadable_before_first_list(&self) -> BTreeSet<Kind> {
         let mut watches = self.watches.lock();
-        let never_listed = watches.iter_mut().filter_map(|(subject, state)| {
-            state.never_readable = !state.listed && (state.never_readable || state.is_unreadable());
+        let kinds = watches.iter_mut().filter_map(|(subject, state)| {
+            state.unreadable_before_first_list =
+                !state.listed && (state.unreadable_before_first_list || state.is_unreadable());
             match subject {
-                WatchSubject::Objects(scope) if state.never_readable => Some(scope.kind),
+                WatchSubject::Objects(scope) if state.unreadable_before_first_list => Some(scope.kind),
                 _ => None,
             }
         });
-        never_listed.collect()
+        kinds.collect()
     }
 
     /// Restarts the times after which errors count as lasting, at the end of an outage of the whole server.
@@ -158,12 +161,13 @@ impl WatchHealth {
             .any(|watch_error| !watch_error.forbidden && !watch_error.expired)
     }
 
-    /// The error, if CRDs may not be watched.
+    /// The error, if permission to watch CRDs is missing.
     pub(super) fn crds_forbidden(&self) -> Option<String> {
         let watches = self.watches.lock();
         let state = watches.get(&WatchSubject::Crds)?;
-        // One 403 is not enough, because a starting server may send it for a moment and statuses show the consequences.
-        // For objects one is enough (`is_unreadable`), because readiness does not wait for kinds that may not be read.
+        // One 403 is not enough: a starting server may send it for a moment, and statuses would report an unknown
+        // release. For objects one is enough (`is_unreadable`), because readiness does not wait for them after a 403,
+        // and a kind that is neither listed nor unreadable would count as one without objects.
         let watch_error =
             state.error.as_ref().filter(|watch_error| watch_error.forbidden && state.forbidden_in_a_row > 1)?;
         Some(watch_error.message.clone())
@@ -200,7 +204,7 @@ impl WatchState {
         self.is_lasting() || self.error.as_ref().is_some_and(|watch_error| watch_error.forbidden)
     }
 
-    /// Whether the last error rules out a list, so that readiness does not wait for one.
+    /// Whether the recorded error rules out a list, so that readiness does not wait for one.
     fn will_not_list(&self) -> bool {
         self.error.as_ref().is_some_and(|watch_error| watch_error.forbidden || watch_error.not_found)
     }
@@ -264,7 +268,7 @@ impl WatchReporter {
                     // A 429 says nothing about the cause of the failure, so the earlier error is kept.
                     return true;
                 }
-                // The server has requested a delay, so time until the next error does not count as failing.
+                // The time of the requested delay must not count as failing, so the next error starts a new count.
                 state.failing_since = None;
             } else {
                 state.failing_since.get_or_insert_with(Instant::now);
@@ -427,7 +431,7 @@ mod tests {
         let health = WatchHealth::new();
         let watch = health.reporter(WatchSubject::Objects(Scope { kind: Kind::BackendTlsPolicy, namespace: None }));
         let broken = WatchError::new("connection refused".to_owned());
-        let is_unknown = || health.never_listed() == BTreeSet::from([Kind::BackendTlsPolicy]);
+        let is_unknown = || health.unreadable_before_first_list() == BTreeSet::from([Kind::BackendTlsPolicy]);
         assert!(!is_unknown(), "the kind may be listed in a moment");
         watch.record_error(&WatchError { forbidden: true, ..broken.clone() });
         assert!(is_unknown());

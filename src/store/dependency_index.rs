@@ -3,18 +3,21 @@
 //! References are by name, whether or not the object exists: a Secret that is created later affects the Gateway that
 //! refers to it. ReferenceGrants are indexed by namespace, since any grant there may apply.
 //!
-//! Some objects have an effect only through their referrers, so a change of anything that such an object refers to also
-//! affects its referrers. [`DependencyIndex::affected_by`] follows these chains:
+//! Some objects have an effect only through the objects that refer to them: if a KongPlugin's Secret changes, the
+//! Ingresses with this plugin are affected. [`DependencyIndex::affected_by`] follows these chains:
 //!
 //! ```text
-//!   Secret ◀─ KongPlugin ◀─┬─ Ingress, HTTPRoute, KongConsumer, KongConsumerGroup
-//!   Secret, ConfigMap ◀────┴─ Service ◀─┬─ Ingress, HTTPRoute, TCPRoute
-//!   KongUpstreamPolicy ◀──────┘    └ KongServiceFacade ◀─ Ingress
+//!   Secret ◀─ KongPlugin, KongClusterPlugin ◀─ Ingress, HTTPRoute, KongConsumer, KongConsumerGroup …
+//!   Secret ◀─ KongPlugin, KongClusterPlugin ◀─ Service, KongServiceFacade ◀─ Ingress …
+//!   Secret, ConfigMap, KongUpstreamPolicy, KongIngress ◀─ Service, KongServiceFacade ◀─ Ingress …
+//!   Service ◀─ Ingress, HTTPRoute, TCPRoute …
+//!   Service ◀─ KongServiceFacade ◀─ Ingress
 //!   IngressClassParameters ◀─ IngressClass ◀─ Ingress, KongConsumer, KongClusterPlugin …
-//!                             IngressClass ◀─ KongConsumerGroup ◀─ KongConsumer
+//!   IngressClass ◀─ KongConsumerGroup ◀─ KongConsumer
 //! ```
 //!
-//! Dependents of a Gateway are added by the compiler, which knows whether the Gateway's plan changed for its routes.
+//! Dependents of a Gateway are added by the compiler, because only it knows whether the change of the Gateway matters
+//! to its routes.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +31,7 @@ pub enum Dependency {
     Object(ObjectId),
     /// Any ReferenceGrant of this namespace.
     GrantsIn(Arc<str>),
-    /// Any IngressClass, for objects without a class, which belong to the default one.
+    /// The default IngressClass, for objects without a class. Any IngressClass may become it, so each one counts.
     DefaultClass,
 }
 
@@ -75,20 +78,20 @@ impl Dependents {
 }
 
 impl DependencyIndex {
-    /// The objects that depend on this one. ReferenceGrants match by namespace, and an IngressClass also matches
-    /// objects without a class.
+    /// The objects that depend on this one. ReferenceGrants match by namespace. Objects without a class depend on every
+    /// IngressClass.
     pub fn dependents<'a>(&'a self, id: &ObjectId) -> impl Iterator<Item = &'a ObjectId> + use<'a> {
         let dependency = match id.kind {
             Kind::ReferenceGrant => Dependency::GrantsIn(id.key.namespace.clone()),
             _ => Dependency::Object(id.clone()),
         };
-        let of_any_class =
+        let without_class =
             (id.kind == Kind::IngressClass).then(|| self.reverse.get(&Dependency::DefaultClass)).flatten();
-        self.reverse.get(&dependency).into_iter().chain(of_any_class).flat_map(Dependents::iter)
+        self.reverse.get(&dependency).into_iter().chain(without_class).flat_map(Dependents::iter)
     }
 
     /// The objects affected by these changes: their dependents, followed through kinds that only have an effect through
-    /// their referrers. The changed objects are not included unless they depend on each other.
+    /// the objects that refer to them. The changed objects are not included unless they depend on each other.
     pub fn affected_by<'a>(&'a self, changed: impl IntoIterator<Item = &'a ObjectId>) -> BTreeSet<ObjectId> {
         let mut affected = BTreeSet::new();
         let mut pending: Vec<&ObjectId> = changed.into_iter().collect();
@@ -100,9 +103,10 @@ impl DependencyIndex {
             for dependent in self.dependents(id) {
                 let is_new = affected.insert(dependent.clone());
                 // A consumer is a member of a group only if the group has a served class. Other changes of what a group
-                // refers to do not affect its members.
+                // refers to do not affect its members. Such a change may have affected the group already, so `is_new`
+                // does not matter here.
                 let decides_membership = id.kind == Kind::IngressClass && dependent.kind == Kind::KongConsumerGroup;
-                if is_new && is_intermediate(dependent.kind) || decides_membership {
+                if (is_new && is_intermediate(dependent.kind)) || decides_membership {
                     pending.push(dependent);
                 }
             }

@@ -398,7 +398,7 @@ fn without_digests(described: &str) -> String {
 }
 
 fn address_state(gateways: Vec<GatewayState>) -> AddressState {
-    let mut state = AddressState { interfaces: vec!["0.0.0.0".parse().unwrap()], ..AddressState::default() };
+    let mut state = AddressState { unspecified_addresses: vec!["0.0.0.0".parse().unwrap()], ..AddressState::default() };
     for GatewayState { namespace, name, service } in gateways {
         let key = ObjectKey::new(&namespace, &name);
         state.status_addresses.insert(key.clone(), Vec::new());

@@ -27,7 +27,7 @@ struct InvalidPlugin {
     status: u16,
 }
 
-pub(crate) async fn errors_are_reported_on_object_and_user(cluster: &Cluster) -> Result<()> {
+pub(crate) async fn errors_are_reported_on_plugins_and_their_routes(cluster: &Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "invalid-plugins").await?;
     apply(cluster, &[gateway("invalid-plugins")]).await?;
     let address = wait_until_programmed(cluster, "invalid-plugins").await?;

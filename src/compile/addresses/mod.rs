@@ -42,7 +42,7 @@ pub struct AddressState {
     /// The state of the Services in front of Gateways.
     pub gateway_services: BTreeMap<ObjectKey, GatewayService>,
     /// The unspecified address of each address family that the Pod has, for Gateways behind Services.
-    pub interfaces: Vec<IpAddr>,
+    pub unspecified_addresses: Vec<IpAddr>,
     /// Addresses of all Portico Pods, for Gateways behind Services: requests sent to them would loop.
     pub replica_addresses: BTreeSet<IpAddr>,
     /// Whether this replica assigns new addresses. Other replicas wait until the leader has written them to the status.

@@ -12,7 +12,7 @@ use crate::diagnostic::Diagnostic;
 /// The state of the Service in front of a Gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GatewayService {
-    /// The Service's name; empty if there is none.
+    /// The Service's name; empty if the Service could not be created, which `problem` explains.
     pub name: String,
     /// Its ports, with their target ports.
     pub ports: BTreeMap<u16, u16>,
@@ -37,6 +37,7 @@ pub(super) fn assign_one(
     let mut result = AssignedAddresses { ports: PortMapping::Mapped(BTreeMap::new()), ..AssignedAddresses::default() };
     let mut requested = None;
     for index in 0..spec.addresses.len() {
+        // Adds a diagnostic to `unsupported` if the entry is not supported.
         let Some(AddressRequest::Specific(address)) = parse_request(spec, index, &mut result) else { continue };
         let field = format!("spec.addresses[{index}].value");
         if kind != ServiceType::LoadBalancer {
@@ -50,7 +51,8 @@ pub(super) fn assign_one(
             requested = Some(address);
         }
     }
-    if !state.status_addresses.contains_key(key) {
+    let is_from_file = !state.status_addresses.contains_key(key);
+    if is_from_file {
         let message = "a Gateway from a file has no Service, and therefore no address";
         let remedy = "apply it to the cluster, or run Portico with --gateway-address-pool";
         result.unassigned.push(Diagnostic::of_object(message, remedy));
@@ -62,14 +64,14 @@ pub(super) fn assign_one(
             .push(Diagnostic::of_object("the Gateway has no Service yet", "the leading replica of Portico creates it"));
         return result;
     };
-    if state.interfaces.is_empty() {
+    if state.unspecified_addresses.is_empty() {
         let message = "the addresses of Portico's Pod are unknown";
         let remedy =
             "set POD_NAME and POD_NAMESPACE in the Pod, and let its ServiceAccount list Pods, as manifests/ does";
         result.unassigned.push(Diagnostic::of_object(message, remedy));
     }
     if let Some(problem) = &service.problem {
-        // A problem of a Service that already has addresses is no reason to stop serving.
+        // A Service that already has addresses keeps the Gateway programmed in spite of a problem.
         let diagnostics = if service.addresses.is_empty() { &mut result.unassigned } else { &mut result.notes };
         diagnostics.push(problem.clone());
     } else if service.addresses.is_empty() {
@@ -89,7 +91,7 @@ pub(super) fn assign_one(
     }
     if result.unsupported.is_empty() && result.unusable.is_empty() {
         result.ports = PortMapping::Mapped(service.ports.clone());
-        result.bind_addresses.clone_from(&state.interfaces);
+        result.bind_addresses.clone_from(&state.unspecified_addresses);
     } else {
         result.reported_addresses.clear();
     }

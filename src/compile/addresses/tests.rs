@@ -247,7 +247,7 @@ fn gateway_gets_addresses_of_its_service() {
     ] {
         let key = ObjectKey::new("ns", "g");
         let mut state = AddressState { status_addresses: status_addresses(&[("g", &[])]), ..AddressState::default() };
-        state.interfaces = vec!["0.0.0.0".parse().unwrap()];
+        state.unspecified_addresses = vec!["0.0.0.0".parse().unwrap()];
         state.gateway_services.extend(gateway_service.map(|service| (key.clone(), service)));
         let mut addresses = GatewayAddresses::default();
         let spec = spec(requested.clone());

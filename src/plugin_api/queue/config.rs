@@ -18,10 +18,10 @@ pub struct QueueConfig {
     /// How many seconds a batch waits for more entries, unless it is full.
     #[schemars(range(min = 0, max = 3600))]
     pub max_coalescing_delay: f64,
-    /// Maximum number of entries that wait to be sent.
+    /// Maximum number of entries that wait to be sent, without those of batches that are being sent or sent again.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_entries: usize,
-    /// Maximum size in bytes of the entries that wait to be sent. If unset, 64 MiB.
+    /// Maximum size in bytes of the same entries. If unset, 64 MiB.
     #[schemars(range(min = 1))]
     pub max_bytes: Option<usize>,
     /// For how many seconds a failed batch is sent again until it is dropped; -1 for no retry.
@@ -33,8 +33,8 @@ pub struct QueueConfig {
     /// Maximum delay in seconds before a retry.
     #[schemars(range(min = 0.001, max = 1_000_000))]
     pub max_retry_delay: f64,
-    /// How many batches are sent at the same time: 1, which keeps the order of entries, or -1 for as many as are
-    /// ready, of which at most 64 are sent at the same time.
+    /// How many batches are sent at the same time: 1, which keeps the order of entries, or -1 for all that are ready,
+    /// up to 64.
     pub concurrency_limit: i32,
 }
 

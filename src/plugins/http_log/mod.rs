@@ -11,12 +11,13 @@
 //!   queue: {max_batch_size: 100}
 //! ```
 //!
-//! Requests never wait for the server. Their objects wait in a queue, which is limited by `queue`, and are sent as an
-//! object each, or in batches as a list if `max_batch_size` is above 1. A batch is accepted with a status below 300,
-//! and otherwise sent again. The metrics `portico_plugin_queue_…` count what is sent and what is dropped.
+//! Requests never wait for the server. Their objects wait in a queue, which is limited by `queue`. Each object is sent
+//! in a request of its own; if `max_batch_size` is above 1, a request has a list of objects. If the server does not
+//! respond with a status below 300, the batch is sent again. The metrics `portico_plugin_queue_…` count what is sent
+//! and what is dropped.
 //!
-//! The objects have the fields that Kong's log plugins write. Instead of credentials that plugins of the route read,
-//! and of `Authorization` and `Proxy-Authorization`, they contain `REDACTED`.
+//! The objects have the fields that Kong's log plugins write. `REDACTED` replaces the values of `Authorization` and
+//! `Proxy-Authorization`, and all credentials that plugins of the route read.
 
 mod custom_fields;
 mod delivery;
@@ -55,7 +56,7 @@ pub(crate) struct Config {
     method: LogMethod,
     /// `Content-Type` of the requests to the server.
     content_type: LogContentType,
-    /// Timeout in milliseconds for a request to the server, with connecting and its response.
+    /// Timeout in milliseconds for a request to the server, from connecting to the end of the response.
     timeout: u32,
     /// How many milliseconds an idle connection to the server is kept open.
     keepalive: u32,
@@ -63,8 +64,8 @@ pub(crate) struct Config {
     headers: BTreeMap<String, String>,
     /// Fields to add to the objects: the value of each field is that of an expression in a subset of Lua, such as
     /// `return kong.request.get_header("x-tenant")`. A field `a.b` is the field `b` of the object `a`, and a dot after
-    /// a backslash is part of the name. A field whose expression returns `nil` is removed. Credentials read as
-    /// `REDACTED`.
+    /// a backslash is part of the name. A field whose expression returns `nil` is removed. Expressions get
+    /// `REDACTED` instead of credentials.
     custom_fields_by_lua: BTreeMap<String, String>,
     /// Whether to verify the certificate of the server with the system's root certificates. Kong does not verify it.
     /// Without verification, the logs are not protected against impersonation of the server.

@@ -1,4 +1,4 @@
-//! The table of results: figures of all rounds, compared with the plain route and with routes that have the same bytes.
+//! The table of results: figures of all rounds, compared with the plain route and with routes that imitate the chain.
 
 use std::fmt;
 
@@ -45,12 +45,12 @@ impl fmt::Display for Table<'_> {
         for (title, base, compared) in [
             ("Ratio to plain", row_of(Variant::is_plain), self.rows.iter().collect::<Vec<_>>()),
             (
-                "Ratio to plain with the same bytes sent to it",
+                "Ratio to plain with the fields sent by client and endpoint",
                 row_of(Variant::uses_verbose_backend),
                 row_of(Variant::is_chain).into_iter().collect(),
             ),
             (
-                "Ratio to plain with the same bytes written by filters",
+                "Ratio to plain with the fields added by filters",
                 row_of(|variant| variant.filters().is_some()),
                 row_of(Variant::is_chain).into_iter().collect(),
             ),

@@ -52,7 +52,7 @@ impl Variant {
         self.kind == VariantKind::Original && self.plugins.is_empty()
     }
 
-    /// Whether the variant exchanges the same bytes as the chain, without its plugins.
+    /// Whether the endpoint and the client receive as many bytes as with the chain, without its plugins.
     pub(super) fn imitates(&self) -> bool {
         self.kind != VariantKind::Original
     }
@@ -96,11 +96,11 @@ pub(super) fn variants(each_plugin: bool) -> Vec<Variant> {
         Variant::original("key-auth, rate-limiting, correlation-id", CHAIN, ClientCredential::Key),
         Variant {
             kind: VariantKind::ImitatedByPeers,
-            ..Variant::original("plain, same bytes sent to it", &[], ClientCredential::Key)
+            ..Variant::original("plain, fields sent by client and endpoint", &[], ClientCredential::Key)
         },
         Variant {
             kind: VariantKind::ImitatedByFilters,
-            ..Variant::original("plain, same bytes written by filters", &[], ClientCredential::Key)
+            ..Variant::original("plain, fields added by filters", &[], ClientCredential::Key)
         },
         Variant::original("jwt RS256, token known", &["jwt"], ClientCredential::Token),
         Variant::original("jwt RS256, token new", &["jwt"], ClientCredential::NewToken),

@@ -101,7 +101,7 @@ mod tests {
             (&[("/", "Prefix"), ("/aaa", "Prefix"), ("/aaa/bbb", "Prefix")], &["/ccc"], Some(0)),
             (&[("/aaa", "Prefix")], &["/ccc"], None),
             (&[("/foo", "Prefix"), ("/foo", "Exact")], &["/foo"], Some(1)),
-            // Not in the table: the implementation chooses the semantics of Prefix.
+            // Not in the table: for ImplementationSpecific, Portico uses the semantics of Prefix.
             (&[("/foo", "ImplementationSpecific")], &["/foo", "/foo/", "/foo/a"], Some(0)),
             (&[("/foo", "ImplementationSpecific")], &["/foobar", "/FOO"], None),
             (&[("", "ImplementationSpecific")], &["/", "/a"], Some(0)),

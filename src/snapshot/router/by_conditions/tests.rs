@@ -180,10 +180,10 @@ fn traditional_order() {
         // More kinds of conditions.
         ("GET a.b /", "a.b /long/path", "GET a.b /long/path"),
         ("GET /", "=/x", "GET a.b /x"),
-        // All hosts without wildcard.
+        // Hosts that are all without wildcard, before hosts of which one has a wildcard.
         ("a.b /", "*.b /long/path", "GET a.b /long/path"),
         ("a.b /", "a.b *.b /long/path", "GET a.b /long/path"),
-        // More headers, then a regular expression, ordered by priority and not by length.
+        // More headers, then an exact path or a regular expression. These two rank alike: by priority, not by length.
         ("x-a:1 x-b:1 /", "x-a:1 =/x", "GET a /x x-a:1 x-b:1"),
         ("~/x", "/x/longer", "GET a /x/longer"),
         ("=/x", "/x", "GET a /x"),
@@ -334,7 +334,7 @@ fn reference(flavor: RouterFlavor, routes: &[ConditionRoute], request: &TestRequ
                 }
                 let priority = match flavor {
                     TRADITIONAL => traditional_priority(route, *path),
-                    EXPRESSIONS => controller_priority(route),
+                    EXPRESSIONS => expressions_priority(route),
                 };
                 let order = Reverse((route.tie_breaker.clone(), path_index));
                 let found = (route.rule.id.rule.to_string(), MatchedPath::ByConditions(*path).to_string());
@@ -368,7 +368,8 @@ fn has_only_exact_hosts(route: &ConditionRoute) -> bool {
     !route.hosts.is_empty() && route.hosts.iter().all(|host| !host.name.to_string().contains('*'))
 }
 
-/// A priority in the bit layout of Kong, with extra bits for negative regex priorities.
+/// A priority in the bit layout of Kong, with bit 80 for routes other than default backends. Regex priorities are
+/// shifted by 1000, because they may be negative.
 fn traditional_priority(route: &ConditionRoute, path: Option<&PathCondition>) -> u128 {
     let regex = path.is_some_and(ranks_as_regex);
     let regex_priority = if regex { u128::try_from(route.regex_priority + 1_000).unwrap() } else { 0 };
@@ -382,8 +383,8 @@ fn traditional_priority(route: &ConditionRoute, path: Option<&PathCondition>) ->
         | length as u128
 }
 
-/// A priority in the bit layout of Kong's ingress controller.
-fn controller_priority(route: &ConditionRoute) -> u128 {
+/// A priority in the bit layout of Kong's ingress controller, with bit 80 for routes other than default backends.
+fn expressions_priority(route: &ConditionRoute) -> u128 {
     let length =
         |path: &PathCondition| path.to_string().split_once(' ').unwrap().1.trim_start_matches('~').len() as u128;
     bit(!route.is_default_backend, 80)
