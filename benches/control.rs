@@ -59,7 +59,7 @@ fn measure(routes: usize) {
     latencies.sort();
     let ms = |time: Duration| time.as_secs_f64() * 1000.0;
     println!(
-        "{routes:>6}  {:>8.1}  {idle_memory:>9.1}  {:>25.2} {:>7.2} {:>7.2}  {propagation:>20.3}  {compile:>16.3}",
+        "{routes:>6}  {:>8.1}  {idle_memory:>9.1}  {:>25.2} {:>7.2} {:>7.2}  {propagation:>21.3}  {compile:>16.3}",
         ms(startup),
         ms(latencies[EDITS / 2]),
         ms(latencies[EDITS * 9 / 10]),

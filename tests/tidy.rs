@@ -18,6 +18,8 @@ mod lock;
 mod prose;
 #[path = "tidy/recipes.rs"]
 mod recipes;
+#[path = "tidy/reply_reasons.rs"]
+mod reply_reasons;
 #[path = "tidy/sources.rs"]
 mod sources;
 #[path = "tidy/test_programs.rs"]
@@ -240,6 +242,11 @@ fn no_file_holds_promises_machine_paths_or_registry_hosts() {
 #[test]
 fn documents_lead_to_things_that_exist() {
     tree::expect_none(documents::findings(&checkout()));
+}
+
+#[test]
+fn reasons_of_replies_are_documented() {
+    tree::expect_none(reply_reasons::findings(&checkout()));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Publishes verdicts as statuses and events of the cluster's objects. The elected leader writes the statuses.
+//! Writes verdicts to the cluster as statuses and events. Only the elected leader writes.
 
 use std::env;
 
@@ -14,7 +14,7 @@ use crate::drain::Drain;
 use crate::k8s::{EventRecorder, LeaderCandidate, LeaderWriteGuard, StatusClient, run_leader_election};
 use crate::status::{EventWriter, StatusQueue, StatusWriteMetrics, StatusWriter};
 
-/// Tasks of the leader election and the status writer.
+/// Tasks of the leader election, the status writer and the event writer.
 #[derive(Debug)]
 pub(super) struct StatusPublisher {
     queue: StatusQueue,
@@ -25,7 +25,7 @@ pub(super) struct StatusPublisher {
 }
 
 impl StatusPublisher {
-    /// Joins the leader election and writes statuses while elected, until the process stops.
+    /// Joins the leader election, and writes statuses and events while elected, until the process stops.
     pub(super) fn start(
         cluster: &ClusterSource,
         options: &ClusterOptions,
@@ -61,7 +61,8 @@ impl StatusPublisher {
         self.queue.clone()
     }
 
-    /// Waits until the Lease is released or left to expire, at most two seconds after the stop was requested.
+    /// Waits until the election has released the Lease, or has given up and lets it expire. The election takes at most
+    /// two seconds for this, from the beginning of `DrainPhase::Leaving`.
     pub(super) async fn shutdown(self) {
         // An error means that the task panicked, which is logged already; its Lease expires.
         self.election.await.ok();
@@ -81,8 +82,8 @@ pub(super) fn queue_statuses(queue: &StatusQueue, changes: &VerdictChanges, is_s
     }
 }
 
-/// The candidate with the name and namespace of this Pod; outside of a Pod, with the host name and the default
-/// namespace.
+/// The candidate with the name of this Pod, and outside of a Pod with the host name. The Lease is in
+/// `election_namespace`, and if that is unset, in the namespace of this Pod or in the default one.
 fn election_candidate(options: &ClusterOptions) -> LeaderCandidate {
     let variable = |name| env::var(name).ok().filter(|value: &String| !value.is_empty());
     let namespace = options.election_namespace.clone().or_else(|| variable("POD_NAMESPACE"));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::consumers::{Consumer, EntityId, EntityName};
 use super::context::RequestCx;
@@ -109,14 +109,14 @@ impl AuthPolicy {
 }
 
 /// Where the consumers of a credential are stored.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IdentityRealm {
     /// `cp`: the KongConsumers of this cluster. Realms in Konnect are not supported.
     pub scope: IdentityScope,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 pub enum IdentityScope {
     #[serde(rename = "cp")]
     Cluster,

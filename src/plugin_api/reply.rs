@@ -13,7 +13,8 @@ pub struct Reply {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: ReplyBody,
-    /// Reason code for the access log and for `portico_request_errors_total`, for example `no_credentials`.
+    /// Reason code for the access log and for `portico_request_errors_total`, for example `no_credentials`. It is a
+    /// literal where the reply is built, so that `tests/tidy` can compare it with `docs/request-errors.md`.
     pub reason: &'static str,
 }
 

@@ -22,7 +22,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{AuthPolicy, IdentityRealm, VerifiedCredential, challenge};
@@ -42,7 +42,8 @@ pub(crate) struct Config {
     realm: String,
     /// Protection against password guessing.
     brute_force_protection: Option<BruteForceProtection>,
-    /// Where to look up consumers. Only `scope: cp` is supported, which is the default. Unrelated to `realm`.
+    /// Where to look up consumers. If unset, in the KongConsumers of this cluster; the only supported entry,
+    /// `scope: cp`, means the same. Unrelated to `realm`.
     identity_realms: Vec<IdentityRealm>,
 }
 
@@ -55,7 +56,7 @@ pub(crate) struct BruteForceProtection {
     strategy: BruteForceStrategy,
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) enum BruteForceStrategy {
     #[serde(rename = "off")]
     Off,
@@ -126,8 +127,11 @@ impl Plugin for BasicAuth {
                 None
             }
             None => self.policy.reject(cx, || {
-                let reason = if login.is_some() { "wrong_credentials" } else { "no_credentials" };
-                let reply = Reply::negotiated(StatusCode::UNAUTHORIZED, "Unauthorized", reason);
+                let (status, message) = (StatusCode::UNAUTHORIZED, "Unauthorized");
+                let reply = match login {
+                    Some(_) => Reply::negotiated(status, message, "wrong_credentials"),
+                    None => Reply::negotiated(status, message, "no_credentials"),
+                };
                 reply.with_header(WWW_AUTHENTICATE, self.challenge.clone())
             }),
         };

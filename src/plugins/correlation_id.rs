@@ -43,7 +43,8 @@ enum Generator {
     #[serde(rename = "uuid#counter")]
     UuidCounter,
     /// Address of the connection's client, listener port, process id, client port, number of ids that the worker thread
-    /// has generated, and time, joined by `-`.
+    /// has generated, and time, joined by `-`. If another plugin replies before this one runs, the response gets a UUID
+    /// instead.
     #[serde(rename = "tracker")]
     Tracker,
 }

@@ -52,7 +52,8 @@ pub(crate) struct Config {
     run_on_preflight: bool,
     /// The parameter `realm` of the header `WWW-Authenticate` in 401 responses.
     realm: Option<String>,
-    /// Where to look up consumers. Only `scope: cp` is supported, which is the default. Unrelated to `realm`.
+    /// Where to look up consumers. If unset, in the KongConsumers of this cluster; the only supported entry,
+    /// `scope: cp`, means the same. Unrelated to `realm`.
     identity_realms: Vec<IdentityRealm>,
 }
 
@@ -164,8 +165,9 @@ impl Plugin for KeyAuth {
         }
         let consumers = cx.consumers;
         let credential = digest.and_then(|digest| {
-            let credential = consumers.keys.get(digest).ok_or(WRONG_KEY)?;
-            if credential.expires.is_some_and(|expires| expires <= cx.now) { Err(WRONG_KEY) } else { Ok(credential) }
+            let credential = consumers.keys.get(digest).ok_or(KeyRejection::WrongKey)?;
+            let is_expired = credential.expires.is_some_and(|expires| expires <= cx.now);
+            if is_expired { Err(KeyRejection::WrongKey) } else { Ok(credential) }
         });
         let reply = match credential {
             Ok(credential) => {
@@ -173,10 +175,9 @@ impl Plugin for KeyAuth {
                 self.policy.accept(cx, VerifiedCredential { consumer, credential: &credential.id, identifier });
                 None
             }
-            Err((message, reason)) => self.policy.reject(cx, || {
-                let reply = Reply::negotiated(StatusCode::UNAUTHORIZED, message, reason);
-                reply.with_header(header::WWW_AUTHENTICATE, self.challenge.clone())
-            }),
+            Err(rejection) => self
+                .policy
+                .reject(cx, || rejection.reply().with_header(header::WWW_AUTHENTICATE, self.challenge.clone())),
         };
         reply.map_or(AccessOutcome::Continue, AccessOutcome::Reply)
     }
@@ -199,12 +200,24 @@ impl Plugin for KeyAuth {
     }
 }
 
-/// The message for clients and the reason code for logs.
-type KeyRejection = (&'static str, &'static str);
+/// Why a request is rejected.
+enum KeyRejection {
+    NoKey,
+    SeveralKeys,
+    /// The key is unknown or expired.
+    WrongKey,
+}
 
-const NO_KEY: KeyRejection = ("No API key found in request", "no_credentials");
-const SEVERAL_KEYS: KeyRejection = ("Duplicate API key found", "several_credentials");
-const WRONG_KEY: KeyRejection = ("Unauthorized", "wrong_credentials");
+impl KeyRejection {
+    fn reply(self) -> Box<Reply> {
+        const STATUS: StatusCode = StatusCode::UNAUTHORIZED;
+        match self {
+            KeyRejection::NoKey => Reply::negotiated(STATUS, "No API key found in request", "no_credentials"),
+            KeyRejection::SeveralKeys => Reply::negotiated(STATUS, "Duplicate API key found", "several_credentials"),
+            KeyRejection::WrongKey => Reply::negotiated(STATUS, "Unauthorized", "wrong_credentials"),
+        }
+    }
+}
 
 impl KeyAuth {
     /// The digest of the first key in the request, in the order of `key_names`.
@@ -223,12 +236,12 @@ impl KeyAuth {
             }
             match field {
                 FieldValue::Absent | FieldValue::NotString => {}
-                FieldValue::Single(key) if key.is_empty() => return Err(NO_KEY),
+                FieldValue::Single(key) if key.is_empty() => return Err(KeyRejection::NoKey),
                 FieldValue::Single(key) => return Ok(sha256(&key)),
-                FieldValue::Multiple => return Err(SEVERAL_KEYS),
+                FieldValue::Multiple => return Err(KeyRejection::SeveralKeys),
             }
         }
-        Err(NO_KEY)
+        Err(KeyRejection::NoKey)
     }
 
     fn body_fields<'c>(&self, cx: &'c RequestCx<'_>) -> Option<BodyFields<'c>> {

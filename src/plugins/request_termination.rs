@@ -148,7 +148,7 @@ impl Plugin for RequestTermination {
         if self.trigger.as_ref().is_some_and(|trigger| !trigger.is_in(cx)) {
             return AccessOutcome::Continue;
         }
-        let reply = |body| Reply::new(self.status, body, REASON);
+        let reply = |body| Reply::new(self.status, body, "terminated");
         AccessOutcome::Reply(match &self.content {
             TerminationContent::Empty => reply(ReplyBody::Empty),
             TerminationContent::Message(message) => reply(ReplyBody::Plain(message.clone())),
@@ -263,7 +263,6 @@ fn host_name() -> String {
 }
 
 const JSON: &str = "application/json; charset=utf-8";
-const REASON: &str = "terminated";
 /// Size limit of echoed bodies, in bytes.
 const MAX_ECHOED_BYTES: usize = 1 << 20;
 

@@ -103,7 +103,10 @@ fn type_cell(field: &Field) -> String {
 fn default(field: &Field) -> String {
     match &field.default {
         _ if field.is_required => "required".to_owned(),
-        Some(default) if !field.has_fields => format!("`{}`", default.to_string().replace('|', "\\|")),
+        // The fields of an object have defaults of their own.
+        Some(default) if !field.has_fields || default.is_array() => {
+            format!("`{}`", default.to_string().replace('|', "\\|"))
+        }
         _ => String::new(),
     }
 }

@@ -42,7 +42,7 @@ fn rust(files: &[File]) -> impl Iterator<Item = &File> {
 }
 
 /// The number of lines before the tests, which is 0 for a file of tests.
-fn production_lines(file: &File) -> usize {
+pub(crate) fn production_lines(file: &File) -> usize {
     if file.path.starts_with("tests/") || file.path.ends_with("/tests.rs") || file.path.contains("/tests/") {
         return 0;
     }

@@ -21,7 +21,7 @@ pub(super) enum OriginRules {
 pub(super) enum OriginEntry {
     /// `*`.
     Any,
-    /// `scheme://host[:port]`. A host without a scheme matches nothing.
+    /// `scheme://host[:port]`. Without a scheme, the entry matches nothing.
     Literal(String),
     Subdomains(Subdomains),
     /// Matches the whole host.
@@ -30,7 +30,7 @@ pub(super) enum OriginEntry {
     Origin(Regex),
 }
 
-/// An entry such as `https://*.shop.example`.
+/// An entry such as `https://*.shop.example` or `*.shop.example`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Subdomains {
     /// `None` matches any scheme.
