@@ -69,7 +69,8 @@ impl CheckArgs {
 }
 
 const EXAMPLES: &str = "\
-Exit codes: 0 no errors, 1 an object has an error or a file cannot be read, 2 invalid arguments or a missing path.
+Exit codes: 0 no errors; 1 an object has an error, a file cannot be read, or there is a warning and \
+--warnings-as-errors is set; 2 invalid arguments, or a PATH that does not exist.
 
 Examples:
   # A directory, as a step of a CI pipeline

@@ -31,7 +31,7 @@ fn random_consumer_edits_match_full_compile() {
             assert_eq!(holders(&harness), holders(&recompiled), "{description}");
             let state = harness.describe_state();
             assert_eq!(state, recompiled.describe_state(), "{description}");
-            conflicts += usize::from(state.contains("is older and already has this"));
+            conflicts += usize::from(state.contains("is older, or equally old and first by name"));
         }
     }
     assert!(conflicts > 500, "too few conflicts for a meaningful test: {conflicts}");

@@ -1,8 +1,8 @@
 //! Consumers and their credentials: builds the directory in which plugins look up consumers.
 //!
-//! If several consumers claim the same name or key, the oldest holds it, then the first by `namespace/name`. The others
-//! get a diagnostic and keep their uncontested names and keys, so a new consumer never takes a claim from an existing
-//! one (docs/kong-compatibility.md, 3.7).
+//! If several consumers claim the same name or key, the oldest holds it (if equally old, the first by
+//! `namespace/name`), so a new consumer never takes a claim from an existing one. The others get a diagnostic and keep
+//! their other names and keys (docs/kong-compatibility.md, 3.7).
 
 mod claim_conflicts;
 mod credentials;
@@ -91,8 +91,9 @@ impl Consumers {
             let object = cx.store.kong_consumers.get(&id.key).filter(|_| is_served(cx, id));
             let after = object.map(|object| read_consumer(cx, object));
             let before = match &after {
+                // The same id as in the other case, whose digest need not be computed again.
                 Some(after) => self.known.take(&after.consumer.id),
-                None => self.known.take(&self::consumer_id(&id.key)),
+                None => self.known.take(&consumer_id(&id.key)),
             };
             match (before, after) {
                 // Keep the `Arc` of the consumer, which requests and caches hold.
@@ -198,14 +199,17 @@ impl Consumers {
             });
             return Some(verdict(group.meta.generation, problems, note.into_iter().collect()));
         }
-        let known = self.known.get(&self::consumer_id(&id.key))?;
+        let known = self.known.get(&consumer_id(&id.key))?;
         let ConsumerDiagnostics(mut problems) = known.diagnostics.as_deref().cloned().unwrap_or_default();
         for (claim, credential) in known.claims_with_credentials() {
             let holder = self.conflicts.claimants(&claim).next().map(|first| &first.key);
             if let Some(holder) = holder.filter(|holder| **holder != id.key) {
                 let field =
                     credential.map_or_else(|| claim.field_name().to_owned(), |credential| known.field_of(credential));
-                let message = format!("KongConsumer {holder} is older and already has this {}", claim.field_name());
+                let message = format!(
+                    "KongConsumer {holder} keeps this {}, because it is older, or equally old and first by name",
+                    claim.field_name()
+                );
                 problems.push(Diagnostic::error(field, message, "choose another one, or remove it from that consumer"));
             }
         }
@@ -289,7 +293,7 @@ fn read_consumer(cx: CompileContext<'_>, object: &Arc<Object<KongConsumer>>) -> 
 }
 
 /// A hash that distinguishes consumers, equal in all processes. It covers the creation time, and for Secrets their
-/// resource version instead of their content, because the hash is public.
+/// resource version instead of their content, because metrics expose the fingerprint that it is part of.
 fn content_hash(store: &Store, object: &Object<KongConsumer>, consumer: &Consumer) -> u64 {
     let mut hasher = DefaultHasher::new();
     let names = (&*consumer.id, consumer.username.as_deref(), consumer.custom_id().map(|id| &**id));
