@@ -158,7 +158,7 @@ const LAYERS: &[Row] = &[
         &[
             "decimal header_spoofing kind multipart path_encoding remote reply route_description scheme signature state \
              template timing",
-            "body_filter fields instance jwk queue remote_request",
+            "batch_queue body_filter fields instance jwk remote_request",
             "completed_request consumers remote_client services",
             "context server_diagnostics",
             "redis",

@@ -9,7 +9,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 
 use crate::plugin_api::PluginState;
-use crate::plugin_api::queue::{QueueCounts, queue_counts};
+use crate::plugin_api::batch_queue::{QueueCounts, queue_counts};
 
 /// Reads the counters at each scrape.
 #[derive(Debug)]

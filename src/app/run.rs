@@ -36,7 +36,7 @@ use crate::drain::{self, Drain, DrainPhase, HangupSignals, StopSignals};
 use crate::echo;
 use crate::manifests::ManifestWatcher;
 use crate::metrics::Metrics;
-use crate::plugin_api::queue::flush_queues;
+use crate::plugin_api::batch_queue::flush_queues;
 use crate::plugin_api::{PluginFactory, PluginState};
 use crate::plugins;
 use crate::process_log::{self, LogFormat};

@@ -197,6 +197,12 @@ fn rejection(
     field: &str,
 ) -> Option<(Code, Vec<Diagnostic>)> {
     let protocol = ListenerProtocol::from_listener(listener);
+    if protocol == ListenerProtocol::TlsTerminate {
+        let (message, remedy) =
+            ("TLS listeners that terminate TLS are not served", "use Passthrough, or protocol HTTPS");
+        let problem = Diagnostic::error(format!("{field}.tls.mode"), message, remedy);
+        return Some((Code::ListenerUnsupportedValue, vec![problem]));
+    }
     if protocol.route_kinds().is_empty() {
         let message = format!("protocol {} is not served", listener.protocol);
         let problem = Diagnostic::error(format!("{field}.protocol"), message, "use HTTP, HTTPS, TLS or TCP");
@@ -225,10 +231,6 @@ fn not_programmed(rejection: Code) -> Code {
     }
 }
 
-fn passes_tls_through(listener: &Listener) -> bool {
-    listener.tls.as_ref().is_some_and(|tls| tls.mode == "Passthrough")
-}
-
 fn allowed_namespaces(listener: &Listener) -> Namespaces {
     let allowed = listener.allowed_routes.as_ref().and_then(|routes| routes.namespaces.as_ref());
     match allowed.and_then(|namespaces| namespaces.from.as_deref()) {
@@ -248,10 +250,7 @@ fn supported_route_kinds(
     listener: &Listener,
     field: &str,
 ) -> (Vec<RouteGroupKind>, Vec<Diagnostic>) {
-    let served_kinds = match protocol {
-        ListenerProtocol::Tls if !passes_tls_through(listener) => &[],
-        _ => protocol.route_kinds(),
-    };
+    let served_kinds = protocol.route_kinds();
     let group_kind = |kind: &Kind| RouteGroupKind { group: GATEWAY_GROUP.to_owned(), kind: kind.name().to_owned() };
     let requested_kinds = listener.allowed_routes.as_ref().map_or(&[][..], |routes| &routes.kinds[..]);
     if requested_kinds.is_empty() || served_kinds.is_empty() {
@@ -343,11 +342,6 @@ fn unsupported_fields(
                 problems.push(Diagnostic::error(format!("{path}.from"), message, "use All, Same or Selector"));
             }
         }
-    }
-    if protocol == ListenerProtocol::Tls && !passes_tls_through(listener) {
-        let message = "TLS listeners that terminate TLS are not served";
-        let remedy = "use Passthrough, or protocol HTTPS";
-        problems.push(Diagnostic::error(format!("{field}.tls.mode"), message, remedy));
     }
     if protocol == ListenerProtocol::Https {
         if let Some(tls) = &listener.tls {

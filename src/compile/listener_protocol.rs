@@ -8,7 +8,8 @@ use crate::snapshot::TransportProtocol;
 pub(super) enum ListenerProtocol {
     Http,
     Https,
-    Tls,
+    TlsPassthrough,
+    TlsTerminate,
     Tcp,
     Udp,
     Other,
@@ -19,7 +20,8 @@ impl ListenerProtocol {
         match &*listener.protocol {
             "HTTP" => ListenerProtocol::Http,
             "HTTPS" => ListenerProtocol::Https,
-            "TLS" => ListenerProtocol::Tls,
+            "TLS" if passes_through(listener) => ListenerProtocol::TlsPassthrough,
+            "TLS" => ListenerProtocol::TlsTerminate,
             "TCP" => ListenerProtocol::Tcp,
             "UDP" => ListenerProtocol::Udp,
             _ => ListenerProtocol::Other,
@@ -28,9 +30,11 @@ impl ListenerProtocol {
 
     pub(super) fn transport(self) -> Option<TransportProtocol> {
         match self {
-            ListenerProtocol::Http | ListenerProtocol::Https | ListenerProtocol::Tls | ListenerProtocol::Tcp => {
-                Some(TransportProtocol::Tcp)
-            }
+            ListenerProtocol::Http
+            | ListenerProtocol::Https
+            | ListenerProtocol::TlsPassthrough
+            | ListenerProtocol::TlsTerminate
+            | ListenerProtocol::Tcp => Some(TransportProtocol::Tcp),
             ListenerProtocol::Udp => Some(TransportProtocol::Udp),
             ListenerProtocol::Other => None,
         }
@@ -40,7 +44,9 @@ impl ListenerProtocol {
     pub(super) fn port_group(self) -> Option<PortGroup> {
         match self {
             ListenerProtocol::Http => Some(PortGroup::Cleartext),
-            ListenerProtocol::Https | ListenerProtocol::Tls => Some(PortGroup::Tls),
+            ListenerProtocol::Https | ListenerProtocol::TlsPassthrough | ListenerProtocol::TlsTerminate => {
+                Some(PortGroup::Tls)
+            }
             ListenerProtocol::Tcp => Some(PortGroup::Stream),
             ListenerProtocol::Udp | ListenerProtocol::Other => None,
         }
@@ -50,11 +56,15 @@ impl ListenerProtocol {
     pub(super) fn route_kinds(self) -> &'static [Kind] {
         match self {
             ListenerProtocol::Http | ListenerProtocol::Https => &[Kind::HttpRoute],
-            ListenerProtocol::Tls => &[Kind::TlsRoute],
+            ListenerProtocol::TlsPassthrough => &[Kind::TlsRoute],
             ListenerProtocol::Tcp => &[Kind::TcpRoute],
-            ListenerProtocol::Udp | ListenerProtocol::Other => &[],
+            ListenerProtocol::TlsTerminate | ListenerProtocol::Udp | ListenerProtocol::Other => &[],
         }
     }
+}
+
+fn passes_through(listener: &Listener) -> bool {
+    listener.tls.as_ref().is_some_and(|tls| tls.mode == "Passthrough")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -168,7 +168,7 @@ impl Routers {
                     port.stream = Some(stream_rule(route));
                     continue;
                 }
-                ListenerProtocol::Tls => {
+                ListenerProtocol::TlsPassthrough => {
                     let by_host = attached.oldest_streams(&listener.hostname, routes).into_iter();
                     let hosts = by_host.map(|(host, route)| (host, stream_rule(Some(route)))).collect();
                     let passthrough = TlsPassthrough { hosts, unrouted: stream_rule(None) };

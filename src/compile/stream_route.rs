@@ -7,7 +7,7 @@ use super::annotation_reader::annotation_field;
 use super::attachment::RouteOrigin;
 use super::backend_reference;
 use super::gateway::GatewayPlan;
-use super::kong::service_settings;
+use super::kong::service_annotations;
 use super::reference_grants::Referrer;
 use super::route_plan::{self, PlannedRules, RoutePlan, RuleResults};
 use super::verdict::{Code, Condition, Verdict};
@@ -128,7 +128,7 @@ impl ResolvedBackends {
     /// Adds the backend at `field`. One that cannot be resolved keeps its share of the connections, which are reset.
     fn add(&mut self, cx: CompileContext<'_>, kind: Kind, namespace: &str, backend: &BackendRef, field: &str) {
         let from = Referrer { kind, namespace };
-        let settings = service_settings::for_gateway_api;
+        let settings = service_annotations::for_gateway_api;
         let resolved = backend_reference::resolve_stream(cx, from, &backend.target, settings, field);
         match resolved.upstream {
             Ok(key) => {

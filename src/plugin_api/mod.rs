@@ -12,6 +12,7 @@
 //! caches, fetched keys) is looked up by name in [`PluginState`].
 
 pub mod authentication;
+pub mod batch_queue;
 pub mod body_filter;
 pub mod chain;
 pub mod completed_request;
@@ -27,7 +28,6 @@ pub mod kind;
 pub mod log_entry;
 pub mod multipart;
 pub mod path_encoding;
-pub mod queue;
 pub mod redis;
 pub mod remote;
 pub mod remote_client;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::Request;
+use portico::plugin_api::batch_queue::{QueueCounts, flush_queues, queue_counts};
 use portico::plugin_api::consumers::plugins::{ConsumerPlugin, PluginSubject};
 use portico::plugin_api::consumers::{EntityId, KeyCredential};
 use portico::plugin_api::instance::ExecutionPlace;
-use portico::plugin_api::queue::{QueueCounts, flush_queues, queue_counts};
 use portico::plugin_api::remote_client::{RemoteClient, RemoteConnector};
 use portico::plugin_api::testing::{build_with, chain_with, consumer, instance, names};
 use portico::plugin_api::{

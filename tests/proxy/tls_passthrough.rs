@@ -148,7 +148,7 @@ async fn connections_without_route_are_reset_and_unknown_names_rejected() {
     }
     wait_for_count(&server, "unknown_name", 2.0).await;
     assert_eq!(outcome_count(&server, "no_route"), 1.0);
-    // A port without termination speaks no TLS, so the client gets no alert.
+    // A port without termination has no TLS handshakes, so the client gets no alert.
     let server = start_with(Options::default(), HostMap::default(), HostMap::new([passthrough(vec![])])).await;
     assert_eq!(handshake_error(connector.connect(&server, "a.org").await), "ConnectionReset");
     wait_for_count(&server, "unknown_name", 1.0).await;

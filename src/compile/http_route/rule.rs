@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::super::CompileContext;
 use super::super::backend_reference::{self, ResolvedReference};
 use super::super::filters::{self, FilterLevel, TranslatedFilters};
-use super::super::kong::{plugins, service_settings};
+use super::super::kong::{plugins, service_annotations};
 use super::super::matches::{self, ParsedMatch};
 use super::super::reference_grants::Referrer;
 use super::super::retry;
@@ -147,7 +147,7 @@ impl<'a> References<'a> {
 
     fn resolve(&self, target: &BackendObjectReference, field: &str) -> ResolvedReference {
         let from = Referrer { kind: Kind::HttpRoute, namespace: &self.route.namespace };
-        backend_reference::resolve(self.cx, from, target, service_settings::for_gateway_api, field)
+        backend_reference::resolve(self.cx, from, target, service_annotations::for_gateway_api, field)
     }
 
     fn translate_filters(

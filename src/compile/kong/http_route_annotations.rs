@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::route_settings;
+use super::route_annotations;
 use super::rule_options;
-use super::service_settings::default_host;
-use super::service_settings::{self, ServiceSettings};
+use super::service_annotations::default_host;
+use super::service_annotations::{self, ServiceSettings};
 use super::upstream_policy;
 use crate::api::core::Service;
 use crate::api::gateway::HttpRoute;
@@ -84,7 +84,7 @@ pub(in crate::compile) fn read(inputs: &CompileInputs<'_>, route: &Meta) -> Rout
     if !has_kong_annotations(route) {
         return RouteAnnotations::default();
     }
-    let settings = route_settings::read(route, inputs.ingress.flavor, "an HTTPRoute");
+    let settings = route_annotations::read(route, inputs.ingress.flavor, "an HTTPRoute");
     let options = has_any(route, FORWARDING_ANNOTATIONS).then(|| RuleOptions {
         upstream_path: Some(UpstreamPath { strip_matched: settings.strip_path, ..UpstreamPath::default() }),
         protocols: settings.protocols,
@@ -131,7 +131,7 @@ pub(in crate::compile) fn read_rule(
         rule.options = route_annotations.options.clone().map(Box::new);
         return rule;
     };
-    let settings = service_settings::read(&service.meta, Kind::Service, false);
+    let settings = service_annotations::read(&service.meta, Kind::Service, false);
     if route_annotations.options.is_some() || has_any(&service.meta, &[PATH, HOST_HEADER]) {
         let mut options = route_annotations.options.clone().unwrap_or_else(rule_options::defaults);
         if route_annotations.replaces_host {

@@ -2,9 +2,9 @@
 //! of routes and Services. `../ingress/kong` has what applies to Ingresses only.
 //!
 //! ```text
-//!   annotations.rs ─┬ route_settings.rs ────── of an Ingress or HTTPRoute
-//!                   ├ service_settings.rs ──── of a Service or facade ─▶ service_notes.rs
-//!                   └ http_route_annotations.rs: both, for the rules of an HTTPRoute
+//!   known_annotations.rs ─┬ route_annotations.rs ───── of an Ingress or HTTPRoute
+//!                         ├ service_annotations.rs ─── of a Service or facade ─▶ service_notes.rs
+//!                         └ http_route_annotations.rs: both, for the rules of an HTTPRoute
 //!   plugins/            KongPlugins ─▶ the chain of each rule
 //!   consumers/          KongConsumers and credentials ─▶ ConsumerDirectory
 //!   upstream_policy.rs  KongUpstreamPolicy and KongIngress ─ policy_conflicts.rs
@@ -12,16 +12,16 @@
 //!   service_facade.rs   KongServiceFacades ─ verdict_updates.rs ─ unserved_kinds.rs: kinds that are validated only
 //! ```
 
-pub(super) mod annotations;
 pub(super) mod consumers;
 pub(super) mod http_route_annotations;
+pub(super) mod known_annotations;
 pub(super) mod plugins;
 pub(super) mod policy_conflicts;
-pub(super) mod route_settings;
+pub(super) mod route_annotations;
 pub mod rule_options;
+pub(super) mod service_annotations;
 pub(super) mod service_facade;
 pub(super) mod service_notes;
-pub(super) mod service_settings;
 mod unserved_kinds;
 pub(super) mod upstream_policy;
 pub(super) mod verdict_updates;

@@ -2,7 +2,7 @@
 
 use super::plugins;
 use super::policy_conflicts::PolicyConflicts;
-use super::service_settings::{self, ServiceSettings};
+use super::service_annotations::{self, ServiceSettings};
 use super::upstream_policy;
 use crate::api::core::Service;
 use crate::api::kong::KongServiceFacade;
@@ -87,7 +87,7 @@ impl CheckedSettings {
         has_tls_port: bool,
         conflict: Option<Diagnostic>,
     ) -> CheckedSettings {
-        let settings = service_settings::read(meta, kind, has_tls_port);
+        let settings = service_annotations::read(meta, kind, has_tls_port);
         let uses_tls = settings.protocol.map_or(has_tls_port, AnnotatedProtocol::is_tls);
         let tls = uses_tls.then(|| annotated_tls::notes(store, meta, &settings.tls)).flatten();
         let mut references = upstream_policy::notes(store, meta);

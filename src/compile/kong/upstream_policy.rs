@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::policy_conflicts::PolicyConflicts;
-use super::{service_facade, service_settings};
+use super::{service_annotations, service_facade};
 use crate::api::kong::annotations::{OVERRIDE, UPSTREAM_POLICY};
 use crate::api::kong::{KongIngress, KongIngressUpstream, KongUpstreamPolicy, UpstreamHealthchecks};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
@@ -53,7 +53,7 @@ pub(in crate::compile) fn sets_host_header(store: &Store, meta: &Meta) -> bool {
 
 /// The `Host` that a KongIngress sets.
 pub(in crate::compile) fn host_header(store: &Store, meta: &Meta) -> Option<HeaderValue> {
-    service_settings::parse_host(kong_ingress_upstream(store, meta)?.host_header.as_deref()?)
+    service_annotations::parse_host(kong_ingress_upstream(store, meta)?.host_header.as_deref()?)
 }
 
 fn upstream_policy<'s>(store: &'s Store, meta: &Meta) -> Option<&'s Arc<Object<KongUpstreamPolicy>>> {
@@ -195,7 +195,7 @@ fn check_kong_ingress(object: &KongIngress) -> (Vec<Diagnostic>, Vec<Diagnostic>
     let Some(upstream) = &object.upstream else { return Default::default() };
     let mut problems = check_algorithm("upstream.algorithm", upstream.algorithm.as_deref());
     let mut notes = Vec::new();
-    if let Some(host) = upstream.host_header.as_deref().filter(|host| service_settings::parse_host(host).is_none()) {
+    if let Some(host) = upstream.host_header.as_deref().filter(|host| service_annotations::parse_host(host).is_none()) {
         let message = format!("{host:?} is not a host name, so it has no effect");
         problems.push(Diagnostic::error("upstream.host_header", message, "write a host name, such as backend.example"));
     }

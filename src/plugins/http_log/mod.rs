@@ -19,8 +19,9 @@
 //! The objects have the fields that Kong's log plugins write. `REDACTED` replaces the values of `Authorization` and
 //! `Proxy-Authorization`, and all credentials that plugins of the route read.
 
+mod batch_sender;
 mod custom_fields;
-mod delivery;
+
 #[cfg(test)]
 mod tests;
 
@@ -34,13 +35,13 @@ use http::{HeaderMap, HeaderValue, Method};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::batch_sender::HttpDelivery;
 use self::custom_fields::CustomFields;
-use self::delivery::HttpDelivery;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::parse_header_name;
+use crate::plugin_api::batch_queue::{BatchQueue, QueueConfig, QueueSettings};
 use crate::plugin_api::consumers::{hex, sha256};
 use crate::plugin_api::log_entry::LogEntry;
-use crate::plugin_api::queue::{BatchQueue, QueueConfig, QueueSettings};
 use crate::plugin_api::{
     BuildCx, LogCx, Phases, Plugin, PluginKind, RemoteRequest, RemoteUrl, ResponseBodyUse, record,
 };

@@ -11,7 +11,7 @@ use super::request_record::RequestRecord;
 use super::target::{RequestHost, RequestPath};
 use super::upgrade::Upgrade;
 use crate::plugin_api::Framing;
-use crate::proxy::worker::view::SnapshotView;
+use crate::proxy::worker::snapshot_view::SnapshotView;
 use crate::snapshot::HttpListener;
 use crate::snapshot::router::MatchedPath;
 use crate::snapshot::rule::{Backend, RouteRule};

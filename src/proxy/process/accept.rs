@@ -214,7 +214,7 @@ enum AssignedTls {
     Passthrough(AssignedStream),
     /// No listener has the server name. The client gets an alert.
     Alert,
-    /// The same on a port whose listeners all pass TLS through, so that nothing on it speaks TLS.
+    /// The same on a port whose listeners all pass TLS through, which has no TLS handshakes.
     Reset,
 }
 

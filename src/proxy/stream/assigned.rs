@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::proxy::record::stats::{RequestSeries, StreamOutcome};
 use crate::proxy::worker::Worker;
-use crate::proxy::worker::view::SnapshotView;
+use crate::proxy::worker::snapshot_view::SnapshotView;
 use crate::snapshot::rule::{Backend, BackendTarget, RouteFailure};
 use crate::snapshot::stream::{StreamAction, StreamRule};
 use crate::upstream::Upstream;

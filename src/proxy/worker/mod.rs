@@ -5,7 +5,7 @@
 //!     └ limits, access log, counters, TLS
 //! ```
 
-pub(in crate::proxy) mod view;
+pub(in crate::proxy) mod snapshot_view;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use self::view::SnapshotView;
+use self::snapshot_view::SnapshotView;
 use super::connection::tls::TlsTerminator;
 use super::limits::ProxyLimits;
 use super::record::access_log::AccessLogger;

@@ -13,7 +13,7 @@ use crate::compile::CompileContext;
 use crate::compile::backend::{
     self, BackendError, BackendSettings, PortReference, UnknownAppProtocol, annotated_tls, find_port, find_service,
 };
-use crate::compile::kong::service_settings::{self, ServiceSettings};
+use crate::compile::kong::service_annotations::{self, ServiceSettings};
 use crate::compile::kong::upstream_policy;
 use crate::diagnostic::Diagnostic;
 use crate::upstream::UpstreamKey;
@@ -155,7 +155,7 @@ fn resolve_service<'s>(
     field: &str,
 ) -> Result<ResolvedBackend<'s>, Diagnostic> {
     let (kind, meta) = source;
-    let settings = service_settings::read(meta, kind, annotated_tls::is_tls_port(port));
+    let settings = service_annotations::read(meta, kind, annotated_tls::is_tls_port(port));
     let backend_settings = BackendSettings {
         source,
         protocol: settings.protocol,
@@ -179,6 +179,6 @@ fn resolve_service<'s>(
         Diagnostic::error(field, message, remedy)
     })?;
     let host = settings.host.clone().or_else(|| upstream_policy::host_header(cx.store, meta));
-    let host = host.unwrap_or_else(|| service_settings::default_host(service, key.port, key.tls.is_some()));
+    let host = host.unwrap_or_else(|| service_annotations::default_host(service, key.port, key.tls.is_some()));
     Ok(ResolvedBackend { key, settings, host, settings_source: source })
 }

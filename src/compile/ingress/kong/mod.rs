@@ -1,9 +1,9 @@
 //! Plans Ingresses as Kong's ingress controller translates them (docs/kong-compatibility.md).
 //!
 //! ```text
-//!   plan.rs ─┬ ../../kong/route_settings.rs   annotations of the Ingress
-//!            ├ path.rs                        paths by type
-//!            └ backend.rs                     Service or facade ─ ../../kong/{service_settings,upstream_policy}.rs
+//!   plan.rs ─┬ ../../kong/route_annotations.rs  annotations of the Ingress
+//!            ├ path.rs     paths by type
+//!            └ backend.rs  Service or facade ─ ../../kong/service_annotations.rs, ../../kong/upstream_policy.rs
 //! ```
 
 pub(super) mod backend;

@@ -15,7 +15,7 @@ use crate::compile::certificates::SecretCache;
 use crate::compile::ingress::plan::{self, IngressPlan};
 use crate::compile::ingress_class;
 use crate::compile::kong::plugins::{PluginSite, Plugins, RouteFacts};
-use crate::compile::kong::route_settings::{self, RouteSettings};
+use crate::compile::kong::route_annotations::{self, RouteSettings};
 use crate::compile::kong::rule_options;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
@@ -36,7 +36,7 @@ pub(in crate::compile::ingress) fn plan(
     class: Option<&Object<IngressClass>>,
 ) -> IngressPlan {
     let class = ingress_class::class_parameters(cx, class);
-    let settings = route_settings::read(&ingress.meta, cx.inputs.ingress.flavor, "an Ingress");
+    let settings = route_annotations::read(&ingress.meta, cx.inputs.ingress.flavor, "an Ingress");
     let mut planner = IngressPlanner {
         cx,
         plugins,

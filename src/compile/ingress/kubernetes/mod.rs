@@ -1,18 +1,18 @@
 //! Plans an Ingress of the dialect `kubernetes`, which has exactly the semantics of the Kubernetes specification.
 //!
 //! ```text
-//!   Ingress ┬ annotations.rs   none has an effect; one that protects in Kong's dialect makes all rules fail
-//!           ├ path.rs          Exact and Prefix as in the Gateway API
-//!           ├ rule.rs          the rule of a path ─ ../kong/backend.rs
-//!           └ ../plan.rs       spec.tls
-//!   path_conflicts.rs          equal paths of all Ingresses of a host
+//!   Ingress ┬ refused_annotations.rs  none has an effect; one that protects in Kong's dialect makes all rules fail
+//!           ├ path.rs                 Exact and Prefix as in the Gateway API
+//!           ├ rule.rs                 the rule of a path ─ ../kong/backend.rs
+//!           └ ../plan.rs              spec.tls
+//!   path_conflicts.rs                 equal paths of all Ingresses of a host
 //! ```
 //!
 //! The paths compile to the same matches and rules as those of an HTTPRoute.
 
-mod annotations;
 mod path;
 pub(super) mod path_conflicts;
+mod refused_annotations;
 mod rule;
 
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub(in crate::compile::ingress) fn plan(
     ingress: &Object<Ingress>,
     problem: Option<Diagnostic>,
 ) -> IngressPlan {
-    let annotations = annotations::check(&ingress.meta);
+    let annotations = refused_annotations::check(&ingress.meta);
     let mut errors: Vec<Diagnostic> = problem.into_iter().chain(annotations.unsupported_protection).collect();
     let failure = (!errors.is_empty()).then_some(RouteFailure::UnsupportedProtection);
     let mut planner = KubernetesPlanner {

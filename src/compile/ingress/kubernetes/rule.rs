@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::super::kong::backend::{self, IngressTarget, ResolvedBackend};
-use super::annotations::protects_requests;
+use super::refused_annotations::protects_requests;
 use crate::api::kong::annotations::{
     CONNECT_TIMEOUT, HOST_HEADER, PATH, PLUGINS, READ_TIMEOUT, RETRIES, WRITE_TIMEOUT,
 };

@@ -2,7 +2,7 @@
 
 use http::{HeaderName, Method, StatusCode};
 
-use super::annotations::{ROUTE_ANNOTATIONS, note_unknown};
+use super::known_annotations::{ROUTE_ANNOTATIONS, note_unknown};
 use crate::api::Meta;
 use crate::api::kong::annotations::{
     FORCE_SSL_REDIRECT, HEADERS_PREFIX, HEADERS_SEPARATOR, HOST_ALIASES, HTTPS_REDIRECT_STATUS_CODE, METHODS,

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use tracing::{info, warn};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::queue::BatchSender;
+use crate::plugin_api::batch_queue::BatchSender;
 use crate::plugin_api::server_diagnostics::ServerDiagnostic;
 use crate::plugin_api::{BuildCx, PluginServices, RemoteRequest};
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::annotations::{SERVICE_ANNOTATIONS, note_unknown};
+use super::known_annotations::{SERVICE_ANNOTATIONS, note_unknown};
 use crate::api::core::Service;
 use crate::api::kong::annotations::{
     CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT, CONNECT_TIMEOUT, HOST_HEADER, PATH, PROTOCOL,
