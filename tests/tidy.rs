@@ -206,7 +206,12 @@ const LAYERS: &[Row] = &[
     ("store", &["dependencies dependency_index object objects_to_fetch table"]),
     (
         "upstream",
-        &["counters dns health ssrf_guard tls", "endpoints http2 registry socket", "connect pool raw_connection"],
+        &[
+            "counters dns health ssrf_guard tls",
+            "load_balancing",
+            "endpoints http2 registry socket",
+            "connect pool raw_connection",
+        ],
     ),
 ];
 

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 use tracing::warn;
 
 use super::health::{ActiveRequest, EndpointHealth, UpstreamClock};
+use super::load_balancing::{LoadBalancing, ResolvedEndpoint};
 use super::ssrf_guard::{BlockedAddress, LoopbackPolicy};
 use super::tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings, VerifiedNames};
 
@@ -76,23 +76,6 @@ impl fmt::Display for EndpointAddress {
 pub struct Endpoints {
     pub addresses: Vec<EndpointAddress>,
     pub balance: LoadBalancing,
-}
-
-/// The load-balancing algorithm. [`Upstream::next_endpoint`] applies it, for the connection pools of each worker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LoadBalancing {
-    /// In turn. Every worker has its own position, so that nothing is shared.
-    #[default]
-    RoundRobin,
-    /// The endpoint with the fewest requests in progress over all workers; in turn among equals.
-    LeastRequests,
-}
-
-/// A resolved endpoint with its health, which is kept as long as the address stays.
-#[derive(Clone, Debug)]
-pub struct ResolvedEndpoint {
-    pub address: SocketAddr,
-    pub health: Arc<EndpointHealth>,
 }
 
 /// The number of endpoints of an upstream, by health.
@@ -196,31 +179,12 @@ impl Upstream {
     /// Ejected endpoints are skipped unless there are no others.
     pub fn next_endpoint(&self, turn: usize, avoid: &[SocketAddr]) -> Option<SocketAddr> {
         let reachable = self.reachable.load();
-        let in_turn = |index: usize| &reachable[(turn.wrapping_add(index)) % reachable.len()];
-        let by_least_requests = self.counts_requests.load(Relaxed);
-        if !by_least_requests && avoid.is_empty() && !self.has_ejected() {
-            return (!reachable.is_empty()).then(|| in_turn(0).address);
-        }
-        let candidates = || (0..reachable.len()).map(in_turn).filter(|endpoint| !avoid.contains(&endpoint.address));
-        if self.has_ejected() {
-            let now = self.clock.now();
-            // One request probes the endpoint; the others do not wait for its result.
-            if let Some(first) = candidates().next()
-                && first.health.claim_probe(now)
-            {
-                return Some(first.address);
-            }
-        }
-        let healthy: SmallVec<[&ResolvedEndpoint; 16]> =
-            candidates().filter(|endpoint| endpoint.health.is_healthy()).collect();
-        let chosen = match &healthy[..] {
-            [] => candidates().next(),
-            healthy if by_least_requests => healthy.iter().copied().min_by_key(|endpoint| endpoint.health.requests()),
-            // Not the next healthy one after the position: it would get the share of all ejected endpoints before it,
-            // too.
-            healthy => Some(healthy[turn % healthy.len()]),
+        let algorithm = match self.counts_requests.load(Relaxed) {
+            true => LoadBalancing::LeastRequests,
+            false => LoadBalancing::RoundRobin,
         };
-        chosen.map(|endpoint| endpoint.address)
+        let now = self.has_ejected().then(|| self.clock.now());
+        algorithm.choose(&reachable, turn, avoid, now)
     }
 
     /// Records a failed connection.

@@ -5,7 +5,7 @@
 //!                                  │ a worker picks the next address; endpoint health is shared by all workers
 //!                                  ▼
 //!   ConnectionPools (one per worker) ──▶ idle connection, newest first ── or ──▶ connect, with TLS if required
-//!                  └ TCP listeners ──▶ RawConnection, one for each client connection
+//!                  └ TCP and TLS listeners ──▶ RawConnection, one for each client connection
 //! ```
 
 pub mod dns;
@@ -16,6 +16,7 @@ mod counters;
 mod endpoints;
 mod health;
 mod http2;
+mod load_balancing;
 mod pool;
 mod raw_connection;
 mod registry;
@@ -25,10 +26,10 @@ mod ssrf_guard;
 pub use connect::{ConnectError, EndpointConnector, HYPER_DEFAULT_FIELDS, READ_BUFFER};
 pub use counters::{SingleWriterCounter, UpstreamCounters};
 pub use endpoints::{
-    EndpointAddress, EndpointCounts, EndpointReport, Endpoints, LoadBalancing, ResolvedEndpoint, Upstream, UpstreamKey,
-    UpstreamProtocol,
+    EndpointAddress, EndpointCounts, EndpointReport, Endpoints, Upstream, UpstreamKey, UpstreamProtocol,
 };
 pub use health::ActiveRequest;
+pub use load_balancing::{LoadBalancing, ResolvedEndpoint};
 pub use pool::{ConnectionPools, IdleLimits, UpstreamConnection, UpstreamTarget};
 pub use raw_connection::RawConnection;
 pub use registry::UpstreamRegistry;
