@@ -43,7 +43,8 @@ pub(super) fn resolve(
 }
 
 /// Resolves the backend reference of a route for connections, whose bytes are forwarded unparsed: the protocol that the
-/// Service names does not matter. The connections of TLSRoutes are encrypted by the client.
+/// Service names does not matter. The connections of TLSRoutes begin with the client's ClientHello, so Portico does not
+/// need to encrypt them.
 pub(super) fn resolve_stream(
     cx: CompileContext<'_>,
     from: Referrer<'_>,

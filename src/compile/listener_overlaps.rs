@@ -1,12 +1,13 @@
-//! Finds HTTPS listeners of one port between which clients may share connections.
+//! Finds listeners of one port between which clients may share connections.
 //!
 //! A client reuses a connection for every host that the server's certificate covers (RFC 9113, section 9.1.1), so its
-//! requests may arrive at the wrong listener.
+//! requests may arrive at the wrong HTTPS listener, or at an HTTPS listener instead of the backend of a TLS listener.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::hostname::intersects;
+use super::listener_protocol::ListenerProtocol;
 use super::verdict::{Code, Condition};
 use crate::api::gateway::Listener;
 use crate::diagnostic::Diagnostic;
@@ -15,24 +16,24 @@ use crate::snapshot::host::HostPattern;
 
 /// The condition of every listener that overlaps with another one, by index.
 pub(super) fn find(listeners: &[Listener], certificates: &[Arc<Certificates>]) -> BTreeMap<usize, Condition> {
-    let https_listeners: Vec<_> = listeners
-        .iter()
-        .zip(certificates)
-        .enumerate()
-        .filter(|(_, (listener, _))| listener.protocol == "HTTPS")
-        .map(|(index, (listener, certificates))| HttpsListener {
-            index,
-            listener,
-            hostname: HostPattern::parse(listener.hostname.as_deref()),
-            certificates,
+    let mut tls_listeners = Vec::new();
+    for (index, (listener, certificates)) in listeners.iter().zip(certificates).enumerate() {
+        let protocol = ListenerProtocol::from_listener(listener);
+        if let ListenerProtocol::Https | ListenerProtocol::TlsPassthrough = protocol {
+            let hostname = HostPattern::parse(listener.hostname.as_deref());
+            tls_listeners.push(OverlapCandidate { index, listener, protocol, hostname, certificates });
+        }
+    }
+    // Between two listeners that pass TLS through, the backends decide about their connections.
+    let others_of_port = |this: &OverlapCandidate<'_>| {
+        let (index, port, protocol) = (this.index, this.listener.port, this.protocol);
+        tls_listeners.iter().filter(move |other| {
+            let has_https = [protocol, other.protocol].contains(&ListenerProtocol::Https);
+            other.index != index && other.listener.port == port && has_https
         })
-        .collect();
-    let others_of_port = |this: &HttpsListener<'_>| {
-        let (index, port) = (this.index, this.listener.port);
-        https_listeners.iter().filter(move |other| other.index != index && other.listener.port == port)
     };
     let mut conditions = BTreeMap::new();
-    for this in &https_listeners {
+    for this in &tls_listeners {
         let field = format!("spec.listeners[{}]", this.index);
         if let Some(other) = others_of_port(this).find(|other| intersects(&other.hostname, &this.hostname)) {
             let message = format!("the hostname overlaps with that of listener {}", other.listener.name);
@@ -56,16 +57,18 @@ pub(super) fn find(listeners: &[Listener], certificates: &[Arc<Certificates>]) -
     conditions
 }
 
-struct HttpsListener<'l> {
+struct OverlapCandidate<'l> {
     index: usize,
     listener: &'l Listener,
+    protocol: ListenerProtocol,
     hostname: HostPattern,
+    /// Empty if TLS passes through.
     certificates: &'l Certificates,
 }
 
-impl HttpsListener<'_> {
+impl OverlapCandidate<'_> {
     /// Whether a certificate of this listener covers a host of the other one.
-    fn covers_host_of(&self, other: &HttpsListener<'_>) -> bool {
+    fn covers_host_of(&self, other: &OverlapCandidate<'_>) -> bool {
         let mut names = self.certificates.all().iter().flat_map(|certificate| &certificate.names);
         names.any(|name| covers_listener_host(name, &other.hostname))
     }

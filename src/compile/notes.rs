@@ -29,7 +29,8 @@ pub(super) fn verdict(
         Kind::EndpointSlice => slice_notes(store, &id.key),
         Kind::BackendTlsPolicy => vec![Diagnostic::warning(
             "spec.targetRefs",
-            "BackendTLSPolicy is not supported by this version, so requests to its targets get status 500",
+            "BackendTLSPolicy is not supported by this version, so requests to its targets get status 500, and \
+             connections of TCPRoutes are reset",
             "remove the policy if plain text to the targets is acceptable",
         )],
         kind if store.unserved.contains_key(id) => vec![Diagnostic::warning(

@@ -1,4 +1,5 @@
-//! Maintains the routers of Gateway listeners, and the snapshot; rebuilds only routers whose routes changed.
+//! Maintains the routers of Gateway listeners, and the snapshot. Rebuilds only HTTP routers whose routes changed, and
+//! the rules for connections with their Gateway.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -120,8 +120,11 @@ impl HttpBind {
         self.listeners.most_specific(host)
     }
 
-    /// The listener that TLS SNI selects for this server name. The name is lower case.
+    /// The HTTP listener that TLS SNI selects for this server name. The name is lower case.
     pub fn listener_by_server_name(&self, name: Option<&str>) -> Option<&Arc<HttpListener>> {
+        if self.tls.as_ref().is_some_and(|tls| tls.passes_through(name.unwrap_or_default())) {
+            return None;
+        }
         port_tls::select_by_server_name(&self.listeners, name)
     }
 

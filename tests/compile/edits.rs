@@ -430,6 +430,7 @@ fn initial_objects() -> Vec<AnyObject> {
     objects.extend((0..4).map(|_| gateway(&mut random)));
     objects.extend((0..4).map(|_| service(&mut random)));
     objects.extend((0..8).map(|_| route(&mut random)));
+    objects.extend((0..4).map(|_| stream_route(&mut random)));
     objects
 }
 
@@ -449,6 +450,7 @@ fn edit(random: &mut fastrand::Rng) -> Batch {
             7 if random.bool() => backend_tls_policy(random),
             8 => secret(random),
             7 => namespace(random),
+            9 => stream_route(random),
             _ => route(random),
         };
         if random.u8(..4) == 0 {
@@ -490,7 +492,7 @@ fn gateway(random: &mut fastrand::Rng) -> AnyObject {
             let mut listener = json!({
                 "name": pick(random, &["one", "two", "three", "four"]),
                 "port": if random.bool() { 80 } else { 81 + index },
-                "protocol": pick(random, &["HTTP", "HTTP", "HTTP", "TCP", "HTTPS", "HTTPS"]),
+                "protocol": pick(random, &["HTTP", "HTTP", "HTTP", "TCP", "HTTPS", "HTTPS", "TLS", "TLS"]),
                 "allowedRoutes": {"namespaces": match random.u8(..4) {
                     0 => json!({"from": "Same"}),
                     1 => json!({"from": "Selector", "selector": {"matchLabels": {"team": "web"}}}),
@@ -503,6 +505,9 @@ fn gateway(random: &mut fastrand::Rng) -> AnyObject {
             if listener["protocol"] == "HTTPS" {
                 let references = (0..random.usize(1..3)).map(|_| json!({"name": pick(random, &["k", "l"])}));
                 listener["tls"] = json!({"certificateRefs": references.collect::<Vec<_>>()});
+            }
+            if listener["protocol"] == "TLS" {
+                listener["tls"] = json!({"mode": pick(random, &["Passthrough", "Passthrough", "Terminate"])});
             }
             listener
         })
@@ -524,6 +529,30 @@ fn gateway(random: &mut fastrand::Rng) -> AnyObject {
         "creationTimestamp": format!("202{}-01-01T00:00:00Z", random.u8(..4)),
     });
     parse(Kind::Gateway, json!({"metadata": metadata, "spec": spec}))
+}
+
+/// A TCPRoute or TLSRoute.
+fn stream_route(random: &mut fastrand::Rng) -> AnyObject {
+    let mut backend = json!({"name": pick(random, &["s", "t", "u"]), "port": random.i32(80..83)});
+    if random.u8(..3) == 0 {
+        backend["namespace"] = json!(pick(random, NAMESPACES));
+    }
+    let parent = json!({"name": pick(random, &["g", "h"]), "namespace": pick(random, &["a", "b"])});
+    let mut spec = json!({"parentRefs": [parent], "rules": [{"backendRefs": [backend]}]});
+    let kind = if random.u8(..3) == 0 { Kind::TcpRoute } else { Kind::TlsRoute };
+    if kind == Kind::TlsRoute {
+        let hosts: Vec<_> = (0..random.usize(1..4)).map(|_| pick(random, HOSTS)).collect();
+        spec["hostnames"] = json!(hosts);
+    }
+    let mut metadata = json!({
+        "namespace": pick(random, NAMESPACES),
+        "name": pick(random, &["p", "q", "r"]),
+        "creationTimestamp": format!("202{}-01-01T00:00:00Z", random.u8(..4)),
+    });
+    if random.u8(..6) == 0 {
+        metadata["annotations"] = json!({"konghq.com/plugins": "deny"});
+    }
+    parse(kind, json!({"metadata": metadata, "spec": spec}))
 }
 
 fn route(random: &mut fastrand::Rng) -> AnyObject {

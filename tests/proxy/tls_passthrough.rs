@@ -38,20 +38,27 @@ fn passthrough(routes: Vec<(&str, StreamAction)>) -> (HostPattern, TlsListener) 
     (HostPattern::parse(Some("*.example")), TlsListener::Passthrough(passthrough))
 }
 
-/// A server whose only port has this TLS listener, and this HTTPS listener.
-async fn start(options: Options, tls: (HostPattern, TlsListener), https: HttpsListener) -> TestServer {
+/// A snapshot whose only port has this TLS listener, if any, and this HTTPS listener.
+fn snapshot_with(address: SocketAddr, tls: Option<(HostPattern, TlsListener)>, https: HttpsListener) -> Snapshot {
     let https_listener = HttpListener { name: "https".into(), port: 443, ..listener(https.routes) };
     let certificates = TlsListener::Terminate(Arc::new(Certificates::new(https.certificates)));
     let hostname = HostPattern::parse(Some(https.hostname));
     let listeners = HostMap::new([(hostname.clone(), Arc::new(https_listener))]);
-    start_with(options, listeners, HostMap::new([tls, (hostname, certificates)])).await
+    let tls = HostMap::new(tls.into_iter().chain([(hostname, certificates)]));
+    snapshot_of(address, Bind::with_http(listeners, Some(PortTls::new(tls))))
 }
 
-async fn start_with(options: Options, listeners: HostMap<Arc<HttpListener>>, tls: HostMap<TlsListener>) -> TestServer {
+fn snapshot_of(address: SocketAddr, bind: Bind) -> Snapshot {
+    Snapshot { binds: [(BindAddress::tcp(address), Arc::new(bind))].into(), ..Snapshot::default() }
+}
+
+async fn start(options: Options, tls: (HostPattern, TlsListener), https: HttpsListener) -> TestServer {
+    start_with(options, |address| snapshot_with(address, Some(tls), https)).await
+}
+
+async fn start_with(options: Options, snapshot: impl FnOnce(SocketAddr) -> Snapshot) -> TestServer {
     let (address, reserved) = reserve_address();
-    let bind = Bind::with_http(listeners, Some(PortTls::new(tls)));
-    let snapshot = Snapshot { binds: [(BindAddress::tcp(address), Arc::new(bind))].into(), ..Snapshot::default() };
-    let server = TestServer::start(options, address, reserved, snapshot);
+    let server = TestServer::start(options, address, reserved, snapshot(address));
     assert_eq!(server.proxy.reconcile().await.get(&BindAddress::tcp(address)), Some(&BindState::Bound));
     server
 }
@@ -149,7 +156,11 @@ async fn connections_without_route_are_reset_and_unknown_names_rejected() {
     wait_for_count(&server, "unknown_name", 2.0).await;
     assert_eq!(outcome_count(&server, "no_route"), 1.0);
     // A port without termination has no TLS handshakes, so the client gets no alert.
-    let server = start_with(Options::default(), HostMap::default(), HostMap::new([passthrough(vec![])])).await;
+    let server = start_with(Options::default(), |address| {
+        let tls = PortTls::new(HostMap::new([passthrough(vec![])]));
+        snapshot_of(address, Bind::with_http(HostMap::default(), Some(tls)))
+    })
+    .await;
     assert_eq!(handshake_error(connector.connect(&server, "a.org").await), "ConnectionReset");
     wait_for_count(&server, "unknown_name", 1.0).await;
 }
@@ -163,6 +174,27 @@ async fn requests_for_a_host_that_passes_through_are_misdirected() {
         client.send(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
         assert_eq!(client.response().await.status, status, "{host}");
     }
+}
+
+#[tokio::test]
+async fn host_that_begins_to_pass_through_is_misdirected_on_open_connections() {
+    let certificate = certificate(&["b.example"]);
+    let endpoint = Endpoint::ok().await;
+    let https = || HttpsListener {
+        hostname: "",
+        certificates: vec![Arc::clone(&certificate)],
+        routes: routes_to(endpoint.address),
+    };
+    let server = start_with(Options::default(), |address| snapshot_with(address, None, https())).await;
+    let mut client = TestTlsConnector::new().connect(&server, "b.example").await.unwrap();
+    let mut status = async || {
+        client.send("GET / HTTP/1.1\r\nhost: b.example\r\n\r\n").await;
+        client.response().await.status
+    };
+    assert_eq!(status().await, 200);
+    server.snapshot.store(Arc::new(snapshot_with(server.address, Some(passthrough(vec![])), https())));
+    // A browser repeats the request on a new connection, which reaches the backend.
+    assert_eq!(status().await, 421);
 }
 
 #[tokio::test]

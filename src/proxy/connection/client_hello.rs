@@ -27,7 +27,7 @@ pub(in crate::proxy) struct ReceivedHello {
 }
 
 impl ReceivedHello {
-    /// Reads the ClientHello of a new connection. The client gets an alert if it is invalid.
+    /// Reads the ClientHello of a new connection. The client gets an alert if rustls finds it invalid.
     pub(in crate::proxy) async fn read(mut stream: TcpStream) -> Result<Self, ClientHandshakeError> {
         let mut acceptor = Acceptor::default();
         let mut bytes = BytesMut::with_capacity(CHUNK_SIZE);
@@ -38,7 +38,7 @@ impl ReceivedHello {
                 Ok(_) => {}
             }
             let new_bytes = &bytes[start..];
-            // rustls takes less only if a record is too large.
+            // rustls takes less only if it has no room for a record.
             let is_too_large = acceptor.read_tls(&mut &*new_bytes).ok() != Some(new_bytes.len());
             match acceptor.accept() {
                 Ok(Some(accepted)) if !is_too_large => {
@@ -84,8 +84,8 @@ pub(super) fn normalize_name(server_name: &str) -> Arc<str> {
 /// The most bytes to read at once: rustls takes so many if it holds the rest of a record of the maximum size. Most
 /// ClientHellos are smaller, even with a post-quantum key exchange.
 const CHUNK_SIZE: usize = 2048;
-/// The most bytes until the ClientHello is complete. rustls limits its size to 64 KiB, but not its number of records.
-const MAX_SIZE: usize = 128 * 1024;
+/// The most bytes until the ClientHello is complete, as in nginx.
+pub(in crate::proxy) const MAX_SIZE: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -130,7 +130,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_bytes_of_the_hello_are_kept() {
-        for size in [0, 4_000, 20_000, 50_000] {
+        for size in [0, 4_000, 14_000] {
             let hello = client_hello("A.Example", size);
             let middle = hello.len() / 2;
             for parts in [vec![&hello[..]], hello.chunks(700).collect(), vec![&hello[..middle], &hello[middle..]]] {
@@ -150,18 +150,20 @@ mod tests {
     #[tokio::test]
     async fn invalid_hellos_are_rejected() {
         let hello = client_hello("a.example", 0);
-        // Each byte of the message in a record of its own, with a message that is longer than the limit allows.
-        let tiny_records: Vec<u8> = std::iter::once(&[22, 3, 1, 0, 4, 1, 0, 0xff, 0xfe][..])
-            .chain(std::iter::repeat_n(&[22, 3, 1, 0, 1, 0][..], 60_000))
+        // Each byte of the message in a record of its own.
+        let tiny_records: Vec<u8> = std::iter::once(&[22, 3, 1, 0, 4, 1, 0, 0x3f, 0xfe][..])
+            .chain(std::iter::repeat_n(&[22, 3, 1, 0, 1, 0][..], 3_000))
             .flatten()
             .copied()
             .collect();
+        let large = client_hello("a.example", 17_000);
         for (bytes, expected) in [
             (&b""[..], ClientHandshakeError::ClientDisconnected),
             (&hello[..hello.len() - 1], ClientHandshakeError::ClientDisconnected),
             (b"GET / HTTP/1.1\r\nhost: a.example\r\n\r\n", ClientHandshakeError::NotTls),
             (&[22, 3, 1, 0xff, 0xff, 1], ClientHandshakeError::NotTls),
             (&tiny_records, ClientHandshakeError::ProtocolViolation),
+            (&large, ClientHandshakeError::ProtocolViolation),
         ] {
             let (result, received) = read(&[bytes]).await;
             assert_eq!(result.err(), Some(expected));

@@ -79,8 +79,8 @@ fn is_misdirected(
         (None, None) => false,
         (Some(session), Some(_)) => {
             let server_name = session.server_name.as_deref();
-            // The common case, which needs no lookup.
-            if server_name == Some(host) {
+            // The common case, which needs no lookup. Without a listener, the connection is older than the listeners.
+            if server_name == Some(host) && listener.is_some() {
                 return false;
             }
             let selected = bind.listener_by_server_name(server_name);

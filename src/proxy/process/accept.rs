@@ -178,8 +178,8 @@ async fn prepare(
     let mut timeout_reason = ClientHandshakeError::Timeout;
     let handshake = async {
         let hello = ReceivedHello::read(stream).await?;
-        let certificates = match tls_action(worker, connections, &hello) {
-            AssignedTls::Terminate(certificates) => certificates,
+        match tls_action(worker, connections, &hello) {
+            AssignedTls::Terminate => {}
             AssignedTls::Passthrough(assigned) => {
                 return Ok(PreparedConnection::Stream(StreamClient::tls(hello, address), assigned));
             }
@@ -192,12 +192,13 @@ async fn prepare(
                 tls::reject_server_name(hello).await;
                 return Err(ClientHandshakeError::UnknownName);
             }
-        };
+        }
         // Only clients that have sent their ClientHello get a permit, so that idle connections delay no others. The
         // semaphore is first come, first served, and waiting for it counts toward the handshake timeout.
         timeout_reason = ClientHandshakeError::Overload;
         let _permit = worker.handshake_permits.acquire().await;
         timeout_reason = ClientHandshakeError::Timeout;
+        let certificates = certificates(worker, connections, &hello);
         let (stream, session) = worker.tls.accept(hello, certificates).await?;
         let transport = Transport::Tls(Box::new(stream));
         Ok(PreparedConnection::Http { transport, address, session: Some(session) })
@@ -210,7 +211,7 @@ async fn prepare(
 
 /// What happens with a TLS connection.
 enum AssignedTls {
-    Terminate(Arc<Certificates>),
+    Terminate,
     Passthrough(AssignedStream),
     /// No listener has the server name. The client gets an alert.
     Alert,
@@ -223,11 +224,19 @@ fn tls_action(worker: &Worker, connections: &ListenerConnections, hello: &Receiv
     let view = worker.view();
     let tls = view.http_bind(&connections.address).and_then(|bind| bind.tls.as_ref());
     match tls.and_then(|tls| tls.action(hello.server_name.as_deref())) {
-        Some(TlsAction::Terminate(certificates)) => AssignedTls::Terminate(Arc::clone(certificates)),
+        Some(TlsAction::Terminate(_)) => AssignedTls::Terminate,
         Some(TlsAction::Passthrough(rule)) => AssignedTls::Passthrough(AssignedStream::new(worker, &view, rule)),
         None if tls.is_some_and(PortTls::only_passes_through) => AssignedTls::Reset,
         None => AssignedTls::Alert,
     }
+}
+
+/// The current certificates for the server name, which may have changed while the connection waited for a permit. Empty
+/// if the listener no longer terminates TLS.
+fn certificates(worker: &Worker, connections: &ListenerConnections, hello: &ReceivedHello) -> Arc<Certificates> {
+    let view = worker.view();
+    let bind = view.http_bind(&connections.address);
+    bind.and_then(|bind| bind.certificates(hello.server_name.as_deref())).cloned().unwrap_or_default()
 }
 
 /// Reads the PROXY header and returns the client's address. None if the header is missing or invalid.

@@ -1,5 +1,5 @@
-//! The metrics and the access log, in which requests and TCP connections are recorded when they end. What is known
-//! about a request until then is in `../http/request_record.rs`, about a TCP connection in
+//! The metrics and the access log, in which requests and forwarded connections are recorded when they end. What is
+//! known about a request until then is in `../http/request_record.rs`, about a forwarded connection in
 //! `../stream/connection_record.rs`.
 
 pub mod access_log;
