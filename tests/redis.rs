@@ -249,11 +249,11 @@ async fn synchronized_replicas_see_each_other() {
     assert_eq!(remaining(&second).await, Some(49), "the second replica is not synchronized yet");
     until("both replicas are synchronized", async || sum_at_server() == "11").await;
     // Each synchronization also returns the requests of the other replica.
-    for count in 2..5 {
+    for sent_by_second in 2..5 {
         let left = remaining(&second).await;
-        // When `count` is 2, the server has the first synchronization, but its reply may not have reached the replica.
-        assert!(count == 2 || left == Some(50 - 10 - count), "{left:?} after {count}");
-        until("both replicas are synchronized", async || sum_at_server() == (10 + count).to_string()).await;
+        // At the second request, the response to the first synchronization may not have reached this replica.
+        assert!(sent_by_second == 2 || left == Some(50 - 10 - sent_by_second), "{left:?} after {sent_by_second}");
+        until("both replicas are synchronized", async || sum_at_server() == (10 + sent_by_second).to_string()).await;
     }
     // With `sync_rate`, unlike without it, rejected requests are not counted.
     until("the limit is reached", async || send_request(&second).await.reply.is_some()).await;

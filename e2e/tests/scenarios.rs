@@ -64,8 +64,8 @@ fn plugins_protect_routes_and_report_errors() {
 
 #[test]
 fn replicas_and_unprepared_clusters_work() {
+    // A new cluster starts without CRDs, which the first part installs. An existing one has them.
     let has_new_cluster = scenario::can_start_new_cluster("CRDs that come late");
-    // A new cluster starts without CRDs, which come late.
     let options = Options { channel: (!has_new_cluster).then_some(Channel::Standard), ..Options::named("late") };
     scenario::run_with(options, async |cluster| {
         if has_new_cluster {

@@ -82,7 +82,7 @@ pub(super) fn queue_statuses(queue: &StatusQueue, changes: &VerdictChanges, is_s
     }
 }
 
-/// The candidate with the name of this Pod, and outside of a Pod with the host name. The Lease is in
+/// The candidate. Its name is that of this Pod, or the host name if Portico does not run in a Pod. The Lease is in
 /// `election_namespace`, and if that is unset, in the namespace of this Pod or in the default one.
 fn election_candidate(options: &ClusterOptions) -> LeaderCandidate {
     let variable = |name| env::var(name).ok().filter(|value: &String| !value.is_empty());

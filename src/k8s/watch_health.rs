@@ -47,8 +47,8 @@ struct WatchState {
     failing_since: Option<Instant>,
     /// Since when the server responds with 429. Other errors in between do not clear this time.
     throttled_since: Option<Instant>,
-    /// Set by the method of the same name of [`WatchHealth`]. Only the first list clears the flag, whatever errors
-    /// follow. Until then a Service may have a BackendTLSPolicy that requires TLS, so Services get no requests.
+    /// Set by the method of the same name of [`WatchHealth`], and cleared only by the first list, whatever errors
+    /// follow. For example, no Service gets requests while this is set for BackendTLSPolicies: one may require TLS.
     unreadable_before_first_list: bool,
     /// The last error, except that a 429 does not replace the error of an unreadable watch. None while the watch works.
     error: Option<WatchError>,
@@ -145,7 +145,7 @@ impl WatchHealth {
         kinds.collect()
     }
 
-    /// Restarts the times after which errors count as lasting, at the end of an outage of the whole server.
+    /// At the end of an outage of the whole server: from now on, errors must last again before a watch is unreadable.
     pub(super) fn clear_failures(&self) {
         for state in self.watches.lock().values_mut() {
             (state.failing_since, state.throttled_since) = (None, None);
@@ -165,9 +165,9 @@ impl WatchHealth {
     pub(super) fn crds_forbidden(&self) -> Option<String> {
         let watches = self.watches.lock();
         let state = watches.get(&WatchSubject::Crds)?;
-        // One 403 is not enough: a starting server may send it for a moment, and statuses would report an unknown
-        // release. For objects one is enough (`is_unreadable`), because readiness does not wait for them after a 403,
-        // and a kind that is neither listed nor unreadable would count as one without objects.
+        // A single 403 may come from a server that is starting, and statuses would report an unknown release. For
+        // objects a single 403 counts (`is_unreadable`): readiness stops waiting for them, and must not take the kind
+        // for one without objects.
         let watch_error =
             state.error.as_ref().filter(|watch_error| watch_error.forbidden && state.forbidden_in_a_row > 1)?;
         Some(watch_error.message.clone())
@@ -268,7 +268,7 @@ impl WatchReporter {
                     // A 429 says nothing about the cause of the failure, so the earlier error is kept.
                     return true;
                 }
-                // The time of the requested delay must not count as failing, so the next error starts a new count.
+                // The server has asked for a delay, which is not a failure. The next error sets the time again.
                 state.failing_since = None;
             } else {
                 state.failing_since.get_or_insert_with(Instant::now);

@@ -102,9 +102,9 @@ impl DependencyIndex {
             }
             for dependent in self.dependents(id) {
                 let is_new = affected.insert(dependent.clone());
-                // A consumer is a member of a group only if the group has a served class. Other changes of what a group
-                // refers to do not affect its members. Such a change may have affected the group already, so `is_new`
-                // does not matter here.
+                // A consumer is a member of a group only if the group has a served class, so a change of the class
+                // affects the members; a change of another object that the group refers to does not. The group may be
+                // affected by such an object already, so `is_new` does not matter here.
                 let decides_membership = id.kind == Kind::IngressClass && dependent.kind == Kind::KongConsumerGroup;
                 if (is_new && is_intermediate(dependent.kind)) || decides_membership {
                     pending.push(dependent);

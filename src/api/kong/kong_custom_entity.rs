@@ -9,7 +9,7 @@ use super::schema::{free_form, immutable};
 use crate::api::gateway::schema::form;
 use crate::api::gateway::schema::rule::rule;
 
-/// An entity that belongs to a plugin of Kong, in addition to the plugin's configuration. Not served: Portico has no
+/// An entity of a type that a plugin of Kong defines, such as a list that the plugin reads. Not served: Portico has no
 /// plugin that defines types of entities.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct KongCustomEntity {

@@ -41,7 +41,7 @@ pub struct AddressState {
     pub status_addresses: BTreeMap<ObjectKey, Vec<IpAddr>>,
     /// The state of the Services in front of Gateways.
     pub gateway_services: BTreeMap<ObjectKey, GatewayService>,
-    /// The unspecified address of each address family that the Pod has, for Gateways behind Services.
+    /// `0.0.0.0` and `::`, as far as the Pod has addresses of the family, for Gateways behind Services.
     pub unspecified_addresses: Vec<IpAddr>,
     /// Addresses of all Portico Pods, for Gateways behind Services: requests sent to them would loop.
     pub replica_addresses: BTreeSet<IpAddr>,

@@ -30,11 +30,12 @@ use origin::{AllowOrigin, OriginRules, ParsedOrigin};
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     /// Origins that may read responses; if empty, all origins. An entry is `*`; an origin such as
-    /// `https://shop.example:8443`, which matches nothing without its scheme; or an origin whose host begins with `*.`,
-    /// which matches all subdomains but not the domain itself, and without a scheme those of every scheme. Any other
-    /// entry, with characters besides letters, digits and `.:/-`, is a regular expression: with a colon it must match
-    /// the whole origin, without a colon the whole host. If the only entry is an origin, every response contains this
-    /// origin, and the browser compares it with the origin of the page.
+    /// `https://shop.example:8443`; or an origin whose host begins with `*.`, which matches all subdomains but not the
+    /// domain itself. An origin needs its scheme; without a scheme, `*.shop.example` matches subdomains with any
+    /// scheme, and `shop.example` matches nothing. Any other entry, with characters besides letters, digits and
+    /// `.:/-`, is a regular expression: with a colon it must match the whole origin, without a colon the whole host. If
+    /// the only entry is an origin, every response contains this origin, and the browser compares it with the origin of
+    /// the page.
     origins: Vec<String>,
     /// Headers that cross-origin requests may have; if empty, all that the preflight request lists in
     /// `Access-Control-Request-Headers`.

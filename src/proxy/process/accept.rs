@@ -1,10 +1,12 @@
-//! Prepares an accepted connection for what its port serves. Each step has its own timeout and is counted by outcome.
+//! Prepares an accepted connection for what its port serves. The PROXY header and the TLS handshake, which includes the
+//! ClientHello, have a timeout each, and are counted by outcome.
 //!
 //! ```text
-//!   accepted ─▶ PROXY header ┬▶ ClientHello ┬▶ TLS handshake ─▶ client_connection::serve or http2::serve, by ALPN
-//!               if the peer  │   if the     └▶ stream::serve, if the listener of the server name passes TLS through
-//!               is a trusted │   port has TLS
-//!               proxy        └▶ stream::serve, if the port has a TCP listener
+//!   accepted ─▶ PROXY header, if the peer is a trusted proxy
+//!                ├ plain HTTP ────────────────────────▶ client_connection::serve
+//!                ├ TLS: ClientHello ┬ TLS handshake ──▶ client_connection::serve or http2::serve, by ALPN
+//!                │                  └ passthrough ────▶ stream::serve
+//!                └ TCP ───────────────────────────────▶ stream::serve
 //! ```
 
 use std::future::poll_fn;
@@ -34,7 +36,7 @@ use crate::snapshot::Served;
 use crate::snapshot::certs::Certificates;
 use crate::snapshot::port_tls::{PortTls, TlsAction};
 
-/// A connection after the steps before its protocol.
+/// A connection that is ready to be served by its protocol.
 enum PreparedConnection {
     Http {
         transport: Transport,
@@ -132,7 +134,7 @@ async fn prepare_and_forward(
     stream::serve(client, assigned, &http.worker, &http.pools, connections, registration).await;
 }
 
-/// The steps before the first request that this connection needs.
+/// The steps that this connection needs before its first request.
 #[derive(Clone, Copy)]
 struct AcceptSteps {
     proxy_header: bool,
@@ -213,9 +215,9 @@ async fn prepare(
 enum AssignedTls {
     Terminate,
     Passthrough(AssignedStream),
-    /// No listener has the server name. The client gets an alert.
+    /// No listener has the server name, and some listener of the port terminates TLS. The client gets an alert.
     Alert,
-    /// The same on a port whose listeners all pass TLS through, which has no TLS handshakes.
+    /// No listener has the server name, and all listeners of the port pass TLS through. The connection is reset.
     Reset,
 }
 

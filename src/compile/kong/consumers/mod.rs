@@ -91,7 +91,7 @@ impl Consumers {
             let object = cx.store.kong_consumers.get(&id.key).filter(|_| is_served(cx, id));
             let after = object.map(|object| read_consumer(cx, object));
             let before = match &after {
-                // The same id as in the other case, whose digest need not be computed again.
+                // Saves the digest: this is `consumer_id(&id.key)`.
                 Some(after) => self.known.take(&after.consumer.id),
                 None => self.known.take(&consumer_id(&id.key)),
             };
@@ -292,8 +292,8 @@ fn read_consumer(cx: CompileContext<'_>, object: &Arc<Object<KongConsumer>>) -> 
     }
 }
 
-/// A hash that distinguishes consumers, equal in all processes. It covers the creation time, and for Secrets their
-/// resource version instead of their content, because metrics expose the fingerprint that it is part of.
+/// A hash that distinguishes consumers, equal in all processes. It covers the creation time. Of Secrets it covers the
+/// resource version and not the content, because metrics expose a fingerprint that includes this hash.
 fn content_hash(store: &Store, object: &Object<KongConsumer>, consumer: &Consumer) -> u64 {
     let mut hasher = DefaultHasher::new();
     let names = (&*consumer.id, consumer.username.as_deref(), consumer.custom_id().map(|id| &**id));

@@ -442,7 +442,7 @@ fn random_route(rng: &mut Rng) -> String {
     add_words(rng, &HOSTS, 2);
     add_words(rng, &PATHS, 3);
     add_words(rng, &OTHERS, 3);
-    // Each path is kept once, otherwise the result does not show which of two equal paths matched.
+    // Each word is kept once: with two equal paths, the result would not show which of them matched.
     let mut kept: Vec<&str> = Vec::new();
     for word in words {
         if !kept.contains(&word) {
