@@ -81,6 +81,7 @@ pub(super) fn plan(cx: CompileContext<'_>, gateways: &PlanMap<GatewayPlan>, rout
     backends.unsupported.extend(plugin_problem(kind, meta, &annotation_field(PLUGINS)));
     let ResolvedBackends { backends, upstreams, resolved_refs, unsupported } = backends;
     let is_served = unsupported.is_empty();
+    // All that is not served: the whole rule, or further rules.
     let mut dropped = unsupported;
     dropped.extend((0..more_rules.len()).map(|index| {
         let message = format!("only the first rule of a {kind} is served, since nothing distinguishes its connections");
@@ -150,7 +151,7 @@ impl ResolvedBackends {
 }
 
 /// A diagnostic if plugins are attached to the route or to the Service of a backend. Plugins may protect the backends,
-/// and they process requests only, so the connections are not forwarded without them.
+/// and they process requests only, so no connection is forwarded.
 fn plugin_problem(kind: Kind, meta: &Meta, field: &str) -> Option<Diagnostic> {
     // An empty list attaches no plugin.
     let plugins = meta.annotations.get(PLUGINS).filter(|plugins| list(plugins).next().is_some())?;

@@ -52,7 +52,7 @@ struct WatchState {
     unreadable_before_first_list: bool,
     /// The last error, except that a 429 does not replace the error of an unreadable watch. None while the watch works.
     error: Option<WatchError>,
-    /// Consecutive 403 responses.
+    /// Consecutive 403 responses, with or without 429 responses in between.
     forbidden_in_a_row: u32,
 }
 
@@ -166,8 +166,8 @@ impl WatchHealth {
         let watches = self.watches.lock();
         let state = watches.get(&WatchSubject::Crds)?;
         // A single 403 may come from a server that is starting, and statuses would report an unknown release. For
-        // objects a single 403 counts (`is_unreadable`): readiness stops waiting for them, and must not take the kind
-        // for one without objects.
+        // objects a single 403 counts (`is_unreadable`), because readiness stops waiting for the kind: it must be known
+        // as unreadable by then, and not as a kind without objects.
         let watch_error =
             state.error.as_ref().filter(|watch_error| watch_error.forbidden && state.forbidden_in_a_row > 1)?;
         Some(watch_error.message.clone())

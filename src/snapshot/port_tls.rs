@@ -32,7 +32,7 @@ pub enum TlsListener {
 pub struct TlsPassthrough {
     /// One rule for each hostname of the routes.
     pub hosts: HostMap<Arc<StreamRule>>,
-    /// For server names that no route has. It has no route.
+    /// For server names without a route: the connections are counted and reset.
     pub unrouted: Arc<StreamRule>,
 }
 
@@ -84,7 +84,8 @@ impl PortTls {
         self.certificates().next().is_none()
     }
 
-    /// Whether requests for this host belong to a listener that forwards connections without decrypting them.
+    /// Whether the host is one of a listener that forwards connections without decrypting them. A request for it came
+    /// on a connection that was opened for another host.
     pub(super) fn passes_through(&self, host: &str) -> bool {
         self.has_passthrough && matches!(self.listeners.most_specific(host), Some(TlsListener::Passthrough(_)))
     }

@@ -33,7 +33,8 @@ impl ReceivedHello {
         let mut bytes = BytesMut::with_capacity(CHUNK_SIZE);
         loop {
             let start = bytes.len();
-            match stream.read_buf(&mut (&mut bytes).limit(CHUNK_SIZE)).await {
+            let most = CHUNK_SIZE.min(MAX_SIZE - start);
+            match stream.read_buf(&mut (&mut bytes).limit(most)).await {
                 Ok(0) | Err(_) => return Err(ClientHandshakeError::ClientDisconnected),
                 Ok(_) => {}
             }
@@ -81,8 +82,8 @@ pub(super) fn normalize_name(server_name: &str) -> Arc<str> {
     name.to_ascii_lowercase().into()
 }
 
-/// The most bytes to read at once: rustls takes so many if it holds the rest of a record of the maximum size. Most
-/// ClientHellos are smaller, even with a post-quantum key exchange.
+/// The most bytes to read at once: rustls has room for them even if all but the last byte of a record of the maximum
+/// size came before. Most ClientHellos are smaller, even with a post-quantum key exchange.
 const CHUNK_SIZE: usize = 2048;
 /// The most bytes until the ClientHello is complete, as in nginx.
 pub(in crate::proxy) const MAX_SIZE: usize = 16 * 1024;
