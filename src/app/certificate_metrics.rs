@@ -99,7 +99,7 @@ mod tests {
         let listeners = lists.into_iter().enumerate().map(|(index, list)| {
             (HostPattern::parse(Some(&format!("{index}.example"))), Arc::new(Certificates::new(list)))
         });
-        let bind = Bind::with_http(HostMap::default(), Some(PortTls::terminating(listeners.collect())));
+        let bind = Bind::with_http(HostMap::default(), Some(PortTls::terminating(listeners)));
         let snapshot = Snapshot {
             binds: [(BindAddress::tcp("127.0.0.1:443".parse().unwrap()), Arc::new(bind))].into(),
             ..Snapshot::default()

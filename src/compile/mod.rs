@@ -4,11 +4,11 @@
 //!   changes ─▶ affected.rs ─▶ kong/plugins/ ─▶ planning.rs ─▶ ingress/ ─▶ routers.rs ─▶ Snapshot
 //!                                                                                 └▶ verdict_updates.rs ─▶ Verdicts
 //!                                                                                    kong/consumers/
-//!   planning.rs ┬ gateway.rs     listener.rs  certificates.rs
+//!   planning.rs ┬ gateway.rs       listener.rs  certificates.rs
 //!               ├ http_route/      matches.rs  filters.rs  cors.rs  retry.rs ┐
-//!               └ stream_route.rs  backend_reference.rs ┐                      ├ route_plan.rs  attachment.rs
-//!                                                      │                      ┘
-//!   ingress/kong/                backend.rs ───────────┴ backend/: Service ─▶ upstream
+//!               └ stream_route.rs  backend_reference.rs ─┐                   ├ route_plan.rs  attachment.rs
+//!                                                        │                   ┘
+//!   ingress/kong/                  backend.rs ───────────┴ backend/: Service ─▶ upstream
 //! ```
 //!
 //! Invalid input never fails the compilation: the verdict on its object reports it, and other objects are compiled. The

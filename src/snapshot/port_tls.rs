@@ -50,8 +50,8 @@ impl PortTls {
     }
 
     /// A port whose listeners all terminate TLS.
-    pub fn terminating(listeners: HostMap<Arc<Certificates>>) -> Self {
-        let listeners = listeners.iter().map(|(host, all)| (host.clone(), TlsListener::Terminate(Arc::clone(all))));
+    pub fn terminating(listeners: impl IntoIterator<Item = (HostPattern, Arc<Certificates>)>) -> Self {
+        let listeners = listeners.into_iter().map(|(host, all)| (host, TlsListener::Terminate(all)));
         PortTls::new(listeners.collect())
     }
 

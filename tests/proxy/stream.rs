@@ -100,6 +100,16 @@ pub(crate) async fn wait_for_outcome(server: &TestServer, outcome: &str, count: 
     .await;
 }
 
+/// Waits until no connection is open. That is counted last, after the connection is in the access log.
+pub(crate) async fn wait_until_closed(server: &TestServer) {
+    with_timeout("the end of all connections", async {
+        while scrape(server)["portico_streams"] != 0.0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
 /// The connections with this outcome, over all backends.
 pub(crate) fn outcome_count(server: &TestServer, outcome: &str) -> f64 {
     let label = format!("outcome=\"{outcome}\"");
@@ -437,13 +447,7 @@ async fn connections_are_logged_and_counted_once() {
     malformed.send("hello, who is there?\r\n").await;
     assert_eq!(malformed.read_to_end().await.unwrap_or_default(), b"");
     wait_for_outcome(&server, "completed", 1.0).await;
-    // Counted last, after the connection is in the access log.
-    with_timeout("the end of the connection", async {
-        while scrape(&server)["portico_streams"] != 0.0 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
+    wait_until_closed(&server).await;
     assert_eq!(endpoint.log.connections(), 1);
 
     let metrics = scrape(&server);

@@ -68,7 +68,7 @@ pub(crate) fn secure_snapshot(address: std::net::SocketAddr, listeners: Vec<TlsL
             .push((hostname.clone(), Arc::new(HttpListener { name, port: 443, ..listener(listener_spec.routes) })));
         certificates.push((hostname, Arc::new(Certificates::new(listener_spec.certificates))));
     }
-    let tls = Some(PortTls::terminating(HostMap::new(certificates)));
+    let tls = Some(PortTls::terminating(certificates));
     Snapshot {
         binds: [(BindAddress::tcp(address), Arc::new(Bind::with_http(HostMap::new(http_listeners), tls)))].into(),
         ..Snapshot::default()

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 
 use crate::accounting::{access_log_records, scrape};
 use crate::harness::{Endpoint, Options, TestServer, listener, reserve_address, routes_to, upstream, with_timeout};
-use crate::stream::{outcome_count, to_upstream, wait_for_outcome};
+use crate::stream::{outcome_count, to_upstream, wait_for_outcome, wait_until_closed};
 use crate::tls::wait_for_count;
 use crate::tls_harness::{TestTlsConnector, TlsListener as HttpsListener};
 use crate::tls_harness::{certificate, handshake_error, leaf, start_tls_server};
@@ -210,12 +210,7 @@ async fn passed_connections_need_no_handshake_permit_and_are_logged() {
     assert_eq!(client.get("/").await.status, 200);
     drop(client);
     wait_for_outcome(&server, "completed", 1.0).await;
-    with_timeout("the end of the connection", async {
-        while scrape(&server)["portico_streams"] != 0.0 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
+    wait_until_closed(&server).await;
     server.log.finish();
     let records = access_log_records(&path);
     let record = &records[0];

@@ -153,8 +153,7 @@ pub(super) fn stream_upstream_key(
     is_encrypted: bool,
     via_cluster_ip: bool,
 ) -> Result<UpstreamKey, (String, &'static str)> {
-    let problem = || backend_tls_policy::plain_text_problem(cx, &service.meta.key, port);
-    if let Some(problem) = (!is_encrypted).then(problem).flatten() {
+    if !is_encrypted && let Some(problem) = backend_tls_policy::plain_text_problem(cx, &service.meta.key, port) {
         return Err(problem);
     }
     let ObjectKey { namespace, name } = service.meta.key.clone();

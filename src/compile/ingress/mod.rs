@@ -189,7 +189,7 @@ impl IngressCompiler {
             let tls = is_secure.then(|| {
                 let certificates = self.certificates.iter();
                 let listeners = certificates.map(|(host, all)| (host.clone(), Arc::clone(all)));
-                PortTls::terminating(HostMap::new(listeners))
+                PortTls::terminating(listeners)
             });
             let listeners = HostMap::new([(HostPattern::Any, Arc::new(listener))]);
             self.binds.insert(BindAddress::tcp(address), Arc::new(Bind::with_http(listeners, tls)));

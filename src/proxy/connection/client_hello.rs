@@ -86,7 +86,7 @@ pub(super) fn normalize_name(server_name: &str) -> Arc<str> {
 /// size came before. Most ClientHellos are smaller, even with a post-quantum key exchange.
 const CHUNK_SIZE: usize = 2048;
 /// The most bytes until the ClientHello is complete, as in nginx.
-pub(in crate::proxy) const MAX_SIZE: usize = 16 * 1024;
+const MAX_SIZE: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
