@@ -1,17 +1,16 @@
 //! Sets the request headers that inform the endpoint about the client. Plugins and filters run afterwards.
 
-use http::header::{EXPECT, HOST};
+use http::header::HOST;
 use http::{HeaderValue, Request};
 
-use super::headers::{self, join_cookies, strip_request};
+use super::headers::{self, strip_request};
 use super::real_ip_headers;
 use super::request_body::RequestBody;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_id::X_REQUEST_ID;
 use crate::snapshot::rule_options::ForwardingHeaderStyle;
 
-/// Removes hop-by-hop headers and `Expect`, joins the Cookie fields, and sets the forwarding headers, request id and
-/// Host.
+/// Removes hop-by-hop headers and `Expect`, and sets the forwarding headers, request id and Host.
 pub(in crate::proxy) fn set_forwarding_headers(
     cx: &RequestContext<'_>,
     routed: &RoutedRequest<'_>,
@@ -32,8 +31,6 @@ pub(in crate::proxy) fn set_forwarding_headers(
             ForwardingHeaderStyle::RealIp => &real_ip_headers::FORWARDING_HEADERS,
         },
     );
-    headers.remove(EXPECT);
-    join_cookies(headers);
     let port = peer.client.port_value(routed.listener.port);
     match style {
         ForwardingHeaderStyle::Forwarded => peer.client.set_forwarding_headers(headers, &host.raw, &port),

@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::request_id::X_REQUEST_ID;
@@ -14,11 +16,17 @@ pub(in crate::proxy) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     strip_and_visit(headers, |_| {});
 }
 
-/// Removes hop-by-hop fields of a request, and fields that a backend could mistake for the `managed` ones that Portico
-/// sets.
+/// Removes hop-by-hop fields of a request, `Expect`, which Portico answers itself, and fields that a backend could
+/// mistake for the `managed` ones that Portico sets.
 pub(in crate::proxy) fn strip_request(headers: &mut HeaderMap, managed: &[HeaderName]) {
-    let mut is_spoofed = false;
-    strip_and_visit(headers, |name| is_spoofed |= header_spoofing::is_spoofed(name, managed));
+    let (mut is_spoofed, mut has_expectation) = (false, false);
+    strip_and_visit(headers, |name| {
+        is_spoofed |= header_spoofing::is_spoofed(name, managed);
+        has_expectation |= name == EXPECT;
+    });
+    if has_expectation {
+        headers.remove(EXPECT);
+    }
     if is_spoofed {
         header_spoofing::remove_spoofed(headers, managed);
     }
@@ -84,6 +92,10 @@ pub(in crate::proxy) fn contains_token(value: &HeaderValue, token: &str) -> bool
 
 /// Joins the Cookie fields of an HTTP/2 request into one, as HTTP/1 requires (RFC 9113, section 8.2.3).
 pub(in crate::proxy) fn join_cookies(headers: &mut HeaderMap) {
+    let has_repeated_field = headers.keys_len() < headers.len();
+    if !has_repeated_field {
+        return;
+    }
     let mut fields = headers.get_all(COOKIE).iter();
     if fields.next().is_none() || fields.next().is_none() {
         return;

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use http::header::HOST;
-use http::uri::{Authority, PathAndQuery};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 
 use super::early_exit::EarlyExit;
 use super::framing;
+use super::headers::join_cookies;
 use super::request_body::RequestBody;
 use super::request_context::RequestContext;
 use super::request_error::RequestError;
@@ -32,6 +33,8 @@ pub(in crate::proxy) fn read_target(
     }
     let upgrade = Upgrade::take(request)?;
     framing::check_request(request)?;
+    // Before fields are counted: a browser sends each cookie in a field of its own in HTTP/2.
+    join_cookies(request.headers_mut());
     if request.headers().len() > peer.worker().limits.max_request_fields {
         return Err(RequestError::TooManyHeaders.into());
     }
@@ -47,6 +50,8 @@ pub(in crate::proxy) fn read_target(
 pub(in crate::proxy) struct RequestHost {
     /// As in the request, with its port.
     pub(in crate::proxy) raw: HeaderValue,
+    /// The length of the name or address in `raw`, without the port.
+    name_length: usize,
     /// Whether `raw` is not the Host field, because that is missing or the target overrides it (RFC 9112, section
     /// 3.2.2).
     pub(in crate::proxy) is_overridden: bool,
@@ -61,52 +66,51 @@ impl RequestHost {
         headers: &HeaderMap,
         local: SocketAddr,
     ) -> Result<RequestHost, RequestError> {
+        const INVALID_HOST: RequestError =
+            RequestError::InvalidHost("the Host header is not a host name or address with an optional port");
         let mut fields = headers.get_all(HOST).iter();
         let field = fields.next();
         if fields.next().is_some() {
             return Err(RequestError::InvalidHost("the request has more than one Host header"));
         }
-        if let Some(authority) = uri.authority() {
-            // The field must be present and valid even when the target overrides it: a proxy in front may have used it.
-            if field.is_none() && version == Version::HTTP_11 {
+        // The field must be present and valid even when the target overrides it: a proxy in front may have used it.
+        let host = match field {
+            Some(field) => Some(RequestHost::parse(field.clone()).ok_or(INVALID_HOST)?),
+            None if version == Version::HTTP_11 => {
                 return Err(RequestError::InvalidHost("the request has no Host header"));
             }
-            if field.is_some_and(|field| !is_valid_host(field.as_bytes())) {
-                return Err(RequestError::InvalidHost(
-                    "the Host header is not a host name or address with an optional port",
-                ));
+            None => None,
+        };
+        let replacement = match (uri.authority(), host) {
+            (None, Some(host)) => return Ok(host),
+            (Some(authority), host) => {
+                // In HTTP/2, Host is optional and must equal `:authority` (RFC 9113, section 8.3.1).
+                let differs =
+                    |host: &RequestHost| !host.raw.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes());
+                if version == Version::HTTP_2 && host.as_ref().is_some_and(differs) {
+                    return Err(RequestError::InvalidHost("the Host header differs from the :authority"));
+                }
+                HeaderValue::from_str(authority.as_str()).ok()
             }
-            // In HTTP/2, Host is optional and must equal `:authority` (RFC 9113, section 8.3.1).
-            if version == Version::HTTP_2
-                && field.is_some_and(|field| !field.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()))
-            {
-                return Err(RequestError::InvalidHost("the Host header differs from the :authority"));
-            }
-            return Ok(RequestHost { raw: target_host(authority)?, is_overridden: true });
-        }
-        match field {
-            Some(field) if is_valid_host(field.as_bytes()) => {
-                Ok(RequestHost { raw: field.clone(), is_overridden: false })
-            }
-            Some(_) => {
-                Err(RequestError::InvalidHost("the Host header is not a host name or address with an optional port"))
-            }
-            None if version == Version::HTTP_10 => {
-                let local = HeaderValue::try_from(local.to_string()).expect("an address is a header value");
-                Ok(RequestHost { raw: local, is_overridden: true })
-            }
-            None => Err(RequestError::InvalidHost("the request has no Host header")),
-        }
+            (None, None) if version == Version::HTTP_10 => HeaderValue::try_from(local.to_string()).ok(),
+            (None, None) => return Err(RequestError::InvalidHost("the request has no Host header")),
+        };
+        let host = replacement.and_then(RequestHost::parse).ok_or(RequestError::InvalidTarget(
+            "the target's authority is not a host name or address with an optional port",
+        ))?;
+        Ok(RequestHost { is_overridden: true, ..host })
+    }
+
+    /// Reads a host with an optional port.
+    fn parse(raw: HeaderValue) -> Option<RequestHost> {
+        let name_length = host_name_length(raw.as_bytes())?;
+        Some(RequestHost { raw, name_length, is_overridden: false })
     }
 
     /// The name that listeners and routes are matched with: lower case, without port and without the trailing dot.
     pub(in crate::proxy) fn name(&self) -> Cow<'_, str> {
-        let raw = self.raw.to_str().unwrap_or_default();
-        let end = match raw.find(']') {
-            Some(bracket) => bracket + 1,
-            None => raw.find(':').unwrap_or(raw.len()),
-        };
-        let name = &raw[..end];
+        let name = &self.raw.as_bytes()[..self.name_length];
+        let name = std::str::from_utf8(name).expect("a host that was read consists of ASCII characters");
         let name = name.strip_suffix('.').unwrap_or(name);
         if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
             Cow::Owned(name.to_ascii_lowercase())
@@ -116,40 +120,28 @@ impl RequestHost {
     }
 }
 
-fn target_host(authority: &Authority) -> Result<HeaderValue, RequestError> {
-    if is_valid_host(authority.as_str().as_bytes())
-        && let Ok(value) = HeaderValue::from_str(authority.as_str())
-    {
-        return Ok(value);
-    }
-    Err(RequestError::InvalidTarget("the target's authority is not a host name or address with an optional port"))
-}
-
-/// Whether this is `name`, `name:port`, `[v6]` or `[v6]:port`. Only characters valid in a host are accepted, so that no
-/// backend can parse a path, a user or a second host from it.
-fn is_valid_host(host: &[u8]) -> bool {
-    let (name, rest) = if host.first() == Some(&b'[') {
-        let Some(bracket) = host.iter().position(|byte| *byte == b']') else { return false };
-        let address = &host[1..bracket];
-        if address.is_empty() || !address.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')) {
-            return false;
+/// The length of the name or address of a host, which is `name`, `name:port`, `[v6]` or `[v6]:port`; None for anything
+/// else. Only characters valid in a host are accepted, so that no backend can parse a path, a user or a second host from
+/// it.
+fn host_name_length(host: &[u8]) -> Option<usize> {
+    let is_address_byte = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
+    let is_name_byte = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    let length = if let [b'[', rest @ ..] = host {
+        let length = rest.iter().position(|byte| !is_address_byte(byte))?;
+        if length == 0 || rest[length] != b']' {
+            return None;
         }
-        (&host[..=bracket], &host[bracket + 1..])
+        length + 2
     } else {
-        let end = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
-        let name = &host[..end];
-        let is_name_byte = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-        if !name.iter().all(is_name_byte) {
-            return false;
-        }
-        (name, &host[end..])
+        host.iter().position(|byte| !is_name_byte(byte)).unwrap_or(host.len())
     };
-    let is_valid_port = match rest {
+    let is_valid_port = match &host[length..] {
         [] => true,
         [b':', port @ ..] => port.len() <= 5 && port.iter().all(u8::is_ascii_digit),
         _ => false,
     };
-    !name.is_empty() && name != b"." && is_valid_port
+    let name = &host[..length];
+    (!name.is_empty() && name != b"." && is_valid_port).then_some(length)
 }
 
 /// The path and query of a request.
