@@ -207,7 +207,7 @@ const LAYERS: &[Row] = &[
     (
         "upstream",
         &[
-            "counters dns health ssrf_guard tls",
+            "counters dns health socket_budget ssrf_guard tls",
             "load_balancing",
             "endpoints http2 registry socket",
             "connect pool raw_connection",

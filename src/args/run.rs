@@ -105,7 +105,7 @@ struct ListeningArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// Maximum number of client connections, and of connections to backends; more wait until one closes
+    /// Maximum number of client connections, and of connections to backends; more wait while idle ones close
     #[arg(long, value_name = "NUMBER", env = "PORTICO_MAX_CONNECTIONS")]
     #[arg(value_parser = parse_limit::<usize, 10_000_000>, default_value_t = ProxyLimits::DEFAULT.max_connections)]
     max_connections: usize,
@@ -130,6 +130,11 @@ struct LimitArgs {
     #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.client_idle_timeout))]
     client_idle_timeout: NonZeroTimeout,
 
+    /// Time in which a client may send nothing of a request body that the backend waits for
+    #[arg(long, value_name = "DURATION", env = "PORTICO_CLIENT_BODY_TIMEOUT")]
+    #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.request_body_timeout))]
+    client_body_timeout: NonZeroTimeout,
+
     /// Maximum number of concurrent requests on one HTTP/2 client connection
     #[arg(long, value_name = "NUMBER", env = "PORTICO_CLIENT_HTTP2_STREAMS")]
     #[arg(value_parser = parse_limit::<u32, 10_000>, default_value_t = ProxyLimits::DEFAULT.max_streams)]
@@ -149,6 +154,16 @@ struct LimitArgs {
     #[arg(long, value_name = "DURATION", env = "PORTICO_UPSTREAM_CONNECT_TIMEOUT")]
     #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.connect_timeout))]
     upstream_connect_timeout: NonZeroTimeout,
+
+    /// Time for a backend to respond, or to read more of the request, unless the rule has timeouts
+    #[arg(long, value_name = "DURATION", env = "PORTICO_UPSTREAM_RESPONSE_TIMEOUT")]
+    #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.response_timeout))]
+    upstream_response_timeout: NonZeroTimeout,
+
+    /// Time without progress in a response, because the backend sends nothing or the client does not read
+    #[arg(long, value_name = "DURATION", env = "PORTICO_RESPONSE_IDLE_TIMEOUT")]
+    #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.stall_timeout))]
+    response_idle_timeout: NonZeroTimeout,
 
     /// Idle timeout of pooled connections to backends
     #[arg(long, value_name = "DURATION", env = "PORTICO_UPSTREAM_IDLE_TIMEOUT")]
@@ -303,6 +318,9 @@ impl LimitArgs {
             max_request_fields: self.client_header_count,
             handshake_timeout: handshake_timeout.0,
             client_idle_timeout: self.client_idle_timeout.0,
+            request_body_timeout: self.client_body_timeout.0,
+            response_timeout: self.upstream_response_timeout.0,
+            stall_timeout: self.response_idle_timeout.0,
             max_streams: self.client_http2_streams,
             upgrade_idle_timeout: self.upgrade_idle_timeout.0,
             stream_idle_timeout: self.stream_idle_timeout.0,

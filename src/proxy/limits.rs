@@ -30,6 +30,9 @@ pub struct ProxyLimits {
     /// How long a response may make no progress because the endpoint sends nothing or the client does not read. Then it
     /// is aborted.
     pub stall_timeout: Duration,
+    /// The same for a client that does not read, while less than a twentieth of the connections to endpoints is free:
+    /// its response holds one of them.
+    pub scarce_stall_timeout: Duration,
     /// Maximum concurrent streams of a client's HTTP/2 connection. More are refused.
     pub max_streams: u32,
     /// HTTP/2 flow-control windows of one stream, and of all streams of a client connection.
@@ -52,10 +55,11 @@ pub struct ProxyLimits {
     /// Grace period for requests in flight and TCP connections after their listener is removed. Then the connection is
     /// closed.
     pub listener_grace_period: Duration,
-    /// Maximum client connections of the whole process. Beyond it, new ones wait in the accept queue of the kernel.
+    /// Maximum client connections of the whole process. Beyond it, new ones wait in the accept queue of the kernel,
+    /// while idle ones are closed.
     pub max_connections: usize,
-    /// Maximum connections to endpoints of the whole process. Beyond it, requests wait for up to the connect timeout,
-    /// then 503.
+    /// Maximum connections to endpoints of the whole process. Once half of them are in use, a Service may have a
+    /// quarter. Beyond that, requests wait for up to the connect timeout, at most 5 seconds, then 503.
     pub max_upstream_connections: usize,
     /// Maximum time to connect to one endpoint. When it expires, the next endpoint is tried.
     pub connect_timeout: Duration,
@@ -70,6 +74,9 @@ pub struct ProxyLimits {
     pub max_upstream_streams: usize,
     /// How long an idle connection to an endpoint is kept open.
     pub upstream_idle_timeout: Duration,
+    /// How long a connection to an endpoint may have been idle to get a request that must not be sent twice. Servers
+    /// commonly close idle connections after 5 seconds or more, and a request that crosses the close is lost.
+    pub max_idle_for_unrepeatable: Duration,
     /// Maximum size of a request body that is buffered for retries, where the rule allows them.
     pub max_replay_body: usize,
     /// Maximum mirrored copies in flight, in each worker. Further requests are not mirrored.
@@ -92,6 +99,7 @@ impl ProxyLimits {
         request_body_timeout: Duration::from_secs(60),
         response_timeout: Duration::from_secs(60),
         stall_timeout: Duration::from_secs(300),
+        scarce_stall_timeout: Duration::from_secs(30),
         max_streams: 128,
         stream_window: 128 * 1024,
         connection_window: 16 * 1024 * 1024,
@@ -109,6 +117,7 @@ impl ProxyLimits {
         max_idle_per_endpoint: 128,
         max_upstream_streams: 100,
         upstream_idle_timeout: Duration::from_secs(60),
+        max_idle_for_unrepeatable: Duration::from_secs(3),
         max_replay_body: 64 * 1024,
         max_mirror_copies: 256,
         max_mirror_body: 64 * 1024,

@@ -10,10 +10,10 @@ use http_body::Body;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::socket::{ResponseMonitor, SocketStream, UpstreamSocket};
+use super::socket_budget::{MAX_SOCKET_WAIT, SocketBudget, SocketLimit};
 use super::tls::UpstreamHandshakeError;
 use super::{UpstreamCounters, UpstreamTarget};
 
@@ -21,8 +21,8 @@ use super::{UpstreamCounters, UpstreamTarget};
 #[derive(Clone, Debug)]
 pub struct EndpointConnector {
     pub timeout: Duration,
-    /// One permit per connection of the whole process to an endpoint.
-    pub permits: Arc<Semaphore>,
+    /// The connections to endpoints that the process may have.
+    pub sockets: Arc<SocketBudget>,
     /// Maximum size of the head of a response, and of its trailers.
     pub max_head: usize,
     /// Maximum number of header fields of a response, for HTTP/1.
@@ -43,11 +43,8 @@ pub enum ConnectError {
     Refused(SocketAddr),
     #[error("{0} does not support HTTP/2; check the appProtocol of the Service port, or the protocol of the Service")]
     NotHttp2(SocketAddr),
-    #[error(
-        "no connection to {0} was opened, because the limit of connections was reached for {1:?}; raise \
-         --max-connections"
-    )]
-    LimitReached(SocketAddr, Duration),
+    #[error("no connection to {0} was opened, because {1}; raise --max-connections if the endpoints are not too slow")]
+    LimitReached(SocketAddr, SocketLimit),
     #[error("TLS handshake with {0} failed: {1}")]
     TlsHandshake(SocketAddr, UpstreamHandshakeError),
     #[error("cannot connect to {0}: {1}")]
@@ -97,10 +94,17 @@ impl EndpointConnector {
         counters: &Arc<UpstreamCounters>,
     ) -> Result<UpstreamSocket, ConnectError> {
         // Without a limit, HTTP/2 streams, which cost a client nothing, could take the sockets that other clients need.
-        let Ok(Ok(permit)) = timeout(self.timeout, Arc::clone(&self.permits).acquire_owned()).await else {
-            counters.limited.add(1);
-            return Err(ConnectError::LimitReached(address, self.timeout));
-        };
+        let permit = self.sockets.acquire(&target.upstream.sockets, self.timeout.min(MAX_SOCKET_WAIT)).await;
+        let permit = permit.map_err(|limit| {
+            match limit {
+                SocketLimit::Process { .. } => counters.limited.add(1),
+                SocketLimit::Share { .. } | SocketLimit::Queue { .. } => counters.share_limited.add(1),
+            }
+            if target.upstream.should_warn() {
+                tracing::warn!(upstream = %target.upstream.key, "Requests fail, because {limit}");
+            }
+            ConnectError::LimitReached(address, limit)
+        })?;
         let deadline = Instant::now() + self.timeout;
         let outcome = match timeout_at(deadline, self.connect_tcp(address)).await {
             Err(_) => Err(ConnectError::TimedOut(address, self.timeout)),

@@ -15,6 +15,8 @@ pub struct UpstreamCounters {
     pub tls_failed: SingleWriterCounter,
     /// Connections not attempted because of the connection limit.
     pub limited: SingleWriterCounter,
+    /// Connections not attempted because the upstream has its share of the limit.
+    pub share_limited: SingleWriterCounter,
     /// Requests sent on a reused connection.
     pub reused: SingleWriterCounter,
     /// Requests sent again because the kept-alive connection turned out to be closed.

@@ -12,6 +12,7 @@ use tracing::warn;
 
 use super::health::{ActiveRequest, EndpointHealth, UpstreamClock};
 use super::load_balancing::{LoadBalancing, ResolvedEndpoint};
+use super::socket_budget::UpstreamSockets;
 use super::ssrf_guard::{BlockedAddress, LoopbackPolicy};
 use super::tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings, VerifiedNames};
 
@@ -116,6 +117,7 @@ pub struct Upstream {
     /// The TLS client, if the endpoints use TLS.
     pub(super) tls_client: Option<UpstreamTlsClient>,
     verified_names: VerifiedNames,
+    pub(super) sockets: Arc<UpstreamSockets>,
     pub(super) loopback: LoopbackPolicy,
     /// When a failed or blocked endpoint was last logged, in milliseconds of `clock`; 0 if never.
     warned_at: AtomicU64,
@@ -128,6 +130,7 @@ impl Upstream {
         Upstream {
             tls_client: key.tls.as_ref().map(UpstreamTlsSettings::client),
             verified_names: VerifiedNames::default(),
+            sockets: Arc::default(),
             loopback: LoopbackPolicy::default(),
             warned_at: AtomicU64::new(0),
             key,

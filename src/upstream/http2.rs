@@ -44,6 +44,13 @@ struct StreamCount {
     idle_since: Cell<Instant>,
 }
 
+impl StreamCount {
+    /// Since when the connection is idle; None if it is in use.
+    fn idle_since(&self) -> Option<Instant> {
+        (self.active.get() == 0).then(|| self.idle_since.get())
+    }
+}
+
 /// One stream of a connection, released when dropped.
 pub(super) struct StreamPermit<B> {
     connection: Rc<Http2Connection<B>>,
@@ -87,6 +94,21 @@ impl<B> Http2Connections<B> {
         let is_busy = self.connecting.try_lock().is_err()
             || connections.iter().any(|connection| connection.streams.active.get() > 0);
         if is_busy { None } else { connections.iter().map(|connection| connection.streams.idle_since.get()).max() }
+    }
+
+    /// Since when the connection is idle that is idle for the longest time.
+    pub(super) fn oldest_idle(&self) -> Option<Instant> {
+        let connections = self.connections.borrow();
+        connections.iter().filter_map(|connection| connection.streams.idle_since()).min()
+    }
+
+    /// Closes the connection that is idle for the longest time, if one is idle.
+    pub(super) fn close_oldest_idle(&self) {
+        let Some(oldest) = self.oldest_idle() else { return };
+        let mut connections = self.connections.borrow_mut();
+        if let Some(index) = connections.iter().position(|connection| connection.streams.idle_since() == Some(oldest)) {
+            connections.remove(index);
+        }
     }
 
     /// Whether there is no connection, and none is being opened.

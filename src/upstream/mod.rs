@@ -21,6 +21,7 @@ mod pool;
 mod raw_connection;
 mod registry;
 mod socket;
+mod socket_budget;
 mod ssrf_guard;
 
 pub use connect::{ConnectError, EndpointConnector, HYPER_DEFAULT_FIELDS, READ_BUFFER};
@@ -30,7 +31,8 @@ pub use endpoints::{
 };
 pub use health::ActiveRequest;
 pub use load_balancing::{LoadBalancing, ResolvedEndpoint};
-pub use pool::{ConnectionPools, IdleLimits, UpstreamConnection, UpstreamTarget};
+pub use pool::{ConnectionPools, IdleLimits, IdleReuse, UpstreamConnection, UpstreamTarget};
 pub use raw_connection::RawConnection;
 pub use registry::UpstreamRegistry;
+pub use socket_budget::{SocketBudget, SocketLimit};
 pub use ssrf_guard::{BlockedAddress, LoopbackPolicy, TrustModel};

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::http2::{Http2Connections, StreamPermit};
 use super::socket::ResponseMonitor;
+use super::socket_budget::{SocketBudget, UpstreamSockets};
 use super::tls::{UpstreamHandshakeError, UpstreamServerName};
 use super::{
     ActiveRequest, ConnectError, EndpointConnector, RawConnection, Upstream, UpstreamCounters, UpstreamProtocol,
@@ -38,6 +39,17 @@ pub struct ConnectionPools<B> {
 pub struct IdleLimits {
     pub per_endpoint: usize,
     pub timeout: Duration,
+    /// How long a connection may have been idle for [`IdleReuse::Recent`].
+    pub recent: Duration,
+}
+
+/// Which idle connections may get a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdleReuse {
+    /// All: if the endpoint closes the connection meanwhile, the request is sent again.
+    Any,
+    /// Those that were used recently, which the endpoint is not about to close.
+    Recent,
 }
 
 /// The upstream of a request with the TLS server name to use.
@@ -59,6 +71,9 @@ struct UpstreamPool<B> {
     per_endpoint: usize,
     /// HTTP/2 connections, used instead of `idle`. Without TLS there is one entry, without a name.
     http2: RefCell<HashMap<SocketAddr, Vec<NamedConnections<B>>, foldhash::fast::FixedState>>,
+    budget: Arc<SocketBudget>,
+    /// The sockets of the upstream.
+    sockets: Arc<UpstreamSockets>,
 }
 
 type NamedConnections<B> = (Option<Rc<UpstreamServerName>>, Rc<Http2Connections<B>>);
@@ -92,18 +107,17 @@ where
         ConnectionPools { connector, idle_limits, counters, upstreams: RefCell::default() }
     }
 
-    /// The newest idle connection to the endpoint, if it is idle for less than `max_age`. For HTTP/2, a stream on an
-    /// open connection.
+    /// The newest idle connection to the endpoint, if it may be reused. For HTTP/2, a stream on an open connection.
     pub fn take_idle(
         &self,
         target: &UpstreamTarget<'_>,
         address: SocketAddr,
-        max_age: Duration,
+        reuse: IdleReuse,
     ) -> Option<UpstreamConnection<B>> {
         let UpstreamTarget { upstream, server_name: name, .. } = target;
         let pool = self.pool(upstream);
         if upstream.key.protocol == UpstreamProtocol::Http2 {
-            // `max_age` does not matter: an endpoint that closes an HTTP/2 connection reports which streams were not
+            // `reuse` does not matter: an endpoint that closes an HTTP/2 connection reports which streams were not
             // processed.
             let permit = pool
                 .http2
@@ -131,7 +145,15 @@ where
         let newest_index = idle.iter().rposition(|connection| {
             connection.monitor.server_name() == name.as_deref() && connection.sender.is_ready()
         })?;
-        if idle[newest_index].idle_since.elapsed() >= max_age.min(self.idle_limits.timeout) {
+        let max_idle_time = match reuse {
+            IdleReuse::Any => self.idle_limits.timeout,
+            IdleReuse::Recent => self.idle_limits.recent.min(self.idle_limits.timeout),
+        };
+        if idle[newest_index].idle_since.elapsed() >= max_idle_time {
+            // The connection that is opened instead is idle afterwards as well. If all requests are of this sort, the
+            // old ones would add up.
+            let surplus = idle.len().saturating_sub(MAX_AGED);
+            idle.drain(..surplus);
             return None;
         }
         let newest = idle.remove(newest_index);
@@ -156,9 +178,6 @@ where
         // Counted before connecting, since a request that waits for a connection is in progress, too.
         let active_request = upstream.active_request(address);
         let pool = self.pool(upstream);
-        if self.connector.permits.available_permits() == 0 {
-            self.close_oldest_idle();
-        }
         let connected = match upstream.key.protocol {
             UpstreamProtocol::Http1 => connector
                 .connect(target, address, &self.counters)
@@ -225,21 +244,27 @@ impl<B> ConnectionPools<B> {
     pub async fn open_raw(&self, upstream: &Arc<Upstream>, address: SocketAddr) -> Result<RawConnection, ConnectError> {
         let target = UpstreamTarget { upstream, server_name: None, handshake_time: Cell::default() };
         let active_request = upstream.active_request(address);
-        if self.connector.permits.available_permits() == 0 {
-            self.close_oldest_idle();
-        }
         let opened = self.connector.open_socket(&target, address, &self.counters).await;
         record_health(&target, address, opened.as_ref().err());
         Ok(RawConnection::new(opened?, Arc::clone(&self.counters), active_request))
     }
 
-    /// Closes the oldest idle HTTP/1 connection to some endpoint, to free a permit.
-    fn close_oldest_idle(&self) {
-        for pool in self.upstreams.borrow().values() {
-            let mut endpoints = pool.idle.borrow_mut();
-            if let Some(idle) = endpoints.values_mut().find(|idle| !idle.is_empty()) {
-                idle.remove(0);
-                return;
+    /// Closes idle connections while requests wait for a socket: of the upstream that waits for its share, or the
+    /// oldest of all.
+    pub fn shed_idle(&self) {
+        let budget = &self.connector.sockets;
+        let upstreams = self.upstreams.borrow();
+        for pool in upstreams.values() {
+            let wanted = pool.sockets.wanted();
+            while wanted.is_pending() && pool.oldest_idle().is_some() && wanted.take() {
+                pool.close_oldest_idle();
+            }
+        }
+        while budget.wanted().is_pending() {
+            let idle = upstreams.values().filter_map(|pool| Some((pool.oldest_idle()?, pool)));
+            let Some((_, pool)) = idle.min_by_key(|(idle_since, _)| *idle_since) else { return };
+            if budget.wanted().take() {
+                pool.close_oldest_idle();
             }
         }
     }
@@ -253,6 +278,8 @@ impl<B> ConnectionPools<B> {
                 idle: RefCell::default(),
                 per_endpoint: self.idle_limits.per_endpoint,
                 http2: RefCell::default(),
+                budget: Arc::clone(&self.connector.sockets),
+                sockets: Arc::clone(&upstream.sockets),
             })
         });
         Rc::clone(pool)
@@ -320,9 +347,12 @@ impl<B: Body + 'static> UpstreamConnection<B> {
 }
 
 impl<B> UpstreamPool<B> {
-    /// Keeps an idle connection, unless there are enough. If the pool was dropped meanwhile, the connection is closed
-    /// with it.
+    /// Keeps an idle connection, unless there are enough, or its socket is needed. If the pool was dropped meanwhile,
+    /// the connection is closed with it.
     fn store(&self, address: SocketAddr, sender: SendRequest<B>, monitor: ResponseMonitor) {
+        if self.sockets.wanted().take() || self.budget.wanted().take() {
+            return;
+        }
         let mut endpoints = self.idle.borrow_mut();
         let idle = endpoints.entry(address).or_default();
         if monitor.server_name().is_some() && idle.len() >= self.per_endpoint && !idle.is_empty() {
@@ -331,6 +361,31 @@ impl<B> UpstreamPool<B> {
         }
         if idle.len() < self.per_endpoint {
             idle.push(IdleConnection { sender, monitor, idle_since: Instant::now() });
+        }
+    }
+
+    /// Since when the oldest idle connection is idle.
+    fn oldest_idle(&self) -> Option<Instant> {
+        let http1 = self.idle.borrow().values().filter_map(|idle| Some(idle.first()?.idle_since)).min();
+        let http2 = self.http2.borrow();
+        let http2 = http2.values().flatten().filter_map(|(_, connections)| connections.oldest_idle());
+        http1.into_iter().chain(http2).min()
+    }
+
+    /// Closes the oldest idle connection, if there is one.
+    fn close_oldest_idle(&self) {
+        let Some(oldest) = self.oldest_idle() else { return };
+        for idle in self.idle.borrow_mut().values_mut() {
+            if idle.first().is_some_and(|first| first.idle_since == oldest) {
+                idle.remove(0);
+                return;
+            }
+        }
+        for (_, connections) in self.http2.borrow().values().flatten() {
+            if connections.oldest_idle() == Some(oldest) {
+                connections.close_oldest_idle();
+                return;
+            }
         }
     }
 
@@ -398,5 +453,7 @@ fn warn_handshake(upstream: &Upstream, error: &ConnectError) {
     }
 }
 
+/// Maximum number of idle connections to an endpoint that are kept when they are too old for a request.
+const MAX_AGED: usize = 2;
 /// Maximum number of server names per endpoint; more only while all of them are in use.
 const MAX_NAMES: usize = 64;

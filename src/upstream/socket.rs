@@ -10,9 +10,9 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::client::TlsStream;
 
+use super::socket_budget::SocketPermit;
 use super::tls::{UpstreamServerName, is_alert};
 
 /// A socket with its permit, which is released when the socket is closed: a tunnel holds it as long as it lasts.
@@ -20,7 +20,7 @@ use super::tls::{UpstreamServerName, is_alert};
 pub(super) struct UpstreamSocket {
     stream: SocketStream,
     monitor: ResponseMonitor,
-    _permit: OwnedSemaphorePermit,
+    _permit: SocketPermit,
 }
 
 #[derive(Debug)]
@@ -30,11 +30,7 @@ pub(super) enum SocketStream {
 }
 
 impl UpstreamSocket {
-    pub(super) fn new(
-        stream: SocketStream,
-        permit: OwnedSemaphorePermit,
-        server_name: Option<UpstreamServerName>,
-    ) -> Self {
+    pub(super) fn new(stream: SocketStream, permit: SocketPermit, server_name: Option<UpstreamServerName>) -> Self {
         let monitor = ResponseMonitor(Arc::new(ResponseState { server_name, ..ResponseState::default() }));
         UpstreamSocket { stream, monitor, _permit: permit }
     }

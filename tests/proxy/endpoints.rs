@@ -1,6 +1,8 @@
 //! Which endpoint a request goes to, over which connection, and how many times.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
 use portico::proxy::ProxyLimits;
 use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteFailure, Split};
@@ -179,7 +181,7 @@ pub(crate) async fn unresponsive_address() -> (std::net::SocketAddr, Vec<tokio::
     let (address, listener) = reserve_address();
     listener.listen(0).unwrap();
     let mut queue = Vec::new();
-    let limit = std::time::Duration::from_millis(200);
+    let limit = Duration::from_millis(200);
     while let Ok(stream) = tokio::time::timeout(limit, tokio::net::TcpStream::connect(address)).await {
         queue.push(stream.unwrap());
     }
@@ -190,7 +192,7 @@ pub(crate) async fn unresponsive_address() -> (std::net::SocketAddr, Vec<tokio::
 async fn connect_timeout_tries_another_endpoint() {
     let endpoint = Endpoint::ok().await;
     let (unresponsive, _queue, _listener) = unresponsive_address().await;
-    let limits = ProxyLimits { connect_timeout: std::time::Duration::from_millis(100), ..ProxyLimits::default() };
+    let limits = ProxyLimits { connect_timeout: Duration::from_millis(100), ..ProxyLimits::default() };
     let both = forward(vec![(1, upstream("web", &[unresponsive, endpoint.address]))]);
     let routes = vec![
         route(both),
@@ -204,7 +206,7 @@ async fn connect_timeout_tries_another_endpoint() {
     assert_eq!(client.get("/unresponsive").await.status, 504);
 
     // The response timeout includes the time to connect.
-    let limits = ProxyLimits { response_timeout: std::time::Duration::from_millis(100), ..ProxyLimits::default() };
+    let limits = ProxyLimits { response_timeout: Duration::from_millis(100), ..ProxyLimits::default() };
     let server = TestServer::with_options(Options { limits, ..Options::default() }, routes_to(unresponsive)).await;
     assert_eq!(server.connect().await.get("/").await.status, 504);
 }
@@ -214,7 +216,7 @@ async fn timeout_of_one_rule_ejects_no_endpoint() {
     let endpoint = Endpoint::ok().await;
     let (unresponsive, _queue, _listener) = unresponsive_address().await;
     let web = upstream("web", &[unresponsive, endpoint.address]);
-    let timeout = TimeoutSetting::After(std::time::Duration::from_millis(100));
+    let timeout = TimeoutSetting::After(Duration::from_millis(100));
     for (policy, expected) in [
         // Nothing was sent, so the other endpoint may be tried.
         (TimeoutsAndRetries { backend_request: timeout, ..TimeoutsAndRetries::default() }, 200),
@@ -267,13 +269,10 @@ async fn ssrf_guard_blocks_resolved_addresses() {
     }
 }
 
-/// At most two upstream connections per process, and a short connect timeout.
-fn two_upstream_connections() -> Options {
-    let limits = ProxyLimits {
-        max_upstream_connections: 2,
-        connect_timeout: std::time::Duration::from_millis(100),
-        ..ProxyLimits::default()
-    };
+/// A limit of upstream connections per process, and a short connect timeout.
+fn upstream_connections(max_upstream_connections: usize) -> Options {
+    let limits =
+        ProxyLimits { max_upstream_connections, connect_timeout: Duration::from_millis(100), ..ProxyLimits::default() };
     Options { limits, ..Options::default() }
 }
 
@@ -291,7 +290,8 @@ async fn upstream_connections_are_limited() {
         }
     })
     .await;
-    let server = TestServer::with_options(two_upstream_connections(), routes_to(endpoint.address)).await;
+    let server = TestServer::with_options(upstream_connections(4), routes_to(endpoint.address)).await;
+    // An upstream that is the only one may have half of the connections.
     let mut busy = [server.connect().await, server.connect().await];
     for client in &mut busy {
         client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
@@ -324,7 +324,7 @@ async fn idle_connections_are_closed_to_make_room() {
         route_to("/second", "second", &second),
         route_to("/third", "third", &third),
     ];
-    let server = TestServer::with_options(two_upstream_connections(), routes).await;
+    let server = TestServer::with_options(upstream_connections(2), routes).await;
     let mut client = server.connect().await;
     for path in ["/first", "/second", "/third", "/first"] {
         assert_eq!(client.get(path).await.text(), "ok", "{path}");
@@ -341,7 +341,7 @@ async fn reused_connection_alone_does_not_prove_health() {
     })
     .await;
     let other = Endpoint::ok().await;
-    let limits = ProxyLimits { response_timeout: std::time::Duration::from_millis(100), ..ProxyLimits::default() };
+    let limits = ProxyLimits { response_timeout: Duration::from_millis(100), ..ProxyLimits::default() };
     let upstream = upstream("web", &[dying.address]);
     let routes = vec![route(forward(vec![(1, upstream.clone())]))];
     let server = TestServer::with_options(Options { limits, ..Options::default() }, routes).await;
@@ -353,4 +353,24 @@ async fn reused_connection_alone_does_not_prove_health() {
     for turn in 0..4 {
         assert_eq!(upstream.next_endpoint(turn, &[]), Some(other.address), "the failed endpoint is still ejected");
     }
+}
+
+/// Requests that must not be sent twice need recently used connections. The others do not pile up.
+#[tokio::test]
+async fn rare_posts_leave_few_connections() {
+    let endpoint = Endpoint::ok().await;
+    let age = Duration::from_millis(20);
+    let limits = ProxyLimits { max_idle_for_unrepeatable: age, ..ProxyLimits::default() };
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes_to(endpoint.address)).await;
+    let mut client = server.connect().await;
+    for _ in 0..8 {
+        client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx").await;
+        assert_eq!(client.response().await.status, 200);
+        tokio::time::sleep(age * 2).await;
+    }
+    assert_eq!(endpoint.log.connections(), 8);
+    endpoint.log.wait_for("the end of surplus connections", |log| log.ended.load(SeqCst) >= 5).await;
+    // A request that may be sent again uses an old one.
+    assert_eq!(client.get("/").await.status, 200);
+    assert_eq!(endpoint.log.connections(), 8);
 }

@@ -71,6 +71,11 @@ fn h2c_routes_to(endpoint: &Http2Endpoint) -> Vec<Route> {
     vec![route(forward(vec![(1, upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[endpoint.address]))]))]
 }
 
+/// An HTTP/2 endpoint that echoes requests.
+pub(crate) async fn echo_endpoint() -> Http2Endpoint {
+    http2_endpoint(server::Builder::new(), echo).await
+}
+
 /// Echoes the request: its target and headers in response headers, its body, and its trailers with `grpc-status`.
 async fn echo(call: EndpointCall) {
     let (head, mut body) = call.request.into_parts();
@@ -101,7 +106,7 @@ async fn echo(call: EndpointCall) {
 
 #[tokio::test]
 async fn http1_and_http2_requests_share_one_connection() {
-    let endpoint = http2_endpoint(server::Builder::new(), echo).await;
+    let endpoint = echo_endpoint().await;
     let server = TestServer::with_routes(h2c_routes_to(&endpoint)).await;
     let client = Http2Client::connect(server.address).await;
     let requests = (0..60).map(|index| client.request(get_request(&format!("/{index}?x"))));
@@ -122,7 +127,7 @@ async fn http1_and_http2_requests_share_one_connection() {
 
 #[tokio::test]
 async fn bodies_and_trailers_are_forwarded() {
-    let endpoint = http2_endpoint(server::Builder::new(), echo).await;
+    let endpoint = echo_endpoint().await;
     let server = TestServer::with_routes(h2c_routes_to(&endpoint)).await;
     let client = Http2Client::connect(server.address).await;
     let body: Vec<u8> = (b'a'..=b'z').cycle().take(1_000_000).collect();

@@ -10,6 +10,7 @@ mod corpus_h2;
 mod cors;
 mod endpoints;
 mod error_responses;
+mod exhaustion;
 mod filters;
 mod frames;
 mod h2;

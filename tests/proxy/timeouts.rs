@@ -178,36 +178,6 @@ async fn stalled_response_is_cut() {
     assert_eq!(client.try_response().await, None);
 }
 
-#[tokio::test]
-async fn connections_beyond_the_limit_wait() {
-    let endpoint = Endpoint::ok().await;
-    let server = server(ProxyLimits { max_connections: 2, ..ProxyLimits::default() }, &endpoint).await;
-    let (mut first, mut second) = (server.connect().await, server.connect().await);
-    assert_eq!(first.get("/").await.status, 200);
-    assert_eq!(second.get("/").await.status, 200);
-    let mut third = server.connect().await;
-    third.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    assert_eq!(second.get("/").await.status, 200);
-    assert_eq!(endpoint.log.requests().len(), 3);
-    drop(first);
-    assert_eq!(third.response().await.status, 200);
-    assert_eq!(scrape(&server)["portico_connections_delayed_total"], 1.0);
-}
-
-/// The kernel chooses the worker of a connection, so each worker must be able to accept one.
-#[tokio::test]
-async fn connection_limit_below_worker_count_blocks_no_worker() {
-    let endpoint = Endpoint::ok().await;
-    let limits = ProxyLimits { max_connections: 1, ..ProxyLimits::default() };
-    let server =
-        TestServer::with_options(Options { limits, workers: 4, ..Options::default() }, routes_to(endpoint.address))
-            .await;
-    for _ in 0..20 {
-        let response = server.request("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
-        assert_eq!(response.status, 200);
-    }
-}
-
 /// A proxy whose only rule has these timeouts.
 async fn server_with_rule(limits: ProxyLimits, endpoint: &Endpoint, policy: TimeoutsAndRetries) -> TestServer {
     let action = with_timeouts_and_retries(forward(vec![(1, upstream("web", &[endpoint.address]))]), policy);

@@ -1,11 +1,14 @@
-//! Tracks the connections of one listening address in one worker, so that they can be closed gracefully or aborted.
+//! Tracks the connections of one listening address in one worker, so that they can be closed gracefully or aborted, and
+//! idle ones can be evicted at the connection limit.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::Waker;
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::snapshot::BindAddress;
 
@@ -18,10 +21,45 @@ pub(in crate::proxy) struct ListenerConnections {
     closing: Cell<bool>,
     aborted: Cell<bool>,
     next_id: Cell<u64>,
-    /// The waker of each connection's task, or None until the task first runs. A task keeps the same waker for its
-    /// lifetime, so each is stored once.
-    wakers: RefCell<HashMap<u64, Option<Waker>, foldhash::fast::FixedState>>,
+    registered: RefCell<HashMap<u64, RegisteredConnection, foldhash::fast::FixedState>>,
+    /// Evicted connections that have not noticed it yet. Mostly 0, so that connections need no lookup.
+    evicted_count: Cell<usize>,
     all_closed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct RegisteredConnection {
+    /// The waker of the connection's task, or None until the task first runs. A task keeps the same waker for its
+    /// lifetime, so it is stored once.
+    waker: Option<Waker>,
+    stage: ConnectionStage,
+    evicted: bool,
+}
+
+/// What tells whether a connection is idle.
+#[derive(Debug, Default)]
+enum ConnectionStage {
+    /// It has no requests, such as a TCP connection or a tunnel, and is never evicted.
+    #[default]
+    Stream,
+    /// It waits for a PROXY header or a TLS handshake since this time.
+    Preparing(Instant),
+    /// It has requests.
+    Serving(Weak<dyn IdleState>),
+}
+
+/// The state of a connection that has requests.
+pub(in crate::proxy) trait IdleState: std::fmt::Debug {
+    /// None from the first byte of a request to the last of its response.
+    fn idleness(&self) -> Option<Idleness>;
+}
+
+/// How long a connection is idle. The smallest value is evicted first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::proxy) struct Idleness {
+    /// Whether it has had a request.
+    pub(in crate::proxy) had_request: bool,
+    pub(in crate::proxy) since: Instant,
 }
 
 /// Registration of one connection; dropping it removes the connection.
@@ -39,7 +77,8 @@ impl ListenerConnections {
             closing: Cell::new(false),
             aborted: Cell::new(false),
             next_id: Cell::new(0),
-            wakers: RefCell::default(),
+            registered: RefCell::default(),
+            evicted_count: Cell::new(0),
             all_closed: Notify::new(),
         })
     }
@@ -47,7 +86,7 @@ impl ListenerConnections {
     pub(in crate::proxy) fn register(self: &Rc<Self>) -> ConnectionRegistration {
         let id = self.next_id.get();
         self.next_id.set(id + 1);
-        self.wakers.borrow_mut().insert(id, None);
+        self.registered.borrow_mut().insert(id, RegisteredConnection::default());
         ConnectionRegistration { connections: Rc::clone(self), id, has_waker: false }
     }
 
@@ -65,7 +104,7 @@ impl ListenerConnections {
     pub(in crate::proxy) fn abort(&self) -> usize {
         self.aborted.set(true);
         self.wake_all();
-        self.wakers.borrow().len()
+        self.registered.borrow().len()
     }
 
     pub(in crate::proxy) fn is_aborted(&self) -> bool {
@@ -73,20 +112,57 @@ impl ListenerConnections {
     }
 
     pub(in crate::proxy) fn is_empty(&self) -> bool {
-        self.wakers.borrow().is_empty()
+        self.registered.borrow().is_empty()
     }
 
     /// Waits until all connections have closed.
     pub(in crate::proxy) async fn wait_until_empty(&self) {
-        while !self.wakers.borrow().is_empty() {
+        while !self.registered.borrow().is_empty() {
             self.all_closed.notified().await;
         }
     }
 
+    /// Evicts some idle connections of these listeners, and returns how many: one of 64, so that looking at all of them
+    /// is worthwhile.
+    pub(in crate::proxy) fn evict_idle<'a>(listeners: impl Iterator<Item = &'a Rc<Self>>) -> usize {
+        let mut idle: Vec<(Idleness, &Rc<Self>, u64)> = Vec::new();
+        for connections in listeners {
+            let registered = connections.registered.borrow();
+            let evictable = registered.iter().filter_map(|(id, connection)| Some((connection.idleness()?, *id)));
+            idle.extend(evictable.map(|(idleness, id)| (idleness, connections, id)));
+        }
+        if idle.is_empty() {
+            return 0;
+        }
+        let count = idle.len().div_ceil(64);
+        idle.select_nth_unstable_by_key(count - 1, |(idleness, ..)| *idleness);
+        for (_, connections, id) in &idle[..count] {
+            if let Some(connection) = connections.registered.borrow_mut().get_mut(id) {
+                connection.evicted = true;
+                connections.evicted_count.set(connections.evicted_count.get() + 1);
+                connection.waker.iter().for_each(Waker::wake_by_ref);
+            }
+        }
+        count
+    }
+
     fn wake_all(&self) {
-        for waker in self.wakers.borrow().values().flatten() {
+        for waker in self.registered.borrow().values().filter_map(|connection| connection.waker.as_ref()) {
             waker.wake_by_ref();
         }
+    }
+}
+
+impl RegisteredConnection {
+    /// None for connections that are not evicted. The first bytes of a new connection may be on their way.
+    fn idleness(&self) -> Option<Idleness> {
+        let idleness = match &self.stage {
+            _ if self.evicted => None,
+            ConnectionStage::Stream => None,
+            ConnectionStage::Preparing(since) => Some(Idleness { had_request: false, since: *since }),
+            ConnectionStage::Serving(connection) => connection.upgrade()?.idleness(),
+        };
+        idleness.filter(|idleness| idleness.since.elapsed() >= MIN_IDLE_TIME)
     }
 }
 
@@ -94,17 +170,116 @@ impl ConnectionRegistration {
     /// Stores the waker of the connection's task; only the first call has an effect.
     pub(in crate::proxy) fn set_waker(&mut self, waker: &Waker) {
         if !std::mem::replace(&mut self.has_waker, true) {
-            self.connections.wakers.borrow_mut().insert(self.id, Some(waker.clone()));
+            self.update(|connection| connection.waker = Some(waker.clone()));
         }
+    }
+
+    /// The connection waits for a PROXY header or a TLS handshake from now on.
+    pub(in crate::proxy) fn begin_preparing(&self) {
+        self.update(|connection| connection.stage = ConnectionStage::Preparing(Instant::now()));
+    }
+
+    /// The connection has requests from now on.
+    pub(in crate::proxy) fn begin_serving(&self, connection: Weak<dyn IdleState>) {
+        self.update(|registered| registered.stage = ConnectionStage::Serving(connection));
+    }
+
+    /// The connection carries a stream of bytes from now on.
+    pub(in crate::proxy) fn begin_stream(&self) {
+        self.update(|connection| connection.stage = ConnectionStage::Stream);
+    }
+
+    /// Whether the connection was evicted since the last call. It must close if it is still idle.
+    pub(in crate::proxy) fn take_eviction(&self) -> bool {
+        let evicted_count = &self.connections.evicted_count;
+        if evicted_count.get() == 0 {
+            return false;
+        }
+        let was_evicted = self.update(|connection| std::mem::take(&mut connection.evicted));
+        evicted_count.set(evicted_count.get() - usize::from(was_evicted));
+        was_evicted
+    }
+
+    fn update<T: Default>(&self, update: impl FnOnce(&mut RegisteredConnection) -> T) -> T {
+        self.connections.registered.borrow_mut().get_mut(&self.id).map(update).unwrap_or_default()
     }
 }
 
 impl Drop for ConnectionRegistration {
     fn drop(&mut self) {
-        let mut wakers = self.connections.wakers.borrow_mut();
-        wakers.remove(&self.id);
-        if wakers.is_empty() {
+        self.take_eviction();
+        let mut registered = self.connections.registered.borrow_mut();
+        registered.remove(&self.id);
+        if registered.is_empty() {
             self.connections.all_closed.notify_waiters();
         }
+    }
+}
+
+/// How long a connection must be idle to be evicted: longer than the first bytes of most clients take.
+const MIN_IDLE_TIME: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::snapshot::TransportProtocol;
+
+    #[derive(Debug)]
+    struct Client(Option<Idleness>);
+
+    impl IdleState for Client {
+        fn idleness(&self) -> Option<Idleness> {
+            self.0
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_without_requests_are_evicted_first_then_the_longest_idle() {
+        let address = BindAddress { socket: (Ipv4Addr::LOCALHOST, 80).into(), transport: TransportProtocol::Tcp };
+        let connections = ListenerConnections::new(address);
+        let start = Instant::now();
+        let client = |had_request, idle_after: Option<u64>| {
+            let since = idle_after.map(|seconds| start + Duration::from_secs(seconds));
+            Rc::new(Client(since.map(|since| Idleness { had_request, since })))
+        };
+        // Busy, idle for 8 s after a request, idle for 9 s after a request, without a request for 7 s, and new.
+        let clients = [
+            client(true, None),
+            client(true, Some(2)),
+            client(true, Some(1)),
+            client(false, Some(3)),
+            client(false, Some(10)),
+        ];
+        let registered: Vec<_> = clients
+            .iter()
+            .map(|client| {
+                let registration = connections.register();
+                let state: Rc<dyn IdleState> = Rc::<Client>::clone(client);
+                registration.begin_serving(Rc::downgrade(&state));
+                registration
+            })
+            .collect();
+        let stream = connections.register();
+        tokio::time::advance(Duration::from_secs(10)).await;
+        let evict = || {
+            assert_eq!(ListenerConnections::evict_idle([&connections].into_iter()), 1);
+            registered.iter().position(ConnectionRegistration::take_eviction)
+        };
+        assert_eq!(evict(), Some(3));
+        drop(stream);
+        let handshake = connections.register();
+        handshake.begin_preparing();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        // Of connections without requests, the oldest is first. A connection is evicted once.
+        assert_eq!(ListenerConnections::evict_idle([&connections].into_iter()), 1);
+        assert_eq!(ListenerConnections::evict_idle([&connections].into_iter()), 1);
+        assert!(registered[3].take_eviction() && registered[4].take_eviction() && !handshake.take_eviction());
+        drop(clients);
+        assert_eq!(ListenerConnections::evict_idle([&connections].into_iter()), 1);
+        assert!(handshake.take_eviction());
+        handshake.begin_stream();
+        assert_eq!(ListenerConnections::evict_idle([&connections].into_iter()), 0);
     }
 }

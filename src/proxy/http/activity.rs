@@ -13,8 +13,9 @@
 //!
 //! `AwaitingResponse` directly follows `Idle` if the head arrived together with the previous request, and on HTTP/2
 //! streams, which begin with a head. An HTTP/2 connection itself stays `Idle`: its streams have the other phases.
-//! Within `AwaitingResponse`, [`UploadState`] and `connecting` select the timeout. What belongs to one request is reset
-//! by [`Activity::begin_request`] only.
+//! Within `SendingResponse`, a client that does not read has less time while connections to endpoints are scarce, since
+//! its response holds one. Within `AwaitingResponse`, [`UploadState`] and `connecting` select the timeout. What belongs
+//! to one request is reset by [`Activity::begin_request`] only.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use super::guard::GuardRejection;
+use super::http_worker::HttpWorker;
 use super::read_timeout::{ReadTimeout, RuleTimeouts};
 use super::request_error::RequestError;
 use crate::proxy::connection::moving_deadline::poll_until;
@@ -92,6 +94,10 @@ pub(in crate::proxy) struct Activity {
     pub(in crate::proxy) read_timeout: RefCell<Option<ReadTimeout>>,
     /// The request waits for a connection, which has its own timeout.
     pub(in crate::proxy) connecting: Cell<bool>,
+    /// The response body waits for the endpoint, and not for the client to read.
+    pub(in crate::proxy) awaits_response_data: Cell<bool>,
+    /// When to check next whether a client that does not read may go on holding a connection to an endpoint.
+    next_stall_check: Cell<Instant>,
     /// When the response must be complete, if the rule has such a timeout.
     pub(in crate::proxy) response_deadline: Cell<Option<Instant>>,
     /// The request that the framing guard rejected, and why.
@@ -125,6 +131,8 @@ impl Activity {
             rule_timeouts: Cell::default(),
             read_timeout: RefCell::default(),
             connecting: Cell::new(false),
+            awaits_response_data: Cell::new(false),
+            next_stall_check: Cell::new(now),
             response_deadline: Cell::new(None),
             guard_rejection: Cell::new(None),
             reset_on_close: Cell::new(false),
@@ -137,6 +145,11 @@ impl Activity {
 
     pub(in crate::proxy) fn phase(&self) -> ActivityPhase {
         self.phase.get()
+    }
+
+    /// When the phase began, or last made progress.
+    pub(in crate::proxy) fn last_progress(&self) -> Instant {
+        self.last_progress.get()
     }
 
     pub(in crate::proxy) fn enter_phase(&self, phase: ActivityPhase, now: Instant) {
@@ -217,6 +230,7 @@ impl Activity {
         self.rule_timeouts.set(RuleTimeouts::default());
         self.read_timeout.take();
         self.connecting.set(false);
+        self.awaits_response_data.set(false);
         self.response_deadline.set(None);
         self.responses_flushed.set(false);
         self.enter_phase(ActivityPhase::AwaitingResponse, now);
@@ -287,14 +301,24 @@ impl Activity {
     /// Ready when the current phase has timed out.
     pub(in crate::proxy) fn poll_timeout(
         &self,
-        limits: &ProxyLimits,
+        http: &HttpWorker,
         idle_timeout: Duration,
         timer: Pin<&mut Sleep>,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
+        let limits = &http.worker.limits;
         let mut timer = timer;
         loop {
             let deadline = self.deadline(limits, idle_timeout);
+            let stall_check = self.next_stall_check.get().max(self.last_progress.get() + limits.scarce_stall_timeout);
+            if self.phase.get() == ActivityPhase::SendingResponse && stall_check < deadline {
+                ready!(poll_until(stall_check, timer.as_mut(), cx));
+                if !self.awaits_response_data.get() && http.upstream_sockets.is_scarce() {
+                    return Poll::Ready(());
+                }
+                self.next_stall_check.set(Instant::now() + STALL_CHECK_INTERVAL.min(limits.scarce_stall_timeout));
+                continue;
+            }
             let check_at = match self.upload.get() {
                 UploadState::Complete => deadline,
                 // Another task may read the body. It does not wake this one when it begins to wait for the client or
@@ -324,5 +348,7 @@ pub(in crate::proxy) async fn until_timed_out<T>(activity: &Activity, future: im
     .await
 }
 
+/// How often a response whose client does not read is checked for whether connections to endpoints are scarce.
+const STALL_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Stands for "no timeout": long enough to never expire, short enough to be added to an `Instant`.
 const NO_TIMEOUT: Duration = Duration::from_secs(30 * 365 * 24 * 3600);

@@ -1,7 +1,6 @@
 //! One attempt to get a response from one endpoint, over pooled connections or else a new one.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use h2::Reason;
 use http::{Request, Response, StatusCode, Version};
@@ -17,7 +16,7 @@ use super::request_body::RequestBody;
 use super::request_error::RequestError;
 use super::response_body::BodySource;
 use crate::upstream::tls::UpstreamHandshakeError;
-use crate::upstream::{ConnectError, UpstreamConnection};
+use crate::upstream::{ConnectError, IdleReuse, UpstreamConnection};
 
 type EndpointConnection = UpstreamConnection<RequestBody>;
 
@@ -55,9 +54,9 @@ impl OutgoingRequest<'_> {
         may_resend_unprocessed: &mut bool,
     ) -> Option<Result<Response<BodySource>, AttemptError>> {
         let may_resend_after_close = self.replay.complete && self.replay.idempotent && self.replay.allows_resending;
-        let max_age = if may_resend_after_close { Duration::MAX } else { FRESH_CONNECTION_AGE };
+        let reuse = if may_resend_after_close { IdleReuse::Any } else { IdleReuse::Recent };
         loop {
-            let connection = self.peer.http.pools.take_idle(&self.target, address, max_age)?;
+            let connection = self.peer.http.pools.take_idle(&self.target, address, reuse)?;
             match self.send(connection).await {
                 Err(AttemptError::NotSent) => {}
                 Err(AttemptError::NotProcessed) if *may_resend_unprocessed && self.can_be_sent() => {
@@ -253,7 +252,3 @@ impl AttemptError {
         }
     }
 }
-
-/// Longest idle time of a connection for requests that must not be sent twice. Servers commonly close idle connections
-/// after 5 seconds or more, and a request that crosses the close is lost.
-pub(in crate::proxy) const FRESH_CONNECTION_AGE: Duration = Duration::from_secs(3);

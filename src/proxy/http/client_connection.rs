@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -27,7 +27,9 @@ use super::malformed_request::{lingering_close, reject};
 use super::request;
 use super::upgrade::Tunnel;
 use crate::plugin_api::Scheme;
-use crate::proxy::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
+use crate::proxy::connection::listener_connections::{
+    ConnectionRegistration, IdleState, Idleness, ListenerConnections,
+};
 use crate::proxy::connection::rewound::Rewound;
 use crate::proxy::connection::tls::TlsSession;
 use crate::proxy::connection::transport::Transport;
@@ -94,8 +96,24 @@ impl Peer {
     }
 }
 
+impl IdleState for Peer {
+    fn idleness(&self) -> Option<Idleness> {
+        let activity = &self.activity;
+        let is_idle = activity.phase() == ActivityPhase::Idle;
+        is_idle.then(|| Idleness { had_request: activity.requests.get() > 0, since: activity.last_progress() })
+    }
+}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Peer").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
 /// Serves all requests of a connection.
 pub(in crate::proxy) async fn serve(transport: Transport, peer: Rc<Peer>, mut registration: ConnectionRegistration) {
+    let idle_state: Weak<Peer> = Rc::downgrade(&peer);
+    registration.begin_serving(idle_state);
     let stream = ClientStream::new(transport, Rc::clone(&peer));
     let service = {
         let peer = Rc::clone(&peer);
@@ -107,7 +125,12 @@ pub(in crate::proxy) async fn serve(transport: Transport, peer: Rc<Peer>, mut re
     let mut shutdown = ShutdownProgress::NotStarted;
     let end = poll_fn(|cx| {
         registration.set_waker(cx.waker());
-        poll_connection(&peer, &mut http, timer.as_mut(), &mut shutdown, cx)
+        let end = poll_connection(&peer, &mut http, timer.as_mut(), &mut shutdown, cx);
+        // A request that has arrived in the meantime is served.
+        if end.is_pending() && registration.take_eviction() && peer.activity.phase() == ActivityPhase::Idle {
+            return Poll::Ready(ConnectionEnd::Aborted);
+        }
+        end
     })
     .await;
     // Taken in every case: the tunnel holds the peer, so a tunnel left in the peer would leak both.
@@ -158,7 +181,7 @@ enum ShutdownProgress {
 enum ConnectionEnd {
     /// hyper has closed the connection, or hands over its stream.
     Finished,
-    /// The connection was aborted by a drain, or a timeout has expired.
+    /// The connection was aborted by a drain or evicted, or a timeout has expired.
     Aborted,
     /// The client sent bytes that do not parse as a request; an error response follows.
     MalformedRequest { too_large: bool },
@@ -217,7 +240,7 @@ fn poll_connection<C: Http1Connection>(
             _ if peer.connections.is_closing() => CLOSING_KEEP_ALIVE.min(keep_alive),
             _ => keep_alive,
         };
-        ready!(activity.poll_timeout(&peer.worker().limits, idle_timeout, timer.as_mut(), cx));
+        ready!(activity.poll_timeout(&peer.http, idle_timeout, timer.as_mut(), cx));
         match activity.phase() {
             // The request handler sees the flag when it is polled, and responds with an error. If it does not respond
             // at once, the next round aborts the connection.

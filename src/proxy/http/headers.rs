@@ -16,7 +16,7 @@ pub(in crate::proxy) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     strip_and_visit(headers, |_| {});
 }
 
-/// Removes hop-by-hop fields of a request, `Expect`, which Portico answers itself, and fields that a backend could
+/// Removes hop-by-hop fields of a request, `Expect`, which Portico handles itself, and fields that a backend could
 /// mistake for the `managed` ones that Portico sets.
 pub(in crate::proxy) fn strip_request(headers: &mut HeaderMap, managed: &[HeaderName]) {
     let (mut is_spoofed, mut has_expectation) = (false, false);

@@ -9,7 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::Poll;
 
 use h2::Reason;
@@ -27,7 +27,7 @@ use super::malformed_request::PartialHead;
 use super::request;
 use super::request_error::{HTTP2_FLOOD, HTTP2_FLOOD_STATUS, REFUSED_STREAM, RequestError};
 use super::request_record::{MalformedInput, record_malformed};
-use crate::proxy::connection::listener_connections::ConnectionRegistration;
+use crate::proxy::connection::listener_connections::{ConnectionRegistration, IdleState, Idleness};
 use crate::proxy::connection::moving_deadline::poll_until;
 use crate::proxy::limits::ProxyLimits;
 use crate::proxy::record::stats::OpenGuard;
@@ -63,6 +63,8 @@ where
         heads_received: Cell::new(0),
         requests_served: Cell::new(0),
     });
+    let idle_state: Weak<StreamTracker> = Rc::downgrade(&streams);
+    registration.begin_serving(idle_state);
     let service = {
         let streams = Rc::clone(&streams);
         service_fn(move |request| {
@@ -90,7 +92,8 @@ where
                 streams.record_violation(outcome.err().as_ref());
                 return Poll::Ready(());
             }
-            if peer.connections.is_closing() && !is_shutting_down {
+            let is_evicted = registration.take_eviction() && streams.open_count.get() == 0;
+            if (peer.connections.is_closing() || is_evicted) && !is_shutting_down {
                 is_shutting_down = true;
                 // Sends a GOAWAY that still accepts all streams, and after a round trip one with the last stream id.
                 http.as_mut().graceful_shutdown();
@@ -147,6 +150,20 @@ fn builder(limits: &ProxyLimits, executor: StreamExecutor) -> Builder<StreamExec
 fn client_protocol_error(error: &hyper::Error) -> Option<Reason> {
     let error = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
     error.is_library().then(|| error.reason()).flatten()
+}
+
+impl IdleState for StreamTracker {
+    fn idleness(&self) -> Option<Idleness> {
+        let is_idle = self.open_count.get() == 0;
+        let had_request = self.heads_received.get() > 0;
+        is_idle.then(|| Idleness { had_request, since: self.connection.activity.last_progress() })
+    }
+}
+
+impl std::fmt::Debug for StreamTracker {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("StreamTracker").field("connection", &self.connection).finish_non_exhaustive()
+    }
 }
 
 impl StreamTracker {
@@ -211,7 +228,7 @@ async fn run_stream(peer: Rc<Peer>, stream: impl Future<Output = ()>) {
                 return Poll::Ready(());
             }
             // A response that the service has completed may still wait for the client's flow-control window.
-            std::task::ready!(activity.poll_timeout(limits, limits.stall_timeout, Pin::as_mut(&mut timer), cx));
+            std::task::ready!(activity.poll_timeout(&peer.http, limits.stall_timeout, Pin::as_mut(&mut timer), cx));
             match activity.phase() {
                 // The request handler sees the flag when it is polled, and responds with an error. If it does not
                 // respond at once, the next round ends the stream.

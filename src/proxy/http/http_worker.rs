@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use hyper::server::conn::http1;
 use ipnet::IpNet;
-use tokio::sync::Semaphore;
 
 use super::header_map_pool::HeaderMapPool;
 use super::mirror::MirrorSender;
@@ -16,15 +15,17 @@ use super::product_headers::ProductHeaders;
 use super::request_body::RequestBody;
 use super::request_id::RequestIds;
 use crate::proxy::worker::Worker;
-use crate::upstream::{ConnectionPools, EndpointConnector, HYPER_DEFAULT_FIELDS, IdleLimits, READ_BUFFER};
+use crate::upstream::{
+    ConnectionPools, EndpointConnector, HYPER_DEFAULT_FIELDS, IdleLimits, READ_BUFFER, SocketBudget,
+};
 
 /// What the HTTP requests of all workers share.
 #[derive(Clone)]
 pub(in crate::proxy) struct HttpWorkerShared {
     pub(in crate::proxy) trusted_ips: Vec<IpNet>,
     pub(in crate::proxy) product_headers: Arc<ProductHeaders>,
-    /// One permit per connection to an endpoint, of the whole process.
-    pub(in crate::proxy) upstream_permits: Arc<Semaphore>,
+    /// The connections to endpoints of the whole process.
+    pub(in crate::proxy) upstream_sockets: Arc<SocketBudget>,
 }
 
 /// State that the requests of one worker share.
@@ -32,6 +33,7 @@ pub(in crate::proxy) struct HttpWorker {
     pub(in crate::proxy) worker: Worker,
     pub(in crate::proxy) trusted_ips: Vec<IpNet>,
     pub(in crate::proxy) product_headers: Arc<ProductHeaders>,
+    pub(in crate::proxy) upstream_sockets: Arc<SocketBudget>,
     pub(in crate::proxy) pools: ConnectionPools<RequestBody>,
     pub(in crate::proxy) mirror_sender: Rc<MirrorSender>,
     pub(in crate::proxy) request_ids: RequestIds,
@@ -45,15 +47,18 @@ impl HttpWorker {
         let limits = &worker.limits;
         let connector = EndpointConnector {
             timeout: limits.connect_timeout,
-            permits: shared.upstream_permits,
+            sockets: Arc::clone(&shared.upstream_sockets),
             max_head: limits.max_response_head,
             max_fields: limits.max_response_fields,
             max_streams: limits.max_upstream_streams,
             ping_interval: limits.ping_interval,
             ping_timeout: limits.ping_timeout,
         };
-        let idle_limits =
-            IdleLimits { per_endpoint: limits.max_idle_per_endpoint, timeout: limits.upstream_idle_timeout };
+        let idle_limits = IdleLimits {
+            per_endpoint: limits.max_idle_per_endpoint,
+            timeout: limits.upstream_idle_timeout,
+            recent: limits.max_idle_for_unrepeatable,
+        };
         let mut http1 = http1::Builder::new();
         http1
             .half_close(false)
@@ -72,6 +77,7 @@ impl HttpWorker {
         HttpWorker {
             trusted_ips: shared.trusted_ips,
             product_headers: shared.product_headers,
+            upstream_sockets: shared.upstream_sockets,
             pools: ConnectionPools::new(connector, idle_limits, Arc::clone(upstream_counters)),
             mirror_sender: Rc::new(mirrors),
             request_ids: RequestIds::default(),

@@ -19,7 +19,6 @@ use http_body_util::Full;
 use smallvec::SmallVec;
 use tokio::time::timeout;
 
-use super::attempt::FRESH_CONNECTION_AGE;
 use super::outgoing_request::{convert_to_http2, scheme};
 use super::request_body::RequestBody;
 use crate::proxy::limits::ProxyLimits;
@@ -27,7 +26,8 @@ use crate::proxy::record::stats::{MirrorCounters, MirrorOutcome};
 use crate::snapshot::rule::Mirror;
 use crate::upstream::tls::UpstreamServerName;
 use crate::upstream::{
-    ConnectionPools, EndpointConnector, IdleLimits, Upstream, UpstreamCounters, UpstreamProtocol, UpstreamTarget,
+    ConnectionPools, EndpointConnector, IdleLimits, IdleReuse, Upstream, UpstreamCounters, UpstreamProtocol,
+    UpstreamTarget,
 };
 
 /// Sends the mirrored copies of one worker.
@@ -62,6 +62,10 @@ impl MirrorSender {
 
     pub(in crate::proxy) fn sweep(&self) {
         self.pools.sweep();
+    }
+
+    pub(in crate::proxy) fn shed_idle(&self) {
+        self.pools.shed_idle();
     }
 
     /// Copies the request for each of the mirrors that the sampling selects. If `apply_filters` returns false, no copy
@@ -161,7 +165,7 @@ async fn send_copy(
     loop {
         // Sent again only if a reused connection failed before it took the request. Any other repetition could run the
         // request twice.
-        let idle = pools.take_idle(target, address, FRESH_CONNECTION_AGE);
+        let idle = pools.take_idle(target, address, IdleReuse::Recent);
         let reused = idle.is_some();
         let mut connection = match idle {
             Some(connection) => connection,

@@ -210,7 +210,11 @@ impl Body for ResponseBody {
             return Poll::Ready(Some(Err(ResponseBodyError::Timeout)));
         }
         let activity = this.record.as_ref().map(|record| &record.peer.activity);
-        match ready!(this.source.poll_next(activity, cx)) {
+        let polled = this.source.poll_next(activity, cx);
+        if let Some(activity) = activity {
+            activity.awaits_response_data.set(polled.is_pending());
+        }
+        match ready!(polled) {
             Some(Ok(frame)) => {
                 let ended = frame.is_trailers() || this.source.is_end_stream();
                 this.record_bytes(frame.data_ref().map_or(0, Bytes::len));

@@ -120,9 +120,9 @@ impl RequestHost {
     }
 }
 
-/// The length of the name or address of a host, which is `name`, `name:port`, `[v6]` or `[v6]:port`; None for anything
-/// else. Only characters valid in a host are accepted, so that no backend can parse a path, a user or a second host from
-/// it.
+/// The length of the name or address in a host of the form `name`, `name:port`, `[v6]` or `[v6]:port`. None for any
+/// other: only characters valid in a host are accepted, so that no backend can parse a path, a user or a second host
+/// from it.
 fn host_name_length(host: &[u8]) -> Option<usize> {
     let is_address_byte = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
     let is_name_byte = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');

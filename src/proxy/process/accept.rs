@@ -70,6 +70,7 @@ pub(in crate::proxy) fn spawn(
     };
     let steps = AcceptSteps { proxy_header, tls };
     if steps.proxy_header || steps.tls {
+        registration.begin_preparing();
         run(prepare_and_serve(stream, address, steps, http, connections, registration), open_guard);
     } else {
         // A separate future type: plain connections should not reserve the memory that only the extra steps need.
@@ -95,7 +96,7 @@ async fn prepare_and_serve(
 ) {
     // Boxed, so that the memory for the steps is freed when they end.
     let preparing = Box::pin(prepare(stream, address, steps, &http.worker, &connections));
-    match unless_listener_closes(&connections, &mut registration, preparing).await.flatten() {
+    match while_listening(&connections, &mut registration, preparing).await.flatten() {
         Some(PreparedConnection::Http { transport, address, session }) => {
             let http2 = session.as_ref().is_some_and(|session| session.http2);
             let peer = Rc::new(Peer::new(http, connections, address, session));
@@ -107,6 +108,7 @@ async fn prepare_and_serve(
             }
         }
         Some(PreparedConnection::Stream(client, assigned)) => {
+            registration.begin_stream();
             Box::pin(stream::serve(client, assigned, &http.worker, &http.pools, connections, registration)).await;
         }
         None => {}
@@ -123,13 +125,15 @@ async fn prepare_and_forward(
     mut registration: ConnectionRegistration,
 ) {
     if proxy_header {
+        registration.begin_preparing();
         // Boxed, so that the memory for the step is freed when it ends.
         let reading = Box::pin(read_proxy_header(&mut stream, address, &http.worker, &connections));
-        match unless_listener_closes(&connections, &mut registration, reading).await.flatten() {
+        match while_listening(&connections, &mut registration, reading).await.flatten() {
             Some(client) => address = client,
             None => return,
         }
     }
+    registration.begin_stream();
     let client = StreamClient::tcp(stream, address);
     stream::serve(client, assigned, &http.worker, &http.pools, connections, registration).await;
 }
@@ -162,7 +166,7 @@ fn served(worker: &Worker, connections: &ListenerConnections) -> ServedConnectio
     ServedConnection::Http { tls: connections.tls.get() }
 }
 
-/// Returns None if the connection has ended; the reason has been recorded by then.
+/// Returns None if the connection has failed; the reason has been recorded by then.
 async fn prepare(
     mut stream: TcpStream,
     mut address: SocketAddr,
@@ -314,9 +318,9 @@ fn record_handshake(
     }
 }
 
-/// Runs a step unless the connection is aborted meanwhile. When the listener closes, the step gets a short grace
-/// period.
-async fn unless_listener_closes<T>(
+/// Runs a step unless the connection is aborted or evicted meanwhile. When the listener closes, the step gets a short
+/// grace period.
+async fn while_listening<T>(
     connections: &ListenerConnections,
     registration: &mut ConnectionRegistration,
     step: impl Future<Output = T>,
@@ -328,7 +332,7 @@ async fn unless_listener_closes<T>(
         if let Poll::Ready(outcome) = step.as_mut().poll(cx) {
             return Poll::Ready(Some(outcome));
         }
-        if connections.is_aborted() {
+        if connections.is_aborted() || registration.take_eviction() {
             return Poll::Ready(None);
         }
         if connections.is_closing() {

@@ -2,5 +2,6 @@
 
 pub(in crate::proxy) mod accept;
 pub(in crate::proxy) mod bind;
+pub(in crate::proxy) mod client_budget;
 pub(in crate::proxy) mod server;
 pub(in crate::proxy) mod worker_thread;

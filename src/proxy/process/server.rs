@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::bind;
+use super::client_budget::ClientBudget;
 use super::worker_thread::{self, ProcessShared, WorkerCommand};
 use crate::proxy::connection::tls::{TlsPolicy, TlsTerminator};
 use crate::proxy::http::http_worker::HttpWorkerShared;
@@ -23,6 +24,7 @@ use crate::proxy::record::stats::ProxyStats;
 use crate::proxy::worker::WorkerShared;
 use crate::proxy::{BindState, BindStates};
 use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
+use crate::upstream::SocketBudget;
 
 /// Settings of the data plane. Listeners and routes come from the snapshot.
 #[derive(Clone, Debug)]
@@ -70,17 +72,16 @@ impl Proxy {
         let lost_lines = Arc::clone(config.access_log.lost_lines());
         let stats = Arc::new(ProxyStats::new(count, config.max_series, lost_lines));
         let limits = config.limits;
-        let permits = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
         let shared = ProcessShared {
-            client_permits: permits(limits.max_connections),
+            clients: Arc::new(ClientBudget::new(limits.max_connections)),
             http: HttpWorkerShared {
                 trusted_ips: config.trusted_ips,
                 product_headers: Arc::new(ProductHeaders::new(config.product_headers, config.product_token)),
-                upstream_permits: permits(limits.max_upstream_connections),
+                upstream_sockets: Arc::new(SocketBudget::new(limits.max_upstream_connections)),
             },
             worker: WorkerShared {
                 snapshot: Arc::clone(&snapshot),
-                handshake_permits: permits(limits.max_handshakes),
+                handshake_permits: Arc::new(Semaphore::new(limits.max_handshakes.min(Semaphore::MAX_PERMITS))),
                 limits,
                 log: config.access_log,
                 stats: Arc::clone(&stats),

@@ -11,10 +11,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinHandle as TaskHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
+use super::client_budget::ClientBudget;
 use super::{accept, bind};
 use crate::proxy::connection::listener_connections::ListenerConnections;
 use crate::proxy::http::http_worker::{HttpWorker, HttpWorkerShared};
@@ -27,8 +28,8 @@ use crate::snapshot::BindAddress;
 pub(in crate::proxy) struct ProcessShared {
     pub(in crate::proxy) worker: WorkerShared,
     pub(in crate::proxy) http: HttpWorkerShared,
-    /// One permit per client connection of the whole process.
-    pub(in crate::proxy) client_permits: Arc<Semaphore>,
+    /// The client connections of the whole process.
+    pub(in crate::proxy) clients: Arc<ClientBudget>,
 }
 
 /// A command to a worker. The worker reports completion over the channel.
@@ -56,7 +57,7 @@ pub(in crate::proxy) fn start(
         };
         if ready.send(Ok(())).is_ok() {
             let http = HttpWorker::new(Worker::new(number, shared.worker), shared.http);
-            runtime.block_on(run(Rc::new(http), shared.client_permits, commands));
+            runtime.block_on(run(Rc::new(http), shared.clients, commands));
         }
     })?;
     started.recv().unwrap_or_else(|_| Err(io::Error::other("the worker thread has ended")))?;
@@ -86,7 +87,7 @@ async fn close_all(listeners: impl Iterator<Item = BoundListener>) -> Vec<Rc<Lis
     join_all(listeners.map(BoundListener::close)).await
 }
 
-async fn run(http: Rc<HttpWorker>, permits: Arc<Semaphore>, mut commands: mpsc::Receiver<WorkerCommand>) {
+async fn run(http: Rc<HttpWorker>, clients: Arc<ClientBudget>, mut commands: mpsc::Receiver<WorkerCommand>) {
     let worker = &http.worker;
     let mut bound: BTreeMap<BindAddress, BoundListener> = BTreeMap::new();
     // Connections of closed listeners that may still be open. Draining waits for them too.
@@ -96,6 +97,16 @@ async fn run(http: Rc<HttpWorker>, permits: Arc<Semaphore>, mut commands: mpsc::
     loop {
         let command = tokio::select! {
             command = commands.recv() => command,
+            () = clients.full() => {
+                let open = bound.values().map(|listener| &listener.connections).chain(&closing);
+                worker.counters.evicted.add(ListenerConnections::evict_idle(open) as u64);
+                continue;
+            }
+            () = http.upstream_sockets.shedding() => {
+                http.pools.shed_idle();
+                http.mirror_sender.shed_idle();
+                continue;
+            }
             _ = sweeps.tick() => {
                 // Loads the current snapshot: without requests, the old one and its upstreams would stay alive.
                 worker.view();
@@ -123,7 +134,7 @@ async fn run(http: Rc<HttpWorker>, permits: Arc<Semaphore>, mut commands: mpsc::
                         Rc::clone(&http),
                         listener,
                         Rc::clone(&connections),
-                        Arc::clone(&permits),
+                        Arc::clone(&clients),
                         stopped,
                     ));
                     bound.insert(address, BoundListener { connections, stop, accepting });
@@ -163,11 +174,11 @@ async fn accept_connections(
     http: Rc<HttpWorker>,
     listener: TcpListener,
     connections: Rc<ListenerConnections>,
-    permits: Arc<Semaphore>,
+    clients: Arc<ClientBudget>,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let worker = &http.worker;
-    // Beyond the connection limit one connection waits here, and the others in the accept queue. A worker holds no
+    // At the connection limit one connection waits here, and the others in the accept queue. A worker holds no
     // permit without a connection, since another worker may need it.
     let mut waiting: Option<(TcpStream, SocketAddr)> = None;
     let mut failing = false;
@@ -175,11 +186,11 @@ async fn accept_connections(
         let accepting = async {
             if waiting.is_none() {
                 waiting = Some(listener.accept().await?);
-                if permits.available_permits() == 0 {
+                if clients.is_full() {
                     worker.counters.delayed.add(1);
                 }
             }
-            Arc::clone(&permits).acquire_owned().await.map_err(io::Error::other)
+            Ok(clients.acquire().await)
         };
         let permit: io::Result<_> = tokio::select! {
             biased;
@@ -205,7 +216,7 @@ async fn accept_connections(
         }
     }
     if let Some((stream, address)) = waiting
-        && let Ok(permit) = Arc::clone(&permits).try_acquire_owned()
+        && let Some(permit) = clients.try_acquire()
     {
         start_connection(&http, &connections, stream, address, permit);
     }
@@ -218,7 +229,7 @@ async fn accept_connections(
     // tokio's listener would not try to accept the queued connections without a new event.
     let Ok(listener) = listener.into_std() else { return };
     while let Ok((stream, address)) = listener.accept() {
-        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { return };
+        let Some(permit) = clients.try_acquire() else { return };
         if stream.set_nonblocking(true).is_ok()
             && let Ok(stream) = TcpStream::from_std(stream)
         {

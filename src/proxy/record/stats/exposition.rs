@@ -213,7 +213,7 @@ const GAUGES: [MetricDefinition<WorkerStats, u64>; 5] = [
     }),
 ];
 
-const TOTALS: [MetricDefinition<ProxyStats, u64>; 6] = [
+const TOTALS: [MetricDefinition<ProxyStats, u64>; 7] = [
     ("portico_upstream_retries", "Retries of requests, as configured by their rule", |stats| {
         stats.sum(|worker| worker.upstream.retried.value())
     }),
@@ -233,6 +233,9 @@ const TOTALS: [MetricDefinition<ProxyStats, u64>; 6] = [
         "Client connections delayed by --max-connections; further ones wait uncounted in the accept queue",
         |stats| stats.sum(|worker| worker.delayed.value()),
     ),
+    ("portico_connections_evicted", "Idle client connections closed because of --max-connections", |stats| {
+        stats.sum(|worker| worker.evicted.value())
+    }),
     ("portico_series_folded", "Label sets counted as `other` because --metrics-max-series was reached", |stats| {
         stats.folded.load(Relaxed)
     }),
@@ -240,13 +243,14 @@ const TOTALS: [MetricDefinition<ProxyStats, u64>; 6] = [
 
 type ConnectOutcome = (&'static str, fn(&UpstreamCounters) -> &SingleWriterCounter);
 
-const CONNECT_OUTCOMES: [ConnectOutcome; 6] = [
+const CONNECT_OUTCOMES: [ConnectOutcome; 7] = [
     ("connected", |counters| &counters.connected),
     ("refused", |counters| &counters.refused),
     ("timed_out", |counters| &counters.timed_out),
     ("failed", |counters| &counters.failed),
     ("tls_handshake", |counters| &counters.tls_failed),
     ("limit", |counters| &counters.limited),
+    ("share", |counters| &counters.share_limited),
 ];
 
 impl RequestLabels {

@@ -144,6 +144,8 @@ pub(in crate::proxy) struct WorkerStats {
     pub(in crate::proxy) accept_errors: SingleWriterCounter,
     /// Connections delayed by `--max-connections`.
     pub(in crate::proxy) delayed: SingleWriterCounter,
+    /// Idle connections closed because of `--max-connections`.
+    pub(in crate::proxy) evicted: SingleWriterCounter,
     /// HTTP/2 client connections.
     pub(in crate::proxy) http2: OpenCount,
     /// Upgraded connections and streams.

@@ -1,0 +1,242 @@
+//! Clients and Services that use up connections: others are served nevertheless.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use portico::proxy::ProxyLimits;
+use portico::upstream::UpstreamProtocol;
+use tokio::io::AsyncReadExt;
+use tokio::time::{Instant, timeout};
+
+use crate::accounting::scrape;
+use crate::h2::{Http2Client, get_request};
+use crate::h2_upstream;
+use crate::harness::{
+    Client, Endpoint, Options, Route, TestServer, forward, route, routes_to, upstream_with_protocol, with_timeout,
+};
+use crate::tls_harness::{TestTlsConnector, TlsListener, certificate, start_tls_server};
+
+async fn server(limits: ProxyLimits, endpoint: &Endpoint) -> TestServer {
+    TestServer::with_options(Options { limits, ..Options::default() }, routes_to(endpoint.address)).await
+}
+
+/// Whether a client is still connected after some time.
+async fn stays_open(client: &mut Client, time: Duration) -> bool {
+    timeout(time, client.socket.read(&mut [0; 64])).await.is_err()
+}
+
+/// Longer than a connection must be idle to be evicted.
+const EVICTION: Duration = Duration::from_millis(600);
+
+#[tokio::test]
+async fn busy_connections_are_not_evicted() {
+    let endpoint = Endpoint::scripted(|mut stream, number| async move {
+        stream.request().await;
+        if number == 0 {
+            // Until the client disconnects.
+            stream.read_to_end().await;
+        }
+        stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    })
+    .await;
+    let server = server(ProxyLimits { max_connections: 1, ..ProxyLimits::default() }, &endpoint).await;
+    let mut busy = server.connect().await;
+    busy.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    endpoint.log.wait_for("the first request", |log| log.requests().len() == 1).await;
+    let mut waiting = server.connect().await;
+    waiting.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(stays_open(&mut busy, EVICTION).await);
+    assert_eq!(endpoint.log.requests().len(), 1, "the second connection is beyond the limit");
+    drop(busy);
+    assert_eq!(waiting.response().await.status, 200);
+    let metrics = scrape(&server);
+    assert_eq!(metrics["portico_connections_delayed_total"], 1.0);
+    assert_eq!(metrics["portico_connections_evicted_total"], 0.0);
+}
+
+#[tokio::test]
+async fn idle_connections_give_way_to_new_ones() {
+    let endpoint = Endpoint::ok().await;
+    let server = server(ProxyLimits { max_connections: 3, ..ProxyLimits::default() }, &endpoint).await;
+    let mut kept = server.connect().await;
+    assert_eq!(kept.get("/").await.status, 200);
+    let mut unused = server.connect().await;
+    let http2 = Http2Client::connect(server.address).await;
+    assert_eq!(http2.get("/").await.status, 200);
+    // The unused one first.
+    let mut new = server.connect().await;
+    assert_eq!(new.get("/").await.status, 200);
+    assert!(!stays_open(&mut unused, EVICTION).await);
+    assert_eq!(kept.get("/").await.status, 200);
+    assert_eq!(new.get("/").await.status, 200);
+    // Then the one that is idle for the longest time.
+    let mut next = server.connect().await;
+    assert_eq!(next.get("/").await.status, 200);
+    with_timeout("the end of the HTTP/2 connection", http2.wait_for_end()).await.ok();
+    assert_eq!(kept.get("/").await.status, 200);
+    assert_eq!(scrape(&server)["portico_connections_evicted_total"], 2.0);
+}
+
+/// The kernel distributes connections to workers, and a worker without idle connections needs those of others.
+#[tokio::test]
+async fn clients_that_send_nothing_do_not_block_listeners() {
+    let endpoint = Endpoint::ok().await;
+    let limits = ProxyLimits { max_connections: 30, ..ProxyLimits::default() };
+    let options = Options { limits, workers: 4, ..Options::default() };
+    let server = TestServer::with_options(options, routes_to(endpoint.address)).await;
+    let mut unused = Vec::new();
+    for _ in 0..40 {
+        unused.push(server.connect().await);
+    }
+    let began = Instant::now();
+    for _ in 0..10 {
+        let response = server.request("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        assert_eq!(response.status, 200);
+    }
+    assert!(began.elapsed() < ProxyLimits::default().client_idle_timeout / 5);
+    drop(unused);
+}
+
+#[tokio::test]
+async fn connections_without_handshake_give_way() {
+    let endpoint = Endpoint::ok().await;
+    let limits = ProxyLimits { max_connections: 2, ..ProxyLimits::default() };
+    let options = Options { limits, ..Options::default() };
+    let certificates = vec![certificate(&["a.example"])];
+    let listener = TlsListener { hostname: "", certificates, routes: routes_to(endpoint.address) };
+    let server = start_tls_server(options, vec![listener]).await;
+    let _unused = (server.connect().await, server.connect().await);
+    let began = Instant::now();
+    let mut client = TestTlsConnector::new().connect(&server, "a.example").await.unwrap();
+    assert_eq!(client.get("/").await.status, 200);
+    assert!(began.elapsed() < ProxyLimits::default().handshake_timeout / 2);
+}
+
+/// The kernel chooses the worker of a connection, so each worker must be able to accept one.
+#[tokio::test]
+async fn connection_limit_below_worker_count_blocks_no_worker() {
+    let endpoint = Endpoint::ok().await;
+    let limits = ProxyLimits { max_connections: 1, ..ProxyLimits::default() };
+    let server =
+        TestServer::with_options(Options { limits, workers: 4, ..Options::default() }, routes_to(endpoint.address))
+            .await;
+    for _ in 0..20 {
+        let response = server.request("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        assert_eq!(response.status, 200);
+    }
+}
+
+/// A route for each host to a Service of the same name.
+fn services(hosts: &[&'static str], protocol: UpstreamProtocol, endpoint: SocketAddr) -> Vec<Route> {
+    let service = |host: &&'static str| {
+        let upstream = upstream_with_protocol(protocol, host, &[endpoint]);
+        Route { host, ..route(forward(vec![(1, upstream)])) }
+    };
+    hosts.iter().map(service).collect()
+}
+
+fn get_from(host: &str) -> String {
+    format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")
+}
+
+#[tokio::test]
+async fn a_hanging_service_leaves_connections_for_others() {
+    let hanging = Endpoint::scripted(|mut stream, _| async move {
+        stream.request().await;
+        stream.read_to_end().await;
+    })
+    .await;
+    let healthy = Endpoint::ok().await;
+    let mut routes = services(&["hanging.example"], UpstreamProtocol::Http1, hanging.address);
+    routes.extend(services(&["healthy.example"], UpstreamProtocol::Http1, healthy.address));
+    let limits = ProxyLimits {
+        max_upstream_connections: 20,
+        connect_timeout: Duration::from_millis(300),
+        ..ProxyLimits::default()
+    };
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes).await;
+    let mut clients = Vec::new();
+    for _ in 0..30 {
+        let mut client = server.connect().await;
+        client.send(get_from("hanging.example")).await;
+        clients.push(client);
+    }
+    // Half of the connections, and no more.
+    for client in &mut clients[10..] {
+        let response = client.response().await;
+        assert_eq!(response.status, 503);
+        assert!(response.text().contains("Too many requests at a time"), "{response:?}");
+    }
+    assert_eq!(hanging.log.connections(), 10);
+    for _ in 0..10 {
+        assert_eq!(server.request(&get_from("healthy.example")).await.status, 200);
+    }
+    let metrics = scrape(&server);
+    assert_eq!(metrics["portico_upstream_connects_total{outcome=\"share\"}"], 20.0);
+    assert_eq!(metrics["portico_upstream_connects_total{outcome=\"limit\"}"], 0.0);
+}
+
+const HOSTS: [&str; 8] =
+    ["a.example", "b.example", "c.example", "d.example", "e.example", "f.example", "g.example", "h.example"];
+
+#[tokio::test]
+async fn idle_connections_of_all_workers_make_room() {
+    let endpoint = Endpoint::ok().await;
+    let http2_endpoint = h2_upstream::echo_endpoint().await;
+    for (protocol, endpoint) in
+        [(UpstreamProtocol::Http1, endpoint.address), (UpstreamProtocol::Http2, http2_endpoint.address)]
+    {
+        let limits = ProxyLimits { max_upstream_connections: 4, ..ProxyLimits::default() };
+        let options = Options { limits, workers: 4, ..Options::default() };
+        let server = TestServer::with_options(options, services(&HOSTS, protocol, endpoint)).await;
+        let began = Instant::now();
+        for host in HOSTS.iter().cycle().take(32) {
+            assert_eq!(server.request(&get_from(host)).await.status, 200, "{host}, {protocol:?}");
+        }
+        assert!(began.elapsed() < ProxyLimits::default().connect_timeout, "{protocol:?}");
+    }
+}
+
+#[tokio::test]
+async fn unread_responses_give_up_scarce_connections() {
+    let large = Endpoint::scripted(|mut stream, _| async move {
+        while stream.request().await.is_some() {
+            stream.send("HTTP/1.1 200 OK\r\ncontent-length: 10000000\r\n\r\n").await;
+            stream.send(vec![b'x'; 10_000_000]).await;
+        }
+    })
+    .await;
+    let small = Endpoint::ok().await;
+    let mut routes = services(&HOSTS[..3], UpstreamProtocol::Http1, large.address);
+    routes.extend(services(&HOSTS[3..4], UpstreamProtocol::Http1, small.address));
+    let limits = ProxyLimits {
+        max_upstream_connections: 8,
+        scarce_stall_timeout: Duration::from_millis(300),
+        ..ProxyLimits::default()
+    };
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes).await;
+    let mut unread = Vec::new();
+    let mut http1 = Vec::new();
+    let mut requests = 0;
+    // The shares of three Services are all connections.
+    for (host, count) in HOSTS.iter().zip([4, 2, 2]) {
+        for number in 0..count {
+            if number == 0 {
+                let mut client = server.connect().await;
+                client.send(get_from(host)).await;
+                http1.push(client);
+            } else {
+                let client = Http2Client::connect(server.address).await;
+                let mut request = get_request("/");
+                *request.uri_mut() = format!("http://{host}/").parse().unwrap();
+                unread.push((client.start(request).await, client));
+            }
+            requests += 1;
+            large.log.wait_for("a request", |log| log.requests().len() == requests).await;
+        }
+    }
+    assert_eq!(requests, 8);
+    let response = server.request(&get_from(HOSTS[3])).await;
+    assert_eq!(response.status, 200);
+    drop((unread, http1));
+}
