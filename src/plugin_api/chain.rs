@@ -31,7 +31,7 @@ use super::context::{
     ClientInfo, Framing, Identity, LogCx, PluginData, RequestCx, RequestSummary, ResponseCx, ResponseHeaders,
     ResponseSource, RouteNames, UriCaptures,
 };
-use super::instance::{ExecutionPlace, PluginInstance, RequestProtocol};
+use super::instance::{ExecutionPlace, PluginInstance};
 use super::reply::Reply;
 use super::route_description::RouteDescription;
 use super::timing::{PhaseTimings, PluginPhase};
@@ -43,6 +43,8 @@ pub struct Chain {
     pub names: Arc<RouteNames>,
     slots: Box<[ChainSlot]>,
     body_buffer_limit: Option<usize>,
+    /// Whether a plugin sets the request id, for all consumers.
+    sets_request_id: bool,
     /// The plugins that may buffer the body.
     body_readers: Box<[Arc<dyn Plugin>]>,
     /// Whether a plugin of the chain reads the heads of requests and responses in the log phase.
@@ -242,10 +244,12 @@ impl ChainBuilder {
             }
         }
         let body_buffer_limit = body_readers.iter().filter_map(|plugin| plugin.body_buffer_limit()).max();
+        let base_instances = self.slots.iter().filter_map(|slot| Some(slot.instance_at(slot.base?.1)));
+        let sets_request_id = base_instances.into_iter().any(|instance| instance.plugin.sets_request_id());
         let logs_heads = self.plugins().any(|plugin| plugin.logs_heads());
         let log_facts = self.log_facts(&names);
         let (slots, body_readers) = (self.slots.into(), body_readers.into());
-        Some(Arc::new(Chain { names, slots, body_buffer_limit, body_readers, logs_heads, log_facts }))
+        Some(Arc::new(Chain { names, slots, body_buffer_limit, sets_request_id, body_readers, logs_heads, log_facts }))
     }
 }
 
@@ -261,7 +265,6 @@ pub struct ChainRequest<'r> {
     pub body: Option<&'r Bytes>,
     pub consumers: &'r ConsumerDirectory,
     pub now: SystemTime,
-    pub protocol: RequestProtocol,
 }
 
 /// The head of a response as the proxy passes it to a chain.
@@ -282,9 +285,10 @@ pub struct ChainState {
     pub response_headers: ResponseHeaders,
     /// See [`RequestCx::body_limit`].
     pub body_limit: Option<u64>,
+    /// See [`RequestCx::new_id`].
+    pub new_id: Option<HeaderValue>,
     /// The body to send upstream instead of the buffered one; `Content-Length` is already set.
     pub replacement_body: Option<Bytes>,
-    protocol: RequestProtocol,
     /// The instances that are selected so far, in the order of execution. Those after the one that replied are selected
     /// in the response phase.
     selected: SmallVec<[SelectedInstance; 12]>,
@@ -303,6 +307,11 @@ impl Chain {
     /// How many bytes of any body plugins may buffer.
     pub fn body_buffer_limit(&self) -> Option<usize> {
         self.body_buffer_limit
+    }
+
+    /// Whether a plugin of the chain sets [`ChainState::new_id`].
+    pub fn sets_request_id(&self) -> bool {
+        self.sets_request_id
     }
 
     /// How many bytes of the body of this request to buffer before plugins run.
@@ -327,7 +336,6 @@ impl Chain {
 
     /// Runs the access phase in order, until the first reply.
     pub async fn access(&self, request: ChainRequest<'_>, state: &mut ChainState) -> Option<Box<Reply>> {
-        state.protocol = request.protocol;
         let mut cx = RequestCx {
             head: request.head,
             path: request.path,
@@ -336,6 +344,7 @@ impl Chain {
             client: request.client,
             framing: request.framing,
             id: request.id,
+            new_id: &mut state.new_id,
             body: request.body,
             replacement_body: &mut state.replacement_body,
             identity: &mut state.identity,
@@ -358,7 +367,7 @@ impl Chain {
         let mut of_consumer = RequestConsumerPlugins::default();
         loop {
             of_consumer.look_up(directory.map(|plugins| &**plugins), cx.identity.consumer.as_ref());
-            let selected = self.select_next(&mut state.progress, &of_consumer, cx.identity, request.protocol)?;
+            let selected = self.select_next(&mut state.progress, &of_consumer, cx.identity)?;
             let number = slot_number(state.selected.len());
             state.selected.push(selected.into());
             let (kind, instance) = self.instance(selected);
@@ -550,7 +559,6 @@ mod tests {
     use crate::plugin_api::Scheme;
     use crate::plugin_api::consumers::EntityId;
     use crate::plugin_api::consumers::plugins::{ConsumerPlugin, OrderedPlugins, PluginSubject};
-    use crate::plugin_api::instance::Protocols;
     use crate::plugin_api::kind::Phases;
     use crate::plugin_api::testing::{TestCaptures, TestRequest, names};
 
@@ -575,14 +583,7 @@ mod tests {
 
     fn instance(plugin: impl Plugin) -> PluginInstance {
         let (scope, object) = ("global".into(), "KongPlugin/default/test".into());
-        PluginInstance {
-            plugin: Arc::new(plugin),
-            phases: Phases::ACCESS,
-            protocols: Protocols::ALL,
-            scope,
-            object,
-            configuration_hash: 0,
-        }
+        PluginInstance { plugin: Arc::new(plugin), phases: Phases::ACCESS, scope, object, configuration_hash: 0 }
     }
 
     fn consumer_id(number: u16) -> Arc<str> {
@@ -743,48 +744,6 @@ mod tests {
         assert_eq!(ran, ["b-before base", "a-before base", "after for anna"]);
     }
 
-    // docs/kong-compatibility.md, 1.3
-    #[tokio::test]
-    async fn instances_run_only_for_their_protocols() {
-        // Plain HTTP, HTTPS, gRPC without TLS, gRPC over TLS.
-        for (names_of_protocols, expected) in [
-            (&["http"][..], [true, false, true, false]),
-            (&["https"], [false, true, false, true]),
-            (&["grpc"], [false, false, true, false]),
-            (&["grpcs"], [false, false, false, true]),
-            (&["http", "https"], [true; 4]),
-            (&["tcp", "tls", "udp"], [false; 4]),
-        ] {
-            let protocols = Protocols::from_names(names_of_protocols.iter().copied());
-            let rejecting = PluginInstance { protocols, ..instance(RejectAll(401)) };
-            for is_of_consumer in [false, true] {
-                let (mut builder, mut directory) = (ChainBuilder::default(), ConsumerDirectory::default());
-                let anna = Consumer::new(EntityId::from_text("anna"), None, None, Vec::new(), Vec::new());
-                let auth = instance(AuthenticateAs(anna.into()));
-                builder.add("auth", 2, AttachmentPoint::Base(BaseScope::Route), auth);
-                if is_of_consumer {
-                    let plugins = consumer_plugin("guard", 1, rejecting.clone());
-                    directory.set_plugins(&PluginSubject::Consumer("anna".into()), plugins);
-                } else {
-                    builder.add("guard", 1, AttachmentPoint::Base(BaseScope::Route), rejecting.clone());
-                }
-                let chain = builder.build(names()).unwrap();
-                let mut is_selected = Vec::new();
-                for (scheme, media_type) in [
-                    (Scheme::Http, "text/plain"),
-                    (Scheme::Https, "text/plain"),
-                    (Scheme::Http, "application/grpc"),
-                    (Scheme::Https, "application/grpc"),
-                ] {
-                    let request = TestRequest::post("/", media_type, "").with_consumers(&directory);
-                    let outcome = TestRequest { scheme, ..request }.run(&chain).await;
-                    is_selected.push(outcome.reply_status().is_some());
-                }
-                assert_eq!(is_selected, expected, "{names_of_protocols:?}, of the consumer: {is_of_consumer}");
-            }
-        }
-    }
-
     /// Identifies the consumer and then waits forever.
     struct WaitAs(Arc<Consumer>);
 
@@ -832,7 +791,6 @@ mod tests {
             consumers: &directory,
             now: SystemTime::UNIX_EPOCH,
             uri_captures: &TestCaptures::default(),
-            protocol: RequestProtocol::default(),
         };
         tokio::time::timeout(Duration::from_secs(1), chain.access(request, &mut state)).await.unwrap_err();
         let summary = RequestSummary {
@@ -885,7 +843,6 @@ mod tests {
                 let instance = PluginInstance {
                     plugin: Arc::clone(&plugin),
                     phases: Phases::ACCESS,
-                    protocols: Protocols::ALL,
                     scope: "global".into(),
                     object: "KongPlugin/a/reader".into(),
                     configuration_hash: 0,

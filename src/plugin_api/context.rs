@@ -1,7 +1,7 @@
 //! The contexts that plugins get in each phase: request, response and log.
 
 use std::any::Any;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -31,6 +31,9 @@ pub struct RequestCx<'r> {
     pub framing: Framing,
     /// The request id: 32 hexadecimal digits unless a trusted peer sent another one.
     pub id: &'r HeaderValue,
+    /// The id to use instead, in the log, in error responses and in the headers with the id. Only plugins that return
+    /// true from [`Plugin::sets_request_id`](super::Plugin::sets_request_id) set it.
+    pub new_id: &'r mut Option<HeaderValue>,
     /// The whole body as the client sent it, if a plugin of the chain buffers bodies.
     pub body: Option<&'r Bytes>,
     /// The body to send upstream instead. See [`RequestCx::replace_body`].
@@ -114,7 +117,8 @@ impl ResponseHeaders {
 /// The client and connection that a request came from.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientInfo<'r> {
-    /// The client address, taken from forwarding headers if the peer is trusted.
+    /// The client address, taken from forwarding headers if the peer is trusted. [`UNKNOWN_CLIENT`] if that peer does
+    /// not name an address.
     pub address: IpAddr,
     pub port: u16,
     /// The peer address of the TCP connection.
@@ -126,6 +130,10 @@ pub struct ClientInfo<'r> {
     /// The listener port as seen by clients.
     pub listen_port: u16,
 }
+
+/// Stands for a client whose address a trusted peer reports in an unreadable way. Plugins that restrict access by
+/// address must reject it.
+pub const UNKNOWN_CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Properties of the request body that the client announced in headers which plugins do not get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,17 +2,18 @@
 //! clients get.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode};
 use portico::compile::kong::rule_options::{self, PRODUCT_HEADERS};
 use portico::plugin_api::AccessOutcome;
-use portico::plugin_api::instance::Protocols;
 use portico::proxy::{ProductHeaderMode, ProductToken};
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::router::TieBreaker;
 use portico::snapshot::router::by_conditions::{ConditionRoute, ConditionsRouter, PathCondition, RouterFlavor};
 use portico::snapshot::rule::{Action, Filters, Rewrite, RouteFailure, RouteRule, RuleId};
-use portico::snapshot::rule_options::{HttpsRedirect, RuleOptions, UpstreamHost};
+use portico::snapshot::rule_options::{HttpsRedirect, Protocols, RuleOptions, UpstreamHost};
+use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
 use portico::snapshot::upstream_path::UpstreamPath;
 use portico::snapshot::uri_template::UriTemplate;
 use portico::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot};
@@ -22,7 +23,7 @@ use crate::accounting::scrape;
 use crate::h2;
 use crate::harness::{
     Endpoint, Options, Route, TestResponse, TestServer, forward, header, reserve_address, route, upstream,
-    upstream_with_protocol,
+    upstream_with_protocol, with_timeouts_and_retries,
 };
 use crate::plugins::{ScriptedPlugin, chain};
 use crate::tls_harness::{TestTlsConnector, TlsListener, certificate, start_tls_server};
@@ -142,7 +143,7 @@ async fn forwarding_headers_match_kong() {
             "GET /keep HTTP/1.1\r\nhost: a.example\r\nconnection: close, x-hop\r\nx-hop: 1\r\nclose: stays\r\n\
              keep-alive: 1\r\nproxy-connection: 1\r\nproxy-authorization: stays\r\nproxy-authenticate: stays\r\n\
              te: gzip, trailers\r\nx-consumer-username: stays\r\n\r\n",
-            "GET /keep HTTP/1.1\nclose: stays\nhost: a.example\nproxy-authenticate: stays\nproxy-authorization: stays\n\
+            "GET /keep HTTP/1.1\nclose: stays\nconnection: TE\nhost: a.example\nproxy-authenticate: stays\nproxy-authorization: stays\n\
              te: trailers\nVIA\nx-consumer-username: stays\nx-forwarded-for: 127.0.0.1\nx-forwarded-host: a.example\n\
              x-forwarded-path: /keep\nx-forwarded-port: 80\nx-forwarded-proto: http\nx-real-ip: 127.0.0.1",
         ),
@@ -341,10 +342,17 @@ async fn response_headers_match_kong() {
 #[tokio::test]
 async fn unavailable_endpoints_get_kong_errors() {
     let (refusing, _reserved) = reserve_address();
+    let silent = Endpoint::scripted(|mut stream, _| async move {
+        stream.read_to_end().await;
+    })
+    .await;
     let actions = || {
+        let limit = TimeoutSetting::After(Duration::from_millis(20));
+        let timeouts = TimeoutsAndRetries { request: limit, ..TimeoutsAndRetries::default() };
         [
             ("/none", forward(vec![(1, upstream("none", &[]))])),
             ("/refused", forward(vec![(1, upstream("refused", &[refusing]))])),
+            ("/silent", with_timeouts_and_retries(forward_to(&silent), timeouts)),
         ]
     };
     let ingress_routes =
@@ -358,6 +366,7 @@ async fn unavailable_endpoints_get_kong_errors() {
     let cases = [
         (0, "/none", 503, "failure to get a peer from the ring-balancer"),
         (0, "/refused", 502, "An invalid response was received from the upstream server"),
+        (0, "/silent", 504, "The upstream server is timing out"),
         (1, "/none", 503, "The upstream server is currently unavailable"),
         (1, "/refused", 503, "The upstream server is currently unavailable"),
     ];
@@ -365,6 +374,12 @@ async fn unavailable_endpoints_get_kong_errors() {
         let response = servers[server].request(&format!("GET {path} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await;
         assert_eq!(response.status, status, "{server} {path}");
         assert!(response.text().contains(message), "{server} {path}: {}", response.text());
+        // Kong reports the latency of the endpoint as soon as it has selected one.
+        let was_forwarded = status != 503;
+        let latencies = ["x-kong-upstream-latency", "x-kong-proxy-latency", "x-kong-response-latency"]
+            .map(|name| has_number(&response, name));
+        let expected = if server == 0 { [was_forwarded, was_forwarded, !was_forwarded] } else { [false; 3] };
+        assert_eq!(latencies, expected, "{server} {path}: {}", response.head);
     }
 }
 
@@ -436,6 +451,16 @@ async fn https_only_routes_redirect_or_get_426() {
     assert_eq!(trusting_server.request(over_https).await.status, 200);
     let without_proto = "GET /302 HTTP/1.1\r\nhost: a.example\r\nx-forwarded-host: b.example\r\n\r\n";
     assert_eq!(trusting_server.request(without_proto).await.header("location"), Some("https://b.example/302"));
+    // The port that the balancer or the client used for plain text is not the port of HTTPS.
+    for (target, host, location) in [
+        ("/302", "b.example:8000", "https://b.example/302"),
+        ("/port", "B.example:8000", "https://b.example:8443/port"),
+        ("/302", "[2001:db8::1]:8000", "https://[2001:db8::1]/302"),
+        ("/302", "not a host", "https://a.example/302"),
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nhost: a.example:8000\r\nx-forwarded-host: {host}\r\n\r\n");
+        assert_eq!(trusting_server.request(&request).await.header("location"), Some(location), "{host}");
+    }
     assert_eq!(server_without_trust.request(without_proto).await.header("location"), Some("https://a.example/302"));
 }
 
@@ -472,10 +497,15 @@ async fn grpc_routes_accept_only_grpc() {
         ),
     ];
     let server = server(Options::default(), routes).await;
-    let response = server.request("GET /grpc HTTP/1.1\r\nhost: a.example\r\ncontent-type: text/plain\r\n\r\n").await;
-    assert_eq!((response.status, response.header("upgrade")), (426, Some("HTTP/2")));
-    assert_eq!(response.header("connection"), Some("Upgrade"));
-    assert!(response.text().contains("Please use HTTP2 protocol"));
+    for content_type in ["text/plain", "application/grpc"] {
+        let request = format!("GET /grpc HTTP/1.1\r\nhost: a.example\r\ncontent-type: {content_type}\r\n\r\n");
+        let response = server.request(&request).await;
+        assert_eq!((response.status, response.header("upgrade")), (426, Some("HTTP/2")), "{content_type}");
+        assert_eq!(response.header("connection"), Some("Upgrade"));
+        assert_eq!(response.header("content-type"), Some("application/json; charset=utf-8"));
+        assert_eq!(response.header("grpc-status"), None);
+        assert!(response.text().starts_with("{\"message\":\"Please use HTTP2 protocol\""), "{}", response.text());
+    }
 
     let client = h2::Http2Client::connect(server.address).await;
     let post = |path: &str, content_type: &str| {
@@ -492,6 +522,23 @@ async fn grpc_routes_accept_only_grpc() {
     assert_eq!(scrape(&server)["portico_request_errors_total{reason=\"grpcs_only\"}"], 1.0);
     // Only one request was forwarded.
     assert_eq!(endpoint.log.requests().len(), 1);
+}
+
+/// RFC 9110, section 9.3.8: TRACE repeats the request, with its cookies and keys.
+#[tokio::test]
+async fn trace_is_forwarded_only_if_the_route_names_it() {
+    let endpoint = Endpoint::ok().await;
+    let any_method = ingress_route(PathCondition::prefix("/any"), rule_options::defaults(), forward_to(&endpoint));
+    let trace = ingress_route(PathCondition::prefix("/trace"), rule_options::defaults(), forward_to(&endpoint));
+    let trace = ConditionRoute { methods: vec![Method::TRACE], ..trace };
+    let server = server(Options::default(), vec![any_method, trace]).await;
+    let response = server.request("TRACE /any HTTP/1.1\r\nhost: a.example\r\ncookie: secret\r\n\r\n").await;
+    assert_eq!(response.status, 405);
+    assert_eq!(response.header("allow"), Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    assert!(!response.text().contains("secret"), "{}", response.text());
+    assert_eq!(endpoint.log.requests().len(), 0);
+    assert_eq!(server.request("TRACE /trace HTTP/1.1\r\nhost: a.example\r\n\r\n").await.status, 200);
+    assert!(endpoint.log.requests()[0].starts_with("TRACE /trace HTTP/1.1"));
 }
 
 // docs/kong-compatibility.md, 3.8
@@ -543,7 +590,8 @@ async fn product_headers_follow_annotations_and_flag() {
                 assert_eq!(response.header(name).is_some(), expected, "{what} {name}");
             }
             let received = endpoint.log.requests().pop().unwrap();
-            assert_eq!(header(&received, "via").is_some(), expected, "{what}");
+            let via = if expected { &VIA["via: ".len()..] } else { "1.1 portico" };
+            assert_eq!(header(&received, "via"), Some(via), "{what}");
             assert_eq!(header(&received, "x-kong-request-id").is_some(), expected, "{what}");
             // Forwarding headers do not depend on the flag.
             let forwarded_for = if has_annotations { "1.1.1.1, 127.0.0.1" } else { "127.0.0.1" };

@@ -1,11 +1,13 @@
 //! Tables of requests and responses: what is sent, what the endpoint receives, what the client gets.
 
 use http::{HeaderName, HeaderValue};
+use portico::proxy::RejectedPaths;
 use portico::snapshot::path_edit::PathEdit;
 use portico::snapshot::redirect::{RedirectAction, Scheme};
 use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, HeaderEdits, Rewrite, RouteFailure, Split};
 
-use crate::harness::{Client, Endpoint, Options, Route, TestServer, route, routes_to, upstream};
+use crate::harness::{Client, Endpoint, Options, Route, TestServer, header, route, routes_to, upstream};
+use crate::transport::{GET_ROOT, TRANSPORTS, TransportRequest};
 
 /// The message with its header lines sorted, without Date, and with `?` as the request ID.
 fn normalized(message: &str) -> String {
@@ -28,7 +30,7 @@ struct Case {
 }
 
 /// The headers that Portico adds; `FORWARDED` stands for them in the table.
-const FORWARDED: &str = "x-forwarded-for: 127.0.0.1\nx-forwarded-host: a.example\nx-forwarded-port: 80\nx-forwarded-proto: http\nx-request-id: ?";
+const FORWARDED: &str = "via: 1.1 portico\nx-forwarded-for: 127.0.0.1\nx-forwarded-host: a.example\nx-forwarded-port: 80\nx-forwarded-proto: http\nx-request-id: ?";
 
 #[tokio::test]
 async fn requests_are_forwarded_as_specified() {
@@ -67,7 +69,7 @@ async fn requests_are_forwarded_as_specified() {
             name: "hop-by-hop headers are removed",
             request: "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: keep-alive, X-Hop, TE\r\nX-Hop: 1\r\nKeep-Alive: 5\r\n\
                       Proxy-Connection: x\r\nUpgrade: websocket\r\nTE: trailers, gzip\r\n\r\n",
-            received: Some("GET / HTTP/1.1\nhost: a.example\nte: trailers\nFORWARDED"),
+            received: Some("GET / HTTP/1.1\nconnection: TE\nhost: a.example\nte: trailers\nFORWARDED"),
             status: 200,
         },
         Case {
@@ -120,7 +122,7 @@ async fn requests_are_forwarded_as_specified() {
             name: "HTTP/1.0 without Host",
             request: "GET /x HTTP/1.0\r\n\r\n",
             received: Some(
-                "GET /x HTTP/1.1\nhost: LOCAL\nx-forwarded-for: 127.0.0.1\nx-forwarded-host: LOCAL\n\
+                "GET /x HTTP/1.1\nhost: LOCAL\nvia: 1.0 portico\nx-forwarded-for: 127.0.0.1\nx-forwarded-host: LOCAL\n\
                  x-forwarded-port: 80\nx-forwarded-proto: http\nx-request-id: ?",
             ),
             status: 200,
@@ -201,15 +203,77 @@ async fn trusted_peer_headers_are_kept() {
     let response = server
         .request(
             "GET / HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: 1.1.1.1\r\nx-forwarded-proto: https\r\n\
-             forwarded: for=1.1.1.1\r\nx-request-id: mine\r\n\r\n",
+             forwarded: for=1.1.1.1\r\nx-real-ip: 1.1.1.1\r\nx-forwarded-path: /a\r\nx-forwarded-prefix: /b\r\n\
+             x-request-id: mine\r\n\r\n",
         )
         .await;
     assert_eq!(response.header("x-request-id"), Some("mine"));
     assert_eq!(
         normalized(&endpoint.log.requests()[0].replace("x-request-id: mine", "y: mine")),
-        "GET / HTTP/1.1\nforwarded: for=1.1.1.1\nhost: a.example\nx-forwarded-for: 1.1.1.1, 127.0.0.1\n\
-         x-forwarded-host: a.example\nx-forwarded-port: 80\nx-forwarded-proto: https\ny: mine"
+        "GET / HTTP/1.1\nforwarded: for=1.1.1.1\nhost: a.example\nvia: 1.1 portico\nx-forwarded-for: 1.1.1.1, 127.0.0.1\n\
+         x-forwarded-host: a.example\nx-forwarded-path: /a\nx-forwarded-port: 80\nx-forwarded-prefix: /b\n\
+         x-forwarded-proto: https\nx-real-ip: 1.1.1.1\ny: mine"
     );
+}
+
+#[tokio::test]
+async fn paths_that_endpoints_read_differently_can_be_rejected() {
+    for transport in TRANSPORTS {
+        for rejects in [false, true] {
+            let endpoint = Endpoint::ok().await;
+            let rejected_paths = RejectedPaths { backslash: rejects, encoded_slash: rejects, dot_parameters: rejects };
+            let options = Options { rejected_paths, ..Options::default() };
+            let server = transport.start_server(options, routes_to(endpoint.address)).await;
+            for path in ["/public/..\\admin", "/public%2fadmin", "/public/..;/admin", "/public/%2e%2e;/admin"] {
+                let response = transport.send(&server, &TransportRequest { path, ..GET_ROOT }).await.unwrap();
+                assert_eq!(response.status, if rejects { 400 } else { 200 }, "{transport:?} {path}");
+            }
+        }
+    }
+}
+
+/// RFC 9110, section 7.6.3.
+#[tokio::test]
+async fn via_names_the_protocol_and_extends_the_list() {
+    for transport in TRANSPORTS {
+        let endpoint = Endpoint::ok().await;
+        let server = transport.start_server(Options::default(), routes_to(endpoint.address)).await;
+        let version = if transport.http2 { "2.0" } else { "1.1" };
+        let cases: [(&[(&str, &str)], _); 2] = [
+            (&[], format!("{version} portico")),
+            (&[("via", "1.0 fred, 1.1 p")], format!("1.0 fred, 1.1 p, {version} portico")),
+        ];
+        for (fields, expected) in cases {
+            let response = transport.send(&server, &TransportRequest { fields, ..GET_ROOT }).await.unwrap();
+            assert_eq!((response.status, response.header("via")), (200, None), "{transport:?}");
+            let received = endpoint.log.requests().pop().unwrap();
+            assert_eq!(header(&received, "via"), Some(&*expected), "{transport:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_untrusted_peers_say_about_clients_is_removed() {
+    const REPORTS: &[(&str, &str)] = &[
+        ("x-real-ip", "6.6.6.6"),
+        ("x_real_ip", "6.6.6.6"),
+        ("x-forwarded-path", "/evil"),
+        ("x-forwarded-prefix", "/evil"),
+        ("x-forwarded_prefix", "/evil"),
+        ("forwarded", "for=6.6.6.6"),
+        ("proxy", "evil:1"),
+    ];
+    for transport in TRANSPORTS {
+        let endpoint = Endpoint::ok().await;
+        let server = transport.start_server(Options::default(), routes_to(endpoint.address)).await;
+        let request = TransportRequest { fields: REPORTS, ..GET_ROOT };
+        assert_eq!(transport.send(&server, &request).await.unwrap().status, 200, "{transport:?}");
+        let received = endpoint.log.requests().pop().unwrap().to_lowercase();
+        for (name, _) in REPORTS {
+            assert!(!received.contains(&format!("\n{name}:")), "{transport:?}: {received}");
+        }
+        assert!(!received.contains("evil") && !received.contains("6.6.6.6"), "{transport:?}: {received}");
+    }
 }
 
 #[tokio::test]
@@ -322,7 +386,7 @@ async fn filters_edit_requests_and_responses() {
         server.request("GET /api/x?y=1 HTTP/1.1\r\nhost: a.example\r\nuser-agent: me\r\nx-set: client\r\n\r\n").await;
     assert_eq!(
         normalized(&endpoint.log.requests()[0]),
-        "GET /v2/x?y=1 HTTP/1.1\nhost: inner.example\nx-add: backend\nx-add: rule\nx-forwarded-for: 127.0.0.1\n\
+        "GET /v2/x?y=1 HTTP/1.1\nhost: inner.example\nvia: 1.1 portico\nx-add: backend\nx-add: rule\nx-forwarded-for: 127.0.0.1\n\
          x-forwarded-host: a.example\nx-forwarded-port: 80\nx-forwarded-proto: http\nx-request-id: ?\nx-set: backend"
     );
     assert_eq!(

@@ -6,12 +6,11 @@ use std::time::Duration;
 use http::HeaderValue;
 use portico::compile::kong::rule_options;
 use portico::plugin_api::AccessOutcome;
-use portico::plugin_api::instance::Protocols;
 use portico::proxy::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::path_edit::PathEdit;
 use portico::snapshot::rule::{Action, Filters, Rewrite, RouteFailure};
-use portico::snapshot::rule_options::RuleOptions;
+use portico::snapshot::rule_options::{Protocols, RuleOptions};
 use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
 use portico::upstream::UpstreamProtocol;
 
@@ -84,6 +83,7 @@ const CASES: &[Case] = &[
             },
         )
     },
+    case("trace_not_allowed", 405, TransportRequest { method: "TRACE", ..get("/ok") }),
     case("connect_not_supported", 405, TransportRequest { method: "CONNECT", ..GET_ROOT }),
     case("unsupported_expectation", 417, TransportRequest { fields: &[("expect", "a miracle")], ..GET_ROOT }),
     case(

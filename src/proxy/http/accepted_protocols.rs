@@ -9,12 +9,12 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, Version};
 use super::client_connection::Peer;
 use super::early_exit::EarlyExit;
 use super::headers::{X_FORWARDED_HOST, is_grpc};
-use super::plugin_run;
+use super::reported_client::client_scheme;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
 use super::target::RequestHost;
 use crate::plugin_api::Scheme;
-use crate::plugin_api::instance::Protocols;
+use crate::snapshot::rule_options::Protocols;
 
 /// Checks the request against the protocols of the rule, which may redirect HTTP to HTTPS.
 pub(in crate::proxy) fn check<B>(
@@ -25,7 +25,7 @@ pub(in crate::proxy) fn check<B>(
     let options = routed.rule.options();
     let Protocols { http, https, grpc, grpcs } = options.protocols;
     let (peer, headers) = (cx.peer(), request.headers());
-    let is_secure = || plugin_run::client_scheme(peer, headers) == Scheme::Https;
+    let is_secure = || client_scheme(peer, headers) == Scheme::Https;
     if https && !http && !is_secure() {
         let redirect = options.https_redirect;
         if redirect.status == StatusCode::UPGRADE_REQUIRED {
@@ -55,11 +55,11 @@ fn https_location(uri: &Uri, host: &str, port: u16) -> Result<HeaderValue, Reque
     HeaderValue::try_from(format!("https://{host}{port}{target}")).map_err(|_| RequestError::InvalidRewrite)
 }
 
-/// The host of the redirect: a trusted peer's `X-Forwarded-Host`, otherwise the request's own host.
-fn forwarded_host<'h>(peer: &Peer, headers: &'h HeaderMap, host: &'h RequestHost) -> Cow<'h, str> {
+/// The host of the redirect, without a port: a trusted peer's `X-Forwarded-Host`, otherwise the request's own host.
+fn forwarded_host<'h>(peer: &Peer, headers: &HeaderMap, host: &'h RequestHost) -> Cow<'h, str> {
     let forwarded = headers.get(X_FORWARDED_HOST).filter(|_| peer.client.trusted);
-    match forwarded.and_then(|forwarded| forwarded.to_str().ok()).filter(|forwarded| !forwarded.is_empty()) {
-        Some(forwarded) => Cow::Borrowed(forwarded),
+    match forwarded.and_then(|forwarded| RequestHost::parse(forwarded.clone())) {
+        Some(forwarded) => Cow::Owned(forwarded.name().into_owned()),
         None => host.name(),
     }
 }

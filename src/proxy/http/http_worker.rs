@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use super::header_map_pool::HeaderMapPool;
 use super::mirror::MirrorSender;
 use super::product_headers::ProductHeaders;
+use super::rejected_paths::RejectedPaths;
 use super::request_body::RequestBody;
 use super::request_id::RequestIds;
 use crate::proxy::worker::Worker;
@@ -23,6 +24,7 @@ use crate::upstream::{
 #[derive(Clone)]
 pub(in crate::proxy) struct HttpWorkerShared {
     pub(in crate::proxy) trusted_ips: Vec<IpNet>,
+    pub(in crate::proxy) rejected_paths: RejectedPaths,
     pub(in crate::proxy) product_headers: Arc<ProductHeaders>,
     /// The connections to endpoints of the whole process.
     pub(in crate::proxy) upstream_sockets: Arc<SocketBudget>,
@@ -32,6 +34,7 @@ pub(in crate::proxy) struct HttpWorkerShared {
 pub(in crate::proxy) struct HttpWorker {
     pub(in crate::proxy) worker: Worker,
     pub(in crate::proxy) trusted_ips: Vec<IpNet>,
+    pub(in crate::proxy) rejected_paths: RejectedPaths,
     pub(in crate::proxy) product_headers: Arc<ProductHeaders>,
     pub(in crate::proxy) upstream_sockets: Arc<SocketBudget>,
     pub(in crate::proxy) pools: ConnectionPools<RequestBody>,
@@ -76,6 +79,7 @@ impl HttpWorker {
             MirrorSender::new(limits, connector.clone(), idle_limits, Arc::clone(upstream_counters), mirror_counters);
         HttpWorker {
             trusted_ips: shared.trusted_ips,
+            rejected_paths: shared.rejected_paths,
             product_headers: shared.product_headers,
             upstream_sockets: shared.upstream_sockets,
             pools: ConnectionPools::new(connector, idle_limits, Arc::clone(upstream_counters)),

@@ -42,6 +42,7 @@ pub(in crate::proxy) fn read_target(
     let path = RequestPath::parse(request.method(), uri)?;
     let host = RequestHost::from_request(request.version(), uri, request.headers(), peer.connections.address.socket)?;
     let path = path.ok_or(EarlyExit::ServerOptions)?;
+    peer.http.rejected_paths.check(path.path())?;
     Ok(RequestTarget { host, path, upgrade })
 }
 
@@ -102,7 +103,7 @@ impl RequestHost {
     }
 
     /// Reads a host with an optional port.
-    fn parse(raw: HeaderValue) -> Option<RequestHost> {
+    pub(in crate::proxy) fn parse(raw: HeaderValue) -> Option<RequestHost> {
         let name_length = host_name_length(raw.as_bytes())?;
         Some(RequestHost { raw, name_length, is_overridden: false })
     }

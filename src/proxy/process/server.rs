@@ -22,7 +22,7 @@ use crate::proxy::limits::ProxyLimits;
 use crate::proxy::record::access_log::AccessLogger;
 use crate::proxy::record::stats::ProxyStats;
 use crate::proxy::worker::WorkerShared;
-use crate::proxy::{BindState, BindStates};
+use crate::proxy::{BindState, BindStates, RejectedPaths};
 use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
 use crate::upstream::SocketBudget;
 
@@ -34,6 +34,8 @@ pub struct ProxyConfig {
     pub limits: ProxyLimits,
     /// Peers whose forwarding headers are trusted (`--trusted-ips`).
     pub trusted_ips: Vec<IpNet>,
+    /// Paths that are rejected (`--reject-paths`).
+    pub rejected_paths: RejectedPaths,
     pub access_log: Arc<AccessLogger>,
     pub tls: TlsPolicy,
     /// Peers that begin every connection with a PROXY header (`--proxy-protocol-from`).
@@ -76,6 +78,7 @@ impl Proxy {
             clients: Arc::new(ClientBudget::new(limits.max_connections)),
             http: HttpWorkerShared {
                 trusted_ips: config.trusted_ips,
+                rejected_paths: config.rejected_paths,
                 product_headers: Arc::new(ProductHeaders::new(config.product_headers, config.product_token)),
                 upstream_sockets: Arc::new(SocketBudget::new(limits.max_upstream_connections)),
             },
