@@ -112,7 +112,7 @@ enum LimitByName {
     Consumer,
     /// The credential that authenticated the request.
     Credential,
-    /// The client address.
+    /// The client address. IPv6 addresses with the same first 64 bits share a counter.
     Ip,
     /// The service that the request is routed to.
     Service,

@@ -13,7 +13,7 @@ mod table;
 mod tests;
 mod window;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use http::header::RETRY_AFTER;
@@ -227,10 +227,12 @@ impl LimitIdentifier {
         LimitIdentifier { kind: kind | DIGEST, bytes: SmallVec::from_slice(&consumers::sha256(value)) }
     }
 
+    /// An IPv4 address, or the first 64 bits of an IPv6 address: a client usually has all addresses of such a network,
+    /// and could otherwise use a new one for each request.
     fn address(address: IpAddr) -> Self {
         let bytes = match address {
             IpAddr::V4(address) => SmallVec::from_slice(&address.octets()),
-            IpAddr::V6(address) => SmallVec::from_slice(&address.octets()),
+            IpAddr::V6(address) => SmallVec::from_slice(&address.octets()[..IPV6_NETWORK_BYTES]),
         };
         LimitIdentifier { kind: ADDRESS, bytes }
     }
@@ -244,8 +246,10 @@ impl LimitIdentifier {
         let is_unescaped = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./@".contains(byte);
         match (self.kind, &*self.bytes) {
             (ADDRESS, &[a, b, c, d]) => IpAddr::from([a, b, c, d]).to_string(),
-            (ADDRESS, bytes) => {
-                <[u8; 16]>::try_from(bytes).map(IpAddr::from).map(|ip| ip.to_string()).unwrap_or_default()
+            (ADDRESS, network) => {
+                let mut octets = [0; 16];
+                octets[..IPV6_NETWORK_BYTES].copy_from_slice(network);
+                format!("{}/64", Ipv6Addr::from(octets))
             }
             (kind, bytes) if kind & DIGEST == 0 && bytes.iter().all(is_unescaped) => {
                 String::from_utf8_lossy(bytes).into_owned()
@@ -256,6 +260,7 @@ impl LimitIdentifier {
     }
 }
 
+const IPV6_NETWORK_BYTES: usize = 8;
 const ADDRESS: u8 = 0;
 const CONSUMER: u8 = 1;
 const CREDENTIAL: u8 = 2;
