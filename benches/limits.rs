@@ -18,7 +18,6 @@ use futures_util::FutureExt as _;
 use http::{HeaderValue, Request};
 use parking_lot::Mutex;
 use portico::plugin_api::chain::{ChainRequest, ChainState};
-use portico::plugin_api::instance::RequestProtocol;
 use portico::plugin_api::{Chain, ClientInfo, ConsumerDirectory, Framing, Scheme, testing};
 use portico::plugins::REGISTRY;
 use serde_json::json;
@@ -167,7 +166,6 @@ fn decide(chain: &Chain, client: u8, times: u64, lock: Option<&Mutex<()>>) {
             body: None,
             consumers: &consumers,
             now,
-            protocol: RequestProtocol { secure: false, grpc: false },
         };
         let guard = lock.map(Mutex::lock);
         let reply = chain.access(request, &mut state).now_or_never().expect("a local decision never waits");

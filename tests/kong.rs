@@ -1,8 +1,9 @@
-//! Kong compatibility of the running program: WebSockets behind plugins, rate limits of consumers, rate-limit counters,
-//! and metrics with Kong's names.
+//! Kong compatibility of the running program: WebSockets behind plugins, protocols of plugins, rate limits of
+//! consumers, rate-limit counters, and metrics with Kong's names.
 
 mod consumer_plugins;
 mod counting;
+mod plugin_protocols;
 mod websocket;
 
 use std::collections::BTreeSet;

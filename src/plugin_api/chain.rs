@@ -31,7 +31,7 @@ use super::context::{
     ClientInfo, Framing, Identity, LogCx, PluginData, RequestCx, RequestSummary, ResponseCx, ResponseHeaders,
     ResponseSource, RouteNames, UriCaptures,
 };
-use super::instance::{ExecutionPlace, PluginInstance, RequestProtocol};
+use super::instance::{ExecutionPlace, PluginInstance};
 use super::reply::Reply;
 use super::route_description::RouteDescription;
 use super::timing::{PhaseTimings, PluginPhase};
@@ -261,7 +261,6 @@ pub struct ChainRequest<'r> {
     pub body: Option<&'r Bytes>,
     pub consumers: &'r ConsumerDirectory,
     pub now: SystemTime,
-    pub protocol: RequestProtocol,
 }
 
 /// The head of a response as the proxy passes it to a chain.
@@ -284,7 +283,6 @@ pub struct ChainState {
     pub body_limit: Option<u64>,
     /// The body to send upstream instead of the buffered one; `Content-Length` is already set.
     pub replacement_body: Option<Bytes>,
-    protocol: RequestProtocol,
     /// The instances that are selected so far, in the order of execution. Those after the one that replied are selected
     /// in the response phase.
     selected: SmallVec<[SelectedInstance; 12]>,
@@ -327,7 +325,6 @@ impl Chain {
 
     /// Runs the access phase in order, until the first reply.
     pub async fn access(&self, request: ChainRequest<'_>, state: &mut ChainState) -> Option<Box<Reply>> {
-        state.protocol = request.protocol;
         let mut cx = RequestCx {
             head: request.head,
             path: request.path,
@@ -358,7 +355,7 @@ impl Chain {
         let mut of_consumer = RequestConsumerPlugins::default();
         loop {
             of_consumer.look_up(directory.map(|plugins| &**plugins), cx.identity.consumer.as_ref());
-            let selected = self.select_next(&mut state.progress, &of_consumer, cx.identity, request.protocol)?;
+            let selected = self.select_next(&mut state.progress, &of_consumer, cx.identity)?;
             let number = slot_number(state.selected.len());
             state.selected.push(selected.into());
             let (kind, instance) = self.instance(selected);
@@ -550,7 +547,6 @@ mod tests {
     use crate::plugin_api::Scheme;
     use crate::plugin_api::consumers::EntityId;
     use crate::plugin_api::consumers::plugins::{ConsumerPlugin, OrderedPlugins, PluginSubject};
-    use crate::plugin_api::instance::Protocols;
     use crate::plugin_api::kind::Phases;
     use crate::plugin_api::testing::{TestCaptures, TestRequest, names};
 
@@ -578,7 +574,6 @@ mod tests {
         PluginInstance {
             plugin: Arc::new(plugin),
             phases: Phases::ACCESS,
-            protocols: Protocols::ALL,
             scope,
             object,
             configuration_hash: 0,
@@ -743,48 +738,6 @@ mod tests {
         assert_eq!(ran, ["b-before base", "a-before base", "after for anna"]);
     }
 
-    // docs/kong-compatibility.md, 1.3
-    #[tokio::test]
-    async fn instances_run_only_for_their_protocols() {
-        // Plain HTTP, HTTPS, gRPC without TLS, gRPC over TLS.
-        for (names_of_protocols, expected) in [
-            (&["http"][..], [true, false, true, false]),
-            (&["https"], [false, true, false, true]),
-            (&["grpc"], [false, false, true, false]),
-            (&["grpcs"], [false, false, false, true]),
-            (&["http", "https"], [true; 4]),
-            (&["tcp", "tls", "udp"], [false; 4]),
-        ] {
-            let protocols = Protocols::from_names(names_of_protocols.iter().copied());
-            let rejecting = PluginInstance { protocols, ..instance(RejectAll(401)) };
-            for is_of_consumer in [false, true] {
-                let (mut builder, mut directory) = (ChainBuilder::default(), ConsumerDirectory::default());
-                let anna = Consumer::new(EntityId::from_text("anna"), None, None, Vec::new(), Vec::new());
-                let auth = instance(AuthenticateAs(anna.into()));
-                builder.add("auth", 2, AttachmentPoint::Base(BaseScope::Route), auth);
-                if is_of_consumer {
-                    let plugins = consumer_plugin("guard", 1, rejecting.clone());
-                    directory.set_plugins(&PluginSubject::Consumer("anna".into()), plugins);
-                } else {
-                    builder.add("guard", 1, AttachmentPoint::Base(BaseScope::Route), rejecting.clone());
-                }
-                let chain = builder.build(names()).unwrap();
-                let mut is_selected = Vec::new();
-                for (scheme, media_type) in [
-                    (Scheme::Http, "text/plain"),
-                    (Scheme::Https, "text/plain"),
-                    (Scheme::Http, "application/grpc"),
-                    (Scheme::Https, "application/grpc"),
-                ] {
-                    let request = TestRequest::post("/", media_type, "").with_consumers(&directory);
-                    let outcome = TestRequest { scheme, ..request }.run(&chain).await;
-                    is_selected.push(outcome.reply_status().is_some());
-                }
-                assert_eq!(is_selected, expected, "{names_of_protocols:?}, of the consumer: {is_of_consumer}");
-            }
-        }
-    }
-
     /// Identifies the consumer and then waits forever.
     struct WaitAs(Arc<Consumer>);
 
@@ -832,7 +785,6 @@ mod tests {
             consumers: &directory,
             now: SystemTime::UNIX_EPOCH,
             uri_captures: &TestCaptures::default(),
-            protocol: RequestProtocol::default(),
         };
         tokio::time::timeout(Duration::from_secs(1), chain.access(request, &mut state)).await.unwrap_err();
         let summary = RequestSummary {
@@ -885,7 +837,6 @@ mod tests {
                 let instance = PluginInstance {
                     plugin: Arc::clone(&plugin),
                     phases: Phases::ACCESS,
-                    protocols: Protocols::ALL,
                     scope: "global".into(),
                     object: "KongPlugin/a/reader".into(),
                     configuration_hash: 0,

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Plugin;
 use super::chain::{AttachmentPoint, BaseScope, ChainBuilder};
-use super::instance::{PluginInstance, Protocols};
+use super::instance::PluginInstance;
 use super::kind::{AnyPluginKind, BuildCx, BuildNotes, PluginRegistry};
 use super::services::{OfflineServices, PluginServices};
 use super::state::PluginState;
@@ -42,7 +42,6 @@ impl BuiltinPlugin {
         let instance = PluginInstance {
             plugin: Arc::clone(&self.plugin),
             phases: self.kind.phases(),
-            protocols: Protocols::ALL,
             scope: Arc::clone(scope),
             object: Arc::clone(&self.enabled_by),
             configuration_hash: 0,

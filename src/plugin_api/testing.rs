@@ -13,7 +13,7 @@ use super::chain::{AttachmentPoint, BaseScope, Chain, ChainBuilder, ChainRequest
 use super::completed_request::{CompletedRequest, LoggedHeads};
 use super::consumers::EntityId;
 use super::context::{ClientInfo, Framing, RequestSummary, ResponseSource, RouteNames, UriCaptures};
-use super::instance::{PluginInstance, Protocols, RequestProtocol};
+use super::instance::PluginInstance;
 use super::kind::{AnyPluginKind, BuildCx, BuildNotes, Phases};
 use super::reply::{Reply, ReplyBody};
 use super::scheme::Scheme;
@@ -76,7 +76,6 @@ pub fn instance(kind: &dyn AnyPluginKind, plugin: Arc<dyn Plugin>) -> PluginInst
     PluginInstance {
         plugin,
         phases: kind.phases(),
-        protocols: Protocols::from_names(kind.protocols().iter().copied()),
         scope: "HTTPRoute/default/test/0".into(),
         object: "KongPlugin/default/test".into(),
         configuration_hash: 0,
@@ -88,7 +87,6 @@ pub fn global_instance(plugin: Arc<dyn Plugin>) -> PluginInstance {
     PluginInstance {
         plugin,
         phases: Phases { access: true, response: true, log: true },
-        protocols: Protocols::ALL,
         scope: "global".into(),
         object: "KongPlugin/default/test".into(),
         configuration_hash: 0,
@@ -196,11 +194,6 @@ impl TestRequest {
         let uri = head.uri.clone();
         let host = head.headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("test.example");
         let host = host.to_owned();
-        let content_type = head.headers.get(http::header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        let protocol = RequestProtocol {
-            secure: self.scheme == Scheme::Https,
-            grpc: content_type.starts_with(b"application/grpc"),
-        };
         // As in the proxy, plugins get these headers as `Framing`.
         let header = |name| head.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
         let framing = Framing {
@@ -242,7 +235,6 @@ impl TestRequest {
             body: Some(&body).filter(|_| buffers_body),
             consumers: &self.consumers,
             now: self.now,
-            protocol,
         };
         let reply = chain.access(request, &mut state).await;
         let (mut response, ()) = self.upstream_response.into_parts();

@@ -4,7 +4,6 @@
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::upstream_path::UpstreamPath;
-use crate::plugin_api::instance::Protocols;
 
 /// The options of a rule in addition to its filters. Each option is independent of the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +22,41 @@ pub struct RuleOptions {
     /// for all requests of the process.
     pub product_headers: Option<&'static ProductHeaderNames>,
     pub errors: ErrorStyle,
+}
+
+/// The protocols that a rule accepts from clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocols {
+    pub http: bool,
+    pub https: bool,
+    pub grpc: bool,
+    pub grpcs: bool,
+}
+
+impl Protocols {
+    pub const ALL: Protocols = Protocols { http: true, https: true, grpc: true, grpcs: true };
+
+    /// Parses the names of protocols. Names of stream protocols do not apply to requests and are ignored.
+    pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut protocols = Protocols { http: false, https: false, grpc: false, grpcs: false };
+        for name in names {
+            match name {
+                "http" => protocols.http = true,
+                "https" => protocols.https = true,
+                "grpc" => protocols.grpc = true,
+                "grpcs" => protocols.grpcs = true,
+                _ => {}
+            }
+        }
+        protocols
+    }
+
+    /// The names that [`Protocols::from_names`] parses, in alphabetical order.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let Protocols { http, https, grpc, grpcs } = self;
+        let all = [("grpc", grpc), ("grpcs", grpcs), ("http", http), ("https", https)];
+        all.into_iter().filter_map(|(name, is_included)| is_included.then_some(name))
+    }
 }
 
 /// The Host header sent to the endpoint.

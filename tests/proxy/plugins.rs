@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use portico::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
-use portico::plugin_api::instance::{PluginInstance, Protocols};
+use portico::plugin_api::instance::PluginInstance;
 use portico::plugin_api::testing::names;
 use portico::plugin_api::{
     AccessOutcome, Chain, LogCx, Phases, Plugin, Reply, ReplyBody, RequestCx, RequestSummary, ResponseCx,
@@ -88,7 +88,6 @@ pub(crate) fn chain(scripts: Vec<ScriptedPlugin>) -> Option<Arc<Chain>> {
         let instance = PluginInstance {
             plugin: Arc::new(script),
             phases,
-            protocols: Protocols::ALL,
             scope: name.into(),
             object: name.into(),
             configuration_hash: 0,

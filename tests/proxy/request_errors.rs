@@ -6,12 +6,11 @@ use std::time::Duration;
 use http::HeaderValue;
 use portico::compile::kong::rule_options;
 use portico::plugin_api::AccessOutcome;
-use portico::plugin_api::instance::Protocols;
 use portico::proxy::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::path_edit::PathEdit;
 use portico::snapshot::rule::{Action, Filters, Rewrite, RouteFailure};
-use portico::snapshot::rule_options::RuleOptions;
+use portico::snapshot::rule_options::{Protocols, RuleOptions};
 use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
 use portico::upstream::UpstreamProtocol;
 

@@ -52,7 +52,8 @@ pub struct PluginSettings {
     /// Not supported: plugins run in the order of their priorities. In Kong, names other plugins that this one runs
     /// before or after.
     pub ordering: Option<PluginOrdering>,
-    /// Protocols of the requests that the plugin runs for; defaults to all that the plugin supports.
+    /// Defaults to all protocols that the plugin supports. As in Kong, a plugin with any of `http`, `https`, `grpc` and
+    /// `grpcs` runs for all requests, so `[https]` also covers plain HTTP. With stream protocols alone it never runs.
     #[serde(default)]
     #[schemars(transform = each(form::one_of(PROTOCOLS)))]
     pub protocols: Vec<String>,

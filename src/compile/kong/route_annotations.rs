@@ -11,8 +11,8 @@ use crate::api::kong::annotations::{
 };
 use crate::compile::annotation_reader::{AnnotationReader, annotation_field};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::instance::Protocols;
 use crate::snapshot::router::by_conditions::{HeaderCondition, HeaderPattern, HostCondition, HostName, RouterFlavor};
+use crate::snapshot::rule_options::Protocols;
 use crate::snapshot::uri_template::UriTemplate;
 
 /// The settings that all routes of one object share.

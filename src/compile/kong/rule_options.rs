@@ -32,8 +32,7 @@ pub fn defaults() -> RuleOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin_api::instance::Protocols;
-    use crate::snapshot::rule_options::UpstreamHost;
+    use crate::snapshot::rule_options::{Protocols, UpstreamHost};
 
     // docs/kong-compatibility.md, 2.2
     // docs/kong-compatibility.md, 7.6

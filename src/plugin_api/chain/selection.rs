@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::{Chain, ChainState, InstanceIndex};
 use crate::plugin_api::Identity;
 use crate::plugin_api::consumers::plugins::{ConsumerPlugin, RequestConsumerPlugins};
-use crate::plugin_api::instance::{ExecutionPlace, PluginInstance, RequestProtocol};
+use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 
 /// How far the plugins of a request are selected.
 #[derive(Clone, Default)]
@@ -63,7 +63,6 @@ impl Chain {
         progress: &mut SelectionProgress,
         of_consumer: &RequestConsumerPlugins<'p>,
         identity: &Identity,
-        protocol: RequestProtocol,
     ) -> Option<Selection<'p>> {
         while !progress.is_complete {
             let slot = self.slots.get(progress.slots);
@@ -90,10 +89,8 @@ impl Chain {
                     base.map(|(_, base)| Selection::OfRule(index, base))
                 }
             };
-            if let Some(selected) = selected
-                && self.instance(selected).1.protocols.include(protocol)
-            {
-                return Some(selected);
+            if selected.is_some() {
+                return selected;
             }
         }
         progress.is_complete = true;
@@ -107,7 +104,7 @@ impl Chain {
         if !progress.is_complete {
             of_consumer.look_up(state.consumer_plugins.as_deref(), state.identity.consumer.as_ref());
         }
-        let next = || self.select_next(&mut progress, &of_consumer, &state.identity, state.protocol);
+        let next = || self.select_next(&mut progress, &of_consumer, &state.identity);
         std::iter::from_fn(next).map(SelectedInstance::from).collect()
     }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::plugin_api::consumers::EntityId;
-use crate::plugin_api::instance::{PluginInstance, Protocols};
+use crate::plugin_api::instance::PluginInstance;
 use crate::plugin_api::testing::{TestRequest, build, consumer, instance, names};
 use crate::plugin_api::{AnyPluginKind, Chain, Consumer, RegisteredKind};
 
@@ -33,7 +33,6 @@ fn chain(identity: Identity, config: &Value) -> Arc<Chain> {
     let set_identity = PluginInstance {
         plugin: Arc::new(SetIdentity(identity)),
         phases: Phases::ACCESS,
-        protocols: Protocols::ALL,
         scope: "".into(),
         object: "".into(),
         configuration_hash: 0,

@@ -14,7 +14,7 @@ use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
 use super::target::RequestHost;
 use crate::plugin_api::Scheme;
-use crate::plugin_api::instance::Protocols;
+use crate::snapshot::rule_options::Protocols;
 
 /// Checks the request against the protocols of the rule, which may redirect HTTP to HTTPS.
 pub(in crate::proxy) fn check<B>(

@@ -14,7 +14,7 @@ use super::activity::until_timed_out;
 use super::client_connection::Peer;
 use super::early_exit::EarlyExit;
 use super::error_response::ErrorFormat;
-use super::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP, contains_token, is_grpc};
+use super::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP, contains_token};
 use super::request_body::RequestBody;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
@@ -26,7 +26,6 @@ use super::route_captures::RouteCaptures;
 use super::target::RequestPath;
 use crate::plugin_api::chain::{ChainRequest, ChainResponse, ChainState};
 use crate::plugin_api::completed_request::LoggedTls;
-use crate::plugin_api::instance::RequestProtocol;
 use crate::plugin_api::{
     Chain, ClientInfo, CompletedRequest, Framing, Reply, ReplyBody, RequestSummary, ResponseSource, Scheme,
 };
@@ -69,7 +68,6 @@ pub(in crate::proxy) async fn run_access(
     }
     let peer = &record.peer;
     let client = client_info(peer, routed, request.headers());
-    let protocol = RequestProtocol { secure: client.scheme == Scheme::Https, grpc: is_grpc(request.headers()) };
     let taken = std::mem::replace(request, Request::new(RequestBody::empty(peer)));
     let (mut head, request_body) = taken.into_parts();
     // Registered before the plugins run, so their log phase also sees clients that disconnect during `access`.
@@ -93,7 +91,6 @@ pub(in crate::proxy) async fn run_access(
             body: body.as_ref(),
             consumers: &cx.view.snapshot.consumers,
             now: SystemTime::now(),
-            protocol,
         },
         &mut run.state,
     );

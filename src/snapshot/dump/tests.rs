@@ -3,7 +3,6 @@
 use http::{Method, StatusCode};
 
 use super::*;
-use crate::plugin_api::instance::Protocols;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::by_conditions::{
     ConditionRoute, ConditionsRouter, HeaderCondition, HostCondition, HostName, PathCondition, RouterFlavor,
@@ -11,7 +10,7 @@ use crate::snapshot::router::by_conditions::{
 use crate::snapshot::router::tests::{match_for_path, rule};
 use crate::snapshot::router::{HeaderMatch, HostRouter, PathMatch, QueryMatch, TieBreaker, compile_regex};
 use crate::snapshot::rule::{RouteFailure, Scheme, Split};
-use crate::snapshot::rule_options::{HttpsRedirect, RuleOptions, UpstreamHost};
+use crate::snapshot::rule_options::{HttpsRedirect, Protocols, RuleOptions, UpstreamHost};
 use crate::snapshot::upstream_path::UpstreamPath;
 use crate::snapshot::uri_template::UriTemplate;
 use crate::upstream::{UpstreamKey, UpstreamRegistry};

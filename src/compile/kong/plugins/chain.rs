@@ -12,7 +12,7 @@ use crate::compile::kong::consumers;
 use crate::compile::{CompileContext, CompileInputs};
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::plugin_api::chain::{AttachmentPoint, BaseScope, BrokenPlugin, ChainBuilder, OverlayScope};
-use crate::plugin_api::instance::{PluginInstance, Protocols};
+use crate::plugin_api::instance::PluginInstance;
 use crate::plugin_api::{Chain, Phases, RouteNames, Scopes};
 
 /// A rule to which plugins may be attached.
@@ -190,7 +190,7 @@ impl ChainAssembler<'_> {
         points: impl IntoIterator<Item = AttachmentPoint>,
         counter_scope: &Arc<str>,
     ) {
-        if compiled.disabled {
+        if !compiled.is_active {
             return;
         }
         let (kind, priority, instance) = match compiled.usable_instance(counter_scope) {
@@ -237,7 +237,7 @@ impl ChainAssembler<'_> {
     /// Reports a plugin that does not support this kind of object. If it is a guard, requests are rejected, because the
     /// configuration expects them to be protected.
     fn add_misplaced(&mut self, compiled: &CompiledPlugin, base: BaseScope, counter_scope: &Arc<str>) {
-        if compiled.disabled {
+        if !compiled.is_active {
             return;
         }
         let objects = match base {
@@ -272,7 +272,7 @@ impl ChainAssembler<'_> {
     /// Rejects all requests if the plugin is a guard. `id`: one of several global plugins of the same kind, none of
     /// which runs.
     fn reject_ambiguous(&mut self, id: &ObjectId, counter_scope: &Arc<str>) {
-        let Some(compiled) = self.plugins.plugins.get(id).filter(|compiled| !compiled.disabled) else { return };
+        let Some(compiled) = self.plugins.plugins.get(id).filter(|compiled| compiled.is_active) else { return };
         if self.must_reject(compiled) {
             self.add_rejection(
                 compiled,
@@ -298,7 +298,6 @@ impl CompiledPlugin {
         let instance = PluginInstance {
             plugin: Arc::clone(plugin),
             phases: kind.phases(),
-            protocols: self.protocols,
             scope: Arc::clone(counter_scope),
             object: Arc::clone(&self.object),
             configuration_hash: self.configuration_hash,
@@ -345,7 +344,6 @@ fn rejecting_instance(message: String, counter_scope: &Arc<str>, object: Arc<str
     PluginInstance {
         plugin: BrokenPlugin::with_message(message),
         phases: Phases::ACCESS,
-        protocols: Protocols::ALL,
         scope: Arc::clone(counter_scope),
         object,
         configuration_hash: 0,

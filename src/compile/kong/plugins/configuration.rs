@@ -9,7 +9,6 @@ use serde_json::{Map, Value};
 use crate::api::ObjectKey;
 use crate::api::kong::{PluginSettings, SecretKeyRef};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::instance::Protocols;
 use crate::store::Store;
 
 /// The complete configuration. `owner` is the plugin object, whose namespace is the default for its Secrets.
@@ -50,13 +49,12 @@ pub(super) fn build(store: &Store, owner: &ObjectKey, settings: &PluginSettings)
     reject_vaults(config)
 }
 
-/// A hash of the configuration and protocols, equal in all processes. It covers the resource version of Secrets instead
+/// A hash of the configuration, equal in all processes. It covers the resource version of Secrets instead
 /// of their content, and excludes secret fields of the object, because the hash is public.
 pub(super) fn configuration_hash(
     store: &Store,
     owner: &ObjectKey,
     settings: &PluginSettings,
-    protocols: Protocols,
 ) -> u64 {
     let sources = settings.config_from.iter().map(|source| ("", &source.secret_key_ref));
     let patches = settings.config_patches.iter().map(|patch| (&*patch.path, &patch.value_from.secret_key_ref));
@@ -74,7 +72,7 @@ pub(super) fn configuration_hash(
     config.sort_all_objects();
     // `DefaultHasher` has no random seed.
     let mut hasher = DefaultHasher::new();
-    (config.to_string(), secrets, protocols).hash(&mut hasher);
+    (config.to_string(), secrets).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -284,7 +282,7 @@ mod tests {
             let AnyObject::KongPlugin(plugin) = AnyObject::parse(Kind::KongPlugin, plugin).unwrap() else {
                 panic!("not a KongPlugin")
             };
-            self::configuration_hash(&store, &plugin.meta.key, &plugin.settings, Protocols::ALL)
+            self::configuration_hash(&store, &plugin.meta.key, &plugin.settings)
         };
         let config = |minute: u32, password: &str| json!({"minute": minute, "redis": {"password": password}});
         let secret = |version: &str, host: &str| {

@@ -36,7 +36,6 @@ use crate::compile::CompileContext;
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::consumers::plugins::ConsumerPlugin;
-use crate::plugin_api::instance::Protocols;
 use crate::plugin_api::kind::HTTP_FAMILY;
 use crate::plugin_api::{AnyPluginKind, Plugin, Scopes};
 use crate::store::{Changes, Store};
@@ -71,8 +70,7 @@ struct CompiledPlugin {
     kind: Option<&'static dyn AnyPluginKind>,
     name: String,
     config: Value,
-    /// A hash of the configuration and `protocols`. It is equal in all processes, and does not reveal the secrets in
-    /// the configuration.
+    /// A hash of the configuration. It is equal in all processes, and does not reveal the secrets in the configuration.
     configuration_hash: u64,
     /// `Err` if the plugin cannot be used; `problems` then has the reasons.
     plugin: Result<Arc<dyn Plugin>, ()>,
@@ -82,8 +80,9 @@ struct CompiledPlugin {
     ineffective_in_kong: Vec<Diagnostic>,
     /// Warnings about a valid configuration, from building the plugin.
     notes: Vec<Diagnostic>,
-    disabled: bool,
-    protocols: Protocols,
+    /// Whether it runs for requests: it is neither disabled nor only for streams. An inactive plugin replaces no other
+    /// instance.
+    is_active: bool,
     /// The object that configures it, such as `KongPlugin/default/limit`.
     object: Arc<str>,
     /// What runs on all routes for the consumers and groups that refer to it. `None` if nothing does.
@@ -286,11 +285,6 @@ fn compile_plugin(
 ) -> CompiledPlugin {
     let object: Arc<str> = format!("{}/{}", id.kind, meta.key).into();
     let kind = cx.inputs.plugin_factory.registry.find(&settings.plugin);
-    let protocols = match kind {
-        Some(kind) if settings.protocols.is_empty() => Protocols::from_names(kind.protocols().iter().copied()),
-        _ if settings.protocols.is_empty() => Protocols::ALL,
-        _ => Protocols::from_names(settings.protocols.iter().map(String::as_str)),
-    };
     let mut compiled = CompiledPlugin {
         kind,
         name: settings.plugin.clone(),
@@ -300,8 +294,7 @@ fn compile_plugin(
         problems: ordering_problem(settings).into_iter().collect(),
         ineffective_in_kong: ineffective_in_kong(settings),
         notes: Vec::new(),
-        disabled: settings.disabled,
-        protocols,
+        is_active: !settings.disabled,
         object,
         for_subjects: None,
     };
@@ -320,7 +313,10 @@ fn compile_plugin(
         compiled.problems.extend(built.err().unwrap_or_default());
         return compiled;
     }
-    compiled.problems.extend(stream_protocols_problem(settings));
+    if let Some(problem) = stream_protocols_problem(settings) {
+        compiled.problems.push(problem);
+        compiled.is_active = false;
+    }
     match configuration::build(cx.store, &meta.key, settings) {
         Err(problem) => compiled.problems.push(problem),
         Ok(config) => {
@@ -338,18 +334,18 @@ fn compile_plugin(
                     Err(invalid) => compiled.problems.extend(invalid),
                 }
             }
-            compiled.configuration_hash =
-                configuration::configuration_hash(cx.store, &meta.key, settings, compiled.protocols);
+            compiled.configuration_hash = configuration::configuration_hash(cx.store, &meta.key, settings);
             compiled.config = config;
         }
     }
     compiled
 }
 
-/// Diagnostics about protocols that the plugin does not support: it would never run for requests of these protocols.
+/// Diagnostics about protocols that the plugin does not support.
 fn unsupported_protocols(kind: &dyn AnyPluginKind, settings: &PluginSettings) -> Vec<Diagnostic> {
     let supported = kind.protocols();
-    let unsupported = settings.protocols.iter().enumerate().filter(|(_, name)| !supported.contains(&name.as_str()));
+    let is_supported = |name: &str| supported.contains(&name) || is_http_protocol(name);
+    let unsupported = settings.protocols.iter().enumerate().filter(|(_, name)| !is_supported(name));
     let problem = |(index, name): (usize, &String)| {
         let message = format!("{} does not support {name}", kind.name());
         Diagnostic::error(
@@ -368,13 +364,19 @@ fn ordering_problem(settings: &PluginSettings) -> Option<Diagnostic> {
     is_set.then(|| Diagnostic::error("ordering", message, "remove it if that order is acceptable"))
 }
 
-/// A diagnostic if all protocols are stream protocols, which have no requests.
+/// A diagnostic if all protocols are stream protocols, so the plugin does not run for requests. As in Kong, a plugin
+/// with any protocol of HTTP runs for all requests, so `protocols: [https]` also covers plain text and gRPC.
 fn stream_protocols_problem(settings: &PluginSettings) -> Option<Diagnostic> {
-    let is_stream = |name: &String| !HTTP_FAMILY.contains(&name.as_str());
-    let has_only_streams = !settings.protocols.is_empty() && settings.protocols.iter().all(is_stream);
+    let has_http = settings.protocols.iter().any(|name| is_http_protocol(name));
+    let has_only_streams = !settings.protocols.is_empty() && !has_http;
     let message = "these are stream protocols, which are not supported by this version, so the plugin never runs";
     has_only_streams
         .then(|| Diagnostic::error("protocols", message, format!("use one or more of {}", HTTP_FAMILY.join(", "))))
+}
+
+/// Whether a plugin with this protocol runs for requests. All plugins support these protocols.
+fn is_http_protocol(name: &str) -> bool {
+    HTTP_FAMILY.contains(&name) || matches!(name, "ws" | "wss")
 }
 
 /// Warnings about settings that have no effect in Kong either.

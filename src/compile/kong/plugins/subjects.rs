@@ -62,7 +62,7 @@ impl Plugins {
         let is_attached =
             |id: &ObjectId| self.referrers.get(id).is_some_and(|referrers| referrers.runs_on_all_routes_for(subject));
         let attached: Vec<_> = references.into_iter().filter(is_attached).collect();
-        attached.into_iter().filter_map(|id| self.plugins.get(&id)).filter(|compiled| !compiled.disabled)
+        attached.into_iter().filter_map(|id| self.plugins.get(&id)).filter(|compiled| compiled.is_active)
     }
 }
 
@@ -83,7 +83,7 @@ impl CompiledPlugin {
             must_reject.then(|| rejecting_substitute(self, &scope, message))
         };
         let usable = self.usable_instance(&scope);
-        let (kind, priority, instance) = usable.or_else(rejection).filter(|_| !self.disabled)?;
+        let (kind, priority, instance) = usable.or_else(rejection).filter(|_| self.is_active)?;
         let plugin = ConsumerPlugin { place: ExecutionPlace { kind, priority }, instance };
         Some(before.filter(|before| before.is_same(&plugin)).unwrap_or_else(|| Arc::new(plugin)))
     }
