@@ -1,7 +1,7 @@
 //! The contexts that plugins get in each phase: request, response and log.
 
 use std::any::Any;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -114,7 +114,8 @@ impl ResponseHeaders {
 /// The client and connection that a request came from.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientInfo<'r> {
-    /// The client address, taken from forwarding headers if the peer is trusted.
+    /// The client address, taken from forwarding headers if the peer is trusted. [`UNKNOWN_CLIENT`] if that peer does
+    /// not name an address.
     pub address: IpAddr,
     pub port: u16,
     /// The peer address of the TCP connection.
@@ -126,6 +127,10 @@ pub struct ClientInfo<'r> {
     /// The listener port as seen by clients.
     pub listen_port: u16,
 }
+
+/// Stands for a client whose address a trusted peer reports in an unreadable way. Plugins that restrict access by address
+/// must reject it.
+pub const UNKNOWN_CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Properties of the request body that the client announced in headers which plugins do not get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,6 +4,9 @@
 //! plugin: ip-restriction
 //! config: {allow: [10.0.0.0/8, "2001:db8::/32"], deny: [10.1.2.3]}
 //! ```
+//!
+//! If an address in `--trusted-ips` reports a client in `X-Forwarded-For` without a readable address, such as
+//! `unknown`, the request is denied, whatever `allow` and `deny` contain. The response names the address `0.0.0.0`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,6 +16,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::context::UNKNOWN_CLIENT;
 use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, RequestCx};
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -82,8 +86,9 @@ impl PluginKind for IpRestriction {
 impl Plugin for IpRestriction {
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let address = cx.client.address.to_canonical();
-        let is_allowed =
-            !self.deny.contains(address) && self.allow.as_ref().is_none_or(|allow| allow.contains(address));
+        let is_allowed = address != UNKNOWN_CLIENT
+            && !self.deny.contains(address)
+            && self.allow.as_ref().is_none_or(|allow| allow.contains(address));
         if is_allowed {
             return AccessOutcome::Continue;
         }
@@ -183,7 +188,9 @@ mod tests {
                 vec!["2001:db9::", "::", "::2", "0.0.0.1"],
             ),
             (json!({"allow": ["::ffff:10.0.0.0/104"]}), vec!["10.1.1.1"], vec!["11.0.0.1"]),
-            (json!({"allow": ["0.0.0.0/0"]}), vec!["1.2.3.4"], vec!["2001:db8::1"]),
+            // 0.0.0.0 stands for a client whose address is unknown.
+            (json!({"allow": ["0.0.0.0/0"]}), vec!["1.2.3.4"], vec!["2001:db8::1", "0.0.0.0"]),
+            (json!({"deny": ["192.0.2.1"]}), vec!["192.0.2.2"], vec!["0.0.0.0"]),
         ] {
             let chain = chain(&[(&KIND, config.clone())]);
             for (addresses, status) in [(allowed, None), (denied, Some(StatusCode::FORBIDDEN))] {

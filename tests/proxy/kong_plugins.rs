@@ -296,9 +296,28 @@ async fn plugins_use_addresses_from_trusted_peers() {
     assert!(response.text().contains("IP address not allowed: 192.0.2.7"), "{}", response.text());
     assert_eq!(get_from(&restricting_server, "192.0.2.8").await.status, 200);
 
+    // The balancer's own address is allowed, but it is not the client.
+    let allowing_server =
+        server(trusting_options(), &[("ip-restriction", json!({"allow": ["127.0.0.0/8"]}))], &endpoint).await;
+    for (address, status) in [("127.0.0.2:4711", 200), ("192.0.2.7:4711", 403), ("[2001:db8::1]:1", 403), ("unknown", 403)]
+    {
+        assert_eq!(get_from(&allowing_server, address).await.status, status, "{address}");
+    }
+    assert_eq!(get_from(&restricting_server, "192.0.2.7:4711").await.status, 403);
+    assert_eq!(get_from(&restricting_server, "unknown").await.status, 403);
+
     let limiting_server =
         server(trusting_options(), &[("rate-limiting", json!({"year": 1, "limit_by": "ip"}))], &endpoint).await;
-    for (address, status) in [("192.0.2.7", 200), ("192.0.2.8", 200), ("192.0.2.7", 429)] {
+    for (address, status) in [
+        ("192.0.2.7", 200),
+        ("192.0.2.8:1", 200),
+        ("192.0.2.7:2", 429),
+        ("192.0.2.8", 429),
+        // Clients without a readable address share a limit, which is not the balancer's.
+        ("unknown", 200),
+        ("_hidden", 429),
+        ("127.0.0.1", 200),
+    ] {
         assert_eq!(get_from(&limiting_server, address).await.status, status, "{address}");
     }
 }

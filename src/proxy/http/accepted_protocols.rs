@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, Version};
 use super::client_connection::Peer;
 use super::early_exit::EarlyExit;
 use super::headers::{X_FORWARDED_HOST, is_grpc};
-use super::plugin_run;
+use super::reported_client::client_scheme;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
 use super::target::RequestHost;
@@ -25,7 +25,7 @@ pub(in crate::proxy) fn check<B>(
     let options = routed.rule.options();
     let Protocols { http, https, grpc, grpcs } = options.protocols;
     let (peer, headers) = (cx.peer(), request.headers());
-    let is_secure = || plugin_run::client_scheme(peer, headers) == Scheme::Https;
+    let is_secure = || client_scheme(peer, headers) == Scheme::Https;
     if https && !http && !is_secure() {
         let redirect = options.https_redirect;
         if redirect.status == StatusCode::UPGRADE_REQUIRED {

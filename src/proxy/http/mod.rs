@@ -27,6 +27,7 @@ pub(in crate::proxy) mod product_headers;
 pub(in crate::proxy) mod read_timeout;
 pub(in crate::proxy) mod real_ip_headers;
 pub(in crate::proxy) mod replay_buffer;
+pub(in crate::proxy) mod reported_client;
 pub(in crate::proxy) mod request;
 pub(in crate::proxy) mod request_body;
 pub(in crate::proxy) mod request_context;

@@ -1,20 +1,19 @@
-//! Runs the plugins of a rule on a request and on its response, and reads the client's address and scheme for them.
+//! Runs the plugins of a rule on a request and on its response.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, VARY};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use ipnet::IpNet;
 use tokio::time::Instant;
 
 use super::activity::until_timed_out;
 use super::client_connection::Peer;
 use super::early_exit::EarlyExit;
 use super::error_response::ErrorFormat;
-use super::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP, contains_token};
+use super::headers::contains_token;
+use super::reported_client::{client_address, client_scheme};
 use super::request_body::RequestBody;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
@@ -27,7 +26,7 @@ use super::target::RequestPath;
 use crate::plugin_api::chain::{ChainRequest, ChainResponse, ChainState};
 use crate::plugin_api::completed_request::LoggedTls;
 use crate::plugin_api::{
-    Chain, ClientInfo, CompletedRequest, Framing, Reply, ReplyBody, RequestSummary, ResponseSource, Scheme,
+    Chain, ClientInfo, CompletedRequest, Framing, Reply, ReplyBody, RequestSummary, ResponseSource,
 };
 
 /// One run of a plugin chain, kept with the request until its response is complete.
@@ -137,51 +136,6 @@ async fn read_body(peer: &Peer, request: &mut Request<RequestBody>, max_bytes: u
             Ok(request.body().buffered())
         }
         Some(Ok(_)) => Err(RequestError::BodyTooLarge),
-    }
-}
-
-/// The client's address: the last address in `X-Forwarded-For` that is not a trusted proxy. For an untrusted peer it is
-/// the peer's own address.
-pub(in crate::proxy) fn client_address(peer: &Peer, headers: &HeaderMap) -> IpAddr {
-    let peer_address = peer.address.ip().to_canonical();
-    if peer.client.trusted { forwarded_address(headers, &peer.http.trusted_ips, peer_address) } else { peer_address }
-}
-
-fn forwarded_address(headers: &HeaderMap, trusted: &[IpNet], peer_address: IpAddr) -> IpAddr {
-    let parse = |bytes: &[u8]| std::str::from_utf8(bytes).ok()?.trim().parse::<IpAddr>().ok();
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
-    let mut client = peer_address;
-    let mut lists_others = false;
-    for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
-        for entry in value.as_bytes().rsplit(|byte| *byte == b',') {
-            // An unparsable entry ends the trusted part of the list.
-            let Some(address) = parse(entry).map(|address| address.to_canonical()) else { return client };
-            // The last entry may be the peer itself, which Portico has added.
-            lists_others |= address != peer_address;
-            client = address;
-            if !is_trusted(&address) {
-                return client;
-            }
-        }
-    }
-    // A trusted proxy that sends no `X-Forwarded-For` may send `X-Real-IP` instead.
-    if lists_others {
-        client
-    } else {
-        headers.get(X_REAL_IP).and_then(|value| parse(value.as_bytes())).unwrap_or(client)
-    }
-}
-
-/// The scheme that the client used: `X-Forwarded-Proto` of a trusted peer, otherwise that of the connection.
-pub(in crate::proxy) fn client_scheme(peer: &Peer, headers: &HeaderMap) -> Scheme {
-    let connection_scheme = peer.client.scheme;
-    if !peer.client.trusted {
-        return connection_scheme;
-    }
-    match headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes) {
-        Some(proto) if proto.eq_ignore_ascii_case(b"https") => Scheme::Https,
-        Some(proto) if proto.eq_ignore_ascii_case(b"http") => Scheme::Http,
-        _ => connection_scheme,
     }
 }
 
@@ -357,39 +311,5 @@ impl PluginRun {
             credentials: self.chain.credential_locations(),
         };
         self.chain.log(&self.state, &summary, &request);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn client_address_is_the_last_untrusted_one() {
-        let trusted: Vec<IpNet> = ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()].into();
-        let cases = [
-            // The last entry is the one that Portico added for the peer.
-            ("10.0.0.1", &["10.0.0.1"][..], None, "10.0.0.1"),
-            ("10.0.0.1", &["192.0.2.7, 10.0.0.1"], None, "192.0.2.7"),
-            ("10.0.0.1", &["6.6.6.6, 192.0.2.7, 10.9.9.9, 10.0.0.1"], None, "192.0.2.7"),
-            ("10.0.0.1", &["6.6.6.6", "192.0.2.7", "10.0.0.1"], None, "192.0.2.7"),
-            ("10.0.0.1", &["nonsense, 10.9.9.9, 10.0.0.1"], None, "10.9.9.9"),
-            ("10.0.0.1", &["2001:db8::1, ::ffff:192.0.2.7, 2001:db8::2, 10.0.0.1"], None, "192.0.2.7"),
-            ("10.0.0.1", &["10.0.0.1"], Some("192.0.2.8"), "192.0.2.8"),
-            // `X-Forwarded-For` takes precedence over `X-Real-IP`, which the client may have set.
-            ("10.0.0.1", &["192.0.2.7, 10.0.0.1"], Some("6.6.6.6"), "192.0.2.7"),
-            ("10.0.0.1", &["10.0.0.1"], Some("nonsense"), "10.0.0.1"),
-        ];
-        for (peer, lists, real_ip, expected) in cases {
-            let mut headers = HeaderMap::new();
-            for list in lists {
-                headers.append(X_FORWARDED_FOR, HeaderValue::from_static(list));
-            }
-            if let Some(real_ip) = real_ip {
-                headers.insert(X_REAL_IP, HeaderValue::from_static(real_ip));
-            }
-            let address = forwarded_address(&headers, &trusted, peer.parse().unwrap());
-            assert_eq!(address.to_string(), expected, "{lists:?} {real_ip:?}");
-        }
     }
 }

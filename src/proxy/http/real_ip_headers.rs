@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::client_connection::Peer;
 use super::headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REAL_IP};
-use super::plugin_run;
+use super::reported_client::client_address;
 use super::request_id::X_REQUEST_ID;
 use super::target::RequestHost;
 use super::via::extended_list;
@@ -22,7 +22,7 @@ pub(in crate::proxy) fn set_forwarding_headers(
     port: HeaderValue,
 ) {
     headers.remove(HTTPOXY_HEADER);
-    let real_ip = match plugin_run::client_address(peer, headers) {
+    let real_ip = match client_address(peer, headers) {
         // `peer.client.ip` is the address of the peer, formatted once for all requests of the connection.
         ip if ip == peer.address.ip().to_canonical() => peer.client.ip.clone(),
         ip => HeaderValue::try_from(ip.to_string()).expect("an IP address is a header value"),

@@ -15,7 +15,8 @@ use super::attempt::AttemptError;
 use super::client_connection::Peer;
 use super::malformed_request::PartialHead;
 use super::outgoing_request::OutgoingRequest;
-use super::plugin_run::{self, PluginRun};
+use super::plugin_run::PluginRun;
+use super::reported_client::{client_address, client_scheme};
 use super::request_context::RoutedRequest;
 use super::request_error::{CLIENT_DISCONNECTED, RequestError, client_disconnected_status};
 use super::request_id::X_REQUEST_ID;
@@ -114,8 +115,8 @@ impl RequestRecord {
             method: request.method().clone(),
             target: request.uri().clone(),
             version: request.version(),
-            client: plugin_run::client_address(&self.peer, headers),
-            scheme: plugin_run::client_scheme(&self.peer, headers),
+            client: client_address(&self.peer, headers),
+            scheme: client_scheme(&self.peer, headers),
             host: routed.host.raw.clone(),
             listen_port: routed.listener.port,
             request: headers.clone(),
