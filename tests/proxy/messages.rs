@@ -6,6 +6,7 @@ use portico::snapshot::redirect::{RedirectAction, Scheme};
 use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, HeaderEdits, Rewrite, RouteFailure, Split};
 
 use crate::harness::{Client, Endpoint, Options, Route, TestServer, route, routes_to, upstream};
+use crate::transport::{GET_ROOT, TRANSPORTS, TransportRequest};
 
 /// The message with its header lines sorted, without Date, and with `?` as the request ID.
 fn normalized(message: &str) -> String {
@@ -201,15 +202,41 @@ async fn trusted_peer_headers_are_kept() {
     let response = server
         .request(
             "GET / HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: 1.1.1.1\r\nx-forwarded-proto: https\r\n\
-             forwarded: for=1.1.1.1\r\nx-request-id: mine\r\n\r\n",
+             forwarded: for=1.1.1.1\r\nx-real-ip: 1.1.1.1\r\nx-forwarded-path: /a\r\nx-forwarded-prefix: /b\r\n\
+             x-request-id: mine\r\n\r\n",
         )
         .await;
     assert_eq!(response.header("x-request-id"), Some("mine"));
     assert_eq!(
         normalized(&endpoint.log.requests()[0].replace("x-request-id: mine", "y: mine")),
         "GET / HTTP/1.1\nforwarded: for=1.1.1.1\nhost: a.example\nx-forwarded-for: 1.1.1.1, 127.0.0.1\n\
-         x-forwarded-host: a.example\nx-forwarded-port: 80\nx-forwarded-proto: https\ny: mine"
+         x-forwarded-host: a.example\nx-forwarded-path: /a\nx-forwarded-port: 80\nx-forwarded-prefix: /b\n\
+         x-forwarded-proto: https\nx-real-ip: 1.1.1.1\ny: mine"
     );
+}
+
+#[tokio::test]
+async fn what_untrusted_peers_say_about_clients_is_removed() {
+    const REPORTS: &[(&str, &str)] = &[
+        ("x-real-ip", "6.6.6.6"),
+        ("x_real_ip", "6.6.6.6"),
+        ("x-forwarded-path", "/evil"),
+        ("x-forwarded-prefix", "/evil"),
+        ("x-forwarded_prefix", "/evil"),
+        ("forwarded", "for=6.6.6.6"),
+        ("proxy", "evil:1"),
+    ];
+    for transport in TRANSPORTS {
+        let endpoint = Endpoint::ok().await;
+        let server = transport.start_server(Options::default(), routes_to(endpoint.address)).await;
+        let request = TransportRequest { fields: REPORTS, ..GET_ROOT };
+        assert_eq!(transport.send(&server, &request).await.unwrap().status, 200, "{transport:?}");
+        let received = endpoint.log.requests().pop().unwrap().to_lowercase();
+        for (name, _) in REPORTS {
+            assert!(!received.contains(&format!("\n{name}:")), "{transport:?}: {received}");
+        }
+        assert!(!received.contains("evil") && !received.contains("6.6.6.6"), "{transport:?}: {received}");
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use http::header::HOST;
 use http::{HeaderValue, Request};
 
-use super::headers::{self, strip_request};
+use super::headers::strip_request;
 use super::real_ip_headers;
 use super::request_body::RequestBody;
 use super::request_context::{RequestContext, RoutedRequest};
@@ -24,13 +24,7 @@ pub(in crate::proxy) fn set_forwarding_headers(
         ForwardingHeaderStyle::RealIp => HeaderValue::from_str(request.uri().path()).ok(),
     };
     let headers = request.headers_mut();
-    strip_request(
-        headers,
-        match style {
-            ForwardingHeaderStyle::Forwarded => &headers::MANAGED_HEADERS,
-            ForwardingHeaderStyle::RealIp => &real_ip_headers::FORWARDING_HEADERS,
-        },
-    );
+    strip_request(headers, peer.client.trusted);
     let port = peer.client.port_value(routed.listener.port);
     match style {
         ForwardingHeaderStyle::Forwarded => peer.client.set_forwarding_headers(headers, &host.raw, &port),

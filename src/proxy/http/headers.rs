@@ -16,20 +16,32 @@ pub(in crate::proxy) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     strip_and_visit(headers, |_| {});
 }
 
-/// Removes hop-by-hop fields of a request, `Expect`, which Portico answers itself, and fields that a backend could
-/// mistake for the `managed` ones that Portico sets.
-pub(in crate::proxy) fn strip_request(headers: &mut HeaderMap, managed: &[HeaderName]) {
-    let (mut is_spoofed, mut has_expectation) = (false, false);
+/// Removes hop-by-hop fields of a request, `Expect`, to which Portico responds itself, fields that a backend could
+/// mistake for those that Portico sets, and what an untrusted peer reports about the client in other fields.
+pub(in crate::proxy) fn strip_request(headers: &mut HeaderMap, is_trusted: bool) {
+    let (mut is_spoofed, mut has_expectation, mut has_client_report) = (false, false, false);
     strip_and_visit(headers, |name| {
-        is_spoofed |= header_spoofing::is_spoofed(name, managed);
+        is_spoofed |= header_spoofing::is_spoofed(name, &MANAGED_HEADERS);
         has_expectation |= name == EXPECT;
+        has_client_report |= !is_trusted && is_client_report(name);
     });
     if has_expectation {
         headers.remove(EXPECT);
     }
-    if is_spoofed {
-        header_spoofing::remove_spoofed(headers, managed);
+    if has_client_report {
+        for name in &CLIENT_REPORTS {
+            headers.remove(name);
+        }
     }
+    if is_spoofed {
+        header_spoofing::remove_spoofed(headers, &MANAGED_HEADERS);
+    }
+}
+
+/// Whether this is one of [`CLIENT_REPORTS`].
+fn is_client_report(name: &HeaderName) -> bool {
+    // For speed: most names begin with another letter.
+    matches!(name.as_str().as_bytes(), [b'f' | b'p' | b'x', ..]) && CLIENT_REPORTS.contains(name)
 }
 
 /// Whether a request or response is gRPC.
@@ -145,7 +157,7 @@ impl ForwardedClient {
     ) {
         let proto = HeaderValue::from_static(self.scheme.as_str());
         // Reserves once instead of growing twice.
-        headers.reserve(MANAGED_HEADERS.len());
+        headers.reserve(FORWARDING_HEADER_COUNT);
         if self.trusted {
             let before = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
             let mut chain = before.collect::<Vec<_>>().join(&b", "[..]);
@@ -159,7 +171,6 @@ impl ForwardedClient {
             headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
             headers.entry(X_FORWARDED_PORT).or_insert_with(|| port.clone());
         } else {
-            headers.remove(FORWARDED);
             headers.insert(X_FORWARDED_FOR, self.ip.clone());
             headers.insert(X_FORWARDED_PROTO, proto);
             headers.insert(X_FORWARDED_HOST, host.clone());
@@ -168,15 +179,34 @@ impl ForwardedClient {
     }
 }
 
-/// The fields that Portico sets on every request.
-pub(in crate::proxy) static MANAGED_HEADERS: [HeaderName; 5] =
-    [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_PORT, X_REQUEST_ID];
+/// The fields that [`ForwardedClient::set_forwarding_headers`] sets, and `X-Request-ID`.
+const FORWARDING_HEADER_COUNT: usize = 5;
+
+/// The fields that Portico sets on requests, each on all of them or on those of some rules. Fields that a backend could
+/// mistake for one of them, such as `x_real_ip`, are removed from all requests.
+pub(in crate::proxy) static MANAGED_HEADERS: [HeaderName; 8] = [
+    X_FORWARDED_FOR,
+    X_FORWARDED_PROTO,
+    X_FORWARDED_HOST,
+    X_FORWARDED_PORT,
+    X_REQUEST_ID,
+    X_REAL_IP,
+    X_FORWARDED_PATH,
+    X_FORWARDED_PREFIX,
+];
+
+/// Fields in which proxies report a client, in addition to those that Portico sets on every request, and `Proxy`: CGI
+/// turns it into the variable `HTTP_PROXY`, which many libraries read as a setting (httpoxy).
+static CLIENT_REPORTS: [HeaderName; 5] = [X_REAL_IP, X_FORWARDED_PATH, X_FORWARDED_PREFIX, FORWARDED, HTTPOXY_HEADER];
 
 pub(in crate::proxy) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(in crate::proxy) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(in crate::proxy) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(in crate::proxy) const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+pub(in crate::proxy) const X_FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
+pub(in crate::proxy) const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 pub(in crate::proxy) const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+pub(in crate::proxy) const HTTPOXY_HEADER: HeaderName = HeaderName::from_static("proxy");
 
 #[cfg(test)]
 mod tests {
@@ -227,14 +257,30 @@ mod tests {
                 "x_forwarded_by: 1\nx_user: 2\nxxforwardedxfor: 3\n_: 4",
                 "_: 4\nx_forwarded_by: 1\nx_user: 2\nxxforwardedxfor: 3",
             ),
-            // The exact names are left to `set_forwarding_headers`, which knows whether the peer is trusted.
+            ("x_real_ip: 1\nx-forwarded_path: 2\nx_forwarded_prefix: 3", ""),
+            // The exact names are left to `set_forwarding_headers`.
             ("x-forwarded-for: 1\nx-request-id: 2", "x-forwarded-for: 1\nx-request-id: 2"),
         ];
         for (before, after) in cases {
-            let mut headers = headers(before);
-            strip_request(&mut headers, &MANAGED_HEADERS);
-            assert_eq!(text(&headers), after, "{before}");
+            for is_trusted in [false, true] {
+                let mut headers = headers(before);
+                strip_request(&mut headers, is_trusted);
+                assert_eq!(text(&headers), after, "{before}, trusted: {is_trusted}");
+            }
         }
+    }
+
+    #[test]
+    fn only_trusted_peers_report_clients() {
+        let before = "a: b\nforwarded: for=1\nproxy: 2\nx-forwarded-path: 3\nx-forwarded-prefix: 4\nx-real-ip: 5";
+        for (is_trusted, after) in [(true, before), (false, "a: b")] {
+            let mut headers = headers(before);
+            strip_request(&mut headers, is_trusted);
+            assert_eq!(text(&headers), after, "trusted: {is_trusted}");
+        }
+        let mut headers = headers("x-real-ip: 1\nx-real-ip: 2\nx-real-ip-too: 3");
+        strip_request(&mut headers, false);
+        assert_eq!(text(&headers), "x-real-ip-too: 3");
     }
 
     #[test]
@@ -261,7 +307,7 @@ mod tests {
             ),
             (
                 false,
-                "forwarded: for=x\nx-forwarded-for: 6.6.6.6\nx-forwarded-host: evil\nx-forwarded-port: 6\n\
+                "x-forwarded-for: 6.6.6.6\nx-forwarded-host: evil\nx-forwarded-port: 6\n\
                  x-forwarded-proto: https",
                 "x-forwarded-for: 10.0.0.1\nx-forwarded-host: h:1\nx-forwarded-port: 80\nx-forwarded-proto: http",
             ),

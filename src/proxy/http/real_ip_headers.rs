@@ -1,19 +1,21 @@
 //! Forwarding headers with `X-Real-IP`, `X-Forwarded-Path` and `X-Forwarded-Prefix`, with the values that Kong's
 //! documentation of `trusted_ips` and `X-Forwarded-*` defines (§3.6 of `docs/kong-compatibility.md`).
 
-use http::header::FORWARDED;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 
 use super::client_connection::Peer;
-use super::headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REAL_IP};
+use super::headers::{
+    HTTPOXY_HEADER, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PATH, X_FORWARDED_PORT, X_FORWARDED_PREFIX,
+    X_FORWARDED_PROTO, X_REAL_IP,
+};
 use super::reported_client::client_address;
-use super::request_id::X_REQUEST_ID;
 use super::target::RequestHost;
 use super::via::extended_list;
 
 /// Sets `X-Real-IP` and `X-Forwarded-*`. The peer is always appended to `X-Forwarded-For`. All other `X-Forwarded-*` of
-/// a trusted peer are kept. Those of an untrusted peer are overwritten, except that its `X-Forwarded-Prefix` and
-/// `Forwarded` are removed. `path` is None if the path of the request is not a valid header value.
+/// a trusted peer are kept. Those of an untrusted peer are overwritten, unless
+/// [`strip_request`](super::headers::strip_request) has removed them. `path` is None if the path of the request is not a
+/// valid header value.
 pub(in crate::proxy) fn set_forwarding_headers(
     peer: &Peer,
     headers: &mut HeaderMap,
@@ -27,7 +29,7 @@ pub(in crate::proxy) fn set_forwarding_headers(
         ip if ip == peer.address.ip().to_canonical() => peer.client.ip.clone(),
         ip => HeaderValue::try_from(ip.to_string()).expect("an IP address is a header value"),
     };
-    headers.reserve(FORWARDING_HEADERS.len());
+    headers.reserve(HEADER_COUNT);
     // A list is extended by the peer's address. A new list has `real_ip` instead, which is not the address of the peer
     // if a trusted peer sent `X-Real-IP` without `X-Forwarded-For`.
     let forwarded_for = extended_list(headers, &X_FORWARDED_FOR, &peer.client.ip).unwrap_or_else(|| real_ip.clone());
@@ -43,19 +45,16 @@ pub(in crate::proxy) fn set_forwarding_headers(
         }
         return;
     }
-    headers.remove(FORWARDED);
-    headers.remove(X_FORWARDED_PREFIX);
     headers.insert(X_FORWARDED_PROTO, scheme);
     headers.insert(X_FORWARDED_HOST, without_port(host));
     headers.insert(X_FORWARDED_PORT, port);
-    match path {
-        Some(path) => headers.insert(X_FORWARDED_PATH, path),
-        None => headers.remove(X_FORWARDED_PATH),
-    };
+    if let Some(path) = path {
+        headers.insert(X_FORWARDED_PATH, path);
+    }
 }
 
 /// Sets `X-Forwarded-Prefix` to the stripped prefix, unless the request has this header. It then comes from a trusted
-/// peer, because [`set_forwarding_headers`] has removed that of an untrusted one.
+/// peer, because that of an untrusted one has been removed.
 pub(in crate::proxy) fn set_forwarded_prefix(headers: &mut HeaderMap, prefix: &str) {
     if !matches!(prefix, "" | "/")
         && let Ok(prefix) = HeaderValue::from_str(prefix)
@@ -72,20 +71,5 @@ fn without_port(host: &RequestHost) -> HeaderValue {
     HeaderValue::from_str(&name).unwrap_or_else(|_| host.raw.clone())
 }
 
-const X_FORWARDED_PATH: HeaderName = HeaderName::from_static("x-forwarded-path");
-const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
-/// CGI turns the header `Proxy` into the variable `HTTP_PROXY`, which many libraries read as a setting (httpoxy).
-const HTTPOXY_HEADER: HeaderName = HeaderName::from_static("proxy");
-/// The headers that Portico sets on requests in this style: the forwarding headers, and `X-Request-ID`, which the
-/// caller of [`set_forwarding_headers`] sets. Fields that a backend could mistake for one of them, such as `x_real_ip`,
-/// are removed from requests.
-pub(in crate::proxy) static FORWARDING_HEADERS: [HeaderName; 8] = [
-    X_FORWARDED_FOR,
-    X_FORWARDED_PROTO,
-    X_FORWARDED_HOST,
-    X_FORWARDED_PORT,
-    X_REQUEST_ID,
-    X_REAL_IP,
-    X_FORWARDED_PATH,
-    X_FORWARDED_PREFIX,
-];
+/// The number of headers that [`set_forwarding_headers`] sets, and `X-Request-ID`, which its caller sets.
+const HEADER_COUNT: usize = 7;
