@@ -60,7 +60,7 @@ async fn until<F: Future<Output = bool>>(event: &str, mut condition: impl FnMut(
 // docs/kong-compatibility.md, 4.25
 // docs/kong-compatibility.md, 7.21
 #[tokio::test]
-async fn replicas_share_counters_and_rejected_requests_are_counted() {
+async fn replicas_share_counters_and_rejected_requests_are_not_counted() {
     let server = RedisProcess::start(&[]).await;
     let services = TestServices::resolving("redis.shop");
     let limits = config(&server, &json!({"year": 3}));
@@ -77,7 +77,7 @@ async fn replicas_share_counters_and_rejected_requests_are_counted() {
     let keys = server.redis_cli(&["KEYS", "*"]);
     assert!(keys.contains("ratelimit:KongPlugin/default/test:HTTPRoute/default/test/0:192.0.2.1:"), "{keys}");
     assert!(keys.trim().ends_with(":year"), "{keys}");
-    assert_eq!(server.redis_cli(&["GET", keys.trim()]).trim(), "5");
+    assert_eq!(server.redis_cli(&["GET", keys.trim()]).trim(), "3");
     let seconds: u64 = server.redis_cli(&["TTL", keys.trim()]).trim().parse().unwrap();
     assert!((1..=366 * 86_400 + 1).contains(&seconds), "{seconds}");
     assert_eq!(services.diagnostic("KongPlugin/default/test"), None, "there is no diagnostic");
@@ -95,6 +95,27 @@ async fn every_period_is_counted() {
     }
     let keys = server.redis_cli(&["DBSIZE"]);
     assert!(["5", "6"].contains(&keys.trim()), "the key of the second may have expired: {keys}");
+}
+
+// docs/kong-compatibility.md, 4.25
+#[tokio::test]
+async fn request_beyond_one_limit_is_counted_in_no_period() {
+    let server = RedisProcess::start(&[]).await;
+    let services = TestServices::resolving("redis.shop");
+    let chain = replica(&config(&server, &json!({"month": 2, "year": 10})), &services);
+    let mut remaining_counts = Vec::new();
+    for _ in 0..6 {
+        let outcome = send_request(&chain).await;
+        let remaining = |period| outcome.response_header(&format!("x-ratelimit-remaining-{period}")).map(str::to_owned);
+        remaining_counts.push((outcome.reply.is_some(), remaining("month").unwrap(), remaining("year").unwrap()));
+    }
+    let accepted = [(false, "1", "9"), (false, "0", "8")];
+    let expected = accepted.into_iter().chain([(true, "0", "8"); 4]);
+    let expected: Vec<_> =
+        expected.map(|(rejected, month, year)| (rejected, month.to_owned(), year.to_owned())).collect();
+    assert_eq!(remaining_counts, expected);
+    let year = server.redis_cli(&["KEYS", "*:year"]);
+    assert_eq!(server.redis_cli(&["GET", year.trim()]).trim(), "2");
 }
 
 // docs/kong-compatibility.md, 4.25

@@ -42,8 +42,19 @@ pub struct Redis {
 pub struct CounterIncrement {
     pub key: String,
     pub amount: u64,
+    /// The counter is full if it has this value. If one counter of a call is full, none of them is incremented.
+    pub limit: Option<u64>,
     /// Time until the counter expires at the server.
     pub expires_in: Duration,
+}
+
+/// The counters of a call after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CounterTotals {
+    /// Whether the counters were incremented: none of them was full.
+    pub is_counted: bool,
+    /// The values, in the order of the increments.
+    pub values: Vec<u64>,
 }
 
 /// The error of a call while the server is unavailable. The condition of the object has the details.
@@ -53,7 +64,7 @@ pub struct RedisUnavailable;
 #[derive(Debug)]
 struct AddRequest {
     increments: Vec<CounterIncrement>,
-    result: oneshot::Sender<Vec<u64>>,
+    result: oneshot::Sender<CounterTotals>,
 }
 
 impl Redis {
@@ -71,11 +82,12 @@ impl Redis {
         })
     }
 
-    /// Increments all of these counters atomically and returns the new values in the same order.
-    pub async fn add(&self, increments: Vec<CounterIncrement>) -> Result<Vec<u64>, RedisUnavailable> {
+    /// Increments all of these counters, or none if one is full, in one atomic step.
+    pub async fn add(&self, increments: Vec<CounterIncrement>) -> Result<CounterTotals, RedisUnavailable> {
         let (result, totals) = oneshot::channel();
+        let count = increments.len();
         self.requests.try_send(AddRequest { increments, result }).map_err(|_| RedisUnavailable)?;
-        totals.await.map_err(|_| RedisUnavailable)
+        totals.await.ok().filter(|totals| totals.values.len() == count).ok_or(RedisUnavailable)
     }
 }
 
@@ -242,14 +254,16 @@ impl RedisTask {
 /// Runs the increments of a request, and sends it the new values.
 async fn increment(mut connection: MultiplexedConnection, request: AddRequest) -> Result<(), RedisError> {
     let mut invocation = INCREMENT_SCRIPT.prepare_invoke();
-    for CounterIncrement { key, amount, expires_in } in &request.increments {
+    for CounterIncrement { key, amount, limit, expires_in } in &request.increments {
         // Up to a second is added, so that a replica whose clock is behind still finds the counter.
         let seconds = expires_in.as_secs().saturating_add(1);
-        invocation.key(key).arg(*amount).arg(seconds);
+        // An empty argument is no number to the script.
+        let limit = limit.map(|limit| limit.to_string()).unwrap_or_default();
+        invocation.key(key).arg(*amount).arg(seconds).arg(limit);
     }
-    let totals: Vec<u64> = invocation.invoke_async(&mut connection).await?;
+    let (is_counted, values): (bool, Vec<u64>) = invocation.invoke_async(&mut connection).await?;
     // The receiver no longer exists if the request was aborted.
-    let _unreceived = request.result.send(totals);
+    let _unreceived = request.result.send(CounterTotals { is_counted, values });
     Ok(())
 }
 
@@ -258,11 +272,23 @@ async fn increment(mut connection: MultiplexedConnection, request: AddRequest) -
 static INCREMENT_SCRIPT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local totals = {}
+        local is_counted = 1
         for i, key in ipairs(KEYS) do
-            totals[i] = redis.call('INCRBY', key, ARGV[2 * i - 1])
-            redis.call('EXPIRE', key, ARGV[2 * i])
+            local limit = tonumber(ARGV[3 * i])
+            if limit then
+                totals[i] = tonumber(redis.call('GET', key) or 0)
+                if totals[i] >= limit then
+                    is_counted = 0
+                end
+            end
         end
-        return totals",
+        if is_counted == 1 then
+            for i, key in ipairs(KEYS) do
+                totals[i] = redis.call('INCRBY', key, ARGV[3 * i - 2])
+                redis.call('EXPIRE', key, ARGV[3 * i - 1])
+            end
+        end
+        return {is_counted, totals}",
     )
 });
 

@@ -8,21 +8,21 @@ use tokio::sync::mpsc;
 
 use super::counters::{LimitCounters, WindowLimit};
 use super::window::{Period, unix_second};
-use crate::plugin_api::redis::{CounterIncrement, Redis, RedisUnavailable};
+use crate::plugin_api::redis::{CounterIncrement, CounterTotals, Redis, RedisUnavailable};
 
-/// Increments the counters of all periods, even if one of the limits is reached. Returns the previous counts.
+/// Counts a request in every period, or in none if one of the limits is reached. Returns the previous counts.
 pub(super) async fn count_at_server(
     redis: &Redis,
     key_prefix: &str,
     limits: &[WindowLimit],
     second: u64,
 ) -> Result<Vec<u64>, RedisUnavailable> {
-    let increments = limits.iter().map(|limit| counter_increment(key_prefix, limit, 1, second)).collect();
-    let totals = redis.add(increments).await?;
-    if totals.len() != limits.len() {
-        return Err(RedisUnavailable);
-    }
-    Ok(totals.into_iter().map(|total| total.saturating_sub(1)).collect())
+    let limited = |limit: &WindowLimit| CounterIncrement {
+        limit: Some(limit.max_count),
+        ..counter_increment(key_prefix, limit, 1, second)
+    };
+    let CounterTotals { is_counted, values } = redis.add(limits.iter().map(limited).collect()).await?;
+    Ok(values.into_iter().map(|total| total.saturating_sub(u64::from(is_counted))).collect())
 }
 
 /// Periodic synchronization of local counters with the server. The requests of other replicas count with that delay.
@@ -118,13 +118,9 @@ async fn sync_batch(redis: &Redis, batch: &[Arc<LimitCounters>]) -> Result<(), R
     if increments.is_empty() {
         return Ok(());
     }
-    let totals = redis.add(increments).await.and_then(|totals| match totals.len() == sent.len() {
-        true => Ok(totals),
-        false => Err(RedisUnavailable),
-    });
-    match totals {
+    match redis.add(increments).await {
         Ok(totals) => {
-            for ((counters, limit, unsent), total) in sent.into_iter().zip(totals) {
+            for ((counters, limit, unsent), total) in sent.into_iter().zip(totals.values) {
                 counters.merge_total(&limit, unsent, total);
             }
             Ok(())
@@ -144,7 +140,8 @@ async fn sync_batch(redis: &Redis, batch: &[Arc<LimitCounters>]) -> Result<(), R
 fn counter_increment(key_prefix: &str, limit: &WindowLimit, amount: u64, second: u64) -> CounterIncrement {
     let WindowLimit { period, window, .. } = limit;
     let key = format!("{key_prefix}:{}:{}", window.start, period.name());
-    CounterIncrement { key, amount, expires_in: Duration::from_secs(window.end.saturating_sub(second)) }
+    let expires_in = Duration::from_secs(window.end.saturating_sub(second));
+    CounterIncrement { key, amount, limit: None, expires_in }
 }
 
 /// Limit of the queued counters. The counters of an identifier are queued at most once.

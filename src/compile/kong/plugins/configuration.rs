@@ -51,11 +51,7 @@ pub(super) fn build(store: &Store, owner: &ObjectKey, settings: &PluginSettings)
 
 /// A hash of the configuration, equal in all processes. It covers the resource version of Secrets instead
 /// of their content, and excludes secret fields of the object, because the hash is public.
-pub(super) fn configuration_hash(
-    store: &Store,
-    owner: &ObjectKey,
-    settings: &PluginSettings,
-) -> u64 {
+pub(super) fn configuration_hash(store: &Store, owner: &ObjectKey, settings: &PluginSettings) -> u64 {
     let sources = settings.config_from.iter().map(|source| ("", &source.secret_key_ref));
     let patches = settings.config_patches.iter().map(|patch| (&*patch.path, &patch.value_from.secret_key_ref));
     let secrets: Vec<_> = sources
