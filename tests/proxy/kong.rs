@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode};
 use portico::compile::kong::rule_options::{self, PRODUCT_HEADERS};
 use portico::plugin_api::AccessOutcome;
 use portico::proxy::{ProductHeaderMode, ProductToken};
@@ -491,6 +491,23 @@ async fn grpc_routes_accept_only_grpc() {
     assert_eq!(scrape(&server)["portico_request_errors_total{reason=\"grpcs_only\"}"], 1.0);
     // Only one request was forwarded.
     assert_eq!(endpoint.log.requests().len(), 1);
+}
+
+/// RFC 9110, section 9.3.8: TRACE repeats the request, with its cookies and keys.
+#[tokio::test]
+async fn trace_is_forwarded_only_if_the_route_names_it() {
+    let endpoint = Endpoint::ok().await;
+    let any_method = ingress_route(PathCondition::prefix("/any"), rule_options::defaults(), forward_to(&endpoint));
+    let trace = ingress_route(PathCondition::prefix("/trace"), rule_options::defaults(), forward_to(&endpoint));
+    let trace = ConditionRoute { methods: vec![Method::TRACE], ..trace };
+    let server = server(Options::default(), vec![any_method, trace]).await;
+    let response = server.request("TRACE /any HTTP/1.1\r\nhost: a.example\r\ncookie: secret\r\n\r\n").await;
+    assert_eq!(response.status, 405);
+    assert_eq!(response.header("allow"), Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    assert!(!response.text().contains("secret"), "{}", response.text());
+    assert_eq!(endpoint.log.requests().len(), 0);
+    assert_eq!(server.request("TRACE /trace HTTP/1.1\r\nhost: a.example\r\n\r\n").await.status, 200);
+    assert!(endpoint.log.requests()[0].starts_with("TRACE /trace HTTP/1.1"));
 }
 
 // docs/kong-compatibility.md, 3.8

@@ -83,6 +83,7 @@ const CASES: &[Case] = &[
             },
         )
     },
+    case("trace_not_allowed", 405, TransportRequest { method: "TRACE", ..get("/ok") }),
     case("connect_not_supported", 405, TransportRequest { method: "CONNECT", ..GET_ROOT }),
     case("unsupported_expectation", 417, TransportRequest { fields: &[("expect", "a miracle")], ..GET_ROOT }),
     case(

@@ -94,9 +94,9 @@ impl ErrorFormat {
     }
 }
 
-/// The methods that the proxy forwards; backends may support fewer.
+/// The methods that the proxy forwards under every rule; backends may support fewer.
 pub(in crate::proxy) const FORWARDED_METHODS: HeaderValue =
-    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
+    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");

@@ -29,6 +29,8 @@ pub(in crate::proxy) enum RequestError {
     /// The request has more header fields than the limit.
     TooManyHeaders,
     ConnectNotSupported,
+    /// The rule does not name the method TRACE.
+    TraceNotAllowed,
     /// An extended CONNECT for a protocol other than WebSocket, or to an HTTP/2 endpoint.
     UpgradeNotSupported,
     UnsupportedExpectation,
@@ -118,6 +120,7 @@ impl RequestError {
             RequestError::HeaderTooLarge => (Client, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header_too_large", "Request header or cookie too large", false),
             RequestError::TooManyHeaders => (Client, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_headers", "the request has too many header fields", false),
             RequestError::ConnectNotSupported => (Client, StatusCode::METHOD_NOT_ALLOWED, "connect_not_supported", "Method not allowed", false),
+            RequestError::TraceNotAllowed => (Client, StatusCode::METHOD_NOT_ALLOWED, "trace_not_allowed", "Method not allowed", false),
             RequestError::UpgradeNotSupported => (Client, StatusCode::NOT_IMPLEMENTED, "upgrade_not_supported", "CONNECT is supported only for WebSocket, and only to backends that use HTTP/1.1", false),
             RequestError::UnsupportedExpectation => (Client, StatusCode::EXPECTATION_FAILED, "unsupported_expectation", "Expectation failed", false),
             RequestError::RequestBodyTimeout => (Client, StatusCode::REQUEST_TIMEOUT, "request_body_timeout", "Request timeout", false),
@@ -273,6 +276,7 @@ mod tests {
             RequestError::BodyTooLarge,
             RequestError::PluginTimeout,
             RequestError::ConnectNotSupported,
+            RequestError::TraceNotAllowed,
             RequestError::UnsupportedExpectation,
             RequestError::RequestBodyTimeout,
             RequestError::MisdirectedRequest,
@@ -311,7 +315,8 @@ mod tests {
             | RequestError::InvalidBody
             | RequestError::BodyTooLarge
             | RequestError::PluginTimeout
-            | RequestError::ConnectNotSupported => {}
+            | RequestError::ConnectNotSupported
+            | RequestError::TraceNotAllowed => {}
             RequestError::UnsupportedExpectation
             | RequestError::RequestBodyTimeout
             | RequestError::MisdirectedRequest
@@ -341,7 +346,8 @@ mod tests {
         let id = HeaderValue::from_static("id");
         for error in every_error() {
             let response = ErrorFormat::default().render_error(&error.details(), &id);
-            assert_eq!(response.headers().contains_key(ALLOW), error == RequestError::ConnectNotSupported, "{error:?}");
+            let is_about_method = matches!(error, RequestError::ConnectNotSupported | RequestError::TraceNotAllowed);
+            assert_eq!(response.headers().contains_key(ALLOW), is_about_method, "{error:?}");
         }
     }
 }

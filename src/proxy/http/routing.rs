@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::Request;
+use http::{Method, Request};
 
 use super::plugin_run;
 use super::request_body::RequestBody;
@@ -40,7 +40,7 @@ pub(in crate::proxy) fn select_rule<'r>(
         scheme: cx.peer().client.scheme,
         server_name: cx.peer().session.as_ref().and_then(|session| session.server_name.as_deref()),
     };
-    let Some(Matched { rule, path: matched, normalized }) = listener.find(&name, &routing_request) else {
+    let Some(Matched { rule, path: matched, normalized, names_method }) = listener.find(&name, &routing_request) else {
         cx.product_headers_without_rule = listener.product_headers_without_rule(&name, &routing_request);
         return Err(RequestError::NoRoute);
     };
@@ -48,6 +48,10 @@ pub(in crate::proxy) fn select_rule<'r>(
         path.replace(normalized);
     }
     cx.rule = Some(rule);
+    // The response to TRACE repeats the request with its credentials, so a rule has to name it.
+    if request.method() == Method::TRACE && !names_method {
+        return Err(RequestError::TraceNotAllowed);
+    }
     let upgrade = upgrade.filter(|upgrade| match rule.options().upgrades {
         AcceptedUpgrades::All => true,
         AcceptedUpgrades::WebSocket => upgrade.is_websocket(),

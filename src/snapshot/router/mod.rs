@@ -79,7 +79,12 @@ impl HostRouter {
         let prefix = || self.prefixes.runs(request.path).find_map(first_of);
 
         let route_match = exact().or_else(regex).or_else(prefix)?;
-        Some(Matched { rule: &route_match.rule, path: MatchedPath::ByHost(&route_match.path), normalized: None })
+        Some(Matched {
+            rule: &route_match.rule,
+            path: MatchedPath::ByHost(&route_match.path),
+            normalized: None,
+            names_method: route_match.method.is_some(),
+        })
     }
 
     /// All matches in order of precedence.
@@ -128,6 +133,8 @@ pub struct Matched<'r> {
     /// The path that was matched, if it is not [`RoutingRequest::path`]: the order by conditions normalizes it further.
     /// The endpoint gets this path.
     pub normalized: Option<String>,
+    /// Whether the method of the request is a condition of the match.
+    pub names_method: bool,
 }
 
 /// The path match that selected a rule.

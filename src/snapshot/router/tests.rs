@@ -47,6 +47,18 @@ fn get<'r>(router: &'r HostRouter, path: &str) -> Option<Matched<'r>> {
 }
 
 #[test]
+fn match_with_a_method_names_it() {
+    let mut trace = route_match(0, "PathPrefix /a");
+    trace.method = Some(Method::TRACE);
+    let router = HostRouter::build(vec![trace, route_match(1, "PathPrefix /")]);
+    for (path, names_method) in [("/a", true), ("/b", false)] {
+        let headers = HeaderMap::new();
+        let matched = router.find(&RoutingRequest::plaintext(path, None, &Method::TRACE, &headers)).unwrap();
+        assert_eq!(matched.names_method, names_method, "{path}");
+    }
+}
+
+#[test]
 fn path_matching() {
     // (paths of the rules, path of the request, path of the match that wins)
     let cases: [(&[&str], &str, Option<&str>); 31] = [

@@ -74,7 +74,12 @@ impl ConditionsRouter {
         let path = normalized.as_deref().unwrap_or(request.path);
         let admits = |position: u32| self.entries[position as usize].matches(host, request);
         let entry = &self.entries[self.index.find(host, path, admits)? as usize];
-        Some(Matched { rule: &entry.route.rule, path: MatchedPath::ByConditions(entry.path()), normalized })
+        Some(Matched {
+            rule: &entry.route.rule,
+            path: MatchedPath::ByConditions(entry.path()),
+            normalized,
+            names_method: !entry.route.methods.is_empty(),
+        })
     }
 
     /// All entries in the order in which they are tried.
