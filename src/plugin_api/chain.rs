@@ -43,6 +43,8 @@ pub struct Chain {
     pub names: Arc<RouteNames>,
     slots: Box<[ChainSlot]>,
     body_buffer_limit: Option<usize>,
+    /// Whether a plugin sets the request id, for all consumers.
+    sets_request_id: bool,
     /// The plugins that may buffer the body.
     body_readers: Box<[Arc<dyn Plugin>]>,
     /// Whether a plugin of the chain reads the heads of requests and responses in the log phase.
@@ -242,10 +244,12 @@ impl ChainBuilder {
             }
         }
         let body_buffer_limit = body_readers.iter().filter_map(|plugin| plugin.body_buffer_limit()).max();
+        let base_instances = self.slots.iter().filter_map(|slot| Some(slot.instance_at(slot.base?.1)));
+        let sets_request_id = base_instances.into_iter().any(|instance| instance.plugin.sets_request_id());
         let logs_heads = self.plugins().any(|plugin| plugin.logs_heads());
         let log_facts = self.log_facts(&names);
         let (slots, body_readers) = (self.slots.into(), body_readers.into());
-        Some(Arc::new(Chain { names, slots, body_buffer_limit, body_readers, logs_heads, log_facts }))
+        Some(Arc::new(Chain { names, slots, body_buffer_limit, sets_request_id, body_readers, logs_heads, log_facts }))
     }
 }
 
@@ -281,6 +285,8 @@ pub struct ChainState {
     pub response_headers: ResponseHeaders,
     /// See [`RequestCx::body_limit`].
     pub body_limit: Option<u64>,
+    /// See [`RequestCx::new_id`].
+    pub new_id: Option<HeaderValue>,
     /// The body to send upstream instead of the buffered one; `Content-Length` is already set.
     pub replacement_body: Option<Bytes>,
     /// The instances that are selected so far, in the order of execution. Those after the one that replied are selected
@@ -301,6 +307,11 @@ impl Chain {
     /// How many bytes of any body plugins may buffer.
     pub fn body_buffer_limit(&self) -> Option<usize> {
         self.body_buffer_limit
+    }
+
+    /// Whether a plugin of the chain sets [`ChainState::new_id`].
+    pub fn sets_request_id(&self) -> bool {
+        self.sets_request_id
     }
 
     /// How many bytes of the body of this request to buffer before plugins run.
@@ -333,6 +344,7 @@ impl Chain {
             client: request.client,
             framing: request.framing,
             id: request.id,
+            new_id: &mut state.new_id,
             body: request.body,
             replacement_body: &mut state.replacement_body,
             identity: &mut state.identity,
@@ -571,13 +583,7 @@ mod tests {
 
     fn instance(plugin: impl Plugin) -> PluginInstance {
         let (scope, object) = ("global".into(), "KongPlugin/default/test".into());
-        PluginInstance {
-            plugin: Arc::new(plugin),
-            phases: Phases::ACCESS,
-            scope,
-            object,
-            configuration_hash: 0,
-        }
+        PluginInstance { plugin: Arc::new(plugin), phases: Phases::ACCESS, scope, object, configuration_hash: 0 }
     }
 
     fn consumer_id(number: u16) -> Arc<str> {

@@ -31,6 +31,9 @@ pub struct RequestCx<'r> {
     pub framing: Framing,
     /// The request id: 32 hexadecimal digits unless a trusted peer sent another one.
     pub id: &'r HeaderValue,
+    /// The id to use instead, in the log, in error responses and in the headers with the id. Only plugins that return
+    /// true from [`Plugin::sets_request_id`](super::Plugin::sets_request_id) set it.
+    pub new_id: &'r mut Option<HeaderValue>,
     /// The whole body as the client sent it, if a plugin of the chain buffers bodies.
     pub body: Option<&'r Bytes>,
     /// The body to send upstream instead. See [`RequestCx::replace_body`].
@@ -128,8 +131,8 @@ pub struct ClientInfo<'r> {
     pub listen_port: u16,
 }
 
-/// Stands for a client whose address a trusted peer reports in an unreadable way. Plugins that restrict access by address
-/// must reject it.
+/// Stands for a client whose address a trusted peer reports in an unreadable way. Plugins that restrict access by
+/// address must reject it.
 pub const UNKNOWN_CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Properties of the request body that the client announced in headers which plugins do not get.

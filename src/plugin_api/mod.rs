@@ -104,6 +104,12 @@ pub trait Plugin: Send + Sync + 'static {
         None
     }
 
+    /// Whether `access` sets the request id, in [`RequestCx::new_id`]. The plugin then gets the header `X-Request-ID`
+    /// as the client sent it, instead of the id that Portico has chosen.
+    fn sets_request_id(&self) -> bool {
+        false
+    }
+
     /// How many bytes of the request body to buffer before `access`; larger bodies are rejected with 413. With `None`,
     /// as in nearly all plugins, the body is not buffered for this plugin.
     fn body_buffer_limit(&self) -> Option<usize> {

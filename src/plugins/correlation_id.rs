@@ -4,6 +4,10 @@
 //! plugin: correlation-id
 //! config: {header_name: Kong-Request-ID, generator: uuid, echo_downstream: true}
 //! ```
+//!
+//! With `header_name: X-Request-ID`, the id is also the request id of Portico: it is in the access log, in error
+//! responses and in the header `X-Request-ID` of the response, and it may come from any client. Without this plugin,
+//! Portico keeps the `X-Request-ID` only of clients in `--trusted-ips`.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write;
@@ -51,6 +55,8 @@ enum Generator {
 
 pub(crate) struct CorrelationId {
     header: HeaderName,
+    /// Whether the header is the one with the request id of Portico.
+    is_request_id: bool,
     generator: Generator,
     echo: bool,
 }
@@ -68,14 +74,15 @@ impl PluginKind for CorrelationId {
             let message = format!("{:?} is not a valid header name", config.header_name);
             vec![Diagnostic::in_config("header_name", message, "use letters, digits and `-`")]
         })?;
-        Ok(CorrelationId { header, generator: config.generator, echo: config.echo_downstream })
+        let is_request_id = header == "x-request-id";
+        Ok(CorrelationId { header, is_request_id, generator: config.generator, echo: config.echo_downstream })
     }
 }
 
 impl Plugin for CorrelationId {
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let id = match cx.head.headers.get(&self.header).filter(|id| !id.is_empty()) {
-            Some(id) if self.echo => id.clone(),
+            Some(id) if self.echo || self.is_request_id => id.clone(),
             Some(_) => return AccessOutcome::Continue,
             None => {
                 let id = match self.generator {
@@ -83,7 +90,7 @@ impl Plugin for CorrelationId {
                     Generator::UuidCounter => uuid_with_counter(),
                     Generator::Tracker => tracker_id(cx),
                 };
-                if !self.echo {
+                if !self.echo && !self.is_request_id {
                     cx.head.headers.insert(&self.header, id);
                     return AccessOutcome::Continue;
                 }
@@ -91,12 +98,24 @@ impl Plugin for CorrelationId {
                 id
             }
         };
-        cx.set_plugin_data(id);
+        if self.is_request_id {
+            *cx.new_id = Some(id);
+        } else {
+            cx.set_plugin_data(id);
+        }
         AccessOutcome::Continue
+    }
+
+    fn sets_request_id(&self) -> bool {
+        self.is_request_id
     }
 
     fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
         if !self.echo {
+            return ResponseOutcome::Continue;
+        }
+        if self.is_request_id {
+            cx.headers.insert(&self.header, cx.id.clone());
             return ResponseOutcome::Continue;
         }
         // There is no id if another plugin replied before the access phase of this one. The format `tracker` needs the

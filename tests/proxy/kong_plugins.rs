@@ -6,11 +6,14 @@ use portico::compile::kong::rule_options;
 use portico::plugin_api::testing::{chain, consumer};
 use portico::plugin_api::{AnyPluginKind, ConsumerDirectory};
 use portico::plugins::REGISTRY;
+use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::Snapshot;
 use serde_json::{Value, json};
 
+use crate::accounting::access_log_records;
 use crate::harness::{
-    Endpoint, Options, Route, TestResponse, TestServer, forward, reserve_address, route, snapshot, upstream,
+    Endpoint, Options, Route, TEST_TIMEOUT, TestResponse, TestServer, forward, header, reserve_address, route,
+    snapshot, upstream,
 };
 
 /// A proxy whose route has these plugins and forwards to the endpoint. The only consumer is `guest`, in the group
@@ -279,6 +282,48 @@ async fn rate_limited_response_has_retry_after() {
     assert_eq!(second.header("retry-after"), second.header("ratelimit-reset"));
 }
 
+/// With the header `X-Request-ID`, the id of the plugin is the id of the request everywhere.
+// docs/kong-compatibility.md, 4.7
+#[tokio::test]
+async fn correlation_id_becomes_the_request_id() {
+    let endpoint = Endpoint::ok().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let options = Options { log: AccessLogDestination::File(path.clone()), ..Options::default() };
+    let correlation_id = ("correlation-id", json!({"header_name": "X-Request-ID", "generator": "uuid#counter"}));
+    let limit = ("request-size-limiting", json!({"allowed_payload_size": 3, "size_unit": "bytes"}));
+    let server = server(options, &[correlation_id, limit], &endpoint).await;
+    let mut ids = Vec::new();
+    // Kong keeps the id of any client, and replaces an empty one.
+    for (request, sent_id, status) in [
+        ("GET / HTTP/1.1\r\n", None, 200),
+        ("GET / HTTP/1.1\r\nx-request-id: of-the-client\r\n", Some("of-the-client"), 200),
+        ("GET / HTTP/1.1\r\nx-request-id: \r\n", None, 200),
+        ("POST / HTTP/1.1\r\ncontent-length: 4\r\nconnection: close\r\n", None, 413),
+    ] {
+        let response = server.request(&format!("{request}host: a.example\r\n\r\n")).await;
+        assert_eq!(response.status, status, "{request}");
+        let id = response.header("x-request-id").unwrap().to_owned();
+        match sent_id {
+            Some(sent_id) => assert_eq!(id, sent_id),
+            None => assert!(id.len() > 36 && id.as_bytes()[36] == b'#', "{request}: {id}"),
+        }
+        assert_eq!(response.header("x-kong-request-id"), Some(&*id));
+        if status == 200 {
+            let received = endpoint.log.requests().pop().unwrap();
+            assert_eq!(header(&received, "x-request-id"), Some(&*id));
+            assert_eq!(header(&received, "x-kong-request-id"), Some(&*id));
+        } else {
+            assert!(response.text().contains(&id), "{}", response.text());
+        }
+        ids.push(id);
+    }
+    assert_eq!(server.proxy.drain(TEST_TIMEOUT).await, 0);
+    server.log.finish();
+    let logged: Vec<_> = access_log_records(&path).iter().map(|record| record["request_id"].clone()).collect();
+    assert_eq!(logged, ids);
+}
+
 /// Plugins use the client address that trusted peers report.
 // docs/kong-compatibility.md, 4.15
 // docs/kong-compatibility.md, 4.25
@@ -299,7 +344,8 @@ async fn plugins_use_addresses_from_trusted_peers() {
     // The balancer's own address is allowed, but it is not the client.
     let allowing_server =
         server(trusting_options(), &[("ip-restriction", json!({"allow": ["127.0.0.0/8"]}))], &endpoint).await;
-    for (address, status) in [("127.0.0.2:4711", 200), ("192.0.2.7:4711", 403), ("[2001:db8::1]:1", 403), ("unknown", 403)]
+    for (address, status) in
+        [("127.0.0.2:4711", 200), ("192.0.2.7:4711", 403), ("[2001:db8::1]:1", 403), ("unknown", 403)]
     {
         assert_eq!(get_from(&allowing_server, address).await.status, status, "{address}");
     }

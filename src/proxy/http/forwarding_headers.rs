@@ -32,7 +32,9 @@ pub(in crate::proxy) fn set_forwarding_headers(
             real_ip_headers::set_forwarding_headers(peer, headers, host, path, port);
         }
     }
-    headers.insert(X_REQUEST_ID, cx.record.request_id.clone());
+    if !routed.rule.plugins.as_ref().is_some_and(|chain| chain.sets_request_id()) {
+        headers.insert(X_REQUEST_ID, cx.record.request_id.clone());
+    }
     if host.is_overridden {
         headers.insert(HOST, host.raw.clone());
     }

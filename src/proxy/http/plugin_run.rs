@@ -53,6 +53,7 @@ pub(in crate::proxy) async fn run_access(
     request: &mut Request<RequestBody>,
 ) -> Result<(), EarlyExit> {
     let original_uri = request.uri().clone();
+    let product_header_names = cx.product_header_names();
     let record = &mut *cx.record;
     let mut body = None;
     // Few chains buffer bodies at all. The data of an upgraded connection is never a body.
@@ -97,6 +98,12 @@ pub(in crate::proxy) async fn run_access(
         return Err(RequestError::PluginTimeout.into());
     };
     *request = Request::from_parts(head, request_body);
+    if let Some(id) = run.state.new_id.take() {
+        if let Some(names) = product_header_names {
+            request.headers_mut().insert(&names.request_id, id.clone());
+        }
+        record.request_id = id;
+    }
     // Only a completely buffered body is ever replaced. The request already has the `Content-Length` of the new body.
     if let Some(body) = run.state.replacement_body.take() {
         request.body_mut().replace_buffered(body);
