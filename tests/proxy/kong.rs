@@ -435,6 +435,16 @@ async fn https_only_routes_redirect_or_get_426() {
     assert_eq!(trusting_server.request(over_https).await.status, 200);
     let without_proto = "GET /302 HTTP/1.1\r\nhost: a.example\r\nx-forwarded-host: b.example\r\n\r\n";
     assert_eq!(trusting_server.request(without_proto).await.header("location"), Some("https://b.example/302"));
+    // The port that the balancer or the client used for plain text is not the port of HTTPS.
+    for (target, host, location) in [
+        ("/302", "b.example:8000", "https://b.example/302"),
+        ("/port", "B.example:8000", "https://b.example:8443/port"),
+        ("/302", "[2001:db8::1]:8000", "https://[2001:db8::1]/302"),
+        ("/302", "not a host", "https://a.example/302"),
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nhost: a.example:8000\r\nx-forwarded-host: {host}\r\n\r\n");
+        assert_eq!(trusting_server.request(&request).await.header("location"), Some(location), "{host}");
+    }
     assert_eq!(server_without_trust.request(without_proto).await.header("location"), Some("https://a.example/302"));
 }
 

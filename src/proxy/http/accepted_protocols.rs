@@ -55,11 +55,11 @@ fn https_location(uri: &Uri, host: &str, port: u16) -> Result<HeaderValue, Reque
     HeaderValue::try_from(format!("https://{host}{port}{target}")).map_err(|_| RequestError::InvalidRewrite)
 }
 
-/// The host of the redirect: a trusted peer's `X-Forwarded-Host`, otherwise the request's own host.
-fn forwarded_host<'h>(peer: &Peer, headers: &'h HeaderMap, host: &'h RequestHost) -> Cow<'h, str> {
+/// The host of the redirect, without a port: a trusted peer's `X-Forwarded-Host`, otherwise the request's own host.
+fn forwarded_host<'h>(peer: &Peer, headers: &HeaderMap, host: &'h RequestHost) -> Cow<'h, str> {
     let forwarded = headers.get(X_FORWARDED_HOST).filter(|_| peer.client.trusted);
-    match forwarded.and_then(|forwarded| forwarded.to_str().ok()).filter(|forwarded| !forwarded.is_empty()) {
-        Some(forwarded) => Cow::Borrowed(forwarded),
+    match forwarded.and_then(|forwarded| RequestHost::parse(forwarded.clone())) {
+        Some(forwarded) => Cow::Owned(forwarded.name().into_owned()),
         None => host.name(),
     }
 }

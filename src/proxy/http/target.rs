@@ -102,7 +102,7 @@ impl RequestHost {
     }
 
     /// Reads a host with an optional port.
-    fn parse(raw: HeaderValue) -> Option<RequestHost> {
+    pub(in crate::proxy) fn parse(raw: HeaderValue) -> Option<RequestHost> {
         let name_length = host_name_length(raw.as_bytes())?;
         Some(RequestHost { raw, name_length, is_overridden: false })
     }
@@ -121,8 +121,8 @@ impl RequestHost {
 }
 
 /// The length of the name or address of a host, which is `name`, `name:port`, `[v6]` or `[v6]:port`; None for anything
-/// else. Only characters valid in a host are accepted, so that no backend can parse a path, a user or a second host from
-/// it.
+/// else. Only characters valid in a host are accepted, so that no backend can parse a path, a user or a second host
+/// from it.
 fn host_name_length(host: &[u8]) -> Option<usize> {
     let is_address_byte = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
     let is_name_byte = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
