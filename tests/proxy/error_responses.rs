@@ -12,6 +12,7 @@ use portico::snapshot::{Bind, BindAddress, Snapshot};
 use crate::harness::{
     Endpoint, Options, Route, TestServer, forward, listener, reserve_address, route, routes_to, upstream,
 };
+use crate::transport::{GET_ROOT, Transport, TransportRequest};
 
 // docs/kong-compatibility.md, 3.9
 #[tokio::test]
@@ -55,13 +56,15 @@ async fn head_request_gets_an_error_without_body() {
 #[tokio::test]
 async fn grpc_clients_get_a_grpc_status() {
     let server = TestServer::with_routes(vec![]).await;
-    let response = server
-        .request(
-            "POST /a.B/C HTTP/1.1\r\nhost: a.example\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\n\r\n",
-        )
-        .await;
-    assert_eq!((response.status, response.header("grpc-status")), (200, Some("5")));
-    assert_eq!(response.header("grpc-message"), Some("no Route matched with those values"));
+    for (http2, expected) in [(false, (404, None)), (true, (200, Some("5")))] {
+        let transport = Transport { http2, tls: false };
+        let fields = &[("content-type", "application/grpc")];
+        let request = TransportRequest { method: "POST", path: "/a.B/C", fields, body: Some(""), ..GET_ROOT };
+        let response = transport.send(&server, &request).await.unwrap();
+        assert_eq!((response.status, response.header("grpc-status").as_deref()), expected, "{http2}");
+        let message = response.header("grpc-message");
+        assert_eq!(message.as_deref(), http2.then_some("no Route matched with those values"));
+    }
 }
 
 #[tokio::test]

@@ -481,10 +481,15 @@ async fn grpc_routes_accept_only_grpc() {
         ),
     ];
     let server = server(Options::default(), routes).await;
-    let response = server.request("GET /grpc HTTP/1.1\r\nhost: a.example\r\ncontent-type: text/plain\r\n\r\n").await;
-    assert_eq!((response.status, response.header("upgrade")), (426, Some("HTTP/2")));
-    assert_eq!(response.header("connection"), Some("Upgrade"));
-    assert!(response.text().contains("Please use HTTP2 protocol"));
+    for content_type in ["text/plain", "application/grpc"] {
+        let request = format!("GET /grpc HTTP/1.1\r\nhost: a.example\r\ncontent-type: {content_type}\r\n\r\n");
+        let response = server.request(&request).await;
+        assert_eq!((response.status, response.header("upgrade")), (426, Some("HTTP/2")), "{content_type}");
+        assert_eq!(response.header("connection"), Some("Upgrade"));
+        assert_eq!(response.header("content-type"), Some("application/json; charset=utf-8"));
+        assert_eq!(response.header("grpc-status"), None);
+        assert!(response.text().starts_with("{\"message\":\"Please use HTTP2 protocol\""), "{}", response.text());
+    }
 
     let client = h2::Http2Client::connect(server.address).await;
     let post = |path: &str, content_type: &str| {

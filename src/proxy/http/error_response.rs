@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::headers::is_grpc;
@@ -19,15 +19,17 @@ pub(in crate::proxy) struct ErrorFormat {
 
 impl ErrorFormat {
     pub(in crate::proxy) fn from_request<B>(request: &Request<B>) -> Self {
-        ErrorFormat::new(Some(request.method()), request.headers())
+        ErrorFormat {
+            // gRPC needs HTTP/2. A client that sends its content type over HTTP/1 would not read `grpc-status`.
+            is_grpc: request.version() == Version::HTTP_2 && is_grpc(request.headers()),
+            ..ErrorFormat::for_http1(Some(request.method()), request.headers())
+        }
     }
 
-    pub(in crate::proxy) fn new(method: Option<&Method>, headers: &HeaderMap) -> Self {
-        ErrorFormat {
-            accept: headers.get(ACCEPT).cloned(),
-            is_grpc: is_grpc(headers),
-            is_head: method == Some(&Method::HEAD),
-        }
+    /// For a request over HTTP/1.
+    pub(in crate::proxy) fn for_http1(method: Option<&Method>, headers: &HeaderMap) -> Self {
+        let is_head = method == Some(&Method::HEAD);
+        ErrorFormat { accept: headers.get(ACCEPT).cloned(), is_grpc: false, is_head }
     }
 
     /// Whether the request is HEAD, so its response has no body.
@@ -244,8 +246,8 @@ mod tests {
     // docs/kong-compatibility.md, 3.9
     #[test]
     fn grpc_clients_get_a_grpc_status() {
-        let request = Request::post("/").header(CONTENT_TYPE, "application/grpc+proto").body(()).unwrap();
-        let error_format = ErrorFormat::from_request(&request);
+        let request = Request::post("/").header(CONTENT_TYPE, "application/grpc+proto").version(Version::HTTP_2);
+        let error_format = ErrorFormat::from_request(&request.body(()).unwrap());
         for (error, expected) in
             [(RequestError::NoRoute, "5"), (RequestError::NoEndpoints, "14"), (RequestError::ResponseTimeout, "4")]
         {

@@ -33,7 +33,7 @@ pub(in crate::proxy) async fn reject(
     let error = if too_large { partial.size_error(&peer.worker().limits) } else { RequestError::MalformedRequest };
     let details = error.details();
     let id = peer.http.request_ids.next();
-    let mut response = ErrorFormat::new(partial.method.as_ref(), &partial.headers).render_error(&details, &id);
+    let mut response = ErrorFormat::for_http1(partial.method.as_ref(), &partial.headers).render_error(&details, &id);
     response.headers_mut().insert(X_REQUEST_ID, id.clone());
     let bytes = serialize_http1(&response);
     let input = MalformedInput {
