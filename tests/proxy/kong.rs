@@ -2,6 +2,7 @@
 //! clients get.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, StatusCode};
 use portico::compile::kong::rule_options::{self, PRODUCT_HEADERS};
@@ -12,6 +13,7 @@ use portico::snapshot::router::TieBreaker;
 use portico::snapshot::router::by_conditions::{ConditionRoute, ConditionsRouter, PathCondition, RouterFlavor};
 use portico::snapshot::rule::{Action, Filters, Rewrite, RouteFailure, RouteRule, RuleId};
 use portico::snapshot::rule_options::{HttpsRedirect, Protocols, RuleOptions, UpstreamHost};
+use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
 use portico::snapshot::upstream_path::UpstreamPath;
 use portico::snapshot::uri_template::UriTemplate;
 use portico::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot};
@@ -21,7 +23,7 @@ use crate::accounting::scrape;
 use crate::h2;
 use crate::harness::{
     Endpoint, Options, Route, TestResponse, TestServer, forward, header, reserve_address, route, upstream,
-    upstream_with_protocol,
+    upstream_with_protocol, with_timeouts_and_retries,
 };
 use crate::plugins::{ScriptedPlugin, chain};
 use crate::tls_harness::{TestTlsConnector, TlsListener, certificate, start_tls_server};
@@ -340,10 +342,17 @@ async fn response_headers_match_kong() {
 #[tokio::test]
 async fn unavailable_endpoints_get_kong_errors() {
     let (refusing, _reserved) = reserve_address();
+    let silent = Endpoint::scripted(|mut stream, _| async move {
+        stream.read_to_end().await;
+    })
+    .await;
     let actions = || {
+        let limit = TimeoutSetting::After(Duration::from_millis(20));
+        let timeouts = TimeoutsAndRetries { request: limit, ..TimeoutsAndRetries::default() };
         [
             ("/none", forward(vec![(1, upstream("none", &[]))])),
             ("/refused", forward(vec![(1, upstream("refused", &[refusing]))])),
+            ("/silent", with_timeouts_and_retries(forward_to(&silent), timeouts)),
         ]
     };
     let ingress_routes =
@@ -357,6 +366,7 @@ async fn unavailable_endpoints_get_kong_errors() {
     let cases = [
         (0, "/none", 503, "failure to get a peer from the ring-balancer"),
         (0, "/refused", 502, "An invalid response was received from the upstream server"),
+        (0, "/silent", 504, "The upstream server is timing out"),
         (1, "/none", 503, "The upstream server is currently unavailable"),
         (1, "/refused", 503, "The upstream server is currently unavailable"),
     ];
@@ -364,6 +374,12 @@ async fn unavailable_endpoints_get_kong_errors() {
         let response = servers[server].request(&format!("GET {path} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await;
         assert_eq!(response.status, status, "{server} {path}");
         assert!(response.text().contains(message), "{server} {path}: {}", response.text());
+        // Kong reports the latency of the endpoint as soon as it has selected one.
+        let was_forwarded = status != 503;
+        let latencies = ["x-kong-upstream-latency", "x-kong-proxy-latency", "x-kong-response-latency"]
+            .map(|name| has_number(&response, name));
+        let expected = if server == 0 { [was_forwarded, was_forwarded, !was_forwarded] } else { [false; 3] };
+        assert_eq!(latencies, expected, "{server} {path}: {}", response.head);
     }
 }
 

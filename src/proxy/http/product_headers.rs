@@ -100,18 +100,23 @@ pub(in crate::proxy) fn set_response_headers(
 ) {
     let Some(names) = cx.product_header_names() else { return };
     let is_local = source != ResponseSource::Service;
+    // An error after an endpoint was selected, such as its timeout, also has the latency of the endpoint.
+    let was_forwarded = !is_local || source == ResponseSource::Proxy && cx.record.endpoint.is_some();
     let headers = response.headers_mut();
     let peer = cx.peer();
     let started_at = peer.activity.started_at.get();
     headers.insert(&names.request_id, cx.record.request_id.clone());
     if is_local {
         headers.insert(SERVER, peer.http.product_headers.server.clone());
-        headers.insert(&names.response_latency, milliseconds_header(started_at, now));
     } else {
-        let sent = peer.activity.sent_at.get().unwrap_or(now);
         append_via(headers, peer.http.product_headers.via(Version::HTTP_11));
+    }
+    if was_forwarded {
+        let sent = peer.activity.sent_at.get().unwrap_or(now);
         headers.insert(&names.upstream_latency, milliseconds_header(sent, now));
         headers.insert(&names.proxy_latency, milliseconds_header(started_at, sent));
+    } else {
+        headers.insert(&names.response_latency, milliseconds_header(started_at, now));
     }
 }
 
