@@ -37,6 +37,39 @@ fn random_consumer_edits_match_full_compile() {
     assert!(conflicts > 500, "too few conflicts for a meaningful test: {conflicts}");
 }
 
+// docs/kong-compatibility.md, 1.5
+#[test]
+fn keys_of_a_consumer_without_its_name_are_refused() {
+    let mut harness = new_harness();
+    let upserts = vec![
+        consumer("younger", 2, "ann", "key-2"),
+        consumer("older", 1, "ann", "key-1"),
+        key("key-1", "first"),
+        key("key-2", "second"),
+    ];
+    harness.apply(Batch { upserts, removes: vec![] });
+    let is_known = |harness: &CompilerHarness| {
+        [&b"first"[..], b"second"].map(|secret| harness.snapshot.consumers.keys.get(sha256(secret)).is_some())
+    };
+    assert_eq!(is_known(&harness), [true, false]);
+    let id = |name| ObjectId::new(Kind::KongConsumer, ObjectKey::new("default", name));
+    let problems = |harness: &CompilerHarness, name| {
+        let condition = &harness.compiler.verdicts()[&id(name)].conditions[0];
+        condition.diagnostics.iter().map(|problem| problem.message.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(problems(&harness, "older"), [""; 0]);
+    assert_eq!(
+        problems(&harness, "younger"),
+        ["KongConsumer default/older keeps this username, because it is older, or equally old and first by name, so the \
+          credentials of this one are rejected"]
+    );
+    harness.apply(Batch { upserts: vec![], removes: vec![id("older")] });
+    assert_eq!(is_known(&harness), [false, true]);
+    assert_eq!(problems(&harness, "younger"), [""; 0]);
+    harness.apply(Batch { upserts: vec![consumer("older", 1, "ann", "key-1")], removes: vec![] });
+    assert_eq!(is_known(&harness), [true, false]);
+}
+
 #[test]
 fn unchanged_consumers_and_credentials_keep_their_arc() {
     let mut harness = new_harness();

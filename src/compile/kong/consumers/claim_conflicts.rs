@@ -1,7 +1,7 @@
 //! Names and credentials that identify one consumer, and those that several consumers claim.
 //!
-//! The directory contains the holder of each claim. [`ClaimConflicts`] contains only contested claims, with all of
-//! their claimants.
+//! The directory contains the holder of each claim that it serves. [`ClaimConflicts`] contains the other claims, with
+//! all of their claimants: contested ones, and the names of consumers that lack another name.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -31,14 +31,19 @@ pub(super) struct Claimant {
     pub(super) key: ObjectKey,
 }
 
-/// Claims with several claimants.
+/// Claims that are contested, or that the directory does not contain.
 #[derive(Debug, Default)]
 pub(super) struct ClaimConflicts {
-    /// Two or more per claim.
+    /// Two or more per claim, or a consumer that is not admitted.
     claimants: HashMap<ConsumerClaim, BTreeSet<Claimant>>,
 }
 
 impl ConsumerClaim {
+    /// Whether it is a name of the consumer itself, without which the consumer is not admitted.
+    pub(super) fn is_name(&self) -> bool {
+        matches!(self, ConsumerClaim::Username(_) | ConsumerClaim::CustomId(_))
+    }
+
     /// The name of the field for messages, which never contain the key itself.
     pub(super) fn field_name(&self) -> &'static str {
         match self {
@@ -76,7 +81,7 @@ impl ConsumerClaim {
 }
 
 impl ClaimConflicts {
-    /// All claimants in order; none if the claim is not contested.
+    /// All claimants in order; none if only the directory contains the claim.
     pub(super) fn claimants<'a>(&'a self, claim: &ConsumerClaim) -> impl Iterator<Item = &'a Claimant> + use<'a> {
         self.claimants.get(claim).into_iter().flatten()
     }
@@ -89,7 +94,25 @@ impl ClaimConflicts {
         self.claimants.entry(claim.clone()).or_default().insert(claimant);
     }
 
-    /// Removes a claimant. If only one is left, the claim is no longer contested, and that claimant is returned.
+    /// Removes a claimant of a name.
+    pub(super) fn withdraw(&mut self, name: &ConsumerClaim, claimant: &Claimant) {
+        if let Some(claimants) = self.claimants.get_mut(name) {
+            claimants.remove(claimant);
+            if claimants.is_empty() {
+                self.claimants.remove(name);
+            }
+        }
+    }
+
+    /// Forgets a name with one claimant, which is in the directory.
+    pub(super) fn forget_sole_claimant(&mut self, name: &ConsumerClaim) {
+        if self.claimants.get(name).is_some_and(|claimants| claimants.len() == 1) {
+            self.claimants.remove(name);
+        }
+    }
+
+    /// Removes a claimant of a credential. If only one is left, the claim is no longer contested, and that claimant is
+    /// returned.
     pub(super) fn remove(&mut self, claim: &ConsumerClaim, claimant: &Claimant) -> Option<Claimant> {
         let claimants = self.claimants.get_mut(claim)?;
         claimants.remove(claimant);

@@ -1,9 +1,11 @@
 //! Consumers and their credentials: builds the directory in which plugins look up consumers.
 //!
 //! If several consumers claim the same name or key, the oldest holds it (if equally old, the first by
-//! `namespace/name`), so a new consumer never takes a claim from an existing one. The others get a diagnostic and keep
-//! their other names and keys (docs/kong-compatibility.md, 3.7).
+//! `namespace/name`), so a new consumer never takes a claim from an existing one. The others get a diagnostic. A
+//! consumer without one of its keys keeps its other keys. One without its username or custom id is not admitted: its
+//! keys would let a client pass for the consumer that has the name (docs/kong-compatibility.md, 3.7).
 
+mod admission;
 mod claim_conflicts;
 mod credentials;
 
@@ -42,6 +44,8 @@ struct KnownConsumer {
     object: Arc<Object<KongConsumer>>,
     consumer: Arc<Consumer>,
     credentials: Box<[Credential]>,
+    /// Whether it holds all of its names. Otherwise the directory has none of its names and credentials.
+    is_admitted: bool,
     content_hash: u64,
     /// Boxed because most consumers have none.
     diagnostics: Option<Box<ConsumerDiagnostics>>,
@@ -104,8 +108,8 @@ impl Consumers {
                         directory.fingerprint = directory.fingerprint.wrapping_add(after.content_hash);
                     }
                     // Store the new object, because its verdict may differ.
-                    let KnownConsumer { consumer, credentials, .. } = before;
-                    self.known.insert(KnownConsumer { consumer, credentials, ..after });
+                    let KnownConsumer { consumer, credentials, is_admitted, .. } = before;
+                    self.known.insert(KnownConsumer { consumer, credentials, is_admitted, ..after });
                 }
                 (before, after) => {
                     if let Some(before) = before {
@@ -124,68 +128,6 @@ impl Consumers {
         pending.objects
     }
 
-    /// Adds a consumer to the directory, with its uncontested claims and the contested ones that it holds.
-    fn add(&mut self, known: KnownConsumer, pending: &mut PendingVerdicts) {
-        // A snapshot shares the directory, so the first write copies it; the entries are shared.
-        let directory = Arc::make_mut(&mut self.directory);
-        directory.consumers.insert(Arc::clone(&known.consumer));
-        // The fingerprint is a sum, so it does not depend on the order of consumers.
-        directory.fingerprint = directory.fingerprint.wrapping_add(known.content_hash);
-        let mut contested = Vec::new();
-        for claim in known.claims() {
-            if !self.conflicts.is_contested(&claim) {
-                // The only claimant takes the claim; a second one makes it contested.
-                let holder = claim.holder(directory).and_then(|holder| self.known.get(&holder.id));
-                let Some(holder) = holder else {
-                    known.take_claim(&claim, directory);
-                    continue;
-                };
-                self.conflicts.insert(&claim, holder.claimant());
-            }
-            self.conflicts.insert(&claim, known.claimant());
-            contested.push(claim);
-        }
-        self.known.insert(known);
-        for claim in contested {
-            self.assign_to_first(&claim);
-            pending.contested.insert(claim);
-        }
-    }
-
-    /// Removes a consumer from the directory; its contested claims pass to the next claimant.
-    fn remove(&mut self, before: &KnownConsumer, pending: &mut PendingVerdicts) {
-        let directory = Arc::make_mut(&mut self.directory);
-        directory.consumers.remove(&*before.consumer.id);
-        directory.fingerprint = directory.fingerprint.wrapping_sub(before.content_hash);
-        for claim in before.claims() {
-            if !self.conflicts.is_contested(&claim) {
-                claim.remove_from(Arc::make_mut(&mut self.directory));
-                continue;
-            }
-            if let Some(only) = self.conflicts.remove(&claim, &before.claimant()) {
-                self.assign(&claim, &only);
-                pending.objects.insert(ObjectId::new(Kind::KongConsumer, only.key));
-            } else {
-                self.assign_to_first(&claim);
-                pending.contested.insert(claim);
-            }
-        }
-    }
-
-    /// Assigns a contested claim to its first claimant.
-    fn assign_to_first(&mut self, claim: &ConsumerClaim) {
-        let first = self.conflicts.claimants(claim).next().cloned();
-        if let Some(first) = first {
-            self.assign(claim, &first);
-        }
-    }
-
-    fn assign(&mut self, claim: &ConsumerClaim, claimant: &Claimant) {
-        if let Some(known) = self.known.get(&consumer_id(&claimant.key)) {
-            known.take_claim(claim, Arc::make_mut(&mut self.directory));
-        }
-    }
-
     /// The verdict on a consumer or group. `None` if this process does not serve it.
     pub(in crate::compile) fn verdict(&self, cx: CompileContext<'_>, id: &ObjectId) -> Option<Verdict> {
         if id.kind == Kind::KongConsumerGroup {
@@ -201,13 +143,17 @@ impl Consumers {
         }
         let known = self.known.get(&consumer_id(&id.key))?;
         let ConsumerDiagnostics(mut problems) = known.diagnostics.as_deref().cloned().unwrap_or_default();
-        for (claim, credential) in known.claims_with_credentials() {
+        // Credentials of a consumer that is not admitted are not compared with those of others.
+        let claims = known.claims_with_credentials().filter(|(claim, _)| known.is_admitted || claim.is_name());
+        for (claim, credential) in claims {
             let holder = self.conflicts.claimants(&claim).next().map(|first| &first.key);
             if let Some(holder) = holder.filter(|holder| **holder != id.key) {
                 let field =
                     credential.map_or_else(|| claim.field_name().to_owned(), |credential| known.field_of(credential));
+                let consequence = if claim.is_name() { ", so the credentials of this one are rejected" } else { "" };
                 let message = format!(
-                    "KongConsumer {holder} keeps this {}, because it is older, or equally old and first by name",
+                    "KongConsumer {holder} keeps this {}, because it is older, or equally old and first by name\
+                     {consequence}",
                     claim.field_name()
                 );
                 problems.push(Diagnostic::error(field, message, "choose another one, or remove it from that consumer"));
@@ -287,6 +233,7 @@ fn read_consumer(cx: CompileContext<'_>, object: &Arc<Object<KongConsumer>>) -> 
         object: Arc::clone(object),
         content_hash: content_hash(cx.store, object, &consumer),
         credentials: credentials.collect(),
+        is_admitted: false,
         consumer,
         diagnostics: (!problems.is_empty()).then(|| Box::new(ConsumerDiagnostics(problems))),
     }
@@ -308,7 +255,7 @@ fn content_hash(store: &Store, object: &Object<KongConsumer>, consumer: &Consume
 impl KnownConsumer {
     /// Whether `other` can replace it without effect on requests and on contested claims.
     fn is_equivalent(&self, other: &KnownConsumer) -> bool {
-        let KnownConsumer { object, consumer, credentials, content_hash: _, diagnostics: _ } = self;
+        let KnownConsumer { object, consumer, credentials, is_admitted: _, content_hash: _, diagnostics: _ } = self;
         (object.meta.created, consumer, credentials) == (other.object.meta.created, &other.consumer, &other.credentials)
     }
 
@@ -324,9 +271,14 @@ impl KnownConsumer {
         username.chain(custom_id).map(|claim| (claim, None)).chain(credentials)
     }
 
-    /// Distinct claims.
-    fn claims(&self) -> BTreeSet<ConsumerClaim> {
-        self.claims_with_credentials().map(|(claim, _)| claim).collect()
+    /// The names that it needs to be admitted.
+    fn names(&self) -> BTreeSet<ConsumerClaim> {
+        self.claims_with_credentials().map(|(claim, _)| claim).filter(ConsumerClaim::is_name).collect()
+    }
+
+    /// The distinct claims of its credentials.
+    fn credential_claims(&self) -> BTreeSet<ConsumerClaim> {
+        self.claims_with_credentials().map(|(claim, _)| claim).filter(|claim| !claim.is_name()).collect()
     }
 
     /// The field that refers to the Secret of the credential. Computed on demand, because only diagnostics need it.
