@@ -42,6 +42,8 @@ struct StreamCount {
     limit: Cell<usize>,
     /// When the last request ended.
     idle_since: Cell<Instant>,
+    /// Whether the endpoint takes no more requests on the connection. Those in flight finish.
+    is_retired: Cell<bool>,
 }
 
 /// One stream of a connection, released when dropped.
@@ -64,7 +66,7 @@ impl<B> Http2Connections<B> {
     /// A stream on the first connection with capacity, so that surplus connections become idle.
     pub(super) fn acquire(&self) -> Option<StreamPermit<B>> {
         let mut connections = self.connections.borrow_mut();
-        connections.retain(|connection| !connection.sender.is_closed());
+        connections.retain(|connection| !connection.sender.is_closed() && !connection.streams.is_retired.get());
         let connection =
             connections.iter().find(|connection| connection.streams.active.get() < connection.streams.limit.get())?;
         Some(StreamPermit::new(Rc::clone(connection)))
@@ -164,8 +166,12 @@ where
         ConnectError::after_connect(target, address, error)
     })?;
     counters.connected.add(1);
-    let streams =
-        Rc::new(StreamCount { active: Cell::new(0), limit: Cell::new(0), idle_since: Cell::new(Instant::now()) });
+    let streams = Rc::new(StreamCount {
+        active: Cell::new(0),
+        limit: Cell::new(0),
+        idle_since: Cell::new(Instant::now()),
+        is_retired: Cell::new(false),
+    });
     let opened = Http2Connection { sender, streams: Rc::clone(&streams) };
     let (counters, max_streams) = (Arc::clone(counters), connector.max_streams);
     let (settings_sender, settings_received) = oneshot::channel();
@@ -218,6 +224,11 @@ impl<B> StreamPermit<B> {
     fn new(connection: Rc<Http2Connection<B>>) -> Self {
         connection.streams.active.set(connection.streams.active.get() + 1);
         StreamPermit { connection }
+    }
+
+    /// Excludes the connection from further requests.
+    pub(super) fn retire_connection(&self) {
+        self.connection.streams.is_retired.set(true);
     }
 
     pub(super) fn sender(&self) -> SendRequest<B> {

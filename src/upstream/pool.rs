@@ -292,6 +292,14 @@ impl<B: Body + 'static> UpstreamConnection<B> {
         was_rejected
     }
 
+    /// Excludes an HTTP/2 connection from further requests, because the endpoint has announced its end (GOAWAY). The
+    /// library reports it as open as long as it has other streams.
+    pub fn retire(&self) {
+        if let RequestSender::Http2(permit) = &self.sender {
+            permit.retire_connection();
+        }
+    }
+
     /// Whether the connection is HTTP/2 and shared with other requests.
     pub fn is_http2(&self) -> bool {
         matches!(self.sender, RequestSender::Http2(_))

@@ -60,8 +60,10 @@ fn keys_of_a_consumer_without_its_name_are_refused() {
     assert_eq!(problems(&harness, "older"), [""; 0]);
     assert_eq!(
         problems(&harness, "younger"),
-        ["KongConsumer default/older keeps this username, because it is older, or equally old and first by name, so the \
-          credentials of this one are rejected"]
+        [
+            "KongConsumer default/older keeps this username, because it is older, or equally old and first by name, so the \
+          credentials of this one are rejected"
+        ]
     );
     harness.apply(Batch { upserts: vec![], removes: vec![id("older")] });
     assert_eq!(is_known(&harness), [false, true]);

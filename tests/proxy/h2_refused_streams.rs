@@ -160,6 +160,74 @@ async fn serve(
     }
 }
 
+/// An endpoint that never ends the first stream of its first connection before `release`, and announces the end of that
+/// connection when a second stream begins. It serves all requests on other connections.
+async fn departing_endpoint(release: &watch::Sender<bool>, received: &watch::Sender<usize>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (release, received) = (release.clone(), received.clone());
+    tokio::spawn(async move {
+        let mut is_first = true;
+        while let Ok((socket, _)) = listener.accept().await {
+            let departs = std::mem::replace(&mut is_first, false);
+            tokio::spawn(serve_departing(socket, departs, release.clone(), received.clone()));
+        }
+    });
+    address
+}
+
+async fn serve_departing(
+    socket: tokio::net::TcpStream,
+    departs: bool,
+    release: watch::Sender<bool>,
+    received: watch::Sender<usize>,
+) {
+    let Some(mut raw) = RawConnection::accept_with_large_windows(socket).await else { return };
+    let mut open = None;
+    while let Some(frame_received) = raw.next_frame().await {
+        let stream = frame_received.stream;
+        match (frame_received.kind, open) {
+            (SETTINGS, _) if frame_received.flags == 0 => raw.send(frame(SETTINGS, ACK, 0, &[])).await,
+            (HEADERS, None) if departs => open = Some(stream),
+            (HEADERS, Some(open)) if departs => {
+                raw.send(frame(GOAWAY, 0, 0, &[open.to_be_bytes(), NO_ERROR.to_be_bytes()].concat())).await;
+                release.subscribe().wait_for(|is_released| *is_released).await.unwrap();
+                raw.send(frame(HEADERS, END_HEADERS | END_STREAM, open, &STATUS_200)).await;
+            }
+            (HEADERS, _) => raw.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, &STATUS_200)).await,
+            _ => continue,
+        }
+        if frame_received.kind == HEADERS {
+            received.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn request_after_goaway_moves_to_a_new_connection_while_another_stream_is_open() {
+    for http2 in [false, true] {
+        let (release, received) = (watch::Sender::new(false), watch::Sender::new(0));
+        let address = departing_endpoint(&release, &received).await;
+        let upstream = upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[address]);
+        let server = TestServer::with_routes(vec![route(forward(vec![(1, upstream)]))]).await;
+        let mut first = server.connect().await;
+        first.send("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+        with_timeout("the first request", received.subscribe().wait_for(|count| *count == 1)).await.unwrap();
+        let status = match http2 {
+            false => server.connect().await.get("/").await.status,
+            true => {
+                let client = h2::Http2Client::connect(server.address).await;
+                let (response, mut stream) = client.start_with_body(post_request("/")).await;
+                stream.send_data(Bytes::new(), true).unwrap();
+                h2::read_response(response).await.unwrap().status
+            }
+        };
+        assert_eq!(status, 200, "http2 {http2}");
+        release.send_replace(true);
+        assert_eq!(first.response().await.status, 200, "the open stream continues, http2 {http2}");
+    }
+}
+
 fn body(length: usize) -> Vec<u8> {
     (b'a'..=b'z').cycle().take(length).collect()
 }

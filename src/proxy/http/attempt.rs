@@ -32,17 +32,21 @@ impl OutgoingRequest<'_> {
         if let Some(outcome) = self.send_on_idle(address, &mut may_resend_unprocessed).await {
             return outcome;
         }
+        let mut unsent_left = MAX_UNSENT;
         loop {
             // Boxed: connecting is rare, and its state would otherwise enlarge the future of every client connection.
             let began = Instant::now();
             let connected = Box::pin(self.connect(address, connect_deadline)).await;
             self.connect_time = Some(began.elapsed());
             let connection = connected?;
+            let is_http2 = connection.is_http2();
             match self.send(connection).await {
                 Err(AttemptError::NotProcessed) if may_resend_unprocessed && self.can_be_sent() => {
                     may_resend_unprocessed = false;
                     self.peer.http.pools.count_replay();
                 }
+                // Another request has opened the connection, and the endpoint has announced its end since.
+                Err(AttemptError::NotSent) if is_http2 && unsent_left > 0 => unsent_left -= 1,
                 outcome => return outcome,
             }
         }
@@ -132,6 +136,7 @@ impl OutgoingRequest<'_> {
         connection: &EndpointConnection,
     ) -> AttemptError {
         if let Some(unsent) = error.take_message() {
+            connection.retire();
             self.put_back(unsent);
             return AttemptError::NotSent;
         }
@@ -142,6 +147,9 @@ impl OutgoingRequest<'_> {
         }
         let error = error.into_error();
         tracing::debug!(%error, address = %connection.address, "No response");
+        if http2_error(&error).is_some_and(h2::Error::is_go_away) {
+            connection.retire();
+        }
         let error = match AttemptError::from_hyper(&error) {
             // In TLS 1.3, an endpoint rejects a client certificate only after the handshake.
             AttemptError::NoResponse if connection.was_rejected() => AttemptError::Failed(RequestError::TlsHandshake),
@@ -216,8 +224,7 @@ impl AttemptError {
     }
 
     fn from_hyper(error: &hyper::Error) -> Self {
-        let source = std::error::Error::source(error);
-        if let Some(error) = source.and_then(|source| source.downcast_ref::<h2::Error>()) {
+        if let Some(error) = http2_error(error) {
             let is_refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
             // After a GOAWAY, streams up to its last stream id continue. h2 reports the error only to later streams,
             // which the endpoint did not process (RFC 9113, section 6.8).
@@ -229,7 +236,7 @@ impl AttemptError {
                 _ => AttemptError::Failed(RequestError::InvalidResponse),
             };
         }
-        let is_io = source.is_some_and(|source| source.is::<std::io::Error>());
+        let is_io = std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>());
         if error.is_incomplete_message() || error.is_canceled() || error.is_closed() || is_io {
             AttemptError::NoResponse
         } else {
@@ -254,6 +261,12 @@ impl AttemptError {
     }
 }
 
+fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    std::error::Error::source(error)?.downcast_ref()
+}
+
+/// How often a request that was not sent at all may move on to another new HTTP/2 connection.
+const MAX_UNSENT: u32 = 2;
 /// Longest idle time of a connection for requests that must not be sent twice. Servers commonly close idle connections
 /// after 5 seconds or more, and a request that crosses the close is lost.
 pub(in crate::proxy) const FRESH_CONNECTION_AGE: Duration = Duration::from_secs(3);
