@@ -5,7 +5,7 @@ use portico::snapshot::path_edit::PathEdit;
 use portico::snapshot::redirect::{RedirectAction, Scheme};
 use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, HeaderEdits, Rewrite, RouteFailure, Split};
 
-use crate::harness::{Client, Endpoint, Options, Route, TestServer, route, routes_to, upstream};
+use crate::harness::{Client, Endpoint, Options, Route, TestServer, header, route, routes_to, upstream};
 use crate::transport::{GET_ROOT, TRANSPORTS, TransportRequest};
 
 /// The message with its header lines sorted, without Date, and with `?` as the request ID.
@@ -29,7 +29,7 @@ struct Case {
 }
 
 /// The headers that Portico adds; `FORWARDED` stands for them in the table.
-const FORWARDED: &str = "x-forwarded-for: 127.0.0.1\nx-forwarded-host: a.example\nx-forwarded-port: 80\nx-forwarded-proto: http\nx-request-id: ?";
+const FORWARDED: &str = "via: 1.1 portico\nx-forwarded-for: 127.0.0.1\nx-forwarded-host: a.example\nx-forwarded-port: 80\nx-forwarded-proto: http\nx-request-id: ?";
 
 #[tokio::test]
 async fn requests_are_forwarded_as_specified() {
@@ -121,7 +121,7 @@ async fn requests_are_forwarded_as_specified() {
             name: "HTTP/1.0 without Host",
             request: "GET /x HTTP/1.0\r\n\r\n",
             received: Some(
-                "GET /x HTTP/1.1\nhost: LOCAL\nx-forwarded-for: 127.0.0.1\nx-forwarded-host: LOCAL\n\
+                "GET /x HTTP/1.1\nhost: LOCAL\nvia: 1.0 portico\nx-forwarded-for: 127.0.0.1\nx-forwarded-host: LOCAL\n\
                  x-forwarded-port: 80\nx-forwarded-proto: http\nx-request-id: ?",
             ),
             status: 200,
@@ -209,10 +209,30 @@ async fn trusted_peer_headers_are_kept() {
     assert_eq!(response.header("x-request-id"), Some("mine"));
     assert_eq!(
         normalized(&endpoint.log.requests()[0].replace("x-request-id: mine", "y: mine")),
-        "GET / HTTP/1.1\nforwarded: for=1.1.1.1\nhost: a.example\nx-forwarded-for: 1.1.1.1, 127.0.0.1\n\
+        "GET / HTTP/1.1\nforwarded: for=1.1.1.1\nhost: a.example\nvia: 1.1 portico\nx-forwarded-for: 1.1.1.1, 127.0.0.1\n\
          x-forwarded-host: a.example\nx-forwarded-path: /a\nx-forwarded-port: 80\nx-forwarded-prefix: /b\n\
          x-forwarded-proto: https\nx-real-ip: 1.1.1.1\ny: mine"
     );
+}
+
+/// RFC 9110, section 7.6.3.
+#[tokio::test]
+async fn via_names_the_protocol_and_extends_the_list() {
+    for transport in TRANSPORTS {
+        let endpoint = Endpoint::ok().await;
+        let server = transport.start_server(Options::default(), routes_to(endpoint.address)).await;
+        let version = if transport.http2 { "2.0" } else { "1.1" };
+        let cases: [(&[(&str, &str)], _); 2] = [
+            (&[], format!("{version} portico")),
+            (&[("via", "1.0 fred, 1.1 p")], format!("1.0 fred, 1.1 p, {version} portico")),
+        ];
+        for (fields, expected) in cases {
+            let response = transport.send(&server, &TransportRequest { fields, ..GET_ROOT }).await.unwrap();
+            assert_eq!((response.status, response.header("via")), (200, None), "{transport:?}");
+            let received = endpoint.log.requests().pop().unwrap();
+            assert_eq!(header(&received, "via"), Some(&*expected), "{transport:?}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -349,7 +369,7 @@ async fn filters_edit_requests_and_responses() {
         server.request("GET /api/x?y=1 HTTP/1.1\r\nhost: a.example\r\nuser-agent: me\r\nx-set: client\r\n\r\n").await;
     assert_eq!(
         normalized(&endpoint.log.requests()[0]),
-        "GET /v2/x?y=1 HTTP/1.1\nhost: inner.example\nx-add: backend\nx-add: rule\nx-forwarded-for: 127.0.0.1\n\
+        "GET /v2/x?y=1 HTTP/1.1\nhost: inner.example\nvia: 1.1 portico\nx-add: backend\nx-add: rule\nx-forwarded-for: 127.0.0.1\n\
          x-forwarded-host: a.example\nx-forwarded-port: 80\nx-forwarded-proto: http\nx-request-id: ?\nx-set: backend"
     );
     assert_eq!(

@@ -179,8 +179,8 @@ impl ForwardedClient {
     }
 }
 
-/// The fields that [`ForwardedClient::set_forwarding_headers`] sets, and `X-Request-ID`.
-const FORWARDING_HEADER_COUNT: usize = 5;
+/// The fields that [`ForwardedClient::set_forwarding_headers`] sets, `X-Request-ID` and `Via`.
+const FORWARDING_HEADER_COUNT: usize = 6;
 
 /// The fields that Portico sets on requests, each on all of them or on those of some rules. Fields that a backend could
 /// mistake for one of them, such as `x_real_ip`, are removed from all requests.

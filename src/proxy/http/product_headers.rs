@@ -82,13 +82,26 @@ impl ProductHeaders {
     }
 }
 
-/// Adds `Via` and the id of the request to a request.
+/// Adds `Via` to a request, which RFC 9110, section 7.6.3 requires of all proxies. If the product headers are written,
+/// it has the product token, and the id of the request is added, too.
 pub(in crate::proxy) fn set_request_headers<B>(cx: &RequestContext<'_>, request: &mut Request<B>) {
-    let Some(names) = cx.product_header_names() else { return };
     let version = request.version();
     let headers = request.headers_mut();
+    let Some(names) = cx.product_header_names() else { return append_via(headers, plain_via(version)) };
     append_via(headers, cx.peer().http.product_headers.via(version));
     headers.insert(&names.request_id, cx.record.request_id.clone());
+}
+
+/// `Via` without the product token, for a message received in this version.
+fn plain_via(version: Version) -> &'static HeaderValue {
+    static HTTP11: HeaderValue = HeaderValue::from_static("1.1 portico");
+    static HTTP10: HeaderValue = HeaderValue::from_static("1.0 portico");
+    static HTTP2: HeaderValue = HeaderValue::from_static("2.0 portico");
+    match version {
+        Version::HTTP_2 => &HTTP2,
+        Version::HTTP_10 => &HTTP10,
+        _ => &HTTP11,
+    }
 }
 
 /// Adds the product headers to a response, after plugins have run.

@@ -14,8 +14,8 @@ use super::via::extended_list;
 
 /// Sets `X-Real-IP` and `X-Forwarded-*`. The peer is always appended to `X-Forwarded-For`. All other `X-Forwarded-*` of
 /// a trusted peer are kept. Those of an untrusted peer are overwritten, unless
-/// [`strip_request`](super::headers::strip_request) has removed them. `path` is None if the path of the request is not a
-/// valid header value.
+/// [`strip_request`](super::headers::strip_request) has removed them. `path` is None if the path of the request is not
+/// a valid header value.
 pub(in crate::proxy) fn set_forwarding_headers(
     peer: &Peer,
     headers: &mut HeaderMap,
@@ -71,5 +71,6 @@ fn without_port(host: &RequestHost) -> HeaderValue {
     HeaderValue::from_str(&name).unwrap_or_else(|_| host.raw.clone())
 }
 
-/// The number of headers that [`set_forwarding_headers`] sets, and `X-Request-ID`, which its caller sets.
-const HEADER_COUNT: usize = 7;
+/// The fields that [`set_forwarding_headers`] and [`set_forwarded_prefix`] set, `X-Request-ID`, and `Via` with the id
+/// of the product headers.
+const HEADER_COUNT: usize = 10;
