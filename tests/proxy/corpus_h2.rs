@@ -49,7 +49,7 @@ const CASES: &[Case] = &[
         Some("POST / HTTP/1.1\nhost: a.example\ntransfer-encoding: chunked\n| 0\\r\\n\\r\\n")),
     ("split cookie fields are joined", &[("cookie", "a=1"), ("cookie", "b=2")], None,
         Some("GET / HTTP/1.1\ncookie: a=1; b=2\nhost: a.example")),
-    ("te", &[("te", "trailers")], None, Some("GET / HTTP/1.1\nhost: a.example\nte: trailers")),
+    ("te", &[("te", "trailers")], None, Some("GET / HTTP/1.1\nconnection: TE\nhost: a.example\nte: trailers")),
     ("forged forwarding headers", &[("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.6")], None,
         Some("GET / HTTP/1.1\nhost: a.example")),
     ("forged forwarding headers with underscores", &[("x_forwarded_for", "6.6.6.6"), ("x-request_id", "1"), ("x_user", "me")], None,

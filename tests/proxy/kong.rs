@@ -143,7 +143,7 @@ async fn forwarding_headers_match_kong() {
             "GET /keep HTTP/1.1\r\nhost: a.example\r\nconnection: close, x-hop\r\nx-hop: 1\r\nclose: stays\r\n\
              keep-alive: 1\r\nproxy-connection: 1\r\nproxy-authorization: stays\r\nproxy-authenticate: stays\r\n\
              te: gzip, trailers\r\nx-consumer-username: stays\r\n\r\n",
-            "GET /keep HTTP/1.1\nclose: stays\nhost: a.example\nproxy-authenticate: stays\nproxy-authorization: stays\n\
+            "GET /keep HTTP/1.1\nclose: stays\nconnection: TE\nhost: a.example\nproxy-authenticate: stays\nproxy-authorization: stays\n\
              te: trailers\nVIA\nx-consumer-username: stays\nx-forwarded-for: 127.0.0.1\nx-forwarded-host: a.example\n\
              x-forwarded-path: /keep\nx-forwarded-port: 80\nx-forwarded-proto: http\nx-real-ip: 127.0.0.1",
         ),

@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 use tokio::time::timeout;
 
 use super::attempt::FRESH_CONNECTION_AGE;
-use super::outgoing_request::{convert_to_http2, scheme};
+use super::outgoing_request::{convert_to_http2, name_te_in_connection, scheme};
 use super::request_body::RequestBody;
 use crate::proxy::limits::ProxyLimits;
 use crate::proxy::record::stats::{MirrorCounters, MirrorOutcome};
@@ -93,6 +93,9 @@ impl MirrorSender {
             if !filters_applied || uses_http2 && convert_to_http2(&mut head, scheme(key)).is_err() {
                 self.counters.add(MirrorOutcome::Failed);
                 continue;
+            }
+            if !uses_http2 {
+                name_te_in_connection(head.headers_mut());
             }
             self.in_flight.set(self.in_flight.get() + 1);
             let copy = MirrorCopy {

@@ -4,9 +4,9 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use http_body::Body;
 
 use super::client_connection::Peer;
@@ -86,6 +86,7 @@ impl<'u> OutgoingRequest<'u> {
                 if let Some(upgrade) = &upgrade {
                     upgrade.set_request_headers(request.headers_mut());
                 }
+                name_te_in_connection(request.headers_mut());
             }
             UpstreamProtocol::Http2 => {
                 if upgrade.take().is_some_and(|upgrade| !upgrade.may_be_ignored()) {
@@ -146,6 +147,14 @@ impl<'u> OutgoingRequest<'u> {
             UpstreamProtocol::Http1 if complete && idempotent => CopyMode::Full,
             UpstreamProtocol::Http1 => CopyMode::Never,
         }
+    }
+}
+
+/// Adds `Connection: TE` to an HTTP/1 request with `TE`, so that no later proxy forwards the field (RFC 9110, section
+/// 10.1.4).
+pub(in crate::proxy) fn name_te_in_connection(headers: &mut HeaderMap) {
+    if headers.contains_key(TE) {
+        headers.append(CONNECTION, HeaderValue::from_static("TE"));
     }
 }
 
