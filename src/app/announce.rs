@@ -109,7 +109,8 @@ impl Announcer {
     ) {
         let verdicts = &self.relevant_verdicts(control.verdicts(), control);
         let diagnostics = diagnostics(update.diagnostics.iter(), verdicts.iter(), manifests);
-        let counts = InputCounts { files: update.files, objects: update.objects, ignored: &update.ignored };
+        let left_out = &control.left_out_ingresses();
+        let counts = InputCounts { files: update.files, objects: update.objects, ignored: &update.ignored, left_out };
         let summary = report::summary(counts, &diagnostics);
         self.reported = update.diagnostics.clone();
         self.ignored = update.ignored.clone();
@@ -119,6 +120,12 @@ impl Announcer {
             match update.files {
                 0 => info!(objects, diagnostics = diagnostics.len(), "Serving"),
                 _ => info!(summary = summary.trim_end(), "Serving"),
+            }
+            if update.files == 0 && !left_out.is_empty() {
+                info!(
+                    ingresses = report::left_out_ingresses(left_out),
+                    "Serving without the Ingresses of other classes"
+                );
             }
             return;
         }

@@ -207,6 +207,11 @@ impl Control {
         }
     }
 
+    /// The Ingresses that would be served with another `--ingress-class`: their number by class.
+    pub(super) fn left_out_ingresses(&self) -> BTreeMap<String, usize> {
+        self.ingresses.classes.left_out_ingresses(&self.store)
+    }
+
     /// Whether GatewayClasses exist and all of them belong to this controller.
     pub(super) fn owns_all_gateway_classes(&self) -> bool {
         let classes = &self.store.gateway_classes;

@@ -1,5 +1,7 @@
 //! Selects the Ingresses, consumers and other objects that this process serves, by their class.
 
+use std::collections::BTreeMap;
+
 use crate::api::kong::INGRESS_CONTROLLER as OTHER_INGRESS_CONTROLLER;
 use crate::api::kong::annotations::{INGRESS_CLASS, IS_DEFAULT_CLASS};
 use crate::api::names::{INGRESS_CLASS_NAME, INGRESS_CONTROLLER};
@@ -60,6 +62,26 @@ impl Classes {
         store.ingress_classes.values().map(|class| &**class).filter(is_default).find(|class| self.serves_class(class))
     }
 
+    /// The Ingresses of classes of Kong's ingress controller that this process leaves out and would serve with another
+    /// configured class: their number by class.
+    pub fn left_out_ingresses(&self, store: &Store) -> BTreeMap<String, usize> {
+        let mut left_out = BTreeMap::new();
+        if self.replaces_other_controller() {
+            return left_out;
+        }
+        for ingress in store.ingresses.values() {
+            let annotation = ingress.meta.annotations.get(INGRESS_CLASS).map(|class| &**class);
+            let Some(name) = annotation.or(ingress.spec.ingress_class_name.as_deref()) else { continue };
+            let class = store.ingress_classes.get(&ObjectKey::cluster(name));
+            let is_of_other_controller =
+                class.map_or(name == "kong", |class| class.spec.controller == OTHER_INGRESS_CONTROLLER);
+            if is_of_other_controller {
+                *left_out.entry(name.to_owned()).or_default() += 1;
+            }
+        }
+        left_out
+    }
+
     pub(super) fn serves_class(&self, class: &Object<IngressClass>) -> bool {
         self.serves_class_name(&class.meta.key.name, Some(&class.spec.controller))
     }
@@ -107,5 +129,30 @@ mod tests {
                 (classes.serves_object(&store, &meta, field), classes.serves_object(&with_default, &meta, field));
             assert_eq!(is_served, (is_ours, is_ours_with_default), "{annotation:?} {field:?}");
         }
+    }
+
+    #[test]
+    fn left_out_ingresses_are_counted_unless_a_class_is_configured() {
+        let ingress = |name: &str, class: Option<&str>, annotations: Value| {
+            let metadata = json!({"namespace": "a", "name": name, "annotations": annotations});
+            AnyObject::parse(Kind::Ingress, json!({"metadata": metadata, "spec": {"ingressClassName": class}})).unwrap()
+        };
+        let mut store = Store::default();
+        let upserts = vec![
+            class("blue", OTHER_INGRESS_CONTROLLER, json!({})),
+            class("nginx", "nginx.example/controller", json!({})),
+            ingress("a", Some("blue"), json!({})),
+            ingress("b", None, json!({INGRESS_CLASS: "blue"})),
+            ingress("c", Some("kong"), json!({})),
+            ingress("d", Some("nginx"), json!({})),
+            ingress("e", Some("other"), json!({})),
+            ingress("f", Some(INGRESS_CLASS_NAME), json!({})),
+            ingress("g", None, json!({})),
+        ];
+        store.apply(Batch { upserts, removes: vec![] });
+        let expected = [("blue".to_owned(), 2), ("kong".to_owned(), 1)].into();
+        assert_eq!(Classes::default().left_out_ingresses(&store), expected);
+        let configured = Classes { name: "blue".to_owned() };
+        assert_eq!(configured.left_out_ingresses(&store), BTreeMap::new());
     }
 }

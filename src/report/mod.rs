@@ -21,6 +21,6 @@ mod terminal;
 pub use changes::changes;
 pub use diagnostic::{ReportedDiagnostic, add_positions, explain_missing, from_manifest, from_verdict, sort};
 pub use json::json;
-pub use summary::{InputCounts, count, ignored_kinds, summary};
+pub use summary::{InputCounts, count, ignored_kinds, left_out_ingresses, summary};
 pub use table::{RouteRow, routes, verdicts};
 pub use terminal::terminal;

@@ -13,6 +13,8 @@ pub struct InputCounts<'a> {
     pub objects: usize,
     /// Objects of kinds that Portico does not read, by `apiVersion/kind`.
     pub ignored: &'a BTreeMap<String, usize>,
+    /// Ingresses that would be served with another `--ingress-class`, by class.
+    pub left_out: &'a BTreeMap<String, usize>,
 }
 
 /// `2 errors and 1 warning; 12 objects read from 3 files; ignored: 5 apps/v1/Deployment`.
@@ -31,7 +33,22 @@ pub fn summary(counts: InputCounts<'_>, diagnostics: &[ReportedDiagnostic]) -> S
     if !counts.ignored.is_empty() {
         out += &format!("; ignored: {}", ignored_kinds(counts.ignored));
     }
+    if !counts.left_out.is_empty() {
+        out += &format!("; {}", left_out_ingresses(counts.left_out));
+    }
     out + "\n"
+}
+
+/// `left out: 3 Ingresses of class kong, which --ingress-class kong serves`.
+pub fn left_out_ingresses(left_out: &BTreeMap<String, usize>) -> String {
+    let of_class = |(class, number): (&String, &usize)| {
+        let ingresses = if *number == 1 { "Ingress" } else { "Ingresses" };
+        let class = escape_controls(class);
+        format!("{number} {ingresses} of class {class}, which --ingress-class {class} serves")
+    };
+    let classes = left_out.iter().take(MAX_KINDS).map(of_class).collect::<Vec<_>>().join("; ");
+    let more = if left_out.len() > MAX_KINDS { "; and Ingresses of further classes" } else { "" };
+    format!("left out: {classes}{more}")
 }
 
 /// Ignored objects by kind: `5 apps/v1/Deployment, 1 v1/Pod`.
@@ -89,7 +106,14 @@ mod tests {
                  and 2 more kinds\n",
             ),
         ] {
-            assert_eq!(summary(InputCounts { files, objects, ignored }, &diagnostics), expected);
+            let counts = InputCounts { files, objects, ignored, left_out: &BTreeMap::new() };
+            assert_eq!(summary(counts, &diagnostics), expected);
         }
+        let left_out = BTreeMap::from([("blue".to_owned(), 1), ("kong".to_owned(), 3)]);
+        assert_eq!(
+            summary(InputCounts { files: 1, objects: 4, ignored: &none, left_out: &left_out }, &[]),
+            "nothing wrong; 4 objects read from 1 file; left out: 1 Ingress of class blue, which --ingress-class blue \
+             serves; 3 Ingresses of class kong, which --ingress-class kong serves\n"
+        );
     }
 }
