@@ -70,6 +70,7 @@ fn proxy_config(options: &RunOptions, access_log: Arc<AccessLogger>) -> proxy::P
         workers: options.workers,
         limits,
         trusted_ips: options.trusted_ips.clone(),
+        rejected_paths: rejected_paths(&options.reject_paths),
         tls: tls_policy(&options.tls),
         proxy_protocol_peers: options.proxy_protocol_from.clone(),
         allow_port_sharing: options.allow_port_sharing,
@@ -81,6 +82,14 @@ fn proxy_config(options: &RunOptions, access_log: Arc<AccessLogger>) -> proxy::P
         },
         product_token: proxy::ProductToken::new(&options.kong.product).expect("the flag was validated"),
         max_series: options.metrics_max_series.get(),
+    }
+}
+
+fn rejected_paths(forms: &[args::PathFormArg]) -> proxy::RejectedPaths {
+    proxy::RejectedPaths {
+        backslash: forms.contains(&args::PathFormArg::Backslash),
+        encoded_slash: forms.contains(&args::PathFormArg::EncodedSlash),
+        dot_parameters: forms.contains(&args::PathFormArg::DotParameters),
     }
 }
 

@@ -34,6 +34,7 @@ pub use ingress::{
     IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, NamespacedName, PublishOptions,
 };
 pub use kong::{KongHeadersArg, KongOptions};
+pub use network::PathFormArg;
 pub use run::{AccessLogOptions, DRAIN_DELAY_IN_CLUSTER, DrainOptions, RunArgs, RunOptions};
 pub use tls::{TlsOptions, TlsVersionArg};
 

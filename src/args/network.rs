@@ -1,9 +1,10 @@
-//! Parsers for listen addresses and networks.
+//! Parsers for listen addresses and networks, and the forms of paths to reject.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
+use clap::ValueEnum;
 use ipnet::IpNet;
 
 /// An address to listen on: `127.0.0.1:8100`, `[::1]:8100` or `localhost:8100`.
@@ -24,6 +25,14 @@ pub(super) fn parse_socket_address(text: &str) -> Result<SocketAddr, String> {
         return Err(format!("has no port; write for example {}", SocketAddr::new(address, 8100)));
     }
     Err("not an address and a port; write for example 127.0.0.1:8100 or [::1]:8100".to_owned())
+}
+
+/// A form of paths that some backends read as another path than Portico; `proxy::RejectedPaths` describes each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PathFormArg {
+    Backslash,
+    EncodedSlash,
+    DotParameters,
 }
 
 /// An address to listen on, or `off`.

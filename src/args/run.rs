@@ -13,7 +13,7 @@ use super::cluster::{ClusterArgs, ClusterOptions};
 use super::gateways::{GatewayArgs, GatewayServiceArgs};
 use super::ingress::{IngressArgs, IngressClassArgs, IngressClassOptions, IngressOptions};
 use super::kong::{KongArgs, KongOptions};
-use super::network::{self, ListenArg};
+use super::network::{self, ListenArg, PathFormArg};
 use super::tls::{TlsArgs, TlsOptions};
 use super::{ChannelArg, ColorArgs, Environment, GatewayOptions, LogArgs, UsageError};
 use crate::process_log::{LogFormat, LogOptions};
@@ -91,6 +91,10 @@ struct ListeningArgs {
     #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "PORTICO_TRUSTED_IPS")]
     #[arg(value_parser = network::parse_network)]
     trusted_ips: Vec<IpNet>,
+
+    /// Forms of paths that get 400, because some backends read such a path as another one (repeatable); default: none
+    #[arg(long, value_enum, value_name = "FORM", value_delimiter = ',', env = "PORTICO_REJECT_PATHS")]
+    reject_paths: Vec<PathFormArg>,
 
     /// Load balancers that start every connection with a PROXY header, version 1 or 2: addresses or CIDRs (repeatable)
     #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "PORTICO_PROXY_PROTOCOL_FROM")]
@@ -206,6 +210,8 @@ pub struct RunOptions {
     pub allow_port_sharing: bool,
     /// Peers whose `X-Forwarded-…` fields are trusted.
     pub trusted_ips: Vec<IpNet>,
+    /// Forms of paths that get 400.
+    pub reject_paths: Vec<PathFormArg>,
     /// Peers that start every connection with a PROXY header.
     pub proxy_protocol_from: Vec<IpNet>,
     pub workers: NonZeroUsize,
@@ -275,6 +281,7 @@ impl RunArgs {
             echo: listening.echo,
             allow_port_sharing: listening.allow_port_sharing,
             trusted_ips: listening.trusted_ips,
+            reject_paths: listening.reject_paths,
             proxy_protocol_from: listening.proxy_protocol_from,
             workers: listening.workers.unwrap_or(environment.cores),
             limits: self.limits.resolve(self.tls.tls_handshake_timeout, self.drain.drain_timeout),

@@ -47,6 +47,7 @@ fn run_defaults() {
     assert_eq!(options.echo, None);
     assert!(!options.allow_port_sharing);
     assert!(options.trusted_ips.is_empty() && options.proxy_protocol_from.is_empty());
+    assert!(options.reject_paths.is_empty());
     assert_eq!(options.tls.min_version, TlsVersionArg::V1_2);
     assert!(options.tls.ciphers.is_empty());
     assert_eq!(options.workers, PLAIN_ENVIRONMENT.cores);
@@ -64,6 +65,8 @@ fn run_defaults() {
 fn lists_are_comma_separated_or_repeated() {
     let options = run("--manifests a --trusted-ips 10.0.0.0/8,::1 --trusted-ips 192.0.2.1 \
                        --gateway-address-pool 10.1.0.0/30,10.2.0.1");
+    let forms = run("--manifests a --reject-paths backslash,encoded-slash --reject-paths dot-parameters").reject_paths;
+    assert_eq!(forms, [PathFormArg::Backslash, PathFormArg::EncodedSlash, PathFormArg::DotParameters]);
     let text: Vec<_> = options.trusted_ips.iter().map(ToString::to_string).collect();
     assert_eq!(text, ["10.0.0.0/8", "::1/128", "192.0.2.1/32"]);
     assert!(matches!(&options.gateways.addresses, AddressSource::Pool(pool) if pool.networks.len() == 2));

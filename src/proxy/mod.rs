@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 
 pub use connection::tls::{MinTlsVersion, TlsPolicy};
 pub use http::product_headers::{ProductHeaderMode, ProductToken};
+pub use http::rejected_paths::RejectedPaths;
 pub use limits::ProxyLimits;
 pub use process::server::{Proxy, ProxyConfig};
 pub use record::access_log;

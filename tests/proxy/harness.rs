@@ -11,7 +11,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use portico::plugin_api::Chain;
 use portico::proxy::access_log::{AccessLogDestination, AccessLogField, AccessLogFormat, AccessLogger};
-use portico::proxy::{BindState, ProductHeaderMode, ProductToken, Proxy, ProxyConfig, ProxyLimits, TlsPolicy};
+use portico::proxy::{
+    BindState, ProductHeaderMode, ProductToken, Proxy, ProxyConfig, ProxyLimits, RejectedPaths, TlsPolicy,
+};
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::router::{HostRouter, PathMatch, RouteMatch, TieBreaker};
 use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteRule, RuleId, Split};
@@ -47,6 +49,7 @@ pub(crate) struct TestServer {
 pub(crate) struct Options {
     pub(crate) limits: ProxyLimits,
     pub(crate) trusted: Vec<&'static str>,
+    pub(crate) rejected_paths: RejectedPaths,
     pub(crate) workers: usize,
     pub(crate) log: AccessLogDestination,
     pub(crate) tls: TlsPolicy,
@@ -60,6 +63,7 @@ impl Default for Options {
         Options {
             limits: ProxyLimits::default(),
             trusted: vec![],
+            rejected_paths: RejectedPaths::default(),
             workers: 1,
             log: AccessLogDestination::Off,
             tls: TlsPolicy::default(),
@@ -90,6 +94,7 @@ impl TestServer {
         let config = ProxyConfig {
             workers: NonZeroUsize::new(options.workers).unwrap(),
             limits: options.limits,
+            rejected_paths: options.rejected_paths,
             trusted_ips: options.trusted.iter().map(|text| text.parse().unwrap()).collect(),
             access_log: Arc::clone(&log),
             tls: options.tls,

@@ -1,6 +1,7 @@
 //! Tables of requests and responses: what is sent, what the endpoint receives, what the client gets.
 
 use http::{HeaderName, HeaderValue};
+use portico::proxy::RejectedPaths;
 use portico::snapshot::path_edit::PathEdit;
 use portico::snapshot::redirect::{RedirectAction, Scheme};
 use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, HeaderEdits, Rewrite, RouteFailure, Split};
@@ -213,6 +214,22 @@ async fn trusted_peer_headers_are_kept() {
          x-forwarded-host: a.example\nx-forwarded-path: /a\nx-forwarded-port: 80\nx-forwarded-prefix: /b\n\
          x-forwarded-proto: https\nx-real-ip: 1.1.1.1\ny: mine"
     );
+}
+
+#[tokio::test]
+async fn paths_that_endpoints_read_differently_can_be_rejected() {
+    for transport in TRANSPORTS {
+        for rejects in [false, true] {
+            let endpoint = Endpoint::ok().await;
+            let rejected_paths = RejectedPaths { backslash: rejects, encoded_slash: rejects, dot_parameters: rejects };
+            let options = Options { rejected_paths, ..Options::default() };
+            let server = transport.start_server(options, routes_to(endpoint.address)).await;
+            for path in ["/public/..\\admin", "/public%2fadmin", "/public/..;/admin", "/public/%2e%2e;/admin"] {
+                let response = transport.send(&server, &TransportRequest { path, ..GET_ROOT }).await.unwrap();
+                assert_eq!(response.status, if rejects { 400 } else { 200 }, "{transport:?} {path}");
+            }
+        }
+    }
 }
 
 /// RFC 9110, section 7.6.3.

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use super::header_map_pool::HeaderMapPool;
 use super::mirror::MirrorSender;
 use super::product_headers::ProductHeaders;
+use super::rejected_paths::RejectedPaths;
 use super::request_body::RequestBody;
 use super::request_id::RequestIds;
 use crate::proxy::worker::Worker;
@@ -22,6 +23,7 @@ use crate::upstream::{ConnectionPools, EndpointConnector, HYPER_DEFAULT_FIELDS, 
 #[derive(Clone)]
 pub(in crate::proxy) struct HttpWorkerShared {
     pub(in crate::proxy) trusted_ips: Vec<IpNet>,
+    pub(in crate::proxy) rejected_paths: RejectedPaths,
     pub(in crate::proxy) product_headers: Arc<ProductHeaders>,
     /// One permit per connection to an endpoint, of the whole process.
     pub(in crate::proxy) upstream_permits: Arc<Semaphore>,
@@ -31,6 +33,7 @@ pub(in crate::proxy) struct HttpWorkerShared {
 pub(in crate::proxy) struct HttpWorker {
     pub(in crate::proxy) worker: Worker,
     pub(in crate::proxy) trusted_ips: Vec<IpNet>,
+    pub(in crate::proxy) rejected_paths: RejectedPaths,
     pub(in crate::proxy) product_headers: Arc<ProductHeaders>,
     pub(in crate::proxy) pools: ConnectionPools<RequestBody>,
     pub(in crate::proxy) mirror_sender: Rc<MirrorSender>,
@@ -71,6 +74,7 @@ impl HttpWorker {
             MirrorSender::new(limits, connector.clone(), idle_limits, Arc::clone(upstream_counters), mirror_counters);
         HttpWorker {
             trusted_ips: shared.trusted_ips,
+            rejected_paths: shared.rejected_paths,
             product_headers: shared.product_headers,
             pools: ConnectionPools::new(connector, idle_limits, Arc::clone(upstream_counters)),
             mirror_sender: Rc::new(mirrors),

@@ -26,6 +26,7 @@ pub(in crate::proxy) mod plugin_run;
 pub(in crate::proxy) mod product_headers;
 pub(in crate::proxy) mod read_timeout;
 pub(in crate::proxy) mod real_ip_headers;
+pub(in crate::proxy) mod rejected_paths;
 pub(in crate::proxy) mod replay_buffer;
 pub(in crate::proxy) mod reported_client;
 pub(in crate::proxy) mod request;

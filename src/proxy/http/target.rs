@@ -42,6 +42,7 @@ pub(in crate::proxy) fn read_target(
     let path = RequestPath::parse(request.method(), uri)?;
     let host = RequestHost::from_request(request.version(), uri, request.headers(), peer.connections.address.socket)?;
     let path = path.ok_or(EarlyExit::ServerOptions)?;
+    peer.http.rejected_paths.check(path.path())?;
     Ok(RequestTarget { host, path, upgrade })
 }
 

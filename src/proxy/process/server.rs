@@ -21,7 +21,7 @@ use crate::proxy::limits::ProxyLimits;
 use crate::proxy::record::access_log::AccessLogger;
 use crate::proxy::record::stats::ProxyStats;
 use crate::proxy::worker::WorkerShared;
-use crate::proxy::{BindState, BindStates};
+use crate::proxy::{BindState, BindStates, RejectedPaths};
 use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
 
 /// Settings of the data plane. Listeners and routes come from the snapshot.
@@ -32,6 +32,8 @@ pub struct ProxyConfig {
     pub limits: ProxyLimits,
     /// Peers whose forwarding headers are trusted (`--trusted-ips`).
     pub trusted_ips: Vec<IpNet>,
+    /// Paths that are rejected (`--reject-paths`).
+    pub rejected_paths: RejectedPaths,
     pub access_log: Arc<AccessLogger>,
     pub tls: TlsPolicy,
     /// Peers that begin every connection with a PROXY header (`--proxy-protocol-from`).
@@ -75,6 +77,7 @@ impl Proxy {
             client_permits: permits(limits.max_connections),
             http: HttpWorkerShared {
                 trusted_ips: config.trusted_ips,
+                rejected_paths: config.rejected_paths,
                 product_headers: Arc::new(ProductHeaders::new(config.product_headers, config.product_token)),
                 upstream_permits: permits(limits.max_upstream_connections),
             },
