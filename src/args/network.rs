@@ -27,14 +27,11 @@ pub(super) fn parse_socket_address(text: &str) -> Result<SocketAddr, String> {
     Err("not an address and a port; write for example 127.0.0.1:8100 or [::1]:8100".to_owned())
 }
 
-/// A form of paths that some backends read as another path than Portico
+/// A form of paths that some backends read as another path than Portico; `proxy::RejectedPaths` describes each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PathFormArg {
-    /// A backslash
     Backslash,
-    /// `%2F` or `%5C`
     EncodedSlash,
-    /// A dot segment with parameters, such as `..;`
     DotParameters,
 }
 
