@@ -468,10 +468,11 @@ async fn failed_fetches_of_secrets_are_retried() {
     site.wait_until("everything is listed", |site| site.complete).await;
     api.fail("secrets", [InjectedFailure::Status(500, "etcdserver: request timed out")]);
     let wanted = BTreeSet::from([ObjectId::new(Kind::Secret, ObjectKey::new("default", "used"))]);
-    assert!(!site.source.set_referenced(wanted), "it exists and is not fetched");
-    tokio::time::timeout(Duration::from_secs(20), site.source.wait_until_fetched())
+    assert!(!site.source.set_referenced(wanted.clone()), "it exists and is not fetched");
+    tokio::time::timeout(Duration::from_secs(20), site.source.wait_until_fetched(false))
         .await
         .expect("it was attempted once");
+    assert_eq!(site.source.unfetched(&BTreeSet::new()).0, wanted);
     site.keep_referenced = true;
     site.wait_until("it is fetched", |site| site.secrets() == ["used one"]).await;
 }

@@ -187,6 +187,18 @@ impl Control {
         wanted
     }
 
+    /// Sets the Secrets and ConfigMaps that exist, but whose content was not fetched yet.
+    pub(super) fn set_unfetched(&mut self, unfetched: BTreeSet<ObjectId>) {
+        if *self.store.unfetched() != unfetched {
+            self.uncompiled.extend(self.store.set_unfetched(unfetched));
+        }
+    }
+
+    /// Objects whose verdicts may be different once the unfetched Secrets and ConfigMaps are fetched.
+    pub(super) fn affected_by_unfetched(&self) -> BTreeSet<ObjectId> {
+        self.store.dependency_index().affected_by(self.store.unfetched())
+    }
+
     /// Whether changes of an object are worth a log entry. A cluster has thousands of Services without a route, whose
     /// changes are not.
     pub(super) fn is_relevant(&self, id: &ObjectId) -> bool {

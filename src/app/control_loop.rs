@@ -21,6 +21,7 @@ use super::plugin_services::{PluginDiagnostics, ServiceLookup};
 use super::source_overlap::SourceOverlap;
 use super::status_publisher;
 use super::views::ViewQuery;
+use crate::api::ObjectId;
 use crate::k8s::Delivery;
 use crate::manifests::{ChangedPaths, ManifestDiagnostic, ManifestUpdate, ManifestWatcher, Manifests};
 use crate::proxy::{BindState, BindStates, Proxy};
@@ -40,6 +41,9 @@ pub(super) struct ControlLoop {
     /// Present only with both sources.
     pub(super) overlap: Option<SourceOverlap>,
     pub(super) control: Control,
+    /// Objects whose changed verdicts are not queued as statuses, because something that they refer to is not fetched
+    /// yet.
+    pub(super) withheld_statuses: BTreeSet<ObjectId>,
     pub(super) announcer: Announcer,
     pub(super) proxy: Arc<Proxy>,
     pub(super) bind_retry: BindRetry,
@@ -155,10 +159,17 @@ impl ControlLoop {
     /// Compiles and publishes the pending changes if the state is complete enough. `first_event`: the time of the first
     /// event that led to them.
     async fn process_changes(&mut self, first_event: Instant) {
-        if let Some(cluster) = &mut self.cluster
-            && !cluster.may_compile(&self.control, self.first_snapshot.is_some())
-        {
-            return;
+        if let Some(cluster) = &mut self.cluster {
+            let may_compile = cluster.may_compile(&mut self.control);
+            if let Some(ready_guard) = &self.first_snapshot {
+                ready_guard.rename(match cluster.pending_references(self.control.store.unfetched()) {
+                    Some(pending) => format!("first snapshot, which needs {pending}"),
+                    None => "first snapshot".to_owned(),
+                });
+            }
+            if !may_compile {
+                return;
+            }
         }
         if let Some(gateway_services) = &mut self.gateway_services {
             if self.first_snapshot.is_some() {
@@ -218,11 +229,18 @@ impl ControlLoop {
     fn queue_statuses(&mut self, changes: &VerdictChanges) {
         self.diagnostic_meters.update_verdicts(changes);
         let Some(cluster) = &mut self.cluster else { return };
-        let recreated = cluster.take_recreated();
+        let mut unchanged = cluster.take_recreated();
         if let Some(queue) = &cluster.status_queue {
-            status_publisher::queue_statuses(queue, changes, self.control.owns_all_gateway_classes());
-            for id in recreated.into_iter().filter(|id| !changes.after.contains_key(id)) {
-                queue.set_verdict(id.clone(), self.control.verdicts().get(&id).cloned());
+            let withheld = self.control.affected_by_unfetched();
+            unchanged.extend(self.withheld_statuses.extract_if(.., |id| !withheld.contains(id)));
+            self.withheld_statuses.extend(changes.after.keys().filter(|id| withheld.contains(*id)).cloned());
+            status_publisher::queue_statuses(queue, changes, &withheld, self.control.owns_all_gateway_classes());
+            for id in unchanged.into_iter().filter(|id| !changes.after.contains_key(id)) {
+                if withheld.contains(&id) {
+                    self.withheld_statuses.insert(id);
+                } else {
+                    queue.set_verdict(id.clone(), self.control.verdicts().get(&id).cloned());
+                }
             }
         }
     }

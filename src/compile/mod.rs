@@ -42,6 +42,7 @@ mod listener_conflicts;
 mod listener_overlaps;
 mod listener_protocol;
 mod matches;
+mod missing_object;
 mod notes;
 mod planning;
 mod reference_grants;

@@ -43,6 +43,8 @@ macro_rules! store {
             pub unparseable_policies: BTreeMap<ObjectKey, Arc<UnparseablePolicy>>,
             /// The metadata of objects whose kinds are validated but not served.
             pub unserved: BTreeMap<ObjectId, Arc<Meta>>,
+            /// Secrets and ConfigMaps that exist, but whose content was not fetched yet.
+            unfetched: BTreeSet<ObjectId>,
             index: DependencyIndex,
         }
 
@@ -157,6 +159,17 @@ impl Store {
             self.compact();
         }
         changes
+    }
+
+    /// The Secrets and ConfigMaps that exist, but whose content was not fetched yet.
+    pub fn unfetched(&self) -> &BTreeSet<ObjectId> {
+        &self.unfetched
+    }
+
+    /// Sets `unfetched`, and returns the objects for which that is a change.
+    pub fn set_unfetched(&mut self, unfetched: BTreeSet<ObjectId>) -> Changes {
+        let before = std::mem::replace(&mut self.unfetched, unfetched);
+        before.symmetric_difference(&self.unfetched).cloned().collect()
     }
 
     /// The references of an object, without duplicates; none if it does not exist. They are computed again from the
