@@ -111,7 +111,7 @@ const LAYERS: &[Row] = &[
             "run",
         ],
     ),
-    ("args", &["cluster kong network tls", "gateways ingress", "run", "check"]),
+    ("args", &["cluster kong network tls", "gateways", "ingress", "run", "check"]),
     (
         "compile",
         &[

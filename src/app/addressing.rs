@@ -184,7 +184,6 @@ fn to_gateway_service(state: &GatewayServiceState) -> addresses::GatewayService 
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
 
     use serde_json::json;
 
@@ -232,7 +231,7 @@ mod tests {
     #[test]
     fn each_gateway_requests_its_service() {
         let options = GatewayOptions {
-            controller_names: BTreeSet::from([OURS.to_owned()]),
+            controller_names: vec![OURS.to_owned()],
             addresses: AddressSource::Services(ServiceType::LoadBalancer),
         };
         let controllers = [OURS.to_owned()];
@@ -274,7 +273,7 @@ mod tests {
     #[test]
     fn removed_class_keeps_the_services() {
         let options = GatewayOptions {
-            controller_names: BTreeSet::from([OURS.to_owned()]),
+            controller_names: vec![OURS.to_owned()],
             addresses: AddressSource::Services(ServiceType::LoadBalancer),
         };
         let controllers = [OURS.to_owned()];
@@ -299,7 +298,7 @@ mod tests {
     #[test]
     fn only_changed_inputs_cause_reassignment() {
         let options = GatewayOptions {
-            controller_names: BTreeSet::from([OURS.to_owned()]),
+            controller_names: vec![OURS.to_owned()],
             addresses: AddressSource::Services(ServiceType::LoadBalancer),
         };
         let controllers = [OURS.to_owned()];

@@ -80,7 +80,7 @@ impl Control {
             uncompiled: Changes::new(),
             compiler: Compiler::default(),
             addressing: GatewayAddressing::new(&gateways),
-            controllers: gateways.controller_names.into_iter().collect(),
+            controllers: gateways.controller_names,
             upstreams,
             plugin_factory,
             ingresses,
@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn only_routed_services_are_relevant() {
         let gateways = GatewayOptions {
-            controller_names: BTreeSet::new(),
+            controller_names: Vec::new(),
             addresses: AddressSource::Services(crate::api::core::ServiceType::ClusterIp),
         };
         let factory = PluginFactory::offline(crate::plugins::REGISTRY);

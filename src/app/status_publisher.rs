@@ -46,7 +46,7 @@ impl StatusPublisher {
             });
         let queue = StatusQueue::new();
         let event_writer = EventWriter::new(queue.clone(), recorder);
-        let controllers = gateways.controller_names.iter().cloned().collect();
+        let controllers = gateways.controller_names.clone();
         let status_writer =
             StatusWriter::new(queue.clone(), StatusClient::new(cluster.source.client()), controllers, writes);
         let status_writer = tokio::spawn(status_writer.run(leading.clone(), write_guard));

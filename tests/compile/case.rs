@@ -136,7 +136,7 @@ impl Case {
             installed: installed(&header("Installed")),
             degraded: header("Degraded"),
             unreadable: header("Unreadable").iter().map(|name| Kind::find(GATEWAY_GROUP, name).unwrap()).collect(),
-            classes: header("Class").pop().map(|name| Classes { name }).unwrap_or_default(),
+            classes: header("Class").pop().map(|name| Classes { name, ..Classes::default() }).unwrap_or_default(),
             ingress: ingress_settings(&header("Router"), &header("Published")),
             trust_model: match header("Trust").pop().as_deref() {
                 Some("multi-tenant") => TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked },
