@@ -102,7 +102,7 @@ const LAYERS: &[Row] = &[
         "app",
         &[
             "certificate_metrics change_meters crds file_descriptors fingerprint_cache host_addresses ingress \
-         kong_metrics queue_meters source_overlap watch_meters",
+         kong_metrics problem_counts queue_meters source_overlap watch_meters",
             "addressing data_plane state_meters",
             "control",
             "announce check cluster diagnostic_meters plugin_services views",
@@ -116,7 +116,7 @@ const LAYERS: &[Row] = &[
         "compile",
         &[
             "addresses affected annotation_reader classes cors hostname label_selector listener_protocol matches \
-         missing_object reference_grants retry upstream_usage verdict",
+         missing_object port_owners reference_grants retry upstream_usage verdict",
             "certificates context ingress_class listener_conflicts listener_overlaps testing",
             "listener",
             "gateway",

@@ -105,16 +105,15 @@ impl GatewayAddressing {
         self.state.unspecified_addresses = unspecified_addresses;
     }
 
-    /// Assigns addresses; if any changed, all Gateways are marked as changed.
+    /// Assigns addresses; marks the Gateways whose addresses changed.
     pub(super) fn assign(&mut self, store: &Store, controllers: &[String], changes: &mut Changes) {
         let gateways_changed = changes.iter().any(|id| matches!(id.kind, Kind::Gateway | Kind::GatewayClass));
         if !gateways_changed && !self.stale {
             return;
         }
         self.stale = false;
-        if self.addresses.assign(&self.provider, &self.state, addressable_gateways(store, controllers)) {
-            changes.extend(store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
-        }
+        let readdressed = self.addresses.assign(&self.provider, &self.state, addressable_gateways(store, controllers));
+        changes.extend(readdressed.into_iter().map(|key| ObjectId::new(Kind::Gateway, key)));
         let desired = self.compute_desired_services(store, controllers);
         self.desired_services.send_if_modified(|published| {
             let differs = **published != desired;
@@ -329,7 +328,7 @@ mod tests {
         assert!(reassigns(&|addressing| addressing.observe_services(&view)), "a Service");
         assert!(!reassigns(&|addressing| addressing.observe_services(&view)), "the same Service");
         let joined = GatewayServicesView { replicas: ["10.0.0.3".parse().unwrap()].into(), ..view.clone() };
-        assert!(reassigns(&|addressing| addressing.observe_services(&joined)), "another replica");
+        assert!(!reassigns(&|addressing| addressing.observe_services(&joined)), "another replica has no addresses");
         assert!(!reassigns(&|addressing| addressing.observe_statuses(&statuses)), "the status written by Portico");
         assert!(!reassigns(&|addressing| addressing.set_leading(true)), "leading without a change of addresses");
         let no_services = GatewayServicesView::default();

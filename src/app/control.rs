@@ -243,11 +243,10 @@ impl Control {
     /// Stores the errors reported by running plugins.
     pub(super) fn set_plugin_diagnostics(&mut self, reported: BTreeMap<String, Diagnostic>) {
         let before = std::mem::replace(&mut self.plugin_diagnostics, reported);
-        let is_affected = |id: &&ObjectId| {
-            let object = object_name(id);
-            before.get(&object) != self.plugin_diagnostics.get(&object)
-        };
-        let mut affected: BTreeSet<_> = self.verdicts.keys().filter(is_affected).cloned().collect();
+        let after = &self.plugin_diagnostics;
+        let changed = before.keys().chain(after.keys()).filter(|object| before.get(*object) != after.get(*object));
+        let with_verdict = changed.filter_map(|object| plugin_id(object)).filter(|id| self.verdicts.contains_key(id));
+        let mut affected: BTreeSet<_> = with_verdict.collect();
         let referrers: Vec<_> =
             affected.iter().flat_map(|id| self.store.dependency_index().dependents(id)).cloned().collect();
         affected.extend(referrers);
@@ -310,6 +309,17 @@ fn object_name(id: &ObjectId) -> String {
     format!("{}/{}", id.kind, id.key)
 }
 
+/// The plugin with this name.
+fn plugin_id(object_name: &str) -> Option<ObjectId> {
+    let (kind_name, key) = object_name.split_once('/')?;
+    let kind = [Kind::KongPlugin, Kind::KongClusterPlugin].into_iter().find(|kind| kind.name() == kind_name)?;
+    let key = match key.split_once('/') {
+        Some((namespace, name)) => ObjectKey::new(namespace, name),
+        None => ObjectKey::cluster(key),
+    };
+    Some(ObjectId::new(kind, key))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -318,6 +328,17 @@ mod tests {
     use crate::api::ObjectKey;
     use crate::args::AddressSource;
     use crate::store::AnyObject;
+
+    #[test]
+    fn plugins_are_found_by_their_names() {
+        for (kind, key) in
+            [(Kind::KongPlugin, ObjectKey::new("ns", "limit")), (Kind::KongClusterPlugin, ObjectKey::cluster("limit"))]
+        {
+            let id = ObjectId::new(kind, key);
+            assert_eq!(plugin_id(&object_name(&id)), Some(id));
+        }
+        assert_eq!(plugin_id("portico"), None);
+    }
 
     #[test]
     fn only_routed_services_are_relevant() {

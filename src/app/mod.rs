@@ -26,6 +26,7 @@ mod host_addresses;
 mod ingress;
 mod kong_metrics;
 mod plugin_services;
+mod problem_counts;
 mod queue_meters;
 mod run;
 mod source_overlap;

@@ -1,21 +1,44 @@
 //! Plans a Gateway: whether this controller serves it, its addresses, and which of its listeners can be served. Also
 //! decides which GatewayClasses are accepted.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::addresses::AssignedAddresses;
 use super::certificates::SecretCache;
 use super::listener::{self, ListenerId, ListenerPlan};
+use super::port_owners::{FamilyPort, PortOwners};
 use super::verdict::{Code, Condition, ListenerVerdict, Verdict};
 use super::{CompileContext, CompileInputs};
-use crate::api::gateway::{Gateway, GatewayClass};
+use crate::api::gateway::{Gateway, GatewayClass, ParentReference};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::snapshot::BindAddress;
 use crate::snapshot::certs::Certificates;
 use crate::store::Store;
+
+/// The routes that may have to be planned again because the plan of their Gateway changed.
+#[derive(Debug, PartialEq)]
+pub(super) enum RouteDifference {
+    /// All routes of the Gateway: their parents may lead to other listeners, or to other ports for redirects.
+    All,
+    /// Those that refer to one of these listeners, which admit other routes than before.
+    Listeners(BTreeSet<Arc<str>>),
+}
+
+impl RouteDifference {
+    /// Whether a route with these parents may have to be planned again.
+    pub(super) fn affects(&self, parents: &[ParentReference]) -> bool {
+        match self {
+            RouteDifference::All => true,
+            RouteDifference::Listeners(names) if names.is_empty() => false,
+            RouteDifference::Listeners(names) => {
+                parents.iter().any(|parent| parent.section_name.as_deref().is_none_or(|name| names.contains(name)))
+            }
+        }
+    }
+}
 
 /// The compiled state of a served Gateway, except for the routes that attach to it.
 #[derive(Debug, PartialEq)]
@@ -33,9 +56,6 @@ pub(super) struct GatewayPlan {
     reported_addresses: Vec<String>,
     conditions: Vec<Condition>,
 }
-
-/// The owner of each port: of several Gateways with the same address the oldest wins, then the first by name.
-pub(super) type PortOwners = BTreeMap<BindAddress, ObjectKey>;
 
 /// The Gateways of these controllers' classes, oldest first, then by name. The earlier Gateway wins a conflict.
 pub(super) fn gateways_by_age<'a>(store: &'a Store, controllers: &[String]) -> Vec<&'a Arc<Object<Gateway>>> {
@@ -111,7 +131,7 @@ pub(super) fn class_verdict(inputs: &CompileInputs<'_>, class: &Object<GatewayCl
 
 /// Assigns every (address, port) to the first Gateway that listens on it and can be served.
 pub(super) fn port_owners(cx: CompileContext<'_>) -> PortOwners {
-    let mut owners = PortOwners::new();
+    let mut owners = PortOwners::default();
     for gateway in gateways_by_age(cx.store, cx.inputs.controllers) {
         let Some(assigned) = cx.inputs.addresses.get(&gateway.meta.key) else { continue };
         let class = class_state(cx, &gateway.spec.gateway_class_name);
@@ -123,34 +143,11 @@ pub(super) fn port_owners(cx: CompileContext<'_>) -> PortOwners {
             let Some(port) = port else { continue };
             let Some(transport) = listener::transport(listener) else { continue };
             for address in &assigned.bind_addresses {
-                let address = BindAddress::new(transport, *address, port);
-                if other_owner(&owners, address, &gateway.meta.key).is_none() {
-                    owners.entry(address).or_insert_with(|| gateway.meta.key.clone());
-                }
+                owners.claim(BindAddress::new(transport, *address, port), &gateway.meta.key);
             }
         }
     }
     owners
-}
-
-/// A Gateway other than `gateway` that owns the port at this address. The unspecified address includes all addresses of
-/// its family.
-fn other_owner<'a>(owners: &'a PortOwners, address: BindAddress, gateway: &ObjectKey) -> Option<&'a ObjectKey> {
-    let BindAddress { socket, transport } = address;
-    let unspecified =
-        if socket.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
-    let unspecified = BindAddress::new(transport, unspecified, socket.port());
-    let is_other = |owner: &&ObjectKey| **owner != *gateway;
-    owners.get(&address).filter(is_other).or_else(|| owners.get(&unspecified).filter(is_other)).or_else(|| {
-        // If `address` is unspecified itself, it includes the addresses that other Gateways own.
-        let has_same_port = |owned: &BindAddress| {
-            (owned.socket.is_ipv4(), owned.socket.port(), owned.transport)
-                == (socket.is_ipv4(), socket.port(), transport)
-        };
-        let mut owners_of_port =
-            owners.iter().filter(|(owned, _)| address == unspecified && has_same_port(owned)).map(|(_, owner)| owner);
-        owners_of_port.find(is_other)
-    })
 }
 
 /// Plans everything about a Gateway that does not depend on routes. `None` if this controller does not serve its class;
@@ -173,7 +170,7 @@ pub(super) fn plan(
     let (mut listeners, certificates) = listener::plan_all(cx.store, secrets, gateway, &|transport, port| {
         let port = assigned.ports.bound_port(port)?;
         let owner_at =
-            |address: &IpAddr| other_owner(owners, BindAddress::new(transport, *address, port), &gateway.meta.key);
+            |address: &IpAddr| owners.other_owner(BindAddress::new(transport, *address, port), &gateway.meta.key);
         assigned
             .bind_addresses
             .iter()
@@ -243,21 +240,21 @@ fn programmed_condition(is_rejected: bool, assigned: &AssignedAddresses, listene
 }
 
 impl GatewayPlan {
-    /// Whether routes can ignore the difference to another plan, for example a renewed certificate.
-    pub(super) fn is_equivalent_for_routes(&self, other: &GatewayPlan) -> bool {
-        let GatewayPlan {
-            key,
-            generation,
-            controller,
-            listeners,
-            certificates: _,
-            bind_addresses: bind,
-            reported_addresses: reported,
-            conditions,
-        } = self;
-        (key, generation, controller) == (&other.key, &other.generation, &other.controller)
-            && (listeners, bind, reported) == (&other.listeners, &other.bind_addresses, &other.reported_addresses)
-            && *conditions == other.conditions
+    /// What routes can see of the difference to another plan. They see no certificates, addresses or conditions.
+    pub(super) fn difference_for_routes(&self, other: &GatewayPlan) -> RouteDifference {
+        let seen_by_all = |plan: &GatewayPlan| -> Vec<_> {
+            let listeners = plan.listeners.iter();
+            listeners
+                .map(|listener| (listener.id.clone(), listener.port, listener.hostname.clone(), listener.secure))
+                .collect()
+        };
+        if self.controller != other.controller || seen_by_all(self) != seen_by_all(other) {
+            return RouteDifference::All;
+        }
+        let admission = |listener: &ListenerPlan| (listener.supported_kinds.clone(), listener.namespaces.clone());
+        let listeners = self.listeners.iter().zip(&other.listeners);
+        let differing = listeners.filter(|(listener, other)| admission(listener) != admission(other));
+        RouteDifference::Listeners(differing.map(|(listener, _)| listener.id.name.clone()).collect())
     }
 
     /// Every address at which a listener is reachable.
@@ -267,6 +264,13 @@ impl GatewayPlan {
             let bound = self.bound_sockets(listener);
             let reported = reported.clone().into_iter();
             bound.into_iter().chain(reported.map(|ip| BindAddress::new(listener.transport(), ip, listener.port)))
+        })
+    }
+
+    /// Whether a listener wants one of these ports, whether it got it or not.
+    pub(super) fn wants_port_of(&self, ports: &BTreeSet<FamilyPort>) -> bool {
+        self.listeners.iter().any(|listener| {
+            self.bound_sockets(listener).into_iter().any(|address| ports.contains(&FamilyPort::from(address)))
         })
     }
 

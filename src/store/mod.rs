@@ -15,6 +15,8 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+#[cfg(test)]
+pub(crate) use dependency_index::VISITED as VISITED_DEPENDENTS;
 pub use dependency_index::{Dependency, DependencyIndex};
 pub use object::{AnyObject, MalformedObject, UnparseablePolicy};
 pub use table::ObjectTable;

@@ -319,9 +319,9 @@ impl CompilerHarness {
 
     fn compile(&mut self, mut changes: Changes) -> usize {
         let TestInputs { addresses, controllers, .. } = &mut self.inputs;
-        if addresses.assign(&self.provider, &self.address_state, addressable_gateways(&self.store, controllers)) {
-            changes.extend(self.store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
-        }
+        let gateways = addressable_gateways(&self.store, controllers);
+        let readdressed = addresses.assign(&self.provider, &self.address_state, gateways);
+        changes.extend(readdressed.into_iter().map(|key| ObjectId::new(Kind::Gateway, key)));
         let compiled = self.inputs.compile(&mut self.compiler, &self.store, &changes);
         self.endpoints.extend(compiled.endpoints);
         if let Some(used) = &compiled.used_upstreams {

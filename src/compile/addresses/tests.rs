@@ -251,8 +251,10 @@ fn gateway_gets_addresses_of_its_service() {
         state.gateway_services.extend(gateway_service.map(|service| (key.clone(), service)));
         let mut addresses = GatewayAddresses::default();
         let spec = spec(requested.clone());
-        let has_changed = addresses.assign(&AddressProvider::Services(kind), &state, [(&key, &spec)].into_iter());
-        assert!(has_changed, "the first assignment is a change");
+        let changed = addresses.assign(&AddressProvider::Services(kind), &state, [(&key, &spec)].into_iter());
+        assert_eq!(changed, BTreeSet::from([key.clone()]), "the first assignment is a change");
+        let changed = addresses.assign(&AddressProvider::Services(kind), &state, [(&key, &spec)].into_iter());
+        assert_eq!(changed, BTreeSet::new(), "nothing changed");
         let assigned = addresses.get(&key).unwrap();
         let bind = assigned.bind_addresses.iter().map(|address| match assigned.ports.bound_port(80) {
             Some(port) => format!("{address}:{port}"),

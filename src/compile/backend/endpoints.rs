@@ -1,6 +1,7 @@
 //! Builds the endpoints of an upstream, sorted, from its Service and EndpointSlices.
 
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::super::forbidden_addresses::ForbiddenAddresses;
@@ -70,6 +71,36 @@ fn configured_addresses(store: &Store, service: &Object<Service>, port: &Service
     } else {
         slice_endpoints(store, &service.meta.key, port)
     }
+}
+
+/// The Services with an endpoint at an IP address that is selected.
+pub(in crate::compile) fn services_with_address(
+    store: &Store,
+    is_selected: impl Fn(IpAddr) -> bool,
+) -> impl Iterator<Item = ObjectKey> {
+    let is_selected = Rc::new(is_selected);
+    let in_slice = Rc::clone(&is_selected);
+    let has_selected_text = move |text: &String| text.parse().is_ok_and(|ip| in_slice(ip));
+    let slices = store.endpoint_slices.values().filter(move |slice| {
+        slice.endpoints.iter().flatten().filter_map(|endpoint| endpoint.addresses.first()).any(&has_selected_text)
+    });
+    let of_slices = slices
+        .flat_map(|slice| store.services_referenced_by(&ObjectId::new(Kind::EndpointSlice, slice.meta.key.clone())));
+    // Other Services contain their addresses themselves.
+    let has_own_addresses = |service: &Object<Service>| {
+        service.meta.annotations.contains_key(ADDRESS_ANNOTATION)
+            || service.spec.kind.as_deref() == Some("ExternalName")
+    };
+    let services = store.services.values().filter(move |service| {
+        has_own_addresses(service)
+            && service
+                .spec
+                .ports
+                .iter()
+                .flat_map(|port| configured_addresses(store, service, port))
+                .any(|address| matches!(address, EndpointAddress::Ip(address) if is_selected(address.ip())))
+    });
+    of_slices.chain(services.map(|service| service.meta.key.clone()))
 }
 
 /// Notes on the endpoints of a Service. `via_cluster_ip`: whether all requests go to its ClusterIP instead.
@@ -219,8 +250,7 @@ fn slice_endpoints(store: &Store, service: &ObjectKey, port: &ServicePort) -> Ve
     let id = ObjectId::new(Kind::Service, service.clone());
     let slices: Vec<_> = store
         .dependency_index()
-        .dependents(&id)
-        .filter(|id| id.kind == Kind::EndpointSlice)
+        .dependents_of_kind(&id, Kind::EndpointSlice)
         .filter_map(|id| store.endpoint_slices.get(&id.key))
         .collect();
     let select = |is_selected: &dyn Fn(&Endpoint) -> bool| -> Vec<EndpointAddress> {
