@@ -233,6 +233,22 @@ async fn forbidden_kinds_are_named_with_the_missing_rule() {
     assert_eq!(site.installed.versions[&Kind::GrpcRoute], "v1");
 }
 
+/// A server that is starting may refuse the first requests. A replica that became ready then would serve no routes.
+#[tokio::test]
+async fn single_refusals_do_not_leave_out_a_kind() {
+    for code in [403, 404] {
+        let api = FakeApiServer::start().await;
+        api.serve(GATEWAY, "httproutes", true);
+        api.put("httproutes", route("a", "one.example"));
+        api.fail("httproutes", [InjectedFailure::Status(code, "not ready yet")]);
+        let mut site = WatchSite::start(&api).await;
+        while !site.complete {
+            site.next().await;
+        }
+        assert_eq!(site.routes(), ["a one.example"], "{code}");
+    }
+}
+
 /// Otherwise, a replica without configuration would become ready and replace one that serves.
 #[tokio::test]
 async fn replicas_without_permissions_are_not_complete() {

@@ -34,7 +34,7 @@ pub(super) struct ReferencedObjects {
 /// How far the fetches are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct ReferencedFetchProgress {
-    /// Whether no fetch is due: every wanted object that exists was fetched, or its last fetch failed.
+    /// Whether every wanted object that exists was fetched in some version, or its last fetch failed.
     is_settled: bool,
     /// Whether the API server has responded for every wanted object that exists: with the object, 403 or 404.
     is_complete: bool,
@@ -53,6 +53,9 @@ struct ReferencedState {
     /// The wanted objects that exist and for which the API server has returned neither a version nor 403 or 404.
     unfetched: BTreeSet<ObjectId>,
     unfetched_revision: u64,
+    /// The objects that are both due and unfetched. Compilations wait for them, but not for newer versions of fetched
+    /// objects: an object that changes all the time would delay every change of other objects.
+    awaited: BTreeSet<ObjectId>,
 }
 
 /// A fetched object, or a failed fetch.
@@ -98,9 +101,9 @@ impl ReferencedObjects {
         self.publish_and_wake(&state);
     }
 
-    /// Whether every wanted object that exists was fetched, or its last fetch failed.
+    /// Whether every wanted object that exists was fetched in some version, or its last fetch failed.
     pub(super) fn is_settled(&self) -> bool {
-        self.state.lock().due.is_empty()
+        self.state.lock().awaited.is_empty()
     }
 
     /// The wanted objects that exist, and whose content was not returned by `next` yet. An object for which the API
@@ -292,7 +295,7 @@ impl ReferencedObjects {
     /// Called with the lock held, so that the progress does not describe an earlier state.
     fn publish_progress(&self, state: &ReferencedState) {
         let progress = ReferencedFetchProgress {
-            is_settled: state.due.is_empty(),
+            is_settled: state.awaited.is_empty(),
             is_complete: state.unfetched.is_empty(),
             unfetched_revision: state.unfetched_revision,
         };
@@ -325,6 +328,7 @@ impl ReferencedState {
         let has_response = fetched.is_some_and(|fetched| fetched.received.is_some() || fetched.is_refused);
         let is_unfetched = version.is_some() && !has_response;
         set_membership(&mut self.due, id, is_due);
+        set_membership(&mut self.awaited, id, is_due && is_unfetched);
         if set_membership(&mut self.unfetched, id, is_unfetched) {
             self.unfetched_revision += 1;
         }
@@ -480,5 +484,9 @@ mod tests {
         assert_eq!(objects.unfetched(&before).0, before, "the store does not have it yet");
         collector.next().await;
         assert!(objects.unfetched(&before).0.is_empty());
+
+        sink.applied((id.key.clone(), Arc::from("2")));
+        let is_due = objects.state.lock().due.contains(&id);
+        assert!(is_due && objects.is_settled(), "no compilation waits for the next version");
     }
 }

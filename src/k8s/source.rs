@@ -82,8 +82,8 @@ impl ApiServerSource {
         self.collector.next().await
     }
 
-    /// Sets the Secrets and ConfigMaps that objects refer to. Returns whether each of them that exists was fetched, or
-    /// its fetch failed. The others come with a later delivery.
+    /// Sets the Secrets and ConfigMaps that objects refer to. Returns whether each of them that exists was fetched
+    /// in some version, or its last fetch failed. The others come with a later delivery.
     pub fn set_referenced(&self, wanted: BTreeSet<ObjectId>) -> bool {
         self.referenced.set_wanted(wanted);
         self.referenced.is_settled()
