@@ -289,7 +289,9 @@ mod tests {
         };
         let this_class = ObjectId::new(Kind::GatewayClass, ObjectKey::cluster("portico"));
         assert_eq!(after(vec![class("portico", OURS), gateway("web", "portico", json!({}))], vec![]), (1, 0));
-        assert_eq!(after(vec![], vec![this_class]), (0, 0));
+        assert_eq!(after(vec![], vec![this_class]), (1, 0), "the Gateway is served as before");
+        assert_eq!(after(vec![gateway("new", "portico", json!({}))], vec![]), (1, 0), "it never had the class");
+        assert_eq!(after(vec![], vec![id("new")]), (1, 0));
         assert_eq!(after(vec![class("portico", OURS)], vec![]), (1, 0));
         assert_eq!(after(vec![class("portico", "example.com/other")], vec![]), (0, 1));
     }

@@ -63,8 +63,7 @@ pub(super) fn gateways_by_age<'a>(store: &'a Store, controllers: &[String]) -> V
         .gateways
         .values()
         .filter(|gateway| {
-            let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name));
-            class.is_some_and(|class| controllers.contains(&class.spec.controller_name))
+            store.class_of(gateway).is_some_and(|class| controllers.contains(&class.spec.controller_name))
         })
         .collect();
     gateways.sort_by(|a, b| (a.meta.created, &a.meta.key).cmp(&(b.meta.created, &b.meta.key)));
@@ -82,8 +81,8 @@ pub(super) enum ClassState {
     Rejected,
 }
 
-pub(super) fn class_state(cx: CompileContext<'_>, name: &str) -> ClassState {
-    match cx.store.gateway_classes.get(&ObjectKey::cluster(name)) {
+pub(super) fn class_state(cx: CompileContext<'_>, gateway: &Object<Gateway>) -> ClassState {
+    match cx.store.class_of(gateway) {
         None => ClassState::Missing,
         Some(class) => state_of_class(cx.inputs, class),
     }
@@ -99,9 +98,8 @@ fn state_of_class(inputs: &CompileInputs<'_>, class: &GatewayClass) -> ClassStat
     }
 }
 
-fn controller_of_class(store: &Store, class: &str) -> Arc<str> {
-    let class = store.gateway_classes.get(&ObjectKey::cluster(class));
-    class.map_or("", |class| class.spec.controller_name.as_str()).into()
+fn controller_of_class(store: &Store, gateway: &Object<Gateway>) -> Arc<str> {
+    store.class_of(gateway).map_or("", |class| class.spec.controller_name.as_str()).into()
 }
 
 /// The verdict on a GatewayClass; without conditions if it belongs to another controller.
@@ -134,7 +132,7 @@ pub(super) fn port_owners(cx: CompileContext<'_>) -> PortOwners {
     let mut owners = PortOwners::default();
     for gateway in gateways_by_age(cx.store, cx.inputs.controllers) {
         let Some(assigned) = cx.inputs.addresses.get(&gateway.meta.key) else { continue };
-        let class = class_state(cx, &gateway.spec.gateway_class_name);
+        let class = class_state(cx, gateway);
         if rejection(gateway, class, &assigned.unsupported).is_some() {
             continue;
         }
@@ -158,7 +156,7 @@ pub(super) fn plan(
     secrets: &mut SecretCache,
     gateway: &Object<Gateway>,
 ) -> Option<GatewayPlan> {
-    let class = class_state(cx, &gateway.spec.gateway_class_name);
+    let class = class_state(cx, gateway);
     if matches!(class, ClassState::Missing | ClassState::Foreign) {
         return None;
     }
@@ -192,6 +190,7 @@ pub(super) fn plan(
     }
 
     let mut remarks = remarks_on_ignored_fields(gateway);
+    remarks.extend(deleted_class_remark(cx, gateway));
     remarks.extend(assigned.notes.iter().cloned());
     let rejected_count = listeners.iter().filter(|listener| !listener.accepted()).count();
     let with_rejected_listeners = |code: Code, remarks: Vec<Diagnostic>| {
@@ -213,7 +212,7 @@ pub(super) fn plan(
     Some(GatewayPlan {
         key: gateway.meta.key.clone(),
         generation: gateway.meta.generation,
-        controller: controller_of_class(cx.store, &gateway.spec.gateway_class_name),
+        controller: controller_of_class(cx.store, gateway),
         bind_addresses: if can_bind { assigned.bind_addresses.clone() } else { Vec::new() },
         reported_addresses: if can_bind { assigned.reported_addresses.clone() } else { Vec::new() },
         conditions: vec![accepted, programmed],
@@ -307,7 +306,7 @@ impl GatewayPlan {
 pub(super) fn foreign_verdict(cx: CompileContext<'_>, gateway: &Object<Gateway>) -> Verdict {
     let name = &gateway.spec.gateway_class_name;
     let (field, class) = ("spec.gatewayClassName", format!("GatewayClass {name}"));
-    let note = match class_state(cx, name) {
+    let note = match class_state(cx, gateway) {
         ClassState::Missing => {
             let controllers = cx.inputs.controllers.join(" or ");
             Diagnostic::not_found(
@@ -341,6 +340,19 @@ pub(super) fn rejection(gateway: &Object<Gateway>, class: ClassState, unsupporte
         return Some(Condition::new(Code::GatewayInvalidParameters, vec![problem]));
     }
     (!unsupported.is_empty()).then(|| Condition::new(Code::GatewayUnsupportedAddress, unsupported.to_vec()))
+}
+
+/// A remark on a Gateway whose class was deleted, and which is served as before.
+fn deleted_class_remark(cx: CompileContext<'_>, gateway: &Object<Gateway>) -> Option<Diagnostic> {
+    let name = &gateway.spec.gateway_class_name;
+    let is_deleted = !cx.store.gateway_classes.contains_key(&ObjectKey::cluster(name));
+    is_deleted.then(|| {
+        let message =
+            format!("GatewayClass {name} was deleted; until it exists again, the Gateway is served as before");
+        let remedy =
+            format!("create it with controllerName {}, or delete the Gateway", controller_of_class(cx.store, gateway));
+        Diagnostic::error("spec.gatewayClassName", message, remedy)
+    })
 }
 
 /// Remarks on valid fields that have no effect, so that users do not rely on them.

@@ -21,6 +21,7 @@ pub use dependency_index::{Dependency, DependencyIndex};
 pub use object::{AnyObject, MalformedObject, UnparseablePolicy};
 pub use table::ObjectTable;
 
+use crate::api::gateway::{Gateway, GatewayClass};
 use crate::api::kind::for_each_served_kind;
 use crate::api::{self, Kind, Meta, Object, ObjectId, ObjectKey, Resource};
 
@@ -45,6 +46,9 @@ macro_rules! store {
             pub unparseable_policies: BTreeMap<ObjectKey, Arc<UnparseablePolicy>>,
             /// The metadata of objects whose kinds are validated but not served.
             pub unserved: BTreeMap<ObjectId, Arc<Meta>>,
+            /// The class of each Gateway whose GatewayClass was deleted while the Gateway existed. Deleting a class, for
+            /// example to replace it, must not interrupt the traffic of its Gateways.
+            pub deleted_classes: BTreeMap<ObjectKey, Arc<Object<api::gateway::GatewayClass>>>,
             /// Secrets and ConfigMaps that exist, but whose content was not fetched yet.
             unfetched: BTreeSet<ObjectId>,
             index: DependencyIndex,
@@ -143,6 +147,7 @@ impl Store {
         let mut changes = Changes::new();
         for id in batch.removes {
             let before = self.dependencies(&id);
+            self.keep_deleted_class(&id);
             if self.remove(&id) {
                 self.index.remove(&id, &before);
                 changes.insert(id);
@@ -157,10 +162,36 @@ impl Store {
                 changes.insert(id);
             }
         }
+        if !self.deleted_classes.is_empty() {
+            self.drop_outdated_classes();
+        }
         if changes.len() > self.len() / 2 {
             self.compact();
         }
         changes
+    }
+
+    /// The class of a Gateway: the existing one, or the one that was deleted while the Gateway existed.
+    pub fn class_of(&self, gateway: &Object<Gateway>) -> Option<&Arc<Object<GatewayClass>>> {
+        let existing = self.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name));
+        existing.or_else(|| self.deleted_classes.get(&gateway.meta.key))
+    }
+
+    /// Keeps a GatewayClass that is about to be deleted for its Gateways.
+    fn keep_deleted_class(&mut self, id: &ObjectId) {
+        let Some(class) = self.gateway_classes.get(&id.key).filter(|_| id.kind == Kind::GatewayClass) else { return };
+        let gateways = self.index.dependents_of_kind(id, Kind::Gateway);
+        self.deleted_classes.extend(gateways.map(|gateway| (gateway.key.clone(), class.clone())));
+    }
+
+    /// Drops deleted classes that exist again, and those of Gateways that were deleted or have another class.
+    fn drop_outdated_classes(&mut self) {
+        let Store { deleted_classes, gateway_classes, gateways, .. } = self;
+        deleted_classes.retain(|key, class| {
+            let name = &class.meta.key.name;
+            !gateway_classes.contains_key(&class.meta.key)
+                && gateways.get(key).is_some_and(|gateway| *gateway.spec.gateway_class_name == **name)
+        });
     }
 
     /// The Secrets and ConfigMaps that exist, but whose content was not fetched yet.
@@ -272,6 +303,37 @@ mod tests {
         store.apply(Batch { upserts: vec![], removes: vec![id(Kind::KongConsumer, "ann")] });
         assert_eq!(dependents(&store, "new"), [""; 0]);
         assert_eq!(store.dependency_index().referenced(Kind::Secret).count(), 0);
+    }
+
+    #[test]
+    fn gateways_keep_a_deleted_class_until_it_exists_again() {
+        let class = |controller: &str| {
+            let object = json!({"metadata": {"name": "c"}, "spec": {"controllerName": controller}});
+            AnyObject::parse(Kind::GatewayClass, object).unwrap()
+        };
+        let gateway = |name: &str, class: &str| {
+            let object = json!({"metadata": {"namespace": "a", "name": name},
+                "spec": {"gatewayClassName": class, "listeners": []}});
+            AnyObject::parse(Kind::Gateway, object).unwrap()
+        };
+        let controller = |store: &Store, name: &str| {
+            let gateway = &store.gateways[&ObjectKey::new("a", name)];
+            store.class_of(gateway).map(|class| class.spec.controller_name.clone())
+        };
+        let mut store = Store::default();
+        let apply = |store: &mut Store, upserts, removes| drop(store.apply(Batch { upserts, removes }));
+        apply(&mut store, vec![class("x/y"), gateway("old", "c"), gateway("moved", "c")], vec![]);
+        apply(&mut store, vec![], vec![class("x/y").id()]);
+        assert_eq!(controller(&store, "old").as_deref(), Some("x/y"));
+        apply(&mut store, vec![gateway("new", "c"), gateway("moved", "other")], vec![]);
+        assert_eq!(controller(&store, "new"), None, "it never had the class");
+        assert_eq!(controller(&store, "moved"), None, "it has another class");
+        apply(&mut store, vec![class("foreign/z")], vec![]);
+        assert_eq!(controller(&store, "old").as_deref(), Some("foreign/z"));
+        apply(&mut store, vec![], vec![class("foreign/z").id()]);
+        apply(&mut store, vec![], vec![gateway("old", "c").id()]);
+        let kept: Vec<_> = store.deleted_classes.keys().map(|key| key.name.to_string()).collect();
+        assert_eq!(kept, ["new"]);
     }
 
     #[test]

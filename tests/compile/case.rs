@@ -312,6 +312,8 @@ impl CompilerHarness {
             ..TestInputs::new(portico::plugins::REGISTRY)
         };
         fresh.store.apply(Batch { upserts: self.store.objects().collect(), removes: vec![] });
+        // What the store remembers of deleted objects is a part of its state.
+        fresh.store.deleted_classes = self.store.deleted_classes.clone();
         let everything = fresh.store.everything();
         fresh.compile(everything);
         fresh

@@ -11,7 +11,7 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::api::gateway::{Gateway, HttpRoute, LocalObjectReference};
+use crate::api::gateway::{HttpRoute, LocalObjectReference};
 use crate::api::kind::{GATEWAY_GROUP, KONG_GROUP};
 use crate::api::kong::annotations::{PLUGINS, list};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
@@ -383,8 +383,7 @@ fn is_served_route(cx: CompileContext<'_>, route: &Object<HttpRoute>) -> bool {
 
 /// Whether a Gateway exists and belongs to one of this process's controllers.
 pub(super) fn is_served_gateway(cx: CompileContext<'_>, gateway: &ObjectKey) -> bool {
-    let class = |gateway: &Object<Gateway>| ObjectKey::cluster(&gateway.spec.gateway_class_name);
-    let class = cx.store.gateways.get(gateway).and_then(|gateway| cx.store.gateway_classes.get(&class(gateway)));
+    let class = cx.store.gateways.get(gateway).and_then(|gateway| cx.store.class_of(gateway));
     class.is_some_and(|class| cx.inputs.controllers.contains(&class.spec.controller_name))
 }
 
