@@ -101,7 +101,7 @@ const LAYERS: &[Row] = &[
     (
         "app",
         &[
-            "certificate_metrics change_meters crds file_descriptors fingerprint_cache host_addresses ingress \
+            "certificate_metrics change_meters crds endpoint_names file_descriptors fingerprint_cache host_addresses ingress \
          kong_metrics problem_counts queue_meters source_overlap watch_meters",
             "addressing data_plane state_meters",
             "control",
@@ -117,7 +117,7 @@ const LAYERS: &[Row] = &[
         &[
             "addresses affected annotation_reader classes cors hostname label_selector listener_protocol matches \
          missing_object port_owners reference_grants retry upstream_usage verdict",
-            "certificates context ingress_class listener_conflicts listener_overlaps testing",
+            "certificates context ingress_class needed_references listener_conflicts listener_overlaps testing",
             "listener",
             "gateway",
             "attachment forbidden_addresses served_gateways",
@@ -203,7 +203,7 @@ const LAYERS: &[Row] = &[
         ],
     ),
     ("status", &["features json merge notices", "event_queue installed", "queue", "event_writer status_writer"]),
-    ("store", &["dependencies dependency_index object objects_to_fetch table"]),
+    ("store", &["dependencies dependency_index object table"]),
     (
         "upstream",
         &[

@@ -484,7 +484,7 @@ async fn failed_fetches_of_secrets_are_retried() {
     site.wait_until("everything is listed", |site| site.complete).await;
     api.fail("secrets", [InjectedFailure::Status(500, "etcdserver: request timed out")]);
     let wanted = BTreeSet::from([ObjectId::new(Kind::Secret, ObjectKey::new("default", "used"))]);
-    assert!(!site.source.set_referenced(wanted.clone()), "it exists and is not fetched");
+    assert!(!site.set_referenced(wanted.clone()), "it exists and is not fetched");
     tokio::time::timeout(Duration::from_secs(20), site.source.wait_until_fetched(false))
         .await
         .expect("it was attempted once");

@@ -148,7 +148,7 @@ impl ClusterSource {
     /// fetched does not block others. The first compilation waits longer and also for failed fetches, because a Pod
     /// that serves without certificates and credentials must not replace one that has them.
     pub(super) fn may_compile(&mut self, control: &mut Control) -> bool {
-        let settled = self.source.set_referenced(control.wanted_objects());
+        let settled = self.source.change_referenced(&control.take_reference_changes());
         let (unfetched, revision) = self.source.unfetched(control.store.unfetched());
         self.unfetched_revision = revision;
         control.set_unfetched(unfetched);

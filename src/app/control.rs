@@ -7,13 +7,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::addressing::GatewayAddressing;
+use super::endpoint_names::{EndpointNameChanges, EndpointNames};
 use super::ingress::IngressConfig;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
 use crate::compile::verdict::{Verdict, Verdicts};
 use crate::compile::{self, CompileContext, CompileInputs, Compiler, RouteKind};
 use crate::diagnostic::Diagnostic;
-use crate::k8s::InstalledApis;
+use crate::k8s::{InstalledApis, ReferenceChanges};
 use crate::plugin_api::PluginFactory;
 use crate::snapshot::{BindAddress, Snapshot};
 use crate::status::{self, BindOutcome};
@@ -34,6 +35,10 @@ pub(super) struct Control {
     /// Class and settings of Ingresses, consumers and other Kong resources.
     ingresses: IngressConfig,
     snapshots: Arc<ArcSwap<Snapshot>>,
+    /// The Secrets and ConfigMaps whose content is needed; it is fetched only on demand.
+    needed_references: BTreeSet<ObjectId>,
+    /// The host names in endpoints.
+    endpoint_names: EndpointNames,
     /// Bind result of each address in the snapshot.
     binds: BTreeMap<BindAddress, BindOutcome>,
     /// Verdicts of the compiler, merged with `binds` and `installed`.
@@ -85,6 +90,8 @@ impl Control {
             plugin_factory,
             ingresses,
             snapshots,
+            needed_references: BTreeSet::new(),
+            endpoint_names: EndpointNames::default(),
             binds: BTreeMap::new(),
             verdicts: Verdicts::new(),
             installed: None,
@@ -135,7 +142,9 @@ impl Control {
 
         // Endpoints are set before the snapshot is published, so that new routes never lack them.
         for (key, endpoints) in compiled.endpoints {
-            self.upstreams.upstream(&key).set_endpoints(endpoints);
+            let upstream = self.upstreams.upstream(&key);
+            upstream.set_endpoints(endpoints);
+            self.endpoint_names.set(&key, upstream);
         }
         let swapped = !Arc::ptr_eq(&compiled.snapshot, &self.snapshots.load());
         if swapped {
@@ -144,11 +153,17 @@ impl Control {
         // Unused upstreams are dropped after that, because requests use them until then.
         if let Some(used) = &compiled.used_upstreams {
             self.upstreams.retain(used);
+            self.endpoint_names.retain(used);
         }
         for id in compiled.verdicts_changed {
             self.update_verdict(id);
         }
         ApplySummary { changes: count, named_objects, relevant_objects, swapped, routers_built: compiled.routers_built }
+    }
+
+    /// The host names in endpoints that changed since the last call.
+    pub(super) fn take_endpoint_name_changes(&mut self) -> EndpointNameChanges {
+        self.endpoint_names.take_changes()
     }
 
     /// Assigns addresses to Gateways as far as they are known, and publishes the Services they need.
@@ -179,12 +194,23 @@ impl Control {
         &self.binds
     }
 
-    /// The Secrets and ConfigMaps whose content is needed; it is fetched only on demand.
-    pub(super) fn wanted_objects(&self) -> BTreeSet<ObjectId> {
+    /// The Secrets and ConfigMaps whose content is needed since the last call, or no longer needed.
+    pub(super) fn take_reference_changes(&mut self) -> ReferenceChanges {
         let IngressConfig { classes, settings } = &self.ingresses;
-        let mut wanted = self.store.objects_to_fetch(|meta, field| classes.serves_object(&self.store, meta, field));
-        wanted.extend(settings.default_secret.clone().map(|key| ObjectId::new(Kind::Secret, key)));
-        wanted
+        let mut candidates = self.store.take_changed_references();
+        // No object refers to the default certificate.
+        let default_secret = settings.default_secret.clone().map(|key| ObjectId::new(Kind::Secret, key));
+        candidates.extend(default_secret.clone().filter(|id| !self.needed_references.contains(id)));
+        let mut changes = ReferenceChanges::default();
+        for id in candidates {
+            let is_needed = default_secret.as_ref() == Some(&id) || compile::is_needed(&self.store, classes, &id);
+            if is_needed && self.needed_references.insert(id.clone()) {
+                changes.added.insert(id);
+            } else if !is_needed && self.needed_references.remove(&id) {
+                changes.removed.insert(id);
+            }
+        }
+        changes
     }
 
     /// Sets the Secrets and ConfigMaps that exist, but whose content was not fetched yet.
@@ -327,7 +353,7 @@ mod tests {
     use super::*;
     use crate::api::ObjectKey;
     use crate::args::AddressSource;
-    use crate::store::AnyObject;
+    use crate::store::{AnyObject, VISITED_DEPENDENTS};
 
     #[test]
     fn plugins_are_found_by_their_names() {
@@ -338,6 +364,42 @@ mod tests {
             assert_eq!(plugin_id(&object_name(&id)), Some(id));
         }
         assert_eq!(plugin_id("portico"), None);
+    }
+
+    /// Most events of a cluster are about objects that refer to nothing that is fetched.
+    #[test]
+    fn needed_references_follow_changes_only() {
+        let gateways = GatewayOptions {
+            controller_names: Vec::new(),
+            addresses: AddressSource::Services(crate::api::core::ServiceType::ClusterIp),
+        };
+        let ingress = |index: usize, secret: &str| {
+            let spec = json!({"ingressClassName": "portico", "tls": [{"secretName": secret}]});
+            let metadata = json!({"namespace": "ns", "name": format!("i{index}")});
+            AnyObject::parse(Kind::Ingress, json!({"metadata": metadata, "spec": spec})).unwrap()
+        };
+        let factory = PluginFactory::offline(crate::plugins::REGISTRY);
+        let mut ingresses = IngressConfig::default();
+        ingresses.settings.default_secret = Some(ObjectKey::new("ns", "default"));
+        let mut control = Control::new(gateways, Arc::default(), factory, ingresses, Arc::default());
+        let upserts = (0..100).map(|index| ingress(index, &format!("s{index}"))).collect();
+        control.stage(Batch { upserts, removes: vec![] });
+        assert_eq!(control.take_reference_changes().added.len(), 101, "one for each Ingress, and the default one");
+        let names = |ids: &BTreeSet<ObjectId>| ids.iter().map(|id| id.key.name.to_string()).collect::<Vec<_>>();
+        let slice = json!({"metadata": {"namespace": "ns", "name": "x"}, "addressType": "IPv4", "endpoints": []});
+        let slice = AnyObject::parse(Kind::EndpointSlice, slice).unwrap();
+        for (object, added, removed, visited) in
+            [(slice, &[][..], &[][..], 0), (ingress(7, "new"), &["new"][..], &["s7"][..], 1)]
+        {
+            let before = VISITED_DEPENDENTS.get();
+            control.stage(Batch { upserts: vec![object], removes: vec![] });
+            let changes = control.take_reference_changes();
+            assert_eq!(
+                (names(&changes.added), names(&changes.removed)),
+                (added.iter().map(ToString::to_string).collect(), removed.iter().map(ToString::to_string).collect())
+            );
+            assert_eq!(VISITED_DEPENDENTS.get() - before, visited, "{added:?}");
+        }
     }
 
     #[test]

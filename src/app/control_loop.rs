@@ -16,6 +16,7 @@ use super::change_meters::ChangeMeters;
 use super::cluster::ClusterSource;
 use super::control::{ApplySummary, Control, VerdictChanges};
 use super::diagnostic_meters::DiagnosticMeters;
+use super::endpoint_names::EndpointNameChanges;
 use super::gateway_services::GatewayServicesHandle;
 use super::plugin_services::{PluginDiagnostics, ServiceLookup};
 use super::source_overlap::SourceOverlap;
@@ -29,7 +30,6 @@ use crate::ready::ReadyGuard;
 use crate::schema::Channel;
 use crate::snapshot::Snapshot;
 use crate::status::BindOutcome;
-use crate::upstream::UpstreamRegistry;
 use crate::upstream::dns::DnsFollower;
 
 /// State that only the control loop writes.
@@ -52,7 +52,6 @@ pub(super) struct ControlLoop {
     pub(super) dns: DnsFollower,
     /// Errors reported by running plugins.
     pub(super) plugin_diagnostics: Arc<PluginDiagnostics>,
-    pub(super) upstreams: Arc<UpstreamRegistry>,
     pub(super) snapshots: Arc<ArcSwap<Snapshot>>,
     pub(super) meters: ChangeMeters,
     pub(super) diagnostic_meters: DiagnosticMeters,
@@ -247,9 +246,10 @@ impl ControlLoop {
 
     /// Resolves the current host names of endpoints. Known addresses are also set on upstreams that newly use a name.
     fn resolve_endpoint_names(&mut self) {
-        let upstreams = self.upstreams.all();
-        let names: BTreeSet<Arc<str>> = upstreams.iter().flat_map(|upstream| upstream.names()).collect();
-        self.dns.follow(&names);
+        let EndpointNameChanges { names, upstreams } = self.control.take_endpoint_name_changes();
+        if let Some(names) = names {
+            self.dns.follow(&names);
+        }
         for upstream in upstreams {
             for name in upstream.names() {
                 if let Some(addresses) = self.dns.addresses(&name) {

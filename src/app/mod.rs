@@ -19,6 +19,7 @@ mod control_loop;
 mod crds;
 mod data_plane;
 mod diagnostic_meters;
+mod endpoint_names;
 mod file_descriptors;
 mod fingerprint_cache;
 mod gateway_services;

@@ -120,7 +120,6 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
         gateway_services,
         dns,
         plugin_diagnostics,
-        upstreams: data_plane.upstreams.clone(),
         snapshots: data_plane.snapshots.clone(),
         meters,
         diagnostic_meters,

@@ -31,6 +31,13 @@ pub(super) struct ReferencedObjects {
     progress: watch::Sender<ReferencedFetchProgress>,
 }
 
+/// Secrets and ConfigMaps to which objects begin or cease to refer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReferenceChanges {
+    pub added: BTreeSet<ObjectId>,
+    pub removed: BTreeSet<ObjectId>,
+}
+
 /// How far the fetches are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct ReferencedFetchProgress {
@@ -84,19 +91,23 @@ impl ReferencedObjects {
         Arc::new(ReferencedObjects { collector, state: Mutex::default(), changed, progress })
     }
 
-    /// Sets the objects to fetch. Fetched objects that are no longer wanted are dropped.
-    pub(super) fn set_wanted(&self, wanted: BTreeSet<ObjectId>) {
-        let mut state = self.state.lock();
-        if state.wanted == wanted {
+    /// Changes the objects to fetch. Fetched objects that are no longer wanted are dropped.
+    pub(super) fn change_wanted(&self, changes: &ReferenceChanges) {
+        let ReferenceChanges { added, removed } = changes;
+        if added.is_empty() && removed.is_empty() {
             return;
         }
-        let before = std::mem::replace(&mut state.wanted, wanted);
-        let changed: Vec<_> = before.symmetric_difference(&state.wanted).cloned().collect();
-        for id in changed {
-            if !state.wanted.contains(&id) && state.fetched.remove(&id).is_some() {
+        let mut state = self.state.lock();
+        for id in removed {
+            state.wanted.remove(id);
+            if state.fetched.remove(id).is_some() {
                 self.collector.deleted(&cluster_wide(id.kind), &id.key);
             }
-            state.update(&id);
+            state.update(id);
+        }
+        for id in added {
+            state.wanted.insert(id.clone());
+            state.update(id);
         }
         self.publish_and_wake(&state);
     }
@@ -419,6 +430,10 @@ mod tests {
 
     use super::*;
 
+    fn wants(id: &ObjectId) -> ReferenceChanges {
+        ReferenceChanges { added: BTreeSet::from([id.clone()]), ..ReferenceChanges::default() }
+    }
+
     #[tokio::test]
     async fn objects_deleted_during_the_fetch_are_not_kept() {
         let key = ObjectKey::new("ns", "tls");
@@ -428,7 +443,7 @@ mod tests {
             let objects = ReferencedObjects::new(collector.clone());
             let sink = Arc::new(ReferencedSink { objects: objects.clone(), scope: cluster_wide(Kind::Secret) });
             sink.listed(vec![(key.clone(), Arc::from("1"))]);
-            objects.set_wanted(BTreeSet::from([id.clone()]));
+            objects.change_wanted(&wants(&id));
             let (metadata_sink, deleted_key) = (sink.clone(), key.clone());
             let server = tower::service_fn(move |_: http::Request<kube::client::Body>| {
                 if deleted {
@@ -452,7 +467,7 @@ mod tests {
         for (status, is_unfetched) in [(500, true), (429, true), (403, false), (404, false)] {
             let objects = ReferencedObjects::new(Arc::new(DeliveryCollector::default()));
             let sink = ReferencedSink { objects: objects.clone(), scope: cluster_wide(Kind::Secret) };
-            objects.set_wanted(BTreeSet::from([id.clone()]));
+            objects.change_wanted(&wants(&id));
             assert!(objects.unfetched(&BTreeSet::new()).0.is_empty(), "it does not exist");
             sink.listed(vec![(key.clone(), Arc::from("1"))]);
             assert_eq!(objects.unfetched(&BTreeSet::new()).0, BTreeSet::from([id.clone()]));
@@ -476,7 +491,7 @@ mod tests {
         let collector = Arc::new(DeliveryCollector::default());
         let objects = ReferencedObjects::new(collector.clone());
         let sink = ReferencedSink { objects: objects.clone(), scope: cluster_wide(Kind::Secret) };
-        objects.set_wanted(BTreeSet::from([id.clone()]));
+        objects.change_wanted(&wants(&id));
         sink.listed(vec![(key, Arc::from("1"))]);
         let (before, _) = objects.unfetched(&BTreeSet::new());
         let secret = json!({"metadata": {"namespace": "ns", "name": "tls", "resourceVersion": "1"}});

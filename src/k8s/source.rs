@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use super::client::{Access, ApiConnection};
 use super::collect::DeliveryCollector;
 use super::delivery::Delivery;
-use super::referenced::ReferencedObjects;
+use super::referenced::{ReferenceChanges, ReferencedObjects};
 use super::supervisor::{Supervisor, SupervisorParts};
 use super::watch_health::WatchHealth;
 use crate::api::{Kind, ObjectId};
@@ -82,10 +82,10 @@ impl ApiServerSource {
         self.collector.next().await
     }
 
-    /// Sets the Secrets and ConfigMaps that objects refer to. Returns whether each of them that exists was fetched
-    /// in some version, or its last fetch failed. The others come with a later delivery.
-    pub fn set_referenced(&self, wanted: BTreeSet<ObjectId>) -> bool {
-        self.referenced.set_wanted(wanted);
+    /// Changes which Secrets and ConfigMaps are wanted, because objects refer to them. Returns whether each of them
+    /// that exists was fetched in some version, or its last fetch failed. The others come with a later delivery.
+    pub fn change_referenced(&self, changes: &ReferenceChanges) -> bool {
+        self.referenced.change_wanted(changes);
         self.referenced.is_settled()
     }
 

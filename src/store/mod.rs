@@ -9,7 +9,6 @@
 mod dependencies;
 mod dependency_index;
 mod object;
-mod objects_to_fetch;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,11 +45,13 @@ macro_rules! store {
             pub unparseable_policies: BTreeMap<ObjectKey, Arc<UnparseablePolicy>>,
             /// The metadata of objects whose kinds are validated but not served.
             pub unserved: BTreeMap<ObjectId, Arc<Meta>>,
-            /// The class of each Gateway whose GatewayClass was deleted while the Gateway existed. Deleting a class, for
-            /// example to replace it, must not interrupt the traffic of its Gateways.
+            /// The class of each Gateway whose GatewayClass was deleted while the Gateway existed. Deleting a class,
+            /// for example to replace it, must not interrupt the traffic of its Gateways.
             pub deleted_classes: BTreeMap<ObjectKey, Arc<Object<api::gateway::GatewayClass>>>,
             /// Secrets and ConfigMaps that exist, but whose content was not fetched yet.
             unfetched: BTreeSet<ObjectId>,
+            /// Secrets and ConfigMaps whose referrers changed, since the last `take_changed_references`.
+            changed_references: Changes,
             index: DependencyIndex,
         }
 
@@ -149,6 +150,7 @@ impl Store {
             let before = self.dependencies(&id);
             self.keep_deleted_class(&id);
             if self.remove(&id) {
+                self.record_references(&before);
                 self.index.remove(&id, &before);
                 changes.insert(id);
             }
@@ -157,10 +159,17 @@ impl Store {
             let id = object.id();
             let (before, after) = (self.dependencies(&id), dependencies::dependencies(&object));
             if self.insert(object) {
+                self.record_references(&before);
+                self.record_references(&after);
                 self.index.remove(&id, &before);
                 self.index.insert(&id, after);
                 changes.insert(id);
             }
+        }
+        // These decide whether objects that depend on them may use what they refer to.
+        for id in changes.iter().filter(|id| matches!(id.kind, Kind::IngressClass | Kind::ReferenceGrant)) {
+            let dependents: Vec<_> = self.index.dependents(id).cloned().collect();
+            dependents.iter().for_each(|dependent| self.record_references(&self.dependencies(dependent)));
         }
         if !self.deleted_classes.is_empty() {
             self.drop_outdated_classes();
@@ -192,6 +201,28 @@ impl Store {
             !gateway_classes.contains_key(&class.meta.key)
                 && gateways.get(key).is_some_and(|gateway| *gateway.spec.gateway_class_name == **name)
         });
+    }
+
+    /// Whether an object belongs to an IngressClass, and is served only if the class is.
+    pub fn has_class(&self, id: &ObjectId) -> bool {
+        self.dependencies(id).iter().any(|dependency| match dependency {
+            Dependency::DefaultClass => true,
+            Dependency::Object(target) => target.kind == Kind::IngressClass,
+            Dependency::GrantsIn(_) => false,
+        })
+    }
+
+    fn record_references(&mut self, dependencies: &[Dependency]) {
+        let objects = dependencies.iter().filter_map(|dependency| match dependency {
+            Dependency::Object(target) if target.kind.is_fetched_on_reference() => Some(target.clone()),
+            Dependency::Object(_) | Dependency::GrantsIn(_) | Dependency::DefaultClass => None,
+        });
+        self.changed_references.extend(objects);
+    }
+
+    /// The Secrets and ConfigMaps to which other objects refer than at the last call, or whose referrers changed.
+    pub fn take_changed_references(&mut self) -> Changes {
+        std::mem::take(&mut self.changed_references)
     }
 
     /// The Secrets and ConfigMaps that exist, but whose content was not fetched yet.
