@@ -211,6 +211,20 @@ mod tests {
         }
     }
 
+    /// As in Kubernetes, where an empty selector matches everything and an absent one nothing.
+    #[test]
+    fn listeners_without_a_selector_admit_no_route() {
+        for (selector, is_attached) in [(Value::Null, false), (json!({}), true)] {
+            let allowed = json!({"namespaces": {"from": "Selector", "selector": selector}});
+            let listener = json!({"name": "x", "port": 80, "protocol": "HTTP", "allowedRoutes": allowed});
+            let namespace = AnyObject::parse(Kind::Namespace, json!({"metadata": {"name": "a"}})).unwrap();
+            let route = object(Kind::HttpRoute, "r", &json!({"parentRefs": [{"name": "g"}]}));
+            let id = route.id();
+            let world = World::new(vec![namespace, gateway("g", json!([listener]), ""), route]);
+            assert_eq!(!world.compiler.routes[&id].attachments.is_empty(), is_attached, "{selector}");
+        }
+    }
+
     #[test]
     fn gateways_with_other_ports_are_not_planned() {
         let listeners = |port: u16| json!([{"name": "x", "port": port, "protocol": "HTTP"}]);
