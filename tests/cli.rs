@@ -95,7 +95,10 @@ fn usage_errors_name_the_fix_and_exit_with_2() {
         ("run --manifests x --client-header-timeout 0s", "a timeout must be longer than zero; write for example 10s"),
         ("run --manifests x --admin-listen 8101", "has no address; write 127.0.0.1:8101 for this machine only"),
         ("run --manifests x --gateway-address-pool 10.0.0.1/8", "write 10.0.0.0/8 for the network or 10.0.0.1 for"),
-        ("run --manifests x --gateway-controller-name kong", "write a domain and a path, for example"),
+        (
+            "run --manifests x --gateway-controller-name kong",
+            "write a domain and a path with at most 253 characters, for example",
+        ),
         ("run --manifests x --log-level inof", "`inof` is not a level; write error, warn, info, debug or trace"),
         ("run --manifests x --channel beta", "[possible values: standard, experimental]"),
         ("check", "<PATH>..."),

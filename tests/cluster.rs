@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use crate::fake_api_server::FakeApiServer;
+use crate::fake_api_server::{FakeApiServer, InjectedFailure};
 use crate::harness::client::get;
 use crate::harness::eventually;
 use crate::harness::objects::{GATEWAY, route};
@@ -269,4 +269,71 @@ async fn cluster_objects_take_precedence_over_files() {
     eventually("the route of the file is served", || (status("/good") == 200).then_some(()));
     assert_eq!(status("/good-of-cluster"), 404);
     program.stop().expect_success();
+}
+
+/// A Pod that became ready without a certificate would replace one that has it, and its status would say that the
+/// Secret does not exist.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_that_cannot_be_fetched_delay_readiness_and_statuses() {
+    let (site, api) = site_and_api().await;
+    create_objects(&site, &api);
+    api.serve("coordination.k8s.io/v1", "leases", true);
+    api.allow_writes();
+    api.put("gateways", https_gateway(&site));
+    let self_signed = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
+    api.put(
+        "secrets",
+        json!({
+            "metadata": {"namespace": "default", "name": "tls"}, "type": "kubernetes.io/tls",
+            "stringData": {"tls.crt": self_signed.cert.pem(), "tls.key": self_signed.signing_key.serialize_pem()},
+        }),
+    );
+    let failure = || InjectedFailure::Status(500, "etcdserver: request timed out");
+    api.fail("secrets/tls", vec![failure(); 10_000]);
+    let status_writes = |plural: &str| {
+        let requests = api.requests("/apis/gateway.networking.k8s.io/v1/");
+        let is_write = |path: &str| path.contains(plural) && path.ends_with("/status");
+        requests
+            .iter()
+            .filter(|request| is_write(&request.path))
+            .map(|request| request.body.clone())
+            .collect::<Vec<_>>()
+    };
+    {
+        let program = start_with_site_addresses(&site, &[]);
+        wait_for_log(&program, "Context fake");
+        eventually("readiness names the Secret", || {
+            let ready = get(&site.address_of("status"), "/readyz");
+            let is_named = ready.body.contains("[-] first snapshot, which needs the content of Secret default/tls\n");
+            (ready.status == 503 && is_named).then_some(())
+        });
+        assert!(status_writes("").is_empty(), "nothing was compiled");
+        api.clear_failures("secrets/tls");
+        eventually("a retry fetches it", || (get(&site.address_of("status"), "/readyz").status == 200).then_some(()));
+    }
+    api.fail("secrets/tls", vec![failure(); 10_000]);
+    let before = status_writes("gateways/good").len();
+    let program = start_with_site_addresses(&site, &["--startup-timeout", "10ms", "--log-format", "json"]);
+    wait_for_log(&program, "Serving without objects that could not be fetched within --startup-timeout");
+    wait_for_log(&program, "Secret default/tls exists, but its content was not fetched yet");
+    assert_eq!(get(&site.address_of("status"), "/readyz").status, 200);
+    api.put("httproutes", clustered_route("shop"));
+    eventually("other statuses are written", || (!status_writes("httproutes/shop").is_empty()).then_some(()));
+    assert_eq!(status_writes("gateways/good").len(), before, "it is unknown whether the certificate is valid");
+    api.clear_failures("secrets/tls");
+    eventually("the Gateway is programmed", || (status_writes("gateways/good").len() > before).then_some(()));
+    assert!(!status_writes("gateways/good").concat().contains("InvalidCertificateRef"));
+}
+
+/// The Gateway of `create_objects` with a second listener, whose certificate is in the Secret `tls`.
+fn https_gateway(site: &Site) -> Value {
+    let tls = json!({"certificateRefs": [{"name": "tls"}]});
+    json!({
+        "metadata": {"namespace": "default", "name": "good", "generation": 1},
+        "spec": {"gatewayClassName": "portico", "listeners": [
+            {"name": "http", "protocol": "HTTP", "port": site.port("port")},
+            {"name": "https", "protocol": "HTTPS", "port": site.port("other"), "tls": tls},
+        ]},
+        "status": {"addresses": [{"type": "IPAddress", "value": site.address().to_string()}]},
+    })
 }

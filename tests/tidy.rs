@@ -101,8 +101,8 @@ const LAYERS: &[Row] = &[
     (
         "app",
         &[
-            "certificate_metrics change_meters crds file_descriptors fingerprint_cache host_addresses ingress \
-         kong_metrics queue_meters source_overlap watch_meters",
+            "certificate_metrics change_meters crds endpoint_names file_descriptors fingerprint_cache host_addresses ingress \
+         kong_metrics problem_counts queue_meters source_overlap watch_meters",
             "addressing data_plane state_meters",
             "control",
             "announce check cluster diagnostic_meters plugin_services views",
@@ -111,13 +111,13 @@ const LAYERS: &[Row] = &[
             "run",
         ],
     ),
-    ("args", &["cluster kong network tls", "gateways ingress", "run", "check"]),
+    ("args", &["cluster kong network tls", "gateways", "ingress", "run", "check"]),
     (
         "compile",
         &[
             "addresses affected annotation_reader classes cors hostname label_selector listener_protocol matches \
-         reference_grants retry upstream_usage verdict",
-            "certificates context ingress_class listener_conflicts listener_overlaps testing",
+         missing_object port_owners reference_grants retry upstream_usage verdict",
+            "certificates context ingress_class needed_references listener_conflicts listener_overlaps testing",
             "listener",
             "gateway",
             "attachment forbidden_addresses served_gateways",
@@ -203,7 +203,7 @@ const LAYERS: &[Row] = &[
         ],
     ),
     ("status", &["features json merge notices", "event_queue installed", "queue", "event_writer status_writer"]),
-    ("store", &["dependencies dependency_index object objects_to_fetch table"]),
+    ("store", &["dependencies dependency_index object table"]),
     (
         "upstream",
         &[

@@ -233,6 +233,22 @@ async fn forbidden_kinds_are_named_with_the_missing_rule() {
     assert_eq!(site.installed.versions[&Kind::GrpcRoute], "v1");
 }
 
+/// A server that is starting may refuse the first requests. A replica that became ready then would serve no routes.
+#[tokio::test]
+async fn single_refusals_do_not_leave_out_a_kind() {
+    for code in [403, 404] {
+        let api = FakeApiServer::start().await;
+        api.serve(GATEWAY, "httproutes", true);
+        api.put("httproutes", route("a", "one.example"));
+        api.fail("httproutes", [InjectedFailure::Status(code, "not ready yet")]);
+        let mut site = WatchSite::start(&api).await;
+        while !site.complete {
+            site.next().await;
+        }
+        assert_eq!(site.routes(), ["a one.example"], "{code}");
+    }
+}
+
 /// Otherwise, a replica without configuration would become ready and replace one that serves.
 #[tokio::test]
 async fn replicas_without_permissions_are_not_complete() {
@@ -468,10 +484,11 @@ async fn failed_fetches_of_secrets_are_retried() {
     site.wait_until("everything is listed", |site| site.complete).await;
     api.fail("secrets", [InjectedFailure::Status(500, "etcdserver: request timed out")]);
     let wanted = BTreeSet::from([ObjectId::new(Kind::Secret, ObjectKey::new("default", "used"))]);
-    assert!(!site.source.set_referenced(wanted), "it exists and is not fetched");
-    tokio::time::timeout(Duration::from_secs(20), site.source.wait_until_fetched())
+    assert!(!site.set_referenced(wanted.clone()), "it exists and is not fetched");
+    tokio::time::timeout(Duration::from_secs(20), site.source.wait_until_fetched(false))
         .await
         .expect("it was attempted once");
+    assert_eq!(site.source.unfetched(&BTreeSet::new()).0, wanted);
     site.keep_referenced = true;
     site.wait_until("it is fetched", |site| site.secrets() == ["used one"]).await;
 }

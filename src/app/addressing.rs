@@ -105,16 +105,15 @@ impl GatewayAddressing {
         self.state.unspecified_addresses = unspecified_addresses;
     }
 
-    /// Assigns addresses; if any changed, all Gateways are marked as changed.
+    /// Assigns addresses; marks the Gateways whose addresses changed.
     pub(super) fn assign(&mut self, store: &Store, controllers: &[String], changes: &mut Changes) {
         let gateways_changed = changes.iter().any(|id| matches!(id.kind, Kind::Gateway | Kind::GatewayClass));
         if !gateways_changed && !self.stale {
             return;
         }
         self.stale = false;
-        if self.addresses.assign(&self.provider, &self.state, addressable_gateways(store, controllers)) {
-            changes.extend(store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
-        }
+        let readdressed = self.addresses.assign(&self.provider, &self.state, addressable_gateways(store, controllers));
+        changes.extend(readdressed.into_iter().map(|key| ObjectId::new(Kind::Gateway, key)));
         let desired = self.compute_desired_services(store, controllers);
         self.desired_services.send_if_modified(|published| {
             let differs = **published != desired;
@@ -184,7 +183,6 @@ fn to_gateway_service(state: &GatewayServiceState) -> addresses::GatewayService 
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
 
     use serde_json::json;
 
@@ -232,7 +230,7 @@ mod tests {
     #[test]
     fn each_gateway_requests_its_service() {
         let options = GatewayOptions {
-            controller_names: BTreeSet::from([OURS.to_owned()]),
+            controller_names: vec![OURS.to_owned()],
             addresses: AddressSource::Services(ServiceType::LoadBalancer),
         };
         let controllers = [OURS.to_owned()];
@@ -274,7 +272,7 @@ mod tests {
     #[test]
     fn removed_class_keeps_the_services() {
         let options = GatewayOptions {
-            controller_names: BTreeSet::from([OURS.to_owned()]),
+            controller_names: vec![OURS.to_owned()],
             addresses: AddressSource::Services(ServiceType::LoadBalancer),
         };
         let controllers = [OURS.to_owned()];
@@ -291,7 +289,9 @@ mod tests {
         };
         let this_class = ObjectId::new(Kind::GatewayClass, ObjectKey::cluster("portico"));
         assert_eq!(after(vec![class("portico", OURS), gateway("web", "portico", json!({}))], vec![]), (1, 0));
-        assert_eq!(after(vec![], vec![this_class]), (0, 0));
+        assert_eq!(after(vec![], vec![this_class]), (1, 0), "the Gateway is served as before");
+        assert_eq!(after(vec![gateway("new", "portico", json!({}))], vec![]), (1, 0), "it never had the class");
+        assert_eq!(after(vec![], vec![id("new")]), (1, 0));
         assert_eq!(after(vec![class("portico", OURS)], vec![]), (1, 0));
         assert_eq!(after(vec![class("portico", "example.com/other")], vec![]), (0, 1));
     }
@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn only_changed_inputs_cause_reassignment() {
         let options = GatewayOptions {
-            controller_names: BTreeSet::from([OURS.to_owned()]),
+            controller_names: vec![OURS.to_owned()],
             addresses: AddressSource::Services(ServiceType::LoadBalancer),
         };
         let controllers = [OURS.to_owned()];
@@ -330,7 +330,7 @@ mod tests {
         assert!(reassigns(&|addressing| addressing.observe_services(&view)), "a Service");
         assert!(!reassigns(&|addressing| addressing.observe_services(&view)), "the same Service");
         let joined = GatewayServicesView { replicas: ["10.0.0.3".parse().unwrap()].into(), ..view.clone() };
-        assert!(reassigns(&|addressing| addressing.observe_services(&joined)), "another replica");
+        assert!(!reassigns(&|addressing| addressing.observe_services(&joined)), "another replica has no addresses");
         assert!(!reassigns(&|addressing| addressing.observe_statuses(&statuses)), "the status written by Portico");
         assert!(!reassigns(&|addressing| addressing.set_leading(true)), "leading without a change of addresses");
         let no_services = GatewayServicesView::default();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
 use super::control::{ApplySummary, Control, VerdictChanges};
+use super::problem_counts::ProblemCounts;
 use crate::api::ObjectId;
 use crate::compile::verdict::{Verdict, Verdicts};
 use crate::diagnostic::{Diagnostic, Severity};
@@ -25,6 +26,8 @@ pub(super) struct Announcer {
     color: bool,
     /// Problems of files that were already reported, so that the reports of other edits do not repeat them.
     reported: Vec<ManifestDiagnostic>,
+    /// Of the verdicts that are reported.
+    problem_counts: ProblemCounts,
     /// By kind, the number of ignored objects that was already reported.
     ignored: BTreeMap<String, usize>,
 }
@@ -96,7 +99,13 @@ const MAX_CURL_LINES: usize = 8;
 
 impl Announcer {
     pub(super) fn new(format: AnnouncementFormat, color: bool) -> Self {
-        Announcer { format, color, reported: Vec::new(), ignored: BTreeMap::new() }
+        Announcer {
+            format,
+            color,
+            reported: Vec::new(),
+            problem_counts: ProblemCounts::default(),
+            ignored: BTreeMap::new(),
+        }
     }
 
     /// Reports the whole configuration, once at startup.
@@ -108,6 +117,7 @@ impl Announcer {
         snapshot: &Snapshot,
     ) {
         let verdicts = &self.relevant_verdicts(control.verdicts(), control);
+        self.problem_counts.update(&Verdicts::new(), verdicts);
         let diagnostics = diagnostics(update.diagnostics.iter(), verdicts.iter(), manifests);
         let left_out = &control.left_out_ingresses();
         let counts = InputCounts { files: update.files, objects: update.objects, ignored: &update.ignored, left_out };
@@ -165,6 +175,8 @@ impl Announcer {
             &self.relevant_verdicts(&verdict_changes.before, control),
             &self.relevant_verdicts(&verdict_changes.after, control),
         );
+        // An object may have become irrelevant with the change, so all of `before` counts.
+        self.problem_counts.update(&verdict_changes.before, after);
         let changes = report::changes(before, after);
         let new_rejections: Vec<_> =
             update.diagnostics.iter().filter(|diagnostic| !self.reported.contains(diagnostic)).collect();
@@ -183,7 +195,7 @@ impl Announcer {
         if self.format == AnnouncementFormat::Events {
             log(&diagnostics);
             if resolved > 0 {
-                info!(resolved, left = self.remaining_problems(control), "Resolved");
+                info!(resolved, left = self.remaining_problems(), "Resolved");
             }
             return;
         }
@@ -197,7 +209,7 @@ impl Announcer {
         }
         text += &problems_section(&diagnostics, self.color);
         if diagnostics.is_empty() && resolved > 0 {
-            text += &resolved_line(resolved, self.remaining_problems(control));
+            text += &resolved_line(resolved, self.remaining_problems());
         }
         write_stderr(&text);
     }
@@ -206,6 +218,7 @@ impl Announcer {
     pub(super) fn report_verdicts(&mut self, changed: &VerdictChanges, control: &Control, manifests: &Manifests) {
         let (before, after) =
             (&self.relevant_verdicts(&changed.before, control), &self.relevant_verdicts(&changed.after, control));
+        self.problem_counts.update(&changed.before, after);
         let changes = report::changes(before, after);
         if changes.is_empty() {
             return;
@@ -218,7 +231,7 @@ impl Announcer {
         }
         let resolved = resolved_count(before, after);
         let resolved_note = if diagnostics.is_empty() && resolved > 0 {
-            resolved_line(resolved, self.remaining_problems(control))
+            resolved_line(resolved, self.remaining_problems())
         } else {
             String::new()
         };
@@ -238,10 +251,8 @@ impl Announcer {
     }
 
     /// Number of current problems in files and verdicts.
-    fn remaining_problems(&self, control: &Control) -> usize {
-        let verdicts = self.relevant_verdicts(control.verdicts(), control);
-        let verdicts = verdicts.iter().map(|(id, verdict)| report::from_verdict(id, verdict).len());
-        self.reported.len() + verdicts.sum::<usize>()
+    fn remaining_problems(&self) -> usize {
+        self.reported.len() + self.problem_counts.total()
     }
 }
 

@@ -2,7 +2,6 @@
 //! compile.
 
 use std::collections::BTreeSet;
-use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,8 +33,14 @@ pub(super) struct ClusterSource {
     complete: bool,
     /// Withholds readiness until `complete`.
     initial_sync: InitialSync,
+    /// How long the first compilation waits for referenced objects.
+    startup_timeout: Duration,
+    /// Whether the first compilation was permitted.
+    is_started: bool,
     /// Deadline for referenced objects; after it, compilation proceeds without them.
     deadline: Option<Instant>,
+    /// Revision of the set of unfetched objects in the store.
+    unfetched_revision: u64,
     /// Time of the first event that is not compiled yet.
     first_event: Option<Instant>,
     /// Objects that were deleted and recreated under the same name.
@@ -69,7 +74,10 @@ impl ClusterSource {
             installed: Arc::default(),
             complete: false,
             initial_sync,
+            startup_timeout: options.startup_timeout,
+            is_started: false,
             deadline: None,
+            unfetched_revision: 0,
             first_event: None,
             recreated: Vec::new(),
             malformed: BTreeSet::new(),
@@ -136,35 +144,59 @@ impl ClusterSource {
     }
 
     /// Whether the store may be compiled now. Waits for referenced objects that exist but are not fetched yet, so that
-    /// a Gateway whose Secret arrives late does not appear broken. The wait is bounded so that a missing object does
-    /// not block others.
-    pub(super) fn may_compile(&mut self, control: &Control, is_first: bool) -> bool {
-        let settled = self.source.set_referenced(control.wanted_objects());
+    /// a Gateway whose Secret arrives late does not appear broken. The wait is bounded so that an object that cannot be
+    /// fetched does not block others. The first compilation waits longer and also for failed fetches, because a Pod
+    /// that serves without certificates and credentials must not replace one that has them.
+    pub(super) fn may_compile(&mut self, control: &mut Control) -> bool {
+        let settled = self.source.change_referenced(&control.take_reference_changes());
+        let (unfetched, revision) = self.source.unfetched(control.store.unfetched());
+        self.unfetched_revision = revision;
+        control.set_unfetched(unfetched);
         if !self.complete {
             return false;
         }
-        if settled {
+        let unfetched = control.store.unfetched();
+        if settled && (self.is_started || unfetched.is_empty()) {
             self.deadline = None;
+            self.is_started = true;
             return true;
         }
-        let max_wait = if is_first { MAX_REFERENCE_WAIT_AT_START } else { MAX_REFERENCE_WAIT };
+        let max_wait = if self.is_started { MAX_REFERENCE_WAIT } else { self.startup_timeout };
         let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + max_wait);
-        if deadline <= Instant::now() {
-            self.deadline = None;
-            return true;
+        if Instant::now() < deadline {
+            return false;
         }
-        false
+        self.deadline = None;
+        if !self.is_started {
+            warn!(
+                unfetched = unfetched.len(),
+                example = unfetched.first().map(ToString::to_string),
+                "Serving without objects that could not be fetched within --startup-timeout"
+            );
+            self.is_started = true;
+        }
+        true
     }
 
-    /// Waits until `may_compile` may return another result although nothing was delivered.
+    /// Waits until `may_compile` may return another result, or the set of unfetched objects changes, although nothing
+    /// was delivered.
     pub(super) async fn wait_for_references(&self) {
         match self.deadline {
             Some(deadline) => tokio::select! {
-                () = self.source.wait_until_fetched() => {}
+                () = self.source.wait_until_fetched(!self.is_started) => {}
                 () = sleep_until(deadline) => {}
             },
-            None => pending().await,
+            None => self.source.wait_until_unfetched_changes(self.unfetched_revision).await,
         }
+    }
+
+    /// What the first compilation waits for after everything was listed, for `/readyz`. `None` if it waits for nothing.
+    pub(super) fn pending_references(&self, unfetched: &BTreeSet<ObjectId>) -> Option<String> {
+        let example = unfetched.first().filter(|_| self.complete && !self.is_started)?;
+        Some(match unfetched.len() {
+            1 => format!("the content of {example}"),
+            count => format!("the content of {example} and {} other Secrets and ConfigMaps", count - 1),
+        })
     }
 
     /// Recreated objects, whose status must be written even if their verdict did not change.
@@ -225,7 +257,6 @@ fn log_installed(before: &InstalledApis, now: &InstalledApis) {
 }
 
 const MAX_REFERENCE_WAIT: Duration = Duration::from_secs(1);
-const MAX_REFERENCE_WAIT_AT_START: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::addressing::GatewayAddressing;
+use super::endpoint_names::{EndpointNameChanges, EndpointNames};
 use super::ingress::IngressConfig;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
 use crate::compile::verdict::{Verdict, Verdicts};
 use crate::compile::{self, CompileContext, CompileInputs, Compiler, RouteKind};
 use crate::diagnostic::Diagnostic;
-use crate::k8s::InstalledApis;
+use crate::k8s::{InstalledApis, ReferenceChanges};
 use crate::plugin_api::PluginFactory;
 use crate::snapshot::{BindAddress, Snapshot};
 use crate::status::{self, BindOutcome};
@@ -34,6 +35,10 @@ pub(super) struct Control {
     /// Class and settings of Ingresses, consumers and other Kong resources.
     ingresses: IngressConfig,
     snapshots: Arc<ArcSwap<Snapshot>>,
+    /// The Secrets and ConfigMaps whose content is needed; it is fetched only on demand.
+    needed_references: BTreeSet<ObjectId>,
+    /// The host names in endpoints.
+    endpoint_names: EndpointNames,
     /// Bind result of each address in the snapshot.
     binds: BTreeMap<BindAddress, BindOutcome>,
     /// Verdicts of the compiler, merged with `binds` and `installed`.
@@ -80,11 +85,13 @@ impl Control {
             uncompiled: Changes::new(),
             compiler: Compiler::default(),
             addressing: GatewayAddressing::new(&gateways),
-            controllers: gateways.controller_names.into_iter().collect(),
+            controllers: gateways.controller_names,
             upstreams,
             plugin_factory,
             ingresses,
             snapshots,
+            needed_references: BTreeSet::new(),
+            endpoint_names: EndpointNames::default(),
             binds: BTreeMap::new(),
             verdicts: Verdicts::new(),
             installed: None,
@@ -135,7 +142,9 @@ impl Control {
 
         // Endpoints are set before the snapshot is published, so that new routes never lack them.
         for (key, endpoints) in compiled.endpoints {
-            self.upstreams.upstream(&key).set_endpoints(endpoints);
+            let upstream = self.upstreams.upstream(&key);
+            upstream.set_endpoints(endpoints);
+            self.endpoint_names.set(&key, upstream);
         }
         let swapped = !Arc::ptr_eq(&compiled.snapshot, &self.snapshots.load());
         if swapped {
@@ -144,11 +153,17 @@ impl Control {
         // Unused upstreams are dropped after that, because requests use them until then.
         if let Some(used) = &compiled.used_upstreams {
             self.upstreams.retain(used);
+            self.endpoint_names.retain(used);
         }
         for id in compiled.verdicts_changed {
             self.update_verdict(id);
         }
         ApplySummary { changes: count, named_objects, relevant_objects, swapped, routers_built: compiled.routers_built }
+    }
+
+    /// The host names in endpoints that changed since the last call.
+    pub(super) fn take_endpoint_name_changes(&mut self) -> EndpointNameChanges {
+        self.endpoint_names.take_changes()
     }
 
     /// Assigns addresses to Gateways as far as they are known, and publishes the Services they need.
@@ -179,12 +194,35 @@ impl Control {
         &self.binds
     }
 
-    /// The Secrets and ConfigMaps whose content is needed; it is fetched only on demand.
-    pub(super) fn wanted_objects(&self) -> BTreeSet<ObjectId> {
+    /// The Secrets and ConfigMaps whose content is needed since the last call, or no longer needed.
+    pub(super) fn take_reference_changes(&mut self) -> ReferenceChanges {
         let IngressConfig { classes, settings } = &self.ingresses;
-        let mut wanted = self.store.objects_to_fetch(|meta, field| classes.serves_object(&self.store, meta, field));
-        wanted.extend(settings.default_secret.clone().map(|key| ObjectId::new(Kind::Secret, key)));
-        wanted
+        let mut candidates = self.store.take_changed_references();
+        // No object refers to the default certificate.
+        let default_secret = settings.default_secret.clone().map(|key| ObjectId::new(Kind::Secret, key));
+        candidates.extend(default_secret.clone().filter(|id| !self.needed_references.contains(id)));
+        let mut changes = ReferenceChanges::default();
+        for id in candidates {
+            let is_needed = default_secret.as_ref() == Some(&id) || compile::is_needed(&self.store, classes, &id);
+            if is_needed && self.needed_references.insert(id.clone()) {
+                changes.added.insert(id);
+            } else if !is_needed && self.needed_references.remove(&id) {
+                changes.removed.insert(id);
+            }
+        }
+        changes
+    }
+
+    /// Sets the Secrets and ConfigMaps that exist, but whose content was not fetched yet.
+    pub(super) fn set_unfetched(&mut self, unfetched: BTreeSet<ObjectId>) {
+        if *self.store.unfetched() != unfetched {
+            self.uncompiled.extend(self.store.set_unfetched(unfetched));
+        }
+    }
+
+    /// Objects whose verdicts may be different once the unfetched Secrets and ConfigMaps are fetched.
+    pub(super) fn affected_by_unfetched(&self) -> BTreeSet<ObjectId> {
+        self.store.dependency_index().affected_by(self.store.unfetched())
     }
 
     /// Whether changes of an object are worth a log entry. A cluster has thousands of Services without a route, whose
@@ -236,11 +274,10 @@ impl Control {
     /// Stores the errors reported by running plugins.
     pub(super) fn set_plugin_diagnostics(&mut self, reported: BTreeMap<String, Diagnostic>) {
         let before = std::mem::replace(&mut self.plugin_diagnostics, reported);
-        let is_affected = |id: &&ObjectId| {
-            let object = object_name(id);
-            before.get(&object) != self.plugin_diagnostics.get(&object)
-        };
-        let mut affected: BTreeSet<_> = self.verdicts.keys().filter(is_affected).cloned().collect();
+        let after = &self.plugin_diagnostics;
+        let changed = before.keys().chain(after.keys()).filter(|object| before.get(*object) != after.get(*object));
+        let with_verdict = changed.filter_map(|object| plugin_id(object)).filter(|id| self.verdicts.contains_key(id));
+        let mut affected: BTreeSet<_> = with_verdict.collect();
         let referrers: Vec<_> =
             affected.iter().flat_map(|id| self.store.dependency_index().dependents(id)).cloned().collect();
         affected.extend(referrers);
@@ -303,6 +340,17 @@ fn object_name(id: &ObjectId) -> String {
     format!("{}/{}", id.kind, id.key)
 }
 
+/// The plugin with this name.
+fn plugin_id(object_name: &str) -> Option<ObjectId> {
+    let (kind_name, key) = object_name.split_once('/')?;
+    let kind = [Kind::KongPlugin, Kind::KongClusterPlugin].into_iter().find(|kind| kind.name() == kind_name)?;
+    let key = match key.split_once('/') {
+        Some((namespace, name)) => ObjectKey::new(namespace, name),
+        None => ObjectKey::cluster(key),
+    };
+    Some(ObjectId::new(kind, key))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -310,12 +358,59 @@ mod tests {
     use super::*;
     use crate::api::ObjectKey;
     use crate::args::AddressSource;
-    use crate::store::AnyObject;
+    use crate::store::{AnyObject, VISITED_DEPENDENTS};
+
+    #[test]
+    fn plugins_are_found_by_their_names() {
+        for (kind, key) in
+            [(Kind::KongPlugin, ObjectKey::new("ns", "limit")), (Kind::KongClusterPlugin, ObjectKey::cluster("limit"))]
+        {
+            let id = ObjectId::new(kind, key);
+            assert_eq!(plugin_id(&object_name(&id)), Some(id));
+        }
+        assert_eq!(plugin_id("portico"), None);
+    }
+
+    /// Most events of a cluster are about objects that refer to nothing that is fetched.
+    #[test]
+    fn needed_references_follow_changes_only() {
+        let gateways = GatewayOptions {
+            controller_names: Vec::new(),
+            addresses: AddressSource::Services(crate::api::core::ServiceType::ClusterIp),
+        };
+        let ingress = |index: usize, secret: &str| {
+            let spec = json!({"ingressClassName": "portico", "tls": [{"secretName": secret}]});
+            let metadata = json!({"namespace": "ns", "name": format!("i{index}")});
+            AnyObject::parse(Kind::Ingress, json!({"metadata": metadata, "spec": spec})).unwrap()
+        };
+        let factory = PluginFactory::offline(crate::plugins::REGISTRY);
+        let mut ingresses = IngressConfig::default();
+        ingresses.settings.default_secret = Some(ObjectKey::new("ns", "default"));
+        let mut control = Control::new(gateways, Arc::default(), factory, ingresses, Arc::default());
+        let upserts = (0..100).map(|index| ingress(index, &format!("s{index}"))).collect();
+        control.stage(Batch { upserts, removes: vec![] });
+        assert_eq!(control.take_reference_changes().added.len(), 101, "one for each Ingress, and the default one");
+        let names = |ids: &BTreeSet<ObjectId>| ids.iter().map(|id| id.key.name.to_string()).collect::<Vec<_>>();
+        let slice = json!({"metadata": {"namespace": "ns", "name": "x"}, "addressType": "IPv4", "endpoints": []});
+        let slice = AnyObject::parse(Kind::EndpointSlice, slice).unwrap();
+        for (object, added, removed, visited) in
+            [(slice, &[][..], &[][..], 0), (ingress(7, "new"), &["new"][..], &["s7"][..], 1)]
+        {
+            let before = VISITED_DEPENDENTS.get();
+            control.stage(Batch { upserts: vec![object], removes: vec![] });
+            let changes = control.take_reference_changes();
+            assert_eq!(
+                (names(&changes.added), names(&changes.removed)),
+                (added.iter().map(ToString::to_string).collect(), removed.iter().map(ToString::to_string).collect())
+            );
+            assert_eq!(VISITED_DEPENDENTS.get() - before, visited, "{added:?}");
+        }
+    }
 
     #[test]
     fn only_routed_services_are_relevant() {
         let gateways = GatewayOptions {
-            controller_names: BTreeSet::new(),
+            controller_names: Vec::new(),
             addresses: AddressSource::Services(crate::api::core::ServiceType::ClusterIp),
         };
         let factory = PluginFactory::offline(crate::plugins::REGISTRY);

@@ -16,11 +16,13 @@ use super::change_meters::ChangeMeters;
 use super::cluster::ClusterSource;
 use super::control::{ApplySummary, Control, VerdictChanges};
 use super::diagnostic_meters::DiagnosticMeters;
+use super::endpoint_names::EndpointNameChanges;
 use super::gateway_services::GatewayServicesHandle;
 use super::plugin_services::{PluginDiagnostics, ServiceLookup};
 use super::source_overlap::SourceOverlap;
 use super::status_publisher;
 use super::views::ViewQuery;
+use crate::api::ObjectId;
 use crate::k8s::Delivery;
 use crate::manifests::{ChangedPaths, ManifestDiagnostic, ManifestUpdate, ManifestWatcher, Manifests};
 use crate::proxy::{BindState, BindStates, Proxy};
@@ -28,7 +30,6 @@ use crate::ready::ReadyGuard;
 use crate::schema::Channel;
 use crate::snapshot::Snapshot;
 use crate::status::BindOutcome;
-use crate::upstream::UpstreamRegistry;
 use crate::upstream::dns::DnsFollower;
 
 /// State that only the control loop writes.
@@ -40,6 +41,9 @@ pub(super) struct ControlLoop {
     /// Present only with both sources.
     pub(super) overlap: Option<SourceOverlap>,
     pub(super) control: Control,
+    /// Objects whose changed verdicts are not queued as statuses, because something that they refer to is not fetched
+    /// yet.
+    pub(super) withheld_statuses: BTreeSet<ObjectId>,
     pub(super) announcer: Announcer,
     pub(super) proxy: Arc<Proxy>,
     pub(super) bind_retry: BindRetry,
@@ -48,7 +52,6 @@ pub(super) struct ControlLoop {
     pub(super) dns: DnsFollower,
     /// Errors reported by running plugins.
     pub(super) plugin_diagnostics: Arc<PluginDiagnostics>,
-    pub(super) upstreams: Arc<UpstreamRegistry>,
     pub(super) snapshots: Arc<ArcSwap<Snapshot>>,
     pub(super) meters: ChangeMeters,
     pub(super) diagnostic_meters: DiagnosticMeters,
@@ -155,10 +158,17 @@ impl ControlLoop {
     /// Compiles and publishes the pending changes if the state is complete enough. `first_event`: the time of the first
     /// event that led to them.
     async fn process_changes(&mut self, first_event: Instant) {
-        if let Some(cluster) = &mut self.cluster
-            && !cluster.may_compile(&self.control, self.first_snapshot.is_some())
-        {
-            return;
+        if let Some(cluster) = &mut self.cluster {
+            let may_compile = cluster.may_compile(&mut self.control);
+            if let Some(ready_guard) = &self.first_snapshot {
+                ready_guard.rename(match cluster.pending_references(self.control.store.unfetched()) {
+                    Some(pending) => format!("first snapshot, which needs {pending}"),
+                    None => "first snapshot".to_owned(),
+                });
+            }
+            if !may_compile {
+                return;
+            }
         }
         if let Some(gateway_services) = &mut self.gateway_services {
             if self.first_snapshot.is_some() {
@@ -218,20 +228,28 @@ impl ControlLoop {
     fn queue_statuses(&mut self, changes: &VerdictChanges) {
         self.diagnostic_meters.update_verdicts(changes);
         let Some(cluster) = &mut self.cluster else { return };
-        let recreated = cluster.take_recreated();
+        let mut unchanged = cluster.take_recreated();
         if let Some(queue) = &cluster.status_queue {
-            status_publisher::queue_statuses(queue, changes, self.control.owns_all_gateway_classes());
-            for id in recreated.into_iter().filter(|id| !changes.after.contains_key(id)) {
-                queue.set_verdict(id.clone(), self.control.verdicts().get(&id).cloned());
+            let withheld = self.control.affected_by_unfetched();
+            unchanged.extend(self.withheld_statuses.extract_if(.., |id| !withheld.contains(id)));
+            self.withheld_statuses.extend(changes.after.keys().filter(|id| withheld.contains(*id)).cloned());
+            status_publisher::queue_statuses(queue, changes, &withheld, self.control.owns_all_gateway_classes());
+            for id in unchanged.into_iter().filter(|id| !changes.after.contains_key(id)) {
+                if withheld.contains(&id) {
+                    self.withheld_statuses.insert(id);
+                } else {
+                    queue.set_verdict(id.clone(), self.control.verdicts().get(&id).cloned());
+                }
             }
         }
     }
 
     /// Resolves the current host names of endpoints. Known addresses are also set on upstreams that newly use a name.
     fn resolve_endpoint_names(&mut self) {
-        let upstreams = self.upstreams.all();
-        let names: BTreeSet<Arc<str>> = upstreams.iter().flat_map(|upstream| upstream.names()).collect();
-        self.dns.follow(&names);
+        let EndpointNameChanges { names, upstreams } = self.control.take_endpoint_name_changes();
+        if let Some(names) = names {
+            self.dns.follow(&names);
+        }
         for upstream in upstreams {
             for name in upstream.names() {
                 if let Some(addresses) = self.dns.addresses(&name) {

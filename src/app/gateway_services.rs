@@ -64,7 +64,7 @@ impl GatewayServicesHandle {
         let settings = ReconcilerSettings {
             namespaces: flags.namespaces.clone(),
             exposure,
-            controllers: gateways.controller_names.clone(),
+            controllers: gateways.controller_names.iter().cloned().collect(),
             pod,
         };
         let (lifecycle, lifecycle_changes) = watch::channel(ReplicaLifecycle::Serving);

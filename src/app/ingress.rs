@@ -29,7 +29,7 @@ impl IngressConfig {
             KongRouter::TraditionalCompatible => RouterFlavor::TraditionalCompatible,
             KongRouter::Expressions => RouterFlavor::Expressions,
         };
-        let classes = Classes { name: class.class.clone() };
+        let classes = Classes { name: class.class.clone(), controller: class.controller.clone() };
         IngressConfig { classes, settings: IngressSettings { flavor, ..IngressSettings::default() } }
     }
 

@@ -1,5 +1,6 @@
 //! `portico run`: starts all components and runs the control loop until a stop is requested.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -110,6 +111,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
         files: ManifestFiles::new(options.manifests.clone(), options.channel, watcher),
         overlap: (cluster.is_some() && !options.manifests.is_empty()).then(SourceOverlap::default),
         control,
+        withheld_statuses: BTreeSet::new(),
         announcer: Announcer::new(announcement_format(&options), options.log.color),
         proxy: Arc::clone(&data_plane.proxy),
         bind_retry: BindRetry::default(),
@@ -118,7 +120,6 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
         gateway_services,
         dns,
         plugin_diagnostics,
-        upstreams: data_plane.upstreams.clone(),
         snapshots: data_plane.snapshots.clone(),
         meters,
         diagnostic_meters,

@@ -1,5 +1,6 @@
 //! Writes verdicts to the cluster as statuses and events. Only the elected leader writes.
 
+use std::collections::BTreeSet;
 use std::env;
 
 use tokio::sync::watch;
@@ -8,6 +9,7 @@ use tracing::info;
 
 use super::cluster::ClusterSource;
 use super::control::VerdictChanges;
+use crate::api::ObjectId;
 use crate::api::names::GATEWAY_CONTROLLER;
 use crate::args::{ClusterOptions, GatewayOptions};
 use crate::drain::Drain;
@@ -44,7 +46,7 @@ impl StatusPublisher {
             });
         let queue = StatusQueue::new();
         let event_writer = EventWriter::new(queue.clone(), recorder);
-        let controllers = gateways.controller_names.iter().cloned().collect();
+        let controllers = gateways.controller_names.clone();
         let status_writer =
             StatusWriter::new(queue.clone(), StatusClient::new(cluster.source.client()), controllers, writes);
         let status_writer = tokio::spawn(status_writer.run(leading.clone(), write_guard));
@@ -71,13 +73,19 @@ impl StatusPublisher {
     }
 }
 
-/// Queues the changed verdicts. `is_sole_controller`: all GatewayClasses belong to this controller.
-pub(super) fn queue_statuses(queue: &StatusQueue, changes: &VerdictChanges, is_sole_controller: bool) {
+/// Queues the changed verdicts, except those on `withheld` objects. `is_sole_controller`: all GatewayClasses belong to
+/// this controller.
+pub(super) fn queue_statuses(
+    queue: &StatusQueue,
+    changes: &VerdictChanges,
+    withheld: &BTreeSet<ObjectId>,
+    is_sole_controller: bool,
+) {
     queue.set_sole_controller(is_sole_controller);
     for id in changes.before.keys().filter(|id| !changes.after.contains_key(*id)) {
         queue.set_verdict(id.clone(), None);
     }
-    for (id, verdict) in &changes.after {
+    for (id, verdict) in changes.after.iter().filter(|(id, _)| !withheld.contains(*id)) {
         queue.set_verdict(id.clone(), Some(verdict.clone()));
     }
 }

@@ -1,11 +1,13 @@
 //! Flags for the cluster whose objects are watched.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::UsageError;
+use crate::quantity::WaitTime;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sources")]
@@ -33,6 +35,11 @@ pub(super) struct ClusterArgs {
     #[arg(long, value_name = "NAME", env = "PORTICO_LEADER_ELECTION_NAMESPACE", value_parser = parse_namespace)]
     leader_election_namespace: Option<String>,
 
+    /// Maximum time for which a new process that has listed everything waits for Secrets and ConfigMaps that the API
+    /// server fails to return, before it serves without them; default: 5m
+    #[arg(long, value_name = "DURATION", env = "PORTICO_STARTUP_TIMEOUT")]
+    startup_timeout: Option<WaitTime>,
+
     /// Let Services and plugins connect to loopback addresses of the machine or Pod that Portico runs in, for example
     /// to a sidecar; default: allowed if all objects come from files, denied if any come from a cluster
     #[arg(long, env = "PORTICO_ALLOW_LOOPBACK_BACKENDS", value_parser = BoolishValueParser::new())]
@@ -47,6 +54,8 @@ pub struct ClusterOptions {
     pub namespaces: Vec<String>,
     /// Namespace of the leader election Lease; `None` for that of the Pod, else portico-system.
     pub election_namespace: Option<String>,
+    /// How long the first compilation waits for referenced objects that were not fetched yet.
+    pub startup_timeout: Duration,
     /// Services may have loopback addresses of this machine or Pod as endpoints.
     pub loopback_backends: bool,
 }
@@ -70,6 +79,7 @@ impl ClusterArgs {
             context,
             watch_namespaces,
             leader_election_namespace,
+            startup_timeout,
             allow_loopback_backends: loopback_backends,
         } = self;
         let selects_kubeconfig = kubeconfig.is_some() || context.is_some();
@@ -79,6 +89,7 @@ impl ClusterArgs {
                 ("--context", context.is_some()),
                 ("--watch-namespaces", !watch_namespaces.is_empty()),
                 ("--leader-election-namespace", leader_election_namespace.is_some()),
+                ("--startup-timeout", startup_timeout.is_some()),
                 ("--allow-loopback-backends", loopback_backends),
             ];
             return match flags.into_iter().find(|(_, is_given)| *is_given) {
@@ -102,10 +113,13 @@ impl ClusterArgs {
             access,
             namespaces,
             election_namespace: leader_election_namespace,
+            startup_timeout: startup_timeout.map_or(DEFAULT_STARTUP_TIMEOUT, |timeout| timeout.0),
             loopback_backends,
         }))
     }
 }
+
+const DEFAULT_STARTUP_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Validates the name of a namespace as the API server does.
 fn parse_namespace(text: &str) -> Result<String, String> {

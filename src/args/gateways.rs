@@ -1,7 +1,5 @@
 //! Flags for the Gateways to serve and their addresses.
 
-use std::collections::BTreeSet;
-
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
@@ -12,10 +10,10 @@ use crate::api::names::GATEWAY_CONTROLLER;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Gateways")]
 pub(super) struct GatewayArgs {
-    /// Also serve GatewayClasses of this controller name, to take them over from another implementation (repeatable);
-    /// portico.dev/gateway-controller is always served
+    /// Serve the GatewayClasses of this controller name (repeatable); default: portico.dev/gateway-controller. A
+    /// second installation needs another name. To take over classes of another implementation, add its name
     #[arg(long, value_name = "NAME", value_delimiter = ',', env = "PORTICO_GATEWAY_CONTROLLER_NAME")]
-    #[arg(value_parser = parse_controller_name)]
+    #[arg(value_parser = parse_gateway_controller_name)]
     gateway_controller_name: Vec<String>,
 
     /// Addresses or CIDRs that Gateways may use (repeatable); 0.0.0.0 or :: binds all interfaces. Default: in a Pod
@@ -48,8 +46,9 @@ enum ServiceTypeArg {
 /// Gateways to serve and their addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayOptions {
-    /// Controller names of the served GatewayClasses, including Portico's own.
-    pub controller_names: BTreeSet<String>,
+    /// Controller names of the served GatewayClasses, without duplicates. The first one is in statuses that belong to
+    /// no GatewayClass.
+    pub controller_names: Vec<String>,
     pub addresses: AddressSource,
 }
 
@@ -77,8 +76,15 @@ impl GatewayArgs {
         has_cluster: bool,
         in_cluster: bool,
     ) -> Result<GatewayOptions, UsageError> {
-        let mut controller_names: BTreeSet<String> = self.gateway_controller_name.into_iter().collect();
-        controller_names.insert(GATEWAY_CONTROLLER.to_owned());
+        let mut controller_names = Vec::new();
+        for name in self.gateway_controller_name {
+            if !controller_names.contains(&name) {
+                controller_names.push(name);
+            }
+        }
+        if controller_names.is_empty() {
+            controller_names.push(GATEWAY_CONTROLLER.to_owned());
+        }
         let explicit = !self.gateway_address_pool.is_empty();
         let mut networks = Vec::new();
         for network in self.gateway_address_pool {
@@ -112,8 +118,12 @@ impl From<ServiceTypeArg> for ServiceType {
     }
 }
 
-/// Validates a controller name of the Gateway API: a domain, a slash and a path, at most 253 characters.
-fn parse_controller_name(text: &str) -> Result<String, String> {
+fn parse_gateway_controller_name(text: &str) -> Result<String, String> {
+    parse_controller_name(text, 253, GATEWAY_CONTROLLER)
+}
+
+/// Validates the name of a controller: a domain, a slash and a path. `example`: a valid name, for the message.
+pub(super) fn parse_controller_name(text: &str, max_length: usize, example: &str) -> Result<String, String> {
     let is_label = |label: &str| {
         let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         !label.is_empty() && label.bytes().all(is_allowed) && !label.starts_with('-') && !label.ends_with('-')
@@ -123,13 +133,13 @@ fn parse_controller_name(text: &str) -> Result<String, String> {
         !path.is_empty() && path.bytes().all(|byte| byte.is_ascii_alphanumeric() || punctuation.contains(&byte))
     };
     match text.split_once('/') {
-        Some((domain, path)) if text.len() <= 253 && domain.split('.').all(is_label) && is_path(path) => {
+        Some((domain, path)) if text.len() <= max_length && domain.split('.').all(is_label) && is_path(path) => {
             Ok(text.to_owned())
         }
-        _ => {
-            Err("not a controller name; write a domain and a path, for example example.com/gateway-controller"
-                .to_owned())
-        }
+        _ => Err(format!(
+            "not a controller name; write a domain and a path with at most {max_length} characters, for example \
+             {example}"
+        )),
     }
 }
 
@@ -158,10 +168,16 @@ mod tests {
     }
 
     #[test]
-    fn own_controller_name_is_always_served() {
-        let options = args(&[]).resolve(None, false, false).unwrap();
-        let names = ["a.b/c", "portico.dev/gateway-controller"].map(str::to_owned);
-        assert_eq!(options.controller_names, BTreeSet::from(names));
+    fn given_controller_names_replace_the_default() {
+        for (given, expected) in [
+            (&[][..], &["portico.dev/gateway-controller"][..]),
+            (&["a.b/c"], &["a.b/c"]),
+            (&["z.b/c", "portico.dev/gateway-controller", "z.b/c"], &["z.b/c", "portico.dev/gateway-controller"]),
+        ] {
+            let gateway_controller_name = given.iter().map(|name| (*name).to_owned()).collect();
+            let args = GatewayArgs { gateway_controller_name, gateway_address_pool: vec![] };
+            assert_eq!(args.resolve(None, false, false).unwrap().controller_names, expected);
+        }
     }
 
     #[test]
@@ -213,11 +229,11 @@ mod tests {
     #[test]
     fn controller_names_are_validated() {
         for good in ["konghq.com/kic-gateway-controller", "a/b", "example.com/x/y:z"] {
-            assert_eq!(parse_controller_name(good), Ok(good.to_owned()));
+            assert_eq!(parse_gateway_controller_name(good), Ok(good.to_owned()));
         }
         let long = format!("a/{}", "b".repeat(252));
         for bad in ["", "portico", "/x", "a/", "A.com/x", "a..b/c", "-a/b", "a-/b", "a/b c", long.as_str()] {
-            assert!(parse_controller_name(bad).is_err(), "{bad:?}");
+            assert!(parse_gateway_controller_name(bad).is_err(), "{bad:?}");
         }
     }
 }

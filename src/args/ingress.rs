@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use clap::{Args, ValueEnum};
 
+use super::gateways::parse_controller_name;
 use super::network::ListenArg;
-use crate::api::names::INGRESS_CLASS_NAME;
+use crate::api::names::{INGRESS_CLASS_NAME, INGRESS_CONTROLLER};
 
 /// How Ingresses are interpreted, for `run` and `check` alike.
 #[derive(Debug, Args)]
@@ -16,6 +17,11 @@ pub(super) struct IngressClassArgs {
     #[arg(long, value_name = "NAME", env = "PORTICO_INGRESS_CLASS", value_parser = parse_class)]
     #[arg(default_value = INGRESS_CLASS_NAME)]
     ingress_class: String,
+
+    /// Controller of the IngressClasses to serve, whatever their names are; a second installation needs another name
+    #[arg(long, value_name = "NAME", env = "PORTICO_INGRESS_CONTROLLER_NAME")]
+    #[arg(value_parser = parse_ingress_controller_name, default_value = INGRESS_CONTROLLER)]
+    ingress_controller_name: String,
 
     /// Kong router flavor whose precedence orders the paths of Ingresses
     #[arg(long, value_enum, value_name = "ORDER", default_value_t = KongRouter::TraditionalCompatible)]
@@ -90,6 +96,8 @@ type PublicPorts = (u16, u16);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IngressClassOptions {
     pub class: String,
+    /// The controller of the IngressClasses that are served.
+    pub controller: String,
     pub router: KongRouter,
     pub fail_open: bool,
 }
@@ -122,10 +130,20 @@ pub enum PublishOptions {
     Services(Vec<NamespacedName>),
 }
 
+/// An IngressClass has a shorter controller name than a GatewayClass.
+fn parse_ingress_controller_name(text: &str) -> Result<String, String> {
+    parse_controller_name(text, 250, INGRESS_CONTROLLER)
+}
+
 impl IngressClassArgs {
     pub(super) fn resolve(self) -> IngressClassOptions {
-        let IngressClassArgs { ingress_class, kong_router, kong_compat_fail_open } = self;
-        IngressClassOptions { class: ingress_class, router: kong_router, fail_open: kong_compat_fail_open }
+        let IngressClassArgs { ingress_class, ingress_controller_name, kong_router, kong_compat_fail_open } = self;
+        IngressClassOptions {
+            class: ingress_class,
+            controller: ingress_controller_name,
+            router: kong_router,
+            fail_open: kong_compat_fail_open,
+        }
     }
 }
 

@@ -148,6 +148,7 @@ fn allows_route(store: &Store, gateway: &GatewayPlan, listener: &ListenerPlan, r
     supports_kind(listener, route.kind)
         && match &listener.namespaces {
             Namespaces::All => true,
+            Namespaces::None => false,
             Namespaces::Same => route.key.namespace == gateway.key.namespace,
             Namespaces::Selector(selector) => store
                 .namespaces

@@ -1,5 +1,7 @@
 //! Resolves the backend references of Gateway API routes to upstreams, or to the reason why they cannot be resolved.
 
+use std::borrow::Cow;
+
 use super::CompileContext;
 use super::backend::{self, BackendError, BackendSettings, PortReference};
 use super::reference_grants::{CrossNamespaceReference, Referrer};
@@ -25,6 +27,12 @@ pub(super) struct ResolvedReference {
     pub target: BackendTarget,
 }
 
+/// The port of a Service that a reference names.
+struct FoundPort<'s> {
+    service: &'s Object<Service>,
+    port: Cow<'s, ServicePort>,
+}
+
 /// Reads how requests are sent to a Service. The settings of each Service apply to that Service only, independent of
 /// the rule's other backends.
 pub(super) type SettingsReader = fn(&Object<Service>) -> BackendSettings<'_>;
@@ -38,7 +46,7 @@ pub(super) fn resolve(
     field: &str,
 ) -> ResolvedReference {
     let upstream = find_service_port(cx, from, reference, field)
-        .and_then(|(service, port)| resolve_upstream(cx, from, service, port, &settings(service), field));
+        .and_then(|found| resolve_upstream(cx, from, &found, &settings(found.service), field));
     resolved(cx, from, reference, upstream)
 }
 
@@ -52,9 +60,9 @@ pub(super) fn resolve_stream(
     settings: SettingsReader,
     field: &str,
 ) -> ResolvedReference {
-    let upstream = find_service_port(cx, from, reference, field).and_then(|(service, port)| {
+    let upstream = find_service_port(cx, from, reference, field).and_then(|FoundPort { service, port }| {
         let is_encrypted = from.kind == Kind::TlsRoute;
-        let key = backend::stream_upstream_key(cx, service, port, is_encrypted, settings(service).via_cluster_ip);
+        let key = backend::stream_upstream_key(cx, service, &port, is_encrypted, settings(service).via_cluster_ip);
         key.map_err(|(message, remedy)| {
             (Code::RouteUnsupportedProtocol, Diagnostic::error(format!("{field}.name"), message, remedy))
         })
@@ -118,19 +126,18 @@ fn find_service_port<'s>(
     from: Referrer<'_>,
     reference: &BackendObjectReference,
     field: &str,
-) -> Result<(&'s Object<Service>, &'s ServicePort), (Code, Diagnostic)> {
+) -> Result<FoundPort<'s>, (Code, Diagnostic)> {
     let service = permitted_service(cx.store, from, reference, field)?;
     let port = reference.port.map_or(PortReference::Missing, PortReference::Number);
     let port = backend::find_port(service, port, &format!("{field}.port"))
         .map_err(|problem| (Code::RouteBackendNotFound, problem))?;
-    Ok((service, port))
+    Ok(FoundPort { service, port })
 }
 
 fn resolve_upstream(
     cx: CompileContext<'_>,
     from: Referrer<'_>,
-    service: &Object<Service>,
-    port: &ServicePort,
+    FoundPort { service, port }: &FoundPort<'_>,
     settings: &BackendSettings<'_>,
     field: &str,
 ) -> Result<UpstreamKey, (Code, Diagnostic)> {

@@ -11,6 +11,7 @@ use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::X509Certificate;
 
+use super::missing_object::missing_object;
 use super::reference_grants::{CrossNamespaceReference, Referrer};
 use super::verdict::Code;
 use crate::api::core::Secret;
@@ -97,7 +98,7 @@ pub(super) fn from_secret(
     target: &ObjectKey,
 ) -> Result<Arc<Certificate>, Diagnostic> {
     let Some(secret) = store.secrets.get(target) else {
-        return Err(missing_secret(target));
+        return Err(missing_object(store, "", Kind::Secret, target));
     };
     secrets.parse(secret).map_err(|problem| with_secret_name(target, problem))
 }
@@ -105,14 +106,10 @@ pub(super) fn from_secret(
 /// The client certificate for TLS to backends. The diagnostic about the Secret has no field.
 pub(super) fn client_certificate(store: &Store, target: &ObjectKey) -> Result<Arc<CertifiedKey>, Diagnostic> {
     let Some(secret) = store.secrets.get(target) else {
-        return Err(missing_secret(target));
+        return Err(missing_object(store, "", Kind::Secret, target));
     };
     let certified = certified_key(secret).map_err(|problem| with_secret_name(target, problem))?;
     Ok(Arc::new(certified))
-}
-
-fn missing_secret(target: &ObjectKey) -> Diagnostic {
-    Diagnostic::not_found("", format!("Secret {target}"), "create it or correct the name")
 }
 
 /// Adds the name of the Secret to a diagnostic about its content. No diagnostic quotes the content itself.

@@ -9,17 +9,19 @@ use crate::api::networking::IngressClass;
 use crate::api::{Meta, Object, ObjectKey};
 use crate::store::Store;
 
-/// Decides which classes this process serves: the configured one, and all classes of Portico's controller.
+/// Decides which classes this process serves: the configured one, and all classes of its controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Classes {
     /// The configured class, which is served even if no IngressClass of this name exists. If it is not Portico's own
     /// class, it is also served if its IngressClass belongs to Kong's ingress controller.
     pub name: String,
+    /// The name of this installation's controller, all of whose classes are served.
+    pub controller: String,
 }
 
 impl Default for Classes {
     fn default() -> Self {
-        Classes { name: INGRESS_CLASS_NAME.to_owned() }
+        Classes { name: INGRESS_CLASS_NAME.to_owned(), controller: INGRESS_CONTROLLER.to_owned() }
     }
 }
 
@@ -31,12 +33,12 @@ impl Classes {
     }
 
     /// Whether to serve a class, given its name and the controller of its IngressClass, if that exists. All classes of
-    /// Portico's controller are served. Of Kong's classes, which may belong to several installations, only the one with
-    /// the configured name is.
+    /// this installation's controller are served. Of Kong's classes, which may belong to several installations, only
+    /// the one with the configured name is.
     fn serves_class_name(&self, class: &str, controller: Option<&str>) -> bool {
         match controller {
             None => class == self.name,
-            Some(INGRESS_CONTROLLER) => true,
+            Some(controller) if controller == self.controller => true,
             Some(OTHER_INGRESS_CONTROLLER) => self.replaces_other_controller() && class == self.name,
             Some(_) => false,
         }
@@ -92,7 +94,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::api::Kind;
+    use crate::api::names::GATEWAY_CONTROLLER;
+    use crate::api::{Kind, ObjectId};
+    use crate::compile::Compiler;
+    use crate::compile::testing::TestInputs;
+    use crate::plugin_api::PluginRegistry;
     use crate::store::{AnyObject, Batch};
 
     fn class(name: &str, controller: &str, annotations: Value) -> AnyObject {
@@ -105,7 +111,7 @@ mod tests {
     /// precedence, as in Kong's ingress controller.
     #[test]
     fn class_annotation_overrides_field_then_default_class_applies() {
-        let classes = Classes { name: "kong".to_owned() };
+        let classes = Classes { name: "kong".to_owned(), ..Classes::default() };
         let (mut store, mut with_default) = (Store::default(), Store::default());
         let ours = || class("kong", OTHER_INGRESS_CONTROLLER, json!({}));
         let foreign = || class("nginx", "nginx.example/controller", json!({}));
@@ -152,7 +158,51 @@ mod tests {
         store.apply(Batch { upserts, removes: vec![] });
         let expected = [("blue".to_owned(), 2), ("kong".to_owned(), 1)].into();
         assert_eq!(Classes::default().left_out_ingresses(&store), expected);
-        let configured = Classes { name: "blue".to_owned() };
+        let configured = Classes { name: "blue".to_owned(), ..Classes::default() };
         assert_eq!(configured.left_out_ingresses(&store), BTreeMap::new());
+    }
+
+    #[test]
+    fn installations_with_other_controller_names_serve_other_classes() {
+        let of_installation = |name: &str, gateway_controller: &str, ingress_controller: &str| TestInputs {
+            controllers: vec![gateway_controller.to_owned()],
+            classes: Classes { name: name.to_owned(), controller: ingress_controller.to_owned() },
+            ..TestInputs::new(PluginRegistry(&[]))
+        };
+        let public = of_installation("public", GATEWAY_CONTROLLER, INGRESS_CONTROLLER);
+        let internal = of_installation("internal", "example.com/internal", "example.com/internal-ingress");
+        let mut objects = Vec::new();
+        for (name, inputs) in [("public", &public), ("internal", &internal)] {
+            let gateway_class = json!({"metadata": {"name": name}, "spec": {"controllerName": inputs.controllers[0]}});
+            let listener = json!({"name": "http", "port": 80, "protocol": "HTTP"});
+            let gateway = json!({"metadata": {"namespace": "a", "name": name},
+                "spec": {"gatewayClassName": name, "listeners": [listener]}});
+            let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+            let ingress = json!({"metadata": {"namespace": "a", "name": name},
+                "spec": {"ingressClassName": name, "defaultBackend": backend}});
+            objects.extend([
+                AnyObject::parse(Kind::GatewayClass, gateway_class).unwrap(),
+                AnyObject::parse(Kind::Gateway, gateway).unwrap(),
+                class(name, &inputs.classes.controller, json!({IS_DEFAULT_CLASS: "true"})),
+                AnyObject::parse(Kind::Ingress, ingress).unwrap(),
+            ]);
+        }
+        let mut store = Store::default();
+        let changes = store.apply(Batch { upserts: objects, removes: vec![] });
+        for (own, other, inputs) in [("public", "internal", &public), ("internal", "public", &internal)] {
+            let mut compiler = Compiler::default();
+            inputs.compile(&mut compiler, &store, &changes);
+            let verdict = |kind, name| compiler.verdicts().get(&ObjectId::new(kind, ObjectKey::new("a", name)));
+            let has_conditions =
+                |name| verdict(Kind::Gateway, name).is_some_and(|verdict| verdict.all_conditions().next().is_some());
+            assert_eq!((has_conditions(own), has_conditions(other)), (true, false), "Gateways for {own}");
+            let serves_ingress = |name: &str| {
+                let ingress = &store.ingresses[&ObjectKey::new("a", name)];
+                inputs.classes.serves_object(&store, &ingress.meta, Some(name))
+            };
+            assert_eq!((serves_ingress(own), serves_ingress(other)), (true, false), "Ingresses for {own}");
+            let default = inputs.classes.default_class(&store).map(|class| &*class.meta.key.name);
+            assert_eq!(default, Some(own));
+        }
     }
 }

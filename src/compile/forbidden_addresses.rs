@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use super::addresses::GatewayAddresses;
 use super::gateway::GatewayPlan;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::BindAddress;
@@ -17,7 +16,26 @@ pub(super) struct ForbiddenAddresses {
     sockets: BTreeSet<SocketAddr>,
     /// Addresses of the Pods of all replicas. A listener on all interfaces is reachable at each.
     replicas: BTreeSet<IpAddr>,
+    /// The sockets of Ingresses, which are in `sockets` too.
+    ingress_sockets: Vec<BindAddress>,
+    /// The address of the admin listener.
+    admin: Option<SocketAddr>,
     trust_model: TrustModel,
+}
+
+/// The IP addresses at which two sets of forbidden addresses may differ.
+#[derive(Debug)]
+pub(super) struct ForbiddenDifference {
+    ips: BTreeSet<IpAddr>,
+    /// Whether they may differ at loopback and unspecified addresses, because a listener on all interfaces differs.
+    includes_own_interfaces: bool,
+}
+
+impl ForbiddenDifference {
+    pub(super) fn contains(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.ips.contains(&ip) || (self.includes_own_interfaces && (ip.is_loopback() || ip.is_unspecified()))
+    }
 }
 
 impl ForbiddenAddresses {
@@ -25,20 +43,46 @@ impl ForbiddenAddresses {
     pub(super) fn new<'a>(
         gateways: impl Iterator<Item = &'a GatewayPlan>,
         ingresses: impl Iterator<Item = BindAddress>,
-        admin: Option<SocketAddr>,
-        addresses: &GatewayAddresses,
+        admin_address: Option<SocketAddr>,
+        replicas: &BTreeSet<IpAddr>,
         trust_model: TrustModel,
     ) -> Self {
-        let replicas = addresses.replica_addresses().clone();
-        let admin = admin.map(|admin| SocketAddr::new(admin.ip().to_canonical(), admin.port()));
+        let ingress_sockets: Vec<_> = ingresses.collect();
+        let admin = admin_address.map(|admin| SocketAddr::new(admin.ip().to_canonical(), admin.port()));
         // The other replicas have an admin listener on the same port. It is reachable unless it listens on loopback.
         let reachable_admin = admin.filter(|admin| !admin.ip().is_loopback());
         let replica_admins =
             reachable_admin.iter().flat_map(|admin| replicas.iter().map(|ip| SocketAddr::new(*ip, admin.port())));
         // The transport protocol is ignored: neither the TCP nor the UDP port of a listener is a backend.
-        let served = gateways.flat_map(GatewayPlan::sockets).chain(ingresses).map(|address| address.socket);
-        let sockets = served.chain(admin).chain(replica_admins).collect();
-        ForbiddenAddresses { sockets, replicas, trust_model }
+        let served = gateways.flat_map(GatewayPlan::sockets).chain(ingress_sockets.iter().copied());
+        let sockets = served.map(|address| address.socket).chain(admin).chain(replica_admins).collect();
+        ForbiddenAddresses { sockets, replicas: replicas.clone(), ingress_sockets, admin: admin_address, trust_model }
+    }
+
+    /// Whether the set was built from these inputs, apart from the Gateways.
+    pub(super) fn has_inputs(
+        &self,
+        ingresses: impl Iterator<Item = BindAddress>,
+        admin: Option<SocketAddr>,
+        replicas: &BTreeSet<IpAddr>,
+        trust_model: TrustModel,
+    ) -> bool {
+        (self.admin, &self.replicas, self.trust_model) == (admin, replicas, trust_model)
+            && self.ingress_sockets.iter().copied().eq(ingresses)
+    }
+
+    /// Where the set may differ from another one. The trust model does not change after the first compilation, which
+    /// compiles all Services.
+    pub(super) fn difference(&self, other: &ForbiddenAddresses) -> ForbiddenDifference {
+        let sockets = || self.sockets.symmetric_difference(&other.sockets);
+        let includes_own_interfaces = sockets().any(|socket| socket.ip().is_unspecified());
+        let mut ips: BTreeSet<IpAddr> = sockets().map(|socket| socket.ip().to_canonical()).collect();
+        if includes_own_interfaces {
+            ips.extend(self.replicas.union(&other.replicas).map(IpAddr::to_canonical));
+        } else {
+            ips.extend(self.replicas.symmetric_difference(&other.replicas).map(IpAddr::to_canonical));
+        }
+        ForbiddenDifference { ips, includes_own_interfaces }
     }
 
     /// Whether this endpoint of a Service of this namespace is forbidden.
@@ -110,14 +154,60 @@ fn host(address: &EndpointAddress) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::addresses::{AddressProvider, AddressState, GatewayAddressPool};
     use super::*;
+    use crate::upstream::LoopbackPolicy;
+
+    /// The first compilation must not keep the trust model of an empty set.
+    #[test]
+    fn another_trust_model_is_another_input() {
+        let (sockets, replicas) = (std::iter::empty::<BindAddress>, BTreeSet::new());
+        let multi_tenant = TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked };
+        for (built_for, asked_for, expected) in [
+            (TrustModel::SingleTenant, TrustModel::SingleTenant, true),
+            (TrustModel::SingleTenant, multi_tenant, false),
+            (multi_tenant, multi_tenant, true),
+        ] {
+            let forbidden = ForbiddenAddresses::new(std::iter::empty(), sockets(), None, &replicas, built_for);
+            assert_eq!(forbidden.has_inputs(sockets(), None, &replicas, asked_for), expected, "{asked_for:?}");
+        }
+    }
+
+    /// A change of the set never leaves out an address that became forbidden or allowed.
+    #[test]
+    fn differences_cover_all_changed_addresses() {
+        let set = |sockets: &[&str], replicas: &[&str]| ForbiddenAddresses {
+            sockets: sockets.iter().map(|text| text.parse().unwrap()).collect(),
+            replicas: replicas.iter().map(|text| text.parse().unwrap()).collect(),
+            ..ForbiddenAddresses::default()
+        };
+        let sets = [
+            set(&[], &[]),
+            set(&["0.0.0.0:80"], &["10.0.0.1"]),
+            set(&["0.0.0.0:80"], &["10.0.0.1", "10.0.0.2"]),
+            set(&["0.0.0.0:80", "0.0.0.0:81"], &["10.0.0.1"]),
+            set(&["192.0.2.1:80"], &["10.0.0.1"]),
+            set(&["192.0.2.1:80", "127.0.0.1:8101"], &[]),
+        ];
+        let ips = ["127.0.0.1", "0.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.3", "192.0.2.1", "::ffff:10.0.0.2", "::1"];
+        let ips = ips.map(|text| text.parse::<IpAddr>().unwrap());
+        for (before, after) in sets.iter().flat_map(|before| sets.iter().map(move |after| (before, after))) {
+            let difference = after.difference(before);
+            for (ip, port) in ips.iter().flat_map(|ip| [80, 81, 8101].map(|port| (*ip, port))) {
+                let address = EndpointAddress::Ip(SocketAddr::new(ip, port));
+                if before.contains("default", &address) != after.contains("default", &address) {
+                    assert!(difference.contains(ip), "{address:?}: {before:?} and {after:?}");
+                }
+            }
+        }
+        let [.., other] = ips[4..5] else { panic!("there is an address that no set has") };
+        assert!(!sets[1].difference(&sets[2]).contains(other));
+    }
 
     #[test]
     fn listener_ports_are_forbidden_on_all_replicas() {
         let sockets = BTreeSet::from(["0.0.0.0:10080".parse().unwrap(), "192.0.2.1:80".parse().unwrap()]);
         let replicas = BTreeSet::from(["10.0.0.1".parse().unwrap()]);
-        let forbidden = ForbiddenAddresses { sockets, replicas, trust_model: TrustModel::SingleTenant };
+        let forbidden = ForbiddenAddresses { sockets, replicas, ..ForbiddenAddresses::default() };
         for (address, expected) in [
             ("10.0.0.1:10080", true),
             ("127.0.0.1:10080", true),
@@ -138,9 +228,6 @@ mod tests {
     #[test]
     fn admin_listeners_of_all_replicas_are_forbidden() {
         let replicas = ["10.0.0.1", "10.0.0.2"].iter().map(|ip| ip.parse().unwrap()).collect();
-        let state = AddressState { replica_addresses: replicas, ..AddressState::default() };
-        let mut addresses = GatewayAddresses::default();
-        addresses.assign(&AddressProvider::Pool(GatewayAddressPool::loopback(Vec::new())), &state, std::iter::empty());
         // The admin address, and whether it is forbidden at loopback, at this Pod's address and at another Pod's.
         for (admin, expected) in [
             (Some("127.0.0.1:8101"), [true, false, false]),
@@ -153,7 +240,7 @@ mod tests {
             let admin_address = admin.map(|admin| admin.parse().unwrap());
             let (no_gateways, no_ingresses) = (std::iter::empty(), std::iter::empty());
             let forbidden =
-                ForbiddenAddresses::new(no_gateways, no_ingresses, admin_address, &addresses, TrustModel::SingleTenant);
+                ForbiddenAddresses::new(no_gateways, no_ingresses, admin_address, &replicas, TrustModel::SingleTenant);
             let is_forbidden = ["127.0.0.1:8101", "10.0.0.1:8101", "10.0.0.2:8101"]
                 .map(|address| forbidden.contains("default", &EndpointAddress::Ip(address.parse().unwrap())));
             assert_eq!(is_forbidden, expected, "{admin:?}");

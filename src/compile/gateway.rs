@@ -1,21 +1,44 @@
 //! Plans a Gateway: whether this controller serves it, its addresses, and which of its listeners can be served. Also
 //! decides which GatewayClasses are accepted.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::addresses::AssignedAddresses;
 use super::certificates::SecretCache;
 use super::listener::{self, ListenerId, ListenerPlan};
+use super::port_owners::{FamilyPort, PortOwners};
 use super::verdict::{Code, Condition, ListenerVerdict, Verdict};
 use super::{CompileContext, CompileInputs};
-use crate::api::gateway::{Gateway, GatewayClass};
+use crate::api::gateway::{Gateway, GatewayClass, ParentReference};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::snapshot::BindAddress;
 use crate::snapshot::certs::Certificates;
 use crate::store::Store;
+
+/// The routes that may have to be planned again because the plan of their Gateway changed.
+#[derive(Debug, PartialEq)]
+pub(super) enum RouteDifference {
+    /// All routes of the Gateway: their parents may lead to other listeners, or to other ports for redirects.
+    All,
+    /// Those that refer to one of these listeners, which admit other routes than before.
+    Listeners(BTreeSet<Arc<str>>),
+}
+
+impl RouteDifference {
+    /// Whether a route with these parents may have to be planned again.
+    pub(super) fn affects(&self, parents: &[ParentReference]) -> bool {
+        match self {
+            RouteDifference::All => true,
+            RouteDifference::Listeners(names) if names.is_empty() => false,
+            RouteDifference::Listeners(names) => {
+                parents.iter().any(|parent| parent.section_name.as_deref().is_none_or(|name| names.contains(name)))
+            }
+        }
+    }
+}
 
 /// The compiled state of a served Gateway, except for the routes that attach to it.
 #[derive(Debug, PartialEq)]
@@ -34,17 +57,13 @@ pub(super) struct GatewayPlan {
     conditions: Vec<Condition>,
 }
 
-/// The owner of each port: of several Gateways with the same address the oldest wins, then the first by name.
-pub(super) type PortOwners = BTreeMap<BindAddress, ObjectKey>;
-
 /// The Gateways of these controllers' classes, oldest first, then by name. The earlier Gateway wins a conflict.
 pub(super) fn gateways_by_age<'a>(store: &'a Store, controllers: &[String]) -> Vec<&'a Arc<Object<Gateway>>> {
     let mut gateways: Vec<_> = store
         .gateways
         .values()
         .filter(|gateway| {
-            let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name));
-            class.is_some_and(|class| controllers.contains(&class.spec.controller_name))
+            store.class_of(gateway).is_some_and(|class| controllers.contains(&class.spec.controller_name))
         })
         .collect();
     gateways.sort_by(|a, b| (a.meta.created, &a.meta.key).cmp(&(b.meta.created, &b.meta.key)));
@@ -62,8 +81,8 @@ pub(super) enum ClassState {
     Rejected,
 }
 
-pub(super) fn class_state(cx: CompileContext<'_>, name: &str) -> ClassState {
-    match cx.store.gateway_classes.get(&ObjectKey::cluster(name)) {
+pub(super) fn class_state(cx: CompileContext<'_>, gateway: &Object<Gateway>) -> ClassState {
+    match cx.store.class_of(gateway) {
         None => ClassState::Missing,
         Some(class) => state_of_class(cx.inputs, class),
     }
@@ -79,9 +98,8 @@ fn state_of_class(inputs: &CompileInputs<'_>, class: &GatewayClass) -> ClassStat
     }
 }
 
-fn controller_of_class(store: &Store, class: &str) -> Arc<str> {
-    let class = store.gateway_classes.get(&ObjectKey::cluster(class));
-    class.map_or("", |class| class.spec.controller_name.as_str()).into()
+fn controller_of_class(store: &Store, gateway: &Object<Gateway>) -> Arc<str> {
+    store.class_of(gateway).map_or("", |class| class.spec.controller_name.as_str()).into()
 }
 
 /// The verdict on a GatewayClass; without conditions if it belongs to another controller.
@@ -111,10 +129,10 @@ pub(super) fn class_verdict(inputs: &CompileInputs<'_>, class: &Object<GatewayCl
 
 /// Assigns every (address, port) to the first Gateway that listens on it and can be served.
 pub(super) fn port_owners(cx: CompileContext<'_>) -> PortOwners {
-    let mut owners = PortOwners::new();
+    let mut owners = PortOwners::default();
     for gateway in gateways_by_age(cx.store, cx.inputs.controllers) {
         let Some(assigned) = cx.inputs.addresses.get(&gateway.meta.key) else { continue };
-        let class = class_state(cx, &gateway.spec.gateway_class_name);
+        let class = class_state(cx, gateway);
         if rejection(gateway, class, &assigned.unsupported).is_some() {
             continue;
         }
@@ -123,34 +141,11 @@ pub(super) fn port_owners(cx: CompileContext<'_>) -> PortOwners {
             let Some(port) = port else { continue };
             let Some(transport) = listener::transport(listener) else { continue };
             for address in &assigned.bind_addresses {
-                let address = BindAddress::new(transport, *address, port);
-                if other_owner(&owners, address, &gateway.meta.key).is_none() {
-                    owners.entry(address).or_insert_with(|| gateway.meta.key.clone());
-                }
+                owners.claim(BindAddress::new(transport, *address, port), &gateway.meta.key);
             }
         }
     }
     owners
-}
-
-/// A Gateway other than `gateway` that owns the port at this address. The unspecified address includes all addresses of
-/// its family.
-fn other_owner<'a>(owners: &'a PortOwners, address: BindAddress, gateway: &ObjectKey) -> Option<&'a ObjectKey> {
-    let BindAddress { socket, transport } = address;
-    let unspecified =
-        if socket.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
-    let unspecified = BindAddress::new(transport, unspecified, socket.port());
-    let is_other = |owner: &&ObjectKey| **owner != *gateway;
-    owners.get(&address).filter(is_other).or_else(|| owners.get(&unspecified).filter(is_other)).or_else(|| {
-        // If `address` is unspecified itself, it includes the addresses that other Gateways own.
-        let has_same_port = |owned: &BindAddress| {
-            (owned.socket.is_ipv4(), owned.socket.port(), owned.transport)
-                == (socket.is_ipv4(), socket.port(), transport)
-        };
-        let mut owners_of_port =
-            owners.iter().filter(|(owned, _)| address == unspecified && has_same_port(owned)).map(|(_, owner)| owner);
-        owners_of_port.find(is_other)
-    })
 }
 
 /// Plans everything about a Gateway that does not depend on routes. `None` if this controller does not serve its class;
@@ -161,7 +156,7 @@ pub(super) fn plan(
     secrets: &mut SecretCache,
     gateway: &Object<Gateway>,
 ) -> Option<GatewayPlan> {
-    let class = class_state(cx, &gateway.spec.gateway_class_name);
+    let class = class_state(cx, gateway);
     if matches!(class, ClassState::Missing | ClassState::Foreign) {
         return None;
     }
@@ -173,7 +168,7 @@ pub(super) fn plan(
     let (mut listeners, certificates) = listener::plan_all(cx.store, secrets, gateway, &|transport, port| {
         let port = assigned.ports.bound_port(port)?;
         let owner_at =
-            |address: &IpAddr| other_owner(owners, BindAddress::new(transport, *address, port), &gateway.meta.key);
+            |address: &IpAddr| owners.other_owner(BindAddress::new(transport, *address, port), &gateway.meta.key);
         assigned
             .bind_addresses
             .iter()
@@ -195,6 +190,7 @@ pub(super) fn plan(
     }
 
     let mut remarks = remarks_on_ignored_fields(gateway);
+    remarks.extend(deleted_class_remark(cx, gateway));
     remarks.extend(assigned.notes.iter().cloned());
     let rejected_count = listeners.iter().filter(|listener| !listener.accepted()).count();
     let with_rejected_listeners = |code: Code, remarks: Vec<Diagnostic>| {
@@ -216,7 +212,7 @@ pub(super) fn plan(
     Some(GatewayPlan {
         key: gateway.meta.key.clone(),
         generation: gateway.meta.generation,
-        controller: controller_of_class(cx.store, &gateway.spec.gateway_class_name),
+        controller: controller_of_class(cx.store, gateway),
         bind_addresses: if can_bind { assigned.bind_addresses.clone() } else { Vec::new() },
         reported_addresses: if can_bind { assigned.reported_addresses.clone() } else { Vec::new() },
         conditions: vec![accepted, programmed],
@@ -243,21 +239,21 @@ fn programmed_condition(is_rejected: bool, assigned: &AssignedAddresses, listene
 }
 
 impl GatewayPlan {
-    /// Whether routes can ignore the difference to another plan, for example a renewed certificate.
-    pub(super) fn is_equivalent_for_routes(&self, other: &GatewayPlan) -> bool {
-        let GatewayPlan {
-            key,
-            generation,
-            controller,
-            listeners,
-            certificates: _,
-            bind_addresses: bind,
-            reported_addresses: reported,
-            conditions,
-        } = self;
-        (key, generation, controller) == (&other.key, &other.generation, &other.controller)
-            && (listeners, bind, reported) == (&other.listeners, &other.bind_addresses, &other.reported_addresses)
-            && *conditions == other.conditions
+    /// What routes can see of the difference to another plan. They see no certificates, addresses or conditions.
+    pub(super) fn difference_for_routes(&self, other: &GatewayPlan) -> RouteDifference {
+        let seen_by_all = |plan: &GatewayPlan| -> Vec<_> {
+            let listeners = plan.listeners.iter();
+            listeners
+                .map(|listener| (listener.id.clone(), listener.port, listener.hostname.clone(), listener.secure))
+                .collect()
+        };
+        if self.controller != other.controller || seen_by_all(self) != seen_by_all(other) {
+            return RouteDifference::All;
+        }
+        let admission = |listener: &ListenerPlan| (listener.supported_kinds.clone(), listener.namespaces.clone());
+        let listeners = self.listeners.iter().zip(&other.listeners);
+        let differing = listeners.filter(|(listener, other)| admission(listener) != admission(other));
+        RouteDifference::Listeners(differing.map(|(listener, _)| listener.id.name.clone()).collect())
     }
 
     /// Every address at which a listener is reachable.
@@ -267,6 +263,13 @@ impl GatewayPlan {
             let bound = self.bound_sockets(listener);
             let reported = reported.clone().into_iter();
             bound.into_iter().chain(reported.map(|ip| BindAddress::new(listener.transport(), ip, listener.port)))
+        })
+    }
+
+    /// Whether a listener wants one of these ports, whether it got it or not.
+    pub(super) fn wants_port_of(&self, ports: &BTreeSet<FamilyPort>) -> bool {
+        self.listeners.iter().any(|listener| {
+            self.bound_sockets(listener).into_iter().any(|address| ports.contains(&FamilyPort::from(address)))
         })
     }
 
@@ -303,7 +306,7 @@ impl GatewayPlan {
 pub(super) fn foreign_verdict(cx: CompileContext<'_>, gateway: &Object<Gateway>) -> Verdict {
     let name = &gateway.spec.gateway_class_name;
     let (field, class) = ("spec.gatewayClassName", format!("GatewayClass {name}"));
-    let note = match class_state(cx, name) {
+    let note = match class_state(cx, gateway) {
         ClassState::Missing => {
             let controllers = cx.inputs.controllers.join(" or ");
             Diagnostic::not_found(
@@ -337,6 +340,19 @@ pub(super) fn rejection(gateway: &Object<Gateway>, class: ClassState, unsupporte
         return Some(Condition::new(Code::GatewayInvalidParameters, vec![problem]));
     }
     (!unsupported.is_empty()).then(|| Condition::new(Code::GatewayUnsupportedAddress, unsupported.to_vec()))
+}
+
+/// A remark on a Gateway whose class was deleted, and which is served as before.
+fn deleted_class_remark(cx: CompileContext<'_>, gateway: &Object<Gateway>) -> Option<Diagnostic> {
+    let name = &gateway.spec.gateway_class_name;
+    let is_deleted = !cx.store.gateway_classes.contains_key(&ObjectKey::cluster(name));
+    is_deleted.then(|| {
+        let message =
+            format!("GatewayClass {name} was deleted; until it exists again, the Gateway is served as before");
+        let remedy =
+            format!("create it with controllerName {}, or delete the Gateway", controller_of_class(cx.store, gateway));
+        Diagnostic::error("spec.gatewayClassName", message, remedy)
+    })
 }
 
 /// Remarks on valid fields that have no effect, so that users do not rely on them.

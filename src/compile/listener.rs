@@ -53,6 +53,7 @@ pub(super) struct ListenerPlan {
 pub(super) enum Namespaces {
     All,
     Same,
+    None,
     Selector(LabelSelector),
 }
 
@@ -236,8 +237,8 @@ fn allowed_namespaces(listener: &Listener) -> Namespaces {
     match allowed.and_then(|namespaces| namespaces.from.as_deref()) {
         Some("All") => Namespaces::All,
         Some("Selector") => {
-            // A missing selector allows the Gateway's namespace, like the default; an empty one allows all namespaces.
-            allowed.and_then(|allowed| allowed.selector.clone()).map_or(Namespaces::Same, Namespaces::Selector)
+            // As in Kubernetes, a missing selector matches nothing, and an empty one everything.
+            allowed.and_then(|allowed| allowed.selector.clone()).map_or(Namespaces::None, Namespaces::Selector)
         }
         // An unknown value allows no more than the default does; `unsupported_fields` reports it.
         _ => Namespaces::Same,

@@ -42,8 +42,11 @@ mod listener_conflicts;
 mod listener_overlaps;
 mod listener_protocol;
 mod matches;
+mod missing_object;
+mod needed_references;
 mod notes;
 mod planning;
+mod port_owners;
 mod reference_grants;
 mod retry;
 mod route_plan;
@@ -66,13 +69,15 @@ use certificates::SecretCache;
 pub use classes::Classes;
 pub use context::{CompileContext, CompileInputs};
 use forbidden_addresses::ForbiddenAddresses;
-use gateway::{GatewayPlan, PortOwners};
+use gateway::GatewayPlan;
 use ingress::IngressCompiler;
 pub use ingress::{IngressListener, IngressSettings, PublishSource};
 use kong::consumers::Consumers;
 use kong::plugins::Plugins;
 pub use kong::plugins::with_degraded_plugins;
 use kong::policy_conflicts::PolicyConflicts;
+pub use needed_references::is_needed;
+use port_owners::PortOwners;
 pub(crate) use route_plan::RouteKind;
 use route_plan::RoutePlan;
 use routers::Routers;
@@ -93,6 +98,9 @@ pub struct Compiled {
     pub verdicts_changed: BTreeSet<ObjectId>,
     /// Number of host routers that were rebuilt.
     pub routers_built: usize,
+    /// Number of Gateways and routes that were planned. Tests check with it that the work of an edit does not grow with
+    /// what the edit does not affect.
+    pub objects_planned: usize,
 }
 
 type PlanMap<T> = BTreeMap<ObjectKey, Arc<T>>;
@@ -147,7 +155,7 @@ impl Compiler {
     }
 
     /// Compiles what `changes` can affect; a new compiler needs [`Store::everything`]. If
-    /// `cx.inputs.addresses` changed, `changes` must contain the Gateways.
+    /// `cx.inputs.addresses` changed, `changes` must contain the Gateways with other addresses.
     ///
     /// Each step uses the results of the earlier ones, and adds to `touched` what it affects in later ones.
     pub fn compile(&mut self, cx: CompileContext<'_>, changes: &Changes) -> Compiled {
@@ -172,7 +180,7 @@ impl Compiler {
         self.routers.set_ingress_binds(self.ingresses.binds());
         let routers_built = self.routers.build(&self.gateways, &self.routes) + usize::from(ingresses.router_built);
         // Forbidden addresses depend on all listeners, and endpoints depend on forbidden addresses.
-        self.update_forbidden_addresses(cx, &mut touched);
+        self.update_forbidden_addresses(cx, &run, &mut touched);
 
         // Verdicts are updated after all plans: they depend on the routes attached to a listener, on the sockets that
         // Gateways take from Ingresses, and on which Services are used.
@@ -194,22 +202,32 @@ impl Compiler {
             used_upstreams: (!run.upstreams_changed.is_empty()).then(|| self.upstream_usage.all()),
             verdicts_changed: run.verdicts_changed,
             routers_built,
+            objects_planned: run.objects_planned,
         }
     }
 
-    /// Updates the forbidden addresses. If they changed, all Services are touched, since any endpoint may have become
-    /// forbidden or allowed.
-    fn update_forbidden_addresses(&mut self, cx: CompileContext<'_>, touched: &mut Changes) {
+    /// Updates the forbidden addresses. Touches the Services with an endpoint that may have become forbidden or
+    /// allowed.
+    fn update_forbidden_addresses(&mut self, cx: CompileContext<'_>, run: &CompileRun, touched: &mut Changes) {
+        let ingress_sockets = || self.ingresses.binds().keys().copied();
+        let (replicas, trust_model) = (cx.inputs.addresses.replica_addresses(), cx.inputs.upstreams.trust_model());
+        if !run.have_gateways_changed
+            && self.forbidden.has_inputs(ingress_sockets(), self.admin_address, replicas, trust_model)
+        {
+            return;
+        }
         let forbidden = ForbiddenAddresses::new(
             self.gateways.values().map(|plan| &**plan),
-            self.ingresses.binds().keys().copied(),
+            ingress_sockets(),
             self.admin_address,
-            cx.inputs.addresses,
-            cx.inputs.upstreams.trust_model(),
+            replicas,
+            trust_model,
         );
         if forbidden != self.forbidden {
+            let difference = forbidden.difference(&self.forbidden);
+            let services = backend::endpoints::services_with_address(cx.store, |ip| difference.contains(ip));
+            touched.extend(services.map(|key| ObjectId::new(Kind::Service, key)));
             self.forbidden = forbidden;
-            touched.extend(cx.store.services.keys().map(|key| ObjectId::new(Kind::Service, key.clone())));
         }
     }
 
@@ -262,6 +280,10 @@ impl Compiler {
 #[derive(Default)]
 struct CompileRun {
     verdicts_changed: BTreeSet<ObjectId>,
+    /// Gateways and routes that were planned.
+    objects_planned: usize,
+    /// Whether the plan of a Gateway changed.
+    have_gateways_changed: bool,
     /// Upstreams that became used or unused.
     upstreams_changed: BTreeSet<UpstreamKey>,
     /// Gateways whose verdict must be updated.

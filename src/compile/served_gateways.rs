@@ -32,7 +32,7 @@ pub fn exposed_gateways<'a>(store: &'a Store, controllers: &'a [String]) -> impl
 /// not one of them.
 pub fn foreign_gateways<'a>(store: &'a Store, controllers: &'a [String]) -> impl Iterator<Item = &'a ObjectKey> {
     let is_foreign = |gateway: &&Arc<Object<Gateway>>| {
-        let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name));
+        let class = store.class_of(gateway);
         class.is_some_and(|class| !controllers.contains(&class.spec.controller_name))
     };
     store.gateways.values().filter(is_foreign).map(|gateway| &gateway.meta.key)
@@ -48,7 +48,7 @@ pub fn addressable_gateways<'a>(
 
 /// What the Service in front of a Gateway depends on. `None` if the class does not exist.
 fn expose<'a>(store: &'a Store, gateway: &'a Object<Gateway>) -> Option<ExposedGateway<'a>> {
-    let class = store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name))?;
+    let class = store.class_of(gateway)?;
     let class_state = if class.spec.parameters_ref.is_some() { ClassState::Rejected } else { ClassState::Accepted };
     let listeners = gateway.spec.listeners.iter().filter(|listener| listener::needs_port(listener));
     let ports: BTreeSet<u16> = listeners.filter_map(|listener| u16::try_from(listener.port).ok()).collect();

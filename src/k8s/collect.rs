@@ -181,6 +181,11 @@ impl DeliveryCollector {
         }
     }
 
+    /// Whether nothing is pending.
+    pub(super) fn is_empty(&self) -> bool {
+        self.state.lock().since.is_none()
+    }
+
     /// Waits until nothing is pending.
     pub(super) async fn wait_until_empty(&self) {
         loop {

@@ -38,6 +38,7 @@ pub use delivery::{Delivery, InstalledApis, Observed, RejectedObject};
 pub use events::{Event, EventRecorder, event_namespace};
 pub use leader_write_guard::LeaderWriteGuard;
 pub use lease::{LeaderCandidate, run_leader_election};
+pub use referenced::ReferenceChanges;
 pub use source::{ApiServerSource, WatchCounters, WatchCounts};
 pub use status_client::StatusClient;
 pub use timestamps::sleep_until_deadline;

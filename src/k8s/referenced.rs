@@ -28,8 +28,25 @@ pub(super) struct ReferencedObjects {
     state: Mutex<ReferencedState>,
     /// Wakes the fetcher when objects are due.
     changed: Notify,
-    /// Whether every wanted object that exists was fetched, or its fetch failed once.
-    settled: watch::Sender<bool>,
+    progress: watch::Sender<ReferencedFetchProgress>,
+}
+
+/// Secrets and ConfigMaps to which objects begin or cease to refer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReferenceChanges {
+    pub added: BTreeSet<ObjectId>,
+    pub removed: BTreeSet<ObjectId>,
+}
+
+/// How far the fetches are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct ReferencedFetchProgress {
+    /// Whether every wanted object that exists was fetched in some version, or its last fetch failed.
+    is_settled: bool,
+    /// Whether the API server has responded for every wanted object that exists: with the object, 403 or 404.
+    is_complete: bool,
+    /// Increases when the set of unfetched objects changes.
+    unfetched_revision: u64,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +55,14 @@ struct ReferencedState {
     versions: BTreeMap<Scope, BTreeMap<ObjectKey, Arc<str>>>,
     wanted: BTreeSet<ObjectId>,
     fetched: BTreeMap<ObjectId, FetchedVersion>,
+    /// The wanted objects whose current version is to be fetched.
+    due: BTreeSet<ObjectId>,
+    /// The wanted objects that exist and for which the API server has returned neither a version nor 403 or 404.
+    unfetched: BTreeSet<ObjectId>,
+    unfetched_revision: u64,
+    /// The objects that are both due and unfetched. Compilations wait for them, but not for newer versions of fetched
+    /// objects: an object that changes all the time would delay every change of other objects.
+    awaited: BTreeSet<ObjectId>,
 }
 
 /// A fetched object, or a failed fetch.
@@ -48,45 +73,83 @@ struct FetchedVersion {
     /// The version that was returned last; None if every fetch failed. It may be newer than the requested one: then the
     /// watch reports it later.
     received: Option<Arc<str>>,
+    /// Whether the last response was 403 or 404.
+    is_refused: bool,
+}
+
+/// Why a fetch returned no object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FetchFailure {
+    id: ObjectId,
+    error: String,
 }
 
 impl ReferencedObjects {
     pub(super) fn new(collector: Arc<DeliveryCollector>) -> Arc<ReferencedObjects> {
-        let (changed, settled) = (Notify::new(), watch::Sender::new(true));
-        Arc::new(ReferencedObjects { collector, state: Mutex::default(), changed, settled })
+        let progress = ReferencedFetchProgress { is_settled: true, is_complete: true, unfetched_revision: 0 };
+        let (changed, progress) = (Notify::new(), watch::Sender::new(progress));
+        Arc::new(ReferencedObjects { collector, state: Mutex::default(), changed, progress })
     }
 
-    /// Sets the objects to fetch. Fetched objects that are no longer wanted are dropped.
-    pub(super) fn set_wanted(&self, wanted: BTreeSet<ObjectId>) {
-        let mut state = self.state.lock();
-        if state.wanted == wanted {
+    /// Changes the objects to fetch. Fetched objects that are no longer wanted are dropped.
+    pub(super) fn change_wanted(&self, changes: &ReferenceChanges) {
+        let ReferenceChanges { added, removed } = changes;
+        if added.is_empty() && removed.is_empty() {
             return;
         }
-        let unwanted: Vec<_> = state.fetched.keys().filter(|id| !wanted.contains(*id)).cloned().collect();
-        for id in unwanted {
-            state.fetched.remove(&id);
-            self.collector.deleted(&cluster_wide(id.kind), &id.key);
+        let mut state = self.state.lock();
+        for id in removed {
+            state.wanted.remove(id);
+            if state.fetched.remove(id).is_some() {
+                self.collector.deleted(&cluster_wide(id.kind), &id.key);
+            }
+            state.update(id);
         }
-        state.wanted = wanted;
-        self.wake_if_due(state);
+        for id in added {
+            state.wanted.insert(id.clone());
+            state.update(id);
+        }
+        self.publish_and_wake(&state);
     }
 
-    /// Whether every wanted object that exists was fetched, or attempted.
+    /// Whether every wanted object that exists was fetched in some version, or its last fetch failed.
     pub(super) fn is_settled(&self) -> bool {
-        self.state.lock().due().is_empty()
+        self.state.lock().awaited.is_empty()
     }
 
-    /// Notifies when `is_settled` may have changed.
-    pub(super) fn subscribe(&self) -> watch::Receiver<bool> {
-        self.settled.subscribe()
+    /// The wanted objects that exist, and whose content was not returned by `next` yet. An object for which the API
+    /// server responded 403 or 404 is not one of them.
+    pub(super) fn unfetched(&self, before: &BTreeSet<ObjectId>) -> (BTreeSet<ObjectId>, u64) {
+        let state = self.state.lock();
+        let mut unfetched = state.unfetched.clone();
+        // A fetched object leaves the set under this lock, but reaches the control loop only with its delivery.
+        if !before.is_empty() && !self.collector.is_empty() {
+            unfetched.extend(before.iter().filter(|id| state.wanted.contains(*id)).cloned());
+        }
+        (unfetched, state.unfetched_revision)
+    }
+
+    /// Waits until every wanted object that exists was fetched or its last fetch failed; with `all`, until the API
+    /// server has responded for each of them with the object, 403 or 404.
+    pub(super) async fn wait_until_fetched(&self, all: bool) {
+        self.wait_for(|progress| progress.is_settled && (progress.is_complete || !all)).await;
+    }
+
+    /// Waits until the set of unfetched objects is another one than in this revision.
+    pub(super) async fn wait_until_unfetched_changes(&self, revision: u64) {
+        self.wait_for(|progress| progress.unfetched_revision != revision).await;
+    }
+
+    async fn wait_for(&self, condition: impl FnMut(&ReferencedFetchProgress) -> bool) {
+        // Cannot fail: `self` holds the sender.
+        drop(self.progress.subscribe().wait_for(condition).await);
     }
 
     /// Removes a kind that is no longer watched.
     pub(super) fn forget(&self, kind: Kind) {
         let mut state = self.state.lock();
         state.versions.retain(|scope, _| scope.kind != kind);
-        self.drop_vanished(&mut state, kind);
-        self.wake_if_due(state);
+        self.versions_changed(&mut state, kind);
     }
 
     /// Fetches what is due; never returns.
@@ -97,10 +160,8 @@ impl ReferencedObjects {
         loop {
             let due = {
                 let state = self.state.lock();
-                let due = state.due();
-                // Sent under the lock, so that it does not describe an earlier set of wanted objects.
-                self.settled.send_replace(due.is_empty());
-                due
+                self.publish_progress(&state);
+                state.versions_due()
             };
             if due.is_empty() {
                 self.changed.notified().await;
@@ -109,23 +170,20 @@ impl ReferencedObjects {
             let current_client = client.borrow_and_update().clone();
             let due = self.fetch_credentials(current_client.clone(), due).await;
             let results = iter(due).map(|(id, version)| self.fetch_one(current_client.clone(), id, version));
-            let failed: Vec<_> =
+            let failed: Vec<FetchFailure> =
                 results.buffer_unordered(MAX_CONCURRENT_FETCHES).filter_map(|failed| async { failed }).collect().await;
             match failed.first() {
                 None => {
                     backoff.reset();
                     logged_error = None;
                 }
-                Some((id, error)) => {
+                Some(FetchFailure { id, error }) => {
                     if logged_error.as_ref() != Some(error) {
                         let failed = failed.len();
                         tracing::warn!(object = %id, failed, "Cannot fetch a referenced object: {error}");
                         logged_error = Some(error.clone());
                     }
-                    // Objects that cannot be fetched count as settled until the next attempt. Versions that were
-                    // fetched before stay in use.
-                    self.settled.send_replace(true);
-                    self.retry_later(failed.into_iter().map(|(id, _)| id), backoff.next_delay()).await;
+                    self.retry_later(failed.into_iter().map(|failure| failure.id), backoff.next_delay()).await;
                 }
             }
         }
@@ -160,7 +218,7 @@ impl ReferencedObjects {
                 }
             }
         }
-        self.state.lock().due()
+        self.state.lock().versions_due()
     }
 
     /// Stores a fetched object if it is still wanted and still exists. Returns its version in every case.
@@ -174,37 +232,41 @@ impl ReferencedObjects {
                 self.collector.applied(&cluster_wide(id.kind), object);
                 state.fetched.insert(
                     id.clone(),
-                    FetchedVersion { requested: requested.clone(), received: Some(received.clone()) },
+                    FetchedVersion {
+                        requested: requested.clone(),
+                        received: Some(received.clone()),
+                        is_refused: false,
+                    },
                 );
+                state.update(id);
+                self.publish_progress(&state);
             }
         }
         received
     }
 
-    /// Returns the object and the error if the fetch failed.
-    async fn fetch_one(&self, client: Client, id: ObjectId, requested: Arc<str>) -> Option<(ObjectId, String)> {
+    /// Returns the failure if there is anything to retry. Versions that were fetched before stay in use.
+    async fn fetch_one(&self, client: Client, id: ObjectId, requested: Arc<str>) -> Option<FetchFailure> {
         let api: Api<RawObject> = Api::namespaced_with(client, &id.key.namespace, &api_resource(id.kind, "v1"));
-        let response = timeout(FETCH_TIMEOUT, api.get(&id.key.name)).await;
-        let mut received = None;
-        let failure = match response {
+        let (error, is_refused) = match timeout(FETCH_TIMEOUT, api.get(&id.key.name)).await {
             Ok(Ok(raw)) => {
-                received = Some(self.store_fetched(&id, &requested, raw));
-                None
+                self.store_fetched(&id, &requested, raw);
+                return None;
             }
             // Deleted in the meantime, which the watch is about to report.
-            Ok(Err(Error::Api(status))) if status.code == 404 => None,
-            Ok(Err(Error::Api(status))) if status.code == 403 => Some(format!(
-                "403 {}; grant the verb get on {} to Portico's ServiceAccount",
-                status.message,
-                id.kind.plural()
-            )),
-            Ok(Err(error)) => Some(super::client::request_error_text(&error)),
-            Err(_) => Some(format!("no response within {} s", FETCH_TIMEOUT.as_secs())),
+            Ok(Err(Error::Api(status))) if status.code == 404 => (None, true),
+            Ok(Err(Error::Api(status))) if status.code == 403 => {
+                let remedy = format!("grant the verb get on {} to Portico's ServiceAccount", id.kind.plural());
+                (Some(format!("403 {}; {remedy}", status.message)), true)
+            }
+            Ok(Err(error)) => (Some(super::client::request_error_text(&error)), false),
+            Err(_) => (Some(format!("no response within {} s", FETCH_TIMEOUT.as_secs())), false),
         };
-        if received.is_none() {
-            self.state.lock().record_failed_fetch(&id, requested);
-        }
-        failure.map(|failure| (id, failure))
+        let mut state = self.state.lock();
+        state.record_failed_fetch(&id, requested, is_refused);
+        self.publish_progress(&state);
+        drop(state);
+        error.map(|error| FetchFailure { id, error })
     }
 
     /// Makes objects due again after a delay; a change of what is due ends the delay early.
@@ -218,23 +280,43 @@ impl ReferencedObjects {
             if let Some(fetched_version) = state.fetched.get_mut(&id) {
                 // No object has an empty version.
                 fetched_version.requested = Arc::default();
+                state.update(&id);
             }
         }
     }
 
-    /// Removes objects that no longer exist.
-    fn drop_vanished(&self, state: &mut ReferencedState, kind: Kind) {
-        let vanished: Vec<_> =
-            state.fetched.keys().filter(|id| id.kind == kind && state.version(id).is_none()).cloned().collect();
-        for id in vanished {
-            state.fetched.remove(&id);
-            self.collector.deleted(&cluster_wide(kind), &id.key);
+    /// Applies new versions of all objects of a kind, and removes objects that no longer exist.
+    fn versions_changed(&self, state: &mut ReferencedState, kind: Kind) {
+        let of_kind = ObjectId::new(kind, ObjectKey::cluster(""))..;
+        let wanted: Vec<_> = state.wanted.range(of_kind).take_while(|id| id.kind == kind).cloned().collect();
+        for id in wanted {
+            self.version_changed(state, &id);
         }
+        self.publish_and_wake(state);
     }
 
-    fn wake_if_due(&self, state: parking_lot::MutexGuard<'_, ReferencedState>) {
-        if !state.due().is_empty() {
-            self.settled.send_replace(false);
+    /// Applies the new version of an object, and removes it if it no longer exists.
+    fn version_changed(&self, state: &mut ReferencedState, id: &ObjectId) {
+        if state.version(id).is_none() && state.fetched.remove(id).is_some() {
+            self.collector.deleted(&cluster_wide(id.kind), &id.key);
+        }
+        state.update(id);
+    }
+
+    /// Called with the lock held, so that the progress does not describe an earlier state.
+    fn publish_progress(&self, state: &ReferencedState) {
+        let progress = ReferencedFetchProgress {
+            is_settled: state.awaited.is_empty(),
+            is_complete: state.unfetched.is_empty(),
+            unfetched_revision: state.unfetched_revision,
+        };
+        self.progress.send_if_modified(|published| std::mem::replace(published, progress) != progress);
+    }
+
+    /// Publishes the progress after a change that was not made by the fetcher, and wakes the fetcher if it has work.
+    fn publish_and_wake(&self, state: &ReferencedState) {
+        self.publish_progress(state);
+        if !state.due.is_empty() {
             self.changed.notify_one();
         }
     }
@@ -242,28 +324,53 @@ impl ReferencedObjects {
 
 impl ReferencedState {
     fn version(&self, id: &ObjectId) -> Option<&Arc<str>> {
-        let scopes = self.versions.iter().filter(|(scope, _)| scope.kind == id.kind);
-        scopes.into_iter().find_map(|(_, versions)| versions.get(&id.key))
+        let in_scope = |namespace| self.versions.get(&Scope { kind: id.kind, namespace })?.get(&id.key);
+        in_scope(None).or_else(|| in_scope(Some(id.key.namespace.clone())))
+    }
+
+    /// Updates what follows from the version of an object, from its last fetch, and from whether it is wanted.
+    fn update(&mut self, id: &ObjectId) {
+        let version = self.version(id).filter(|_| self.wanted.contains(id));
+        let fetched = self.fetched.get(id);
+        let is_current = |fetched: &FetchedVersion, version: &Arc<str>| {
+            fetched.requested == *version || fetched.received.as_ref() == Some(version)
+        };
+        let is_due = version.is_some_and(|version| !fetched.is_some_and(|fetched| is_current(fetched, version)));
+        let has_response = fetched.is_some_and(|fetched| fetched.received.is_some() || fetched.is_refused);
+        let is_unfetched = version.is_some() && !has_response;
+        set_membership(&mut self.due, id, is_due);
+        set_membership(&mut self.awaited, id, is_due && is_unfetched);
+        if set_membership(&mut self.unfetched, id, is_unfetched) {
+            self.unfetched_revision += 1;
+        }
     }
 
     /// The objects to fetch, each with the version to fetch at least.
-    fn due(&self) -> Vec<(ObjectId, Arc<str>)> {
-        let due = self.wanted.iter().filter_map(|id| {
-            let version = self.version(id)?;
-            let is_current =
-                |fetched: &FetchedVersion| fetched.requested == *version || fetched.received.as_ref() == Some(version);
-            (!self.fetched.get(id).is_some_and(is_current)).then(|| (id.clone(), version.clone()))
-        });
-        due.collect()
+    fn versions_due(&self) -> Vec<(ObjectId, Arc<str>)> {
+        self.due.iter().filter_map(|id| Some((id.clone(), self.version(id)?.clone()))).collect()
     }
 
     /// Records a failed fetch; an object fetched before stays.
-    fn record_failed_fetch(&mut self, id: &ObjectId, requested: Arc<str>) {
+    fn record_failed_fetch(&mut self, id: &ObjectId, requested: Arc<str>, is_refused: bool) {
         if self.wanted.contains(id) {
-            let fetched_version =
-                self.fetched.entry(id.clone()).or_insert(FetchedVersion { requested: Arc::default(), received: None });
-            fetched_version.requested = requested;
+            let fetched = self.fetched.entry(id.clone()).or_insert(FetchedVersion {
+                requested: Arc::default(),
+                received: None,
+                is_refused,
+            });
+            fetched.requested = requested;
+            fetched.is_refused = is_refused;
+            self.update(id);
         }
+    }
+}
+
+/// Adds or removes an object. Returns whether the set changed.
+fn set_membership(set: &mut BTreeSet<ObjectId>, id: &ObjectId, is_member: bool) -> bool {
+    match is_member {
+        true if !set.contains(id) => set.insert(id.clone()),
+        true => false,
+        false => set.remove(id),
     }
 }
 
@@ -283,14 +390,15 @@ impl WatchSink<true> for ReferencedSink {
     fn listed(&self, items: Vec<Self::Item>) {
         let mut state = self.objects.state.lock();
         state.versions.insert(self.scope.clone(), items.into_iter().collect());
-        self.objects.drop_vanished(&mut state, self.scope.kind);
-        self.objects.wake_if_due(state);
+        self.objects.versions_changed(&mut state, self.scope.kind);
     }
 
     fn applied(&self, (key, version): Self::Item) {
         let mut state = self.objects.state.lock();
+        let id = ObjectId::new(self.scope.kind, key.clone());
         state.versions.entry(self.scope.clone()).or_default().insert(key, version);
-        self.objects.wake_if_due(state);
+        self.objects.version_changed(&mut state, &id);
+        self.objects.publish_and_wake(&state);
     }
 
     fn deleted(&self, key: ObjectKey) {
@@ -298,7 +406,8 @@ impl WatchSink<true> for ReferencedSink {
         if let Some(versions) = state.versions.get_mut(&self.scope) {
             versions.remove(&key);
         }
-        self.objects.drop_vanished(&mut state, self.scope.kind);
+        self.objects.version_changed(&mut state, &ObjectId::new(self.scope.kind, key));
+        self.objects.publish_and_wake(&state);
     }
 }
 
@@ -321,6 +430,10 @@ mod tests {
 
     use super::*;
 
+    fn wants(id: &ObjectId) -> ReferenceChanges {
+        ReferenceChanges { added: BTreeSet::from([id.clone()]), ..ReferenceChanges::default() }
+    }
+
     #[tokio::test]
     async fn objects_deleted_during_the_fetch_are_not_kept() {
         let key = ObjectKey::new("ns", "tls");
@@ -330,7 +443,7 @@ mod tests {
             let objects = ReferencedObjects::new(collector.clone());
             let sink = Arc::new(ReferencedSink { objects: objects.clone(), scope: cluster_wide(Kind::Secret) });
             sink.listed(vec![(key.clone(), Arc::from("1"))]);
-            objects.set_wanted(BTreeSet::from([id.clone()]));
+            objects.change_wanted(&wants(&id));
             let (metadata_sink, deleted_key) = (sink.clone(), key.clone());
             let server = tower::service_fn(move |_: http::Request<kube::client::Body>| {
                 if deleted {
@@ -345,5 +458,50 @@ mod tests {
             assert_eq!(objects.fetch_one(client, id.clone(), Arc::from("1")).await, None);
             assert_eq!((collector.count(Kind::Secret), objects.is_settled()), (usize::from(!deleted), true));
         }
+    }
+
+    #[tokio::test]
+    async fn objects_without_a_response_are_unfetched() {
+        let key = ObjectKey::new("ns", "tls");
+        let id = ObjectId::new(Kind::Secret, key.clone());
+        for (status, is_unfetched) in [(500, true), (429, true), (403, false), (404, false)] {
+            let objects = ReferencedObjects::new(Arc::new(DeliveryCollector::default()));
+            let sink = ReferencedSink { objects: objects.clone(), scope: cluster_wide(Kind::Secret) };
+            objects.change_wanted(&wants(&id));
+            assert!(objects.unfetched(&BTreeSet::new()).0.is_empty(), "it does not exist");
+            sink.listed(vec![(key.clone(), Arc::from("1"))]);
+            assert_eq!(objects.unfetched(&BTreeSet::new()).0, BTreeSet::from([id.clone()]));
+            let server = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+                let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status,
+                    "message": "", "reason": ""});
+                let body = http_body_util::Full::new(bytes::Bytes::from(body.to_string()));
+                std::future::ready(Ok::<_, Infallible>(http::Response::builder().status(status).body(body).unwrap()))
+            });
+            objects.fetch_one(Client::new(server, "default"), id.clone(), Arc::from("1")).await;
+            let unfetched = objects.unfetched(&BTreeSet::new()).0;
+            assert_eq!((objects.is_settled(), !unfetched.is_empty()), (true, is_unfetched), "{status}");
+        }
+    }
+
+    /// The API server reports the deletion and the fetched object in any order, and a delivery comes last.
+    #[tokio::test]
+    async fn fetched_objects_are_unfetched_until_they_are_delivered() {
+        let key = ObjectKey::new("ns", "tls");
+        let id = ObjectId::new(Kind::Secret, key.clone());
+        let collector = Arc::new(DeliveryCollector::default());
+        let objects = ReferencedObjects::new(collector.clone());
+        let sink = ReferencedSink { objects: objects.clone(), scope: cluster_wide(Kind::Secret) };
+        objects.change_wanted(&wants(&id));
+        sink.listed(vec![(key, Arc::from("1"))]);
+        let (before, _) = objects.unfetched(&BTreeSet::new());
+        let secret = json!({"metadata": {"namespace": "ns", "name": "tls", "resourceVersion": "1"}});
+        objects.store_fetched(&id, &Arc::from("1"), serde_json::from_value(secret).unwrap());
+        assert_eq!(objects.unfetched(&before).0, before, "the store does not have it yet");
+        collector.next().await;
+        assert!(objects.unfetched(&before).0.is_empty());
+
+        sink.applied((id.key.clone(), Arc::from("2")));
+        let is_due = objects.state.lock().due.contains(&id);
+        assert!(is_due && objects.is_settled(), "no compilation waits for the next version");
     }
 }

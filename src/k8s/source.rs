@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use super::client::{Access, ApiConnection};
 use super::collect::DeliveryCollector;
 use super::delivery::Delivery;
-use super::referenced::ReferencedObjects;
+use super::referenced::{ReferenceChanges, ReferencedObjects};
 use super::supervisor::{Supervisor, SupervisorParts};
 use super::watch_health::WatchHealth;
 use crate::api::{Kind, ObjectId};
@@ -82,18 +82,30 @@ impl ApiServerSource {
         self.collector.next().await
     }
 
-    /// Sets the Secrets and ConfigMaps that objects refer to. Returns whether each of them that exists was fetched, or
-    /// its fetch failed. The others come with a later delivery.
-    pub fn set_referenced(&self, wanted: BTreeSet<ObjectId>) -> bool {
-        self.referenced.set_wanted(wanted);
+    /// Changes which Secrets and ConfigMaps are wanted, because objects refer to them. Returns whether each of them
+    /// that exists was fetched in some version, or its last fetch failed. The others come with a later delivery.
+    pub fn change_referenced(&self, changes: &ReferenceChanges) -> bool {
+        self.referenced.change_wanted(changes);
         self.referenced.is_settled()
     }
 
-    /// Waits until every wanted object that exists was fetched and returned by `next`, or its fetch failed once.
-    pub async fn wait_until_fetched(&self) {
-        let mut settled = self.referenced.subscribe();
-        // Cannot fail: the sender lives as long as `referenced` does.
-        drop(settled.wait_for(|is_settled| *is_settled).await);
+    /// Waits until every wanted object that exists was fetched and returned by `next`, or its last fetch failed. With
+    /// `all`, waits for the others, too, except those for which the API server responds 403 or 404.
+    pub async fn wait_until_fetched(&self, all: bool) {
+        self.referenced.wait_until_fetched(all).await;
+        self.collector.wait_until_empty().await;
+    }
+
+    /// The wanted objects that exist and were not returned by `next` yet, for example because fetching them fails, and
+    /// the revision of this set. An object for which the API server responded 403 or 404 is not one of them. `before`:
+    /// the last result.
+    pub fn unfetched(&self, before: &BTreeSet<ObjectId>) -> (BTreeSet<ObjectId>, u64) {
+        self.referenced.unfetched(before)
+    }
+
+    /// Waits until `unfetched` may return a set of another revision, and everything fetched was returned by `next`.
+    pub async fn wait_until_unfetched_changes(&self, revision: u64) {
+        self.referenced.wait_until_unfetched_changes(revision).await;
         self.collector.wait_until_empty().await;
     }
 

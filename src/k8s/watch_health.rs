@@ -54,6 +54,8 @@ struct WatchState {
     error: Option<WatchError>,
     /// Consecutive 403 responses, with or without 429 responses in between.
     forbidden_in_a_row: u32,
+    /// The number of consecutive 403 and 404.
+    refused_in_a_row: u32,
 }
 
 /// Counters of one kind since the start.
@@ -115,8 +117,8 @@ impl WatchHealth {
         failing.collect()
     }
 
-    /// The kinds for whose first list readiness waits: those with a scope that was not listed yet, unless its recorded
-    /// error is a 403 or 404.
+    /// The kinds for whose first list readiness waits: those with a scope that was not listed yet, unless the API
+    /// server has responded 403 or 404 twice.
     pub(super) fn awaited(&self) -> Vec<Kind> {
         let watches = self.watches.lock();
         let mut kinds: Vec<_> = watches
@@ -166,8 +168,8 @@ impl WatchHealth {
         let watches = self.watches.lock();
         let state = watches.get(&WatchSubject::Crds)?;
         // A single 403 may come from a server that is starting, and statuses would report an unknown release. For
-        // objects a single 403 counts (`is_unreadable`), because readiness stops waiting for the kind: it must be known
-        // as unreadable by then, and not as a kind without objects.
+        // objects a single 403 counts (`is_unreadable`), because readiness stops waiting for the kind after the second:
+        // it must be known as unreadable by then, and not as a kind without objects.
         let watch_error =
             state.error.as_ref().filter(|watch_error| watch_error.forbidden && state.forbidden_in_a_row > 1)?;
         Some(watch_error.message.clone())
@@ -204,9 +206,10 @@ impl WatchState {
         self.is_lasting() || self.error.as_ref().is_some_and(|watch_error| watch_error.forbidden)
     }
 
-    /// Whether the recorded error rules out a list, so that readiness does not wait for one.
+    /// Whether the recorded error rules out a list, so that readiness does not wait for one. A server that is starting
+    /// may refuse a single attempt.
     fn will_not_list(&self) -> bool {
-        self.error.as_ref().is_some_and(|watch_error| watch_error.forbidden || watch_error.not_found)
+        self.refused_in_a_row > 1 && self.error.as_ref().is_some_and(WatchError::is_refusal)
     }
 }
 
@@ -252,7 +255,7 @@ impl WatchReporter {
             if state.listed {
                 state.stale_since = None;
             }
-            state.forbidden_in_a_row = 0;
+            (state.forbidden_in_a_row, state.refused_in_a_row) = (0, 0);
             state.error.take().is_some()
         });
     }
@@ -276,6 +279,8 @@ impl WatchReporter {
             state.error = Some(watch_error.clone());
             state.forbidden_in_a_row =
                 if watch_error.forbidden { state.forbidden_in_a_row.saturating_add(1) } else { 0 };
+            state.refused_in_a_row =
+                if watch_error.is_refusal() { state.refused_in_a_row.saturating_add(1) } else { 0 };
             true
         });
     }
@@ -298,6 +303,11 @@ impl WatchError {
             watcher::Error::WatchError(status) => WatchError::from_status(status),
             watcher::Error::NoResourceVersion => WatchError::new(error.to_string()),
         }
+    }
+
+    /// Whether the API server refuses to list the kind.
+    fn is_refusal(&self) -> bool {
+        self.forbidden || self.not_found
     }
 
     pub(super) fn from_request(error: &Error) -> WatchError {

@@ -230,7 +230,9 @@ fn merge_ancestors(
             ["group", "kind", "name"].iter().all(|key| existing[key] == desired[key])
         };
         let before = observed.iter().filter(is_porticos).find(is_same_ancestor).unwrap_or(&Value::Null);
-        merged.push(merge_entry(ancestor, before, &conditions, left_out));
+        let mut ancestor = ancestor.clone();
+        ancestor["controllerName"] = json!(own_name(controllers));
+        merged.push(merge_entry(&ancestor, before, &conditions, left_out));
     }
     merged
 }
@@ -249,17 +251,21 @@ fn merge_license_controllers(
     if !list(desired, "conditions").is_empty() {
         let conditions =
             ConditionList { target: ConditionTarget::Object, path: "status.controllers[].conditions", now };
-        let portico_entry = json!({"controllerName": GATEWAY_CONTROLLER, "conditions": desired["conditions"]});
+        let portico_entry = json!({"controllerName": own_name(controllers), "conditions": desired["conditions"]});
         merged.push(merge_entry(&portico_entry, before, &conditions, left_out));
     }
     merged
 }
 
-/// Whether Portico wrote an entry in the status of a Kong object, under any of its controller names. New entries always
-/// have the name [`GATEWAY_CONTROLLER`].
+/// Whether this installation wrote an entry in the status of a Kong object, under any of its controller names. New
+/// entries have the first of them.
 fn is_portico_entry(entry: &Value, controllers: &[String]) -> bool {
     let name = text(entry, "controllerName");
-    name == GATEWAY_CONTROLLER || controllers.iter().any(|controller| controller == name)
+    name == own_name(controllers) || controllers.iter().any(|controller| controller == name)
+}
+
+fn own_name(controllers: &[String]) -> &str {
+    controllers.first().map_or(GATEWAY_CONTROLLER, String::as_str)
 }
 
 /// As many addresses as the API allows, and a message if there are more.

@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -90,7 +90,7 @@ impl StatusWriter {
         // Aborted when leadership is lost: from then on, another replica may write.
         let mut in_flight = JoinSet::new();
         let end = loop {
-            let next_due = self.start_due(&mut in_flight);
+            let next_due = self.start_due(&mut in_flight).await;
             tokio::select! {
                 biased;
                 end = leading.wait_for(|leading| !*leading) => break end.map(drop),
@@ -114,7 +114,10 @@ impl StatusWriter {
     }
 
     /// Starts the due jobs, as far as the limit allows, and returns when the next one is due.
-    fn start_due(&mut self, in_flight: &mut JoinSet<(WriteJob, Result<WriteOutcome, ApiError>)>) -> Option<Instant> {
+    async fn start_due(
+        &mut self,
+        in_flight: &mut JoinSet<(WriteJob, Result<WriteOutcome, ApiError>)>,
+    ) -> Option<Instant> {
         loop {
             match self.queue.next(MAX_CONCURRENT_WRITES) {
                 NextWrite::Nothing => return None,
@@ -127,7 +130,11 @@ impl StatusWriter {
                     });
                 }
                 NextWrite::Job(job) => match self.current_and_new_status(&job) {
-                    None => self.queue.done(&job, WriteOutcome::UpToDate),
+                    None => {
+                        self.queue.done(&job, WriteOutcome::UpToDate);
+                        // A new leader compares all objects, of which most need no write.
+                        yield_now().await;
+                    }
                     Some((before, after)) => {
                         let statuses = self.statuses.clone();
                         in_flight.spawn(async move {
@@ -225,4 +232,50 @@ impl StatusWriter {
 fn now_seconds() -> String {
     let seconds = jiff::Timestamp::now().as_second();
     jiff::Timestamp::from_second(seconds).unwrap_or_default().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::pin::pin;
+    use std::sync::Arc;
+
+    use futures_util::poll;
+    use kube::Client;
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::ObjectKey;
+    use crate::compile::verdict::Verdict;
+    use crate::k8s::Observed;
+
+    /// A new leader compares tens of thousands of objects, on one of two threads.
+    #[tokio::test]
+    async fn other_tasks_run_between_comparisons() {
+        const OBJECTS: usize = 5;
+        let queue = StatusQueue::new();
+        queue.set_leading(true);
+        for index in 0..OBJECTS {
+            let id = ObjectId::new(Kind::HttpRoute, ObjectKey::new("a", &format!("r{index}")));
+            let status = Arc::new(json!({"parents": []}));
+            let observed = Observed { uid: "u".into(), resource_version: "1".into(), generation: 1, status };
+            queue.observe(id.clone(), Some(observed));
+            queue.set_verdict(id, Some(Arc::new(Verdict { generation: 1, ..Verdict::default() })));
+        }
+        let server = tower::service_fn(|_: http::Request<kube::client::Body>| {
+            std::future::ready(Ok::<_, Infallible>(http::Response::new(kube::client::Body::empty())))
+        });
+        let (_sender, client) = watch::channel(Client::new(server, "default"));
+        let mut writer = StatusWriter::new(queue, StatusClient::new(client), vec![], StatusWriteMetrics::default());
+        let mut in_flight = JoinSet::new();
+        let mut polls = 1;
+        {
+            let mut start_due = pin!(writer.start_due(&mut in_flight));
+            while poll!(start_due.as_mut()).is_pending() {
+                polls += 1;
+                yield_now().await;
+            }
+        }
+        assert_eq!((polls, in_flight.len()), (OBJECTS + 1, 0), "nothing is written, and each comparison yields");
+    }
 }

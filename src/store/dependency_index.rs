@@ -57,6 +57,18 @@ impl Dependents {
         one.into_iter().chain(several.into_iter().flatten())
     }
 
+    /// The objects of one kind.
+    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &ObjectId> {
+        let (one, several) = match self {
+            Dependents::One(one) => (Some(one), None),
+            Dependents::Several(several) => (None, Some(several)),
+        };
+        // The kind comes first in the order of the set.
+        let first = ObjectId::new(kind, ObjectKey::cluster(""));
+        let several = several.into_iter().flat_map(move |several| several.range(first.clone()..));
+        one.into_iter().filter(move |id| id.kind == kind).chain(several.take_while(move |id| id.kind == kind))
+    }
+
     fn insert(&mut self, id: &ObjectId) {
         match self {
             Dependents::One(one) if one == id => {}
@@ -87,7 +99,22 @@ impl DependencyIndex {
         };
         let without_class =
             (id.kind == Kind::IngressClass).then(|| self.reverse.get(&Dependency::DefaultClass)).flatten();
-        self.reverse.get(&dependency).into_iter().chain(without_class).flat_map(Dependents::iter)
+        let dependents = self.reverse.get(&dependency).into_iter().chain(without_class).flat_map(Dependents::iter);
+        dependents.inspect(|_| {
+            #[cfg(test)]
+            VISITED.set(VISITED.get() + 1);
+        })
+    }
+
+    /// The objects of one kind that depend on an object, without looking at those of other kinds. `id` is neither a
+    /// ReferenceGrant nor an IngressClass, on which objects also depend without naming them.
+    pub fn dependents_of_kind<'a>(&'a self, id: &ObjectId, kind: Kind) -> impl Iterator<Item = &'a ObjectId> + use<'a> {
+        debug_assert!(!matches!(id.kind, Kind::ReferenceGrant | Kind::IngressClass));
+        let dependents = self.reverse.get(&Dependency::Object(id.clone()));
+        dependents.into_iter().flat_map(move |dependents| dependents.of_kind(kind)).inspect(|_| {
+            #[cfg(test)]
+            VISITED.set(VISITED.get() + 1);
+        })
     }
 
     /// The objects affected by these changes: their dependents, followed through kinds that only have an effect through
@@ -162,6 +189,12 @@ impl DependencyIndex {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// The number of dependents that this thread has looked at, for tests of how work grows.
+    pub(crate) static VISITED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// Whether objects of this kind only have an effect through the objects that refer to them.
 fn is_intermediate(kind: Kind) -> bool {
     matches!(
@@ -206,6 +239,17 @@ mod tests {
         assert_eq!(dependents(&index, Kind::ReferenceGrant, "a", "any"), [""; 0]);
         assert_eq!(dependents(&index, Kind::Gateway, "a", "gateway"), ["far", "near"]);
         assert_eq!(dependents(&index, Kind::Namespace, "", "a"), ["far", "near"]);
+        for (service, kind, expected) in [
+            (("a", "web"), Kind::HttpRoute, 1),
+            (("a", "web"), Kind::BackendTlsPolicy, 0),
+            (("a", "other"), Kind::HttpRoute, 0),
+        ] {
+            let id = ObjectId::new(Kind::Service, ObjectKey::new(service.0, service.1));
+            assert_eq!(index.dependents_of_kind(&id, kind).count(), expected, "{service:?} {kind}");
+        }
+        let gateway = ObjectId::new(Kind::Gateway, ObjectKey::new("a", "gateway"));
+        assert_eq!(index.dependents_of_kind(&gateway, Kind::HttpRoute).count(), 2);
+        assert_eq!(index.dependents_of_kind(&gateway, Kind::Gateway).count(), 0);
 
         let referenced =
             |index: &DependencyIndex, kind| index.referenced(kind).map(ObjectId::to_string).collect::<Vec<_>>();

@@ -9,16 +9,18 @@
 mod dependencies;
 mod dependency_index;
 mod object;
-mod objects_to_fetch;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+#[cfg(test)]
+pub(crate) use dependency_index::VISITED as VISITED_DEPENDENTS;
 pub use dependency_index::{Dependency, DependencyIndex};
 pub use object::{AnyObject, MalformedObject, UnparseablePolicy};
 pub use table::ObjectTable;
 
+use crate::api::gateway::{Gateway, GatewayClass};
 use crate::api::kind::for_each_served_kind;
 use crate::api::{self, Kind, Meta, Object, ObjectId, ObjectKey, Resource};
 
@@ -43,6 +45,13 @@ macro_rules! store {
             pub unparseable_policies: BTreeMap<ObjectKey, Arc<UnparseablePolicy>>,
             /// The metadata of objects whose kinds are validated but not served.
             pub unserved: BTreeMap<ObjectId, Arc<Meta>>,
+            /// The class of each Gateway whose GatewayClass was deleted while the Gateway existed. Deleting a class,
+            /// for example to replace it, must not interrupt the traffic of its Gateways.
+            pub deleted_classes: BTreeMap<ObjectKey, Arc<Object<api::gateway::GatewayClass>>>,
+            /// Secrets and ConfigMaps that exist, but whose content was not fetched yet.
+            unfetched: BTreeSet<ObjectId>,
+            /// Secrets and ConfigMaps whose referrers changed, since the last `take_changed_references`.
+            changed_references: Changes,
             index: DependencyIndex,
         }
 
@@ -139,7 +148,9 @@ impl Store {
         let mut changes = Changes::new();
         for id in batch.removes {
             let before = self.dependencies(&id);
+            self.keep_deleted_class(&id);
             if self.remove(&id) {
+                self.record_references(&before);
                 self.index.remove(&id, &before);
                 changes.insert(id);
             }
@@ -148,15 +159,81 @@ impl Store {
             let id = object.id();
             let (before, after) = (self.dependencies(&id), dependencies::dependencies(&object));
             if self.insert(object) {
+                self.record_references(&before);
+                self.record_references(&after);
                 self.index.remove(&id, &before);
                 self.index.insert(&id, after);
                 changes.insert(id);
             }
         }
+        // These decide whether objects that depend on them may use what they refer to.
+        for id in changes.iter().filter(|id| matches!(id.kind, Kind::IngressClass | Kind::ReferenceGrant)) {
+            let dependents: Vec<_> = self.index.dependents(id).cloned().collect();
+            dependents.iter().for_each(|dependent| self.record_references(&self.dependencies(dependent)));
+        }
+        if !self.deleted_classes.is_empty() {
+            self.drop_outdated_classes();
+        }
         if changes.len() > self.len() / 2 {
             self.compact();
         }
         changes
+    }
+
+    /// The class of a Gateway: the existing one, or the one that was deleted while the Gateway existed.
+    pub fn class_of(&self, gateway: &Object<Gateway>) -> Option<&Arc<Object<GatewayClass>>> {
+        let existing = self.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name));
+        existing.or_else(|| self.deleted_classes.get(&gateway.meta.key))
+    }
+
+    /// Keeps a GatewayClass that is about to be deleted for its Gateways.
+    fn keep_deleted_class(&mut self, id: &ObjectId) {
+        let Some(class) = self.gateway_classes.get(&id.key).filter(|_| id.kind == Kind::GatewayClass) else { return };
+        let gateways = self.index.dependents_of_kind(id, Kind::Gateway);
+        self.deleted_classes.extend(gateways.map(|gateway| (gateway.key.clone(), class.clone())));
+    }
+
+    /// Drops deleted classes that exist again, and those of Gateways that were deleted or have another class.
+    fn drop_outdated_classes(&mut self) {
+        let Store { deleted_classes, gateway_classes, gateways, .. } = self;
+        deleted_classes.retain(|key, class| {
+            let name = &class.meta.key.name;
+            !gateway_classes.contains_key(&class.meta.key)
+                && gateways.get(key).is_some_and(|gateway| *gateway.spec.gateway_class_name == **name)
+        });
+    }
+
+    /// Whether an object belongs to an IngressClass, and is served only if the class is.
+    pub fn has_class(&self, id: &ObjectId) -> bool {
+        self.dependencies(id).iter().any(|dependency| match dependency {
+            Dependency::DefaultClass => true,
+            Dependency::Object(target) => target.kind == Kind::IngressClass,
+            Dependency::GrantsIn(_) => false,
+        })
+    }
+
+    fn record_references(&mut self, dependencies: &[Dependency]) {
+        let objects = dependencies.iter().filter_map(|dependency| match dependency {
+            Dependency::Object(target) if target.kind.is_fetched_on_reference() => Some(target.clone()),
+            Dependency::Object(_) | Dependency::GrantsIn(_) | Dependency::DefaultClass => None,
+        });
+        self.changed_references.extend(objects);
+    }
+
+    /// The Secrets and ConfigMaps to which other objects refer than at the last call, or whose referrers changed.
+    pub fn take_changed_references(&mut self) -> Changes {
+        std::mem::take(&mut self.changed_references)
+    }
+
+    /// The Secrets and ConfigMaps that exist, but whose content was not fetched yet.
+    pub fn unfetched(&self) -> &BTreeSet<ObjectId> {
+        &self.unfetched
+    }
+
+    /// Sets `unfetched`, and returns the objects for which that is a change.
+    pub fn set_unfetched(&mut self, unfetched: BTreeSet<ObjectId>) -> Changes {
+        let before = std::mem::replace(&mut self.unfetched, unfetched);
+        before.symmetric_difference(&self.unfetched).cloned().collect()
     }
 
     /// The references of an object, without duplicates; none if it does not exist. They are computed again from the
@@ -257,6 +334,37 @@ mod tests {
         store.apply(Batch { upserts: vec![], removes: vec![id(Kind::KongConsumer, "ann")] });
         assert_eq!(dependents(&store, "new"), [""; 0]);
         assert_eq!(store.dependency_index().referenced(Kind::Secret).count(), 0);
+    }
+
+    #[test]
+    fn gateways_keep_a_deleted_class_until_it_exists_again() {
+        let class = |controller: &str| {
+            let object = json!({"metadata": {"name": "c"}, "spec": {"controllerName": controller}});
+            AnyObject::parse(Kind::GatewayClass, object).unwrap()
+        };
+        let gateway = |name: &str, class: &str| {
+            let object = json!({"metadata": {"namespace": "a", "name": name},
+                "spec": {"gatewayClassName": class, "listeners": []}});
+            AnyObject::parse(Kind::Gateway, object).unwrap()
+        };
+        let controller = |store: &Store, name: &str| {
+            let gateway = &store.gateways[&ObjectKey::new("a", name)];
+            store.class_of(gateway).map(|class| class.spec.controller_name.clone())
+        };
+        let mut store = Store::default();
+        let apply = |store: &mut Store, upserts, removes| drop(store.apply(Batch { upserts, removes }));
+        apply(&mut store, vec![class("x/y"), gateway("old", "c"), gateway("moved", "c")], vec![]);
+        apply(&mut store, vec![], vec![class("x/y").id()]);
+        assert_eq!(controller(&store, "old").as_deref(), Some("x/y"));
+        apply(&mut store, vec![gateway("new", "c"), gateway("moved", "other")], vec![]);
+        assert_eq!(controller(&store, "new"), None, "it never had the class");
+        assert_eq!(controller(&store, "moved"), None, "it has another class");
+        apply(&mut store, vec![class("foreign/z")], vec![]);
+        assert_eq!(controller(&store, "old").as_deref(), Some("foreign/z"));
+        apply(&mut store, vec![], vec![class("foreign/z").id()]);
+        apply(&mut store, vec![], vec![gateway("old", "c").id()]);
+        let kept: Vec<_> = store.deleted_classes.keys().map(|key| key.name.to_string()).collect();
+        assert_eq!(kept, ["new"]);
     }
 
     #[test]

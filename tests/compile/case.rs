@@ -136,7 +136,7 @@ impl Case {
             installed: installed(&header("Installed")),
             degraded: header("Degraded"),
             unreadable: header("Unreadable").iter().map(|name| Kind::find(GATEWAY_GROUP, name).unwrap()).collect(),
-            classes: header("Class").pop().map(|name| Classes { name }).unwrap_or_default(),
+            classes: header("Class").pop().map(|name| Classes { name, ..Classes::default() }).unwrap_or_default(),
             ingress: ingress_settings(&header("Router"), &header("Published")),
             trust_model: match header("Trust").pop().as_deref() {
                 Some("multi-tenant") => TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked },
@@ -312,6 +312,8 @@ impl CompilerHarness {
             ..TestInputs::new(portico::plugins::REGISTRY)
         };
         fresh.store.apply(Batch { upserts: self.store.objects().collect(), removes: vec![] });
+        // What the store remembers of deleted objects is a part of its state.
+        fresh.store.deleted_classes = self.store.deleted_classes.clone();
         let everything = fresh.store.everything();
         fresh.compile(everything);
         fresh
@@ -319,9 +321,9 @@ impl CompilerHarness {
 
     fn compile(&mut self, mut changes: Changes) -> usize {
         let TestInputs { addresses, controllers, .. } = &mut self.inputs;
-        if addresses.assign(&self.provider, &self.address_state, addressable_gateways(&self.store, controllers)) {
-            changes.extend(self.store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
-        }
+        let gateways = addressable_gateways(&self.store, controllers);
+        let readdressed = addresses.assign(&self.provider, &self.address_state, gateways);
+        changes.extend(readdressed.into_iter().map(|key| ObjectId::new(Kind::Gateway, key)));
         let compiled = self.inputs.compile(&mut self.compiler, &self.store, &changes);
         self.endpoints.extend(compiled.endpoints);
         if let Some(used) = &compiled.used_upstreams {

@@ -414,6 +414,38 @@ fn unchanged_default_certificate_publishes_nothing() {
     assert!(!Arc::ptr_eq(&snapshot, &harness.snapshot));
 }
 
+/// A class is deleted for a moment when it is replaced, or moves to another release of a chart.
+#[test]
+fn gateways_of_a_deleted_class_are_served_on() {
+    let class = |controller: &str| {
+        parse(Kind::GatewayClass, json!({"metadata": {"name": "c"}, "spec": {"controllerName": controller}}))
+    };
+    let gateway = parse(
+        Kind::Gateway,
+        json!({
+            "metadata": {"namespace": "a", "name": "g"},
+            "spec": {"gatewayClassName": "c", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
+        }),
+    );
+    let mut harness =
+        CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(Vec::new())), AddressState::default());
+    harness.apply(Batch { upserts: vec![class("portico.dev/gateway-controller"), gateway.clone()], removes: vec![] });
+    let binds = harness.snapshot.binds.keys().copied().collect::<Vec<_>>();
+    let verdict = CompilerHarness::describe_state;
+    assert!(!binds.is_empty() && !verdict(&harness).contains("was deleted"));
+
+    harness.apply(Batch { upserts: vec![], removes: vec![class("portico.dev/gateway-controller").id()] });
+    assert_eq!(harness.snapshot.binds.keys().copied().collect::<Vec<_>>(), binds);
+    assert!(verdict(&harness).contains("GatewayClass c was deleted"), "{}", verdict(&harness));
+
+    harness.apply(Batch { upserts: vec![class("portico.dev/gateway-controller")], removes: vec![] });
+    assert_eq!(harness.snapshot.binds.keys().copied().collect::<Vec<_>>(), binds);
+    assert!(!verdict(&harness).contains("was deleted"));
+
+    harness.apply(Batch { upserts: vec![class("example.com/other")], removes: vec![] });
+    assert!(harness.snapshot.binds.is_empty(), "the class belongs to another controller now");
+}
+
 fn describe(batch: &Batch) -> String {
     let upserts = batch.upserts.iter().map(|object| format!("apply {:?}", object));
     let removes = batch.removes.iter().map(|id| format!("delete {id}"));

@@ -41,7 +41,7 @@ struct FakeApiState {
     objects: BTreeMap<(String, String, String), Value>,
     /// Past events: version, plural, type and object. An empty type stands for a bookmark that ends the watch.
     events: Vec<(u64, String, &'static str, Value)>,
-    /// Failures of the next requests, by plural.
+    /// Failures of the next requests, by plural, or by plural and name for requests for single objects.
     failures: BTreeMap<String, VecDeque<InjectedFailure>>,
     /// The only accepted token, if any.
     token: Option<String>,
@@ -314,7 +314,10 @@ impl FakeApiServer {
         if !served.contains_key(plural) {
             return Some(status(404, "no such resource"));
         }
-        let failure = state.failures.get_mut(plural).and_then(VecDeque::pop_front);
+        let of_object = name.map(|name| format!("{plural}/{name}"));
+        let failures = &mut state.failures;
+        let failure = of_object.and_then(|object| failures.get_mut(&object)).and_then(VecDeque::pop_front);
+        let failure = failure.or_else(|| failures.get_mut(plural).and_then(VecDeque::pop_front));
         match failure {
             Some(InjectedFailure::Status(code, message)) => return Some(status(code, message)),
             Some(InjectedFailure::NoResponse) => return None,

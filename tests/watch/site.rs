@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portico::api::{Kind, ObjectId};
-use portico::k8s::{Access, ApiServerSource, InstalledApis, Observed, RejectedObject};
+use portico::k8s::{Access, ApiServerSource, InstalledApis, Observed, ReferenceChanges, RejectedObject};
 use portico::store::Store;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -24,6 +24,7 @@ pub(crate) struct WatchSite {
     /// Leaves the referenced Secrets and ConfigMaps as the test has set them, instead of setting those that the store
     /// refers to.
     pub(crate) keep_referenced: bool,
+    referenced: BTreeSet<ObjectId>,
     folder: TempDir,
 }
 
@@ -52,6 +53,7 @@ impl WatchSite {
             observed: BTreeMap::new(),
             rejected: BTreeMap::new(),
             keep_referenced: false,
+            referenced: BTreeSet::new(),
             folder,
         }
     }
@@ -80,8 +82,18 @@ impl WatchSite {
                 .chain(dependencies.referenced(Kind::ConfigMap))
                 .cloned()
                 .collect();
-            self.source.set_referenced(referenced);
+            self.set_referenced(referenced);
         }
+    }
+
+    /// Sets the wanted Secrets and ConfigMaps. Returns whether none of them is awaited.
+    pub(crate) fn set_referenced(&mut self, wanted: BTreeSet<ObjectId>) -> bool {
+        let changes = ReferenceChanges {
+            added: wanted.difference(&self.referenced).cloned().collect(),
+            removed: self.referenced.difference(&wanted).cloned().collect(),
+        };
+        self.referenced = wanted;
+        self.source.change_referenced(&changes)
     }
 
     pub(crate) async fn wait_until(&mut self, event: &str, condition: impl Fn(&WatchSite) -> bool) {

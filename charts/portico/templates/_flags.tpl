@@ -98,8 +98,10 @@ listen ports. A listener that is off gets no redirects, so any number is valid. 
 - drain-timeout
 - echo
 - gateway-address-pool
+- gateway-controller-name
 - gateway-service-type
 - ingress-class
+- ingress-controller-name
 - ingress-http-listen
 - ingress-https-listen
 - ingress-public-ports

@@ -106,21 +106,22 @@ impl GatewayAddresses {
         })
     }
 
-    /// Assigns addresses to every Gateway, in the given order, and returns whether anything changed. Addresses of
-    /// Gateways that no longer exist become free.
+    /// Assigns addresses to every Gateway, in the given order, and returns the Gateways whose addresses changed.
+    /// Addresses of Gateways that no longer exist become free.
     pub fn assign<'a>(
         &mut self,
         provider: &AddressProvider,
         state: &AddressState,
         gateways: impl Iterator<Item = (&'a ObjectKey, &'a GatewaySpec)> + Clone,
-    ) -> bool {
+    ) -> BTreeSet<ObjectKey> {
         let next = match provider {
             AddressProvider::Pool(pool) => pool::assign(pool, state, &self.assigned, gateways),
             AddressProvider::Services(kind) => {
                 gateways.map(|(key, spec)| (key.clone(), services::assign_one(*kind, state, key, spec))).collect()
             }
         };
-        let changed = self.assigned != next || self.replica_addresses != state.replica_addresses;
+        let gateways = self.assigned.keys().chain(next.keys());
+        let changed = gateways.filter(|key| self.assigned.get(*key) != next.get(*key)).cloned().collect();
         self.assigned = next;
         self.replica_addresses.clone_from(&state.replica_addresses);
         changed

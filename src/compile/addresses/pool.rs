@@ -85,12 +85,14 @@ pub(super) fn assign<'a>(
     gateways: impl Iterator<Item = (&'a ObjectKey, &'a GatewaySpec)> + Clone,
 ) -> BTreeMap<ObjectKey, AssignedAddresses> {
     let mut kept = kept_addresses(pool, state, before, gateways.clone());
+    let owners = owners(&kept, gateways.clone());
     let mut taken: BTreeSet<IpAddr> = kept.values().flatten().copied().collect();
     taken.extend(gateways.clone().flat_map(|(_, spec)| requested_addresses(spec)));
     let assigned = gateways.map(|(key, spec)| {
         let kept_by_gateway = kept.remove(key).unwrap_or_default();
         let must_wait = state.status_addresses.contains_key(key) && !state.is_leader && !pool.is_shared();
-        let mut assigned = assign_one(pool, spec, kept_by_gateway, must_wait, &mut taken);
+        let other_owner = |address: IpAddr| owners.get(&address).copied().filter(|owner| *owner != key);
+        let mut assigned = assign_one(pool, spec, kept_by_gateway, must_wait, &other_owner, &mut taken);
         assigned.notes.extend(state.gateway_services.get(key).and_then(|service| service.problem.clone()));
         (key.clone(), assigned)
     });
@@ -145,6 +147,20 @@ fn kept_addresses<'a>(
     kept
 }
 
+/// The Gateways to which the pool gave each address. Another Gateway may not request such an address by its value: it
+/// would take the ports of its owner if it is older, and the unused ones if it is younger. Gateways that both request
+/// an address by its value share it, and its ports go to the older one.
+fn owners<'a>(
+    kept: &BTreeMap<ObjectKey, Vec<IpAddr>>,
+    gateways: impl Iterator<Item = (&'a ObjectKey, &'a GatewaySpec)>,
+) -> BTreeMap<IpAddr, &'a ObjectKey> {
+    let owned = gateways.flat_map(|(key, spec)| {
+        let addresses = kept.get(key).into_iter().flatten().filter(|address| !address.is_unspecified());
+        addresses.take(needed_count(spec)).map(move |address| (*address, key))
+    });
+    owned.collect()
+}
+
 /// The number of pool addresses that a Gateway needs.
 fn needed_count(spec: &GatewaySpec) -> usize {
     let without_value =
@@ -153,12 +169,13 @@ fn needed_count(spec: &GatewaySpec) -> usize {
 }
 
 /// The addresses of one Gateway. `kept`: those from the pool that it may keep; `must_wait`: whether only the leader may
-/// assign it others.
-fn assign_one(
+/// assign it others; `other_owner`: the other Gateway to which the pool gave an address.
+fn assign_one<'a>(
     pool: &GatewayAddressPool,
     spec: &GatewaySpec,
     kept: Vec<IpAddr>,
     must_wait: bool,
+    other_owner: &dyn Fn(IpAddr) -> Option<&'a ObjectKey>,
     taken: &mut BTreeSet<IpAddr>,
 ) -> AssignedAddresses {
     let mut result = AssignedAddresses::default();
@@ -188,7 +205,14 @@ fn assign_one(
         match parse_request(spec, index, &mut result) {
             Some(AddressRequest::Any) => take_from_pool(&mut result, field),
             Some(AddressRequest::Specific(address)) if !pool.is_explicit || pool.contains(address) => {
-                result.bind_addresses.push(address)
+                match other_owner(address) {
+                    None => result.bind_addresses.push(address),
+                    Some(owner) => {
+                        let message = format!("{address} belongs to Gateway {owner}, to which Portico assigned it");
+                        let remedy = "use another address, or remove the value to get one assigned";
+                        result.unusable.push(Diagnostic::error(format!("{field}.value"), message, remedy));
+                    }
+                }
             }
             Some(AddressRequest::Specific(address)) => {
                 let message = format!("{address} is not in Portico's address pool");

@@ -251,8 +251,10 @@ fn gateway_gets_addresses_of_its_service() {
         state.gateway_services.extend(gateway_service.map(|service| (key.clone(), service)));
         let mut addresses = GatewayAddresses::default();
         let spec = spec(requested.clone());
-        let has_changed = addresses.assign(&AddressProvider::Services(kind), &state, [(&key, &spec)].into_iter());
-        assert!(has_changed, "the first assignment is a change");
+        let changed = addresses.assign(&AddressProvider::Services(kind), &state, [(&key, &spec)].into_iter());
+        assert_eq!(changed, BTreeSet::from([key.clone()]), "the first assignment is a change");
+        let changed = addresses.assign(&AddressProvider::Services(kind), &state, [(&key, &spec)].into_iter());
+        assert_eq!(changed, BTreeSet::new(), "nothing changed");
         let assigned = addresses.get(&key).unwrap();
         let bind = assigned.bind_addresses.iter().map(|address| match assigned.ports.bound_port(80) {
             Some(port) => format!("{address}:{port}"),
@@ -265,4 +267,39 @@ fn gateway_gets_addresses_of_its_service() {
             bind.chain(assigned.reported_addresses.iter().cloned()).chain(problems).chain(notes).collect();
         assert_eq!(found.join(" "), expected, "{requested} {:?}", state.gateway_services);
     }
+}
+
+/// Otherwise, a Gateway of any namespace could take the ports of another one.
+#[test]
+fn assigned_addresses_belong_to_one_gateway() {
+    let ranges = vec!["192.0.2.0/29".parse().unwrap()];
+    let pool = GatewayAddressPool::explicit(ranges, vec![]);
+    let leader = AddressState { is_leader: true, ..AddressState::default() };
+    let by_value = |address: &str| json!([{"type": "IPAddress", "value": address}]);
+    // Earlier Gateways are older.
+    let mut addresses = GatewayAddresses::default();
+    let victim = ("victim", json!([]));
+    assert_eq!(assign(&mut addresses, &pool, &leader, std::slice::from_ref(&victim)), ["victim=192.0.2.1"]);
+    let older = ("older", by_value("192.0.2.1"));
+    let younger = ("younger", by_value("192.0.2.1"));
+    assert_eq!(
+        assign(&mut addresses, &pool, &leader, &[older.clone(), victim.clone(), younger.clone()]),
+        ["older=!spec.addresses[0].value", "victim=192.0.2.1", "younger=!spec.addresses[0].value"]
+    );
+    // A follower knows from the status to whom the address was assigned.
+    let follower = AddressState {
+        status_addresses: status_addresses(&[("older", &[]), ("victim", &["192.0.2.1"])]),
+        ..AddressState::default()
+    };
+    assert_eq!(
+        assign(&mut GatewayAddresses::default(), &pool, &follower, &[older.clone(), victim.clone()]),
+        ["older=!spec.addresses[0].value", "victim=192.0.2.1"]
+    );
+    let sharing = ("victim", by_value("192.0.2.1"));
+    assert_eq!(
+        assign(&mut addresses, &pool, &leader, &[older.clone(), sharing, younger]),
+        ["older=192.0.2.1", "victim=192.0.2.1", "younger=192.0.2.1"],
+        "all request it by its value"
+    );
+    assert_eq!(assign(&mut addresses, &pool, &leader, &[older]), ["older=192.0.2.1"], "its owner was deleted");
 }

@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
 
 use super::super::annotation_reader::annotation_field;
+use super::super::missing_object::missing_object;
 use super::super::{CompileContext, certificates};
 use crate::api::core::ServicePort;
 use crate::api::kong::annotations::{CA_CERT_LABEL, CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT};
@@ -95,7 +96,7 @@ fn read_ca_certificates(
     key: &ObjectKey,
 ) -> Result<Vec<CertificateDer<'static>>, Diagnostic> {
     let invalid = |message: &str, remedy: &str| Err(Diagnostic::of_object(format!("{kind} {key} {message}"), remedy));
-    let missing = || Err(Diagnostic::not_found("", format!("{kind} {key}"), "create it or correct the name"));
+    let missing = || Err(missing_object(store, "", kind, key));
     let (meta, value): (&Meta, Option<&[u8]>) = if kind == Kind::Secret {
         let Some(secret) = store.secrets.get(key) else { return missing() };
         (&secret.meta, CA_KEYS.iter().find_map(|name| secret.value(name)))

@@ -43,14 +43,14 @@ fn tls_policy_for<'a>(store: &'a Store, service: &ObjectKey, port: &ServicePort)
         })
     };
     let id = ObjectId::new(Kind::Service, service.clone());
-    // The dependents include objects of other namespaces, but a policy targets Services of its own namespace only.
-    let is_policy = |id: &&ObjectId| id.kind == Kind::BackendTlsPolicy && id.key.namespace == service.namespace;
-    let policies = store.dependency_index().dependents(&id).filter(is_policy);
+    // Thousands of routes may depend on the Service, and each of them asks for its policies.
+    let policies = store.dependency_index().dependents_of_kind(&id, Kind::BackendTlsPolicy);
     let mut policies = policies.filter_map(|id| store.backend_tls_policies.get(&id.key));
     let policy = policies.find(|policy| targets_port(&policy.spec.target_refs)).map(|policy| &policy.meta.key);
     // `targets` is None if they cannot be parsed either: the policy may target any Service of its namespace.
-    let mut unparseable =
-        store.unparseable_policies.values().filter(|policy| policy.meta.key.namespace == service.namespace);
+    let in_namespace = ObjectKey { namespace: service.namespace.clone(), name: "".into() }..;
+    let mut unparseable = store.unparseable_policies.range(in_namespace).map(|(_, policy)| policy);
+    let mut unparseable = unparseable.by_ref().take_while(|policy| policy.meta.key.namespace == service.namespace);
     let unparseable_policy =
         || unparseable.find(|policy| policy.targets.as_deref().is_none_or(targets_port)).map(|policy| &policy.meta.key);
     policy.or_else(unparseable_policy)
@@ -67,7 +67,7 @@ mod tests {
     use crate::compile::testing::TestInputs;
     use crate::compile::verdict::{Code, Verdict};
     use crate::plugin_api::PluginRegistry;
-    use crate::store::{AnyObject, Batch, UnparseablePolicy};
+    use crate::store::{AnyObject, Batch, UnparseablePolicy, VISITED_DEPENDENTS};
 
     fn object(kind: Kind, name: &str, spec: &Value) -> AnyObject {
         AnyObject::parse(kind, json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec})).unwrap()
@@ -82,6 +82,30 @@ mod tests {
             1,
             &object,
         )))
+    }
+
+    /// Otherwise, compiling all routes to one Service costs the square of their number.
+    #[test]
+    fn work_per_route_does_not_grow_with_the_routes_to_its_service() {
+        let visited_for = |routes: usize| {
+            let inputs = TestInputs::new(PluginRegistry(&[]));
+            let backend = json!({"name": "shop", "port": 80});
+            let spec = json!({"parentRefs": [{"name": "web"}], "rules": [{"backendRefs": [backend]}]});
+            let labels = json!({"kubernetes.io/service-name": "shop"});
+            let slice = json!({"metadata": {"namespace": "ns", "name": "shop", "labels": labels},
+                "addressType": "IPv4", "endpoints": [], "ports": []});
+            let mut upserts: Vec<_> =
+                (0..routes).map(|index| object(Kind::HttpRoute, &format!("r{index}"), &spec)).collect();
+            upserts.push(object(Kind::Service, "shop", &json!({"ports": [{"port": 80}]})));
+            upserts.push(AnyObject::parse(Kind::EndpointSlice, slice).unwrap());
+            let mut store = Store::default();
+            let changes = store.apply(Batch { upserts, removes: vec![] });
+            let before = VISITED_DEPENDENTS.get();
+            inputs.compile(&mut Compiler::default(), &store, &changes);
+            VISITED_DEPENDENTS.get() - before
+        };
+        let (few, many) = (visited_for(20), visited_for(200));
+        assert!(many < 15 * few, "{few} dependents for 20 routes, {many} for 200");
     }
 
     #[test]

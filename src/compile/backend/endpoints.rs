@@ -1,10 +1,11 @@
 //! Builds the endpoints of an upstream, sorted, from its Service and EndpointSlices.
 
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::super::forbidden_addresses::ForbiddenAddresses;
-use super::is_tcp;
+use super::{has_any_port, is_tcp, numbered_port};
 use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort};
 use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
@@ -30,9 +31,12 @@ pub(in crate::compile) fn addresses_of(
 ) -> Option<Vec<EndpointAddress>> {
     let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
     let service = store.services.get(&service)?;
-    let port = service.spec.ports.iter().find(|port| port.port == i32::from(key.port) && is_tcp(port))?;
-    let mut addresses =
-        if key.via_cluster_ip { cluster_ip_address(service, port) } else { configured_addresses(store, service, port) };
+    let port = numbered_port(service, i32::from(key.port))?;
+    let mut addresses = if key.via_cluster_ip {
+        cluster_ip_address(service, &port)
+    } else {
+        configured_addresses(store, service, &port)
+    };
     addresses.retain(|address| !forbidden.contains(&key.namespace, address));
     addresses.sort();
     addresses.dedup();
@@ -69,6 +73,36 @@ fn configured_addresses(store: &Store, service: &Object<Service>, port: &Service
     }
 }
 
+/// The Services with an endpoint at an IP address that is selected.
+pub(in crate::compile) fn services_with_address(
+    store: &Store,
+    is_selected: impl Fn(IpAddr) -> bool,
+) -> impl Iterator<Item = ObjectKey> {
+    let is_selected = Rc::new(is_selected);
+    let in_slice = Rc::clone(&is_selected);
+    let has_selected_text = move |text: &String| text.parse().is_ok_and(|ip| in_slice(ip));
+    let slices = store.endpoint_slices.values().filter(move |slice| {
+        slice.endpoints.iter().flatten().filter_map(|endpoint| endpoint.addresses.first()).any(&has_selected_text)
+    });
+    let of_slices = slices
+        .flat_map(|slice| store.services_referenced_by(&ObjectId::new(Kind::EndpointSlice, slice.meta.key.clone())));
+    // Other Services contain their addresses themselves.
+    let has_own_addresses = |service: &Object<Service>| {
+        service.meta.annotations.contains_key(ADDRESS_ANNOTATION)
+            || service.spec.kind.as_deref() == Some("ExternalName")
+    };
+    let services = store.services.values().filter(move |service| {
+        has_own_addresses(service)
+            && service
+                .spec
+                .ports
+                .iter()
+                .flat_map(|port| configured_addresses(store, service, port))
+                .any(|address| matches!(address, EndpointAddress::Ip(address) if is_selected(address.ip())))
+    });
+    of_slices.chain(services.map(|service| service.meta.key.clone()))
+}
+
 /// Notes on the endpoints of a Service. `via_cluster_ip`: whether all requests go to its ClusterIP instead.
 pub(in crate::compile) fn notes(
     store: &Store,
@@ -79,6 +113,12 @@ pub(in crate::compile) fn notes(
     let annotation = format!("metadata.annotations[{ADDRESS_ANNOTATION}]");
     let ObjectKey { namespace, name } = &service.meta.key;
     let mut notes = Vec::new();
+    if has_any_port(service) && !service.meta.annotations.contains_key(ADDRESS_ANNOTATION) {
+        // Whether the host is forbidden does not depend on the port.
+        let host = service.spec.external_name.as_deref().and_then(|host| external_address(host, 0));
+        let problem = forbidden.problem(namespace, "spec.externalName", "spec.externalName", host.as_slice());
+        notes.extend(problem.map(Diagnostic::into_warning));
+    }
     for (index, port) in service.spec.ports.iter().enumerate().filter(|(_, port)| is_tcp(port)) {
         let addresses = configured_addresses(store, service, port);
         let port_field = format!("spec.ports[{index}]");
@@ -195,9 +235,13 @@ fn target_port(port: &ServicePort) -> Result<u16, Diagnostic> {
 fn external_name(service: &Service, port: &ServicePort) -> Vec<EndpointAddress> {
     let Some(host) = service.spec.external_name.as_deref() else { return Vec::new() };
     let number = target_port(port).unwrap_or_else(|_| u16::try_from(port.port).unwrap_or_default());
+    external_address(host, number).into_iter().collect()
+}
+
+fn external_address(host: &str, port: u16) -> Option<EndpointAddress> {
     match host.parse::<IpAddr>() {
-        Ok(ip) => vec![EndpointAddress::Ip(SocketAddr::new(ip, number))],
-        Err(_) => parse_host_name(host.trim_end_matches('.'), number).into_iter().collect(),
+        Ok(ip) => Some(EndpointAddress::Ip(SocketAddr::new(ip, port))),
+        Err(_) => parse_host_name(host.trim_end_matches('.'), port).ok(),
     }
 }
 
@@ -206,8 +250,7 @@ fn slice_endpoints(store: &Store, service: &ObjectKey, port: &ServicePort) -> Ve
     let id = ObjectId::new(Kind::Service, service.clone());
     let slices: Vec<_> = store
         .dependency_index()
-        .dependents(&id)
-        .filter(|id| id.kind == Kind::EndpointSlice)
+        .dependents_of_kind(&id, Kind::EndpointSlice)
         .filter_map(|id| store.endpoint_slices.get(&id.key))
         .collect();
     let select = |is_selected: &dyn Fn(&Endpoint) -> bool| -> Vec<EndpointAddress> {

@@ -13,6 +13,7 @@ pub(super) mod annotated_tls;
 mod backend_tls_policy;
 pub(super) mod endpoints;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::CompileContext;
@@ -184,20 +185,42 @@ pub(super) fn find_port<'s>(
     service: &'s Object<Service>,
     reference: PortReference<'_>,
     field: &str,
-) -> Result<&'s ServicePort, Diagnostic> {
-    let mut ports = service.spec.ports.iter().filter(|port| is_tcp(port));
+) -> Result<Cow<'s, ServicePort>, Diagnostic> {
     let port = match reference {
         PortReference::Missing => None,
-        PortReference::Number(number) => ports.find(|port| port.port == number),
-        PortReference::Name(name) => ports.find(|port| port.name == name),
+        PortReference::Number(number) => numbered_port(service, number),
+        PortReference::Name(name) => {
+            let mut ports = service.spec.ports.iter().filter(|port| is_tcp(port));
+            ports.find(|port| port.name == name).map(Cow::Borrowed)
+        }
     };
     port.ok_or_else(|| {
         let message = match reference {
             PortReference::Missing => format!("the backend has no port, but Service {} needs one", service.meta.key),
             _ => format!("Service {} has no TCP port {reference}", service.meta.key),
         };
-        Diagnostic::error(field, message, ports_remedy(&service.spec.ports))
+        let remedy = match has_any_port(service) {
+            true => "use a port number from 1 to 65535".to_owned(),
+            false => ports_remedy(&service.spec.ports),
+        };
+        Diagnostic::error(field, message, remedy)
     })
+}
+
+/// The TCP port of a Service with this number.
+fn numbered_port(service: &Service, number: i32) -> Option<Cow<'_, ServicePort>> {
+    if has_any_port(service) {
+        let port =
+            ServicePort { name: String::new(), port: number, target_port: None, protocol: None, app_protocol: None };
+        return u16::try_from(number).is_ok_and(|number| number > 0).then_some(Cow::Owned(port));
+    }
+    service.spec.ports.iter().find(|port| port.port == number && is_tcp(port)).map(Cow::Borrowed)
+}
+
+/// Whether each number is a port of the Service. An ExternalName Service is a name outside of the cluster, and does not
+/// need to list the ports of that host.
+fn has_any_port(service: &Service) -> bool {
+    service.spec.kind.as_deref() == Some("ExternalName") && service.spec.ports.is_empty()
 }
 
 impl fmt::Display for PortReference<'_> {

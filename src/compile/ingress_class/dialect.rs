@@ -1,6 +1,7 @@
 //! Which dialect of Ingresses a class selects.
 
-use crate::api::names::{DIALECT_ANNOTATION, INGRESS_CONTROLLER, PORTICO_PREFIX};
+use crate::api::kong::INGRESS_CONTROLLER as KONG_INGRESS_CONTROLLER;
+use crate::api::names::{DIALECT_ANNOTATION, PORTICO_PREFIX};
 use crate::api::networking::{Ingress, IngressClass};
 use crate::api::{Kind, Object};
 use crate::compile::CompileContext;
@@ -39,15 +40,15 @@ pub(super) fn uses_parameters(class: &Object<IngressClass>) -> bool {
 /// The dialect, or the value if it is unknown. Classes of Kong's controller have Kong's dialect.
 fn of_class(class: &Object<IngressClass>) -> Result<Dialect, &str> {
     match class.meta.annotations.get(DIALECT_ANNOTATION).map(|value| &**value) {
-        _ if class.spec.controller != INGRESS_CONTROLLER => Ok(Dialect::Kong),
+        _ if class.spec.controller == KONG_INGRESS_CONTROLLER => Ok(Dialect::Kong),
         None | Some("kong") => Ok(Dialect::Kong),
         Some("kubernetes") => Ok(Dialect::Kubernetes),
         Some(other) => Err(other),
     }
 }
 
-/// Diagnostics about Portico's annotations of a served class.
-pub(super) fn class_notes(class: &Object<IngressClass>) -> Vec<Diagnostic> {
+/// Diagnostics about Portico's annotations of a served class. `controller`: the name of this installation's controller.
+pub(super) fn class_notes(class: &Object<IngressClass>, controller: &str) -> Vec<Diagnostic> {
     let mut notes = Vec::new();
     let mut report = |key: &str, message: String, remedy: String| {
         notes.push(Diagnostic::warning(annotation_field(key), message, remedy).with_topic(Topic::Annotation));
@@ -59,9 +60,9 @@ pub(super) fn class_notes(class: &Object<IngressClass>) -> Vec<Diagnostic> {
     for key in class.meta.annotations.keys().filter(|key| key.starts_with(PORTICO_PREFIX)) {
         if &**key != DIALECT_ANNOTATION {
             report(key, "this annotation is unknown".to_owned(), unknown_annotation_remedy(key, &[DIALECT_ANNOTATION]));
-        } else if class.spec.controller != INGRESS_CONTROLLER {
+        } else if class.spec.controller == KONG_INGRESS_CONTROLLER {
             let message = format!("it has no effect on a class of controller {}", class.spec.controller);
-            report(key, message, format!("set spec.controller of a new class to {INGRESS_CONTROLLER}"));
+            report(key, message, format!("set spec.controller of a new class to {controller}"));
         }
     }
     if class.spec.parameters.is_some() && !uses_parameters(class) {

@@ -68,7 +68,7 @@ pub(super) fn verdict(cx: CompileContext<'_>, class: &Object<IngressClass>) -> V
     if !cx.inputs.classes.serves_class(class) {
         return verdict;
     }
-    verdict.diagnostics = dialect::class_notes(class);
+    verdict.diagnostics = dialect::class_notes(class, &cx.inputs.classes.controller);
     let Some(reference) = class.spec.parameters.as_ref().filter(|_| dialect::uses_parameters(class)) else {
         return verdict;
     };

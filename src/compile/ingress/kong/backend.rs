@@ -93,7 +93,7 @@ pub(in crate::compile::ingress) fn resolve<'s>(
             let name_field = format!("{field}.service.name");
             let service = find_service(cx.store, &ObjectKey::new(namespace, &name), &name_field)?;
             let port = find_port(service, port_reference(&port), &format!("{field}.service.port"))?;
-            resolve_service(cx, service, port, (Kind::Service, &service.meta), class_uses_cluster_ip, &name_field)
+            resolve_service(cx, service, &port, (Kind::Service, &service.meta), class_uses_cluster_ip, &name_field)
         }
         IngressTarget::Facade(name) => {
             let name_field = format!("{field}.resource.name");
@@ -104,7 +104,7 @@ pub(in crate::compile::ingress) fn resolve<'s>(
             resolve_service(
                 cx,
                 service,
-                port,
+                &port,
                 (Kind::KongServiceFacade, &facade.meta),
                 class_uses_cluster_ip,
                 &name_field,

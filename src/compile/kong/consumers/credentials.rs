@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 use super::claim_conflicts::ConsumerClaim;
 use crate::api::core::Secret;
 use crate::api::kong::annotations::CREDENTIAL_LABEL;
-use crate::api::{Object, ObjectKey};
+use crate::api::{Kind, Object, ObjectKey};
+use crate::compile::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Consumer;
 use crate::plugin_api::consumers::{BasicCredential, ConsumerDirectory, EntityId, JwtCredential, KeyCredential};
@@ -86,7 +87,7 @@ pub(super) fn read_credential<'s>(
     field: &str,
 ) -> Result<CredentialSecret<'s>, Diagnostic> {
     let Some(secret) = store.secrets.get(key) else {
-        return Err(Diagnostic::not_found(field, format!("Secret {key}"), "create it or correct the name"));
+        return Err(missing_object(store, field, Kind::Secret, key));
     };
     let Some(kind) = secret.meta.labels.get(CREDENTIAL_LABEL) else {
         let message = format!("Secret {key} has no label {CREDENTIAL_LABEL}, so its credential type is unknown");

@@ -6,8 +6,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Map, Value};
 
-use crate::api::ObjectKey;
 use crate::api::kong::{PluginSettings, SecretKeyRef};
+use crate::api::{Kind, ObjectKey};
+use crate::compile::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 
@@ -133,8 +134,7 @@ fn secret_value<'s>(
     }
     let secret = secret_key(owner, reference);
     let Some(object) = store.secrets.get(&secret) else {
-        let secret = format!("Secret {secret}");
-        return Err(Diagnostic::not_found(format!("{field}.name"), secret, "create it or correct the name"));
+        return Err(missing_object(store, format!("{field}.name"), Kind::Secret, &secret));
     };
     object.value(&reference.key).ok_or_else(|| {
         let message = format!("Secret {secret} has no key {}", reference.key);

@@ -51,6 +51,8 @@ pub(in crate::compile) struct Plugins {
     /// The objects that refer to each existing plugin.
     referrers: BTreeMap<ObjectId, PluginReferrers>,
     global_plugins: GlobalPlugins,
+    /// The Gateways of this process's controllers.
+    served_gateways: BTreeSet<ObjectKey>,
 }
 
 /// What an update changed.
@@ -102,17 +104,13 @@ impl Plugins {
     /// Rebuilds the touched plugins.
     pub(in crate::compile) fn update(&mut self, cx: CompileContext<'_>, touched: &Changes) -> PluginUpdate {
         let mut affected_plugins = BTreeSet::new();
-        // The changed consumers of each plugin. Plugins with other changes are in `affected_plugins`.
-        let mut changed_consumers: BTreeMap<ObjectId, Vec<ObjectId>> = BTreeMap::new();
+        // The changed referrers of each plugin. Plugins with other changes are in `affected_plugins`.
+        let mut changed_referrers: BTreeMap<ObjectId, Vec<ObjectId>> = BTreeMap::new();
         for id in touched {
             let references: BTreeSet<ObjectId> = cx.store.plugins_referenced_by(id).collect();
             let before = self.referenced.remove(id).unwrap_or_default();
-            for plugin in references.union(&before).cloned() {
-                if id.kind == Kind::KongConsumer {
-                    changed_consumers.entry(plugin).or_default().push(id.clone());
-                } else {
-                    affected_plugins.insert(plugin);
-                }
+            for plugin in references.union(&before) {
+                changed_referrers.entry(plugin.clone()).or_default().push(id.clone());
             }
             if !references.is_empty() {
                 self.referenced.insert(id.clone(), references);
@@ -120,8 +118,16 @@ impl Plugins {
         }
         // Whether a plugin is attached to a served route depends on the route's Gateways.
         for gateway in touched.iter().filter(|id| id.kind == Kind::Gateway) {
-            let routes = cx.store.dependency_index().dependents(gateway).filter(|id| id.kind == Kind::HttpRoute);
-            affected_plugins.extend(routes.flat_map(|route| cx.store.plugins_referenced_by(route)));
+            let changed = if references::is_served_gateway(cx, &gateway.key) {
+                self.served_gateways.insert(gateway.key.clone())
+            } else {
+                self.served_gateways.remove(&gateway.key)
+            };
+            for route in cx.store.dependency_index().dependents_of_kind(gateway, Kind::HttpRoute).filter(|_| changed) {
+                for plugin in cx.store.plugins_referenced_by(route) {
+                    changed_referrers.entry(plugin).or_default().push(route.clone());
+                }
+            }
         }
         for id in touched.iter().filter(|id| matches!(id.kind, Kind::KongPlugin | Kind::KongClusterPlugin)) {
             affected_plugins.insert(id.clone());
@@ -140,10 +146,10 @@ impl Plugins {
         let have_globals_changed = self.update_globals(cx, &mut affected_plugins);
         let mut subjects_to_update = BTreeSet::new();
         let mut verdicts_to_update = affected_plugins.clone();
-        for (id, consumers) in changed_consumers {
+        for (id, changed) in changed_referrers {
             let referrers = self.referrers.get_mut(&id).filter(|_| !affected_plugins.contains(&id));
-            let is_complete = referrers
-                .is_some_and(|referrers| referrers.update_consumers(cx, &id, &consumers, &mut subjects_to_update));
+            let is_complete =
+                referrers.is_some_and(|referrers| referrers.update(cx, &id, &changed, &mut subjects_to_update));
             if !is_complete {
                 affected_plugins.insert(id.clone());
             }

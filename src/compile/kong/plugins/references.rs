@@ -102,34 +102,90 @@ impl PluginReferrers {
         self.combined_referrers.values().any(|combined| combined.ignores_consumer_groups)
     }
 
-    /// Updates which of the changed consumers refer to the plugin, if no other referrer changed and the plugin neither
-    /// begins nor ceases to run on all routes. Adds the consumers for which it begins or ceases to run to
-    /// `subjects_to_update`. Returns whether the referrers are complete; otherwise they must be found again.
-    pub(super) fn update_consumers(
+    /// Updates the referrers after these objects changed, without looking at all the others. Adds the consumers for
+    /// which the plugin begins or ceases to run on all routes to `subjects_to_update`. Returns whether the referrers
+    /// are complete; otherwise they must be found again.
+    pub(super) fn update(
         &mut self,
         cx: CompileContext<'_>,
         plugin: &ObjectId,
         changed: &[ObjectId],
         subjects_to_update: &mut BTreeSet<ObjectId>,
     ) -> bool {
-        for id in changed {
-            let namespace = if self.is_shared { "" } else { &*id.key.namespace };
-            let combined = self.combined_referrers.get_mut(namespace).filter(|combined| !combined.is_attached);
-            // The first and the last consumer also decide whether groups are ignored. The list is always empty if the
-            // plugin does not support consumers.
-            let consumers = combined.map(|combined| combined.subjects.consumers_mut());
-            let Some(consumers) = consumers.filter(|consumers| !consumers.is_empty()) else { return false };
-            let meta = cx.store.meta(id).filter(|_| consumers::is_served(cx, id));
-            let refers = meta.is_some_and(|meta| refers_to(cx.store, id.kind, meta, plugin));
-            match (consumers.binary_search(&id.key), refers) {
-                (Ok(_), true) | (Err(_), false) => continue,
-                (Ok(_), false) if consumers.len() == 1 => return false,
-                (Ok(index), false) => drop(consumers.remove(index)),
-                (Err(index), true) => consumers.insert(index, id.key.clone()),
-            }
-            subjects_to_update.insert(id.clone());
+        // The combinations of which another member is known to attach the plugin.
+        let mut attached = BTreeSet::new();
+        changed.iter().all(|id| match id.kind {
+            Kind::KongConsumer => self.update_consumer(cx, plugin, id, subjects_to_update),
+            Kind::KongConsumerGroup => self.keeps_group(&id.key, is_referring_subject(cx, plugin, id)),
+            _ => self.keeps_attachment(cx, plugin, id, &mut attached),
+        })
+    }
+
+    /// Updates whether the consumer refers to the plugin, if the plugin neither begins nor ceases to run on all routes.
+    fn update_consumer(
+        &mut self,
+        cx: CompileContext<'_>,
+        plugin: &ObjectId,
+        id: &ObjectId,
+        subjects_to_update: &mut BTreeSet<ObjectId>,
+    ) -> bool {
+        let refers = is_referring_subject(cx, plugin, id);
+        let combined = self.combined_referrers.get_mut(if self.is_shared { "" } else { &*id.key.namespace });
+        let position = combined.as_ref().map_or(Err(0), |combined| combined.subjects.consumers.binary_search(&id.key));
+        if position.is_ok() == refers {
+            // The list is always empty if the plugin does not support consumers.
+            return !self.misplaced.consumers;
         }
+        // The first and the last consumer also decide whether groups are ignored.
+        let consumers =
+            combined.filter(|combined| !combined.is_attached).map(|combined| combined.subjects.consumers_mut());
+        let Some(consumers) = consumers.filter(|consumers| !consumers.is_empty()) else { return false };
+        match position {
+            Ok(_) if consumers.len() == 1 => return false,
+            Ok(index) => drop(consumers.remove(index)),
+            Err(index) => consumers.insert(index, id.key.clone()),
+        }
+        subjects_to_update.insert(id.clone());
         true
+    }
+
+    /// Whether the group refers to the plugin as before. Unknown for groups that are ignored.
+    fn keeps_group(&self, group: &ObjectKey, refers: bool) -> bool {
+        let combined = self.combined_referrers.get(if self.is_shared { "" } else { &*group.namespace });
+        let referred = combined.is_some_and(|combined| combined.subjects.groups.binary_search(group).is_ok());
+        let are_groups_ignored =
+            self.misplaced.groups || combined.is_some_and(|combined| combined.ignores_consumer_groups);
+        referred == refers && !are_groups_ignored
+    }
+
+    /// Whether the plugin is attached in the combination of this object as before. `attached` has the combinations for
+    /// which another member that attaches it was found.
+    fn keeps_attachment(
+        &self,
+        cx: CompileContext<'_>,
+        plugin: &ObjectId,
+        id: &ObjectId,
+        attached: &mut BTreeSet<Arc<str>>,
+    ) -> bool {
+        let namespace: Arc<str> = if self.is_shared { "".into() } else { Arc::clone(&id.key.namespace) };
+        let was_attached = self.combined_referrers.get(&namespace).is_some_and(|combined| combined.is_attached);
+        let attaches_now = attaches(cx, id, plugin);
+        if was_attached == attaches_now || attached.contains(&namespace) {
+            return true;
+        }
+        let others = || {
+            let of_kind = |kind| cx.store.dependency_index().dependents_of_kind(plugin, kind);
+            ATTACHING_KINDS
+                .iter()
+                .copied()
+                .flat_map(of_kind)
+                .filter(|other| self.is_shared || other.key.namespace == namespace)
+        };
+        let keeps = was_attached && others().any(|other| attaches(cx, other, plugin));
+        if keeps {
+            attached.insert(namespace);
+        }
+        keeps
     }
 
     fn combined_referrers_mut(&mut self, namespace: &Arc<str>) -> &mut CombinedReferrers {
@@ -265,39 +321,49 @@ pub(super) fn referrers(cx: CompileContext<'_>, plugin: &ObjectId, scopes: Scope
     let is_shared = plugin.kind == Kind::KongPlugin || cx.inputs.plugin_factory.fail_open;
     let mut referrers = PluginReferrers { is_shared, ..PluginReferrers::default() };
     for id in cx.store.dependency_index().dependents(plugin) {
-        let Some(meta) = cx.store.meta(id) else { continue };
-        let refers_to_plugin = || refers_to(cx.store, id.kind, meta, plugin);
-        let is_attached = match id.kind {
+        match id.kind {
+            Kind::KongConsumer | Kind::KongConsumerGroup if !is_referring_subject(cx, plugin, id) => {}
             Kind::KongConsumer => {
-                if consumers::is_served(cx, id) && refers_to_plugin() {
-                    referrers.combined_referrers_mut(&id.key.namespace).subjects.consumers_mut().push(meta.key.clone());
-                }
-                continue;
+                referrers.combined_referrers_mut(&id.key.namespace).subjects.consumers_mut().push(id.key.clone());
             }
             Kind::KongConsumerGroup => {
-                if consumers::is_served(cx, id) && refers_to_plugin() {
-                    referrers.combined_referrers_mut(&id.key.namespace).subjects.groups.push(meta.key.clone());
-                }
-                continue;
+                referrers.combined_referrers_mut(&id.key.namespace).subjects.groups.push(id.key.clone());
             }
-            Kind::HttpRoute => {
-                let route = cx.store.http_routes.get(&id.key).filter(|route| is_served_route(cx, route));
-                route.is_some_and(|route| refers_to_plugin() || has_filter(route, plugin))
+            _ if attaches(cx, id, plugin) => {
+                referrers.combined_referrers_mut(&id.key.namespace).is_attached = true;
             }
-            Kind::Ingress => {
-                let ingress = cx.store.ingresses.get(&id.key);
-                ingress.is_some_and(|ingress| dialect::attaches_plugins(cx, ingress)) && refers_to_plugin()
-            }
-            Kind::KongServiceFacade => cx.inputs.classes.serves_object(cx.store, meta, None) && refers_to_plugin(),
-            Kind::Service => refers_to_plugin(),
-            // Plugins do not run for kinds that are not served.
-            _ => continue,
-        };
-        if is_attached {
-            referrers.combined_referrers_mut(&id.key.namespace).is_attached = true;
+            _ => {}
         }
     }
     referrers.restrict_to(scopes)
+}
+
+/// The kinds of objects that attach plugins to requests. Plugins do not run for kinds that are not served.
+const ATTACHING_KINDS: [Kind; 4] = [Kind::HttpRoute, Kind::Ingress, Kind::KongServiceFacade, Kind::Service];
+
+/// Whether an object attaches the plugin to its requests.
+fn attaches(cx: CompileContext<'_>, id: &ObjectId, plugin: &ObjectId) -> bool {
+    let Some(meta) = cx.store.meta(id) else { return false };
+    let refers_to_plugin = || refers_to(cx.store, id.kind, meta, plugin);
+    match id.kind {
+        Kind::HttpRoute => {
+            let route = cx.store.http_routes.get(&id.key).filter(|route| is_served_route(cx, route));
+            route.is_some_and(|route| refers_to_plugin() || has_filter(route, plugin))
+        }
+        Kind::Ingress => {
+            let ingress = cx.store.ingresses.get(&id.key);
+            ingress.is_some_and(|ingress| dialect::attaches_plugins(cx, ingress)) && refers_to_plugin()
+        }
+        Kind::KongServiceFacade => cx.inputs.classes.serves_object(cx.store, meta, None) && refers_to_plugin(),
+        Kind::Service => refers_to_plugin(),
+        _ => false,
+    }
+}
+
+/// Whether a served consumer or group refers to the plugin.
+fn is_referring_subject(cx: CompileContext<'_>, plugin: &ObjectId, id: &ObjectId) -> bool {
+    let meta = cx.store.meta(id).filter(|_| consumers::is_served(cx, id));
+    meta.is_some_and(|meta| refers_to(cx.store, id.kind, meta, plugin))
 }
 
 /// Whether the annotation of an object refers to the plugin.
@@ -308,14 +374,17 @@ fn refers_to(store: &Store, kind: Kind, meta: &Meta, plugin: &ObjectId) -> bool 
 
 /// Whether the route refers to a Gateway of this process's controllers.
 fn is_served_route(cx: CompileContext<'_>, route: &Object<HttpRoute>) -> bool {
-    let gateways = route.spec.parent_refs.iter().filter_map(|parent| {
+    route.spec.parent_refs.iter().any(|parent| {
         let is_gateway = parent.group == GATEWAY_GROUP && parent.kind == Kind::Gateway.name();
         let namespace = parent.namespace.as_deref().unwrap_or(&route.meta.key.namespace);
-        cx.store.gateways.get(&ObjectKey::new(namespace, &parent.name)).filter(|_| is_gateway)
-    });
-    let mut classes = gateways
-        .filter_map(|gateway| cx.store.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name)));
-    classes.any(|class| cx.inputs.controllers.contains(&class.spec.controller_name))
+        is_gateway && is_served_gateway(cx, &ObjectKey::new(namespace, &parent.name))
+    })
+}
+
+/// Whether a Gateway exists and belongs to one of this process's controllers.
+pub(super) fn is_served_gateway(cx: CompileContext<'_>, gateway: &ObjectKey) -> bool {
+    let class = cx.store.gateways.get(gateway).and_then(|gateway| cx.store.class_of(gateway));
+    class.is_some_and(|class| cx.inputs.controllers.contains(&class.spec.controller_name))
 }
 
 /// Whether a filter of a rule refers to the plugin; filters can refer to KongPlugins of the route's namespace only.

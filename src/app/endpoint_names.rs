@@ -1,0 +1,85 @@
+//! The host names in the endpoints of upstreams, which DNS resolves. Only changed upstreams are read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::upstream::{Upstream, UpstreamKey};
+
+/// The host names of all upstreams that have any.
+#[derive(Debug, Default)]
+pub(super) struct EndpointNames {
+    by_upstream: BTreeMap<UpstreamKey, Vec<Arc<str>>>,
+    changes: EndpointNameChanges,
+    /// Whether a name was added or removed since the last `take_changes`.
+    have_names_changed: bool,
+}
+
+/// What changed since the last call.
+#[derive(Debug, Default)]
+pub(super) struct EndpointNameChanges {
+    /// All names, if one was added or removed.
+    pub(super) names: Option<BTreeSet<Arc<str>>>,
+    /// Upstreams with names whose endpoints were set.
+    pub(super) upstreams: Vec<Arc<Upstream>>,
+}
+
+impl EndpointNames {
+    /// Reads the names of an upstream whose endpoints were set.
+    pub(super) fn set(&mut self, key: &UpstreamKey, upstream: Arc<Upstream>) {
+        let names = upstream.names();
+        if names.is_empty() {
+            self.have_names_changed |= self.by_upstream.remove(key).is_some();
+            return;
+        }
+        self.changes.upstreams.push(upstream);
+        if self.by_upstream.get(key) != Some(&names) {
+            self.by_upstream.insert(key.clone(), names);
+            self.have_names_changed = true;
+        }
+    }
+
+    /// Drops the names of unused upstreams.
+    pub(super) fn retain(&mut self, used: &BTreeSet<UpstreamKey>) {
+        let before = self.by_upstream.len();
+        self.by_upstream.retain(|key, _| used.contains(key));
+        self.have_names_changed |= self.by_upstream.len() < before;
+    }
+
+    pub(super) fn take_changes(&mut self) -> EndpointNameChanges {
+        let mut changes = std::mem::take(&mut self.changes);
+        if std::mem::take(&mut self.have_names_changed) {
+            changes.names = Some(self.by_upstream.values().flatten().cloned().collect());
+        }
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::{EndpointAddress, Endpoints, LoadBalancing, UpstreamRegistry};
+
+    #[test]
+    fn names_are_those_of_used_upstreams() {
+        let registry = UpstreamRegistry::default();
+        let mut names = EndpointNames::default();
+        let key = |service: &str| UpstreamKey { service: service.into(), ..UpstreamKey::default() };
+        let set = |names: &mut EndpointNames, service: &str, hosts: &[&str]| {
+            let address = |host: &&str| EndpointAddress::Name { host: Arc::from(*host), port: 80 };
+            let upstream = registry.upstream(&key(service));
+            let addresses = hosts.iter().map(address).collect();
+            upstream.set_endpoints(Endpoints { addresses, balance: LoadBalancing::default() });
+            names.set(&key(service), upstream);
+            let EndpointNameChanges { names, upstreams } = names.take_changes();
+            (names.map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>()), upstreams.len())
+        };
+        let all = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(set(&mut names, "ip", &[]), (None, 0));
+        assert_eq!(set(&mut names, "a", &["x.example"]), (all(&["x.example"]), 1));
+        assert_eq!(set(&mut names, "b", &["x.example", "y.example"]), (all(&["x.example", "y.example"]), 1));
+        assert_eq!(set(&mut names, "b", &["x.example", "y.example"]), (None, 1), "its addresses are set again");
+        names.retain(&BTreeSet::from([key("a")]));
+        assert_eq!(names.take_changes().names.map(|names| names.len()), Some(1));
+        assert_eq!(set(&mut names, "a", &[]), (all(&[]), 0));
+    }
+}

@@ -1,0 +1,92 @@
+//! Selects the Secrets and ConfigMaps to fetch: those that a possibly served object refers to, and may use.
+
+use super::classes::Classes;
+use super::reference_grants::{CrossNamespaceReference, Referrer};
+use crate::api::{Kind, ObjectId};
+use crate::store::Store;
+
+/// Whether the content of a Secret or ConfigMap is needed. Another Ingress controller's Ingresses may refer to
+/// thousands of Secrets, and no Gateway may make Portico read a Secret that it may not use.
+pub fn is_needed(store: &Store, classes: &Classes, target: &ObjectId) -> bool {
+    store.dependency_index().dependents(target).any(|referrer| may_use(store, classes, referrer, target))
+}
+
+fn may_use(store: &Store, classes: &Classes, referrer: &ObjectId, target: &ObjectId) -> bool {
+    if referrer.kind == Kind::Gateway {
+        let from = Referrer { kind: referrer.kind, namespace: &referrer.key.namespace };
+        return CrossNamespaceReference { from, to: target.kind, target: &target.key }.is_allowed(store);
+    }
+    let Some(meta) = store.meta(referrer).filter(|_| store.has_class(referrer)) else { return true };
+    let ingress = (referrer.kind == Kind::Ingress).then(|| store.ingresses.get(&referrer.key)).flatten();
+    classes.serves_object(store, meta, ingress.and_then(|ingress| ingress.spec.ingress_class_name.as_deref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::kong::annotations::INGRESS_CLASS;
+    use crate::api::names::INGRESS_CONTROLLER;
+    use crate::store::{AnyObject, Batch};
+
+    fn ingress(name: &str, class: Option<&str>, annotation: Option<&str>) -> AnyObject {
+        let annotations = annotation.map_or(json!({}), |class| json!({ INGRESS_CLASS: class }));
+        let object = json!({
+            "metadata": {"namespace": "a", "name": name, "annotations": annotations},
+            "spec": {"ingressClassName": class, "tls": [{"secretName": name}, {"secretName": "shared"}]},
+        });
+        AnyObject::parse(Kind::Ingress, object).unwrap()
+    }
+
+    fn fetched(objects: Vec<AnyObject>) -> Vec<String> {
+        let mut store = Store::default();
+        store.apply(Batch { upserts: objects, removes: vec![] });
+        let classes = Classes { name: "mine".to_owned(), controller: INGRESS_CONTROLLER.to_owned() };
+        let referenced = store.take_changed_references();
+        let needed = referenced.iter().filter(|id| is_needed(&store, &classes, id));
+        needed.map(|id| id.key.name.to_string()).collect()
+    }
+
+    #[test]
+    fn secrets_of_foreign_ingresses_are_not_fetched() {
+        let theirs = vec![
+            ingress("theirs", Some("nginx"), None),
+            ingress("annotated", Some("mine"), Some("nginx")),
+            ingress("without", None, None),
+        ];
+        assert_eq!(fetched(theirs.clone()), [""; 0]);
+        let plugin = json!({"metadata": {"namespace": "a", "name": "p"}, "plugin": "cors",
+            "configFrom": {"secretKeyRef": {"name": "of-plugin", "key": "a"}}});
+        let mut with_ours = theirs;
+        with_ours.extend([
+            ingress("ours", Some("mine"), None),
+            ingress("annotated-ours", Some("nginx"), Some("mine")),
+            AnyObject::parse(Kind::KongPlugin, plugin).unwrap(),
+        ]);
+        assert_eq!(fetched(with_ours), ["annotated-ours", "of-plugin", "ours", "shared"]);
+    }
+
+    #[test]
+    fn secrets_of_other_namespaces_are_fetched_with_a_grant() {
+        let certificates = json!([{"name": "own"}, {"name": "shared", "namespace": "b"}]);
+        let listener = json!({"name": "x", "port": 443, "protocol": "HTTPS", "tls": {"certificateRefs": certificates}});
+        let gateway = json!({"metadata": {"namespace": "a", "name": "g"},
+            "spec": {"gatewayClassName": "c", "listeners": [listener]}});
+        let gateway = AnyObject::parse(Kind::Gateway, gateway).unwrap();
+        assert_eq!(fetched(vec![gateway.clone()]), ["own"]);
+        let grant = json!({"metadata": {"namespace": "b", "name": "any"}, "spec": {
+            "from": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "a"}],
+            "to": [{"group": "", "kind": "Secret"}],
+        }});
+        let grant = AnyObject::parse(Kind::ReferenceGrant, grant).unwrap();
+        assert_eq!(fetched(vec![gateway.clone(), grant.clone()]), ["own", "shared"]);
+
+        let mut store = Store::default();
+        store.apply(Batch { upserts: vec![gateway], removes: vec![] });
+        store.take_changed_references();
+        store.apply(Batch { upserts: vec![grant], removes: vec![] });
+        let changed: Vec<_> = store.take_changed_references().iter().map(|id| id.key.to_string()).collect();
+        assert!(changed.contains(&"b/shared".to_owned()), "a grant changes what is needed: {changed:?}");
+    }
+}
