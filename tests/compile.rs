@@ -24,6 +24,7 @@ mod dialect_edits;
 mod edits;
 mod plugin_edits;
 mod rules;
+mod unattached_routes;
 
 use std::collections::BTreeSet;
 use std::fs;
