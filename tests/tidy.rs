@@ -116,7 +116,7 @@ const LAYERS: &[Row] = &[
         "compile",
         &[
             "addresses affected annotation_reader classes cors hostname label_selector listener_protocol matches \
-         reference_grants retry upstream_usage verdict",
+         reference_grants retry unique_diagnostics upstream_usage verdict",
             "certificates context ingress_class listener_conflicts listener_overlaps testing",
             "listener",
             "gateway",

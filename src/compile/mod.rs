@@ -50,6 +50,7 @@ mod route_plan;
 mod routers;
 mod served_gateways;
 mod stream_route;
+mod unique_diagnostics;
 mod upstream_usage;
 mod verdict_updates;
 

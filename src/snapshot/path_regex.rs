@@ -2,6 +2,7 @@
 //! the first byte on, those of header values anywhere.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use regex_automata::util::captures;
 use regex_automata::{Anchored, Input, MatchKind, PatternID, PatternSet, meta};
@@ -143,6 +144,12 @@ impl PartialEq for PathRegex {
 }
 
 impl Eq for PathRegex {}
+
+impl Hash for PathRegex {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.pattern.hash(state);
+    }
+}
 
 impl PartialEq for TextRegex {
     fn eq(&self, other: &Self) -> bool {

@@ -52,7 +52,7 @@ pub(super) fn plan(
     let TranslatedRules { matches, upstreams, unreachable_services, resolved_refs, dropped, any_served, notes } = rules;
     let results = RuleResults { resolved_refs: &resolved_refs, dropped: &dropped, any_served };
     let attachments = served_parents.report(Some(&results), &mut verdict);
-    verdict.diagnostics.extend(notes);
+    verdict.diagnostics.extend(notes.into_vec());
     let rules = PlannedRules::Http { hosts, matches };
     RoutePlan { attachments, rules, upstreams, unreachable_services, verdict }
 }

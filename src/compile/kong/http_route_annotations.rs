@@ -110,7 +110,7 @@ pub(in crate::compile) fn read(inputs: &CompileInputs<'_>, route: &Meta) -> Rout
     }
     RouteAnnotations {
         hosts,
-        server_names: settings.server_names.into(),
+        server_names: settings.server_names,
         options,
         replaces_host: !settings.preserve_host,
         dropped,

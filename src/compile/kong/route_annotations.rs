@@ -1,6 +1,9 @@
 //! Reads the annotations of an Ingress or HTTPRoute that configure its routes (docs/kong-compatibility.md, 2.2).
 
+use std::sync::Arc;
+
 use http::{HeaderName, Method, StatusCode};
+use indexmap::IndexSet;
 
 use super::known_annotations::{ROUTE_ANNOTATIONS, note_unknown};
 use crate::api::Meta;
@@ -25,9 +28,10 @@ pub(in crate::compile) struct RouteSettings {
     pub regex_priority: i64,
     pub regex_prefix: String,
     pub methods: Vec<Method>,
-    pub server_names: Vec<HostName>,
-    pub host_aliases: Vec<HostCondition>,
-    pub headers: Vec<HeaderCondition>,
+    pub server_names: Arc<[HostName]>,
+    /// Each alias once, in the order of the annotation.
+    pub host_aliases: IndexSet<HostCondition>,
+    pub headers: Arc<[HeaderCondition]>,
     /// The template for the path of requests. If the annotation is invalid, this is its diagnostic, and requests are
     /// not forwarded.
     pub rewrite: Result<Option<UriTemplate>, Diagnostic>,
@@ -80,7 +84,7 @@ pub(in crate::compile) fn read(meta: &Meta, flavor: RouterFlavor, object: &str) 
         host_aliases: reader
             .read(HOST_ALIASES, parse_hosts, "write host names like a.example,*.b.example")
             .unwrap_or_default(),
-        headers: parse_headers(&mut reader, &mut errors),
+        headers: parse_headers(&mut reader, &mut errors).into(),
         rewrite: reader.text(REWRITE).map(parse_rewrite).transpose(),
         errors,
         notes: Vec::new(),
@@ -155,11 +159,11 @@ fn parse_rewrite(text: &str) -> Result<UriTemplate, Diagnostic> {
     })
 }
 
-fn parse_server_names(text: &str) -> Option<Vec<HostName>> {
+fn parse_server_names(text: &str) -> Option<Arc<[HostName]>> {
     list(text).map(HostName::parse).collect()
 }
 
-fn parse_hosts(text: &str) -> Option<Vec<HostCondition>> {
+fn parse_hosts(text: &str) -> Option<IndexSet<HostCondition>> {
     list(text).map(HostCondition::parse).collect()
 }
 
@@ -230,7 +234,7 @@ mod tests {
         line(!methods.is_empty(), format!("{methods:?}"));
         line(!server_names.is_empty(), format!("snis {}", server_names.len()));
         line(!host_aliases.is_empty(), format!("aliases {}", host_aliases.len()));
-        for header in headers {
+        for header in headers.iter() {
             let values: Vec<_> = header.values.iter().map(ToString::to_string).collect();
             line(true, format!("{}: {}", header.name, values.join("|")));
         }

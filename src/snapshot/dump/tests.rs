@@ -189,8 +189,8 @@ fn routes_by_conditions_are_dumped_in_their_order() {
     };
     let route_with_all_conditions = ConditionRoute {
         methods: vec![Method::GET, Method::PUT],
-        headers: vec![HeaderCondition::parse(HeaderName::from_static("x"), ["a", "~*b"]).unwrap()],
-        server_names: vec![HostName::parse("a.example").unwrap()],
+        headers: vec![HeaderCondition::parse(HeaderName::from_static("x"), ["a", "~*b"]).unwrap()].into(),
+        server_names: vec![HostName::parse("a.example").unwrap()].into(),
         ..route(
             "all",
             &["a.example", "*.b.example:81"],

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use indexmap::{IndexMap, IndexSet};
+
 use super::backend::{self, IngressTarget};
 use super::path::{self, PathOptions};
 use crate::api::kong::IngressClassParametersSpec;
@@ -17,6 +19,7 @@ use crate::compile::ingress_class;
 use crate::compile::kong::plugins::{PluginSite, Plugins, RouteFacts};
 use crate::compile::kong::route_annotations::{self, RouteSettings};
 use crate::compile::kong::rule_options;
+use crate::compile::unique_diagnostics::UniqueDiagnostics;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
 use crate::snapshot::router::TieBreaker;
@@ -44,8 +47,8 @@ pub(in crate::compile::ingress) fn plan(
         class,
         settings: &settings,
         upstreams: BTreeSet::new(),
-        errors: settings.errors.clone(),
-        notes: settings.notes.clone(),
+        errors: settings.errors.iter().cloned().collect(),
+        notes: settings.notes.iter().cloned().collect(),
     };
     let (mut routes, mut default_route) = (planner.routes(), planner.default_route());
     if !settings.errors.is_empty() {
@@ -53,9 +56,10 @@ pub(in crate::compile::ingress) fn plan(
         // but not the notes, which are about served routes.
         (routes, default_route) = (Vec::new(), None);
         planner.upstreams.clear();
-        planner.notes.clone_from(&settings.notes);
+        planner.notes = settings.notes.iter().cloned().collect();
     }
-    let IngressPlanner { upstreams, mut errors, mut notes, .. } = planner;
+    let IngressPlanner { upstreams, errors, notes, .. } = planner;
+    let (mut errors, mut notes) = (errors.into_vec(), notes.into_vec());
     let certificates = plan::certificates(cx, secrets, ingress, &mut errors, &mut notes);
     let (generation, created) = (ingress.meta.generation, ingress.meta.created);
     let by_host = None;
@@ -72,8 +76,8 @@ struct IngressPlanner<'a> {
     class: IngressClassParametersSpec,
     settings: &'a RouteSettings,
     upstreams: BTreeSet<UpstreamKey>,
-    errors: Vec<Diagnostic>,
-    notes: Vec<Diagnostic>,
+    errors: UniqueDiagnostics,
+    notes: UniqueDiagnostics,
 }
 
 /// The paths of one host with the same target: one route, as in Kong's ingress controller.
@@ -83,7 +87,8 @@ struct PathGroup<'a> {
     backend: &'a IngressBackend,
     /// The field of the first path's backend.
     field: String,
-    paths: Vec<PathCondition>,
+    /// Each path once, in the order of the Ingress.
+    paths: IndexSet<PathCondition>,
     /// Whether `konghq.com/rewrite` cannot be applied to the paths, so that requests cannot be forwarded.
     is_rewrite_invalid: bool,
 }
@@ -99,7 +104,7 @@ struct RouteIdentity<'p> {
 
 impl<'a> IngressPlanner<'a> {
     fn routes(&mut self) -> Vec<Arc<ConditionRoute>> {
-        let mut groups: Vec<PathGroup<'a>> = Vec::new();
+        let mut groups: IndexMap<(&str, IngressTarget, bool), PathGroup<'a>> = IndexMap::new();
         for (index, rule) in self.ingress.spec.rules.iter().enumerate() {
             let host = rule.host.as_deref().unwrap_or_default();
             for (path_index, raw) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
@@ -117,33 +122,18 @@ impl<'a> IngressPlanner<'a> {
                 };
                 let target = IngressTarget::from_backend(&raw.backend);
                 let is_rewrite_invalid = self.report_invalid_rewrite(&paths, &format!("{field}.path"));
-                let belongs = |group: &PathGroup<'_>| {
-                    (group.host, &group.target, group.is_rewrite_invalid) == (host, &target, is_rewrite_invalid)
-                };
-                let group = match groups.iter().position(belongs) {
-                    Some(position) => &mut groups[position],
-                    None => {
-                        let field = format!("{field}.backend");
-                        groups.push(PathGroup {
-                            host,
-                            target,
-                            backend: &raw.backend,
-                            field,
-                            paths: Vec::new(),
-                            is_rewrite_invalid,
-                        });
-                        let last = groups.len() - 1;
-                        &mut groups[last]
-                    }
-                };
-                for path in paths {
-                    if !group.paths.contains(&path) {
-                        group.paths.push(path);
-                    }
-                }
+                let group = groups.entry((host, target.clone(), is_rewrite_invalid)).or_insert_with(|| PathGroup {
+                    host,
+                    target,
+                    backend: &raw.backend,
+                    field: format!("{field}.backend"),
+                    paths: IndexSet::new(),
+                    is_rewrite_invalid,
+                });
+                group.paths.extend(paths);
             }
         }
-        groups.into_iter().enumerate().filter_map(|(index, group)| self.route(index, group)).collect()
+        groups.into_values().enumerate().filter_map(|(index, group)| self.route(index, group)).collect()
     }
 
     fn path_options(&self) -> PathOptions<'a> {
@@ -156,27 +146,23 @@ impl<'a> IngressPlanner<'a> {
     }
 
     fn route(&mut self, index: usize, group: PathGroup<'a>) -> Option<Arc<ConditionRoute>> {
-        let mut hosts = Vec::new();
-        if !group.host.is_empty() {
-            match HostCondition::parse(group.host) {
-                Some(host) => hosts.push(host),
-                None => {
-                    let field = group.field.split(".http").next().unwrap_or_default();
-                    let message = format!("{:?} is not a host name", group.host);
-                    let remedy = "write it like a.example or *.example";
-                    self.errors.push(Diagnostic::error(format!("{field}.host"), message, remedy));
-                    return None;
-                }
-            }
+        let host = HostCondition::parse(group.host);
+        if host.is_none() && !group.host.is_empty() {
+            let field = group.field.split(".http").next().unwrap_or_default();
+            let message = format!("{:?} is not a host name", group.host);
+            let remedy = "write it like a.example or *.example";
+            self.errors.push(Diagnostic::error(format!("{field}.host"), message, remedy));
+            return None;
         }
         let name = group.target.route_name(group.host);
-        let identity = RouteIdentity { name: &name, target: &group.target, host: group.host, paths: &group.paths };
+        let paths: Vec<PathCondition> = group.paths.into_iter().collect();
+        let identity = RouteIdentity { name: &name, target: &group.target, host: group.host, paths: &paths };
         let rule = match group.is_rewrite_invalid {
             true => self.failing_rule(&identity),
             false => self.rule(&identity, group.backend, &group.field),
         };
-        let route = self.with_annotation_conditions(ConditionRoute::new(self.tie_breaker(index), rule), hosts);
-        Some(Arc::new(ConditionRoute { paths: group.paths, ..route }))
+        let route = self.with_annotation_conditions(ConditionRoute::new(self.tie_breaker(index), rule), host);
+        Some(Arc::new(ConditionRoute { paths, ..route }))
     }
 
     fn default_route(&mut self) -> Option<Arc<ConditionRoute>> {
@@ -188,8 +174,7 @@ impl<'a> IngressPlanner<'a> {
             true => self.failing_rule(&identity),
             false => self.rule(&identity, backend, "spec.defaultBackend"),
         };
-        let route =
-            self.with_annotation_conditions(ConditionRoute::new(self.tie_breaker(AFTER_ALL_RULES), rule), Vec::new());
+        let route = self.with_annotation_conditions(ConditionRoute::new(self.tie_breaker(AFTER_ALL_RULES), rule), None);
         Some(Arc::new(ConditionRoute { paths, is_default_backend: true, ..route }))
     }
 
@@ -210,25 +195,19 @@ impl<'a> IngressPlanner<'a> {
             }
             Ok(_) => return false,
         };
-        if !self.errors.contains(&problem) {
-            self.errors.push(problem);
-        }
+        self.errors.push(problem);
         true
     }
 
     /// Adds the match conditions that annotations define.
-    fn with_annotation_conditions(&self, route: ConditionRoute, mut hosts: Vec<HostCondition>) -> ConditionRoute {
+    fn with_annotation_conditions(&self, route: ConditionRoute, host: Option<HostCondition>) -> ConditionRoute {
         let RouteSettings { methods, headers, server_names, host_aliases, regex_priority, .. } = self.settings;
-        for alias in host_aliases {
-            if !hosts.contains(alias) {
-                hosts.push(alias.clone());
-            }
-        }
+        let aliases = host_aliases.iter().filter(|alias| Some(*alias) != host.as_ref()).cloned();
         ConditionRoute {
-            hosts,
+            hosts: host.iter().cloned().chain(aliases).collect(),
             methods: methods.clone(),
-            headers: headers.clone(),
-            server_names: server_names.clone(),
+            headers: Arc::clone(headers),
+            server_names: Arc::clone(server_names),
             regex_priority: *regex_priority,
             ..route
         }
@@ -255,7 +234,7 @@ impl<'a> IngressPlanner<'a> {
                 let (kind, meta) = resolved.settings_source;
                 let note =
                     annotated_tls::unverified_note(resolved.key.tls.as_ref(), &format!("{kind} {}", meta.key), field);
-                self.notes.extend(note.filter(|note| !self.notes.contains(note)));
+                self.notes.extend(note);
                 options.upstream_path = Some(self.upstream_path(settings.path.clone()));
                 if !self.settings.preserve_host {
                     options.host = UpstreamHost::Fixed(resolved.host.clone());
@@ -280,9 +259,7 @@ impl<'a> IngressPlanner<'a> {
             }
             Err(mut problem) => {
                 problem.message.push_str(", so requests get status 503");
-                if !self.errors.contains(&problem) {
-                    self.errors.push(problem);
-                }
+                self.errors.push(problem);
                 Action::Fail(RouteFailure::NoService)
             }
         };

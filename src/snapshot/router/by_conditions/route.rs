@@ -24,9 +24,9 @@ pub struct ConditionRoute {
     pub paths: Vec<PathCondition>,
     pub methods: Vec<Method>,
     /// All of these have to match.
-    pub headers: Vec<HeaderCondition>,
+    pub headers: Arc<[HeaderCondition]>,
     /// Conditions on the SNI; ignored for plain-text connections.
-    pub server_names: Vec<HostName>,
+    pub server_names: Arc<[HostName]>,
     /// Exact paths and regular expressions with a higher priority are tried first. The flavor `expressions` ignores it.
     pub regex_priority: i64,
     /// A default backend: tried after all other routes.
@@ -42,8 +42,8 @@ impl ConditionRoute {
             hosts: Vec::new(),
             paths: Vec::new(),
             methods: Vec::new(),
-            headers: Vec::new(),
-            server_names: Vec::new(),
+            headers: Arc::default(),
+            server_names: Arc::default(),
             regex_priority: 0,
             is_default_backend: false,
             tie_breaker,
@@ -53,14 +53,14 @@ impl ConditionRoute {
 }
 
 /// A host of a route. Without a port, it matches requests to every port.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostCondition {
     pub name: HostName,
     pub port: Option<u16>,
 }
 
 /// A hostname, with or without wildcard, in lower case.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostName {
     /// `api.example.com`
     Exact(Box<str>),
@@ -146,7 +146,7 @@ impl fmt::Display for HostName {
 }
 
 /// A path of a route. Exact paths and prefixes are normalized like the paths of requests.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathCondition {
     /// Matches the whole path, byte by byte. Ranks like the regular expression `~/path$`, to which Kong translates it.
     Exact(Box<str>),

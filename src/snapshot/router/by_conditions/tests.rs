@@ -34,11 +34,11 @@ fn route(name: &str, text: &str) -> ConditionRoute {
             _ if word.starts_with('~') => route.paths.push(PathCondition::regex(&word[1..]).unwrap()),
             _ if word.starts_with('#') => route.regex_priority = word[1..].parse().unwrap(),
             _ if word.starts_with('@') => route.tie_breaker.created = word[1..].parse().ok(),
-            _ if word.starts_with("sni:") => route.server_names.push(HostName::parse(&word[4..]).unwrap()),
+            _ if word.starts_with("sni:") => append(&mut route.server_names, HostName::parse(&word[4..]).unwrap()),
             _ if word.starts_with("x-") && word.contains(':') => {
                 let (name, values) = word.split_once(':').unwrap();
                 let name: HeaderName = name.parse().unwrap();
-                route.headers.push(HeaderCondition::parse(name, values.split('|')).unwrap());
+                append(&mut route.headers, HeaderCondition::parse(name, values.split('|')).unwrap());
             }
             _ if word.bytes().all(|byte| byte.is_ascii_uppercase()) => {
                 route.methods.push(Method::from_bytes(word.as_bytes()).unwrap());
@@ -47,6 +47,10 @@ fn route(name: &str, text: &str) -> ConditionRoute {
         }
     }
     route
+}
+
+fn append<T: Clone>(list: &mut Arc<[T]>, item: T) {
+    *list = list.iter().cloned().chain([item]).collect();
 }
 
 /// A request, parsed from `METHOD host path`, followed by headers, `sni:name` and `tls`.
