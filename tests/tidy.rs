@@ -111,10 +111,11 @@ const LAYERS: &[Row] = &[
             "run",
         ],
     ),
-    ("args", &["cluster kong network tls", "gateways ingress", "run", "check"]),
+    ("args", &["budgets cluster kong network tls", "gateways ingress", "run", "check"]),
     (
         "compile",
         &[
+            "budgets",
             "addresses affected annotation_reader classes cors hostname label_selector listener_protocol matches \
          reference_grants retry unique_diagnostics upstream_usage verdict",
             "certificates context ingress_class listener_conflicts listener_overlaps testing",
@@ -190,8 +191,8 @@ const LAYERS: &[Row] = &[
     (
         "snapshot",
         &[
-            "bind_address cors escape host regex timeouts_and_retries",
-            "certs path_edit path_regex",
+            "bind_address cors escape host regex regex_steps timeouts_and_retries",
+            "certs path_edit path_regex path_regexes",
             "redirect uri_template",
             "upstream_path",
             "rule_options",

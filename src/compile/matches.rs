@@ -2,9 +2,11 @@
 
 use http::{HeaderName, HeaderValue, Method};
 
+use super::budgets::regex_problem;
 use crate::api::gateway::{HttpRouteMatch, HttpValueMatch};
 use crate::diagnostic::Diagnostic;
-use crate::snapshot::router::{HeaderMatch, PathMatch, QueryMatch, Regex, ValueMatch, compile_regex};
+use crate::snapshot::regex::{Regex, RegexAnchor, RegexError, RegexLimit, RegexSize};
+use crate::snapshot::router::{HeaderMatch, PathMatch, QueryMatch, ValueMatch};
 
 /// One parsed match.
 #[derive(Clone, Debug)]
@@ -23,7 +25,12 @@ pub(super) fn match_all() -> ParsedMatch {
 
 /// `None`, with at least one diagnostic, if any part is invalid: without that part the match would accept more
 /// requests.
-pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<Diagnostic>) -> Option<ParsedMatch> {
+pub(super) fn parse(
+    raw: &HttpRouteMatch,
+    limit: RegexLimit,
+    field: &str,
+    problems: &mut Vec<Diagnostic>,
+) -> Option<ParsedMatch> {
     let problems_before = problems.len();
     let mut parsed = match_all();
     if let Some(path) = &raw.path {
@@ -33,7 +40,8 @@ pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<Diagno
                 parsed.path = PathMatch::Prefix(path.value.strip_suffix('/').unwrap_or(&path.value).into());
             }
             "RegularExpression" => {
-                check_regex(&path.value, &format!("{field}.path.value"), problems);
+                let size = RegexSize::of(&path.value, RegexAnchor::Whole, limit);
+                check_regex(size, &format!("{field}.path.value"), problems);
                 parsed.path = PathMatch::Regex(path.value.as_str().into());
             }
             other => {
@@ -61,7 +69,7 @@ pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<Diagno
             problems.push(Diagnostic::error(format!("{field}.name"), message, "use letters, digits and hyphens"));
             continue;
         };
-        let value = parse_value_match(header, &field, problems, |text| {
+        let value = parse_value_match(header, limit, &field, problems, |text| {
             HeaderValue::from_str(text).map_err(|_| "the value has control characters, so no request can match it")
         });
         // If a name occurs twice, the first entry counts, as Gateway API specifies.
@@ -73,7 +81,7 @@ pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<Diagno
     }
     for (index, parameter) in raw.query_params.iter().enumerate() {
         let field = format!("{field}.queryParams[{index}]");
-        if let Some(value) = parse_value_match(parameter, &field, problems, |text| Ok(Box::from(text)))
+        if let Some(value) = parse_value_match(parameter, limit, &field, problems, |text| Ok(Box::from(text)))
             && !parsed.query.iter().any(|known| *known.name == *parameter.name)
         {
             parsed.query.push(QueryMatch { name: parameter.name.as_str().into(), value });
@@ -84,6 +92,7 @@ pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<Diagno
 
 fn parse_value_match<T>(
     raw: &HttpValueMatch,
+    limit: RegexLimit,
     field: &str,
     problems: &mut Vec<Diagnostic>,
     parse_exact: impl FnOnce(&str) -> Result<T, &'static str>,
@@ -97,7 +106,7 @@ fn parse_value_match<T>(
             }
         },
         "RegularExpression" => {
-            let regex = check_regex(&raw.value, &format!("{field}.value"), problems)?;
+            let regex = check_regex(Regex::compile(&raw.value, limit), &format!("{field}.value"), problems)?;
             Some(ValueMatch::Regex(regex))
         }
         other => {
@@ -107,15 +116,8 @@ fn parse_value_match<T>(
     }
 }
 
-fn check_regex(text: &str, field: &str, problems: &mut Vec<Diagnostic>) -> Option<Regex> {
-    match compile_regex(text) {
-        Ok(regex) => Some(regex),
-        Err(error) => {
-            let message = format!("the regular expression is invalid: {error}");
-            problems.push(Diagnostic::error(field, message, "see docs/routing.md for the syntax"));
-            None
-        }
-    }
+fn check_regex<T>(compiled: Result<T, RegexError>, field: &str, problems: &mut Vec<Diagnostic>) -> Option<T> {
+    compiled.map_err(|error| problems.push(regex_problem(&error, field, "see docs/routing.md for the syntax"))).ok()
 }
 
 fn unknown_type(kind: &str, field: &str, allowed: &str, problems: &mut Vec<Diagnostic>) {

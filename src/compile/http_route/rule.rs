@@ -41,7 +41,7 @@ pub(super) fn translate(
 ) -> TranslatedRule {
     let mut references = References::new(cx, route);
     let mut dropped = Vec::new();
-    let matches = translate_matches(raw, field, &mut dropped);
+    let matches = translate_matches(cx, raw, field, &mut dropped);
     let prefix = replaceable_prefix(raw, &matches);
     report_unsupported_fields(raw, field, &mut dropped);
     let timeouts_and_retries = retry::translate(raw, field, &mut dropped);
@@ -93,12 +93,20 @@ pub(super) fn translate(
     }
 }
 
-fn translate_matches(raw: &HttpRouteRule, field: &str, dropped: &mut Vec<Diagnostic>) -> Vec<ParsedMatch> {
+fn translate_matches(
+    cx: CompileContext<'_>,
+    raw: &HttpRouteRule,
+    field: &str,
+    dropped: &mut Vec<Diagnostic>,
+) -> Vec<ParsedMatch> {
+    let limit = cx.inputs.budgets.regex_limit();
     if raw.matches.is_empty() {
         return vec![matches::match_all()];
     }
     let raw_matches = raw.matches.iter().enumerate();
-    raw_matches.filter_map(|(index, raw)| matches::parse(raw, &format!("{field}.matches[{index}]"), dropped)).collect()
+    raw_matches
+        .filter_map(|(index, raw)| matches::parse(raw, limit, &format!("{field}.matches[{index}]"), dropped))
+        .collect()
 }
 
 /// The prefix that filters with ReplacePrefixMatch replace. Such a filter requires a rule with exactly one match, of

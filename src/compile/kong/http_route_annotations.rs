@@ -84,7 +84,7 @@ pub(in crate::compile) fn read(inputs: &CompileInputs<'_>, route: &Meta) -> Rout
     if !has_kong_annotations(route) {
         return RouteAnnotations::default();
     }
-    let settings = route_annotations::read(route, inputs.ingress.flavor, "an HTTPRoute");
+    let settings = route_annotations::read(inputs, route, "an HTTPRoute");
     let options = has_any(route, FORWARDING_ANNOTATIONS).then(|| RuleOptions {
         upstream_path: Some(UpstreamPath { strip_matched: settings.strip_path, ..UpstreamPath::default() }),
         protocols: settings.protocols,

@@ -12,9 +12,12 @@ use crate::api::kong::annotations::{
     PATH_HANDLING, PRESERVE_HOST, PROTOCOLS, REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING,
     REWRITE, SNIS, STRIP_PATH, list,
 };
+use crate::compile::CompileInputs;
 use crate::compile::annotation_reader::{AnnotationReader, annotation_field};
+use crate::compile::budgets::regex_problem;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::instance::Protocols;
+use crate::snapshot::regex::RegexLimit;
 use crate::snapshot::router::by_conditions::{HeaderCondition, HeaderPattern, HostCondition, HostName, RouterFlavor};
 use crate::snapshot::uri_template::UriTemplate;
 
@@ -42,13 +45,13 @@ pub(in crate::compile) struct RouteSettings {
 }
 
 /// Reads all settings. `object`: the kind of the object with its article, for notes.
-pub(in crate::compile) fn read(meta: &Meta, flavor: RouterFlavor, object: &str) -> RouteSettings {
+pub(in crate::compile) fn read(inputs: &CompileInputs<'_>, meta: &Meta, object: &str) -> RouteSettings {
     let mut reader = AnnotationReader::new(meta);
     let mut errors = Vec::new();
     let (protocols, is_redirect_forced) = parse_protocols(&mut reader, &mut errors);
     let status = reader.read(HTTPS_REDIRECT_STATUS_CODE, parse_redirect_status, "write 426, 301, 302, 307 or 308");
     let priority = reader.read(REGEX_PRIORITY, |text| text.trim().parse().ok(), "write a whole number");
-    if priority.is_some() && flavor == RouterFlavor::Expressions {
+    if priority.is_some() && inputs.ingress.flavor == RouterFlavor::Expressions {
         reader.note(REGEX_PRIORITY, "it has no effect with --kong-router expressions", "remove it");
     }
     match reader.text(PATH_HANDLING) {
@@ -84,7 +87,7 @@ pub(in crate::compile) fn read(meta: &Meta, flavor: RouterFlavor, object: &str) 
         host_aliases: reader
             .read(HOST_ALIASES, parse_hosts, "write host names like a.example,*.b.example")
             .unwrap_or_default(),
-        headers: parse_headers(&mut reader, &mut errors).into(),
+        headers: parse_headers(&mut reader, inputs.budgets.regex_limit(), &mut errors).into(),
         rewrite: reader.text(REWRITE).map(parse_rewrite).transpose(),
         errors,
         notes: Vec::new(),
@@ -168,7 +171,11 @@ fn parse_hosts(text: &str) -> Option<IndexSet<HostCondition>> {
 }
 
 /// One match condition per annotation `konghq.com/headers.NAME`.
-fn parse_headers(reader: &mut AnnotationReader<'_>, errors: &mut Vec<Diagnostic>) -> Vec<HeaderCondition> {
+fn parse_headers(
+    reader: &mut AnnotationReader<'_>,
+    limit: RegexLimit,
+    errors: &mut Vec<Diagnostic>,
+) -> Vec<HeaderCondition> {
     let separator = reader.text(HEADERS_SEPARATOR).filter(|separator| !separator.is_empty()).unwrap_or(",");
     let mut headers: Vec<HeaderCondition> = Vec::new();
     for (name, value) in reader.with_prefix(HEADERS_PREFIX) {
@@ -186,12 +193,9 @@ fn parse_headers(reader: &mut AnnotationReader<'_>, errors: &mut Vec<Diagnostic>
                 "write a value, or remove it",
             )),
             // Only a single value may be a regular expression.
-            [single] => match HeaderCondition::parse(name, [*single]) {
+            [single] => match HeaderCondition::parse(name, [*single], limit) {
                 Ok(header) => headers.push(header),
-                Err(error) => {
-                    let message = format!("the regular expression is invalid: {error}");
-                    errors.push(Diagnostic::error(field, message, "see docs/ingress.md for the syntax"));
-                }
+                Err(error) => errors.push(regex_problem(&error, &field, "see docs/ingress.md for the syntax")),
             },
             several => {
                 let values = several.iter().map(|value| HeaderPattern::Equals((*value).into())).collect();
@@ -207,6 +211,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::compile::testing::TestInputs;
+    use crate::plugin_api::PluginRegistry;
 
     fn meta(annotations: &[(&str, &str)]) -> Meta {
         let annotations: serde_json::Map<_, _> =
@@ -214,10 +220,16 @@ mod tests {
         serde_json::from_value(json!({"namespace": "a", "name": "b", "annotations": annotations})).unwrap()
     }
 
+    fn read_with(flavor: RouterFlavor, annotations: &[(&str, &str)]) -> RouteSettings {
+        let mut inputs = TestInputs::new(PluginRegistry(&[]));
+        inputs.ingress.flavor = flavor;
+        read(&inputs.as_inputs(), &meta(annotations), "an Ingress")
+    }
+
     /// The differences from the settings without annotations.
     fn differences(settings: &RouteSettings) -> Vec<String> {
         let RouteSettings { methods, server_names, host_aliases, headers, regex_priority, .. } = settings;
-        let default_protocols = read(&meta(&[]), RouterFlavor::default(), "an Ingress").protocols;
+        let default_protocols = read_with(RouterFlavor::default(), &[]).protocols;
         let mut lines = Vec::new();
         let mut line = |differs: bool, text: String| lines.extend(differs.then_some(text));
         line(settings.strip_path, "strip".into());
@@ -295,7 +307,7 @@ mod tests {
             ("konghq.com/retries", "3", &[], 1, 0),
         ];
         for (key, value, expected, notes, errors) in cases {
-            let settings = read(&meta(&[(key, value)]), RouterFlavor::default(), "an Ingress");
+            let settings = read_with(RouterFlavor::default(), &[(key, value)]);
             assert_eq!(differences(&settings), *expected, "{key}: {value}");
             assert_eq!((settings.notes.len(), settings.errors.len()), (*notes, *errors), "{key}: {value}");
         }
@@ -323,7 +335,7 @@ mod tests {
             (&[("konghq.com/regex-priority", "7")], RouterFlavor::Expressions, &["priority 7"], 1),
         ];
         for (annotations, flavor, expected, notes) in cases {
-            let settings = read(&meta(annotations), *flavor, "an Ingress");
+            let settings = read_with(*flavor, annotations);
             assert_eq!(differences(&settings), *expected, "{annotations:?}");
             assert_eq!(settings.notes.len(), *notes, "{annotations:?}");
         }

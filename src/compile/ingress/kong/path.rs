@@ -1,6 +1,8 @@
 //! Parses the paths of an Ingress as Kong's ingress controller does (docs/kong-compatibility.md, 3.2).
 
+use crate::compile::budgets::regex_problem;
 use crate::diagnostic::Diagnostic;
+use crate::snapshot::regex::RegexLimit;
 use crate::snapshot::router::by_conditions::PathCondition;
 
 /// Options that affect how paths are parsed.
@@ -13,6 +15,7 @@ pub(in crate::compile::ingress) struct PathOptions<'a> {
     /// Whether paths of type Exact and Prefix with special characters are regular expressions. Kong does not escape
     /// such paths, and manifests written for Kong may depend on it; otherwise these paths are literal.
     pub unescaped: bool,
+    pub regex_limit: RegexLimit,
 }
 
 /// The router paths for one path of an Ingress, with an optional note.
@@ -30,13 +33,13 @@ pub(in crate::compile::ingress) fn parse_path(
     if kind != Some("Exact")
         && let Some(pattern) = path.strip_prefix(options.regex_prefix)
     {
-        return Ok((vec![regex_path(pattern, field)?], None));
+        return Ok((vec![options.regex(pattern, field)?], None));
     }
     match kind {
         Some("Exact") => {
             let text = format!("/{}", path.trim_start_matches('/'));
             match options.is_pattern(&text) {
-                true => Ok((vec![regex_path(&format!("{text}$"), field)?], Some(pattern_note(&text, field)))),
+                true => Ok((vec![options.regex(&format!("{text}$"), field)?], Some(pattern_note(&text, field)))),
                 false => Ok((vec![PathCondition::exact(&text)], None)),
             }
         }
@@ -49,14 +52,16 @@ pub(in crate::compile::ingress) fn parse_path(
             // As in Kong, the prefix with a final slash is always literal.
             let subpaths = PathCondition::prefix(&format!("{text}/"));
             match options.is_pattern(&text) {
-                true => Ok((vec![subpaths, regex_path(&format!("{text}$"), field)?], Some(pattern_note(&text, field)))),
+                true => {
+                    Ok((vec![subpaths, options.regex(&format!("{text}$"), field)?], Some(pattern_note(&text, field))))
+                }
                 false => Ok((vec![subpaths, PathCondition::exact(&text)], None)),
             }
         }
         None | Some("ImplementationSpecific") => {
             let is_literal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-~/%".contains(&byte);
             if options.legacy_detection && !path.bytes().all(is_literal) {
-                return Ok((vec![regex_path(&path, field)?], None));
+                return Ok((vec![options.regex(&path, field)?], None));
             }
             Ok((vec![PathCondition::prefix(&path)], None))
         }
@@ -68,16 +73,14 @@ pub(in crate::compile::ingress) fn parse_path(
 }
 
 impl PathOptions<'_> {
+    fn regex(&self, pattern: &str, field: &str) -> Result<PathCondition, Diagnostic> {
+        PathCondition::regex_within(pattern, self.regex_limit)
+            .map_err(|error| regex_problem(&error, field, "see docs/ingress.md for the syntax"))
+    }
+
     fn is_pattern(&self, text: &str) -> bool {
         self.unescaped && text.contains(['\\', '(', '[', '*', '+', '?', '^', '$', '|'])
     }
-}
-
-fn regex_path(pattern: &str, field: &str) -> Result<PathCondition, Diagnostic> {
-    PathCondition::regex(pattern).map_err(|error| {
-        let message = format!("the regular expression is invalid: {error}");
-        Diagnostic::error(field, message, "see docs/ingress.md for the syntax")
-    })
 }
 
 fn pattern_note(text: &str, field: &str) -> Diagnostic {
@@ -107,7 +110,12 @@ mod tests {
     // docs/kong-compatibility.md, 7.7
     #[test]
     fn every_path_type_is_parsed() {
-        let defaults = PathOptions { regex_prefix: "/~", legacy_detection: false, unescaped: false };
+        let defaults = PathOptions {
+            regex_prefix: "/~",
+            legacy_detection: false,
+            unescaped: false,
+            regex_limit: RegexLimit::MEMORY_ONLY,
+        };
         let kong = PathOptions { unescaped: true, ..defaults };
         let legacy = PathOptions { legacy_detection: true, ..defaults };
         let other_prefix = PathOptions { regex_prefix: "/@", ..defaults };

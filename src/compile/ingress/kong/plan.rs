@@ -39,7 +39,7 @@ pub(in crate::compile::ingress) fn plan(
     class: Option<&Object<IngressClass>>,
 ) -> IngressPlan {
     let class = ingress_class::class_parameters(cx, class);
-    let settings = route_annotations::read(&ingress.meta, cx.inputs.ingress.flavor, "an Ingress");
+    let settings = route_annotations::read(cx.inputs, &ingress.meta, "an Ingress");
     let mut planner = IngressPlanner {
         cx,
         plugins,
@@ -139,6 +139,7 @@ impl<'a> IngressPlanner<'a> {
     fn path_options(&self) -> PathOptions<'a> {
         PathOptions {
             regex_prefix: &self.settings.regex_prefix,
+            regex_limit: self.cx.inputs.budgets.regex_limit(),
             legacy_detection: self.class.enable_legacy_regex_detection,
             unescaped: self.cx.inputs.classes.replaces_other_controller()
                 && self.cx.inputs.ingress.flavor == RouterFlavor::TraditionalCompatible,
