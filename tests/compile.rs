@@ -18,6 +18,7 @@
 //! - `# Unreadable: KIND, …` lists kinds of the Gateway API that the API server does not return;
 //! - `# Newer release: yes` allows objects that only the schema of a newer Gateway API release accepts.
 
+mod budgets;
 mod case;
 mod consumer_edits;
 mod dialect_edits;

@@ -115,8 +115,9 @@ const LAYERS: &[Row] = &[
     (
         "compile",
         &[
+            "annotation_reader",
             "budgets",
-            "addresses affected annotation_reader classes cors hostname label_selector listener_protocol matches \
+            "addresses affected classes cors hostname label_selector listener_protocol matches \
          reference_grants retry unique_diagnostics upstream_usage verdict",
             "certificates context ingress_class listener_conflicts listener_overlaps testing",
             "listener",

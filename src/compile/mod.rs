@@ -64,7 +64,7 @@ use crate::snapshot::{BindAddress, Snapshot};
 use crate::store::{Changes, Store};
 use crate::upstream::{EndpointAddress, Endpoints, UpstreamKey};
 use affected::{AffectedObjects, keys_of_kind};
-pub use budgets::Budgets;
+pub use budgets::{Budgets, OVER_BUDGET};
 use certificates::SecretCache;
 pub use classes::Classes;
 pub use context::{CompileContext, CompileInputs};

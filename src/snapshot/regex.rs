@@ -84,7 +84,7 @@ impl RegexLimit {
     pub const MEMORY_ONLY: RegexLimit = RegexLimit { max_states: u32::MAX };
 
     /// The limit of the memory of an automaton, which stops the construction of one with too many states early.
-    fn max_bytes(self) -> usize {
+    pub fn max_bytes(self) -> usize {
         let bytes = usize::try_from(self.max_states).unwrap_or(usize::MAX).saturating_mul(BYTES_PER_STATE);
         bytes.min(MAX_COMPILED_BYTES)
     }
@@ -101,6 +101,11 @@ impl RegexSize {
     /// The size for a pattern that matches at the anchor. Takes a fraction of the time and memory of compiling it.
     pub fn of(pattern: &str, anchor: RegexAnchor, limit: RegexLimit) -> Result<Self, RegexError> {
         Ok(RegexSize::of_automaton(&build_automaton(&wrap(pattern, anchor)?, limit)?))
+    }
+
+    /// An error if the automaton has more states than the limit.
+    pub fn check(self, limit: RegexLimit) -> Result<(), RegexError> {
+        if self.states > limit.max_states { Err(RegexError::too_large(limit)) } else { Ok(()) }
     }
 
     fn of_automaton(automaton: &NFA) -> Self {
@@ -170,10 +175,8 @@ fn build_automaton(wrapped: &str, limit: RegexLimit) -> Result<NFA, RegexError> 
         Some(_) => RegexError::too_large(limit),
         None => RegexError::invalid(error),
     })?;
-    match RegexSize::of_automaton(&automaton).states > limit.max_states {
-        true => Err(RegexError::too_large(limit)),
-        false => Ok(automaton),
-    }
+    RegexSize::of_automaton(&automaton).check(limit)?;
+    Ok(automaton)
 }
 
 impl RegexError {

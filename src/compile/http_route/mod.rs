@@ -4,19 +4,24 @@
 //!   mod.rs     parents and verdict
 //!   rules.rs   all rules, with plugins and annotations ─▶ matches for the routers
 //!   rule.rs    matches, filters, backends, timeouts and retries of one rule
+//!   refused.rs the rules of a route that exceeds a budget
 //! ```
 
+mod refused;
 mod rule;
 mod rules;
 
+use super::annotation_reader::annotation_field;
 use super::attachment::RouteOrigin;
+use super::budgets::{MAX_HOST_ALIASES, MAX_HOST_MATCHES, RegexBudget};
 use super::gateway::GatewayPlan;
-use super::kong::http_route_annotations::{self, RouteAnnotations};
+use super::kong::http_route_annotations;
 use super::kong::plugins::Plugins;
 use super::route_plan::{self, PlannedRules, RoutePlan, RuleResults};
 use super::verdict::Verdict;
 use super::{CompileContext, PlanMap};
 use crate::api::gateway::HttpRoute;
+use crate::api::kong::annotations::HOST_ALIASES;
 use crate::api::{Kind, Object};
 use crate::snapshot::host::HostPattern;
 use rules::TranslatedRules;
@@ -30,10 +35,17 @@ pub(super) fn plan(
 ) -> RoutePlan {
     let parents = &route.spec.parent_refs;
     // The annotations of a route of another controller are not read.
-    let annotations = match route_plan::has_served_parent(gateways, &route.meta.key, parents) {
-        true => http_route_annotations::read(cx.inputs, &route.meta),
-        false => RouteAnnotations::default(),
+    let budgets = cx.inputs.budgets;
+    let regexes = RegexBudget::new(budgets);
+    let (mut annotations, mut over_budget) = match route_plan::has_served_parent(gateways, &route.meta.key, parents) {
+        true => {
+            (http_route_annotations::read(cx.inputs, &regexes, &route.meta), budgets.check_annotations(&route.meta))
+        }
+        false => Default::default(),
     };
+    if budgets.refuses(&over_budget) {
+        annotations.hosts.truncate(MAX_HOST_ALIASES);
+    }
     let hostnames = route.spec.hostnames.iter().map(|name| HostPattern::parse(Some(name)));
     let mut hosts: Vec<_> = hostnames.chain(annotations.hosts.iter().cloned()).collect();
     if hosts.is_empty() {
@@ -48,7 +60,20 @@ pub(super) fn plan(
         return RoutePlan::unattached(verdict);
     }
     let secure_ports = http_route_annotations::secure_ports(gateways, route, &hosts);
-    let rules = rules::translate(cx, plugins, route, annotations, &secure_ports);
+    let match_count: usize = route.spec.rules.iter().map(|rule| rule.matches.len().max(1)).sum();
+    let host_matches = hosts.len().saturating_mul(match_count);
+    let field = annotation_field(HOST_ALIASES);
+    budgets.check(field, "pairs of a host and a match", host_matches, MAX_HOST_MATCHES, &mut over_budget);
+    let rules = (!budgets.refuses(&over_budget))
+        .then(|| rules::translate(cx, plugins, route, annotations, &regexes, &secure_ports));
+    over_budget.extend(regexes.problems("spec.rules"));
+    let rules = match rules {
+        Some(mut rules) if !budgets.refuses(&over_budget) => {
+            rules.notes.extend(over_budget);
+            rules
+        }
+        _ => refused::translate(route, hosts.len(), over_budget),
+    };
     let TranslatedRules { matches, upstreams, unreachable_services, resolved_refs, dropped, any_served, notes } = rules;
     let results = RuleResults { resolved_refs: &resolved_refs, dropped: &dropped, any_served };
     let attachments = served_parents.report(Some(&results), &mut verdict);

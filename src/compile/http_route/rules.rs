@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::super::CompileContext;
 use super::super::backend::annotated_tls;
 use super::super::backend_reference;
+use super::super::budgets::RegexBudget;
 use super::super::kong::http_route_annotations::{self, RouteAnnotations, RuleAnnotations};
 use super::super::kong::plugins::{PluginSite, Plugins, RouteFacts, RuleChain};
 use super::super::kong::rule_options;
@@ -43,6 +44,7 @@ pub(super) fn translate(
     plugins: &Plugins,
     route: &Object<HttpRoute>,
     mut annotations: RouteAnnotations,
+    regexes: &RegexBudget<'_>,
     secure_ports: &BTreeSet<u16>,
 ) -> TranslatedRules {
     let mut rules = TranslatedRules {
@@ -63,7 +65,7 @@ pub(super) fn translate(
         let field = format!("spec.rules[{rule_index}]");
         let rule_name = raw.name.clone().unwrap_or_else(|| rule_index.to_string());
         let id = RuleId { route: route_id.clone(), rule: Arc::from(rule_name) };
-        let mut translated = rule::translate(cx, &route.meta.key, raw, &field, id);
+        let mut translated = rule::translate(cx, &route.meta.key, raw, regexes, &field, id);
         let mut annotated = rule_annotations(cx.store, &annotations, route, rule_index);
         annotated.set_redirect_port(secure_ports);
         // Before the chain is built, because log plugins describe the timeouts and retries.

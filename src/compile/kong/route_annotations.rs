@@ -14,11 +14,13 @@ use crate::api::kong::annotations::{
 };
 use crate::compile::CompileInputs;
 use crate::compile::annotation_reader::{AnnotationReader, annotation_field};
-use crate::compile::budgets::regex_problem;
+use crate::compile::budgets::RegexBudget;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::instance::Protocols;
-use crate::snapshot::regex::RegexLimit;
-use crate::snapshot::router::by_conditions::{HeaderCondition, HeaderPattern, HostCondition, HostName, RouterFlavor};
+use crate::snapshot::regex::{RegexAnchor, RegexLimit};
+use crate::snapshot::router::by_conditions::{
+    HEADER_REGEX_PREFIX, HeaderCondition, HeaderPattern, HostCondition, HostName, RouterFlavor,
+};
 use crate::snapshot::uri_template::UriTemplate;
 
 /// The settings that all routes of one object share.
@@ -45,7 +47,12 @@ pub(in crate::compile) struct RouteSettings {
 }
 
 /// Reads all settings. `object`: the kind of the object with its article, for notes.
-pub(in crate::compile) fn read(inputs: &CompileInputs<'_>, meta: &Meta, object: &str) -> RouteSettings {
+pub(in crate::compile) fn read(
+    inputs: &CompileInputs<'_>,
+    regexes: &RegexBudget<'_>,
+    meta: &Meta,
+    object: &str,
+) -> RouteSettings {
     let mut reader = AnnotationReader::new(meta);
     let mut errors = Vec::new();
     let (protocols, is_redirect_forced) = parse_protocols(&mut reader, &mut errors);
@@ -87,7 +94,7 @@ pub(in crate::compile) fn read(inputs: &CompileInputs<'_>, meta: &Meta, object: 
         host_aliases: reader
             .read(HOST_ALIASES, parse_hosts, "write host names like a.example,*.b.example")
             .unwrap_or_default(),
-        headers: parse_headers(&mut reader, inputs.budgets.regex_limit(), &mut errors).into(),
+        headers: parse_headers(&mut reader, regexes, &mut errors).into(),
         rewrite: reader.text(REWRITE).map(parse_rewrite).transpose(),
         errors,
         notes: Vec::new(),
@@ -173,7 +180,7 @@ fn parse_hosts(text: &str) -> Option<IndexSet<HostCondition>> {
 /// One match condition per annotation `konghq.com/headers.NAME`.
 fn parse_headers(
     reader: &mut AnnotationReader<'_>,
-    limit: RegexLimit,
+    regexes: &RegexBudget<'_>,
     errors: &mut Vec<Diagnostic>,
 ) -> Vec<HeaderCondition> {
     let separator = reader.text(HEADERS_SEPARATOR).filter(|separator| !separator.is_empty()).unwrap_or(",");
@@ -193,10 +200,20 @@ fn parse_headers(
                 "write a value, or remove it",
             )),
             // Only a single value may be a regular expression.
-            [single] => match HeaderCondition::parse(name, [*single], limit) {
-                Ok(header) => headers.push(header),
-                Err(error) => errors.push(regex_problem(&error, &field, "see docs/ingress.md for the syntax")),
-            },
+            [single] => {
+                let pattern = single.strip_prefix(HEADER_REGEX_PREFIX);
+                let condition = |limit| HeaderCondition::parse(name, [*single], limit);
+                let syntax = "see docs/ingress.md for the syntax";
+                let parsed = match pattern {
+                    Some(pattern) => regexes.compile(pattern, RegexAnchor::Anywhere, &field, syntax, condition),
+                    None => condition(RegexLimit::MEMORY_ONLY)
+                        .map_err(|error| Diagnostic::error(&*field, error.to_string(), syntax)),
+                };
+                match parsed {
+                    Ok(header) => headers.push(header),
+                    Err(problem) => errors.push(problem),
+                }
+            }
             several => {
                 let values = several.iter().map(|value| HeaderPattern::Equals((*value).into())).collect();
                 headers.push(HeaderCondition { name, values });
@@ -223,7 +240,7 @@ mod tests {
     fn read_with(flavor: RouterFlavor, annotations: &[(&str, &str)]) -> RouteSettings {
         let mut inputs = TestInputs::new(PluginRegistry(&[]));
         inputs.ingress.flavor = flavor;
-        read(&inputs.as_inputs(), &meta(annotations), "an Ingress")
+        read(&inputs.as_inputs(), &RegexBudget::new(&inputs.budgets), &meta(annotations), "an Ingress")
     }
 
     /// The differences from the settings without annotations.

@@ -1,8 +1,8 @@
 //! Parses the paths of an Ingress as Kong's ingress controller does (docs/kong-compatibility.md, 3.2).
 
-use crate::compile::budgets::regex_problem;
+use crate::compile::budgets::{RegexBudget, literal_segments};
 use crate::diagnostic::Diagnostic;
-use crate::snapshot::regex::RegexLimit;
+use crate::snapshot::regex::RegexAnchor;
 use crate::snapshot::router::by_conditions::PathCondition;
 
 /// Options that affect how paths are parsed.
@@ -15,7 +15,8 @@ pub(in crate::compile::ingress) struct PathOptions<'a> {
     /// Whether paths of type Exact and Prefix with special characters are regular expressions. Kong does not escape
     /// such paths, and manifests written for Kong may depend on it; otherwise these paths are literal.
     pub unescaped: bool,
-    pub regex_limit: RegexLimit,
+    /// `None` if the Ingress is refused: then expressions are replaced by their literal prefixes.
+    pub regexes: Option<&'a RegexBudget<'a>>,
 }
 
 /// The router paths for one path of an Ingress, with an optional note.
@@ -74,8 +75,13 @@ pub(in crate::compile::ingress) fn parse_path(
 
 impl PathOptions<'_> {
     fn regex(&self, pattern: &str, field: &str) -> Result<PathCondition, Diagnostic> {
-        PathCondition::regex_within(pattern, self.regex_limit)
-            .map_err(|error| regex_problem(&error, field, "see docs/ingress.md for the syntax"))
+        let Some(regexes) = self.regexes else {
+            let prefix = literal_segments(pattern);
+            return Ok(PathCondition::prefix(if prefix.is_empty() { "/" } else { prefix }));
+        };
+        regexes.compile(pattern, RegexAnchor::Start, field, "see docs/ingress.md for the syntax", |limit| {
+            PathCondition::regex_within(pattern, limit)
+        })
     }
 
     fn is_pattern(&self, text: &str) -> bool {
@@ -105,17 +111,16 @@ fn merge_slashes(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compile::Budgets;
 
     // docs/kong-compatibility.md, 3.2
     // docs/kong-compatibility.md, 7.7
     #[test]
     fn every_path_type_is_parsed() {
-        let defaults = PathOptions {
-            regex_prefix: "/~",
-            legacy_detection: false,
-            unescaped: false,
-            regex_limit: RegexLimit::MEMORY_ONLY,
-        };
+        let budgets = Budgets::default();
+        let regexes = RegexBudget::new(&budgets);
+        let defaults =
+            PathOptions { regex_prefix: "/~", legacy_detection: false, unescaped: false, regexes: Some(&regexes) };
         let kong = PathOptions { unescaped: true, ..defaults };
         let legacy = PathOptions { legacy_detection: true, ..defaults };
         let other_prefix = PathOptions { regex_prefix: "/@", ..defaults };

@@ -8,11 +8,12 @@ use indexmap::{IndexMap, IndexSet};
 use super::backend::{self, IngressTarget};
 use super::path::{self, PathOptions};
 use crate::api::kong::IngressClassParametersSpec;
-use crate::api::kong::annotations::REWRITE;
+use crate::api::kong::annotations::{HOST_ALIASES, REWRITE};
 use crate::api::networking::{Ingress, IngressBackend, IngressClass};
 use crate::api::{Kind, Meta, Object};
-use crate::compile::CompileContext;
+use crate::compile::annotation_reader::annotation_field;
 use crate::compile::backend::annotated_tls;
+use crate::compile::budgets::{MAX_HEADERS_AND_PATHS, MAX_HOST_ALIASES, MAX_HOST_MATCHES, RegexBudget};
 use crate::compile::certificates::SecretCache;
 use crate::compile::ingress::plan::{self, IngressPlan};
 use crate::compile::ingress_class;
@@ -20,6 +21,7 @@ use crate::compile::kong::plugins::{PluginSite, Plugins, RouteFacts};
 use crate::compile::kong::route_annotations::{self, RouteSettings};
 use crate::compile::kong::rule_options;
 use crate::compile::unique_diagnostics::UniqueDiagnostics;
+use crate::compile::{Budgets, CompileContext};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
 use crate::snapshot::router::TieBreaker;
@@ -39,31 +41,56 @@ pub(in crate::compile::ingress) fn plan(
     class: Option<&Object<IngressClass>>,
 ) -> IngressPlan {
     let class = ingress_class::class_parameters(cx, class);
-    let settings = route_annotations::read(cx.inputs, &ingress.meta, "an Ingress");
-    let mut planner = IngressPlanner {
+    let budgets = cx.inputs.budgets;
+    let regexes = RegexBudget::new(budgets);
+    let settings = route_annotations::read(cx.inputs, &regexes, &ingress.meta, "an Ingress");
+    let mut over_budget = check_budgets(budgets, ingress, &settings);
+    let planner = |regexes| IngressPlanner {
         cx,
         plugins,
         ingress,
-        class,
+        class: class.clone(),
         settings: &settings,
+        regexes,
         upstreams: BTreeSet::new(),
         errors: settings.errors.iter().cloned().collect(),
         notes: settings.notes.iter().cloned().collect(),
     };
-    let (mut routes, mut default_route) = (planner.routes(), planner.default_route());
-    if !settings.errors.is_empty() {
-        // A condition that cannot be evaluated never holds, so no route is served. The errors of routes are reported,
-        // but not the notes, which are about served routes.
-        (routes, default_route) = (Vec::new(), None);
-        planner.upstreams.clear();
-        planner.notes = settings.notes.iter().cloned().collect();
+    let mut planned = (!budgets.refuses(&over_budget)).then(|| planner(Some(&regexes)).plan());
+    over_budget.extend(regexes.problems("spec.rules"));
+    let is_refused = budgets.refuses(&over_budget);
+    if is_refused {
+        planned = None;
     }
-    let IngressPlanner { upstreams, errors, notes, .. } = planner;
-    let (mut errors, mut notes) = (errors.into_vec(), notes.into_vec());
+    let PlannedRoutes { routes, default_route, upstreams, mut errors, mut notes } =
+        planned.unwrap_or_else(|| planner(None).plan_refused());
+    if is_refused { &mut errors } else { &mut notes }.extend(over_budget);
     let certificates = plan::certificates(cx, secrets, ingress, &mut errors, &mut notes);
     let (generation, created) = (ingress.meta.generation, ingress.meta.created);
     let by_host = None;
     IngressPlan { generation, created, routes, default_route, by_host, certificates, upstreams, errors, notes }
+}
+
+/// What the Ingress has more of than its budgets allow, except regular expressions.
+fn check_budgets(budgets: &Budgets, ingress: &Object<Ingress>, settings: &RouteSettings) -> Vec<Diagnostic> {
+    let mut over_budget = budgets.check_annotations(&ingress.meta);
+    let paths: usize = ingress.spec.rules.iter().flat_map(|rule| &rule.http).map(|http| http.paths.len()).sum();
+    let pairs = settings.host_aliases.len().saturating_mul(paths);
+    let what = "pairs of a host alias and a path";
+    budgets.check(annotation_field(HOST_ALIASES), what, pairs, MAX_HOST_MATCHES, &mut over_budget);
+    let pairs = settings.headers.len().saturating_mul(paths);
+    let what = "pairs of a header condition and a path";
+    budgets.check("spec.rules", what, pairs, MAX_HEADERS_AND_PATHS, &mut over_budget);
+    over_budget
+}
+
+/// The routes of an Ingress, with what they use and report.
+struct PlannedRoutes {
+    routes: Vec<Arc<ConditionRoute>>,
+    default_route: Option<Arc<ConditionRoute>>,
+    upstreams: BTreeSet<UpstreamKey>,
+    errors: Vec<Diagnostic>,
+    notes: Vec<Diagnostic>,
 }
 
 /// The index of the default backend's route, after those of all rules.
@@ -75,6 +102,8 @@ struct IngressPlanner<'a> {
     ingress: &'a Object<Ingress>,
     class: IngressClassParametersSpec,
     settings: &'a RouteSettings,
+    /// `None` if the Ingress is refused.
+    regexes: Option<&'a RegexBudget<'a>>,
     upstreams: BTreeSet<UpstreamKey>,
     errors: UniqueDiagnostics,
     notes: UniqueDiagnostics,
@@ -103,6 +132,41 @@ struct RouteIdentity<'p> {
 }
 
 impl<'a> IngressPlanner<'a> {
+    fn plan(mut self) -> PlannedRoutes {
+        let (mut routes, mut default_route) = (self.routes(), self.default_route());
+        if !self.settings.errors.is_empty() {
+            // A condition that cannot be evaluated never holds, so no route is served. The errors of routes are
+            // reported, but not the notes, which are about served routes.
+            (routes, default_route) = (Vec::new(), None);
+            self.upstreams.clear();
+            self.notes = self.settings.notes.iter().cloned().collect();
+        }
+        let IngressPlanner { upstreams, errors, notes, .. } = self;
+        PlannedRoutes { routes, default_route, upstreams, errors: errors.into_vec(), notes: notes.into_vec() }
+    }
+
+    /// The routes of an Ingress that exceeds a budget. They respond with an error to all requests that its routes would
+    /// match: those of other Ingresses, with fewer restrictions, must not get them.
+    fn plan_refused(mut self) -> PlannedRoutes {
+        let mut routes = self.routes();
+        let default_route = self.default_route();
+        let aliases: Vec<_> = self.settings.host_aliases.iter().take(MAX_HOST_ALIASES).cloned().collect();
+        if !aliases.is_empty() {
+            let paths = vec![PathCondition::prefix("/")];
+            let target = IngressTarget::Unsupported;
+            let rule =
+                self.failing_rule(&RouteIdentity { name: "host-aliases", target: &target, host: "", paths: &paths });
+            let route = ConditionRoute::new(self.tie_breaker(routes.len()), rule);
+            routes.push(Arc::new(ConditionRoute { hosts: aliases, paths, ..route }));
+        }
+        let (upstreams, errors, notes) = Default::default();
+        PlannedRoutes { routes, default_route, upstreams, errors, notes }
+    }
+
+    fn is_refused(&self) -> bool {
+        self.regexes.is_none()
+    }
+
     fn routes(&mut self) -> Vec<Arc<ConditionRoute>> {
         let mut groups: IndexMap<(&str, IngressTarget, bool), PathGroup<'a>> = IndexMap::new();
         for (index, rule) in self.ingress.spec.rules.iter().enumerate() {
@@ -139,7 +203,7 @@ impl<'a> IngressPlanner<'a> {
     fn path_options(&self) -> PathOptions<'a> {
         PathOptions {
             regex_prefix: &self.settings.regex_prefix,
-            regex_limit: self.cx.inputs.budgets.regex_limit(),
+            regexes: self.regexes,
             legacy_detection: self.class.enable_legacy_regex_detection,
             unescaped: self.cx.inputs.classes.replaces_other_controller()
                 && self.cx.inputs.ingress.flavor == RouterFlavor::TraditionalCompatible,
@@ -158,7 +222,7 @@ impl<'a> IngressPlanner<'a> {
         let name = group.target.route_name(group.host);
         let paths: Vec<PathCondition> = group.paths.into_iter().collect();
         let identity = RouteIdentity { name: &name, target: &group.target, host: group.host, paths: &paths };
-        let rule = match group.is_rewrite_invalid {
+        let rule = match group.is_rewrite_invalid || self.is_refused() {
             true => self.failing_rule(&identity),
             false => self.rule(&identity, group.backend, &group.field),
         };
@@ -171,7 +235,7 @@ impl<'a> IngressPlanner<'a> {
         let target = IngressTarget::from_backend(backend);
         let paths = vec![PathCondition::prefix("/")];
         let identity = RouteIdentity { name: "", target: &target, host: "", paths: &paths };
-        let rule = match self.report_invalid_rewrite(&paths, "spec.defaultBackend") {
+        let rule = match self.report_invalid_rewrite(&paths, "spec.defaultBackend") || self.is_refused() {
             true => self.failing_rule(&identity),
             false => self.rule(&identity, backend, "spec.defaultBackend"),
         };
@@ -203,6 +267,9 @@ impl<'a> IngressPlanner<'a> {
     /// Adds the match conditions that annotations define.
     fn with_annotation_conditions(&self, route: ConditionRoute, host: Option<HostCondition>) -> ConditionRoute {
         let RouteSettings { methods, headers, server_names, host_aliases, regex_priority, .. } = self.settings;
+        if self.is_refused() {
+            return ConditionRoute { hosts: host.into_iter().collect(), ..route };
+        }
         let aliases = host_aliases.iter().filter(|alias| Some(*alias) != host.as_ref()).cloned();
         ConditionRoute {
             hosts: host.iter().cloned().chain(aliases).collect(),

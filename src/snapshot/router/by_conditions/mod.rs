@@ -18,7 +18,9 @@ use self::index::{HostIndex, IndexedEntry};
 use self::rank::Rank;
 pub use self::rank::RouterFlavor;
 use self::route::normalize_path;
-pub use self::route::{ConditionRoute, HeaderCondition, HeaderPattern, HostCondition, HostName, PathCondition};
+pub use self::route::{
+    ConditionRoute, HEADER_REGEX_PREFIX, HeaderCondition, HeaderPattern, HostCondition, HostName, PathCondition,
+};
 use super::{Matched, MatchedPath, RoutingRequest};
 use crate::snapshot::redirect::Scheme;
 use crate::snapshot::regex_steps::RegexInput;
@@ -68,8 +70,10 @@ impl ConditionsRouter {
         ConditionsRouter { entries, index }
     }
 
-    /// The first matching entry; must not be used if the request exceeds its [`RegexSteps`]. It is searched after
-    /// duplicate slashes of the path are merged ([`Matched::normalized`]). The host is in lower case and has no port.
+    /// The first matching entry, after duplicate slashes of the path are merged ([`Matched::normalized`]). The host is
+    /// in lower case and has no port. Must not be used if the request exceeds its [`RegexSteps`].
+    ///
+    /// [`RegexSteps`]: crate::snapshot::regex_steps::RegexSteps
     pub fn find(&self, host: &str, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
         let normalized = normalize_path(request.path);
         let path = normalized.as_deref().unwrap_or(request.path);

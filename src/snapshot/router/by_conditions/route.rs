@@ -246,7 +246,7 @@ impl fmt::Display for PathCondition {
 }
 
 /// The prefix of header values that are regular expressions.
-const HEADER_REGEX_PREFIX: &str = "~*";
+pub const HEADER_REGEX_PREFIX: &str = "~*";
 
 /// A header condition: one line of the header has to match one of the values.
 #[derive(Clone, Debug, PartialEq, Eq)]
