@@ -64,6 +64,7 @@ use crate::snapshot::{BindAddress, Snapshot};
 use crate::store::{Changes, Store};
 use crate::upstream::{EndpointAddress, Endpoints, UpstreamKey};
 use affected::{AffectedObjects, keys_of_kind};
+use budgets::NamespaceBudgets;
 pub use budgets::{Budgets, OVER_BUDGET};
 use certificates::SecretCache;
 pub use classes::Classes;
@@ -109,6 +110,8 @@ pub struct Compiler {
     secrets: SecretCache,
     gateways: PlanMap<GatewayPlan>,
     routes: RoutePlans,
+    /// What the HTTPRoutes of each namespace expand to.
+    route_budgets: NamespaceBudgets,
     plugins: Plugins,
     consumers: Consumers,
     ingresses: IngressCompiler,

@@ -23,6 +23,8 @@ pub(super) struct RoutePlan {
     pub upstreams: BTreeSet<UpstreamKey>,
     /// Services to which the route refers but cannot connect, because their TLS settings are invalid.
     pub unreachable_services: BTreeSet<ObjectKey>,
+    /// The bytes that the route expands to, about.
+    pub expansion: u64,
     pub verdict: Verdict,
 }
 
@@ -51,6 +53,7 @@ impl RoutePlan {
             rules: PlannedRules::Http { hosts: Vec::new(), matches: Vec::new() },
             upstreams: BTreeSet::new(),
             unreachable_services: BTreeSet::new(),
+            expansion: 0,
             verdict,
         }
     }

@@ -188,6 +188,55 @@ fn objects_over_budget_are_served_with_warnings_only() {
     assert_eq!(outcome(&harness, Kind::HttpRoute, "shop.example", "/admin/1/x"), forwarded);
 }
 
+/// Routes and Ingresses that have budgets of their own, and together exceed that of their namespace, from the youngest to
+/// the oldest. Each expands to about 2 MiB.
+fn objects_of_one_namespace(count: usize) -> Vec<AnyObject> {
+    let object = |number: usize| {
+        let (name, day) = (format!("n{number}"), 1 + count - number);
+        let matches = |host: usize| json!([{"path": {"type": "PathPrefix", "value": format!("/{host}")}}]);
+        [
+            route(&name, day, aliases(4_000), matches(number)),
+            ingress(&name, day, aliases(4_000), &[format!("/{number}")]),
+        ]
+    };
+    (0..count).flat_map(object).collect()
+}
+
+#[test]
+fn youngest_objects_of_a_namespace_over_its_budget_are_refused() {
+    let mut harness = harness();
+    harness.inputs.budgets.namespace_bytes = 2 << 20;
+    // One by one and together, the result is the same.
+    let objects = objects_of_one_namespace(5);
+    for object in objects.clone() {
+        harness.apply(Batch { upserts: vec![object], removes: vec![] });
+    }
+    let refused = |harness: &CompilerHarness| -> Vec<String> {
+        let verdicts = harness.compiler.verdicts().iter();
+        let refused = verdicts.filter(|(_, verdict)| {
+            let of_conditions = verdict.all_conditions().flat_map(|(_, condition)| &condition.diagnostics);
+            of_conditions.into_iter().any(|diagnostic| diagnostic.reason.name() == Some("OverBudget"))
+        });
+        refused.map(|(id, _)| id.to_string()).collect()
+    };
+    let expected = ["HTTPRoute a/n0", "HTTPRoute a/n1", "HTTPRoute a/n2", "HTTPRoute a/n3"];
+    let expected: Vec<String> =
+        expected.into_iter().flat_map(|name| [name.to_owned(), name.replace("HTTPRoute", "Ingress")]).collect();
+    let mut found = refused(&harness);
+    found.sort_by_key(|name| name.split(' ').next_back().unwrap().to_owned());
+    assert_eq!(found, expected);
+    assert_eq!(refused(&harness.recompiled()), refused(&harness));
+    for kind in [Kind::HttpRoute, Kind::Ingress] {
+        assert_eq!(outcome(&harness, kind, "a7.example", "/4"), Some((format!("{kind}/a/n4"), true)));
+        assert!(outcome(&harness, kind, "a7.example", "/0").is_some_and(|(_, is_forwarded)| !is_forwarded));
+    }
+    // When the oldest is removed, the next one has room.
+    let oldest = objects.into_iter().rev().take(2).map(|object| object.id()).collect();
+    harness.apply(Batch { upserts: vec![], removes: oldest });
+    assert_eq!(refused(&harness).len(), 6);
+    assert_eq!(outcome(&harness, Kind::Ingress, "a7.example", "/3"), Some(("Ingress/a/n3".to_owned(), true)));
+}
+
 /// An expression that is larger than the limit of one matches nothing, like one that is not valid.
 #[test]
 fn large_expression_is_reported_at_its_field() {

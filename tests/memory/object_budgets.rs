@@ -1,5 +1,5 @@
 //! Objects of the maximum size that an API server accepts, each of which expands to as much as possible when it is
-//! compiled. Limits the memory that one of them takes.
+//! compiled. Limits the memory that one of them takes, and that those of one namespace take together.
 
 use std::sync::Arc;
 
@@ -30,6 +30,9 @@ const OBJECTS: &[(&str, CreateObject)] = &[
 
 /// The most that one object may take.
 const MAX_BYTES: usize = 32 << 20;
+const NAMESPACE_OBJECTS: usize = 100;
+/// The most that the Ingresses of one namespace may take: a quarter of the memory limit of the chart.
+const MAX_NAMESPACE_BYTES: usize = 128 << 20;
 
 /// Returns the measured bytes and times as text. The times are those of this build, and are not limited.
 pub(crate) fn check() -> String {
@@ -42,6 +45,7 @@ pub(crate) fn check() -> String {
         assert!(bytes <= MAX_BYTES, "{line}");
         lines.push(line);
     }
+    lines.push(check_namespace());
     lines.join("\n")
 }
 
@@ -125,6 +129,26 @@ impl World {
             .next()
             .unwrap_or_default()
     }
+}
+
+/// An Ingress with as many compiled expressions as one object may have.
+fn largest_ingress(name: &str) -> AnyObject {
+    let paths = (0..36).map(|number| format!("/~/{name}/{number}/.{{200}}"));
+    ingress(name, json!({}), paths)
+}
+
+/// Compiles a hundred of the largest objects of one namespace.
+fn check_namespace() -> String {
+    let mut world = World::default();
+    let (bytes, ms) =
+        world.compile((0..NAMESPACE_OBJECTS).map(|number| largest_ingress(&number.to_string())).collect());
+    let mebibytes = bytes as f64 / f64::from(1 << 20);
+    let line = format!(
+        "{mebibytes:.1} MiB, {ms} ms: {NAMESPACE_OBJECTS} Ingresses of one namespace with 36 large expressions each; {}",
+        world.verdict("99")
+    );
+    assert!(bytes <= MAX_NAMESPACE_BYTES, "{line}");
+    line
 }
 
 fn parse(kind: Kind, object: Value) -> AnyObject {

@@ -9,6 +9,7 @@
 //! An object that exceeds a budget is refused as a whole: its hosts respond with errors. It is not served in part, since
 //! the part that is left out may be the one that restricts access.
 
+mod namespace_budget;
 mod regex_budget;
 
 use super::annotation_reader::annotation_field;
@@ -16,13 +17,22 @@ use crate::api::Meta;
 use crate::api::kong::annotations::{HEADERS_PREFIX, HOST_ALIASES, METHODS, SNIS, list};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::snapshot::regex::{RegexError, RegexLimit};
+pub(super) use namespace_budget::NamespaceBudgets;
 pub(super) use regex_budget::RegexBudget;
 
 /// The settings of all budgets.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budgets {
     /// Report objects that exceed a budget, and serve them nevertheless.
     pub warn_only: bool,
+    /// What the HTTPRoutes of a namespace may expand to together, and so may its Ingresses, in bytes.
+    pub namespace_bytes: u64,
+}
+
+impl Default for Budgets {
+    fn default() -> Self {
+        Budgets { warn_only: false, namespace_bytes: 64 << 20 }
+    }
 }
 
 impl Budgets {
@@ -72,6 +82,13 @@ impl Budgets {
     }
 }
 
+/// The bytes that an object expands to, about: `regexes` are its regular expressions, and `pairs` the pairs of its hosts
+/// and its matches or paths.
+pub(super) fn expansion(regexes: &RegexBudget<'_>, pairs: usize) -> u64 {
+    let bytes = regexes.bytes().saturating_mul(REGEX_FACTOR).saturating_add(pairs.saturating_mul(BYTES_PER_PAIR));
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
 /// A diagnostic about a regular expression that cannot be used. `syntax`: where its syntax is documented.
 fn regex_problem(error: &RegexError, field: &str, syntax: &str) -> Diagnostic {
     if error.is_too_large {
@@ -110,6 +127,12 @@ const MAX_REGEXES: usize = 512;
 /// The maximum memory of the automata of one object, in bytes, before they are compiled for matching, which multiplies
 /// it by about six. 512 expressions of usual size, with 50 states, have 1 MiB.
 const MAX_REGEX_BYTES: usize = 2 << 20;
+
+/// How much larger the compiled expressions of an object are than their automata, in the routes and in the router.
+const REGEX_FACTOR: usize = 8;
+
+/// The memory of a match of a host in its router, in bytes.
+const BYTES_PER_PAIR: usize = 512;
 
 /// The maximum number of `konghq.com/host-aliases`. Each is an entry in the map of hosts.
 pub(super) const MAX_HOST_ALIASES: usize = 4_096;

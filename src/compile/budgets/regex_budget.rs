@@ -53,6 +53,11 @@ impl<'b> RegexBudget<'b> {
         compile(limit).map_err(|error| regex_problem(&error, field, syntax))
     }
 
+    /// The memory of the automata of all expressions.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.get()
+    }
+
     /// Whether the object has to be refused.
     pub(in crate::compile) fn is_exceeded(&self) -> bool {
         !self.budgets.warn_only && (self.patterns.get() > MAX_REGEXES || self.bytes.get() > MAX_REGEX_BYTES)

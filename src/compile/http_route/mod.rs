@@ -13,7 +13,7 @@ mod rules;
 
 use super::annotation_reader::annotation_field;
 use super::attachment::RouteOrigin;
-use super::budgets::{MAX_HOST_ALIASES, MAX_HOST_MATCHES, RegexBudget};
+use super::budgets::{self, MAX_HOST_ALIASES, MAX_HOST_MATCHES, RegexBudget};
 use super::gateway::GatewayPlan;
 use super::kong::http_route_annotations;
 use super::kong::plugins::Plugins;
@@ -23,27 +23,27 @@ use super::{CompileContext, PlanMap};
 use crate::api::gateway::HttpRoute;
 use crate::api::kong::annotations::HOST_ALIASES;
 use crate::api::{Kind, Object};
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 use rules::TranslatedRules;
 
-/// Plans an HTTPRoute. Its rules are translated only if a parent accepts it.
+/// Plans an HTTPRoute. `over_namespace`: the diagnostic if its namespace exceeds its budget because of it. Its rules are translated only if a parent accepts it.
 pub(super) fn plan(
     cx: CompileContext<'_>,
     gateways: &PlanMap<GatewayPlan>,
     plugins: &Plugins,
     route: &Object<HttpRoute>,
+    over_namespace: Option<Diagnostic>,
 ) -> RoutePlan {
     let parents = &route.spec.parent_refs;
     // The annotations of a route of another controller are not read.
-    let budgets = cx.inputs.budgets;
-    let regexes = RegexBudget::new(budgets);
+    let limits = cx.inputs.budgets;
+    let regexes = RegexBudget::new(limits);
     let (mut annotations, mut over_budget) = match route_plan::has_served_parent(gateways, &route.meta.key, parents) {
-        true => {
-            (http_route_annotations::read(cx.inputs, &regexes, &route.meta), budgets.check_annotations(&route.meta))
-        }
+        true => (http_route_annotations::read(cx.inputs, &regexes, &route.meta), limits.check_annotations(&route.meta)),
         false => Default::default(),
     };
-    if budgets.refuses(&over_budget) {
+    if limits.refuses(&over_budget) {
         annotations.hosts.truncate(MAX_HOST_ALIASES);
     }
     let hostnames = route.spec.hostnames.iter().map(|name| HostPattern::parse(Some(name)));
@@ -60,15 +60,16 @@ pub(super) fn plan(
         return RoutePlan::unattached(verdict);
     }
     let secure_ports = http_route_annotations::secure_ports(gateways, route, &hosts);
+    over_budget.extend(over_namespace);
     let match_count: usize = route.spec.rules.iter().map(|rule| rule.matches.len().max(1)).sum();
     let host_matches = hosts.len().saturating_mul(match_count);
     let field = annotation_field(HOST_ALIASES);
-    budgets.check(field, "pairs of a host and a match", host_matches, MAX_HOST_MATCHES, &mut over_budget);
-    let rules = (!budgets.refuses(&over_budget))
+    limits.check(field, "pairs of a host and a match", host_matches, MAX_HOST_MATCHES, &mut over_budget);
+    let rules = (!limits.refuses(&over_budget))
         .then(|| rules::translate(cx, plugins, route, annotations, &regexes, &secure_ports));
     over_budget.extend(regexes.problems("spec.rules"));
     let rules = match rules {
-        Some(mut rules) if !budgets.refuses(&over_budget) => {
+        Some(mut rules) if !limits.refuses(&over_budget) => {
             rules.notes.extend(over_budget);
             rules
         }
@@ -79,5 +80,6 @@ pub(super) fn plan(
     let attachments = served_parents.report(Some(&results), &mut verdict);
     verdict.diagnostics.extend(notes.into_vec());
     let rules = PlannedRules::Http { hosts, matches };
-    RoutePlan { attachments, rules, upstreams, unreachable_services, verdict }
+    let expansion = budgets::expansion(&regexes, host_matches);
+    RoutePlan { attachments, rules, upstreams, unreachable_services, expansion, verdict }
 }

@@ -13,7 +13,7 @@ use crate::api::networking::{Ingress, IngressBackend, IngressClass};
 use crate::api::{Kind, Meta, Object};
 use crate::compile::annotation_reader::annotation_field;
 use crate::compile::backend::annotated_tls;
-use crate::compile::budgets::{MAX_HEADERS_AND_PATHS, MAX_HOST_ALIASES, MAX_HOST_MATCHES, RegexBudget};
+use crate::compile::budgets::{self, MAX_HEADERS_AND_PATHS, MAX_HOST_ALIASES, MAX_HOST_MATCHES, RegexBudget};
 use crate::compile::certificates::SecretCache;
 use crate::compile::ingress::plan::{self, IngressPlan};
 use crate::compile::ingress_class;
@@ -39,12 +39,15 @@ pub(in crate::compile::ingress) fn plan(
     secrets: &mut SecretCache,
     ingress: &Object<Ingress>,
     class: Option<&Object<IngressClass>>,
+    over_namespace: Option<Diagnostic>,
 ) -> IngressPlan {
     let class = ingress_class::class_parameters(cx, class);
-    let budgets = cx.inputs.budgets;
-    let regexes = RegexBudget::new(budgets);
+    let limits = cx.inputs.budgets;
+    let regexes = RegexBudget::new(limits);
     let settings = route_annotations::read(cx.inputs, &regexes, &ingress.meta, "an Ingress");
-    let mut over_budget = check_budgets(budgets, ingress, &settings);
+    let paths: usize = ingress.spec.rules.iter().flat_map(|rule| &rule.http).map(|http| http.paths.len()).sum();
+    let mut over_budget = check_budgets(limits, ingress, &settings, paths);
+    over_budget.extend(over_namespace);
     let planner = |regexes| IngressPlanner {
         cx,
         plugins,
@@ -56,9 +59,9 @@ pub(in crate::compile::ingress) fn plan(
         errors: settings.errors.iter().cloned().collect(),
         notes: settings.notes.iter().cloned().collect(),
     };
-    let mut planned = (!budgets.refuses(&over_budget)).then(|| planner(Some(&regexes)).plan());
+    let mut planned = (!limits.refuses(&over_budget)).then(|| planner(Some(&regexes)).plan());
     over_budget.extend(regexes.problems("spec.rules"));
-    let is_refused = budgets.refuses(&over_budget);
+    let is_refused = limits.refuses(&over_budget);
     if is_refused {
         planned = None;
     }
@@ -67,14 +70,29 @@ pub(in crate::compile::ingress) fn plan(
     if is_refused { &mut errors } else { &mut notes }.extend(over_budget);
     let certificates = plan::certificates(cx, secrets, ingress, &mut errors, &mut notes);
     let (generation, created) = (ingress.meta.generation, ingress.meta.created);
-    let by_host = None;
-    IngressPlan { generation, created, routes, default_route, by_host, certificates, upstreams, errors, notes }
+    let expansion = budgets::expansion(&regexes, paths.saturating_mul(settings.host_aliases.len() + 1));
+    IngressPlan {
+        generation,
+        created,
+        routes,
+        default_route,
+        by_host: None,
+        certificates,
+        upstreams,
+        expansion,
+        errors,
+        notes,
+    }
 }
 
 /// What the Ingress has more of than its budgets allow, except regular expressions.
-fn check_budgets(budgets: &Budgets, ingress: &Object<Ingress>, settings: &RouteSettings) -> Vec<Diagnostic> {
+fn check_budgets(
+    budgets: &Budgets,
+    ingress: &Object<Ingress>,
+    settings: &RouteSettings,
+    paths: usize,
+) -> Vec<Diagnostic> {
     let mut over_budget = budgets.check_annotations(&ingress.meta);
-    let paths: usize = ingress.spec.rules.iter().flat_map(|rule| &rule.http).map(|http| http.paths.len()).sum();
     let pairs = settings.host_aliases.len().saturating_mul(paths);
     let what = "pairs of a host alias and a path";
     budgets.check(annotation_field(HOST_ALIASES), what, pairs, MAX_HOST_MATCHES, &mut over_budget);

@@ -65,6 +65,8 @@ pub(in crate::compile::ingress) fn plan(
         by_host: Some(routes),
         certificates,
         upstreams: rules.upstreams,
+        // Its paths do not expand: the dialect has neither regular expressions nor host aliases.
+        expansion: 0,
         errors,
         notes,
     }
