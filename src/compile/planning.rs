@@ -103,8 +103,8 @@ impl Compiler {
         }
     }
 
-    /// The plan of a route. `None` if the route does not exist. `over_namespace`: the diagnostic if its namespace exceeds
-    /// its budget because of it.
+    /// The plan of a route. `None` if the route does not exist. `over_namespace`: the diagnostic if its namespace
+    /// exceeds its budget because of it.
     fn plan_route(
         &self,
         cx: CompileContext<'_>,

@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 use super::case::CompilerHarness;
 use super::edits::parse;
 
-/// A class, a Gateway and a Service, and a second route of each kind that has the same hosts as the first, and is younger.
+/// A class, a Gateway and a Service, and a second route of each kind that has the same hosts as the first, and is
+/// younger.
 fn harness() -> CompilerHarness {
     let provider = AddressProvider::Pool(GatewayAddressPool::loopback(vec![]));
     let mut harness = CompilerHarness::new(provider, AddressState::default());
@@ -188,8 +189,23 @@ fn objects_over_budget_are_served_with_warnings_only() {
     assert_eq!(outcome(&harness, Kind::HttpRoute, "shop.example", "/admin/1/x"), forwarded);
 }
 
-/// Routes and Ingresses that have budgets of their own, and together exceed that of their namespace, from the youngest to
-/// the oldest. Each expands to about 2 MiB.
+/// Each rule resolves the plugins of its route and of its Services.
+#[test]
+fn long_list_of_plugins_rejects_requests() {
+    for (count, is_over_budget) in [(128, false), (129, true)] {
+        let mut harness = harness();
+        let plugins = json!({"konghq.com/plugins": vec!["none"; count].join(",")});
+        harness.apply(Batch { upserts: vec![ingress("one", 1, plugins, &["/".to_owned()])], removes: vec![] });
+        let texts: Vec<String> = diagnostics(&harness, Kind::Ingress).iter().map(ToString::to_string).collect();
+        assert_eq!(texts.len(), usize::from(is_over_budget), "{texts:#?}");
+        let expected = "metadata.annotations[konghq.com/plugins]: 129 entries, which is more than the limit of 128 for \
+                        one object, so requests get status 503";
+        assert!(texts.iter().all(|text| text.starts_with(expected)), "{texts:#?}");
+    }
+}
+
+/// Routes and Ingresses that have budgets of their own, and together exceed that of their namespace, from the youngest
+/// to the oldest. Each expands to about 2 MiB.
 fn objects_of_one_namespace(count: usize) -> Vec<AnyObject> {
     let object = |number: usize| {
         let (name, day) = (format!("n{number}"), 1 + count - number);

@@ -1,20 +1,20 @@
-//! Budgets: what objects may expand to when they are compiled, so that the objects of a tenant cannot exhaust the memory
-//! and the time of the process.
+//! Budgets: what objects may expand to when they are compiled, so that the objects of a tenant cannot exhaust the
+//! memory and the time of the process.
 //!
 //! An API server accepts objects of 1.5 MiB, with annotations of 256 KiB. Without budgets such an object expands to a
 //! multiple: a regular expression of five characters to hundreds of kilobytes, and a list of hosts to one router for
 //! each of them. The constants below are several times what objects of real clusters have, and keep the largest object
 //! below 32 MiB.
 //!
-//! An object that exceeds a budget is refused as a whole: its hosts respond with errors. It is not served in part, since
-//! the part that is left out may be the one that restricts access.
+//! An object that exceeds a budget is refused as a whole: its hosts respond with errors. It is not served in part,
+//! since the part that is left out may be the one that restricts access.
 
 mod namespace_budget;
 mod regex_budget;
 
 use super::annotation_reader::annotation_field;
 use crate::api::Meta;
-use crate::api::kong::annotations::{HEADERS_PREFIX, HOST_ALIASES, METHODS, SNIS, list};
+use crate::api::kong::annotations::{HEADERS_PREFIX, HOST_ALIASES, METHODS, PLUGINS, SNIS, list};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::snapshot::regex::{RegexError, RegexLimit};
 pub(super) use namespace_budget::NamespaceBudgets;
@@ -76,14 +76,21 @@ impl Budgets {
         problems
     }
 
+    /// A diagnostic if an annotation attaches so many plugins that none of them can be used.
+    pub(super) fn too_many_plugins(&self, entries: usize) -> Option<Diagnostic> {
+        let mut problems = Vec::new();
+        self.check(annotation_field(PLUGINS), "entries", entries, MAX_PLUGINS, &mut problems);
+        problems.pop().filter(|_| !self.warn_only)
+    }
+
     /// Whether an object with these problems is refused.
     pub(super) fn refuses(&self, problems: &[Diagnostic]) -> bool {
         !self.warn_only && !problems.is_empty()
     }
 }
 
-/// The bytes that an object expands to, about: `regexes` are its regular expressions, and `pairs` the pairs of its hosts
-/// and its matches or paths.
+/// The bytes that an object expands to, about: `regexes` are its regular expressions, and `pairs` the pairs of its
+/// hosts and its matches or paths.
 pub(super) fn expansion(regexes: &RegexBudget<'_>, pairs: usize) -> u64 {
     let bytes = regexes.bytes().saturating_mul(REGEX_FACTOR).saturating_add(pairs.saturating_mul(BYTES_PER_PAIR));
     u64::try_from(bytes).unwrap_or(u64::MAX)
@@ -121,7 +128,8 @@ pub const OVER_BUDGET: Reason = Reason::Named("OverBudget");
 /// expression can be matched with at least 1,000 bytes.
 const MAX_REGEX_STATES: u32 = 2_000;
 
-/// The maximum number of regular expressions of one object: four times the number of matches that an HTTPRoute may have.
+/// The maximum number of regular expressions of one object: four times the number of matches that an HTTPRoute may
+/// have.
 const MAX_REGEXES: usize = 512;
 
 /// The maximum memory of the automata of one object, in bytes, before they are compiled for matching, which multiplies
@@ -143,6 +151,10 @@ pub(super) const MAX_HOST_MATCHES: usize = 16_384;
 
 /// The maximum number of entries of annotations that are compared one by one for each request.
 const MAX_LIST_ENTRIES: usize = 256;
+
+/// The maximum number of entries of `konghq.com/plugins`, which are resolved for each rule: several times the number of
+/// plugins that exist.
+const MAX_PLUGINS: usize = 128;
 
 /// The maximum number of annotations for conditions on headers: more than the number of headers of a request.
 const MAX_HEADER_CONDITIONS: usize = 128;

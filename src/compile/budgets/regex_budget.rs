@@ -63,8 +63,8 @@ impl<'b> RegexBudget<'b> {
         !self.budgets.warn_only && (self.patterns.get() > MAX_REGEXES || self.bytes.get() > MAX_REGEX_BYTES)
     }
 
-    /// Diagnostics about the expressions together, and about large ones that are served nevertheless. `field`: the field
-    /// that contains them.
+    /// Diagnostics about the expressions together, and about large ones that are served nevertheless. `field`: the
+    /// field that contains them.
     pub(in crate::compile) fn problems(&self, field: &str) -> Vec<Diagnostic> {
         let mut problems = self.warnings.take();
         self.budgets.check(field, "regular expressions", self.patterns.get(), MAX_REGEXES, &mut problems);

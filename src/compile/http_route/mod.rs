@@ -27,7 +27,8 @@ use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 use rules::TranslatedRules;
 
-/// Plans an HTTPRoute. `over_namespace`: the diagnostic if its namespace exceeds its budget because of it. Its rules are translated only if a parent accepts it.
+/// Plans an HTTPRoute. `over_namespace`: the diagnostic if its namespace exceeds its budget because of it. Its rules
+/// are translated only if a parent accepts it.
 pub(super) fn plan(
     cx: CompileContext<'_>,
     gateways: &PlanMap<GatewayPlan>,

@@ -14,8 +14,8 @@ use crate::compile::ingress_class::dialect::{self, Dialect};
 use crate::compile::kong::plugins::Plugins;
 use crate::diagnostic::Diagnostic;
 
-/// Plans an Ingress in the dialect of its class. `None` if this process does not serve the Ingress. `over_namespace`: the
-/// diagnostic if its namespace exceeds its budget because of it.
+/// Plans an Ingress in the dialect of its class. `None` if this process does not serve the Ingress. `over_namespace`:
+/// the diagnostic if its namespace exceeds its budget because of it.
 pub(super) fn plan(
     cx: CompileContext<'_>,
     plugins: &Plugins,

@@ -77,7 +77,7 @@ impl Plugins {
             counter_scope: Arc::clone(&site.counter_scope),
             field: annotation_field(PLUGINS),
         };
-        for reference in references::plugin_references(cx.store, site.kind, site.meta) {
+        for reference in references::references_within_budget(cx, site.kind, site.meta) {
             assembler.attach(&plugin_scope, reference.target, &reference.token);
         }
         for (key, field) in site.extensions {
@@ -91,7 +91,7 @@ impl Plugins {
                 counter_scope: format!("{kind}/{}", backend.key).into(),
                 field: format!("{} of {kind} {}", annotation_field(PLUGINS), backend.key),
             };
-            for reference in references::plugin_references(cx.store, *kind, backend) {
+            for reference in references::references_within_budget(cx, *kind, backend) {
                 assembler.attach(&plugin_scope, reference.target, &reference.token);
             }
         }
