@@ -26,6 +26,9 @@ pub(in crate::snapshot) struct PathRegexes {
     pub(in crate::snapshot) lowest_position: u32,
 }
 
+/// A pattern with the ascending positions of its entries.
+type PatternEntries<'e> = (&'e str, Vec<u32>);
+
 /// The patterns with one literal prefix.
 struct PatternGroup {
     prefix: Box<[u8]>,
@@ -51,7 +54,7 @@ impl PathRegexes {
             lowest_position = lowest_position.min(position);
             by_pattern.entry(pattern).or_default().push(position);
         }
-        let mut by_prefix: BTreeMap<Box<[u8]>, Vec<(&str, Vec<u32>)>> = BTreeMap::new();
+        let mut by_prefix: BTreeMap<Box<[u8]>, Vec<PatternEntries<'_>>> = BTreeMap::new();
         for (pattern, positions) in by_pattern {
             if let Some(prefix) = literal_prefix(pattern, anchor) {
                 by_prefix.entry(prefix).or_default().push((pattern, positions));

@@ -58,8 +58,8 @@ impl NamespaceBudgets {
     pub(in crate::compile) fn problem(&self, budgets: &Budgets, id: &ObjectId) -> Option<Diagnostic> {
         let namespace = self.0.get(&id.key.namespace).filter(|namespace| namespace.refused.contains(id))?;
         let message = format!(
-            "the objects of kind {} in namespace {} expand to about {} MiB, which is more than the limit of {} MiB, and \
-             this object is one of the youngest",
+            "the objects of kind {} in namespace {} expand to about {} MiB, which is more than the limit of {} MiB, \
+             and this object is one of the youngest",
             id.kind,
             id.key.namespace,
             namespace.total.div_ceil(1 << 20),

@@ -51,7 +51,7 @@ pub(super) fn find<'p>(
                 dialect_name(first)
             );
             let remedy = "use classes of one dialect for all Ingresses with the same host";
-            let ingress = store.ingresses.get(*key).map(|ingress| &***ingress);
+            let ingress = store.ingresses.get(key).map(|ingress| &***ingress);
             let fields = fields.get_or_insert_with(|| ingress.map(fields_of_hosts).unwrap_or_default());
             let field = fields.get(&name).cloned().unwrap_or_else(|| annotation_field(HOST_ALIASES));
             problems.push((*key, Diagnostic::warning(field, message, remedy)));
