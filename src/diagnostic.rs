@@ -6,7 +6,7 @@
 use std::fmt;
 
 /// What is wrong with one field, and how to fix it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Diagnostic {
     /// The path in the object, for example `spec.rules[0].backendRefs[0].name`; map keys, which may contain dots, are
     /// in brackets (`metadata.labels[app.kubernetes.io/name]`). Empty for the object itself.
@@ -20,14 +20,14 @@ pub struct Diagnostic {
     pub reason: Reason,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     Error,
     Warning,
 }
 
 /// What a diagnostic is about. Statuses and reports treat some topics in a special way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
     /// The value of a field: every diagnostic that has none of the other topics.
     #[default]
@@ -41,7 +41,7 @@ pub enum Topic {
 }
 
 /// What is wrong, as an identifier that programs can compare.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// Only the message says what is wrong. A condition that reports the diagnostic has a reason of its own.
     #[default]

@@ -17,6 +17,29 @@ pub(crate) struct NonZeroTimeout(pub(crate) Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HeaderSize(pub(crate) usize);
 
+/// An amount of memory, from 1 MiB to 1 TiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MemorySize(pub(crate) usize);
+
+impl FromStr for MemorySize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<MemorySize, String> {
+        let bytes = size(text)?;
+        if (1 << 20..=1 << 40).contains(&bytes) {
+            Ok(MemorySize(bytes))
+        } else {
+            Err("out of range; write a size from 1MiB to 1024GiB".to_owned())
+        }
+    }
+}
+
+impl fmt::Display for MemorySize {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        HeaderSize(self.0).fmt(formatter)
+    }
+}
+
 impl FromStr for WaitTime {
     type Err = String;
 

@@ -18,12 +18,14 @@
 //! - `# Unreadable: KIND, …` lists kinds of the Gateway API that the API server does not return;
 //! - `# Newer release: yes` allows objects that only the schema of a newer Gateway API release accepts.
 
+mod budgets;
 mod case;
 mod consumer_edits;
 mod dialect_edits;
 mod edits;
 mod plugin_edits;
 mod rules;
+mod unattached_routes;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,11 +1,14 @@
 //! Limits the memory per consumer, because there may be a hundred thousand consumers, each with a credential, and
-//! verifies that plugins of consumers take no memory in rules.
+//! verifies that plugins of consumers take no memory in rules. Limits the memory of objects that expand to as much as
+//! possible.
 //!
 //! Counts requested bytes, which are the same on every machine. The resident memory measured by `make bench` is about a
 //! quarter higher because allocators round up.
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the test, in helpers too")]
 
+#[path = "memory/object_budgets.rs"]
+mod object_budgets;
 #[path = "../benches/consumers/world.rs"]
 mod world;
 
@@ -28,9 +31,10 @@ const CONSUMERS_WITH_PLUGIN: usize = 2_000;
 
 /// One test runs after the other, because both count the allocations of the process.
 #[test]
-fn consumer_memory_stays_within_budget() {
+fn memory_stays_within_budget() {
     println!("{}", check_consumers());
     println!("{}", check_plugins_of_consumers());
+    println!("{}", object_budgets::check());
 }
 
 /// Returns the measured bytes as text.

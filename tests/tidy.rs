@@ -111,12 +111,14 @@ const LAYERS: &[Row] = &[
             "run",
         ],
     ),
-    ("args", &["cluster kong network tls", "gateways", "ingress", "run", "check"]),
+    ("args", &["budgets cluster kong network tls", "gateways", "ingress", "run", "check"]),
     (
         "compile",
         &[
-            "addresses affected annotation_reader classes cors hostname label_selector listener_protocol matches \
-         missing_object port_owners reference_grants retry upstream_usage verdict",
+            "annotation_reader",
+            "budgets",
+            "addresses affected classes cors hostname label_selector listener_protocol matches \
+         missing_object port_owners reference_grants retry unique_diagnostics upstream_usage verdict",
             "certificates context ingress_class needed_references listener_conflicts listener_overlaps testing",
             "listener",
             "gateway",
@@ -190,8 +192,8 @@ const LAYERS: &[Row] = &[
     (
         "snapshot",
         &[
-            "bind_address cors escape host regex timeouts_and_retries",
-            "certs path_edit path_regex",
+            "bind_address cors escape host regex regex_steps timeouts_and_retries",
+            "certs path_edit path_regex path_regexes",
             "redirect uri_template",
             "upstream_path",
             "rule_options",

@@ -8,7 +8,8 @@ use arc_swap::ArcSwap;
 
 use super::control::Control;
 use super::ingress::IngressConfig;
-use crate::args::{CheckOptions, ExitStatus, OutputFormat};
+use crate::args::{BudgetOptions, CheckOptions, ExitStatus, OutputFormat};
+use crate::compile::Budgets;
 use crate::diagnostic::Severity;
 use crate::manifests::{ManifestDiagnostic, Manifests};
 use crate::plugin_api::PluginFactory;
@@ -30,7 +31,9 @@ pub fn check(options: CheckOptions) -> anyhow::Result<ExitStatus> {
     let factory = PluginFactory { fail_open, ..PluginFactory::offline(plugins::REGISTRY) };
     let ingresses = IngressConfig::without_listeners(&options.ingress_class);
     let upstreams = Arc::new(UpstreamRegistry::default());
-    let mut control = Control::new(options.gateways, upstreams, factory, ingresses, snapshots);
+    let BudgetOptions { warn_only, namespace_bytes } = options.budgets;
+    let budgets = Budgets { warn_only, namespace_bytes };
+    let mut control = Control::new(options.gateways, upstreams, factory, ingresses, budgets, snapshots);
     control.apply(update.batch);
 
     let mut diagnostics: Vec<ReportedDiagnostic> = update.diagnostics.iter().map(report::from_manifest).collect();

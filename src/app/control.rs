@@ -12,7 +12,7 @@ use super::ingress::IngressConfig;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
 use crate::compile::verdict::{Verdict, Verdicts};
-use crate::compile::{self, CompileContext, CompileInputs, Compiler, RouteKind};
+use crate::compile::{self, Budgets, CompileContext, CompileInputs, Compiler, RouteKind};
 use crate::diagnostic::Diagnostic;
 use crate::k8s::{InstalledApis, ReferenceChanges};
 use crate::plugin_api::PluginFactory;
@@ -34,6 +34,7 @@ pub(super) struct Control {
     plugin_factory: PluginFactory,
     /// Class and settings of Ingresses, consumers and other Kong resources.
     ingresses: IngressConfig,
+    budgets: Budgets,
     snapshots: Arc<ArcSwap<Snapshot>>,
     /// The Secrets and ConfigMaps whose content is needed; it is fetched only on demand.
     needed_references: BTreeSet<ObjectId>,
@@ -78,6 +79,7 @@ impl Control {
         upstreams: Arc<UpstreamRegistry>,
         plugin_factory: PluginFactory,
         ingresses: IngressConfig,
+        budgets: Budgets,
         snapshots: Arc<ArcSwap<Snapshot>>,
     ) -> Self {
         Control {
@@ -89,6 +91,7 @@ impl Control {
             upstreams,
             plugin_factory,
             ingresses,
+            budgets,
             snapshots,
             needed_references: BTreeSet::new(),
             endpoint_names: EndpointNames::default(),
@@ -136,8 +139,16 @@ impl Control {
             self.installed.as_ref().map_or(&NONE, |installed| &installed.unreadable_before_first_list);
         let (controllers, upstreams, plugin_factory) = (&self.controllers, &self.upstreams, &self.plugin_factory);
         let IngressConfig { classes, settings: ingress } = &self.ingresses;
-        let inputs =
-            CompileInputs { controllers, addresses, upstreams, classes, plugin_factory, ingress, unreadable_kinds };
+        let inputs = CompileInputs {
+            controllers,
+            addresses,
+            upstreams,
+            classes,
+            plugin_factory,
+            ingress,
+            unreadable_kinds,
+            budgets: &self.budgets,
+        };
         let compiled = self.compiler.compile(CompileContext { store: &self.store, inputs: &inputs }, &changes);
 
         // Endpoints are set before the snapshot is published, so that new routes never lack them.
@@ -386,7 +397,7 @@ mod tests {
         let factory = PluginFactory::offline(crate::plugins::REGISTRY);
         let mut ingresses = IngressConfig::default();
         ingresses.settings.default_secret = Some(ObjectKey::new("ns", "default"));
-        let mut control = Control::new(gateways, Arc::default(), factory, ingresses, Arc::default());
+        let mut control = Control::new(gateways, Arc::default(), factory, ingresses, Budgets::default(), Arc::default());
         let upserts = (0..100).map(|index| ingress(index, &format!("s{index}"))).collect();
         control.stage(Batch { upserts, removes: vec![] });
         assert_eq!(control.take_reference_changes().added.len(), 101, "one for each Ingress, and the default one");
@@ -414,7 +425,14 @@ mod tests {
             addresses: AddressSource::Services(crate::api::core::ServiceType::ClusterIp),
         };
         let factory = PluginFactory::offline(crate::plugins::REGISTRY);
-        let mut control = Control::new(gateways, Arc::default(), factory, IngressConfig::default(), Arc::default());
+        let mut control = Control::new(
+            gateways,
+            Arc::default(),
+            factory,
+            IngressConfig::default(),
+            Budgets::default(),
+            Arc::default(),
+        );
         let object = |kind, name: &str, spec| {
             let metadata = json!({"namespace": "ns", "name": name, "labels": {"kubernetes.io/service-name": name}});
             AnyObject::parse(kind, json!({"metadata": metadata, "spec": spec, "addressType": "IPv4", "endpoints": []}))

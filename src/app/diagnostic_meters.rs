@@ -1,4 +1,4 @@
-//! Metric of current configuration diagnostics by kind of object.
+//! Metrics of current configuration diagnostics, and of the objects that exceed a budget, by kind of object.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,12 +10,13 @@ use prometheus_client::registry::Registry;
 
 use super::control::VerdictChanges;
 use crate::api::{Kind, ObjectId};
+use crate::compile::OVER_BUDGET;
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::Severity;
 use crate::manifests::ManifestDiagnostic;
 use crate::report::{self, ReportedDiagnostic};
 
-/// `portico_diagnostics{kind,severity}`. Written by the control loop only.
+/// `portico_diagnostics{kind,severity}` and `portico_objects_over_budget{kind}`. Written by the control loop only.
 #[derive(Debug, Default)]
 pub(super) struct DiagnosticMeters {
     gauges: Family<DiagnosticLabels, Gauge>,
@@ -23,6 +24,7 @@ pub(super) struct DiagnosticMeters {
     from_verdicts: BTreeMap<DiagnosticLabels, i64>,
     /// Diagnostics of input that never became an object.
     from_input: BTreeMap<DiagnosticLabels, i64>,
+    over_budget: Family<KindLabel, Gauge>,
     /// Whether there is a cluster. It may contain thousands of Services without a route, so diagnostics of Services do
     /// not count.
     clustered: bool,
@@ -35,11 +37,21 @@ struct DiagnosticLabels {
     severity: &'static str,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
 impl DiagnosticMeters {
     pub(super) fn register(registry: &mut Registry, clustered: bool) -> Self {
         let meters = DiagnosticMeters { clustered, ..DiagnosticMeters::default() };
         let help = "Current diagnostics of the configuration, by kind of object";
         registry.register("portico_diagnostics", help, meters.gauges.clone());
+        let help = "Objects that exceed a limit of what objects may expand to";
+        registry.register("portico_objects_over_budget", help, meters.over_budget.clone());
+        for kind in [Kind::HttpRoute, Kind::Ingress] {
+            meters.over_budget.get_or_create(&KindLabel { kind: kind.name() }).set(0);
+        }
         // Created at the start, so that alerts see 0 and not an absent series.
         meters.gauges.get_or_create(&DiagnosticLabels { kind: "", severity: Severity::Error.label() }).set(0);
         meters
@@ -49,6 +61,9 @@ impl DiagnosticMeters {
     pub(super) fn update_verdicts(&mut self, changes: &VerdictChanges) {
         for (sign, verdicts) in [(-1, &changes.before), (1, &changes.after)] {
             for (id, verdict) in verdicts {
+                if is_over_budget(verdict) {
+                    self.over_budget.get_or_create(&KindLabel { kind: id.kind.name() }).inc_by(sign);
+                }
                 for labels in self.labels(id, verdict) {
                     *self.from_verdicts.entry(labels).or_default() += sign;
                 }
@@ -97,9 +112,36 @@ impl DiagnosticMeters {
     }
 }
 
+fn is_over_budget(verdict: &Verdict) -> bool {
+    let of_conditions = verdict.all_conditions().flat_map(|(_, condition)| &condition.diagnostics);
+    of_conditions.chain(&verdict.diagnostics).any(|diagnostic| diagnostic.reason == OVER_BUDGET)
+}
+
 /// The kind in an object's name such as `HTTPRoute default/web`; None for unknown kinds, because files must not create
 /// arbitrary label values.
 fn kind_of(object: &str) -> Option<&'static str> {
     let name = object.split(' ').next()?;
     Kind::ALL.iter().map(|kind| kind.name()).find(|known| *known == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::ObjectKey;
+    use crate::diagnostic::Diagnostic;
+
+    #[test]
+    fn objects_over_budget_are_counted_once() {
+        let id = ObjectId::new(Kind::Ingress, ObjectKey::new("a", "b"));
+        let problem = |field: &str| Diagnostic::error(field, "too many", "use fewer").with_reason(OVER_BUDGET);
+        let diagnostics = vec![problem("spec.rules"), problem("metadata")];
+        let verdict = Arc::new(Verdict { diagnostics, ..Verdict::default() });
+        let mut meters = DiagnosticMeters::register(&mut Registry::default(), false);
+        let count = |meters: &DiagnosticMeters| meters.over_budget.get_or_create(&KindLabel { kind: "Ingress" }).get();
+        let after = BTreeMap::from([(id, verdict)]);
+        meters.update_verdicts(&VerdictChanges { after: after.clone(), ..VerdictChanges::default() });
+        assert_eq!(count(&meters), 1);
+        meters.update_verdicts(&VerdictChanges { before: after, ..VerdictChanges::default() });
+        assert_eq!(count(&meters), 0);
+    }
 }

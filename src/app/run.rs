@@ -32,7 +32,8 @@ use super::status_publisher::StatusPublisher;
 use super::views::{AdminViews, StatusViews};
 use super::watch_meters::WatchMeters;
 use crate::admin;
-use crate::args::{ExitStatus, RunOptions};
+use crate::args::{BudgetOptions, ExitStatus, RunOptions};
+use crate::compile::Budgets;
 use crate::drain::{self, Drain, DrainPhase, HangupSignals, StopSignals};
 use crate::echo;
 use crate::manifests::ManifestWatcher;
@@ -246,7 +247,9 @@ fn new_control(
 ) -> anyhow::Result<Control> {
     let ingresses = IngressConfig::with_listeners(&options.ingress_class, &options.ingress)?;
     let (upstreams, snapshots) = (data_plane.upstreams.clone(), data_plane.snapshots.clone());
-    let mut control = Control::new(options.gateways.clone(), upstreams, plugins, ingresses, snapshots);
+    let BudgetOptions { warn_only, namespace_bytes } = options.budgets;
+    let budgets = Budgets { warn_only, namespace_bytes };
+    let mut control = Control::new(options.gateways.clone(), upstreams, plugins, ingresses, budgets, snapshots);
     if let Some(address) = admin_address {
         control.forbid_admin_backend(address);
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
+use super::budgets::{BudgetArgs, BudgetOptions};
 use super::gateways::GatewayArgs;
 use super::ingress::{IngressClassArgs, IngressClassOptions};
 use super::run::require_single_standard_input;
@@ -35,6 +36,8 @@ pub struct CheckArgs {
     gateways: GatewayArgs,
     #[command(flatten)]
     ingress_class: IngressClassArgs,
+    #[command(flatten)]
+    budgets: BudgetArgs,
 }
 
 /// `portico check`, resolved.
@@ -47,6 +50,7 @@ pub struct CheckOptions {
     pub channel: schema::Channel,
     pub gateways: GatewayOptions,
     pub ingress_class: IngressClassOptions,
+    pub budgets: BudgetOptions,
     pub color_stdout: bool,
     pub color_stderr: bool,
 }
@@ -62,6 +66,7 @@ impl CheckArgs {
             channel: self.channel.into(),
             gateways: self.gateways.resolve(service, has_cluster, in_cluster)?,
             ingress_class: self.ingress_class.resolve(),
+            budgets: self.budgets.resolve(),
             color_stdout: color.resolve(environment.stdout_is_terminal, environment),
             color_stderr: color.resolve(environment.stderr_is_terminal, environment),
         })

@@ -7,6 +7,7 @@
 //! clap parses single values and reports their errors. `resolve` checks rules that concern several flags, and sets
 //! defaults that depend on the environment.
 
+mod budgets;
 mod check;
 mod cluster;
 mod gateways;
@@ -27,6 +28,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
+pub use budgets::BudgetOptions;
 pub use check::{CheckArgs, CheckOptions};
 pub use cluster::{ClusterAccess, ClusterOptions};
 pub use gateways::{AddressPool, AddressSource, GatewayOptions};

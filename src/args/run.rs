@@ -9,6 +9,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use ipnet::IpNet;
 
+use super::budgets::{BudgetArgs, BudgetOptions};
 use super::cluster::{ClusterArgs, ClusterOptions};
 use super::gateways::{GatewayArgs, GatewayServiceArgs};
 use super::ingress::{IngressArgs, IngressClassArgs, IngressClassOptions, IngressOptions};
@@ -42,6 +43,8 @@ pub struct RunArgs {
     tls: TlsArgs,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    budgets: BudgetArgs,
     #[command(flatten)]
     kong: KongArgs,
     #[command(flatten)]
@@ -233,6 +236,7 @@ pub struct RunOptions {
     pub tls: TlsOptions,
     /// Limits without a flag have their defaults.
     pub limits: ProxyLimits,
+    pub budgets: BudgetOptions,
     pub kong: KongOptions,
     pub ingress_class: IngressClassOptions,
     pub ingress: IngressOptions,
@@ -271,6 +275,7 @@ impl RunArgs {
         let in_cluster = cluster.is_some() && environment.in_cluster;
         let gateways = self.gateways.resolve(Some(self.gateway_service), cluster.is_some(), in_cluster)?;
         let listening = self.listening;
+        let budgets = self.budgets.resolve();
         let status_listen = match listening.status_listen {
             Some(listen) => listen.address(),
             None if in_cluster => Some(DEFAULT_STATUS_ADDRESS_IN_CLUSTER),
@@ -299,7 +304,11 @@ impl RunArgs {
             reject_paths: listening.reject_paths,
             proxy_protocol_from: listening.proxy_protocol_from,
             workers: listening.workers.unwrap_or(environment.cores),
-            limits: self.limits.resolve(self.tls.tls_handshake_timeout, self.drain.drain_timeout),
+            limits: ProxyLimits {
+                max_regex_steps: if budgets.warn_only { u64::MAX } else { ProxyLimits::DEFAULT.max_regex_steps },
+                ..self.limits.resolve(self.tls.tls_handshake_timeout, self.drain.drain_timeout)
+            },
+            budgets,
             tls: self.tls.resolve()?,
             kong: self.kong.resolve(),
             ingress_class: self.ingress_class.resolve(),

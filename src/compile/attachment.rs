@@ -61,8 +61,7 @@ pub(super) fn resolve_parent(
             "attach to a Gateway",
         )));
     }
-    let namespace = reference.namespace.as_deref().unwrap_or(&route.key.namespace);
-    let key = ObjectKey::new(namespace, &reference.name);
+    let key = parent_key(route.key, reference);
     let Some(gateway) = gateways.get(&key) else {
         if store.gateways.contains_key(&key) {
             return ParentResult::NotServed(None);
@@ -74,6 +73,11 @@ pub(super) fn resolve_parent(
     let outcome = matching_listeners(store, gateway, route, reference, field);
     let outcome = outcome.map(|listeners| Attachment { gateway: key, listeners, is_counted: true });
     ParentResult::Served(gateway.controller.clone(), outcome)
+}
+
+/// The Gateway to which a parent reference of the route refers.
+pub(super) fn parent_key(route: &ObjectKey, reference: &ParentReference) -> ObjectKey {
+    ObjectKey::new(reference.namespace.as_deref().unwrap_or(&route.namespace), &reference.name)
 }
 
 fn matching_listeners(

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::addresses::GatewayAddresses;
-use super::{Classes, IngressSettings};
+use super::{Budgets, Classes, IngressSettings};
 use crate::api::Kind;
 use crate::plugin_api::PluginFactory;
 use crate::store::Store;
@@ -32,4 +32,6 @@ pub struct CompileInputs<'a> {
     /// get no requests. If this set changed, the changes to compile contain all Services.
     pub unreadable_kinds: &'a BTreeSet<Kind>,
     pub ingress: &'a IngressSettings,
+    /// What objects may expand to.
+    pub budgets: &'a Budgets,
 }

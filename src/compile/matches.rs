@@ -2,9 +2,11 @@
 
 use http::{HeaderName, HeaderValue, Method};
 
+use super::budgets::{RegexBudget, literal_segments};
 use crate::api::gateway::{HttpRouteMatch, HttpValueMatch};
 use crate::diagnostic::Diagnostic;
-use crate::snapshot::router::{HeaderMatch, PathMatch, QueryMatch, Regex, ValueMatch, compile_regex};
+use crate::snapshot::regex::{Regex, RegexAnchor, RegexError, RegexLimit};
+use crate::snapshot::router::{HeaderMatch, PathMatch, QueryMatch, ValueMatch};
 
 /// One parsed match.
 #[derive(Clone, Debug)]
@@ -23,7 +25,12 @@ pub(super) fn match_all() -> ParsedMatch {
 
 /// `None`, with at least one diagnostic, if any part is invalid: without that part the match would accept more
 /// requests.
-pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<Diagnostic>) -> Option<ParsedMatch> {
+pub(super) fn parse(
+    raw: &HttpRouteMatch,
+    budget: &RegexBudget<'_>,
+    field: &str,
+    problems: &mut Vec<Diagnostic>,
+) -> Option<ParsedMatch> {
     let problems_before = problems.len();
     let mut parsed = match_all();
     if let Some(path) = &raw.path {
@@ -33,7 +40,8 @@ pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<Diagno
                 parsed.path = PathMatch::Prefix(path.value.strip_suffix('/').unwrap_or(&path.value).into());
             }
             "RegularExpression" => {
-                check_regex(&path.value, &format!("{field}.path.value"), problems);
+                // The router compiles the expressions of all paths of a host together.
+                compile_regex(&path.value, budget, &format!("{field}.path.value"), problems, |_| Ok(()));
                 parsed.path = PathMatch::Regex(path.value.as_str().into());
             }
             other => {
@@ -61,7 +69,7 @@ pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<Diagno
             problems.push(Diagnostic::error(format!("{field}.name"), message, "use letters, digits and hyphens"));
             continue;
         };
-        let value = parse_value_match(header, &field, problems, |text| {
+        let value = parse_value_match(header, budget, &field, problems, |text| {
             HeaderValue::from_str(text).map_err(|_| "the value has control characters, so no request can match it")
         });
         // If a name occurs twice, the first entry counts, as Gateway API specifies.
@@ -73,7 +81,7 @@ pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<Diagno
     }
     for (index, parameter) in raw.query_params.iter().enumerate() {
         let field = format!("{field}.queryParams[{index}]");
-        if let Some(value) = parse_value_match(parameter, &field, problems, |text| Ok(Box::from(text)))
+        if let Some(value) = parse_value_match(parameter, budget, &field, problems, |text| Ok(Box::from(text)))
             && !parsed.query.iter().any(|known| *known.name == *parameter.name)
         {
             parsed.query.push(QueryMatch { name: parameter.name.as_str().into(), value });
@@ -82,8 +90,34 @@ pub(super) fn parse(raw: &HttpRouteMatch, field: &str, problems: &mut Vec<Diagno
     (problems.len() == problems_before).then_some(parsed)
 }
 
+/// The parts of a match that can be evaluated without regular expressions. The result matches all requests that the
+/// match does, and more.
+pub(super) fn parse_literal_parts(raw: &HttpRouteMatch) -> ParsedMatch {
+    let mut parsed = match_all();
+    if let Some(path) = &raw.path {
+        match &*path.kind {
+            "Exact" => parsed.path = PathMatch::Exact(path.value.as_str().into()),
+            "PathPrefix" => parsed.path = PathMatch::Prefix(path.value.as_str().into()),
+            "RegularExpression" => parsed.path = PathMatch::Prefix(literal_segments(&path.value).into()),
+            _ => {}
+        }
+    }
+    parsed.method = raw.method.as_ref().and_then(|method| Method::from_bytes(method.as_bytes()).ok());
+    for header in raw.headers.iter().filter(|header| header.kind == "Exact") {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(&*header.name), HeaderValue::from_str(&header.value)) {
+            parsed.headers.push(HeaderMatch { name, value: ValueMatch::Exact(value) });
+        }
+    }
+    for parameter in raw.query_params.iter().filter(|parameter| parameter.kind == "Exact") {
+        let value = ValueMatch::Exact(parameter.value.as_str().into());
+        parsed.query.push(QueryMatch { name: parameter.name.as_str().into(), value });
+    }
+    parsed
+}
+
 fn parse_value_match<T>(
     raw: &HttpValueMatch,
+    budget: &RegexBudget<'_>,
     field: &str,
     problems: &mut Vec<Diagnostic>,
     parse_exact: impl FnOnce(&str) -> Result<T, &'static str>,
@@ -97,7 +131,8 @@ fn parse_value_match<T>(
             }
         },
         "RegularExpression" => {
-            let regex = check_regex(&raw.value, &format!("{field}.value"), problems)?;
+            let compile = |limit| Regex::compile(&raw.value, limit);
+            let regex = compile_regex(&raw.value, budget, &format!("{field}.value"), problems, compile)?;
             Some(ValueMatch::Regex(regex))
         }
         other => {
@@ -107,15 +142,15 @@ fn parse_value_match<T>(
     }
 }
 
-fn check_regex(text: &str, field: &str, problems: &mut Vec<Diagnostic>) -> Option<Regex> {
-    match compile_regex(text) {
-        Ok(regex) => Some(regex),
-        Err(error) => {
-            let message = format!("the regular expression is invalid: {error}");
-            problems.push(Diagnostic::error(field, message, "see docs/routing.md for the syntax"));
-            None
-        }
-    }
+fn compile_regex<T>(
+    pattern: &str,
+    budget: &RegexBudget<'_>,
+    field: &str,
+    problems: &mut Vec<Diagnostic>,
+    compile: impl FnOnce(RegexLimit) -> Result<T, RegexError>,
+) -> Option<T> {
+    let compiled = budget.compile(pattern, RegexAnchor::Whole, field, "see docs/routing.md for the syntax", compile);
+    compiled.map_err(|problem| problems.push(problem)).ok()
 }
 
 fn unknown_type(kind: &str, field: &str, allowed: &str, problems: &mut Vec<Diagnostic>) {

@@ -25,6 +25,7 @@ mod annotation_reader;
 mod attachment;
 mod backend;
 mod backend_reference;
+mod budgets;
 mod certificates;
 mod classes;
 mod context;
@@ -53,6 +54,7 @@ mod route_plan;
 mod routers;
 mod served_gateways;
 mod stream_route;
+mod unique_diagnostics;
 mod upstream_usage;
 mod verdict_updates;
 
@@ -65,6 +67,8 @@ use crate::snapshot::{BindAddress, Snapshot};
 use crate::store::{Changes, Store};
 use crate::upstream::{EndpointAddress, Endpoints, UpstreamKey};
 use affected::{AffectedObjects, keys_of_kind};
+use budgets::NamespaceBudgets;
+pub use budgets::{Budgets, OVER_BUDGET};
 use certificates::SecretCache;
 pub use classes::Classes;
 pub use context::{CompileContext, CompileInputs};
@@ -114,6 +118,8 @@ pub struct Compiler {
     secrets: SecretCache,
     gateways: PlanMap<GatewayPlan>,
     routes: RoutePlans,
+    /// What the HTTPRoutes of each namespace expand to.
+    route_budgets: NamespaceBudgets,
     plugins: Plugins,
     consumers: Consumers,
     ingresses: IngressCompiler,

@@ -9,6 +9,7 @@ use super::route_plan::{RouteKind, RoutePlan};
 use super::{CompileContext, CompileRun, Compiler, gateway, http_route, stream_route};
 use crate::api::gateway::ParentReference;
 use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::store::{Changes, Store};
 
 impl Compiler {
@@ -74,9 +75,20 @@ impl Compiler {
         run: &mut CompileRun,
     ) {
         routes.extend(touched.iter().filter(|id| RouteKind::of(id.kind).is_some()).cloned());
-        run.objects_planned += routes.len();
-        for id in routes {
-            let plan = self.plan_route(cx, &id).map(Arc::new);
+        while let Some(id) = routes.pop_first() {
+            run.objects_planned += 1;
+            let mut plan = self.plan_route(cx, &id, None);
+            if id.kind == Kind::HttpRoute {
+                // At once, and not after all routes were planned: their plans together could exceed the memory.
+                let budgets = cx.inputs.budgets;
+                let created = cx.store.meta(&id).and_then(|meta| meta.created);
+                let expansion = plan.as_ref().map(|plan| plan.expansion).filter(|bytes| *bytes > 0);
+                routes.extend(self.route_budgets.set(budgets, &id, created, expansion));
+                if let Some(problem) = self.route_budgets.problem(budgets, &id) {
+                    plan = self.plan_route(cx, &id, Some(problem));
+                }
+            }
+            let plan = plan.map(Arc::new);
             let verdict = plan.as_ref().map(|plan| plan.verdict.clone());
             self.set_verdict(id.clone(), verdict, run);
             if id.kind == Kind::HttpRoute {
@@ -98,12 +110,18 @@ impl Compiler {
         }
     }
 
-    /// The plan of a route. `None` if the route does not exist.
-    fn plan_route(&self, cx: CompileContext<'_>, id: &ObjectId) -> Option<RoutePlan> {
+    /// The plan of a route. `None` if the route does not exist. `over_namespace`: the diagnostic if its namespace
+    /// exceeds its budget because of it.
+    fn plan_route(
+        &self,
+        cx: CompileContext<'_>,
+        id: &ObjectId,
+        over_namespace: Option<Diagnostic>,
+    ) -> Option<RoutePlan> {
         match RouteKind::of(id.kind)? {
             RouteKind::Http => {
                 let route = cx.store.http_routes.get(&id.key)?;
-                Some(http_route::plan(cx, &self.gateways, &self.plugins, route))
+                Some(http_route::plan(cx, &self.gateways, &self.plugins, route, over_namespace))
             }
             RouteKind::Tcp => {
                 let route = cx.store.tcp_routes.get(&id.key)?;

@@ -23,6 +23,8 @@ pub(super) struct RoutePlan {
     pub upstreams: BTreeSet<UpstreamKey>,
     /// Services to which the route refers but cannot connect, because their TLS settings are invalid.
     pub unreachable_services: BTreeSet<ObjectKey>,
+    /// The bytes that the route expands to, about.
+    pub expansion: u64,
     pub verdict: Verdict,
 }
 
@@ -44,6 +46,18 @@ pub(super) enum PlannedRules {
 }
 
 impl RoutePlan {
+    /// The plan of a route that no parent accepts: it has a verdict, and nothing else.
+    pub(super) fn unattached(verdict: Verdict) -> Self {
+        RoutePlan {
+            attachments: Vec::new(),
+            rules: PlannedRules::Http { hosts: Vec::new(), matches: Vec::new() },
+            upstreams: BTreeSet::new(),
+            unreachable_services: BTreeSet::new(),
+            expansion: 0,
+            verdict,
+        }
+    }
+
     /// The matches of an HTTP route.
     pub(super) fn matches(&self) -> &[RouteMatch] {
         match &self.rules {
@@ -81,42 +95,79 @@ pub(super) struct RuleResults<'a> {
     pub any_served: bool,
 }
 
-/// Attaches the route to its parents, and adds the result of each to the verdict.
-pub(super) fn attach(
+/// The parents of a route that this process serves.
+pub(super) struct ServedParents<'a>(Vec<ServedParent<'a>>);
+
+/// A parent that this process serves.
+struct ServedParent<'a> {
+    /// Index into `spec.parentRefs`.
+    index: usize,
+    reference: &'a ParentReference,
+    controller: Arc<str>,
+    /// An attachment, or an Accepted condition with status False.
+    result: Result<Attachment, Condition>,
+}
+
+/// Whether this process serves one of the parents. If not, the route belongs to another controller, or to none.
+pub(super) fn has_served_parent(
+    gateways: &PlanMap<GatewayPlan>,
+    route: &ObjectKey,
+    parents: &[ParentReference],
+) -> bool {
+    parents.iter().any(|parent| gateways.contains_key(&attachment::parent_key(route, parent)))
+}
+
+/// Attaches the route to its parents, before its rules are translated: the rules of a route that no parent accepts are
+/// not. Adds diagnostics about parents that are not served to the verdict.
+pub(super) fn resolve_parents<'a>(
     cx: CompileContext<'_>,
     gateways: &PlanMap<GatewayPlan>,
     origin: &RouteOrigin<'_>,
-    parents: &[ParentReference],
-    rules: &RuleResults<'_>,
+    parents: &'a [ParentReference],
     verdict: &mut Verdict,
-) -> Vec<Attachment> {
-    let mut attachments = Vec::new();
+) -> ServedParents<'a> {
+    let mut served = Vec::new();
     for (index, reference) in parents.iter().enumerate() {
         let field = format!("spec.parentRefs[{index}]");
-        let (controller, outcome) = match attachment::resolve_parent(cx.store, gateways, origin, reference, &field) {
-            ParentResult::NotServed(note) => {
-                verdict.diagnostics.extend(note);
-                continue;
+        match attachment::resolve_parent(cx.store, gateways, origin, reference, &field) {
+            ParentResult::NotServed(note) => verdict.diagnostics.extend(note),
+            ParentResult::Missing(problem) => verdict.diagnostics.push(problem),
+            ParentResult::Served(controller, result) => {
+                served.push(ServedParent { index, reference, controller, result });
             }
-            ParentResult::Missing(problem) => {
-                verdict.diagnostics.push(problem);
-                continue;
-            }
-            ParentResult::Served(controller, outcome) => (controller, outcome),
-        };
-        let conditions = match outcome {
-            Err(condition) => vec![condition, rules.resolved_refs.clone()],
-            Ok(mut attachment) => {
-                // A route of which no rule is served does not count as attached. It still stays in the routers and
-                // responds with errors, so that a less specific route does not serve requests that this one protects.
-                attachment.is_counted = rules.any_served || rules.dropped.is_empty();
-                attachments.push(attachment);
-                conditions_if_attached(rules)
-            }
-        };
-        verdict.parents.push(ParentVerdict { controller, index, parent: reference.clone(), conditions });
+        }
     }
-    attachments
+    ServedParents(served)
+}
+
+impl ServedParents<'_> {
+    /// Whether a parent accepts the route.
+    pub(super) fn is_attached(&self) -> bool {
+        self.0.iter().any(|parent| parent.result.is_ok())
+    }
+
+    /// Adds the conditions for each parent to the verdict. `rules`: the results of the translated rules; `None` if no
+    /// parent accepts the route. Returns the attachments.
+    pub(super) fn report(self, rules: Option<&RuleResults<'_>>, verdict: &mut Verdict) -> Vec<Attachment> {
+        let mut attachments = Vec::new();
+        for ServedParent { index, reference, controller, result } in self.0 {
+            let conditions = match (result, rules) {
+                (Err(condition), None) => vec![condition],
+                (Err(condition), Some(rules)) => vec![condition, rules.resolved_refs.clone()],
+                (Ok(_), None) => continue,
+                (Ok(mut attachment), Some(rules)) => {
+                    // A route of which no rule is served does not count as attached. It still stays in the routers and
+                    // responds with errors, so that a less specific route does not serve requests that this one
+                    // protects.
+                    attachment.is_counted = rules.any_served || rules.dropped.is_empty();
+                    attachments.push(attachment);
+                    conditions_if_attached(rules)
+                }
+            };
+            verdict.parents.push(ParentVerdict { controller, index, parent: reference.clone(), conditions });
+        }
+        attachments
+    }
 }
 
 /// The conditions for a parent to which the route is attached.

@@ -300,12 +300,15 @@ impl AttachedRoutes {
                 None => {}
             }
         }
-        let mut built = 0;
+        // Hosts with the same routes share one router: a route may have thousands of hosts.
+        let mut built: BTreeMap<BTreeSet<ObjectId>, Arc<HostRouter>> = BTreeMap::new();
         let mut build_router = |host_routes: &mut HostRoutes| {
-            built += 1;
-            let plans = host_routes.routes.iter().filter_map(|id| routes.get(id));
-            let candidates = plans.flat_map(|plan| plan.matches().iter().cloned()).collect();
-            Arc::new(HostRouter::build(candidates))
+            let router = built.entry(host_routes.routes.clone()).or_insert_with(|| {
+                let plans = host_routes.routes.iter().filter_map(|id| routes.get(id));
+                let candidates = plans.flat_map(|plan| plan.matches().iter().cloned()).collect();
+                Arc::new(HostRouter::build(candidates))
+            });
+            Arc::clone(router)
         };
         let hosts = self.hosts.iter_mut().filter(|(host, _)| intersects(host, hostname));
         let routers = hosts.map(|(host, host_routes)| {
@@ -313,6 +316,7 @@ impl AttachedRoutes {
             host_routes.router = Some(router.clone());
             (host.clone(), router)
         });
-        (routers.collect(), built)
+        let routers = routers.collect();
+        (routers, built.len())
     }
 }

@@ -67,9 +67,18 @@ impl<'a> From<&'a Object<TlsRoute>> for StreamRouteSource<'a> {
     }
 }
 
-/// Plans a route. Its first rule is served: version v1 of the API allows only one.
+/// Plans a route. Its first rule is served: version v1 of the API allows only one. It is translated only if a parent
+/// accepts the route.
 pub(super) fn plan(cx: CompileContext<'_>, gateways: &PlanMap<GatewayPlan>, route: StreamRouteSource<'_>) -> RoutePlan {
     let StreamRouteSource { kind, meta, parents, default_gateways, hosts, rules } = route;
+    let mut verdict = Verdict { generation: meta.generation, ..Verdict::default() };
+    let origin = RouteOrigin { kind, key: &meta.key, hosts: &hosts };
+    let served_parents = route_plan::resolve_parents(cx, gateways, &origin, parents, &mut verdict);
+    verdict.diagnostics.extend(route_plan::parent_notes(parents, default_gateways));
+    if !served_parents.is_attached() {
+        served_parents.report(None, &mut verdict);
+        return RoutePlan::unattached(verdict);
+    }
     let mut backends = ResolvedBackends::default();
     let (first_rule, more_rules) = match rules {
         [] => (None, &[][..]),
@@ -88,11 +97,8 @@ pub(super) fn plan(cx: CompileContext<'_>, gateways: &PlanMap<GatewayPlan>, rout
         Diagnostic::error(format!("spec.rules[{}]", index + 1), message, "move the backends to the first rule")
     }));
 
-    let mut verdict = Verdict { generation: meta.generation, ..Verdict::default() };
-    let origin = RouteOrigin { kind, key: &meta.key, hosts: &hosts };
     let results = RuleResults { resolved_refs: &resolved_refs, dropped: &dropped, any_served: is_served };
-    let attachments = route_plan::attach(cx, gateways, &origin, parents, &results, &mut verdict);
-    verdict.diagnostics.extend(route_plan::parent_notes(parents, default_gateways));
+    let attachments = served_parents.report(Some(&results), &mut verdict);
 
     let action = match Split::new(backends) {
         _ if !is_served => StreamAction::Reset(RouteFailure::Unsupported),
@@ -102,7 +108,7 @@ pub(super) fn plan(cx: CompileContext<'_>, gateways: &PlanMap<GatewayPlan>, rout
     let rule = first_rule.and_then(|rule| rule.name.as_deref()).unwrap_or("0");
     let id = RuleId { route: format!("{kind}/{}", meta.key).into(), rule: rule.into() };
     let rules = PlannedRules::Stream { hosts, created: meta.created, route: Arc::new(StreamRoute { id, action }) };
-    RoutePlan { attachments, rules, upstreams, unreachable_services: BTreeSet::new(), verdict }
+    RoutePlan { attachments, rules, upstreams, unreachable_services: BTreeSet::new(), expansion: 0, verdict }
 }
 
 /// The backends of a rule, with what is wrong with them.

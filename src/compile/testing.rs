@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::addresses::GatewayAddresses;
-use super::{Classes, CompileContext, CompileInputs, Compiled, Compiler, IngressSettings};
+use super::{Budgets, Classes, CompileContext, CompileInputs, Compiled, Compiler, IngressSettings};
 use crate::api::Kind;
 use crate::api::names::GATEWAY_CONTROLLER;
 use crate::plugin_api::{PluginFactory, PluginRegistry};
@@ -20,6 +20,7 @@ pub struct TestInputs {
     pub plugin_factory: PluginFactory,
     pub unreadable_kinds: BTreeSet<Kind>,
     pub ingress: IngressSettings,
+    pub budgets: Budgets,
 }
 
 impl TestInputs {
@@ -33,6 +34,7 @@ impl TestInputs {
             plugin_factory: PluginFactory::offline(registry),
             unreadable_kinds: BTreeSet::new(),
             ingress: IngressSettings::default(),
+            budgets: Budgets::default(),
         }
     }
 
@@ -45,6 +47,7 @@ impl TestInputs {
             plugin_factory: &self.plugin_factory,
             unreadable_kinds: &self.unreadable_kinds,
             ingress: &self.ingress,
+            budgets: &self.budgets,
         }
     }
 

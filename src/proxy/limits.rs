@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::snapshot::regex_steps::MAX_REGEX_STEPS;
+
 /// Limits on clients and endpoints: sizes, counts and timeouts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyLimits {
@@ -13,6 +15,9 @@ pub struct ProxyLimits {
     pub max_request_head: usize,
     /// Maximum number of header fields of a request. More get 431.
     pub max_request_fields: usize,
+    /// Maximum steps of the regular expressions of routes for one request: states times bytes. A request that would
+    /// take more gets 414 or 431.
+    pub max_regex_steps: u64,
     /// Maximum time of a TLS handshake, including the wait for its first byte. The connection is closed when it
     /// expires.
     pub handshake_timeout: Duration,
@@ -92,6 +97,7 @@ impl ProxyLimits {
         header_timeout: Duration::from_secs(10),
         max_request_head: 64 * 1024,
         max_request_fields: 100,
+        max_regex_steps: MAX_REGEX_STEPS,
         handshake_timeout: Duration::from_secs(10),
         max_handshakes: 4096,
         proxy_header_timeout: Duration::from_secs(5),

@@ -2,23 +2,35 @@
 //! the first byte on, those of header values anywhere.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use regex_automata::util::captures;
-use regex_automata::{Anchored, Input, MatchKind, PatternID, PatternSet, meta};
+use regex_automata::{Anchored, Input, MatchKind, meta};
 
-use super::regex::{RegexAnchor, RegexError, build_regex, build_regexes};
+use super::regex::{RegexAnchor, RegexError, RegexLimit, build_regex};
 
 /// A regular expression (Rust's syntax) that matches from the first byte of a path, and not necessarily to its last.
 #[derive(Clone)]
 pub struct PathRegex {
     pattern: Box<str>,
     compiled: meta::Regex,
+    states: u32,
 }
 
 impl PathRegex {
+    /// Compiles a pattern without a limit of its states.
     pub fn compile(pattern: &str) -> Result<Self, RegexError> {
-        let compiled = build_regex(pattern, RegexAnchor::Start, MatchKind::LeftmostFirst)?;
-        Ok(PathRegex { pattern: pattern.into(), compiled })
+        PathRegex::compile_within(pattern, RegexLimit::MEMORY_ONLY)
+    }
+
+    pub fn compile_within(pattern: &str, limit: RegexLimit) -> Result<Self, RegexError> {
+        let (compiled, size) = build_regex(pattern, RegexAnchor::Start, MatchKind::LeftmostFirst, limit)?;
+        Ok(PathRegex { pattern: pattern.into(), compiled, states: size.states })
+    }
+
+    /// The number of states of its automaton.
+    pub(in crate::snapshot) fn states(&self) -> u32 {
+        self.states
     }
 
     /// The pattern as configured, without the tilde.
@@ -76,12 +88,18 @@ impl<'p> Captures<'p> {
 pub struct TextRegex {
     pattern: Box<str>,
     compiled: meta::Regex,
+    states: u32,
 }
 
 impl TextRegex {
-    pub fn compile(pattern: &str) -> Result<Self, RegexError> {
-        let compiled = build_regex(pattern, RegexAnchor::Anywhere, MatchKind::LeftmostFirst)?;
-        Ok(TextRegex { pattern: pattern.into(), compiled })
+    pub fn compile(pattern: &str, limit: RegexLimit) -> Result<Self, RegexError> {
+        let (compiled, size) = build_regex(pattern, RegexAnchor::Anywhere, MatchKind::LeftmostFirst, limit)?;
+        Ok(TextRegex { pattern: pattern.into(), compiled, states: size.states })
+    }
+
+    /// The number of states of its automaton.
+    pub(in crate::snapshot) fn states(&self) -> u32 {
+        self.states
     }
 
     /// The pattern as configured, without `~*`.
@@ -94,47 +112,6 @@ impl TextRegex {
     }
 }
 
-/// Many path patterns in one automaton. The router has a list of entries, sorted by precedence (see
-/// `router/by_conditions`), of which several may have the same pattern. A position in this list identifies an entry.
-#[derive(Debug)]
-pub(in crate::snapshot) struct PathRegexes {
-    automaton: meta::Regex,
-    /// For each pattern, the ascending positions of its entries.
-    positions: Box<[Box<[u32]>]>,
-    /// The lowest of all positions.
-    pub(in crate::snapshot) lowest_position: u32,
-}
-
-impl PathRegexes {
-    /// `entries`: the position and the regular expression of each entry, in ascending order. `None` without entries.
-    pub(in crate::snapshot) fn build(entries: &[(u32, &PathRegex)]) -> Option<Self> {
-        let lowest_position = entries.first()?.0;
-        let mut by_pattern: std::collections::BTreeMap<&str, Vec<u32>> = Default::default();
-        for (position, regex) in entries {
-            by_pattern.entry(regex.as_str()).or_default().push(*position);
-        }
-        let patterns: Vec<&str> = by_pattern.keys().copied().collect();
-        // Each pattern has been compiled separately before, so this does not fail.
-        let automaton = build_regexes(&patterns, RegexAnchor::Start).ok()?;
-        Some(PathRegexes {
-            automaton,
-            positions: by_pattern.into_values().map(Vec::into_boxed_slice).collect(),
-            lowest_position,
-        })
-    }
-
-    /// For each pattern that matches the path, the ascending positions of its entries.
-    pub(in crate::snapshot) fn matching(&self, path: &str) -> impl Iterator<Item = &[u32]> {
-        let mut matching_patterns = PatternSet::new(self.positions.len());
-        // The patterns in the automaton are anchored themselves.
-        self.automaton.which_overlapping_matches(&Input::new(path), &mut matching_patterns);
-        let numbered = self.positions.iter().enumerate();
-        numbered
-            .filter(move |(number, _)| matching_patterns.contains(PatternID::must(*number)))
-            .map(|(_, positions)| &**positions)
-    }
-}
-
 /// Patterns with equal text are equal.
 impl PartialEq for PathRegex {
     fn eq(&self, other: &Self) -> bool {
@@ -143,6 +120,12 @@ impl PartialEq for PathRegex {
 }
 
 impl Eq for PathRegex {}
+
+impl Hash for PathRegex {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.pattern.hash(state);
+    }
+}
 
 impl PartialEq for TextRegex {
     fn eq(&self, other: &Self) -> bool {
@@ -178,23 +161,5 @@ mod tests {
         assert_eq!((captures.named_group("who"), captures.named_group("what")), (Some("ann"), None));
         assert_eq!(regex.captures("/12").group(0), None);
         assert_eq!(Captures::none("/a").group(0), None);
-    }
-
-    #[test]
-    fn automaton_agrees_with_single_patterns() {
-        let patterns = ["/a", "/a$", "/a/b", "/(a|b)+", "", "/[^/]+/b", "(?x) /a # b", "/a|/b$"];
-        let regexes: Vec<_> = patterns.iter().map(|pattern| PathRegex::compile(pattern).unwrap()).collect();
-        let entries: Vec<_> = (0..).zip(&regexes).collect();
-        let automaton = PathRegexes::build(&entries).unwrap();
-        for path in ["/", "/a", "/ab", "/a/b", "/b", "/b/b", "/x/b/c", "", "/aa"] {
-            let mut together: Vec<u32> = automaton.matching(path).flatten().copied().collect();
-            together.sort_unstable();
-            let alone: Vec<u32> = entries
-                .iter()
-                .filter(|(_, regex)| regex.matched_length(path).is_some())
-                .map(|(position, _)| *position)
-                .collect();
-            assert_eq!(together, alone, "{path}");
-        }
     }
 }

@@ -1,22 +1,42 @@
-//! Regular expressions: the syntax, the size limit, and how a pattern is anchored.
+//! Regular expressions: the syntax, the size limits, how a pattern is anchored, and how many steps matching takes.
+//!
+//! Matching takes at most one step for each state of the pattern's automaton and each byte of the value. The number of
+//! states is known when a pattern is compiled; [`RegexSteps`] limits the steps of a request.
+//!
+//! [`RegexSteps`]: super::regex_steps::RegexSteps
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use regex_automata::MatchKind;
-use regex_automata::meta;
+use regex_automata::nfa::thompson::{self, NFA, State};
+use regex_automata::util::primitives::StateID;
 use regex_automata::util::syntax;
+use regex_automata::{MatchKind, meta};
 
 /// A regular expression (Rust's syntax) that must match a whole value.
 #[derive(Clone)]
 pub struct Regex {
     pattern: Box<str>,
     compiled: meta::Regex,
+    states: u32,
 }
 
 impl Regex {
+    /// Compiles the regular expression of a header or query parameter.
+    pub fn compile(pattern: &str, limit: RegexLimit) -> Result<Self, RegexError> {
+        // `MatchKind::All` instead of leftmost-first, since only matches of the whole value count.
+        let (compiled, size) = build_regex(pattern, RegexAnchor::Whole, MatchKind::All, limit)?;
+        Ok(Regex { pattern: pattern.into(), compiled, states: size.states })
+    }
+
     /// The pattern as configured.
     pub fn as_str(&self) -> &str {
         &self.pattern
+    }
+
+    /// The number of states of its automaton.
+    pub(in crate::snapshot) fn states(&self) -> u32 {
+        self.states
     }
 
     pub fn is_match(&self, value: &[u8]) -> bool {
@@ -44,18 +64,59 @@ impl Eq for Regex {}
 #[error("{message}")]
 pub struct RegexError {
     pub message: String,
+    /// Whether the pattern is valid, but larger than the limit.
+    pub is_too_large: bool,
 }
 
-/// Compiles the regular expression of a path, a header or a query parameter.
+/// Compiles the regular expression of a header or a query parameter, without a limit of its states.
 pub fn compile_regex(pattern: &str) -> Result<Regex, RegexError> {
-    // `MatchKind::All` instead of leftmost-first, since only matches of the whole value count.
-    let compiled = build_regex(pattern, RegexAnchor::Whole, MatchKind::All)?;
-    Ok(Regex { pattern: pattern.into(), compiled })
+    Regex::compile(pattern, RegexLimit::MEMORY_ONLY)
+}
+
+/// How large the automaton of one pattern may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegexLimit {
+    pub max_states: u32,
+}
+
+impl RegexLimit {
+    /// Without a limit of states. The limit of memory always applies.
+    pub const MEMORY_ONLY: RegexLimit = RegexLimit { max_states: u32::MAX };
+
+    /// The limit of the memory of an automaton, which stops the construction of one with too many states early.
+    pub fn max_bytes(self) -> usize {
+        let bytes = usize::try_from(self.max_states).unwrap_or(usize::MAX).saturating_mul(BYTES_PER_STATE);
+        bytes.min(MAX_COMPILED_BYTES)
+    }
+}
+
+/// The size of the automaton of a pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegexSize {
+    pub states: u32,
+    pub bytes: usize,
+}
+
+impl RegexSize {
+    /// The size for a pattern that matches at the anchor. Takes a fraction of the time and memory of compiling it.
+    pub fn of(pattern: &str, anchor: RegexAnchor, limit: RegexLimit) -> Result<Self, RegexError> {
+        Ok(RegexSize::of_automaton(&build_automaton(&wrap(pattern, anchor)?, limit)?))
+    }
+
+    /// An error if the automaton has more states than the limit.
+    pub fn check(self, limit: RegexLimit) -> Result<(), RegexError> {
+        if self.states > limit.max_states { Err(RegexError::too_large(limit)) } else { Ok(()) }
+    }
+
+    fn of_automaton(automaton: &NFA) -> Self {
+        let states = u32::try_from(automaton.states().len()).unwrap_or(u32::MAX);
+        RegexSize { states, bytes: automaton.memory_usage() }
+    }
 }
 
 /// Where a regular expression has to match in a value, and whether case matters.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::snapshot) enum RegexAnchor {
+pub enum RegexAnchor {
     /// From the first byte to the last.
     Whole,
     /// From the first byte on.
@@ -69,35 +130,112 @@ pub(in crate::snapshot) fn build_regex(
     pattern: &str,
     anchor: RegexAnchor,
     match_kind: MatchKind,
-) -> Result<meta::Regex, RegexError> {
+    limit: RegexLimit,
+) -> Result<(meta::Regex, RegexSize), RegexError> {
     let wrapped = wrap(pattern, anchor)?;
+    let size = RegexSize::of_automaton(&build_automaton(&wrapped, limit)?);
     let config = config(MAX_COMPILED_BYTES).match_kind(match_kind);
-    meta::Builder::new().configure(config).build(&wrapped).map_err(|error| RegexError {
-        message: match error.size_limit() {
-            Some(_) => format!(
-                "larger than {} KiB when compiled; use smaller repetition counts, and write [0-9] for \\d and \
-                 [A-Za-z0-9_] for \\w",
-                MAX_COMPILED_BYTES >> 10
-            ),
-            None => error.to_string(),
-        },
-    })
+    let compiled = meta::Builder::new().configure(config).build(&wrapped);
+    let compiled = compiled.map_err(|error| match error.size_limit() {
+        Some(_) => RegexError::too_large(limit),
+        None => RegexError::invalid(error),
+    })?;
+    Ok((compiled, size))
 }
 
-/// Builds one automaton that reports all matching patterns.
-pub(in crate::snapshot) fn build_regexes(patterns: &[&str], anchor: RegexAnchor) -> Result<meta::Regex, RegexError> {
+/// Builds one automaton that reports all matching patterns, and returns its number of states.
+pub(in crate::snapshot) fn build_regexes(
+    patterns: &[&str],
+    anchor: RegexAnchor,
+) -> Result<(meta::Regex, u32), RegexError> {
     let wrapped = patterns.iter().map(|pattern| wrap(pattern, anchor)).collect::<Result<Vec<_>, _>>()?;
     // Each pattern alone is below the limit, so the sum of the limits, and one more for what joins the patterns,
     // suffices for all of them.
     let limit = MAX_COMPILED_BYTES.saturating_mul(patterns.len().saturating_add(1));
+    let automaton = thompson::Compiler::new()
+        .configure(thompson::Config::new().nfa_size_limit(Some(limit)))
+        .build_many(&wrapped)
+        .map_err(RegexError::invalid)?;
     let config = config(limit).match_kind(MatchKind::All);
-    let automaton = meta::Builder::new().configure(config).build_many(&wrapped);
-    automaton.map_err(|error| RegexError { message: error.to_string() })
+    let compiled = meta::Builder::new().configure(config).build_many(&wrapped).map_err(RegexError::invalid)?;
+    Ok((compiled, RegexSize::of_automaton(&automaton).states))
 }
 
-/// Whether `compile_regex` accepts the pattern.
-pub(in crate::snapshot) fn is_valid(pattern: &str) -> bool {
-    compile_regex(pattern).is_ok()
+/// The literal bytes with which every value begins that the pattern matches at the start. `None` if it is invalid.
+pub(in crate::snapshot) fn literal_prefix(pattern: &str, anchor: RegexAnchor) -> Option<Box<[u8]>> {
+    let automaton = build_automaton(&wrap(pattern, anchor).ok()?, RegexLimit::MEMORY_ONLY).ok()?;
+    Some(prefix_of_automaton(&automaton))
+}
+
+/// The automaton of a wrapped pattern.
+fn build_automaton(wrapped: &str, limit: RegexLimit) -> Result<NFA, RegexError> {
+    let config = thompson::Config::new().nfa_size_limit(Some(limit.max_bytes()));
+    let automaton = thompson::Compiler::new().configure(config).build(wrapped);
+    let automaton = automaton.map_err(|error| match error.size_limit() {
+        Some(_) => RegexError::too_large(limit),
+        None => RegexError::invalid(error),
+    })?;
+    RegexSize::of_automaton(&automaton).check(limit)?;
+    Ok(automaton)
+}
+
+impl RegexError {
+    fn invalid(error: impl fmt::Display) -> Self {
+        RegexError { message: error.to_string(), is_too_large: false }
+    }
+
+    fn too_large(limit: RegexLimit) -> Self {
+        let states = match limit {
+            RegexLimit::MEMORY_ONLY => String::new(),
+            RegexLimit { max_states } => format!("{max_states} states or "),
+        };
+        let message = format!(
+            "larger than {states}{} KiB when compiled; use smaller repetition counts, and write [0-9] for \\d and \
+             [A-Za-z0-9_] for \\w",
+            limit.max_bytes() >> 10
+        );
+        RegexError { message, is_too_large: true }
+    }
+}
+
+/// The bytes that are the only possible ones at their position, from the start.
+fn prefix_of_automaton(automaton: &NFA) -> Box<[u8]> {
+    let mut prefix = Vec::new();
+    let mut states = vec![automaton.start_anchored()];
+    while prefix.len() < MAX_LITERAL_PREFIX {
+        let Some((byte, next)) = only_byte(automaton, &states) else { break };
+        prefix.push(byte);
+        states = next;
+    }
+    prefix.into()
+}
+
+/// The only byte that can follow in one of these states, with the states after it. `None` if there are several, or if
+/// the pattern may end here. Assertions count as met, so the result may only be shorter than possible.
+fn only_byte(automaton: &NFA, states: &[StateID]) -> Option<(u8, Vec<StateID>)> {
+    let mut found: Option<(u8, Vec<StateID>)> = None;
+    let mut visited: BTreeSet<StateID> = states.iter().copied().collect();
+    let mut to_visit: Vec<StateID> = states.to_vec();
+    while let Some(id) = to_visit.pop() {
+        let mut visit = |id: StateID| {
+            if visited.insert(id) {
+                to_visit.push(id);
+            }
+        };
+        match automaton.state(id) {
+            State::ByteRange { trans } if trans.start == trans.end => match &mut found {
+                None => found = Some((trans.start, vec![trans.next])),
+                Some((byte, next)) if *byte == trans.start => next.push(trans.next),
+                Some(_) => return None,
+            },
+            State::ByteRange { .. } | State::Sparse(_) | State::Dense(_) | State::Match { .. } => return None,
+            State::Look { next, .. } | State::Capture { next, .. } => visit(*next),
+            State::Union { alternates } => alternates.iter().copied().for_each(visit),
+            State::BinaryUnion { alt1, alt2 } => [*alt1, *alt2].into_iter().for_each(visit),
+            State::Fail => {}
+        }
+    }
+    found
 }
 
 /// Wraps the pattern so that it matches at the anchor.
@@ -122,7 +260,7 @@ fn check_syntax(pattern: &str) -> Result<(), RegexError> {
     let caret = text.lines().find(|line| line.trim_start().starts_with('^')).and_then(|line| line.find('^'));
     let character = caret.and_then(|column| column.checked_sub(PARSER_INDENT)).filter(|_| !pattern.contains('\n'));
     let suffix = character.map(|index| format!(" at character {}", index + 1)).unwrap_or_default();
-    Err(RegexError { message: format!("{message}{suffix}") })
+    Err(RegexError { message: format!("{message}{suffix}"), is_too_large: false })
 }
 
 fn config(size_limit: usize) -> meta::Config {
@@ -132,6 +270,13 @@ fn config(size_limit: usize) -> meta::Config {
 /// The memory limit of one compiled pattern, in bytes. `\w{100}` with its Unicode tables exceeds it; usual patterns
 /// stay far below.
 const MAX_COMPILED_BYTES: usize = 512 << 10;
+
+/// The memory of a state of an automaton, on average: 24 bytes, and 8 for each range of bytes. A character class that
+/// is not ASCII has states with several ranges.
+const BYTES_PER_STATE: usize = 64;
+
+/// The maximum length of a literal prefix, in bytes. Longer ones do not distinguish more paths.
+const MAX_LITERAL_PREFIX: usize = 128;
 
 /// The indentation of the pattern in the parser's error text.
 const PARSER_INDENT: usize = 4;
@@ -185,7 +330,55 @@ mod tests {
         }
     }
 
+    #[test]
+    fn limit_of_states() {
+        let limit = RegexLimit { max_states: 2_000 };
+        let size = |pattern| RegexSize::of(pattern, RegexAnchor::Whole, limit);
+        assert!(size(r"/users/[0-9]+/orders/[a-z0-9-]+").unwrap().states < 100);
+        assert!(size("/a*a{900}").is_ok());
+        for pattern in ["/a*a{10000}", ".{600}", r"\w{100}"] {
+            let error = size(pattern).unwrap_err();
+            assert!(error.is_too_large, "{error}");
+            assert!(error.message.starts_with("larger than 2000 states or 125 KiB when compiled; use"), "{error}");
+            assert!(Regex::compile(pattern, limit).is_err_and(|error| error.is_too_large), "{pattern}");
+        }
+        assert!(!size("(").unwrap_err().is_too_large);
+    }
+
+    #[test]
+    fn literal_prefixes() {
+        let cases = [
+            ("/a/b", "/a/b"),
+            ("/a/[0-9]+", "/a/"),
+            ("/users?", "/user"),
+            ("/users*", "/user"),
+            ("/users+", "/users"),
+            ("/a|/b", "/"),
+            ("/ab|/ac", "/a"),
+            ("(/a)(/b)?", "/a"),
+            (r"^/a\.b", "/a.b"),
+            ("(?i)/a", "/"),
+            ("(?:/a)?/b", "/"),
+            (".*", ""),
+            ("", ""),
+            ("/é", "/é"),
+        ];
+        for (pattern, expected) in cases {
+            let prefix = literal_prefix(pattern, RegexAnchor::Start).unwrap();
+            assert_eq!(String::from_utf8_lossy(&prefix), expected, "{pattern}");
+        }
+    }
+
     proptest::proptest! {
+        #[test]
+        fn matches_begin_with_the_literal_prefix(pattern in "[ab|()?*+.^-]{0,8}", value in "[ab]{0,6}") {
+            if let Some(prefix) = literal_prefix(&pattern, RegexAnchor::Whole)
+                && compile_regex(&pattern).unwrap().is_match(value.as_bytes())
+            {
+                proptest::prop_assert!(value.as_bytes().starts_with(&prefix), "{pattern} {value}");
+            }
+        }
+
         #[test]
         fn no_pattern_panics(pattern in r"[ab(|)\[\]{}1,9*+?^$\\.#\n xQwd:-]{0,12}", value in "[ab]{0,5}") {
             if let Ok(regex) = compile_regex(&pattern) {

@@ -300,8 +300,16 @@ impl CompilerHarness {
     pub(crate) fn recompiled(&self) -> CompilerHarness {
         let mut fresh = CompilerHarness::new(self.provider.clone(), self.address_state.clone());
         (fresh.installed, fresh.degraded) = (self.installed.clone(), self.degraded.clone());
-        let TestInputs { controllers, addresses, upstreams, classes, plugin_factory: _, unreadable_kinds, ingress } =
-            &self.inputs;
+        let TestInputs {
+            controllers,
+            addresses,
+            upstreams,
+            classes,
+            plugin_factory: _,
+            unreadable_kinds,
+            ingress,
+            budgets,
+        } = &self.inputs;
         fresh.inputs = TestInputs {
             controllers: controllers.clone(),
             addresses: addresses.clone(),
@@ -309,6 +317,7 @@ impl CompilerHarness {
             classes: classes.clone(),
             unreadable_kinds: unreadable_kinds.clone(),
             ingress: ingress.clone(),
+            budgets: budgets.clone(),
             ..TestInputs::new(portico::plugins::REGISTRY)
         };
         fresh.store.apply(Batch { upserts: self.store.objects().collect(), removes: vec![] });

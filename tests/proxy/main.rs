@@ -35,6 +35,7 @@ mod mirror;
 mod misdirected;
 mod plugins;
 mod proxy_header;
+mod regex_steps;
 mod request_errors;
 mod request_transformer;
 mod response_filters;

@@ -256,10 +256,12 @@ async fn request_errors_are_equal_over_every_transport() {
 }
 
 /// Request errors without a case, because one request is not enough to cause them, and the files that test them.
-const TESTED_IN: [(&str, &str); 11] = [
+const TESTED_IN: [(&str, &str); 13] = [
     ("tls_handshake", "upstream_tls.rs"),
     ("grpcs_only", "kong.rs"),
     ("target_too_long", "malformed_requests.rs"),
+    ("target_too_long_to_match", "regex_steps.rs"),
+    ("header_too_long_to_match", "regex_steps.rs"),
     ("header_too_large", "malformed_requests.rs"),
     ("client_disconnected", "accounting.rs"),
     ("connection_limit", "endpoints.rs"),

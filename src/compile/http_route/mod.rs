@@ -4,12 +4,16 @@
 //!   mod.rs     parents and verdict
 //!   rules.rs   all rules, with plugins and annotations ─▶ matches for the routers
 //!   rule.rs    matches, filters, backends, timeouts and retries of one rule
+//!   refused.rs the rules of a route that exceeds a budget
 //! ```
 
+mod refused;
 mod rule;
 mod rules;
 
+use super::annotation_reader::annotation_field;
 use super::attachment::RouteOrigin;
+use super::budgets::{self, MAX_HOST_ALIASES, MAX_HOST_MATCHES, RegexBudget};
 use super::gateway::GatewayPlan;
 use super::kong::http_route_annotations;
 use super::kong::plugins::Plugins;
@@ -17,35 +21,66 @@ use super::route_plan::{self, PlannedRules, RoutePlan, RuleResults};
 use super::verdict::Verdict;
 use super::{CompileContext, PlanMap};
 use crate::api::gateway::HttpRoute;
+use crate::api::kong::annotations::HOST_ALIASES;
 use crate::api::{Kind, Object};
+use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 use rules::TranslatedRules;
 
-/// Plans an HTTPRoute. The plan has matches even if the route does not attach to a parent.
+/// Plans an HTTPRoute. `over_namespace`: the diagnostic if its namespace exceeds its budget because of it. Its rules
+/// are translated only if a parent accepts it.
 pub(super) fn plan(
     cx: CompileContext<'_>,
     gateways: &PlanMap<GatewayPlan>,
     plugins: &Plugins,
     route: &Object<HttpRoute>,
+    over_namespace: Option<Diagnostic>,
 ) -> RoutePlan {
-    let annotations = http_route_annotations::read(cx.inputs, &route.meta);
+    let parents = &route.spec.parent_refs;
+    // The annotations of a route of another controller are not read.
+    let limits = cx.inputs.budgets;
+    let regexes = RegexBudget::new(limits);
+    let (mut annotations, mut over_budget) = match route_plan::has_served_parent(gateways, &route.meta.key, parents) {
+        true => (http_route_annotations::read(cx.inputs, &regexes, &route.meta), limits.check_annotations(&route.meta)),
+        false => Default::default(),
+    };
+    if limits.refuses(&over_budget) {
+        annotations.hosts.truncate(MAX_HOST_ALIASES);
+    }
     let hostnames = route.spec.hostnames.iter().map(|name| HostPattern::parse(Some(name)));
     let mut hosts: Vec<_> = hostnames.chain(annotations.hosts.iter().cloned()).collect();
     if hosts.is_empty() {
         hosts.push(HostPattern::Any);
     }
-    let secure_ports = http_route_annotations::secure_ports(gateways, route, &hosts);
-    let rules = rules::translate(cx, plugins, route, annotations, &secure_ports);
     let mut verdict = Verdict { generation: route.meta.generation, ..Verdict::default() };
     let origin = RouteOrigin { kind: Kind::HttpRoute, key: &route.meta.key, hosts: &hosts };
+    let served_parents = route_plan::resolve_parents(cx, gateways, &origin, parents, &mut verdict);
+    verdict.diagnostics.extend(route_plan::parent_notes(parents, route.spec.use_default_gateways.as_deref()));
+    if !served_parents.is_attached() {
+        served_parents.report(None, &mut verdict);
+        return RoutePlan::unattached(verdict);
+    }
+    let secure_ports = http_route_annotations::secure_ports(gateways, route, &hosts);
+    over_budget.extend(over_namespace);
+    let match_count: usize = route.spec.rules.iter().map(|rule| rule.matches.len().max(1)).sum();
+    let host_matches = hosts.len().saturating_mul(match_count);
+    let field = annotation_field(HOST_ALIASES);
+    limits.check(field, "pairs of a host and a match", host_matches, MAX_HOST_MATCHES, &mut over_budget);
+    let rules = (!limits.refuses(&over_budget))
+        .then(|| rules::translate(cx, plugins, route, annotations, &regexes, &secure_ports));
+    over_budget.extend(regexes.problems("spec.rules"));
+    let rules = match rules {
+        Some(mut rules) if !limits.refuses(&over_budget) => {
+            rules.notes.extend(over_budget);
+            rules
+        }
+        _ => refused::translate(route, hosts.len(), over_budget),
+    };
     let TranslatedRules { matches, upstreams, unreachable_services, resolved_refs, dropped, any_served, notes } = rules;
     let results = RuleResults { resolved_refs: &resolved_refs, dropped: &dropped, any_served };
-    let parents = &route.spec.parent_refs;
-    let attachments = route_plan::attach(cx, gateways, &origin, parents, &results, &mut verdict);
-    verdict.diagnostics.extend(route_plan::parent_notes(parents, route.spec.use_default_gateways.as_deref()));
-    if !attachments.is_empty() {
-        verdict.diagnostics.extend(notes);
-    }
+    let attachments = served_parents.report(Some(&results), &mut verdict);
+    verdict.diagnostics.extend(notes.into_vec());
     let rules = PlannedRules::Http { hosts, matches };
-    RoutePlan { attachments, rules, upstreams, unreachable_services, verdict }
+    let expansion = budgets::expansion(&regexes, host_matches);
+    RoutePlan { attachments, rules, upstreams, unreachable_services, expansion, verdict }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::CompileContext;
 use super::super::backend_reference::{self, ResolvedReference};
+use super::super::budgets::RegexBudget;
 use super::super::filters::{self, FilterLevel, TranslatedFilters};
 use super::super::kong::{plugins, service_annotations};
 use super::super::matches::{self, ParsedMatch};
@@ -36,12 +37,13 @@ pub(super) fn translate(
     cx: CompileContext<'_>,
     route: &ObjectKey,
     raw: &HttpRouteRule,
+    regexes: &RegexBudget<'_>,
     field: &str,
     id: RuleId,
 ) -> TranslatedRule {
     let mut references = References::new(cx, route);
     let mut dropped = Vec::new();
-    let matches = translate_matches(raw, field, &mut dropped);
+    let matches = translate_matches(raw, regexes, field, &mut dropped);
     let prefix = replaceable_prefix(raw, &matches);
     report_unsupported_fields(raw, field, &mut dropped);
     let timeouts_and_retries = retry::translate(raw, field, &mut dropped);
@@ -93,12 +95,17 @@ pub(super) fn translate(
     }
 }
 
-fn translate_matches(raw: &HttpRouteRule, field: &str, dropped: &mut Vec<Diagnostic>) -> Vec<ParsedMatch> {
+fn translate_matches(
+    raw: &HttpRouteRule,
+    regexes: &RegexBudget<'_>,
+    field: &str,
+    dropped: &mut Vec<Diagnostic>,
+) -> Vec<ParsedMatch> {
     if raw.matches.is_empty() {
         return vec![matches::match_all()];
     }
-    let raw_matches = raw.matches.iter().enumerate();
-    raw_matches.filter_map(|(index, raw)| matches::parse(raw, &format!("{field}.matches[{index}]"), dropped)).collect()
+    let parse = |(index, raw)| matches::parse(raw, regexes, &format!("{field}.matches[{index}]"), dropped);
+    raw.matches.iter().enumerate().filter_map(parse).collect()
 }
 
 /// The prefix that filters with ReplacePrefixMatch replace. Such a filter requires a rule with exactly one match, of

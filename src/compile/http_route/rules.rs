@@ -6,10 +6,12 @@ use std::sync::Arc;
 use super::super::CompileContext;
 use super::super::backend::annotated_tls;
 use super::super::backend_reference;
+use super::super::budgets::RegexBudget;
 use super::super::kong::http_route_annotations::{self, RouteAnnotations, RuleAnnotations};
 use super::super::kong::plugins::{PluginSite, Plugins, RouteFacts, RuleChain};
 use super::super::kong::rule_options;
 use super::super::reference_grants::Referrer;
+use super::super::unique_diagnostics::UniqueDiagnostics;
 use super::super::verdict::{Code, Condition};
 use super::rule::{self, TranslatedRule};
 use crate::api::core::Service;
@@ -33,7 +35,7 @@ pub(super) struct TranslatedRules {
     pub dropped: Vec<Diagnostic>,
     pub any_served: bool,
     /// Diagnostics about rules that are served, but possibly not as intended.
-    pub notes: Vec<Diagnostic>,
+    pub notes: UniqueDiagnostics,
 }
 
 /// `secure_ports`: the HTTPS ports of the route's hosts, to which clients that use HTTP may be redirected.
@@ -42,6 +44,7 @@ pub(super) fn translate(
     plugins: &Plugins,
     route: &Object<HttpRoute>,
     mut annotations: RouteAnnotations,
+    regexes: &RegexBudget<'_>,
     secure_ports: &BTreeSet<u16>,
 ) -> TranslatedRules {
     let mut rules = TranslatedRules {
@@ -51,7 +54,7 @@ pub(super) fn translate(
         resolved_refs: Condition::without_diagnostics(Code::RouteResolvedRefs),
         dropped: std::mem::take(&mut annotations.dropped),
         any_served: false,
-        notes: std::mem::take(&mut annotations.notes),
+        notes: std::mem::take(&mut annotations.notes).into_iter().collect(),
     };
     // An invalid annotation of the route prevents all of its rules from being served: they keep their matches, and
     // respond with an error.
@@ -62,7 +65,7 @@ pub(super) fn translate(
         let field = format!("spec.rules[{rule_index}]");
         let rule_name = raw.name.clone().unwrap_or_else(|| rule_index.to_string());
         let id = RuleId { route: route_id.clone(), rule: Arc::from(rule_name) };
-        let mut translated = rule::translate(cx, &route.meta.key, raw, &field, id);
+        let mut translated = rule::translate(cx, &route.meta.key, raw, regexes, &field, id);
         let mut annotated = rule_annotations(cx.store, &annotations, route, rule_index);
         annotated.set_redirect_port(secure_ports);
         // Before the chain is built, because log plugins describe the timeouts and retries.
@@ -77,7 +80,7 @@ pub(super) fn translate(
         }
         rules.any_served |= !is_route_dropped && translated.dropped.is_empty();
         rules.note_unverified(&translated, &field);
-        rules.note_once(annotated.notes);
+        rules.notes.extend(annotated.notes);
         // Moves the diagnostics into the notes, and returns the chain itself.
         translated.rule.plugins = chain.report_into(&mut rules.notes);
         // `add` sets `index` for each match.
@@ -110,15 +113,7 @@ impl TranslatedRules {
     fn note_unverified(&mut self, translated: &TranslatedRule, field: &str) {
         for key in &translated.upstreams {
             let service = format!("Service {}/{}", key.namespace, key.service);
-            self.note_once(annotated_tls::unverified_note(key.tls.as_ref(), &service, field));
-        }
-    }
-
-    fn note_once(&mut self, notes: impl IntoIterator<Item = Diagnostic>) {
-        for note in notes {
-            if !self.notes.contains(&note) {
-                self.notes.push(note);
-            }
+            self.notes.extend(annotated_tls::unverified_note(key.tls.as_ref(), &service, field));
         }
     }
 

@@ -34,6 +34,7 @@ pub(super) fn find<'p>(
     }
     let mut owners: BTreeMap<Option<HostName>, (&ObjectKey, RouteOrder)> = BTreeMap::new();
     for (key, plan) in plans {
+        let mut fields: Option<BTreeMap<Option<HostName>, String>> = None;
         let names: BTreeSet<Option<HostName>> = named_hosts(plan).into_iter().map(|(name, _)| name).collect();
         for name in names {
             let (owner, first) = *owners.entry(name.clone()).or_insert((key, plan.order()));
@@ -50,8 +51,10 @@ pub(super) fn find<'p>(
                 dialect_name(first)
             );
             let remedy = "use classes of one dialect for all Ingresses with the same host";
-            let field = store.ingresses.get(key).map(|ingress| field_of_host(ingress, name.as_ref()));
-            problems.push((*key, Diagnostic::warning(field.unwrap_or_default(), message, remedy)));
+            let ingress = store.ingresses.get(key).map(|ingress| &***ingress);
+            let fields = fields.get_or_insert_with(|| ingress.map(fields_of_hosts).unwrap_or_default());
+            let field = fields.get(&name).cloned().unwrap_or_else(|| annotation_field(HOST_ALIASES));
+            problems.push((*key, Diagnostic::warning(field, message, remedy)));
         }
     }
     problems
@@ -75,17 +78,20 @@ fn host_name(host: &HostPattern) -> Option<HostName> {
     }
 }
 
-/// The field that names the host: that of the first rule, or the annotation.
-fn field_of_host(ingress: &Ingress, name: Option<&HostName>) -> String {
-    let is_named_by = |host: Option<&str>| match host.filter(|host| !host.is_empty()) {
-        Some(host) => HostCondition::parse(host).map(|host| host.name).as_ref() == name && name.is_some(),
-        None => name.is_none(),
-    };
-    match ingress.spec.rules.iter().position(|rule| is_named_by(rule.host.as_deref())) {
-        Some(index) if name.is_some() => format!("spec.rules[{index}].host"),
-        Some(index) => format!("spec.rules[{index}]"),
-        None => annotation_field(HOST_ALIASES),
+/// The field of the first rule with each host; `None` for every host.
+fn fields_of_hosts(ingress: &Ingress) -> BTreeMap<Option<HostName>, String> {
+    let mut fields = BTreeMap::new();
+    for (index, rule) in ingress.spec.rules.iter().enumerate() {
+        let host = rule.host.as_deref().filter(|host| !host.is_empty());
+        let (name, field) = match host.map(HostCondition::parse) {
+            None => (None, format!("spec.rules[{index}]")),
+            Some(Some(host)) => (Some(host.name), format!("spec.rules[{index}].host")),
+            // The rule has no routes.
+            Some(None) => continue,
+        };
+        fields.entry(name).or_insert(field);
     }
+    fields
 }
 
 /// The name of the dialect with this order.

@@ -27,6 +27,8 @@ pub(super) struct IngressPlan {
     pub by_host: Option<RoutesByHost>,
     pub certificates: Vec<HostCertificate>,
     pub upstreams: BTreeSet<UpstreamKey>,
+    /// The bytes that the Ingress expands to, about.
+    pub expansion: u64,
     /// Errors that prevent parts of the Ingress from being served.
     pub errors: Vec<Diagnostic>,
     /// Diagnostics about parts that are served, but possibly not as intended.

@@ -14,16 +14,18 @@ use crate::compile::ingress_class::dialect::{self, Dialect};
 use crate::compile::kong::plugins::Plugins;
 use crate::diagnostic::Diagnostic;
 
-/// Plans an Ingress in the dialect of its class. `None` if this process does not serve the Ingress.
+/// Plans an Ingress in the dialect of its class. `None` if this process does not serve the Ingress. `over_namespace`:
+/// the diagnostic if its namespace exceeds its budget because of it.
 pub(super) fn plan(
     cx: CompileContext<'_>,
     plugins: &Plugins,
     secrets: &mut SecretCache,
     ingress: &Object<Ingress>,
+    over_namespace: Option<Diagnostic>,
 ) -> Option<IngressPlan> {
     let class = ingress_class::served_class(cx, ingress)?;
     Some(match dialect::of_served_class(class) {
-        Ok(Dialect::Kong) => kong::plan::plan(cx, plugins, secrets, ingress, class),
+        Ok(Dialect::Kong) => kong::plan::plan(cx, plugins, secrets, ingress, class, over_namespace),
         Ok(Dialect::Kubernetes) => kubernetes::plan(cx, plugins, secrets, ingress, None),
         // Which protection the unknown dialect would have is unknown too, so no request is forwarded.
         Err(value) => {

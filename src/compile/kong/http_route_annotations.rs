@@ -22,6 +22,7 @@ use crate::api::kong::annotations::{
 use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::compile::annotation_reader::annotation_field;
 use crate::compile::backend::AnnotatedProtocol;
+use crate::compile::budgets::RegexBudget;
 use crate::compile::gateway::GatewayPlan;
 use crate::compile::hostname::intersects;
 use crate::compile::{CompileInputs, PlanMap};
@@ -80,11 +81,15 @@ impl RuleAnnotations {
 }
 
 /// Reads the annotations of a route.
-pub(in crate::compile) fn read(inputs: &CompileInputs<'_>, route: &Meta) -> RouteAnnotations {
+pub(in crate::compile) fn read(
+    inputs: &CompileInputs<'_>,
+    regexes: &RegexBudget<'_>,
+    route: &Meta,
+) -> RouteAnnotations {
     if !has_kong_annotations(route) {
         return RouteAnnotations::default();
     }
-    let settings = route_annotations::read(route, inputs.ingress.flavor, "an HTTPRoute");
+    let settings = route_annotations::read(inputs, regexes, route, "an HTTPRoute");
     let options = has_any(route, FORWARDING_ANNOTATIONS).then(|| RuleOptions {
         upstream_path: Some(UpstreamPath { strip_matched: settings.strip_path, ..UpstreamPath::default() }),
         protocols: settings.protocols,
@@ -110,7 +115,7 @@ pub(in crate::compile) fn read(inputs: &CompileInputs<'_>, route: &Meta) -> Rout
     }
     RouteAnnotations {
         hosts,
-        server_names: settings.server_names.into(),
+        server_names: settings.server_names,
         options,
         replaces_host: !settings.preserve_host,
         dropped,

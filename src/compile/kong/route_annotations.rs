@@ -1,6 +1,9 @@
 //! Reads the annotations of an Ingress or HTTPRoute that configure its routes (docs/kong-compatibility.md, 2.2).
 
+use std::sync::Arc;
+
 use http::{HeaderName, Method, StatusCode};
+use indexmap::IndexSet;
 
 use super::known_annotations::{ROUTE_ANNOTATIONS, note_unknown};
 use crate::api::Meta;
@@ -9,9 +12,14 @@ use crate::api::kong::annotations::{
     PATH_HANDLING, PRESERVE_HOST, PROTOCOLS, REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING,
     REWRITE, SNIS, STRIP_PATH, list,
 };
+use crate::compile::CompileInputs;
 use crate::compile::annotation_reader::{AnnotationReader, annotation_field};
+use crate::compile::budgets::RegexBudget;
 use crate::diagnostic::Diagnostic;
-use crate::snapshot::router::by_conditions::{HeaderCondition, HeaderPattern, HostCondition, HostName, RouterFlavor};
+use crate::snapshot::regex::{RegexAnchor, RegexLimit};
+use crate::snapshot::router::by_conditions::{
+    HEADER_REGEX_PREFIX, HeaderCondition, HeaderPattern, HostCondition, HostName, RouterFlavor,
+};
 use crate::snapshot::rule_options::Protocols;
 use crate::snapshot::uri_template::UriTemplate;
 
@@ -25,9 +33,10 @@ pub(in crate::compile) struct RouteSettings {
     pub regex_priority: i64,
     pub regex_prefix: String,
     pub methods: Vec<Method>,
-    pub server_names: Vec<HostName>,
-    pub host_aliases: Vec<HostCondition>,
-    pub headers: Vec<HeaderCondition>,
+    pub server_names: Arc<[HostName]>,
+    /// Each alias once, in the order of the annotation.
+    pub host_aliases: IndexSet<HostCondition>,
+    pub headers: Arc<[HeaderCondition]>,
     /// The template for the path of requests. If the annotation is invalid, this is its diagnostic, and requests are
     /// not forwarded.
     pub rewrite: Result<Option<UriTemplate>, Diagnostic>,
@@ -38,13 +47,18 @@ pub(in crate::compile) struct RouteSettings {
 }
 
 /// Reads all settings. `object`: the kind of the object with its article, for notes.
-pub(in crate::compile) fn read(meta: &Meta, flavor: RouterFlavor, object: &str) -> RouteSettings {
+pub(in crate::compile) fn read(
+    inputs: &CompileInputs<'_>,
+    regexes: &RegexBudget<'_>,
+    meta: &Meta,
+    object: &str,
+) -> RouteSettings {
     let mut reader = AnnotationReader::new(meta);
     let mut errors = Vec::new();
     let (protocols, is_redirect_forced) = parse_protocols(&mut reader, &mut errors);
     let status = reader.read(HTTPS_REDIRECT_STATUS_CODE, parse_redirect_status, "write 426, 301, 302, 307 or 308");
     let priority = reader.read(REGEX_PRIORITY, |text| text.trim().parse().ok(), "write a whole number");
-    if priority.is_some() && flavor == RouterFlavor::Expressions {
+    if priority.is_some() && inputs.ingress.flavor == RouterFlavor::Expressions {
         reader.note(REGEX_PRIORITY, "it has no effect with --kong-router expressions", "remove it");
     }
     match reader.text(PATH_HANDLING) {
@@ -80,7 +94,7 @@ pub(in crate::compile) fn read(meta: &Meta, flavor: RouterFlavor, object: &str) 
         host_aliases: reader
             .read(HOST_ALIASES, parse_hosts, "write host names like a.example,*.b.example")
             .unwrap_or_default(),
-        headers: parse_headers(&mut reader, &mut errors),
+        headers: parse_headers(&mut reader, regexes, &mut errors).into(),
         rewrite: reader.text(REWRITE).map(parse_rewrite).transpose(),
         errors,
         notes: Vec::new(),
@@ -155,16 +169,20 @@ fn parse_rewrite(text: &str) -> Result<UriTemplate, Diagnostic> {
     })
 }
 
-fn parse_server_names(text: &str) -> Option<Vec<HostName>> {
+fn parse_server_names(text: &str) -> Option<Arc<[HostName]>> {
     list(text).map(HostName::parse).collect()
 }
 
-fn parse_hosts(text: &str) -> Option<Vec<HostCondition>> {
+fn parse_hosts(text: &str) -> Option<IndexSet<HostCondition>> {
     list(text).map(HostCondition::parse).collect()
 }
 
 /// One match condition per annotation `konghq.com/headers.NAME`.
-fn parse_headers(reader: &mut AnnotationReader<'_>, errors: &mut Vec<Diagnostic>) -> Vec<HeaderCondition> {
+fn parse_headers(
+    reader: &mut AnnotationReader<'_>,
+    regexes: &RegexBudget<'_>,
+    errors: &mut Vec<Diagnostic>,
+) -> Vec<HeaderCondition> {
     let separator = reader.text(HEADERS_SEPARATOR).filter(|separator| !separator.is_empty()).unwrap_or(",");
     let mut headers: Vec<HeaderCondition> = Vec::new();
     for (name, value) in reader.with_prefix(HEADERS_PREFIX) {
@@ -182,13 +200,20 @@ fn parse_headers(reader: &mut AnnotationReader<'_>, errors: &mut Vec<Diagnostic>
                 "write a value, or remove it",
             )),
             // Only a single value may be a regular expression.
-            [single] => match HeaderCondition::parse(name, [*single]) {
-                Ok(header) => headers.push(header),
-                Err(error) => {
-                    let message = format!("the regular expression is invalid: {error}");
-                    errors.push(Diagnostic::error(field, message, "see docs/ingress.md for the syntax"));
+            [single] => {
+                let pattern = single.strip_prefix(HEADER_REGEX_PREFIX);
+                let condition = |limit| HeaderCondition::parse(name, [*single], limit);
+                let syntax = "see docs/ingress.md for the syntax";
+                let parsed = match pattern {
+                    Some(pattern) => regexes.compile(pattern, RegexAnchor::Anywhere, &field, syntax, condition),
+                    None => condition(RegexLimit::MEMORY_ONLY)
+                        .map_err(|error| Diagnostic::error(&*field, error.to_string(), syntax)),
+                };
+                match parsed {
+                    Ok(header) => headers.push(header),
+                    Err(problem) => errors.push(problem),
                 }
-            },
+            }
             several => {
                 let values = several.iter().map(|value| HeaderPattern::Equals((*value).into())).collect();
                 headers.push(HeaderCondition { name, values });
@@ -203,6 +228,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::compile::testing::TestInputs;
+    use crate::plugin_api::PluginRegistry;
 
     fn meta(annotations: &[(&str, &str)]) -> Meta {
         let annotations: serde_json::Map<_, _> =
@@ -210,10 +237,16 @@ mod tests {
         serde_json::from_value(json!({"namespace": "a", "name": "b", "annotations": annotations})).unwrap()
     }
 
+    fn read_with(flavor: RouterFlavor, annotations: &[(&str, &str)]) -> RouteSettings {
+        let mut inputs = TestInputs::new(PluginRegistry(&[]));
+        inputs.ingress.flavor = flavor;
+        read(&inputs.as_inputs(), &RegexBudget::new(&inputs.budgets), &meta(annotations), "an Ingress")
+    }
+
     /// The differences from the settings without annotations.
     fn differences(settings: &RouteSettings) -> Vec<String> {
         let RouteSettings { methods, server_names, host_aliases, headers, regex_priority, .. } = settings;
-        let default_protocols = read(&meta(&[]), RouterFlavor::default(), "an Ingress").protocols;
+        let default_protocols = read_with(RouterFlavor::default(), &[]).protocols;
         let mut lines = Vec::new();
         let mut line = |differs: bool, text: String| lines.extend(differs.then_some(text));
         line(settings.strip_path, "strip".into());
@@ -230,7 +263,7 @@ mod tests {
         line(!methods.is_empty(), format!("{methods:?}"));
         line(!server_names.is_empty(), format!("snis {}", server_names.len()));
         line(!host_aliases.is_empty(), format!("aliases {}", host_aliases.len()));
-        for header in headers {
+        for header in headers.iter() {
             let values: Vec<_> = header.values.iter().map(ToString::to_string).collect();
             line(true, format!("{}: {}", header.name, values.join("|")));
         }
@@ -291,7 +324,7 @@ mod tests {
             ("konghq.com/retries", "3", &[], 1, 0),
         ];
         for (key, value, expected, notes, errors) in cases {
-            let settings = read(&meta(&[(key, value)]), RouterFlavor::default(), "an Ingress");
+            let settings = read_with(RouterFlavor::default(), &[(key, value)]);
             assert_eq!(differences(&settings), *expected, "{key}: {value}");
             assert_eq!((settings.notes.len(), settings.errors.len()), (*notes, *errors), "{key}: {value}");
         }
@@ -319,7 +352,7 @@ mod tests {
             (&[("konghq.com/regex-priority", "7")], RouterFlavor::Expressions, &["priority 7"], 1),
         ];
         for (annotations, flavor, expected, notes) in cases {
-            let settings = read(&meta(annotations), *flavor, "an Ingress");
+            let settings = read_with(*flavor, annotations);
             assert_eq!(differences(&settings), *expected, "{annotations:?}");
             assert_eq!(settings.notes.len(), *notes, "{annotations:?}");
         }

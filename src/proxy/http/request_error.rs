@@ -24,6 +24,10 @@ pub(in crate::proxy) enum RequestError {
     MalformedRequest,
     /// The request target exceeds the longest supported length.
     TargetTooLong,
+    /// The path or query exceeds what the regular expressions of routes may be matched with.
+    TargetTooLongToMatch,
+    /// A header exceeds what the regular expressions of routes may be matched with.
+    HeaderTooLongToMatch,
     /// The request head exceeds its size limit.
     HeaderTooLarge,
     /// The request has more header fields than the limit.
@@ -117,6 +121,8 @@ impl RequestError {
             RequestError::PluginTimeout => (Configuration, StatusCode::GATEWAY_TIMEOUT, "plugin_timeout", TIMED_OUT, true),
             RequestError::MalformedRequest => (Client, StatusCode::BAD_REQUEST, "malformed_request", "Bad request", false),
             RequestError::TargetTooLong => (Client, StatusCode::URI_TOO_LONG, "target_too_long", "URI too long", false),
+            RequestError::TargetTooLongToMatch => (Client, StatusCode::URI_TOO_LONG, "target_too_long_to_match", "the path or query is too long for the regular expressions of the routes", false),
+            RequestError::HeaderTooLongToMatch => (Client, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header_too_long_to_match", "a header is too long for the regular expressions of the routes", false),
             RequestError::HeaderTooLarge => (Client, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header_too_large", "Request header or cookie too large", false),
             RequestError::TooManyHeaders => (Client, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_headers", "the request has too many header fields", false),
             RequestError::ConnectNotSupported => (Client, StatusCode::METHOD_NOT_ALLOWED, "connect_not_supported", "Method not allowed", false),
@@ -269,6 +275,8 @@ mod tests {
             RequestError::AmbiguousFraming(TEXT),
             RequestError::MalformedRequest,
             RequestError::TargetTooLong,
+            RequestError::TargetTooLongToMatch,
+            RequestError::HeaderTooLongToMatch,
             RequestError::HeaderTooLarge,
             RequestError::TooManyHeaders,
             RequestError::UpgradeNotSupported,
@@ -311,6 +319,7 @@ mod tests {
             | RequestError::AmbiguousFraming(_)
             | RequestError::TooManyHeaders => {}
             RequestError::MalformedRequest | RequestError::TargetTooLong | RequestError::HeaderTooLarge => {}
+            RequestError::TargetTooLongToMatch | RequestError::HeaderTooLongToMatch => {}
             RequestError::UpgradeNotSupported
             | RequestError::InvalidBody
             | RequestError::BodyTooLarge

@@ -11,6 +11,7 @@ use super::request_error::RequestError;
 use super::target::RequestTarget;
 use crate::plugin_api::Framing;
 use crate::proxy::connection::tls::TlsSession;
+use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
 use crate::snapshot::router::{Matched, RoutingRequest};
 use crate::snapshot::rule_options::AcceptedUpgrades;
 use crate::snapshot::{HttpBind, HttpListener};
@@ -39,8 +40,17 @@ pub(in crate::proxy) fn select_rule<'r>(
         authority: host.raw.as_bytes(),
         scheme: cx.peer().client.scheme,
         server_name: cx.peer().session.as_ref().and_then(|session| session.server_name.as_deref()),
+        regex_steps: RegexSteps::new(cx.peer().worker().limits.max_regex_steps),
     };
-    let Some(Matched { rule, path: matched, normalized, names_method }) = listener.find(&name, &routing_request) else {
+    let found = listener.find(&name, &routing_request);
+    if let Some(input) = routing_request.regex_steps.exceeded() {
+        cx.product_headers_without_rule = listener.product_headers_without_rule(&name, &routing_request);
+        return Err(match input {
+            RegexInput::Target => RequestError::TargetTooLongToMatch,
+            RegexInput::Header => RequestError::HeaderTooLongToMatch,
+        });
+    }
+    let Some(Matched { rule, path: matched, normalized, names_method }) = found else {
         cx.product_headers_without_rule = listener.product_headers_without_rule(&name, &routing_request);
         return Err(RequestError::NoRoute);
     };

@@ -4,6 +4,7 @@ use http::{Method, StatusCode};
 
 use super::*;
 use crate::snapshot::host::HostPattern;
+use crate::snapshot::regex::RegexLimit;
 use crate::snapshot::router::by_conditions::{
     ConditionRoute, ConditionsRouter, HeaderCondition, HostCondition, HostName, PathCondition, RouterFlavor,
 };
@@ -188,8 +189,11 @@ fn routes_by_conditions_are_dumped_in_their_order() {
     };
     let route_with_all_conditions = ConditionRoute {
         methods: vec![Method::GET, Method::PUT],
-        headers: vec![HeaderCondition::parse(HeaderName::from_static("x"), ["a", "~*b"]).unwrap()],
-        server_names: vec![HostName::parse("a.example").unwrap()],
+        headers: vec![
+            HeaderCondition::parse(HeaderName::from_static("x"), ["a", "~*b"], RegexLimit::MEMORY_ONLY).unwrap(),
+        ]
+        .into(),
+        server_names: vec![HostName::parse("a.example").unwrap()].into(),
         ..route(
             "all",
             &["a.example", "*.b.example:81"],

@@ -4,6 +4,7 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::snapshot::regex::Regex;
+use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
 
 /// A condition on a header.
 #[derive(Clone, Debug)]
@@ -17,9 +18,10 @@ impl HeaderMatch {
     ///
     /// Several lines of a header are one value, joined with a comma and a space, as RFC 9110 §5.3 recommends. Lines of
     /// `Cookie` are joined with a semicolon and a space (RFC 9113 §8.2.3).
-    pub(super) fn matches(&self, headers: &HeaderMap) -> bool {
+    pub(super) fn matches(&self, headers: &HeaderMap, steps: &RegexSteps) -> bool {
         let separator: &[u8] = if self.name == COOKIE { b"; " } else { b", " };
-        let mut lines = headers.get_all(&self.name).iter().map(HeaderValue::as_bytes);
+        let all_lines = || headers.get_all(&self.name).iter().map(HeaderValue::as_bytes);
+        let mut lines = all_lines();
         let Some(first) = lines.next() else { return false };
         match &self.value {
             ValueMatch::Exact(value) => {
@@ -30,9 +32,13 @@ impl HeaderMatch {
                 after_all.is_some_and(<[u8]>::is_empty)
             }
             ValueMatch::Regex(regex) => match lines.next() {
-                None => regex.is_match(first),
-                Some(second) => {
-                    let all_lines: Vec<&[u8]> = [first, second].into_iter().chain(lines).collect();
+                None => steps.admit(regex.states(), first.len(), RegexInput::Header) && regex.is_match(first),
+                Some(_) => {
+                    let length = all_lines().map(|line| line.len() + separator.len()).sum();
+                    if !steps.admit(regex.states(), length, RegexInput::Header) {
+                        return false;
+                    }
+                    let all_lines: Vec<&[u8]> = all_lines().collect();
                     regex.is_match(&all_lines.join(separator))
                 }
             },
@@ -97,7 +103,7 @@ mod tests {
                 let (name, line) = line.split_once(':').unwrap();
                 headers.append(name.parse::<HeaderName>().unwrap(), line.parse().unwrap());
             }
-            assert_eq!(header.matches(&headers), matches, "{header:?} on {lines:?}");
+            assert_eq!(header.matches(&headers, &RegexSteps::default()), matches, "{header:?} on {lines:?}");
         }
     }
 

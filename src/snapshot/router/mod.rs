@@ -1,7 +1,7 @@
 //! The router of one host: finds the matching rule of highest precedence without scanning all rules.
 //!
 //! ```text
-//!   path ─▶ ExactPaths (map) ─▶ RegexPaths (one automaton) ─▶ PrefixTree (segments, deepest first)
+//!   path ─▶ ExactPaths (map) ─▶ PathRegexes (automata) ─▶ PrefixTree (segments, deepest first)
 //!                 └───────────── the matches with that path ───────────────┘
 //!                               └ the first whose other conditions match: method, headers, query, server names
 //! ```
@@ -14,24 +14,25 @@ mod header;
 mod path;
 mod precedence;
 mod query;
-mod regex_paths;
 
 use std::fmt;
 use std::sync::Arc;
 
 use http::{HeaderMap, Method};
+use smallvec::SmallVec;
 
 use self::by_conditions::{HostName, PathCondition, matches_server_name};
 pub use self::header::{HeaderMatch, ValueMatch};
 use self::path::{ExactPaths, PrefixTree};
 pub use self::query::QueryMatch;
 pub(super) use self::query::{QueryNames, QueryParameters};
-use self::regex_paths::RegexPaths;
 use super::escape::decode_unreserved;
 use super::path_regex::Captures;
+use super::path_regexes::PathRegexes;
 use super::redirect::Scheme;
-use super::regex;
 pub use super::regex::{Regex, RegexError, compile_regex};
+use super::regex::{RegexAnchor, RegexLimit, RegexSize};
+use super::regex_steps::RegexSteps;
 use super::rule::RouteRule;
 
 /// The matches of all rules for one host pattern of one listener.
@@ -40,7 +41,7 @@ pub struct HostRouter {
     /// In order of precedence: all exact paths, all regular expressions, all prefixes; equal paths are adjacent.
     matches: Box<[RouteMatch]>,
     exact: ExactPaths,
-    regexes: Option<Box<RegexPaths>>,
+    regexes: Option<Box<PathRegexes>>,
     prefixes: PrefixTree,
     query_names: QueryNames,
 }
@@ -49,7 +50,7 @@ impl HostRouter {
     /// Drops matches with a path expression that does not compile. The status of their route reports them.
     pub fn build(mut matches: Vec<RouteMatch>) -> Self {
         matches.retain(|route_match| match &route_match.path {
-            PathMatch::Regex(pattern) => regex::is_valid(pattern),
+            PathMatch::Regex(pattern) => RegexSize::of(pattern, RegexAnchor::Whole, RegexLimit::MEMORY_ONLY).is_ok(),
             PathMatch::Exact(_) | PathMatch::Prefix(_) => true,
         });
         matches.iter_mut().for_each(RouteMatch::normalize);
@@ -58,24 +59,35 @@ impl HostRouter {
 
         let exact_end = matches.partition_point(|route_match| matches!(route_match.path, PathMatch::Exact(_)));
         let regex_end = matches.partition_point(|route_match| !matches!(route_match.path, PathMatch::Prefix(_)));
+        let patterns = matches[exact_end..regex_end].iter().enumerate().filter_map(|(index, route_match)| {
+            let PathMatch::Regex(pattern) = &route_match.path else { return None };
+            let position = u32::try_from(exact_end + index).expect("fewer than 2^32 matches fit in memory");
+            Some((position, &**pattern))
+        });
         HostRouter {
             exact: ExactPaths::build(&matches[..exact_end]),
-            regexes: RegexPaths::build(&matches[exact_end..regex_end], exact_end).map(Box::new),
+            regexes: PathRegexes::build(patterns, RegexAnchor::Whole).map(Box::new),
             prefixes: PrefixTree::build(&matches[regex_end..], regex_end),
             query_names: QueryNames::from_matches(matches.iter().flat_map(|route_match| &route_match.query)),
             matches,
         }
     }
 
-    /// The match of highest precedence that applies to the request.
+    /// The match of highest precedence that applies to the request. Must not be used if the request exceeds its
+    /// [`RegexSteps`]: then a match of higher precedence may apply.
     pub fn find(&self, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
         let parameters = QueryParameters::new(&self.query_names, request.query);
         let applies = |route_match: &&RouteMatch| route_match.matches(request, &parameters);
         let first_of = |run: path::PathRun| self.matches[run.range()].iter().find(applies);
 
         let exact = || self.exact.find(&self.matches, request.path).and_then(first_of);
-        let regex =
-            || self.regexes.as_ref()?.matching(request.path).map(|position| &self.matches[position]).find(applies);
+        let regex = || {
+            let mut positions: SmallVec<[u32; 16]> = SmallVec::new();
+            let regexes = self.regexes.as_ref()?;
+            regexes.for_each_match(request.path, &request.regex_steps, |found| positions.extend_from_slice(found));
+            positions.sort_unstable();
+            positions.iter().map(|position| &self.matches[*position as usize]).find(applies)
+        };
         let prefix = || self.prefixes.runs(request.path).find_map(first_of);
 
         let route_match = exact().or_else(regex).or_else(prefix)?;
@@ -94,7 +106,7 @@ impl HostRouter {
 }
 
 /// What selects the rule of a request, in addition to the hostname without port, which is passed separately.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RoutingRequest<'a> {
     /// Normalized: dot segments resolved, escapes of unreserved characters decoded (docs/routing.md).
     pub path: &'a str,
@@ -107,12 +119,23 @@ pub struct RoutingRequest<'a> {
     pub scheme: Scheme,
     /// The server name (SNI) of the TLS handshake, in lower case.
     pub server_name: Option<&'a str>,
+    /// The work that its regular expressions may still cause.
+    pub regex_steps: RegexSteps,
 }
 
 impl<'a> RoutingRequest<'a> {
     /// A plain-text request without an authority.
     pub fn plaintext(path: &'a str, query: Option<&'a str>, method: &'a Method, headers: &'a HeaderMap) -> Self {
-        RoutingRequest { path, query, method, headers, authority: b"", scheme: Scheme::Http, server_name: None }
+        RoutingRequest {
+            path,
+            query,
+            method,
+            headers,
+            authority: b"",
+            scheme: Scheme::Http,
+            server_name: None,
+            regex_steps: RegexSteps::default(),
+        }
     }
 
     /// The port in the request's authority, or the scheme's default.
@@ -207,8 +230,8 @@ impl RouteMatch {
     /// Checks everything except the path.
     fn matches(&self, request: &RoutingRequest<'_>, parameters: &QueryParameters<'_>) -> bool {
         self.method.as_ref().is_none_or(|method| method == request.method)
-            && self.headers.iter().all(|header| header.matches(request.headers))
-            && self.query.iter().all(|parameter| parameter.matches(parameters))
+            && self.headers.iter().all(|header| header.matches(request.headers, &request.regex_steps))
+            && self.query.iter().all(|parameter| parameter.matches(parameters, &request.regex_steps))
             && (self.server_names.is_empty() || matches_server_name(&self.server_names, request))
     }
 }

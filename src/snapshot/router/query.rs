@@ -5,6 +5,7 @@ use std::cell::OnceCell;
 use smallvec::{SmallVec, smallvec};
 
 use super::header::ValueMatch;
+use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
 
 /// A condition on a query parameter.
 #[derive(Clone, Debug)]
@@ -15,11 +16,15 @@ pub struct QueryMatch {
 }
 
 impl QueryMatch {
-    pub(in crate::snapshot) fn matches(&self, parameters: &QueryParameters<'_>) -> bool {
+    pub(in crate::snapshot) fn matches(&self, parameters: &QueryParameters<'_>, steps: &RegexSteps) -> bool {
         let Some(value) = parameters.first(&self.name) else { return false };
         match &self.value {
             ValueMatch::Exact(expected) => form_decode(value).eq(expected.bytes()),
-            ValueMatch::Regex(regex) => regex.is_match(&form_decode(value).collect::<Vec<u8>>()),
+            // The decoded value is not longer.
+            ValueMatch::Regex(regex) => {
+                steps.admit(regex.states(), value.len(), RegexInput::Target)
+                    && regex.is_match(&form_decode(value).collect::<Vec<u8>>())
+            }
         }
     }
 }
@@ -130,7 +135,7 @@ mod tests {
             let parameter = QueryMatch { name: name.into(), value };
             let names = QueryNames::from_matches([&parameter]);
             let parameters = QueryParameters::new(&names, Some(query));
-            assert_eq!(parameter.matches(&parameters), matches, "{parameter:?} on {query}");
+            assert_eq!(parameter.matches(&parameters, &RegexSteps::default()), matches, "{parameter:?} on {query}");
         }
     }
 
@@ -141,10 +146,10 @@ mod tests {
         let names = QueryNames::from_matches(&all);
         let query: String = ('a'..='z').rev().map(|name| format!("{name}=1&{name}=2&")).collect();
         let parameters = QueryParameters::new(&names, Some(&query));
-        assert!(all.iter().all(|parameter| parameter.matches(&parameters)));
-        assert!(!exact("a", "2").matches(&parameters));
-        assert!(!exact("unknown", "1").matches(&parameters));
-        assert!(!all[0].matches(&QueryParameters::new(&names, None)));
+        assert!(all.iter().all(|parameter| parameter.matches(&parameters, &RegexSteps::default())));
+        assert!(!exact("a", "2").matches(&parameters, &RegexSteps::default()));
+        assert!(!exact("unknown", "1").matches(&parameters, &RegexSteps::default()));
+        assert!(!all[0].matches(&QueryParameters::new(&names, None), &RegexSteps::default()));
     }
 
     proptest::proptest! {
@@ -157,7 +162,8 @@ mod tests {
             let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
             let first = pairs.into_iter().find(|(name, _)| decoded(name) == b"a").map(|(_, value)| decoded(value));
             let expected = first.is_some_and(|value| value == b"b");
-            proptest::prop_assert_eq!(parameter.matches(&QueryParameters::new(&names, Some(&query))), expected);
+            let parameters = QueryParameters::new(&names, Some(&query));
+            proptest::prop_assert_eq!(parameter.matches(&parameters, &RegexSteps::default()), expected);
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::diagnostic::Diagnostic;
 use crate::upstream::UpstreamKey;
 
 /// The target of an Ingress path. Paths of one host with equal targets form one route.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(in crate::compile::ingress) enum IngressTarget {
     /// The name and the port (a number or a name; empty if it is missing) in the Ingress.
     Service(Arc<str>, String),

@@ -1,6 +1,8 @@
 //! Parses the paths of an Ingress as Kong's ingress controller does (docs/kong-compatibility.md, 3.2).
 
+use crate::compile::budgets::{RegexBudget, literal_segments};
 use crate::diagnostic::Diagnostic;
+use crate::snapshot::regex::RegexAnchor;
 use crate::snapshot::router::by_conditions::PathCondition;
 
 /// Options that affect how paths are parsed.
@@ -13,6 +15,8 @@ pub(in crate::compile::ingress) struct PathOptions<'a> {
     /// Whether paths of type Exact and Prefix with special characters are regular expressions. Kong does not escape
     /// such paths, and manifests written for Kong may depend on it; otherwise these paths are literal.
     pub unescaped: bool,
+    /// `None` if the Ingress is refused: then expressions are replaced by their literal prefixes.
+    pub regexes: Option<&'a RegexBudget<'a>>,
 }
 
 /// The router paths for one path of an Ingress, with an optional note.
@@ -30,13 +34,13 @@ pub(in crate::compile::ingress) fn parse_path(
     if kind != Some("Exact")
         && let Some(pattern) = path.strip_prefix(options.regex_prefix)
     {
-        return Ok((vec![regex_path(pattern, field)?], None));
+        return Ok((vec![options.regex(pattern, field)?], None));
     }
     match kind {
         Some("Exact") => {
             let text = format!("/{}", path.trim_start_matches('/'));
             match options.is_pattern(&text) {
-                true => Ok((vec![regex_path(&format!("{text}$"), field)?], Some(pattern_note(&text, field)))),
+                true => Ok((vec![options.regex(&format!("{text}$"), field)?], Some(pattern_note(&text, field)))),
                 false => Ok((vec![PathCondition::exact(&text)], None)),
             }
         }
@@ -49,14 +53,16 @@ pub(in crate::compile::ingress) fn parse_path(
             // As in Kong, the prefix with a final slash is always literal.
             let subpaths = PathCondition::prefix(&format!("{text}/"));
             match options.is_pattern(&text) {
-                true => Ok((vec![subpaths, regex_path(&format!("{text}$"), field)?], Some(pattern_note(&text, field)))),
+                true => {
+                    Ok((vec![subpaths, options.regex(&format!("{text}$"), field)?], Some(pattern_note(&text, field))))
+                }
                 false => Ok((vec![subpaths, PathCondition::exact(&text)], None)),
             }
         }
         None | Some("ImplementationSpecific") => {
             let is_literal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-~/%".contains(&byte);
             if options.legacy_detection && !path.bytes().all(is_literal) {
-                return Ok((vec![regex_path(&path, field)?], None));
+                return Ok((vec![options.regex(&path, field)?], None));
             }
             Ok((vec![PathCondition::prefix(&path)], None))
         }
@@ -68,16 +74,19 @@ pub(in crate::compile::ingress) fn parse_path(
 }
 
 impl PathOptions<'_> {
+    fn regex(&self, pattern: &str, field: &str) -> Result<PathCondition, Diagnostic> {
+        let Some(regexes) = self.regexes else {
+            let prefix = literal_segments(pattern);
+            return Ok(PathCondition::prefix(if prefix.is_empty() { "/" } else { prefix }));
+        };
+        regexes.compile(pattern, RegexAnchor::Start, field, "see docs/ingress.md for the syntax", |limit| {
+            PathCondition::regex_within(pattern, limit)
+        })
+    }
+
     fn is_pattern(&self, text: &str) -> bool {
         self.unescaped && text.contains(['\\', '(', '[', '*', '+', '?', '^', '$', '|'])
     }
-}
-
-fn regex_path(pattern: &str, field: &str) -> Result<PathCondition, Diagnostic> {
-    PathCondition::regex(pattern).map_err(|error| {
-        let message = format!("the regular expression is invalid: {error}");
-        Diagnostic::error(field, message, "see docs/ingress.md for the syntax")
-    })
 }
 
 fn pattern_note(text: &str, field: &str) -> Diagnostic {
@@ -102,12 +111,16 @@ fn merge_slashes(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compile::Budgets;
 
     // docs/kong-compatibility.md, 3.2
     // docs/kong-compatibility.md, 7.7
     #[test]
     fn every_path_type_is_parsed() {
-        let defaults = PathOptions { regex_prefix: "/~", legacy_detection: false, unescaped: false };
+        let budgets = Budgets::default();
+        let regexes = RegexBudget::new(&budgets);
+        let defaults =
+            PathOptions { regex_prefix: "/~", legacy_detection: false, unescaped: false, regexes: Some(&regexes) };
         let kong = PathOptions { unescaped: true, ..defaults };
         let legacy = PathOptions { legacy_detection: true, ..defaults };
         let other_prefix = PathOptions { regex_prefix: "/@", ..defaults };

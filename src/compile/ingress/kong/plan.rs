@@ -3,20 +3,25 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use indexmap::{IndexMap, IndexSet};
+
 use super::backend::{self, IngressTarget};
 use super::path::{self, PathOptions};
 use crate::api::kong::IngressClassParametersSpec;
-use crate::api::kong::annotations::REWRITE;
+use crate::api::kong::annotations::{HOST_ALIASES, REWRITE};
 use crate::api::networking::{Ingress, IngressBackend, IngressClass};
 use crate::api::{Kind, Meta, Object};
-use crate::compile::CompileContext;
+use crate::compile::annotation_reader::annotation_field;
 use crate::compile::backend::annotated_tls;
+use crate::compile::budgets::{self, MAX_HEADERS_AND_PATHS, MAX_HOST_ALIASES, MAX_HOST_MATCHES, RegexBudget};
 use crate::compile::certificates::SecretCache;
 use crate::compile::ingress::plan::{self, IngressPlan};
 use crate::compile::ingress_class;
 use crate::compile::kong::plugins::{PluginSite, Plugins, RouteFacts};
 use crate::compile::kong::route_annotations::{self, RouteSettings};
 use crate::compile::kong::rule_options;
+use crate::compile::unique_diagnostics::UniqueDiagnostics;
+use crate::compile::{Budgets, CompileContext};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
 use crate::snapshot::router::TieBreaker;
@@ -34,32 +39,76 @@ pub(in crate::compile::ingress) fn plan(
     secrets: &mut SecretCache,
     ingress: &Object<Ingress>,
     class: Option<&Object<IngressClass>>,
+    over_namespace: Option<Diagnostic>,
 ) -> IngressPlan {
     let class = ingress_class::class_parameters(cx, class);
-    let settings = route_annotations::read(&ingress.meta, cx.inputs.ingress.flavor, "an Ingress");
-    let mut planner = IngressPlanner {
+    let limits = cx.inputs.budgets;
+    let regexes = RegexBudget::new(limits);
+    let settings = route_annotations::read(cx.inputs, &regexes, &ingress.meta, "an Ingress");
+    let paths: usize = ingress.spec.rules.iter().flat_map(|rule| &rule.http).map(|http| http.paths.len()).sum();
+    let mut over_budget = check_budgets(limits, ingress, &settings, paths);
+    over_budget.extend(over_namespace);
+    let planner = |regexes| IngressPlanner {
         cx,
         plugins,
         ingress,
-        class,
+        class: class.clone(),
         settings: &settings,
+        regexes,
         upstreams: BTreeSet::new(),
-        errors: settings.errors.clone(),
-        notes: settings.notes.clone(),
+        errors: settings.errors.iter().cloned().collect(),
+        notes: settings.notes.iter().cloned().collect(),
     };
-    let (mut routes, mut default_route) = (planner.routes(), planner.default_route());
-    if !settings.errors.is_empty() {
-        // A condition that cannot be evaluated never holds, so no route is served. The errors of routes are reported,
-        // but not the notes, which are about served routes.
-        (routes, default_route) = (Vec::new(), None);
-        planner.upstreams.clear();
-        planner.notes.clone_from(&settings.notes);
+    let mut planned = (!limits.refuses(&over_budget)).then(|| planner(Some(&regexes)).plan());
+    over_budget.extend(regexes.problems("spec.rules"));
+    let is_refused = limits.refuses(&over_budget);
+    if is_refused {
+        planned = None;
     }
-    let IngressPlanner { upstreams, mut errors, mut notes, .. } = planner;
+    let PlannedRoutes { routes, default_route, upstreams, mut errors, mut notes } =
+        planned.unwrap_or_else(|| planner(None).plan_refused());
+    if is_refused { &mut errors } else { &mut notes }.extend(over_budget);
     let certificates = plan::certificates(cx, secrets, ingress, &mut errors, &mut notes);
     let (generation, created) = (ingress.meta.generation, ingress.meta.created);
-    let by_host = None;
-    IngressPlan { generation, created, routes, default_route, by_host, certificates, upstreams, errors, notes }
+    let expansion = budgets::expansion(&regexes, paths.saturating_mul(settings.host_aliases.len() + 1));
+    IngressPlan {
+        generation,
+        created,
+        routes,
+        default_route,
+        by_host: None,
+        certificates,
+        upstreams,
+        expansion,
+        errors,
+        notes,
+    }
+}
+
+/// What the Ingress has more of than its budgets allow, except regular expressions.
+fn check_budgets(
+    budgets: &Budgets,
+    ingress: &Object<Ingress>,
+    settings: &RouteSettings,
+    paths: usize,
+) -> Vec<Diagnostic> {
+    let mut over_budget = budgets.check_annotations(&ingress.meta);
+    let pairs = settings.host_aliases.len().saturating_mul(paths);
+    let what = "pairs of a host alias and a path";
+    budgets.check(annotation_field(HOST_ALIASES), what, pairs, MAX_HOST_MATCHES, &mut over_budget);
+    let pairs = settings.headers.len().saturating_mul(paths);
+    let what = "pairs of a header condition and a path";
+    budgets.check("spec.rules", what, pairs, MAX_HEADERS_AND_PATHS, &mut over_budget);
+    over_budget
+}
+
+/// The routes of an Ingress, with what they use and report.
+struct PlannedRoutes {
+    routes: Vec<Arc<ConditionRoute>>,
+    default_route: Option<Arc<ConditionRoute>>,
+    upstreams: BTreeSet<UpstreamKey>,
+    errors: Vec<Diagnostic>,
+    notes: Vec<Diagnostic>,
 }
 
 /// The index of the default backend's route, after those of all rules.
@@ -71,9 +120,11 @@ struct IngressPlanner<'a> {
     ingress: &'a Object<Ingress>,
     class: IngressClassParametersSpec,
     settings: &'a RouteSettings,
+    /// `None` if the Ingress is refused.
+    regexes: Option<&'a RegexBudget<'a>>,
     upstreams: BTreeSet<UpstreamKey>,
-    errors: Vec<Diagnostic>,
-    notes: Vec<Diagnostic>,
+    errors: UniqueDiagnostics,
+    notes: UniqueDiagnostics,
 }
 
 /// The paths of one host with the same target: one route, as in Kong's ingress controller.
@@ -83,7 +134,8 @@ struct PathGroup<'a> {
     backend: &'a IngressBackend,
     /// The field of the first path's backend.
     field: String,
-    paths: Vec<PathCondition>,
+    /// Each path once, in the order of the Ingress.
+    paths: IndexSet<PathCondition>,
     /// Whether `konghq.com/rewrite` cannot be applied to the paths, so that requests cannot be forwarded.
     is_rewrite_invalid: bool,
 }
@@ -98,8 +150,43 @@ struct RouteIdentity<'p> {
 }
 
 impl<'a> IngressPlanner<'a> {
+    fn plan(mut self) -> PlannedRoutes {
+        let (mut routes, mut default_route) = (self.routes(), self.default_route());
+        if !self.settings.errors.is_empty() {
+            // A condition that cannot be evaluated never holds, so no route is served. The errors of routes are
+            // reported, but not the notes, which are about served routes.
+            (routes, default_route) = (Vec::new(), None);
+            self.upstreams.clear();
+            self.notes = self.settings.notes.iter().cloned().collect();
+        }
+        let IngressPlanner { upstreams, errors, notes, .. } = self;
+        PlannedRoutes { routes, default_route, upstreams, errors: errors.into_vec(), notes: notes.into_vec() }
+    }
+
+    /// The routes of an Ingress that exceeds a budget. They respond with an error to all requests that its routes would
+    /// match: those of other Ingresses, with fewer restrictions, must not get them.
+    fn plan_refused(mut self) -> PlannedRoutes {
+        let mut routes = self.routes();
+        let default_route = self.default_route();
+        let aliases: Vec<_> = self.settings.host_aliases.iter().take(MAX_HOST_ALIASES).cloned().collect();
+        if !aliases.is_empty() {
+            let paths = vec![PathCondition::prefix("/")];
+            let target = IngressTarget::Unsupported;
+            let rule =
+                self.failing_rule(&RouteIdentity { name: "host-aliases", target: &target, host: "", paths: &paths });
+            let route = ConditionRoute::new(self.tie_breaker(routes.len()), rule);
+            routes.push(Arc::new(ConditionRoute { hosts: aliases, paths, ..route }));
+        }
+        let (upstreams, errors, notes) = Default::default();
+        PlannedRoutes { routes, default_route, upstreams, errors, notes }
+    }
+
+    fn is_refused(&self) -> bool {
+        self.regexes.is_none()
+    }
+
     fn routes(&mut self) -> Vec<Arc<ConditionRoute>> {
-        let mut groups: Vec<PathGroup<'a>> = Vec::new();
+        let mut groups: IndexMap<(&str, IngressTarget, bool), PathGroup<'a>> = IndexMap::new();
         for (index, rule) in self.ingress.spec.rules.iter().enumerate() {
             let host = rule.host.as_deref().unwrap_or_default();
             for (path_index, raw) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
@@ -117,38 +204,24 @@ impl<'a> IngressPlanner<'a> {
                 };
                 let target = IngressTarget::from_backend(&raw.backend);
                 let is_rewrite_invalid = self.report_invalid_rewrite(&paths, &format!("{field}.path"));
-                let belongs = |group: &PathGroup<'_>| {
-                    (group.host, &group.target, group.is_rewrite_invalid) == (host, &target, is_rewrite_invalid)
-                };
-                let group = match groups.iter().position(belongs) {
-                    Some(position) => &mut groups[position],
-                    None => {
-                        let field = format!("{field}.backend");
-                        groups.push(PathGroup {
-                            host,
-                            target,
-                            backend: &raw.backend,
-                            field,
-                            paths: Vec::new(),
-                            is_rewrite_invalid,
-                        });
-                        let last = groups.len() - 1;
-                        &mut groups[last]
-                    }
-                };
-                for path in paths {
-                    if !group.paths.contains(&path) {
-                        group.paths.push(path);
-                    }
-                }
+                let group = groups.entry((host, target.clone(), is_rewrite_invalid)).or_insert_with(|| PathGroup {
+                    host,
+                    target,
+                    backend: &raw.backend,
+                    field: format!("{field}.backend"),
+                    paths: IndexSet::new(),
+                    is_rewrite_invalid,
+                });
+                group.paths.extend(paths);
             }
         }
-        groups.into_iter().enumerate().filter_map(|(index, group)| self.route(index, group)).collect()
+        groups.into_values().enumerate().filter_map(|(index, group)| self.route(index, group)).collect()
     }
 
     fn path_options(&self) -> PathOptions<'a> {
         PathOptions {
             regex_prefix: &self.settings.regex_prefix,
+            regexes: self.regexes,
             legacy_detection: self.class.enable_legacy_regex_detection,
             unescaped: self.cx.inputs.classes.replaces_other_controller()
                 && self.cx.inputs.ingress.flavor == RouterFlavor::TraditionalCompatible,
@@ -156,27 +229,23 @@ impl<'a> IngressPlanner<'a> {
     }
 
     fn route(&mut self, index: usize, group: PathGroup<'a>) -> Option<Arc<ConditionRoute>> {
-        let mut hosts = Vec::new();
-        if !group.host.is_empty() {
-            match HostCondition::parse(group.host) {
-                Some(host) => hosts.push(host),
-                None => {
-                    let field = group.field.split(".http").next().unwrap_or_default();
-                    let message = format!("{:?} is not a host name", group.host);
-                    let remedy = "write it like a.example or *.example";
-                    self.errors.push(Diagnostic::error(format!("{field}.host"), message, remedy));
-                    return None;
-                }
-            }
+        let host = HostCondition::parse(group.host);
+        if host.is_none() && !group.host.is_empty() {
+            let field = group.field.split(".http").next().unwrap_or_default();
+            let message = format!("{:?} is not a host name", group.host);
+            let remedy = "write it like a.example or *.example";
+            self.errors.push(Diagnostic::error(format!("{field}.host"), message, remedy));
+            return None;
         }
         let name = group.target.route_name(group.host);
-        let identity = RouteIdentity { name: &name, target: &group.target, host: group.host, paths: &group.paths };
-        let rule = match group.is_rewrite_invalid {
+        let paths: Vec<PathCondition> = group.paths.into_iter().collect();
+        let identity = RouteIdentity { name: &name, target: &group.target, host: group.host, paths: &paths };
+        let rule = match group.is_rewrite_invalid || self.is_refused() {
             true => self.failing_rule(&identity),
             false => self.rule(&identity, group.backend, &group.field),
         };
-        let route = self.with_annotation_conditions(ConditionRoute::new(self.tie_breaker(index), rule), hosts);
-        Some(Arc::new(ConditionRoute { paths: group.paths, ..route }))
+        let route = self.with_annotation_conditions(ConditionRoute::new(self.tie_breaker(index), rule), host);
+        Some(Arc::new(ConditionRoute { paths, ..route }))
     }
 
     fn default_route(&mut self) -> Option<Arc<ConditionRoute>> {
@@ -184,12 +253,11 @@ impl<'a> IngressPlanner<'a> {
         let target = IngressTarget::from_backend(backend);
         let paths = vec![PathCondition::prefix("/")];
         let identity = RouteIdentity { name: "", target: &target, host: "", paths: &paths };
-        let rule = match self.report_invalid_rewrite(&paths, "spec.defaultBackend") {
+        let rule = match self.report_invalid_rewrite(&paths, "spec.defaultBackend") || self.is_refused() {
             true => self.failing_rule(&identity),
             false => self.rule(&identity, backend, "spec.defaultBackend"),
         };
-        let route =
-            self.with_annotation_conditions(ConditionRoute::new(self.tie_breaker(AFTER_ALL_RULES), rule), Vec::new());
+        let route = self.with_annotation_conditions(ConditionRoute::new(self.tie_breaker(AFTER_ALL_RULES), rule), None);
         Some(Arc::new(ConditionRoute { paths, is_default_backend: true, ..route }))
     }
 
@@ -210,25 +278,22 @@ impl<'a> IngressPlanner<'a> {
             }
             Ok(_) => return false,
         };
-        if !self.errors.contains(&problem) {
-            self.errors.push(problem);
-        }
+        self.errors.push(problem);
         true
     }
 
     /// Adds the match conditions that annotations define.
-    fn with_annotation_conditions(&self, route: ConditionRoute, mut hosts: Vec<HostCondition>) -> ConditionRoute {
+    fn with_annotation_conditions(&self, route: ConditionRoute, host: Option<HostCondition>) -> ConditionRoute {
         let RouteSettings { methods, headers, server_names, host_aliases, regex_priority, .. } = self.settings;
-        for alias in host_aliases {
-            if !hosts.contains(alias) {
-                hosts.push(alias.clone());
-            }
+        if self.is_refused() {
+            return ConditionRoute { hosts: host.into_iter().collect(), ..route };
         }
+        let aliases = host_aliases.iter().filter(|alias| Some(*alias) != host.as_ref()).cloned();
         ConditionRoute {
-            hosts,
+            hosts: host.iter().cloned().chain(aliases).collect(),
             methods: methods.clone(),
-            headers: headers.clone(),
-            server_names: server_names.clone(),
+            headers: Arc::clone(headers),
+            server_names: Arc::clone(server_names),
             regex_priority: *regex_priority,
             ..route
         }
@@ -255,7 +320,7 @@ impl<'a> IngressPlanner<'a> {
                 let (kind, meta) = resolved.settings_source;
                 let note =
                     annotated_tls::unverified_note(resolved.key.tls.as_ref(), &format!("{kind} {}", meta.key), field);
-                self.notes.extend(note.filter(|note| !self.notes.contains(note)));
+                self.notes.extend(note);
                 options.upstream_path = Some(self.upstream_path(settings.path.clone()));
                 if !self.settings.preserve_host {
                     options.host = UpstreamHost::Fixed(resolved.host.clone());
@@ -280,9 +345,7 @@ impl<'a> IngressPlanner<'a> {
             }
             Err(mut problem) => {
                 problem.message.push_str(", so requests get status 503");
-                if !self.errors.contains(&problem) {
-                    self.errors.push(problem);
-                }
+                self.errors.push(problem);
                 Action::Fail(RouteFailure::NoService)
             }
         };

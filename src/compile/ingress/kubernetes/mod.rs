@@ -53,9 +53,9 @@ pub(in crate::compile::ingress) fn plan(
     planner.add_default_backend();
     let KubernetesPlanner { rules, routes, errors: route_errors, .. } = planner;
     errors.extend(route_errors);
-    errors.extend(rules.errors);
+    errors.extend(rules.errors.into_vec());
     let mut notes = annotations.notes;
-    notes.extend(rules.notes);
+    notes.extend(rules.notes.into_vec());
     let certificates = plan::certificates(cx, secrets, ingress, &mut errors, &mut notes);
     IngressPlan {
         generation: ingress.meta.generation,
@@ -65,6 +65,8 @@ pub(in crate::compile::ingress) fn plan(
         by_host: Some(routes),
         certificates,
         upstreams: rules.upstreams,
+        // Its paths do not expand: the dialect has neither regular expressions nor host aliases.
+        expansion: 0,
         errors,
         notes,
     }

@@ -14,6 +14,7 @@ use crate::compile::CompileContext;
 use crate::compile::annotation_reader::annotation_field;
 use crate::compile::backend::annotated_tls;
 use crate::compile::kong::plugins::{PluginSite, Plugins, RouteFacts};
+use crate::compile::unique_diagnostics::UniqueDiagnostics;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
 use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteFailure, RouteRule, RuleId, Split};
@@ -40,8 +41,8 @@ pub(super) struct RuleBuilder<'a> {
     /// Why no request may be forwarded.
     failure: Option<RouteFailure>,
     pub upstreams: BTreeSet<UpstreamKey>,
-    pub errors: Vec<Diagnostic>,
-    pub notes: Vec<Diagnostic>,
+    pub errors: UniqueDiagnostics,
+    pub notes: UniqueDiagnostics,
 }
 
 /// Annotations of a Service that apply to requests of Kong's routes, and have no effect here. Those about connections
@@ -112,11 +113,11 @@ impl<'a> RuleBuilder<'a> {
     fn forward(&mut self, resolved: ResolvedBackend<'_>, field: &str) -> Action {
         let (kind, meta) = resolved.settings_source;
         let service = format!("{kind} {}", meta.key);
-        self.note_once(annotated_tls::unverified_note(resolved.key.tls.as_ref(), &service, field));
+        self.notes.extend(annotated_tls::unverified_note(resolved.key.tls.as_ref(), &service, field));
         for key in INEFFECTIVE_ON_SERVICES.iter().filter(|key| meta.annotations.contains_key(**key)) {
             let message = format!("annotation {key} of {service} has no effect on an Ingress of dialect kubernetes");
             let remedy = "remove it, unless routes of another dialect use the Service";
-            self.note_once(Some(Diagnostic::warning(format!("{field}.service.name"), message, remedy)));
+            self.notes.push(Diagnostic::warning(format!("{field}.service.name"), message, remedy));
         }
         let target = BackendTarget::Upstream(self.cx.inputs.upstreams.upstream(&resolved.key));
         self.upstreams.insert(resolved.key);
@@ -133,7 +134,7 @@ impl<'a> RuleBuilder<'a> {
                 "a backend of kind {} is not supported in dialect kubernetes, so requests get status 503",
                 resource.kind
             );
-            self.report_once(Diagnostic::error(format!("{field}.resource"), message, "refer to a Service"));
+            self.errors.push(Diagnostic::error(format!("{field}.resource"), message, "refer to a Service"));
             return Err(RouteFailure::NoService);
         }
         // The settings of connections to the Service are the same for all dialects. The parameters of classes with the
@@ -144,7 +145,7 @@ impl<'a> RuleBuilder<'a> {
             Ok(resolved) => resolved,
             Err(mut problem) => {
                 problem.message.push_str(", so requests get status 503");
-                self.report_once(problem);
+                self.errors.push(problem);
                 return Err(RouteFailure::NoService);
             }
         };
@@ -158,20 +159,10 @@ impl<'a> RuleBuilder<'a> {
             );
             let remedy = "remove the annotation if requests may be served without plugins; otherwise use a Service of \
                           its own for this Ingress, or a class of another dialect";
-            self.report_once(Diagnostic::error(format!("{field}.service.name"), message, remedy));
+            self.errors.push(Diagnostic::error(format!("{field}.service.name"), message, remedy));
             return Err(RouteFailure::UnsupportedProtection);
         }
         Ok(resolved)
-    }
-
-    fn report_once(&mut self, problem: Diagnostic) {
-        if !self.errors.contains(&problem) {
-            self.errors.push(problem);
-        }
-    }
-
-    fn note_once(&mut self, note: Option<Diagnostic>) {
-        self.notes.extend(note.filter(|note| !self.notes.contains(note)));
     }
 }
 

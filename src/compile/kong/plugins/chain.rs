@@ -9,6 +9,7 @@ use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
 use crate::compile::annotation_reader::annotation_field;
 use crate::compile::kong::consumers;
+use crate::compile::unique_diagnostics::UniqueDiagnostics;
 use crate::compile::{CompileContext, CompileInputs};
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::plugin_api::chain::{AttachmentPoint, BaseScope, BrokenPlugin, ChainBuilder, OverlayScope};
@@ -43,12 +44,8 @@ pub(in crate::compile) struct RuleChain {
 
 impl RuleChain {
     /// Adds the diagnostics to `diagnostics`, which has those of other rules, without duplicates. Returns the chain.
-    pub(in crate::compile) fn report_into(self, diagnostics: &mut Vec<Diagnostic>) -> Option<Arc<Chain>> {
-        for problem in self.diagnostics {
-            if !diagnostics.contains(&problem) {
-                diagnostics.push(problem);
-            }
-        }
+    pub(in crate::compile) fn report_into(self, diagnostics: &mut UniqueDiagnostics) -> Option<Arc<Chain>> {
+        diagnostics.extend(self.diagnostics);
         self.chain
     }
 }
@@ -72,7 +69,7 @@ impl Plugins {
             inputs: cx.inputs,
             field: String::new(),
             builder: ChainBuilder::default(),
-            diagnostics: Vec::new(),
+            diagnostics: UniqueDiagnostics::default(),
         };
         let mut plugin_scope = PluginScope {
             base: BaseScope::Route,
@@ -80,7 +77,7 @@ impl Plugins {
             counter_scope: Arc::clone(&site.counter_scope),
             field: annotation_field(PLUGINS),
         };
-        for reference in references::plugin_references(cx.store, site.kind, site.meta) {
+        for reference in references::references_within_budget(cx, site.kind, site.meta) {
             assembler.attach(&plugin_scope, reference.target, &reference.token);
         }
         for (key, field) in site.extensions {
@@ -94,7 +91,7 @@ impl Plugins {
                 counter_scope: format!("{kind}/{}", backend.key).into(),
                 field: format!("{} of {kind} {}", annotation_field(PLUGINS), backend.key),
             };
-            for reference in references::plugin_references(cx.store, *kind, backend) {
+            for reference in references::references_within_budget(cx, *kind, backend) {
                 assembler.attach(&plugin_scope, reference.target, &reference.token);
             }
         }
@@ -125,7 +122,7 @@ impl Plugins {
         RuleChain {
             is_attached,
             chain: assembler.builder.build(Arc::clone(&site.names)),
-            diagnostics: assembler.diagnostics,
+            diagnostics: assembler.diagnostics.into_vec(),
         }
     }
 }
@@ -137,7 +134,7 @@ struct ChainAssembler<'a> {
     /// The field with the reference to the plugin.
     field: String,
     builder: ChainBuilder,
-    diagnostics: Vec<Diagnostic>,
+    diagnostics: UniqueDiagnostics,
 }
 
 impl ChainAssembler<'_> {
@@ -285,9 +282,7 @@ impl ChainAssembler<'_> {
 
     fn report(&mut self, message: String, remedy: &str) {
         let problem = Diagnostic::error(self.field.as_str(), message, remedy).with_topic(Topic::Plugin);
-        if !self.diagnostics.contains(&problem) {
-            self.diagnostics.push(problem);
-        }
+        self.diagnostics.push(problem);
     }
 }
 

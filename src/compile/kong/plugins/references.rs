@@ -272,6 +272,16 @@ pub(super) struct PluginReference {
     pub(super) target: Result<ObjectId, Diagnostic>,
 }
 
+/// The references in the annotation of an object, in order, for the chain of a rule. If there are more than the budget
+/// allows, the last one is an error instead: a plugin that is left out may restrict access.
+pub(super) fn references_within_budget(cx: CompileContext<'_>, kind: Kind, meta: &Meta) -> Vec<PluginReference> {
+    let entries = meta.annotations.get(PLUGINS).map_or(0, |value| list(value).count());
+    match cx.inputs.budgets.too_many_plugins(entries) {
+        Some(problem) => vec![PluginReference { token: "of a list that is too long".to_owned(), target: Err(problem) }],
+        None => plugin_references(cx.store, kind, meta),
+    }
+}
+
 /// The references in the annotation of an object, in order.
 pub(super) fn plugin_references(store: &Store, kind: Kind, meta: &Meta) -> Vec<PluginReference> {
     let Some(value) = meta.annotations.get(PLUGINS) else { return Vec::new() };

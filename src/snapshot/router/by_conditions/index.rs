@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   host ─▶ exact ┐             ┌ literals: exact paths and prefixes, sorted, each linked to its longest prefix
-//!           *.x   ├─▶ PathIndex ┼ regexes: one automaton
+//!           *.x   ├─▶ PathIndex ┼ regexes: automata, by literal prefix
 //!           x.*   │  (several)  └ without_path: entries without path
 //!           any   ┘
 //! ```
@@ -16,7 +16,10 @@ use foldhash::fast::RandomState;
 
 use super::route::{HostCondition, HostName, PathCondition};
 use crate::snapshot::host::MAX_DNS_NAME_LENGTH;
-use crate::snapshot::path_regex::{PathRegex, PathRegexes};
+use crate::snapshot::path_regex::PathRegex;
+use crate::snapshot::path_regexes::PathRegexes;
+use crate::snapshot::regex::RegexAnchor;
+use crate::snapshot::regex_steps::RegexSteps;
 
 /// The entries by host.
 #[derive(Debug, Default)]
@@ -73,8 +76,8 @@ impl HostIndex {
     }
 
     /// The lowest position whose host and path match and that `admits` accepts. The host is lower case, without port.
-    pub(super) fn find(&self, host: &str, path: &str, admits: impl Fn(u32) -> bool) -> Option<u32> {
-        let mut search = Search { path, admits, best: NO_POSITION };
+    pub(super) fn find(&self, host: &str, path: &str, steps: &RegexSteps, admits: impl Fn(u32) -> bool) -> Option<u32> {
+        let mut search = Search { path, steps, admits, best: NO_POSITION };
         // DNS names are not longer; looking up a longer one only lets an untrusted client waste CPU time.
         if host.len() <= MAX_DNS_NAME_LENGTH {
             if let Some(paths) = self.exact.get(host) {
@@ -110,6 +113,7 @@ impl HostIndex {
 /// A search for one request, with the best position so far.
 struct Search<'q, A> {
     path: &'q str,
+    steps: &'q RegexSteps,
     admits: A,
     best: u32,
 }
@@ -176,7 +180,11 @@ impl PathIndex {
         }
         PathIndex {
             literals: literals.into(),
-            regexes: PathRegexes::build(&regexes).map(Box::new),
+            regexes: PathRegexes::build(
+                regexes.iter().map(|(position, regex)| (*position, regex.as_str())),
+                RegexAnchor::Start,
+            )
+            .map(Box::new),
             without_path: without_path.into_boxed_slice(),
         }
     }
@@ -201,7 +209,7 @@ impl PathIndex {
         }
         search.scan(&self.without_path);
         if let Some(regexes) = self.regexes.as_ref().filter(|regexes| regexes.lowest_position < search.best) {
-            regexes.matching(path).for_each(|positions| search.scan(positions));
+            regexes.for_each_match(path, search.steps, |positions| search.scan(positions));
         }
     }
 }
@@ -253,7 +261,7 @@ mod tests {
                 checked.set(checked.get() + 1);
                 true
             };
-            assert_eq!(index.find(host, path, admits), expected, "{host} {path}");
+            assert_eq!(index.find(host, path, &RegexSteps::default(), admits), expected, "{host} {path}");
             assert!(checked.get() <= 2, "{host} {path}: {} entries were checked", checked.get());
         }
     }

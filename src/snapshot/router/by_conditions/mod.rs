@@ -18,9 +18,12 @@ use self::index::{HostIndex, IndexedEntry};
 use self::rank::Rank;
 pub use self::rank::RouterFlavor;
 use self::route::normalize_path;
-pub use self::route::{ConditionRoute, HeaderCondition, HeaderPattern, HostCondition, HostName, PathCondition};
+pub use self::route::{
+    ConditionRoute, HEADER_REGEX_PREFIX, HeaderCondition, HeaderPattern, HostCondition, HostName, PathCondition,
+};
 use super::{Matched, MatchedPath, RoutingRequest};
 use crate::snapshot::redirect::Scheme;
+use crate::snapshot::regex_steps::RegexInput;
 
 /// The routes of a listener, in the order by conditions.
 #[derive(Debug)]
@@ -68,12 +71,19 @@ impl ConditionsRouter {
     }
 
     /// The first matching entry, after duplicate slashes of the path are merged ([`Matched::normalized`]). The host is
-    /// in lower case and has no port.
+    /// in lower case and has no port. Must not be used if the request exceeds its [`RegexSteps`].
+    ///
+    /// [`RegexSteps`]: crate::snapshot::regex_steps::RegexSteps
     pub fn find(&self, host: &str, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
         let normalized = normalize_path(request.path);
         let path = normalized.as_deref().unwrap_or(request.path);
         let admits = |position: u32| self.entries[position as usize].matches(host, request);
-        let entry = &self.entries[self.index.find(host, path, admits)? as usize];
+        let position = self.index.find(host, path, &request.regex_steps, admits)?;
+        let entry = &self.entries[position as usize];
+        if let Some(PathCondition::Regex(regex)) = entry.path() {
+            // The expression is matched twice more, for the length of the matched part and for its groups.
+            request.regex_steps.admit(regex.states().saturating_mul(2), path.len(), RegexInput::Target);
+        }
         Some(Matched {
             rule: &entry.route.rule,
             path: MatchedPath::ByConditions(entry.path()),
@@ -109,7 +119,7 @@ impl RouteEntry {
         (methods.is_empty() || methods.contains(request.method))
             && (server_names.is_empty() || matches_server_name(server_names, request))
             && self.matches_host_and_port(host, request)
-            && headers.iter().all(|header| header.matches(request.headers))
+            && headers.iter().all(|header| header.matches(request.headers, &request.regex_steps))
     }
 
     /// Checks the hosts that have a port. Hosts without port have been matched by the index.

@@ -8,6 +8,8 @@ use percent_encoding::percent_encode_byte;
 
 use crate::snapshot::escape::decode_unreserved;
 use crate::snapshot::path_regex::{PathRegex, TextRegex};
+use crate::snapshot::regex::RegexLimit;
+use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
 use crate::snapshot::router::{RegexError, TieBreaker};
 use crate::snapshot::rule::RouteRule;
 
@@ -24,9 +26,9 @@ pub struct ConditionRoute {
     pub paths: Vec<PathCondition>,
     pub methods: Vec<Method>,
     /// All of these have to match.
-    pub headers: Vec<HeaderCondition>,
+    pub headers: Arc<[HeaderCondition]>,
     /// Conditions on the SNI; ignored for plain-text connections.
-    pub server_names: Vec<HostName>,
+    pub server_names: Arc<[HostName]>,
     /// Exact paths and regular expressions with a higher priority are tried first. The flavor `expressions` ignores it.
     pub regex_priority: i64,
     /// A default backend: tried after all other routes.
@@ -42,8 +44,8 @@ impl ConditionRoute {
             hosts: Vec::new(),
             paths: Vec::new(),
             methods: Vec::new(),
-            headers: Vec::new(),
-            server_names: Vec::new(),
+            headers: Arc::default(),
+            server_names: Arc::default(),
             regex_priority: 0,
             is_default_backend: false,
             tie_breaker,
@@ -53,14 +55,14 @@ impl ConditionRoute {
 }
 
 /// A host of a route. Without a port, it matches requests to every port.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostCondition {
     pub name: HostName,
     pub port: Option<u16>,
 }
 
 /// A hostname, with or without wildcard, in lower case.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostName {
     /// `api.example.com`
     Exact(Box<str>),
@@ -146,7 +148,7 @@ impl fmt::Display for HostName {
 }
 
 /// A path of a route. Exact paths and prefixes are normalized like the paths of requests.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathCondition {
     /// Matches the whole path, byte by byte. Ranks like the regular expression `~/path$`, to which Kong translates it.
     Exact(Box<str>),
@@ -165,9 +167,14 @@ impl PathCondition {
         PathCondition::Prefix(normalize_configured(text))
     }
 
-    /// Compiles a regular expression, written without the leading tilde.
+    /// Compiles a regular expression, written without the leading tilde, without a limit of its states.
     pub fn regex(pattern: &str) -> Result<Self, RegexError> {
-        PathRegex::compile(pattern).map(PathCondition::Regex)
+        PathCondition::regex_within(pattern, RegexLimit::MEMORY_ONLY)
+    }
+
+    /// Compiles a regular expression, written without the leading tilde.
+    pub fn regex_within(pattern: &str, limit: RegexLimit) -> Result<Self, RegexError> {
+        PathRegex::compile_within(pattern, limit).map(PathCondition::Regex)
     }
 
     /// The number of capture groups; 0 except for regular expressions.
@@ -238,6 +245,9 @@ impl fmt::Display for PathCondition {
     }
 }
 
+/// The prefix of header values that are regular expressions.
+pub const HEADER_REGEX_PREFIX: &str = "~*";
+
 /// A header condition: one line of the header has to match one of the values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderCondition {
@@ -255,20 +265,26 @@ pub enum HeaderPattern {
 
 impl HeaderCondition {
     /// Parses the values of the annotation: one that starts with `~*` is a regular expression.
-    pub fn parse<'a>(name: HeaderName, values: impl IntoIterator<Item = &'a str>) -> Result<Self, RegexError> {
-        let parse_value = |text: &str| match text.strip_prefix("~*") {
-            Some(pattern) => TextRegex::compile(pattern).map(HeaderPattern::Regex),
+    pub fn parse<'a>(
+        name: HeaderName,
+        values: impl IntoIterator<Item = &'a str>,
+        limit: RegexLimit,
+    ) -> Result<Self, RegexError> {
+        let parse_value = |text: &str| match text.strip_prefix(HEADER_REGEX_PREFIX) {
+            Some(pattern) => TextRegex::compile(pattern, limit).map(HeaderPattern::Regex),
             None => Ok(HeaderPattern::Equals(text.into())),
         };
         Ok(HeaderCondition { name, values: values.into_iter().map(parse_value).collect::<Result<_, _>>()? })
     }
 
-    pub(super) fn matches(&self, headers: &HeaderMap) -> bool {
+    pub(super) fn matches(&self, headers: &HeaderMap, steps: &RegexSteps) -> bool {
         headers.get_all(&self.name).iter().any(|line| {
             let line = line.as_bytes();
             self.values.iter().any(|value| match value {
                 HeaderPattern::Equals(text) => line.eq_ignore_ascii_case(text.as_bytes()),
-                HeaderPattern::Regex(regex) => regex.is_match(line),
+                HeaderPattern::Regex(regex) => {
+                    steps.admit(regex.states(), line.len(), RegexInput::Header) && regex.is_match(line)
+                }
             })
         })
     }
@@ -353,6 +369,10 @@ mod tests {
         assert_eq!(PathCondition::regex("/(").unwrap_err().message, "unclosed group at character 2");
     }
 
+    fn parse_x(values: &[&str]) -> Result<HeaderCondition, RegexError> {
+        HeaderCondition::parse(HeaderName::from_static("x"), values.iter().copied(), RegexLimit::MEMORY_ONLY)
+    }
+
     #[test]
     fn header_matching() {
         // (values, lines, whether it matches)
@@ -369,14 +389,14 @@ mod tests {
             (&[""], &[""], true),
         ];
         for (values, lines, expected) in cases {
-            let header = HeaderCondition::parse(HeaderName::from_static("x"), values.iter().copied()).unwrap();
+            let header = parse_x(values).unwrap();
             let mut headers = HeaderMap::new();
             for line in lines {
                 headers.append("x", HeaderValue::from_static(line));
             }
-            assert_eq!(header.matches(&headers), expected, "{values:?} {lines:?}");
+            assert_eq!(header.matches(&headers, &RegexSteps::default()), expected, "{values:?} {lines:?}");
         }
-        assert!(HeaderCondition::parse(HeaderName::from_static("x"), ["~*("]).is_err());
+        assert!(parse_x(&["~*("]).is_err());
     }
 
     // docs/kong-compatibility.md, 3.5

@@ -6,6 +6,8 @@ use fastrand::Rng;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::*;
+use crate::snapshot::regex::RegexLimit;
+use crate::snapshot::regex_steps::RegexSteps;
 use crate::snapshot::router::TieBreaker;
 use crate::snapshot::rule::{Action, Filters, RouteFailure, RouteRule, RuleId};
 
@@ -34,11 +36,14 @@ fn route(name: &str, text: &str) -> ConditionRoute {
             _ if word.starts_with('~') => route.paths.push(PathCondition::regex(&word[1..]).unwrap()),
             _ if word.starts_with('#') => route.regex_priority = word[1..].parse().unwrap(),
             _ if word.starts_with('@') => route.tie_breaker.created = word[1..].parse().ok(),
-            _ if word.starts_with("sni:") => route.server_names.push(HostName::parse(&word[4..]).unwrap()),
+            _ if word.starts_with("sni:") => append(&mut route.server_names, HostName::parse(&word[4..]).unwrap()),
             _ if word.starts_with("x-") && word.contains(':') => {
                 let (name, values) = word.split_once(':').unwrap();
                 let name: HeaderName = name.parse().unwrap();
-                route.headers.push(HeaderCondition::parse(name, values.split('|')).unwrap());
+                append(
+                    &mut route.headers,
+                    HeaderCondition::parse(name, values.split('|'), RegexLimit::MEMORY_ONLY).unwrap(),
+                );
             }
             _ if word.bytes().all(|byte| byte.is_ascii_uppercase()) => {
                 route.methods.push(Method::from_bytes(word.as_bytes()).unwrap());
@@ -47,6 +52,10 @@ fn route(name: &str, text: &str) -> ConditionRoute {
         }
     }
     route
+}
+
+fn append<T: Clone>(list: &mut Arc<[T]>, item: T) {
+    *list = list.iter().cloned().chain([item]).collect();
 }
 
 /// A request, parsed from `METHOD host path`, followed by headers, `sni:name` and `tls`.
@@ -101,6 +110,7 @@ impl TestRequest {
             authority: self.authority.as_bytes(),
             scheme: self.scheme,
             server_name: self.server_name.as_deref(),
+            regex_steps: RegexSteps::default(),
         }
     }
 }
@@ -311,7 +321,7 @@ fn reference(flavor: RouterFlavor, routes: &[ConditionRoute], request: &TestRequ
                 name_matches && host.port.is_none_or(|port| request.routing_request().port() == port)
             });
             let other_conditions_match = (route.methods.is_empty() || route.methods.contains(&request.method))
-                && route.headers.iter().all(|header| header.matches(&request.headers))
+                && route.headers.iter().all(|header| header.matches(&request.headers, &RegexSteps::default()))
                 && (route.server_names.is_empty()
                     || request.scheme == Scheme::Http
                     || route.server_names.iter().any(|name| Some(name.to_string()) == request.server_name));

@@ -1,0 +1,35 @@
+//! Flags for what objects may expand to.
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+
+use crate::quantity::MemorySize;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits")]
+pub(super) struct BudgetArgs {
+    /// Only warn about objects that exceed a limit of the configuration, and serve them nevertheless; for the time of
+    /// an upgrade, since such objects can exhaust the process
+    #[arg(long, env = "PORTICO_LIMITS_WARN_ONLY", value_parser = BoolishValueParser::new())]
+    limits_warn_only: bool,
+
+    /// What the HTTPRoutes of a namespace may expand to in memory together, and so may its Ingresses; the youngest are
+    /// refused
+    #[arg(long, value_name = "SIZE", env = "PORTICO_NAMESPACE_BUDGET", default_value_t = MemorySize(64 << 20))]
+    namespace_budget: MemorySize,
+}
+
+/// Limits of the configuration, resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BudgetOptions {
+    pub warn_only: bool,
+    /// In bytes.
+    pub namespace_bytes: u64,
+}
+
+impl BudgetArgs {
+    pub(super) fn resolve(self) -> BudgetOptions {
+        let namespace_bytes = u64::try_from(self.namespace_budget.0).unwrap_or(u64::MAX);
+        BudgetOptions { warn_only: self.limits_warn_only, namespace_bytes }
+    }
+}
