@@ -73,6 +73,8 @@ fn check_consumers() -> String {
     };
 
     drop(world.store.apply(Batch { upserts: objects, removes: vec![] }));
+    // The control loop takes them after every change.
+    drop(world.store.take_changed_references());
     let in_store = bytes_per_consumer();
     let changes = world.store.everything();
     world.compile(&changes);

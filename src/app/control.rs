@@ -397,7 +397,8 @@ mod tests {
         let factory = PluginFactory::offline(crate::plugins::REGISTRY);
         let mut ingresses = IngressConfig::default();
         ingresses.settings.default_secret = Some(ObjectKey::new("ns", "default"));
-        let mut control = Control::new(gateways, Arc::default(), factory, ingresses, Budgets::default(), Arc::default());
+        let mut control =
+            Control::new(gateways, Arc::default(), factory, ingresses, Budgets::default(), Arc::default());
         let upserts = (0..100).map(|index| ingress(index, &format!("s{index}"))).collect();
         control.stage(Batch { upserts, removes: vec![] });
         assert_eq!(control.take_reference_changes().added.len(), 101, "one for each Ingress, and the default one");

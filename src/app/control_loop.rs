@@ -131,6 +131,10 @@ impl ControlLoop {
             None => batch,
         };
         self.control.stage(batch);
+        if self.cluster.is_none() {
+            // Nothing is fetched. Without a reader, the changes would add up.
+            drop(self.control.take_reference_changes());
+        }
         self.files.watcher.watch_only(self.files.manifests.folders());
         self.files.rejections.clone_from(&update.diagnostics);
         self.files.update = update;
