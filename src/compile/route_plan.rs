@@ -46,7 +46,7 @@ pub(super) enum PlannedRules {
 }
 
 impl RoutePlan {
-    /// The plan of a route that no parent accepts: it has a verdict, and nothing else.
+    /// The plan of a route that no parent accepts: it has a verdict, and keeps nothing else.
     pub(super) fn unattached(verdict: Verdict) -> Self {
         RoutePlan {
             attachments: Vec::new(),
@@ -117,8 +117,8 @@ pub(super) fn has_served_parent(
     parents.iter().any(|parent| gateways.contains_key(&attachment::parent_key(route, parent)))
 }
 
-/// Attaches the route to its parents, before its rules are translated: the rules of a route that no parent accepts are
-/// not. Adds diagnostics about parents that are not served to the verdict.
+/// Attaches the route to its parents, before its rules are translated: those of a route without a parent of this process
+/// are not. Adds diagnostics about parents that are not served to the verdict.
 pub(super) fn resolve_parents<'a>(
     cx: CompileContext<'_>,
     gateways: &PlanMap<GatewayPlan>,
@@ -141,21 +141,24 @@ pub(super) fn resolve_parents<'a>(
 }
 
 impl ServedParents<'_> {
+    /// Whether this process serves none of the parents.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a parent accepts the route.
     pub(super) fn is_attached(&self) -> bool {
         self.0.iter().any(|parent| parent.result.is_ok())
     }
 
-    /// Adds the conditions for each parent to the verdict. `rules`: the results of the translated rules; `None` if no
-    /// parent accepts the route. Returns the attachments.
-    pub(super) fn report(self, rules: Option<&RuleResults<'_>>, verdict: &mut Verdict) -> Vec<Attachment> {
+    /// Adds the conditions for each parent to the verdict, and returns the attachments. A parent that does not accept
+    /// the route has the condition ResolvedRefs as well.
+    pub(super) fn report(self, rules: &RuleResults<'_>, verdict: &mut Verdict) -> Vec<Attachment> {
         let mut attachments = Vec::new();
         for ServedParent { index, reference, controller, result } in self.0 {
-            let conditions = match (result, rules) {
-                (Err(condition), None) => vec![condition],
-                (Err(condition), Some(rules)) => vec![condition, rules.resolved_refs.clone()],
-                (Ok(_), None) => continue,
-                (Ok(mut attachment), Some(rules)) => {
+            let conditions = match result {
+                Err(condition) => vec![condition, rules.resolved_refs.clone()],
+                Ok(mut attachment) => {
                     // A route of which no rule is served does not count as attached. It still stays in the routers and
                     // responds with errors, so that a less specific route does not serve requests that this one
                     // protects.

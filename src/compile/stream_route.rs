@@ -67,16 +67,15 @@ impl<'a> From<&'a Object<TlsRoute>> for StreamRouteSource<'a> {
     }
 }
 
-/// Plans a route. Its first rule is served: version v1 of the API allows only one. It is translated only if a parent
-/// accepts the route.
+/// Plans a route. Its first rule is served: version v1 of the API allows only one. It is translated only if this
+/// process serves a parent.
 pub(super) fn plan(cx: CompileContext<'_>, gateways: &PlanMap<GatewayPlan>, route: StreamRouteSource<'_>) -> RoutePlan {
     let StreamRouteSource { kind, meta, parents, default_gateways, hosts, rules } = route;
     let mut verdict = Verdict { generation: meta.generation, ..Verdict::default() };
     let origin = RouteOrigin { kind, key: &meta.key, hosts: &hosts };
     let served_parents = route_plan::resolve_parents(cx, gateways, &origin, parents, &mut verdict);
     verdict.diagnostics.extend(route_plan::parent_notes(parents, default_gateways));
-    if !served_parents.is_attached() {
-        served_parents.report(None, &mut verdict);
+    if served_parents.is_empty() {
         return RoutePlan::unattached(verdict);
     }
     let mut backends = ResolvedBackends::default();
@@ -98,7 +97,11 @@ pub(super) fn plan(cx: CompileContext<'_>, gateways: &PlanMap<GatewayPlan>, rout
     }));
 
     let results = RuleResults { resolved_refs: &resolved_refs, dropped: &dropped, any_served: is_served };
-    let attachments = served_parents.report(Some(&results), &mut verdict);
+    let is_attached = served_parents.is_attached();
+    let attachments = served_parents.report(&results, &mut verdict);
+    if !is_attached {
+        return RoutePlan::unattached(verdict);
+    }
 
     let action = match Split::new(backends) {
         _ if !is_served => StreamAction::Reset(RouteFailure::Unsupported),

@@ -1,4 +1,4 @@
-//! Routes that no Gateway of this process accepts: their rules are not translated.
+//! Routes of other controllers, whose rules are not translated, and routes that no listener accepts.
 
 use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool};
@@ -27,7 +27,7 @@ fn rules_of_routes_of_other_controllers_are_not_translated() {
 }
 
 #[test]
-fn rules_of_a_rejected_route_are_translated_when_a_listener_accepts_it() {
+fn upstreams_of_a_rejected_route_are_built_when_a_listener_accepts_it() {
     let mut harness = harness();
     harness.apply(Batch { upserts: vec![route(Kind::HttpRoute, "closed")], removes: vec![] });
     let rejected = verdict(&harness, Kind::HttpRoute);
@@ -39,7 +39,7 @@ fn rules_of_a_rejected_route_are_translated_when_a_listener_accepts_it() {
             .map(|condition| condition.code.condition())
             .collect()
     };
-    assert_eq!(conditions(&rejected), ["Accepted"]);
+    assert_eq!(conditions(&rejected), ["Accepted", "ResolvedRefs"]);
     assert!(!has_upstream(&harness));
     harness.apply(Batch { upserts: vec![gateway("closed", "portico", "Same")], removes: vec![] });
     let accepted = verdict(&harness, Kind::HttpRoute);

@@ -28,7 +28,7 @@ use crate::snapshot::host::HostPattern;
 use rules::TranslatedRules;
 
 /// Plans an HTTPRoute. `over_namespace`: the diagnostic if its namespace exceeds its budget because of it. Its rules
-/// are translated only if a parent accepts it.
+/// are translated only if this process serves a parent.
 pub(super) fn plan(
     cx: CompileContext<'_>,
     gateways: &PlanMap<GatewayPlan>,
@@ -56,8 +56,7 @@ pub(super) fn plan(
     let origin = RouteOrigin { kind: Kind::HttpRoute, key: &route.meta.key, hosts: &hosts };
     let served_parents = route_plan::resolve_parents(cx, gateways, &origin, parents, &mut verdict);
     verdict.diagnostics.extend(route_plan::parent_notes(parents, route.spec.use_default_gateways.as_deref()));
-    if !served_parents.is_attached() {
-        served_parents.report(None, &mut verdict);
+    if served_parents.is_empty() {
         return RoutePlan::unattached(verdict);
     }
     let secure_ports = http_route_annotations::secure_ports(gateways, route, &hosts);
@@ -78,8 +77,12 @@ pub(super) fn plan(
     };
     let TranslatedRules { matches, upstreams, unreachable_services, resolved_refs, dropped, any_served, notes } = rules;
     let results = RuleResults { resolved_refs: &resolved_refs, dropped: &dropped, any_served };
-    let attachments = served_parents.report(Some(&results), &mut verdict);
+    let is_attached = served_parents.is_attached();
+    let attachments = served_parents.report(&results, &mut verdict);
     verdict.diagnostics.extend(notes.into_vec());
+    if !is_attached {
+        return RoutePlan::unattached(verdict);
+    }
     let rules = PlannedRules::Http { hosts, matches };
     let expansion = budgets::expansion(&regexes, host_matches);
     RoutePlan { attachments, rules, upstreams, unreachable_services, expansion, verdict }

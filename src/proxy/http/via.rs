@@ -1,12 +1,18 @@
 //! The `Via` field, which names the proxies on the way of a message, and the extension of list fields.
 
-use http::header::VIA;
+use http::header::{Entry, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Appends Portico to `Via` (RFC 9110, section 7.6.3).
 pub(in crate::proxy) fn append_via(headers: &mut HeaderMap, via: &HeaderValue) {
-    let via = extended_list(headers, &VIA, via).unwrap_or_else(|| via.clone());
-    headers.insert(VIA, via);
+    // Mostly there is none, which one lookup finds.
+    if let Entry::Vacant(entry) = headers.entry(VIA) {
+        entry.insert(via.clone());
+    } else if let Some(list) = extended_list(headers, &VIA, via) {
+        headers.insert(VIA, list);
+    } else {
+        headers.insert(VIA, via.clone());
+    }
 }
 
 /// All values of a list header joined into one, with `item` at the end. None if the header is absent or empty.
