@@ -117,8 +117,8 @@ pub(super) fn has_served_parent(
     parents.iter().any(|parent| gateways.contains_key(&attachment::parent_key(route, parent)))
 }
 
-/// Attaches the route to its parents, before its rules are translated: those of a route without a parent of this process
-/// are not. Adds diagnostics about parents that are not served to the verdict.
+/// Attaches the route to its parents, before its rules are translated: those of a route without a served parent are
+/// not. Adds diagnostics about parents that are not served to the verdict.
 pub(super) fn resolve_parents<'a>(
     cx: CompileContext<'_>,
     gateways: &PlanMap<GatewayPlan>,
