@@ -36,7 +36,7 @@ impl FromStr for MemorySize {
 
 impl fmt::Display for MemorySize {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        HeaderSize(self.0).fmt(formatter)
+        write_size(self.0, formatter)
     }
 }
 
@@ -86,11 +86,16 @@ impl fmt::Display for NonZeroTimeout {
 
 impl fmt::Display for HeaderSize {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            bytes if bytes > 0 && bytes.is_multiple_of(1 << 20) => write!(formatter, "{}MiB", bytes >> 20),
-            bytes if bytes > 0 && bytes.is_multiple_of(1 << 10) => write!(formatter, "{}KiB", bytes >> 10),
-            bytes => write!(formatter, "{bytes}"),
-        }
+        write_size(self.0, formatter)
+    }
+}
+
+/// Writes a size in the largest unit in which it is a whole number.
+fn write_size(bytes: usize, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match bytes {
+        bytes if bytes > 0 && bytes.is_multiple_of(1 << 20) => write!(formatter, "{}MiB", bytes >> 20),
+        bytes if bytes > 0 && bytes.is_multiple_of(1 << 10) => write!(formatter, "{}KiB", bytes >> 10),
+        bytes => write!(formatter, "{bytes}"),
     }
 }
 

@@ -326,7 +326,7 @@ async fn secrets_that_cannot_be_fetched_delay_readiness_and_statuses() {
 }
 
 /// The Gateway of `create_objects` with a second listener, whose certificate is in the Secret `tls`.
-fn https_gateway(site: &Site) -> Value {
+pub(crate) fn https_gateway(site: &Site) -> Value {
     let tls = json!({"certificateRefs": [{"name": "tls"}]});
     json!({
         "metadata": {"namespace": "default", "name": "good", "generation": 1},

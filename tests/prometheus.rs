@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::cluster::https_gateway;
 use crate::fake_api_server::FakeApiServer;
 use crate::harness::client::{get, try_get};
 use crate::harness::eventually;
@@ -162,18 +163,7 @@ fn create_objects(site: &Site, api: &FakeApiServer) {
         "gatewayclasses",
         json!({"metadata": {"name": "portico"}, "spec": {"controllerName": "portico.dev/gateway-controller"}}),
     );
-    let tls = json!({"certificateRefs": [{"name": "tls"}]});
-    api.put(
-        "gateways",
-        json!({
-            "metadata": {"namespace": "default", "name": "good", "generation": 1},
-            "spec": {"gatewayClassName": "portico", "listeners": [
-                {"name": "http", "protocol": "HTTP", "port": site.port("port")},
-                {"name": "https", "protocol": "HTTPS", "port": site.port("other"), "tls": tls},
-            ]},
-            "status": {"addresses": [{"type": "IPAddress", "value": site.address().to_string()}]},
-        }),
-    );
+    api.put("gateways", https_gateway(site));
     let data = json!({"tls.crt": site.filled("@certificate@"), "tls.key": site.filled("@key@")});
     api.put(
         "secrets",

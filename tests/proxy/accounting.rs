@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::rule::{Action, RouteFailure};
@@ -9,7 +10,22 @@ use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 
-use crate::harness::{Endpoint, Options, Route, TestServer, forward, route, upstream};
+use crate::harness::{Endpoint, Options, Route, TestServer, forward, route, upstream, with_timeout};
+
+/// Waits until the metrics of the proxy satisfy a condition; `what` describes it. Nothing announces a change of a
+/// metric, so they are read repeatedly, as a scraper does.
+pub(crate) async fn wait_for_metrics(
+    server: &TestServer,
+    what: &str,
+    condition: impl Fn(&BTreeMap<String, f64>) -> bool,
+) {
+    with_timeout(what, async {
+        while !condition(&scrape(server)) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
 
 /// The values of the proxy's metrics by name and labels.
 pub(crate) fn scrape(server: &TestServer) -> BTreeMap<String, f64> {

@@ -8,7 +8,7 @@ use portico::snapshot::path_edit::PathEdit;
 use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, HeaderEdits, Mirror, Rewrite, Split};
 use portico::upstream::Upstream;
 
-use crate::accounting::scrape;
+use crate::accounting::{scrape, wait_for_metrics};
 use crate::harness::{
     Endpoint, Options, Route, TestServer, forward, header, reserve_address, route, upstream, with_timeout,
 };
@@ -39,12 +39,8 @@ async fn silent_endpoint() -> Endpoint {
 /// Waits until the given number of copies has this outcome.
 async fn wait_for_count(server: &TestServer, outcome: &str, count: f64) {
     let name = format!("portico_mirrored_requests_total{{outcome=\"{outcome}\"}}");
-    with_timeout(&format!("{count} copies with outcome {outcome}"), async {
-        while scrape(server)[&name] != count {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    wait_for_metrics(server, &format!("{count} copies with outcome {outcome}"), |metrics| metrics[&name] == count)
+        .await;
 }
 
 const POST: &str = "POST /api/x?y=1 HTTP/1.1\r\nhost: a.example\r\ncontent-length: 5\r\n\r\nhello";

@@ -1,5 +1,6 @@
 //! TCP listeners: forwarding of connections, failures to connect, limits, draining, and accounting.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::accounting::{access_log_records, scrape};
+use crate::accounting::{access_log_records, scrape, wait_for_metrics};
 use crate::harness::{Client, Endpoint, Options, TestServer, reserve_address, upstream, with_timeout};
 
 /// A snapshot with one TCP listener. Without an action, no route is attached to it.
@@ -92,28 +93,22 @@ async fn name_of_next_endpoint(server: &TestServer) -> Option<String> {
 
 /// Waits until connections with this outcome have been counted.
 pub(crate) async fn wait_for_outcome(server: &TestServer, outcome: &str, count: f64) {
-    with_timeout(&format!("{count} connections with outcome {outcome}"), async {
-        while outcome_count(server, outcome) < count {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
+    let what = format!("{count} connections with outcome {outcome}");
+    wait_for_metrics(server, &what, |metrics| count_in(metrics, outcome) >= count).await;
 }
 
 /// Waits until no connection is open. That is counted last, after the connection is in the access log.
 pub(crate) async fn wait_until_closed(server: &TestServer) {
-    with_timeout("the end of all connections", async {
-        while scrape(server)["portico_streams"] != 0.0 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
+    wait_for_metrics(server, "the end of all connections", |metrics| metrics["portico_streams"] == 0.0).await;
 }
 
 /// The connections with this outcome, over all backends.
 pub(crate) fn outcome_count(server: &TestServer, outcome: &str) -> f64 {
+    count_in(&scrape(server), outcome)
+}
+
+fn count_in(metrics: &BTreeMap<String, f64>, outcome: &str) -> f64 {
     let label = format!("outcome=\"{outcome}\"");
-    let metrics = scrape(server);
     let counts = metrics
         .iter()
         .filter(|(name, _)| name.starts_with("portico_stream_connections_total{") && name.contains(label.as_str()));
