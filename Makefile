@@ -78,7 +78,7 @@ baseline: ## Count instructions and allocations per request and compare with ben
 	@target/debug/portico-load baseline --portico target/image-root-test/usr/bin/portico
 
 .PHONY: bench
-bench: setup ## Compare with nginx, measure floods, instructions, plugins, edits, routes, consumers (20 minutes, idle machine)
+bench: setup ## Compare with nginx, measure floods, instructions, plugins, edits, routes, consumers (25 minutes, idle machine)
 	@bash scripts/bench.sh
 
 # Arguments of `portico-e2e bench` in `make bench-cluster`; for example: make bench-cluster BENCH="propagation

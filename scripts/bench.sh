@@ -2,8 +2,9 @@
 # Benchmarks: Portico compared with nginx, memory during floods, instructions per request, and the cost of plugins,
 # edits, routes and consumers.
 #
-#   scripts/bench.sh [all|compare|floods|instructions|plugins|limits|control|consumers]
+#   scripts/bench.sh [all|compare|floods|instructions|plugins|limits|control|consumers|routes]
 #   scripts/bench.sh compare|floods|plugins [options of portico-load, such as --rounds 9]
+#   scripts/bench.sh routes [http-routes COUNT LISTENERS | ingresses COUNT]
 #   scripts/bench.sh cluster [arguments of `portico-e2e bench`, such as propagation --one-host]
 #
 # nginx is Debian's package. This script installs it, as root; BENCH_NGINX=off leaves nginx out. Results are comparable
@@ -20,8 +21,8 @@ main() {
     local what=${1:-all}
     [ $# -eq 0 ] || shift
     case "$what" in
-        all | compare | floods | instructions | plugins | limits | control | consumers | cluster) ;;
-        *) echo "usage: scripts/bench.sh [all|compare|floods|instructions|plugins|limits|control|consumers|cluster]" >&2 && exit 2 ;;
+        all | compare | floods | instructions | plugins | limits | control | consumers | routes | cluster) ;;
+        *) echo "usage: scripts/bench.sh [all|compare|floods|instructions|plugins|limits|control|consumers|routes|cluster]" >&2 && exit 2 ;;
     esac
     need taskset util-linux
     if [ "$(nproc)" -lt 2 ]; then
@@ -43,6 +44,7 @@ main() {
             limits
             control
             consumers
+            routes
             ;;
         *) "$what" "$@" ;;
     esac
@@ -82,6 +84,11 @@ limits() {
 consumers() {
     printf '\nConsumers with a key each, from objects to the served snapshot\n'
     cargo bench --locked --features alloc-jemalloc --bench consumers
+}
+
+routes() {
+    printf '\nHTTPRoutes and Ingresses with a host each, from objects to the served snapshot\n'
+    cargo bench --locked --features alloc-jemalloc --bench routes -- "$@"
 }
 
 control() {

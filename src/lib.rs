@@ -23,6 +23,7 @@ mod quantity;
 pub mod ready;
 pub mod report;
 pub mod schema;
+mod sharded_map;
 pub mod snapshot;
 pub mod status;
 pub mod store;

@@ -9,6 +9,10 @@
 
 #[path = "memory/object_budgets.rs"]
 mod object_budgets;
+#[path = "../benches/routes/world.rs"]
+mod route_world;
+#[path = "memory/routes.rs"]
+mod routes;
 #[path = "../benches/consumers/world.rs"]
 mod world;
 
@@ -35,6 +39,7 @@ fn memory_stays_within_budget() {
     println!("{}", check_consumers());
     println!("{}", check_plugins_of_consumers());
     println!("{}", object_budgets::check());
+    println!("{}", routes::check());
 }
 
 /// Returns the measured bytes as text.

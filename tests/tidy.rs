@@ -58,11 +58,11 @@ const IMPORTS: &[Row] = &[
     ("report", &["api", "compile::verdict", "diagnostic", "manifests"]),
     // Request side: it never sees an object.
     ("upstream", &[]),
-    ("snapshot", &["plugin_api", "upstream"]),
+    ("snapshot", &["plugin_api", "sharded_map", "upstream"]),
     ("proxy", &["plugin_api", "snapshot", "upstream"]),
     // Plugins import neither each other nor the proxy. The policy for loopback addresses also applies to servers that
     // plugins connect to.
-    ("plugin_api", &["diagnostic", "upstream::LoopbackPolicy", "upstream::BlockedAddress"]),
+    ("plugin_api", &["diagnostic", "sharded_map", "upstream::LoopbackPolicy", "upstream::BlockedAddress"]),
     ("plugins", &["diagnostic", "plugin_api"]),
     // Edges of the process.
     // Values of a flag are the fields of the access log, and defaults of flags are limits of the proxy.
@@ -86,6 +86,7 @@ const IMPORTS: &[Row] = &[
     ("quantity", &[]),
     ("metrics", &["version"]),
     ("process_log", &[]),
+    ("sharded_map", &[]),
     ("ready", &[]),
     ("drain", &[]),
     ("version", &[]),

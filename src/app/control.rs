@@ -19,7 +19,7 @@ use crate::plugin_api::PluginFactory;
 use crate::snapshot::{BindAddress, Snapshot};
 use crate::status::{self, BindOutcome};
 use crate::store::{Batch, Changes, Store};
-use crate::upstream::{EndpointAddress, UpstreamRegistry};
+use crate::upstream::{EndpointAddress, UpstreamKey, UpstreamRegistry};
 
 /// Store, compiler and their inputs. Owned by one task; other tasks query that task.
 #[derive(Debug)]
@@ -162,9 +162,10 @@ impl Control {
             self.snapshots.store(compiled.snapshot);
         }
         // Unused upstreams are dropped after that, because requests use them until then.
-        if let Some(used) = &compiled.used_upstreams {
-            self.upstreams.retain(used);
-            self.endpoint_names.retain(used);
+        if let Some(unused) = &compiled.unused_upstreams {
+            let is_used = |upstream: &UpstreamKey| self.compiler.uses_upstream(upstream);
+            self.upstreams.drop_unused(unused, self.compiler.used_upstream_count(), is_used);
+            self.endpoint_names.remove(unused);
         }
         for id in compiled.verdicts_changed {
             self.update_verdict(id);

@@ -39,10 +39,10 @@ impl EndpointNames {
     }
 
     /// Drops the names of unused upstreams.
-    pub(super) fn retain(&mut self, used: &BTreeSet<UpstreamKey>) {
-        let before = self.by_upstream.len();
-        self.by_upstream.retain(|key, _| used.contains(key));
-        self.have_names_changed |= self.by_upstream.len() < before;
+    pub(super) fn remove(&mut self, unused: &[UpstreamKey]) {
+        for key in unused {
+            self.have_names_changed |= self.by_upstream.remove(key).is_some();
+        }
     }
 
     pub(super) fn take_changes(&mut self) -> EndpointNameChanges {
@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(set(&mut names, "a", &["x.example"]), (all(&["x.example"]), 1));
         assert_eq!(set(&mut names, "b", &["x.example", "y.example"]), (all(&["x.example", "y.example"]), 1));
         assert_eq!(set(&mut names, "b", &["x.example", "y.example"]), (None, 1), "its addresses are set again");
-        names.retain(&BTreeSet::from([key("a")]));
+        names.remove(&[key("b"), key("unknown")]);
         assert_eq!(names.take_changes().names.map(|names| names.len()), Some(1));
         assert_eq!(set(&mut names, "a", &[]), (all(&[]), 0));
     }

@@ -96,8 +96,9 @@ pub struct Compiled {
     pub snapshot: Arc<Snapshot>,
     /// Endpoints to set before the snapshot is swapped, so that new upstreams never serve without endpoints.
     pub endpoints: BTreeMap<UpstreamKey, Endpoints>,
-    /// All upstreams of the snapshot; others may be removed after the swap. `None` if the set did not change.
-    pub used_upstreams: Option<BTreeSet<UpstreamKey>>,
+    /// The upstreams that the snapshot no longer uses; they may be removed after the swap. `None` if the set of used
+    /// upstreams did not change.
+    pub unused_upstreams: Option<Vec<UpstreamKey>>,
     /// Objects whose verdict was added, changed or removed.
     pub verdicts_changed: BTreeSet<ObjectId>,
     /// Number of host routers that were rebuilt.
@@ -160,6 +161,16 @@ impl Compiler {
         Some(backend::endpoints::addresses_of(store, &key, &self.forbidden).unwrap_or_default())
     }
 
+    /// Whether a route or an Ingress uses the upstream.
+    pub fn uses_upstream(&self, upstream: &UpstreamKey) -> bool {
+        self.upstream_usage.is_used(upstream)
+    }
+
+    /// The number of upstreams that routes and Ingresses use.
+    pub fn used_upstream_count(&self) -> usize {
+        self.upstream_usage.count()
+    }
+
     /// Compiles what `changes` can affect; a new compiler needs [`Store::everything`]. If
     /// `cx.inputs.addresses` changed, `changes` must contain the Gateways with other addresses.
     ///
@@ -178,7 +189,7 @@ impl Compiler {
         let routes_to_plan = self.plan_gateways(cx, &touched, &mut run);
         self.plan_routes(cx, &touched, routes_to_plan, &mut run);
         let ingresses = self.ingresses.update(cx, &self.plugins, &mut self.secrets, &touched);
-        for (before, after) in &ingresses.upstreams {
+        for [before, after] in ingresses.upstreams() {
             self.upstream_usage.replace(before, after, &mut run.upstreams_changed);
         }
 
@@ -205,7 +216,9 @@ impl Compiler {
         Compiled {
             snapshot: self.routers.snapshot(),
             endpoints: self.endpoints(cx.store, &touched, &run.upstreams_changed),
-            used_upstreams: (!run.upstreams_changed.is_empty()).then(|| self.upstream_usage.all()),
+            unused_upstreams: (!run.upstreams_changed.is_empty()).then(|| {
+                run.upstreams_changed.iter().filter(|key| !self.upstream_usage.is_used(key)).cloned().collect()
+            }),
             verdicts_changed: run.verdicts_changed,
             routers_built,
             objects_planned: run.objects_planned,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::affected::keys_of_kind;
 use super::gateway::{GatewayPlan, RouteDifference};
 use super::route_plan::{RouteKind, RoutePlan};
+use super::verdict::Verdict;
 use super::{CompileContext, CompileRun, Compiler, gateway, http_route, stream_route};
 use crate::api::gateway::ParentReference;
 use crate::api::{Kind, ObjectId, ObjectKey};
@@ -82,14 +83,13 @@ impl Compiler {
                 // At once, and not after all routes were planned: their plans together could exceed the memory.
                 let budgets = cx.inputs.budgets;
                 let created = cx.store.meta(&id).and_then(|meta| meta.created);
-                let expansion = plan.as_ref().map(|plan| plan.expansion).filter(|bytes| *bytes > 0);
+                let expansion = plan.as_ref().map(|(plan, _)| plan.expansion).filter(|bytes| *bytes > 0);
                 routes.extend(self.route_budgets.set(budgets, &id, created, expansion));
                 if let Some(problem) = self.route_budgets.problem(budgets, &id) {
                     plan = self.plan_route(cx, &id, Some(problem));
                 }
             }
-            let plan = plan.map(Arc::new);
-            let verdict = plan.as_ref().map(|plan| plan.verdict.clone());
+            let (plan, verdict) = plan.map(|(plan, verdict)| (Arc::new(plan), verdict)).unzip();
             self.set_verdict(id.clone(), verdict, run);
             if id.kind == Kind::HttpRoute {
                 let is_attached = plan.as_ref().is_some_and(|plan| !plan.attachments.is_empty());
@@ -102,22 +102,21 @@ impl Compiler {
             };
             let plans = [&before, &plan].into_iter().flatten();
             run.services_to_update.extend(plans.flat_map(|plan| plan.unreachable_services.iter().cloned()));
-            let no_upstreams = BTreeSet::new();
             let [upstreams_before, upstreams_after] = [&before, &plan]
-                .map(|plan| plan.as_ref().map_or(&no_upstreams, |plan: &Arc<RoutePlan>| &plan.upstreams));
+                .map(|plan| plan.as_ref().map(|plan: &Arc<RoutePlan>| &*plan.upstreams).unwrap_or_default());
             self.upstream_usage.replace(upstreams_before, upstreams_after, &mut run.upstreams_changed);
             run.gateways_to_update.extend(self.routers.route_changed(&id, before.as_deref(), plan.as_deref()));
         }
     }
 
-    /// The plan of a route. `None` if the route does not exist. `over_namespace`: the diagnostic if its namespace
-    /// exceeds its budget because of it.
+    /// The plan of a route, and the verdict on it. `None` if the route does not exist. `over_namespace`: the diagnostic if
+    /// its namespace exceeds its budget because of it.
     fn plan_route(
         &self,
         cx: CompileContext<'_>,
         id: &ObjectId,
         over_namespace: Option<Diagnostic>,
-    ) -> Option<RoutePlan> {
+    ) -> Option<(RoutePlan, Verdict)> {
         match RouteKind::of(id.kind)? {
             RouteKind::Http => {
                 let route = cx.store.http_routes.get(&id.key)?;

@@ -11,21 +11,21 @@ use crate::api::gateway::ParentReference;
 use crate::api::{Kind, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
-use crate::snapshot::router::RouteMatch;
+use crate::snapshot::router::RouteMatches;
 use crate::snapshot::stream::StreamRoute;
 use crate::upstream::UpstreamKey;
 
-/// The compiled state of a route: its parts of the snapshot and its verdict.
+/// The compiled state of a route: its parts of the snapshot.
 #[derive(Debug)]
 pub(super) struct RoutePlan {
-    pub attachments: Vec<Attachment>,
+    pub attachments: Box<[Attachment]>,
     pub rules: PlannedRules,
-    pub upstreams: BTreeSet<UpstreamKey>,
+    /// Each once, sorted.
+    pub upstreams: Box<[UpstreamKey]>,
     /// Services to which the route refers but cannot connect, because their TLS settings are invalid.
     pub unreachable_services: BTreeSet<ObjectKey>,
     /// The bytes that the route expands to, about.
     pub expansion: u64,
-    pub verdict: Verdict,
 }
 
 /// What a route adds to its listeners.
@@ -33,13 +33,13 @@ pub(super) struct RoutePlan {
 pub(super) enum PlannedRules {
     Http {
         /// Its hostnames and those of its annotations; `Any` if it has none.
-        hosts: Vec<HostPattern>,
-        matches: Vec<RouteMatch>,
+        hosts: Box<[HostPattern]>,
+        matches: RouteMatches,
     },
     /// A listener uses the oldest of its stream routes with a host. `created` is in seconds since 1970.
     Stream {
         /// As for HTTP; `Any` for TCP.
-        hosts: Vec<HostPattern>,
+        hosts: Box<[HostPattern]>,
         created: Option<i64>,
         route: Arc<StreamRoute>,
     },
@@ -47,22 +47,21 @@ pub(super) enum PlannedRules {
 
 impl RoutePlan {
     /// The plan of a route that no parent accepts: it has a verdict, and keeps nothing else.
-    pub(super) fn unattached(verdict: Verdict) -> Self {
+    pub(super) fn unattached() -> Self {
         RoutePlan {
-            attachments: Vec::new(),
-            rules: PlannedRules::Http { hosts: Vec::new(), matches: Vec::new() },
-            upstreams: BTreeSet::new(),
+            attachments: Box::default(),
+            rules: PlannedRules::Http { hosts: Box::default(), matches: RouteMatches::default() },
+            upstreams: Box::default(),
             unreachable_services: BTreeSet::new(),
             expansion: 0,
-            verdict,
         }
     }
 
     /// The matches of an HTTP route.
-    pub(super) fn matches(&self) -> &[RouteMatch] {
+    pub(super) fn matches(&self) -> Option<&RouteMatches> {
         match &self.rules {
-            PlannedRules::Http { matches, .. } => matches,
-            PlannedRules::Stream { .. } => &[],
+            PlannedRules::Http { matches, .. } => Some(matches),
+            PlannedRules::Stream { .. } => None,
         }
     }
 }
@@ -153,7 +152,7 @@ impl ServedParents<'_> {
 
     /// Adds the conditions for each parent to the verdict, and returns the attachments. A parent that does not accept
     /// the route has the condition ResolvedRefs as well.
-    pub(super) fn report(self, rules: &RuleResults<'_>, verdict: &mut Verdict) -> Vec<Attachment> {
+    pub(super) fn report(self, rules: &RuleResults<'_>, verdict: &mut Verdict) -> Box<[Attachment]> {
         let mut attachments = Vec::new();
         for ServedParent { index, reference, controller, result } in self.0 {
             let conditions = match result {
@@ -169,7 +168,7 @@ impl ServedParents<'_> {
             };
             verdict.parents.push(ParentVerdict { controller, index, parent: reference.clone(), conditions });
         }
-        attachments
+        attachments.into_boxed_slice()
     }
 }
 

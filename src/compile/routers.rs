@@ -1,12 +1,15 @@
-//! Maintains the routers of Gateway listeners, and the snapshot. Rebuilds only HTTP routers whose routes changed, and
-//! the rules for connections with their Gateway.
+//! Maintains the routers of Gateway listeners, and the snapshot. Rebuilds only the HTTP routers of hosts whose routes
+//! changed, and the rules for connections with their Gateway. Maps of hosts and of listeners are copy-on-write, so that an
+//! edit does not cost what all other hosts and listeners would.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::gateway::GatewayPlan;
 use super::hostname::intersects;
-use super::listener::ListenerId;
+use super::listener::{ListenerId, ListenerPlan};
 use super::listener_protocol::ListenerProtocol;
 use super::route_plan::{PlannedRules, RoutePlan};
 use super::{PlanMap, RoutePlans};
@@ -14,7 +17,7 @@ use crate::api::{ObjectId, ObjectKey};
 use crate::plugin_api::ConsumerDirectory;
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::port_tls::{PortTls, TlsListener, TlsPassthrough};
-use crate::snapshot::router::HostRouter;
+use crate::snapshot::router::{HostRouter, RouteMatches};
 use crate::snapshot::stream::{StreamRoute, StreamRule};
 use crate::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot, TransportProtocol};
 
@@ -26,6 +29,8 @@ pub(super) struct Routers {
     sockets: BTreeMap<ObjectKey, BTreeSet<BindAddress>>,
     /// Gateways whose binds must be rebuilt.
     dirty: BTreeSet<ObjectKey>,
+    /// Listeners whose routes changed. If nothing else of their Gateways changed, only these listeners are replaced.
+    dirty_listeners: BTreeSet<ListenerId>,
     /// Binds of Gateways.
     gateway_binds: BTreeMap<BindAddress, Arc<Bind>>,
     /// Binds of Ingresses. A socket that is also a Gateway's serves the Gateway.
@@ -49,18 +54,16 @@ struct AttachedRoutes {
     gateway: ObjectKey,
     /// The routes that the listener's status counts as attached.
     counted: BTreeSet<ObjectId>,
-    hosts: BTreeMap<HostPattern, HostRoutes>,
+    /// The routes with each host pattern, sorted. Most hosts have one route.
+    hosts: BTreeMap<HostPattern, SmallVec<[ObjectId; 1]>>,
     /// Host patterns whose router must be rebuilt.
     dirty: BTreeSet<HostPattern>,
+    /// The routers of the host patterns that intersect `hostname`. The snapshot has a copy, which shares most of it.
+    routers: HostMap<Arc<HostRouter>>,
+    /// The hostname of the listener at the last build.
+    hostname: HostPattern,
     /// The routes for connections.
     streams: BTreeSet<ObjectId>,
-}
-
-/// The routes with one host pattern.
-#[derive(Debug, Default)]
-struct HostRoutes {
-    routes: BTreeSet<ObjectId>,
-    router: Option<Arc<HostRouter>>,
 }
 
 impl Routers {
@@ -105,10 +108,13 @@ impl Routers {
             let Some(plan) = plan else { continue };
             for attachment in &plan.attachments {
                 gateways.insert(attachment.gateway.clone());
-                self.dirty.insert(attachment.gateway.clone());
                 for listener in &attachment.listeners {
                     // A removed listener was removed with its routes.
                     let Some(attached) = self.listeners.get_mut(listener) else { continue };
+                    match plan.rules {
+                        PlannedRules::Http { .. } => drop(self.dirty_listeners.insert(listener.clone())),
+                        PlannedRules::Stream { .. } => drop(self.dirty.insert(attachment.gateway.clone())),
+                    }
                     if is_after {
                         attached.add(id, plan, attachment.is_counted);
                     } else {
@@ -122,12 +128,21 @@ impl Routers {
 
     /// Rebuilds outdated routers, binds and the snapshot; returns the number of routers built.
     pub(super) fn build(&mut self, gateways: &PlanMap<GatewayPlan>, routes: &RoutePlans) -> usize {
-        if self.dirty.is_empty() {
+        if self.dirty.is_empty() && self.dirty_listeners.is_empty() {
             return 0;
         }
         let mut built = 0;
         let mut binds = std::mem::take(&mut self.gateway_binds);
         let dirty = std::mem::take(&mut self.dirty);
+        for id in std::mem::take(&mut self.dirty_listeners) {
+            let Some(attached) = self.listeners.get_mut(&id).filter(|attached| !dirty.contains(&attached.gateway))
+            else {
+                continue;
+            };
+            if let Some(plan) = gateways.get(&attached.gateway) {
+                built += attached.replace_listener(&id, plan, routes, &mut binds);
+            }
+        }
         // Remove all old binds first: a port may move from one Gateway to another.
         for address in dirty.iter().filter_map(|key| self.sockets.remove(key)).flatten() {
             binds.remove(&address);
@@ -178,15 +193,8 @@ impl Routers {
                 }
                 _ => {}
             }
-            let (hosts, routers_built) = attached.build(&listener.hostname, routes);
+            let (http_listener, routers_built) = attached.build(listener, gateway.clone(), routes);
             built += routers_built;
-            let http_listener = HttpListener {
-                gateway: gateway.clone(),
-                name: listener.id.name.clone(),
-                port: listener.port,
-                routes: Routes::ByHost(HostMap::new(hosts)),
-                product_headers: None,
-            };
             port.listeners.push((listener.hostname.clone(), Arc::new(http_listener)));
             if listener.secure {
                 port.tls.push((listener.hostname.clone(), TlsListener::Terminate(certificates.clone())));
@@ -239,6 +247,8 @@ impl AttachedRoutes {
             counted: BTreeSet::new(),
             hosts: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            routers: HostMap::default(),
+            hostname: HostPattern::Any,
             streams: BTreeSet::new(),
         }
     }
@@ -250,7 +260,10 @@ impl AttachedRoutes {
         match &plan.rules {
             PlannedRules::Http { hosts, .. } => {
                 for host in hosts {
-                    self.hosts.entry(host.clone()).or_default().routes.insert(id.clone());
+                    let routes = self.hosts.entry(host.clone()).or_default();
+                    if let Err(position) = routes.binary_search(id) {
+                        routes.insert(position, id.clone());
+                    }
                     self.dirty.insert(host.clone());
                 }
             }
@@ -263,8 +276,8 @@ impl AttachedRoutes {
         match &plan.rules {
             PlannedRules::Http { hosts, .. } => {
                 for host in hosts {
-                    if let Some(host_routes) = self.hosts.get_mut(host) {
-                        host_routes.routes.remove(id);
+                    if let Some(routes) = self.hosts.get_mut(host) {
+                        routes.retain(|route| *route != *id);
                     }
                     self.dirty.insert(host.clone());
                 }
@@ -291,32 +304,78 @@ impl AttachedRoutes {
         oldest
     }
 
-    /// The routers of the hosts that intersect a listener's hostname, and the number of routers built.
-    fn build(&mut self, hostname: &HostPattern, routes: &RoutePlans) -> (Vec<(HostPattern, Arc<HostRouter>)>, usize) {
-        for host in std::mem::take(&mut self.dirty) {
-            match self.hosts.get_mut(&host) {
-                Some(host_routes) if host_routes.routes.is_empty() => drop(self.hosts.remove(&host)),
-                Some(host_routes) => host_routes.router = None,
-                None => {}
+    /// Builds a listener again whose plan did not change, in the binds of its Gateway. Returns the number of routers
+    /// built.
+    fn replace_listener(
+        &mut self,
+        id: &ListenerId,
+        plan: &GatewayPlan,
+        routes: &RoutePlans,
+        binds: &mut BTreeMap<BindAddress, Arc<Bind>>,
+    ) -> usize {
+        let listener = plan.listeners.iter().find(|listener| listener.id == *id && listener.opens_port());
+        let Some((listener, port)) = listener.and_then(|listener| Some((listener, listener.bound_port?))) else {
+            return 0;
+        };
+        let (http_listener, built) = self.build(listener, plan.key.to_string().into(), routes);
+        let http_listener = Arc::new(http_listener);
+        // All addresses of a Gateway share a bind.
+        let mut replaced: Option<Arc<Bind>> = None;
+        for address in &plan.bind_addresses {
+            let address = BindAddress::new(listener.transport(), *address, port);
+            if let Some(bind) = binds.get_mut(&address) {
+                let replace = || bind.with_listener(&listener.hostname, &http_listener).map(Arc::new);
+                if let Some(replacement) = replaced.clone().or_else(replace) {
+                    *bind = Arc::clone(&replacement);
+                    replaced = Some(replacement);
+                }
+            }
+        }
+        built
+    }
+
+    /// The listener with its routes, and the number of routers built.
+    fn build(&mut self, listener: &ListenerPlan, gateway: Arc<str>, routes: &RoutePlans) -> (HttpListener, usize) {
+        let built = self.build_routers(&listener.hostname, routes);
+        let http_listener = HttpListener {
+            gateway,
+            name: listener.id.name.clone(),
+            port: listener.port,
+            routes: Routes::ByHost(self.routers.clone()),
+            product_headers: None,
+        };
+        (http_listener, built)
+    }
+
+    /// Builds the routers of the hosts that changed and intersect the listener's hostname. Returns their number.
+    fn build_routers(&mut self, hostname: &HostPattern, routes: &RoutePlans) -> usize {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        if self.hostname != *hostname {
+            self.hostname = hostname.clone();
+            let known = std::mem::take(&mut self.routers);
+            for host in self.hosts.keys().filter(|host| intersects(host, hostname)) {
+                match known.get(host) {
+                    Some(router) => self.routers.insert(host.clone(), Arc::clone(router)),
+                    None => drop(dirty.insert(host.clone())),
+                }
             }
         }
         // Hosts with the same routes share one router: a route may have thousands of hosts.
-        let mut built: BTreeMap<BTreeSet<ObjectId>, Arc<HostRouter>> = BTreeMap::new();
-        let mut build_router = |host_routes: &mut HostRoutes| {
-            let router = built.entry(host_routes.routes.clone()).or_insert_with(|| {
-                let plans = host_routes.routes.iter().filter_map(|id| routes.get(id));
-                let candidates = plans.flat_map(|plan| plan.matches().iter().cloned()).collect();
-                Arc::new(HostRouter::build(candidates))
+        let mut built: BTreeMap<SmallVec<[ObjectId; 1]>, Arc<HostRouter>> = BTreeMap::new();
+        for host in dirty {
+            let routes_of_host = self.hosts.get(&host).filter(|routes| !routes.is_empty());
+            let router = routes_of_host.filter(|_| intersects(&host, hostname)).map(|ids| {
+                let router = built.entry(ids.clone()).or_insert_with(|| {
+                    let plans = ids.iter().filter_map(|id| routes.get(id));
+                    Arc::new(HostRouter::of(RouteMatches::join(plans.filter_map(|plan| plan.matches()))))
+                });
+                Arc::clone(router)
             });
-            Arc::clone(router)
-        };
-        let hosts = self.hosts.iter_mut().filter(|(host, _)| intersects(host, hostname));
-        let routers = hosts.map(|(host, host_routes)| {
-            let router = host_routes.router.take().unwrap_or_else(|| build_router(host_routes));
-            host_routes.router = Some(router.clone());
-            (host.clone(), router)
-        });
-        let routers = routers.collect();
-        (routers, built.len())
+            if routes_of_host.is_none() {
+                self.hosts.remove(&host);
+            }
+            self.routers.set(host, router);
+        }
+        built.len()
     }
 }

@@ -67,16 +67,20 @@ impl<'a> From<&'a Object<TlsRoute>> for StreamRouteSource<'a> {
     }
 }
 
-/// Plans a route. Its first rule is served: version v1 of the API allows only one. It is translated only if this
+/// Plans a route, and judges it. Its first rule is served: version v1 of the API allows only one. It is translated only if this
 /// process serves a parent.
-pub(super) fn plan(cx: CompileContext<'_>, gateways: &PlanMap<GatewayPlan>, route: StreamRouteSource<'_>) -> RoutePlan {
+pub(super) fn plan(
+    cx: CompileContext<'_>,
+    gateways: &PlanMap<GatewayPlan>,
+    route: StreamRouteSource<'_>,
+) -> (RoutePlan, Verdict) {
     let StreamRouteSource { kind, meta, parents, default_gateways, hosts, rules } = route;
     let mut verdict = Verdict { generation: meta.generation, ..Verdict::default() };
     let origin = RouteOrigin { kind, key: &meta.key, hosts: &hosts };
     let served_parents = route_plan::resolve_parents(cx, gateways, &origin, parents, &mut verdict);
     verdict.diagnostics.extend(route_plan::parent_notes(parents, default_gateways));
     if served_parents.is_empty() {
-        return RoutePlan::unattached(verdict);
+        return (RoutePlan::unattached(), verdict);
     }
     let mut backends = ResolvedBackends::default();
     let (first_rule, more_rules) = match rules {
@@ -100,7 +104,7 @@ pub(super) fn plan(cx: CompileContext<'_>, gateways: &PlanMap<GatewayPlan>, rout
     let is_attached = served_parents.is_attached();
     let attachments = served_parents.report(&results, &mut verdict);
     if !is_attached {
-        return RoutePlan::unattached(verdict);
+        return (RoutePlan::unattached(), verdict);
     }
 
     let action = match Split::new(backends) {
@@ -110,8 +114,10 @@ pub(super) fn plan(cx: CompileContext<'_>, gateways: &PlanMap<GatewayPlan>, rout
     };
     let rule = first_rule.and_then(|rule| rule.name.as_deref()).unwrap_or("0");
     let id = RuleId { route: format!("{kind}/{}", meta.key).into(), rule: rule.into() };
-    let rules = PlannedRules::Stream { hosts, created: meta.created, route: Arc::new(StreamRoute { id, action }) };
-    RoutePlan { attachments, rules, upstreams, unreachable_services: BTreeSet::new(), expansion: 0, verdict }
+    let route = Arc::new(StreamRoute { id, action });
+    let rules = PlannedRules::Stream { hosts: hosts.into(), created: meta.created, route };
+    let upstreams = upstreams.into_iter().collect();
+    (RoutePlan { attachments, rules, upstreams, unreachable_services: BTreeSet::new(), expansion: 0 }, verdict)
 }
 
 /// The backends of a rule, with what is wrong with them.

@@ -16,8 +16,8 @@ impl UpstreamUsage {
     /// Replaces the upstreams of one route or Ingress. Adds those that become used or unused to `changed`.
     pub(super) fn replace(
         &mut self,
-        before: &BTreeSet<UpstreamKey>,
-        after: &BTreeSet<UpstreamKey>,
+        before: &[UpstreamKey],
+        after: &[UpstreamKey],
         changed: &mut BTreeSet<UpstreamKey>,
     ) {
         // Added first, so that an upstream that stays does not appear to become unused.
@@ -43,8 +43,8 @@ impl UpstreamUsage {
         self.counts.contains_key(upstream)
     }
 
-    pub(super) fn all(&self) -> BTreeSet<UpstreamKey> {
-        self.counts.keys().cloned().collect()
+    pub(super) fn count(&self) -> usize {
+        self.counts.len()
     }
 
     /// The used upstreams of a Service.

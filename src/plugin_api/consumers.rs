@@ -7,7 +7,6 @@
 
 mod entity_id;
 pub mod plugins;
-mod sharded_map;
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -17,10 +16,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderValue;
 
 use super::signature::VerificationKey;
+pub use crate::sharded_map::{MapIndex, ShardedMap};
 use entity_id::header_value;
 pub use entity_id::{EntityId, EntityName};
 use plugins::{ConsumerPlugins, OrderedPlugins, PluginSubject};
-pub use sharded_map::{MapIndex, ShardedMap};
 
 /// A consumer with everything about it that plugins write into requests.
 #[derive(Clone, Debug, PartialEq, Eq)]

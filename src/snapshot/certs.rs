@@ -40,12 +40,12 @@ impl fmt::Debug for Certificate {
 #[derive(Debug, Default)]
 pub struct Certificates {
     all: Box<[Arc<Certificate>]>,
-    /// The certificates by their DNS names.
+    /// The certificates by their DNS names; empty if there is only one certificate, which is always used.
     by_dns_name: HostMap<NamedCertificates>,
 }
 
 /// The certificates with one DNS name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct NamedCertificates {
     /// The key in the map, repeated here because a lookup returns only the value.
     pattern: HostPattern,
@@ -56,7 +56,7 @@ impl Certificates {
     /// `all` is in the order of the listener's references, which decides between equal matches.
     pub fn new(all: Vec<Arc<Certificate>>) -> Self {
         let mut by_dns_name: std::collections::BTreeMap<&HostPattern, Vec<Arc<Certificate>>> = Default::default();
-        for certificate in &all {
+        for certificate in all.iter().filter(|_| all.len() > 1) {
             for name in &certificate.names {
                 by_dns_name.entry(name).or_default().push(Arc::clone(certificate));
             }

@@ -233,10 +233,7 @@ impl HttpBind {
                 certificates.all().iter().map(|certificate| certificate_line(certificate)).collect::<Vec<_>>()
             };
             if !listener.serves_ingresses() {
-                return tls
-                    .certificates()
-                    .find(|(host, _)| *host == hostname)
-                    .map(|(_, certificates)| lines(certificates));
+                return tls.certificates_of(hostname).map(|certificates| lines(certificates));
             }
             // The listener of Ingresses serves all hosts, with certificates for each.
             let lines_by_host = tls.certificates().flat_map(|(host, certificates)| {
@@ -244,7 +241,7 @@ impl HttpBind {
             });
             Some(lines_by_host.collect())
         };
-        let listeners = self.listeners.iter();
+        let listeners = self.listeners.sorted().into_iter();
         listeners.map(|(hostname, listener)| listener.dump(hostname, certificates(hostname, listener))).collect()
     }
 }
@@ -257,10 +254,10 @@ impl PortTls {
             stream: StreamDump::from(&**rule),
         };
         let mut dumped = Vec::new();
-        for (hostname, listener) in self.listeners().iter() {
+        for (hostname, listener) in self.listeners().sorted() {
             let TlsListener::Passthrough(TlsPassthrough { hosts, unrouted }) = listener else { continue };
             dumped.extend(hosts.is_empty().then(|| dump(hostname, None, unrouted)));
-            dumped.extend(hosts.iter().map(|(host, rule)| dump(hostname, Some(host), rule)));
+            dumped.extend(hosts.sorted().into_iter().map(|(host, rule)| dump(hostname, Some(host), rule)));
         }
         dumped
     }
@@ -314,14 +311,16 @@ impl Routes {
 /// The matches of each host.
 pub(super) fn dump_by_host(hosts: &HostMap<Arc<HostRouter>>) -> Vec<HostDump> {
     let matches = |router: &HostRouter| router.matches().iter().map(MatchDump::from).collect();
-    hosts.iter().map(|(host, router)| HostDump { host: host.to_string(), matches: matches(router) }).collect()
+    let hosts = hosts.sorted().into_iter();
+    hosts.map(|(host, router)| HostDump { host: host.to_string(), matches: matches(router) }).collect()
 }
 
 /// The entries are in evaluation order, so a host may occur more than once.
 pub(super) fn dump_by_conditions(router: &ConditionsRouter) -> Vec<HostDump> {
-    let have_same_hosts = |a: &RouteEntry, b: &RouteEntry| a.hosts() == b.hosts();
-    let runs = router.entries().chunk_by(have_same_hosts);
-    runs.map(|run| HostDump { host: hosts_text(&run[0]), matches: run.iter().map(MatchDump::from).collect() }).collect()
+    let entries = router.entries();
+    let runs = entries.chunk_by(|a, b| a.hosts() == b.hosts());
+    let matches = |run: &[&RouteEntry]| run.iter().map(|entry| MatchDump::from(*entry)).collect();
+    runs.map(|run| HostDump { host: hosts_text(run[0]), matches: matches(run) }).collect()
 }
 
 /// The hosts of an entry: `a.example, *.b.example`, or `*` for any host.

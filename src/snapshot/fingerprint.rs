@@ -71,7 +71,7 @@ impl Snapshot {
 
     /// The plugin chains of all rules that have one, in the order of the dump.
     fn chains(&self) -> impl Iterator<Item = &Arc<Chain>> {
-        let listeners = self.http_binds().flat_map(|bind| bind.listeners.iter().map(|(_, listener)| listener));
+        let listeners = self.http_binds().flat_map(|bind| bind.listeners.sorted()).map(|(_, listener)| listener);
         listeners.flat_map(|listener| listener.routes.rules()).filter_map(|rule| rule.plugins.as_ref())
     }
 }

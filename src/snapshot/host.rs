@@ -1,18 +1,18 @@
 //! Host patterns: exact names, wildcards and "any", matched from the most specific to the least.
 
 use std::fmt;
-use std::hash::BuildHasher;
+use std::marker::PhantomData;
+use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-use hashbrown::HashTable;
+use crate::sharded_map::{MapIndex, ShardedMap};
 
 /// A hostname of a listener or route, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostPattern {
     /// `api.example.com`
-    Exact(Box<str>),
+    Exact(Arc<str>),
     /// `*.example.com`, stored as `example.com`; matches one or more labels before it, never the bare domain.
-    Wildcard(Box<str>),
+    Wildcard(Arc<str>),
     Any,
 }
 
@@ -39,43 +39,88 @@ impl fmt::Display for HostPattern {
     }
 }
 
-/// A map from host patterns to values.
-pub struct HostMap<T> {
-    /// Sorted by pattern, which puts `Any` last.
-    entries: Box<[(HostPattern, T)]>,
-    /// Positions in `entries` of all patterns except `Any`; the hash is that of the [`HostKey`].
-    index: HashTable<u32>,
-    /// The length of the longest wildcard suffix; longer suffixes are not looked up.
-    longest_wildcard: usize,
-    hasher: RandomState,
+/// A host that is part of a lookup key.
+pub(super) trait NamedHostKey: Clone {
+    /// The name without its wildcard.
+    fn text(&self) -> &str;
 }
 
-impl<T> HostMap<T> {
+impl NamedHostKey for HostPattern {
+    fn text(&self) -> &str {
+        match self {
+            HostPattern::Exact(text) | HostPattern::Wildcard(text) => text,
+            HostPattern::Any => "",
+        }
+    }
+}
+
+/// Entries of hosts, by the text of the host. All hosts of a map have the same kind of wildcard.
+pub(super) type HostsByText<H, T> = ShardedMap<ByHostText<H, T>>;
+
+/// The index of [`HostsByText`].
+pub(super) struct ByHostText<H, T>(PhantomData<(H, T)>);
+
+impl<H: NamedHostKey, T: Clone> MapIndex for ByHostText<H, T> {
+    type Entry = (H, T);
+
+    fn key((host, _): &(H, T)) -> Option<&[u8]> {
+        Some(host.text().as_bytes())
+    }
+}
+
+/// A copy-on-write map from host patterns to values: a copy with other values for some hosts shares the rest.
+#[derive(Clone)]
+pub struct HostMap<T: Clone> {
+    exact: HostsByText<HostPattern, T>,
+    wildcards: HostsByText<HostPattern, T>,
+    any: Option<T>,
+    /// No wildcard has a longer suffix; longer suffixes are not looked up.
+    longest_wildcard: usize,
+}
+
+impl<T: Clone> HostMap<T> {
     /// Builds the map. If a pattern occurs twice, the later value is kept.
     pub fn new(pairs: impl IntoIterator<Item = (HostPattern, T)>) -> Self {
-        let mut entries: Vec<(HostPattern, T)> = pairs.into_iter().collect();
-        // Sorting is stable and `dedup_by` keeps the first of equal patterns, so the reversal keeps the last one.
-        entries.reverse();
-        entries.sort_by(|a, b| a.0.cmp(&b.0));
-        entries.dedup_by(|later, kept| later.0 == kept.0);
+        let mut map = HostMap::default();
+        pairs.into_iter().for_each(|(pattern, value)| map.insert(pattern, value));
+        map
+    }
 
-        let hasher = RandomState::default();
-        let mut index = HashTable::with_capacity(entries.len());
-        let mut longest_wildcard = 0;
-        for (position, (pattern, _)) in entries.iter().enumerate() {
-            if let HostPattern::Wildcard(suffix) = pattern {
-                longest_wildcard = longest_wildcard.max(suffix.len());
+    /// Sets the value of a pattern.
+    pub fn insert(&mut self, pattern: HostPattern, value: T) {
+        match &pattern {
+            HostPattern::Exact(_) => self.exact.insert((pattern, value)),
+            HostPattern::Wildcard(suffix) => {
+                self.longest_wildcard = self.longest_wildcard.max(suffix.len());
+                self.wildcards.insert((pattern, value));
             }
-            if let Some(key) = HostKey::from_pattern(pattern) {
-                let position = u32::try_from(position).expect("fewer than 2^32 hosts fit in memory");
-                // `Any` is not in the index, so 0 is never used.
-                let hash_of = |position: &u32| {
-                    HostKey::from_pattern(&entries[*position as usize].0).map_or(0, |key| hasher.hash_one(key))
-                };
-                index.insert_unique(hasher.hash_one(key), position, hash_of);
-            }
+            HostPattern::Any => self.any = Some(value),
         }
-        HostMap { entries: entries.into_boxed_slice(), index, longest_wildcard, hasher }
+    }
+
+    pub fn remove(&mut self, pattern: &HostPattern) {
+        match pattern {
+            HostPattern::Exact(host) => self.exact.remove(&**host),
+            HostPattern::Wildcard(suffix) => self.wildcards.remove(&**suffix),
+            HostPattern::Any => self.any = None,
+        }
+    }
+
+    /// Sets or removes the value of a pattern.
+    pub fn set(&mut self, pattern: HostPattern, value: Option<T>) {
+        match value {
+            Some(value) => self.insert(pattern, value),
+            None => self.remove(&pattern),
+        }
+    }
+
+    /// The value of this pattern itself.
+    pub fn get(&self, pattern: &HostPattern) -> Option<&T> {
+        match pattern {
+            HostPattern::Exact(host) => self.lookup_exact(host),
+            HostPattern::Wildcard(suffix) => self.lookup_wildcard(suffix),
+            HostPattern::Any => self.any.as_ref(),
+        }
     }
 
     /// The value of the most specific pattern that matches: exact name, longest wildcard, any.
@@ -96,60 +141,63 @@ impl<T> HostMap<T> {
     /// Ingress of Kubernetes. The host is in lower case and has no port.
     pub fn single_label_candidates<'m>(&'m self, host: &str) -> impl Iterator<Item = &'m T> {
         let host = Some(host).filter(|host| host.len() <= MAX_DNS_NAME_LENGTH);
-        let exact = host.and_then(|host| self.lookup(HostKey::Exact(host)));
+        let exact = host.and_then(|host| self.lookup_exact(host));
         let wildcard = host.and_then(|host| host.split_once('.')).filter(|(label, _)| !label.is_empty());
-        let wildcard = wildcard.and_then(|(_, suffix)| self.lookup(HostKey::Wildcard(suffix)));
-        [exact, wildcard, self.any()].into_iter().flatten()
+        let wildcard = wildcard.and_then(|(_, suffix)| self.lookup_wildcard(suffix));
+        [exact, wildcard, self.any.as_ref()].into_iter().flatten()
+    }
+
+    /// All patterns, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&HostPattern, &T)> {
+        let named = self.exact.iter().chain(self.wildcards.iter()).map(|(pattern, value)| (pattern, value));
+        named.chain(self.any.iter().map(|value| (ANY, value)))
     }
 
     /// All patterns in sorted order: exact names, wildcards, any.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&HostPattern, &T)> {
-        self.entries.iter().map(|(pattern, value)| (pattern, value))
+    pub fn sorted(&self) -> Vec<(&HostPattern, &T)> {
+        let mut entries: Vec<_> = self.iter().collect();
+        entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+        entries
     }
 
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.exact.len() + self.wildcards.len() + usize::from(self.any.is_some())
     }
 
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
-    fn lookup(&self, key: HostKey<'_>) -> Option<&T> {
-        if self.index.is_empty() {
-            return None;
-        }
-        let has_key = |position: &u32| HostKey::from_pattern(&self.entries[*position as usize].0) == Some(key);
-        let position = self.index.find(self.hasher.hash_one(key), has_key)?;
-        Some(&self.entries[*position as usize].1)
+    fn lookup_exact(&self, host: &str) -> Option<&T> {
+        self.exact.get(host).map(|(_, value)| value)
     }
 
-    fn any(&self) -> Option<&T> {
-        self.entries.last().filter(|(pattern, _)| *pattern == HostPattern::Any).map(|(_, value)| value)
+    fn lookup_wildcard(&self, suffix: &str) -> Option<&T> {
+        self.wildcards.get(suffix).map(|(_, value)| value)
     }
 }
 
-impl<T> Default for HostMap<T> {
+impl<T: Clone> Default for HostMap<T> {
     fn default() -> Self {
-        HostMap::new([])
+        HostMap { exact: HostsByText::default(), wildcards: HostsByText::default(), any: None, longest_wildcard: 0 }
     }
 }
 
-impl<T> FromIterator<(HostPattern, T)> for HostMap<T> {
+impl<T: Clone> FromIterator<(HostPattern, T)> for HostMap<T> {
     fn from_iter<I: IntoIterator<Item = (HostPattern, T)>>(pairs: I) -> Self {
         HostMap::new(pairs)
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for HostMap<T> {
+impl<T: Clone + fmt::Debug> fmt::Debug for HostMap<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_map().entries(self.iter()).finish()
+        formatter.debug_map().entries(self.sorted()).finish()
     }
 }
 
 /// The values that match one host, the most specific first.
 #[derive(Debug)]
-pub struct HostCandidates<'m, 'h, T> {
+pub struct HostCandidates<'m, 'h, T: Clone> {
     map: &'m HostMap<T>,
     step: HostLookupStep<'h>,
 }
@@ -164,26 +212,26 @@ enum HostLookupStep<'h> {
     End,
 }
 
-impl<'m, T> Iterator for HostCandidates<'m, '_, T> {
+impl<'m, T: Clone> Iterator for HostCandidates<'m, '_, T> {
     type Item = &'m T;
 
     fn next(&mut self) -> Option<&'m T> {
         loop {
             let found = match self.step {
                 HostLookupStep::Exact(host) => {
-                    self.step = if self.map.longest_wildcard > 0 {
+                    self.step = if !self.map.wildcards.is_empty() {
                         HostLookupStep::Wildcards(host)
                     } else {
                         HostLookupStep::Any
                     };
-                    self.map.lookup(HostKey::Exact(host))
+                    self.map.lookup_exact(host)
                 }
                 HostLookupStep::Wildcards(name) => match name.split_once('.') {
                     // `*.example.com` does not match `.example.com`, whose first label is empty.
                     Some((label, suffix)) => {
                         self.step = HostLookupStep::Wildcards(suffix);
                         let may_match = !label.is_empty() && suffix.len() <= self.map.longest_wildcard;
-                        may_match.then(|| self.map.lookup(HostKey::Wildcard(suffix))).flatten()
+                        may_match.then(|| self.map.lookup_wildcard(suffix)).flatten()
                     }
                     None => {
                         self.step = HostLookupStep::Any;
@@ -192,7 +240,7 @@ impl<'m, T> Iterator for HostCandidates<'m, '_, T> {
                 },
                 HostLookupStep::Any => {
                     self.step = HostLookupStep::End;
-                    self.map.any()
+                    self.map.any.as_ref()
                 }
                 HostLookupStep::End => return None,
             };
@@ -203,22 +251,7 @@ impl<'m, T> Iterator for HostCandidates<'m, '_, T> {
     }
 }
 
-/// The lookup key of a pattern, borrowed from the pattern or from a request.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum HostKey<'a> {
-    Exact(&'a str),
-    Wildcard(&'a str),
-}
-
-impl<'a> HostKey<'a> {
-    fn from_pattern(pattern: &'a HostPattern) -> Option<Self> {
-        match pattern {
-            HostPattern::Exact(host) => Some(HostKey::Exact(host)),
-            HostPattern::Wildcard(suffix) => Some(HostKey::Wildcard(suffix)),
-            HostPattern::Any => None,
-        }
-    }
-}
+const ANY: &HostPattern = &HostPattern::Any;
 
 /// The longest DNS name, in bytes.
 pub(super) const MAX_DNS_NAME_LENGTH: usize = 253;
@@ -296,8 +329,25 @@ mod tests {
     fn entries_are_sorted_and_later_duplicates_win() {
         let pairs = [(None, 1), (Some("*.b"), 2), (Some("a"), 3), (Some("*.a"), 4), (Some("a"), 5)];
         let map: HostMap<i32> = pairs.into_iter().map(|(text, value)| (HostPattern::parse(text), value)).collect();
-        let listed: Vec<(String, i32)> = map.iter().map(|(pattern, value)| (pattern.to_string(), *value)).collect();
+        let listed: Vec<(String, i32)> =
+            map.sorted().into_iter().map(|(pattern, value)| (pattern.to_string(), *value)).collect();
         assert_eq!(listed, [("a".into(), 5), ("*.a".into(), 4), ("*.b".into(), 2), ("*".into(), 1)]);
+    }
+
+    #[test]
+    fn changed_copies_do_not_affect_the_original() {
+        let before = map(&["a.example", "*.example", "*"]);
+        let mut after = before.clone();
+        after.remove(&HostPattern::parse(Some("*.example")));
+        after.set(HostPattern::Any, None);
+        after.set(HostPattern::parse(Some("b.example")), Some("new".to_owned()));
+        after.insert(HostPattern::parse(Some("a.example")), "changed".to_owned());
+        let found = |map: &HostMap<String>, host: &str| map.candidates(host).cloned().collect::<Vec<_>>().join(" ");
+        assert_eq!(found(&before, "a.example"), "a.example *.example *");
+        assert_eq!(found(&before, "b.example"), "*.example *");
+        assert_eq!(found(&after, "a.example"), "changed");
+        assert_eq!(found(&after, "b.example"), "new");
+        assert_eq!((before.len(), after.len(), found(&after, "c.example")), (3, 2, String::new()));
     }
 
     proptest::proptest! {

@@ -10,7 +10,7 @@
 //! A request that no rule of the first order matches is matched by the second one, so that no rule is unreachable
 //! because of a host. The default backend comes after all rules.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::dump::{HostDump, dump_by_conditions, dump_by_host};
@@ -19,8 +19,8 @@ use super::router::by_conditions::{ConditionsRouter, HostName};
 use super::router::{HostRouter, Matched, RoutingRequest};
 use super::rule::RouteRule;
 
-/// The routes of Ingresses in two orders.
-#[derive(Debug)]
+/// The routes of Ingresses in two orders. Copies share the routes of each host.
+#[derive(Clone, Debug, Default)]
 pub struct IngressRoutes {
     /// The most specific host first, then the path. A wildcard matches exactly one label.
     pub by_host: HostMap<Arc<HostRouter>>,
@@ -46,26 +46,27 @@ pub enum RouteOrder {
     ByConditions,
 }
 
-/// A host that a rule names.
-#[derive(Clone, Debug)]
-pub struct NamedHost {
-    /// `None` for every host.
-    pub name: Option<HostName>,
+/// A host that rules name; `None` for every host.
+pub type NamedHost = Option<HostName>;
+
+/// A rule for a host.
+#[derive(Clone, Copy, Debug)]
+pub struct HostRule {
     /// `None` for every port.
     pub port: Option<u16>,
     pub order: RouteOrder,
 }
 
 /// Which order comes first, by host.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct HostOrders {
     hosts: HostMap<OrdersOfHost>,
     /// Names such as `example` of `example.*`, which only the order by conditions has.
-    trailing_wildcards: BTreeSet<Box<str>>,
+    trailing_wildcards: Arc<BTreeSet<Arc<str>>>,
 }
 
 /// The orders that have rules for one host pattern.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct OrdersOfHost {
     pattern: HostPattern,
     /// The order that named the host first.
@@ -75,7 +76,7 @@ struct OrdersOfHost {
 }
 
 /// The ports of the rules for one host.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Ports {
     All,
     Some(BTreeSet<u16>),
@@ -129,7 +130,8 @@ impl IngressRoutes {
 
     /// The hosts that rules of both orders name, each with the order that comes first.
     pub fn contested_hosts(&self) -> Vec<String> {
-        let hosts = self.orders.hosts.iter().filter(|(_, orders)| orders.has_by_host && orders.by_conditions.is_some());
+        let hosts = self.orders.hosts.sorted().into_iter();
+        let hosts = hosts.filter(|(_, orders)| orders.has_by_host && orders.by_conditions.is_some());
         let line = |(host, orders): (&HostPattern, &OrdersOfHost)| match orders.first {
             RouteOrder::ByHost => format!("{host}: by host"),
             RouteOrder::ByConditions => format!("{host}: by conditions"),
@@ -140,42 +142,42 @@ impl IngressRoutes {
 
 /// The rule of each match.
 pub(super) fn rules_by_host(hosts: &HostMap<Arc<HostRouter>>) -> impl Iterator<Item = &Arc<RouteRule>> {
-    hosts.iter().flat_map(|(_, router)| router.matches()).map(|route_match| &route_match.rule)
+    hosts.sorted().into_iter().flat_map(|(_, router)| router.matches()).map(|route_match| &route_match.rule)
 }
 
 /// The rule of each entry.
 pub(super) fn rules_by_conditions(router: &ConditionsRouter) -> impl Iterator<Item = &Arc<RouteRule>> {
-    router.entries().iter().map(|entry| &entry.route.rule)
+    router.entries().into_iter().map(|entry| &entry.route.rule)
 }
 
 impl HostOrders {
-    /// `hosts`: those of the oldest Ingress first. Of two orders with the same host, the first one in this list comes
-    /// first.
-    pub fn build(hosts: impl IntoIterator<Item = NamedHost>) -> Self {
-        let mut by_pattern: BTreeMap<HostPattern, OrdersOfHost> = BTreeMap::new();
-        let mut trailing_wildcards = BTreeSet::new();
-        for NamedHost { name, port, order } in hosts {
-            let pattern = match name {
-                None => HostPattern::Any,
-                Some(HostName::Exact(name)) => HostPattern::Exact(name),
-                Some(HostName::LeadingWildcard(suffix)) => HostPattern::Wildcard(suffix),
-                Some(HostName::TrailingWildcard(prefix)) => {
-                    trailing_wildcards.insert(prefix);
-                    continue;
+    /// Replaces the rules of a host, those of the oldest Ingress first. Of two orders, that of the first rule comes first.
+    pub fn set(&mut self, host: NamedHost, rules: &[HostRule]) {
+        let pattern = match host {
+            None => HostPattern::Any,
+            Some(HostName::Exact(name)) => HostPattern::Exact(name),
+            Some(HostName::LeadingWildcard(suffix)) => HostPattern::Wildcard(suffix),
+            Some(HostName::TrailingWildcard(prefix)) => {
+                let is_known = self.trailing_wildcards.contains(&prefix);
+                match rules.is_empty() {
+                    true if is_known => drop(Arc::make_mut(&mut self.trailing_wildcards).remove(&prefix)),
+                    false if !is_known => drop(Arc::make_mut(&mut self.trailing_wildcards).insert(prefix)),
+                    _ => {}
                 }
-            };
-            let orders = by_pattern.entry(pattern.clone()).or_insert(OrdersOfHost {
-                pattern,
-                first: order,
-                has_by_host: false,
-                by_conditions: None,
-            });
-            match order {
-                RouteOrder::ByHost => orders.has_by_host = true,
-                RouteOrder::ByConditions => Ports::add(&mut orders.by_conditions, port),
+                return;
             }
+        };
+        let mut by_conditions = None;
+        for rule in rules.iter().filter(|rule| rule.order == RouteOrder::ByConditions) {
+            Ports::add(&mut by_conditions, rule.port);
         }
-        HostOrders { hosts: by_pattern.into_iter().collect(), trailing_wildcards }
+        let orders = rules.first().map(|first| OrdersOfHost {
+            pattern: pattern.clone(),
+            first: first.order,
+            has_by_host: rules.iter().any(|rule| rule.order == RouteOrder::ByHost),
+            by_conditions,
+        });
+        self.hosts.set(pattern, orders);
     }
 
     fn first(&self, host: &str, port: impl Fn() -> u16) -> Option<RouteOrder> {
@@ -234,18 +236,21 @@ impl Ports {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::snapshot::router::by_conditions::HostCondition;
 
     fn orders(hosts: &[(&str, RouteOrder)]) -> HostOrders {
-        HostOrders::build(hosts.iter().map(|(text, order)| {
+        let mut rules: BTreeMap<NamedHost, Vec<HostRule>> = BTreeMap::new();
+        for (text, order) in hosts {
             let host = HostCondition::parse(text);
-            NamedHost {
-                port: host.as_ref().and_then(|host| host.port),
-                name: host.map(|host| host.name),
-                order: *order,
-            }
-        }))
+            let rule = HostRule { port: host.as_ref().and_then(|host| host.port), order: *order };
+            rules.entry(host.map(|host| host.name)).or_default().push(rule);
+        }
+        let mut orders = HostOrders::default();
+        rules.into_iter().for_each(|(host, rules)| orders.set(host, &rules));
+        orders
     }
 
     #[test]
@@ -297,5 +302,17 @@ mod tests {
         assert_eq!(orders.first("c.example", || 80), None);
         assert_eq!(orders.first("b.example", || 80), None);
         assert_eq!(HostOrders::default().first("a.example", || 80), None);
+    }
+
+    #[test]
+    fn host_without_its_last_rule_has_no_order() {
+        use RouteOrder::{ByConditions, ByHost};
+        let mut orders = orders(&[("a.example", ByHost), ("example.*", ByConditions), ("*", ByHost)]);
+        let before = orders.clone();
+        let removed = ["a.example", "example.*", "*"].map(|text| HostCondition::parse(text).map(|host| host.name));
+        removed.into_iter().for_each(|host| orders.set(host, &[]));
+        for (host, expected) in [("a.example", ByHost), ("example.org", ByConditions), ("b.example", ByHost)] {
+            assert_eq!((before.first(host, || 80), orders.first(host, || 80)), (Some(expected), None), "{host}");
+        }
     }
 }

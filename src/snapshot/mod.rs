@@ -12,7 +12,8 @@
 //! ```
 //!
 //! A request uses one listener: that of the most specific hostname. The `HostRouter`s that match the host are searched
-//! from the most specific one on; a `ConditionsRouter` has one order for all hosts.
+//! from the most specific one on; a `ConditionsRouter` searches all
+//! that match, and ranks decide.
 //!
 //! Snapshots share parts: an unchanged part is the same `Arc` in the next snapshot.
 
@@ -45,7 +46,7 @@ use std::sync::Arc;
 use crate::plugin_api::ConsumerDirectory;
 pub use bind_address::{BindAddress, TransportProtocol};
 use certs::Certificates;
-use host::HostMap;
+use host::{HostMap, HostPattern};
 use ingress_routes::{IngressRoutes, RouteOrder};
 use port_tls::{PortTls, TlsAction};
 use router::by_conditions::ConditionsRouter;
@@ -94,6 +95,13 @@ impl Bind {
         Bind { served: Served::Tcp(rule) }
     }
 
+    /// A copy in which the listener with this hostname is replaced. `None` if the address serves another protocol.
+    pub fn with_listener(&self, hostname: &HostPattern, listener: &Arc<HttpListener>) -> Option<Self> {
+        let HttpBind { mut listeners, tls } = self.http()?.clone();
+        listeners.insert(hostname.clone(), Arc::clone(listener));
+        Some(Bind::with_http(listeners, tls))
+    }
+
     /// The HTTP listeners. `None` if the address serves another protocol.
     pub fn http(&self) -> Option<&HttpBind> {
         match &self.served {
@@ -104,7 +112,7 @@ impl Bind {
 }
 
 /// The HTTP listeners of one Gateway on one port of one address.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct HttpBind {
     pub listeners: HostMap<Arc<HttpListener>>,
     /// `None` if the port serves plain HTTP. Otherwise it terminates TLS for the hostnames of `listeners`, and may pass

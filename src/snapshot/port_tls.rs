@@ -13,14 +13,14 @@ use super::host::{HostMap, HostPattern};
 use super::stream::StreamRule;
 
 /// The TLS listeners of a port, by their hostname.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PortTls {
     listeners: HostMap<TlsListener>,
     has_passthrough: bool,
 }
 
 /// What one listener does with TLS connections.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum TlsListener {
     /// TLS ends here. The requests are those of the HTTP listener with the same hostname.
     Terminate(Arc<Certificates>),
@@ -28,7 +28,7 @@ pub enum TlsListener {
 }
 
 /// A listener that forwards connections without decrypting them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TlsPassthrough {
     /// One rule for each hostname of the routes.
     pub hosts: HostMap<Arc<StreamRule>>,
@@ -71,17 +71,37 @@ impl PortTls {
         }
     }
 
-    /// The certificates of all listeners that terminate TLS, by the hostname of the listener.
+    /// A copy with other certificates for some hosts, all of which terminate TLS.
+    pub fn with_certificates(
+        &self,
+        changed: impl IntoIterator<Item = (HostPattern, Option<Arc<Certificates>>)>,
+    ) -> Self {
+        let mut changed_copy = self.clone();
+        for (host, certificates) in changed {
+            changed_copy.listeners.set(host, certificates.map(TlsListener::Terminate));
+        }
+        changed_copy
+    }
+
+    /// The certificates of all listeners that terminate TLS, by the hostname of the listener, sorted.
     pub fn certificates(&self) -> impl Iterator<Item = (&HostPattern, &Arc<Certificates>)> {
-        self.listeners.iter().filter_map(|(host, listener)| match listener {
+        self.listeners.sorted().into_iter().filter_map(|(host, listener)| match listener {
             TlsListener::Terminate(certificates) => Some((host, certificates)),
             TlsListener::Passthrough(_) => None,
         })
     }
 
+    /// The certificates of the listener with this hostname. `None` if it does not terminate TLS.
+    pub fn certificates_of(&self, hostname: &HostPattern) -> Option<&Arc<Certificates>> {
+        match self.listeners.get(hostname)? {
+            TlsListener::Terminate(certificates) => Some(certificates),
+            TlsListener::Passthrough(_) => None,
+        }
+    }
+
     /// Whether no listener of the port terminates TLS.
     pub fn only_passes_through(&self) -> bool {
-        self.certificates().next().is_none()
+        !self.listeners.iter().any(|(_, listener)| matches!(listener, TlsListener::Terminate(_)))
     }
 
     /// Whether the host is one of a listener that forwards connections without decrypting them. A request for it came
@@ -95,7 +115,7 @@ impl PortTls {
 ///
 /// Without SNI, the one without a hostname is selected, or else the only one of the port. If there are several, and all
 /// have a hostname, none is selected.
-pub(super) fn select_by_server_name<'m, T>(listeners: &'m HostMap<T>, name: Option<&str>) -> Option<&'m T> {
+pub(super) fn select_by_server_name<'m, T: Clone>(listeners: &'m HostMap<T>, name: Option<&str>) -> Option<&'m T> {
     let only_listener = || listeners.iter().next().filter(|_| listeners.len() == 1).map(|(_, listener)| listener);
     match name {
         Some(name) => listeners.most_specific(name),

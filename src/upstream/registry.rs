@@ -1,6 +1,6 @@
 //! Registry of all upstreams, so that a new snapshot reuses those of the previous one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -79,9 +79,18 @@ impl UpstreamRegistry {
         self.upstreams.lock().values().cloned().collect()
     }
 
-    /// Drops upstreams that no snapshot uses. Requests in flight keep their references.
-    pub fn retain(&self, used: &BTreeSet<UpstreamKey>) {
-        self.upstreams.lock().retain(|key, _| used.contains(key));
+    /// Drops upstreams that no snapshot uses. Requests in flight keep their references. `unused`: those that became
+    /// unused; `used_count`: how many are used. Others are looked for only if there are more than these, such as those of
+    /// a route that no listener accepts.
+    pub fn drop_unused(&self, unused: &[UpstreamKey], used_count: usize, is_used: impl Fn(&UpstreamKey) -> bool) {
+        let mut upstreams = self.upstreams.lock();
+        for key in unused {
+            upstreams.remove(key);
+        }
+        if upstreams.len() > used_count {
+            upstreams.retain(|key, _| is_used(key));
+        }
+        drop(upstreams);
         self.tls_settings.sweep();
     }
 }
@@ -98,7 +107,7 @@ mod tests {
         let first = registry.upstream(&key(80));
         registry.upstream(&key(81));
         assert!(Arc::ptr_eq(&first, &registry.upstream(&key(80))));
-        registry.retain(&BTreeSet::from([key(81)]));
+        registry.drop_unused(&[key(80)], 1, |_| unreachable!("the number of upstreams shows that all others are used"));
         assert_eq!(registry.all().len(), 1);
         assert!(!Arc::ptr_eq(&first, &registry.upstream(&key(80))));
     }

@@ -335,8 +335,8 @@ impl CompilerHarness {
         changes.extend(readdressed.into_iter().map(|key| ObjectId::new(Kind::Gateway, key)));
         let compiled = self.inputs.compile(&mut self.compiler, &self.store, &changes);
         self.endpoints.extend(compiled.endpoints);
-        if let Some(used) = &compiled.used_upstreams {
-            self.endpoints.retain(|key, _| used.contains(key));
+        for unused in compiled.unused_upstreams.iter().flatten() {
+            self.endpoints.remove(unused);
         }
         self.snapshot = compiled.snapshot;
         compiled.routers_built

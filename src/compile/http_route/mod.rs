@@ -25,9 +25,10 @@ use crate::api::kong::annotations::HOST_ALIASES;
 use crate::api::{Kind, Object};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
+use crate::snapshot::router::RouteMatches;
 use rules::TranslatedRules;
 
-/// Plans an HTTPRoute. `over_namespace`: the diagnostic if its namespace exceeds its budget because of it. Its rules
+/// Plans an HTTPRoute, and judges it. `over_namespace`: the diagnostic if its namespace exceeds its budget because of it. Its rules
 /// are translated only if this process serves a parent.
 pub(super) fn plan(
     cx: CompileContext<'_>,
@@ -35,7 +36,7 @@ pub(super) fn plan(
     plugins: &Plugins,
     route: &Object<HttpRoute>,
     over_namespace: Option<Diagnostic>,
-) -> RoutePlan {
+) -> (RoutePlan, Verdict) {
     let parents = &route.spec.parent_refs;
     // The annotations of a route of another controller are not read.
     let limits = cx.inputs.budgets;
@@ -57,7 +58,7 @@ pub(super) fn plan(
     let served_parents = route_plan::resolve_parents(cx, gateways, &origin, parents, &mut verdict);
     verdict.diagnostics.extend(route_plan::parent_notes(parents, route.spec.use_default_gateways.as_deref()));
     if served_parents.is_empty() {
-        return RoutePlan::unattached(verdict);
+        return (RoutePlan::unattached(), verdict);
     }
     let secure_ports = http_route_annotations::secure_ports(gateways, route, &hosts);
     over_budget.extend(over_namespace);
@@ -81,9 +82,10 @@ pub(super) fn plan(
     let attachments = served_parents.report(&results, &mut verdict);
     verdict.diagnostics.extend(notes.into_vec());
     if !is_attached {
-        return RoutePlan::unattached(verdict);
+        return (RoutePlan::unattached(), verdict);
     }
-    let rules = PlannedRules::Http { hosts, matches };
+    let rules = PlannedRules::Http { hosts: hosts.into(), matches: RouteMatches::new(matches) };
     let expansion = budgets::expansion(&regexes, host_matches);
-    RoutePlan { attachments, rules, upstreams, unreachable_services, expansion, verdict }
+    let upstreams = upstreams.into_iter().collect();
+    (RoutePlan { attachments, rules, upstreams, unreachable_services, expansion }, verdict)
 }

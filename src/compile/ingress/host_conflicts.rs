@@ -11,16 +11,28 @@ use crate::api::networking::Ingress;
 use crate::compile::annotation_reader::annotation_field;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
-use crate::snapshot::ingress_routes::{HostOrders, NamedHost, RouteOrder};
+use crate::snapshot::ingress_routes::{HostOrders, HostRule, NamedHost, RouteOrder};
 use crate::snapshot::router::by_conditions::{HostCondition, HostName};
 use crate::store::Store;
 
-/// Which order comes first for each host. `plans`: the oldest first.
-pub(super) fn orders(plans: &[(&ObjectKey, &Arc<IngressPlan>)]) -> HostOrders {
-    HostOrders::build(plans.iter().flat_map(|(_, plan)| {
+/// Sets which order comes first for each of `hosts`. `plans`: all Ingresses with one of these hosts, the oldest first.
+pub(super) fn set_orders(
+    orders: &mut HostOrders,
+    plans: &[(&ObjectKey, &Arc<IngressPlan>)],
+    hosts: BTreeSet<NamedHost>,
+) {
+    let mut rules: BTreeMap<NamedHost, Vec<HostRule>> = hosts.into_iter().map(|host| (host, Vec::new())).collect();
+    for (_, plan) in plans {
         let order = plan.order();
-        named_hosts(plan).into_iter().map(move |(name, port)| NamedHost { name, port, order })
-    }))
+        for (name, port) in named_hosts(plan) {
+            if let Some(rules) = rules.get_mut(&name) {
+                rules.push(HostRule { port, order });
+            }
+        }
+    }
+    for (host, rules) in rules {
+        orders.set(host, &rules);
+    }
 }
 
 /// Diagnostics for the Ingresses with a host that an older Ingress of another dialect names. `plans`: the oldest first.
@@ -61,7 +73,7 @@ pub(super) fn find<'p>(
 }
 
 /// The hosts that the rules of a plan name, with their ports: `None` for every host, and for every port.
-fn named_hosts(plan: &IngressPlan) -> BTreeSet<(Option<HostName>, Option<u16>)> {
+pub(super) fn named_hosts(plan: &IngressPlan) -> BTreeSet<(Option<HostName>, Option<u16>)> {
     let router_hosts = plan.router_hosts().map(|host| (host_name(host), None));
     let condition_hosts = plan.routes.iter().flat_map(|route| {
         let any_host = route.hosts.is_empty().then_some((None, None));
@@ -70,7 +82,7 @@ fn named_hosts(plan: &IngressPlan) -> BTreeSet<(Option<HostName>, Option<u16>)> 
     router_hosts.chain(condition_hosts).collect()
 }
 
-fn host_name(host: &HostPattern) -> Option<HostName> {
+pub(super) fn host_name(host: &HostPattern) -> Option<HostName> {
     match host {
         HostPattern::Exact(name) => Some(HostName::Exact(name.clone())),
         HostPattern::Wildcard(suffix) => Some(HostName::LeadingWildcard(suffix.clone())),

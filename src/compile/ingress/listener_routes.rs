@@ -1,109 +1,142 @@
-//! The routes of the ingress listeners, from the plans of all Ingresses. If there are several dialects, the router of
-//! Kong's Ingresses is kept while none of them changes, and so is the router of each host of the others.
+//! The routes of the ingress listeners, from the plans of all Ingresses. A change of an Ingress builds only the routers of
+//! the hosts that the Ingress names or named; the others are shared with the previous routes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::host_conflicts;
+use super::host_index::{ClaimedHost, PlannedIngresses, PlansByAge};
 use super::plan::IngressPlan;
-use crate::api::ObjectKey;
 use crate::snapshot::Routes;
-use crate::snapshot::host::{HostMap, HostPattern};
-use crate::snapshot::ingress_routes::{DefaultBackend, IngressRoutes};
+use crate::snapshot::host::HostPattern;
+use crate::snapshot::ingress_routes::{DefaultBackend, IngressRoutes, NamedHost};
 use crate::snapshot::router::by_conditions::{ConditionRoute, ConditionsRouter, RouterFlavor};
 use crate::snapshot::router::{HostRouter, RouteMatch};
 
 /// The routes of all Ingresses; both listeners share them.
-#[derive(Clone, Debug)]
-pub(super) enum ListenerRoutes {
-    /// All Ingresses have Kong's dialect.
-    ByConditions(Arc<ConditionsRouter>),
-    Dialects(Arc<IngressRoutes>),
+#[derive(Debug)]
+pub(super) struct ListenerRoutes {
+    flavor: RouterFlavor,
+    /// The routes of Kong's Ingresses, and `default_route`.
+    by_conditions: Arc<ConditionsRouter>,
+    /// The default backend, if all Ingresses have Kong's dialect.
+    default_route: Option<Arc<ConditionRoute>>,
+    /// The routes in both orders; `None` if all Ingresses have Kong's dialect.
+    dialects: Option<Arc<IngressRoutes>>,
+    /// The plan whose default backend `dialects` has.
+    default_plan: Option<Arc<IngressPlan>>,
 }
 
-/// Which routes changed since they were last built.
+/// The routes of Kong's Ingresses that were removed and added.
 #[derive(Debug, Default)]
 pub(super) struct ChangedRoutes {
-    /// The hosts with changed paths of Ingresses of the dialect `kubernetes`.
-    hosts: BTreeSet<HostPattern>,
-    /// Whether an Ingress of Kong's dialect changed.
-    by_conditions: bool,
+    removed: Vec<Arc<ConditionRoute>>,
+    added: Vec<Arc<ConditionRoute>>,
 }
 
 impl ChangedRoutes {
-    /// Adds the routes of a plan that was added, removed or replaced.
-    pub(super) fn add(&mut self, plan: &IngressPlan) {
-        match &plan.by_host {
-            Some(routes) => self.hosts.extend(routes.paths.iter().map(|path| path.host.clone())),
-            None => self.by_conditions = true,
-        }
+    /// Adds the difference between two plans of an Ingress.
+    pub(super) fn add(&mut self, before: Option<&IngressPlan>, after: Option<&IngressPlan>) {
+        self.removed.extend(before.iter().flat_map(|plan| plan.routes.iter().cloned()));
+        self.added.extend(after.iter().flat_map(|plan| plan.routes.iter().cloned()));
     }
 }
 
 impl ListenerRoutes {
-    /// Builds the routes. `plans`: the oldest first; `before`: the result of the previous call; `changed`: what changed
-    /// since then.
-    pub(super) fn build(
-        plans: &[(&ObjectKey, &Arc<IngressPlan>)],
-        flavor: RouterFlavor,
-        before: Option<&ListenerRoutes>,
-        changed: &ChangedRoutes,
-    ) -> Self {
-        let routes = plans.iter().flat_map(|(_, plan)| &plan.routes).cloned();
-        let default_plan = plans.iter().map(|(_, plan)| plan).find(|plan| plan.has_default_backend());
-        if plans.iter().all(|(_, plan)| plan.by_host.is_none()) {
-            let default_route = default_plan.and_then(|plan| plan.default_route.clone());
-            return ListenerRoutes::ByConditions(Arc::new(ConditionsRouter::build(
-                flavor,
-                routes.chain(default_route),
-            )));
+    pub(super) fn new(flavor: RouterFlavor) -> Self {
+        let no_routes: [Arc<ConditionRoute>; 0] = [];
+        ListenerRoutes {
+            flavor,
+            by_conditions: Arc::new(ConditionsRouter::build(flavor, no_routes)),
+            default_route: None,
+            dialects: None,
+            default_plan: None,
         }
-        let before = match before {
-            Some(ListenerRoutes::Dialects(before)) => Some(before),
-            // Its router also has the default backend.
-            Some(ListenerRoutes::ByConditions(_)) | None => None,
+    }
+
+    /// Updates the routes of the changed hosts. `plans`: all Ingresses with one of these hosts, the oldest first.
+    pub(super) fn update(
+        &mut self,
+        ingresses: &PlannedIngresses,
+        plans: &PlansByAge<'_>,
+        changed_hosts: &BTreeSet<ClaimedHost>,
+        changed_routes: ChangedRoutes,
+    ) {
+        let default_plan = ingresses.default_backend();
+        let ChangedRoutes { mut removed, mut added } = changed_routes;
+        // If there are several dialects, the default backend comes after the routes of all of them.
+        let default_route =
+            default_plan.filter(|_| !ingresses.has_kubernetes()).and_then(|plan| plan.default_route.clone());
+        if default_route.as_ref().map(Arc::as_ptr) != self.default_route.as_ref().map(Arc::as_ptr) {
+            removed.extend(self.default_route.take());
+            added.extend(default_route.clone());
+            self.default_route = default_route;
+        }
+        if !removed.is_empty() || !added.is_empty() {
+            self.by_conditions = Arc::new(self.by_conditions.with_routes(&removed, &added));
+        }
+        if !ingresses.has_kubernetes() {
+            (self.dialects, self.default_plan) = (None, None);
+            return;
+        }
+        let mut routes = match &self.dialects {
+            Some(routes) => {
+                let mut routes = IngressRoutes::clone(routes);
+                update_hosts(&mut routes, plans, changed_hosts);
+                routes
+            }
+            None => {
+                let mut routes = IngressRoutes::default();
+                let all_hosts = ingresses.hosts();
+                update_hosts(&mut routes, &ingresses.by_age(&ingresses.keys().collect()), &all_hosts);
+                routes
+            }
         };
-        let unchanged = before.filter(|_| !changed.by_conditions).map(|before| Arc::clone(&before.by_conditions));
-        let default_backend = default_plan.and_then(|plan| match (&plan.by_host, &plan.default_route) {
-            (Some(routes), _) => {
-                let route_match = routes.default_backend.clone()?;
-                Some(DefaultBackend::ByHost(Arc::new(HostRouter::build(vec![route_match]))))
-            }
-            (None, route) => {
-                let router = ConditionsRouter::build(flavor, [Arc::<ConditionRoute>::clone(route.as_ref()?)]);
-                Some(DefaultBackend::ByConditions(Arc::new(router)))
-            }
-        });
-        ListenerRoutes::Dialects(Arc::new(IngressRoutes {
-            by_host: host_routers(plans, before, &changed.hosts),
-            by_conditions: unchanged.unwrap_or_else(|| Arc::new(ConditionsRouter::build(flavor, routes))),
-            orders: host_conflicts::orders(plans),
-            default_backend,
-        }))
+        routes.by_conditions = Arc::clone(&self.by_conditions);
+        if default_plan.map(Arc::as_ptr) != self.default_plan.as_ref().map(Arc::as_ptr) {
+            routes.default_backend = default_plan.and_then(|plan| default_backend(self.flavor, plan));
+            self.default_plan = default_plan.cloned();
+        }
+        self.dialects = Some(Arc::new(routes));
     }
 
     pub(super) fn as_routes(&self) -> Routes {
-        match self {
-            ListenerRoutes::ByConditions(router) => Routes::ByConditions(Arc::clone(router)),
-            ListenerRoutes::Dialects(routes) => Routes::Ingresses(Arc::clone(routes)),
+        match &self.dialects {
+            None => Routes::ByConditions(Arc::clone(&self.by_conditions)),
+            Some(routes) => Routes::Ingresses(Arc::clone(routes)),
         }
     }
 }
 
-/// The router of each host: a new one for the hosts that changed, and those of `before` for the others.
-fn host_routers(
-    plans: &[(&ObjectKey, &Arc<IngressPlan>)],
-    before: Option<&Arc<IngressRoutes>>,
-    changed_hosts: &BTreeSet<HostPattern>,
-) -> HostMap<Arc<HostRouter>> {
-    let mut matches: BTreeMap<&HostPattern, Vec<RouteMatch>> = BTreeMap::new();
+/// The route of the default backend of an Ingress.
+fn default_backend(flavor: RouterFlavor, plan: &IngressPlan) -> Option<DefaultBackend> {
+    if let Some(routes) = &plan.by_host {
+        let route_match = routes.default_backend.clone()?;
+        return Some(DefaultBackend::ByHost(Arc::new(HostRouter::build(vec![route_match]))));
+    }
+    let route = Arc::clone(plan.default_route.as_ref()?);
+    Some(DefaultBackend::ByConditions(Arc::new(ConditionsRouter::build(flavor, [route]))))
+}
+
+/// Updates the routers of the changed hosts, and which order comes first for them.
+fn update_hosts(routes: &mut IngressRoutes, plans: &PlansByAge<'_>, changed_hosts: &BTreeSet<ClaimedHost>) {
+    let names: BTreeSet<NamedHost> = changed_hosts
+        .iter()
+        .filter_map(|host| match host {
+            ClaimedHost::Host(name) => Some(name.clone()),
+            ClaimedHost::DefaultBackend => None,
+        })
+        .collect();
+    let mut matches: BTreeMap<HostPattern, Vec<RouteMatch>> =
+        changed_hosts.iter().filter_map(ClaimedHost::pattern).map(|pattern| (pattern, Vec::new())).collect();
     for path in plans.iter().filter_map(|(_, plan)| plan.by_host.as_ref()).flat_map(|routes| &routes.paths) {
-        if changed_hosts.contains(&path.host) {
-            matches.entry(&path.host).or_default().push(path.route_match.clone());
+        if let Some(matches) = matches.get_mut(&path.host) {
+            matches.push(path.route_match.clone());
         }
     }
-    let built = matches.into_iter().map(|(host, matches)| (host.clone(), Arc::new(HostRouter::build(matches))));
-    let unchanged = before.iter().flat_map(|before| before.by_host.iter());
-    let unchanged = unchanged.filter(|(host, _)| !changed_hosts.contains(host));
-    unchanged.map(|(host, router)| (host.clone(), Arc::clone(router))).chain(built).collect()
+    for (host, matches) in matches {
+        let router = (!matches.is_empty()).then(|| Arc::new(HostRouter::build(matches)));
+        routes.by_host.set(host, router);
+    }
+    host_conflicts::set_orders(&mut routes.orders, plans, names);
 }

@@ -5,13 +5,14 @@
 //!   Ingress ─ ../ingress_class/: served? ─ plan_by_dialect.rs ┬▶ kubernetes/
 //!                                                             └▶ kong/plan.rs
 //!                                                             each ─▶ plan.rs ─▶ ../certificates.rs  spec.tls
-//!   all plans ┬ listener_routes.rs, host_conflicts.rs ─▶ a Bind for plain text, one for TLS
+//!   all plans ┬ host_index.rs ─▶ listener_routes.rs, host_conflicts.rs ─▶ a Bind for plain text, one for TLS
 //!             └ publish.rs ─▶ status.loadBalancer
 //! ```
 //!
 //! If two Ingresses claim the certificate of a host or the default backend, the older one wins, then the first by name.
 
 mod host_conflicts;
+mod host_index;
 mod kong;
 mod kubernetes;
 mod listener_routes;
@@ -41,6 +42,7 @@ use crate::snapshot::router::by_conditions::RouterFlavor;
 use crate::snapshot::{Bind, BindAddress, HttpListener};
 use crate::store::Changes;
 use crate::upstream::UpstreamKey;
+use host_index::{ClaimedHost, PlannedIngresses};
 use listener_routes::{ChangedRoutes, ListenerRoutes};
 use plan::IngressPlan;
 
@@ -77,12 +79,10 @@ impl IngressSettings {
     }
 }
 
-type CertificatesByHost = BTreeMap<HostPattern, Arc<Certificates>>;
-
 /// All served Ingresses, and what is compiled from them together.
 #[derive(Debug, Default)]
 pub(super) struct IngressCompiler {
-    plans: BTreeMap<ObjectKey, Arc<IngressPlan>>,
+    ingresses: PlannedIngresses,
     /// What the Ingresses of each namespace expand to.
     budgets: NamespaceBudgets,
     /// Per Ingress, diagnostics about certificates, default backends, hosts and paths that have no effect because an
@@ -90,7 +90,8 @@ pub(super) struct IngressCompiler {
     conflicts: BTreeMap<ObjectKey, Vec<Diagnostic>>,
     /// The routes of all Ingresses; `None` before the first update.
     routes: Option<ListenerRoutes>,
-    certificates: CertificatesByHost,
+    /// The certificates of all hosts.
+    tls: PortTls,
     /// The addresses for `status.loadBalancer`; `None` if it is not written.
     published: Option<Vec<PublishedAddress>>,
     binds: BTreeMap<BindAddress, Arc<Bind>>,
@@ -99,11 +100,20 @@ pub(super) struct IngressCompiler {
 /// What an update changed.
 #[derive(Debug, Default)]
 pub(super) struct IngressUpdate {
-    /// Upstreams of each Ingress that was planned again, before and after.
-    pub upstreams: Vec<(BTreeSet<UpstreamKey>, BTreeSet<UpstreamKey>)>,
+    /// The plans of each Ingress that was planned again, before and after.
+    plans: Vec<(Option<Arc<IngressPlan>>, Option<Arc<IngressPlan>>)>,
     /// Ingresses whose verdict must be updated.
     pub verdicts_to_update: BTreeSet<ObjectKey>,
     pub router_built: bool,
+}
+
+impl IngressUpdate {
+    /// The upstreams of each Ingress that was planned again, before and after.
+    pub(super) fn upstreams(&self) -> impl Iterator<Item = [&[UpstreamKey]; 2]> {
+        self.plans.iter().map(|(before, after)| {
+            [before, after].map(|plan| plan.as_deref().map(|plan| &*plan.upstreams).unwrap_or_default())
+        })
+    }
 }
 
 impl IngressCompiler {
@@ -118,6 +128,7 @@ impl IngressCompiler {
         let mut updated = IngressUpdate::default();
         let settings = cx.inputs.ingress;
         let mut changed_routes = ChangedRoutes::default();
+        let mut changed_hosts = BTreeSet::new();
         let mut to_plan: BTreeSet<ObjectId> = touched.iter().filter(|id| id.kind == Kind::Ingress).cloned().collect();
         while let Some(id) = to_plan.pop_first() {
             let object = cx.store.ingresses.get(&id.key);
@@ -134,40 +145,54 @@ impl IngressCompiler {
             }
             let after = after.map(Arc::new);
             updated.verdicts_to_update.insert(id.key.clone());
-            let before = match &after {
-                Some(plan) => self.plans.insert(id.key.clone(), Arc::clone(plan)),
-                None => self.plans.remove(&id.key),
-            };
+            let before = self.ingresses.set(&id.key, after.clone(), &mut changed_hosts);
             if before.is_none() && after.is_none() {
                 continue;
             }
             updated.router_built = true;
-            [&before, &after].into_iter().flatten().for_each(|plan| changed_routes.add(plan));
-            let upstreams =
-                |plan: &Option<Arc<IngressPlan>>| plan.as_ref().map(|plan| plan.upstreams.clone()).unwrap_or_default();
-            updated.upstreams.push((upstreams(&before), upstreams(&after)));
+            changed_routes.add(before.as_deref(), after.as_deref());
+            updated.plans.push((before, after));
         }
         let is_default_secret_touched = settings
             .default_secret
             .as_ref()
             .is_some_and(|secret| touched.contains(&ObjectId::new(Kind::Secret, secret.clone())));
         let is_first = self.routes.is_none();
+        if is_default_secret_touched || is_first {
+            // The default certificate is that of any host, unless an Ingress has one for any host.
+            changed_hosts.insert(ClaimedHost::Host(None));
+        }
         if updated.router_built || is_default_secret_touched || is_first {
-            let plans = plans_by_age(&self.plans);
-            if updated.router_built || is_first {
-                let routes = ListenerRoutes::build(&plans, settings.flavor, self.routes.as_ref(), &changed_routes);
-                self.routes = Some(routes);
+            let affected = self.ingresses.with_hosts(&changed_hosts);
+            let mut routes = self.routes.take().unwrap_or_else(|| ListenerRoutes::new(settings.flavor));
+            if updated.router_built {
+                routes.update(&self.ingresses, &self.ingresses.by_age(&affected), &changed_hosts, changed_routes);
             }
-            let (certificates, conflicts) = resolve_conflicts(cx, secrets, &plans);
-            for key in conflicts.keys().chain(self.conflicts.keys()) {
-                if conflicts.get(key) != self.conflicts.get(key) {
-                    updated.verdicts_to_update.insert(key.clone());
+            self.routes = Some(routes);
+            // An affected Ingress may also conflict with others because of hosts that did not change.
+            let plans = self.ingresses.by_age(&self.ingresses.neighbors(&affected));
+            let (mut certificates, mut conflicts) = resolve_conflicts(cx, secrets, &plans);
+            let changed_certificates = changed_hosts.iter().filter_map(|host| {
+                let pattern = host.pattern()?;
+                let certificates = certificates.remove(&pattern);
+                (certificates.as_ref() != self.tls.certificates_of(&pattern)).then_some((pattern, certificates))
+            });
+            let changed_certificates: Vec<_> = changed_certificates.collect();
+            let affected: Vec<ObjectKey> = affected.into_iter().cloned().collect();
+            let planned = updated.verdicts_to_update.iter().cloned();
+            for key in affected.into_iter().chain(planned).collect::<BTreeSet<_>>() {
+                let new = conflicts.remove(&key);
+                if new.as_ref() != self.conflicts.get(&key) {
+                    match new {
+                        Some(new) => drop(self.conflicts.insert(key.clone(), new)),
+                        None => drop(self.conflicts.remove(&key)),
+                    }
+                    updated.verdicts_to_update.insert(key);
                 }
             }
-            self.conflicts = conflicts;
-            let have_certificates_changed = certificates != self.certificates;
+            let have_certificates_changed = !changed_certificates.is_empty();
             if have_certificates_changed {
-                self.certificates = certificates;
+                self.tls = self.tls.with_certificates(changed_certificates);
             }
             // The binds contain the router and the certificates.
             if updated.router_built || is_first || have_certificates_changed {
@@ -179,7 +204,7 @@ impl IngressCompiler {
             let published = settings.publish.addresses(cx.store);
             if published != self.published {
                 self.published = published;
-                updated.verdicts_to_update.extend(self.plans.keys().cloned());
+                updated.verdicts_to_update.extend(self.ingresses.keys().cloned());
             }
         }
         updated
@@ -189,7 +214,7 @@ impl IngressCompiler {
         let Some(ingress_routes) = &self.routes else { return };
         self.binds.clear();
         for (ingress_listener, name, is_secure) in [(settings.http, "http", false), (settings.https, "https", true)] {
-            let is_needed = |listener: &IngressListener| listener.always_listen || !self.plans.is_empty();
+            let is_needed = |listener: &IngressListener| listener.always_listen || !self.ingresses.is_empty();
             let Some(IngressListener { address, public_port, .. }) = ingress_listener.filter(is_needed) else {
                 continue;
             };
@@ -201,11 +226,7 @@ impl IngressCompiler {
                 routes,
                 product_headers: Some(&PRODUCT_HEADERS),
             };
-            let tls = is_secure.then(|| {
-                let certificates = self.certificates.iter();
-                let listeners = certificates.map(|(host, all)| (host.clone(), Arc::clone(all)));
-                PortTls::terminating(listeners)
-            });
+            let tls = is_secure.then(|| self.tls.clone());
             let listeners = HostMap::new([(HostPattern::Any, Arc::new(listener))]);
             self.binds.insert(BindAddress::tcp(address), Arc::new(Bind::with_http(listeners, tls)));
         }
@@ -224,7 +245,7 @@ impl IngressCompiler {
         key: &ObjectKey,
         taken: &BTreeSet<BindAddress>,
     ) -> Option<Verdict> {
-        let Some(plan) = self.plans.get(key) else {
+        let Some(plan) = self.ingresses.get(key) else {
             return cx.store.ingresses.get(key).map(|object| ingress_class::foreign_verdict(cx, object));
         };
         let condition = match &plan.errors[..] {
@@ -255,15 +276,8 @@ impl IngressCompiler {
 
     /// The served Ingresses.
     pub(super) fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
-        self.plans.keys()
+        self.ingresses.keys()
     }
-}
-
-/// All plans, oldest first.
-fn plans_by_age(plans: &BTreeMap<ObjectKey, Arc<IngressPlan>>) -> Vec<(&ObjectKey, &Arc<IngressPlan>)> {
-    let mut plans: Vec<_> = plans.iter().collect();
-    plans.sort_by_key(|(key, plan)| (plan.created, *key));
-    plans
 }
 
 /// Assigns every host the certificate of the oldest Ingress that has one. Returns these certificates, and diagnostics
@@ -272,7 +286,7 @@ fn resolve_conflicts(
     cx: CompileContext<'_>,
     secrets: &mut SecretCache,
     plans: &[(&ObjectKey, &Arc<IngressPlan>)],
-) -> (CertificatesByHost, BTreeMap<ObjectKey, Vec<Diagnostic>>) {
+) -> (BTreeMap<HostPattern, Arc<Certificates>>, BTreeMap<ObjectKey, Vec<Diagnostic>>) {
     let mut conflicts: BTreeMap<ObjectKey, Vec<Diagnostic>> = BTreeMap::new();
     let mut assigned: BTreeMap<HostPattern, (&ObjectKey, &Arc<Certificate>)> = BTreeMap::new();
     let mut default_backend_owner: Option<&ObjectKey> = None;
@@ -305,7 +319,7 @@ fn resolve_conflicts(
             }
         }
     }
-    let mut certificates: CertificatesByHost = assigned
+    let mut certificates: BTreeMap<_, _> = assigned
         .into_iter()
         .map(|(host, (_, certificate))| (host, Arc::new(Certificates::new(vec![Arc::clone(certificate)]))))
         .collect();

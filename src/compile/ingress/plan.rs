@@ -1,6 +1,5 @@
 //! What an Ingress compiles to, in any dialect: its routes, certificates and diagnostics.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::api::networking::Ingress;
@@ -26,7 +25,8 @@ pub(super) struct IngressPlan {
     /// The routes of an Ingress of the dialect `kubernetes`, which has no `routes` and no `default_route`.
     pub by_host: Option<RoutesByHost>,
     pub certificates: Vec<HostCertificate>,
-    pub upstreams: BTreeSet<UpstreamKey>,
+    /// Each once, sorted.
+    pub upstreams: Box<[UpstreamKey]>,
     /// The bytes that the Ingress expands to, about.
     pub expansion: u64,
     /// Errors that prevent parts of the Ingress from being served.

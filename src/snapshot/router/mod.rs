@@ -38,25 +38,50 @@ use super::rule::RouteRule;
 /// The matches of all rules for one host pattern of one listener.
 #[derive(Debug)]
 pub struct HostRouter {
-    /// In order of precedence: all exact paths, all regular expressions, all prefixes; equal paths are adjacent.
-    matches: Box<[RouteMatch]>,
+    /// All exact paths, all regular expressions, all prefixes; equal paths are adjacent.
+    matches: RouteMatches,
     exact: ExactPaths,
     regexes: Option<Box<PathRegexes>>,
     prefixes: PrefixTree,
     query_names: QueryNames,
 }
 
-impl HostRouter {
+/// Matches in order of precedence, normalized. Copies share them.
+#[derive(Clone, Debug, Default)]
+pub struct RouteMatches(Arc<[RouteMatch]>);
+
+impl RouteMatches {
     /// Drops matches with a path expression that does not compile. The status of their route reports them.
-    pub fn build(mut matches: Vec<RouteMatch>) -> Self {
+    pub fn new(mut matches: Vec<RouteMatch>) -> Self {
         matches.retain(|route_match| match &route_match.path {
             PathMatch::Regex(pattern) => RegexSize::of(pattern, RegexAnchor::Whole, RegexLimit::MEMORY_ONLY).is_ok(),
             PathMatch::Exact(_) | PathMatch::Prefix(_) => true,
         });
         matches.iter_mut().for_each(RouteMatch::normalize);
         matches.sort_by(precedence::compare);
-        let matches = matches.into_boxed_slice();
+        RouteMatches(matches.into())
+    }
 
+    /// The matches of several routes together. Those of a single one are not copied.
+    pub fn join<'m>(routes: impl IntoIterator<Item = &'m RouteMatches>) -> Self {
+        let routes: SmallVec<[&RouteMatches; 4]> = routes.into_iter().collect();
+        if let [only] = routes[..] {
+            return only.clone();
+        }
+        let mut matches: Vec<RouteMatch> = routes.iter().flat_map(|matches| matches.0.iter().cloned()).collect();
+        matches.sort_by(precedence::compare);
+        RouteMatches(matches.into())
+    }
+}
+
+impl HostRouter {
+    /// A router of matches in any order.
+    pub fn build(matches: Vec<RouteMatch>) -> Self {
+        HostRouter::of(RouteMatches::new(matches))
+    }
+
+    pub fn of(sorted: RouteMatches) -> Self {
+        let matches = &sorted.0;
         let exact_end = matches.partition_point(|route_match| matches!(route_match.path, PathMatch::Exact(_)));
         let regex_end = matches.partition_point(|route_match| !matches!(route_match.path, PathMatch::Prefix(_)));
         let patterns = matches[exact_end..regex_end].iter().enumerate().filter_map(|(index, route_match)| {
@@ -69,7 +94,7 @@ impl HostRouter {
             regexes: PathRegexes::build(patterns, RegexAnchor::Whole).map(Box::new),
             prefixes: PrefixTree::build(&matches[regex_end..], regex_end),
             query_names: QueryNames::from_matches(matches.iter().flat_map(|route_match| &route_match.query)),
-            matches,
+            matches: sorted,
         }
     }
 
@@ -78,15 +103,16 @@ impl HostRouter {
     pub fn find(&self, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
         let parameters = QueryParameters::new(&self.query_names, request.query);
         let applies = |route_match: &&RouteMatch| route_match.matches(request, &parameters);
-        let first_of = |run: path::PathRun| self.matches[run.range()].iter().find(applies);
+        let matches = self.matches();
+        let first_of = |run: path::PathRun| matches[run.range()].iter().find(applies);
 
-        let exact = || self.exact.find(&self.matches, request.path).and_then(first_of);
+        let exact = || self.exact.find(matches, request.path).and_then(first_of);
         let regex = || {
             let mut positions: SmallVec<[u32; 16]> = SmallVec::new();
             let regexes = self.regexes.as_ref()?;
             regexes.for_each_match(request.path, &request.regex_steps, |found| positions.extend_from_slice(found));
             positions.sort_unstable();
-            positions.iter().map(|position| &self.matches[*position as usize]).find(applies)
+            positions.iter().map(|position| &matches[*position as usize]).find(applies)
         };
         let prefix = || self.prefixes.runs(request.path).find_map(first_of);
 
@@ -101,7 +127,7 @@ impl HostRouter {
 
     /// All matches in order of precedence.
     pub fn matches(&self) -> &[RouteMatch] {
-        &self.matches
+        &self.matches.0
     }
 }
 

@@ -78,7 +78,7 @@ pub(in crate::compile::ingress) fn plan(
         default_route,
         by_host: None,
         certificates,
-        upstreams,
+        upstreams: upstreams.into_iter().collect(),
         expansion,
         errors,
         notes,

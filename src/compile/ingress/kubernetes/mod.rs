@@ -64,7 +64,7 @@ pub(in crate::compile::ingress) fn plan(
         default_route: None,
         by_host: Some(routes),
         certificates,
-        upstreams: rules.upstreams,
+        upstreams: rules.upstreams.into_iter().collect(),
         // Its paths do not expand: the dialect has neither regular expressions nor host aliases.
         expansion: 0,
         errors,

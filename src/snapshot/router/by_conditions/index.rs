@@ -1,87 +1,135 @@
-//! An index of router entries by host and path, which avoids checking entries that cannot match.
+//! The entries of each host, with an index by path, which avoids checking entries that cannot match.
 //!
 //! ```text
-//!   host ─▶ exact ┐             ┌ literals: exact paths and prefixes, sorted, each linked to its longest prefix
-//!           *.x   ├─▶ PathIndex ┼ regexes: automata, by literal prefix
-//!           x.*   │  (several)  └ without_path: entries without path
+//!   host ─▶ exact ┐               ┌ literals: exact paths and prefixes, sorted, each linked to its longest prefix
+//!           *.x   ├─▶ HostEntries ┼ regexes: automata, by literal prefix
+//!           x.*   │  (several)    └ without_path: entries without path
 //!           any   ┘
 //! ```
 //!
-//! Every part gives lists of ascending positions in the router's list. The result is the lowest position whose other
-//! conditions match, and positions above the best one so far are skipped.
+//! Every part of the index gives lists of ascending positions in the sorted entries of a host. The result is the lowest
+//! position whose other conditions match, and positions above the best one so far are skipped. So are the positions of a
+//! host that rank below the result of another host.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-
-use super::route::{HostCondition, HostName, PathCondition};
-use crate::snapshot::host::MAX_DNS_NAME_LENGTH;
+use super::RouteEntry;
+use super::rank::RouterFlavor;
+use super::route::{ConditionRoute, HostName, PathCondition};
+use crate::snapshot::host::{HostsByText, MAX_DNS_NAME_LENGTH, NamedHostKey};
 use crate::snapshot::path_regex::PathRegex;
 use crate::snapshot::path_regexes::PathRegexes;
 use crate::snapshot::regex::RegexAnchor;
 use crate::snapshot::regex_steps::RegexSteps;
 
-/// The entries by host.
-#[derive(Debug, Default)]
+/// The entries by host. Copies share the entries of each host.
+#[derive(Clone, Debug, Default)]
 pub(super) struct HostIndex {
-    exact: PathsByHost,
-    leading_wildcards: PathsByHost,
-    trailing_wildcards: PathsByHost,
-    any: Option<PathIndex>,
-    /// The length of the longest wildcard suffix; longer suffixes are not looked up.
+    exact: EntriesByHost,
+    leading_wildcards: EntriesByHost,
+    trailing_wildcards: EntriesByHost,
+    any: Option<Arc<HostEntries>>,
+    /// No leading wildcard has a longer suffix; longer suffixes are not looked up.
     longest_suffix: usize,
 }
 
-type PathsByHost = HashMap<Box<str>, PathIndex, RandomState>;
+type EntriesByHost = HostsByText<HostName, Arc<HostEntries>>;
 
-/// The indexed conditions of an entry. An entry without hosts matches any host.
-pub(super) struct IndexedEntry<'e> {
-    pub(super) position: u32,
-    pub(super) hosts: &'e [HostCondition],
-    pub(super) path: Option<&'e PathCondition>,
+impl NamedHostKey for HostName {
+    fn text(&self) -> &str {
+        match self {
+            HostName::Exact(text) | HostName::LeadingWildcard(text) | HostName::TrailingWildcard(text) => text,
+        }
+    }
+}
+
+/// The routes to remove from a host and to add to it.
+#[derive(Default)]
+struct HostChange<'r> {
+    /// By address.
+    removed: BTreeSet<*const ConditionRoute>,
+    added: Vec<&'r Arc<ConditionRoute>>,
 }
 
 impl HostIndex {
-    /// `entries` are sorted by position.
-    pub(super) fn build<'e>(entries: impl IntoIterator<Item = IndexedEntry<'e>>) -> Self {
-        let mut any = Vec::new();
-        let mut named: BTreeMap<&HostName, Vec<PathEntry<'e>>> = BTreeMap::new();
-        for IndexedEntry { position, hosts, path } in entries {
-            if hosts.is_empty() {
-                any.push((position, path));
-            }
-            for host in hosts {
-                let paths = named.entry(&host.name).or_default();
-                // The same name may occur with several ports.
-                if paths.last().is_none_or(|(last, _)| *last != position) {
-                    paths.push((position, path));
-                }
+    /// Removes and adds routes; a route in both lists is removed. Builds the entries of the hosts that they name again.
+    pub(super) fn replace(
+        &mut self,
+        flavor: RouterFlavor,
+        removed: &[Arc<ConditionRoute>],
+        added: &[Arc<ConditionRoute>],
+    ) {
+        let mut changes: BTreeMap<Option<&HostName>, HostChange<'_>> = BTreeMap::new();
+        for route in removed {
+            for host in hosts_of(route) {
+                changes.entry(host).or_default().removed.insert(Arc::as_ptr(route));
             }
         }
-        let any = (!any.is_empty()).then(|| PathIndex::build(&any));
-        let mut host_index = HostIndex { any, ..HostIndex::default() };
-        for (name, paths) in named {
-            let path_index = PathIndex::build(&paths);
-            let (paths_by_host, text) = match name {
-                HostName::Exact(text) => (&mut host_index.exact, text),
-                HostName::LeadingWildcard(text) => {
-                    host_index.longest_suffix = host_index.longest_suffix.max(text.len());
-                    (&mut host_index.leading_wildcards, text)
-                }
-                HostName::TrailingWildcard(text) => (&mut host_index.trailing_wildcards, text),
-            };
-            paths_by_host.insert(text.clone(), path_index);
+        for route in added {
+            for host in hosts_of(route) {
+                changes.entry(host).or_default().added.push(route);
+            }
         }
-        host_index
+        for (host, HostChange { removed, added }) in changes {
+            let before = self.of_host(host).map(|before| &*before.entries).unwrap_or_default();
+            let kept = before.iter().filter(|entry| !removed.contains(&Arc::as_ptr(&entry.route))).cloned();
+            let new = added.into_iter().filter(|route| !removed.contains(&Arc::as_ptr(route)));
+            let new = new.flat_map(|route| RouteEntry::of_route(flavor, route));
+            let entries: Vec<RouteEntry> = kept.chain(new).collect();
+            self.set(host, (!entries.is_empty()).then(|| Arc::new(HostEntries::build(entries))));
+        }
     }
 
-    /// The lowest position whose host and path match and that `admits` accepts. The host is lower case, without port.
-    pub(super) fn find(&self, host: &str, path: &str, steps: &RegexSteps, admits: impl Fn(u32) -> bool) -> Option<u32> {
-        let mut search = Search { path, steps, admits, best: NO_POSITION };
+    /// The entries of a host, or those for any host.
+    fn of_host(&self, host: Option<&HostName>) -> Option<&Arc<HostEntries>> {
+        let by_host = match host {
+            Some(HostName::Exact(_)) => &self.exact,
+            Some(HostName::LeadingWildcard(_)) => &self.leading_wildcards,
+            Some(HostName::TrailingWildcard(_)) => &self.trailing_wildcards,
+            None => return self.any.as_ref(),
+        };
+        by_host.get(host?.text()).map(|(_, entries)| entries)
+    }
+
+    /// Sets or removes the entries of a host, or those for any host.
+    fn set(&mut self, host: Option<&HostName>, entries: Option<Arc<HostEntries>>) {
+        let Some(host) = host else {
+            self.any = entries;
+            return;
+        };
+        let by_host = match host {
+            HostName::Exact(_) => &mut self.exact,
+            HostName::LeadingWildcard(suffix) => {
+                self.longest_suffix = self.longest_suffix.max(suffix.len());
+                &mut self.leading_wildcards
+            }
+            HostName::TrailingWildcard(_) => &mut self.trailing_wildcards,
+        };
+        match entries {
+            Some(entries) => by_host.insert((host.clone(), entries)),
+            None => by_host.remove(host.text()),
+        }
+    }
+
+    /// The first entry whose host and path match and that `admits` accepts. The host is lower case, without port.
+    pub(super) fn find<'r>(
+        &'r self,
+        host: &str,
+        path: &str,
+        steps: &RegexSteps,
+        admits: impl Fn(&RouteEntry) -> bool,
+    ) -> Option<&'r RouteEntry> {
+        let mut best: Option<&'r RouteEntry> = None;
+        let mut search = |entries: &'r HostEntries| {
+            if let Some(found) = entries.find_before(best, path, steps, &admits) {
+                best = Some(found);
+            }
+        };
         // DNS names are not longer; looking up a longer one only lets an untrusted client waste CPU time.
         if host.len() <= MAX_DNS_NAME_LENGTH {
-            if let Some(paths) = self.exact.get(host) {
-                paths.search(&mut search);
+            if let Some((_, entries)) = self.exact.get(host) {
+                search(entries);
             }
             let split_at_each_dot =
                 || memchr::memchr_iter(b'.', host.as_bytes()).map(|dot| (&host[..dot], &host[dot + 1..]));
@@ -89,25 +137,80 @@ impl HostIndex {
                 for (labels, suffix) in split_at_each_dot() {
                     // `*.example.com` does not match `.example.com`, whose first label is empty.
                     let may_match = suffix.len() <= self.longest_suffix && !labels.is_empty() && !labels.ends_with('.');
-                    if let Some(paths) = may_match.then(|| self.leading_wildcards.get(suffix)).flatten() {
-                        paths.search(&mut search);
+                    if let Some((_, entries)) = may_match.then(|| self.leading_wildcards.get(suffix)).flatten() {
+                        search(entries);
                     }
                 }
             }
             if !self.trailing_wildcards.is_empty() {
                 for (prefix, labels) in split_at_each_dot() {
                     let may_match = !labels.is_empty() && !labels.starts_with('.');
-                    if let Some(paths) = may_match.then(|| self.trailing_wildcards.get(prefix)).flatten() {
-                        paths.search(&mut search);
+                    if let Some((_, entries)) = may_match.then(|| self.trailing_wildcards.get(prefix)).flatten() {
+                        search(entries);
                     }
                 }
             }
         }
-        if let Some(paths) = &self.any {
-            paths.search(&mut search);
+        if let Some(entries) = &self.any {
+            search(entries);
         }
-        (search.best != NO_POSITION).then_some(search.best)
+        best
     }
+
+    /// All entries, in no order. One with several hosts occurs several times.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &RouteEntry> {
+        let named = [&self.exact, &self.leading_wildcards, &self.trailing_wildcards];
+        let named = named.into_iter().flat_map(|by_host| by_host.iter()).map(|(_, entries)| entries);
+        named.chain(&self.any).flat_map(|entries| &entries.entries)
+    }
+}
+
+/// Each host name of a route once; `None` for any host. The same name may occur with several ports.
+fn hosts_of(route: &ConditionRoute) -> BTreeSet<Option<&HostName>> {
+    let any_host = route.hosts.is_empty().then_some(None);
+    route.hosts.iter().map(|host| Some(&host.name)).chain(any_host).collect()
+}
+
+/// The entries of one host, or those for any host.
+#[derive(Debug)]
+struct HostEntries {
+    /// In the order in which they are tried.
+    entries: Box<[RouteEntry]>,
+    paths: PathIndex,
+}
+
+impl HostEntries {
+    fn build(mut entries: Vec<RouteEntry>) -> Self {
+        entries.sort_by(RouteEntry::compare);
+        let positions: Vec<PathEntry<'_>> =
+            entries.iter().enumerate().map(|(index, entry)| (position(index), entry.path())).collect();
+        HostEntries { paths: PathIndex::build(&positions), entries: entries.into() }
+    }
+
+    /// The first entry whose path matches and that `admits` accepts, if it is tried before `limit`.
+    fn find_before(
+        &self,
+        limit: Option<&RouteEntry>,
+        path: &str,
+        steps: &RegexSteps,
+        admits: impl Fn(&RouteEntry) -> bool,
+    ) -> Option<&RouteEntry> {
+        let end = match limit {
+            None => self.entries.len(),
+            Some(limit) => self.entries.partition_point(|entry| entry.compare(limit).is_lt()),
+        };
+        if end == 0 {
+            return None;
+        }
+        let admits = |position: u32| admits(&self.entries[position as usize]);
+        let mut search = Search { path, steps, admits, best: position(end) };
+        self.paths.search(&mut search);
+        (search.best < position(end)).then(|| &self.entries[search.best as usize])
+    }
+}
+
+fn position(index: usize) -> u32 {
+    u32::try_from(index).expect("fewer than 2^32 routes fit in memory")
 }
 
 /// A search for one request, with the best position so far.
@@ -128,7 +231,7 @@ impl<A: Fn(u32) -> bool> Search<'_, A> {
     }
 }
 
-/// The position of an entry in the router's list, and its path.
+/// The position of an entry in the list of a host, and its path.
 type PathEntry<'e> = (u32, Option<&'e PathCondition>);
 
 /// The entries of one host, by path.
@@ -219,50 +322,76 @@ fn common_prefix_length(left: &str, right: &str) -> usize {
     left.bytes().zip(right.bytes()).take_while(|(a, b)| a == b).count()
 }
 
-/// No entry was found.
-const NO_POSITION: u32 = u32::MAX;
-
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
 
+    use super::super::route::HostCondition;
+    use super::super::tests::rule;
     use super::*;
+    use crate::snapshot::router::TieBreaker;
+
+    const MANY: usize = 5_000;
+
+    fn route(name: &str, host: Option<&str>, path: PathCondition) -> Arc<ConditionRoute> {
+        let tie_breaker = TieBreaker { created: None, route: name.into(), rule: 0, index: 0 };
+        let hosts = host.iter().map(|host| HostCondition::parse(host).unwrap()).collect();
+        Arc::new(ConditionRoute { hosts, paths: vec![path], ..ConditionRoute::new(tie_breaker, rule(name)) })
+    }
+
+    /// One host for each route; then all routes on one host, by path; last, a route for any host.
+    fn many_routes() -> Vec<Arc<ConditionRoute>> {
+        let by_host = (0..MANY).map(|number| {
+            route(&format!("h{number}"), Some(&format!("h{number}.example")), PathCondition::prefix("/"))
+        });
+        let by_prefix = (0..MANY).map(|number| {
+            route(&format!("prefix {number}"), Some("one.example"), PathCondition::prefix(&format!("/api/{number}/")))
+        });
+        let by_exact_path = (0..MANY).map(|number| {
+            route(&format!("exact {number}"), Some("one.example"), PathCondition::exact(&format!("/api/{number}")))
+        });
+        let any_host = std::iter::once(route("any", None, PathCondition::prefix("/")));
+        by_host.chain(by_prefix).chain(by_exact_path).chain(any_host).collect()
+    }
 
     #[test]
     fn lookup_checks_few_of_many_entries() {
-        const MANY: u32 = 5_000;
-        let hosts: Vec<HostCondition> =
-            (0..MANY).map(|number| HostCondition::parse(&format!("h{number}.example")).unwrap()).collect();
-        let shared_host = [HostCondition::parse("one.example").unwrap()];
-        let prefixes: Vec<PathCondition> =
-            (0..MANY).map(|number| PathCondition::prefix(&format!("/api/{number}/"))).collect();
-        let exact_paths: Vec<PathCondition> =
-            (0..MANY).map(|number| PathCondition::exact(&format!("/api/{number}"))).collect();
-        let root = PathCondition::prefix("/");
-        // One host for each entry; then all entries on one host, by path; last, an entry for any host.
-        let by_host = (0..).zip(&hosts).map(|(position, host)| (position, std::slice::from_ref(host), &root));
-        let by_prefix = (MANY..).zip(&prefixes).map(|(position, path)| (position, &shared_host[..], path));
-        let by_exact_path = (2 * MANY..).zip(&exact_paths).map(|(position, path)| (position, &shared_host[..], path));
-        let any_host = std::iter::once((3 * MANY, &[][..], &root));
-        let all = by_host.chain(by_prefix).chain(by_exact_path).chain(any_host);
-        let index =
-            HostIndex::build(all.map(|(position, hosts, path)| IndexedEntry { position, hosts, path: Some(path) }));
+        let mut index = HostIndex::default();
+        index.replace(RouterFlavor::default(), &[], &many_routes());
         let checked = Cell::new(0);
         for (host, path, expected) in [
-            ("h4321.example", "/x", Some(4321)),
-            ("one.example", "/api/77/x", Some(MANY + 77)),
-            ("one.example", "/api/77", Some(2 * MANY + 77)),
-            ("one.example", "/api", Some(3 * MANY)),
-            ("other.example", "/api/77/", Some(3 * MANY)),
+            ("h4321.example", "/x", Some("h4321")),
+            ("one.example", "/api/77/x", Some("prefix 77")),
+            ("one.example", "/api/77", Some("exact 77")),
+            ("one.example", "/api", Some("any")),
+            ("other.example", "/api/77/", Some("any")),
             ("other.example", "*", None),
         ] {
             checked.set(0);
-            let admits = |_| {
+            let admits = |_: &RouteEntry| {
                 checked.set(checked.get() + 1);
                 true
             };
-            assert_eq!(index.find(host, path, &RegexSteps::default(), admits), expected, "{host} {path}");
+            let found = index.find(host, path, &RegexSteps::default(), admits);
+            assert_eq!(found.map(|entry| &*entry.route.rule.id.rule), expected, "{host} {path}");
             assert!(checked.get() <= 2, "{host} {path}: {} entries were checked", checked.get());
         }
+    }
+
+    #[test]
+    fn changed_route_keeps_the_entries_of_other_hosts() {
+        let routes = many_routes();
+        let mut index = HostIndex::default();
+        index.replace(RouterFlavor::default(), &[], &routes);
+        let before = index.clone();
+        let replacement = route("new", Some("h7.example"), PathCondition::prefix("/new"));
+        index.replace(RouterFlavor::default(), &routes[7..8], std::slice::from_ref(&replacement));
+        let rebuilt = before
+            .exact
+            .iter()
+            .filter(|(host, entries)| !index.of_host(Some(host)).is_some_and(|other| Arc::ptr_eq(entries, other)));
+        assert_eq!(rebuilt.map(|(host, _)| host.to_string()).collect::<Vec<_>>(), ["h7.example"]);
+        index.replace(RouterFlavor::default(), &[replacement], &[]);
+        assert!(index.exact.get("h7.example").is_none() && before.exact.get("h7.example").is_some());
     }
 }

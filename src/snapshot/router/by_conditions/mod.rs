@@ -5,16 +5,19 @@
 //!   ConditionRoute ──split by path, ranked──▶ entries ──▶ ConditionsRouter ─ find ─▶ Matched: rule and path condition
 //! ```
 //!
-//! The number of condition kinds is compared over all hosts first, and lengths later. So one list holds the entries of
-//! all hosts, sorted by rank, and an index gives positions in it.
+//! The number of condition kinds is compared over all hosts first, and lengths later. But only entries of hosts that match
+//! the same request are ever compared, so each host has a list of its own, sorted by rank. A request searches the lists of
+//! the exact host, of the wildcards, and of entries for any host; ranks decide between their results. So a change of a
+//! route affects the lists of its hosts only, and a copy of the router shares the other lists.
 
 mod index;
 mod rank;
 mod route;
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
-use self::index::{HostIndex, IndexedEntry};
+use self::index::HostIndex;
 use self::rank::Rank;
 pub use self::rank::RouterFlavor;
 use self::route::normalize_path;
@@ -26,12 +29,10 @@ use crate::snapshot::redirect::Scheme;
 use crate::snapshot::regex_steps::RegexInput;
 
 /// The routes of a listener, in the order by conditions.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ConditionsRouter {
-    /// In the order in which they are tried.
-    entries: Box<[RouteEntry]>,
-    /// Positions in `entries` by host and path.
-    index: HostIndex,
+    flavor: RouterFlavor,
+    hosts: HostIndex,
 }
 
 /// A route with one of its paths.
@@ -39,35 +40,24 @@ pub struct ConditionsRouter {
 pub struct RouteEntry {
     pub route: Arc<ConditionRoute>,
     /// The index of the path in the route; `None` if the route has no paths.
-    path: Option<usize>,
+    path: Option<u32>,
+    rank: Rank,
 }
 
 impl ConditionsRouter {
-    /// Splits the routes by path and sorts the entries by rank.
+    /// A router of routes in any order.
     pub fn build(flavor: RouterFlavor, routes: impl IntoIterator<Item: Into<Arc<ConditionRoute>>>) -> Self {
-        let mut ranked: Vec<(Rank, RouteEntry)> = Vec::new();
-        for route in routes {
-            let route: Arc<ConditionRoute> = route.into();
-            for path in indices_or_none(route.paths.len()) {
-                let entry = RouteEntry { route: Arc::clone(&route), path };
-                let rank = match flavor {
-                    RouterFlavor::TraditionalCompatible => rank::traditional_compatible(&route, entry.path()),
-                    RouterFlavor::Expressions => rank::expressions(&route),
-                };
-                ranked.push((rank, entry));
-            }
-        }
-        ranked.sort_by(|(rank, entry), (other_rank, other)| {
-            other_rank.cmp(rank).then_with(|| entry.order_in_rank().cmp(&other.order_in_rank()))
-        });
-        let entries: Box<[RouteEntry]> = ranked.into_iter().map(|(_, entry)| entry).collect();
-        let position = |index| u32::try_from(index).expect("fewer than 2^32 routes fit in memory");
-        let index = HostIndex::build(entries.iter().enumerate().map(|(index, entry)| IndexedEntry {
-            position: position(index),
-            hosts: entry.hosts(),
-            path: entry.path(),
-        }));
-        ConditionsRouter { entries, index }
+        let routes: Vec<Arc<ConditionRoute>> = routes.into_iter().map(Into::into).collect();
+        ConditionsRouter { flavor, hosts: HostIndex::default() }.with_routes(&[], &routes)
+    }
+
+    /// A copy with the routes in `added`, and without those in `removed`, which are found by identity. A route in both was
+    /// replaced before it was served. The lists of hosts that none of these routes names are shared.
+    #[must_use]
+    pub fn with_routes(&self, removed: &[Arc<ConditionRoute>], added: &[Arc<ConditionRoute>]) -> Self {
+        let mut changed = self.clone();
+        changed.hosts.replace(self.flavor, removed, added);
+        changed
     }
 
     /// The first matching entry, after duplicate slashes of the path are merged ([`Matched::normalized`]). The host is
@@ -77,9 +67,7 @@ impl ConditionsRouter {
     pub fn find(&self, host: &str, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
         let normalized = normalize_path(request.path);
         let path = normalized.as_deref().unwrap_or(request.path);
-        let admits = |position: u32| self.entries[position as usize].matches(host, request);
-        let position = self.index.find(host, path, &request.regex_steps, admits)?;
-        let entry = &self.entries[position as usize];
+        let entry = self.hosts.find(host, path, &request.regex_steps, |entry| entry.matches(host, request))?;
         if let Some(PathCondition::Regex(regex)) = entry.path() {
             // The expression is matched twice more, for the length of the matched part and for its groups.
             request.regex_steps.admit(regex.states().saturating_mul(2), path.len(), RegexInput::Target);
@@ -93,14 +81,27 @@ impl ConditionsRouter {
     }
 
     /// All entries in the order in which they are tried.
-    pub fn entries(&self) -> &[RouteEntry] {
-        &self.entries
+    pub fn entries(&self) -> Vec<&RouteEntry> {
+        let mut entries: Vec<_> = self.hosts.entries().collect();
+        entries.sort_by(|a, b| a.compare(b));
+        // An entry with several hosts is in the list of each.
+        entries.dedup_by(|a, b| Arc::ptr_eq(&a.route, &b.route) && a.path == b.path);
+        entries
     }
 }
 
 impl RouteEntry {
+    /// One entry for each path of the route.
+    fn of_route(flavor: RouterFlavor, route: &Arc<ConditionRoute>) -> impl Iterator<Item = RouteEntry> {
+        indices_or_none(route.paths.len()).map(move |index| {
+            let path = index.map(|index| u32::try_from(index).expect("fewer than 2^32 paths fit in memory"));
+            let rank = Rank::new(flavor, route, index.map(|index| &route.paths[index]));
+            RouteEntry { route: Arc::clone(route), path, rank }
+        })
+    }
+
     pub fn path(&self) -> Option<&PathCondition> {
-        self.route.paths.get(self.path?)
+        self.route.paths.get(self.path? as usize)
     }
 
     /// An empty slice means any host.
@@ -108,9 +109,14 @@ impl RouteEntry {
         &self.route.hosts
     }
 
-    /// Orders entries of equal rank: by creation time, then name, then position in the object, then path.
-    fn order_in_rank(&self) -> impl Ord + use<'_> {
-        (&self.route.tie_breaker, self.path)
+    /// Orders by rank, the greatest first. Of entries of equal rank, by creation time, then name, then position in the
+    /// object, then path.
+    fn compare(&self, other: &RouteEntry) -> Ordering {
+        other
+            .rank
+            .cmp(&self.rank)
+            .then_with(|| self.route.tie_breaker.cmp(&other.route.tie_breaker))
+            .then(self.path.cmp(&other.path))
     }
 
     /// Checks the conditions that the index does not check: all except the path and the hostname.

@@ -12,8 +12,24 @@ pub enum RouterFlavor {
     Expressions,
 }
 
-/// Compared from left to right; routes of a greater rank are tried first. The first number puts default backends last.
-pub(super) type Rank = [i64; 7];
+/// Compared field by field; routes of a greater rank are tried first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    /// Several small numbers, the first in the highest bits. The highest one puts default backends last.
+    class: u16,
+    regex_priority: i64,
+    length: u32,
+}
+
+impl Rank {
+    /// The rank of a route with one of its paths.
+    pub(super) fn new(flavor: RouterFlavor, route: &ConditionRoute, path: Option<&PathCondition>) -> Self {
+        match flavor {
+            RouterFlavor::TraditionalCompatible => traditional_compatible(route, path),
+            RouterFlavor::Expressions => expressions(route),
+        }
+    }
+}
 
 /// The rank of a route with one of its paths:
 ///
@@ -23,21 +39,21 @@ pub(super) type Rank = [i64; 7];
 /// 4. Whether the path is exact or a regular expression.
 /// 5. Among exact paths and regular expressions, the higher `regex_priority`. Their length has no effect.
 /// 6. Among prefixes, the longer one.
-pub(super) fn traditional_compatible(route: &ConditionRoute, path: Option<&PathCondition>) -> Rank {
+fn traditional_compatible(route: &ConditionRoute, path: Option<&PathCondition>) -> Rank {
     let ranks_as_regex = path.is_some_and(ranks_as_regex);
     let prefix_length = match path {
         Some(PathCondition::Prefix(text)) => saturating_rank(text.len(), MAX_TRADITIONAL_LENGTH),
         Some(PathCondition::Exact(_) | PathCondition::Regex(_)) | None => 0,
     };
-    [
-        i64::from(!route.is_default_backend),
-        condition_kinds(route),
-        i64::from(has_only_exact_hosts(route)),
-        saturating_rank(route.headers.len(), MAX_HEADERS),
-        i64::from(ranks_as_regex),
-        if ranks_as_regex { route.regex_priority } else { 0 },
-        prefix_length,
-    ]
+    Rank {
+        class: u16::from(!route.is_default_backend) << 13
+            | condition_kinds(route) << 10
+            | u16::from(has_only_exact_hosts(route)) << 9
+            | header_count(route) << 1
+            | u16::from(ranks_as_regex),
+        regex_priority: if ranks_as_regex { route.regex_priority } else { 0 },
+        length: prefix_length,
+    }
 }
 
 /// The rank of a route, the same for all of its paths:
@@ -47,18 +63,17 @@ pub(super) fn traditional_compatible(route: &ConditionRoute, path: Option<&PathC
 /// 3. Whether the route has hosts, all without wildcard.
 /// 4. Whether one of the paths is exact or a regular expression.
 /// 5. The length of the longest path, even if another path matches.
-pub(super) fn expressions(route: &ConditionRoute) -> Rank {
+fn expressions(route: &ConditionRoute) -> Rank {
     let max_path_length = route.paths.iter().map(PathCondition::length).max().unwrap_or_default();
-    [
-        i64::from(!route.is_default_backend),
-        condition_kinds(route),
-        saturating_rank(route.headers.len(), MAX_HEADERS),
-        i64::from(has_only_exact_hosts(route)),
-        i64::from(route.paths.iter().any(ranks_as_regex)),
-        saturating_rank(max_path_length, MAX_EXPRESSIONS_LENGTH),
-        // Not used.
-        0,
-    ]
+    Rank {
+        class: u16::from(!route.is_default_backend) << 13
+            | condition_kinds(route) << 10
+            | header_count(route) << 2
+            | u16::from(has_only_exact_hosts(route)) << 1
+            | u16::from(route.paths.iter().any(ranks_as_regex)),
+        regex_priority: 0,
+        length: saturating_rank(max_path_length, MAX_EXPRESSIONS_LENGTH),
+    }
 }
 
 impl PathCondition {
@@ -75,21 +90,26 @@ fn ranks_as_regex(path: &PathCondition) -> bool {
     matches!(path, PathCondition::Exact(_) | PathCondition::Regex(_))
 }
 
-fn condition_kinds(route: &ConditionRoute) -> i64 {
+/// At most 5, which takes three bits.
+fn condition_kinds(route: &ConditionRoute) -> u16 {
     let ConditionRoute { hosts, paths, methods, headers, server_names, .. } = route;
     let kinds = [hosts.is_empty(), paths.is_empty(), methods.is_empty(), headers.is_empty(), server_names.is_empty()];
-    kinds.iter().map(|is_empty| i64::from(!is_empty)).sum()
+    kinds.iter().map(|is_empty| u16::from(!is_empty)).sum()
 }
 
 fn has_only_exact_hosts(route: &ConditionRoute) -> bool {
     !route.hosts.is_empty() && route.hosts.iter().all(|host| host.name.is_exact())
 }
 
-/// The number, or `max` if it is greater. Kong stores each number in a few bits, so greater numbers compare as equal.
-fn saturating_rank(number: usize, max: i64) -> i64 {
-    i64::try_from(number).map_or(max, |number| number.min(max))
+/// The number of header conditions. Kong stores it in eight bits, so greater numbers compare as equal.
+fn header_count(route: &ConditionRoute) -> u16 {
+    u16::from(u8::try_from(route.headers.len()).unwrap_or(u8::MAX))
 }
 
-const MAX_HEADERS: i64 = 255;
-const MAX_TRADITIONAL_LENGTH: i64 = 0x7_FFFF;
-const MAX_EXPRESSIONS_LENGTH: i64 = 0xFFFF;
+/// The length, or `max` if it is greater. Kong stores it in a few bits, so greater lengths compare as equal.
+fn saturating_rank(length: usize, max: u32) -> u32 {
+    u32::try_from(length).map_or(max, |length| length.min(max))
+}
+
+const MAX_TRADITIONAL_LENGTH: u32 = 0x7_FFFF;
+const MAX_EXPRESSIONS_LENGTH: u32 = 0xFFFF;

@@ -65,11 +65,11 @@ pub struct HostCondition {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostName {
     /// `api.example.com`
-    Exact(Box<str>),
+    Exact(Arc<str>),
     /// `*.example.com`, stored as `example.com`: matches one or more labels before the suffix.
-    LeadingWildcard(Box<str>),
+    LeadingWildcard(Arc<str>),
     /// `example.*`, stored as `example`: matches one or more labels after the prefix.
-    TrailingWildcard(Box<str>),
+    TrailingWildcard(Arc<str>),
 }
 
 impl HostCondition {
@@ -89,7 +89,7 @@ impl HostName {
         let parse_labels = |text: &str| {
             let is_label = |label: &str| !label.is_empty() && label.bytes().all(is_host_byte);
             let is_valid = text.split('.').all(is_label);
-            is_valid.then(|| Box::from(text.to_ascii_lowercase()))
+            is_valid.then(|| Arc::from(text.to_ascii_lowercase()))
         };
         if let Some(suffix) = text.strip_prefix("*.") {
             return parse_labels(suffix).map(HostName::LeadingWildcard);

@@ -11,7 +11,7 @@ use crate::snapshot::regex_steps::RegexSteps;
 use crate::snapshot::router::TieBreaker;
 use crate::snapshot::rule::{Action, Filters, RouteFailure, RouteRule, RuleId};
 
-fn rule(name: &str) -> Arc<RouteRule> {
+pub(super) fn rule(name: &str) -> Arc<RouteRule> {
     let id = RuleId { route: "Ingress/default/a".into(), rule: name.into() };
     Arc::new(RouteRule {
         id,
@@ -417,7 +417,9 @@ fn router_agrees_with_the_reference() {
         for flavor in [TRADITIONAL, EXPRESSIONS] {
             let mut shuffled = routes.clone();
             rng.shuffle(&mut shuffled);
-            let router = ConditionsRouter::build(flavor, shuffled);
+            // All routes at once, or one after the other, with others that are removed again.
+            let router =
+                if seed % 2 == 0 { ConditionsRouter::build(flavor, shuffled) } else { edited(flavor, shuffled) };
             for _ in 0..REQUESTS_PER_ROUTE_SET {
                 let text = random_request(&mut rng);
                 let request = TestRequest::parse(&text);
@@ -436,6 +438,18 @@ fn router_agrees_with_the_reference() {
         matched * 4 > all && unmatched * 20 > all,
         "{matched} requests matched and {unmatched} did not: the sample needs more of the rarer kind"
     );
+}
+
+/// A router to which each route was added separately, and from which as many others were removed.
+fn edited(flavor: RouterFlavor, routes: Vec<ConditionRoute>) -> ConditionsRouter {
+    let mut router = ConditionsRouter::build(flavor, Vec::<ConditionRoute>::new());
+    let mut removed: Vec<Arc<ConditionRoute>> = Vec::new();
+    for route in routes {
+        let extra = Arc::new(ConditionRoute { rule: rule("removed"), ..route.clone() });
+        router = router.with_routes(&removed, &[Arc::new(route), Arc::clone(&extra)]);
+        removed = vec![extra];
+    }
+    router.with_routes(&removed, &[])
 }
 
 fn random_route(rng: &mut Rng) -> String {

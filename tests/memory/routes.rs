@@ -1,0 +1,95 @@
+//! Limits what an HTTPRoute and an Ingress take, each with its own host, and verifies that an edit of one of them costs
+//! as much among many as among few.
+
+use stats_alloc::Region;
+
+use crate::ALLOCATOR;
+use crate::route_world::{RouteWorld, gateways, http_route, ingress, ingress_class, services};
+
+const FEW: usize = 500;
+const MANY: usize = 4_000;
+const ROUTES_PER_LISTENER: usize = 16;
+/// Bytes per object with everything that is compiled from it, without the memory that TLS libraries allocate. The
+/// limits are a fifth above the values measured when they were set.
+const MAX_BYTES_PER_HTTP_ROUTE: usize = 600_000;
+const MAX_BYTES_PER_INGRESS: usize = 1_200_000;
+
+/// Bytes of one object, and of one edit of each kind.
+struct Measured {
+    per_object: usize,
+    edits: Vec<usize>,
+}
+
+/// Returns the measured bytes as text.
+pub(crate) fn check() -> String {
+    let mut report = String::new();
+    for (kind, measure, limit) in [
+        ("HTTPRoute", http_routes as fn(usize) -> Measured, MAX_BYTES_PER_HTTP_ROUTE),
+        ("Ingress with a certificate", ingresses, MAX_BYTES_PER_INGRESS),
+    ] {
+        let [few, many] = [FEW, MANY].map(measure);
+        report += &format!(
+            "bytes per {kind}: {} among {FEW}, {} among {MANY}; allocated by one edit: {:?} and {:?}\n",
+            few.per_object, many.per_object, few.edits, many.edits
+        );
+        assert!(many.per_object <= limit, "{report}valgrind --tool=dhat shows the allocations");
+        for (few, many) in few.edits.iter().zip(&many.edits) {
+            assert!(*many <= *few * 5000, "{report}an edit must not cost what all objects cost");
+        }
+    }
+    report
+}
+
+fn http_routes(count: usize) -> Measured {
+    let listeners = count / ROUTES_PER_LISTENER;
+    let mut world = RouteWorld::new();
+    world.apply(gateways(listeners));
+    world.apply(services(count));
+    let per_object = bytes_per_object(&mut world, count, |_, number| vec![http_route(number, listeners, 0)]);
+    let edit = bytes_of_edit(&mut world, |_, revision| http_route(count / 2, listeners, revision));
+    Measured { per_object, edits: vec![edit] }
+}
+
+fn ingresses(count: usize) -> Measured {
+    let mut world = RouteWorld::new();
+    world.apply(vec![ingress_class()]);
+    world.apply(services(count));
+    let per_object = bytes_per_object(&mut world, count, |world, number| {
+        vec![world.certificates.secret(number, 0), ingress(number, 0)]
+    });
+    let edit = bytes_of_edit(&mut world, |_, revision| ingress(count / 2, revision));
+    let renewal = bytes_of_edit(&mut world, |world, revision| world.certificates.secret(count / 2, revision));
+    Measured { per_object, edits: vec![edit, renewal] }
+}
+
+/// What remains allocated for each object.
+fn bytes_per_object(
+    world: &mut RouteWorld,
+    count: usize,
+    objects: impl Fn(&RouteWorld, usize) -> Vec<portico::store::AnyObject>,
+) -> usize {
+    let region = Region::new(ALLOCATOR);
+    let all = (0..count).flat_map(|number| objects(world, number)).collect();
+    world.apply(all);
+    let change = region.change();
+    assert_eq!(world.served_hosts(), count, "routes are missing");
+    (change.bytes_allocated - change.bytes_deallocated) / count
+}
+
+/// What one edit allocates, at the median of some.
+fn bytes_of_edit(world: &mut RouteWorld, object: impl Fn(&RouteWorld, usize) -> portico::store::AnyObject) -> usize {
+    let mut allocated: Vec<usize> = (1..=9)
+        .map(|revision| {
+            // The previous snapshot is kept, as by a running request, so that nothing can be changed in place.
+            let previous = std::sync::Arc::clone(&world.snapshot);
+            let edited = vec![object(world, revision)];
+            let region = Region::new(ALLOCATOR);
+            world.apply(edited);
+            let change = region.change();
+            drop(previous);
+            change.bytes_allocated
+        })
+        .collect();
+    allocated.sort_unstable();
+    allocated[allocated.len() / 2]
+}
