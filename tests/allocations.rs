@@ -186,7 +186,8 @@ fn idle_connections_take_little_memory() {
         println!("bytes per idle connection {what}: {in_plain_text}, with TLS {with_tls}");
         assert!(
             in_plain_text <= MAX_IDLE_BYTES && with_tls <= MAX_IDLE_TLS_BYTES,
-            "an idle connection {what} takes {in_plain_text} bytes, with TLS {with_tls}: valgrind --tool=dhat shows where"
+            "an idle connection {what} takes {in_plain_text} bytes, with TLS {with_tls}: valgrind --tool=dhat shows \
+             where"
         );
     }
 }

@@ -102,7 +102,8 @@ pub(in crate::proxy) struct Activity {
     pub(in crate::proxy) response_deadline: Cell<Option<Instant>>,
     /// The request that the framing guard rejected, and why.
     pub(in crate::proxy) guard_rejection: Cell<Option<GuardRejection>>,
-    /// The requests received so far, of which hyper may not have parsed all. None if a part of a further one has arrived.
+    /// The requests received so far, of which hyper may not have parsed all. None if a part of a further one has
+    /// arrived.
     pub(in crate::proxy) complete_requests: Cell<Option<u64>>,
     /// hyper has begun to close the connection.
     pub(in crate::proxy) shutdown_begun: Cell<bool>,

@@ -42,8 +42,8 @@ impl ClientStream {
         self.peer.activity.enter_phase(ActivityPhase::SendingResponse, Instant::now());
     }
 
-    /// Ready when something can be read, without a buffer to read into: bytes, the end of the stream, or an error of the
-    /// socket. With TLS the bytes may turn out to be no data.
+    /// Ready when something can be read, without a buffer to read into: bytes, the end of the stream or an error. With
+    /// TLS the bytes may turn out to be no data.
     pub(in crate::proxy) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.stream.has_read_ahead() {
             return Poll::Ready(Ok(()));
@@ -52,7 +52,8 @@ impl ClientStream {
         if let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_flush(cx) {
             return Poll::Ready(Err(error));
         }
-        self.stream.socket().poll_read_ready(cx)
+        // The readiness that tokio stores may be out of date, in particular for a new socket.
+        self.stream.socket().poll_peek(cx, &mut ReadBuf::new(&mut [0])).map_ok(drop)
     }
 
     /// Whether to discard writes, because they do not belong to a response to a request.

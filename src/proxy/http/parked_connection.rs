@@ -1,9 +1,9 @@
 //! A parked connection: an idle HTTP/1 connection without buffers.
 //!
 //! hyper keeps buffers of 8 KiB for reading and for writing while a connection is idle, and up to 64 KiB after a large
-//! upload. Therefore a connection is taken out of hyper when it is idle for [`ProxyLimits::park_after`], and returned to
-//! it when the next bytes arrive. A new connection is parked until its first bytes arrive, so a client that sends nothing
-//! gets no buffers.
+//! upload. Therefore a connection is taken out of hyper when it is idle for [`ProxyLimits::park_after`], and returned
+//! to it when the next bytes arrive. A new connection is parked until its first bytes arrive, so a client that sends
+//! nothing gets no buffers.
 //!
 //! [`ProxyLimits::park_after`]: crate::proxy::limits::ProxyLimits::park_after
 
@@ -21,7 +21,7 @@ use crate::proxy::record::stats::OpenGuard;
 /// Why a connection is no longer parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum ParkingEnd {
-    /// hyper is needed: something can be read, or the idle timeout has expired, and hyper closes the connection in order.
+    /// hyper is needed: something can be read, or the idle timeout has expired and hyper closes the connection.
     Resume,
     /// The connection was aborted or evicted, or its socket has failed.
     Close,

@@ -360,6 +360,6 @@ mod tests {
     #[test]
     fn prepared_connection_future_is_small() {
         let bytes = size(prepare_and_serve);
-        assert!(bytes <= 1700, "the future of a connection with PROXY header or TLS takes {bytes} bytes");
+        assert!(bytes <= 860, "the future of a connection with PROXY header or TLS takes {bytes} bytes");
     }
 }

@@ -205,10 +205,10 @@ const GAUGES: [MetricDefinition<WorkerStats, u64>; 6] = [
     ("portico_connections", "Open client connections", |stats| {
         stats.accepted.value().saturating_sub(stats.closed.value())
     }),
-    ("portico_http2_connections", "Open HTTP/2 client connections", |stats| stats.http2.value()),
     ("portico_parked_connections", "Open client connections without buffers, because they are idle", |stats| {
         stats.parked.value()
     }),
+    ("portico_http2_connections", "Open HTTP/2 client connections", |stats| stats.http2.value()),
     ("portico_tunnels", "Open upgraded client connections and streams", |stats| stats.tunnels.value()),
     ("portico_streams", "Open connections of TCP and TLS listeners", |stats| stats.streams.value()),
     ("portico_upstream_connections", "Open connections to endpoints", |stats| {
