@@ -11,6 +11,11 @@
 #[path = "proxy/harness.rs"]
 #[expect(dead_code, reason = "shared by several tests")]
 mod harness;
+#[path = "proxy/metrics.rs"]
+mod metrics;
+#[path = "proxy/tls_harness.rs"]
+#[expect(dead_code, reason = "shared by several tests")]
+mod tls_harness;
 
 use std::alloc::System;
 use std::io::{Read, Write};
@@ -27,6 +32,7 @@ use portico::plugin_api::ConsumerDirectory;
 use portico::plugin_api::consumers::{EntityId, KeyCredential};
 use portico::plugin_api::testing::{chain, consumer};
 use portico::plugins::REGISTRY;
+use portico::proxy::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::Snapshot;
 use portico::snapshot::timeouts_and_retries::TimeoutsAndRetries;
@@ -40,6 +46,8 @@ use crate::harness::{
     Options, Route, TestServer, forward, reserve_address, route, routes_to, snapshot, upstream,
     with_timeouts_and_retries,
 };
+use crate::metrics::wait_for_metrics;
+use crate::tls_harness::{TestTlsConnector, TlsListener, certificate, start_tls_server};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -55,6 +63,11 @@ const REQUEST_WITH_KEY: &[u8] =
 const KONG_ALLOCATIONS: usize = 3;
 /// Additional allocations of key-auth, rate-limiting and correlation-id together.
 const PLUGIN_ALLOCATIONS: usize = 3;
+/// Half of the idle connections of a measurement. Each has two sockets in this process.
+const IDLE_CONNECTIONS: usize = 100;
+/// Bytes of an idle connection. Allocators round up, and resident memory is larger.
+const MAX_IDLE_BYTES: usize = 1_740;
+const MAX_IDLE_TLS_BYTES: usize = 10_000;
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok";
 
 /// Serializes the tests, since the allocator counts for the whole process.
@@ -151,6 +164,84 @@ fn kong_compatible_request_allocates_little_more() {
     );
 }
 
+/// A connection that waits for a request has no buffers, whatever it was used for.
+#[test]
+fn idle_connections_take_little_memory() {
+    let _serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
+    let endpoint = start_endpoint();
+    let runtime = runtime();
+    let limits = ProxyLimits { park_after: Duration::from_millis(1), ..ProxyLimits::default() };
+    let options = || Options { limits: limits.clone(), ..Options::default() };
+    let plain = runtime.block_on(TestServer::with_options(options(), routes_to(endpoint)));
+    let certificates = vec![certificate(&["a.example"])];
+    let listener = TlsListener { hostname: "", certificates, routes: routes_to(endpoint) };
+    let tls = runtime.block_on(start_tls_server(options(), vec![listener]));
+    let connector = TestTlsConnector::new();
+    let mut upload = b"POST / HTTP/1.1\r\nhost: a.example\r\ncontent-length: 400000\r\n\r\n".to_vec();
+    upload.resize(upload.len() + 400_000, b'x');
+    for (what, request) in [("before a request", &b""[..]), ("after a request", REQUEST), ("after an upload", &upload)]
+    {
+        let in_plain_text = per_idle_connection(&runtime, &plain, || idle_client(&plain, request));
+        let with_tls = per_idle_connection(&runtime, &tls, || idle_tls_client(&tls, &connector, request));
+        println!("bytes per idle connection {what}: {in_plain_text}, with TLS {with_tls}");
+        assert!(
+            in_plain_text <= MAX_IDLE_BYTES && with_tls <= MAX_IDLE_TLS_BYTES,
+            "an idle connection {what} takes {in_plain_text} bytes, with TLS {with_tls}: valgrind --tool=dhat shows \
+             where"
+        );
+    }
+}
+
+/// Bytes of the heap for each connection, once they are parked.
+fn per_idle_connection(runtime: &Runtime, server: &TestServer, connect: impl Fn() -> TcpStream) -> usize {
+    let wait_for_parked = |count: usize| {
+        runtime.block_on(wait_for_metrics(server, "parked connections", |metrics| {
+            metrics["portico_parked_connections"] == f64::from(u32::try_from(count).unwrap())
+        }));
+    };
+    // The first connections create what all share.
+    let mut clients: Vec<TcpStream> = Vec::with_capacity(2 * IDLE_CONNECTIONS);
+    clients.extend((0..IDLE_CONNECTIONS).map(|_| connect()));
+    wait_for_parked(IDLE_CONNECTIONS);
+    let region = Region::new(ALLOCATOR);
+    clients.extend((0..IDLE_CONNECTIONS).map(|_| connect()));
+    wait_for_parked(2 * IDLE_CONNECTIONS);
+    let change = region.change();
+    drop(clients);
+    wait_for_parked(0);
+    change.bytes_allocated.saturating_sub(change.bytes_deallocated) / IDLE_CONNECTIONS
+}
+
+/// A connection after this request, if it is not empty.
+fn idle_client(server: &TestServer, request: &[u8]) -> TcpStream {
+    let mut client = TcpStream::connect(server.address).unwrap();
+    exchange(&mut client, request);
+    client
+}
+
+/// The socket of such a connection with TLS. The memory of the client's session is released.
+fn idle_tls_client(server: &TestServer, connector: &TestTlsConnector, request: &[u8]) -> TcpStream {
+    let mut socket = TcpStream::connect(server.address).unwrap();
+    let mut session = connector.session("a.example");
+    session.complete_io(&mut socket).unwrap();
+    exchange(&mut rustls::Stream::new(&mut session, &mut socket), request);
+    socket
+}
+
+fn exchange(client: &mut (impl Read + Write), request: &[u8]) {
+    if request.is_empty() {
+        return;
+    }
+    client.write_all(request).unwrap();
+    let mut response = [0; 4096];
+    let mut read = 0;
+    while !response[..read].ends_with(b"\r\n\r\nok") {
+        let more = client.read(&mut response[read..]).unwrap();
+        assert!(more > 0, "the connection closed: {:?}", String::from_utf8_lossy(&response[..read]));
+        read += more;
+    }
+}
+
 /// The same allocations as in the baseline, no more and no fewer.
 fn expect_baseline(section: &str, measured: &[(&str, usize)]) {
     let measured: Vec<_> =
@@ -205,20 +296,31 @@ fn start_endpoint() -> SocketAddr {
             stream.set_nodelay(true).unwrap();
             thread::spawn(move || {
                 let mut buffer = [0; 4096];
-                let mut read = 0;
+                // `missing` bytes of the current request have not arrived, unless its head is incomplete.
+                let (mut read, mut missing) = (0, 0);
                 while let Ok(more @ 1..) = stream.read(&mut buffer[read..]) {
                     read += more;
-                    if buffer[..read].ends_with(b"\r\n\r\n") {
-                        read = 0;
-                        if stream.write_all(RESPONSE).is_err() {
-                            return;
-                        }
+                    if missing == 0 {
+                        let Some(end) = buffer[..read].windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
+                            continue;
+                        };
+                        missing = end + 4 + content_length(&buffer[..end]);
+                    }
+                    missing -= std::mem::take(&mut read);
+                    if missing == 0 && stream.write_all(RESPONSE).is_err() {
+                        return;
                     }
                 }
             });
         }
     });
     address
+}
+
+/// The length of the body, 0 if the head does not have one.
+fn content_length(head: &[u8]) -> usize {
+    let head = str::from_utf8(head).unwrap();
+    head.split_once("content-length: ").map_or(0, |(_, rest)| rest.lines().next().unwrap().parse().unwrap())
 }
 
 /// Starts a proxy that only uses hyper, with one downstream and one upstream connection.

@@ -27,6 +27,8 @@ pub struct ProxyLimits {
     pub proxy_header_timeout: Duration,
     /// How long an idle client connection is kept open.
     pub client_idle_timeout: Duration,
+    /// How long an HTTP/1 connection keeps its buffers after a request. They are allocated again for the next one.
+    pub park_after: Duration,
     /// How long a client may send nothing while the endpoint waits for more of the request body, before a response has
     /// begun. Then 408.
     pub request_body_timeout: Duration,
@@ -102,6 +104,7 @@ impl ProxyLimits {
         max_handshakes: 4096,
         proxy_header_timeout: Duration::from_secs(5),
         client_idle_timeout: Duration::from_secs(75),
+        park_after: Duration::from_secs(1),
         request_body_timeout: Duration::from_secs(60),
         response_timeout: Duration::from_secs(60),
         stall_timeout: Duration::from_secs(300),

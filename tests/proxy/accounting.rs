@@ -1,44 +1,13 @@
 //! Access log and metrics: every request is recorded exactly once, however it ends.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::rule::{Action, RouteFailure};
-use prometheus_client::encoding::text;
-use prometheus_client::registry::Registry;
 use serde_json::Value;
 
-use crate::harness::{Endpoint, Options, Route, TestServer, forward, route, upstream, with_timeout};
-
-/// Waits until the metrics of the proxy satisfy a condition; `what` describes it. Nothing announces a change of a
-/// metric, so they are read repeatedly, as a scraper does.
-pub(crate) async fn wait_for_metrics(
-    server: &TestServer,
-    what: &str,
-    condition: impl Fn(&BTreeMap<String, f64>) -> bool,
-) {
-    with_timeout(what, async {
-        while !condition(&scrape(server)) {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
-}
-
-/// The values of the proxy's metrics by name and labels.
-pub(crate) fn scrape(server: &TestServer) -> BTreeMap<String, f64> {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(server.proxy.stats()));
-    let mut page = String::new();
-    text::encode(&mut page, &registry).unwrap();
-    let lines = page.lines().filter(|line| !line.starts_with('#'));
-    lines
-        .map(|line| line.rsplit_once(' ').unwrap())
-        .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
-        .collect()
-}
+use crate::harness::{Endpoint, Options, Route, TestServer, forward, route, upstream};
+pub(crate) use crate::metrics::{scrape, wait_for_metrics};
 
 /// The records in this file of the access log.
 pub(crate) fn access_log_records(path: &Path) -> Vec<Value> {

@@ -125,10 +125,15 @@ impl TestTlsConnector {
 
     /// The ClientHello for this server name.
     pub(crate) fn client_hello(&self, server_name: &str) -> Vec<u8> {
-        let name = ServerName::try_from(server_name.to_owned()).unwrap();
         let mut hello = Vec::new();
-        ClientConnection::new(Arc::clone(&self.config), name).unwrap().write_tls(&mut hello).unwrap();
+        self.session(server_name).write_tls(&mut hello).unwrap();
         hello
+    }
+
+    /// A new session with this server name, without a socket.
+    pub(crate) fn session(&self, server_name: &str) -> ClientConnection {
+        let name = ServerName::try_from(server_name.to_owned()).unwrap();
+        ClientConnection::new(Arc::clone(&self.config), name).unwrap()
     }
 
     fn build(

@@ -29,6 +29,8 @@ pub(in crate::proxy) struct ReceivedHello {
 impl ReceivedHello {
     /// Reads the ClientHello of a new connection. The client gets an alert if rustls finds it invalid.
     pub(in crate::proxy) async fn read(mut stream: TcpStream) -> Result<Self, ClientHandshakeError> {
+        // A client that sends nothing gets no buffers.
+        stream.readable().await.map_err(|_| ClientHandshakeError::ClientDisconnected)?;
         let mut acceptor = Acceptor::default();
         let mut bytes = BytesMut::with_capacity(CHUNK_SIZE);
         loop {

@@ -22,6 +22,15 @@ impl Transport {
             Transport::Tls(stream) => stream.get_ref().0,
         }
     }
+
+    /// Whether a read has a result although nothing further arrives at the socket: rustls has decrypted more than was
+    /// read, or has received the client's close_notify.
+    pub(in crate::proxy) fn has_read_ahead(&self) -> bool {
+        match self {
+            Transport::Plain(_) => false,
+            Transport::Tls(stream) => !stream.get_ref().1.wants_read(),
+        }
+    }
 }
 
 impl AsyncRead for Transport {

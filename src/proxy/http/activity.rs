@@ -102,6 +102,11 @@ pub(in crate::proxy) struct Activity {
     pub(in crate::proxy) response_deadline: Cell<Option<Instant>>,
     /// The request that the framing guard rejected, and why.
     pub(in crate::proxy) guard_rejection: Cell<Option<GuardRejection>>,
+    /// The requests received so far, of which hyper may not have parsed all. None if a part of a further one has
+    /// arrived.
+    pub(in crate::proxy) complete_requests: Cell<Option<u64>>,
+    /// hyper has begun to close the connection.
+    pub(in crate::proxy) shutdown_begun: Cell<bool>,
     /// Close with a TCP reset, because the client could mistake an orderly close for the end of a body.
     pub(in crate::proxy) reset_on_close: Cell<bool>,
     /// All response bytes were handed to the socket. Anything hyper writes now is its own error response.
@@ -135,6 +140,8 @@ impl Activity {
             next_stall_check: Cell::new(now),
             response_deadline: Cell::new(None),
             guard_rejection: Cell::new(None),
+            complete_requests: Cell::new(Some(0)),
+            shutdown_begun: Cell::new(false),
             reset_on_close: Cell::new(false),
             responses_flushed: Cell::new(true),
             http2: Cell::new(false),
@@ -204,6 +211,19 @@ impl Activity {
             && matches!(self.phase.get(), ActivityPhase::Idle | ActivityPhase::ReadingHead)
             && (self.upload.get() != UploadState::Complete || self.body_unread.get())
             && !self.http2.get()
+    }
+
+    /// Whether hyper holds nothing of this HTTP/1 connection: no bytes of a request, of a response or of the end of the
+    /// connection.
+    pub(in crate::proxy) fn is_settled(&self) -> bool {
+        self.phase.get() == ActivityPhase::Idle
+            && self.is_http1()
+            && self.responses_flushed.get()
+            && self.upload.get() == UploadState::Complete
+            && !self.body_unread.get()
+            && self.complete_requests.get() == Some(self.requests.get())
+            && self.guard_rejection.get().is_none()
+            && !self.shutdown_begun.get()
     }
 
     /// When the first byte of the current request head arrived. None unless a head is being read.

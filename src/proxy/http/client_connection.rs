@@ -4,6 +4,8 @@
 //!   ClientStream ─ hyper ─ request::serve        one task; each wake-up polls all of it
 //!         └────── Activity ──────┘ ◀─ one timer: idle, slow head, slow response, stall
 //! ```
+//!
+//! While a connection is idle, its `ClientStream` is parked outside hyper: see `parked_connection.rs`.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -24,12 +26,14 @@ use super::headers::ForwardedClient;
 use super::http_worker::HttpWorker;
 use super::http2::{self, OpenStream};
 use super::malformed_request::{lingering_close, reject};
+use super::parked_connection::{ParkingEnd, park, park_at};
 use super::request;
 use super::upgrade::Tunnel;
 use crate::plugin_api::Scheme;
 use crate::proxy::connection::listener_connections::{
     ConnectionRegistration, IdleState, Idleness, ListenerConnections,
 };
+use crate::proxy::connection::moving_deadline::poll_until;
 use crate::proxy::connection::rewound::Rewound;
 use crate::proxy::connection::tls::TlsSession;
 use crate::proxy::connection::transport::Transport;
@@ -110,22 +114,66 @@ impl std::fmt::Debug for Peer {
     }
 }
 
-/// Serves all requests of a connection.
-pub(in crate::proxy) async fn serve(transport: Transport, peer: Rc<Peer>, mut registration: ConnectionRegistration) {
+/// Serves all requests of a connection. The future is small, since every open connection has one: what only a
+/// connection in use needs is boxed.
+pub(in crate::proxy) fn serve(
+    transport: Transport,
+    peer: Rc<Peer>,
+    mut registration: ConnectionRegistration,
+) -> impl Future<Output = ()> {
     let idle_state: Weak<Peer> = Rc::downgrade(&peer);
     registration.begin_serving(idle_state);
-    let stream = ClientStream::new(transport, Rc::clone(&peer));
+    let mut stream = ClientStream::new(transport, Rc::clone(&peer));
+    // Not an `async fn`, whose future would contain its arguments twice.
+    async move {
+        let mut timer = pin!(sleep_until(peer.activity.deadline(&peer.worker().limits, idle_timeout(&peer))));
+        loop {
+            if park(&mut stream, &peer, &mut registration, timer.as_mut()).await == ParkingEnd::Close {
+                return;
+            }
+            let serving = serve_requests(stream, &peer, &mut registration, timer.as_mut());
+            let ServedRequests { end, stream: served, unread } = Box::pin(serving).await;
+            // Taken in every case: the tunnel holds the peer, so a tunnel left in the peer would leak both.
+            let tunnel = peer.tunnel.take();
+            match end {
+                ConnectionEnd::Parked => stream = served,
+                ConnectionEnd::Aborted => return,
+                ConnectionEnd::Finished | ConnectionEnd::MalformedRequest { .. } => {
+                    if let Some(next) = after_http1(end, served, unread, tunnel, peer, registration) {
+                        next.await;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// What remains of a connection that was taken out of hyper.
+struct ServedRequests {
+    end: ConnectionEnd,
+    stream: ClientStream,
+    /// Bytes that were received, but that hyper has not consumed.
+    unread: Bytes,
+}
+
+/// Serves requests until the connection closes or is parked.
+async fn serve_requests(
+    stream: ClientStream,
+    peer: &Rc<Peer>,
+    registration: &mut ConnectionRegistration,
+    mut timer: Pin<&mut Sleep>,
+) -> ServedRequests {
+    let resumed_at = Instant::now();
     let service = {
-        let peer = Rc::clone(&peer);
+        let peer = Rc::clone(peer);
         service_fn(move |request| request::serve(Rc::clone(&peer), request))
     };
     let mut http = peer.http.http1.serve_connection(TokioIo::new(stream), service);
-    let mut timer =
-        pin!(sleep_until(peer.activity.deadline(&peer.worker().limits, peer.worker().limits.client_idle_timeout)));
     let mut shutdown = ShutdownProgress::NotStarted;
     let end = poll_fn(|cx| {
         registration.set_waker(cx.waker());
-        let end = poll_connection(&peer, &mut http, timer.as_mut(), &mut shutdown, cx);
+        let end = poll_connection(peer, &mut http, resumed_at, timer.as_mut(), &mut shutdown, cx);
         // A request that has arrived in the meantime is served.
         if end.is_pending() && registration.take_eviction() && peer.activity.phase() == ActivityPhase::Idle {
             return Poll::Ready(ConnectionEnd::Aborted);
@@ -133,19 +181,13 @@ pub(in crate::proxy) async fn serve(transport: Transport, peer: Rc<Peer>, mut re
         end
     })
     .await;
-    // Taken in every case: the tunnel holds the peer, so a tunnel left in the peer would leak both.
-    let tunnel = peer.tunnel.take();
-    if let ConnectionEnd::Aborted = end {
-        return;
-    }
+    // Of a parked connection, at most empty lines are unread, which do not mean anything before a request.
     let parts = http.into_parts();
-    if let Some(next) = after_http1(end, parts.io.into_inner(), parts.read_buf, tunnel, peer, registration) {
-        next.await;
-    }
+    ServedRequests { end, stream: parts.io.into_inner(), unread: parts.read_buf }
 }
 
 /// What follows when HTTP/1 ends: an error response, a tunnel, HTTP/2 or a lingering close. Boxed, so that plain
-/// connections do not reserve memory for it; `unread` was received, but hyper has not consumed it.
+/// connections do not reserve memory for it.
 fn after_http1(
     end: ConnectionEnd,
     stream: ClientStream,
@@ -177,10 +219,12 @@ enum ShutdownProgress {
     Closing,
 }
 
-/// How an HTTP/1 connection ends.
+/// Why hyper no longer serves an HTTP/1 connection.
 enum ConnectionEnd {
     /// hyper has closed the connection, or hands over its stream.
     Finished,
+    /// The connection is idle and needs no buffers until its next request.
+    Parked,
     /// The connection was aborted by a drain or evicted, or a timeout has expired.
     Aborted,
     /// The client sent bytes that do not parse as a request; an error response follows.
@@ -190,6 +234,7 @@ enum ConnectionEnd {
 fn poll_connection<C: Http1Connection>(
     peer: &Peer,
     http: &mut C,
+    resumed_at: Instant,
     mut timer: Pin<&mut Sleep>,
     shutdown: &mut ShutdownProgress,
     cx: &mut Context<'_>,
@@ -232,14 +277,19 @@ fn poll_connection<C: Http1Connection>(
                 continue;
             }
         }
-        let keep_alive = peer.worker().limits.client_idle_timeout;
         let idle_timeout = match shutdown {
             ShutdownProgress::Closing => SHUTDOWN_TIMEOUT,
-            // The first request of a new connection may be in flight already.
-            _ if peer.connections.is_closing() && activity.requests.get() == 0 => FIRST_REQUEST_GRACE.min(keep_alive),
-            _ if peer.connections.is_closing() => CLOSING_KEEP_ALIVE.min(keep_alive),
-            _ => keep_alive,
+            ShutdownProgress::NotStarted | ShutdownProgress::Yielding(_) | ShutdownProgress::Yielded => {
+                idle_timeout(peer)
+            }
         };
+        if let ShutdownProgress::NotStarted = shutdown
+            && let Some(park_at) = park_at(peer, resumed_at)
+            && park_at < activity.deadline(&peer.worker().limits, idle_timeout)
+        {
+            ready!(poll_until(park_at, timer.as_mut(), cx));
+            return Poll::Ready(ConnectionEnd::Parked);
+        }
         ready!(activity.poll_timeout(&peer.http, idle_timeout, timer.as_mut(), cx));
         match activity.phase() {
             // The request handler sees the flag when it is polled, and responds with an error. If it does not respond
@@ -259,6 +309,19 @@ fn poll_connection<C: Http1Connection>(
                 return Poll::Ready(ConnectionEnd::Aborted);
             }
         }
+    }
+}
+
+/// How long the connection may be idle.
+pub(in crate::proxy) fn idle_timeout(peer: &Peer) -> Duration {
+    let keep_alive = peer.worker().limits.client_idle_timeout;
+    if !peer.connections.is_closing() {
+        keep_alive
+    } else if peer.activity.requests.get() == 0 {
+        // The first request of a new connection may be in flight already.
+        FIRST_REQUEST_GRACE.min(keep_alive)
+    } else {
+        CLOSING_KEEP_ALIVE.min(keep_alive)
     }
 }
 
@@ -299,15 +362,31 @@ mod tests {
         size_of::<F>()
     }
 
-    /// The memory of every open connection, in addition to hyper's read buffer. With 65,536 connections, each 100 bytes
-    /// cost 6 MiB.
+    /// The memory of every open connection. With 65,536 connections, each 100 bytes cost 6 MiB.
     #[test]
     fn connection_future_is_small() {
-        let connection = size(serve);
+        let (connection, peer) = (size(serve), size_of::<Peer>());
+        assert!(
+            connection <= 440 && peer <= 340,
+            "an idle connection takes {connection} bytes in its task, and {peer} for its state"
+        );
+    }
+
+    /// The memory of a connection in use, in addition to hyper's buffers.
+    #[test]
+    fn request_futures_are_small() {
+        fn served(
+            stream: ClientStream,
+            context: (&Rc<Peer>, &mut ConnectionRegistration),
+            timer: Pin<&mut Sleep>,
+        ) -> impl Future {
+            serve_requests(stream, context.0, context.1, timer)
+        }
+        let connection = size(served);
         let request = size(|peer, request, ()| request::serve(peer, request));
         assert!(
-            connection <= 1300 && request <= 3300,
-            "a connection takes {connection} bytes, a request in it {request}"
+            connection <= 1150 && request <= 3300,
+            "a connection in use takes {connection} bytes, a request in it {request}"
         );
     }
 }

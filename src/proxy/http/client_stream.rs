@@ -42,6 +42,20 @@ impl ClientStream {
         self.peer.activity.enter_phase(ActivityPhase::SendingResponse, Instant::now());
     }
 
+    /// Ready when something can be read, without a buffer to read into: bytes, the end of the stream or an error. With
+    /// TLS the bytes may turn out to be no data.
+    pub(in crate::proxy) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.stream.has_read_ahead() {
+            return Poll::Ready(Ok(()));
+        }
+        // With TLS, the end of a response may still have to be sent.
+        if let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_flush(cx) {
+            return Poll::Ready(Err(error));
+        }
+        // The readiness that tokio stores may be out of date, in particular for a new socket.
+        self.stream.socket().poll_peek(cx, &mut ReadBuf::new(&mut [0])).map_ok(drop)
+    }
+
     /// Whether to discard writes, because they do not belong to a response to a request.
     fn must_discard_write(&mut self) -> bool {
         self.discards_writes |= self.peer.activity.responses_flushed.get();
@@ -82,6 +96,7 @@ impl AsyncRead for ClientStream {
             if let Some(rejection) = self.guard.read(read) {
                 self.peer.activity.guard_rejection.set(Some(rejection));
             }
+            self.peer.activity.complete_requests.set(self.guard.complete_requests());
         }
         Poll::Ready(Ok(()))
     }
@@ -124,6 +139,7 @@ impl AsyncWrite for ClientStream {
         if self.discards_writes || self.peer.activity.reset_on_close.get() {
             return Poll::Ready(Ok(()));
         }
+        self.peer.activity.shutdown_begun.set(true);
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -117,6 +117,11 @@ impl FramingGuard {
         None
     }
 
+    /// The number of requests received so far, if nothing of a further one has arrived.
+    pub(in crate::proxy) fn complete_requests(&self) -> Option<u64> {
+        (self.expected == ExpectedInput::RequestLine && self.line.is_empty()).then_some(self.requests)
+    }
+
     /// Processes a whole line, without its line feed, and returns what follows it.
     fn process_line(&mut self, line: &[u8]) -> Result<ExpectedInput, GuardRejection> {
         let reject = |first_request, error| Err(GuardRejection { first_request, error });

@@ -22,6 +22,7 @@ pub(in crate::proxy) mod http_worker;
 pub(in crate::proxy) mod malformed_request;
 pub(in crate::proxy) mod mirror;
 pub(in crate::proxy) mod outgoing_request;
+pub(in crate::proxy) mod parked_connection;
 pub(in crate::proxy) mod plugin_run;
 pub(in crate::proxy) mod product_headers;
 pub(in crate::proxy) mod read_timeout;

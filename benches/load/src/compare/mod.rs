@@ -253,6 +253,7 @@ async fn memory_per_idle_connection(server: &Server, count: usize, tls: Option<T
         connection.exchange(&shape, number as u64, false).await?;
         connections.push(connection);
     }
+    sleep(UNTIL_AT_REST).await;
     Ok((process.resident()? - before) * 1024.0 / count as f64)
 }
 
@@ -273,4 +274,6 @@ pub(crate) async fn wait_for(server: &Server) -> Result<u64> {
 /// Number of concurrent connections of the load.
 const CONNECTIONS: usize = 32;
 const WARM_UP: Duration = Duration::from_millis(500);
+/// Longer than servers keep the buffers of an idle connection, and allocators the pages that they freed.
+const UNTIL_AT_REST: Duration = Duration::from_secs(4);
 const START_TIMEOUT: Duration = Duration::from_secs(60);

@@ -201,9 +201,12 @@ const STREAM_BYTES: [MetricDefinition<MergedStreams, u64>; 2] = [
     ("portico_stream_sent_bytes", "Bytes that TCP and TLS listeners sent to clients", |counts| counts.bytes_out),
 ];
 
-const GAUGES: [MetricDefinition<WorkerStats, u64>; 5] = [
+const GAUGES: [MetricDefinition<WorkerStats, u64>; 6] = [
     ("portico_connections", "Open client connections", |stats| {
         stats.accepted.value().saturating_sub(stats.closed.value())
+    }),
+    ("portico_parked_connections", "Open client connections without buffers, because they are idle", |stats| {
+        stats.parked.value()
     }),
     ("portico_http2_connections", "Open HTTP/2 client connections", |stats| stats.http2.value()),
     ("portico_tunnels", "Open upgraded client connections and streams", |stats| stats.tunnels.value()),

@@ -148,6 +148,7 @@ pub(in crate::proxy) struct WorkerStats {
     pub(in crate::proxy) evicted: SingleWriterCounter,
     /// HTTP/2 client connections.
     pub(in crate::proxy) http2: OpenCount,
+    pub(in crate::proxy) parked: OpenCount,
     /// Upgraded connections and streams.
     pub(in crate::proxy) tunnels: OpenCount,
     /// Connections whose bytes are forwarded.
