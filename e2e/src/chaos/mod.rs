@@ -228,11 +228,7 @@ async fn until_all_routes_are_served(site: &mut ChaosSite<'_>) -> Result<()> {
     site.until_edits_are_served().await
 }
 
-async fn sample_memory(
-    recorder: &Recorder,
-    processes: &RefCell<[Option<u32>; 2]>,
-    memory: &RefCell<MemorySamples>,
-) {
+async fn sample_memory(recorder: &Recorder, processes: &RefCell<[Option<u32>; 2]>, memory: &RefCell<MemorySamples>) {
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -53,6 +53,8 @@ const HTTPS_TASKS: usize = 8;
 const HTTP2_CONNECTIONS: usize = 2;
 const STREAMS: usize = 8;
 const MAX_BODY: usize = 4096;
+/// Requests of a task until it opens another connection, so that a restarted replica gets its share.
+const REQUESTS_PER_CONNECTION: u32 = 50;
 
 impl PoliteClient {
     pub(super) fn start(settings: ClientSettings) -> PoliteClient {
@@ -104,7 +106,13 @@ async fn run(state: Arc<ClientState>) {
 /// Sends requests when they are due, or at once if they are late.
 async fn send_requests(state: Arc<ClientState>, mut transport: Transport, begin: Instant) {
     let ClientSettings { rate, recorder, .. } = &state.settings;
+    let mut on_connection = 0;
     while !state.stop.load(Relaxed) {
+        if on_connection == REQUESTS_PER_CONNECTION {
+            transport.close().await;
+            on_connection = 0;
+        }
+        on_connection += 1;
         let number = state.next.fetch_add(1, Relaxed);
         let due = begin + Duration::from_secs_f64(number as f64 / f64::from(*rate));
         sleep_until(due).await;
@@ -118,8 +126,6 @@ async fn send_requests(state: Arc<ClientState>, mut transport: Transport, begin:
         match outcome {
             Ok(()) => recorder.add_response(due),
             Err((kind, error)) => {
-                // A kept connection is not reused after a failure.
-                transport.discard();
                 let PlannedRequest { method, path, .. } = planned;
                 let (protocol, end, reason) = (transport.name(), Instant::now(), format!("{error:#}"));
                 recorder.add_failure(Failure { number, method, path, protocol, begin: sent, end, kind, reason });
@@ -235,19 +241,16 @@ impl Transport {
         planned.check(response).await
     }
 
-    /// Forgets a connection of HTTP/1.1. HTTP/2 connections report themselves whether they are open.
-    fn discard(&mut self) {
+    /// Closes the connection; one of HTTP/2 when the last of its requests has ended.
+    async fn close(&mut self) {
         match self {
             Transport::Http1(kept) | Transport::Https(kept) => *kept = None,
-            Transport::Http2(_) => {}
+            Transport::Http2(shared) => *shared.lock().await = None,
         }
     }
 }
 
-async fn open_http1(
-    settings: &ClientSettings,
-    is_secure: bool,
-) -> Result<http1::SendRequest<Full<Bytes>>, Failed> {
+async fn open_http1(settings: &ClientSettings, is_secure: bool) -> Result<http1::SendRequest<Full<Bytes>>, Failed> {
     let broken = |error: hyper::Error| (FailureKind::Broken, anyhow::Error::from(error));
     // The connection's errors are reported to its requests.
     if is_secure {

@@ -75,11 +75,7 @@ impl Replica {
 
 impl ChaosSite<'_> {
     /// Waits until this holds for each replica.
-    pub(super) async fn until_both(
-        &self,
-        condition: &str,
-        holds: impl AsyncFn(&Replica) -> Result<()>,
-    ) -> Result<()> {
+    pub(super) async fn until_both(&self, condition: &str, holds: impl AsyncFn(&Replica) -> Result<()>) -> Result<()> {
         for replica in &self.replicas {
             until(condition, EFFECT_TIMEOUT, async || holds(replica).await).await?;
         }
@@ -121,10 +117,8 @@ impl ChaosSite<'_> {
     pub(super) async fn until_edits_are_served(&mut self) -> Result<()> {
         self.mark += 1;
         let (mark, api) = (self.mark, routes(self.cluster));
-        until("the API server accepts an edit", EFFECT_TIMEOUT, async || {
-            editor::edit(&api, MARKED_ROUTE, mark).await
-        })
-        .await?;
+        until("the API server accepts an edit", EFFECT_TIMEOUT, async || editor::edit(&api, MARKED_ROUTE, mark).await)
+            .await?;
         let path = format!("/{MARKED_ROUTE}");
         self.until_all_responses_are("both replicas serve the edit", CLIENT_HOST, &path, async |response| {
             let edit = response.headers().get(EDIT).and_then(|edit| edit.to_str().ok()).unwrap_or_default();
