@@ -94,6 +94,17 @@ bench-cluster: ## Measure Portico on a cluster: propagation of new routes, statu
 soak: setup ## Send 2,000 requests per second for a minute while objects and certificates change: all responses must be right
 	@bash scripts/soak.sh
 
+# Duration of `make chaos`, the seed of the order of its disruptions, and further arguments of `portico-e2e chaos`; for
+# example: make chaos SEED=7 CHAOS="--rate 500 --only flood"
+SECONDS ?= 600
+SEED ?= 1
+CHAOS ?=
+
+.PHONY: chaos
+chaos: ## Kill, slow and break what Portico depends on, at 1,000 requests per second: SECONDS=600 SEED=1 (as root)
+	@bash scripts/setup.sh e2e
+	@bash scripts/chaos.sh --seconds $(SECONDS) --seed $(SEED) $(CHAOS)
+
 ##@ Release
 
 # amd64 or arm64; the default is the machine's architecture.

@@ -75,6 +75,8 @@ pub enum InjectedError {
     BusyByStatus { seconds: u32 },
     /// For watches: the watch starts, and an ERROR event says that its resourceVersion is too old.
     Gone,
+    /// The response comes after this delay.
+    Delay(Duration),
     /// The response starts and is cut after its first chunk.
     Cut,
     /// The request is read and never gets a response.
@@ -265,6 +267,10 @@ async fn respond_with_error(
             let first_chunk = first_chunk.map(|chunk| chunk.map(Frame::data));
             let chunks = stream::iter(first_chunk).chain(stream::iter([Err(io::Error::other("cut"))]));
             Ok(Response::from_parts(head, BodyExt::boxed(StreamBody::new(chunks))))
+        }
+        InjectedError::Delay(delay) => {
+            sleep(delay).await;
+            forward(request, shared).await
         }
         InjectedError::RequireToken(_) => status_response(401, "Unauthorized", NO_RETRY_AFTER),
         InjectedError::NoResponse | InjectedError::NoHandshake => std::future::pending().await,

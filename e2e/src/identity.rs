@@ -43,6 +43,16 @@ impl ProcessIdentity {
         self.signal(Signal::KILL)
     }
 
+    /// Sends SIGSTOP; does nothing if the process has ended.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Sends SIGCONT; does nothing if the process has ended.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
     /// Waits until the process has ended. A zombie child counts as ended.
     pub fn wait(&self, limit: Duration) -> Result<()> {
         let Some(pidfd) = self.open_pidfd()? else { return Ok(()) };

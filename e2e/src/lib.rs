@@ -3,6 +3,7 @@
 
 pub mod apiserver;
 pub mod bench;
+pub mod chaos;
 pub mod cluster;
 pub mod conformance;
 pub mod controller_manager;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use portico_e2e::bench::{self, BenchSizes, Benchmark};
+use portico_e2e::chaos::{self, ChaosOptions};
 use portico_e2e::cluster::{self, Channel, Cluster, Options};
 use portico_e2e::conformance::{self, Report, SuiteOptions};
 use portico_e2e::node::Node;
@@ -67,6 +68,13 @@ enum Subcommands {
         #[command(flatten)]
         size: BenchSizes,
     },
+    /// Disrupt everything that Portico depends on while a polite client sends requests
+    ///
+    /// Two replicas run on their own cluster. One part after another is killed, slowed or broken: the API server, the
+    /// leader, Redis, DNS, endpoints, certificates, plugins, routes; and hostile clients flood the Gateway. Prints a
+    /// table of the phases. The exit code is 1 if a request failed that had to be served, if Portico did not recover,
+    /// or if its memory grew.
+    Chaos(ChaosOptions),
     /// Print a report of the conformance suite as a table
     Report { file: PathBuf },
 }
@@ -130,6 +138,7 @@ fn main() -> ExitCode {
         Subcommands::Conformance(conformance) => run_conformance_suite(&conformance),
         Subcommands::Report { file } => Report::read(&file).map(|report| println!("{report}")),
         Subcommands::Bench { what, size } => measure(what, &size),
+        Subcommands::Chaos(options) => disrupt(&options),
         Subcommands::Build => build(),
     };
     match outcome {
@@ -305,6 +314,16 @@ fn measure(what: Benchmark, size: &BenchSizes) -> Result<()> {
         cluster::run(&Options::named(&checkout_name("bench")), async |cluster| bench::run(cluster, what, size).await)?;
     print!("{}", results.tables());
     println!("\nAlso written to {}", results.save()?.display());
+    Ok(())
+}
+
+fn disrupt(options: &ChaosOptions) -> Result<()> {
+    let cluster = Options::named(&checkout_name("chaos"));
+    let outcome = cluster::run(&cluster, async |cluster| chaos::run(cluster, options).await)?;
+    print!("\n{}", outcome.report);
+    if !outcome.broken.is_empty() {
+        bail!("promises were broken:\n  {}", outcome.broken.join("\n  "));
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 mod api_server_errors;
 pub(crate) mod backend;
 mod bench;
+mod chaos;
 pub(crate) mod client;
 mod core_objects;
 mod deployed;
@@ -112,6 +113,14 @@ fn faulty_api_server_and_unexpected_objects_are_handled() {
 #[test]
 fn benchmarks_produce_measurements() {
     scenario::run_with(Options::named("bench-smoke"), async |cluster| bench::everything_is_measured(cluster).await);
+}
+
+#[test]
+fn two_replicas_survive_chaos() {
+    if !scenario::can_start_new_cluster("chaos") {
+        return;
+    }
+    scenario::run_with(Options::named("chaos-short"), chaos::only_requests_in_flight_at_a_kill_fail);
 }
 
 #[test]

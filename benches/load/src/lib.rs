@@ -26,8 +26,11 @@ mod run;
 mod server;
 mod tls;
 
+pub use floods::{FloodCounts, flood, flood_names};
 pub use http1::LoadResponse;
 pub use plan::{CertificateCheck, CompletedRequest, Plan, Protocol, RequestShape, ResponseCheck};
 pub use report::Report;
 pub use run::run;
+/// The host of the requests of floods.
+pub use server::HOST as FLOODED_HOST;
 pub use tls::Tls;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use crate::process::Process;
 
 /// The host of all requests.
-pub(crate) const HOST: &str = "bench.example";
+pub const HOST: &str = "bench.example";
 
 pub(crate) struct Server {
     pub(crate) name: &'static str,

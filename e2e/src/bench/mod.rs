@@ -9,9 +9,9 @@ mod backend;
 mod client;
 mod failover;
 mod objects;
-mod process_usage;
+pub(crate) mod process_usage;
 mod propagation;
-mod statistics;
+pub(crate) mod statistics;
 mod status_writes;
 mod steady;
 

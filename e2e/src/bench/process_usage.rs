@@ -21,7 +21,7 @@ pub(super) fn cpu(process: u32) -> Result<Duration> {
 }
 
 /// Current and peak resident memory, in MiB.
-pub(super) fn memory(process: u32) -> Result<[f64; 2]> {
+pub(crate) fn memory(process: u32) -> Result<[f64; 2]> {
     let text = fs::read_to_string(format!("/proc/{process}/status")).context("the process has ended")?;
     let field = |name: &str| -> Result<f64> {
         let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;

@@ -39,7 +39,7 @@ pub(super) fn ms(value: f64) -> String {
 }
 
 /// Renders a table with right-aligned columns that are as wide as their contents.
-pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([head[column].chars().count()]).max().unwrap_or_default()

@@ -1,7 +1,9 @@
 //! Measures memory before, during and after floods, and whether other clients are served during them.
 
+mod attack;
 mod frames;
 mod kinds;
+mod running;
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -11,13 +13,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
+use self::attack::attack;
 use self::kinds::{AfterOpening, Flood};
 use crate::backend::Backend;
 use crate::compare::wait_for;
@@ -25,6 +26,8 @@ use crate::plan::{Plan, RequestShape};
 use crate::report::Report;
 use crate::run::run;
 use crate::server::{self, HOST, Server, Setup};
+
+pub use self::running::{FloodCounts, flood, flood_names};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
@@ -166,59 +169,6 @@ async fn run_flood(options: &Options, server: &Server, flood: Flood) -> Result<R
     let other_clients = other_clients.await.context("the client next to the flood panicked")?;
     ensure!(other_clients.good > 0, "no other request was served:\n{other_clients}{}", server.output());
     Ok(Row { connections, before, peak: peak.max(held), held, after, closed: flood.1.get(), other_clients })
-}
-
-/// Runs one connection until the server closes it or, for [`AfterOpening::Close`], responds. An open connection is left
-/// in `connection` when this is cancelled.
-async fn attack(flood: &Flood, target: SocketAddr, connection: &mut Option<TcpStream>) {
-    *connection = None;
-    let Ok(socket) = TcpSocket::new_v4() else { return };
-    if !flood.reads_responses {
-        // A small buffer, so that the kernel does not read on behalf of the client.
-        socket.set_recv_buffer_size(4096).ok();
-    }
-    let Ok(stream) = socket.connect(target).await else { return };
-    let (mut reader, mut writer) = connection.insert(stream).split();
-    let read = async {
-        let mut buffer = [0; 16 * 1024];
-        if !flood.reads_responses {
-            return std::future::pending().await;
-        }
-        while let Ok(1..) = reader.read(&mut buffer).await {
-            if matches!(flood.after_opening, AfterOpening::Close) {
-                return;
-            }
-        }
-    };
-    let write = async {
-        if writer.write_all(&flood.opening).await.is_err() {
-            return;
-        }
-        let mut number = 0;
-        let mut bytes = Vec::new();
-        loop {
-            match flood.after_opening {
-                AfterOpening::Nothing | AfterOpening::Close => return std::future::pending().await,
-                AfterOpening::SendSlowly(chunk, pause) => {
-                    sleep(pause).await;
-                    bytes.clear();
-                    bytes.extend_from_slice(chunk);
-                }
-                AfterOpening::SendFast(append) => {
-                    bytes.clear();
-                    append(number, &mut bytes);
-                    number += 1;
-                }
-            }
-            if writer.write_all(&bytes).await.is_err() {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        () = read => {}
-        () = write => {}
-    }
 }
 
 /// Load of a well-behaved client, in a separate thread that is not delayed by the flood.
