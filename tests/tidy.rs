@@ -134,7 +134,7 @@ const LAYERS: &[Row] = &[
     (
         "k8s",
         &[
-            "backoff delivery discovery_schedule leader_write_guard middleware raw timestamps",
+            "backoff delivery discovery_schedule first_list leader_write_guard middleware raw timestamps",
             "client",
             "api_error watch_health",
             "services status_client watch",
