@@ -128,14 +128,15 @@ const LAYERS: &[Row] = &[
             "backend_reference routers",
             "kong",
             "filters ingress notes stream_route",
-            "http_route verdict_updates",
+            "http_route unserved_objects",
+            "verdict_updates",
             "planning",
         ],
     ),
     (
         "k8s",
         &[
-            "backoff delivery discovery_schedule leader_write_guard middleware raw timestamps",
+            "backoff delivery discovery_schedule first_list leader_write_guard middleware raw timestamps",
             "client",
             "api_error watch_health",
             "services status_client watch",
@@ -205,8 +206,11 @@ const LAYERS: &[Row] = &[
             "fingerprint ingress_routes",
         ],
     ),
-    ("status", &["features json merge notices", "event_queue installed", "queue", "event_writer status_writer"]),
-    ("store", &["dependencies dependency_index object table"]),
+    (
+        "status",
+        &["event_rotation features json merge notices", "event_queue installed", "queue", "event_writer status_writer"],
+    ),
+    ("store", &["unserved", "dependencies dependency_index object table"]),
     (
         "upstream",
         &[

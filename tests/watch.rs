@@ -79,6 +79,27 @@ async fn relist_finds_objects_deleted_between_watches() {
     }
 }
 
+/// With several API servers, a new list may come from another one than the list before.
+#[tokio::test]
+async fn relist_from_a_server_that_is_behind_withdraws_nothing() {
+    let expired = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired",
+        "message": "too old resource version"});
+    let api = FakeApiServer::start().await;
+    api.serve(GATEWAY, "httproutes", true);
+    api.put("httproutes", route("old", "one.example"));
+    let mut site = WatchSite::start(&api).await;
+    site.wait_until("everything is listed", |site| site.complete).await;
+    api.fall_behind();
+    api.put("httproutes", route("new", "two.example"));
+    site.wait_until("the new route arrives", |site| site.routes().len() == 2).await;
+    api.fail("httproutes", [InjectedFailure::Event(json!({"type": "ERROR", "object": expired}))]);
+    api.bookmark_and_cut("httproutes", 50);
+    api.wait_for_requests("/apis/gateway.networking.k8s.io/v1/httproutes", 3).await;
+    api.put("httproutes", route("last", "three.example"));
+    site.wait_until("the list has arrived", |site| site.routes().iter().any(|route| route.starts_with("last"))).await;
+    assert_eq!(site.routes(), ["last three.example", "new two.example", "old one.example"]);
+}
+
 /// The connection stays open, but sends no events. A watch that works has a bookmark every minute or two.
 #[tokio::test]
 async fn stalled_watches_are_restarted() {
@@ -177,6 +198,37 @@ async fn failing_served_kinds_delay_readiness() {
     assert!(!site.complete);
     api.clear_failures("httproutes");
     site.wait_until("it is listed", |site| site.complete && site.routes() == ["a one.example"]).await;
+}
+
+/// Otherwise, the broken webhook of one optional kind would stop all rolling updates and the start of further replicas.
+#[tokio::test]
+async fn optional_kinds_delay_readiness_until_the_startup_timeout() {
+    const KONG: &str = "configuration.konghq.com/v1";
+    let broken = || vec![InjectedFailure::Status(500, "conversion webhook failed"); 1000];
+    let api = FakeApiServer::start().await;
+    api.serve(GATEWAY, "httproutes", true);
+    api.put("httproutes", route("a", "one.example"));
+    api.serve(KONG, "kongplugins", true);
+    api.serve("configuration.konghq.com/v1alpha1", "kongvaults", false);
+    api.fail("kongplugins", broken());
+    api.fail("kongvaults", broken());
+    let mut site = WatchSite::start(&api).await;
+    site.wait_until("both are reported", |site| {
+        [Kind::KongPlugin, Kind::KongVault].iter().all(|kind| site.installed.unreadable.contains_key(kind))
+    })
+    .await;
+    // Vaults have no effect on requests.
+    site.wait_until_missing("the first list of kongplugins (500 conversion webhook failed)").await;
+    assert!(!site.complete && !site.missing().contains("kongvaults"), "{}", site.missing());
+
+    let mut site = WatchSite::start_with(&api, &[], Duration::from_secs(1)).await;
+    site.wait_until("it is complete without the plugins", |site| site.complete).await;
+    assert_eq!(site.routes(), ["a one.example"]);
+    assert!(site.installed.unreadable[&Kind::KongPlugin].contains("500 conversion webhook failed"));
+    assert_eq!(site.missing(), "");
+    api.put("kongplugins", json!({"metadata": {"namespace": "default", "name": "late"}, "plugin": "cors"}));
+    api.clear_failures("kongplugins");
+    site.wait_until("the plugins are listed", |site| site.store.kong_plugins.len() == 1).await;
 }
 
 #[tokio::test]

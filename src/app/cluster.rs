@@ -64,7 +64,7 @@ impl ClusterSource {
             Some(context) => process_log::write_stderr(&format!("Context {context}, server {}\n", connection.server)),
             None => info!(server = connection.server, "Reading objects from the cluster of this Pod"),
         }
-        let source = ApiServerSource::start(access, connection, options.namespaces.clone());
+        let source = ApiServerSource::start(access, connection, options.namespaces.clone(), options.startup_timeout);
         let initial_sync = InitialSync::new(ready.guard("the API server"));
         // The task ends with the source or when readiness is released.
         tokio::spawn(initial_sync.clone().follow(source.waiting_for()));

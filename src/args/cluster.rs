@@ -35,8 +35,8 @@ pub(super) struct ClusterArgs {
     #[arg(long, value_name = "NAME", env = "PORTICO_LEADER_ELECTION_NAMESPACE", value_parser = parse_namespace)]
     leader_election_namespace: Option<String>,
 
-    /// Maximum time for which a new process that has listed everything waits for Secrets and ConfigMaps that the API
-    /// server fails to return, before it serves without them; default: 5m
+    /// Maximum time for which a new process waits for lists of optional kinds, and after all lists for Secrets and
+    /// ConfigMaps, that the API server fails to return, before it serves without them; default: 5m
     #[arg(long, value_name = "DURATION", env = "PORTICO_STARTUP_TIMEOUT")]
     startup_timeout: Option<WaitTime>,
 

@@ -1,5 +1,5 @@
-//! Middleware for every request to the API server: a response timeout, `Retry-After` of error responses, and a rate
-//! limit for watches that end as soon as they begin.
+//! Middleware for every request to the API server: a response timeout, `Retry-After` of error responses, a rate limit
+//! for watches that end as soon as they begin, and consistent lists.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::{Request, Response, Uri, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full};
 use kube::client::{Body, DynBody};
@@ -61,8 +61,9 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let start = self.earliest_start(&request);
+        request_consistent_list(&mut request);
         // The request is sent when the future is first polled.
         let response = self.inner.call(request);
         Box::pin(async move {
@@ -77,6 +78,27 @@ where
         })
     }
 }
+
+/// Makes a streamed list consistent. kube's watcher requests any version (`resourceVersion=0`), for which an API server
+/// may return what its cache has. If that is behind, for example in another replica of the API server than before, the
+/// list would withdraw objects that exist. Without a version, the list is as new as the request, as paged lists are:
+/// the API server reads the current version from etcd, and waits until its cache has reached it.
+fn request_consistent_list(request: &mut Request<Body>) {
+    let Some(query) = request.uri().query() else { return };
+    let has = |wanted: &str| query.split('&').any(|pair| pair == wanted);
+    if !(has("sendInitialEvents=true") && has(ANY_VERSION)) {
+        return;
+    }
+    let pairs: Vec<_> = query.split('&').filter(|pair| *pair != ANY_VERSION && !pair.is_empty()).collect();
+    let path_and_query = format!("{}?{}", request.uri().path(), pairs.join("&"));
+    let mut parts = request.uri().clone().into_parts();
+    parts.path_and_query = path_and_query.parse().ok();
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+}
+
+const ANY_VERSION: &str = "resourceVersion=0";
 
 /// Copies `Retry-After` into the `Status` in the body of an error response, because kube's client passes only the body
 /// on. Proxies, and API servers too busy to write a `Status`, give the delay only in the header.
@@ -178,6 +200,25 @@ mod tests {
             let object: kube::core::Status = serde_json::from_slice(&body).unwrap();
             assert!(object.message.starts_with(message), "{object:?}");
             assert_eq!(object.details.unwrap().retry_after_seconds, seconds);
+        }
+    }
+
+    #[test]
+    fn streamed_lists_are_consistent() {
+        for (query, expected) in [
+            (
+                "?&watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=0",
+                "?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan",
+            ),
+            ("?sendInitialEvents=true&resourceVersion=07", "?sendInitialEvents=true&resourceVersion=07"),
+            ("?watch=true&resourceVersion=0", "?watch=true&resourceVersion=0"),
+            ("", ""),
+        ] {
+            for server in ["", "https://10.0.0.1:443"] {
+                let mut request = request(&format!("{server}/api/v1/services{query}"));
+                request_consistent_list(&mut request);
+                assert_eq!(request.uri().to_string(), format!("{server}/api/v1/services{expected}"));
+            }
         }
     }
 

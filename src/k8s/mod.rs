@@ -18,6 +18,7 @@ mod delivery;
 mod discovery;
 mod discovery_schedule;
 mod events;
+mod first_list;
 mod leader_write_guard;
 mod lease;
 mod middleware;

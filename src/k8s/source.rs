@@ -54,8 +54,14 @@ pub struct WatchCounters {
 }
 
 impl ApiServerSource {
-    /// Starts the watches. They wait for an API server that is unreachable.
-    pub fn start(access: Access, connection: ApiConnection, namespaces: Vec<String>) -> ApiServerSource {
+    /// Starts the watches. They wait for an API server that is unreachable. After `startup_timeout`, deliveries are
+    /// complete without some of the kinds that cannot be listed.
+    pub fn start(
+        access: Access,
+        connection: ApiConnection,
+        namespaces: Vec<String>,
+        startup_timeout: Duration,
+    ) -> ApiServerSource {
         let collector = Arc::new(DeliveryCollector::default());
         let referenced = ReferencedObjects::new(collector.clone());
         let health = WatchHealth::new();
@@ -71,6 +77,7 @@ impl ApiServerSource {
             referenced: referenced.clone(),
             health: health.clone(),
             clients,
+            startup_timeout,
             waiting_for: waiting_for_sender,
         });
         tasks.spawn(supervisor.run());

@@ -18,6 +18,7 @@ use super::collect::{DeliveryCollector, ObjectSink};
 use super::delivery::InstalledApis;
 use super::discovery::{CrdSink, Crds, discover};
 use super::discovery_schedule::{DiscoverySchedule, INTERVAL_WITHOUT_CRD_WATCH};
+use super::first_list::FirstListWait;
 use super::raw::api_resource;
 use super::referenced::{ReferencedObjects, ReferencedSink};
 use super::watch::{WatchContext, WatchSink, WatchTarget, run_watch};
@@ -34,6 +35,8 @@ pub(super) struct SupervisorParts {
     pub(super) referenced: Arc<ReferencedObjects>,
     pub(super) health: Arc<WatchHealth>,
     pub(super) clients: watch::Sender<Client>,
+    /// How long a complete delivery waits for kinds that cannot be listed, where [`FirstListWait`] limits the wait.
+    pub(super) startup_timeout: Duration,
     /// What a complete delivery still needs, for the readiness check.
     pub(super) waiting_for: watch::Sender<Vec<String>>,
 }
@@ -52,6 +55,8 @@ pub(super) struct Supervisor {
     /// Kinds in `served` that are missing from the latest discovery responses, each since the first of these.
     missing_since: BTreeMap<Kind, Instant>,
     outage: Option<Outage>,
+    /// When the API server first returned the served kinds.
+    first_discovery: Option<Instant>,
     /// The installed APIs as last published.
     installed: InstalledApis,
     /// Whether the collector was notified that every kind was listed; never false again.
@@ -76,6 +81,7 @@ impl Supervisor {
             served: BTreeMap::new(),
             missing_since: BTreeMap::new(),
             outage: None,
+            first_discovery: None,
             installed: InstalledApis::default(),
             complete: false,
         }
@@ -154,6 +160,7 @@ impl Supervisor {
     }
 
     fn discovery_succeeded(&mut self) {
+        self.first_discovery.get_or_insert_with(Instant::now);
         if let Some(client) = self.candidate.take() {
             self.parts.clients.send_replace(client);
         }
@@ -322,10 +329,14 @@ impl Supervisor {
             unreadable.retain(|_, watch_error| watch_error.forbidden);
         }
         let discovered = !self.served.is_empty();
-        // Without a kind that is compiled, only a part of the configuration would be served. Readiness does not wait
-        // for an unreadable kind that is not compiled.
-        let is_dispensable = |kind: &Kind| unreadable.contains_key(kind) && !kind.is_served();
-        let awaited: Vec<_> = self.parts.health.awaited().into_iter().filter(|kind| !is_dispensable(kind)).collect();
+        let is_startup_over = self.first_discovery.is_some_and(|first| first.elapsed() >= self.parts.startup_timeout);
+        let is_dispensable = |kind: &Kind| match FirstListWait::of(*kind) {
+            _ if !unreadable.contains_key(kind) => false,
+            FirstListWait::Unlimited => false,
+            FirstListWait::Limited => is_startup_over,
+            FirstListWait::None => true,
+        };
+        let (left_out, awaited): (Vec<_>, Vec<_>) = self.parts.health.awaited().into_iter().partition(is_dispensable);
         let is_forbidden = |kind: &Kind| unreadable.get(kind).is_some_and(|watch_error| watch_error.forbidden);
         let none_readable = discovered && self.served.keys().all(is_forbidden);
         let complete_now = discovered && self.outage.is_none() && awaited.is_empty() && !none_readable;
@@ -358,6 +369,14 @@ impl Supervisor {
         }
         if complete_now && !self.complete {
             self.complete = true;
+            let left_out = left_out.iter().filter(|kind| FirstListWait::of(**kind) == FirstListWait::Limited);
+            let left_out: Vec<_> = left_out.map(ToString::to_string).collect();
+            if !left_out.is_empty() {
+                warn!(
+                    kinds = left_out.join(", "),
+                    "Serving without kinds that could not be listed within --startup-timeout"
+                );
+            }
             self.parts.collector.set_complete();
         }
         let waiting_for = self.waiting_for(&awaited, &unreadable, none_readable);
@@ -440,6 +459,7 @@ mod tests {
             collector,
             health: WatchHealth::new(),
             clients: watch::Sender::new(Client::new(unresponsive, "default")),
+            startup_timeout: Duration::ZERO,
             waiting_for: watch::Sender::default(),
         })
     }

@@ -39,6 +39,8 @@ struct FakeApiState {
     served: BTreeMap<String, BTreeMap<String, bool>>,
     /// The objects by plural, namespace and name.
     objects: BTreeMap<(String, String, String), Value>,
+    /// The cache of a server that is behind: the objects that it returns to requests for any version.
+    stale_objects: Option<BTreeMap<(String, String, String), Value>>,
     /// Past events: version, plural, type and object. An empty type stands for a bookmark that ends the watch.
     events: Vec<(u64, String, &'static str, Value)>,
     /// Failures of the next requests, by plural, or by plural and name for requests for single objects.
@@ -193,6 +195,12 @@ impl FakeApiServer {
     pub(crate) fn delete_without_event(&self, plural: &str, namespace: &str, name: &str) {
         let key = (plural.to_owned(), namespace.to_owned(), name.to_owned());
         self.state.lock().objects.remove(&key).unwrap();
+    }
+
+    /// From now on, lists of any version (`resourceVersion=0`) are what they were at this time.
+    #[allow(dead_code, reason = "not every test has a server that is behind")]
+    pub(crate) fn fall_behind(&self) {
+        self.change(|state| state.stale_objects = Some(state.objects.clone()));
     }
 
     pub(crate) fn fail(&self, plural: &str, failures: impl IntoIterator<Item = InjectedFailure>) {
@@ -356,6 +364,7 @@ impl FakeApiServer {
         failure: Option<InjectedFailure>,
     ) -> ApiResponse {
         let sends_initial = recorded.query.contains("sendInitialEvents=true");
+        let accepts_any_version = recorded.query.split('&').any(|pair| pair == "resourceVersion=0");
         let mut sent_version: u64 = parameter(&recorded.query, "resourceVersion").parse().unwrap_or_default();
         let field = parameter(&recorded.query, "fieldSelector").replace("%3D", "=");
         let mut remaining_events = if let Some(InjectedFailure::Cut(events)) = failure { events } else { usize::MAX };
@@ -369,8 +378,9 @@ impl FakeApiServer {
                 remaining_events = 1;
             } else if sends_initial {
                 let state = state.lock();
+                let objects = state.stale_objects.as_ref().filter(|_| accepts_any_version).unwrap_or(&state.objects);
                 lines.extend(
-                    matching(&state, &plural, namespace.as_deref(), &field)
+                    matching(objects, &plural, namespace.as_deref(), &field)
                         .map(|object| json!({"type": "ADDED", "object": object})),
                 );
                 let mut initial_end = bookmark(state.version);
@@ -440,7 +450,7 @@ fn merge_patch(target: &mut Value, patch: &Value) {
 /// The objects of a list request, in pages of one object to detect clients that read only the first page.
 fn list(state: &FakeApiState, plural: &str, namespace: Option<&str>, recorded: &RecordedRequest) -> ApiResponse {
     let start: usize = parameter(&recorded.query, "continue").parse().unwrap_or_default();
-    let all: Vec<_> = matching(state, plural, namespace, "").cloned().collect();
+    let all: Vec<_> = matching(&state.objects, plural, namespace, "").cloned().collect();
     let mut meta = json!({"resourceVersion": state.version.to_string()});
     if start + 1 < all.len() {
         meta["continue"] = json!((start + 1).to_string());
@@ -450,7 +460,7 @@ fn list(state: &FakeApiState, plural: &str, namespace: Option<&str>, recorded: &
 }
 
 fn matching<'a>(
-    state: &'a FakeApiState,
+    objects: &'a BTreeMap<(String, String, String), Value>,
     plural: &'a str,
     namespace: Option<&'a str>,
     field: &'a str,
@@ -460,7 +470,7 @@ fn matching<'a>(
             && namespace.is_none_or(|namespace| key.1 == namespace)
             && (field.is_empty() || field == format!("metadata.name={}", key.2))
     };
-    state.objects.iter().filter(move |(key, _)| wanted(key)).map(|(_, object)| object)
+    objects.iter().filter(move |(key, _)| wanted(key)).map(|(_, object)| object)
 }
 
 fn resources(version: &str, served: &BTreeMap<String, bool>) -> ApiResponse {

@@ -36,6 +36,10 @@ impl WatchSite {
 
     /// Watches these namespaces, or all if there are none.
     pub(crate) async fn start_in(api: &FakeApiServer, namespaces: &[&str]) -> WatchSite {
+        WatchSite::start_with(api, namespaces, Duration::from_secs(300)).await
+    }
+
+    pub(crate) async fn start_with(api: &FakeApiServer, namespaces: &[&str], startup_timeout: Duration) -> WatchSite {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("token"), "first").unwrap();
         let kubeconfig = api.kubeconfig(&json!({"tokenFile": folder.path().join("token")}));
@@ -44,7 +48,7 @@ impl WatchSite {
         let access = Access::Kubeconfig { file: Some(file), context: None };
         let connection = access.connect().await.unwrap();
         let namespaces = namespaces.iter().map(|name| (*name).to_owned()).collect();
-        let source = ApiServerSource::start(access, connection, namespaces);
+        let source = ApiServerSource::start(access, connection, namespaces, startup_timeout);
         WatchSite {
             source,
             store: Store::default(),

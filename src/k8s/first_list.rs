@@ -1,0 +1,57 @@
+//! How long a new process waits for the first list of a kind that the API server fails to return, for example because
+//! the conversion webhook of the kind is broken.
+
+use crate::api::Kind;
+use crate::api::kind::KindFamily;
+
+/// How long to wait for a kind that cannot be listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FirstListWait {
+    /// Without end: without the kind, a large part of the routes or a protection would be missing, and a process that
+    /// is ready replaces one that serves.
+    Unlimited,
+    /// Until the startup timeout. What refers to objects of the kind then fails, and everything else is served.
+    Limited,
+    /// Not at all: objects of the kind have no effect on requests.
+    None,
+}
+
+impl FirstListWait {
+    pub(super) fn of(kind: Kind) -> FirstListWait {
+        match kind {
+            // They are read only to report that they have no effect, or need none.
+            Kind::KongVault | Kind::KongLicense | Kind::KongCustomEntity | Kind::TcpIngress | Kind::UdpIngress => {
+                FirstListWait::None
+            }
+            _ if !kind.is_served() => FirstListWait::None,
+            // A global plugin protects routes that do not refer to it.
+            Kind::GatewayClass | Kind::Gateway | Kind::HttpRoute | Kind::KongClusterPlugin => FirstListWait::Unlimited,
+            _ if kind.family() == KindFamily::Kubernetes => FirstListWait::Unlimited,
+            _ => FirstListWait::Limited,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_kinds_with_definitions_of_their_own_are_left_out() {
+        for kind in Kind::ALL {
+            if kind.family() == KindFamily::Kubernetes {
+                assert_eq!(FirstListWait::of(*kind), FirstListWait::Unlimited, "{kind}");
+            }
+        }
+        for (kind, expected) in [
+            (Kind::HttpRoute, FirstListWait::Unlimited),
+            (Kind::KongClusterPlugin, FirstListWait::Unlimited),
+            (Kind::BackendTlsPolicy, FirstListWait::Limited),
+            (Kind::KongPlugin, FirstListWait::Limited),
+            (Kind::KongVault, FirstListWait::None),
+            (Kind::GrpcRoute, FirstListWait::None),
+        ] {
+            assert_eq!(FirstListWait::of(kind), expected, "{kind}");
+        }
+    }
+}
