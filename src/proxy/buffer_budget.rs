@@ -168,7 +168,7 @@ impl BufferedBytes {
         Err(BufferLimitReached)
     }
 
-    /// Takes bytes for the next part of the body, and waits up to [`MAX_WAIT`] for them. Meanwhile the body is not read.
+    /// Takes bytes for the next part of the body, and waits up to [`MAX_WAIT`] for them. The caller reads no more until then.
     pub(in crate::proxy) async fn grow(&mut self, bytes: usize) -> Result<(), BufferLimitReached> {
         if self.try_take(bytes) {
             return Ok(());
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn small_bodies_find_room_beside_large_ones() {
+    fn large_bodies_leave_room_for_small_ones() {
         let (process, [first, second]) = workers();
         let keep = |worker: &Rc<WorkerBuffers>, bytes| {
             let mut body = worker.buffered(BufferUse::Request);

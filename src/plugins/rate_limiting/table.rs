@@ -220,8 +220,8 @@ impl CounterEntry {
 }
 
 const SHARDS: usize = 64;
-/// Number of shared counters in one shard: the more there are, the fewer identifiers share each. Those of all shards take
-/// about 360 kB.
+/// Number of shared counters in one shard: the more there are, the fewer identifiers share each. Those of all shards
+/// take about 360 kB.
 const OVERFLOW_COUNTERS: usize = 64;
 /// Number of locks before the maps of a small shard are merged. Those of a larger one are merged after as many locks
 /// as it has entries.
