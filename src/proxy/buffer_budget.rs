@@ -168,7 +168,7 @@ impl BufferedBytes {
         Err(BufferLimitReached)
     }
 
-    /// Takes bytes for the next part of the body, and waits up to [`MAX_WAIT`] for them. The caller reads no more until then.
+    /// Takes bytes for the next part of the body, and waits up to [`MAX_WAIT`] for them.
     pub(in crate::proxy) async fn grow(&mut self, bytes: usize) -> Result<(), BufferLimitReached> {
         if self.try_take(bytes) {
             return Ok(());

@@ -1,8 +1,8 @@
 //! Request bodies as they stream through the proxy: counted, with back-pressure to the client, and never passed on as
 //! complete when they are truncated.
 //!
-//! Small frames that arrive together are joined, since each frame costs the endpoint a chunk, a wake-up and part of a TCP
-//! segment: a client could otherwise cause much more work than it does.
+//! Small frames that arrive together are joined, since each frame costs the endpoint a chunk, a wake-up and part of a
+//! TCP segment: a client could otherwise cause much more work than it does.
 
 use std::future::poll_fn;
 use std::pin::Pin;
