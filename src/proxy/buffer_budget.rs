@@ -178,7 +178,7 @@ impl BufferedBytes {
             return self.try_grow(bytes);
         }
         let process = Arc::clone(&self.worker.process);
-        let _waiting = WaitingGuard::new(&process);
+        let _waiting = WaitingBody::new(&process);
         let deadline = Instant::now() + MAX_WAIT;
         loop {
             let mut returned = pin!(process.returned.notified());
@@ -206,16 +206,16 @@ impl Drop for BufferedBytes {
     }
 }
 
-struct WaitingGuard<'b>(&'b BufferBudget);
+struct WaitingBody<'b>(&'b BufferBudget);
 
-impl<'b> WaitingGuard<'b> {
+impl<'b> WaitingBody<'b> {
     fn new(budget: &'b BufferBudget) -> Self {
         budget.waiting.fetch_add(1, SeqCst);
-        WaitingGuard(budget)
+        WaitingBody(budget)
     }
 }
 
-impl Drop for WaitingGuard<'_> {
+impl Drop for WaitingBody<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, SeqCst);
     }

@@ -4,7 +4,7 @@ use portico::proxy::ProxyLimits;
 use portico::snapshot::rule::Action;
 
 use crate::accounting::scrape;
-use crate::harness::{Client, Endpoint, Options, Route, TestServer, forward, route, upstream, with_timeout};
+use crate::harness::{Client, Endpoint, Options, Route, TestServer, forward, upstream, with_timeout};
 use crate::mirror::{mirror, mirrored_routes};
 use crate::plugins::{ScriptedPlugin, route_with_plugins};
 
