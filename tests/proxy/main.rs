@@ -4,6 +4,7 @@
 
 mod accounting;
 mod bodies;
+mod buffer_limit;
 mod consumer_plugins;
 mod corpus;
 mod corpus_h2;
@@ -43,6 +44,7 @@ mod request_transformer;
 mod response_filters;
 mod response_transformer;
 mod retry;
+mod small_frames;
 mod stream;
 mod strict_parser;
 mod timeouts;

@@ -1,5 +1,8 @@
 //! Request bodies as they stream through the proxy: counted, with back-pressure to the client, and never passed on as
 //! complete when they are truncated.
+//!
+//! Small frames that arrive together are joined, since each frame costs the endpoint a chunk, a wake-up and part of a
+//! TCP segment: a client could otherwise cause much more work than it does.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -13,9 +16,11 @@ use hyper::body::Incoming;
 
 use super::activity::{BodyFailure, UploadState};
 use super::client_connection::Peer;
+use super::joined_data::JoinedData;
 use super::mirror::{MirrorCopy, PendingCopies};
 use super::replay_buffer::ReplayBuffer;
 use super::request_error::RequestError;
+use crate::proxy::buffer_budget::{BufferUse, BufferedBytes};
 
 /// The body of a request as it is sent to an endpoint.
 pub(in crate::proxy) struct RequestBody {
@@ -30,14 +35,18 @@ pub(in crate::proxy) struct RequestBody {
 
 #[derive(Default)]
 struct BodyExtensions {
+    /// Small frames that wait for one turn of the event loop, to be joined with those that follow.
+    small_frames: JoinedData,
     /// Data that is sent before `incoming`: it was read before the request was sent, or is sent again.
     buffered: Bytes,
-    /// Trailers that were read together with `buffered`.
+    /// Trailers that were read together with `buffered` or `small_frames`.
     trailers: Option<HeaderMap>,
     /// The mirrored copies of the request, which get all data of the body.
     mirror_copies: Option<PendingCopies>,
     /// How many more bytes of the body its limit allows, if it has one.
     remaining: Option<u64>,
+    /// The bytes of `buffered`.
+    kept: Option<Rc<BufferedBytes>>,
     /// The replay buffer that holds the body. If set, all other fields are empty.
     replay: Option<Rc<ReplayBuffer>>,
 }
@@ -89,8 +98,11 @@ impl RequestBody {
 
     /// Duplicates the body of a request that may be sent a second time. The body must be empty or completely buffered.
     pub(in crate::proxy) fn duplicate(&self) -> Self {
-        let buffered = Some(self.buffered()).filter(|buffered| !buffered.is_empty());
-        let extensions = buffered.map(|buffered| Box::new(BodyExtensions { buffered, ..BodyExtensions::default() }));
+        let extensions = self.extensions.as_ref().filter(|extensions| !extensions.buffered.is_empty());
+        let extensions = extensions.map(|extensions| {
+            let (buffered, kept) = (extensions.buffered.clone(), extensions.kept.clone());
+            Box::new(BodyExtensions { buffered, kept, ..BodyExtensions::default() })
+        });
         RequestBody { incoming: None, http2: self.http2, extensions, peer: Rc::clone(&self.peer) }
     }
 
@@ -107,12 +119,12 @@ impl RequestBody {
             return handle(Rc::clone(buffer));
         }
         let body = std::mem::replace(self, RequestBody::empty(&peer));
-        let buffer = ReplayBuffer::new(body, max_bytes);
+        let buffer = ReplayBuffer::new(body, max_bytes, Rc::clone(&peer.worker().buffers));
         *self = handle(Rc::clone(&buffer));
         handle(buffer)
     }
 
-    /// Takes the body back from the replay buffer. None if more was sent than the buffer holds.
+    /// Takes the body back from the replay buffer. None if more was sent than the buffer keeps.
     pub(in crate::proxy) fn reclaim(self) -> Option<Self> {
         match self.replay_buffer() {
             Some(buffer) => buffer.take_back(),
@@ -125,14 +137,26 @@ impl RequestBody {
     }
 
     /// Prepends data and trailers that were sent already, to send them again.
-    pub(in crate::proxy) fn restore_sent(&mut self, data: Bytes, trailers: Option<HeaderMap>) {
+    pub(in crate::proxy) fn restore_sent(
+        &mut self,
+        data: Bytes,
+        trailers: Option<HeaderMap>,
+        kept: Option<BufferedBytes>,
+    ) {
         if data.is_empty() && trailers.is_none() {
             return;
         }
         let extensions = self.extensions.get_or_insert_default();
         if !data.is_empty() {
-            // `data` includes any data buffered earlier, because that is sent first and in one piece.
-            extensions.buffered = data;
+            // `data` includes any data buffered earlier, because that is sent first and in one piece. Small frames that
+            // wait have not been sent yet.
+            let mut restored = JoinedData::default();
+            restored.push(data);
+            if !extensions.small_frames.is_empty() {
+                restored.push(extensions.small_frames.take());
+            }
+            extensions.buffered = restored.take();
+            extensions.kept = kept.map(Rc::new);
         }
         if trailers.is_some() {
             extensions.trailers = trailers;
@@ -140,8 +164,13 @@ impl RequestBody {
     }
 
     /// Buffers up to `max_bytes` of the body, and returns whether all of it is buffered. Buffered data is sent as if it
-    /// had just arrived. A body with trailers never counts as completely buffered.
-    pub(in crate::proxy) async fn buffer_up_to(&mut self, max_bytes: usize) -> Result<bool, RequestBodyError> {
+    /// had just arrived. A body with trailers never counts as completely buffered. If the process keeps too many bytes,
+    /// a body for plugins waits and then fails, and one to be sent again is not buffered further.
+    pub(in crate::proxy) async fn buffer_up_to(
+        &mut self,
+        max_bytes: usize,
+        kept_for: BufferUse,
+    ) -> Result<bool, RequestBodyError> {
         let fits = |length: u64| usize::try_from(length).is_ok_and(|length| length <= max_bytes);
         if !fits(self.size_hint().lower()) {
             return Ok(false);
@@ -151,12 +180,20 @@ impl RequestBody {
             return Ok(self.extensions.as_ref().is_none_or(|extensions| extensions.trailers.is_none()));
         }
         let mut buffered = BytesMut::new();
+        let mut kept = self.peer.worker().buffers.buffered(kept_for);
         let mut trailers = None;
-        while self.incoming.is_some() && buffered.len() <= max_bytes {
-            match poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await {
+        let mut has_room = true;
+        while self.incoming.is_some() && buffered.len() <= max_bytes && has_room {
+            match poll_fn(|cx| self.poll_next(cx)).await {
                 None => break,
                 Some(frame) => match frame?.into_data() {
-                    Ok(data) => buffered.extend_from_slice(&data),
+                    Ok(data) => {
+                        match kept_for {
+                            BufferUse::Replay => has_room = kept.try_grow(data.len()).is_ok(),
+                            _ => kept.grow(data.len()).await.map_err(|_| RequestBodyError::BufferLimit)?,
+                        }
+                        buffered.extend_from_slice(&data);
+                    }
                     Err(frame) => trailers = frame.into_trailers().ok(),
                 },
             }
@@ -164,13 +201,120 @@ impl RequestBody {
         let is_whole = self.incoming.is_none() && buffered.len() <= max_bytes && trailers.is_none();
         let extensions = self.extensions.get_or_insert_default();
         (extensions.buffered, extensions.trailers) = (buffered.freeze(), trailers);
-        Ok(is_whole)
+        extensions.kept = Some(Rc::new(kept));
+        Ok(is_whole && has_room)
     }
 
     /// Adds a mirrored copy of the request, which is sent when the body is complete.
     pub(in crate::proxy) fn add_mirror_copy(&mut self, copy: MirrorCopy) {
         let extensions = self.extensions.get_or_insert_default();
         extensions.mirror_copies.get_or_insert_default().add(copy);
+    }
+
+    /// Returns the next frame, joined with the small ones that arrived together with it.
+    fn poll_joined(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        loop {
+            let polled = self.poll_next(cx);
+            let small_frames = self.extensions.as_mut().map(|extensions| &mut extensions.small_frames);
+            let waiting = small_frames.filter(|frames| !frames.is_empty());
+            match (polled, waiting) {
+                (Poll::Ready(Some(Ok(frame))), waiting) => {
+                    let data = match (frame.into_data(), waiting) {
+                        (Ok(data), None) if data.len() >= SMALL_FRAME || self.incoming.is_none() => {
+                            return Poll::Ready(Some(Ok(Frame::data(data))));
+                        }
+                        (Ok(data), _) => data,
+                        (Err(trailers), None) => return Poll::Ready(Some(Ok(trailers))),
+                        (Err(trailers), Some(waiting)) => {
+                            let data = waiting.take();
+                            self.extensions.get_or_insert_default().trailers = trailers.into_trailers().ok();
+                            return Poll::Ready(Some(Ok(Frame::data(data))));
+                        }
+                    };
+                    let is_last = data.len() >= SMALL_FRAME || self.incoming.is_none();
+                    let small_frames = &mut self.extensions.get_or_insert_default().small_frames;
+                    small_frames.push(data);
+                    if is_last || small_frames.len() >= MAX_JOINED {
+                        return Poll::Ready(Some(Ok(Frame::data(small_frames.take()))));
+                    }
+                    if !self.http2 {
+                        // hyper decodes one chunk in each turn of the client's task, which it has just woken: this task
+                        // runs after that one, and then finds the next chunk if it has arrived.
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
+                (Poll::Pending, Some(waiting)) => {
+                    let data = waiting.take();
+                    self.peer.activity.upload.set(UploadState::AwaitingEndpoint);
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                (Poll::Ready(None), Some(waiting)) => return Poll::Ready(Some(Ok(Frame::data(waiting.take())))),
+                (polled, _) => return polled,
+            }
+        }
+    }
+
+    /// Returns the next frame as it arrived.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        if let Some(extensions) = &mut self.extensions
+            && !extensions.buffered.is_empty()
+        {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut extensions.buffered)))));
+        }
+        let Some(incoming) = &mut self.incoming else {
+            let trailers = self.extensions.as_mut().and_then(|extensions| extensions.trailers.take());
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        };
+        if self.peer.activity.is_body_abandoned(cx) {
+            return Poll::Ready(Some(Err(RequestBodyError::Abandoned)));
+        }
+        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
+            self.peer.activity.mark_awaiting_client();
+            return Poll::Pending;
+        };
+        self.peer.activity.upload.set(UploadState::AwaitingEndpoint);
+        // The framing guard has checked these bytes before hyper parsed them.
+        if self.peer.activity.guard_error().is_some() {
+            self.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
+            return Poll::Ready(Some(Err(RequestBodyError::AmbiguousFraming)));
+        }
+        match frame {
+            Some(Ok(frame)) => {
+                let activity = &self.peer.activity;
+                if let Some(data) = frame.data_ref() {
+                    activity.bytes_in.set(activity.bytes_in.get() + data.len() as u64);
+                    if let Some(extensions) = &mut self.extensions {
+                        if let Some(remaining) = &mut extensions.remaining {
+                            let Some(rest) = remaining.checked_sub(data.len() as u64) else {
+                                activity.body_failure.set(Some(BodyFailure::TooLarge));
+                                return Poll::Ready(Some(Err(RequestBodyError::TooLarge)));
+                            };
+                            *remaining = rest;
+                        }
+                        PendingCopies::buffer(&mut extensions.mirror_copies, data);
+                    }
+                }
+                activity.record_progress();
+                // Trailers end the body even where hyper does not report the end of the stream.
+                if frame.is_trailers() || is_complete(self.incoming.as_ref()) {
+                    self.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                self.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
+                Poll::Ready(Some(Err(RequestBodyError::Invalid(error))))
+            }
+            None if self.http2 && !is_complete(self.incoming.as_ref()) => {
+                self.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
+                Poll::Ready(Some(Err(RequestBodyError::Reset)))
+            }
+            None => {
+                self.finish();
+                Poll::Ready(None)
+            }
+        }
     }
 
     fn finish(&mut self) {
@@ -191,66 +335,9 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let this = self.get_mut();
-        if let Some(buffer) = this.replay_buffer() {
-            return buffer.poll_frame(cx);
-        }
-        if let Some(extensions) = &mut this.extensions
-            && !extensions.buffered.is_empty()
-        {
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut extensions.buffered)))));
-        }
-        let Some(incoming) = &mut this.incoming else {
-            let trailers = this.extensions.as_mut().and_then(|extensions| extensions.trailers.take());
-            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
-        };
-        if this.peer.activity.is_body_abandoned(cx) {
-            return Poll::Ready(Some(Err(RequestBodyError::Abandoned)));
-        }
-        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
-            this.peer.activity.mark_awaiting_client();
-            return Poll::Pending;
-        };
-        this.peer.activity.upload.set(UploadState::AwaitingEndpoint);
-        // The framing guard has checked these bytes before hyper parsed them.
-        if this.peer.activity.guard_error().is_some() {
-            this.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
-            return Poll::Ready(Some(Err(RequestBodyError::AmbiguousFraming)));
-        }
-        match frame {
-            Some(Ok(frame)) => {
-                let activity = &this.peer.activity;
-                if let Some(data) = frame.data_ref() {
-                    activity.bytes_in.set(activity.bytes_in.get() + data.len() as u64);
-                    if let Some(extensions) = &mut this.extensions {
-                        if let Some(remaining) = &mut extensions.remaining {
-                            let Some(rest) = remaining.checked_sub(data.len() as u64) else {
-                                activity.body_failure.set(Some(BodyFailure::TooLarge));
-                                return Poll::Ready(Some(Err(RequestBodyError::TooLarge)));
-                            };
-                            *remaining = rest;
-                        }
-                        PendingCopies::buffer(&mut extensions.mirror_copies, data);
-                    }
-                }
-                activity.record_progress();
-                // Trailers end the body even where hyper does not report the end of the stream.
-                if frame.is_trailers() || is_complete(this.incoming.as_ref()) {
-                    this.finish();
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(error)) => {
-                this.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
-                Poll::Ready(Some(Err(RequestBodyError::Invalid(error))))
-            }
-            None if this.http2 && !is_complete(this.incoming.as_ref()) => {
-                this.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
-                Poll::Ready(Some(Err(RequestBodyError::Reset)))
-            }
-            None => {
-                this.finish();
-                Poll::Ready(None)
-            }
+        match this.replay_buffer() {
+            Some(buffer) => buffer.poll_frame(cx),
+            None => this.poll_joined(cx),
         }
     }
 
@@ -259,10 +346,9 @@ impl Body for RequestBody {
             return buffer.is_end_stream();
         }
         self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
-            && self
-                .extensions
-                .as_ref()
-                .is_none_or(|extensions| extensions.buffered.is_empty() && extensions.trailers.is_none())
+            && self.extensions.as_ref().is_none_or(|extensions| {
+                extensions.buffered.is_empty() && extensions.small_frames.is_empty() && extensions.trailers.is_none()
+            })
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -275,7 +361,7 @@ impl Body for RequestBody {
             // Only a body of unknown length can have trailers.
             return SizeHint::default();
         }
-        let buffered = extensions.buffered.len() as u64;
+        let buffered = (extensions.buffered.len() + extensions.small_frames.len()) as u64;
         let mut hint = SizeHint::new();
         if let Some(upper) = rest.upper() {
             hint.set_upper(upper + buffered);
@@ -309,6 +395,8 @@ pub(in crate::proxy) enum RequestBodyError {
     Reset,
     #[error("the request body exceeds its size limit")]
     TooLarge,
+    #[error("the bodies kept in memory have reached their limit")]
+    BufferLimit,
     #[error("the framing of the request body is ambiguous")]
     AmbiguousFraming,
     #[error("the endpoint did not process the request, so its body is sent again")]
@@ -316,3 +404,8 @@ pub(in crate::proxy) enum RequestBodyError {
     #[error("the stream has ended, so the rest of the request body is not read")]
     Abandoned,
 }
+
+/// A frame with less data waits for the next one.
+const SMALL_FRAME: usize = 1024;
+/// Small frames are passed on when they have this many bytes together.
+const MAX_JOINED: usize = 16 * 1024;

@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, TRAILER,
 };
@@ -24,6 +24,7 @@ use super::body_decoding::{ContentCoding, DecodingError};
 use super::early_exit::EarlyExit;
 use super::filtered_body::FilteredBody;
 use super::headers::is_grpc;
+use super::joined_data::JoinedData;
 use super::plugin_run::reply_response;
 use super::request_context::RequestContext;
 use super::request_error::RequestError;
@@ -31,6 +32,7 @@ use super::request_record::RequestRecord;
 use super::response_body::{BodySource, ResponseBodyError};
 use crate::plugin_api::body_filter::PluginBodyFilter;
 use crate::plugin_api::{BeyondLimit, BodyFilter, BufferedFilter, Reply, ResponseSource};
+use crate::proxy::buffer_budget::BufferUse;
 use crate::proxy::record::stats::UnfilteredBody;
 
 /// Applies the filters in order. The source changes if the response is replaced.
@@ -112,8 +114,8 @@ async fn apply_buffered(
         return Ok(response);
     }
     let (mut head, body) = response.into_parts();
-    let beyond_limit = |head: Parts, body| {
-        count(UnfilteredBody::TooLarge);
+    let not_filtered = |head: Parts, body, reason| {
+        count(reason);
         match beyond_limit {
             BeyondLimit::PassUnchanged => Ok(Response::from_parts(head, body)),
             BeyondLimit::Replace(reply) => {
@@ -123,13 +125,15 @@ async fn apply_buffered(
     };
     let (data, trailers) = match collect(body, max_bytes, cx.record).await {
         Ok(Collected::Whole { data, trailers }) => (data, trailers),
-        Ok(Collected::TooLarge(body)) => return beyond_limit(head, body),
+        Ok(Collected::Partly(body, reason)) => return not_filtered(head, body, reason),
         Err(error) => return Err(Box::new(Replacement { by: ReplacedBy::Error(error), former: head.headers })),
     };
     let started_at = Instant::now();
     let decoded = match coding.decode(&data, max_bytes) {
         Ok(decoded) => decoded,
-        Err(DecodingError::TooLarge) => return beyond_limit(head, FilteredBody::complete(data, trailers)),
+        Err(DecodingError::TooLarge) => {
+            return not_filtered(head, FilteredBody::complete(data, trailers), UnfilteredBody::TooLarge);
+        }
         Err(DecodingError::Invalid) => {
             count(UnfilteredBody::InvalidEncoding);
             return Ok(Response::from_parts(head, FilteredBody::complete(data, trailers)));
@@ -232,36 +236,49 @@ enum Collected {
         data: Bytes,
         trailers: Option<HeaderMap>,
     },
-    /// The body, of which nothing is lost.
-    TooLarge(BodySource),
+    /// The body, of which nothing is lost, and why not all of it was collected.
+    Partly(BodySource, UnfilteredBody),
 }
 
-/// Reads a body up to `max_bytes`. The timeouts of the rule apply, and an incomplete body is an error.
+/// Reads a body up to `max_bytes`, and while the process may keep more bytes. The timeouts of the rule apply, and an
+/// incomplete body is an error.
 async fn collect(
     mut body: BodySource,
     max_bytes: usize,
     record: &mut RequestRecord,
 ) -> Result<Collected, RequestError> {
     if exceeds(body.size_hint().lower(), max_bytes) {
-        return Ok(Collected::TooLarge(body));
+        return Ok(Collected::Partly(body, UnfilteredBody::TooLarge));
     }
-    let mut data = CollectedData::default();
+    let mut data = JoinedData::default();
+    let mut kept = record.peer.worker().buffers.buffered(BufferUse::Response);
     let mut trailers = None;
     while !body.is_end_stream() {
         let Some(frame) = next_frame(&mut body, record).await? else { break };
         match frame.into_data() {
-            Ok(part) => data.push(part),
+            Ok(part) => {
+                let has_room = kept.grow(part.len()).await.is_ok();
+                data.push(part);
+                if !has_room {
+                    let body = FilteredBody::partly_read(data.take(), body);
+                    return Ok(Collected::Partly(body, UnfilteredBody::BufferLimit));
+                }
+            }
             Err(frame) => {
                 trailers = frame.into_trailers().ok();
                 break;
             }
         }
         if data.len() > max_bytes {
-            return Ok(Collected::TooLarge(FilteredBody::partly_read(data.into_bytes(), body)));
+            let body = FilteredBody::partly_read(data.take(), body);
+            return Ok(Collected::Partly(body, UnfilteredBody::TooLarge));
         }
     }
     body.release();
-    Ok(Collected::Whole { data: data.into_bytes(), trailers })
+    if let Some(run) = &mut record.plugin_run {
+        run.kept_response.push(kept);
+    }
+    Ok(Collected::Whole { data: data.take(), trailers })
 }
 
 async fn next_frame(body: &mut BodySource, record: &mut RequestRecord) -> Result<Option<Frame<Bytes>>, RequestError> {
@@ -288,32 +305,4 @@ async fn next_frame(body: &mut BodySource, record: &mut RequestRecord) -> Result
         timeout.stop();
     }
     Ok(frame)
-}
-
-/// Collected data. Most bodies arrive in one piece, which is not copied.
-#[derive(Default)]
-struct CollectedData {
-    first: Bytes,
-    all: BytesMut,
-}
-
-impl CollectedData {
-    fn push(&mut self, data: Bytes) {
-        if self.len() == 0 {
-            self.first = data;
-        } else {
-            if self.all.is_empty() {
-                self.all.extend_from_slice(&std::mem::take(&mut self.first));
-            }
-            self.all.extend_from_slice(&data);
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.first.len() + self.all.len()
-    }
-
-    fn into_bytes(self) -> Bytes {
-        if self.all.is_empty() { self.first } else { self.all.freeze() }
-    }
 }
