@@ -7,6 +7,8 @@
 
 mod buffer_budget;
 mod connection;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod http;
 mod limits;
 mod process;
