@@ -111,7 +111,7 @@ pub(super) fn plan(cx: CompileContext<'_>, gateways: &PlanMap<GatewayPlan>, rout
     let rule = first_rule.and_then(|rule| rule.name.as_deref()).unwrap_or("0");
     let id = RuleId { route: format!("{kind}/{}", meta.key).into(), rule: rule.into() };
     let rules = PlannedRules::Stream { hosts, created: meta.created, route: Arc::new(StreamRoute { id, action }) };
-    RoutePlan { attachments, rules, upstreams, unreachable_services: BTreeSet::new(), expansion: 0, verdict }
+    RoutePlan { attachments, rules, upstreams, unreachable_services: BTreeSet::new(), verdict }
 }
 
 /// The backends of a rule, with what is wrong with them.

@@ -26,7 +26,7 @@ use std::sync::Arc;
 pub use publish::PublishSource;
 
 use super::CompileContext;
-use super::budgets::NamespaceBudgets;
+use super::budgets::SharedBudgets;
 use super::certificates::{self, SecretCache};
 use super::ingress_class;
 use super::kong::plugins::Plugins;
@@ -83,8 +83,8 @@ type CertificatesByHost = BTreeMap<HostPattern, Arc<Certificates>>;
 #[derive(Debug, Default)]
 pub(super) struct IngressCompiler {
     plans: BTreeMap<ObjectKey, Arc<IngressPlan>>,
-    /// What the Ingresses of each namespace expand to.
-    budgets: NamespaceBudgets,
+    /// What the Ingresses take of the budgets that they share.
+    budgets: SharedBudgets,
     /// Per Ingress, diagnostics about certificates, default backends, hosts and paths that have no effect because an
     /// older Ingress has one.
     conflicts: BTreeMap<ObjectKey, Vec<Diagnostic>>,
@@ -118,21 +118,21 @@ impl IngressCompiler {
         let mut updated = IngressUpdate::default();
         let settings = cx.inputs.ingress;
         let mut changed_routes = ChangedRoutes::default();
-        let mut to_plan: BTreeSet<ObjectId> = touched.iter().filter(|id| id.kind == Kind::Ingress).cloned().collect();
-        while let Some(id) = to_plan.pop_first() {
+        let created = |id: &ObjectId| cx.store.ingresses.get(&id.key).and_then(|object| object.meta.created);
+        let touched_ingresses = touched.iter().filter(|id| id.kind == Kind::Ingress);
+        // The oldest first, because the youngest are refused if they exceed the budget of their namespace.
+        let mut to_plan: BTreeSet<_> = touched_ingresses.map(|id| (created(id), id.clone())).collect();
+        while let Some((age, id)) = to_plan.pop_first() {
             let object = cx.store.ingresses.get(&id.key);
-            let mut plan =
-                |problem| object.and_then(|object| plan_by_dialect::plan(cx, plugins, secrets, object, problem));
-            let mut after = plan(None);
-            // At once, and not after all Ingresses were planned: their plans together could exceed the memory.
             let budgets = cx.inputs.budgets;
-            let created = object.and_then(|object| object.meta.created);
-            let expansion = after.as_ref().map(|plan| plan.expansion).filter(|bytes| *bytes > 0);
-            to_plan.extend(self.budgets.set(budgets, &id, created, expansion));
-            if let Some(problem) = self.budgets.problem(budgets, &id) {
-                after = plan(Some(problem));
-            }
-            let after = after.map(Arc::new);
+            let (after, changed) = match object {
+                Some(object) => self
+                    .budgets
+                    .plan(budgets, &id, age, |share| plan_by_dialect::plan(cx, plugins, secrets, object, share)),
+                None => (None, self.budgets.remove(budgets, &id)),
+            };
+            to_plan.extend(changed.into_iter().map(|id| (created(&id), id)));
+            let after = after.flatten().map(Arc::new);
             updated.verdicts_to_update.insert(id.key.clone());
             let before = match &after {
                 Some(plan) => self.plans.insert(id.key.clone(), Arc::clone(plan)),
