@@ -164,7 +164,7 @@ const LAYERS: &[Row] = &[
     (
         "plugin_api",
         &[
-            "decimal header_spoofing kind multipart path_encoding remote reply route_description scheme signature state \
+            "decimal header_spoofing kind multipart path_encoding plugin_regex remote reply route_description scheme signature state \
              template timing",
             "batch_queue body_filter fields instance jwk remote_request",
             "completed_request consumers remote_client services",

@@ -69,7 +69,7 @@ use crate::snapshot::{BindAddress, Snapshot};
 use crate::store::{Changes, Store};
 use crate::upstream::{EndpointAddress, Endpoints, UpstreamKey};
 use affected::{AffectedObjects, keys_of_kind};
-use budgets::NamespaceBudgets;
+use budgets::SharedBudgets;
 pub use budgets::{Budgets, OVER_BUDGET};
 use certificates::SecretCache;
 pub use classes::Classes;
@@ -123,7 +123,7 @@ pub struct Compiler {
     gateways: PlanMap<GatewayPlan>,
     routes: RoutePlans,
     /// What the HTTPRoutes of each namespace expand to.
-    route_budgets: NamespaceBudgets,
+    route_budgets: SharedBudgets,
     plugins: Plugins,
     consumers: Consumers,
     ingresses: IngressCompiler,

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::affected::keys_of_kind;
 use super::gateway::{GatewayPlan, RouteDifference};
 use super::route_plan::{RouteKind, RoutePlan};
+use super::stream_route::StreamRouteSource;
 use super::verdict::Verdict;
 use super::{CompileContext, CompileRun, Compiler, gateway, http_route, stream_route};
 use crate::api::gateway::ParentReference;
 use crate::api::{Kind, ObjectId, ObjectKey};
-use crate::diagnostic::Diagnostic;
 use crate::store::{Changes, Store};
 
 impl Compiler {
@@ -77,22 +77,16 @@ impl Compiler {
     ) {
         routes.extend(touched.iter().filter(|id| RouteKind::of(id.kind).is_some()).cloned());
         let has_unserved_objects = self.has_unserved_objects(cx.store);
-        while let Some(id) = routes.pop_first() {
+        let created = |id: &ObjectId| cx.store.meta(id).and_then(|meta| meta.created);
+        // The oldest first, because the youngest are refused if they exceed the budget of their namespace.
+        let mut to_plan: BTreeSet<_> = routes.into_iter().map(|id| (created(&id), id)).collect();
+        while let Some((age, id)) = to_plan.pop_first() {
             run.objects_planned += 1;
             if has_unserved_objects {
                 run.replanned.insert(id.clone());
             }
-            let mut plan = self.plan_route(cx, &id, None);
-            if id.kind == Kind::HttpRoute {
-                // At once, and not after all routes were planned: their plans together could exceed the memory.
-                let budgets = cx.inputs.budgets;
-                let created = cx.store.meta(&id).and_then(|meta| meta.created);
-                let expansion = plan.as_ref().map(|(plan, _)| plan.expansion).filter(|bytes| *bytes > 0);
-                routes.extend(self.route_budgets.set(budgets, &id, created, expansion));
-                if let Some(problem) = self.route_budgets.problem(budgets, &id) {
-                    plan = self.plan_route(cx, &id, Some(problem));
-                }
-            }
+            let (plan, changed) = self.plan_route(cx, &id, age);
+            to_plan.extend(changed.into_iter().map(|id| (created(&id), id)));
             let (plan, verdict) = plan.map(|(plan, verdict)| (Arc::new(plan), verdict)).unzip();
             self.set_verdict(id.clone(), verdict, run);
             if id.kind == Kind::HttpRoute {
@@ -113,27 +107,29 @@ impl Compiler {
         }
     }
 
-    /// The plan of a route, and the verdict on it. `None` if the route does not exist. `over_namespace`: the diagnostic if
-    /// its namespace exceeds its budget because of it.
+    /// The plan of a route, and the verdict on it; `None` if the route does not exist. Also returns the other routes that
+    /// shared budgets now refuse or no longer refuse.
     fn plan_route(
-        &self,
+        &mut self,
         cx: CompileContext<'_>,
         id: &ObjectId,
-        over_namespace: Option<Diagnostic>,
-    ) -> Option<(RoutePlan, Verdict)> {
-        match RouteKind::of(id.kind)? {
-            RouteKind::Http => {
-                let route = cx.store.http_routes.get(&id.key)?;
-                Some(http_route::plan(cx, &self.gateways, &self.plugins, route, over_namespace))
+        created: Option<i64>,
+    ) -> (Option<(RoutePlan, Verdict)>, BTreeSet<ObjectId>) {
+        let plan_stream = |route: Option<StreamRouteSource<'_>>| {
+            (route.map(|route| stream_route::plan(cx, &self.gateways, route)), BTreeSet::new())
+        };
+        match RouteKind::of(id.kind) {
+            Some(RouteKind::Http) => {
+                let (gateways, plugins) = (&self.gateways, &self.plugins);
+                let Some(route) = cx.store.http_routes.get(&id.key) else {
+                    return (None, self.route_budgets.remove(cx.inputs.budgets, id));
+                };
+                let plan = |share| http_route::plan(cx, gateways, plugins, route, share);
+                self.route_budgets.plan(cx.inputs.budgets, id, created, plan)
             }
-            RouteKind::Tcp => {
-                let route = cx.store.tcp_routes.get(&id.key)?;
-                Some(stream_route::plan(cx, &self.gateways, (&**route).into()))
-            }
-            RouteKind::Tls => {
-                let route = cx.store.tls_routes.get(&id.key)?;
-                Some(stream_route::plan(cx, &self.gateways, (&**route).into()))
-            }
+            Some(RouteKind::Tcp) => plan_stream(cx.store.tcp_routes.get(&id.key).map(|route| (&**route).into())),
+            Some(RouteKind::Tls) => plan_stream(cx.store.tls_routes.get(&id.key).map(|route| (&**route).into())),
+            None => (None, BTreeSet::new()),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::attachment::{self, Attachment, ParentResult, RouteOrigin};
+use super::budgets::{PathExpressions, RouterHost};
 use super::gateway::GatewayPlan;
 use super::verdict::{Code, Condition, ParentVerdict, Verdict};
 use super::{CompileContext, PlanMap};
@@ -24,8 +25,6 @@ pub(super) struct RoutePlan {
     pub upstreams: Box<[UpstreamKey]>,
     /// Services to which the route refers but cannot connect, because their TLS settings are invalid.
     pub unreachable_services: BTreeSet<ObjectKey>,
-    /// The bytes that the route expands to, about.
-    pub expansion: u64,
 }
 
 /// What a route adds to its listeners.
@@ -46,6 +45,21 @@ pub(super) enum PlannedRules {
 }
 
 impl RoutePlan {
+    /// The regular expressions of the paths, and the hosts of the listeners whose requests are matched with them.
+    pub(super) fn path_expressions(&self) -> (PathExpressions, BTreeSet<RouterHost>) {
+        let PlannedRules::Http { hosts, matches } = &self.rules else { return Default::default() };
+        let expressions: PathExpressions = matches.iter().filter_map(RouteMatch::path_expression).collect();
+        if expressions.is_empty() {
+            return Default::default();
+        }
+        let listeners = self.attachments.iter().flat_map(|attachment| &attachment.listeners);
+        let router_hosts = listeners.flat_map(|listener| {
+            let host = |host: &HostPattern| host.to_string().into();
+            hosts.iter().map(move |pattern| RouterHost { listener: Some(listener.clone()), host: host(pattern) })
+        });
+        (expressions, router_hosts.collect())
+    }
+
     /// The plan of a route that no parent accepts: it has a verdict, and keeps nothing else.
     pub(super) fn unattached() -> Self {
         RoutePlan {
@@ -53,7 +67,6 @@ impl RoutePlan {
             rules: PlannedRules::Http { hosts: Box::default(), matches: RouteMatches::default() },
             upstreams: Box::default(),
             unreachable_services: BTreeSet::new(),
-            expansion: 0,
         }
     }
 

@@ -117,7 +117,7 @@ pub(super) fn plan(
     let route = Arc::new(StreamRoute { id, action });
     let rules = PlannedRules::Stream { hosts: hosts.into(), created: meta.created, route };
     let upstreams = upstreams.into_iter().collect();
-    (RoutePlan { attachments, rules, upstreams, unreachable_services: BTreeSet::new(), expansion: 0 }, verdict)
+    (RoutePlan { attachments, rules, upstreams, unreachable_services: BTreeSet::new() }, verdict)
 }
 
 /// The backends of a rule, with what is wrong with them.

@@ -236,13 +236,6 @@ pub fn record<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -
     deserializer.deserialize_map(Record(PhantomData))
 }
 
-/// The error of a regular expression on one line, without the pattern and the caret that the parser writes above it.
-pub fn regex_error_message(error: &regex::Error) -> String {
-    let text = error.to_string();
-    let message = text.lines().rev().find_map(|line| line.strip_prefix("error: ")).unwrap_or(&text);
-    format!("is not a valid regular expression: {message}")
-}
-
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(fields) => {

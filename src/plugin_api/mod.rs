@@ -28,6 +28,7 @@ pub mod kind;
 pub mod log_entry;
 pub mod multipart;
 pub mod path_encoding;
+pub mod plugin_regex;
 pub mod redis;
 pub mod remote;
 pub mod remote_client;
@@ -57,8 +58,8 @@ pub use context::{
 pub use factory::PluginFactory;
 pub use kind::{
     AnyPluginKind, BuildCx, BuildNotes, Phases, PluginKind, PluginRegistry, RegisteredKind, Scopes, record,
-    regex_error_message,
 };
+pub use plugin_regex::{MAX_PLUGIN_REGEX_STEPS, count_regex_states, regex_error_message};
 pub use remote::{Remote, RemoteStream, RemoteTls};
 pub use remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
 pub use reply::{Reply, ReplyBody, ReplyStream, ReplyStreamError};

@@ -13,7 +13,8 @@ use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::{
-    AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, RequestCx, Scopes, regex_error_message,
+    AccessOutcome, BuildCx, MAX_PLUGIN_REGEX_STEPS, Phases, Plugin, PluginKind, Reply, RequestCx, Scopes,
+    count_regex_states, regex_error_message,
 };
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -31,6 +32,8 @@ pub(crate) struct BotDetection {
     allow: RegexSet,
     /// Configured expressions and known crawlers.
     deny: RegexSet,
+    /// The length of the longest `User-Agent` that the expressions are matched with.
+    max_agent_bytes: usize,
 }
 
 impl PluginKind for BotDetection {
@@ -66,8 +69,13 @@ impl PluginKind for BotDetection {
             }
         };
         let allow = build_set(config.allow.iter().map(String::as_str)).map_err(too_large("allow"))?;
-        let deny = build_set(config.deny.iter().map(String::as_str).chain(CRAWLERS.iter().copied()));
-        Ok(BotDetection { allow, deny: deny.map_err(too_large("deny"))? })
+        let deny: Vec<&str> = config.deny.iter().map(String::as_str).chain(CRAWLERS.iter().copied()).collect();
+        let patterns: Vec<&str> = config.allow.iter().map(String::as_str).chain(deny.iter().copied()).collect();
+        let max_states = MAX_PLUGIN_REGEX_STEPS / MIN_AGENT_BYTES;
+        let states = count_regex_states("deny", &patterns, max_states).map_err(|problem| vec![problem])?;
+        let max_agent_bytes = MAX_PLUGIN_REGEX_STEPS / states.max(1);
+        let deny = build_set(deny).map_err(too_large("deny"))?;
+        Ok(BotDetection { allow, deny, max_agent_bytes })
     }
 }
 
@@ -79,6 +87,11 @@ impl Plugin for BotDetection {
             let message = "Only one User-Agent header allowed";
             return AccessOutcome::Reply(Reply::negotiated(StatusCode::BAD_REQUEST, message, "two_user_agents"));
         }
+        if agent.len() > self.max_agent_bytes {
+            let message = "User-Agent too long";
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            return AccessOutcome::Reply(Reply::negotiated(status, message, "long_user_agent"));
+        }
         if self.allow.is_match(agent.as_bytes()) || !self.deny.is_match(agent.as_bytes()) {
             return AccessOutcome::Continue;
         }
@@ -89,6 +102,9 @@ impl Plugin for BotDetection {
 fn build_set<'p>(patterns: impl IntoIterator<Item = &'p str>) -> Result<RegexSet, regex::Error> {
     RegexSetBuilder::new(patterns).size_limit(MAX_SET_BYTES).build()
 }
+
+/// A `User-Agent` of this length is always matched, in bytes. Those of browsers have up to about 300.
+const MIN_AGENT_BYTES: usize = 512;
 
 /// Size limit of one compiled set, in bytes.
 const MAX_SET_BYTES: usize = 4 << 20;
@@ -176,12 +192,23 @@ mod tests {
         assert_eq!(reply.body, ReplyBody::Negotiated("Only one User-Agent header allowed".into()));
     }
 
+    /// Otherwise, a long value and a large expression keep a worker busy.
+    #[tokio::test]
+    async fn long_user_agents_are_rejected() {
+        for (length, status) in [(512, None), (60_000, Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE))] {
+            let chain = chain(&[(&KIND, json!({"deny": ["a*a{900}"]}))]);
+            let outcome = TestRequest::get("/").header("user-agent", &"a".repeat(length)).run(&chain).await;
+            assert_eq!(outcome.reply.map(|reply| reply.status), status, "{length}");
+        }
+    }
+
     #[test]
     fn invalid_expressions_are_rejected() {
         for (config, field) in [
             (json!({"allow": ["a", "("]}), "config.allow[1]"),
             (json!({"deny": ["(?=a)"]}), "config.deny[0]"),
             (json!({"deny": ["(?:a{1000}){1000}"]}), "config.deny[0]"),
+            (json!({"deny": ["a{1000}", "b{4000}"]}), "config.deny"),
         ] {
             let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} was accepted"));
             assert_eq!(invalid[0].field, field, "{config}: {invalid:?}");

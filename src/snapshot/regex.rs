@@ -163,8 +163,13 @@ pub(in crate::snapshot) fn build_regexes(
 
 /// The literal bytes with which every value begins that the pattern matches at the start. `None` if it is invalid.
 pub(in crate::snapshot) fn literal_prefix(pattern: &str, anchor: RegexAnchor) -> Option<Box<[u8]>> {
+    literal_prefix_and_states(pattern, anchor).map(|(prefix, _)| prefix)
+}
+
+/// The literal prefix of a pattern, and the number of states of its automaton.
+pub(in crate::snapshot) fn literal_prefix_and_states(pattern: &str, anchor: RegexAnchor) -> Option<(Box<[u8]>, u32)> {
     let automaton = build_automaton(&wrap(pattern, anchor).ok()?, RegexLimit::MEMORY_ONLY).ok()?;
-    Some(prefix_of_automaton(&automaton))
+    Some((prefix_of_automaton(&automaton), RegexSize::of_automaton(&automaton).states))
 }
 
 /// The automaton of a wrapped pattern.

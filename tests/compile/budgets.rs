@@ -253,6 +253,36 @@ fn youngest_objects_of_a_namespace_over_its_budget_are_refused() {
     assert_eq!(outcome(&harness, Kind::Ingress, "a7.example", "/3"), Some(("Ingress/a/n3".to_owned(), true)));
 }
 
+/// Otherwise, the expressions of one object keep requests for the others of its host from being matched.
+#[test]
+fn youngest_objects_of_a_host_with_too_many_states_are_refused() {
+    let pattern = |number: usize| format!("/[a-z]{{1,{}}}", 900 + number);
+    let matches = |numbers: std::ops::Range<usize>| -> Value {
+        numbers.map(|number| json!({"path": {"type": "RegularExpression", "value": pattern(number)}})).collect()
+    };
+    let paths = |numbers: std::ops::Range<usize>| -> Vec<String> {
+        numbers.map(|number| pattern(number).replacen('/', "/~/", 1)).collect()
+    };
+    for (kind, old, new) in [
+        (Kind::HttpRoute, route("old", 1, json!({}), matches(0..6)), route("one", 2, json!({}), matches(6..12))),
+        (Kind::Ingress, ingress("old", 1, json!({}), &paths(0..6)), ingress("one", 2, json!({}), &paths(6..12))),
+    ] {
+        let mut harness = harness();
+        harness.apply(Batch { upserts: vec![new], removes: vec![] });
+        assert_eq!(diagnostics(&harness, kind), []);
+        harness.apply(Batch { upserts: vec![old.clone()], removes: vec![] });
+        let found = diagnostics(&harness, kind);
+        assert!(found[0].message.starts_with("the regular expressions of host shop.example that paths"), "{found:?}");
+        assert!(found[0].message.contains("and the limit is 20000; this object is one of the youngest"), "{found:?}");
+        let expected = Some((format!("{kind}/a/old"), true));
+        assert_eq!(outcome(&harness, kind, "shop.example", "/ab"), expected);
+        let oldest = harness.recompiled();
+        assert_eq!(oldest.compiler.verdicts(), harness.compiler.verdicts());
+        harness.apply(Batch { upserts: vec![], removes: vec![old.id()] });
+        assert_eq!(diagnostics(&harness, kind), []);
+    }
+}
+
 /// An expression that is larger than the limit of one matches nothing, like one that is not valid.
 #[test]
 fn large_expression_is_reported_at_its_field() {

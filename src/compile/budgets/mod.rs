@@ -9,16 +9,23 @@
 //! An object that exceeds a budget is refused as a whole: its hosts respond with errors. It is not served in part,
 //! since the part that is left out may be the one that restricts access.
 
+mod host_budget;
 mod namespace_budget;
+mod prefix_states;
 mod regex_budget;
+mod shared_budgets;
 
 use super::annotation_reader::annotation_field;
 use crate::api::Meta;
 use crate::api::kong::annotations::{HEADERS_PREFIX, HOST_ALIASES, METHODS, PLUGINS, SNIS, list};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::snapshot::regex::{RegexError, RegexLimit};
-pub(super) use namespace_budget::NamespaceBudgets;
+pub(super) use host_budget::{PathExpressions, RouterHost};
 pub(super) use regex_budget::RegexBudget;
+pub(super) use shared_budgets::{BudgetShare, Planned, SharedBudgets};
+
+/// What an object expands to in bytes, about, or at least the part that was planned until it exceeded its share.
+pub(super) type Expansion = u64;
 
 /// The settings of all budgets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +43,11 @@ impl Default for Budgets {
 }
 
 impl Budgets {
+    /// What the objects of a namespace may expand to before one of them is refused, in bytes.
+    fn available(&self) -> u64 {
+        if self.warn_only { u64::MAX } else { self.namespace_bytes }
+    }
+
     /// The limit of the size of one regular expression.
     fn regex_limit(&self) -> RegexLimit {
         if self.warn_only { RegexLimit::MEMORY_ONLY } else { RegexLimit { max_states: MAX_REGEX_STATES } }
@@ -89,10 +101,10 @@ impl Budgets {
     }
 }
 
-/// The bytes that an object expands to, about: `regexes` are its regular expressions, and `pairs` the pairs of its
-/// hosts and its matches or paths.
-pub(super) fn expansion(regexes: &RegexBudget<'_>, pairs: usize) -> u64 {
-    let bytes = regexes.bytes().saturating_mul(REGEX_FACTOR).saturating_add(pairs.saturating_mul(BYTES_PER_PAIR));
+/// The bytes that an object expands to, about: `regex_bytes` have its automata, and `pairs` is the number of pairs of
+/// its hosts and its matches or paths.
+fn expansion(regex_bytes: usize, pairs: usize) -> Expansion {
+    let bytes = regex_bytes.saturating_mul(REGEX_FACTOR).saturating_add(pairs.saturating_mul(BYTES_PER_PAIR));
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
@@ -135,6 +147,10 @@ const MAX_REGEXES: usize = 512;
 /// The maximum memory of the automata of one object, in bytes, before they are compiled for matching, which multiplies
 /// it by about six. 512 expressions of usual size, with 50 states, have 1 MiB.
 const MAX_REGEX_BYTES: usize = 2 << 20;
+
+/// The maximum number of states of the regular expressions of a host that one path may be matched with. With the limit
+/// of 2,000,000 steps for a request, paths of 99 bytes never exceed it, whatever the expressions are.
+const MAX_HOST_STATES: u64 = 20_000;
 
 /// How much larger the compiled expressions of an object are than their automata, in the routes and in the router.
 const REGEX_FACTOR: usize = 8;

@@ -15,7 +15,8 @@ pub(in crate::compile) struct NamespaceBudgets(BTreeMap<Arc<str>, NamespaceUse>)
 /// The objects of one namespace.
 #[derive(Debug, Default)]
 struct NamespaceUse {
-    /// The bytes that each object expands to, the oldest object first, then by name.
+    /// The bytes that each object expands to, the oldest object first, then by name. For a refused object this may be
+    /// the part of it that exceeded its share.
     objects: BTreeMap<(Option<i64>, ObjectId), u64>,
     /// When each object was created.
     created: BTreeMap<ObjectId, Option<i64>>,
@@ -25,15 +26,34 @@ struct NamespaceUse {
 }
 
 impl NamespaceBudgets {
+    /// The bytes that all other objects of the namespace leave of its budget.
+    pub(super) fn left_by_others(&self, budgets: &Budgets, id: &ObjectId) -> u64 {
+        let Some(namespace) = self.0.get(&id.key.namespace).filter(|_| !budgets.warn_only) else {
+            return budgets.available();
+        };
+        let own = namespace.created.get(id).and_then(|created| namespace.objects.get(&(*created, id.clone())));
+        let others = namespace.total.saturating_sub(own.copied().unwrap_or_default());
+        budgets.available().saturating_sub(others)
+    }
+
+    /// The bytes that the older objects of the namespace leave of its budget.
+    pub(super) fn left_by_older(&self, budgets: &Budgets, id: &ObjectId, created: Option<i64>) -> u64 {
+        let older = self.0.get(&id.key.namespace).into_iter().flat_map(|namespace| {
+            let older = namespace.objects.range(..(created, id.clone()));
+            older.filter(|((_, id), _)| !namespace.refused.contains(id)).map(|(_, bytes)| *bytes)
+        });
+        older.fold(budgets.available(), u64::saturating_sub)
+    }
+
     /// Sets what an object expands to; `None` if it is not served. Returns the other objects that are now refused or no
     /// longer refused.
-    pub(in crate::compile) fn set(
+    pub(super) fn set(
         &mut self,
         budgets: &Budgets,
         id: &ObjectId,
         created: Option<i64>,
         bytes: Option<u64>,
-    ) -> Vec<ObjectId> {
+    ) -> BTreeSet<ObjectId> {
         let namespace = self.0.entry(Arc::clone(&id.key.namespace)).or_default();
         if let Some(created) = namespace.created.remove(id) {
             let removed = namespace.objects.remove(&(created, id.clone()));
@@ -55,11 +75,11 @@ impl NamespaceBudgets {
     }
 
     /// A diagnostic if the object is refused, or would be if budgets did not only warn.
-    pub(in crate::compile) fn problem(&self, budgets: &Budgets, id: &ObjectId) -> Option<Diagnostic> {
+    pub(super) fn problem(&self, budgets: &Budgets, id: &ObjectId) -> Option<Diagnostic> {
         let namespace = self.0.get(&id.key.namespace).filter(|namespace| namespace.refused.contains(id))?;
         let message = format!(
-            "the objects of kind {} in namespace {} expand to about {} MiB, which is more than the limit of {} MiB, \
-             and this object is one of the youngest",
+            "the objects of kind {} in namespace {} expand to {} MiB or more, and the limit is {} MiB; \
+             this object is one of the youngest",
             id.kind,
             id.key.namespace,
             namespace.total.div_ceil(1 << 20),
@@ -105,18 +125,18 @@ mod tests {
                 .filter(|name| namespaces.problem(&budgets, &id(name)).is_some())
                 .collect()
         };
-        let none: [ObjectId; 0] = [];
+        let none = BTreeSet::new();
         assert_eq!(namespaces.set(&budgets, &id("new"), Some(2), Some(60)), none);
         assert_eq!(namespaces.set(&budgets, &id("small"), Some(3), Some(30)), none);
         assert_eq!(refused(&namespaces), "");
         // An older object takes the place of a younger one; the smallest one still has room.
-        assert_eq!(namespaces.set(&budgets, &id("old"), Some(1), Some(60)), [id("new")]);
+        assert_eq!(namespaces.set(&budgets, &id("old"), Some(1), Some(60)), BTreeSet::from([id("new")]));
         assert_eq!(refused(&namespaces), "new");
         // Another namespace has a budget of its own.
         let other = ObjectId::new(Kind::HttpRoute, ObjectKey::new("b", "other"));
         assert_eq!(namespaces.set(&budgets, &other, Some(9), Some(100)), none);
         assert!(namespaces.problem(&budgets, &other).is_none());
-        assert_eq!(namespaces.set(&budgets, &id("old"), None, None), [id("new")]);
+        assert_eq!(namespaces.set(&budgets, &id("old"), None, None), BTreeSet::from([id("new")]));
         assert_eq!(refused(&namespaces), "");
     }
 }

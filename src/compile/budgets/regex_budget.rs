@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use super::{Budgets, MAX_REGEX_BYTES, MAX_REGEXES, regex_problem};
+use super::{BudgetShare, Budgets, Expansion, MAX_REGEX_BYTES, MAX_REGEXES, expansion, regex_problem};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::regex::{RegexAnchor, RegexError, RegexLimit, RegexSize};
 
@@ -11,6 +11,8 @@ use crate::snapshot::regex::{RegexAnchor, RegexError, RegexLimit, RegexSize};
 #[derive(Debug)]
 pub(in crate::compile) struct RegexBudget<'b> {
     budgets: &'b Budgets,
+    /// What the namespace of the object leaves for it.
+    available: Expansion,
     patterns: Cell<usize>,
     bytes: Cell<usize>,
     /// The expressions that are larger than the limit of one, but compiled nevertheless.
@@ -18,8 +20,26 @@ pub(in crate::compile) struct RegexBudget<'b> {
 }
 
 impl<'b> RegexBudget<'b> {
-    pub(in crate::compile) fn new(budgets: &'b Budgets) -> Self {
-        RegexBudget { budgets, patterns: Cell::default(), bytes: Cell::default(), warnings: RefCell::default() }
+    pub(in crate::compile) fn new(budgets: &'b Budgets, share: &BudgetShare) -> Self {
+        let available = match share {
+            BudgetShare::Available(bytes) => *bytes,
+            // The object is refused before an expression is compiled, or budgets only warn.
+            BudgetShare::Exceeded(_) => Expansion::MAX,
+        };
+        RegexBudget {
+            budgets,
+            available,
+            patterns: Cell::default(),
+            bytes: Cell::default(),
+            warnings: RefCell::default(),
+        }
+    }
+
+    /// What the object expands to, about, with this number of pairs of its hosts and its matches or paths. An error if
+    /// that is more than its namespace leaves for it.
+    pub(in crate::compile) fn expansion_within_share(&self, pairs: usize) -> Result<Expansion, Expansion> {
+        let expansion = expansion(self.bytes.get(), pairs);
+        if expansion > self.available { Err(expansion) } else { Ok(expansion) }
     }
 
     /// Compiles a pattern with `compile`, if the budget has room for it. `syntax`: where the syntax is documented.
@@ -54,13 +74,10 @@ impl<'b> RegexBudget<'b> {
     }
 
     /// The memory of the automata of all expressions.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes.get()
-    }
-
     /// Whether the object has to be refused.
     pub(in crate::compile) fn is_exceeded(&self) -> bool {
-        !self.budgets.warn_only && (self.patterns.get() > MAX_REGEXES || self.bytes.get() > MAX_REGEX_BYTES)
+        let is_too_large = self.patterns.get() > MAX_REGEXES || self.bytes.get() > MAX_REGEX_BYTES;
+        (!self.budgets.warn_only && is_too_large) || self.expansion_within_share(0).is_err()
     }
 
     /// Diagnostics about the expressions together, and about large ones that are served nevertheless. `field`: the

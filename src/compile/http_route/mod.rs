@@ -13,7 +13,7 @@ mod rules;
 
 use super::annotation_reader::annotation_field;
 use super::attachment::RouteOrigin;
-use super::budgets::{self, MAX_HOST_ALIASES, MAX_HOST_MATCHES, RegexBudget};
+use super::budgets::{BudgetShare, Expansion, MAX_HOST_ALIASES, MAX_HOST_MATCHES, Planned, RegexBudget};
 use super::gateway::GatewayPlan;
 use super::kong::http_route_annotations;
 use super::kong::plugins::Plugins;
@@ -23,24 +23,23 @@ use super::{CompileContext, PlanMap};
 use crate::api::gateway::HttpRoute;
 use crate::api::kong::annotations::HOST_ALIASES;
 use crate::api::{Kind, Object};
-use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::RouteMatches;
 use rules::TranslatedRules;
 
-/// Plans an HTTPRoute, and judges it. `over_namespace`: the diagnostic if its namespace exceeds its budget because of it. Its rules
+/// Plans an HTTPRoute, and judges it. An error if it expands to more than its share of its namespace's budget. Its rules
 /// are translated only if this process serves a parent.
 pub(super) fn plan(
     cx: CompileContext<'_>,
     gateways: &PlanMap<GatewayPlan>,
     plugins: &Plugins,
     route: &Object<HttpRoute>,
-    over_namespace: Option<Diagnostic>,
-) -> (RoutePlan, Verdict) {
+    share: BudgetShare,
+) -> Result<Planned<(RoutePlan, Verdict)>, Expansion> {
     let parents = &route.spec.parent_refs;
     // The annotations of a route of another controller are not read.
     let limits = cx.inputs.budgets;
-    let regexes = RegexBudget::new(limits);
+    let regexes = RegexBudget::new(limits, &share);
     let (mut annotations, mut over_budget) = match route_plan::has_served_parent(gateways, &route.meta.key, parents) {
         true => (http_route_annotations::read(cx.inputs, &regexes, &route.meta), limits.check_annotations(&route.meta)),
         false => Default::default(),
@@ -58,14 +57,20 @@ pub(super) fn plan(
     let served_parents = route_plan::resolve_parents(cx, gateways, &origin, parents, &mut verdict);
     verdict.diagnostics.extend(route_plan::parent_notes(parents, route.spec.use_default_gateways.as_deref()));
     if served_parents.is_empty() {
-        return (RoutePlan::unattached(), verdict);
+        return Ok(Planned::without_budget((RoutePlan::unattached(), verdict)));
     }
+    let is_attached = served_parents.is_attached();
     let secure_ports = http_route_annotations::secure_ports(gateways, route, &hosts);
-    over_budget.extend(over_namespace);
+    if let BudgetShare::Exceeded(problem) = share {
+        over_budget.push(problem);
+    }
     let match_count: usize = route.spec.rules.iter().map(|rule| rule.matches.len().max(1)).sum();
     let host_matches = hosts.len().saturating_mul(match_count);
     let field = annotation_field(HOST_ALIASES);
     limits.check(field, "pairs of a host and a match", host_matches, MAX_HOST_MATCHES, &mut over_budget);
+    if is_attached {
+        regexes.expansion_within_share(host_matches)?;
+    }
     let rules = (!limits.refuses(&over_budget))
         .then(|| rules::translate(cx, plugins, route, annotations, &regexes, &secure_ports));
     over_budget.extend(regexes.problems("spec.rules"));
@@ -78,14 +83,15 @@ pub(super) fn plan(
     };
     let TranslatedRules { matches, upstreams, unreachable_services, resolved_refs, dropped, any_served, notes } = rules;
     let results = RuleResults { resolved_refs: &resolved_refs, dropped: &dropped, any_served };
-    let is_attached = served_parents.is_attached();
     let attachments = served_parents.report(&results, &mut verdict);
     verdict.diagnostics.extend(notes.into_vec());
     if !is_attached {
-        return (RoutePlan::unattached(), verdict);
+        return Ok(Planned::without_budget((RoutePlan::unattached(), verdict)));
     }
+    let expansion = regexes.expansion_within_share(host_matches)?;
     let rules = PlannedRules::Http { hosts: hosts.into(), matches: RouteMatches::new(matches) };
-    let expansion = budgets::expansion(&regexes, host_matches);
     let upstreams = upstreams.into_iter().collect();
-    (RoutePlan { attachments, rules, upstreams, unreachable_services, expansion }, verdict)
+    let plan = RoutePlan { attachments, rules, upstreams, unreachable_services };
+    let (expressions, hosts) = plan.path_expressions();
+    Ok(Planned { plan: (plan, verdict), expansion, expressions, hosts })
 }

@@ -30,7 +30,8 @@ pub use host_claims::HostOwnership;
 pub use publish::PublishSource;
 
 use super::CompileContext;
-use super::budgets::NamespaceBudgets;
+use super::affected::keys_of_kind;
+use super::budgets::SharedBudgets;
 use super::certificates::{self, SecretCache};
 use super::ingress_class;
 use super::kong::plugins::Plugins;
@@ -89,8 +90,8 @@ impl IngressSettings {
 pub(super) struct IngressCompiler {
     ingresses: PlannedIngresses,
     host_claims: HostClaims,
-    /// What the Ingresses of each namespace expand to.
-    budgets: NamespaceBudgets,
+    /// What the Ingresses take of the budgets that they share.
+    budgets: SharedBudgets,
     /// Per Ingress, diagnostics about certificates, default backends, hosts and paths that have no effect because an
     /// older Ingress has one.
     conflicts: BTreeMap<ObjectKey, Vec<Diagnostic>>,
@@ -135,27 +136,27 @@ impl IngressCompiler {
         let settings = cx.inputs.ingress;
         let mut changed_routes = ChangedRoutes::default();
         let mut changed_hosts = BTreeSet::new();
-        let mut to_plan: BTreeSet<ObjectId> = touched.iter().filter(|id| id.kind == Kind::Ingress).cloned().collect();
-        let claim_changes = self.host_claims.update(cx, to_plan.iter().map(|id| &id.key));
+        let mut ingresses: BTreeSet<ObjectKey> = keys_of_kind(touched, Kind::Ingress).cloned().collect();
+        let claim_changes = self.host_claims.update(cx, ingresses.iter());
         match settings.host_ownership {
             HostOwnership::Any => updated.verdicts_to_update.extend(claim_changes.outdated),
-            HostOwnership::Namespace => {
-                to_plan.extend(claim_changes.owner_changed.into_iter().map(|key| ObjectId::new(Kind::Ingress, key)));
-            }
+            HostOwnership::Namespace => ingresses.extend(claim_changes.owner_changed),
         }
-        while let Some(id) = to_plan.pop_first() {
+        let created = |id: &ObjectId| cx.store.ingresses.get(&id.key).and_then(|object| object.meta.created);
+        let ingresses = ingresses.into_iter().map(|key| ObjectId::new(Kind::Ingress, key));
+        // The oldest first, because the youngest are refused if they exceed the budget of their namespace.
+        let mut to_plan: BTreeSet<_> = ingresses.map(|id| (created(&id), id)).collect();
+        while let Some((age, id)) = to_plan.pop_first() {
             let object = cx.store.ingresses.get(&id.key);
-            let mut plan =
-                |problem| object.and_then(|object| plan_by_dialect::plan(cx, plugins, secrets, object, problem));
-            let mut after = plan(None);
-            // At once, and not after all Ingresses were planned: their plans together could exceed the memory.
             let budgets = cx.inputs.budgets;
-            let created = object.and_then(|object| object.meta.created);
-            let expansion = after.as_ref().map(|plan| plan.expansion).filter(|bytes| *bytes > 0);
-            to_plan.extend(self.budgets.set(budgets, &id, created, expansion));
-            if let Some(problem) = self.budgets.problem(budgets, &id) {
-                after = plan(Some(problem));
-            }
+            let (after, changed) = match object {
+                Some(object) => self
+                    .budgets
+                    .plan(budgets, &id, age, |share| plan_by_dialect::plan(cx, plugins, secrets, object, share)),
+                None => (None, self.budgets.remove(budgets, &id)),
+            };
+            to_plan.extend(changed.into_iter().map(|id| (created(&id), id)));
+            let mut after = after.flatten();
             if let (HostOwnership::Namespace, Some(plan), Some(object)) = (settings.host_ownership, &mut after, object)
             {
                 self.host_claims.remove_foreign_hosts(object, plan);

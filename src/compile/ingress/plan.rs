@@ -5,13 +5,14 @@ use std::sync::Arc;
 use crate::api::networking::Ingress;
 use crate::api::{Object, ObjectKey};
 use crate::compile::CompileContext;
+use crate::compile::budgets::{PathExpressions, RouterHost};
 use crate::compile::certificates::{self, SecretCache};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::Certificate;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::ingress_routes::RouteOrder;
 use crate::snapshot::router::RouteMatch;
-use crate::snapshot::router::by_conditions::ConditionRoute;
+use crate::snapshot::router::by_conditions::{ConditionRoute, PathCondition};
 use crate::upstream::UpstreamKey;
 
 /// The compiled state of a served Ingress.
@@ -27,8 +28,6 @@ pub(super) struct IngressPlan {
     pub certificates: Vec<HostCertificate>,
     /// Each once, sorted.
     pub upstreams: Box<[UpstreamKey]>,
-    /// The bytes that the Ingress expands to, about.
-    pub expansion: u64,
     /// Errors that prevent parts of the Ingress from being served.
     pub errors: Vec<Diagnostic>,
     /// Diagnostics about parts that are served, but possibly not as intended.
@@ -36,6 +35,23 @@ pub(super) struct IngressPlan {
 }
 
 impl IngressPlan {
+    /// The regular expressions of the paths, and the hosts whose requests are matched with them.
+    pub(super) fn path_expressions(&self) -> (PathExpressions, BTreeSet<RouterHost>) {
+        let mut expressions = Vec::new();
+        let mut hosts = BTreeSet::new();
+        for route in self.routes.iter().chain(&self.default_route) {
+            let of_route = route.paths.iter().filter_map(PathCondition::expression);
+            let before = expressions.len();
+            expressions.extend(of_route);
+            if expressions.len() > before {
+                let names = route.hosts.iter().map(|host| host.name.to_string());
+                let any = route.hosts.is_empty().then(|| "*".to_owned());
+                hosts.extend(names.chain(any).map(|host| RouterHost { listener: None, host: host.into() }));
+            }
+        }
+        (expressions.into(), hosts)
+    }
+
     pub(super) fn has_default_backend(&self) -> bool {
         let host_default = self.by_host.as_ref().and_then(|routes| routes.default_backend.as_ref());
         self.default_route.is_some() || host_default.is_some()

@@ -8,24 +8,32 @@ use crate::api::names::DIALECT_ANNOTATION;
 use crate::api::networking::Ingress;
 use crate::compile::CompileContext;
 use crate::compile::annotation_reader::annotation_field;
+use crate::compile::budgets::{BudgetShare, Expansion, Planned};
 use crate::compile::certificates::SecretCache;
 use crate::compile::ingress_class;
 use crate::compile::ingress_class::dialect::{self, Dialect};
 use crate::compile::kong::plugins::Plugins;
 use crate::diagnostic::Diagnostic;
 
-/// Plans an Ingress in the dialect of its class. `None` if this process does not serve the Ingress. `over_namespace`:
-/// the diagnostic if its namespace exceeds its budget because of it.
+/// Plans an Ingress in the dialect of its class. `None` if this process does not serve the Ingress. An error if it
+/// expands to more than its share of its namespace's budget.
 pub(super) fn plan(
     cx: CompileContext<'_>,
     plugins: &Plugins,
     secrets: &mut SecretCache,
     ingress: &Object<Ingress>,
-    over_namespace: Option<Diagnostic>,
-) -> Option<IngressPlan> {
-    let class = ingress_class::served_class(cx, ingress)?;
-    Some(match dialect::of_served_class(class) {
-        Ok(Dialect::Kong) => kong::plan::plan(cx, plugins, secrets, ingress, class, over_namespace),
+    share: BudgetShare,
+) -> Result<Planned<Option<IngressPlan>>, Expansion> {
+    let Some(class) = ingress_class::served_class(cx, ingress) else {
+        return Ok(Planned::without_budget(None));
+    };
+    let plan = match dialect::of_served_class(class) {
+        Ok(Dialect::Kong) => {
+            let (plan, expansion) = kong::plan::plan(cx, plugins, secrets, ingress, class, share)?;
+            let (expressions, hosts) = plan.path_expressions();
+            return Ok(Planned { plan: Some(plan), expansion, expressions, hosts });
+        }
+        // Its paths do not expand: the dialect has neither regular expressions nor host aliases.
         Ok(Dialect::Kubernetes) => kubernetes::plan(cx, plugins, secrets, ingress, None),
         // Which protection the unknown dialect would have is unknown too, so no request is forwarded.
         Err(value) => {
@@ -38,5 +46,6 @@ pub(super) fn plan(
             );
             kubernetes::plan(cx, plugins, secrets, ingress, Some(problem))
         }
-    })
+    };
+    Ok(Planned::without_budget(Some(plan)))
 }

@@ -228,6 +228,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::compile::budgets::{BudgetShare, Expansion};
     use crate::compile::testing::TestInputs;
     use crate::plugin_api::PluginRegistry;
 
@@ -240,7 +241,8 @@ mod tests {
     fn read_with(flavor: RouterFlavor, annotations: &[(&str, &str)]) -> RouteSettings {
         let mut inputs = TestInputs::new(PluginRegistry(&[]));
         inputs.ingress.flavor = flavor;
-        read(&inputs.as_inputs(), &RegexBudget::new(&inputs.budgets), &meta(annotations), "an Ingress")
+        let share = BudgetShare::Available(Expansion::MAX);
+        read(&inputs.as_inputs(), &RegexBudget::new(&inputs.budgets, &share), &meta(annotations), "an Ingress")
     }
 
     /// The differences from the settings without annotations.

@@ -3,7 +3,7 @@
 use regex::Regex;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::{BuildCx, regex_error_message};
+use crate::plugin_api::{BuildCx, MAX_PLUGIN_REGEX_STEPS, count_regex_states, regex_error_message};
 
 /// The configured origins.
 #[derive(Debug)]
@@ -82,6 +82,8 @@ impl OriginRules {
                 }
             }
         }
+        let patterns: Vec<_> = entries.iter().filter_map(OriginEntry::pattern).collect();
+        invalid.extend(count_regex_states("origins", &patterns, MAX_PLUGIN_REGEX_STEPS / MAX_ORIGIN_BYTES).err());
         if !invalid.is_empty() {
             return Err(invalid);
         }
@@ -140,16 +142,27 @@ impl OriginEntry {
         Ok(if text.contains(':') { OriginEntry::Origin(regex) } else { OriginEntry::Host(regex) })
     }
 
+    /// The text of the regular expression if the entry is one.
+    fn pattern(&self) -> Option<&str> {
+        match self {
+            OriginEntry::Host(regex) | OriginEntry::Origin(regex) => Some(regex.as_str()),
+            OriginEntry::Any | OriginEntry::Literal(_) | OriginEntry::Subdomains(_) => None,
+        }
+    }
+
     fn matches(&self, origin: &ParsedOrigin<'_>) -> bool {
         match self {
             OriginEntry::Any => true,
             OriginEntry::Literal(literal) => origin.text == literal,
             OriginEntry::Subdomains(subdomains) => subdomains.matches(origin),
-            OriginEntry::Host(regex) => regex.is_match(origin.host),
-            OriginEntry::Origin(regex) => regex.is_match(origin.text),
+            OriginEntry::Host(regex) => origin.text.len() <= MAX_ORIGIN_BYTES && regex.is_match(origin.host),
+            OriginEntry::Origin(regex) => origin.text.len() <= MAX_ORIGIN_BYTES && regex.is_match(origin.text),
         }
     }
 }
+
+/// The length of the longest origin that expressions are matched with, in bytes. A host name has at most 253.
+const MAX_ORIGIN_BYTES: usize = 512;
 
 impl Subdomains {
     fn parse(text: &str) -> Option<Self> {

@@ -58,6 +58,8 @@ async fn origins_are_matched_with_entries() {
         (json!(["https://.*\\.example(:8443)?"]), Some("https://a.example:8443"), Some("https://a.example:8443"), vary),
         (json!(["https://.*\\.example(:8443)?"]), Some("https://a.example:8444"), None, vary),
         (json!(["a\\.example|b\\.example"]), Some("https://b.example.evil"), None, vary),
+        // A longer origin is not matched with expressions.
+        (json!(["a+"]), Some(&*format!("https://{}", "a".repeat(60_000))), None, vary),
     ] {
         let found = cors_headers(&json!({"origins": origins}), origin).await;
         assert_eq!((found.0.as_deref(), found.1.as_deref()), (allowed, varies), "{origins} {origin:?}");
@@ -249,6 +251,7 @@ fn invalid_configurations_are_rejected() {
         (json!({"origins": ["*", "("]}), "config.origins[1]"),
         (json!({"origins": [""]}), "config.origins[0]"),
         (json!({"origins": ["https?://*.company.com"]}), "config.origins[0]"),
+        (json!({"origins": ["a.example", "https://a{4000}"]}), "config.origins"),
         (json!({"origins": ["https://*.company.*"]}), "config.origins[0]"),
         (json!({"headers": ["X A"]}), "config.headers[0]"),
         (json!({"exposed_headers": ["X", "\n"]}), "config.exposed_headers[1]"),

@@ -31,7 +31,7 @@ use super::path_regex::Captures;
 use super::path_regexes::PathRegexes;
 use super::redirect::Scheme;
 pub use super::regex::{Regex, RegexError, compile_regex};
-use super::regex::{RegexAnchor, RegexLimit, RegexSize};
+use super::regex::{RegexAnchor, RegexLimit, RegexSize, literal_prefix_and_states};
 use super::regex_steps::RegexSteps;
 use super::rule::RouteRule;
 
@@ -243,6 +243,14 @@ pub struct RouteMatch {
 }
 
 impl RouteMatch {
+    /// The literal prefix and the number of states if the path is a regular expression.
+    pub fn path_expression(&self) -> Option<(Box<[u8]>, u32)> {
+        match &self.path {
+            PathMatch::Exact(_) | PathMatch::Prefix(_) => None,
+            PathMatch::Regex(pattern) => literal_prefix_and_states(pattern, RegexAnchor::Whole),
+        }
+    }
+
     fn normalize(&mut self) {
         match &mut self.path {
             PathMatch::Exact(path) => *path = decode_unreserved(path).into(),

@@ -112,13 +112,14 @@ fn merge_slashes(path: &str) -> String {
 mod tests {
     use super::*;
     use crate::compile::Budgets;
+    use crate::compile::budgets::{BudgetShare, Expansion};
 
     // docs/kong-compatibility.md, 3.2
     // docs/kong-compatibility.md, 7.7
     #[test]
     fn every_path_type_is_parsed() {
         let budgets = Budgets::default();
-        let regexes = RegexBudget::new(&budgets);
+        let regexes = RegexBudget::new(&budgets, &BudgetShare::Available(Expansion::MAX));
         let defaults =
             PathOptions { regex_prefix: "/~", legacy_detection: false, unescaped: false, regexes: Some(&regexes) };
         let kong = PathOptions { unescaped: true, ..defaults };

@@ -13,7 +13,9 @@ use crate::api::networking::{Ingress, IngressBackend, IngressClass};
 use crate::api::{Kind, Meta, Object};
 use crate::compile::annotation_reader::annotation_field;
 use crate::compile::backend::annotated_tls;
-use crate::compile::budgets::{self, MAX_HEADERS_AND_PATHS, MAX_HOST_ALIASES, MAX_HOST_MATCHES, RegexBudget};
+use crate::compile::budgets::{
+    BudgetShare, Expansion, MAX_HEADERS_AND_PATHS, MAX_HOST_ALIASES, MAX_HOST_MATCHES, RegexBudget,
+};
 use crate::compile::certificates::SecretCache;
 use crate::compile::ingress::plan::{self, IngressPlan};
 use crate::compile::ingress_class;
@@ -32,22 +34,27 @@ use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
 use crate::snapshot::upstream_path::UpstreamPath;
 use crate::upstream::UpstreamKey;
 
-/// Plans a served Ingress of this class, which may be missing.
+/// Plans a served Ingress of this class, which may be missing, and returns what the Ingress expands to. An error if
+/// that exceeds its share of its namespace's budget.
 pub(in crate::compile::ingress) fn plan(
     cx: CompileContext<'_>,
     plugins: &Plugins,
     secrets: &mut SecretCache,
     ingress: &Object<Ingress>,
     class: Option<&Object<IngressClass>>,
-    over_namespace: Option<Diagnostic>,
-) -> IngressPlan {
+    share: BudgetShare,
+) -> Result<(IngressPlan, Expansion), Expansion> {
     let class = ingress_class::class_parameters(cx, class);
     let limits = cx.inputs.budgets;
-    let regexes = RegexBudget::new(limits);
+    let regexes = RegexBudget::new(limits, &share);
     let settings = route_annotations::read(cx.inputs, &regexes, &ingress.meta, "an Ingress");
     let paths: usize = ingress.spec.rules.iter().flat_map(|rule| &rule.http).map(|http| http.paths.len()).sum();
     let mut over_budget = check_budgets(limits, ingress, &settings, paths);
-    over_budget.extend(over_namespace);
+    if let BudgetShare::Exceeded(problem) = share {
+        over_budget.push(problem);
+    }
+    let host_paths = paths.saturating_mul(settings.host_aliases.len() + 1);
+    regexes.expansion_within_share(host_paths)?;
     let planner = |regexes| IngressPlanner {
         cx,
         plugins,
@@ -60,6 +67,7 @@ pub(in crate::compile::ingress) fn plan(
         notes: settings.notes.iter().cloned().collect(),
     };
     let mut planned = (!limits.refuses(&over_budget)).then(|| planner(Some(&regexes)).plan());
+    let expansion = regexes.expansion_within_share(host_paths)?;
     over_budget.extend(regexes.problems("spec.rules"));
     let is_refused = limits.refuses(&over_budget);
     if is_refused {
@@ -70,8 +78,7 @@ pub(in crate::compile::ingress) fn plan(
     if is_refused { &mut errors } else { &mut notes }.extend(over_budget);
     let certificates = plan::certificates(cx, secrets, ingress, &mut errors, &mut notes);
     let (generation, created) = (ingress.meta.generation, ingress.meta.created);
-    let expansion = budgets::expansion(&regexes, paths.saturating_mul(settings.host_aliases.len() + 1));
-    IngressPlan {
+    let plan = IngressPlan {
         generation,
         created,
         routes,
@@ -79,10 +86,10 @@ pub(in crate::compile::ingress) fn plan(
         by_host: None,
         certificates,
         upstreams: upstreams.into_iter().collect(),
-        expansion,
         errors,
         notes,
-    }
+    };
+    Ok((plan, expansion))
 }
 
 /// What the Ingress has more of than its budgets allow, except regular expressions.

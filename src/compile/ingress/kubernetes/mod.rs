@@ -65,8 +65,6 @@ pub(in crate::compile::ingress) fn plan(
         by_host: Some(routes),
         certificates,
         upstreams: rules.upstreams.into_iter().collect(),
-        // Its paths do not expand: the dialect has neither regular expressions nor host aliases.
-        expansion: 0,
         errors,
         notes,
     }

@@ -8,7 +8,7 @@ use percent_encoding::percent_encode_byte;
 
 use crate::snapshot::escape::decode_unreserved;
 use crate::snapshot::path_regex::{PathRegex, TextRegex};
-use crate::snapshot::regex::RegexLimit;
+use crate::snapshot::regex::{RegexAnchor, RegexLimit, literal_prefix_and_states};
 use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
 use crate::snapshot::router::{RegexError, TieBreaker};
 use crate::snapshot::rule::RouteRule;
@@ -182,6 +182,14 @@ impl PathCondition {
         match self {
             PathCondition::Exact(_) | PathCondition::Prefix(_) => 0,
             PathCondition::Regex(regex) => regex.group_count(),
+        }
+    }
+
+    /// The literal prefix and the number of states of a regular expression.
+    pub fn expression(&self) -> Option<(Box<[u8]>, u32)> {
+        match self {
+            PathCondition::Exact(_) | PathCondition::Prefix(_) => None,
+            PathCondition::Regex(regex) => literal_prefix_and_states(regex.as_str(), RegexAnchor::Start),
         }
     }
 

@@ -1,0 +1,55 @@
+//! The regular expressions of plugins: what is wrong with an invalid one, and how much work a request may cause.
+//!
+//! Matching takes at most one step for each state of the automaton and each byte of the value. Plugins that match
+//! values of clients limit the steps with the length of these values.
+
+use regex_automata::nfa::thompson::{Compiler, Config};
+
+use crate::diagnostic::Diagnostic;
+
+/// The error of a regular expression on one line, without the pattern and the caret that the parser writes above it.
+pub fn regex_error_message(error: &regex::Error) -> String {
+    let text = error.to_string();
+    let message = text.lines().rev().find_map(|line| line.strip_prefix("error: ")).unwrap_or(&text);
+    format!("is not a valid regular expression: {message}")
+}
+
+/// The number of states of an automaton for all of these expressions. They are valid; an expression that is not counts
+/// nothing. An error in `field` if they have more than `max_states` together.
+pub fn count_regex_states(field: &str, patterns: &[&str], max_states: usize) -> Result<usize, Diagnostic> {
+    let limit = max_states.saturating_mul(BYTES_PER_STATE);
+    let compiled = Compiler::new().configure(Config::new().nfa_size_limit(Some(limit))).build_many(patterns);
+    let states = match &compiled {
+        Ok(automaton) => automaton.states().len(),
+        Err(error) if error.size_limit().is_some() => usize::MAX,
+        Err(_) => 0,
+    };
+    if states <= max_states {
+        return Ok(states);
+    }
+    let message = format!("the regular expressions have more than {max_states} states together");
+    let remedy = "use fewer expressions, smaller repetition counts, and [0-9] and [A-Za-z0-9_] instead of \\d and \\w";
+    Err(Diagnostic::in_config(field, message, remedy))
+}
+
+/// The maximum number of steps that the expressions of one plugin take for a request.
+pub const MAX_PLUGIN_REGEX_STEPS: usize = 2_000_000;
+
+/// More than the memory of a state, so that the construction of an automaton with too many states ends early, and no
+/// other one.
+const BYTES_PER_STATE: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_limited() {
+        assert!(count_regex_states("deny", &[], 0).is_ok_and(|states| states == 0));
+        assert!(count_regex_states("deny", &["a", "b[0-9]+"], 50).is_ok_and(|states| (5..50).contains(&states)));
+        for pattern in ["a{1000}", r"\w{300}"] {
+            let problem = count_regex_states("deny", &[pattern], 900).unwrap_err();
+            assert_eq!(problem.message, "the regular expressions have more than 900 states together", "{pattern}");
+        }
+    }
+}
