@@ -48,7 +48,7 @@ impl RoutePlan {
     /// The regular expressions of the paths, and the hosts of the listeners whose requests are matched with them.
     pub(super) fn path_expressions(&self) -> (PathExpressions, BTreeSet<RouterHost>) {
         let PlannedRules::Http { hosts, matches } = &self.rules else { return Default::default() };
-        let expressions: PathExpressions = matches.iter().filter_map(RouteMatch::path_expression).collect();
+        let expressions: PathExpressions = matches.path_expressions().collect();
         if expressions.is_empty() {
             return Default::default();
         }

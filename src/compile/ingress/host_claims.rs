@@ -218,7 +218,7 @@ fn fields_of_hosts(ingress: &Ingress) -> BTreeMap<Box<str>, String> {
 }
 
 /// The name in lower case and without port; `None` if it has a wildcard or is invalid.
-fn exact_host(text: &str) -> Option<Box<str>> {
+fn exact_host(text: &str) -> Option<Arc<str>> {
     match HostCondition::parse(text)?.name {
         HostName::Exact(name) => Some(name),
         HostName::LeadingWildcard(_) | HostName::TrailingWildcard(_) => None,
@@ -227,8 +227,8 @@ fn exact_host(text: &str) -> Option<Box<str>> {
 
 /// Removes the routes and certificates for these hosts.
 fn remove_hosts(plan: &mut IngressPlan, foreign: &BTreeSet<Box<str>>) {
-    let is_own = |host: &HostCondition| !matches!(&host.name, HostName::Exact(name) if foreign.contains(name));
-    let is_own_pattern = |host: &HostPattern| !matches!(host, HostPattern::Exact(name) if foreign.contains(name));
+    let is_own = |host: &HostCondition| !matches!(&host.name, HostName::Exact(name) if foreign.contains(&**name));
+    let is_own_pattern = |host: &HostPattern| !matches!(host, HostPattern::Exact(name) if foreign.contains(&**name));
     // A route that loses its last host must go: without hosts, it would match every host.
     plan.routes.retain_mut(|route| {
         if route.hosts.iter().all(is_own) {
@@ -247,6 +247,6 @@ fn remove_hosts(plan: &mut IngressPlan, foreign: &BTreeSet<Box<str>>) {
     plan.certificates.retain(|certificate| is_own_pattern(&certificate.host));
     let has_routes = !plan.routes.is_empty() || plan.router_hosts().next().is_some() || plan.has_default_backend();
     if !has_routes {
-        plan.upstreams.clear();
+        plan.upstreams = Box::default();
     }
 }

@@ -1,5 +1,6 @@
 //! What an Ingress compiles to, in any dialect: its routes, certificates and diagnostics.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::api::networking::Ingress;

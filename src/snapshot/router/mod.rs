@@ -62,6 +62,11 @@ impl RouteMatches {
         RouteMatches(matches.into())
     }
 
+    /// The literal prefix and the number of states of each path that is a regular expression.
+    pub fn path_expressions(&self) -> impl Iterator<Item = (Box<[u8]>, u32)> {
+        self.0.iter().filter_map(RouteMatch::path_expression)
+    }
+
     /// The matches of several routes together. Those of a single one are not copied.
     pub fn join<'m>(routes: impl IntoIterator<Item = &'m RouteMatches>) -> Self {
         let routes: SmallVec<[&RouteMatches; 4]> = routes.into_iter().collect();
@@ -244,7 +249,7 @@ pub struct RouteMatch {
 
 impl RouteMatch {
     /// The literal prefix and the number of states if the path is a regular expression.
-    pub fn path_expression(&self) -> Option<(Box<[u8]>, u32)> {
+    fn path_expression(&self) -> Option<(Box<[u8]>, u32)> {
         match &self.path {
             PathMatch::Exact(_) | PathMatch::Prefix(_) => None,
             PathMatch::Regex(pattern) => literal_prefix_and_states(pattern, RegexAnchor::Whole),
