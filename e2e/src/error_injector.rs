@@ -160,6 +160,12 @@ impl ErrorInjector {
         *self.shared.injected.lock() = None;
     }
 
+    /// Stops injecting errors and closes all connections, also those of requests that hang.
+    pub fn clear_and_disconnect(&self) {
+        self.clear();
+        self.shared.disconnect.send_replace(());
+    }
+
     /// Waits until this number of requests or connections has hit the error.
     pub async fn wait_for_hits(&self, times: usize) -> Result<()> {
         self.wait_until(|hits| hits.len() >= times)

@@ -1,9 +1,11 @@
 //! Endpoints of the scenario: servers that can be killed with all their connections, and started again at the same
 //! address.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
@@ -34,6 +37,8 @@ pub(super) struct Endpoint {
     pub(super) address: SocketAddr,
     netns: Netns,
     server: Option<Server>,
+    /// Numbers of the requests that are being processed and are the first on their connection.
+    first_requests: Arc<Mutex<BTreeSet<u64>>>,
 }
 
 /// A thread with a runtime of its own: dropping the runtime closes every connection, as a crash does.
@@ -45,7 +50,8 @@ struct Server {
 impl Endpoint {
     pub(super) fn start(netns: &Netns, name: &str) -> Result<Endpoint> {
         let address = SocketAddr::from((ADDRESS, 0));
-        let mut endpoint = Endpoint { name: name.into(), address, netns: netns.clone(), server: None };
+        let (name, netns, first_requests) = (name.into(), netns.clone(), Arc::default());
+        let mut endpoint = Endpoint { name, address, netns, server: None, first_requests };
         endpoint.start_again()?;
         Ok(endpoint)
     }
@@ -55,6 +61,7 @@ impl Endpoint {
         let (stop, stopped) = oneshot::channel();
         let (sender, started) = std::sync::mpsc::sync_channel(1);
         let (name, address, netns) = (Arc::clone(&self.name), self.address, self.netns.clone());
+        let first_requests = Arc::clone(&self.first_requests);
         let thread = std::thread::spawn(move || {
             let run = || -> Result<_> {
                 netns.enter()?;
@@ -67,7 +74,7 @@ impl Endpoint {
                     sender.send(Ok(address)).ok();
                     runtime.block_on(async {
                         tokio::select! {
-                            () = serve(listener, name) => {}
+                            () = serve(listener, name, first_requests) => {}
                             _ = stopped => {}
                         }
                     });
@@ -80,39 +87,58 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Closes the listener and every connection, also those with requests in flight.
-    pub(super) fn kill(&mut self) -> Result<()> {
+    /// Closes the listener and every connection, also those with requests in flight. Returns the numbers of those that
+    /// were the first on their connection.
+    pub(super) fn kill(&mut self) -> Result<BTreeSet<u64>> {
         let server = self.server.take().context("the endpoint is not running")?;
         // Fails only if the thread has ended already.
         server.stop.send(()).ok();
-        server.thread.join().map_err(|_| anyhow!("the thread of the endpoint panicked"))
+        server.thread.join().map_err(|_| anyhow!("the thread of the endpoint panicked"))?;
+        Ok(std::mem::take(&mut *self.first_requests.lock()))
     }
 }
 
-async fn serve(listener: TcpListener, name: Arc<str>) {
+async fn serve(listener: TcpListener, name: Arc<str>, first_requests: Arc<Mutex<BTreeSet<u64>>>) {
     loop {
         // Without free file descriptors, requests fail, which the scenario reports.
         let Ok((stream, _)) = listener.accept().await else { continue };
         stream.set_nodelay(true).ok();
-        let name = Arc::clone(&name);
+        let (name, first_requests) = (Arc::clone(&name), Arc::clone(&first_requests));
         tokio::spawn(async move {
-            let service = service_fn(|request| respond(request, &name));
+            let is_new = AtomicBool::new(true);
+            let service = service_fn(|request| {
+                let first_requests = is_new.swap(false, Relaxed).then_some(&*first_requests);
+                respond(request, &name, first_requests)
+            });
             // Errors are reported by the client.
             drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
         });
     }
 }
 
-async fn respond(request: Request<Incoming>, name: &str) -> Result<Response<Full<Bytes>>, Infallible> {
+/// Adds the number of the request to `first_requests`, if any, until the response is complete.
+async fn respond(
+    request: Request<Incoming>,
+    name: &str,
+    first_requests: Option<&Mutex<BTreeSet<u64>>>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, mut body) = request.into_parts();
+    let number = head.headers.get(NUMBER);
+    let parsed: Option<u64> = number.and_then(|number| number.to_str().ok()?.parse().ok());
+    if let (Some(first_requests), Some(parsed)) = (first_requests, parsed) {
+        first_requests.lock().insert(parsed);
+    }
     // The frames are read and discarded, so that the connection can be reused.
     while let Some(Ok(_)) = body.frame().await {}
     if head.uri.path().starts_with(SLOW_PREFIX) {
         sleep(SLOW_RESPONSE).await;
     }
     let mut response = Response::new(Full::new(Bytes::from(name.to_owned())));
-    if let Some(number) = head.headers.get(NUMBER) {
+    if let Some(number) = number {
         response.headers_mut().insert(NUMBER, number.clone());
+    }
+    if let (Some(first_requests), Some(parsed)) = (first_requests, parsed) {
+        first_requests.lock().remove(&parsed);
     }
     Ok(response)
 }

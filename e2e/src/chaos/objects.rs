@@ -1,5 +1,5 @@
-//! The objects of the scenario: Services and their endpoints, a Gateway, routes, a plugin that counts in Redis, and what
-//! disruptions break and fix.
+//! The objects of the scenario: Services and their endpoints, a Gateway, routes, a plugin that counts in Redis, and
+//! what disruptions break and fix.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

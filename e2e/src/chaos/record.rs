@@ -2,10 +2,11 @@
 //!
 //! Only these failures are permitted:
 //!
-//! - a request that is not idempotent and was in flight when an endpoint was killed: 502;
+//! - a request in flight to an endpoint that was killed, if it is not idempotent or the first on its connection, as
+//!   docs/routing.md describes: 502;
 //! - a request on a connection to a replica of Portico when that replica was killed: the connection breaks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -66,13 +67,17 @@ pub(super) struct Kill {
     end: Instant,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Killed {
-    Endpoint,
+    /// An endpoint, with the numbers of its requests that were the first on their connection.
+    Endpoint {
+        first_requests: BTreeSet<u64>,
+    },
     Replica,
 }
 
-/// How long after the end of an endpoint a worker may still send on a connection whose end it has not seen.
+/// How long after a kill a busy worker of Portico, or the client, may still send on a connection whose end it has not
+/// seen.
 const UNSEEN_END: Duration = Duration::from_millis(500);
 /// Number of failures in a report.
 const MAX_LISTED: usize = 20;
@@ -190,11 +195,13 @@ impl PhaseRecord {
 
 fn is_permitted(failure: &Failure, kills: &[Kill]) -> bool {
     kills.iter().any(|kill| {
-        let grace = if kill.target == Killed::Endpoint { UNSEEN_END } else { Duration::ZERO };
-        let was_in_flight = failure.begin <= kill.end + grace && failure.end >= kill.begin;
+        let was_in_flight = failure.begin <= kill.end + UNSEEN_END && failure.end >= kill.begin;
         was_in_flight
-            && match kill.target {
-                Killed::Endpoint => failure.kind == FailureKind::Status(502) && failure.method == "POST",
+            && match &kill.target {
+                Killed::Endpoint { first_requests } => {
+                    let may_fail = failure.method == "POST" || first_requests.contains(&failure.number);
+                    failure.kind == FailureKind::Status(502) && may_fail
+                }
                 Killed::Replica => failure.kind == FailureKind::Broken,
             }
     })
@@ -229,22 +236,25 @@ mod tests {
         let start = Instant::now();
         let at = |millis: u64| start + Duration::from_millis(millis);
         let kills = [
-            Kill { target: Killed::Endpoint, begin: at(1000), end: at(1010) },
+            Kill { target: Killed::Endpoint { first_requests: [2].into() }, begin: at(1000), end: at(1010) },
             Kill { target: Killed::Replica, begin: at(5000), end: at(5010) },
         ];
-        for (method, kind, begin, end, expected) in [
-            ("POST", FailureKind::Status(502), 990, 1020, true),
-            ("GET", FailureKind::Status(502), 990, 1020, false),
-            ("POST", FailureKind::Status(503), 990, 1020, false),
-            ("POST", FailureKind::Status(502), 900, 990, false),
-            ("POST", FailureKind::Status(502), 2000, 2010, false),
-            ("POST", FailureKind::Broken, 990, 1020, false),
-            ("GET", FailureKind::Broken, 4990, 5005, true),
-            ("GET", FailureKind::Connect, 4990, 5005, false),
-            ("GET", FailureKind::Broken, 5020, 5030, false),
+        for (number, method, kind, begin, end, expected) in [
+            (1, "POST", FailureKind::Status(502), 990, 1020, true),
+            (1, "GET", FailureKind::Status(502), 990, 1020, false),
+            (2, "GET", FailureKind::Status(502), 990, 1020, true),
+            (2, "GET", FailureKind::Status(503), 990, 1020, false),
+            (1, "POST", FailureKind::Status(503), 990, 1020, false),
+            (1, "POST", FailureKind::Status(502), 900, 990, false),
+            (1, "POST", FailureKind::Status(502), 1020, 1040, true),
+            (1, "POST", FailureKind::Status(502), 2000, 2010, false),
+            (1, "POST", FailureKind::Broken, 990, 1020, false),
+            (1, "GET", FailureKind::Broken, 4990, 5005, true),
+            (1, "GET", FailureKind::Connect, 4990, 5005, false),
+            (1, "GET", FailureKind::Broken, 5600, 5630, false),
         ] {
             let failure = Failure {
-                number: 1,
+                number,
                 method,
                 path: "/".to_owned(),
                 protocol: "HTTP/1.1",

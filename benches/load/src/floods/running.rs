@@ -27,8 +27,8 @@ pub fn flood_names() -> Result<Vec<&'static str>> {
     Ok(kinds::all()?.into_iter().map(|flood| flood.name).collect())
 }
 
-/// Floods the listeners for HTTP and HTTPS until `is_stopped`, in the way with this position in [`flood_names`]. Must be
-/// called on a runtime of a single thread.
+/// Floods the listeners for HTTP and HTTPS until `is_stopped`, in the way with this position in [`flood_names`]. Must
+/// be called on a runtime of a single thread.
 pub async fn flood(
     kind: usize,
     [plain, secure]: [SocketAddr; 2],

@@ -22,8 +22,8 @@ impl Disruption for EndpointKilled {
         Box::pin(async {
             let number = site.random.usize(..site.endpoints.len());
             let begin = Instant::now();
-            site.endpoints[number].kill()?;
-            site.recorder.add_kill(Killed::Endpoint, begin);
+            let first_requests = site.endpoints[number].kill()?;
+            site.recorder.add_kill(Killed::Endpoint { first_requests }, begin);
             self.killed = Some(number);
             until_ejected_is(site, 1.0).await
         })

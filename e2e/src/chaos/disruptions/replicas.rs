@@ -130,7 +130,7 @@ impl Disruption for LeaderIsolated {
     fn end<'a>(&'a mut self, site: &'a mut ChaosSite<'_>) -> Step<'a> {
         Box::pin(async {
             let isolated = self.isolated.take().context("no replica was cut off")?;
-            site.replicas[isolated].injector.clear();
+            site.replicas[isolated].injector.clear_and_disconnect();
             site.leader().await?;
             site.until_watches_work().await
         })
