@@ -38,7 +38,14 @@ pub enum Topic {
     Plugin,
     /// An annotation has no effect: it is unknown or malformed, or refers to an object that cannot be used.
     Annotation,
+    /// An object that concerns this process has no effect, because its kind is not served.
+    UnservedKind,
+    /// This process cannot listen at an address. Other replicas may be able to.
+    Listening,
 }
+
+/// The reason of diagnostics with the topic [`Topic::UnservedKind`].
+pub const KIND_NOT_SERVED: &str = "KindNotServed";
 
 /// What is wrong, as an identifier that programs can compare.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -12,6 +12,7 @@
 //! - `# Installed: RELEASE, CHANNEL` sets the Gateway API CRDs that are installed in the API server;
 //! - `# Class: NAME` sets the ingress class to serve; `# Router: expressions` ranks Ingresses as Kong's expressions
 //!   router;
+//! - `# Host owner: namespace` reserves exact hosts of Ingresses for the namespace of the oldest one;
 //! - `# Published: NAMESPACE/NAME` sets the Service whose addresses are written into the status of Ingresses;
 //! - `# Degraded: KIND NAMESPACE/NAME, …` lists plugins whose server does not respond;
 //! - `# Trust: multi-tenant` blocks addresses that tenants must not use as backends;
@@ -26,6 +27,7 @@ mod edits;
 mod plugin_edits;
 mod rules;
 mod unattached_routes;
+mod unserved_objects;
 
 use std::collections::BTreeSet;
 use std::fs;

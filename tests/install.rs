@@ -153,7 +153,10 @@ fn pods_are_unprivileged_and_have_time_to_drain() {
             (variable["name"].as_str().unwrap(), variable["valueFrom"]["fieldRef"]["fieldPath"].as_str().unwrap())
         })
         .collect();
-    assert_eq!(from_fields, [("POD_NAME", "metadata.name"), ("POD_NAMESPACE", "metadata.namespace")]);
+    assert_eq!(
+        from_fields,
+        [("POD_NAME", "metadata.name"), ("POD_NAMESPACE", "metadata.namespace"), ("NODE_NAME", "spec.nodeName"),]
+    );
 }
 
 /// One Service for Ingresses, whose address is published in their status, and one for metrics.

@@ -127,7 +127,8 @@ const LAYERS: &[Row] = &[
             "backend_reference routers",
             "kong",
             "filters ingress notes stream_route",
-            "http_route verdict_updates",
+            "http_route unserved_objects",
+            "verdict_updates",
             "planning",
         ],
     ),
@@ -204,8 +205,11 @@ const LAYERS: &[Row] = &[
             "fingerprint ingress_routes",
         ],
     ),
-    ("status", &["features json merge notices", "event_queue installed", "queue", "event_writer status_writer"]),
-    ("store", &["dependencies dependency_index object table"]),
+    (
+        "status",
+        &["event_rotation features json merge notices", "event_queue installed", "queue", "event_writer status_writer"],
+    ),
+    ("store", &["unserved", "dependencies dependency_index object table"]),
     (
         "upstream",
         &[

@@ -200,6 +200,7 @@ mod tests {
             resource_version: Arc::from("1"),
             generation: 1,
             status: Arc::new(json!({"addresses": addresses})),
+            listed: false,
         })
     }
 

@@ -214,7 +214,8 @@ impl Control {
         candidates.extend(default_secret.clone().filter(|id| !self.needed_references.contains(id)));
         let mut changes = ReferenceChanges::default();
         for id in candidates {
-            let is_needed = default_secret.as_ref() == Some(&id) || compile::is_needed(&self.store, classes, &id);
+            let is_needed = default_secret.as_ref() == Some(&id)
+                || compile::is_needed(&self.store, classes, &self.controllers, &id);
             if is_needed && self.needed_references.insert(id.clone()) {
                 changes.added.insert(id);
             } else if !is_needed && self.needed_references.remove(&id) {

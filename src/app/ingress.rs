@@ -8,9 +8,9 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::CertifiedKey;
 
 use crate::api::ObjectKey;
-use crate::args::{IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, PublishOptions};
+use crate::args::{HostOwner, IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, PublishOptions};
 use crate::compile::verdict::PublishedAddress;
-use crate::compile::{Classes, IngressListener, IngressSettings, PublishSource};
+use crate::compile::{Classes, HostOwnership, IngressListener, IngressSettings, PublishSource};
 use crate::snapshot::certs::{Certificate, SELF_GENERATED};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::by_conditions::RouterFlavor;
@@ -29,8 +29,12 @@ impl IngressConfig {
             KongRouter::TraditionalCompatible => RouterFlavor::TraditionalCompatible,
             KongRouter::Expressions => RouterFlavor::Expressions,
         };
+        let host_ownership = match class.host_owner {
+            HostOwner::Any => HostOwnership::Any,
+            HostOwner::Namespace => HostOwnership::Namespace,
+        };
         let classes = Classes { name: class.class.clone(), controller: class.controller.clone() };
-        IngressConfig { classes, settings: IngressSettings { flavor, ..IngressSettings::default() } }
+        IngressConfig { classes, settings: IngressSettings { flavor, host_ownership, ..IngressSettings::default() } }
     }
 
     pub(super) fn with_listeners(class: &IngressClassOptions, options: &IngressOptions) -> anyhow::Result<Self> {

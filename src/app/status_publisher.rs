@@ -1,4 +1,5 @@
-//! Writes verdicts to the cluster as statuses and events. Only the elected leader writes.
+//! Writes verdicts to the cluster as statuses and events. Only the elected leader writes; the other replicas write
+//! events about what only they know.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -27,7 +28,8 @@ pub(super) struct StatusPublisher {
 }
 
 impl StatusPublisher {
-    /// Joins the leader election, and writes statuses and events while elected, until the process stops.
+    /// Joins the leader election, and writes statuses and events while elected, until the process stops. Events about
+    /// this replica are written while another one leads.
     pub(super) fn start(
         cluster: &ClusterSource,
         options: &ClusterOptions,
@@ -45,6 +47,7 @@ impl StatusPublisher {
                 drain.leaving().await
             });
         let queue = StatusQueue::new();
+        queue.set_replica(&replica_name(&process_name()));
         let event_writer = EventWriter::new(queue.clone(), recorder);
         let controllers = gateways.controller_names.clone();
         let status_writer =
@@ -93,11 +96,27 @@ pub(super) fn queue_statuses(
 /// The candidate. Its name is that of this Pod, or the host name if Portico does not run in a Pod. The Lease is in
 /// `election_namespace`, and if that is unset, in the namespace of this Pod or in the default one.
 fn election_candidate(options: &ClusterOptions) -> LeaderCandidate {
-    let variable = |name| env::var(name).ok().filter(|value: &String| !value.is_empty());
     let namespace = options.election_namespace.clone().or_else(|| variable("POD_NAMESPACE"));
+    LeaderCandidate::new(namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()), &process_name())
+}
+
+/// The name of this Pod, or of the host.
+fn process_name() -> String {
     let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
-    let process = variable("POD_NAME").or_else(host).unwrap_or_else(|| "portico".to_owned());
-    LeaderCandidate::new(namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()), &process)
+    variable("POD_NAME").or_else(host).unwrap_or_else(|| "portico".to_owned())
+}
+
+/// This replica in messages: `Pod NAME on node NAME`, as far as it is known.
+fn replica_name(process: &str) -> String {
+    match variable("NODE_NAME") {
+        Some(node) => format!("Pod {process} on node {node}"),
+        None => format!("replica {process}"),
+    }
+}
+
+/// An environment variable; `None` if it is empty.
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 const DEFAULT_NAMESPACE: &str = "portico-system";

@@ -28,6 +28,11 @@ pub(super) struct IngressClassArgs {
     #[arg(env = "PORTICO_KONG_ROUTER")]
     kong_router: KongRouter,
 
+    /// Whose an exact host of Ingresses is: any namespace's that names it, or only that of the oldest Ingress that does
+    #[arg(long, value_enum, value_name = "OWNER", default_value_t = HostOwner::Any)]
+    #[arg(env = "PORTICO_INGRESS_HOST_OWNER")]
+    ingress_host_owner: HostOwner,
+
     /// Serve routes without a plugin that cannot be used even if it guards them, as Kong does, instead of responding
     /// 503; and let objects of any namespace set the scope of a KongClusterPlugin that also runs in other namespaces
     #[arg(long, env = "PORTICO_KONG_COMPAT_FAIL_OPEN", value_parser = clap::builder::BoolishValueParser::new())]
@@ -80,6 +85,13 @@ pub enum KongRouter {
     Expressions,
 }
 
+/// Values of `--ingress-host-owner`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HostOwner {
+    Any,
+    Namespace,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum OnOff {
     On,
@@ -99,6 +111,7 @@ pub struct IngressClassOptions {
     /// The controller of the IngressClasses that are served.
     pub controller: String,
     pub router: KongRouter,
+    pub host_owner: HostOwner,
     pub fail_open: bool,
 }
 
@@ -137,11 +150,18 @@ fn parse_ingress_controller_name(text: &str) -> Result<String, String> {
 
 impl IngressClassArgs {
     pub(super) fn resolve(self) -> IngressClassOptions {
-        let IngressClassArgs { ingress_class, ingress_controller_name, kong_router, kong_compat_fail_open } = self;
+        let IngressClassArgs {
+            ingress_class,
+            ingress_controller_name,
+            kong_router,
+            ingress_host_owner,
+            kong_compat_fail_open,
+        } = self;
         IngressClassOptions {
             class: ingress_class,
             controller: ingress_controller_name,
             router: kong_router,
+            host_owner: ingress_host_owner,
             fail_open: kong_compat_fail_open,
         }
     }

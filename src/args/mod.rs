@@ -33,7 +33,7 @@ pub use check::{CheckArgs, CheckOptions};
 pub use cluster::{ClusterAccess, ClusterOptions};
 pub use gateways::{AddressPool, AddressSource, GatewayOptions};
 pub use ingress::{
-    IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, NamespacedName, PublishOptions,
+    HostOwner, IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, NamespacedName, PublishOptions,
 };
 pub use kong::{KongHeadersArg, KongOptions};
 pub use network::PathFormArg;

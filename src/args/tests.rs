@@ -89,6 +89,9 @@ fn ingress_flags() {
     let by_default = run("--manifests a");
     assert_eq!((&*by_default.ingress_class.class, by_default.ingress_class.fail_open), ("portico", false));
     assert_eq!(by_default.ingress_class.router, KongRouter::TraditionalCompatible);
+    assert_eq!(by_default.ingress_class.host_owner, HostOwner::Any);
+    let with_owners = run("--manifests a --ingress-host-owner namespace");
+    assert_eq!(with_owners.ingress_class.host_owner, HostOwner::Namespace);
     assert_eq!(by_default.ingress.http, listen("127.0.0.1:8000", 8000, false));
     assert_eq!(by_default.ingress.https, listen("127.0.0.1:8443", 8443, false));
     assert_eq!((by_default.ingress.default_certificate, by_default.ingress.publish), (None, PublishOptions::Nothing));

@@ -55,6 +55,7 @@ mod routers;
 mod served_gateways;
 mod stream_route;
 mod unique_diagnostics;
+mod unserved_objects;
 mod upstream_usage;
 mod verdict_updates;
 
@@ -75,7 +76,7 @@ pub use context::{CompileContext, CompileInputs};
 use forbidden_addresses::ForbiddenAddresses;
 use gateway::GatewayPlan;
 use ingress::IngressCompiler;
-pub use ingress::{IngressListener, IngressSettings, PublishSource};
+pub use ingress::{HostOwnership, IngressListener, IngressSettings, PublishSource};
 use kong::consumers::Consumers;
 use kong::plugins::Plugins;
 pub use kong::plugins::with_degraded_plugins;
@@ -86,6 +87,7 @@ pub(crate) use route_plan::RouteKind;
 use route_plan::RoutePlan;
 use routers::Routers;
 pub use served_gateways::{ExposedGateway, addressable_gateways, exposed_gateways, foreign_gateways};
+use unserved_objects::ServiceUsers;
 use upstream_usage::UpstreamUsage;
 use verdict::{Verdict, Verdicts};
 
@@ -137,6 +139,7 @@ pub struct Compiler {
     /// object no longer has its references.
     policies_by_referrer: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
     policy_conflicts: PolicyConflicts,
+    service_users: ServiceUsers,
     verdicts: Verdicts,
     /// The last verdict, reused because consecutive objects often have equal verdicts.
     last_verdict: Arc<Verdict>,
@@ -192,6 +195,10 @@ impl Compiler {
         // Gateways take from Ingresses, and on which Services are used.
         run.touch_services(&mut touched);
         self.update_gateway_verdicts(&mut run);
+        if self.has_unserved_objects(cx.store) {
+            let replanned = ingresses.verdicts_to_update.iter();
+            run.replanned.extend(replanned.map(|key| ObjectId::new(Kind::Ingress, key.clone())));
+        }
         self.update_ingress_verdicts(cx, ingresses.verdicts_to_update, &mut run);
         self.update_policy_verdicts(cx.store, &touched, &mut run);
         self.update_consumers(cx, &touched, plugins.subjects_to_update, &mut run);
@@ -199,6 +206,7 @@ impl Compiler {
             let verdict = self.plugins.verdict(cx.store, &id);
             self.set_verdict(id, verdict, &mut run);
         }
+        self.update_unserved_verdicts(cx, &touched, &mut run);
         self.update_other_verdicts(cx, &touched, &mut run);
         self.compact_verdicts(&run);
 
@@ -297,6 +305,8 @@ struct CompileRun {
     /// Services whose verdict may change, because a policy starts or stops applying to them, or because a route becomes
     /// able or unable to connect to them.
     services_to_update: BTreeSet<ObjectKey>,
+    /// Routes and Ingresses that were planned, if there are objects whose kind is not served.
+    replanned: BTreeSet<ObjectId>,
 }
 
 impl CompileRun {

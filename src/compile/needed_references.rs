@@ -5,16 +5,20 @@ use super::reference_grants::{CrossNamespaceReference, Referrer};
 use crate::api::{Kind, ObjectId};
 use crate::store::Store;
 
-/// Whether the content of a Secret or ConfigMap is needed. Another Ingress controller's Ingresses may refer to
-/// thousands of Secrets, and no Gateway may make Portico read a Secret that it may not use.
-pub fn is_needed(store: &Store, classes: &Classes, target: &ObjectId) -> bool {
-    store.dependency_index().dependents(target).any(|referrer| may_use(store, classes, referrer, target))
+/// Whether the content of a Secret or ConfigMap is needed. Another controller's Gateways and Ingresses may refer to
+/// thousands of Secrets, and no Gateway may make Portico read a Secret that it may not use. `controllers`: those of the
+/// served GatewayClasses.
+pub fn is_needed(store: &Store, classes: &Classes, controllers: &[String], target: &ObjectId) -> bool {
+    store.dependency_index().dependents(target).any(|referrer| may_use(store, classes, controllers, referrer, target))
 }
 
-fn may_use(store: &Store, classes: &Classes, referrer: &ObjectId, target: &ObjectId) -> bool {
+fn may_use(store: &Store, classes: &Classes, controllers: &[String], referrer: &ObjectId, target: &ObjectId) -> bool {
     if referrer.kind == Kind::Gateway {
+        let gateway = store.gateways.get(&referrer.key);
+        let class = gateway.and_then(|gateway| store.class_of(gateway));
+        let is_served = class.is_some_and(|class| controllers.contains(&class.spec.controller_name));
         let from = Referrer { kind: referrer.kind, namespace: &referrer.key.namespace };
-        return CrossNamespaceReference { from, to: target.kind, target: &target.key }.is_allowed(store);
+        return is_served && CrossNamespaceReference { from, to: target.kind, target: &target.key }.is_allowed(store);
     }
     let Some(meta) = store.meta(referrer).filter(|_| store.has_class(referrer)) else { return true };
     let ingress = (referrer.kind == Kind::Ingress).then(|| store.ingresses.get(&referrer.key)).flatten();
@@ -44,7 +48,8 @@ mod tests {
         store.apply(Batch { upserts: objects, removes: vec![] });
         let classes = Classes { name: "mine".to_owned(), controller: INGRESS_CONTROLLER.to_owned() };
         let referenced = store.take_changed_references();
-        let needed = referenced.iter().filter(|id| is_needed(&store, &classes, id));
+        let controllers = ["x/mine".to_owned()];
+        let needed = referenced.iter().filter(|id| is_needed(&store, &classes, &controllers, id));
         needed.map(|id| id.key.name.to_string()).collect()
     }
 
@@ -67,6 +72,30 @@ mod tests {
         assert_eq!(fetched(with_ours), ["annotated-ours", "of-plugin", "ours", "shared"]);
     }
 
+    fn gateway_class(controller: &str) -> AnyObject {
+        let object = json!({"metadata": {"name": "c"}, "spec": {"controllerName": controller}});
+        AnyObject::parse(Kind::GatewayClass, object).unwrap()
+    }
+
+    #[test]
+    fn secrets_of_foreign_gateways_are_not_fetched() {
+        let tls = json!({"certificateRefs": [{"name": "own"}]});
+        let listener = json!({"name": "x", "port": 443, "protocol": "HTTPS", "tls": tls});
+        let gateway = json!({"metadata": {"namespace": "a", "name": "g"},
+            "spec": {"gatewayClassName": "c", "listeners": [listener]}});
+        let gateway = AnyObject::parse(Kind::Gateway, gateway).unwrap();
+        assert_eq!(fetched(vec![gateway.clone()]), [""; 0], "whose class it will be is unknown");
+        assert_eq!(fetched(vec![gateway_class("x/theirs"), gateway.clone()]), [""; 0]);
+        assert_eq!(fetched(vec![gateway_class("x/mine"), gateway.clone()]), ["own"]);
+
+        let mut store = Store::default();
+        store.apply(Batch { upserts: vec![gateway], removes: vec![] });
+        store.take_changed_references();
+        store.apply(Batch { upserts: vec![gateway_class("x/mine")], removes: vec![] });
+        let changed: Vec<_> = store.take_changed_references().iter().map(|id| id.key.to_string()).collect();
+        assert_eq!(changed, ["a/own"], "a class changes what is needed");
+    }
+
     #[test]
     fn secrets_of_other_namespaces_are_fetched_with_a_grant() {
         let certificates = json!([{"name": "own"}, {"name": "shared", "namespace": "b"}]);
@@ -74,13 +103,14 @@ mod tests {
         let gateway = json!({"metadata": {"namespace": "a", "name": "g"},
             "spec": {"gatewayClassName": "c", "listeners": [listener]}});
         let gateway = AnyObject::parse(Kind::Gateway, gateway).unwrap();
-        assert_eq!(fetched(vec![gateway.clone()]), ["own"]);
+        let class = gateway_class("x/mine");
+        assert_eq!(fetched(vec![class.clone(), gateway.clone()]), ["own"]);
         let grant = json!({"metadata": {"namespace": "b", "name": "any"}, "spec": {
             "from": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "a"}],
             "to": [{"group": "", "kind": "Secret"}],
         }});
         let grant = AnyObject::parse(Kind::ReferenceGrant, grant).unwrap();
-        assert_eq!(fetched(vec![gateway.clone(), grant.clone()]), ["own", "shared"]);
+        assert_eq!(fetched(vec![class, gateway.clone(), grant.clone()]), ["own", "shared"]);
 
         let mut store = Store::default();
         store.apply(Batch { upserts: vec![gateway], removes: vec![] });

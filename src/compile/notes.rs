@@ -27,17 +27,6 @@ pub(super) fn verdict(
             return Some(service_notes::service_verdict(store, service, forbidden, conflicts, is_used));
         }
         Kind::EndpointSlice => slice_notes(store, &id.key),
-        Kind::BackendTlsPolicy => vec![Diagnostic::warning(
-            "spec.targetRefs",
-            "BackendTLSPolicy is not supported by this version, so requests to its targets get status 500, and \
-             connections of TCPRoutes are reset",
-            "remove the policy if plain text to the targets is acceptable",
-        )],
-        kind if store.unserved.contains_key(id) => vec![Diagnostic::warning(
-            "kind",
-            format!("{kind}s are validated but not served by this version"),
-            "remove the object, or use an HTTPRoute or Ingress if its requests are HTTP",
-        )],
         _ => Vec::new(),
     };
     Some(Verdict { generation, diagnostics, ..Verdict::default() })

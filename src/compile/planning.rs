@@ -75,8 +75,12 @@ impl Compiler {
         run: &mut CompileRun,
     ) {
         routes.extend(touched.iter().filter(|id| RouteKind::of(id.kind).is_some()).cloned());
+        let has_unserved_objects = self.has_unserved_objects(cx.store);
         while let Some(id) = routes.pop_first() {
             run.objects_planned += 1;
+            if has_unserved_objects {
+                run.replanned.insert(id.clone());
+            }
             let mut plan = self.plan_route(cx, &id, None);
             if id.kind == Kind::HttpRoute {
                 // At once, and not after all routes were planned: their plans together could exceed the memory.

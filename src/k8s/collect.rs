@@ -97,7 +97,8 @@ impl ReceivedObject {
         if kind == Kind::Service && !status.is_null() {
             object["status"].clone_from(&status);
         }
-        let observed = is_observed.then(|| Observed { uid, resource_version, generation, status: Arc::new(status) });
+        let status = Arc::new(status);
+        let observed = is_observed.then(|| Observed { uid, resource_version, generation, status, listed: false });
         let mut unparseable_policy =
             (kind == Kind::BackendTlsPolicy).then(|| UnparseablePolicy::from_value(key.clone(), generation, &object));
         let object = AnyObject::parse(kind, object);
@@ -124,7 +125,10 @@ impl DeliveryCollector {
     pub(super) fn listed(&self, scope: &Scope, objects: Vec<ReceivedObject>) {
         self.update(|state| {
             let before = state.known.remove(scope).unwrap_or_default();
-            for received in objects {
+            for mut received in objects {
+                if let Some(observed) = &mut received.observed {
+                    observed.listed = true;
+                }
                 state.apply(scope, received);
             }
             let vanished: Vec<_> = match state.known.get(scope) {
@@ -212,8 +216,10 @@ impl PendingDelivery {
         let ReceivedObject { key, generation, object, observed, unparseable_policy } = received;
         let id = ObjectId::new(scope.kind, key.clone());
         self.known.entry(scope.clone()).or_default().insert(key);
-        if observed.is_some() {
-            self.observed.insert(id.clone(), observed);
+        if let Some(mut observed) = observed {
+            // An event after the list does not undo that the object was listed.
+            observed.listed |= matches!(self.observed.get(&id), Some(Some(pending)) if pending.listed);
+            self.observed.insert(id.clone(), Some(observed));
         }
         match object {
             Ok(object) => {
@@ -388,6 +394,26 @@ mod tests {
         assert_eq!(status_of(&collector.next().await, &id), Some(Value::Null));
         collector.deleted(&scope(Kind::Gateway), &id.key);
         assert_eq!(collector.next().await.observed, BTreeMap::from([(id, None)]));
+    }
+
+    /// An event may follow a list before the delivery.
+    #[tokio::test(start_paused = true)]
+    async fn listed_objects_are_marked_until_they_are_delivered() {
+        let collector = DeliveryCollector::default();
+        let gateway = |version: &str| {
+            let object = json!({
+                "metadata": {"name": "a", "namespace": "b", "uid": "u", "resourceVersion": version, "generation": 2},
+                "spec": {"gatewayClassName": "c", "listeners": []},
+            });
+            ReceivedObject::read(Kind::Gateway, serde_json::from_value(object).unwrap()).unwrap()
+        };
+        let id = ObjectId::new(Kind::Gateway, ObjectKey::new("b", "a"));
+        collector.listed(&scope(Kind::Gateway), vec![gateway("5")]);
+        collector.applied(&scope(Kind::Gateway), gateway("6"));
+        let observed = collector.next().await.observed[&id].clone().unwrap();
+        assert_eq!((&*observed.resource_version, observed.listed), ("6", true));
+        collector.applied(&scope(Kind::Gateway), gateway("7"));
+        assert!(!collector.next().await.observed[&id].as_ref().unwrap().listed);
     }
 
     /// The status of Ingresses shows these addresses.

@@ -35,6 +35,9 @@ pub struct Observed {
     pub generation: i64,
     /// `Null` if there is none.
     pub status: Arc<Value>,
+    /// The object was in a list since the last delivery. Lists are as new as their request, so after the API server was
+    /// restored from a backup, a list has objects that are older than those before.
+    pub listed: bool,
 }
 
 /// Why an object from the API server cannot be served.

@@ -120,7 +120,7 @@ struct ReturnedMetadata {
 impl From<ReturnedObject> for Observed {
     fn from(object: ReturnedObject) -> Self {
         let ReturnedMetadata { uid, resource_version, generation } = object.metadata;
-        Observed { uid, resource_version, generation, status: Arc::new(object.status) }
+        Observed { uid, resource_version, generation, status: Arc::new(object.status), listed: false }
     }
 }
 

@@ -1,11 +1,12 @@
 //! The queue of due events: a problem of an object is reported once, after it has lasted for a second, and so is the
-//! end of all its problems.
+//! end of all its problems. The namespaces take turns.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::event_rotation::EventRotation;
 use super::notices::{self, Notice};
 use crate::api::ObjectId;
 
@@ -13,7 +14,7 @@ use crate::api::ObjectId;
 pub(super) struct EventQueue {
     /// Objects with a problem, or whose problems ended and that end is not reported yet.
     entries: HashMap<ObjectId, EventEntry>,
-    due: BTreeSet<(Instant, ObjectId)>,
+    due: EventRotation,
     leading: bool,
     /// The token bucket that limits the rate of events; one token allows one event.
     tokens: f64,
@@ -31,12 +32,15 @@ pub(super) enum ProblemOrigin {
     Writer,
     /// Another controller overwrites the status.
     WriteConflict,
+    /// Only this replica has it. It is reported while another replica leads: the problems of the leader are in the
+    /// verdict that it reports.
+    Replica,
 }
 
 #[derive(Debug, Default)]
 struct EventEntry {
     /// By [`ProblemOrigin`].
-    problems: [BTreeSet<Notice>; 4],
+    problems: [BTreeSet<Notice>; 5],
     reported: BTreeSet<Notice>,
     due: Option<Instant>,
     /// The problems existed before this replica led, so another replica may have reported them.
@@ -58,7 +62,13 @@ pub(super) enum DueEvent {
 
 impl Default for EventQueue {
     fn default() -> Self {
-        EventQueue { entries: HashMap::new(), due: BTreeSet::new(), leading: false, tokens: BURST, last_refill: None }
+        EventQueue {
+            entries: HashMap::new(),
+            due: EventRotation::default(),
+            leading: false,
+            tokens: BURST,
+            last_refill: None,
+        }
     }
 }
 
@@ -82,7 +92,7 @@ impl EventQueue {
         *stored = problems;
         if !entry.has_problems() && entry.reported.is_empty() {
             self.forget(id);
-        } else if self.leading {
+        } else if origin.is_reported(self.leading) {
             self.queue(id, now + SETTLE_TIME);
         }
     }
@@ -96,7 +106,7 @@ impl EventQueue {
 
     pub(super) fn forget(&mut self, id: &ObjectId) {
         if let Some(due) = self.entries.remove(id).and_then(|entry| entry.due) {
-            self.due.remove(&(due, id.clone()));
+            self.due.remove(due, id);
         }
     }
 
@@ -107,24 +117,27 @@ impl EventQueue {
         for (id, entry) in &mut self.entries {
             entry.reported.clear();
             entry.maybe_reported = true;
-            entry.due = leading.then_some(now + SETTLE_TIME);
-            self.due.extend(entry.due.map(|due| (due, id.clone())));
+            let is_reportable = entry.reportable(leading).next().is_some();
+            entry.due = is_reportable.then_some(now + SETTLE_TIME);
+            if let Some(due) = entry.due {
+                self.due.insert(due, id.clone());
+            }
         }
     }
 
     pub(super) fn next(&mut self, now: Instant) -> DueEvent {
         loop {
-            let Some((due, id)) = self.due.first().cloned() else { return DueEvent::Nothing };
+            let Some(due) = self.due.next_time(now) else { return DueEvent::Nothing };
             if due > now {
                 return DueEvent::At(due);
             }
             if let Some(wait) = self.take_token(now) {
                 return DueEvent::At(now + wait);
             }
-            self.due.remove(&(due, id.clone()));
+            let Some(id) = self.due.take(now) else { return DueEvent::Nothing };
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             entry.due = None;
-            if let Some((notice, known)) = entry.next_notice() {
+            if let Some((notice, known)) = entry.next_notice(self.leading) {
                 return DueEvent::Now { id, notice, known };
             }
             // Without an event, the token goes back.
@@ -143,30 +156,24 @@ impl EventQueue {
         } else {
             entry.reported.clear();
         }
-        if self.leading {
-            self.queue(id, now);
-        }
+        self.queue(id, now);
     }
 
     /// Retries an event after the time that a new problem has to last.
     pub(super) fn retry_later(&mut self, id: &ObjectId, now: Instant) {
-        if self.leading {
-            self.queue(id, now + SETTLE_TIME);
-        }
+        self.queue(id, now + SETTLE_TIME);
     }
 
     /// Defers the event of an object, and puts its token back.
     pub(super) fn defer(&mut self, id: &ObjectId, at: Instant) {
         self.tokens = (self.tokens + 1.0).min(BURST);
-        if self.leading {
-            self.queue(id, at);
-        }
+        self.queue(id, at);
     }
 
     fn queue(&mut self, id: &ObjectId, at: Instant) {
         if let Some(entry) = self.entries.get_mut(id).filter(|entry| entry.due.is_none()) {
             entry.due = Some(at);
-            self.due.insert((at, id.clone()));
+            self.due.insert(at, id.clone());
         }
     }
 
@@ -184,19 +191,36 @@ impl EventQueue {
     }
 }
 
+impl ProblemOrigin {
+    fn is_reported(self, leading: bool) -> bool {
+        (self == ProblemOrigin::Replica) != leading
+    }
+}
+
 impl EventEntry {
+    /// The problems that this replica reports.
+    fn reportable(&self, leading: bool) -> impl Iterator<Item = &Notice> {
+        let (of_replica, others) = (&self.problems[ProblemOrigin::Replica as usize], &self.problems[..4]);
+        let reported = if leading { others } else { std::slice::from_ref(of_replica) };
+        reported.iter().flatten()
+    }
+
     fn has_problems(&self) -> bool {
         !self.problems.iter().all(BTreeSet::is_empty)
     }
 
     /// The next event, and whether another replica may have written it.
-    fn next_notice(&mut self) -> Option<(Notice, bool)> {
-        if !self.has_problems() {
+    fn next_notice(&mut self, leading: bool) -> Option<(Notice, bool)> {
+        let current: BTreeSet<Notice> = self.reportable(leading).cloned().collect();
+        if current.is_empty() {
+            if !leading {
+                // Only the leader knows whether all problems of an object are resolved.
+                self.reported.clear();
+            }
             return (!self.reported.is_empty()).then(|| (notices::resolved(), false));
         }
-        let current: BTreeSet<&Notice> = self.problems.iter().flatten().collect();
         self.reported.retain(|notice| current.contains(notice));
-        let unreported = current.into_iter().find(|notice| !self.reported.contains(*notice)).cloned();
+        let unreported = current.into_iter().find(|notice| !self.reported.contains(notice));
         // Once everything is reported, later problems are new.
         self.maybe_reported &= unreported.is_some();
         unreported.map(|notice| (notice, self.maybe_reported))
@@ -311,6 +335,38 @@ mod tests {
         queue.set_leading(false, Instant::now());
         queue.set_problems(&id("a"), ProblemOrigin::Verdict, problems(&["4"]), Instant::now());
         assert!(written_within(&mut queue, Duration::from_secs(2)).await.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replicas_that_do_not_lead_report_their_own_problems_only() {
+        let mut queue = EventQueue::default();
+        let second = Duration::from_secs(1);
+        queue.set_problems(&id("a"), ProblemOrigin::Verdict, problems(&["1"]), Instant::now());
+        queue.set_problems(&id("a"), ProblemOrigin::Replica, problems(&["2"]), Instant::now());
+        assert_eq!(written_within(&mut queue, 2 * second).await, ["a2"]);
+        queue.set_problems(&id("a"), ProblemOrigin::Replica, problems(&[]), Instant::now());
+        assert_eq!(written_within(&mut queue, 2 * second).await, [""; 0], "the leader reports the end");
+        queue.set_problems(&id("a"), ProblemOrigin::Replica, problems(&["3"]), Instant::now());
+        assert_eq!(written_within(&mut queue, 2 * second).await, ["a3"]);
+        queue.set_leading(true, Instant::now());
+        assert_eq!(written_within(&mut queue, 2 * second).await, ["a1 known"]);
+        queue.set_problems(&id("a"), ProblemOrigin::Replica, problems(&["4"]), Instant::now());
+        assert_eq!(written_within(&mut queue, 2 * second).await, [""; 0]);
+    }
+
+    /// Otherwise, one tenant with many broken objects delays the events of all others for as long as its own take.
+    #[tokio::test(start_paused = true)]
+    async fn events_of_one_namespace_do_not_delay_those_of_others() {
+        let mut queue = EventQueue::default();
+        queue.set_leading(true, Instant::now());
+        for number in 0..1000 {
+            queue.set_problems(&id(&number.to_string()), ProblemOrigin::Verdict, problems(&["x"]), Instant::now());
+        }
+        written_within(&mut queue, Duration::from_secs(5)).await;
+        let other = ObjectId::new(Kind::HttpRoute, ObjectKey::new("other", "only"));
+        queue.set_problems(&other, ProblemOrigin::Verdict, problems(&["x"]), Instant::now());
+        let written = written_within(&mut queue, Duration::from_secs(2)).await;
+        assert!(written.iter().any(|note| note == "onlyx"), "{written:?}");
     }
 
     #[tokio::test(start_paused = true)]

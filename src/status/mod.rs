@@ -7,6 +7,7 @@
 //! ```
 
 mod event_queue;
+mod event_rotation;
 mod event_writer;
 mod features;
 mod installed;
@@ -26,7 +27,7 @@ pub use queue::StatusQueue;
 pub use status_writer::{StatusWriteMetrics, StatusWriter};
 
 use crate::compile::verdict::{BindAddress, Code, Condition, ListenerVerdict, Verdict};
-use crate::diagnostic::{Diagnostic, Reason};
+use crate::diagnostic::{Diagnostic, Reason, Topic};
 
 /// The result of binding an address for a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,8 +103,10 @@ fn bind_problem(
     outcome: &BindOutcome,
 ) -> Option<Diagnostic> {
     let port = socket.port();
-    Some(match outcome {
+    let problem = match outcome {
         BindOutcome::Bound => return None,
+        // An address of another node is no problem of this replica alone: each node has other addresses.
+        BindOutcome::NotLocal => return Some(not_local_problem(socket)),
         // Behind a Service, Portico chose the port: another port in the Gateway's spec would not help.
         BindOutcome::InUse if listener_port.is_some_and(|listener_port| port != listener_port) => Diagnostic::error(
             field,
@@ -130,13 +133,13 @@ fn bind_problem(
                  capability NET_BIND_SERVICE"
             ),
         ),
-        BindOutcome::NotLocal => not_local_problem(socket),
         BindOutcome::Failed(error) => Diagnostic::error(
             field,
             format!("cannot listen on {socket}: {error}"),
             "check the address and the limits of the process; Portico retries",
         ),
-    })
+    };
+    Some(problem.with_topic(Topic::Listening))
 }
 
 fn not_local_problem(socket: SocketAddr) -> Diagnostic {
@@ -293,6 +296,20 @@ mod tests {
             let problem = combined.listeners[0].conditions[0].diagnostics[0].to_string();
             assert!(problem.contains(expected) && !problem.contains(unexpected), "{problem}");
             assert!(problem.contains("port 10080 of 127.0.0.1"), "{problem}");
+        }
+    }
+
+    /// Followers report them as events, but not that a node does not have the address of another one.
+    #[test]
+    fn failures_of_this_replica_alone_are_marked() {
+        for (outcome, topic) in [
+            (BindOutcome::InUse, Topic::Listening),
+            (BindOutcome::NotPermitted, Topic::Listening),
+            (BindOutcome::NotLocal, Topic::Field),
+        ] {
+            let combined = apply_bind_outcomes(&gateway(), &|_| Some(outcome.clone())).unwrap();
+            let programmed = combined.listeners[0].conditions.last().unwrap();
+            assert_eq!(programmed.diagnostics[0].topic, topic, "{outcome:?}");
         }
     }
 

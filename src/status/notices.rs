@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::compile::verdict::{ConditionTarget, Verdict};
-use crate::diagnostic::{Reason, Topic};
+use crate::diagnostic::{Diagnostic, KIND_NOT_SERVED, Reason, Topic};
 use crate::k8s::RejectedObject;
 
 /// One event, without the object that it is about.
@@ -18,6 +18,8 @@ pub(super) struct Notice {
 const TRANSLATION_FAILED: &str = "KongConfigurationTranslationFailed";
 /// The reason for a `parentRef` of a route whose Gateway does not exist.
 pub(super) const GATEWAY_NOT_FOUND: &str = "GatewayNotFound";
+/// The reason for a replica that cannot listen for a Gateway and does not lead.
+const NOT_LISTENING: &str = "ReplicaNotListening";
 /// The API's limit for the note of an event.
 const MAX_NOTE_BYTES: usize = 1024;
 /// The maximum number of events of one verdict; the conditions name all problems.
@@ -48,7 +50,8 @@ pub(super) fn notices_for_verdict(verdict: &Verdict, is_sole_controller: bool) -
             // A misspelled annotation is in no condition.
             Topic::Plugin | Topic::Annotation => TRANSLATION_FAILED,
             Topic::MissingParent if is_sole_controller => GATEWAY_NOT_FOUND,
-            Topic::MissingParent | Topic::Field => continue,
+            Topic::UnservedKind => KIND_NOT_SERVED,
+            Topic::MissingParent | Topic::Field | Topic::Listening => continue,
         };
         if reported.insert(problem.texts()) {
             notices.push((false, notice(reason, &format!("{problem}."))));
@@ -59,6 +62,18 @@ pub(super) fn notices_for_verdict(verdict: &Verdict, is_sole_controller: bool) -
         notices.retain(|(is_pointer, _)| !is_pointer);
     }
     notices.into_iter().take(MAX_NOTICES).map(|(_, notice)| notice).collect()
+}
+
+/// Where this replica cannot listen for a Gateway. `replica` names it. The status has the results of the leader only.
+pub(super) fn notices_for_replica(verdict: &Verdict, replica: &str) -> BTreeSet<Notice> {
+    let in_conditions = verdict.all_conditions().flat_map(|(_, condition)| &condition.diagnostics);
+    let problems = in_conditions.filter(|problem| problem.topic == Topic::Listening);
+    let as_notice = |problem: &Diagnostic| {
+        let Diagnostic { field, message, remedy, .. } = problem;
+        notice(NOT_LISTENING, &format!("{field}: on {replica}, {message}; {remedy}."))
+    };
+    let notices: BTreeSet<Notice> = problems.map(as_notice).collect();
+    notices.into_iter().take(MAX_NOTICES).collect()
 }
 
 pub(super) fn unparsable_object(rejected: &RejectedObject) -> Notice {
@@ -106,7 +121,6 @@ fn with_path(path: &str, sentence: &str) -> String {
 mod tests {
     use super::*;
     use crate::compile::verdict::{Code, Condition, ListenerVerdict};
-    use crate::diagnostic::Diagnostic;
 
     fn listener(conditions: Vec<Condition>) -> ListenerVerdict {
         ListenerVerdict {
@@ -206,6 +220,21 @@ mod tests {
     }
 
     #[test]
+    fn replicas_report_where_they_cannot_listen() {
+        let in_use = Diagnostic::error("spec.listeners[0].port", "port 80 is in use", "stop that process")
+            .with_topic(Topic::Listening);
+        let other = Diagnostic::error("spec.listeners[0].port", "port 80 is taken", "choose another port");
+        let listener = listener(vec![
+            Condition::new(Code::ListenerPortUnavailable, vec![in_use.clone(), other]),
+            Condition::new(Code::ListenerNotProgrammed, vec![in_use]),
+        ]);
+        let verdict = Verdict { listeners: vec![listener], ..Verdict::default() };
+        let note = "spec.listeners[0].port: on Pod p on node n, port 80 is in use; stop that process.".to_owned();
+        let expected = Notice { warning: true, reason: "ReplicaNotListening", note };
+        assert_eq!(notices_for_replica(&verdict, "Pod p on node n"), BTreeSet::from([expected]));
+    }
+
+    #[test]
     fn missing_gateways_are_reported_by_the_sole_controller() {
         let missing = Diagnostic::not_found("spec.parentRefs[0].name", "Gateway a/web", "create it")
             .with_topic(Topic::MissingParent);
@@ -215,6 +244,17 @@ mod tests {
         let expected = "spec.parentRefs[0].name: Gateway a/web does not exist; create it.";
         assert_eq!(events, [("GatewayNotFound", expected.to_owned())]);
         assert!(notices_for_verdict(&verdict, false).is_empty());
+    }
+
+    #[test]
+    fn objects_without_effect_are_reported_if_they_concern_this_process() {
+        let unserved = Diagnostic::warning("spec.parentRef", "ListenerSet is not served", "add the listeners");
+        let verdict =
+            |topic: Topic| Verdict { diagnostics: vec![unserved.clone().with_topic(topic)], ..Verdict::default() };
+        let events: Vec<_> = notices_for_verdict(&verdict(Topic::UnservedKind), false).into_iter().collect();
+        let note = "spec.parentRef: ListenerSet is not served; add the listeners.".to_owned();
+        assert_eq!(events, [Notice { warning: true, reason: "KindNotServed", note }]);
+        assert!(notices_for_verdict(&verdict(Topic::Field), false).is_empty());
     }
 
     #[test]

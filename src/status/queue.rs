@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use super::event_queue::{DueEvent, EventQueue, ProblemOrigin};
 use super::notices::{self, Notice};
+use crate::api::kind::StatusUse;
 use crate::api::{Kind, ObjectId};
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::Topic;
@@ -66,6 +67,8 @@ struct QueueState {
     forbidden: HashMap<Kind, ForbiddenKind>,
     /// Portico controls every GatewayClass of the cluster.
     sole_controller: bool,
+    /// This replica, for messages: its Pod and node.
+    replica: Option<Arc<str>>,
 }
 
 /// One object to compare, and to write if it differs. The worker that takes it returns a [`WriteOutcome`].
@@ -151,6 +154,11 @@ impl StatusQueue {
     /// Sets whether Portico controls every GatewayClass: then no other controller would report a missing Gateway.
     pub fn set_sole_controller(&self, is_sole: bool) {
         self.change(|state, now| state.set_sole_controller(is_sole, now));
+    }
+
+    /// Sets the name of this replica, for events about what only this replica knows. Without it there are none.
+    pub fn set_replica(&self, name: &str) {
+        self.change(|state, _| state.replica = Some(name.into()));
     }
 
     /// Sets why an object cannot be parsed; None once it can be parsed.
@@ -253,8 +261,7 @@ impl QueueState {
         }
         match observed {
             // The watch lags behind the responses to this replica's writes: the known copy is as new, or newer.
-            Some(observed)
-                if entry.server_copy.as_ref().is_some_and(|copy| !copy.is_older_than(&observed.resource_version)) => {}
+            Some(observed) if entry.server_copy.as_ref().is_some_and(|copy| copy.is_current(&observed)) => {}
             Some(observed) => {
                 entry.server_copy = Some(ServerCopy::from(observed));
                 entry.stale = false;
@@ -275,6 +282,10 @@ impl QueueState {
         let problems =
             verdict.as_deref().map(|verdict| notices::notices_for_verdict(verdict, is_sole)).unwrap_or_default();
         self.events.set_problems(&id, ProblemOrigin::Verdict, problems, now);
+        if let Some(replica) = self.replica.clone().filter(|_| id.kind == Kind::Gateway) {
+            let problems = verdict.as_deref().map(|verdict| notices::notices_for_replica(verdict, &replica));
+            self.events.set_problems(&id, ProblemOrigin::Replica, problems.unwrap_or_default(), now);
+        }
         if !id.kind.has_written_status() {
             return;
         }
@@ -480,9 +491,10 @@ impl QueueState {
     }
 }
 
-/// Kinds that get events. A Service has no status of Portico, so only events report its invalid annotations.
+/// Kinds that get events. A Service has no status of Portico, so only events report its invalid annotations. Only
+/// events report that a policy is not served.
 fn has_events(kind: Kind) -> bool {
-    kind.has_written_status() || kind == Kind::Service
+    matches!(kind.status_use(), StatusUse::Written | StatusUse::Observed) || kind == Kind::Service
 }
 
 /// The index in `due`: GatewayClasses and Gateways come before all other kinds.

@@ -258,7 +258,8 @@ mod tests {
         for index in 0..OBJECTS {
             let id = ObjectId::new(Kind::HttpRoute, ObjectKey::new("a", &format!("r{index}")));
             let status = Arc::new(json!({"parents": []}));
-            let observed = Observed { uid: "u".into(), resource_version: "1".into(), generation: 1, status };
+            let observed =
+                Observed { uid: "u".into(), resource_version: "1".into(), generation: 1, status, listed: false };
             queue.observe(id.clone(), Some(observed));
             queue.set_verdict(id, Some(Arc::new(Verdict { generation: 1, ..Verdict::default() })));
         }

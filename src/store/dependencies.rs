@@ -87,8 +87,11 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
         | AnyObject::KongLicense(_)
         | AnyObject::Secret(_)
         | AnyObject::ConfigMap(_)
-        | AnyObject::Namespace(_)
-        | AnyObject::Unserved(..) => {}
+        | AnyObject::Namespace(_) => {}
+        AnyObject::Unserved(object) => {
+            let targets = object.targets.iter().map(|named| Dependency::Object(named.target.clone()));
+            collector.dependencies.extend(targets);
+        }
     }
     collector.dependencies.sort();
     collector.dependencies.dedup();

@@ -10,6 +10,7 @@ mod dependencies;
 mod dependency_index;
 mod object;
 mod table;
+mod unserved;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub(crate) use dependency_index::VISITED as VISITED_DEPENDENTS;
 pub use dependency_index::{Dependency, DependencyIndex};
 pub use object::{AnyObject, MalformedObject, UnparseablePolicy};
 pub use table::ObjectTable;
+pub use unserved::{UnservedObject, UnservedTarget};
 
 use crate::api::gateway::{Gateway, GatewayClass};
 use crate::api::kind::for_each_served_kind;
@@ -43,8 +45,8 @@ macro_rules! store {
             $(pub $table: ObjectTable<api::$module::$kind>,)*
             /// BackendTLSPolicies that cannot be parsed. A policy is either here or in `backend_tls_policies`.
             pub unparseable_policies: BTreeMap<ObjectKey, Arc<UnparseablePolicy>>,
-            /// The metadata of objects whose kinds are validated but not served.
-            pub unserved: BTreeMap<ObjectId, Arc<Meta>>,
+            /// Objects whose kinds are validated but not served.
+            pub unserved: BTreeMap<ObjectId, Arc<UnservedObject>>,
             /// The class of each Gateway whose GatewayClass was deleted while the Gateway existed. Deleting a class,
             /// for example to replace it, must not interrupt the traffic of its Gateways.
             pub deleted_classes: BTreeMap<ObjectKey, Arc<Object<api::gateway::GatewayClass>>>,
@@ -67,26 +69,27 @@ macro_rules! store {
                 all
             }
 
-            /// All objects except those whose kinds are not served.
+            /// All objects.
             pub fn objects(&self) -> impl Iterator<Item = AnyObject> + '_ {
                 std::iter::empty()$(.chain(self.$table.values().cloned().map(AnyObject::$kind)))*
                     .chain(self.unparseable_policies.values().cloned().map(AnyObject::UnparseablePolicy))
+                    .chain(self.unserved.values().cloned().map(AnyObject::Unserved))
             }
 
             /// The metadata of an object of any kind.
             pub fn meta(&self, id: &ObjectId) -> Option<&Meta> {
                 let meta = match id.kind {
                     $(Kind::$kind => self.$table.get(&id.key).map(|object| &object.meta),)*
-                    _ => self.unserved.get(id).map(|meta| &**meta),
+                    _ => self.unserved.get(id).map(|object| &object.meta),
                 };
                 meta.or_else(|| self.unparseable_policy(id).map(|policy| &policy.meta))
             }
 
-            /// An object of a stored kind.
+            /// An object of any kind.
             fn object(&self, id: &ObjectId) -> Option<AnyObject> {
                 let object = match id.kind {
                     $(Kind::$kind => self.$table.get(&id.key).cloned().map(AnyObject::$kind),)*
-                    _ => None,
+                    _ => self.unserved.get(id).cloned().map(AnyObject::Unserved),
                 };
                 let unparseable = (id.kind == Kind::BackendTlsPolicy).then_some(&self.unparseable_policies);
                 object.or_else(|| unparseable?.get(&id.key).cloned().map(AnyObject::UnparseablePolicy))
@@ -118,10 +121,10 @@ macro_rules! store {
                 let differs = match object {
                     $(AnyObject::$kind(object) => insert_if_different(&mut self.$table, object),)*
                     AnyObject::UnparseablePolicy(policy) => self.insert_unparseable(policy),
-                    AnyObject::Unserved(kind, meta) => {
-                        let id = ObjectId::new(kind, meta.key.clone());
-                        let differs = self.unserved.get(&id) != Some(&meta);
-                        self.unserved.insert(id, meta);
+                    AnyObject::Unserved(object) => {
+                        let id = ObjectId::new(object.kind, object.meta.key.clone());
+                        let differs = self.unserved.get(&id) != Some(&object);
+                        self.unserved.insert(id, object);
                         differs
                     }
                 };
@@ -167,7 +170,9 @@ impl Store {
             }
         }
         // These decide whether objects that depend on them may use what they refer to.
-        for id in changes.iter().filter(|id| matches!(id.kind, Kind::IngressClass | Kind::ReferenceGrant)) {
+        let decides =
+            |id: &&ObjectId| matches!(id.kind, Kind::GatewayClass | Kind::IngressClass | Kind::ReferenceGrant);
+        for id in changes.iter().filter(decides) {
             let dependents: Vec<_> = self.index.dependents(id).cloned().collect();
             dependents.iter().for_each(|dependent| self.record_references(&self.dependencies(dependent)));
         }

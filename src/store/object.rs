@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::unserved::UnservedObject;
 use crate::api::gateway::PolicyTargetReference;
 use crate::api::kind::for_each_served_kind;
 use crate::api::{self, Kind, Meta, Object, ObjectId, ObjectKey};
@@ -19,8 +20,8 @@ macro_rules! any_object {
             $($kind(Arc<Object<api::$module::$kind>>),)*
             /// A BackendTLSPolicy that cannot be parsed, reduced to its targets.
             UnparseablePolicy(Arc<UnparseablePolicy>),
-            /// The metadata of an object whose kind is validated but not served, so that a verdict can say so.
-            Unserved(Kind, Arc<Meta>),
+            /// An object whose kind is validated but not served, so that a verdict can say so.
+            Unserved(Arc<UnservedObject>),
         }
 
         impl AnyObject {
@@ -28,7 +29,7 @@ macro_rules! any_object {
                 match self {
                     $(AnyObject::$kind(_) => Kind::$kind,)*
                     AnyObject::UnparseablePolicy(_) => Kind::BackendTlsPolicy,
-                    AnyObject::Unserved(kind, _) => *kind,
+                    AnyObject::Unserved(object) => object.kind,
                 }
             }
 
@@ -36,7 +37,7 @@ macro_rules! any_object {
                 match self {
                     $(AnyObject::$kind(object) => &object.meta,)*
                     AnyObject::UnparseablePolicy(policy) => &policy.meta,
-                    AnyObject::Unserved(_, meta) => meta,
+                    AnyObject::Unserved(object) => &object.meta,
                 }
             }
 
@@ -44,7 +45,7 @@ macro_rules! any_object {
                 match self {
                     $(AnyObject::$kind(object) => &mut Arc::make_mut(object).meta,)*
                     AnyObject::UnparseablePolicy(policy) => &mut Arc::make_mut(policy).meta,
-                    AnyObject::Unserved(_, meta) => Arc::make_mut(meta),
+                    AnyObject::Unserved(object) => &mut Arc::make_mut(object).meta,
                 }
             }
         }
@@ -52,7 +53,7 @@ macro_rules! any_object {
         fn read_as(kind: Kind, meta: Meta, body: Value) -> Result<AnyObject, MalformedObject> {
             Ok(match kind {
                 $(Kind::$kind => AnyObject::$kind(Arc::new(Object { meta, body: deserialize_part("", body)? })),)*
-                unserved => AnyObject::Unserved(unserved, Arc::new(meta)),
+                unserved => AnyObject::Unserved(Arc::new(UnservedObject::read(unserved, meta, &body))),
             })
         }
     };

@@ -15,7 +15,7 @@ use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressP
 use portico::compile::testing::TestInputs;
 use portico::compile::verdict::{Code, Condition, Verdict, Verdicts};
 use portico::compile::{
-    self, Classes, Compiler, IngressListener, IngressSettings, PublishSource, addressable_gateways,
+    self, Classes, Compiler, HostOwnership, IngressListener, IngressSettings, PublishSource, addressable_gateways,
 };
 use portico::diagnostic::{Diagnostic, Severity, Topic};
 use portico::k8s::InstalledApis;
@@ -137,7 +137,14 @@ impl Case {
             degraded: header("Degraded"),
             unreadable: header("Unreadable").iter().map(|name| Kind::find(GATEWAY_GROUP, name).unwrap()).collect(),
             classes: header("Class").pop().map(|name| Classes { name, ..Classes::default() }).unwrap_or_default(),
-            ingress: ingress_settings(&header("Router"), &header("Published")),
+            ingress: IngressSettings {
+                host_ownership: if header("Host owner").is_empty() {
+                    HostOwnership::Any
+                } else {
+                    HostOwnership::Namespace
+                },
+                ..ingress_settings(&header("Router"), &header("Published"))
+            },
             trust_model: match header("Trust").pop().as_deref() {
                 Some("multi-tenant") => TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked },
                 Some(other) => panic!("unknown trust model {other}"),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use portico::api::{Kind, ObjectId, ObjectKey};
+use portico::compile::HostOwnership;
 use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool};
 use portico::snapshot::Routes;
 use portico::snapshot::router::HostRouter;
@@ -112,6 +113,9 @@ fn random_ingress_edits_match_full_compile() {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut harness =
             CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
+        if seed % 2 == 1 {
+            harness.inputs.ingress.host_ownership = HostOwnership::Namespace;
+        }
         for step in 0..EDITS {
             let object = match random.u8(..10) {
                 0 => ingress_class(&mut random),
@@ -477,6 +481,7 @@ fn edit(random: &mut fastrand::Rng) -> Batch {
             1 | 2 => gateway(random),
             3 if random.bool() => upstream_policy(random),
             3 => service(random),
+            4 if random.bool() => unserved(random),
             4 | 5 => endpoint_slice(random),
             6 => reference_grant(random),
             7 if random.bool() => backend_tls_policy(random),
@@ -694,6 +699,17 @@ fn backend_tls_policy(random: &mut fastrand::Rng) -> AnyObject {
         json!({"targetRefs": [target], "validation": {"hostname": "s.example", "wellKnownCACertificates": "System"}});
     let metadata = json!({"namespace": pick(random, NAMESPACES), "name": pick(random, &["p", "q"])});
     parse(Kind::BackendTlsPolicy, json!({"metadata": metadata, "spec": spec}))
+}
+
+/// An object of a kind that is not served.
+fn unserved(random: &mut fastrand::Rng) -> AnyObject {
+    let metadata = json!({"namespace": pick(random, NAMESPACES), "name": pick(random, &["p", "q"])});
+    if random.bool() {
+        let parent = json!({"name": pick(random, &["g", "h"]), "namespace": pick(random, NAMESPACES)});
+        return parse(Kind::GrpcRoute, json!({"metadata": metadata, "spec": {"parentRefs": [parent]}}));
+    }
+    let target = json!({"group": "", "kind": "Service", "name": pick(random, &["s", "t"])});
+    parse(Kind::XBackendTrafficPolicy, json!({"metadata": metadata, "spec": {"targetRefs": [target]}}))
 }
 
 fn namespace(random: &mut fastrand::Rng) -> AnyObject {

@@ -238,6 +238,7 @@ fn observed(object: &Value) -> Observed {
         resource_version: text("resourceVersion"),
         generation: object["metadata"]["generation"].as_i64().unwrap_or_default(),
         status: Arc::new(object["status"].clone()),
+        listed: false,
     }
 }
 

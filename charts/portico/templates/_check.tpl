@@ -107,6 +107,13 @@
 {{- if and .Values.crds.takeOver (not .Values.crds.install) }}
 {{- fail "crds.takeOver: the chart only takes over CRDs that it installs; set crds.install to true" }}
 {{- end }}
+{{- $crds := list }}
+{{- range $path, $_ := .Files.Glob "files/crds/*.yaml" }}{{ $crds = append $crds ($.Files.Get $path | fromYaml).metadata.name }}{{ end }}
+{{- range .Values.crds.exclude }}
+{{- if not (has . $crds) }}
+{{- fail (printf "crds.exclude: the chart has no CRD %s; write names of these: %s" . (join ", " $crds)) }}
+{{- end }}
+{{- end }}
 {{- $needed := include "portico.ending" . | int }}
 {{- with .Values.terminationGracePeriodSeconds }}
 {{- if lt (int .) $needed }}
@@ -135,7 +142,7 @@
 {{- end }}
 {{- $known := dict }}
 {{- range .Values.extraEnv }}
-{{- if has .name (list "POD_NAME" "POD_NAMESPACE") }}
+{{- if has .name (list "POD_NAME" "POD_NAMESPACE" "NODE_NAME") }}
 {{- fail (printf "extraEnv: %s is set by the chart, for leader election; leave it out" .name) }}
 {{- end }}
 {{- if hasKey $known .name }}

@@ -88,6 +88,15 @@ metadata:
 
 {{- define "portico.image" -}}
 {{- $image := .Values.image }}
-{{- with $image.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ $image.repository }}
+{{- with $image.registry | default (get (.Values.global | default dict) "imageRegistry") }}{{ trimSuffix "/" . }}/{{ end }}{{ $image.repository }}
 {{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default .Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{/* Pull secrets of the chart and of the chart that has it as a part, in which other charts also accept names, as YAML. */}}
+{{- define "portico.imagePullSecrets" -}}
+{{- $secrets := .Values.imagePullSecrets | default list }}
+{{- range get (.Values.global | default dict) "imagePullSecrets" | default list }}
+{{- $secrets = append $secrets (ternary (dict "name" .) . (kindIs "string" .)) }}
+{{- end }}
+{{- toYaml ($secrets | uniq) }}
 {{- end }}

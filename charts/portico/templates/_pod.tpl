@@ -16,9 +16,12 @@ metadata:
   {{- end }}
 spec:
   serviceAccountName: {{ include "portico.serviceAccount" . | quote }}
+  {{- if not .Values.automountServiceAccountToken }}
+  automountServiceAccountToken: false
+  {{- end }}
   enableServiceLinks: {{ .Values.enableServiceLinks }}
   terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds | default (include "portico.ending" .) }}
-  {{- with .Values.imagePullSecrets }}
+  {{- with include "portico.imagePullSecrets" . | fromYamlArray }}
   imagePullSecrets:
     {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -101,6 +104,10 @@ spec:
           valueFrom:
             fieldRef:
               fieldPath: metadata.namespace
+        - name: NODE_NAME
+          valueFrom:
+            fieldRef:
+              fieldPath: spec.nodeName
         {{- with .Values.extraEnv }}
         {{- toYaml . | nindent 8 }}
         {{- end }}

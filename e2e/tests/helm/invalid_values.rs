@@ -74,6 +74,7 @@ const REJECTED: &[(&[&str], &[&str])] = &[
         &["podDisruptionBudget.maxUnavailable:", "set minAvailable to a number"],
     ),
     (&["--set", "rbac.namespaced=true"], &["rbac.namespaced:", "set config.watch-namespaces"]),
+    (&["--set", "crds.exclude={kongplugins}"], &["crds.exclude: the chart has no CRD kongplugins", "kongplugins.con"]),
     (&["--set", "crds.takeOver=true,crds.install=false"], &["crds.takeOver:", "set crds.install to true"]),
     (&["--set", "terminationGracePeriodSeconds=74"], &["terminationGracePeriodSeconds: with 74 s", "75 s"]),
     (

@@ -149,6 +149,7 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "ingress-class" => (json!("kong"), &["--ingress-class=kong"]),
         "ingress-controller-name" => (json!("a.example/c"), &["--ingress-controller-name=a.example/c"]),
         "kong-router" => (json!("expressions"), &["--kong-router=expressions"]),
+        "ingress-host-owner" => (json!("namespace"), &["--ingress-host-owner=namespace"]),
         "kong-compat-fail-open" => (json!(true), &["--kong-compat-fail-open"]),
         "ingress-http-listen" => (json!("0.0.0.0:8080"), &["--ingress-http-listen=0.0.0.0:8080"]),
         "ingress-https-listen" => (json!("off"), &["--ingress-https-listen=off"]),
@@ -265,7 +266,30 @@ pub(crate) fn derived_values_are_rendered(helm: &Helm) -> Result<()> {
         ensure!(*image == format!("{repository}:x"), "{image}");
     }
 
+    let registry = "global.imageRegistry=registry.example,global.imagePullSecrets={one},imagePullSecrets[0].name=two";
+    let from_global = pod(&["--set", &format!("{registry},image.repository=a/portico,image.tag=x")])?;
+    ensure!(from_global["containers"][0]["image"] == "registry.example/a/portico:x", "{from_global}");
+    ensure!(from_global["imagePullSecrets"] == json!([{"name": "two"}, {"name": "one"}]), "{from_global}");
+    ensure!(from_global["automountServiceAccountToken"].is_null(), "{from_global}");
+    ensure!(pod(&["--set", "automountServiceAccountToken=false"])?["automountServiceAccountToken"] == false);
+
+    crds_are_chosen_without_a_cluster(helm)?;
     alerts_are_rendered_unchanged(helm)
+}
+
+/// Without a cluster, Helm cannot see which CRDs have another owner.
+fn crds_are_chosen_without_a_cluster(helm: &Helm) -> Result<()> {
+    let excluded = "crds.exclude={kongplugins.configuration.konghq.com}";
+    let rule = r#"rbac.extraRules=[{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]"#;
+    let rendered = by_name(render(helm, &["--set", excluded, "--set-json", rule])?);
+    let name = |crd: &str| format!("CustomResourceDefinition /{crd}.configuration.konghq.com");
+    ensure!(!rendered.contains_key(&name("kongplugins")), "{:#?}", rendered.keys());
+    let annotations = &rendered[&name("kongconsumers")]["metadata"]["annotations"];
+    ensure!(annotations["argocd.argoproj.io/sync-options"] == "Prune=false,Delete=false", "{annotations}");
+    let role = rendered.values().find(|object| object["kind"] == "ClusterRole").context("no ClusterRole")?;
+    let last = role["rules"].as_array().and_then(|rules| rules.last());
+    ensure!(last == Some(&json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]})), "{role}");
+    Ok(())
 }
 
 /// Alert rules are rendered with the braces of Prometheus templates unchanged. Only `PorticoAbsent` is different for

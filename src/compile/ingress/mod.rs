@@ -5,12 +5,14 @@
 //!   Ingress ─ ../ingress_class/: served? ─ plan_by_dialect.rs ┬▶ kubernetes/
 //!                                                             └▶ kong/plan.rs
 //!                                                             each ─▶ plan.rs ─▶ ../certificates.rs  spec.tls
+//!   hosts ─ host_claims.rs ─▶ whose they are, before planning
 //!   all plans ┬ listener_routes.rs, host_conflicts.rs ─▶ a Bind for plain text, one for TLS
 //!             └ publish.rs ─▶ status.loadBalancer
 //! ```
 //!
 //! If two Ingresses claim the certificate of a host or the default backend, the older one wins, then the first by name.
 
+mod host_claims;
 mod host_conflicts;
 mod kong;
 mod kubernetes;
@@ -23,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub use host_claims::HostOwnership;
 pub use publish::PublishSource;
 
 use super::CompileContext;
@@ -41,6 +44,7 @@ use crate::snapshot::router::by_conditions::RouterFlavor;
 use crate::snapshot::{Bind, BindAddress, HttpListener};
 use crate::store::Changes;
 use crate::upstream::UpstreamKey;
+use host_claims::HostClaims;
 use listener_routes::{ChangedRoutes, ListenerRoutes};
 use plan::IngressPlan;
 
@@ -52,6 +56,7 @@ pub struct IngressSettings {
     /// The listener for TLS.
     pub https: Option<IngressListener>,
     pub flavor: RouterFlavor,
+    pub host_ownership: HostOwnership,
     /// The Secret with the certificate for hosts without one.
     pub default_secret: Option<ObjectKey>,
     /// The certificate if that Secret does not exist or is invalid. Without it, handshakes for hosts without a
@@ -83,6 +88,7 @@ type CertificatesByHost = BTreeMap<HostPattern, Arc<Certificates>>;
 #[derive(Debug, Default)]
 pub(super) struct IngressCompiler {
     plans: BTreeMap<ObjectKey, Arc<IngressPlan>>,
+    host_claims: HostClaims,
     /// What the Ingresses of each namespace expand to.
     budgets: NamespaceBudgets,
     /// Per Ingress, diagnostics about certificates, default backends, hosts and paths that have no effect because an
@@ -119,6 +125,13 @@ impl IngressCompiler {
         let settings = cx.inputs.ingress;
         let mut changed_routes = ChangedRoutes::default();
         let mut to_plan: BTreeSet<ObjectId> = touched.iter().filter(|id| id.kind == Kind::Ingress).cloned().collect();
+        let claim_changes = self.host_claims.update(cx, to_plan.iter().map(|id| &id.key));
+        match settings.host_ownership {
+            HostOwnership::Any => updated.verdicts_to_update.extend(claim_changes.outdated),
+            HostOwnership::Namespace => {
+                to_plan.extend(claim_changes.owner_changed.into_iter().map(|key| ObjectId::new(Kind::Ingress, key)));
+            }
+        }
         while let Some(id) = to_plan.pop_first() {
             let object = cx.store.ingresses.get(&id.key);
             let mut plan =
@@ -131,6 +144,10 @@ impl IngressCompiler {
             to_plan.extend(self.budgets.set(budgets, &id, created, expansion));
             if let Some(problem) = self.budgets.problem(budgets, &id) {
                 after = plan(Some(problem));
+            }
+            if let (HostOwnership::Namespace, Some(plan), Some(object)) = (settings.host_ownership, &mut after, object)
+            {
+                self.host_claims.remove_foreign_hosts(object, plan);
             }
             let after = after.map(Arc::new);
             updated.verdicts_to_update.insert(id.key.clone());
@@ -233,6 +250,9 @@ impl IngressCompiler {
         };
         let mut diagnostics = plan.notes.clone();
         diagnostics.extend(self.conflicts.get(key).cloned().unwrap_or_default());
+        if let (HostOwnership::Any, Some(ingress)) = (cx.inputs.ingress.host_ownership, cx.store.ingresses.get(key)) {
+            diagnostics.extend(self.host_claims.shared_hosts(ingress));
+        }
         for address in taken {
             let message = format!("{address} is used by a Gateway, so it does not serve Ingresses");
             diagnostics.push(
@@ -251,6 +271,10 @@ impl IngressCompiler {
             diagnostics,
             ..Verdict::default()
         })
+    }
+
+    pub(super) fn is_served(&self, key: &ObjectKey) -> bool {
+        self.plans.contains_key(key)
     }
 
     /// The served Ingresses.

@@ -174,7 +174,8 @@ impl ObservedState {
             steps.extend(self.slice_steps(settings, desired_services, replica));
         }
         // An object that needs no step any more starts again with the shortest delay.
-        self.attempts.retain(|target, _| steps.iter().any(|step| (step.target, &step.key) == (target.0, &target.1)));
+        let planned: BTreeSet<_> = steps.iter().map(|step| (step.target, &step.key)).collect();
+        self.attempts.retain(|(target, key), _| planned.contains(&(*target, key)));
         let mut next_retry: Option<Instant> = None;
         let now = Instant::now();
         steps.retain(|step| match self.attempts.get(&(step.target, step.key.clone())) {

@@ -160,6 +160,16 @@ impl ServerCopy {
             _ => *self.resource_version != *resource_version,
         }
     }
+
+    /// Whether the copy is as new as this object. A listed object with another version replaces the copy in any case,
+    /// because the API server may have been restored from a backup. If the list was older than a write of this replica
+    /// instead, the next write ends in a conflict, and the object is fetched.
+    pub(super) fn is_current(&self, observed: &Observed) -> bool {
+        match observed.listed {
+            true => self.resource_version == observed.resource_version,
+            false => !self.is_older_than(&observed.resource_version),
+        }
+    }
 }
 
 impl From<Observed> for ServerCopy {

@@ -23,6 +23,7 @@ fn observed(version: u64, generation: i64) -> Observed {
         resource_version: version.to_string().into(),
         generation,
         status: Arc::new(json!({"version": version})),
+        listed: false,
     }
 }
 
@@ -359,6 +360,61 @@ async fn verdicts_do_not_apply_to_successors() {
     }
     let queue = queue_with_job(&gateway());
     assert!(!queue.observe(gateway(), Some(observed(2, 1))), "the same object");
+}
+
+/// The status has the results of the leader only.
+#[tokio::test(start_paused = true)]
+async fn replicas_report_where_they_cannot_listen() {
+    for (leading, expected) in [(false, "ReplicaNotListening"), (true, "Invalid")] {
+        let queue = StatusQueue::new();
+        queue.set_replica("Pod p on node n");
+        queue.set_leading(leading);
+        queue.observe(gateway(), Some(observed(1, 1)));
+        let in_use = Diagnostic::error("spec.listeners[0].port", "port 80 is in use", "stop that process")
+            .with_topic(Topic::Listening);
+        let conditions = vec![Condition::new(Code::GatewayNotProgrammed, vec![in_use])];
+        queue.set_verdict(gateway(), Some(Arc::new(Verdict { generation: 1, conditions, ..Verdict::default() })));
+        advance(Duration::from_secs(5)).await;
+        let NextEvent::Now { notice, id, .. } = queue.next_event() else { panic!("no event") };
+        assert_eq!((id, notice.reason), (gateway(), expected));
+        assert_eq!(notice.note.contains("on Pod p on node n"), !leading, "{}", notice.note);
+        queue.event_written(&gateway(), notice);
+        assert!(!matches!(queue.next_event(), NextEvent::Now { .. }));
+    }
+}
+
+/// A policy has no status of Portico, so its owner gets events only.
+#[tokio::test(start_paused = true)]
+async fn policies_get_events_but_no_status() {
+    let id = ObjectId::new(Kind::BackendTlsPolicy, ObjectKey::new("default", "tls"));
+    let queue = leading_queue();
+    queue.observe(id.clone(), Some(observed(1, 1)));
+    let unserved = Diagnostic::warning("spec.targetRefs", "it is not served", "remove it");
+    let diagnostics = vec![unserved.with_topic(Topic::UnservedKind)];
+    queue.set_verdict(id.clone(), Some(Arc::new(Verdict { generation: 1, diagnostics, ..Verdict::default() })));
+    assert!(queue.job().is_none());
+    advance(Duration::from_secs(5)).await;
+    let NextEvent::Now { notice, .. } = queue.next_event() else { panic!("no event") };
+    assert_eq!(notice.reason, "KindNotServed");
+}
+
+/// A backup of etcd has older versions and generations of its objects.
+#[tokio::test(start_paused = true)]
+async fn statuses_are_written_after_the_server_was_restored() {
+    let queue = leading_queue();
+    queue.observe(gateway(), Some(observed(100, 5)));
+    queue.set_verdict(gateway(), verdict(5));
+    let job = queue.job().unwrap();
+    queue.complete_write(&job, 101);
+    // A watch that lags behind is not a restored server.
+    queue.observe(gateway(), Some(observed(90, 4)));
+    queue.set_verdict(gateway(), verdict(5));
+    assert!(queue.job().is_none());
+
+    queue.observe(gateway(), Some(Observed { listed: true, ..observed(50, 3) }));
+    queue.set_verdict(gateway(), verdict(3));
+    let job = queue.next_job().await.1;
+    assert_eq!((&*job.resource_version, job.verdict.generation), ("50", 3));
 }
 
 #[tokio::test(start_paused = true)]

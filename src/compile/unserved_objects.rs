@@ -1,0 +1,167 @@
+//! Verdicts on objects whose kind is validated but not served, and on BackendTLSPolicies: what does not happen to the
+//! Gateways and Services that they name. If one of these is Portico's, users expect an effect, and an event says that
+//! there is none.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::affected::keys_of_kind;
+use super::verdict::Verdict;
+use super::{CompileContext, CompileRun, Compiler};
+use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::diagnostic::{Diagnostic, KIND_NOT_SERVED, Reason, Topic};
+use crate::store::{Changes, Store, UnservedObject};
+
+/// Which route makes a Service one that Portico sends requests to, for the Services that these objects name.
+#[derive(Debug, Default)]
+pub(super) struct ServiceUsers {
+    /// By route or Ingress, the objects that name a Service to which it is the first found to refer.
+    objects_by_route: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
+}
+
+impl Compiler {
+    /// Whether there may be an object of these kinds. Nothing is recorded for them otherwise.
+    pub(super) fn has_unserved_objects(&self, store: &Store) -> bool {
+        let has_policies = !store.backend_tls_policies.is_empty() || !store.unparseable_policies.is_empty();
+        has_policies || !store.unserved.is_empty() || !self.service_users.objects_by_route.is_empty()
+    }
+
+    /// Updates the verdicts on touched objects of these kinds, and on those that name a Gateway or Service that may
+    /// have become Portico's, or may no longer be. `run.replanned` has the routes and Ingresses that were planned.
+    pub(super) fn update_unserved_verdicts(&mut self, cx: CompileContext<'_>, touched: &Changes, run: &mut CompileRun) {
+        let replanned = std::mem::take(&mut run.replanned);
+        let mut outdated: BTreeSet<ObjectId> = touched.iter().filter(|id| is_judged_here(id.kind)).cloned().collect();
+        let index = cx.store.dependency_index();
+        for gateway in keys_of_kind(touched, Kind::Gateway) {
+            let id = ObjectId::new(Kind::Gateway, gateway.clone());
+            outdated.extend(NAMES_GATEWAYS.iter().flat_map(|kind| index.dependents_of_kind(&id, *kind)).cloned());
+        }
+        for route in &replanned {
+            outdated.extend(self.service_users.objects_by_route.remove(route).unwrap_or_default());
+            for service in cx.store.services_referenced_by(route) {
+                let id = ObjectId::new(Kind::Service, service);
+                outdated.extend(NAMES_SERVICES.iter().flat_map(|kind| index.dependents_of_kind(&id, *kind)).cloned());
+            }
+        }
+        for id in outdated {
+            let verdict = self.unserved_verdict(cx, &id);
+            self.set_verdict(id, verdict, run);
+        }
+    }
+
+    /// `None` if the object does not exist.
+    fn unserved_verdict(&mut self, cx: CompileContext<'_>, id: &ObjectId) -> Option<Verdict> {
+        let generation = cx.store.meta(id)?.generation;
+        let diagnostic = match cx.store.unserved.get(id) {
+            Some(object) => self.unserved_diagnostic(cx, id, object),
+            None => Some(self.tls_policy_diagnostic(cx.store, id)),
+        };
+        Some(Verdict { generation, diagnostics: diagnostic.into_iter().collect(), ..Verdict::default() })
+    }
+
+    /// `None` if the object names Gateways of other controllers only.
+    fn unserved_diagnostic(
+        &mut self,
+        cx: CompileContext<'_>,
+        id: &ObjectId,
+        object: &UnservedObject,
+    ) -> Option<Diagnostic> {
+        let kind = object.kind;
+        if let Some(controller) = object.controller.as_ref().filter(|name| cx.inputs.controllers.contains(name)) {
+            let message = format!("{kind} is not served by this version, so no mesh of controller {controller} exists");
+            return Some(of_unserved_kind(Diagnostic::warning("spec.controllerName", message, "remove the object")));
+        }
+        let own = object.targets.iter().find(|named| self.is_porticos(cx.store, id, &named.target));
+        if let Some(named) = own {
+            let (effect, remedy) = effect_and_remedy(kind, &named.target);
+            let message = format!("{kind} is not served by this version, so {effect}");
+            return Some(of_unserved_kind(Diagnostic::warning(named.field.as_str(), message, remedy)));
+        }
+        let is_foreign = |gateway: &ObjectId| {
+            let object = cx.store.gateways.get(&gateway.key).filter(|_| gateway.kind == Kind::Gateway);
+            object.is_some_and(|gateway| cx.store.class_of(gateway).is_some())
+        };
+        if !object.targets.is_empty() && object.targets.iter().all(|named| is_foreign(&named.target)) {
+            return None;
+        }
+        let message = format!("{kind} is validated but not served by this version");
+        Some(Diagnostic::warning("kind", message, "remove the object if it is meant for Portico"))
+    }
+
+    fn tls_policy_diagnostic(&mut self, store: &Store, id: &ObjectId) -> Diagnostic {
+        let diagnostic = Diagnostic::warning(
+            "spec.targetRefs",
+            "BackendTLSPolicy is not supported by this version, so requests to its targets get status 500, and \
+             connections of TCPRoutes are reset",
+            "remove the policy if plain text to the targets is acceptable",
+        );
+        let targets: Vec<_> = store.services_referenced_by(id).collect();
+        let has_effect = targets.into_iter().any(|service| self.sends_requests_to(store, id, &service));
+        if has_effect { of_unserved_kind(diagnostic) } else { diagnostic }
+    }
+
+    /// Whether Portico serves a Gateway, or sends requests to a Service. `object` names it.
+    fn is_porticos(&mut self, store: &Store, object: &ObjectId, target: &ObjectId) -> bool {
+        match target.kind {
+            Kind::Gateway => self.gateways.contains_key(&target.key),
+            _ => self.sends_requests_to(store, object, &target.key),
+        }
+    }
+
+    /// Whether a served route or Ingress refers to a Service. Records the route, so that `object` is judged again when
+    /// the route changes.
+    fn sends_requests_to(&mut self, store: &Store, object: &ObjectId, service: &ObjectKey) -> bool {
+        let id = ObjectId::new(Kind::Service, service.clone());
+        let index = store.dependency_index();
+        let mut routes = USES_SERVICES.iter().flat_map(|kind| index.dependents_of_kind(&id, *kind));
+        let user = routes.find(|route| match route.kind {
+            Kind::Ingress => self.ingresses.is_served(&route.key),
+            _ => self.routes.get(route).is_some_and(|plan| !plan.attachments.is_empty()),
+        });
+        if let Some(route) = user {
+            self.service_users.objects_by_route.entry(route.clone()).or_default().insert(object.clone());
+        }
+        user.is_some()
+    }
+}
+
+/// Whether this module decides the verdicts on objects of a kind.
+pub(super) fn is_judged_here(kind: Kind) -> bool {
+    kind == Kind::BackendTlsPolicy || !kind.is_served()
+}
+
+/// The kinds that name Gateways.
+const NAMES_GATEWAYS: &[Kind] = &[Kind::ListenerSet, Kind::GrpcRoute, Kind::UdpRoute, Kind::XTelemetryPolicy];
+/// The kinds that name Services.
+const NAMES_SERVICES: &[Kind] = &[Kind::BackendTlsPolicy, Kind::XBackendTrafficPolicy, Kind::XTelemetryPolicy];
+/// The kinds whose requests or connections such an object would affect. Those of TLSRoutes are not.
+const USES_SERVICES: &[Kind] = &[Kind::HttpRoute, Kind::TcpRoute, Kind::Ingress];
+
+fn of_unserved_kind(diagnostic: Diagnostic) -> Diagnostic {
+    diagnostic.with_topic(Topic::UnservedKind).with_reason(Reason::Named(KIND_NOT_SERVED))
+}
+
+/// What does not happen to a Gateway or Service because a kind is not served, and what to do.
+fn effect_and_remedy(kind: Kind, target: &ObjectId) -> (String, &'static str) {
+    match kind {
+        Kind::GrpcRoute => (
+            format!("{target} gets no rules from this route"),
+            "use an HTTPRoute with the paths of the calls, such as /PACKAGE.SERVICE/METHOD, and set appProtocol \
+             kubernetes.io/h2c on the ports of its Services",
+        ),
+        Kind::UdpRoute => (
+            format!("{target} forwards no datagrams"),
+            "expose the Service in another way, for example with type LoadBalancer",
+        ),
+        Kind::ListenerSet => {
+            (format!("{target} does not get the listeners of this object"), "add the listeners to the Gateway")
+        }
+        Kind::XBackendTrafficPolicy => (
+            format!("requests to {target} have neither its retry budget nor its session persistence"),
+            "remove the policy, if requests may be sent without it",
+        ),
+        Kind::XTelemetryPolicy => {
+            (format!("no traces of requests to {target} are sent"), "remove the policy, if no traces are needed")
+        }
+        _ => (format!("it has no effect on {target}"), "remove the object"),
+    }
+}
