@@ -71,7 +71,7 @@ reproduction() {
 
 $1 failed. The file in the last column is the input; $build/TARGET.log has the whole message. To reproduce a failure:
   $programs/TARGET FILE
-When it is mended, keep the input, so that \`make test\` runs it:
+When it is fixed, keep the input, so that \`make test\` runs it:
   cp FILE fuzz/corpus/TARGET/what-failed
 END
 }

@@ -1,5 +1,5 @@
-//! Runs the fuzz targets on the inputs in `fuzz/corpus`, which are examples and inputs that once failed, and checks that
-//! the list of targets is the same everywhere. `make explore` runs many more mutations of them.
+//! Runs the fuzz targets on the inputs in `fuzz/corpus`, which are examples and inputs that once failed, and on
+//! mutations of them, of which `make explore` runs many more. Checks that the list of targets is the same everywhere.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,5 +1,4 @@
-//! ClientHellos: the server name does not depend on how the bytes arrive, is found at the same byte, and has the form of
-//! the hosts of listeners.
+//! ClientHellos: the server name does not depend on how the bytes arrive, and has the form of the hosts of listeners.
 
 use crate::proxy::connection::client_hello::{CHUNK_SIZE, HelloError, MAX_SIZE, PartialHello, normalize_name};
 

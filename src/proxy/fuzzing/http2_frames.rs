@@ -1,5 +1,5 @@
-//! The limiter of HTTP/2 frames: it sees the same frames however the bytes arrive, and as many request heads as a reader
-//! that has all bytes at once.
+//! The limiter of HTTP/2 frames: it sees the same frames however the bytes arrive, and as many request heads as a
+//! reader that has all bytes at once.
 
 use tokio::time::Instant;
 
