@@ -41,6 +41,7 @@ mod request_transformer;
 mod response_filters;
 mod response_transformer;
 mod retry;
+mod small_frames;
 mod stream;
 mod strict_parser;
 mod timeouts;

@@ -19,6 +19,7 @@ pub(in crate::proxy) mod header_map_pool;
 pub(in crate::proxy) mod headers;
 pub(in crate::proxy) mod http2;
 pub(in crate::proxy) mod http_worker;
+pub(in crate::proxy) mod joined_data;
 pub(in crate::proxy) mod malformed_request;
 pub(in crate::proxy) mod mirror;
 pub(in crate::proxy) mod outgoing_request;

@@ -1,5 +1,8 @@
 //! Request bodies as they stream through the proxy: counted, with back-pressure to the client, and never passed on as
 //! complete when they are truncated.
+//!
+//! Small frames that arrive together are joined, since each frame costs the endpoint a chunk, a wake-up and part of a
+//! TCP segment: a client could otherwise cause much more work than it does.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -13,6 +16,7 @@ use hyper::body::Incoming;
 
 use super::activity::{BodyFailure, UploadState};
 use super::client_connection::Peer;
+use super::joined_data::JoinedData;
 use super::mirror::{MirrorCopy, PendingCopies};
 use super::replay_buffer::ReplayBuffer;
 use super::request_error::RequestError;
@@ -30,9 +34,11 @@ pub(in crate::proxy) struct RequestBody {
 
 #[derive(Default)]
 struct BodyExtensions {
+    /// Small frames that wait for one turn of the event loop, to be joined with those that follow.
+    small_frames: SmallFrames,
     /// Data that is sent before `incoming`: it was read before the request was sent, or is sent again.
     buffered: Bytes,
-    /// Trailers that were read together with `buffered`.
+    /// Trailers that were read together with `buffered` or `small_frames`.
     trailers: Option<HeaderMap>,
     /// The mirrored copies of the request, which get all data of the body.
     mirror_copies: Option<PendingCopies>,
@@ -40,6 +46,14 @@ struct BodyExtensions {
     remaining: Option<u64>,
     /// The replay buffer that holds the body. If set, all other fields are empty.
     replay: Option<Rc<ReplayBuffer>>,
+}
+
+/// Data of small frames that is not sent yet.
+#[derive(Default)]
+struct SmallFrames {
+    data: JoinedData,
+    /// The body was polled since the last of them arrived, and had no other frame.
+    was_polled: bool,
 }
 
 impl RequestBody {
@@ -131,8 +145,14 @@ impl RequestBody {
         }
         let extensions = self.extensions.get_or_insert_default();
         if !data.is_empty() {
-            // `data` includes any data buffered earlier, because that is sent first and in one piece.
-            extensions.buffered = data;
+            // `data` includes any data buffered earlier, because that is sent first and in one piece. Small frames that
+            // wait have not been sent yet.
+            let mut restored = JoinedData::default();
+            restored.push(data);
+            if !extensions.small_frames.data.is_empty() {
+                restored.push(extensions.small_frames.data.take());
+            }
+            extensions.buffered = restored.take();
         }
         if trailers.is_some() {
             extensions.trailers = trailers;
@@ -153,7 +173,7 @@ impl RequestBody {
         let mut buffered = BytesMut::new();
         let mut trailers = None;
         while self.incoming.is_some() && buffered.len() <= max_bytes {
-            match poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await {
+            match poll_fn(|cx| self.poll_next(cx)).await {
                 None => break,
                 Some(frame) => match frame?.into_data() {
                     Ok(data) => buffered.extend_from_slice(&data),
@@ -171,6 +191,119 @@ impl RequestBody {
     pub(in crate::proxy) fn add_mirror_copy(&mut self, copy: MirrorCopy) {
         let extensions = self.extensions.get_or_insert_default();
         extensions.mirror_copies.get_or_insert_default().add(copy);
+    }
+
+    /// Returns the next frame, joined with the small ones that arrived together with it.
+    fn poll_joined(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        loop {
+            let polled = self.poll_next(cx);
+            let small_frames = self.extensions.as_mut().map(|extensions| &mut extensions.small_frames);
+            let waiting = small_frames.filter(|frames| !frames.data.is_empty());
+            match (polled, waiting) {
+                (Poll::Ready(Some(Ok(frame))), waiting) => {
+                    let data = match (frame.into_data(), waiting) {
+                        (Ok(data), None) if data.len() >= SMALL_FRAME || self.incoming.is_none() => {
+                            return Poll::Ready(Some(Ok(Frame::data(data))));
+                        }
+                        (Ok(data), _) => data,
+                        (Err(trailers), None) => return Poll::Ready(Some(Ok(trailers))),
+                        (Err(trailers), Some(waiting)) => {
+                            let data = waiting.data.take();
+                            self.extensions.get_or_insert_default().trailers = trailers.into_trailers().ok();
+                            return Poll::Ready(Some(Ok(Frame::data(data))));
+                        }
+                    };
+                    let is_last = data.len() >= SMALL_FRAME || self.incoming.is_none();
+                    let small_frames = &mut self.extensions.get_or_insert_default().small_frames;
+                    small_frames.data.push(data);
+                    small_frames.was_polled = false;
+                    if is_last || small_frames.data.len() >= MAX_JOINED {
+                        return Poll::Ready(Some(Ok(Frame::data(small_frames.data.take()))));
+                    }
+                    if !self.http2 {
+                        // hyper decodes one chunk in each turn of the client's task, which it has just woken: this task
+                        // runs after that one, and then finds the next chunk if it has arrived.
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
+                (Poll::Pending, Some(waiting)) => {
+                    self.peer.activity.upload.set(UploadState::AwaitingEndpoint);
+                    if !self.http2 && !waiting.was_polled {
+                        // hyper may poll a body twice in one turn of the endpoint's task, so the client's task may not
+                        // have run yet.
+                        waiting.was_polled = true;
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(waiting.data.take()))));
+                }
+                (Poll::Ready(None), Some(waiting)) => return Poll::Ready(Some(Ok(Frame::data(waiting.data.take())))),
+                (polled, _) => return polled,
+            }
+        }
+    }
+
+    /// Returns the next frame as it arrived.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        if let Some(extensions) = &mut self.extensions
+            && !extensions.buffered.is_empty()
+        {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut extensions.buffered)))));
+        }
+        let Some(incoming) = &mut self.incoming else {
+            let trailers = self.extensions.as_mut().and_then(|extensions| extensions.trailers.take());
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        };
+        if self.peer.activity.is_body_abandoned(cx) {
+            return Poll::Ready(Some(Err(RequestBodyError::Abandoned)));
+        }
+        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
+            self.peer.activity.mark_awaiting_client();
+            return Poll::Pending;
+        };
+        self.peer.activity.upload.set(UploadState::AwaitingEndpoint);
+        // The framing guard has checked these bytes before hyper parsed them.
+        if self.peer.activity.guard_error().is_some() {
+            self.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
+            return Poll::Ready(Some(Err(RequestBodyError::AmbiguousFraming)));
+        }
+        match frame {
+            Some(Ok(frame)) => {
+                let activity = &self.peer.activity;
+                if let Some(data) = frame.data_ref() {
+                    activity.bytes_in.set(activity.bytes_in.get() + data.len() as u64);
+                    if let Some(extensions) = &mut self.extensions {
+                        if let Some(remaining) = &mut extensions.remaining {
+                            let Some(rest) = remaining.checked_sub(data.len() as u64) else {
+                                activity.body_failure.set(Some(BodyFailure::TooLarge));
+                                return Poll::Ready(Some(Err(RequestBodyError::TooLarge)));
+                            };
+                            *remaining = rest;
+                        }
+                        PendingCopies::buffer(&mut extensions.mirror_copies, data);
+                    }
+                }
+                activity.record_progress();
+                // Trailers end the body even where hyper does not report the end of the stream.
+                if frame.is_trailers() || is_complete(self.incoming.as_ref()) {
+                    self.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                self.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
+                Poll::Ready(Some(Err(RequestBodyError::Invalid(error))))
+            }
+            None if self.http2 && !is_complete(self.incoming.as_ref()) => {
+                self.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
+                Poll::Ready(Some(Err(RequestBodyError::Reset)))
+            }
+            None => {
+                self.finish();
+                Poll::Ready(None)
+            }
+        }
     }
 
     fn finish(&mut self) {
@@ -191,66 +324,9 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let this = self.get_mut();
-        if let Some(buffer) = this.replay_buffer() {
-            return buffer.poll_frame(cx);
-        }
-        if let Some(extensions) = &mut this.extensions
-            && !extensions.buffered.is_empty()
-        {
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut extensions.buffered)))));
-        }
-        let Some(incoming) = &mut this.incoming else {
-            let trailers = this.extensions.as_mut().and_then(|extensions| extensions.trailers.take());
-            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
-        };
-        if this.peer.activity.is_body_abandoned(cx) {
-            return Poll::Ready(Some(Err(RequestBodyError::Abandoned)));
-        }
-        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
-            this.peer.activity.mark_awaiting_client();
-            return Poll::Pending;
-        };
-        this.peer.activity.upload.set(UploadState::AwaitingEndpoint);
-        // The framing guard has checked these bytes before hyper parsed them.
-        if this.peer.activity.guard_error().is_some() {
-            this.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
-            return Poll::Ready(Some(Err(RequestBodyError::AmbiguousFraming)));
-        }
-        match frame {
-            Some(Ok(frame)) => {
-                let activity = &this.peer.activity;
-                if let Some(data) = frame.data_ref() {
-                    activity.bytes_in.set(activity.bytes_in.get() + data.len() as u64);
-                    if let Some(extensions) = &mut this.extensions {
-                        if let Some(remaining) = &mut extensions.remaining {
-                            let Some(rest) = remaining.checked_sub(data.len() as u64) else {
-                                activity.body_failure.set(Some(BodyFailure::TooLarge));
-                                return Poll::Ready(Some(Err(RequestBodyError::TooLarge)));
-                            };
-                            *remaining = rest;
-                        }
-                        PendingCopies::buffer(&mut extensions.mirror_copies, data);
-                    }
-                }
-                activity.record_progress();
-                // Trailers end the body even where hyper does not report the end of the stream.
-                if frame.is_trailers() || is_complete(this.incoming.as_ref()) {
-                    this.finish();
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(error)) => {
-                this.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
-                Poll::Ready(Some(Err(RequestBodyError::Invalid(error))))
-            }
-            None if this.http2 && !is_complete(this.incoming.as_ref()) => {
-                this.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
-                Poll::Ready(Some(Err(RequestBodyError::Reset)))
-            }
-            None => {
-                this.finish();
-                Poll::Ready(None)
-            }
+        match this.replay_buffer() {
+            Some(buffer) => buffer.poll_frame(cx),
+            None => this.poll_joined(cx),
         }
     }
 
@@ -259,10 +335,11 @@ impl Body for RequestBody {
             return buffer.is_end_stream();
         }
         self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
-            && self
-                .extensions
-                .as_ref()
-                .is_none_or(|extensions| extensions.buffered.is_empty() && extensions.trailers.is_none())
+            && self.extensions.as_ref().is_none_or(|extensions| {
+                extensions.buffered.is_empty()
+                    && extensions.small_frames.data.is_empty()
+                    && extensions.trailers.is_none()
+            })
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -275,7 +352,7 @@ impl Body for RequestBody {
             // Only a body of unknown length can have trailers.
             return SizeHint::default();
         }
-        let buffered = extensions.buffered.len() as u64;
+        let buffered = (extensions.buffered.len() + extensions.small_frames.data.len()) as u64;
         let mut hint = SizeHint::new();
         if let Some(upper) = rest.upper() {
             hint.set_upper(upper + buffered);
@@ -316,3 +393,8 @@ pub(in crate::proxy) enum RequestBodyError {
     #[error("the stream has ended, so the rest of the request body is not read")]
     Abandoned,
 }
+
+/// A frame with less data waits for the next one.
+const SMALL_FRAME: usize = 1024;
+/// Small frames are passed on when they have this many bytes together.
+const MAX_JOINED: usize = 16 * 1024;

@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, TRAILER,
 };
@@ -24,6 +24,7 @@ use super::body_decoding::{ContentCoding, DecodingError};
 use super::early_exit::EarlyExit;
 use super::filtered_body::FilteredBody;
 use super::headers::is_grpc;
+use super::joined_data::JoinedData;
 use super::plugin_run::reply_response;
 use super::request_context::RequestContext;
 use super::request_error::RequestError;
@@ -245,7 +246,7 @@ async fn collect(
     if exceeds(body.size_hint().lower(), max_bytes) {
         return Ok(Collected::TooLarge(body));
     }
-    let mut data = CollectedData::default();
+    let mut data = JoinedData::default();
     let mut trailers = None;
     while !body.is_end_stream() {
         let Some(frame) = next_frame(&mut body, record).await? else { break };
@@ -257,11 +258,11 @@ async fn collect(
             }
         }
         if data.len() > max_bytes {
-            return Ok(Collected::TooLarge(FilteredBody::partly_read(data.into_bytes(), body)));
+            return Ok(Collected::TooLarge(FilteredBody::partly_read(data.take(), body)));
         }
     }
     body.release();
-    Ok(Collected::Whole { data: data.into_bytes(), trailers })
+    Ok(Collected::Whole { data: data.take(), trailers })
 }
 
 async fn next_frame(body: &mut BodySource, record: &mut RequestRecord) -> Result<Option<Frame<Bytes>>, RequestError> {
@@ -288,32 +289,4 @@ async fn next_frame(body: &mut BodySource, record: &mut RequestRecord) -> Result
         timeout.stop();
     }
     Ok(frame)
-}
-
-/// Collected data. Most bodies arrive in one piece, which is not copied.
-#[derive(Default)]
-struct CollectedData {
-    first: Bytes,
-    all: BytesMut,
-}
-
-impl CollectedData {
-    fn push(&mut self, data: Bytes) {
-        if self.len() == 0 {
-            self.first = data;
-        } else {
-            if self.all.is_empty() {
-                self.all.extend_from_slice(&std::mem::take(&mut self.first));
-            }
-            self.all.extend_from_slice(&data);
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.first.len() + self.all.len()
-    }
-
-    fn into_bytes(self) -> Bytes {
-        if self.all.is_empty() { self.first } else { self.all.freeze() }
-    }
 }

@@ -52,6 +52,7 @@ pub(super) fn all() -> Result<Vec<Flood>> {
     let get_request = [&head[..], b"\r\n"].concat();
     let long_head = [&head[..], b"x-long: ", &[b'a'; 60_000]].concat();
     let upload = format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 1000000\r\n\r\n").into_bytes();
+    let chunked = format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ntransfer-encoding: chunked\r\n\r\n").into_bytes();
     let download = format!("GET /bytes/1000000 HTTP/1.1\r\nhost: {HOST}\r\n\r\n").into_bytes();
     let http2_opening = [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat();
     let downloads: Vec<u8> = (0..100).flat_map(|number| get(number * 2 + 1, "/bytes/1000000", END_STREAM)).collect();
@@ -61,6 +62,12 @@ pub(super) fn all() -> Result<Vec<Flood>> {
         flood("slow heads", 2000, head, AfterOpening::SendSlowly(b"x: y\r\n", Duration::from_millis(300))),
         flood("long heads without an end", 1000, long_head, AfterOpening::Nothing),
         flood("slow bodies", 1000, upload, AfterOpening::SendSlowly(&[b'a'; 100], Duration::from_millis(300))),
+        flood(
+            "bodies in chunks of one byte",
+            200,
+            chunked,
+            AfterOpening::SendFast(|_, bytes| bytes.extend(b"1\r\na\r\n".repeat(2000))),
+        ),
         Flood { reads_responses: false, ..flood("unread responses of 1 MB", 500, download, AfterOpening::Nothing) },
         Flood {
             over_tls: true,
