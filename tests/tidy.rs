@@ -65,12 +65,13 @@ const IMPORTS: &[Row] = &[
     ("plugin_api", &["diagnostic", "upstream::LoopbackPolicy", "upstream::BlockedAddress"]),
     ("plugins", &["diagnostic", "plugin_api"]),
     // Edges of the process.
-    // Values of a flag are the fields of the access log, and defaults of flags are limits of the proxy.
+    // Values of a flag are the fields of the access log, and defaults of flags are limits of the proxy and of a plugin.
     (
         "args",
         &[
             "api::core::ServiceType",
             "api::names",
+            "plugins::rate_limiting::entry_budget::DEFAULT_ENTRIES",
             "proxy::ProxyLimits",
             "proxy::access_log::AccessLogField",
             "quantity",
@@ -102,7 +103,7 @@ const LAYERS: &[Row] = &[
         "app",
         &[
             "certificate_metrics change_meters crds endpoint_names file_descriptors fingerprint_cache host_addresses ingress \
-         kong_metrics problem_counts queue_meters source_overlap watch_meters",
+         kong_metrics problem_counts queue_meters rate_limit_meters source_overlap watch_meters",
             "addressing data_plane state_meters",
             "control",
             "announce check cluster diagnostic_meters plugin_services views",

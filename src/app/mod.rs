@@ -29,6 +29,7 @@ mod kong_metrics;
 mod plugin_services;
 mod problem_counts;
 mod queue_meters;
+mod rate_limit_meters;
 mod run;
 mod source_overlap;
 mod state_meters;

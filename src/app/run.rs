@@ -26,6 +26,7 @@ use super::ingress::IngressConfig;
 use super::kong_metrics::{self, KongMetrics};
 use super::plugin_services::OnlineServices;
 use super::queue_meters::QueueMeters;
+use super::rate_limit_meters::RateLimitMeters;
 use super::source_overlap::SourceOverlap;
 use super::state_meters::StateMeters;
 use super::status_publisher::StatusPublisher;
@@ -41,6 +42,7 @@ use crate::metrics::Metrics;
 use crate::plugin_api::batch_queue::flush_queues;
 use crate::plugin_api::{PluginFactory, PluginState};
 use crate::plugins;
+use crate::plugins::rate_limiting::entry_budget::EntryBudget;
 use crate::process_log::{self, LogFormat};
 use crate::proxy::Proxy;
 use crate::proxy::access_log::AccessLogger;
@@ -89,6 +91,8 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
 
     let (state, node) = (PluginState::default(), Arc::<str>::from(node_name()));
     metrics.registry().register_collector(Box::new(QueueMeters(state.clone())));
+    let rate_limit_entries = EntryBudget::of(&state, options.rate_limit_entries);
+    metrics.registry().register_collector(Box::new(RateLimitMeters(rate_limit_entries)));
     let (admin_views, view_queries) = AdminViews::new(data_plane.snapshots.clone(), fingerprints.clone());
     let kong = KongMetrics { state: state.clone(), node: node.clone(), upstreams: data_plane.upstreams.clone() };
     let status_views = StatusViews::new(metrics, kong, ready.clone(), data_plane.proxy.stats(), fingerprints);

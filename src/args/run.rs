@@ -17,6 +17,7 @@ use super::kong::{KongArgs, KongOptions};
 use super::network::{self, ListenArg, PathFormArg};
 use super::tls::{TlsArgs, TlsOptions};
 use super::{ChannelArg, ColorArgs, Environment, GatewayOptions, LogArgs, UsageError};
+use crate::plugins::rate_limiting::entry_budget::DEFAULT_ENTRIES;
 use crate::process_log::{LogFormat, LogOptions};
 use crate::proxy::ProxyLimits;
 use crate::proxy::access_log::AccessLogField;
@@ -172,6 +173,11 @@ struct LimitArgs {
     #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.stall_timeout))]
     response_idle_timeout: NonZeroTimeout,
 
+    /// Maximum number of identifiers, such as client addresses, that all rate-limiting plugins count in memory
+    #[arg(long, value_name = "NUMBER", env = "PORTICO_RATE_LIMIT_ENTRIES")]
+    #[arg(value_parser = parse_limit::<usize, 100_000_000>, default_value_t = DEFAULT_ENTRIES)]
+    rate_limit_entries: usize,
+
     /// Idle timeout of pooled connections to backends
     #[arg(long, value_name = "DURATION", env = "PORTICO_UPSTREAM_IDLE_TIMEOUT")]
     #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.upstream_idle_timeout))]
@@ -245,6 +251,8 @@ pub struct RunOptions {
     /// Fields of an entry, in order.
     pub access_log_fields: Vec<AccessLogField>,
     pub metrics_max_series: NonZeroUsize,
+    /// Limit of the identifiers that rate-limiting counts in memory.
+    pub rate_limit_entries: usize,
     pub log: LogOptions,
     /// Whether output on stdout, such as verdicts, is colored.
     pub color_stdout: bool,
@@ -304,6 +312,7 @@ impl RunArgs {
             reject_paths: listening.reject_paths,
             proxy_protocol_from: listening.proxy_protocol_from,
             workers: listening.workers.unwrap_or(environment.cores),
+            rate_limit_entries: self.limits.rate_limit_entries,
             limits: ProxyLimits {
                 max_regex_steps: if budgets.warn_only { u64::MAX } else { ProxyLimits::DEFAULT.max_regex_steps },
                 ..self.limits.resolve(self.tls.tls_handshake_timeout, self.drain.drain_timeout)

@@ -1,5 +1,5 @@
 //! The list of plugins, each of which is a module of its own. Other modules find plugins by name in [`REGISTRY`]. The
-//! exception is `prometheus`, whose metrics `app` exports.
+//! exceptions are `prometheus`, whose metrics `app` exports, and `rate_limiting`, whose limit of entries `app` sets.
 
 mod acl;
 mod basic_auth;
@@ -11,7 +11,7 @@ mod ip_restriction;
 mod jwt;
 mod key_auth;
 pub mod prometheus;
-mod rate_limiting;
+pub mod rate_limiting;
 mod redirect;
 mod request_size_limiting;
 mod request_termination;

@@ -7,6 +7,7 @@
 
 mod config;
 mod counters;
+pub mod entry_budget;
 mod redis_counters;
 mod table;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Repl
 pub(crate) use config::Config;
 use config::{LimitBy, Policy, ValidatedConfig};
 use counters::{LimitCounters, WindowLimit};
+use entry_budget::{DEFAULT_ENTRIES, EntryBudget};
 use redis_counters::CounterSync;
 use table::{CounterKey, CounterTable};
 use window::{Period, unix_second};
@@ -71,18 +73,23 @@ impl PluginKind for RateLimiting {
     fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let ValidatedConfig { limits, limit_by, policy, is_fault_tolerant, hides_headers, status, message } =
             config.validate(cx)?;
+        let new_table = || {
+            let budget = EntryBudget::of(cx.state, DEFAULT_ENTRIES);
+            move || CounterTable::new(budget)
+        };
         let store = match policy {
             Policy::Local => {
-                CounterStore::Local(cx.state.get_or_create(&format!("{} counters", cx.object), CounterTable::default))
+                CounterStore::Local(cx.state.get_or_create(&format!("{} counters", cx.object), new_table()))
             }
             Policy::Redis(server, None) => CounterStore::Redis(Redis::connect(&server, "redis", cx)),
             Policy::Redis(server, Some(interval)) => {
                 let redis = Redis::connect(&server, "redis", cx);
                 let name = format!("{} counters {} {interval:?}", cx.object, server.fingerprint());
+                let new_table = new_table();
                 CounterStore::Synced(cx.state.get_or_create(&name, || {
                     let (sync, task) = CounterSync::start(redis, interval);
                     cx.services.spawn(Box::pin(task));
-                    SyncedTable { table: CounterTable::default(), sync }
+                    SyncedTable { table: new_table(), sync }
                 }))
             }
         };

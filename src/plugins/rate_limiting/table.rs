@@ -2,25 +2,31 @@
 //!
 //! Each shard has an immutable map, which is only replaced as a whole, and a small map behind a lock for recently added
 //! identifiers. When the lock has been taken often enough, both maps are merged into a new immutable one without the
-//! identifiers whose windows have ended.
+//! identifiers whose windows have ended. The number of entries is limited for all tables together, see
+//! [`super::entry_budget`].
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use hashbrown::HashTable;
 use parking_lot::Mutex;
 
 use super::counters::LimitCounters;
+use super::entry_budget::{EntryBudget, ExpiringEntries, HeldEntries};
 
 /// The counters of one plugin object in all scopes.
 #[derive(Debug)]
 pub(super) struct CounterTable {
-    shards: Box<[Shard]>,
+    shards: Arc<Shards>,
     hasher: RandomState,
-    /// Limit of the entries in one shard.
-    shard_capacity: usize,
+}
+
+#[derive(Debug)]
+struct Shards {
+    shards: [Shard; SHARDS],
+    entries: HeldEntries,
 }
 
 /// The key of counters, borrowed from the request.
@@ -47,7 +53,7 @@ struct CounterEntry {
 /// Keyed by a hash that is computed once per request. The hash is randomly seeded, because clients choose identifiers.
 type CounterMap = HashTable<Arc<CounterEntry>>;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shard {
     stable: ArcSwap<CounterMap>,
     recent: Mutex<RecentEntries>,
@@ -58,24 +64,23 @@ struct RecentEntries {
     map: CounterMap,
     /// How often the lock was taken since the last merge.
     lock_count: usize,
-    /// Counters that identifiers share when the shard is full. Identifiers with the same counters together get at most
-    /// the limit of one identifier. Allocated on first use.
+    /// Counters that identifiers share when there is no room for an entry. Identifiers with the same counters together
+    /// get at most the limit of one identifier. Allocated on first use.
     overflow: Box<[Arc<LimitCounters>]>,
     /// When the maps were last merged and expired entries removed, in seconds since 1970.
     merged_at: u64,
 }
 
-impl Default for CounterTable {
-    fn default() -> Self {
-        CounterTable::with_capacity(MAX_ENTRIES)
-    }
-}
-
 impl CounterTable {
-    fn with_capacity(capacity: usize) -> Self {
-        let hasher = RandomState::new();
-        let shard = || Shard { stable: ArcSwap::default(), recent: Mutex::default() };
-        CounterTable { shards: (0..SHARDS).map(|_| shard()).collect(), shard_capacity: capacity / SHARDS, hasher }
+    pub(super) fn new(budget: Arc<EntryBudget>) -> Self {
+        let shards = Shards {
+            shards: std::array::from_fn(|_| Shard::default()),
+            entries: HeldEntries::new(Arc::clone(&budget)),
+        };
+        let shards = Arc::new(shards);
+        let expiring: Weak<Shards> = Arc::downgrade(&shards);
+        budget.register(expiring);
+        CounterTable { shards, hasher: RandomState::new() }
     }
 
     /// Calls `count` with the counters of a key, which `create` creates if there are none. If `count` returns `None`
@@ -89,12 +94,13 @@ impl CounterTable {
     ) -> R {
         let hash = self.hasher.hash_one((key.scope, key.kind, key.identifier));
         // The middle bits select the shard, because the hash tables use the lowest and highest ones.
-        let shard = &self.shards[(hash >> 32) as usize % SHARDS];
+        let Shards { shards, entries } = &*self.shards;
+        let shard = &shards[(hash >> 32) as usize % SHARDS];
         loop {
             if let Some(result) = find(&shard.stable.load(), hash, key).and_then(&mut count) {
                 return result;
             }
-            if let Some(result) = shard.with_recent(key, second, self.shard_capacity, hash, &create, &mut count) {
+            if let Some(result) = shard.with_recent(key, second, entries, hash, &create, &mut count) {
                 return result;
             }
         }
@@ -102,18 +108,36 @@ impl CounterTable {
 
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.stable.load().len() + shard.recent.lock().map.len()).sum()
+        self.shards.shards.iter().map(|shard| shard.stable.load().len() + shard.recent.lock().map.len()).sum()
+    }
+}
+
+impl ExpiringEntries for Shards {
+    fn shard_count(&self) -> usize {
+        SHARDS
+    }
+
+    fn remove_expired(&self, shard: usize, second: u64) -> usize {
+        let shard = &self.shards[shard];
+        // A thread that holds the lock may wait for the sweep, and removes expired entries itself.
+        let Some(mut recent) = shard.recent.try_lock() else { return 0 };
+        if recent.merged_at == second {
+            return 0;
+        }
+        let stable = shard.stable.load_full();
+        let before = stable.len() + recent.map.len();
+        before - shard.merge(&mut recent, &stable, second, &self.entries).len()
     }
 }
 
 impl Shard {
-    /// Finds or adds the entry of a key under the lock, and returns the result of `count` for its counters. If the
-    /// shard is full, a key without an entry gets counters that it shares with other keys.
+    /// Finds or adds the entry of a key under the lock, and returns the result of `count` for its counters. If there is
+    /// no room, a key without an entry gets counters that it shares with other keys.
     fn with_recent<R>(
         &self,
         key: CounterKey<'_>,
         second: u64,
-        capacity: usize,
+        entries: &HeldEntries,
         hash: u64,
         create: impl Fn() -> LimitCounters,
         mut count: impl FnMut(&Arc<LimitCounters>) -> Option<R>,
@@ -122,46 +146,58 @@ impl Shard {
         // Another thread may have merged the maps before this one got the lock.
         let mut stable = self.stable.load_full();
         recent.lock_count += 1;
-        let mut room = capacity.saturating_sub(stable.len() + recent.map.len());
-        let may_have_expired_entries = recent.merged_at != second;
-        if (room == 0 && may_have_expired_entries) || recent.lock_count > stable.len().max(MIN_LOCKS_BEFORE_MERGE) {
-            stable = self.merge(&mut recent, &stable, second);
-            room = capacity.saturating_sub(stable.len());
+        if recent.lock_count > stable.len().max(MIN_LOCKS_BEFORE_MERGE) {
+            stable = self.merge(&mut recent, &stable, second, entries);
         }
-        let overflow = recent.overflow.get(hash as usize % OVERFLOW_COUNTERS).map(Arc::clone);
-        let counters = match find(&stable, hash, key).or_else(|| find(&recent.map, hash, key)) {
-            Some(counters) => Arc::clone(counters),
-            None if room == 0 => {
-                if recent.overflow.is_empty() {
-                    recent.overflow = (0..OVERFLOW_COUNTERS).map(|_| Arc::default()).collect();
-                }
-                // Counts under the lock, so that an identifier that gets its own entry later starts with these counts.
-                return count(&recent.overflow[hash as usize % OVERFLOW_COUNTERS]);
+        if let Some(counters) = find(&stable, hash, key).or_else(|| find(&recent.map, hash, key)).map(Arc::clone) {
+            drop(recent);
+            return count(&counters);
+        }
+        let mut has_room = entries.try_add();
+        let may_have_expired_entries = recent.merged_at != second;
+        if !has_room && may_have_expired_entries {
+            self.merge(&mut recent, &stable, second, entries);
+            has_room = entries.try_add();
+        }
+        if !has_room && entries.budget.sweep(second) {
+            has_room = entries.try_add();
+        }
+        if !has_room {
+            if recent.overflow.is_empty() {
+                recent.overflow = (0..OVERFLOW_COUNTERS).map(|_| Arc::default()).collect();
             }
-            None => {
-                let counters = create();
-                if let Some(overflow) = overflow {
-                    counters.copy_from(&overflow);
-                }
-                let counters = Arc::new(counters);
-                let entry = CounterEntry::new(hash, key, Arc::clone(&counters));
-                recent.map.insert_unique(hash, Arc::new(entry), |entry| entry.hash);
-                counters
-            }
-        };
+            entries.budget.count_shared();
+            // Counts under the lock, so that an identifier that gets its own entry later starts with these counts.
+            return count(&recent.overflow[hash as usize % OVERFLOW_COUNTERS]);
+        }
+        let counters = create();
+        if let Some(overflow) = recent.overflow.get(hash as usize % OVERFLOW_COUNTERS) {
+            counters.copy_from(overflow);
+        }
+        let counters = Arc::new(counters);
+        let entry = CounterEntry::new(hash, key, Arc::clone(&counters));
+        recent.map.insert_unique(hash, Arc::new(entry), |entry| entry.hash);
         drop(recent);
         count(&counters)
     }
 
     /// Merges both maps and removes expired entries.
-    fn merge(&self, recent: &mut RecentEntries, stable: &CounterMap, second: u64) -> Arc<CounterMap> {
-        let mut map = CounterMap::with_capacity(stable.len() + recent.map.len());
+    fn merge(
+        &self,
+        recent: &mut RecentEntries,
+        stable: &CounterMap,
+        second: u64,
+        entries: &HeldEntries,
+    ) -> Arc<CounterMap> {
+        let before = stable.len() + recent.map.len();
+        let mut map = CounterMap::with_capacity(before);
         for entry in stable.iter().map(Arc::clone).chain(recent.map.drain()) {
             if !entry.counters.retire(second) {
                 map.insert_unique(entry.hash, entry, |entry| entry.hash);
             }
         }
         map.shrink_to_fit(|entry| entry.hash);
+        entries.remove(before - map.len());
         let map = Arc::new(map);
         self.stable.store(Arc::clone(&map));
         (recent.lock_count, recent.merged_at) = (0, second);
@@ -184,10 +220,9 @@ impl CounterEntry {
 }
 
 const SHARDS: usize = 64;
-/// Limit of the entries in all shards. An entry takes about 250 bytes.
-const MAX_ENTRIES: usize = 1 << 19;
-/// Number of shared counters in one full shard.
-const OVERFLOW_COUNTERS: usize = 16;
+/// Number of shared counters in one shard: the more there are, the fewer identifiers share each. Those of all shards
+/// take about 360 kB.
+const OVERFLOW_COUNTERS: usize = 64;
 /// Number of locks before the maps of a small shard are merged. Those of a larger one are merged after as many locks
 /// as it has entries.
 const MIN_LOCKS_BEFORE_MERGE: usize = 16;
@@ -195,8 +230,13 @@ const MIN_LOCKS_BEFORE_MERGE: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::super::counters::WindowLimit;
+    use super::super::entry_budget::DEFAULT_ENTRIES;
     use super::super::window::Period;
     use super::*;
+
+    fn table_with_limit(entries: usize) -> CounterTable {
+        CounterTable::new(Arc::new(EntryBudget::new(entries)))
+    }
 
     fn take(table: &CounterTable, identifier: &str, limit: u64, second: u64) -> bool {
         let limits = [WindowLimit { period: Period::Second, max_count: limit, window: Period::Second.window(second) }];
@@ -206,7 +246,7 @@ mod tests {
 
     #[test]
     fn identifiers_have_separate_counters() {
-        let table = CounterTable::default();
+        let table = table_with_limit(DEFAULT_ENTRIES);
         for round in 0..3 {
             for number in 0..5000 {
                 assert!(take(&table, &number.to_string(), 3, 7), "{number} in round {round}");
@@ -232,7 +272,7 @@ mod tests {
 
     #[test]
     fn expired_entries_are_removed() {
-        let table = CounterTable::default();
+        let table = table_with_limit(DEFAULT_ENTRIES);
         for second in 0..50 {
             for number in 0..2000 {
                 assert!(take(&table, &format!("{second} {number}"), 1, second));
@@ -243,47 +283,87 @@ mod tests {
 
     #[test]
     fn full_tables_never_exceed_the_limit() {
-        let table = CounterTable::with_capacity(SHARDS * 4);
+        const ENTRIES: usize = 8192;
+        let table = table_with_limit(ENTRIES);
         let mut admitted = 0;
-        for number in 0..5000 {
+        for number in 0..30_000 {
             admitted += usize::from(take(&table, &number.to_string(), 1, 7));
             assert!(!take(&table, &number.to_string(), 1, 7), "the second request of {number} was accepted");
         }
-        assert!(table.len() <= SHARDS * 4);
-        assert!((SHARDS * 4..=SHARDS * (4 + OVERFLOW_COUNTERS)).contains(&admitted), "{admitted}");
-        assert!(take(&table, "another", 1, 8), "expired entries make room");
+        let (budget, shared) = (&table.shards.entries.budget, SHARDS * OVERFLOW_COUNTERS);
+        assert!(table.len() > ENTRIES / 2 && budget.used() <= ENTRIES, "{budget:?}");
+        assert!((table.len()..=table.len() + shared).contains(&admitted), "{admitted}");
+        assert!(budget.shared_counts() > 0);
+        for number in 0..100 {
+            let before = budget.shared_counts();
+            assert!(take(&table, &format!("another {number}"), 1, 8), "expired entries make room");
+            assert_eq!(budget.shared_counts(), before, "the identifier has its own counters");
+        }
+    }
+
+    #[test]
+    fn full_table_does_not_affect_another_one() {
+        let budget = Arc::new(EntryBudget::new(4096));
+        let (full, other) = (CounterTable::new(Arc::clone(&budget)), CounterTable::new(Arc::clone(&budget)));
+        for number in 0..10_000 {
+            take(&full, &number.to_string(), 1, 7);
+        }
+        let before = budget.shared_counts();
+        assert!(before > 0, "the table is full");
+        for number in 0..500 {
+            assert!(take(&other, &number.to_string(), 1, 7), "{number}");
+        }
+        assert_eq!(budget.shared_counts(), before, "the identifiers of the other table have their own counters");
+    }
+
+    #[test]
+    fn expired_entries_of_idle_tables_make_room() {
+        const IDLE: usize = 2000;
+        let budget = Arc::new(EntryBudget::new(2800));
+        let (idle, busy) = (CounterTable::new(Arc::clone(&budget)), CounterTable::new(Arc::clone(&budget)));
+        for number in 0..IDLE {
+            assert!(take(&idle, &number.to_string(), 1, 7));
+        }
+        for number in 0..IDLE {
+            assert!(take(&busy, &number.to_string(), 1, 8), "{number}");
+        }
+        assert_eq!((busy.len(), budget.shared_counts()), (IDLE, 0));
+        assert!(idle.len() < IDLE, "{}", idle.len());
+        drop((idle, busy));
+        assert_eq!(budget.used(), 0);
     }
 
     #[test]
     fn new_entries_start_with_the_overflow_counts() {
-        let table = CounterTable::with_capacity(SHARDS);
+        let table = table_with_limit(640);
         for number in 0..2000 {
             take(&table, &number.to_string(), 1, 7);
         }
-        assert_eq!(table.len(), SHARDS, "the table is full");
         let take_late = |second| {
             let limits = [WindowLimit { period: Period::Hour, max_count: 3, window: Period::Hour.window(second) }];
             let key = CounterKey { scope: "global", kind: 0, identifier: b"late" };
             table.with_counters(key, second, LimitCounters::default, |counters| counters.try_count(&limits, |_| {}))
         };
         assert!(take_late(7) && take_late(7));
-        assert!(take_late(8), "the table has room again");
+        let shared = table.shards.entries.budget.shared_counts();
+        assert!(take_late(8), "expired entries make room");
         assert!(!take_late(8) && !take_late(9), "the earlier requests count");
+        assert_eq!(table.shards.entries.budget.shared_counts(), shared, "the identifier has its own counters");
     }
 
     #[test]
     fn frequent_identifiers_are_found_without_the_lock() {
-        let table = CounterTable::default();
+        let table = table_with_limit(DEFAULT_ENTRIES);
         for _ in 0..2 * MIN_LOCKS_BEFORE_MERGE {
             take(&table, "a", u64::MAX / 2, 7);
         }
-        let _locks: Vec<_> = table.shards.iter().map(|shard| shard.recent.lock()).collect();
+        let _locks: Vec<_> = table.shards.shards.iter().map(|shard| shard.recent.lock()).collect();
         assert!(take(&table, "a", u64::MAX / 2, 7));
     }
 
     #[test]
     fn threads_never_exceed_the_limit() {
-        let table = CounterTable::default();
+        let table = table_with_limit(DEFAULT_ENTRIES);
         let admitted: usize = std::thread::scope(|scope| {
             let take_all = || (0..20_000).filter(|number| take(&table, &(number % 100).to_string(), 50, 7)).count();
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(take_all)).collect();

@@ -1,0 +1,191 @@
+//! The limit of entries that the tables of all plugin objects share, so that clients with many addresses or keys cannot
+//! exhaust the memory of the process.
+//!
+//! A table may hold at most [`SHARE_OF_FREE`] times as many entries as are free. So one busy plugin object can have
+//! most of them, and still leaves some to every other one: the more tables are full, the smaller is the share of each.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::plugin_api::PluginState;
+
+/// The limit of entries of the process. One object in [`PluginState`], which all plugin objects use.
+#[derive(Debug)]
+pub struct EntryBudget {
+    limit: usize,
+    used: AtomicUsize,
+    /// Requests that were counted in counters which several identifiers share.
+    shared_counts: AtomicU64,
+    sweep: Mutex<Sweep>,
+    /// The last second in which all tables were searched for expired entries.
+    swept_at: AtomicU64,
+}
+
+impl EntryBudget {
+    /// The budget of this state. The first caller sets its limit.
+    pub fn of(state: &PluginState, limit: usize) -> Arc<EntryBudget> {
+        state.get_or_create("rate-limiting entries", || EntryBudget::new(limit))
+    }
+
+    pub(super) fn new(limit: usize) -> Self {
+        EntryBudget {
+            limit,
+            used: AtomicUsize::new(0),
+            shared_counts: AtomicU64::new(0),
+            sweep: Mutex::default(),
+            swept_at: AtomicU64::new(0),
+        }
+    }
+
+    /// The entries that exist.
+    pub fn used(&self) -> usize {
+        self.used.load(Relaxed)
+    }
+
+    /// The limit of entries.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// How many requests were counted together with those of other identifiers, because there was no room for an entry.
+    pub fn shared_counts(&self) -> u64 {
+        self.shared_counts.load(Relaxed)
+    }
+
+    pub(super) fn count_shared(&self) {
+        self.shared_counts.fetch_add(1, Relaxed);
+    }
+
+    /// Lets the sweep remove expired entries of this table.
+    pub(super) fn register(&self, table: Weak<dyn ExpiringEntries>) {
+        self.sweep.lock().tables.push(table);
+    }
+
+    /// Removes expired entries of any table, from the next few shards that were not searched in this second. Returns
+    /// whether entries were removed. A table that gets no requests would otherwise keep its expired entries.
+    pub(super) fn sweep(&self, second: u64) -> bool {
+        if self.swept_at.load(Relaxed) == second {
+            return false;
+        }
+        // Another thread that is sweeping makes room for this one as well.
+        let Some(mut sweep) = self.sweep.try_lock() else { return false };
+        if sweep.second != second {
+            *sweep = Sweep { second, table: 0, shard: 0, tables: std::mem::take(&mut sweep.tables) };
+            sweep.tables.retain(|table| table.strong_count() > 0);
+        }
+        for _ in 0..SHARDS_PER_SWEEP {
+            let Some(table) = sweep.tables.get(sweep.table).and_then(Weak::upgrade) else {
+                if sweep.table >= sweep.tables.len() {
+                    self.swept_at.store(second, Relaxed);
+                    return false;
+                }
+                (sweep.table, sweep.shard) = (sweep.table + 1, 0);
+                continue;
+            };
+            let shard = sweep.shard;
+            sweep.shard += 1;
+            if sweep.shard == table.shard_count() {
+                (sweep.table, sweep.shard) = (sweep.table + 1, 0);
+            }
+            if table.remove_expired(shard, second) > 0 {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// The progress of removing expired entries within one second.
+#[derive(Default)]
+struct Sweep {
+    second: u64,
+    tables: Vec<Weak<dyn ExpiringEntries>>,
+    /// The next shard to search.
+    table: usize,
+    shard: usize,
+}
+
+impl fmt::Debug for Sweep {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Sweep")
+            .field("second", &self.second)
+            .field("table", &self.table)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A table from which expired entries can be removed.
+pub(super) trait ExpiringEntries: Send + Sync {
+    fn shard_count(&self) -> usize;
+
+    /// Removes the expired entries of a shard, unless it is in use. Returns how many were removed.
+    fn remove_expired(&self, shard: usize, second: u64) -> usize;
+}
+
+/// The entries of one table. They are returned when this is dropped.
+#[derive(Debug)]
+pub(super) struct HeldEntries {
+    pub(super) budget: Arc<EntryBudget>,
+    held: AtomicUsize,
+}
+
+impl HeldEntries {
+    pub(super) fn new(budget: Arc<EntryBudget>) -> Self {
+        HeldEntries { budget, held: AtomicUsize::new(0) }
+    }
+
+    /// Takes an entry, if the table has not reached its share.
+    pub(super) fn try_add(&self) -> bool {
+        let (budget, held) = (&self.budget, self.held.load(Relaxed));
+        let has_room = |used: usize| held < SHARE_OF_FREE.saturating_mul(budget.limit.saturating_sub(used));
+        let added = budget.used.fetch_update(Relaxed, Relaxed, |used| has_room(used).then_some(used + 1)).is_ok();
+        if added {
+            self.held.fetch_add(1, Relaxed);
+        }
+        added
+    }
+
+    pub(super) fn remove(&self, entries: usize) {
+        self.held.fetch_sub(entries, Relaxed);
+        self.budget.used.fetch_sub(entries, Relaxed);
+    }
+}
+
+impl Drop for HeldEntries {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(*self.held.get_mut(), Relaxed);
+    }
+}
+
+/// The default limit of entries. An entry takes about 250 bytes.
+pub const DEFAULT_ENTRIES: usize = 1 << 19;
+/// With 3, one table can have three quarters of all entries, two full tables three sevenths each, and so on.
+const SHARE_OF_FREE: usize = 3;
+/// How many shards a request without room searches for expired entries. Searching one takes up to about a millisecond.
+const SHARDS_PER_SWEEP: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(table: &HeldEntries) -> usize {
+        std::iter::from_fn(|| table.try_add().then_some(())).count()
+    }
+
+    #[test]
+    fn full_tables_leave_entries_to_others() {
+        let budget = Arc::new(EntryBudget::new(1000));
+        let tables: Vec<HeldEntries> = (0..4).map(|_| HeldEntries::new(Arc::clone(&budget))).collect();
+        let filled: Vec<usize> = tables.iter().map(fill).collect();
+        assert_eq!(filled, [750, 188, 47, 12], "each table gets three quarters of what was free");
+        tables[0].remove(700);
+        assert!(fill(&tables[3]) > 100, "removed entries are available to other tables");
+        assert!(budget.used() < budget.limit());
+        drop(tables);
+        assert_eq!(budget.used(), 0);
+    }
+}
