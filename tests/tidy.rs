@@ -175,7 +175,7 @@ const LAYERS: &[Row] = &[
          prometheus rate_limiting redirect request_size_limiting request_termination request_transformer \
          response_transformer"],
     ),
-    ("proxy", &["connection limits", "record", "worker", "http stream", "process"]),
+    ("proxy", &["buffer_budget connection limits", "record", "worker", "http stream", "process"]),
     ("report", &["diagnostic plain", "json summary terminal", "table", "changes"]),
     (
         "schema",

@@ -21,7 +21,7 @@ use crate::plugins::rate_limiting::entry_budget::DEFAULT_ENTRIES;
 use crate::process_log::{LogFormat, LogOptions};
 use crate::proxy::ProxyLimits;
 use crate::proxy::access_log::AccessLogField;
-use crate::quantity::{HeaderSize, NonZeroTimeout, WaitTime};
+use crate::quantity::{HeaderSize, MemorySize, NonZeroTimeout, WaitTime};
 use crate::schema;
 
 /// Serve the Gateways and routes of a cluster, of manifests or of both, and follow their changes
@@ -172,6 +172,11 @@ struct LimitArgs {
     #[arg(long, value_name = "DURATION", env = "PORTICO_RESPONSE_IDLE_TIMEOUT")]
     #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.stall_timeout))]
     response_idle_timeout: NonZeroTimeout,
+
+    /// Maximum bytes of bodies that are kept in memory, for plugins that read them and for copies of requests
+    #[arg(long, value_name = "SIZE", env = "PORTICO_MAX_BUFFERED_BYTES")]
+    #[arg(default_value_t = MemorySize(ProxyLimits::DEFAULT.max_buffered_bytes))]
+    max_buffered_bytes: MemorySize,
 
     /// Maximum number of identifiers, such as client addresses, that all rate-limiting plugins count in memory
     #[arg(long, value_name = "NUMBER", env = "PORTICO_RATE_LIMIT_ENTRIES")]
@@ -354,6 +359,7 @@ impl LimitArgs {
             max_upstream_connections: self.max_connections,
             connect_timeout: self.upstream_connect_timeout.0,
             upstream_idle_timeout: self.upstream_idle_timeout.0,
+            max_buffered_bytes: self.max_buffered_bytes.0,
             ..ProxyLimits::DEFAULT
         }
     }

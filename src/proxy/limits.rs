@@ -82,6 +82,9 @@ pub struct ProxyLimits {
     /// How long a connection to an endpoint may have been idle to get a request that must not be sent twice. Servers
     /// commonly close idle connections after 5 seconds or more, and a request that crosses the close is lost.
     pub max_idle_for_unrepeatable: Duration,
+    /// Maximum bytes of bodies that the whole process keeps in memory: those that plugins read, and copies for retries
+    /// and mirrors. Beyond it, requests wait for up to 5 seconds, then 503; copies are not kept.
+    pub max_buffered_bytes: usize,
     /// Maximum size of a request body that is buffered for retries, where the rule allows them.
     pub max_replay_body: usize,
     /// Maximum mirrored copies in flight, in each worker. Further requests are not mirrored.
@@ -124,6 +127,7 @@ impl ProxyLimits {
         max_upstream_streams: 100,
         upstream_idle_timeout: Duration::from_secs(60),
         max_idle_for_unrepeatable: Duration::from_secs(3),
+        max_buffered_bytes: 128 * 1024 * 1024,
         max_replay_body: 64 * 1024,
         max_mirror_copies: 256,
         max_mirror_body: 64 * 1024,

@@ -5,6 +5,7 @@
 //!                                  └ SnapshotView: snapshot and counters  └▶ stream     └▶ redirect, error, reply
 //! ```
 
+mod buffer_budget;
 mod connection;
 mod http;
 mod limits;

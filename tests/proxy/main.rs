@@ -4,6 +4,7 @@
 
 mod accounting;
 mod bodies;
+mod buffer_limit;
 mod consumer_plugins;
 mod corpus;
 mod corpus_h2;

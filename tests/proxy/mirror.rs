@@ -14,7 +14,7 @@ use crate::harness::{
 };
 
 /// A mirror that receives `numerator` of `denominator` requests.
-fn mirror(upstream: Arc<Upstream>, numerator: u32, denominator: u32) -> Mirror {
+pub(crate) fn mirror(upstream: Arc<Upstream>, numerator: u32, denominator: u32) -> Mirror {
     Mirror { upstream, numerator, denominator }
 }
 
@@ -22,7 +22,7 @@ fn mirror_filters(mirrors: Vec<Mirror>) -> Filters {
     Filters { mirrors: mirrors.into(), ..Filters::default() }
 }
 
-fn mirrored_routes(original: &Endpoint, mirrors: Vec<Mirror>) -> Vec<Route> {
+pub(crate) fn mirrored_routes(original: &Endpoint, mirrors: Vec<Mirror>) -> Vec<Route> {
     let action = forward(vec![(1, upstream("web", &[original.address]))]);
     vec![Route { filters: mirror_filters(mirrors), ..route(action) }]
 }

@@ -73,6 +73,11 @@ impl ScriptedPlugin {
         ScriptedPlugin { outcome: Some(Box::new(outcome)), ..ScriptedPlugin::default() }
     }
 
+    /// A plugin that reads request bodies up to this number of bytes.
+    pub(crate) fn reading_bodies(max_bytes: usize) -> Self {
+        ScriptedPlugin { body_limit: Some(max_bytes), ..ScriptedPlugin::default() }
+    }
+
     /// A plugin that stores the summary of each request in the log phase.
     pub(crate) fn logging(summaries: &Arc<Mutex<Vec<RequestSummary>>>) -> Self {
         ScriptedPlugin { summaries: Some(Arc::clone(summaries)), ..ScriptedPlugin::default() }
@@ -103,7 +108,7 @@ pub(crate) async fn server(scripts: Vec<ScriptedPlugin>, endpoint: &Endpoint) ->
         .await
 }
 
-fn route_with_plugins(scripts: Vec<ScriptedPlugin>, action: Action) -> Route {
+pub(crate) fn route_with_plugins(scripts: Vec<ScriptedPlugin>, action: Action) -> Route {
     Route { plugins: chain(scripts), ..route(action) }
 }
 

@@ -256,7 +256,7 @@ async fn request_errors_are_equal_over_every_transport() {
 }
 
 /// Request errors without a case, because one request is not enough to cause them, and the files that test them.
-const TESTED_IN: [(&str, &str); 13] = [
+const TESTED_IN: [(&str, &str); 14] = [
     ("tls_handshake", "upstream_tls.rs"),
     ("grpcs_only", "kong.rs"),
     ("target_too_long", "malformed_requests.rs"),
@@ -265,6 +265,7 @@ const TESTED_IN: [(&str, &str); 13] = [
     ("header_too_large", "malformed_requests.rs"),
     ("client_disconnected", "accounting.rs"),
     ("connection_limit", "endpoints.rs"),
+    ("buffer_limit", "buffer_limit.rs"),
     ("refused_stream", "h2_hostile.rs"),
     ("http2_flood", "h2_hostile.rs"),
     ("tunnel_idle", "upgrade.rs"),

@@ -161,6 +161,7 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "tls-ciphers" => (json!(["TLS_AES_128_GCM_SHA256"]), &["--tls-ciphers=TLS_AES_128_GCM_SHA256"]),
         "tls-handshake-timeout" => (json!("5s"), &["--tls-handshake-timeout=5s"]),
         "max-connections" => (json!(10_000_000), &["--max-connections=10000000"]),
+        "max-buffered-bytes" => (json!("1GiB"), &["--max-buffered-bytes=1GiB"]),
         "rate-limit-entries" => (json!(1_000_000), &["--rate-limit-entries=1000000"]),
         "client-header-timeout" => (json!("5s"), &["--client-header-timeout=5s"]),
         "client-header-bytes" => (json!("16KiB"), &["--client-header-bytes=16KiB"]),

@@ -75,8 +75,14 @@ impl HttpWorker {
         }
         let upstream_counters = &worker.counters.upstream;
         let mirror_counters = Arc::clone(&worker.counters.mirrored);
-        let mirrors =
-            MirrorSender::new(limits, connector.clone(), idle_limits, Arc::clone(upstream_counters), mirror_counters);
+        let mirrors = MirrorSender::new(
+            limits,
+            connector.clone(),
+            idle_limits,
+            Arc::clone(upstream_counters),
+            mirror_counters,
+            Rc::clone(&worker.buffers),
+        );
         HttpWorker {
             trusted_ips: shared.trusted_ips,
             rejected_paths: shared.rejected_paths,

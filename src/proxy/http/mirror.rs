@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use super::outgoing_request::{convert_to_http2, name_te_in_connection, scheme};
 use super::request_body::RequestBody;
+use crate::proxy::buffer_budget::{BufferUse, BufferedBytes, WorkerBuffers};
 use crate::proxy::limits::ProxyLimits;
 use crate::proxy::record::stats::{MirrorCounters, MirrorOutcome};
 use crate::snapshot::rule::Mirror;
@@ -40,6 +41,7 @@ pub(in crate::proxy) struct MirrorSender {
     max_body: usize,
     timeout: Duration,
     counters: Arc<MirrorCounters>,
+    buffers: Rc<WorkerBuffers>,
 }
 
 impl MirrorSender {
@@ -49,6 +51,7 @@ impl MirrorSender {
         idle_limits: IdleLimits,
         upstream_counters: Arc<UpstreamCounters>,
         counters: Arc<MirrorCounters>,
+        buffers: Rc<WorkerBuffers>,
     ) -> Self {
         MirrorSender {
             pools: ConnectionPools::new(connector, idle_limits, upstream_counters),
@@ -57,6 +60,7 @@ impl MirrorSender {
             max_body: limits.max_mirror_body,
             timeout: limits.mirror_timeout,
             counters,
+            buffers,
         }
     }
 
@@ -110,7 +114,7 @@ impl MirrorSender {
                 outcome: MirrorOutcome::Truncated,
             };
             if request.body().is_end_stream() {
-                copy.send(Bytes::new());
+                copy.send(Bytes::new(), None);
             } else {
                 request.body_mut().add_mirror_copy(copy);
             }
@@ -131,8 +135,9 @@ pub(in crate::proxy) struct MirrorCopy {
 
 impl MirrorCopy {
     /// Sends the copy in a local task, which ends within the mirror timeout or with its worker.
-    fn send(self, body: Bytes) {
+    fn send(self, body: Bytes, kept: Option<Rc<BufferedBytes>>) {
         tokio::task::spawn_local(async move {
+            let _kept = kept;
             // Moves the whole copy, so that it is dropped at the end of this task.
             let mut copy = self;
             let Some(head) = copy.head.take() else { return };
@@ -206,6 +211,8 @@ async fn send_copy(
 pub(in crate::proxy) struct PendingCopies {
     copies: SmallVec<[MirrorCopy; 1]>,
     bytes: BytesMut,
+    /// The bytes of `bytes`. None before the first.
+    kept: Option<BufferedBytes>,
 }
 
 impl PendingCopies {
@@ -213,25 +220,35 @@ impl PendingCopies {
         self.copies.push(copy);
     }
 
-    /// Buffers forwarded data. Drops the copies once the buffered data exceeds the limit.
+    /// Buffers forwarded data. Drops the copies once the buffered data exceeds the limit of a body or of the process.
     pub(in crate::proxy) fn buffer(this: &mut Option<PendingCopies>, data: &Bytes) {
         let Some(pending) = this else { return };
-        let max_body = pending.copies.iter().map(|copy| copy.sender.max_body).min().unwrap_or(0);
-        if pending.bytes.len() + data.len() > max_body {
+        if let Err(outcome) = pending.try_buffer(data) {
             for copy in &mut pending.copies {
-                copy.outcome = MirrorOutcome::TooLarge;
+                copy.outcome = outcome;
             }
             *this = None;
-            return;
         }
-        pending.bytes.extend_from_slice(data);
+    }
+
+    fn try_buffer(&mut self, data: &Bytes) -> Result<(), MirrorOutcome> {
+        // All copies of a request have the same sender.
+        let Some(MirrorCopy { sender, .. }) = self.copies.first() else { return Ok(()) };
+        if self.bytes.len() + data.len() > sender.max_body {
+            return Err(MirrorOutcome::TooLarge);
+        }
+        let kept = self.kept.get_or_insert_with(|| sender.buffers.buffered(BufferUse::Mirror));
+        kept.try_grow(data.len()).map_err(|_| MirrorOutcome::BufferLimit)?;
+        self.bytes.extend_from_slice(data);
+        Ok(())
     }
 
     /// Sends the copies, after the end of the body.
     pub(in crate::proxy) fn send(self) {
         let body = self.bytes.freeze();
+        let kept = self.kept.map(Rc::new);
         for copy in self.copies {
-            copy.send(body.clone());
+            copy.send(body.clone(), kept.clone());
         }
     }
 }

@@ -14,7 +14,7 @@ use super::early_exit::EarlyExit;
 use super::error_response::ErrorFormat;
 use super::headers::contains_token;
 use super::reported_client::{client_address, client_scheme};
-use super::request_body::RequestBody;
+use super::request_body::{RequestBody, RequestBodyError};
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
 use super::request_id::X_REQUEST_ID;
@@ -28,6 +28,7 @@ use crate::plugin_api::completed_request::LoggedTls;
 use crate::plugin_api::{
     Chain, ClientInfo, CompletedRequest, Framing, Reply, ReplyBody, RequestSummary, ResponseSource,
 };
+use crate::proxy::buffer_budget::{BufferUse, BufferedBytes};
 
 /// One run of a plugin chain, kept with the request until its response is complete.
 pub(in crate::proxy) struct PluginRun {
@@ -37,6 +38,8 @@ pub(in crate::proxy) struct PluginRun {
     responded_at: Option<Instant>,
     /// Where the response comes from.
     source: ResponseSource,
+    /// The bytes of the response that are kept for body filters.
+    pub(in crate::proxy) kept_response: Vec<BufferedBytes>,
 }
 
 /// Reads the framing of the request body, before the hop-by-hop headers are removed.
@@ -76,6 +79,7 @@ pub(in crate::proxy) async fn run_access(
         state: ChainState::default(),
         responded_at: None,
         source: ResponseSource::Proxy,
+        kept_response: Vec::new(),
     };
     let run = record.plugin_run.insert(Box::new(run));
     let uri_captures = RouteCaptures::new(routed.matched, routed.path.path());
@@ -136,8 +140,9 @@ fn client_info<'r>(peer: &Peer, routed: &'r RoutedRequest<'_>, headers: &HeaderM
 
 /// Buffers the whole body for the plugins; it is still forwarded.
 async fn read_body(peer: &Peer, request: &mut Request<RequestBody>, max_bytes: usize) -> Result<Bytes, RequestError> {
-    match until_timed_out(&peer.activity, request.body_mut().buffer_up_to(max_bytes)).await {
+    match until_timed_out(&peer.activity, request.body_mut().buffer_up_to(max_bytes, BufferUse::Request)).await {
         None => Err(RequestError::RequestBodyTimeout),
+        Some(Err(RequestBodyError::BufferLimit)) => Err(RequestError::BufferLimit),
         Some(Err(_)) => Err(RequestError::InvalidBody),
         Some(Ok(_)) if request.body().is_fully_read() && request.body().buffered().len() <= max_bytes => {
             Ok(request.body().buffered())

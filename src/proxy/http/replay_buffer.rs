@@ -11,6 +11,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::request_body::{RequestBody, RequestBodyError};
+use crate::proxy::buffer_budget::{BufferUse, BufferedBytes, WorkerBuffers};
 
 /// Shared by the body being sent and the copy of the request that waits for the outcome.
 pub(in crate::proxy) struct ReplayBuffer {
@@ -19,6 +20,7 @@ pub(in crate::proxy) struct ReplayBuffer {
     sent: RefCell<SentBody>,
     /// The maximum number of bytes kept.
     limit: usize,
+    worker: Rc<WorkerBuffers>,
 }
 
 /// The part of the body that was already sent.
@@ -26,13 +28,15 @@ pub(in crate::proxy) struct ReplayBuffer {
 struct SentBody {
     data: BytesMut,
     trailers: Option<HeaderMap>,
-    /// More than the limit was sent, so the data was dropped.
+    /// The bytes of `data`. None before the first.
+    kept: Option<BufferedBytes>,
+    /// More than the limit was sent, or the process keeps too many bytes, so the data was dropped.
     is_truncated: bool,
 }
 
 impl ReplayBuffer {
-    pub(in crate::proxy) fn new(body: RequestBody, limit: usize) -> Rc<Self> {
-        Rc::new(ReplayBuffer { body: RefCell::new(Some(body)), sent: RefCell::default(), limit })
+    pub(in crate::proxy) fn new(body: RequestBody, limit: usize, worker: Rc<WorkerBuffers>) -> Rc<Self> {
+        Rc::new(ReplayBuffer { body: RefCell::new(Some(body)), sent: RefCell::default(), limit, worker })
     }
 
     /// Takes the body back with the sent part restored. None if the sent part is incomplete.
@@ -42,7 +46,7 @@ impl ReplayBuffer {
         if sent.is_truncated {
             return None;
         }
-        body.restore_sent(sent.data.freeze(), sent.trailers);
+        body.restore_sent(sent.data.freeze(), sent.trailers, sent.kept);
         Some(body)
     }
 
@@ -57,7 +61,7 @@ impl ReplayBuffer {
             // When the response has begun, the copy of the request is dropped and a replay is impossible, so nothing is
             // kept.
             let limit = if Rc::strong_count(self) > 1 { self.limit } else { 0 };
-            self.sent.borrow_mut().record(frame, limit);
+            self.sent.borrow_mut().record(frame, limit, &self.worker);
         }
         Poll::Ready(frame)
     }
@@ -72,19 +76,47 @@ impl ReplayBuffer {
 }
 
 impl SentBody {
-    fn record(&mut self, frame: &Frame<Bytes>, limit: usize) {
+    fn record(&mut self, frame: &Frame<Bytes>, limit: usize, worker: &Rc<WorkerBuffers>) {
         match frame.data_ref() {
             _ if self.is_truncated => {}
-            Some(data) if self.data.len() + data.len() <= limit => self.data.extend_from_slice(data),
+            Some(data) if self.data.len() + data.len() <= limit && self.try_keep(data.len(), worker) => {
+                self.data.extend_from_slice(data);
+            }
             Some(_) => *self = SentBody { is_truncated: true, ..SentBody::default() },
             None => self.trailers = frame.trailers_ref().cloned(),
         }
+    }
+
+    fn try_keep(&mut self, bytes: usize, worker: &Rc<WorkerBuffers>) -> bool {
+        self.kept.get_or_insert_with(|| worker.buffered(BufferUse::Replay)).try_grow(bytes).is_ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::proxy::buffer_budget::BufferBudget;
+
+    #[test]
+    fn nothing_is_kept_beyond_the_limit_of_the_process() {
+        let process = Arc::new(BufferBudget::new(10));
+        let worker = WorkerBuffers::new(Arc::clone(&process));
+        let record = |sent: &mut SentBody, data: &'static str| {
+            sent.record(&Frame::data(Bytes::from_static(data.as_bytes())), 1000, &worker);
+        };
+        let (mut first, mut second) = (SentBody::default(), SentBody::default());
+        record(&mut first, "123456");
+        record(&mut second, "123456");
+        assert!(!first.is_truncated && second.is_truncated);
+        record(&mut first, "1234");
+        assert_eq!((&first.data[..], process.refused(BufferUse::Replay)), (&b"1234561234"[..], 1));
+        record(&mut first, "1");
+        assert!(first.is_truncated && first.kept.is_none());
+        drop((first, second, worker));
+        assert_eq!(process.used(), 0);
+    }
 
     #[test]
     fn replay_buffer_respects_its_limit() {
@@ -95,10 +127,11 @@ mod tests {
             (&["abc", "def"], None),
             (&["abcdef", "a"], None),
         ];
+        let worker = WorkerBuffers::new(Arc::new(BufferBudget::new(1 << 20)));
         for (frames, expected) in cases {
             let mut sent = SentBody::default();
             for frame in frames {
-                sent.record(&Frame::data(Bytes::copy_from_slice(frame.as_bytes())), 5);
+                sent.record(&Frame::data(Bytes::copy_from_slice(frame.as_bytes())), 5, &worker);
             }
             let kept = (!sent.is_truncated).then_some(&sent.data[..]);
             assert_eq!(kept, expected.map(str::as_bytes), "{frames:?}");

@@ -20,6 +20,7 @@ use super::joined_data::JoinedData;
 use super::mirror::{MirrorCopy, PendingCopies};
 use super::replay_buffer::ReplayBuffer;
 use super::request_error::RequestError;
+use crate::proxy::buffer_budget::{BufferUse, BufferedBytes};
 
 /// The body of a request as it is sent to an endpoint.
 pub(in crate::proxy) struct RequestBody {
@@ -44,6 +45,8 @@ struct BodyExtensions {
     mirror_copies: Option<PendingCopies>,
     /// How many more bytes of the body its limit allows, if it has one.
     remaining: Option<u64>,
+    /// The bytes of `buffered`.
+    kept: Option<Rc<BufferedBytes>>,
     /// The replay buffer that holds the body. If set, all other fields are empty.
     replay: Option<Rc<ReplayBuffer>>,
 }
@@ -103,8 +106,11 @@ impl RequestBody {
 
     /// Duplicates the body of a request that may be sent a second time. The body must be empty or completely buffered.
     pub(in crate::proxy) fn duplicate(&self) -> Self {
-        let buffered = Some(self.buffered()).filter(|buffered| !buffered.is_empty());
-        let extensions = buffered.map(|buffered| Box::new(BodyExtensions { buffered, ..BodyExtensions::default() }));
+        let extensions = self.extensions.as_ref().filter(|extensions| !extensions.buffered.is_empty());
+        let extensions = extensions.map(|extensions| {
+            let (buffered, kept) = (extensions.buffered.clone(), extensions.kept.clone());
+            Box::new(BodyExtensions { buffered, kept, ..BodyExtensions::default() })
+        });
         RequestBody { incoming: None, http2: self.http2, extensions, peer: Rc::clone(&self.peer) }
     }
 
@@ -121,12 +127,12 @@ impl RequestBody {
             return handle(Rc::clone(buffer));
         }
         let body = std::mem::replace(self, RequestBody::empty(&peer));
-        let buffer = ReplayBuffer::new(body, max_bytes);
+        let buffer = ReplayBuffer::new(body, max_bytes, Rc::clone(&peer.worker().buffers));
         *self = handle(Rc::clone(&buffer));
         handle(buffer)
     }
 
-    /// Takes the body back from the replay buffer. None if more was sent than the buffer holds.
+    /// Takes the body back from the replay buffer. None if more was sent than the buffer keeps.
     pub(in crate::proxy) fn reclaim(self) -> Option<Self> {
         match self.replay_buffer() {
             Some(buffer) => buffer.take_back(),
@@ -139,7 +145,12 @@ impl RequestBody {
     }
 
     /// Prepends data and trailers that were sent already, to send them again.
-    pub(in crate::proxy) fn restore_sent(&mut self, data: Bytes, trailers: Option<HeaderMap>) {
+    pub(in crate::proxy) fn restore_sent(
+        &mut self,
+        data: Bytes,
+        trailers: Option<HeaderMap>,
+        kept: Option<BufferedBytes>,
+    ) {
         if data.is_empty() && trailers.is_none() {
             return;
         }
@@ -153,6 +164,7 @@ impl RequestBody {
                 restored.push(extensions.small_frames.data.take());
             }
             extensions.buffered = restored.take();
+            extensions.kept = kept.map(Rc::new);
         }
         if trailers.is_some() {
             extensions.trailers = trailers;
@@ -160,8 +172,13 @@ impl RequestBody {
     }
 
     /// Buffers up to `max_bytes` of the body, and returns whether all of it is buffered. Buffered data is sent as if it
-    /// had just arrived. A body with trailers never counts as completely buffered.
-    pub(in crate::proxy) async fn buffer_up_to(&mut self, max_bytes: usize) -> Result<bool, RequestBodyError> {
+    /// had just arrived. A body with trailers never counts as completely buffered. If the process keeps too many bytes,
+    /// a body for plugins waits and then fails, and one to be sent again is not buffered further.
+    pub(in crate::proxy) async fn buffer_up_to(
+        &mut self,
+        max_bytes: usize,
+        kept_for: BufferUse,
+    ) -> Result<bool, RequestBodyError> {
         let fits = |length: u64| usize::try_from(length).is_ok_and(|length| length <= max_bytes);
         if !fits(self.size_hint().lower()) {
             return Ok(false);
@@ -171,12 +188,20 @@ impl RequestBody {
             return Ok(self.extensions.as_ref().is_none_or(|extensions| extensions.trailers.is_none()));
         }
         let mut buffered = BytesMut::new();
+        let mut kept = self.peer.worker().buffers.buffered(kept_for);
         let mut trailers = None;
-        while self.incoming.is_some() && buffered.len() <= max_bytes {
+        let mut has_room = true;
+        while self.incoming.is_some() && buffered.len() <= max_bytes && has_room {
             match poll_fn(|cx| self.poll_next(cx)).await {
                 None => break,
                 Some(frame) => match frame?.into_data() {
-                    Ok(data) => buffered.extend_from_slice(&data),
+                    Ok(data) => {
+                        match kept_for {
+                            BufferUse::Replay => has_room = kept.try_grow(data.len()).is_ok(),
+                            _ => kept.grow(data.len()).await.map_err(|_| RequestBodyError::BufferLimit)?,
+                        }
+                        buffered.extend_from_slice(&data);
+                    }
                     Err(frame) => trailers = frame.into_trailers().ok(),
                 },
             }
@@ -184,7 +209,8 @@ impl RequestBody {
         let is_whole = self.incoming.is_none() && buffered.len() <= max_bytes && trailers.is_none();
         let extensions = self.extensions.get_or_insert_default();
         (extensions.buffered, extensions.trailers) = (buffered.freeze(), trailers);
-        Ok(is_whole)
+        extensions.kept = Some(Rc::new(kept));
+        Ok(is_whole && has_room)
     }
 
     /// Adds a mirrored copy of the request, which is sent when the body is complete.
@@ -386,6 +412,8 @@ pub(in crate::proxy) enum RequestBodyError {
     Reset,
     #[error("the request body exceeds its size limit")]
     TooLarge,
+    #[error("the bodies kept in memory have reached their limit")]
+    BufferLimit,
     #[error("the framing of the request body is ambiguous")]
     AmbiguousFraming,
     #[error("the endpoint did not process the request, so its body is sent again")]

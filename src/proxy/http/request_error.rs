@@ -61,6 +61,8 @@ pub(in crate::proxy) enum RequestError {
     NoRingBalancerPeer,
     /// The limit of connections to endpoints is reached.
     ConnectionLimit,
+    /// The limit of bytes that the process keeps is reached.
+    BufferLimit,
     /// The endpoint refused the connection, or connecting failed for another reason than a timeout.
     ConnectionRefused,
     /// [`RequestError::ConnectionRefused`] in [`ErrorStyle::RingBalancer`].
@@ -148,6 +150,7 @@ impl RequestError {
             RequestError::NoRingBalancerPeer => (Backend, StatusCode::SERVICE_UNAVAILABLE, "no_endpoints", NO_PEER, true),
             RequestError::RingBalancerConnectionRefused => (Backend, StatusCode::BAD_GATEWAY, "connection_refused", INVALID_RESPONSE, true),
             RequestError::ConnectionLimit => (Configuration, StatusCode::SERVICE_UNAVAILABLE, "connection_limit", "Too many requests at a time", true),
+            RequestError::BufferLimit => (Configuration, StatusCode::SERVICE_UNAVAILABLE, "buffer_limit", "Too many requests at a time", true),
             RequestError::ConnectionRefused => (Backend, StatusCode::SERVICE_UNAVAILABLE, "connection_refused", UNAVAILABLE, true),
             RequestError::TlsHandshake => (Backend, StatusCode::BAD_GATEWAY, "tls_handshake", INVALID_RESPONSE, false),
             RequestError::ConnectTimeout => (Backend, StatusCode::GATEWAY_TIMEOUT, "connect_timeout", TIMED_OUT, true),
@@ -304,6 +307,7 @@ mod tests {
             RequestError::NoRingBalancerPeer,
             RequestError::RingBalancerConnectionRefused,
             RequestError::ConnectionLimit,
+            RequestError::BufferLimit,
             RequestError::ConnectionRefused,
             RequestError::TlsHandshake,
             RequestError::ConnectTimeout,

@@ -32,6 +32,7 @@ use super::request_record::RequestRecord;
 use super::response_body::{BodySource, ResponseBodyError};
 use crate::plugin_api::body_filter::PluginBodyFilter;
 use crate::plugin_api::{BeyondLimit, BodyFilter, BufferedFilter, Reply, ResponseSource};
+use crate::proxy::buffer_budget::BufferUse;
 use crate::proxy::record::stats::UnfilteredBody;
 
 /// Applies the filters in order. The source changes if the response is replaced.
@@ -113,8 +114,8 @@ async fn apply_buffered(
         return Ok(response);
     }
     let (mut head, body) = response.into_parts();
-    let beyond_limit = |head: Parts, body| {
-        count(UnfilteredBody::TooLarge);
+    let not_filtered = |head: Parts, body, reason| {
+        count(reason);
         match beyond_limit {
             BeyondLimit::PassUnchanged => Ok(Response::from_parts(head, body)),
             BeyondLimit::Replace(reply) => {
@@ -124,13 +125,15 @@ async fn apply_buffered(
     };
     let (data, trailers) = match collect(body, max_bytes, cx.record).await {
         Ok(Collected::Whole { data, trailers }) => (data, trailers),
-        Ok(Collected::TooLarge(body)) => return beyond_limit(head, body),
+        Ok(Collected::Partly(body, reason)) => return not_filtered(head, body, reason),
         Err(error) => return Err(Box::new(Replacement { by: ReplacedBy::Error(error), former: head.headers })),
     };
     let started_at = Instant::now();
     let decoded = match coding.decode(&data, max_bytes) {
         Ok(decoded) => decoded,
-        Err(DecodingError::TooLarge) => return beyond_limit(head, FilteredBody::complete(data, trailers)),
+        Err(DecodingError::TooLarge) => {
+            return not_filtered(head, FilteredBody::complete(data, trailers), UnfilteredBody::TooLarge);
+        }
         Err(DecodingError::Invalid) => {
             count(UnfilteredBody::InvalidEncoding);
             return Ok(Response::from_parts(head, FilteredBody::complete(data, trailers)));
@@ -233,35 +236,48 @@ enum Collected {
         data: Bytes,
         trailers: Option<HeaderMap>,
     },
-    /// The body, of which nothing is lost.
-    TooLarge(BodySource),
+    /// The body, of which nothing is lost, and why not all of it was collected.
+    Partly(BodySource, UnfilteredBody),
 }
 
-/// Reads a body up to `max_bytes`. The timeouts of the rule apply, and an incomplete body is an error.
+/// Reads a body up to `max_bytes`, and while the process may keep more bytes. The timeouts of the rule apply, and an
+/// incomplete body is an error.
 async fn collect(
     mut body: BodySource,
     max_bytes: usize,
     record: &mut RequestRecord,
 ) -> Result<Collected, RequestError> {
     if exceeds(body.size_hint().lower(), max_bytes) {
-        return Ok(Collected::TooLarge(body));
+        return Ok(Collected::Partly(body, UnfilteredBody::TooLarge));
     }
     let mut data = JoinedData::default();
+    let mut kept = record.peer.worker().buffers.buffered(BufferUse::Response);
     let mut trailers = None;
     while !body.is_end_stream() {
         let Some(frame) = next_frame(&mut body, record).await? else { break };
         match frame.into_data() {
-            Ok(part) => data.push(part),
+            Ok(part) => {
+                let has_room = kept.grow(part.len()).await.is_ok();
+                data.push(part);
+                if !has_room {
+                    let body = FilteredBody::partly_read(data.take(), body);
+                    return Ok(Collected::Partly(body, UnfilteredBody::BufferLimit));
+                }
+            }
             Err(frame) => {
                 trailers = frame.into_trailers().ok();
                 break;
             }
         }
         if data.len() > max_bytes {
-            return Ok(Collected::TooLarge(FilteredBody::partly_read(data.take(), body)));
+            let body = FilteredBody::partly_read(data.take(), body);
+            return Ok(Collected::Partly(body, UnfilteredBody::TooLarge));
         }
     }
     body.release();
+    if let Some(run) = &mut record.plugin_run {
+        run.kept_response.push(kept);
+    }
     Ok(Collected::Whole { data: data.take(), trailers })
 }
 

@@ -23,6 +23,7 @@ use super::request_error::RequestError;
 use super::request_record::{RequestRecord, ResponseDeadline};
 use super::response_body::BodySource;
 use super::rule_action::Destination;
+use crate::proxy::buffer_budget::BufferUse;
 use crate::proxy::limits::MAX_ENDPOINTS;
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
 use crate::upstream::Upstream;
@@ -157,7 +158,7 @@ async fn buffer_body(
         return Ok(false);
     }
     let max_bytes = peer.worker().limits.max_replay_body;
-    match until_timed_out(&peer.activity, request.body_mut().buffer_up_to(max_bytes)).await {
+    match until_timed_out(&peer.activity, request.body_mut().buffer_up_to(max_bytes, BufferUse::Replay)).await {
         None => Err(RequestError::RequestBodyTimeout),
         Some(Err(_)) => Err(RequestError::InvalidBody),
         Some(Ok(is_whole)) => Ok(is_whole),

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::bind;
 use super::client_budget::ClientBudget;
 use super::worker_thread::{self, ProcessShared, WorkerCommand};
+use crate::proxy::buffer_budget::BufferBudget;
 use crate::proxy::connection::tls::{TlsPolicy, TlsTerminator};
 use crate::proxy::http::http_worker::HttpWorkerShared;
 use crate::proxy::http::product_headers::{ProductHeaderMode, ProductHeaders, ProductToken};
@@ -72,8 +73,10 @@ impl Proxy {
     pub fn start(config: ProxyConfig, snapshot: Arc<ArcSwap<Snapshot>>) -> io::Result<Proxy> {
         let count = config.workers.get();
         let lost_lines = Arc::clone(config.access_log.lost_lines());
-        let stats = Arc::new(ProxyStats::new(count, config.max_series, lost_lines));
         let limits = config.limits;
+        let buffers = Arc::new(BufferBudget::new(limits.max_buffered_bytes));
+        let stats = ProxyStats::new(count, config.max_series, lost_lines).with_buffers(Arc::clone(&buffers));
+        let stats = Arc::new(stats);
         let shared = ProcessShared {
             clients: Arc::new(ClientBudget::new(limits.max_connections)),
             http: HttpWorkerShared {
@@ -90,6 +93,7 @@ impl Proxy {
                 stats: Arc::clone(&stats),
                 tls: Arc::new(TlsTerminator::new(&config.tls).map_err(io::Error::other)?),
                 proxy_protocol_peers: config.proxy_protocol_peers,
+                buffers,
             },
         };
         let mut workers = Vec::with_capacity(count);

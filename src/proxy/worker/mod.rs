@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use self::snapshot_view::SnapshotView;
+use super::buffer_budget::{BufferBudget, WorkerBuffers};
 use super::connection::tls::TlsTerminator;
 use super::limits::ProxyLimits;
 use super::record::access_log::AccessLogger;
@@ -35,6 +36,8 @@ pub(in crate::proxy) struct WorkerShared {
     /// One permit per TLS handshake of the whole process.
     pub(in crate::proxy) handshake_permits: Arc<Semaphore>,
     pub(in crate::proxy) proxy_protocol_peers: Vec<IpNet>,
+    /// The bytes of bodies that the whole process keeps.
+    pub(in crate::proxy) buffers: Arc<BufferBudget>,
 }
 
 /// State that the connections of one worker share.
@@ -44,6 +47,8 @@ pub(in crate::proxy) struct Worker {
     pub(in crate::proxy) tls: Arc<TlsTerminator>,
     pub(in crate::proxy) handshake_permits: Arc<Semaphore>,
     proxy_protocol_peers: Vec<IpNet>,
+    /// The bytes of bodies that are kept.
+    pub(in crate::proxy) buffers: Rc<WorkerBuffers>,
     /// When a missing or invalid PROXY header was last logged.
     pub(in crate::proxy) last_proxy_header_warning: Cell<Option<Instant>>,
     stats: Arc<ProxyStats>,
@@ -63,6 +68,7 @@ impl Worker {
             tls: shared.tls,
             handshake_permits: shared.handshake_permits,
             proxy_protocol_peers: shared.proxy_protocol_peers,
+            buffers: WorkerBuffers::new(shared.buffers),
             last_proxy_header_warning: Cell::new(None),
             counters: Arc::clone(shared.stats.worker(number)),
             stats: shared.stats,

@@ -15,6 +15,7 @@ use super::streams::{MergedStreams, StreamOutcome};
 use super::{
     BOUNDS, CLASSES, MIRROR_OUTCOMES, ProxyHeaderOutcome, ProxyStats, RequestLabels, RequestSeries, WorkerStats,
 };
+use crate::proxy::buffer_budget::BufferUse;
 use crate::proxy::connection::tls::ClientHandshakeError;
 use crate::upstream::{SingleWriterCounter, UpstreamCounters};
 
@@ -53,6 +54,7 @@ impl Collector for ProxyStats {
         )?;
         self.encode_plugins(encoder)?;
         self.encode_connections(encoder)?;
+        self.encode_buffers(encoder)?;
         let dropped = [("full", &self.lost_lines.full), ("failed", &self.lost_lines.failed)];
         encode_counters(
             encoder,
@@ -77,6 +79,26 @@ impl ProxyStats {
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
         Ok(())
+    }
+
+    /// Encodes the bytes of bodies that are kept.
+    fn encode_buffers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(buffers) = &self.buffers else { return Ok(()) };
+        for (name, help, bytes) in [
+            ("portico_buffered_bytes", "Bytes of bodies kept in memory, and reserved for them", buffers.used()),
+            ("portico_buffered_bytes_limit", "Limit of portico_buffered_bytes", buffers.limit()),
+        ] {
+            let gauge = ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        let refused = BufferUse::ALL.map(|(kept_for, label)| (label, buffers.refused(kept_for)));
+        encode_counters(
+            encoder,
+            "portico_buffered_bytes_refused",
+            "Bodies not kept in memory because of --max-buffered-bytes, by use",
+            "use",
+            refused,
+        )
     }
 
     /// Encodes what happens before the first request of a connection: TLS handshakes and PROXY headers.

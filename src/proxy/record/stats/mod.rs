@@ -23,6 +23,7 @@ pub(in crate::proxy) use self::plugins::UnfilteredBody;
 pub(in crate::proxy) use streams::StreamOutcome;
 
 use super::access_log::LostLines;
+use crate::proxy::buffer_budget::BufferBudget;
 use crate::proxy::connection::tls::ClientHandshakeError;
 use crate::upstream::{SingleWriterCounter, UpstreamCounters};
 use streams::StreamCounters;
@@ -186,15 +187,18 @@ pub(in crate::proxy) enum MirrorOutcome {
     TooLarge,
     /// The maximum number of concurrent copies was reached.
     TooMany,
+    /// The limit of bytes that the process keeps was reached.
+    BufferLimit,
     /// The body of the original request was incomplete.
     Truncated,
 }
 
-const MIRROR_OUTCOMES: [(MirrorOutcome, &str); 5] = [
+const MIRROR_OUTCOMES: [(MirrorOutcome, &str); 6] = [
     (MirrorOutcome::Completed, "completed"),
     (MirrorOutcome::Failed, "failed"),
     (MirrorOutcome::TooLarge, "too_large"),
     (MirrorOutcome::TooMany, "too_many"),
+    (MirrorOutcome::BufferLimit, "buffer_limit"),
     (MirrorOutcome::Truncated, "truncated"),
 ];
 
@@ -252,6 +256,8 @@ pub struct ProxyStats {
     evicted_requests: AtomicU64,
     /// Dropped lines of the access log.
     pub(in crate::proxy) lost_lines: Arc<LostLines>,
+    /// The bytes of bodies that are kept.
+    buffers: Option<Arc<BufferBudget>>,
 }
 
 /// The label sets of all workers.
@@ -271,7 +277,13 @@ impl ProxyStats {
             folded: AtomicU64::new(0),
             evicted_requests: AtomicU64::new(0),
             lost_lines,
+            buffers: None,
         }
+    }
+
+    /// Adds the metrics of the bytes that are kept.
+    pub(in crate::proxy) fn with_buffers(self, buffers: Arc<BufferBudget>) -> Self {
+        ProxyStats { buffers: Some(buffers), ..self }
     }
 
     pub(in crate::proxy) fn worker(&self, worker: usize) -> &Arc<WorkerStats> {

@@ -63,6 +63,8 @@ pub(in crate::proxy) enum UnfilteredBody {
     InvalidEncoding,
     /// The body exceeds the limit of the filter, as it was sent or when decoded.
     TooLarge,
+    /// The limit of bytes that the process keeps was reached.
+    BufferLimit,
 }
 
 impl UnfilteredBody {
@@ -71,6 +73,7 @@ impl UnfilteredBody {
             UnfilteredBody::UnknownEncoding => "unknown_encoding",
             UnfilteredBody::InvalidEncoding => "invalid_encoding",
             UnfilteredBody::TooLarge => "too_large",
+            UnfilteredBody::BufferLimit => "buffer_limit",
         }
     }
 }

@@ -1,0 +1,112 @@
+//! The limit of the bytes of bodies that the process keeps in memory.
+
+use portico::proxy::ProxyLimits;
+use portico::snapshot::rule::Action;
+
+use crate::accounting::scrape;
+use crate::harness::{Client, Endpoint, Options, Route, TestServer, forward, upstream, with_timeout};
+use crate::mirror::{mirror, mirrored_routes};
+use crate::plugins::{ScriptedPlugin, route_with_plugins};
+
+const LIMIT: usize = 100_000;
+/// The largest body that can be kept.
+const LARGEST: usize = LIMIT / 2;
+
+async fn server_with_limit(routes: Vec<Route>) -> TestServer {
+    let limits = ProxyLimits { max_buffered_bytes: LIMIT, ..ProxyLimits::default() };
+    TestServer::with_options(Options { limits, ..Options::default() }, routes).await
+}
+
+/// Bodies are read for a plugin before they are forwarded.
+fn routes_that_read_bodies(endpoint: &Endpoint) -> Vec<Route> {
+    let action: Action = forward(vec![(1, upstream("web", &[endpoint.address]))]);
+    vec![route_with_plugins(vec![ScriptedPlugin::reading_bodies(10 * LIMIT)], action)]
+}
+
+async fn send_head(client: &mut Client, length: usize) {
+    client.send(format!("POST / HTTP/1.1\r\nhost: a.example\r\ncontent-length: {length}\r\n\r\n")).await;
+}
+
+fn buffered_bytes(server: &TestServer) -> f64 {
+    scrape(server)["portico_buffered_bytes"]
+}
+
+async fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    with_timeout(what, async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn body_beyond_the_limit_gets_503() {
+    let endpoint = Endpoint::ok().await;
+    let server = server_with_limit(routes_that_read_bodies(&endpoint)).await;
+    let mut client = server.connect().await;
+    send_head(&mut client, LARGEST + 1).await;
+    client.send(vec![b'x'; LARGEST + 1]).await;
+    let response = client.response().await;
+    assert_eq!(response.status, 503);
+    assert!(response.text().contains("Too many requests at a time"), "{}", response.text());
+    let metrics = scrape(&server);
+    assert_eq!(metrics["portico_request_errors_total{reason=\"buffer_limit\"}"], 1.0);
+    assert_eq!(metrics["portico_buffered_bytes_refused_total{use=\"request\"}"], 1.0);
+    assert_eq!(metrics["portico_buffered_bytes_limit"], LIMIT as f64);
+    assert!(endpoint.log.requests().is_empty());
+    // The next body finds room.
+    let mut client = server.connect().await;
+    send_head(&mut client, LARGEST).await;
+    client.send(vec![b'x'; LARGEST]).await;
+    assert_eq!(client.response().await.status, 200);
+}
+
+/// A client that has sent all but the last byte of a body.
+async fn client_that_holds_a_body(server: &TestServer, path: &str) -> Client {
+    let mut client = server.connect().await;
+    client.send(format!("POST {path} HTTP/1.1\r\nhost: a.example\r\ncontent-length: {LARGEST}\r\n\r\n")).await;
+    client.send(vec![b'x'; LARGEST - 1]).await;
+    wait_until("the body to be kept", || buffered_bytes(server) >= (LARGEST - 1) as f64).await;
+    client
+}
+
+#[tokio::test]
+async fn body_waits_while_others_are_kept() {
+    /// Fits only without the other body.
+    const LENGTH: usize = 40_000;
+    let endpoint = Endpoint::ok().await;
+    let server = server_with_limit(routes_that_read_bodies(&endpoint)).await;
+    let holder = client_that_holds_a_body(&server, "/").await;
+    let mut client = server.connect().await;
+    send_head(&mut client, LENGTH).await;
+    client.send(vec![b'y'; LENGTH]).await;
+    drop(holder);
+    assert_eq!(client.response().await.status, 200);
+    assert_eq!(endpoint.log.requests().len(), 1);
+    assert_eq!(scrape(&server)["portico_buffered_bytes_refused_total{use=\"request\"}"], 0.0);
+}
+
+#[tokio::test]
+async fn requests_are_not_mirrored_beyond_the_limit() {
+    const LENGTH: usize = 40_000;
+    let (original, copies) = (Endpoint::ok().await, Endpoint::ok().await);
+    let mut routes = mirrored_routes(&original, vec![mirror(upstream("copy", &[copies.address]), 1, 1)]);
+    routes.extend(routes_that_read_bodies(&original).into_iter().map(|route| Route { path: "/read", ..route }));
+    let server = server_with_limit(routes).await;
+    let holder = client_that_holds_a_body(&server, "/read").await;
+    let mut client = server.connect().await;
+    send_head(&mut client, LENGTH).await;
+    client.send(vec![b'y'; LENGTH]).await;
+    assert_eq!(client.response().await.status, 200);
+    let name = "portico_mirrored_requests_total{outcome=\"buffer_limit\"}";
+    wait_until("the copy to be counted", || scrape(&server)[name] == 1.0).await;
+    assert_eq!(scrape(&server)["portico_buffered_bytes_refused_total{use=\"mirror\"}"], 1.0);
+    assert!(copies.log.requests().is_empty());
+    drop(holder);
+    wait_until("the bytes to be returned", || buffered_bytes(&server) < LARGEST as f64).await;
+    send_head(&mut client, 1000).await;
+    client.send(vec![b'y'; 1000]).await;
+    assert_eq!(client.response().await.status, 200);
+    copies.log.wait_for("the copy", |log| log.requests().len() == 1).await;
+}
