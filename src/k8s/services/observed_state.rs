@@ -1,6 +1,7 @@
 //! The observed state of Gateways' Services, EndpointSlices and Pods, and the steps and views derived from it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,9 @@ use super::service::{self, KnownService};
 use super::slices::{self, KnownSlice, OwnEndpoint, ReplicaLifecycle};
 use super::table::ObservedObjects;
 use super::watch::WatchUpdate;
-use super::{DesiredServices, GatewayExposure, GatewayServiceState, GatewayServicesView, ReconcilerSettings};
+use super::{
+    DesiredServices, GatewayExposure, GatewayServiceState, GatewayServicesView, ReconcilerSettings, balancer_class,
+};
 use crate::api::ObjectKey;
 use crate::api::core::ServiceType;
 use crate::diagnostic::Diagnostic;
@@ -70,7 +73,7 @@ impl ObservedState {
         ObservedState {
             services: ObservedObjects::new(watches),
             slices: ObservedObjects::new(if exposed { watches } else { 0 }),
-            pods: ObservedObjects::new(usize::from(exposed && settings.pod.is_some())),
+            pods: ObservedObjects::new(usize::from(settings.needs_pods())),
             attempts: BTreeMap::new(),
         }
     }
@@ -98,17 +101,26 @@ impl ObservedState {
     ) -> GatewayServicesView {
         let mut states: BTreeMap<ObjectKey, GatewayServiceState> = BTreeMap::new();
         if let GatewayExposure::Exposed(kind) = settings.exposure {
-            let nodes = if kind == ServiceType::NodePort { self.nodes() } else { BTreeMap::new() };
+            let mut nodes: Option<BTreeMap<ObjectKey, BTreeSet<IpAddr>>> = None;
             let selected = selection::select_services(desired_services, self.services.items(), listening_ports);
             for (gateway, SelectedService { service, ports }) in
                 selected.into_iter().filter(|(_, selected)| selected.accepts_clients())
             {
-                let node_ips: Vec<_> = nodes.get(&service.key).into_iter().flatten().copied().collect();
+                // The type of the existing Service, because the desired one is unknown while it has to stay as it is.
+                let kind = service.service_type.unwrap_or(kind);
+                let node_ips: Vec<_> = match kind {
+                    ServiceType::NodePort => {
+                        let nodes = nodes.get_or_insert_with(|| self.nodes());
+                        nodes.get(&service.key).into_iter().flatten().copied().collect()
+                    }
+                    ServiceType::LoadBalancer | ServiceType::ClusterIp => Vec::new(),
+                };
+                let desired = &desired_services.gateways[gateway];
                 let state = GatewayServiceState {
                     name: service.key.name.to_string(),
                     ports,
                     addresses: service::addresses(service, kind, &node_ips),
-                    error: None,
+                    error: balancer_class::difference(service, desired, settings.exposure),
                 };
                 states.insert(gateway.clone(), state);
             }
@@ -122,21 +134,36 @@ impl ObservedState {
             }
         }
         let pod = settings.pod.as_ref().and_then(|key| self.pods.items().get(key));
-        let pod_ips = pod.map(|pod| pod.ips.clone()).unwrap_or_default();
+        // The kubelet writes the addresses of a Pod a moment after starting it.
+        let has_addresses = pod.is_none_or(|pod| !pod.ips.is_empty());
+        let ready_addresses =
+            settings.on_all_interfaces.then(|| pod.map(|pod| self.ready_addresses(pod)).unwrap_or_default());
+        let pod_ips = pod.filter(|_| settings.is_exposed()).map(|pod| pod.ips.clone()).unwrap_or_default();
         // Users who may edit EndpointSlices can set the label with a Pod's uid, but that makes no Pod of another
         // namespace a replica: `pods` has only Pods of Portico's namespace.
         let slice_writers: BTreeSet<&str> = self.slices.items().values().map(|slice| &*slice.pod_uid).collect();
         let replica_pods = self.pods.items().values().filter(|pod| slice_writers.contains(&*pod.uid));
         let replicas = replica_pods.flat_map(|pod| pod.ips.iter().copied()).chain(pod_ips.iter().copied()).collect();
-        // The kubelet writes the addresses of a Pod a moment after starting it.
-        let has_addresses = !pod_ips.is_empty() || pod.is_none();
         let complete =
             self.services.is_complete() && self.slices.is_complete() && self.pods.is_complete() && has_addresses;
-        GatewayServicesView { complete, services: states, desired: desired_services.clone(), pod_ips, replicas }
+        GatewayServicesView {
+            complete,
+            services: states,
+            desired: desired_services.clone(),
+            pod_ips,
+            replicas,
+            ready_addresses,
+        }
+    }
+
+    /// The addresses of the ready Pods that run the same workload as this one.
+    fn ready_addresses(&self, own: &ReplicaPod) -> BTreeSet<IpAddr> {
+        let replicas = self.pods.items().values().filter(|pod| pod.is_available() && pod.labels == own.labels);
+        replicas.flat_map(|pod| pod.client_ips().iter().copied()).collect()
     }
 
     /// The addresses of the nodes on which each Service has ready endpoints.
-    fn nodes(&self) -> BTreeMap<ObjectKey, BTreeSet<std::net::IpAddr>> {
+    fn nodes(&self) -> BTreeMap<ObjectKey, BTreeSet<IpAddr>> {
         let pods: BTreeMap<&str, &ReplicaPod> = self.pods.items().values().map(|pod| (&*pod.uid, &**pod)).collect();
         let mut nodes: BTreeMap<ObjectKey, BTreeSet<_>> = BTreeMap::new();
         for slice in self.slices.items().values().filter(|slice| slice.ready) {
@@ -345,6 +372,7 @@ mod tests {
         let settings = ReconcilerSettings {
             namespaces: vec![],
             exposure: GatewayExposure::Exposed(ServiceType::LoadBalancer),
+            on_all_interfaces: false,
             controllers: BTreeSet::new(),
             pod: None,
         };
