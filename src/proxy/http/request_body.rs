@@ -16,6 +16,7 @@ use super::client_connection::Peer;
 use super::mirror::{MirrorCopy, PendingCopies};
 use super::replay_buffer::ReplayBuffer;
 use super::request_error::RequestError;
+use super::request_trailers::MARKER_NAME;
 
 /// The body of a request as it is sent to an endpoint.
 pub(in crate::proxy) struct RequestBody {
@@ -217,7 +218,12 @@ impl Body for RequestBody {
             return Poll::Ready(Some(Err(RequestBodyError::AmbiguousFraming)));
         }
         match frame {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if this.http2
+                    && let Some(trailers) = frame.trailers_mut()
+                {
+                    trailers.remove(MARKER_NAME);
+                }
                 let activity = &this.peer.activity;
                 if let Some(data) = frame.data_ref() {
                     activity.bytes_in.set(activity.bytes_in.get() + data.len() as u64);
