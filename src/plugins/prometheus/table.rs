@@ -1,6 +1,6 @@
 //! A concurrent map. Lookups take no lock; an insert replaces the map of its shard by an extended copy.
 //!
-//! Only scrapes remove entries: while the table is full, those without an update since many scrapes, such as the ones of
+//! Only scrapes remove entries: while the table is full, those without an update since many scrapes, such as those of
 //! routes that no longer exist.
 
 use std::hash::{BuildHasher, Hash};

@@ -1,4 +1,4 @@
-//! Makes the HTTP/2 library reject request trailers that contain pseudo-header fields, as RFC 9113, section 8.1 requires.
+//! Makes the HTTP/2 library reject request trailers with pseudo-header fields, as RFC 9113, section 8.1 requires.
 //!
 //! The library ignores them in trailers, but not after a regular field: there they are malformed, and it resets the
 //! stream. So each block of trailers gets a regular field at its beginning, [`MARKER`], before the library reads it;
@@ -168,8 +168,8 @@ enum MarkerPosition {
     Malformed,
 }
 
-/// Finds the first field in the payload of a HEADERS frame, of which `payload` is the beginning that has arrived. Updates
-/// of the dynamic table's size come before all fields (RFC 7541, section 4.2).
+/// Finds the first field in the payload of a HEADERS frame; `payload` is the beginning that has arrived. Updates of the
+/// dynamic table's size come before all fields (RFC 7541, section 4.2).
 fn marker_position(flags: u8, length: usize, payload: &[u8]) -> MarkerPosition {
     const PADDED: u8 = 0x8;
     const PRIORITY: u8 = 0x20;

@@ -2,7 +2,7 @@
 //!
 //! A request that was certainly not processed is retried. An idempotent request with a buffered body is also retried
 //! after one of the rule's status codes, after the timeout of one attempt, or if the endpoint closes the connection
-//! without a response. Within an attempt, a request may be sent again on a new connection, as described in `forward.rs`.
+//! without a response. Within an attempt, a request may be sent again on a new connection, as `forward.rs` describes.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
