@@ -220,7 +220,7 @@ const LAYERS: &[Row] = &[
         &[
             "counters dns health socket_budget ssrf_guard tls",
             "load_balancing",
-            "endpoints http2 registry socket",
+            "endpoints http2 registry socket subset",
             "connect pool raw_connection",
         ],
     ),

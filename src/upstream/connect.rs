@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::socket::{ResponseMonitor, SocketStream, UpstreamSocket};
 use super::socket_budget::{MAX_SOCKET_WAIT, SocketBudget, SocketLimit};
-use super::tls::UpstreamHandshakeError;
+use super::tls::{SessionUse, UpstreamHandshakeError};
 use super::{UpstreamCounters, UpstreamTarget};
 
 /// How connections to endpoints are opened.
@@ -143,10 +143,20 @@ impl EndpointConnector {
     ) -> Result<SocketStream, ConnectError> {
         let Some(client) = &target.upstream.tls_client else { return Ok(SocketStream::Plain(stream)) };
         let began = Instant::now();
-        let handshake = timeout_at(deadline, client.handshake(stream, address, target.server_name.as_deref())).await;
+        let handshake = async |stream, session_use| {
+            timeout_at(deadline, client.handshake(stream, address, target.server_name.as_deref(), session_use))
+                .await
+                .unwrap_or_else(|_| Err(UpstreamHandshakeError::TimedOut(self.timeout)))
+        };
+        let mut outcome = handshake(stream, SessionUse::Resume).await;
+        if let Err(UpstreamHandshakeError::SessionOutdated) = outcome {
+            let stream = timeout_at(deadline, self.connect_tcp(address))
+                .await
+                .unwrap_or(Err(ConnectError::TimedOut(address, self.timeout)))?;
+            outcome = handshake(stream, SessionUse::Full).await;
+        }
         target.handshake_time.set(Some(began.elapsed()));
-        handshake
-            .unwrap_or_else(|_| Err(UpstreamHandshakeError::TimedOut(self.timeout)))
+        outcome
             .map(|stream| SocketStream::Tls(Box::new(stream)))
             .map_err(|error| ConnectError::TlsHandshake(address, error))
     }

@@ -5,13 +5,14 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tracing::warn;
 
-use super::health::{ActiveRequest, EndpointHealth, UpstreamClock};
-use super::load_balancing::{LoadBalancing, ResolvedEndpoint};
+use super::health::{ActiveRequest, EndpointHealth, PROBE_SOCKET_MILLIS, UpstreamClock};
+use super::load_balancing::{LoadBalancing, Probing, ResolvedEndpoint};
 use super::socket_budget::UpstreamSockets;
 use super::ssrf_guard::{BlockedAddress, LoopbackPolicy};
 use super::tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings, VerifiedNames};
@@ -114,6 +115,8 @@ pub struct Upstream {
     /// Whether requests in progress are counted, for least-requests balancing.
     counts_requests: AtomicBool,
     clock: UpstreamClock,
+    /// The longest timeout of a connection that was opened, in milliseconds.
+    longest_connect_timeout: AtomicU64,
     /// The TLS client, if the endpoints use TLS.
     pub(super) tls_client: Option<UpstreamTlsClient>,
     verified_names: VerifiedNames,
@@ -139,6 +142,7 @@ impl Upstream {
             has_ejected: AtomicBool::new(false),
             counts_requests: AtomicBool::new(false),
             clock: UpstreamClock::default(),
+            longest_connect_timeout: AtomicU64::new(0),
             resolved: Mutex::new(BTreeMap::new()),
         }
     }
@@ -181,13 +185,48 @@ impl Upstream {
     /// The next endpoint by load balancing and health, except those in `avoid`. `turn` is the round-robin position.
     /// Ejected endpoints are skipped unless there are no others.
     pub fn next_endpoint(&self, turn: usize, avoid: &[SocketAddr]) -> Option<SocketAddr> {
-        let reachable = self.reachable.load();
+        self.choose(&self.reachable.load(), turn, avoid)
+    }
+
+    /// Like [`Upstream::next_endpoint`], but only among the endpoints of a subset. All endpoints are used if less than
+    /// half of the subset is healthy, or if all of it is in `avoid`.
+    pub(super) fn next_endpoint_of(
+        &self,
+        subset: &[ResolvedEndpoint],
+        turn: usize,
+        avoid: &[SocketAddr],
+    ) -> Option<SocketAddr> {
+        let healthy = || subset.iter().filter(|endpoint| endpoint.health.is_healthy()).count();
+        let is_usable = !self.has_ejected() || 2 * healthy() >= subset.len();
+        let chosen = if is_usable { self.choose(subset, turn, avoid) } else { None };
+        chosen.or_else(|| self.next_endpoint(turn, avoid))
+    }
+
+    /// The next of these endpoints.
+    pub(super) fn choose(
+        &self,
+        endpoints: &[ResolvedEndpoint],
+        turn: usize,
+        avoid: &[SocketAddr],
+    ) -> Option<SocketAddr> {
         let algorithm = match self.counts_requests.load(Relaxed) {
             true => LoadBalancing::LeastRequests,
             false => LoadBalancing::RoundRobin,
         };
-        let now = self.has_ejected().then(|| self.clock.now());
-        algorithm.choose(&reachable, turn, avoid, now)
+        let probing = self.has_ejected().then(|| Probing {
+            now: self.clock.now(),
+            timeout: self.longest_connect_timeout.load(Relaxed) + PROBE_SOCKET_MILLIS,
+        });
+        algorithm.choose(endpoints, turn, avoid, probing)
+    }
+
+    /// Records that a connection is being opened with this timeout. A probe may take as long as the longest one: rules
+    /// may have their own.
+    pub(super) fn record_connect_timeout(&self, timeout: Duration) {
+        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).min(u64::from(u32::MAX));
+        if self.longest_connect_timeout.load(Relaxed) < millis {
+            self.longest_connect_timeout.fetch_max(millis, Relaxed);
+        }
     }
 
     /// Records a failed connection.
@@ -217,6 +256,16 @@ impl Upstream {
         }
         if let Some(health) = self.health(address) {
             health.record_inconclusive(self.clock.now());
+        }
+    }
+
+    /// Records a connection that was given up before its result.
+    pub(super) fn record_abandoned(&self, address: SocketAddr) {
+        if !self.has_ejected() {
+            return;
+        }
+        if let Some(health) = self.health(address) {
+            health.record_abandoned(self.clock.now());
         }
     }
 
@@ -507,6 +556,41 @@ mod tests {
         assert_eq!(count(&round(&[]), 1), 1, "one request probes");
         upstream.record_success(address(1));
         assert_eq!([1, 2, 3].map(|number| count(&round(&[]), number)), [2, 2, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn probe_may_take_as_long_as_the_longest_connect_timeout() {
+        let upstream = three_endpoints();
+        let seconds = std::time::Duration::from_secs;
+        for (timeout, probe_seconds) in [(5, 10), (60, 65), (1, 65)] {
+            upstream.record_connect_timeout(seconds(timeout));
+            upstream.record_failure(address(1));
+            tokio::time::advance(seconds(15)).await;
+            assert_eq!(upstream.next_endpoint(0, &[]), Some(address(1)), "one request probes");
+            tokio::time::advance(seconds(probe_seconds - 1)).await;
+            assert_ne!(upstream.next_endpoint(0, &[]), Some(address(1)), "the probe may still succeed");
+            tokio::time::advance(seconds(1)).await;
+            assert_eq!(upstream.next_endpoint(0, &[]), Some(address(1)), "the probe was lost");
+            upstream.record_success(address(1));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn subset_is_left_while_most_of_it_is_ejected() {
+        let upstream = three_endpoints();
+        let all = upstream.reachable();
+        let subset = &all[..2];
+        let chosen = |avoid: &[SocketAddr]| -> std::collections::BTreeSet<_> {
+            (0..6).map(|turn| upstream.next_endpoint_of(subset, turn, avoid).unwrap()).collect()
+        };
+        assert_eq!(chosen(&[]), [address(1), address(2)].into());
+        assert_eq!(chosen(&[address(1), address(2)]), [address(3)].into(), "a retry leaves the subset");
+        upstream.record_failure(address(1));
+        assert_eq!(chosen(&[]), [address(2)].into(), "half of the subset is healthy");
+        upstream.record_failure(address(2));
+        assert_eq!(chosen(&[]), [address(3)].into());
+        upstream.record_success(address(1));
+        assert_eq!(chosen(&[]), [address(1)].into());
     }
 
     #[tokio::test(start_paused = true)]

@@ -35,14 +35,14 @@ impl EndpointHealth {
     }
 
     /// Makes the calling request the probe of the endpoint; true if the ejection has expired and no other request
-    /// probes. Healthy endpoints need no probe.
-    pub(super) fn claim_probe(&self, now: u64) -> bool {
+    /// probes. Healthy endpoints need no probe. `probe_timeout` is how long the probe may take, in milliseconds.
+    pub(super) fn claim_probe(&self, now: u64, probe_timeout: u64) -> bool {
         let until = self.ejected_until.load(Relaxed);
         // Claiming extends the ejection, so there is one probe at a time. If its result is never reported, another
         // probe follows.
         let claimed = until != 0
             && until <= now
-            && self.ejected_until.compare_exchange(until, now + PROBE_TIMEOUT_MILLIS, Relaxed, Relaxed).is_ok();
+            && self.ejected_until.compare_exchange(until, now + probe_timeout, Relaxed, Relaxed).is_ok();
         if claimed {
             self.is_probing.store(true, Relaxed);
         }
@@ -55,8 +55,8 @@ impl EndpointHealth {
         if self.ejected_until.load(Relaxed) > now && !self.is_probing.swap(false, Relaxed) {
             return;
         }
-        let failures = self.failures.fetch_add(1, Relaxed).min(MAX_DOUBLINGS);
-        self.ejected_until.store(now + (FIRST_EJECTION_MILLIS << failures).min(MAX_EJECTION_MILLIS), Relaxed);
+        let failures = self.failures.fetch_add(1, Relaxed);
+        self.ejected_until.store(now + ejection_millis(failures), Relaxed);
     }
 
     /// Records a failed connection whose reason is unrelated to the endpoint: if it was a probe, the next request may
@@ -66,6 +66,16 @@ impl EndpointHealth {
         if until != 0 && self.is_probing.swap(false, Relaxed) {
             // The exchange fails if another request has changed the state meanwhile, which then stays.
             self.ejected_until.compare_exchange(until, now, Relaxed, Relaxed).ok();
+        }
+    }
+
+    /// Records a connection that was given up without a result, since the client or the rule did not wait longer. If it
+    /// was a probe, the next one follows as after a failure.
+    pub(super) fn record_abandoned(&self, now: u64) {
+        let until = self.ejected_until.load(Relaxed);
+        if until != 0 && self.is_probing.swap(false, Relaxed) {
+            let failures = self.failures.load(Relaxed).saturating_sub(1);
+            self.ejected_until.compare_exchange(until, now + ejection_millis(failures), Relaxed, Relaxed).ok();
         }
     }
 
@@ -113,44 +123,65 @@ impl UpstreamClock {
     }
 }
 
+/// How long an endpoint is ejected after this number of earlier failures.
+fn ejection_millis(failures: u32) -> u64 {
+    (FIRST_EJECTION_MILLIS << failures.min(MAX_DOUBLINGS)).min(MAX_EJECTION_MILLIS)
+}
+
 /// The first and the longest ejection.
 const FIRST_EJECTION_MILLIS: u64 = 500;
 const MAX_EJECTION_MILLIS: u64 = 15_000;
 /// How often the ejection time doubles at most.
 const MAX_DOUBLINGS: u32 = 5;
-/// How long a probe may take. Longer than the connect timeout.
-const PROBE_TIMEOUT_MILLIS: u64 = 10_000;
+/// How long a probe may take in addition to the connect timeout: the time to wait for a socket.
+pub(super) const PROBE_SOCKET_MILLIS: u64 = 5_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const PROBE_TIMEOUT: u64 = 10_000;
+
     #[test]
     fn ejection_time_doubles_up_to_a_limit() {
         let health = EndpointHealth::default();
-        assert!(health.is_healthy() && !health.claim_probe(1));
+        assert!(health.is_healthy() && !health.claim_probe(1, PROBE_TIMEOUT));
         let mut now = 1;
         for expected in [500, 1000, 2000, 4000, 8000, 15_000, 15_000] {
             health.record_failure(now);
             health.record_failure(now + 1);
-            assert!(!health.is_healthy() && !health.claim_probe(now + expected - 1), "{expected}");
+            assert!(!health.is_healthy() && !health.claim_probe(now + expected - 1, PROBE_TIMEOUT), "{expected}");
             now += expected;
-            assert!(health.claim_probe(now), "{expected}");
-            assert!(!health.claim_probe(now), "there is one probe at a time");
+            assert!(health.claim_probe(now, PROBE_TIMEOUT), "{expected}");
+            assert!(!health.claim_probe(now, PROBE_TIMEOUT), "there is one probe at a time");
         }
         health.record_success();
         assert!(health.is_healthy());
         health.record_failure(now);
-        assert!(health.claim_probe(now + 500), "the ejection time starts again at its minimum");
+        assert!(health.claim_probe(now + 500, PROBE_TIMEOUT), "the ejection time starts again at its minimum");
     }
 
     #[test]
     fn lost_probe_is_followed_by_another() {
         let health = EndpointHealth::default();
         health.record_failure(1);
-        assert!(health.claim_probe(501));
-        assert!(!health.claim_probe(501 + PROBE_TIMEOUT_MILLIS - 1));
-        assert!(health.claim_probe(501 + PROBE_TIMEOUT_MILLIS));
+        assert!(health.claim_probe(501, PROBE_TIMEOUT));
+        assert!(!health.claim_probe(501 + PROBE_TIMEOUT - 1, PROBE_TIMEOUT));
+        assert!(health.claim_probe(501 + PROBE_TIMEOUT, PROBE_TIMEOUT));
+    }
+
+    #[test]
+    fn abandoned_probe_is_followed_by_another_after_the_ejection_time() {
+        let health = EndpointHealth::default();
+        health.record_abandoned(1);
+        assert!(health.is_healthy());
+        health.record_failure(1);
+        health.record_abandoned(400);
+        assert!(health.claim_probe(501, PROBE_TIMEOUT), "the abandoned connection was no probe");
+        health.record_abandoned(700);
+        assert!(!health.claim_probe(1199, PROBE_TIMEOUT) && health.claim_probe(1200, PROBE_TIMEOUT));
+        health.record_failure(1300);
+        assert!(!health.claim_probe(2299, PROBE_TIMEOUT) && health.claim_probe(2300, PROBE_TIMEOUT));
     }
 
     #[test]

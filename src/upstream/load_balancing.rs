@@ -24,25 +24,34 @@ pub struct ResolvedEndpoint {
     pub health: Arc<EndpointHealth>,
 }
 
+/// When an ejected endpoint may be probed, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Probing {
+    /// The time of the upstream's clock.
+    pub(super) now: u64,
+    /// How long a probe may take.
+    pub(super) timeout: u64,
+}
+
 impl LoadBalancing {
     /// The next endpoint, except those in `avoid`. `turn` is the round-robin position. Ejected endpoints are skipped
-    /// unless there are no others; `now` is the time of the upstream's clock, and is set only if any are ejected.
+    /// unless there are no others. `probing` is set only if any are ejected.
     pub(super) fn choose(
         self,
         endpoints: &[ResolvedEndpoint],
         turn: usize,
         avoid: &[SocketAddr],
-        now: Option<u64>,
+        probing: Option<Probing>,
     ) -> Option<SocketAddr> {
         let in_turn = |index: usize| &endpoints[(turn.wrapping_add(index)) % endpoints.len()];
-        if self == LoadBalancing::RoundRobin && avoid.is_empty() && now.is_none() {
+        if self == LoadBalancing::RoundRobin && avoid.is_empty() && probing.is_none() {
             return (!endpoints.is_empty()).then(|| in_turn(0).address);
         }
         let candidates = || (0..endpoints.len()).map(in_turn).filter(|endpoint| !avoid.contains(&endpoint.address));
         // One request probes an ejected endpoint; the others do not wait for its result.
-        if let Some(now) = now
+        if let Some(Probing { now, timeout }) = probing
             && let Some(first) = candidates().next()
-            && first.health.claim_probe(now)
+            && first.health.claim_probe(now, timeout)
         {
             return Some(first.address);
         }

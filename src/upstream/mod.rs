@@ -23,6 +23,7 @@ mod registry;
 mod socket;
 mod socket_budget;
 mod ssrf_guard;
+mod subset;
 
 pub use connect::{ConnectError, EndpointConnector, HYPER_DEFAULT_FIELDS, READ_BUFFER};
 pub use counters::{SingleWriterCounter, UpstreamCounters};
@@ -36,3 +37,4 @@ pub use raw_connection::RawConnection;
 pub use registry::UpstreamRegistry;
 pub use socket_budget::{SocketBudget, SocketLimit};
 pub use ssrf_guard::{BlockedAddress, LoopbackPolicy, TrustModel};
+pub use subset::EndpointSubsetting;

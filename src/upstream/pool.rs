@@ -22,13 +22,15 @@ use super::socket::ResponseMonitor;
 use super::socket_budget::{SocketBudget, UpstreamSockets};
 use super::tls::{UpstreamHandshakeError, UpstreamServerName};
 use super::{
-    ActiveRequest, ConnectError, EndpointConnector, RawConnection, Upstream, UpstreamCounters, UpstreamProtocol,
+    ActiveRequest, ConnectError, EndpointConnector, EndpointSubsetting, RawConnection, ResolvedEndpoint, Upstream,
+    UpstreamCounters, UpstreamProtocol,
 };
 
 /// All pools of one worker. `B` is the body type of requests.
 pub struct ConnectionPools<B> {
     connector: EndpointConnector,
     idle_limits: IdleLimits,
+    subsetting: EndpointSubsetting,
     counters: Arc<UpstreamCounters>,
     /// Keyed by the address of the `Upstream`; the pool's weak reference keeps the allocation, so the key stays unique.
     upstreams: RefCell<HashMap<usize, Rc<UpstreamPool<B>>, foldhash::fast::FixedState>>,
@@ -67,6 +69,8 @@ struct UpstreamPool<B> {
     upstream: Weak<Upstream>,
     /// Round-robin position of this worker. It starts at random, so that workers are not synchronized.
     turn: Cell<usize>,
+    /// The endpoints of this worker, if the upstream has so many that workers use subsets.
+    subset: RefCell<CachedSubset>,
     idle: RefCell<HashMap<SocketAddr, Vec<IdleConnection<B>>, foldhash::fast::FixedState>>,
     per_endpoint: usize,
     /// HTTP/2 connections, used instead of `idle`. Without TLS there is one entry, without a name.
@@ -76,12 +80,33 @@ struct UpstreamPool<B> {
     sockets: Arc<UpstreamSockets>,
 }
 
+/// The subset of a worker, and the endpoints that it was selected from.
+#[derive(Default)]
+struct CachedSubset {
+    all: Option<Arc<Vec<ResolvedEndpoint>>>,
+    subset: Vec<ResolvedEndpoint>,
+}
+
 type NamedConnections<B> = (Option<Rc<UpstreamServerName>>, Rc<Http2Connections<B>>);
 
 struct IdleConnection<B> {
     sender: SendRequest<B>,
     monitor: ResponseMonitor,
     idle_since: Instant,
+}
+
+/// The oldest idle connection of a pool.
+struct OldestIdle<B> {
+    since: Instant,
+    place: IdlePlace<B>,
+}
+
+/// Where a pool has an idle connection.
+enum IdlePlace<B> {
+    /// The first one to this address.
+    Http1(SocketAddr),
+    /// The oldest of these.
+    Http2(Rc<Http2Connections<B>>),
 }
 
 /// One connection, ready for one request. Return it with `release` after the response was read to its end.
@@ -103,8 +128,13 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    pub fn new(connector: EndpointConnector, idle_limits: IdleLimits, counters: Arc<UpstreamCounters>) -> Self {
-        ConnectionPools { connector, idle_limits, counters, upstreams: RefCell::default() }
+    pub fn new(
+        connector: EndpointConnector,
+        idle_limits: IdleLimits,
+        subsetting: EndpointSubsetting,
+        counters: Arc<UpstreamCounters>,
+    ) -> Self {
+        ConnectionPools { connector, idle_limits, subsetting, counters, upstreams: RefCell::default() }
     }
 
     /// The newest idle connection to the endpoint, if it may be reused. For HTTP/2, a stream on an open connection.
@@ -178,6 +208,7 @@ where
         // Counted before connecting, since a request that waits for a connection is in progress, too.
         let active_request = upstream.active_request(address);
         let pool = self.pool(upstream);
+        let attempt = ConnectAttempt::begin(upstream, address, connector.timeout);
         let connected = match upstream.key.protocol {
             UpstreamProtocol::Http1 => connector
                 .connect(target, address, &self.counters)
@@ -188,7 +219,7 @@ where
                 connections.connect(connector, target, address, &self.counters).await.map(RequestSender::Http2)
             }
         };
-        record_health(target, address, connected.as_ref().err());
+        attempt.end(target, connected.as_ref().err());
         Ok(UpstreamConnection { sender: connected?, address, _active_request: active_request, pool })
     }
 
@@ -237,15 +268,24 @@ impl<B> ConnectionPools<B> {
             // Not advanced for retries: with two endpoints, every request would start at the same one.
             pool.turn.set(pool.turn.get().wrapping_add(1));
         }
-        upstream.next_endpoint(pool.turn.get(), avoid)
+        let reachable = upstream.reachable();
+        if !self.subsetting.applies_to(reachable.len()) {
+            return upstream.choose(&reachable, pool.turn.get(), avoid);
+        }
+        let mut cached = pool.subset.borrow_mut();
+        if !cached.all.as_ref().is_some_and(|all| Arc::ptr_eq(all, &reachable)) {
+            *cached = CachedSubset { subset: self.subsetting.subset(&reachable), all: Some(Arc::clone(&reachable)) };
+        }
+        upstream.next_endpoint_of(&cached.subset, pool.turn.get(), avoid)
     }
 
     /// Opens a connection for the bytes of one client connection, and records the result in the health of the endpoint.
     pub async fn open_raw(&self, upstream: &Arc<Upstream>, address: SocketAddr) -> Result<RawConnection, ConnectError> {
         let target = UpstreamTarget { upstream, server_name: None, handshake_time: Cell::default() };
         let active_request = upstream.active_request(address);
+        let attempt = ConnectAttempt::begin(upstream, address, self.connector.timeout);
         let opened = self.connector.open_socket(&target, address, &self.counters).await;
-        record_health(&target, address, opened.as_ref().err());
+        attempt.end(&target, opened.as_ref().err());
         Ok(RawConnection::new(opened?, Arc::clone(&self.counters), active_request))
     }
 
@@ -256,15 +296,18 @@ impl<B> ConnectionPools<B> {
         let upstreams = self.upstreams.borrow();
         for pool in upstreams.values() {
             let wanted = pool.sockets.wanted();
-            while wanted.is_pending() && pool.oldest_idle().is_some() && wanted.take() {
-                pool.close_oldest_idle();
+            while wanted.is_pending()
+                && let Some(oldest) = pool.oldest_idle()
+                && wanted.take()
+            {
+                pool.close_idle(oldest);
             }
         }
         while budget.wanted().is_pending() {
             let idle = upstreams.values().filter_map(|pool| Some((pool.oldest_idle()?, pool)));
-            let Some((_, pool)) = idle.min_by_key(|(idle_since, _)| *idle_since) else { return };
+            let Some((oldest, pool)) = idle.min_by_key(|(oldest, _)| oldest.since) else { return };
             if budget.wanted().take() {
-                pool.close_oldest_idle();
+                pool.close_idle(oldest);
             }
         }
     }
@@ -275,6 +318,7 @@ impl<B> ConnectionPools<B> {
             Rc::new(UpstreamPool {
                 upstream: Arc::downgrade(upstream),
                 turn: Cell::new(fastrand::usize(..)),
+                subset: RefCell::default(),
                 idle: RefCell::default(),
                 per_endpoint: self.idle_limits.per_endpoint,
                 http2: RefCell::default(),
@@ -372,28 +416,34 @@ impl<B> UpstreamPool<B> {
         }
     }
 
-    /// Since when the oldest idle connection is idle.
-    fn oldest_idle(&self) -> Option<Instant> {
-        let http1 = self.idle.borrow().values().filter_map(|idle| Some(idle.first()?.idle_since)).min();
+    /// The oldest idle connection.
+    fn oldest_idle(&self) -> Option<OldestIdle<B>> {
+        let http1 = self.idle.borrow();
+        let http1 = http1.iter().filter_map(|(address, idle)| Some((idle.first()?.idle_since, *address)));
+        let http1 = http1.min_by_key(|(since, _)| *since);
         let http2 = self.http2.borrow();
-        let http2 = http2.values().flatten().filter_map(|(_, connections)| connections.oldest_idle());
-        http1.into_iter().chain(http2).min()
+        let http2 = http2.values().flatten();
+        let http2 = http2.filter_map(|(_, connections)| Some((connections.oldest_idle()?, connections)));
+        let http2 = http2.min_by_key(|(since, _)| *since);
+        // An upstream has connections of one protocol only.
+        match (http1, http2) {
+            (Some((since, address)), _) => Some(OldestIdle { since, place: IdlePlace::Http1(address) }),
+            (None, Some((since, connections))) => {
+                Some(OldestIdle { since, place: IdlePlace::Http2(Rc::clone(connections)) })
+            }
+            (None, None) => None,
+        }
     }
 
-    /// Closes the oldest idle connection, if there is one.
-    fn close_oldest_idle(&self) {
-        let Some(oldest) = self.oldest_idle() else { return };
-        for idle in self.idle.borrow_mut().values_mut() {
-            if idle.first().is_some_and(|first| first.idle_since == oldest) {
-                idle.remove(0);
-                return;
+    /// Closes an idle connection that [`Self::oldest_idle`] has found.
+    fn close_idle(&self, oldest: OldestIdle<B>) {
+        match oldest.place {
+            IdlePlace::Http1(address) => {
+                if let Some(idle) = self.idle.borrow_mut().get_mut(&address).filter(|idle| !idle.is_empty()) {
+                    idle.remove(0);
+                }
             }
-        }
-        for (_, connections) in self.http2.borrow().values().flatten() {
-            if connections.oldest_idle() == Some(oldest) {
-                connections.close_oldest_idle();
-                return;
-            }
+            IdlePlace::Http2(connections) => connections.close_oldest_idle(),
         }
     }
 
@@ -432,6 +482,33 @@ fn sweep_http2<B>(named: &mut Vec<NamedConnections<B>>, is_reachable: bool, idle
         connections.sweep(is_reachable, idle_timeout);
         !connections.is_empty()
     });
+}
+
+/// A connection that is being opened. Dropping it records that it was given up.
+struct ConnectAttempt<'u> {
+    upstream: &'u Upstream,
+    address: SocketAddr,
+    has_ended: bool,
+}
+
+impl<'u> ConnectAttempt<'u> {
+    fn begin(upstream: &'u Upstream, address: SocketAddr, timeout: Duration) -> Self {
+        upstream.record_connect_timeout(timeout);
+        ConnectAttempt { upstream, address, has_ended: false }
+    }
+
+    fn end(mut self, target: &UpstreamTarget<'_>, error: Option<&ConnectError>) {
+        self.has_ended = true;
+        record_health(target, self.address, error);
+    }
+}
+
+impl Drop for ConnectAttempt<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.upstream.record_abandoned(self.address);
+        }
+    }
 }
 
 /// Records the result of connecting in the health of the endpoint.

@@ -219,6 +219,8 @@ async fn violations_end_the_stream_or_the_connection() {
         let post = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
         frame(HEADERS, END_HEADERS, 1, &header_block(&[&post[..], fields].concat()))
     };
+    let connect_to =
+        |protocol| headers_frame(&[&[(":method", "CONNECT"), (":protocol", protocol)][..], &GET[1..]].concat());
     let cases: Vec<(&str, Vec<u8>, ViolationResult)> = vec![
         ("valid", get_request(1), Status(200)),
         ("upper case", get_with(&[("X-Upper", "1")]), Connection(PROTOCOL_ERROR)),
@@ -267,6 +269,11 @@ async fn violations_end_the_stream_or_the_connection() {
         ),
         ("connect", headers_frame(&[(":method", "CONNECT"), (":authority", "a:1")]), Status(405)),
         ("protocol without connect", get_with(&[(":protocol", "websocket")]), Stream(PROTOCOL_ERROR)),
+        ("another protocol without connect", get_with(&[(":protocol", "connect-udp")]), Stream(PROTOCOL_ERROR)),
+        ("another protocol", connect_to("connect-udp"), Status(501)),
+        ("an empty protocol", connect_to(""), Status(501)),
+        ("a protocol that HTTP/1.1 has", connect_to("h2c"), Status(501)),
+        ("a list of protocols", connect_to("websocket, h2c"), Status(501)),
         (
             "a body longer than its length",
             [upload(&[("content-length", "1")]), frame(DATA, END_STREAM, 1, b"xy")].concat(),
@@ -280,10 +287,9 @@ async fn violations_end_the_stream_or_the_connection() {
         ("two lengths", upload(&[("content-length", "1"), ("content-length", "2")]), Stream(PROTOCOL_ERROR)),
         ("an invalid length", upload(&[("content-length", "+1")]), Stream(PROTOCOL_ERROR)),
         (
-            // The field is removed, so that no backend receives it.
             "a pseudo field in trailers",
             [upload(&[]), frame(HEADERS, END_HEADERS | END_STREAM, 1, &header_field(":path", "/"))].concat(),
-            Status(200),
+            Stream(PROTOCOL_ERROR),
         ),
         ("data after END_STREAM", [get_request(1), frame(DATA, 0, 1, b"x")].concat(), Connection(PROTOCOL_ERROR)),
         ("stream 0", frame(HEADERS, END_HEADERS | END_STREAM, 0, &header_block(&GET)), Connection(PROTOCOL_ERROR)),
@@ -298,6 +304,12 @@ async fn violations_end_the_stream_or_the_connection() {
         ),
         ("a PUSH_PROMISE", frame(5, END_HEADERS, 1, &[0, 0, 0, 2]), Connection(PROTOCOL_ERROR)),
         ("a frame too long", frame(DATA, 0, 1, &vec![0; 16_385]), Connection(FRAME_SIZE_ERROR)),
+        (
+            "trailers that fill a frame",
+            [upload(&[]), frame(HEADERS, END_HEADERS | END_STREAM, 1, &header_block(&[("x", &"a".repeat(16_378))]))]
+                .concat(),
+            Connection(FRAME_SIZE_ERROR),
+        ),
         ("a ping too short", frame(PING, 0, 0, &[0; 7]), Connection(PROTOCOL_ERROR)),
         ("settings of 5 bytes", frame(SETTINGS, 0, 0, &[0; 5]), Connection(PROTOCOL_ERROR)),
         ("a window of 0", frame(WINDOW_UPDATE, 0, 0, &[0; 4]), Connection(PROTOCOL_ERROR)),
@@ -343,6 +355,7 @@ fn status_of(block: &[u8]) -> u16 {
         [0x8d, ..] => 404,
         // Huffman coding of 405, with or without indexing.
         [0x48 | 0x08, 0x83, 0x68, 0x0d, ..] => 405,
+        [0x48 | 0x08, 0x82, 0x6c, 0x01, ..] => 501,
         other => panic!("an unexpected status in {:x?}", &other[..other.len().min(8)]),
     }
 }

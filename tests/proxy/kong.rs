@@ -125,8 +125,9 @@ async fn forwarding_headers_match_kong() {
             true,
             "GET /strip/a HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: 1.1.1.1\r\nx-forwarded-proto: https\r\n\
              x-forwarded-host: b.example\r\nx-forwarded-port: 444\r\nx-forwarded-path: /before\r\n\
-             x-forwarded-prefix: /prefix\r\n\r\n",
-            "GET /a HTTP/1.1\nhost: a.example\nVIA\nx-forwarded-for: 1.1.1.1, 127.0.0.1\n\
+             x-forwarded-prefix: /prefix\r\nforwarded: for=1.1.1.1\r\n\r\n",
+            "GET /a HTTP/1.1\nforwarded: for=1.1.1.1, for=127.0.0.1\nhost: a.example\nVIA\n\
+             x-forwarded-for: 1.1.1.1, 127.0.0.1\n\
              x-forwarded-host: b.example\nx-forwarded-path: /before\nx-forwarded-port: 444\n\
              x-forwarded-prefix: /prefix\nx-forwarded-proto: https\nx-real-ip: 1.1.1.1",
         ),

@@ -1,12 +1,14 @@
 //! Load balancing: round robin and least requests, ejection of unreachable endpoints, and both address families.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use portico::proxy::ProxyLimits;
 use portico::upstream::{EndpointAddress, Endpoints, LoadBalancing};
 use tokio::net::TcpListener;
 
 use crate::accounting::scrape;
-use crate::harness::{Endpoint, TestServer, forward, reserve_address, route, upstream, with_timeout};
+use crate::harness::{Endpoint, Options, TestServer, forward, reserve_address, route, upstream, with_timeout};
 
 const REFUSED: &str = "portico_upstream_connects_total{outcome=\"refused\"}";
 
@@ -121,4 +123,30 @@ async fn ipv6_endpoints_are_served() {
     let server = TestServer::with_routes(vec![route(forward(vec![(1, upstream("web", &[endpoint.address]))]))]).await;
     assert_eq!(server.connect().await.get("/").await.text(), "ok");
     assert_eq!(endpoint.log.connections(), 1);
+}
+
+#[tokio::test]
+async fn workers_share_the_endpoints_of_large_upstreams() {
+    let mut endpoints = Vec::new();
+    for number in 0..34 {
+        let response = format!("HTTP/1.1 200 OK\r\nx-endpoint: {number}\r\ncontent-length: 0\r\n\r\n");
+        endpoints.push(Endpoint::responding_with(response).await);
+    }
+    let addresses: Vec<_> = endpoints.iter().map(|endpoint| endpoint.address).collect();
+    let limits = ProxyLimits { max_upstream_connections: 200, ..ProxyLimits::default() };
+    let options = Options { workers: 2, limits, ..Options::default() };
+    let server = TestServer::with_options(options, vec![route(forward(vec![(1, upstream("web", &addresses))]))]).await;
+    // The kernel assigns each connection to one of the workers.
+    let mut parts = BTreeSet::new();
+    while parts.len() < 2 {
+        let mut client = server.connect().await;
+        let mut part = BTreeSet::new();
+        for _ in 0..addresses.len() {
+            part.insert(client.get("/").await.header("x-endpoint").unwrap().to_owned());
+        }
+        assert_eq!(part.len(), 17, "{part:?}");
+        parts.insert(part);
+    }
+    let used: BTreeSet<_> = parts.iter().flatten().collect();
+    assert_eq!(used.len(), 34, "each endpoint belongs to one worker");
 }

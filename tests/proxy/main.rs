@@ -21,6 +21,7 @@ mod h2_hostile;
 mod h2_refused_streams;
 mod h2_small_messages;
 mod h2_tls;
+mod h2_trailers;
 mod h2_upstream;
 mod harness;
 mod hostile;

@@ -210,9 +210,9 @@ async fn trusted_peer_headers_are_kept() {
     assert_eq!(response.header("x-request-id"), Some("mine"));
     assert_eq!(
         normalized(&endpoint.log.requests()[0].replace("x-request-id: mine", "y: mine")),
-        "GET / HTTP/1.1\nforwarded: for=1.1.1.1\nhost: a.example\nvia: 1.1 portico\nx-forwarded-for: 1.1.1.1, 127.0.0.1\n\
-         x-forwarded-host: a.example\nx-forwarded-path: /a\nx-forwarded-port: 80\nx-forwarded-prefix: /b\n\
-         x-forwarded-proto: https\nx-real-ip: 1.1.1.1\ny: mine"
+        "GET / HTTP/1.1\nforwarded: for=1.1.1.1, for=127.0.0.1\nhost: a.example\nvia: 1.1 portico\n\
+         x-forwarded-for: 1.1.1.1, 127.0.0.1\nx-forwarded-host: a.example\nx-forwarded-path: /a\n\
+         x-forwarded-port: 80\nx-forwarded-prefix: /b\nx-forwarded-proto: https\nx-real-ip: 1.1.1.1\ny: mine"
     );
 }
 

@@ -19,7 +19,8 @@ fn with_attempt_timeout(limit: Duration, policy: TimeoutsAndRetries) -> Timeouts
 }
 
 /// An endpoint that performs one step for each request, and the last step for all further requests: `close` closes the
-/// connection, `silent` never responds, and a number is the status of the response.
+/// connection, `part` sends the beginning of a response before it does, `silent` never responds, and a number is the
+/// status of the response.
 async fn step_endpoint(steps: &'static [&'static str]) -> Endpoint {
     let next = Arc::new(AtomicUsize::new(0));
     Endpoint::scripted(move |mut stream, _| {
@@ -29,6 +30,7 @@ async fn step_endpoint(steps: &'static [&'static str]) -> Endpoint {
                 let step = next.fetch_add(1, Ordering::SeqCst);
                 match steps[step.min(steps.len() - 1)] {
                     "close" => return,
+                    "part" => return stream.send("HTTP/1.1 200").await,
                     "silent" => {
                         stream.read_to_end().await;
                         return;
@@ -129,10 +131,58 @@ async fn requests_are_retried_as_configured() {
             attempts: 1,
         },
         Case {
-            name: "a closed connection without a response is not retried",
+            name: "a closed connection without a response is retried",
+            policy: retries(3, &[]),
+            request: GET,
+            endpoint: &["close", "close", "200"],
+            status: 200,
+            attempts: 3,
+        },
+        Case {
+            name: "a closed connection without a response is retried with the buffered body",
+            policy: retries(1, &[500]),
+            request: PUT,
+            endpoint: &["close", "200"],
+            status: 200,
+            attempts: 2,
+        },
+        Case {
+            name: "retries after closed connections are limited",
+            policy: retries(2, &[]),
+            request: GET,
+            endpoint: &["close"],
+            status: 502,
+            attempts: 3,
+        },
+        Case {
+            name: "a closed connection without a response is not retried for other methods",
             policy: retries(3, &[500]),
+            request: POST,
+            endpoint: &["close", "200"],
+            status: 502,
+            attempts: 1,
+        },
+        Case {
+            name: "a closed connection without a response is not retried with a body that is not buffered",
+            policy: retries(3, &[]),
+            request: PUT,
+            endpoint: &["close", "200"],
+            status: 502,
+            attempts: 1,
+        },
+        Case {
+            name: "a closed connection without a response is not retried without retries",
+            policy: retries(0, &[]),
             request: GET,
             endpoint: &["close", "200"],
+            status: 502,
+            attempts: 1,
+        },
+        Case {
+            name: "a part of a response is not retried",
+            policy: retries(3, &[]),
+            request: GET,
+            endpoint: &["part", "200"],
             status: 502,
             attempts: 1,
         },
@@ -271,6 +321,21 @@ async fn each_attempt_uses_another_endpoint() {
     assert_eq!(good.log.requests().len(), 10);
     assert_eq!(bad.log.requests().len(), 5, "every other request tries the bad endpoint first");
     assert_eq!(scrape(&server)["portico_upstream_retries_total"], 5.0);
+}
+
+#[tokio::test]
+async fn reset_connection_is_retried_at_another_endpoint() {
+    let failing = step_endpoint(&["close"]).await;
+    let working = step_endpoint(&["200"]).await;
+    let action = forward(vec![(1, upstream("web", &[failing.address, working.address]))]);
+    // As the annotations of a Service set them in Kong's dialect.
+    let minute = Duration::from_secs(60);
+    let policy = TimeoutsAndRetries::per_attempt(minute, minute, minute, 5);
+    let server = TestServer::with_routes(vec![route(with_timeouts_and_retries(action, policy))]).await;
+    for _ in 0..4 {
+        assert_eq!(server.request(GET).await.status, 200);
+    }
+    assert_eq!((failing.log.requests().len(), working.log.requests().len()), (2, 4));
 }
 
 #[tokio::test]

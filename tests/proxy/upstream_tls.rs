@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
@@ -19,7 +19,7 @@ use portico::proxy::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::rule::{Filters, Mirror};
 use portico::upstream::tls::{TlsTrust, TrustAnchors, UpstreamTlsSettings};
-use portico::upstream::{EndpointAddress, Endpoints, Upstream, UpstreamKey, UpstreamProtocol};
+use portico::upstream::{EndpointAddress, Endpoints, Upstream, UpstreamKey, UpstreamProtocol, UpstreamRegistry};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -77,10 +77,19 @@ impl Authority {
 
     /// Like [`Authority::issue`], for a certificate that expires at the beginning of this year.
     fn issue_until(&self, names: &[&str], intermediates: &[&Authority], year: i32) -> Arc<CertifiedKey> {
+        self.issue_with(names, intermediates, |params| params.not_after = date_time_ymd(year, 1, 1))
+    }
+
+    fn issue_with(
+        &self,
+        names: &[&str],
+        intermediates: &[&Authority],
+        set_params: impl FnOnce(&mut CertificateParams),
+    ) -> Arc<CertifiedKey> {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
-        params.not_after = date_time_ymd(year, 1, 1);
+        set_params(&mut params);
         let leaf = params.signed_by(&key, &self.0).unwrap();
         let chain = std::iter::once(leaf.der().clone()).chain(intermediates.iter().map(|authority| authority.der()));
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
@@ -330,22 +339,83 @@ async fn server_name_is_the_host_and_separates_connections() {
     assert_eq!(endpoint.connections(), 2);
 }
 
+/// Sends a request over a connection that is closed afterwards, and returns whether its TLS session was resumed.
+async fn is_resumed(server: &TestServer, host: &str) -> bool {
+    let text = server.request(&format!("GET /close HTTP/1.1\r\nhost: {host}\r\n\r\n")).await.text();
+    assert!(text.contains(" resumed="), "{text}");
+    text.contains(" resumed=true ")
+}
+
 #[tokio::test]
-async fn every_connection_is_verified() {
-    let authority = Authority::new("own");
+async fn sessions_are_resumed_under_the_same_settings_only() {
+    let (authority, other_authority) = (Authority::new("own"), Authority::new("other"));
+    let names = ["a.example", "b.example"];
+    let client_certificate = other_authority.issue(&["portico.example"], &[]);
+    let trust_in_both = || {
+        let anchors = Arc::new(TrustAnchors::new([authority.der(), other_authority.der()]));
+        Some(TlsTrust { anchors, max_intermediates: None })
+    };
     for version in rustls::ALL_VERSIONS {
-        // The endpoint supports session resumption. If the proxy resumed sessions, the endpoint would not send its
-        // certificate again.
-        let endpoint = TlsEndpoint::with_tls_options(authority.issue(&["a.example"], &[]), None, &[version]).await;
-        for trust in [authority.trust(None), None] {
-            let connections_before = endpoint.connections();
-            let server = TestServer::with_routes(http1_routes_to(http1_settings(trust, None), endpoint.address)).await;
-            for connection in connections_before + 1..=connections_before + 3 {
-                let text = server.request("GET /close HTTP/1.1\r\nhost: a.example\r\n\r\n").await.text();
-                assert!(text.starts_with(&format!("connection={connection} ")), "{version:?}: {text}");
-                assert!(text.contains("resumed=false "), "{version:?}: {text}");
+        // Both have the same certificate and different keys for their sessions.
+        let certificate = authority.issue(&names, &[]);
+        let endpoint = TlsEndpoint::with_tls_options(Arc::clone(&certificate), None, &[version]).await;
+        let other_endpoint = TlsEndpoint::with_tls_options(certificate, None, &[version]).await;
+        let registry = UpstreamRegistry::default();
+        let settings = |trust, client| registry.tls_settings(UpstreamProtocol::Http1, trust, client).unwrap();
+        let all_settings = [
+            settings(authority.trust(None), None),
+            settings(authority.trust(Some(1)), None),
+            settings(trust_in_both(), None),
+            settings(authority.trust(None), Some(Arc::clone(&client_certificate))),
+            settings(None, None),
+        ];
+        let server = TestServer::with_routes(vec![]).await;
+        for settings in &all_settings {
+            server.replace_routes(http1_routes_to(settings.clone(), endpoint.address));
+            for host in names {
+                assert!(!is_resumed(&server, host).await, "{version:?} {settings} {host}");
+                assert!(is_resumed(&server, host).await, "{version:?} {settings} {host}");
+                assert!(is_resumed(&server, host).await, "{version:?} {settings} {host}");
             }
         }
+        server.replace_routes(http1_routes_to(all_settings[0].clone(), other_endpoint.address));
+        assert!(!is_resumed(&server, names[0]).await, "{version:?}");
+        // Settings that return find their sessions.
+        server.replace_routes(http1_routes_to(all_settings[0].clone(), endpoint.address));
+        assert!(is_resumed(&server, names[0]).await, "{version:?}");
+        // An authority that did not issue the certificate.
+        server.replace_routes(http1_routes_to(settings(other_authority.trust(None), None), endpoint.address));
+        assert_eq!(send_get(&server, names[0]).await.status, 502, "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn expired_certificate_ends_its_sessions() {
+    let authority = Authority::new("own");
+    for version in rustls::ALL_VERSIONS {
+        let expiry = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(4);
+        let certificate =
+            authority.issue_with(&["a.example"], &[], |params| params.not_after = date_time_ymd(1970, 1, 1) + expiry);
+        let endpoint = TlsEndpoint::with_tls_options(certificate, None, &[version]).await;
+        let server =
+            TestServer::with_routes(http1_routes_to(http1_settings(authority.trust(None), None), endpoint.address))
+                .await;
+        let request = "GET /close HTTP/1.1\r\nhost: a.example\r\n\r\n";
+        let mut resumed = 0;
+        let last = with_timeout("the end of the certificate", async {
+            loop {
+                let response = server.request(request).await;
+                if response.status != 200 {
+                    return response.status;
+                }
+                resumed += usize::from(response.text().contains(" resumed=true "));
+            }
+        })
+        .await;
+        assert_eq!(last, 502, "{version:?}");
+        assert!(resumed > 0, "{version:?}");
+        let errors = scrape(&server);
+        assert_eq!(errors["portico_request_errors_total{reason=\"tls_handshake\"}"], 1.0, "{version:?}: {errors:?}");
     }
 }
 

@@ -74,7 +74,7 @@ impl KongSeries {
 
     fn write(&self, facts: &ProcessFacts, out: &mut KongMetricsWriter) -> fmt::Result {
         self.write_facts(facts, out)?;
-        let requests = self.requests.sorted();
+        let requests = self.requests.scrape();
         if !requests.is_empty() {
             out.family(
                 "http_requests_total",
@@ -97,7 +97,7 @@ impl KongSeries {
                 out.sample("http_requests_total", &labels, count.load(Ordering::Relaxed))?;
             }
         }
-        let bandwidth = self.bandwidth.sorted();
+        let bandwidth = self.bandwidth.scrape();
         if !bandwidth.is_empty() {
             out.family("bandwidth_bytes", KongMetricType::Counter, "Bytes of bodies per consumer, service and route")?;
             for entry in bandwidth {
@@ -115,7 +115,7 @@ impl KongSeries {
                 }
             }
         }
-        let latency = self.latency.sorted();
+        let latency = self.latency.scrape();
         if latency.is_empty() {
             return Ok(());
         }

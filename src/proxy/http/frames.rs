@@ -16,18 +16,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::http2::StreamTracker;
+use super::request_trailers::TrailerMarker;
 use crate::proxy::connection::protocol_detection::PREFACE;
 
 /// The socket of an HTTP/2 client.
 pub(in crate::proxy) struct FrameStream<S> {
     stream: S,
+    trailers: TrailerMarker,
     limiter: FrameLimiter,
     streams: Rc<StreamTracker>,
 }
 
 impl<S> FrameStream<S> {
     pub(in crate::proxy) fn new(stream: S, streams: Rc<StreamTracker>) -> Self {
-        FrameStream { stream, limiter: FrameLimiter::new(Instant::now()), streams }
+        FrameStream { stream, trailers: TrailerMarker::new(), limiter: FrameLimiter::new(Instant::now()), streams }
     }
 }
 
@@ -179,22 +181,23 @@ impl FrameLimiter {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for FrameStream<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        let allowed = self.limiter.read(&buffer.filled()[before..]);
-        self.streams.heads_received.set(self.limiter.complete_heads);
+        ready!(this.trailers.poll_read(&mut this.stream, cx, buffer))?;
+        let allowed = this.limiter.read(&buffer.filled()[before..]);
+        this.streams.heads_received.set(this.limiter.complete_heads);
         if !allowed {
-            self.streams.flooded.set(true);
+            this.streams.flooded.set(true);
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "too many HTTP/2 frames that carry no request",
             )));
         }
         // Read the clock only for header blocks that span several reads.
-        match (self.limiter.is_header_unfinished(), self.streams.header_since.get()) {
-            (true, None) => self.streams.header_since.set(Some(Instant::now())),
-            (false, Some(_)) => self.streams.header_since.set(None),
+        match (this.limiter.is_header_unfinished(), this.streams.header_since.get()) {
+            (true, None) => this.streams.header_since.set(Some(Instant::now())),
+            (false, Some(_)) => this.streams.header_since.set(None),
             (true, Some(_)) | (false, None) => {}
         }
         Poll::Ready(Ok(()))
@@ -232,13 +235,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FrameStream<S> {
 }
 
 // RFC 9113, section 6.
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
+pub(super) const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 0x4;
-const RESERVED: u32 = 1 << 31;
+pub(super) const RESERVED: u32 = 1 << 31;
 
 /// A browser that leaves a page resets all streams of a connection at once, but not continuously.
 const RESET_BURST: u32 = 512;

@@ -9,6 +9,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::request_id::X_REQUEST_ID;
+use super::via::extended_list;
 use crate::plugin_api::{Scheme, header_spoofing};
 
 /// Removes hop-by-hop fields (RFC 9110, section 7.6.1), including those that `Connection` names.
@@ -18,17 +19,17 @@ pub(in crate::proxy) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Removes hop-by-hop fields of a request, `Expect`, to which Portico responds itself, fields that a backend could
 /// mistake for those that Portico sets, and what an untrusted peer reports about the client in other fields.
-pub(in crate::proxy) fn strip_request(headers: &mut HeaderMap, is_trusted: bool) {
+pub(in crate::proxy) fn strip_request(headers: &mut HeaderMap, is_trusted: bool) -> StrippedRequest {
     let (mut is_spoofed, mut has_expectation, mut has_client_report) = (false, false, false);
-    strip_and_visit(headers, |name| {
+    let accepts_trailers = strip_and_visit(headers, |name| {
         is_spoofed |= header_spoofing::is_spoofed(name, &MANAGED_HEADERS);
         has_expectation |= name == EXPECT;
-        has_client_report |= !is_trusted && is_client_report(name);
+        has_client_report |= is_client_report(name);
     });
     if has_expectation {
         headers.remove(EXPECT);
     }
-    if has_client_report {
+    if has_client_report && !is_trusted {
         for name in &CLIENT_REPORTS {
             headers.remove(name);
         }
@@ -36,6 +37,16 @@ pub(in crate::proxy) fn strip_request(headers: &mut HeaderMap, is_trusted: bool)
     if is_spoofed {
         header_spoofing::remove_spoofed(headers, &MANAGED_HEADERS);
     }
+    StrippedRequest { has_client_report: has_client_report && is_trusted, accepts_trailers }
+}
+
+/// What [`strip_request`] has found in a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) struct StrippedRequest {
+    /// Whether a trusted peer reports the client in other fields than those that Portico always sets.
+    pub(in crate::proxy) has_client_report: bool,
+    /// Whether `TE: trailers` is left.
+    pub(in crate::proxy) accepts_trailers: bool,
 }
 
 /// Whether this is one of [`CLIENT_REPORTS`].
@@ -49,11 +60,11 @@ pub(in crate::proxy) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// Removes hop-by-hop fields. Calls `visit` with the names of all other fields, including those that `Connection`
-/// names.
+/// Removes hop-by-hop fields, except `TE: trailers`. Calls `visit` with the names of all other fields, including those
+/// that `Connection` names. Returns whether `TE: trailers` is left.
 ///
 /// One pass over the names finds the hop-by-hop fields that exist, since most requests have at most one of them.
-fn strip_and_visit(headers: &mut HeaderMap, mut visit: impl FnMut(&HeaderName)) {
+fn strip_and_visit(headers: &mut HeaderMap, mut visit: impl FnMut(&HeaderName)) -> bool {
     let mut seen = [false; HOP_BY_HOP_COUNT];
     for name in headers.keys() {
         match HOP_BY_HOP.iter().position(|candidate| candidate == name) {
@@ -62,7 +73,7 @@ fn strip_and_visit(headers: &mut HeaderMap, mut visit: impl FnMut(&HeaderName)) 
         }
     }
     if seen == [false; HOP_BY_HOP_COUNT] {
-        return;
+        return false;
     }
     let wants_trailers = headers.get_all(TE).iter().any(|value| contains_token(value, "trailers"));
     let named: Vec<HeaderName> = headers.get_all(CONNECTION).iter().flat_map(connection_options).collect();
@@ -75,6 +86,7 @@ fn strip_and_visit(headers: &mut HeaderMap, mut visit: impl FnMut(&HeaderName)) 
     if wants_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
+    wants_trailers
 }
 
 const HOP_BY_HOP_COUNT: usize = 6;
@@ -145,6 +157,19 @@ impl ForwardedClient {
                 value
             }
         }
+    }
+
+    /// Appends the peer to an existing `Forwarded` field, as an element of its own (RFC 7239, section 4).
+    pub(in crate::proxy) fn extend_forwarded(&self, headers: &mut HeaderMap) {
+        if !headers.contains_key(FORWARDED) {
+            return;
+        }
+        let ip = self.ip.to_str().expect("an IP address is ASCII");
+        // An IPv6 address is in brackets, which only a quoted string may contain (section 6).
+        let element = if ip.contains(':') { format!("for=\"[{ip}]\"") } else { format!("for={ip}") };
+        let element = HeaderValue::try_from(element).expect("an IP address is a header value");
+        let list = extended_list(headers, &FORWARDED, &element).unwrap_or(element);
+        headers.insert(FORWARDED, list);
     }
 
     /// Sets the `X-Forwarded-*` fields. Existing values are kept and extended if the peer is trusted, and replaced
@@ -241,8 +266,9 @@ mod tests {
         ];
         for (before, after) in cases {
             let mut headers = headers(before);
-            strip_hop_by_hop(&mut headers);
+            let stripped = strip_request(&mut headers, false);
             assert_eq!(text(&headers), after, "{before}");
+            assert_eq!(stripped.accepts_trailers, headers.contains_key(TE), "{before}");
         }
     }
 
@@ -264,7 +290,8 @@ mod tests {
         for (before, after) in cases {
             for is_trusted in [false, true] {
                 let mut headers = headers(before);
-                strip_request(&mut headers, is_trusted);
+                let stripped = strip_request(&mut headers, is_trusted);
+                assert_eq!(stripped, StrippedRequest { has_client_report: false, accepts_trailers: false }, "{before}");
                 assert_eq!(text(&headers), after, "{before}, trusted: {is_trusted}");
             }
         }
@@ -275,7 +302,7 @@ mod tests {
         let before = "a: b\nforwarded: for=1\nproxy: 2\nx-forwarded-path: 3\nx-forwarded-prefix: 4\nx-real-ip: 5";
         for (is_trusted, after) in [(true, before), (false, "a: b")] {
             let mut headers = headers(before);
-            strip_request(&mut headers, is_trusted);
+            assert_eq!(strip_request(&mut headers, is_trusted).has_client_report, is_trusted);
             assert_eq!(text(&headers), after, "trusted: {is_trusted}");
         }
         let mut headers = headers("x-real-ip: 1\nx-real-ip: 2\nx-real-ip-too: 3");
@@ -327,6 +354,24 @@ mod tests {
                 &HeaderValue::from_static("80"),
             );
             assert_eq!(text(&headers), after);
+        }
+    }
+
+    #[test]
+    fn forwarded_gets_an_element_for_the_peer() {
+        let cases = [
+            ("10.0.0.1", "a: b", "a: b"),
+            ("10.0.0.1", "forwarded: for=192.0.2.7;proto=https", "forwarded: for=192.0.2.7;proto=https, for=10.0.0.1"),
+            ("10.0.0.1", "forwarded: for=192.0.2.7\nforwarded: for=x", "forwarded: for=192.0.2.7, for=x, for=10.0.0.1"),
+            ("::ffff:10.0.0.1", "forwarded: for=x", "forwarded: for=x, for=10.0.0.1"),
+            ("2001:db8::1", "forwarded: for=x", "forwarded: for=x, for=\"[2001:db8::1]\""),
+            ("2001:db8::1", "forwarded: ", "forwarded: for=\"[2001:db8::1]\""),
+        ];
+        for (peer, before, after) in cases {
+            let mut headers = headers(before);
+            let client = ForwardedClient::new(peer.parse().unwrap(), true, Scheme::Http);
+            client.extend_forwarded(&mut headers);
+            assert_eq!(text(&headers), after, "{peer}");
         }
     }
 

@@ -18,7 +18,7 @@ use super::request_id::RequestIds;
 use crate::proxy::limits::ProxyLimits;
 use crate::proxy::worker::Worker;
 use crate::upstream::{
-    ConnectionPools, EndpointConnector, HYPER_DEFAULT_FIELDS, IdleLimits, READ_BUFFER, SocketBudget,
+    ConnectionPools, EndpointConnector, EndpointSubsetting, HYPER_DEFAULT_FIELDS, IdleLimits, READ_BUFFER, SocketBudget,
 };
 
 /// What the HTTP requests of all workers share.
@@ -29,6 +29,8 @@ pub(in crate::proxy) struct HttpWorkerShared {
     pub(in crate::proxy) product_headers: Arc<ProductHeaders>,
     /// The connections to endpoints of the whole process.
     pub(in crate::proxy) upstream_sockets: Arc<SocketBudget>,
+    /// The endpoints of large upstreams that each worker uses.
+    pub(in crate::proxy) subsetting: EndpointSubsetting,
 }
 
 /// State that the requests of one worker share.
@@ -47,7 +49,7 @@ pub(in crate::proxy) struct HttpWorker {
 }
 
 impl HttpWorker {
-    pub(in crate::proxy) fn new(worker: Worker, shared: HttpWorkerShared) -> Self {
+    pub(in crate::proxy) fn new(number: usize, worker: Worker, shared: HttpWorkerShared) -> Self {
         let limits = &worker.limits;
         let connector = EndpointConnector {
             timeout: limits.connect_timeout,
@@ -65,20 +67,16 @@ impl HttpWorker {
         };
         let upstream_counters = &worker.counters.upstream;
         let mirror_counters = Arc::clone(&worker.counters.mirrored);
-        let mirrors = MirrorSender::new(
-            limits,
-            connector.clone(),
-            idle_limits,
-            Arc::clone(upstream_counters),
-            mirror_counters,
-            Rc::clone(&worker.buffers),
-        );
+        let subsetting = EndpointSubsetting { worker: number, ..shared.subsetting };
+        let mirror_pools =
+            ConnectionPools::new(connector.clone(), idle_limits, subsetting, Arc::clone(upstream_counters));
+        let mirrors = MirrorSender::new(limits, mirror_pools, mirror_counters, Rc::clone(&worker.buffers));
         HttpWorker {
             trusted_ips: shared.trusted_ips,
             rejected_paths: shared.rejected_paths,
             product_headers: shared.product_headers,
             upstream_sockets: shared.upstream_sockets,
-            pools: ConnectionPools::new(connector, idle_limits, Arc::clone(upstream_counters)),
+            pools: ConnectionPools::new(connector, idle_limits, subsetting, Arc::clone(upstream_counters)),
             mirror_sender: Rc::new(mirrors),
             request_ids: RequestIds::default(),
             header_maps: HeaderMapPool::default(),

@@ -26,10 +26,7 @@ use crate::proxy::limits::ProxyLimits;
 use crate::proxy::record::stats::{MirrorCounters, MirrorOutcome};
 use crate::snapshot::rule::Mirror;
 use crate::upstream::tls::UpstreamServerName;
-use crate::upstream::{
-    ConnectionPools, EndpointConnector, IdleLimits, IdleReuse, Upstream, UpstreamCounters, UpstreamProtocol,
-    UpstreamTarget,
-};
+use crate::upstream::{ConnectionPools, IdleReuse, Upstream, UpstreamProtocol, UpstreamTarget};
 
 /// Sends the mirrored copies of one worker.
 pub(in crate::proxy) struct MirrorSender {
@@ -47,14 +44,12 @@ pub(in crate::proxy) struct MirrorSender {
 impl MirrorSender {
     pub(in crate::proxy) fn new(
         limits: &ProxyLimits,
-        connector: EndpointConnector,
-        idle_limits: IdleLimits,
-        upstream_counters: Arc<UpstreamCounters>,
+        pools: ConnectionPools<Full<Bytes>>,
         counters: Arc<MirrorCounters>,
         buffers: Rc<WorkerBuffers>,
     ) -> Self {
         MirrorSender {
-            pools: ConnectionPools::new(connector, idle_limits, upstream_counters),
+            pools,
             in_flight: Cell::new(0),
             max_copies: limits.max_mirror_copies,
             max_body: limits.max_mirror_body,

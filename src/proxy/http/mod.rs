@@ -37,6 +37,7 @@ pub(in crate::proxy) mod request_context;
 pub(in crate::proxy) mod request_error;
 pub(in crate::proxy) mod request_id;
 pub(in crate::proxy) mod request_record;
+pub(in crate::proxy) mod request_trailers;
 pub(in crate::proxy) mod response_body;
 pub(in crate::proxy) mod response_filters;
 pub(in crate::proxy) mod retry;

@@ -72,7 +72,7 @@ impl<'u> OutgoingRequest<'u> {
         mut request: Request<RequestBody>,
         replay: ReplayPolicy,
     ) -> Result<Self, RequestError> {
-        let Destination { upstream, mut upgrade, .. } = destination;
+        let Destination { upstream, mut upgrade, may_have_te, .. } = destination;
         let host = request.headers().get(HOST).filter(|_| upstream.key.tls.is_some());
         let server_name = host.map(UpstreamServerName::from_host);
         let target = UpstreamTarget { upstream, server_name, handshake_time: Cell::default() };
@@ -86,7 +86,9 @@ impl<'u> OutgoingRequest<'u> {
                 if let Some(upgrade) = &upgrade {
                     upgrade.set_request_headers(request.headers_mut());
                 }
-                name_te_in_connection(request.headers_mut());
+                if may_have_te {
+                    name_te_in_connection(request.headers_mut());
+                }
             }
             UpstreamProtocol::Http2 => {
                 if upgrade.take().is_some_and(|upgrade| !upgrade.may_be_ignored()) {

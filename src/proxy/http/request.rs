@@ -102,9 +102,9 @@ async fn prepare<'r>(
     if routed.rule.plugins.as_ref().is_some_and(|chain| chain.logs_heads(&cx.view.snapshot.consumers)) {
         cx.record.copy_heads(&routed, request);
     }
-    set_forwarding_headers(cx, &routed, request);
+    routed.may_have_te = set_forwarding_headers(cx, &routed, request);
     product_headers::set_request_headers(cx, request);
-    trailer_header::read_te(cx, routed.rule, request);
+    trailer_header::record_te(cx, &routed);
     upstream_target::rewrite(&mut routed, request)?;
     if let Some(chain) = &routed.rule.plugins {
         // Boxed, so that the future of requests without plugins stays small.

@@ -20,6 +20,7 @@ use super::joined_data::JoinedData;
 use super::mirror::{MirrorCopy, PendingCopies};
 use super::replay_buffer::ReplayBuffer;
 use super::request_error::RequestError;
+use super::request_trailers::MARKER_NAME;
 use crate::proxy::buffer_budget::{BufferUse, BufferedBytes};
 
 /// The body of a request as it is sent to an endpoint.
@@ -295,7 +296,12 @@ impl RequestBody {
             return Poll::Ready(Some(Err(RequestBodyError::AmbiguousFraming)));
         }
         match frame {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if self.http2
+                    && let Some(trailers) = frame.trailers_mut()
+                {
+                    trailers.remove(MARKER_NAME);
+                }
                 let activity = &self.peer.activity;
                 if let Some(data) = frame.data_ref() {
                     activity.bytes_in.set(activity.bytes_in.get() + data.len() as u64);

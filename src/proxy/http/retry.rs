@@ -1,8 +1,8 @@
 //! Forwarding under a rule with timeouts or retries (GEP-1742 and GEP-1731).
 //!
 //! A request that was certainly not processed is retried. An idempotent request with a buffered body is also retried
-//! after one of the rule's status codes or after the timeout of one attempt. Within an attempt, a request may be sent
-//! again on a new connection, as described in `forward.rs`.
+//! after one of the rule's status codes, after the timeout of one attempt, or if the endpoint closes the connection
+//! without a response. Within an attempt, a request may be sent again on a new connection, as `forward.rs` describes.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -93,8 +93,8 @@ async fn run_attempts(
             }
             Err(error) => {
                 let was_not_processed = error.was_not_processed();
+                let may_retry = was_not_processed || is_retried_if_processed(retry, replay, &error);
                 let error = error.request_error();
-                let may_retry = was_not_processed || is_retried_after_timeout(retry, replay, error);
                 if is_last || !may_retry || !outgoing.can_be_sent() || peer.activity.timed_out.get() {
                     return Err(error);
                 }
@@ -171,10 +171,12 @@ fn is_retried_status(retry: Option<&RetryPolicy>, replay: ReplayPolicy, response
     replay.complete && replay.idempotent && retry.is_some_and(is_listed)
 }
 
-/// Whether the request is retried after an attempt has timed out. It may have been processed, so it must be idempotent
-/// and available as a whole.
-fn is_retried_after_timeout(retry: Option<&RetryPolicy>, replay: ReplayPolicy, error: RequestError) -> bool {
-    error == RequestError::BackendRequestTimeout && retry.is_some() && replay.complete && replay.idempotent
+/// Whether the request is retried although it may have been processed: it must be idempotent and available as a whole,
+/// and the attempt has timed out, or the endpoint has closed the connection without a byte of a response.
+fn is_retried_if_processed(retry: Option<&RetryPolicy>, replay: ReplayPolicy, error: &AttemptError) -> bool {
+    let is_retried =
+        matches!(error, AttemptError::NoResponse | AttemptError::Failed(RequestError::BackendRequestTimeout));
+    is_retried && retry.is_some() && replay.complete && replay.idempotent
 }
 
 /// Returns the connection of a discarded response to its pool, if there is no body left to read.

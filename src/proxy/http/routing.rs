@@ -77,6 +77,7 @@ pub(in crate::proxy) fn select_rule<'r>(
         has_plugin_path: false,
         upgrade,
         framing,
+        may_have_te: false,
     })
 }
 

@@ -23,6 +23,8 @@ pub(in crate::proxy) struct Destination<'r> {
     pub(in crate::proxy) upstream: &'r Arc<Upstream>,
     pub(in crate::proxy) timeouts_and_retries: Option<&'r TimeoutsAndRetries>,
     pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
+    /// Whether the request may have the field `TE`.
+    pub(in crate::proxy) may_have_te: bool,
 }
 
 /// Ends the request, or rewrites it for the selected backend.
@@ -77,7 +79,11 @@ fn prepare_forwarding<'r>(
     };
     apply_request_filters(cx, &routed, backend, request)?;
     let timeouts_and_retries = split.timeouts_and_retries.as_deref();
-    Ok(Destination { upstream, timeouts_and_retries, upgrade: routed.upgrade })
+    // Plugins and filters may set it.
+    let edits_headers = |filters: &Filters| filters.request_headers.is_some();
+    let may_have_te =
+        routed.may_have_te || rule.plugins.is_some() || edits_headers(&rule.filters) || edits_headers(&backend.filters);
+    Ok(Destination { upstream, timeouts_and_retries, upgrade: routed.upgrade, may_have_te })
 }
 
 /// The rule's filters run first, so that the backend's, which are more specific, take precedence. Mirrors of the

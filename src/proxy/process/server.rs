@@ -25,7 +25,7 @@ use crate::proxy::record::stats::ProxyStats;
 use crate::proxy::worker::WorkerShared;
 use crate::proxy::{BindState, BindStates, RejectedPaths};
 use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
-use crate::upstream::SocketBudget;
+use crate::upstream::{EndpointSubsetting, SocketBudget};
 
 /// Settings of the data plane. Listeners and routes come from the snapshot.
 #[derive(Clone, Debug)]
@@ -84,6 +84,7 @@ impl Proxy {
                 rejected_paths: config.rejected_paths,
                 product_headers: Arc::new(ProductHeaders::new(config.product_headers, config.product_token)),
                 upstream_sockets: Arc::new(SocketBudget::new(limits.max_upstream_connections)),
+                subsetting: EndpointSubsetting::new(count, limits.max_upstream_connections),
             },
             worker: WorkerShared {
                 snapshot: Arc::clone(&snapshot),

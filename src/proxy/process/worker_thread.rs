@@ -56,7 +56,7 @@ pub(in crate::proxy) fn start(
             Err(error) => return drop(ready.send(Err(error))),
         };
         if ready.send(Ok(())).is_ok() {
-            let http = HttpWorker::new(Worker::new(number, shared.worker), shared.http);
+            let http = HttpWorker::new(number, Worker::new(number, shared.worker), shared.http);
             runtime.block_on(run(Rc::new(http), shared.clients, commands));
         }
     })?;

@@ -4,15 +4,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use rustls::ClientConfig;
 use rustls::sign::CertifiedKey;
 
-use super::{TlsDigest, TlsTrust, UpstreamProtocol, UpstreamTlsSettings, build_config, settings_digest};
+use super::{
+    EndpointSessions, EndpointTlsConfig, TlsDigest, TlsTrust, UpstreamProtocol, UpstreamTlsSettings, build_config,
+    settings_digest,
+};
 
-/// The built configurations, for as long as an upstream uses them.
+/// The built configurations, for as long as an upstream uses them, and the TLS sessions of all.
 #[derive(Debug, Default)]
 pub(in crate::upstream) struct TlsConfigCache {
-    configs: Mutex<HashMap<TlsDigest, Weak<ClientConfig>>>,
+    configs: Mutex<HashMap<TlsDigest, Weak<EndpointTlsConfig>>>,
+    sessions: EndpointSessions,
 }
 
 impl TlsConfigCache {
@@ -24,7 +27,7 @@ impl TlsConfigCache {
         client: Option<Arc<CertifiedKey>>,
     ) -> Result<UpstreamTlsSettings, rustls::Error> {
         let digest = settings_digest(protocol, trust.as_ref(), client.as_deref());
-        let (verifies, has_client_certificate) = (trust.is_some(), client.is_some());
+        let has_client_certificate = client.is_some();
         let mut configs = self.configs.lock();
         let config = match configs.get(&digest).and_then(Weak::upgrade) {
             Some(known) => known,
@@ -34,7 +37,7 @@ impl TlsConfigCache {
                 created
             }
         };
-        Ok(UpstreamTlsSettings { digest, verifies, has_client_certificate, config })
+        Ok(UpstreamTlsSettings { digest, has_client_certificate, config, sessions: self.sessions.clone() })
     }
 
     /// Drops unused configurations.
@@ -72,7 +75,7 @@ mod tests {
             let another = settings(trust(&[&first_authority], None));
             assert!(first == another && Arc::ptr_eq(&first.config, &another.config));
         }
-        assert!(Arc::ptr_eq(first.config.crypto_provider(), settings(None).config.crypto_provider()));
+        assert!(Arc::ptr_eq(first.config.client.crypto_provider(), settings(None).config.client.crypto_provider()));
         let others = [
             settings(trust(&[&second_authority], None)),
             settings(trust(&[&first_authority, &second_authority], None)),

@@ -4,6 +4,7 @@
 
 mod anchors;
 mod config_cache;
+mod sessions;
 mod verified_names;
 mod verifier;
 
@@ -22,9 +23,9 @@ use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{AlertDescription, CertificateError, ClientConfig};
+use rustls::{AlertDescription, CertificateError, ClientConfig, HandshakeKind};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -32,6 +33,7 @@ use tokio_rustls::client::TlsStream;
 use super::UpstreamProtocol;
 pub use anchors::TrustAnchors;
 pub(super) use config_cache::TlsConfigCache;
+use sessions::EndpointSessions;
 pub(super) use verified_names::VerifiedNames;
 pub use verifier::AcceptAnyCertificate;
 use verifier::EndpointVerifier;
@@ -43,9 +45,9 @@ pub struct UpstreamTlsSettings {
     /// Digest of everything that distinguishes settings: protocol, trust and client certificate, without its private
     /// key.
     digest: TlsDigest,
-    verifies: bool,
     has_client_certificate: bool,
-    config: Arc<ClientConfig>,
+    config: Arc<EndpointTlsConfig>,
+    sessions: EndpointSessions,
 }
 
 type TlsDigest = [u8; SHA256_OUTPUT_LEN];
@@ -71,20 +73,30 @@ impl UpstreamTlsSettings {
 
     /// Whether certificates are verified.
     pub fn verifies(&self) -> bool {
-        self.verifies
+        self.config.verifies
     }
 
     pub(super) fn client(&self) -> UpstreamTlsClient {
-        UpstreamTlsClient { connector: TlsConnector::from(Arc::clone(&self.config)), verifies: self.verifies }
+        UpstreamTlsClient { settings: self.clone() }
     }
+}
+
+/// The configuration of the TLS library, without sessions.
+#[derive(Debug)]
+struct EndpointTlsConfig {
+    client: ClientConfig,
+    verifier: Arc<dyn ServerCertVerifier>,
+    /// Whether the verifier accepts some certificates only.
+    verifies: bool,
 }
 
 fn build_config(
     protocol: UpstreamProtocol,
     trust: Option<TlsTrust>,
     client: Option<Arc<CertifiedKey>>,
-) -> Result<ClientConfig, rustls::Error> {
+) -> Result<EndpointTlsConfig, rustls::Error> {
     let provider = Arc::clone(&PROVIDER);
+    let verifies = trust.is_some();
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
         Some(trust) => Arc::new(EndpointVerifier { trust, provider: Arc::clone(&provider) }),
         None => Arc::new(AcceptAnyCertificate(Arc::clone(&provider))),
@@ -92,19 +104,17 @@ fn build_config(
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(verifier);
-    let mut config = match client {
+        .with_custom_certificate_verifier(Arc::clone(&verifier));
+    let mut client = match client {
         Some(client) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(client))),
         None => config.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![match protocol {
+    client.alpn_protocols = vec![match protocol {
         UpstreamProtocol::Http1 => b"http/1.1".to_vec(),
         UpstreamProtocol::Http2 => b"h2".to_vec(),
     }];
-    // The library does not verify certificates in resumed sessions: an expired or replaced certificate would remain
-    // accepted for as long as the endpoint issues tickets.
-    config.resumption = Resumption::disabled();
-    Ok(config)
+    client.resumption = Resumption::disabled();
+    Ok(EndpointTlsConfig { client, verifier, verifies })
 }
 
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(default_provider()));
@@ -184,7 +194,7 @@ impl fmt::Debug for UpstreamTlsSettings {
 /// `TLS unverified (terms …)`, `TLS verified with client certificate (terms …)`, with the beginning of the digest.
 impl fmt::Display for UpstreamTlsSettings {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(if self.verifies { "TLS verified" } else { "TLS unverified" })?;
+        formatter.write_str(if self.verifies() { "TLS verified" } else { "TLS unverified" })?;
         if self.has_client_certificate {
             formatter.write_str(" with client certificate")?;
         }
@@ -224,14 +234,21 @@ impl Eq for UpstreamServerName {}
 
 /// The TLS client of an upstream.
 pub(super) struct UpstreamTlsClient {
-    connector: TlsConnector,
-    verifies: bool,
+    settings: UpstreamTlsSettings,
 }
 
 impl fmt::Debug for UpstreamTlsClient {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("UpstreamTlsClient").field("verifies", &self.verifies).finish_non_exhaustive()
+        formatter.debug_struct("UpstreamTlsClient").field("settings", &self.settings).finish()
     }
+}
+
+/// Whether a handshake may resume a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SessionUse {
+    Resume,
+    /// A full handshake, in which the endpoint sends its certificate.
+    Full,
 }
 
 impl UpstreamTlsClient {
@@ -240,15 +257,42 @@ impl UpstreamTlsClient {
         stream: TcpStream,
         address: SocketAddr,
         name: Option<&UpstreamServerName>,
+        session_use: SessionUse,
     ) -> Result<TlsStream<TcpStream>, UpstreamHandshakeError> {
+        let UpstreamTlsSettings { digest, config, sessions, .. } = &self.settings;
         let host = name.map(UpstreamServerName::host).unwrap_or_default();
         let server_name = match ServerName::try_from(host) {
             Ok(server_name) => server_name.to_owned(),
-            Err(_) if self.verifies => return Err(UpstreamHandshakeError::InvalidName(host.to_owned())),
+            Err(_) if config.verifies => return Err(UpstreamHandshakeError::InvalidName(host.to_owned())),
             // Nothing is verified, so any name will do: an IP address is not sent as server name.
             Err(_) => ServerName::from(address.ip()),
         };
-        self.connector.connect(server_name, stream).await.map_err(|error| UpstreamHandshakeError::new(&error, host))
+        let mut client = config.client.clone();
+        if session_use == SessionUse::Resume {
+            client.resumption = sessions.resumption(digest, address, &server_name);
+        }
+        let connecting = TlsConnector::from(Arc::new(client)).connect(server_name.clone(), stream);
+        let stream = connecting.await.map_err(|error| UpstreamHandshakeError::new(&error, host))?;
+        let connection = stream.get_ref().1;
+        // The library does not verify the certificate of a resumed session, which may have expired.
+        if connection.handshake_kind() == Some(HandshakeKind::Resumed)
+            && !config.accepts(connection.peer_certificates().unwrap_or_default(), &server_name, UnixTime::now())
+        {
+            sessions.forget(digest, address, &server_name);
+            return Err(UpstreamHandshakeError::SessionOutdated);
+        }
+        Ok(stream)
+    }
+}
+
+impl EndpointTlsConfig {
+    /// Whether this chain of certificates is valid at this time.
+    fn accepts(&self, chain: &[CertificateDer<'_>], name: &ServerName<'_>, now: UnixTime) -> bool {
+        // The sessions of endpoints whose certificate is not verified may lack it.
+        !self.verifies
+            || chain.split_first().is_some_and(|(certificate, intermediates)| {
+                self.verifier.verify_server_cert(certificate, intermediates, name, &[], now).is_ok()
+            })
     }
 }
 
@@ -270,6 +314,8 @@ pub enum UpstreamHandshakeError {
     RejectedAfterHandshake,
     #[error("its response is not TLS; check the protocol of the Service")]
     NotTls,
+    #[error("the certificate of the resumed session is no longer valid")]
+    SessionOutdated,
     #[error("it accepted the connection but did not complete the handshake within {0:?}")]
     TimedOut(Duration),
     #[error("{0}")]
@@ -299,6 +345,7 @@ impl UpstreamHandshakeError {
             UpstreamHandshakeError::NotTls => true,
             UpstreamHandshakeError::WrongName(_)
             | UpstreamHandshakeError::InvalidName(_)
+            | UpstreamHandshakeError::SessionOutdated
             | UpstreamHandshakeError::Rejected(AlertDescription::UnrecognisedName, _) => false,
             UpstreamHandshakeError::Untrusted(_)
             | UpstreamHandshakeError::Rejected(..)

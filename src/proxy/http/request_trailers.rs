@@ -1,0 +1,314 @@
+//! Makes the HTTP/2 library reject request trailers with pseudo-header fields, as RFC 9113, section 8.1 requires.
+//!
+//! The library ignores them in trailers, but not after a regular field: there they are malformed, and it resets the
+//! stream. So each block of trailers gets a regular field at its beginning, [`MARKER`], before the library reads it;
+//! `RequestBody` removes the field. The library decodes the block, so this also covers fields whose names are in the
+//! dynamic table or Huffman-coded.
+//!
+//! ```text
+//!   HEADERS, the second on its stream:  length | … | pad length | priority | table size updates | ▲ fields | padding
+//!                                         + 1                                                   MARKER
+//! ```
+//!
+//! All other bytes pass unchanged and uncopied. An incomplete frame header waits for its rest, because the length that
+//! changes comes before the type and the stream.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http::HeaderName;
+use http::header::HOST;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::frames::{HEADERS, RESERVED};
+use crate::proxy::connection::protocol_detection::PREFACE;
+
+/// The field that is added to trailers. A field that routes a request is not allowed in trailers (RFC 9110, section
+/// 6.5.1), so nothing is lost when those of clients are removed as well.
+pub(in crate::proxy) const MARKER_NAME: HeaderName = HOST;
+/// The marker as an indexed field: entry 38 of the static table is `host` with an empty value (RFC 7541, appendix A).
+const MARKER: u8 = 0x80 | 38;
+
+/// Reads the frames of a client, and adds the marker to trailers.
+#[derive(Debug)]
+pub(in crate::proxy) struct TrailerMarker {
+    /// Remaining bytes of the preface or of a frame's payload, which pass unchanged.
+    skip: usize,
+    newest_stream: u32,
+    /// The incomplete beginning of a frame, up to where the marker may have to be added.
+    incomplete: Vec<u8>,
+    /// Bytes to pass on before more are read.
+    output: Vec<u8>,
+}
+
+/// How much of the received bytes can pass.
+enum Step {
+    /// This many bytes pass unchanged.
+    Unchanged(usize),
+    /// The frame is a block of trailers. The marker belongs between this many bytes and the rest of the frame.
+    Trailers { count: usize, rest: usize },
+    /// More bytes of the frame are necessary.
+    Incomplete,
+}
+
+impl TrailerMarker {
+    pub(in crate::proxy) fn new() -> Self {
+        TrailerMarker { skip: PREFACE.len(), newest_stream: 0, incomplete: Vec::new(), output: Vec::new() }
+    }
+
+    /// Reads from the client into `buffer`.
+    pub(in crate::proxy) fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        // Without new bytes in the buffer, the connection would count as closed.
+        while self.output.is_empty() {
+            ready!(Pin::new(&mut *stream).poll_read(cx, buffer))?;
+            let received = &buffer.filled()[before..];
+            if received.is_empty() {
+                // The connection has ended. The library reports an incomplete frame.
+                self.output.append(&mut self.incomplete);
+                break;
+            }
+            let passed = if self.incomplete.is_empty() { self.pass_unchanged(received) } else { 0 };
+            if passed < received.len() {
+                self.incomplete.extend_from_slice(&received[passed..]);
+                self.rewrite();
+                buffer.set_filled(before + passed);
+            }
+            if passed > 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let passed = self.output.len().min(buffer.remaining());
+        buffer.put_slice(&self.output[..passed]);
+        self.output.drain(..passed);
+        Poll::Ready(Ok(()))
+    }
+
+    /// How many of these bytes pass before the first frame that is incomplete or contains trailers.
+    fn pass_unchanged(&mut self, bytes: &[u8]) -> usize {
+        let mut passed = 0;
+        while let Some(rest @ [_, ..]) = bytes.get(passed..)
+            && let Step::Unchanged(count) = self.step(rest)
+        {
+            passed += count;
+        }
+        passed
+    }
+
+    /// Moves what can pass from `incomplete` to `output`.
+    fn rewrite(&mut self) {
+        let received = std::mem::take(&mut self.incomplete);
+        let mut rest = &received[..];
+        while !rest.is_empty() {
+            match self.step(rest) {
+                Step::Unchanged(count) => {
+                    self.output.extend_from_slice(&rest[..count]);
+                    rest = &rest[count..];
+                }
+                Step::Trailers { count, rest: rest_of_frame } => {
+                    self.skip = rest_of_frame;
+                    let length = frame_length(rest) + 1;
+                    // The lowest three bytes. The library rejects a length beyond the largest frame.
+                    self.output.extend_from_slice(&length.to_be_bytes()[1..]);
+                    self.output.extend_from_slice(&rest[3..count]);
+                    self.output.push(MARKER);
+                    rest = &rest[count..];
+                }
+                Step::Incomplete => break,
+            }
+        }
+        self.incomplete.extend_from_slice(rest);
+    }
+
+    /// Examines the beginning of `bytes`, which are not empty. Only bytes that pass unchanged change the state, so that
+    /// others can be examined again.
+    fn step(&mut self, bytes: &[u8]) -> Step {
+        if self.skip > 0 {
+            let count = self.skip.min(bytes.len());
+            self.skip -= count;
+            return Step::Unchanged(count);
+        }
+        let Some([_, _, _, kind, flags, stream @ ..]) = bytes.first_chunk::<FRAME_HEADER>() else {
+            return Step::Incomplete;
+        };
+        let length = frame_length(bytes) as usize;
+        let stream = u32::from_be_bytes(*stream) & !RESERVED;
+        if *kind == HEADERS && stream <= self.newest_stream {
+            return match marker_position(*flags, length, &bytes[FRAME_HEADER..]) {
+                MarkerPosition::At(position) => {
+                    Step::Trailers { count: FRAME_HEADER + position, rest: length - position }
+                }
+                MarkerPosition::Unknown => Step::Incomplete,
+                MarkerPosition::Malformed => {
+                    self.skip = length;
+                    Step::Unchanged(FRAME_HEADER)
+                }
+            };
+        }
+        if *kind == HEADERS {
+            self.newest_stream = stream;
+        }
+        self.skip = length;
+        Step::Unchanged(FRAME_HEADER)
+    }
+}
+
+/// Where the marker belongs in the payload of a HEADERS frame.
+enum MarkerPosition {
+    At(usize),
+    /// More bytes of the payload are necessary.
+    Unknown,
+    /// The payload is shorter than its parts; the library rejects the frame.
+    Malformed,
+}
+
+/// Finds the first field in the payload of a HEADERS frame; `payload` is the beginning that has arrived. Updates of the
+/// dynamic table's size come before all fields (RFC 7541, section 4.2).
+fn marker_position(flags: u8, length: usize, payload: &[u8]) -> MarkerPosition {
+    const PADDED: u8 = 0x8;
+    const PRIORITY: u8 = 0x20;
+    let mut start = 0;
+    let mut padding = 0;
+    if flags & PADDED != 0 {
+        match payload.first() {
+            Some(pad_length) if length > 0 => (start, padding) = (1, usize::from(*pad_length)),
+            _ if length > 0 => return MarkerPosition::Unknown,
+            _ => return MarkerPosition::Malformed,
+        }
+    }
+    if flags & PRIORITY != 0 {
+        start += PRIORITY_LENGTH;
+    }
+    let Some(end) = length.checked_sub(padding).filter(|end| *end >= start) else { return MarkerPosition::Malformed };
+    let limit = end.min(start + MAX_SIZE_UPDATES);
+    let mut position = start;
+    let mut continues = false;
+    while position < limit {
+        let Some(byte) = payload.get(position) else { return MarkerPosition::Unknown };
+        if continues {
+            continues = byte & 0x80 != 0;
+        } else if byte & SIZE_UPDATE_MASK == SIZE_UPDATE {
+            continues = byte & !SIZE_UPDATE_MASK == !SIZE_UPDATE_MASK;
+        } else {
+            break;
+        }
+        position += 1;
+    }
+    if payload.len() < start {
+        MarkerPosition::Unknown
+    } else if continues || position - start == MAX_SIZE_UPDATES {
+        // Encoders send at most two updates, each in one piece. The library rejects updates after the marker. Within an
+        // update, the marker would be a part of it.
+        MarkerPosition::At(start)
+    } else {
+        MarkerPosition::At(position)
+    }
+}
+
+/// The length in a frame header.
+fn frame_length(header: &[u8]) -> u32 {
+    u32::from_be_bytes([0, header[0], header[1], header[2]])
+}
+
+const FRAME_HEADER: usize = 9;
+/// The length of the priority fields of a HEADERS frame.
+const PRIORITY_LENGTH: usize = 5;
+/// An update of the dynamic table's size begins with these three bits.
+const SIZE_UPDATE_MASK: u8 = 0b1110_0000;
+const SIZE_UPDATE: u8 = 0b0010_0000;
+/// How many bytes are searched for the end of the size updates: more than two of the longest ones.
+const MAX_SIZE_UPDATES: usize = 12;
+
+#[cfg(test)]
+mod tests {
+    use super::super::frames::{CONTINUATION, DATA};
+    use super::*;
+
+    const END: u8 = 0x5;
+    const PADDED: u8 = 0x8;
+    const PRIORITY: u8 = 0x20;
+
+    fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&[length[1], length[2], length[3], kind, flags, 0, 0, 0, stream][..], payload].concat()
+    }
+
+    /// A connection that yields one piece for each read.
+    struct Pieces<'b>(std::slice::Chunks<'b, u8>);
+
+    impl AsyncRead for Pieces<'_> {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            buffer.put_slice(self.0.next().unwrap_or_default());
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// What the library reads of these frames, if they arrive in pieces of this size.
+    async fn read_in_pieces(bytes: &[u8], size: usize) -> Vec<u8> {
+        let mut stream = Pieces(bytes.chunks(size));
+        let mut marker = TrailerMarker::new();
+        let mut output = Vec::new();
+        loop {
+            let mut memory = [0; 64];
+            let mut buffer = ReadBuf::new(&mut memory);
+            std::future::poll_fn(|cx| marker.poll_read(&mut stream, cx, &mut buffer)).await.unwrap();
+            if buffer.filled().is_empty() {
+                return output;
+            }
+            output.extend_from_slice(buffer.filled());
+        }
+    }
+
+    #[tokio::test]
+    async fn marker_precedes_the_fields_of_trailers() {
+        let head = frame(HEADERS, 0x4, 1, b"\x82\x86\x84");
+        let trailers = |flags: u8, payload: &[u8]| frame(HEADERS, flags, 1, payload);
+        let update = [0x3f, 0xe1, 0x1f];
+        let cases: Vec<(&str, Vec<u8>, Vec<u8>)> = vec![
+            ("nothing", trailers(END, &[]), trailers(END, &[MARKER])),
+            ("a field", trailers(END, &[0x84]), trailers(END, &[MARKER, 0x84])),
+            ("padding", trailers(END | PADDED, &[2, 0x84, 0, 0]), trailers(END | PADDED, &[2, MARKER, 0x84, 0, 0])),
+            (
+                "padding and priority",
+                trailers(END | PADDED | PRIORITY, &[1, 0, 0, 0, 3, 9, 0x84, 0]),
+                trailers(END | PADDED | PRIORITY, &[1, 0, 0, 0, 3, 9, MARKER, 0x84, 0]),
+            ),
+            ("a size update", trailers(END, &[0x20, 0x84]), trailers(END, &[0x20, MARKER, 0x84])),
+            (
+                "two size updates",
+                trailers(END, &[&[0x20][..], &update, &[0x84]].concat()),
+                trailers(END, &[&[0x20][..], &update, &[MARKER, 0x84]].concat()),
+            ),
+            ("a part of a size update", trailers(1, &update[..2]), trailers(1, &[MARKER, 0x3f, 0xe1])),
+            (
+                "endless size updates",
+                trailers(END, &[[0x20; 11], [0x3f; 11]].concat()),
+                trailers(END, &[&[MARKER][..], &[0x20; 11], &[0x3f; 11]].concat()),
+            ),
+            ("padding longer than the frame", trailers(END | PADDED, &[1]), trailers(END | PADDED, &[1])),
+            ("no pad length", trailers(END | PADDED, &[]), trailers(END | PADDED, &[])),
+            ("half a priority", trailers(END | PRIORITY, &[0, 0]), trailers(END | PRIORITY, &[0, 0])),
+            (
+                "continued",
+                [trailers(1, &[0x84]), frame(CONTINUATION, 4, 1, &[0x84])].concat(),
+                [trailers(1, &[MARKER, 0x84]), frame(CONTINUATION, 4, 1, &[0x84])].concat(),
+            ),
+            ("the head of the next stream", frame(HEADERS, END, 3, &[0x82]), frame(HEADERS, END, 3, &[0x82])),
+            ("an incomplete frame", trailers(END, &[0x84])[..9].to_vec(), trailers(END, &[0x84])[..9].to_vec()),
+        ];
+        let data = frame(DATA, 0, 1, &[0xaa; 100]);
+        for (what, sent, expected) in cases {
+            let sent = [&PREFACE[..], &head, &data, &sent].concat();
+            let expected = [&PREFACE[..], &head, &data, &expected].concat();
+            for size in [1, 2, 7, 13, 64] {
+                assert_eq!(read_in_pieces(&sent, size).await, expected, "{what}, in pieces of {size}");
+            }
+        }
+    }
+}
