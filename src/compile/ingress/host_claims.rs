@@ -218,9 +218,9 @@ fn fields_of_hosts(ingress: &Ingress) -> BTreeMap<Box<str>, String> {
 }
 
 /// The name in lower case and without port; `None` if it has a wildcard or is invalid.
-fn exact_host(text: &str) -> Option<Arc<str>> {
+fn exact_host(text: &str) -> Option<Box<str>> {
     match HostCondition::parse(text)?.name {
-        HostName::Exact(name) => Some(name),
+        HostName::Exact(name) => Some((*name).into()),
         HostName::LeadingWildcard(_) | HostName::TrailingWildcard(_) => None,
     }
 }
