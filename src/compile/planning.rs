@@ -109,8 +109,8 @@ impl Compiler {
         }
     }
 
-    /// The plan of a route, and the verdict on it. `None` if the route does not exist. `over_namespace`: the diagnostic if
-    /// its namespace exceeds its budget because of it.
+    /// The plan of a route, and the verdict on it. `None` if the route does not exist. `over_namespace`: the diagnostic
+    /// if its namespace exceeds its budget because of it.
     fn plan_route(
         &self,
         cx: CompileContext<'_>,

@@ -28,8 +28,8 @@ use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::RouteMatches;
 use rules::TranslatedRules;
 
-/// Plans an HTTPRoute, and judges it. `over_namespace`: the diagnostic if its namespace exceeds its budget because of it. Its rules
-/// are translated only if this process serves a parent.
+/// Plans an HTTPRoute, and decides its verdict. `over_namespace`: the diagnostic if its namespace exceeds its budget
+/// because of it. Its rules are translated only if this process serves a parent.
 pub(super) fn plan(
     cx: CompileContext<'_>,
     gateways: &PlanMap<GatewayPlan>,
