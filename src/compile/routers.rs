@@ -1,6 +1,6 @@
 //! Maintains the routers of Gateway listeners, and the snapshot. Rebuilds only the HTTP routers of hosts whose routes
-//! changed, and the rules for connections with their Gateway. Maps of hosts and of listeners are copy-on-write, so that an
-//! edit does not cost what all other hosts and listeners would.
+//! changed, and the rules for connections with their Gateway. Maps of hosts and of listeners are copy-on-write, so that
+//! an edit does not cost what all other hosts and listeners would.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

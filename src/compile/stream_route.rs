@@ -67,8 +67,8 @@ impl<'a> From<&'a Object<TlsRoute>> for StreamRouteSource<'a> {
     }
 }
 
-/// Plans a route, and judges it. Its first rule is served: version v1 of the API allows only one. It is translated only if this
-/// process serves a parent.
+/// Plans a route, and decides its verdict. Its first rule is served: version v1 of the API allows only one. It is
+/// translated only if this process serves a parent.
 pub(super) fn plan(
     cx: CompileContext<'_>,
     gateways: &PlanMap<GatewayPlan>,

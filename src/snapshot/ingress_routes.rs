@@ -151,7 +151,8 @@ pub(super) fn rules_by_conditions(router: &ConditionsRouter) -> impl Iterator<It
 }
 
 impl HostOrders {
-    /// Replaces the rules of a host, those of the oldest Ingress first. Of two orders, that of the first rule comes first.
+    /// Replaces the rules of a host, those of the oldest Ingress first. Of two orders, that of the first rule comes
+    /// first.
     pub fn set(&mut self, host: NamedHost, rules: &[HostRule]) {
         let pattern = match host {
             None => HostPattern::Any,

@@ -80,8 +80,8 @@ impl UpstreamRegistry {
     }
 
     /// Drops upstreams that no snapshot uses. Requests in flight keep their references. `unused`: those that became
-    /// unused; `used_count`: how many are used. Others are looked for only if there are more than these, such as those of
-    /// a route that no listener accepts.
+    /// unused; `used_count`: how many are used. Others are looked for only if there are more than these, such as those
+    /// of a route that no listener accepts.
     pub fn drop_unused(&self, unused: &[UpstreamKey], used_count: usize, is_used: impl Fn(&UpstreamKey) -> bool) {
         let mut upstreams = self.upstreams.lock();
         for key in unused {

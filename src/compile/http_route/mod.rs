@@ -27,8 +27,8 @@ use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::RouteMatches;
 use rules::TranslatedRules;
 
-/// Plans an HTTPRoute, and judges it. An error if it expands to more than its share of its namespace's budget. Its rules
-/// are translated only if this process serves a parent.
+/// Plans an HTTPRoute, and decides its verdict. An error if it expands to more than its share of its namespace's
+/// budget. Its rules are translated only if this process serves a parent.
 pub(super) fn plan(
     cx: CompileContext<'_>,
     gateways: &PlanMap<GatewayPlan>,

@@ -1,5 +1,5 @@
-//! The routes of the ingress listeners, from the plans of all Ingresses. A change of an Ingress builds only the routers of
-//! the hosts that the Ingress names or named; the others are shared with the previous routes.
+//! The routes of the ingress listeners, from the plans of all Ingresses. A change of an Ingress builds only the routers
+//! of the hosts that the Ingress names or named; the others are shared with the previous routes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

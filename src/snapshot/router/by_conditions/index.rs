@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Every part of the index gives lists of ascending positions in the sorted entries of a host. The result is the lowest
-//! position whose other conditions match, and positions above the best one so far are skipped. So are the positions of a
-//! host that rank below the result of another host.
+//! position whose other conditions match, and positions above the best one so far are skipped. So are the positions of
+//! a host that rank below the result of another host.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

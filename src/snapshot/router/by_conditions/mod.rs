@@ -5,8 +5,10 @@
 //!   ConditionRoute ──split by path, ranked──▶ entries ──▶ ConditionsRouter ─ find ─▶ Matched: rule and path condition
 //! ```
 //!
-//! The number of condition kinds is compared over all hosts first, and lengths later. But only entries of hosts that match
-//! the same request are ever compared, so each host has a list of its own, sorted by rank. A request searches the lists of
+//! The number of condition kinds is compared over all hosts first, and lengths later. But only entries of hosts that
+//! match
+//! the same request are ever compared, so each host has a list of its own, sorted by rank. A request searches the lists
+//! of
 //! the exact host, of the wildcards, and of entries for any host; ranks decide between their results. So a change of a
 //! route affects the lists of its hosts only, and a copy of the router shares the other lists.
 
@@ -51,8 +53,8 @@ impl ConditionsRouter {
         ConditionsRouter { flavor, hosts: HostIndex::default() }.with_routes(&[], &routes)
     }
 
-    /// A copy with the routes in `added`, and without those in `removed`, which are found by identity. A route in both was
-    /// replaced before it was served. The lists of hosts that none of these routes names are shared.
+    /// A copy with the routes in `added`, and without those in `removed`, which are found by identity. A route in both
+    /// was replaced before it was served. The lists of hosts that none of these routes names are shared.
     #[must_use]
     pub fn with_routes(&self, removed: &[Arc<ConditionRoute>], added: &[Arc<ConditionRoute>]) -> Self {
         let mut changed = self.clone();
