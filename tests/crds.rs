@@ -1,4 +1,4 @@
-//! `crds/` matches the types and uses the names of Kong's own definitions.
+//! `crds/` matches the types, and uses the names of Kong's definitions for its kinds.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use portico::api::Kind;
-use portico::api::kong::crd;
+use portico::api::definitions;
+use portico::api::kind::KindFamily;
 use serde_json::{Value, json};
 
 #[test]
@@ -29,9 +30,9 @@ fn crd_files_match_the_types() {
     assert_eq!(names(&written), names(&expected));
     for (name, text) in &expected {
         let parsed: Value = serde_saphyr::from_str(text).unwrap();
-        let kind = crd::kinds().find(|kind| format!("{}.yaml", kind.plural()) == *name).unwrap();
-        assert_eq!(Some(parsed), crd::definition(kind), "{name} round-trips through YAML");
-        assert!(written[name] == *text, "crds/{name} differs from src/api/kong; UPDATE=1 rewrites it");
+        let kind = definitions::kinds().find(|kind| format!("{}.yaml", kind.plural()) == *name).unwrap();
+        assert_eq!(Some(parsed), definitions::definition(kind), "{name} round-trips through YAML");
+        assert!(written[name] == *text, "crds/{name} differs from src/api; UPDATE=1 rewrites it");
     }
 }
 
@@ -40,7 +41,7 @@ fn command_prints_all_definitions() {
     let output = Command::new(env!("CARGO_BIN_EXE_portico")).arg("crds").output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty());
     let printed: Vec<Value> = serde_saphyr::from_multiple(std::str::from_utf8(&output.stdout).unwrap()).unwrap();
-    let expected: Vec<Value> = crd::kinds().filter_map(crd::definition).collect();
+    let expected: Vec<Value> = definitions::kinds().filter_map(definitions::definition).collect();
     assert_eq!(printed, expected);
 }
 
@@ -73,9 +74,9 @@ fn names_and_columns_match_kong() {
         (Kind::UdpIngress, "v1beta1", "udpingresses", "", true, "Address=.status.loadBalancer.ingress[*].ip Age=."),
         (Kind::KongServiceFacade, "v1alpha1", "kongservicefacades", "", true, ""),
     ];
-    assert_eq!(cases.len(), crd::kinds().count());
+    assert_eq!(cases.len(), definitions::kinds().filter(|kind| kind.family() == KindFamily::Kong).count());
     for (kind, version, plural, short_name, is_namespaced, columns) in cases {
-        let definition = crd::definition(kind).unwrap();
+        let definition = definitions::definition(kind).unwrap();
         let spec = &definition["spec"];
         let is_parameters = kind == Kind::IngressClassParameters;
         let group = match kind {
@@ -93,8 +94,24 @@ fn names_and_columns_match_kong() {
         let printed: Vec<String> = printed.map(column).collect();
         assert_eq!(printed.join(" "), columns, "{kind}");
     }
-    let policy = &crd::definition(Kind::KongUpstreamPolicy).unwrap()["metadata"]["labels"];
+    let policy = &definitions::definition(Kind::KongUpstreamPolicy).unwrap()["metadata"]["labels"];
     assert_eq!(policy["gateway.networking.k8s.io/policy"], "direct");
+}
+
+/// Portico's own kinds are in its own group.
+#[test]
+fn own_kinds_have_names_and_columns() {
+    let definition = definitions::definition(Kind::GatewayParameters).unwrap();
+    let spec = &definition["spec"];
+    assert_eq!((&spec["group"], &spec["scope"]), (&json!("portico.dev"), &json!("Namespaced")));
+    assert_eq!(spec["names"]["plural"], "gatewayparameters");
+    assert_eq!(spec["names"]["shortNames"], json!(["gwparams"]));
+    assert_eq!(spec["names"]["categories"], json!(["portico"]));
+    let columns: Vec<String> =
+        spec["versions"][0]["additionalPrinterColumns"].as_array().unwrap().iter().map(column).collect();
+    let expected = "Type=.spec.service.type External-Policy=.spec.service.externalTrafficPolicy \
+                    Class=.spec.service.loadBalancerClass Age=.";
+    assert_eq!(columns.join(" "), expected);
 }
 
 /// A column as `NAME=PATH`, in brackets if only `--output wide` shows it.
@@ -130,7 +147,7 @@ fn new_objects_have_a_pending_condition() {
         "type": "Programmed", "status": "Unknown", "reason": "Pending", "message": "Waiting for controller",
         "lastTransitionTime": "1970-01-01T00:00:00Z",
     }]);
-    for kind in crd::kinds() {
+    for kind in definitions::kinds() {
         let schema = schema(kind);
         let status = &schema["properties"]["status"];
         let (all_conditions, conditions) = (&status["default"]["conditions"], &status["properties"]["conditions"]);
@@ -164,7 +181,7 @@ fn every_writable_field_is_described() {
         }
     }
     let mut undescribed = Vec::new();
-    for kind in crd::kinds() {
+    for kind in definitions::kinds() {
         let mut schema = schema(kind);
         assert!(schema["description"].is_string(), "{kind}");
         for name in ["apiVersion", "kind", "metadata", "status"] {
@@ -176,7 +193,7 @@ fn every_writable_field_is_described() {
 }
 
 fn schema(kind: Kind) -> Value {
-    crd::definition(kind).unwrap()["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+    definitions::definition(kind).unwrap()["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
 }
 
 fn folder() -> PathBuf {

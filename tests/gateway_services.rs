@@ -182,6 +182,59 @@ async fn forbidden_writes_are_reported_and_retried() {
     assert_eq!(api.writes(), [format!("PATCH {SERVICE}")]);
 }
 
+/// The Service of the tests with these settings.
+fn with_settings(settings: serde_json::Value) -> Arc<DesiredServices> {
+    let mut services = desired_services(&[80]);
+    services.gateways.get_mut(&gateway_key()).unwrap().settings = serde_json::from_value(settings).unwrap();
+    Arc::new(services)
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_ports_that_the_api_server_refuses_are_reported() {
+    let api = FakeServicesApi::new();
+    put_pod(&api, "a", "10.0.0.1", "True");
+    let mut leader = ServiceReplica::start(&api, EXPOSED, "a", true);
+    leader.wait_for_view("its Service", |view| !view.services.is_empty()).await;
+    let refusal = "Service \"web-portico\" is invalid: spec.ports[0].nodePort: Invalid value: 30080: provided port is \
+                   already allocated";
+    api.reject_writes_with("30080", refusal);
+    leader.desired.send_replace(with_settings(json!({"nodePorts": [{"port": 80, "nodePort": 30080}]})));
+    let error_of =
+        |view: &GatewayServicesView| view.services.get(&gateway_key()).and_then(|service| service.error.clone());
+    let view = leader.wait_for_view("the refusal", |view| error_of(view).is_some()).await;
+    let error = error_of(&view).unwrap();
+    assert!(error.message.contains("provided port is already allocated"), "{}", error.message);
+    assert!(error.remedy.contains("GatewayParameters"), "{}", error.remedy);
+    assert!(!view.services[&gateway_key()].ports.is_empty(), "the existing Service is used as before");
+    leader.desired.send_replace(with_settings(json!({"nodePorts": [{"port": 80, "nodePort": 30081}]})));
+    leader.wait_for_view("no error", |view| error_of(view).is_none()).await;
+    assert_eq!(api.object(SERVICE)["spec"]["ports"][0]["nodePort"], 30081);
+}
+
+/// Without its parameters, a Gateway is not accepted, and the type of its Service is unknown.
+#[tokio::test(start_paused = true)]
+async fn held_services_keep_type_and_addresses() {
+    let api = FakeServicesApi::new();
+    put_pod(&api, "a", "10.0.0.1", "True");
+    let mut leader = ServiceReplica::start(&api, EXPOSED, "a", true);
+    leader.desired.send_replace(with_settings(json!({"type": "ClusterIP"})));
+    api.wait_until("a Service of that type", |api| api.object(SERVICE)["spec"]["type"] == "ClusterIP").await;
+    api.edit(SERVICE, |service| service["spec"]["clusterIPs"] = json!(["10.96.0.1"]));
+    let has_address = |view: &GatewayServicesView| {
+        view.services.get(&gateway_key()).is_some_and(|service| service.addresses == ["10.96.0.1"])
+    };
+    leader.wait_for_view("its address", has_address).await;
+    let writes = api.writes();
+    let mut held = desired_services(&[80]);
+    held.gateways.get_mut(&gateway_key()).unwrap().hold = true;
+    let held = Arc::new(held);
+    leader.desired.send_replace(held.clone());
+    let view = leader.wait_for_view("the held Gateway", |view| view.desired == held).await;
+    assert!(has_address(&view), "{view:?}");
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    assert_eq!(api.writes(), writes);
+}
+
 #[tokio::test(start_paused = true)]
 async fn pods_join_once_bound_and_drain_before_they_stop() {
     let api = FakeServicesApi::new();

@@ -1,5 +1,6 @@
-//! Ingress, IngressClass and Kong's kinds: valid objects are accepted, and errors in invalid ones are reported at the
-//! right field. The objects are in `tests/kinds/`; a scenario of `e2e/` applies the same ones to a real API server.
+//! Ingress, IngressClass, Kong's kinds and Portico's own: valid objects are accepted, and errors in invalid ones are
+//! reported at the right field. The objects are in `tests/kinds/`; a scenario of `e2e/` applies the same ones to a real
+//! API server.
 //! `UPDATE=1 cargo test --workspace --test library kinds::` rewrites `bad.txt`.
 
 use std::collections::BTreeSet;
@@ -7,9 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use portico::api::Kind;
+use portico::api::definitions;
 use portico::api::gateway::Channel;
-use portico::api::kind::NETWORKING_GROUP;
-use portico::api::kong::crd;
+use portico::api::kind::{KindFamily, NETWORKING_GROUP};
 use portico::schema;
 use portico::store::AnyObject;
 use serde_json::Value;
@@ -24,7 +25,7 @@ fn valid_objects_are_accepted_and_parsed() {
         accepted.insert(kind);
     }
     let all: BTreeSet<Kind> =
-        Kind::ALL.iter().copied().filter(|kind| kind.group() == NETWORKING_GROUP).chain(crd::kinds()).collect();
+        Kind::ALL.iter().copied().filter(|kind| kind.group() == NETWORKING_GROUP).chain(definitions::kinds()).collect();
     assert_eq!(accepted, all);
 }
 
@@ -50,9 +51,9 @@ fn valid_objects_contain_every_field() {
     }
     let objects = objects("good.yaml");
     let mut missing = Vec::new();
-    for kind in crd::kinds() {
+    for kind in definitions::kinds() {
         let objects_of_kind: Vec<&Value> = objects.iter().filter(|object| kind_of(object) == kind).collect();
-        let mut schema = portico::api::kong::schema::structural(kind).unwrap();
+        let mut schema = definitions::structural(kind).unwrap();
         schema["properties"].as_object_mut().unwrap().shift_remove("status");
         // `proxy` and `route` are rejected by rules, too.
         if kind == Kind::KongIngress {
@@ -98,7 +99,7 @@ fn immutable_fields_have_transition_rules() {
         (Kind::KongConsumerGroup, "", 2),
         (Kind::KongVault, "", 2),
     ] {
-        let schema = portico::api::kong::schema::structural(kind).unwrap();
+        let schema = definitions::structural(kind).unwrap();
         let rules = schema.pointer(pointer).unwrap()["x-kubernetes-validations"].as_array().unwrap();
         let of_changes = rules.iter().filter(|rule| rule["rule"].as_str().unwrap().contains("oldSelf"));
         assert_eq!(of_changes.count(), expected, "{kind} {pointer}");
@@ -117,9 +118,10 @@ fn documented_kinds_match_the_definitions() {
             documented.insert((name.to_owned(), cells[2].to_owned(), cells[3].to_owned(), cells[4].to_owned()));
         }
     }
-    let expected: BTreeSet<_> = crd::kinds()
+    let expected: BTreeSet<_> = definitions::kinds()
+        .filter(|kind| kind.family() == KindFamily::Kong)
         .map(|kind| {
-            let definition = crd::definition(kind).unwrap();
+            let definition = definitions::definition(kind).unwrap();
             let short = definition["spec"]["names"]["shortNames"][0].as_str().unwrap_or_default().to_owned();
             let scope = if kind.namespaced() { "namespace" } else { "cluster" };
             (kind.name().to_owned(), kind.versions().join(", "), short, scope.to_owned())

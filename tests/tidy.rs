@@ -97,7 +97,7 @@ const IMPORTS: &[Row] = &[
 /// The layers inside each top-level module. A module imports only modules of the layers before its own.
 const LAYERS: &[Row] = &[
     ("admin", &["response self_connection", "debug status"]),
-    ("api", &["core kind networking", "gateway", "kong", "names", "meta"]),
+    ("api", &["core kind networking", "gateway", "crd", "kong portico", "definitions names", "meta"]),
     (
         "app",
         &[
@@ -120,7 +120,7 @@ const LAYERS: &[Row] = &[
             "addresses affected classes cors hostname label_selector listener_protocol matches \
          missing_object port_owners reference_grants retry unique_diagnostics upstream_usage verdict",
             "certificates context ingress_class needed_references listener_conflicts listener_overlaps testing",
-            "listener",
+            "gateway_parameters listener",
             "gateway",
             "attachment forbidden_addresses served_gateways",
             "backend route_plan",

@@ -15,6 +15,8 @@ pub const NETWORKING_GROUP: &str = "networking.k8s.io";
 pub const KONG_GROUP: &str = "configuration.konghq.com";
 /// Group of Kong's experimental resources.
 pub const KONG_INCUBATOR_GROUP: &str = "incubator.ingress-controller.konghq.com";
+/// Group of Portico's own resources.
+pub const PORTICO_GROUP: &str = "portico.dev";
 /// The core group, with Service, Secret and others; written as an empty string.
 pub const CORE_GROUP: &str = "";
 
@@ -50,6 +52,10 @@ macro_rules! for_each_kind {
                 XBackendTrafficPolicy, "xbackendtrafficpolicies", ["v1alpha1"], Namespaced, Observed, Whole;
                 XMesh, "xmeshes", ["v1alpha1"], Cluster, Observed, Whole;
                 XTelemetryPolicy, "xtelemetrypolicies", ["v1alpha1"], Namespaced, Observed, Whole;
+            }
+            Portico portico PORTICO_GROUP {
+                GatewayParameters, "gatewayparameters", ["v1alpha1"],
+                    Namespaced, Ignored, Whole, in gateway_parameters;
             }
             Kubernetes networking NETWORKING_GROUP {
                 Ingress, "ingresses", ["v1"], Namespaced, Written, Whole, in ingresses;
@@ -172,6 +178,8 @@ pub enum KindFamily {
     Kubernetes,
     /// Defined by CustomResourceDefinitions of Kong, which `portico crds` prints too.
     Kong,
+    /// Portico's own, defined by the CustomResourceDefinitions that `portico crds` prints.
+    Portico,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,8 +10,10 @@ use tokio::sync::watch;
 use super::host_addresses::host_addresses;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::{AddressSource, GatewayOptions};
-use crate::compile::addresses::{self, AddressProvider, AddressState, GatewayAddressPool, GatewayAddresses};
-use crate::compile::{addressable_gateways, exposed_gateways, foreign_gateways};
+use crate::compile::addresses::{
+    self, AddressProvider, AddressState, ClientPath, GatewayAddressPool, GatewayAddresses,
+};
+use crate::compile::{ExposedGateway, addressable_gateways, exposed_gateways, foreign_gateways};
 use crate::k8s::Observed;
 use crate::k8s::services::{DesiredService, DesiredServices, GatewayServiceState, GatewayServicesView};
 use crate::store::{Changes, Store};
@@ -107,14 +109,20 @@ impl GatewayAddressing {
 
     /// Assigns addresses; marks the Gateways whose addresses changed.
     pub(super) fn assign(&mut self, store: &Store, controllers: &[String], changes: &mut Changes) {
-        let gateways_changed = changes.iter().any(|id| matches!(id.kind, Kind::Gateway | Kind::GatewayClass));
+        let gateways_changed =
+            changes.iter().any(|id| matches!(id.kind, Kind::Gateway | Kind::GatewayClass | Kind::GatewayParameters));
         if !gateways_changed && !self.stale {
             return;
         }
         self.stale = false;
+        let exposed: Vec<_> = exposed_gateways(store, controllers).collect();
+        let service_types = exposed
+            .iter()
+            .filter_map(|exposed| Some((exposed.gateway.meta.key.clone(), exposed.settings.as_ref()?.known_type()?)));
+        self.state.service_types = service_types.collect();
         let readdressed = self.addresses.assign(&self.provider, &self.state, addressable_gateways(store, controllers));
         changes.extend(readdressed.into_iter().map(|key| ObjectId::new(Kind::Gateway, key)));
-        let desired = self.compute_desired_services(store, controllers);
+        let desired = self.compute_desired_services(store, controllers, exposed);
         self.desired_services.send_if_modified(|published| {
             let differs = **published != desired;
             if differs {
@@ -124,18 +132,24 @@ impl GatewayAddressing {
         });
     }
 
-    fn compute_desired_services(&self, store: &Store, controllers: &[String]) -> DesiredServices {
+    fn compute_desired_services(
+        &self,
+        store: &Store,
+        controllers: &[String],
+        exposed: Vec<ExposedGateway<'_>>,
+    ) -> DesiredServices {
         let mut gateways = BTreeMap::new();
-        for exposed in exposed_gateways(store, controllers) {
+        for exposed in exposed {
             let key = &exposed.gateway.meta.key;
             // A Gateway from a file has no UID, so it cannot own a Service.
             let Some(uid) = self.uids.get(key).cloned() else { continue };
             let spec = &exposed.gateway.spec;
             let unsupported = self.addresses.get(key).is_some_and(|assigned| !assigned.unsupported.is_empty());
-            let address = match &self.provider {
-                AddressProvider::Services(kind) => addresses::requested_service_address(*kind, spec),
-                AddressProvider::Pool(_) => None,
+            let address = match self.addresses.get(key).map(|assigned| assigned.client_path) {
+                Some(ClientPath::Service(kind)) => addresses::requested_service_address(kind, spec),
+                _ => None,
             };
+            let hold = exposed.settings.is_none() || unsupported;
             let infrastructure = spec.infrastructure.as_ref();
             let service = DesiredService {
                 uid,
@@ -147,7 +161,8 @@ impl GatewayAddressing {
                     .unwrap_or_default(),
                 ports: exposed.ports,
                 address,
-                hold: exposed.is_rejected || unsupported,
+                settings: exposed.settings.unwrap_or_default(),
+                hold,
             };
             gateways.insert(key.clone(), service);
         }
@@ -267,6 +282,49 @@ mod tests {
         assert!(service_of("odd").hold, "the Gateway is not accepted");
         let foreign: Vec<_> = desired.foreign.keys().map(|key| &*key.name).collect();
         assert_eq!(foreign, ["other"]);
+    }
+
+    #[test]
+    fn parameters_are_merged_and_hold_the_service_while_they_are_missing() {
+        let options = GatewayOptions {
+            controller_names: vec![OURS.to_owned()],
+            addresses: AddressSource::Services(ServiceType::LoadBalancer),
+        };
+        let controllers = [OURS.to_owned()];
+        let mut addressing = GatewayAddressing::new(&options);
+        let desired = addressing.desired_services();
+        let mut store = Store::default();
+        let parameters = |name: &str, service: Value| {
+            let object = json!({"metadata": {"namespace": "ns", "name": name}, "spec": {"service": service}});
+            AnyObject::parse(Kind::GatewayParameters, object).unwrap()
+        };
+        let reference = |name: &str| json!({"group": "portico.dev", "kind": "GatewayParameters", "name": name});
+        let mut of_class = reference("class");
+        of_class["namespace"] = json!("ns");
+        let class = json!({
+            "metadata": {"name": "portico"}, "spec": {"controllerName": OURS, "parametersRef": of_class},
+        });
+        addressing.observe_statuses(&BTreeMap::from([(id("web"), observed("u", &[]))]));
+        let mut after = |upserts: Vec<AnyObject>, removes: Vec<ObjectId>| {
+            let mut changes = store.apply(Batch { upserts, removes });
+            addressing.assign(&store, &controllers, &mut changes);
+            let web = desired.borrow().gateways[&ObjectKey::new("ns", "web")].clone();
+            let client_path = addressing.addresses().get(&ObjectKey::new("ns", "web")).unwrap().client_path;
+            (web.hold, web.settings.external_traffic_policy, web.settings.load_balancer_class, client_path)
+        };
+        let upserts = vec![
+            AnyObject::parse(Kind::GatewayClass, class).unwrap(),
+            gateway("web", "portico", json!({"infrastructure": {"parametersRef": reference("own")}})),
+            parameters("class", json!({"externalTrafficPolicy": "Local", "loadBalancerClass": "a.example/b"})),
+        ];
+        let balanced = ClientPath::Service(ServiceType::LoadBalancer);
+        assert_eq!(after(upserts, vec![]), (true, None, None, balanced), "its own parameters do not exist");
+        let own = parameters("own", json!({"externalTrafficPolicy": "Cluster", "type": "NodePort"}));
+        let (policy, class) = (Some("Cluster".to_owned()), Some("a.example/b".to_owned()));
+        let by_node = ClientPath::Service(ServiceType::NodePort);
+        assert_eq!(after(vec![own], vec![]), (false, policy, class, by_node));
+        let of_class = ObjectId::new(Kind::GatewayParameters, ObjectKey::new("ns", "class"));
+        assert!(after(vec![], vec![of_class]).0, "those of the class were deleted");
     }
 
     #[test]

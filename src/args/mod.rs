@@ -302,7 +302,7 @@ pub struct EchoOptions {
     pub log: LogOptions,
 }
 
-/// Print the CustomResourceDefinitions of Kong's kinds, for clusters that do not have them
+/// Print the CustomResourceDefinitions of Portico's own and of Kong's kinds, for clusters that do not have them
 #[derive(Debug, Args)]
 #[command(after_help = CRDS_EXAMPLES)]
 struct CrdsArgs {}
@@ -345,8 +345,9 @@ Examples:
   curl 'http://127.0.0.1:9000/any/path?status=201&delay=250ms'";
 
 const CRDS_EXAMPLES: &str = "\
-With KongPlugin, KongConsumer and the other kinds, a cluster accepts manifests written for Kong's ingress
-controller. They are not needed where Kong's own definitions are installed.
+GatewayParameters has settings of the Services in front of Gateways. With KongPlugin, KongConsumer and the other
+kinds, a cluster accepts manifests written for Kong's ingress controller; they are not needed where Kong's own
+definitions are installed.
 
 Examples:
   # Install or update the definitions

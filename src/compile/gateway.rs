@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::addresses::AssignedAddresses;
+use super::addresses::{AssignedAddresses, ClientPath};
 use super::certificates::SecretCache;
 use super::listener::{self, ListenerId, ListenerPlan};
 use super::port_owners::{FamilyPort, PortOwners};
 use super::verdict::{Code, Condition, ListenerVerdict, Verdict};
-use super::{CompileContext, CompileInputs};
+use super::{CompileContext, gateway_parameters};
 use crate::api::gateway::{Gateway, GatewayClass, ParentReference};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::diagnostic::{Diagnostic, Reason};
@@ -77,24 +77,16 @@ pub(super) enum ClassState {
     /// Belongs to another controller, so nothing is reported.
     Foreign,
     Accepted,
-    /// Belongs to this controller, but has a field that is not supported.
+    /// Belongs to this controller, but its parameters cannot be used.
     Rejected,
 }
 
 pub(super) fn class_state(cx: CompileContext<'_>, gateway: &Object<Gateway>) -> ClassState {
     match cx.store.class_of(gateway) {
         None => ClassState::Missing,
-        Some(class) => state_of_class(cx.inputs, class),
-    }
-}
-
-fn state_of_class(inputs: &CompileInputs<'_>, class: &GatewayClass) -> ClassState {
-    if !inputs.controllers.contains(&class.spec.controller_name) {
-        ClassState::Foreign
-    } else if class.spec.parameters_ref.is_some() {
-        ClassState::Rejected
-    } else {
-        ClassState::Accepted
+        Some(class) if !cx.inputs.controllers.contains(&class.spec.controller_name) => ClassState::Foreign,
+        Some(class) if gateway_parameters::of_class(cx.store, class).is_err() => ClassState::Rejected,
+        Some(_) => ClassState::Accepted,
     }
 }
 
@@ -103,27 +95,21 @@ fn controller_of_class(store: &Store, gateway: &Object<Gateway>) -> Arc<str> {
 }
 
 /// The verdict on a GatewayClass; without conditions if it belongs to another controller.
-pub(super) fn class_verdict(inputs: &CompileInputs<'_>, class: &Object<GatewayClass>) -> Verdict {
+pub(super) fn class_verdict(cx: CompileContext<'_>, class: &Object<GatewayClass>) -> Verdict {
     let mut verdict = Verdict { generation: class.meta.generation, ..Verdict::default() };
-    match state_of_class(inputs, class) {
-        ClassState::Foreign | ClassState::Missing => {
-            let controllers = inputs.controllers.join(" or ");
-            verdict.diagnostics.push(Diagnostic::warning(
-                "spec.controllerName",
-                format!("{} is another controller", class.spec.controller_name),
-                format!("use {controllers} to serve the Gateways of this class with Portico"),
-            ));
-        }
-        ClassState::Accepted => verdict.conditions.push(Condition::without_diagnostics(Code::ClassAccepted)),
-        ClassState::Rejected => {
-            let problem = Diagnostic::error(
-                "spec.parametersRef",
-                "parameters of a GatewayClass are not supported",
-                "remove parametersRef; settings for all Gateways are command line flags",
-            );
-            verdict.conditions.push(Condition::new(Code::ClassInvalidParameters, vec![problem]));
-        }
+    if !cx.inputs.controllers.contains(&class.spec.controller_name) {
+        let controllers = cx.inputs.controllers.join(" or ");
+        verdict.diagnostics.push(Diagnostic::warning(
+            "spec.controllerName",
+            format!("{} is another controller", class.spec.controller_name),
+            format!("use {controllers} to serve the Gateways of this class with Portico"),
+        ));
+        return verdict;
     }
+    verdict.conditions.push(match gateway_parameters::of_class(cx.store, class) {
+        Ok(_) => Condition::without_diagnostics(Code::ClassAccepted),
+        Err(problem) => Condition::new(Code::ClassInvalidParameters, vec![problem]),
+    });
     verdict
 }
 
@@ -133,7 +119,8 @@ pub(super) fn port_owners(cx: CompileContext<'_>) -> PortOwners {
     for gateway in gateways_by_age(cx.store, cx.inputs.controllers) {
         let Some(assigned) = cx.inputs.addresses.get(&gateway.meta.key) else { continue };
         let class = class_state(cx, gateway);
-        if rejection(gateway, class, &assigned.unsupported).is_some() {
+        if rejection(cx.store, gateway, class, &assigned.unsupported).is_some_and(|found| found.stops_serving(assigned))
+        {
             continue;
         }
         for listener in gateway.spec.listeners.iter().filter(|listener| listener::needs_port(listener)) {
@@ -162,9 +149,9 @@ pub(super) fn plan(
     }
     let no_addresses = Default::default();
     let assigned = cx.inputs.addresses.get(&gateway.meta.key).unwrap_or(&no_addresses);
-    let rejection_condition = rejection(gateway, class, &assigned.unsupported);
-    let is_rejected = rejection_condition.is_some();
-    let can_bind = !is_rejected && !assigned.bind_addresses.is_empty();
+    let rejection = rejection(cx.store, gateway, class, &assigned.unsupported);
+    let is_stopped = rejection.as_ref().is_some_and(|rejection| rejection.stops_serving(assigned));
+    let can_bind = !is_stopped && !assigned.bind_addresses.is_empty();
     let (mut listeners, certificates) = listener::plan_all(cx.store, secrets, gateway, &|transport, port| {
         let port = assigned.ports.bound_port(port)?;
         let owner_at =
@@ -172,7 +159,7 @@ pub(super) fn plan(
         assigned
             .bind_addresses
             .iter()
-            .filter(|_| !is_rejected)
+            .filter(|_| !is_stopped)
             .find_map(|address| Some((*address, owner_at(address)?.clone())))
     });
     for listener in &mut listeners {
@@ -191,6 +178,7 @@ pub(super) fn plan(
 
     let mut remarks = remarks_on_ignored_fields(gateway);
     remarks.extend(deleted_class_remark(cx, gateway));
+    remarks.extend(gateway_parameters::remarks_on_ignored_settings(cx.store, gateway, assigned.client_path));
     remarks.extend(assigned.notes.iter().cloned());
     let rejected_count = listeners.iter().filter(|listener| !listener.accepted()).count();
     let with_rejected_listeners = |code: Code, remarks: Vec<Diagnostic>| {
@@ -202,13 +190,13 @@ pub(super) fn plan(
         problems.extend(remarks);
         Condition::new(code, problems)
     };
-    let accepted = match rejection_condition {
-        Some(condition) => condition,
+    let programmed = programmed_condition(rejection.is_some().then_some(is_stopped), assigned, &listeners);
+    let accepted = match rejection {
+        Some(rejection) => rejection.condition,
         None if rejected_count == 0 => Condition::new(Code::GatewayAccepted, remarks),
         None if rejected_count < listeners.len() => with_rejected_listeners(Code::GatewaySomeListenersInvalid, remarks),
         None => with_rejected_listeners(Code::GatewayNoListenerValid, remarks),
     };
-    let programmed = programmed_condition(is_rejected, assigned, &listeners);
     Some(GatewayPlan {
         key: gateway.meta.key.clone(),
         generation: gateway.meta.generation,
@@ -221,10 +209,18 @@ pub(super) fn plan(
     })
 }
 
-fn programmed_condition(is_rejected: bool, assigned: &AssignedAddresses, listeners: &[ListenerPlan]) -> Condition {
-    if is_rejected {
-        let problem = Diagnostic::of_object("the Gateway is not accepted", "see its condition Accepted")
-            .with_reason(Reason::OtherCondition);
+/// The condition Programmed. `is_stopped`: for a rejected Gateway, whether it is not served.
+fn programmed_condition(
+    is_stopped: Option<bool>,
+    assigned: &AssignedAddresses,
+    listeners: &[ListenerPlan],
+) -> Condition {
+    if let Some(is_stopped) = is_stopped {
+        let message = match is_stopped {
+            true => "the Gateway is not accepted",
+            false => "the Gateway is not accepted, so its Service stays as it is and is served as before",
+        };
+        let problem = Diagnostic::of_object(message, "see its condition Accepted").with_reason(Reason::OtherCondition);
         Condition::new(Code::GatewayNotProgrammed, vec![problem])
     } else if !assigned.unusable.is_empty() {
         Condition::new(Code::GatewayAddressNotUsable, assigned.unusable.clone())
@@ -323,23 +319,45 @@ pub(super) fn foreign_verdict(cx: CompileContext<'_>, gateway: &Object<Gateway>)
     Verdict { generation: gateway.meta.generation, diagnostics: vec![note.into_warning()], ..Verdict::default() }
 }
 
-/// The Accepted condition of a Gateway that is rejected as a whole; `None` if it is not rejected. `unsupported`:
-/// diagnostics about its addresses.
-pub(super) fn rejection(gateway: &Object<Gateway>, class: ClassState, unsupported: &[Diagnostic]) -> Option<Condition> {
+/// Why a Gateway is rejected as a whole.
+pub(super) struct Rejection {
+    /// The condition Accepted.
+    condition: Condition,
+    /// Whether only the settings of its Service are unknown.
+    is_about_parameters: bool,
+}
+
+impl Rejection {
+    /// Whether the Gateway is not served. Without its parameters, an existing Service stays as it is, and Portico
+    /// continues to serve it: an object that has only settings of Services must not interrupt traffic while it is
+    /// replaced.
+    fn stops_serving(&self, assigned: &AssignedAddresses) -> bool {
+        !(self.is_about_parameters && matches!(assigned.client_path, ClientPath::Service(_)))
+    }
+}
+
+/// Why a Gateway is rejected as a whole; `None` if it is not. `unsupported`: diagnostics about its addresses.
+pub(super) fn rejection(
+    store: &Store,
+    gateway: &Object<Gateway>,
+    class: ClassState,
+    unsupported: &[Diagnostic],
+) -> Option<Rejection> {
     if class == ClassState::Rejected {
         let name = &gateway.spec.gateway_class_name;
         let message = format!("GatewayClass {name} is not accepted");
         let problem = Diagnostic::error("spec.gatewayClassName", message, "see its conditions");
-        return Some(Condition::new(Code::GatewayInvalid, vec![problem]));
+        let condition = Condition::new(Code::GatewayInvalid, vec![problem]);
+        return Some(Rejection { condition, is_about_parameters: true });
     }
-    if let Some(reference) =
-        gateway.spec.infrastructure.iter().find_map(|infrastructure| infrastructure.parameters_ref.as_ref())
-    {
-        let message = format!("parameters of kind {} are not supported", reference.kind);
-        let problem = Diagnostic::error("spec.infrastructure.parametersRef", message, "remove parametersRef");
-        return Some(Condition::new(Code::GatewayInvalidParameters, vec![problem]));
+    if let Err(problem) = gateway_parameters::of_gateway(store, gateway) {
+        let condition = Condition::new(Code::GatewayInvalidParameters, vec![problem]);
+        return Some(Rejection { condition, is_about_parameters: true });
     }
-    (!unsupported.is_empty()).then(|| Condition::new(Code::GatewayUnsupportedAddress, unsupported.to_vec()))
+    (!unsupported.is_empty()).then(|| {
+        let condition = Condition::new(Code::GatewayUnsupportedAddress, unsupported.to_vec());
+        Rejection { condition, is_about_parameters: false }
+    })
 }
 
 /// A remark on a Gateway whose class was deleted, and which is served as before.

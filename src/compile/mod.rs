@@ -4,7 +4,7 @@
 //!   changes ─▶ affected.rs ─▶ kong/plugins/ ─▶ planning.rs ─▶ ingress/ ─▶ routers.rs ─▶ Snapshot
 //!                                                                                 └▶ verdict_updates.rs ─▶ Verdicts
 //!                                                                                    kong/consumers/
-//!   planning.rs ┬ gateway.rs       listener.rs  certificates.rs
+//!   planning.rs ┬ gateway.rs       listener.rs  certificates.rs  gateway_parameters.rs
 //!               ├ http_route/      matches.rs  filters.rs  cors.rs  retry.rs ┐
 //!               └ stream_route.rs  backend_reference.rs ─┐                   ├ route_plan.rs  attachment.rs
 //!                                                        │                   ┘
@@ -33,6 +33,7 @@ mod cors;
 mod filters;
 mod forbidden_addresses;
 mod gateway;
+mod gateway_parameters;
 mod hostname;
 mod http_route;
 mod ingress;

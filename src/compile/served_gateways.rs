@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::gateway::{ClassState, gateways_by_age, rejection};
-use super::listener;
+use super::gateway::gateways_by_age;
+use super::{gateway_parameters, listener};
 use crate::api::gateway::{Gateway, GatewaySpec};
+use crate::api::portico::GatewayServiceSettings;
 use crate::api::{Object, ObjectKey};
-use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 
 /// A Gateway of this controller that may need a Service in front of it.
@@ -19,8 +19,8 @@ pub struct ExposedGateway<'a> {
     pub controller: &'a str,
     /// The ports of the listeners whose protocol is served.
     pub ports: BTreeSet<u16>,
-    /// Whether the Gateway is rejected regardless of its addresses.
-    pub is_rejected: bool,
+    /// The settings of its Service. `None` while they cannot be read; an existing Service then stays as it is.
+    pub settings: Option<GatewayServiceSettings>,
 }
 
 /// The Gateways of these controllers, with what their Services need.
@@ -49,10 +49,8 @@ pub fn addressable_gateways<'a>(
 /// What the Service in front of a Gateway depends on. `None` if the class does not exist.
 fn expose<'a>(store: &'a Store, gateway: &'a Object<Gateway>) -> Option<ExposedGateway<'a>> {
     let class = store.class_of(gateway)?;
-    let class_state = if class.spec.parameters_ref.is_some() { ClassState::Rejected } else { ClassState::Accepted };
     let listeners = gateway.spec.listeners.iter().filter(|listener| listener::needs_port(listener));
     let ports: BTreeSet<u16> = listeners.filter_map(|listener| u16::try_from(listener.port).ok()).collect();
-    let no_address_problems: &[Diagnostic] = &[];
-    let is_rejected = rejection(gateway, class_state, no_address_problems).is_some();
-    Some(ExposedGateway { gateway, controller: &class.spec.controller_name, ports, is_rejected })
+    let settings = gateway_parameters::service_settings(store, gateway);
+    Some(ExposedGateway { gateway, controller: &class.spec.controller_name, ports, settings })
 }

@@ -50,7 +50,7 @@ impl Compiler {
                     cx.store.ingress_classes.get(&id.key).map(|class| ingress_class::verdict(cx, class))
                 }
                 Kind::GatewayClass => {
-                    cx.store.gateway_classes.get(&id.key).map(|class| gateway::class_verdict(cx.inputs, class))
+                    cx.store.gateway_classes.get(&id.key).map(|class| gateway::class_verdict(cx, class))
                 }
                 _ => match kong::verdict_updates::verdict(cx, id, is_used) {
                     VerdictSource::OwnStep => continue,

@@ -93,8 +93,8 @@ pub fn watched_namespace_rules() -> Vec<PermissionRule> {
         "apiextensions.k8s.io",
         &["customresourcedefinitions"],
         WATCH,
-        "Which release of the Gateway API is installed, and whether Kong's CRDs are, to start and stop watches \
-         accordingly.",
+        "Which release of the Gateway API is installed, and whether Portico's and Kong's CRDs are, to start and stop \
+         watches accordingly.",
     ));
     rules.extend(rules_for_kinds(
         &with_status,

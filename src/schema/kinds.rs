@@ -6,10 +6,9 @@ use serde_json::{Value, json};
 
 use super::tree::SchemaNode;
 use super::{Channel, core};
-use crate::api::Kind;
 use crate::api::gateway::schema::{served_versions, structural_of_version};
 use crate::api::kind::KindFamily;
-use crate::api::kong;
+use crate::api::{Kind, definitions};
 
 const MAX_VERSIONS: usize = 3;
 
@@ -22,7 +21,7 @@ static TREES: [[[CompiledTree; MAX_VERSIONS]; Channel::ALL.len()]; Kind::ALL.len
 pub(super) fn versions(kind: Kind, channel: Channel) -> &'static [&'static str] {
     match kind.family() {
         KindFamily::GatewayApi => served_versions(kind, channel),
-        KindFamily::Kubernetes | KindFamily::Kong => kind.versions(),
+        KindFamily::Kubernetes | KindFamily::Kong | KindFamily::Portico => kind.versions(),
     }
 }
 
@@ -53,7 +52,7 @@ fn schema(kind: Kind, channel: Channel, version: &str) -> Option<Value> {
     match kind.family() {
         KindFamily::GatewayApi => structural_of_version(kind, version, channel),
         KindFamily::Kubernetes => core::schema(kind),
-        KindFamily::Kong => kong::schema::structural(kind),
+        KindFamily::Kong | KindFamily::Portico => definitions::structural(kind),
     }
 }
 
@@ -106,7 +105,7 @@ mod tests {
             match kind.family() {
                 // Objects of these kinds may have a status that Portico does not use.
                 KindFamily::Kubernetes => assert!(has_status || !kind.has_written_status(), "{kind} has no status"),
-                KindFamily::GatewayApi | KindFamily::Kong => assert_eq!(
+                KindFamily::GatewayApi | KindFamily::Kong | KindFamily::Portico => assert_eq!(
                     has_status,
                     kind.status_use() != StatusUse::Ignored,
                     "{kind}: its schema and its row in the table of kinds disagree about a status"

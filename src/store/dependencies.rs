@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::{AnyObject, Dependency};
 use crate::api::gateway::{
-    BackendObjectReference, Gateway, HttpRoute, ParentReference, PolicyTargetReference, StreamRouteRule,
+    BackendObjectReference, Gateway, GatewayClass, HttpRoute, ParentReference, PolicyTargetReference, StreamRouteRule,
 };
-use crate::api::kind::{CORE_GROUP, GATEWAY_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP};
+use crate::api::kind::{CORE_GROUP, GATEWAY_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP, PORTICO_GROUP};
 use crate::api::kong::annotations::{
     CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT, INGRESS_CLASS, OVERRIDE, PLUGINS,
     UPSTREAM_POLICY, list,
@@ -22,6 +22,7 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
         DependencyCollector { own_namespace: object.meta().key.namespace.clone(), dependencies: Vec::new() };
     let meta = object.meta();
     match object {
+        AnyObject::GatewayClass(class) => collector.add_gateway_class(class),
         AnyObject::Gateway(gateway) => collector.add_gateway(gateway),
         AnyObject::HttpRoute(route) => collector.add_http_route(route),
         AnyObject::TlsRoute(route) => collector.add_stream_route(&route.spec.parent_refs, &route.spec.rules),
@@ -79,7 +80,7 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
         }
         AnyObject::BackendTlsPolicy(policy) => collector.add_targets(&policy.spec.target_refs),
         AnyObject::UnparseablePolicy(policy) => collector.add_targets(policy.targets.as_deref().unwrap_or_default()),
-        AnyObject::GatewayClass(_)
+        AnyObject::GatewayParameters(_)
         | AnyObject::ReferenceGrant(_)
         | AnyObject::IngressClassParameters(_)
         | AnyObject::KongUpstreamPolicy(_)
@@ -102,8 +103,27 @@ struct DependencyCollector {
 }
 
 impl DependencyCollector {
+    fn add_gateway_class(&mut self, class: &Object<GatewayClass>) {
+        if let Some(parameters) = &class.spec.parameters_ref
+            && let Some(namespace) = &parameters.namespace
+        {
+            self.add_parameters(&parameters.group, &parameters.kind, Some(namespace), &parameters.name);
+        }
+    }
+
+    /// The parameters of a Gateway, or of a class with the namespace of its reference.
+    fn add_parameters(&mut self, group: &str, kind: &str, namespace: Option<&str>, name: &str) {
+        if group == PORTICO_GROUP && kind == Kind::GatewayParameters.name() {
+            self.add_object(Kind::GatewayParameters, namespace, name);
+        }
+    }
+
     fn add_gateway(&mut self, gateway: &Object<Gateway>) {
         self.add_object(Kind::GatewayClass, Some(""), &gateway.spec.gateway_class_name);
+        let infrastructure = gateway.spec.infrastructure.as_ref();
+        if let Some(parameters) = infrastructure.and_then(|infrastructure| infrastructure.parameters_ref.as_ref()) {
+            self.add_parameters(&parameters.group, &parameters.kind, None, &parameters.name);
+        }
         for listener in &gateway.spec.listeners {
             for certificate in listener.tls.iter().flat_map(|tls| &tls.certificate_refs) {
                 if certificate.group == CORE_GROUP && certificate.kind == Kind::Secret.name() {

@@ -14,6 +14,7 @@
 //!   Service ◀─ KongServiceFacade ◀─ Ingress
 //!   IngressClassParameters ◀─ IngressClass ◀─ Ingress, KongConsumer, KongClusterPlugin …
 //!   IngressClass ◀─ KongConsumerGroup ◀─ KongConsumer
+//!   GatewayParameters ◀─ GatewayClass ◀─ Gateway
 //! ```
 //!
 //! Dependents of a Gateway are added by the compiler, because only it knows whether the change of the Gateway matters
@@ -199,7 +200,12 @@ thread_local! {
 fn is_intermediate(kind: Kind) -> bool {
     matches!(
         kind,
-        Kind::Service | Kind::KongServiceFacade | Kind::KongPlugin | Kind::KongClusterPlugin | Kind::IngressClass
+        Kind::Service
+            | Kind::KongServiceFacade
+            | Kind::KongPlugin
+            | Kind::KongClusterPlugin
+            | Kind::IngressClass
+            | Kind::GatewayClass
     )
 }
 
@@ -384,6 +390,34 @@ mod tests {
             (Kind::IngressClass, "", "another", WITHOUT_CLASS),
         ] {
             assert_eq!(affected(kind, namespace, name), expected, "{kind} {namespace}/{name}");
+        }
+    }
+
+    #[test]
+    fn parameters_affect_the_gateways_that_use_them() {
+        let parameters = |name: &str| json!({"group": "portico.dev", "kind": "GatewayParameters", "name": name});
+        let mut of_class = parameters("class");
+        of_class["namespace"] = json!("system");
+        let gateway = |name: &str, class: &str, infrastructure| {
+            let spec = json!({"gatewayClassName": class, "listeners": [], "infrastructure": infrastructure});
+            (Kind::Gateway, json!({"metadata": {"name": name}, "spec": spec}))
+        };
+        let index = index_of([
+            (
+                Kind::GatewayClass,
+                json!({"metadata": {"name": "tuned"}, "spec": {"controllerName": "a/b", "parametersRef": of_class}}),
+            ),
+            gateway("of-class", "tuned", json!({})),
+            gateway("own", "plain", json!({"parametersRef": parameters("own")})),
+        ]);
+        for (namespace, name, expected) in [
+            ("system", "class", "GatewayClass tuned, Gateway a/of-class"),
+            ("a", "own", "Gateway a/own"),
+            ("a", "class", ""),
+        ] {
+            let id = ObjectId::new(Kind::GatewayParameters, ObjectKey::new(namespace, name));
+            let affected: Vec<_> = index.affected_by([&id]).iter().map(ObjectId::to_string).collect();
+            assert_eq!(affected.join(", "), expected, "{id}");
         }
     }
 

@@ -331,6 +331,10 @@ impl CompilerHarness {
     fn compile(&mut self, mut changes: Changes) -> usize {
         let TestInputs { addresses, controllers, .. } = &mut self.inputs;
         let gateways = addressable_gateways(&self.store, controllers);
+        let exposed = compile::exposed_gateways(&self.store, controllers);
+        let service_types = exposed
+            .filter_map(|exposed| Some((exposed.gateway.meta.key.clone(), exposed.settings.as_ref()?.known_type()?)));
+        self.address_state.service_types = service_types.collect();
         let readdressed = addresses.assign(&self.provider, &self.address_state, gateways);
         changes.extend(readdressed.into_iter().map(|key| ObjectId::new(Kind::Gateway, key)));
         let compiled = self.inputs.compile(&mut self.compiler, &self.store, &changes);

@@ -48,6 +48,8 @@ struct FakeServicesState {
     writes: Vec<String>,
     /// Plurals that may not be written.
     forbidden: Vec<String>,
+    /// Part of objects that are invalid, and the message about them.
+    invalid: Option<(String, String)>,
     /// Plurals that may not be listed or watched.
     hidden: Vec<String>,
     /// The number of GETs of single objects.
@@ -113,6 +115,11 @@ impl FakeServicesApi {
     /// Rejects writes of these kinds from now on.
     pub(crate) fn forbid(&self, plurals: &[&str]) {
         self.state.lock().forbidden = plurals.iter().map(|&plural| plural.into()).collect();
+    }
+
+    /// Rejects writes of objects that contain this text as invalid, with this message, from now on.
+    pub(crate) fn reject_writes_with(&self, text: &str, message: &str) {
+        self.state.lock().invalid = Some((text.to_owned(), message.to_owned()));
     }
 
     pub(crate) fn reads(&self) -> usize {
@@ -181,6 +188,10 @@ impl FakeServicesApi {
         }
         if self.state.lock().forbidden.iter().any(|forbidden| *forbidden == plural) {
             return error_response(403, "Forbidden");
+        }
+        let invalid = self.state.lock().invalid.clone();
+        if let Some((_, message)) = invalid.filter(|(text, _)| String::from_utf8_lossy(&body).contains(text.as_str())) {
+            return status_response(422, "Invalid", &message);
         }
         self.state.lock().writes.push(format!("{} {path}", head.method));
         let sent: Value = serde_json::from_slice(&body).unwrap();
@@ -298,7 +309,11 @@ fn json_response(value: &Value) -> FakeServicesResponse {
 }
 
 fn error_response(code: u16, reason: &str) -> FakeServicesResponse {
-    let status = json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": reason});
+    status_response(code, reason, reason)
+}
+
+fn status_response(code: u16, reason: &str, message: &str) -> FakeServicesResponse {
+    let status = json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message});
     let mut response = json_response(&status);
     *response.status_mut() = StatusCode::from_u16(code).unwrap();
     response

@@ -1,24 +1,25 @@
-//! All fields of Kong's kinds, from the schemas printed by `portico crds`.
+//! All fields of Portico's own and of Kong's kinds, from the schemas printed by `portico crds`.
 
 use std::fmt::Write;
 
-use portico::api::kong::crd;
+use portico::api::definitions;
 use serde_json::Value;
 
 use crate::reference::cell;
 
 const INTRODUCTION: &str = "# Custom resources
 
-The kinds defined by `portico crds`, with all fields of their specs. [kinds.md](../kinds.md) explains how they work
-together, and the page of each [plugin](../plugins/README.md) describes its `config`. The Gateway API defines its
+The kinds defined by `portico crds`, with all fields of their specs. [kinds.md](../kinds.md) explains how Kong's
+kinds work together, and the page of each [plugin](../plugins/README.md) describes its `config`. [The settings of
+Services](../tasks/gateway-services.md) shows how Gateways use GatewayParameters. The Gateway API defines its
 own kinds; [routing.md](../routing.md) and [listening.md](../listening.md) describe the supported fields. This page
 is generated from the code.
 ";
 
 pub(crate) fn page() -> String {
     let mut page = INTRODUCTION.to_owned();
-    for kind in crd::kinds() {
-        let definition = crd::definition(kind).expect("the kind is one of Kong's");
+    for kind in definitions::kinds() {
+        let definition = definitions::definition(kind).expect("`portico crds` defines the kind");
         let (spec, version) = (&definition["spec"], &definition["spec"]["versions"][0]);
         let schema = &version["schema"]["openAPIV3Schema"];
         writeln!(page, "\n## {kind}\n\n{}\n", wrapped(&text(&schema["description"]))).unwrap();

@@ -1,7 +1,7 @@
 //! The CRDs that `portico crds` prints, on the API server and in `kubectl`.
 
 use anyhow::{Context, Result, ensure};
-use portico::api::kong::crd;
+use portico::api::definitions;
 use portico_e2e::cluster::Cluster;
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::scenarios::objects::{apply, until};
 pub(crate) async fn install(cluster: &Cluster) -> Result<()> {
     let definitions: Vec<String> = portico::app::crds().into_iter().map(|(_, definition)| definition).collect();
     cluster.apply(&definitions.join("---\n")).await?;
-    let names: Vec<String> = crd::kinds().map(|kind| format!("{}.{}", kind.plural(), kind.group())).collect();
+    let names: Vec<String> = definitions::kinds().map(|kind| format!("{}.{}", kind.plural(), kind.group())).collect();
     let names = names.join(",");
     until("the kinds are served", async || cluster.kubectl(&["get", &names, "--all-namespaces"]).await.map(drop)).await
 }

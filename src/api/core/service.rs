@@ -75,6 +75,12 @@ impl ServiceType {
             ServiceType::ClusterIp => "ClusterIP",
         }
     }
+
+    pub fn from_name(name: &str) -> Option<ServiceType> {
+        [ServiceType::LoadBalancer, ServiceType::NodePort, ServiceType::ClusterIp]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+    }
 }
 
 /// A port number or the name of a container port.

@@ -1,74 +1,19 @@
-//! CustomResourceDefinitions of Kong's kinds, as printed by `portico crds` and stored in `crds/`.
+//! What the CustomResourceDefinitions of Kong's kinds have in addition to their schemas: names, columns, deprecations.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::schema::described;
-use crate::api::kind::{Kind, KindFamily};
-
-/// Kong's kinds, in the order of [`Kind::ALL`].
-pub fn kinds() -> impl Iterator<Item = Kind> {
-    Kind::ALL.iter().copied().filter(|kind| kind.family() == KindFamily::Kong)
-}
+use super::schema::derived_schema;
+use crate::api::crd::{self, CrdAttributes, PrinterColumn, age_column, boolean_column, text_column, wide_column};
+use crate::api::kind::Kind;
 
 /// The CustomResourceDefinition of a kind. `None` if the kind is not Kong's.
-pub fn definition(kind: Kind) -> Option<Value> {
-    let schema = described(kind)?;
-    let CrdAttributes { short_name, columns, replacement } = attributes(kind);
-    let mut names = json!({
-        "kind": kind.name(),
-        "listKind": format!("{}List", kind.name()),
-        "plural": kind.plural(),
-        "singular": kind.name().to_lowercase(),
-    });
-    if let Some(short_name) = short_name {
-        names["shortNames"] = json!([short_name]);
-    }
-    if kind != Kind::IngressClassParameters {
-        names["categories"] = json!(["kong", "kong-ingress-controller"]);
-    }
-    let version_name = kind.versions().first()?;
-    let mut version = json!({ "name": version_name, "served": true, "storage": true });
-    if let Some(replacement) = replacement {
-        version["deprecated"] = json!(true);
-        version["deprecationWarning"] = json!(format!("{kind} is deprecated; {replacement}"));
-    }
-    if schema.pointer("/properties/status").is_some() {
-        version["subresources"] = json!({ "status": {} });
-    }
-    if !columns.is_empty() {
-        version["additionalPrinterColumns"] = columns.iter().map(PrinterColumn::to_value).collect();
-    }
-    version["schema"] = json!({ "openAPIV3Schema": schema });
-    let mut labels = json!({ "app.kubernetes.io/name": "portico", "app.kubernetes.io/part-of": "portico" });
-    if kind == Kind::KongUpstreamPolicy {
-        // Tools find policies and their attachment by this label (GEP-713).
-        labels["gateway.networking.k8s.io/policy"] = json!("direct");
-    }
-    Some(json!({
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": { "name": format!("{}.{}", kind.plural(), kind.group()), "labels": labels },
-        "spec": {
-            "group": kind.group(),
-            "scope": if kind.namespaced() { "Namespaced" } else { "Cluster" },
-            "names": names,
-            "versions": [version],
-        },
-    }))
-}
-
-/// Attributes of a definition that follow neither from the schema nor from the table of kinds.
-#[derive(Default)]
-struct CrdAttributes {
-    short_name: Option<&'static str>,
-    columns: Vec<PrinterColumn>,
-    /// What to use instead of a deprecated kind, as an instruction.
-    replacement: Option<&'static str>,
+pub(in crate::api) fn definition(kind: Kind) -> Option<Value> {
+    crd::definition(kind, derived_schema(kind)?, attributes(kind))
 }
 
 fn attributes(kind: Kind) -> CrdAttributes {
-    let with_short_name =
-        |short_name, columns| CrdAttributes { short_name: Some(short_name), columns, replacement: None };
+    let of_kong = || CrdAttributes { categories: &["kong", "kong-ingress-controller"], ..CrdAttributes::default() };
+    let with_short_name = |short_name, columns| CrdAttributes { short_name: Some(short_name), columns, ..of_kong() };
     match kind {
         Kind::KongPlugin => with_short_name("kp", plugin_columns()),
         Kind::KongClusterPlugin => with_short_name("kcp", plugin_columns()),
@@ -77,7 +22,11 @@ fn attributes(kind: Kind) -> CrdAttributes {
             vec![text_column("Username", ".username", "Name of the consumer"), age_column(), programmed_column()],
         ),
         Kind::KongConsumerGroup => with_short_name("kcg", vec![age_column(), programmed_column()]),
-        Kind::KongUpstreamPolicy => with_short_name("kup", Vec::new()),
+        Kind::KongUpstreamPolicy => CrdAttributes {
+            // Tools find policies and their attachment by this label (GEP-713).
+            labels: &[("gateway.networking.k8s.io/policy", "direct")],
+            ..with_short_name("kup", Vec::new())
+        },
         Kind::KongIngress => CrdAttributes {
             replacement: Some("use KongUpstreamPolicy and annotations of the Service"),
             ..with_short_name("ki", vec![age_column()])
@@ -103,59 +52,15 @@ fn attributes(kind: Kind) -> CrdAttributes {
         Kind::TcpIngress => CrdAttributes {
             columns: vec![address_column(), age_column()],
             replacement: Some("use TCPRoute or TLSRoute of the Gateway API"),
-            ..CrdAttributes::default()
+            ..of_kong()
         },
         Kind::UdpIngress => CrdAttributes {
             columns: vec![address_column(), age_column()],
             replacement: Some("use UDPRoute of the Gateway API"),
-            ..CrdAttributes::default()
+            ..of_kong()
         },
-        _ => CrdAttributes::default(),
-    }
-}
-
-/// A column of `kubectl get`.
-struct PrinterColumn {
-    name: &'static str,
-    /// Type in OpenAPI.
-    value_type: &'static str,
-    path: &'static str,
-    description: &'static str,
-    /// Whether the column is shown with `--output wide` only.
-    wide_only: bool,
-}
-
-impl PrinterColumn {
-    fn to_value(&self) -> Value {
-        let mut column = json!({
-            "name": self.name, "type": self.value_type, "jsonPath": self.path, "description": self.description,
-        });
-        if self.wide_only {
-            column["priority"] = json!(1);
-        }
-        column
-    }
-}
-
-const fn text_column(name: &'static str, path: &'static str, description: &'static str) -> PrinterColumn {
-    PrinterColumn { name, value_type: "string", path, description, wide_only: false }
-}
-
-const fn boolean_column(name: &'static str, path: &'static str, description: &'static str) -> PrinterColumn {
-    PrinterColumn { name, value_type: "boolean", path, description, wide_only: false }
-}
-
-const fn wide_column(column: PrinterColumn) -> PrinterColumn {
-    PrinterColumn { wide_only: true, ..column }
-}
-
-const fn age_column() -> PrinterColumn {
-    PrinterColumn {
-        name: "Age",
-        value_type: "date",
-        path: ".metadata.creationTimestamp",
-        description: "Age of the object",
-        wide_only: false,
+        Kind::IngressClassParameters => CrdAttributes::default(),
+        _ => of_kong(),
     }
 }
 

@@ -8,7 +8,7 @@
 //!   health_checks.rs      health checks of KongUpstreamPolicy and KongIngress
 //!   annotations.rs        keys of annotations and labels
 //!   schema.rs, status.rs  structural schemas of the kinds, and of `status` in them
-//!   crd.rs                CustomResourceDefinitions
+//!   crd.rs                names, columns and labels of their CustomResourceDefinitions
 //! ```
 //!
 //! `kubectl explain` shows the comments on types and fields. The schemas accept everything that Kong's schemas accept,
@@ -16,7 +16,7 @@
 
 pub mod annotations;
 mod control_plane;
-pub mod crd;
+pub(super) mod crd;
 mod health_checks;
 mod ingress_class_parameters;
 mod kong_cluster_plugin;
@@ -30,7 +30,7 @@ mod kong_service_facade;
 mod kong_upstream_policy;
 mod kong_vault;
 mod plugin_settings;
-pub mod schema;
+pub(super) mod schema;
 mod secret_ref;
 mod status;
 mod tcp_ingress;

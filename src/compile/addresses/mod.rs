@@ -41,6 +41,8 @@ pub struct AddressState {
     pub status_addresses: BTreeMap<ObjectKey, Vec<IpAddr>>,
     /// The state of the Services in front of Gateways.
     pub gateway_services: BTreeMap<ObjectKey, GatewayService>,
+    /// The types of these Services, as far as they are not that of the provider.
+    pub service_types: BTreeMap<ObjectKey, ServiceType>,
     /// `0.0.0.0` and `::`, as far as the Pod has addresses of the family, for Gateways behind Services.
     pub unspecified_addresses: Vec<IpAddr>,
     /// Addresses of all Portico Pods, for Gateways behind Services: requests sent to them would loop.
@@ -59,6 +61,7 @@ pub struct GatewayAddresses {
 /// The addresses of one Gateway, with diagnostics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AssignedAddresses {
+    pub client_path: ClientPath,
     /// Addresses to listen on; empty if `unsupported` or `unusable` has a diagnostic.
     pub bind_addresses: Vec<IpAddr>,
     pub ports: PortMapping,
@@ -74,6 +77,18 @@ pub struct AssignedAddresses {
     pub notes: Vec<Diagnostic>,
     /// The addresses that were taken from the pool. They stay assigned even if the Gateway has an error.
     from_pool: Vec<IpAddr>,
+}
+
+/// How clients reach the listeners of a Gateway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientPath {
+    /// At loopback addresses, for local use.
+    #[default]
+    Loopback,
+    /// At an address of the operator's pool.
+    Pool,
+    /// Through a Service of this type.
+    Service(ServiceType),
 }
 
 /// Maps the port of a listener to the port that this process binds.
@@ -117,7 +132,10 @@ impl GatewayAddresses {
         let next = match provider {
             AddressProvider::Pool(pool) => pool::assign(pool, state, &self.assigned, gateways),
             AddressProvider::Services(kind) => {
-                gateways.map(|(key, spec)| (key.clone(), services::assign_one(*kind, state, key, spec))).collect()
+                let kind_of = |key| state.service_types.get(key).copied().unwrap_or(*kind);
+                gateways
+                    .map(|(key, spec)| (key.clone(), services::assign_one(kind_of(key), state, key, spec)))
+                    .collect()
             }
         };
         let gateways = self.assigned.keys().chain(next.keys());

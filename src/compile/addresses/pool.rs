@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{AddressRequest, AddressState, AssignedAddresses, parse_request, requested_addresses};
+use super::{AddressRequest, AddressState, AssignedAddresses, ClientPath, parse_request, requested_addresses};
 use crate::api::ObjectKey;
 use crate::api::gateway::GatewaySpec;
 use crate::diagnostic::Diagnostic;
@@ -178,7 +178,8 @@ fn assign_one<'a>(
     other_owner: &dyn Fn(IpAddr) -> Option<&'a ObjectKey>,
     taken: &mut BTreeSet<IpAddr>,
 ) -> AssignedAddresses {
-    let mut result = AssignedAddresses::default();
+    let client_path = if pool.is_explicit { ClientPath::Pool } else { ClientPath::Loopback };
+    let mut result = AssignedAddresses { client_path, ..AssignedAddresses::default() };
     let mut kept = kept.into_iter();
     let mut take_from_pool = |result: &mut AssignedAddresses, field: String| {
         let lowest_free = || pool.addresses().find(|address| address.is_unspecified() || !taken.contains(address));

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{AddressRequest, AddressState, AssignedAddresses, PortMapping, parse_request, requested_addresses};
+use super::{
+    AddressRequest, AddressState, AssignedAddresses, ClientPath, PortMapping, parse_request, requested_addresses,
+};
 use crate::api::ObjectKey;
 use crate::api::core::ServiceType;
 use crate::api::gateway::GatewaySpec;
@@ -34,7 +36,11 @@ pub(super) fn assign_one(
     key: &ObjectKey,
     spec: &GatewaySpec,
 ) -> AssignedAddresses {
-    let mut result = AssignedAddresses { ports: PortMapping::Mapped(BTreeMap::new()), ..AssignedAddresses::default() };
+    let mut result = AssignedAddresses {
+        client_path: ClientPath::Service(kind),
+        ports: PortMapping::Mapped(BTreeMap::new()),
+        ..AssignedAddresses::default()
+    };
     let mut requested = None;
     for index in 0..spec.addresses.len() {
         // Adds a diagnostic to `unsupported` if the entry is not supported.

@@ -7,12 +7,7 @@ use serde_json::{Map, Value};
 /// `observed` needs its managed fields: they record what was applied before, so labels that are no longer wanted are
 /// found without any state here.
 pub(super) fn is_applied(wanted: &Value, observed: &Value, manager: &str) -> bool {
-    let managed = observed["metadata"]["managedFields"].as_array().map_or(&[][..], |entries| entries);
-    let is_own_entry =
-        |entry: &&Value| entry["manager"] == manager && entry["operation"] == "Apply" && entry["subresource"].is_null();
-    let Some(owned) = managed.iter().find(is_own_entry).and_then(|entry| entry["fieldsV1"].as_object()) else {
-        return false;
-    };
+    let Some(owned) = owned_fields(observed, manager) else { return false };
     let mut wanted = wanted.clone();
     // The fields that identify the object are not managed.
     for key in ["apiVersion", "kind"] {
@@ -22,6 +17,23 @@ pub(super) fn is_applied(wanted: &Value, observed: &Value, manager: &str) -> boo
         remove(&mut wanted["metadata"], key);
     }
     owned_fields_match(&wanted, observed, owned)
+}
+
+/// Whether `manager` has applied the field at this path of objects.
+pub(super) fn is_owned(observed: &Value, manager: &str, path: &[&str]) -> bool {
+    let mut fields = owned_fields(observed, manager);
+    for name in path {
+        fields = fields.and_then(|fields| fields.get(&format!("f:{name}"))).and_then(Value::as_object);
+    }
+    fields.is_some()
+}
+
+/// The fields that `manager` has applied, in the format of `fieldsV1`.
+fn owned_fields<'v>(observed: &'v Value, manager: &str) -> Option<&'v Map<String, Value>> {
+    let managed = observed["metadata"]["managedFields"].as_array().map_or(&[][..], |entries| entries);
+    let is_own_entry =
+        |entry: &&Value| entry["manager"] == manager && entry["operation"] == "Apply" && entry["subresource"].is_null();
+    managed.iter().find(is_own_entry).and_then(|entry| entry["fieldsV1"].as_object())
 }
 
 fn remove(value: &mut Value, key: &str) {

@@ -13,6 +13,7 @@
 //! leader changes nothing.
 
 mod applied;
+mod balancer_class;
 mod names;
 mod observed_state;
 mod plan;
@@ -37,6 +38,7 @@ pub use slices::ReplicaLifecycle;
 use super::client::error_chain;
 use crate::api::ObjectKey;
 use crate::api::core::ServiceType;
+use crate::api::portico::GatewayServiceSettings;
 use crate::diagnostic::Diagnostic;
 
 /// How Gateways are exposed.
@@ -62,8 +64,20 @@ pub struct DesiredService {
     pub ports: BTreeSet<u16>,
     /// The requested address.
     pub address: Option<IpAddr>,
+    /// From the GatewayParameters of the Gateway and of its class.
+    pub settings: GatewayServiceSettings,
     /// Whether the Gateway is not accepted: then an existing Service stays as it is, and none is created.
     pub hold: bool,
+}
+
+impl DesiredService {
+    /// How the Gateway is exposed; `exposure` holds the default type.
+    fn exposure(&self, exposure: GatewayExposure) -> GatewayExposure {
+        match exposure {
+            GatewayExposure::Headless => exposure,
+            GatewayExposure::Exposed(kind) => GatewayExposure::Exposed(self.settings.known_type().unwrap_or(kind)),
+        }
+    }
 }
 
 /// The Services that all Gateways need.

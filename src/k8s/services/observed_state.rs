@@ -1,6 +1,7 @@
 //! The observed state of Gateways' Services, EndpointSlices and Pods, and the steps and views derived from it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,9 @@ use super::service::{self, KnownService};
 use super::slices::{self, KnownSlice, OwnEndpoint, ReplicaLifecycle};
 use super::table::ObservedObjects;
 use super::watch::WatchUpdate;
-use super::{DesiredServices, GatewayExposure, GatewayServiceState, GatewayServicesView, ReconcilerSettings};
+use super::{
+    DesiredServices, GatewayExposure, GatewayServiceState, GatewayServicesView, ReconcilerSettings, balancer_class,
+};
 use crate::api::ObjectKey;
 use crate::api::core::ServiceType;
 use crate::diagnostic::Diagnostic;
@@ -98,17 +101,26 @@ impl ObservedState {
     ) -> GatewayServicesView {
         let mut states: BTreeMap<ObjectKey, GatewayServiceState> = BTreeMap::new();
         if let GatewayExposure::Exposed(kind) = settings.exposure {
-            let nodes = if kind == ServiceType::NodePort { self.nodes() } else { BTreeMap::new() };
+            let mut nodes: Option<BTreeMap<ObjectKey, BTreeSet<IpAddr>>> = None;
             let selected = selection::select_services(desired_services, self.services.items(), listening_ports);
             for (gateway, SelectedService { service, ports }) in
                 selected.into_iter().filter(|(_, selected)| selected.accepts_clients())
             {
-                let node_ips: Vec<_> = nodes.get(&service.key).into_iter().flatten().copied().collect();
+                // The type of the existing Service, because the desired one is unknown while it has to stay as it is.
+                let kind = service.service_type.unwrap_or(kind);
+                let node_ips: Vec<_> = match kind {
+                    ServiceType::NodePort => {
+                        let nodes = nodes.get_or_insert_with(|| self.nodes());
+                        nodes.get(&service.key).into_iter().flatten().copied().collect()
+                    }
+                    ServiceType::LoadBalancer | ServiceType::ClusterIp => Vec::new(),
+                };
+                let desired = &desired_services.gateways[gateway];
                 let state = GatewayServiceState {
                     name: service.key.name.to_string(),
                     ports,
                     addresses: service::addresses(service, kind, &node_ips),
-                    error: None,
+                    error: balancer_class::difference(service, desired, settings.exposure),
                 };
                 states.insert(gateway.clone(), state);
             }
@@ -136,7 +148,7 @@ impl ObservedState {
     }
 
     /// The addresses of the nodes on which each Service has ready endpoints.
-    fn nodes(&self) -> BTreeMap<ObjectKey, BTreeSet<std::net::IpAddr>> {
+    fn nodes(&self) -> BTreeMap<ObjectKey, BTreeSet<IpAddr>> {
         let pods: BTreeMap<&str, &ReplicaPod> = self.pods.items().values().map(|pod| (&*pod.uid, &**pod)).collect();
         let mut nodes: BTreeMap<ObjectKey, BTreeSet<_>> = BTreeMap::new();
         for slice in self.slices.items().values().filter(|slice| slice.ready) {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::selection::{self, ListeningPorts, SelectedService};
 use super::service::{self, KnownService};
-use super::{DesiredService, DesiredServices, GatewayExposure, applied, names, ports};
+use super::{DesiredService, DesiredServices, GatewayExposure, applied, balancer_class, names, ports};
 use crate::api::ObjectKey;
 use crate::api::names::MANAGED_BY;
 use crate::diagnostic::Diagnostic;
@@ -125,6 +125,7 @@ fn plan_gateway(
         Err(service_error) => return step(&current.key, ApiCall::GiveUp(service_error)),
     };
     let mut object = service::desired_service(gateway, desired, &current.key.name, exposure, &ports);
+    balancer_class::keep(&mut object, current);
     if applied::is_applied(&object, &current.object, MANAGED_BY) {
         return None;
     }
@@ -454,6 +455,84 @@ mod tests {
         settle(&accepted(&[80]), EXPOSED, &mut known);
         assert_eq!(settle(&held(&[81]), EXPOSED, &mut known), [""; 0]);
         assert_eq!(settle(&accepted(&[]), EXPOSED, &mut known), [""; 0]);
+    }
+
+    fn with_settings(settings: Value) -> DesiredServices {
+        let settings = serde_json::from_value(settings).unwrap();
+        desired_services(&[("a", DesiredService { settings, ..desired("1", &[80, 443]) })])
+    }
+
+    #[test]
+    fn settings_become_fields_of_the_service() {
+        let key = ObjectKey::new("ns", "a-portico");
+        let mut known = ServicesByKey::new();
+        let all = json!({
+            "externalTrafficPolicy": "Local", "internalTrafficPolicy": "Cluster", "loadBalancerClass": "a.example/b",
+            "loadBalancerSourceRanges": ["192.0.2.0/24"], "allocateLoadBalancerNodePorts": false,
+            "nodePorts": [{"port": 443, "nodePort": 30443}, {"port": 8080, "nodePort": 30080}],
+        });
+        assert_eq!(settle(&with_settings(all.clone()), EXPOSED, &mut known), ["create a-portico"]);
+        let spec = known[&key].object["spec"].clone();
+        for field in all.as_object().unwrap().keys().filter(|field| **field != "nodePorts") {
+            assert_eq!(spec[field], all[field], "{field}");
+        }
+        let node_ports: Vec<_> =
+            spec["ports"].as_array().unwrap().iter().map(|port| (&port["port"], &port["nodePort"])).collect();
+        assert_eq!(node_ports, [(&json!(80), &Value::Null), (&json!(443), &json!(30443))]);
+
+        let class = json!({"loadBalancerClass": "a.example/b"});
+        assert_eq!(settle(&with_settings(class), EXPOSED, &mut known), ["apply a-portico"], "fields are removed");
+        let spec = &known[&key].object["spec"];
+        assert!(spec["externalTrafficPolicy"].is_null() && spec["ports"][1]["nodePort"].is_null(), "{spec}");
+        let mut internal = all;
+        internal["type"] = json!("ClusterIP");
+        assert_eq!(settle(&with_settings(internal), EXPOSED, &mut known), ["apply a-portico"]);
+        let spec = &known[&key].object["spec"];
+        let fields: Vec<_> = spec.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(
+            fields,
+            ["internalTrafficPolicy", "ipFamilyPolicy", "ports", "type"],
+            "only those that the type has"
+        );
+    }
+
+    /// The API server rejects changes of `loadBalancerClass`.
+    #[test]
+    fn load_balancer_class_of_a_service_is_kept() {
+        let key = ObjectKey::new("ns", "a-portico");
+        let class = |name: &str| json!({"loadBalancerClass": name});
+        let difference = |desired: &DesiredServices, known: &ServicesByKey| {
+            let desired = &desired.gateways[&ObjectKey::new("ns", "a")];
+            balancer_class::difference(&known[&key], desired, EXPOSED).map(|problem| problem.message)
+        };
+        let mut known = ServicesByKey::new();
+        settle(&with_settings(class("a.example/b")), EXPOSED, &mut known);
+        for (settings, instead) in
+            [(class("a.example/c"), "loadBalancerClass a.example/c"), (json!({}), "no loadBalancerClass")]
+        {
+            let desired = with_settings(settings);
+            assert_eq!(settle(&desired, EXPOSED, &mut known), [""; 0], "the Service stays as it is");
+            let expected = format!(
+                "Service ns/a-portico has loadBalancerClass a.example/b instead of {instead}, because Kubernetes does \
+                 not allow changing it"
+            );
+            assert_eq!(difference(&desired, &known), Some(expected));
+        }
+        let mut changed = class("a.example/c");
+        changed["externalTrafficPolicy"] = json!("Local");
+        assert_eq!(settle(&with_settings(changed), EXPOSED, &mut known), ["apply a-portico"], "other fields change");
+        assert_eq!(known[&key].object["spec"]["loadBalancerClass"], "a.example/b");
+        assert_eq!(difference(&with_settings(class("a.example/b")), &known), None);
+
+        let mut known = ServicesByKey::new();
+        settle(&with_settings(json!({})), EXPOSED, &mut known);
+        let mut chosen = KnownService::clone(&known[&key]);
+        chosen.object["spec"]["loadBalancerClass"] = json!("webhook.example/d");
+        known.insert(key.clone(), Arc::new(chosen));
+        assert_eq!(settle(&with_settings(json!({})), EXPOSED, &mut known), [""; 0]);
+        assert_eq!(difference(&with_settings(json!({})), &known), None, "another program chose the class");
+        assert_eq!(settle(&with_settings(class("a.example/b")), EXPOSED, &mut known), [""; 0]);
+        assert!(difference(&with_settings(class("a.example/b")), &known).is_some());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{DesiredService, GatewayExposure, names, ports};
 use crate::api::core::ServiceType;
 use crate::api::names::{CONTROLLER_ANNOTATION, GATEWAY_CLASS_LABEL, GATEWAY_NAME_LABEL, MANAGED_BY, MANAGED_BY_LABEL};
+use crate::api::portico::GatewayServiceSettings;
 use crate::api::{Kind, ObjectKey};
 
 /// The part of a Service that is used.
@@ -27,6 +28,7 @@ pub(super) struct KnownService {
     /// Whether it is being deleted.
     pub(super) terminating: bool,
     pub(super) headless: bool,
+    pub(super) service_type: Option<ServiceType>,
     /// The target port of each port.
     pub(super) ports: BTreeMap<u16, u16>,
     /// The cluster IPs, for clients within the cluster.
@@ -70,6 +72,7 @@ impl KnownService {
                 .and_then(|annotations| annotations.get(CONTROLLER_ANNOTATION).cloned()),
             terminating: meta.deletion_timestamp.is_some(),
             headless: cluster_ips.iter().any(|ip| ip == "None"),
+            service_type: spec.and_then(|spec| spec.type_.as_deref()).and_then(ServiceType::from_name),
             ports: ports.collect(),
             cluster_ips: cluster_ips.into_iter().filter(|ip| ip != "None" && !ip.is_empty()).collect(),
             ingress: ingress.iter().filter_map(|entry| entry.ip.clone().or_else(|| entry.hostname.clone())).collect(),
@@ -122,11 +125,16 @@ pub(super) fn desired_service(
             "controller": true,
         }],
     });
-    let spec = match exposure {
+    let spec = match desired.exposure(exposure) {
         GatewayExposure::Headless => json!({"clusterIP": "None"}),
         GatewayExposure::Exposed(kind) => {
             let ports = ports.iter().map(|(port, target)| {
-                json!({"name": port_name(*port), "port": port, "protocol": "TCP", "targetPort": target})
+                let mut entry =
+                    json!({"name": port_name(*port), "port": port, "protocol": "TCP", "targetPort": target});
+                if let Some(node_port) = desired.settings.node_port(*port).filter(|_| kind != ServiceType::ClusterIp) {
+                    entry["nodePort"] = json!(node_port);
+                }
+                entry
             });
             let mut spec = json!({
                 "type": kind.name(),
@@ -136,10 +144,28 @@ pub(super) fn desired_service(
             if let Some(address) = desired.address.filter(|_| kind == ServiceType::LoadBalancer) {
                 spec["loadBalancerIP"] = json!(address);
             }
+            add_settings(&mut spec, &desired.settings, kind);
             spec
         }
     };
     json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
+}
+
+/// Adds the settings that a Service of this type has. The API server rejects the others.
+fn add_settings(spec: &mut Value, settings: &GatewayServiceSettings, kind: ServiceType) {
+    let without_effect = settings.fields_without_effect(kind);
+    let mut add = |field: &'static str, value: Option<Value>| {
+        if let Some(value) = value.filter(|_| !without_effect.contains(&field)) {
+            spec[field] = value;
+        }
+    };
+    add("externalTrafficPolicy", settings.external_traffic_policy.as_ref().map(|policy| json!(policy)));
+    add("internalTrafficPolicy", settings.internal_traffic_policy.as_ref().map(|policy| json!(policy)));
+    add("loadBalancerClass", settings.load_balancer_class.as_ref().map(|class| json!(class)));
+    // An empty list would be the same as an absent one, except that the API server does not return it.
+    let ranges = settings.load_balancer_source_ranges.as_ref().filter(|ranges| !ranges.is_empty());
+    add("loadBalancerSourceRanges", ranges.map(|ranges| json!(ranges)));
+    add("allocateLoadBalancerNodePorts", settings.allocate_load_balancer_node_ports.map(|allocate| json!(allocate)));
 }
 
 /// The name that links a port of a Service to its EndpointSlices.
@@ -147,7 +173,8 @@ pub(super) fn port_name(port: u16) -> String {
     format!("tcp-{port}")
 }
 
-/// Where clients reach a Service. `nodes` are the addresses of the nodes that have ready endpoints of the Service.
+/// Where clients reach a Service of a type. `nodes` are the addresses of the nodes that have ready endpoints of the
+/// Service.
 pub(super) fn addresses(known: &KnownService, kind: ServiceType, nodes: &[IpAddr]) -> Vec<String> {
     let mut addresses = match kind {
         ServiceType::LoadBalancer => known.ingress.clone(),

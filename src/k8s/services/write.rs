@@ -159,7 +159,7 @@ fn call_error(step: &PlanStep, error: &Error) -> Diagnostic {
             "grant the ServiceAccount the permissions listed in manifests/, or check which admission policy rejects it"
         }
         Error::Api(status) if matches!(status.code, 400 | 422) => {
-            "correct spec.infrastructure or spec.addresses of the Gateway"
+            "correct spec.infrastructure or spec.addresses of the Gateway, or its GatewayParameters"
         }
         _ => "Portico retries",
     };
