@@ -36,6 +36,7 @@ impl ServiceReplica {
         let settings = ReconcilerSettings {
             namespaces: vec![],
             exposure,
+            on_all_interfaces: exposure == GatewayExposure::Headless,
             controllers: BTreeSet::from(["portico.dev/gateway-controller".to_owned()]),
             pod: Some(ObjectKey::new("portico-system", pod)),
         };
@@ -233,6 +234,46 @@ async fn held_services_keep_type_and_addresses() {
     assert!(has_address(&view), "{view:?}");
     tokio::time::sleep(std::time::Duration::from_secs(60)).await;
     assert_eq!(api.writes(), writes);
+}
+
+/// With an address pool of `0.0.0.0`, the addresses of Gateways are those of the ready Pods, whichever replica leads.
+#[tokio::test(start_paused = true)]
+async fn gateways_on_all_interfaces_have_the_addresses_of_ready_pods() {
+    let api = FakeServicesApi::new();
+    let put = |name: &str, app: &str, ip: &str, ready: &str| {
+        let labels = json!({"app.kubernetes.io/name": app, "pod-template-hash": name});
+        let status = json!({"podIPs": [{"ip": ip}], "conditions": [{"type": "Ready", "status": ready}]});
+        let pod = json!({"metadata": {"labels": labels}, "spec": {"containers": []}, "status": status});
+        api.put(&format!("pods/portico-system/{name}"), pod);
+    };
+    put("a", "portico", "192.0.2.2", "True");
+    put("b", "portico", "192.0.2.1", "False");
+    put("other", "redis", "192.0.2.9", "True");
+    let mut replicas = [
+        ServiceReplica::start(&api, GatewayExposure::Headless, "a", true),
+        ServiceReplica::start(&api, GatewayExposure::Headless, "b", false),
+    ];
+    let addresses = |view: &GatewayServicesView| {
+        let addresses: Vec<_> = view.ready_addresses.iter().flatten().map(ToString::to_string).collect();
+        addresses.join(" ")
+    };
+    for replica in &mut replicas {
+        let view = replica.wait_for_view("everything listed", |view| view.complete).await;
+        assert_eq!(addresses(&view), "192.0.2.2");
+        assert!(view.pod_ips.is_empty() && view.replicas.is_empty(), "{view:?}");
+    }
+    put("b", "portico", "192.0.2.1", "True");
+    for replica in &mut replicas {
+        replica.wait_for_view("both Pods in order", |view| addresses(view) == "192.0.2.1 192.0.2.2").await;
+    }
+    replicas[0].leading.send_replace(false);
+    replicas[1].leading.send_replace(true);
+    api.delete("pods/portico-system/a");
+    for replica in &mut replicas {
+        // Without its own Pod, the deleted replica knows no labels.
+        replica.wait_for_view("a Pod less", |view| ["192.0.2.1", ""].contains(&&*addresses(view))).await;
+    }
+    assert_eq!(addresses(&replicas[1].view.borrow()), "192.0.2.1");
 }
 
 #[tokio::test(start_paused = true)]

@@ -102,6 +102,8 @@ impl GatewayAddressing {
         self.stale |=
             self.state.gateway_services != services || self.state.unspecified_addresses != unspecified_addresses;
         self.stale |= self.state.replica_addresses != view.replicas;
+        self.stale |= self.state.ready_addresses != view.ready_addresses;
+        self.state.ready_addresses.clone_from(&view.ready_addresses);
         self.state.replica_addresses.clone_from(&view.replicas);
         self.state.gateway_services = services;
         self.state.unspecified_addresses = unspecified_addresses;

@@ -28,7 +28,7 @@ pub(super) struct GatewayServicesHandle {
     desired: watch::Receiver<Arc<DesiredServices>>,
     leading: watch::Receiver<bool>,
     listening_ports: watch::Sender<Option<Arc<ListeningPorts>>>,
-    /// Whether Gateways get their addresses from these Services.
+    /// Whether Gateways get their addresses from these Services, or from the Pods of Portico.
     needed: bool,
 }
 
@@ -61,9 +61,17 @@ impl GatewayServicesHandle {
             ),
             AddressSource::Services(kind) => GatewayExposure::Exposed(kind),
         };
+        // Outside of a Pod, Gateways have the addresses of this machine.
+        let on_all_interfaces = match &gateways.addresses {
+            AddressSource::Pool(pool) => {
+                pod.is_some() && pool.networks.iter().any(|network| network.addr().is_unspecified())
+            }
+            AddressSource::Services(_) => false,
+        };
         let settings = ReconcilerSettings {
             namespaces: flags.namespaces.clone(),
             exposure,
+            on_all_interfaces,
             controllers: gateways.controller_names.iter().cloned().collect(),
             pod,
         };
@@ -85,7 +93,7 @@ impl GatewayServicesHandle {
                 lifecycle.send_replace(ReplicaLifecycle::Draining);
             }
         });
-        let needed = matches!(exposure, GatewayExposure::Exposed(_));
+        let needed = on_all_interfaces || matches!(exposure, GatewayExposure::Exposed(_));
         Ok((
             GatewayServicesHandle { view, desired, leading, listening_ports, needed },
             GatewayServicesShutdown { lifecycle, reconciler, drain_watch },
@@ -108,7 +116,8 @@ impl GatewayServicesHandle {
         control.addressing.observe_services(&self.view.borrow_and_update());
     }
 
-    /// Whether the Services that Gateways need were observed. Before that, every Gateway would lose its address.
+    /// Whether the Services and Pods that Gateways need were observed. Before that, every Gateway would lose its
+    /// address.
     pub(super) fn may_compile(&self) -> bool {
         let view = self.view.borrow();
         !self.needed || view.complete && view.desired == *self.desired.borrow()

@@ -1,4 +1,4 @@
-//! Addresses of this machine, reported for Gateways that listen on all interfaces.
+//! Addresses of this machine, reported outside of a Pod for Gateways that listen on all interfaces.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

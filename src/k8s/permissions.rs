@@ -144,7 +144,8 @@ pub fn own_namespace_rules() -> Vec<PermissionRule> {
             "",
             &["pods"],
             &["list", "watch"],
-            "Which replicas are ready, and their addresses, for the Services of Gateways.",
+            "Which replicas are ready, and their addresses, for the Services of Gateways, and for Gateways that \
+             listen on all interfaces.",
         ),
     ]
 }

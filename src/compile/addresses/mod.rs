@@ -47,6 +47,9 @@ pub struct AddressState {
     pub unspecified_addresses: Vec<IpAddr>,
     /// Addresses of all Portico Pods, for Gateways behind Services: requests sent to them would loop.
     pub replica_addresses: BTreeSet<IpAddr>,
+    /// The addresses of the ready Portico Pods, for Gateways on all interfaces. `None` outside of a Pod: then they have
+    /// the addresses of this machine.
+    pub ready_addresses: Option<BTreeSet<IpAddr>>,
     /// Whether this replica assigns new addresses. Other replicas wait until the leader has written them to the status.
     pub is_leader: bool,
 }

@@ -16,8 +16,8 @@ pub struct GatewayAddressPool {
     ranges: Vec<IpNet>,
     /// Whether the operator configured the ranges; if so, addresses outside of them are not usable.
     is_explicit: bool,
-    /// Reported for a Gateway that listens on all interfaces. Without explicit ranges, any Gateway may request an
-    /// unspecified address, which means all interfaces.
+    /// Reported for a Gateway that listens on all interfaces, unless the Pods of Portico are known. Without explicit
+    /// ranges, any Gateway may request an unspecified address, which means all interfaces.
     host_addresses: Vec<IpAddr>,
 }
 
@@ -67,12 +67,29 @@ impl GatewayAddressPool {
         self.ranges.iter().find(contains_it).map(|_| status_address).or_else(|| self.all_interfaces().next())
     }
 
-    /// The addresses for the status of a Gateway that listens on this address.
-    fn reported(&self, address: IpAddr) -> Vec<IpAddr> {
+    /// The addresses for the status of a Gateway that listens on this address. `of_all_interfaces`: those of a Gateway
+    /// on all interfaces.
+    fn reported(address: IpAddr, of_all_interfaces: &[IpAddr]) -> Vec<IpAddr> {
         if address.is_unspecified() {
-            self.host_addresses.iter().copied().filter(|host| host.is_ipv4() == address.is_ipv4()).collect()
+            of_all_interfaces.iter().copied().filter(|host| host.is_ipv4() == address.is_ipv4()).collect()
         } else {
             vec![address]
+        }
+    }
+
+    /// The addresses of a Gateway that listens on all interfaces, sorted. They are the same on all replicas: those of
+    /// the ready Pods. While no Pod is ready, the addresses in the status of the Gateway remain, so that a restart does
+    /// not withdraw them.
+    fn of_all_interfaces(&self, state: &AddressState, gateway: &ObjectKey) -> Vec<IpAddr> {
+        match &state.ready_addresses {
+            None => self.host_addresses.clone(),
+            Some(ready) if !ready.is_empty() => ready.iter().copied().collect(),
+            Some(_) => {
+                let written = state.status_addresses.get(gateway).into_iter().flatten().copied();
+                let stands_for_all =
+                    |address: &IpAddr| self.pool_address(*address).is_some_and(|own| own.is_unspecified());
+                written.filter(stands_for_all).collect()
+            }
         }
     }
 }
@@ -93,6 +110,18 @@ pub(super) fn assign<'a>(
         let must_wait = state.status_addresses.contains_key(key) && !state.is_leader && !pool.is_shared();
         let other_owner = |address: IpAddr| owners.get(&address).copied().filter(|owner| *owner != key);
         let mut assigned = assign_one(pool, spec, kept_by_gateway, must_wait, &other_owner, &mut taken);
+        let of_all_interfaces = pool.of_all_interfaces(state, key);
+        let reported = assigned
+            .bind_addresses
+            .iter()
+            .flat_map(|address| GatewayAddressPool::reported(*address, &of_all_interfaces));
+        assigned.reported_addresses = reported.map(|address| address.to_string()).collect();
+        if state.ready_addresses.is_some()
+            && !assigned.bind_addresses.is_empty()
+            && assigned.reported_addresses.is_empty()
+        {
+            assigned.unassigned.push(no_ready_pod());
+        }
         assigned.notes.extend(state.gateway_services.get(key).and_then(|service| service.problem.clone()));
         (key.clone(), assigned)
     });
@@ -228,9 +257,13 @@ fn assign_one<'a>(
         // from the pool stay reserved.
         result.bind_addresses.clear();
     }
-    let reported = result.bind_addresses.iter().flat_map(|address| pool.reported(*address));
-    result.reported_addresses = reported.map(|address| address.to_string()).collect();
     result
+}
+
+fn no_ready_pod() -> Diagnostic {
+    let message = "no Pod of Portico is ready, so the Gateway has no address yet";
+    let remedy = "wait until one is ready; its ServiceAccount must be able to list Pods, as in manifests/";
+    Diagnostic::of_object(message, remedy)
 }
 
 fn pool_exhausted(field: String) -> Diagnostic {

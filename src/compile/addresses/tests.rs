@@ -86,6 +86,34 @@ fn requested_addresses_are_assigned_or_rejected() {
 }
 
 #[test]
+fn gateways_on_all_interfaces_get_the_addresses_of_ready_pods() {
+    let networks = ["0.0.0.0/32", "::/128"];
+    let hosts = vec!["172.17.0.1".parse().unwrap()];
+    let pool = GatewayAddressPool::explicit(networks.map(|network| network.parse().unwrap()).into(), hosts);
+    let gateways = [("g", json!([]))];
+    let state = |ready: Option<&[&str]>, written: &[&str], is_leader| AddressState {
+        status_addresses: status_addresses(&[("g", written)]),
+        ready_addresses: ready.map(|ready| ready.iter().map(|address| address.parse().unwrap()).collect()),
+        is_leader,
+        ..AddressState::default()
+    };
+    for (ready, written, expected) in [
+        (None, &[][..], "g=172.17.0.1"),
+        (Some(&["192.0.2.2", "2001:db8::2", "192.0.2.1"][..]), &["192.0.2.9"][..], "g=192.0.2.1,192.0.2.2,2001:db8::2"),
+        (Some(&["192.0.2.1"]), &["192.0.2.1", "192.0.2.2"], "g=192.0.2.1"),
+        // A restart does not withdraw addresses.
+        (Some(&[]), &["192.0.2.1", "192.0.2.2"], "g=192.0.2.1,192.0.2.2"),
+        (Some(&[]), &[], "g=!metadata.name"),
+    ] {
+        for is_leader in [true, false] {
+            let state = state(ready, written, is_leader);
+            let found = assign(&mut GatewayAddresses::default(), &pool, &state, &gateways);
+            assert_eq!(found, [expected], "{ready:?} {written:?} {is_leader}");
+        }
+    }
+}
+
+#[test]
 fn exhausted_pool_is_reported() {
     let pool = GatewayAddressPool::explicit(vec!["198.18.0.1/32".parse().unwrap()], vec![]);
     let gateways = [("a", json!([])), ("b", json!([]))];

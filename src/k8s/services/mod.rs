@@ -101,6 +101,9 @@ pub struct GatewayServicesView {
     pub pod_ips: Vec<IpAddr>,
     /// The addresses of all Pods of Portico, including this one.
     pub replicas: BTreeSet<IpAddr>,
+    /// The addresses at which clients reach the ready Pods of Portico without a Service. `None` if Gateways do not
+    /// listen on all interfaces.
+    pub ready_addresses: Option<BTreeSet<IpAddr>>,
 }
 
 /// The Service in front of a Gateway.

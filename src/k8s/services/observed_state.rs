@@ -73,7 +73,7 @@ impl ObservedState {
         ObservedState {
             services: ObservedObjects::new(watches),
             slices: ObservedObjects::new(if exposed { watches } else { 0 }),
-            pods: ObservedObjects::new(usize::from(exposed && settings.pod.is_some())),
+            pods: ObservedObjects::new(usize::from(settings.needs_pods())),
             attempts: BTreeMap::new(),
         }
     }
@@ -134,17 +134,32 @@ impl ObservedState {
             }
         }
         let pod = settings.pod.as_ref().and_then(|key| self.pods.items().get(key));
-        let pod_ips = pod.map(|pod| pod.ips.clone()).unwrap_or_default();
+        // The kubelet writes the addresses of a Pod a moment after starting it.
+        let has_addresses = pod.is_none_or(|pod| !pod.ips.is_empty());
+        let ready_addresses =
+            settings.on_all_interfaces.then(|| pod.map(|pod| self.ready_addresses(pod)).unwrap_or_default());
+        let pod_ips = pod.filter(|_| settings.is_exposed()).map(|pod| pod.ips.clone()).unwrap_or_default();
         // Users who may edit EndpointSlices can set the label with a Pod's uid, but that makes no Pod of another
         // namespace a replica: `pods` has only Pods of Portico's namespace.
         let slice_writers: BTreeSet<&str> = self.slices.items().values().map(|slice| &*slice.pod_uid).collect();
         let replica_pods = self.pods.items().values().filter(|pod| slice_writers.contains(&*pod.uid));
         let replicas = replica_pods.flat_map(|pod| pod.ips.iter().copied()).chain(pod_ips.iter().copied()).collect();
-        // The kubelet writes the addresses of a Pod a moment after starting it.
-        let has_addresses = !pod_ips.is_empty() || pod.is_none();
         let complete =
             self.services.is_complete() && self.slices.is_complete() && self.pods.is_complete() && has_addresses;
-        GatewayServicesView { complete, services: states, desired: desired_services.clone(), pod_ips, replicas }
+        GatewayServicesView {
+            complete,
+            services: states,
+            desired: desired_services.clone(),
+            pod_ips,
+            replicas,
+            ready_addresses,
+        }
+    }
+
+    /// The addresses of the ready Pods that run the same workload as this one.
+    fn ready_addresses(&self, own: &ReplicaPod) -> BTreeSet<IpAddr> {
+        let replicas = self.pods.items().values().filter(|pod| pod.is_available() && pod.labels == own.labels);
+        replicas.flat_map(|pod| pod.client_ips().iter().copied()).collect()
     }
 
     /// The addresses of the nodes on which each Service has ready endpoints.
@@ -357,6 +372,7 @@ mod tests {
         let settings = ReconcilerSettings {
             namespaces: vec![],
             exposure: GatewayExposure::Exposed(ServiceType::LoadBalancer),
+            on_all_interfaces: false,
             controllers: BTreeSet::new(),
             pod: None,
         };

@@ -30,6 +30,8 @@ pub struct ReconcilerSettings {
     /// The watched namespaces; empty for all.
     pub namespaces: Vec<String>,
     pub exposure: GatewayExposure,
+    /// Whether Gateways listen on all interfaces of Portico's Pods, so that they have the addresses of these.
+    pub on_all_interfaces: bool,
     /// The controller names of this installation.
     pub controllers: BTreeSet<String>,
     /// The Pod of this process, if it runs in one.
@@ -50,6 +52,11 @@ pub struct ReconcilerInputs {
 impl ReconcilerSettings {
     pub(super) fn is_exposed(&self) -> bool {
         matches!(self.exposure, GatewayExposure::Exposed(_))
+    }
+
+    /// Whether the Pods of Portico decide the addresses of Gateways.
+    pub(super) fn needs_pods(&self) -> bool {
+        self.pod.is_some() && (self.is_exposed() || self.on_all_interfaces)
     }
 }
 
@@ -93,7 +100,7 @@ async fn watch_all(settings: &ReconcilerSettings, client: &Client, shared: &Shar
         watch_objects("the EndpointSlices of Gateways", api, selector.clone(), report)
     }));
     let pods = async {
-        if let Some(pod) = &settings.pod {
+        if let Some(pod) = settings.pod.as_ref().filter(|_| settings.needs_pods()) {
             let api = Api::namespaced(client.clone(), &pod.namespace);
             let report = |update: WatchUpdate<_>| shared.update(|observed| observed.apply_pod_event(update));
             watch_objects("the Pods of this namespace", api, watcher::Config::default(), report).await;
@@ -102,7 +109,7 @@ async fn watch_all(settings: &ReconcilerSettings, client: &Client, shared: &Shar
     if settings.is_exposed() {
         tokio::join!(services, slices, pods);
     } else {
-        services.await;
+        tokio::join!(services, pods);
     }
     pending().await
 }

@@ -239,6 +239,8 @@ mod tests {
             ips: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
             host_ips: Vec::new(),
             node: Some("n".to_owned()),
+            labels: BTreeMap::new(),
+            has_host_ports: false,
             ready,
             terminating: false,
             finished: false,
