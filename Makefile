@@ -37,6 +37,15 @@ CASES ?= 20000
 explore: setup ## Run the property tests with new random values, to find bugs that earlier runs missed (CASES=20000 for each test)
 	@env -u PROPTEST_RNG_SEED PROPTEST_CASES=$(CASES) cargo test --locked --workspace --lib
 
+# How long `make fuzz` runs each target, and which one; the default is all.
+SECONDS ?= 60
+TARGET ?=
+
+.PHONY: fuzz
+fuzz: ## Fuzz every parser of untrusted bytes (SECONDS=60 for each; TARGET=http1; the first build takes 20 minutes)
+	@bash scripts/setup.sh fuzz
+	@bash scripts/fuzz.sh "$(SECONDS)" $(TARGET)
+
 .PHONY: audit
 audit: setup ## Check the dependencies against the advisory database (needs the network)
 	@bash scripts/audit.sh

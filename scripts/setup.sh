@@ -4,6 +4,7 @@
 #   scripts/setup.sh               for building
 #   scripts/setup.sh test          also for tests: programs that they start
 #   scripts/setup.sh e2e           also for tests with a control plane
+#   scripts/setup.sh fuzz          also for fuzzing: a nightly toolchain
 #   scripts/setup.sh image [ARCH]  for an image for amd64 or arm64; the default is the machine's architecture
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,6 +13,7 @@ export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 main() {
     install_packages "$@"
     require_rust "$@"
+    [ "${1:-}" != fuzz ] || require_nightly
 }
 
 # Prints the Debian packages of missing programs and files.
@@ -24,6 +26,11 @@ missing_packages() {
     [ -s /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
     case "${1:-}" in
         test | e2e) ;;
+        fuzz)
+            # libFuzzer is written in C++.
+            command -v c++ >/dev/null || echo g++
+            return 0
+            ;;
         image)
             cross_compiler "${2:-}"
             return 0
@@ -105,6 +112,13 @@ require_rust() {
         say "Adding $tool to the Rust toolchain"
         rustup component add "$tool" </dev/null
     done
+}
+
+# Fetches a nightly toolchain, which alone supports sanitizers. Any release of it that compiles Portico is suitable.
+require_nightly() {
+    rustup run nightly rustc --version >/dev/null 2>&1 && return 0
+    say "Fetching a nightly Rust toolchain, for sanitizers"
+    rustup toolchain install nightly --profile minimal --no-self-update </dev/null
 }
 
 say() {

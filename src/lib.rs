@@ -11,6 +11,8 @@ pub mod compile;
 pub mod diagnostic;
 pub mod drain;
 pub mod echo;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod http_server;
 pub mod k8s;
 pub mod manifests;

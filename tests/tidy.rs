@@ -89,6 +89,8 @@ const IMPORTS: &[Row] = &[
     ("ready", &[]),
     ("drain", &[]),
     ("version", &[]),
+    // Only in tests and fuzzing.
+    ("fuzzing", EVERYTHING),
     // Wiring: imports every module, and no module imports it.
     ("app", EVERYTHING),
     ("main", EVERYTHING),
@@ -131,6 +133,7 @@ const LAYERS: &[Row] = &[
             "planning",
         ],
     ),
+    ("fuzzing", &["annotations path_templates quantities transformer_templates"]),
     (
         "k8s",
         &[
@@ -150,7 +153,7 @@ const LAYERS: &[Row] = &[
             "changed documents mounts position",
             "diagnostic outline text",
             "read_object walk yaml",
-            "record watcher",
+            "fuzzing record watcher",
             "claims",
             "source",
         ],
@@ -174,7 +177,7 @@ const LAYERS: &[Row] = &[
          prometheus rate_limiting redirect request_size_limiting request_termination request_transformer \
          response_transformer"],
     ),
-    ("proxy", &["connection limits", "record", "worker", "http stream", "process"]),
+    ("proxy", &["connection limits", "record", "worker", "http stream", "process", "fuzzing"]),
     ("report", &["diagnostic plain", "json summary terminal", "table", "changes"]),
     (
         "schema",

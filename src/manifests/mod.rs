@@ -16,6 +16,8 @@ mod changed;
 mod claims;
 mod diagnostic;
 mod documents;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod mounts;
 mod outline;
 mod position;

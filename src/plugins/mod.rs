@@ -18,6 +18,11 @@ mod request_termination;
 mod request_transformer;
 mod response_transformer;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use jwt::fuzzing::token;
+#[cfg(any(test, fuzzing))]
+pub(crate) use request_transformer::fuzzing::body;
+
 use crate::plugin_api::{AnyPluginKind, PluginRegistry, RegisteredKind};
 
 /// In alphabetical order. A new plugin needs a `mod` line and an entry `&RegisteredKind::<module::Plugin>::NEW` here.

@@ -6,6 +6,8 @@
 //! ```
 
 mod connection;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod http;
 mod limits;
 mod process;

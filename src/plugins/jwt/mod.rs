@@ -32,6 +32,8 @@
 //!           find consumer
 //! ```
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod issuer;
 mod key_set;
 mod rejection;

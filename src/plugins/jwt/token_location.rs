@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderName, header};
+use http::{HeaderMap, HeaderName, header};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::parse_header_name;
@@ -81,7 +81,7 @@ impl TokenLocations {
             }
         }
         for name in &self.cookies {
-            if let Some(token) = cookie(cx, name) {
+            if let Some(token) = cookie(&cx.head.headers, name) {
                 add(FieldValue::Single(Cow::Borrowed(token)));
             }
         }
@@ -95,8 +95,8 @@ impl TokenLocations {
 }
 
 /// The value of the first cookie with this name, unless it is empty. Names are compared case-insensitively, as in Kong.
-fn cookie<'c>(cx: &'c RequestCx<'_>, name: &str) -> Option<&'c [u8]> {
-    let lines = cx.head.headers.get_all(header::COOKIE).iter();
+pub(super) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+    let lines = headers.get_all(header::COOKIE).iter();
     let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
     let mut values = pairs.filter_map(|pair| {
         let equals_sign = memchr::memchr(b'=', pair)?;

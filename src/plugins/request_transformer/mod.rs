@@ -73,6 +73,8 @@ mod body_fields;
 mod config;
 mod edits;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod multipart_fields;
 mod variables;
 

@@ -29,26 +29,22 @@ pub(in crate::proxy) struct ReceivedHello {
 impl ReceivedHello {
     /// Reads the ClientHello of a new connection. The client gets an alert if rustls finds it invalid.
     pub(in crate::proxy) async fn read(mut stream: TcpStream) -> Result<Self, ClientHandshakeError> {
-        let mut acceptor = Acceptor::default();
-        let mut bytes = BytesMut::with_capacity(CHUNK_SIZE);
+        let mut hello = PartialHello::default();
         loop {
-            let start = bytes.len();
+            let start = hello.bytes.len();
             let most = CHUNK_SIZE.min(MAX_SIZE - start);
-            match stream.read_buf(&mut (&mut bytes).limit(most)).await {
+            match stream.read_buf(&mut (&mut hello.bytes).limit(most)).await {
                 Ok(0) | Err(_) => return Err(ClientHandshakeError::ClientDisconnected),
                 Ok(_) => {}
             }
-            let new_bytes = &bytes[start..];
-            // rustls takes less only if it has no room for a record.
-            let is_too_large = acceptor.read_tls(&mut &*new_bytes).ok() != Some(new_bytes.len());
-            match acceptor.accept() {
-                Ok(Some(accepted)) if !is_too_large => {
+            match hello.accept_from(start) {
+                Ok(None) => {}
+                Ok(Some(accepted)) => {
                     let server_name = accepted.client_hello().server_name().map(normalize_name);
-                    return Ok(ReceivedHello { stream, accepted, bytes: bytes.freeze(), server_name });
+                    return Ok(ReceivedHello { stream, accepted, bytes: hello.bytes.freeze(), server_name });
                 }
-                Ok(None) if !is_too_large && bytes.len() < MAX_SIZE => {}
-                Ok(_) => return Err(ClientHandshakeError::ProtocolViolation),
-                Err((error, alert)) => {
+                Err(HelloError::TooLarge) => return Err(ClientHandshakeError::ProtocolViolation),
+                Err(HelloError::Invalid(error, alert)) => {
                     send_alert(&mut stream, alert).await;
                     return Err(ClientHandshakeError::from_tls_error(&error));
                 }
@@ -67,6 +63,41 @@ impl ReceivedHello {
     }
 }
 
+/// The part of a ClientHello that has arrived.
+pub(in crate::proxy) struct PartialHello {
+    acceptor: Acceptor,
+    pub(in crate::proxy) bytes: BytesMut,
+}
+
+/// Why bytes are not a ClientHello.
+pub(in crate::proxy) enum HelloError {
+    /// It is longer than [`MAX_SIZE`], or has more records than rustls has room for.
+    TooLarge,
+    /// With the alert for the client.
+    Invalid(rustls::Error, AcceptedAlert),
+}
+
+impl Default for PartialHello {
+    fn default() -> Self {
+        PartialHello { acceptor: Acceptor::default(), bytes: BytesMut::with_capacity(CHUNK_SIZE) }
+    }
+}
+
+impl PartialHello {
+    /// Parses the bytes from `start` on, which were just added to `bytes`. `None` if the ClientHello is incomplete.
+    pub(in crate::proxy) fn accept_from(&mut self, start: usize) -> Result<Option<Accepted>, HelloError> {
+        let new_bytes = &self.bytes[start..];
+        // rustls takes less only if it has no room for a record.
+        let is_too_large = self.acceptor.read_tls(&mut &*new_bytes).ok() != Some(new_bytes.len());
+        match self.acceptor.accept() {
+            Ok(Some(accepted)) if !is_too_large => Ok(Some(accepted)),
+            Ok(None) if !is_too_large && self.bytes.len() < MAX_SIZE => Ok(None),
+            Ok(_) => Err(HelloError::TooLarge),
+            Err((error, alert)) => Err(HelloError::Invalid(error, alert)),
+        }
+    }
+}
+
 /// Errors are ignored: the connection is closed anyway.
 async fn send_alert(stream: &mut TcpStream, mut alert: AcceptedAlert) {
     let mut bytes = Vec::new();
@@ -77,16 +108,16 @@ async fn send_alert(stream: &mut TcpStream, mut alert: AcceptedAlert) {
 }
 
 /// Normalizes a server name as in listeners and certificates.
-pub(super) fn normalize_name(server_name: &str) -> Arc<str> {
+pub(in crate::proxy) fn normalize_name(server_name: &str) -> Arc<str> {
     let name = server_name.strip_suffix('.').unwrap_or(server_name);
     name.to_ascii_lowercase().into()
 }
 
 /// The most bytes to read at once: rustls has room for them even if all but the last byte of a record of the maximum
 /// size came before. Most ClientHellos are smaller, even with a post-quantum key exchange.
-const CHUNK_SIZE: usize = 2048;
+pub(in crate::proxy) const CHUNK_SIZE: usize = 2048;
 /// The most bytes until the ClientHello is complete, as in nginx.
-const MAX_SIZE: usize = 16 * 1024;
+pub(in crate::proxy) const MAX_SIZE: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -31,7 +31,7 @@ pub(in crate::proxy) enum ProxyHeaderError {
 
 /// The result of parsing the first bytes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ParsedHeader {
+pub(in crate::proxy) enum ParsedHeader {
     /// A complete header, with its length.
     Complete(usize, ProxyHeaderSource),
     /// An incomplete header.
@@ -63,7 +63,7 @@ pub(in crate::proxy) async fn read(stream: &mut TcpStream) -> Result<ProxyHeader
 }
 
 /// Parses a header. Finds its end first, so that the `ppp` parser gets only complete headers.
-fn parse(bytes: &[u8]) -> Result<ParsedHeader, ProxyHeaderError> {
+pub(in crate::proxy) fn parse(bytes: &[u8]) -> Result<ParsedHeader, ProxyHeaderError> {
     if matches_prefix(bytes, v2::PROTOCOL_PREFIX) {
         let Some(length) = bytes.get(14..16) else { return Ok(ParsedHeader::Partial) };
         let length = 16 + usize::from(u16::from_be_bytes([length[0], length[1]]));

@@ -33,7 +33,7 @@ impl<S> FrameStream<S> {
 
 /// Tracks frame boundaries and limits the rate of frames that are cheap to send.
 #[derive(Debug)]
-struct FrameLimiter {
+pub(in crate::proxy) struct FrameLimiter {
     /// Remaining bytes of the preface or of a frame's payload.
     skip: usize,
     /// The bytes of the current frame header that have arrived.
@@ -47,7 +47,7 @@ struct FrameLimiter {
     /// Whether the last frame of the newest stream's head is being skipped.
     head_ending: bool,
     /// Streams whose head is complete.
-    complete_heads: u64,
+    pub(in crate::proxy) complete_heads: u64,
     /// RST_STREAM frames.
     resets: FrameBucket,
     /// Empty DATA frames, and frames such as SETTINGS and PING that have neither data nor a header block.
@@ -96,7 +96,7 @@ impl FrameBucket {
 }
 
 impl FrameLimiter {
-    fn new(now: Instant) -> Self {
+    pub(in crate::proxy) fn new(now: Instant) -> Self {
         FrameLimiter {
             skip: PREFACE.len(),
             frame_header: [0; 9],
@@ -113,7 +113,7 @@ impl FrameLimiter {
     }
 
     /// Reads the next bytes. Returns whether all frames are within the rate limits.
-    fn read(&mut self, mut bytes: &[u8]) -> bool {
+    pub(in crate::proxy) fn read(&mut self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
@@ -167,7 +167,7 @@ impl FrameLimiter {
     }
 
     /// Whether the preface, a header block or trailers have begun but not ended.
-    fn is_header_unfinished(&self) -> bool {
+    pub(in crate::proxy) fn is_header_unfinished(&self) -> bool {
         self.block_ends.is_some_and(|ends| !ends || self.skip > 0)
     }
 

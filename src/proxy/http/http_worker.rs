@@ -15,6 +15,7 @@ use super::product_headers::ProductHeaders;
 use super::rejected_paths::RejectedPaths;
 use super::request_body::RequestBody;
 use super::request_id::RequestIds;
+use crate::proxy::limits::ProxyLimits;
 use crate::proxy::worker::Worker;
 use crate::upstream::{
     ConnectionPools, EndpointConnector, HYPER_DEFAULT_FIELDS, IdleLimits, READ_BUFFER, SocketBudget,
@@ -62,17 +63,6 @@ impl HttpWorker {
             timeout: limits.upstream_idle_timeout,
             recent: limits.max_idle_for_unrepeatable,
         };
-        let mut http1 = http1::Builder::new();
-        http1
-            .half_close(false)
-            .keep_alive(true)
-            // The connection's own timer distinguishes idle clients from slow ones.
-            .header_read_timeout(None)
-            .max_header_size(limits.max_request_head)
-            .max_buf_size(limits.max_request_head.max(READ_BUFFER));
-        if limits.max_request_fields != HYPER_DEFAULT_FIELDS {
-            http1.max_headers(limits.max_request_fields);
-        }
         let upstream_counters = &worker.counters.upstream;
         let mirror_counters = Arc::clone(&worker.counters.mirrored);
         let mirrors =
@@ -86,8 +76,24 @@ impl HttpWorker {
             mirror_sender: Rc::new(mirrors),
             request_ids: RequestIds::default(),
             header_maps: HeaderMapPool::default(),
-            http1,
+            http1: http1_builder(limits),
             worker,
         }
     }
+}
+
+/// How hyper reads the requests of clients.
+pub(in crate::proxy) fn http1_builder(limits: &ProxyLimits) -> http1::Builder {
+    let mut http1 = http1::Builder::new();
+    http1
+        .half_close(false)
+        .keep_alive(true)
+        // The connection's own timer distinguishes idle clients from slow ones.
+        .header_read_timeout(None)
+        .max_header_size(limits.max_request_head)
+        .max_buf_size(limits.max_request_head.max(READ_BUFFER));
+    if limits.max_request_fields != HYPER_DEFAULT_FIELDS {
+        http1.max_headers(limits.max_request_fields);
+    }
+    http1
 }

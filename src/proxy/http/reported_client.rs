@@ -17,7 +17,8 @@ pub(in crate::proxy) fn client_address(peer: &Peer, headers: &HeaderMap) -> IpAd
     if peer.client.trusted { forwarded_address(headers, &peer.http.trusted_ips, peer_address) } else { peer_address }
 }
 
-fn forwarded_address(headers: &HeaderMap, trusted: &[IpNet], peer_address: IpAddr) -> IpAddr {
+/// The client's address according to a trusted peer.
+pub(in crate::proxy) fn forwarded_address(headers: &HeaderMap, trusted: &[IpNet], peer_address: IpAddr) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut client = peer_address;
     let mut lists_others = false;

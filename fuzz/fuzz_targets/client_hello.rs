@@ -1,0 +1,4 @@
+//! ClientHellos.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| portico::fuzzing::run("client_hello", bytes));

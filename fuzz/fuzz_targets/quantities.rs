@@ -1,0 +1,4 @@
+//! Durations and sizes.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| portico::fuzzing::run("quantities", bytes));

@@ -1,0 +1,52 @@
+//! What fuzzing runs: a function for each parser of untrusted bytes, which panics if a property of the parser does not
+//! hold. Compiled only for tests and by cargo-fuzz; the binary does not contain it.
+//!
+//! ```text
+//!   fuzz/fuzz_targets/NAME.rs ──run(NAME, bytes)──▶ TARGETS ──▶ property of the parser
+//!   tests.rs ──▶ every file of fuzz/corpus/NAME ──────┘
+//! ```
+//!
+//! A property that needs private items is in the module of its parser, in a file `fuzzing.rs` or a folder `fuzzing`.
+
+mod annotations;
+mod path_templates;
+mod quantities;
+#[cfg(test)]
+mod tests;
+mod transformer_templates;
+
+use crate::proxy::fuzzing as proxy;
+use crate::{manifests, plugins};
+
+/// A fuzz target, which panics if a property does not hold for these bytes.
+pub type FuzzTarget = fn(&[u8]);
+
+/// The fuzz targets by name, sorted. Each has a file in `fuzz/fuzz_targets` and a folder in `fuzz/corpus`.
+pub const TARGETS: &[(&str, FuzzTarget)] = &[
+    ("annotations", annotations::check),
+    ("bodies", plugins::body),
+    ("chunked_bodies", proxy::framing::chunked_body),
+    ("client_hello", proxy::client_hello::check),
+    ("forwarded_for", proxy::forwarded_for::check),
+    ("headers", proxy::headers::check),
+    ("http1", proxy::framing::requests),
+    ("http2_frames", proxy::http2_frames::check),
+    ("jwt", plugins::token),
+    ("manifests", manifests::fuzzing::check),
+    ("path_templates", path_templates::check),
+    ("proxy_header", proxy::proxy_header::check),
+    ("quantities", quantities::check),
+    ("request_targets", proxy::request_targets::check),
+    ("transformer_templates", transformer_templates::check),
+];
+
+/// Runs a target.
+///
+/// # Panics
+///
+/// If a property of the parser does not hold, or if there is no such target.
+pub fn run(target: &str, input: &[u8]) {
+    let found = TARGETS.iter().find(|(name, _)| *name == target);
+    let (_, check) = found.unwrap_or_else(|| panic!("no fuzz target is named {target}; see src/fuzzing/mod.rs"));
+    check(input);
+}

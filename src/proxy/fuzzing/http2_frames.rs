@@ -1,0 +1,63 @@
+//! The limiter of HTTP/2 frames: it sees the same frames however the bytes arrive, and as many request heads as a
+//! reader that has all bytes at once.
+
+use tokio::time::Instant;
+
+use crate::proxy::connection::protocol_detection::PREFACE;
+use crate::proxy::http::frames::FrameLimiter;
+
+/// The input is what a client sends after the connection preface.
+pub(crate) fn check(input: &[u8]) {
+    // Fewer frames than the smallest limit of their rate, so that the result does not depend on time.
+    let input = &input[..input.len().min(MAX_FRAMES * HEADER_LENGTH)];
+    let whole = read(&[PREFACE, input]);
+    let step = 1 + input.len() % 11;
+    for step in [1, step] {
+        let parts: Vec<&[u8]> = PREFACE.chunks(step).chain(input.chunks(step)).collect();
+        assert_eq!(read(&parts), whole, "the same frames if {step} bytes arrive at a time");
+    }
+    let (allowed, complete_heads, is_unfinished) = whole;
+    assert!(allowed, "fewer frames than any limit");
+    assert_eq!(
+        (complete_heads, is_unfinished),
+        count_heads(input),
+        "complete heads, and whether a header is unfinished"
+    );
+}
+
+/// Whether all frames are within the limits, the complete heads, and whether a header block is unfinished.
+fn read(parts: &[&[u8]]) -> (bool, u64, bool) {
+    let mut limiter = FrameLimiter::new(Instant::now());
+    let allowed = parts.iter().all(|part| limiter.read(part));
+    (allowed, limiter.complete_heads, limiter.is_header_unfinished())
+}
+
+/// Counts complete heads in frames that are all there.
+fn count_heads(mut frames: &[u8]) -> (u64, bool) {
+    const HEADERS: u8 = 1;
+    const CONTINUATION: u8 = 9;
+    const END_HEADERS: u8 = 4;
+    let (mut heads, mut newest, mut is_open, mut is_unfinished) = (0, 0, false, false);
+    while let Some((header, rest)) = frames.split_at_checked(HEADER_LENGTH) {
+        let length = usize::from(header[0]) << 16 | usize::from(header[1]) << 8 | usize::from(header[2]);
+        let is_block = matches!(header[3], HEADERS | CONTINUATION);
+        let ends_block = is_block && header[4] & END_HEADERS != 0;
+        let stream = u32::from_be_bytes([header[5] & 0x7f, header[6], header[7], header[8]]);
+        if header[3] == HEADERS && stream > newest {
+            newest = stream;
+            is_open = true;
+        }
+        let is_whole = rest.len() >= length;
+        if ends_block && is_open {
+            is_open = false;
+            // An empty block ends with the bytes after it.
+            heads += u64::from(is_whole && (length > 0 || !rest.is_empty()));
+        }
+        is_unfinished = is_block && (!ends_block || !is_whole);
+        frames = rest.get(length..).unwrap_or_default();
+    }
+    (heads, is_unfinished)
+}
+
+const HEADER_LENGTH: usize = 9;
+const MAX_FRAMES: usize = 500;

@@ -1,0 +1,10 @@
+//! Fuzzing of what reads the bytes of connections and requests.
+
+pub(crate) mod client_hello;
+pub(crate) mod forwarded_for;
+pub(crate) mod framing;
+pub(crate) mod headers;
+pub(crate) mod http2_frames;
+pub(crate) mod proxy_header;
+pub(crate) mod request_targets;
+mod strict_reader;
