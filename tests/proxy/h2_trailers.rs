@@ -3,7 +3,6 @@
 use http::HeaderMap;
 use portico::upstream::UpstreamProtocol;
 
-use crate::accounting::scrape;
 use crate::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, RST_STREAM, RawConnection, frame, get_request,
     header_block, header_field,
@@ -86,7 +85,6 @@ async fn pseudo_fields_in_trailers_reset_the_stream() {
         // The connection continues.
         raw.send(get_request(3)).await;
         raw.wait_for("the response to the next request", |frame| frame.kind == HEADERS && frame.stream == 3).await;
-        assert_eq!(scrape(&server)["portico_request_errors_total{reason=\"invalid_body\"}"], 1.0, "{what}");
     }
 }
 

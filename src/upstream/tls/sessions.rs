@@ -1,4 +1,4 @@
-//! TLS sessions with endpoints: a new connection resumes one, which spares both sides a full handshake.
+//! TLS sessions with endpoints: a new connection resumes one, which saves both sides a full handshake.
 //!
 //! A session belongs to one endpoint, server name and set of TLS settings, so that no other settings can resume it. The
 //! endpoint sends no certificate when a session is resumed, so [`UpstreamTlsClient`](super::UpstreamTlsClient) verifies
