@@ -72,7 +72,7 @@ pub(super) async fn create(
     authority: &Authority,
 ) -> Result<IpAddr> {
     let addresses: Vec<SocketAddr> = endpoints.iter().map(|endpoint| endpoint.address).collect();
-    let mut objects = Vec::from(service(NAME, &addresses));
+    let mut objects = service(NAME, &addresses);
     objects.extend(service("flooded", &[flooded]));
     objects.push(json!({
         "apiVersion": "v1", "kind": "Service", "metadata": { "name": "named" },
