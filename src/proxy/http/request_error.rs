@@ -345,6 +345,7 @@ mod tests {
             RequestError::InvalidRewrite
             | RequestError::NoEndpoints
             | RequestError::ConnectionLimit
+            | RequestError::BufferLimit
             | RequestError::ConnectionRefused
             | RequestError::ConnectTimeout => {}
             RequestError::TlsHandshake => {}
