@@ -70,7 +70,7 @@ fn start_with_site_addresses(site: &Site, more: &[&str]) -> Program {
         site.address_of("status"),
         site.address_of("admin")
     );
-    let arguments = arguments.split(' ').chain(["--allow-loopback-backends"]);
+    let arguments = arguments.split(' ').chain(["--allow-loopback-backends", "--allow-address-annotation"]);
     start_replica(site, &arguments.chain(more.iter().copied()).collect::<Vec<_>>())
 }
 

@@ -218,7 +218,7 @@ fn start(site: &Site) -> Program {
     let mut command = portico(site);
     let words = format!(
         "run --kubernetes --kubeconfig kubeconfig --manifests manifests --gateway-address-pool {} --echo {} \
-         --allow-loopback-backends --status-listen {} --admin-listen {} --workers 2 --access-log off",
+         --allow-loopback-backends --allow-address-annotation --status-listen {} --admin-listen {} --workers 2 --access-log off",
         site.address(),
         site.address_of("echo"),
         site.address_of("status"),

@@ -73,7 +73,8 @@ async fn secrets_from_a_cluster_are_never_shown() {
     let mut command = portico(&site);
     let arguments = run_arguments(&site).join(" ").replace("--manifests manifests", "--kubeconfig kubeconfig");
     // Endpoints of a real cluster never have loopback addresses.
-    let additional_flags = ["--ingress-class", "kong", "--log-level", "debug", "--allow-loopback-backends"];
+    let additional_flags =
+        ["--ingress-class", "kong", "--log-level", "debug", "--allow-loopback-backends", "--allow-address-annotation"];
     command.args(arguments.split(' ')).args(additional_flags);
     let program = Program::start(command);
     program.wait_stderr(|text| text.contains("Serving").then_some(()));

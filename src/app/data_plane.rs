@@ -18,7 +18,7 @@ use crate::proxy::{self, Proxy, ProxyStats};
 use crate::snapshot::Snapshot;
 use crate::upstream::dns::DnsFollower;
 use crate::upstream::tls::TrustAnchors;
-use crate::upstream::{LoopbackPolicy, TrustModel, UpstreamRegistry};
+use crate::upstream::{AddressSources, LoopbackPolicy, TrustModel, UpstreamRegistry};
 
 pub(super) struct DataPlane {
     pub(super) snapshots: Arc<ArcSwap<Snapshot>>,
@@ -32,8 +32,13 @@ impl DataPlane {
     pub(super) fn start(options: &RunOptions) -> anyhow::Result<Self> {
         let snapshots: Arc<ArcSwap<Snapshot>> = Arc::default();
         let trust = match &options.cluster {
-            Some(cluster) if cluster.loopback_backends => TrustModel::MultiTenant { loopback: LoopbackPolicy::Allowed },
-            Some(_) => TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked },
+            Some(cluster) => TrustModel::MultiTenant {
+                loopback: if cluster.loopback_backends { LoopbackPolicy::Allowed } else { LoopbackPolicy::Blocked },
+                sources: AddressSources {
+                    annotation: cluster.address_annotation,
+                    external_names: cluster.external_names,
+                },
+            },
             None => TrustModel::SingleTenant,
         };
         let upstreams = Arc::new(UpstreamRegistry::new(TrustAnchors::from_system(), trust));

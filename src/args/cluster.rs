@@ -44,6 +44,16 @@ pub(super) struct ClusterArgs {
     /// to a sidecar; default: allowed if all objects come from files, denied if any come from a cluster
     #[arg(long, env = "PORTICO_ALLOW_LOOPBACK_BACKENDS", value_parser = BoolishValueParser::new())]
     allow_loopback_backends: bool,
+
+    /// Send requests to the addresses in the annotation portico.dev/address of Services in a cluster; users who can
+    /// write Services can then choose any address. Default: the annotation has an effect only if all objects come from
+    /// files
+    #[arg(long, env = "PORTICO_ALLOW_ADDRESS_ANNOTATION", value_parser = BoolishValueParser::new())]
+    allow_address_annotation: bool,
+
+    /// Send no requests to ExternalName Services in a cluster
+    #[arg(long, env = "PORTICO_DENY_EXTERNAL_NAMES", value_parser = BoolishValueParser::new())]
+    deny_external_names: bool,
 }
 
 /// A cluster that is a source of objects.
@@ -58,6 +68,10 @@ pub struct ClusterOptions {
     pub startup_timeout: Duration,
     /// Services may have loopback addresses of this machine or Pod as endpoints.
     pub loopback_backends: bool,
+    /// The annotation `portico.dev/address` of Services has an effect.
+    pub address_annotation: bool,
+    /// ExternalName Services have endpoints.
+    pub external_names: bool,
 }
 
 /// Source of the API server's address and of the credentials.
@@ -81,6 +95,8 @@ impl ClusterArgs {
             leader_election_namespace,
             startup_timeout,
             allow_loopback_backends: loopback_backends,
+            allow_address_annotation: address_annotation,
+            deny_external_names,
         } = self;
         let selects_kubeconfig = kubeconfig.is_some() || context.is_some();
         if !kubernetes && has_manifests {
@@ -91,6 +107,8 @@ impl ClusterArgs {
                 ("--leader-election-namespace", leader_election_namespace.is_some()),
                 ("--startup-timeout", startup_timeout.is_some()),
                 ("--allow-loopback-backends", loopback_backends),
+                ("--allow-address-annotation", address_annotation),
+                ("--deny-external-names", deny_external_names),
             ];
             return match flags.into_iter().find(|(_, is_given)| *is_given) {
                 Some((flag, _)) => Err(UsageError::RequiresKubernetes { flag }),
@@ -115,6 +133,8 @@ impl ClusterArgs {
             election_namespace: leader_election_namespace,
             startup_timeout: startup_timeout.map_or(DEFAULT_STARTUP_TIMEOUT, |timeout| timeout.0),
             loopback_backends,
+            address_annotation,
+            external_names: !deny_external_names,
         }))
     }
 }

@@ -196,6 +196,8 @@ fn contradictions_name_the_flags_and_the_fix() {
         ("run --manifests a --context x", "--context is given without --kubernetes"),
         ("run --manifests a --watch-namespaces x", "--watch-namespaces is given without --kubernetes"),
         ("run --manifests a --allow-loopback-backends", "--allow-loopback-backends is given without --kubernetes"),
+        ("run --manifests a --allow-address-annotation", "--allow-address-annotation is given without --kubernetes"),
+        ("run --manifests a --deny-external-names", "--deny-external-names is given without --kubernetes"),
         ("run --context x --watch-namespaces a,B", "'--watch-namespaces <NAME>': not the name of a namespace"),
         ("check", "required arguments were not provided"),
     ];
@@ -231,6 +233,12 @@ fn cluster_is_contacted_only_by_flag_or_in_a_pod() {
     assert_eq!(namespaces, ["a", "b"]);
     let loopback = |line| run_in(line, &pod).cluster.unwrap().loopback_backends;
     assert_eq!([loopback(""), loopback("--allow-loopback-backends")], [false, true]);
+    let sources = |line| {
+        let cluster = run_in(line, &pod).cluster.unwrap();
+        (cluster.address_annotation, cluster.external_names)
+    };
+    assert_eq!(sources(""), (false, true));
+    assert_eq!(sources("--allow-address-annotation --deny-external-names"), (true, false));
 }
 
 #[test]

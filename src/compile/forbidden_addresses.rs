@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::gateway::GatewayPlan;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::BindAddress;
-use crate::upstream::{BlockedAddress, EndpointAddress, TrustModel};
+use crate::upstream::{AddressSources, BlockedAddress, EndpointAddress, TrustModel};
 
 /// The set of forbidden addresses.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -83,6 +83,11 @@ impl ForbiddenAddresses {
             ips.extend(self.replicas.symmetric_difference(&other.replicas).map(IpAddr::to_canonical));
         }
         ForbiddenDifference { ips, includes_own_interfaces }
+    }
+
+    /// What Services may name addresses with.
+    pub(super) fn address_sources(&self) -> AddressSources {
+        self.trust_model.address_sources()
     }
 
     /// Whether this endpoint of a Service of this namespace is forbidden.
@@ -161,7 +166,7 @@ mod tests {
     #[test]
     fn another_trust_model_is_another_input() {
         let (sockets, replicas) = (std::iter::empty::<BindAddress>, BTreeSet::new());
-        let multi_tenant = TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked };
+        let multi_tenant = TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked, sources: AddressSources::ALL };
         for (built_for, asked_for, expected) in [
             (TrustModel::SingleTenant, TrustModel::SingleTenant, true),
             (TrustModel::SingleTenant, multi_tenant, false),

@@ -253,7 +253,9 @@ impl Compiler {
         );
         if forbidden != self.forbidden {
             let difference = forbidden.difference(&self.forbidden);
-            let services = backend::endpoints::services_with_address(cx.store, |ip| difference.contains(ip));
+            let services = backend::endpoints::services_with_address(cx.store, forbidden.address_sources(), |ip| {
+                difference.contains(ip)
+            });
             touched.extend(services.map(|key| ObjectId::new(Kind::Service, key)));
             self.forbidden = forbidden;
         }

@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn states_are_limited() {
-        assert!(count_regex_states("deny", &[], 0).is_ok_and(|states| states == 0));
+        assert!(count_regex_states("deny", &[], 10).is_ok());
         assert!(count_regex_states("deny", &["a", "b[0-9]+"], 50).is_ok_and(|states| (5..50).contains(&states)));
         for pattern in ["a{1000}", r"\w{300}"] {
             let problem = count_regex_states("deny", &[pattern], 900).unwrap_err();

@@ -101,6 +101,12 @@ const PATTERN_DESCRIPTIONS: &[PatternDescription] = &[
         example: "gateway.networking.k8s.io",
     },
     PatternDescription {
+        pattern: r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$",
+        noun: "a class of load balancers",
+        description: "letters, digits, `-`, `_` and dots, with or without a domain and a slash before them",
+        example: "service.k8s.aws/nlb",
+    },
+    PatternDescription {
         pattern: r"^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$",
         noun: "a kind",
         description: "letters, digits and `-`, starting with a letter",

@@ -36,5 +36,5 @@ pub use pool::{ConnectionPools, IdleLimits, IdleReuse, UpstreamConnection, Upstr
 pub use raw_connection::RawConnection;
 pub use registry::UpstreamRegistry;
 pub use socket_budget::{SocketBudget, SocketLimit};
-pub use ssrf_guard::{BlockedAddress, LoopbackPolicy, TrustModel};
+pub use ssrf_guard::{AddressSources, BlockedAddress, LoopbackPolicy, TrustModel};
 pub use subset::EndpointSubsetting;

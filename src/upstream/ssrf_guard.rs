@@ -14,6 +14,20 @@ pub enum LoopbackPolicy {
     Blocked,
 }
 
+/// What a Service may name addresses with, in addition to EndpointSlices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressSources {
+    /// The annotation `portico.dev/address`. In a cluster, it would let users who may write Services, but not
+    /// EndpointSlices, choose any address.
+    pub annotation: bool,
+    /// `externalName`.
+    pub external_names: bool,
+}
+
+impl AddressSources {
+    pub const ALL: AddressSources = AddressSources { annotation: true, external_names: true };
+}
+
 /// Which users write the objects, and therefore which addresses the objects may name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TrustModel {
@@ -21,14 +35,21 @@ pub enum TrustModel {
     #[default]
     SingleTenant,
     /// Users with write access to a namespace of the cluster write objects.
-    MultiTenant { loopback: LoopbackPolicy },
+    MultiTenant { loopback: LoopbackPolicy, sources: AddressSources },
 }
 
 impl TrustModel {
     pub fn loopback(self) -> LoopbackPolicy {
         match self {
             TrustModel::SingleTenant => LoopbackPolicy::Allowed,
-            TrustModel::MultiTenant { loopback } => loopback,
+            TrustModel::MultiTenant { loopback, .. } => loopback,
+        }
+    }
+
+    pub fn address_sources(self) -> AddressSources {
+        match self {
+            TrustModel::SingleTenant => AddressSources::ALL,
+            TrustModel::MultiTenant { sources, .. } => sources,
         }
     }
 }
@@ -329,7 +350,7 @@ mod tests {
 
     #[test]
     fn cluster_names_of_other_namespaces_are_blocked() {
-        let multi_tenant = TrustModel::MultiTenant { loopback: LoopbackPolicy::Allowed };
+        let multi_tenant = TrustModel::MultiTenant { loopback: LoopbackPolicy::Allowed, sources: AddressSources::ALL };
         for (name, expected) in [
             ("db.b.svc.cluster.local", Some(BlockReason::OtherNamespace)),
             ("db.b.svc.cluster.local.", Some(BlockReason::OtherNamespace)),
@@ -360,7 +381,7 @@ mod tests {
             );
             assert_eq!(BlockedAddress::check_name_in_namespace("a", name, TrustModel::SingleTenant), None, "{name}");
         }
-        let multi_tenant = TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked };
+        let multi_tenant = TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked, sources: AddressSources::ALL };
         let reason =
             BlockedAddress::check_name_in_namespace("a", "localhost", multi_tenant).map(|blocked| blocked.reason);
         assert_eq!(reason, Some(BlockReason::Loopback));

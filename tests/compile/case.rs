@@ -29,7 +29,9 @@ use portico::snapshot::{BindAddress, Snapshot};
 use portico::status;
 use portico::store::{AnyObject, Batch, Changes, Store};
 use portico::upstream::tls::TrustAnchors;
-use portico::upstream::{Endpoints, LoadBalancing, LoopbackPolicy, TrustModel, UpstreamKey, UpstreamRegistry};
+use portico::upstream::{
+    AddressSources, Endpoints, LoadBalancing, LoopbackPolicy, TrustModel, UpstreamKey, UpstreamRegistry,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -146,7 +148,13 @@ impl Case {
                 ..ingress_settings(&header("Router"), &header("Published"))
             },
             trust_model: match header("Trust").pop().as_deref() {
-                Some("multi-tenant") => TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked },
+                Some("restricted") => TrustModel::MultiTenant {
+                    loopback: LoopbackPolicy::Blocked,
+                    sources: AddressSources { annotation: false, external_names: false },
+                },
+                Some("multi-tenant") => {
+                    TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked, sources: AddressSources::ALL }
+                }
                 Some(other) => panic!("unknown trust model {other}"),
                 None => TrustModel::SingleTenant,
             },

@@ -250,14 +250,17 @@ async fn hostname_endpoint_serves_once_it_is_resolved() {
 #[tokio::test]
 async fn ssrf_guard_blocks_resolved_addresses() {
     use portico::upstream::{
-        EndpointAddress, Endpoints, LoopbackPolicy, TrustModel, UpstreamRegistry, tls::TrustAnchors,
+        AddressSources, EndpointAddress, Endpoints, LoopbackPolicy, TrustModel, UpstreamRegistry, tls::TrustAnchors,
     };
 
     for (loopback, expected) in [(LoopbackPolicy::Allowed, 200), (LoopbackPolicy::Blocked, 503)] {
         let endpoint = Endpoint::ok().await;
         let key = upstream("web", &[]).key.clone();
-        let upstream =
-            UpstreamRegistry::new(TrustAnchors::default(), TrustModel::MultiTenant { loopback }).upstream(&key);
+        let upstream = UpstreamRegistry::new(
+            TrustAnchors::default(),
+            TrustModel::MultiTenant { loopback, sources: AddressSources::ALL },
+        )
+        .upstream(&key);
         let name = EndpointAddress::Name { host: "db.example".into(), port: endpoint.address.port() };
         upstream.set_endpoints(Endpoints { addresses: vec![name], ..Endpoints::default() });
         let server = TestServer::with_routes(vec![route(forward(vec![(1, upstream.clone())]))]).await;

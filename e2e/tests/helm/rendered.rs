@@ -141,6 +141,8 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "admin-listen" => (json!(false), &["--admin-listen=off"]),
         "echo" => (json!("127.0.0.1:9000"), &["--echo=127.0.0.1:9000"]),
         "allow-loopback-backends" => (json!(true), &["--allow-loopback-backends"]),
+        "allow-address-annotation" => (json!(true), &["--allow-address-annotation"]),
+        "deny-external-names" => (json!(true), &["--deny-external-names"]),
         "allow-port-sharing" => (json!(false), &[]),
         "trusted-ips" => (json!("10.0.0.0/8,::1"), &["--trusted-ips=10.0.0.0/8,::1"]),
         "reject-paths" => (json!(["backslash"]), &["--reject-paths=backslash"]),

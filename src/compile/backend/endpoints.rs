@@ -11,7 +11,7 @@ use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
-use crate::upstream::{EndpointAddress, Endpoints, LoadBalancing, UpstreamKey};
+use crate::upstream::{AddressSources, EndpointAddress, Endpoints, LoadBalancing, UpstreamKey};
 
 /// The current endpoints of an upstream. Empty for a Service or port that does not exist.
 pub(in crate::compile) fn build(
@@ -32,10 +32,11 @@ pub(in crate::compile) fn addresses_of(
     let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
     let service = store.services.get(&service)?;
     let port = numbered_port(service, i32::from(key.port))?;
+    let sources = forbidden.address_sources();
     let mut addresses = if key.via_cluster_ip {
-        cluster_ip_address(service, &port)
+        cluster_ip_address(service, &port, sources)
     } else {
-        configured_addresses(store, service, &port)
+        configured_addresses(store, service, &port, sources)
     };
     addresses.retain(|address| !forbidden.contains(&key.namespace, address));
     addresses.sort();
@@ -45,12 +46,12 @@ pub(in crate::compile) fn addresses_of(
 
 /// The address of the Service itself, behind which the cluster's network balances the load. The address annotation, if
 /// it is set, takes precedence: outside of a cluster, the name of a Service does not resolve.
-fn cluster_ip_address(service: &Object<Service>, port: &ServicePort) -> Vec<EndpointAddress> {
-    if let Some(text) = service.meta.annotations.get(ADDRESS_ANNOTATION) {
+fn cluster_ip_address(service: &Object<Service>, port: &ServicePort, sources: AddressSources) -> Vec<EndpointAddress> {
+    if let Some(text) = annotated_hosts(service, sources) {
         return parse_addresses(service, port, text).unwrap_or_default();
     }
-    if service.spec.kind.as_deref() == Some("ExternalName") {
-        return external_name(service, port);
+    if is_external_name(service) {
+        return external_name(service, port, sources);
     }
     let ObjectKey { namespace, name: service } = &service.meta.key;
     let number = u16::try_from(port.port).unwrap_or_default();
@@ -63,19 +64,34 @@ pub(in crate::compile) fn is_headless(service: &Service) -> bool {
 }
 
 /// The addresses that the objects contain, without checking whether they are allowed.
-fn configured_addresses(store: &Store, service: &Object<Service>, port: &ServicePort) -> Vec<EndpointAddress> {
-    if let Some(text) = service.meta.annotations.get(ADDRESS_ANNOTATION) {
+fn configured_addresses(
+    store: &Store,
+    service: &Object<Service>,
+    port: &ServicePort,
+    sources: AddressSources,
+) -> Vec<EndpointAddress> {
+    if let Some(text) = annotated_hosts(service, sources) {
         parse_addresses(service, port, text).unwrap_or_default()
-    } else if service.spec.kind.as_deref() == Some("ExternalName") {
-        external_name(service, port)
+    } else if is_external_name(service) {
+        external_name(service, port, sources)
     } else {
         slice_endpoints(store, &service.meta.key, port)
     }
 }
 
+/// The address annotation of a Service, if it has an effect.
+fn annotated_hosts(service: &Object<Service>, sources: AddressSources) -> Option<&str> {
+    service.meta.annotations.get(ADDRESS_ANNOTATION).map(|text| &**text).filter(|_| sources.annotation)
+}
+
+fn is_external_name(service: &Service) -> bool {
+    service.spec.kind.as_deref() == Some("ExternalName")
+}
+
 /// The Services with an endpoint at an IP address that is selected.
 pub(in crate::compile) fn services_with_address(
     store: &Store,
+    sources: AddressSources,
     is_selected: impl Fn(IpAddr) -> bool,
 ) -> impl Iterator<Item = ObjectKey> {
     let is_selected = Rc::new(is_selected);
@@ -87,17 +103,15 @@ pub(in crate::compile) fn services_with_address(
     let of_slices = slices
         .flat_map(|slice| store.services_referenced_by(&ObjectId::new(Kind::EndpointSlice, slice.meta.key.clone())));
     // Other Services contain their addresses themselves.
-    let has_own_addresses = |service: &Object<Service>| {
-        service.meta.annotations.contains_key(ADDRESS_ANNOTATION)
-            || service.spec.kind.as_deref() == Some("ExternalName")
-    };
+    let has_own_addresses =
+        move |service: &Object<Service>| annotated_hosts(service, sources).is_some() || is_external_name(service);
     let services = store.services.values().filter(move |service| {
         has_own_addresses(service)
             && service
                 .spec
                 .ports
                 .iter()
-                .flat_map(|port| configured_addresses(store, service, port))
+                .flat_map(|port| configured_addresses(store, service, port, sources))
                 .any(|address| matches!(address, EndpointAddress::Ip(address) if is_selected(address.ip())))
     });
     of_slices.chain(services.map(|service| service.meta.key.clone()))
@@ -112,19 +126,37 @@ pub(in crate::compile) fn notes(
 ) -> Vec<Diagnostic> {
     let annotation = format!("metadata.annotations[{ADDRESS_ANNOTATION}]");
     let ObjectKey { namespace, name } = &service.meta.key;
+    let sources = forbidden.address_sources();
+    let annotated = annotated_hosts(service, sources);
     let mut notes = Vec::new();
-    if has_any_port(service) && !service.meta.annotations.contains_key(ADDRESS_ANNOTATION) {
+    if annotated.is_none() && service.meta.annotations.contains_key(ADDRESS_ANNOTATION) {
+        notes.push(Diagnostic::warning(
+            annotation.clone(),
+            "the annotation has no effect, because objects come from a cluster",
+            "remove it, or start Portico with --allow-address-annotation if all users who can write Services may choose \
+             any address",
+        ));
+    }
+    if annotated.is_none() && is_external_name(service) && !sources.external_names {
+        notes.push(Diagnostic::warning(
+            "spec.externalName",
+            "Portico denies ExternalName Services, so requests to it get status 503",
+            "use a Service with EndpointSlices, or start Portico without --deny-external-names",
+        ));
+        return notes;
+    }
+    if has_any_port(service) && annotated.is_none() {
         // Whether the host is forbidden does not depend on the port.
         let host = service.spec.external_name.as_deref().and_then(|host| external_address(host, 0));
         let problem = forbidden.problem(namespace, "spec.externalName", "spec.externalName", host.as_slice());
         notes.extend(problem.map(Diagnostic::into_warning));
     }
     for (index, port) in service.spec.ports.iter().enumerate().filter(|(_, port)| is_tcp(port)) {
-        let addresses = configured_addresses(store, service, port);
+        let addresses = configured_addresses(store, service, port, sources);
         let port_field = format!("spec.ports[{index}]");
-        let hosts_field = if service.meta.annotations.contains_key(ADDRESS_ANNOTATION) {
+        let hosts_field = if annotated.is_some() {
             &*annotation
-        } else if service.spec.kind.as_deref() == Some("ExternalName") {
+        } else if is_external_name(service) {
             "spec.externalName"
         } else {
             &*port_field
@@ -137,7 +169,7 @@ pub(in crate::compile) fn notes(
             }
             continue;
         }
-        if let Some(text) = service.meta.annotations.get(ADDRESS_ANNOTATION) {
+        if let Some(text) = annotated {
             if let Err(problem) = parse_addresses(service, port, text) {
                 notes.push(problem.at(annotation.clone()).into_warning());
             }
@@ -232,8 +264,9 @@ fn target_port(port: &ServicePort) -> Result<u16, Diagnostic> {
     Ok(u16::try_from(number).unwrap_or_default())
 }
 
-fn external_name(service: &Service, port: &ServicePort) -> Vec<EndpointAddress> {
-    let Some(host) = service.spec.external_name.as_deref() else { return Vec::new() };
+fn external_name(service: &Service, port: &ServicePort, sources: AddressSources) -> Vec<EndpointAddress> {
+    let host = service.spec.external_name.as_deref().filter(|_| sources.external_names);
+    let Some(host) = host else { return Vec::new() };
     let number = target_port(port).unwrap_or_else(|_| u16::try_from(port.port).unwrap_or_default());
     external_address(host, number).into_iter().collect()
 }

@@ -111,7 +111,7 @@ mod tests {
         // An older object takes its place, although a younger one was planned before.
         assert_eq!(plan("mid", 2, 40), planned("mid40", ""));
         // The refused object fits as far as it is known, and is planned again.
-        assert_eq!(plan("old", 1, 20), planned("old20", "new"));
+        assert_eq!(plan("old", 1, 19), planned("old19", "new"));
         assert_eq!(plan("new", 3, 90), planned("NEW", ""));
         assert_eq!(plan("mid", 2, 5), planned("mid5", "new"));
         assert_eq!(plan("new", 3, 70), planned("new70", ""));
