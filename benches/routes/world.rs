@@ -68,7 +68,7 @@ impl RouteWorld {
     pub(crate) fn served_hosts(&self) -> usize {
         let listeners = self.snapshot.http_binds().flat_map(|bind| bind.listeners.iter());
         let rules = listeners.flat_map(|(_, listener)| listener.routes.rules());
-        rules.map(|rule| Arc::as_ptr(rule)).collect::<std::collections::BTreeSet<_>>().len()
+        rules.map(Arc::as_ptr).collect::<std::collections::BTreeSet<_>>().len()
     }
 }
 

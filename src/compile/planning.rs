@@ -107,8 +107,8 @@ impl Compiler {
         }
     }
 
-    /// The plan of a route, and the verdict on it; `None` if the route does not exist. Also returns the other routes that
-    /// shared budgets now refuse or no longer refuse.
+    /// The plan of a route, and the verdict on it; `None` if the route does not exist. Also returns the other routes
+    /// that shared budgets now refuse or no longer refuse.
     fn plan_route(
         &mut self,
         cx: CompileContext<'_>,

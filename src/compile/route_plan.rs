@@ -55,7 +55,8 @@ impl RoutePlan {
         let listeners = self.attachments.iter().flat_map(|attachment| &attachment.listeners);
         let router_hosts = listeners.flat_map(|listener| {
             let host = |host: &HostPattern| host.to_string().into();
-            hosts.iter().map(move |pattern| RouterHost { listener: Some(listener.clone()), host: host(pattern) })
+            let id = (listener.declared_by.clone(), Arc::clone(&listener.name));
+            hosts.iter().map(move |pattern| RouterHost { listener: Some(id.clone()), host: host(pattern) })
         });
         (expressions, router_hosts.collect())
     }

@@ -107,8 +107,8 @@ impl Compiler {
         }
     }
 
-    /// Whether a served route or Ingress refers to a Service. Records the route, so that `object` is judged again when
-    /// the route changes.
+    /// Whether a served route or Ingress refers to a Service. Records the route, so that `object` is validated
+    /// again when the route changes.
     fn sends_requests_to(&mut self, store: &Store, object: &ObjectId, service: &ObjectKey) -> bool {
         let id = ObjectId::new(Kind::Service, service.clone());
         let index = store.dependency_index();

@@ -156,7 +156,7 @@ impl<T: Clone> HostMap<T> {
     /// All patterns in sorted order: exact names, wildcards, any.
     pub fn sorted(&self) -> Vec<(&HostPattern, &T)> {
         let mut entries: Vec<_> = self.iter().collect();
-        entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+        entries.sort_unstable_by_key(|(pattern, _)| *pattern);
         entries
     }
 

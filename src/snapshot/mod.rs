@@ -78,6 +78,7 @@ pub struct Bind {
 
 /// What the connections of a bound address carry. An address with TLS serves HTTP, and TLS that it passes through.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most addresses serve HTTP, and each exists once, behind a pointer")]
 pub enum Served {
     Http(HttpBind),
     /// TCP connections, whose bytes are forwarded unparsed.

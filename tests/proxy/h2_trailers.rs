@@ -113,7 +113,7 @@ async fn other_trailers_complete_the_request() {
 
 #[tokio::test]
 async fn trailers_of_clients_arrive_without_host() {
-    let (received, mut trailers_received) = tokio::sync::mpsc::unbounded_channel();
+    let (received, mut trailers_received) = tokio::sync::mpsc::channel(1);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -123,7 +123,7 @@ async fn trailers_of_clients_arrive_without_host() {
             let received = received.clone();
             tokio::spawn(async move {
                 let (_, trailers) = crate::h2::read_body(&mut request.into_body()).await.unwrap();
-                received.send(trailers).unwrap();
+                received.send(trailers).await.unwrap();
                 respond.send_response(http::Response::new(()), true).unwrap();
             });
         }

@@ -133,8 +133,8 @@ pub(in crate::compile) fn notes(
         notes.push(Diagnostic::warning(
             annotation.clone(),
             "the annotation has no effect, because objects come from a cluster",
-            "remove it, or start Portico with --allow-address-annotation if all users who can write Services may choose \
-             any address",
+            "remove it, or start Portico with --allow-address-annotation if all users who can write Services may \
+             choose any address",
         ));
     }
     if annotated.is_none() && is_external_name(service) && !sources.external_names {

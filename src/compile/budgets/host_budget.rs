@@ -8,7 +8,6 @@ use std::sync::Arc;
 use super::prefix_states::PrefixStates;
 use super::{Budgets, MAX_HOST_STATES, OVER_BUDGET};
 use crate::api::ObjectId;
-use crate::compile::listener::ListenerId;
 use crate::diagnostic::Diagnostic;
 
 /// The expressions of all objects of one kind, by host.
@@ -22,8 +21,9 @@ pub(in crate::compile) struct HostBudgets {
 /// A host of a listener. Its paths are those that a request is matched with.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::compile) struct RouterHost {
-    /// `None` for the listeners of Ingresses, which have the same hosts.
-    pub listener: Option<ListenerId>,
+    /// The object that declares the listener, and the listener's name. `None` for the listeners of Ingresses, which
+    /// have the same hosts.
+    pub listener: Option<(ObjectId, Arc<str>)>,
     /// `*` for all hosts.
     pub host: Box<str>,
 }

@@ -1,7 +1,7 @@
 //! How many states of regular expressions a request to a host may have to take into account, whatever its path is.
 //!
-//! A router tries an expression only if the path begins with the expression's literal prefix. So the expressions with
-//! the prefixes `/`, `/a` and `/a/b` are tried together, and those with the prefix `/c` are not.
+//! A router matches a path with an expression only if the path begins with the expression's literal prefix. So a path
+//! is matched with the expressions of the prefixes `/`, `/a` and `/a/b` together, but not with those of `/c`.
 //!
 //! ```text
 //!   ""      10 states   ┐

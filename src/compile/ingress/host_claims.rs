@@ -1,8 +1,8 @@
 //! Which namespaces name each exact host in their Ingresses. A host of several namespaces is reported, or belongs to
 //! the namespace of the oldest Ingress that names it, as [`HostOwnership`] says.
 //!
-//! Messages name the other namespace and none of its objects: who may write Ingresses in one namespace may not be
-//! allowed to read those of another.
+//! Messages name the other namespace and none of its objects: a user who may write Ingresses in one namespace may not
+//! be allowed to read those of another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::api::{Object, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::annotation_reader::annotation_field;
 use crate::compile::budgets::MAX_HOST_ALIASES;
-use crate::compile::ingress_class::dialect::{self, Dialect};
+use crate::compile::ingress_class::dialect;
 use crate::compile::ingress_class::served_class;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
@@ -191,8 +191,7 @@ impl HostClaims {
 fn claims_of(cx: CompileContext<'_>, ingress: &Object<Ingress>) -> Option<IngressClaims> {
     let class = served_class(cx, ingress)?;
     let mut hosts: BTreeSet<Arc<str>> = fields_of_hosts(ingress).into_keys().map(Arc::from).collect();
-    // In other dialects the annotation has no effect.
-    if dialect::of_served_class(class) == Ok(Dialect::Kong) {
+    if dialect::has_host_aliases(class) {
         let aliases = ingress.meta.annotations.get(HOST_ALIASES).into_iter().flat_map(|value| list(value));
         hosts.extend(aliases.take(MAX_HOST_ALIASES).filter_map(exact_host).map(Arc::from));
     }

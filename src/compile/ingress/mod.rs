@@ -107,17 +107,23 @@ pub(super) struct IngressCompiler {
 /// What an update changed.
 #[derive(Debug, Default)]
 pub(super) struct IngressUpdate {
-    /// The plans of each Ingress that was planned again, before and after.
-    plans: Vec<(Option<Arc<IngressPlan>>, Option<Arc<IngressPlan>>)>,
+    plans: Vec<ChangedPlan>,
     /// Ingresses whose verdict must be updated.
     pub verdicts_to_update: BTreeSet<ObjectKey>,
     pub router_built: bool,
 }
 
+/// The plan of an Ingress that was planned again. `None` if the Ingress was or is not served.
+#[derive(Debug)]
+struct ChangedPlan {
+    before: Option<Arc<IngressPlan>>,
+    after: Option<Arc<IngressPlan>>,
+}
+
 impl IngressUpdate {
     /// The upstreams of each Ingress that was planned again, before and after.
     pub(super) fn upstreams(&self) -> impl Iterator<Item = [&[UpstreamKey]; 2]> {
-        self.plans.iter().map(|(before, after)| {
+        self.plans.iter().map(|ChangedPlan { before, after }| {
             [before, after].map(|plan| plan.as_deref().map(|plan| &*plan.upstreams).unwrap_or_default())
         })
     }
@@ -169,7 +175,7 @@ impl IngressCompiler {
             }
             updated.router_built = true;
             changed_routes.add(before.as_deref(), after.as_deref());
-            updated.plans.push((before, after));
+            updated.plans.push(ChangedPlan { before, after });
         }
         let is_default_secret_touched = settings
             .default_secret

@@ -27,6 +27,11 @@ pub(in crate::compile) fn of_served_class(class: Option<&Object<IngressClass>>) 
     class.map_or(Ok(Dialect::Kong), of_class)
 }
 
+/// Whether the annotation with host aliases has an effect on the Ingresses of a class.
+pub(in crate::compile) fn has_host_aliases(class: Option<&Object<IngressClass>>) -> bool {
+    of_served_class(class) == Ok(Dialect::Kong)
+}
+
 /// Whether this process serves the Ingress in a dialect in which annotations attach plugins.
 pub(in crate::compile) fn attaches_plugins(cx: CompileContext<'_>, ingress: &Object<Ingress>) -> bool {
     super::served_class(cx, ingress).is_some_and(|class| of_served_class(class) == Ok(Dialect::Kong))
