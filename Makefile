@@ -38,11 +38,11 @@ explore: setup ## Run the property tests with new random values, to find bugs th
 	@env -u PROPTEST_RNG_SEED PROPTEST_CASES=$(CASES) cargo test --locked --workspace --lib
 
 # How long `make fuzz` runs each target, and which one; the default is all.
-SECONDS ?= 60
+fuzz: SECONDS ?= 60
 TARGET ?=
 
 .PHONY: fuzz
-fuzz: ## Fuzz every parser of untrusted bytes (SECONDS=60 for each; TARGET=http1; the first build takes 20 minutes)
+fuzz: ## Fuzz every parser of untrusted bytes (SECONDS=60 for each; TARGET=http1)
 	@bash scripts/setup.sh fuzz
 	@bash scripts/fuzz.sh "$(SECONDS)" $(TARGET)
 
@@ -105,7 +105,7 @@ soak: setup ## Send 2,000 requests per second for a minute while objects and cer
 
 # Duration of `make chaos`, the seed of the order of its disruptions, and further arguments of `portico-e2e chaos`; for
 # example: make chaos SEED=7 CHAOS="--rate 500 --only flood"
-SECONDS ?= 600
+chaos: SECONDS ?= 600
 SEED ?= 1
 CHAOS ?=
 
