@@ -7,7 +7,7 @@
 //!   probes ─────────┘         └── error injectors ──▶ API server ◀── edits
 //! ```
 //!
-//! Each [disruption](disruption::Disruption) waits for the condition that it causes, and then until both replicas have
+//! Each disruption waits for the condition that it causes, and then until both replicas have
 //! recovered and serve an edit. The seed determines the order, so that a failure can be repeated.
 
 mod disruption;

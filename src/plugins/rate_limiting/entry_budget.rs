@@ -1,7 +1,7 @@
 //! The limit of entries that the tables of all plugin objects share, so that clients with many addresses or keys cannot
 //! exhaust the memory of the process.
 //!
-//! A table may hold at most [`SHARE_OF_FREE`] times as many entries as are free. So one busy plugin object can have
+//! A table may hold at most `SHARE_OF_FREE` times as many entries as are free. So one busy plugin object can have
 //! most of them, and still leaves some to every other one: the more tables are full, the smaller is the share of each.
 
 use std::fmt;
