@@ -228,8 +228,9 @@ async fn services_cannot_lead_to_loopback_addresses() {
     let (site, api) = site_and_api().await;
     create_objects(&site, &api);
     api.put("httproutes", clustered_route("shop"));
-    let program =
-        start_replica(&site, &["--echo", &site.address_of("echo"), "--status-listen", "off", "--admin-listen", "off"]);
+    let echo = site.address_of("echo");
+    let arguments = ["--echo", &echo, "--status-listen", "off", "--admin-listen", "off", "--allow-address-annotation"];
+    let program = start_replica(&site, &arguments);
     wait_for_log(&program, "Serving");
     let status = || get(&site.address_of("port"), "/shop-of-cluster").status;
     assert_eq!(status(), 503);
