@@ -91,8 +91,13 @@ impl AuthPolicy {
         cx.identity.credential = Some(verified.credential.clone());
     }
 
-    /// Continues as the anonymous consumer if one is configured, otherwise replies with `reply`.
+    /// Continues as the anonymous consumer if one is configured, otherwise replies with `reply`. While credentials are
+    /// missing, the client may be a consumer, so it gets status 503.
     pub fn reject(&self, cx: &mut RequestCx<'_>, reply: impl FnOnce() -> Box<Reply>) -> Option<Box<Reply>> {
+        if cx.consumers.lacks_credentials {
+            let message = "Not all credentials could be read yet";
+            return Some(Reply::negotiated(StatusCode::SERVICE_UNAVAILABLE, message, "missing_credentials"));
+        }
         let Some(anonymous) = &self.anonymous else { return Some(reply()) };
         let Some(consumer) = cx.consumers.by_id_or_username(anonymous) else {
             let message = format!("anonymous consumer {anonymous} is configured but doesn't exist");

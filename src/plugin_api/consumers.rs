@@ -175,6 +175,9 @@ pub struct ConsumerDirectory {
     pub passwords: ShardedMap<ByLogin>,
     /// By key claim.
     pub tokens: ShardedMap<ByClaim>,
+    /// Whether credentials exist that Portico could not fetch. A client with an unknown credential may have one of
+    /// them.
+    pub lacks_credentials: bool,
     /// The plugins that run for consumers and groups on all rules. `None` if there are none.
     pub plugins: Option<Arc<ConsumerPlugins>>,
     /// Fingerprint of the contents, equal in every process. The code that fills the directory computes it without the

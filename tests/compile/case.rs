@@ -343,7 +343,7 @@ impl CompilerHarness {
         fresh
     }
 
-    fn compile(&mut self, mut changes: Changes) -> usize {
+    pub(crate) fn compile(&mut self, mut changes: Changes) -> usize {
         let TestInputs { addresses, controllers, .. } = &mut self.inputs;
         let gateways = addressable_gateways(&self.store, controllers);
         let exposed = compile::exposed_gateways(&self.store, controllers);

@@ -73,6 +73,18 @@ fn keys_of_a_consumer_without_its_name_are_refused() {
 }
 
 #[test]
+fn directory_tells_whether_credentials_are_missing() {
+    let mut harness = new_harness();
+    let secret = |name| ObjectId::new(Kind::Secret, ObjectKey::new("default", name));
+    harness.apply(Batch { upserts: vec![consumer("ann", 1, "ann", "key-1")], removes: vec![] });
+    for (unfetched, expected) in [(vec!["key-1"], true), (vec!["of-another-kind"], false), (vec![], false)] {
+        let changes = harness.store.set_unfetched(unfetched.iter().copied().map(secret).collect());
+        harness.compile(changes);
+        assert_eq!(harness.snapshot.consumers.lacks_credentials, expected, "{unfetched:?}");
+    }
+}
+
+#[test]
 fn unchanged_consumers_and_credentials_keep_their_arc() {
     let mut harness = new_harness();
     harness.apply(Batch { upserts: vec![consumer("ann", 1, "ann", "key-1"), key("key-1", "value")], removes: vec![] });

@@ -182,6 +182,19 @@ async fn keys_are_hidden_for_anonymous_requests() {
     assert_eq!(outcome.request.uri, "/");
 }
 
+/// With status 401, clients would give up, and with an anonymous consumer they would get less than they may.
+#[tokio::test]
+async fn unknown_keys_get_503_while_credentials_are_missing() {
+    let incomplete = ConsumerDirectory { lacks_credentials: true, ..consumers() };
+    for config in [json!({}), json!({"anonymous": "guest"})] {
+        for (target, status) in [("/?apikey=a+key", None), ("/?apikey=other", Some(StatusCode::SERVICE_UNAVAILABLE))] {
+            let request = TestRequest::get(target).with_consumers(&incomplete);
+            let outcome = request.run(&chain(&[(&KIND, config.clone())])).await;
+            assert_eq!(outcome.reply_status(), status, "{config} {target}");
+        }
+    }
+}
+
 // docs/kong-compatibility.md, 4.17
 // docs/kong-compatibility.md, 7.27
 #[tokio::test]

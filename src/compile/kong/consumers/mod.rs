@@ -121,6 +121,10 @@ impl Consumers {
                 }
             }
         }
+        let lacks_credentials = lacks_credentials(cx);
+        if lacks_credentials != self.directory.lacks_credentials {
+            Arc::make_mut(&mut self.directory).lacks_credentials = lacks_credentials;
+        }
         for claim in pending.contested {
             let claimants = self.conflicts.claimants(&claim).map(|claimant| &claimant.key);
             pending.objects.extend(claimants.map(|key| ObjectId::new(Kind::KongConsumer, key.clone())));
@@ -161,6 +165,13 @@ impl Consumers {
         }
         Some(verdict(known.object.meta.generation, problems, Vec::new()))
     }
+}
+
+/// Whether a served consumer refers to a Secret that exists and was not fetched yet.
+fn lacks_credentials(cx: CompileContext<'_>) -> bool {
+    let index = cx.store.dependency_index();
+    let is_consumer = |id: &ObjectId| id.kind == Kind::KongConsumer && is_served(cx, id);
+    cx.store.unfetched().iter().any(|secret| index.dependents(secret).any(is_consumer))
 }
 
 /// Whether the consumer or group exists, has a served class and belongs to no other control plane.
