@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::api::core::ServiceType;
 use crate::api::gateway::schema::form;
-use crate::api::gateway::schema::rule::{every, rule};
+use crate::api::gateway::schema::rule::rule;
 use crate::api::gateway::schema::transforms::{each, keyed_by};
 
 /// Settings of the Services that Portico creates in front of Gateways. A GatewayClass refers to this object in
@@ -64,11 +64,9 @@ pub struct GatewayServiceSettings {
     #[schemars(
         length(max = 64),
         transform = keyed_by(["port"]),
-        transform = every(
-            "entry",
-            "entry.port",
-            "self.filter(other, other.nodePort == entry.nodePort).size() == 1",
-            "another port has the same node port; give each port a node port of its own",
+        transform = rule(
+            "self.all(entry, self.exists_one(other, other.nodePort == entry.nodePort))",
+            "two ports have the same node port; give each port a node port of its own",
         ),
     )]
     pub node_ports: Option<Vec<ListenerNodePort>>,
