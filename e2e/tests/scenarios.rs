@@ -55,7 +55,7 @@ fn replica_follows_cluster_and_survives_outages() {
 #[test]
 fn plugins_protect_routes_and_report_errors() {
     scenario::run_with(Options::named("plugins"), async |cluster| {
-        kong_crds::install(cluster).await.context("the definitions of Kong's kinds")?;
+        kong_crds::install(cluster).await.context("the definitions of portico crds")?;
         let mut portico = Portico::start(cluster, "one", &[]).await?;
         plugins::key_auth_and_acl_restrict_access(cluster).await?;
         invalid_plugins::errors_are_reported_on_plugins_and_their_routes(cluster).await.context("invalid plugins")?;
@@ -127,7 +127,7 @@ fn two_replicas_survive_chaos() {
 fn validation_matches_the_api_server() {
     let options = Options { channel: Some(Channel::Experimental), ..Options::named("verdicts") };
     scenario::run_with(options, async |cluster| {
-        kong_crds::install(cluster).await.context("the definitions of Kong's kinds")?;
+        kong_crds::install(cluster).await.context("the definitions of portico crds")?;
         kong_crds::kubectl_explains_and_lists_them(cluster).await.context("kubectl output for Kong's kinds")?;
         validation::portico_validates_like_the_api_server(cluster, portico::schema::Channel::Experimental).await
     });

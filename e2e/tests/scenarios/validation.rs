@@ -11,7 +11,9 @@ use http::Request;
 use kube::Client;
 use portico::api::Kind;
 use portico::api::gateway::Channel;
-use portico::api::kind::{GATEWAY_GROUP, GATEWAY_X_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP, NETWORKING_GROUP};
+use portico::api::kind::{
+    GATEWAY_GROUP, GATEWAY_X_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP, NETWORKING_GROUP, PORTICO_GROUP,
+};
 use portico::schema;
 use portico_e2e::cluster::Cluster;
 use serde::Deserialize;
@@ -83,8 +85,9 @@ pub(crate) async fn portico_validates_like_the_api_server(cluster: &Cluster, cha
 impl ValidationCase {
     /// Whether the kind of the object is installed with the channel.
     fn is_installed_with(&self, channel: Channel) -> bool {
-        // Kong's kinds are installed with the experimental channel only.
-        if channel == Channel::Standard && [KONG_GROUP, KONG_INCUBATOR_GROUP].contains(&self.kind.group()) {
+        // The definitions of `portico crds` are installed with the experimental channel only.
+        let is_own = [KONG_GROUP, KONG_INCUBATOR_GROUP, PORTICO_GROUP].contains(&self.kind.group());
+        if channel == Channel::Standard && is_own {
             return false;
         }
         let without_fields = json!({ "apiVersion": self.object["apiVersion"], "kind": self.object["kind"] });
