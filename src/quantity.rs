@@ -17,6 +17,10 @@ pub(crate) struct NonZeroTimeout(pub(crate) Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HeaderSize(pub(crate) usize);
 
+/// Bytes in a second, up to 1 GiB; 0 for no minimum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MinimumRate(pub(crate) u64);
+
 /// An amount of memory, from 1 MiB to 1 TiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MemorySize(pub(crate) usize);
@@ -37,6 +41,23 @@ impl FromStr for MemorySize {
 impl fmt::Display for MemorySize {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_size(self.0, formatter)
+    }
+}
+
+impl FromStr for MinimumRate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<MinimumRate, String> {
+        match size(text)? as u64 {
+            rate @ 0..=0x4000_0000 => Ok(MinimumRate(rate)),
+            _ => Err("out of range; write the bytes in a second, up to 1024MiB, or 0 for no minimum".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for MinimumRate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
     }
 }
 

@@ -57,12 +57,21 @@ const IMPORTS: &[Row] = &[
     ("status", &["api", "compile::verdict", "diagnostic", "k8s"]),
     ("report", &["api", "compile::verdict", "diagnostic", "manifests"]),
     // Request side: it never sees an object.
-    ("upstream", &[]),
-    ("snapshot", &["plugin_api", "sharded_map", "upstream"]),
-    ("proxy", &["plugin_api", "snapshot", "upstream"]),
-    // Plugins import neither each other nor the proxy. The policy for loopback addresses also applies to servers that
-    // plugins connect to.
-    ("plugin_api", &["diagnostic", "sharded_map", "upstream::LoopbackPolicy", "upstream::BlockedAddress"]),
+    ("upstream", &["http2_frames"]),
+    ("snapshot", &["persistent_map", "plugin_api", "upstream"]),
+    ("proxy", &["http2_frames", "plugin_api", "snapshot", "upstream"]),
+    // Plugins import neither each other nor the proxy. The policy for addresses also applies to servers that plugins
+    // connect to.
+    (
+        "plugin_api",
+        &[
+            "diagnostic",
+            "persistent_map",
+            "upstream::AddressPolicy",
+            "upstream::BlockedAddress",
+            "upstream::LoopbackPolicy",
+        ],
+    ),
     ("plugins", &["diagnostic", "plugin_api"]),
     // Edges of the process.
     // Values of a flag are the fields of the access log, and defaults of flags are limits of the proxy and of a plugin.
@@ -82,12 +91,13 @@ const IMPORTS: &[Row] = &[
     ),
     ("admin", &["http_server", "metrics::Exposition"]),
     ("echo", &["http_server", "quantity"]),
+    ("http2_frames", &[]),
     ("http_server", &[]),
     ("diagnostic", &[]),
     ("quantity", &[]),
     ("metrics", &["version"]),
+    ("persistent_map", &[]),
     ("process_log", &[]),
-    ("sharded_map", &[]),
     ("ready", &[]),
     ("drain", &[]),
     ("version", &[]),
@@ -115,7 +125,7 @@ const LAYERS: &[Row] = &[
             "run",
         ],
     ),
-    ("args", &["budgets cluster kong network tls", "gateways", "ingress", "run", "check"]),
+    ("args", &["budgets kong network tls", "cluster gateways", "ingress", "run", "check"]),
     (
         "compile",
         &[
@@ -130,7 +140,7 @@ const LAYERS: &[Row] = &[
             "backend route_plan",
             "backend_reference routers",
             "kong",
-            "filters ingress notes stream_route",
+            "filters ingress notes oversized_objects stream_route",
             "http_route unserved_objects",
             "verdict_updates",
             "planning",
@@ -140,8 +150,8 @@ const LAYERS: &[Row] = &[
     (
         "k8s",
         &[
-            "backoff delivery discovery_schedule first_list leader_write_guard middleware raw timestamps",
-            "client",
+            "backoff delivery discovery_schedule first_list leader_write_guard middleware timestamps",
+            "client raw",
             "api_error watch_health",
             "services status_client watch",
             "collect discovery events lease",
@@ -180,7 +190,17 @@ const LAYERS: &[Row] = &[
          prometheus rate_limiting redirect request_size_limiting request_termination request_transformer \
          response_transformer"],
     ),
-    ("proxy", &["buffer_budget connection limits", "record", "worker", "http stream", "process", "fuzzing"]),
+    (
+        "proxy",
+        &[
+            "buffer_budget connection limits unforwarded_budget",
+            "record",
+            "worker",
+            "http stream",
+            "process",
+            "fuzzing",
+        ],
+    ),
     ("report", &["diagnostic plain", "json summary terminal", "table", "changes"]),
     (
         "schema",
@@ -206,7 +226,7 @@ const LAYERS: &[Row] = &[
             "rule",
             "router stream",
             "port_tls",
-            "dump",
+            "bind_map dump",
             "fingerprint ingress_routes",
         ],
     ),
@@ -214,11 +234,19 @@ const LAYERS: &[Row] = &[
         "status",
         &["event_rotation features json merge notices", "event_queue installed", "queue", "event_writer status_writer"],
     ),
-    ("store", &["unserved", "dependencies dependency_index object table"]),
+    (
+        "store",
+        &[
+            "acceptance object_size unserved",
+            "bounded_value",
+            "dependencies dependency_index object table",
+            "oversized",
+        ],
+    ),
     (
         "upstream",
         &[
-            "counters dns health socket_budget ssrf_guard tls",
+            "counters dns health response_streams socket_budget ssrf_guard tls",
             "load_balancing",
             "endpoints http2 registry socket subset",
             "connect pool raw_connection",

@@ -51,6 +51,40 @@ async fn paged_lists_replace_unsupported_streaming() {
     site.wait_until("changes are watched", |site| site.routes().len() == 4).await;
 }
 
+/// A tenant may create many of them. Their refusal needs their hosts and matches.
+#[tokio::test]
+async fn large_objects_arrive_reduced() {
+    for failures in [vec![], vec![InjectedFailure::Status(422, "sendInitialEvents is forbidden for watch")]] {
+        let api = FakeApiServer::start().await;
+        api.serve(GATEWAY, "httproutes", true);
+        let large = |name: &str| {
+            let mut route = route(name, "one.example");
+            let headers = vec![json!({"name": "x", "value": "x".repeat(4_000)}); 16];
+            let entry = json!({"path": {"type": "Exact", "value": "/a"}, "headers": headers});
+            route["spec"]["rules"] = json!(vec![json!({"matches": [entry, entry]}); 11]);
+            route
+        };
+        api.put("httproutes", large("a"));
+        api.fail("httproutes", failures);
+        let mut site = WatchSite::start(&api).await;
+        site.wait_until("the route is listed", |site| site.complete && site.routes() == ["a one.example"]).await;
+        let id = |name: &str| ObjectId::new(Kind::HttpRoute, ObjectKey::new("default", name));
+        let oversized = &site.store.oversized[&id("a")];
+        assert!((1_400_000..1_500_000).contains(&oversized.size), "{}", oversized.size);
+        let rules = &site.store.http_routes[&id("a").key].spec.rules;
+        let matches: Vec<_> = rules.iter().flat_map(|rule| &rule.matches).collect();
+        let paths = matches.iter().filter_map(|entry| entry.path.as_ref()).map(|path| path.value.as_str());
+        assert!(matches.len() > 10 && paths.into_iter().all(|path| path == "/a"), "{matches:?}");
+        assert!(rules.last().unwrap().matches.is_empty(), "the matches after the first MiB are unknown");
+        assert!(site.observed.contains_key(&id("a")), "its status is written");
+
+        api.put("httproutes", large("b"));
+        api.put("httproutes", route("a", "two.example"));
+        site.wait_until("the changes arrive", |site| site.routes() == ["a two.example", "b one.example"]).await;
+        assert_eq!(site.store.oversized.keys().collect::<Vec<_>>(), [&id("b")]);
+    }
+}
+
 #[tokio::test]
 async fn relist_finds_objects_deleted_between_watches() {
     let expired = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired",

@@ -7,17 +7,18 @@
 #![expect(clippy::disallowed_methods, reason = "the allocator releases memory only after a while")]
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
+#[path = "../measurement/mod.rs"]
+mod measurement;
 mod world;
 
-use std::fs;
 use std::hint::black_box;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use portico::store::{AnyObject, Batch};
-use rustix::time::{ClockId, clock_gettime};
 
+use measurement::{MIB, reset_peak, resident, timed};
 use world::{
     CompiledWorld, base_objects, consumer, consumer_with_plugins, consumers_with_keys, gold_plugin, ingresses, secret,
 };
@@ -31,9 +32,6 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const EDITS: usize = 200;
 /// Edits of the plugin that runs for all consumers, and as many of one consumer.
 const PLUGIN_EDITS: usize = 20;
-const MIB: f64 = 1_048_576.0;
-/// After this time, jemalloc has returned free memory to the kernel; see `.cargo/config.toml`.
-const RELEASE_DELAY: Duration = Duration::from_millis(2500);
 
 fn main() {
     let arguments: Vec<_> = std::env::args().collect();
@@ -71,8 +69,7 @@ fn measure(count: usize) {
     let vector_size = objects.len() * size_of::<AnyObject>();
     let decoded = resident("VmRSS") - vector_size as f64 / MIB;
 
-    // Resets the peak.
-    fs::write("/proc/self/clear_refs", "5").unwrap();
+    reset_peak();
     let (stored, changes) = timed(|| world.store.apply(Batch { upserts: objects, removes: vec![] }));
     drop(changes);
     let in_store = resident("VmRSS");
@@ -153,26 +150,4 @@ fn measure_plugins(count: usize, rules: usize, edits: usize) {
         ms(plugin_edits[edits - 1]),
     );
     black_box(world);
-}
-
-/// Runs the work and returns the CPU time of this thread, which is equal to the wall time on an idle machine.
-fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
-    let begin = thread_cpu_time();
-    let output = work();
-    (thread_cpu_time().saturating_sub(begin), output)
-}
-
-/// The CPU time from the clock of the thread, which is exact. `/proc` is updated only at scheduler ticks.
-fn thread_cpu_time() -> Duration {
-    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap()
-}
-
-/// A figure of `/proc/self/status` in MiB: `VmRSS` is the resident memory, `VmHWM` its peak since the last reset.
-fn resident(figure: &str) -> f64 {
-    if figure == "VmRSS" {
-        std::thread::sleep(RELEASE_DELAY);
-    }
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(figure)).unwrap();
-    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<f64>().unwrap() * 1024.0 / MIB
 }

@@ -12,18 +12,19 @@
 #![expect(clippy::disallowed_methods, reason = "the allocator releases memory only after a while")]
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
+#[path = "../measurement/mod.rs"]
+mod measurement;
 mod world;
 
-use std::fs;
 use std::hint::black_box;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use portico::store::AnyObject;
-use rustix::time::{ClockId, clock_gettime};
 
-use world::{RouteWorld, gateways, http_route, ingress, ingress_class, services};
+use measurement::{reset_peak, resident, timed};
+use world::{MAX_LISTENERS_PER_GATEWAY, RouteWorld, gateways, http_route, ingress, ingress_class, services};
 
 /// The allocator of releases. The result depends on how it handles many small allocations.
 #[cfg(feature = "alloc-jemalloc")]
@@ -33,9 +34,6 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const EDITS: usize = 100;
 /// Objects are created and applied in batches, so that those that are not yet stored take little memory.
 const BATCH: usize = 1000;
-const MIB: f64 = 1_048_576.0;
-/// After this time, jemalloc has returned free memory to the kernel; see `.cargo/config.toml`.
-const RELEASE_DELAY: Duration = Duration::from_millis(2500);
 
 /// What is measured without arguments: the kind, the number of objects, and the number of listeners.
 const CASES: [(&str, usize, usize); 4] =
@@ -69,10 +67,10 @@ fn measure_all() {
 
 fn measure_http_routes(count: usize, listeners: usize) {
     let mut world = RouteWorld::new();
-    world.apply(gateways(listeners));
+    world.apply(gateways(listeners, MAX_LISTENERS_PER_GATEWAY));
     world.apply(services(count));
-    let filled = fill(&mut world, count, |_, number| vec![http_route(number, listeners, 0)]);
-    let edits = edit(&mut world, |_, revision| http_route(count / 2, listeners, revision));
+    let filled = fill(&mut world, count, |_, number| vec![http_route(number, listeners, MAX_LISTENERS_PER_GATEWAY, 0)]);
+    let edits = edit(&mut world, |_, revision| http_route(count / 2, listeners, MAX_LISTENERS_PER_GATEWAY, revision));
     print_row("HTTPRoutes", count, listeners, &filled, &[edits]);
     black_box(world);
 }
@@ -100,11 +98,10 @@ fn fill(world: &mut RouteWorld, count: usize, objects: impl Fn(&RouteWorld, usiz
     let before = resident("VmRSS");
     let numbers: Vec<usize> = (0..count).collect();
     let mut time = Duration::ZERO;
-    // Resets the peak.
-    fs::write("/proc/self/clear_refs", "5").unwrap();
+    reset_peak();
     for batch in numbers.chunks(BATCH) {
         let objects = batch.iter().flat_map(|number| objects(world, *number)).collect();
-        time += timed(|| world.apply(objects));
+        time += timed(|| world.apply(objects)).0;
     }
     let peak_mib = resident("VmHWM") - before;
     assert_eq!(world.served_hosts(), count, "routes are missing");
@@ -117,7 +114,7 @@ fn edit(world: &mut RouteWorld, object: impl Fn(&RouteWorld, usize) -> AnyObject
         // The previous snapshot is kept, as by a running request, so that nothing can be changed in place.
         let previous = Arc::clone(&world.snapshot);
         let edited = vec![object(world, revision)];
-        let time = timed(|| world.apply(edited));
+        let (time, ()) = timed(|| world.apply(edited));
         assert!(!Arc::ptr_eq(&previous, &world.snapshot), "the edit changed nothing");
         time
     };
@@ -137,26 +134,4 @@ fn print_row(kind: &str, count: usize, listeners: usize, filled: &Filled, edits:
         filled.peak_mib,
         edits.collect::<Vec<_>>().join(" "),
     );
-}
-
-/// The CPU time of this thread for the work, which is equal to the wall time on an idle machine.
-fn timed(work: impl FnOnce()) -> Duration {
-    let begin = thread_cpu_time();
-    work();
-    thread_cpu_time().saturating_sub(begin)
-}
-
-/// The CPU time from the clock of the thread, which is exact. `/proc` is updated only at scheduler ticks.
-fn thread_cpu_time() -> Duration {
-    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap()
-}
-
-/// A figure of `/proc/self/status` in MiB: `VmRSS` is the resident memory, `VmHWM` its peak since the last reset.
-fn resident(figure: &str) -> f64 {
-    if figure == "VmRSS" {
-        std::thread::sleep(RELEASE_DELAY);
-    }
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(figure)).unwrap();
-    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<f64>().unwrap() * 1024.0 / MIB
 }

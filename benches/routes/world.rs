@@ -24,7 +24,7 @@ pub(crate) struct RouteWorld {
 pub(crate) struct Certificates(Vec<(String, String)>);
 
 /// More than this number of listeners are not allowed in a Gateway.
-const LISTENERS_PER_GATEWAY: usize = 64;
+pub(crate) const MAX_LISTENERS_PER_GATEWAY: usize = 64;
 /// Routes with the same Service.
 const ROUTES_PER_SERVICE: usize = 50;
 /// The budgets of a namespace are for fewer than all routes.
@@ -57,10 +57,13 @@ impl RouteWorld {
         let mut changes = self.store.apply(Batch { upserts, removes: vec![] });
         // The control loop takes them after every change.
         drop(self.store.take_changed_references());
-        let provider = AddressProvider::Pool(GatewayAddressPool::loopback(vec![]));
-        let gateways: Vec<_> = addressable_gateways(&self.store, &self.inputs.controllers).collect();
-        let readdressed = self.inputs.addresses.assign(&provider, &AddressState::default(), gateways.into_iter());
-        changes.extend(readdressed.into_iter().map(|key| ObjectId::new(Kind::Gateway, key)));
+        // As in the control loop, only a change of a Gateway or its class assigns addresses.
+        if changes.iter().any(|id| matches!(id.kind, Kind::Gateway | Kind::GatewayClass)) {
+            let provider = AddressProvider::Pool(GatewayAddressPool::loopback(vec![]));
+            let gateways: Vec<_> = addressable_gateways(&self.store, &self.inputs.controllers).collect();
+            let readdressed = self.inputs.addresses.assign(&provider, &AddressState::default(), gateways.into_iter());
+            changes.extend(readdressed.into_iter().map(|key| ObjectId::new(Kind::Gateway, key)));
+        }
         self.snapshot = self.inputs.compile(&mut self.compiler, &self.store, &changes).snapshot;
     }
 
@@ -91,7 +94,7 @@ impl Certificates {
 }
 
 /// A GatewayClass, and Gateways with this number of listeners together, each for the subdomains of one name.
-pub(crate) fn gateways(listeners: usize) -> Vec<AnyObject> {
+pub(crate) fn gateways(listeners: usize, per_gateway: usize) -> Vec<AnyObject> {
     let class = json!({"metadata": {"name": "portico"},
         "spec": {"controllerName": "portico.dev/gateway-controller"}});
     let listener = |number: usize| {
@@ -104,7 +107,7 @@ pub(crate) fn gateways(listeners: usize) -> Vec<AnyObject> {
         })
     };
     let numbers: Vec<usize> = (0..listeners).collect();
-    let gateways = numbers.chunks(LISTENERS_PER_GATEWAY).enumerate().map(|(index, numbers)| {
+    let gateways = numbers.chunks(per_gateway).enumerate().map(|(index, numbers)| {
         let listeners: Vec<Value> = numbers.iter().map(|number| listener(*number)).collect();
         let metadata = metadata("edge", &format!("gateway-{index}"), 0);
         let spec = json!({"gatewayClassName": "portico", "listeners": listeners});
@@ -140,9 +143,9 @@ pub(crate) fn services(routes: usize) -> Vec<AnyObject> {
 }
 
 /// A route of one of this number of listeners. The revision changes its path.
-pub(crate) fn http_route(number: usize, listeners: usize, revision: usize) -> AnyObject {
+pub(crate) fn http_route(number: usize, listeners: usize, per_gateway: usize, revision: usize) -> AnyObject {
     let listener = number % listeners;
-    let gateway = format!("gateway-{}", listener / LISTENERS_PER_GATEWAY);
+    let gateway = format!("gateway-{}", listener / per_gateway);
     let parent = json!({"name": gateway, "namespace": "edge", "sectionName": format!("l{listener}")});
     let rule = json!({
         "matches": [{"path": {"type": "PathPrefix", "value": format!("/revision-{revision}")}}],

@@ -78,6 +78,13 @@ pub struct Meta {
     pub annotations: BTreeMap<Arc<str>, Arc<str>>,
 }
 
+impl Meta {
+    /// The metadata of an object of which nothing but the key is known.
+    pub fn new(key: ObjectKey) -> Self {
+        Meta { key, generation: 0, revision: 0, created: None, labels: BTreeMap::new(), annotations: BTreeMap::new() }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RawMeta {

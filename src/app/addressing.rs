@@ -245,14 +245,17 @@ mod tests {
         AnyObject::parse(Kind::Gateway, json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec})).unwrap()
     }
 
+    /// Addressing with a Service in front of each Gateway, and the names of its controllers.
+    fn addressing_with_services() -> (GatewayAddressing, [String; 1]) {
+        let controllers = [OURS.to_owned()];
+        let addresses = AddressSource::Services(ServiceType::LoadBalancer);
+        let options = GatewayOptions { controller_names: controllers.to_vec(), addresses };
+        (GatewayAddressing::new(&options), controllers)
+    }
+
     #[test]
     fn each_gateway_requests_its_service() {
-        let options = GatewayOptions {
-            controller_names: vec![OURS.to_owned()],
-            addresses: AddressSource::Services(ServiceType::LoadBalancer),
-        };
-        let controllers = [OURS.to_owned()];
-        let mut addressing = GatewayAddressing::new(&options);
+        let (mut addressing, controllers) = addressing_with_services();
         let desired = addressing.desired_services();
         let mut store = Store::default();
         let infrastructure = json!({"infrastructure": {"labels": {"l": "1"}, "annotations": {"a": "2"}}});
@@ -289,12 +292,7 @@ mod tests {
 
     #[test]
     fn parameters_are_merged_and_hold_the_service_while_they_are_missing() {
-        let options = GatewayOptions {
-            controller_names: vec![OURS.to_owned()],
-            addresses: AddressSource::Services(ServiceType::LoadBalancer),
-        };
-        let controllers = [OURS.to_owned()];
-        let mut addressing = GatewayAddressing::new(&options);
+        let (mut addressing, controllers) = addressing_with_services();
         let desired = addressing.desired_services();
         let mut store = Store::default();
         let parameters = |name: &str, service: Value| {
@@ -332,12 +330,7 @@ mod tests {
 
     #[test]
     fn removed_class_keeps_the_services() {
-        let options = GatewayOptions {
-            controller_names: vec![OURS.to_owned()],
-            addresses: AddressSource::Services(ServiceType::LoadBalancer),
-        };
-        let controllers = [OURS.to_owned()];
-        let mut addressing = GatewayAddressing::new(&options);
+        let (mut addressing, controllers) = addressing_with_services();
         let desired = addressing.desired_services();
         let mut store = Store::default();
         addressing.observe_statuses(&BTreeMap::from([(id("web"), observed("u", &[]))]));
@@ -358,13 +351,29 @@ mod tests {
     }
 
     #[test]
-    fn only_changed_inputs_cause_reassignment() {
-        let options = GatewayOptions {
-            controller_names: vec![OURS.to_owned()],
-            addresses: AddressSource::Services(ServiceType::LoadBalancer),
+    fn class_removed_before_the_start_keeps_the_service_as_it_is() {
+        let (mut addressing, controllers) = addressing_with_services();
+        let desired = addressing.desired_services();
+        let mut store = Store::default();
+        let accepted = |name: &str, controller: &str| {
+            let AnyObject::Gateway(mut gateway) = gateway(name, "portico", json!({})) else { panic!("not a Gateway") };
+            Arc::make_mut(&mut gateway).body.accepted_by = Some(controller.to_owned());
+            AnyObject::Gateway(gateway)
         };
-        let controllers = [OURS.to_owned()];
-        let mut addressing = GatewayAddressing::new(&options);
+        let statuses = BTreeMap::from(["web", "other", "new"].map(|name| (id(name), observed("u", &[]))));
+        addressing.observe_statuses(&statuses);
+        let upserts =
+            vec![accepted("web", OURS), accepted("other", "example.com/other"), gateway("new", "portico", json!({}))];
+        let mut changes = store.apply(Batch { upserts, removes: vec![] });
+        addressing.assign(&store, &controllers, &mut changes);
+        let (web, desired) = (ObjectKey::new("ns", "web"), desired.borrow().clone());
+        assert_eq!(desired.gateways.keys().collect::<Vec<_>>(), [&web]);
+        assert!(desired.gateways[&web].hold, "the parameters of the class are unknown");
+    }
+
+    #[test]
+    fn only_changed_inputs_cause_reassignment() {
+        let (mut addressing, controllers) = addressing_with_services();
         let mut store = Store::default();
         let upserts = vec![class("portico", OURS), gateway("web", "portico", json!({}))];
         let mut changes = store.apply(Batch { upserts, removes: vec![] });

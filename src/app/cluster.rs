@@ -19,7 +19,7 @@ use crate::k8s::{Access, ApiServerSource, Delivery, InstalledApis, WatchCounters
 use crate::process_log;
 use crate::ready::{Readiness, ReadyGuard};
 use crate::status::StatusQueue;
-use crate::store::Batch;
+use crate::store::{Batch, LargeObjects};
 
 /// A cluster as a source of objects, and what is not compiled yet.
 #[derive(Debug)]
@@ -51,7 +51,11 @@ pub(super) struct ClusterSource {
 
 impl ClusterSource {
     /// Connects, logs the server and starts to watch. Readiness waits for the first complete delivery.
-    pub(super) async fn start(options: &ClusterOptions, ready: &Readiness) -> anyhow::Result<ClusterSource> {
+    pub(super) async fn start(
+        options: &ClusterOptions,
+        large_objects: LargeObjects,
+        ready: &Readiness,
+    ) -> anyhow::Result<ClusterSource> {
         let access = match &options.access {
             ClusterAccess::Pod => Access::InCluster,
             ClusterAccess::Kubeconfig { file, context } => {
@@ -64,7 +68,8 @@ impl ClusterSource {
             Some(context) => process_log::write_stderr(&format!("Context {context}, server {}\n", connection.server)),
             None => info!(server = connection.server, "Reading objects from the cluster of this Pod"),
         }
-        let source = ApiServerSource::start(access, connection, options.namespaces.clone(), options.startup_timeout);
+        let (namespaces, startup_timeout) = (options.namespaces.clone(), options.startup_timeout);
+        let source = ApiServerSource::start(access, connection, namespaces, startup_timeout, large_objects);
         let initial_sync = InitialSync::new(ready.guard("the API server"));
         // The task ends with the source or when readiness is released.
         tokio::spawn(initial_sync.clone().follow(source.waiting_for()));
@@ -74,7 +79,7 @@ impl ClusterSource {
             installed: Arc::default(),
             complete: false,
             initial_sync,
-            startup_timeout: options.startup_timeout,
+            startup_timeout,
             is_started: false,
             deadline: None,
             unfetched_revision: 0,

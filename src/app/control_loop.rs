@@ -30,6 +30,7 @@ use crate::ready::ReadyGuard;
 use crate::schema::Channel;
 use crate::snapshot::Snapshot;
 use crate::status::BindOutcome;
+use crate::store::LargeObjects;
 use crate::upstream::dns::DnsFollower;
 
 /// State that only the control loop writes.
@@ -68,8 +69,13 @@ pub(super) struct ManifestFiles {
 }
 
 impl ManifestFiles {
-    pub(super) fn new(paths: Vec<PathBuf>, channel: Channel, watcher: ManifestWatcher) -> Self {
-        let manifests = Manifests::new(paths, channel);
+    pub(super) fn new(
+        paths: Vec<PathBuf>,
+        channel: Channel,
+        large_objects: LargeObjects,
+        watcher: ManifestWatcher,
+    ) -> Self {
+        let manifests = Manifests::new(paths, channel).with_large_objects(large_objects);
         ManifestFiles { manifests, watcher, update: ManifestUpdate::default(), rejections: Vec::new() }
     }
 }
@@ -265,10 +271,12 @@ impl ControlLoop {
 
     /// Binds and closes listeners as the snapshot requires, and stores the results.
     async fn reconcile_listeners(&mut self) {
-        let binds = self.proxy.reconcile().await;
-        self.bind_retry.schedule(&binds);
-        let binds = binds.into_iter().map(|(address, state)| (address, bind_outcome(state))).collect();
-        self.control.set_binds(binds);
+        if !self.proxy.refresh().await {
+            let binds = self.proxy.reconcile().await;
+            self.bind_retry.schedule(&binds);
+            let binds = binds.into_iter().map(|(address, state)| (address, bind_outcome(state))).collect();
+            self.control.set_binds(binds);
+        }
         self.publish_bound_ports();
     }
 

@@ -18,7 +18,7 @@ use crate::proxy::{self, Proxy, ProxyStats};
 use crate::snapshot::Snapshot;
 use crate::upstream::dns::DnsFollower;
 use crate::upstream::tls::TrustAnchors;
-use crate::upstream::{AddressSources, LoopbackPolicy, TrustModel, UpstreamRegistry};
+use crate::upstream::{AddressPolicy, AddressSources, LoopbackPolicy, TrustModel, UpstreamRegistry};
 
 pub(super) struct DataPlane {
     pub(super) snapshots: Arc<ArcSwap<Snapshot>>,
@@ -33,7 +33,10 @@ impl DataPlane {
         let snapshots: Arc<ArcSwap<Snapshot>> = Arc::default();
         let trust = match &options.cluster {
             Some(cluster) => TrustModel::MultiTenant {
-                loopback: if cluster.loopback_backends { LoopbackPolicy::Allowed } else { LoopbackPolicy::Blocked },
+                addresses: AddressPolicy {
+                    loopback: if cluster.loopback_backends { LoopbackPolicy::Allowed } else { LoopbackPolicy::Blocked },
+                    denied: cluster.denied_endpoints.as_slice().into(),
+                },
                 sources: AddressSources {
                     annotation: cluster.address_annotation,
                     external_names: cluster.external_names,
@@ -41,7 +44,7 @@ impl DataPlane {
             },
             None => TrustModel::SingleTenant,
         };
-        let upstreams = Arc::new(UpstreamRegistry::new(TrustAnchors::from_system(), trust));
+        let upstreams = Arc::new(UpstreamRegistry::new(TrustAnchors::from_system(), trust.clone()));
         let access_log = open_access_log(&options.access_log, &options.access_log_fields)?;
         let proxy = Proxy::start(proxy_config(options, access_log.clone()), snapshots.clone())
             .context("cannot start the workers")?;
@@ -56,7 +59,7 @@ impl DataPlane {
     /// Resolves the names of backends, and passes the addresses to their upstreams.
     pub(super) fn follow_dns(&self) -> DnsFollower {
         let upstreams = self.upstreams.clone();
-        DnsFollower::from_system(self.trust, move |name, addresses| {
+        DnsFollower::from_system(&self.trust, move |name, addresses| {
             for upstream in upstreams.all() {
                 upstream.set_resolved(name, addresses.to_vec());
             }

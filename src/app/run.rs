@@ -48,6 +48,7 @@ use crate::proxy::Proxy;
 use crate::proxy::access_log::AccessLogger;
 use crate::ready::Readiness;
 use crate::status::StatusWriteMetrics;
+use crate::store::LargeObjects;
 
 /// Serves until a stop is requested.
 pub fn run(options: RunOptions) -> anyhow::Result<ExitStatus> {
@@ -77,7 +78,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let listeners = OwnListeners::open(&options).await?;
     let admin_address = listeners.admin_address()?;
     let mut cluster = match &options.cluster {
-        Some(cluster) => Some(ClusterSource::start(cluster, &ready).await?),
+        Some(cluster) => Some(ClusterSource::start(cluster, large_objects(&options.budgets), &ready).await?),
         None => None,
     };
 
@@ -106,14 +107,14 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let (watcher, ticks) = ManifestWatcher::start();
     let dns = data_plane.follow_dns();
     let (plugin_services, lookups) =
-        OnlineServices::start(data_plane.trust.loopback()).context("cannot set up connections for plugins")?;
+        OnlineServices::start(data_plane.trust.address_policy()).context("cannot set up connections for plugins")?;
     let plugin_diagnostics = plugin_services.diagnostics();
     let plugins = plugin_factory(&options, Arc::new(plugin_services), state.clone(), node);
     let control = new_control(&options, &data_plane, plugins, admin_address)?;
     let (gateway_services, services_shutdown) =
         start_gateway_services(&options, cluster.as_ref(), statuses.as_ref(), &control, &drain)?.unzip();
     let control_loop = ControlLoop {
-        files: ManifestFiles::new(options.manifests.clone(), options.channel, watcher),
+        files: ManifestFiles::new(options.manifests.clone(), options.channel, large_objects(&options.budgets), watcher),
         overlap: (cluster.is_some() && !options.manifests.is_empty()).then(SourceOverlap::default),
         control,
         withheld_statuses: BTreeSet::new(),
@@ -258,6 +259,11 @@ fn new_control(
         control.forbid_admin_backend(address);
     }
     Ok(control)
+}
+
+/// What happens to objects that are larger than an object may be.
+fn large_objects(budgets: &BudgetOptions) -> LargeObjects {
+    if budgets.warn_only { LargeObjects::Keep } else { LargeObjects::Reduce }
 }
 
 /// With a cluster, starts the reconciler of the Services in front of Gateways.

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use ipnet::IpNet;
 
 use super::UsageError;
+use super::network::parse_network;
 use crate::quantity::WaitTime;
 
 #[derive(Debug, Args)]
@@ -54,6 +56,12 @@ pub(super) struct ClusterArgs {
     /// Send no requests to ExternalName Services in a cluster
     #[arg(long, env = "PORTICO_DENY_EXTERNAL_NAMES", value_parser = BoolishValueParser::new())]
     deny_external_names: bool,
+
+    /// Addresses or CIDRs to which Portico sends nothing, whichever Service or plugin of a cluster names them, also by
+    /// a DNS name (repeatable); default: only those that no backend can have
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "PORTICO_DENY_ENDPOINT_CIDRS")]
+    #[arg(value_parser = parse_network)]
+    deny_endpoint_cidrs: Vec<IpNet>,
 }
 
 /// A cluster that is a source of objects.
@@ -72,6 +80,8 @@ pub struct ClusterOptions {
     pub address_annotation: bool,
     /// ExternalName Services have endpoints.
     pub external_names: bool,
+    /// Networks whose addresses are never connected to.
+    pub denied_endpoints: Vec<IpNet>,
 }
 
 /// Source of the API server's address and of the credentials.
@@ -97,6 +107,7 @@ impl ClusterArgs {
             allow_loopback_backends: loopback_backends,
             allow_address_annotation: address_annotation,
             deny_external_names,
+            deny_endpoint_cidrs: denied_endpoints,
         } = self;
         let selects_kubeconfig = kubeconfig.is_some() || context.is_some();
         if !kubernetes && has_manifests {
@@ -109,6 +120,7 @@ impl ClusterArgs {
                 ("--allow-loopback-backends", loopback_backends),
                 ("--allow-address-annotation", address_annotation),
                 ("--deny-external-names", deny_external_names),
+                ("--deny-endpoint-cidrs", !denied_endpoints.is_empty()),
             ];
             return match flags.into_iter().find(|(_, is_given)| *is_given) {
                 Some((flag, _)) => Err(UsageError::RequiresKubernetes { flag }),
@@ -135,6 +147,7 @@ impl ClusterArgs {
             loopback_backends,
             address_annotation,
             external_names: !deny_external_names,
+            denied_endpoints,
         }))
     }
 }

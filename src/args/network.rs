@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 /// An address to listen on: `127.0.0.1:8100`, `[::1]:8100` or `localhost:8100`.
 pub(super) fn parse_socket_address(text: &str) -> Result<SocketAddr, String> {
@@ -71,10 +71,11 @@ impl fmt::Display for ListenArg {
     }
 }
 
-/// A network, or a single address as a network with only that address.
+/// A network, or a single address as a network with only that address. IPv4-mapped IPv6 addresses become IPv4, as those
+/// that are compared with the network do.
 pub(super) fn parse_network(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(address.into());
+        return Ok(address.to_canonical().into());
     }
     let network: IpNet = text
         .parse()
@@ -85,8 +86,20 @@ pub(super) fn parse_network(text: &str) -> Result<IpNet, String> {
             "has bits set beyond its prefix; write {truncated} for the network or {address} for the address"
         ));
     }
-    Ok(network)
+    Ok(match network {
+        IpNet::V6(v6) if v6.prefix_len() >= MAPPED_PREFIX => match v6.addr().to_ipv4_mapped() {
+            Some(address) => {
+                let prefix = v6.prefix_len() - MAPPED_PREFIX;
+                Ipv4Net::new(address, prefix).expect("128 bits less 96 are at most 32").into()
+            }
+            None => network,
+        },
+        IpNet::V4(_) | IpNet::V6(_) => network,
+    })
 }
+
+/// The length of the prefix of IPv4-mapped IPv6 addresses (RFC 4291, section 2.5.5.2).
+const MAPPED_PREFIX: u8 = 96;
 
 #[cfg(test)]
 mod tests {
@@ -123,6 +136,10 @@ mod tests {
             ("10.0.0.7", Ok("10.0.0.7/32")),
             ("::1", Ok("::1/128")),
             ("10.0.0.0/24", Ok("10.0.0.0/24")),
+            ("::ffff:10.0.0.7", Ok("10.0.0.7/32")),
+            ("::ffff:10.0.0.0/104", Ok("10.0.0.0/8")),
+            ("::ffff:0:0/96", Ok("0.0.0.0/0")),
+            ("::/0", Ok("::/0")),
             (
                 "10.0.0.5/24",
                 Err("has bits set beyond its prefix; write 10.0.0.0/24 for the network or 10.0.0.5 for the address"),

@@ -21,7 +21,7 @@ use crate::plugins::rate_limiting::entry_budget::DEFAULT_ENTRIES;
 use crate::process_log::{LogFormat, LogOptions};
 use crate::proxy::ProxyLimits;
 use crate::proxy::access_log::AccessLogField;
-use crate::quantity::{HeaderSize, MemorySize, NonZeroTimeout, WaitTime};
+use crate::quantity::{HeaderSize, MemorySize, MinimumRate, NonZeroTimeout, WaitTime};
 use crate::schema;
 
 /// Serve the Gateways and routes of a cluster, of manifests or of both, and follow their changes
@@ -143,6 +143,12 @@ struct LimitArgs {
     #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.request_body_timeout))]
     client_body_timeout: NonZeroTimeout,
 
+    /// Minimum bytes of a request body that a client has to send per second on average while the backend waits for
+    /// them, beyond a grace period of 10s; 0 for no minimum
+    #[arg(long, value_name = "SIZE", env = "PORTICO_CLIENT_MIN_RATE")]
+    #[arg(default_value_t = MinimumRate(ProxyLimits::DEFAULT.client_min_rate))]
+    client_min_rate: MinimumRate,
+
     /// Maximum number of concurrent requests on one HTTP/2 client connection
     #[arg(long, value_name = "NUMBER", env = "PORTICO_CLIENT_HTTP2_STREAMS")]
     #[arg(value_parser = parse_limit::<u32, 10_000>, default_value_t = ProxyLimits::DEFAULT.max_streams)]
@@ -173,10 +179,22 @@ struct LimitArgs {
     #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.stall_timeout))]
     response_idle_timeout: NonZeroTimeout,
 
+    /// Minimum bytes of a response that a client has to read per second on average while there is more to send, beyond
+    /// a grace period of 10s; 0 for no minimum
+    #[arg(long, value_name = "SIZE", env = "PORTICO_RESPONSE_MIN_RATE")]
+    #[arg(default_value_t = MinimumRate(ProxyLimits::DEFAULT.response_min_rate))]
+    response_min_rate: MinimumRate,
+
     /// Maximum bytes of bodies that are kept in memory, for plugins that read them and for copies of requests
     #[arg(long, value_name = "SIZE", env = "PORTICO_MAX_BUFFERED_BYTES")]
     #[arg(default_value_t = MemorySize(ProxyLimits::DEFAULT.max_buffered_bytes))]
     max_buffered_bytes: MemorySize,
+
+    /// Maximum bytes of request bodies that HTTP/2 clients may have sent ahead of the backends, of all connections
+    /// together
+    #[arg(long, value_name = "SIZE", env = "PORTICO_MAX_UNFORWARDED_BYTES")]
+    #[arg(default_value_t = MemorySize(ProxyLimits::DEFAULT.max_unforwarded_bytes))]
+    max_unforwarded_bytes: MemorySize,
 
     /// Maximum number of identifiers, such as client addresses, that all rate-limiting plugins count in memory
     #[arg(long, value_name = "NUMBER", env = "PORTICO_RATE_LIMIT_ENTRIES")]
@@ -349,6 +367,8 @@ impl LimitArgs {
             handshake_timeout: handshake_timeout.0,
             client_idle_timeout: self.client_idle_timeout.0,
             request_body_timeout: self.client_body_timeout.0,
+            client_min_rate: self.client_min_rate.0,
+            response_min_rate: self.response_min_rate.0,
             response_timeout: self.upstream_response_timeout.0,
             stall_timeout: self.response_idle_timeout.0,
             max_streams: self.client_http2_streams,
@@ -360,6 +380,7 @@ impl LimitArgs {
             connect_timeout: self.upstream_connect_timeout.0,
             upstream_idle_timeout: self.upstream_idle_timeout.0,
             max_buffered_bytes: self.max_buffered_bytes.0,
+            max_unforwarded_bytes: self.max_unforwarded_bytes.0,
             ..ProxyLimits::DEFAULT
         }
     }

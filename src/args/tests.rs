@@ -198,6 +198,8 @@ fn contradictions_name_the_flags_and_the_fix() {
         ("run --manifests a --allow-loopback-backends", "--allow-loopback-backends is given without --kubernetes"),
         ("run --manifests a --allow-address-annotation", "--allow-address-annotation is given without --kubernetes"),
         ("run --manifests a --deny-external-names", "--deny-external-names is given without --kubernetes"),
+        ("run --manifests a --deny-endpoint-cidrs ::1", "--deny-endpoint-cidrs is given without --kubernetes"),
+        ("run --context x --deny-endpoint-cidrs 10.0.0.1/8", "has bits set beyond its prefix; write 10.0.0.0/8 for"),
         ("run --context x --watch-namespaces a,B", "'--watch-namespaces <NAME>': not the name of a namespace"),
         ("check", "required arguments were not provided"),
     ];
@@ -239,6 +241,10 @@ fn cluster_is_contacted_only_by_flag_or_in_a_pod() {
     };
     assert_eq!(sources(""), (false, true));
     assert_eq!(sources("--allow-address-annotation --deny-external-names"), (true, false));
+    let denied = |line| run_in(line, &pod).cluster.unwrap().denied_endpoints;
+    assert_eq!(denied(""), []);
+    let networks = ["10.96.0.0/12", "192.0.2.7/32", "fd00::/8"].map(|text| text.parse().unwrap());
+    assert_eq!(denied("--deny-endpoint-cidrs 10.96.0.0/12,192.0.2.7 --deny-endpoint-cidrs fd00::/8"), networks);
 }
 
 #[test]

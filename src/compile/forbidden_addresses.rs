@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::gateway::GatewayPlan;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::BindAddress;
-use crate::upstream::{AddressSources, BlockedAddress, EndpointAddress, TrustModel};
+use crate::upstream::{AddressPolicy, AddressSources, BlockedAddress, EndpointAddress, TrustModel};
 
 /// The set of forbidden addresses.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(super) struct ForbiddenAddresses {
     /// The address of the admin listener.
     admin: Option<SocketAddr>,
     trust_model: TrustModel,
+    /// That of the trust model.
+    addresses: AddressPolicy,
 }
 
 /// The IP addresses at which two sets of forbidden addresses may differ.
@@ -45,7 +47,7 @@ impl ForbiddenAddresses {
         ingresses: impl Iterator<Item = BindAddress>,
         admin_address: Option<SocketAddr>,
         replicas: &BTreeSet<IpAddr>,
-        trust_model: TrustModel,
+        trust_model: &TrustModel,
     ) -> Self {
         let ingress_sockets: Vec<_> = ingresses.collect();
         let admin = admin_address.map(|admin| SocketAddr::new(admin.ip().to_canonical(), admin.port()));
@@ -56,7 +58,14 @@ impl ForbiddenAddresses {
         // The transport protocol is ignored: neither the TCP nor the UDP port of a listener is a backend.
         let served = gateways.flat_map(GatewayPlan::sockets).chain(ingress_sockets.iter().copied());
         let sockets = served.map(|address| address.socket).chain(admin).chain(replica_admins).collect();
-        ForbiddenAddresses { sockets, replicas: replicas.clone(), ingress_sockets, admin: admin_address, trust_model }
+        ForbiddenAddresses {
+            sockets,
+            replicas: replicas.clone(),
+            ingress_sockets,
+            admin: admin_address,
+            addresses: trust_model.address_policy(),
+            trust_model: trust_model.clone(),
+        }
     }
 
     /// Whether the set was built from these inputs, apart from the Gateways.
@@ -65,9 +74,9 @@ impl ForbiddenAddresses {
         ingresses: impl Iterator<Item = BindAddress>,
         admin: Option<SocketAddr>,
         replicas: &BTreeSet<IpAddr>,
-        trust_model: TrustModel,
+        trust_model: &TrustModel,
     ) -> bool {
-        (self.admin, &self.replicas, self.trust_model) == (admin, replicas, trust_model)
+        (self.admin, &self.replicas, &self.trust_model) == (admin, replicas, trust_model)
             && self.ingress_sockets.iter().copied().eq(ingresses)
     }
 
@@ -128,9 +137,9 @@ impl ForbiddenAddresses {
     /// when the name is resolved.
     fn ssrf_guard_blocks(&self, namespace: &str, address: &EndpointAddress) -> Option<BlockedAddress> {
         match address {
-            EndpointAddress::Ip(address) => BlockedAddress::check(address.ip(), self.trust_model.loopback()),
+            EndpointAddress::Ip(address) => BlockedAddress::check(address.ip(), &self.addresses),
             EndpointAddress::Name { host, .. } => {
-                BlockedAddress::check_name_in_namespace(namespace, host, self.trust_model)
+                BlockedAddress::check_name_in_namespace(namespace, host, &self.trust_model)
             }
         }
     }
@@ -166,10 +175,11 @@ mod tests {
     #[test]
     fn another_trust_model_is_another_input() {
         let (sockets, replicas) = (std::iter::empty::<BindAddress>, BTreeSet::new());
-        let multi_tenant = TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked, sources: AddressSources::ALL };
+        let addresses = AddressPolicy { loopback: LoopbackPolicy::Blocked, ..AddressPolicy::default() };
+        let multi_tenant = &TrustModel::MultiTenant { addresses, sources: AddressSources::ALL };
         for (built_for, asked_for, expected) in [
-            (TrustModel::SingleTenant, TrustModel::SingleTenant, true),
-            (TrustModel::SingleTenant, multi_tenant, false),
+            (&TrustModel::SingleTenant, &TrustModel::SingleTenant, true),
+            (&TrustModel::SingleTenant, multi_tenant, false),
             (multi_tenant, multi_tenant, true),
         ] {
             let forbidden = ForbiddenAddresses::new(std::iter::empty(), sockets(), None, &replicas, built_for);
@@ -245,7 +255,7 @@ mod tests {
             let admin_address = admin.map(|admin| admin.parse().unwrap());
             let (no_gateways, no_ingresses) = (std::iter::empty(), std::iter::empty());
             let forbidden =
-                ForbiddenAddresses::new(no_gateways, no_ingresses, admin_address, &replicas, TrustModel::SingleTenant);
+                ForbiddenAddresses::new(no_gateways, no_ingresses, admin_address, &replicas, &TrustModel::SingleTenant);
             let is_forbidden = ["127.0.0.1:8101", "10.0.0.1:8101", "10.0.0.2:8101"]
                 .map(|address| forbidden.contains("default", &EndpointAddress::Ip(address.parse().unwrap())));
             assert_eq!(is_forbidden, expected, "{admin:?}");

@@ -16,7 +16,7 @@ use crate::api::{Kind, Object, ObjectKey};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::snapshot::BindAddress;
 use crate::snapshot::certs::Certificates;
-use crate::store::Store;
+use crate::store::{Store, acceptance};
 
 /// The routes that may have to be planned again because the plan of their Gateway changed.
 #[derive(Debug, PartialEq)]
@@ -47,6 +47,7 @@ pub(super) struct GatewayPlan {
     pub generation: i64,
     /// The controller name of its class, in whose name the status of attached routes is written.
     pub controller: Arc<str>,
+    class: String,
     pub listeners: Vec<ListenerPlan>,
     /// The certificates of each listener, in the same order.
     pub certificates: Vec<Arc<Certificates>>,
@@ -180,6 +181,10 @@ pub(super) fn plan(
     remarks.extend(deleted_class_remark(cx, gateway));
     remarks.extend(gateway_parameters::remarks_on_ignored_settings(cx.store, gateway, assigned.client_path));
     remarks.extend(assigned.notes.iter().cloned());
+    let mut size_problem = cx.inputs.budgets.size_problem(cx.store, Kind::Gateway, &gateway.meta.key);
+    if cx.inputs.budgets.warn_only {
+        remarks.extend(size_problem.take());
+    }
     let rejected_count = listeners.iter().filter(|listener| !listener.accepted()).count();
     let with_rejected_listeners = |code: Code, remarks: Vec<Diagnostic>| {
         let mut problems: Vec<_> = listeners
@@ -190,8 +195,11 @@ pub(super) fn plan(
         problems.extend(remarks);
         Condition::new(code, problems)
     };
-    let programmed = programmed_condition(rejection.is_some().then_some(is_stopped), assigned, &listeners);
+    let is_stopped = rejection.is_some().then_some(is_stopped).or(size_problem.is_some().then_some(true));
+    let programmed = programmed_condition(is_stopped, assigned, &listeners);
     let accepted = match rejection {
+        // Without its listeners, nothing else about it is of interest.
+        _ if size_problem.is_some() => Condition::new(Code::GatewayInvalid, size_problem.into_iter().collect()),
         Some(rejection) => rejection.condition,
         None if rejected_count == 0 => Condition::new(Code::GatewayAccepted, remarks),
         None if rejected_count < listeners.len() => with_rejected_listeners(Code::GatewaySomeListenersInvalid, remarks),
@@ -201,6 +209,7 @@ pub(super) fn plan(
         key: gateway.meta.key.clone(),
         generation: gateway.meta.generation,
         controller: controller_of_class(cx.store, gateway),
+        class: gateway.spec.gateway_class_name.clone(),
         bind_addresses: if can_bind { assigned.bind_addresses.clone() } else { Vec::new() },
         reported_addresses: if can_bind { assigned.reported_addresses.clone() } else { Vec::new() },
         conditions: vec![accepted, programmed],
@@ -280,6 +289,7 @@ impl GatewayPlan {
         Verdict {
             generation: self.generation,
             conditions: self.conditions.clone(),
+            acceptance: Some(acceptance(&self.controller, &self.class)),
             addresses: self.reported_addresses.clone(),
             listeners: self
                 .listeners

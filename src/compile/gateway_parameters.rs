@@ -56,7 +56,8 @@ pub(super) fn of_gateway<'s>(
 /// as it is.
 pub(super) fn service_settings(store: &Store, gateway: &Object<Gateway>) -> Option<GatewayServiceSettings> {
     let class = store.class_of(gateway)?;
-    if class.spec.parameters_ref.is_some() && is_deleted(store, class) {
+    let has_parameters = class.spec.parameters_ref.is_some() || store.has_unknown_class(gateway);
+    if has_parameters && is_deleted(store, class) {
         return None;
     }
     let of_class = of_class(store, class).ok()?.map(|parameters| &parameters.spec.service);

@@ -47,6 +47,7 @@ mod matches;
 mod missing_object;
 mod needed_references;
 mod notes;
+mod oversized_objects;
 mod planning;
 mod port_owners;
 mod reference_grants;
@@ -83,6 +84,7 @@ use kong::plugins::Plugins;
 pub use kong::plugins::with_degraded_plugins;
 use kong::policy_conflicts::PolicyConflicts;
 pub use needed_references::is_needed;
+use oversized_objects::OversizedVerdicts;
 use port_owners::PortOwners;
 pub(crate) use route_plan::RouteKind;
 use route_plan::RoutePlan;
@@ -180,7 +182,7 @@ impl Compiler {
     ///
     /// Each step uses the results of the earlier ones, and adds to `touched` what it affects in later ones.
     pub fn compile(&mut self, cx: CompileContext<'_>, changes: &Changes) -> Compiled {
-        let mut run = CompileRun::default();
+        let mut run = CompileRun { oversized: OversizedVerdicts::new(cx), ..CompileRun::default() };
         let mut touched = self.affected.find(cx.store, changes);
         for key in keys_of_kind(changes, Kind::Secret) {
             self.secrets.remove_if_deleted(cx.store, key);
@@ -220,6 +222,7 @@ impl Compiler {
         }
         self.update_unserved_verdicts(cx, &touched, &mut run);
         self.update_other_verdicts(cx, &touched, &mut run);
+        self.update_oversized_verdicts(&touched, &mut run);
         self.compact_verdicts(&run);
 
         Compiled {
@@ -309,6 +312,7 @@ impl Compiler {
 /// The objects that one compilation changed, or must still update.
 #[derive(Default)]
 struct CompileRun {
+    oversized: OversizedVerdicts,
     verdicts_changed: BTreeSet<ObjectId>,
     /// Gateways and routes that were planned.
     objects_planned: usize,

@@ -87,7 +87,16 @@ impl Compiler {
             }
             let (plan, changed) = self.plan_route(cx, &id, age);
             to_plan.extend(changed.into_iter().map(|id| (created(&id), id)));
-            let (plan, verdict) = plan.map(|(plan, verdict)| (Arc::new(plan), verdict)).unzip();
+            let (mut plan, verdict) = plan.unzip();
+            // Rules that did not change stay those that the routers contain, and no router is built again.
+            let is_alike = match (self.routes.get(&id), &mut plan) {
+                (Some(before), Some(plan)) if plan.is_alike_for_routers(before) => {
+                    plan.rules.clone_from(&before.rules);
+                    true
+                }
+                _ => false,
+            };
+            let plan = plan.map(Arc::new);
             self.set_verdict(id.clone(), verdict, run);
             if id.kind == Kind::HttpRoute {
                 let is_attached = plan.as_ref().is_some_and(|plan| !plan.attachments.is_empty());
@@ -103,7 +112,10 @@ impl Compiler {
             let [upstreams_before, upstreams_after] = [&before, &plan]
                 .map(|plan| plan.as_ref().map(|plan: &Arc<RoutePlan>| &*plan.upstreams).unwrap_or_default());
             self.upstream_usage.replace(upstreams_before, upstreams_after, &mut run.upstreams_changed);
-            run.gateways_to_update.extend(self.routers.route_changed(&id, before.as_deref(), plan.as_deref()));
+            if !is_alike {
+                let gateways = self.routers.route_changed(&id, before.as_deref(), plan.as_deref());
+                run.gateways_to_update.extend(gateways);
+            }
         }
     }
 

@@ -28,7 +28,7 @@ pub(super) struct RoutePlan {
 }
 
 /// What a route adds to its listeners.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum PlannedRules {
     Http {
         /// Its hostnames and those of its annotations; `Any` if it has none.
@@ -59,6 +59,11 @@ impl RoutePlan {
             hosts.iter().map(move |pattern| RouterHost { listener: Some(id.clone()), host: host(pattern) })
         });
         (expressions, router_hosts.collect())
+    }
+
+    /// Whether the routers would be the same with another plan of the route.
+    pub(super) fn is_alike_for_routers(&self, other: &RoutePlan) -> bool {
+        self.attachments == other.attachments && self.rules == other.rules
     }
 
     /// The plan of a route that no parent accepts: it has a verdict, and keeps nothing else.

@@ -31,11 +31,29 @@ pub(super) struct Routers {
     dirty: BTreeSet<ObjectKey>,
     /// Listeners whose routes changed. If nothing else of their Gateways changed, only these listeners are replaced.
     dirty_listeners: BTreeSet<ListenerId>,
-    /// Binds of Gateways.
-    gateway_binds: BTreeMap<BindAddress, Arc<Bind>>,
+    gateway_binds: GatewayBinds,
     /// Binds of Ingresses. A socket that is also a Gateway's serves the Gateway.
     ingress_binds: BTreeMap<BindAddress, Arc<Bind>>,
     snapshot: Arc<Snapshot>,
+}
+
+/// The binds of Gateways.
+#[derive(Debug, Default)]
+struct GatewayBinds {
+    binds: BTreeMap<BindAddress, Arc<Bind>>,
+    /// The addresses whose bind changed since the last snapshot.
+    changed: BTreeSet<BindAddress>,
+}
+
+impl GatewayBinds {
+    /// Sets or removes the bind of an address.
+    fn set(&mut self, address: BindAddress, bind: Option<Arc<Bind>>) {
+        self.changed.insert(address);
+        match bind {
+            Some(bind) => self.binds.insert(address, bind),
+            None => self.binds.remove(&address),
+        };
+    }
 }
 
 /// The listeners of one port.
@@ -95,19 +113,20 @@ impl Routers {
         }
     }
 
-    /// Moves a route to its current listeners after it was planned again or deleted. Returns the Gateways that it is or
-    /// was attached to.
+    /// Moves a route to its current listeners after it was planned again or deleted. Returns the Gateways with another
+    /// number of attached routes than before.
     pub(super) fn route_changed(
         &mut self,
         id: &ObjectId,
         before: Option<&RoutePlan>,
         after: Option<&RoutePlan>,
     ) -> BTreeSet<ObjectKey> {
-        let mut gateways = BTreeSet::new();
+        let attachments = || [before, after].into_iter().flatten().flat_map(|plan| &plan.attachments);
+        let listeners: BTreeSet<&ListenerId> = attachments().flat_map(|attachment| &attachment.listeners).collect();
+        let counts: Vec<u32> = listeners.iter().map(|listener| self.attached_count(listener)).collect();
         for (plan, is_after) in [(before, false), (after, true)] {
             let Some(plan) = plan else { continue };
             for attachment in &plan.attachments {
-                gateways.insert(attachment.gateway.clone());
                 for listener in &attachment.listeners {
                     // A removed listener was removed with its routes.
                     let Some(attached) = self.listeners.get_mut(listener) else { continue };
@@ -123,7 +142,9 @@ impl Routers {
                 }
             }
         }
-        gateways
+        let counted = listeners.into_iter().zip(counts);
+        let changed = counted.filter(|(listener, count)| self.attached_count(listener) != *count);
+        changed.filter_map(|(listener, _)| Some(self.listeners.get(listener)?.gateway.clone())).collect()
     }
 
     /// Rebuilds outdated routers, binds and the snapshot; returns the number of routers built.
@@ -145,15 +166,16 @@ impl Routers {
         }
         // Remove all old binds first: a port may move from one Gateway to another.
         for address in dirty.iter().filter_map(|key| self.sockets.remove(key)).flatten() {
-            binds.remove(&address);
+            binds.set(address, None);
         }
         for key in dirty {
             if let Some(plan) = gateways.get(&key) {
                 built += self.build_binds(&key, plan, routes, &mut binds);
             }
         }
+        let changed = std::mem::take(&mut binds.changed);
         self.gateway_binds = binds;
-        self.rebuild_snapshot();
+        self.update_snapshot(changed);
         built
     }
 
@@ -163,7 +185,7 @@ impl Routers {
         key: &ObjectKey,
         plan: &GatewayPlan,
         routes: &RoutePlans,
-        binds: &mut BTreeMap<BindAddress, Arc<Bind>>,
+        binds: &mut GatewayBinds,
     ) -> usize {
         let mut built = 0;
         // By the port that this process binds.
@@ -211,7 +233,7 @@ impl Routers {
             });
             for address in &plan.bind_addresses {
                 let address = BindAddress::new(transport, *address, port);
-                binds.insert(address, bind.clone());
+                binds.set(address, Some(Arc::clone(&bind)));
                 self.sockets.entry(key.clone()).or_default().insert(address);
             }
         }
@@ -220,22 +242,30 @@ impl Routers {
 
     /// Replaces the binds of Ingresses.
     pub(super) fn set_ingress_binds(&mut self, binds: &BTreeMap<BindAddress, Arc<Bind>>) {
-        let is_same = |(a, b): (&Arc<Bind>, &Arc<Bind>)| Arc::ptr_eq(a, b);
-        if !(self.ingress_binds.keys().eq(binds.keys()) && self.ingress_binds.values().zip(binds.values()).all(is_same))
-        {
+        let is_same = |address: &BindAddress| match (self.ingress_binds.get(address), binds.get(address)) {
+            (Some(before), Some(after)) => Arc::ptr_eq(before, after),
+            (before, after) => before.is_none() && after.is_none(),
+        };
+        let addresses = self.ingress_binds.keys().chain(binds.keys());
+        let changed: BTreeSet<BindAddress> = addresses.filter(|address| !is_same(address)).copied().collect();
+        if !changed.is_empty() {
             self.ingress_binds.clone_from(binds);
-            self.rebuild_snapshot();
+            self.update_snapshot(changed);
         }
     }
 
     /// The Ingress sockets that serve Gateways instead.
     pub(super) fn sockets_taken_by_gateways(&self) -> BTreeSet<BindAddress> {
-        self.ingress_binds.keys().filter(|address| self.gateway_binds.contains_key(address)).copied().collect()
+        self.ingress_binds.keys().filter(|address| self.gateway_binds.binds.contains_key(address)).copied().collect()
     }
 
-    fn rebuild_snapshot(&mut self) {
-        let mut binds = self.ingress_binds.clone();
-        binds.extend(self.gateway_binds.iter().map(|(address, bind)| (*address, Arc::clone(bind))));
+    /// Replaces the snapshot by one with the current binds of these addresses.
+    fn update_snapshot(&mut self, changed: BTreeSet<BindAddress>) {
+        let mut binds = self.snapshot.binds.clone();
+        for address in changed {
+            let bind = self.gateway_binds.binds.get(&address).or_else(|| self.ingress_binds.get(&address));
+            binds.set(address, bind.cloned());
+        }
         self.snapshot = Arc::new(Snapshot { binds, consumers: Arc::clone(&self.snapshot.consumers) });
     }
 }
@@ -311,7 +341,7 @@ impl AttachedRoutes {
         id: &ListenerId,
         plan: &GatewayPlan,
         routes: &RoutePlans,
-        binds: &mut BTreeMap<BindAddress, Arc<Bind>>,
+        binds: &mut GatewayBinds,
     ) -> usize {
         let listener = plan.listeners.iter().find(|listener| listener.id == *id && listener.opens_port());
         let Some((listener, port)) = listener.and_then(|listener| Some((listener, listener.bound_port?))) else {
@@ -323,11 +353,11 @@ impl AttachedRoutes {
         let mut replaced: Option<Arc<Bind>> = None;
         for address in &plan.bind_addresses {
             let address = BindAddress::new(listener.transport(), *address, port);
-            if let Some(bind) = binds.get_mut(&address) {
+            if let Some(bind) = binds.binds.get(&address) {
                 let replace = || bind.with_listener(&listener.hostname, &http_listener).map(Arc::new);
-                if let Some(replacement) = replaced.clone().or_else(replace) {
-                    *bind = Arc::clone(&replacement);
-                    replaced = Some(replacement);
+                replaced = replaced.or_else(replace);
+                if let Some(replacement) = &replaced {
+                    binds.set(address, Some(Arc::clone(replacement)));
                 }
             }
         }

@@ -18,6 +18,8 @@ pub struct Verdict {
     pub generation: i64,
     /// Conditions of the object itself. An Ingress's status has no conditions; they appear in reports and events only.
     pub conditions: Vec<Condition>,
+    /// How the condition Accepted of a Gateway begins in a cluster.
+    pub acceptance: Option<String>,
     /// Supported features of a GatewayClass by their Gateway API names, sorted. Set by the status writer, which knows
     /// the installed release.
     pub supported_features: Vec<&'static str>,

@@ -84,7 +84,15 @@ impl Compiler {
         }
     }
 
+    /// Sets the verdicts on touched objects of which nothing is stored, because they are larger than an object may be.
+    pub(super) fn update_oversized_verdicts(&mut self, touched: &Changes, run: &mut CompileRun) {
+        for id in run.oversized.not_stored(touched) {
+            self.set_verdict(id, None, run);
+        }
+    }
+
     pub(super) fn set_verdict(&mut self, id: ObjectId, verdict: Option<Verdict>, run: &mut CompileRun) {
+        let verdict = run.oversized.apply(&id, verdict);
         if self.verdicts.get(&id).map(|known| &**known) == verdict.as_ref() {
             return;
         }

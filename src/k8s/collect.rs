@@ -1,7 +1,9 @@
 //! Combines the events of all watches into one pending delivery.
 //!
 //! The pending delivery is bounded by the number of objects: it holds only the newest version of each, however often
-//! the object changes while the control loop is busy.
+//! the object changes while the control loop is busy. Of the objects of one namespace, a delivery has only a limited
+//! number of bytes: what arrived later, removals too, comes with the next delivery, so that changes of other namespaces
+//! do not wait for it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -18,10 +20,16 @@ use super::watch_health::Scope;
 use crate::api::kind::StatusUse;
 use crate::api::kong::annotations::{ANNOTATION_PREFIX, INGRESS_PREFIX};
 use crate::api::{Kind, ObjectId, ObjectKey};
-use crate::store::{AnyObject, Batch, MalformedObject, UnparseablePolicy};
+use crate::store::{
+    AnyObject, Batch, LargeObjects, MAX_OBJECT_SIZE, MalformedObject, UnparseablePolicy, accepting_controller,
+};
 
 /// How long a delivery collects further events after its first one.
 const WINDOW: Duration = Duration::from_millis(1);
+
+/// The size of the objects of one namespace that a delivery has at most: of four objects of the maximum size, or about
+/// 1,000 of usual size. The first object of a namespace may be larger.
+const MAX_NAMESPACE_BYTES: u64 = 4 * MAX_OBJECT_SIZE;
 
 /// Collects events from the watches for the control loop.
 #[derive(Debug, Default)]
@@ -33,12 +41,16 @@ pub(super) struct DeliveryCollector {
 
 #[derive(Debug, Default)]
 struct PendingDelivery {
-    upserts: BTreeMap<ObjectId, AnyObject>,
-    removes: BTreeSet<ObjectId>,
+    upserts: BTreeMap<ObjectId, PendingObject>,
+    removes: BTreeMap<ObjectId, Arrival>,
+    /// The number of upserts and removals so far.
+    arrivals: u64,
     observed: BTreeMap<ObjectId, Option<Observed>>,
     rejected: BTreeMap<ObjectId, Option<RejectedObject>>,
     installed: Option<Arc<InstalledApis>>,
     complete: bool,
+    /// Whether a complete delivery was taken. Until then, nothing is compiled, so a delivery has all objects.
+    has_delivered: bool,
     /// When the first pending event arrived.
     since: Option<Instant>,
     /// The objects known to each watch, to find after a relist which ones vanished.
@@ -47,17 +59,34 @@ struct PendingDelivery {
     invalid: BTreeSet<ObjectId>,
 }
 
+/// An object that was added or changed.
+#[derive(Debug)]
+struct PendingObject {
+    object: AnyObject,
+    size: u64,
+    /// A newer version keeps the place of the older one.
+    arrival: Arrival,
+}
+
+/// The place of a change among those of its namespace.
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    number: u64,
+    time: Instant,
+}
+
 /// The sink of a watch of whole objects.
 pub(super) struct ObjectSink {
     pub(super) collector: Arc<DeliveryCollector>,
     pub(super) scope: Scope,
+    pub(super) large_objects: LargeObjects,
 }
 
-impl WatchSink<false> for ObjectSink {
+impl<const WHOLE: bool> WatchSink<false, WHOLE> for ObjectSink {
     type Item = ReceivedObject;
 
-    fn read(&self, raw: RawObject) -> Option<ReceivedObject> {
-        ReceivedObject::read(self.scope.kind, raw)
+    fn read(&self, raw: RawObject<false, WHOLE>) -> Option<ReceivedObject> {
+        ReceivedObject::read(self.scope.kind, raw, self.large_objects)
     }
 
     fn listed(&self, items: Vec<ReceivedObject>) {
@@ -78,6 +107,8 @@ impl WatchSink<false> for ObjectSink {
 pub(super) struct ReceivedObject {
     pub(super) key: ObjectKey,
     generation: i64,
+    /// What compiling it costs, about.
+    size: u64,
     object: Result<AnyObject, MalformedObject>,
     observed: Option<Observed>,
     /// Takes the place of a BackendTLSPolicy that cannot be parsed.
@@ -86,9 +117,13 @@ pub(super) struct ReceivedObject {
 
 impl ReceivedObject {
     /// None if the object has no name.
-    pub(super) fn read(kind: Kind, raw: RawObject) -> Option<ReceivedObject> {
+    pub(super) fn read<const WHOLE: bool>(
+        kind: Kind,
+        raw: RawObject<false, WHOLE>,
+        large_objects: LargeObjects,
+    ) -> Option<ReceivedObject> {
         let key = raw.key()?;
-        let generation = raw.generation();
+        let (generation, size) = (raw.generation(), raw.size());
         let (uid, resource_version) = (Arc::from(raw.uid()), Arc::from(raw.resource_version()));
         let is_observed = kind.status_use() != StatusUse::Ignored
             || (kind == Kind::Service && raw.has_annotation_with_prefix(&[ANNOTATION_PREFIX, INGRESS_PREFIX]));
@@ -98,12 +133,15 @@ impl ReceivedObject {
             object["status"].clone_from(&status);
         }
         let status = Arc::new(status);
-        let observed = is_observed.then(|| Observed { uid, resource_version, generation, status, listed: false });
         let mut unparseable_policy =
             (kind == Kind::BackendTlsPolicy).then(|| UnparseablePolicy::from_value(key.clone(), generation, &object));
-        let object = AnyObject::parse(kind, object);
+        let mut object = AnyObject::parse_with_size(kind, object, size, large_objects);
+        if let Some(gateway) = object.as_mut().ok().and_then(AnyObject::gateway_mut) {
+            gateway.accepted_by = accepting_controller(&status, &gateway.spec.gateway_class_name).map(str::to_owned);
+        }
         unparseable_policy = unparseable_policy.filter(|_| object.is_err());
-        Some(ReceivedObject { key, generation, object, observed, unparseable_policy })
+        let observed = is_observed.then(|| Observed { uid, resource_version, generation, status, listed: false });
+        Some(ReceivedObject { key, generation, size: size.min(MAX_OBJECT_SIZE), object, observed, unparseable_policy })
     }
 }
 
@@ -185,9 +223,9 @@ impl DeliveryCollector {
         }
     }
 
-    /// Whether nothing is pending.
-    pub(super) fn is_empty(&self) -> bool {
-        self.state.lock().since.is_none()
+    /// Whether a version of this object is pending.
+    pub(super) fn has_pending(&self, id: &ObjectId) -> bool {
+        self.state.lock().upserts.contains_key(id)
     }
 
     /// Waits until nothing is pending.
@@ -213,7 +251,7 @@ impl DeliveryCollector {
 
 impl PendingDelivery {
     fn apply(&mut self, scope: &Scope, received: ReceivedObject) {
-        let ReceivedObject { key, generation, object, observed, unparseable_policy } = received;
+        let ReceivedObject { key, generation, size, object, observed, unparseable_policy } = received;
         let id = ObjectId::new(scope.kind, key.clone());
         self.known.entry(scope.clone()).or_default().insert(key);
         if let Some(mut observed) = observed {
@@ -227,12 +265,12 @@ impl PendingDelivery {
                     self.rejected.insert(id.clone(), None);
                 }
                 // A pending removal stays: a batch removes an object that was removed and created again, then adds it.
-                self.upserts.insert(id, object);
+                self.upsert(id, object, size);
             }
             Err(error) => {
                 self.invalid.insert(id.clone());
                 if let Some(policy) = unparseable_policy {
-                    self.upserts.insert(id.clone(), AnyObject::UnparseablePolicy(Arc::new(policy)));
+                    self.upsert(id.clone(), AnyObject::UnparseablePolicy(Arc::new(policy)), size);
                 }
                 self.rejected.insert(id, Some(RejectedObject { generation, error }));
             }
@@ -247,22 +285,86 @@ impl PendingDelivery {
         if self.invalid.remove(&id) {
             self.rejected.insert(id.clone(), None);
         }
-        self.removes.insert(id);
+        let arrival = self.next_arrival();
+        self.removes.entry(id).or_insert(arrival);
+    }
+
+    fn upsert(&mut self, id: ObjectId, object: AnyObject, size: u64) {
+        let next = self.next_arrival();
+        let arrival = self.upserts.get(&id).map_or(next, |pending| pending.arrival);
+        self.upserts.insert(id, PendingObject { object, size, arrival });
+    }
+
+    fn next_arrival(&mut self) -> Arrival {
+        self.arrivals += 1;
+        Arrival { number: self.arrivals, time: Instant::now() }
     }
 
     fn take(&mut self) -> Delivery {
+        let deferred = if self.has_delivered { self.deferred() } else { Vec::new() };
+        let (mut upserts, mut removes) = (std::mem::take(&mut self.upserts), std::mem::take(&mut self.removes));
+        let (mut observed, mut rejected) = (std::mem::take(&mut self.observed), std::mem::take(&mut self.rejected));
+        for id in deferred {
+            self.upserts.extend(upserts.remove_entry(&id));
+            self.removes.extend(removes.remove_entry(&id));
+            self.observed.extend(observed.remove_entry(&id));
+            self.rejected.extend(rejected.remove_entry(&id));
+        }
+        self.has_delivered |= self.complete;
+        let since = self.since.take();
+        self.since = since.filter(|_| !self.upserts.is_empty() || !self.removes.is_empty());
+        let arrivals = upserts.values().map(|pending| &pending.arrival).chain(removes.values());
+        let first = arrivals.map(|arrival| arrival.time).min();
         Delivery {
             batch: Batch {
-                upserts: std::mem::take(&mut self.upserts).into_values().collect(),
-                removes: std::mem::take(&mut self.removes).into_iter().collect(),
+                upserts: upserts.into_values().map(|pending| pending.object).collect(),
+                removes: removes.into_keys().collect(),
             },
-            observed: std::mem::take(&mut self.observed),
-            rejected: std::mem::take(&mut self.rejected),
+            observed,
+            rejected,
             installed: self.installed.take(),
             complete: self.complete,
-            since: self.since.take(),
+            since: first.or(since),
         }
     }
+
+    /// The objects whose changes come with a later delivery: of a namespace with more than its share, all that arrived
+    /// after the first one beyond it.
+    fn deferred(&self) -> Vec<ObjectId> {
+        let mut sizes: HashMap<&str, u64> = HashMap::new();
+        for (id, pending) in self.upserts.iter().filter(|(id, _)| is_deferrable(id)) {
+            *sizes.entry(&id.key.namespace).or_default() += pending.size;
+        }
+        sizes.retain(|_, size| *size > MAX_NAMESPACE_BYTES);
+        if sizes.is_empty() {
+            return Vec::new();
+        }
+        let is_counted = |id: &ObjectId| is_deferrable(id) && sizes.contains_key(&*id.key.namespace);
+        let mut by_arrival: Vec<_> = self.upserts.iter().filter(|(id, _)| is_counted(id)).collect();
+        by_arrival.sort_by_key(|(_, pending)| pending.arrival.number);
+        let mut taken: HashMap<&str, u64> = HashMap::new();
+        let mut ends: HashMap<&str, u64> = HashMap::new();
+        let mut deferred = Vec::new();
+        for (id, pending) in by_arrival {
+            let bytes = taken.entry(&id.key.namespace).or_default();
+            *bytes += pending.size;
+            if *bytes > MAX_NAMESPACE_BYTES && *bytes > pending.size {
+                ends.entry(&id.key.namespace).or_insert(pending.arrival.number);
+                deferred.push(id.clone());
+            }
+        }
+        // The removal of an object that was created again comes with its new version, so that it is never absent.
+        let alone = self.removes.iter().filter(|(id, _)| is_deferrable(id) && !self.upserts.contains_key(*id));
+        let late = alone.filter(|(id, arrival)| ends.get(&*id.key.namespace).is_some_and(|end| arrival.number > *end));
+        deferred.extend(late.map(|(id, _)| id.clone()));
+        deferred
+    }
+}
+
+/// Whether changes of this object may come with a later delivery. Objects without a namespace are not those of a
+/// tenant, and those that are fetched on reference are needed by an object that was delivered before.
+fn is_deferrable(id: &ObjectId) -> bool {
+    !id.key.namespace.is_empty() && !id.kind.is_fetched_on_reference()
 }
 
 #[cfg(test)]
@@ -271,14 +373,34 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::store::acceptance;
 
     fn scope(kind: Kind) -> Scope {
         Scope { kind, namespace: None }
     }
 
+    fn read(kind: Kind, object: Value) -> ReceivedObject {
+        let raw: RawObject = serde_json::from_value(object).unwrap();
+        ReceivedObject::read(kind, raw, LargeObjects::Reduce).unwrap()
+    }
+
     fn namespace(name: &str, team: Value) -> ReceivedObject {
         let object = json!({"metadata": {"name": name, "labels": {"team": team}}});
-        ReceivedObject::read(Kind::Namespace, serde_json::from_value(object).unwrap()).unwrap()
+        read(Kind::Namespace, object)
+    }
+
+    #[test]
+    fn gateways_have_the_controller_of_their_status() {
+        let accepted_by = |message: &str| {
+            let object = json!({
+                "metadata": {"namespace": "a", "name": "web"}, "spec": {"gatewayClassName": "c", "listeners": []},
+                "status": {"conditions": [{"type": "Accepted", "status": "True", "message": message}]},
+            });
+            let Ok(AnyObject::Gateway(gateway)) = read(Kind::Gateway, object).object else { panic!("not a Gateway") };
+            gateway.accepted_by.clone()
+        };
+        assert_eq!(accepted_by(&acceptance("x/y", "c")).as_deref(), Some("x/y"));
+        assert_eq!(accepted_by("The Gateway is valid."), None);
     }
 
     fn names(ids: &[ObjectId]) -> Vec<&str> {
@@ -310,6 +432,89 @@ mod tests {
         assert!(collector.next().now_or_never().is_none());
         collector.set_complete();
         assert!(collector.next().await.complete);
+    }
+
+    /// Otherwise, the changes of one namespace delay those of all others.
+    #[tokio::test(start_paused = true)]
+    async fn large_changes_of_a_namespace_come_in_parts() {
+        let collector = DeliveryCollector::default();
+        let scope = scope(Kind::Service);
+        let service = |namespace: &str, name: &str, generation: i64| {
+            let metadata = json!({"namespace": namespace, "name": name, "generation": generation});
+            let spec = json!({"ports": [], "externalName": "x".repeat(1_000_000)});
+            read(Kind::Service, json!({"metadata": metadata, "spec": spec}))
+        };
+        let many = || (0..9).rev().map(|number| service("large", &number.to_string(), 1));
+        collector.listed(&scope, many().collect());
+        collector.set_complete();
+        assert_eq!(collector.next().await.batch.upserts.len(), 9, "the first delivery is complete");
+
+        many().for_each(|object| collector.applied(&scope, object));
+        collector.applied(&scope, service("other", "edited", 1));
+        let first = collector.next().await;
+        assert_eq!(upserts(&first), ["5", "6", "7", "8", "edited"], "the objects that arrived first");
+        // A newer version replaces the pending one, and a removed object is not delivered.
+        collector.applied(&scope, service("large", "3", 2));
+        collector.deleted(&scope, &ObjectKey::new("large", "4"));
+        // Created again: it is delivered together with its removal, and is never absent.
+        collector.deleted(&scope, &ObjectKey::new("large", "1"));
+        many().filter(|object| ["1", "7", "8"].contains(&&*object.key.name)).for_each(|object| {
+            collector.applied(&scope, object);
+        });
+        // Removed after what replaces it was added.
+        collector.deleted(&scope, &ObjectKey::new("large", "5"));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        collector.applied(&scope, service("other", "edited", 2));
+        collector.deleted(&scope, &ObjectKey::new("other", "removed"));
+        let second = collector.next().await;
+        assert_eq!(second.since, first.since, "some of these changes are as old as the others");
+        assert_eq!(upserts(&second), ["0", "2", "3", "8", "edited"]);
+        assert_eq!(names(&second.batch.removes), ["4", "removed"]);
+        assert_eq!(second.batch.upserts[2].meta().generation, 2);
+        let last = collector.next().await;
+        assert!(last.since > first.since, "what is left arrived later");
+        assert_eq!((upserts(&last), names(&last.batch.removes)), (vec!["1", "7"], vec!["1", "5"]));
+        collector.wait_until_empty().now_or_never().unwrap();
+    }
+
+    /// An object that was delivered refers to it.
+    #[tokio::test(start_paused = true)]
+    async fn fetched_objects_are_not_deferred() {
+        let collector = DeliveryCollector::default();
+        collector.set_complete();
+        collector.next().await;
+        let metadata = |name: String| json!({"namespace": "large", "name": name});
+        for number in 0..6 {
+            let spec = json!({"ports": [], "externalName": "x".repeat(1_000_000)});
+            let service = json!({"metadata": metadata(number.to_string()), "spec": spec});
+            collector.applied(&scope(Kind::Service), read(Kind::Service, service));
+        }
+        let secret = read(Kind::Secret, json!({"metadata": metadata("secret".to_owned()), "data": {}}));
+        collector.applied(&scope(Kind::Secret), secret);
+        collector.deleted(&scope(Kind::Secret), &ObjectKey::new("large", "unused"));
+        let first = collector.next().await;
+        assert_eq!(upserts(&first), ["0", "1", "2", "3", "secret"]);
+        assert_eq!(names(&first.batch.removes), ["unused"]);
+        assert_eq!(upserts(&collector.next().await), ["4", "5"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn corrections_of_objects_come_with_the_objects() {
+        let collector = DeliveryCollector::default();
+        let gateway = |name: &str, listeners: Value| {
+            let spec = json!({"gatewayClassName": "x".repeat(1_000_000), "listeners": listeners});
+            read(Kind::Gateway, json!({"metadata": {"namespace": "large", "name": name}, "spec": spec}))
+        };
+        collector.applied(&scope(Kind::Gateway), gateway("z", json!(5)));
+        collector.set_complete();
+        assert_eq!(collector.next().await.rejected.len(), 1);
+        for name in ["a", "b", "c", "d", "z"] {
+            collector.applied(&scope(Kind::Gateway), gateway(name, json!([])));
+        }
+        let first = collector.next().await;
+        assert_eq!((upserts(&first).len(), first.observed.len(), first.rejected.len()), (4, 4, 0));
+        let second = collector.next().await;
+        assert_eq!((upserts(&second), second.observed.len(), second.rejected.len()), (vec!["z"], 1, 1));
     }
 
     #[tokio::test(start_paused = true)]
@@ -358,7 +563,7 @@ mod tests {
                 "validation": {"hostname": hostname, "wellKnownCACertificates": "System"},
             });
             let object = json!({"metadata": {"namespace": "ns", "name": "tls"}, "spec": spec});
-            ReceivedObject::read(Kind::BackendTlsPolicy, serde_json::from_value(object).unwrap()).unwrap()
+            read(Kind::BackendTlsPolicy, object)
         };
         collector.applied(&scope(Kind::BackendTlsPolicy), policy(json!(5)));
         let delivery = collector.next().await;
@@ -382,7 +587,7 @@ mod tests {
             if let Some(status) = status {
                 object["status"] = status;
             }
-            ReceivedObject::read(kind, serde_json::from_value(object).unwrap()).unwrap()
+            read(kind, object)
         };
         let id = ObjectId::new(Kind::Gateway, ObjectKey::new("b", "a"));
         collector.applied(&scope(Kind::Gateway), with_status(Kind::Gateway, Some(json!({"x": 1}))));
@@ -405,7 +610,7 @@ mod tests {
                 "metadata": {"name": "a", "namespace": "b", "uid": "u", "resourceVersion": version, "generation": 2},
                 "spec": {"gatewayClassName": "c", "listeners": []},
             });
-            ReceivedObject::read(Kind::Gateway, serde_json::from_value(object).unwrap()).unwrap()
+            read(Kind::Gateway, object)
         };
         let id = ObjectId::new(Kind::Gateway, ObjectKey::new("b", "a"));
         collector.listed(&scope(Kind::Gateway), vec![gateway("5")]);
@@ -424,7 +629,7 @@ mod tests {
             let ports = json!([{"port": 80}]);
             let object =
                 json!({"metadata": {"namespace": "b", "name": "a"}, "spec": {"ports": ports}, "status": status});
-            ReceivedObject::read(Kind::Service, serde_json::from_value(object).unwrap()).unwrap()
+            read(Kind::Service, object)
         };
         let balancer = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1", "ipMode": "VIP"}]}, "conditions": []});
         for (status, expected) in [(json!({}), None), (balancer, Some("192.0.2.1"))] {

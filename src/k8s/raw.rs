@@ -1,28 +1,34 @@
-//! An object as the API server sends it, parsed so that no content can stop a watch, and without unused metadata.
+//! An object as the API server sends it, parsed so that no content can stop a watch, without unused metadata, and
+//! without most of an object that is too large.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::core::{ApiResource, DynamicResourceScope};
-use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::api::{Kind, ObjectKey};
+use crate::store::{BYTES_PER_VALUE, BoundedValue, MAX_OBJECT_SIZE};
 
-/// An object of any kind. With `META`, only the metadata is requested.
+/// An object of any kind. With `META`, only the metadata is requested. Of a field that is larger than an object may be,
+/// only the beginning is kept, unless `WHOLE` is set.
 ///
 /// Any JSON object is accepted. An invalid object is detected when it is parsed as its kind, and becomes a verdict
 /// about that object instead of an error of the whole list.
 #[derive(Clone)]
-pub(super) struct RawObject<const META: bool = false> {
+pub(super) struct RawObject<const META: bool = false, const WHOLE: bool = false> {
     /// The fields that kube's client needs. The rest of the metadata is in `object`.
     meta: ObjectMeta,
     /// `metadata`, `spec` and all other fields except `status`.
     object: Map<String, Value>,
     status: Value,
+    /// The size of the whole object without its status.
+    size: u64,
 }
 
 /// The API resource of a kind in one of its versions.
@@ -37,7 +43,7 @@ pub(super) fn api_resource(kind: Kind, version: &str) -> ApiResource {
     }
 }
 
-impl<const META: bool> RawObject<META> {
+impl<const META: bool, const WHOLE: bool> RawObject<META, WHOLE> {
     /// None if the object has no name, which no API server sends.
     pub(super) fn key(&self) -> Option<ObjectKey> {
         let name = self.meta.name.as_deref().filter(|name| !name.is_empty())?;
@@ -67,13 +73,18 @@ impl<const META: bool> RawObject<META> {
         names.any(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
     }
 
+    /// The size of the whole object without its status and unused metadata.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// The object without its status, and the status.
     pub(super) fn into_parts(self) -> (Value, Value) {
         (Value::Object(self.object), self.status)
     }
 }
 
-impl<const META: bool> Resource for RawObject<META> {
+impl<const META: bool, const WHOLE: bool> Resource for RawObject<META, WHOLE> {
     type DynamicType = ApiResource;
     type Scope = DynamicResourceScope;
 
@@ -111,43 +122,52 @@ impl<const META: bool> Resource for RawObject<META> {
 }
 
 /// Shows only the key: the object may be a Secret.
-impl<const META: bool> fmt::Debug for RawObject<META> {
+impl<const META: bool, const WHOLE: bool> fmt::Debug for RawObject<META, WHOLE> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("RawObject").field("key", &self.key()).finish_non_exhaustive()
     }
 }
 
-impl<'de, const META: bool> Deserialize<'de> for RawObject<META> {
+impl<'de, const META: bool, const WHOLE: bool> Deserialize<'de> for RawObject<META, WHOLE> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
+        struct Fields {
+            max_field: u64,
+        }
         impl<'de> Visitor<'de> for Fields {
-            type Value = (Map<String, Value>, Value);
+            type Value = (Map<String, Value>, Value, u64);
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("an object")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
-                let (mut object, mut status) = (Map::new(), Value::Null);
+                let (mut object, mut status, mut total) = (Map::new(), Value::Null, BYTES_PER_VALUE);
                 while let Some(name) = fields.next_key::<String>()? {
-                    match name.as_str() {
+                    let (name_bytes, size) = (u64::try_from(name.len()).unwrap_or(u64::MAX), Cell::new(0));
+                    let value = match name.as_str() {
                         "apiVersion" | "kind" => {
                             fields.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                        "status" => {
+                            status = fields.next_value()?;
+                            continue;
                         }
                         "metadata" => {
-                            let PrunedMetadata(value) = fields.next_value()?;
-                            object.insert(name, value);
+                            Some(fields.next_value_seed(PrunedMetadata { size: &size, max_field: self.max_field })?)
                         }
-                        "status" => status = fields.next_value()?,
-                        _ => {
-                            object.insert(name, fields.next_value()?);
-                        }
+                        _ => fields.next_value_seed(BoundedValue::new(&size, self.max_field))?,
+                    };
+                    total = total.saturating_add(name_bytes).saturating_add(size.get());
+                    if let Some(value) = value {
+                        object.insert(name, value);
                     }
                 }
-                Ok((object, status))
+                Ok((object, status, total))
             }
         }
-        let (object, status) = deserializer.deserialize_map(Fields)?;
+        let max_field = if WHOLE { u64::MAX } else { MAX_OBJECT_SIZE };
+        let (object, status, size) = deserializer.deserialize_map(Fields { max_field })?;
         let field = |name: &str| object.get("metadata").and_then(|metadata| metadata.get(name));
         let text = |name: &str| field(name).and_then(Value::as_str).map(str::to_owned);
         let meta = ObjectMeta {
@@ -158,36 +178,48 @@ impl<'de, const META: bool> Deserialize<'de> for RawObject<META> {
             generation: field("generation").and_then(Value::as_i64),
             ..ObjectMeta::default()
         };
-        Ok(RawObject { meta, object, status })
+        Ok(RawObject { meta, object, status, size })
     }
 }
 
-/// Metadata without the large fields that are never used: they are skipped instead of built and dropped.
-struct PrunedMetadata(Value);
+/// Metadata without the large fields that are never used: they are skipped instead of built and dropped. Each of the
+/// others is bounded, so that a name is found whatever the labels are.
+struct PrunedMetadata<'s> {
+    size: &'s Cell<u64>,
+    max_field: u64,
+}
 
-impl<'de> Deserialize<'de> for PrunedMetadata {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
-            type Value = PrunedMetadata;
+impl<'de> DeserializeSeed<'de> for PrunedMetadata<'_> {
+    type Value = Value;
 
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("metadata")
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for PrunedMetadata<'_> {
+    type Value = Value;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("metadata")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
+        let (mut metadata, mut total) = (Map::new(), BYTES_PER_VALUE);
+        while let Some(name) = fields.next_key::<String>()? {
+            if IGNORED_METADATA.contains(&name.as_str()) {
+                fields.next_value::<IgnoredAny>()?;
+                continue;
             }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<PrunedMetadata, A::Error> {
-                let mut metadata = Map::new();
-                while let Some(name) = fields.next_key::<String>()? {
-                    if IGNORED_METADATA.contains(&name.as_str()) {
-                        fields.next_value::<IgnoredAny>()?;
-                    } else {
-                        metadata.insert(name, fields.next_value()?);
-                    }
-                }
-                Ok(PrunedMetadata(Value::Object(metadata)))
+            let (name_bytes, size) = (u64::try_from(name.len()).unwrap_or(u64::MAX), Cell::new(0));
+            let value = fields.next_value_seed(BoundedValue::new(&size, self.max_field))?;
+            total = total.saturating_add(name_bytes).saturating_add(size.get());
+            if let Some(value) = value {
+                metadata.insert(name, value);
             }
         }
-        deserializer.deserialize_map(Fields)
+        self.size.set(total);
+        Ok(Value::Object(metadata))
     }
 }
 
@@ -222,6 +254,24 @@ mod tests {
             let raw: RawObject = serde_json::from_value(unusual).unwrap();
             assert_eq!(raw.key(), None);
         }
+    }
+
+    /// The fields of KongPlugin are in the order in which an API server sends them.
+    #[test]
+    fn large_objects_are_decoded_in_part() {
+        let config: Vec<u32> = vec![0; 700_000];
+        let text =
+            json!({"config": {"list": config}, "metadata": {"labels": {"a": "b"}, "name": "x"}, "plugin": "cors"})
+                .to_string();
+        let part: RawObject = serde_json::from_str(&text).unwrap();
+        let whole: RawObject<false, true> = serde_json::from_str(&text).unwrap();
+        assert!(part.key().is_some() && part.size() > 20 << 20);
+        assert_eq!(part.size(), whole.size());
+        let [(part, _), (whole, _)] = [part.into_parts(), whole.into_parts()];
+        let length = |object: &Value| object["config"]["list"].as_array().unwrap().len();
+        assert!(length(&part) < 1 << 15, "{}", length(&part));
+        assert_eq!((length(&whole), &part["plugin"]), (700_000, &json!("cors")));
+        assert_eq!(crate::store::object_size(&whole), crate::store::object_size(&serde_json::from_str(&text).unwrap()));
     }
 
     #[test]

@@ -20,11 +20,13 @@ use super::watch::WatchSink;
 use super::watch_health::Scope;
 use crate::api::kong::annotations::CREDENTIAL_LABEL;
 use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::store::LargeObjects;
 
 /// Which Secrets and ConfigMaps exist, which are wanted, and which were fetched.
 #[derive(Debug)]
 pub(super) struct ReferencedObjects {
     collector: Arc<DeliveryCollector>,
+    large_objects: LargeObjects,
     state: Mutex<ReferencedState>,
     /// Wakes the fetcher when objects are due.
     changed: Notify,
@@ -85,10 +87,10 @@ struct FetchFailure {
 }
 
 impl ReferencedObjects {
-    pub(super) fn new(collector: Arc<DeliveryCollector>) -> Arc<ReferencedObjects> {
+    pub(super) fn new(collector: Arc<DeliveryCollector>, large_objects: LargeObjects) -> Arc<ReferencedObjects> {
         let progress = ReferencedFetchProgress { is_settled: true, is_complete: true, unfetched_revision: 0 };
         let (changed, progress) = (Notify::new(), watch::Sender::new(progress));
-        Arc::new(ReferencedObjects { collector, state: Mutex::default(), changed, progress })
+        Arc::new(ReferencedObjects { collector, large_objects, state: Mutex::default(), changed, progress })
     }
 
     /// Changes the objects to fetch. Fetched objects that are no longer wanted are dropped.
@@ -123,9 +125,8 @@ impl ReferencedObjects {
         let state = self.state.lock();
         let mut unfetched = state.unfetched.clone();
         // A fetched object leaves the set under this lock, but reaches the control loop only with its delivery.
-        if !before.is_empty() && !self.collector.is_empty() {
-            unfetched.extend(before.iter().filter(|id| state.wanted.contains(*id)).cloned());
-        }
+        let is_pending = |id: &&ObjectId| state.wanted.contains(*id) && self.collector.has_pending(id);
+        unfetched.extend(before.iter().filter(is_pending).cloned());
         (unfetched, state.unfetched_revision)
     }
 
@@ -202,7 +203,7 @@ impl ReferencedObjects {
         }
         let requested: BTreeMap<ObjectId, Arc<str>> = due.into_iter().collect();
         for namespace in due_by_namespace.keys() {
-            let api: Api<RawObject> =
+            let api: Api<WholeObject> =
                 Api::namespaced_with(client.clone(), namespace, &api_resource(Kind::Secret, "v1"));
             let mut page = ListParams::default().labels(CREDENTIAL_LABEL).limit(PAGE_SIZE);
             while let Ok(Ok(list)) = timeout(FETCH_TIMEOUT, api.list(&page)).await {
@@ -222,9 +223,9 @@ impl ReferencedObjects {
     }
 
     /// Stores a fetched object if it is still wanted and still exists. Returns its version in every case.
-    fn store_fetched(&self, id: &ObjectId, requested: &Arc<str>, raw: RawObject) -> Arc<str> {
+    fn store_fetched(&self, id: &ObjectId, requested: &Arc<str>, raw: WholeObject) -> Arc<str> {
         let received: Arc<str> = Arc::from(raw.resource_version());
-        if let Some(object) = ReceivedObject::read(id.kind, raw) {
+        if let Some(object) = ReceivedObject::read(id.kind, raw, self.large_objects) {
             // Locked until the object is stored, so that it is not dropped in between.
             let mut state = self.state.lock();
             // A deletion that the watch reported is newer than the fetched object.
@@ -247,7 +248,7 @@ impl ReferencedObjects {
 
     /// Returns the failure if there is anything to retry. Versions that were fetched before stay in use.
     async fn fetch_one(&self, client: Client, id: ObjectId, requested: Arc<str>) -> Option<FetchFailure> {
-        let api: Api<RawObject> = Api::namespaced_with(client, &id.key.namespace, &api_resource(id.kind, "v1"));
+        let api: Api<WholeObject> = Api::namespaced_with(client, &id.key.namespace, &api_resource(id.kind, "v1"));
         let (error, is_refused) = match timeout(FETCH_TIMEOUT, api.get(&id.key.name)).await {
             Ok(Ok(raw)) => {
                 self.store_fetched(&id, &requested, raw);
@@ -420,6 +421,9 @@ const MAX_CONCURRENT_FETCHES: usize = 8;
 /// From this number of due Secrets in a namespace, credentials are listed instead of fetched one by one.
 const LIST_THRESHOLD: usize = 32;
 const PAGE_SIZE: u32 = 500;
+
+/// A Secret or ConfigMap as it is fetched. The API server limits its size.
+type WholeObject = RawObject<false, true>;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -440,7 +444,7 @@ mod tests {
         let id = ObjectId::new(Kind::Secret, key.clone());
         for deleted in [false, true] {
             let collector = Arc::new(DeliveryCollector::default());
-            let objects = ReferencedObjects::new(collector.clone());
+            let objects = ReferencedObjects::new(collector.clone(), LargeObjects::Reduce);
             let sink = Arc::new(ReferencedSink { objects: objects.clone(), scope: cluster_wide(Kind::Secret) });
             sink.listed(vec![(key.clone(), Arc::from("1"))]);
             objects.change_wanted(&wants(&id));
@@ -465,7 +469,7 @@ mod tests {
         let key = ObjectKey::new("ns", "tls");
         let id = ObjectId::new(Kind::Secret, key.clone());
         for (status, is_unfetched) in [(500, true), (429, true), (403, false), (404, false)] {
-            let objects = ReferencedObjects::new(Arc::new(DeliveryCollector::default()));
+            let objects = ReferencedObjects::new(Arc::new(DeliveryCollector::default()), LargeObjects::Reduce);
             let sink = ReferencedSink { objects: objects.clone(), scope: cluster_wide(Kind::Secret) };
             objects.change_wanted(&wants(&id));
             assert!(objects.unfetched(&BTreeSet::new()).0.is_empty(), "it does not exist");
@@ -489,7 +493,7 @@ mod tests {
         let key = ObjectKey::new("ns", "tls");
         let id = ObjectId::new(Kind::Secret, key.clone());
         let collector = Arc::new(DeliveryCollector::default());
-        let objects = ReferencedObjects::new(collector.clone());
+        let objects = ReferencedObjects::new(collector.clone(), LargeObjects::Reduce);
         let sink = ReferencedSink { objects: objects.clone(), scope: cluster_wide(Kind::Secret) };
         objects.change_wanted(&wants(&id));
         sink.listed(vec![(key, Arc::from("1"))]);

@@ -23,6 +23,7 @@ use super::referenced::{ReferenceChanges, ReferencedObjects};
 use super::supervisor::{Supervisor, SupervisorParts};
 use super::watch_health::WatchHealth;
 use crate::api::{Kind, ObjectId};
+use crate::store::LargeObjects;
 
 /// The control loop's handle. Dropping it ends every watch.
 pub struct ApiServerSource {
@@ -55,15 +56,17 @@ pub struct WatchCounters {
 
 impl ApiServerSource {
     /// Starts the watches. They wait for an API server that is unreachable. After `startup_timeout`, deliveries are
-    /// complete without some of the kinds that cannot be listed.
+    /// complete without some of the kinds that cannot be listed. `large_objects`: what happens to objects that are
+    /// larger than an object may be.
     pub fn start(
         access: Access,
         connection: ApiConnection,
         namespaces: Vec<String>,
         startup_timeout: Duration,
+        large_objects: LargeObjects,
     ) -> ApiServerSource {
         let collector = Arc::new(DeliveryCollector::default());
-        let referenced = ReferencedObjects::new(collector.clone());
+        let referenced = ReferencedObjects::new(collector.clone(), large_objects);
         let health = WatchHealth::new();
         let (clients, client) = watch::channel(connection.client);
         let (waiting_for_sender, waiting_for) = watch::channel(vec!["the API server".to_owned()]);
@@ -74,6 +77,7 @@ impl ApiServerSource {
             server: connection.server,
             namespaces: namespaces.iter().map(|name| Arc::from(name.as_str())).collect(),
             collector: collector.clone(),
+            large_objects,
             referenced: referenced.clone(),
             health: health.clone(),
             clients,

@@ -24,6 +24,7 @@ use super::referenced::{ReferencedObjects, ReferencedSink};
 use super::watch::{WatchContext, WatchSink, WatchTarget, run_watch};
 use super::watch_health::{Scope, WatchError, WatchHealth, WatchSubject};
 use crate::api::Kind;
+use crate::store::LargeObjects;
 
 /// The supervisor's inputs and outputs; the control loop has the other ends of the channels.
 pub(super) struct SupervisorParts {
@@ -32,6 +33,7 @@ pub(super) struct SupervisorParts {
     /// Empty for all namespaces.
     pub(super) namespaces: Vec<Arc<str>>,
     pub(super) collector: Arc<DeliveryCollector>,
+    pub(super) large_objects: LargeObjects,
     pub(super) referenced: Arc<ReferencedObjects>,
     pub(super) health: Arc<WatchHealth>,
     pub(super) clients: watch::Sender<Client>,
@@ -271,15 +273,23 @@ impl Supervisor {
         if scope.kind.is_fetched_on_reference() {
             self.spawn_watch(subject, target, ReferencedSink { objects: self.parts.referenced.clone(), scope });
         } else {
-            self.spawn_watch(subject, target, ObjectSink { collector: self.parts.collector.clone(), scope });
+            let kind = scope.kind;
+            let (collector, large_objects) = (self.parts.collector.clone(), self.parts.large_objects);
+            let sink = ObjectSink { collector, scope, large_objects };
+            // The schema of EndpointSlices limits the size of what their text becomes.
+            if large_objects == LargeObjects::Keep || kind == Kind::EndpointSlice {
+                self.spawn_watch::<false, true>(subject, target, sink);
+            } else {
+                self.spawn_watch::<false, false>(subject, target, sink);
+            }
         }
     }
 
-    fn spawn_watch<const META: bool>(
+    fn spawn_watch<const META: bool, const WHOLE: bool>(
         &mut self,
         subject: WatchSubject,
         target: WatchTarget,
-        sink: impl WatchSink<META>,
+        sink: impl WatchSink<META, WHOLE>,
     ) {
         let context =
             WatchContext { client: self.parts.clients.subscribe(), server_back: self.server_back.subscribe() };
@@ -455,7 +465,8 @@ mod tests {
             access: Access::InCluster,
             server: String::new(),
             namespaces: Vec::new(),
-            referenced: ReferencedObjects::new(collector.clone()),
+            referenced: ReferencedObjects::new(collector.clone(), LargeObjects::Reduce),
+            large_objects: LargeObjects::Reduce,
             collector,
             health: WatchHealth::new(),
             clients: watch::Sender::new(Client::new(unresponsive, "default")),

@@ -26,12 +26,12 @@ pub(super) struct WatchTarget {
     pub(super) name: Option<Arc<str>>,
 }
 
-/// Receives what a watch sees; with `META`, only metadata.
-pub(super) trait WatchSink<const META: bool>: Send + Sync + 'static {
+/// Receives what a watch sees; with `META`, only metadata, and with `WHOLE`, objects of any size.
+pub(super) trait WatchSink<const META: bool, const WHOLE: bool = false>: Send + Sync + 'static {
     type Item: Send;
 
     /// The part of an object to keep; None for an irrelevant object.
-    fn read(&self, raw: RawObject<META>) -> Option<Self::Item>;
+    fn read(&self, raw: RawObject<META, WHOLE>) -> Option<Self::Item>;
     /// Receives a complete list. Objects that are not in it are gone.
     fn listed(&self, items: Vec<Self::Item>);
     fn applied(&self, item: Self::Item);
@@ -55,21 +55,21 @@ enum ListMode {
 }
 
 /// Watches the target and feeds the sink; never returns.
-pub(super) async fn run_watch<const META: bool>(
+pub(super) async fn run_watch<const META: bool, const WHOLE: bool>(
     target: WatchTarget,
     mut context: WatchContext,
-    sink: impl WatchSink<META>,
+    sink: impl WatchSink<META, WHOLE>,
     health: WatchReporter,
 ) {
     let mut list_mode = ListMode::Streamed;
     let mut backoff = WatchBackoff::default();
     loop {
         let client = context.client.borrow_and_update().clone();
-        let api: Api<RawObject<META>> = match &target.namespace {
+        let api: Api<RawObject<META, WHOLE>> = match &target.namespace {
             Some(namespace) => Api::namespaced_with(client, namespace, &target.resource),
             None => Api::all_with(client, &target.resource),
         };
-        let mut events = watcher(api, watcher_config(&target, list_mode)).boxed();
+        let mut events = watcher(api, watcher_config(&target, list_mode, META)).boxed();
         // The objects of an unfinished list. It takes effect when it is complete.
         let mut list = None;
         let mut has_responded = false;
@@ -130,16 +130,17 @@ pub(super) async fn run_watch<const META: bool>(
     }
 }
 
-fn watcher_config(target: &WatchTarget, list_mode: ListMode) -> watcher::Config {
+fn watcher_config(target: &WatchTarget, list_mode: ListMode, is_metadata: bool) -> watcher::Config {
     let config = watcher::Config {
         field_selector: target.name.as_ref().map(|name| format!("metadata.name={name}")),
+        page_size: Some(if is_metadata { METADATA_PAGE_SIZE } else { PAGE_SIZE }),
         ..watcher::Config::default()
     };
     if list_mode == ListMode::Streamed { config.streaming_lists() } else { config }
 }
 
-fn handle_event<const META: bool, S: WatchSink<META>>(
-    event: Event<RawObject<META>>,
+fn handle_event<const META: bool, const WHOLE: bool, S: WatchSink<META, WHOLE>>(
+    event: Event<RawObject<META, WHOLE>>,
     sink: &S,
     list: &mut Option<Vec<S::Item>>,
     health: &WatchReporter,
@@ -231,6 +232,12 @@ impl WatchBackoff {
         }
     }
 }
+
+/// The number of objects in a response of a list without streaming. The text of a response is in memory as a whole, and
+/// that of one object has up to 1.5 MiB.
+const PAGE_SIZE: u32 = 50;
+/// The same for lists of metadata.
+const METADATA_PAGE_SIZE: u32 = 500;
 
 const RECOVERED_AFTER: Duration = Duration::from_secs(3);
 const STALLED_AFTER: Duration = Duration::from_secs(20);

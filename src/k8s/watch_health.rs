@@ -69,6 +69,8 @@ struct KindCounters {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct WatchError {
     pub(super) message: String,
+    /// The server has responded.
+    pub(super) has_response: bool,
     /// 403.
     pub(super) forbidden: bool,
     /// 404: the kind is not served, or is no longer served.
@@ -198,7 +200,9 @@ impl WatchState {
     /// Whether the watch has failed for so long that the failure is not transient.
     fn is_lasting(&self) -> bool {
         let has_lasted = |since: Option<Instant>, limit| since.is_some_and(|since| since.elapsed() >= limit);
-        has_lasted(self.failing_since, UNREADABLE_AFTER) || has_lasted(self.throttled_since, THROTTLED_UNREADABLE_AFTER)
+        let has_response = self.error.as_ref().is_none_or(|watch_error| watch_error.has_response);
+        let limit = if has_response { UNREADABLE_AFTER } else { UNREACHABLE_UNREADABLE_AFTER };
+        has_lasted(self.failing_since, limit) || has_lasted(self.throttled_since, THROTTLED_UNREADABLE_AFTER)
     }
 
     /// Whether the objects cannot be read: after one 403, or if other errors last.
@@ -301,7 +305,9 @@ impl WatchError {
             | watcher::Error::WatchStartFailed(error)
             | watcher::Error::WatchFailed(error) => WatchError::from_request(error),
             watcher::Error::WatchError(status) => WatchError::from_status(status),
-            watcher::Error::NoResourceVersion => WatchError::new(error.to_string()),
+            watcher::Error::NoResourceVersion => {
+                WatchError { has_response: true, ..WatchError::new(error.to_string()) }
+            }
         }
     }
 
@@ -325,6 +331,7 @@ impl WatchError {
         let min_seconds = if code == 429 { 1 } else { 0 };
         WatchError {
             message: format!("{code} {}", text.trim()),
+            has_response: true,
             forbidden: code == 403,
             not_found: code == 404,
             unauthorized: code == 401,
@@ -334,9 +341,11 @@ impl WatchError {
         }
     }
 
+    /// The server has not responded.
     pub(super) fn new(message: String) -> WatchError {
         WatchError {
             message,
+            has_response: false,
             forbidden: false,
             not_found: false,
             unauthorized: false,
@@ -350,6 +359,9 @@ impl WatchError {
 /// How long errors other than 403 and 429 last before the kind is unreadable. This time is longer than the few seconds
 /// in which a starting server responds with errors.
 const UNREADABLE_AFTER: Duration = Duration::from_secs(5);
+/// How long the server does not respond before the kind is unreadable. This time is long because the cause is not the
+/// kind, and statuses mention unreadable kinds.
+const UNREACHABLE_UNREADABLE_AFTER: Duration = Duration::from_secs(60);
 /// How long 429 responses last before the kind is unreadable. This time is long because statuses mention unreadable
 /// kinds, and writing these statuses is more work for the overloaded server.
 const THROTTLED_UNREADABLE_AFTER: Duration = Duration::from_secs(60);
@@ -395,7 +407,7 @@ mod tests {
     async fn throttling_alone_does_not_make_a_kind_unreadable() {
         let health = WatchHealth::new();
         let watch = health.reporter(WatchSubject::Objects(Scope { kind: Kind::HttpRoute, namespace: None }));
-        let broken = WatchError::new("connection reset".to_owned());
+        let broken = WatchError { has_response: true, ..WatchError::new("500".to_owned()) };
         let busy = WatchError { throttled: true, ..broken.clone() };
         let advance = |seconds| tokio::time::advance(Duration::from_secs(seconds));
         let is_unreadable = || !health.unreadable().is_empty();
@@ -434,6 +446,24 @@ mod tests {
             advance(3).await;
         }
         assert!(is_unreadable());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn kinds_stay_readable_while_the_server_restarts() {
+        let health = WatchHealth::new();
+        let watch = health.reporter(WatchSubject::Objects(Scope { kind: Kind::HttpRoute, namespace: None }));
+        let unreachable = WatchError::new("connection refused".to_owned());
+        watch.record_error(&unreachable);
+        tokio::time::advance(Duration::from_secs(59)).await;
+        watch.record_error(&unreachable);
+        assert_eq!(health.unreadable().len(), 0);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(health.unreadable().len(), 1);
+        watch.record_success();
+        watch.record_error(&unreachable);
+        tokio::time::advance(Duration::from_secs(5)).await;
+        watch.record_error(&WatchError { has_response: true, ..unreachable });
+        assert_eq!(health.unreadable().len(), 1, "it responds, and still does not list the kind");
     }
 
     #[tokio::test(start_paused = true)]

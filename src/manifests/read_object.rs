@@ -13,7 +13,14 @@ use crate::api::names::NAMESPACE_NAME_LABEL;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::schema::{self, Channel};
-use crate::store::{AnyObject, MalformedObject};
+use crate::store::{AnyObject, LargeObjects, MalformedObject};
+
+/// How objects are read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReadSettings {
+    pub(super) channel: Channel,
+    pub(super) large_objects: LargeObjects,
+}
 
 /// The result of reading one value.
 #[derive(Debug)]
@@ -43,7 +50,7 @@ pub(super) struct AcceptedObject {
 /// that it is not validated again.
 pub(super) fn read_object(
     value: Value,
-    channel: Channel,
+    settings: ReadSettings,
     accepted_before: impl Fn(&ObjectId, u64) -> Option<AnyObject>,
 ) -> ReadOutcome {
     let Value::Object(mut object) = value else {
@@ -75,7 +82,7 @@ pub(super) fn read_object(
         Err(error) => {
             let (name, diagnostic) = *error;
             remove_server_fields(&mut object);
-            let mut violations = schema::check(kind, &mut Value::Object(object), channel);
+            let mut violations = schema::check(kind, &mut Value::Object(object), settings.channel);
             violations.retain(|violation| violation.field != diagnostic.field);
             findings.push(diagnostic);
             findings.extend(violations);
@@ -99,12 +106,12 @@ pub(super) fn read_object(
     if let Some(object) = accepted_before(&id, hash).filter(|_| findings.is_empty()) {
         return ReadOutcome::Accepted(AcceptedObject { object, hash, warnings: findings });
     }
-    let violations = schema::check(kind, &mut value, channel);
+    let violations = schema::check(kind, &mut value, settings.channel);
     if !violations.is_empty() {
         findings.extend(violations);
         return rejected(findings);
     }
-    match AnyObject::parse(kind, value) {
+    match AnyObject::parse_limited(kind, value, settings.large_objects) {
         Ok(object) => ReadOutcome::Accepted(AcceptedObject { object, hash, warnings: findings }),
         Err(malformed) => {
             findings.push(malformed_diagnostic(kind, malformed));
@@ -323,7 +330,8 @@ mod tests {
     use crate::diagnostic::Severity;
 
     fn read_new(value: Value) -> ReadOutcome {
-        read_object(value, Channel::Standard, |_, _| None)
+        let large_objects = LargeObjects::Reduce;
+        read_object(value, ReadSettings { channel: Channel::Standard, large_objects }, |_, _| None)
     }
 
     #[test]

@@ -11,12 +11,11 @@ use super::diagnostic::ManifestDiagnostic;
 use super::documents::{Document, split};
 use super::outline::{CaretTarget, SECRET_BEARING_FIELDS};
 use super::position::{FilePosition, LineIndex};
-use super::read_object::{self, AcceptedObject, ReadOutcome};
+use super::read_object::{self, AcceptedObject, ReadOutcome, ReadSettings};
 use super::text::{FileReadError, FileStamp};
 use super::yaml::{self, YamlError};
 use crate::api::ObjectId;
 use crate::diagnostic::{Diagnostic, Reason};
-use crate::schema::Channel;
 use crate::store::AnyObject;
 
 /// What is known of a file. Its text is kept only if it cannot be read again.
@@ -89,7 +88,7 @@ pub(super) fn hash(text: &str) -> u64 {
 
 impl FileRecord {
     /// Updates the record from a new text. A text that does not parse changes only the diagnostics.
-    pub(super) fn update(&mut self, file: &Arc<Path>, text: &str, channel: Channel) {
+    pub(super) fn update(&mut self, file: &Arc<Path>, text: &str, settings: ReadSettings) {
         let hash = hash(text);
         self.text_hash = Some(hash);
         if text.is_empty() && !self.entries.is_empty() {
@@ -105,7 +104,7 @@ impl FileRecord {
         let mut reading = FileReading::default();
         let mut unparsable = Vec::new();
         for (index, document) in documents.iter().enumerate() {
-            if let Err(error) = reading.read_document(index as u32, document, file, channel, &previous) {
+            if let Err(error) = reading.read_document(index as u32, document, file, settings, &previous) {
                 unparsable.push(yaml_diagnostic(file, document, error));
             }
         }
@@ -208,7 +207,7 @@ impl FileReading {
         index: u32,
         document: &Document<'_>,
         file: &Path,
-        channel: Channel,
+        settings: ReadSettings,
         previous: &PreviousObjects<'_>,
     ) -> Result<(), YamlError> {
         let hash = hash(document.text);
@@ -227,7 +226,7 @@ impl FileReading {
         }
         let (value_count, first_index) = (values.len(), self.entries.len());
         for (at, value) in values {
-            self.read_value(at, value, file, channel, previous);
+            self.read_value(at, value, file, settings, previous);
         }
         let entries = &mut self.entries[first_index..];
         if entries.len() == value_count && !entries.iter().any(|entry| entry.has_diagnostics) {
@@ -243,7 +242,7 @@ impl FileReading {
         at: ObjectPosition,
         value: Value,
         file: &Path,
-        channel: Channel,
+        settings: ReadSettings,
         previous: &PreviousObjects<'_>,
     ) {
         let accepted_before = |id: &ObjectId, hash| {
@@ -254,7 +253,7 @@ impl FileReading {
             *self.ignored.entry("kustomize.config.k8s.io/Kustomization".to_owned()).or_default() += 1;
             return;
         }
-        match read_object::read_object(value, channel, accepted_before) {
+        match read_object::read_object(value, settings, accepted_before) {
             ReadOutcome::Ignored(kind) => *self.ignored.entry(kind).or_default() += 1,
             ReadOutcome::Accepted(AcceptedObject { object, hash, warnings }) => {
                 let id = object.id();

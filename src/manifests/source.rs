@@ -14,13 +14,14 @@ use super::diagnostic::ManifestDiagnostic;
 use super::documents::split;
 use super::outline::CaretTarget;
 use super::position::FilePosition;
+use super::read_object::ReadSettings;
 use super::record::{self, FieldQuery, FileObject, FileRecord, locate};
 use super::text::{self, FileReadError, FileStamp};
 use super::walk::{self, FileListing, FoundFile, ManifestRoot};
 use crate::api::ObjectId;
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::schema::Channel;
-use crate::store::Batch;
+use crate::store::{Batch, LargeObjects};
 
 /// What changed since the previous reading.
 #[derive(Debug, Default)]
@@ -41,7 +42,7 @@ pub struct ManifestUpdate {
 #[derive(Debug)]
 pub struct Manifests {
     roots: Vec<ManifestRoot>,
-    channel: Channel,
+    settings: ReadSettings,
     /// Standard input, until it has been read.
     input: Option<StandardInput>,
     records: Records,
@@ -64,7 +65,7 @@ impl Manifests {
         let (dashes, paths): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| path.as_os_str() == "-");
         Manifests {
             roots: paths.into_iter().map(ManifestRoot::new).collect(),
-            channel,
+            settings: ReadSettings { channel, large_objects: LargeObjects::Reduce },
             input: (!dashes.is_empty()).then(|| StandardInput(Box::new(input))),
             records: Records::new(),
             claims: Claims::default(),
@@ -72,6 +73,13 @@ impl Manifests {
             folders: BTreeSet::new(),
             listing_diagnostics: Vec::new(),
         }
+    }
+
+    /// Sets what happens to objects that are larger than an object may be. They are reduced by default.
+    #[must_use]
+    pub fn with_large_objects(mut self, large_objects: LargeObjects) -> Self {
+        self.settings.large_objects = large_objects;
+        self
     }
 
     /// Like `read`, but reads only the given files if nothing but their content can have changed.
@@ -179,7 +187,7 @@ impl Manifests {
         let mut record = FileRecord::default();
         match text::read(input.0) {
             Ok(text) => {
-                record.update(&file, &text, self.channel);
+                record.update(&file, &text, self.settings);
                 record.text = Some(Arc::from(text));
             }
             Err(error) => record.keep_after_read_error(&file, error),
@@ -210,7 +218,7 @@ impl Manifests {
             Ok(text) if record.text_hash == Some(record::hash(&text)) => {}
             Ok(text) => {
                 self.claims.remove(&file.path, record);
-                record.update(&file.path, &text, self.channel);
+                record.update(&file.path, &text, self.settings);
                 record.text = file.is_pipe.then(|| Arc::from(text));
                 self.claims.add(&file.path, record);
             }

@@ -32,6 +32,7 @@ use super::context::{
     ResponseSource, RouteNames, UriCaptures,
 };
 use super::instance::{ExecutionPlace, PluginInstance};
+use super::plugin_regex::RemainingRegexSteps;
 use super::reply::Reply;
 use super::route_description::RouteDescription;
 use super::timing::{PhaseTimings, PluginPhase};
@@ -53,6 +54,17 @@ pub struct Chain {
     log_facts: Option<Box<LogFacts>>,
 }
 
+/// Equal if the same built plugins run under the same conditions, and log plugins read the same route and service. All
+/// other fields follow from that.
+impl PartialEq for Chain {
+    fn eq(&self, other: &Chain) -> bool {
+        let description =
+            |facts: &LogFacts| [facts.description.route.to_string(), facts.description.service.to_string()];
+        let [own, others] = [self, other].map(|chain| chain.log_facts.as_deref().map(description));
+        self.names == other.names && self.slots == other.slots && own == others
+    }
+}
+
 /// What log plugins that read heads need to know about a rule.
 struct LogFacts {
     description: RouteDescription,
@@ -61,6 +73,7 @@ struct LogFacts {
 }
 
 /// One kind of plugin in a chain.
+#[derive(PartialEq)]
 struct ChainSlot {
     place: ExecutionPlace,
     instances: Vec<PluginInstance>,
@@ -161,7 +174,7 @@ impl ChainBuilder {
             }
         };
         // An instance that is added for many consumers in a row is stored once.
-        let is_stored = slot.instances.last().is_some_and(|last| last.is_same(&instance));
+        let is_stored = slot.instances.last().is_some_and(|last| *last == instance);
         let index = slot.instances.len() - usize::from(is_stored);
         let index = InstanceIndex::try_from(index).expect("2^32 instances do not fit into memory");
         let is_used = match point {
@@ -296,11 +309,20 @@ pub struct ChainState {
     /// The plugins of consumers in the snapshot of this request. Stored as soon as a plugin may have identified the
     /// consumer, because the later phases select instances as well.
     consumer_plugins: Option<Arc<ConsumerPlugins>>,
+    /// See [`RequestCx::regex_steps`].
+    regex_steps: RemainingRegexSteps,
     /// Duration of each plugin in each phase.
     pub timings: PhaseTimings,
     /// The filters of the response body, in the order in which plugins added them.
     pub(crate) body_filters: Vec<PluginBodyFilter>,
     plugin_data: PluginData,
+}
+
+impl ChainState {
+    /// The state of a request for which regular expressions may still take this many steps.
+    pub fn with_regex_steps(steps: u64) -> Self {
+        ChainState { regex_steps: RemainingRegexSteps::new(steps), ..ChainState::default() }
+    }
 }
 
 impl Chain {
@@ -351,6 +373,7 @@ impl Chain {
             consumers: request.consumers,
             response_headers: &mut state.response_headers,
             body_limit: &mut state.body_limit,
+            regex_steps: &mut state.regex_steps,
             now: request.now,
             scope: "",
             route: &self.names,
@@ -424,6 +447,7 @@ impl Chain {
                     source,
                     id,
                     identity: &state.identity,
+                    regex_steps: &mut state.regex_steps,
                     scope: &instance.scope,
                     plugin_data: &mut state.plugin_data,
                     body_filters: &mut state.body_filters,

@@ -1,9 +1,9 @@
 //! The directory of consumers and credentials, which plugins search without a lock.
 //!
-//! The directory belongs to the snapshot. A change copies only the affected shard, so editing one consumer of a hundred
-//! thousand costs as much as editing one of a hundred. Entries are compact: the maps do not store the keys in addition
-//! to the entries, and fields that few entries have take no space in other entries. `tests/memory.rs` measures the
-//! size.
+//! The directory belongs to the snapshot. A change copies only the path to the changed entries, so editing one consumer
+//! of a hundred thousand costs about as much as editing one of a hundred. Entries are compact: the maps do not store
+//! the keys in addition to the entries, and fields that few entries have take no space in other entries.
+//! `tests/memory.rs` measures the size.
 
 mod entity_id;
 pub mod plugins;
@@ -16,7 +16,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderValue;
 
 use super::signature::VerificationKey;
-pub use crate::sharded_map::{MapIndex, ShardedMap};
+pub use crate::persistent_map::{MapIndex, PersistentMap};
 use entity_id::header_value;
 pub use entity_id::{EntityId, EntityName};
 use plugins::{ConsumerPlugins, OrderedPlugins, PluginSubject};
@@ -166,15 +166,15 @@ pub fn hex(bytes: &[u8]) -> String {
 #[derive(Clone, Debug, Default)]
 pub struct ConsumerDirectory {
     /// By id. Separate from the usernames, so that a username cannot be mistaken for the id of another consumer.
-    pub consumers: ShardedMap<ById>,
-    pub usernames: ShardedMap<ByUsername>,
-    pub custom_ids: ShardedMap<ByCustomId>,
+    pub consumers: PersistentMap<ById>,
+    pub usernames: PersistentMap<ByUsername>,
+    pub custom_ids: PersistentMap<ByCustomId>,
     /// By digest of the key.
-    pub keys: ShardedMap<ByKey>,
+    pub keys: PersistentMap<ByKey>,
     /// By username.
-    pub passwords: ShardedMap<ByLogin>,
+    pub passwords: PersistentMap<ByLogin>,
     /// By key claim.
-    pub tokens: ShardedMap<ByClaim>,
+    pub tokens: PersistentMap<ByClaim>,
     /// Whether credentials exist that Portico could not fetch. A client with an unknown credential may have one of
     /// them.
     pub lacks_credentials: bool,
@@ -230,6 +230,7 @@ macro_rules! indexes {
 
             impl MapIndex for $name {
                 type Entry = Arc<$entry>;
+                type Key = [u8];
 
                 fn key(entry: &Arc<$entry>) -> Option<&[u8]> {
                     let key: fn(&$entry) -> Option<&[u8]> = $key;

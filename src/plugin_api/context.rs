@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use super::body_filter::{BodyFilter, PluginBodyFilter};
 use super::completed_request::CompletedRequest;
 use super::consumers::{Consumer, ConsumerDirectory, EntityId};
+use super::plugin_regex::RemainingRegexSteps;
 use super::route_description::RouteDescription;
 use super::scheme::Scheme;
 
@@ -47,6 +48,8 @@ pub struct RequestCx<'r> {
     /// Size limit of the request body in bytes; a longer body is rejected with 413. The smallest limit of all plugins
     /// applies.
     pub body_limit: &'r mut Option<u64>,
+    /// The steps that regular expressions may still take for this request.
+    pub regex_steps: &'r mut RemainingRegexSteps,
     pub now: SystemTime,
     /// The object that the plugin is attached to, for example `HTTPRoute/default/shop/0`, `Service/default/cart:80` or
     /// `global`. Counters are separate for each scope.
@@ -171,6 +174,8 @@ pub struct ResponseCx<'r> {
     pub source: ResponseSource,
     pub id: &'r HeaderValue,
     pub identity: &'r Identity,
+    /// See [`RequestCx::regex_steps`].
+    pub regex_steps: &'r mut RemainingRegexSteps,
     /// See [`RequestCx::scope`].
     pub scope: &'r str,
     pub(crate) plugin_data: &'r mut PluginData,

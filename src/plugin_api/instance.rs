@@ -19,9 +19,9 @@ pub struct PluginInstance {
     pub configuration_hash: u64,
 }
 
-impl PluginInstance {
-    /// Whether both are the same built plugin, attached to the same object in the same way.
-    pub(super) fn is_same(&self, other: &PluginInstance) -> bool {
+/// Equal if both are the same built plugin, attached to the same object in the same way.
+impl PartialEq for PluginInstance {
+    fn eq(&self, other: &PluginInstance) -> bool {
         let PluginInstance { plugin, phases, scope, object, configuration_hash } = self;
         Arc::ptr_eq(plugin, &other.plugin)
             && (phases, configuration_hash) == (&other.phases, &other.configuration_hash)

@@ -99,7 +99,7 @@ impl BuildCx<'_> {
     /// The diagnostic for a host that the SSRF guard blocks. The addresses that a name resolves to are checked in the
     /// same way on each connection.
     pub fn check_host(&self, field: impl fmt::Display, host: &str) -> Option<Diagnostic> {
-        let blocked = BlockedAddress::check_host(host, self.services.loopback())?;
+        let blocked = BlockedAddress::check_host(host, &self.services.address_policy())?;
         let remedy = "use another address of the server, or its Service; in a cluster, a server inside Portico's own \
                       Pod needs --allow-loopback-backends";
         Some(Diagnostic::in_config(field, format!("{host} is {blocked}, and connections to it are blocked"), remedy))

@@ -59,7 +59,7 @@ pub use factory::PluginFactory;
 pub use kind::{
     AnyPluginKind, BuildCx, BuildNotes, Phases, PluginKind, PluginRegistry, RegisteredKind, Scopes, record,
 };
-pub use plugin_regex::{MAX_PLUGIN_REGEX_STEPS, count_regex_states, regex_error_message};
+pub use plugin_regex::{MAX_PLUGIN_REGEX_STEPS, RemainingRegexSteps, count_regex_states, regex_error_message};
 pub use remote::{Remote, RemoteStream, RemoteTls};
 pub use remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
 pub use reply::{Reply, ReplyBody, ReplyStream, ReplyStreamError};

@@ -1,7 +1,7 @@
 //! The regular expressions of plugins: what is wrong with an invalid one, and how much work a request may cause.
 //!
 //! Matching takes at most one step for each state of the automaton and each byte of the value. Plugins that match
-//! values of clients limit the steps with the length of these values.
+//! values of clients limit the steps with the length of these values, and take them from the steps of the request.
 
 use regex_automata::nfa::thompson::{Compiler, Config};
 
@@ -32,6 +32,33 @@ pub fn count_regex_states(field: &str, patterns: &[&str], max_states: usize) -> 
     Err(Diagnostic::in_config(field, message, remedy))
 }
 
+/// The steps that the expressions of plugins may still take for a request. The limit is that of all expressions that
+/// are tried for the request, and those of its route have taken theirs before.
+#[derive(Debug)]
+pub struct RemainingRegexSteps(u64);
+
+impl RemainingRegexSteps {
+    pub fn new(steps: u64) -> Self {
+        RemainingRegexSteps(steps)
+    }
+
+    /// Takes the steps of an automaton with this many states for this many bytes. Returns whether there are as many;
+    /// if not, the automaton must not be used.
+    #[must_use]
+    pub fn take(&mut self, states: usize, bytes: usize) -> bool {
+        let steps = u64::try_from(states.saturating_mul(bytes)).unwrap_or(u64::MAX);
+        let remaining = self.0.checked_sub(steps);
+        self.0 = remaining.unwrap_or(0);
+        remaining.is_some()
+    }
+}
+
+impl Default for RemainingRegexSteps {
+    fn default() -> Self {
+        RemainingRegexSteps(u64::try_from(MAX_PLUGIN_REGEX_STEPS).unwrap_or(u64::MAX))
+    }
+}
+
 /// The maximum number of steps that the expressions of one plugin take for a request.
 pub const MAX_PLUGIN_REGEX_STEPS: usize = 2_000_000;
 
@@ -42,6 +69,16 @@ const BYTES_PER_STATE: usize = 256;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn steps_are_added_up() {
+        let mut steps = RemainingRegexSteps::new(100);
+        assert!(steps.take(10, 9) && steps.take(2, 5));
+        assert!(!steps.take(1, 1));
+        let mut steps = RemainingRegexSteps::new(100);
+        assert!(!steps.take(usize::MAX, 2));
+        assert!(!steps.take(1, 1), "nothing is matched after the limit was exceeded");
+    }
 
     #[test]
     fn states_are_limited() {

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use super::remote::{Remote, RemoteStream};
 use super::remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
 use crate::diagnostic::Diagnostic;
-use crate::upstream::LoopbackPolicy;
+use crate::upstream::{AddressPolicy, LoopbackPolicy};
 
 /// Services that plugins get when they are built. Requests do not wait for them unless a plugin implements that
 /// explicitly.
@@ -19,9 +19,9 @@ pub trait PluginServices: Send + Sync {
     /// plugin is dropped.
     fn spawn(&self, task: BoxFuture<'static, ()>);
 
-    /// Whether connections to loopback addresses are allowed.
-    fn loopback(&self) -> LoopbackPolicy {
-        LoopbackPolicy::Blocked
+    /// Which addresses connections may have.
+    fn address_policy(&self) -> AddressPolicy {
+        AddressPolicy { loopback: LoopbackPolicy::Blocked, ..AddressPolicy::default() }
     }
 
     /// Sends an HTTP request and reads the response. Does not follow redirects. The error contains the server and the
@@ -78,8 +78,8 @@ pub trait PluginServices: Send + Sync {
 pub struct OfflineServices;
 
 impl PluginServices for OfflineServices {
-    fn loopback(&self) -> LoopbackPolicy {
-        LoopbackPolicy::Allowed
+    fn address_policy(&self) -> AddressPolicy {
+        AddressPolicy::default()
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {

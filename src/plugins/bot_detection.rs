@@ -32,6 +32,8 @@ pub(crate) struct BotDetection {
     allow: RegexSet,
     /// Configured expressions and known crawlers.
     deny: RegexSet,
+    /// The number of states of all expressions.
+    states: usize,
     /// The length of the longest `User-Agent` that the expressions are matched with.
     max_agent_bytes: usize,
 }
@@ -75,7 +77,7 @@ impl PluginKind for BotDetection {
         let states = count_regex_states("deny", &patterns, max_states).map_err(|problem| vec![problem])?;
         let max_agent_bytes = MAX_PLUGIN_REGEX_STEPS / states.max(1);
         let deny = build_set(deny).map_err(too_large("deny"))?;
-        Ok(BotDetection { allow, deny, max_agent_bytes })
+        Ok(BotDetection { allow, deny, states, max_agent_bytes })
     }
 }
 
@@ -87,10 +89,15 @@ impl Plugin for BotDetection {
             let message = "Only one User-Agent header allowed";
             return AccessOutcome::Reply(Reply::negotiated(StatusCode::BAD_REQUEST, message, "two_user_agents"));
         }
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         if agent.len() > self.max_agent_bytes {
             let message = "User-Agent too long";
-            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
             return AccessOutcome::Reply(Reply::negotiated(status, message, "long_user_agent"));
+        }
+        if !cx.regex_steps.take(self.states, agent.len()) {
+            // The expressions of the route have taken the others, for a long path or other long fields.
+            let message = "Request too long to check its User-Agent";
+            return AccessOutcome::Reply(Reply::negotiated(status, message, "no_steps_left"));
         }
         if self.allow.is_match(agent.as_bytes()) || !self.deny.is_match(agent.as_bytes()) {
             return AccessOutcome::Continue;
@@ -103,7 +110,8 @@ fn build_set<'p>(patterns: impl IntoIterator<Item = &'p str>) -> Result<RegexSet
     RegexSetBuilder::new(patterns).size_limit(MAX_SET_BYTES).build()
 }
 
-/// A `User-Agent` of this length is always matched, in bytes. Those of browsers have up to about 300.
+/// The expressions may be matched with a `User-Agent` of this length, in bytes, if those of the route take no steps.
+/// Those of browsers have up to about 300.
 const MIN_AGENT_BYTES: usize = 512;
 
 /// Size limit of one compiled set, in bytes.

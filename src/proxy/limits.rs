@@ -32,6 +32,14 @@ pub struct ProxyLimits {
     /// How long a client may send nothing while the endpoint waits for more of the request body, before a response has
     /// begun. Then 408.
     pub request_body_timeout: Duration,
+    /// Bytes of a request body that a client must send in a second on average, while the endpoint waits for them; 0 for
+    /// no minimum. Then 408, or an aborted response.
+    pub client_min_rate: u64,
+    /// Bytes of a response that a client must read in a second on average, while there is more to send; 0 for no
+    /// minimum. Then the response is aborted.
+    pub response_min_rate: u64,
+    /// How long clients may take in addition to what these rates permit.
+    pub min_rate_grace_period: Duration,
     /// How long an endpoint may neither respond nor read more of the request. Then 504.
     pub response_timeout: Duration,
     /// How long a response may make no progress because the endpoint sends nothing or the client does not read. Then it
@@ -87,6 +95,9 @@ pub struct ProxyLimits {
     /// Maximum bytes of bodies that the whole process keeps in memory: those that plugins read, and copies for retries
     /// and mirrors. Beyond it, requests wait for up to 5 seconds, then 503; copies are not kept.
     pub max_buffered_bytes: usize,
+    /// Maximum bytes of request bodies that the whole process has received over HTTP/2, and not yet forwarded. Beyond
+    /// it, connections with such bytes are not read.
+    pub max_unforwarded_bytes: usize,
     /// Maximum size of a request body that is buffered for retries, where the rule allows them.
     pub max_replay_body: usize,
     /// Maximum mirrored copies in flight, in each worker. Further requests are not mirrored.
@@ -109,6 +120,9 @@ impl ProxyLimits {
         client_idle_timeout: Duration::from_secs(75),
         park_after: Duration::from_secs(1),
         request_body_timeout: Duration::from_secs(60),
+        client_min_rate: 0,
+        response_min_rate: 0,
+        min_rate_grace_period: Duration::from_secs(10),
         response_timeout: Duration::from_secs(60),
         stall_timeout: Duration::from_secs(300),
         scarce_stall_timeout: Duration::from_secs(30),
@@ -131,6 +145,7 @@ impl ProxyLimits {
         upstream_idle_timeout: Duration::from_secs(60),
         max_idle_for_unrepeatable: Duration::from_secs(3),
         max_buffered_bytes: 128 * 1024 * 1024,
+        max_unforwarded_bytes: 256 * 1024 * 1024,
         max_replay_body: 64 * 1024,
         max_mirror_copies: 256,
         max_mirror_body: 64 * 1024,

@@ -14,6 +14,7 @@ mod limits;
 mod process;
 mod record;
 mod stream;
+mod unforwarded_budget;
 mod worker;
 
 use std::collections::BTreeMap;

@@ -20,6 +20,13 @@ pub struct BindAddress {
     pub transport: TransportProtocol,
 }
 
+/// For lookups in a [`BindMap`](super::BindMap).
+impl AsRef<BindAddress> for BindAddress {
+    fn as_ref(&self) -> &BindAddress {
+        self
+    }
+}
+
 impl BindAddress {
     pub fn new(transport: TransportProtocol, address: IpAddr, port: u16) -> Self {
         BindAddress { socket: SocketAddr::new(address, port), transport }

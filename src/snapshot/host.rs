@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use crate::sharded_map::{MapIndex, ShardedMap};
+use crate::persistent_map::{MapIndex, PersistentMap};
 
 /// A hostname of a listener or route, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,13 +55,14 @@ impl NamedHostKey for HostPattern {
 }
 
 /// Entries of hosts, by the text of the host. All hosts of a map have the same kind of wildcard.
-pub(super) type HostsByText<H, T> = ShardedMap<ByHostText<H, T>>;
+pub(super) type HostsByText<H, T> = PersistentMap<ByHostText<H, T>>;
 
 /// The index of [`HostsByText`].
 pub(super) struct ByHostText<H, T>(PhantomData<(H, T)>);
 
 impl<H: NamedHostKey, T: Clone> MapIndex for ByHostText<H, T> {
     type Entry = (H, T);
+    type Key = [u8];
 
     fn key((host, _): &(H, T)) -> Option<&[u8]> {
         Some(host.text().as_bytes())

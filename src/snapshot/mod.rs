@@ -18,6 +18,7 @@
 //! Snapshots share parts: an unchanged part is the same `Arc` in the next snapshot.
 
 mod bind_address;
+mod bind_map;
 pub mod certs;
 pub mod cors;
 pub mod dump;
@@ -40,11 +41,11 @@ pub mod timeouts_and_retries;
 pub mod upstream_path;
 pub mod uri_template;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::plugin_api::ConsumerDirectory;
 pub use bind_address::{BindAddress, TransportProtocol};
+pub use bind_map::BindMap;
 use certs::Certificates;
 use host::{HostMap, HostPattern};
 use ingress_routes::{IngressRoutes, RouteOrder};
@@ -58,7 +59,7 @@ use stream::StreamRule;
 /// Everything the proxy serves. A request loads the snapshot once and keeps it until the request ends.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    pub binds: BTreeMap<BindAddress, Arc<Bind>>,
+    pub binds: BindMap,
     /// All consumers, for authentication plugins.
     pub consumers: Arc<ConsumerDirectory>,
 }
@@ -66,7 +67,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// The binds that serve HTTP.
     pub fn http_binds(&self) -> impl Iterator<Item = &HttpBind> {
-        self.binds.values().filter_map(|bind| bind.http())
+        self.binds.iter().filter_map(|(_, bind)| bind.http())
     }
 }
 

@@ -116,7 +116,8 @@ impl PortTls {
 /// Without SNI, the one without a hostname is selected, or else the only one of the port. If there are several, and all
 /// have a hostname, none is selected.
 pub(super) fn select_by_server_name<'m, T: Clone>(listeners: &'m HostMap<T>, name: Option<&str>) -> Option<&'m T> {
-    let only_listener = || listeners.iter().next().filter(|_| listeners.len() == 1).map(|(_, listener)| listener);
+    let only_listener =
+        || (listeners.len() == 1).then(|| listeners.iter().next()).flatten().map(|(_, listener)| listener);
     match name {
         Some(name) => listeners.most_specific(name),
         // The empty name matches only `HostPattern::Any`.

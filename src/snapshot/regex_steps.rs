@@ -42,6 +42,11 @@ impl RegexSteps {
         }
     }
 
+    /// The steps that are left, for the expressions of plugins.
+    pub fn remaining(&self) -> u64 {
+        self.remaining.get()
+    }
+
     /// The input with which the limit was exceeded. Then the result of the search must not be used.
     pub fn exceeded(&self) -> Option<RegexInput> {
         self.exceeded.get()

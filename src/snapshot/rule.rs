@@ -14,7 +14,7 @@ use crate::plugin_api::Chain;
 use crate::upstream::Upstream;
 
 /// One rule of one route, fully parsed.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct RouteRule {
     pub id: RuleId,
     pub filters: Filters,
@@ -42,7 +42,7 @@ pub struct RuleId {
 }
 
 /// The filters of a rule or a backend, except redirects.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filters {
     pub request_headers: Option<HeaderEdits>,
     pub response_headers: Option<HeaderEdits>,
@@ -52,7 +52,7 @@ pub struct Filters {
 }
 
 /// Sends copies of requests to an upstream and ignores the responses.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Mirror {
     pub upstream: Arc<Upstream>,
     /// The mirrored share of requests is `numerator / denominator`, on average.
@@ -99,7 +99,7 @@ pub struct Rewrite {
 }
 
 /// What the proxy does with a matched request.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub enum Action {
     Redirect(RedirectAction),
     Forward(Split),
@@ -108,7 +108,7 @@ pub enum Action {
 }
 
 /// The backends of a rule, picked at random by weight.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Split {
     backends: Box<[Backend]>,
     total_weight: u64,
@@ -148,14 +148,14 @@ impl Split {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Backend {
     pub weight: u32,
     pub filters: Filters,
     pub target: BackendTarget,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub enum BackendTarget {
     Upstream(Arc<Upstream>),
     /// An invalid backend: its share of the requests gets an error.

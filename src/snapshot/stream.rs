@@ -18,14 +18,14 @@ pub struct StreamRule {
 }
 
 /// The rule of one route that forwards connections.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct StreamRoute {
     pub id: RuleId,
     pub action: StreamAction,
 }
 
 /// What happens with a connection.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub enum StreamAction {
     /// The connection is forwarded to an endpoint of one of the backends, which have no filters.
     Forward(Split),

@@ -10,12 +10,31 @@ use crate::compile::verdict::{AncestorVerdict, Condition, ListenerVerdict, Paren
 
 /// The `status` for a verdict. Diagnostics that are in no condition are under `notes`, which is not part of any API.
 pub fn status(verdict: &Verdict) -> Value {
+    with_acceptance(verdict, None)
+}
+
+/// The `status` for a verdict in a cluster, from which a new process learns which Gateways were accepted.
+pub(super) fn status_in_cluster(verdict: &Verdict) -> Value {
+    with_acceptance(verdict, verdict.acceptance.as_deref())
+}
+
+fn with_acceptance(verdict: &Verdict, acceptance: Option<&str>) -> Value {
     let generation = verdict.generation;
+    let condition = |condition: &Condition| {
+        let mut message = condition.message();
+        if let Some(acceptance) = acceptance
+            && condition.code.condition() == "Accepted"
+            && condition.code.status()
+        {
+            message = format!("{acceptance} {message}");
+        }
+        condition_json(condition, generation, message)
+    };
     let listener = |listener: &ListenerVerdict| listener_json(listener, generation);
     let parent = |parent: &ParentVerdict| parent_json(parent, generation);
     let ancestor = |ancestor: &AncestorVerdict| ancestor_json(ancestor, generation);
     let lists = [
-        ("conditions", conditions_json(&verdict.conditions, generation)),
+        ("conditions", verdict.conditions.iter().map(condition).collect::<Vec<_>>()),
         ("supportedFeatures", verdict.supported_features.iter().map(|name| json!({"name": name})).collect()),
         ("addresses", verdict.addresses.iter().map(|address| address_json(address)).collect()),
         ("listeners", verdict.listeners.iter().map(listener).collect()),
@@ -97,15 +116,15 @@ fn ancestor_group(kind: Kind) -> &'static str {
 }
 
 fn conditions_json(conditions: &[Condition], generation: i64) -> Vec<Value> {
-    conditions.iter().map(|condition| condition_json(condition, generation)).collect()
+    conditions.iter().map(|condition| condition_json(condition, generation, condition.message())).collect()
 }
 
-fn condition_json(condition: &Condition, generation: i64) -> Value {
+fn condition_json(condition: &Condition, generation: i64, message: String) -> Value {
     json!({
         "type": condition.code.condition(),
         "status": if condition.code.status() { "True" } else { "False" },
         "reason": condition.code.reason(),
-        "message": truncate_message(condition.message()),
+        "message": truncate_message(message),
         "observedGeneration": generation,
     })
 }
@@ -126,6 +145,20 @@ fn truncate_message(mut message: String) -> String {
 mod tests {
     use super::*;
     use crate::compile::verdict::Code;
+
+    #[test]
+    fn accepted_gateways_name_their_controller_and_class_in_a_cluster() {
+        let message = |code: Code| {
+            let conditions = vec![Condition::without_diagnostics(code)];
+            let verdict = Verdict { conditions, acceptance: Some("Accepted by x/y.".to_owned()), ..Verdict::default() };
+            assert_eq!(status(&verdict)["conditions"][0]["message"], code.sentence());
+            status_in_cluster(&verdict)["conditions"][0]["message"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(message(Code::GatewayAccepted), "Accepted by x/y. The Gateway is valid.");
+        for code in [Code::GatewayInvalid, Code::GatewayProgrammed] {
+            assert_eq!(message(code), code.sentence());
+        }
+    }
 
     // docs/kong-compatibility.md, 1.7, 3.13, 7.28
     #[test]

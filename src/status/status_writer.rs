@@ -13,8 +13,9 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::json::status_in_cluster;
 use super::queue::{NextWrite, StatusQueue, WriteJob, WriteOutcome};
-use super::{MergedStatus, merge, to_json};
+use super::{MergedStatus, merge};
 use crate::api::{Kind, ObjectId};
 use crate::k8s::{ApiError, LeaderWriteGuard, StatusClient, sleep_until_deadline};
 
@@ -151,7 +152,7 @@ impl StatusWriter {
     /// The current and the new status; None if there is nothing to write. A list that is full is logged and reported.
     fn current_and_new_status(&mut self, job: &WriteJob) -> Option<(Value, Value)> {
         let before: Value = serde_json::from_str(&job.status).ok()?;
-        let desired = to_json(&job.verdict);
+        let desired = status_in_cluster(&job.verdict);
         let MergedStatus { status, left_out } =
             merge(job.id.kind, &before, &desired, &self.controllers, &now_seconds());
         for message in &left_out {

@@ -89,6 +89,7 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
         | AnyObject::Secret(_)
         | AnyObject::ConfigMap(_)
         | AnyObject::Namespace(_) => {}
+        AnyObject::Oversized(object) => return object.stored.as_ref().map(dependencies).unwrap_or_default(),
         AnyObject::Unserved(object) => {
             let targets = object.targets.iter().map(|named| Dependency::Object(named.target.clone()));
             collector.dependencies.extend(targets);

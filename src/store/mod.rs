@@ -6,19 +6,27 @@
 //!                                              └▶ dependency_index.rs: referrers of an object
 //! ```
 
+mod acceptance;
+mod bounded_value;
 mod dependencies;
 mod dependency_index;
 mod object;
+mod object_size;
+mod oversized;
 mod table;
 mod unserved;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use acceptance::{acceptance, accepting_controller};
+pub use bounded_value::BoundedValue;
 #[cfg(test)]
 pub(crate) use dependency_index::VISITED as VISITED_DEPENDENTS;
 pub use dependency_index::{Dependency, DependencyIndex};
-pub use object::{AnyObject, MalformedObject, UnparseablePolicy};
+pub use object::{AnyObject, MalformedObject, OversizedObject, UnparseablePolicy};
+pub use object_size::{BYTES_PER_VALUE, MAX_OBJECT_SIZE, max_object_size, object_size};
+pub use oversized::LargeObjects;
 pub use table::ObjectTable;
 pub use unserved::{UnservedObject, UnservedTarget};
 
@@ -34,6 +42,14 @@ pub struct Batch {
     pub removes: Vec<ObjectId>,
 }
 
+/// The class of a Gateway that was deleted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeletedClass {
+    class: Arc<Object<GatewayClass>>,
+    /// The class was deleted before this process started: only its controller is known, from the Gateway's status.
+    is_from_status: bool,
+}
+
 /// Objects that were added, changed or removed since the last compilation.
 pub type Changes = BTreeSet<ObjectId>;
 
@@ -47,9 +63,11 @@ macro_rules! store {
             pub unparseable_policies: BTreeMap<ObjectKey, Arc<UnparseablePolicy>>,
             /// Objects whose kinds are validated but not served.
             pub unserved: BTreeMap<ObjectId, Arc<UnservedObject>>,
+            /// Objects that are larger than an object may be. What is stored of them is also in the tables.
+            pub oversized: BTreeMap<ObjectId, Arc<OversizedObject>>,
             /// The class of each Gateway whose GatewayClass was deleted while the Gateway existed. Deleting a class,
             /// for example to replace it, must not interrupt the traffic of its Gateways.
-            pub deleted_classes: BTreeMap<ObjectKey, Arc<Object<api::gateway::GatewayClass>>>,
+            pub deleted_classes: BTreeMap<ObjectKey, DeletedClass>,
             /// Secrets and ConfigMaps that exist, but whose content was not fetched yet.
             unfetched: BTreeSet<ObjectId>,
             /// Secrets and ConfigMaps whose referrers changed, since the last `take_changed_references`.
@@ -63,7 +81,7 @@ macro_rules! store {
                 fn ids<T: Resource>(table: &ObjectTable<T>) -> impl Iterator<Item = ObjectId> + '_ {
                     table.keys().map(|key| ObjectId::new(T::KIND, key.clone()))
                 }
-                let mut all: Changes = self.unserved.keys().cloned().collect();
+                let mut all: Changes = self.unserved.keys().chain(self.oversized.keys()).cloned().collect();
                 $(all.extend(ids(&self.$table));)*
                 all.extend(self.unparseable_policies.keys().map(|key| ObjectId::new(Kind::BackendTlsPolicy, key.clone())));
                 all
@@ -71,9 +89,12 @@ macro_rules! store {
 
             /// All objects.
             pub fn objects(&self) -> impl Iterator<Item = AnyObject> + '_ {
+                let is_normal = |object: &AnyObject| self.oversized.is_empty() || !self.oversized.contains_key(&object.id());
                 std::iter::empty()$(.chain(self.$table.values().cloned().map(AnyObject::$kind)))*
                     .chain(self.unparseable_policies.values().cloned().map(AnyObject::UnparseablePolicy))
                     .chain(self.unserved.values().cloned().map(AnyObject::Unserved))
+                    .filter(is_normal)
+                    .chain(self.oversized.values().cloned().map(AnyObject::Oversized))
             }
 
             /// The metadata of an object of any kind.
@@ -83,6 +104,7 @@ macro_rules! store {
                     _ => self.unserved.get(id).map(|object| &object.meta),
                 };
                 meta.or_else(|| self.unparseable_policy(id).map(|policy| &policy.meta))
+                    .or_else(|| self.oversized.get(id).map(|object| &object.meta))
             }
 
             /// An object of any kind.
@@ -97,7 +119,7 @@ macro_rules! store {
 
             /// The number of objects.
             fn len(&self) -> usize {
-                self.unserved.len() + self.unparseable_policies.len() $(+ self.$table.len())*
+                self.unserved.len() + self.unparseable_policies.len() + self.oversized.len() $(+ self.$table.len())*
             }
 
             /// Reduces the memory use after many objects were added.
@@ -118,6 +140,9 @@ macro_rules! store {
                     differs
                 }
                 let was_unparseable = !matches!(object, AnyObject::UnparseablePolicy(_)) && self.remove_unparseable(&object.id());
+                let was_oversized = !self.oversized.is_empty()
+                    && !matches!(object, AnyObject::Oversized(_))
+                    && self.oversized.remove(&object.id()).is_some();
                 let differs = match object {
                     $(AnyObject::$kind(object) => insert_if_different(&mut self.$table, object),)*
                     AnyObject::UnparseablePolicy(policy) => self.insert_unparseable(policy),
@@ -127,18 +152,20 @@ macro_rules! store {
                         self.unserved.insert(id, object);
                         differs
                     }
+                    AnyObject::Oversized(object) => self.insert_oversized(object),
                 };
-                differs || was_unparseable
+                differs || was_unparseable || was_oversized
             }
 
             /// Returns whether the object existed.
             fn remove(&mut self, id: &ObjectId) -> bool {
                 let was_unparseable = self.remove_unparseable(id);
+                let was_oversized = self.oversized.remove(id).is_some();
                 let removed = match id.kind {
                     $(Kind::$kind => self.$table.remove(&id.key),)*
                     _ => self.unserved.remove(id).is_some(),
                 };
-                removed || was_unparseable
+                removed || was_unparseable || was_oversized
             }
         }
     };
@@ -152,14 +179,19 @@ impl Store {
         for id in batch.removes {
             let before = self.dependencies(&id);
             self.keep_deleted_class(&id);
+            if id.kind == Kind::Gateway {
+                // A Gateway that is created again is another one.
+                self.deleted_classes.remove(&id.key);
+            }
             if self.remove(&id) {
                 self.record_references(&before);
                 self.index.remove(&id, &before);
                 changes.insert(id);
             }
         }
-        for object in batch.upserts {
+        for mut object in batch.upserts {
             let id = object.id();
+            self.take_accepting_controller(&mut object);
             let (before, after) = (self.dependencies(&id), dependencies::dependencies(&object));
             if self.insert(object) {
                 self.record_references(&before);
@@ -188,20 +220,40 @@ impl Store {
     /// The class of a Gateway: the existing one, or the one that was deleted while the Gateway existed.
     pub fn class_of(&self, gateway: &Object<Gateway>) -> Option<&Arc<Object<GatewayClass>>> {
         let existing = self.gateway_classes.get(&ObjectKey::cluster(&gateway.spec.gateway_class_name));
-        existing.or_else(|| self.deleted_classes.get(&gateway.meta.key))
+        existing.or_else(|| self.deleted_classes.get(&gateway.meta.key).map(|deleted| &deleted.class))
+    }
+
+    /// Whether the class of a Gateway was deleted, and only its controller is known.
+    pub fn has_unknown_class(&self, gateway: &Object<Gateway>) -> bool {
+        self.deleted_classes.get(&gateway.meta.key).is_some_and(|deleted| deleted.is_from_status)
+    }
+
+    /// Keeps the class of a new Gateway that was accepted before this process started. If the class exists, it is
+    /// dropped as soon as it is in the store.
+    fn take_accepting_controller(&mut self, object: &mut AnyObject) {
+        let Some(gateway) = object.gateway_mut() else { return };
+        // Objects that differ only in their status are equal.
+        let Some(controller) = gateway.accepted_by.take() else { return };
+        let class = ObjectKey::cluster(&gateway.spec.gateway_class_name);
+        let key = &object.meta().key;
+        if !self.gateways.contains_key(key) {
+            let class = Arc::new(Object { meta: Meta::new(class), body: GatewayClass::of_controller(controller) });
+            self.deleted_classes.insert(key.clone(), DeletedClass { class, is_from_status: true });
+        }
     }
 
     /// Keeps a GatewayClass that is about to be deleted for its Gateways.
     fn keep_deleted_class(&mut self, id: &ObjectId) {
         let Some(class) = self.gateway_classes.get(&id.key).filter(|_| id.kind == Kind::GatewayClass) else { return };
         let gateways = self.index.dependents_of_kind(id, Kind::Gateway);
-        self.deleted_classes.extend(gateways.map(|gateway| (gateway.key.clone(), class.clone())));
+        let deleted = DeletedClass { class: class.clone(), is_from_status: false };
+        self.deleted_classes.extend(gateways.map(|gateway| (gateway.key.clone(), deleted.clone())));
     }
 
     /// Drops deleted classes that exist again, and those of Gateways that were deleted or have another class.
     fn drop_outdated_classes(&mut self) {
         let Store { deleted_classes, gateway_classes, gateways, .. } = self;
-        deleted_classes.retain(|key, class| {
+        deleted_classes.retain(|key, DeletedClass { class, .. }| {
             let name = &class.meta.key.name;
             !gateway_classes.contains_key(&class.meta.key)
                 && gateways.get(key).is_some_and(|gateway| *gateway.spec.gateway_class_name == **name)
@@ -277,6 +329,20 @@ impl Store {
     /// Returns whether the policy was stored as unparseable.
     fn remove_unparseable(&mut self, id: &ObjectId) -> bool {
         id.kind == Kind::BackendTlsPolicy && self.unparseable_policies.remove(&id.key).is_some()
+    }
+
+    /// Returns whether the store changed.
+    fn insert_oversized(&mut self, object: Arc<OversizedObject>) -> bool {
+        let id = object.id();
+        if self.oversized.get(&id) == Some(&object) {
+            return false;
+        }
+        self.remove(&id);
+        if let Some(stored) = &object.stored {
+            self.insert(stored.clone());
+        }
+        self.oversized.insert(id, object);
+        true
     }
 
     /// Returns whether the store changed.
@@ -370,6 +436,41 @@ mod tests {
         apply(&mut store, vec![], vec![gateway("old", "c").id()]);
         let kept: Vec<_> = store.deleted_classes.keys().map(|key| key.name.to_string()).collect();
         assert_eq!(kept, ["new"]);
+    }
+
+    #[test]
+    fn gateways_keep_a_class_that_was_deleted_before_the_process_started() {
+        let gateway = |name: &str, accepted_by: Option<&str>| {
+            let object = json!({"metadata": {"namespace": "a", "name": name},
+                "spec": {"gatewayClassName": "c", "listeners": []}});
+            let object = AnyObject::parse(Kind::Gateway, object).unwrap();
+            let AnyObject::Gateway(mut gateway) = object else { panic!("not a Gateway") };
+            Arc::make_mut(&mut gateway).body.accepted_by = accepted_by.map(str::to_owned);
+            AnyObject::Gateway(gateway)
+        };
+        let class = json!({"metadata": {"name": "c"}, "spec": {"controllerName": "foreign/z"}});
+        let class = AnyObject::parse(Kind::GatewayClass, class).unwrap();
+        let controller = |store: &Store, name: &str| {
+            let gateway = &store.gateways[&ObjectKey::new("a", name)];
+            (store.class_of(gateway).map(|class| class.spec.controller_name.clone()), store.has_unknown_class(gateway))
+        };
+        let mut store = Store::default();
+        let mut apply = |upserts, removes| {
+            let changes = store.apply(Batch { upserts, removes });
+            let of = |name: &str| controller(&store, name);
+            (changes.len(), of("accepted"), of("new"))
+        };
+        let (ours, none) = ((Some("x/y".to_owned()), true), (None, false));
+        let gateways = vec![gateway("accepted", Some("x/y")), gateway("new", None)];
+        assert_eq!(apply(gateways, vec![]), (2, ours.clone(), none.clone()));
+        // The status of a Gateway that is known already decides nothing, and is not a change of the Gateway.
+        let written = vec![gateway("accepted", Some("x/z")), gateway("new", Some("x/y"))];
+        assert_eq!(apply(written, vec![]), (0, ours, none.clone()));
+        let foreign = (Some("foreign/z".to_owned()), false);
+        assert_eq!(apply(vec![class.clone()], vec![]), (1, foreign.clone(), foreign.clone()), "the class exists");
+        assert_eq!(apply(vec![], vec![class.id()]), (1, foreign.clone(), foreign), "the class was read");
+        let again = gateway("accepted", None);
+        assert_eq!(apply(vec![again.clone()], vec![again.id()]).1, none, "created again, without a status");
     }
 
     #[test]

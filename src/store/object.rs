@@ -1,6 +1,5 @@
 //! An object of any kind, parsed into its type.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -8,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::unserved::UnservedObject;
-use crate::api::gateway::PolicyTargetReference;
+use crate::api::gateway::{Gateway, PolicyTargetReference};
 use crate::api::kind::for_each_served_kind;
 use crate::api::{self, Kind, Meta, Object, ObjectId, ObjectKey};
 
@@ -22,6 +21,8 @@ macro_rules! any_object {
             UnparseablePolicy(Arc<UnparseablePolicy>),
             /// An object whose kind is validated but not served, so that a verdict can say so.
             Unserved(Arc<UnservedObject>),
+            /// An object that is larger than an object may be.
+            Oversized(Arc<OversizedObject>),
         }
 
         impl AnyObject {
@@ -30,6 +31,7 @@ macro_rules! any_object {
                     $(AnyObject::$kind(_) => Kind::$kind,)*
                     AnyObject::UnparseablePolicy(_) => Kind::BackendTlsPolicy,
                     AnyObject::Unserved(object) => object.kind,
+                    AnyObject::Oversized(object) => object.kind,
                 }
             }
 
@@ -38,6 +40,7 @@ macro_rules! any_object {
                     $(AnyObject::$kind(object) => &object.meta,)*
                     AnyObject::UnparseablePolicy(policy) => &policy.meta,
                     AnyObject::Unserved(object) => &object.meta,
+                    AnyObject::Oversized(object) => &object.meta,
                 }
             }
 
@@ -46,6 +49,7 @@ macro_rules! any_object {
                     $(AnyObject::$kind(object) => &mut Arc::make_mut(object).meta,)*
                     AnyObject::UnparseablePolicy(policy) => &mut Arc::make_mut(policy).meta,
                     AnyObject::Unserved(object) => &mut Arc::make_mut(object).meta,
+                    AnyObject::Oversized(object) => &mut Arc::make_mut(object).meta,
                 }
             }
         }
@@ -69,7 +73,7 @@ pub struct MalformedObject {
 }
 
 impl AnyObject {
-    /// Parses a complete object (`apiVersion`, `kind`, `metadata`, …) as the given kind.
+    /// Parses a complete object (`apiVersion`, `kind`, `metadata`, …) as the given kind, whatever its size.
     pub fn parse(kind: Kind, mut value: Value) -> Result<AnyObject, MalformedObject> {
         let metadata = value.get_mut("metadata").map(Value::take).unwrap_or_default();
         let mut meta: Meta = deserialize_part("metadata", metadata)?;
@@ -85,9 +89,23 @@ impl AnyObject {
         ObjectId::new(self.kind(), self.meta().key.clone())
     }
 
+    /// The Gateway that this object is, whatever its size.
+    pub fn gateway_mut(&mut self) -> Option<&mut Gateway> {
+        match self {
+            AnyObject::Gateway(gateway) => Some(&mut Arc::make_mut(gateway).body),
+            AnyObject::Oversized(oversized) => Arc::make_mut(oversized).stored.as_mut()?.gateway_mut(),
+            _ => None,
+        }
+    }
+
     /// Sets the generation of an object whose source does not count generations.
     pub fn set_generation(&mut self, generation: i64) {
         self.meta_mut().generation = generation;
+        if let AnyObject::Oversized(oversized) = self
+            && let Some(stored) = &mut Arc::make_mut(oversized).stored
+        {
+            stored.set_generation(generation);
+        }
     }
 }
 
@@ -106,17 +124,25 @@ impl UnparseablePolicy {
         let targets = object["spec"]["targetRefs"].as_array().and_then(|targets| targets.iter().map(parse).collect());
         // An empty list of targets is invalid, too.
         let targets = targets.filter(|targets: &Vec<_>| !targets.is_empty());
-        UnparseablePolicy {
-            meta: Meta {
-                key,
-                generation,
-                revision: 0,
-                created: None,
-                labels: BTreeMap::new(),
-                annotations: BTreeMap::new(),
-            },
-            targets,
-        }
+        UnparseablePolicy { meta: Meta { generation, ..Meta::new(key) }, targets }
+    }
+}
+
+/// An object that is larger than an object may be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OversizedObject {
+    pub kind: Kind,
+    pub meta: Meta,
+    /// The size of the whole object.
+    pub size: u64,
+    /// What is stored as an object of its kind: the whole object if it is kept, or what its refusal needs. `None` if a
+    /// reference to the object has the same effect as if it did not exist.
+    pub stored: Option<AnyObject>,
+}
+
+impl OversizedObject {
+    pub fn id(&self) -> ObjectId {
+        ObjectId::new(self.kind, self.meta.key.clone())
     }
 }
 

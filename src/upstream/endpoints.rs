@@ -14,7 +14,7 @@ use tracing::warn;
 use super::health::{ActiveRequest, EndpointHealth, PROBE_SOCKET_MILLIS, UpstreamClock};
 use super::load_balancing::{LoadBalancing, Probing, ResolvedEndpoint};
 use super::socket_budget::UpstreamSockets;
-use super::ssrf_guard::{BlockedAddress, LoopbackPolicy};
+use super::ssrf_guard::{AddressPolicy, BlockedAddress};
 use super::tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings, VerifiedNames};
 
 /// The HTTP version used towards endpoints. Connections whose bytes are forwarded do not depend on it.
@@ -121,11 +121,18 @@ pub struct Upstream {
     pub(super) tls_client: Option<UpstreamTlsClient>,
     verified_names: VerifiedNames,
     pub(super) sockets: Arc<UpstreamSockets>,
-    pub(super) loopback: LoopbackPolicy,
+    pub(super) addresses: AddressPolicy,
     /// When a failed or blocked endpoint was last logged, in milliseconds of `clock`; 0 if never.
     warned_at: AtomicU64,
     /// DNS results by host. The lock serializes the two setters; requests never take it.
     resolved: Mutex<BTreeMap<Arc<str>, Vec<IpAddr>>>,
+}
+
+/// Upstreams are identical, not alike: each has its own state.
+impl PartialEq for Upstream {
+    fn eq(&self, other: &Upstream) -> bool {
+        std::ptr::eq(self, other)
+    }
 }
 
 impl Upstream {
@@ -134,7 +141,7 @@ impl Upstream {
             tls_client: key.tls.as_ref().map(UpstreamTlsSettings::client),
             verified_names: VerifiedNames::default(),
             sockets: Arc::default(),
-            loopback: LoopbackPolicy::default(),
+            addresses: AddressPolicy::default(),
             warned_at: AtomicU64::new(0),
             key,
             configured: ArcSwap::default(),
@@ -344,7 +351,7 @@ impl Upstream {
         if resolved.get(&name) == Some(&addresses) {
             return;
         }
-        let check_blocked = |address: &IpAddr| Some((*address, BlockedAddress::check(*address, self.loopback)?));
+        let check_blocked = |address: &IpAddr| Some((*address, BlockedAddress::check(*address, &self.addresses)?));
         if let Some((address, blocked)) = addresses.iter().find_map(check_blocked)
             && self.should_warn()
         {
@@ -366,7 +373,7 @@ impl Upstream {
 
     /// Whether the SSRF guard allows this address.
     fn is_allowed(&self, address: IpAddr) -> bool {
-        BlockedAddress::check(address, self.loopback).is_none()
+        BlockedAddress::check(address, &self.addresses).is_none()
     }
 
     /// Recomputes the reachable addresses; the health of an address that stays is kept.
@@ -433,12 +440,15 @@ mod tests {
 
     #[test]
     fn blocked_addresses_get_no_requests() {
+        use crate::upstream::LoopbackPolicy::{Allowed, Blocked};
         let mut upstream = upstream();
-        for (loopback, expected) in [
-            (LoopbackPolicy::Allowed, &["127.0.0.1:80", "127.0.0.1:81", "192.0.2.1:80", "192.0.2.7:81"][..]),
-            (LoopbackPolicy::Blocked, &["192.0.2.1:80", "192.0.2.7:81"]),
+        for (loopback, denied, expected) in [
+            (Allowed, Arc::default(), &["127.0.0.1:80", "127.0.0.1:81", "192.0.2.1:80", "192.0.2.7:81"][..]),
+            (Blocked, Arc::from(["192.0.2.0/30".parse().unwrap()]), &["192.0.2.7:81"]),
+            (Blocked, Arc::from(["192.0.2.7/32".parse().unwrap()]), &["192.0.2.1:80"]),
+            (Blocked, Arc::default(), &["192.0.2.1:80", "192.0.2.7:81"]),
         ] {
-            upstream = Upstream { loopback, ..upstream };
+            upstream = Upstream { addresses: AddressPolicy { loopback, denied }, ..upstream };
             upstream.set_endpoints(Endpoints::default());
             upstream.set_endpoints(endpoints(&[
                 "127.0.0.1:80",

@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::{Instant, timeout};
 
+use super::response_streams::ResponseStream;
 use super::tls::UpstreamHandshakeError;
 use super::{ConnectError, EndpointConnector, UpstreamCounters, UpstreamTarget};
 
@@ -183,10 +184,11 @@ where
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(connector.ping_interval)
         .keep_alive_timeout(connector.ping_timeout);
-    let (sender, mut connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| {
-        counters.failed.add(1);
-        ConnectError::after_connect(target, address, error)
-    })?;
+    let (sender, mut connection) =
+        builder.handshake(TokioIo::new(ResponseStream::new(stream))).await.map_err(|error| {
+            counters.failed.add(1);
+            ConnectError::after_connect(target, address, error)
+        })?;
     counters.connected.add(1);
     let streams = Rc::new(StreamCount {
         active: Cell::new(0),

@@ -20,6 +20,7 @@ mod load_balancing;
 mod pool;
 mod raw_connection;
 mod registry;
+mod response_streams;
 mod socket;
 mod socket_budget;
 mod ssrf_guard;
@@ -36,5 +37,5 @@ pub use pool::{ConnectionPools, IdleLimits, IdleReuse, UpstreamConnection, Upstr
 pub use raw_connection::RawConnection;
 pub use registry::UpstreamRegistry;
 pub use socket_budget::{SocketBudget, SocketLimit};
-pub use ssrf_guard::{AddressSources, BlockedAddress, LoopbackPolicy, TrustModel};
+pub use ssrf_guard::{AddressPolicy, AddressSources, BlockedAddress, LoopbackPolicy, TrustModel};
 pub use subset::EndpointSubsetting;

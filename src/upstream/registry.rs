@@ -30,8 +30,8 @@ impl UpstreamRegistry {
     }
 
     /// The trust model, which decides the allowed endpoint addresses.
-    pub fn trust_model(&self) -> TrustModel {
-        self.trust_model
+    pub fn trust_model(&self) -> &TrustModel {
+        &self.trust_model
     }
 
     /// TLS settings as built by [`UpstreamTlsSettings::new`], shared by all upstreams with equal settings.
@@ -51,7 +51,7 @@ impl UpstreamRegistry {
             return Arc::clone(known);
         }
         let mut created = Upstream::new(key.clone());
-        created.loopback = self.trust_model.loopback();
+        created.addresses = self.trust_model.address_policy();
         let created = Arc::new(created);
         // Other TLS settings, such as a renewed certificate, create a new upstream. It inherits the resolved addresses,
         // so that it is usable at once.

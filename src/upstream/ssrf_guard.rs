@@ -3,6 +3,9 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
 
 /// Whether loopback addresses of the machine or Pod that Portico runs in may be backends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,6 +15,21 @@ pub enum LoopbackPolicy {
     Allowed,
     /// Blocked: users of the cluster write the objects, and local services may trust requests from their own machine.
     Blocked,
+}
+
+/// The addresses that the operator allows or denies for backends, and for servers that plugins connect to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddressPolicy {
+    pub loopback: LoopbackPolicy,
+    /// The networks of `--deny-endpoint-cidrs`.
+    pub denied: Arc<[IpNet]>,
+}
+
+impl AddressPolicy {
+    /// The denied network that contains the address.
+    fn denying_network(&self, address: IpAddr) -> Option<IpNet> {
+        self.denied.iter().find(|network| network.contains(&address)).copied()
+    }
 }
 
 /// What a Service may name addresses with, in addition to EndpointSlices.
@@ -29,27 +47,27 @@ impl AddressSources {
 }
 
 /// Which users write the objects, and therefore which addresses the objects may name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TrustModel {
     /// The operator of Portico writes all objects.
     #[default]
     SingleTenant,
     /// Users with write access to a namespace of the cluster write objects.
-    MultiTenant { loopback: LoopbackPolicy, sources: AddressSources },
+    MultiTenant { addresses: AddressPolicy, sources: AddressSources },
 }
 
 impl TrustModel {
-    pub fn loopback(self) -> LoopbackPolicy {
+    pub fn address_policy(&self) -> AddressPolicy {
         match self {
-            TrustModel::SingleTenant => LoopbackPolicy::Allowed,
-            TrustModel::MultiTenant { loopback, .. } => loopback,
+            TrustModel::SingleTenant => AddressPolicy::default(),
+            TrustModel::MultiTenant { addresses, .. } => addresses.clone(),
         }
     }
 
-    pub fn address_sources(self) -> AddressSources {
+    pub fn address_sources(&self) -> AddressSources {
         match self {
             TrustModel::SingleTenant => AddressSources::ALL,
-            TrustModel::MultiTenant { sources, .. } => sources,
+            TrustModel::MultiTenant { sources, .. } => *sources,
         }
     }
 }
@@ -70,6 +88,8 @@ enum BlockReason {
     /// A metadata service that serves credentials of the machine to any local client.
     Metadata,
     Loopback,
+    /// An address in a network of `--deny-endpoint-cidrs`.
+    DeniedNetwork(IpNet),
     /// A cluster-internal name outside the namespace of the object. The name may be in no namespace at all.
     OtherNamespace,
     /// A cluster-internal name of a Pod, which contains the address that it resolves to.
@@ -78,30 +98,34 @@ enum BlockReason {
 
 impl BlockedAddress {
     /// Why this address is blocked; None if it is allowed.
-    pub fn check(address: IpAddr, loopback: LoopbackPolicy) -> Option<Self> {
-        let is_blocked = |reason: &BlockReason| *reason != BlockReason::Loopback || loopback == LoopbackPolicy::Blocked;
-        let check_translated = |address: Ipv4Addr| {
-            let reason = check_v4(address).filter(is_blocked)?;
-            Some(BlockedAddress { reason, translated: Some(address) })
+    pub fn check(address: IpAddr, policy: &AddressPolicy) -> Option<Self> {
+        let check = |address: IpAddr| {
+            let special = match address {
+                IpAddr::V4(address) => check_v4(address),
+                IpAddr::V6(address) => check_v6(address),
+            };
+            let is_blocked =
+                |reason: &BlockReason| *reason != BlockReason::Loopback || policy.loopback == LoopbackPolicy::Blocked;
+            special.filter(is_blocked).or_else(|| policy.denying_network(address).map(BlockReason::DeniedNetwork))
         };
-        let not_translated = |reason| BlockedAddress { reason, translated: None };
-        match address.to_canonical() {
-            IpAddr::V4(address) => check_v4(address).filter(is_blocked).map(not_translated),
-            // The address itself is checked before an embedded one, since `::` and `::1` are within the IPv4-compatible
-            // range.
-            IpAddr::V6(address) => {
-                let itself = check_v6(address).filter(is_blocked).map(not_translated);
-                itself.or_else(|| embedded_v4(address).into_iter().find_map(check_translated))
-            }
-        }
+        let check_translated =
+            |address: Ipv4Addr| Some(BlockedAddress { reason: check(address.into())?, translated: Some(address) });
+        let canonical = address.to_canonical();
+        // The address itself is checked before an embedded one, since `::` and `::1` are within the IPv4-compatible
+        // range.
+        let itself = check(canonical).map(|reason| BlockedAddress { reason, translated: None });
+        itself.or_else(|| match canonical {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => embedded_v4(address).into_iter().find_map(check_translated),
+        })
     }
 
     /// Checks a host: an address, with or without brackets, or a name.
-    pub fn check_host(host: &str, loopback: LoopbackPolicy) -> Option<Self> {
+    pub fn check_host(host: &str, policy: &AddressPolicy) -> Option<Self> {
         let without_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         match without_brackets.parse() {
-            Ok(address) => BlockedAddress::check(address, loopback),
-            Err(_) => BlockedAddress::check_name(host, loopback),
+            Ok(address) => BlockedAddress::check(address, policy),
+            Err(_) => BlockedAddress::check_name(host, policy.loopback),
         }
     }
 
@@ -114,14 +138,11 @@ impl BlockedAddress {
     }
 
     /// Checks a name in an object of this namespace. The addresses it resolves to are checked after resolution.
-    pub fn check_name_in_namespace(namespace: &str, host: &str, trust_model: TrustModel) -> Option<Self> {
-        let reason = match trust_model {
-            TrustModel::SingleTenant => None,
-            TrustModel::MultiTenant { .. } => check_cluster_name(namespace, host),
-        };
-        reason
+    pub fn check_name_in_namespace(namespace: &str, host: &str, trust_model: &TrustModel) -> Option<Self> {
+        let TrustModel::MultiTenant { addresses, .. } = trust_model else { return None };
+        check_cluster_name(namespace, host)
             .map(|reason| BlockedAddress { reason, translated: None })
-            .or_else(|| BlockedAddress::check_name(host, trust_model.loopback()))
+            .or_else(|| BlockedAddress::check_name(host, addresses.loopback))
     }
 
     /// What to configure instead.
@@ -132,6 +153,9 @@ impl BlockedAddress {
             BlockReason::Loopback => {
                 "use an address that other machines can reach, or start Portico with --allow-loopback-backends if \
                  loopback backends are intended"
+            }
+            BlockReason::DeniedNetwork(_) => {
+                "use an address outside of the networks of --deny-endpoint-cidrs, which the operator of Portico sets"
             }
             BlockReason::OtherNamespace => {
                 "use a name in the object's own namespace; for a Service of another namespace, name it and its \
@@ -149,6 +173,9 @@ impl fmt::Display for BlockedAddress {
             write!(formatter, "translated to {address}, which is ")?;
         }
         formatter.write_str(match self.reason {
+            BlockReason::DeniedNetwork(network) => {
+                return write!(formatter, "in {network}, a network that --deny-endpoint-cidrs denies");
+            }
             BlockReason::SpecialPurpose => "a link-local, multicast, broadcast or unspecified address",
             BlockReason::Metadata => "a cloud metadata address, which serves credentials of the machine",
             BlockReason::Loopback => "a loopback address of the machine or Pod that Portico runs in",
@@ -257,8 +284,43 @@ const METADATA_V6: [Ipv6Addr; 7] = [
 mod tests {
     use super::*;
 
+    fn policy(loopback: LoopbackPolicy) -> AddressPolicy {
+        AddressPolicy { loopback, ..AddressPolicy::default() }
+    }
+
+    fn multi_tenant(loopback: LoopbackPolicy) -> TrustModel {
+        TrustModel::MultiTenant { addresses: policy(loopback), sources: AddressSources::ALL }
+    }
+
     fn reason(address: &str, loopback: LoopbackPolicy) -> String {
-        BlockedAddress::check(address.parse().unwrap(), loopback).map(|blocked| blocked.to_string()).unwrap_or_default()
+        let blocked = BlockedAddress::check(address.parse().unwrap(), &policy(loopback));
+        blocked.map(|blocked| blocked.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn addresses_in_denied_networks_are_blocked() {
+        let denied: Vec<IpNet> =
+            ["10.96.0.0/12", "192.0.2.7/32", "fd12::/16"].map(|text| text.parse().unwrap()).to_vec();
+        let policy = AddressPolicy { loopback: LoopbackPolicy::Allowed, denied: denied.into() };
+        let in_network = |network: &str| format!("in {network}, a network that --deny-endpoint-cidrs denies");
+        for (address, expected) in [
+            ("10.96.0.1", in_network("10.96.0.0/12")),
+            ("10.111.255.255", in_network("10.96.0.0/12")),
+            ("192.0.2.7", in_network("192.0.2.7/32")),
+            ("fd12::1", in_network("fd12::/16")),
+            ("::ffff:10.96.0.1", in_network("10.96.0.0/12")),
+            ("64:ff9b::10.96.0.1", format!("translated to 10.96.0.1, which is {}", in_network("10.96.0.0/12"))),
+            ("10.95.255.255", String::new()),
+            ("10.112.0.0", String::new()),
+            ("192.0.2.6", String::new()),
+            ("fd13::1", String::new()),
+            ("127.0.0.1", String::new()),
+        ] {
+            let blocked = BlockedAddress::check(address.parse().unwrap(), &policy);
+            assert_eq!(blocked.map(|blocked| blocked.to_string()).unwrap_or_default(), expected, "{address}");
+            assert_eq!(BlockedAddress::check_host(address, &policy), blocked, "{address}");
+        }
+        assert_eq!(reason("10.96.0.1", LoopbackPolicy::Blocked), "", "nothing is denied by default");
     }
 
     #[test]
@@ -350,7 +412,7 @@ mod tests {
 
     #[test]
     fn cluster_names_of_other_namespaces_are_blocked() {
-        let multi_tenant = TrustModel::MultiTenant { loopback: LoopbackPolicy::Allowed, sources: AddressSources::ALL };
+        let trust_model = multi_tenant(LoopbackPolicy::Allowed);
         for (name, expected) in [
             ("db.b.svc.cluster.local", Some(BlockReason::OtherNamespace)),
             ("db.b.svc.cluster.local.", Some(BlockReason::OtherNamespace)),
@@ -375,15 +437,15 @@ mod tests {
             ("notsvc", None),
         ] {
             assert_eq!(
-                BlockedAddress::check_name_in_namespace("a", name, multi_tenant).map(|blocked| blocked.reason),
+                BlockedAddress::check_name_in_namespace("a", name, &trust_model).map(|blocked| blocked.reason),
                 expected,
                 "{name}"
             );
-            assert_eq!(BlockedAddress::check_name_in_namespace("a", name, TrustModel::SingleTenant), None, "{name}");
+            assert_eq!(BlockedAddress::check_name_in_namespace("a", name, &TrustModel::SingleTenant), None, "{name}");
         }
-        let multi_tenant = TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked, sources: AddressSources::ALL };
+        let trust_model = multi_tenant(LoopbackPolicy::Blocked);
         let reason =
-            BlockedAddress::check_name_in_namespace("a", "localhost", multi_tenant).map(|blocked| blocked.reason);
+            BlockedAddress::check_name_in_namespace("a", "localhost", &trust_model).map(|blocked| blocked.reason);
         assert_eq!(reason, Some(BlockReason::Loopback));
     }
 
@@ -403,10 +465,18 @@ mod tests {
         ] {
             assert_eq!(BlockedAddress::check_name(name, LoopbackPolicy::Blocked).is_some(), expected, "{name}");
             assert_eq!(BlockedAddress::check_name(name, LoopbackPolicy::Allowed), None, "{name}");
-            assert_eq!(BlockedAddress::check_host(name, LoopbackPolicy::Blocked).is_some(), expected, "{name}");
+            assert_eq!(
+                BlockedAddress::check_host(name, &policy(LoopbackPolicy::Blocked)).is_some(),
+                expected,
+                "{name}"
+            );
         }
         for (host, expected) in [("[::1]", true), ("::1", true), ("127.0.0.1", true), ("[2001:db8::1]", false)] {
-            assert_eq!(BlockedAddress::check_host(host, LoopbackPolicy::Blocked).is_some(), expected, "{host}");
+            assert_eq!(
+                BlockedAddress::check_host(host, &policy(LoopbackPolicy::Blocked)).is_some(),
+                expected,
+                "{host}"
+            );
         }
     }
 }

@@ -88,7 +88,10 @@ fn schema(flag: &Arg) -> Map<String, Value> {
             Some("NUMBER") => json!({ "type": ["integer", "null"], "minimum": 1 }),
             // Numbers with more digits could overflow in templates.
             Some("DURATION") => json!({ "type": ["string", "null"], "pattern": "^([0-9]{1,9}(ms|s|m|h))*$" }),
-            Some("SIZE") => json!({ "type": ["string", "null"], "pattern": "^([0-9]+(B|KiB|MiB|GiB))?$" }),
+            // Bytes without a unit can also be a number.
+            Some("SIZE") => json!({
+                "type": ["integer", "string", "null"], "minimum": 0, "pattern": "^([0-9]+(B|[KMG]iB?)?)?$",
+            }),
             // The only address flag that does not accept `off`.
             Some("ADDR") if flag.get_long() == Some("echo") => {
                 json!({ "type": ["string", "null"], "pattern": format!("^({ADDRESS})?$") })

@@ -33,6 +33,20 @@ fn schema_matches_the_values() {
 }
 
 #[test]
+fn schema_permits_the_sizes_that_the_program_accepts() {
+    let schema = &flags::schemas()["client-min-rate"];
+    assert!(schema["type"].as_array().unwrap().contains(&"integer".into()), "{schema}");
+    let pattern = regex::Regex::new(schema["pattern"].as_str().unwrap()).unwrap();
+    let valid = ["0", "500", "500B", "16KiB", "16Ki", "1MiB", "1Gi"].map(|size| (size, true));
+    let invalid = ["KiB", "16K", "16kB", "1.5MiB", "-1"].map(|size| (size, false));
+    for (size, is_valid) in valid.into_iter().chain(invalid) {
+        let arguments = ["portico", "run", "--kubernetes", &format!("--client-min-rate={size}")];
+        let parsed = portico::args::command().try_get_matches_from(arguments);
+        assert_eq!((parsed.is_ok(), pattern.is_match(size)), (is_valid, is_valid), "{size}");
+    }
+}
+
+#[test]
 fn the_readme_lists_every_value() {
     let values = Values::read(&read("values.yaml"));
     let introduction = read("README.md.in");

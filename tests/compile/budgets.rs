@@ -6,7 +6,7 @@ use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressP
 use portico::diagnostic::{Diagnostic, Severity};
 use portico::snapshot::router::RoutingRequest;
 use portico::snapshot::rule::Action;
-use portico::store::{AnyObject, Batch};
+use portico::store::{AnyObject, Batch, LargeObjects};
 use serde_json::{Map, Value, json};
 
 use super::case::CompilerHarness;
@@ -47,18 +47,26 @@ fn metadata(name: &str, day: usize, annotations: Value) -> Value {
 
 /// A route for `shop.example` with one rule.
 fn route(name: &str, day: usize, annotations: Value, matches: Value) -> AnyObject {
+    parse(Kind::HttpRoute, route_value(name, day, annotations, matches))
+}
+
+fn route_value(name: &str, day: usize, annotations: Value, matches: Value) -> Value {
     let rules = json!([{"matches": matches, "backendRefs": [{"name": "s", "port": 80}]}]);
     let spec = json!({"parentRefs": [{"name": "web"}], "hostnames": ["shop.example"], "rules": rules});
-    parse(Kind::HttpRoute, json!({"metadata": metadata(name, day, annotations), "spec": spec}))
+    json!({"metadata": metadata(name, day, annotations), "spec": spec})
 }
 
 /// An Ingress for `shop.example`.
 fn ingress(name: &str, day: usize, annotations: Value, paths: &[String]) -> AnyObject {
+    parse(Kind::Ingress, ingress_value(name, day, annotations, paths))
+}
+
+fn ingress_value(name: &str, day: usize, annotations: Value, paths: &[String]) -> Value {
     let backend = json!({"service": {"name": "s", "port": {"number": 80}}});
     let path = |path: &String| json!({"path": path, "pathType": "ImplementationSpecific", "backend": backend});
     let paths: Vec<Value> = paths.iter().map(path).collect();
     let spec = json!({"ingressClassName": "portico", "rules": [{"host": "shop.example", "http": {"paths": paths}}]});
-    parse(Kind::Ingress, json!({"metadata": metadata(name, day, annotations), "spec": spec}))
+    json!({"metadata": metadata(name, day, annotations), "spec": spec})
 }
 
 fn patterns(count: usize, pattern: &str) -> Value {
@@ -299,4 +307,132 @@ fn large_expression_is_reported_at_its_field() {
         assert_eq!(found[0].severity == Severity::Warning, warn_only);
         assert_eq!(outcome(&harness, Kind::HttpRoute, "shop.example", "/a").unwrap().0, "HTTPRoute/a/younger");
     }
+}
+
+/// An object of more than 1 MiB, because of a label.
+fn large(kind: Kind, mut object: Value, large_objects: LargeObjects) -> AnyObject {
+    object["metadata"]["labels"] = json!({"large": "x".repeat(1 << 20)});
+    AnyObject::parse_limited(kind, object, large_objects).unwrap()
+}
+
+/// A route with these conditions on headers.
+fn large_route(headers: Value, large_objects: LargeObjects) -> AnyObject {
+    let entry = json!({"path": {"type": "PathPrefix", "value": "/admin"}, "headers": headers});
+    large(Kind::HttpRoute, route_value("one", 1, json!({}), json!([entry])), large_objects)
+}
+
+fn large_ingress(large_objects: LargeObjects) -> AnyObject {
+    large(Kind::Ingress, ingress_value("one", 1, json!({}), &["/admin".to_owned()]), large_objects)
+}
+
+fn is_too_large(problem: &Diagnostic) -> bool {
+    let limit = "KiB of memory, which is more than the limit of 1024 KiB for one object";
+    problem.message.starts_with("the object takes 102") && problem.message.ends_with(limit)
+}
+
+/// Only a part of it is stored. That must suffice to refuse its requests, because those of `younger` are forwarded.
+#[test]
+fn object_that_is_too_large_is_refused_and_its_requests_fail() {
+    let kubernetes = json!({"name": "portico", "annotations": {"portico.dev/dialect": "kubernetes"}});
+    let class = json!({"metadata": kubernetes, "spec": {"controller": "portico.dev/ingress-controller"}});
+    let class = parse(Kind::IngressClass, class);
+    for (object, class) in [
+        (large_route(json!([{"name": "x", "value": "y"}]), LargeObjects::Reduce), None),
+        (large_ingress(LargeObjects::Reduce), None),
+        (large_ingress(LargeObjects::Reduce), Some(class)),
+    ] {
+        let (kind, mut harness) = (object.kind(), harness());
+        harness.apply(Batch { upserts: class.into_iter().chain([object.clone()]).collect(), removes: vec![] });
+        let found = diagnostics(&harness, kind);
+        assert!(found.iter().any(is_too_large), "{found:#?}");
+        let refused = Some((format!("{kind}/a/one"), false));
+        assert_eq!(outcome(&harness, kind, "shop.example", "/admin/users"), refused);
+        let younger = Some((format!("{kind}/a/younger"), true));
+        assert_eq!(outcome(&harness, kind, "shop.example", "/"), younger);
+        assert_eq!(harness.recompiled().compiler.verdicts(), harness.compiler.verdicts());
+        harness.apply(Batch { upserts: vec![], removes: vec![object.id()] });
+        assert_eq!(outcome(&harness, kind, "shop.example", "/admin/users"), younger);
+    }
+}
+
+#[test]
+fn object_that_is_too_large_is_served_with_a_warning_only() {
+    for object in [large_route(json!([]), LargeObjects::Keep), large_ingress(LargeObjects::Keep)] {
+        let (kind, mut harness) = (object.kind(), harness());
+        harness.inputs.budgets.warn_only = true;
+        harness.apply(Batch { upserts: vec![object], removes: vec![] });
+        let found = diagnostics(&harness, kind);
+        assert!(is_too_large(&found[0]) && found[0].severity == Severity::Warning, "{found:#?}");
+        let served = Some((format!("{kind}/a/one"), true));
+        assert_eq!(outcome(&harness, kind, "shop.example", "/admin/users"), served);
+    }
+}
+
+fn named(name: &str) -> Value {
+    json!({"namespace": "a", "name": name, "annotations": {"kubernetes.io/ingress.class": "portico"}})
+}
+
+/// Objects that others refer to.
+const LARGE_OBJECTS: [(Kind, fn() -> Value); 4] = [
+    // A plugin that does not protect a route may do so with an unknown configuration.
+    (Kind::KongPlugin, || {
+        let config = json!({"remove": {"headers": ["a"]}});
+        json!({"metadata": named("p"), "plugin": "response-transformer", "config": config})
+    }),
+    (Kind::KongConsumer, || json!({"metadata": named("c"), "username": "c", "credentials": []})),
+    (Kind::Service, || json!({"metadata": named("s"), "spec": {"ports": [{"port": 80}]}})),
+    (Kind::Gateway, || {
+        let listeners = json!([{"name": "http", "port": 80, "protocol": "HTTP"}]);
+        json!({"metadata": named("web"), "spec": {"gatewayClassName": "portico", "listeners": listeners}})
+    }),
+];
+
+/// References to these objects must fail, and the objects themselves have the reason.
+#[test]
+fn references_to_objects_that_are_too_large_fail() {
+    let mut harness = harness();
+    let large = LARGE_OBJECTS.map(|(kind, object)| large(kind, object(), LargeObjects::Reduce));
+    let plugins = json!({"konghq.com/plugins": "p"});
+    let routes = [ingress("one", 1, plugins, &["/".to_owned()]), route("one", 1, json!({}), json!([]))];
+    harness.apply(Batch { upserts: large.iter().cloned().chain(routes).collect(), removes: vec![] });
+    for object in &large {
+        let verdict = &harness.compiler.verdicts()[&object.id()];
+        let conditions: Vec<_> = verdict.all_conditions().map(|(_, condition)| condition).collect();
+        let problems = || conditions.iter().flat_map(|condition| &condition.diagnostics);
+        assert!(problems().any(is_too_large), "{verdict:#?}");
+        assert!(conditions.iter().all(|condition| condition.code.is_error()), "{verdict:#?}");
+    }
+    let texts = |kind| -> String {
+        let verdict = &harness.compiler.verdicts()[&ObjectId::new(kind, ObjectKey::new("a", "one"))];
+        let conditions = verdict.all_conditions().map(|(_, condition)| condition.message()).collect::<Vec<_>>();
+        let others = verdict.diagnostics.iter().map(ToString::to_string);
+        conditions.into_iter().chain(others).collect::<Vec<_>>().join("\n")
+    };
+    let ingress = texts(Kind::Ingress);
+    assert!(ingress.contains("Service a/s is larger than the limit for one object, so it is not used"), "{ingress}");
+    assert!(ingress.contains("plugin KongPlugin/a/p cannot be used, so requests it would protect get status 503"));
+    assert_eq!(outcome(&harness, Kind::HttpRoute, "shop.example", "/"), None, "its Gateway is not served");
+    assert_eq!(harness.recompiled().compiler.verdicts(), harness.compiler.verdicts());
+
+    // Without the limit, they are in use, and have a warning.
+    let mut unlimited = self::harness();
+    unlimited.inputs.budgets.warn_only = true;
+    let kept = LARGE_OBJECTS.map(|(kind, object)| self::large(kind, object(), LargeObjects::Keep));
+    unlimited.apply(Batch { upserts: kept.to_vec(), removes: vec![] });
+    for object in &kept {
+        let verdict = &unlimited.compiler.verdicts()[&object.id()];
+        let of_conditions = verdict.all_conditions().flat_map(|(_, condition)| &condition.diagnostics);
+        let problems: Vec<_> =
+            of_conditions.chain(&verdict.diagnostics).filter(|problem| is_too_large(problem)).collect();
+        assert!(matches!(problems[..], [problem] if problem.severity == Severity::Warning), "{verdict:#?}");
+    }
+
+    // Objects of the right size take their place.
+    let service = parse(Kind::Service, json!({"metadata": named("s"), "spec": {"ports": [{"port": 80}]}}));
+    let removes = large.iter().map(AnyObject::id).filter(|id| id.kind != Kind::Service).collect();
+    harness.apply(Batch { upserts: vec![service], removes });
+    let left: Vec<_> = harness.compiler.verdicts().keys().map(ToString::to_string).collect();
+    assert!(!left.contains(&"KongConsumer a/c".to_owned()) && !left.contains(&"KongPlugin a/p".to_owned()), "{left:?}");
+    let service = &harness.compiler.verdicts()[&ObjectId::new(Kind::Service, ObjectKey::new("a", "s"))];
+    assert!(service.conditions.is_empty() && !service.diagnostics.iter().any(is_too_large), "{service:?}");
 }

@@ -30,7 +30,7 @@ use portico::status;
 use portico::store::{AnyObject, Batch, Changes, Store};
 use portico::upstream::tls::TrustAnchors;
 use portico::upstream::{
-    AddressSources, Endpoints, LoadBalancing, LoopbackPolicy, TrustModel, UpstreamKey, UpstreamRegistry,
+    AddressPolicy, AddressSources, Endpoints, LoadBalancing, LoopbackPolicy, TrustModel, UpstreamKey, UpstreamRegistry,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -126,6 +126,7 @@ impl Case {
             GatewayAddressPool::explicit(ranges, vec![host_address])
         };
         let has_services = !header("Services").is_empty();
+        let denied = header("Denied").iter().map(|network| network.parse().unwrap()).collect();
         Case {
             rules: header("Rules"),
             newer_release: !header("Newer release").is_empty(),
@@ -149,11 +150,12 @@ impl Case {
             },
             trust_model: match header("Trust").pop().as_deref() {
                 Some("restricted") => TrustModel::MultiTenant {
-                    loopback: LoopbackPolicy::Blocked,
+                    addresses: AddressPolicy { loopback: LoopbackPolicy::Blocked, denied },
                     sources: AddressSources { annotation: false, external_names: false },
                 },
                 Some("multi-tenant") => {
-                    TrustModel::MultiTenant { loopback: LoopbackPolicy::Blocked, sources: AddressSources::ALL }
+                    let addresses = AddressPolicy { loopback: LoopbackPolicy::Blocked, denied };
+                    TrustModel::MultiTenant { addresses, sources: AddressSources::ALL }
                 }
                 Some(other) => panic!("unknown trust model {other}"),
                 None => TrustModel::SingleTenant,
@@ -246,7 +248,7 @@ impl Case {
                 unreadable_kinds: self.unreadable.clone(),
                 classes: self.classes.clone(),
                 ingress: self.ingress.clone(),
-                upstreams: UpstreamRegistry::new(TrustAnchors::default(), self.trust_model),
+                upstreams: UpstreamRegistry::new(TrustAnchors::default(), self.trust_model.clone()),
                 ..TestInputs::new(portico::plugins::REGISTRY)
             },
             ..CompilerHarness::new(self.provider.clone(), self.address_state.clone())
@@ -328,7 +330,7 @@ impl CompilerHarness {
         fresh.inputs = TestInputs {
             controllers: controllers.clone(),
             addresses: addresses.clone(),
-            upstreams: UpstreamRegistry::new(TrustAnchors::default(), upstreams.trust_model()),
+            upstreams: UpstreamRegistry::new(TrustAnchors::default(), upstreams.trust_model().clone()),
             classes: classes.clone(),
             unreadable_kinds: unreadable_kinds.clone(),
             ingress: ingress.clone(),

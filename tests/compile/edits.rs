@@ -60,7 +60,7 @@ fn assert_unaffected_routers_kept(before: &Routers, after: &Routers, route: &str
 /// All routers by address, listener and host.
 fn routers(harness: &CompilerHarness) -> Routers {
     let mut routers = Routers::new();
-    for (address, bind) in &harness.snapshot.binds {
+    for (address, bind) in harness.snapshot.binds.iter() {
         let listeners = bind.http().map(|http| http.listeners.iter());
         for (_, listener) in listeners.into_iter().flatten() {
             // All Ingresses share one router.
@@ -418,6 +418,84 @@ fn unchanged_default_certificate_publishes_nothing() {
     assert!(!Arc::ptr_eq(&snapshot, &harness.snapshot));
 }
 
+#[test]
+fn edits_that_change_no_rule_publish_nothing() {
+    let metadata = |name: &str, label: &str| json!({"namespace": "a", "name": name, "labels": {"edition": label}});
+    let plugin = json!({"metadata": {"namespace": "a", "name": "p"}, "plugin": "request-termination"});
+    let classes = json!([
+        {"metadata": {"name": "portico"}, "spec": {"controller": "portico.dev/ingress-controller"}},
+        {
+            "metadata": {"name": "plain", "annotations": {"portico.dev/dialect": "kubernetes"}},
+            "spec": {"controller": "portico.dev/ingress-controller"},
+        },
+    ]);
+    let route = |label: &str, path: &str| {
+        let matches =
+            json!([{"path": {"value": path}, "headers": [{"name": "x", "value": "y.*", "type": "RegularExpression"}]}]);
+        let rule = json!({"matches": matches, "backendRefs": [{"name": "s", "port": 80}]});
+        let spec = json!({"parentRefs": [{"name": "g"}], "rules": [rule]});
+        parse(Kind::HttpRoute, json!({"metadata": metadata("r", label), "spec": spec}))
+    };
+    let ingress = |class: &str, label: &str, path: &str| {
+        let mut metadata = metadata(class, label);
+        if class == "portico" {
+            metadata["annotations"] = json!({"konghq.com/plugins": "p"});
+        }
+        let backend = json!({"service": {"name": "s", "port": {"number": 80}}});
+        let path = json!({"path": path, "pathType": "Prefix", "backend": backend});
+        let host = format!("{class}.example");
+        let spec = json!({
+            "ingressClassName": class,
+            "rules": [{"host": host, "http": {"paths": [path]}}],
+            "tls": [{"hosts": [host], "secretName": "k"}],
+        });
+        parse(Kind::Ingress, json!({"metadata": metadata, "spec": spec}))
+    };
+    let secret = |pair: &str| {
+        let data = json!({"tls.crt": format!("CERTIFICATE {pair}"), "tls.key": format!("KEY {pair}")});
+        let metadata = json!({"namespace": "a", "name": "k"});
+        parse(Kind::Secret, with_certificates(&json!({"metadata": metadata, "stringData": data})))
+    };
+    let service = |label: &str| {
+        parse(Kind::Service, json!({"metadata": metadata("s", label), "spec": {"ports": [{"port": 80}]}}))
+    };
+    let mut harness =
+        CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(Vec::new())), AddressState::default());
+    let put = |object: AnyObject| Batch { upserts: vec![object], removes: vec![] };
+    let class = json!({"metadata": {"name": "c"}, "spec": {"controllerName": "portico.dev/gateway-controller"}});
+    let mut upserts = vec![parse(Kind::GatewayClass, class)];
+    upserts.extend(classes.as_array().unwrap().iter().map(|class| parse(Kind::IngressClass, class.clone())));
+    let gateway = json!({
+        "metadata": {"namespace": "a", "name": "g"},
+        "spec": {"gatewayClassName": "c", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
+    });
+    upserts.extend([parse(Kind::Gateway, gateway), parse(Kind::KongPlugin, plugin), secret("one"), service("first")]);
+    upserts.extend([route("first", "/"), ingress("portico", "first", "/"), ingress("plain", "first", "/")]);
+    harness.apply(Batch { upserts, removes: vec![] });
+    for (description, edit) in [
+        ("a label of an HTTPRoute", route("second", "/")),
+        ("a label of an Ingress with a plugin", ingress("portico", "second", "/")),
+        ("a label of an Ingress of the dialect kubernetes", ingress("plain", "second", "/")),
+        ("a label of their Service", service("second")),
+    ] {
+        let before = Arc::clone(&harness.snapshot);
+        assert_eq!(harness.apply(put(edit)), 0, "{description}: routers were built");
+        assert!(Arc::ptr_eq(&before, &harness.snapshot), "{description} is not a change of the snapshot");
+        assert_eq!(harness.describe_state(), harness.recompiled().describe_state(), "{description}");
+    }
+    let before = Arc::clone(&harness.snapshot);
+    assert_eq!(harness.apply(put(secret("two"))), 0, "a renewed certificate builds no router");
+    assert!(!Arc::ptr_eq(&before, &harness.snapshot));
+    for (description, edit) in [
+        ("the path of an HTTPRoute", route("second", "/new")),
+        ("the path of an Ingress with a plugin", ingress("portico", "second", "/new")),
+        ("the path of an Ingress of the dialect kubernetes", ingress("plain", "second", "/new")),
+    ] {
+        assert!(harness.apply(put(edit)) > 0, "{description}");
+        assert_eq!(harness.describe_state(), harness.recompiled().describe_state(), "{description}");
+    }
+}
+
 /// A class is deleted for a moment when it is replaced, or moves to another release of a chart.
 #[test]
 fn gateways_of_a_deleted_class_are_served_on() {
@@ -434,16 +512,16 @@ fn gateways_of_a_deleted_class_are_served_on() {
     let mut harness =
         CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(Vec::new())), AddressState::default());
     harness.apply(Batch { upserts: vec![class("portico.dev/gateway-controller"), gateway.clone()], removes: vec![] });
-    let binds = harness.snapshot.binds.keys().copied().collect::<Vec<_>>();
+    let binds = harness.snapshot.binds.addresses().clone();
     let verdict = CompilerHarness::describe_state;
     assert!(!binds.is_empty() && !verdict(&harness).contains("was deleted"));
 
     harness.apply(Batch { upserts: vec![], removes: vec![class("portico.dev/gateway-controller").id()] });
-    assert_eq!(harness.snapshot.binds.keys().copied().collect::<Vec<_>>(), binds);
+    assert_eq!(*harness.snapshot.binds.addresses(), binds);
     assert!(verdict(&harness).contains("GatewayClass c was deleted"), "{}", verdict(&harness));
 
     harness.apply(Batch { upserts: vec![class("portico.dev/gateway-controller")], removes: vec![] });
-    assert_eq!(harness.snapshot.binds.keys().copied().collect::<Vec<_>>(), binds);
+    assert_eq!(*harness.snapshot.binds.addresses(), binds);
     assert!(!verdict(&harness).contains("was deleted"));
 
     harness.apply(Batch { upserts: vec![class("example.com/other")], removes: vec![] });

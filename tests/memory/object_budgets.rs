@@ -1,5 +1,6 @@
 //! Objects of the maximum size that an API server accepts, each of which expands to as much as possible when it is
-//! compiled. Limits the memory that one of them takes, and that those of one namespace take together.
+//! compiled. Limits the memory that one of them takes, and that those of one namespace take together, also if they are
+//! larger than an object may be.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressP
 use portico::compile::testing::TestInputs;
 use portico::compile::{Compiler, IngressListener, IngressSettings, addressable_gateways};
 use portico::snapshot::Snapshot;
-use portico::store::{AnyObject, Batch, Store};
+use portico::store::{AnyObject, Batch, LargeObjects, Store, object_size};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use stats_alloc::Region;
@@ -17,6 +18,7 @@ use crate::ALLOCATOR;
 
 /// Creates an object with the name.
 type CreateObject = fn(&str) -> AnyObject;
+type CreateLargestObject = fn(&str) -> (Kind, Value);
 
 /// The objects, with the text that describes each.
 const OBJECTS: &[(&str, CreateObject)] = &[
@@ -28,9 +30,19 @@ const OBJECTS: &[(&str, CreateObject)] = &[
     ("Ingress with 14,000 paths of regular expressions", ingress_with_path_patterns),
 ];
 
+/// Objects of almost 1.5 MiB, with the text that describes each.
+const LARGEST_OBJECTS: &[(&str, CreateLargestObject)] = &[
+    ("HTTPRoutes with 128 matches and 2,048 conditions", largest_route),
+    ("Ingresses with 9,500 hosts", ingress_with_hosts),
+    ("KongPlugins with 700,000 numbers", plugin_with_numbers),
+];
+
 /// The most that one object may take.
 const MAX_BYTES: usize = 32 << 20;
 const NAMESPACE_OBJECTS: usize = 100;
+/// The most that objects of one namespace may take if they are larger than an object may be: a tenth of the memory
+/// limit of the chart. Without a limit they take up to 5 GiB.
+const MAX_LARGEST_BYTES: usize = 51 << 20;
 /// The most that the Ingresses of one namespace may take: a quarter of the memory limit of the chart.
 const MAX_NAMESPACE_BYTES: usize = 128 << 20;
 
@@ -46,6 +58,7 @@ pub(crate) fn check() -> String {
         lines.push(line);
     }
     lines.push(check_namespace());
+    lines.extend(LARGEST_OBJECTS.iter().map(check_largest));
     lines.join("\n")
 }
 
@@ -149,6 +162,83 @@ fn check_namespace() -> String {
     );
     assert!(bytes <= MAX_NAMESPACE_BYTES, "{line}");
     line
+}
+
+/// Compiles a hundred objects of one namespace that are larger than an object may be, and then an edit in another
+/// namespace.
+fn check_largest((what, create): &(&str, CreateLargestObject)) -> String {
+    let mut world = World::default();
+    let region = Region::new(ALLOCATOR);
+    let mut ms = Vec::new();
+    for number in 0..NAMESPACE_OBJECTS {
+        let (kind, object) = create(&number.to_string());
+        if number == 0 {
+            let text_bytes = object.to_string().len();
+            assert!((1_300_000..1_572_864).contains(&text_bytes), "{what}: {text_bytes} bytes");
+            assert!(object_size(&object) > 1 << 20, "{what}");
+        }
+        ms.push(world.compile(vec![AnyObject::parse_limited(kind, object, LargeObjects::Reduce).unwrap()]).1);
+    }
+    let change = region.change();
+    let bytes = change.bytes_allocated.saturating_sub(change.bytes_deallocated);
+    assert_eq!(world.store.oversized.len(), NAMESPACE_OBJECTS, "{what}");
+
+    let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+    let path = json!({"path": "/", "pathType": "Prefix", "backend": backend});
+    let spec = json!({"ingressClassName": "portico", "rules": [{"host": "other.example", "http": {"paths": [path]}}]});
+    let edited = json!({"metadata": {"namespace": "other", "name": "edited"}, "spec": spec});
+    let changes = world.store.apply(Batch { upserts: vec![parse(Kind::Ingress, edited)], removes: vec![] });
+    let compiled = world.inputs.compile(&mut world.compiler, &world.store, &changes);
+    assert!(compiled.objects_planned == 0 && compiled.verdicts_changed.len() == 1, "{what}: {compiled:?}");
+
+    let mebibytes = bytes as f64 / f64::from(1 << 20);
+    let line = format!(
+        "{mebibytes:.1} MiB, {} ms in total and {} ms for one: {NAMESPACE_OBJECTS} {what}, of almost 1.5 MiB each",
+        ms.iter().sum::<i64>(),
+        ms.iter().max().unwrap(),
+    );
+    assert!(bytes <= MAX_LARGEST_BYTES, "{line}");
+    line
+}
+
+/// 128 matches, each with 16 conditions on headers.
+fn largest_route(name: &str) -> (Kind, Value) {
+    let value = "x".repeat(700);
+    let headers: Vec<Value> = (0..16).map(|number| json!({"name": format!("x{number}"), "value": value})).collect();
+    let entry = |number: usize| {
+        let path = json!({"type": "PathPrefix", "value": format!("/{name}/{number}")});
+        json!({"path": path, "headers": headers})
+    };
+    let rule = |rule: usize| {
+        let matches: Vec<Value> = (0..16).map(|number| entry(rule * 16 + number)).collect();
+        json!({"matches": matches, "backendRefs": [{"name": "web", "port": 80}]})
+    };
+    let hostnames: Vec<String> = (0..16).map(|number| format!("h{number}.example")).collect();
+    let spec = json!({
+        "parentRefs": [{"namespace": "default", "name": "web"}],
+        "hostnames": hostnames,
+        "rules": (0..8).map(rule).collect::<Vec<_>>(),
+    });
+    (Kind::HttpRoute, json!({"metadata": metadata(name, json!({})), "spec": spec}))
+}
+
+fn ingress_with_hosts(name: &str) -> (Kind, Value) {
+    let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+    let rule = |number: usize| {
+        let path = json!({"path": "/", "pathType": "Prefix", "backend": backend});
+        json!({"host": format!("h{number}.n{name}.example"), "http": {"paths": [path]}})
+    };
+    let rules: Vec<Value> = (0..9_500).map(rule).collect();
+    (
+        Kind::Ingress,
+        json!({"metadata": metadata(name, json!({})), "spec": {"ingressClassName": "portico", "rules": rules}}),
+    )
+}
+
+fn plugin_with_numbers(name: &str) -> (Kind, Value) {
+    let numbers = vec![0; 700_000];
+    let metadata = metadata(name, json!({}));
+    (Kind::KongPlugin, json!({"plugin": "request-termination", "config": {"list": numbers}, "metadata": metadata}))
 }
 
 fn parse(kind: Kind, object: Value) -> AnyObject {

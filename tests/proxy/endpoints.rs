@@ -250,15 +250,22 @@ async fn hostname_endpoint_serves_once_it_is_resolved() {
 #[tokio::test]
 async fn ssrf_guard_blocks_resolved_addresses() {
     use portico::upstream::{
-        AddressSources, EndpointAddress, Endpoints, LoopbackPolicy, TrustModel, UpstreamRegistry, tls::TrustAnchors,
+        AddressPolicy, AddressSources, EndpointAddress, Endpoints, LoopbackPolicy, TrustModel, UpstreamRegistry,
+        tls::TrustAnchors,
     };
 
-    for (loopback, expected) in [(LoopbackPolicy::Allowed, 200), (LoopbackPolicy::Blocked, 503)] {
+    let denied = || std::sync::Arc::from(["127.0.0.0/8".parse().unwrap()]);
+    for (loopback, denied, expected) in [
+        (LoopbackPolicy::Allowed, std::sync::Arc::default(), 200),
+        (LoopbackPolicy::Blocked, std::sync::Arc::default(), 503),
+        (LoopbackPolicy::Allowed, denied(), 503),
+    ] {
+        let addresses = AddressPolicy { loopback, denied };
         let endpoint = Endpoint::ok().await;
         let key = upstream("web", &[]).key.clone();
         let upstream = UpstreamRegistry::new(
             TrustAnchors::default(),
-            TrustModel::MultiTenant { loopback, sources: AddressSources::ALL },
+            TrustModel::MultiTenant { addresses, sources: AddressSources::ALL },
         )
         .upstream(&key);
         let name = EndpointAddress::Name { host: "db.example".into(), port: endpoint.address.port() };

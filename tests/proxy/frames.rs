@@ -23,6 +23,7 @@ pub(crate) const CONTINUATION: u8 = 9;
 /// Flags of DATA and HEADERS, and of SETTINGS and PING.
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
+pub(crate) const PADDED: u8 = 8;
 pub(crate) const ACK: u8 = 1;
 
 /// Length of a frame's header in bytes.

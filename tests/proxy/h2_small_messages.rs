@@ -1,7 +1,5 @@
 //! Many small messages over HTTP/2, as in gRPC streams, while the receiver does not read: streams must not be reset.
 
-use bytes::Bytes;
-use http::Response;
 use portico::upstream::UpstreamProtocol;
 use tokio::sync::watch;
 
@@ -9,8 +7,8 @@ use crate::frames::{
     ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RawConnection, WINDOW_UPDATE, frame, get_request, header_block,
     initial_window_size,
 };
-use crate::h2_upstream::http2_endpoint;
-use crate::harness::{Endpoint, Route, TestServer, forward, route, upstream_with_protocol, with_timeout};
+use crate::h2_upstream::counting_endpoint;
+use crate::harness::{Endpoint, Route, TestServer, forward, route, upstream_with_protocol};
 
 /// A gRPC message: the prefix of five bytes and eleven bytes of payload.
 const MESSAGE: &[u8; 16] = b"0123456789abcdef";
@@ -39,21 +37,7 @@ async fn backend_may_pause_while_clients_send_small_messages() {
     let (release, released) = watch::channel(false);
     let mut builder = ::h2::server::Builder::new();
     builder.initial_window_size(1024).data_frame_budget(usize::MAX);
-    let endpoint = http2_endpoint(builder, move |call| {
-        let mut released = released.clone();
-        async move {
-            released.wait_for(|released| *released).await.unwrap();
-            let (mut body, mut byte_count) = (call.request.into_body(), 0);
-            while let Some(Ok(data)) = with_timeout("more of the body", body.data()).await {
-                body.flow_control().release_capacity(data.len()).unwrap();
-                byte_count += data.len();
-            }
-            let mut response = call.response;
-            let mut stream = response.send_response(Response::new(()), false).unwrap();
-            stream.send_data(Bytes::from(byte_count.to_string()), true).unwrap();
-        }
-    })
-    .await;
+    let endpoint = counting_endpoint(builder, released, |_| true).await;
     let server = TestServer::with_routes(h2c_routes_to(endpoint.address)).await;
     let mut raw = RawConnection::connect(server.address).await;
     for stream in STREAMS {

@@ -4,14 +4,13 @@ use http::HeaderMap;
 use portico::upstream::UpstreamProtocol;
 
 use crate::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, RST_STREAM, RawConnection, frame, get_request,
-    header_block, header_field,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PADDED, RST_STREAM, RawConnection, frame,
+    get_request, header_block, header_field,
 };
 use crate::h2::Http2Client;
 use crate::harness::{Endpoint, TestServer, forward, route, routes_to, upstream_with_protocol};
 
 const PROTOCOL_ERROR: u32 = 1;
-const PADDED: u8 = 8;
 const PRIORITY: u8 = 0x20;
 
 /// The head of a POST. Its `:authority` enters the dynamic table, as entry 62.

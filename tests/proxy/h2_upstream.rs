@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::h2::{Http2Client, get_request, post_request, read_body, read_response, send_all};
-use crate::harness::{Endpoint, Options, Route, TestServer, forward, route, upstream_with_protocol};
+use crate::harness::{Endpoint, Options, Route, TestServer, forward, route, upstream_with_protocol, with_timeout};
 
 type HandlerFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -69,6 +69,31 @@ where
 
 fn h2c_routes_to(endpoint: &Http2Endpoint) -> Vec<Route> {
     vec![route(forward(vec![(1, upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[endpoint.address]))]))]
+}
+
+/// An HTTP/2 endpoint that responds with the number of bytes of the request's body. Of requests to a path that it
+/// holds, it reads nothing before it is released.
+pub(crate) async fn counting_endpoint(
+    builder: server::Builder,
+    released: watch::Receiver<bool>,
+    holds: fn(path: &str) -> bool,
+) -> Http2Endpoint {
+    http2_endpoint(builder, move |mut call| {
+        let mut released = released.clone();
+        async move {
+            if holds(call.request.uri().path()) {
+                released.wait_for(|released| *released).await.unwrap();
+            }
+            let (mut body, mut byte_count) = (call.request.into_body(), 0);
+            while let Some(Ok(data)) = with_timeout("more of the body", body.data()).await {
+                body.flow_control().release_capacity(data.len()).unwrap();
+                byte_count += data.len();
+            }
+            let mut stream = call.response.send_response(Response::new(()), false).unwrap();
+            stream.send_data(Bytes::from(byte_count.to_string()), true).unwrap();
+        }
+    })
+    .await
 }
 
 /// An HTTP/2 endpoint that echoes requests.
@@ -182,14 +207,14 @@ async fn grpc_streams_are_bidirectional() {
     let server = TestServer::with_routes(h2c_routes_to(&endpoint)).await;
     let client = Http2Client::connect(server.address).await;
     let (response, mut stream) = client.start_with_body(grpc_request()).await;
-    let mut response = crate::harness::with_timeout("the head", response).await.unwrap();
+    let mut response = with_timeout("the head", response).await.unwrap();
     assert_eq!(response.headers()["content-type"], "application/grpc+proto");
     for payload in [&b"one"[..], b"two", b"three"] {
         // Each message is echoed before the next one is sent: nothing is buffered.
         stream.send_data(message(payload), false).unwrap();
         let mut echoed = Vec::new();
         while echoed.len() < payload.len() + 5 {
-            let data = crate::harness::with_timeout("a response", response.body_mut().data()).await.unwrap().unwrap();
+            let data = with_timeout("a response", response.body_mut().data()).await.unwrap().unwrap();
             echoed.extend_from_slice(&data);
         }
         assert_eq!(echoed, message(payload));
@@ -237,7 +262,7 @@ async fn concurrency_limit_of_the_endpoint_is_respected() {
     assert_eq!(client.get("/first").await.status, 200);
     let waiting = futures_util::future::join_all((0..25).map(|_| client.request(get_request("/"))));
     let releasing = async {
-        crate::harness::with_timeout("all requests to arrive", async {
+        with_timeout("all requests to arrive", async {
             while request_count.load(SeqCst) < 25 {
                 tokio::task::yield_now().await;
             }

@@ -18,7 +18,7 @@ use portico::plugin_api::{
 use portico::plugins::REGISTRY;
 use portico::snapshot::Snapshot;
 use portico::snapshot::rule::Action;
-use portico::upstream::LoopbackPolicy;
+use portico::upstream::AddressPolicy;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
@@ -45,8 +45,8 @@ impl RemoteConnector for TcpConnector {
 }
 
 impl PluginServices for LoopbackServices {
-    fn loopback(&self) -> LoopbackPolicy {
-        LoopbackPolicy::Allowed
+    fn address_policy(&self) -> AddressPolicy {
+        AddressPolicy::default()
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {

@@ -1,5 +1,6 @@
 //! Binding and unbinding of listeners, draining, and snapshot changes during requests.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -163,12 +164,37 @@ async fn failed_bind_does_not_affect_other_addresses() {
     let (address, reserved) = reserve_address();
     let not_local = "192.0.2.1:8080".parse().unwrap();
     let mut two_binds = snapshot(address, routes_to(endpoint.address));
-    two_binds.binds.extend(snapshot(not_local, vec![]).binds);
+    let other_bind = snapshot(not_local, vec![]).binds[&BindAddress::tcp(not_local)].clone();
+    two_binds.binds.set(BindAddress::tcp(not_local), Some(other_bind));
     let server = TestServer::start(Options::default(), address, reserved, two_binds);
     let binds = server.proxy.reconcile().await;
     assert_eq!(binds[&BindAddress::tcp(address)], BindState::Bound);
     assert_eq!(binds[&BindAddress::tcp(not_local)], BindState::NotLocal);
     assert_eq!(server.connect().await.get("/").await.text(), "ok");
+}
+
+#[tokio::test]
+async fn refresh_is_enough_while_all_addresses_are_bound() {
+    let endpoint = Endpoint::ok().await;
+    let (address, reserved) = reserve_address();
+    let server =
+        TestServer::start(Options::default(), address, reserved, snapshot(address, routes_to(endpoint.address)));
+    assert!(!server.proxy.refresh().await, "nothing is bound yet");
+    server.proxy.reconcile().await;
+    let with = |other: SocketAddr| {
+        let mut binds = server.snapshot.load().binds.clone();
+        binds.set(BindAddress::tcp(address), snapshot(address, vec![]).binds.get(&BindAddress::tcp(address)).cloned());
+        binds.set(BindAddress::tcp(other), snapshot(other, vec![]).binds.get(&BindAddress::tcp(other)).cloned());
+        server.snapshot.store(Arc::new(Snapshot { binds, ..Snapshot::default() }));
+    };
+    with(address);
+    assert!(server.proxy.refresh().await, "only the routes changed");
+    assert_eq!(server.connect().await.get("/").await.status, 404);
+    with("192.0.2.1:8080".parse().unwrap());
+    for _ in 0..2 {
+        assert!(!server.proxy.refresh().await, "an address is not bound");
+        server.proxy.reconcile().await;
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use http::{HeaderName, StatusCode};
+use portico::plugin_api::testing::chain;
+use portico::plugins::REGISTRY;
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::regex::RegexLimit;
 use portico::snapshot::router::by_conditions::{ConditionRoute, HeaderCondition, PathCondition};
@@ -12,6 +14,7 @@ use portico::snapshot::router::{
 };
 use portico::snapshot::rule::{Action, Filters, RouteFailure, RouteRule, RuleId};
 use portico::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot};
+use serde_json::json;
 
 use crate::accounting::scrape;
 use crate::harness::{Options, TestServer, reserve_address};
@@ -128,4 +131,37 @@ async fn steps_of_many_expressions_are_added_up() {
     let request = format!("GET /{} HTTP/1.1\r\nhost: a.example\r\n\r\n", "a".repeat(4_000));
     assert_eq!(gateway(paths(1)).await.request(&request).await.status, ROUTED.as_u16());
     assert_eq!(gateway(paths(10)).await.request(&request).await.status, 414);
+}
+
+/// The expressions of plugins take their steps from those that the route leaves.
+#[tokio::test]
+async fn steps_of_plugins_are_added_to_those_of_the_route() {
+    let user_agent = format!("user-agent: {}\r\n", "x".repeat(500));
+    let origin = format!("origin: https://{}\r\n", "x".repeat(200));
+    let origins = json!({"origins": ["[a-z]*a{1500}", "https://[a-z]*", "https://other.example"]});
+    // The expressions for paths leave many steps for the first path, and few for the second.
+    for (path, remain) in [("b", true), (&"a".repeat(190), false)] {
+        for (plugin, config, header) in [("bot-detection", json!({}), &user_agent), ("cors", origins.clone(), &origin)]
+        {
+            let chain = chain(&[(REGISTRY.find(plugin).unwrap(), config)]);
+            let mut rule = Arc::into_inner(rule()).unwrap();
+            rule.plugins = Some(chain);
+            let rule = Arc::new(rule);
+            let route = |path| RouteMatch { rule: Arc::clone(&rule), ..route_match(path) };
+            let server = gateway(vec![
+                route(PathMatch::Regex(format!("/{LARGE}").into())),
+                route(PathMatch::Regex("/[ab]*".into())),
+            ]);
+            let response =
+                server.await.request(&format!("GET /{path} HTTP/1.1\r\nhost: a.example\r\n{header}\r\n")).await;
+            let is_allowed = match plugin {
+                "cors" => response.head.contains("access-control-allow-origin"),
+                _ => response.status == ROUTED.as_u16(),
+            };
+            let body = String::from_utf8_lossy(&response.body);
+            assert_eq!(is_allowed, remain, "{plugin}: {} {body}", response.head);
+            let names_user_agent = body.contains("User-Agent too long");
+            assert!(!names_user_agent, "the path is too long, and not the User-Agent: {body}");
+        }
+    }
 }

@@ -256,7 +256,7 @@ async fn request_errors_are_equal_over_every_transport() {
 }
 
 /// Request errors without a case, because one request is not enough to cause them, and the files that test them.
-const TESTED_IN: [(&str, &str); 14] = [
+const TESTED_IN: [(&str, &str); 16] = [
     ("tls_handshake", "upstream_tls.rs"),
     ("grpcs_only", "kong.rs"),
     ("target_too_long", "malformed_requests.rs"),
@@ -264,6 +264,8 @@ const TESTED_IN: [(&str, &str); 14] = [
     ("header_too_long_to_match", "regex_steps.rs"),
     ("header_too_large", "malformed_requests.rs"),
     ("client_disconnected", "accounting.rs"),
+    ("slow_request_body", "minimum_rates.rs"),
+    ("slow_client", "minimum_rates.rs"),
     ("connection_limit", "endpoints.rs"),
     ("buffer_limit", "buffer_limit.rs"),
     ("refused_stream", "h2_hostile.rs"),

@@ -758,7 +758,7 @@ async fn unknown_server_names_do_not_eject_the_endpoint() {
             let upstream = tls_upstream(protocol, settings, &[address]);
             let limits = match unknown_name {
                 UnknownName::KeptOpen => {
-                    ProxyLimits { connect_timeout: Duration::from_millis(200), ..ProxyLimits::default() }
+                    ProxyLimits { connect_timeout: Duration::from_secs(1), ..ProxyLimits::default() }
                 }
                 _ => ProxyLimits::default(),
             };

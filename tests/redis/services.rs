@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use portico::diagnostic::Diagnostic;
 use portico::plugin_api::{PluginServices, Remote, RemoteResponse, RemoteStream, RemoteTls};
-use portico::upstream::LoopbackPolicy;
+use portico::upstream::AddressPolicy;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -57,8 +57,8 @@ impl TestServices {
 }
 
 impl PluginServices for TestServices {
-    fn loopback(&self) -> LoopbackPolicy {
-        LoopbackPolicy::Allowed
+    fn address_policy(&self) -> AddressPolicy {
+        AddressPolicy::default()
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {

@@ -68,10 +68,21 @@ pub(crate) struct OracleRequest {
     pub headers: Vec<(String, String)>,
 }
 
-/// Bugs that the oracle can have. If it never differs from the router with one of them, the generated requests are not
-/// diverse enough.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bug {
+/// Declares the bugs, and lists them.
+macro_rules! bugs {
+    ($($bug:ident,)*) => {
+        /// Bugs that the oracle can have. If it never differs from the router with one of them, the generated requests
+        /// are not diverse enough.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Bug { $($bug,)* }
+
+        impl Bug {
+            pub(crate) const ALL: &[Bug] = &[$(Bug::$bug,)*];
+        }
+    };
+}
+
+bugs! {
     // Hosts.
     HostRankIgnored,
     NoFallThrough,
@@ -131,67 +142,6 @@ pub(crate) enum Bug {
     QueryValueNotDecoded,
     PlusNotDecoded,
     LastRepeatedParameter,
-}
-
-impl Bug {
-    pub(crate) const ALL: [Bug; 53] = {
-        use Bug::*;
-        [
-            HostRankIgnored,
-            NoFallThrough,
-            WildcardBeforeExactHost,
-            ShorterWildcardFirst,
-            AnyHostFirst,
-            WildcardMatchesBareDomain,
-            WildcardMatchesOnlyOneLabel,
-            WildcardMatchesPartOfLabel,
-            HostPatternCaseKept,
-            RegexBeforeExact,
-            PrefixBeforeRegex,
-            PrefixBeforeExact,
-            ShorterPrefixFirst,
-            ShorterRegexFirst,
-            RegexLengthInBytes,
-            PrefixMatchesPartOfSegment,
-            PrefixKeepsTrailingSlash,
-            ExactIgnoresTrailingSlash,
-            PathCaseIgnored,
-            RegexStartsAnywhere,
-            RegexEndsAnywhere,
-            MethodNotCompared,
-            MethodRankIgnored,
-            HeaderCountIgnored,
-            QueryCountIgnored,
-            HeadersBeforeMethod,
-            QueryBeforeHeaders,
-            CreatedIgnored,
-            NewerFirst,
-            MissingCreationIsNewest,
-            NameBeforeCreated,
-            NameReversed,
-            RuleBeforeName,
-            RuleReversed,
-            MatchBeforeRule,
-            MatchReversed,
-            DuplicateHeadersCounted,
-            DuplicateHeadersCompared,
-            LastDuplicateHeader,
-            DuplicateHeaderCaseMatters,
-            DuplicateQueryCounted,
-            DuplicateQueryCompared,
-            LastDuplicateQuery,
-            DuplicateQueryCaseIgnored,
-            HeaderNameCaseMatters,
-            HeaderValueCaseIgnored,
-            FirstRepeatedHeader,
-            RepeatedHeadersJoinedWithoutSpace,
-            QueryNameCaseIgnored,
-            QueryNameNotDecoded,
-            QueryValueNotDecoded,
-            PlusNotDecoded,
-            LastRepeatedParameter,
-        ]
-    };
 }
 
 /// The reference matcher, optionally with one bug.

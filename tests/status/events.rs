@@ -1,12 +1,17 @@
 //! Events about problems of objects and about the end of the problems, each reported once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use portico::api::{Kind, ObjectId, ObjectKey};
-use portico::compile::verdict::Code;
+use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool};
+use portico::compile::testing::TestInputs;
+use portico::compile::verdict::{Code, Verdict};
+use portico::compile::{Compiler, addressable_gateways};
 use portico::k8s::{EventRecorder, RejectedObject};
+use portico::plugins::REGISTRY;
 use portico::status::EventWriter;
-use portico::store::MalformedObject;
+use portico::store::{AnyObject, Batch, LargeObjects, MalformedObject, Store};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -192,5 +197,60 @@ async fn forbidden_namespaces_do_not_delay_others() {
         wait_until(LIMIT, "the event", || scene.created_events().len() == 1).await;
         sleep(Duration::from_secs(70)).await;
         assert_eq!(scene.api.count(&format!("403 POST {events}")), attempts);
+    }
+}
+
+/// The verdict of the compiler on the route `a` with these rules.
+fn compiled_verdict(rules: Value, labels: Value) -> Arc<Verdict> {
+    let class = json!({"metadata": {"name": "portico"}, "spec": {"controllerName": CONTROLLER}});
+    let listeners = json!([{"name": "http", "port": 80, "protocol": "HTTP"}]);
+    let gateway = json!({
+        "metadata": {"namespace": "default", "name": "web"},
+        "spec": {"gatewayClassName": "portico", "listeners": listeners},
+    });
+    let object = json!({
+        "metadata": {"namespace": "default", "name": "a", "generation": 1, "labels": labels},
+        "spec": {"parentRefs": [{"name": "web"}], "rules": rules},
+    });
+    let objects = [(Kind::GatewayClass, class), (Kind::Gateway, gateway), (Kind::HttpRoute, object)];
+    let upserts = objects.map(|(kind, object)| AnyObject::parse_limited(kind, object, LargeObjects::Reduce).unwrap());
+    let (mut store, mut compiler) = (Store::default(), Compiler::default());
+    let changes = store.apply(Batch { upserts: upserts.into(), removes: vec![] });
+    let mut inputs = TestInputs { controllers: vec![CONTROLLER.to_owned()], ..TestInputs::new(REGISTRY) };
+    inputs.addresses.assign(
+        &AddressProvider::Pool(GatewayAddressPool::loopback(Vec::new())),
+        &AddressState::default(),
+        addressable_gateways(&store, &inputs.controllers),
+    );
+    inputs.compile(&mut compiler, &store, &changes);
+    compiler.verdicts()[&id(&route("a")).unwrap()].clone()
+}
+
+/// The requests of such a route fail, so its owner must find the reason where `kubectl describe` shows it.
+#[tokio::test(start_paused = true)]
+async fn objects_over_a_limit_are_reported() {
+    let path = |number: usize| json!({"path": {"type": "RegularExpression", "value": format!("/{number}/.*")}});
+    let many = json!([{"matches": (0..513).map(path).collect::<Vec<_>>()}]);
+    let large = json!({"large": "x".repeat(1 << 20)});
+    for (rules, labels, expected) in [
+        (many, json!({}), "spec.rules: 513 regular expressions, which is more than the limit of 512 for one object;"),
+        (
+            json!([]),
+            large,
+            "the object takes 1025 KiB of memory, which is more than the limit of 1024 KiB for one object;",
+        ),
+    ] {
+        let scene = start_leader();
+        scene.replica.queue.set_verdict(id(&route("a")).unwrap(), Some(compiled_verdict(rules, labels)));
+        wait_until(LIMIT, "the event", || !scene.created_events().is_empty()).await;
+        let event = scene.api.log(&format!("POST {EVENTS}"))[0].2.clone();
+        assert_eq!((&event["type"], &event["reason"]), (&json!("Warning"), &json!("UnsupportedValue")));
+        assert!(text(&event["note"]).contains(expected), "{}", event["note"]);
+        let conditions = scene.api.status(&route("a"))["parents"][0]["conditions"].to_string();
+        assert!(conditions.contains(expected), "{conditions}");
+
+        scene.set_verdict(1, Code::RouteAccepted);
+        wait_until(LIMIT, "its end", || scene.created_events().len() == 2).await;
+        assert_eq!(scene.created_events()[1], ("Normal".to_owned(), "Resolved".to_owned()));
     }
 }

@@ -34,6 +34,7 @@ const CALLERS: &[&str] = &[
     "src/compile/ingress/",
     "src/compile/mod.rs",
     "src/compile/notes.rs",
+    "src/compile/oversized_objects.rs",
     "src/compile/stream_route.rs",
     "src/compile/verdict_updates.rs",
 ];

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use portico::api::{Kind, ObjectId};
 use portico::k8s::{Access, ApiServerSource, InstalledApis, Observed, ReferenceChanges, RejectedObject};
-use portico::store::Store;
+use portico::store::{LargeObjects, Store};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -48,7 +48,7 @@ impl WatchSite {
         let access = Access::Kubeconfig { file: Some(file), context: None };
         let connection = access.connect().await.unwrap();
         let namespaces = namespaces.iter().map(|name| (*name).to_owned()).collect();
-        let source = ApiServerSource::start(access, connection, namespaces, startup_timeout);
+        let source = ApiServerSource::start(access, connection, namespaces, startup_timeout, LargeObjects::Reduce);
         WatchSite {
             source,
             store: Store::default(),

@@ -48,8 +48,8 @@
 {{- if gt (int $scaling.minReplicas) (int $scaling.maxReplicas) }}
 {{- fail (printf "autoscaling.minReplicas: %v is more than autoscaling.maxReplicas, %v; lower one or raise the other" $scaling.minReplicas $scaling.maxReplicas) }}
 {{- end }}
-{{- if not (or $scaling.targetCPUUtilizationPercentage $scaling.targetMemoryUtilizationPercentage $scaling.metrics) }}
-{{- fail "autoscaling.enabled: no metric to scale by is set; set targetCPUUtilizationPercentage, targetMemoryUtilizationPercentage or metrics" }}
+{{- if not (or $scaling.targetCPU $scaling.targetCPUUtilizationPercentage $scaling.targetMemoryUtilizationPercentage $scaling.metrics) }}
+{{- fail "autoscaling.enabled: no metric to scale by is set; set targetCPU, targetCPUUtilizationPercentage, targetMemoryUtilizationPercentage or metrics" }}
 {{- end }}
 {{- range $name, $target := dict "cpu" "targetCPUUtilizationPercentage" "memory" "targetMemoryUtilizationPercentage" }}
 {{- if get $scaling $target }}

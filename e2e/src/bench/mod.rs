@@ -4,6 +4,7 @@
 //! - `status_writes`: the status writes for a thousand routes that are applied at once
 //! - `failover`: the requests that fail when a Pod is deleted
 //! - `steady`: memory and CPU with thousands of routes, and few changes
+//! - `scale`: starts, edits and changes of endpoints with tens of thousands of objects
 
 mod backend;
 mod client;
@@ -11,6 +12,7 @@ mod failover;
 mod objects;
 pub(crate) mod process_usage;
 mod propagation;
+mod scale;
 pub(crate) mod statistics;
 mod status_writes;
 mod steady;
@@ -24,6 +26,7 @@ use serde::Serialize;
 
 pub use self::failover::Failover;
 pub use self::propagation::Propagation;
+pub use self::scale::{EndpointChanges, RoutesOfOthers, Scale, ScaleEdits, ScaleStart};
 pub use self::statistics::DurationStats;
 pub use self::status_writes::StatusWrites;
 pub use self::steady::Steady;
@@ -37,11 +40,13 @@ use statistics::{environment, table};
 /// What to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Benchmark {
+    /// All except `scale`, which takes as long as all others together
     All,
     Propagation,
     Status,
     Steady,
     Failover,
+    Scale,
 }
 
 /// Sizes of the benchmarks.
@@ -74,6 +79,18 @@ pub struct BenchSizes {
     /// Seconds for which requests are sent; a Pod is deleted halfway
     #[arg(long, default_value_t = 55)]
     pub failover: u64,
+    /// HTTPRoutes with which `scale` measures, and as many Ingresses, each with a host and a certificate
+    #[arg(long, default_value_t = 10_000)]
+    pub scale: usize,
+    /// HTTPRoutes of another controller with which `scale` measures
+    #[arg(long, default_value_t = 20_000)]
+    pub foreign: usize,
+    /// Services with which `scale` measures, each with an EndpointSlice
+    #[arg(long, default_value_t = 10_000)]
+    pub slices: usize,
+    /// Changes of EndpointSlices per second while `scale` measures edits and CPU
+    #[arg(long, default_value_t = 50.0)]
+    pub slice_changes: f64,
     /// Give all routes the same host and different paths, instead of giving each route its own host
     #[arg(long)]
     pub one_host: bool,
@@ -88,12 +105,17 @@ pub struct Measurements {
     pub status: Option<StatusWrites>,
     pub propagation: Vec<Propagation>,
     pub steady: Vec<Steady>,
+    pub scale: Option<Scale>,
 }
 
 /// Measures on a cluster without other objects, with a Portico that this function starts and stops.
 pub async fn run(cluster: &Cluster, what: Benchmark, sizes: &BenchSizes) -> Result<Measurements> {
     let is_selected = |benchmark| what == Benchmark::All || what == benchmark;
     let mut measurements = Measurements::default();
+    if what == Benchmark::Scale {
+        let (environment, scale) = scale::measure(cluster, sizes).await.context("scale")?;
+        return Ok(Measurements { environment, scale: Some(scale), ..measurements });
+    }
     let mut portico = Portico::start(cluster, "bench", &[]).await?;
     measurements.environment = environment(portico.process_id().context("Portico is not running")?)?;
     if is_selected(Benchmark::Failover) {
@@ -157,6 +179,16 @@ impl Measurements {
         add_table("Routes applied at once: status writes", &StatusWrites::HEAD, rows);
         let rows = self.steady.iter().map(Steady::row).collect();
         add_table("Memory and CPU of Portico", &Steady::HEAD, rows);
+        if let Some(scale) = &self.scale {
+            let rows = scale.starts.iter().map(ScaleStart::row).collect();
+            add_table("Starts with existing objects", &ScaleStart::HEAD, rows);
+            let rows = scale.routes_of_others.iter().flat_map(RoutesOfOthers::rows).collect();
+            add_table("HTTPRoutes of another controller", &RoutesOfOthers::HEAD, rows);
+            let rows = scale.edits.iter().map(ScaleEdits::row).collect();
+            add_table("An edit, from the API server's response to the first 200 (ms)", &ScaleEdits::HEAD, rows);
+            let rows = scale.endpoint_changes.iter().map(EndpointChanges::row).collect();
+            add_table("CPU of Portico for changes of endpoints", &EndpointChanges::HEAD, rows);
+        }
         let rows = self.failover.iter().map(Failover::row).collect();
         add_table("One of two Pods is deleted while requests flow", &Failover::HEAD, rows);
         text

@@ -101,7 +101,8 @@ async fn new_routes(route_set: &RouteSet, samples: usize) -> Result<Vec<Duration
     Ok(times)
 }
 
-async fn wait_for_status(connection: &mut Connection, target: &Target, expected: u16) -> Result<()> {
+/// Sends requests until one has this status.
+pub(super) async fn wait_for_status(connection: &mut Connection, target: &Target, expected: u16) -> Result<()> {
     let begin = Instant::now();
     let mut ticks = interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -137,15 +138,15 @@ pub(super) async fn edit_continuously(route_set: &RouteSet, rate: f64, edits: &C
 }
 
 /// Portico's metrics; times are in seconds.
-struct PropagationMetrics {
-    change_count: f64,
-    change_seconds: f64,
+pub(super) struct PropagationMetrics {
+    pub(super) change_count: f64,
+    pub(super) change_seconds: f64,
     compile_count: f64,
     compile_seconds: f64,
 }
 
 impl PropagationMetrics {
-    async fn scrape(portico: &Portico) -> Result<PropagationMetrics> {
+    pub(super) async fn scrape(portico: &Portico) -> Result<PropagationMetrics> {
         let series = async |name| portico.metric(name).await?.with_context(|| format!("metric {name} is missing"));
         Ok(PropagationMetrics {
             change_count: series("portico_propagation_seconds_count").await?,

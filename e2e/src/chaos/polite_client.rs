@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::Mutex;
@@ -172,7 +173,7 @@ impl PlannedRequest {
     }
 
     /// Checks that the response is that of the route to this request.
-    async fn check(&self, response: Response<Incoming>) -> Result<(), (FailureKind, anyhow::Error)> {
+    async fn check(&self, response: Response<Incoming>) -> Result<(), Failed> {
         let (head, body) = response.into_parts();
         #[expect(clippy::disallowed_methods, reason = "the body is limited")]
         let body = Limited::new(body, MAX_BODY).collect().await;
@@ -205,7 +206,6 @@ impl Transport {
     }
 
     async fn exchange(&mut self, settings: &ClientSettings, planned: &PlannedRequest) -> Result<(), Failed> {
-        let broken = |error: hyper::Error| (FailureKind::Broken, anyhow::Error::from(error));
         let wrong = |error| (FailureKind::Wrong, error);
         let is_secure = matches!(self, Transport::Https(_));
         let response = match self {
@@ -251,26 +251,32 @@ impl Transport {
 }
 
 async fn open_http1(settings: &ClientSettings, is_secure: bool) -> Result<http1::SendRequest<Full<Bytes>>, Failed> {
-    let broken = |error: hyper::Error| (FailureKind::Broken, anyhow::Error::from(error));
-    // The connection's errors are reported to its requests.
     if is_secure {
-        let stream = TokioIo::new(open_tls(settings, b"http/1.1").await?);
-        let (sender, connection) = http1::handshake(stream).await.map_err(broken)?;
-        tokio::spawn(async move { drop(connection.await) });
-        return Ok(sender);
+        http1_over(open_tls(settings, b"http/1.1").await?).await
+    } else {
+        http1_over(open_tcp(SocketAddr::new(settings.gateway, 80)).await?).await
     }
-    let stream = TokioIo::new(open_tcp(SocketAddr::new(settings.gateway, 80)).await?);
-    let (sender, connection) = http1::handshake(stream).await.map_err(broken)?;
+}
+
+async fn http1_over<S>(stream: S) -> Result<http1::SendRequest<Full<Bytes>>, Failed>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    // The connection's errors are reported to its requests.
     tokio::spawn(async move { drop(connection.await) });
     Ok(sender)
 }
 
 async fn open_http2(settings: &ClientSettings) -> Result<http2::SendRequest<Full<Bytes>>, Failed> {
     let stream = TokioIo::new(open_tls(settings, b"h2").await?);
-    let opened = http2::handshake(TokioExecutor::new(), stream).await;
-    let (sender, connection) = opened.map_err(|error| (FailureKind::Broken, error.into()))?;
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.map_err(broken)?;
     tokio::spawn(async move { drop(connection.await) });
     Ok(sender)
+}
+
+fn broken(error: hyper::Error) -> Failed {
+    (FailureKind::Broken, error.into())
 }
 
 async fn open_tls(settings: &ClientSettings, protocol: &[u8]) -> Result<TlsStream<TcpStream>, Failed> {

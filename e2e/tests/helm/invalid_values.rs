@@ -39,15 +39,19 @@ const REJECTED: &[(&[&str], &[&str])] = &[
     (&["--set", "kind=DaemonSet,autoscaling.enabled=true"], &["autoscaling.enabled:", "set kind to Deployment"]),
     (&["--set", "autoscaling.enabled=true,autoscaling.minReplicas=20"], &["autoscaling.minReplicas: 20", "10"]),
     (
-        &["--set", "autoscaling.enabled=true,autoscaling.targetCPUUtilizationPercentage=null"],
-        &["autoscaling.enabled:", "set targetCPUUtilizationPercentage"],
+        &["--set", "autoscaling.enabled=true,autoscaling.targetCPU=null"],
+        &["autoscaling.enabled:", "set targetCPU, targetCPUUtilizationPercentage"],
     ),
+    (&["--set", "autoscaling.targetCPU=half"], &["'/autoscaling/targetCPU'", "'half' does not match"]),
     (
-        &["--set", "autoscaling.enabled=true,resources.requests=null"],
+        &["--set", "autoscaling.enabled=true,autoscaling.targetCPUUtilizationPercentage=80,resources.requests=null"],
         &["autoscaling.targetCPUUtilizationPercentage:", "resources.requests.cpu is not set"],
     ),
     (
-        &["--set", "autoscaling.enabled=true,extraContainers[0].name=beside"],
+        &[
+            "--set",
+            "autoscaling.enabled=true,autoscaling.targetCPUUtilizationPercentage=80,extraContainers[0].name=beside",
+        ],
         &["autoscaling.targetCPUUtilizationPercentage:", "extraContainers[0].resources.requests.cpu is not set"],
     ),
     (

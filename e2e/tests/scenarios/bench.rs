@@ -1,7 +1,8 @@
-//! Runs all benchmarks with small sizes, to test that they work; the results are meaningless.
+//! Runs all benchmarks with small sizes, to test that they work; the results are meaningless. `scale` takes half a
+//! minute of it: ten times it waits until Portico has been idle for three seconds.
 
-use anyhow::{Result, ensure};
-use portico_e2e::bench::{self, BenchSizes, Benchmark};
+use anyhow::{Context, Result, ensure};
+use portico_e2e::bench::{self, BenchSizes, Benchmark, ScaleStart};
 use portico_e2e::cluster::Cluster;
 
 /// Needs no running Portico and no node: the benchmarks start their own.
@@ -16,6 +17,10 @@ pub(crate) async fn everything_is_measured(cluster: &Cluster) -> Result<()> {
         seconds: 1,
         rate: 50,
         failover: 4,
+        scale: 12,
+        foreign: 8,
+        slices: 15,
+        slice_changes: 20.0,
         one_host: false,
     };
     let measured = bench::run(cluster, Benchmark::All, &sizes).await?;
@@ -29,5 +34,16 @@ pub(crate) async fn everything_is_measured(cluster: &Cluster) -> Result<()> {
     ensure!(measured.propagation.iter().all(|propagation| propagation.to_first_200.number == 3), "{tables}");
     ensure!(measured.propagation[1].churn > 0.0 && measured.propagation[0].churn == 0.0, "{tables}");
     ensure!(measured.steady.len() == 3 && measured.steady.iter().all(|steady| steady.memory > 1.0), "{tables}");
+    let measured = bench::run(cluster, Benchmark::Scale, &sizes).await?;
+    let tables = measured.tables();
+    let scale = measured.scale.as_ref().context("scale was not measured")?;
+    let counts = |start: &ScaleStart| [start.slices, start.foreign_routes, start.http_routes, start.ingresses];
+    let starts: Vec<_> = scale.starts.iter().map(counts).collect();
+    ensure!(starts == [[15, 0, 0, 0], [15, 8, 0, 0], [15, 8, 12, 0], [15, 8, 12, 12]], "{tables}");
+    ensure!(scale.starts.iter().all(|start| start.ready > 0.0 && start.memory > 1.0), "{tables}");
+    ensure!(scale.routes_of_others.is_some() && scale.endpoint_changes.len() == 2, "{tables}");
+    let edits: Vec<_> = scale.edits.iter().map(|edits| (edits.kind, edits.to_first_200.number)).collect();
+    ensure!(edits == [("HTTPRoute", 3), ("Ingress", 3), ("HTTPRoute", 3), ("Ingress", 3)], "{tables}");
+    ensure!(scale.edits[2].slice_changes > 0.0 && scale.edits[0].slice_changes == 0.0, "{tables}");
     Ok(())
 }

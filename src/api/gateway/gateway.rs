@@ -18,6 +18,11 @@ use super::schema::transforms::{Presence, each, experimental, keyed_by};
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct Gateway {
     pub spec: GatewaySpec,
+    /// The controller that has accepted the Gateway, by the status that the API server sent with the object. The store
+    /// takes it.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub accepted_by: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]

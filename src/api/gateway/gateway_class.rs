@@ -12,6 +12,13 @@ pub struct GatewayClass {
     pub spec: GatewayClassSpec,
 }
 
+impl GatewayClass {
+    /// A class of which only the controller is known.
+    pub fn of_controller(controller_name: String) -> Self {
+        GatewayClass { spec: GatewayClassSpec { controller_name, parameters_ref: None, description: None } }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayClassSpec {

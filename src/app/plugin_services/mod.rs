@@ -29,7 +29,7 @@ use tls::TlsConnectors;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::remote_client::{RemoteClient, RemoteConnector};
 use crate::plugin_api::{PluginServices, Remote, RemoteRequest, RemoteResponse, RemoteStream};
-use crate::upstream::LoopbackPolicy;
+use crate::upstream::AddressPolicy;
 
 /// What plugins can use: tasks, connections to servers, and error reports.
 pub(super) struct OnlineServices {
@@ -68,9 +68,9 @@ impl PluginDiagnostics {
 impl OnlineServices {
     /// Uses the current runtime for all tasks. The control loop must respond to the returned lookups of Services.
     pub(super) fn start(
-        loopback: LoopbackPolicy,
+        addresses: AddressPolicy,
     ) -> anyhow::Result<(Self, tokio::sync::mpsc::Receiver<ServiceLookup>)> {
-        let (names, lookups) = NameResolver::new(loopback);
+        let (names, lookups) = NameResolver::new(addresses);
         let connector = Arc::new(ServerConnector { names: Arc::new(names), tls: TlsConnectors::new()? });
         let client = RemoteClient::new(Arc::clone(&connector) as _);
         Ok((OnlineServices { runtime: Handle::current(), connector, client, diagnostics: Arc::default() }, lookups))
@@ -82,8 +82,8 @@ impl OnlineServices {
 }
 
 impl PluginServices for OnlineServices {
-    fn loopback(&self) -> LoopbackPolicy {
-        self.connector.names.loopback()
+    fn address_policy(&self) -> AddressPolicy {
+        self.connector.names.address_policy().clone()
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {

@@ -9,7 +9,7 @@ use crate::api::ObjectKey;
 use crate::app::control::Control;
 use crate::plugin_api::Remote;
 use crate::upstream::dns::DnsResolver;
-use crate::upstream::{BlockedAddress, EndpointAddress, LoopbackPolicy};
+use crate::upstream::{AddressPolicy, BlockedAddress, EndpointAddress};
 
 /// A query for the endpoints of a Service; the result is `None` if the Service does not exist.
 pub(in crate::app) struct ServiceLookup {
@@ -28,17 +28,17 @@ impl ServiceLookup {
 pub(super) struct NameResolver {
     lookups: mpsc::Sender<ServiceLookup>,
     dns: DnsResolver,
-    loopback: LoopbackPolicy,
+    addresses: AddressPolicy,
 }
 
 impl NameResolver {
-    pub(super) fn new(loopback: LoopbackPolicy) -> (Self, mpsc::Receiver<ServiceLookup>) {
+    pub(super) fn new(addresses: AddressPolicy) -> (Self, mpsc::Receiver<ServiceLookup>) {
         let (lookups, receiver) = mpsc::channel(16);
-        (NameResolver { lookups, dns: DnsResolver::from_system(), loopback }, receiver)
+        (NameResolver { lookups, dns: DnsResolver::from_system(), addresses }, receiver)
     }
 
-    pub(super) fn loopback(&self) -> LoopbackPolicy {
-        self.loopback
+    pub(super) fn address_policy(&self) -> &AddressPolicy {
+        &self.addresses
     }
 
     /// Resolves to at least one address.
@@ -48,7 +48,7 @@ impl NameResolver {
             return Err("no endpoint of the Service is ready".to_owned());
         }
         let mut blocked = None;
-        addresses.retain(|address| match BlockedAddress::check(address.ip(), self.loopback) {
+        addresses.retain(|address| match BlockedAddress::check(address.ip(), &self.addresses) {
             Some(range) => {
                 blocked = Some(format!("{} is {range} and therefore not contacted", address.ip()));
                 false

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::plugin_api::{PluginFactory, RemoteUrl, ResponseBodyUse};
 use crate::plugins::REGISTRY;
-use crate::upstream::EndpointAddress;
+use crate::upstream::{EndpointAddress, LoopbackPolicy};
 
 /// Starts a server that responds to any input with these bytes, and returns its address.
 async fn fixed_server(response: &'static [u8]) -> SocketAddr {
@@ -29,7 +29,7 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn documents_are_complete_or_an_error() {
-    let (servers, _lookups) = OnlineServices::start(LoopbackPolicy::Allowed).unwrap();
+    let (servers, _lookups) = OnlineServices::start(AddressPolicy::default()).unwrap();
     let fetch = async |response, max_bytes| {
         let address = fixed_server(response).await;
         servers.fetch(&format!("http://{address}/keys?a=b"), TEST_TIMEOUT, max_bytes).await
@@ -54,7 +54,7 @@ async fn documents_are_complete_or_an_error() {
 
 #[tokio::test]
 async fn unresponsive_server_times_out() {
-    let (servers, _lookups) = OnlineServices::start(LoopbackPolicy::Allowed).unwrap();
+    let (servers, _lookups) = OnlineServices::start(AddressPolicy::default()).unwrap();
     let unresponsive = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}/", unresponsive.local_addr().unwrap());
     let error = servers.fetch(&uri, Duration::from_millis(50), 9).await.unwrap_err();
@@ -63,7 +63,7 @@ async fn unresponsive_server_times_out() {
 
 #[tokio::test]
 async fn service_names_precede_dns() {
-    let (servers, mut lookups) = OnlineServices::start(LoopbackPolicy::Allowed).unwrap();
+    let (servers, mut lookups) = OnlineServices::start(AddressPolicy::default()).unwrap();
     let address = fixed_server(b"+PONG\r\n").await;
     tokio::spawn(async move {
         while let Some(lookup) = lookups.recv().await {
@@ -120,7 +120,8 @@ async fn blocked_addresses_are_not_contacted() {
             ],
         ),
     ] {
-        let (servers, mut lookups) = OnlineServices::start(loopback).unwrap();
+        let (servers, mut lookups) =
+            OnlineServices::start(AddressPolicy { loopback, ..AddressPolicy::default() }).unwrap();
         let known = known.clone();
         tokio::spawn(async move {
             while let Some(lookup) = lookups.recv().await {
@@ -146,6 +147,17 @@ async fn blocked_addresses_are_not_contacted() {
 }
 
 #[tokio::test]
+async fn servers_in_denied_networks_are_not_contacted() {
+    let address = fixed_server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let denied = Arc::from(["127.0.0.0/8".parse().unwrap()]);
+    let (servers, _lookups) =
+        OnlineServices::start(AddressPolicy { loopback: LoopbackPolicy::Allowed, denied }).unwrap();
+    let fetched = servers.fetch(&format!("http://{address}/"), TEST_TIMEOUT, 9).await.map(drop);
+    let error = fetched.unwrap_err();
+    assert!(error.contains("127.0.0.1 is in 127.0.0.0/8, a network that --deny-endpoint-cidrs denies"), "{error}");
+}
+
+#[tokio::test]
 async fn local_servers_are_allowed_only_with_loopback() {
     let redis = |host: &str| json!({"hour": 1, "policy": "redis", "redis": {"host": host}});
     let keys = |uri: &str| json!({"jwks": [{"issuer": "i", "uri": uri}]});
@@ -158,7 +170,8 @@ async fn local_servers_are_allowed_only_with_loopback() {
         ("jwt", "config.jwks[0].uri", keys("https://LOCALHOST/keys")),
     ];
     for (loopback, is_accepted) in [(LoopbackPolicy::Allowed, true), (LoopbackPolicy::Blocked, false)] {
-        let (servers, _lookups) = OnlineServices::start(loopback).unwrap();
+        let (servers, _lookups) =
+            OnlineServices::start(AddressPolicy { loopback, ..AddressPolicy::default() }).unwrap();
         let factory = PluginFactory { services: Arc::new(servers), ..PluginFactory::offline(REGISTRY) };
         for (kind, field, config) in &cases {
             let built = factory.build(REGISTRY.find(kind).unwrap(), "KongPlugin/default/test", config);
@@ -171,7 +184,7 @@ async fn local_servers_are_allowed_only_with_loopback() {
 
 #[tokio::test]
 async fn repeated_reports_notify_once() {
-    let (servers, _lookups) = OnlineServices::start(LoopbackPolicy::Allowed).unwrap();
+    let (servers, _lookups) = OnlineServices::start(AddressPolicy::default()).unwrap();
     let diagnostics = servers.diagnostics();
     let diagnostic = || Some(Diagnostic::in_config("redis.host", "cannot be reached", "start it"));
     servers.report("KongPlugin/a/b", diagnostic());
@@ -206,7 +219,7 @@ async fn servers_with_an_untrusted_certificate_are_refused() {
             drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await);
         }
     });
-    let (servers, mut lookups) = OnlineServices::start(LoopbackPolicy::Allowed).unwrap();
+    let (servers, mut lookups) = OnlineServices::start(AddressPolicy::default()).unwrap();
     tokio::spawn(async move {
         while let Some(lookup) = lookups.recv().await {
             drop(lookup.reply.send(None));

@@ -17,6 +17,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::CompileContext;
+use super::missing_object::missing_object;
 use crate::api::core::{Service, ServicePort};
 use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
@@ -173,11 +174,7 @@ pub(super) fn find_service<'s>(
     key: &ObjectKey,
     field: &str,
 ) -> Result<&'s Object<Service>, Diagnostic> {
-    store
-        .services
-        .get(key)
-        .map(|service| &**service)
-        .ok_or_else(|| Diagnostic::not_found(field, format!("Service {key}"), "create it or correct the name"))
+    store.services.get(key).map(|service| &**service).ok_or_else(|| missing_object(store, field, Kind::Service, key))
 }
 
 /// The TCP port of a Service that a backend refers to in `field`.

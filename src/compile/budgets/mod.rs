@@ -16,10 +16,11 @@ mod regex_budget;
 mod shared_budgets;
 
 use super::annotation_reader::annotation_field;
-use crate::api::Meta;
 use crate::api::kong::annotations::{HEADERS_PREFIX, HOST_ALIASES, METHODS, PLUGINS, SNIS, list};
+use crate::api::{Kind, Meta, ObjectId, ObjectKey};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::snapshot::regex::{RegexError, RegexLimit};
+use crate::store::{MAX_OBJECT_SIZE, Store, max_object_size};
 pub(super) use host_budget::{PathExpressions, RouterHost};
 pub(super) use regex_budget::RegexBudget;
 pub(super) use shared_budgets::{BudgetShare, Planned, SharedBudgets};
@@ -68,6 +69,28 @@ impl Budgets {
             let problem = Diagnostic::error(field, message, remedy).with_reason(OVER_BUDGET);
             problems.push(if self.warn_only { problem.into_warning() } else { problem });
         }
+    }
+
+    /// A diagnostic if the object is larger than an object may be. Such an object is refused without looking at what is
+    /// left of it.
+    pub(super) fn size_problem(&self, store: &Store, kind: Kind, key: &ObjectKey) -> Option<Diagnostic> {
+        if store.oversized.is_empty() {
+            return None;
+        }
+        let oversized = store.oversized.get(&ObjectId::new(kind, key.clone()))?;
+        let message = format!(
+            "the object takes {} KiB of memory, which is more than the limit of {} KiB for one object",
+            oversized.size.div_ceil(1024),
+            max_object_size(kind) / 1024
+        );
+        let remedy = "split it into several objects, or remove what is not needed; docs/limits.md explains how the size is counted";
+        let problem = Diagnostic::of_object(message, remedy).with_reason(OVER_BUDGET);
+        Some(if self.warn_only { problem.into_warning() } else { problem })
+    }
+
+    /// The maximum size of what is decoded from Secrets for one plugin.
+    pub(super) fn max_secret_values(&self) -> u64 {
+        if self.warn_only { u64::MAX } else { MAX_OBJECT_SIZE }
     }
 
     /// The annotations with too many entries.

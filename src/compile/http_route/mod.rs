@@ -64,6 +64,7 @@ pub(super) fn plan(
     if let BudgetShare::Exceeded(problem) = share {
         over_budget.push(problem);
     }
+    over_budget.extend(limits.size_problem(cx.store, Kind::HttpRoute, &route.meta.key));
     let match_count: usize = route.spec.rules.iter().map(|rule| rule.matches.len().max(1)).sum();
     let host_matches = hosts.len().saturating_mul(match_count);
     let field = annotation_field(HOST_ALIASES);

@@ -47,13 +47,8 @@ impl ClaimedHost {
 pub(super) type PlansByAge<'p> = Vec<(&'p ObjectKey, &'p Arc<IngressPlan>)>;
 
 impl PlannedIngresses {
-    /// Adds, replaces or removes a plan. Returns the plan before. Adds the hosts of both to `changed`.
-    pub(super) fn set(
-        &mut self,
-        key: &ObjectKey,
-        plan: Option<Arc<IngressPlan>>,
-        changed: &mut BTreeSet<ClaimedHost>,
-    ) -> Option<Arc<IngressPlan>> {
+    /// Adds, replaces or removes a plan. Adds the hosts that it has or had to `changed`.
+    pub(super) fn set(&mut self, key: &ObjectKey, plan: Option<Arc<IngressPlan>>, changed: &mut BTreeSet<ClaimedHost>) {
         let hosts = plan.as_ref().map(|plan| claimed_hosts(plan)).unwrap_or_default();
         self.kubernetes_count += plan.iter().filter(|plan| plan.by_host.is_some()).count();
         let before = match plan {
@@ -78,7 +73,13 @@ impl PlannedIngresses {
         }
         changed.extend(hosts);
         changed.extend(hosts_before);
-        before
+    }
+
+    /// Replaces a plan by one with the same routes and certificates.
+    pub(super) fn replace_equal(&mut self, key: &ObjectKey, plan: Arc<IngressPlan>) {
+        if let Some(known) = self.plans.get_mut(key) {
+            *known = plan;
+        }
     }
 
     pub(super) fn get(&self, key: &ObjectKey) -> Option<&Arc<IngressPlan>> {

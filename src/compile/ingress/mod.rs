@@ -49,7 +49,7 @@ use crate::upstream::UpstreamKey;
 use host_claims::HostClaims;
 use host_index::{ClaimedHost, PlannedIngresses};
 use listener_routes::{ChangedRoutes, ListenerRoutes};
-use plan::IngressPlan;
+use plan::{EqualParts, IngressPlan};
 
 /// Settings for all Ingresses.
 #[derive(Clone, Debug, Default)]
@@ -142,6 +142,8 @@ impl IngressCompiler {
         let settings = cx.inputs.ingress;
         let mut changed_routes = ChangedRoutes::default();
         let mut changed_hosts = BTreeSet::new();
+        // The Ingresses whose routes or certificates changed.
+        let mut changed_ingresses = BTreeSet::new();
         let mut ingresses: BTreeSet<ObjectKey> = keys_of_kind(touched, Kind::Ingress).cloned().collect();
         let claim_changes = self.host_claims.update(cx, ingresses.iter());
         match settings.host_ownership {
@@ -167,15 +169,27 @@ impl IngressCompiler {
             {
                 self.host_claims.remove_foreign_hosts(object, plan);
             }
-            let after = after.map(Arc::new);
             updated.verdicts_to_update.insert(id.key.clone());
-            let before = self.ingresses.set(&id.key, after.clone(), &mut changed_hosts);
-            if before.is_none() && after.is_none() {
+            let before = self.ingresses.get(&id.key).cloned();
+            let equal_parts = match (&before, &mut after) {
+                (None, None) => continue,
+                (Some(before), Some(after)) => after.share_equal_parts(before),
+                _ => EqualParts::default(),
+            };
+            let after = after.map(Arc::new);
+            updated.plans.push(ChangedPlan { before: before.clone(), after: after.clone() });
+            // Diagnostics about conflicts name fields, which may have moved.
+            let is_equal = equal_parts.routes && equal_parts.certificates && !self.conflicts.contains_key(&id.key);
+            if let (true, Some(after)) = (is_equal, &after) {
+                self.ingresses.replace_equal(&id.key, Arc::clone(after));
                 continue;
             }
-            updated.router_built = true;
-            changed_routes.add(before.as_deref(), after.as_deref());
-            updated.plans.push(ChangedPlan { before, after });
+            self.ingresses.set(&id.key, after.clone(), &mut changed_hosts);
+            if !equal_parts.routes {
+                updated.router_built = true;
+                changed_routes.add(before.as_deref(), after.as_deref());
+            }
+            changed_ingresses.insert(id.key);
         }
         let is_default_secret_touched = settings
             .default_secret
@@ -186,7 +200,7 @@ impl IngressCompiler {
             // The default certificate is that of any host, unless an Ingress has one for any host.
             changed_hosts.insert(ClaimedHost::Host(None));
         }
-        if updated.router_built || is_default_secret_touched || is_first {
+        if !changed_ingresses.is_empty() || is_default_secret_touched || is_first {
             let affected = self.ingresses.with_hosts(&changed_hosts);
             let mut routes = self.routes.take().unwrap_or_else(|| ListenerRoutes::new(settings.flavor));
             if updated.router_built {
@@ -202,9 +216,8 @@ impl IngressCompiler {
                 (certificates.as_ref() != self.tls.certificates_of(&pattern)).then_some((pattern, certificates))
             });
             let changed_certificates: Vec<_> = changed_certificates.collect();
-            let affected: Vec<ObjectKey> = affected.into_iter().cloned().collect();
-            let planned = updated.verdicts_to_update.iter().cloned();
-            for key in affected.into_iter().chain(planned).collect::<BTreeSet<_>>() {
+            changed_ingresses.extend(affected.into_iter().cloned());
+            for key in changed_ingresses {
                 let new = conflicts.remove(&key);
                 if new.as_ref() != self.conflicts.get(&key) {
                     match new {

@@ -53,6 +53,20 @@ impl IngressPlan {
         (expressions.into(), hosts)
     }
 
+    /// Compares with the previous plan of the Ingress, and shares its routes if they are equal. Most edits of labels
+    /// and of referenced objects do not change what is served.
+    pub(super) fn share_equal_parts(&mut self, before: &IngressPlan) -> EqualParts {
+        let routes = self.created == before.created
+            && (&self.routes, &self.default_route, &self.by_host)
+                == (&before.routes, &before.default_route, &before.by_host);
+        if routes {
+            // The router finds the routes to replace by identity.
+            self.routes.clone_from(&before.routes);
+            self.default_route.clone_from(&before.default_route);
+        }
+        EqualParts { routes, certificates: self.certificates == before.certificates }
+    }
+
     pub(super) fn has_default_backend(&self) -> bool {
         let host_default = self.by_host.as_ref().and_then(|routes| routes.default_backend.as_ref());
         self.default_route.is_some() || host_default.is_some()
@@ -69,6 +83,14 @@ impl IngressPlan {
     }
 }
 
+/// Which parts of two plans of an Ingress are equal.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct EqualParts {
+    /// The routes, and therefore the routers of their hosts.
+    pub routes: bool,
+    pub certificates: bool,
+}
+
 /// The certificate of one host.
 #[derive(Clone, Debug)]
 pub(super) struct HostCertificate {
@@ -78,8 +100,14 @@ pub(super) struct HostCertificate {
     pub field: String,
 }
 
+impl PartialEq for HostCertificate {
+    fn eq(&self, other: &HostCertificate) -> bool {
+        Arc::ptr_eq(&self.certificate, &other.certificate) && (&self.host, &self.field) == (&other.host, &other.field)
+    }
+}
+
 /// The routes of an Ingress, ordered by host and path.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct RoutesByHost {
     pub paths: Vec<HostPath>,
     /// The match of the default backend, which is used if this is the oldest Ingress with one.
@@ -87,7 +115,7 @@ pub(super) struct RoutesByHost {
 }
 
 /// One path of an Ingress, with its host.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct HostPath {
     pub host: HostPattern,
     pub route_match: RouteMatch,

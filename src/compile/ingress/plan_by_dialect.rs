@@ -2,10 +2,10 @@
 
 use super::plan::IngressPlan;
 use super::{kong, kubernetes};
-use crate::api::Object;
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::names::DIALECT_ANNOTATION;
 use crate::api::networking::Ingress;
+use crate::api::{Kind, Object};
 use crate::compile::CompileContext;
 use crate::compile::annotation_reader::annotation_field;
 use crate::compile::budgets::{BudgetShare, Expansion, Planned};
@@ -34,7 +34,7 @@ pub(super) fn plan(
             return Ok(Planned { plan: Some(plan), expansion, expressions, hosts });
         }
         // Its paths do not expand: the dialect has neither regular expressions nor host aliases.
-        Ok(Dialect::Kubernetes) => kubernetes::plan(cx, plugins, secrets, ingress, None),
+        Ok(Dialect::Kubernetes) => plan_kubernetes(cx, plugins, secrets, ingress),
         // Which protection the unknown dialect would have is unknown too, so no request is forwarded.
         Err(value) => {
             let class = class.map(|class| &*class.meta.key.name).unwrap_or_default();
@@ -48,4 +48,19 @@ pub(super) fn plan(
         }
     };
     Ok(Planned::without_budget(Some(plan)))
+}
+
+/// Plans an Ingress of the dialect `kubernetes`. It is refused if it is larger than an object may be.
+fn plan_kubernetes(
+    cx: CompileContext<'_>,
+    plugins: &Plugins,
+    secrets: &mut SecretCache,
+    ingress: &Object<Ingress>,
+) -> IngressPlan {
+    let limits = cx.inputs.budgets;
+    let problem = limits.size_problem(cx.store, Kind::Ingress, &ingress.meta.key);
+    let (refused, note) = if limits.warn_only { (None, problem) } else { (problem, None) };
+    let mut plan = kubernetes::plan(cx, plugins, secrets, ingress, refused);
+    plan.notes.extend(note);
+    plan
 }

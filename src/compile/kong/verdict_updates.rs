@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{service_notes, unserved_kinds, upstream_policy};
-use crate::api::{Kind, ObjectId};
+use crate::api::{Kind, Meta, ObjectId};
 use crate::compile::verdict::Verdict;
 use crate::compile::{CompileContext, CompileRun, Compiler};
 use crate::store::{Changes, Store};
@@ -36,6 +36,18 @@ pub(in crate::compile) fn verdict(cx: CompileContext<'_>, id: &ObjectId, is_used
             VerdictSource::Known(facade.map(|facade| service_notes::facade_verdict(cx.store, facade, is_used)))
         }
         _ => VerdictSource::OtherKind,
+    }
+}
+
+/// Whether no step reports the size of an object of this kind that is too large. Objects of other classes are not
+/// reported.
+pub(in crate::compile) fn is_size_unreported(cx: CompileContext<'_>, kind: Kind, meta: &Meta) -> bool {
+    match kind {
+        Kind::KongPlugin | Kind::KongClusterPlugin => false,
+        Kind::KongConsumer | Kind::KongConsumerGroup | Kind::KongServiceFacade | Kind::KongVault => {
+            cx.inputs.classes.serves_object(cx.store, meta, None)
+        }
+        _ => true,
     }
 }
 

@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{Consumer, MapIndex, ShardedMap};
+use super::{Consumer, MapIndex, PersistentMap};
 use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 
 /// The plugins of all consumers and groups that have any.
 #[derive(Clone, Debug, Default)]
 pub struct ConsumerPlugins {
-    consumers: ShardedMap<BySubject>,
-    groups: ShardedMap<BySubject>,
+    consumers: PersistentMap<BySubject>,
+    groups: PersistentMap<BySubject>,
     /// The number of entries with a plugin that reads heads in the log phase.
     log_heads: usize,
 }
@@ -55,6 +55,7 @@ pub struct BySubject;
 
 impl MapIndex for BySubject {
     type Entry = Arc<SubjectPlugins>;
+    type Key = [u8];
 
     fn key(entry: &Arc<SubjectPlugins>) -> Option<&[u8]> {
         Some(entry.name.as_bytes())
@@ -108,7 +109,7 @@ impl ConsumerPlugins {
 impl ConsumerPlugin {
     /// Whether both are the same built plugin, attached in the same way.
     pub fn is_same(&self, other: &ConsumerPlugin) -> bool {
-        self.place == other.place && self.instance.is_same(&other.instance)
+        self.place == other.place && self.instance == other.instance
     }
 }
 

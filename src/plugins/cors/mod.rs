@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::{
-    AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, ReplyBody, RequestCx, ResponseCx, ResponseOutcome,
-    Scopes,
+    AccessOutcome, BuildCx, Phases, Plugin, PluginKind, RemainingRegexSteps, Reply, ReplyBody, RequestCx, ResponseCx,
+    ResponseOutcome, Scopes,
 };
 
 use origin::{AllowOrigin, OriginRules, ParsedOrigin};
@@ -171,7 +171,7 @@ impl Plugin for CorsPlugin {
             cx.set_plugin_data(RequestOrigin::Preflight);
             return AccessOutcome::Continue;
         }
-        let reply = self.preflight_reply(origin, request_headers);
+        let reply = self.preflight_reply(origin, request_headers, cx.regex_steps);
         cx.set_plugin_data(RequestOrigin::Preflight);
         AccessOutcome::Reply(reply)
     }
@@ -183,7 +183,7 @@ impl Plugin for CorsPlugin {
             None if self.origin_may_be_absent => None,
             None => return ResponseOutcome::Continue,
         };
-        self.set_origin_headers(origin.as_ref(), cx.headers);
+        self.set_origin_headers(origin.as_ref(), cx.headers, cx.regex_steps);
         if let Some(exposed_headers) = &self.exposed_headers {
             cx.headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed_headers.clone());
         }
@@ -192,10 +192,15 @@ impl Plugin for CorsPlugin {
 }
 
 impl CorsPlugin {
-    fn preflight_reply(&self, origin: &HeaderValue, request_headers: &HeaderMap) -> Box<Reply> {
+    fn preflight_reply(
+        &self,
+        origin: &HeaderValue,
+        request_headers: &HeaderMap,
+        steps: &mut RemainingRegexSteps,
+    ) -> Box<Reply> {
         let mut reply = Reply::new(StatusCode::OK, ReplyBody::Empty, "preflight");
         let headers = &mut reply.headers;
-        self.set_origin_headers(Some(origin), headers);
+        self.set_origin_headers(Some(origin), headers, steps);
         if let Some(allowed) = self.headers.as_ref().or_else(|| request_headers.get(ACCESS_CONTROL_REQUEST_HEADERS)) {
             headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed.clone());
         }
@@ -210,9 +215,14 @@ impl CorsPlugin {
     }
 
     /// Sets or removes `Access-Control-Allow-Origin`, and sets `Vary` and `Access-Control-Allow-Credentials`.
-    fn set_origin_headers(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
+    fn set_origin_headers(
+        &self,
+        origin: Option<&HeaderValue>,
+        headers: &mut HeaderMap,
+        steps: &mut RemainingRegexSteps,
+    ) {
         let parsed = origin.and_then(|origin| origin.to_str().ok()).and_then(ParsedOrigin::parse);
-        let allow_origin = self.origins.decide(parsed);
+        let allow_origin = self.origins.decide(parsed, steps);
         if !matches!(self.origins, OriginRules::Any) {
             vary_by_origin(headers);
         }

@@ -3,7 +3,9 @@
 use regex::Regex;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::{BuildCx, MAX_PLUGIN_REGEX_STEPS, count_regex_states, regex_error_message};
+use crate::plugin_api::{
+    BuildCx, MAX_PLUGIN_REGEX_STEPS, RemainingRegexSteps, count_regex_states, regex_error_message,
+};
 
 /// The configured origins.
 #[derive(Debug)]
@@ -13,7 +15,8 @@ pub(super) enum OriginRules {
     /// Returns this origin to all requests. Browsers compare it with the origin of the page.
     Single(String),
     /// Returns the origin of the request, if it matches an entry; or `*`, if `*` is the first entry that matches.
-    Listed(Vec<OriginEntry>),
+    /// `states`: the number of states of all expressions.
+    Listed { entries: Vec<OriginEntry>, states: usize },
 }
 
 /// An entry of `origins`.
@@ -83,25 +86,38 @@ impl OriginRules {
             }
         }
         let patterns: Vec<_> = entries.iter().filter_map(OriginEntry::pattern).collect();
-        invalid.extend(count_regex_states("origins", &patterns, MAX_PLUGIN_REGEX_STEPS / MAX_ORIGIN_BYTES).err());
+        let mut states = 0;
+        if !patterns.is_empty() {
+            match count_regex_states("origins", &patterns, MAX_PLUGIN_REGEX_STEPS / MAX_ORIGIN_BYTES) {
+                Ok(count) => states = count,
+                Err(problem) => invalid.push(problem),
+            }
+        }
         if !invalid.is_empty() {
             return Err(invalid);
         }
         Ok(match &*entries {
             [] | [OriginEntry::Any] => OriginRules::Any,
             [OriginEntry::Literal(literal)] => OriginRules::Single(literal.clone()),
-            _ => OriginRules::Listed(entries),
+            _ => OriginRules::Listed { entries, states },
         })
     }
 
-    /// Decides on the origin of a request, which is `None` if `Origin` is absent or invalid.
-    pub(super) fn decide<'o>(&'o self, origin: Option<ParsedOrigin<'o>>) -> AllowOrigin<'o> {
+    /// Decides on the origin of a request, which is `None` if `Origin` is absent or invalid. If the expressions would
+    /// take more than the remaining steps, they match nothing.
+    pub(super) fn decide<'o>(
+        &'o self,
+        origin: Option<ParsedOrigin<'o>>,
+        steps: &mut RemainingRegexSteps,
+    ) -> AllowOrigin<'o> {
         match self {
             OriginRules::Any => AllowOrigin::Any,
             OriginRules::Single(literal) => AllowOrigin::Exact(literal),
-            OriginRules::Listed(entries) => {
+            OriginRules::Listed { entries, states } => {
                 let Some(origin) = origin else { return AllowOrigin::Denied };
-                match entries.iter().find(|entry| entry.matches(&origin)) {
+                let length = origin.text.len();
+                let with_regexes = *states > 0 && length <= MAX_ORIGIN_BYTES && steps.take(*states, length);
+                match entries.iter().find(|entry| entry.matches(&origin, with_regexes)) {
                     Some(OriginEntry::Any) => AllowOrigin::Any,
                     Some(_) => AllowOrigin::Exact(origin.text),
                     None => AllowOrigin::Denied,
@@ -150,13 +166,13 @@ impl OriginEntry {
         }
     }
 
-    fn matches(&self, origin: &ParsedOrigin<'_>) -> bool {
+    fn matches(&self, origin: &ParsedOrigin<'_>, with_regexes: bool) -> bool {
         match self {
             OriginEntry::Any => true,
             OriginEntry::Literal(literal) => origin.text == literal,
             OriginEntry::Subdomains(subdomains) => subdomains.matches(origin),
-            OriginEntry::Host(regex) => origin.text.len() <= MAX_ORIGIN_BYTES && regex.is_match(origin.host),
-            OriginEntry::Origin(regex) => origin.text.len() <= MAX_ORIGIN_BYTES && regex.is_match(origin.text),
+            OriginEntry::Host(regex) => with_regexes && regex.is_match(origin.host),
+            OriginEntry::Origin(regex) => with_regexes && regex.is_match(origin.text),
         }
     }
 }

@@ -6,8 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// The client connection preface of HTTP/2 (RFC 9113, section 3.4).
-pub(in crate::proxy) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use crate::http2_frames::PREFACE;
 
 /// Inspects the first bytes of a connection. A preface that arrives in parts is held back until it is complete, since
 /// a part of a preface is an invalid HTTP/1 request. The held bytes are always a prefix of the preface, so only their

@@ -83,8 +83,10 @@ pub(in crate::proxy) fn parse(bytes: &[u8]) -> Result<ParsedHeader, ProxyHeaderE
         let Some(end) = memchr::memchr(b'\n', &bytes[..bytes.len().min(LONGEST_V1)]) else {
             return if bytes.len() < LONGEST_V1 { Ok(ParsedHeader::Partial) } else { Err(ProxyHeaderError::TooLong) };
         };
-        let header = v1::Header::try_from(&bytes[..=end]).map_err(|_| ProxyHeaderError::Malformed)?;
-        if header.header.len() != end + 1 {
+        let line = &bytes[..=end];
+        let header = v1::Header::try_from(line).map_err(|_| ProxyHeaderError::Malformed)?;
+        // The parser accepts other ends in a line with UNKNOWN.
+        if header.header.len() != line.len() || !line.ends_with(b"\r\n") {
             return Err(ProxyHeaderError::Malformed);
         }
         let source = match header.addresses {
@@ -180,6 +182,7 @@ mod tests {
             (b"PROXY TCP4 192.0.2.1 198.51.100.2 1 2 3\r\n", ProxyHeaderError::Malformed),
             (b"PROXY UDP4 192.0.2.1 198.51.100.2 1 2\r\n", ProxyHeaderError::Malformed),
             (b"PROXY UNKNOWN\rx\r\n", ProxyHeaderError::Malformed),
+            (b"PROXY UNKNOWN ffff::1 \n", ProxyHeaderError::Malformed),
             (&long, ProxyHeaderError::TooLong),
             (&wrong_version, ProxyHeaderError::Malformed),
             (&v2(2, 0x11, &IPV4_ADDRESSES), ProxyHeaderError::Malformed),

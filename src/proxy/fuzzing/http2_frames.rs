@@ -3,8 +3,8 @@
 
 use tokio::time::Instant;
 
-use crate::proxy::connection::protocol_detection::PREFACE;
-use crate::proxy::http::frames::FrameLimiter;
+use crate::http2_frames::PREFACE;
+use crate::proxy::http::frames::{FrameLimiter, ReadEnd, TooManyFrames};
 
 /// The input is what a client sends after the connection preface.
 pub(crate) fn check(input: &[u8]) {
@@ -16,7 +16,7 @@ pub(crate) fn check(input: &[u8]) {
         let parts: Vec<&[u8]> = PREFACE.chunks(step).chain(input.chunks(step)).collect();
         assert_eq!(read(&parts), whole, "the same frames if {step} bytes arrive at a time");
     }
-    let (allowed, complete_heads, is_unfinished) = whole;
+    let (allowed, complete_heads, is_unfinished, _) = whole;
     assert!(allowed, "fewer frames than any limit");
     assert_eq!(
         (complete_heads, is_unfinished),
@@ -25,11 +25,20 @@ pub(crate) fn check(input: &[u8]) {
     );
 }
 
-/// Whether all frames are within the limits, the complete heads, and whether a header block is unfinished.
-fn read(parts: &[&[u8]]) -> (bool, u64, bool) {
+/// Whether all frames are within the limits, the complete heads, whether a header block is unfinished, and the streams
+/// and lengths of DATA frames.
+fn read(parts: &[&[u8]]) -> (bool, u64, bool, Vec<(u32, usize)>) {
     let mut limiter = FrameLimiter::new(Instant::now());
-    let allowed = parts.iter().all(|part| limiter.read(part));
-    (allowed, limiter.complete_heads, limiter.is_header_unfinished())
+    let mut data = Vec::new();
+    let mut read_all = |mut part: &[u8]| loop {
+        match limiter.read(part, |stream, length| data.push((stream, length))) {
+            Ok(ReadEnd::All) => return true,
+            Ok(ReadEnd::Head { length }) => part = &part[length..],
+            Err(TooManyFrames) => return false,
+        }
+    };
+    let allowed = parts.iter().all(|part| read_all(part));
+    (allowed, limiter.complete_heads, limiter.is_header_unfinished(), data)
 }
 
 /// Counts complete heads in frames that are all there.
@@ -50,8 +59,7 @@ fn count_heads(mut frames: &[u8]) -> (u64, bool) {
         let is_whole = rest.len() >= length;
         if ends_block && is_open {
             is_open = false;
-            // An empty block ends with the bytes after it.
-            heads += u64::from(is_whole && (length > 0 || !rest.is_empty()));
+            heads += u64::from(is_whole);
         }
         is_unfinished = is_block && (!ends_block || !is_whole);
         frames = rest.get(length..).unwrap_or_default();

@@ -7,8 +7,8 @@
 //! | --- | --- | --- | --- |
 //! | `Idle` | the connection opens; a request has ended | `ReadingHead`; `AwaitingResponse` | idle |
 //! | `ReadingHead` | the first byte arrives | `AwaitingResponse`; `SendingResponse` if malformed | header |
-//! | `AwaitingResponse` | a head is complete | `SendingResponse`; `Idle` if the client left | body, rule, response |
-//! | `SendingResponse` | the response has a head | `Idle`; `Tunnel` if upgraded | stall, or the rule's deadline |
+//! | `AwaitingResponse` | a head is complete | `SendingResponse`; `Idle` on disconnect | body, rate, rule, response |
+//! | `SendingResponse` | the response has a head | `Idle`; `Tunnel` if upgraded | stall, rate, or the rule's deadline |
 //! | `Tunnel` | an upgrade was accepted | `Idle`, when the connection closes | tunnel idle |
 //!
 //! `AwaitingResponse` directly follows `Idle` if the head arrived together with the previous request, and on HTTP/2
@@ -27,8 +27,9 @@ use tokio::time::{Instant, Sleep};
 
 use super::guard::GuardRejection;
 use super::http_worker::HttpWorker;
+use super::minimum_rate::{MinimumRates, RateMeter};
 use super::read_timeout::{ReadTimeout, RuleTimeouts};
-use super::request_error::RequestError;
+use super::request_error::{RequestError, SLOW_CLIENT};
 use crate::proxy::connection::moving_deadline::poll_until;
 use crate::proxy::limits::ProxyLimits;
 
@@ -113,6 +114,8 @@ pub(in crate::proxy) struct Activity {
     pub(in crate::proxy) responses_flushed: Cell<bool>,
     /// The client sent the HTTP/2 connection preface.
     pub(in crate::proxy) http2: Cell<bool>,
+    /// The minimum data rates of the client, if there are some.
+    rates: Option<Box<MinimumRates>>,
     /// The HTTP/2 stream has ended, so the rest of its request body is not needed.
     body_abandoned: Cell<bool>,
     /// Wakes the reader of the request body.
@@ -120,7 +123,7 @@ pub(in crate::proxy) struct Activity {
 }
 
 impl Activity {
-    pub(in crate::proxy) fn new() -> Self {
+    pub(in crate::proxy) fn new(limits: &ProxyLimits) -> Self {
         let now = Instant::now();
         Activity {
             phase: Cell::new(ActivityPhase::Idle),
@@ -145,6 +148,7 @@ impl Activity {
             reset_on_close: Cell::new(false),
             responses_flushed: Cell::new(true),
             http2: Cell::new(false),
+            rates: MinimumRates::new(limits),
             body_abandoned: Cell::new(false),
             body_reader: RefCell::default(),
         }
@@ -188,11 +192,72 @@ impl Activity {
         }
     }
 
+    /// The meter of the request body, if it has a minimum rate.
+    fn request_meter(&self) -> Option<&RateMeter> {
+        self.rates.as_ref()?.request.as_ref()
+    }
+
+    /// The meter of the response, if it has a minimum rate.
+    pub(in crate::proxy) fn response_meter(&self) -> Option<&RateMeter> {
+        self.rates.as_ref()?.response.as_ref()
+    }
+
+    /// Bytes of the request body were received.
+    pub(in crate::proxy) fn record_body(&self, bytes: usize) {
+        self.record_progress();
+        if let Some(meter) = self.request_meter() {
+            meter.add(bytes);
+        }
+    }
+
+    /// Why the request body has timed out.
+    pub(in crate::proxy) fn body_timeout_error(&self) -> RequestError {
+        if self.request_meter().is_some_and(RateMeter::is_missed) {
+            RequestError::SlowRequestBody
+        } else {
+            RequestError::RequestBodyTimeout
+        }
+    }
+
+    /// The reason if the response is aborted because the client is slower than a minimum rate.
+    pub(in crate::proxy) fn slow_client_reason(&self) -> Option<&'static str> {
+        if self.phase.get() != ActivityPhase::SendingResponse {
+            return None;
+        }
+        self.response_meter().is_some_and(RateMeter::is_missed).then_some(SLOW_CLIENT).or_else(|| {
+            let is_slow = self.request_meter().is_some_and(RateMeter::is_missed);
+            is_slow.then(|| RequestError::SlowRequestBody.details().reason)
+        })
+    }
+
     /// The endpoint is ready for more of the body, but none has arrived.
     pub(in crate::proxy) fn mark_awaiting_client(&self) {
+        if let Some(meter) = self.request_meter() {
+            meter.begin_wait();
+        }
         if self.upload.replace(UploadState::AwaitingClient) != UploadState::AwaitingClient {
             self.record_progress();
         }
+    }
+
+    /// More of the body, its end or an error has arrived, and waits for the endpoint.
+    pub(in crate::proxy) fn mark_awaiting_endpoint(&self) {
+        if let Some(meter) = self.request_meter() {
+            meter.end_wait();
+        }
+        self.upload.set(UploadState::AwaitingEndpoint);
+    }
+
+    /// The rest of the body is not read. If the client was too slow, that remains the reason for which the request
+    /// fails.
+    pub(in crate::proxy) fn mark_body_unread(&self) {
+        if let Some(meter) = self.request_meter()
+            && !meter.is_missed()
+        {
+            meter.end_wait();
+        }
+        self.body_unread.set(true);
+        self.upload.set(UploadState::Complete);
     }
 
     /// hyper has no more bytes to write. It writes the end of a body together with the bytes before it, so if the phase
@@ -252,6 +317,9 @@ impl Activity {
         self.connecting.set(false);
         self.awaits_response_data.set(false);
         self.response_deadline.set(None);
+        if let Some(rates) = &self.rates {
+            rates.begin_request();
+        }
         self.responses_flushed.set(false);
         self.enter_phase(ActivityPhase::AwaitingResponse, now);
     }
@@ -299,11 +367,43 @@ impl Activity {
             }
         };
         let end = self.last_progress.get() + timeout;
-        match self.response_deadline.get() {
+        let end = match self.response_deadline.get() {
             // While the client does not read, the response body is not polled and cannot enforce its own deadline.
             Some(deadline) if self.phase.get() == ActivityPhase::SendingResponse => deadline.min(end),
             _ => end,
+        };
+        self.rate_deadline().map_or(end, |deadline| deadline.min(end))
+    }
+
+    /// When the client is slower than a minimum rate, if Portico waits for it.
+    fn rate_deadline(&self) -> Option<Instant> {
+        let rates = self.rates.as_ref()?;
+        let awaits_body = self.upload.get() == UploadState::AwaitingClient;
+        let request = rates.request.as_ref().filter(|_| awaits_body).and_then(RateMeter::deadline);
+        match self.phase.get() {
+            ActivityPhase::AwaitingResponse => request,
+            ActivityPhase::SendingResponse => {
+                let response = rates.response.as_ref().and_then(RateMeter::deadline);
+                [request, response].into_iter().flatten().min()
+            }
+            ActivityPhase::Idle | ActivityPhase::ReadingHead | ActivityPhase::Tunnel => None,
         }
+    }
+
+    /// The connection of this new HTTP/2 stream was not read for this long so far.
+    pub(in crate::proxy) fn begin_stream(&self, paused: impl FnOnce() -> Duration) {
+        if let Some(rates) = &self.rates {
+            rates.exclude_pauses(paused());
+        }
+    }
+
+    /// If the client has missed a minimum rate, does not count the time in which its connection was not read. Returns
+    /// whether it has not missed the rate then. `paused` is that time since the beginning of the connection.
+    pub(in crate::proxy) fn exclude_pauses(&self, paused: impl FnOnce() -> Duration) -> bool {
+        let is_missed = || self.rate_deadline().is_some_and(|deadline| deadline <= Instant::now());
+        let Some(rates) = self.rates.as_ref().filter(|_| is_missed()) else { return false };
+        rates.exclude_pauses(paused());
+        !is_missed()
     }
 
     /// How long the endpoint may take: the rule's timeout if it has one, otherwise the default.
@@ -345,7 +445,8 @@ impl Activity {
                 // the endpoint, so the deadline is computed again after the shortest timeout of these waits.
                 UploadState::AwaitingEndpoint | UploadState::AwaitingClient => {
                     let timeouts = self.rule_timeouts.get();
-                    let rule_limits = [timeouts.write(), timeouts.read()].into_iter().flatten();
+                    let rate_limit = self.request_meter().map(|_| limits.min_rate_grace_period);
+                    let rule_limits = [timeouts.write(), timeouts.read(), rate_limit].into_iter().flatten();
                     deadline.min(Instant::now() + rule_limits.fold(limits.request_body_timeout, Ord::min))
                 }
             };
@@ -372,3 +473,43 @@ pub(in crate::proxy) async fn until_timed_out<T>(activity: &Activity, future: im
 const STALL_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Stands for "no timeout": long enough to never expire, short enough to be added to an `Instant`.
 const NO_TIMEOUT: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// The activity of a request with a body of which nothing has arrived.
+    fn upload() -> Activity {
+        let limits = ProxyLimits { client_min_rate: 100, min_rate_grace_period: 10 * SECOND, ..ProxyLimits::default() };
+        let activity = Activity::new(&limits);
+        activity.begin_request();
+        activity.mark_awaiting_client();
+        activity
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_for_the_endpoint_do_not_count_toward_the_rate_of_a_body() {
+        let activity = upload();
+        advance(SECOND).await;
+        activity.mark_awaiting_endpoint();
+        advance(1000 * SECOND).await;
+        activity.mark_awaiting_client();
+        assert_eq!(activity.rate_deadline(), Some(Instant::now() + 9 * SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_after_a_body_does_not_count_toward_its_rate() {
+        for (waited, reason) in [(9 * SECOND, None), (10 * SECOND, Some("slow_request_body"))] {
+            let activity = upload();
+            advance(waited).await;
+            activity.mark_body_unread();
+            activity.enter_phase(ActivityPhase::SendingResponse, Instant::now());
+            advance(1000 * SECOND).await;
+            assert_eq!((activity.rate_deadline(), activity.slow_client_reason()), (None, reason), "{waited:?}");
+        }
+    }
+}

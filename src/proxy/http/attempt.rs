@@ -120,7 +120,7 @@ impl OutgoingRequest<'_> {
         let sending = connection.send(self.take());
         match until_timed_out(&self.peer.activity, sending).await {
             None if self.peer.activity.upload.get() == UploadState::AwaitingClient => {
-                Err(AttemptError::Failed(RequestError::RequestBodyTimeout))
+                Err(AttemptError::Failed(self.peer.activity.body_timeout_error()))
             }
             None => Err(AttemptError::Failed(RequestError::ResponseTimeout)),
             Some(Ok(response)) => self.accept_response(response, connection),

@@ -28,6 +28,7 @@ use super::http2::{self, OpenStream};
 use super::malformed_request::{lingering_close, reject};
 use super::parked_connection::{ParkingEnd, park, park_at};
 use super::request;
+use super::unforwarded_bodies::UnforwardedBodies;
 use super::upgrade::Tunnel;
 use crate::plugin_api::Scheme;
 use crate::proxy::connection::listener_connections::{
@@ -48,8 +49,8 @@ pub(in crate::proxy) struct Peer {
     pub(in crate::proxy) client: Rc<ForwardedClient>,
     /// The negotiated TLS session, if the connection uses TLS.
     pub(in crate::proxy) session: Option<Rc<TlsSession>>,
-    /// Keeps the HTTP/2 stream counted as open.
-    _open_stream: Option<OpenStream>,
+    /// The HTTP/2 stream, which counts as open while the `Peer` exists.
+    open_stream: Option<OpenStream>,
     /// The tunnel that the connection becomes after the current response.
     pub(in crate::proxy) tunnel: Cell<Option<Box<Tunnel>>>,
 }
@@ -63,11 +64,12 @@ impl Peer {
         session: Option<TlsSession>,
     ) -> Self {
         let ip = address.ip().to_canonical();
+        let activity = Activity::new(&http.worker.limits);
         let trusted = http.trusted_ips.iter().any(|network| network.contains(&ip));
         Peer {
             http,
             connections,
-            activity: Activity::new(),
+            activity,
             address,
             client: Rc::new(ForwardedClient::new(
                 ip,
@@ -75,7 +77,7 @@ impl Peer {
                 if session.is_some() { Scheme::Https } else { Scheme::Http },
             )),
             session: session.map(Rc::new),
-            _open_stream: None,
+            open_stream: None,
             tunnel: Cell::default(),
         }
     }
@@ -85,16 +87,29 @@ impl Peer {
         &self.http.worker
     }
 
+    /// The bytes of the request body that are received and not forwarded, with the number of the request on its
+    /// connection. None on HTTP/1.
+    pub(in crate::proxy) fn unforwarded(&self) -> Option<(&UnforwardedBodies, u64)> {
+        self.open_stream.as_ref()?.unforwarded()
+    }
+
+    /// How long the HTTP/2 connection was not read so far, because of its unforwarded bytes.
+    pub(in crate::proxy) fn paused(&self) -> Duration {
+        self.open_stream.as_ref().map_or(Duration::ZERO, OpenStream::paused)
+    }
+
     /// The context of a new HTTP/2 stream on the same connection.
     pub(in crate::proxy) fn for_stream(&self, stream: OpenStream) -> Self {
+        let activity = Activity::new(&self.http.worker.limits);
+        activity.begin_stream(|| stream.paused());
         Peer {
             http: Rc::clone(&self.http),
             connections: Rc::clone(&self.connections),
-            activity: Activity::new(),
+            activity,
             address: self.address,
             client: Rc::clone(&self.client),
             session: self.session.clone(),
-            _open_stream: Some(stream),
+            open_stream: Some(stream),
             tunnel: Cell::default(),
         }
     }

@@ -4,7 +4,12 @@
 //! The h2 library bounds the memory that such frames can use, but it responds to all of them, so a client could keep a
 //! core busy. This file also measures how long a header block takes, because the library waits for its end without a
 //! timeout, and counts request heads, because the library rejects some of them without reporting it. Only the nine
-//! bytes of each frame header are parsed.
+//! bytes of each frame header, and the length of a DATA frame's padding, are parsed.
+//!
+//! The data of bodies is counted too, see `unforwarded_bodies.rs`. For this, the stream of each request with a body
+//! must be known, which the library does not tell. So a read ends with the head of such a request, and the next one
+//! begins when the library has passed on or rejected all requests: the last one with a body is that of this stream. A
+//! request that is not passed on may still be undecoded; it was rejected if the library asks for more bytes.
 
 use std::io;
 use std::pin::Pin;
@@ -16,38 +21,78 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::http2::StreamTracker;
-use super::request_trailers::TrailerMarker;
-use crate::proxy::connection::protocol_detection::PREFACE;
+use super::request_streams::RequestStreams;
+use crate::http2_frames::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, FrameHeader, FrameReader, HEADERS, PADDED, PREFACE, RST_STREAM,
+    TrailerMarker, WINDOW_UPDATE,
+};
 
 /// The socket of an HTTP/2 client.
 pub(in crate::proxy) struct FrameStream<S> {
     stream: S,
-    trailers: TrailerMarker,
+    trailers: TrailerMarker<RequestStreams>,
     limiter: FrameLimiter,
     streams: Rc<StreamTracker>,
+    /// The last read ended with the head of a request that has a body.
+    ended_with_head: bool,
+    /// Bytes that were received together with such a head.
+    deferred: Deferred,
+}
+
+/// Received bytes that were not read yet.
+#[derive(Default)]
+struct Deferred {
+    bytes: Vec<u8>,
+    /// How many of them have been read since.
+    read: usize,
+}
+
+impl Deferred {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn unread(&self) -> &[u8] {
+        &self.bytes[self.read..]
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.read += count;
+        if self.read == self.bytes.len() {
+            // An idle connection has no buffers.
+            *self = Deferred::default();
+        }
+    }
 }
 
 impl<S> FrameStream<S> {
     pub(in crate::proxy) fn new(stream: S, streams: Rc<StreamTracker>) -> Self {
-        FrameStream { stream, trailers: TrailerMarker::new(), limiter: FrameLimiter::new(Instant::now()), streams }
+        FrameStream {
+            stream,
+            trailers: TrailerMarker::new(RequestStreams::default(), PREFACE.len()),
+            limiter: FrameLimiter::new(Instant::now()),
+            streams,
+            ended_with_head: false,
+            deferred: Deferred::default(),
+        }
     }
 }
 
 /// Tracks frame boundaries and limits the rate of frames that are cheap to send.
 #[derive(Debug)]
 pub(in crate::proxy) struct FrameLimiter {
-    /// Remaining bytes of the preface or of a frame's payload.
-    skip: usize,
-    /// The bytes of the current frame header that have arrived.
-    frame_header: [u8; 9],
-    frame_header_length: usize,
+    frames: FrameReader,
     /// Whether the preface, a header block or trailers end with the skipped bytes. None in other frames.
     block_ends: Option<bool>,
-    newest_stream: u32,
+    pub(in crate::proxy) newest_stream: u32,
+    /// Whether the client sends more of the newest stream after its head.
+    has_body: bool,
     /// Whether the head of the newest stream is incomplete.
     head_unfinished: bool,
-    /// Whether the last frame of the newest stream's head is being skipped.
-    head_ending: bool,
+    /// What ends with the skipped bytes.
+    ending: FrameEnd,
+    /// Whether the length of a DATA frame's padding has not arrived.
+    padding_unread: bool,
     /// Streams whose head is complete.
     pub(in crate::proxy) complete_heads: u64,
     /// RST_STREAM frames.
@@ -57,6 +102,31 @@ pub(in crate::proxy) struct FrameLimiter {
     /// WINDOW_UPDATE frames.
     updates: FrameBucket,
 }
+
+/// What ends with a frame.
+#[derive(Clone, Copy, Debug, Default)]
+enum FrameEnd {
+    #[default]
+    Other,
+    /// The head of the newest stream.
+    Head,
+    /// A part of a body, without padding.
+    Data { stream: u32, length: usize },
+}
+
+/// How many of the received bytes were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum ReadEnd {
+    All,
+    /// The first bytes, up to the end of the head of a request with a body.
+    Head {
+        length: usize,
+    },
+}
+
+/// The client has sent more frames of a kind than the rate limit permits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) struct TooManyFrames;
 
 /// A token bucket of frames.
 #[derive(Debug)]
@@ -100,13 +170,13 @@ impl FrameBucket {
 impl FrameLimiter {
     pub(in crate::proxy) fn new(now: Instant) -> Self {
         FrameLimiter {
-            skip: PREFACE.len(),
-            frame_header: [0; 9],
-            frame_header_length: 0,
+            frames: FrameReader::after_preface(),
             block_ends: Some(true),
             newest_stream: 0,
+            has_body: false,
             head_unfinished: false,
-            head_ending: false,
+            ending: FrameEnd::Other,
+            padding_unread: false,
             complete_heads: 0,
             resets: FrameBucket::new(RESET_BURST, RESETS_PER_SECOND, now),
             controls: FrameBucket::new(CONTROL_BURST, CONTROLS_PER_SECOND, now),
@@ -114,52 +184,79 @@ impl FrameLimiter {
         }
     }
 
-    /// Reads the next bytes. Returns whether all frames are within the rate limits.
-    pub(in crate::proxy) fn read(&mut self, mut bytes: &[u8]) -> bool {
-        while !bytes.is_empty() {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            bytes = &bytes[skipped..];
-            if self.skip == 0 && std::mem::take(&mut self.head_ending) {
-                self.complete_heads += 1;
+    /// Reads bytes up to the end of the first head of a request with a body. `on_data` gets the stream and the length
+    /// of the data of each complete DATA frame: the library passes on whole frames.
+    pub(in crate::proxy) fn read(
+        &mut self,
+        received: &[u8],
+        mut on_data: impl FnMut(u32, usize),
+    ) -> Result<ReadEnd, TooManyFrames> {
+        let mut bytes = received;
+        self.read_padding(bytes);
+        loop {
+            self.frames.skip_payload(&mut bytes);
+            if self.frames.rest_of_frame() == 0 {
+                match std::mem::take(&mut self.ending) {
+                    FrameEnd::Other => {}
+                    FrameEnd::Head => {
+                        self.complete_heads += 1;
+                        if self.has_body {
+                            return Ok(ReadEnd::Head { length: received.len() - bytes.len() });
+                        }
+                    }
+                    FrameEnd::Data { stream, length } => on_data(stream, length),
+                }
             }
-            let taken = (self.frame_header.len() - self.frame_header_length).min(bytes.len());
-            self.frame_header[self.frame_header_length..self.frame_header_length + taken]
-                .copy_from_slice(&bytes[..taken]);
-            self.frame_header_length += taken;
-            bytes = &bytes[taken..];
-            if self.frame_header_length == self.frame_header.len() {
-                self.frame_header_length = 0;
-                let [a, b, c, kind, flags, stream @ ..] = self.frame_header;
-                self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-                self.track_head(kind, flags, u32::from_be_bytes(stream) & !RESERVED);
-                if !self.allows(kind, flags) {
-                    return false;
+            if bytes.is_empty() {
+                return Ok(ReadEnd::All);
+            }
+            if let Some(header) = self.frames.next(&mut bytes) {
+                self.track_head(&header);
+                if !self.allows(&header) {
+                    return Err(TooManyFrames);
+                }
+                if header.kind == DATA {
+                    self.ending = FrameEnd::Data { stream: header.stream, length: header.length };
+                    self.padding_unread = header.has(PADDED) && header.length > 0;
+                    self.read_padding(bytes);
                 }
             }
         }
-        true
+    }
+
+    /// Subtracts the padding of a DATA frame, the length of which is the first byte of the payload. Padding is not
+    /// forwarded, and the library gives its part of the window back to the client at once.
+    fn read_padding(&mut self, payload: &[u8]) {
+        if self.padding_unread
+            && let Some(padding) = payload.first()
+            && let FrameEnd::Data { length, .. } = &mut self.ending
+        {
+            // The library rejects a frame with more padding than payload.
+            *length = length.saturating_sub(1 + usize::from(*padding));
+            self.padding_unread = false;
+        }
     }
 
     /// Detects the end of header blocks and of a new stream's head, which may span several frames. Trailers use the
     /// same frame type as heads.
-    fn track_head(&mut self, kind: u8, flags: u8, stream: u32) {
-        self.block_ends = matches!(kind, HEADERS | CONTINUATION).then_some(flags & END_HEADERS != 0);
-        if kind == HEADERS && stream > self.newest_stream {
-            self.newest_stream = stream;
+    fn track_head(&mut self, frame: &FrameHeader) {
+        let is_block = matches!(frame.kind, HEADERS | CONTINUATION);
+        self.block_ends = is_block.then_some(frame.has(END_HEADERS));
+        if frame.kind == HEADERS && frame.stream > self.newest_stream {
+            self.newest_stream = frame.stream;
+            self.has_body = !frame.has(END_STREAM);
             self.head_unfinished = true;
         }
-        if self.head_unfinished && matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS != 0 {
+        if self.head_unfinished && is_block && frame.has(END_HEADERS) {
             self.head_unfinished = false;
-            self.head_ending = true;
+            self.ending = FrameEnd::Head;
         }
     }
 
     /// Counts a frame. Returns whether it is within the rate limits.
-    fn allows(&mut self, kind: u8, flags: u8) -> bool {
-        const END_STREAM: u8 = 0x1;
-        match kind {
-            DATA if self.skip == 0 && flags & END_STREAM == 0 => self.controls.take(),
+    fn allows(&mut self, frame: &FrameHeader) -> bool {
+        match frame.kind {
+            DATA if frame.length == 0 && !frame.has(END_STREAM) => self.controls.take(),
             DATA | HEADERS | CONTINUATION => true,
             RST_STREAM => self.resets.take(),
             WINDOW_UPDATE => self.updates.take(),
@@ -170,7 +267,7 @@ impl FrameLimiter {
 
     /// Whether the preface, a header block or trailers have begun but not ended.
     pub(in crate::proxy) fn is_header_unfinished(&self) -> bool {
-        self.block_ends.is_some_and(|ends| !ends || self.skip > 0)
+        self.block_ends.is_some_and(|ends| !ends || self.frames.rest_of_frame() > 0)
     }
 
     /// Grants more WINDOW_UPDATE frames to a client that receives much data.
@@ -183,16 +280,56 @@ impl FrameLimiter {
 impl<S: AsyncRead + Unpin> AsyncRead for FrameStream<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let streams = &this.streams;
+        if this.ended_with_head {
+            if streams.is_request_pending() {
+                // When the library has passed on a request, hyper reads again. `http2::serve` polls hyper again if the
+                // library has rejected one.
+                streams.read_deferred.set(true);
+                return Poll::Pending;
+            }
+            streams.read_deferred.set(false);
+            streams.next_body.set(None);
+            this.ended_with_head = false;
+        }
+        if streams.unforwarded.poll_ready(cx).is_pending() {
+            // A header block whose rest is not read does not time out.
+            if streams.header_since.get().is_some() {
+                streams.header_since.set(Some(Instant::now()));
+            }
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
-        ready!(this.trailers.poll_read(&mut this.stream, cx, buffer))?;
-        let allowed = this.limiter.read(&buffer.filled()[before..]);
-        this.streams.heads_received.set(this.limiter.complete_heads);
-        if !allowed {
-            this.streams.flooded.set(true);
-            return Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "too many HTTP/2 frames that carry no request",
-            )));
+        let received = if this.deferred.is_empty() {
+            ready!(this.trailers.poll_read(&mut this.stream, cx, buffer))?;
+            &buffer.filled()[before..]
+        } else {
+            let unread = this.deferred.unread();
+            &unread[..unread.len().min(buffer.remaining())]
+        };
+        let read = this.limiter.read(received, |stream, length| streams.unforwarded.receive(stream, length));
+        streams.heads_received.set(this.limiter.complete_heads);
+        let length = match read {
+            Ok(ReadEnd::All) => received.len(),
+            Ok(ReadEnd::Head { length }) => {
+                this.ended_with_head = true;
+                streams.next_body.set(Some(this.limiter.newest_stream));
+                length
+            }
+            Err(TooManyFrames) => {
+                streams.flooded.set(true);
+                return Poll::Ready(Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "too many HTTP/2 frames that carry no request",
+                )));
+            }
+        };
+        if this.deferred.is_empty() {
+            this.deferred.bytes.extend_from_slice(&buffer.filled()[before + length..]);
+            buffer.set_filled(before + length);
+        } else {
+            buffer.put_slice(&this.deferred.unread()[..length]);
+            this.deferred.advance(length);
         }
         // Read the clock only for header blocks that span several reads.
         match (this.limiter.is_header_unfinished(), this.streams.header_since.get()) {
@@ -234,15 +371,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FrameStream<S> {
     }
 }
 
-// RFC 9113, section 6.
-pub(super) const DATA: u8 = 0;
-pub(super) const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const WINDOW_UPDATE: u8 = 8;
-pub(super) const CONTINUATION: u8 = 9;
-const END_HEADERS: u8 = 0x4;
-pub(super) const RESERVED: u32 = 1 << 31;
-
 /// A browser that leaves a page resets all streams of a connection at once, but not continuously.
 const RESET_BURST: u32 = 512;
 const RESETS_PER_SECOND: u32 = 64;
@@ -266,16 +394,27 @@ mod tests {
         frame
     }
 
+    /// Reads all bytes. Returns whether all frames are within the rate limits.
+    fn read(limiter: &mut FrameLimiter, mut bytes: &[u8]) -> bool {
+        loop {
+            match limiter.read(bytes, |_, _| {}) {
+                Ok(ReadEnd::All) => return true,
+                Ok(ReadEnd::Head { length }) => bytes = &bytes[length..],
+                Err(TooManyFrames) => return false,
+            }
+        }
+    }
+
     fn limiter_after_preface() -> FrameLimiter {
         let mut limiter = FrameLimiter::new(Instant::now());
-        assert!(limiter.read(PREFACE));
+        assert!(read(&mut limiter, PREFACE));
         limiter
     }
 
     /// How many of these frames are allowed in a row, up to ten thousand.
     fn count_allowed(frame: &[u8]) -> u32 {
         let mut limiter = limiter_after_preface();
-        (0..10_000).take_while(|_| limiter.read(frame)).count().try_into().unwrap()
+        (0..10_000).take_while(|_| read(&mut limiter, frame)).count().try_into().unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -326,13 +465,70 @@ mod tests {
         for (frames, expected) in cases {
             let bytes = frames.concat();
             let mut whole = limiter_after_preface();
-            assert!(whole.read(&bytes));
+            assert!(read(&mut whole, &bytes));
             let mut parts = limiter_after_preface();
-            assert!(bytes.iter().all(|byte| parts.read(&[*byte])));
+            assert!(bytes.iter().all(|byte| read(&mut parts, &[*byte])));
             assert_eq!((whole.complete_heads, parts.complete_heads), (expected, expected), "{frames:?}");
             let mut without_last_byte = limiter_after_preface();
-            without_last_byte.read(&bytes[..bytes.len() - 1]);
+            read(&mut without_last_byte, &bytes[..bytes.len() - 1]);
             assert!(without_last_byte.complete_heads <= expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn reads_end_with_heads_of_requests_with_a_body() {
+        let frame_on = |stream: u8, kind, flags, payload| {
+            let mut frame = frame(kind, flags, payload);
+            frame[8] = stream;
+            frame
+        };
+        let without_body = frame_on(1, HEADERS, END_HEADERS | END_STREAM, 3);
+        // The end of this head is a frame of its own, and has no fields.
+        let with_body = [frame_on(3, HEADERS, 0, 3), frame_on(3, CONTINUATION, END_HEADERS, 0)].concat();
+        let without_fields = frame_on(5, HEADERS, END_HEADERS, 0);
+        let bytes = [without_body, with_body, without_fields, frame(4, 0, 0)].concat();
+        let mut limiter = limiter_after_preface();
+        let mut ends = Vec::new();
+        let mut rest = &bytes[..];
+        while let Ok(ReadEnd::Head { length }) = limiter.read(rest, |_, _| {}) {
+            ends.push((limiter.newest_stream, length));
+            rest = &rest[length..];
+        }
+        assert_eq!((ends, rest.len()), (vec![(3, 12 + 12 + 9), (5, 9)], 9));
+    }
+
+    #[tokio::test]
+    async fn data_counts_without_padding_when_its_frame_is_complete() {
+        let padded = |padding: u8, payload: usize| {
+            let mut frame = frame(DATA, PADDED, payload);
+            if payload > 0 {
+                frame[9] = padding;
+            }
+            frame
+        };
+        let cases = [
+            (frame(DATA, 0, 300), 300),
+            (padded(0, 300), 299),
+            (padded(255, 300), 44),
+            (padded(255, 256), 0),
+            // Malformed.
+            (padded(255, 100), 0),
+            (padded(0, 0), 0),
+        ];
+        let bytes: Vec<u8> = cases.iter().flat_map(|(frame, _)| frame.clone()).collect();
+        for size in [1, 10, bytes.len()] {
+            let mut limiter = limiter_after_preface();
+            let (mut data, mut read) = (Vec::new(), 0);
+            for part in bytes.chunks(size) {
+                assert_eq!(limiter.read(part, |stream, length| data.push((stream, length))), Ok(ReadEnd::All));
+                read += part.len();
+                let ends = cases.iter().scan(0, |end, (frame, length)| {
+                    *end += frame.len();
+                    Some((*end, *length))
+                });
+                let expected: Vec<_> = ends.filter(|(end, _)| *end <= read).map(|(_, length)| (1, length)).collect();
+                assert_eq!(data, expected, "{read} bytes, {size} at a time");
+            }
         }
     }
 
@@ -340,8 +536,8 @@ mod tests {
     async fn header_block_is_unfinished_until_its_last_byte() {
         let mut limiter = FrameLimiter::new(Instant::now());
         assert!(limiter.is_header_unfinished(), "the preface has not arrived");
-        assert!(limiter.read(&PREFACE[..23]) && limiter.is_header_unfinished());
-        assert!(limiter.read(&PREFACE[23..]) && !limiter.is_header_unfinished());
+        assert!(read(&mut limiter, &PREFACE[..23]) && limiter.is_header_unfinished());
+        assert!(read(&mut limiter, &PREFACE[23..]) && !limiter.is_header_unfinished());
         let cases: [(&str, Vec<u8>, bool); 6] = [
             ("settings", frame(4, 0, 0), false),
             ("a part of data", frame(DATA, 0, 100)[..50].to_vec(), false),
@@ -351,7 +547,7 @@ mod tests {
             ("the rest of the end", frame(CONTINUATION, 4, 10)[18..].to_vec(), false),
         ];
         for (name, bytes, unfinished) in cases {
-            assert!(limiter.read(&bytes));
+            assert!(read(&mut limiter, &bytes));
             assert_eq!(limiter.is_header_unfinished(), unfinished, "{name}");
         }
     }
@@ -384,10 +580,10 @@ mod tests {
             let mut cuts = fastrand::Rng::with_seed(seed);
             while !rest.is_empty() {
                 let (part, unread) = rest.split_at(cuts.usize(1..=rest.len()));
-                prop_assert!(limiter.read(part));
+                prop_assert!(read(&mut limiter, part));
                 rest = unread;
             }
-            prop_assert_eq!((limiter.skip, limiter.frame_header_length), (0, 0));
+            prop_assert!(limiter.frames.is_between_frames());
             prop_assert_eq!(limiter.resets.tokens, RESET_BURST - 1);
             prop_assert!(!limiter.is_header_unfinished());
         }

@@ -60,6 +60,7 @@ const BARE_LINE_FEED: RequestError =
     RequestError::AmbiguousFraming("a line of the request does not end in carriage return and line feed");
 const LENGTH_AND_CODING: RequestError =
     RequestError::AmbiguousFraming("the request has both Content-Length and Transfer-Encoding");
+const INVALID_LENGTH: RequestError = RequestError::AmbiguousFraming("Content-Length is not a number of bytes");
 const FRAGMENT: RequestError = RequestError::InvalidTarget("the target has a fragment");
 const CHUNK_SIZE: RequestError = RequestError::AmbiguousFraming("the size of a chunk is missing or invalid");
 const LONG_CHUNK_LINE: RequestError = RequestError::AmbiguousFraming("a chunk-size line is too long");
@@ -151,7 +152,8 @@ impl FramingGuard {
             },
             ExpectedInput::Field => {
                 if let Some(value) = field_value(line, b"content-length:") {
-                    let Some(length) = parse_digits(value, 10) else { return reject(self.requests + 1, AMBIGUOUS_END) };
+                    // After a coding, hyper would ignore the length whatever it is.
+                    let Some(length) = parse_digits(value, 10) else { return reject(self.requests, INVALID_LENGTH) };
                     self.length = Some(length);
                 } else if let Some(value) = field_value(line, b"transfer-encoding:") {
                     let last = value.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
@@ -246,8 +248,9 @@ mod tests {
             ("GET /#x HTTP/1.1\r\n\r\n", 1, FRAGMENT),
             ("POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 1, LENGTH_AND_CODING),
             ("POST / HTTP/1.1\r\nTRANSFER-ENCODING:chunked\r\nContent-Length: 0\r\n\r\n", 1, LENGTH_AND_CODING),
-            ("POST / HTTP/1.1\r\ncontent-length: +1\r\n\r\n", 2, AMBIGUOUS_END),
-            ("POST / HTTP/1.1\r\ncontent-length: 99999999999999999999\r\n\r\n", 2, AMBIGUOUS_END),
+            ("POST / HTTP/1.1\r\ncontent-length: +1\r\n\r\n", 1, INVALID_LENGTH),
+            ("POST / HTTP/1.1\r\ncontent-length: 99999999999999999999\r\n\r\n", 1, INVALID_LENGTH),
+            ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\nContent-Length: :\r\n\r\n", 1, INVALID_LENGTH),
             ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0x1\r\n", 1, CHUNK_SIZE),
             ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffff\r\n", 1, CHUNK_SIZE),
             ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\nx\r\n", 1, BARE_LINE_FEED),

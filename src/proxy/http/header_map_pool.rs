@@ -15,10 +15,7 @@ impl HeaderMapPool {
     /// Copies the headers, into a recycled map if there is one.
     pub(in crate::proxy) fn copy(&self, headers: &HeaderMap) -> HeaderMap {
         let mut copy = self.0.borrow_mut().pop().unwrap_or_default();
-        if has_same_names(&copy, headers) {
-            for (copied, value) in copy.values_mut().zip(headers.values()) {
-                *copied = value.clone();
-            }
+        if replace_values(&mut copy, headers) {
             return copy;
         }
         copy.clear();
@@ -47,9 +44,14 @@ impl HeaderMapPool {
     }
 }
 
-/// Whether both maps have the same names in the same order and number, so that they differ in values only.
-fn has_same_names(copy: &HeaderMap, headers: &HeaderMap) -> bool {
-    copy.len() == headers.len() && copy.iter().zip(headers).all(|((copied, _), (name, _))| copied == name)
+/// Replaces the values of `copy`, if both maps have the same names in the same order and number. Returns whether they
+/// have; if not, some values may be replaced.
+fn replace_values(copy: &mut HeaderMap, headers: &HeaderMap) -> bool {
+    copy.len() == headers.len()
+        && copy.iter_mut().zip(headers).all(|((copied_name, copied), (name, value))| {
+            *copied = value.clone();
+            copied_name == name
+        })
 }
 
 const EMPTY: HeaderValue = HeaderValue::from_static("");

@@ -11,8 +11,12 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::task::Poll;
+use std::time::Duration;
 
 use h2::Reason;
+use http::{Method, Request};
+use http_body::Body;
+use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
@@ -27,6 +31,7 @@ use super::malformed_request::PartialHead;
 use super::request;
 use super::request_error::{HTTP2_FLOOD, HTTP2_FLOOD_STATUS, REFUSED_STREAM, RequestError};
 use super::request_record::{MalformedInput, record_malformed};
+use super::unforwarded_bodies::UnforwardedBodies;
 use crate::proxy::connection::listener_connections::{ConnectionRegistration, IdleState, Idleness};
 use crate::proxy::connection::moving_deadline::poll_until;
 use crate::proxy::limits::ProxyLimits;
@@ -46,6 +51,13 @@ pub(in crate::proxy) struct StreamTracker {
     pub(in crate::proxy) heads_received: Cell<u64>,
     /// Requests that hyper passed to the service.
     requests_served: Cell<u64>,
+    /// Request heads that the library has rejected, as of the last deferred read.
+    rejected: Cell<u64>,
+    /// The stream of the request with a body whose head ended the last read, until the next read.
+    pub(in crate::proxy) next_body: Cell<Option<u32>>,
+    /// A read waits until the library has passed on or rejected the requests that have arrived.
+    pub(in crate::proxy) read_deferred: Cell<bool>,
+    pub(in crate::proxy) unforwarded: UnforwardedBodies,
 }
 
 /// Serves all requests of a connection whose client sent the HTTP/2 preface or negotiated HTTP/2.
@@ -62,14 +74,19 @@ where
         header_since: Cell::new(Some(Instant::now())),
         heads_received: Cell::new(0),
         requests_served: Cell::new(0),
+        rejected: Cell::new(0),
+        next_body: Cell::new(None),
+        read_deferred: Cell::new(false),
+        unforwarded: UnforwardedBodies::new(&peer.worker().unforwarded, peer.worker().limits.stream_window),
     });
     let idle_state: Weak<StreamTracker> = Rc::downgrade(&streams);
     registration.begin_serving(idle_state);
     let service = {
         let streams = Rc::clone(&streams);
-        service_fn(move |request| {
+        service_fn(move |request: Request<Incoming>| {
             streams.requests_served.set(streams.requests_served.get() + 1);
-            let stream = Rc::new(streams.connection.for_stream(streams.open_stream()));
+            let has_body = !request.body().is_end_stream() || request.method() == Method::CONNECT;
+            let stream = Rc::new(streams.connection.for_stream(streams.open_stream(has_body)));
             streams.next_stream.replace(Some(Rc::clone(&stream)));
             request::serve(stream, request)
         })
@@ -92,6 +109,13 @@ where
                 streams.record_violation(outcome.err().as_ref());
                 return Poll::Ready(());
             }
+            if streams.read_deferred.take() {
+                // The library has asked for more bytes, so it has decoded all heads, and hyper has taken all requests
+                // that the library passed on. Without a deferred read, the library may have stopped before a head: it
+                // decodes nothing while the socket takes no response to a PING or SETTINGS frame.
+                streams.rejected.set(streams.heads_received.get().saturating_sub(streams.requests_served.get()));
+                continue;
+            }
             let is_evicted = registration.take_eviction() && streams.open_count.get() == 0;
             if (peer.connections.is_closing() || is_evicted) && !is_shutting_down {
                 is_shutting_down = true;
@@ -102,8 +126,13 @@ where
             let idle_timeout = if is_shutting_down { SHUTDOWN_TIMEOUT } else { limits.client_idle_timeout };
             let idle_deadline = activity.deadline(limits, idle_timeout);
             let header_deadline = streams.header_since.get().map(|since| since + limits.header_timeout);
-            let deadline = header_deadline.map_or(idle_deadline, |header| header.min(idle_deadline));
+            let recheck_at = streams.unforwarded.recheck_at();
+            let deadline = [header_deadline, recheck_at].into_iter().flatten().fold(idle_deadline, Instant::min);
             std::task::ready!(poll_until(deadline, timer.as_mut(), cx));
+            if recheck_at == Some(deadline) {
+                streams.unforwarded.begin_recheck();
+                continue;
+            }
             if header_deadline == Some(deadline) {
                 // The connection closes, as on HTTP/1: nothing else can be read from it before the header block is
                 // complete.
@@ -182,18 +211,49 @@ impl StreamTracker {
         record_malformed(&self.connection, input);
     }
 
-    fn open_stream(self: &Rc<Self>) -> OpenStream {
+    /// Whether the library may pass on another request of those whose heads have arrived. Also true after the library
+    /// has rejected one, until a deferred read.
+    pub(in crate::proxy) fn is_request_pending(&self) -> bool {
+        self.requests_served.get() + self.rejected.get() < self.heads_received.get()
+    }
+
+    /// Opens the stream of the request that the library has just passed on.
+    fn open_stream(self: &Rc<Self>, has_body: bool) -> OpenStream {
         self.open_count.set(self.open_count.get() + 1);
-        OpenStream(Rc::clone(self))
+        let request = self.requests_served.get();
+        let body = self.next_body.get().filter(|_| has_body);
+        if let Some(stream) = body {
+            self.unforwarded.open(stream, request);
+        }
+        OpenStream { connection: Rc::clone(self), body: body.map(|_| request) }
     }
 }
 
 /// Counts a stream as open until this is dropped, which is when its bodies and its tunnel have ended.
-pub(in crate::proxy) struct OpenStream(Rc<StreamTracker>);
+pub(in crate::proxy) struct OpenStream {
+    connection: Rc<StreamTracker>,
+    /// The number of the request, if the client sends more than the head.
+    body: Option<u64>,
+}
+
+impl OpenStream {
+    /// The bytes of the body that are not forwarded, with the number of the request.
+    pub(in crate::proxy) fn unforwarded(&self) -> Option<(&UnforwardedBodies, u64)> {
+        Some((&self.connection.unforwarded, self.body?))
+    }
+
+    /// How long the connection was not read so far.
+    pub(in crate::proxy) fn paused(&self) -> Duration {
+        self.connection.unforwarded.paused()
+    }
+}
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        let streams = &self.0;
+        if let Some((bodies, request)) = self.unforwarded() {
+            bodies.close(request);
+        }
+        let streams = &self.connection;
         streams.open_count.set(streams.open_count.get() - 1);
         if streams.open_count.get() == 0 {
             streams.connection.activity.record_progress();
@@ -229,6 +289,9 @@ async fn run_stream(peer: Rc<Peer>, stream: impl Future<Output = ()>) {
             }
             // A response that the service has completed may still wait for the client's flow-control window.
             std::task::ready!(activity.poll_timeout(&peer.http, limits.stall_timeout, Pin::as_mut(&mut timer), cx));
+            if activity.exclude_pauses(|| peer.paused()) {
+                continue;
+            }
             match activity.phase() {
                 // The request handler sees the flag when it is polled, and responds with an error. If it does not
                 // respond at once, the next round ends the stream.

@@ -76,7 +76,7 @@ pub(in crate::proxy) async fn run_access(
     // Registered before the plugins run, so their log phase also sees clients that disconnect during `access`.
     let run = PluginRun {
         chain: Arc::clone(chain),
-        state: ChainState::default(),
+        state: ChainState::with_regex_steps(routed.regex_steps),
         responded_at: None,
         source: ResponseSource::Proxy,
         kept_response: Vec::new(),
@@ -141,7 +141,7 @@ fn client_info<'r>(peer: &Peer, routed: &'r RoutedRequest<'_>, headers: &HeaderM
 /// Buffers the whole body for the plugins; it is still forwarded.
 async fn read_body(peer: &Peer, request: &mut Request<RequestBody>, max_bytes: usize) -> Result<Bytes, RequestError> {
     match until_timed_out(&peer.activity, request.body_mut().buffer_up_to(max_bytes, BufferUse::Request)).await {
-        None => Err(RequestError::RequestBodyTimeout),
+        None => Err(peer.activity.body_timeout_error()),
         Some(Err(RequestBodyError::BufferLimit)) => Err(RequestError::BufferLimit),
         Some(Err(_)) => Err(RequestError::InvalidBody),
         Some(Ok(_)) if request.body().is_fully_read() && request.body().buffered().len() <= max_bytes => {

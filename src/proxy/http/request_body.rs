@@ -20,7 +20,7 @@ use super::joined_data::JoinedData;
 use super::mirror::{MirrorCopy, PendingCopies};
 use super::replay_buffer::ReplayBuffer;
 use super::request_error::RequestError;
-use super::request_trailers::MARKER_NAME;
+use crate::http2_frames::MARKER_NAME;
 use crate::proxy::buffer_budget::{BufferUse, BufferedBytes};
 
 /// The body of a request as it is sent to an endpoint.
@@ -255,7 +255,7 @@ impl RequestBody {
                     }
                 }
                 (Poll::Pending, Some(waiting)) => {
-                    self.peer.activity.upload.set(UploadState::AwaitingEndpoint);
+                    self.peer.activity.mark_awaiting_endpoint();
                     if !self.http2 && !waiting.was_polled {
                         // hyper may poll a body twice in one turn of the endpoint's task, so the client's task may not
                         // have run yet.
@@ -289,7 +289,7 @@ impl RequestBody {
             self.peer.activity.mark_awaiting_client();
             return Poll::Pending;
         };
-        self.peer.activity.upload.set(UploadState::AwaitingEndpoint);
+        self.peer.activity.mark_awaiting_endpoint();
         // The framing guard has checked these bytes before hyper parsed them.
         if self.peer.activity.guard_error().is_some() {
             self.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
@@ -303,8 +303,14 @@ impl RequestBody {
                     trailers.remove(MARKER_NAME);
                 }
                 let activity = &self.peer.activity;
+                activity.record_body(frame.data_ref().map_or(0, Bytes::len));
                 if let Some(data) = frame.data_ref() {
                     activity.bytes_in.set(activity.bytes_in.get() + data.len() as u64);
+                    if self.http2
+                        && let Some((bodies, request)) = self.peer.unforwarded()
+                    {
+                        bodies.forward(request, data.len());
+                    }
                     if let Some(extensions) = &mut self.extensions {
                         if let Some(remaining) = &mut extensions.remaining {
                             let Some(rest) = remaining.checked_sub(data.len() as u64) else {
@@ -316,7 +322,6 @@ impl RequestBody {
                         PendingCopies::buffer(&mut extensions.mirror_copies, data);
                     }
                 }
-                activity.record_progress();
                 // Trailers end the body even where hyper does not report the end of the stream.
                 if frame.is_trailers() || is_complete(self.incoming.as_ref()) {
                     self.finish();
@@ -340,6 +345,7 @@ impl RequestBody {
 
     fn finish(&mut self) {
         self.incoming = None;
+        self.end_unforwarded();
         if let Some(extensions) = &mut self.extensions
             && let Some(copies) = extensions.mirror_copies.take()
         {
@@ -347,6 +353,15 @@ impl RequestBody {
         }
         self.peer.activity.upload.set(UploadState::Complete);
         self.peer.activity.record_progress();
+    }
+
+    /// The body has ended, or the rest of it is not read.
+    fn end_unforwarded(&self) {
+        if self.http2
+            && let Some((bodies, request)) = self.peer.unforwarded()
+        {
+            bodies.close(request);
+        }
     }
 }
 
@@ -397,8 +412,8 @@ impl Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if self.incoming.is_some() {
-            self.peer.activity.body_unread.set(true);
-            self.peer.activity.upload.set(UploadState::Complete);
+            self.end_unforwarded();
+            self.peer.activity.mark_body_unread();
         }
     }
 }

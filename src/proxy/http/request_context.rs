@@ -111,6 +111,8 @@ pub(in crate::proxy) struct RoutedRequest<'r> {
     pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
     /// The framing of the body, for plugins; read before the hop-by-hop headers are removed.
     pub(in crate::proxy) framing: Framing,
+    /// The steps that regular expressions of plugins may still take.
+    pub(in crate::proxy) regex_steps: u64,
     /// Whether the request to the endpoint may have the field `TE`.
     pub(in crate::proxy) may_have_te: bool,
 }

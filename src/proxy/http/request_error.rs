@@ -39,6 +39,8 @@ pub(in crate::proxy) enum RequestError {
     UpgradeNotSupported,
     UnsupportedExpectation,
     RequestBodyTimeout,
+    /// The client sends the request body more slowly than the minimum rate.
+    SlowRequestBody,
     /// No listener of this address matches the host.
     NoListener,
     NoRoute,
@@ -132,6 +134,7 @@ impl RequestError {
             RequestError::UpgradeNotSupported => (Client, StatusCode::NOT_IMPLEMENTED, "upgrade_not_supported", "CONNECT is supported only for WebSocket, and only to backends that use HTTP/1.1", false),
             RequestError::UnsupportedExpectation => (Client, StatusCode::EXPECTATION_FAILED, "unsupported_expectation", "Expectation failed", false),
             RequestError::RequestBodyTimeout => (Client, StatusCode::REQUEST_TIMEOUT, "request_body_timeout", "Request timeout", false),
+            RequestError::SlowRequestBody => (Client, StatusCode::REQUEST_TIMEOUT, "slow_request_body", "Request timeout", false),
             RequestError::NoListener => (Client, StatusCode::NOT_FOUND, "no_listener", NO_ROUTE, false),
             RequestError::NoRoute => (Client, StatusCode::NOT_FOUND, "no_route", NO_ROUTE, false),
             RequestError::MisdirectedRequest => (Client, StatusCode::MISDIRECTED_REQUEST, "misdirected_request", "Misdirected request", true),
@@ -175,6 +178,8 @@ pub(in crate::proxy) fn client_disconnected_status() -> StatusCode {
 pub(in crate::proxy) const RESPONSE_TRUNCATED: &str = "response_truncated";
 /// The client disconnected before the response was complete.
 pub(in crate::proxy) const CLIENT_DISCONNECTED: &str = "client_disconnected";
+/// The client reads a response more slowly than the minimum rate.
+pub(in crate::proxy) const SLOW_CLIENT: &str = "slow_client";
 /// Recorded if the client disconnected before a response, and sent with [`RequestError::GrpcsOnly`]. nginx uses the
 /// same number.
 const CLIENT_DISCONNECTED_STATUS: u16 = 499;
@@ -254,6 +259,7 @@ mod tests {
         let rows = [
             (RESPONSE_TRUNCATED, "that of the response", "backend"),
             (CLIENT_DISCONNECTED, disconnected.as_str(), "client"),
+            (SLOW_CLIENT, "that of the response", "client"),
             (REFUSED_STREAM, "431, or a reset", "client"),
             (HTTP2_FLOOD, flood.as_str(), "client"),
             (TUNNEL_IDLE, "that of the response", "none"),
@@ -290,6 +296,7 @@ mod tests {
             RequestError::TraceNotAllowed,
             RequestError::UnsupportedExpectation,
             RequestError::RequestBodyTimeout,
+            RequestError::SlowRequestBody,
             RequestError::MisdirectedRequest,
             RequestError::NoListener,
             RequestError::NoRoute,
@@ -332,6 +339,7 @@ mod tests {
             | RequestError::TraceNotAllowed => {}
             RequestError::UnsupportedExpectation
             | RequestError::RequestBodyTimeout
+            | RequestError::SlowRequestBody
             | RequestError::MisdirectedRequest
             | RequestError::NoListener
             | RequestError::NoRoute => {}

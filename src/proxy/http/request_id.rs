@@ -26,14 +26,25 @@ impl RequestIds {
 
 /// The digits of a block. They are looked up, because formatting a number takes several times as long.
 fn random_digits() -> Bytes {
-    let mut digits = Vec::with_capacity(ID_LENGTH * BLOCK_IDS);
-    for _ in 0..BLOCK_IDS {
-        for byte in fastrand::u128(..).to_ne_bytes() {
-            digits.extend([byte >> 4, byte & 0xf].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
+    let mut digits = vec![0; ID_LENGTH * BLOCK_IDS];
+    for id in digits.chunks_exact_mut(ID_LENGTH) {
+        for (pair, byte) in id.chunks_exact_mut(2).zip(fastrand::u128(..).to_ne_bytes()) {
+            pair.copy_from_slice(&DIGITS_OF_BYTE[usize::from(byte)]);
         }
     }
     Bytes::from(digits)
 }
+
+/// The two digits of each byte.
+static DIGITS_OF_BYTE: [[u8; 2]; 256] = {
+    let mut digits = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < digits.len() {
+        digits[byte] = [b"0123456789abcdef"[byte >> 4], b"0123456789abcdef"[byte & 0xf]];
+        byte += 1;
+    }
+    digits
+};
 
 const ID_LENGTH: usize = 32;
 /// IDs in a block: enough to make allocations rare, but not many, because each ID in use keeps its whole block alive.

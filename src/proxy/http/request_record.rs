@@ -261,9 +261,11 @@ fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
 impl Drop for RequestRecord {
     fn drop(&mut self) {
         if !self.finished {
-            // The timer of the connection, too, drops a response whose deadline has passed.
+            // The timer of the connection, too, drops a response whose deadline has passed or whose client is slow.
             let missed_deadline = self.deadline.as_ref().filter(|deadline| deadline.sleep.deadline() <= Instant::now());
-            let reason = missed_deadline.map_or(CLIENT_DISCONNECTED, |deadline| deadline.error.details().reason);
+            let deadline_reason = missed_deadline.map(|deadline| deadline.error.details().reason);
+            let reason = deadline_reason.or_else(|| self.peer.activity.slow_client_reason());
+            let reason = reason.unwrap_or(CLIENT_DISCONNECTED);
             self.error.get_or_insert(reason);
             self.finish();
         }

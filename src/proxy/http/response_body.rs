@@ -17,6 +17,7 @@ use super::request_body::RequestBody;
 use super::request_error::{RESPONSE_TRUNCATED, RequestError};
 use super::request_record::RequestRecord;
 use super::upgrade::Upgrade;
+use crate::http2_frames::MARKER_NAME;
 use crate::plugin_api::{ReplyStream, ReplyStreamError};
 use crate::upstream::UpstreamConnection;
 
@@ -58,7 +59,14 @@ impl BodySource {
             BodySource::Upstream { incoming, connection } => match Pin::new(&mut *incoming).poll_frame(cx) {
                 Poll::Pending if read_timed_out(activity, cx) => Poll::Ready(Some(Err(ResponseBodyError::Timeout))),
                 Poll::Pending => Poll::Pending,
-                Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),
+                Poll::Ready(Some(Ok(mut frame))) => {
+                    if connection.as_ref().is_some_and(UpstreamConnection::is_http2)
+                        && let Some(trailers) = frame.trailers_mut()
+                    {
+                        trailers.remove(MARKER_NAME);
+                    }
+                    Poll::Ready(Some(Ok(frame)))
+                }
                 Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(ResponseBodyError::Invalid(error)))),
                 Poll::Ready(None)
                     if connection.as_ref().is_some_and(UpstreamConnection::is_http2) && !incoming.is_end_stream() =>
@@ -210,6 +218,10 @@ impl Body for ResponseBody {
             return Poll::Ready(Some(Err(ResponseBodyError::Timeout)));
         }
         let activity = this.record.as_ref().map(|record| &record.peer.activity);
+        let meter = activity.and_then(Activity::response_meter);
+        if let Some(meter) = meter {
+            meter.end_wait();
+        }
         let polled = this.source.poll_next(activity, cx);
         if let Some(activity) = activity {
             activity.awaits_response_data.set(polled.is_pending());
@@ -217,6 +229,11 @@ impl Body for ResponseBody {
         match ready!(polled) {
             Some(Ok(frame)) => {
                 let ended = frame.is_trailers() || this.source.is_end_stream();
+                if let Some(meter) = meter {
+                    meter.add(frame.data_ref().map_or(0, Bytes::len));
+                    // Until the connection asks for the next part.
+                    meter.begin_wait();
+                }
                 this.record_bytes(frame.data_ref().map_or(0, Bytes::len));
                 if ended {
                     this.finish();

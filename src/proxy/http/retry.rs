@@ -159,7 +159,7 @@ async fn buffer_body(
     }
     let max_bytes = peer.worker().limits.max_replay_body;
     match until_timed_out(&peer.activity, request.body_mut().buffer_up_to(max_bytes, BufferUse::Replay)).await {
-        None => Err(RequestError::RequestBodyTimeout),
+        None => Err(peer.activity.body_timeout_error()),
         Some(Err(_)) => Err(RequestError::InvalidBody),
         Some(Ok(is_whole)) => Ok(is_whole),
     }

@@ -54,6 +54,7 @@ pub(in crate::proxy) fn select_rule<'r>(
         cx.product_headers_without_rule = listener.product_headers_without_rule(&name, &routing_request);
         return Err(RequestError::NoRoute);
     };
+    let regex_steps = routing_request.regex_steps.remaining();
     if let Some(normalized) = normalized {
         path.replace(normalized);
     }
@@ -77,6 +78,7 @@ pub(in crate::proxy) fn select_rule<'r>(
         has_plugin_path: false,
         upgrade,
         framing,
+        regex_steps,
         may_have_te: false,
     })
 }

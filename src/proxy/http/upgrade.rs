@@ -148,7 +148,15 @@ impl Tunnel {
         let Ok(endpoint) = endpoint.await else { return };
         let bytes_out = Cell::new(0);
         let on_progress = || activity.record_progress();
-        let mut client = CountedStream::new(client, &activity.bytes_in, on_progress);
+        let forwarded = Cell::new(0);
+        let on_client_progress = || {
+            on_progress();
+            if let Some((bodies, request)) = peer.unforwarded() {
+                let read = activity.bytes_in.get();
+                bodies.forward(request, usize::try_from(read - forwarded.replace(read)).unwrap_or(usize::MAX));
+            }
+        };
+        let mut client = CountedStream::new(client, &activity.bytes_in, on_client_progress);
         let mut endpoint = CountedStream::new(TokioIo::new(endpoint), &bytes_out, on_progress);
         let relay_limits = RelayLimits {
             buffer_size: TUNNEL_BUFFER_SIZE,

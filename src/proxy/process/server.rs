@@ -22,6 +22,7 @@ use crate::proxy::http::product_headers::{ProductHeaderMode, ProductHeaders, Pro
 use crate::proxy::limits::ProxyLimits;
 use crate::proxy::record::access_log::AccessLogger;
 use crate::proxy::record::stats::ProxyStats;
+use crate::proxy::unforwarded_budget::UnforwardedBudget;
 use crate::proxy::worker::WorkerShared;
 use crate::proxy::{BindState, BindStates, RejectedPaths};
 use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
@@ -64,6 +65,8 @@ pub struct Proxy {
 #[derive(Debug, Default)]
 struct ListeningState {
     addresses: BTreeSet<BindAddress>,
+    /// The addresses of the snapshot of the last `reconcile`, if all of them are bound.
+    complete: Option<Arc<BTreeSet<BindAddress>>>,
     /// Set by `drain`; no address is bound afterwards.
     drained: bool,
 }
@@ -75,7 +78,9 @@ impl Proxy {
         let lost_lines = Arc::clone(config.access_log.lost_lines());
         let limits = config.limits;
         let buffers = Arc::new(BufferBudget::new(limits.max_buffered_bytes));
-        let stats = ProxyStats::new(count, config.max_series, lost_lines).with_buffers(Arc::clone(&buffers));
+        let unforwarded = Arc::new(UnforwardedBudget::new(limits.max_unforwarded_bytes, count));
+        let stats = ProxyStats::new(count, config.max_series, lost_lines)
+            .with_budgets(Arc::clone(&buffers), Arc::clone(&unforwarded));
         let stats = Arc::new(stats);
         let shared = ProcessShared {
             clients: Arc::new(ClientBudget::new(limits.max_connections)),
@@ -95,6 +100,7 @@ impl Proxy {
                 tls: Arc::new(TlsTerminator::new(&config.tls).map_err(io::Error::other)?),
                 proxy_protocol_peers: config.proxy_protocol_peers,
                 buffers,
+                unforwarded,
             },
         };
         let mut workers = Vec::with_capacity(count);
@@ -118,22 +124,37 @@ impl Proxy {
         Arc::clone(&self.stats)
     }
 
+    /// Makes all workers use the current snapshot if this process already listens on exactly its addresses, as after an
+    /// edit of a route. Otherwise, returns false and does nothing; call [`Proxy::reconcile`] then.
+    pub async fn refresh(&self) -> bool {
+        let listening = self.listening.lock().await;
+        let is_complete = listening
+            .complete
+            .as_ref()
+            .is_some_and(|addresses| Arc::ptr_eq(addresses, self.snapshot.load().binds.addresses()));
+        if is_complete {
+            self.send_to_all(WorkerCommand::Refresh).await;
+        }
+        is_complete
+    }
+
     /// Listens on exactly the addresses of the current snapshot, and returns the state of each. Failed addresses are
     /// retried by the next call.
     ///
-    /// Call it after every swap of the snapshot and before the next swap. Connections in the accept queue of an address
-    /// that the next snapshot lacks are handled by this snapshot, so all workers must have loaded it.
+    /// Call it, or [`Proxy::refresh`], after every swap of the snapshot and before the next swap. Connections in the
+    /// accept queue of an address that the next snapshot lacks are handled by this snapshot, so all workers must have
+    /// loaded it.
     pub async fn reconcile(&self) -> BindStates {
         let mut listening = self.listening.lock().await;
         if listening.drained {
             return BindStates::new();
         }
         self.send_to_all(WorkerCommand::Refresh).await;
-        let wanted: BTreeSet<_> = self.snapshot.load().binds.keys().copied().collect();
+        let wanted = Arc::clone(self.snapshot.load().binds.addresses());
         let gone: Vec<_> = listening.addresses.difference(&wanted).copied().collect();
         // New addresses first, so that moving from one address to the wildcard address, or back, leaves no gap.
         let mut binds = BindStates::new();
-        for address in wanted {
+        for address in wanted.iter().copied() {
             let state = if listening.addresses.contains(&address) {
                 BindState::Bound
             } else {
@@ -154,6 +175,7 @@ impl Proxy {
             listening.addresses.remove(&address);
             tracing::info!(%address, "Stopped listening");
         }
+        listening.complete = binds.values().all(|state| *state == BindState::Bound).then_some(wanted);
         binds
     }
 
@@ -188,7 +210,7 @@ impl Proxy {
     /// Returns how many were closed.
     pub async fn drain(&self, timeout: Duration) -> usize {
         // The lock is released at once, since `reconcile` returns early from now on.
-        *self.listening.lock().await = ListeningState { addresses: BTreeSet::new(), drained: true };
+        *self.listening.lock().await = ListeningState { drained: true, ..ListeningState::default() };
         let end = Instant::now() + timeout;
         self.send_to_all(|done| WorkerCommand::Drain(end, done)).await.into_iter().flatten().sum()
     }

@@ -23,6 +23,7 @@ use super::connection::tls::TlsTerminator;
 use super::limits::ProxyLimits;
 use super::record::access_log::AccessLogger;
 use super::record::stats::{ProxyStats, RequestLabels, RequestSeries, WorkerStats};
+use super::unforwarded_budget::{UnforwardedBudget, WorkerUnforwarded};
 use crate::snapshot::{BindAddress, Snapshot};
 
 /// What all workers share, whatever the protocol.
@@ -38,6 +39,8 @@ pub(in crate::proxy) struct WorkerShared {
     pub(in crate::proxy) proxy_protocol_peers: Vec<IpNet>,
     /// The bytes of bodies that the whole process keeps.
     pub(in crate::proxy) buffers: Arc<BufferBudget>,
+    /// The bytes of request bodies that the whole process has received over HTTP/2, and not yet forwarded.
+    pub(in crate::proxy) unforwarded: Arc<UnforwardedBudget>,
 }
 
 /// State that the connections of one worker share.
@@ -49,6 +52,8 @@ pub(in crate::proxy) struct Worker {
     proxy_protocol_peers: Vec<IpNet>,
     /// The bytes of bodies that are kept.
     pub(in crate::proxy) buffers: Rc<WorkerBuffers>,
+    /// The bytes of request bodies that were received over HTTP/2, and not yet forwarded.
+    pub(in crate::proxy) unforwarded: Rc<WorkerUnforwarded>,
     /// When a missing or invalid PROXY header was last logged.
     pub(in crate::proxy) last_proxy_header_warning: Cell<Option<Instant>>,
     stats: Arc<ProxyStats>,
@@ -69,6 +74,7 @@ impl Worker {
             handshake_permits: shared.handshake_permits,
             proxy_protocol_peers: shared.proxy_protocol_peers,
             buffers: WorkerBuffers::new(shared.buffers),
+            unforwarded: WorkerUnforwarded::new(shared.unforwarded),
             last_proxy_header_warning: Cell::new(None),
             counters: Arc::clone(shared.stats.worker(number)),
             stats: shared.stats,

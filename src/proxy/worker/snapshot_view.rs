@@ -29,8 +29,12 @@ impl SnapshotView {
 
     /// The view of the next snapshot.
     pub(in crate::proxy) fn next(&self, snapshot: Arc<Snapshot>) -> Self {
-        let binds = self.retired.iter().chain(&self.snapshot.binds);
-        let gone = binds.filter(|(address, _)| !snapshot.binds.contains_key(address));
+        // Most changes leave the addresses as they are, and there may be thousands.
+        if Arc::ptr_eq(snapshot.binds.addresses(), self.snapshot.binds.addresses()) {
+            return SnapshotView { retired: self.retired.clone(), ..SnapshotView::new(snapshot) };
+        }
+        let binds = self.retired.iter().chain(self.snapshot.binds.iter());
+        let gone = binds.filter(|(address, _)| !snapshot.binds.contains(address));
         let retired = gone.map(|(address, bind)| (*address, Arc::clone(bind))).collect();
         SnapshotView { retired, ..SnapshotView::new(snapshot) }
     }
@@ -180,6 +184,8 @@ mod tests {
         assert!(view.bind(&port(1)).is_some() && view.bind(&port(2)).is_none());
         assert!(view.without_retired(|address| address.socket.port() > 1).is_none(), "no such retired bind");
         assert!(view.next(snapshot(1..2)).retired.is_empty(), "the address is in the snapshot again");
+        let same_addresses = Arc::new(Snapshot { binds: view.snapshot.binds.clone(), ..Snapshot::default() });
+        assert!(view.next(same_addresses).bind(&port(1)).is_some(), "its connections are still open");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::snapshot::regex::Regex;
 use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
 
 /// A condition on a header.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HeaderMatch {
     pub name: HeaderName,
     pub value: ValueMatch<HeaderValue>,
@@ -47,7 +47,7 @@ impl HeaderMatch {
 }
 
 /// A condition on the value of a header or query parameter.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ValueMatch<T> {
     Exact(T),
     /// Must match the whole value.

@@ -47,7 +47,7 @@ pub struct HostRouter {
 }
 
 /// Matches in order of precedence, normalized. Copies share them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RouteMatches(Arc<[RouteMatch]>);
 
 impl RouteMatches {
@@ -232,7 +232,7 @@ impl fmt::Display for MatchedPath<'_> {
 }
 
 /// One match of one rule: conditions that all have to be fulfilled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RouteMatch {
     pub path: PathMatch,
     pub method: Option<Method>,

@@ -8,7 +8,7 @@ use super::header::ValueMatch;
 use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
 
 /// A condition on a query parameter.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct QueryMatch {
     /// Decoded; case-sensitive.
     pub name: Box<str>,

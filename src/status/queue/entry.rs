@@ -196,6 +196,7 @@ pub(super) fn only_counts_differ(old: &Verdict, new: &Verdict) -> bool {
     let Verdict {
         generation,
         conditions,
+        acceptance,
         supported_features,
         addresses,
         listeners,
@@ -213,7 +214,7 @@ pub(super) fn only_counts_differ(old: &Verdict, new: &Verdict) -> bool {
     (generation, conditions, supported_features) == (&new.generation, &new.conditions, &new.supported_features)
         && (addresses, parents) == (&new.addresses, &new.parents)
         && (ancestors, load_balancer, sockets) == (&new.ancestors, &new.load_balancer, &new.sockets)
-        && *diagnostics == new.diagnostics
+        && (acceptance, diagnostics) == (&new.acceptance, &new.diagnostics)
         && listeners.len() == new.listeners.len()
         && listeners.iter().zip(&new.listeners).all(same_listener)
 }

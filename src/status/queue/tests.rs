@@ -1,5 +1,8 @@
 //! Tests of the queue: the clock is paused and advanced by hand, and `next` is polled for due jobs.
 
+mod events;
+mod replicas;
+
 use serde_json::json;
 use tokio::time::advance;
 
@@ -40,45 +43,6 @@ fn leading_queue() -> StatusQueue {
     let queue = StatusQueue::new();
     queue.set_leading(true);
     queue
-}
-
-/// Portico writes no status into a Service, so its owner gets events only.
-#[tokio::test(start_paused = true)]
-async fn services_get_events_but_no_status() {
-    let id = ObjectId::new(Kind::Service, ObjectKey::new("ns", "web"));
-    let queue = leading_queue();
-    let invalid = Diagnostic::error("metadata.annotations[konghq.com/retries]", "\"many\" cannot be read", "write 5");
-    let with_problem = Arc::new(Verdict {
-        generation: 1,
-        diagnostics: vec![invalid.with_topic(Topic::Annotation)],
-        ..Verdict::default()
-    });
-    // Each compile and each change of the object repeats the verdict.
-    for version in 1..4 {
-        queue.observe(id.clone(), Some(observed(version, 1)));
-        queue.set_verdict(id.clone(), Some(with_problem.clone()));
-        assert!(queue.job().is_none());
-        advance(Duration::from_secs(5)).await;
-        match (queue.next_event(), version) {
-            (NextEvent::Now { notice, .. }, 1) => {
-                assert_eq!(notice.reason, "KongConfigurationTranslationFailed");
-                assert!(notice.warning && notice.note.contains("many"), "{}", notice.note);
-                queue.event_written(&id, notice);
-            }
-            (NextEvent::Nothing | NextEvent::At(_), 2..) => {}
-            (event, _) => panic!("{version}: {event:?}"),
-        }
-    }
-    queue.set_verdict(id.clone(), verdict(1));
-    advance(Duration::from_secs(3600)).await;
-    let NextEvent::Now { notice, .. } = queue.next_event() else { panic!("the problem was resolved") };
-    assert_eq!(notice.reason, "Resolved");
-    queue.event_written(&id, notice);
-    // Objects that the watch has not seen get no events.
-    let unseen = ObjectId::new(Kind::Service, ObjectKey::new("ns", "unseen"));
-    queue.set_verdict(unseen, Some(with_problem));
-    advance(Duration::from_secs(5)).await;
-    assert!(!matches!(queue.next_event(), NextEvent::Now { .. }));
 }
 
 fn queue_with_job(id: &ObjectId) -> StatusQueue {
@@ -246,23 +210,6 @@ async fn changes_after_a_pause_are_written_at_once() {
     assert!(queue.job().is_some());
 }
 
-#[tokio::test(start_paused = true)]
-async fn only_the_leader_has_due_writes() {
-    let queue = StatusQueue::new();
-    for name in ["a", "b"] {
-        queue.observe(route(name), Some(observed(1, 1)));
-        queue.set_verdict(route(name), verdict(1));
-    }
-    assert!(matches!(queue.next(100), NextWrite::Nothing));
-    queue.set_leading(true);
-    let (first, second) = (queue.job().unwrap(), queue.job().unwrap());
-    queue.set_leading(false);
-    queue.set_leading(true);
-    // Writes in flight were dropped; outcomes that arrive late are ignored.
-    assert_eq!([queue.job().unwrap().id, queue.job().unwrap().id], [first.id, second.id]);
-    assert!(queue.job().is_none());
-}
-
 /// GEP-1364: `observedGeneration` says which spec a condition is about, so a verdict on an older spec is held back.
 #[tokio::test(start_paused = true)]
 async fn verdicts_on_older_specs_are_not_written() {
@@ -360,42 +307,6 @@ async fn verdicts_do_not_apply_to_successors() {
     }
     let queue = queue_with_job(&gateway());
     assert!(!queue.observe(gateway(), Some(observed(2, 1))), "the same object");
-}
-
-/// The status has the results of the leader only.
-#[tokio::test(start_paused = true)]
-async fn replicas_report_where_they_cannot_listen() {
-    for (leading, expected) in [(false, "ReplicaNotListening"), (true, "Invalid")] {
-        let queue = StatusQueue::new();
-        queue.set_replica("Pod p on node n");
-        queue.set_leading(leading);
-        queue.observe(gateway(), Some(observed(1, 1)));
-        let in_use = Diagnostic::error("spec.listeners[0].port", "port 80 is in use", "stop that process")
-            .with_topic(Topic::Listening);
-        let conditions = vec![Condition::new(Code::GatewayNotProgrammed, vec![in_use])];
-        queue.set_verdict(gateway(), Some(Arc::new(Verdict { generation: 1, conditions, ..Verdict::default() })));
-        advance(Duration::from_secs(5)).await;
-        let NextEvent::Now { notice, id, .. } = queue.next_event() else { panic!("no event") };
-        assert_eq!((id, notice.reason), (gateway(), expected));
-        assert_eq!(notice.note.contains("on Pod p on node n"), !leading, "{}", notice.note);
-        queue.event_written(&gateway(), notice);
-        assert!(!matches!(queue.next_event(), NextEvent::Now { .. }));
-    }
-}
-
-/// A policy has no status of Portico, so its owner gets events only.
-#[tokio::test(start_paused = true)]
-async fn policies_get_events_but_no_status() {
-    let id = ObjectId::new(Kind::BackendTlsPolicy, ObjectKey::new("default", "tls"));
-    let queue = leading_queue();
-    queue.observe(id.clone(), Some(observed(1, 1)));
-    let unserved = Diagnostic::warning("spec.targetRefs", "it is not served", "remove it");
-    let diagnostics = vec![unserved.with_topic(Topic::UnservedKind)];
-    queue.set_verdict(id.clone(), Some(Arc::new(Verdict { generation: 1, diagnostics, ..Verdict::default() })));
-    assert!(queue.job().is_none());
-    advance(Duration::from_secs(5)).await;
-    let NextEvent::Now { notice, .. } = queue.next_event() else { panic!("no event") };
-    assert_eq!(notice.reason, "KindNotServed");
 }
 
 /// A backup of etcd has older versions and generations of its objects.

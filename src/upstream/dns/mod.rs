@@ -79,7 +79,7 @@ impl DnsFollower {
     /// Resolves as configured on this machine: `/etc/hosts`, then the servers of `/etc/resolv.conf`; edits of both take
     /// effect. Only the multi-tenant model ignores the search domains: in a Pod they are those of Portico's own
     /// namespace, but users of other namespaces write the names.
-    pub fn from_system(trust_model: TrustModel, on_change: impl Fn(&str, &[IpAddr]) + Send + Sync + 'static) -> Self {
+    pub fn from_system(trust_model: &TrustModel, on_change: impl Fn(&str, &[IpAddr]) + Send + Sync + 'static) -> Self {
         let system = SystemResolver::from_resolv_conf();
         let resolver: Box<dyn ResolveName> = match trust_model {
             TrustModel::SingleTenant => Box::new(system),

@@ -6,21 +6,33 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Map, Value};
 
+use super::secret_values::{SecretValueError, SecretValues};
 use crate::api::kong::{PluginSettings, SecretKeyRef};
 use crate::api::{Kind, ObjectKey};
+use crate::compile::OVER_BUDGET;
 use crate::compile::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 
-/// The complete configuration. `owner` is the plugin object, whose namespace is the default for its Secrets.
-pub(super) fn build(store: &Store, owner: &ObjectKey, settings: &PluginSettings) -> Result<Value, Diagnostic> {
+/// The complete configuration. `owner` is the plugin object, whose namespace is the default for its Secrets. What
+/// Secrets contribute may have `max_secret_values` bytes, counted like the size of an object.
+pub(super) fn build(
+    store: &Store,
+    owner: &ObjectKey,
+    settings: &PluginSettings,
+    max_secret_values: u64,
+) -> Result<Value, Diagnostic> {
+    let values = SecretValues::new(max_secret_values);
     if let Some(source) = &settings.config_from {
         let field = "configFrom.secretKeyRef";
         let bytes = secret_value(store, owner, &source.secret_key_ref, field)?;
-        let config = parse_document(bytes).ok_or_else(|| {
-            let SecretKeyRef { name, key, .. } = &source.secret_key_ref;
-            let message = format!("key {key} of Secret {name} has no object in JSON or YAML");
-            Diagnostic::error(field, message, "store the plugin's configuration there, with the fields of config")
+        let config = values.document(bytes).map_err(|error| match error {
+            SecretValueError::Malformed => {
+                let SecretKeyRef { name, key, .. } = &source.secret_key_ref;
+                let message = format!("key {key} of Secret {name} has no object in JSON or YAML");
+                Diagnostic::error(field, message, "store the plugin's configuration there, with the fields of config")
+            }
+            SecretValueError::TooLarge => too_large(field, &source.secret_key_ref, max_secret_values),
         })?;
         return reject_vaults(config);
     }
@@ -29,11 +41,14 @@ pub(super) fn build(store: &Store, owner: &ObjectKey, settings: &PluginSettings)
         let reference = &patch.value_from.secret_key_ref;
         let field = format!("configPatches[{index}].valueFrom.secretKeyRef");
         let bytes = secret_value(store, owner, reference, &field)?;
-        let value: Value = serde_json::from_slice(bytes).map_err(|_| {
-            let SecretKeyRef { name, key, .. } = reference;
-            let message = format!("key {key} of Secret {name}, used for {:?}, is not JSON", patch.path);
-            let remedy = "write strings with quotes, for example \"secret-value\", also in stringData";
-            Diagnostic::error(field, message, remedy)
+        let value = values.json(bytes).map_err(|error| match error {
+            SecretValueError::Malformed => {
+                let SecretKeyRef { name, key, .. } = reference;
+                let message = format!("key {key} of Secret {name}, used for {:?}, is not JSON", shown(&patch.path));
+                let remedy = "write strings with quotes, for example \"secret-value\", also in stringData";
+                Diagnostic::error(field, message, remedy)
+            }
+            SecretValueError::TooLarge => too_large(&field, reference, max_secret_values),
         })?;
         apply_patch(&mut config, &patch.path, value).map_err(|message| {
             let remedy = "write a JSON pointer into config, for example /redis/password";
@@ -147,15 +162,30 @@ fn secret_key(owner: &ObjectKey, reference: &SecretKeyRef) -> ObjectKey {
     ObjectKey::new(reference.namespace.as_deref().unwrap_or(&owner.namespace), &reference.name)
 }
 
-/// Parses an object in JSON or YAML.
-fn parse_document(bytes: &[u8]) -> Option<Value> {
-    let json = serde_json::from_slice(bytes).ok();
-    let value: Value = json.or_else(|| serde_saphyr::from_slice(bytes).ok())?;
-    value.is_object().then_some(value)
+fn too_large(field: &str, reference: &SecretKeyRef, limit: u64) -> Diagnostic {
+    let SecretKeyRef { name, key, .. } = reference;
+    let message = format!(
+        "with key {key} of Secret {name}, what Secrets add to the configuration takes more than {} KiB of memory",
+        limit / 1024
+    );
+    let remedy = "remove what is not needed, or use several plugins; docs/limits.md explains how the size is counted";
+    Diagnostic::error(field, message, remedy).with_reason(OVER_BUDGET)
 }
+
+/// The beginning of a path.
+fn shown(path: &str) -> &str {
+    &path[..path.floor_char_boundary(MAX_SHOWN_PATH)]
+}
+
+const MAX_SHOWN_PATH: usize = 200;
 
 /// Like `add` of JSON Patch (RFC 6902), but creates missing parents.
 fn apply_patch(root: &mut Value, pointer: &str, value: Value) -> Result<(), String> {
+    // Each step may create a level, and functions that read the configuration are recursive.
+    let step_count = pointer.bytes().filter(|byte| *byte == b'/').count();
+    if step_count > MAX_PATCH_STEPS {
+        return Err(format!("the path has {step_count} steps, which is more than the limit of {MAX_PATCH_STEPS}"));
+    }
     if pointer.is_empty() {
         *root = value;
         return Ok(());
@@ -200,6 +230,9 @@ fn apply_patch(root: &mut Value, pointer: &str, value: Value) -> Result<(), Stri
     Ok(())
 }
 
+/// More than the levels of any plugin's configuration.
+const MAX_PATCH_STEPS: usize = 32;
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -230,6 +263,7 @@ mod tests {
             (json!({"a": 1}), "/a/b", json!(1), Err("no object or list")),
             (json!({"l": [1]}), "/l/3", json!(1), Err("1 entries")),
             (json!({"l": [1]}), "/l/x/y", json!(1), Err("not an index")),
+            (json!({}), &"/a".repeat(33), json!(1), Err("33 steps, which is more than the limit of 32")),
         ];
         for (mut config, pointer, value, expected) in cases {
             let outcome = apply_patch(&mut config, pointer, value);
@@ -257,8 +291,11 @@ mod tests {
             else {
                 panic!("not a KongClusterPlugin")
             };
-            let build_for = |owner: &ObjectKey| build(&store, owner, &plugin.settings);
+            let build_for = |owner: &ObjectKey| build(&store, owner, &plugin.settings, 1000);
             assert_eq!(build_for(&ObjectKey::cluster("p")), Ok(json!({"minute": 5})));
+            let problem = build(&store, &ObjectKey::cluster("p"), &plugin.settings, 30).unwrap_err();
+            assert_eq!(problem.reason, OVER_BUDGET);
+            assert!(problem.to_string().contains("with key key of Secret s"), "{problem}");
             assert_eq!(build_for(&ObjectKey::new("b", "p")), Ok(json!({"minute": 5})));
             let problem = build_for(&ObjectKey::new("a", "p")).unwrap_err().to_string();
             assert!(problem.contains("secretKeyRef.namespace: KongPlugins cannot use Secrets"), "{problem}");
@@ -297,14 +334,5 @@ mod tests {
         assert_eq!(first, hash_of(reordered, secret("1", "one")), "order does not matter");
         assert_ne!(first, hash_of(config(6, "one"), secret("1", "one")));
         assert_ne!(first, hash_of(config(5, "one"), secret("2", "one")));
-    }
-
-    #[test]
-    fn configuration_from_a_secret_is_json_or_yaml() {
-        assert_eq!(parse_document(b"{\"minute\": 5}"), Some(json!({"minute": 5})));
-        assert_eq!(parse_document(b"minute: 5\npolicy: local\n"), Some(json!({"minute": 5, "policy": "local"})));
-        assert_eq!(parse_document(b"just text"), None);
-        assert_eq!(parse_document(b"[1]"), None);
-        assert_eq!(parse_document(b"\xff\xfe"), None);
     }
 }

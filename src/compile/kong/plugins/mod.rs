@@ -14,6 +14,7 @@ mod configuration;
 mod degraded;
 mod references;
 mod route_description;
+mod secret_values;
 mod subjects;
 mod unsupported_plugins;
 mod verdict;
@@ -78,13 +79,15 @@ struct CompiledPlugin {
     plugin: Result<Arc<dyn Plugin>, ()>,
     /// Errors, including those about settings that are in effect in Kong, but not here.
     problems: Vec<Diagnostic>,
-    /// Warnings about settings that have no effect in Kong either.
+    /// Warnings about settings that have no effect in Kong either, and about the size of the object.
     ineffective_in_kong: Vec<Diagnostic>,
     /// Warnings about a valid configuration, from building the plugin.
     notes: Vec<Diagnostic>,
     /// Whether it runs for requests: it is neither disabled nor only for streams. An inactive plugin replaces no other
     /// instance.
     is_active: bool,
+    /// Whether the object is larger than an object may be, so that its configuration is unknown.
+    is_oversized: bool,
     /// The object that configures it, such as `KongPlugin/default/limit`.
     object: Arc<str>,
     /// What runs on all routes for the consumers and groups that refer to it. `None` if nothing does.
@@ -251,9 +254,10 @@ impl GlobalPlugins {
 
 impl CompiledPlugin {
     /// Whether requests must not be served without the plugin. An unknown plugin is treated as a guard unless it is
-    /// known to be harmless.
+    /// known to be harmless, and so is one whose configuration is unknown.
     fn is_guard(&self) -> bool {
-        self.kind.map_or_else(|| unsupported_plugins::may_guard(&self.name), AnyPluginKind::fails_closed)
+        self.is_oversized
+            || self.kind.map_or_else(|| unsupported_plugins::may_guard(&self.name), AnyPluginKind::fails_closed)
     }
 
     fn scopes(&self) -> Scopes {
@@ -301,20 +305,31 @@ fn compile_plugin(
         ineffective_in_kong: ineffective_in_kong(settings),
         notes: Vec::new(),
         is_active: !settings.disabled,
+        is_oversized: false,
         object,
         for_subjects: None,
     };
+    let limits = cx.inputs.budgets;
+    if let Some(problem) = limits.size_problem(cx.store, id.kind, &meta.key) {
+        compiled.is_oversized = !limits.warn_only;
+        if compiled.is_oversized { &mut compiled.problems } else { &mut compiled.ineffective_in_kong }.push(problem);
+    }
+    if compiled.is_oversized {
+        return compiled;
+    }
     let Some(kind) = kind else {
         compiled
             .problems
             .push(unsupported_plugins::unknown_plugin(&settings.plugin, &cx.inputs.plugin_factory.registry));
         return compiled;
     };
+    let max_secret_values = cx.inputs.budgets.max_secret_values();
     let unsupported = unsupported_protocols(kind, settings);
     if !unsupported.is_empty() {
         compiled.problems.extend(unsupported);
         // The plugin is not used, but the errors of its configuration are reported as well.
-        let config = configuration::build(cx.store, &meta.key, settings).map_err(|problem| vec![problem]);
+        let config = configuration::build(cx.store, &meta.key, settings, max_secret_values);
+        let config = config.map_err(|problem| vec![problem]);
         let built = config.and_then(|config| cx.inputs.plugin_factory.build(kind, &compiled.object, &config));
         compiled.problems.extend(built.err().unwrap_or_default());
         return compiled;
@@ -323,7 +338,7 @@ fn compile_plugin(
         compiled.problems.push(problem);
         compiled.is_active = false;
     }
-    match configuration::build(cx.store, &meta.key, settings) {
+    match configuration::build(cx.store, &meta.key, settings, max_secret_values) {
         Err(problem) => compiled.problems.push(problem),
         Ok(config) => {
             // Keep the plugin if its configuration did not change, so that it keeps its state.
@@ -341,7 +356,9 @@ fn compile_plugin(
                 }
             }
             compiled.configuration_hash = configuration::configuration_hash(cx.store, &meta.key, settings);
-            compiled.config = config;
+            if compiled.plugin.is_ok() {
+                compiled.config = config;
+            }
         }
     }
     compiled

@@ -55,6 +55,7 @@ impl Collector for ProxyStats {
         self.encode_plugins(encoder)?;
         self.encode_connections(encoder)?;
         self.encode_buffers(encoder)?;
+        self.encode_unforwarded(encoder)?;
         let dropped = [("full", &self.lost_lines.full), ("failed", &self.lost_lines.failed)];
         encode_counters(
             encoder,
@@ -99,6 +100,30 @@ impl ProxyStats {
             "use",
             refused,
         )
+    }
+
+    /// Encodes the bytes of request bodies that were received over HTTP/2, and not yet forwarded.
+    fn encode_unforwarded(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(unforwarded) = &self.unforwarded else { return Ok(()) };
+        for (name, help, bytes) in [
+            (
+                "portico_unforwarded_bytes",
+                "Bytes of request bodies received over HTTP/2 and not yet forwarded, and reserved for them",
+                unforwarded.used(),
+            ),
+            ("portico_unforwarded_bytes_limit", "Limit of portico_unforwarded_bytes", unforwarded.limit()),
+        ] {
+            let gauge = ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        let pauses = ConstCounter::new(unforwarded.pauses());
+        let help = "How often an HTTP/2 client had to wait because of --max-unforwarded-bytes";
+        pauses.encode(encoder.encode_descriptor(
+            "portico_unforwarded_bytes_pauses",
+            help,
+            None,
+            pauses.metric_type(),
+        )?)
     }
 
     /// Encodes what happens before the first request of a connection: TLS handshakes and PROXY headers.

@@ -25,6 +25,7 @@ pub(in crate::proxy) use streams::StreamOutcome;
 use super::access_log::LostLines;
 use crate::proxy::buffer_budget::BufferBudget;
 use crate::proxy::connection::tls::ClientHandshakeError;
+use crate::proxy::unforwarded_budget::UnforwardedBudget;
 use crate::upstream::{SingleWriterCounter, UpstreamCounters};
 use streams::StreamCounters;
 
@@ -259,6 +260,7 @@ pub struct ProxyStats {
     pub(in crate::proxy) lost_lines: Arc<LostLines>,
     /// The bytes of bodies that are kept.
     buffers: Option<Arc<BufferBudget>>,
+    unforwarded: Option<Arc<UnforwardedBudget>>,
 }
 
 /// The label sets of all workers.
@@ -279,12 +281,17 @@ impl ProxyStats {
             evicted_requests: AtomicU64::new(0),
             lost_lines,
             buffers: None,
+            unforwarded: None,
         }
     }
 
     /// Adds the metrics of the bytes that are kept.
-    pub(in crate::proxy) fn with_buffers(self, buffers: Arc<BufferBudget>) -> Self {
-        ProxyStats { buffers: Some(buffers), ..self }
+    pub(in crate::proxy) fn with_budgets(
+        self,
+        buffers: Arc<BufferBudget>,
+        unforwarded: Arc<UnforwardedBudget>,
+    ) -> Self {
+        ProxyStats { buffers: Some(buffers), unforwarded: Some(unforwarded), ..self }
     }
 
     pub(in crate::proxy) fn worker(&self, worker: usize) -> &Arc<WorkerStats> {

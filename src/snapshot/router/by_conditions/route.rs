@@ -20,7 +20,7 @@ use crate::snapshot::rule::RouteRule;
 /// to a request after the route has matched it.
 ///
 /// [`RuleOptions::protocols`]: crate::snapshot::rule_options::RuleOptions::protocols
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ConditionRoute {
     pub hosts: Vec<HostCondition>,
     pub paths: Vec<PathCondition>,

@@ -1,17 +1,18 @@
-//! Makes the HTTP/2 library reject request trailers with pseudo-header fields, as RFC 9113, section 8.1 requires.
+//! Makes the HTTP/2 library reject trailers with pseudo-header fields, as RFC 9113, section 8.1 requires.
 //!
 //! The library ignores them in trailers, but not after a regular field: there they are malformed, and it resets the
 //! stream. So each block of trailers gets a regular field at its beginning, [`MARKER`], before the library reads it;
-//! `RequestBody` removes the field. The library decodes the block, so this also covers fields whose names are in the
-//! dynamic table or Huffman-coded.
+//! the readers of bodies remove the field. The library decodes the block, so this also covers fields whose names are in
+//! the dynamic table or Huffman-coded.
 //!
 //! ```text
-//!   HEADERS, the second on its stream:  length | … | pad length | priority | table size updates | ▲ fields | padding
-//!                                         + 1                                                   MARKER
+//!   HEADERS with trailers:  length | … | pad length | priority | table size updates | ▲ fields | padding
+//!                             + 1                                                   MARKER
 //! ```
 //!
 //! All other bytes pass unchanged and uncopied. An incomplete frame header waits for its rest, because the length that
-//! changes comes before the type and the stream.
+//! changes comes before the type and the stream. Which frames have trailers differs between requests and responses:
+//! [`Streams`] decides it.
 
 use std::io;
 use std::pin::Pin;
@@ -21,21 +22,46 @@ use http::HeaderName;
 use http::header::HOST;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::frames::{HEADERS, RESERVED};
-use crate::proxy::connection::protocol_detection::PREFACE;
+use super::{CONTINUATION, END_HEADERS, FRAME_HEADER, FrameHeader, PADDED, PRIORITY};
 
 /// The field that is added to trailers. A field that routes a request is not allowed in trailers (RFC 9110, section
-/// 6.5.1), so nothing is lost when those of clients are removed as well.
-pub(in crate::proxy) const MARKER_NAME: HeaderName = HOST;
+/// 6.5.1), so nothing is lost when those of the sender are removed as well.
+pub(crate) const MARKER_NAME: HeaderName = HOST;
 /// The marker as an indexed field: entry 38 of the static table is `host` with an empty value (RFC 7541, appendix A).
 const MARKER: u8 = 0x80 | 38;
 
-/// Reads the frames of a client, and adds the marker to trailers.
+/// The streams of one direction of a connection.
+pub(crate) trait Streams {
+    /// What to do with a frame. It is called again for a frame with trailers of which more has arrived, so that such a
+    /// frame must not change the state.
+    fn examine(&mut self, frame: &FrameHeader) -> FrameAction;
+
+    /// The fields of a frame that was to be read, or the beginning of them that has arrived. Returns whether they
+    /// suffice.
+    fn read_fields(&mut self, _frame: &FrameHeader, _fields: &[u8]) -> bool {
+        true
+    }
+
+    /// The trailers of this stream pass, and end it.
+    fn end_with_trailers(&mut self, _stream: u32) {}
+}
+
+/// What to do with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FrameAction {
+    Pass,
+    /// A HEADERS frame passes after its first fields were read.
+    ReadFields,
+    /// A HEADERS frame begins a block of trailers, and gets the marker.
+    MarkTrailers,
+}
+
+/// Reads frames, and adds the marker to trailers.
 #[derive(Debug)]
-pub(in crate::proxy) struct TrailerMarker {
+pub(crate) struct TrailerMarker<T> {
     /// Remaining bytes of the preface or of a frame's payload, which pass unchanged.
     skip: usize,
-    newest_stream: u32,
+    pub(crate) streams: T,
     /// The incomplete beginning of a frame, up to where the marker may have to be added.
     incomplete: Vec<u8>,
     /// Bytes to pass on before more are read.
@@ -46,19 +72,20 @@ pub(in crate::proxy) struct TrailerMarker {
 enum Step {
     /// This many bytes pass unchanged.
     Unchanged(usize),
-    /// The frame is a block of trailers. The marker belongs between this many bytes and the rest of the frame.
-    Trailers { count: usize, rest: usize },
+    /// The frame begins a block of trailers. The marker belongs after this many bytes of it.
+    Trailers { frame: FrameHeader, count: usize },
     /// More bytes of the frame are necessary.
     Incomplete,
 }
 
-impl TrailerMarker {
-    pub(in crate::proxy) fn new() -> Self {
-        TrailerMarker { skip: PREFACE.len(), newest_stream: 0, incomplete: Vec::new(), output: Vec::new() }
+impl<T: Streams> TrailerMarker<T> {
+    /// `preface` is how many bytes precede the first frame.
+    pub(crate) fn new(streams: T, preface: usize) -> Self {
+        TrailerMarker { skip: preface, streams, incomplete: Vec::new(), output: Vec::new() }
     }
 
-    /// Reads from the client into `buffer`.
-    pub(in crate::proxy) fn poll_read<S: AsyncRead + Unpin>(
+    /// Reads from the other side into `buffer`.
+    pub(crate) fn poll_read<S: AsyncRead + Unpin>(
         &mut self,
         stream: &mut S,
         cx: &mut Context<'_>,
@@ -111,13 +138,28 @@ impl TrailerMarker {
                     self.output.extend_from_slice(&rest[..count]);
                     rest = &rest[count..];
                 }
-                Step::Trailers { count, rest: rest_of_frame } => {
-                    self.skip = rest_of_frame;
-                    let length = frame_length(rest) + 1;
-                    // The lowest three bytes. The library rejects a length beyond the largest frame.
-                    self.output.extend_from_slice(&length.to_be_bytes()[1..]);
-                    self.output.extend_from_slice(&rest[3..count]);
-                    self.output.push(MARKER);
+                Step::Trailers { frame, count } => {
+                    self.streams.end_with_trailers(frame.stream);
+                    self.skip = FRAME_HEADER + frame.length - count;
+                    // A full frame would become too long, so its fields continue in a frame of their own. The library
+                    // rejects a full frame with padding, which no known library sends.
+                    if frame.length == MAX_FRAME && !frame.has(PADDED) {
+                        let marked = FrameHeader {
+                            length: frame.length - self.skip + 1,
+                            flags: frame.flags & !END_HEADERS,
+                            ..frame
+                        };
+                        let flags = frame.flags & END_HEADERS;
+                        let others = FrameHeader { kind: CONTINUATION, length: self.skip, flags, ..frame };
+                        marked.write(&mut self.output);
+                        self.output.extend_from_slice(&rest[FRAME_HEADER..count]);
+                        self.output.push(MARKER);
+                        others.write(&mut self.output);
+                    } else {
+                        FrameHeader { length: frame.length + 1, ..frame }.write(&mut self.output);
+                        self.output.extend_from_slice(&rest[FRAME_HEADER..count]);
+                        self.output.push(MARKER);
+                    }
                     rest = &rest[count..];
                 }
                 Step::Incomplete => break,
@@ -134,34 +176,34 @@ impl TrailerMarker {
             self.skip -= count;
             return Step::Unchanged(count);
         }
-        let Some([_, _, _, kind, flags, stream @ ..]) = bytes.first_chunk::<FRAME_HEADER>() else {
-            return Step::Incomplete;
-        };
-        let length = frame_length(bytes) as usize;
-        let stream = u32::from_be_bytes(*stream) & !RESERVED;
-        if *kind == HEADERS && stream <= self.newest_stream {
-            return match marker_position(*flags, length, &bytes[FRAME_HEADER..]) {
-                MarkerPosition::At(position) => {
-                    Step::Trailers { count: FRAME_HEADER + position, rest: length - position }
+        let Some(frame) = FrameHeader::parse(bytes) else { return Step::Incomplete };
+        let action = self.streams.examine(&frame);
+        // The library rejects a longer frame, and with it the connection.
+        if action != FrameAction::Pass && frame.length <= MAX_FRAME {
+            let payload = &bytes[FRAME_HEADER..];
+            match first_field(&frame, payload) {
+                FirstField::At { position, .. } if action == FrameAction::MarkTrailers => {
+                    return Step::Trailers { frame, count: FRAME_HEADER + position };
                 }
-                MarkerPosition::Unknown => Step::Incomplete,
-                MarkerPosition::Malformed => {
-                    self.skip = length;
-                    Step::Unchanged(FRAME_HEADER)
+                FirstField::At { position, end } => {
+                    let fields = &payload[position..end.min(payload.len())];
+                    if !self.streams.read_fields(&frame, fields) && fields.len() < end - position {
+                        return Step::Incomplete;
+                    }
                 }
-            };
+                FirstField::Unknown => return Step::Incomplete,
+                FirstField::Malformed => {}
+            }
         }
-        if *kind == HEADERS {
-            self.newest_stream = stream;
-        }
-        self.skip = length;
+        self.skip = frame.length;
         Step::Unchanged(FRAME_HEADER)
     }
 }
 
-/// Where the marker belongs in the payload of a HEADERS frame.
-enum MarkerPosition {
-    At(usize),
+/// Where the fields begin in the payload of a HEADERS frame, and the marker belongs.
+enum FirstField {
+    /// The fields end at `end`.
+    At { position: usize, end: usize },
     /// More bytes of the payload are necessary.
     Unknown,
     /// The payload is shorter than its parts; the library rejects the frame.
@@ -170,27 +212,26 @@ enum MarkerPosition {
 
 /// Finds the first field in the payload of a HEADERS frame; `payload` is the beginning that has arrived. Updates of the
 /// dynamic table's size come before all fields (RFC 7541, section 4.2).
-fn marker_position(flags: u8, length: usize, payload: &[u8]) -> MarkerPosition {
-    const PADDED: u8 = 0x8;
-    const PRIORITY: u8 = 0x20;
+fn first_field(frame: &FrameHeader, payload: &[u8]) -> FirstField {
+    let length = frame.length;
     let mut start = 0;
     let mut padding = 0;
-    if flags & PADDED != 0 {
+    if frame.has(PADDED) {
         match payload.first() {
             Some(pad_length) if length > 0 => (start, padding) = (1, usize::from(*pad_length)),
-            _ if length > 0 => return MarkerPosition::Unknown,
-            _ => return MarkerPosition::Malformed,
+            _ if length > 0 => return FirstField::Unknown,
+            _ => return FirstField::Malformed,
         }
     }
-    if flags & PRIORITY != 0 {
+    if frame.has(PRIORITY) {
         start += PRIORITY_LENGTH;
     }
-    let Some(end) = length.checked_sub(padding).filter(|end| *end >= start) else { return MarkerPosition::Malformed };
+    let Some(end) = length.checked_sub(padding).filter(|end| *end >= start) else { return FirstField::Malformed };
     let limit = end.min(start + MAX_SIZE_UPDATES);
     let mut position = start;
     let mut continues = false;
     while position < limit {
-        let Some(byte) = payload.get(position) else { return MarkerPosition::Unknown };
+        let Some(byte) = payload.get(position) else { return FirstField::Unknown };
         if continues {
             continues = byte & 0x80 != 0;
         } else if byte & SIZE_UPDATE_MASK == SIZE_UPDATE {
@@ -201,22 +242,18 @@ fn marker_position(flags: u8, length: usize, payload: &[u8]) -> MarkerPosition {
         position += 1;
     }
     if payload.len() < start {
-        MarkerPosition::Unknown
+        FirstField::Unknown
     } else if continues || position - start == MAX_SIZE_UPDATES {
         // Encoders send at most two updates, each in one piece. The library rejects updates after the marker. Within an
         // update, the marker would be a part of it.
-        MarkerPosition::At(start)
+        FirstField::At { position: start, end }
     } else {
-        MarkerPosition::At(position)
+        FirstField::At { position, end }
     }
 }
 
-/// The length in a frame header.
-fn frame_length(header: &[u8]) -> u32 {
-    u32::from_be_bytes([0, header[0], header[1], header[2]])
-}
-
-const FRAME_HEADER: usize = 9;
+/// The largest frame that the library accepts: it announces no other than the default (RFC 9113, section 6.5.2).
+const MAX_FRAME: usize = 16 * 1024;
 /// The length of the priority fields of a HEADERS frame.
 const PRIORITY_LENGTH: usize = 5;
 /// An update of the dynamic table's size begins with these three bits.
@@ -227,12 +264,26 @@ const MAX_SIZE_UPDATES: usize = 12;
 
 #[cfg(test)]
 mod tests {
-    use super::super::frames::{CONTINUATION, DATA};
+    use super::super::{DATA, END_STREAM, HEADERS, PREFACE};
     use super::*;
 
-    const END: u8 = 0x5;
-    const PADDED: u8 = 0x8;
-    const PRIORITY: u8 = 0x20;
+    const END: u8 = END_STREAM | END_HEADERS;
+
+    /// The second HEADERS frame of the only stream has trailers.
+    #[derive(Default)]
+    struct OneStream {
+        has_head: bool,
+    }
+
+    impl Streams for OneStream {
+        fn examine(&mut self, frame: &FrameHeader) -> FrameAction {
+            match frame.kind {
+                HEADERS if frame.stream > 1 => FrameAction::Pass,
+                HEADERS if std::mem::replace(&mut self.has_head, true) => FrameAction::MarkTrailers,
+                _ => FrameAction::Pass,
+            }
+        }
+    }
 
     fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -252,7 +303,7 @@ mod tests {
     /// What the library reads of these frames, if they arrive in pieces of this size.
     async fn read_in_pieces(bytes: &[u8], size: usize) -> Vec<u8> {
         let mut stream = Pieces(bytes.chunks(size));
-        let mut marker = TrailerMarker::new();
+        let mut marker = TrailerMarker::new(OneStream::default(), PREFACE.len());
         let mut output = Vec::new();
         loop {
             let mut memory = [0; 64];
@@ -298,6 +349,18 @@ mod tests {
                 "continued",
                 [trailers(1, &[0x84]), frame(CONTINUATION, 4, 1, &[0x84])].concat(),
                 [trailers(1, &[MARKER, 0x84]), frame(CONTINUATION, 4, 1, &[0x84])].concat(),
+            ),
+            (
+                "a full frame",
+                trailers(END, &[&[0x20][..], &[0x84; MAX_FRAME - 1]].concat()),
+                [trailers(END_STREAM, &[0x20, MARKER]), frame(CONTINUATION, END_HEADERS, 1, &[0x84; MAX_FRAME - 1])]
+                    .concat(),
+            ),
+            ("more than a full frame", trailers(END, &[0x84; MAX_FRAME + 1]), trailers(END, &[0x84; MAX_FRAME + 1])),
+            (
+                "more than a full frame with padding",
+                trailers(END | PADDED, &[0; MAX_FRAME + 1]),
+                trailers(END | PADDED, &[0; MAX_FRAME + 1]),
             ),
             ("the head of the next stream", frame(HEADERS, END, 3, &[0x82]), frame(HEADERS, END, 3, &[0x82])),
             ("an incomplete frame", trailers(END, &[0x84])[..9].to_vec(), trailers(END, &[0x84])[..9].to_vec()),

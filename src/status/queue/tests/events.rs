@@ -1,0 +1,57 @@
+//! Objects without a status of Portico, whose owners get events only.
+
+use super::*;
+
+/// Portico writes no status into a Service, so its owner gets events only.
+#[tokio::test(start_paused = true)]
+async fn services_get_events_but_no_status() {
+    let id = ObjectId::new(Kind::Service, ObjectKey::new("ns", "web"));
+    let queue = leading_queue();
+    let invalid = Diagnostic::error("metadata.annotations[konghq.com/retries]", "\"many\" cannot be read", "write 5");
+    let with_problem = Arc::new(Verdict {
+        generation: 1,
+        diagnostics: vec![invalid.with_topic(Topic::Annotation)],
+        ..Verdict::default()
+    });
+    // Each compile and each change of the object repeats the verdict.
+    for version in 1..4 {
+        queue.observe(id.clone(), Some(observed(version, 1)));
+        queue.set_verdict(id.clone(), Some(with_problem.clone()));
+        assert!(queue.job().is_none());
+        advance(Duration::from_secs(5)).await;
+        match (queue.next_event(), version) {
+            (NextEvent::Now { notice, .. }, 1) => {
+                assert_eq!(notice.reason, "KongConfigurationTranslationFailed");
+                assert!(notice.warning && notice.note.contains("many"), "{}", notice.note);
+                queue.event_written(&id, notice);
+            }
+            (NextEvent::Nothing | NextEvent::At(_), 2..) => {}
+            (event, _) => panic!("{version}: {event:?}"),
+        }
+    }
+    queue.set_verdict(id.clone(), verdict(1));
+    advance(Duration::from_secs(3600)).await;
+    let NextEvent::Now { notice, .. } = queue.next_event() else { panic!("the problem was resolved") };
+    assert_eq!(notice.reason, "Resolved");
+    queue.event_written(&id, notice);
+    // Objects that the watch has not seen get no events.
+    let unseen = ObjectId::new(Kind::Service, ObjectKey::new("ns", "unseen"));
+    queue.set_verdict(unseen, Some(with_problem));
+    advance(Duration::from_secs(5)).await;
+    assert!(!matches!(queue.next_event(), NextEvent::Now { .. }));
+}
+
+/// A policy has no status of Portico, so its owner gets events only.
+#[tokio::test(start_paused = true)]
+async fn policies_get_events_but_no_status() {
+    let id = ObjectId::new(Kind::BackendTlsPolicy, ObjectKey::new("default", "tls"));
+    let queue = leading_queue();
+    queue.observe(id.clone(), Some(observed(1, 1)));
+    let unserved = Diagnostic::warning("spec.targetRefs", "it is not served", "remove it");
+    let diagnostics = vec![unserved.with_topic(Topic::UnservedKind)];
+    queue.set_verdict(id.clone(), Some(Arc::new(Verdict { generation: 1, diagnostics, ..Verdict::default() })));
+    assert!(queue.job().is_none());
+    advance(Duration::from_secs(5)).await;
+    let NextEvent::Now { notice, .. } = queue.next_event() else { panic!("no event") };
+    assert_eq!(notice.reason, "KindNotServed");
+}

@@ -1,0 +1,334 @@
+//! Objects that are larger than an object may be. Of such an object, the store keeps only what its refusal needs, so
+//! that the objects of a tenant cannot exhaust the memory of the process.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+
+use super::object::{AnyObject, MalformedObject, OversizedObject, UnparseablePolicy};
+use super::object_size::{max_object_size, object_size};
+use crate::api::Kind;
+use crate::api::kong::annotations::{GLOBAL_LABEL, HOST_ALIASES, INGRESS_CLASS, PLUGINS, REGEX_PREFIX};
+
+/// What happens to objects that are larger than [`max_object_size`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LargeObjects {
+    /// They are reduced to what their refusal needs.
+    #[default]
+    Reduce,
+    /// They are kept, and reported.
+    Keep,
+}
+
+impl OversizedObject {
+    /// Keeps an object as it is.
+    pub(super) fn keep(object: AnyObject, size: u64) -> OversizedObject {
+        OversizedObject { kind: object.kind(), meta: object.meta().clone(), size, stored: Some(object) }
+    }
+
+    /// Reduces an object. `is_complete`: whether `value` has all of the object.
+    pub(super) fn reduce(
+        kind: Kind,
+        value: &Value,
+        size: u64,
+        is_complete: bool,
+    ) -> Result<OversizedObject, MalformedObject> {
+        let metadata = reduced_metadata(&value["metadata"]);
+        let namespace = AnyObject::parse(Kind::Namespace, json!({"metadata": metadata}))?;
+        let mut stored = match reduced_body(kind, value, is_complete) {
+            Some(Value::Object(mut object)) => {
+                object.insert("metadata".to_owned(), metadata);
+                Some(AnyObject::parse(kind, Value::Object(object))?)
+            }
+            _ => None,
+        };
+        let meta = namespace.meta().clone();
+        if kind == Kind::BackendTlsPolicy {
+            let policy = UnparseablePolicy::from_value(meta.key.clone(), meta.generation, value);
+            stored = Some(AnyObject::UnparseablePolicy(policy.into()));
+        }
+        Ok(OversizedObject { kind, meta, size, stored })
+    }
+}
+
+impl AnyObject {
+    /// Parses a complete object (`apiVersion`, `kind`, `metadata`, …) as the given kind.
+    pub fn parse_limited(kind: Kind, value: Value, large: LargeObjects) -> Result<AnyObject, MalformedObject> {
+        let size = object_size(&value);
+        AnyObject::parse_with_size(kind, value, size, large)
+    }
+
+    /// Like `parse_limited`, for an object whose size is known. If the object is reduced, `value` may lack parts of it.
+    pub fn parse_with_size(
+        kind: Kind,
+        value: Value,
+        size: u64,
+        large: LargeObjects,
+    ) -> Result<AnyObject, MalformedObject> {
+        if size <= max_object_size(kind) {
+            return AnyObject::parse(kind, value);
+        }
+        let oversized = match large {
+            LargeObjects::Keep => OversizedObject::keep(AnyObject::parse(kind, value)?, size),
+            LargeObjects::Reduce => OversizedObject::reduce(kind, &value, size, object_size(&value) >= size)?,
+        };
+        Ok(AnyObject::Oversized(oversized.into()))
+    }
+}
+
+/// The metadata that identifies an object, and the labels and annotations that decide whether it is served, for which
+/// hosts, and which paths are regular expressions.
+fn reduced_metadata(metadata: &Value) -> Value {
+    let mut reduced = Map::new();
+    for name in ["name", "namespace", "generation", "creationTimestamp", "resourceVersion"] {
+        if let Some(field) = metadata.get(name) {
+            reduced.insert(name.to_owned(), field.clone());
+        }
+    }
+    for (name, kept) in [("labels", KEPT_LABELS), ("annotations", KEPT_ANNOTATIONS)] {
+        let of_name = |key: &&str| Some(((*key).to_owned(), metadata.get(name)?.get(*key)?.clone()));
+        reduced.insert(name.to_owned(), Value::Object(kept.iter().filter_map(of_name).collect()));
+    }
+    Value::Object(reduced)
+}
+
+const KEPT_LABELS: &[&str] = &[GLOBAL_LABEL];
+const KEPT_ANNOTATIONS: &[&str] = &[INGRESS_CLASS, PLUGINS, REGEX_PREFIX, HOST_ALIASES];
+
+/// The fields of an object without metadata that its refusal needs. `None` for a kind whose objects are not stored
+/// then.
+fn reduced_body(kind: Kind, object: &Value, is_complete: bool) -> Option<Value> {
+    let spec = &object["spec"];
+    let list = |name: &str, limit| Value::Array(entries(&spec[name]).take(limit).cloned().collect());
+    Some(match kind {
+        // Its requests must not get to a route with fewer restrictions.
+        Kind::HttpRoute => json!({"spec": {
+            "parentRefs": list("parentRefs", MAX_PARENTS),
+            "hostnames": list("hostnames", MAX_HOST_NAMES),
+            "rules": reduced_matches(&spec["rules"], is_complete),
+        }}),
+        Kind::TlsRoute => json!({"spec": {
+            "parentRefs": list("parentRefs", MAX_PARENTS),
+            "hostnames": list("hostnames", MAX_SERVER_NAMES),
+            "rules": [],
+        }}),
+        Kind::TcpRoute => json!({"spec": {"parentRefs": list("parentRefs", MAX_PARENTS), "rules": []}}),
+        Kind::Ingress => json!({"spec": reduced_ingress(spec, is_complete)}),
+        Kind::Gateway => json!({"spec": {"gatewayClassName": spec["gatewayClassName"], "listeners": []}}),
+        // References to it must reject requests, instead of being served without it.
+        Kind::KongPlugin | Kind::KongClusterPlugin => {
+            json!({"plugin": shortened(&object["plugin"]), "disabled": object["disabled"] == true})
+        }
+        // Its plugins still apply to the consumers that belong to it.
+        Kind::KongConsumerGroup => json!({}),
+        kind if !kind.is_served() => json!({"spec": {
+            "parentRefs": list("parentRefs", MAX_PARENTS),
+            "targetRefs": list("targetRefs", MAX_PARENTS),
+        }}),
+        _ => return None,
+    })
+}
+
+/// The path and the method of each match of an HTTPRoute. Without conditions on headers and query parameters, a match
+/// applies to more requests, which get an error.
+fn reduced_matches(rules: &Value, is_complete: bool) -> Value {
+    let mut remaining = MAX_MATCHES;
+    let mut reduced = Vec::new();
+    for rule in entries(rules) {
+        let matches: Vec<_> = entries(&rule["matches"])
+            .take(remaining)
+            .map(|entry| json!({"path": entry["path"], "method": entry["method"]}))
+            .collect();
+        remaining -= matches.len();
+        reduced.push(json!({"matches": matches}));
+        if remaining == 0 {
+            break;
+        }
+    }
+    if remaining == 0 || !is_complete || reduced.is_empty() {
+        // The other matches are unknown, or a route without rules matches everything: all requests to the hosts get an
+        // error.
+        reduced.push(json!({}));
+    }
+    Value::Array(reduced)
+}
+
+/// The class, the hosts and the paths of an Ingress. All requests to a host whose paths are not kept get an error. The
+/// rules may be missing: so hosts of certificates, which usually are those of rules, count as hosts without paths.
+fn reduced_ingress(spec: &Value, is_complete: bool) -> Value {
+    let mut remaining = MAX_PATHS;
+    let mut reduced = Vec::new();
+    let mut rules = entries(&spec["rules"]);
+    while let Some(rule) = rules.next().filter(|_| remaining > 0) {
+        let paths = entries(&rule["http"]["paths"]);
+        let count = paths.len();
+        let is_short = |path: &&Value| path["path"].as_str().is_none_or(|path| path.len() <= MAX_PATH_BYTES);
+        let mut kept: Vec<_> = paths
+            .take(remaining)
+            .take_while(is_short)
+            .map(|path| json!({"path": path["path"], "pathType": path["pathType"], "backend": {}}))
+            .collect();
+        remaining -= kept.len().clamp(1, remaining);
+        if kept.len() < count || (!is_complete && rules.len() == 0) {
+            kept.push(root());
+        }
+        let http = if rule["http"].is_object() { json!({"paths": kept}) } else { Value::Null };
+        reduced.push(json!({"host": rule["host"], "http": http}));
+    }
+    if remaining == 0 || !is_complete {
+        let known: BTreeSet<_> = reduced.iter().filter_map(|rule| rule["host"].as_str().map(str::to_owned)).collect();
+        let of_rules = entries(&spec["rules"]).map(|rule| &rule["host"]);
+        let of_certificates = entries(&spec["tls"]).flat_map(|tls| entries(&tls["hosts"]));
+        let hosts = of_rules.chain(of_certificates).filter_map(Value::as_str);
+        let others: BTreeSet<_> = hosts.filter(|host| !known.contains(*host)).take(MAX_HOSTS_WITHOUT_PATHS).collect();
+        reduced.extend(others.iter().map(|host| json!({"host": host, "http": {"paths": [root()]}})));
+    }
+    let default_backend = if spec["defaultBackend"].is_object() { json!({}) } else { Value::Null };
+    json!({"ingressClassName": spec["ingressClassName"], "defaultBackend": default_backend, "rules": reduced})
+}
+
+/// The path of all requests to a host.
+fn root() -> Value {
+    json!({"path": "/", "pathType": "Prefix", "backend": {}})
+}
+
+fn entries(list: &Value) -> std::slice::Iter<'_, Value> {
+    list.as_array().map_or(&[][..], Vec::as_slice).iter()
+}
+
+/// The start of a text that may be of any length.
+fn shortened(text: &Value) -> Value {
+    let text = text.as_str().unwrap_or_default();
+    Value::from(&text[..text.floor_char_boundary(MAX_PLUGIN_NAME_BYTES)])
+}
+
+/// The maximum number of entries of these lists in the Gateway API.
+const MAX_PARENTS: usize = 32;
+const MAX_HOST_NAMES: usize = 16;
+const MAX_SERVER_NAMES: usize = 1024;
+const MAX_MATCHES: usize = 128;
+
+/// The paths of an Ingress that are kept, of all hosts together.
+const MAX_PATHS: usize = 256;
+
+/// The hosts of an Ingress that are kept although their paths are not.
+const MAX_HOSTS_WITHOUT_PATHS: usize = 32;
+
+/// The longest path of an Ingress that is kept, as long as the longest of an HTTPRoute.
+const MAX_PATH_BYTES: usize = 1024;
+
+/// Longer than the name of any plugin.
+const MAX_PLUGIN_NAME_BYTES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Batch, Store};
+
+    fn parse(kind: Kind, mut object: Value, large: LargeObjects) -> AnyObject {
+        object["metadata"] = json!({"namespace": "a", "name": "x", "generation": 7, "labels": {"l": "x".repeat(2 << 20)},
+            "annotations": {"konghq.com/plugins": "p", "konghq.com/host-aliases": "h", "konghq.com/methods": "GET"}});
+        AnyObject::parse_limited(kind, object, large).unwrap()
+    }
+
+    fn oversized(kind: Kind, object: Value) -> OversizedObject {
+        let AnyObject::Oversized(object) = parse(kind, object, LargeObjects::Reduce) else {
+            panic!("it is not reduced")
+        };
+        (*object).clone()
+    }
+
+    #[test]
+    fn routes_keep_what_their_refusal_matches() {
+        let entry = json!({"path": {"type": "Exact", "value": "/a"}, "method": "GET", "headers": [{"name": "h", "value": "v"}]});
+        let rules = json!([{"matches": [entry], "backendRefs": [{"name": "s", "port": 80}]}]);
+        let spec = json!({"parentRefs": [{"name": "g"}], "hostnames": ["h.example"], "rules": rules});
+        let reduced = oversized(Kind::HttpRoute, json!({"spec": spec}));
+        assert_eq!((reduced.meta.generation, reduced.meta.labels.len()), (7, 0));
+        let annotations: Vec<_> = reduced.meta.annotations.keys().map(|key| &**key).collect();
+        assert_eq!(annotations, ["konghq.com/host-aliases", "konghq.com/plugins"]);
+        let Some(AnyObject::HttpRoute(route)) = reduced.stored else { panic!("no route is stored") };
+        assert_eq!((&*route.spec.hostnames, route.spec.parent_refs.len()), (&["h.example".to_owned()][..], 1));
+        let [rule] = &*route.spec.rules else { panic!("{:?}", route.spec.rules) };
+        assert!(rule.backend_refs.is_empty() && rule.matches[0].headers.is_empty());
+        assert_eq!(rule.matches[0].path.as_ref().map(|path| &*path.value), Some("/a"));
+        // A route with unknown matches refuses all requests to its hosts.
+        for (matches, is_complete) in [(1, false), (200, true)] {
+            let matches = vec![json!({}); matches];
+            let Value::Array(rules) = reduced_matches(&json!([{"matches": matches}]), is_complete) else { panic!() };
+            assert_eq!(rules.last(), Some(&json!({})), "{is_complete}");
+        }
+    }
+
+    #[test]
+    fn ingresses_keep_their_first_paths() {
+        let rule = |host: &str, paths: Vec<String>| {
+            let paths: Vec<_> =
+                paths.iter().map(|path| json!({"path": path, "pathType": "Exact", "backend": {}})).collect();
+            json!({"host": host, "http": {"paths": paths}})
+        };
+        let many = (0..2_000).map(|number| format!("/{number}")).collect();
+        let rules = json!([rule("a", vec!["/x".to_owned()]), rule("b", vec!["/".repeat(2_000)]), rule("c", many)]);
+        let reduced = oversized(Kind::Ingress, json!({"spec": {"ingressClassName": "i", "rules": rules}}));
+        let Some(AnyObject::Ingress(ingress)) = reduced.stored else { panic!("no Ingress is stored") };
+        let paths = ingress.spec.rules.iter().map(|rule| {
+            let paths = &rule.http.as_ref().unwrap().paths;
+            (rule.host.as_deref().unwrap(), paths.len(), paths.last().and_then(|path| path.path.as_deref()).unwrap())
+        });
+        assert_eq!(paths.collect::<Vec<_>>(), [("a", 1, "/x"), ("b", 1, "/"), ("c", 255, "/")]);
+        assert_eq!(ingress.spec.ingress_class_name.as_deref(), Some("i"));
+    }
+
+    /// The API server writes `tls` before `rules`.
+    #[test]
+    fn hosts_of_certificates_are_kept_if_rules_are_missing() {
+        let path = json!({"path": "/x", "pathType": "Exact", "backend": {}});
+        let spec = json!({
+            "tls": [{"hosts": ["b", "a"], "secretName": "s"}, {"hosts": vec!["c"; 300]}],
+            "rules": [{"host": "a", "http": {"paths": [path]}}],
+        });
+        for (is_complete, expected) in [(true, "a /x"), (false, "a /, b /, c /")] {
+            let reduced = reduced_ingress(&spec, is_complete);
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            let last_path = |rule: &Value| text(&rule["http"]["paths"].as_array().unwrap().last().unwrap()["path"]);
+            let rules = entries(&reduced["rules"]).map(|rule| format!("{} {}", text(&rule["host"]), last_path(rule)));
+            assert_eq!(rules.collect::<Vec<_>>().join(", "), expected);
+        }
+    }
+
+    #[test]
+    fn other_objects_are_not_stored() {
+        let plugin = oversized(Kind::KongPlugin, json!({"plugin": "key-auth", "config": {"a": 1}}));
+        let Some(AnyObject::KongPlugin(plugin)) = plugin.stored else { panic!("no KongPlugin is stored") };
+        assert_eq!((&*plugin.plugin, &plugin.config), ("key-auth", &None));
+        assert_eq!(oversized(Kind::Secret, json!({"data": {"a": "YQ=="}})).stored, None);
+        let policy = oversized(Kind::BackendTlsPolicy, json!({"spec": {}})).stored;
+        assert!(matches!(policy, Some(AnyObject::UnparseablePolicy(_))), "its targets stay protected");
+        let kept = parse(Kind::Secret, json!({"data": {"a": "YQ=="}}), LargeObjects::Keep);
+        let AnyObject::Oversized(kept) = kept else { panic!("it is not reported") };
+        assert!(matches!(&kept.stored, Some(AnyObject::Secret(secret)) if secret.value("a").is_some()));
+    }
+
+    #[test]
+    fn the_store_has_either_version_of_an_object() {
+        let mut store = Store::default();
+        let mut apply = |object: AnyObject| {
+            let changes = store.apply(Batch { upserts: vec![object], removes: vec![] }).len();
+            (changes, store.oversized.len(), store.services.len(), store.objects().count())
+        };
+        let service = json!({"spec": {"ports": [{"port": 80}]}});
+        let normal = json!({"metadata": {"namespace": "a", "name": "x"}, "spec": {}});
+        let normal = || AnyObject::parse(Kind::Service, normal.clone()).unwrap();
+        let large = || parse(Kind::Service, service.clone(), LargeObjects::Reduce);
+        assert_eq!(apply(normal()), (1, 0, 1, 1));
+        assert_eq!(apply(large()), (1, 1, 0, 1));
+        assert_eq!(apply(large()), (0, 1, 0, 1));
+        assert_eq!(apply(parse(Kind::Service, service.clone(), LargeObjects::Keep)), (1, 1, 1, 1));
+        assert_eq!(apply(normal()), (1, 0, 1, 1));
+        assert_eq!(apply(large()), (1, 1, 0, 1));
+        let id = large().id();
+        assert_eq!(store.everything().len(), 1);
+        assert_eq!(store.apply(Batch { upserts: vec![], removes: vec![id] }).len(), 1);
+        assert_eq!((store.oversized.len(), store.objects().count()), (0, 0));
+    }
+}

@@ -1,0 +1,131 @@
+//! Which bytes of which streams count as sent ahead of endpoints.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use bytes::Bytes;
+use http::Response;
+use portico::proxy::ProxyLimits;
+use portico::upstream::UpstreamProtocol;
+
+use crate::accounting::{scrape, wait_for_metrics};
+use crate::frames::{ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, PING, PREFACE, SETTINGS};
+use crate::frames::{GET, RawConnection, WINDOW_UPDATE, frame, header_block, initial_window_size};
+use crate::h2_upstream::{EndpointCall, Http2Endpoint, http2_endpoint};
+use crate::harness::{
+    Endpoint, Options, Route, TestServer, forward, route, routes_to, upstream_with_protocol, with_timeout,
+};
+
+const FRAME: [u8; 16_000] = [b'x'; 16_000];
+
+/// A server whose endpoint sends an endless response to `GET` requests, and reads nothing of other requests. The
+/// counter has the bytes that the endpoint has sent. Requests with other hosts than `a.example` have no route.
+async fn server() -> (TestServer, Http2Endpoint, Arc<AtomicUsize>) {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&sent);
+    let mut builder = ::h2::server::Builder::new();
+    builder.initial_window_size(1024);
+    let endpoint = http2_endpoint(builder, move |call| {
+        let counter = Arc::clone(&counter);
+        async move {
+            if call.request.method() == "GET" {
+                send_without_end(call, &counter).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        }
+    })
+    .await;
+    let upstream = upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[endpoint.address]);
+    let routes = vec![Route { host: "a.example", ..route(forward(vec![(1, upstream)])) }];
+    (TestServer::with_routes(routes).await, endpoint, sent)
+}
+
+async fn send_without_end(call: EndpointCall, sent: &AtomicUsize) {
+    let mut response = call.response;
+    let mut stream = response.send_response(Response::new(()), false).unwrap();
+    loop {
+        stream.reserve_capacity(FRAME.len());
+        let capacity = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await;
+        let Some(Ok(capacity)) = capacity else { return };
+        let data = Bytes::from_static(&FRAME[..capacity.min(FRAME.len())]);
+        sent.fetch_add(data.len(), SeqCst);
+        if stream.send_data(data, false).is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits until a whole round of the proxy's event loop has passed since this is called: it serves another connection.
+async fn wait_for_event_loop(server: &TestServer) {
+    for _ in 0..2 {
+        assert_eq!(server.request("GET / HTTP/1.1\r\nhost: other.example\r\n\r\n").await.status, 404);
+    }
+}
+
+/// Waits until the endpoint can send nothing more, because the client does not read.
+async fn wait_until_blocked(server: &TestServer, sent: &AtomicUsize) {
+    with_timeout("the response to block", async {
+        let mut rounds = 0;
+        while rounds < 10 {
+            let before = sent.load(SeqCst);
+            wait_for_event_loop(server).await;
+            rounds = if before > 0 && sent.load(SeqCst) == before { rounds + 1 } else { 0 };
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn body_counts_if_its_head_arrived_while_the_client_did_not_read() {
+    let (server, _endpoint, sent) = server().await;
+    let mut raw = RawConnection::connect_without_preface(server.address).await;
+    let largest_window = i32::MAX as u32;
+    let settings = frame(SETTINGS, 0, 0, &initial_window_size(largest_window));
+    let window = frame(WINDOW_UPDATE, 0, 0, &(largest_window - 65_535).to_be_bytes());
+    let get = frame(HEADERS, END_HEADERS | END_STREAM, 1, &header_block(&GET));
+    raw.send([PREFACE, &settings, &window, &frame(SETTINGS, ACK, 0, &[]), &get].concat()).await;
+    wait_until_blocked(&server, &sent).await;
+    // The library cannot acknowledge the PING, so it does not decode the head behind it yet.
+    let head = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
+    let post = frame(HEADERS, END_HEADERS, 3, &header_block(&head));
+    raw.send([frame(PING, 0, 0, &[7; 8]), post, frame(DATA, 0, 3, &FRAME).repeat(4)].concat()).await;
+    wait_for_event_loop(&server).await;
+    raw.wait_for("the PING acknowledgment", |frame| frame.kind == PING && frame.flags == ACK).await;
+    wait_for_metrics(&server, "the body to be counted", |metrics| metrics["portico_unforwarded_bytes"] > 0.0).await;
+}
+
+#[tokio::test]
+async fn padding_of_tunnels_does_not_count() {
+    const FRAMES: usize = 200;
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        stream.head().await.unwrap();
+        stream.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await;
+        let mut received = 0;
+        while received < FRAMES {
+            received += stream.read_some().await.unwrap().len();
+        }
+        stream.send("all").await;
+        stream.read_some().await;
+    })
+    .await;
+    let limits = ProxyLimits { max_unforwarded_bytes: 40_000, ..ProxyLimits::default() };
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes_to(endpoint.address)).await;
+    let mut raw = RawConnection::connect(server.address).await;
+    let head = [
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "http"),
+        (":path", "/chat"),
+        (":authority", "a.example"),
+        ("sec-websocket-version", "13"),
+    ];
+    raw.send(frame(HEADERS, END_HEADERS, 1, &header_block(&head))).await;
+    raw.wait_for("the tunnel", |frame| frame.kind == HEADERS && frame.stream == 1).await;
+    // A pad length, a byte, and the padding.
+    let payload = [&[255, b'x'][..], &[0; 255]].concat();
+    raw.send(frame(DATA, PADDED, 1, &payload).repeat(FRAMES)).await;
+    let data = raw.wait_for("a response", |frame| frame.kind == DATA && frame.stream == 1).await;
+    assert_eq!(data.payload, b"all");
+    assert_eq!(scrape(&server)["portico_unforwarded_bytes_pauses_total"], 0.0);
+}
