@@ -109,8 +109,9 @@ impl Supervisor {
                             schedule.succeeded(kinds_missing, self.parts.health.crds_forbidden().is_some());
                         }
                         Err(watch_error) => {
+                            let delay = backoff.next_delay().max(watch_error.retry_after);
                             self.discovery_failed(watch_error).await;
-                            schedule.set_next(Instant::now() + backoff.next_delay());
+                            schedule.set_next(Instant::now() + delay);
                         }
                     }
                 }

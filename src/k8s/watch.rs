@@ -9,7 +9,7 @@ use kube::core::ApiResource;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Error};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::backoff::Backoff;
 use super::raw::RawObject;
@@ -112,9 +112,14 @@ pub(super) async fn run_watch<const META: bool, const WHOLE: bool>(
                     }
                     has_responded = true;
                     health.record_error(&watch_error);
+                    let earliest_retry = Instant::now() + watch_error.retry_after;
                     tokio::select! {
                         () = sleep(backoff.next_delay(&watch_error)) => {}
-                        Ok(()) = context.server_back.changed() => backoff.reset_after_outage(),
+                        Ok(()) = context.server_back.changed() => {
+                            backoff.reset_after_outage();
+                            // Another request ended the outage. The delay that this one got still applies.
+                            sleep_until(earliest_retry).await;
+                        }
                         Ok(()) = context.client.changed() => break,
                     }
                     // After a 410 as the status of the response, not in an event, this watcher would request the
@@ -241,3 +246,69 @@ const METADATA_PAGE_SIZE: u32 = 500;
 
 const RECOVERED_AFTER: Duration = Duration::from_secs(3);
 const STALLED_AFTER: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use parking_lot::Mutex;
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::Kind;
+    use crate::k8s::raw::api_resource;
+    use crate::k8s::watch_health::{Scope, WatchHealth, WatchSubject};
+
+    struct NoObjects;
+
+    impl WatchSink<false> for NoObjects {
+        type Item = ();
+
+        fn read(&self, _raw: RawObject<false>) -> Option<()> {
+            None
+        }
+
+        fn listed(&self, _items: Vec<()>) {}
+
+        fn applied(&self, _item: ()) {}
+
+        fn deleted(&self, _key: ObjectKey) {}
+    }
+
+    /// Runs a watch whose requests all get this status. After 50 ms, an outage of the server ends. Returns the
+    /// time of the second request.
+    async fn second_request(code: u16, retry_after_seconds: u32) -> Duration {
+        let started = Instant::now();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let server = tower::service_fn({
+            let requests = requests.clone();
+            move |_: http::Request<kube::client::Body>| {
+                requests.lock().push(started.elapsed());
+                let body = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
+                    "message": "", "reason": "", "details": { "retryAfterSeconds": retry_after_seconds } });
+                let body = http_body_util::Full::new(bytes::Bytes::from(body.to_string()));
+                std::future::ready(Ok::<_, Infallible>(http::Response::builder().status(code).body(body).unwrap()))
+            }
+        });
+        let client = watch::Sender::new(Client::new(server, "default"));
+        let server_back = watch::Sender::new(());
+        let context = WatchContext { client: client.subscribe(), server_back: server_back.subscribe() };
+        let resource = api_resource(Kind::HttpRoute, "v1");
+        let health = WatchHealth::new();
+        let reporter = health.reporter(WatchSubject::Objects(Scope { kind: Kind::HttpRoute, namespace: None }));
+        let target = WatchTarget { resource, namespace: None, name: None };
+        let watch = tokio::spawn(run_watch(target, context, NoObjects, reporter));
+        sleep(Duration::from_millis(50)).await;
+        server_back.send_replace(());
+        sleep(Duration::from_mins(1)).await;
+        watch.abort();
+        let requests = requests.lock();
+        requests[1]
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn end_of_an_outage_shortens_the_back_off_but_no_requested_delay() {
+        assert_eq!(second_request(500, 0).await, Duration::from_millis(50));
+        assert!(second_request(429, 10).await >= Duration::from_secs(10));
+    }
+}
