@@ -86,9 +86,17 @@ baseline: ## Count instructions and allocations per request and compare with ben
 	@cargo test --locked --workspace --test allocations
 	@target/debug/portico-load baseline --portico target/image-root-test/usr/bin/portico
 
+# CASE=HTTPS measures only cases with this word in their names; RESUME=1 continues an interrupted run.
+CASE ?=
+RESUME ?=
+
 .PHONY: bench
-bench: setup ## Compare with nginx, measure floods, instructions, plugins, edits, routes, consumers (25 minutes, idle machine)
-	@bash scripts/bench.sh
+bench: setup ## Compare with nginx, HAProxy and Envoy (35 minutes, idle machine); CASE=HTTPS, RESUME=1
+	@CASE="$(CASE)" RESUME="$(RESUME)" bash scripts/bench.sh compare
+
+.PHONY: bench-full
+bench-full: setup ## The same, floods, instructions, plugins, edits, routes and consumers (70 minutes, idle machine)
+	@bash scripts/bench.sh all
 
 # Arguments of `portico-e2e bench` in `make bench-cluster`; for example: make bench-cluster BENCH="propagation
 # --one-host"

@@ -1,6 +1,6 @@
 //! Measures the latency from an edited file to changed responses, and memory, at several numbers of routes.
 //!
-//! Run by `make bench`: the release binary, a folder with one route per file, an edit of one file by rename, and a
+//! Run by `make bench-full`: the release binary, a folder with one route per file, an edit of one file by rename, and a
 //! client that polls until the response changes. Figures are comparable only within one run on one machine.
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the benchmark")]

@@ -1,8 +1,8 @@
 //! Measures the CPU cost of a local rate-limiting decision on one core and on two at once, for one client and for
 //! different clients.
 //!
-//! Run by `make bench`. For comparison, the same decision is measured behind a lock shared by all threads. Contention
-//! between two threads shows only if both have a core.
+//! Run by `make bench-full`. For comparison, the same decision is measured behind a lock shared by all threads.
+//! Contention between two threads shows only if both have a core.
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the benchmark")]
 #![expect(clippy::disallowed_methods, reason = "wall time is part of the measurement")]

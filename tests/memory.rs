@@ -2,8 +2,8 @@
 //! verifies that plugins of consumers take no memory in rules. Limits the memory of objects that expand to as much as
 //! possible.
 //!
-//! Counts requested bytes, which are the same on every machine. The resident memory measured by `make bench` is about a
-//! quarter higher because allocators round up.
+//! Counts requested bytes, which are the same on every machine. The resident memory that `make bench-full` measures is
+//! about a quarter higher because allocators round up.
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the test, in helpers too")]
 

@@ -1,7 +1,7 @@
 //! Measures the cost of consumers: time and memory from decoded objects to the served snapshot, and the time of one
 //! edit among many consumers.
 //!
-//! Run by `make bench`. Decoded objects are created in memory; nothing is read from disk or a cluster.
+//! Run by `make bench-full`. Decoded objects are created in memory; nothing is read from disk or a cluster.
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the benchmark")]
 #![expect(clippy::disallowed_methods, reason = "the allocator releases memory only after a while")]

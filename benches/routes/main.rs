@@ -1,7 +1,7 @@
 //! Measures the cost of HTTPRoutes and Ingresses, each with its own host: time and memory from objects to the served
 //! snapshot, and the time of one edit among many.
 //!
-//! Run by `make bench`. Objects are created in memory; nothing is read from disk or a cluster.
+//! Run by `make bench-full`. Objects are created in memory; nothing is read from disk or a cluster.
 //!
 //! ```text
 //! cargo bench --bench routes -- http-routes 40000 2500    one number of routes, with this number of listeners

@@ -21,6 +21,7 @@ mod pattern;
 mod plan;
 pub mod plugins;
 mod process;
+mod raw_exchange;
 mod report;
 mod run;
 mod server;

@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 /// Maximum length of a body.
-pub(crate) const MAX_BODY: usize = 1 << 20;
+pub(crate) const MAX_BODY: usize = 10_000_000;
 
 static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;

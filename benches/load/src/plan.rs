@@ -39,6 +39,8 @@ pub struct Plan {
     /// `None`: without TLS.
     pub tls: Option<Tls>,
     pub protocol: Protocol,
+    /// Concurrent requests on each HTTP/2 connection that stays open.
+    pub streams: usize,
     /// Additional check of responses.
     pub response_check: Option<ResponseCheck>,
     /// Check of the server certificate.
@@ -57,6 +59,7 @@ impl Plan {
             shapes,
             tls: None,
             protocol: Protocol::Http1,
+            streams: 8,
             response_check: None,
             certificate_check: None,
         }

@@ -1,13 +1,13 @@
 //! Runs a plan: connections that take tickets, send requests, verify responses and record results.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
+use tokio::sync::{Barrier, Mutex};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, timeout};
 
@@ -19,25 +19,43 @@ use crate::report::Report;
 
 /// Runs the plan on the current thread and returns the results.
 pub async fn run(plan: Plan) -> Report {
-    let begin = Instant::now();
+    run_open(plan, false, || ()).await
+}
+
+/// Like [`run`], but first opens all connections that stay open, each with a request that does not count, and calls
+/// `opened` then. What is measured from that moment on has no handshakes.
+pub(crate) async fn run_after_opening(plan: Plan, opened: impl FnOnce()) -> Report {
+    run_open(plan, true, opened).await
+}
+
+async fn run_open(plan: Plan, open_first: bool, opened: impl FnOnce()) -> Report {
+    let kept = plan.keep_alive;
+    let clients = kept + plan.single_use;
     let state = Rc::new(RunState {
-        tickets: plan.rate.map(|rate| Tickets::issue(rate, plan.duration)),
-        end: begin + plan.duration,
-        next_number: Cell::new(0),
+        open_first,
+        barrier: Barrier::new(clients + 1),
+        schedule: OnceCell::new(),
         report: RefCell::default(),
         plan,
     });
     let tasks = LocalSet::new();
     let mut slot = Slot::default();
-    for index in 0..state.plan.keep_alive + state.plan.single_use {
-        let kept = index < state.plan.keep_alive;
-        if !kept || index % STREAMS_PER_CONNECTION == 0 {
+    for index in 0..clients {
+        let is_kept = index < kept;
+        if !is_kept || index % state.plan.streams == 0 {
             slot = Slot::default();
         }
-        tasks.spawn_local(send_requests(Rc::clone(&state), Rc::clone(&slot), kept));
+        let client = Client { state: Rc::clone(&state), slot: Rc::clone(&slot), is_kept, connection: None };
+        tasks.spawn_local(client.run());
     }
     // This reference would keep the last HTTP/2 connection open.
     drop(slot);
+    // First all clients are ready, then there is a schedule for them.
+    tasks.run_until(state.barrier.wait()).await;
+    opened();
+    let begin = Instant::now();
+    state.schedule.set(Schedule::starting_now(&state.plan)).ok();
+    tasks.run_until(state.barrier.wait()).await;
     tasks.await;
     let mut report = state.report.take();
     report.elapsed = begin.elapsed();
@@ -47,14 +65,31 @@ pub async fn run(plan: Plan) -> Report {
 
 struct RunState {
     plan: Plan,
+    /// Whether connections that stay open are opened before the run starts.
+    open_first: bool,
+    /// Reached twice by all clients and the run: when connections are open, and when the schedule is set.
+    barrier: Barrier,
+    schedule: OnceCell<Schedule>,
+    report: RefCell<Report>,
+}
+
+/// When requests are due.
+struct Schedule {
     tickets: Option<Arc<Tickets>>,
     end: Instant,
     /// The number of the next request of a run without tickets.
     next_number: Cell<u64>,
-    report: RefCell<Report>,
 }
 
-impl RunState {
+impl Schedule {
+    fn starting_now(plan: &Plan) -> Schedule {
+        Schedule {
+            tickets: plan.rate.map(|rate| Tickets::issue(rate, plan.duration)),
+            end: Instant::now() + plan.duration,
+            next_number: Cell::new(0),
+        }
+    }
+
     /// Waits until the next request is due, and returns its number and due time; `None` at the end of the run.
     async fn next(&self) -> Option<(u64, Instant)> {
         if let Some(tickets) = &self.tickets {
@@ -67,58 +102,81 @@ impl RunState {
     }
 }
 
-/// An HTTP/2 connection shared by several request slots.
+/// An HTTP/2 connection shared by several clients.
 type Slot = Rc<Mutex<Option<http2::Connection>>>;
 
 /// Sends requests, one after another, until the run ends.
-async fn send_requests(state: Rc<RunState>, slot: Slot, kept: bool) {
-    let plan = &state.plan;
-    let mut open_connection: Option<Connection> = None;
-    while let Some((number, due)) = state.next().await {
-        let number_of_shapes = plan.shapes.len() as u64;
-        let shape = &plan.shapes[(number % number_of_shapes) as usize];
-        // Half of the connections with one request are closed by the proxy, the other half by the client.
-        let last_on_connection = !kept && (number / number_of_shapes).is_multiple_of(2);
-        let begin = Instant::now();
-        let exchange = async {
-            if plan.protocol == Protocol::Http2 {
-                let mut shared_connection = slot.lock().await;
-                if !kept || !shared_connection.as_ref().is_some_and(http2::Connection::is_open) {
-                    let (stream, scheme) = connect(plan, &state.report).await?;
-                    *shared_connection = Some(http2::Connection::new(stream, scheme).await?);
-                }
-                let mut connection = shared_connection.clone().context("the connection was just opened")?;
-                drop(shared_connection);
-                return connection.exchange(shape, number).await;
-            }
-            let mut connection = match open_connection.take() {
-                Some(connection) => connection,
-                None => Connection::new(connect(plan, &state.report).await?.0),
-            };
-            let response = connection.exchange(shape, number, last_on_connection).await?;
-            ensure!(last_on_connection || !response.closes, "the proxy closed a keep-alive connection");
-            if kept {
-                open_connection = Some(connection);
-            }
-            anyhow::Ok(response)
-        };
-        let outcome = timeout(RESPONSE_TIMEOUT, exchange).await.context("response timeout").flatten();
-        let end = Instant::now();
-        let mut report = state.report.borrow_mut();
-        match outcome {
-            Err(error) => report.record_failed(format!("{} {}: {error:#}", shape.method, shape.path)),
-            Ok(response) => {
-                let completed = CompletedRequest { shape, number, begin, end };
-                let checked = check_response(&completed, &response)
-                    .and_then(|()| plan.response_check.as_ref().map_or(Ok(()), |check| check(&completed, &response)));
-                match checked {
-                    Ok(()) => report.record_good(end - due, response.length),
-                    Err(message) => {
-                        report.record_wrong(format!("{} {}: {message}: {response:?}", shape.method, shape.path))
+struct Client {
+    state: Rc<RunState>,
+    slot: Slot,
+    /// Whether connections stay open after a request.
+    is_kept: bool,
+    /// The open HTTP/1.1 connection.
+    connection: Option<Connection>,
+}
+
+impl Client {
+    async fn run(mut self) {
+        let state = Rc::clone(&self.state);
+        let plan = &state.plan;
+        if let Some(shape) = plan.shapes.first().filter(|_| state.open_first && self.is_kept) {
+            // An error here is reported by the first request that counts, which opens another connection.
+            timeout(RESPONSE_TIMEOUT, self.exchange(shape, 0, false)).await.ok();
+        }
+        state.barrier.wait().await;
+        state.barrier.wait().await;
+        let Some(schedule) = state.schedule.get() else { return };
+        while let Some((number, due)) = schedule.next().await {
+            let number_of_shapes = plan.shapes.len() as u64;
+            let shape = &plan.shapes[(number % number_of_shapes) as usize];
+            // Half of the connections with one request are closed by the proxy, the other half by the client.
+            let last_on_connection = !self.is_kept && (number / number_of_shapes).is_multiple_of(2);
+            let begin = Instant::now();
+            let exchange = self.exchange(shape, number, last_on_connection);
+            let outcome = timeout(RESPONSE_TIMEOUT, exchange).await.context("response timeout").flatten();
+            let end = Instant::now();
+            let mut report = state.report.borrow_mut();
+            match outcome {
+                Err(error) => report.record_failed(format!("{} {}: {error:#}", shape.method, shape.path)),
+                Ok(response) => {
+                    let completed = CompletedRequest { shape, number, begin, end };
+                    let checked = check_response(&completed, &response).and_then(|()| {
+                        plan.response_check.as_ref().map_or(Ok(()), |check| check(&completed, &response))
+                    });
+                    match checked {
+                        Ok(()) => report.record_good(end - due, response.length),
+                        Err(message) => {
+                            report.record_wrong(format!("{} {}: {message}: {response:?}", shape.method, shape.path))
+                        }
                     }
                 }
             }
         }
+    }
+
+    /// Sends a request on the open connection, or on a new one, and reads the response.
+    async fn exchange(&mut self, shape: &RequestShape, number: u64, last_on_connection: bool) -> Result<LoadResponse> {
+        let plan = &self.state.plan;
+        if plan.protocol == Protocol::Http2 {
+            let mut shared_connection = self.slot.lock().await;
+            if !self.is_kept || !shared_connection.as_ref().is_some_and(http2::Connection::is_open) {
+                let (stream, scheme) = connect(plan, &self.state.report).await?;
+                *shared_connection = Some(http2::Connection::new(stream, scheme).await?);
+            }
+            let mut connection = shared_connection.clone().context("the connection was just opened")?;
+            drop(shared_connection);
+            return connection.exchange(shape, number).await;
+        }
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => Connection::new(connect(plan, &self.state.report).await?.0),
+        };
+        let response = connection.exchange(shape, number, last_on_connection).await?;
+        ensure!(last_on_connection || !response.closes, "the proxy closed a keep-alive connection");
+        if self.is_kept {
+            self.connection = Some(connection);
+        }
+        Ok(response)
     }
 }
 
@@ -154,6 +212,4 @@ fn check_response(completed: &CompletedRequest<'_>, response: &LoadResponse) -> 
     Ok(())
 }
 
-/// Concurrent requests on a keep-alive HTTP/2 connection.
-const STREAMS_PER_CONNECTION: usize = 8;
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);

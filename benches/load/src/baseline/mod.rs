@@ -12,7 +12,8 @@ use crate::backend::Backend;
 use crate::compare::{run_and_count, sequential_plan};
 use crate::plan::{Plan, Protocol, RequestShape};
 use crate::plugins::run_chain;
-use crate::server::{self, HOST, Setup};
+use crate::server::portico::{Setup, counted_portico};
+use crate::server::{self, HOST, Site};
 use crate::tls::Tls;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -90,17 +91,8 @@ async fn run_case(portico: &Path, case: &Case, requests: usize) -> Result<(u64, 
     let counts_file = folder.path().join("counts");
     let backend = Backend::start(([127, 0, 0, 1], 0).into(), "backend").await?;
     let key = server::write_certificate(folder.path())?;
-    let setup = Setup {
-        binary: portico,
-        folder: folder.path(),
-        backend: backend.address,
-        key_pair: &key,
-        flags: &[],
-        objects: "",
-        ingress: None,
-        access_log: case.access_log,
-    };
-    let server = server::counted_portico(&counts_file, &setup)?;
+    let site = Site { folder: folder.path(), backend: backend.address, key_pair: &key, access_log: case.access_log };
+    let server = counted_portico(&counts_file, &Setup::new(portico, site))?;
     let target = if protocol.is_some() { server.tls_address } else { server.address };
     let plan = Plan {
         tls: protocol.map(|protocol| Tls::new(HOST, protocol)).transpose()?,

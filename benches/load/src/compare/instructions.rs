@@ -12,7 +12,9 @@ use super::wait_for;
 use crate::backend::Backend;
 use crate::plan::{Plan, RequestShape};
 use crate::run::run;
-use crate::server::{self, HOST, Server, Setup};
+use crate::server::nginx::counted_nginx;
+use crate::server::portico::{Setup, counted_portico};
+use crate::server::{self, HOST, Server, Site};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Counting {
@@ -37,7 +39,7 @@ const PLAIN: Case = Case { name: "HTTP/1.1, 64 bytes", path: "/", fresh: false, 
 const CASES: [Case; 4] = [
     PLAIN,
     Case { name: "HTTP/1.1, 64 bytes, no access log", access_log: false, ..PLAIN },
-    Case { name: "HTTP/1.1, 100 kB", path: super::LONG_BODY_PATH, ..PLAIN },
+    Case { name: "HTTP/1.1, 100 kB", path: "/bytes/100000", ..PLAIN },
     Case { name: "HTTP/1.1, a connection for each request", fresh: true, ..PLAIN },
 ];
 
@@ -48,8 +50,7 @@ const LONGER_RUN: Duration = Duration::from_secs(4);
 pub async fn count_instructions(options: &Counting) -> Result<bool> {
     for case in &CASES {
         print!("  {:<42}", case.name);
-        // The configuration of nginx has an access log, so nginx is not measured in a case without one.
-        let nginx = options.nginx.as_ref().filter(|_| case.access_log);
+        let nginx = options.nginx.as_ref();
         // `None` measures Portico.
         for nginx in [None, nginx].into_iter().take(1 + usize::from(nginx.is_some())) {
             let (fewer_requests, fewer) = run_counted(options, nginx, case, SHORTER_RUN).await?;
@@ -86,19 +87,10 @@ async fn run_counted(
     let counts_file = folder.path().join("counts");
     let backend = Backend::start(([127, 0, 0, 1], 0).into(), "backend").await?;
     let key = server::write_certificate(folder.path())?;
-    let setup = Setup {
-        binary: &options.portico,
-        folder: folder.path(),
-        backend: backend.address,
-        key_pair: &key,
-        flags: &[],
-        objects: "",
-        ingress: None,
-        access_log: case.access_log,
-    };
+    let site = Site { folder: folder.path(), backend: backend.address, key_pair: &key, access_log: case.access_log };
     let server = match nginx {
-        None => server::counted_portico(&counts_file, &setup)?,
-        Some(nginx) => server::counted_nginx(nginx, &counts_file, folder.path(), backend.address, &key)?,
+        None => counted_portico(&counts_file, &Setup::new(&options.portico, site))?,
+        Some(nginx) => counted_nginx(nginx, &counts_file, &site)?,
     };
     let (kept, fresh) = if case.fresh { (0, 1) } else { (1, 0) };
     let shapes = vec![RequestShape::get(HOST, case.path)];

@@ -25,7 +25,8 @@ use crate::compare::wait_for;
 use crate::plan::{Plan, RequestShape};
 use crate::report::Report;
 use crate::run::run;
-use crate::server::{self, HOST, Server, Setup};
+use crate::server::portico::{Setup, portico};
+use crate::server::{self, HOST, Peer, Server, Site};
 
 pub use self::running::{FloodCounts, flood, flood_names};
 
@@ -56,26 +57,16 @@ pub async fn floods(options: &Options) -> Result<bool> {
     let folder = tempfile::tempdir()?;
     let key = server::write_certificate(folder.path())?;
     let backend = start_backend()?;
-    let (portico, core) = (&options.portico, options.core);
+    let site = Site { folder: folder.path(), backend, key_pair: &key, access_log: true };
     let mut clean = true;
     // One server at a time, so that they do not compete for resources.
     for nginx in [None, options.nginx.as_ref()].into_iter().take(if options.nginx.is_some() { 2 } else { 1 }) {
         let server = match nginx {
             None => {
-                let folder = folder.path();
-                let setup = Setup {
-                    binary: portico,
-                    folder,
-                    backend,
-                    key_pair: &key,
-                    flags: &SHORT_TIMEOUTS,
-                    objects: "",
-                    ingress: None,
-                    access_log: true,
-                };
-                server::portico(core, &setup)?
+                let setup = Setup { flags: &SHORT_TIMEOUTS, ..Setup::new(&options.portico, site) };
+                portico(options.core, &setup)?
             }
-            Some(nginx) => server::nginx(nginx, core, folder.path(), backend, &key)?,
+            Some(nginx) => Peer::Nginx.start(nginx, options.core, &site)?,
         };
         wait_for(&server).await?;
         clean &= flood_all(options, &server).await?;

@@ -19,7 +19,8 @@ use crate::compare::{run_and_count, sequential_plan, wait_for};
 use crate::plan::Plan;
 use crate::process::Process;
 use crate::run::run;
-use crate::server::{self, Server, Setup};
+use crate::server::Server;
+use crate::server::portico::{Setup, counted_portico, portico};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
@@ -80,7 +81,7 @@ async fn observe_wire(options: &Options, variants: &mut [Variant]) -> Result<Wir
     // First the variants with plugins, then the variants that imitate the bytes that plugins add.
     for imitates in [false, true] {
         let bench = PluginBench::new(variants, 0, options.ingress).await?;
-        let server = server::portico(options.core, &bench.setup(&options.portico))?;
+        let server = portico(options.core, &bench.setup(&options.portico))?;
         wait_for(&server).await?;
         for variant in variants.iter().filter(|variant| variant.imitates() == imitates) {
             wire.observe(&bench, bench.target(&server), variant).await?;
@@ -94,7 +95,7 @@ async fn observe_wire(options: &Options, variants: &mut [Variant]) -> Result<Wir
 async fn compare(options: &Options, variants: &[Variant]) -> Result<bool> {
     let new_tokens = options.rounds * (f64::from(NEW_TOKEN_RATE) * options.seconds).ceil() as usize;
     let bench = PluginBench::new(variants, new_tokens, options.ingress).await?;
-    let server = server::portico(options.core, &bench.setup(&options.portico))?;
+    let server = portico(options.core, &bench.setup(&options.portico))?;
     wait_for(&server).await?;
     let mut table = Table::new(variants);
     for round in 0..options.rounds {
@@ -180,12 +181,14 @@ pub(crate) async fn run_chain(portico: &Path, access_log: bool, requests: usize)
     let variants: Vec<Variant> = variants(false).into_iter().filter(Variant::is_chain).collect();
     let chain = variants.first().context("no variant has the chain")?;
     let bench = PluginBench::new(&variants, 0, false).await?;
-    send_counted(&bench, Setup { access_log, ..bench.setup(portico) }, chain, requests).await
+    let mut setup = bench.setup(portico);
+    setup.site.access_log = access_log;
+    send_counted(&bench, setup, chain, requests).await
 }
 
 async fn send_counted(bench: &PluginBench, setup: Setup<'_>, variant: &Variant, requests: usize) -> Result<(u64, u64)> {
     let counts_file = bench.folder().join("counts");
-    let server = server::counted_portico(&counts_file, &setup)?;
+    let server = counted_portico(&counts_file, &setup)?;
     let plan = sequential_plan(requests, bench.target(&server), bench.shapes(variant, Some(requests)));
     let (requests, counts) = run_and_count(server, &counts_file, plan).await?;
     Ok((requests, counts.total))

@@ -16,7 +16,8 @@ use tempfile::TempDir;
 use super::variant::{AddedFields, ClientCredential, Variant, lines};
 use crate::backend::Backend;
 use crate::plan::RequestShape;
-use crate::server::{self, Server, Setup};
+use crate::server::portico::Setup;
+use crate::server::{self, Server, Site};
 
 /// What all variants share, and the route of each.
 pub(super) struct PluginBench {
@@ -79,16 +80,13 @@ impl PluginBench {
     }
 
     pub(super) fn setup<'w>(&'w self, binary: &'w Path) -> Setup<'w> {
-        Setup {
-            binary,
+        let site = Site {
             folder: self.folder.path(),
             backend: self.backend.address,
             key_pair: &self.certificate,
-            flags: &[],
-            objects: &self.objects,
-            ingress: self.ingress,
             access_log: true,
-        }
+        };
+        Setup { objects: &self.objects, ingress: self.ingress, ..Setup::new(binary, site) }
     }
 
     /// The address that serves the routes: the listener for Ingresses or the Gateway.

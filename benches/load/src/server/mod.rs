@@ -1,0 +1,138 @@
+//! Starts Portico and the proxies that it is compared with so that all do the same work: one worker, a pinned core,
+//! keep-alive connections to the backend, the same added request headers, and an access log on disk, or none.
+
+pub(crate) mod envoy;
+pub(crate) mod haproxy;
+pub(crate) mod nginx;
+pub(crate) mod portico;
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::process::Process;
+
+/// The host of all requests.
+pub const HOST: &str = "bench.example";
+
+pub(crate) struct Server {
+    pub(crate) name: &'static str,
+    pub(crate) address: SocketAddr,
+    /// The address of the listener with TLS.
+    pub(crate) tls_address: SocketAddr,
+    child: Child,
+    output: PathBuf,
+}
+
+impl Server {
+    pub(crate) fn process(&self) -> Process {
+        Process(self.child.id())
+    }
+
+    /// Output of the server, for error messages.
+    pub(crate) fn output(&self) -> String {
+        fs::read_to_string(&self.output).unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // nginx forwards SIGTERM to its workers; SIGKILL would leave them running.
+        let terminated = Command::new("kill").arg(self.child.id().to_string()).status();
+        if !terminated.is_ok_and(|status| status.success()) {
+            self.child.kill().ok();
+        }
+        self.child.wait().ok();
+    }
+}
+
+/// What all servers have in common.
+#[derive(Clone, Copy)]
+pub(crate) struct Site<'a> {
+    /// Each server writes to a subfolder of its name.
+    pub(crate) folder: &'a Path,
+    pub(crate) backend: SocketAddr,
+    pub(crate) key_pair: &'a KeyPair,
+    /// Whether requests are logged to a file.
+    pub(crate) access_log: bool,
+}
+
+impl Site<'_> {
+    /// Creates and returns the folder of the server with this name.
+    fn folder_of(&self, server: &str) -> Result<PathBuf> {
+        let folder = self.folder.join(server);
+        fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+}
+
+/// A proxy that Portico is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    Nginx,
+    Haproxy,
+    Envoy,
+}
+
+impl Peer {
+    pub(crate) fn start(self, binary: &Path, core: usize, site: &Site<'_>) -> Result<Server> {
+        match self {
+            Peer::Nginx => nginx::nginx(binary, core, site),
+            Peer::Haproxy => haproxy::haproxy(binary, core, site),
+            Peer::Envoy => envoy::envoy(binary, core, site),
+        }
+    }
+}
+
+/// The command that runs a program under callgrind, which writes its counts to `counts_file` at the end.
+fn counted(counts_file: &Path, binary: &Path) -> Command {
+    let mut command = Command::new("valgrind");
+    command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", counts_file.display())).arg(binary);
+    command
+}
+
+/// The command that runs a program on one core.
+fn pinned(core: usize, binary: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command.arg("-c").arg(core.to_string()).arg(binary);
+    command
+}
+
+fn start(
+    name: &'static str,
+    (address, secure): (SocketAddr, SocketAddr),
+    mut command: Command,
+    output: PathBuf,
+) -> Result<Server> {
+    let file = File::create(&output)?;
+    command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+    let child = command.spawn().with_context(|| format!("cannot start {name} with {command:?}"))?;
+    Ok(Server { name, address, tls_address: secure, child, output })
+}
+
+/// A loopback address with a port that was free a moment ago.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// PEM files of a certificate and its key.
+pub(crate) struct KeyPair {
+    certificate: PathBuf,
+    key: PathBuf,
+    /// The certificate, and after it the key.
+    both: PathBuf,
+}
+
+/// Writes a self-signed certificate for [`HOST`] and its key.
+pub(crate) fn write_certificate(folder: &Path) -> Result<KeyPair> {
+    let generated = rcgen::generate_simple_self_signed([HOST.to_owned()])?;
+    let [certificate, key, both] = ["tls.crt", "tls.key", "tls.pem"].map(|name| folder.join(name));
+    let (certificate_pem, key_pem) = (generated.cert.pem(), generated.signing_key.serialize_pem());
+    fs::write(&certificate, &certificate_pem)?;
+    fs::write(&key, &key_pem)?;
+    fs::write(&both, certificate_pem + &key_pem)?;
+    Ok(KeyPair { certificate, key, both })
+}
