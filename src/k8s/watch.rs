@@ -251,8 +251,8 @@ const STALLED_AFTER: Duration = Duration::from_secs(20);
 mod tests {
     use std::convert::Infallible;
 
-    use parking_lot::Mutex;
     use serde_json::json;
+    use tokio::sync::mpsc;
 
     use super::*;
     use crate::api::Kind;
@@ -275,20 +275,16 @@ mod tests {
         fn deleted(&self, _key: ObjectKey) {}
     }
 
-    /// Runs a watch whose requests all get this status. After 50 ms, an outage of the server ends. Returns the
-    /// time of the second request.
+    /// Runs a watch whose requests all get this status. An outage of the server ends 50 ms after the first request.
+    /// Returns the time from that request to the next.
     async fn second_request(code: u16, retry_after_seconds: u32) -> Duration {
-        let started = Instant::now();
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let server = tower::service_fn({
-            let requests = requests.clone();
-            move |_: http::Request<kube::client::Body>| {
-                requests.lock().push(started.elapsed());
-                let body = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
-                    "message": "", "reason": "", "details": { "retryAfterSeconds": retry_after_seconds } });
-                let body = http_body_util::Full::new(bytes::Bytes::from(body.to_string()));
-                std::future::ready(Ok::<_, Infallible>(http::Response::builder().status(code).body(body).unwrap()))
-            }
+        let (sent, mut requests) = mpsc::unbounded_channel();
+        let server = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+            sent.send(Instant::now()).ok();
+            let body = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
+                "message": "", "reason": "", "details": { "retryAfterSeconds": retry_after_seconds } });
+            let body = http_body_util::Full::new(bytes::Bytes::from(body.to_string()));
+            std::future::ready(Ok::<_, Infallible>(http::Response::builder().status(code).body(body).unwrap()))
         });
         let client = watch::Sender::new(Client::new(server, "default"));
         let server_back = watch::Sender::new(());
@@ -298,12 +294,13 @@ mod tests {
         let reporter = health.reporter(WatchSubject::Objects(Scope { kind: Kind::HttpRoute, namespace: None }));
         let target = WatchTarget { resource, namespace: None, name: None };
         let watch = tokio::spawn(run_watch(target, context, NoObjects, reporter));
+        let first = requests.recv().await.unwrap();
+        // The paused clock advances only when the watch waits, so its back-off has begun.
         sleep(Duration::from_millis(50)).await;
         server_back.send_replace(());
-        sleep(Duration::from_mins(1)).await;
+        let second = requests.recv().await.unwrap();
         watch.abort();
-        let requests = requests.lock();
-        requests[1]
+        second - first
     }
 
     #[tokio::test(start_paused = true)]
