@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the test suites one after another and prints a table. A failing suite does not stop the others, but the exit code
-# reports it. The last line is "N passed, N failed", for programs.
+# Runs the test suites one after another and prints a table, then what failed. A failing suite does not stop the others,
+# but the exit code reports it. The last line is "N passed, N failed", for programs.
 #
 #   scripts/test.sh check    static checks that every change must pass
 #   scripts/test.sh all      static checks and all tests
@@ -218,6 +218,23 @@ suite() {
     rows+=("$name|$good|$bad|$((SECONDS - started))|$note")
 }
 
+# Prints the tests of a suite that failed and what they reported, so that the end of a long log has what is needed to
+# begin. A suite that failed outside of its tests is shown by its last lines.
+failures() {
+    local name=$1 log="$logs/$1.log" tests
+    printf '==> %s failed\n' "$name"
+    [ -e "$log" ] || return 0
+    # Test programs end with the names of the failed tests, indented under "failures:".
+    tests=$(awk '/^failures:$/ { listed = 1 } /^test result: / { listed = 0 } listed && /^    [a-z]/' "$log" | sort -u)
+    if [ -n "$tests" ]; then
+        printf '%s\n' "$tests"
+        grep -A 12 ' panicked at ' "$log" | grep -v -e ' at /' -e '^ *[0-9]*: ' -e 'stack backtrace:' | head -n 60
+    else
+        tail -n 30 "$log"
+    fi
+    echo
+}
+
 summary() {
     local row name good bad seconds note
     printf '\n%-20s %8s %8s %8s\n' suite passed failed time
@@ -228,6 +245,10 @@ summary() {
     done
     printf -- '-----------------------------------------------\n'
     printf '%-20s %8d %8d %7ds\n\n' total "$passed" "$failed" "$1"
+    for row in "${rows[@]}"; do
+        IFS='|' read -r name good bad seconds note <<<"$row"
+        [ "$bad" = 0 ] || failures "$name"
+    done
     echo "$passed passed, $failed failed"
 }
 

@@ -1,8 +1,9 @@
 //! Rate limit for the writes of one object: at once after a quiet time, then less and less often while changes keep
 //! coming.
 //!
-//! A thousand routes attaching within half a minute cost their Gateway at most 20 writes. A single edit is written
-//! without delay, and the state after a burst as soon as the end of the burst is detected.
+//! A thousand routes attaching within half a minute cost their Gateway at most 20 writes, also when an API server under
+//! load accepts them by fits and starts. A single edit is written without delay, and the state after a burst as soon as
+//! the end of the burst is detected.
 
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use tokio::time::Instant;
 pub(super) struct WriteBackoff {
     last_write: Option<Instant>,
     last_change: Option<Instant>,
+    /// When the first change of the current burst came.
+    burst_start: Option<Instant>,
     /// The minimum time from one write to the next.
     gap: Duration,
 }
@@ -20,16 +23,22 @@ impl WriteBackoff {
     /// Returns when a change is to be written. An urgent change is delayed only briefly; any other change waits for a
     /// pause in the changes, up to a limit.
     pub(super) fn due_after_change(&mut self, now: Instant, urgent: bool) -> Instant {
-        if self.last_change.is_none_or(|last| now.saturating_duration_since(last) >= QUIET) {
+        let pause = self.last_change.map_or(Duration::MAX, |last| now.saturating_duration_since(last));
+        if pause >= QUIET {
             self.gap = Duration::ZERO;
         }
+        if pause >= MAX_BURST_END {
+            self.burst_start = None;
+        }
+        let burst_start = *self.burst_start.get_or_insert(now);
         self.last_change = Some(now);
         let Some(last_write) = self.last_write else { return now };
         let soonest = now.max(last_write + self.gap.min(MAX_GAP_URGENT));
         if urgent {
             return soonest;
         }
-        (now + BURST_END).min(last_write + self.gap).max(soonest)
+        let burst_end = (now.saturating_duration_since(burst_start) / 10).clamp(MIN_BURST_END, MAX_BURST_END);
+        (now + burst_end).min(last_write + self.gap).max(soonest)
     }
 
     /// Records a write that started at `started`.
@@ -46,7 +55,9 @@ const MIN_GAP: Duration = Duration::from_millis(10);
 const MAX_GAP_URGENT: Duration = Duration::from_millis(400);
 /// The maximum age of a count of routes while routes keep attaching.
 const MAX_GAP: Duration = Duration::from_secs(5);
-/// A pause that ends a burst; a client that applies many objects makes about fifty changes a second.
-const BURST_END: Duration = Duration::from_millis(200);
+/// A pause that ends a burst is a tenth of the burst, within these limits. A client that applies many objects makes
+/// about fifty changes a second, with longer pauses the busier the API server is.
+const MIN_BURST_END: Duration = Duration::from_millis(200);
+const MAX_BURST_END: Duration = Duration::from_millis(500);
 /// A time without changes after which the next change is written at once.
 const QUIET: Duration = Duration::from_secs(1);
