@@ -124,6 +124,11 @@ impl Diagnostic {
         Diagnostic { field: field.into(), ..self }
     }
 
+    /// Whether something is rejected.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+
     /// Field, message and remedy. Diagnostics with the same texts are reported once.
     pub fn texts(&self) -> [&str; 3] {
         [&self.field, &self.message, &self.remedy]

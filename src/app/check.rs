@@ -10,7 +10,6 @@ use super::control::Control;
 use super::ingress::IngressConfig;
 use crate::args::{BudgetOptions, CheckOptions, ExitStatus, OutputFormat};
 use crate::compile::Budgets;
-use crate::diagnostic::Severity;
 use crate::manifests::{ManifestDiagnostic, Manifests};
 use crate::plugin_api::PluginFactory;
 use crate::plugins;
@@ -54,9 +53,8 @@ pub fn check(options: CheckOptions) -> anyhow::Result<ExitStatus> {
             print(&report::summary(counts, &diagnostics))?;
         }
     }
-    let is_rejected = diagnostics
-        .iter()
-        .any(|diagnostic| diagnostic.diagnostic.severity == Severity::Error || options.warnings_as_errors);
+    let is_rejected =
+        diagnostics.iter().any(|diagnostic| diagnostic.diagnostic.is_error() || options.warnings_as_errors);
     Ok(if argument_missing {
         ExitStatus::Usage
     } else if is_rejected {

@@ -182,9 +182,7 @@ pub(super) fn plan(
     remarks.extend(gateway_parameters::remarks_on_ignored_settings(cx.store, gateway, assigned.client_path));
     remarks.extend(assigned.notes.iter().cloned());
     let mut size_problem = cx.inputs.budgets.size_problem(cx.store, Kind::Gateway, &gateway.meta.key);
-    if cx.inputs.budgets.warn_only {
-        remarks.extend(size_problem.take());
-    }
+    remarks.extend(size_problem.take_if(|problem| !problem.is_error()));
     let rejected_count = listeners.iter().filter(|listener| !listener.accepted()).count();
     let with_rejected_listeners = |code: Code, remarks: Vec<Diagnostic>| {
         let mut problems: Vec<_> = listeners

@@ -91,9 +91,9 @@ pub(super) fn plan(
         backends.add(cx, kind, &meta.key.namespace, backend, &format!("spec.rules[0].backendRefs[{index}]"));
     }
     backends.unsupported.extend(plugin_problem(kind, meta, &annotation_field(PLUGINS)));
-    let limits = cx.inputs.budgets;
-    let size_problem = limits.size_problem(cx.store, kind, &meta.key);
-    if limits.warn_only { &mut verdict.diagnostics } else { &mut backends.unsupported }.extend(size_problem);
+    if let Some(problem) = cx.inputs.budgets.size_problem(cx.store, kind, &meta.key) {
+        if problem.is_error() { &mut backends.unsupported } else { &mut verdict.diagnostics }.push(problem);
+    }
     let ResolvedBackends { backends, upstreams, resolved_refs, unsupported } = backends;
     let is_served = unsupported.is_empty();
     // All that is not served: the whole rule, or further rules.

@@ -1,5 +1,5 @@
 //! An object as the API server sends it, parsed so that no content can stop a watch, without unused metadata, and
-//! without most of an object that is too large.
+//! without most of an object that is too large or nested too deeply.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -150,13 +150,15 @@ impl<'de, const META: bool, const WHOLE: bool> Deserialize<'de> for RawObject<ME
                             continue;
                         }
                         "status" => {
-                            status = fields.next_value()?;
+                            let status_size = Cell::new(0);
+                            let bounded = BoundedValue::new(&status_size, u64::MAX).at_level(1);
+                            status = fields.next_value_seed(bounded)?.unwrap_or_default();
                             continue;
                         }
                         "metadata" => {
                             Some(fields.next_value_seed(PrunedMetadata { size: &size, max_field: self.max_field })?)
                         }
-                        _ => fields.next_value_seed(BoundedValue::new(&size, self.max_field))?,
+                        _ => fields.next_value_seed(BoundedValue::new(&size, self.max_field).at_level(1))?,
                     };
                     total = total.saturating_add(name_bytes).saturating_add(size.get());
                     if let Some(value) = value {
@@ -212,7 +214,7 @@ impl<'de> Visitor<'de> for PrunedMetadata<'_> {
                 continue;
             }
             let (name_bytes, size) = (u64::try_from(name.len()).unwrap_or(u64::MAX), Cell::new(0));
-            let value = fields.next_value_seed(BoundedValue::new(&size, self.max_field))?;
+            let value = fields.next_value_seed(BoundedValue::new(&size, self.max_field).at_level(2))?;
             total = total.saturating_add(name_bytes).saturating_add(size.get());
             if let Some(value) = value {
                 metadata.insert(name, value);
@@ -230,6 +232,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::store::NESTED_TOO_DEEPLY;
 
     #[test]
     fn any_object_parses_and_unused_fields_are_dropped() {
@@ -272,6 +275,28 @@ mod tests {
         assert!(length(&part) < 1 << 15, "{}", length(&part));
         assert_eq!((length(&whole), &part["plugin"]), (700_000, &json!("cors")));
         assert_eq!(crate::store::object_size(&whole), crate::store::object_size(&serde_json::from_str(&text).unwrap()));
+    }
+
+    /// An API server accepts 10,000 levels. An error of the decoder would end the list of all objects of the kind, and
+    /// lose a deletion.
+    #[test]
+    fn deeply_nested_objects_leave_others_readable() {
+        let deep = format!("{}1{}", r#"{"a":["#.repeat(5_000), "]}".repeat(5_000));
+        for field in ["config", "status", "metadata"] {
+            let deep_field = match field {
+                "metadata" => format!(r#""metadata":{{"name":"x","labels":{deep}}}"#),
+                field => format!(r#""{field}":{deep},"metadata":{{"name":"x"}}"#),
+            };
+            let object = format!(r#"{{"plugin":"cors",{deep_field}}}"#);
+            let list = format!(r#"{{"metadata":{{}},"items":[{object},{{"metadata":{{"name":"y"}}}}]}}"#);
+            let list: kube::core::ObjectList<RawObject> = serde_json::from_str(&list).unwrap();
+            let names: Vec<_> = list.items.iter().map(|raw| raw.key().unwrap().name.to_string()).collect();
+            assert_eq!(names, ["x", "y"], "{field}");
+            assert_eq!(list.items[0].size() == NESTED_TOO_DEEPLY, field != "status", "{field}");
+            let event = format!(r#"{{"type":"DELETED","object":{object}}}"#);
+            let event: kube::core::WatchEvent<RawObject> = serde_json::from_str(&event).unwrap();
+            assert!(matches!(event, kube::core::WatchEvent::Deleted(raw) if raw.key() == list.items[0].key()));
+        }
     }
 
     #[test]

@@ -16,8 +16,8 @@ use tokio::time::{sleep, timeout};
 use super::backoff::Backoff;
 use super::collect::{DeliveryCollector, ReceivedObject};
 use super::raw::{RawObject, api_resource};
-use super::watch::WatchSink;
-use super::watch_health::Scope;
+use super::watch::{PAGE_SIZE, WatchSink};
+use super::watch_health::{Scope, WatchError};
 use crate::api::kong::annotations::CREDENTIAL_LABEL;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::LargeObjects;
@@ -84,6 +84,8 @@ struct FetchedVersion {
 struct FetchFailure {
     id: ObjectId,
     error: String,
+    /// The delay that the server requests.
+    retry_after: Duration,
 }
 
 impl ReferencedObjects {
@@ -178,13 +180,13 @@ impl ReferencedObjects {
                     backoff.reset();
                     logged_error = None;
                 }
-                Some(FetchFailure { id, error }) => {
+                Some(FetchFailure { id, error, .. }) => {
                     if logged_error.as_ref() != Some(error) {
                         let failed = failed.len();
                         tracing::warn!(object = %id, failed, "Cannot fetch a referenced object: {error}");
                         logged_error = Some(error.clone());
                     }
-                    self.retry_later(failed.into_iter().map(|failure| failure.id), backoff.next_delay()).await;
+                    self.retry_later(failed, backoff.next_delay()).await;
                 }
             }
         }
@@ -249,6 +251,7 @@ impl ReferencedObjects {
     /// Returns the failure if there is anything to retry. Versions that were fetched before stay in use.
     async fn fetch_one(&self, client: Client, id: ObjectId, requested: Arc<str>) -> Option<FetchFailure> {
         let api: Api<WholeObject> = Api::namespaced_with(client, &id.key.namespace, &api_resource(id.kind, "v1"));
+        let mut retry_after = Duration::ZERO;
         let (error, is_refused) = match timeout(FETCH_TIMEOUT, api.get(&id.key.name)).await {
             Ok(Ok(raw)) => {
                 self.store_fetched(&id, &requested, raw);
@@ -260,24 +263,30 @@ impl ReferencedObjects {
                 let remedy = format!("grant the verb get on {} to Portico's ServiceAccount", id.kind.plural());
                 (Some(format!("403 {}; {remedy}", status.message)), true)
             }
-            Ok(Err(error)) => (Some(super::client::request_error_text(&error)), false),
+            Ok(Err(error)) => {
+                retry_after = WatchError::from_request(&error).retry_after;
+                (Some(super::client::request_error_text(&error)), false)
+            }
             Err(_) => (Some(format!("no response within {} s", FETCH_TIMEOUT.as_secs())), false),
         };
         let mut state = self.state.lock();
         state.record_failed_fetch(&id, requested, is_refused);
         self.publish_progress(&state);
         drop(state);
-        error.map(|error| FetchFailure { id, error })
+        error.map(|error| FetchFailure { id, error, retry_after })
     }
 
-    /// Makes objects due again after a delay; a change of what is due ends the delay early.
-    async fn retry_later(&self, ids: impl Iterator<Item = ObjectId>, wait: Duration) {
+    /// Makes objects due again after a delay. A change of what is due ends it early, but not before the time for which
+    /// the API server asks.
+    async fn retry_later(&self, failed: Vec<FetchFailure>, delay: Duration) {
+        let requested = failed.iter().map(|failure| failure.retry_after).max().unwrap_or_default();
+        sleep(requested).await;
         tokio::select! {
-            () = sleep(wait) => {}
+            () = sleep(delay.saturating_sub(requested)) => {}
             () = self.changed.notified() => {}
         }
         let mut state = self.state.lock();
-        for id in ids {
+        for FetchFailure { id, .. } in failed {
             if let Some(fetched_version) = state.fetched.get_mut(&id) {
                 // No object has an empty version.
                 fetched_version.requested = Arc::default();
@@ -417,13 +426,12 @@ fn cluster_wide(kind: Kind) -> Scope {
     Scope { kind, namespace: None }
 }
 
+/// A Secret or ConfigMap as it is fetched. The API server limits its size.
+type WholeObject = RawObject<false, true>;
+
 const MAX_CONCURRENT_FETCHES: usize = 8;
 /// From this number of due Secrets in a namespace, credentials are listed instead of fetched one by one.
 const LIST_THRESHOLD: usize = 32;
-const PAGE_SIZE: u32 = 500;
-
-/// A Secret or ConfigMap as it is fetched. The API server limits its size.
-type WholeObject = RawObject<false, true>;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -484,6 +492,26 @@ mod tests {
             objects.fetch_one(Client::new(server, "default"), id.clone(), Arc::from("1")).await;
             let unfetched = objects.unfetched(&BTreeSet::new()).0;
             assert_eq!((objects.is_settled(), !unfetched.is_empty()), (true, is_unfetched), "{status}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retries_wait_as_long_as_the_server_asks() {
+        let key = ObjectKey::new("ns", "tls");
+        let id = ObjectId::new(Kind::Secret, key.clone());
+        for (seconds, code) in [(0, 500), (1, 429), (3, 429), (3, 503)] {
+            let objects = ReferencedObjects::new(Arc::new(DeliveryCollector::default()), LargeObjects::Reduce);
+            let server = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+                let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
+                    "message": "", "reason": "", "details": {"retryAfterSeconds": seconds}});
+                let body = http_body_util::Full::new(bytes::Bytes::from(body.to_string()));
+                std::future::ready(Ok::<_, Infallible>(http::Response::builder().status(code).body(body).unwrap()))
+            });
+            let failure = objects.fetch_one(Client::new(server, "default"), id.clone(), Arc::from("1")).await.unwrap();
+            let before = tokio::time::Instant::now();
+            objects.changed.notify_one();
+            objects.retry_later(vec![failure], Duration::from_secs(20)).await;
+            assert_eq!(before.elapsed().as_secs(), seconds, "{code}");
         }
     }
 

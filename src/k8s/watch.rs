@@ -69,7 +69,7 @@ pub(super) async fn run_watch<const META: bool, const WHOLE: bool>(
             Some(namespace) => Api::namespaced_with(client, namespace, &target.resource),
             None => Api::all_with(client, &target.resource),
         };
-        let mut events = watcher(api, watcher_config(&target, list_mode, META)).boxed();
+        let mut events = watcher(api, watcher_config(&target, list_mode)).boxed();
         // The objects of an unfinished list. It takes effect when it is complete.
         let mut list = None;
         let mut has_responded = false;
@@ -113,13 +113,17 @@ pub(super) async fn run_watch<const META: bool, const WHOLE: bool>(
                     has_responded = true;
                     health.record_error(&watch_error);
                     let earliest_retry = Instant::now() + watch_error.retry_after;
-                    tokio::select! {
-                        () = sleep(backoff.next_delay(&watch_error)) => {}
-                        Ok(()) = context.server_back.changed() => {
-                            backoff.reset_after_outage();
-                            // Another request ended the outage. The delay that this one got still applies.
-                            sleep_until(earliest_retry).await;
+                    let delay = backoff.next_delay(&watch_error);
+                    let outage_ended = async {
+                        if context.server_back.changed().await.is_err() {
+                            pending::<()>().await;
                         }
+                        // Another request ended the outage. The delay that this one got still applies.
+                        sleep_until(earliest_retry).await;
+                    };
+                    tokio::select! {
+                        () = sleep(delay) => {}
+                        () = outage_ended => backoff.reset_after_outage(),
                         Ok(()) = context.client.changed() => break,
                     }
                     // After a 410 as the status of the response, not in an event, this watcher would request the
@@ -135,10 +139,10 @@ pub(super) async fn run_watch<const META: bool, const WHOLE: bool>(
     }
 }
 
-fn watcher_config(target: &WatchTarget, list_mode: ListMode, is_metadata: bool) -> watcher::Config {
+fn watcher_config(target: &WatchTarget, list_mode: ListMode) -> watcher::Config {
     let config = watcher::Config {
         field_selector: target.name.as_ref().map(|name| format!("metadata.name={name}")),
-        page_size: Some(if is_metadata { METADATA_PAGE_SIZE } else { PAGE_SIZE }),
+        page_size: Some(PAGE_SIZE),
         ..watcher::Config::default()
     };
     if list_mode == ListMode::Streamed { config.streaming_lists() } else { config }
@@ -239,10 +243,8 @@ impl WatchBackoff {
 }
 
 /// The number of objects in a response of a list without streaming. The text of a response is in memory as a whole, and
-/// that of one object has up to 1.5 MiB.
-const PAGE_SIZE: u32 = 50;
-/// The same for lists of metadata.
-const METADATA_PAGE_SIZE: u32 = 500;
+/// that of one object, of which labels alone may be nearly all, has up to 1.5 MiB.
+pub(super) const PAGE_SIZE: u32 = 50;
 
 const RECOVERED_AFTER: Duration = Duration::from_secs(3);
 const STALLED_AFTER: Duration = Duration::from_secs(20);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::api::ObjectId;
 use crate::compile::verdict::{Code, Condition, Verdict};
-use crate::diagnostic::{Diagnostic, Reason, Severity, Topic};
+use crate::diagnostic::{Diagnostic, Reason, Topic};
 use crate::manifests::{FilePosition, ManifestDiagnostic};
 
 /// A diagnostic with where it belongs: the position in a file, the object, and the condition.
@@ -71,7 +71,7 @@ pub fn from_verdict(id: &ObjectId, verdict: &Verdict) -> Vec<ReportedDiagnostic>
 pub fn explain_missing(diagnostics: &mut [ReportedDiagnostic]) {
     let rejected: HashSet<String> = diagnostics
         .iter()
-        .filter(|reported| reported.id.is_none() && reported.diagnostic.severity == Severity::Error)
+        .filter(|reported| reported.id.is_none() && reported.diagnostic.is_error())
         .filter_map(|reported| reported.object.clone())
         .collect();
     for ReportedDiagnostic { diagnostic, .. } in diagnostics {
@@ -140,6 +140,7 @@ mod tests {
 
     use super::*;
     use crate::api::{Kind, ObjectKey};
+    use crate::diagnostic::Severity;
 
     #[test]
     fn missing_plugin_is_reported_once_as_an_error() {

@@ -1,13 +1,14 @@
-//! Decodes a value of any type, of which only the beginning is kept if it is too large. So no value takes more memory
-//! than the limit even while it is decoded, and a list of large objects can be decoded.
+//! Decodes a value of any type, of which only the beginning is kept if it is too large, and only the outer levels if it
+//! is nested too deeply. So no value takes more memory than the limit even while it is decoded, and whatever an object
+//! contains, a list with it can be decoded.
 
 use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::object_size::BYTES_PER_VALUE;
+use super::object_size::{BYTES_PER_VALUE, MAX_LEVELS, NESTED_TOO_DEEPLY};
 
 /// A value that is being decoded. The result of the decoding is `None` if the value itself is beyond the limit.
 #[derive(Clone, Copy, Debug)]
@@ -16,11 +17,29 @@ pub struct BoundedValue<'s> {
     size: &'s Cell<u64>,
     /// The size up to which values are kept.
     max: u64,
+    /// The number of lists and objects around this value.
+    level: usize,
 }
 
 impl<'s> BoundedValue<'s> {
     pub fn new(size: &'s Cell<u64>, max: u64) -> Self {
-        BoundedValue { size, max }
+        BoundedValue { size, max, level: 0 }
+    }
+
+    /// The same for a value that is inside this number of lists and objects.
+    pub fn at_level(self, level: usize) -> Self {
+        BoundedValue { level, ..self }
+    }
+
+    /// The values in this list or object. None if they are nested too deeply: then, they are skipped, which takes no
+    /// stack, unlike decoding them.
+    fn inner(self) -> Option<Self> {
+        let inner = BoundedValue { level: self.level + 1, ..self };
+        if inner.level > MAX_LEVELS {
+            self.size.set(NESTED_TOO_DEEPLY);
+            return None;
+        }
+        Some(inner)
     }
 
     /// Counts a text or a value. Returns whether it is kept.
@@ -93,8 +112,12 @@ impl<'de> Visitor<'de> for BoundedValue<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         let is_kept = self.admit_value(0);
+        let Some(inner) = self.inner() else {
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            return Ok(None);
+        };
         let mut items = Vec::new();
-        while let Some(item) = list.next_element_seed(self)? {
+        while let Some(item) = list.next_element_seed(inner)? {
             items.extend(item);
         }
         Ok(is_kept.then_some(Value::Array(items)))
@@ -102,10 +125,14 @@ impl<'de> Visitor<'de> for BoundedValue<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
         let is_kept = self.admit_value(0);
+        let Some(inner) = self.inner() else {
+            while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            return Ok(None);
+        };
         let mut fields = Map::new();
         while let Some(name) = object.next_key::<String>()? {
             self.admit(name.len());
-            if let Some(field) = object.next_value_seed(self)? {
+            if let Some(field) = object.next_value_seed(inner)? {
                 fields.insert(name, field);
             }
         }
@@ -135,6 +162,24 @@ mod tests {
         let size = Cell::new(0);
         assert_eq!(BoundedValue::new(&size, u64::MAX).deserialize(&value).unwrap(), Some(value.clone()));
         assert_eq!(size.get(), object_size(&value));
+    }
+
+    #[test]
+    fn only_the_outer_levels_of_deeper_values_are_kept() {
+        // serde_json rejects 128 levels, and the stack has a limit, too.
+        for levels in [MAX_LEVELS, MAX_LEVELS + 1, 1_000_000] {
+            for (begin, end) in [("[", "]"), (r#"{"a":"#, "}")] {
+                let text = format!(r#"{{"deep": {}1{}, "next": 2}}"#, begin.repeat(levels), end.repeat(levels));
+                let (value, size) = decode(&text, u64::MAX);
+                let value = value.unwrap();
+                assert_eq!((&value["next"], size), (&json!(2), NESTED_TOO_DEEPLY), "{levels}");
+                assert!(object_size(&value) < NESTED_TOO_DEEPLY);
+            }
+        }
+        let levels = MAX_LEVELS - 1;
+        let text = format!(r#"{{"deep": {}1{}}}"#, "[".repeat(levels), "]".repeat(levels));
+        let (value, size) = decode(&text, u64::MAX);
+        assert_eq!((size, value.unwrap().to_string()), (32 * 65 + 4, text.replace(' ', "")));
     }
 
     #[test]

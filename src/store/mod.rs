@@ -25,7 +25,7 @@ pub use bounded_value::BoundedValue;
 pub(crate) use dependency_index::VISITED as VISITED_DEPENDENTS;
 pub use dependency_index::{Dependency, DependencyIndex};
 pub use object::{AnyObject, MalformedObject, OversizedObject, UnparseablePolicy};
-pub use object_size::{BYTES_PER_VALUE, MAX_OBJECT_SIZE, max_object_size, object_size};
+pub use object_size::{BYTES_PER_VALUE, MAX_LEVELS, MAX_OBJECT_SIZE, NESTED_TOO_DEEPLY, max_object_size, object_size};
 pub use oversized::LargeObjects;
 pub use table::ObjectTable;
 pub use unserved::{UnservedObject, UnservedTarget};

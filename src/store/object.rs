@@ -76,13 +76,18 @@ impl AnyObject {
     /// Parses a complete object (`apiVersion`, `kind`, `metadata`, …) as the given kind, whatever its size.
     pub fn parse(kind: Kind, mut value: Value) -> Result<AnyObject, MalformedObject> {
         let metadata = value.get_mut("metadata").map(Value::take).unwrap_or_default();
+        read_as(kind, AnyObject::parse_metadata(kind, metadata)?, value)
+    }
+
+    /// Parses the metadata of an object of the given kind.
+    pub(super) fn parse_metadata(kind: Kind, metadata: Value) -> Result<Meta, MalformedObject> {
         let mut meta: Meta = deserialize_part("metadata", metadata)?;
         if kind != Kind::Secret {
             // Only the revision of a Secret is used. Any other would make objects differ whose parsed content is equal:
             // it changes with the status and with unknown fields.
             meta.revision = 0;
         }
-        read_as(kind, meta, value)
+        Ok(meta)
     }
 
     pub fn id(&self) -> ObjectId {

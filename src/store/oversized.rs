@@ -1,12 +1,12 @@
-//! Objects that are larger than an object may be. Of such an object, the store keeps only what its refusal needs, so
-//! that the objects of a tenant cannot exhaust the memory of the process.
+//! Objects that are larger than an object may be, or nested more deeply. Of such an object, the store keeps only what
+//! its refusal needs, so that the objects of a tenant cannot exhaust the memory of the process.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
 use super::object::{AnyObject, MalformedObject, OversizedObject, UnparseablePolicy};
-use super::object_size::{max_object_size, object_size};
+use super::object_size::{NESTED_TOO_DEEPLY, max_object_size, object_size};
 use crate::api::Kind;
 use crate::api::kong::annotations::{GLOBAL_LABEL, HOST_ALIASES, INGRESS_CLASS, PLUGINS, REGEX_PREFIX};
 
@@ -34,7 +34,7 @@ impl OversizedObject {
         is_complete: bool,
     ) -> Result<OversizedObject, MalformedObject> {
         let metadata = reduced_metadata(&value["metadata"]);
-        let namespace = AnyObject::parse(Kind::Namespace, json!({"metadata": metadata}))?;
+        let meta = AnyObject::parse_metadata(kind, metadata.clone())?;
         let mut stored = match reduced_body(kind, value, is_complete) {
             Some(Value::Object(mut object)) => {
                 object.insert("metadata".to_owned(), metadata);
@@ -42,7 +42,6 @@ impl OversizedObject {
             }
             _ => None,
         };
-        let meta = namespace.meta().clone();
         if kind == Kind::BackendTlsPolicy {
             let policy = UnparseablePolicy::from_value(meta.key.clone(), meta.generation, value);
             stored = Some(AnyObject::UnparseablePolicy(policy.into()));
@@ -69,8 +68,13 @@ impl AnyObject {
             return AnyObject::parse(kind, value);
         }
         let oversized = match large {
-            LargeObjects::Keep => OversizedObject::keep(AnyObject::parse(kind, value)?, size),
-            LargeObjects::Reduce => OversizedObject::reduce(kind, &value, size, object_size(&value) >= size)?,
+            // What is nested too deeply is missing in `value`, so there is nothing to keep.
+            LargeObjects::Keep if size != NESTED_TOO_DEEPLY => {
+                OversizedObject::keep(AnyObject::parse(kind, value)?, size)
+            }
+            LargeObjects::Keep | LargeObjects::Reduce => {
+                OversizedObject::reduce(kind, &value, size, object_size(&value) >= size)?
+            }
         };
         Ok(AnyObject::Oversized(oversized.into()))
     }
@@ -153,36 +157,45 @@ fn reduced_matches(rules: &Value, is_complete: bool) -> Value {
     Value::Array(reduced)
 }
 
-/// The class, the hosts and the paths of an Ingress. All requests to a host whose paths are not kept get an error. The
-/// rules may be missing: so hosts of certificates, which usually are those of rules, count as hosts without paths.
+/// The class, the hosts and the paths of an Ingress. If any path of a host may be missing, all requests to the host that
+/// match no other path get an error. In an incomplete object, these are all hosts, also those of certificates, which
+/// usually are those of rules.
 fn reduced_ingress(spec: &Value, is_complete: bool) -> Value {
     let mut remaining = MAX_PATHS;
     let mut reduced = Vec::new();
-    let mut rules = entries(&spec["rules"]);
-    while let Some(rule) = rules.next().filter(|_| remaining > 0) {
-        let paths = entries(&rule["http"]["paths"]);
+    // `None` stands for all hosts, as in a rule.
+    let mut incomplete_hosts = BTreeSet::new();
+    for rule in entries(&spec["rules"]) {
+        let (host, http) = (rule["host"].as_str(), &rule["http"]);
+        if !is_complete && host.is_none() && http.is_null() {
+            // The host is missing, not absent: a rule has at least one of both.
+            continue;
+        }
+        let paths = entries(&http["paths"]);
         let count = paths.len();
         let is_short = |path: &&Value| path["path"].as_str().is_none_or(|path| path.len() <= MAX_PATH_BYTES);
-        let mut kept: Vec<_> = paths
+        let kept: Vec<_> = paths
             .take(remaining)
             .take_while(is_short)
             .map(|path| json!({"path": path["path"], "pathType": path["pathType"], "backend": {}}))
             .collect();
-        remaining -= kept.len().clamp(1, remaining);
-        if kept.len() < count || (!is_complete && rules.len() == 0) {
-            kept.push(root());
+        if !is_complete || remaining == 0 || kept.len() < count {
+            incomplete_hosts.insert(host);
         }
-        let http = if rule["http"].is_object() { json!({"paths": kept}) } else { Value::Null };
-        reduced.push(json!({"host": rule["host"], "http": http}));
+        // Without `http`, the requests go to the default backend.
+        let goes_to_default = is_complete && !http.is_object();
+        if remaining > 0 && (goes_to_default || !kept.is_empty()) {
+            remaining -= kept.len().max(1);
+            let http = if goes_to_default { Value::Null } else { json!({"paths": kept}) };
+            reduced.push(json!({"host": host, "http": http}));
+        }
     }
-    if remaining == 0 || !is_complete {
-        let known: BTreeSet<_> = reduced.iter().filter_map(|rule| rule["host"].as_str().map(str::to_owned)).collect();
-        let of_rules = entries(&spec["rules"]).map(|rule| &rule["host"]);
+    if !is_complete {
         let of_certificates = entries(&spec["tls"]).flat_map(|tls| entries(&tls["hosts"]));
-        let hosts = of_rules.chain(of_certificates).filter_map(Value::as_str);
-        let others: BTreeSet<_> = hosts.filter(|host| !known.contains(*host)).take(MAX_HOSTS_WITHOUT_PATHS).collect();
-        reduced.extend(others.iter().map(|host| json!({"host": host, "http": {"paths": [root()]}})));
+        incomplete_hosts.extend(of_certificates.filter_map(Value::as_str).map(Some));
     }
+    let incomplete_hosts = incomplete_hosts.iter().take(MAX_INCOMPLETE_HOSTS);
+    reduced.extend(incomplete_hosts.map(|host| json!({"host": host, "http": {"paths": [root()]}})));
     let default_backend = if spec["defaultBackend"].is_object() { json!({}) } else { Value::Null };
     json!({"ingressClassName": spec["ingressClassName"], "defaultBackend": default_backend, "rules": reduced})
 }
@@ -211,8 +224,9 @@ const MAX_MATCHES: usize = 128;
 /// The paths of an Ingress that are kept, of all hosts together.
 const MAX_PATHS: usize = 256;
 
-/// The hosts of an Ingress that are kept although their paths are not.
-const MAX_HOSTS_WITHOUT_PATHS: usize = 32;
+/// The hosts of an Ingress that are kept although some of their paths are not. Requests to others get a 404, unless
+/// another object serves the host.
+const MAX_INCOMPLETE_HOSTS: usize = 256;
 
 /// The longest path of an Ingress that is kept, as long as the longest of an HTTPRoute.
 const MAX_PATH_BYTES: usize = 1024;
@@ -275,25 +289,45 @@ mod tests {
             let paths = &rule.http.as_ref().unwrap().paths;
             (rule.host.as_deref().unwrap(), paths.len(), paths.last().and_then(|path| path.path.as_deref()).unwrap())
         });
-        assert_eq!(paths.collect::<Vec<_>>(), [("a", 1, "/x"), ("b", 1, "/"), ("c", 255, "/")]);
+        assert_eq!(paths.collect::<Vec<_>>(), [("a", 1, "/x"), ("c", 255, "/254"), ("b", 1, "/"), ("c", 1, "/")]);
         assert_eq!(ingress.spec.ingress_class_name.as_deref(), Some("i"));
+    }
+
+    /// The hosts of the rules, each with its last path; `*` for all hosts.
+    fn hosts_and_paths(spec: &Value, is_complete: bool) -> String {
+        let reduced = reduced_ingress(spec, is_complete);
+        let rules = entries(&reduced["rules"]).map(|rule| {
+            let path =
+                entries(&rule["http"]["paths"]).next_back().map_or("default", |path| path["path"].as_str().unwrap());
+            format!("{} {path}", rule["host"].as_str().unwrap_or("*"))
+        });
+        rules.collect::<Vec<_>>().join(", ")
     }
 
     /// The API server writes `tls` before `rules`.
     #[test]
-    fn hosts_of_certificates_are_kept_if_rules_are_missing() {
-        let path = json!({"path": "/x", "pathType": "Exact", "backend": {}});
-        let spec = json!({
-            "tls": [{"hosts": ["b", "a"], "secretName": "s"}, {"hosts": vec!["c"; 300]}],
-            "rules": [{"host": "a", "http": {"paths": [path]}}],
-        });
-        for (is_complete, expected) in [(true, "a /x"), (false, "a /, b /, c /")] {
-            let reduced = reduced_ingress(&spec, is_complete);
-            let text = |value: &Value| value.as_str().unwrap().to_owned();
-            let last_path = |rule: &Value| text(&rule["http"]["paths"].as_array().unwrap().last().unwrap()["path"]);
-            let rules = entries(&reduced["rules"]).map(|rule| format!("{} {}", text(&rule["host"]), last_path(rule)));
-            assert_eq!(rules.collect::<Vec<_>>().join(", "), expected);
-        }
+    fn requests_to_hosts_with_missing_paths_are_refused() {
+        let http = |paths: usize| {
+            let path = |number| json!({"path": format!("/{number}"), "pathType": "Exact", "backend": {}});
+            json!({"paths": (0..paths).map(path).collect::<Vec<_>>()})
+        };
+        // Rules are missing, and hosts of certificates replace them.
+        let tls = json!([{"hosts": ["b", "a"], "secretName": "s"}, {"hosts": vec!["c"; 300]}]);
+        let spec = json!({"tls": tls, "rules": [{"host": "a", "http": http(1)}]});
+        assert_eq!(hosts_and_paths(&spec, true), "a /0");
+        assert_eq!(hosts_and_paths(&spec, false), "a /0, a /, b /, c /");
+        // A rule ends before its paths, or before its host.
+        let spec = json!({"rules": [{"http": http(1)}, {"host": "b"}, {}]});
+        assert_eq!(hosts_and_paths(&spec, true), "* /0, b default, * default");
+        assert_eq!(hosts_and_paths(&spec, false), "* /0, * /, b /");
+        // A later rule has the host of an earlier one, or none.
+        let rule = |host: &str| json!({"host": host, "http": http(1)});
+        let spec = json!({"rules": [rule("a"), {"host": "b", "http": http(300)}, rule("a"), {"http": http(1)}]});
+        assert_eq!(hosts_and_paths(&spec, true), "a /0, b /254, * /, a /, b /");
+        // All hosts of an object with more rules than are kept.
+        let rules: Vec<_> = (0..500).map(|number| rule(&format!("{number:03}"))).collect();
+        let kept = hosts_and_paths(&json!({"rules": rules}), true);
+        assert!(kept.contains("255 /0, 256 /, ") && kept.ends_with(", 499 /"), "{kept}");
     }
 
     #[test]

@@ -326,8 +326,8 @@ fn large_ingress(large_objects: LargeObjects) -> AnyObject {
 }
 
 fn is_too_large(problem: &Diagnostic) -> bool {
-    let limit = "KiB of memory, which is more than the limit of 1024 KiB for one object";
-    problem.message.starts_with("the object takes 102") && problem.message.ends_with(limit)
+    let limit = "KiB, which is more than the limit of 1024 KiB for one object";
+    problem.message.starts_with("the object has a size of 102") && problem.message.ends_with(limit)
 }
 
 /// Only a part of it is stored. That must suffice to refuse its requests, because those of `younger` are forwarded.
@@ -387,6 +387,33 @@ const LARGE_OBJECTS: [(Kind, fn() -> Value); 4] = [
     }),
 ];
 
+/// What the verdict on the object reports.
+fn texts(harness: &CompilerHarness, kind: Kind) -> String {
+    let verdict = &harness.compiler.verdicts()[&ObjectId::new(kind, ObjectKey::new("a", "one"))];
+    let conditions = verdict.all_conditions().map(|(_, condition)| condition.message()).collect::<Vec<_>>();
+    let others = verdict.diagnostics.iter().map(ToString::to_string);
+    conditions.into_iter().chain(others).collect::<Vec<_>>().join("\n")
+}
+
+/// What is nested too deeply is not stored, so the limit has no exception.
+#[test]
+fn object_that_is_nested_too_deeply_is_always_refused() {
+    for (warn_only, large_objects) in [(false, LargeObjects::Reduce), (true, LargeObjects::Keep)] {
+        let mut harness = harness();
+        harness.inputs.budgets.warn_only = warn_only;
+        let nested = (0..100).fold(json!(0), |inner, _| json!([inner]));
+        let plugin = json!({"metadata": named("one"), "plugin": "cors", "config": {"nested": nested}});
+        let plugin = AnyObject::parse_limited(Kind::KongPlugin, plugin, large_objects).unwrap();
+        let ingress = ingress("one", 1, json!({"konghq.com/plugins": "one"}), &["/".to_owned()]);
+        harness.apply(Batch { upserts: vec![plugin, ingress], removes: vec![] });
+        let found = diagnostics(&harness, Kind::KongPlugin);
+        let message = "the object has more than 64 lists and objects inside each other";
+        assert!(matches!(&found[..], [problem] if problem.message == message && problem.is_error()), "{found:#?}");
+        let ingress = texts(&harness, Kind::Ingress);
+        assert!(ingress.contains("plugin KongPlugin/a/one cannot be used, so requests it would protect get status 503"));
+    }
+}
+
 /// References to these objects must fail, and the objects themselves have the reason.
 #[test]
 fn references_to_objects_that_are_too_large_fail() {
@@ -402,13 +429,7 @@ fn references_to_objects_that_are_too_large_fail() {
         assert!(problems().any(is_too_large), "{verdict:#?}");
         assert!(conditions.iter().all(|condition| condition.code.is_error()), "{verdict:#?}");
     }
-    let texts = |kind| -> String {
-        let verdict = &harness.compiler.verdicts()[&ObjectId::new(kind, ObjectKey::new("a", "one"))];
-        let conditions = verdict.all_conditions().map(|(_, condition)| condition.message()).collect::<Vec<_>>();
-        let others = verdict.diagnostics.iter().map(ToString::to_string);
-        conditions.into_iter().chain(others).collect::<Vec<_>>().join("\n")
-    };
-    let ingress = texts(Kind::Ingress);
+    let ingress = texts(&harness, Kind::Ingress);
     assert!(ingress.contains("Service a/s is larger than the limit for one object, so it is not used"), "{ingress}");
     assert!(ingress.contains("plugin KongPlugin/a/p cannot be used, so requests it would protect get status 503"));
     assert_eq!(outcome(&harness, Kind::HttpRoute, "shop.example", "/"), None, "its Gateway is not served");

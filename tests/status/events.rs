@@ -237,7 +237,7 @@ async fn objects_over_a_limit_are_reported() {
         (
             json!([]),
             large,
-            "the object takes 1025 KiB of memory, which is more than the limit of 1024 KiB for one object;",
+            "the object has a size of 1025 KiB, which is more than the limit of 1024 KiB for one object;",
         ),
     ] {
         let scene = start_leader();

@@ -20,7 +20,7 @@ use crate::api::kong::annotations::{HEADERS_PREFIX, HOST_ALIASES, METHODS, PLUGI
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::snapshot::regex::{RegexError, RegexLimit};
-use crate::store::{MAX_OBJECT_SIZE, Store, max_object_size};
+use crate::store::{MAX_LEVELS, MAX_OBJECT_SIZE, NESTED_TOO_DEEPLY, Store, max_object_size};
 pub(super) use host_budget::{PathExpressions, RouterHost};
 pub(super) use regex_budget::RegexBudget;
 pub(super) use shared_budgets::{BudgetShare, Planned, SharedBudgets};
@@ -71,15 +71,19 @@ impl Budgets {
         }
     }
 
-    /// A diagnostic if the object is larger than an object may be. Such an object is refused without looking at what is
-    /// left of it.
+    /// A diagnostic if the object is larger than an object may be, or nested more deeply. If it is an error, the object
+    /// is refused without looking at what is left of it.
     pub(super) fn size_problem(&self, store: &Store, kind: Kind, key: &ObjectKey) -> Option<Diagnostic> {
         if store.oversized.is_empty() {
             return None;
         }
         let oversized = store.oversized.get(&ObjectId::new(kind, key.clone()))?;
+        if oversized.size == NESTED_TOO_DEEPLY {
+            let message = format!("the object has more than {MAX_LEVELS} lists and objects inside each other");
+            return Some(Diagnostic::of_object(message, "nest its fields less deeply").with_reason(OVER_BUDGET));
+        }
         let message = format!(
-            "the object takes {} KiB of memory, which is more than the limit of {} KiB for one object",
+            "the object has a size of {} KiB, which is more than the limit of {} KiB for one object",
             oversized.size.div_ceil(1024),
             max_object_size(kind) / 1024
         );
@@ -117,11 +121,11 @@ impl Budgets {
         self.check(annotation_field(PLUGINS), "entries", entries, MAX_PLUGINS, &mut problems);
         problems.pop().filter(|_| !self.warn_only)
     }
+}
 
-    /// Whether an object with these problems is refused.
-    pub(super) fn refuses(&self, problems: &[Diagnostic]) -> bool {
-        !self.warn_only && !problems.is_empty()
-    }
+/// Whether an object that exceeds these budgets is refused.
+pub(super) fn is_refused(over_budget: &[Diagnostic]) -> bool {
+    over_budget.iter().any(Diagnostic::is_error)
 }
 
 /// The bytes that an object expands to, about: `regex_bytes` have its automata, and `pairs` is the number of pairs of

@@ -13,7 +13,7 @@ mod rules;
 
 use super::annotation_reader::annotation_field;
 use super::attachment::RouteOrigin;
-use super::budgets::{BudgetShare, Expansion, MAX_HOST_ALIASES, MAX_HOST_MATCHES, Planned, RegexBudget};
+use super::budgets::{BudgetShare, Expansion, MAX_HOST_ALIASES, MAX_HOST_MATCHES, Planned, RegexBudget, is_refused};
 use super::gateway::GatewayPlan;
 use super::kong::http_route_annotations;
 use super::kong::plugins::Plugins;
@@ -44,7 +44,7 @@ pub(super) fn plan(
         true => (http_route_annotations::read(cx.inputs, &regexes, &route.meta), limits.check_annotations(&route.meta)),
         false => Default::default(),
     };
-    if limits.refuses(&over_budget) {
+    if is_refused(&over_budget) {
         annotations.hosts.truncate(MAX_HOST_ALIASES);
     }
     let hostnames = route.spec.hostnames.iter().map(|name| HostPattern::parse(Some(name)));
@@ -72,11 +72,11 @@ pub(super) fn plan(
     if is_attached {
         regexes.expansion_within_share(host_matches)?;
     }
-    let rules = (!limits.refuses(&over_budget))
-        .then(|| rules::translate(cx, plugins, route, annotations, &regexes, &secure_ports));
+    let rules =
+        (!is_refused(&over_budget)).then(|| rules::translate(cx, plugins, route, annotations, &regexes, &secure_ports));
     over_budget.extend(regexes.problems("spec.rules"));
     let rules = match rules {
-        Some(mut rules) if !limits.refuses(&over_budget) => {
+        Some(mut rules) if !is_refused(&over_budget) => {
             rules.notes.extend(over_budget);
             rules
         }

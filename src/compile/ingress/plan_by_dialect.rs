@@ -57,9 +57,8 @@ fn plan_kubernetes(
     secrets: &mut SecretCache,
     ingress: &Object<Ingress>,
 ) -> IngressPlan {
-    let limits = cx.inputs.budgets;
-    let problem = limits.size_problem(cx.store, Kind::Ingress, &ingress.meta.key);
-    let (refused, note) = if limits.warn_only { (None, problem) } else { (problem, None) };
+    let mut refused = cx.inputs.budgets.size_problem(cx.store, Kind::Ingress, &ingress.meta.key);
+    let note = refused.take_if(|problem| !problem.is_error());
     let mut plan = kubernetes::plan(cx, plugins, secrets, ingress, refused);
     plan.notes.extend(note);
     plan

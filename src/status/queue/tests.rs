@@ -127,7 +127,8 @@ fn attached_routes(job: &WriteJob) -> u32 {
     job.verdict.listeners[0].attached_routes
 }
 
-/// A thousand routes in a burst cost their Gateway at most 20 writes, and the last count is written half a second later.
+/// A thousand routes in a burst cost their Gateway at most 20 writes, and the last count is written half a second
+/// later.
 #[tokio::test(start_paused = true)]
 async fn bursts_are_few_writes_and_end_promptly() {
     // The number of changes, the interval between two, and the pause after every twentieth.

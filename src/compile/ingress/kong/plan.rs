@@ -14,7 +14,7 @@ use crate::api::{Kind, Meta, Object};
 use crate::compile::annotation_reader::annotation_field;
 use crate::compile::backend::annotated_tls;
 use crate::compile::budgets::{
-    BudgetShare, Expansion, MAX_HEADERS_AND_PATHS, MAX_HOST_ALIASES, MAX_HOST_MATCHES, RegexBudget,
+    BudgetShare, Expansion, MAX_HEADERS_AND_PATHS, MAX_HOST_ALIASES, MAX_HOST_MATCHES, RegexBudget, is_refused,
 };
 use crate::compile::certificates::SecretCache;
 use crate::compile::ingress::plan::{self, IngressPlan};
@@ -67,10 +67,10 @@ pub(in crate::compile::ingress) fn plan(
         errors: settings.errors.iter().cloned().collect(),
         notes: settings.notes.iter().cloned().collect(),
     };
-    let mut planned = (!limits.refuses(&over_budget)).then(|| planner(Some(&regexes)).plan());
+    let mut planned = (!is_refused(&over_budget)).then(|| planner(Some(&regexes)).plan());
     let expansion = regexes.expansion_within_share(host_paths)?;
     over_budget.extend(regexes.problems("spec.rules"));
-    let is_refused = limits.refuses(&over_budget);
+    let is_refused = is_refused(&over_budget);
     if is_refused {
         planned = None;
     }

@@ -165,7 +165,7 @@ fn secret_key(owner: &ObjectKey, reference: &SecretKeyRef) -> ObjectKey {
 fn too_large(field: &str, reference: &SecretKeyRef, limit: u64) -> Diagnostic {
     let SecretKeyRef { name, key, .. } = reference;
     let message = format!(
-        "with key {key} of Secret {name}, what Secrets add to the configuration takes more than {} KiB of memory",
+        "with key {key} of Secret {name}, what Secrets add to the configuration is larger than {} KiB",
         limit / 1024
     );
     let remedy = "remove what is not needed, or use several plugins; docs/limits.md explains how the size is counted";

@@ -311,7 +311,7 @@ fn compile_plugin(
     };
     let limits = cx.inputs.budgets;
     if let Some(problem) = limits.size_problem(cx.store, id.kind, &meta.key) {
-        compiled.is_oversized = !limits.warn_only;
+        compiled.is_oversized = problem.is_error();
         if compiled.is_oversized { &mut compiled.problems } else { &mut compiled.ineffective_in_kong }.push(problem);
     }
     if compiled.is_oversized {

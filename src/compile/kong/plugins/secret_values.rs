@@ -6,7 +6,7 @@ use std::cell::Cell;
 use serde::de::DeserializeSeed;
 use serde_json::Value;
 
-use crate::store::BoundedValue;
+use crate::store::{BoundedValue, MAX_LEVELS, NESTED_TOO_DEEPLY};
 
 /// Decodes the values for one plugin.
 pub(super) struct SecretValues {
@@ -51,7 +51,7 @@ impl SecretValues {
 
     fn yaml(&self, text: &[u8]) -> Result<Value, SecretValueError> {
         let mut options = serde_saphyr::Options::default();
-        options.budget = serde_saphyr::budget! { max_depth: MAX_YAML_DEPTH };
+        options.budget = serde_saphyr::budget! { max_depth: MAX_LEVELS };
         let value = serde_saphyr::with_deserializer_from_slice_with_options(text, options, |deserializer| {
             BoundedValue::new(&self.size, self.max_size).deserialize(deserializer)
         });
@@ -60,13 +60,10 @@ impl SecretValues {
 
     /// `value` is `None` if it is malformed, and contains `None` if it is too large as a whole.
     fn checked(&self, value: Option<Option<Value>>) -> Result<Value, SecretValueError> {
-        let value = value.ok_or(SecretValueError::Malformed)?;
+        let value = value.filter(|_| self.size.get() != NESTED_TOO_DEEPLY).ok_or(SecretValueError::Malformed)?;
         value.filter(|_| self.size.get() <= self.max_size).ok_or(SecretValueError::TooLarge)
     }
 }
-
-/// How deep a value in YAML may be nested. JSON has a limit of 128.
-const MAX_YAML_DEPTH: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -106,7 +103,7 @@ mod tests {
     fn depth_is_limited() {
         let nested = |depth| format!("a: {}{}", "[".repeat(depth), "]".repeat(depth));
         assert!(document(&nested(20)).is_ok());
-        assert_eq!(document(&nested(MAX_YAML_DEPTH + 1)), Err(Malformed));
+        assert_eq!(document(&nested(MAX_LEVELS + 1)), Err(Malformed));
         assert_eq!(document(&format!("{{\"a\": {}{}}}", "[".repeat(1000), "]".repeat(1000))), Err(Malformed));
     }
 }
