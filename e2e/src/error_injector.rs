@@ -97,8 +97,8 @@ struct ProxyState {
     upstream: Arc<ClientConfig>,
 }
 
-/// How long to wait for a request that hits the error: as long as the longest back-off.
-const HIT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long to wait for a request that hits the error: longer than the longest back-off, also on a busy machine.
+const HIT_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long to wait for the first chunk of a response that will be cut. A watch without events has none.
 const FIRST_CHUNK_TIMEOUT: Duration = Duration::from_millis(50);
 

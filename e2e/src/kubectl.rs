@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::site::Site;
 
 /// Longer than any kubectl command of the tests takes.
-const KUBECTL_TIMEOUT: Duration = Duration::from_secs(120);
+const KUBECTL_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Runs `kubectl` with this standard input and returns its output; on failure, the error has its standard error.
 pub async fn run(site: &Site, kubeconfig: &Path, arguments: &[&str], input: &str) -> Result<String> {

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::client::{Connection, Target};
-use super::objects::{GATEWAY_API_GROUP, OBJECT_TIMEOUT, create, gateway, resource_api, wait_until_programmed};
+use super::objects::{OBJECT_TIMEOUT, create, gateway, resource_api, wait_until_programmed};
 use super::statistics::{DurationStats, load};
 use crate::cluster::Cluster;
 use crate::wait::until;
@@ -75,10 +75,10 @@ impl Failover {
 
 /// Measures on a cluster with a node.
 pub(super) async fn measure(cluster: &Cluster, rate: u32, time: Duration) -> Result<Failover> {
-    let gateways = resource_api(cluster, GATEWAY_API_GROUP, "v1", "Gateway");
-    let routes = resource_api(cluster, GATEWAY_API_GROUP, "v1", "HTTPRoute");
-    let services = resource_api(cluster, "", "v1", "Service");
-    let deployments = resource_api(cluster, "apps", "v1", "Deployment");
+    let gateways = resource_api(cluster, "Gateway");
+    let routes = resource_api(cluster, "HTTPRoute");
+    let services = resource_api(cluster, "Service");
+    let deployments = resource_api(cluster, "Deployment");
     for (api, object) in
         [(&deployments, deployment()), (&services, service()), (&gateways, gateway(NAME)), (&routes, route())]
     {
@@ -117,9 +117,9 @@ pub(super) async fn measure(cluster: &Cluster, rate: u32, time: Duration) -> Res
 
 /// Waits until Portico forwards requests to both Pods.
 async fn wait_for_both_pods(cluster: &Cluster, target: &Target) -> Result<()> {
-    cluster.kubectl(&["rollout", "status", "deployment/failover", "--timeout=60s"]).await?;
-    let mut connection = Connection::open(target.address).await?;
+    cluster.kubectl(&["rollout", "status", "deployment/failover", "--timeout=180s"]).await?;
     until("both Pods respond", OBJECT_TIMEOUT, async || {
+        let mut connection = Connection::open(target.address).await?;
         let mut pods = BTreeSet::new();
         for _ in 0..8 {
             let (status, body) = connection.request(target).await?;

@@ -18,12 +18,12 @@ use crate::wait::until;
 /// Long enough for slow operations, such as thousands of status writes.
 pub(super) const OBJECT_TIMEOUT: Duration = Duration::from_secs(180);
 /// Maximum number of concurrent requests to the API server.
-const MAX_CONCURRENCY: usize = 16;
+pub(super) const MAX_CONCURRENCY: usize = 16;
 /// Routes per Service.
 const ROUTES_PER_SERVICE: usize = 50;
 /// Label of routes, Services and EndpointSlices; its value is the name of the set.
 const LABEL: &str = "bench";
-pub(super) const GATEWAY_API_GROUP: &str = "gateway.networking.k8s.io";
+const GATEWAY_API_GROUP: &str = "gateway.networking.k8s.io";
 
 /// How routes differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,10 +54,10 @@ impl RouteSet {
         let mut route_set = RouteSet {
             name,
             shape,
-            routes: resource_api(cluster, GATEWAY_API_GROUP, "v1", "HTTPRoute"),
-            gateways: resource_api(cluster, GATEWAY_API_GROUP, "v1", "Gateway"),
-            services: resource_api(cluster, "", "v1", "Service"),
-            slices: resource_api(cluster, "discovery.k8s.io", "v1", "EndpointSlice"),
+            routes: resource_api(cluster, "HTTPRoute"),
+            gateways: resource_api(cluster, "Gateway"),
+            services: resource_api(cluster, "Service"),
+            slices: resource_api(cluster, "EndpointSlice"),
             count: 0,
             address: SocketAddr::from(([0, 0, 0, 0], 0)),
             backend: Backend::start().await?,
@@ -82,9 +82,8 @@ impl RouteSet {
         self.wait_until_counted().await?;
         if let Some(last) = self.count.checked_sub(1) {
             let target = self.target(last);
-            let mut connection = Connection::open(self.address).await?;
             until("the last route is served", OBJECT_TIMEOUT, async || {
-                let status = connection.request_status(&target).await?;
+                let status = Connection::open(self.address).await?.request_status(&target).await?;
                 ensure!(status == 200, "{status}");
                 Ok(())
             })
@@ -260,13 +259,26 @@ pub(super) async fn wait_until_programmed(gateways: &Api<DynamicObject>, name: &
     .await
 }
 
-pub(super) fn resource_api(cluster: &Cluster, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
-    let resource = ApiResource {
-        group: group.to_owned(),
-        version: version.to_owned(),
-        api_version: if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") },
-        kind: kind.to_owned(),
-        plural: format!("{}s", kind.to_lowercase()),
+/// The objects of a kind in the default namespace.
+pub(super) fn resource_api(cluster: &Cluster, kind: &str) -> Api<DynamicObject> {
+    Api::namespaced_with(cluster.client(), "default", &resource(kind))
+}
+
+/// Version 1 of a kind.
+pub(super) fn resource(kind: &str) -> ApiResource {
+    let (group, plural) = match kind {
+        "Ingress" => ("networking.k8s.io", "ingresses".to_owned()),
+        "EndpointSlice" => ("discovery.k8s.io", "endpointslices".to_owned()),
+        "GatewayClass" => (GATEWAY_API_GROUP, "gatewayclasses".to_owned()),
+        "Gateway" | "HTTPRoute" => (GATEWAY_API_GROUP, format!("{}s", kind.to_lowercase())),
+        "Deployment" => ("apps", "deployments".to_owned()),
+        _ => ("", format!("{}s", kind.to_lowercase())),
     };
-    Api::namespaced_with(cluster.client(), "default", &resource)
+    ApiResource {
+        group: group.to_owned(),
+        version: "v1".to_owned(),
+        api_version: if group.is_empty() { "v1".to_owned() } else { format!("{group}/v1") },
+        kind: kind.to_owned(),
+        plural,
+    }
 }

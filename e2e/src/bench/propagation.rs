@@ -18,7 +18,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(1);
 /// Delay between two routes: long enough to write the statuses for the previous one.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a route may take to be served, or not to be served any more.
-const ROUTE_TIMEOUT: Duration = Duration::from_secs(30);
+const ROUTE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Measurements at one number of routes, with or without churn.
 #[derive(Clone, Debug, Serialize)]

@@ -46,7 +46,7 @@ pub(super) struct ClientSettings {
 }
 
 /// Longer than any response takes, also when a replica is paused.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Tasks with a connection of their own: without TLS, and with TLS.
 const HTTP1_TASKS: usize = 48;
 const HTTPS_TASKS: usize = 8;
@@ -86,9 +86,18 @@ struct ClientState {
 
 /// How a task sends its requests.
 enum Transport {
-    Http1(Option<http1::SendRequest<Full<Bytes>>>),
-    Https(Option<http1::SendRequest<Full<Bytes>>>),
-    Http2(Arc<Mutex<Option<http2::SendRequest<Full<Bytes>>>>>),
+    Http1(Option<KeptHttp1>),
+    Https(Option<KeptHttp1>),
+    Http2(Arc<Mutex<Option<KeptHttp2>>>),
+}
+
+type KeptHttp1 = KeptConnection<http1::SendRequest<Full<Bytes>>>;
+type KeptHttp2 = KeptConnection<http2::SendRequest<Full<Bytes>>>;
+
+#[derive(Clone)]
+struct KeptConnection<Sender> {
+    sender: Sender,
+    opened: Instant,
 }
 
 async fn run(state: Arc<ClientState>) {
@@ -119,7 +128,8 @@ async fn send_requests(state: Arc<ClientState>, mut transport: Transport, begin:
         sleep_until(due).await;
         let planned = PlannedRequest::new(number);
         let sent = Instant::now();
-        let exchange = transport.exchange(&state.settings, &planned);
+        let mut opened = sent;
+        let exchange = transport.exchange(&state.settings, &planned, &mut opened);
         let outcome = timeout(RESPONSE_TIMEOUT, exchange).await;
         let outcome = outcome.unwrap_or_else(|_| {
             Err((FailureKind::Timeout, anyhow!("no response within {} s", RESPONSE_TIMEOUT.as_secs())))
@@ -129,7 +139,8 @@ async fn send_requests(state: Arc<ClientState>, mut transport: Transport, begin:
             Err((kind, error)) => {
                 let PlannedRequest { method, path, .. } = planned;
                 let (protocol, end, reason) = (transport.name(), Instant::now(), format!("{error:#}"));
-                recorder.add_failure(Failure { number, method, path, protocol, begin: sent, end, kind, reason });
+                let failure = Failure { number, method, path, protocol, opened, begin: sent, end, kind, reason };
+                recorder.add_failure(failure);
             }
         }
     }
@@ -205,37 +216,49 @@ impl Transport {
         }
     }
 
-    async fn exchange(&mut self, settings: &ClientSettings, planned: &PlannedRequest) -> Result<(), Failed> {
+    /// Sends a request and checks the response. `opened` is the time at which a new connection is opened; it becomes
+    /// that of the kept connection, if there is one.
+    async fn exchange(
+        &mut self,
+        settings: &ClientSettings,
+        planned: &PlannedRequest,
+        opened: &mut Instant,
+    ) -> Result<(), Failed> {
         let wrong = |error| (FailureKind::Wrong, error);
         let is_secure = matches!(self, Transport::Https(_));
         let response = match self {
             Transport::Http1(kept) | Transport::Https(kept) => {
                 let is_open = match kept {
-                    Some(sender) => sender.ready().await.is_ok(),
+                    Some(connection) => connection.sender.ready().await.is_ok(),
                     None => false,
                 };
-                let mut sender = match kept.take() {
-                    Some(sender) if is_open => sender,
-                    _ => open_http1(settings, is_secure).await?,
+                let mut connection = match kept.take() {
+                    Some(connection) if is_open => connection,
+                    _ => KeptConnection { sender: open_http1(settings, is_secure).await?, opened: *opened },
                 };
-                let response = sender.send_request(planned.build(Version::HTTP_11).map_err(wrong)?).await;
+                *opened = connection.opened;
+                let response = connection.sender.send_request(planned.build(Version::HTTP_11).map_err(wrong)?).await;
                 let response = response.map_err(broken)?;
                 planned.check(response).await?;
-                *kept = Some(sender);
+                *kept = Some(connection);
                 return Ok(());
             }
             Transport::Http2(shared) => {
                 let mut shared = shared.lock().await;
                 let is_open = match shared.as_mut() {
-                    Some(sender) => sender.ready().await.is_ok(),
+                    Some(connection) => connection.sender.ready().await.is_ok(),
                     None => false,
                 };
-                let mut sender = match shared.as_ref() {
-                    Some(sender) if is_open => sender.clone(),
-                    _ => shared.insert(open_http2(settings).await?).clone(),
+                let mut connection = match shared.as_ref() {
+                    Some(connection) if is_open => connection.clone(),
+                    _ => {
+                        let sender = open_http2(settings).await?;
+                        shared.insert(KeptConnection { sender, opened: *opened }).clone()
+                    }
                 };
                 drop(shared);
-                sender.send_request(planned.build(Version::HTTP_2).map_err(wrong)?).await.map_err(broken)?
+                *opened = connection.opened;
+                connection.sender.send_request(planned.build(Version::HTTP_2).map_err(wrong)?).await.map_err(broken)?
             }
         };
         planned.check(response).await

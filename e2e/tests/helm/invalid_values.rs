@@ -43,9 +43,18 @@ const REJECTED: &[(&[&str], &[&str])] = &[
         &["autoscaling.enabled:", "set targetCPU, targetCPUUtilizationPercentage"],
     ),
     (&["--set", "autoscaling.targetCPU=half"], &["'/autoscaling/targetCPU'", "'half' does not match"]),
+    // The API server accepts only targets above zero.
+    (&["--set", "autoscaling.targetCPU=0"], &["'/autoscaling/targetCPU'", "minimum"]),
+    (&["--set-string", "autoscaling.targetCPU=0"], &["'/autoscaling/targetCPU'", "'0' does not match"]),
+    (&["--set", "autoscaling.targetCPU=0m"], &["'/autoscaling/targetCPU'", "'0m' does not match"]),
+    (&["--set-string", "autoscaling.targetCPU=0.000"], &["'/autoscaling/targetCPU'", "'0.000' does not match"]),
     (
         &["--set", "autoscaling.enabled=true,autoscaling.targetCPUUtilizationPercentage=80,resources.requests=null"],
         &["autoscaling.targetCPUUtilizationPercentage:", "resources.requests.cpu is not set"],
+    ),
+    (
+        &["--set", "autoscaling.enabled=true,autoscaling.targetCPUUtilizationPercentage=80,resources.requests.cpu=0m"],
+        &["autoscaling.targetCPUUtilizationPercentage:", "their sum is 0; raise resources.requests.cpu"],
     ),
     (
         &[

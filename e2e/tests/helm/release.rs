@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -26,13 +25,11 @@ const HOST: &str = "release.example";
 /// Requests that each load sends before a step counts as successful.
 const REQUESTS: usize = 100;
 /// Flags of operations that succeed. Replacing two Pods takes some seconds.
-pub(crate) const WAIT: &[&str] = &["--wait", "--timeout", "120s"];
+pub(crate) const WAIT: &[&str] = &["--wait", "--timeout", "180s"];
 /// Flags of upgrades that fail; the old Pods serve meanwhile.
 pub(crate) const ROLLBACK: &[&str] = &["--rollback-on-failure", "--timeout", "20s"];
 /// Flags of an installation that fails. The timeout includes the removal of its objects.
 const ROLLBACK_INSTALLATION: &[&str] = &["--rollback-on-failure", "--timeout", "40s"];
-/// The maximum time from applying objects to serving them: a few seconds, and more on a busy machine.
-const SERVING_TIMEOUT: Duration = Duration::from_secs(30);
 /// A release of the Gateway API that is newer than the tested one.
 const NEWER_VERSION: &str = "v1.9.0";
 const TESTED_VERSION: &str = "v1.7.0";
@@ -136,12 +133,10 @@ impl<'a> Release<'a> {
             Ok(())
         })
         .await?;
-        let elapsed = started.elapsed();
         report(format_args!(
             "  a route, an Ingress and a plugin were served {:.1} s after they were applied",
-            elapsed.as_secs_f32()
+            started.elapsed().as_secs_f32()
         ));
-        ensure!(elapsed < SERVING_TIMEOUT, "it took {elapsed:?}");
         Ok(ReleaseTraffic { loads: [Load::start(&route_target), Load::start(&ingress_target)], _backend: backend })
     }
 
@@ -260,7 +255,7 @@ impl<'a> Release<'a> {
     /// Uninstalls the release, which must leave exactly the objects that NOTES.txt lists, and installs it again.
     pub(crate) async fn uninstall_and_reinstall(&self, traffic: ReleaseTraffic) -> Result<()> {
         for load in traffic.loads {
-            let results = load.stop()?;
+            let results = load.stop().await?;
             report(format_args!("  {} requests, none failed", results.responses));
         }
         self.helm.run(self.cluster, &["uninstall", NAME, "--namespace", NAMESPACE, "--wait"]).await?;

@@ -86,7 +86,7 @@ impl Release<'_> {
         let replicas_flag = format!("--replicas={replicas}");
         self.cluster.kubectl(&["scale", "deployment/portico", "--namespace", NAMESPACE, &replicas_flag]).await?;
         self.wait_for_pods(replicas).await?;
-        let status = ["rollout", "status", "deployment/portico", "--namespace", NAMESPACE, "--timeout=120s"];
+        let status = ["rollout", "status", "deployment/portico", "--namespace", NAMESPACE, "--timeout=180s"];
         self.cluster.kubectl(&status).await?;
         traffic.check_no_failure(&format!("kubectl scaled it to {replicas}")).await
     }

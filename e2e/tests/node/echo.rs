@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// Long enough for a busy machine; only a failing test takes that long.
-pub(crate) const NODE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const NODE_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// A Deployment of the echo server, whose container has these additional fields.
 pub(crate) fn deployment(name: &str, replicas: u32, container_fields: Value) -> Value {

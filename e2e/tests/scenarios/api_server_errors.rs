@@ -75,7 +75,7 @@ pub(crate) async fn requests_are_served_during_api_server_errors(cluster: &Clust
     scenario.honors_retry_after().await.context("too many requests")?;
     scenario.uses_a_new_token().await.context("an invalid token")?;
     nothing_was_written(cluster, &before).await.context("at the end")?;
-    scenario.load.stop()?;
+    scenario.load.stop().await?;
     scenario.portico.stop().await?;
     cluster.kubectl(&["delete", "httproute", "faults", "untouched"]).await?;
     cluster.kubectl(&["delete", "gateway,service,endpointslice", "faults"]).await.map(drop)

@@ -25,22 +25,26 @@ pub(crate) async fn everything_is_measured(cluster: &Cluster) -> Result<()> {
     };
     let measured = bench::run(cluster, Benchmark::All, &sizes).await?;
     let tables = measured.tables();
-    let failover = measured.failover.as_ref().map(|failover| failover.ok + failover.failed);
-    ensure!(failover == Some(200), "{tables}");
-    let status = measured.status.as_ref().map(|status| (status.routes, status.route_writes));
-    ensure!(status == Some((20, 20)), "{tables}");
+    let failover = measured.failover.as_ref().context("failover was not measured")?;
+    // Of 200 requests, 100 are due before the Pod is deleted.
+    ensure!(failover.ok > 100, "{tables}");
+    let status = measured.status.as_ref().context("status writes were not measured")?;
+    // Each route has a status. A second write is necessary if its Service arrives after the route.
+    ensure!(status.route_writes <= 40, "{tables}");
     let route_counts: Vec<_> = measured.propagation.iter().map(|propagation| propagation.routes).collect();
     ensure!(route_counts == [3, 3, 10, 10], "{tables}");
     ensure!(measured.propagation.iter().all(|propagation| propagation.to_first_200.number == 3), "{tables}");
     ensure!(measured.propagation[1].churn > 0.0 && measured.propagation[0].churn == 0.0, "{tables}");
-    ensure!(measured.steady.len() == 3 && measured.steady.iter().all(|steady| steady.memory > 1.0), "{tables}");
+    let restarted: Vec<_> = measured.steady.iter().map(|steady| steady.started_again).collect();
+    ensure!(restarted == [false, false, true], "{tables}");
+    ensure!(measured.steady.iter().all(|steady| steady.memory > 1.0), "{tables}");
     let measured = bench::run(cluster, Benchmark::Scale, &sizes).await?;
     let tables = measured.tables();
     let scale = measured.scale.as_ref().context("scale was not measured")?;
     let counts = |start: &ScaleStart| [start.slices, start.foreign_routes, start.http_routes, start.ingresses];
     let starts: Vec<_> = scale.starts.iter().map(counts).collect();
     ensure!(starts == [[15, 0, 0, 0], [15, 8, 0, 0], [15, 8, 12, 0], [15, 8, 12, 12]], "{tables}");
-    ensure!(scale.starts.iter().all(|start| start.ready > 0.0 && start.memory > 1.0), "{tables}");
+    ensure!(scale.starts.iter().all(|start| start.memory > 1.0), "{tables}");
     ensure!(scale.routes_of_others.is_some() && scale.endpoint_changes.len() == 2, "{tables}");
     let edits: Vec<_> = scale.edits.iter().map(|edits| (edits.kind, edits.to_first_200.number)).collect();
     ensure!(edits == [("HTTPRoute", 3), ("Ingress", 3), ("HTTPRoute", 3), ("Ingress", 3)], "{tables}");

@@ -66,7 +66,7 @@ pub(crate) async fn replacing_portico_pods_fails_no_request(cluster: &Cluster) -
     wait_until_replaced(cluster, &old).await?;
     load.wait_for_more(REQUESTS).await?;
     check_no_failure(&load, "the Deployment was rolled")?;
-    load.stop()?;
+    load.stop().await?;
     let after = resource_versions(cluster).await?;
     ensure!(after == before, "unchanged statuses were written again: {before:?} became {after:?}");
     cluster.kubectl(&["delete", "gateway,httproute", "deployed"]).await?;
@@ -166,7 +166,7 @@ pub(crate) async fn wait_until_deleted(cluster: &Cluster, service: &str) -> Resu
 
 /// Waits until all Pods are ready and old ones are gone.
 pub(crate) async fn wait_for_rollout(cluster: &Cluster) -> Result<()> {
-    let status = ["rollout", "status", "deployment/portico", "--namespace", NAMESPACE, "--timeout=100s"];
+    let status = ["rollout", "status", "deployment/portico", "--namespace", NAMESPACE, "--timeout=180s"];
     cluster.kubectl(&status).await?;
     until("the old Pods are gone", async || {
         let now = pods(cluster).await?;

@@ -64,7 +64,7 @@ async fn check_kubectl_columns(cluster: &Cluster, address: &str) -> Result<()> {
 
 /// A backend that does not exist is reported in the status, in an event, and to clients, until it is fixed.
 async fn errors_are_reported_until_fixed(cluster: &Cluster, target: &Target) -> Result<()> {
-    patch(cluster, "/spec/rules/0/backendRefs/0/name", "nobody").await?;
+    patch(cluster, "/spec/rules/0/backendRefs/0/name", "missing").await?;
     until("requests get 500", async || target.expect(500, "").await).await?;
     let api = routes(cluster);
     until("the route's status has the reason", async || {
@@ -92,7 +92,7 @@ async fn errors_are_reported_until_fixed(cluster: &Cluster, target: &Target) -> 
 }
 
 fn ensure_field_and_object(text: &str) -> Result<()> {
-    for part in ["spec.rules[0].backendRefs[0]", "nobody", "; "] {
+    for part in ["spec.rules[0].backendRefs[0]", "default/missing", "; "] {
         ensure!(text.contains(part), "`{part}` is missing in: {text}");
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
@@ -21,6 +22,7 @@ const REQUEST_INTERVAL: Duration = Duration::from_millis(10);
 /// Dropping it stops them.
 pub(crate) struct Load {
     results: Arc<Mutex<LoadResults>>,
+    is_stopping: Arc<AtomicBool>,
     clients: JoinSet<()>,
 }
 
@@ -34,12 +36,12 @@ pub(crate) struct LoadResults {
 
 impl Load {
     pub(crate) fn start(target: &Target) -> Load {
-        let results = Arc::new(Mutex::new(LoadResults::default()));
+        let (results, is_stopping) = (Arc::default(), Arc::default());
         let mut clients = JoinSet::new();
         for keep_alive in [true, false, true, false] {
-            clients.spawn(run_client(target.clone(), keep_alive, results.clone()));
+            clients.spawn(run_client(target.clone(), keep_alive, Arc::clone(&results), Arc::clone(&is_stopping)));
         }
-        Load { results, clients }
+        Load { results, is_stopping, clients }
     }
 
     pub(crate) fn results(&self) -> LoadResults {
@@ -60,10 +62,12 @@ impl Load {
         .await
     }
 
-    /// Stops the load; fails if any request failed.
-    pub(crate) fn stop(mut self) -> Result<LoadResults> {
-        self.clients.abort_all();
-        let results = self.results();
+    /// Stops the load; fails if any request failed. Waits for the requests in flight, so that one without a response is
+    /// a failure, too.
+    pub(crate) async fn stop(self) -> Result<LoadResults> {
+        self.is_stopping.store(true, Relaxed);
+        self.clients.join_all().await;
+        let results = self.results.lock().clone();
         let (failed, total) = (results.failures.len(), results.failures.len() + results.responses);
         ensure!(failed == 0, "{failed} of {total} requests failed: {:#?}", &results.failures[..failed.min(5)]);
         ensure!(total > 0, "no request was sent");
@@ -71,11 +75,11 @@ impl Load {
     }
 }
 
-async fn run_client(target: Target, keep_alive: bool, results: Arc<Mutex<LoadResults>>) {
+async fn run_client(target: Target, keep_alive: bool, results: Arc<Mutex<LoadResults>>, is_stopping: Arc<AtomicBool>) {
     let mut ticks = interval(REQUEST_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut open_connection = None;
-    loop {
+    while !is_stopping.load(Relaxed) {
         ticks.tick().await;
         let outcome = send_request(&target, &mut open_connection, &results).await;
         if !keep_alive || outcome.is_err() {

@@ -11,7 +11,7 @@ use portico_e2e::wait;
 use serde_json::{Value, json};
 
 /// Long enough for a busy machine; only a failing test takes that long.
-pub(crate) const SCENARIO_TIMEOUT: Duration = Duration::from_secs(45);
+pub(crate) const SCENARIO_TIMEOUT: Duration = Duration::from_secs(120);
 
 const API_VERSION: &str = "gateway.networking.k8s.io/v1";
 

@@ -14,22 +14,22 @@ use crate::scenarios::objects::{
     apply, gateway, gateways, prefix, route, routes, until, wait_until_accepted, wait_until_programmed,
 };
 
-const HOST: &str = "neighbours.example";
+const HOST: &str = "other-controllers.example";
 
 /// HTTP-01 challenges: next to the route of the application, cert-manager creates a route with the exact path of the
 /// challenge, to a Service that responds to it. Afterwards it deletes route and Service.
 pub(crate) async fn acme_challenge_solver_is_served(cluster: &Cluster) -> Result<()> {
     let _application = Backend::start(cluster, "application").await?;
-    let application = route("application", "neighbours", HOST, prefix("/"), "application");
-    apply(cluster, &[gateway("neighbours"), application]).await?;
-    let address = wait_until_programmed(cluster, "neighbours").await?;
+    let application = route("application", "other-controllers", HOST, prefix("/"), "application");
+    apply(cluster, &[gateway("other-controllers"), application]).await?;
+    let address = wait_until_programmed(cluster, "other-controllers").await?;
     for token in ["k3V9-first_token", "k3V9-second_token"] {
         let path = format!("/.well-known/acme-challenge/{token}");
         let target = Target::new(address, HOST, &path);
         until("the application is served", async || target.expect(200, "application").await).await?;
         let solver = Backend::start(cluster, "cm-acme-http-solver").await?;
         let exact = json!({ "type": "Exact", "value": path });
-        let mut solver_route = route("cm-acme-http-solver", "neighbours", HOST, exact, "cm-acme-http-solver");
+        let mut solver_route = route("cm-acme-http-solver", "other-controllers", HOST, exact, "cm-acme-http-solver");
         solver_route["metadata"]["labels"] = json!({ "acme.cert-manager.io/http01-solver": "true" });
         solver_route["spec"]["rules"][0]["backendRefs"][0]["weight"] = json!(1);
         apply(cluster, &[solver_route]).await?;
@@ -48,8 +48,8 @@ pub(crate) async fn acme_challenge_solver_is_served(cluster: &Cluster) -> Result
 /// Needs [`acme_challenge_solver_is_served`], whose Gateway and route it uses and deletes. The names of a rejected
 /// route must not be found.
 pub(crate) async fn external_dns_finds_names_and_addresses(cluster: &Cluster) -> Result<()> {
-    let address = wait_until_programmed(cluster, "neighbours").await?.ip();
-    let mut rejected = route("refused", "neighbours", "refused.example", prefix("/"), "application");
+    let address = wait_until_programmed(cluster, "other-controllers").await?.ip();
+    let mut rejected = route("refused", "other-controllers", "refused.example", prefix("/"), "application");
     rejected["spec"]["parentRefs"][0]["sectionName"] = json!("no-such-listener");
     apply(cluster, &[rejected]).await?;
     let expected = BTreeMap::from([(HOST.to_owned(), vec![address])]);
@@ -63,7 +63,7 @@ pub(crate) async fn external_dns_finds_names_and_addresses(cluster: &Cluster) ->
     })
     .await?;
     cluster.kubectl(&["delete", "httproute", "refused", "application"]).await?;
-    cluster.kubectl(&["delete", "gateway", "neighbours"]).await?;
+    cluster.kubectl(&["delete", "gateway", "other-controllers"]).await?;
     cluster.kubectl(&["delete", "service,endpointslice", "application"]).await.map(drop)
 }
 

@@ -39,7 +39,7 @@ pub(crate) async fn requests_are_served_during_an_outage(cluster: &mut Cluster) 
     cluster.start_apiserver().await?;
     changes_are_followed(cluster, &target, "/killed").await?;
     load.wait_for_more(REQUESTS).await?;
-    load.stop()?;
+    load.stop().await?;
 
     let after = gateways(cluster).get("outage").await?;
     let unchanged = before.metadata.resource_version == after.metadata.resource_version;

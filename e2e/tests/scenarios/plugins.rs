@@ -117,7 +117,7 @@ async fn key_rotation_fails_no_request_of_others(cluster: &Cluster, address: Soc
         target_with_key(address, PATHS[0], Some(&old)).expect(401, "").await?;
         load.wait_for_more(REQUESTS).await?;
     }
-    load.stop().map(drop)
+    load.stop().await.map(drop)
 }
 
 fn target_with_key(address: SocketAddr, path: &str, key: Option<&str>) -> Target {

@@ -41,14 +41,15 @@ pub(crate) async fn replacing_backend_pods_fails_no_request(cluster: &Cluster) -
     })
     .await?;
     load.wait_for_more(REQUESTS).await?;
-    let bodies = load.stop()?.bodies;
+    let bodies = load.stop().await?.bodies;
     for pod in old.iter().chain(&pods(cluster).await?) {
         ensure!(bodies.iter().any(|body| body.contains(pod)), "Pod {pod} never responded");
     }
     cluster.kubectl(&["delete", "gateway,httproute,service,deployment", "rolling", "--wait=false"]).await.map(drop)
 }
 
-/// Two Pods of the echo server that serve for 3 s after their deletion, as recommended for rolling updates.
+/// Two Pods of the echo server that serve for 10 s after their deletion, which must reach Portico meanwhile: usually it
+/// takes less than a second, and longer on a busy machine.
 fn deployment() -> Value {
     let field = |path: &str| json!({ "fieldRef": { "fieldPath": path } });
     let container = json!({
@@ -59,7 +60,7 @@ fn deployment() -> Value {
             { "name": "NAMESPACE", "valueFrom": field("metadata.namespace") },
         ],
         "readinessProbe": { "httpGet": { "path": "/health", "port": 3000 }, "periodSeconds": 1 },
-        "lifecycle": { "preStop": { "sleep": { "seconds": 3 } } },
+        "lifecycle": { "preStop": { "sleep": { "seconds": 10 } } },
     });
     // This label makes the node terminate Pods gracefully.
     let labels = json!({ "app": "rolling", "app.kubernetes.io/name": "portico" });
@@ -73,7 +74,7 @@ fn deployment() -> Value {
 }
 
 async fn wait_for_rollout(cluster: &Cluster) -> Result<()> {
-    cluster.kubectl(&["rollout", "status", "deployment/rolling", "--timeout=60s"]).await.map(drop)
+    cluster.kubectl(&["rollout", "status", "deployment/rolling", "--timeout=180s"]).await.map(drop)
 }
 
 /// The names of the Pods of the backend.

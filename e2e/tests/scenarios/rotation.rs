@@ -48,7 +48,7 @@ pub(crate) async fn certificate_rotation_fails_no_handshake(cluster: &Cluster) -
         .await?;
         load.wait_for_more(REQUESTS).await?;
     }
-    let results = load.stop()?;
+    let results = load.stop().await?;
     for (round, expected) in certificates.iter().enumerate() {
         ensure!(
             results.certificates.contains(&expected.certificate),

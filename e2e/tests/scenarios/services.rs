@@ -76,7 +76,7 @@ pub(crate) async fn gateway_has_a_service_for_all_pods(cluster: &Cluster) -> Res
     wait_until_served(SocketAddr::new(address.ip(), 8081)).await?;
     wait_until_closed(SocketAddr::new(address.ip(), 8080)).await?;
     load.wait_for_more(REQUESTS).await?;
-    load.stop()?;
+    load.stop().await?;
     cluster.kubectl(&["delete", "gateway,httproute", "fronts"]).await?;
     wait_until_deleted(cluster, "fronts-portico").await?;
     cluster.kubectl(&["delete", "service,endpointslice", "fronts"]).await.map(drop)

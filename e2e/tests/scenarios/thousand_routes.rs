@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use kube::api::{DynamicObject, PostParams, WatchEvent, WatchParams};
 use portico_e2e::cluster::Cluster;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::scenarios::backend::Backend;
 use crate::scenarios::client::Target;

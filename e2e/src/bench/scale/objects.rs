@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures_util::stream::{self, StreamExt};
-use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
@@ -15,14 +15,12 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::EditedKind;
 use crate::bench::backend::Backend;
 use crate::bench::client::Target;
-use crate::bench::objects::{GATEWAY_API_GROUP, create, wait_until_programmed};
+use crate::bench::objects::{MAX_CONCURRENCY, create, resource, wait_until_programmed};
 use crate::cluster::Cluster;
 use crate::progress::report;
 
 /// The listener for plain-text requests to Ingresses, outside the addresses of Gateways.
 pub(super) const INGRESS_ADDRESS: &str = "198.18.1.1:80";
-/// Maximum number of concurrent requests to the API server.
-const MAX_CONCURRENCY: usize = 16;
 /// Objects of each kind in a namespace. The budgets of a namespace are for fewer than all routes.
 const OBJECTS_PER_NAMESPACE: usize = 1000;
 /// Each certificate is used by many Secrets.
@@ -325,21 +323,4 @@ fn http_route(gateway: &str, number: usize) -> Value {
     let parent = json!({ "name": gateway, "namespace": "default" });
     let spec = json!({ "parentRefs": [parent], "hostnames": [host], "rules": [rule] });
     json!({ "metadata": { "name": object_name(number) }, "spec": spec })
-}
-
-fn resource(kind: &str) -> ApiResource {
-    let (group, plural) = match kind {
-        "Ingress" => ("networking.k8s.io", "ingresses".to_owned()),
-        "EndpointSlice" => ("discovery.k8s.io", "endpointslices".to_owned()),
-        "GatewayClass" => (GATEWAY_API_GROUP, "gatewayclasses".to_owned()),
-        "Gateway" | "HTTPRoute" => (GATEWAY_API_GROUP, format!("{}s", kind.to_lowercase())),
-        _ => ("", format!("{}s", kind.to_lowercase())),
-    };
-    ApiResource {
-        group: group.to_owned(),
-        version: "v1".to_owned(),
-        api_version: if group.is_empty() { "v1".to_owned() } else { format!("{group}/v1") },
-        kind: kind.to_owned(),
-        plural,
-    }
 }
