@@ -51,7 +51,7 @@ pub(crate) struct FrameReader {
 
 impl FrameReader {
     /// Reads what a client sends: the preface precedes the frames.
-    pub(crate) fn after_preface() -> Self {
+    pub(crate) fn with_preface() -> Self {
         FrameReader { skip: PREFACE.len(), header: [0; FRAME_HEADER], header_length: 0 }
     }
 

@@ -10,9 +10,9 @@
 //!                             + 1                                                   MARKER
 //! ```
 //!
-//! All other bytes pass unchanged and uncopied. An incomplete frame header waits for its rest, because the length that
-//! changes comes before the type and the stream. Which frames have trailers differs between requests and responses:
-//! [`Streams`] decides it.
+//! All other bytes pass unchanged and uncopied, except the padding of a full frame with trailers. An incomplete frame
+//! header waits for its rest, because the length that changes comes before the type and the stream. Which frames have
+//! trailers differs between requests and responses: [`Streams`] decides it.
 
 use std::io;
 use std::pin::Pin;
@@ -61,6 +61,8 @@ pub(crate) enum FrameAction {
 pub(crate) struct TrailerMarker<T> {
     /// Remaining bytes of the preface or of a frame's payload, which pass unchanged.
     skip: usize,
+    /// Remaining bytes of padding, which do not pass.
+    discard: usize,
     pub(crate) streams: T,
     /// The incomplete beginning of a frame, up to where the marker may have to be added.
     incomplete: Vec<u8>,
@@ -74,6 +76,8 @@ enum Step {
     Unchanged(usize),
     /// The frame begins a block of trailers. The marker belongs after this many bytes of it.
     Trailers { frame: FrameHeader, count: usize },
+    /// This many bytes of padding do not pass.
+    Discarded(usize),
     /// More bytes of the frame are necessary.
     Incomplete,
 }
@@ -81,7 +85,7 @@ enum Step {
 impl<T: Streams> TrailerMarker<T> {
     /// `preface` is how many bytes precede the first frame.
     pub(crate) fn new(streams: T, preface: usize) -> Self {
-        TrailerMarker { skip: preface, streams, incomplete: Vec::new(), output: Vec::new() }
+        TrailerMarker { skip: preface, discard: 0, streams, incomplete: Vec::new(), output: Vec::new() }
     }
 
     /// Reads from the other side into `buffer`.
@@ -98,7 +102,7 @@ impl<T: Streams> TrailerMarker<T> {
             let received = &buffer.filled()[before..];
             if received.is_empty() {
                 // The connection has ended. The library reports an incomplete frame.
-                self.output.append(&mut self.incomplete);
+                self.output = std::mem::take(&mut self.incomplete);
                 break;
             }
             let passed = if self.incomplete.is_empty() { self.pass_unchanged(received) } else { 0 };
@@ -114,6 +118,10 @@ impl<T: Streams> TrailerMarker<T> {
         let passed = self.output.len().min(buffer.remaining());
         buffer.put_slice(&self.output[..passed]);
         self.output.drain(..passed);
+        if self.output.is_empty() {
+            // An idle connection has no buffers.
+            self.output = Vec::new();
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -141,18 +149,24 @@ impl<T: Streams> TrailerMarker<T> {
                 Step::Trailers { frame, count } => {
                     self.streams.end_with_trailers(frame.stream);
                     self.skip = FRAME_HEADER + frame.length - count;
-                    // A full frame would become too long, so its fields continue in a frame of their own. The library
-                    // rejects a full frame with padding, which no known library sends.
-                    if frame.length == MAX_FRAME && !frame.has(PADDED) {
+                    // A full frame would become too long, so its fields continue in a frame of their own. Its padding
+                    // does not pass, because CONTINUATION frames have none.
+                    if frame.length == MAX_FRAME {
+                        let mut start = FRAME_HEADER;
+                        if frame.has(PADDED) {
+                            self.discard = usize::from(rest[FRAME_HEADER]);
+                            self.skip -= self.discard;
+                            start += 1;
+                        }
                         let marked = FrameHeader {
-                            length: frame.length - self.skip + 1,
-                            flags: frame.flags & !END_HEADERS,
+                            length: count - start + 1,
+                            flags: frame.flags & !(END_HEADERS | PADDED),
                             ..frame
                         };
                         let flags = frame.flags & END_HEADERS;
                         let others = FrameHeader { kind: CONTINUATION, length: self.skip, flags, ..frame };
                         marked.write(&mut self.output);
-                        self.output.extend_from_slice(&rest[FRAME_HEADER..count]);
+                        self.output.extend_from_slice(&rest[start..count]);
                         self.output.push(MARKER);
                         others.write(&mut self.output);
                     } else {
@@ -160,6 +174,10 @@ impl<T: Streams> TrailerMarker<T> {
                         self.output.extend_from_slice(&rest[FRAME_HEADER..count]);
                         self.output.push(MARKER);
                     }
+                    rest = &rest[count..];
+                }
+                Step::Discarded(count) => {
+                    self.discard -= count;
                     rest = &rest[count..];
                 }
                 Step::Incomplete => break,
@@ -175,6 +193,9 @@ impl<T: Streams> TrailerMarker<T> {
             let count = self.skip.min(bytes.len());
             self.skip -= count;
             return Step::Unchanged(count);
+        }
+        if self.discard > 0 {
+            return Step::Discarded(self.discard.min(bytes.len()));
         }
         let Some(frame) = FrameHeader::parse(bytes) else { return Step::Incomplete };
         let action = self.streams.examine(&frame);
@@ -355,6 +376,25 @@ mod tests {
                 trailers(END, &[&[0x20][..], &[0x84; MAX_FRAME - 1]].concat()),
                 [trailers(END_STREAM, &[0x20, MARKER]), frame(CONTINUATION, END_HEADERS, 1, &[0x84; MAX_FRAME - 1])]
                     .concat(),
+            ),
+            (
+                "a full frame with padding, and the head of the next stream",
+                [
+                    trailers(END | PADDED, &[&[2, 0x20][..], &[0x84; MAX_FRAME - 4], &[0; 2]].concat()),
+                    frame(HEADERS, END, 3, &[0x82]),
+                ]
+                .concat(),
+                [
+                    trailers(END_STREAM, &[0x20, MARKER]),
+                    frame(CONTINUATION, END_HEADERS, 1, &[0x84; MAX_FRAME - 4]),
+                    frame(HEADERS, END, 3, &[0x82]),
+                ]
+                .concat(),
+            ),
+            (
+                "a full frame with a pad length of zero",
+                trailers(END | PADDED, &[&[0][..], &[0x84; MAX_FRAME - 1]].concat()),
+                [trailers(END_STREAM, &[MARKER]), frame(CONTINUATION, END_HEADERS, 1, &[0x84; MAX_FRAME - 1])].concat(),
             ),
             ("more than a full frame", trailers(END, &[0x84; MAX_FRAME + 1]), trailers(END, &[0x84; MAX_FRAME + 1])),
             (

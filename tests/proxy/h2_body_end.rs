@@ -1,9 +1,7 @@
 //! The end of an HTTP/2 body: only END_STREAM on the last frame completes it (RFC 9113, section 8.1).
 
-use portico::upstream::UpstreamProtocol;
-
 use crate::frames::{DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, RawConnection, frame, header_block};
-use crate::harness::{Endpoint, TestServer, forward, route, routes_to, upstream_with_protocol};
+use crate::harness::{Endpoint, TestServer, h2c_routes_to, routes_to};
 
 const POST: [(&str, &str); 4] = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
 
@@ -62,8 +60,7 @@ async fn response_is_complete_only_with_end_stream() {
                 }
             })
             .await;
-            let backend = upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[endpoint.address]);
-            let server = TestServer::with_routes(vec![route(forward(vec![(1, backend)]))]).await;
+            let server = TestServer::with_routes(h2c_routes_to(endpoint.address)).await;
             let mut client = server.connect().await;
             client.send(request).await;
             let response = client.try_response().await;

@@ -10,14 +10,13 @@ use http::{HeaderValue, Request, Response};
 use portico::snapshot::cors::{AllowedOrigins, CorsFilter, CorsList};
 use portico::snapshot::rule::{Filters, Mirror};
 use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
-use portico::upstream::UpstreamProtocol;
 use tokio::sync::mpsc;
 
 use crate::accounting::scrape;
 use crate::h2::{Http2Client, get_request, read_body, read_response, send_all};
 use crate::h2_upstream::http2_endpoint;
 use crate::harness::{
-    Endpoint, Route, TestServer, forward, header, retries, route, upstream, upstream_with_protocol, with_timeout,
+    Endpoint, Route, TestServer, forward, h2c_upstream, header, retries, route, upstream, with_timeout,
     with_timeouts_and_retries,
 };
 
@@ -73,11 +72,7 @@ async fn mirrors_receive_requests_across_protocols() {
     .await;
     let mirrors = [
         Mirror { upstream: upstream("plain", &[http1_mirror.address]), numerator: 1, denominator: 1 },
-        Mirror {
-            upstream: upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[http2_mirror.address]),
-            numerator: 1,
-            denominator: 1,
-        },
+        Mirror { upstream: h2c_upstream(http2_mirror.address), numerator: 1, denominator: 1 },
     ];
     let filters = Filters { mirrors: mirrors.into(), ..Filters::default() };
     let action = forward(vec![(1, upstream("web", &[original.address]))]);
@@ -126,7 +121,7 @@ async fn retries_and_timeouts_apply_to_each_stream() {
         }
     })
     .await;
-    let h2c = upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[endpoint.address]);
+    let h2c = h2c_upstream(endpoint.address);
     let rule =
         |path, policy| Route { path, ..route(with_timeouts_and_retries(forward(vec![(1, h2c.clone())]), policy)) };
     let with_request_timeout =

@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use portico::upstream::UpstreamProtocol;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::frames::{ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, RawConnection, SETTINGS, frame};
 use crate::h2::{self, post_request};
-use crate::harness::{TestServer, forward, route, upstream_with_protocol, with_timeout};
+use crate::harness::{TestServer, h2c_routes_to, with_timeout};
 
 /// How the endpoint refuses the stream.
 #[derive(Clone, Copy, Debug)]
@@ -208,8 +207,7 @@ async fn request_after_goaway_moves_to_a_new_connection_while_another_stream_is_
     for http2 in [false, true] {
         let (release, received) = (watch::Sender::new(false), watch::Sender::new(0));
         let address = departing_endpoint(&release, &received).await;
-        let upstream = upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[address]);
-        let server = TestServer::with_routes(vec![route(forward(vec![(1, upstream)]))]).await;
+        let server = TestServer::with_routes(h2c_routes_to(address)).await;
         let mut first = server.connect().await;
         first.send("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
         with_timeout("the first request", received.subscribe().wait_for(|count| *count == 1)).await.unwrap();
@@ -282,9 +280,7 @@ async fn unprocessed_requests_are_retried_with_their_body() {
             let what =
                 format!("{:?} {}+{} http2 {http2} reused {reused}", case.refusal, case.bytes_before, case.bytes_after);
             let (address, state) = refusing_endpoint(case.refusal, case.refusals, case.bytes_before).await;
-            let routes =
-                vec![route(forward(vec![(1, upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[address]))]))];
-            let server = TestServer::with_routes(routes).await;
+            let server = TestServer::with_routes(h2c_routes_to(address)).await;
             if reused {
                 assert_eq!(server.connect().await.get("/").await.status, 200, "{what}");
             }

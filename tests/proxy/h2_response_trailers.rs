@@ -3,12 +3,11 @@
 
 use std::net::SocketAddr;
 
-use portico::upstream::UpstreamProtocol;
 use tokio::net::TcpListener;
 
 use crate::frames::{CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, RawConnection, frame, header_field};
 use crate::h2::{Http2Client, get_request};
-use crate::harness::{TestServer, forward, route, upstream_with_protocol};
+use crate::harness::{TestServer, h2c_routes_to};
 
 /// `:status: 200`, an entry of the static table.
 const STATUS_200: &[u8] = &[0x88];
@@ -55,8 +54,7 @@ async fn endpoint_with(response: ResponseFrames) -> SocketAddr {
 }
 
 async fn server_for(response: ResponseFrames) -> TestServer {
-    let h2c = upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[endpoint_with(response).await]);
-    TestServer::with_routes(vec![route(forward(vec![(1, h2c)]))]).await
+    TestServer::with_routes(h2c_routes_to(endpoint_with(response).await)).await
 }
 
 #[tokio::test]

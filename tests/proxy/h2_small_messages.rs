@@ -1,6 +1,5 @@
 //! Many small messages over HTTP/2, as in gRPC streams, while the receiver does not read: streams must not be reset.
 
-use portico::upstream::UpstreamProtocol;
 use tokio::sync::watch;
 
 use crate::frames::{
@@ -8,7 +7,7 @@ use crate::frames::{
     initial_window_size,
 };
 use crate::h2_upstream::counting_endpoint;
-use crate::harness::{Endpoint, Route, TestServer, forward, route, upstream_with_protocol};
+use crate::harness::{Endpoint, TestServer, h2c_routes_to};
 
 /// A gRPC message: the prefix of five bytes and eleven bytes of payload.
 const MESSAGE: &[u8; 16] = b"0123456789abcdef";
@@ -25,10 +24,6 @@ fn messages(stream: u32) -> Vec<u8> {
 async fn wait_until_read(raw: &mut RawConnection) {
     raw.send(frame(PING, 0, 0, &[7; 8])).await;
     raw.wait_for("the PING acknowledgment", |frame| frame.kind == PING && frame.flags == ACK).await;
-}
-
-fn h2c_routes_to(address: std::net::SocketAddr) -> Vec<Route> {
-    vec![route(forward(vec![(1, upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[address]))]))]
 }
 
 #[tokio::test]

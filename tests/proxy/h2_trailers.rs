@@ -1,14 +1,13 @@
 //! Trailers of HTTP/2 requests: those with pseudo-header fields are malformed (RFC 9113, section 8.1).
 
 use http::HeaderMap;
-use portico::upstream::UpstreamProtocol;
 
 use crate::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PADDED, RST_STREAM, RawConnection, frame,
     get_request, header_block, header_field,
 };
 use crate::h2::Http2Client;
-use crate::harness::{Endpoint, TestServer, forward, route, routes_to, upstream_with_protocol};
+use crate::harness::{Endpoint, TestServer, h2c_routes_to, routes_to};
 
 const PROTOCOL_ERROR: u32 = 1;
 const PRIORITY: u8 = 0x20;
@@ -127,8 +126,7 @@ async fn trailers_of_clients_arrive_without_host() {
             });
         }
     });
-    let h2c = upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[address]);
-    let server = TestServer::with_routes(vec![route(forward(vec![(1, h2c)]))]).await;
+    let server = TestServer::with_routes(h2c_routes_to(address)).await;
     let client = Http2Client::connect(server.address).await;
     let request = http::Request::post("http://a.example/").body(()).unwrap();
     for host in [None, Some("b.example")] {

@@ -13,12 +13,11 @@ use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response};
 use portico::proxy::ProxyLimits;
-use portico::upstream::UpstreamProtocol;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::h2::{Http2Client, get_request, post_request, read_body, read_response, send_all};
-use crate::harness::{Endpoint, Options, Route, TestServer, forward, route, upstream_with_protocol, with_timeout};
+use crate::harness::{Endpoint, Options, TestServer, h2c_routes_to, with_timeout};
 
 type HandlerFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -65,10 +64,6 @@ where
         }
     });
     Http2Endpoint { address, connections }
-}
-
-fn h2c_routes_to(endpoint: &Http2Endpoint) -> Vec<Route> {
-    vec![route(forward(vec![(1, upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[endpoint.address]))]))]
 }
 
 /// An HTTP/2 endpoint that responds with the number of bytes of the request's body. Of requests to a path that it
@@ -132,7 +127,7 @@ async fn echo(call: EndpointCall) {
 #[tokio::test]
 async fn http1_and_http2_requests_share_one_connection() {
     let endpoint = echo_endpoint().await;
-    let server = TestServer::with_routes(h2c_routes_to(&endpoint)).await;
+    let server = TestServer::with_routes(h2c_routes_to(endpoint.address)).await;
     let client = Http2Client::connect(server.address).await;
     let requests = (0..60).map(|index| client.request(get_request(&format!("/{index}?x"))));
     for (index, response) in futures_util::future::join_all(requests).await.into_iter().enumerate() {
@@ -153,7 +148,7 @@ async fn http1_and_http2_requests_share_one_connection() {
 #[tokio::test]
 async fn bodies_and_trailers_are_forwarded() {
     let endpoint = echo_endpoint().await;
-    let server = TestServer::with_routes(h2c_routes_to(&endpoint)).await;
+    let server = TestServer::with_routes(h2c_routes_to(endpoint.address)).await;
     let client = Http2Client::connect(server.address).await;
     let body: Vec<u8> = (b'a'..=b'z').cycle().take(1_000_000).collect();
     let (response, mut stream) = client.start_with_body(post_request("/")).await;
@@ -204,7 +199,7 @@ async fn grpc_streams_are_bidirectional() {
         stream.send_trailers(HeaderMap::from_iter(trailers)).unwrap();
     })
     .await;
-    let server = TestServer::with_routes(h2c_routes_to(&endpoint)).await;
+    let server = TestServer::with_routes(h2c_routes_to(endpoint.address)).await;
     let client = Http2Client::connect(server.address).await;
     let (response, mut stream) = client.start_with_body(grpc_request()).await;
     let mut response = with_timeout("the head", response).await.unwrap();
@@ -231,7 +226,7 @@ async fn trailers_only_response_is_preserved() {
         call.response.send_response(head.body(()).unwrap(), true).unwrap();
     })
     .await;
-    let server = TestServer::with_routes(h2c_routes_to(&endpoint)).await;
+    let server = TestServer::with_routes(h2c_routes_to(endpoint.address)).await;
     let response = Http2Client::connect(server.address).await.request(grpc_request()).await.unwrap();
     assert_eq!((response.status, response.body.len(), response.trailers), (200, 0, None));
     assert_eq!(response.headers["grpc-status"], "12");
@@ -256,7 +251,7 @@ async fn concurrency_limit_of_the_endpoint_is_respected() {
         }
     })
     .await;
-    let server = TestServer::with_routes(h2c_routes_to(&endpoint)).await;
+    let server = TestServer::with_routes(h2c_routes_to(endpoint.address)).await;
     let client = Http2Client::connect(server.address).await;
     // The SETTINGS of the endpoint precede its first response.
     assert_eq!(client.get("/first").await.status, 200);
@@ -291,7 +286,7 @@ async fn refused_streams_are_retried() {
         }
     })
     .await;
-    let server = TestServer::with_routes(h2c_routes_to(&endpoint)).await;
+    let server = TestServer::with_routes(h2c_routes_to(endpoint.address)).await;
     let client = Http2Client::connect(server.address).await;
     let refused = u32::from(Reason::REFUSED_STREAM);
     let cases = [
@@ -319,7 +314,7 @@ async fn endpoint_may_send_goaway_at_any_time() {
         call.response.send_response(response, true).unwrap();
     })
     .await;
-    let server = TestServer::with_routes(h2c_routes_to(&endpoint)).await;
+    let server = TestServer::with_routes(h2c_routes_to(endpoint.address)).await;
     let client = Http2Client::connect(server.address).await;
     for _ in 0..20 {
         assert_eq!(client.get("/goaway").await.status, 200);
@@ -339,11 +334,7 @@ async fn invalid_http2_responses_get_502_or_504() {
             stream.send(bytes).await;
         })
         .await;
-        let server = TestServer::with_routes(vec![route(forward(vec![(
-            1,
-            upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[endpoint.address]),
-        )]))])
-        .await;
+        let server = TestServer::with_routes(h2c_routes_to(endpoint.address)).await;
         assert_eq!(server.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 502, "{bytes:?}");
     }
     let silent = Endpoint::scripted(|mut stream, _| async move {
@@ -351,9 +342,8 @@ async fn invalid_http2_responses_get_502_or_504() {
     })
     .await;
     let limits = ProxyLimits { response_timeout: Duration::from_millis(100), ..ProxyLimits::default() };
-    let routes =
-        vec![route(forward(vec![(1, upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[silent.address]))]))];
-    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes).await;
+    let options = Options { limits, ..Options::default() };
+    let server = TestServer::with_options(options, h2c_routes_to(silent.address)).await;
     assert_eq!(server.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 504);
 }
 
@@ -369,7 +359,7 @@ async fn reset_response_never_appears_complete() {
         stream.send_reset(Reason::INTERNAL_ERROR);
     })
     .await;
-    let server = TestServer::with_routes(h2c_routes_to(&endpoint)).await;
+    let server = TestServer::with_routes(h2c_routes_to(endpoint.address)).await;
     for _ in 0..10 {
         let client = Http2Client::connect(server.address).await;
         match client.request(get_request("/")).await {
@@ -387,11 +377,7 @@ async fn reset_response_never_appears_complete() {
 #[tokio::test]
 async fn concurrent_requests_share_a_refused_connection() {
     let (address, _reserved) = crate::harness::reserve_address();
-    let server = TestServer::with_routes(vec![route(forward(vec![(
-        1,
-        upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[address]),
-    )]))])
-    .await;
+    let server = TestServer::with_routes(h2c_routes_to(address)).await;
     let client = Http2Client::connect(server.address).await;
     let responses = futures_util::future::join_all((0..50).map(|_| client.request(get_request("/")))).await;
     assert!(responses.into_iter().all(|response| response.unwrap().status == 503));

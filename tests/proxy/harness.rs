@@ -153,6 +153,11 @@ pub(crate) fn routes_to(address: SocketAddr) -> Vec<Route> {
     vec![route(forward(vec![(1, upstream("web", &[address]))]))]
 }
 
+/// Routes that send all requests to one endpoint by HTTP/2 without TLS.
+pub(crate) fn h2c_routes_to(address: SocketAddr) -> Vec<Route> {
+    vec![route(forward(vec![(1, h2c_upstream(address))]))]
+}
+
 /// Forwards to upstreams by their weights.
 pub(crate) fn forward(weighted_upstreams: Vec<(u32, Arc<Upstream>)>) -> Action {
     let backends = weighted_upstreams.into_iter().map(|(weight, upstream)| Backend {
@@ -178,6 +183,11 @@ pub(crate) fn retries(max_retries: u32, codes: &[u16]) -> TimeoutsAndRetries {
 
 pub(crate) fn upstream(service: &str, addresses: &[SocketAddr]) -> Arc<Upstream> {
     upstream_with_protocol(UpstreamProtocol::Http1, service, addresses)
+}
+
+/// An endpoint with HTTP/2 without TLS.
+pub(crate) fn h2c_upstream(address: SocketAddr) -> Arc<Upstream> {
+    upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[address])
 }
 
 pub(crate) fn upstream_with_protocol(

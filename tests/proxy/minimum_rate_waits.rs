@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 use portico::proxy::ProxyLimits;
-use portico::upstream::UpstreamProtocol;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
@@ -14,17 +13,12 @@ use tokio::time::sleep;
 use crate::accounting::{scrape, wait_for_metrics};
 use crate::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, RawConnection, WINDOW_UPDATE};
 use crate::frames::{frame, get_request, header_block};
-use crate::h2::{Http2Client, post_request, read_response};
+use crate::h2::{Http2Client, post_request, read_body, read_response};
 use crate::h2_upstream::http2_endpoint;
-use crate::harness::{
-    Endpoint, Options, Route, TestServer, forward, route, routes_to, upstream_with_protocol, with_timeout,
-};
+use crate::harness::{Endpoint, Options, Route, TestServer, h2c_routes_to, routes_to, with_timeout};
 
-const GRACE_PERIOD: Duration = Duration::from_millis(300);
-
-fn h2c_route(endpoint: std::net::SocketAddr) -> Vec<Route> {
-    vec![route(forward(vec![(1, upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[endpoint]))]))]
-}
+/// Clients that are fast enough need less, also on a slow machine.
+const GRACE_PERIOD: Duration = Duration::from_millis(400);
 
 async fn server(limits: ProxyLimits, routes: Vec<Route>) -> TestServer {
     let limits = ProxyLimits { min_rate_grace_period: GRACE_PERIOD, ..limits };
@@ -56,8 +50,8 @@ async fn endpoint_that_pauses_after_a_small_frame_does_not_count() {
     })
     .await;
     // With the frames, the client may take three grace periods more than the first one.
-    let limits = ProxyLimits { client_min_rate: 1000, ..ProxyLimits::default() };
-    let server = server(limits, h2c_route(endpoint.address)).await;
+    let limits = ProxyLimits { client_min_rate: 750, ..ProxyLimits::default() };
+    let server = server(limits, h2c_routes_to(endpoint.address)).await;
     let client = Http2Client::connect(server.address).await;
     // The endpoint's window applies when its SETTINGS have arrived.
     assert_eq!(client.get("/").await.status, 200);
@@ -75,6 +69,52 @@ async fn endpoint_that_pauses_after_a_small_frame_does_not_count() {
     sleep(2 * GRACE_PERIOD).await;
     drop(body.send_data(Bytes::new(), true));
     assert_eq!(read_response(response).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn client_is_too_slow_if_the_endpoint_reads_further_after_it_has_responded() {
+    /// Less than a frame that is forwarded at once, and more than the endpoint's window.
+    const FRAME: [u8; 900] = [b'x'; 900];
+    let (release, released) = watch::channel(false);
+    let mut builder = ::h2::server::Builder::new();
+    builder.initial_window_size(500);
+    let endpoint = http2_endpoint(builder, move |call| {
+        let mut released = released.clone();
+        async move {
+            let is_upload = call.request.method() == "POST";
+            let mut response = call.response;
+            if !is_upload {
+                response.send_response(Response::new(()), true).unwrap();
+                return;
+            }
+            let mut body = call.request.into_body();
+            let first = body.data().await.unwrap().unwrap();
+            let mut stream = response.send_response(Response::new(()), false).unwrap();
+            stream.send_data(Bytes::from_static(b"ha"), false).unwrap();
+            released.wait_for(|released| *released).await.unwrap();
+            body.flow_control().release_capacity(first.len()).unwrap();
+            while let Some(Ok(data)) = body.data().await {
+                body.flow_control().release_capacity(data.len()).unwrap();
+            }
+        }
+    })
+    .await;
+    let limits = ProxyLimits { client_min_rate: 10_000, ..ProxyLimits::default() };
+    let server = server(limits, h2c_routes_to(endpoint.address)).await;
+    let client = Http2Client::connect(server.address).await;
+    // The endpoint's window applies when its SETTINGS have arrived.
+    assert_eq!(client.get("/").await.status, 200);
+    let (response, mut body) = client.start_with_body(post_request("/")).await;
+    body.send_data(Bytes::from_static(&FRAME), false).unwrap();
+    let mut response = with_timeout("the head", response).await.unwrap();
+    let data = with_timeout("the data", response.body_mut().data()).await.unwrap().unwrap();
+    assert_eq!(data, "ha");
+    // Meanwhile the timers of the request body expire for the last time: it waits for the endpoint.
+    sleep(2 * GRACE_PERIOD).await;
+    release.send(true).unwrap();
+    assert!(read_body(response.body_mut()).await.unwrap_err().is_reset());
+    let name = "portico_request_errors_total{reason=\"slow_request_body\"}";
+    wait_for_metrics(&server, "the error", |metrics| metrics.get(name) == Some(&1.0)).await;
 }
 
 #[tokio::test]
@@ -141,7 +181,7 @@ async fn pause_of_a_connection_does_not_count() {
     .await;
     // With what it has read and what is buffered, the client may take less than three grace periods more.
     let limits = ProxyLimits { response_min_rate: 200_000, max_unforwarded_bytes: 40_000, ..ProxyLimits::default() };
-    let server = server(limits, h2c_route(endpoint.address)).await;
+    let server = server(limits, h2c_routes_to(endpoint.address)).await;
     let mut raw = RawConnection::connect(server.address).await;
     raw.send(get_request(1)).await;
     let mut received = 0;

@@ -11,7 +11,7 @@ use crate::accounting::wait_for_metrics;
 use crate::h2::{Http2Client, get_request, post_request, read_body, read_response, send_some};
 use crate::harness::{Endpoint, Options, TestServer, routes_to, with_timeout};
 
-const GRACE_PERIOD: Duration = Duration::from_millis(100);
+const GRACE_PERIOD: Duration = Duration::from_millis(300);
 /// A megabyte per second: the slow clients of these tests do not reach it.
 const LIMITS: ProxyLimits = ProxyLimits {
     client_min_rate: 1_000_000,
@@ -19,9 +19,9 @@ const LIMITS: ProxyLimits = ProxyLimits {
     min_rate_grace_period: GRACE_PERIOD,
     ..ProxyLimits::DEFAULT
 };
-/// Bytes of a request's body for which its client may take half a second in addition to the grace period, so that the
+/// Bytes of a request's body for which its client may take a second in addition to the grace period, so that the
 /// response begins before the client is too slow.
-const BEGINNING: usize = 500_000;
+const BEGINNING: usize = 1_000_000;
 
 async fn server(endpoint: &Endpoint) -> TestServer {
     TestServer::with_options(Options { limits: LIMITS, ..Options::default() }, routes_to(endpoint.address)).await
@@ -142,7 +142,7 @@ async fn slow_endpoint_does_not_count() {
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
         stream.head().await;
         stream.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha").await;
-        sleep(GRACE_PERIOD * 3).await;
+        sleep(GRACE_PERIOD * 2).await;
         stream.send("lf").await;
     })
     .await;

@@ -12,13 +12,12 @@ use portico::snapshot::path_edit::PathEdit;
 use portico::snapshot::rule::{Action, Filters, Rewrite, RouteFailure};
 use portico::snapshot::rule_options::{Protocols, RuleOptions};
 use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
-use portico::upstream::UpstreamProtocol;
 
 use crate::accounting::{access_log_records, scrape};
 use crate::endpoints::unresponsive_address;
 use crate::harness::{
-    Endpoint, Options, Route, TEST_TIMEOUT, TestServer, forward, reserve_address, route, upstream,
-    upstream_with_protocol, with_timeouts_and_retries,
+    Endpoint, Options, Route, TEST_TIMEOUT, TestServer, forward, h2c_upstream, reserve_address, route, upstream,
+    with_timeouts_and_retries,
 };
 use crate::plugins::{ScriptedPlugin, chain};
 use crate::transport::{GET_ROOT, TRANSPORTS, Transport, TransportRequest};
@@ -204,7 +203,7 @@ async fn request_errors_are_equal_over_every_transport() {
             rule("/no-endpoints", forward(vec![(1, upstream("none", &[]))])),
             rule("/refused", forward(vec![(1, upstream("refused", &[refusing]))])),
             rule("/unresponsive", forward(vec![(1, upstream("unresponsive", &[unresponsive]))])),
-            rule("/h2c", forward(vec![(1, upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[refusing]))])),
+            rule("/h2c", forward(vec![(1, h2c_upstream(refusing))])),
             rule("/request-timeout", with_timeouts_and_retries(web(), timeouts(short(), TimeoutSetting::Unset))),
             rule("/backend-timeout", with_timeouts_and_retries(web(), timeouts(TimeoutSetting::Unset, short()))),
         ];

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use portico::proxy::ProxyLimits;
-use portico::upstream::UpstreamProtocol;
 use tokio::sync::watch;
 
 use crate::accounting::{scrape, wait_for_metrics};
 use crate::frames::{ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, HEADERS, PING, RST_STREAM};
 use crate::frames::{RawConnection, frame, get_request, header_block, header_field};
 use crate::h2_upstream::{Http2Endpoint, counting_endpoint};
-use crate::harness::{Options, TestServer, forward, route, upstream_with_protocol, with_timeout};
+use crate::harness::{Options, TestServer, h2c_routes_to, with_timeout};
 
 /// One connection waits beyond half of it, which is more than `RESERVED`.
 const LIMIT: usize = 400_000;
@@ -32,10 +31,9 @@ async fn server(limits: ProxyLimits) -> (TestServer, Http2Endpoint, watch::Sende
     let mut builder = ::h2::server::Builder::new();
     builder.initial_window_size(1024);
     let endpoint = counting_endpoint(builder, released, |path| path == "/held").await;
-    let routes =
-        vec![route(forward(vec![(1, upstream_with_protocol(UpstreamProtocol::Http2, "h2c", &[endpoint.address]))]))];
     let limits = ProxyLimits { max_unforwarded_bytes: LIMIT, ..limits };
-    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes).await;
+    let options = Options { limits, ..Options::default() };
+    let server = TestServer::with_options(options, h2c_routes_to(endpoint.address)).await;
     (server, endpoint, release)
 }
 

@@ -12,8 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::accounting::{access_log_records, scrape};
 use crate::h2::{Http2Client, read_body, read_response};
 use crate::harness::{
-    Client, Endpoint, Options, TEST_TIMEOUT, TestServer, forward, route, routes_to, upstream_with_protocol,
-    with_timeout,
+    Client, Endpoint, Options, TEST_TIMEOUT, TestServer, forward, h2c_upstream, route, routes_to, with_timeout,
 };
 
 const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nhost: a.example\r\nconnection: keep-alive, Upgrade\r\nupgrade: websocket\r\n\
@@ -266,8 +265,8 @@ async fn websocket_over_http2_reaches_an_http1_endpoint() {
 async fn unsupported_extended_connects_are_rejected() {
     let endpoint = Endpoint::ok().await;
     let mut routes = routes_to(endpoint.address);
-    let h2c_upstream = upstream_with_protocol(portico::upstream::UpstreamProtocol::Http2, "h2c", &[endpoint.address]);
-    routes.push(crate::harness::Route { host: "h2c.example", ..route(forward(vec![(1, h2c_upstream)])) });
+    let h2c = h2c_upstream(endpoint.address);
+    routes.push(crate::harness::Route { host: "h2c.example", ..route(forward(vec![(1, h2c)])) });
     let server = TestServer::with_routes(routes).await;
     let client = Http2Client::connect(server.address).await;
     assert_eq!(client.get("/").await.status, 200);

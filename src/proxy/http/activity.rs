@@ -397,13 +397,21 @@ impl Activity {
         }
     }
 
-    /// If the client has missed a minimum rate, does not count the time in which its connection was not read. Returns
-    /// whether it has not missed the rate then. `paused` is that time since the beginning of the connection.
-    pub(in crate::proxy) fn exclude_pauses(&self, paused: impl FnOnce() -> Duration) -> bool {
+    /// If the client has missed a minimum rate, does not count the time in which its connection was not read. If it is
+    /// not read now, the timeout of the request body begins again. Returns whether the client has not timed out then.
+    /// `paused` is how long the connection was not read since its beginning.
+    pub(in crate::proxy) fn exclude_pauses(&self, is_paused: bool, paused: impl FnOnce() -> Duration) -> bool {
         let is_missed = || self.rate_deadline().is_some_and(|deadline| deadline <= Instant::now());
-        let Some(rates) = self.rates.as_ref().filter(|_| is_missed()) else { return false };
-        rates.exclude_pauses(paused());
-        !is_missed()
+        if let Some(rates) = self.rates.as_ref().filter(|_| is_missed()) {
+            rates.exclude_pauses(paused());
+            return !is_missed();
+        }
+        let awaits_body =
+            self.phase.get() == ActivityPhase::AwaitingResponse && self.upload.get() == UploadState::AwaitingClient;
+        if is_paused && awaits_body {
+            self.record_progress();
+        }
+        is_paused && awaits_body
     }
 
     /// How long the endpoint may take: the rule's timeout if it has one, otherwise the default.
@@ -430,15 +438,6 @@ impl Activity {
         let mut timer = timer;
         loop {
             let deadline = self.deadline(limits, idle_timeout);
-            let stall_check = self.next_stall_check.get().max(self.last_progress.get() + limits.scarce_stall_timeout);
-            if self.phase.get() == ActivityPhase::SendingResponse && stall_check < deadline {
-                ready!(poll_until(stall_check, timer.as_mut(), cx));
-                if !self.awaits_response_data.get() && http.upstream_sockets.is_scarce() {
-                    return Poll::Ready(());
-                }
-                self.next_stall_check.set(Instant::now() + STALL_CHECK_INTERVAL.min(limits.scarce_stall_timeout));
-                continue;
-            }
             let check_at = match self.upload.get() {
                 UploadState::Complete => deadline,
                 // Another task may read the body. It does not wake this one when it begins to wait for the client or
@@ -450,6 +449,15 @@ impl Activity {
                     deadline.min(Instant::now() + rule_limits.fold(limits.request_body_timeout, Ord::min))
                 }
             };
+            let stall_check = self.next_stall_check.get().max(self.last_progress.get() + limits.scarce_stall_timeout);
+            if self.phase.get() == ActivityPhase::SendingResponse && stall_check < check_at {
+                ready!(poll_until(stall_check, timer.as_mut(), cx));
+                if !self.awaits_response_data.get() && http.upstream_sockets.is_scarce() {
+                    return Poll::Ready(());
+                }
+                self.next_stall_check.set(Instant::now() + STALL_CHECK_INTERVAL.min(limits.scarce_stall_timeout));
+                continue;
+            }
             ready!(poll_until(check_at, timer.as_mut(), cx));
             if check_at >= deadline {
                 return Poll::Ready(());
@@ -511,5 +519,23 @@ mod tests {
             advance(1000 * SECOND).await;
             assert_eq!((activity.rate_deadline(), activity.slow_client_reason()), (None, reason), "{waited:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn body_does_not_time_out_while_its_connection_is_not_read() {
+        let limits = ProxyLimits::default();
+        let activity = Activity::new(&limits);
+        activity.begin_request();
+        activity.mark_awaiting_client();
+        let has_timed_out = || activity.deadline(&limits, limits.client_idle_timeout) <= Instant::now();
+        let exclude_pauses = |is_paused| activity.exclude_pauses(is_paused, || Duration::ZERO);
+        for _ in 0..2 {
+            advance(limits.request_body_timeout).await;
+            assert!(has_timed_out() && exclude_pauses(true) && !has_timed_out());
+        }
+        advance(limits.request_body_timeout).await;
+        assert!(has_timed_out() && !exclude_pauses(false) && has_timed_out());
+        activity.mark_awaiting_endpoint();
+        assert!(!exclude_pauses(true), "the endpoint can read what has arrived");
     }
 }

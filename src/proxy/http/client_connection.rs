@@ -93,6 +93,11 @@ impl Peer {
         self.open_stream.as_ref()?.unforwarded()
     }
 
+    /// Whether the HTTP/2 connection is not read, because of its unforwarded bytes.
+    pub(in crate::proxy) fn is_paused(&self) -> bool {
+        self.open_stream.as_ref().is_some_and(OpenStream::is_paused)
+    }
+
     /// How long the HTTP/2 connection was not read so far, because of its unforwarded bytes.
     pub(in crate::proxy) fn paused(&self) -> Duration {
         self.open_stream.as_ref().map_or(Duration::ZERO, OpenStream::paused)

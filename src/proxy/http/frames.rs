@@ -6,10 +6,10 @@
 //! timeout, and counts request heads, because the library rejects some of them without reporting it. Only the nine
 //! bytes of each frame header, and the length of a DATA frame's padding, are parsed.
 //!
-//! The data of bodies is counted too, see `unforwarded_bodies.rs`. For this, the stream of each request with a body
-//! must be known, which the library does not tell. So a read ends with the head of such a request, and the next one
-//! begins when the library has passed on or rejected all requests: the last one with a body is that of this stream. A
-//! request that is not passed on may still be undecoded; it was rejected if the library asks for more bytes.
+//! The data of bodies is counted too, see `unforwarded_bodies.rs`. This needs the stream of each request with a body,
+//! which the library does not report. So a read ends with the head of such a request, and the next read begins when the
+//! library has passed on or rejected all requests: the last request with a body belongs to this stream. If the library
+//! has not passed on a request, it may not have decoded it yet; if it asks for more bytes, it has rejected the request.
 
 use std::io;
 use std::pin::Pin;
@@ -170,7 +170,7 @@ impl FrameBucket {
 impl FrameLimiter {
     pub(in crate::proxy) fn new(now: Instant) -> Self {
         FrameLimiter {
-            frames: FrameReader::after_preface(),
+            frames: FrameReader::with_preface(),
             block_ends: Some(true),
             newest_stream: 0,
             has_body: false,

@@ -242,6 +242,11 @@ impl OpenStream {
         Some((&self.connection.unforwarded, self.body?))
     }
 
+    /// Whether the connection is not read.
+    pub(in crate::proxy) fn is_paused(&self) -> bool {
+        self.connection.unforwarded.is_paused()
+    }
+
     /// How long the connection was not read so far.
     pub(in crate::proxy) fn paused(&self) -> Duration {
         self.connection.unforwarded.paused()
@@ -289,7 +294,7 @@ async fn run_stream(peer: Rc<Peer>, stream: impl Future<Output = ()>) {
             }
             // A response that the service has completed may still wait for the client's flow-control window.
             std::task::ready!(activity.poll_timeout(&peer.http, limits.stall_timeout, Pin::as_mut(&mut timer), cx));
-            if activity.exclude_pauses(|| peer.paused()) {
+            if activity.exclude_pauses(peer.is_paused(), || peer.paused()) {
                 continue;
             }
             match activity.phase() {

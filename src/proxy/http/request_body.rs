@@ -309,7 +309,7 @@ impl RequestBody {
                     if self.http2
                         && let Some((bodies, request)) = self.peer.unforwarded()
                     {
-                        bodies.forward(request, data.len());
+                        bodies.forward_frame(request, data.len());
                     }
                     if let Some(extensions) = &mut self.extensions {
                         if let Some(remaining) = &mut extensions.remaining {
@@ -345,7 +345,7 @@ impl RequestBody {
 
     fn finish(&mut self) {
         self.incoming = None;
-        self.end_unforwarded();
+        self.close_unforwarded();
         if let Some(extensions) = &mut self.extensions
             && let Some(copies) = extensions.mirror_copies.take()
         {
@@ -356,7 +356,7 @@ impl RequestBody {
     }
 
     /// The body has ended, or the rest of it is not read.
-    fn end_unforwarded(&self) {
+    fn close_unforwarded(&self) {
         if self.http2
             && let Some((bodies, request)) = self.peer.unforwarded()
         {
@@ -412,7 +412,7 @@ impl Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if self.incoming.is_some() {
-            self.end_unforwarded();
+            self.close_unforwarded();
             self.peer.activity.mark_body_unread();
         }
     }

@@ -10,9 +10,12 @@
 //! ```
 //!
 //! A connection without such bytes is always read. Only complete frames count, without their padding: what the library
-//! passes on. So a connection that waits has a body that an endpoint has not read to its end: it continues when the
-//! endpoint reads, or when the timeout of the request ends the body. While it waits, it does not see acknowledgments of
-//! its pings either. So the connection closes if it waits for too long, for example because the endpoint waits for the
+//! passes on. A small frame counts as much as the library needs to keep it, because a client that sends single bytes
+//! would otherwise take many times the memory that is counted.
+//!
+//! So a connection that waits has a body that an endpoint has not read to its end: it continues when the endpoint
+//! reads, or when the timeout of the request ends the body. While it waits, it does not see acknowledgments of its
+//! pings either. So the connection closes if it waits for too long, for example because the endpoint waits for the
 //! client to read a response first.
 
 use std::cell::{Cell, RefCell};
@@ -30,7 +33,7 @@ pub(in crate::proxy) struct UnforwardedBodies {
     worker: Rc<WorkerUnforwarded>,
     /// The flow-control window of a stream, which bounds the bytes of a body.
     stream_window: usize,
-    /// The bytes of all bodies.
+    /// What all bodies count.
     bytes: Cell<usize>,
     /// The bodies that are not read to their end, in the order of their streams.
     bodies: RefCell<Vec<UnforwardedBody>>,
@@ -49,7 +52,16 @@ struct UnforwardedBody {
     stream: u32,
     /// The number of the request on its connection.
     request: u64,
-    bytes: usize,
+    /// Bytes of data.
+    data: usize,
+    /// What small frames count in addition to their data.
+    overhead: usize,
+}
+
+impl UnforwardedBody {
+    fn counted(&self) -> usize {
+        self.data + self.overhead
+    }
 }
 
 impl UnforwardedBodies {
@@ -74,46 +86,64 @@ impl UnforwardedBodies {
             Some(last) if last.stream == stream => last.request = request,
             last => {
                 debug_assert!(last.is_none_or(|last| last.stream < stream && last.request < request));
-                bodies.push(UnforwardedBody { stream, request, bytes: 0 });
+                bodies.push(UnforwardedBody { stream, request, data: 0, overhead: 0 });
             }
         }
     }
 
-    /// Counts the data of a frame. The library drops that of other streams.
+    /// Counts a frame with this much data. The library drops that of other streams, and rejects more than the window.
     pub(in crate::proxy) fn receive(&self, stream: u32, length: usize) {
         let mut bodies = self.bodies.borrow_mut();
         if let Ok(index) = bodies.binary_search_by_key(&stream, |body| body.stream) {
-            self.change(&mut bodies[index], |bytes| (bytes + length).min(self.stream_window));
+            self.change(&mut bodies[index], |body| {
+                let accepted = length.min(self.stream_window.saturating_sub(body.data));
+                body.data += accepted;
+                body.overhead += frame_overhead(accepted);
+            });
         }
     }
 
-    /// Counts bytes of a request as forwarded.
-    pub(in crate::proxy) fn forward(&self, request: u64, length: usize) {
+    /// Counts a frame of a request as forwarded.
+    pub(in crate::proxy) fn forward_frame(&self, request: u64, length: usize) {
+        self.forward(request, length, frame_overhead(length));
+    }
+
+    /// Counts bytes of a request as forwarded that are not whole frames. The overhead of its frames counts until all
+    /// data is forwarded.
+    pub(in crate::proxy) fn forward_bytes(&self, request: u64, length: usize) {
+        self.forward(request, length, 0);
+    }
+
+    fn forward(&self, request: u64, data: usize, overhead: usize) {
         let mut bodies = self.bodies.borrow_mut();
         if let Some(index) = index_of(&bodies, request) {
-            self.change(&mut bodies[index], |bytes| bytes.saturating_sub(length));
+            self.change(&mut bodies[index], |body| {
+                body.data = body.data.saturating_sub(data);
+                body.overhead = if body.data == 0 { 0 } else { body.overhead.saturating_sub(overhead) };
+            });
         }
     }
 
     /// The body has ended, or is not read any more.
     pub(in crate::proxy) fn close(&self, request: u64) {
-        self.forward(request, usize::MAX);
+        self.forward_bytes(request, usize::MAX);
         let mut bodies = self.bodies.borrow_mut();
         if let Some(index) = index_of(&bodies, request) {
             bodies.remove(index);
         }
     }
 
-    fn change(&self, body: &mut UnforwardedBody, new_bytes: impl FnOnce(usize) -> usize) {
-        let before = body.bytes;
-        body.bytes = new_bytes(before);
-        if body.bytes >= before {
-            self.worker.add(body.bytes - before);
-            self.bytes.set(self.bytes.get() + (body.bytes - before));
+    fn change(&self, body: &mut UnforwardedBody, apply: impl FnOnce(&mut UnforwardedBody)) {
+        let before = body.counted();
+        apply(body);
+        let after = body.counted();
+        if after >= before {
+            self.worker.add(after - before);
+            self.bytes.set(self.bytes.get() + (after - before));
             return;
         }
-        self.worker.remove(before - body.bytes);
-        self.bytes.set(self.bytes.get() - (before - body.bytes));
+        self.worker.remove(before - after);
+        self.bytes.set(self.bytes.get() - (before - after));
         if self.has_room()
             && let Some(reader) = self.reader.take()
         {
@@ -155,6 +185,11 @@ impl UnforwardedBodies {
         self.paused.get() + current
     }
 
+    /// Whether the connection is not read.
+    pub(in crate::proxy) fn is_paused(&self) -> bool {
+        self.paused_since.get().is_some()
+    }
+
     /// When to poll the connection again, if it is not read.
     pub(in crate::proxy) fn recheck_at(&self) -> Option<Instant> {
         self.recheck_at.get()
@@ -170,12 +205,20 @@ fn index_of(bodies: &[UnforwardedBody], request: u64) -> Option<usize> {
     bodies.binary_search_by_key(&request, |body| body.request).ok()
 }
 
+/// What a frame counts in addition to its data. The library does not keep frames without data.
+fn frame_overhead(length: usize) -> usize {
+    if length == 0 { 0 } else { MIN_FRAME.saturating_sub(length) }
+}
+
 impl Drop for UnforwardedBodies {
     fn drop(&mut self) {
         self.worker.remove(self.bytes.get());
     }
 }
 
+/// What a frame counts at least: about the memory that the library takes to keep it. The library's own limit of small
+/// frames has the same value.
+const MIN_FRAME: usize = 256;
 /// How often a connection that is not read checks whether other connections have made room.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -189,7 +232,7 @@ mod tests {
     use super::*;
     use crate::proxy::unforwarded_budget::UnforwardedBudget;
 
-    const WINDOW: usize = 1000;
+    const WINDOW: usize = 10_000;
 
     fn is_ready(bodies: &UnforwardedBodies) -> bool {
         bodies.poll_ready(&Context::from_waker(Waker::noop())).is_ready()
@@ -203,24 +246,64 @@ mod tests {
 
     #[tokio::test]
     async fn connections_without_bytes_are_always_read() {
-        let (worker, [first, second]) = connections(1000);
+        let (worker, [first, second]) = connections(10_000);
         for connection in [&first, &second] {
             connection.open(1, 1);
         }
-        first.receive(1, 500);
+        first.receive(1, 4_700);
+        first.receive(1, 300);
         assert!(is_ready(&first), "half of the limit");
-        first.receive(1, 1);
+        first.receive(1, 300);
         assert!(!is_ready(&first) && is_ready(&second));
-        second.receive(1, 499);
+        second.receive(1, 300);
+        second.receive(1, 4_400);
         assert_eq!(worker.free(), 0);
         assert!(!is_ready(&first) && !is_ready(&second));
-        second.forward(1, 498);
-        assert!(is_ready(&second), "one byte, and 498 are free");
+        second.forward_frame(1, 4_400);
+        assert!(is_ready(&second), "300 bytes, and 4,400 are free");
         assert!(!is_ready(&first));
         second.close(1);
-        first.forward(1, 501);
+        first.forward_frame(1, 4_700);
         assert!(is_ready(&first) && is_ready(&second));
-        assert_eq!(worker.free(), 1000);
+        first.close(1);
+        assert_eq!(worker.free(), 10_000);
+    }
+
+    #[tokio::test]
+    async fn small_frames_count_as_the_memory_that_they_take() {
+        let (worker, [connection]) = connections(100_000);
+        connection.open(1, 1);
+        for length in [1, 255, 256, 257, 1000] {
+            connection.receive(1, length);
+            assert_eq!(worker.free(), 100_000 - length.max(MIN_FRAME), "{length}");
+            // One that is not forwarded, so that the data does not become zero.
+            connection.receive(1, 300);
+            connection.forward_frame(1, length);
+            assert_eq!(worker.free(), 100_000 - 300, "{length}");
+            connection.forward_frame(1, 300);
+        }
+        connection.receive(1, 0);
+        assert_eq!(worker.free(), 100_000, "a frame without data");
+        for _ in 0..196 {
+            connection.receive(1, 1);
+        }
+        assert!(!is_ready(&connection), "196 frames count 50,176 bytes");
+        connection.forward_frame(1, 1);
+        assert!(is_ready(&connection));
+        connection.close(1);
+        assert_eq!(worker.free(), 100_000);
+    }
+
+    #[tokio::test]
+    async fn overhead_of_frames_in_a_tunnel_counts_until_all_data_is_forwarded() {
+        let (worker, [connection]) = connections(10_000);
+        connection.open(1, 1);
+        connection.receive(1, 100);
+        connection.receive(1, 100);
+        connection.forward_bytes(1, 150);
+        assert_eq!(worker.free(), 10_000 - 2 * (MIN_FRAME - 100) - 50);
+        connection.forward_bytes(1, 50);
+        assert_eq!(worker.free(), 10_000);
     }
 
     #[tokio::test(start_paused = true)]
@@ -232,10 +315,10 @@ mod tests {
             connection.receive(1, 600);
             assert!(!is_ready(&connection));
             advance(3 * RECHECK_INTERVAL).await;
-            assert!(!is_ready(&connection));
+            assert!(!is_ready(&connection) && connection.is_paused());
             assert_eq!(connection.paused(), expected + 4 * RECHECK_INTERVAL);
-            connection.forward(1, 600);
-            assert!(is_ready(&connection));
+            connection.forward_frame(1, 600);
+            assert!(is_ready(&connection) && !connection.is_paused());
             expected += 3 * RECHECK_INTERVAL;
             advance(1000 * RECHECK_INTERVAL).await;
             assert!(is_ready(&connection));
@@ -245,35 +328,36 @@ mod tests {
 
     #[tokio::test]
     async fn only_bodies_that_are_read_count() {
-        let (worker, [connection]) = connections(10_000);
-        connection.receive(1, 100);
-        assert_eq!(worker.free(), 10_000, "a stream without a body");
+        let (worker, [connection]) = connections(100_000);
+        connection.receive(1, 1_000);
+        assert_eq!(worker.free(), 100_000, "a stream without a body");
         connection.open(3, 1);
         connection.open(5, 2);
-        connection.receive(3, 100);
-        connection.receive(5, 100);
+        connection.receive(3, 1_000);
+        connection.receive(5, 1_000);
         connection.close(1);
-        connection.receive(3, 100);
-        assert_eq!(worker.free(), 9_900);
+        connection.receive(3, 1_000);
+        assert_eq!(worker.free(), 99_000);
         connection.receive(5, 5 * WINDOW);
-        assert_eq!(worker.free(), 10_000 - WINDOW, "the library rejects more than the window");
+        assert_eq!(worker.free(), 100_000 - WINDOW, "the library rejects more than the window");
         drop(connection);
-        assert_eq!(worker.free(), 10_000);
+        assert_eq!(worker.free(), 100_000);
     }
 
     #[tokio::test]
     async fn stream_belongs_to_the_last_request_that_opened_it() {
-        let (worker, [connection]) = connections(10_000);
+        let (worker, [connection]) = connections(100_000);
         connection.open(3, 1);
         connection.open(5, 2);
         connection.open(5, 3);
-        connection.receive(5, 100);
+        connection.receive(5, 400);
+        connection.receive(5, 600);
         connection.close(2);
-        assert_eq!(worker.free(), 9_900);
-        connection.forward(3, 40);
-        assert_eq!(worker.free(), 9_940);
+        assert_eq!(worker.free(), 99_000);
+        connection.forward_frame(3, 400);
+        assert_eq!(worker.free(), 99_400);
         connection.close(3);
-        connection.receive(3, 1);
-        assert_eq!(worker.free(), 9_999);
+        connection.receive(3, 1_000);
+        assert_eq!(worker.free(), 99_000);
     }
 }

@@ -153,7 +153,8 @@ impl Tunnel {
             on_progress();
             if let Some((bodies, request)) = peer.unforwarded() {
                 let read = activity.bytes_in.get();
-                bodies.forward(request, usize::try_from(read - forwarded.replace(read)).unwrap_or(usize::MAX));
+                let length = usize::try_from(read - forwarded.replace(read)).unwrap_or(usize::MAX);
+                bodies.forward_bytes(request, length);
             }
         };
         let mut client = CountedStream::new(client, &activity.bytes_in, on_client_progress);
