@@ -5,7 +5,7 @@
 //!   root: Branch ─ child by the lowest 3 bits of the hash ─▶ Branch ─ by the next 3 bits ─▶ … ─▶ Leaf: few entries
 //! ```
 //!
-//! A map with few entries is one leaf.
+//! A map with few entries is one leaf. Removals turn a branch with few entries into a leaf again.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
@@ -48,6 +48,9 @@ const CHILDREN: usize = 1 << BITS;
 /// A larger leaf becomes a branch. A change copies one leaf, and a leaf takes less memory for each entry the larger it
 /// is.
 const MAX_LEAF_LEN: usize = 24;
+/// A branch with as few entries after a removal becomes a leaf. This is less than `MAX_LEAF_LEN`, so that alternating
+/// insertions and removals do not convert a node each time.
+const MAX_MERGED_LEN: usize = MAX_LEAF_LEN / 2;
 
 impl<I: MapIndex> PersistentMap<I> {
     pub fn get(&self, key: impl AsRef<I::Key>) -> Option<&I::Entry> {
@@ -159,11 +162,33 @@ impl<E: Clone> MapNode<E> {
     fn remove<I: MapIndex<Entry = E>>(&mut self, hash: u64, key: &I::Key, depth: u32) {
         match self {
             MapNode::Branch(children) => {
-                Arc::make_mut(children)[child_index(hash, depth)].remove::<I>(hash, key, depth + BITS);
+                let children = Arc::make_mut(children);
+                children[child_index(hash, depth)].remove::<I>(hash, key, depth + BITS);
+                if let Some(leaf) = MapNode::merged(children) {
+                    *self = leaf;
+                }
             }
             MapNode::Leaf(slots) => {
                 *slots = slots.iter().filter(|slot| !slot.has_key::<I>(hash, key)).cloned().collect();
             }
+        }
+    }
+
+    /// One leaf with the entries of these children, if all of them are leaves and have few entries together. A child
+    /// that is a branch has more: the removal that left it with as few has replaced it with a leaf.
+    fn merged(children: &[MapNode<E>; CHILDREN]) -> Option<MapNode<E>> {
+        let len = children.iter().map(|child| child.slots().map(<[Slot<E>]>::len)).sum::<Option<usize>>()?;
+        if len > MAX_MERGED_LEN {
+            return None;
+        }
+        Some(MapNode::Leaf(children.iter().filter_map(MapNode::slots).flatten().cloned().collect()))
+    }
+
+    /// The entries of a leaf.
+    fn slots(&self) -> Option<&[Slot<E>]> {
+        match self {
+            MapNode::Branch(_) => None,
+            MapNode::Leaf(slots) => Some(slots),
         }
     }
 }
@@ -205,7 +230,9 @@ impl<I: MapIndex<Entry: fmt::Debug>> fmt::Debug for PersistentMap<I> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::{any, proptest};
 
     use super::*;
 
@@ -283,6 +310,23 @@ mod tests {
         assert_eq!((map.len(), number(&map, "1")), (0, None));
     }
 
+    /// Otherwise the memory of a map would be that of its most entries so far, and `iter` would visit that many nodes.
+    #[test]
+    fn nodes_of_removed_entries_are_merged() {
+        let mut map = numbers(20_000);
+        let before = map.clone();
+        (100..20_000).for_each(|key| map.remove(key.to_string()));
+        // 100 entries are usually in a root with eight branches of eight leaves.
+        assert!(nodes(&map).len() <= 120, "{} nodes have {} entries", nodes(&map).len(), map.len());
+        assert!((0..100).all(|key| number(&map, &key.to_string()) == Some(key)));
+        (MAX_MERGED_LEN..100).for_each(|key| map.remove(key.to_string()));
+        assert_eq!((nodes(&map).len(), map.len(), map.iter().count()), (1, MAX_MERGED_LEN, MAX_MERGED_LEN));
+        assert!((0..MAX_MERGED_LEN).all(|key| number(&map, &key.to_string()) == Some(key)));
+        assert_eq!((before.len(), before.iter().count()), (20_000, 20_000), "the original map is as before");
+        (0..1000).for_each(|key| map.insert((key.to_string(), key)));
+        assert!((0..1000).all(|key| number(&map, &key.to_string()) == Some(key)) && map.len() == 1000);
+    }
+
     #[test]
     fn few_entries_are_one_leaf() {
         let mut map = numbers(MAX_LEAF_LEN);
@@ -300,5 +344,35 @@ mod tests {
         assert!(node.insert::<Numbers>(slot(40, 7 | 1 << 63), 0));
         assert!(node.insert::<Numbers>(slot(41, 7), 0) && !node.insert::<Numbers>(slot(41, 7), 0));
         assert_eq!((node.leaf(7).len(), node.leaf(7 | 1 << 63).len()), (41, 1));
+    }
+
+    proptest! {
+        /// After each step, the map has the same entries as one of the standard library. Each step inserts or removes
+        /// a range of keys, so that the map often grows and shrinks by many nodes.
+        #[test]
+        fn entries_are_those_of_a_standard_map(
+            steps in proptest::collection::vec((any::<bool>(), 0..400_usize, 0..400_usize), 1..12),
+        ) {
+            let (mut map, mut expected) = (PersistentMap::<Numbers>::default(), BTreeMap::new());
+            for (step, (inserts, start, count)) in steps.into_iter().enumerate() {
+                let (before, expected_before) = (map.clone(), expected.clone());
+                for key in start..start + count {
+                    let name = key.to_string();
+                    if inserts {
+                        map.insert((name.clone(), step));
+                        expected.insert(name, step);
+                    } else {
+                        map.remove(&name);
+                        expected.remove(&name);
+                    }
+                }
+                for (map, expected) in [(&map, &expected), (&before, &expected_before)] {
+                    assert_eq!(map.iter().cloned().collect::<BTreeMap<_, _>>(), *expected);
+                    assert_eq!(map.len(), expected.len());
+                    assert!(expected.iter().all(|(name, step)| number(map, name) == Some(*step)));
+                }
+                assert!(map.len() > MAX_MERGED_LEN || nodes(&map).len() == 1);
+            }
+        }
     }
 }

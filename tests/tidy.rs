@@ -75,6 +75,7 @@ const IMPORTS: &[Row] = &[
     ("plugins", &["diagnostic", "plugin_api"]),
     // Edges of the process.
     // Values of a flag are the fields of the access log, and defaults of flags are limits of the proxy and of a plugin.
+    // `--limits-warn-only` decides what the store keeps of large objects.
     (
         "args",
         &[
@@ -85,6 +86,7 @@ const IMPORTS: &[Row] = &[
             "proxy::access_log::AccessLogField",
             "quantity",
             "schema",
+            "store::LargeObjects",
             "process_log",
             "version",
         ],

@@ -15,14 +15,13 @@ use crate::plugin_api::PluginFactory;
 use crate::plugins;
 use crate::report::{self, InputCounts, ReportedDiagnostic};
 use crate::snapshot::Snapshot;
-use crate::store::LargeObjects;
 use crate::upstream::UpstreamRegistry;
 
 /// Prints the problems of the manifests. The exit status shows whether there are any.
 pub fn check(options: CheckOptions) -> anyhow::Result<ExitStatus> {
     let BudgetOptions { warn_only, namespace_bytes } = options.budgets;
-    let large_objects = if warn_only { LargeObjects::Keep } else { LargeObjects::Reduce };
-    let mut manifests = Manifests::new(options.paths.clone(), options.channel).with_large_objects(large_objects);
+    let mut manifests =
+        Manifests::new(options.paths.clone(), options.channel).with_large_objects(options.budgets.large_objects());
     let update = manifests.read();
     // A path of the command line that does not exist is a usage error.
     let is_argument = |problem: &ManifestDiagnostic| options.paths.iter().any(|path| **path == *problem.position.file);

@@ -271,11 +271,17 @@ impl Control {
 
     /// Stores which of the supported kinds the cluster has.
     pub(super) fn set_installed(&mut self, installed: Arc<InstalledApis>) {
+        let before = self.installed.as_deref();
+        let is_unreadable = |apis: &InstalledApis, kind: Kind| apis.unreadable_before_first_list.contains(&kind);
+        let has_changed =
+            |kind: Kind| before.is_some_and(|apis| is_unreadable(apis, kind)) != is_unreadable(&installed, kind);
         // While policies cannot be read, any Service may have one that requires TLS.
-        let policies_unknown =
-            |installed: &InstalledApis| installed.unreadable_before_first_list.contains(&Kind::BackendTlsPolicy);
-        if self.installed.as_deref().is_some_and(policies_unknown) != policies_unknown(&installed) {
+        if has_changed(Kind::BackendTlsPolicy) {
             self.uncompiled.extend(self.store.services.keys().map(|key| ObjectId::new(Kind::Service, key.clone())));
+        }
+        // The status of a Gateway without a class says whether the class was deleted or cannot be read.
+        if has_changed(Kind::GatewayClass) {
+            self.uncompiled.extend(self.store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
         }
         self.installed = Some(installed);
         let classes: Vec<_> = self.verdicts.keys().filter(|id| id.kind == Kind::GatewayClass).cloned().collect();
@@ -462,6 +468,43 @@ mod tests {
                 expected,
                 "{kind} {name}"
             );
+        }
+    }
+
+    /// Otherwise, their status would still say that the class cannot be read.
+    #[test]
+    fn gateways_are_compiled_again_when_classes_become_readable() {
+        let gateways = GatewayOptions {
+            controller_names: Vec::new(),
+            addresses: AddressSource::Services(crate::api::core::ServiceType::ClusterIp),
+        };
+        let factory = PluginFactory::offline(crate::plugins::REGISTRY);
+        let mut control = Control::new(
+            gateways,
+            Arc::default(),
+            factory,
+            IngressConfig::default(),
+            Budgets::default(),
+            Arc::default(),
+        );
+        let metadata = json!({"namespace": "ns", "name": "web"});
+        let object = json!({"metadata": metadata, "spec": {"gatewayClassName": "c", "listeners": []}});
+        let gateway = AnyObject::parse(Kind::Gateway, object).unwrap();
+        let id = gateway.id();
+        control.stage(Batch { upserts: vec![gateway], removes: vec![] });
+        let unreadable = |kinds: &[Kind]| {
+            let unreadable_before_first_list = kinds.iter().copied().collect();
+            Arc::new(InstalledApis { unreadable_before_first_list, ..InstalledApis::default() })
+        };
+        for (kinds, expected) in [
+            (&[Kind::GatewayClass][..], true),
+            (&[Kind::GatewayClass, Kind::HttpRoute][..], false),
+            (&[Kind::HttpRoute][..], true),
+            (&[][..], false),
+        ] {
+            control.uncompiled.clear();
+            control.set_installed(unreadable(kinds));
+            assert_eq!(control.uncompiled.contains(&id), expected, "{kinds:?}");
         }
     }
 }

@@ -48,7 +48,6 @@ use crate::proxy::Proxy;
 use crate::proxy::access_log::AccessLogger;
 use crate::ready::Readiness;
 use crate::status::StatusWriteMetrics;
-use crate::store::LargeObjects;
 
 /// Serves until a stop is requested.
 pub fn run(options: RunOptions) -> anyhow::Result<ExitStatus> {
@@ -78,7 +77,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let listeners = OwnListeners::open(&options).await?;
     let admin_address = listeners.admin_address()?;
     let mut cluster = match &options.cluster {
-        Some(cluster) => Some(ClusterSource::start(cluster, large_objects(&options.budgets), &ready).await?),
+        Some(cluster) => Some(ClusterSource::start(cluster, options.budgets.large_objects(), &ready).await?),
         None => None,
     };
 
@@ -114,7 +113,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let (gateway_services, services_shutdown) =
         start_gateway_services(&options, cluster.as_ref(), statuses.as_ref(), &control, &drain)?.unzip();
     let control_loop = ControlLoop {
-        files: ManifestFiles::new(options.manifests.clone(), options.channel, large_objects(&options.budgets), watcher),
+        files: ManifestFiles::new(options.manifests.clone(), options.channel, options.budgets.large_objects(), watcher),
         overlap: (cluster.is_some() && !options.manifests.is_empty()).then(SourceOverlap::default),
         control,
         withheld_statuses: BTreeSet::new(),
@@ -259,11 +258,6 @@ fn new_control(
         control.forbid_admin_backend(address);
     }
     Ok(control)
-}
-
-/// What happens to objects that are larger than an object may be.
-fn large_objects(budgets: &BudgetOptions) -> LargeObjects {
-    if budgets.warn_only { LargeObjects::Keep } else { LargeObjects::Reduce }
 }
 
 /// With a cluster, starts the reconciler of the Services in front of Gateways.

@@ -4,6 +4,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use crate::quantity::MemorySize;
+use crate::store::LargeObjects;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits")]
@@ -25,6 +26,13 @@ pub struct BudgetOptions {
     pub warn_only: bool,
     /// In bytes.
     pub namespace_bytes: u64,
+}
+
+impl BudgetOptions {
+    /// What happens to objects that are larger than an object may be.
+    pub fn large_objects(self) -> LargeObjects {
+        if self.warn_only { LargeObjects::Keep } else { LargeObjects::Reduce }
+    }
 }
 
 impl BudgetArgs {

@@ -29,7 +29,8 @@ pub struct CompileInputs<'a> {
     /// Builds plugins.
     pub plugin_factory: &'a PluginFactory,
     /// Kinds whose objects cannot be read although some may exist: backends for which such an object could require TLS
-    /// get no requests. If this set changed, the changes to compile contain all Services.
+    /// get no requests. If BackendTLSPolicies or GatewayClasses were added or removed, the changes to compile contain
+    /// all Services or all Gateways.
     pub unreadable_kinds: &'a BTreeSet<Kind>,
     pub ingress: &'a IngressSettings,
     /// What objects may expand to.

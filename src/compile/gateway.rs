@@ -178,7 +178,7 @@ pub(super) fn plan(
     }
 
     let mut remarks = remarks_on_ignored_fields(gateway);
-    remarks.extend(deleted_class_remark(cx, gateway));
+    remarks.extend(missing_class_remark(cx, gateway));
     remarks.extend(gateway_parameters::remarks_on_ignored_settings(cx.store, gateway, assigned.client_path));
     remarks.extend(assigned.notes.iter().cloned());
     let mut size_problem = cx.inputs.budgets.size_problem(cx.store, Kind::Gateway, &gateway.meta.key);
@@ -311,6 +311,10 @@ pub(super) fn foreign_verdict(cx: CompileContext<'_>, gateway: &Object<Gateway>)
     let name = &gateway.spec.gateway_class_name;
     let (field, class) = ("spec.gatewayClassName", format!("GatewayClass {name}"));
     let note = match class_state(cx, gateway) {
+        ClassState::Missing if are_classes_unreadable(cx) => {
+            let message = format!("{class} cannot be read, so it is unknown whether Portico serves the Gateway");
+            Diagnostic::error(field, message, LET_READ_CLASSES)
+        }
         ClassState::Missing => {
             let controllers = cx.inputs.controllers.join(" or ");
             Diagnostic::not_found(
@@ -368,18 +372,32 @@ pub(super) fn rejection(
     })
 }
 
-/// A remark on a Gateway whose class was deleted, and which is served as before.
-fn deleted_class_remark(cx: CompileContext<'_>, gateway: &Object<Gateway>) -> Option<Diagnostic> {
+/// A remark on a Gateway whose class was deleted or cannot be read, and which is served as before.
+fn missing_class_remark(cx: CompileContext<'_>, gateway: &Object<Gateway>) -> Option<Diagnostic> {
     let name = &gateway.spec.gateway_class_name;
-    let is_deleted = !cx.store.gateway_classes.contains_key(&ObjectKey::cluster(name));
-    is_deleted.then(|| {
+    if cx.store.gateway_classes.contains_key(&ObjectKey::cluster(name)) {
+        return None;
+    }
+    let (message, remedy) = if are_classes_unreadable(cx) {
+        let message = format!("GatewayClass {name} cannot be read; until it is read, the Gateway is served as before");
+        (message, LET_READ_CLASSES.to_owned())
+    } else {
         let message =
             format!("GatewayClass {name} was deleted; until it exists again, the Gateway is served as before");
         let remedy =
             format!("create it with controllerName {}, or delete the Gateway", controller_of_class(cx.store, gateway));
-        Diagnostic::error("spec.gatewayClassName", message, remedy)
-    })
+        (message, remedy)
+    };
+    Some(Diagnostic::error("spec.gatewayClassName", message, remedy))
 }
+
+/// Whether a class that is not in the store may exist.
+fn are_classes_unreadable(cx: CompileContext<'_>) -> bool {
+    cx.inputs.unreadable_kinds.contains(&Kind::GatewayClass)
+}
+
+const LET_READ_CLASSES: &str =
+    "let Portico's ClusterRole list and watch gatewayclasses; the log has the reason of the failure";
 
 /// Remarks on valid fields that have no effect, so that users do not rely on them.
 fn remarks_on_ignored_fields(gateway: &Object<Gateway>) -> Vec<Diagnostic> {

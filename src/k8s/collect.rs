@@ -28,7 +28,7 @@ use crate::store::{
 const WINDOW: Duration = Duration::from_millis(1);
 
 /// The size of the objects of one namespace that a delivery has at most: of four objects of the maximum size, or about
-/// 1,000 of usual size. The first object of a namespace may be larger.
+/// 1,000 of usual size. An object counts at most `MAX_OBJECT_SIZE`, so the first four always fit.
 const MAX_NAMESPACE_BYTES: u64 = 4 * MAX_OBJECT_SIZE;
 
 /// Collects events from the watches for the control loop.
@@ -107,7 +107,7 @@ impl<const WHOLE: bool> WatchSink<false, WHOLE> for ObjectSink {
 pub(super) struct ReceivedObject {
     pub(super) key: ObjectKey,
     generation: i64,
-    /// What compiling it costs, about.
+    /// The approximate cost of compiling it.
     size: u64,
     object: Result<AnyObject, MalformedObject>,
     observed: Option<Observed>,
@@ -328,8 +328,8 @@ impl PendingDelivery {
         }
     }
 
-    /// The objects whose changes come with a later delivery: of a namespace with more than its share, all that arrived
-    /// after the first one beyond it.
+    /// The objects whose changes come with a later delivery: of a namespace with more than its share, the first one
+    /// beyond it and all that arrived later.
     fn deferred(&self) -> Vec<ObjectId> {
         let mut sizes: HashMap<&str, u64> = HashMap::new();
         for (id, pending) in self.upserts.iter().filter(|(id, _)| is_deferrable(id)) {
@@ -348,7 +348,7 @@ impl PendingDelivery {
         for (id, pending) in by_arrival {
             let bytes = taken.entry(&id.key.namespace).or_default();
             *bytes += pending.size;
-            if *bytes > MAX_NAMESPACE_BYTES && *bytes > pending.size {
+            if *bytes > MAX_NAMESPACE_BYTES {
                 ends.entry(&id.key.namespace).or_insert(pending.arrival.number);
                 deferred.push(id.clone());
             }

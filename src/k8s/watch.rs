@@ -280,9 +280,9 @@ mod tests {
     /// Runs a watch whose requests all get this status. An outage of the server ends 50 ms after the first request.
     /// Returns the time from that request to the next.
     async fn second_request(code: u16, retry_after_seconds: u32) -> Duration {
-        let (sent, mut requests) = mpsc::unbounded_channel();
+        let (sent, mut requests) = mpsc::channel(8);
         let server = tower::service_fn(move |_: http::Request<kube::client::Body>| {
-            sent.send(Instant::now()).ok();
+            sent.try_send(Instant::now()).ok();
             let body = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
                 "message": "", "reason": "", "details": { "retryAfterSeconds": retry_after_seconds } });
             let body = http_body_util::Full::new(bytes::Bytes::from(body.to_string()));

@@ -45,6 +45,9 @@ struct WatchState {
     stale_since: Option<Instant>,
     /// Since when attempts fail with errors other than 429. A 429 clears this time, unless the watch is unreadable.
     failing_since: Option<Instant>,
+    /// Since when the server responds with these errors. An error without a response clears this time, too, because the
+    /// errors that follow may be those of a starting server.
+    error_responses_since: Option<Instant>,
     /// Since when the server responds with 429. Other errors in between do not clear this time.
     throttled_since: Option<Instant>,
     /// Set by the method of the same name of [`WatchHealth`], and cleared only by the first list, whatever errors
@@ -152,7 +155,7 @@ impl WatchHealth {
     /// At the end of an outage of the whole server: from now on, errors must last again before a watch is unreadable.
     pub(super) fn clear_failures(&self) {
         for state in self.watches.lock().values_mut() {
-            (state.failing_since, state.throttled_since) = (None, None);
+            state.clear_failure_times();
         }
     }
 
@@ -200,9 +203,13 @@ impl WatchState {
     /// Whether the watch has failed for so long that the failure is not transient.
     fn is_lasting(&self) -> bool {
         let has_lasted = |since: Option<Instant>, limit| since.is_some_and(|since| since.elapsed() >= limit);
-        let has_response = self.error.as_ref().is_none_or(|watch_error| watch_error.has_response);
-        let limit = if has_response { UNREADABLE_AFTER } else { UNREACHABLE_UNREADABLE_AFTER };
-        has_lasted(self.failing_since, limit) || has_lasted(self.throttled_since, THROTTLED_UNREADABLE_AFTER)
+        has_lasted(self.error_responses_since, UNREADABLE_AFTER)
+            || has_lasted(self.failing_since, UNREACHABLE_UNREADABLE_AFTER)
+            || has_lasted(self.throttled_since, THROTTLED_UNREADABLE_AFTER)
+    }
+
+    fn clear_failure_times(&mut self) {
+        (self.failing_since, self.error_responses_since, self.throttled_since) = (None, None, None);
     }
 
     /// Whether the objects cannot be read: after one 403, or if other errors last.
@@ -255,7 +262,7 @@ impl WatchReporter {
     /// Records that the watch works, which ends a failure of the watch.
     pub(super) fn record_success(&self) {
         self.update(|state| {
-            (state.failing_since, state.throttled_since) = (None, None);
+            state.clear_failure_times();
             if state.listed {
                 state.stale_since = None;
             }
@@ -275,10 +282,13 @@ impl WatchReporter {
                     // A 429 says nothing about the cause of the failure, so the earlier error is kept.
                     return true;
                 }
-                // The server has asked for a delay, which is not a failure. The next error sets the time again.
-                state.failing_since = None;
+                // The server has asked for a delay, which is not a failure. The next error sets the times again.
+                (state.failing_since, state.error_responses_since) = (None, None);
             } else {
                 state.failing_since.get_or_insert_with(Instant::now);
+                let responses_since = state.error_responses_since.take();
+                state.error_responses_since =
+                    watch_error.has_response.then(|| responses_since.unwrap_or_else(Instant::now));
             }
             state.error = Some(watch_error.clone());
             state.forbidden_in_a_row =
@@ -319,7 +329,11 @@ impl WatchError {
     pub(super) fn from_request(error: &Error) -> WatchError {
         match error {
             Error::Api(status) => WatchError::from_status(status),
-            error => WatchError::new(request_error_text(error)),
+            error => WatchError {
+                // Only a response can be unreadable.
+                has_response: matches!(error, Error::SerdeError(_) | Error::FromUtf8(_)),
+                ..WatchError::new(request_error_text(error))
+            },
         }
     }
 
@@ -359,8 +373,8 @@ impl WatchError {
 /// How long errors other than 403 and 429 last before the kind is unreadable. This time is longer than the few seconds
 /// in which a starting server responds with errors.
 const UNREADABLE_AFTER: Duration = Duration::from_secs(5);
-/// How long the server does not respond before the kind is unreadable. This time is long because the cause is not the
-/// kind, and statuses mention unreadable kinds.
+/// How long attempts fail before the kind is unreadable although the server does not respond to all of them. This time
+/// is long because the cause is not the kind, and statuses mention unreadable kinds.
 const UNREACHABLE_UNREADABLE_AFTER: Duration = Duration::from_secs(60);
 /// How long 429 responses last before the kind is unreadable. This time is long because statuses mention unreadable
 /// kinds, and writing these statuses is more work for the overloaded server.
@@ -460,10 +474,31 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(health.unreadable().len(), 1);
         watch.record_success();
-        watch.record_error(&unreachable);
-        tokio::time::advance(Duration::from_secs(5)).await;
-        watch.record_error(&WatchError { has_response: true, ..unreachable });
+
+        // A stopping server responds with errors, then does not respond, and then responds with errors while it starts.
+        let broken = WatchError { has_response: true, ..WatchError::new("500".to_owned()) };
+        watch.record_error(&broken);
+        for watch_error in [&unreachable, &broken] {
+            tokio::time::advance(Duration::from_secs(4)).await;
+            watch.record_error(watch_error);
+            assert_eq!(health.unreadable().len(), 0, "{watch_error:?}");
+        }
+        tokio::time::advance(UNREADABLE_AFTER).await;
         assert_eq!(health.unreadable().len(), 1, "it responds, and still does not list the kind");
+    }
+
+    /// A load balancer in front of a broken server may respond to some attempts only.
+    #[tokio::test(start_paused = true)]
+    async fn alternating_errors_last_too() {
+        let unreachable = WatchError::new("connection refused".to_owned());
+        let broken = WatchError { has_response: true, ..WatchError::new("500".to_owned()) };
+        let health = WatchHealth::new();
+        let watch = health.reporter(WatchSubject::Objects(Scope { kind: Kind::HttpRoute, namespace: None }));
+        for second in 0..=60 {
+            watch.record_error(if second % 2 == 0 { &broken } else { &unreachable });
+            assert_eq!(health.unreadable().len(), usize::from(second == 60), "{second}");
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]

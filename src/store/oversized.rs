@@ -157,9 +157,9 @@ fn reduced_matches(rules: &Value, is_complete: bool) -> Value {
     Value::Array(reduced)
 }
 
-/// The class, the hosts and the paths of an Ingress. If any path of a host may be missing, all requests to the host that
-/// match no other path get an error. In an incomplete object, these are all hosts, also those of certificates, which
-/// usually are those of rules.
+/// The class, the hosts and the paths of an Ingress. If any path of a host may be missing, all requests to the host
+/// that match no other path get an error. In an incomplete object, these are all hosts, also those of certificates,
+/// which usually are those of rules.
 fn reduced_ingress(spec: &Value, is_complete: bool) -> Value {
     let mut remaining = MAX_PATHS;
     let mut reduced = Vec::new();
@@ -222,11 +222,11 @@ const MAX_SERVER_NAMES: usize = 1024;
 const MAX_MATCHES: usize = 128;
 
 /// The paths of an Ingress that are kept, of all hosts together.
-const MAX_PATHS: usize = 256;
+const MAX_PATHS: usize = 64;
 
 /// The hosts of an Ingress that are kept although some of their paths are not. Requests to others get a 404, unless
 /// another object serves the host.
-const MAX_INCOMPLETE_HOSTS: usize = 256;
+const MAX_INCOMPLETE_HOSTS: usize = 192;
 
 /// The longest path of an Ingress that is kept, as long as the longest of an HTTPRoute.
 const MAX_PATH_BYTES: usize = 1024;
@@ -289,7 +289,7 @@ mod tests {
             let paths = &rule.http.as_ref().unwrap().paths;
             (rule.host.as_deref().unwrap(), paths.len(), paths.last().and_then(|path| path.path.as_deref()).unwrap())
         });
-        assert_eq!(paths.collect::<Vec<_>>(), [("a", 1, "/x"), ("c", 255, "/254"), ("b", 1, "/"), ("c", 1, "/")]);
+        assert_eq!(paths.collect::<Vec<_>>(), [("a", 1, "/x"), ("c", 63, "/62"), ("b", 1, "/"), ("c", 1, "/")]);
         assert_eq!(ingress.spec.ingress_class_name.as_deref(), Some("i"));
     }
 
@@ -323,11 +323,11 @@ mod tests {
         // A later rule has the host of an earlier one, or none.
         let rule = |host: &str| json!({"host": host, "http": http(1)});
         let spec = json!({"rules": [rule("a"), {"host": "b", "http": http(300)}, rule("a"), {"http": http(1)}]});
-        assert_eq!(hosts_and_paths(&spec, true), "a /0, b /254, * /, a /, b /");
+        assert_eq!(hosts_and_paths(&spec, true), "a /0, b /62, * /, a /, b /");
         // All hosts of an object with more rules than are kept.
-        let rules: Vec<_> = (0..500).map(|number| rule(&format!("{number:03}"))).collect();
+        let rules: Vec<_> = (0..256).map(|number| rule(&format!("{number:03}"))).collect();
         let kept = hosts_and_paths(&json!({"rules": rules}), true);
-        assert!(kept.contains("255 /0, 256 /, ") && kept.ends_with(", 499 /"), "{kept}");
+        assert!(kept.contains("063 /0, 064 /, ") && kept.ends_with(", 255 /"), "{kept}");
     }
 
     #[test]

@@ -128,7 +128,7 @@ pub struct Upstream {
     resolved: Mutex<BTreeMap<Arc<str>, Vec<IpAddr>>>,
 }
 
-/// Upstreams are identical, not alike: each has its own state.
+/// An upstream is equal only to itself, because each has its own state.
 impl PartialEq for Upstream {
     fn eq(&self, other: &Upstream) -> bool {
         std::ptr::eq(self, other)

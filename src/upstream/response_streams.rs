@@ -45,7 +45,7 @@ enum ResponseState {
 impl<S> ResponseStream<S> {
     pub(super) fn new(stream: S) -> Self {
         let marker = TrailerMarker::new(ResponseStreams::default(), NO_PREFACE);
-        ResponseStream { stream, marker, written: FrameReader::after_preface() }
+        ResponseStream { stream, marker, written: FrameReader::with_preface() }
     }
 
     fn record_written(&mut self, mut bytes: &[u8]) {

@@ -410,7 +410,9 @@ fn object_that_is_nested_too_deeply_is_always_refused() {
         let message = "the object has more than 64 lists and objects inside each other";
         assert!(matches!(&found[..], [problem] if problem.message == message && problem.is_error()), "{found:#?}");
         let ingress = texts(&harness, Kind::Ingress);
-        assert!(ingress.contains("plugin KongPlugin/a/one cannot be used, so requests it would protect get status 503"));
+        assert!(
+            ingress.contains("plugin KongPlugin/a/one cannot be used, so requests it would protect get status 503")
+        );
     }
 }
 

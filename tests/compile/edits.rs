@@ -528,6 +528,36 @@ fn gateways_of_a_deleted_class_are_served_on() {
     assert!(harness.snapshot.binds.is_empty(), "the class belongs to another controller now");
 }
 
+/// A process that cannot read classes since its start recognizes its Gateways by their status.
+#[test]
+fn gateways_whose_class_cannot_be_read_are_served_on() {
+    let gateway = |name: &str, port: u16, accepted_by: Option<&str>| {
+        let listeners = json!([{"name": "http", "port": port, "protocol": "HTTP"}]);
+        let spec = json!({"gatewayClassName": "c", "listeners": listeners});
+        let mut gateway = parse(Kind::Gateway, json!({"metadata": {"namespace": "a", "name": name}, "spec": spec}));
+        gateway.gateway_mut().unwrap().accepted_by = accepted_by.map(str::to_owned);
+        gateway
+    };
+    let mut harness =
+        CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(Vec::new())), AddressState::default());
+    harness.inputs.unreadable_kinds.insert(Kind::GatewayClass);
+    let gateways = vec![gateway("known", 80, Some("portico.dev/gateway-controller")), gateway("new", 81, None)];
+    harness.apply(Batch { upserts: gateways, removes: vec![] });
+    assert_eq!(harness.snapshot.binds.addresses().len(), 1, "only one was accepted before");
+    let state = harness.describe_state();
+    assert!(state.contains("GatewayClass c cannot be read; until it is read, the Gateway is served"), "{state}");
+    assert!(state.contains("GatewayClass c cannot be read, so it is unknown whether"), "{state}");
+    assert!(!state.contains("was deleted"), "{state}");
+
+    // The list has no such class.
+    harness.inputs.unreadable_kinds.clear();
+    let everything = harness.store.everything();
+    harness.compile(everything);
+    assert_eq!(harness.snapshot.binds.addresses().len(), 1);
+    let state = harness.describe_state();
+    assert!(state.contains("GatewayClass c was deleted") && !state.contains("cannot be read"), "{state}");
+}
+
 fn describe(batch: &Batch) -> String {
     let upserts = batch.upserts.iter().map(|object| format!("apply {:?}", object));
     let removes = batch.removes.iter().map(|id| format!("delete {id}"));

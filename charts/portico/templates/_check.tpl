@@ -53,6 +53,7 @@
 {{- end }}
 {{- range $name, $target := dict "cpu" "targetCPUUtilizationPercentage" "memory" "targetMemoryUtilizationPercentage" }}
 {{- if get $scaling $target }}
+{{- $isZero := true }}
 {{- range $index, $container := prepend $sidecars (dict "resources" $resources) }}
 {{- $has := $container.resources | default dict }}
 {{- $request := get ($has.requests | default dict) $name | default (get ($has.limits | default dict) $name) }}
@@ -60,6 +61,11 @@
 {{- $where := ternary "resources" (printf "extraContainers[%d].resources" (sub $index 1)) (eq $index 0) }}
 {{- fail (printf "autoscaling.%s: the target is a share of the requests of all containers, and %s.requests.%s is not set; set it, or set the target to null" $target $where $name) }}
 {{- end }}
+{{- if not (regexMatch "^[0.]+([a-zA-Z]|$)" (toString $request)) }}{{ $isZero = false }}{{ end }}
+{{- end }}
+{{- /* The autoscaler divides by the sum. */}}
+{{- if $isZero }}
+{{- fail (printf "autoscaling.%s: the target is a share of the requests of all containers, and their sum is 0; raise resources.requests.%s, or set the target to null" $target $name) }}
 {{- end }}
 {{- end }}
 {{- end }}
