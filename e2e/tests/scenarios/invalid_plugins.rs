@@ -13,6 +13,8 @@ use crate::scenarios::objects::{apply, gateway, prefix, route, until, wait_until
 use crate::scenarios::plugins::{consumer, plugin, secret};
 
 const HOST: &str = "invalid.example";
+/// More than JSON libraries read, and a tenth of what the API server accepts.
+const LEVELS: usize = 1000;
 
 /// A plugin on its own route.
 struct InvalidPlugin {
@@ -52,6 +54,7 @@ pub(crate) async fn errors_are_reported_on_plugins_and_their_routes(cluster: &Cl
         .await?;
     has_event(cluster, "httproute/nowhere", &["konghq.com/plugins", "no-such-plugin", "create"]).await?;
 
+    deeply_nested_plugin_is_rejected_alone(cluster, address).await.context("a deeply nested plugin")?;
     duplicate_credential_is_rejected(cluster).await.context("a duplicate credential")?;
     duplicate_global_plugins_are_rejected(cluster).await.context("two global plugins")?;
     invalid_regular_expression_is_reported(cluster).await.context("a regular expression")?;
@@ -135,6 +138,20 @@ async fn is_reported(cluster: &Cluster, address: SocketAddr, invalid_plugin: &In
     .await?;
     has_event(cluster, &object, words).await?;
     has_event(cluster, &format!("httproute/{name}"), &["konghq.com/plugins", &format!("default/{name}")]).await
+}
+
+/// The API server accepts objects that JSON libraries cannot read. The events of other plugins must still arrive.
+async fn deeply_nested_plugin_is_rejected_alone(cluster: &Cluster, address: SocketAddr) -> Result<()> {
+    let nested = format!("{}{}", "[".repeat(LEVELS), "]".repeat(LEVELS));
+    let deep = plugin("deep", "cors", json!({ "nested": null })).to_string().replace("null", &nested);
+    cluster.apply(&deep).await?;
+    apply(cluster, &[route_with_plugin("deep", "deep"), route_with_plugin("later", "later")]).await?;
+    has_event(cluster, "kongplugin/deep", &["more than 64 lists and objects", "nest"]).await?;
+    until("its route returns 503", async || expect_status(address, "deep", 503).await).await?;
+    apply(cluster, &[plugin("later", "key-auth", json!({}))]).await?;
+    until("a later plugin is in effect", async || expect_status(address, "later", 401).await).await?;
+    cluster.kubectl(&["delete", "kongplugin", "deep"]).await?;
+    has_event(cluster, "httproute/deep", &["konghq.com/plugins", "neither", "create"]).await
 }
 
 async fn duplicate_credential_is_rejected(cluster: &Cluster) -> Result<()> {
