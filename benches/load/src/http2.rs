@@ -1,4 +1,5 @@
-//! An HTTP/2 client. hyper handles the frames; responses are verified as for HTTP/1.1.
+//! An HTTP/2 client, and the bodies that the backend uses too. hyper handles the frames; responses are verified as for
+//! HTTP/1.1.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -8,11 +9,14 @@ use std::task::{Context, Poll};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use http::{Request, Uri, Version};
+use http::header::{CONTENT_TYPE, TE};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 
+use crate::grpc::{self, MessageChecker};
 use crate::http1::{LoadResponse, Stream};
 use crate::pattern::{self, BodyChecker};
 use crate::plan::RequestShape;
@@ -20,7 +24,7 @@ use crate::plan::RequestShape;
 /// One connection for many concurrent requests.
 #[derive(Clone)]
 pub(crate) struct Connection {
-    sender: SendRequest<RequestBody>,
+    sender: SendRequest<OutgoingBody>,
     scheme: &'static str,
 }
 
@@ -39,24 +43,28 @@ impl Connection {
     }
 
     pub(crate) async fn exchange(&mut self, shape: &RequestShape, number: u64) -> Result<LoadResponse> {
-        let RequestShape { method, host, path, body, chunked, .. } = shape;
+        let RequestShape { method, host, path, .. } = shape;
         ensure!(shape.fields.is_empty(), "additional fields are supported for HTTP/1.1 only");
         let uri: Uri = format!("{}://{host}{path}", self.scheme).parse()?;
-        let mut request = Request::new(RequestBody::new(body.unwrap_or_default(), *chunked));
+        let mut request = Request::new(OutgoingBody::for_request(shape));
         *request.method_mut() = method.parse()?;
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_2;
         request.headers_mut().insert("x-number", number.into());
+        if shape.is_grpc {
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(grpc::CONTENT_TYPE));
+            request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+        }
         self.sender.ready().await.context("the connection accepts no request")?;
         let response = self.sender.send_request(request).await.context("no response")?;
-        let (head, mut incoming) = response.into_parts();
+        let (head, incoming) = response.into_parts();
         let header =
             |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-        let mut checker = BodyChecker::default();
-        while let Some(frame) = poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await {
-            if let Some(data) = frame.context("the body ends early")?.data_ref() {
-                checker.read(data);
-            }
+        // The body of any other response is not a message, and the check of its status fails.
+        let is_grpc = shape.is_grpc && head.status == StatusCode::OK;
+        let ReceivedBody { checker, trailers } = read_body(incoming, is_grpc).await?;
+        if is_grpc {
+            grpc::check_status(&trailers)?;
         }
         let length = header("content-length");
         ensure!(
@@ -77,35 +85,79 @@ impl Connection {
     }
 }
 
-/// A request body in parts, with or without a known length.
-pub(crate) struct RequestBody {
-    parts: VecDeque<&'static [u8]>,
-    length: Option<usize>,
+/// A body that was read to its end.
+#[derive(Default)]
+pub(crate) struct ReceivedBody {
+    /// The body; for a gRPC call, its message.
+    pub(crate) checker: BodyChecker,
+    pub(crate) trailers: HeaderMap,
 }
 
-impl RequestBody {
-    fn new(length: usize, chunked: bool) -> Self {
-        let parts = pattern::body(length).chunks(PART_SIZE).collect();
-        RequestBody { parts, length: (!chunked).then_some(length) }
+/// Reads a body. With `is_grpc`, fails unless it is one message.
+pub(crate) async fn read_body(mut body: Incoming, is_grpc: bool) -> Result<ReceivedBody> {
+    let mut received = ReceivedBody::default();
+    let mut message = MessageChecker::default();
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        match frame.context("the body ends early")?.into_data() {
+            Ok(data) if is_grpc => message.read(&data),
+            Ok(data) => received.checker.read(&data),
+            Err(frame) => received.trailers = frame.into_trailers().unwrap_or_default(),
+        }
+    }
+    if is_grpc {
+        received.checker = message.finish()?;
+    }
+    Ok(received)
+}
+
+/// A body in parts, with or without a known length, and its trailers.
+pub(crate) struct OutgoingBody {
+    parts: VecDeque<Bytes>,
+    has_length: bool,
+    trailers: Option<HeaderMap>,
+}
+
+impl OutgoingBody {
+    fn for_request(shape: &RequestShape) -> Self {
+        let length = shape.body.unwrap_or_default();
+        if shape.is_grpc {
+            return OutgoingBody::message(length, None);
+        }
+        let parts = pattern::body(length).chunks(PART_SIZE).map(Bytes::from_static).collect();
+        OutgoingBody { parts, has_length: !shape.chunked, trailers: None }
+    }
+
+    /// A gRPC message of this length. The length of the body is unknown, as in most implementations of gRPC.
+    pub(crate) fn message(length: usize, trailers: Option<HeaderMap>) -> Self {
+        let parts = VecDeque::from([Bytes::from(grpc::framed_message(length))]);
+        OutgoingBody { parts, has_length: false, trailers }
+    }
+
+    /// A body of known length in one part.
+    pub(crate) fn whole(part: Bytes) -> Self {
+        OutgoingBody { parts: VecDeque::from([part]), has_length: true, trailers: None }
     }
 }
 
-impl Body for RequestBody {
+impl Body for OutgoingBody {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.parts.pop_front().map(|part| Ok(Frame::data(Bytes::from_static(part)))))
+        let data = self.parts.pop_front().map(Frame::data);
+        Poll::Ready(data.or_else(|| self.trailers.take().map(Frame::trailers)).map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.parts.is_empty()
+        self.parts.is_empty() && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.length.map_or_else(SizeHint::default, |_| {
+        if self.has_length {
             SizeHint::with_exact(self.parts.iter().map(|part| part.len() as u64).sum())
-        })
+        } else {
+            SizeHint::default()
+        }
     }
 }
 

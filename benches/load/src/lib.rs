@@ -14,6 +14,8 @@ pub mod backend;
 pub mod baseline;
 pub mod compare;
 pub mod floods;
+mod grpc;
+mod h2c_backend;
 mod http1;
 mod http2;
 mod pace;
@@ -26,6 +28,7 @@ mod report;
 mod run;
 mod server;
 mod tls;
+mod websocket;
 
 pub use floods::{FloodCounts, flood, flood_names};
 pub use http1::LoadResponse;

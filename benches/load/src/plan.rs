@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::grpc;
 use crate::http1::LoadResponse;
 use crate::tls::Tls;
+use crate::websocket;
 
 /// Returns the error in a response, if any.
 pub type ResponseCheck = Arc<dyn Fn(&CompletedRequest, &LoadResponse) -> Result<(), String> + Send + Sync>;
@@ -21,6 +23,8 @@ pub enum Protocol {
     Http1,
     /// Several concurrent requests share a keep-alive connection.
     Http2,
+    /// A request is a message on an open WebSocket, and its response is the echo.
+    WebSocket,
 }
 
 /// One run.
@@ -80,6 +84,8 @@ pub struct RequestShape {
     pub response_length: usize,
     /// Additional header lines with CRLF; HTTP/1.1 only.
     pub fields: Arc<str>,
+    /// A unary gRPC call, whose bodies are messages; HTTP/2 only.
+    pub is_grpc: bool,
 }
 
 impl RequestShape {
@@ -92,11 +98,22 @@ impl RequestShape {
             chunked: false,
             response_length: crate::backend::response_bytes(path),
             fields: "".into(),
+            is_grpc: false,
         }
     }
 
     pub fn post(host: &str, path: &str, body: usize, chunked: bool) -> Self {
         RequestShape { method: "POST", body: Some(body), chunked, ..RequestShape::get(host, path) }
+    }
+
+    /// A unary gRPC call with a message of this many bytes.
+    pub(crate) fn call(host: &str, message: usize) -> Self {
+        RequestShape { is_grpc: true, ..RequestShape::post(host, grpc::PATH, message, false) }
+    }
+
+    /// A WebSocket message of this many bytes.
+    pub(crate) fn message(host: &str, message: usize) -> Self {
+        RequestShape { response_length: message, ..RequestShape::post(host, websocket::PATH, message, false) }
     }
 }
 

@@ -7,15 +7,20 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// A process by its id. nginx serves requests in a child of the started process.
+/// A process by its id. nginx serves requests in children of the started process, one for each worker.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Process(pub(crate) u32);
 
 impl Process {
-    /// The process that serves requests: the first child if one exists, otherwise the process itself.
-    pub(crate) fn serving(self) -> Process {
+    /// The processes that serve requests: the children if there are any, otherwise the process itself.
+    pub(crate) fn serving(self) -> ServingProcesses {
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.0)).unwrap_or_default();
-        children.split_whitespace().next().and_then(|child| child.parse().ok()).map_or(self, Process)
+        let mut processes: Vec<Process> =
+            children.split_whitespace().filter_map(|child| child.parse().ok()).map(Process).collect();
+        if processes.is_empty() {
+            processes.push(self);
+        }
+        ServingProcesses(processes)
     }
 
     /// User and system time of the existing threads. The time of ended threads is lost, but worker threads do not end.
@@ -46,5 +51,21 @@ impl Process {
         let text = fs::read_to_string(format!("/proc/{}/status", self.0)).context("the process is gone")?;
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+    }
+}
+
+/// The processes of one server that serve requests.
+#[derive(Clone, Debug)]
+pub(crate) struct ServingProcesses(Vec<Process>);
+
+impl ServingProcesses {
+    /// User and system time of all processes.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        self.0.iter().map(|process| process.cpu()).sum()
+    }
+
+    /// Resident memory in MiB. A page that several processes share counts for each of them.
+    pub(crate) fn resident(&self) -> Result<f64> {
+        self.0.iter().map(|process| process.resident()).sum()
     }
 }

@@ -16,6 +16,7 @@ use crate::http2;
 use crate::pace::Tickets;
 use crate::plan::{CompletedRequest, Plan, Protocol, RequestShape};
 use crate::report::Report;
+use crate::websocket;
 
 /// Runs the plan on the current thread and returns the results.
 pub async fn run(plan: Plan) -> Report {
@@ -45,7 +46,8 @@ async fn run_open(plan: Plan, open_first: bool, opened: impl FnOnce()) -> Report
         if !is_kept || index % state.plan.streams == 0 {
             slot = Slot::default();
         }
-        let client = Client { state: Rc::clone(&state), slot: Rc::clone(&slot), is_kept, connection: None };
+        let client =
+            Client { state: Rc::clone(&state), slot: Rc::clone(&slot), is_kept, connection: None, websocket: None };
         tasks.spawn_local(client.run());
     }
     // This reference would keep the last HTTP/2 connection open.
@@ -113,6 +115,7 @@ struct Client {
     is_kept: bool,
     /// The open HTTP/1.1 connection.
     connection: Option<Connection>,
+    websocket: Option<websocket::Connection>,
 }
 
 impl Client {
@@ -166,6 +169,15 @@ impl Client {
             let mut connection = shared_connection.clone().context("the connection was just opened")?;
             drop(shared_connection);
             return connection.exchange(shape, number).await;
+        }
+        if plan.protocol == Protocol::WebSocket {
+            let mut websocket = match self.websocket.take() {
+                Some(websocket) => websocket,
+                None => websocket::Connection::open(connect(plan, &self.state.report).await?.0, shape).await?,
+            };
+            let response = websocket.exchange(number).await?;
+            self.websocket = self.is_kept.then_some(websocket);
+            return Ok(response);
         }
         let mut connection = match self.connection.take() {
             Some(connection) => connection,

@@ -38,7 +38,7 @@ impl Tls {
             .with_no_client_auth();
         config.resumption = Resumption::disabled();
         config.alpn_protocols = vec![match protocol {
-            Protocol::Http1 => b"http/1.1".to_vec(),
+            Protocol::Http1 | Protocol::WebSocket => b"http/1.1".to_vec(),
             Protocol::Http2 => b"h2".to_vec(),
         }];
         let name =

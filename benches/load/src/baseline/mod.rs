@@ -13,6 +13,7 @@ use crate::compare::{run_and_count, sequential_plan};
 use crate::plan::{Plan, Protocol, RequestShape};
 use crate::plugins::run_chain;
 use crate::server::portico::{Setup, counted_portico};
+use crate::server::variant::ServerVariant;
 use crate::server::{self, HOST, Site};
 use crate::tls::Tls;
 
@@ -91,7 +92,13 @@ async fn run_case(portico: &Path, case: &Case, requests: usize) -> Result<(u64, 
     let counts_file = folder.path().join("counts");
     let backend = Backend::start(([127, 0, 0, 1], 0).into(), "backend").await?;
     let key = server::write_certificate(folder.path())?;
-    let site = Site { folder: folder.path(), backend: backend.address, key_pair: &key, access_log: case.access_log };
+    let site = Site {
+        folder: folder.path(),
+        backend: backend.address,
+        key_pair: &key,
+        access_log: case.access_log,
+        variant: ServerVariant::PLAIN,
+    };
     let server = counted_portico(&counts_file, &Setup::new(portico, site))?;
     let target = if protocol.is_some() { server.tls_address } else { server.address };
     let plan = Plan {

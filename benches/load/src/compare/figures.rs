@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 pub(crate) struct Figures {
     /// Microseconds of CPU time per request at the fixed rate.
     #[serde(rename = "cpu_us")]

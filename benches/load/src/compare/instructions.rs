@@ -14,6 +14,7 @@ use crate::plan::{Plan, RequestShape};
 use crate::run::run;
 use crate::server::nginx::counted_nginx;
 use crate::server::portico::{Setup, counted_portico};
+use crate::server::variant::ServerVariant;
 use crate::server::{self, HOST, Server, Site};
 
 #[derive(Clone, Debug, clap::Args)]
@@ -87,7 +88,13 @@ async fn run_counted(
     let counts_file = folder.path().join("counts");
     let backend = Backend::start(([127, 0, 0, 1], 0).into(), "backend").await?;
     let key = server::write_certificate(folder.path())?;
-    let site = Site { folder: folder.path(), backend: backend.address, key_pair: &key, access_log: case.access_log };
+    let site = Site {
+        folder: folder.path(),
+        backend: backend.address,
+        key_pair: &key,
+        access_log: case.access_log,
+        variant: ServerVariant::PLAIN,
+    };
     let server = match nginx {
         None => counted_portico(&counts_file, &Setup::new(&options.portico, site))?,
         Some(nginx) => counted_nginx(nginx, &counts_file, &site)?,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::cases::{Case, Connections, TlsMode};
 use super::figures::{Figures, Latency};
 use crate::plan::Plan;
-use crate::process::Process;
+use crate::process::{Process, ServingProcesses};
 use crate::report::Report;
 use crate::run::{run, run_after_opening};
 use crate::server::Server;
@@ -15,13 +15,13 @@ use crate::server::Server;
 /// Measures at the fixed rate of the case, at full speed, and if the case asks for it, at half of the server's
 /// capacity, each for this time.
 pub(crate) async fn measure(server: &Server, case: &Case, duration: Duration) -> Result<Figures> {
-    let process = server.process().serving();
+    let processes = server.process().serving();
     let full_speed = case.plan(server, duration)?;
     let plan = Plan { rate: Some(case.rate), ..full_speed.clone() };
     // Warms up caches and connections to the backend.
     run(Plan { duration: WARM_UP, ..plan.clone() }).await;
-    let (paced, paced_cpu, _) = run_measured(process, plan.clone()).await?;
-    let (full, full_cpu, generator_cpu) = run_measured(process, full_speed).await?;
+    let (paced, paced_cpu, _) = run_measured(&processes, plan.clone()).await?;
+    let (full, full_cpu, generator_cpu) = run_measured(&processes, full_speed).await?;
     check_handshakes(server, case, &[&paced, &full])?;
     ensure!(paced.good > 0 && full.good > 0, "{} did not respond:\n{paced}{full}", server.name);
     let cpu_full = full_cpu.as_secs_f64() * 1e6 / full.good as f64;
@@ -43,19 +43,20 @@ pub(crate) async fn measure(server: &Server, case: &Case, duration: Duration) ->
         busy: full_cpu.as_secs_f64() / full.elapsed.as_secs_f64(),
         load_busy: generator_cpu.as_secs_f64() / full.elapsed.as_secs_f64(),
         latency,
-        resident: process.resident()?,
+        resident: processes.resident()?,
         bad,
     })
 }
 
 /// Returns the report, and the CPU time of the server and of the load generator since all connections were open.
-async fn run_measured(server: Process, plan: Plan) -> Result<(Report, Duration, Duration)> {
+async fn run_measured(server: &ServingProcesses, plan: Plan) -> Result<(Report, Duration, Duration)> {
     let generator = Process(std::process::id());
     let mut before = None;
     let report = run_after_opening(plan, || before = server.cpu().ok().zip(generator.cpu().ok())).await;
     let (server_before, generator_before) = before.context("the CPU time cannot be read")?;
-    let since = |process: Process, before| Ok::<_, anyhow::Error>(process.cpu()?.saturating_sub(before));
-    Ok((report, since(server, server_before)?, since(generator, generator_before)?))
+    let server_cpu = server.cpu()?.saturating_sub(server_before);
+    let generator_cpu = generator.cpu()?.saturating_sub(generator_before);
+    Ok((report, server_cpu, generator_cpu))
 }
 
 /// Fails if a case for full handshakes has resumed ones, or vice versa, which would invalidate its figures.
@@ -72,4 +73,4 @@ fn check_handshakes(server: &Server, case: &Case, reports: &[&Report]) -> Result
     Ok(())
 }
 
-const WARM_UP: Duration = Duration::from_millis(300);
+pub(crate) const WARM_UP: Duration = Duration::from_millis(300);

@@ -1,5 +1,5 @@
-//! Measures Portico, alone or compared with other proxies: all have the same backend and work, and run alternately on
-//! the same core.
+//! Measures Portico, alone or compared with other proxies and with another configuration of Portico: all have the same
+//! backend and work, and run alternately on the same core.
 
 mod callgrind;
 mod cases;
@@ -20,7 +20,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tokio::time::{Instant, sleep};
 
-use self::cases::{CASES, Case};
+use self::cases::{Case, Reference, Servers, by_servers, selected};
+use self::idle::measure_idle;
 pub use self::instructions::{Counting, count_instructions};
 pub(crate) use self::instructions::{run_and_count, sequential_plan};
 use self::measure::measure;
@@ -29,6 +30,7 @@ pub(crate) use self::spread::Spread;
 use crate::backend::Backend;
 use crate::plan::RequestShape;
 use crate::run::run;
+use crate::server::objects::protocol_objects;
 use crate::server::portico::{Setup, portico};
 use crate::server::{self, HOST, Peer, Server, Site};
 
@@ -49,21 +51,28 @@ pub struct Options {
     /// The core for the servers, which run one at a time; start this program on another core.
     #[arg(long, default_value_t = 0)]
     core: usize,
-    #[arg(long, default_value_t = 7)]
+    /// Another core for servers with several workers, which share the core otherwise.
+    #[arg(long)]
+    second_core: Option<usize>,
+    #[arg(long, default_value_t = ROUNDS)]
     rounds: usize,
     /// Duration of each measurement.
-    #[arg(long, default_value_t = 1.5)]
+    #[arg(long, default_value_t = SECONDS)]
     seconds: f64,
     /// Run only cases whose name contains this.
     #[arg(long)]
     case: Option<String>,
-    /// Idle connections opened at the end to measure their memory; 0 for none.
+    /// Also run the cases of `make bench-full`.
+    #[arg(long)]
+    full: bool,
+    /// Idle connections of each kind that are opened at the end to measure their memory, half as many for WebSockets; 0
+    /// for none.
     #[arg(long, default_value_t = 10_000)]
     idle: usize,
     /// File for the figures of all rounds as JSON, written after each round.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Keep the rounds that the JSON file has, and measure the others. The programs must be the same.
+    /// Keep the rounds and the memory that the JSON file has, and measure the others. The programs must be the same.
     #[arg(long, requires = "json")]
     resume: bool,
     /// File for the table as Markdown.
@@ -77,25 +86,27 @@ impl Options {
         let all = [(Peer::Nginx, &self.nginx), (Peer::Haproxy, &self.haproxy), (Peer::Envoy, &self.envoy)];
         all.into_iter().filter_map(|(peer, binary)| Some((peer, binary.as_deref()?))).collect()
     }
+
+    /// The cores for a server with this number of workers.
+    fn cores(&self, workers: usize) -> Vec<usize> {
+        [self.core].into_iter().chain(self.second_core.filter(|_| workers > 1)).collect()
+    }
 }
 
 /// Returns whether all responses were correct.
 pub async fn compare(options: &Options) -> Result<bool> {
     let backend = Backend::start(([127, 0, 0, 1], 0).into(), "backend").await?;
-    let cases: Vec<&'static Case> =
-        CASES.iter().filter(|case| options.case.as_ref().is_none_or(|word| case.name.contains(word))).collect();
+    let cases = selected(options.case.as_deref(), options.full);
     let mut rounds = match (&options.json, options.resume) {
         (Some(file), true) => Rounds::read(file)?,
         _ => Rounds::default(),
     };
-    // With and without an access log.
-    for access_log in [false, true] {
-        let cases: Vec<_> = cases.iter().copied().filter(|case| case.access_log == access_log).collect();
+    for (servers, cases) in by_servers(&cases) {
         if cases.iter().all(|case| rounds.count(case) >= options.rounds) {
             continue;
         }
         let folder = tempfile::tempdir()?;
-        let servers = start_all(options, folder.path(), backend.address, access_log).await?;
+        let servers = start_all(options, folder.path(), backend.address, &servers).await?;
         for round in 0..options.rounds {
             for case in &cases {
                 if round < rounds.count(case) {
@@ -111,40 +122,59 @@ pub async fn compare(options: &Options) -> Result<bool> {
     }
     let results: Vec<_> = cases.iter().map(|case| (*case, rounds.of(case))).collect();
     println!("{}", table::text(&results));
-    if let Some(file) = &options.markdown {
-        std::fs::write(file, table::markdown(&results))?;
-    }
+    let is_clean = results.iter().all(|(_, rounds)| rounds.iter().flatten().all(|(_, figures)| figures.bad == 0));
+    let mut markdown = table::markdown(&results);
+    write_markdown(options, &markdown)?;
     if options.idle > 0 {
-        idle::measure_idle(options, backend.address).await?;
+        measure_idle(options, backend.address, &mut rounds).await?;
+        markdown += &idle::markdown(&rounds);
+        write_markdown(options, &markdown)?;
     }
-    Ok(results.iter().all(|(_, rounds)| rounds.iter().flatten().all(|(_, figures)| figures.bad == 0)))
+    Ok(is_clean)
 }
 
-/// One round of a case: the figures of each server.
+fn write_markdown(options: &Options, text: &str) -> Result<()> {
+    if let Some(file) = &options.markdown {
+        std::fs::write(file, text)?;
+    }
+    Ok(())
+}
+
+/// One round of a case: the figures of each server that supports it.
 async fn measure_all(
     options: &Options,
     servers: &[Server],
     case: &Case,
     round: usize,
 ) -> Result<Vec<(String, figures::Figures)>> {
+    let servers: Vec<&Server> = servers.iter().filter(|server| case.is_supported_by(server.name)).collect();
     let mut round_figures = Vec::new();
     for offset in 0..servers.len() {
         // Another server is first in each round, and every second round runs backward, so that the order favors none.
         let index = (round + offset) % servers.len();
-        let server = &servers[if round % 2 == 1 { servers.len() - 1 - index } else { index }];
+        let server = servers[if round % 2 == 1 { servers.len() - 1 - index } else { index }];
         let duration = Duration::from_secs_f64(options.seconds);
         round_figures.push((server.name.to_owned(), measure(server, case, duration).await?));
     }
     Ok(round_figures)
 }
 
-/// Starts Portico and all peers, waits until they respond, and verifies that they do the same work.
-async fn start_all(options: &Options, folder: &Path, backend: SocketAddr, access_log: bool) -> Result<Vec<Server>> {
+/// Starts Portico, its reference and all peers, waits until they respond, and verifies that they do the same work.
+async fn start_all(options: &Options, folder: &Path, backend: SocketAddr, which: &Servers) -> Result<Vec<Server>> {
+    let Servers { access_log, variant, reference } = *which;
     let key = server::write_certificate(folder)?;
-    let site = Site { folder, backend, key_pair: &key, access_log };
-    let mut servers = vec![portico(options.core, &Setup::new(&options.portico, site))?];
-    for (peer, binary) in options.peers() {
-        servers.push(peer.start(binary, options.core, &site)?);
+    let site = Site { folder, backend, key_pair: &key, access_log, variant };
+    let objects = protocol_objects(backend);
+    let cores = options.cores(variant.workers);
+    let setup = Setup { objects: &objects, ..Setup::new(&options.portico, site) };
+    let mut servers = vec![portico(&cores, &setup)?];
+    if let Some(Reference { name, variant }) = reference {
+        let setup = Setup { name, site: Site { variant, ..site }, ..setup };
+        servers.push(portico(&options.cores(variant.workers), &setup)?);
+    }
+    let peers = if variant.fits_peers() { options.peers() } else { vec![] };
+    for (peer, binary) in peers {
+        servers.push(peer.start(binary, &cores, &site)?);
     }
     for server in &servers {
         wait_for(server).await?;
@@ -167,4 +197,7 @@ pub(crate) async fn wait_for(server: &Server) -> Result<u64> {
     }
 }
 
+/// Defaults of the options, with which `make bench` takes about 45 minutes.
+const ROUNDS: usize = 7;
+const SECONDS: f64 = 1.5;
 const START_TIMEOUT: Duration = Duration::from_secs(60);

@@ -7,6 +7,11 @@ use super::rounds::Round;
 
 pub(crate) const PORTICO: &str = "portico";
 
+/// Whether the server is Portico, including those that a case has as a reference.
+pub(crate) fn is_portico(name: &str) -> bool {
+    name.strip_prefix(PORTICO).is_some_and(|rest| rest.is_empty() || rest.starts_with(", "))
+}
+
 /// The ratio of CPU time at the fixed rate and at full speed, whichever is worse. None if no such peer was measured.
 pub(crate) fn worse_cpu_ratio(rounds: &[Round], peers: Peers<'_>) -> Option<Spread> {
     let paced = ratio(rounds, peers, |figures| figures.cpu_paced)?;
@@ -19,7 +24,7 @@ pub(crate) fn ratio(rounds: &[Round], peers: Peers<'_>, figure: fn(&Figures) -> 
     let of_round = |round: &Round| {
         let is_meant = |name: &str| match peers {
             Peers::Named(peer) => name == peer,
-            Peers::Best => name != PORTICO,
+            Peers::Best => !is_portico(name),
         };
         let peers = round.iter().filter(|(name, _)| is_meant(name)).map(|(_, figures)| figure(figures));
         Some(figure(round.get(PORTICO)?) / peers.min_by(f64::total_cmp)?)
@@ -57,6 +62,15 @@ mod tests {
             resident: 0.0,
             bad: 0,
         }
+    }
+
+    #[test]
+    fn a_reference_is_not_the_best_peer() {
+        let round: Round = [(PORTICO, 11.0), ("portico, 1 route", 10.0), ("a", 22.0), ("b", 33.0)]
+            .map(|(name, cpu)| (name.to_owned(), figures(cpu, cpu)))
+            .into();
+        let median = |peers| worse_cpu_ratio(std::slice::from_ref(&round), peers).unwrap().median;
+        assert_eq!((median(Peers::Named("portico, 1 route")), median(Peers::Best)), (1.1, 0.5));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The figures of all rounds, and their file.
+//! The figures of all rounds and the memory of idle connections, and their file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,13 @@ pub(crate) type Round = BTreeMap<String, Figures>;
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Rounds {
     cases: BTreeMap<String, Vec<Round>>,
+    /// The memory of each kind of idle connections by its name.
+    #[serde(default, rename = "idle_kib")]
+    idle: BTreeMap<String, IdleMemory>,
 }
+
+/// KiB of resident memory for each idle connection, by the name of the server.
+pub(crate) type IdleMemory = BTreeMap<String, f64>;
 
 impl Rounds {
     /// Reads the rounds of an earlier run. A missing file has none.
@@ -48,5 +54,32 @@ impl Rounds {
 
     pub(crate) fn add(&mut self, case: &Case, figures: impl IntoIterator<Item = (String, Figures)>) {
         self.cases.entry(case.name.to_owned()).or_default().push(figures.into_iter().collect());
+    }
+
+    /// The memory of this kind of idle connections, if it was measured.
+    pub(crate) fn idle(&self, kind: &str) -> Option<&IdleMemory> {
+        self.idle.get(kind)
+    }
+
+    pub(crate) fn add_idle(&mut self, kind: &str, memory: IdleMemory) {
+        self.idle.insert(kind.to_owned(), memory);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_idle_connections_is_read_and_keeps_those_that_are_added() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("compare.json");
+        fs::write(&file, r#"{"cases": {}}"#).unwrap();
+        let mut rounds = Rounds::read(&file).unwrap();
+        assert_eq!(rounds.idle("plain"), None);
+        let memory: IdleMemory = [("portico".to_owned(), 1.5)].into();
+        rounds.add_idle("plain", memory.clone());
+        rounds.write(&file).unwrap();
+        assert_eq!(Rounds::read(&file).unwrap().idle("plain"), Some(&memory));
     }
 }

@@ -26,6 +26,7 @@ use crate::plan::{Plan, RequestShape};
 use crate::report::Report;
 use crate::run::run;
 use crate::server::portico::{Setup, portico};
+use crate::server::variant::ServerVariant;
 use crate::server::{self, HOST, Peer, Server, Site};
 
 pub use self::running::{FloodCounts, flood, flood_names};
@@ -57,16 +58,16 @@ pub async fn floods(options: &Options) -> Result<bool> {
     let folder = tempfile::tempdir()?;
     let key = server::write_certificate(folder.path())?;
     let backend = start_backend()?;
-    let site = Site { folder: folder.path(), backend, key_pair: &key, access_log: true };
+    let site = Site { folder: folder.path(), backend, key_pair: &key, access_log: true, variant: ServerVariant::PLAIN };
     let mut clean = true;
     // One server at a time, so that they do not compete for resources.
     for nginx in [None, options.nginx.as_ref()].into_iter().take(if options.nginx.is_some() { 2 } else { 1 }) {
         let server = match nginx {
             None => {
                 let setup = Setup { flags: &SHORT_TIMEOUTS, ..Setup::new(&options.portico, site) };
-                portico(options.core, &setup)?
+                portico(&[options.core], &setup)?
             }
-            Some(nginx) => Peer::Nginx.start(nginx, options.core, &site)?,
+            Some(nginx) => Peer::Nginx.start(nginx, &[options.core], &site)?,
         };
         wait_for(&server).await?;
         clean &= flood_all(options, &server).await?;
@@ -122,10 +123,10 @@ struct Row {
 }
 
 async fn run_flood(options: &Options, server: &Server, flood: Flood) -> Result<Row> {
-    let process = server.process().serving();
+    let processes = server.process().serving();
     let duration = Duration::from_secs_f64(options.seconds);
     let target = if flood.over_tls { server.tls_address } else { server.address };
-    let before = process.resident()?;
+    let before = processes.resident()?;
     let other_clients = load_in_background(server.address, duration);
     let end = Instant::now() + duration;
     let connections = flood.connections;
@@ -149,14 +150,14 @@ async fn run_flood(options: &Options, server: &Server, flood: Flood) -> Result<R
     let mut peak = before;
     let sample_memory = async {
         while Instant::now() < end {
-            peak = process.resident().unwrap_or_default().max(peak);
+            peak = processes.resident().unwrap_or_default().max(peak);
             sleep(SAMPLE_INTERVAL).await;
         }
     };
     tasks.run_until(sample_memory).await;
-    let held = process.resident()?;
+    let held = processes.resident()?;
     drop(tasks);
-    let after = memory_at_rest(|| process.resident()).await?;
+    let after = memory_at_rest(|| processes.resident()).await?;
     let other_clients = other_clients.await.context("the client next to the flood panicked")?;
     ensure!(other_clients.good > 0, "no other request was served:\n{other_clients}{}", server.output());
     Ok(Row { connections, before, peak: peak.max(held), held, after, closed: flood.1.get(), other_clients })

@@ -81,7 +81,7 @@ async fn observe_wire(options: &Options, variants: &mut [Variant]) -> Result<Wir
     // First the variants with plugins, then the variants that imitate the bytes that plugins add.
     for imitates in [false, true] {
         let bench = PluginBench::new(variants, 0, options.ingress).await?;
-        let server = portico(options.core, &bench.setup(&options.portico))?;
+        let server = portico(&[options.core], &bench.setup(&options.portico))?;
         wait_for(&server).await?;
         for variant in variants.iter().filter(|variant| variant.imitates() == imitates) {
             wire.observe(&bench, bench.target(&server), variant).await?;
@@ -95,7 +95,7 @@ async fn observe_wire(options: &Options, variants: &mut [Variant]) -> Result<Wir
 async fn compare(options: &Options, variants: &[Variant]) -> Result<bool> {
     let new_tokens = options.rounds * (f64::from(NEW_TOKEN_RATE) * options.seconds).ceil() as usize;
     let bench = PluginBench::new(variants, new_tokens, options.ingress).await?;
-    let server = portico(options.core, &bench.setup(&options.portico))?;
+    let server = portico(&[options.core], &bench.setup(&options.portico))?;
     wait_for(&server).await?;
     let mut table = Table::new(variants);
     for round in 0..options.rounds {

@@ -1,7 +1,6 @@
 //! Backends, objects and requests of the plugin measurements.
 
 use std::cell::Cell;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +15,9 @@ use tempfile::TempDir;
 use super::variant::{AddedFields, ClientCredential, Variant, lines};
 use crate::backend::Backend;
 use crate::plan::RequestShape;
+use crate::server::objects::{API_KEY, HostRoute, annotations, consumer, plugins};
 use crate::server::portico::Setup;
+use crate::server::variant::ServerVariant;
 use crate::server::{self, Server, Site};
 
 /// What all variants share, and the route of each.
@@ -85,6 +86,7 @@ impl PluginBench {
             backend: self.backend.address,
             key_pair: &self.certificate,
             access_log: true,
+            variant: ServerVariant::PLAIN,
         };
         Setup { objects: &self.objects, ingress: self.ingress, ..Setup::new(binary, site) }
     }
@@ -121,9 +123,6 @@ impl PluginBench {
     }
 }
 
-/// A key with the usual length.
-const API_KEY: &str = "b3a1c6f2d94e4f0f8a7b5c3d2e1f0a9b";
-
 /// A JWT signed with the consumer's key, valid for an hour.
 fn token(signer: &KeyPair, number: usize) -> Result<Arc<str>> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
@@ -138,47 +137,10 @@ fn token(signer: &KeyPair, number: usize) -> Result<Arc<str>> {
 /// The plugins, one consumer, and the Service of the backend that sends the response fields of the chain.
 fn consumer_objects(signer: &KeyPair, verbose_port: u16) -> String {
     let pem = signer.public_key_pem().trim_end().replace('\n', "\n    ");
-    let mut objects = String::new();
-    // The limit exceeds the load, so that all requests are counted and none is rejected.
-    for (name, config) in [
-        ("key-auth", "{}"),
-        ("rate-limiting", "{minute: 100000000, policy: local}"),
-        ("correlation-id", "{}"),
-        ("jwt", "{claims_to_verify: [exp]}"),
-    ] {
-        write!(
-            objects,
-            "apiVersion: configuration.konghq.com/v1
-kind: KongPlugin
-metadata:
-  name: {name}
-plugin: {name}
-config: {config}
----
-"
-        )
-        .expect("writing to a String succeeds");
-    }
-    write!(
-        objects,
-        "apiVersion: configuration.konghq.com/v1
-kind: KongConsumer
-metadata:
-  name: bench
-  annotations:
-    kubernetes.io/ingress.class: portico
-username: bench
-credentials: [bench-key, bench-token]
----
-apiVersion: v1
-kind: Secret
-metadata:
-  name: bench-key
-  labels:
-    konghq.com/credential: key-auth
-stringData:
-  key: {API_KEY}
----
+    let plugins = plugins(&["key-auth", "rate-limiting", "correlation-id", "jwt"]);
+    let consumer = consumer(&["bench-key", "bench-token"]);
+    format!(
+        "{plugins}{consumer}---
 apiVersion: v1
 kind: Secret
 metadata:
@@ -203,43 +165,25 @@ spec:
       targetPort: {verbose_port}
 "
     )
-    .expect("writing to a String succeeds");
-    objects
 }
 
 /// The HTTPRoute of a variant.
 fn route(variant: &Variant, host: &str) -> String {
     let name = host.split('.').next().unwrap_or_default();
-    let plugins = variant.plugins.join(",");
-    let annotations = if plugins.is_empty() { String::new() } else { format!("konghq.com/plugins: \"{plugins}\"") };
-    let service = if variant.uses_verbose_backend() { "verbose" } else { "backend" };
     let filters = variant.filters().map(filters).unwrap_or_default();
-    format!(
-        "---
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata:
-  name: {name}
-  annotations: {{{annotations}}}
-spec:
-  parentRefs:
-    - name: bench
-  hostnames: [{host}]
-  rules:
-    - backendRefs:
-        - name: {service}
-          port: 80
-      filters: [{filters}]
-"
-    )
+    HostRoute { name, host, plugins: variant.plugins, service: service_of(variant), filters: &filters }.to_yaml()
+}
+
+/// The Service of the backend of a variant.
+fn service_of(variant: &Variant) -> &'static str {
+    if variant.uses_verbose_backend() { "verbose" } else { "backend" }
 }
 
 /// The Ingress of a variant.
 fn ingress(variant: &Variant, host: &str) -> String {
     let name = host.split('.').next().unwrap_or_default();
-    let plugins = variant.plugins.join(",");
-    let annotations = if plugins.is_empty() { String::new() } else { format!("konghq.com/plugins: \"{plugins}\"") };
-    let service = if variant.uses_verbose_backend() { "verbose" } else { "backend" };
+    let annotations = annotations(variant.plugins);
+    let service = service_of(variant);
     format!(
         "---
 apiVersion: networking.k8s.io/v1

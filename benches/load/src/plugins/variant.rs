@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::server::objects;
+
 /// A route, and what its clients and its backend send.
 #[derive(Clone, Debug)]
 pub(super) struct Variant {
@@ -86,8 +88,8 @@ pub(super) fn lines(fields: &[(String, String)]) -> String {
     fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect()
 }
 
-/// The chain that is compared with its imitations.
-const CHAIN: &[&str] = &["key-auth", "rate-limiting", "correlation-id"];
+/// The chain that is compared with its imitations: key-auth, rate-limiting and correlation-id.
+const CHAIN: &[&str] = objects::CHAIN.split_at(3).0;
 
 /// All variants; the plain route is first. With `each_plugin`, also each plugin of the chain alone.
 pub(super) fn variants(each_plugin: bool) -> Vec<Variant> {

@@ -1,4 +1,4 @@
-//! Envoy with one worker thread.
+//! Envoy, with a worker thread for each worker.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -7,16 +7,18 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::{HOST, Server, Site, free_address, pinned, start};
+use super::variant::ServerVariant;
+use super::{H2C_HOST, HOST, Server, Site, WEBSOCKET_HOST, free_address, pinned, start};
 
-pub(crate) fn envoy(binary: &Path, core: usize, site: &Site<'_>) -> Result<Server> {
+pub(crate) fn envoy(binary: &Path, cores: &[usize], site: &Site<'_>) -> Result<Server> {
     let (address, secure) = (free_address()?, free_address()?);
     let folder = site.folder_of("envoy")?;
     let configuration = folder.join("envoy.json");
     fs::write(&configuration, bootstrap(&folder, address, secure, site).to_string())?;
-    let mut command = pinned(core, binary);
-    command.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c"]).arg(&configuration);
-    start("envoy", (address, secure), command, folder.join("output"))
+    let mut command = pinned(cores, binary);
+    command.args(["--concurrency", &site.variant.workers.to_string()]);
+    command.args(["--disable-hot-restart", "--log-level", "error", "-c"]).arg(&configuration);
+    start("envoy", site.variant, (address, secure), command, folder.join("output"))
 }
 
 /// Configures Envoy like Portico: it makes request ids, adds the same headers, and buffers its access log.
@@ -31,15 +33,14 @@ fn bootstrap(folder: &Path, address: SocketAddr, secure: SocketAddr, site: &Site
         "always_set_request_id_in_response": true,
         "http2_protocol_options": { "max_concurrent_streams": 128 },
         "access_log": access_log,
-        "route_config": { "virtual_hosts": [{
-            "name": "bench",
-            "domains": [HOST, format!("{HOST}:*")],
+        "upgrade_configs": [{ "upgrade_type": "websocket" }],
+        "route_config": {
             "request_headers_to_add": [
                 header("X-Forwarded-Host", "%REQ(:AUTHORITY)%"),
                 header("X-Forwarded-Port", "%DOWNSTREAM_LOCAL_PORT%"),
             ],
-            "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "backend", "timeout": "0s" } }],
-        }] },
+            "virtual_hosts": virtual_hosts(site.variant),
+        },
         "http_filters": [{
             "name": "envoy.filters.http.router",
             "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
@@ -59,6 +60,24 @@ fn bootstrap(folder: &Path, address: SocketAddr, secure: SocketAddr, site: &Site
             },
         },
     });
+    let cluster = |name: &str| {
+        json!({
+            "name": name,
+            "type": "STATIC",
+            // The default is 1024, fewer than there are WebSockets.
+            "circuit_breakers": { "thresholds": [{ "max_connections": 32768, "max_requests": 32768 }] },
+            "load_assignment": { "cluster_name": name, "endpoints": [{ "lb_endpoints": [
+                { "endpoint": { "address": { "socket_address": socket(site.backend) } } },
+            ] }] },
+        })
+    };
+    let mut h2c = cluster("h2c");
+    h2c["typed_extension_protocol_options"] = json!({
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": { "http2_protocol_options": {} },
+        },
+    });
     json!({ "static_resources": {
         "listeners": [
             {
@@ -72,14 +91,26 @@ fn bootstrap(folder: &Path, address: SocketAddr, secure: SocketAddr, site: &Site
                 "filter_chains": [{ "filters": filters, "transport_socket": tls }],
             },
         ],
-        "clusters": [{
-            "name": "backend",
-            "type": "STATIC",
-            "load_assignment": { "cluster_name": "backend", "endpoints": [{ "lb_endpoints": [
-                { "endpoint": { "address": { "socket_address": socket(site.backend) } } },
-            ] }] },
-        }],
+        "clusters": [cluster("backend"), h2c],
     } })
+}
+
+/// A virtual host for each route, which Envoy finds in a map of hosts.
+fn virtual_hosts(variant: ServerVariant) -> Vec<Value> {
+    let virtual_host = |name: &str, cluster: &str, domains: &[String]| {
+        json!({
+            "name": name,
+            "domains": domains,
+            "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": cluster, "timeout": "0s" } }],
+        })
+    };
+    let hosts = [("bench", "backend", HOST), ("websocket", "backend", WEBSOCKET_HOST), ("h2c", "h2c", H2C_HOST)];
+    let mut all: Vec<Value> = hosts
+        .into_iter()
+        .map(|(name, cluster, host)| virtual_host(name, cluster, &[host.to_owned(), format!("{host}:*")]))
+        .collect();
+    all.extend(variant.further_hosts().map(|host| virtual_host(&host, "backend", std::slice::from_ref(&host))));
+    all
 }
 
 /// One JSON object for each request, in a file.
@@ -105,4 +136,20 @@ fn access_log(folder: &Path) -> Value {
             } },
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_route_has_a_virtual_host_with_a_host_of_its_own() {
+        let all = virtual_hosts(ServerVariant { routes: 1000, ..ServerVariant::PLAIN });
+        // Those for WebSockets and HTTP/2 to the backend are in addition.
+        assert_eq!(all.len(), 1002);
+        assert_eq!(all[0]["domains"], json!(["bench.example", "bench.example:*"]));
+        assert_eq!(all[3]["domains"], json!(["r0001.example"]));
+        let cluster = |host: usize| &all[host]["routes"][0]["route"]["cluster"];
+        assert_eq!([0, 1, 2, 3].map(cluster), ["backend", "backend", "h2c", "backend"]);
+    }
 }

@@ -1,10 +1,13 @@
-//! Starts Portico and the proxies that it is compared with so that all do the same work: one worker, a pinned core,
-//! keep-alive connections to the backend, the same added request headers, and an access log on disk, or none.
+//! Starts Portico and the proxies that it is compared with so that all do the same work: the same number of workers and
+//! routes, pinned cores, keep-alive connections to the backend, the same added request headers, and an access log on
+//! disk, or none.
 
 pub(crate) mod envoy;
 pub(crate) mod haproxy;
 pub(crate) mod nginx;
+pub(crate) mod objects;
 pub(crate) mod portico;
+pub(crate) mod variant;
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
@@ -13,16 +16,23 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 
+use self::variant::ServerVariant;
 use crate::process::Process;
 
-/// The host of all requests.
+/// The host of most requests.
 pub const HOST: &str = "bench.example";
+/// The host of WebSocket messages, for which nginx needs long buffers. Idle WebSockets have [`HOST`], where nginx has
+/// its default buffers.
+pub(crate) const WEBSOCKET_HOST: &str = "websocket.bench.example";
+/// The host of requests that the backend receives over HTTP/2 without TLS.
+pub(crate) const H2C_HOST: &str = "h2c.bench.example";
 
 pub(crate) struct Server {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
     /// The address of the listener with TLS.
     pub(crate) tls_address: SocketAddr,
+    pub(crate) variant: ServerVariant,
     child: Child,
     output: PathBuf,
 }
@@ -58,6 +68,7 @@ pub(crate) struct Site<'a> {
     pub(crate) key_pair: &'a KeyPair,
     /// Whether requests are logged to a file.
     pub(crate) access_log: bool,
+    pub(crate) variant: ServerVariant,
 }
 
 impl Site<'_> {
@@ -78,11 +89,11 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    pub(crate) fn start(self, binary: &Path, core: usize, site: &Site<'_>) -> Result<Server> {
+    pub(crate) fn start(self, binary: &Path, cores: &[usize], site: &Site<'_>) -> Result<Server> {
         match self {
-            Peer::Nginx => nginx::nginx(binary, core, site),
-            Peer::Haproxy => haproxy::haproxy(binary, core, site),
-            Peer::Envoy => envoy::envoy(binary, core, site),
+            Peer::Nginx => nginx::nginx(binary, cores, site),
+            Peer::Haproxy => haproxy::haproxy(binary, cores, site),
+            Peer::Envoy => envoy::envoy(binary, cores, site),
         }
     }
 }
@@ -94,15 +105,17 @@ fn counted(counts_file: &Path, binary: &Path) -> Command {
     command
 }
 
-/// The command that runs a program on one core.
-fn pinned(core: usize, binary: &Path) -> Command {
+/// The command that runs a program on these cores.
+fn pinned(cores: &[usize], binary: &Path) -> Command {
+    let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
     let mut command = Command::new("taskset");
-    command.arg("-c").arg(core.to_string()).arg(binary);
+    command.arg("-c").arg(cores.join(",")).arg(binary);
     command
 }
 
 fn start(
     name: &'static str,
+    variant: ServerVariant,
     (address, secure): (SocketAddr, SocketAddr),
     mut command: Command,
     output: PathBuf,
@@ -110,7 +123,7 @@ fn start(
     let file = File::create(&output)?;
     command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
     let child = command.spawn().with_context(|| format!("cannot start {name} with {command:?}"))?;
-    Ok(Server { name, address, tls_address: secure, child, output })
+    Ok(Server { name, address, tls_address: secure, variant, child, output })
 }
 
 /// A loopback address with a port that was free a moment ago.

@@ -1,4 +1,4 @@
-//! nginx with one worker.
+//! nginx, with a process for each worker.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -7,10 +7,12 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::{HOST, Server, Site, counted, free_address, pinned, start};
+use super::variant::ServerVariant;
+use super::{H2C_HOST, HOST, Server, Site, WEBSOCKET_HOST, counted, free_address, pinned, start};
+use crate::websocket;
 
-pub(crate) fn nginx(binary: &Path, core: usize, site: &Site<'_>) -> Result<Server> {
-    start_nginx(pinned(core, binary), site)
+pub(crate) fn nginx(binary: &Path, cores: &[usize], site: &Site<'_>) -> Result<Server> {
+    start_nginx(pinned(cores, binary), site)
 }
 
 /// nginx under valgrind, as a single process, since valgrind counts per process.
@@ -26,21 +28,33 @@ fn start_nginx(mut command: Command, site: &Site<'_>) -> Result<Server> {
     let configuration = folder.join("nginx.conf");
     fs::write(&configuration, nginx_conf(&folder, address, secure, site))?;
     command.arg("-e").arg(folder.join("error.log")).arg("-c").arg(&configuration);
-    start("nginx", (address, secure), command, folder.join("output"))
+    start("nginx", site.variant, (address, secure), command, folder.join("output"))
 }
 
 /// Configures nginx like Portico: a buffered access log, memory for long bodies, which nginx would otherwise write to
 /// disk, uploads that are passed on as they arrive, and the same added headers. `keepalive_requests` must exceed its
-/// default of 1,000, at which nginx would close keep-alive connections of the load.
+/// default of 1,000, at which nginx would close keep-alive connections of the load. nginx uses HTTP/2 to backends
+/// for gRPC only.
 fn nginx_conf(folder: &Path, address: SocketAddr, secure: SocketAddr, site: &Site<'_>) -> String {
     let folder = folder.display();
-    let (certificate, key) = (site.key_pair.certificate.display(), site.key_pair.key.display());
     let backend = site.backend;
+    let workers = site.variant.workers;
+    // Without it, a worker that is awake accepts most connections.
+    let reuseport = if workers > 1 { " reuseport" } else { "" };
+    // Not for all servers: nginx creates a TLS context for each one that has a certificate or inherits it.
+    let certificate = format!(
+        "ssl_certificate {}; ssl_certificate_key {};",
+        site.key_pair.certificate.display(),
+        site.key_pair.key.display()
+    );
+    let (proxy_fields, grpc_fields) = (request_fields("proxy_set_header"), request_fields("grpc_set_header"));
     let access_log =
         if site.access_log { format!("{folder}/access.log json buffer=64k flush=1s") } else { "off".to_owned() };
+    let websocket_path = websocket::PATH;
+    let further_servers = further_servers(site.variant, address);
     format!(
         r#"daemon off;
-worker_processes 1;
+worker_processes {workers};
 pid {folder}/nginx.pid;
 events {{ worker_connections 32768; }}
 http {{
@@ -60,9 +74,20 @@ http {{
     keepalive_timeout 600s;
     http2_max_concurrent_streams 128;
     ssl_protocols TLSv1.2 TLSv1.3;
-    ssl_certificate {certificate};
-    ssl_certificate_key {key};
+    proxy_http_version 1.1;
+    proxy_buffers 8 16k;
+    proxy_max_temp_file_size 0;
+    proxy_request_buffering off;
+    client_max_body_size 0;
+    client_body_buffer_size 128k;
+    proxy_set_header Connection "";
+{proxy_fields}    add_header X-Request-Id $request_id always;
     upstream backend {{
+        server {backend};
+        keepalive 128;
+        keepalive_requests 1000000000;
+    }}
+    upstream h2c {{
         server {backend};
         keepalive 128;
         keepalive_requests 1000000000;
@@ -70,31 +95,86 @@ http {{
     server {{
         listen {address} default_server;
         listen {secure} ssl http2 default_server;
+        {certificate}
         return 404;
     }}
     server {{
-        listen {address} backlog=4096;
-        listen {secure} ssl http2 backlog=4096;
+        listen {address} backlog=4096{reuseport};
+        listen {secure} ssl http2 backlog=4096{reuseport};
+        {certificate}
         server_name {HOST};
+        location / {{ proxy_pass http://backend; }}
+        location = {websocket_path} {{
+            proxy_pass http://backend;
+            proxy_read_timeout 600s;
+            proxy_set_header Connection "upgrade";
+            proxy_set_header Upgrade $http_upgrade;
+{proxy_fields}        }}
+    }}
+    server {{
+        listen {address};
+        listen {secure} ssl http2;
+        {certificate}
+        server_name {WEBSOCKET_HOST};
         location / {{
             proxy_pass http://backend;
-            proxy_http_version 1.1;
-            proxy_buffers 8 16k;
-            proxy_max_temp_file_size 0;
-            proxy_request_buffering off;
-            client_max_body_size 0;
-            client_body_buffer_size 128k;
-            proxy_set_header Connection "";
-            proxy_set_header Host $http_host;
-            proxy_set_header X-Forwarded-For $remote_addr;
-            proxy_set_header X-Forwarded-Proto $scheme;
-            proxy_set_header X-Forwarded-Host $http_host;
-            proxy_set_header X-Forwarded-Port $server_port;
-            proxy_set_header X-Request-Id $request_id;
-            add_header X-Request-Id $request_id always;
-        }}
+            proxy_read_timeout 600s;
+            proxy_buffer_size 64k;
+            proxy_buffers 8 64k;
+            proxy_set_header Connection "upgrade";
+            proxy_set_header Upgrade $http_upgrade;
+{proxy_fields}        }}
     }}
-}}
+    server {{
+        listen {address};
+        listen {secure} ssl http2;
+        {certificate}
+        server_name {H2C_HOST};
+        location / {{
+            grpc_pass grpc://h2c;
+{grpc_fields}        }}
+    }}
+{further_servers}}}
 "#
     )
+}
+
+/// The fields that nginx adds to requests, as lines with this directive. A location with such a directive inherits none
+/// of them, so it repeats all.
+fn request_fields(directive: &str) -> String {
+    let fields = [
+        ("Host", "$http_host"),
+        ("X-Forwarded-For", "$remote_addr"),
+        ("X-Forwarded-Proto", "$scheme"),
+        ("X-Forwarded-Host", "$http_host"),
+        ("X-Forwarded-Port", "$server_port"),
+        ("X-Request-Id", "$request_id"),
+    ];
+    fields.map(|(name, value)| format!("    {directive} {name} {value};\n")).concat()
+}
+
+/// A server for each further route, which nginx finds in its hash of names.
+fn further_servers(variant: ServerVariant, address: SocketAddr) -> String {
+    if variant.routes == 1 {
+        return String::new();
+    }
+    let server = |host: String| {
+        format!("    server {{ listen {address}; server_name {host}; location / {{ proxy_pass http://backend; }} }}\n")
+    };
+    let servers: String = variant.further_hosts().map(server).collect();
+    // The default is 512 buckets, too few for more than some hundred names.
+    format!("    server_names_hash_max_size 65536;\n{servers}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_further_routes_have_servers_of_their_own() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 8080));
+        let servers = |routes| further_servers(ServerVariant { routes, ..ServerVariant::PLAIN }, address);
+        assert_eq!(servers(1), "");
+        assert_eq!(servers(1000).matches("    server { listen 127.0.0.1:8080; server_name r").count(), 999);
+    }
 }

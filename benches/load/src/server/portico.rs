@@ -1,4 +1,4 @@
-//! Portico with a Gateway, a route and a Service, from manifests.
+//! Portico with a Gateway, routes and a Service, from manifests.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -7,30 +7,34 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use super::objects::{CHAIN, HostRoute, consumer, plugins};
+use super::variant::CHAIN_HOST;
 use super::{HOST, KeyPair, Server, Site, counted, free_address, pinned, start};
 
 /// Settings for starting Portico.
 #[derive(Clone, Copy)]
 pub(crate) struct Setup<'a> {
+    /// The name of the server, in which it differs from other servers of the same site.
+    pub(crate) name: &'static str,
     pub(crate) binary: &'a Path,
     pub(crate) site: Site<'a>,
     /// Flags in addition to those of every measurement.
     pub(crate) flags: &'a [&'a str],
-    /// Objects in addition to the route to the backend, as YAML.
+    /// Objects in addition to those of the site, as YAML documents.
     pub(crate) objects: &'a str,
     /// Listener for Ingresses, if any.
     pub(crate) ingress: Option<SocketAddr>,
 }
 
 impl<'a> Setup<'a> {
-    /// One route to the backend, and no further settings.
+    /// The routes of the site, and no further settings.
     pub(crate) fn new(binary: &'a Path, site: Site<'a>) -> Setup<'a> {
-        Setup { binary, site, flags: &[], objects: "", ingress: None }
+        Setup { name: "portico", binary, site, flags: &[], objects: "", ingress: None }
     }
 }
 
-pub(crate) fn portico(core: usize, setup: &Setup<'_>) -> Result<Server> {
-    start_portico(pinned(core, setup.binary), setup)
+pub(crate) fn portico(cores: &[usize], setup: &Setup<'_>) -> Result<Server> {
+    start_portico(pinned(cores, setup.binary), setup)
 }
 
 /// Portico under valgrind, which writes its counts to `counts_file` at the end.
@@ -40,21 +44,42 @@ pub(crate) fn counted_portico(counts_file: &Path, setup: &Setup<'_>) -> Result<S
 
 fn start_portico(mut command: Command, setup: &Setup<'_>) -> Result<Server> {
     let (address, secure) = (free_address()?, free_address()?);
-    let folder = setup.site.folder_of("portico")?;
+    let site = &setup.site;
+    let folder = site.folder_of(setup.name)?;
     let manifests = folder.join("manifests");
     fs::create_dir_all(&manifests)?;
-    let objects = base_objects(address, secure, setup.site.backend, setup.site.key_pair)? + "---\n" + setup.objects;
+    let objects = base_objects(address, secure, site.backend, site.key_pair)? + &routes(site) + setup.objects;
     fs::write(manifests.join("all.yaml"), objects)?;
-    command.args(["run", "--workers", "1", "--admin-listen", "off", "--status-listen", "127.0.0.1:0"]);
-    let access_log = if setup.site.access_log { folder.join("access.log") } else { "off".into() };
+    command.args(["run", "--admin-listen", "off", "--status-listen", "127.0.0.1:0"]);
+    command.args(["--workers", &site.variant.workers.to_string()]);
+    let access_log = if site.access_log { folder.join("access.log") } else { "off".into() };
     command.arg("--manifests").arg(&manifests).arg("--access-log").arg(access_log).args(setup.flags);
     if let Some(address) = setup.ingress {
         command.args(["--ingress-http-listen", &address.to_string()]);
     }
-    start("portico", (address, secure), command, folder.join("output"))
+    start(setup.name, site.variant, (address, secure), command, folder.join("output"))
 }
 
-/// A Gateway with a listener with TLS and one without, and a route to the backend, as YAML.
+/// The routes of the site's variant, and the plugins and the consumer of its chain, as YAML documents.
+fn routes(site: &Site<'_>) -> String {
+    let mut objects = route_to_backend("bench", HOST, &[]);
+    for host in site.variant.further_hosts() {
+        objects += &route_to_backend(host.split('.').next().unwrap_or_default(), &host, &[]);
+    }
+    if let Some(length) = site.variant.chain {
+        let chain = &CHAIN[..length];
+        objects += &route_to_backend("chain", CHAIN_HOST, chain);
+        objects += &plugins(chain);
+        objects += &consumer(&["bench-key"]);
+    }
+    objects
+}
+
+fn route_to_backend(name: &str, host: &str, plugins: &[&str]) -> String {
+    HostRoute { name, host, plugins, service: "backend", filters: "" }.to_yaml()
+}
+
+/// A Gateway with a listener with TLS and one without, and the Service of the backend, as YAML.
 fn base_objects(address: SocketAddr, secure: SocketAddr, backend: SocketAddr, key: &KeyPair) -> Result<String> {
     let (port, secure, backend) = (address.port(), secure.port(), backend.port());
     let indented = |path: &Path| Ok::<_, anyhow::Error>(fs::read_to_string(path)?.replace('\n', "\n    "));
@@ -84,19 +109,6 @@ spec:
         certificateRefs:
           - name: certificate
 ---
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata:
-  name: bench
-spec:
-  parentRefs:
-    - name: bench
-  hostnames: [{HOST}]
-  rules:
-    - backendRefs:
-        - name: backend
-          port: 80
----
 apiVersion: v1
 kind: Service
 metadata:
@@ -120,4 +132,30 @@ stringData:
     {key}
 "
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::variant::ServerVariant;
+    use crate::server::write_certificate;
+
+    #[test]
+    fn manifests_have_the_routes_and_plugins_of_the_variant() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = write_certificate(folder.path()).unwrap();
+        let backend = SocketAddr::from(([127, 0, 0, 1], 80));
+        let plain = ServerVariant::PLAIN;
+        for (variant, http_routes, kong_plugins) in [
+            (plain, 1, 0),
+            (ServerVariant { routes: 20, ..plain }, 20, 0),
+            (ServerVariant { chain: Some(0), ..plain }, 2, 0),
+            (ServerVariant { chain: Some(CHAIN.len()), ..plain }, 2, CHAIN.len()),
+        ] {
+            let site = Site { folder: folder.path(), backend, key_pair: &key, access_log: false, variant };
+            let objects = routes(&site);
+            assert_eq!(objects.matches("\nkind: HTTPRoute\n").count(), http_routes, "{variant:?}");
+            assert_eq!(objects.matches("\nkind: KongPlugin\n").count(), kong_plugins, "{variant:?}");
+        }
+    }
 }
