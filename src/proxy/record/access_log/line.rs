@@ -4,15 +4,13 @@
 //! values, no user and password of a URL, and no header fields other than Host and User-Agent.
 
 use std::borrow::Cow;
-use std::fmt::{self, Display, Write as _};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, Uri, Version};
-use jiff::Timestamp;
-use serde::Serialize;
 
-use super::{AccessLogField, AccessLogFormat, AccessLogRecord};
+use super::{AccessLogField, AccessLogFormat, AccessLogRecord, encode};
 use crate::proxy::record::stats::RequestLabels;
 
 /// The layout of a line, with its constant parts formatted once.
@@ -44,54 +42,53 @@ impl LineLayout {
     }
 
     /// Appends one line, including its line feed.
-    pub(super) fn write(&self, record: &AccessLogRecord, line: &mut String) {
+    pub(super) fn write(&self, record: &AccessLogRecord, line: &mut Vec<u8>) {
         match self.format {
             AccessLogFormat::Text => self.write_text(record, line),
             AccessLogFormat::Json => self.write_json(record, line),
         }
-        line.push('\n');
+        line.push(b'\n');
     }
 
-    fn write_json(&self, record: &AccessLogRecord, line: &mut String) {
-        // Reuses the memory of the previous line.
-        let mut bytes = std::mem::take(line).into_bytes();
+    fn write_json(&self, record: &AccessLogRecord, line: &mut Vec<u8>) {
         for LayoutPart { field, prefix } in &self.parts {
-            bytes.extend_from_slice(prefix.as_bytes());
+            line.extend_from_slice(prefix.as_bytes());
             match LogValue::from_record(*field, record) {
-                LogValue::None => bytes.extend_from_slice(b"null"),
-                LogValue::Text(text) => write_json_value(&text, &mut bytes),
-                LogValue::Number(number) => write_json_value(&number, &mut bytes),
-                LogValue::Milliseconds(number) => write_json_value(&number, &mut bytes),
-                LogValue::Time(time) => write_unescaped(format_args!("\"{time:.3}\""), &mut bytes),
-                LogValue::Unescaped(value) => write_unescaped(format_args!("\"{value}\""), &mut bytes),
+                LogValue::None => line.extend_from_slice(b"null"),
+                LogValue::Text(text) => encode::json(&text, line),
+                LogValue::Number(number) => encode::number(number, line),
+                LogValue::Milliseconds(duration) => encode::milliseconds(duration, 1, line),
+                LogValue::Time(time) => {
+                    line.push(b'"');
+                    encode::time(time, line);
+                    line.push(b'"');
+                }
+                LogValue::Address(address) => {
+                    line.push(b'"');
+                    encode::address(address, line);
+                    line.push(b'"');
+                }
             }
         }
-        bytes.push(b'}');
-        *line = String::from_utf8(bytes).expect("JSON is UTF-8");
+        line.push(b'}');
     }
 
-    fn write_text(&self, record: &AccessLogRecord, line: &mut String) {
+    fn write_text(&self, record: &AccessLogRecord, line: &mut Vec<u8>) {
         for LayoutPart { field, prefix } in &self.parts {
-            line.push_str(prefix);
-            let written = match LogValue::from_record(*field, record) {
-                LogValue::None => line.write_str("-"),
-                LogValue::Text(text) => line.write_str(&quote_if_needed(&text)),
-                LogValue::Number(number) => write!(line, "{number}"),
-                LogValue::Milliseconds(number) => write!(line, "{number:.3}ms"),
-                LogValue::Time(time) => write!(line, "{time:.3}"),
-                LogValue::Unescaped(value) => write!(line, "{value}"),
-            };
-            written.expect("writing to a String cannot fail");
+            line.extend_from_slice(prefix.as_bytes());
+            match LogValue::from_record(*field, record) {
+                LogValue::None => line.push(b'-'),
+                LogValue::Text(text) => encode::quoted_if_needed(&text, line),
+                LogValue::Number(number) => encode::number(number, line),
+                LogValue::Milliseconds(duration) => {
+                    encode::milliseconds(duration, 3, line);
+                    line.extend_from_slice(b"ms");
+                }
+                LogValue::Time(time) => encode::time(time, line),
+                LogValue::Address(address) => encode::address(address, line),
+            }
         }
     }
-}
-
-fn write_json_value(value: &impl Serialize, bytes: &mut Vec<u8>) {
-    serde_json::to_writer(bytes, value).expect("strings and numbers always serialize");
-}
-
-fn write_unescaped(text: fmt::Arguments<'_>, bytes: &mut Vec<u8>) {
-    std::io::Write::write_fmt(bytes, text).expect("writing to a Vec cannot fail");
 }
 
 /// The value of one field of a record. Borrowed, because formatting is a considerable part of the cost of a request.
@@ -99,11 +96,9 @@ enum LogValue<'r> {
     None,
     Text(Cow<'r, str>),
     Number(u64),
-    Milliseconds(f64),
-    /// RFC 3339 with milliseconds.
-    Time(Timestamp),
-    /// Contains only characters that need no escaping in text and JSON.
-    Unescaped(&'r dyn Display),
+    Milliseconds(Duration),
+    Time(SystemTime),
+    Address(&'r SocketAddr),
 }
 
 impl<'r> LogValue<'r> {
@@ -116,8 +111,8 @@ impl<'r> LogValue<'r> {
             None => LogValue::None,
         };
         match field {
-            AccessLogField::Time => LogValue::Time(Timestamp::try_from(record.time).unwrap_or_default()),
-            AccessLogField::Client => LogValue::Unescaped(&record.client),
+            AccessLogField::Time => LogValue::Time(record.time),
+            AccessLogField::Client => LogValue::Address(&record.client),
             AccessLogField::Method => LogValue::text_or_none(record.method.as_ref().map(Method::as_str)),
             AccessLogField::Host => {
                 record.host.as_ref().map_or(LogValue::None, |host| LogValue::Text(strip_user_info(to_text_lossy(host))))
@@ -135,8 +130,8 @@ impl<'r> LogValue<'r> {
             }
             AccessLogField::BytesIn => LogValue::Number(record.bytes_in),
             AccessLogField::BytesOut => LogValue::Number(record.bytes_out),
-            AccessLogField::DurationMs => LogValue::milliseconds(record.duration),
-            AccessLogField::ConnectMs => record.connect_duration.map_or(LogValue::None, LogValue::milliseconds),
+            AccessLogField::DurationMs => LogValue::Milliseconds(record.duration),
+            AccessLogField::ConnectMs => record.connect_duration.map_or(LogValue::None, LogValue::Milliseconds),
             AccessLogField::Tls => LogValue::text_or_none(record.tls),
             AccessLogField::Sni => LogValue::text_or_none(record.server_name.as_deref()),
             AccessLogField::Gateway => label(|labels| &labels.gateway),
@@ -144,18 +139,12 @@ impl<'r> LogValue<'r> {
             AccessLogField::Route => label(|labels| &labels.route),
             AccessLogField::Rule => label(|labels| &labels.rule),
             AccessLogField::Upstream => label(|labels| &labels.backend),
-            AccessLogField::Address => {
-                record.address.as_ref().map_or(LogValue::None, |address| LogValue::Unescaped(address))
-            }
+            AccessLogField::Address => record.address.as_ref().map_or(LogValue::None, LogValue::Address),
             AccessLogField::Consumer => LogValue::text_or_none(record.consumer.as_deref()),
             AccessLogField::RequestId => header(&record.request_id),
             AccessLogField::Error => LogValue::text_or_none(record.error),
             AccessLogField::UserAgent => header(&record.user_agent),
         }
-    }
-
-    fn milliseconds(duration: Duration) -> Self {
-        LogValue::Milliseconds((duration.as_secs_f64() * 1e6).round() / 1e3)
     }
 
     /// `LogValue::None` if there is no text or the text is empty.
@@ -215,22 +204,8 @@ fn to_text_lossy(value: &HeaderValue) -> Cow<'_, str> {
     String::from_utf8_lossy(value.as_bytes())
 }
 
-/// Quotes the text if needed. Unescaped control characters, quotes and spaces would let a client forge lines and
-/// fields.
-fn quote_if_needed(text: &str) -> Cow<'_, str> {
-    let is_plain = |character: char| character.is_ascii_graphic() && character != '"' && character != '\\';
-    if !text.is_empty() && text.chars().all(is_plain) {
-        return Cow::Borrowed(text);
-    }
-    let mut quoted = String::with_capacity(text.len() + 2);
-    fmt::write(&mut quoted, format_args!("{text:?}")).expect("writing to a String cannot fail");
-    Cow::Owned(quoted)
-}
-
 #[cfg(test)]
 pub(super) mod testing {
-    use std::time::SystemTime;
-
     use http::StatusCode;
 
     use super::*;
@@ -271,9 +246,9 @@ mod tests {
     use super::*;
 
     fn line(format: AccessLogFormat, fields: &[AccessLogField], record: &AccessLogRecord) -> String {
-        let mut line = String::new();
+        let mut line = Vec::new();
         LineLayout::new(format, fields).write(record, &mut line);
-        line
+        String::from_utf8(line).unwrap()
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The access log: one line per request or TCP connection, written by a separate thread. Workers queue their
 //! lines and never block.
 
+mod encode;
 mod fields;
 mod line;
 mod queue;
@@ -152,7 +153,7 @@ impl AccessLogger {
     pub(in crate::proxy) fn write(&self, record: &AccessLogRecord) {
         thread_local! {
             /// Buffer for the current line, reused for the next one.
-            static LINE: RefCell<String> = const { RefCell::new(String::new()) };
+            static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
         let Some(layout) = &self.layout else { return };
         LINE.with_borrow_mut(|line| {

@@ -26,20 +26,20 @@ pub(in crate::proxy) struct LostLines {
 /// Complete lines, including their line feeds.
 #[derive(Debug, Default)]
 pub(super) struct LineBatch {
-    pub(super) text: String,
+    pub(super) text: Vec<u8>,
     pub(super) count: u64,
 }
 
 impl LineQueue {
     /// Adds a line. If the queue is full, the line is dropped and counted.
-    pub(super) fn add(&self, line: &str) {
+    pub(super) fn add(&self, line: &[u8]) {
         let mut lines = self.lines.lock();
         if lines.text.len() + line.len() > MAX_QUEUED_BYTES {
             drop(lines);
             self.lost.full.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        lines.text.push_str(line);
+        lines.text.extend_from_slice(line);
         lines.count += 1;
     }
 
@@ -76,13 +76,13 @@ mod tests {
         let queue = LineQueue::default();
         let mut lines = LineBatch::default();
         assert!(!queue.take(&mut lines));
-        queue.add("first\n");
-        queue.add("second\n");
+        queue.add(b"first\n");
+        queue.add(b"second\n");
         assert!(queue.take(&mut lines));
-        assert_eq!((lines.text.as_str(), lines.count), ("first\nsecond\n", 2));
-        queue.add("third\n");
+        assert_eq!((&*lines.text, lines.count), (&b"first\nsecond\n"[..], 2));
+        queue.add(b"third\n");
         assert!(queue.take(&mut lines));
-        assert_eq!(lines.text, "third\n");
+        assert_eq!(lines.text, b"third\n");
     }
 
     #[test]
@@ -90,15 +90,15 @@ mod tests {
         let queue = LineQueue::default();
         let line = format!("{}\n", "x".repeat(64 * 1024 - 1));
         for _ in 0..MAX_QUEUED_BYTES / line.len() + 3 {
-            queue.add(&line);
+            queue.add(line.as_bytes());
         }
         assert_eq!(queue.lost().full.load(Ordering::Relaxed), 3);
         let mut lines = LineBatch::default();
         assert!(queue.take(&mut lines));
         assert_eq!(lines.text.len(), MAX_QUEUED_BYTES);
-        queue.add("later\n");
+        queue.add(b"later\n");
         assert!(queue.take(&mut lines));
-        assert_eq!(lines.text, "later\n");
+        assert_eq!(lines.text, b"later\n");
         assert!(queue.lines.lock().text.capacity() <= RETAINED_CAPACITY);
     }
 }

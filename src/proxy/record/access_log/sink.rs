@@ -41,12 +41,12 @@ impl AccessLogSink {
     }
 
     /// Writes a batch of lines without further buffering and returns how many were lost.
-    pub(super) fn write(&mut self, lines: &str) -> u64 {
+    pub(super) fn write(&mut self, lines: &[u8]) -> u64 {
         let (written, outcome) = match self.end_partial_line() {
-            Ok(()) => self.write_bytes(lines.as_bytes()),
+            Ok(()) => self.write_bytes(lines),
             Err(error) => (0, Err(error)),
         };
-        let (written, unwritten) = lines.as_bytes().split_at(written);
+        let (written, unwritten) = lines.split_at(written);
         if let Some(last) = written.last() {
             self.ends_mid_line = *last != b'\n';
         }
@@ -159,13 +159,13 @@ mod tests {
         let disk = FakeDisk::default();
         let mut sink = AccessLogSink::new(None, Box::new(disk.clone()));
         disk.make_room(9);
-        assert_eq!(sink.write("one\ntwo\n"), 0);
-        assert_eq!(sink.write("three\nfour\n"), 2);
+        assert_eq!(sink.write(b"one\ntwo\n"), 0);
+        assert_eq!(sink.write(b"three\nfour\n"), 2);
         assert_eq!(disk.text(), "one\ntwo\nt");
-        assert_eq!(sink.write("five\n"), 1, "the disk is still full");
+        assert_eq!(sink.write(b"five\n"), 1, "the disk is still full");
         assert_eq!(sink.lost_while_failing, Some(3));
         disk.make_room(100);
-        assert_eq!(sink.write("six\nseven\n"), 0);
+        assert_eq!(sink.write(b"six\nseven\n"), 0);
         assert_eq!(disk.text(), "one\ntwo\nt\nsix\nseven\n", "the partial line is terminated");
         assert_eq!(sink.lost_while_failing, None);
     }
@@ -175,12 +175,12 @@ mod tests {
         let disk = FakeDisk::default();
         let mut sink = AccessLogSink::new(None, Box::new(disk.clone()));
         disk.make_room(3);
-        assert_eq!(sink.write("one\n"), 1);
+        assert_eq!(sink.write(b"one\n"), 1);
         disk.make_room(1);
         // There is room for the line feed of the previous line only.
-        assert_eq!(sink.write("two\n"), 1);
+        assert_eq!(sink.write(b"two\n"), 1);
         disk.make_room(100);
-        assert_eq!(sink.write("three\n"), 0);
+        assert_eq!(sink.write(b"three\n"), 0);
         assert_eq!(disk.text(), "one\nthree\n");
     }
 }

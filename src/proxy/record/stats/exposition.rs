@@ -102,13 +102,13 @@ impl ProxyStats {
         )
     }
 
-    /// Encodes the bytes of request bodies that were received over HTTP/2, and not yet forwarded.
+    /// Encodes the bytes of bodies that were received and not yet forwarded, on HTTP/2 connections of clients.
     fn encode_unforwarded(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let Some(unforwarded) = &self.unforwarded else { return Ok(()) };
         for (name, help, bytes) in [
             (
                 "portico_unforwarded_bytes",
-                "Bytes of request bodies received over HTTP/2 and not yet forwarded, and reserved for them",
+                "Bytes of bodies received and not yet forwarded on HTTP/2 connections of clients, and reserved for them",
                 unforwarded.used(),
             ),
             ("portico_unforwarded_bytes_limit", "Limit of portico_unforwarded_bytes", unforwarded.limit()),
@@ -117,7 +117,7 @@ impl ProxyStats {
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
         let pauses = ConstCounter::new(unforwarded.pauses());
-        let help = "How often an HTTP/2 client had to wait because of --max-unforwarded-bytes";
+        let help = "How often an HTTP/2 connection or its responses had to wait because of --max-unforwarded-bytes";
         pauses.encode(encoder.encode_descriptor(
             "portico_unforwarded_bytes_pauses",
             help,
