@@ -190,8 +190,8 @@ struct LimitArgs {
     #[arg(default_value_t = MemorySize(ProxyLimits::DEFAULT.max_buffered_bytes))]
     max_buffered_bytes: MemorySize,
 
-    /// Maximum bytes of request bodies that HTTP/2 clients may have sent ahead of the backends, of all connections
-    /// together
+    /// Maximum bytes of request bodies that HTTP/2 clients have sent ahead of the backends, and of responses that they
+    /// have not read, of all connections together
     #[arg(long, value_name = "SIZE", env = "PORTICO_MAX_UNFORWARDED_BYTES")]
     #[arg(default_value_t = MemorySize(ProxyLimits::DEFAULT.max_unforwarded_bytes))]
     max_unforwarded_bytes: MemorySize,

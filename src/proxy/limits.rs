@@ -45,8 +45,8 @@ pub struct ProxyLimits {
     /// How long a response may make no progress because the endpoint sends nothing or the client does not read. Then it
     /// is aborted.
     pub stall_timeout: Duration,
-    /// The same for a client that does not read, while less than a twentieth of the connections to endpoints is free:
-    /// its response holds one of them.
+    /// The same for a client that does not read, while less than a twentieth of the connections to endpoints or of
+    /// `max_unforwarded_bytes` is free: its response holds some of them.
     pub scarce_stall_timeout: Duration,
     /// Maximum concurrent streams of a client's HTTP/2 connection. More are refused.
     pub max_streams: u32,
@@ -95,8 +95,9 @@ pub struct ProxyLimits {
     /// Maximum bytes of bodies that the whole process keeps in memory: those that plugins read, and copies for retries
     /// and mirrors. Beyond it, requests wait for up to 5 seconds, then 503; copies are not kept.
     pub max_buffered_bytes: usize,
-    /// Maximum bytes of request bodies that the whole process has received over HTTP/2, and not yet forwarded. Beyond
-    /// it, connections with such bytes are not read.
+    /// Maximum bytes of bodies that the whole process has received and not yet forwarded, on HTTP/2 connections of
+    /// clients. Beyond it, connections with such request bodies are not read, and those with such responses get no more
+    /// of them.
     pub max_unforwarded_bytes: usize,
     /// Maximum size of a request body that is buffered for retries, where the rule allows them.
     pub max_replay_body: usize,

@@ -1,13 +1,14 @@
-//! The limit of the bytes of request bodies that the process has received over HTTP/2, and not yet forwarded.
+//! The limit of the bytes of bodies that the process has received and not yet forwarded, on HTTP/2 connections of
+//! clients.
 //!
 //! ```text
-//!   UnforwardedBudget ─ slabs ─▶ WorkerUnforwarded ─ bytes ─▶ UnforwardedBodies, with each connection
-//!       (process)                    (one thread)
+//!   UnforwardedBudget ─ slabs ─▶ WorkerUnforwarded ─ bytes ─┬▶ UnforwardedBodies: requests ─┬─ with each connection
+//!       (process)                    (one thread)           └▶ UnsentResponses: responses ──┘
 //! ```
 //!
 //! Bytes that have arrived are always counted. What the limit decides is whether a connection that has sent such bytes
-//! is read further. A worker takes and returns slabs, so that most frames do not write to memory that other cores
-//! write.
+//! is read further, and whether the responses of a connection continue. A worker takes and returns slabs, so that most
+//! frames do not write to memory that other cores write.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -67,6 +68,11 @@ impl WorkerUnforwarded {
     /// How many more bytes the limit permits.
     pub(in crate::proxy) fn free(&self) -> usize {
         self.free.get() + self.process.free()
+    }
+
+    /// Whether less than 5 % of the limit is free.
+    pub(in crate::proxy) fn is_scarce(&self) -> bool {
+        self.free() < self.process.limit / 20
     }
 
     /// Counts bytes that have arrived, also beyond the limit.

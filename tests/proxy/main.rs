@@ -58,5 +58,6 @@ mod tls_passthrough;
 mod transport;
 mod unforwarded;
 mod unforwarded_streams;
+mod unsent;
 mod upgrade;
 mod upstream_tls;

@@ -52,12 +52,12 @@ fn is_ping_acknowledgment(frame: &Frame) -> bool {
     frame.kind == PING && frame.flags == ACK && frame.payload == [7; 8]
 }
 
-async fn wait_for_pause(server: &TestServer) {
+pub(crate) async fn wait_for_pause(server: &TestServer) {
     wait_for_metrics(server, "the pause", |metrics| metrics["portico_unforwarded_bytes_pauses_total"] > 0.0).await;
 }
 
 /// Waits until all bytes are forwarded or dropped.
-async fn wait_until_given_back(server: &TestServer) {
+pub(crate) async fn wait_until_given_back(server: &TestServer) {
     wait_for_metrics(server, "all bytes to be given back", |metrics| metrics["portico_unforwarded_bytes"] <= RESERVED)
         .await;
 }

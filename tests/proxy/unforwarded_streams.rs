@@ -7,17 +7,18 @@ use bytes::Bytes;
 use http::Response;
 use portico::proxy::ProxyLimits;
 
-use crate::accounting::{scrape, wait_for_metrics};
-use crate::frames::{ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, PING, PREFACE, SETTINGS};
-use crate::frames::{GET, RawConnection, WINDOW_UPDATE, frame, header_block, initial_window_size};
+use crate::accounting::scrape;
+use crate::frames::{ACK, DATA, END_HEADERS, HEADERS, PADDED, PING, PREFACE, SETTINGS, WINDOW_UPDATE};
+use crate::frames::{RawConnection, frame, get_request, header_block, initial_window_size};
 use crate::h2_upstream::{EndpointCall, Http2Endpoint, http2_endpoint};
 use crate::harness::{Endpoint, Options, Route, TestServer, forward, h2c_upstream, route, routes_to, with_timeout};
+use crate::unforwarded::wait_for_pause;
 
 const FRAME: [u8; 16_000] = [b'x'; 16_000];
 
 /// A server whose endpoint sends an endless response to `GET` requests, and reads nothing of other requests. The
 /// counter has the bytes that the endpoint has sent. Requests with other hosts than `a.example` have no route.
-async fn server() -> (TestServer, Http2Endpoint, Arc<AtomicUsize>) {
+pub(crate) async fn endless_server(limits: ProxyLimits) -> (TestServer, Http2Endpoint, Arc<AtomicUsize>) {
     let sent = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&sent);
     let mut builder = ::h2::server::Builder::new();
@@ -35,7 +36,7 @@ async fn server() -> (TestServer, Http2Endpoint, Arc<AtomicUsize>) {
     .await;
     let upstream = h2c_upstream(endpoint.address);
     let routes = vec![Route { host: "a.example", ..route(forward(vec![(1, upstream)])) }];
-    (TestServer::with_routes(routes).await, endpoint, sent)
+    (TestServer::with_options(Options { limits, ..Options::default() }, routes).await, endpoint, sent)
 }
 
 async fn send_without_end(call: EndpointCall, sent: &AtomicUsize) {
@@ -61,7 +62,7 @@ async fn wait_for_event_loop(server: &TestServer) {
 }
 
 /// Waits until the endpoint can send nothing more, because the client does not read.
-async fn wait_until_blocked(server: &TestServer, sent: &AtomicUsize) {
+pub(crate) async fn wait_until_blocked(server: &TestServer, sent: &AtomicUsize) {
     with_timeout("the response to block", async {
         let mut rounds = 0;
         while rounds < 10 {
@@ -73,23 +74,30 @@ async fn wait_until_blocked(server: &TestServer, sent: &AtomicUsize) {
     .await;
 }
 
-#[tokio::test]
-async fn body_counts_if_its_head_arrived_while_the_client_did_not_read() {
-    let (server, _endpoint, sent) = server().await;
-    let mut raw = RawConnection::connect_without_preface(server.address).await;
+/// The beginning of a connection with the largest windows.
+pub(crate) fn largest_windows() -> Vec<u8> {
     let largest_window = i32::MAX as u32;
     let settings = frame(SETTINGS, 0, 0, &initial_window_size(largest_window));
     let window = frame(WINDOW_UPDATE, 0, 0, &(largest_window - 65_535).to_be_bytes());
-    let get = frame(HEADERS, END_HEADERS | END_STREAM, 1, &header_block(&GET));
-    raw.send([PREFACE, &settings, &window, &frame(SETTINGS, ACK, 0, &[]), &get].concat()).await;
+    [PREFACE, &settings, &window, &frame(SETTINGS, ACK, 0, &[])].concat()
+}
+
+#[tokio::test]
+async fn body_counts_if_its_head_arrived_while_the_client_did_not_read() {
+    // Less than the response that the client does not read, so each body has to wait.
+    let limits = ProxyLimits { max_unforwarded_bytes: 60_000, ..ProxyLimits::default() };
+    let (server, _endpoint, sent) = endless_server(limits).await;
+    let mut raw = RawConnection::connect_without_preface(server.address).await;
+    raw.send([largest_windows(), get_request(1)].concat()).await;
     wait_until_blocked(&server, &sent).await;
+    assert_eq!(scrape(&server)["portico_unforwarded_bytes_pauses_total"], 0.0);
     // The library cannot acknowledge the PING, so it does not decode the head behind it yet.
     let head = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
     let post = frame(HEADERS, END_HEADERS, 3, &header_block(&head));
     raw.send([frame(PING, 0, 0, &[7; 8]), post, frame(DATA, 0, 3, &FRAME).repeat(4)].concat()).await;
     wait_for_event_loop(&server).await;
     raw.wait_for("the PING acknowledgment", |frame| frame.kind == PING && frame.flags == ACK).await;
-    wait_for_metrics(&server, "the body to be counted", |metrics| metrics["portico_unforwarded_bytes"] > 0.0).await;
+    wait_for_pause(&server).await;
 }
 
 #[tokio::test]

@@ -13,9 +13,9 @@
 //!
 //! `AwaitingResponse` directly follows `Idle` if the head arrived together with the previous request, and on HTTP/2
 //! streams, which begin with a head. An HTTP/2 connection itself stays `Idle`: its streams have the other phases.
-//! Within `SendingResponse`, a client that does not read has less time while connections to endpoints are scarce, since
-//! its response holds one. Within `AwaitingResponse`, [`UploadState`] and `connecting` select the timeout. What belongs
-//! to one request is reset by [`Activity::begin_request`] only.
+//! Within `SendingResponse`, a client that does not read has less time while connections to endpoints or the bytes that
+//! the process may hold are scarce, since its response holds some. Within `AwaitingResponse`, [`UploadState`] and
+//! `connecting` select the timeout. What belongs to one request is reset by [`Activity::begin_request`] only.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -452,7 +452,8 @@ impl Activity {
             let stall_check = self.next_stall_check.get().max(self.last_progress.get() + limits.scarce_stall_timeout);
             if self.phase.get() == ActivityPhase::SendingResponse && stall_check < check_at {
                 ready!(poll_until(stall_check, timer.as_mut(), cx));
-                if !self.awaits_response_data.get() && http.upstream_sockets.is_scarce() {
+                let is_scarce = || http.upstream_sockets.is_scarce() || http.worker.unforwarded.is_scarce();
+                if !self.awaits_response_data.get() && is_scarce() {
                     return Poll::Ready(());
                 }
                 self.next_stall_check.set(Instant::now() + STALL_CHECK_INTERVAL.min(limits.scarce_stall_timeout));
@@ -477,7 +478,7 @@ pub(in crate::proxy) async fn until_timed_out<T>(activity: &Activity, future: im
     .await
 }
 
-/// How often a response whose client does not read is checked for whether connections to endpoints are scarce.
+/// How often a response whose client does not read is checked for whether what it holds is scarce.
 const STALL_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Stands for "no timeout": long enough to never expire, short enough to be added to an `Instant`.
 const NO_TIMEOUT: Duration = Duration::from_secs(30 * 365 * 24 * 3600);

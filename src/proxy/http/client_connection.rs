@@ -29,6 +29,7 @@ use super::malformed_request::{lingering_close, reject};
 use super::parked_connection::{ParkingEnd, park, park_at};
 use super::request;
 use super::unforwarded_bodies::UnforwardedBodies;
+use super::unsent_responses::UnsentResponses;
 use super::upgrade::Tunnel;
 use crate::plugin_api::Scheme;
 use crate::proxy::connection::listener_connections::{
@@ -91,6 +92,11 @@ impl Peer {
     /// connection. None on HTTP/1.
     pub(in crate::proxy) fn unforwarded(&self) -> Option<(&UnforwardedBodies, u64)> {
         self.open_stream.as_ref()?.unforwarded()
+    }
+
+    /// The bytes of responses that the HTTP/2 connection holds because the client has not read them. None on HTTP/1.
+    pub(in crate::proxy) fn unsent(&self) -> Option<&Rc<UnsentResponses>> {
+        self.open_stream.as_ref().map(OpenStream::unsent)
     }
 
     /// Whether the HTTP/2 connection is not read, because of its unforwarded bytes.

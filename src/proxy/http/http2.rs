@@ -32,6 +32,7 @@ use super::request;
 use super::request_error::{HTTP2_FLOOD, HTTP2_FLOOD_STATUS, REFUSED_STREAM, RequestError};
 use super::request_record::{MalformedInput, record_malformed};
 use super::unforwarded_bodies::UnforwardedBodies;
+use super::unsent_responses::UnsentResponses;
 use crate::proxy::connection::listener_connections::{ConnectionRegistration, IdleState, Idleness};
 use crate::proxy::connection::moving_deadline::poll_until;
 use crate::proxy::limits::ProxyLimits;
@@ -58,6 +59,7 @@ pub(in crate::proxy) struct StreamTracker {
     /// A read waits until the library has passed on or rejected the requests that have arrived.
     pub(in crate::proxy) read_deferred: Cell<bool>,
     pub(in crate::proxy) unforwarded: UnforwardedBodies,
+    unsent: Rc<UnsentResponses>,
 }
 
 /// Serves all requests of a connection whose client sent the HTTP/2 preface or negotiated HTTP/2.
@@ -78,6 +80,7 @@ where
         next_body: Cell::new(None),
         read_deferred: Cell::new(false),
         unforwarded: UnforwardedBodies::new(&peer.worker().unforwarded, peer.worker().limits.stream_window),
+        unsent: UnsentResponses::new(&peer.worker().unforwarded),
     });
     let idle_state: Weak<StreamTracker> = Rc::downgrade(&streams);
     registration.begin_serving(idle_state);
@@ -240,6 +243,11 @@ impl OpenStream {
     /// The bytes of the body that are not forwarded, with the number of the request.
     pub(in crate::proxy) fn unforwarded(&self) -> Option<(&UnforwardedBodies, u64)> {
         Some((&self.connection.unforwarded, self.body?))
+    }
+
+    /// The bytes of responses that the connection holds.
+    pub(in crate::proxy) fn unsent(&self) -> &Rc<UnsentResponses> {
+        &self.connection.unsent
     }
 
     /// Whether the connection is not read.

@@ -48,6 +48,7 @@ pub(in crate::proxy) mod rule_action;
 pub(in crate::proxy) mod target;
 pub(in crate::proxy) mod trailer_header;
 pub(in crate::proxy) mod unforwarded_bodies;
+pub(in crate::proxy) mod unsent_responses;
 pub(in crate::proxy) mod upgrade;
 pub(in crate::proxy) mod upstream_target;
 pub(in crate::proxy) mod via;

@@ -9,6 +9,7 @@ use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::activity::Activity;
 use super::filtered_body::FilteredBody;
@@ -16,6 +17,7 @@ use super::read_timeout::ReadTimeout;
 use super::request_body::RequestBody;
 use super::request_error::{RESPONSE_TRUNCATED, RequestError};
 use super::request_record::RequestRecord;
+use super::unsent_responses::{RECHECK_INTERVAL, UnsentData};
 use super::upgrade::Upgrade;
 use crate::http2_frames::MARKER_NAME;
 use crate::plugin_api::{ReplyStream, ReplyStreamError};
@@ -124,17 +126,20 @@ pub(in crate::proxy) struct ResponseBody {
     /// None if the record ends with the tunnel instead of this body.
     record: Option<RequestRecord>,
     version: Version,
+    /// Wakes this body while it waits for room: others may have made room.
+    recheck: Option<Pin<Box<Sleep>>>,
 }
 
 impl ResponseBody {
     /// `version` is the HTTP version of the request: on HTTP/1.0 the end of the connection is the end of the body.
     pub(in crate::proxy) fn new(source: BodySource, record: RequestRecord, version: Version) -> Self {
-        ResponseBody { source, record: Some(record), version }
+        ResponseBody { source, record: Some(record), version, recheck: None }
     }
 
     /// The empty body of a response after which the connection becomes a tunnel.
     pub(in crate::proxy) fn for_tunnel() -> Self {
-        ResponseBody { source: BodySource::Local(Bytes::new()), record: None, version: Version::HTTP_11 }
+        let (source, version) = (BodySource::Local(Bytes::new()), Version::HTTP_11);
+        ResponseBody { source, record: None, version, recheck: None }
     }
 
     fn finish(&mut self) {
@@ -153,6 +158,34 @@ impl ResponseBody {
         }
         let deadline = self.record.as_mut()?.deadline.as_mut()?;
         deadline.sleep.as_mut().poll(cx).is_ready().then(|| deadline.error.details().reason)
+    }
+
+    /// Waits while the connection holds too much that its client has not read.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(record) = &self.record else { return Poll::Ready(()) };
+        let Some(unsent) = record.peer.unsent() else { return Poll::Ready(()) };
+        while !unsent.has_room() {
+            unsent.wake_when_sent(cx.waker());
+            let activity = &record.peer.activity;
+            activity.awaits_response_data.set(false);
+            if let Some(meter) = activity.response_meter() {
+                meter.begin_wait();
+            }
+            let recheck = self.recheck.get_or_insert_with(|| Box::pin(sleep(RECHECK_INTERVAL)));
+            ready!(recheck.as_mut().poll(cx));
+            recheck.as_mut().reset(Instant::now() + RECHECK_INTERVAL);
+        }
+        self.recheck = None;
+        Poll::Ready(())
+    }
+
+    /// Counts the data until it is sent. The last data of a response does not count if it is small.
+    fn count_unsent(&self, frame: Frame<Bytes>, is_last: bool) -> Frame<UnsentData> {
+        let unsent = self.record.as_ref().and_then(|record| record.peer.unsent());
+        frame.map_data(|data| match unsent {
+            Some(unsent) if !is_last || data.len() > MAX_UNCOUNTED => unsent.count(data),
+            _ => UnsentData::uncounted(data),
+        })
     }
 
     /// Records the error and makes sure that the client does not take the partial response for a complete one.
@@ -183,6 +216,9 @@ fn read_timed_out(activity: Option<&Activity>, cx: &mut Context<'_>) -> bool {
     timeout.get_or_insert_with(|| ReadTimeout::start(limit)).poll(limit, cx).is_ready()
 }
 
+/// Most responses have not more data, and the head of a response may have more, too.
+const MAX_UNCOUNTED: usize = 4096;
+
 /// Why a response body is incomplete. The client's connection is closed, so that the client notices the truncation.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::proxy) enum ResponseBodyError {
@@ -208,15 +244,19 @@ impl ResponseBodyError {
 }
 
 impl Body for ResponseBody {
-    type Data = Bytes;
+    type Data = UnsentData;
     type Error = ResponseBodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<UnsentData>, ResponseBodyError>>> {
         let this = self.get_mut();
         if let Some(reason) = this.poll_deadline(cx) {
             this.abort(reason);
             return Poll::Ready(Some(Err(ResponseBodyError::Timeout)));
         }
+        ready!(this.poll_room(cx));
         let activity = this.record.as_ref().map(|record| &record.peer.activity);
         let meter = activity.and_then(Activity::response_meter);
         if let Some(meter) = meter {
@@ -235,6 +275,7 @@ impl Body for ResponseBody {
                     meter.begin_wait();
                 }
                 this.record_bytes(frame.data_ref().map_or(0, Bytes::len));
+                let frame = this.count_unsent(frame, ended);
                 if ended {
                     this.finish();
                 }

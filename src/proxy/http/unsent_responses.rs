@@ -1,0 +1,199 @@
+//! The bytes of response bodies that an HTTP/2 connection holds because its client has not read them yet.
+//!
+//! For each stream, the library accepts some data ahead of the socket and of the client's flow-control window. Over all
+//! streams of all connections this could be gigabytes. So the bytes are counted for the process, together with those of
+//! [request bodies](super::unforwarded_bodies), and while there is no room, the responses of a connection that holds
+//! more than a few windows do not continue.
+//!
+//! ```text
+//!   ResponseBody ─ count ─▶ UnsentData ─▶ hyper ─ dropped: sent, or its stream has ended ─┐
+//!        └───── has_room ─────── UnsentResponses ◀──────────────────────────────────────┘
+//! ```
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+
+use crate::proxy::unforwarded_budget::WorkerUnforwarded;
+
+/// The responses of one connection.
+#[derive(Debug)]
+pub(in crate::proxy) struct UnsentResponses {
+    worker: Rc<WorkerUnforwarded>,
+    bytes: Cell<usize>,
+    /// Wakes the responses that wait for room.
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl UnsentResponses {
+    pub(in crate::proxy) fn new(worker: &Rc<WorkerUnforwarded>) -> Rc<Self> {
+        Rc::new(UnsentResponses { worker: Rc::clone(worker), bytes: Cell::new(0), waiting: RefCell::default() })
+    }
+
+    /// Whether the responses may continue. Beyond what each connection may always have, a connection may have as many
+    /// bytes as are free in addition. So clients that leave most unread wait first.
+    pub(in crate::proxy) fn has_room(&self) -> bool {
+        let bytes = self.bytes.get();
+        bytes <= RESERVED || bytes <= self.worker.free()
+    }
+
+    /// Wakes the response when the connection has room because it has sent data. Others may make room, too:
+    /// [`RECHECK_INTERVAL`].
+    pub(in crate::proxy) fn wake_when_sent(&self, waker: &Waker) {
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.is_empty() {
+            self.worker.count_pause();
+        }
+        if !waiting.iter().any(|other| other.will_wake(waker)) {
+            waiting.push(waker.clone());
+        }
+    }
+
+    /// Counts data until the connection drops it.
+    pub(in crate::proxy) fn count(self: &Rc<Self>, bytes: Bytes) -> UnsentData {
+        let length = bytes.len();
+        self.worker.add(length);
+        self.bytes.set(self.bytes.get() + length);
+        UnsentData { bytes, _counted: Some(CountedBytes { connection: Rc::clone(self), length }) }
+    }
+
+    fn remove(&self, length: usize) {
+        self.worker.remove(length);
+        self.bytes.set(self.bytes.get() - length);
+        if !self.waiting.borrow().is_empty() && self.has_room() {
+            for waker in self.waiting.take() {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// Data of a response body, as the connection to the client holds it until it is sent.
+pub(in crate::proxy) struct UnsentData {
+    bytes: Bytes,
+    _counted: Option<CountedBytes>,
+}
+
+impl UnsentData {
+    pub(in crate::proxy) fn uncounted(bytes: Bytes) -> Self {
+        UnsentData { bytes, _counted: None }
+    }
+}
+
+impl Buf for UnsentData {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}
+
+struct CountedBytes {
+    connection: Rc<UnsentResponses>,
+    length: usize,
+}
+
+impl Drop for CountedBytes {
+    fn drop(&mut self) {
+        self.connection.remove(self.length);
+    }
+}
+
+/// What each connection may always have: what the library accepts for four streams. So a client that does not read a
+/// few of its responses still gets others on the same connection.
+const RESERVED: usize = 256 * 1024;
+
+/// How often a response that waits checks whether other connections have made room.
+pub(in crate::proxy) const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::SeqCst;
+    use std::task::Wake;
+
+    use super::*;
+    use crate::proxy::unforwarded_budget::UnforwardedBudget;
+
+    const LIMIT: usize = 4 * RESERVED;
+
+    fn connections<const COUNT: usize>() -> (Rc<WorkerUnforwarded>, [Rc<UnsentResponses>; COUNT]) {
+        let worker = WorkerUnforwarded::new(Arc::new(UnforwardedBudget::new(LIMIT, 1)));
+        let connections = std::array::from_fn(|_| UnsentResponses::new(&worker));
+        (worker, connections)
+    }
+
+    fn data(length: usize) -> Bytes {
+        Bytes::from(vec![b'x'; length])
+    }
+
+    #[derive(Default)]
+    struct CountedWakes(AtomicUsize);
+
+    impl Wake for CountedWakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    #[test]
+    fn data_counts_until_it_is_dropped() {
+        let (worker, [connection]) = connections();
+        let mut unsent = connection.count(data(1000));
+        assert_eq!(worker.free(), LIMIT - 1000);
+        unsent.advance(400);
+        assert_eq!((unsent.remaining(), unsent.chunk().len(), worker.free()), (600, 600, LIMIT - 1000));
+        drop(unsent);
+        assert_eq!(worker.free(), LIMIT);
+        let uncounted = UnsentData::uncounted(data(10));
+        assert_eq!((uncounted.remaining(), worker.free()), (10, LIMIT));
+    }
+
+    #[test]
+    fn connections_that_hold_most_wait_first() {
+        let (worker, [first, second, third]) = connections();
+        let _half = first.count(data(LIMIT / 2));
+        assert!(first.has_room(), "as much is free");
+        let more = first.count(data(1));
+        assert!(!first.has_room() && second.has_room());
+        let _rest = second.count(data(RESERVED));
+        let overdrawn = third.count(data(RESERVED));
+        assert_eq!(worker.free(), 0);
+        assert!(second.has_room() && third.has_room(), "their reserve");
+        let last = third.count(data(1));
+        assert!(!third.has_room());
+        drop(last);
+        assert!(third.has_room());
+        drop((more, overdrawn));
+        assert!(!first.has_room());
+    }
+
+    #[test]
+    fn waiting_responses_are_woken_once_there_is_room() {
+        let (_worker, [connection]) = connections();
+        let held = [connection.count(data(LIMIT / 2)), connection.count(data(1)), connection.count(data(1))];
+        let [first, second] = [Arc::new(CountedWakes::default()), Arc::new(CountedWakes::default())];
+        for _ in 0..3 {
+            connection.wake_when_sent(&Arc::clone(&first).into());
+        }
+        connection.wake_when_sent(&Arc::clone(&second).into());
+        let wakes = || (first.0.load(SeqCst), second.0.load(SeqCst));
+        let [half, one, another] = held;
+        drop(one);
+        assert_eq!((wakes(), connection.has_room()), ((0, 0), false));
+        drop(another);
+        assert_eq!((wakes(), connection.has_room()), ((1, 1), true));
+        drop(half);
+        assert_eq!(wakes(), (1, 1), "they wait no longer");
+    }
+}
