@@ -20,6 +20,10 @@ pub(crate) async fn measure(server: &Server, case: &Case, duration: Duration) ->
     let plan = Plan { rate: Some(case.rate), ..full_speed.clone() };
     // Warms up caches and connections to the backend.
     run(Plan { duration: WARM_UP, ..plan.clone() }).await;
+    if case.tls_mode == TlsMode::Resumed {
+        // The client gets a ticket for each of the connections that it opens at the same time.
+        run(Plan { duration: WARM_UP, ..full_speed.clone() }).await;
+    }
     let (paced, paced_cpu, _) = run_measured(&processes, plan.clone()).await?;
     let (full, full_cpu, generator_cpu) = run_measured(&processes, full_speed).await?;
     check_handshakes(server, case, &[&paced, &full])?;
