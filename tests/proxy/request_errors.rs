@@ -121,22 +121,25 @@ const CASES: &[Case] = &[
     case("response_truncated", 0, get("/truncated")),
 ];
 
-/// Reasons of the cases that only a timeout ends. They run separately with short timeouts, so that a slow machine does
-/// not affect the other cases.
-const WITH_SHORT_TIMEOUTS: [&str; 4] =
-    ["request_body_timeout", "plugin_timeout", "connect_timeout", "response_timeout"];
+/// The cases that only a timeout of the proxy ends. Those of each row run separately, with a short timeout of their own
+/// and the defaults of all others, so that a slow machine causes no other error.
+const SHORT_TIMEOUTS: [(&[&str], fn(&mut ProxyLimits) -> &mut Duration); 3] = [
+    (&["request_body_timeout"], |limits| &mut limits.request_body_timeout),
+    (&["connect_timeout"], |limits| &mut limits.connect_timeout),
+    (&["plugin_timeout", "response_timeout"], |limits| &mut limits.response_timeout),
+];
 
-fn limits(with_short_timeouts: bool) -> ProxyLimits {
-    if !with_short_timeouts {
-        return ProxyLimits::default();
+/// The limits of the proxy, and the cases to run with them.
+fn limits_and_cases() -> Vec<(ProxyLimits, Vec<&'static Case>)> {
+    let is_in = |case: &Case, reasons: &[&str]| reasons.contains(&case.reason);
+    let others = CASES.iter().filter(|case| !SHORT_TIMEOUTS.iter().any(|(reasons, _)| is_in(case, reasons)));
+    let mut groups = vec![(ProxyLimits::default(), others.collect())];
+    for (reasons, timeout) in SHORT_TIMEOUTS {
+        let mut limits = ProxyLimits::default();
+        *timeout(&mut limits) = Duration::from_millis(100);
+        groups.push((limits, CASES.iter().filter(|case| is_in(case, reasons)).collect()));
     }
-    let short = Duration::from_millis(100);
-    ProxyLimits {
-        request_body_timeout: short,
-        response_timeout: short,
-        connect_timeout: short,
-        ..ProxyLimits::default()
-    }
+    groups
 }
 
 /// An endpoint whose response to each path is wrong or missing.
@@ -177,9 +180,13 @@ async fn request_errors_are_equal_over_every_transport() {
     let timeouts =
         |request, backend_request| TimeoutsAndRetries { request, backend_request, ..TimeoutsAndRetries::default() };
     let short = || TimeoutSetting::After(Duration::from_millis(100));
-    for (transport, with_short_timeouts) in
-        TRANSPORTS.into_iter().flat_map(|transport| [(transport, false), (transport, true)])
-    {
+    let transports_and_groups = TRANSPORTS.into_iter().flat_map(|transport| {
+        limits_and_cases()
+            .into_iter()
+            .enumerate()
+            .map(move |(index, (limits, cases))| (transport, index, limits, cases))
+    });
+    for (transport, group, limits, cases) in transports_and_groups {
         let web = || forward(vec![(1, upstream("web", &[endpoint.address]))]);
         let rule = |path, action| Route { path, ..route(action) };
         let path = Some(PathEdit::Full("/not a path".into()));
@@ -207,18 +214,12 @@ async fn request_errors_are_equal_over_every_transport() {
             rule("/request-timeout", with_timeouts_and_retries(web(), timeouts(short(), TimeoutSetting::Unset))),
             rule("/backend-timeout", with_timeouts_and_retries(web(), timeouts(TimeoutSetting::Unset, short()))),
         ];
-        let path = folder.path().join(format!("{transport:?} {with_short_timeouts}"));
-        let options = Options {
-            limits: limits(with_short_timeouts),
-            log: AccessLogDestination::File(path.clone()),
-            ..Options::default()
-        };
+        let path = folder.path().join(format!("{transport:?} {group}"));
+        let options = Options { limits, log: AccessLogDestination::File(path.clone()), ..Options::default() };
         let server = transport.start_server(options, routes).await;
         let mut responses = Vec::new();
         let mut expected_counts = error_counts(&server);
-        for case in CASES.iter().filter(|case| {
-            (case.applies_to)(transport) && WITH_SHORT_TIMEOUTS.contains(&case.reason) == with_short_timeouts
-        }) {
+        for case in cases.into_iter().filter(|case| (case.applies_to)(transport)) {
             let what = format!("{} over {transport:?}", case.reason);
             let reply = transport.send(&server, &case.request).await;
             assert_eq!(reply.as_ref().map_or(0, |reply| reply.status), case.status, "{what}");
