@@ -357,12 +357,12 @@ async fn drain_of_the_process_closes_remaining_connections() {
 #[tokio::test]
 async fn idle_connections_are_closed() {
     let endpoint = echo_endpoint().await;
-    let limits = ProxyLimits { stream_idle_timeout: Duration::from_secs(1), ..ProxyLimits::default() };
+    let limits = ProxyLimits { stream_idle_timeout: Duration::from_secs(3), ..ProxyLimits::default() };
     let server = start_with(Options { limits, ..Options::default() }, &[endpoint.address]).await;
     let mut client = server.connect().await;
     // Bytes restart the timeout: the pauses together are longer than it is.
     for _ in 0..4 {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(900)).await;
         client.send("x").await;
         expect_text(&mut client, "x").await;
     }
