@@ -30,7 +30,7 @@ main() {
     case "${1:-all}" in
         check) check_suites ;;
         all)
-            start_control_plane_build
+            start_long_builds
             check_suites
             test_suites
             ;;
@@ -40,13 +40,16 @@ main() {
     [ "$failed" = 0 ]
 }
 
-# On a new machine, building the programs of the control plane takes longest. They are compiled at the lowest priority
-# while everything else runs, because neither the Go nor the Rust compiler keeps both cores busy. The suite e2e-programs
-# waits until they are built.
-start_control_plane_build() {
+# On a new machine, the programs of the control plane and the image of Portico's Pods take longest to build. They are
+# compiled at the lowest priority while everything else runs, because neither compilers nor tests keep both cores busy.
+# The image has a profile and a target folder of its own, so its build does not block other commands of Cargo.
+start_long_builds() {
     [ "${E2E:-on}" != off ] || return 0
     cargo build --locked --workspace --bin portico-e2e || return 0
-    nice -n 19 target/debug/portico-e2e build </dev/null >"$logs/control-plane-build.log" 2>&1 &
+    (
+        nice -n 19 target/debug/portico-e2e build >"$logs/control-plane-build.log" 2>&1
+        nice -n 19 bash scripts/image-root.sh --for-tests >"$logs/image-build.log" 2>&1
+    ) </dev/null &
 }
 
 check_suites() {
@@ -137,8 +140,10 @@ cluster_suites() {
         rows+=("e2e|0|0|0|not run: E2E=off")
         return
     fi
+    # What the builds in the background have finished is not built again. If they failed, these suites show why.
+    echo "Waiting for the builds of the control plane and the image: $logs/control-plane-build.log, image-build.log"
+    wait
     suite e2e-programs target/debug/portico-e2e build
-    # The image of Portico's Pods. Only changes are built again.
     suite image-root bash scripts/image-root.sh --for-tests
     suite baseline baseline
     for name in $(programs e2e/Cargo.toml); do
