@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::strict_reader::{self, StrictRequest};
 use crate::proxy::ProxyLimits;
+use crate::proxy::http::chunk_joining::check_and_join;
 use crate::proxy::http::guard::{FramingGuard, GuardRejection};
 use crate::proxy::http::http_worker::http1_builder;
 
@@ -49,7 +50,7 @@ pub(crate) fn chunked_body(input: &[u8]) {
 
 fn guard(parts: &[&[u8]]) -> Option<GuardRejection> {
     let mut guard = FramingGuard::default();
-    let mut rejections = parts.iter().filter_map(|part| guard.read(part));
+    let mut rejections = parts.iter().filter_map(|part| guard.read(part, |_| {}));
     let first = rejections.next();
     assert_eq!(rejections.next(), None, "at most one rejection");
     first
@@ -100,7 +101,8 @@ fn read_by_hyper(input: &[u8], step: usize) -> Vec<SeenRequest> {
         seen_requests.borrow_mut().push(seen);
         Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
     });
-    let io = TokioIo::new(tokio::io::join(Parts { rest: input, step }, tokio::io::sink()));
+    let parts = Parts { rest: input, step, guard: FramingGuard::default() };
+    let io = TokioIo::new(tokio::io::join(parts, tokio::io::sink()));
     let connection = http1_builder(&ProxyLimits::default()).serve_connection(io, service);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime without I/O needs nothing");
     // The result is an error if hyper rejects a request.
@@ -140,18 +142,22 @@ fn sorted(fields: &HeaderMap) -> Vec<(Vec<u8>, Vec<u8>)> {
     fields
 }
 
-/// Bytes that arrive in parts.
+/// Bytes that arrive in parts, with small chunks joined.
 struct Parts<'i> {
     rest: &'i [u8],
     step: usize,
+    guard: FramingGuard,
 }
 
 impl AsyncRead for Parts<'_> {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let length = self.step.min(self.rest.len()).min(buffer.remaining());
         let (part, rest) = self.rest.split_at(length);
-        buffer.put_slice(part);
         self.rest = rest;
+        let before = buffer.filled().len();
+        buffer.put_slice(part);
+        let (length, _) = check_and_join(&mut self.guard, &mut buffer.filled_mut()[before..]);
+        buffer.set_filled(before + length);
         Poll::Ready(Ok(()))
     }
 }

@@ -1,4 +1,5 @@
-//! The socket of a client: records reads and writes for the timeouts and checks the framing of HTTP/1 requests.
+//! The socket of a client: records reads and writes for the timeouts, checks the framing of HTTP/1 requests, and joins
+//! their small chunks.
 
 use std::io;
 use std::pin::Pin;
@@ -9,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::activity::ActivityPhase;
+use super::chunk_joining::check_and_join;
 use super::client_connection::Peer;
 use super::guard::FramingGuard;
 use crate::proxy::connection::protocol_detection::{DetectedProtocol, ProtocolDetector};
@@ -90,10 +92,12 @@ impl AsyncRead for ClientStream {
         if !this.peer.activity.is_http1() {
             return Poll::Ready(Ok(()));
         }
-        let read = &buffer.filled()[before..];
+        let read = &mut buffer.filled_mut()[before..];
         if !read.is_empty() {
             self.peer.activity.record_read();
-            if let Some(rejection) = self.guard.read(read) {
+            let (length, rejection) = check_and_join(&mut self.guard, read);
+            buffer.set_filled(before + length);
+            if let Some(rejection) = rejection {
                 self.peer.activity.guard_rejection.set(Some(rejection));
             }
             self.peer.activity.complete_requests.set(self.guard.complete_requests());

@@ -67,9 +67,18 @@ const LONG_CHUNK_LINE: RequestError = RequestError::AmbiguousFraming("a chunk-si
 const AMBIGUOUS_END: RequestError = RequestError::AmbiguousFraming("the end of the previous request is ambiguous");
 
 impl FramingGuard {
-    /// Checks the next bytes. Returns a rejection at most once per connection.
-    pub(in crate::proxy) fn read(&mut self, mut bytes: &[u8]) -> Option<GuardRejection> {
+    /// Checks the next bytes. Returns a rejection at most once per connection. Calls `on_chunk` with the position of
+    /// each chunk that begins in these bytes.
+    pub(in crate::proxy) fn read(
+        &mut self,
+        mut bytes: &[u8],
+        mut on_chunk: impl FnMut(usize),
+    ) -> Option<GuardRejection> {
+        let length = bytes.len();
         while !bytes.is_empty() {
+            if self.expected == ExpectedInput::ChunkSize && self.line.is_empty() {
+                on_chunk(length - bytes.len());
+            }
             match self.expected {
                 ExpectedInput::Unknown => return None,
                 ExpectedInput::Body(remaining) | ExpectedInput::Chunk(remaining) => {
@@ -205,7 +214,7 @@ mod tests {
     fn read_all_ways(bytes: &[u8]) -> (Option<GuardRejection>, u64) {
         let read = |parts: &[&[u8]]| {
             let mut guard = FramingGuard::default();
-            let rejections: Vec<_> = parts.iter().filter_map(|part| guard.read(part)).collect();
+            let rejections: Vec<_> = parts.iter().filter_map(|part| guard.read(part, |_| {})).collect();
             assert!(rejections.len() <= 1, "at most one rejection");
             (rejections.first().copied(), guard.requests)
         };
@@ -272,8 +281,8 @@ mod tests {
     #[test]
     fn endless_chunk_size_is_rejected_and_its_memory_released() {
         let mut guard = FramingGuard::default();
-        assert_eq!(guard.read(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"), None);
-        let rejections: Vec<_> = (0..10_000).filter_map(|_| guard.read(&[b'0'; 100])).collect();
+        assert_eq!(guard.read(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", |_| {}), None);
+        let rejections: Vec<_> = (0..10_000).filter_map(|_| guard.read(&[b'0'; 100], |_| {})).collect();
         assert_eq!(rejections, [GuardRejection { first_request: 1, error: LONG_CHUNK_LINE }]);
         assert_eq!(guard.line.capacity(), 0);
     }
@@ -314,7 +323,7 @@ mod tests {
             let mut cuts = fastrand::Rng::with_seed(seed);
             while !rest.is_empty() {
                 let (part, unread) = rest.split_at(cuts.usize(1..=rest.len()));
-                prop_assert_eq!(guard.read(part), None);
+                prop_assert_eq!(guard.read(part, |_| {}), None);
                 rest = unread;
             }
             prop_assert_eq!(guard.requests, requests.len() as u64);
@@ -323,7 +332,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            FramingGuard::default().read(&bytes);
+            FramingGuard::default().read(&bytes, |_| {});
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Request bodies as they stream through the proxy: counted, with back-pressure to the client, and never passed on as
 //! complete when they are truncated.
 //!
-//! Small frames that arrive together are joined, since each frame costs the endpoint a chunk, a wake-up and part of a
-//! TCP segment: a client could otherwise cause much more work than it does.
+//! Small HTTP/2 frames that arrive together are joined, since each frame costs the endpoint a chunk, a wake-up and part of
+//! a TCP segment: a client could otherwise cause much more work than it does. Chunks of HTTP/1 are joined earlier, in
+//! [`super::chunk_joining`].
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -36,8 +37,8 @@ pub(in crate::proxy) struct RequestBody {
 
 #[derive(Default)]
 struct BodyExtensions {
-    /// Small frames that wait for one turn of the event loop, to be joined with those that follow.
-    small_frames: SmallFrames,
+    /// Data of small HTTP/2 frames, while those that have arrived with them are read.
+    small_frames: JoinedData,
     /// Data that is sent before `incoming`: it was read before the request was sent, or is sent again.
     buffered: Bytes,
     /// Trailers that were read together with `buffered` or `small_frames`.
@@ -50,14 +51,6 @@ struct BodyExtensions {
     kept: Option<Rc<BufferedBytes>>,
     /// The replay buffer that holds the body. If set, all other fields are empty.
     replay: Option<Rc<ReplayBuffer>>,
-}
-
-/// Data of small frames that is not sent yet.
-#[derive(Default)]
-struct SmallFrames {
-    data: JoinedData,
-    /// The body was polled since the last of them arrived, and had no other frame.
-    was_polled: bool,
 }
 
 impl RequestBody {
@@ -161,8 +154,8 @@ impl RequestBody {
             // wait have not been sent yet.
             let mut restored = JoinedData::default();
             restored.push(data);
-            if !extensions.small_frames.data.is_empty() {
-                restored.push(extensions.small_frames.data.take());
+            if !extensions.small_frames.is_empty() {
+                restored.push(extensions.small_frames.take());
             }
             extensions.buffered = restored.take();
             extensions.kept = kept.map(Rc::new);
@@ -220,12 +213,15 @@ impl RequestBody {
         extensions.mirror_copies.get_or_insert_default().add(copy);
     }
 
-    /// Returns the next frame, joined with the small ones that arrived together with it.
+    /// Returns the next frame, joined with the small HTTP/2 frames that arrived together with it.
     fn poll_joined(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        if !self.http2 {
+            return self.poll_next(cx);
+        }
         loop {
             let polled = self.poll_next(cx);
             let small_frames = self.extensions.as_mut().map(|extensions| &mut extensions.small_frames);
-            let waiting = small_frames.filter(|frames| !frames.data.is_empty());
+            let waiting = small_frames.filter(|frames| !frames.is_empty());
             match (polled, waiting) {
                 (Poll::Ready(Some(Ok(frame))), waiting) => {
                     let data = match (frame.into_data(), waiting) {
@@ -235,37 +231,23 @@ impl RequestBody {
                         (Ok(data), _) => data,
                         (Err(trailers), None) => return Poll::Ready(Some(Ok(trailers))),
                         (Err(trailers), Some(waiting)) => {
-                            let data = waiting.data.take();
+                            let data = waiting.take();
                             self.extensions.get_or_insert_default().trailers = trailers.into_trailers().ok();
                             return Poll::Ready(Some(Ok(Frame::data(data))));
                         }
                     };
                     let is_last = data.len() >= SMALL_FRAME || self.incoming.is_none();
                     let small_frames = &mut self.extensions.get_or_insert_default().small_frames;
-                    small_frames.data.push(data);
-                    small_frames.was_polled = false;
-                    if is_last || small_frames.data.len() >= MAX_JOINED {
-                        return Poll::Ready(Some(Ok(Frame::data(small_frames.data.take()))));
-                    }
-                    if !self.http2 {
-                        // hyper decodes one chunk in each turn of the client's task, which it has just woken: this task
-                        // runs after that one, and then finds the next chunk if it has arrived.
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
+                    small_frames.push(data);
+                    if is_last || small_frames.len() >= MAX_JOINED {
+                        return Poll::Ready(Some(Ok(Frame::data(small_frames.take()))));
                     }
                 }
                 (Poll::Pending, Some(waiting)) => {
                     self.peer.activity.mark_awaiting_endpoint();
-                    if !self.http2 && !waiting.was_polled {
-                        // hyper may poll a body twice in one turn of the endpoint's task, so the client's task may not
-                        // have run yet.
-                        waiting.was_polled = true;
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
-                    }
-                    return Poll::Ready(Some(Ok(Frame::data(waiting.data.take()))));
+                    return Poll::Ready(Some(Ok(Frame::data(waiting.take()))));
                 }
-                (Poll::Ready(None), Some(waiting)) => return Poll::Ready(Some(Ok(Frame::data(waiting.data.take())))),
+                (Poll::Ready(None), Some(waiting)) => return Poll::Ready(Some(Ok(Frame::data(waiting.take())))),
                 (polled, _) => return polled,
             }
         }
@@ -383,9 +365,7 @@ impl Body for RequestBody {
         }
         self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
             && self.extensions.as_ref().is_none_or(|extensions| {
-                extensions.buffered.is_empty()
-                    && extensions.small_frames.data.is_empty()
-                    && extensions.trailers.is_none()
+                extensions.buffered.is_empty() && extensions.small_frames.is_empty() && extensions.trailers.is_none()
             })
     }
 
@@ -399,7 +379,7 @@ impl Body for RequestBody {
             // Only a body of unknown length can have trailers.
             return SizeHint::default();
         }
-        let buffered = (extensions.buffered.len() + extensions.small_frames.data.len()) as u64;
+        let buffered = (extensions.buffered.len() + extensions.small_frames.len()) as u64;
         let mut hint = SizeHint::new();
         if let Some(upper) = rest.upper() {
             hint.set_upper(upper + buffered);
