@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs `portico-e2e chaos` with a release build: two replicas of Portico serve a polite client while one part of the
+# Runs `portico-e2e chaos` with a release build: two replicas of Portico serve a well-behaved client while one part of the
 # site after another is killed, slowed or broken. Arguments are those of `portico-e2e chaos`. Exits with 1 if a promise
 # was broken.
 set -euo pipefail

@@ -376,12 +376,21 @@ impl<B: Body + 'static> UpstreamConnection<B> {
         matches!(self.sender, RequestSender::Http2(_))
     }
 
-    /// Returns the connection to the pool, if it can take another request.
+    /// The endpoint has switched protocols: the connection belongs to a tunnel.
+    pub fn into_tunnel(self) {
+        if let RequestSender::Http1(_, monitor) = self.sender {
+            monitor.finish_request();
+        }
+    }
+
+    /// Returns the connection to the pool, if it can take another request. To be called only after the whole response:
+    /// a connection that is dropped is reset.
     pub fn release(self) {
         let UpstreamConnection { sender, address, pool, .. } = self;
         // A stream of a shared connection is released by dropping it.
         let RequestSender::Http1(mut sender, monitor) = sender else { return };
         if sender.is_closed() {
+            monitor.finish_request();
             return;
         }
         if sender.is_ready() {
@@ -402,6 +411,7 @@ impl<B> UpstreamPool<B> {
     /// Keeps an idle connection, unless there are enough, or its socket is needed. If the pool was dropped meanwhile,
     /// the connection is closed with it.
     fn store(&self, address: SocketAddr, sender: SendRequest<B>, monitor: ResponseMonitor) {
+        monitor.finish_request();
         if self.sockets.wanted().take() || self.budget.wanted().take() {
             return;
         }

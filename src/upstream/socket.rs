@@ -63,6 +63,8 @@ struct ResponseState {
     has_responded: AtomicBool,
     /// The endpoint has sent a TLS alert.
     has_alert: AtomicBool,
+    /// A request was begun and is not finished.
+    in_progress: AtomicBool,
 }
 
 impl ResponseMonitor {
@@ -74,6 +76,12 @@ impl ResponseMonitor {
         if self.0.has_data.swap(false, Relaxed) {
             self.0.has_responded.store(true, Relaxed);
         }
+        self.0.in_progress.store(true, Relaxed);
+    }
+
+    /// The response is complete, or the connection is a tunnel from now on.
+    pub(super) fn finish_request(&self) {
+        self.0.in_progress.store(false, Relaxed);
     }
 
     pub(super) fn has_response_data(&self) -> bool {
@@ -83,6 +91,18 @@ impl ResponseMonitor {
     /// Whether the endpoint sent a TLS alert after the handshake and before its first response.
     pub(super) fn was_rejected(&self) -> bool {
         self.0.has_alert.load(Relaxed) && !self.0.has_responded.load(Relaxed)
+    }
+}
+
+/// Resets the connection if a request on it was abandoned. An orderly end would keep its local port in TIME_WAIT for a
+/// minute: clients that begin requests and abandon them could use up all ports, and the search for a free one would use
+/// up the CPU.
+impl Drop for UpstreamSocket {
+    fn drop(&mut self) {
+        if self.monitor.0.in_progress.load(Relaxed) {
+            // If the socket option cannot be set, the connection ends in order.
+            drop(self.set_zero_linger());
+        }
     }
 }
 
@@ -96,6 +116,9 @@ impl AsyncRead for UpstreamSocket {
         // With TLS, only application data counts: tickets and the like are not part of a response.
         if buffer.filled().len() > length_before {
             self.monitor.0.has_data.store(true, Relaxed);
+        } else if matches!(result, Poll::Ready(Ok(()))) {
+            // The endpoint has closed first, so the port that waits is its own.
+            self.monitor.finish_request();
         }
         if let Poll::Ready(Err(error)) = &result
             && is_alert(error)

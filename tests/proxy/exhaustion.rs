@@ -240,3 +240,39 @@ async fn unread_responses_give_up_scarce_connections() {
     assert_eq!(response.status, 200);
     drop((unread, http1));
 }
+
+/// Sockets that wait for late segments of a connection to this port.
+fn waiting_sockets(port: u16) -> usize {
+    const TIME_WAIT: &str = "06";
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let remote = format!(":{port:04X}");
+    table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields[2].ends_with(&remote) && fields[3] == TIME_WAIT)
+        .count()
+}
+
+#[tokio::test]
+async fn abandoned_requests_occupy_no_local_ports() {
+    const REQUESTS: usize = 20;
+    let endpoint = Endpoint::scripted(|mut stream, number| async move {
+        stream.head().await;
+        if number < REQUESTS {
+            stream.read_to_end().await;
+            stream.record("closed");
+        } else {
+            stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        }
+    })
+    .await;
+    let server = server(ProxyLimits::default(), &endpoint).await;
+    for number in 0..REQUESTS {
+        let mut client = server.connect().await;
+        client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nhalf").await;
+        endpoint.log.wait_for("the connection", |log| log.connections() > number).await;
+    }
+    endpoint.log.wait_for("the end of all connections", |log| log.requests().len() == REQUESTS).await;
+    assert_eq!(server.request("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.status, 200);
+    assert_eq!(waiting_sockets(endpoint.address.port()), 0);
+}

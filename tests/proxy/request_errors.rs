@@ -121,9 +121,12 @@ const CASES: &[Case] = &[
     case("response_truncated", 0, get("/truncated")),
 ];
 
+/// A timeout of the proxy.
+type TimeoutOf = fn(&mut ProxyLimits) -> &mut Duration;
+
 /// The cases that only a timeout of the proxy ends. Those of each row run separately, with a short timeout of their own
 /// and the defaults of all others, so that a slow machine causes no other error.
-const SHORT_TIMEOUTS: [(&[&str], fn(&mut ProxyLimits) -> &mut Duration); 3] = [
+const SHORT_TIMEOUTS: [(&[&str], TimeoutOf); 3] = [
     (&["request_body_timeout"], |limits| &mut limits.request_body_timeout),
     (&["connect_timeout"], |limits| &mut limits.connect_timeout),
     (&["plugin_timeout", "response_timeout"], |limits| &mut limits.response_timeout),

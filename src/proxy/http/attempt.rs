@@ -186,7 +186,10 @@ impl OutgoingRequest<'_> {
         strip_hop_by_hop(&mut head.headers);
         head.version = Version::HTTP_11;
         let source = match switched {
-            Some((upgrade, endpoint)) => BodySource::Upgraded(upgrade, endpoint),
+            Some((upgrade, endpoint)) => {
+                connection.into_tunnel();
+                BodySource::Upgraded(upgrade, endpoint)
+            }
             None => BodySource::Upstream { incoming, connection: Some(connection) },
         };
         Ok(Response::from_parts(head, source))

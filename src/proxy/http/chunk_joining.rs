@@ -1,9 +1,9 @@
 //! Joins small chunks of HTTP/1 request bodies before hyper parses them.
 //!
-//! hyper decodes one chunk in each turn of the client's task, and the endpoint's task sends it on in a turn of its own.
-//! Without joining, six bytes of a client that sends one byte in each chunk would cost as much as a whole read, and what
-//! its socket has buffered would keep a worker busy for minutes. The sizes of chunks have no meaning, and any recipient
-//! may change them (RFC 9112, section 7.1).
+//! hyper decodes one chunk in each turn of the client's task, and the endpoint's task sends it on in a turn of its
+//! own. Without joining, a chunk of one byte would cost as much as a whole read, and what a client that sends such
+//! chunks has left in the buffers of its socket would keep a worker busy for minutes. The sizes of chunks have no
+//! meaning, and any recipient may change them (RFC 9112, section 7.1).
 
 use std::io::Write;
 
@@ -12,8 +12,8 @@ use super::guard::{FramingGuard, GuardRejection};
 /// Chunks are joined if those of one read have less than this many bytes on average.
 const SMALL_CHUNK: usize = 1024;
 
-/// Checks the bytes of a read with the guard, and joins small chunks that are entirely within it. Returns the new length
-/// of what was read, at the beginning of `bytes`, and what the guard rejects. Rejected bytes are not changed.
+/// Checks the bytes of a read with the guard, and joins small chunks that are entirely within it. Returns the number of
+/// bytes that are left, at the beginning of `bytes`, and what the guard rejects. Rejected bytes are not changed.
 pub(in crate::proxy) fn check_and_join(guard: &mut FramingGuard, bytes: &mut [u8]) -> (usize, Option<GuardRejection>) {
     let mut positions = Vec::new();
     let rejection = guard.read(bytes, |start| positions.push(start));
@@ -53,8 +53,8 @@ fn join(bytes: &mut [u8], positions: &[usize]) -> usize {
     joined.len()
 }
 
-/// The data of these bytes, if they are exactly one chunk without extensions. Everything else is left to hyper: the last
-/// chunk with what follows it, and what hyper rejects or limits.
+/// The data of these bytes, if they are exactly one chunk without extensions. Everything else is left to hyper: the
+/// last chunk with what follows it, and what hyper rejects or limits.
 fn chunk_data(chunk: &[u8]) -> Option<&[u8]> {
     let digits = chunk.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let size = usize::from_str_radix(str::from_utf8(&chunk[..digits]).ok()?, 16).ok()?;

@@ -1,9 +1,9 @@
 //! Request bodies as they stream through the proxy: counted, with back-pressure to the client, and never passed on as
 //! complete when they are truncated.
 //!
-//! Small HTTP/2 frames that arrive together are joined, since each frame costs the endpoint a chunk, a wake-up and part of
-//! a TCP segment: a client could otherwise cause much more work than it does. Chunks of HTTP/1 are joined earlier, in
-//! [`super::chunk_joining`].
+//! Small HTTP/2 frames that arrive together are joined, since each frame costs the endpoint a chunk, a wake-up and
+//! part of a TCP segment: a client could otherwise cause much more work than it does. Chunks of HTTP/1 are joined
+//! earlier, in [`super::chunk_joining`].
 
 use std::future::poll_fn;
 use std::pin::Pin;
