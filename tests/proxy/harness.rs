@@ -445,6 +445,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.socket.write_all(bytes.as_ref()).await.unwrap();
+        // TLS may keep what the socket does not take at once, and reading does not send it.
+        self.socket.flush().await.unwrap();
     }
 
     /// Reads the response to a request whose method is not HEAD.
