@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -22,11 +21,9 @@ const HOST: &str = "thousand.example";
 const ROUTES: usize = 1000;
 /// The number of concurrent requests that create routes.
 const CONCURRENT_REQUESTS: usize = 16;
-/// The maximum number of status writes for the Gateway while routes are created for up to half a minute, and how often
-/// it is written afterwards, on a machine that takes longer.
-const MAX_WRITES: u64 = 20;
-const HALF_A_MINUTE: Duration = Duration::from_secs(30);
-const SECONDS_PER_LATER_WRITE: u64 = 5;
+/// The maximum number of status writes for the Gateway: once in a burst of changes, and beyond that once a second,
+/// because an API server under load may pause between the routes.
+const MAX_BURST_WRITES: u64 = 12;
 
 pub(crate) async fn thousand_routes_need_few_writes(cluster: &Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "thousand").await?;
@@ -53,7 +50,7 @@ pub(crate) async fn thousand_routes_need_few_writes(cluster: &Cluster) -> Result
         .await?;
     let gateway = wait_until_counted(cluster, "thousand", ROUTES).await?;
     let took = started.elapsed();
-    let max_writes = MAX_WRITES + took.saturating_sub(HALF_A_MINUTE).as_secs().div_ceil(SECONDS_PER_LATER_WRITE);
+    let max_writes = MAX_BURST_WRITES + took.as_secs();
     for number in [0, ROUTES / 2, ROUTES - 1] {
         Target::new(address, HOST, &format!("/{number}")).expect(200, &format!("thousand /{number}")).await?;
         wait_until_accepted(cluster, &format!("thousand-{number}")).await?;

@@ -1,9 +1,9 @@
 //! Rate limit for the writes of one object: at once after a quiet time, then less and less often while changes keep
 //! coming.
 //!
-//! A thousand routes attaching within half a minute cost their Gateway at most 20 writes, also when an API server under
-//! load accepts them by fits and starts. A single edit is written without delay, and the state after a burst as soon as
-//! the end of the burst is detected.
+//! A burst of changes costs about nine writes, and then one in three seconds. If the changes come by fits and starts,
+//! as from an API server under load, it is at most one a second. A single edit is written without delay, and the state
+//! after a burst as soon as the end of the burst is detected.
 
 use std::time::Duration;
 
@@ -12,52 +12,52 @@ use tokio::time::Instant;
 #[derive(Debug, Default)]
 pub(super) struct WriteBackoff {
     last_write: Option<Instant>,
-    last_change: Option<Instant>,
-    /// When the first change of the current burst came.
-    burst_start: Option<Instant>,
-    /// The minimum time from one write to the next.
-    gap: Duration,
+    /// The number of recent writes, just after the last one: each counts less the older it is.
+    recent_writes: f64,
 }
 
 impl WriteBackoff {
     /// Returns when a change is to be written. An urgent change is delayed only briefly; any other change waits for a
     /// pause in the changes, up to a limit.
-    pub(super) fn due_after_change(&mut self, now: Instant, urgent: bool) -> Instant {
-        let pause = self.last_change.map_or(Duration::MAX, |last| now.saturating_duration_since(last));
-        if pause >= QUIET {
-            self.gap = Duration::ZERO;
-        }
-        if pause >= MAX_BURST_END {
-            self.burst_start = None;
-        }
-        let burst_start = *self.burst_start.get_or_insert(now);
-        self.last_change = Some(now);
+    pub(super) fn due_after_change(&self, now: Instant, urgent: bool) -> Instant {
         let Some(last_write) = self.last_write else { return now };
-        let soonest = now.max(last_write + self.gap.min(MAX_GAP_URGENT));
+        let gap = self.gap(now);
         if urgent {
-            return soonest;
+            return now.max(last_write + gap.min(MAX_GAP_URGENT));
         }
-        let burst_end = (now.saturating_duration_since(burst_start) / 10).clamp(MIN_BURST_END, MAX_BURST_END);
-        (now + burst_end).min(last_write + self.gap).max(soonest)
+        let pause = (gap / 10).clamp(MIN_PAUSE, MAX_PAUSE);
+        (now + pause).min(last_write + gap).max(last_write + gap / MAX_WRITES_PER_GAP).max(now)
     }
 
     /// Records a write that started at `started`.
     pub(super) fn record_write(&mut self, started: Instant) {
-        self.gap = (self.gap * 2).clamp(MIN_GAP, MAX_GAP);
+        self.recent_writes = (self.recent_writes(started) + 1.0).min(MAX_RECENT_WRITES);
         self.last_write = Some(started);
+    }
+
+    fn recent_writes(&self, now: Instant) -> f64 {
+        let since_last = self.last_write.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        (self.recent_writes - since_last.div_duration_f64(RECENT)).max(0.0)
+    }
+
+    /// The time from one write to the next while changes keep coming. It about doubles with each recent write.
+    fn gap(&self, now: Instant) -> Duration {
+        MIN_GAP.mul_f64(self.recent_writes(now).exp2() - 1.0)
     }
 }
 
+/// How long a write counts as recent: changes that come evenly are written once in this time.
+const RECENT: Duration = Duration::from_secs(3);
+/// The gap is 5 s at most.
+const MAX_RECENT_WRITES: f64 = 9.0;
 /// The gap after the first write of a burst.
 const MIN_GAP: Duration = Duration::from_millis(10);
 /// The largest gap before an urgent change. A flipped condition is in the status within half a second, including the
 /// write.
 const MAX_GAP_URGENT: Duration = Duration::from_millis(400);
-/// The maximum age of a count of routes while routes keep attaching.
-const MAX_GAP: Duration = Duration::from_secs(5);
-/// A pause that ends a burst is a tenth of the burst, within these limits. A client that applies many objects makes
-/// about fifty changes a second, with longer pauses the busier the API server is.
-const MIN_BURST_END: Duration = Duration::from_millis(200);
-const MAX_BURST_END: Duration = Duration::from_millis(500);
-/// A time without changes after which the next change is written at once.
-const QUIET: Duration = Duration::from_secs(1);
+/// How often pauses in the changes may lead to a write within one gap.
+const MAX_WRITES_PER_GAP: u32 = 5;
+/// The pause after which the changes may be over, a tenth of the gap within these limits. A client that applies many
+/// objects makes about fifty changes a second, with longer pauses the busier the API server is.
+const MIN_PAUSE: Duration = Duration::from_millis(200);
+const MAX_PAUSE: Duration = Duration::from_millis(500);

@@ -127,14 +127,21 @@ fn attached_routes(job: &WriteJob) -> u32 {
     job.verdict.listeners[0].attached_routes
 }
 
-/// A thousand routes in a burst cost their Gateway at most 20 writes, and the last count is written half a second
-/// later.
+/// A thousand routes in a burst cost their Gateway few writes, and the last count is written within a second.
 #[tokio::test(start_paused = true)]
 async fn bursts_are_few_writes_and_end_promptly() {
-    // The number of changes, the interval between two, and the pause after every twentieth.
-    for (changes, interval_ms, pause_ms) in
-        [(1000, 1, 0), (1000, 5, 0), (1000, 16, 0), (1000, 30, 0), (200, 30, 0), (40, 150, 0), (1000, 10, 350)]
-    {
+    // The number of changes, the interval between two, the pause after every twentieth, and the maximum of writes.
+    for (changes, interval_ms, pause_ms, max_writes) in [
+        (1000, 1, 0, 10),
+        (1000, 5, 0, 10),
+        (1000, 16, 0, 15),
+        (1000, 30, 0, 20),
+        (200, 30, 0, 12),
+        (40, 150, 0, 12),
+        (1000, 10, 350, 25),
+        (1000, 10, 600, 40),
+        (500, 10, 1200, 30),
+    ] {
         let case = format!("{changes} changes, one every {interval_ms} ms, with pauses of {pause_ms} ms");
         let queue = queue_with_job(&gateway());
         let mut version = 10;
@@ -159,11 +166,11 @@ async fn bursts_are_few_writes_and_end_promptly() {
                 advance(left.min(Duration::from_millis(10))).await;
             }
         }
-        assert!(writes <= 20, "{writes} writes for {case}");
+        assert!(writes <= max_writes, "{writes} writes for {case}");
         if last_written != Some(changes) {
             let (after, job) = queue.next_job().await;
             assert_eq!(attached_routes(&job), changes);
-            assert!(after <= Duration::from_millis(500), "{after:?} for {case}");
+            assert!(after <= Duration::from_secs(1), "{after:?} for {case}");
         }
     }
 }
@@ -196,12 +203,12 @@ async fn conditions_are_written_promptly_during_bursts() {
     };
     assert!(delay <= Duration::from_millis(420), "{delay:?}");
 
-    // A steady trickle is not a burst: each change is written soon.
+    // Each change of a steady trickle is written soon.
     for change in 1..30 {
         advance(Duration::from_millis(600)).await;
         queue.set_verdict(gateway(), verdict_with_routes(change));
         let (after, job) = queue.next_job().await;
-        assert!(after <= Duration::from_millis(400), "{after:?}");
+        assert!(after <= Duration::from_millis(500), "{after:?}");
         queue.complete_write(&job, 9000 + u64::from(change));
     }
 }
