@@ -7,11 +7,12 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until};
 
 use super::listener_connections::{ConnectionRegistration, ListenerConnections};
 use super::moving_deadline::poll_until;
+use super::relay_direction::RelayDirection;
 
 /// How a relay ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +27,8 @@ pub(in crate::proxy) enum RelayEnd {
     ListenerClosed,
 }
 
-/// When a relay ends by itself, and how much it buffers.
+/// When a relay ends by itself.
 pub(in crate::proxy) struct RelayLimits<D> {
-    /// Size of the buffer of each direction, in bytes.
-    pub(in crate::proxy) buffer_size: usize,
     /// Returns when the relay has been idle for too long, as of now.
     pub(in crate::proxy) idle_deadline: D,
     /// Grace period after the listener begins to close. Without one, the relay lasts until the listener aborts it.
@@ -37,7 +36,6 @@ pub(in crate::proxy) struct RelayLimits<D> {
 }
 
 /// Copies bytes until one of the ends of [`RelayEnd`]. When one side ends its direction, the other direction continues.
-/// A side is read only when the other side has taken the previous bytes.
 pub(in crate::proxy) async fn relay<C, E, D>(
     client: &mut C,
     endpoint: &mut E,
@@ -50,8 +48,8 @@ where
     E: AsyncRead + AsyncWrite + Unpin,
     D: Fn() -> Instant,
 {
-    let RelayLimits { buffer_size, idle_deadline, closing_grace } = limits;
-    let mut copying = pin!(copy_bidirectional_with_sizes(client, endpoint, buffer_size, buffer_size));
+    let RelayLimits { idle_deadline, closing_grace } = limits;
+    let (mut to_endpoint, mut to_client) = (RelayDirection::default(), RelayDirection::default());
     let mut timer = pin!(sleep_until(idle_deadline()));
     let mut grace_deadline = None;
     poll_fn(|cx| {
@@ -59,8 +57,10 @@ where
         if connections.is_aborted() {
             return Poll::Ready(RelayEnd::ListenerClosed);
         }
-        if let Poll::Ready(outcome) = copying.as_mut().poll(cx) {
-            return Poll::Ready(if outcome.is_ok() { RelayEnd::Completed } else { RelayEnd::Failed });
+        match (to_endpoint.poll(client, endpoint, cx), to_client.poll(endpoint, client, cx)) {
+            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(RelayEnd::Failed),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(RelayEnd::Completed),
+            _ => {}
         }
         if grace_deadline.is_none() && connections.is_closing() {
             grace_deadline = closing_grace.map(|grace| Instant::now() + grace);

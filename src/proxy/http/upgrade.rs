@@ -160,7 +160,6 @@ impl Tunnel {
         let mut client = CountedStream::new(client, &activity.bytes_in, on_client_progress);
         let mut endpoint = CountedStream::new(TokioIo::new(endpoint), &bytes_out, on_progress);
         let relay_limits = RelayLimits {
-            buffer_size: TUNNEL_BUFFER_SIZE,
             idle_deadline: || activity.deadline(limits, limits.upgrade_idle_timeout),
             closing_grace: Some(limits.tunnel_grace_period),
         };
@@ -176,9 +175,6 @@ impl Tunnel {
         record.finish();
     }
 }
-
-/// Messages of upgraded connections are mostly small.
-const TUNNEL_BUFFER_SIZE: usize = 8 * 1024;
 
 #[cfg(test)]
 mod tests {

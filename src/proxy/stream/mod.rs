@@ -58,7 +58,6 @@ pub(in crate::proxy) async fn serve<B>(
     let on_progress = || last_progress.set(Instant::now());
     let idle_timeout = worker.limits.stream_idle_timeout;
     let limits = RelayLimits {
-        buffer_size: BUFFER_SIZE,
         idle_deadline: || last_progress.get() + idle_timeout,
         // The listener aborts its connections after its own grace period.
         closing_grace: None,
@@ -88,6 +87,3 @@ fn close(client: &Rewound<TcpStream>, record: &mut ConnectionRecord<'_>, outcome
         drop(client.get_ref().set_zero_linger());
     }
 }
-
-/// As much as nginx uses by default. Larger buffers take fewer system calls for the same bytes.
-const BUFFER_SIZE: usize = 16 * 1024;
