@@ -1,6 +1,6 @@
-//! One direction of a relay. Bytes are read into a buffer that all relays of a thread share, and are written from there:
-//! an idle relay has no buffer, and a large buffer needs few system calls. Only bytes that the target does not take at
-//! once are kept in a buffer of the direction.
+//! One direction of a relay. Bytes are read into a buffer that all relays of a thread share, and are written from
+//! there: an idle relay has no buffer, and a large buffer needs few system calls. Only bytes that the target does not
+//! take at once are kept in a buffer of the direction.
 
 use std::cell::Cell;
 use std::io;
@@ -115,7 +115,7 @@ fn poll_write<T: AsyncWrite + Unpin>(target: &mut T, bytes: &[u8], cx: &mut Cont
     }
 }
 
-/// Lends the buffer of this thread.
+/// Calls the function with the buffer of this thread.
 fn with_shared_buffer<R>(copy: impl FnOnce(&mut [u8]) -> R) -> R {
     thread_local! {
         static BUFFER: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };

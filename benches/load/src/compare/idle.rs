@@ -61,8 +61,9 @@ impl IdleKind {
     fn count(self, wanted: usize) -> usize {
         match self {
             IdleKind::Plain | IdleKind::Tls | IdleKind::Http2 => wanted,
-            // A WebSocket also takes a connection to the backend, and the limit of open files applies to both.
-            IdleKind::WebSocket => wanted.div_ceil(2),
+            // A WebSocket also takes a connection to the backend, and the limit of open files applies to both. Also,
+            // Portico leaves connections for other Services once half of those to backends are in use.
+            IdleKind::WebSocket => wanted.div_ceil(4),
         }
     }
 

@@ -65,7 +65,7 @@ pub struct Options {
     /// Also run the cases of `make bench-full`.
     #[arg(long)]
     full: bool,
-    /// Idle connections of each kind that are opened at the end to measure their memory, half as many for WebSockets; 0
+    /// Idle connections of each kind that are opened at the end to measure their memory, a quarter for WebSockets; 0
     /// for none.
     #[arg(long, default_value_t = 10_000)]
     idle: usize,
