@@ -21,8 +21,8 @@ const HOST: &str = "thousand.example";
 const ROUTES: usize = 1000;
 /// The number of concurrent requests that create routes.
 const CONCURRENT_REQUESTS: usize = 16;
-/// The maximum number of status writes for the Gateway: once in a burst of changes, and beyond that once a second,
-/// because an API server under load may pause between the routes.
+/// The maximum number of status writes for the Gateway in addition to one a second: an API server under load may pause
+/// between the routes.
 const MAX_BURST_WRITES: u64 = 12;
 
 pub(crate) async fn thousand_routes_need_few_writes(cluster: &Cluster) -> Result<()> {
