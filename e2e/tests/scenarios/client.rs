@@ -96,26 +96,32 @@ impl Connection {
         Ok(Connection { sender, certificate, _driver: driver })
     }
 
-    /// False once the server closes the connection.
-    pub(crate) async fn is_open(&mut self) -> bool {
-        self.sender.ready().await.is_ok()
+    pub(crate) async fn request(&mut self, target: &Target) -> Result<GatewayResponse> {
+        self.try_request(target).await?.context("the connection was closed before the request was sent")
     }
 
-    pub(crate) async fn request(&mut self, target: &Target) -> Result<GatewayResponse> {
+    /// Returns None if the server had closed the connection before a byte of the request was sent.
+    pub(crate) async fn try_request(&mut self, target: &Target) -> Result<Option<GatewayResponse>> {
         timeout(REQUEST_TIMEOUT, self.request_without_timeout(target)).await.context("response timed out")?
     }
 
-    async fn request_without_timeout(&mut self, target: &Target) -> Result<GatewayResponse> {
+    async fn request_without_timeout(&mut self, target: &Target) -> Result<Option<GatewayResponse>> {
         let mut request = Request::get(&target.path).header(HOST, target.host);
         if let Some(key) = &target.key {
             request = request.header("apikey", key);
         }
         let request = request.body(Empty::new())?;
-        let response = self.sender.send_request(request).await.context("no response")?;
+        let response = match self.sender.try_send_request(request).await {
+            Ok(response) => response,
+            Err(mut error) => match error.take_message() {
+                Some(_unsent) => return Ok(None),
+                None => return Err(error.into_error()).context("no response"),
+            },
+        };
         let status = response.status().as_u16();
         #[expect(clippy::disallowed_methods, reason = "the body is limited")]
         let body = Limited::new(response.into_body(), MAX_BODY).collect();
         let body = body.await.map_err(|error| anyhow::anyhow!("incomplete response: {error}"))?;
-        Ok(GatewayResponse { status, body: String::from_utf8_lossy(&body.to_bytes()).into_owned() })
+        Ok(Some(GatewayResponse { status, body: String::from_utf8_lossy(&body.to_bytes()).into_owned() }))
     }
 }

@@ -96,15 +96,19 @@ async fn send_request(
     open_connection: &mut Option<Connection>,
     results: &Mutex<LoadResults>,
 ) -> Result<()> {
-    let is_open = match open_connection.as_mut() {
-        Some(connection) => connection.is_open().await,
-        None => false,
+    let reused = match open_connection.take() {
+        Some(mut connection) => connection.try_request(target).await?.map(|response| (connection, response)),
+        None => None,
     };
-    let mut connection = match open_connection.take() {
-        Some(connection) if is_open => connection,
-        _ => target.connect().await?,
+    // A server may close a connection between two requests. A new connection must get a response.
+    let (connection, response) = match reused {
+        Some(reused) => reused,
+        None => {
+            let mut connection = target.connect().await?;
+            let response = connection.request(target).await?;
+            (connection, response)
+        }
     };
-    let response = connection.request(target).await?;
     ensure!(response.status == 200, "{response:?}");
     let mut results = results.lock();
     results.responses += 1;
