@@ -13,6 +13,7 @@ pub mod drain;
 pub mod echo;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod http1;
 mod http2_frames;
 mod http_server;
 pub mod k8s;
@@ -26,6 +27,7 @@ pub mod proxy;
 mod quantity;
 pub mod ready;
 pub mod report;
+pub mod rewound;
 pub mod schema;
 pub mod snapshot;
 pub mod status;

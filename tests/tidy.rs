@@ -57,9 +57,9 @@ const IMPORTS: &[Row] = &[
     ("status", &["api", "compile::verdict", "diagnostic", "k8s"]),
     ("report", &["api", "compile::verdict", "diagnostic", "manifests"]),
     // Request side: it never sees an object.
-    ("upstream", &["http2_frames"]),
+    ("upstream", &["http1", "http2_frames", "rewound"]),
     ("snapshot", &["persistent_map", "plugin_api", "upstream"]),
-    ("proxy", &["http2_frames", "plugin_api", "snapshot", "upstream"]),
+    ("proxy", &["http1", "http2_frames", "plugin_api", "rewound", "snapshot", "upstream"]),
     // Plugins import neither each other nor the proxy. The policy for addresses also applies to servers that plugins
     // connect to.
     (
@@ -75,13 +75,15 @@ const IMPORTS: &[Row] = &[
     ("plugins", &["diagnostic", "plugin_api"]),
     // Edges of the process.
     // Values of a flag are the fields of the access log, and defaults of flags are limits of the proxy and of a plugin.
-    // `--limits-warn-only` decides what the store keeps of large objects.
+    // `--http1-codec` selects a codec of the proxy, and `--limits-warn-only` decides what the store keeps of large
+    // objects.
     (
         "args",
         &[
             "api::core::ServiceType",
             "api::names",
             "plugins::rate_limiting::entry_budget::DEFAULT_ENTRIES",
+            "proxy::Http1Codec",
             "proxy::ProxyLimits",
             "proxy::access_log::AccessLogField",
             "quantity",
@@ -93,6 +95,7 @@ const IMPORTS: &[Row] = &[
     ),
     ("admin", &["http_server", "metrics::Exposition"]),
     ("echo", &["http_server", "quantity"]),
+    ("http1", &[]),
     ("http2_frames", &[]),
     ("http_server", &[]),
     ("diagnostic", &[]),
@@ -101,6 +104,7 @@ const IMPORTS: &[Row] = &[
     ("persistent_map", &[]),
     ("process_log", &[]),
     ("ready", &[]),
+    ("rewound", &[]),
     ("drain", &[]),
     ("version", &[]),
     // Only in tests and fuzzing.
@@ -150,6 +154,17 @@ const LAYERS: &[Row] = &[
     ),
     ("fuzzing", &["annotations path_templates quantities transformer_templates"]),
     (
+        "http1",
+        &[
+            "head_end invalid_message joined_data receive recycled_maps",
+            "fields",
+            "chunk_decoder message_head",
+            "body_decoder outgoing_message",
+            "request_reader response_reader",
+            "fuzzing",
+        ],
+    ),
+    (
         "k8s",
         &[
             "backoff delivery discovery_schedule first_list leader_write_guard middleware timestamps",
@@ -195,6 +210,7 @@ const LAYERS: &[Row] = &[
     (
         "proxy",
         &[
+            "http1_codec",
             "buffer_budget connection limits unforwarded_budget",
             "record",
             "worker",
@@ -248,10 +264,12 @@ const LAYERS: &[Row] = &[
     (
         "upstream",
         &[
-            "counters dns health response_streams socket_budget ssrf_guard tls",
-            "load_balancing",
+            "counters dns endpoint_error health response_streams socket_budget ssrf_guard tls",
+            "load_balancing counted_connection",
             "endpoints http2 registry socket subset",
-            "connect pool raw_connection",
+            "connect endpoint_body http1 raw_connection upgraded",
+            "http1_sender",
+            "pool",
         ],
     ),
 ];

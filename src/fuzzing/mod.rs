@@ -15,6 +15,7 @@ mod quantities;
 mod tests;
 mod transformer_templates;
 
+use crate::http1::fuzzing as http1;
 use crate::proxy::fuzzing as proxy;
 use crate::{manifests, plugins};
 
@@ -30,6 +31,10 @@ pub const TARGETS: &[(&str, FuzzTarget)] = &[
     ("forwarded_for", proxy::forwarded_for::check),
     ("headers", proxy::headers::check),
     ("http1", proxy::framing::requests),
+    ("http1_chunked_bodies", http1::requests::chunked_body),
+    ("http1_messages", http1::messages::messages),
+    ("http1_requests", http1::requests::requests),
+    ("http1_responses", http1::responses::responses),
     ("http2_frames", proxy::http2_frames::check),
     ("jwt", plugins::token),
     ("manifests", manifests::fuzzing::check),

@@ -5,14 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::Body;
-use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::socket::{ResponseMonitor, SocketStream, UpstreamSocket};
+use super::socket::{SocketStream, UpstreamSocket};
 use super::socket_budget::{MAX_SOCKET_WAIT, SocketBudget, SocketLimit};
 use super::tls::{SessionUse, UpstreamHandshakeError};
 use super::{UpstreamCounters, UpstreamTarget};
@@ -27,6 +23,8 @@ pub struct EndpointConnector {
     pub max_head: usize,
     /// Maximum number of header fields of a response, for HTTP/1.
     pub max_fields: usize,
+    /// HTTP/1 connections use Portico's codec instead of hyper.
+    pub has_own_http1: bool,
     /// Maximum number of concurrent requests per connection, for HTTP/2.
     pub max_streams: usize,
     /// How often an HTTP/2 connection is checked by a ping, and how long Portico waits for the response.
@@ -159,39 +157,6 @@ impl EndpointConnector {
         outcome
             .map(|stream| SocketStream::Tls(Box::new(stream)))
             .map_err(|error| ConnectError::TlsHandshake(address, error))
-    }
-
-    /// Opens an HTTP/1 connection.
-    pub(super) async fn connect<B>(
-        &self,
-        target: &UpstreamTarget<'_>,
-        address: SocketAddr,
-        counters: &Arc<UpstreamCounters>,
-    ) -> Result<(SendRequest<B>, ResponseMonitor), ConnectError>
-    where
-        B: Body<Data = Bytes> + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        let stream = self.open_socket(target, address, counters).await?;
-        let monitor = stream.monitor();
-        let mut builder = Builder::new();
-        builder.http09_responses(false).max_header_size(self.max_head).max_buf_size(self.max_head.max(READ_BUFFER));
-        if self.max_fields != HYPER_DEFAULT_FIELDS {
-            builder.max_headers(self.max_fields);
-        }
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| {
-            counters.failed.add(1);
-            ConnectError::after_connect(target, address, error)
-        })?;
-        counters.connected.add(1);
-        let counters = Arc::clone(counters);
-        // The task ends when the sender is dropped or the endpoint closes the connection. Errors are ignored here: the
-        // caller awaiting the response or reading its body gets them.
-        tokio::task::spawn_local(async move {
-            drop(connection.with_upgrades().await);
-            counters.closed.add(1);
-        });
-        Ok((sender, monitor))
     }
 }
 

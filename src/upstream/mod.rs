@@ -12,9 +12,14 @@ pub mod dns;
 pub mod tls;
 
 mod connect;
+mod counted_connection;
 mod counters;
+mod endpoint_body;
+mod endpoint_error;
 mod endpoints;
 mod health;
+mod http1;
+mod http1_sender;
 mod http2;
 mod load_balancing;
 mod pool;
@@ -25,9 +30,12 @@ mod socket;
 mod socket_budget;
 mod ssrf_guard;
 mod subset;
+mod upgraded;
 
 pub use connect::{ConnectError, EndpointConnector, HYPER_DEFAULT_FIELDS, READ_BUFFER};
 pub use counters::{SingleWriterCounter, UpstreamCounters};
+pub use endpoint_body::{EndpointBody, IncomingBody};
+pub use endpoint_error::{EndpointError, RequestFailure};
 pub use endpoints::{
     EndpointAddress, EndpointCounts, EndpointReport, Endpoints, Upstream, UpstreamKey, UpstreamProtocol,
 };
@@ -39,3 +47,4 @@ pub use registry::UpstreamRegistry;
 pub use socket_budget::{SocketBudget, SocketLimit};
 pub use ssrf_guard::{AddressPolicy, AddressSources, BlockedAddress, LoopbackPolicy, TrustModel};
 pub use subset::EndpointSubsetting;
+pub use upgraded::{EndpointUpgrade, UpgradedConnection};

@@ -3,24 +3,26 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::error::Error;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::Either;
+use futures_util::future::{Either, FutureExt};
 use http::{Request, Response};
-use http_body::Body;
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::SendRequest;
+use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
+use super::endpoint_body::{IncomingBody, received};
+use super::endpoint_error::{EndpointError, RequestFailure};
+use super::http1_sender::Http1Sender;
 use super::http2::{Http2Connections, StreamPermit};
-use super::socket::ResponseMonitor;
 use super::socket_budget::{SocketBudget, UpstreamSockets};
 use super::tls::{UpstreamHandshakeError, UpstreamServerName};
+use super::upgraded::EndpointUpgrade;
 use super::{
     ActiveRequest, ConnectError, EndpointConnector, EndpointSubsetting, RawConnection, ResolvedEndpoint, Upstream,
     UpstreamCounters, UpstreamProtocol,
@@ -90,8 +92,7 @@ struct CachedSubset {
 type NamedConnections<B> = (Option<Rc<UpstreamServerName>>, Rc<Http2Connections<B>>);
 
 struct IdleConnection<B> {
-    sender: SendRequest<B>,
-    monitor: ResponseMonitor,
+    sender: Http1Sender<B>,
     idle_since: Instant,
 }
 
@@ -119,14 +120,14 @@ pub struct UpstreamConnection<B> {
 }
 
 enum RequestSender<B> {
-    Http1(SendRequest<B>, ResponseMonitor),
+    Http1(Http1Sender<B>),
     Http2(StreamPermit<B>),
 }
 
 impl<B> ConnectionPools<B>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     pub fn new(
         connector: EndpointConnector,
@@ -168,13 +169,15 @@ where
         }
         let mut endpoints = pool.idle.borrow_mut();
         let idle = endpoints.get_mut(&address)?;
-        while idle.last().is_some_and(|newest| !newest.sender.is_ready()) {
-            idle.pop();
-        }
         // Usually the last one; older ones match if several server names are in use. Expired ones are left to `sweep`.
-        let newest_index = idle.iter().rposition(|connection| {
-            connection.monitor.server_name() == name.as_deref() && connection.sender.is_ready()
-        })?;
+        let newest_index = loop {
+            let is_named = |connection: &IdleConnection<B>| connection.sender.server_name() == name.as_deref();
+            let index = idle.iter().rposition(is_named)?;
+            if idle[index].sender.is_open() {
+                break index;
+            }
+            idle.remove(index);
+        };
         let max_idle_time = match reuse {
             IdleReuse::Any => self.idle_limits.timeout,
             IdleReuse::Recent => self.idle_limits.recent.min(self.idle_limits.timeout),
@@ -189,7 +192,7 @@ where
         let newest = idle.remove(newest_index);
         drop(endpoints);
         self.counters.reused.add(1);
-        let sender = RequestSender::Http1(newest.sender, newest.monitor);
+        let sender = RequestSender::Http1(newest.sender);
         Some(UpstreamConnection { sender, address, _active_request: upstream.active_request(address), pool })
     }
 
@@ -210,10 +213,9 @@ where
         let pool = self.pool(upstream);
         let attempt = ConnectAttempt::begin(upstream, address, connector.timeout);
         let connected = match upstream.key.protocol {
-            UpstreamProtocol::Http1 => connector
-                .connect(target, address, &self.counters)
-                .await
-                .map(|(sender, monitor)| RequestSender::Http1(sender, monitor)),
+            UpstreamProtocol::Http1 => {
+                Http1Sender::connect(connector, target, address, &self.counters).await.map(RequestSender::Http1)
+            }
             UpstreamProtocol::Http2 => {
                 let connections = pool.http2_connections(address, target.server_name.as_ref());
                 connections.connect(connector, target, address, &self.counters).await.map(RequestSender::Http2)
@@ -244,7 +246,7 @@ where
                 let is_reachable = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
                 idle.retain(|connection| {
                     is_reachable
-                        && !connection.sender.is_closed()
+                        && connection.sender.is_open()
                         && connection.idle_since.elapsed() < self.idle_limits.timeout
                 });
                 !idle.is_empty()
@@ -286,7 +288,7 @@ impl<B> ConnectionPools<B> {
         let attempt = ConnectAttempt::begin(upstream, address, self.connector.timeout);
         let opened = self.connector.open_socket(&target, address, &self.counters).await;
         attempt.end(&target, opened.as_ref().err());
-        Ok(RawConnection::new(opened?, Arc::clone(&self.counters), active_request))
+        Ok(RawConnection::new(opened?, &self.counters, active_request))
     }
 
     /// Closes idle connections while requests wait for a socket: of the upstream that waits for its share, or the
@@ -330,30 +332,53 @@ impl<B> ConnectionPools<B> {
     }
 }
 
-impl<B: Body + 'static> UpstreamConnection<B> {
-    /// Sends the request. If no byte of it was sent, the error contains the request.
+impl<B> UpstreamConnection<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    /// Sends the request and awaits the head of its response.
     pub fn send(
         &mut self,
         request: Request<B>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> + use<B> {
+    ) -> impl Future<Output = Result<Response<IncomingBody>, RequestFailure<B>>> {
         match &mut self.sender {
-            RequestSender::Http1(sender, monitor) => {
-                monitor.start_request();
-                Either::Left(sender.try_send_request(request))
-            }
-            RequestSender::Http2(permit) => Either::Right(permit.sender().try_send_request(request)),
+            RequestSender::Http1(sender) => Either::Left(sender.send(request)),
+            RequestSender::Http2(permit) => Either::Right(permit.sender().try_send_request(request).map(received)),
+        }
+    }
+
+    /// Polls the body of a response that arrives on the connection itself.
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, EndpointError>>> {
+        match &mut self.sender {
+            RequestSender::Http1(Http1Sender::Portico(connection)) => connection.poll_frame(cx),
+            RequestSender::Http1(Http1Sender::Hyper(..)) | RequestSender::Http2(_) => Poll::Ready(None),
+        }
+    }
+
+    pub(super) fn body_is_ended(&self) -> bool {
+        match &self.sender {
+            RequestSender::Http1(Http1Sender::Portico(connection)) => connection.body_is_ended(),
+            RequestSender::Http1(Http1Sender::Hyper(..)) | RequestSender::Http2(_) => true,
+        }
+    }
+
+    pub(super) fn body_size_hint(&self) -> SizeHint {
+        match &self.sender {
+            RequestSender::Http1(Http1Sender::Portico(connection)) => connection.body_size_hint(),
+            RequestSender::Http1(Http1Sender::Hyper(..)) | RequestSender::Http2(_) => SizeHint::with_exact(0),
         }
     }
 
     /// Whether a byte of the response was received. Only known for HTTP/1 connections.
     pub fn has_begun_response(&self) -> bool {
-        matches!(&self.sender, RequestSender::Http1(_, monitor) if monitor.has_response_data())
+        matches!(&self.sender, RequestSender::Http1(sender) if sender.monitor().has_response_data())
     }
 
     /// Whether the endpoint closed the connection with a TLS alert instead of a response: in TLS 1.3 it rejects a
     /// client certificate only after the handshake. Only known for HTTP/1 connections.
     pub fn was_rejected(&self) -> bool {
-        let was_rejected = matches!(&self.sender, RequestSender::Http1(_, monitor) if monitor.was_rejected());
+        let was_rejected = matches!(&self.sender, RequestSender::Http1(sender) if sender.monitor().was_rejected());
         if let (true, Some(upstream)) = (was_rejected, self.pool.upstream.upgrade()) {
             warn_handshake(
                 &upstream,
@@ -376,10 +401,12 @@ impl<B: Body + 'static> UpstreamConnection<B> {
         matches!(self.sender, RequestSender::Http2(_))
     }
 
-    /// The endpoint has switched protocols: the connection belongs to a tunnel.
-    pub fn into_tunnel(self) {
-        if let RequestSender::Http1(_, monitor) = self.sender {
-            monitor.finish_request();
+    /// The endpoint has switched protocols with this response: the connection belongs to a tunnel. None on HTTP/2,
+    /// which has no such response.
+    pub fn into_upgrade<R>(self, response: &mut Response<R>) -> Option<EndpointUpgrade> {
+        match self.sender {
+            RequestSender::Http1(sender) => sender.into_upgrade(response),
+            RequestSender::Http2(_) => None,
         }
     }
 
@@ -388,20 +415,20 @@ impl<B: Body + 'static> UpstreamConnection<B> {
     pub fn release(self) {
         let UpstreamConnection { sender, address, pool, .. } = self;
         // A stream of a shared connection is released by dropping it.
-        let RequestSender::Http1(mut sender, monitor) = sender else { return };
-        if sender.is_closed() {
-            monitor.finish_request();
-            return;
-        }
-        if sender.is_ready() {
-            pool.store(address, sender, monitor);
+        let RequestSender::Http1(mut sender) = sender else { return };
+        if sender.is_sent() {
+            if sender.is_reusable() {
+                pool.store(address, sender);
+            } else {
+                sender.monitor().finish_request();
+            }
             return;
         }
         // The response is complete but the request is still being written. The task ends at the latest when the
         // connection does.
         tokio::task::spawn_local(async move {
-            if sender.ready().await.is_ok() {
-                pool.store(address, sender, monitor);
+            if sender.finish_sending().await {
+                pool.store(address, sender);
             }
         });
     }
@@ -410,19 +437,19 @@ impl<B: Body + 'static> UpstreamConnection<B> {
 impl<B> UpstreamPool<B> {
     /// Keeps an idle connection, unless there are enough, or its socket is needed. If the pool was dropped meanwhile,
     /// the connection is closed with it.
-    fn store(&self, address: SocketAddr, sender: SendRequest<B>, monitor: ResponseMonitor) {
-        monitor.finish_request();
+    fn store(&self, address: SocketAddr, sender: Http1Sender<B>) {
+        sender.become_idle();
         if self.sockets.wanted().take() || self.budget.wanted().take() {
             return;
         }
         let mut endpoints = self.idle.borrow_mut();
         let idle = endpoints.entry(address).or_default();
-        if monitor.server_name().is_some() && idle.len() >= self.per_endpoint && !idle.is_empty() {
+        if sender.server_name().is_some() && idle.len() >= self.per_endpoint && !idle.is_empty() {
             // Connections under rarely used names must not displace those under common ones.
             idle.remove(0);
         }
         if idle.len() < self.per_endpoint {
-            idle.push(IdleConnection { sender, monitor, idle_since: Instant::now() });
+            idle.push(IdleConnection { sender, idle_since: Instant::now() });
         }
     }
 

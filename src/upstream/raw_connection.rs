@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::counted_connection::CountedConnection;
 use super::socket::UpstreamSocket;
 use super::{ActiveRequest, UpstreamCounters};
 
@@ -14,7 +15,7 @@ use super::{ActiveRequest, UpstreamCounters};
 #[derive(Debug)]
 pub struct RawConnection {
     socket: UpstreamSocket,
-    counters: Arc<UpstreamCounters>,
+    _open: CountedConnection,
     /// Counts the connection for least-requests balancing.
     _active_request: Option<ActiveRequest>,
 }
@@ -22,23 +23,16 @@ pub struct RawConnection {
 impl RawConnection {
     pub(super) fn new(
         socket: UpstreamSocket,
-        counters: Arc<UpstreamCounters>,
+        counters: &Arc<UpstreamCounters>,
         active_request: Option<ActiveRequest>,
     ) -> Self {
-        counters.connected.add(1);
-        RawConnection { socket, counters, _active_request: active_request }
+        RawConnection { socket, _open: CountedConnection::new(counters), _active_request: active_request }
     }
 
     /// Closes the connection with a reset, so that the endpoint does not take the end for a complete transfer.
     pub fn reset(self) {
         // If the option cannot be set, the connection closes without a reset.
         drop(self.socket.set_zero_linger());
-    }
-}
-
-impl Drop for RawConnection {
-    fn drop(&mut self) {
-        self.counters.closed.add(1);
     }
 }
 

@@ -43,8 +43,8 @@ impl UpstreamSocket {
         }
     }
 
-    pub(super) fn monitor(&self) -> ResponseMonitor {
-        self.monitor.clone()
+    pub(super) fn monitor(&self) -> &ResponseMonitor {
+        &self.monitor
     }
 }
 

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use portico::plugin_api::Chain;
 use portico::proxy::access_log::{AccessLogDestination, AccessLogField, AccessLogFormat, AccessLogger};
 use portico::proxy::{
-    BindState, ProductHeaderMode, ProductToken, Proxy, ProxyConfig, ProxyLimits, RejectedPaths, TlsPolicy,
+    BindState, Http1Codec, ProductHeaderMode, ProductToken, Proxy, ProxyConfig, ProxyLimits, RejectedPaths, TlsPolicy,
 };
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::router::{HostRouter, PathMatch, RouteMatch, TieBreaker};
@@ -93,7 +93,7 @@ impl TestServer {
             Arc::new(AccessLogger::start(options.log, AccessLogFormat::Json, &AccessLogField::defaults()).unwrap());
         let config = ProxyConfig {
             workers: NonZeroUsize::new(options.workers).unwrap(),
-            limits: options.limits,
+            limits: ProxyLimits { http1_codec: tested_codec(), ..options.limits },
             rejected_paths: options.rejected_paths,
             trusted_ips: options.trusted.iter().map(|text| text.parse().unwrap()).collect(),
             access_log: Arc::clone(&log),
@@ -600,5 +600,14 @@ async fn read_line(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) 
             return Some(String::from_utf8(buffer.drain(..end + 2).collect()).unwrap());
         }
         fill(socket, buffer).await?;
+    }
+}
+
+/// The codec that `PORTICO_TEST_HTTP1_CODEC` names, so that all tests run with either one; hyper's by default.
+fn tested_codec() -> Http1Codec {
+    match std::env::var("PORTICO_TEST_HTTP1_CODEC").as_deref() {
+        Ok("portico") => Http1Codec::Portico,
+        Ok("hyper") | Err(_) => Http1Codec::Hyper,
+        Ok(other) => panic!("PORTICO_TEST_HTTP1_CODEC is {other:?}, but must be portico or hyper"),
     }
 }

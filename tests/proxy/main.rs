@@ -9,6 +9,7 @@ mod consumer_plugins;
 mod corpus;
 mod corpus_h2;
 mod cors;
+mod early_responses;
 mod endpoints;
 mod error_responses;
 mod exhaustion;

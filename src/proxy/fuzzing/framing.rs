@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::strict_reader::{self, StrictRequest};
+use crate::http1::fuzzing::strict_reader::{self, StrictRequest};
 use crate::proxy::ProxyLimits;
 use crate::proxy::http::chunk_joining::check_and_join;
 use crate::proxy::http::guard::{FramingGuard, GuardRejection};

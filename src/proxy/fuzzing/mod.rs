@@ -7,4 +7,3 @@ pub(crate) mod headers;
 pub(crate) mod http2_frames;
 pub(crate) mod proxy_header;
 pub(crate) mod request_targets;
-mod strict_reader;

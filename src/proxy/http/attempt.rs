@@ -3,9 +3,7 @@
 use std::net::SocketAddr;
 
 use h2::Reason;
-use http::{Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
+use http::{Response, StatusCode, Version};
 use tokio::time::{Instant, timeout_at};
 
 use super::activity::{BodyFailure, UploadState, until_timed_out};
@@ -16,7 +14,9 @@ use super::request_body::RequestBody;
 use super::request_error::RequestError;
 use super::response_body::BodySource;
 use crate::upstream::tls::UpstreamHandshakeError;
-use crate::upstream::{ConnectError, IdleReuse, UpstreamConnection};
+use crate::upstream::{
+    ConnectError, EndpointBody, EndpointError, IdleReuse, IncomingBody, RequestFailure, UpstreamConnection,
+};
 
 type EndpointConnection = UpstreamConnection<RequestBody>;
 
@@ -117,8 +117,9 @@ impl OutgoingRequest<'_> {
     }
 
     async fn send(&mut self, mut connection: EndpointConnection) -> Result<Response<BodySource>, AttemptError> {
-        let sending = connection.send(self.take());
-        match until_timed_out(&self.peer.activity, sending).await {
+        let request = self.take();
+        let outcome = until_timed_out(&self.peer.activity, connection.send(request)).await;
+        match outcome {
             None if self.peer.activity.upload.get() == UploadState::AwaitingClient => {
                 Err(AttemptError::Failed(self.peer.activity.body_timeout_error()))
             }
@@ -129,27 +130,25 @@ impl OutgoingRequest<'_> {
     }
 
     /// Why there is no response. Afterwards [`OutgoingRequest::can_be_sent`] says whether the request can be repeated.
-    fn send_error(
-        &mut self,
-        mut error: TrySendError<Request<RequestBody>>,
-        connection: &EndpointConnection,
-    ) -> AttemptError {
-        if let Some(unsent) = error.take_message() {
-            connection.retire();
-            self.put_back(unsent);
-            return AttemptError::NotSent;
-        }
+    fn send_error(&mut self, error: RequestFailure<RequestBody>, connection: &EndpointConnection) -> AttemptError {
+        let error = match error {
+            RequestFailure::Failed(error) => error,
+            RequestFailure::Unsent(request) => {
+                connection.retire();
+                self.put_back(*request);
+                return AttemptError::NotSent;
+            }
+        };
         match self.peer.activity.body_failure.get() {
             Some(BodyFailure::TooLarge) => return AttemptError::Failed(RequestError::BodyTooLarge),
             Some(BodyFailure::Invalid) => return AttemptError::Failed(RequestError::InvalidBody),
             None => {}
         }
-        let error = error.into_error();
         tracing::debug!(%error, address = %connection.address, "No response");
         if http2_error(&error).is_some_and(h2::Error::is_go_away) {
             connection.retire();
         }
-        let error = match AttemptError::from_hyper(&error) {
+        let error = match AttemptError::from_endpoint_error(&error) {
             // In TLS 1.3, an endpoint rejects a client certificate only after the handshake.
             AttemptError::NoResponse if connection.was_rejected() => AttemptError::Failed(RequestError::TlsHandshake),
             // An endpoint that has begun to respond has processed the request.
@@ -165,7 +164,7 @@ impl OutgoingRequest<'_> {
     /// Checks the head of the response and removes its hop-by-hop headers.
     fn accept_response(
         &mut self,
-        mut response: Response<Incoming>,
+        mut response: Response<IncomingBody>,
         connection: EndpointConnection,
     ) -> Result<Response<BodySource>, AttemptError> {
         const INVALID: AttemptError = AttemptError::Failed(RequestError::InvalidResponse);
@@ -175,24 +174,20 @@ impl OutgoingRequest<'_> {
         let switched = if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             // A 101 for a protocol that was not requested is an invalid response.
             let upgrade = self.upgrade.take().filter(|upgrade| upgrade.is_accepted_by(response.headers()));
-            Some((upgrade.ok_or(INVALID)?, hyper::upgrade::on(&mut response)))
+            Some(upgrade.ok_or(INVALID)?)
         } else if self.upgrade.as_ref().is_some_and(|upgrade| upgrade.is_misleading(response.status())) {
             return Err(INVALID);
         } else {
             None
         };
-        let (mut head, incoming) = response.into_parts();
-        framing::normalize_response(&mut head.headers).map_err(AttemptError::Failed)?;
-        strip_hop_by_hop(&mut head.headers);
-        head.version = Version::HTTP_11;
-        let source = match switched {
-            Some((upgrade, endpoint)) => {
-                connection.into_tunnel();
-                BodySource::Upgraded(upgrade, endpoint)
-            }
-            None => BodySource::Upstream { incoming, connection: Some(connection) },
+        framing::normalize_response(response.headers_mut()).map_err(AttemptError::Failed)?;
+        strip_hop_by_hop(response.headers_mut());
+        *response.version_mut() = Version::HTTP_11;
+        let Some(upgrade) = switched else {
+            return Ok(response.map(|incoming| BodySource::Upstream(EndpointBody::new(incoming, connection))));
         };
-        Ok(Response::from_parts(head, source))
+        let endpoint = connection.into_upgrade(&mut response).ok_or(INVALID)?;
+        Ok(response.map(|_| BodySource::Upgraded(upgrade, endpoint)))
     }
 }
 
@@ -225,7 +220,14 @@ impl AttemptError {
         }
     }
 
-    fn from_hyper(error: &hyper::Error) -> Self {
+    fn from_endpoint_error(error: &EndpointError) -> Self {
+        let library_error = match error {
+            EndpointError::Library(error) => error,
+            EndpointError::Closed => return AttemptError::NoResponse,
+            EndpointError::Invalid(_) | EndpointError::RequestBody(_) => {
+                return AttemptError::Failed(RequestError::InvalidResponse);
+            }
+        };
         if let Some(error) = http2_error(error) {
             let is_refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
             // After a GOAWAY, streams up to its last stream id continue. h2 reports the error only to later streams,
@@ -238,12 +240,10 @@ impl AttemptError {
                 _ => AttemptError::Failed(RequestError::InvalidResponse),
             };
         }
-        let is_io = std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>());
-        if error.is_incomplete_message() || error.is_canceled() || error.is_closed() || is_io {
-            AttemptError::NoResponse
-        } else {
-            AttemptError::Failed(RequestError::InvalidResponse)
-        }
+        let is_io = std::error::Error::source(library_error).is_some_and(|source| source.is::<std::io::Error>());
+        let is_closed =
+            library_error.is_incomplete_message() || library_error.is_canceled() || library_error.is_closed();
+        if is_closed || is_io { AttemptError::NoResponse } else { AttemptError::Failed(RequestError::InvalidResponse) }
     }
 
     /// The error of the request, if the attempt is the last one.
@@ -263,7 +263,8 @@ impl AttemptError {
     }
 }
 
-fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
+fn http2_error(error: &EndpointError) -> Option<&h2::Error> {
+    let EndpointError::Library(error) = error else { return None };
     std::error::Error::source(error)?.downcast_ref()
 }
 

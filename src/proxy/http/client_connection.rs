@@ -8,6 +8,7 @@
 //! While a connection is idle, its `ClientStream` is parked outside hyper: see `parked_connection.rs`.
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -16,18 +17,23 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::activity::{Activity, ActivityPhase};
+use super::client_body::ClientBody;
 use super::client_stream::ClientStream;
 use super::headers::ForwardedClient;
 use super::http_worker::HttpWorker;
+use super::http1::connection::Http1ClientConnection;
 use super::http2::{self, OpenStream};
 use super::malformed_request::{lingering_close, reject};
 use super::parked_connection::{ParkingEnd, park, park_at};
 use super::request;
+use super::response_body::ResponseBody;
 use super::unforwarded_bodies::UnforwardedBodies;
 use super::unsent_responses::UnsentResponses;
 use super::upgrade::Tunnel;
@@ -36,10 +42,11 @@ use crate::proxy::connection::listener_connections::{
     ConnectionRegistration, IdleState, Idleness, ListenerConnections,
 };
 use crate::proxy::connection::moving_deadline::poll_until;
-use crate::proxy::connection::rewound::Rewound;
 use crate::proxy::connection::tls::TlsSession;
 use crate::proxy::connection::transport::Transport;
+use crate::proxy::http1_codec::Http1Codec;
 use crate::proxy::worker::Worker;
+use crate::rewound::Rewound;
 
 /// What the requests of a client connection share. On HTTP/2 each stream has its own `Peer`, with its own [`Activity`].
 pub(in crate::proxy) struct Peer {
@@ -157,8 +164,12 @@ pub(in crate::proxy) fn serve(
             if park(&mut stream, &peer, &mut registration, timer.as_mut()).await == ParkingEnd::Close {
                 return;
             }
-            let serving = serve_requests(stream, &peer, &mut registration, timer.as_mut());
-            let ServedRequests { end, stream: served, unread } = Box::pin(serving).await;
+            let context = (&peer, &mut registration);
+            let serving: Pin<Box<dyn Future<Output = _>>> = match peer.worker().limits.http1_codec {
+                Http1Codec::Hyper => Box::pin(serve_requests_with_hyper(stream, context, timer.as_mut())),
+                Http1Codec::Portico => Box::pin(serve_requests(stream, context, timer.as_mut())),
+            };
+            let Some(ServedRequests { end, stream: served, unread }) = serving.await else { return };
             // Taken in every case: the tunnel holds the peer, so a tunnel left in the peer would leak both.
             let tunnel = peer.tunnel.take();
             match end {
@@ -183,33 +194,54 @@ struct ServedRequests {
     unread: Bytes,
 }
 
-/// Serves requests until the connection closes or is parked.
-async fn serve_requests(
+/// Serves requests with hyper until the connection closes or is parked.
+async fn serve_requests_with_hyper(
     stream: ClientStream,
-    peer: &Rc<Peer>,
-    registration: &mut ConnectionRegistration,
-    mut timer: Pin<&mut Sleep>,
-) -> ServedRequests {
-    let resumed_at = Instant::now();
+    (peer, registration): (&Rc<Peer>, &mut ConnectionRegistration),
+    timer: Pin<&mut Sleep>,
+) -> Option<ServedRequests> {
     let service = {
         let peer = Rc::clone(peer);
-        service_fn(move |request| request::serve(Rc::clone(&peer), request))
+        service_fn(move |request: Request<Incoming>| request::serve(Rc::clone(&peer), request.map(ClientBody::Library)))
     };
     let mut http = peer.http.http1.serve_connection(TokioIo::new(stream), service);
+    let end = drive(&mut http, peer, registration, timer).await;
+    // Of a parked connection, at most empty lines are unread, which do not mean anything before a request.
+    let parts = http.into_parts();
+    Some(ServedRequests { end, stream: parts.io.into_inner(), unread: parts.read_buf })
+}
+
+/// Serves requests with Portico's codec until the connection closes or is parked.
+async fn serve_requests(
+    stream: ClientStream,
+    (peer, registration): (&Rc<Peer>, &mut ConnectionRegistration),
+    timer: Pin<&mut Sleep>,
+) -> Option<ServedRequests> {
+    let mut http = Http1ClientConnection::new(stream, peer, |request| request::serve(Rc::clone(peer), request));
+    let end = drive(&mut http, peer, registration, timer).await;
+    let (stream, unread) = http.into_stream()?;
+    Some(ServedRequests { end, stream, unread })
+}
+
+/// Drives the connection until it ends or must be parked.
+async fn drive(
+    http: &mut impl Http1Connection,
+    peer: &Peer,
+    registration: &mut ConnectionRegistration,
+    mut timer: Pin<&mut Sleep>,
+) -> ConnectionEnd {
+    let resumed_at = Instant::now();
     let mut shutdown = ShutdownProgress::NotStarted;
-    let end = poll_fn(|cx| {
+    poll_fn(|cx| {
         registration.set_waker(cx.waker());
-        let end = poll_connection(peer, &mut http, resumed_at, timer.as_mut(), &mut shutdown, cx);
+        let end = poll_connection(peer, http, resumed_at, timer.as_mut(), &mut shutdown, cx);
         // A request that has arrived in the meantime is served.
         if end.is_pending() && registration.take_eviction() && peer.activity.phase() == ActivityPhase::Idle {
             return Poll::Ready(ConnectionEnd::Aborted);
         }
         end
     })
-    .await;
-    // Of a parked connection, at most empty lines are unread, which do not mean anything before a request.
-    let parts = http.into_parts();
-    ServedRequests { end, stream: parts.io.into_inner(), unread: parts.read_buf }
+    .await
 }
 
 /// What follows when HTTP/1 ends: an error response, a tunnel, HTTP/2 or a lingering close. Boxed, so that plain
@@ -270,13 +302,12 @@ fn poll_connection<C: Http1Connection>(
         if peer.connections.is_aborted() {
             return Poll::Ready(ConnectionEnd::Aborted);
         }
-        if let Poll::Ready(outcome) = http.poll(cx) {
-            // Errors other than those of parsing have been recorded already.
-            return Poll::Ready(match outcome {
-                Err(error) if error.is_parse() && !activity.http2.get() => {
-                    ConnectionEnd::MalformedRequest { too_large: error.is_parse_too_large() }
+        if let Poll::Ready(end) = http.poll(cx) {
+            return Poll::Ready(match end {
+                Http1End::Malformed { too_large } if !activity.http2.get() => {
+                    ConnectionEnd::MalformedRequest { too_large }
                 }
-                _ => ConnectionEnd::Finished,
+                Http1End::Malformed { .. } | Http1End::Finished => ConnectionEnd::Finished,
             });
         }
         if activity.must_close_after_response() {
@@ -351,10 +382,33 @@ pub(in crate::proxy) fn idle_timeout(peer: &Peer) -> Duration {
     }
 }
 
-/// Hides the type parameters of hyper's HTTP/1 connection.
+/// How the codec ends a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Http1End {
+    /// It has closed the connection, or hands over its stream. Errors have been recorded.
+    Finished,
+    /// The client sent bytes that do not parse as a request.
+    Malformed { too_large: bool },
+}
+
+/// An HTTP/1 connection with either codec.
 trait Http1Connection {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>>;
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Http1End>;
     fn start_shutdown(&mut self);
+}
+
+impl<S, F> Http1Connection for Http1ClientConnection<S, F>
+where
+    S: Fn(Request<ClientBody>) -> F,
+    F: Future<Output = Result<Response<ResponseBody>, Infallible>>,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Http1End> {
+        Http1ClientConnection::poll(self, cx)
+    }
+
+    fn start_shutdown(&mut self) {
+        Http1ClientConnection::start_shutdown(self);
+    }
 }
 
 impl<S, B> Http1Connection for hyper::server::conn::http1::Connection<TokioIo<ClientStream>, S>
@@ -364,8 +418,11 @@ where
     B: http_body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        Future::poll(Pin::new(self), cx)
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Http1End> {
+        Future::poll(Pin::new(self), cx).map(|outcome| match outcome {
+            Err(error) if error.is_parse() => Http1End::Malformed { too_large: error.is_parse_too_large() },
+            _ => Http1End::Finished,
+        })
     }
 
     fn start_shutdown(&mut self) {
@@ -401,14 +458,7 @@ mod tests {
     /// The memory of a connection in use, in addition to hyper's buffers.
     #[test]
     fn request_futures_are_small() {
-        fn served(
-            stream: ClientStream,
-            context: (&Rc<Peer>, &mut ConnectionRegistration),
-            timer: Pin<&mut Sleep>,
-        ) -> impl Future {
-            serve_requests(stream, context.0, context.1, timer)
-        }
-        let connection = size(served);
+        let connection = size(serve_requests).max(size(serve_requests_with_hyper));
         let request = size(|peer, request, ()| request::serve(peer, request));
         assert!(
             connection <= 1150 && request <= 3300,

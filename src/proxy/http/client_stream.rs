@@ -15,12 +15,14 @@ use super::client_connection::Peer;
 use super::guard::FramingGuard;
 use crate::proxy::connection::protocol_detection::{DetectedProtocol, ProtocolDetector};
 use crate::proxy::connection::transport::Transport;
+use crate::proxy::http1_codec::Http1Codec;
 
 /// Wraps the client's transport: records activity and passes all HTTP/1 bytes through the framing guard.
 pub(in crate::proxy) struct ClientStream {
     stream: Transport,
     protocol_detector: ProtocolDetector,
-    guard: FramingGuard,
+    /// Checks what hyper reads. Portico's own codec needs no guard.
+    guard: Option<Box<FramingGuard>>,
     /// hyper has begun to write its own error response. It is discarded, because Portico writes one instead.
     discards_writes: bool,
     peer: Rc<Peer>,
@@ -28,10 +30,11 @@ pub(in crate::proxy) struct ClientStream {
 
 impl ClientStream {
     pub(in crate::proxy) fn new(stream: Transport, peer: Rc<Peer>) -> Self {
+        let has_guard = peer.worker().limits.http1_codec == Http1Codec::Hyper;
         ClientStream {
             stream,
             protocol_detector: ProtocolDetector::default(),
-            guard: FramingGuard::default(),
+            guard: has_guard.then(Box::default),
             discards_writes: false,
             peer,
         }
@@ -95,12 +98,15 @@ impl AsyncRead for ClientStream {
         let read = &mut buffer.filled_mut()[before..];
         if !read.is_empty() {
             self.peer.activity.record_read();
-            let (length, rejection) = check_and_join(&mut self.guard, read);
-            buffer.set_filled(before + length);
-            if let Some(rejection) = rejection {
-                self.peer.activity.guard_rejection.set(Some(rejection));
+            let this = &mut *self;
+            if let Some(guard) = &mut this.guard {
+                let (length, rejection) = check_and_join(guard, read);
+                buffer.set_filled(before + length);
+                if let Some(rejection) = rejection {
+                    this.peer.activity.guard_rejection.set(Some(rejection));
+                }
+                this.peer.activity.complete_requests.set(guard.complete_requests());
             }
-            self.peer.activity.complete_requests.set(self.guard.complete_requests());
         }
         Poll::Ready(Ok(()))
     }

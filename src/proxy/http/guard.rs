@@ -56,12 +56,13 @@ pub(in crate::proxy) struct GuardRejection {
     pub(in crate::proxy) error: RequestError,
 }
 
-const BARE_LINE_FEED: RequestError =
+pub(in crate::proxy) const BARE_LINE_FEED: RequestError =
     RequestError::AmbiguousFraming("a line of the request does not end in carriage return and line feed");
-const LENGTH_AND_CODING: RequestError =
+pub(in crate::proxy) const LENGTH_AND_CODING: RequestError =
     RequestError::AmbiguousFraming("the request has both Content-Length and Transfer-Encoding");
-const INVALID_LENGTH: RequestError = RequestError::AmbiguousFraming("Content-Length is not a number of bytes");
-const FRAGMENT: RequestError = RequestError::InvalidTarget("the target has a fragment");
+pub(in crate::proxy) const INVALID_LENGTH: RequestError =
+    RequestError::AmbiguousFraming("Content-Length is not a number of bytes");
+pub(in crate::proxy) const FRAGMENT: RequestError = RequestError::InvalidTarget("the target has a fragment");
 const CHUNK_SIZE: RequestError = RequestError::AmbiguousFraming("the size of a chunk is missing or invalid");
 const LONG_CHUNK_LINE: RequestError = RequestError::AmbiguousFraming("a chunk-size line is too long");
 const AMBIGUOUS_END: RequestError = RequestError::AmbiguousFraming("the end of the previous request is ambiguous");

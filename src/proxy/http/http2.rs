@@ -25,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 
 use super::activity::ActivityPhase;
+use super::client_body::ClientBody;
 use super::client_connection::{Peer, SHUTDOWN_TIMEOUT};
 use super::frames::FrameStream;
 use super::malformed_request::PartialHead;
@@ -91,7 +92,7 @@ where
             let has_body = !request.body().is_end_stream() || request.method() == Method::CONNECT;
             let stream = Rc::new(streams.connection.for_stream(streams.open_stream(has_body)));
             streams.next_stream.replace(Some(Rc::clone(&stream)));
-            request::serve(stream, request)
+            request::serve(stream, request.map(ClientBody::Library))
         })
     };
     let limits = &peer.worker().limits;

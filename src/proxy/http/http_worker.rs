@@ -15,6 +15,7 @@ use super::product_headers::ProductHeaders;
 use super::rejected_paths::RejectedPaths;
 use super::request_body::RequestBody;
 use super::request_id::RequestIds;
+use crate::proxy::http1_codec::Http1Codec;
 use crate::proxy::limits::ProxyLimits;
 use crate::proxy::worker::Worker;
 use crate::upstream::{
@@ -56,6 +57,7 @@ impl HttpWorker {
             sockets: Arc::clone(&shared.upstream_sockets),
             max_head: limits.max_response_head,
             max_fields: limits.max_response_fields,
+            has_own_http1: limits.http1_codec == Http1Codec::Portico,
             max_streams: limits.max_upstream_streams,
             ping_interval: limits.ping_interval,
             ping_timeout: limits.ping_timeout,

@@ -6,7 +6,6 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +25,9 @@ use crate::proxy::limits::ProxyLimits;
 use crate::proxy::record::stats::{MirrorCounters, MirrorOutcome};
 use crate::snapshot::rule::Mirror;
 use crate::upstream::tls::UpstreamServerName;
-use crate::upstream::{ConnectionPools, IdleReuse, Upstream, UpstreamProtocol, UpstreamTarget};
+use crate::upstream::{
+    ConnectionPools, EndpointBody, IdleReuse, RequestFailure, Upstream, UpstreamProtocol, UpstreamTarget,
+};
 
 /// Sends the mirrored copies of one worker.
 pub(in crate::proxy) struct MirrorSender {
@@ -180,23 +181,21 @@ async fn send_copy(
         let Some(sent) = request.take() else { return false };
         match connection.send(sent).await {
             Ok(response) => {
-                let mut body = response.into_body();
+                let mut body = EndpointBody::new(response.into_body(), connection);
                 let mut read = 0;
                 while read < MAX_RESPONSE_READ
-                    && let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
+                    && let Some(frame) = poll_fn(|cx| body.poll_next(cx)).await
                 {
                     let Ok(frame) = frame else { return false };
                     read += frame.data_ref().map_or(0, Bytes::len);
                 }
                 if body.is_end_stream() {
-                    connection.release();
+                    body.release();
                 }
                 return true;
             }
-            Err(mut error) => match error.take_message() {
-                Some(unsent) if reused => request = Some(unsent),
-                _ => return false,
-            },
+            Err(RequestFailure::Unsent(unsent)) if reused => request = Some(*unsent),
+            Err(_) => return false,
         }
     }
 }

@@ -12,11 +12,11 @@ use std::rc::Rc;
 
 use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::{HeaderValue, Method, Request, Response, Version};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::accepted_protocols;
 use super::activity::ActivityPhase;
+use super::client_body::ClientBody;
 use super::client_connection::Peer;
 use super::early_exit::EarlyExit;
 use super::forward;
@@ -39,7 +39,7 @@ use crate::plugin_api::ResponseSource;
 /// Handles one request. Errors become responses, so the result is infallible.
 pub(in crate::proxy) async fn serve(
     peer: Rc<Peer>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     // The configuration is read once: the request uses this snapshot to its end, whatever changes meanwhile.
     let view = peer.worker().view();

@@ -13,21 +13,21 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::activity::{BodyFailure, UploadState};
+use super::client_body::{ClientBody, ClientBodyError};
 use super::client_connection::Peer;
-use super::joined_data::JoinedData;
 use super::mirror::{MirrorCopy, PendingCopies};
 use super::replay_buffer::ReplayBuffer;
 use super::request_error::RequestError;
+use crate::http1::JoinedData;
 use crate::http2_frames::MARKER_NAME;
 use crate::proxy::buffer_budget::{BufferUse, BufferedBytes};
 
 /// The body of a request as it is sent to an endpoint.
 pub(in crate::proxy) struct RequestBody {
     /// The rest of the body from the client. None if all of it has arrived.
-    incoming: Option<Incoming>,
+    incoming: Option<ClientBody>,
     /// The client's request is HTTP/2.
     http2: bool,
     /// State that few requests need, boxed to keep the others small.
@@ -55,7 +55,7 @@ struct BodyExtensions {
 
 impl RequestBody {
     /// `version` is the HTTP version of the client's request.
-    pub(in crate::proxy) fn new(incoming: Incoming, version: Version, peer: &Rc<Peer>) -> Self {
+    pub(in crate::proxy) fn new(incoming: ClientBody, version: Version, peer: &Rc<Peer>) -> Self {
         let incoming = (!incoming.is_end_stream()).then_some(incoming);
         peer.activity.upload.set(if incoming.is_some() {
             UploadState::AwaitingEndpoint
@@ -363,7 +363,7 @@ impl Body for RequestBody {
         if let Some(buffer) = self.replay_buffer() {
             return buffer.is_end_stream();
         }
-        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+        self.incoming.as_ref().is_none_or(ClientBody::is_end_stream)
             && self.extensions.as_ref().is_none_or(|extensions| {
                 extensions.buffered.is_empty() && extensions.small_frames.is_empty() && extensions.trailers.is_none()
             })
@@ -373,7 +373,7 @@ impl Body for RequestBody {
         if let Some(buffer) = self.replay_buffer() {
             return buffer.size_hint();
         }
-        let rest = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint);
+        let rest = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), ClientBody::size_hint);
         let Some(extensions) = &self.extensions else { return rest };
         if extensions.trailers.is_some() {
             // Only a body of unknown length can have trailers.
@@ -400,15 +400,15 @@ impl Drop for RequestBody {
 
 /// Whether an HTTP/2 body that yields no more frames is complete. hyper also reports the end of the body when the
 /// stream or connection ends with NO_ERROR; only END_STREAM on the last frame means that nothing is missing.
-fn is_complete(incoming: Option<&Incoming>) -> bool {
-    incoming.is_none_or(Incoming::is_end_stream)
+fn is_complete(incoming: Option<&ClientBody>) -> bool {
+    incoming.is_none_or(ClientBody::is_end_stream)
 }
 
 /// Why the body of a request cannot be read to its end.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::proxy) enum RequestBodyError {
     #[error("the request body is invalid or truncated: {0}")]
-    Invalid(hyper::Error),
+    Invalid(ClientBodyError),
     #[error("the client reset the stream within the request body")]
     Reset,
     #[error("the request body exceeds its size limit")]

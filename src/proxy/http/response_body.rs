@@ -7,8 +7,6 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::Version;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::activity::Activity;
@@ -21,19 +19,16 @@ use super::unsent_responses::{RECHECK_INTERVAL, UnsentData};
 use super::upgrade::Upgrade;
 use crate::http2_frames::MARKER_NAME;
 use crate::plugin_api::{ReplyStream, ReplyStreamError};
-use crate::upstream::UpstreamConnection;
+use crate::upstream::{EndpointBody, EndpointError, EndpointUpgrade};
 
 /// Where the body of a response comes from.
 pub(in crate::proxy) enum BodySource {
     /// A response that Portico generates; empty if it has no body.
     Local(Bytes),
-    Upstream {
-        incoming: Incoming,
-        /// Returns to its pool when the body was read to its end.
-        connection: Option<UpstreamConnection<RequestBody>>,
-    },
+    /// Its connection returns to its pool when the body was read to its end.
+    Upstream(EndpointBody<RequestBody>),
     /// The endpoint accepted the requested upgrade.
-    Upgraded(Box<Upgrade>, OnUpgrade),
+    Upgraded(Box<Upgrade>, EndpointUpgrade),
     /// The reply of a plugin, which produces the body while it is sent.
     Stream(ReplyStream),
     /// A body that the filters of plugins have processed, or process while it is sent.
@@ -58,11 +53,11 @@ impl BodySource {
                 Poll::Ready(part.map(|part| part.map(Frame::data).map_err(ResponseBodyError::Reply)))
             }
             BodySource::Filtered(body) => body.poll_next(activity, cx),
-            BodySource::Upstream { incoming, connection } => match Pin::new(&mut *incoming).poll_frame(cx) {
+            BodySource::Upstream(body) => match body.poll_next(cx) {
                 Poll::Pending if read_timed_out(activity, cx) => Poll::Ready(Some(Err(ResponseBodyError::Timeout))),
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Some(Ok(mut frame))) => {
-                    if connection.as_ref().is_some_and(UpstreamConnection::is_http2)
+                    if body.is_http2()
                         && let Some(trailers) = frame.trailers_mut()
                     {
                         trailers.remove(MARKER_NAME);
@@ -70,11 +65,7 @@ impl BodySource {
                     Poll::Ready(Some(Ok(frame)))
                 }
                 Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(ResponseBodyError::Invalid(error)))),
-                Poll::Ready(None)
-                    if connection.as_ref().is_some_and(UpstreamConnection::is_http2) && !incoming.is_end_stream() =>
-                {
-                    Poll::Ready(Some(Err(ResponseBodyError::Reset)))
-                }
+                Poll::Ready(None) if body.is_reset() => Poll::Ready(Some(Err(ResponseBodyError::Reset))),
                 Poll::Ready(None) => Poll::Ready(None),
             },
         }
@@ -84,7 +75,7 @@ impl BodySource {
     pub(in crate::proxy) fn is_end_stream(&self) -> bool {
         match self {
             BodySource::Local(bytes) => bytes.is_empty(),
-            BodySource::Upstream { incoming, .. } => incoming.is_end_stream(),
+            BodySource::Upstream(body) => body.is_end_stream(),
             BodySource::Upgraded(..) => true,
             BodySource::Stream(_) => false,
             BodySource::Filtered(body) => body.is_end_stream(),
@@ -94,7 +85,7 @@ impl BodySource {
     pub(in crate::proxy) fn size_hint(&self) -> SizeHint {
         match self {
             BodySource::Local(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            BodySource::Upstream { incoming, .. } => incoming.size_hint(),
+            BodySource::Upstream(body) => body.size_hint(),
             BodySource::Upgraded(..) => SizeHint::with_exact(0),
             BodySource::Stream(_) => SizeHint::default(),
             BodySource::Filtered(body) => body.size_hint(),
@@ -104,7 +95,7 @@ impl BodySource {
     /// Whether the rest of the body is still to be received from the endpoint.
     pub(in crate::proxy) fn reads_endpoint(&self) -> bool {
         match self {
-            BodySource::Upstream { .. } => true,
+            BodySource::Upstream(_) => true,
             BodySource::Filtered(body) => body.reads_endpoint(),
             BodySource::Local(_) | BodySource::Upgraded(..) | BodySource::Stream(_) => false,
         }
@@ -113,7 +104,7 @@ impl BodySource {
     /// Ends a body that was read to its end. The connection to the endpoint returns to its pool.
     pub(in crate::proxy) fn release(self) {
         match self {
-            BodySource::Upstream { connection: Some(connection), .. } => connection.release(),
+            BodySource::Upstream(body) => body.release(),
             BodySource::Filtered(body) => body.release(),
             _ => {}
         }
@@ -223,7 +214,7 @@ const MAX_UNCOUNTED: usize = 4096;
 #[derive(Debug, thiserror::Error)]
 pub(in crate::proxy) enum ResponseBodyError {
     #[error("the response body is invalid or truncated: {0}")]
-    Invalid(hyper::Error),
+    Invalid(EndpointError),
     #[error("the endpoint reset the stream within the response body")]
     Reset,
     #[error("the response body exceeded a timeout of the rule")]

@@ -95,6 +95,11 @@ impl Buf for UnsentData {
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
     }
+
+    /// Does not copy.
+    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
+        self.bytes.copy_to_bytes(length)
+    }
 }
 
 struct CountedBytes {

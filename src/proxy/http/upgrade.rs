@@ -27,6 +27,7 @@ use super::request_record::RequestRecord;
 use crate::proxy::connection::listener_connections::ConnectionRegistration;
 use crate::proxy::connection::relay::{CountedStream, RelayEnd, RelayLimits, relay};
 use crate::proxy::record::stats::OpenGuard;
+use crate::upstream::EndpointUpgrade;
 
 /// The protocol upgrade that a client requests.
 pub(in crate::proxy) struct Upgrade {
@@ -103,7 +104,7 @@ impl Upgrade {
     }
 
     /// Starts the tunnel as soon as the response has been sent.
-    pub(in crate::proxy) fn start_tunnel(self, endpoint: OnUpgrade, record: RequestRecord) {
+    pub(in crate::proxy) fn start_tunnel(self, endpoint: EndpointUpgrade, record: RequestRecord) {
         let peer = Rc::clone(&record.peer);
         let tunnel = Box::new(Tunnel { endpoint, record });
         let Some(stream) = self.stream else {
@@ -129,7 +130,7 @@ fn is_supported(protocol: &HeaderValue) -> bool {
 
 /// A tunnel between a client and an endpoint after an upgrade.
 pub(in crate::proxy) struct Tunnel {
-    endpoint: OnUpgrade,
+    endpoint: EndpointUpgrade,
     record: RequestRecord,
 }
 
@@ -145,7 +146,7 @@ impl Tunnel {
         let (activity, limits) = (&peer.activity, &peer.worker().limits);
         let _counted = OpenGuard::new(&peer.worker().counters, |stats| &stats.tunnels);
         activity.enter_phase(ActivityPhase::Tunnel, Instant::now());
-        let Ok(endpoint) = endpoint.await else { return };
+        let Some(endpoint) = endpoint.connection().await else { return };
         let bytes_out = Cell::new(0);
         let on_progress = || activity.record_progress();
         let forwarded = Cell::new(0);
@@ -158,7 +159,7 @@ impl Tunnel {
             }
         };
         let mut client = CountedStream::new(client, &activity.bytes_in, on_client_progress);
-        let mut endpoint = CountedStream::new(TokioIo::new(endpoint), &bytes_out, on_progress);
+        let mut endpoint = CountedStream::new(endpoint, &bytes_out, on_progress);
         let relay_limits = RelayLimits {
             idle_deadline: || activity.deadline(limits, limits.upgrade_idle_timeout),
             closing_grace: Some(limits.tunnel_grace_period),

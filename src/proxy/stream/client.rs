@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use crate::proxy::connection::client_hello::ReceivedHello;
-use crate::proxy::connection::rewound::Rewound;
+use crate::rewound::Rewound;
 
 /// An accepted connection, from whose beginning bytes may have been read.
 pub(in crate::proxy) struct StreamClient {

@@ -24,9 +24,9 @@ use connection_record::ConnectionRecord;
 
 use super::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
 use super::connection::relay::{CountedStream, RelayEnd, RelayLimits, relay};
-use super::connection::rewound::Rewound;
 use super::record::stats::{OpenGuard, StreamOutcome};
 use super::worker::Worker;
+use crate::rewound::Rewound;
 use crate::upstream::ConnectionPools;
 
 /// Serves a connection until it closes. The client may send its first bytes late or never, so the endpoint is connected

@@ -4,13 +4,13 @@ use bytes::{Bytes, BytesMut};
 
 /// Joined data. Most bodies arrive in one piece, which is not copied.
 #[derive(Default)]
-pub(in crate::proxy) struct JoinedData {
+pub struct JoinedData {
     first: Bytes,
     all: BytesMut,
 }
 
 impl JoinedData {
-    pub(in crate::proxy) fn push(&mut self, data: Bytes) {
+    pub fn push(&mut self, data: Bytes) {
         if self.is_empty() {
             self.first = data;
         } else {
@@ -21,16 +21,16 @@ impl JoinedData {
         }
     }
 
-    pub(in crate::proxy) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.first.len() + self.all.len()
     }
 
-    pub(in crate::proxy) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Takes all data.
-    pub(in crate::proxy) fn take(&mut self) -> Bytes {
+    pub fn take(&mut self) -> Bytes {
         let first = std::mem::take(&mut self.first);
         if self.all.is_empty() { first } else { std::mem::take(&mut self.all).freeze() }
     }

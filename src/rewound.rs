@@ -7,17 +7,17 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pub(in crate::proxy) struct Rewound<S> {
+pub struct Rewound<S> {
     prefix: Bytes,
     stream: S,
 }
 
 impl<S> Rewound<S> {
-    pub(in crate::proxy) fn new(prefix: Bytes, stream: S) -> Self {
+    pub fn new(prefix: Bytes, stream: S) -> Self {
         Rewound { prefix, stream }
     }
 
-    pub(in crate::proxy) fn get_ref(&self) -> &S {
+    pub fn get_ref(&self) -> &S {
         &self.stream
     }
 }

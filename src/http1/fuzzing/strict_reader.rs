@@ -1,24 +1,24 @@
-//! Reads HTTP/1 requests as a strict server does (RFC 9112): the meaning that hyper must find in bytes that the framing
-//! guard accepts. Stops at the first byte that a strict server would not accept, without saying why.
+//! Reads HTTP/1 requests as a strict server does (RFC 9112): the meaning that another reader must find in the bytes
+//! that it accepts. Stops at the first byte that a strict server would not accept, without saying why.
 
 use memchr::memmem;
 
 /// A request, up to the end of the input.
 #[derive(Debug, Default)]
-pub(super) struct StrictRequest {
-    pub(super) method: Vec<u8>,
-    pub(super) target: Vec<u8>,
+pub(crate) struct StrictRequest {
+    pub(crate) method: Vec<u8>,
+    pub(crate) target: Vec<u8>,
     /// Names in lower case with values, sorted.
-    pub(super) fields: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) fields: Vec<(Vec<u8>, Vec<u8>)>,
     /// Without the chunked coding.
-    pub(super) body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
     /// Names in lower case with values, sorted.
-    pub(super) trailers: Vec<(Vec<u8>, Vec<u8>)>,
-    pub(super) is_complete: bool,
+    pub(crate) trailers: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) is_complete: bool,
 }
 
 /// Reads all requests, the last of which may be incomplete.
-pub(super) fn read(mut bytes: &[u8]) -> Vec<StrictRequest> {
+pub(crate) fn read(mut bytes: &[u8]) -> Vec<StrictRequest> {
     let mut requests = Vec::new();
     loop {
         while let Some(rest) = bytes.strip_prefix(b"\r\n") {
@@ -53,8 +53,8 @@ fn read_head(bytes: &mut &[u8], request: &mut StrictRequest) -> Option<BodyLengt
     };
     (request.method, request.target) = (method.to_vec(), target.to_vec());
     request.fields = read_fields(bytes)?;
-    // hyper keeps one of several equal lengths, so the endpoint gets one.
-    request.fields.dedup_by(|later, kept| kept.0 == b"content-length" && later == kept);
+    keep_first_length(&mut request.fields);
+    request.fields.sort();
     let values = |wanted: &[u8]| {
         let values: Vec<_> = request.fields.iter().filter(|(name, _)| name == wanted).map(|(_, value)| value).collect();
         values
@@ -62,13 +62,22 @@ fn read_head(bytes: &mut &[u8], request: &mut StrictRequest) -> Option<BodyLengt
     let (lengths, codings) = (values(b"content-length"), values(b"transfer-encoding"));
     match (&*lengths, &*codings) {
         ([], []) => Some(BodyLength::Fixed(0)),
-        ([length, others @ ..], []) if others.iter().all(|other| other == length) => {
-            Some(BodyLength::Fixed(number(length, 10)?))
-        }
+        ([length], []) => Some(BodyLength::Fixed(number(length, 10)?)),
         // Further codings are read like the last one; the proxy rejects them in a later step.
         ([], _) => Some(BodyLength::Chunked),
         _ => None,
     }
+}
+
+/// Of several equal lengths, readers keep the first, so the endpoint gets one. They may have different leading zeros.
+fn keep_first_length(fields: &mut Vec<(Vec<u8>, Vec<u8>)>) {
+    let mut first = None;
+    fields.retain(|(name, value)| {
+        let length = if name == b"content-length" { number(value, 10) } else { None };
+        let is_repeated = length.is_some() && length == first;
+        first = first.or(length);
+        !is_repeated
+    });
 }
 
 fn read_fixed<'b>(bytes: &'b [u8], length: usize, body: &mut Vec<u8>) -> Option<&'b [u8]> {
@@ -84,6 +93,7 @@ fn read_chunks<'b>(mut bytes: &'b [u8], request: &mut StrictRequest) -> Option<&
         let size = number(size.trim_ascii_end(), 16)?;
         if size == 0 {
             request.trailers = read_fields(&mut bytes)?;
+            request.trailers.sort();
             return Some(bytes);
         }
         bytes = read_fixed(bytes, size, &mut request.body)?.strip_prefix(b"\r\n")?;
@@ -96,7 +106,6 @@ fn read_fields(bytes: &mut &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     loop {
         let line = read_line(bytes)?;
         if line.is_empty() {
-            fields.sort();
             return Some(fields);
         }
         let colon = memchr::memchr(b':', line)?;

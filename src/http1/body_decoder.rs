@@ -1,0 +1,96 @@
+//! Decodes the body of a message from the bytes after its head.
+
+use std::task::Poll;
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+
+use super::chunk_decoder::ChunkDecoder;
+use super::fields::MAX_LENGTH;
+use super::{HeadLimits, InvalidMessage};
+
+#[derive(Debug)]
+pub struct BodyDecoder(DecoderState);
+
+#[derive(Debug)]
+enum DecoderState {
+    /// Remaining bytes of a body with a length.
+    Length(u64),
+    /// Boxed, since few bodies are chunked.
+    Chunked(Box<ChunkDecoder>),
+    /// The body ends with the connection.
+    UntilClose,
+}
+
+impl BodyDecoder {
+    /// A body that has ended.
+    pub const EMPTY: BodyDecoder = BodyDecoder(DecoderState::Length(0));
+
+    pub(super) fn with_length(length: u64) -> Result<Self, InvalidMessage> {
+        if length > MAX_LENGTH { Err(InvalidMessage::TooLarge) } else { Ok(BodyDecoder(DecoderState::Length(length))) }
+    }
+
+    pub(super) fn chunked(trailer_limits: HeadLimits) -> Self {
+        BodyDecoder(DecoderState::Chunked(Box::new(ChunkDecoder::new(trailer_limits))))
+    }
+
+    pub(super) fn until_close() -> Self {
+        BodyDecoder(DecoderState::UntilClose)
+    }
+
+    /// Decodes the next frame, and removes its bytes from `input`. Pending if more bytes are necessary. None at the end
+    /// of the body, and after an error.
+    pub fn decode(&mut self, input: &mut BytesMut) -> Poll<Option<Result<Frame<Bytes>, InvalidMessage>>> {
+        let available = match &mut self.0 {
+            DecoderState::Length(0) => return Poll::Ready(None),
+            DecoderState::Chunked(decoder) => return decoder.decode(input),
+            _ if input.is_empty() => return Poll::Pending,
+            DecoderState::UntilClose => input.len(),
+            DecoderState::Length(remaining) => {
+                let available = usize::try_from(*remaining).map_or(input.len(), |length| length.min(input.len()));
+                *remaining -= available as u64;
+                available
+            }
+        };
+        Poll::Ready(Some(Ok(Frame::data(input.split_to(available).freeze()))))
+    }
+
+    /// The connection was closed, and all input was decoded. Fails if the body is incomplete then.
+    pub fn end_input(&mut self) -> Result<(), InvalidMessage> {
+        if let DecoderState::UntilClose = self.0 {
+            *self = BodyDecoder::EMPTY;
+        }
+        if self.is_ended() { Ok(()) } else { Err(InvalidMessage::Truncated) }
+    }
+
+    /// Whether all frames were returned. Never after an error: what follows the body has no meaning then.
+    pub fn is_ended(&self) -> bool {
+        match &self.0 {
+            DecoderState::Length(remaining) => *remaining == 0,
+            DecoderState::Chunked(decoder) => decoder.is_ended(),
+            DecoderState::UntilClose => false,
+        }
+    }
+
+    /// Whether the body ends with its connection.
+    pub fn ends_with_connection(&self) -> bool {
+        matches!(self.0, DecoderState::UntilClose)
+    }
+
+    /// How many bytes of data remain, as far as it is known.
+    pub fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            DecoderState::Length(remaining) => SizeHint::with_exact(*remaining),
+            DecoderState::Chunked(decoder) if decoder.is_ended() => SizeHint::with_exact(0),
+            DecoderState::Chunked(_) | DecoderState::UntilClose => SizeHint::default(),
+        }
+    }
+
+    /// How many bytes may arrive next, for the size of a buffer.
+    pub fn expected_bytes(&self) -> usize {
+        match &self.0 {
+            DecoderState::Length(remaining) => usize::try_from(*remaining).unwrap_or(usize::MAX),
+            DecoderState::Chunked(_) | DecoderState::UntilClose => 0,
+        }
+    }
+}

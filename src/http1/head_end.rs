@@ -1,0 +1,42 @@
+//! Finds the end of a head as its bytes arrive.
+
+use memchr::memchr_iter;
+
+/// Lines end in CR LF. A line feed alone also ends a line, as many recipients read it, but is reported: others do not.
+#[derive(Debug, Default)]
+pub(super) struct HeadEnd {
+    /// How many bytes were examined.
+    examined: usize,
+    line_start: usize,
+    pub(super) has_bare_line_feed: bool,
+    /// The length from which an incomplete head is parsed next.
+    next_check: usize,
+}
+
+impl HeadEnd {
+    /// Returns the length of the head, with the empty line at its end. `bytes` begin with those of earlier calls.
+    pub(super) fn find(&mut self, bytes: &[u8]) -> Option<usize> {
+        let unexamined = self.examined;
+        for position in memchr_iter(b'\n', &bytes[unexamined..]) {
+            let line_end = unexamined + position;
+            let line = &bytes[self.line_start..line_end];
+            self.line_start = line_end + 1;
+            let stripped = line.strip_suffix(b"\r");
+            self.has_bare_line_feed |= stripped.is_none();
+            if stripped.unwrap_or(line).is_empty() {
+                return Some(line_end + 1);
+            }
+        }
+        self.examined = bytes.len();
+        None
+    }
+    /// Whether an incomplete head of this length must be parsed, to reject what cannot become a head. The lengths at
+    /// which it must double, so that bytes that arrive slowly cost no more than others.
+    pub(super) fn must_check(&mut self, length: usize) -> bool {
+        let must_check = length >= self.next_check;
+        if must_check {
+            self.next_check = length * 2;
+        }
+        must_check
+    }
+}

@@ -1,0 +1,48 @@
+//! Portico's HTTP/1 codec: reads and writes the heads and bodies of messages (RFC 9112). It parses bytes and sends
+//! messages on any stream, and does not know connections, routes or limits of its own.
+//!
+//! ```text
+//!   bytes of a client ────▶ RequestReader ──▶ request, BodyDecoder ──▶ frames of the body
+//!   bytes of an endpoint ─▶ ResponseReader ─▶ response, BodyDecoder ─▶ frames of the body
+//!   request or response ──▶ message_head ───▶ OutgoingMessage ───────▶ head, body, trailers on a stream
+//! ```
+//!
+//! Framing is strict: another server must not find another end of a message in the same bytes. Where the httparse
+//! library accepts more than that, the readers here check in addition.
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
+mod body_decoder;
+mod chunk_decoder;
+mod fields;
+mod head_end;
+mod invalid_message;
+mod joined_data;
+mod message_head;
+mod outgoing_message;
+mod receive;
+mod recycled_maps;
+mod request_reader;
+mod response_reader;
+#[cfg(test)]
+mod tests;
+
+pub use body_decoder::BodyDecoder;
+pub use invalid_message::InvalidMessage;
+pub use joined_data::JoinedData;
+pub use message_head::{BodyFraming, BodyLength, ResponseContext, write_request_head, write_response_head};
+pub use outgoing_message::{OutgoingMessage, SendFailure};
+pub use receive::poll_receive;
+pub use recycled_maps::recycle_map;
+pub use request_reader::{Ambiguity, ReceivedRequest, RequestReader};
+pub use response_reader::{ReceivedResponse, ResponseReader};
+
+/// Maximum sizes of what is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// Bytes of a head, and of the trailers of a body.
+    pub bytes: usize,
+    /// Fields of a head, and of the trailers of a body.
+    pub fields: usize,
+}

@@ -1,0 +1,271 @@
+//! Sends a message: its head, its body as it becomes available, and its trailers.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, MAX_FORWARDS,
+    SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
+};
+use http::{HeaderMap, HeaderName};
+use http_body::Body;
+use tokio::io::AsyncWrite;
+
+use super::BodyFraming;
+
+/// A message that is being sent.
+#[derive(Debug)]
+pub struct OutgoingMessage<B> {
+    queue: SendQueue,
+    /// None when the body has ended.
+    body: Option<B>,
+    framing: BodyFraming,
+    /// Why the body does not continue. Reported when everything before it was sent.
+    failure: Option<SendFailure>,
+}
+
+/// Why a message was not sent to its end. The recipient must not take it for a complete one.
+#[derive(Debug, thiserror::Error)]
+pub enum SendFailure {
+    /// The stream has failed.
+    #[error("cannot send: {0}")]
+    Stream(io::Error),
+    /// The body has failed.
+    #[error("{0}")]
+    Body(Box<dyn Error + Send + Sync>),
+    /// The body has ended before its length.
+    #[error("the body is shorter than its Content-Length")]
+    TooShort,
+}
+
+/// Bytes to send: parts that are not copied, then small ones together.
+#[derive(Debug)]
+struct SendQueue {
+    parts: VecDeque<Bytes>,
+    joined: BytesMut,
+    /// Bytes of `parts`.
+    length: usize,
+}
+
+impl<B> OutgoingMessage<B>
+where
+    B: Body + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    /// `head` has the head as it was written, which returned the framing.
+    pub fn new(head: BytesMut, framing: BodyFraming, body: B) -> Self {
+        let body = if let BodyFraming::None = framing { None } else { Some(body) };
+        let queue = SendQueue { parts: VecDeque::new(), joined: head, length: 0 };
+        OutgoingMessage { queue, body, framing, failure: None }
+    }
+
+    /// Sends as much as possible. Ready when the message is complete, and the stream flushed.
+    pub fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<Result<(), SendFailure>> {
+        for _ in 0..MAX_ROUNDS {
+            let awaits_body = self.poll_body(cx).is_pending();
+            if !self.queue.is_empty() {
+                ready!(self.queue.poll_send(cx, stream)).map_err(SendFailure::Stream)?;
+                continue;
+            }
+            let flushed = Pin::new(&mut *stream).poll_flush(cx).map_err(SendFailure::Stream)?;
+            if awaits_body {
+                return Poll::Pending;
+            }
+            ready!(flushed);
+            return Poll::Ready(self.failure.take().map_or(Ok(()), Err));
+        }
+        // Others have their turn.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Moves what is available of the body into the queue. Pending if the body must be polled again.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut frames = 0;
+        while let Some(body) = &mut self.body {
+            if self.queue.len() >= MAX_QUEUED {
+                return Poll::Pending;
+            }
+            frames += 1;
+            if frames > MAX_FRAMES {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(mut data) => {
+                        let is_last = body.is_end_stream();
+                        let length = data.remaining();
+                        self.push_data(data.copy_to_bytes(length));
+                        if is_last || matches!(self.framing, BodyFraming::Length(0)) {
+                            self.end(None);
+                        }
+                    }
+                    Err(frame) => self.end(frame.into_trailers().ok()),
+                },
+                Some(Err(error)) => {
+                    self.body = None;
+                    self.failure = Some(SendFailure::Body(error.into()));
+                }
+                None => self.end(None),
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn push_data(&mut self, mut data: Bytes) {
+        if data.is_empty() {
+            return;
+        }
+        match &mut self.framing {
+            BodyFraming::Chunked { .. } => {
+                self.queue.push_chunk_size(data.len());
+                self.queue.push(data);
+                self.queue.joined.put_slice(b"\r\n");
+            }
+            BodyFraming::Length(remaining) => {
+                let permitted = usize::try_from(*remaining).unwrap_or(usize::MAX);
+                data.truncate(permitted);
+                *remaining -= data.len() as u64;
+                self.queue.push(data);
+            }
+            BodyFraming::UntilClose => self.queue.push(data),
+            BodyFraming::None => {}
+        }
+    }
+
+    fn end(&mut self, trailers: Option<HeaderMap>) {
+        self.body = None;
+        match &self.framing {
+            BodyFraming::Length(1..) => self.failure = Some(SendFailure::TooShort),
+            BodyFraming::Chunked { trailers: declared } => {
+                let out = &mut self.queue.joined;
+                out.put_slice(b"0\r\n");
+                for (name, value) in trailers.iter().flatten() {
+                    if declared.contains(name) && is_permitted_trailer(name) {
+                        out.put_slice(name.as_str().as_bytes());
+                        out.put_slice(b": ");
+                        out.put_slice(value.as_bytes());
+                        out.put_slice(b"\r\n");
+                    }
+                }
+                out.put_slice(b"\r\n");
+            }
+            BodyFraming::Length(0) | BodyFraming::UntilClose | BodyFraming::None => {}
+        }
+    }
+}
+
+impl SendQueue {
+    fn len(&self) -> usize {
+        self.length + self.joined.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if data.len() <= SMALL {
+            self.joined.extend_from_slice(&data);
+            return;
+        }
+        let before = self.joined.split().freeze();
+        for part in [before, data] {
+            if !part.is_empty() {
+                self.length += part.len();
+                self.parts.push_back(part);
+            }
+        }
+    }
+
+    fn push_chunk_size(&mut self, size: usize) {
+        let mut digits = [0; usize::BITS as usize / 4];
+        let mut first = digits.len();
+        let mut rest = size;
+        while rest > 0 || first == digits.len() {
+            first -= 1;
+            digits[first] = b"0123456789abcdef"[rest % 16];
+            rest /= 16;
+        }
+        self.joined.put_slice(&digits[first..]);
+        self.joined.put_slice(b"\r\n");
+    }
+
+    /// Writes once. Not to be called while the queue is empty.
+    fn poll_send(&mut self, cx: &mut Context<'_>, stream: &mut (impl AsyncWrite + Unpin)) -> Poll<io::Result<()>> {
+        let written = if self.parts.is_empty() {
+            ready!(Pin::new(stream).poll_write(cx, &self.joined))?
+        } else {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let parts = self.parts.iter().map(|part| &**part).chain([&*self.joined]);
+            let mut count = 0;
+            for (slice, part) in slices.iter_mut().zip(parts) {
+                *slice = IoSlice::new(part);
+                count += 1;
+            }
+            ready!(Pin::new(stream).poll_write_vectored(cx, &slices[..count]))?
+        };
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.remove(written);
+        Poll::Ready(Ok(()))
+    }
+
+    fn remove(&mut self, mut count: usize) {
+        while count > 0
+            && let Some(part) = self.parts.front_mut()
+        {
+            let taken = count.min(part.len());
+            part.advance(taken);
+            (count, self.length) = (count - taken, self.length - taken);
+            if part.is_empty() {
+                self.parts.pop_front();
+            }
+        }
+        self.joined.advance(count);
+        if self.is_empty() {
+            // A message that waits for its body keeps no memory for what it has sent.
+            self.joined = BytesMut::new();
+        }
+    }
+}
+
+/// Fields that must not be trailers, because a recipient needs them before the body (RFC 9110, section 6.5.1).
+fn is_permitted_trailer(name: &HeaderName) -> bool {
+    let forbidden = [
+        AUTHORIZATION,
+        CACHE_CONTROL,
+        CONTENT_ENCODING,
+        CONTENT_LENGTH,
+        CONTENT_RANGE,
+        CONTENT_TYPE,
+        HOST,
+        MAX_FORWARDS,
+        SET_COOKIE,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+    ];
+    !forbidden.contains(name)
+}
+
+/// Larger parts are not copied.
+const SMALL: usize = 1024;
+/// Bytes that wait to be sent, before the body is polled for more.
+const MAX_QUEUED: usize = 64 * 1024;
+/// Parts that are written together.
+const MAX_SLICES: usize = 16;
+/// Frames that are taken from the body before they are sent: it may have many without data.
+const MAX_FRAMES: usize = 256;
+/// Writes before other connections have their turn.
+const MAX_ROUNDS: usize = 16;

@@ -1,0 +1,208 @@
+//! Reads the heads of requests. Its rejections follow RFC 9112; what other servers may read differently is reported
+//! with the request, so that the client gets an error response for the request that it has sent.
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::{EXPECT, TE};
+use http::{HeaderMap, Method, Request, Uri, Version};
+use memchr::memchr;
+
+use super::fields::{
+    FramingFields, LengthField, TransferCodingField, collect_fields, list_items, parse_error, with_field_memory,
+};
+use super::head_end::HeadEnd;
+use super::{BodyDecoder, HeadLimits, InvalidMessage};
+
+/// Reads the requests of one connection.
+#[derive(Debug)]
+pub struct RequestReader {
+    limits: HeadLimits,
+    end: HeadEnd,
+    /// An empty line before the request ended in a line feed alone.
+    begins_with_line_feed: bool,
+}
+
+/// A request without its body.
+#[derive(Debug)]
+pub struct ReceivedRequest {
+    pub head: Request<()>,
+    pub body: BodyDecoder,
+    /// The client permits another request on the connection.
+    pub is_persistent: bool,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+    /// The client accepts trailers of the response.
+    pub accepts_trailers: bool,
+    /// Why other servers may read the request differently. Then it must be rejected; its body is not read and nothing
+    /// that follows it has a meaning.
+    pub ambiguity: Option<Ambiguity>,
+}
+
+/// What other servers may read differently, which permits request smuggling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ambiguity {
+    BareLineFeed,
+    Fragment,
+    LengthAndCoding,
+    InvalidLength,
+}
+
+impl RequestReader {
+    pub fn new(limits: HeadLimits) -> Self {
+        RequestReader { limits, end: HeadEnd::default(), begins_with_line_feed: false }
+    }
+
+    /// Reads the next head, and removes its bytes from `input`. Between two calls that return None, `input` may only
+    /// grow. After an error it has the bytes of the head, as far as they were received.
+    pub fn read(&mut self, input: &mut BytesMut) -> Result<Option<ReceivedRequest>, InvalidMessage> {
+        self.skip_empty_lines(input);
+        if input.is_empty() {
+            return Ok(None);
+        }
+        let Some(length) = self.end.find(input) else {
+            if input.len() >= self.limits.bytes {
+                return Err(InvalidMessage::TooLarge);
+            }
+            if self.end.must_check(input.len()) {
+                with_parsed(input, self.limits, |_, _| Ok(()))?;
+            }
+            return Ok(None);
+        };
+        if length > self.limits.bytes {
+            return Err(InvalidMessage::TooLarge);
+        }
+        let has_bare_line_feed = self.begins_with_line_feed || self.end.has_bare_line_feed;
+        *self = RequestReader::new(self.limits);
+        let mut request = parse(input, length, self.limits)?;
+        if has_bare_line_feed {
+            request.reject(Ambiguity::BareLineFeed);
+        }
+        Ok(Some(request))
+    }
+
+    /// Empty lines before a request are allowed (RFC 9112, section 2.2).
+    fn skip_empty_lines(&mut self, input: &mut BytesMut) {
+        loop {
+            match &**input {
+                [b'\r', b'\n', ..] => input.advance(2),
+                [b'\n', ..] => {
+                    self.begins_with_line_feed = true;
+                    input.advance(1);
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+impl ReceivedRequest {
+    fn reject(&mut self, ambiguity: Ambiguity) {
+        self.ambiguity = Some(ambiguity);
+        self.body = BodyDecoder::EMPTY;
+        self.is_persistent = false;
+    }
+}
+
+/// Parses the head in the first `length` bytes, and removes it from `input` unless it is invalid.
+fn parse(input: &mut BytesMut, length: usize, limits: HeadLimits) -> Result<ReceivedRequest, InvalidMessage> {
+    // The values of the fields refer to the head.
+    let head = input.split_to(length).freeze();
+    let parsed = with_parsed(&head, limits, |request, parsed| {
+        if parsed == Some(length) { build(&head, request, limits) } else { Err(InvalidMessage::FirstLine) }
+    });
+    if parsed.is_err() {
+        // Only for the access log; such a connection ends.
+        let rest = std::mem::take(input);
+        input.extend_from_slice(&head);
+        input.extend_from_slice(&rest);
+    }
+    parsed
+}
+
+/// Calls `use_request` with what was parsed, and with the length of the head if it is complete.
+fn with_parsed<T>(
+    bytes: &[u8],
+    limits: HeadLimits,
+    use_request: impl FnOnce(&httparse::Request<'_, '_>, Option<usize>) -> Result<T, InvalidMessage>,
+) -> Result<T, InvalidMessage> {
+    with_field_memory(limits.fields, |memory| {
+        let mut request = httparse::Request::new(&mut []);
+        match request.parse_with_uninit_headers(bytes, memory).map_err(parse_error)? {
+            httparse::Status::Complete(length) => use_request(&request, Some(length)),
+            httparse::Status::Partial => use_request(&request, None),
+        }
+    })
+}
+
+fn build(
+    head: &Bytes,
+    parsed: &httparse::Request<'_, '_>,
+    limits: HeadLimits,
+) -> Result<ReceivedRequest, InvalidMessage> {
+    let (Some(method), Some(target), Some(minor_version)) = (parsed.method, parsed.path, parsed.version) else {
+        return Err(InvalidMessage::FirstLine);
+    };
+    if target.len() > MAX_TARGET {
+        return Err(InvalidMessage::TooLarge);
+    }
+    let version = if minor_version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| InvalidMessage::FirstLine)?;
+    let uri = Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).map_err(|_| InvalidMessage::FirstLine)?;
+    let (fields, framing) = collect_fields(head, parsed.headers)?;
+    let mut ambiguity = memchr(b'#', target.as_bytes()).map(|_| Ambiguity::Fragment);
+    let body = match body_decoder(&framing, version, limits) {
+        Ok(body) => body?,
+        Err(found) => {
+            ambiguity = ambiguity.or(Some(found));
+            BodyDecoder::EMPTY
+        }
+    };
+    let mut request = Request::new(());
+    (*request.method_mut(), *request.uri_mut(), *request.version_mut()) = (method, uri, version);
+    let mut received = ReceivedRequest {
+        body,
+        is_persistent: framing.is_persistent(version),
+        expects_continue: version == Version::HTTP_11 && expects_continue(&fields),
+        accepts_trailers: accepts_trailers(&fields),
+        ambiguity: None,
+        head: request,
+    };
+    *received.head.headers_mut() = fields;
+    if let Some(ambiguity) = ambiguity {
+        received.reject(ambiguity);
+    }
+    Ok(received)
+}
+
+/// The framing of the body (RFC 9112, section 6.3). The outer error is an ambiguity, the inner one makes the head
+/// invalid.
+fn body_decoder(
+    framing: &FramingFields,
+    version: Version,
+    limits: HeadLimits,
+) -> Result<Result<BodyDecoder, InvalidMessage>, Ambiguity> {
+    if let (Some(_), Version::HTTP_10) = (framing.coding, version) {
+        return Ok(Err(InvalidMessage::TransferEncoding));
+    }
+    match (framing.length, framing.coding) {
+        (Some(LengthField::NotANumber), _) => Err(Ambiguity::InvalidLength),
+        (_, Some(TransferCodingField::Other)) => Ok(Err(InvalidMessage::TransferEncoding)),
+        (Some(_), Some(_)) => Err(Ambiguity::LengthAndCoding),
+        (Some(LengthField::Different), None) => Ok(Err(InvalidMessage::Length)),
+        (Some(LengthField::Bytes(length)), None) => Ok(BodyDecoder::with_length(length)),
+        (None, Some(TransferCodingField::Chunked)) => Ok(Ok(BodyDecoder::chunked(limits))),
+        (None, None) => Ok(Ok(BodyDecoder::EMPTY)),
+    }
+}
+
+fn expects_continue(fields: &HeaderMap) -> bool {
+    fields.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Whether `TE` has the option `trailers`.
+fn accepts_trailers(fields: &HeaderMap) -> bool {
+    let mut values = fields.get_all(TE).iter();
+    values.any(|value| list_items(value.as_bytes()).any(|option| option.eq_ignore_ascii_case(b"trailers")))
+}
+
+/// The longest target that the `http` crate supports.
+const MAX_TARGET: usize = u16::MAX as usize - 1;

@@ -1,0 +1,134 @@
+//! Reads the heads of responses.
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{Method, Response, StatusCode, Version};
+use hyper::ext::ReasonPhrase;
+
+use super::fields::{FramingFields, LengthField, TransferCodingField, collect_fields, parse_error, with_field_memory};
+use super::head_end::HeadEnd;
+use super::{BodyDecoder, HeadLimits, InvalidMessage};
+
+/// Reads the response to one request. Informational responses before it are skipped.
+#[derive(Debug)]
+pub struct ResponseReader {
+    limits: HeadLimits,
+    end: HeadEnd,
+    /// The request was HEAD, so its response has no body.
+    is_head: bool,
+}
+
+/// A response without its body.
+#[derive(Debug)]
+pub struct ReceivedResponse {
+    pub head: Response<()>,
+    pub body: BodyDecoder,
+    /// The endpoint permits another request on the connection.
+    pub is_persistent: bool,
+}
+
+impl ResponseReader {
+    /// A reader for the response to a request with this method.
+    pub fn new(limits: HeadLimits, method: &Method) -> Self {
+        let is_head = method == Method::HEAD;
+        ResponseReader { limits, end: HeadEnd::default(), is_head }
+    }
+
+    /// Reads the final head, and removes its bytes and those of informational responses from `input`. Between two calls
+    /// that return None, `input` may only grow.
+    pub fn read(&mut self, input: &mut BytesMut) -> Result<Option<ReceivedResponse>, InvalidMessage> {
+        loop {
+            // Like empty lines before a request, those before a response are ignored.
+            while let [b'\r', b'\n', ..] | [b'\n', ..] = &**input {
+                input.advance(if input[0] == b'\n' { 1 } else { 2 });
+            }
+            if input.is_empty() {
+                return Ok(None);
+            }
+            let Some(length) = self.end.find(input) else {
+                if input.len() >= self.limits.bytes {
+                    return Err(InvalidMessage::TooLarge);
+                }
+                if self.end.must_check(input.len()) {
+                    with_parsed(input, self.limits, |_, _| Ok(()))?;
+                }
+                return Ok(None);
+            };
+            if length > self.limits.bytes {
+                return Err(InvalidMessage::TooLarge);
+            }
+            self.end = HeadEnd::default();
+            let head = input.split_to(length).freeze();
+            let response = self.parse(&head)?;
+            let status = response.head.status();
+            if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+                return Ok(Some(response));
+            }
+        }
+    }
+
+    fn parse(&self, head: &Bytes) -> Result<ReceivedResponse, InvalidMessage> {
+        with_parsed(head, self.limits, |response, parsed| {
+            if parsed == Some(head.len()) { self.build(head, response) } else { Err(InvalidMessage::FirstLine) }
+        })
+    }
+
+    fn build(&self, head: &Bytes, parsed: &httparse::Response<'_, '_>) -> Result<ReceivedResponse, InvalidMessage> {
+        let (Some(code), Some(minor_version)) = (parsed.code, parsed.version) else {
+            return Err(InvalidMessage::FirstLine);
+        };
+        let status = StatusCode::from_u16(code).map_err(|_| InvalidMessage::FirstLine)?;
+        let version = if minor_version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+        let (fields, framing) = collect_fields(head, parsed.headers)?;
+        let body = self.body_decoder(&framing, status, version)?;
+        // Of a length together with chunks, the length is ignored, and further bytes are not trusted. HTTP/1.0 has no
+        // chunks.
+        let is_ambiguous = framing.coding.is_some() && (framing.length.is_some() || version == Version::HTTP_10);
+        let is_persistent = framing.is_persistent(version) && !is_ambiguous && !body.ends_with_connection();
+        let mut response = Response::new(());
+        (*response.status_mut(), *response.version_mut(), *response.headers_mut()) = (status, version, fields);
+        if let Some(reason) = parsed.reason
+            && Some(reason) != status.canonical_reason()
+            && let Ok(reason) = ReasonPhrase::try_from(reason.to_owned())
+        {
+            response.extensions_mut().insert(reason);
+        }
+        Ok(ReceivedResponse { head: response, body, is_persistent })
+    }
+
+    /// The framing of the body (RFC 9112, section 6.3).
+    fn body_decoder(
+        &self,
+        framing: &FramingFields,
+        status: StatusCode,
+        version: Version,
+    ) -> Result<BodyDecoder, InvalidMessage> {
+        let has_no_body = self.is_head || status.is_informational() || matches!(status.as_u16(), 204 | 304);
+        if has_no_body {
+            return Ok(BodyDecoder::EMPTY);
+        }
+        match (framing.coding, framing.length) {
+            (Some(_), _) if version == Version::HTTP_10 => Err(InvalidMessage::TransferEncoding),
+            (Some(TransferCodingField::Other), _) => Err(InvalidMessage::TransferEncoding),
+            (Some(TransferCodingField::Chunked), _) => Ok(BodyDecoder::chunked(self.limits)),
+            (None, Some(LengthField::Bytes(length))) => BodyDecoder::with_length(length),
+            (None, Some(LengthField::NotANumber | LengthField::Different)) => Err(InvalidMessage::Length),
+            (None, None) => Ok(BodyDecoder::until_close()),
+        }
+    }
+}
+
+/// Calls `use_response` with what was parsed, and with the length of the head if it is complete.
+fn with_parsed<T>(
+    bytes: &[u8],
+    limits: HeadLimits,
+    use_response: impl FnOnce(&httparse::Response<'_, '_>, Option<usize>) -> Result<T, InvalidMessage>,
+) -> Result<T, InvalidMessage> {
+    with_field_memory(limits.fields, |memory| {
+        let config = httparse::ParserConfig::default();
+        let mut response = httparse::Response::new(&mut []);
+        match config.parse_response_with_uninit_headers(&mut response, bytes, memory).map_err(parse_error)? {
+            httparse::Status::Complete(length) => use_response(&response, Some(length)),
+            httparse::Status::Partial => use_response(&response, None),
+        }
+    })
+}

@@ -1,0 +1,291 @@
+//! Serves the requests of an HTTP/1 client, one after another, in one task: reading the request, the request itself,
+//! its response, and the body of either.
+//!
+//! ```text
+//!   Reading ── head ──▶ Responding ── response ──▶ Sending ── all sent ──▶ Uploading ── persistent ──▶ Reading
+//!      └─ closing, or the client has closed ──▶ Closing ◀── not persistent ──┘
+//! ```
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{Method, Request, Response, StatusCode, Version};
+use tokio::io::AsyncWrite;
+
+use super::client_io::{ClientIo, ClientLeft, ClientWriter};
+use super::date::with_date;
+use crate::http1::{
+    Ambiguity, BodyLength, HeadLimits, InvalidMessage, OutgoingMessage, ReceivedRequest, ResponseContext, recycle_map,
+    write_response_head,
+};
+use crate::proxy::http::client_body::ClientBody;
+use crate::proxy::http::client_connection::{Http1End, Peer};
+use crate::proxy::http::client_stream::ClientStream;
+use crate::proxy::http::guard::{BARE_LINE_FEED, FRAGMENT, GuardRejection, INVALID_LENGTH, LENGTH_AND_CODING};
+use crate::proxy::http::request_error::RequestError;
+use crate::proxy::http::response_body::ResponseBody;
+
+/// `S` begins a request, and `F` is the request in progress.
+pub(in crate::proxy) struct Http1ClientConnection<S, F> {
+    io: Rc<ClientIo>,
+    peer: Rc<Peer>,
+    begin: S,
+    state: ServingState,
+    /// The request in progress. The memory is used again for the next one.
+    request: Pin<Box<Option<F>>>,
+    current: CurrentRequest,
+    /// What remains of an interim response, until it is flushed.
+    interim: Option<&'static [u8]>,
+    /// Closes after the current response, or at once if there is none.
+    is_closing: bool,
+}
+
+#[derive(Debug)]
+enum ServingState {
+    Reading,
+    Responding,
+    Sending(Box<SentResponse>),
+    /// The response is sent. An endpoint that has responded early may still read the request.
+    Uploading {
+        is_persistent: bool,
+    },
+    Closing,
+}
+
+/// What the response depends on.
+#[derive(Debug)]
+struct CurrentRequest {
+    version: Version,
+    is_head: bool,
+    is_persistent: bool,
+    accepts_trailers: bool,
+    is_ambiguous: bool,
+}
+
+struct SentResponse {
+    message: OutgoingMessage<ResponseBody>,
+    is_persistent: bool,
+    switches_protocols: bool,
+}
+
+impl std::fmt::Debug for SentResponse {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("SentResponse").field("is_persistent", &self.is_persistent).finish_non_exhaustive()
+    }
+}
+
+impl<S, F> Http1ClientConnection<S, F>
+where
+    S: Fn(Request<ClientBody>) -> F,
+    F: Future<Output = Result<Response<ResponseBody>, Infallible>>,
+{
+    pub(in crate::proxy) fn new(stream: ClientStream, peer: &Rc<Peer>, begin: S) -> Self {
+        let limits = &peer.worker().limits;
+        let limits = HeadLimits { bytes: limits.max_request_head, fields: limits.max_request_fields };
+        Http1ClientConnection {
+            io: ClientIo::new(stream, limits),
+            peer: Rc::clone(peer),
+            begin,
+            state: ServingState::Reading,
+            request: Box::pin(None),
+            current: CurrentRequest {
+                version: Version::HTTP_11,
+                is_head: false,
+                is_persistent: true,
+                accepts_trailers: false,
+                is_ambiguous: false,
+            },
+            interim: None,
+            is_closing: false,
+        }
+    }
+
+    /// The stream, with the bytes that were received but not read.
+    pub(in crate::proxy) fn into_stream(mut self) -> Option<(ClientStream, Bytes)> {
+        self.request.set(None);
+        self.io.take_stream()
+    }
+
+    /// Closes the connection after the current response, or at once if there is none.
+    pub(in crate::proxy) fn start_shutdown(&mut self) {
+        self.is_closing = true;
+    }
+
+    /// Serves requests until the connection ends.
+    pub(in crate::proxy) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Http1End> {
+        self.io.set_connection_task(cx.waker());
+        let polled = self.poll_requests(cx);
+        let is_between_requests = matches!(self.state, ServingState::Reading) && self.io.is_drained();
+        let activity = &self.peer.activity;
+        activity.complete_requests.set(is_between_requests.then_some(activity.requests.get()));
+        polled
+    }
+
+    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<Http1End> {
+        for _ in 0..MAX_STEPS {
+            match &mut self.state {
+                ServingState::Reading => match ready!(self.poll_head(cx)) {
+                    Ok(Some(request)) => self.begin_request(request),
+                    Ok(None) => self.state = ServingState::Closing,
+                    Err(end) => return Poll::Ready(end),
+                },
+                ServingState::Responding => {
+                    let Some(request) = self.request.as_mut().as_pin_mut() else {
+                        return Poll::Ready(Http1End::Finished);
+                    };
+                    let Poll::Ready(Ok(response)) = request.poll(cx) else { return self.poll_while_responding(cx) };
+                    self.request.set(None);
+                    self.begin_response(response);
+                }
+                ServingState::Sending(response) => {
+                    let Poll::Ready(sent) = response.message.poll_send(cx, &mut ClientWriter(&self.io)) else {
+                        return self.io.poll_left(cx).map(|ClientLeft| Http1End::Finished);
+                    };
+                    if sent.is_err() || response.switches_protocols {
+                        return Poll::Ready(Http1End::Finished);
+                    }
+                    self.state = ServingState::Uploading { is_persistent: response.is_persistent };
+                }
+                ServingState::Uploading { .. } if self.io.has_body_reader() => return Poll::Pending,
+                ServingState::Uploading { is_persistent } => {
+                    let is_persistent = *is_persistent;
+                    self.end_request(is_persistent);
+                }
+                ServingState::Closing => {
+                    // The connection ends in any case.
+                    drop(ready!(Pin::new(&mut ClientWriter(&self.io)).poll_shutdown(cx)));
+                    return Poll::Ready(Http1End::Finished);
+                }
+            }
+        }
+        // Other connections have their turn.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Reads the head of a request. None at the end of the connection.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ReceivedRequest>, Http1End>> {
+        loop {
+            match self.io.read_head() {
+                Ok(Some(request)) => return Poll::Ready(Ok(Some(request))),
+                Ok(None) => {}
+                Err(error) => {
+                    let too_large = error == InvalidMessage::TooLarge;
+                    return Poll::Ready(Err(Http1End::Malformed { too_large }));
+                }
+            }
+            if !self.io.is_drained() {
+                self.peer.activity.record_read();
+            } else if self.is_closing {
+                return Poll::Ready(Ok(None));
+            }
+            let received = ready!(self.io.poll_receive(cx));
+            if self.peer.activity.http2.get() {
+                return Poll::Ready(Err(Http1End::Finished));
+            }
+            if let Ok(0) | Err(_) = received {
+                return Poll::Ready(Ok(None));
+            }
+        }
+    }
+
+    fn begin_request(&mut self, received: ReceivedRequest) {
+        self.current = CurrentRequest {
+            version: received.head.version(),
+            is_head: received.head.method() == Method::HEAD,
+            is_persistent: received.is_persistent,
+            accepts_trailers: received.accepts_trailers,
+            is_ambiguous: received.ambiguity.is_some(),
+        };
+        if let Some(ambiguity) = received.ambiguity {
+            let activity = &self.peer.activity;
+            let rejection = GuardRejection { first_request: activity.requests.get() + 1, error: error(ambiguity) };
+            activity.guard_rejection.set(Some(rejection));
+        }
+        let body = ClientBody::of_current_request(&self.io);
+        self.request.set(Some((self.begin)(received.head.map(|()| body))));
+        self.state = ServingState::Responding;
+    }
+
+    /// The response is not ready.
+    fn poll_while_responding(&mut self, cx: &mut Context<'_>) -> Poll<Http1End> {
+        if self.io.take_continuation() {
+            self.interim = Some(CONTINUE);
+        }
+        if let Poll::Ready(Err(_)) = self.poll_interim(cx) {
+            return Poll::Ready(Http1End::Finished);
+        }
+        self.io.poll_left(cx).map(|ClientLeft| Http1End::Finished)
+    }
+
+    /// Sends the interim response, if there is one.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut writer = ClientWriter(&self.io);
+        while let Some(rest) = self.interim {
+            if rest.is_empty() {
+                ready!(Pin::new(&mut writer).poll_flush(cx))?;
+                self.interim = None;
+            } else {
+                let written = ready!(Pin::new(&mut writer).poll_write(cx, rest))?;
+                if written == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                self.interim = Some(&rest[written..]);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn begin_response(&mut self, response: Response<ResponseBody>) {
+        let current = &self.current;
+        let mut head = BytesMut::new();
+        // If its beginning was sent, the rest of it must be, too.
+        if let Some(rest) = self.interim.take().filter(|rest| rest.len() < CONTINUE.len()) {
+            head.put_slice(rest);
+        }
+        let length = BodyLength::of(response.body());
+        let (framing, is_persistent) = with_date(|date| {
+            let context = ResponseContext {
+                version: current.version,
+                is_head: current.is_head,
+                is_persistent: current.is_persistent && !self.is_closing,
+                accepts_trailers: current.accepts_trailers,
+                date,
+            };
+            write_response_head(&response, length, context, &mut head)
+        });
+        let switches_protocols = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let (parts, body) = response.into_parts();
+        recycle_map(parts.headers);
+        let message = OutgoingMessage::new(head, framing, body);
+        self.state = ServingState::Sending(Box::new(SentResponse { message, is_persistent, switches_protocols }));
+    }
+
+    /// The response is sent.
+    fn end_request(&mut self, is_persistent: bool) {
+        let has_ended = self.io.end_request();
+        if !has_ended || self.current.is_ambiguous {
+            // The client may still be sending.
+            self.peer.activity.mark_body_unread();
+        }
+        let may_continue = is_persistent && has_ended && !self.is_closing;
+        self.state = if may_continue { ServingState::Reading } else { ServingState::Closing };
+    }
+}
+
+fn error(ambiguity: Ambiguity) -> RequestError {
+    match ambiguity {
+        Ambiguity::BareLineFeed => BARE_LINE_FEED,
+        Ambiguity::Fragment => FRAGMENT,
+        Ambiguity::LengthAndCoding => LENGTH_AND_CODING,
+        Ambiguity::InvalidLength => INVALID_LENGTH,
+    }
+}
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// Steps before other connections have their turn: a client may send many small requests at once.
+const MAX_STEPS: usize = 64;

@@ -1,0 +1,11 @@
+//! The choice between two implementations of HTTP/1 (`--http1-codec`).
+
+/// The implementation of HTTP/1 for connections of clients and to endpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Http1Codec {
+    /// The hyper library.
+    #[default]
+    Hyper,
+    /// Portico's own codec.
+    Portico,
+}

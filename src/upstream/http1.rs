@@ -1,0 +1,303 @@
+//! An HTTP/1 connection to an endpoint, driven by the task of its request. While it is idle, it has no buffer and no
+//! task.
+//!
+//! ```text
+//!   begin ─▶ OutgoingMessage ─▶ socket       poll_response sends the request, too; if the response begins before all
+//!                                            of it is sent, a task sends the rest
+//!   poll_response ◀─ ResponseReader ◀─ buffer ◀─ socket
+//!   poll_frame ◀───── BodyDecoder ◀──────┘
+//! ```
+
+use std::cell::RefCell;
+use std::error::Error;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::task::{spawn_local, unconstrained};
+use tokio::time::timeout;
+
+use super::UpstreamCounters;
+use super::counted_connection::CountedConnection;
+use super::endpoint_error::EndpointError;
+use super::socket::{ResponseMonitor, UpstreamSocket};
+use crate::http1::{
+    BodyDecoder, BodyLength, HeadLimits, InvalidMessage, OutgoingMessage, ResponseReader, SendFailure, poll_receive,
+    recycle_map, write_request_head,
+};
+use crate::rewound::Rewound;
+
+/// The connection belongs to its request, or to a pool. Dropping it while its request is being sent gives that up.
+pub(super) struct Http1EndpointConnection<B> {
+    monitor: ResponseMonitor,
+    exchange: Rc<RefCell<Exchange<B>>>,
+}
+
+/// A request with its response.
+struct Exchange<B> {
+    socket: UpstreamSocket,
+    counted: CountedConnection,
+    limits: HeadLimits,
+    /// Bytes that were received, but not decoded.
+    buffer: BytesMut,
+    /// The request, until all of it is sent.
+    outgoing: Option<OutgoingMessage<B>>,
+    /// Reads the head of the response. None when it was read, and while there is no request.
+    reader: Option<ResponseReader>,
+    body: BodyDecoder,
+    /// Another request may follow.
+    is_persistent: bool,
+    /// The endpoint reads no more.
+    has_send_failed: bool,
+    /// The body of the request has failed, so the endpoint must not take what it has received for a complete request.
+    request_failure: Option<SendFailure>,
+    /// Waits for progress of the task that sends the rest of the request.
+    observer: Option<Waker>,
+    /// Ends the task that sends the rest of the request.
+    sender: WakeOnDrop,
+}
+
+/// Wakes a task when it is dropped.
+#[derive(Default)]
+struct WakeOnDrop(Option<Waker>);
+
+impl Drop for WakeOnDrop {
+    fn drop(&mut self) {
+        if let Some(waker) = self.0.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl<B> Http1EndpointConnection<B> {
+    pub(super) fn new(socket: UpstreamSocket, counters: &Arc<UpstreamCounters>, limits: HeadLimits) -> Self {
+        Http1EndpointConnection {
+            monitor: socket.monitor().clone(),
+            exchange: Rc::new(RefCell::new(Exchange {
+                socket,
+                counted: CountedConnection::new(counters),
+                limits,
+                buffer: BytesMut::new(),
+                outgoing: None,
+                reader: None,
+                body: BodyDecoder::EMPTY,
+                is_persistent: true,
+                has_send_failed: false,
+                request_failure: None,
+                observer: None,
+                sender: WakeOnDrop::default(),
+            })),
+        }
+    }
+
+    pub(super) fn monitor(&self) -> &ResponseMonitor {
+        &self.monitor
+    }
+
+    /// Whether all of the response was received, and another request may follow once this one is sent.
+    pub(super) fn is_reusable(&self) -> bool {
+        let exchange = self.exchange.borrow();
+        exchange.is_persistent && exchange.reader.is_none() && exchange.body.is_ended() && exchange.buffer.is_empty()
+    }
+
+    /// Whether no more of the request is to be sent.
+    pub(super) fn is_sent(&self) -> bool {
+        self.exchange.borrow().outgoing.is_none()
+    }
+
+    /// Whether the endpoint has sent nothing since its last response: neither data nor the end of the connection.
+    pub(super) fn is_silent(&self) -> bool {
+        let exchange = &mut *self.exchange.borrow_mut();
+        let mut byte = [0];
+        let read = poll_fn(|cx| Pin::new(&mut exchange.socket).poll_read(cx, &mut ReadBuf::new(&mut byte)));
+        // Takes no system call unless the socket was reported as readable. Unconstrained, because a task that has used
+        // up its share of reads would find nothing to read.
+        pin!(unconstrained(read)).poll(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    /// Releases the memory of what was received.
+    pub(super) fn release_buffer(&self) {
+        self.exchange.borrow_mut().buffer = BytesMut::new();
+    }
+
+    pub(super) fn body_is_ended(&self) -> bool {
+        self.exchange.borrow().body.is_ended()
+    }
+
+    pub(super) fn body_size_hint(&self) -> SizeHint {
+        self.exchange.borrow().body.size_hint()
+    }
+
+    /// The socket of a connection whose endpoint has switched protocols, with the bytes that follow the response.
+    pub(super) fn into_socket(self) -> Option<(Rewound<UpstreamSocket>, CountedConnection)> {
+        let exchange = Rc::into_inner(self.exchange)?.into_inner();
+        Some((Rewound::new(exchange.buffer.freeze(), exchange.socket), exchange.counted))
+    }
+
+    /// Waits until no more of the request is to be sent, or nothing could be sent for [`MAX_SEND_STALL`].
+    pub(super) async fn finish_sending(&self) {
+        while !self.is_sent() {
+            let mut is_registered = false;
+            let progress = poll_fn(|cx| {
+                if std::mem::replace(&mut is_registered, true) {
+                    return Poll::Ready(());
+                }
+                self.exchange.borrow_mut().observer = Some(cx.waker().clone());
+                Poll::Pending
+            });
+            if timeout(MAX_SEND_STALL, progress).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl<B> Http1EndpointConnection<B>
+where
+    B: Body + Unpin + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    /// Begins a request, which is sent while its response is awaited.
+    pub(super) fn begin(&self, request: Request<B>) {
+        self.monitor.start_request();
+        let exchange = &mut *self.exchange.borrow_mut();
+        exchange.reader = Some(ResponseReader::new(exchange.limits, request.method()));
+        let mut head = BytesMut::new();
+        let (framing, is_persistent) = write_request_head(&request, BodyLength::of(request.body()), &mut head);
+        exchange.is_persistent &= is_persistent;
+        let (parts, body) = request.into_parts();
+        recycle_map(parts.headers);
+        exchange.outgoing = Some(OutgoingMessage::new(head, framing, body));
+    }
+
+    /// Sends the request, and receives the head of its response.
+    pub(super) fn poll_response(&self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, EndpointError>> {
+        let exchange = &mut *self.exchange.borrow_mut();
+        if exchange.poll_send(cx).is_ready()
+            && let Some(failure) = exchange.request_failure.take()
+        {
+            return Poll::Ready(Err(EndpointError::RequestBody(failure)));
+        }
+        let response = ready!(exchange.poll_head(cx))?;
+        if exchange.outgoing.is_some() {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return Poll::Ready(Err(EndpointError::Invalid(InvalidMessage::EarlyUpgrade)));
+            }
+            // The response may wait for its client, which may wait until its request is read.
+            spawn_local(send_rest(Rc::downgrade(&self.exchange)));
+        }
+        Poll::Ready(Ok(response))
+    }
+
+    /// Receives the next frame of the response. None at its end.
+    pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, EndpointError>>> {
+        let exchange = &mut *self.exchange.borrow_mut();
+        if let Some(failure) = exchange.request_failure.take() {
+            return Poll::Ready(Some(Err(EndpointError::RequestBody(failure))));
+        }
+        let frame = exchange.poll_frame(cx);
+        if frame.is_pending() && exchange.outgoing.is_some() {
+            exchange.observer = Some(cx.waker().clone());
+        }
+        if let Poll::Ready(Some(Err(_))) = &frame {
+            exchange.is_persistent = false;
+        }
+        frame
+    }
+}
+
+/// Sends the rest of a request whose response has begun, unless its connection is dropped.
+async fn send_rest<B>(exchange: Weak<RefCell<Exchange<B>>>)
+where
+    B: Body + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    poll_fn(|cx| {
+        let Some(exchange) = exchange.upgrade() else { return Poll::Ready(()) };
+        let exchange = &mut *exchange.borrow_mut();
+        let sent = exchange.poll_send(cx);
+        if sent.is_pending() && exchange.sender.0.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
+            exchange.sender.0 = Some(cx.waker().clone());
+        }
+        if let Some(observer) = exchange.observer.take() {
+            observer.wake();
+        }
+        sent
+    })
+    .await;
+}
+
+impl<B> Exchange<B> {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, EndpointError>> {
+        let Some(reader) = &mut self.reader else { return Poll::Ready(Err(EndpointError::Closed)) };
+        for _ in 0..MAX_READS {
+            if let Some(response) = reader.read(&mut self.buffer).map_err(EndpointError::Invalid)? {
+                self.reader = None;
+                self.body = response.body;
+                self.is_persistent &= response.is_persistent;
+                return Poll::Ready(Ok(response.head));
+            }
+            match poll_receive(&mut self.socket, cx, &mut self.buffer, NO_BODY) {
+                Poll::Pending if self.has_send_failed => return Poll::Ready(Err(EndpointError::Closed)),
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(EndpointError::Closed)),
+            }
+        }
+        // Others have their turn: an endpoint may send informational responses without end.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, EndpointError>>> {
+        loop {
+            if let Poll::Ready(frame) = self.body.decode(&mut self.buffer) {
+                return Poll::Ready(frame.map(|frame| frame.map_err(EndpointError::Invalid)));
+            }
+            let expected = self.body.expected_bytes();
+            let ended = match ready!(poll_receive(&mut self.socket, cx, &mut self.buffer, expected)) {
+                Ok(1..) => continue,
+                Ok(0) => self.body.end_input(),
+                // Even a body that ends with the connection is incomplete.
+                Err(_) => Err(InvalidMessage::Truncated),
+            };
+            self.is_persistent = false;
+            return Poll::Ready(ended.err().map(|error| Err(EndpointError::Invalid(error))));
+        }
+    }
+}
+
+impl<B> Exchange<B>
+where
+    B: Body + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    /// Sends what is available of the request. Ready when there is no more to send.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(outgoing) = &mut self.outgoing else { return Poll::Ready(()) };
+        let sent = ready!(outgoing.poll_send(cx, &mut self.socket));
+        self.outgoing = None;
+        self.is_persistent &= sent.is_ok();
+        match sent {
+            Ok(()) => {}
+            // The endpoint may have responded before.
+            Err(SendFailure::Stream(_)) => self.has_send_failed = true,
+            Err(failure) => self.request_failure = Some(failure),
+        }
+        Poll::Ready(())
+    }
+}
+
+/// No body is expected before the head.
+const NO_BODY: usize = 0;
+/// Reads before others have their turn.
+const MAX_READS: usize = 8;
+/// How long the endpoint may read nothing of the rest of a request after its whole response.
+const MAX_SEND_STALL: Duration = Duration::from_secs(30);
