@@ -156,7 +156,7 @@ const LAYERS: &[Row] = &[
     (
         "http1",
         &[
-            "head_end invalid_message joined_data receive recycled_maps",
+            "head_end invalid_message joined_data receive recycled",
             "fields",
             "chunk_decoder message_head",
             "body_decoder outgoing_message",

@@ -7,7 +7,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use super::InvalidMessage;
-use super::recycled_maps::take_map;
+use super::recycled::take_map;
 
 /// What the fields of a head say about the body and the connection.
 #[derive(Debug, Default)]

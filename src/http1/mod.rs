@@ -22,7 +22,7 @@ mod joined_data;
 mod message_head;
 mod outgoing_message;
 mod receive;
-mod recycled_maps;
+mod recycled;
 mod request_reader;
 mod response_reader;
 #[cfg(test)]
@@ -34,7 +34,7 @@ pub use joined_data::JoinedData;
 pub use message_head::{BodyFraming, BodyLength, ResponseContext, write_request_head, write_response_head};
 pub use outgoing_message::{OutgoingMessage, SendFailure};
 pub use receive::poll_receive;
-pub use recycled_maps::recycle_map;
+pub use recycled::{recycle_map, take_buffer};
 pub use request_reader::{Ambiguity, ReceivedRequest, RequestReader};
 pub use response_reader::{ReceivedResponse, ResponseReader};
 

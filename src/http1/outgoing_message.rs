@@ -16,6 +16,7 @@ use http_body::Body;
 use tokio::io::AsyncWrite;
 
 use super::BodyFraming;
+use super::recycled::recycle_buffer;
 
 /// A message that is being sent.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub enum SendFailure {
 struct SendQueue {
     parts: VecDeque<Bytes>,
     joined: BytesMut,
+    /// How many bytes of `joined` were sent.
+    joined_sent: usize,
     /// Bytes of `parts`.
     length: usize,
 }
@@ -59,7 +62,7 @@ where
     /// `head` has the head as it was written, which returned the framing.
     pub fn new(head: BytesMut, framing: BodyFraming, body: B) -> Self {
         let body = if let BodyFraming::None = framing { None } else { Some(body) };
-        let queue = SendQueue { parts: VecDeque::new(), joined: head, length: 0 };
+        let queue = SendQueue { parts: VecDeque::new(), joined: head, joined_sent: 0, length: 0 };
         OutgoingMessage { queue, body, framing, failure: None }
     }
 
@@ -166,7 +169,7 @@ where
 
 impl SendQueue {
     fn len(&self) -> usize {
-        self.length + self.joined.len()
+        self.length + self.joined.len() - self.joined_sent
     }
 
     fn is_empty(&self) -> bool {
@@ -178,7 +181,7 @@ impl SendQueue {
             self.joined.extend_from_slice(&data);
             return;
         }
-        let before = self.joined.split().freeze();
+        let before = self.joined.split().freeze().split_off(std::mem::take(&mut self.joined_sent));
         for part in [before, data] {
             if !part.is_empty() {
                 self.length += part.len();
@@ -203,10 +206,10 @@ impl SendQueue {
     /// Writes once. Not to be called while the queue is empty.
     fn poll_send(&mut self, cx: &mut Context<'_>, stream: &mut (impl AsyncWrite + Unpin)) -> Poll<io::Result<()>> {
         let written = if self.parts.is_empty() {
-            ready!(Pin::new(stream).poll_write(cx, &self.joined))?
+            ready!(Pin::new(stream).poll_write(cx, &self.joined[self.joined_sent..]))?
         } else {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let parts = self.parts.iter().map(|part| &**part).chain([&*self.joined]);
+            let parts = self.parts.iter().map(|part| &**part).chain([&self.joined[self.joined_sent..]]);
             let mut count = 0;
             for (slice, part) in slices.iter_mut().zip(parts) {
                 *slice = IoSlice::new(part);
@@ -232,10 +235,11 @@ impl SendQueue {
                 self.parts.pop_front();
             }
         }
-        self.joined.advance(count);
+        self.joined_sent += count;
         if self.is_empty() {
             // A message that waits for its body keeps no memory for what it has sent.
-            self.joined = BytesMut::new();
+            recycle_buffer(std::mem::take(&mut self.joined));
+            self.joined_sent = 0;
         }
     }
 }

@@ -10,6 +10,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 thread_local! {
     static RECEIVED: RefCell<Box<[u8]>> = RefCell::new(vec![0; MAX_RECEIVED].into());
+    /// Memory for small messages of all connections of the thread.
+    static SHARED: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(SHARED_LENGTH));
 }
 
 /// Appends what has arrived to `buffer`, up to 64 KiB, and returns its length: 0 at the end of the stream. A connection
@@ -31,8 +33,16 @@ pub fn poll_receive(
     RECEIVED.with_borrow_mut(|memory| {
         let mut received = ReadBuf::new(memory);
         ready!(Pin::new(stream).poll_read(cx, &mut received))?;
-        buffer.extend_from_slice(received.filled());
-        Poll::Ready(Ok(received.filled().len()))
+        let received = received.filled();
+        if buffer.is_empty() && received.len() <= SMALL {
+            *buffer = SHARED.with_borrow_mut(|shared| {
+                shared.extend_from_slice(received);
+                shared.split()
+            });
+        } else {
+            buffer.extend_from_slice(received);
+        }
+        Poll::Ready(Ok(received.len()))
     })
 }
 
@@ -51,5 +61,9 @@ fn poll_receive_in_place(
 }
 
 const MAX_RECEIVED: usize = 64 * 1024;
+/// Larger messages get memory of their own.
+const SMALL: usize = 1024;
+/// What a small message may keep allocated as long as something refers to it.
+const SHARED_LENGTH: usize = 8 * 1024;
 /// From here on, copying costs more than memory of the connection's own.
 const LARGE: usize = 16 * 1024;

@@ -1,6 +1,7 @@
 //! Reads the heads of responses.
 
 use bytes::{Buf, Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
 use http::{Method, Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 
@@ -78,11 +79,14 @@ impl ResponseReader {
         };
         let status = StatusCode::from_u16(code).map_err(|_| InvalidMessage::FirstLine)?;
         let version = if minor_version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
-        let (fields, framing) = collect_fields(head, parsed.headers)?;
+        let (mut fields, framing) = collect_fields(head, parsed.headers)?;
         let body = self.body_decoder(&framing, status, version)?;
         // Of a length together with chunks, the length is ignored, and further bytes are not trusted. HTTP/1.0 has no
         // chunks.
         let is_ambiguous = framing.coding.is_some() && (framing.length.is_some() || version == Version::HTTP_10);
+        if is_ambiguous {
+            fields.remove(CONTENT_LENGTH);
+        }
         let is_persistent = framing.is_persistent(version) && !is_ambiguous && !body.ends_with_connection();
         let mut response = Response::new(());
         (*response.status_mut(), *response.version_mut(), *response.headers_mut()) = (status, version, fields);

@@ -30,7 +30,7 @@ use super::endpoint_error::EndpointError;
 use super::socket::{ResponseMonitor, UpstreamSocket};
 use crate::http1::{
     BodyDecoder, BodyLength, HeadLimits, InvalidMessage, OutgoingMessage, ResponseReader, SendFailure, poll_receive,
-    recycle_map, write_request_head,
+    recycle_map, take_buffer, write_request_head,
 };
 use crate::rewound::Rewound;
 
@@ -169,7 +169,7 @@ where
         self.monitor.start_request();
         let exchange = &mut *self.exchange.borrow_mut();
         exchange.reader = Some(ResponseReader::new(exchange.limits, request.method()));
-        let mut head = BytesMut::new();
+        let mut head = take_buffer();
         let (framing, is_persistent) = write_request_head(&request, BodyLength::of(request.body()), &mut head);
         exchange.is_persistent &= is_persistent;
         let (parts, body) = request.into_parts();

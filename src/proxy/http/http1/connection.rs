@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use http::{Method, Request, Response, StatusCode, Version};
 use tokio::io::AsyncWrite;
 
@@ -20,7 +20,7 @@ use super::client_io::{ClientIo, ClientLeft, ClientWriter};
 use super::date::with_date;
 use crate::http1::{
     Ambiguity, BodyLength, HeadLimits, InvalidMessage, OutgoingMessage, ReceivedRequest, ResponseContext, recycle_map,
-    write_response_head,
+    take_buffer, write_response_head,
 };
 use crate::proxy::http::client_body::ClientBody;
 use crate::proxy::http::client_connection::{Http1End, Peer};
@@ -35,8 +35,9 @@ pub(in crate::proxy) struct Http1ClientConnection<S, F> {
     peer: Rc<Peer>,
     begin: S,
     state: ServingState,
-    /// The request in progress. The memory is used again for the next one.
+    /// The request in progress, and its response. The memory is used again for the next ones.
     request: Pin<Box<Option<F>>>,
+    response: Box<Option<SentResponse>>,
     current: CurrentRequest,
     /// What remains of an interim response, until it is flushed.
     interim: Option<&'static [u8]>,
@@ -44,11 +45,11 @@ pub(in crate::proxy) struct Http1ClientConnection<S, F> {
     is_closing: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum ServingState {
     Reading,
     Responding,
-    Sending(Box<SentResponse>),
+    Sending,
     /// The response is sent. An endpoint that has responded early may still read the request.
     Uploading {
         is_persistent: bool,
@@ -72,12 +73,6 @@ struct SentResponse {
     switches_protocols: bool,
 }
 
-impl std::fmt::Debug for SentResponse {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("SentResponse").field("is_persistent", &self.is_persistent).finish_non_exhaustive()
-    }
-}
-
 impl<S, F> Http1ClientConnection<S, F>
 where
     S: Fn(Request<ClientBody>) -> F,
@@ -92,6 +87,7 @@ where
             begin,
             state: ServingState::Reading,
             request: Box::pin(None),
+            response: Box::new(None),
             current: CurrentRequest {
                 version: Version::HTTP_11,
                 is_head: false,
@@ -127,7 +123,7 @@ where
 
     fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<Http1End> {
         for _ in 0..MAX_STEPS {
-            match &mut self.state {
+            match self.state {
                 ServingState::Reading => match ready!(self.poll_head(cx)) {
                     Ok(Some(request)) => self.begin_request(request),
                     Ok(None) => self.state = ServingState::Closing,
@@ -141,7 +137,8 @@ where
                     self.request.set(None);
                     self.begin_response(response);
                 }
-                ServingState::Sending(response) => {
+                ServingState::Sending => {
+                    let Some(response) = &mut *self.response else { return Poll::Ready(Http1End::Finished) };
                     let Poll::Ready(sent) = response.message.poll_send(cx, &mut ClientWriter(&self.io)) else {
                         return self.io.poll_left(cx).map(|ClientLeft| Http1End::Finished);
                     };
@@ -149,12 +146,10 @@ where
                         return Poll::Ready(Http1End::Finished);
                     }
                     self.state = ServingState::Uploading { is_persistent: response.is_persistent };
+                    *self.response = None;
                 }
                 ServingState::Uploading { .. } if self.io.has_body_reader() => return Poll::Pending,
-                ServingState::Uploading { is_persistent } => {
-                    let is_persistent = *is_persistent;
-                    self.end_request(is_persistent);
-                }
+                ServingState::Uploading { is_persistent } => self.end_request(is_persistent),
                 ServingState::Closing => {
                     // The connection ends in any case.
                     drop(ready!(Pin::new(&mut ClientWriter(&self.io)).poll_shutdown(cx)));
@@ -242,7 +237,7 @@ where
 
     fn begin_response(&mut self, response: Response<ResponseBody>) {
         let current = &self.current;
-        let mut head = BytesMut::new();
+        let mut head = take_buffer();
         // If its beginning was sent, the rest of it must be, too.
         if let Some(rest) = self.interim.take().filter(|rest| rest.len() < CONTINUE.len()) {
             head.put_slice(rest);
@@ -262,7 +257,8 @@ where
         let (parts, body) = response.into_parts();
         recycle_map(parts.headers);
         let message = OutgoingMessage::new(head, framing, body);
-        self.state = ServingState::Sending(Box::new(SentResponse { message, is_persistent, switches_protocols }));
+        *self.response = Some(SentResponse { message, is_persistent, switches_protocols });
+        self.state = ServingState::Sending;
     }
 
     /// The response is sent.
