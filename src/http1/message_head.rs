@@ -182,6 +182,17 @@ pub fn write_response_head<B>(
     (framing, is_persistent)
 }
 
+/// Writes an informational response, as HTTP/1.1.
+pub fn write_informational(response: &Response<()>, out: &mut BytesMut) {
+    write_status_line(response, Version::HTTP_11, out);
+    for (name, value) in response.headers() {
+        if *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING {
+            write_field(name.as_str().as_bytes(), value.as_bytes(), out);
+        }
+    }
+    out.put_slice(b"\r\n");
+}
+
 fn write_status_line<B>(response: &Response<B>, version: Version, out: &mut BytesMut) {
     let status = response.status();
     let reason = response.extensions().get::<ReasonPhrase>();

@@ -31,7 +31,9 @@ mod tests;
 pub use body_decoder::BodyDecoder;
 pub use invalid_message::InvalidMessage;
 pub use joined_data::JoinedData;
-pub use message_head::{BodyFraming, BodyLength, ResponseContext, write_request_head, write_response_head};
+pub use message_head::{
+    BodyFraming, BodyLength, ResponseContext, write_informational, write_request_head, write_response_head,
+};
 pub use outgoing_message::{OutgoingMessage, SendFailure};
 pub use receive::poll_receive;
 pub use recycled::{recycle_map, take_buffer};

@@ -9,13 +9,14 @@ use super::fields::{FramingFields, LengthField, TransferCodingField, collect_fie
 use super::head_end::HeadEnd;
 use super::{BodyDecoder, HeadLimits, InvalidMessage};
 
-/// Reads the response to one request. Informational responses before it are skipped.
+/// Reads the response to one request, and informational responses before it.
 #[derive(Debug)]
 pub struct ResponseReader {
     limits: HeadLimits,
     end: HeadEnd,
     /// The request was HEAD, so its response has no body.
     is_head: bool,
+    informational: Vec<Response<()>>,
 }
 
 /// A response without its body.
@@ -31,7 +32,7 @@ impl ResponseReader {
     /// A reader for the response to a request with this method.
     pub fn new(limits: HeadLimits, method: &Method) -> Self {
         let is_head = method == Method::HEAD;
-        ResponseReader { limits, end: HeadEnd::default(), is_head }
+        ResponseReader { limits, end: HeadEnd::default(), is_head, informational: Vec::new() }
     }
 
     /// Reads the final head, and removes its bytes and those of informational responses from `input`. Between two calls
@@ -64,7 +65,17 @@ impl ResponseReader {
             if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
                 return Ok(Some(response));
             }
+            // `100 Continue` concerns this connection only.
+            if status != StatusCode::CONTINUE && self.informational.len() < MAX_INFORMATIONAL {
+                self.informational.push(response.head);
+            }
         }
+    }
+
+    /// Takes the informational responses that were read, except `100 Continue`. Of many that arrive together, only the
+    /// first ones are kept.
+    pub fn take_informational(&mut self) -> Vec<Response<()>> {
+        std::mem::take(&mut self.informational)
     }
 
     fn parse(&self, head: &Bytes) -> Result<ReceivedResponse, InvalidMessage> {
@@ -136,3 +147,6 @@ fn with_parsed<T>(
         }
     })
 }
+
+/// How many informational responses are kept.
+const MAX_INFORMATIONAL: usize = 8;

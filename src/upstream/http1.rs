@@ -177,15 +177,19 @@ where
         exchange.outgoing = Some(OutgoingMessage::new(head, framing, body));
     }
 
-    /// Sends the request, and receives the head of its response.
-    pub(super) fn poll_response(&self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, EndpointError>> {
+    /// Sends the request, and receives the head of its response. Calls `on_informational` with informational responses.
+    pub(super) fn poll_response(
+        &self,
+        cx: &mut Context<'_>,
+        on_informational: &mut impl FnMut(Response<()>),
+    ) -> Poll<Result<Response<()>, EndpointError>> {
         let exchange = &mut *self.exchange.borrow_mut();
         if exchange.poll_send(cx).is_ready()
             && let Some(failure) = exchange.request_failure.take()
         {
             return Poll::Ready(Err(EndpointError::RequestBody(failure)));
         }
-        let response = ready!(exchange.poll_head(cx))?;
+        let response = ready!(exchange.poll_head(cx, on_informational))?;
         if exchange.outgoing.is_some() {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return Poll::Ready(Err(EndpointError::Invalid(InvalidMessage::EarlyUpgrade)));
@@ -235,10 +239,16 @@ where
 }
 
 impl<B> Exchange<B> {
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, EndpointError>> {
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        on_informational: &mut impl FnMut(Response<()>),
+    ) -> Poll<Result<Response<()>, EndpointError>> {
         let Some(reader) = &mut self.reader else { return Poll::Ready(Err(EndpointError::Closed)) };
         for _ in 0..MAX_READS {
-            if let Some(response) = reader.read(&mut self.buffer).map_err(EndpointError::Invalid)? {
+            let read = reader.read(&mut self.buffer).map_err(EndpointError::Invalid)?;
+            reader.take_informational().into_iter().for_each(&mut *on_informational);
+            if let Some(response) = read {
                 self.reader = None;
                 self.body = response.body;
                 self.is_persistent &= response.is_persistent;

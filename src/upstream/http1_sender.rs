@@ -111,16 +111,18 @@ where
         Ok(Http1Sender::Hyper(sender, monitor))
     }
 
-    /// Sends the request and awaits the head of its response.
+    /// Sends the request and awaits the head of its response. Calls `on_informational` with informational responses
+    /// before it; hyper does not report any.
     pub(super) fn send(
         &mut self,
         request: Request<B>,
+        mut on_informational: impl FnMut(Response<()>),
     ) -> impl Future<Output = Result<Response<IncomingBody>, RequestFailure<B>>> {
         match self {
             Http1Sender::Portico(connection) => {
                 connection.begin(request);
-                Either::Left(poll_fn(|cx| {
-                    let response = connection.poll_response(cx).map_err(RequestFailure::Failed);
+                Either::Left(poll_fn(move |cx| {
+                    let response = connection.poll_response(cx, &mut on_informational).map_err(RequestFailure::Failed);
                     response.map_ok(|response| response.map(|()| IncomingBody::Connection))
                 }))
             }

@@ -337,13 +337,15 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    /// Sends the request and awaits the head of its response.
+    /// Sends the request and awaits the head of its response. Calls `on_informational` with informational responses
+    /// before it, as far as they are known: not on HTTP/2, and not with hyper.
     pub fn send(
         &mut self,
         request: Request<B>,
+        on_informational: impl FnMut(Response<()>),
     ) -> impl Future<Output = Result<Response<IncomingBody>, RequestFailure<B>>> {
         match &mut self.sender {
-            RequestSender::Http1(sender) => Either::Left(sender.send(request)),
+            RequestSender::Http1(sender) => Either::Left(sender.send(request, on_informational)),
             RequestSender::Http2(permit) => Either::Right(permit.sender().try_send_request(request).map(received)),
         }
     }

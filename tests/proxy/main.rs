@@ -28,6 +28,7 @@ mod h2_upstream;
 mod harness;
 mod hostile;
 mod http_log;
+mod informational;
 mod invalid_responses;
 mod kong;
 mod kong_plugins;

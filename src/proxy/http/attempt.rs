@@ -118,7 +118,8 @@ impl OutgoingRequest<'_> {
 
     async fn send(&mut self, mut connection: EndpointConnection) -> Result<Response<BodySource>, AttemptError> {
         let request = self.take();
-        let outcome = until_timed_out(&self.peer.activity, connection.send(request)).await;
+        let sending = connection.send(request, |head| self.peer.queue_informational(head));
+        let outcome = until_timed_out(&self.peer.activity, sending).await;
         match outcome {
             None if self.peer.activity.upload.get() == UploadState::AwaitingClient => {
                 Err(AttemptError::Failed(self.peer.activity.body_timeout_error()))

@@ -16,7 +16,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -26,7 +26,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::activity::{Activity, ActivityPhase};
 use super::client_body::ClientBody;
 use super::client_stream::ClientStream;
-use super::headers::ForwardedClient;
+use super::headers::{ForwardedClient, strip_hop_by_hop};
 use super::http_worker::HttpWorker;
 use super::http1::connection::Http1ClientConnection;
 use super::http2::{self, OpenStream};
@@ -37,6 +37,7 @@ use super::response_body::ResponseBody;
 use super::unforwarded_bodies::UnforwardedBodies;
 use super::unsent_responses::UnsentResponses;
 use super::upgrade::Tunnel;
+use crate::http1::write_informational;
 use crate::plugin_api::Scheme;
 use crate::proxy::connection::listener_connections::{
     ConnectionRegistration, IdleState, Idleness, ListenerConnections,
@@ -61,6 +62,8 @@ pub(in crate::proxy) struct Peer {
     open_stream: Option<OpenStream>,
     /// The tunnel that the connection becomes after the current response.
     pub(in crate::proxy) tunnel: Cell<Option<Box<Tunnel>>>,
+    /// Informational responses that are to be sent before the response, as they are written.
+    informational: Cell<Option<Box<BytesMut>>>,
 }
 
 impl Peer {
@@ -87,6 +90,7 @@ impl Peer {
             session: session.map(Rc::new),
             open_stream: None,
             tunnel: Cell::default(),
+            informational: Cell::default(),
         }
     }
 
@@ -116,6 +120,25 @@ impl Peer {
         self.open_stream.as_ref().map_or(Duration::ZERO, OpenStream::paused)
     }
 
+    /// Passes on an informational response of the endpoint, such as `103 Early Hints`. Not on HTTP/2, whose library
+    /// cannot send any. If the client does not read them, later ones are omitted.
+    pub(in crate::proxy) fn queue_informational(&self, mut response: Response<()>) {
+        if self.open_stream.is_some() {
+            return;
+        }
+        let mut queued = self.informational.take().unwrap_or_default();
+        if queued.len() < MAX_INFORMATIONAL {
+            strip_hop_by_hop(response.headers_mut());
+            write_informational(&response, &mut queued);
+        }
+        self.informational.set(Some(queued));
+    }
+
+    /// Takes the informational responses that were queued.
+    pub(in crate::proxy) fn take_informational(&self) -> Option<Box<BytesMut>> {
+        self.informational.take()
+    }
+
     /// The context of a new HTTP/2 stream on the same connection.
     pub(in crate::proxy) fn for_stream(&self, stream: OpenStream) -> Self {
         let activity = Activity::new(&self.http.worker.limits);
@@ -129,6 +152,7 @@ impl Peer {
             session: self.session.clone(),
             open_stream: Some(stream),
             tunnel: Cell::default(),
+            informational: Cell::default(),
         }
     }
 }
@@ -430,6 +454,8 @@ where
     }
 }
 
+/// Bytes of informational responses that wait to be sent, before further ones are omitted.
+const MAX_INFORMATIONAL: usize = 8 * 1024;
 /// Idle timeout of a connection that has served requests before, once its listener closes.
 const CLOSING_KEEP_ALIVE: Duration = Duration::from_millis(250);
 /// Idle timeout of a connection without any request so far, once its listener closes.

@@ -179,7 +179,7 @@ async fn send_copy(
             },
         };
         let Some(sent) = request.take() else { return false };
-        match connection.send(sent).await {
+        match connection.send(sent, drop).await {
             Ok(response) => {
                 let mut body = EndpointBody::new(response.into_body(), connection);
                 let mut read = 0;

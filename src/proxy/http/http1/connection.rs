@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode, Version};
 use tokio::io::AsyncWrite;
 
@@ -39,8 +39,9 @@ pub(in crate::proxy) struct Http1ClientConnection<S, F> {
     request: Pin<Box<Option<F>>>,
     response: Box<Option<SentResponse>>,
     current: CurrentRequest,
-    /// What remains of an interim response, until it is flushed.
-    interim: Option<&'static [u8]>,
+    /// What is still to be sent of informational responses.
+    interim: BytesMut,
+    must_flush_interim: bool,
     /// Closes after the current response, or at once if there is none.
     is_closing: bool,
 }
@@ -95,7 +96,8 @@ where
                 accepts_trailers: false,
                 is_ambiguous: false,
             },
-            interim: None,
+            interim: BytesMut::new(),
+            must_flush_interim: false,
             is_closing: false,
         }
     }
@@ -209,7 +211,11 @@ where
     /// The response is not ready.
     fn poll_while_responding(&mut self, cx: &mut Context<'_>) -> Poll<Http1End> {
         if self.io.take_continuation() {
-            self.interim = Some(CONTINUE);
+            self.interim.put_slice(CONTINUE);
+        }
+        if let Some(informational) = self.peer.take_informational().filter(|_| self.current.version == Version::HTTP_11)
+        {
+            self.interim.put_slice(&informational);
         }
         if let Poll::Ready(Err(_)) = self.poll_interim(cx) {
             return Poll::Ready(Http1End::Finished);
@@ -217,31 +223,40 @@ where
         self.io.poll_left(cx).map(|ClientLeft| Http1End::Finished)
     }
 
-    /// Sends the interim response, if there is one.
+    /// HTTP/1.0 has no informational responses.
+    fn take_informational(&mut self) {
+        if let Some(informational) = self.peer.take_informational()
+            && self.current.version == Version::HTTP_11
+        {
+            self.interim.put_slice(&informational);
+        }
+    }
+
+    /// Sends the informational responses.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut writer = ClientWriter(&self.io);
-        while let Some(rest) = self.interim {
-            if rest.is_empty() {
-                ready!(Pin::new(&mut writer).poll_flush(cx))?;
-                self.interim = None;
-            } else {
-                let written = ready!(Pin::new(&mut writer).poll_write(cx, rest))?;
-                if written == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                }
-                self.interim = Some(&rest[written..]);
+        while !self.interim.is_empty() {
+            let written = ready!(Pin::new(&mut writer).poll_write(cx, &self.interim))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.interim.advance(written);
+            self.must_flush_interim = true;
+        }
+        if self.must_flush_interim {
+            ready!(Pin::new(&mut writer).poll_flush(cx))?;
+            (self.interim, self.must_flush_interim) = (BytesMut::new(), false);
         }
         Poll::Ready(Ok(()))
     }
 
     fn begin_response(&mut self, response: Response<ResponseBody>) {
-        let current = &self.current;
         let mut head = take_buffer();
-        // If its beginning was sent, the rest of it must be, too.
-        if let Some(rest) = self.interim.take().filter(|rest| rest.len() < CONTINUE.len()) {
-            head.put_slice(rest);
-        }
+        // What was not sent yet precedes the response.
+        self.take_informational();
+        head.put_slice(&std::mem::take(&mut self.interim));
+        self.must_flush_interim = false;
+        let current = &self.current;
         let length = BodyLength::of(response.body());
         let (framing, is_persistent) = with_date(|date| {
             let context = ResponseContext {
