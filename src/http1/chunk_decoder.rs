@@ -83,6 +83,9 @@ impl ChunkDecoder {
             match &mut self.expected {
                 ExpectedPart::Nothing | ExpectedPart::Invalid => return Ok(None),
                 ExpectedPart::Size => {
+                    if self.examined == 0 {
+                        join_small_chunks(input, data);
+                    }
                     let Some(size) = self.read_size(input)? else { return Ok(None) };
                     self.expected = match size {
                         0 => ExpectedPart::Trailers(HeadEnd::default()),
@@ -160,6 +163,44 @@ impl ChunkDecoder {
     }
 }
 
+/// Moves the data of complete small chunks without extensions from `input` to `data`. A client that sends a chunk for
+/// each byte causes less work so.
+fn join_small_chunks(input: &mut BytesMut, data: &mut JoinedData) {
+    let mut rest = &**input;
+    // A single one is not copied.
+    if split_small_chunk(rest).is_none_or(|(_, after)| split_small_chunk(after).is_none()) {
+        return;
+    }
+    let limit = MAX_JOINED.saturating_sub(data.len());
+    let mut joined = BytesMut::new();
+    while let Some((chunk, after)) = split_small_chunk(rest)
+        && joined.len() + chunk.len() <= limit
+    {
+        joined.extend_from_slice(chunk);
+        rest = after;
+    }
+    if !joined.is_empty() {
+        let length = input.len() - rest.len();
+        input.advance(length);
+        data.push(joined.freeze());
+    }
+}
+
+/// The data of a small chunk, and what follows it. None for anything else, which is decoded with all checks.
+fn split_small_chunk(input: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut size = 0;
+    let mut digits = 0;
+    while let Some(digit) = char::from(*input.get(digits)?).to_digit(16) {
+        size = size * 16 + digit as usize;
+        digits += 1;
+        if size > SMALL_CHUNK || digits > MAX_DIGITS {
+            return None;
+        }
+    }
+    let (chunk, rest) = input[digits..].strip_prefix(b"\r\n")?.split_at_checked(size)?;
+    (size > 0).then_some((chunk, rest.strip_prefix(b"\r\n")?))
+}
+
 /// Reads the hexadecimal number at the beginning of a line, and returns what follows it.
 fn read_hexadecimal(line: &[u8]) -> Option<(u64, &[u8])> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
@@ -176,6 +217,10 @@ fn trim_blanks(line: &[u8]) -> &[u8] {
 
 /// Data is joined up to this size.
 const MAX_JOINED: usize = 16 * 1024;
+/// Chunks up to this size are joined without a look at each.
+const SMALL_CHUNK: usize = 1024;
+/// The digits of the size of a small chunk; more would be zeros.
+const MAX_DIGITS: usize = 3;
 /// The longest line with the size of a chunk. It may have any number of zeros, and extensions.
 const MAX_CHUNK_LINE: usize = 16 * 1024;
 /// The bytes of all chunk extensions of a body.

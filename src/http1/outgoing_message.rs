@@ -72,8 +72,9 @@ where
         cx: &mut Context<'_>,
         stream: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<Result<(), SendFailure>> {
+        let mut frames = 0;
         for _ in 0..MAX_ROUNDS {
-            let awaits_body = self.poll_body(cx).is_pending();
+            let awaits_body = self.poll_body(cx, &mut frames).is_pending();
             if !self.queue.is_empty() {
                 ready!(self.queue.poll_send(cx, stream)).map_err(SendFailure::Stream)?;
                 continue;
@@ -90,19 +91,20 @@ where
         Poll::Pending
     }
 
-    /// Moves what is available of the body into the queue. Pending if the body must be polled again.
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut frames = 0;
+    /// Moves what is available of the body into the queue. Pending if the body must be polled again. `frames`
+    /// counts those that were taken.
+    fn poll_body(&mut self, cx: &mut Context<'_>, frames: &mut usize) -> Poll<()> {
         while let Some(body) = &mut self.body {
             if self.queue.len() >= MAX_QUEUED {
                 return Poll::Pending;
             }
-            frames += 1;
-            if frames > MAX_FRAMES {
+            if *frames >= MAX_FRAMES {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+            let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+            *frames += 1;
+            match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(mut data) => {
                         let is_last = body.is_end_stream();
@@ -269,7 +271,8 @@ const SMALL: usize = 1024;
 const MAX_QUEUED: usize = 64 * 1024;
 /// Parts that are written together.
 const MAX_SLICES: usize = 16;
-/// Frames that are taken from the body before they are sent: it may have many without data.
-const MAX_FRAMES: usize = 256;
+/// Frames that are taken from the body before other connections have their turn: each may be what remains of a whole
+/// read, if a client sends many small chunks.
+const MAX_FRAMES: usize = 8;
 /// Writes before other connections have their turn.
 const MAX_ROUNDS: usize = 16;

@@ -34,6 +34,14 @@ pub(super) struct FoundStatusLine {
     pub(super) reason: Option<Vec<u8>>,
 }
 
+/// An informational response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FoundInformational {
+    pub(super) version: Version,
+    pub(super) status: StatusCode,
+    pub(super) fields: FoundFields,
+}
+
 impl<L: Debug + PartialEq> FoundMessage<L> {
     /// A message whose body was not read.
     pub(super) fn new(line: L, fields: &HeaderMap) -> Self {

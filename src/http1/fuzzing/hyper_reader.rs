@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::LIMITS;
-use super::found_message::{FoundMessage, FoundRequestLine, FoundStatusLine, sorted};
+use super::found_message::{FoundInformational, FoundMessage, FoundRequestLine, FoundStatusLine, sorted};
 use super::portico_reader::FuzzedStream;
 
 /// The requests that hyper reads if the client sends `step` bytes at a time and then closes the connection.
@@ -45,13 +46,15 @@ pub(super) fn read_requests(input: &[u8], step: usize) -> Vec<FoundMessage<Found
     requests.into_inner()
 }
 
+/// What hyper reads from an endpoint.
+pub(super) struct HyperResponse {
+    pub(super) informational: Vec<FoundInformational>,
+    pub(super) response: FoundMessage<FoundStatusLine>,
+}
+
 /// The response that hyper reads to a request with this method, if the endpoint sends `step` bytes at a time and then
 /// closes the connection.
-pub(super) fn read_response(
-    input: &[u8],
-    method: &Method,
-    step: usize,
-) -> Result<FoundMessage<FoundStatusLine>, hyper::Error> {
+pub(super) fn read_response(input: &[u8], method: &Method, step: usize) -> Result<HyperResponse, hyper::Error> {
     let stream = FuzzedEndpoint { response: FuzzedStream::new(input, step), has_request: false, waker: None };
     run(async {
         let mut builder = client::conn::http1::Builder::new();
@@ -60,12 +63,20 @@ pub(super) fn read_response(
         let exchange = async move {
             let mut request = Request::new(Empty::<Bytes>::new());
             *request.method_mut() = method.clone();
+            let informational = Arc::new(Mutex::new(Vec::new()));
+            let found_informational = Arc::clone(&informational);
+            hyper::ext::on_informational(&mut request, move |response| {
+                let (version, status, fields) = (response.version(), response.status(), sorted(response.headers()));
+                let found = FoundInformational { version, status, fields };
+                found_informational.lock().expect("no other thread has it").push(found);
+            });
             let (head, body) = sender.send_request(request).await?.into_parts();
             let reason = head.extensions.get::<ReasonPhrase>().map(|reason| reason.as_bytes().to_vec());
             let line = FoundStatusLine { version: head.version, status: head.status, reason };
             let mut found = FoundMessage::new(line, &head.headers);
             read_body(body, &mut found).await;
-            Ok(found)
+            let informational = std::mem::take(&mut *informational.lock().expect("no other thread has it"));
+            Ok(HyperResponse { informational, response: found })
         };
         // The connection may fail after the response.
         let (found, _) = tokio::join!(exchange, connection);

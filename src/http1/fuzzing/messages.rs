@@ -9,10 +9,14 @@ use hyper::ext::ReasonPhrase;
 use super::found_message::{FoundFields, FoundMessage, FoundRequestLine, FoundStatusLine, sorted};
 use super::message_plan::MessagePlan;
 use super::portico_reader::{ReadingEnd, read_requests, read_response};
+use super::responses::expect_informational;
 use super::sending::{SentMessage, send};
 use super::{LIMITS, hyper_reader};
 use crate::http1::fields::{MAX_LENGTH, parse_length};
-use crate::http1::{BodyFraming, BodyLength, InvalidMessage, ResponseContext, write_request_head, write_response_head};
+use crate::http1::{
+    BodyFraming, BodyLength, InvalidMessage, ResponseContext, write_informational, write_request_head,
+    write_response_head,
+};
 
 /// The input describes a request or a response.
 pub(crate) fn messages(input: &[u8]) {
@@ -30,7 +34,12 @@ pub(crate) fn messages(input: &[u8]) {
     }
     let mut words = plan.first_line.splitn(2, |byte| *byte == b' ');
     let (first, rest) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    if let Ok(status) = StatusCode::from_bytes(first) {
+    if let Ok(status) = StatusCode::from_bytes(first)
+        && status.is_informational()
+        && status != StatusCode::SWITCHING_PROTOCOLS
+    {
+        check_informational(&plan, status, rest);
+    } else if let Ok(status) = StatusCode::from_bytes(first) {
         check_response(&plan, status, rest);
     } else if let (Ok(method), Ok(uri)) = (Method::from_bytes(first), Uri::try_from(rest)) {
         check_request(&plan, method, uri);
@@ -76,9 +85,33 @@ fn check_request(plan: &MessagePlan<'_>, method: Method, uri: Uri) {
     }
 }
 
-/// Sends a response. An informational one is followed by a final one.
-fn check_response(plan: &MessagePlan<'_>, status: StatusCode, reason: &[u8]) {
+/// Sends an informational response, and a final one after it.
+fn check_informational(plan: &MessagePlan<'_>, status: StatusCode, reason: &[u8]) {
     const FINAL: &[u8] = b"HTTP/1.1 299 final\r\ncontent-length: 0\r\n\r\n";
+    let mut response = Response::new(());
+    (*response.status_mut(), *response.headers_mut()) = (status, plan.fields.clone());
+    if let Some(reason) = given_reason(reason) {
+        response.extensions_mut().insert(reason);
+    }
+    let mut head = BytesMut::new();
+    write_informational(&response, &mut head);
+    head.extend_from_slice(FINAL);
+    let step = reading_step(&head);
+    let portico = read_response(&head, &Method::GET, step, LIMITS);
+    let hyper = hyper_reader::read_response(&head, &Method::GET, step).expect("hyper reads the responses");
+    let found = portico.response.expect("the final response is read");
+    found.expect_same(&hyper.response);
+    assert_eq!((found.line.status.as_u16(), &*portico.rest), (299, &[][..]), "the final response");
+    expect_informational(&portico.informational, &hyper.informational);
+    let kept = hyper.informational.first().expect("hyper reads the informational response");
+    assert_eq!((kept.version, kept.status), (Version::HTTP_11, status));
+    let framing = [CONTENT_LENGTH, TRANSFER_ENCODING];
+    expect_fields(&kept.fields, &plan.fields, &framing);
+    assert!(kept.fields.iter().all(|(name, _)| framing.iter().all(|except| except.as_str().as_bytes() != name)));
+}
+
+/// Sends a response.
+fn check_response(plan: &MessagePlan<'_>, status: StatusCode, reason: &[u8]) {
     let date = HeaderValue::from_static("Mon, 01 Jan 2024 00:00:00 GMT");
     let context = ResponseContext {
         version: if plan.has(b'o') { Version::HTTP_10 } else { Version::HTTP_11 },
@@ -89,29 +122,21 @@ fn check_response(plan: &MessagePlan<'_>, status: StatusCode, reason: &[u8]) {
     };
     let mut response = Response::new(());
     (*response.status_mut(), *response.headers_mut()) = (status, plan.fields.clone());
-    let given = ReasonPhrase::try_from(reason).ok().filter(|reason| !reason.as_bytes().is_empty());
+    let given = given_reason(reason);
     if let Some(reason) = given.clone() {
         response.extensions_mut().insert(reason);
     }
     let mut head = BytesMut::new();
     let (framing, is_persistent) = write_response_head(&response, BodyLength::of(plan.body()), context, &mut head);
     let has_framing = !matches!(framing, BodyFraming::None);
-    let Some(mut sent) = send(plan, head, framing) else { return };
-    let is_skipped = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
-    if is_skipped {
-        sent.wire.extend_from_slice(FINAL);
-    }
+    let Some(sent) = send(plan, head, framing) else { return };
     let step = reading_step(&sent.wire);
     let method = if context.is_head { Method::HEAD } else { Method::GET };
     let portico = read_response(&sent.wire, &method, step, LIMITS);
     let hyper = hyper_reader::read_response(&sent.wire, &method, step).expect("hyper reads the response");
     let found = portico.response.expect("the response is read");
-    found.expect_same(&hyper);
+    found.expect_same(&hyper.response);
     assert!(!sent.is_complete || portico.rest.is_empty(), "exactly one response is read: {found:?}");
-    if is_skipped {
-        assert_eq!(found.line.status.as_u16(), 299, "the informational response is skipped");
-        return;
-    }
 
     let line = FoundStatusLine { version: context.version, status, reason: read_reason(status, given.as_ref()) };
     assert_eq!(found.line, line, "status line");
@@ -136,6 +161,10 @@ fn check_response(plan: &MessagePlan<'_>, status: StatusCode, reason: &[u8]) {
     if plan.is_honest() && !has_no_body && !plan.fields.contains_key(CONTENT_LENGTH) {
         assert_eq!(found.body, plan.data, "the whole body");
     }
+}
+
+fn given_reason(reason: &[u8]) -> Option<ReasonPhrase> {
+    ReasonPhrase::try_from(reason).ok().filter(|reason| !reason.as_bytes().is_empty())
 }
 
 /// The reason that a reader finds. httparse reads one with other bytes than ASCII as an empty one.

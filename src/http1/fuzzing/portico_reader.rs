@@ -10,7 +10,7 @@ use http::Method;
 use hyper::ext::ReasonPhrase;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::found_message::{FoundMessage, FoundRequestLine, FoundStatusLine, sorted};
+use super::found_message::{FoundInformational, FoundMessage, FoundRequestLine, FoundStatusLine, sorted};
 use crate::http1::{
     Ambiguity, BodyDecoder, HeadLimits, InvalidMessage, RequestReader, ResponseReader, poll_receive, recycle_map,
 };
@@ -39,6 +39,8 @@ pub(super) enum ReadingEnd {
 /// What the codec reads from an endpoint.
 #[derive(Debug, PartialEq)]
 pub(super) struct PorticoResponse {
+    /// Those before the response, except `100 Continue`.
+    pub(super) informational: Vec<FoundInformational>,
     /// None if the head is incomplete or invalid.
     pub(super) response: Option<FoundMessage<FoundStatusLine>>,
     pub(super) end: ReadingEnd,
@@ -98,7 +100,12 @@ pub(super) fn read_response(input: &[u8], method: &Method, step: usize, limits: 
             (Some(found), end)
         }
     };
-    PorticoResponse { response, end, rest: connection.into_rest() }
+    let informational = reader.take_informational().into_iter().map(|response| FoundInformational {
+        version: response.version(),
+        status: response.status(),
+        fields: sorted(response.headers()),
+    });
+    PorticoResponse { informational: informational.collect(), response, end, rest: connection.into_rest() }
 }
 
 /// A connection whose bytes arrive in parts.

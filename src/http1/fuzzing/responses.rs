@@ -1,9 +1,10 @@
 //! Responses: however their bytes arrive, the codec reads the same one. hyper reads it alike, and accepts no others
 //! except for known differences.
 
-use http::{Method, Version};
+use http::{Method, StatusCode, Version};
 
-use super::found_message::{FoundMessage, FoundStatusLine};
+use super::found_message::{FoundInformational, FoundMessage, FoundStatusLine, expect_same_fields};
+use super::hyper_reader::HyperResponse;
 use super::portico_reader::{PorticoResponse, ReadingEnd, read_response};
 use super::requests::{hyper_reads_more, is_same_end};
 use super::{LIMITS, hyper_reader};
@@ -22,7 +23,8 @@ pub(crate) fn responses(input: &[u8]) {
     // Either at once or in small parts, so that both are tested at the speed of one.
     let hyper_step = if input.len().is_multiple_of(2) { input.len().max(1) } else { step };
     match (&whole.response, hyper_reader::read_response(input, &method, hyper_step)) {
-        (Some(ours), Ok(mut theirs)) => {
+        (Some(ours), Ok(HyperResponse { informational, response: mut theirs })) => {
+            expect_informational(&whole.informational, &informational);
             if whole.end == ReadingEnd::EndOfInput {
                 expect_persistent(&theirs);
             }
@@ -36,7 +38,7 @@ pub(crate) fn responses(input: &[u8]) {
             // hyper also counts bytes of informational responses.
             assert!(input.len() > LIMITS.bytes, "only Portico reads {ours:?}; hyper: {error:?}");
         }
-        (None, Ok(theirs)) => {
+        (None, Ok(HyperResponse { response: theirs, .. })) => {
             assert!(
                 hyper_reads_more_heads(&whole, input, &theirs),
                 "only hyper reads {theirs:?}; Portico: {:?}",
@@ -52,6 +54,7 @@ fn read_in_steps(input: &[u8], method: &Method, step: usize, limits: HeadLimits)
     let whole = read_response(input, method, input.len().max(1), limits);
     for step in [1, step] {
         let in_parts = read_response(input, method, step, limits);
+        assert_eq!(in_parts.informational, whole.informational, "before it, if {step} bytes arrive at a time");
         assert_eq!(in_parts.response, whole.response, "the response if {step} bytes arrive at a time");
         assert!(
             is_same_end(in_parts.end, whole.end),
@@ -66,12 +69,25 @@ fn read_in_steps(input: &[u8], method: &Method, step: usize, limits: HeadLimits)
 /// Smaller limits only lead to rejections.
 fn expect_fewer(small: &PorticoResponse, whole: &PorticoResponse) {
     match small.end {
-        ReadingEnd::Invalid(InvalidMessage::TooLarge) => assert_eq!(small.response, None, "no response"),
+        ReadingEnd::Invalid(InvalidMessage::TooLarge) => {
+            assert!(whole.informational.starts_with(&small.informational), "responses before the rejection");
+            assert_eq!(small.response, None, "no response");
+        }
         ReadingEnd::Invalid(InvalidMessage::Trailers) => {
             let is_complete = small.response.as_ref().is_none_or(|response| response.is_complete);
             assert!(!is_complete, "a response with invalid trailers is incomplete");
         }
         _ => assert_eq!(small, whole, "a response that is within smaller limits"),
+    }
+}
+
+/// The codec keeps some informational responses, except those that concern this connection only.
+pub(super) fn expect_informational(ours: &[FoundInformational], hyper: &[FoundInformational]) {
+    let theirs: Vec<_> = hyper.iter().filter(|theirs| theirs.status != StatusCode::CONTINUE).collect();
+    assert!(ours.len() <= theirs.len() && (ours.len() == theirs.len() || ours.len() >= 8), "{ours:?} {theirs:?}");
+    for (ours, theirs) in ours.iter().zip(theirs) {
+        assert_eq!((ours.version, ours.status), (theirs.version, theirs.status), "informational response");
+        expect_same_fields(&ours.fields, &theirs.fields);
     }
 }
 
