@@ -1,10 +1,11 @@
 //! Responses that begin or end before their request does: to a request that is rejected without its body, and from an
 //! endpoint that responds while it still reads.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use portico::snapshot::rule::{Action, RouteFailure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
 
 use crate::harness::{Endpoint, Route, TestServer, route, routes_to, with_timeout};
 
@@ -46,15 +47,20 @@ async fn connection_is_not_used_again_after_an_invalid_response() {
 
 #[tokio::test]
 async fn upload_goes_on_after_a_whole_response() {
-    let endpoint = Endpoint::scripted(|mut stream, _| async move {
-        stream.head().await;
-        let received = stream.take_buffered().len();
-        stream.send("HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let mut rest = vec![0; LARGE - received];
-        let is_whole = stream.socket.read_exact(&mut rest).await.is_ok();
-        stream.record(if is_whole { "whole" } else { "cut" });
-        stream.read_to_end().await;
+    let response_arrived = Arc::new(Notify::new());
+    let may_read = Arc::clone(&response_arrived);
+    let endpoint = Endpoint::scripted(move |mut stream, _| {
+        let may_read = Arc::clone(&may_read);
+        async move {
+            stream.head().await;
+            let received = stream.take_buffered().len();
+            stream.send("HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await;
+            may_read.notified().await;
+            let mut rest = vec![0; LARGE - received];
+            let is_whole = stream.socket.read_exact(&mut rest).await.is_ok();
+            stream.record(if is_whole { "whole" } else { "cut" });
+            stream.read_to_end().await;
+        }
     })
     .await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
@@ -62,6 +68,7 @@ async fn upload_goes_on_after_a_whole_response() {
     client.send(format!("POST / HTTP/1.1\r\nhost: a.example\r\ncontent-length: {LARGE}\r\n\r\n")).await;
     client.send(vec![b'x'; 1000]).await;
     assert_eq!(client.response().await.status, 202);
+    response_arrived.notify_one();
     client.send(vec![b'x'; LARGE - 1000]).await;
     endpoint.log.wait_for("the upload", |log| !log.requests().is_empty()).await;
     assert_eq!(endpoint.log.requests(), ["whole"]);

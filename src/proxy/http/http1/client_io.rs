@@ -36,8 +36,6 @@ struct IoState {
     /// The task of the reader, while it waits.
     body_reader: Option<Waker>,
     has_ended: bool,
-    /// The last frame of the body took much more bytes than it has data, so other connections have their turn.
-    must_yield: bool,
 }
 
 /// Whether the client waits for `100 Continue`.
@@ -66,7 +64,6 @@ impl ClientIo {
             has_body_reader: false,
             body_reader: None,
             has_ended: false,
-            must_yield: false,
         })))
     }
 
@@ -181,15 +178,8 @@ impl ClientIo {
             state.continuation = Continuation::Due;
             state.wake_connection(cx);
         }
-        if std::mem::take(&mut state.must_yield) {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         loop {
-            let buffered = state.buffer.len();
             if let Poll::Ready(frame) = state.body.decode(&mut state.buffer) {
-                let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
-                state.must_yield = buffered - state.buffer.len() > 2 * data + MAX_OVERHEAD;
                 if state.body.is_ended() {
                     // Now the connection notices when the client leaves.
                     state.wake_connection(cx);
@@ -267,6 +257,3 @@ impl AsyncWrite for ClientWriter<'_> {
         self.with_stream(|stream| stream.poll_shutdown(cx))
     }
 }
-
-/// Bytes of framing for one frame, in addition to as many as it has data, that are not unusual.
-const MAX_OVERHEAD: usize = 4096;
