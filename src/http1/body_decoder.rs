@@ -7,7 +7,7 @@ use http_body::{Frame, SizeHint};
 
 use super::chunk_decoder::ChunkDecoder;
 use super::fields::MAX_LENGTH;
-use super::{HeadLimits, InvalidMessage};
+use super::{HeadLimits, InvalidMessage, NextInput};
 
 #[derive(Debug)]
 pub struct BodyDecoder(DecoderState);
@@ -55,6 +55,12 @@ impl BodyDecoder {
         Poll::Ready(Some(Ok(Frame::data(input.split_to(available).freeze()))))
     }
 
+    /// Whether others should have their turn before the next frame, because the last one was mostly framing. Asked
+    /// again, they need not.
+    pub fn take_must_yield(&mut self) -> bool {
+        if let DecoderState::Chunked(decoder) = &mut self.0 { decoder.take_must_yield() } else { false }
+    }
+
     /// The connection was closed, and all input was decoded. Fails if the body is incomplete then.
     pub fn end_input(&mut self) -> Result<(), InvalidMessage> {
         if let DecoderState::UntilClose = self.0 {
@@ -86,11 +92,12 @@ impl BodyDecoder {
         }
     }
 
-    /// How many bytes may arrive next, for the size of a buffer.
-    pub fn expected_bytes(&self) -> usize {
+    /// What probably arrives next.
+    pub fn next_input(&self) -> NextInput {
         match &self.0 {
-            DecoderState::Length(remaining) => usize::try_from(*remaining).unwrap_or(usize::MAX),
-            DecoderState::Chunked(_) | DecoderState::UntilClose => 0,
+            DecoderState::Length(remaining) => NextInput::Length(usize::try_from(*remaining).unwrap_or(usize::MAX)),
+            DecoderState::Chunked(decoder) if decoder.has_small_chunks() => NextInput::SmallChunks,
+            DecoderState::Chunked(_) | DecoderState::UntilClose => NextInput::Unknown,
         }
     }
 }

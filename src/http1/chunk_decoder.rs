@@ -23,6 +23,10 @@ pub(super) struct ChunkDecoder {
     trailer_limits: HeadLimits,
     /// What follows data that was returned.
     after_data: Option<Result<HeaderMap, InvalidMessage>>,
+    /// The last data had much more framing.
+    has_small_chunks: bool,
+    /// So others have their turn before the next frame.
+    must_yield: bool,
 }
 
 #[derive(Debug)]
@@ -47,7 +51,19 @@ impl ChunkDecoder {
             extensions_left: MAX_EXTENSIONS,
             trailer_limits,
             after_data: None,
+            has_small_chunks: false,
+            must_yield: false,
         }
+    }
+
+    /// Whether others should have their turn before the next frame. Asked again, they need not.
+    pub(super) fn take_must_yield(&mut self) -> bool {
+        std::mem::take(&mut self.must_yield)
+    }
+
+    /// Whether what arrived last was mostly framing.
+    pub(super) fn has_small_chunks(&self) -> bool {
+        self.has_small_chunks
     }
 
     /// Whether all frames were returned. Never if the body is invalid: what follows it has no meaning.
@@ -58,6 +74,7 @@ impl ChunkDecoder {
     /// Decodes the next frame. Pending if more bytes are necessary.
     pub(super) fn decode(&mut self, input: &mut BytesMut) -> Poll<Option<Result<Frame<Bytes>, InvalidMessage>>> {
         let mut data = JoinedData::default();
+        let available = input.len();
         if self.after_data.is_none() {
             match self.read(input, &mut data) {
                 Ok(trailers) => self.after_data = trailers.map(Ok),
@@ -68,6 +85,8 @@ impl ChunkDecoder {
             }
         }
         if !data.is_empty() {
+            self.has_small_chunks = available - input.len() > 2 * data.len() + MAX_OVERHEAD;
+            self.must_yield = self.has_small_chunks;
             return Poll::Ready(Some(Ok(Frame::data(data.take()))));
         }
         match self.after_data.take() {
@@ -217,6 +236,8 @@ fn trim_blanks(line: &[u8]) -> &[u8] {
 
 /// Data is joined up to this size.
 const MAX_JOINED: usize = 16 * 1024;
+/// Bytes of framing for one frame, in addition to as many as it has data, that are not unusual.
+const MAX_OVERHEAD: usize = 1024;
 /// Chunks up to this size are joined without a look at each.
 const SMALL_CHUNK: usize = 1024;
 /// The digits of the size of a small chunk; more would be zeros.

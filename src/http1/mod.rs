@@ -35,7 +35,7 @@ pub use message_head::{
     BodyFraming, BodyLength, ResponseContext, write_informational, write_request_head, write_response_head,
 };
 pub use outgoing_message::{OutgoingMessage, SendFailure};
-pub use receive::poll_receive;
+pub use receive::{NextInput, poll_receive};
 pub use recycled::{recycle_map, take_buffer};
 pub use request_reader::{Ambiguity, ReceivedRequest, RequestReader};
 pub use response_reader::{ReceivedResponse, ResponseReader};

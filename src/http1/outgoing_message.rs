@@ -72,9 +72,10 @@ where
         cx: &mut Context<'_>,
         stream: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<Result<(), SendFailure>> {
-        let mut frames = 0;
+        let (mut frames, mut awaits_body) = (0, false);
         for _ in 0..MAX_ROUNDS {
-            let awaits_body = self.poll_body(cx, &mut frames).is_pending();
+            // A body that is pending wakes the task. It may be pending so that others have their turn.
+            awaits_body = awaits_body || self.poll_body(cx, &mut frames).is_pending();
             if !self.queue.is_empty() {
                 ready!(self.queue.poll_send(cx, stream)).map_err(SendFailure::Stream)?;
                 continue;
@@ -91,12 +92,12 @@ where
         Poll::Pending
     }
 
-    /// Moves what is available of the body into the queue. Pending if the body must be polled again. `frames`
+    /// Moves what is available of the body into the queue. Ready if the body has ended, or the queue is full. `frames`
     /// counts those that were taken.
     fn poll_body(&mut self, cx: &mut Context<'_>, frames: &mut usize) -> Poll<()> {
         while let Some(body) = &mut self.body {
             if self.queue.len() >= MAX_QUEUED {
-                return Poll::Pending;
+                return Poll::Ready(());
             }
             if *frames >= MAX_FRAMES {
                 cx.waker().wake_by_ref();

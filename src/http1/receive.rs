@@ -14,6 +14,16 @@ thread_local! {
     static SHARED: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(SHARED_LENGTH));
 }
 
+/// What probably arrives next. It decides how much is read, and where to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextInput {
+    Unknown,
+    /// So many bytes.
+    Length(usize),
+    /// Mostly framing, which takes long to decode.
+    SmallChunks,
+}
+
 /// Appends what has arrived to `buffer`, up to 64 KiB, and returns its length: 0 at the end of the stream. A connection
 /// that waits needs no memory, since the bytes are read into memory of the thread first. If many are expected, they are
 /// read in place.
@@ -21,17 +31,18 @@ pub fn poll_receive(
     stream: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
     buffer: &mut BytesMut,
-    expected: usize,
+    expected: NextInput,
 ) -> Poll<io::Result<usize>> {
     if buffer.is_empty() {
         // Releases the memory of what was read before: others may still refer to it.
         *buffer = BytesMut::new();
-        if expected >= LARGE {
+        if let NextInput::Length(expected @ LARGE..) = expected {
             return poll_receive_in_place(stream, cx, buffer, expected);
         }
     }
+    let limit = if let NextInput::SmallChunks = expected { MAX_SMALL_CHUNKS } else { MAX_RECEIVED };
     RECEIVED.with_borrow_mut(|memory| {
-        let mut received = ReadBuf::new(memory);
+        let mut received = ReadBuf::new(&mut memory[..limit]);
         ready!(Pin::new(stream).poll_read(cx, &mut received))?;
         let received = received.filled();
         if buffer.is_empty() && received.len() <= SMALL {
@@ -61,6 +72,8 @@ fn poll_receive_in_place(
 }
 
 const MAX_RECEIVED: usize = 64 * 1024;
+/// Small chunks that are read at once, so that others need not wait long while they are decoded.
+const MAX_SMALL_CHUNKS: usize = 8 * 1024;
 /// Larger messages get memory of their own.
 const SMALL: usize = 1024;
 /// What a small message may keep allocated as long as something refers to it.

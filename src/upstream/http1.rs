@@ -29,8 +29,8 @@ use super::counted_connection::CountedConnection;
 use super::endpoint_error::EndpointError;
 use super::socket::{ResponseMonitor, UpstreamSocket};
 use crate::http1::{
-    BodyDecoder, BodyLength, HeadLimits, InvalidMessage, OutgoingMessage, ResponseReader, SendFailure, poll_receive,
-    recycle_map, take_buffer, write_request_head,
+    BodyDecoder, BodyLength, HeadLimits, InvalidMessage, NextInput, OutgoingMessage, ResponseReader, SendFailure,
+    poll_receive, recycle_map, take_buffer, write_request_head,
 };
 use crate::rewound::Rewound;
 
@@ -254,7 +254,7 @@ impl<B> Exchange<B> {
                 self.is_persistent &= response.is_persistent;
                 return Poll::Ready(Ok(response.head));
             }
-            match poll_receive(&mut self.socket, cx, &mut self.buffer, NO_BODY) {
+            match poll_receive(&mut self.socket, cx, &mut self.buffer, NextInput::Unknown) {
                 Poll::Pending if self.has_send_failed => return Poll::Ready(Err(EndpointError::Closed)),
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(1..)) => {}
@@ -267,11 +267,15 @@ impl<B> Exchange<B> {
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, EndpointError>>> {
+        if self.body.take_must_yield() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
             if let Poll::Ready(frame) = self.body.decode(&mut self.buffer) {
                 return Poll::Ready(frame.map(|frame| frame.map_err(EndpointError::Invalid)));
             }
-            let expected = self.body.expected_bytes();
+            let expected = self.body.next_input();
             let ended = match ready!(poll_receive(&mut self.socket, cx, &mut self.buffer, expected)) {
                 Ok(1..) => continue,
                 Ok(0) => self.body.end_input(),
@@ -305,8 +309,6 @@ where
     }
 }
 
-/// No body is expected before the head.
-const NO_BODY: usize = 0;
 /// Reads before others have their turn.
 const MAX_READS: usize = 8;
 /// How long the endpoint may read nothing of the rest of a request after its whole response.

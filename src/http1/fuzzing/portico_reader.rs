@@ -12,7 +12,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::found_message::{FoundInformational, FoundMessage, FoundRequestLine, FoundStatusLine, sorted};
 use crate::http1::{
-    Ambiguity, BodyDecoder, HeadLimits, InvalidMessage, RequestReader, ResponseReader, poll_receive, recycle_map,
+    Ambiguity, BodyDecoder, HeadLimits, InvalidMessage, NextInput, RequestReader, ResponseReader, poll_receive,
+    recycle_map,
 };
 
 /// What the codec reads from a client that sends the input and then closes the connection.
@@ -135,7 +136,7 @@ impl<'i> FuzzedConnection<'i> {
             if let Some(head) = read(&mut self.buffer)? {
                 return Ok(Some(head));
             }
-            if !self.receive(0) {
+            if !self.receive(NextInput::Unknown) {
                 return Ok(None);
             }
         }
@@ -169,7 +170,7 @@ impl<'i> FuzzedConnection<'i> {
                 }
                 Poll::Pending => {
                     assert!(!decoder.is_ended(), "a decoder that waits has not ended");
-                    if !self.receive(decoder.expected_bytes()) {
+                    if !self.receive(decoder.next_input()) {
                         decoder.end_input()?;
                         break;
                     }
@@ -184,7 +185,7 @@ impl<'i> FuzzedConnection<'i> {
     }
 
     /// Receives the next part. False at the end of the input.
-    fn receive(&mut self, expected: usize) -> bool {
+    fn receive(&mut self, expected: NextInput) -> bool {
         let mut context = Context::from_waker(Waker::noop());
         match poll_receive(&mut self.stream, &mut context, &mut self.buffer, expected) {
             Poll::Ready(Ok(length)) => length > 0,

@@ -271,13 +271,32 @@ fn extensions_are_limited_in_the_whole_body() {
 }
 
 #[test]
+fn others_have_their_turn_after_data_that_was_mostly_framing() {
+    for (chunk, chunks, is_costly) in [(1, 4000, true), (1, 300, true), (1, 10, false), (16, 4000, false)] {
+        let small = format!("{chunk:x}\r\n{}\r\n", "d".repeat(chunk)).repeat(chunks);
+        let (mut body, mut input) = (BodyDecoder::chunked(LIMITS), BytesMut::from(&*small));
+        let expected = if is_costly { NextInput::SmallChunks } else { NextInput::Unknown };
+        assert_eq!(body.next_input(), NextInput::Unknown);
+        assert!(matches!(body.decode(&mut input), Poll::Ready(Some(Ok(_)))));
+        assert_eq!(body.next_input(), expected, "{chunks} chunks of {chunk} bytes");
+        assert_eq!((body.take_must_yield(), body.take_must_yield()), (is_costly, false), "{chunks} of {chunk} bytes");
+        assert_eq!(body.next_input(), expected, "the turn of others changes nothing");
+        while let Poll::Ready(Some(Ok(_))) = body.decode(&mut input) {}
+        input.extend_from_slice(&encode(&[16 * KIB]));
+        assert!(matches!(body.decode(&mut input), Poll::Ready(Some(Ok(_)))));
+        assert_eq!((body.next_input(), body.take_must_yield()), (NextInput::Unknown, false), "a large chunk");
+    }
+}
+
+#[test]
 fn bodies_with_a_length_end_with_their_last_byte() {
     let (mut body, mut input) = (BodyDecoder::with_length(5).unwrap(), BytesMut::from("abc"));
-    assert_eq!((body.size_hint().exact(), body.expected_bytes()), (Some(5), 5));
+    assert_eq!((body.size_hint().exact(), body.next_input()), (Some(5), NextInput::Length(5)));
     let Poll::Ready(Some(Ok(frame))) = body.decode(&mut input) else { panic!("no frame") };
     assert_eq!(frame.into_data().unwrap(), "abc");
     assert!(body.decode(&mut input).is_pending());
-    assert_eq!((body.size_hint().exact(), body.expected_bytes(), body.is_ended()), (Some(2), 2, false));
+    assert_eq!((body.size_hint().exact(), body.next_input()), (Some(2), NextInput::Length(2)));
+    assert!(!body.is_ended() && !body.take_must_yield());
     assert_eq!(body.end_input(), Err(InvalidMessage::Truncated));
     input.extend_from_slice(b"deGET");
     let Poll::Ready(Some(Ok(frame))) = body.decode(&mut input) else { panic!("no frame") };

@@ -21,7 +21,7 @@ use http_body::Frame;
 use hyper::ext::ReasonPhrase;
 
 use super::{
-    Ambiguity, BodyDecoder, HeadLimits, InvalidMessage, ReceivedRequest, ReceivedResponse, RequestReader,
+    Ambiguity, BodyDecoder, HeadLimits, InvalidMessage, NextInput, ReceivedRequest, ReceivedResponse, RequestReader,
     ResponseReader,
 };
 

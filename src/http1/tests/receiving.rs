@@ -7,13 +7,23 @@ use std::task::{Context, Poll, Waker};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf, duplex};
 
-use super::super::poll_receive;
+use super::super::{NextInput, poll_receive};
 
 const KIB: usize = 1024;
 /// Below and above the number of expected bytes from which they are read in place.
-const EXPECTED: [usize; 4] = [0, KIB, 16 * KIB, 1024 * KIB];
+const EXPECTED: [NextInput; 5] = [
+    NextInput::Unknown,
+    NextInput::Length(KIB),
+    NextInput::Length(16 * KIB),
+    NextInput::Length(1024 * KIB),
+    NextInput::SmallChunks,
+];
 
-fn receive(stream: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut, expected: usize) -> Poll<io::Result<usize>> {
+fn receive(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+    expected: NextInput,
+) -> Poll<io::Result<usize>> {
     poll_receive(stream, &mut Context::from_waker(Waker::noop()), buffer, expected)
 }
 
@@ -23,9 +33,9 @@ fn what_has_arrived_is_appended() {
         for earlier in ["", "earlier "] {
             let (mut stream, mut buffer) = (&b"abc"[..], BytesMut::from(earlier));
             assert!(matches!(receive(&mut stream, &mut buffer, expected), Poll::Ready(Ok(3))));
-            assert_eq!(buffer, format!("{earlier}abc"), "{expected}");
+            assert_eq!(buffer, format!("{earlier}abc"), "{expected:?}");
             assert!(matches!(receive(&mut stream, &mut buffer, expected), Poll::Ready(Ok(0))), "the end");
-            assert_eq!(buffer, format!("{earlier}abc"), "{expected}");
+            assert_eq!(buffer, format!("{earlier}abc"), "{expected:?}");
         }
     }
 }
@@ -37,14 +47,14 @@ fn at_most_64_kib_are_received_at_once() {
         let (mut stream, mut received) = (&bytes[..], Vec::new());
         loop {
             let mut buffer = BytesMut::new();
-            let Poll::Ready(Ok(length)) = receive(&mut stream, &mut buffer, expected) else { panic!("{expected}") };
-            assert!(length == buffer.len() && length <= 64 * KIB, "{expected}: {length}");
+            let Poll::Ready(Ok(length)) = receive(&mut stream, &mut buffer, expected) else { panic!("{expected:?}") };
+            assert!(length == buffer.len() && length <= 64 * KIB, "{expected:?}: {length}");
             if length == 0 {
                 break;
             }
             received.extend_from_slice(&buffer);
         }
-        assert!(received == bytes, "{expected}");
+        assert!(received == bytes, "{expected:?}");
     }
 }
 
@@ -53,9 +63,17 @@ fn many_expected_bytes_are_read_in_place() {
     let bytes = vec![b'd'; 200 * KIB];
     for (expected, received) in [(KIB, 64 * KIB), (16 * KIB, 16 * KIB), (40 * KIB, 40 * KIB), (1024 * KIB, 64 * KIB)] {
         let mut buffer = BytesMut::new();
+        let expected = NextInput::Length(expected);
         assert!(matches!(receive(&mut &bytes[..], &mut buffer, expected), Poll::Ready(Ok(_))));
         assert_eq!(buffer.len(), received, "only memory of the thread has room for more than was expected");
     }
+}
+
+#[test]
+fn small_chunks_are_received_in_small_parts() {
+    let (bytes, mut buffer) = (vec![b'd'; 200 * KIB], BytesMut::new());
+    assert!(matches!(receive(&mut &bytes[..], &mut buffer, NextInput::SmallChunks), Poll::Ready(Ok(_))));
+    assert_eq!(buffer.len(), 8 * KIB);
 }
 
 #[tokio::test]
@@ -64,7 +82,7 @@ async fn a_connection_that_waits_has_no_memory() {
         let (mut near, mut far) = duplex(64);
         let mut buffer = BytesMut::with_capacity(64 * KIB);
         assert!(receive(&mut near, &mut buffer, expected).is_pending());
-        assert_eq!((buffer.len(), buffer.capacity()), (0, 0), "{expected}");
+        assert_eq!((buffer.len(), buffer.capacity()), (0, 0), "{expected:?}");
         far.write_all(b"abc").await.unwrap();
         assert!(matches!(receive(&mut near, &mut buffer, expected), Poll::Ready(Ok(3))));
         assert!(receive(&mut near, &mut buffer, expected).is_pending());
@@ -72,7 +90,7 @@ async fn a_connection_that_waits_has_no_memory() {
         drop(far);
         let mut end = BytesMut::new();
         assert!(matches!(receive(&mut near, &mut end, expected), Poll::Ready(Ok(0))));
-        assert_eq!(end.capacity(), 0, "{expected}");
+        assert_eq!(end.capacity(), 0, "{expected:?}");
     }
 }
 

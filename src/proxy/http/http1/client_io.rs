@@ -178,6 +178,10 @@ impl ClientIo {
             state.continuation = Continuation::Due;
             state.wake_connection(cx);
         }
+        if state.body.take_must_yield() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
             if let Poll::Ready(frame) = state.body.decode(&mut state.buffer) {
                 if state.body.is_ended() {
@@ -205,7 +209,7 @@ impl ClientIo {
 impl IoState {
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(stream) = self.stream.as_mut().filter(|_| !self.has_ended) else { return Poll::Ready(Ok(0)) };
-        let expected = self.body.expected_bytes();
+        let expected = self.body.next_input();
         let received = ready!(poll_receive(stream, cx, &mut self.buffer, expected));
         self.has_ended = !matches!(received, Ok(1..));
         Poll::Ready(received)
