@@ -2,14 +2,14 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use bytes::{BufMut, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 thread_local! {
-    static RECEIVED: RefCell<Box<[u8]>> = RefCell::new(vec![0; MAX_RECEIVED].into());
+    static RECEIVED: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(MAX_RECEIVED));
     /// Memory for small messages of all connections of the thread.
     static SHARED: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(SHARED_LENGTH));
 }
@@ -25,8 +25,8 @@ pub enum NextInput {
 }
 
 /// Appends what has arrived to `buffer`, up to 64 KiB, and returns its length: 0 at the end of the stream. A connection
-/// that waits needs no memory, since the bytes are read into memory of the thread first. If many are expected, they are
-/// read in place.
+/// that waits needs no memory, since the bytes are read into memory of the thread first. If there are many, the
+/// connection keeps that memory instead of a copy. If many are expected, they are read in place.
 pub fn poll_receive(
     stream: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
@@ -42,18 +42,22 @@ pub fn poll_receive(
     }
     let limit = if let NextInput::SmallChunks = expected { MAX_SMALL_CHUNKS } else { MAX_RECEIVED };
     RECEIVED.with_borrow_mut(|memory| {
-        let mut received = ReadBuf::new(&mut memory[..limit]);
-        ready!(Pin::new(stream).poll_read(cx, &mut received))?;
-        let received = received.filled();
-        if buffer.is_empty() && received.len() <= SMALL {
+        memory.clear();
+        let length = ready!(pin!(stream.read_buf(&mut memory.limit(limit))).poll(cx))?;
+        if !buffer.is_empty() {
+            buffer.extend_from_slice(memory);
+        } else if length <= SMALL {
             *buffer = SHARED.with_borrow_mut(|shared| {
-                shared.extend_from_slice(received);
+                shared.extend_from_slice(memory);
                 shared.split()
             });
+        } else if length < MAX_RECEIVED / 2 {
+            buffer.extend_from_slice(memory);
         } else {
-            buffer.extend_from_slice(received);
+            // Not copied, although a part of the memory may be unused.
+            *buffer = std::mem::replace(memory, BytesMut::with_capacity(MAX_RECEIVED));
         }
-        Poll::Ready(Ok(received.len()))
+        Poll::Ready(Ok(length))
     })
 }
 

@@ -70,6 +70,15 @@ fn many_expected_bytes_are_read_in_place() {
 }
 
 #[test]
+fn large_parts_are_not_copied() {
+    for (length, capacity) in [(2 * KIB, 2 * KIB), (31 * KIB, 31 * KIB), (32 * KIB, 64 * KIB), (64 * KIB, 64 * KIB)] {
+        let (bytes, mut buffer) = (vec![b'd'; length], BytesMut::new());
+        assert!(matches!(receive(&mut &bytes[..], &mut buffer, NextInput::Unknown), Poll::Ready(Ok(_))));
+        assert_eq!((&*buffer, buffer.capacity()), (&*bytes, capacity), "the memory of the thread has 64 KiB");
+    }
+}
+
+#[test]
 fn small_chunks_are_received_in_small_parts() {
     let (bytes, mut buffer) = (vec![b'd'; 200 * KIB], BytesMut::new());
     assert!(matches!(receive(&mut &bytes[..], &mut buffer, NextInput::SmallChunks), Poll::Ready(Ok(_))));
