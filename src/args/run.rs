@@ -109,23 +109,23 @@ struct ListeningArgs {
     #[arg(long, value_name = "NUMBER", env = "PORTICO_WORKERS", value_parser = parse_count::<1024>)]
     workers: Option<NonZeroUsize>,
 
-    /// Implementation of HTTP/1 on connections of clients and to backends; portico is Portico's own codec, which takes
-    /// less CPU time and is experimental
-    #[arg(long, value_enum, default_value_t = Http1CodecArg::Hyper, value_name = "CODEC", env = "PORTICO_HTTP1_CODEC")]
+    /// Implementation of HTTP/1 on connections of clients and to backends; hyper is the library that served HTTP/1
+    /// before, takes more CPU time, and will be removed
+    #[arg(long, value_enum, default_value_t = Http1CodecArg::Portico, value_name = "CODEC", env = "PORTICO_HTTP1_CODEC")]
     http1_codec: Http1CodecArg,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Http1CodecArg {
-    Hyper,
     Portico,
+    Hyper,
 }
 
 impl From<Http1CodecArg> for Http1Codec {
     fn from(codec: Http1CodecArg) -> Self {
         match codec {
-            Http1CodecArg::Hyper => Http1Codec::Hyper,
             Http1CodecArg::Portico => Http1Codec::Portico,
+            Http1CodecArg::Hyper => Http1Codec::Hyper,
         }
     }
 }

@@ -3,9 +3,9 @@
 /// The implementation of HTTP/1 for connections of clients and to endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Http1Codec {
-    /// The hyper library.
-    #[default]
-    Hyper,
     /// Portico's own codec.
+    #[default]
     Portico,
+    /// The hyper library, which served HTTP/1 before.
+    Hyper,
 }

@@ -154,7 +154,7 @@ impl ProxyLimits {
         max_mirror_copies: 256,
         max_mirror_body: 64 * 1024,
         mirror_timeout: Duration::from_secs(15),
-        http1_codec: Http1Codec::Hyper,
+        http1_codec: Http1Codec::Portico,
     };
 }
 

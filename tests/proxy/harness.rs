@@ -48,6 +48,9 @@ pub(crate) struct TestServer {
 /// Settings of the proxy that tests change.
 pub(crate) struct Options {
     pub(crate) limits: ProxyLimits,
+    /// What only one codec does is tested with that codec, everything else with the one of
+    /// `PORTICO_TEST_HTTP1_CODEC`.
+    pub(crate) http1_codec: Option<Http1Codec>,
     pub(crate) trusted: Vec<&'static str>,
     pub(crate) rejected_paths: RejectedPaths,
     pub(crate) workers: usize,
@@ -62,6 +65,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             limits: ProxyLimits::default(),
+            http1_codec: None,
             trusted: vec![],
             rejected_paths: RejectedPaths::default(),
             workers: 1,
@@ -93,7 +97,7 @@ impl TestServer {
             Arc::new(AccessLogger::start(options.log, AccessLogFormat::Json, &AccessLogField::defaults()).unwrap());
         let config = ProxyConfig {
             workers: NonZeroUsize::new(options.workers).unwrap(),
-            limits: ProxyLimits { http1_codec: tested_codec(&options.limits), ..options.limits },
+            limits: ProxyLimits { http1_codec: options.http1_codec.unwrap_or_else(tested_codec), ..options.limits },
             rejected_paths: options.rejected_paths,
             trusted_ips: options.trusted.iter().map(|text| text.parse().unwrap()).collect(),
             access_log: Arc::clone(&log),
@@ -614,15 +618,11 @@ async fn read_line(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) 
     }
 }
 
-/// The codec that `PORTICO_TEST_HTTP1_CODEC` names, so that all tests run with either one; hyper's by default. A test
-/// of what only Portico's codec does requires it.
-fn tested_codec(limits: &ProxyLimits) -> Http1Codec {
-    if limits.http1_codec == Http1Codec::Portico {
-        return Http1Codec::Portico;
-    }
+/// The codec that `PORTICO_TEST_HTTP1_CODEC` names, so that all tests run with either one; Portico's by default.
+fn tested_codec() -> Http1Codec {
     match std::env::var("PORTICO_TEST_HTTP1_CODEC").as_deref() {
-        Ok("portico") => Http1Codec::Portico,
-        Ok("hyper") | Err(_) => Http1Codec::Hyper,
+        Ok("portico") | Err(_) => Http1Codec::Portico,
+        Ok("hyper") => Http1Codec::Hyper,
         Ok(other) => panic!("PORTICO_TEST_HTTP1_CODEC is {other:?}, but must be portico or hyper"),
     }
 }

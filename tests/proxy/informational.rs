@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use portico::proxy::{Http1Codec, ProxyLimits};
+use portico::proxy::Http1Codec;
 use tokio::sync::Notify;
 
 use crate::harness::{Endpoint, Options, TestServer, header, routes_to};
@@ -12,8 +12,8 @@ const HINTS: &str =
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 async fn server(endpoint: &Endpoint) -> TestServer {
-    let limits = ProxyLimits { http1_codec: Http1Codec::Portico, ..ProxyLimits::default() };
-    TestServer::with_options(Options { limits, ..Options::default() }, routes_to(endpoint.address)).await
+    let options = Options { http1_codec: Some(Http1Codec::Portico), ..Options::default() };
+    TestServer::with_options(options, routes_to(endpoint.address)).await
 }
 
 #[tokio::test]
