@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, request};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::{spawn_local, unconstrained};
@@ -30,7 +30,7 @@ use super::endpoint_error::EndpointError;
 use super::socket::{ResponseMonitor, UpstreamSocket};
 use crate::http1::{
     BodyDecoder, BodyLength, HeadLimits, InvalidMessage, NextInput, OutgoingMessage, ResponseReader, SendFailure,
-    poll_receive, recycle_map, take_buffer, write_request_head,
+    poll_receive, take_buffer, write_request_head,
 };
 use crate::rewound::Rewound;
 
@@ -164,8 +164,8 @@ where
     B: Body + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    /// Begins a request, which is sent while its response is awaited.
-    pub(super) fn begin(&self, request: Request<B>) {
+    /// Begins a request, which is sent while its response is awaited. Returns its head, which is written already.
+    pub(super) fn begin(&self, request: Request<B>) -> request::Parts {
         self.monitor.start_request();
         let exchange = &mut *self.exchange.borrow_mut();
         exchange.reader = Some(ResponseReader::new(exchange.limits, request.method()));
@@ -173,8 +173,8 @@ where
         let (framing, is_persistent) = write_request_head(&request, BodyLength::of(request.body()), &mut head);
         exchange.is_persistent &= is_persistent;
         let (parts, body) = request.into_parts();
-        recycle_map(parts.headers);
         exchange.outgoing = Some(OutgoingMessage::new(head, framing, body));
+        parts
     }
 
     /// Sends the request, and receives the head of its response. Calls `on_informational` with informational responses.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::{Either, FutureExt};
-use http::{Request, Response};
+use http::{Request, Response, request};
 use http_body::Body;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -112,23 +112,24 @@ where
     }
 
     /// Sends the request and awaits the head of its response. Calls `on_informational` with informational responses
-    /// before it; hyper does not report any.
+    /// before it; hyper does not report any. Returns the head of the request, unless hyper keeps it.
     pub(super) fn send(
         &mut self,
         request: Request<B>,
         mut on_informational: impl FnMut(Response<()>),
-    ) -> impl Future<Output = Result<Response<IncomingBody>, RequestFailure<B>>> {
+    ) -> (Option<request::Parts>, impl Future<Output = Result<Response<IncomingBody>, RequestFailure<B>>>) {
         match self {
             Http1Sender::Portico(connection) => {
-                connection.begin(request);
-                Either::Left(poll_fn(move |cx| {
+                let head = connection.begin(request);
+                let response = poll_fn(move |cx| {
                     let response = connection.poll_response(cx, &mut on_informational).map_err(RequestFailure::Failed);
                     response.map_ok(|response| response.map(|()| IncomingBody::Connection))
-                }))
+                });
+                (Some(head), Either::Left(response))
             }
             Http1Sender::Hyper(sender, monitor) => {
                 monitor.start_request();
-                Either::Right(sender.try_send_request(request).map(received))
+                (None, Either::Right(sender.try_send_request(request).map(received)))
             }
         }
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Either, FutureExt};
-use http::{Request, Response};
+use http::{Request, Response, request};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -338,16 +338,27 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     /// Sends the request and awaits the head of its response. Calls `on_informational` with informational responses
-    /// before it, as far as they are known: not on HTTP/2, and not with hyper.
+    /// before it, as far as they are known: not on HTTP/2, and not with hyper. Returns the head of the request, unless
+    /// the connection [keeps it](Self::keeps_head).
     pub fn send(
         &mut self,
         request: Request<B>,
         on_informational: impl FnMut(Response<()>),
-    ) -> impl Future<Output = Result<Response<IncomingBody>, RequestFailure<B>>> {
+    ) -> (Option<request::Parts>, impl Future<Output = Result<Response<IncomingBody>, RequestFailure<B>>>) {
         match &mut self.sender {
-            RequestSender::Http1(sender) => Either::Left(sender.send(request, on_informational)),
-            RequestSender::Http2(permit) => Either::Right(permit.sender().try_send_request(request).map(received)),
+            RequestSender::Http1(sender) => {
+                let (head, response) = sender.send(request, on_informational);
+                (head, Either::Left(response))
+            }
+            RequestSender::Http2(permit) => {
+                (None, Either::Right(permit.sender().try_send_request(request).map(received)))
+            }
         }
+    }
+
+    /// Whether the connection keeps the head of a request, so that sending the request again needs a copy.
+    pub fn keeps_head(&self) -> bool {
+        !matches!(self.sender, RequestSender::Http1(Http1Sender::Portico(_)))
     }
 
     /// Polls the body of a response that arrives on the connection itself.

@@ -1,6 +1,7 @@
 //! One attempt to get a response from one endpoint, over pooled connections or else a new one.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use h2::Reason;
 use http::{Response, StatusCode, Version};
@@ -117,9 +118,16 @@ impl OutgoingRequest<'_> {
     }
 
     async fn send(&mut self, mut connection: EndpointConnection) -> Result<Response<BodySource>, AttemptError> {
-        let request = self.take();
-        let sending = connection.send(request, |head| self.peer.queue_informational(head));
-        let outcome = until_timed_out(&self.peer.activity, sending).await;
+        let peer = Rc::clone(&self.peer);
+        let (request, mut kept_body) = self.take();
+        if connection.keeps_head() {
+            self.keep_copy(&request, kept_body.take());
+        }
+        let (head, sending) = connection.send(request, |head| peer.queue_informational(head));
+        if let Some(head) = head {
+            self.keep_head(head, kept_body);
+        }
+        let outcome = until_timed_out(&peer.activity, sending).await;
         match outcome {
             None if self.peer.activity.upload.get() == UploadState::AwaitingClient => {
                 Err(AttemptError::Failed(self.peer.activity.body_timeout_error()))

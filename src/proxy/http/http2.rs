@@ -92,7 +92,8 @@ where
             let has_body = !request.body().is_end_stream() || request.method() == Method::CONNECT;
             let stream = Rc::new(streams.connection.for_stream(streams.open_stream(has_body)));
             streams.next_stream.replace(Some(Rc::clone(&stream)));
-            request::serve(stream, request.map(ClientBody::Library))
+            // Boxed, because the library and the runtime move the future of a stream several times.
+            Box::pin(request::serve(stream, request.map(ClientBody::Library)))
         })
     };
     let limits = &peer.worker().limits;

@@ -179,7 +179,8 @@ async fn send_copy(
             },
         };
         let Some(sent) = request.take() else { return false };
-        match connection.send(sent, drop).await {
+        let (_, response) = connection.send(sent, drop);
+        match response.await {
             Ok(response) => {
                 let mut body = EndpointBody::new(response.into_body(), connection);
                 let mut read = 0;

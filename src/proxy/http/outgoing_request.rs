@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, request};
 use http_body::Body;
 
 use super::client_connection::Peer;
@@ -15,6 +15,8 @@ use super::request_body::RequestBody;
 use super::request_error::RequestError;
 use super::rule_action::Destination;
 use super::upgrade::Upgrade;
+use crate::http1::recycle_map;
+use crate::proxy::http1_codec::Http1Codec;
 use crate::upstream::tls::UpstreamServerName;
 use crate::upstream::{UpstreamKey, UpstreamProtocol, UpstreamTarget};
 
@@ -105,18 +107,32 @@ impl<'u> OutgoingRequest<'u> {
         self.sendable.is_some()
     }
 
-    /// The request to send now. Keeps what a second sending needs.
-    pub(in crate::proxy) fn take(&mut self) -> Request<RequestBody> {
+    /// The request to send now, and the body for sending it a second time, if that is allowed. Its head is to be kept
+    /// with [`Self::keep_copy`] or [`Self::keep_head`].
+    pub(in crate::proxy) fn take(&mut self) -> (Request<RequestBody>, Option<RequestBody>) {
         let mut original =
             self.sendable.take().expect("an unsent request is put back, and a sent one is repeated only with a copy");
-        let http = &self.peer.http;
         let body = match self.copy_mode() {
             CopyMode::Never => None,
             CopyMode::Full => Some(original.body().duplicate()),
-            CopyMode::Buffered => Some(original.body_mut().share_for_replay(http.worker.limits.max_replay_body)),
+            CopyMode::Buffered => {
+                Some(original.body_mut().share_for_replay(self.peer.http.worker.limits.max_replay_body))
+            }
         };
-        self.sendable = body.map(|body| copy_request(&original, body, &http.header_maps));
-        original
+        (original, body)
+    }
+
+    /// Keeps a copy of a request that is about to be sent, if there is a body for sending it again.
+    pub(in crate::proxy) fn keep_copy(&mut self, request: &Request<RequestBody>, body: Option<RequestBody>) {
+        self.sendable = body.map(|body| copy_request(request, body, &self.peer.http.header_maps));
+    }
+
+    /// Keeps the head of a request that is being sent, if there is a body for sending it again.
+    pub(in crate::proxy) fn keep_head(&mut self, head: request::Parts, body: Option<RequestBody>) {
+        match body {
+            Some(body) => self.sendable = Some(Request::from_parts(head, body)),
+            None => recycle_map(head.headers),
+        }
     }
 
     /// Takes back a request of which nothing was sent.
@@ -133,10 +149,16 @@ impl<'u> OutgoingRequest<'u> {
         }
     }
 
-    /// Returns the memory of an unused copy.
+    /// Returns the memory of a request that is not sent again.
     pub(in crate::proxy) fn recycle(&mut self) {
-        if let Some(copy) = self.sendable.take() {
-            self.peer.http.header_maps.put_back(copy.into_parts().0.headers);
+        let Some(request) = self.sendable.take() else { return };
+        let headers = request.into_parts().0.headers;
+        let is_copy = self.target.upstream.key.protocol == UpstreamProtocol::Http2
+            || self.peer.worker().limits.http1_codec == Http1Codec::Hyper;
+        if is_copy {
+            self.peer.http.header_maps.put_back(headers);
+        } else {
+            recycle_map(headers);
         }
     }
 
