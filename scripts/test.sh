@@ -74,7 +74,6 @@ test_suites() {
             *) suite "$name" cargo test --locked --workspace --test "$name" ;;
         esac
     done
-    PORTICO_TEST_HTTP1_CODEC=hyper suite proxy-with-hyper cargo test --locked --workspace --test proxy
     suite doctests cargo test --locked --workspace --doc
     suite check-examples check_examples
     cluster_suites

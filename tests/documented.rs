@@ -89,8 +89,6 @@ fn limits_page_matches_the_defaults() {
         max_mirror_copies,
         max_mirror_body,
         mirror_timeout,
-        // No limit; docs/performance.md describes it.
-        http1_codec: _,
     } = ProxyLimits::DEFAULT;
     assert_eq!(max_connections, max_upstream_connections, "the page documents one value for both");
     let seconds = |time: Duration| format!("{} s", time.as_secs());

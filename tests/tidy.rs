@@ -75,15 +75,13 @@ const IMPORTS: &[Row] = &[
     ("plugins", &["diagnostic", "plugin_api"]),
     // Edges of the process.
     // Values of a flag are the fields of the access log, and defaults of flags are limits of the proxy and of a plugin.
-    // `--http1-codec` selects a codec of the proxy, and `--limits-warn-only` decides what the store keeps of large
-    // objects.
+    // `--limits-warn-only` decides what the store keeps of large objects.
     (
         "args",
         &[
             "api::core::ServiceType",
             "api::names",
             "plugins::rate_limiting::entry_budget::DEFAULT_ENTRIES",
-            "proxy::Http1Codec",
             "proxy::ProxyLimits",
             "proxy::access_log::AccessLogField",
             "quantity",
@@ -210,7 +208,6 @@ const LAYERS: &[Row] = &[
     (
         "proxy",
         &[
-            "http1_codec",
             "buffer_budget connection limits unforwarded_budget",
             "record",
             "worker",

@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::Args;
 use clap::builder::BoolishValueParser;
-use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
 use super::budgets::{BudgetArgs, BudgetOptions};
@@ -19,8 +19,8 @@ use super::tls::{TlsArgs, TlsOptions};
 use super::{ChannelArg, ColorArgs, Environment, GatewayOptions, LogArgs, UsageError};
 use crate::plugins::rate_limiting::entry_budget::DEFAULT_ENTRIES;
 use crate::process_log::{LogFormat, LogOptions};
+use crate::proxy::ProxyLimits;
 use crate::proxy::access_log::AccessLogField;
-use crate::proxy::{Http1Codec, ProxyLimits};
 use crate::quantity::{HeaderSize, MemorySize, MinimumRate, NonZeroTimeout, WaitTime};
 use crate::schema;
 
@@ -108,26 +108,6 @@ struct ListeningArgs {
     /// Threads that serve requests; default: one per core
     #[arg(long, value_name = "NUMBER", env = "PORTICO_WORKERS", value_parser = parse_count::<1024>)]
     workers: Option<NonZeroUsize>,
-
-    /// Implementation of HTTP/1 on connections of clients and to backends; hyper is the library that served HTTP/1
-    /// before, takes more CPU time, and will be removed
-    #[arg(long, value_enum, default_value_t = Http1CodecArg::Portico, value_name = "CODEC", env = "PORTICO_HTTP1_CODEC")]
-    http1_codec: Http1CodecArg,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Http1CodecArg {
-    Portico,
-    Hyper,
-}
-
-impl From<Http1CodecArg> for Http1Codec {
-    fn from(codec: Http1CodecArg) -> Self {
-        match codec {
-            Http1CodecArg::Portico => Http1Codec::Portico,
-            Http1CodecArg::Hyper => Http1Codec::Hyper,
-        }
-    }
 }
 
 #[derive(Debug, Args)]
@@ -358,7 +338,6 @@ impl RunArgs {
             rate_limit_entries: self.limits.rate_limit_entries,
             limits: ProxyLimits {
                 max_regex_steps: if budgets.warn_only { u64::MAX } else { ProxyLimits::DEFAULT.max_regex_steps },
-                http1_codec: listening.http1_codec.into(),
                 ..self.limits.resolve(self.tls.tls_handshake_timeout, self.drain.drain_timeout)
             },
             budgets,

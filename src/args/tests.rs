@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
-use crate::proxy::{Http1Codec, ProxyLimits};
+use crate::proxy::ProxyLimits;
 
 /// Outside a Pod, without a terminal, with one core.
 const PLAIN_ENVIRONMENT: Environment = Environment {
@@ -70,14 +70,6 @@ fn lists_are_comma_separated_or_repeated() {
     let text: Vec<_> = options.trusted_ips.iter().map(ToString::to_string).collect();
     assert_eq!(text, ["10.0.0.0/8", "::1/128", "192.0.2.1/32"]);
     assert!(matches!(&options.gateways.addresses, AddressSource::Pool(pool) if pool.networks.len() == 2));
-}
-
-#[test]
-fn http1_codec_is_selectable() {
-    for (codec, expected) in [("hyper", Http1Codec::Hyper), ("portico", Http1Codec::Portico)] {
-        let limits = run(&format!("--manifests a --http1-codec {codec}")).limits;
-        assert_eq!(limits, ProxyLimits { http1_codec: expected, ..ProxyLimits::DEFAULT });
-    }
 }
 
 #[test]
@@ -191,7 +183,6 @@ fn contradictions_name_the_flags_and_the_fix() {
             "--admin-listen and --echo both listen on 127.0.0.1:8101; give one of them another port",
         ),
         ("run --manifests a --workers 0", "invalid value '0' for '--workers <NUMBER>': not in range; write a whole"),
-        ("run --manifests a --http1-codec h1", "invalid value 'h1' for '--http1-codec <CODEC>'"),
         ("run --manifests a --tls-min-version 1.1", "invalid value '1.1' for '--tls-min-version <VERSION>'"),
         ("run --manifests a --tls-ciphers RC4", "not a supported cipher suite; choose from TLS_AES_256_GCM_SHA384,"),
         (

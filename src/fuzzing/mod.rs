@@ -26,11 +26,9 @@ pub type FuzzTarget = fn(&[u8]);
 pub const TARGETS: &[(&str, FuzzTarget)] = &[
     ("annotations", annotations::check),
     ("bodies", plugins::body),
-    ("chunked_bodies", proxy::framing::chunked_body),
     ("client_hello", proxy::client_hello::check),
     ("forwarded_for", proxy::forwarded_for::check),
     ("headers", proxy::headers::check),
-    ("http1", proxy::framing::requests),
     ("http1_chunked_bodies", http1::requests::chunked_body),
     ("http1_messages", http1::messages::messages),
     ("http1_requests", http1::requests::requests),

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use super::http1_codec::Http1Codec;
 use crate::snapshot::regex_steps::MAX_REGEX_STEPS;
 
 /// Limits on clients and endpoints: sizes, counts and timeouts.
@@ -108,8 +107,6 @@ pub struct ProxyLimits {
     pub max_mirror_body: usize,
     /// Maximum time of a mirrored copy, from connecting to the end of its response.
     pub mirror_timeout: Duration,
-    /// The implementation of HTTP/1. It is no limit, but is needed where connections are set up with these limits.
-    pub http1_codec: Http1Codec,
 }
 
 impl ProxyLimits {
@@ -154,7 +151,6 @@ impl ProxyLimits {
         max_mirror_copies: 256,
         max_mirror_body: 64 * 1024,
         mirror_timeout: Duration::from_secs(15),
-        http1_codec: Http1Codec::Portico,
     };
 }
 

@@ -10,7 +10,6 @@ mod connection;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod http;
-mod http1_codec;
 mod limits;
 mod process;
 mod record;
@@ -23,7 +22,6 @@ use std::collections::BTreeMap;
 pub use connection::tls::{MinTlsVersion, TlsPolicy};
 pub use http::product_headers::{ProductHeaderMode, ProductToken};
 pub use http::rejected_paths::RejectedPaths;
-pub use http1_codec::Http1Codec;
 pub use limits::ProxyLimits;
 pub use process::server::{Proxy, ProxyConfig};
 pub use record::access_log;

@@ -23,8 +23,6 @@ pub struct EndpointConnector {
     pub max_head: usize,
     /// Maximum number of header fields of a response, for HTTP/1.
     pub max_fields: usize,
-    /// HTTP/1 connections use Portico's codec instead of hyper.
-    pub has_own_http1: bool,
     /// Maximum number of concurrent requests per connection, for HTTP/2.
     pub max_streams: usize,
     /// How often an HTTP/2 connection is checked by a ping, and how long Portico waits for the response.
@@ -159,9 +157,3 @@ impl EndpointConnector {
             .map_err(|error| ConnectError::TlsHandshake(address, error))
     }
 }
-
-/// hyper's default number of header fields. Setting it explicitly would make hyper allocate the fields on the heap.
-pub const HYPER_DEFAULT_FIELDS: usize = 100;
-
-/// The size of the read buffer: how much of a body may be received before its reader takes it.
-pub const READ_BUFFER: usize = 64 * 1024;

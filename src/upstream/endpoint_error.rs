@@ -8,7 +8,7 @@ use crate::http1::{InvalidMessage, SendFailure};
 /// An error of a connection that had been established.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
-    /// The library for HTTP/2, and for HTTP/1 as long as it is not the codec of Portico, reports it.
+    /// The library for HTTP/2 reports it.
     #[error(transparent)]
     Library(#[from] hyper::Error),
     #[error("the connection was closed before a response")]

@@ -11,6 +11,7 @@
 use std::cell::RefCell;
 use std::error::Error;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -24,10 +25,12 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::{spawn_local, unconstrained};
 use tokio::time::timeout;
 
-use super::UpstreamCounters;
+use super::connect::{ConnectError, EndpointConnector};
 use super::counted_connection::CountedConnection;
 use super::endpoint_error::EndpointError;
 use super::socket::{ResponseMonitor, UpstreamSocket};
+use super::upgraded::UpgradedConnection;
+use super::{UpstreamCounters, UpstreamTarget};
 use crate::http1::{
     BodyDecoder, BodyLength, HeadLimits, InvalidMessage, NextInput, OutgoingMessage, ResponseReader, SendFailure,
     poll_receive, take_buffer, write_request_head,
@@ -77,13 +80,20 @@ impl Drop for WakeOnDrop {
 }
 
 impl<B> Http1EndpointConnection<B> {
-    pub(super) fn new(socket: UpstreamSocket, counters: &Arc<UpstreamCounters>, limits: HeadLimits) -> Self {
-        Http1EndpointConnection {
+    /// Connects to the endpoint.
+    pub(super) async fn connect(
+        connector: &EndpointConnector,
+        target: &UpstreamTarget<'_>,
+        address: SocketAddr,
+        counters: &Arc<UpstreamCounters>,
+    ) -> Result<Self, ConnectError> {
+        let socket = connector.open_socket(target, address, counters).await?;
+        Ok(Http1EndpointConnection {
             monitor: socket.monitor().clone(),
             exchange: Rc::new(RefCell::new(Exchange {
                 socket,
                 counted: CountedConnection::new(counters),
-                limits,
+                limits: HeadLimits { bytes: connector.max_head, fields: connector.max_fields },
                 buffer: BytesMut::new(),
                 outgoing: None,
                 reader: None,
@@ -94,7 +104,7 @@ impl<B> Http1EndpointConnection<B> {
                 observer: None,
                 sender: WakeOnDrop::default(),
             })),
-        }
+        })
     }
 
     pub(super) fn monitor(&self) -> &ResponseMonitor {
@@ -122,8 +132,9 @@ impl<B> Http1EndpointConnection<B> {
         pin!(unconstrained(read)).poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
-    /// Releases the memory of what was received.
-    pub(super) fn release_buffer(&self) {
+    /// Releases what only a request needs.
+    pub(super) fn become_idle(&self) {
+        self.monitor.finish_request();
         self.exchange.borrow_mut().buffer = BytesMut::new();
     }
 
@@ -135,14 +146,17 @@ impl<B> Http1EndpointConnection<B> {
         self.exchange.borrow().body.size_hint()
     }
 
-    /// The socket of a connection whose endpoint has switched protocols, with the bytes that follow the response.
-    pub(super) fn into_socket(self) -> Option<(Rewound<UpstreamSocket>, CountedConnection)> {
+    /// The connection after a response that switches protocols.
+    pub(super) fn into_upgraded(self) -> Option<UpgradedConnection> {
+        self.monitor.finish_request();
         let exchange = Rc::into_inner(self.exchange)?.into_inner();
-        Some((Rewound::new(exchange.buffer.freeze(), exchange.socket), exchange.counted))
+        let stream = Rewound::new(exchange.buffer.freeze(), exchange.socket);
+        Some(UpgradedConnection::new(stream, exchange.counted))
     }
 
-    /// Waits until no more of the request is to be sent, or nothing could be sent for [`MAX_SEND_STALL`].
-    pub(super) async fn finish_sending(&self) {
+    /// Waits until the request was sent to its end, after the whole response. Returns whether another request may
+    /// follow.
+    pub(super) async fn finish_sending(&self) -> bool {
         while !self.is_sent() {
             let mut is_registered = false;
             let progress = poll_fn(|cx| {
@@ -153,9 +167,10 @@ impl<B> Http1EndpointConnection<B> {
                 Poll::Pending
             });
             if timeout(MAX_SEND_STALL, progress).await.is_err() {
-                return;
+                return false;
             }
         }
+        self.is_reusable()
     }
 }
 

@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::error::Error;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
@@ -18,11 +19,11 @@ use tokio::time::Instant;
 
 use super::endpoint_body::{IncomingBody, received};
 use super::endpoint_error::{EndpointError, RequestFailure};
-use super::http1_sender::Http1Sender;
+use super::http1::Http1EndpointConnection;
 use super::http2::{Http2Connections, StreamPermit};
 use super::socket_budget::{SocketBudget, UpstreamSockets};
 use super::tls::{UpstreamHandshakeError, UpstreamServerName};
-use super::upgraded::EndpointUpgrade;
+use super::upgraded::UpgradedConnection;
 use super::{
     ActiveRequest, ConnectError, EndpointConnector, EndpointSubsetting, RawConnection, ResolvedEndpoint, Upstream,
     UpstreamCounters, UpstreamProtocol,
@@ -92,7 +93,7 @@ struct CachedSubset {
 type NamedConnections<B> = (Option<Rc<UpstreamServerName>>, Rc<Http2Connections<B>>);
 
 struct IdleConnection<B> {
-    sender: Http1Sender<B>,
+    connection: Http1EndpointConnection<B>,
     idle_since: Instant,
 }
 
@@ -120,7 +121,7 @@ pub struct UpstreamConnection<B> {
 }
 
 enum RequestSender<B> {
-    Http1(Http1Sender<B>),
+    Http1(Http1EndpointConnection<B>),
     Http2(StreamPermit<B>),
 }
 
@@ -171,9 +172,9 @@ where
         let idle = endpoints.get_mut(&address)?;
         // Usually the last one; older ones match if several server names are in use. Expired ones are left to `sweep`.
         let newest_index = loop {
-            let is_named = |connection: &IdleConnection<B>| connection.sender.server_name() == name.as_deref();
+            let is_named = |idle: &IdleConnection<B>| idle.connection.monitor().server_name() == name.as_deref();
             let index = idle.iter().rposition(is_named)?;
-            if idle[index].sender.is_open() {
+            if idle[index].connection.is_silent() {
                 break index;
             }
             idle.remove(index);
@@ -192,7 +193,7 @@ where
         let newest = idle.remove(newest_index);
         drop(endpoints);
         self.counters.reused.add(1);
-        let sender = RequestSender::Http1(newest.sender);
+        let sender = RequestSender::Http1(newest.connection);
         Some(UpstreamConnection { sender, address, _active_request: upstream.active_request(address), pool })
     }
 
@@ -213,9 +214,9 @@ where
         let pool = self.pool(upstream);
         let attempt = ConnectAttempt::begin(upstream, address, connector.timeout);
         let connected = match upstream.key.protocol {
-            UpstreamProtocol::Http1 => {
-                Http1Sender::connect(connector, target, address, &self.counters).await.map(RequestSender::Http1)
-            }
+            UpstreamProtocol::Http1 => Http1EndpointConnection::connect(connector, target, address, &self.counters)
+                .await
+                .map(RequestSender::Http1),
             UpstreamProtocol::Http2 => {
                 let connections = pool.http2_connections(address, target.server_name.as_ref());
                 connections.connect(connector, target, address, &self.counters).await.map(RequestSender::Http2)
@@ -244,10 +245,8 @@ where
             let mut endpoints = pool.idle.borrow_mut();
             endpoints.retain(|address, idle| {
                 let is_reachable = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
-                idle.retain(|connection| {
-                    is_reachable
-                        && connection.sender.is_open()
-                        && connection.idle_since.elapsed() < self.idle_limits.timeout
+                idle.retain(|IdleConnection { connection, idle_since }| {
+                    is_reachable && connection.is_silent() && idle_since.elapsed() < self.idle_limits.timeout
                 });
                 !idle.is_empty()
             });
@@ -338,17 +337,21 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     /// Sends the request and awaits the head of its response. Calls `on_informational` with informational responses
-    /// before it, as far as they are known: not on HTTP/2, and not with hyper. Returns the head of the request, unless
-    /// the connection [keeps it](Self::keeps_head).
+    /// before it, except on HTTP/2, whose library does not report them. Returns the head of the request, except on
+    /// HTTP/2, whose library keeps it.
     pub fn send(
         &mut self,
         request: Request<B>,
-        on_informational: impl FnMut(Response<()>),
+        mut on_informational: impl FnMut(Response<()>),
     ) -> (Option<request::Parts>, impl Future<Output = Result<Response<IncomingBody>, RequestFailure<B>>>) {
         match &mut self.sender {
-            RequestSender::Http1(sender) => {
-                let (head, response) = sender.send(request, on_informational);
-                (head, Either::Left(response))
+            RequestSender::Http1(connection) => {
+                let head = connection.begin(request);
+                let response = poll_fn(move |cx| {
+                    let response = connection.poll_response(cx, &mut on_informational).map_err(RequestFailure::Failed);
+                    response.map_ok(|response| response.map(|()| IncomingBody::Connection))
+                });
+                (Some(head), Either::Left(response))
             }
             RequestSender::Http2(permit) => {
                 (None, Either::Right(permit.sender().try_send_request(request).map(received)))
@@ -356,42 +359,38 @@ where
         }
     }
 
-    /// Whether the connection keeps the head of a request, so that sending the request again needs a copy.
-    pub fn keeps_head(&self) -> bool {
-        !matches!(self.sender, RequestSender::Http1(Http1Sender::Portico(_)))
-    }
-
     /// Polls the body of a response that arrives on the connection itself.
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, EndpointError>>> {
         match &mut self.sender {
-            RequestSender::Http1(Http1Sender::Portico(connection)) => connection.poll_frame(cx),
-            RequestSender::Http1(Http1Sender::Hyper(..)) | RequestSender::Http2(_) => Poll::Ready(None),
+            RequestSender::Http1(connection) => connection.poll_frame(cx),
+            RequestSender::Http2(_) => Poll::Ready(None),
         }
     }
 
     pub(super) fn body_is_ended(&self) -> bool {
         match &self.sender {
-            RequestSender::Http1(Http1Sender::Portico(connection)) => connection.body_is_ended(),
-            RequestSender::Http1(Http1Sender::Hyper(..)) | RequestSender::Http2(_) => true,
+            RequestSender::Http1(connection) => connection.body_is_ended(),
+            RequestSender::Http2(_) => true,
         }
     }
 
     pub(super) fn body_size_hint(&self) -> SizeHint {
         match &self.sender {
-            RequestSender::Http1(Http1Sender::Portico(connection)) => connection.body_size_hint(),
-            RequestSender::Http1(Http1Sender::Hyper(..)) | RequestSender::Http2(_) => SizeHint::with_exact(0),
+            RequestSender::Http1(connection) => connection.body_size_hint(),
+            RequestSender::Http2(_) => SizeHint::with_exact(0),
         }
     }
 
     /// Whether a byte of the response was received. Only known for HTTP/1 connections.
     pub fn has_begun_response(&self) -> bool {
-        matches!(&self.sender, RequestSender::Http1(sender) if sender.monitor().has_response_data())
+        matches!(&self.sender, RequestSender::Http1(connection) if connection.monitor().has_response_data())
     }
 
     /// Whether the endpoint closed the connection with a TLS alert instead of a response: in TLS 1.3 it rejects a
     /// client certificate only after the handshake. Only known for HTTP/1 connections.
     pub fn was_rejected(&self) -> bool {
-        let was_rejected = matches!(&self.sender, RequestSender::Http1(sender) if sender.monitor().was_rejected());
+        let was_rejected =
+            matches!(&self.sender, RequestSender::Http1(connection) if connection.monitor().was_rejected());
         if let (true, Some(upstream)) = (was_rejected, self.pool.upstream.upgrade()) {
             warn_handshake(
                 &upstream,
@@ -416,9 +415,9 @@ where
 
     /// The endpoint has switched protocols with this response: the connection belongs to a tunnel. None on HTTP/2,
     /// which has no such response.
-    pub fn into_upgrade<R>(self, response: &mut Response<R>) -> Option<EndpointUpgrade> {
+    pub fn into_upgraded(self) -> Option<UpgradedConnection> {
         match self.sender {
-            RequestSender::Http1(sender) => sender.into_upgrade(response),
+            RequestSender::Http1(connection) => connection.into_upgraded(),
             RequestSender::Http2(_) => None,
         }
     }
@@ -428,20 +427,20 @@ where
     pub fn release(self) {
         let UpstreamConnection { sender, address, pool, .. } = self;
         // A stream of a shared connection is released by dropping it.
-        let RequestSender::Http1(mut sender) = sender else { return };
-        if sender.is_sent() {
-            if sender.is_reusable() {
-                pool.store(address, sender);
+        let RequestSender::Http1(connection) = sender else { return };
+        if connection.is_sent() {
+            if connection.is_reusable() {
+                pool.store(address, connection);
             } else {
-                sender.monitor().finish_request();
+                connection.monitor().finish_request();
             }
             return;
         }
         // The response is complete but the request is still being written. The task ends at the latest when the
         // connection does.
         tokio::task::spawn_local(async move {
-            if sender.finish_sending().await {
-                pool.store(address, sender);
+            if connection.finish_sending().await {
+                pool.store(address, connection);
             }
         });
     }
@@ -450,19 +449,19 @@ where
 impl<B> UpstreamPool<B> {
     /// Keeps an idle connection, unless there are enough, or its socket is needed. If the pool was dropped meanwhile,
     /// the connection is closed with it.
-    fn store(&self, address: SocketAddr, sender: Http1Sender<B>) {
-        sender.become_idle();
+    fn store(&self, address: SocketAddr, connection: Http1EndpointConnection<B>) {
+        connection.become_idle();
         if self.sockets.wanted().take() || self.budget.wanted().take() {
             return;
         }
         let mut endpoints = self.idle.borrow_mut();
         let idle = endpoints.entry(address).or_default();
-        if sender.server_name().is_some() && idle.len() >= self.per_endpoint && !idle.is_empty() {
+        if connection.monitor().server_name().is_some() && idle.len() >= self.per_endpoint && !idle.is_empty() {
             // Connections under rarely used names must not displace those under common ones.
             idle.remove(0);
         }
         if idle.len() < self.per_endpoint {
-            idle.push(IdleConnection { sender, idle_since: Instant::now() });
+            idle.push(IdleConnection { connection, idle_since: Instant::now() });
         }
     }
 

@@ -48,8 +48,7 @@ impl UpstreamSocket {
     }
 }
 
-/// Whether the endpoint has sent data since the last request. hyper does not distinguish a partial status line from
-/// none.
+/// What the socket knows of the response to the last request.
 #[derive(Clone, Debug)]
 pub(super) struct ResponseMonitor(Arc<ResponseState>);
 

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use portico::plugin_api::Chain;
 use portico::proxy::access_log::{AccessLogDestination, AccessLogField, AccessLogFormat, AccessLogger};
 use portico::proxy::{
-    BindState, Http1Codec, ProductHeaderMode, ProductToken, Proxy, ProxyConfig, ProxyLimits, RejectedPaths, TlsPolicy,
+    BindState, ProductHeaderMode, ProductToken, Proxy, ProxyConfig, ProxyLimits, RejectedPaths, TlsPolicy,
 };
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::router::{HostRouter, PathMatch, RouteMatch, TieBreaker};
@@ -48,9 +48,6 @@ pub(crate) struct TestServer {
 /// Settings of the proxy that tests change.
 pub(crate) struct Options {
     pub(crate) limits: ProxyLimits,
-    /// What only one codec does is tested with that codec, everything else with the one of
-    /// `PORTICO_TEST_HTTP1_CODEC`.
-    pub(crate) http1_codec: Option<Http1Codec>,
     pub(crate) trusted: Vec<&'static str>,
     pub(crate) rejected_paths: RejectedPaths,
     pub(crate) workers: usize,
@@ -65,7 +62,6 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             limits: ProxyLimits::default(),
-            http1_codec: None,
             trusted: vec![],
             rejected_paths: RejectedPaths::default(),
             workers: 1,
@@ -97,7 +93,7 @@ impl TestServer {
             Arc::new(AccessLogger::start(options.log, AccessLogFormat::Json, &AccessLogField::defaults()).unwrap());
         let config = ProxyConfig {
             workers: NonZeroUsize::new(options.workers).unwrap(),
-            limits: ProxyLimits { http1_codec: options.http1_codec.unwrap_or_else(tested_codec), ..options.limits },
+            limits: options.limits,
             rejected_paths: options.rejected_paths,
             trusted_ips: options.trusted.iter().map(|text| text.parse().unwrap()).collect(),
             access_log: Arc::clone(&log),
@@ -615,14 +611,5 @@ async fn read_line(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) 
             return Some(String::from_utf8(buffer.drain(..end + 2).collect()).unwrap());
         }
         fill(socket, buffer).await?;
-    }
-}
-
-/// The codec that `PORTICO_TEST_HTTP1_CODEC` names, so that all tests run with either one; Portico's by default.
-fn tested_codec() -> Http1Codec {
-    match std::env::var("PORTICO_TEST_HTTP1_CODEC").as_deref() {
-        Ok("portico") | Err(_) => Http1Codec::Portico,
-        Ok("hyper") => Http1Codec::Hyper,
-        Ok(other) => panic!("PORTICO_TEST_HTTP1_CODEC is {other:?}, but must be portico or hyper"),
     }
 }

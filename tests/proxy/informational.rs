@@ -1,19 +1,17 @@
-//! Informational responses of endpoints, which Portico's HTTP/1 codec passes on (RFC 9110, section 15.2).
+//! Informational responses of endpoints, which reach HTTP/1.1 clients (RFC 9110, section 15.2).
 
 use std::sync::Arc;
 
-use portico::proxy::Http1Codec;
 use tokio::sync::Notify;
 
-use crate::harness::{Endpoint, Options, TestServer, header, routes_to};
+use crate::harness::{Endpoint, TestServer, header, routes_to};
 
 const HINTS: &str =
     "HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\nconnection: x-hop\r\nx-hop: 1\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 async fn server(endpoint: &Endpoint) -> TestServer {
-    let options = Options { http1_codec: Some(Http1Codec::Portico), ..Options::default() };
-    TestServer::with_options(options, routes_to(endpoint.address)).await
+    TestServer::with_routes(routes_to(endpoint.address)).await
 }
 
 #[tokio::test]

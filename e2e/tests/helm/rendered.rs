@@ -152,7 +152,6 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "reject-paths" => (json!(["backslash"]), &["--reject-paths=backslash"]),
         "proxy-protocol-from" => (json!(["10.0.0.0/8"]), &["--proxy-protocol-from=10.0.0.0/8"]),
         "workers" => (json!(4), &["--workers=4"]),
-        "http1-codec" => (json!("hyper"), &["--http1-codec=hyper"]),
         "ingress-class" => (json!("kong"), &["--ingress-class=kong"]),
         "ingress-controller-name" => (json!("a.example/c"), &["--ingress-controller-name=a.example/c"]),
         "kong-router" => (json!("expressions"), &["--kong-router=expressions"]),

@@ -43,7 +43,7 @@ impl ProtocolDetector {
     ) -> Poll<io::Result<DetectedProtocol>> {
         let start = buffer.filled().len();
         if buffer.remaining() < PREFACE.len() {
-            // hyper's first read always has a larger buffer. With a smaller one the connection is treated as HTTP/1.
+            // The first read always has a larger buffer. With a smaller one the connection is treated as HTTP/1.
             self.done = true;
             buffer.put_slice(&PREFACE[..self.held_bytes]);
             ready!(Pin::new(stream).poll_read(cx, buffer))?;

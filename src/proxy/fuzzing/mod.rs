@@ -2,7 +2,6 @@
 
 pub(crate) mod client_hello;
 pub(crate) mod forwarded_for;
-pub(crate) mod framing;
 pub(crate) mod headers;
 pub(crate) mod http2_frames;
 pub(crate) mod proxy_header;

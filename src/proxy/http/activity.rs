@@ -25,7 +25,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use super::guard::GuardRejection;
 use super::http_worker::HttpWorker;
 use super::minimum_rate::{MinimumRates, RateMeter};
 use super::read_timeout::{ReadTimeout, RuleTimeouts};
@@ -101,17 +100,10 @@ pub(in crate::proxy) struct Activity {
     next_stall_check: Cell<Instant>,
     /// When the response must be complete, if the rule has such a timeout.
     pub(in crate::proxy) response_deadline: Cell<Option<Instant>>,
-    /// The request that the framing guard rejected, and why.
-    pub(in crate::proxy) guard_rejection: Cell<Option<GuardRejection>>,
-    /// The requests received so far, of which hyper may not have parsed all. None if a part of a further one has
-    /// arrived.
-    pub(in crate::proxy) complete_requests: Cell<Option<u64>>,
-    /// hyper has begun to close the connection.
-    pub(in crate::proxy) shutdown_begun: Cell<bool>,
+    /// Why the current request is rejected although its head was parsed. It is the last one of its connection.
+    pub(in crate::proxy) ambiguity: Cell<Option<RequestError>>,
     /// Close with a TCP reset, because the client could mistake an orderly close for the end of a body.
     pub(in crate::proxy) reset_on_close: Cell<bool>,
-    /// All response bytes were handed to the socket. Anything hyper writes now is its own error response.
-    pub(in crate::proxy) responses_flushed: Cell<bool>,
     /// The client sent the HTTP/2 connection preface.
     pub(in crate::proxy) http2: Cell<bool>,
     /// The minimum data rates of the client, if there are some.
@@ -142,11 +134,8 @@ impl Activity {
             awaits_response_data: Cell::new(false),
             next_stall_check: Cell::new(now),
             response_deadline: Cell::new(None),
-            guard_rejection: Cell::new(None),
-            complete_requests: Cell::new(Some(0)),
-            shutdown_begun: Cell::new(false),
+            ambiguity: Cell::new(None),
             reset_on_close: Cell::new(false),
-            responses_flushed: Cell::new(true),
             http2: Cell::new(false),
             rates: MinimumRates::new(limits),
             body_abandoned: Cell::new(false),
@@ -260,37 +249,6 @@ impl Activity {
         self.upload.set(UploadState::Complete);
     }
 
-    /// hyper has no more bytes to write. It writes the end of a body together with the bytes before it, so if the phase
-    /// says that the response is complete, hyper has written all of it.
-    pub(in crate::proxy) fn record_flush(&self) {
-        if matches!(self.phase.get(), ActivityPhase::Idle | ActivityPhase::ReadingHead) && !self.http2.get() {
-            self.responses_flushed.set(true);
-        }
-    }
-
-    /// Whether hyper must close the connection after this response: the response is complete but not flushed, and the
-    /// body of the request is still arriving. If hyper rejected bytes of that body as a malformed request, it could
-    /// write its error response into this response.
-    pub(in crate::proxy) fn must_close_after_response(&self) -> bool {
-        !self.responses_flushed.get()
-            && matches!(self.phase.get(), ActivityPhase::Idle | ActivityPhase::ReadingHead)
-            && (self.upload.get() != UploadState::Complete || self.body_unread.get())
-            && !self.http2.get()
-    }
-
-    /// Whether hyper holds nothing of this HTTP/1 connection: no bytes of a request, of a response or of the end of the
-    /// connection.
-    pub(in crate::proxy) fn is_settled(&self) -> bool {
-        self.phase.get() == ActivityPhase::Idle
-            && self.is_http1()
-            && self.responses_flushed.get()
-            && self.upload.get() == UploadState::Complete
-            && !self.body_unread.get()
-            && self.complete_requests.get() == Some(self.requests.get())
-            && self.guard_rejection.get().is_none()
-            && !self.shutdown_begun.get()
-    }
-
     /// When the first byte of the current request head arrived. None unless a head is being read.
     pub(in crate::proxy) fn head_started_at(&self) -> Option<Instant> {
         (self.phase.get() == ActivityPhase::ReadingHead).then(|| self.last_progress.get())
@@ -320,7 +278,6 @@ impl Activity {
         if let Some(rates) = &self.rates {
             rates.begin_request();
         }
-        self.responses_flushed.set(false);
         self.enter_phase(ActivityPhase::AwaitingResponse, now);
     }
 
@@ -341,12 +298,6 @@ impl Activity {
             }
         }
         self.body_abandoned.get()
-    }
-
-    /// Why the framing guard rejects the current request, if it does.
-    pub(in crate::proxy) fn guard_error(&self) -> Option<RequestError> {
-        let rejection = self.guard_rejection.get()?;
-        (rejection.first_request <= self.requests.get()).then_some(rejection.error)
     }
 
     /// When the current phase times out. `idle_timeout` is shorter while the listener closes.

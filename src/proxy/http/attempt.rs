@@ -8,6 +8,7 @@ use http::{Response, StatusCode, Version};
 use tokio::time::{Instant, timeout_at};
 
 use super::activity::{BodyFailure, UploadState, until_timed_out};
+use super::client_connection::Peer;
 use super::framing;
 use super::headers::strip_hop_by_hop;
 use super::outgoing_request::OutgoingRequest;
@@ -21,7 +22,7 @@ use crate::upstream::{
 
 type EndpointConnection = UpstreamConnection<RequestBody>;
 
-impl OutgoingRequest<'_> {
+impl<'u> OutgoingRequest<'u> {
     /// Sends the request to this endpoint. A new connection must be established by `connect_deadline`.
     pub(in crate::proxy) async fn attempt(
         &mut self,
@@ -117,17 +118,27 @@ impl OutgoingRequest<'_> {
         })
     }
 
-    async fn send(&mut self, mut connection: EndpointConnection) -> Result<Response<BodySource>, AttemptError> {
-        let peer = Rc::clone(&self.peer);
+    /// Begins to send the request, and keeps what a second attempt needs. Not a part of [`Self::send`], whose future would
+    /// contain the head.
+    fn begin_sending<'c>(
+        &mut self,
+        connection: &'c mut EndpointConnection,
+        peer: &'c Peer,
+    ) -> impl Future<Output = Result<Response<IncomingBody>, RequestFailure<RequestBody>>> + use<'c, 'u> {
         let (request, mut kept_body) = self.take();
-        if connection.keeps_head() {
+        if connection.is_http2() {
             self.keep_copy(&request, kept_body.take());
         }
         let (head, sending) = connection.send(request, |head| peer.queue_informational(head));
         if let Some(head) = head {
             self.keep_head(head, kept_body);
         }
-        let outcome = until_timed_out(&peer.activity, sending).await;
+        sending
+    }
+
+    async fn send(&mut self, mut connection: EndpointConnection) -> Result<Response<BodySource>, AttemptError> {
+        let peer = Rc::clone(&self.peer);
+        let outcome = until_timed_out(&peer.activity, self.begin_sending(&mut connection, &peer)).await;
         match outcome {
             None if self.peer.activity.upload.get() == UploadState::AwaitingClient => {
                 Err(AttemptError::Failed(self.peer.activity.body_timeout_error()))
@@ -195,8 +206,8 @@ impl OutgoingRequest<'_> {
         let Some(upgrade) = switched else {
             return Ok(response.map(|incoming| BodySource::Upstream(EndpointBody::new(incoming, connection))));
         };
-        let endpoint = connection.into_upgrade(&mut response).ok_or(INVALID)?;
-        Ok(response.map(|_| BodySource::Upgraded(upgrade, endpoint)))
+        let endpoint = connection.into_upgraded().ok_or(INVALID)?;
+        Ok(response.map(|_| BodySource::Upgraded(upgrade, Box::new(endpoint))))
     }
 }
 

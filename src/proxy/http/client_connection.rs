@@ -1,11 +1,11 @@
 //! Serves one client connection from its first request until it closes.
 //!
 //! ```text
-//!   ClientStream ─ hyper ─ request::serve        one task; each wake-up polls all of it
-//!         └────── Activity ──────┘ ◀─ one timer: idle, slow head, slow response, stall
+//!   ClientStream ─ Http1ClientConnection ─ request::serve        one task; each wake-up polls all of it
+//!         └───────────── Activity ──────────────┘ ◀─ one timer: idle, slow head, slow response, stall
 //! ```
 //!
-//! While a connection is idle, its `ClientStream` is parked outside hyper: see `parked_connection.rs`.
+//! While a connection is idle, only its `ClientStream` exists: see `parked_connection.rs`.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -18,9 +18,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::activity::{Activity, ActivityPhase};
@@ -28,7 +25,7 @@ use super::client_body::ClientBody;
 use super::client_stream::ClientStream;
 use super::headers::{ForwardedClient, strip_hop_by_hop};
 use super::http_worker::HttpWorker;
-use super::http1::connection::Http1ClientConnection;
+use super::http1::connection::{Http1ClientConnection, Http1End};
 use super::http2::{self, OpenStream};
 use super::malformed_request::{lingering_close, reject};
 use super::parked_connection::{ParkingEnd, park, park_at};
@@ -45,7 +42,6 @@ use crate::proxy::connection::listener_connections::{
 use crate::proxy::connection::moving_deadline::poll_until;
 use crate::proxy::connection::tls::TlsSession;
 use crate::proxy::connection::transport::Transport;
-use crate::proxy::http1_codec::Http1Codec;
 use crate::proxy::worker::Worker;
 use crate::rewound::Rewound;
 
@@ -189,10 +185,7 @@ pub(in crate::proxy) fn serve(
                 return;
             }
             let context = (&peer, &mut registration);
-            let serving: Pin<Box<dyn Future<Output = _>>> = match peer.worker().limits.http1_codec {
-                Http1Codec::Hyper => Box::pin(serve_requests_with_hyper(stream, context, timer.as_mut())),
-                Http1Codec::Portico => Box::pin(serve_requests(stream, context, timer.as_mut())),
-            };
+            let serving = Box::pin(serve_requests(stream, context, timer.as_mut()));
             let Some(ServedRequests { end, stream: served, unread }) = serving.await else { return };
             // Taken in every case: the tunnel holds the peer, so a tunnel left in the peer would leak both.
             let tunnel = peer.tunnel.take();
@@ -210,62 +203,35 @@ pub(in crate::proxy) fn serve(
     }
 }
 
-/// What remains of a connection that was taken out of hyper.
+/// What remains of a connection whose requests were served.
 struct ServedRequests {
     end: ConnectionEnd,
     stream: ClientStream,
-    /// Bytes that were received, but that hyper has not consumed.
+    /// Bytes that were received, but not decoded.
     unread: Bytes,
 }
 
-/// Serves requests with hyper until the connection closes or is parked.
-async fn serve_requests_with_hyper(
-    stream: ClientStream,
-    (peer, registration): (&Rc<Peer>, &mut ConnectionRegistration),
-    timer: Pin<&mut Sleep>,
-) -> Option<ServedRequests> {
-    let service = {
-        let peer = Rc::clone(peer);
-        service_fn(move |request: Request<Incoming>| request::serve(Rc::clone(&peer), request.map(ClientBody::Library)))
-    };
-    let mut http = peer.http.http1.serve_connection(TokioIo::new(stream), service);
-    let end = drive(&mut http, peer, registration, timer).await;
-    // Of a parked connection, at most empty lines are unread, which do not mean anything before a request.
-    let parts = http.into_parts();
-    Some(ServedRequests { end, stream: parts.io.into_inner(), unread: parts.read_buf })
-}
-
-/// Serves requests with Portico's codec until the connection closes or is parked.
+/// Serves requests until the connection ends or must be parked.
 async fn serve_requests(
     stream: ClientStream,
     (peer, registration): (&Rc<Peer>, &mut ConnectionRegistration),
-    timer: Pin<&mut Sleep>,
+    mut timer: Pin<&mut Sleep>,
 ) -> Option<ServedRequests> {
     let mut http = Http1ClientConnection::new(stream, peer, |request| request::serve(Rc::clone(peer), request));
-    let end = drive(&mut http, peer, registration, timer).await;
-    let (stream, unread) = http.into_stream()?;
-    Some(ServedRequests { end, stream, unread })
-}
-
-/// Drives the connection until it ends or must be parked.
-async fn drive(
-    http: &mut impl Http1Connection,
-    peer: &Peer,
-    registration: &mut ConnectionRegistration,
-    mut timer: Pin<&mut Sleep>,
-) -> ConnectionEnd {
     let resumed_at = Instant::now();
     let mut shutdown = ShutdownProgress::NotStarted;
-    poll_fn(|cx| {
+    let end = poll_fn(|cx| {
         registration.set_waker(cx.waker());
-        let end = poll_connection(peer, http, resumed_at, timer.as_mut(), &mut shutdown, cx);
+        let end = poll_connection(peer, &mut http, resumed_at, timer.as_mut(), &mut shutdown, cx);
         // A request that has arrived in the meantime is served.
         if end.is_pending() && registration.take_eviction() && peer.activity.phase() == ActivityPhase::Idle {
             return Poll::Ready(ConnectionEnd::Aborted);
         }
         end
     })
-    .await
+    .await;
+    let (stream, unread) = http.into_stream()?;
+    Some(ServedRequests { end, stream, unread })
 }
 
 /// What follows when HTTP/1 ends: an error response, a tunnel, HTTP/2 or a lingering close. Boxed, so that plain
@@ -297,13 +263,13 @@ enum ShutdownProgress {
     /// The task yields once to the reactor, so that a request that has already arrived is still served.
     Yielding(Pin<Box<dyn Future<Output = ()>>>),
     Yielded,
-    /// hyper's graceful shutdown has begun; hyper closes the connection after the current response.
+    /// The connection closes after the current response.
     Closing,
 }
 
-/// Why hyper no longer serves an HTTP/1 connection.
+/// Why the requests of an HTTP/1 connection are no longer served.
 enum ConnectionEnd {
-    /// hyper has closed the connection, or hands over its stream.
+    /// The connection was closed, or its stream is handed over.
     Finished,
     /// The connection is idle and needs no buffers until its next request.
     Parked,
@@ -313,14 +279,18 @@ enum ConnectionEnd {
     MalformedRequest { too_large: bool },
 }
 
-fn poll_connection<C: Http1Connection>(
+fn poll_connection<S, F>(
     peer: &Peer,
-    http: &mut C,
+    http: &mut Http1ClientConnection<S, F>,
     resumed_at: Instant,
     mut timer: Pin<&mut Sleep>,
     shutdown: &mut ShutdownProgress,
     cx: &mut Context<'_>,
-) -> Poll<ConnectionEnd> {
+) -> Poll<ConnectionEnd>
+where
+    S: Fn(Request<ClientBody>) -> F,
+    F: Future<Output = Result<Response<ResponseBody>, Infallible>>,
+{
     let activity = &peer.activity;
     loop {
         if peer.connections.is_aborted() {
@@ -328,15 +298,9 @@ fn poll_connection<C: Http1Connection>(
         }
         if let Poll::Ready(end) = http.poll(cx) {
             return Poll::Ready(match end {
-                Http1End::Malformed { too_large } if !activity.http2.get() => {
-                    ConnectionEnd::MalformedRequest { too_large }
-                }
-                Http1End::Malformed { .. } | Http1End::Finished => ConnectionEnd::Finished,
+                Http1End::Malformed { too_large } => ConnectionEnd::MalformedRequest { too_large },
+                Http1End::Finished => ConnectionEnd::Finished,
             });
-        }
-        if activity.must_close_after_response() {
-            // Otherwise hyper parses the bytes after the request, and may write an error response into this response.
-            http.start_shutdown();
         }
         if peer.connections.is_closing() {
             if let ShutdownProgress::NotStarted = shutdown {
@@ -365,6 +329,7 @@ fn poll_connection<C: Http1Connection>(
             }
         };
         if let ShutdownProgress::NotStarted = shutdown
+            && http.is_between_requests()
             && let Some(park_at) = park_at(peer, resumed_at)
             && park_at < activity.deadline(&peer.worker().limits, idle_timeout)
         {
@@ -406,54 +371,6 @@ pub(in crate::proxy) fn idle_timeout(peer: &Peer) -> Duration {
     }
 }
 
-/// How the codec ends a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum Http1End {
-    /// It has closed the connection, or hands over its stream. Errors have been recorded.
-    Finished,
-    /// The client sent bytes that do not parse as a request.
-    Malformed { too_large: bool },
-}
-
-/// An HTTP/1 connection with either codec.
-trait Http1Connection {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Http1End>;
-    fn start_shutdown(&mut self);
-}
-
-impl<S, F> Http1Connection for Http1ClientConnection<S, F>
-where
-    S: Fn(Request<ClientBody>) -> F,
-    F: Future<Output = Result<Response<ResponseBody>, Infallible>>,
-{
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Http1End> {
-        Http1ClientConnection::poll(self, cx)
-    }
-
-    fn start_shutdown(&mut self) {
-        Http1ClientConnection::start_shutdown(self);
-    }
-}
-
-impl<S, B> Http1Connection for hyper::server::conn::http1::Connection<TokioIo<ClientStream>, S>
-where
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B> + Unpin,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: http_body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Http1End> {
-        Future::poll(Pin::new(self), cx).map(|outcome| match outcome {
-            Err(error) if error.is_parse() => Http1End::Malformed { too_large: error.is_parse_too_large() },
-            _ => Http1End::Finished,
-        })
-    }
-
-    fn start_shutdown(&mut self) {
-        Pin::new(self).graceful_shutdown();
-    }
-}
-
 /// Bytes of informational responses that wait to be sent, before further ones are omitted.
 const MAX_INFORMATIONAL: usize = 8 * 1024;
 /// Idle timeout of a connection that has served requests before, once its listener closes.
@@ -481,10 +398,10 @@ mod tests {
         );
     }
 
-    /// The memory of a connection in use, in addition to hyper's buffers.
+    /// The memory of a connection in use, in addition to its buffers.
     #[test]
     fn request_futures_are_small() {
-        let connection = size(serve_requests).max(size(serve_requests_with_hyper));
+        let connection = size(serve_requests);
         let request = size(|peer, request, ()| request::serve(peer, request));
         assert!(
             connection <= 1150 && request <= 3300,

@@ -106,7 +106,7 @@ impl FilteredBody {
         if let Some(rest) = self.rest.take() {
             rest.release();
         }
-        // hyper does not poll a body of known length after its last byte.
+        // A body of known length is not polled after its last byte.
         if let Some(mut filter) = self.filter.take_if(|filter| filter.keeps_bytes()) {
             filter.end();
         }

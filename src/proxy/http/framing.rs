@@ -1,8 +1,6 @@
-//! Rejects or normalizes message framing that hyper accepts and the next hop may interpret differently.
+//! Rejects or normalizes message framing that is valid and that the next hop may interpret differently.
 //!
-//! hyper itself rejects with 400 and closes: lengths that differ or are not numbers, a transfer coding that does not
-//! end in `chunked`, any transfer coding in HTTP/1.0, a space before the colon, folded lines. The framing guard rejects
-//! what hyper would repair. The remaining cases are rejected here.
+//! The [codec](crate::http1) itself rejects invalid and ambiguous framing. The remaining cases are rejected here.
 
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request, Version};

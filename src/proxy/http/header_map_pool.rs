@@ -1,5 +1,5 @@
-//! Pool of header maps for the copies of requests that may be sent twice over connections that keep the head of a
-//! request. Nearly every such request is copied and nearly no copy is used, so the memory is recycled.
+//! Pool of header maps for the copies of requests that may be sent twice over HTTP/2, whose library keeps the head.
+//! Nearly every such request is copied and nearly no copy is used, so the memory is recycled.
 //!
 //! A recycled map keeps its names, since the next request of the same or a similar client mostly has the same names in
 //! the same order. Replacing only the values costs a third of building a map.

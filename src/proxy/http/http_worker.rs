@@ -6,7 +6,6 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hyper::server::conn::http1;
 use ipnet::IpNet;
 
 use super::header_map_pool::HeaderMapPool;
@@ -15,12 +14,8 @@ use super::product_headers::ProductHeaders;
 use super::rejected_paths::RejectedPaths;
 use super::request_body::RequestBody;
 use super::request_id::RequestIds;
-use crate::proxy::http1_codec::Http1Codec;
-use crate::proxy::limits::ProxyLimits;
 use crate::proxy::worker::Worker;
-use crate::upstream::{
-    ConnectionPools, EndpointConnector, EndpointSubsetting, HYPER_DEFAULT_FIELDS, IdleLimits, READ_BUFFER, SocketBudget,
-};
+use crate::upstream::{ConnectionPools, EndpointConnector, EndpointSubsetting, IdleLimits, SocketBudget};
 
 /// What the HTTP requests of all workers share.
 #[derive(Clone)]
@@ -45,8 +40,6 @@ pub(in crate::proxy) struct HttpWorker {
     pub(in crate::proxy) mirror_sender: Rc<MirrorSender>,
     pub(in crate::proxy) request_ids: RequestIds,
     pub(in crate::proxy) header_maps: HeaderMapPool,
-    /// The settings of HTTP/1 connections.
-    pub(in crate::proxy) http1: http1::Builder,
 }
 
 impl HttpWorker {
@@ -57,7 +50,6 @@ impl HttpWorker {
             sockets: Arc::clone(&shared.upstream_sockets),
             max_head: limits.max_response_head,
             max_fields: limits.max_response_fields,
-            has_own_http1: limits.http1_codec == Http1Codec::Portico,
             max_streams: limits.max_upstream_streams,
             ping_interval: limits.ping_interval,
             ping_timeout: limits.ping_timeout,
@@ -82,24 +74,7 @@ impl HttpWorker {
             mirror_sender: Rc::new(mirrors),
             request_ids: RequestIds::default(),
             header_maps: HeaderMapPool::default(),
-            http1: http1_builder(limits),
             worker,
         }
     }
-}
-
-/// How hyper reads the requests of clients.
-pub(in crate::proxy) fn http1_builder(limits: &ProxyLimits) -> http1::Builder {
-    let mut http1 = http1::Builder::new();
-    http1
-        .half_close(false)
-        .keep_alive(true)
-        // The connection's own timer distinguishes idle clients from slow ones.
-        .header_read_timeout(None)
-        .max_header_size(limits.max_request_head)
-        .max_buf_size(limits.max_request_head.max(READ_BUFFER));
-    if limits.max_request_fields != HYPER_DEFAULT_FIELDS {
-        http1.max_headers(limits.max_request_fields);
-    }
-    http1
 }

@@ -1,5 +1,4 @@
-//! Responses to requests that hyper cannot parse. hyper's own response is suppressed; the client gets a regular error
-//! response, which is counted and logged.
+//! Responses to requests that cannot be parsed: regular error responses, which are counted and logged.
 
 use std::io::Write as _;
 use std::rc::Rc;
@@ -9,8 +8,9 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use super::activity::ActivityPhase;
 use super::client_connection::{Peer, SHUTDOWN_TIMEOUT};
 use super::client_stream::ClientStream;
 use super::error_response::ErrorFormat;
@@ -44,7 +44,7 @@ pub(in crate::proxy) async fn reject(
         bytes_out: response.body().len() as u64,
     };
     record_malformed(&peer, input);
-    stream.begin_error_response();
+    peer.activity.enter_phase(ActivityPhase::SendingResponse, Instant::now());
     let send = async {
         stream.write_all(&bytes).await?;
         stream.shutdown().await
@@ -167,7 +167,7 @@ impl PartialHead {
     }
 }
 
-/// The longest target that hyper and the `http` crate support, even if `--client-header-bytes` allows more.
+/// The longest target that the `http` crate supports, even if `--client-header-bytes` allows more.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING};
+use http::header::{CONNECTION, HOST, TE};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, request};
 use http_body::Body;
@@ -16,7 +16,6 @@ use super::request_error::RequestError;
 use super::rule_action::Destination;
 use super::upgrade::Upgrade;
 use crate::http1::recycle_map;
-use crate::proxy::http1_codec::Http1Codec;
 use crate::upstream::tls::UpstreamServerName;
 use crate::upstream::{UpstreamKey, UpstreamProtocol, UpstreamTarget};
 
@@ -81,10 +80,6 @@ impl<'u> OutgoingRequest<'u> {
         match upstream.key.protocol {
             UpstreamProtocol::Http1 => {
                 *request.version_mut() = Version::HTTP_11;
-                if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
-                    // Without this header, hyper would drop the body of a GET.
-                    request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-                }
                 if let Some(upgrade) = &upgrade {
                     upgrade.set_request_headers(request.headers_mut());
                 }
@@ -153,9 +148,7 @@ impl<'u> OutgoingRequest<'u> {
     pub(in crate::proxy) fn recycle(&mut self) {
         let Some(request) = self.sendable.take() else { return };
         let headers = request.into_parts().0.headers;
-        let is_copy = self.target.upstream.key.protocol == UpstreamProtocol::Http2
-            || self.peer.worker().limits.http1_codec == Http1Codec::Hyper;
-        if is_copy {
+        if self.target.upstream.key.protocol == UpstreamProtocol::Http2 {
             self.peer.http.header_maps.put_back(headers);
         } else {
             recycle_map(headers);

@@ -1,9 +1,8 @@
 //! A parked connection: an idle HTTP/1 connection without buffers.
 //!
-//! hyper keeps buffers of 8 KiB for reading and for writing while a connection is idle, and up to 64 KiB after a large
-//! upload. Therefore a connection is taken out of hyper when it is idle for [`ProxyLimits::park_after`], and returned
-//! to it when the next bytes arrive. A new connection is parked until its first bytes arrive, so a client that sends
-//! nothing gets no buffers.
+//! What serves requests has buffers and state that an idle connection does not need. Therefore a connection is parked
+//! when it is idle for [`ProxyLimits::park_after`], until the next bytes arrive. A new connection is parked until its
+//! first bytes arrive, so a client that sends nothing gets no buffers.
 //!
 //! [`ProxyLimits::park_after`]: crate::proxy::limits::ProxyLimits::park_after
 
@@ -13,6 +12,7 @@ use std::task::Poll;
 
 use tokio::time::{Instant, Sleep};
 
+use super::activity::{ActivityPhase, UploadState};
 use super::client_connection::{Peer, idle_timeout};
 use super::client_stream::ClientStream;
 use crate::proxy::connection::listener_connections::ConnectionRegistration;
@@ -21,7 +21,7 @@ use crate::proxy::record::stats::OpenGuard;
 /// Why a connection is no longer parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum ParkingEnd {
-    /// hyper is needed: something can be read, or the idle timeout has expired and hyper closes the connection.
+    /// Something can be read, or the idle timeout has expired and the connection must be closed in order.
     Resume,
     /// The connection was aborted or evicted, or its socket has failed.
     Close,
@@ -52,9 +52,10 @@ pub(in crate::proxy) async fn park(
     .await
 }
 
-/// When the connection must be parked, unless it is used until then. None if hyper is needed to close it, or holds
-/// something of it. `resumed_at` is when hyper got the connection: what it has read since may have been no data.
+/// When a connection between two requests must be parked, unless it is used until then. None if it is still active, or
+/// closing. `resumed_at` is when it was unparked: what was read since may have been no data.
 pub(in crate::proxy) fn park_at(peer: &Peer, resumed_at: Instant) -> Option<Instant> {
-    let may_park = peer.activity.is_settled() && !peer.connections.is_closing();
+    let is_idle = peer.activity.phase() == ActivityPhase::Idle && peer.activity.upload.get() == UploadState::Complete;
+    let may_park = is_idle && !peer.connections.is_closing();
     may_park.then(|| peer.activity.last_progress().max(resumed_at) + peer.worker().limits.park_after)
 }

@@ -2,8 +2,8 @@
 //! complete when they are truncated.
 //!
 //! Small HTTP/2 frames that arrive together are joined, since each frame costs the endpoint a chunk, a wake-up and
-//! part of a TCP segment: a client could otherwise cause much more work than it does. Chunks of HTTP/1 are joined
-//! earlier, in [`super::chunk_joining`].
+//! part of a TCP segment: a client could otherwise cause much more work than it does. Chunks of HTTP/1 are joined when
+//! they are decoded.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -272,11 +272,6 @@ impl RequestBody {
             return Poll::Pending;
         };
         self.peer.activity.mark_awaiting_endpoint();
-        // The framing guard has checked these bytes before hyper parsed them.
-        if self.peer.activity.guard_error().is_some() {
-            self.peer.activity.body_failure.set(Some(BodyFailure::Invalid));
-            return Poll::Ready(Some(Err(RequestBodyError::AmbiguousFraming)));
-        }
         match frame {
             Some(Ok(mut frame)) => {
                 if self.http2
@@ -304,7 +299,7 @@ impl RequestBody {
                         PendingCopies::buffer(&mut extensions.mirror_copies, data);
                     }
                 }
-                // Trailers end the body even where hyper does not report the end of the stream.
+                // Trailers end the body even where the library does not report the end of the stream.
                 if frame.is_trailers() || is_complete(self.incoming.as_ref()) {
                     self.finish();
                 }
@@ -398,7 +393,7 @@ impl Drop for RequestBody {
     }
 }
 
-/// Whether an HTTP/2 body that yields no more frames is complete. hyper also reports the end of the body when the
+/// Whether an HTTP/2 body that yields no more frames is complete. The library also reports the end of the body when the
 /// stream or connection ends with NO_ERROR; only END_STREAM on the last frame means that nothing is missing.
 fn is_complete(incoming: Option<&ClientBody>) -> bool {
     incoming.is_none_or(ClientBody::is_end_stream)
@@ -415,8 +410,6 @@ pub(in crate::proxy) enum RequestBodyError {
     TooLarge,
     #[error("the bodies kept in memory have reached their limit")]
     BufferLimit,
-    #[error("the framing of the request body is ambiguous")]
-    AmbiguousFraming,
     #[error("the endpoint did not process the request, so its body is sent again")]
     Reclaimed,
     #[error("the stream has ended, so the rest of the request body is not read")]

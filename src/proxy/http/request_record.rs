@@ -26,7 +26,7 @@ use crate::proxy::record::access_log::{AccessLogRecord, protocol_name};
 use crate::proxy::record::stats::RequestSeries;
 use crate::snapshot::cors::CorsHeaders;
 
-/// The record of a request in progress. Dropping it finishes it, because hyper drops the request when the client
+/// The record of a request in progress. Dropping it finishes it, because the request is dropped when the client
 /// disconnects.
 pub(in crate::proxy) struct RequestRecord {
     pub(in crate::proxy) peer: Rc<Peer>,

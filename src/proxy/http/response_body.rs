@@ -19,7 +19,7 @@ use super::unsent_responses::{RECHECK_INTERVAL, UnsentData};
 use super::upgrade::Upgrade;
 use crate::http2_frames::MARKER_NAME;
 use crate::plugin_api::{ReplyStream, ReplyStreamError};
-use crate::upstream::{EndpointBody, EndpointError, EndpointUpgrade};
+use crate::upstream::{EndpointBody, EndpointError, UpgradedConnection};
 
 /// Where the body of a response comes from.
 pub(in crate::proxy) enum BodySource {
@@ -28,7 +28,7 @@ pub(in crate::proxy) enum BodySource {
     /// Its connection returns to its pool when the body was read to its end.
     Upstream(EndpointBody<RequestBody>),
     /// The endpoint accepted the requested upgrade.
-    Upgraded(Box<Upgrade>, EndpointUpgrade),
+    Upgraded(Box<Upgrade>, Box<UpgradedConnection>),
     /// The reply of a plugin, which produces the body while it is sent.
     Stream(ReplyStream),
     /// A body that the filters of plugins have processed, or process while it is sent.
@@ -296,7 +296,7 @@ impl Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        // hyper never polls an empty body, and does not poll a body of known length after its last byte.
+        // An empty body is never polled, and a body of known length not after its last byte.
         if self.is_end_stream() {
             self.finish();
         }

@@ -28,7 +28,7 @@ pub(in crate::proxy) fn read_target(
     request: &mut Request<RequestBody>,
 ) -> Result<RequestTarget, EarlyExit> {
     let peer = cx.peer();
-    if let Some(error) = peer.activity.guard_error() {
+    if let Some(error) = peer.activity.ambiguity.get() {
         return Err(error.into());
     }
     let upgrade = Upgrade::take(request)?;

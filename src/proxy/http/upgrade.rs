@@ -27,7 +27,7 @@ use super::request_record::RequestRecord;
 use crate::proxy::connection::listener_connections::ConnectionRegistration;
 use crate::proxy::connection::relay::{CountedStream, RelayEnd, RelayLimits, relay};
 use crate::proxy::record::stats::OpenGuard;
-use crate::upstream::EndpointUpgrade;
+use crate::upstream::UpgradedConnection;
 
 /// The protocol upgrade that a client requests.
 pub(in crate::proxy) struct Upgrade {
@@ -104,7 +104,7 @@ impl Upgrade {
     }
 
     /// Starts the tunnel as soon as the response has been sent.
-    pub(in crate::proxy) fn start_tunnel(self, endpoint: EndpointUpgrade, record: RequestRecord) {
+    pub(in crate::proxy) fn start_tunnel(self, endpoint: Box<UpgradedConnection>, record: RequestRecord) {
         let peer = Rc::clone(&record.peer);
         let tunnel = Box::new(Tunnel { endpoint, record });
         let Some(stream) = self.stream else {
@@ -130,7 +130,7 @@ fn is_supported(protocol: &HeaderValue) -> bool {
 
 /// A tunnel between a client and an endpoint after an upgrade.
 pub(in crate::proxy) struct Tunnel {
-    endpoint: EndpointUpgrade,
+    endpoint: Box<UpgradedConnection>,
     record: RequestRecord,
 }
 
@@ -146,7 +146,6 @@ impl Tunnel {
         let (activity, limits) = (&peer.activity, &peer.worker().limits);
         let _counted = OpenGuard::new(&peer.worker().counters, |stats| &stats.tunnels);
         activity.enter_phase(ActivityPhase::Tunnel, Instant::now());
-        let Some(endpoint) = endpoint.connection().await else { return };
         let bytes_out = Cell::new(0);
         let on_progress = || activity.record_progress();
         let forwarded = Cell::new(0);

@@ -23,9 +23,8 @@ use crate::http1::{
     take_buffer, write_response_head,
 };
 use crate::proxy::http::client_body::ClientBody;
-use crate::proxy::http::client_connection::{Http1End, Peer};
+use crate::proxy::http::client_connection::Peer;
 use crate::proxy::http::client_stream::ClientStream;
-use crate::proxy::http::guard::{BARE_LINE_FEED, FRAGMENT, GuardRejection, INVALID_LENGTH, LENGTH_AND_CODING};
 use crate::proxy::http::request_error::RequestError;
 use crate::proxy::http::response_body::ResponseBody;
 
@@ -44,6 +43,15 @@ pub(in crate::proxy) struct Http1ClientConnection<S, F> {
     must_flush_interim: bool,
     /// Closes after the current response, or at once if there is none.
     is_closing: bool,
+}
+
+/// Why an HTTP/1 connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Http1End {
+    /// The connection was closed, or its stream is handed over. Errors have been recorded.
+    Finished,
+    /// The client sent bytes that do not parse as a request.
+    Malformed { too_large: bool },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -116,11 +124,12 @@ where
     /// Serves requests until the connection ends.
     pub(in crate::proxy) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Http1End> {
         self.io.set_connection_task(cx.waker());
-        let polled = self.poll_requests(cx);
-        let is_between_requests = matches!(self.state, ServingState::Reading) && self.io.is_drained();
-        let activity = &self.peer.activity;
-        activity.complete_requests.set(is_between_requests.then_some(activity.requests.get()));
-        polled
+        self.poll_requests(cx)
+    }
+
+    /// Whether the connection waits for a request of which nothing has arrived, so it holds nothing.
+    pub(in crate::proxy) fn is_between_requests(&self) -> bool {
+        matches!(self.state, ServingState::Reading) && self.io.is_drained() && !self.is_closing
     }
 
     fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<Http1End> {
@@ -198,11 +207,7 @@ where
             accepts_trailers: received.accepts_trailers,
             is_ambiguous: received.ambiguity.is_some(),
         };
-        if let Some(ambiguity) = received.ambiguity {
-            let activity = &self.peer.activity;
-            let rejection = GuardRejection { first_request: activity.requests.get() + 1, error: error(ambiguity) };
-            activity.guard_rejection.set(Some(rejection));
-        }
+        self.peer.activity.ambiguity.set(received.ambiguity.map(ambiguity_error));
         let body = ClientBody::of_current_request(&self.io);
         self.request.set(Some((self.begin)(received.head.map(|()| body))));
         self.state = ServingState::Responding;
@@ -213,10 +218,7 @@ where
         if self.io.take_continuation() {
             self.interim.put_slice(CONTINUE);
         }
-        if let Some(informational) = self.peer.take_informational().filter(|_| self.current.version == Version::HTTP_11)
-        {
-            self.interim.put_slice(&informational);
-        }
+        self.take_informational();
         if let Poll::Ready(Err(_)) = self.poll_interim(cx) {
             return Poll::Ready(Http1End::Finished);
         }
@@ -288,12 +290,16 @@ where
     }
 }
 
-fn error(ambiguity: Ambiguity) -> RequestError {
+fn ambiguity_error(ambiguity: Ambiguity) -> RequestError {
     match ambiguity {
-        Ambiguity::BareLineFeed => BARE_LINE_FEED,
-        Ambiguity::Fragment => FRAGMENT,
-        Ambiguity::LengthAndCoding => LENGTH_AND_CODING,
-        Ambiguity::InvalidLength => INVALID_LENGTH,
+        Ambiguity::BareLineFeed => {
+            RequestError::AmbiguousFraming("a line of the request does not end in carriage return and line feed")
+        }
+        Ambiguity::Fragment => RequestError::InvalidTarget("the target has a fragment"),
+        Ambiguity::LengthAndCoding => {
+            RequestError::AmbiguousFraming("the request has both Content-Length and Transfer-Encoding")
+        }
+        Ambiguity::InvalidLength => RequestError::AmbiguousFraming("Content-Length is not a number of bytes"),
     }
 }
 
