@@ -21,7 +21,7 @@ use self::snapshot_view::SnapshotView;
 use super::buffer_budget::{BufferBudget, WorkerBuffers};
 use super::connection::tls::TlsTerminator;
 use super::limits::ProxyLimits;
-use super::record::access_log::AccessLogger;
+use super::record::access_log::{AccessLogger, WorkerAccessLog};
 use super::record::stats::{ProxyStats, RequestLabels, RequestSeries, WorkerStats};
 use super::unforwarded_budget::{UnforwardedBudget, WorkerUnforwarded};
 use crate::snapshot::{BindAddress, Snapshot};
@@ -46,7 +46,7 @@ pub(in crate::proxy) struct WorkerShared {
 /// State that the connections of one worker share.
 pub(in crate::proxy) struct Worker {
     pub(in crate::proxy) limits: ProxyLimits,
-    pub(in crate::proxy) log: Arc<AccessLogger>,
+    pub(in crate::proxy) log: WorkerAccessLog,
     pub(in crate::proxy) tls: Arc<TlsTerminator>,
     pub(in crate::proxy) handshake_permits: Arc<Semaphore>,
     proxy_protocol_peers: Vec<IpNet>,
@@ -69,7 +69,7 @@ impl Worker {
         let view = Rc::new(SnapshotView::new(Arc::clone(snapshot.load())));
         Worker {
             limits: shared.limits,
-            log: shared.log,
+            log: shared.log.add_worker(),
             tls: shared.tls,
             handshake_permits: shared.handshake_permits,
             proxy_protocol_peers: shared.proxy_protocol_peers,

@@ -7,7 +7,6 @@ mod line;
 mod queue;
 mod sink;
 
-use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -76,7 +75,7 @@ pub(in crate::proxy) struct AccessLogRecord {
     pub(in crate::proxy) user_agent: Option<HeaderValue>,
 }
 
-/// The running access log. Lines that do not fit into the queue are dropped and counted.
+/// The running access log. Lines that do not fit into the queue of their worker are dropped and counted.
 #[derive(Debug)]
 pub struct AccessLogger {
     /// None if the log is off.
@@ -93,7 +92,9 @@ struct WriterShared {
     asleep: AtomicBool,
     stopping: AtomicBool,
     reopen: AtomicBool,
-    queue: LineQueue,
+    /// One for each worker.
+    queues: Mutex<Vec<Arc<LineQueue>>>,
+    lost: Arc<LostLines>,
 }
 
 impl AccessLogger {
@@ -142,32 +143,15 @@ impl AccessLogger {
         }
     }
 
-    pub(in crate::proxy) fn is_off(&self) -> bool {
-        self.layout.is_none()
-    }
-
     pub(in crate::proxy) fn lost_lines(&self) -> &Arc<LostLines> {
-        self.shared.queue.lost()
+        &self.shared.lost
     }
 
-    pub(in crate::proxy) fn write(&self, record: &AccessLogRecord) {
-        thread_local! {
-            /// Buffer for the current line, reused for the next one.
-            static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-        }
-        let Some(layout) = &self.layout else { return };
-        LINE.with_borrow_mut(|line| {
-            line.clear();
-            // Do not keep the memory of an unusually long line.
-            line.shrink_to(LINE_CAPACITY);
-            layout.write(record, line);
-            self.shared.queue.add(line);
-        });
-        // The writer sets `asleep` before its last check of the queue, under the lock of the queue. So either the
-        // writer sees this line, or this thread sees that the writer sleeps.
-        if self.shared.asleep.load(Ordering::SeqCst) {
-            self.wake();
-        }
+    /// Adds a worker with a queue of its own.
+    pub(in crate::proxy) fn add_worker(self: &Arc<Self>) -> WorkerAccessLog {
+        let queue = Arc::new(LineQueue::new(&self.shared.lost));
+        self.shared.queues.lock().push(Arc::clone(&queue));
+        WorkerAccessLog { log: Arc::clone(self), queue }
     }
 
     fn wake(&self) {
@@ -185,8 +169,28 @@ impl Drop for AccessLogger {
     }
 }
 
-/// Enough capacity for most lines.
-const LINE_CAPACITY: usize = 4096;
+/// The access log as one worker writes it.
+#[derive(Debug)]
+pub(in crate::proxy) struct WorkerAccessLog {
+    log: Arc<AccessLogger>,
+    queue: Arc<LineQueue>,
+}
+
+impl WorkerAccessLog {
+    pub(in crate::proxy) fn is_off(&self) -> bool {
+        self.log.layout.is_none()
+    }
+
+    pub(in crate::proxy) fn write(&self, record: &AccessLogRecord) {
+        let Some(layout) = &self.log.layout else { return };
+        self.queue.add(|text| layout.write(record, text));
+        // The writer sets `asleep` before its last check of the queue, under the lock of the queue. So either the
+        // writer sees this line, or this thread sees that the writer sleeps.
+        if self.log.shared.asleep.load(Ordering::SeqCst) {
+            self.log.wake();
+        }
+    }
+}
 
 /// How long the shutdown waits for the last lines to be written.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -202,12 +206,16 @@ fn write_all(sink: &mut AccessLogSink, shared: &WriterShared) {
         if shared.reopen.swap(false, Ordering::Relaxed) {
             sink.reopen();
         }
-        // Loaded before the last check of the queue, so that no line queued before the shutdown is left behind.
+        // Loaded before the last check of the queues, so that no line queued before the shutdown is left behind.
         let is_stopping = shared.stopping.load(Ordering::SeqCst);
-        let has_lines = shared.queue.take(&mut lines);
-        if has_lines {
-            // After a failure, for example of a full disk, later lines may succeed.
-            shared.queue.record_failed(sink.write(&lines.text));
+        let queues = shared.queues.lock().clone();
+        let mut has_lines = false;
+        for queue in queues {
+            if queue.take(&mut lines) {
+                has_lines = true;
+                // After a failure, for example of a full disk, later lines may succeed.
+                shared.lost.failed.fetch_add(sink.write(&lines.text), Ordering::Relaxed);
+            }
         }
         if is_stopping {
             return;
@@ -216,7 +224,7 @@ fn write_all(sink: &mut AccessLogSink, shared: &WriterShared) {
         if idle_rounds < IDLE_ROUNDS {
             thread::park_timeout(BATCH_INTERVAL);
         } else if shared.asleep.swap(true, Ordering::SeqCst) {
-            // `asleep` was set in the previous round and the queue has been empty since: sleep until the next line.
+            // `asleep` was set in the previous round and the queues were empty since: sleep until the next line.
             thread::park();
         }
     }
@@ -228,40 +236,37 @@ const IDLE_ROUNDS: u32 = 3;
 #[cfg(test)]
 mod tests {
     use std::fs::OpenOptions;
+    use std::path::Path;
     use std::process::Command;
 
     use super::line::testing::record;
     use super::*;
 
+    fn start(path: &Path) -> Arc<AccessLogger> {
+        let destination = AccessLogDestination::File(path.to_owned());
+        Arc::new(AccessLogger::start(destination, AccessLogFormat::Text, &AccessLogField::defaults()).unwrap())
+    }
+
     #[test]
     fn all_lines_are_written_and_reopen_creates_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
-        let log = AccessLogger::start(
-            AccessLogDestination::File(path.clone()),
-            AccessLogFormat::Text,
-            &AccessLogField::defaults(),
-        )
-        .unwrap();
-        log.write(&record("/first"));
+        let log = start(&path);
+        log.add_worker().write(&record("/first"));
         // Only the end of the log guarantees that a line is on disk, so the first log ends here.
         log.finish();
-        let log = AccessLogger::start(
-            AccessLogDestination::File(path.clone()),
-            AccessLogFormat::Text,
-            &AccessLogField::defaults(),
-        )
-        .unwrap();
+        let log = start(&path);
         std::fs::rename(&path, folder.path().join("old.log")).unwrap();
         log.reopen();
         while !path.exists() {
             std::thread::yield_now();
         }
-        for _ in 0..100 {
-            log.write(&record("/second"));
+        let workers = [log.add_worker(), log.add_worker()];
+        for _ in 0..50 {
+            workers.iter().for_each(|worker| worker.write(&record("/second")));
         }
         assert_eq!(log.lost_lines().full.load(Ordering::Relaxed), 0);
-        drop(log);
+        log.finish();
         assert!(std::fs::read_to_string(folder.path().join("old.log")).unwrap().contains(" /first "));
         assert_eq!(std::fs::read_to_string(&path).unwrap().matches(" /second ").count(), 100);
     }
@@ -273,12 +278,11 @@ mod tests {
         let path = folder.path().join("pipe");
         assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
         let _reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-        let log =
-            AccessLogger::start(AccessLogDestination::File(path), AccessLogFormat::Text, &AccessLogField::defaults())
-                .unwrap();
+        let log = start(&path);
+        let worker = log.add_worker();
         // Several times the capacity of a pipe.
         for _ in 0..5000 {
-            log.write(&record("/unread"));
+            worker.write(&record("/unread"));
         }
         log.finish();
     }
