@@ -13,7 +13,8 @@ pub enum LoadBalancing {
     /// In turn. Every worker has its own position, so that nothing is shared.
     #[default]
     RoundRobin,
-    /// The endpoint with the fewest requests in progress over all workers; in turn among equals.
+    /// The endpoint with the fewest requests in progress over all workers; in turn among equals. Of many endpoints, the
+    /// better one of two at random, which is nearly as even ("the power of two choices").
     LeastRequests,
 }
 
@@ -55,7 +56,12 @@ impl LoadBalancing {
         {
             return Some(first.address);
         }
-        let healthy: SmallVec<[&ResolvedEndpoint; 16]> =
+        if endpoints.len() > MAX_SCANNED
+            && let Some(sampled) = self.choose_sampled(endpoints, avoid)
+        {
+            return Some(sampled.address);
+        }
+        let healthy: SmallVec<[&ResolvedEndpoint; MAX_SCANNED]> =
             candidates().filter(|endpoint| endpoint.health.is_healthy()).collect();
         let chosen = match (&healthy[..], self) {
             ([], _) => candidates().next(),
@@ -67,5 +73,86 @@ impl LoadBalancing {
             (healthy, LoadBalancing::RoundRobin) => Some(healthy[turn % healthy.len()]),
         };
         chosen.map(|endpoint| endpoint.address)
+    }
+
+    /// A healthy endpoint at random, or of two the one with fewer requests. None if a few samples contain no healthy
+    /// endpoint.
+    fn choose_sampled<'e>(
+        self,
+        endpoints: &'e [ResolvedEndpoint],
+        avoid: &[SocketAddr],
+    ) -> Option<&'e ResolvedEndpoint> {
+        let mut healthy = (0..MAX_SAMPLES)
+            .map(|_| &endpoints[fastrand::usize(..endpoints.len())])
+            .filter(|endpoint| endpoint.health.is_healthy() && !avoid.contains(&endpoint.address));
+        match self {
+            LoadBalancing::RoundRobin => healthy.next(),
+            LoadBalancing::LeastRequests => healthy.by_ref().take(2).min_by_key(|endpoint| endpoint.health.requests()),
+        }
+    }
+}
+
+/// Of more endpoints, a few are sampled instead of looking at all of them for each request.
+const MAX_SCANNED: usize = 16;
+/// Samples before all endpoints are looked at after all.
+const MAX_SAMPLES: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::health::ActiveRequest;
+    use super::*;
+
+    const NOW: u64 = 1;
+
+    fn address(number: usize) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], u16::try_from(number).unwrap()))
+    }
+
+    fn endpoints(count: usize) -> Vec<ResolvedEndpoint> {
+        (0..count).map(|number| ResolvedEndpoint { address: address(number), health: Arc::default() }).collect()
+    }
+
+    /// How often each endpoint is chosen.
+    fn choices(
+        algorithm: LoadBalancing,
+        endpoints: &[ResolvedEndpoint],
+        avoid: &[SocketAddr],
+        rounds: usize,
+    ) -> BTreeMap<SocketAddr, usize> {
+        // No time passes, so no endpoint is due for a probe.
+        let probing = Some(Probing { now: NOW, timeout: 0 });
+        let mut counts = BTreeMap::new();
+        for turn in 0..rounds {
+            *counts.entry(algorithm.choose(endpoints, turn, avoid, probing).unwrap()).or_default() += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn samples_of_many_endpoints_are_healthy_and_not_avoided() {
+        fastrand::seed(1);
+        let endpoints = endpoints(4 * MAX_SCANNED);
+        let healthy = endpoints.len() - 10;
+        for endpoint in &endpoints[..healthy] {
+            endpoint.health.record_failure(NOW);
+        }
+        for algorithm in [LoadBalancing::RoundRobin, LoadBalancing::LeastRequests] {
+            let counts = choices(algorithm, &endpoints, &[address(healthy)], 2_000);
+            assert!(counts.keys().copied().eq((healthy + 1..endpoints.len()).map(address)), "{counts:?}");
+            assert!(counts.values().all(|count| *count > 100), "of 2,000 requests, 222 each: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn less_busy_of_two_sampled_endpoints_is_chosen() {
+        fastrand::seed(1);
+        let endpoints = endpoints(20);
+        let _requests: Vec<_> =
+            endpoints[1..].iter().map(|endpoint| ActiveRequest::new(Arc::clone(&endpoint.health))).collect();
+        let counts = choices(LoadBalancing::LeastRequests, &endpoints, &[], 4_000);
+        let idle = counts[&address(0)];
+        assert!((290..490).contains(&idle), "the idle one of 20 is one of the two in 390 of 4,000 samples: {idle}");
     }
 }
