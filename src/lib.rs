@@ -32,5 +32,6 @@ pub mod schema;
 pub mod snapshot;
 pub mod status;
 pub mod store;
+mod turn_clock;
 pub mod upstream;
 pub mod version;

@@ -57,9 +57,9 @@ const IMPORTS: &[Row] = &[
     ("status", &["api", "compile::verdict", "diagnostic", "k8s"]),
     ("report", &["api", "compile::verdict", "diagnostic", "manifests"]),
     // Request side: it never sees an object.
-    ("upstream", &["http1", "http2_frames", "rewound"]),
+    ("upstream", &["http1", "http2_frames", "rewound", "turn_clock"]),
     ("snapshot", &["persistent_map", "plugin_api", "upstream"]),
-    ("proxy", &["http1", "http2_frames", "plugin_api", "rewound", "snapshot", "upstream"]),
+    ("proxy", &["http1", "http2_frames", "plugin_api", "rewound", "snapshot", "turn_clock", "upstream"]),
     // Plugins import neither each other nor the proxy. The policy for addresses also applies to servers that plugins
     // connect to.
     (
@@ -103,6 +103,7 @@ const IMPORTS: &[Row] = &[
     ("process_log", &[]),
     ("ready", &[]),
     ("rewound", &[]),
+    ("turn_clock", &[]),
     ("drain", &[]),
     ("version", &[]),
     // Only in tests and fuzzing.

@@ -28,6 +28,7 @@ use super::{
     ActiveRequest, ConnectError, EndpointConnector, EndpointSubsetting, RawConnection, ResolvedEndpoint, Upstream,
     UpstreamCounters, UpstreamProtocol,
 };
+use crate::turn_clock;
 
 /// All pools of one worker. `B` is the body type of requests.
 pub struct ConnectionPools<B> {
@@ -183,7 +184,7 @@ where
             IdleReuse::Any => self.idle_limits.timeout,
             IdleReuse::Recent => self.idle_limits.recent.min(self.idle_limits.timeout),
         };
-        if idle[newest_index].idle_since.elapsed() >= max_idle_time {
+        if turn_clock::now().saturating_duration_since(idle[newest_index].idle_since) >= max_idle_time {
             // The connection that is opened instead is idle afterwards as well. If all requests are of this sort, the
             // old ones would add up.
             let surplus = idle.len().saturating_sub(MAX_AGED);
@@ -461,7 +462,7 @@ impl<B> UpstreamPool<B> {
             idle.remove(0);
         }
         if idle.len() < self.per_endpoint {
-            idle.push(IdleConnection { connection, idle_since: Instant::now() });
+            idle.push(IdleConnection { connection, idle_since: turn_clock::now() });
         }
     }
 

@@ -31,6 +31,7 @@ use super::read_timeout::{ReadTimeout, RuleTimeouts};
 use super::request_error::{RequestError, SLOW_CLIENT};
 use crate::proxy::connection::moving_deadline::poll_until;
 use crate::proxy::limits::ProxyLimits;
+use crate::turn_clock;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum ActivityPhase {
@@ -116,7 +117,7 @@ pub(in crate::proxy) struct Activity {
 
 impl Activity {
     pub(in crate::proxy) fn new(limits: &ProxyLimits) -> Self {
-        let now = Instant::now();
+        let now = turn_clock::now();
         Activity {
             phase: Cell::new(ActivityPhase::Idle),
             last_progress: Cell::new(now),
@@ -164,13 +165,13 @@ impl Activity {
 
     /// Restarts the timeout of the phase.
     pub(in crate::proxy) fn record_progress(&self) {
-        self.last_progress.set(Instant::now());
+        self.last_progress.set(turn_clock::now());
     }
 
     /// Bytes arrived from the client.
     pub(in crate::proxy) fn record_read(&self) {
         if self.phase.get() == ActivityPhase::Idle {
-            self.enter_phase(ActivityPhase::ReadingHead, Instant::now());
+            self.enter_phase(ActivityPhase::ReadingHead, turn_clock::now());
         }
     }
 
@@ -257,7 +258,7 @@ impl Activity {
     /// Resets the state for a request whose head is complete. Its duration counts from the first byte of the head,
     /// unless that byte was read together with the previous request.
     pub(in crate::proxy) fn begin_request(&self) {
-        let now = Instant::now();
+        let now = turn_clock::now();
         self.started_at.set(if self.phase.get() == ActivityPhase::ReadingHead {
             self.last_progress.get()
         } else {

@@ -44,6 +44,7 @@ use crate::proxy::connection::tls::TlsSession;
 use crate::proxy::connection::transport::Transport;
 use crate::proxy::worker::Worker;
 use crate::rewound::Rewound;
+use crate::turn_clock::Turn;
 
 /// What the requests of a client connection share. On HTTP/2 each stream has its own `Peer`, with its own [`Activity`].
 pub(in crate::proxy) struct Peer {
@@ -221,6 +222,7 @@ async fn serve_requests(
     let resumed_at = Instant::now();
     let mut shutdown = ShutdownProgress::NotStarted;
     let end = poll_fn(|cx| {
+        let _turn = Turn::begin();
         registration.set_waker(cx.waker());
         let end = poll_connection(peer, &mut http, resumed_at, timer.as_mut(), &mut shutdown, cx);
         // A request that has arrived in the meantime is served.

@@ -38,6 +38,7 @@ use crate::proxy::connection::listener_connections::{ConnectionRegistration, Idl
 use crate::proxy::connection::moving_deadline::poll_until;
 use crate::proxy::limits::ProxyLimits;
 use crate::proxy::record::stats::OpenGuard;
+use crate::turn_clock::Turn;
 
 /// The streams of one connection.
 pub(in crate::proxy) struct StreamTracker {
@@ -105,6 +106,7 @@ where
     let mut timer = pin!(sleep_until(activity.deadline(limits, limits.client_idle_timeout)));
     let mut is_shutting_down = false;
     poll_fn(|cx| {
+        let _turn = Turn::begin();
         registration.set_waker(cx.waker());
         loop {
             if peer.connections.is_aborted() {
@@ -298,6 +300,7 @@ async fn run_stream(peer: Rc<Peer>, stream: impl Future<Output = ()>) {
     let limits = &peer.worker().limits;
     let mut timer = pin!(sleep_until(activity.deadline(limits, limits.stall_timeout)));
     poll_fn(|cx| {
+        let _turn = Turn::begin();
         loop {
             if stream.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());

@@ -35,6 +35,7 @@ use super::target;
 use super::trailer_header;
 use super::upstream_target;
 use crate::plugin_api::ResponseSource;
+use crate::turn_clock;
 
 /// Handles one request. Errors become responses, so the result is infallible.
 pub(in crate::proxy) async fn serve(
@@ -73,7 +74,7 @@ async fn respond(
         heads.upstream_target = Some(request.uri().clone());
     }
     if record.plugin_run.is_some() || reports_latencies {
-        record.peer.activity.sent_at.set(Some(Instant::now()));
+        record.peer.activity.sent_at.set(Some(turn_clock::refresh()));
     }
     let mut response = match destination.timeouts_and_retries {
         None => {
@@ -131,7 +132,9 @@ fn begin_response(cx: &mut RequestContext<'_>, outcome: Result<Response<BodySour
     if let Some(cors_headers) = cx.record.cors_headers.take() {
         cors_headers.apply(response.headers_mut());
     }
-    PendingResponse { response, source, began_at: Instant::now(), must_close }
+    // What plugins took is not counted as time of the endpoint.
+    let began_at = if cx.record.plugin_run.is_some() { turn_clock::refresh() } else { turn_clock::now() };
+    PendingResponse { response, source, began_at, must_close }
 }
 
 /// Completes the head of a response, after plugins have run.
@@ -149,7 +152,7 @@ fn finish_response(cx: &mut RequestContext<'_>, pending: PendingResponse) -> Res
         heads.response.clone_from(response.headers());
     }
     let activity = &record.peer.activity;
-    let now = if record.plugin_run.is_some() { Instant::now() } else { began_at };
+    let now = if record.plugin_run.is_some() { turn_clock::refresh() } else { began_at };
     activity.enter_phase(ActivityPhase::SendingResponse, now);
     activity.response_deadline.set(record.deadline.as_ref().map(|deadline| deadline.sleep.deadline()));
     response

@@ -25,6 +25,7 @@ use crate::plugin_api::completed_request::{Attempt, AttemptOutcome, LoggedHeads}
 use crate::proxy::record::access_log::{AccessLogRecord, protocol_name};
 use crate::proxy::record::stats::RequestSeries;
 use crate::snapshot::cors::CorsHeaders;
+use crate::turn_clock;
 
 /// The record of a request in progress. Dropping it finishes it, because the request is dropped when the client
 /// disconnects.
@@ -169,7 +170,7 @@ impl RequestRecord {
         if let Some(reason) = self.error {
             worker.count_error(reason);
         }
-        let now = Instant::now();
+        let now = turn_clock::refresh();
         activity.enter_phase(ActivityPhase::Idle, now);
         let duration = now - activity.started_at.get();
         let status = self.status.unwrap_or_else(client_disconnected_status);
