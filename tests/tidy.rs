@@ -266,7 +266,6 @@ const LAYERS: &[Row] = &[
             "load_balancing counted_connection",
             "endpoints http2 registry socket subset",
             "connect endpoint_body http1 raw_connection upgraded",
-            "http1_sender",
             "pool",
         ],
     ),

@@ -21,6 +21,7 @@ use super::client_connection::Peer;
 use super::early_exit::EarlyExit;
 use super::forward;
 use super::forwarding_headers::set_forwarding_headers;
+use super::hpack;
 use super::outgoing_request::{OutgoingRequest, ReplayPolicy};
 use super::plugin_run;
 use super::product_headers;
@@ -144,8 +145,10 @@ fn finish_response(cx: &mut RequestContext<'_>, pending: PendingResponse) -> Res
     product_headers::set_response_headers(cx, &mut response, source, began_at);
     let record = &mut *cx.record;
     record.status = Some(response.status());
-    // HTTP/2 has no such field; its connections are closed with GOAWAY.
-    if must_close && cx.version < Version::HTTP_2 {
+    if cx.version >= Version::HTTP_2 {
+        // There is no field to close the connection, which ends with GOAWAY.
+        hpack::mark_changing_values(response.headers_mut());
+    } else if must_close {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some(heads) = &mut record.heads {

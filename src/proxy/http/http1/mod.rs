@@ -2,5 +2,4 @@
 
 pub(in crate::proxy) mod client_io;
 pub(in crate::proxy) mod connection;
-pub(in crate::proxy) mod date;
 pub(in crate::proxy) mod unread_body;
