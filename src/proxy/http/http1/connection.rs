@@ -17,7 +17,6 @@ use http::{Method, Request, Response, StatusCode, Version};
 use tokio::io::AsyncWrite;
 
 use super::client_io::{ClientIo, ClientLeft, ClientWriter};
-use super::date::with_date;
 use crate::http1::{
     Ambiguity, BodyLength, HeadLimits, InvalidMessage, OutgoingMessage, ReceivedRequest, ResponseContext, recycle_map,
     take_buffer, write_response_head,
@@ -25,6 +24,7 @@ use crate::http1::{
 use crate::proxy::http::client_body::ClientBody;
 use crate::proxy::http::client_connection::Peer;
 use crate::proxy::http::client_stream::ClientStream;
+use crate::proxy::http::date::with_date;
 use crate::proxy::http::request_error::RequestError;
 use crate::proxy::http::response_body::ResponseBody;
 
@@ -162,8 +162,11 @@ where
                 ServingState::Uploading { .. } if self.io.has_body_reader() => return Poll::Pending,
                 ServingState::Uploading { is_persistent } => self.end_request(is_persistent),
                 ServingState::Closing => {
-                    // The connection ends in any case.
-                    drop(ready!(Pin::new(&mut ClientWriter(&self.io)).poll_shutdown(cx)));
+                    // Otherwise closing the socket says the same.
+                    if self.peer.session.is_some() || self.peer.activity.body_unread.get() {
+                        // The connection ends in any case.
+                        drop(ready!(Pin::new(&mut ClientWriter(&self.io)).poll_shutdown(cx)));
+                    }
                     return Poll::Ready(Http1End::Finished);
                 }
             }
