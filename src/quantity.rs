@@ -12,8 +12,8 @@ pub(crate) struct WaitTime(pub(crate) Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NonZeroTimeout(pub(crate) Duration);
 
-/// The maximum size of a header, in bytes. Less than 8 KiB would reject usual requests with cookies; more than 1 MiB per
-/// connection would enable memory exhaustion.
+/// The maximum size of a header, in bytes. Less than 8 KiB would reject usual requests with cookies; more than 1 MiB
+/// per connection would enable memory exhaustion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HeaderSize(pub(crate) usize);
 

@@ -1,5 +1,5 @@
-//! The time of the current turn of a task. A turn takes microseconds, so what happens within it may share one reading of
-//! the clock, which costs tens of nanoseconds: a request would otherwise read it nine times.
+//! The time of the current turn of a task. A turn takes microseconds, so what happens within it may share one reading
+//! of the clock, which costs tens of nanoseconds: a request would otherwise read it nine times.
 //!
 //! Deadlines and phases use this clock. What is measured to be reported, such as the duration of a request, ends with a
 //! reading of its own.

@@ -268,8 +268,8 @@ fn is_permitted_trailer(name: &HeaderName) -> bool {
 
 /// Larger parts are not copied.
 const SMALL: usize = 1024;
-/// Bytes that wait to be sent, before the body is polled for more. Less than a frame that was read at once, because there
-/// is seldom more right after it.
+/// Bytes that wait to be sent, before the body is polled for more. Less than a frame that was read at once, because
+/// there is seldom more right after it.
 const MAX_QUEUED: usize = 48 * 1024;
 /// Parts that are written together.
 const MAX_SLICES: usize = 16;

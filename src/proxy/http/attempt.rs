@@ -118,8 +118,8 @@ impl<'u> OutgoingRequest<'u> {
         })
     }
 
-    /// Begins to send the request, and keeps what a second attempt needs. Not a part of [`Self::send`], whose future would
-    /// contain the head.
+    /// Begins to send the request, and keeps what a second attempt needs. Not a part of [`Self::send`], whose future
+    /// would contain the head.
     fn begin_sending<'c>(
         &mut self,
         connection: &'c mut EndpointConnection,
