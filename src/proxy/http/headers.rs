@@ -8,7 +8,6 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::hpack::never_indexed;
 use super::request_id::X_REQUEST_ID;
 use super::via::extended_list;
 use crate::plugin_api::{Scheme, header_spoofing};
@@ -144,7 +143,7 @@ impl ForwardedClient {
     pub(in crate::proxy) fn new(ip: IpAddr, trusted: bool, scheme: Scheme) -> Self {
         // An IPv4 client stays an IPv4 client on a dual-stack socket.
         let text = ip.to_canonical().to_string();
-        let ip = never_indexed(HeaderValue::try_from(text).expect("an IP address is a header value"));
+        let ip = HeaderValue::try_from(text).expect("an IP address is a header value");
         ForwardedClient { trusted, ip, scheme, port: RefCell::default() }
     }
 
@@ -192,7 +191,7 @@ impl ForwardedClient {
             }
             chain.extend_from_slice(self.ip.as_bytes());
             let chain = HeaderValue::from_bytes(&chain).expect("header values joined by commas are a header value");
-            headers.insert(X_FORWARDED_FOR, never_indexed(chain));
+            headers.insert(X_FORWARDED_FOR, chain);
             headers.entry(X_FORWARDED_PROTO).or_insert_with(|| proto);
             headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
             headers.entry(X_FORWARDED_PORT).or_insert_with(|| port.clone());

@@ -11,6 +11,7 @@ use http_body::Body;
 
 use super::client_connection::Peer;
 use super::header_map_pool::HeaderMapPool;
+use super::hpack;
 use super::request_body::RequestBody;
 use super::request_error::RequestError;
 use super::rule_action::Destination;
@@ -183,6 +184,7 @@ pub(in crate::proxy) fn convert_to_http2<B>(request: &mut Request<B>, scheme: Sc
     target.scheme = Some(scheme);
     *request.uri_mut() = Uri::from_parts(target).map_err(|_| RequestError::InvalidRewrite)?;
     *request.version_mut() = Version::HTTP_2;
+    hpack::mark_changing_values(request.headers_mut());
     Ok(())
 }
 

@@ -147,6 +147,7 @@ fn finish_response(cx: &mut RequestContext<'_>, pending: PendingResponse) -> Res
     record.status = Some(response.status());
     if cx.version >= Version::HTTP_2 {
         // There is no field to close the connection, which ends with GOAWAY.
+        hpack::set_date(response.headers_mut());
         hpack::mark_changing_values(response.headers_mut());
     } else if must_close {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

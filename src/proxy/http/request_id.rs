@@ -5,8 +5,6 @@ use std::cell::RefCell;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use super::hpack::never_indexed;
-
 pub(in crate::proxy) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Generates the request IDs of one worker. They are random, but not meant to be secret.
@@ -22,8 +20,7 @@ impl RequestIds {
         if block.is_empty() {
             *block = random_digits();
         }
-        let id = HeaderValue::from_maybe_shared(block.split_to(ID_LENGTH));
-        never_indexed(id.expect("hexadecimal digits form a valid header value"))
+        HeaderValue::from_maybe_shared(block.split_to(ID_LENGTH)).expect("hexadecimal digits form a valid header value")
     }
 }
 
