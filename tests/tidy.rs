@@ -155,7 +155,7 @@ const LAYERS: &[Row] = &[
     (
         "http1",
         &[
-            "head_end invalid_message joined_data receive recycled",
+            "head_end invalid_message joined_data name_case receive recycled",
             "fields",
             "chunk_decoder message_head",
             "body_decoder outgoing_message",

@@ -12,6 +12,7 @@ use super::certificate_metrics::CertificateExpiry;
 use super::file_descriptors::raise_descriptor_limit;
 use crate::args::{self, RunOptions};
 use crate::compile::kong::rule_options::PRODUCT_HEADERS;
+use crate::http1::NameCase;
 use crate::process_log::LogFormat;
 use crate::proxy::access_log::{self, AccessLogger};
 use crate::proxy::{self, Proxy, ProxyStats};
@@ -79,6 +80,7 @@ fn proxy_config(options: &RunOptions, access_log: Arc<AccessLogger>) -> proxy::P
         limits,
         trusted_ips: options.trusted_ips.clone(),
         rejected_paths: rejected_paths(&options.reject_paths),
+        name_case: if options.keep_header_case { NameCase::Received } else { NameCase::Lower },
         tls: tls_policy(&options.tls),
         proxy_protocol_peers: options.proxy_protocol_from.clone(),
         allow_port_sharing: options.allow_port_sharing,

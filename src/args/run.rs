@@ -100,6 +100,10 @@ struct ListeningArgs {
     #[arg(long, value_enum, value_name = "FORM", value_delimiter = ',', env = "PORTICO_REJECT_PATHS")]
     reject_paths: Vec<PathFormArg>,
 
+    /// Forward the names of header fields over HTTP/1 in the case in which they arrive, instead of in lower case
+    #[arg(long, env = "PORTICO_KEEP_HEADER_CASE", value_parser = BoolishValueParser::new())]
+    keep_header_case: bool,
+
     /// Load balancers that start every connection with a PROXY header, version 1 or 2: addresses or CIDRs (repeatable)
     #[arg(long, value_name = "CIDR", value_delimiter = ',', env = "PORTICO_PROXY_PROTOCOL_FROM")]
     #[arg(value_parser = network::parse_network)]
@@ -259,6 +263,7 @@ pub struct RunOptions {
     pub trusted_ips: Vec<IpNet>,
     /// Forms of paths that get 400.
     pub reject_paths: Vec<PathFormArg>,
+    pub keep_header_case: bool,
     /// Peers that start every connection with a PROXY header.
     pub proxy_protocol_from: Vec<IpNet>,
     pub workers: NonZeroUsize,
@@ -333,6 +338,7 @@ impl RunArgs {
             allow_port_sharing: listening.allow_port_sharing,
             trusted_ips: listening.trusted_ips,
             reject_paths: listening.reject_paths,
+            keep_header_case: listening.keep_header_case,
             proxy_protocol_from: listening.proxy_protocol_from,
             workers: listening.workers.unwrap_or(environment.cores),
             rate_limit_entries: self.limits.rate_limit_entries,

@@ -8,6 +8,7 @@ use http_body::Body;
 use hyper::ext::ReasonPhrase;
 
 use super::fields::{list_items, parse_length};
+use super::name_case::{ReceivedNames, write_name};
 
 /// What is known about the length of a body before it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +59,7 @@ pub struct ResponseContext<'c> {
 /// Writes the head of a request, as HTTP/1.1. Returns the framing of its body, and whether another request may follow
 /// it.
 pub fn write_request_head<B>(request: &Request<B>, length: BodyLength, out: &mut BytesMut) -> (BodyFraming, bool) {
-    let fields = request.headers();
+    let (fields, received) = (request.headers(), request.extensions().get());
     let (mut is_persistent, mut declares_length) = (true, false);
     out.reserve(HEAD_RESERVE + fields.len() * AVERAGE_FIELD);
     out.put_slice(request.method().as_str().as_bytes());
@@ -77,21 +78,21 @@ pub fn write_request_head<B>(request: &Request<B>, length: BodyLength, out: &mut
             }
             _ => {}
         }
-        write_field(name.as_str().as_bytes(), value.as_bytes(), out);
+        write_field(name, received, value.as_bytes(), out);
     }
     let framing = match length {
         BodyLength::None => {
             if declares_length {
-                write_length(0, out);
+                write_length(0, received, out);
             }
             BodyFraming::None
         }
         BodyLength::Bytes(length) => {
-            write_length(length, out);
+            write_length(length, received, out);
             BodyFraming::Length(length)
         }
         BodyLength::Unknown => {
-            out.put_slice(CHUNKED_FIELD);
+            write_field(&TRANSFER_ENCODING, received, b"chunked", out);
             BodyFraming::Chunked { trailers: declared_trailers(fields) }
         }
     };
@@ -106,7 +107,7 @@ pub fn write_response_head<B>(
     context: ResponseContext<'_>,
     out: &mut BytesMut,
 ) -> (BodyFraming, bool) {
-    let (status, fields) = (response.status(), response.headers());
+    let (status, fields, received) = (response.status(), response.headers(), response.extensions().get());
     out.reserve(HEAD_RESERVE + fields.len() * AVERAGE_FIELD);
     write_status_line(response, context.version, out);
     let permits_length = permits_length(status);
@@ -131,7 +132,7 @@ pub fn write_response_head<B>(
             }
             _ => {}
         }
-        write_field(name.as_str().as_bytes(), value.as_bytes(), out);
+        write_field(name, received, value.as_bytes(), out);
     }
     let framing = match length {
         _ if !permits_length => BodyFraming::None,
@@ -140,26 +141,26 @@ pub fn write_response_head<B>(
         {
             let known = if let BodyLength::Bytes(length) = length { Some(length) } else { None };
             if let Some(length) = declared.or(known) {
-                write_length(length, out);
+                write_length(length, received, out);
             }
             BodyFraming::None
         }
         BodyLength::None => {
-            write_length(0, out);
+            write_length(0, received, out);
             BodyFraming::None
         }
         BodyLength::Bytes(length) => {
-            write_length(length, out);
+            write_length(length, received, out);
             BodyFraming::Length(length)
         }
         BodyLength::Unknown => match declared {
             Some(length) => {
-                write_length(length, out);
+                write_length(length, received, out);
                 BodyFraming::Length(length)
             }
             None if context.version == Version::HTTP_10 => BodyFraming::UntilClose,
             None => {
-                out.put_slice(CHUNKED_FIELD);
+                write_field(&TRANSFER_ENCODING, received, b"chunked", out);
                 let trailers = if context.accepts_trailers { declared_trailers(fields) } else { Vec::new() };
                 BodyFraming::Chunked { trailers }
             }
@@ -169,14 +170,16 @@ pub fn write_response_head<B>(
     let is_persistent = context.is_persistent && !has_close && !ends_with_connection;
     if status != StatusCode::SWITCHING_PROTOCOLS {
         match context.version {
-            Version::HTTP_10 if is_persistent && !has_keep_alive => write_field(b"connection", b"keep-alive", out),
+            Version::HTTP_10 if is_persistent && !has_keep_alive => {
+                write_field(&CONNECTION, received, b"keep-alive", out)
+            }
             Version::HTTP_10 => {}
-            _ if !is_persistent && !has_close => write_field(b"connection", b"close", out),
+            _ if !is_persistent && !has_close => write_field(&CONNECTION, received, b"close", out),
             _ => {}
         }
     }
     if !has_date {
-        write_field(b"date", context.date.as_bytes(), out);
+        write_field(&DATE, received, context.date.as_bytes(), out);
     }
     out.put_slice(b"\r\n");
     (framing, is_persistent)
@@ -185,9 +188,10 @@ pub fn write_response_head<B>(
 /// Writes an informational response, as HTTP/1.1.
 pub fn write_informational(response: &Response<()>, out: &mut BytesMut) {
     write_status_line(response, Version::HTTP_11, out);
+    let received = response.extensions().get();
     for (name, value) in response.headers() {
         if *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING {
-            write_field(name.as_str().as_bytes(), value.as_bytes(), out);
+            write_field(name, received, value.as_bytes(), out);
         }
     }
     out.put_slice(b"\r\n");
@@ -214,15 +218,15 @@ fn write_target(uri: &Uri, out: &mut BytesMut) {
     }
 }
 
-fn write_field(name: &[u8], value: &[u8], out: &mut BytesMut) {
-    out.put_slice(name);
+fn write_field(name: &HeaderName, received: Option<&ReceivedNames>, value: &[u8], out: &mut BytesMut) {
+    write_name(name, received, out);
     out.put_slice(b": ");
     out.put_slice(value);
     out.put_slice(b"\r\n");
 }
 
-fn write_length(length: u64, out: &mut BytesMut) {
-    write_field(b"content-length", itoa::Buffer::new().format(length).as_bytes(), out);
+fn write_length(length: u64, received: Option<&ReceivedNames>, out: &mut BytesMut) {
+    write_field(&CONTENT_LENGTH, received, itoa::Buffer::new().format(length).as_bytes(), out);
 }
 
 /// Whether a response with this status may have a Content-Length (RFC 9110, section 8.6).
@@ -236,7 +240,6 @@ fn declared_trailers(fields: &HeaderMap) -> Vec<HeaderName> {
     names.filter_map(|name| HeaderName::from_bytes(name).ok()).collect()
 }
 
-const CHUNKED_FIELD: &[u8] = b"transfer-encoding: chunked\r\n";
 /// Memory reserved for a head: for its first line and the fields that are added, and for each other field.
 const HEAD_RESERVE: usize = 160;
 const AVERAGE_FIELD: usize = 40;

@@ -20,6 +20,7 @@ mod head_end;
 mod invalid_message;
 mod joined_data;
 mod message_head;
+mod name_case;
 mod outgoing_message;
 mod receive;
 mod recycled;
@@ -34,6 +35,7 @@ pub use joined_data::JoinedData;
 pub use message_head::{
     BodyFraming, BodyLength, ResponseContext, write_informational, write_request_head, write_response_head,
 };
+pub use name_case::NameCase;
 pub use outgoing_message::{OutgoingMessage, SendFailure};
 pub use receive::{NextInput, poll_receive};
 pub use recycled::{recycle_map, take_buffer};

@@ -10,12 +10,14 @@ use super::fields::{
     FramingFields, LengthField, TransferCodingField, collect_fields, list_items, parse_error, with_field_memory,
 };
 use super::head_end::HeadEnd;
-use super::{BodyDecoder, HeadLimits, InvalidMessage};
+use super::name_case::ReceivedNames;
+use super::{BodyDecoder, HeadLimits, InvalidMessage, NameCase};
 
 /// Reads the requests of one connection.
 #[derive(Debug)]
 pub struct RequestReader {
     limits: HeadLimits,
+    name_case: NameCase,
     end: HeadEnd,
     /// An empty line before the request ended in a line feed alone.
     begins_with_line_feed: bool,
@@ -48,7 +50,11 @@ pub enum Ambiguity {
 
 impl RequestReader {
     pub fn new(limits: HeadLimits) -> Self {
-        RequestReader { limits, end: HeadEnd::default(), begins_with_line_feed: false }
+        RequestReader { limits, name_case: NameCase::Lower, end: HeadEnd::default(), begins_with_line_feed: false }
+    }
+
+    pub fn with_name_case(self, name_case: NameCase) -> Self {
+        RequestReader { name_case, ..self }
     }
 
     /// Reads the next head, and removes its bytes from `input`. Between two calls that return None, `input` may only
@@ -58,21 +64,12 @@ impl RequestReader {
         if input.is_empty() {
             return Ok(None);
         }
-        let Some(length) = self.end.find(input) else {
-            if input.len() >= self.limits.bytes {
-                return Err(InvalidMessage::TooLarge);
-            }
-            if self.end.must_check(input.len()) {
-                with_parsed(input, self.limits, |_, _| Ok(()))?;
-            }
-            return Ok(None);
-        };
-        if length > self.limits.bytes {
-            return Err(InvalidMessage::TooLarge);
-        }
+        let limits = self.limits;
+        let check = || with_parsed(input, limits, |_, _| Ok(()));
+        let Some(length) = self.end.find_checked(input, limits.bytes, check)? else { return Ok(None) };
         let has_bare_line_feed = self.begins_with_line_feed || self.end.has_bare_line_feed;
-        *self = RequestReader::new(self.limits);
-        let mut request = parse(input, length, self.limits)?;
+        *self = RequestReader::new(self.limits).with_name_case(self.name_case);
+        let mut request = self.parse(input, length)?;
         if has_bare_line_feed {
             request.reject(Ambiguity::BareLineFeed);
         }
@@ -92,6 +89,61 @@ impl RequestReader {
             }
         }
     }
+
+    /// Parses the head in the first `length` bytes, and removes it from `input` unless it is invalid.
+    fn parse(&self, input: &mut BytesMut, length: usize) -> Result<ReceivedRequest, InvalidMessage> {
+        // The values of the fields refer to the head.
+        let head = input.split_to(length).freeze();
+        let parsed = with_parsed(&head, self.limits, |request, parsed| {
+            if parsed == Some(length) { self.build(&head, request) } else { Err(InvalidMessage::FirstLine) }
+        });
+        if parsed.is_err() {
+            // Only for the access log; such a connection ends.
+            let rest = std::mem::take(input);
+            input.extend_from_slice(&head);
+            input.extend_from_slice(&rest);
+        }
+        parsed
+    }
+
+    fn build(&self, head: &Bytes, parsed: &httparse::Request<'_, '_>) -> Result<ReceivedRequest, InvalidMessage> {
+        let (Some(method), Some(target), Some(minor_version)) = (parsed.method, parsed.path, parsed.version) else {
+            return Err(InvalidMessage::FirstLine);
+        };
+        if target.len() > MAX_TARGET {
+            return Err(InvalidMessage::TooLarge);
+        }
+        let version = if minor_version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
+        let method = Method::from_bytes(method.as_bytes()).map_err(|_| InvalidMessage::FirstLine)?;
+        let uri = Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).map_err(|_| InvalidMessage::FirstLine)?;
+        let (fields, framing) = collect_fields(head, parsed.headers)?;
+        let mut ambiguity = memchr(b'#', target.as_bytes()).map(|_| Ambiguity::Fragment);
+        let body = match body_decoder(&framing, version, self.limits) {
+            Ok(body) => body?,
+            Err(found) => {
+                ambiguity = ambiguity.or(Some(found));
+                BodyDecoder::EMPTY
+            }
+        };
+        let mut request = Request::new(());
+        (*request.method_mut(), *request.uri_mut(), *request.version_mut()) = (method, uri, version);
+        if self.name_case == NameCase::Received {
+            request.extensions_mut().insert(ReceivedNames::collect(head, parsed.headers));
+        }
+        let mut received = ReceivedRequest {
+            body,
+            is_persistent: framing.is_persistent(version),
+            expects_continue: version == Version::HTTP_11 && expects_continue(&fields),
+            accepts_trailers: accepts_trailers(&fields),
+            ambiguity: None,
+            head: request,
+        };
+        *received.head.headers_mut() = fields;
+        if let Some(ambiguity) = ambiguity {
+            received.reject(ambiguity);
+        }
+        Ok(received)
+    }
 }
 
 impl ReceivedRequest {
@@ -100,22 +152,6 @@ impl ReceivedRequest {
         self.body = BodyDecoder::EMPTY;
         self.is_persistent = false;
     }
-}
-
-/// Parses the head in the first `length` bytes, and removes it from `input` unless it is invalid.
-fn parse(input: &mut BytesMut, length: usize, limits: HeadLimits) -> Result<ReceivedRequest, InvalidMessage> {
-    // The values of the fields refer to the head.
-    let head = input.split_to(length).freeze();
-    let parsed = with_parsed(&head, limits, |request, parsed| {
-        if parsed == Some(length) { build(&head, request, limits) } else { Err(InvalidMessage::FirstLine) }
-    });
-    if parsed.is_err() {
-        // Only for the access log; such a connection ends.
-        let rest = std::mem::take(input);
-        input.extend_from_slice(&head);
-        input.extend_from_slice(&rest);
-    }
-    parsed
 }
 
 /// Calls `use_request` with what was parsed, and with the length of the head if it is complete.
@@ -131,46 +167,6 @@ fn with_parsed<T>(
             httparse::Status::Partial => use_request(&request, None),
         }
     })
-}
-
-fn build(
-    head: &Bytes,
-    parsed: &httparse::Request<'_, '_>,
-    limits: HeadLimits,
-) -> Result<ReceivedRequest, InvalidMessage> {
-    let (Some(method), Some(target), Some(minor_version)) = (parsed.method, parsed.path, parsed.version) else {
-        return Err(InvalidMessage::FirstLine);
-    };
-    if target.len() > MAX_TARGET {
-        return Err(InvalidMessage::TooLarge);
-    }
-    let version = if minor_version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
-    let method = Method::from_bytes(method.as_bytes()).map_err(|_| InvalidMessage::FirstLine)?;
-    let uri = Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).map_err(|_| InvalidMessage::FirstLine)?;
-    let (fields, framing) = collect_fields(head, parsed.headers)?;
-    let mut ambiguity = memchr(b'#', target.as_bytes()).map(|_| Ambiguity::Fragment);
-    let body = match body_decoder(&framing, version, limits) {
-        Ok(body) => body?,
-        Err(found) => {
-            ambiguity = ambiguity.or(Some(found));
-            BodyDecoder::EMPTY
-        }
-    };
-    let mut request = Request::new(());
-    (*request.method_mut(), *request.uri_mut(), *request.version_mut()) = (method, uri, version);
-    let mut received = ReceivedRequest {
-        body,
-        is_persistent: framing.is_persistent(version),
-        expects_continue: version == Version::HTTP_11 && expects_continue(&fields),
-        accepts_trailers: accepts_trailers(&fields),
-        ambiguity: None,
-        head: request,
-    };
-    *received.head.headers_mut() = fields;
-    if let Some(ambiguity) = ambiguity {
-        received.reject(ambiguity);
-    }
-    Ok(received)
 }
 
 /// The framing of the body (RFC 9112, section 6.3). The outer error is an ambiguity, the inner one makes the head

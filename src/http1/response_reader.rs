@@ -7,12 +7,14 @@ use hyper::ext::ReasonPhrase;
 
 use super::fields::{FramingFields, LengthField, TransferCodingField, collect_fields, parse_error, with_field_memory};
 use super::head_end::HeadEnd;
-use super::{BodyDecoder, HeadLimits, InvalidMessage};
+use super::name_case::ReceivedNames;
+use super::{BodyDecoder, HeadLimits, InvalidMessage, NameCase};
 
 /// Reads the response to one request, and informational responses before it.
 #[derive(Debug)]
 pub struct ResponseReader {
     limits: HeadLimits,
+    name_case: NameCase,
     end: HeadEnd,
     /// The request was HEAD, so its response has no body.
     is_head: bool,
@@ -32,7 +34,17 @@ impl ResponseReader {
     /// A reader for the response to a request with this method.
     pub fn new(limits: HeadLimits, method: &Method) -> Self {
         let is_head = method == Method::HEAD;
-        ResponseReader { limits, end: HeadEnd::default(), is_head, informational: Vec::new() }
+        ResponseReader {
+            limits,
+            name_case: NameCase::Lower,
+            end: HeadEnd::default(),
+            is_head,
+            informational: Vec::new(),
+        }
+    }
+
+    pub fn with_name_case(self, name_case: NameCase) -> Self {
+        ResponseReader { name_case, ..self }
     }
 
     /// Reads the final head, and removes its bytes and those of informational responses from `input`. Between two calls
@@ -46,18 +58,8 @@ impl ResponseReader {
             if input.is_empty() {
                 return Ok(None);
             }
-            let Some(length) = self.end.find(input) else {
-                if input.len() >= self.limits.bytes {
-                    return Err(InvalidMessage::TooLarge);
-                }
-                if self.end.must_check(input.len()) {
-                    with_parsed(input, self.limits, |_, _| Ok(()))?;
-                }
-                return Ok(None);
-            };
-            if length > self.limits.bytes {
-                return Err(InvalidMessage::TooLarge);
-            }
+            let check = || with_parsed(input, self.limits, |_, _| Ok(()));
+            let Some(length) = self.end.find_checked(input, self.limits.bytes, check)? else { return Ok(None) };
             self.end = HeadEnd::default();
             let head = input.split_to(length).freeze();
             let response = self.parse(&head)?;
@@ -106,6 +108,9 @@ impl ResponseReader {
             && let Ok(reason) = ReasonPhrase::try_from(reason.to_owned())
         {
             response.extensions_mut().insert(reason);
+        }
+        if self.name_case == NameCase::Received {
+            response.extensions_mut().insert(ReceivedNames::collect(head, parsed.headers));
         }
         Ok(ReceivedResponse { head: response, body, is_persistent })
     }

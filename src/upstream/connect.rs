@@ -12,6 +12,7 @@ use super::socket::{SocketStream, UpstreamSocket};
 use super::socket_budget::{MAX_SOCKET_WAIT, SocketBudget, SocketLimit};
 use super::tls::{SessionUse, UpstreamHandshakeError};
 use super::{UpstreamCounters, UpstreamTarget};
+use crate::http1::NameCase;
 
 /// How connections to endpoints are opened.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct EndpointConnector {
     pub max_head: usize,
     /// Maximum number of header fields of a response, for HTTP/1.
     pub max_fields: usize,
+    /// The case in which the names of header fields are forwarded, for HTTP/1.
+    pub name_case: NameCase,
     /// Maximum number of concurrent requests per connection, for HTTP/2.
     pub max_streams: usize,
     /// How often an HTTP/2 connection is checked by a ping, and how long Portico waits for the response.

@@ -32,8 +32,8 @@ use super::socket::{ResponseMonitor, UpstreamSocket};
 use super::upgraded::UpgradedConnection;
 use super::{UpstreamCounters, UpstreamTarget};
 use crate::http1::{
-    BodyDecoder, BodyLength, HeadLimits, InvalidMessage, NextInput, OutgoingMessage, ResponseReader, SendFailure,
-    poll_receive, take_buffer, write_request_head,
+    BodyDecoder, BodyLength, HeadLimits, InvalidMessage, NameCase, NextInput, OutgoingMessage, ResponseReader,
+    SendFailure, poll_receive, take_buffer, write_request_head,
 };
 use crate::rewound::Rewound;
 
@@ -48,6 +48,7 @@ struct Exchange<B> {
     socket: UpstreamSocket,
     counted: CountedConnection,
     limits: HeadLimits,
+    name_case: NameCase,
     /// Bytes that were received, but not decoded.
     buffer: BytesMut,
     /// The request, until all of it is sent.
@@ -94,6 +95,7 @@ impl<B> Http1EndpointConnection<B> {
                 socket,
                 counted: CountedConnection::new(counters),
                 limits: HeadLimits { bytes: connector.max_head, fields: connector.max_fields },
+                name_case: connector.name_case,
                 buffer: BytesMut::new(),
                 outgoing: None,
                 reader: None,
@@ -183,7 +185,8 @@ where
     pub(super) fn begin(&self, request: Request<B>) -> request::Parts {
         self.monitor.start_request();
         let exchange = &mut *self.exchange.borrow_mut();
-        exchange.reader = Some(ResponseReader::new(exchange.limits, request.method()));
+        let reader = ResponseReader::new(exchange.limits, request.method()).with_name_case(exchange.name_case);
+        exchange.reader = Some(reader);
         let mut head = take_buffer();
         let (framing, is_persistent) = write_request_head(&request, BodyLength::of(request.body()), &mut head);
         exchange.is_persistent &= is_persistent;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use portico::http1::NameCase;
 use portico::plugin_api::Chain;
 use portico::proxy::access_log::{AccessLogDestination, AccessLogField, AccessLogFormat, AccessLogger};
 use portico::proxy::{
@@ -50,6 +51,7 @@ pub(crate) struct Options {
     pub(crate) limits: ProxyLimits,
     pub(crate) trusted: Vec<&'static str>,
     pub(crate) rejected_paths: RejectedPaths,
+    pub(crate) name_case: NameCase,
     pub(crate) workers: usize,
     pub(crate) log: AccessLogDestination,
     pub(crate) tls: TlsPolicy,
@@ -64,6 +66,7 @@ impl Default for Options {
             limits: ProxyLimits::default(),
             trusted: vec![],
             rejected_paths: RejectedPaths::default(),
+            name_case: NameCase::Lower,
             workers: 1,
             log: AccessLogDestination::Off,
             tls: TlsPolicy::default(),
@@ -95,6 +98,7 @@ impl TestServer {
             workers: NonZeroUsize::new(options.workers).unwrap(),
             limits: options.limits,
             rejected_paths: options.rejected_paths,
+            name_case: options.name_case,
             trusted_ips: options.trusted.iter().map(|text| text.parse().unwrap()).collect(),
             access_log: Arc::clone(&log),
             tls: options.tls,
@@ -464,8 +468,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.try_response_to("").await
     }
 
-    /// Like [`Client::response_to`]; None if the connection ends before the response does. Early hints, which only one
-    /// of the codecs passes on, are skipped.
+    /// Like [`Client::response_to`]; None if the connection ends before the response does. Early hints are skipped.
     pub(crate) async fn try_response_to(&mut self, request: impl AsRef<[u8]>) -> Option<TestResponse> {
         loop {
             let response = self.try_next_response_to(&request).await?;

@@ -26,6 +26,7 @@ mod h2_tls;
 mod h2_trailers;
 mod h2_upstream;
 mod harness;
+mod header_case;
 mod hostile;
 mod http_log;
 mod informational;

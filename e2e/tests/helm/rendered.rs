@@ -148,6 +148,7 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
             &["--deny-endpoint-cidrs=10.96.0.1/32", "--deny-endpoint-cidrs=fd00::/8"],
         ),
         "allow-port-sharing" => (json!(false), &[]),
+        "keep-header-case" => (json!(true), &["--keep-header-case"]),
         "trusted-ips" => (json!("10.0.0.0/8,::1"), &["--trusted-ips=10.0.0.0/8,::1"]),
         "reject-paths" => (json!(["backslash"]), &["--reject-paths=backslash"]),
         "proxy-protocol-from" => (json!(["10.0.0.0/8"]), &["--proxy-protocol-from=10.0.0.0/8"]),

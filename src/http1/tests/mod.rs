@@ -3,6 +3,7 @@
 
 mod chunks;
 mod message_heads;
+mod name_case;
 mod received_requests;
 mod receiving;
 mod requests;

@@ -14,6 +14,7 @@ use super::product_headers::ProductHeaders;
 use super::rejected_paths::RejectedPaths;
 use super::request_body::RequestBody;
 use super::request_id::RequestIds;
+use crate::http1::NameCase;
 use crate::proxy::worker::Worker;
 use crate::upstream::{ConnectionPools, EndpointConnector, EndpointSubsetting, IdleLimits, SocketBudget};
 
@@ -22,6 +23,8 @@ use crate::upstream::{ConnectionPools, EndpointConnector, EndpointSubsetting, Id
 pub(in crate::proxy) struct HttpWorkerShared {
     pub(in crate::proxy) trusted_ips: Vec<IpNet>,
     pub(in crate::proxy) rejected_paths: RejectedPaths,
+    /// The case in which the names of header fields are forwarded, for HTTP/1.
+    pub(in crate::proxy) name_case: NameCase,
     pub(in crate::proxy) product_headers: Arc<ProductHeaders>,
     /// The connections to endpoints of the whole process.
     pub(in crate::proxy) upstream_sockets: Arc<SocketBudget>,
@@ -34,6 +37,7 @@ pub(in crate::proxy) struct HttpWorker {
     pub(in crate::proxy) worker: Worker,
     pub(in crate::proxy) trusted_ips: Vec<IpNet>,
     pub(in crate::proxy) rejected_paths: RejectedPaths,
+    pub(in crate::proxy) name_case: NameCase,
     pub(in crate::proxy) product_headers: Arc<ProductHeaders>,
     pub(in crate::proxy) upstream_sockets: Arc<SocketBudget>,
     pub(in crate::proxy) pools: ConnectionPools<RequestBody>,
@@ -50,6 +54,7 @@ impl HttpWorker {
             sockets: Arc::clone(&shared.upstream_sockets),
             max_head: limits.max_response_head,
             max_fields: limits.max_response_fields,
+            name_case: shared.name_case,
             max_streams: limits.max_upstream_streams,
             ping_interval: limits.ping_interval,
             ping_timeout: limits.ping_timeout,
@@ -68,6 +73,7 @@ impl HttpWorker {
         HttpWorker {
             trusted_ips: shared.trusted_ips,
             rejected_paths: shared.rejected_paths,
+            name_case: shared.name_case,
             product_headers: shared.product_headers,
             upstream_sockets: shared.upstream_sockets,
             pools: ConnectionPools::new(connector, idle_limits, subsetting, Arc::clone(upstream_counters)),

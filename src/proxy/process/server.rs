@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::bind;
 use super::client_budget::ClientBudget;
 use super::worker_thread::{self, ProcessShared, WorkerCommand};
+use crate::http1::NameCase;
 use crate::proxy::buffer_budget::BufferBudget;
 use crate::proxy::connection::tls::{TlsPolicy, TlsTerminator};
 use crate::proxy::http::http_worker::HttpWorkerShared;
@@ -38,6 +39,8 @@ pub struct ProxyConfig {
     pub trusted_ips: Vec<IpNet>,
     /// Paths that are rejected (`--reject-paths`).
     pub rejected_paths: RejectedPaths,
+    /// The case in which the names of header fields are forwarded, for HTTP/1.
+    pub name_case: NameCase,
     pub access_log: Arc<AccessLogger>,
     pub tls: TlsPolicy,
     /// Peers that begin every connection with a PROXY header (`--proxy-protocol-from`).
@@ -87,6 +90,7 @@ impl Proxy {
             http: HttpWorkerShared {
                 trusted_ips: config.trusted_ips,
                 rejected_paths: config.rejected_paths,
+                name_case: config.name_case,
                 product_headers: Arc::new(ProductHeaders::new(config.product_headers, config.product_token)),
                 upstream_sockets: Arc::new(SocketBudget::new(limits.max_upstream_connections)),
                 subsetting: EndpointSubsetting::new(count, limits.max_upstream_connections),

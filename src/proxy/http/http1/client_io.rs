@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::Frame;
 use tokio::io::AsyncWrite;
 
-use crate::http1::{BodyDecoder, HeadLimits, InvalidMessage, ReceivedRequest, RequestReader, poll_receive};
+use crate::http1::{BodyDecoder, HeadLimits, InvalidMessage, NameCase, ReceivedRequest, RequestReader, poll_receive};
 use crate::proxy::http::client_stream::ClientStream;
 
 pub(in crate::proxy) struct ClientIo(RefCell<IoState>);
@@ -52,11 +52,11 @@ enum Continuation {
 pub(in crate::proxy) struct ClientLeft;
 
 impl ClientIo {
-    pub(in crate::proxy) fn new(stream: ClientStream, limits: HeadLimits) -> Rc<Self> {
+    pub(in crate::proxy) fn new(stream: ClientStream, limits: HeadLimits, name_case: NameCase) -> Rc<Self> {
         Rc::new(ClientIo(RefCell::new(IoState {
             stream: Some(stream),
             buffer: BytesMut::new(),
-            reader: RequestReader::new(limits),
+            reader: RequestReader::new(limits).with_name_case(name_case),
             body: BodyDecoder::EMPTY,
             request: 0,
             continuation: Continuation::NotExpected,

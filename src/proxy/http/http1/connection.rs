@@ -91,7 +91,7 @@ where
         let limits = &peer.worker().limits;
         let limits = HeadLimits { bytes: limits.max_request_head, fields: limits.max_request_fields };
         Http1ClientConnection {
-            io: ClientIo::new(stream, limits),
+            io: ClientIo::new(stream, limits, peer.http.name_case),
             peer: Rc::clone(peer),
             begin,
             state: ServingState::Reading,

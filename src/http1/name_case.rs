@@ -1,0 +1,47 @@
+//! The case of field names. Names are case-insensitive (RFC 9110, section 5.1), but some old servers and clients
+//! recognize only the one that they expect.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName};
+
+/// In which case the names of fields are forwarded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NameCase {
+    #[default]
+    Lower,
+    /// As they were received. In such a message, the words of added names begin with capitals.
+    Received,
+}
+
+/// The names of the fields of a head as they were received: an extension of the message, only with
+/// [`NameCase::Received`].
+#[derive(Clone, Debug)]
+pub(super) struct ReceivedNames(HeaderMap<Bytes>);
+
+impl ReceivedNames {
+    /// The names of the fields in `head`, which have been collected in a map before.
+    pub(super) fn collect(head: &Bytes, parsed: &[httparse::Header<'_>]) -> Self {
+        let mut names = HeaderMap::default();
+        for field in parsed {
+            // Of several fields with the same name, the first one decides.
+            if let Ok(name) = HeaderName::from_bytes(field.name.as_bytes()) {
+                names.entry(name).or_insert_with(|| head.slice_ref(field.name.as_bytes()));
+            }
+        }
+        ReceivedNames(names)
+    }
+}
+
+/// Writes the name of a field. `received` are the names of the message if their case is kept.
+pub(super) fn write_name(name: &HeaderName, received: Option<&ReceivedNames>, out: &mut BytesMut) {
+    let lower_case = name.as_str().as_bytes();
+    let Some(ReceivedNames(received)) = received else { return out.put_slice(lower_case) };
+    if let Some(received) = received.get(name) {
+        return out.put_slice(received);
+    }
+    let mut begins_word = true;
+    for byte in lower_case {
+        out.put_u8(if begins_word { byte.to_ascii_uppercase() } else { *byte });
+        begins_word = *byte == b'-';
+    }
+}
