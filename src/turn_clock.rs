@@ -20,7 +20,8 @@ pub(crate) struct Turn(PhantomData<*const ()>);
 impl Turn {
     /// Reads the clock. The turn ends when the value is dropped.
     pub(crate) fn begin() -> Self {
-        TURN.set(Some(Instant::now()));
+        let outer = TURN.replace(Some(Instant::now()));
+        debug_assert!(outer.is_none(), "a task polls another one");
         Turn(PhantomData)
     }
 }

@@ -57,6 +57,11 @@ impl RequestReader {
         RequestReader { name_case, ..self }
     }
 
+    /// Whether nothing of a next request was read.
+    pub fn is_unused(&self) -> bool {
+        !self.begins_with_line_feed
+    }
+
     /// Reads the next head, and removes its bytes from `input`. Between two calls that return None, `input` may only
     /// grow. After an error it has the bytes of the head, as far as they were received.
     pub fn read(&mut self, input: &mut BytesMut) -> Result<Option<ReceivedRequest>, InvalidMessage> {

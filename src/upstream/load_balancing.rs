@@ -57,7 +57,7 @@ impl LoadBalancing {
             return Some(first.address);
         }
         if endpoints.len() > MAX_SCANNED
-            && let Some(sampled) = self.choose_sampled(endpoints, avoid)
+            && let Some(sampled) = self.choose_sampled(endpoints, turn, avoid)
         {
             return Some(sampled.address);
         }
@@ -75,15 +75,20 @@ impl LoadBalancing {
         chosen.map(|endpoint| endpoint.address)
     }
 
-    /// A healthy endpoint at random, or of two the one with fewer requests. None if a few samples contain no healthy
-    /// endpoint.
+    /// The endpoint whose turn it is, or a healthy one at random instead. With least requests, two at random are compared.
+    /// None if a few samples contain no healthy endpoint.
     fn choose_sampled<'e>(
         self,
         endpoints: &'e [ResolvedEndpoint],
+        turn: usize,
         avoid: &[SocketAddr],
     ) -> Option<&'e ResolvedEndpoint> {
-        let mut healthy = (0..MAX_SAMPLES)
-            .map(|_| &endpoints[fastrand::usize(..endpoints.len())])
+        let in_turn = (self == LoadBalancing::RoundRobin).then_some(turn % endpoints.len());
+        let at_random = (0..MAX_SAMPLES).map(|_| fastrand::usize(..endpoints.len()));
+        let mut healthy = in_turn
+            .into_iter()
+            .chain(at_random)
+            .map(|index| &endpoints[index])
             .filter(|endpoint| endpoint.health.is_healthy() && !avoid.contains(&endpoint.address));
         match self {
             LoadBalancing::RoundRobin => healthy.next(),

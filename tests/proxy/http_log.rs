@@ -211,7 +211,7 @@ async fn object_has_the_fields_of_kong() {
     let number = "number";
     let response_size = response.head.len() + response.body.len();
     let sent_size = object["response"]["size"].as_u64().unwrap();
-    // hyper adds the Date header, and writes the reason phrase.
+    // The codec adds the Date header, and writes the reason phrase.
     assert!(sent_size.abs_diff(response_size as u64) < 60, "{sent_size} {response_size}");
     let expected = json!({
         "request": {

@@ -5,6 +5,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::time::{Instant, Sleep};
 
+use crate::turn_clock;
+
 /// Ready when the deadline has passed. A timer that is set too late is reset at once. One that is set too early is
 /// reset only when it fires, which costs less than a reset for each deadline.
 pub(in crate::proxy) fn poll_until(deadline: Instant, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
@@ -16,5 +18,7 @@ pub(in crate::proxy) fn poll_until(deadline: Instant, mut timer: Pin<&mut Sleep>
         timer.as_mut().reset(deadline);
         ready!(timer.as_mut().poll(cx));
     }
+    // What follows counts from now on.
+    turn_clock::refresh();
     Poll::Ready(())
 }

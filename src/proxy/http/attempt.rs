@@ -261,8 +261,7 @@ impl AttemptError {
             };
         }
         let is_io = std::error::Error::source(library_error).is_some_and(|source| source.is::<std::io::Error>());
-        let is_closed =
-            library_error.is_incomplete_message() || library_error.is_canceled() || library_error.is_closed();
+        let is_closed = library_error.is_canceled() || library_error.is_closed();
         if is_closed || is_io { AttemptError::NoResponse } else { AttemptError::Failed(RequestError::InvalidResponse) }
     }
 

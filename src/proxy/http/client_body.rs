@@ -1,4 +1,4 @@
-//! The body of a request as its client sends it, with either protocol and codec.
+//! The body of a request as its client sends it, over HTTP/1 or HTTP/2.
 
 use std::pin::Pin;
 use std::rc::Rc;

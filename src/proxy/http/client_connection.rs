@@ -225,8 +225,9 @@ async fn serve_requests(
         let _turn = Turn::begin();
         registration.set_waker(cx.waker());
         let end = poll_connection(peer, &mut http, resumed_at, timer.as_mut(), &mut shutdown, cx);
-        // A request that has arrived in the meantime is served.
-        if end.is_pending() && registration.take_eviction() && peer.activity.phase() == ActivityPhase::Idle {
+        // A request that has arrived in the meantime is served, and a response is sent to its end.
+        let is_idle = http.is_between_requests() && peer.activity.phase() == ActivityPhase::Idle;
+        if end.is_pending() && registration.take_eviction() && is_idle {
             return Poll::Ready(ConnectionEnd::Aborted);
         }
         end

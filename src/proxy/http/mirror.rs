@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::outgoing_request::{convert_to_http2, name_te_in_connection, scheme};
 use super::request_body::RequestBody;
+use crate::http1::recycle_map;
 use crate::proxy::buffer_budget::{BufferUse, BufferedBytes, WorkerBuffers};
 use crate::proxy::limits::ProxyLimits;
 use crate::proxy::record::stats::{MirrorCounters, MirrorOutcome};
@@ -179,7 +180,10 @@ async fn send_copy(
             },
         };
         let Some(sent) = request.take() else { return false };
-        let (_, response) = connection.send(sent, drop);
+        let (head, response) = connection.send(sent, drop);
+        if let Some(head) = head {
+            recycle_map(head.headers);
+        }
         match response.await {
             Ok(response) => {
                 let mut body = EndpointBody::new(response.into_body(), connection);

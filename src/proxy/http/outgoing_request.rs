@@ -29,7 +29,7 @@ pub(in crate::proxy) struct OutgoingRequest<'u> {
     pub(in crate::proxy) replay: ReplayPolicy,
     /// The duration of connecting for the last attempt, if it has opened a connection.
     pub(in crate::proxy) connect_time: Option<Duration>,
-    /// The request to send. After it was sent: its copy, if it may be sent again.
+    /// The request to send. After it was sent: the same, or a copy, if it may be sent again.
     sendable: Option<Request<RequestBody>>,
 }
 
@@ -98,7 +98,7 @@ impl<'u> OutgoingRequest<'u> {
         Ok(OutgoingRequest { peer, target, upgrade, replay, connect_time: None, sendable: Some(request) })
     }
 
-    /// Whether there is something to send: the request itself, or a copy of the one that was sent.
+    /// Whether there is something to send: the request itself, or what was kept of it when it was sent.
     pub(in crate::proxy) fn can_be_sent(&self) -> bool {
         self.sendable.is_some()
     }

@@ -69,7 +69,7 @@ impl Worker {
         let view = Rc::new(SnapshotView::new(Arc::clone(snapshot.load())));
         Worker {
             limits: shared.limits,
-            log: shared.log.add_worker(),
+            log: shared.log.add_worker(shared.stats.worker_count()),
             tls: shared.tls,
             handshake_permits: shared.handshake_permits,
             proxy_protocol_peers: shared.proxy_protocol_peers,

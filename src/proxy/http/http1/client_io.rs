@@ -80,6 +80,12 @@ impl ClientIo {
         self.0.borrow().buffer.is_empty()
     }
 
+    /// Whether nothing of a next request has arrived.
+    pub(in crate::proxy) fn is_between_requests(&self) -> bool {
+        let state = self.0.borrow();
+        state.buffer.is_empty() && state.reader.is_unused()
+    }
+
     /// Reads the head of the next request from what was received.
     pub(in crate::proxy) fn read_head(&self) -> Result<Option<ReceivedRequest>, InvalidMessage> {
         let state = &mut *self.0.borrow_mut();

@@ -129,7 +129,7 @@ where
 
     /// Whether the connection waits for a request of which nothing has arrived, so it holds nothing.
     pub(in crate::proxy) fn is_between_requests(&self) -> bool {
-        matches!(self.state, ServingState::Reading) && self.io.is_drained() && !self.is_closing
+        matches!(self.state, ServingState::Reading) && self.io.is_between_requests() && !self.is_closing
     }
 
     fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<Http1End> {

@@ -147,9 +147,9 @@ impl AccessLogger {
         &self.shared.lost
     }
 
-    /// Adds a worker with a queue of its own.
-    pub(in crate::proxy) fn add_worker(self: &Arc<Self>) -> WorkerAccessLog {
-        let queue = Arc::new(LineQueue::new(&self.shared.lost));
+    /// Adds one of so many workers, with a queue of its own.
+    pub(in crate::proxy) fn add_worker(self: &Arc<Self>, workers: usize) -> WorkerAccessLog {
+        let queue = Arc::new(LineQueue::new(workers, &self.shared.lost));
         self.shared.queues.lock().push(Arc::clone(&queue));
         WorkerAccessLog { log: Arc::clone(self), queue }
     }
@@ -252,7 +252,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
         let log = start(&path);
-        log.add_worker().write(&record("/first"));
+        log.add_worker(1).write(&record("/first"));
         // Only the end of the log guarantees that a line is on disk, so the first log ends here.
         log.finish();
         let log = start(&path);
@@ -261,7 +261,7 @@ mod tests {
         while !path.exists() {
             std::thread::yield_now();
         }
-        let workers = [log.add_worker(), log.add_worker()];
+        let workers = [log.add_worker(2), log.add_worker(2)];
         for _ in 0..50 {
             workers.iter().for_each(|worker| worker.write(&record("/second")));
         }
@@ -279,7 +279,7 @@ mod tests {
         assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
         let _reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let log = start(&path);
-        let worker = log.add_worker();
+        let worker = log.add_worker(1);
         // Several times the capacity of a pipe.
         for _ in 0..5000 {
             worker.write(&record("/unread"));

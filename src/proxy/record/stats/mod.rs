@@ -294,6 +294,10 @@ impl ProxyStats {
         ProxyStats { buffers: Some(buffers), unforwarded: Some(unforwarded), ..self }
     }
 
+    pub(in crate::proxy) fn worker_count(&self) -> usize {
+        self.workers.len()
+    }
+
     pub(in crate::proxy) fn worker(&self, worker: usize) -> &Arc<WorkerStats> {
         &self.workers[worker]
     }
