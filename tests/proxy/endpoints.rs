@@ -336,8 +336,22 @@ async fn idle_connections_are_closed_to_make_room() {
     ];
     let server = TestServer::with_options(upstream_connections(2), routes).await;
     let mut client = server.connect().await;
-    for path in ["/first", "/second", "/third", "/first"] {
-        assert_eq!(client.get(path).await.text(), "ok", "{path}");
+    let requests = async {
+        for round in 0..50 {
+            for path in ["/first", "/second", "/third"] {
+                assert_eq!(client.get(path).await.text(), "ok", "round {round}: {path}");
+            }
+        }
+    };
+    // Meanwhile, the worker is occupied with other commands.
+    let commands = async {
+        loop {
+            server.proxy.reconcile().await;
+        }
+    };
+    tokio::select! {
+        () = requests => {}
+        () = commands => {}
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -95,6 +96,12 @@ async fn run(http: Rc<HttpWorker>, clients: Arc<ClientBudget>, mut commands: mps
     let mut sweeps = interval(SWEEP_INTERVAL);
     sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let mut shedding = pin!(http.upstream_sockets.shedding());
+        // Registered before idle connections are closed: a notification that arrives while another branch is selected
+        // would be lost.
+        shedding.as_mut().enable();
+        http.pools.shed_idle();
+        http.mirror_sender.shed_idle();
         let command = tokio::select! {
             command = commands.recv() => command,
             () = clients.full() => {
@@ -102,11 +109,7 @@ async fn run(http: Rc<HttpWorker>, clients: Arc<ClientBudget>, mut commands: mps
                 worker.counters.evicted.add(ListenerConnections::evict_idle(open) as u64);
                 continue;
             }
-            () = http.upstream_sockets.shedding() => {
-                http.pools.shed_idle();
-                http.mirror_sender.shed_idle();
-                continue;
-            }
+            () = shedding => continue,
             _ = sweeps.tick() => {
                 // Loads the current snapshot: without requests, the old one and its upstreams would stay alive.
                 worker.view();
