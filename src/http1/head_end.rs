@@ -51,8 +51,8 @@ impl HeadEnd {
         None
     }
 
-    /// Whether an incomplete head of this length must be parsed. The lengths at which it must double, so that bytes that
-    /// arrive slowly cost no more than others.
+    /// Whether an incomplete head of this length must be parsed. The lengths at which it must double, so that bytes
+    /// that arrive slowly cost no more than others.
     fn must_check(&mut self, length: usize) -> bool {
         let must_check = length >= self.next_check;
         if must_check {

@@ -75,8 +75,8 @@ impl LoadBalancing {
         chosen.map(|endpoint| endpoint.address)
     }
 
-    /// The endpoint whose turn it is, or a healthy one at random instead. With least requests, two at random are compared.
-    /// None if a few samples contain no healthy endpoint.
+    /// The endpoint whose turn it is, or a healthy one at random instead. With least requests, two at random are
+    /// compared. None if a few samples contain no healthy endpoint.
     fn choose_sampled<'e>(
         self,
         endpoints: &'e [ResolvedEndpoint],
