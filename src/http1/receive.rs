@@ -24,9 +24,10 @@ pub enum NextInput {
     SmallChunks,
 }
 
-/// Appends what has arrived to `buffer`, up to 64 KiB, and returns its length: 0 at the end of the stream. A connection
-/// that waits needs no memory, since the bytes are read into memory of the thread first. If there are many, the
-/// connection keeps that memory instead of a copy. If many are expected, they are read in place.
+/// Appends what has arrived to `buffer`, up to 128 KiB, and returns its length: 0 at the end of the stream. A connection
+/// that waits needs no memory, since the bytes are read into memory of the thread first. If they fill half of it, they
+/// are not copied, and the thread uses the memory again as soon as the connection has released them. If fewer are
+/// expected, but many, they are read in place.
 pub fn poll_receive(
     stream: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
@@ -36,13 +37,14 @@ pub fn poll_receive(
     if buffer.is_empty() {
         // Releases the memory of what was read before: others may still refer to it.
         *buffer = BytesMut::new();
-        if let NextInput::Length(expected @ LARGE..) = expected {
+        if let NextInput::Length(expected @ LARGE..HALF) = expected {
             return poll_receive_in_place(stream, cx, buffer, expected);
         }
     }
     let limit = if let NextInput::SmallChunks = expected { MAX_SMALL_CHUNKS } else { MAX_RECEIVED };
     RECEIVED.with_borrow_mut(|memory| {
         memory.clear();
+        memory.reserve(MAX_RECEIVED);
         let length = ready!(pin!(stream.read_buf(&mut memory.limit(limit))).poll(cx))?;
         if !buffer.is_empty() {
             buffer.extend_from_slice(memory);
@@ -51,11 +53,10 @@ pub fn poll_receive(
                 shared.extend_from_slice(memory);
                 shared.split()
             });
-        } else if length < MAX_RECEIVED / 2 {
+        } else if length < HALF {
             buffer.extend_from_slice(memory);
         } else {
-            // Not copied, although a part of the memory may be unused.
-            *buffer = std::mem::replace(memory, BytesMut::with_capacity(MAX_RECEIVED));
+            *buffer = memory.split();
         }
         Poll::Ready(Ok(length))
     })
@@ -67,7 +68,7 @@ fn poll_receive_in_place(
     buffer: &mut BytesMut,
     expected: usize,
 ) -> Poll<io::Result<usize>> {
-    buffer.reserve(expected.min(MAX_RECEIVED));
+    buffer.reserve(expected);
     let polled = pin!(stream.read_buf(buffer)).poll(cx);
     if buffer.is_empty() {
         *buffer = BytesMut::new();
@@ -75,7 +76,10 @@ fn poll_receive_in_place(
     polled
 }
 
-const MAX_RECEIVED: usize = 64 * 1024;
+/// Enough for a response of 100 kB with its head.
+const MAX_RECEIVED: usize = 128 * 1024;
+/// From here on, bytes are not copied, although they keep the rest of the memory allocated.
+const HALF: usize = MAX_RECEIVED / 2;
 /// Small chunks that are read at once, so that others need not wait long while they are decoded.
 const MAX_SMALL_CHUNKS: usize = 8 * 1024;
 /// Larger messages get memory of their own.
