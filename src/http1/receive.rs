@@ -24,10 +24,10 @@ pub enum NextInput {
     SmallChunks,
 }
 
-/// Appends what has arrived to `buffer`, up to 128 KiB, and returns its length: 0 at the end of the stream. A connection
-/// that waits needs no memory, since the bytes are read into memory of the thread first. If they fill half of it, they
-/// are not copied, and the thread uses the memory again as soon as the connection has released them. If fewer are
-/// expected, but many, they are read in place.
+/// Appends what has arrived to `buffer`, up to 128 KiB, and returns its length: 0 at the end of the stream. A
+/// connection that waits needs no memory, since the bytes are read into memory of the thread first. If they fill half
+/// of it, they are not copied, and the thread uses the memory again as soon as the connection has released them. If
+/// fewer are expected, but many, they are read in place.
 pub fn poll_receive(
     stream: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,

@@ -61,7 +61,8 @@ fn at_most_128_kib_are_received_at_once() {
 #[test]
 fn many_expected_bytes_are_read_in_place() {
     let bytes = vec![b'd'; 200 * KIB];
-    for (expected, received) in [(KIB, 128 * KIB), (16 * KIB, 16 * KIB), (40 * KIB, 40 * KIB), (1024 * KIB, 128 * KIB)] {
+    for (expected, received) in [(KIB, 128 * KIB), (16 * KIB, 16 * KIB), (40 * KIB, 40 * KIB), (1024 * KIB, 128 * KIB)]
+    {
         let mut buffer = BytesMut::new();
         let expected = NextInput::Length(expected);
         assert!(matches!(receive(&mut &bytes[..], &mut buffer, expected), Poll::Ready(Ok(_))));
