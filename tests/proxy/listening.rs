@@ -257,3 +257,22 @@ async fn dropping_the_proxy_closes_all_connections() {
     // The worker threads end one after the other.
     with_timeout("the port to be closed", async { while TcpStream::connect(address).await.is_ok() {} }).await;
 }
+
+/// The kernel would assign them at random: two to each of two workers in three of eight cases.
+#[tokio::test]
+async fn a_few_connections_are_spread_over_the_workers() {
+    let endpoint = Endpoint::ok().await;
+    for (workers, connections, expected) in [(2, 4, vec![2, 2]), (3, 3, vec![1, 1, 1])] {
+        for _ in 0..8 {
+            let options = Options { workers, ..Options::default() };
+            let server = TestServer::with_options(options, routes_to(endpoint.address)).await;
+            let mut clients = Vec::new();
+            for _ in 0..connections {
+                let mut client = server.connect().await;
+                assert_eq!(client.get("/").await.status, 200);
+                clients.push(client);
+            }
+            assert_eq!(server.proxy.connections_by_worker(), expected);
+        }
+    }
+}

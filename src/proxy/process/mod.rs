@@ -3,5 +3,6 @@
 pub(in crate::proxy) mod accept;
 pub(in crate::proxy) mod bind;
 pub(in crate::proxy) mod client_budget;
+pub(in crate::proxy) mod connection_spread;
 pub(in crate::proxy) mod server;
 pub(in crate::proxy) mod worker_thread;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::bind;
 use super::client_budget::ClientBudget;
+use super::connection_spread::WorkerLoads;
 use super::worker_thread::{self, ProcessShared, WorkerCommand};
 use crate::http1::NameCase;
 use crate::proxy::buffer_budget::BufferBudget;
@@ -59,6 +60,7 @@ pub struct ProxyConfig {
 pub struct Proxy {
     snapshot: Arc<ArcSwap<Snapshot>>,
     workers: Vec<mpsc::Sender<WorkerCommand>>,
+    loads: Arc<WorkerLoads>,
     stats: Arc<ProxyStats>,
     allow_port_sharing: bool,
     /// The lock serializes `reconcile` and `drain`.
@@ -85,7 +87,9 @@ impl Proxy {
         let stats = ProxyStats::new(count, config.max_series, lost_lines)
             .with_budgets(Arc::clone(&buffers), Arc::clone(&unforwarded));
         let stats = Arc::new(stats);
+        let (loads, handed_over) = WorkerLoads::new(count);
         let shared = ProcessShared {
+            loads: Arc::clone(&loads),
             clients: Arc::new(ClientBudget::new(limits.max_connections)),
             http: HttpWorkerShared {
                 trusted_ips: config.trusted_ips,
@@ -108,15 +112,16 @@ impl Proxy {
             },
         };
         let mut workers = Vec::with_capacity(count);
-        for number in 0..count {
+        for (number, handed_over) in handed_over.into_iter().enumerate() {
             let (sender, receiver) = mpsc::channel(COMMAND_QUEUE);
             // If a later worker cannot be started, dropping the senders ends the earlier threads.
-            worker_thread::start(number, shared.clone(), receiver)?;
+            worker_thread::start(number, shared.clone(), receiver, handed_over)?;
             workers.push(sender);
         }
         Ok(Proxy {
             snapshot,
             workers,
+            loads,
             stats,
             allow_port_sharing: config.allow_port_sharing,
             listening: Mutex::default(),
@@ -126,6 +131,11 @@ impl Proxy {
     /// The statistics, to be registered as a metrics collector.
     pub fn stats(&self) -> Arc<ProxyStats> {
         Arc::clone(&self.stats)
+    }
+
+    /// The number of open client connections of each worker.
+    pub fn connections_by_worker(&self) -> Vec<usize> {
+        self.loads.open()
     }
 
     /// Makes all workers use the current snapshot if this process already listens on exactly its addresses, as after an

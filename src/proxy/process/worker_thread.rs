@@ -17,6 +17,7 @@ use tokio::task::JoinHandle as TaskHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use super::client_budget::ClientBudget;
+use super::connection_spread::{CountedLoad, HandedConnection, WorkerLoads};
 use super::{accept, bind};
 use crate::proxy::connection::listener_connections::ListenerConnections;
 use crate::proxy::http::http_worker::{HttpWorker, HttpWorkerShared};
@@ -31,6 +32,8 @@ pub(in crate::proxy) struct ProcessShared {
     pub(in crate::proxy) http: HttpWorkerShared,
     /// The client connections of the whole process.
     pub(in crate::proxy) clients: Arc<ClientBudget>,
+    /// The client connections of each worker.
+    pub(in crate::proxy) loads: Arc<WorkerLoads>,
 }
 
 /// A command to a worker. The worker reports completion over the channel.
@@ -48,6 +51,7 @@ pub(in crate::proxy) fn start(
     number: usize,
     shared: ProcessShared,
     commands: mpsc::Receiver<WorkerCommand>,
+    handed_over: mpsc::Receiver<HandedConnection>,
 ) -> io::Result<JoinHandle<()>> {
     // The runtime is built on its own thread, since it is not `Send`.
     let (ready, started) = std::sync::mpsc::sync_channel(1);
@@ -58,11 +62,22 @@ pub(in crate::proxy) fn start(
         };
         if ready.send(Ok(())).is_ok() {
             let http = HttpWorker::new(number, Worker::new(number, shared.worker), shared.http);
-            runtime.block_on(run(Rc::new(http), shared.clients, commands));
+            let acceptor =
+                Rc::new(Acceptor { number, http: Rc::new(http), clients: shared.clients, loads: shared.loads });
+            runtime.block_on(run(acceptor, commands, handed_over));
         }
     })?;
     started.recv().unwrap_or_else(|_| Err(io::Error::other("the worker thread has ended")))?;
     Ok(handle)
+}
+
+/// What is needed to accept connections.
+struct Acceptor {
+    /// The number of the worker.
+    number: usize,
+    http: Rc<HttpWorker>,
+    clients: Arc<ClientBudget>,
+    loads: Arc<WorkerLoads>,
 }
 
 /// One listening address.
@@ -88,7 +103,12 @@ async fn close_all(listeners: impl Iterator<Item = BoundListener>) -> Vec<Rc<Lis
     join_all(listeners.map(BoundListener::close)).await
 }
 
-async fn run(http: Rc<HttpWorker>, clients: Arc<ClientBudget>, mut commands: mpsc::Receiver<WorkerCommand>) {
+async fn run(
+    acceptor: Rc<Acceptor>,
+    mut commands: mpsc::Receiver<WorkerCommand>,
+    mut handed_over: mpsc::Receiver<HandedConnection>,
+) {
+    let http = &acceptor.http;
     let worker = &http.worker;
     let mut bound: BTreeMap<BindAddress, BoundListener> = BTreeMap::new();
     // Connections of closed listeners that may still be open. Draining waits for them too.
@@ -104,7 +124,22 @@ async fn run(http: Rc<HttpWorker>, clients: Arc<ClientBudget>, mut commands: mps
         http.mirror_sender.shed_idle();
         let command = tokio::select! {
             command = commands.recv() => command,
-            () = clients.full() => {
+            Some(handed) = handed_over.recv() => {
+                let connections = bound.get(&handed.address).map(|listener| Rc::clone(&listener.connections));
+                let connections = connections.unwrap_or_else(|| {
+                    // The listener was closed meanwhile. The connection is served as those in its accept queue were.
+                    let connections = ListenerConnections::new(handed.address);
+                    connections.tls.set(handed.tls);
+                    connections.close();
+                    closing.push(Rc::clone(&connections));
+                    connections
+                });
+                if let Ok(stream) = TcpStream::from_std(handed.stream) {
+                    start_connection(http, &connections, stream, handed.peer, (handed.permit, handed.load));
+                }
+                continue;
+            }
+            () = acceptor.clients.full() => {
                 let open = bound.values().map(|listener| &listener.connections).chain(&closing);
                 worker.counters.evicted.add(ListenerConnections::evict_idle(open) as u64);
                 continue;
@@ -133,13 +168,9 @@ async fn run(http: Rc<HttpWorker>, clients: Arc<ClientBudget>, mut commands: mps
                 let outcome = TcpListener::from_std(socket).map(|listener| {
                     let connections = ListenerConnections::new(address);
                     let (stop, stopped) = oneshot::channel();
-                    let accepting = tokio::task::spawn_local(accept_connections(
-                        Rc::clone(&http),
-                        listener,
-                        Rc::clone(&connections),
-                        Arc::clone(&clients),
-                        stopped,
-                    ));
+                    let accepting =
+                        accept_connections(Rc::clone(&acceptor), listener, Rc::clone(&connections), stopped);
+                    let accepting = tokio::task::spawn_local(accepting);
                     bound.insert(address, BoundListener { connections, stop, accepting });
                 });
                 done.send(outcome).ok();
@@ -174,13 +205,12 @@ async fn drain(listeners: Vec<Rc<ListenerConnections>>, end: Instant) -> usize {
 }
 
 async fn accept_connections(
-    http: Rc<HttpWorker>,
+    acceptor: Rc<Acceptor>,
     listener: TcpListener,
     connections: Rc<ListenerConnections>,
-    clients: Arc<ClientBudget>,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    let worker = &http.worker;
+    let (worker, clients) = (&acceptor.http.worker, &acceptor.clients);
     // At the connection limit one connection waits here, and the others in the accept queue. A worker holds no
     // permit without a connection, since another worker may need it.
     let mut waiting: Option<(TcpStream, SocketAddr)> = None;
@@ -203,8 +233,8 @@ async fn accept_connections(
         match permit {
             Ok(permit) => {
                 failing = false;
-                if let Some((stream, address)) = waiting.take() {
-                    start_connection(&http, &connections, stream, address, permit);
+                if let Some((stream, peer)) = waiting.take() {
+                    acceptor.spread(&connections, stream, peer, permit);
                 }
             }
             Err(error) if is_connection_error(&error) => worker.counters.accept_errors.add(1),
@@ -218,10 +248,10 @@ async fn accept_connections(
             }
         }
     }
-    if let Some((stream, address)) = waiting
+    if let Some((stream, peer)) = waiting
         && let Some(permit) = clients.try_acquire()
     {
-        start_connection(&http, &connections, stream, address, permit);
+        acceptor.start(&connections, stream, peer, permit);
     }
     // When the socket closes, the kernel resets connections whose TCP handshake is in progress. So no new handshakes
     // are started, and those in progress get time to end. Then the connections in the accept queue are served. If the
@@ -231,33 +261,68 @@ async fn accept_connections(
     }
     // tokio's listener would not try to accept the queued connections without a new event.
     let Ok(listener) = listener.into_std() else { return };
-    while let Ok((stream, address)) = listener.accept() {
+    while let Ok((stream, peer)) = listener.accept() {
         let Some(permit) = clients.try_acquire() else { return };
         if stream.set_nonblocking(true).is_ok()
             && let Ok(stream) = TcpStream::from_std(stream)
         {
-            start_connection(&http, &connections, stream, address, permit);
+            acceptor.start(&connections, stream, peer, permit);
         }
     }
 }
 
+impl Acceptor {
+    /// Starts a connection here or on a worker that has fewer of them.
+    fn spread(
+        &self,
+        connections: &Rc<ListenerConnections>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let Some(other) = self.loads.less_loaded(self.number) else {
+            return self.start(connections, stream, peer, permit);
+        };
+        // A connection closes if its socket cannot be moved between the event loops.
+        let Ok(stream) = stream.into_std() else { return };
+        let (address, tls) = (connections.address, accept::has_tls(&self.http.worker, connections));
+        let handed = HandedConnection { stream, peer, address, tls, permit, load: self.loads.count(other) };
+        if let Err(HandedConnection { stream, permit, .. }) = self.loads.hand_over(handed)
+            && let Ok(stream) = TcpStream::from_std(stream)
+        {
+            self.start(connections, stream, peer, permit);
+        }
+    }
+
+    fn start(
+        &self,
+        connections: &Rc<ListenerConnections>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        permit: OwnedSemaphorePermit,
+    ) {
+        start_connection(&self.http, connections, stream, peer, (permit, self.loads.count(self.number)));
+    }
+}
+
+/// `counted` counts the connection as open until dropped, for the process and for the worker.
 fn start_connection(
     http: &Rc<HttpWorker>,
     connections: &Rc<ListenerConnections>,
     stream: TcpStream,
-    address: SocketAddr,
-    permit: OwnedSemaphorePermit,
+    peer: SocketAddr,
+    counted: (OwnedSemaphorePermit, CountedLoad),
 ) {
     let counters = &http.worker.counters;
     counters.accepted.add(1);
-    let open = OpenConnection { counters: Arc::clone(counters), _permit: permit };
-    accept::spawn(stream, address, http, connections, open);
+    let open = OpenConnection { counters: Arc::clone(counters), _counted: counted };
+    accept::spawn(stream, peer, http, connections, open);
 }
 
 /// Counts a connection as open until dropped, also by a panic.
 struct OpenConnection {
     counters: Arc<WorkerStats>,
-    _permit: OwnedSemaphorePermit,
+    _counted: (OwnedSemaphorePermit, CountedLoad),
 }
 
 impl Drop for OpenConnection {
