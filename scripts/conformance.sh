@@ -21,7 +21,7 @@ main() {
     cargo build --locked --workspace --bins
     target/debug/portico-e2e build
     cargo test --locked --workspace --test e2e conformance:: -- --nocapture || code=$?
-    for name in experimental experimental-tcp standard standard-tcp; do
+    for name in experimental experimental-again standard; do
         printf '\n'
         if [ -e "target/conformance/$name-report.yaml" ]; then
             target/debug/portico-e2e report "target/conformance/$name-report.yaml"

@@ -142,6 +142,7 @@ fn candidate(position: usize, entry: &OracleMatch) -> RouteMatch {
         method: entry.method.as_ref().map(|method| method.parse().unwrap()),
         headers: headers.collect(),
         query: query.collect(),
+        call: None,
         server_names: Arc::default(),
         tie_breaker: TieBreaker {
             created: entry.created,

@@ -134,11 +134,11 @@ const LAYERS: &[Row] = &[
     (
         "compile",
         &[
-            "annotation_reader",
+            "annotation_reader request_route_source",
             "budgets",
             "addresses affected classes cors hostname label_selector listener_protocol matches \
          missing_object port_owners reference_grants retry unique_diagnostics upstream_usage verdict",
-            "certificates context ingress_class needed_references listener_conflicts listener_overlaps testing",
+            "certificates context grpc_matches ingress_class needed_references listener_conflicts listener_overlaps testing",
             "gateway_parameters listener",
             "gateway",
             "attachment forbidden_addresses served_gateways",
@@ -146,7 +146,7 @@ const LAYERS: &[Row] = &[
             "backend_reference routers",
             "kong",
             "filters ingress notes oversized_objects stream_route",
-            "http_route unserved_objects",
+            "request_route unserved_objects",
             "verdict_updates",
             "planning",
         ],

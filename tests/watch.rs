@@ -200,21 +200,21 @@ async fn transient_errors_are_waited_out() {
 #[tokio::test]
 async fn failing_optional_kinds_are_named_and_delay_nothing() {
     let api = FakeApiServer::start().await;
-    for plural in ["httproutes", "grpcroutes"] {
+    for plural in ["httproutes", "udproutes"] {
         api.serve(GATEWAY, plural, true);
     }
     api.put("httproutes", route("a", "one.example"));
-    api.fail("grpcroutes", vec![InjectedFailure::Status(500, "conversion webhook for grpcroutes failed"); 100]);
+    api.fail("udproutes", vec![InjectedFailure::Status(500, "conversion webhook for udproutes failed"); 100]);
     let mut site = WatchSite::start(&api).await;
     site.wait_until("the rest is complete", |site| {
-        let reason = site.installed.unreadable.get(&Kind::GrpcRoute);
+        let reason = site.installed.unreadable.get(&Kind::UdpRoute);
         site.complete
             && site.routes().len() == 1
             && reason.is_some_and(|reason| reason.contains("500 conversion webhook"))
     })
     .await;
-    api.clear_failures("grpcroutes");
-    site.wait_until("it works again", |site| site.installed.versions.contains_key(&Kind::GrpcRoute)).await;
+    api.clear_failures("udproutes");
+    site.wait_until("it works again", |site| site.installed.versions.contains_key(&Kind::UdpRoute)).await;
 }
 
 /// Otherwise, a replica that starts during the failure would replace one that serves everything.
@@ -296,27 +296,26 @@ async fn invalid_objects_are_rejected_alone() {
 #[tokio::test]
 async fn forbidden_kinds_are_named_with_the_missing_rule() {
     let api = FakeApiServer::start().await;
-    for plural in ["httproutes", "grpcroutes"] {
+    for plural in ["httproutes", "udproutes"] {
         api.serve(GATEWAY, plural, true);
     }
     api.put("httproutes", route("a", "one.example"));
     api.fail(
-        "grpcroutes",
+        "udproutes",
         [
-            InjectedFailure::Status(403, "grpcroutes is forbidden"),
-            InjectedFailure::Status(403, "grpcroutes is forbidden"),
+            InjectedFailure::Status(403, "udproutes is forbidden"),
+            InjectedFailure::Status(403, "udproutes is forbidden"),
         ],
     );
     let mut site = WatchSite::start(&api).await;
     site.wait_until("the rest is complete", |site| site.complete && site.routes().len() == 1).await;
-    let reason = &site.installed.unreadable[&Kind::GrpcRoute];
-    for part in
-        ["403", "apiGroups [\"gateway.networking.k8s.io\"]", "resources [\"grpcroutes\"]", "verbs [list, watch]"]
+    let reason = &site.installed.unreadable[&Kind::UdpRoute];
+    for part in ["403", "apiGroups [\"gateway.networking.k8s.io\"]", "resources [\"udproutes\"]", "verbs [list, watch]"]
     {
         assert!(reason.contains(part), "{reason}");
     }
     site.wait_until("it is granted", |site| site.installed.unreadable.is_empty()).await;
-    assert_eq!(site.installed.versions[&Kind::GrpcRoute], "v1");
+    assert_eq!(site.installed.versions[&Kind::UdpRoute], "v1");
 }
 
 /// A server that is starting may refuse the first requests. A replica that became ready then would serve no routes.

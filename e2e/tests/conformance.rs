@@ -1,6 +1,5 @@
 //! Runs the Gateway API conformance suite against Portico with the RBAC rules of its manifests, on both CRD channels.
 //! All core tests and the tests of the claimed features must pass; with the experimental channel, twice on one cluster.
-//! The core tests of GATEWAY-TCP and GATEWAY-TLS must pass as well, although Portico does not claim these profiles.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,9 +14,21 @@ use portico_e2e::portico::Portico;
 use portico_e2e::progress;
 use portico_e2e::scenario;
 
-/// Features that GATEWAY-HTTP requires.
-const CORE: [&str; 3] = ["Gateway", "HTTPRoute", "ReferenceGrant"];
-const CORE_TESTS: u32 = 40;
+/// A profile that Portico claims, and the numbers of its core tests and of the tests of claimed extended features.
+struct ClaimedProfile {
+    name: &'static str,
+    core_tests: u32,
+    extended_tests: u32,
+}
+
+const PROFILES: [ClaimedProfile; 4] = [
+    ClaimedProfile { name: "GATEWAY-GRPC", core_tests: 17, extended_tests: 5 },
+    ClaimedProfile { name: "GATEWAY-HTTP", core_tests: 40, extended_tests: 39 },
+    ClaimedProfile { name: "GATEWAY-TCP", core_tests: 20, extended_tests: 4 },
+    ClaimedProfile { name: "GATEWAY-TLS", core_tests: 21, extended_tests: 5 },
+];
+/// Features that the profiles require.
+const CORE: [&str; 6] = ["GRPCRoute", "Gateway", "HTTPRoute", "ReferenceGrant", "TCPRoute", "TLSRoute"];
 /// Extended features that Portico claims. A change of this list changes what Portico promises.
 const EXTENDED: [&str; 33] = [
     "GatewayAddressEmpty",
@@ -54,13 +65,8 @@ const EXTENDED: [&str; 33] = [
     "HTTPRouteRetryConnectionError",
     "HTTPRouteSchemeRedirect",
 ];
-const EXTENDED_TESTS: u32 = 39;
-
-/// Profiles that Portico does not claim: the name, the features that its core tests need, and their number.
-const UNCLAIMED: [(&str, [&str; 3], u32); 2] = [
-    ("GATEWAY-TCP", ["Gateway", "ReferenceGrant", "TCPRoute"], 20),
-    ("GATEWAY-TLS", ["Gateway", "ReferenceGrant", "TLSRoute"], 21),
-];
+/// Features that Portico claims, and whose tests run although no profile has them.
+const WITHOUT_PROFILE: [&str; 2] = ["GRPCRouteNamedRouteRule", "GRPCRouteRequestHeaderModifier"];
 
 /// The usable and the unusable address that the suite requests: one of the address pool, and one outside of it.
 const ADDRESSES: [&str; 2] = ["198.18.0.200", "192.0.2.1"];
@@ -92,39 +98,19 @@ fn conforms(channel: Channel, reports: &[&str]) {
                 .await
                 .with_context(|| format!("report {report} (Portico's log is {})", portico.log().display()))?;
         }
-        for (profile, features, tests) in &UNCLAIMED {
-            profile_passes(cluster, profile, features, *tests, reports[0])
-                .await
-                .with_context(|| format!("profile {profile} (Portico's log is {})", portico.log().display()))?;
-        }
         portico.stop().await?;
         node.stop().await
     });
 }
 
-/// Runs the core tests of a profile that Portico does not claim. `report` is the name of the report of the claimed one.
-async fn profile_passes(cluster: &Cluster, name: &str, features: &[&str], tests: u32, report: &str) -> Result<()> {
-    let report_name = format!("{report}-{}", name.to_lowercase());
-    let (report, _) = run_suite(cluster, name, features, &report_name).await?;
-    let [profile] = &report.profiles[..] else { anyhow::bail!("expected one profile:\n{report}") };
-    let passed = profile.core.statistics.passed;
-    ensure!(passed == tests, "{passed} core tests of {name} passed, expected {tests}");
-    Ok(())
-}
-
-/// Runs the suite, whose tests must all pass, and returns the report and the path of the log. Without `features`, those
+/// Runs all claimed profiles, whose tests must all pass, and returns the report and the path of the log. The features
 /// that the GatewayClass claims are tested.
-async fn run_suite(
-    cluster: &Cluster,
-    profile: &str,
-    features: &[&str],
-    report_name: &str,
-) -> Result<(Report, PathBuf)> {
+async fn run_suite(cluster: &Cluster, report_name: &str) -> Result<(Report, PathBuf)> {
     let suite = SuiteOptions {
         gateway_class: "portico".to_owned(),
-        profile: profile.to_owned(),
+        profile: PROFILES.map(|profile| profile.name).join(","),
         only: None,
-        features: features.iter().copied().map(str::to_owned).collect(),
+        features: Vec::new(),
         addresses: [ADDRESSES[0].parse()?, ADDRESSES[1].parse()?],
         version: concat!("v", env!("CARGO_PKG_VERSION")).to_owned(),
         folder: conformance::report_folder(),
@@ -141,23 +127,31 @@ async fn run_suite(
 }
 
 async fn suite_passes(cluster: &Cluster, channel: Channel, report_name: &str) -> Result<()> {
-    let (report, log) = run_suite(cluster, "GATEWAY-HTTP", &[], report_name).await?;
+    let (report, log) = run_suite(cluster, report_name).await?;
     ensure!(report.channel == channel.to_string(), "the report is for channel {}", report.channel);
-
-    let [profile] = &report.profiles[..] else { anyhow::bail!("expected one profile:\n{report}") };
-    ensure!(profile.name == "GATEWAY-HTTP", "the report is for profile {}", profile.name);
-    let passed = profile.core.statistics.passed;
-    ensure!(passed == CORE_TESTS, "{passed} core tests passed, expected {CORE_TESTS}");
-    let extended = profile.extended.as_ref().context("no extended feature was tested")?;
-    let tested: BTreeSet<&str> = extended.supported_features.iter().map(String::as_str).collect();
+    ensure!(report.profiles.len() == PROFILES.len(), "the report lacks profiles:\n{report}");
+    let mut tested = BTreeSet::new();
+    for ClaimedProfile { name, core_tests, extended_tests } in PROFILES {
+        let profile = report.profiles.iter().find(|profile| profile.name == name);
+        let profile = profile.with_context(|| format!("the report lacks profile {name}"))?;
+        let passed = profile.core.statistics.passed;
+        ensure!(passed == core_tests, "{passed} core tests of {name} passed, expected {core_tests}");
+        let extended =
+            profile.extended.as_ref().with_context(|| format!("no extended feature of {name} was tested"))?;
+        tested.extend(extended.supported_features.iter().map(String::as_str).filter(|feature| !CORE.contains(feature)));
+        let passed = extended.statistics.passed;
+        ensure!(passed == extended_tests, "{passed} extended tests of {name} passed, expected {extended_tests}");
+    }
     ensure_equal("features tested", &tested, EXTENDED)?;
-    let passed = extended.statistics.passed;
-    ensure!(passed == EXTENDED_TESTS, "{passed} extended tests passed, expected {EXTENDED_TESTS}");
     check_skipped_tests(&log)?;
 
     let feature_names = "--output=jsonpath={.status.supportedFeatures[*].name}";
     let claimed = cluster.kubectl(&["get", "gatewayclass", "portico", feature_names]).await?;
-    ensure_equal("features claimed", &claimed.split_whitespace().collect(), CORE.into_iter().chain(EXTENDED))
+    ensure_equal(
+        "features claimed",
+        &claimed.split_whitespace().collect(),
+        CORE.into_iter().chain(EXTENDED).chain(WITHOUT_PROFILE),
+    )
 }
 
 /// Fails unless both sets are equal.
@@ -179,7 +173,7 @@ fn check_skipped_tests(log: &Path) -> Result<()> {
     for (test, reason) in reasons {
         let feature = reason.strip_prefix("suite does not support ").map(str::trim);
         let feature = feature.with_context(|| format!("{test} was skipped: {reason}"))?;
-        let claimed = CORE.contains(&feature) || EXTENDED.contains(&feature);
+        let claimed = CORE.iter().chain(&EXTENDED).chain(&WITHOUT_PROFILE).any(|claimed| *claimed == feature);
         ensure!(!claimed, "{test} was skipped although {feature} is claimed");
     }
     Ok(())

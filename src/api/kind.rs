@@ -38,7 +38,7 @@ macro_rules! for_each_kind {
                 Gateway, "gateways", ["v1", "v1beta1"], Namespaced, Written, Whole, in gateways;
                 ListenerSet, "listenersets", ["v1"], Namespaced, Observed, Whole;
                 HttpRoute = "HTTPRoute", "httproutes", ["v1", "v1beta1"], Namespaced, Written, Whole, in http_routes;
-                GrpcRoute = "GRPCRoute", "grpcroutes", ["v1"], Namespaced, Written, Whole;
+                GrpcRoute = "GRPCRoute", "grpcroutes", ["v1"], Namespaced, Written, Whole, in grpc_routes;
                 TlsRoute = "TLSRoute", "tlsroutes", ["v1", "v1alpha3", "v1alpha2"],
                     Namespaced, Written, Whole, in tls_routes;
                 TcpRoute = "TCPRoute", "tcproutes", ["v1", "v1alpha2"], Namespaced, Written, Whole, in tcp_routes;

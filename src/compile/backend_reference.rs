@@ -157,8 +157,13 @@ fn resolve_upstream(
                     "port {} of Service {service} has appProtocol {app_protocol}, which is not served",
                     port.port
                 );
-                let remedy = "use kubernetes.io/h2c if the backend serves HTTP/2 without TLS; http, or no \
-                              appProtocol, if it serves HTTP/1.1 without TLS";
+                let remedy = match settings.requires_http2 {
+                    true => "use kubernetes.io/h2c, grpc, or no appProtocol, if the backend serves HTTP/2 without TLS",
+                    false => {
+                        "use kubernetes.io/h2c if the backend serves HTTP/2 without TLS; http, or no appProtocol, if \
+                         it serves HTTP/1.1 without TLS"
+                    }
+                };
                 (Code::RouteUnsupportedProtocol, Diagnostic::error(subfield("port"), message, remedy))
             }
             BackendError::TlsRequired(message, remedy) => {

@@ -55,7 +55,7 @@ impl ListenerProtocol {
     /// The kinds of routes that this process serves for the protocol.
     pub(super) fn route_kinds(self) -> &'static [Kind] {
         match self {
-            ListenerProtocol::Http | ListenerProtocol::Https => &[Kind::HttpRoute],
+            ListenerProtocol::Http | ListenerProtocol::Https => &[Kind::HttpRoute, Kind::GrpcRoute],
             ListenerProtocol::TlsPassthrough => &[Kind::TlsRoute],
             ListenerProtocol::Tcp => &[Kind::TcpRoute],
             ListenerProtocol::TlsTerminate | ListenerProtocol::Udp | ListenerProtocol::Other => &[],

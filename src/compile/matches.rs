@@ -6,7 +6,7 @@ use super::budgets::{RegexBudget, literal_segments};
 use crate::api::gateway::{HttpRouteMatch, HttpValueMatch};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::regex::{Regex, RegexAnchor, RegexError, RegexLimit};
-use crate::snapshot::router::{HeaderMatch, PathMatch, QueryMatch, ValueMatch};
+use crate::snapshot::router::{CallMatch, HeaderMatch, PathMatch, QueryMatch, ValueMatch};
 
 /// One parsed match.
 #[derive(Clone, Debug)]
@@ -15,12 +15,13 @@ pub(super) struct ParsedMatch {
     pub method: Option<Method>,
     pub headers: Vec<HeaderMatch>,
     pub query: Vec<QueryMatch>,
+    pub call: Option<Box<CallMatch>>,
 }
 
 /// Matches all requests, like a rule without matches. Gateway API defaults a missing path to the prefix `/`, which
 /// is stored without its slash.
 pub(super) fn match_all() -> ParsedMatch {
-    ParsedMatch { path: PathMatch::Prefix("".into()), method: None, headers: Vec::new(), query: Vec::new() }
+    ParsedMatch { path: PathMatch::Prefix("".into()), method: None, headers: Vec::new(), query: Vec::new(), call: None }
 }
 
 /// `None`, with at least one diagnostic, if any part is invalid: without that part the match would accept more
@@ -62,7 +63,27 @@ pub(super) fn parse(
             }
         }
     }
-    for (index, header) in raw.headers.iter().enumerate() {
+    parsed.headers = parse_headers(&raw.headers, budget, field, problems);
+    for (index, parameter) in raw.query_params.iter().enumerate() {
+        let field = format!("{field}.queryParams[{index}]");
+        if let Some(value) = parse_value_match(parameter, budget, &field, problems, |text| Ok(Box::from(text)))
+            && !parsed.query.iter().any(|known| *known.name == *parameter.name)
+        {
+            parsed.query.push(QueryMatch { name: parameter.name.as_str().into(), value });
+        }
+    }
+    (problems.len() == problems_before).then_some(parsed)
+}
+
+/// The header conditions of a match.
+pub(super) fn parse_headers(
+    raw: &[HttpValueMatch],
+    budget: &RegexBudget<'_>,
+    field: &str,
+    problems: &mut Vec<Diagnostic>,
+) -> Vec<HeaderMatch> {
+    let mut parsed: Vec<HeaderMatch> = Vec::new();
+    for (index, header) in raw.iter().enumerate() {
         let field = format!("{field}.headers[{index}]");
         let Ok(name) = HeaderName::try_from(&*header.name) else {
             let message = format!("{:?} is not a header name", header.name);
@@ -74,20 +95,22 @@ pub(super) fn parse(
         });
         // If a name occurs twice, the first entry counts, as Gateway API specifies.
         if let Some(value) = value
-            && !parsed.headers.iter().any(|known| known.name == name)
+            && !parsed.iter().any(|known| known.name == name)
         {
-            parsed.headers.push(HeaderMatch { name, value });
+            parsed.push(HeaderMatch { name, value });
         }
     }
-    for (index, parameter) in raw.query_params.iter().enumerate() {
-        let field = format!("{field}.queryParams[{index}]");
-        if let Some(value) = parse_value_match(parameter, budget, &field, problems, |text| Ok(Box::from(text)))
-            && !parsed.query.iter().any(|known| *known.name == *parameter.name)
-        {
-            parsed.query.push(QueryMatch { name: parameter.name.as_str().into(), value });
-        }
-    }
-    (problems.len() == problems_before).then_some(parsed)
+    parsed
+}
+
+/// The header conditions that can be evaluated without regular expressions.
+pub(super) fn literal_headers(raw: &[HttpValueMatch]) -> Vec<HeaderMatch> {
+    let exact = raw.iter().filter(|header| header.kind == "Exact");
+    let parsed = exact.filter_map(|header| {
+        let (name, value) = (HeaderName::try_from(&*header.name).ok()?, HeaderValue::from_str(&header.value).ok()?);
+        Some(HeaderMatch { name, value: ValueMatch::Exact(value) })
+    });
+    parsed.collect()
 }
 
 /// The parts of a match that can be evaluated without regular expressions. The result matches all requests that the
@@ -103,11 +126,7 @@ pub(super) fn parse_literal_parts(raw: &HttpRouteMatch) -> ParsedMatch {
         }
     }
     parsed.method = raw.method.as_ref().and_then(|method| Method::from_bytes(method.as_bytes()).ok());
-    for header in raw.headers.iter().filter(|header| header.kind == "Exact") {
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(&*header.name), HeaderValue::from_str(&header.value)) {
-            parsed.headers.push(HeaderMatch { name, value: ValueMatch::Exact(value) });
-        }
-    }
+    parsed.headers = literal_headers(&raw.headers);
     for parameter in raw.query_params.iter().filter(|parameter| parameter.kind == "Exact") {
         let value = ValueMatch::Exact(parameter.value.as_str().into());
         parsed.query.push(QueryMatch { name: parameter.name.as_str().into(), value });
@@ -142,7 +161,7 @@ fn parse_value_match<T>(
     }
 }
 
-fn compile_regex<T>(
+pub(super) fn compile_regex<T>(
     pattern: &str,
     budget: &RegexBudget<'_>,
     field: &str,
@@ -153,7 +172,7 @@ fn compile_regex<T>(
     compiled.map_err(|problem| problems.push(problem)).ok()
 }
 
-fn unknown_type(kind: &str, field: &str, allowed: &str, problems: &mut Vec<Diagnostic>) {
+pub(super) fn unknown_type(kind: &str, field: &str, allowed: &str, problems: &mut Vec<Diagnostic>) {
     problems.push(Diagnostic::error(
         field,
         format!("{kind} is not a supported type of match"),

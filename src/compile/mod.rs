@@ -5,10 +5,10 @@
 //!                                                                                 └▶ verdict_updates.rs ─▶ Verdicts
 //!                                                                                    kong/consumers/
 //!   planning.rs ┬ gateway.rs       listener.rs  certificates.rs  gateway_parameters.rs
-//!               ├ http_route/      matches.rs  filters.rs  cors.rs  retry.rs ┐
-//!               └ stream_route.rs  backend_reference.rs ─┐                   ├ route_plan.rs  attachment.rs
-//!                                                        │                   ┘
-//!   ingress/kong/                  backend.rs ───────────┴ backend/: Service ─▶ upstream
+//!               ├ request_route/   matches.rs  grpc_matches.rs  filters.rs  cors.rs  retry.rs ┬ route_plan.rs
+//!               └ stream_route.rs  ───────────────────────────────────────────────────────────┤ attachment.rs
+//!                                                                                             ▼
+//!   ingress/kong/                  backend.rs ───▶ backend/: Service ─▶ upstream ◀─── backend_reference.rs
 //! ```
 //!
 //! Invalid input never fails the compilation: the verdict on its object reports it, and other objects are compiled. The
@@ -34,8 +34,8 @@ mod filters;
 mod forbidden_addresses;
 mod gateway;
 mod gateway_parameters;
+mod grpc_matches;
 mod hostname;
-mod http_route;
 mod ingress;
 mod ingress_class;
 mod label_selector;
@@ -51,6 +51,8 @@ mod oversized_objects;
 mod planning;
 mod port_owners;
 mod reference_grants;
+mod request_route;
+mod request_route_source;
 mod retry;
 mod route_plan;
 mod routers;

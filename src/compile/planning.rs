@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::affected::keys_of_kind;
 use super::gateway::{GatewayPlan, RouteDifference};
+use super::request_route_source::RequestRoute;
 use super::route_plan::{RouteKind, RoutePlan};
 use super::stream_route::StreamRouteSource;
 use super::verdict::Verdict;
-use super::{CompileContext, CompileRun, Compiler, gateway, http_route, stream_route};
+use super::{CompileContext, CompileRun, Compiler, gateway, request_route, stream_route};
 use crate::api::gateway::ParentReference;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::{Changes, Store};
@@ -98,10 +99,10 @@ impl Compiler {
             };
             let plan = plan.map(Arc::new);
             self.set_verdict(id.clone(), verdict, run);
-            if id.kind == Kind::HttpRoute {
+            if RouteKind::of(id.kind) == Some(RouteKind::Request) {
                 let is_attached = plan.as_ref().is_some_and(|plan| !plan.attachments.is_empty());
-                let route = cx.store.http_routes.get(&id.key).filter(|_| is_attached).map(|route| &**route);
-                run.services_to_update.extend(self.policy_conflicts.update_route(cx.store, &id, route));
+                let route = RequestRoute::find(cx.store, &id).filter(|_| is_attached);
+                run.services_to_update.extend(self.policy_conflicts.update_route(cx.store, &id, route.as_ref()));
             }
             let before = match &plan {
                 Some(plan) => self.routes.insert(id.clone(), plan.clone()),
@@ -131,12 +132,12 @@ impl Compiler {
             (route.map(|route| stream_route::plan(cx, &self.gateways, route)), BTreeSet::new())
         };
         match RouteKind::of(id.kind) {
-            Some(RouteKind::Http) => {
+            Some(RouteKind::Request) => {
                 let (gateways, plugins) = (&self.gateways, &self.plugins);
-                let Some(route) = cx.store.http_routes.get(&id.key) else {
+                let Some(route) = RequestRoute::find(cx.store, id) else {
                     return (None, self.route_budgets.remove(cx.inputs.budgets, id));
                 };
-                let plan = |share| http_route::plan(cx, gateways, plugins, route, share);
+                let plan = |share| request_route::plan(cx, gateways, plugins, &route, share);
                 self.route_budgets.plan(cx.inputs.budgets, id, created, plan)
             }
             Some(RouteKind::Tcp) => plan_stream(cx.store.tcp_routes.get(&id.key).map(|route| (&**route).into())),
@@ -148,11 +149,12 @@ impl Compiler {
 
 /// The parents of a route; none if it does not exist.
 fn parent_refs<'s>(store: &'s Store, id: &ObjectId) -> &'s [ParentReference] {
-    let parents = match RouteKind::of(id.kind) {
-        Some(RouteKind::Http) => store.http_routes.get(&id.key).map(|route| &route.spec.parent_refs),
-        Some(RouteKind::Tcp) => store.tcp_routes.get(&id.key).map(|route| &route.spec.parent_refs),
-        Some(RouteKind::Tls) => store.tls_routes.get(&id.key).map(|route| &route.spec.parent_refs),
-        None => None,
+    let parents = match id.kind {
+        Kind::HttpRoute => store.http_routes.get(&id.key).map(|route| &route.spec.parent_refs),
+        Kind::GrpcRoute => store.grpc_routes.get(&id.key).map(|route| &route.spec.parent_refs),
+        Kind::TcpRoute => store.tcp_routes.get(&id.key).map(|route| &route.spec.parent_refs),
+        Kind::TlsRoute => store.tls_routes.get(&id.key).map(|route| &route.spec.parent_refs),
+        _ => None,
     };
     parents.map_or(&[], |parents| parents)
 }

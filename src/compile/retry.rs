@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use crate::api::gateway::HttpRouteRule;
+use super::request_route_source::RequestRouteRule;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutSetting, TimeoutsAndRetries};
 
 /// `None` if the rule has neither timeouts nor retries. A rule with an unsupported value is rejected rather than served
 /// without that value.
 pub(super) fn translate(
-    raw: &HttpRouteRule,
+    raw: &RequestRouteRule<'_>,
     field: &str,
     unsupported: &mut Vec<Diagnostic>,
 ) -> Option<Box<TimeoutsAndRetries>> {

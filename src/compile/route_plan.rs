@@ -88,7 +88,8 @@ impl RoutePlan {
 /// A kind of route that attaches to listeners of Gateways and is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RouteKind {
-    Http,
+    /// HTTPRoute and GRPCRoute.
+    Request,
     Tcp,
     Tls,
 }
@@ -97,7 +98,7 @@ impl RouteKind {
     /// `None` for kinds that are not served routes of Gateways.
     pub(crate) fn of(kind: Kind) -> Option<RouteKind> {
         match kind {
-            Kind::HttpRoute => Some(RouteKind::Http),
+            Kind::HttpRoute | Kind::GrpcRoute => Some(RouteKind::Request),
             Kind::TcpRoute => Some(RouteKind::Tcp),
             Kind::TlsRoute => Some(RouteKind::Tls),
             _ => None,

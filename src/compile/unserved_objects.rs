@@ -130,11 +130,11 @@ pub(super) fn is_judged_here(kind: Kind) -> bool {
 }
 
 /// The kinds that name Gateways.
-const NAMES_GATEWAYS: &[Kind] = &[Kind::ListenerSet, Kind::GrpcRoute, Kind::UdpRoute, Kind::XTelemetryPolicy];
+const NAMES_GATEWAYS: &[Kind] = &[Kind::ListenerSet, Kind::UdpRoute, Kind::XTelemetryPolicy];
 /// The kinds that name Services.
 const NAMES_SERVICES: &[Kind] = &[Kind::BackendTlsPolicy, Kind::XBackendTrafficPolicy, Kind::XTelemetryPolicy];
 /// The kinds whose requests or connections such an object would affect. Those of TLSRoutes are not.
-const USES_SERVICES: &[Kind] = &[Kind::HttpRoute, Kind::TcpRoute, Kind::Ingress];
+const USES_SERVICES: &[Kind] = &[Kind::HttpRoute, Kind::GrpcRoute, Kind::TcpRoute, Kind::Ingress];
 
 fn of_unserved_kind(diagnostic: Diagnostic) -> Diagnostic {
     diagnostic.with_topic(Topic::UnservedKind).with_reason(Reason::Named(KIND_NOT_SERVED))
@@ -143,11 +143,6 @@ fn of_unserved_kind(diagnostic: Diagnostic) -> Diagnostic {
 /// What does not happen to a Gateway or Service because a kind is not served, and what to do.
 fn effect_and_remedy(kind: Kind, target: &ObjectId) -> (String, &'static str) {
     match kind {
-        Kind::GrpcRoute => (
-            format!("{target} gets no rules from this route"),
-            "use an HTTPRoute with the paths of the calls, such as /PACKAGE.SERVICE/METHOD, and set appProtocol \
-             kubernetes.io/h2c on the ports of its Services",
-        ),
         Kind::UdpRoute => (
             format!("{target} forwards no datagrams"),
             "expose the Service in another way, for example with type LoadBalancer",

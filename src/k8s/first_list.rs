@@ -25,7 +25,9 @@ impl FirstListWait {
             }
             _ if !kind.is_served() => FirstListWait::None,
             // A global plugin protects routes that do not refer to it.
-            Kind::GatewayClass | Kind::Gateway | Kind::HttpRoute | Kind::KongClusterPlugin => FirstListWait::Unlimited,
+            Kind::GatewayClass | Kind::Gateway | Kind::HttpRoute | Kind::GrpcRoute | Kind::KongClusterPlugin => {
+                FirstListWait::Unlimited
+            }
             _ if kind.family() == KindFamily::Kubernetes => FirstListWait::Unlimited,
             _ => FirstListWait::Limited,
         }
@@ -49,7 +51,8 @@ mod tests {
             (Kind::BackendTlsPolicy, FirstListWait::Limited),
             (Kind::KongPlugin, FirstListWait::Limited),
             (Kind::KongVault, FirstListWait::None),
-            (Kind::GrpcRoute, FirstListWait::None),
+            (Kind::GrpcRoute, FirstListWait::Unlimited),
+            (Kind::UdpRoute, FirstListWait::None),
         ] {
             assert_eq!(FirstListWait::of(kind), expected, "{kind}");
         }

@@ -118,6 +118,9 @@ pub struct MatchDump {
     /// Several methods are alternatives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
+    /// `gRPC`, or `gRPC method SayHello`: only gRPC calls match.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub call: Option<String>,
     /// `name: value`, or `name ~ pattern`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<String>,
@@ -344,6 +347,7 @@ impl From<&RouteMatch> for MatchDump {
         MatchDump {
             path: route_match.path.to_string(),
             method: route_match.method.as_ref().map(ToString::to_string),
+            call: route_match.call.as_ref().map(ToString::to_string),
             headers: headers.collect(),
             query: route_match.query.iter().map(query_line).collect(),
             server_names: route_match.server_names.iter().map(ToString::to_string).collect(),
@@ -359,6 +363,7 @@ impl From<&RouteEntry> for MatchDump {
         MatchDump {
             path: MatchedPath::ByConditions(entry.path()).to_string(),
             method: (!route.methods.is_empty()).then(|| joined(&route.methods, " | ")),
+            call: None,
             headers: route.headers.iter().map(header).collect(),
             query: Vec::new(),
             server_names: route.server_names.iter().map(ToString::to_string).collect(),
@@ -380,6 +385,7 @@ impl MatchDump {
         MatchDump {
             path: String::new(),
             method: None,
+            call: None,
             headers: Vec::new(),
             query: Vec::new(),
             server_names: Vec::new(),

@@ -114,6 +114,8 @@ pub struct Split {
     total_weight: u64,
     /// Timeouts and retries, if the rule sets any.
     pub timeouts_and_retries: Option<Box<TimeoutsAndRetries>>,
+    /// Whether a gRPC call ends when the time in its field `grpc-timeout` has passed.
+    pub honors_call_deadlines: bool,
 }
 
 impl Split {
@@ -121,7 +123,12 @@ impl Split {
     pub fn new(backends: Vec<Backend>) -> Option<Self> {
         let backends: Box<[Backend]> = backends.into_iter().filter(|backend| backend.weight > 0).collect();
         let total_weight = backends.iter().map(|backend| u64::from(backend.weight)).sum();
-        (total_weight > 0).then_some(Split { backends, total_weight, timeouts_and_retries: None })
+        (total_weight > 0).then_some(Split {
+            backends,
+            total_weight,
+            timeouts_and_retries: None,
+            honors_call_deadlines: false,
+        })
     }
 
     /// The backends with a weight above 0; at least one.

@@ -44,8 +44,11 @@ const fn since(minor: u32, name: &'static str) -> Feature {
 
 const FEATURES: &[Feature] = &[
     feature("Gateway"),
+    feature("GRPCRoute"),
     feature("HTTPRoute"),
     feature("ReferenceGrant"),
+    since(6, "TCPRoute"),
+    Feature { standard_since: 5, ..feature("TLSRoute") },
     feature("GatewayAddressEmpty"),
     feature("GatewayHTTPListenerIsolation"),
     since(5, "GatewayHTTPSListenerDetectMisdirectedRequests"),
@@ -55,6 +58,8 @@ const FEATURES: &[Feature] = &[
     feature("GatewayPort8080"),
     since(7, "GatewayRouteHostnameIntersectionPrecedence"),
     feature("GatewayStaticAddresses"),
+    since(7, "GRPCRouteNamedRouteRule"),
+    since(7, "GRPCRouteRequestHeaderModifier"),
     since(5, "HTTPRoute303RedirectStatusCode"),
     since(5, "HTTPRoute307RedirectStatusCode"),
     since(5, "HTTPRoute308RedirectStatusCode"),
@@ -92,13 +97,13 @@ mod tests {
     fn list_is_sorted_and_limited_to_the_release() {
         for (minor, experimental, count, has, lacks) in [
             (3, true, 0, None, Some("HTTPRoute")),
-            (4, true, 28, Some("GatewayInfrastructurePropagation"), Some("HTTPRoute303RedirectStatusCode")),
-            (4, false, 27, Some("HTTPRoutePathRewrite"), Some("HTTPRouteCORS")),
-            (5, true, 32, Some("HTTPRoute308RedirectStatusCode"), Some("HTTPRouteRetryConnectionError")),
-            (6, true, 33, Some("HTTPRouteRetryConnectionError"), Some("HTTPRouteRetryCodes")),
-            (6, false, 32, Some("HTTPRouteCORS"), Some("HTTPRouteRetryConnectionError")),
-            (7, true, 36, Some("GatewayInfrastructure"), Some("GatewayInfrastructurePropagation")),
-            (7, false, 36, Some("HTTPRouteRetryCodes"), Some("GatewayListenerFilters")),
+            (4, true, 30, Some("GatewayInfrastructurePropagation"), Some("HTTPRoute303RedirectStatusCode")),
+            (4, false, 28, Some("HTTPRoutePathRewrite"), Some("HTTPRouteCORS")),
+            (5, true, 34, Some("HTTPRoute308RedirectStatusCode"), Some("HTTPRouteRetryConnectionError")),
+            (6, true, 36, Some("HTTPRouteRetryConnectionError"), Some("HTTPRouteRetryCodes")),
+            (6, false, 35, Some("HTTPRouteCORS"), Some("HTTPRouteRetryConnectionError")),
+            (7, true, 41, Some("GatewayInfrastructure"), Some("GatewayInfrastructurePropagation")),
+            (7, false, 41, Some("HTTPRouteRetryCodes"), Some("GatewayListenerFilters")),
         ] {
             let names = supported(minor, experimental);
             let context = format!("1.{minor}, experimental: {experimental}: {names:?}");
@@ -110,13 +115,13 @@ mod tests {
         }
     }
 
-    /// Of the 36 features of GATEWAY-HTTP that are implemented, 3 are core features, and of the extended ones 26 belong
-    /// to HTTPRoute and 7 to Gateway.
+    /// Of the 41 features, 6 are core features of a profile, and of the others 26 belong to HTTPRoute, 7 to Gateway and
+    /// 2 to GRPCRoute.
     #[test]
     fn newest_release_gets_all_features() {
         let names = supported(7, true);
-        let core = ["Gateway", "HTTPRoute", "ReferenceGrant"];
-        assert_eq!(names.iter().filter(|name| core.contains(name)).count(), 3);
+        let core = ["Gateway", "GRPCRoute", "HTTPRoute", "ReferenceGrant", "TCPRoute", "TLSRoute"];
+        assert_eq!(names.iter().filter(|name| core.contains(name)).count(), 6);
         assert_eq!(names.iter().filter(|name| name.starts_with("HTTPRoute") && !core.contains(name)).count(), 26);
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{AnyObject, Dependency};
 use crate::api::gateway::{
-    BackendObjectReference, Gateway, GatewayClass, HttpRoute, ParentReference, PolicyTargetReference, StreamRouteRule,
+    BackendObjectReference, BackendRef, Filter, Gateway, GatewayClass, ParentReference, PolicyTargetReference,
+    StreamRouteRule,
 };
 use crate::api::kind::{CORE_GROUP, GATEWAY_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP, PORTICO_GROUP};
 use crate::api::kong::annotations::{
@@ -24,7 +25,14 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
     match object {
         AnyObject::GatewayClass(class) => collector.add_gateway_class(class),
         AnyObject::Gateway(gateway) => collector.add_gateway(gateway),
-        AnyObject::HttpRoute(route) => collector.add_http_route(route),
+        AnyObject::HttpRoute(route) => {
+            let rules = route.spec.rules.iter().map(|rule| (&*rule.filters, &*rule.backend_refs));
+            collector.add_request_route(meta, &route.spec.parent_refs, rules);
+        }
+        AnyObject::GrpcRoute(route) => {
+            let rules = route.spec.rules.iter().map(|rule| (&*rule.filters, &*rule.backend_refs));
+            collector.add_request_route(meta, &route.spec.parent_refs, rules);
+        }
         AnyObject::TlsRoute(route) => collector.add_stream_route(&route.spec.parent_refs, &route.spec.rules),
         AnyObject::TcpRoute(route) => collector.add_stream_route(&route.spec.parent_refs, &route.spec.rules),
         AnyObject::Ingress(ingress) => collector.add_ingress(ingress),
@@ -138,15 +146,21 @@ impl DependencyCollector {
         }
     }
 
-    fn add_http_route(&mut self, route: &Object<HttpRoute>) {
-        self.add_parents(&route.spec.parent_refs);
-        self.add_plugins(&route.meta);
-        for rule in &route.spec.rules {
-            for backend in &rule.backend_refs {
+    /// An HTTPRoute or GRPCRoute. `rules`: the filters and backends of each rule.
+    fn add_request_route<'o>(
+        &mut self,
+        meta: &Meta,
+        parents: &[ParentReference],
+        rules: impl Iterator<Item = (&'o [Filter], &'o [BackendRef])>,
+    ) {
+        self.add_parents(parents);
+        self.add_plugins(meta);
+        for (filters, backends) in rules {
+            for backend in backends {
                 self.add_backend(&backend.target);
             }
-            let backend_filters = rule.backend_refs.iter().flat_map(|backend| &backend.filters);
-            for filter in rule.filters.iter().chain(backend_filters) {
+            let backend_filters = backends.iter().flat_map(|backend| &backend.filters);
+            for filter in filters.iter().chain(backend_filters) {
                 if let Some(mirror) = &filter.request_mirror {
                     self.add_backend(&mirror.backend_ref);
                 }

@@ -106,7 +106,7 @@ fn reduced_body(kind: Kind, object: &Value, is_complete: bool) -> Option<Value> 
     let list = |name: &str, limit| Value::Array(entries(&spec[name]).take(limit).cloned().collect());
     Some(match kind {
         // Its requests must not get to a route with fewer restrictions.
-        Kind::HttpRoute => json!({"spec": {
+        Kind::HttpRoute | Kind::GrpcRoute => json!({"spec": {
             "parentRefs": list("parentRefs", MAX_PARENTS),
             "hostnames": list("hostnames", MAX_HOST_NAMES),
             "rules": reduced_matches(&spec["rules"], is_complete),
@@ -133,8 +133,8 @@ fn reduced_body(kind: Kind, object: &Value, is_complete: bool) -> Option<Value> 
     })
 }
 
-/// The path and the method of each match of an HTTPRoute. Without conditions on headers and query parameters, a match
-/// applies to more requests, which get an error.
+/// The path and the method of each match of an HTTPRoute or GRPCRoute. Without conditions on headers and query
+/// parameters, a match applies to more requests, which get an error.
 fn reduced_matches(rules: &Value, is_complete: bool) -> Value {
     let mut remaining = MAX_MATCHES;
     let mut reduced = Vec::new();

@@ -814,7 +814,7 @@ fn unserved(random: &mut fastrand::Rng) -> AnyObject {
     let metadata = json!({"namespace": pick(random, NAMESPACES), "name": pick(random, &["p", "q"])});
     if random.bool() {
         let parent = json!({"name": pick(random, &["g", "h"]), "namespace": pick(random, NAMESPACES)});
-        return parse(Kind::GrpcRoute, json!({"metadata": metadata, "spec": {"parentRefs": [parent]}}));
+        return parse(Kind::UdpRoute, json!({"metadata": metadata, "spec": {"parentRefs": [parent]}}));
     }
     let target = json!({"group": "", "kind": "Service", "name": pick(random, &["s", "t"])});
     parse(Kind::XBackendTrafficPolicy, json!({"metadata": metadata, "spec": {"targetRefs": [target]}}))

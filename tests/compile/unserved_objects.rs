@@ -13,15 +13,9 @@ fn objects_without_effect_name_the_gateway_and_what_does_not_happen() {
     let mut harness = harness();
     for (kind, spec, expected) in [
         (
-            Kind::GrpcRoute,
-            json!({"parentRefs": [{"name": "theirs"}, {"name": "web"}]}),
-            "spec.parentRefs[1]: GRPCRoute is not served by this version, so Gateway default/web gets no rules from \
-             this route",
-        ),
-        (
             Kind::UdpRoute,
-            json!({"parentRefs": [{"name": "web"}]}),
-            "spec.parentRefs[0]: UDPRoute is not served by this version, so Gateway default/web forwards no datagrams",
+            json!({"parentRefs": [{"name": "theirs"}, {"name": "web"}]}),
+            "spec.parentRefs[1]: UDPRoute is not served by this version, so Gateway default/web forwards no datagrams",
         ),
         (
             Kind::ListenerSet,
@@ -52,16 +46,16 @@ fn objects_without_effect_name_the_gateway_and_what_does_not_happen() {
 #[test]
 fn objects_for_other_controllers_are_not_reported() {
     let mut harness = harness();
-    let route = |parent: &str| object(Kind::GrpcRoute, &json!({"parentRefs": [{"name": parent}]}));
+    let route = |parent: &str| object(Kind::UdpRoute, &json!({"parentRefs": [{"name": parent}]}));
     harness.apply(Batch { upserts: vec![route("theirs")], removes: vec![] });
-    assert_eq!(report(&harness, Kind::GrpcRoute), None);
+    assert_eq!(report(&harness, Kind::UdpRoute), None);
     // Whose Gateway it will be is unknown.
     harness.apply(Batch { upserts: vec![route("missing")], removes: vec![] });
-    assert_eq!(report(&harness, Kind::GrpcRoute).unwrap().0, Topic::Field);
+    assert_eq!(report(&harness, Kind::UdpRoute).unwrap().0, Topic::Field);
     harness.apply(Batch { upserts: vec![gateway("missing", "portico")], removes: vec![] });
-    assert_eq!(report(&harness, Kind::GrpcRoute).unwrap().0, Topic::UnservedKind);
+    assert_eq!(report(&harness, Kind::UdpRoute).unwrap().0, Topic::UnservedKind);
     harness.apply(Batch { upserts: vec![gateway("missing", "theirs")], removes: vec![] });
-    assert_eq!(report(&harness, Kind::GrpcRoute), None);
+    assert_eq!(report(&harness, Kind::UdpRoute), None);
 }
 
 /// A policy of another controller may target the same kind of object.

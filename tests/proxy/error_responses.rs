@@ -56,7 +56,7 @@ async fn head_request_gets_an_error_without_body() {
 #[tokio::test]
 async fn grpc_clients_get_a_grpc_status() {
     let server = TestServer::with_routes(vec![]).await;
-    for (http2, expected) in [(false, (404, None)), (true, (200, Some("5")))] {
+    for (http2, expected) in [(false, (404, None)), (true, (200, Some("12")))] {
         let transport = Transport { http2, tls: false };
         let fields = &[("content-type", "application/grpc")];
         let request = TransportRequest { method: "POST", path: "/a.B/C", fields, body: Some(""), ..GET_ROOT };

@@ -392,7 +392,7 @@ async fn request_errors_have_json_or_grpc_format() {
     request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
     let response = client.request(request).await.unwrap();
     assert_eq!((response.status, &response.body[..]), (200, &b""[..]));
-    assert_eq!(response.headers["grpc-status"], "5");
+    assert_eq!(response.headers["grpc-status"], "12");
 }
 
 const SHORT: Duration = Duration::from_millis(100);

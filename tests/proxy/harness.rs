@@ -233,6 +233,7 @@ pub(crate) fn listener(routes: Vec<Route>) -> HttpListener {
             method: None,
             headers: vec![],
             query: vec![],
+            call: None,
             server_names: Arc::default(),
             tie_breaker: TieBreaker { created: None, route: name, rule: 0, index: 0 },
             rule: Arc::new(RouteRule {

@@ -670,3 +670,13 @@ async fn filters_override_annotations() {
     let request = endpoint.log.requests().pop().unwrap();
     assert_eq!((request.split(' ').nth(1), header(&request, "host")), (Some("/z/b"), Some("filter")));
 }
+
+// docs/kong-compatibility.md, 3.9
+#[tokio::test]
+async fn unmatched_calls_get_the_grpc_status_of_kong() {
+    let server = server(Options::default(), vec![]).await;
+    let client = h2::Http2Client::connect(server.address).await;
+    let mut request = h2::post_request("/a.B/C");
+    request.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+    assert_eq!(client.request(request).await.unwrap().headers["grpc-status"], "5");
+}

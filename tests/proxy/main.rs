@@ -15,6 +15,7 @@ mod error_responses;
 mod exhaustion;
 mod filters;
 mod frames;
+mod grpc;
 mod h2;
 mod h2_body_end;
 mod h2_filters;

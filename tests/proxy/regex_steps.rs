@@ -38,6 +38,7 @@ fn route_match(path: PathMatch) -> RouteMatch {
         method: None,
         headers: Vec::new(),
         query: Vec::new(),
+        call: None,
         server_names: Arc::default(),
         tie_breaker: TieBreaker { created: None, route: "default/a".into(), rule: 0, index: 0 },
         rule: rule(),

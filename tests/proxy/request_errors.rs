@@ -259,7 +259,8 @@ async fn request_errors_are_equal_over_every_transport() {
 }
 
 /// Request errors without a case, because one request is not enough to cause them, and the files that test them.
-const TESTED_IN: [(&str, &str); 16] = [
+const TESTED_IN: [(&str, &str); 17] = [
+    ("call_deadline", "grpc.rs"),
     ("tls_handshake", "upstream_tls.rs"),
     ("grpcs_only", "kong.rs"),
     ("target_too_long", "malformed_requests.rs"),

@@ -30,11 +30,11 @@ const OF_EVERY_KIND: &[&str] = &["api", "k8s", "manifests", "report", "schema", 
 /// Where neutral code and the dialect are joined: these files and folders call the dialect by the name of its module.
 const CALLERS: &[&str] = &[
     "src/compile/filters.rs",
-    "src/compile/http_route/",
     "src/compile/ingress/",
     "src/compile/mod.rs",
     "src/compile/notes.rs",
     "src/compile/oversized_objects.rs",
+    "src/compile/request_route/",
     "src/compile/stream_route.rs",
     "src/compile/verdict_updates.rs",
 ];

@@ -30,13 +30,13 @@ pub(crate) async fn crds_may_be_installed_after_portico(cluster: &Cluster) -> Re
 pub(crate) async fn missing_permission_is_named_and_the_rest_is_served(cluster: &Cluster) -> Result<()> {
     let _backend = Backend::start(cluster, "late").await?;
     let mut portico = Portico::prepare(cluster, "forbidden", &[]).await?;
-    let original_rules = remove_permission(cluster, "grpcroutes").await?;
+    let original_rules = remove_permission(cluster, "udproutes").await?;
     portico.restart().await?;
     route_is_served(cluster).await?;
     until("the log names the kind and the rule", async || {
         let log = fs::read_to_string(portico.log())?;
-        let line = log.lines().find(|line| line.contains("grpcroutes")).unwrap_or_default();
-        for part in ["403", "forbidden", "gateway.networking.k8s.io", "list, watch", "GRPCRoute"] {
+        let line = log.lines().find(|line| line.contains("udproutes")).unwrap_or_default();
+        for part in ["403", "forbidden", "gateway.networking.k8s.io", "list, watch", "UDPRoute"] {
             ensure!(line.contains(part), "`{part}` is missing in the line `{line}`");
         }
         Ok(())
@@ -44,11 +44,11 @@ pub(crate) async fn missing_permission_is_named_and_the_rest_is_served(cluster: 
     .await?;
     let log = fs::read_to_string(portico.log())?;
     let others: Vec<&str> =
-        log.lines().filter(|line| line.contains("is forbidden") && !line.contains("grpcroutes")).collect();
+        log.lines().filter(|line| line.contains("is forbidden") && !line.contains("udproutes")).collect();
     ensure!(others.is_empty(), "other kinds are forbidden, too: {others:?}");
-    wait_until_class_names(cluster, "GRPCRoute").await?;
+    wait_until_class_names(cluster, "UDPRoute").await?;
     set_rules(cluster, &original_rules).await?;
-    wait_until_class_omits(cluster, "GRPCRoute").await?;
+    wait_until_class_omits(cluster, "UDPRoute").await?;
     ensure!(
         fs::read_to_string(portico.log())?.contains("Can be watched again"),
         "the log does not report that the kind can be watched again"

@@ -32,6 +32,8 @@ pub(super) struct BackendSettings<'s> {
     pub source: (Kind, &'s Meta),
     /// The protocol that the object names; it overrides the `appProtocol` of the port.
     pub protocol: Option<AnnotatedProtocol>,
+    /// Whether HTTP/2 is used whatever version of HTTP the object or the port names.
+    pub requires_http2: bool,
     /// Whether TLS is used for a port whose `appProtocol` is HTTP over TLS. With the Gateway API, only a
     /// BackendTLSPolicy enables TLS, so such a port cannot be used.
     pub tls_by_app_protocol: bool,
@@ -101,6 +103,11 @@ impl AnnotatedProtocol {
 impl BackendSettings<'_> {
     /// The protocol for requests to a port, and whether it runs over TLS.
     fn protocol_of(&self, port: &ServicePort) -> Result<(UpstreamProtocol, bool), BackendError> {
+        let (protocol, is_tls) = self.named_protocol(port)?;
+        Ok((if self.requires_http2 { UpstreamProtocol::Http2 } else { protocol }, is_tls))
+    }
+
+    fn named_protocol(&self, port: &ServicePort) -> Result<(UpstreamProtocol, bool), BackendError> {
         if let Some(annotated) = self.protocol {
             return Ok((annotated.protocol().ok_or(BackendError::NamedProtocol)?, annotated.is_tls()));
         }
@@ -108,6 +115,9 @@ impl BackendSettings<'_> {
             return Ok((UpstreamProtocol::Http1, true));
         }
         let app_protocol = port.app_protocol.as_deref().unwrap_or_default();
+        if self.requires_http2 && app_protocol == "grpc" {
+            return Ok((UpstreamProtocol::Http2, false));
+        }
         let protocol = plain_protocol(app_protocol).or(match self.unknown_app_protocol {
             UnknownAppProtocol::Ignore if app_protocol != "tls" => Some(UpstreamProtocol::default()),
             UnknownAppProtocol::Ignore | UnknownAppProtocol::Reject => None,

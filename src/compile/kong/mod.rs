@@ -4,7 +4,7 @@
 //! ```text
 //!   known_annotations.rs ─┬ route_annotations.rs ───── of an Ingress or HTTPRoute
 //!                         ├ service_annotations.rs ─── of a Service or facade ─▶ service_notes.rs
-//!                         └ http_route_annotations.rs: both, for the rules of an HTTPRoute
+//!                         └ request_route_annotations.rs: both, for the rules of HTTPRoutes and GRPCRoutes
 //!   plugins/            KongPlugins ─▶ the chain of each rule
 //!   consumers/          KongConsumers and credentials ─▶ ConsumerDirectory
 //!   upstream_policy.rs  KongUpstreamPolicy and KongIngress ─ policy_conflicts.rs
@@ -13,10 +13,10 @@
 //! ```
 
 pub(super) mod consumers;
-pub(super) mod http_route_annotations;
 pub(super) mod known_annotations;
 pub(super) mod plugins;
 pub(super) mod policy_conflicts;
+pub(super) mod request_route_annotations;
 pub(super) mod route_annotations;
 pub mod rule_options;
 pub(super) mod service_annotations;

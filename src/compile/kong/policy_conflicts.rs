@@ -1,4 +1,4 @@
-//! Detects Services of one HTTPRoute rule that refer to different KongUpstreamPolicies.
+//! Detects Services of one rule of a route that refer to different KongUpstreamPolicies.
 //!
 //! Kong has one upstream for all backends of a rule, so none of these policies applies to the rule
 //! (docs/kong-compatibility.md, 1.7).
@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::upstream_policy;
-use crate::api::gateway::HttpRoute;
 use crate::api::kong::annotations::UPSTREAM_POLICY;
-use crate::api::{Kind, Object, ObjectId, ObjectKey};
+use crate::api::{ObjectId, ObjectKey};
 use crate::compile::annotation_reader::annotation_field;
 use crate::compile::backend_reference;
 use crate::compile::reference_grants::Referrer;
+use crate::compile::request_route_source::RequestRoute;
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 
@@ -30,7 +30,7 @@ impl PolicyConflicts {
         &mut self,
         store: &Store,
         id: &ObjectId,
-        route: Option<&Object<HttpRoute>>,
+        route: Option<&RequestRoute<'_>>,
     ) -> BTreeSet<ObjectKey> {
         let conflicting = route.map(|route| conflicting_services(store, route)).unwrap_or_default();
         let mut changed = BTreeSet::new();
@@ -74,13 +74,13 @@ impl PolicyConflicts {
 
 /// The Services with a policy that share a rule with a Service of another policy or none, each with the first such
 /// Service.
-fn conflicting_services(store: &Store, route: &Object<HttpRoute>) -> BTreeMap<ObjectKey, ObjectKey> {
-    let from = Referrer { kind: Kind::HttpRoute, namespace: &route.meta.key.namespace };
+fn conflicting_services(store: &Store, route: &RequestRoute<'_>) -> BTreeMap<ObjectKey, ObjectKey> {
+    let from = Referrer { kind: route.kind, namespace: &route.meta.key.namespace };
     let mut conflicting = BTreeMap::new();
-    for rule in &route.spec.rules {
+    for rule in &route.rules {
         // Services that the route may not refer to are ignored, and reported on the route.
         let unreported_field = "";
-        let services = rule.backend_refs.iter().filter_map(|backend| {
+        let services = rule.backends.iter().filter_map(|backend| {
             backend_reference::permitted_service(store, from, &backend.target, unreported_field).ok()
         });
         let policies: BTreeMap<ObjectKey, Option<ObjectKey>> = services

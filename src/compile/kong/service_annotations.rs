@@ -98,11 +98,17 @@ pub(in crate::compile) fn for_gateway_api(service: &Object<Service>) -> BackendS
     BackendSettings {
         source: (Kind::Service, &service.meta),
         protocol: annotated_protocol(&service.meta),
+        requires_http2: false,
         tls_by_app_protocol: false,
         unknown_app_protocol: UnknownAppProtocol::Reject,
         via_cluster_ip: AnnotationReader::new(&service.meta).bool(SERVICE_UPSTREAM).unwrap_or(false),
         tls: tls_settings(&service.meta),
     }
+}
+
+/// The settings of a Service for gRPC calls, which need HTTP/2.
+pub(in crate::compile) fn for_grpc(service: &Object<Service>) -> BackendSettings<'_> {
+    BackendSettings { requires_http2: true, ..for_gateway_api(service) }
 }
 
 /// The annotations that configure TLS connections.

@@ -8,12 +8,13 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, Version};
 
 use super::client_connection::Peer;
 use super::early_exit::EarlyExit;
-use super::headers::{X_FORWARDED_HOST, is_grpc};
+use super::headers::X_FORWARDED_HOST;
 use super::reported_client::client_scheme;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
 use super::target::RequestHost;
 use crate::plugin_api::Scheme;
+use crate::snapshot::router::is_grpc;
 use crate::snapshot::rule_options::Protocols;
 
 /// Checks the request against the protocols of the rule, which may redirect HTTP to HTTPS.

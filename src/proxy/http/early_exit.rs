@@ -12,6 +12,7 @@ use super::request_context::RequestContext;
 use super::request_error::RequestError;
 use super::response_body::BodySource;
 use crate::plugin_api::{Reply, ResponseSource};
+use crate::snapshot::Routes;
 
 /// Why a request is not forwarded. The steps of a request return it with `?`, and its response is built afterwards.
 pub(in crate::proxy) enum EarlyExit {
@@ -90,8 +91,12 @@ impl EarlyExit {
 
 fn error_response(error: RequestError, cx: &mut RequestContext<'_>) -> Response<BodySource> {
     let error = cx.rule.map_or(error, |rule| error.in_style(rule.options().errors));
-    let details = error.details();
+    let mut details = error.details();
     cx.record.error = Some(details.reason);
+    if cx.listener.is_some_and(|listener| !matches!(listener.routes, Routes::ByHost(_))) {
+        // As Kong does, which has the routes of such a listener.
+        details.grpc_status = None;
+    }
     let mut response = cx.error_format.render_error(&details, &cx.record.request_id).map(BodySource::Local);
     cx.set_request_id(response.headers_mut());
     accepted_protocols::set_upgrade_headers(error, cx.version, response.headers_mut());

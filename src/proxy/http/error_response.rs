@@ -5,8 +5,8 @@ use http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use super::headers::is_grpc;
 use super::request_error::ErrorDetails;
+use crate::snapshot::router::is_grpc;
 
 /// The properties of a request that decide the format of an error response; copied because the headers are sent
 /// to the endpoint.
@@ -39,6 +39,9 @@ impl ErrorFormat {
 
     /// Renders a request error. `id` is the request ID, which users can quote in reports.
     pub(in crate::proxy) fn render_error(&self, details: &ErrorDetails, id: &HeaderValue) -> Response<Bytes> {
+        if self.is_grpc {
+            return render_call_error(details.grpc_status.unwrap_or(grpc_status(details.status)), details.message);
+        }
         self.render_message(details.status, details.message, id)
     }
 
@@ -50,16 +53,7 @@ impl ErrorFormat {
         id: &HeaderValue,
     ) -> Response<Bytes> {
         if self.is_grpc {
-            let mut response = Response::new(Bytes::new());
-            let headers = response.headers_mut();
-            // gRPC clients read the result from these headers and treat any HTTP status but 200 as a proxy error.
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            headers.insert(GRPC_STATUS, HeaderValue::from(grpc_status(status)));
-            let message = utf8_percent_encode(message, GRPC_ESCAPED).to_string();
-            if let Ok(message) = HeaderValue::try_from(message) {
-                headers.insert(GRPC_MESSAGE, message);
-            }
-            return response;
+            return render_call_error(grpc_status(status), message);
         }
         let media_type = self
             .accept
@@ -103,6 +97,20 @@ pub(in crate::proxy) const FORWARDED_METHODS: HeaderValue =
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
+
+/// A response without a body and trailers. gRPC clients read the result from its head, and treat any HTTP status but
+/// 200 as an error of a proxy.
+fn render_call_error(status: u16, message: &str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(GRPC_STATUS, HeaderValue::from(status));
+    let message = utf8_percent_encode(message, GRPC_ESCAPED).to_string();
+    if let Ok(message) = HeaderValue::try_from(message) {
+        headers.insert(GRPC_MESSAGE, message);
+    }
+    response
+}
 
 /// Maps an HTTP status to the gRPC status that Kong sends (§3.9 of `docs/kong-compatibility.md`).
 fn grpc_status(status: StatusCode) -> u16 {
@@ -249,7 +257,7 @@ mod tests {
         let request = Request::post("/").header(CONTENT_TYPE, "application/grpc+proto").version(Version::HTTP_2);
         let error_format = ErrorFormat::from_request(&request.body(()).unwrap());
         for (error, expected) in
-            [(RequestError::NoRoute, "5"), (RequestError::NoEndpoints, "14"), (RequestError::ResponseTimeout, "4")]
+            [(RequestError::NoRoute, "12"), (RequestError::NoEndpoints, "14"), (RequestError::ResponseTimeout, "4")]
         {
             let response = error_format.render_error(&error.details(), &HeaderValue::from_static("id"));
             assert_eq!(response.status(), StatusCode::OK);

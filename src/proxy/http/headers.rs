@@ -3,9 +3,7 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::request_id::X_REQUEST_ID;
@@ -53,11 +51,6 @@ pub(in crate::proxy) struct StrippedRequest {
 fn is_client_report(name: &HeaderName) -> bool {
     // For speed: most names begin with another letter.
     matches!(name.as_str().as_bytes(), [b'f' | b'p' | b'x', ..]) && CLIENT_REPORTS.contains(name)
-}
-
-/// Whether a request or response is gRPC.
-pub(in crate::proxy) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Removes hop-by-hop fields, except `TE: trailers`. Calls `visit` with the names of all other fields, including those

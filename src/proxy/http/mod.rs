@@ -4,6 +4,7 @@ pub(in crate::proxy) mod accepted_protocols;
 pub(in crate::proxy) mod activity;
 pub(in crate::proxy) mod attempt;
 pub(in crate::proxy) mod body_decoding;
+mod call_deadline;
 pub(in crate::proxy) mod client_body;
 pub(in crate::proxy) mod client_connection;
 pub(in crate::proxy) mod client_stream;

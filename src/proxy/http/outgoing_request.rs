@@ -8,7 +8,9 @@ use http::header::{CONNECTION, HOST, TE};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, request};
 use http_body::Body;
+use tokio::time::Instant;
 
+use super::call_deadline;
 use super::client_connection::Peer;
 use super::header_map_pool::HeaderMapPool;
 use super::hpack;
@@ -27,6 +29,8 @@ pub(in crate::proxy) struct OutgoingRequest<'u> {
     /// The upgrade to request, until the endpoint accepts it.
     pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
     pub(in crate::proxy) replay: ReplayPolicy,
+    /// When a gRPC call ends. Each attempt passes on what is left.
+    call_deadline: Option<Instant>,
     /// The duration of connecting for the last attempt, if it has opened a connection.
     pub(in crate::proxy) connect_time: Option<Duration>,
     /// The request to send. After it was sent: the same, or a copy, if it may be sent again.
@@ -74,7 +78,7 @@ impl<'u> OutgoingRequest<'u> {
         mut request: Request<RequestBody>,
         replay: ReplayPolicy,
     ) -> Result<Self, RequestError> {
-        let Destination { upstream, mut upgrade, may_have_te, .. } = destination;
+        let Destination { upstream, mut upgrade, may_have_te, call_deadline, timeouts_and_retries: _ } = destination;
         let host = request.headers().get(HOST).filter(|_| upstream.key.tls.is_some());
         let server_name = host.map(UpstreamServerName::from_host);
         let target = UpstreamTarget { upstream, server_name, handshake_time: Cell::default() };
@@ -95,7 +99,15 @@ impl<'u> OutgoingRequest<'u> {
                 convert_to_http2(&mut request, scheme(&upstream.key))?;
             }
         }
-        Ok(OutgoingRequest { peer, target, upgrade, replay, connect_time: None, sendable: Some(request) })
+        Ok(OutgoingRequest {
+            peer,
+            target,
+            upgrade,
+            replay,
+            call_deadline,
+            connect_time: None,
+            sendable: Some(request),
+        })
     }
 
     /// Whether there is something to send: the request itself, or what was kept of it when it was sent.
@@ -108,6 +120,9 @@ impl<'u> OutgoingRequest<'u> {
     pub(in crate::proxy) fn take(&mut self) -> (Request<RequestBody>, Option<RequestBody>) {
         let mut original =
             self.sendable.take().expect("an unsent request is put back, and a sent one is repeated only with a copy");
+        if let Some(deadline) = self.call_deadline {
+            call_deadline::set_remaining(original.headers_mut(), deadline);
+        }
         let body = match self.copy_mode() {
             CopyMode::Never => None,
             CopyMode::Full => Some(original.body().duplicate()),

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::accepted_protocols;
 use super::activity::ActivityPhase;
+use super::call_deadline;
 use super::client_body::ClientBody;
 use super::client_connection::Peer;
 use super::early_exit::EarlyExit;
@@ -77,14 +78,15 @@ async fn respond(
     if record.plugin_run.is_some() || reports_latencies {
         record.peer.activity.sent_at.set(Some(turn_clock::refresh()));
     }
-    let mut response = match destination.timeouts_and_retries {
-        None => {
+    let mut response = match (destination.timeouts_and_retries, destination.call_deadline) {
+        (None, None) => {
             let replay = ReplayPolicy::unbuffered(&request);
             let mut outgoing = OutgoingRequest::new(Rc::clone(&record.peer), destination, request, replay)?;
             forward::forward(&mut outgoing, record).await?
         }
         // Boxed, so that the future of requests without timeouts and retries stays small.
-        Some(policy) => Box::pin(retry::forward_with_retries(destination, policy, request, record)).await?,
+        (Some(policy), None) => Box::pin(retry::forward_with_retries(destination, policy, request, record)).await?,
+        (_, Some(deadline)) => Box::pin(call_deadline::forward_until(deadline, destination, request, record)).await?,
     };
     if lacks_body {
         response.headers_mut().remove(CONTENT_LENGTH);

@@ -77,6 +77,8 @@ pub(in crate::proxy) enum RequestError {
     RequestTimeout,
     /// `timeouts.backendRequest` of the rule.
     BackendRequestTimeout,
+    /// The time in the field `grpc-timeout` of the call.
+    CallDeadline,
     /// The endpoint sent an invalid response.
     InvalidResponse,
     /// The endpoint closed the connection without a response.
@@ -95,6 +97,8 @@ enum Blame {
 pub(in crate::proxy) struct ErrorDetails {
     blame: Blame,
     pub(in crate::proxy) status: StatusCode,
+    /// The status for gRPC clients, if it does not follow from `status`.
+    pub(in crate::proxy) grpc_status: Option<u16>,
     /// The reason in the access log and in metrics.
     pub(in crate::proxy) reason: &'static str,
     /// The message of the response.
@@ -160,12 +164,24 @@ impl RequestError {
             RequestError::ResponseTimeout => (Backend, StatusCode::GATEWAY_TIMEOUT, "response_timeout", TIMED_OUT, false),
             RequestError::RequestTimeout => (Backend, StatusCode::GATEWAY_TIMEOUT, "request_timeout", TIMED_OUT, false),
             RequestError::BackendRequestTimeout => (Backend, StatusCode::GATEWAY_TIMEOUT, "backend_request_timeout", TIMED_OUT, false),
+            RequestError::CallDeadline => (Backend, StatusCode::GATEWAY_TIMEOUT, "call_deadline", TIMED_OUT, false),
             RequestError::InvalidResponse => (Backend, StatusCode::BAD_GATEWAY, "invalid_response", INVALID_RESPONSE, false),
             RequestError::NoResponse => (Backend, StatusCode::BAD_GATEWAY, "no_response", INVALID_RESPONSE, false),
         };
-        ErrorDetails { blame, status, reason, message, retryable }
+        let grpc_status = match self {
+            // No service has the method.
+            RequestError::NoRoute | RequestError::NoListener => Some(GRPC_UNIMPLEMENTED),
+            RequestError::InvalidRule(RouteFailure::NoBackends | RouteFailure::InvalidBackend) => {
+                Some(GRPC_UNAVAILABLE)
+            }
+            _ => None,
+        };
+        ErrorDetails { blame, status, grpc_status, reason, message, retryable }
     }
 }
+
+const GRPC_UNIMPLEMENTED: u16 = 12;
+const GRPC_UNAVAILABLE: u16 = 14;
 
 /// [`CLIENT_DISCONNECTED_STATUS`] as a status.
 pub(in crate::proxy) fn client_disconnected_status() -> StatusCode {
@@ -321,6 +337,7 @@ mod tests {
             RequestError::ResponseTimeout,
             RequestError::RequestTimeout,
             RequestError::BackendRequestTimeout,
+            RequestError::CallDeadline,
             RequestError::InvalidResponse,
             RequestError::NoResponse,
         ];
@@ -358,7 +375,7 @@ mod tests {
             | RequestError::ConnectTimeout => {}
             RequestError::TlsHandshake => {}
             RequestError::ResponseTimeout | RequestError::RequestTimeout | RequestError::BackendRequestTimeout => {}
-            RequestError::InvalidResponse | RequestError::NoResponse => {}
+            RequestError::CallDeadline | RequestError::InvalidResponse | RequestError::NoResponse => {}
         })
     }
 

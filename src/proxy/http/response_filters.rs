@@ -23,7 +23,6 @@ use super::activity::until_timed_out;
 use super::body_decoding::{ContentCoding, DecodingError};
 use super::early_exit::EarlyExit;
 use super::filtered_body::FilteredBody;
-use super::headers::is_grpc;
 use super::plugin_run::reply_response;
 use super::request_context::RequestContext;
 use super::request_error::RequestError;
@@ -34,6 +33,7 @@ use crate::plugin_api::body_filter::PluginBodyFilter;
 use crate::plugin_api::{BeyondLimit, BodyFilter, BufferedFilter, Reply, ResponseSource};
 use crate::proxy::buffer_budget::BufferUse;
 use crate::proxy::record::stats::UnfilteredBody;
+use crate::snapshot::router::is_grpc;
 
 /// Applies the filters in order. The source changes if the response is replaced.
 pub(in crate::proxy) async fn apply(

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Uri};
+use tokio::time::Instant;
 
+use super::call_deadline;
 use super::cross_origin::apply_cors;
 use super::early_exit::EarlyExit;
 use super::request_body::RequestBody;
@@ -22,6 +24,8 @@ use crate::upstream::Upstream;
 pub(in crate::proxy) struct Destination<'r> {
     pub(in crate::proxy) upstream: &'r Arc<Upstream>,
     pub(in crate::proxy) timeouts_and_retries: Option<&'r TimeoutsAndRetries>,
+    /// When a gRPC call ends.
+    pub(in crate::proxy) call_deadline: Option<Instant>,
     pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
     /// Whether the request may have the field `TE`.
     pub(in crate::proxy) may_have_te: bool,
@@ -79,11 +83,13 @@ fn prepare_forwarding<'r>(
     };
     apply_request_filters(cx, &routed, backend, request)?;
     let timeouts_and_retries = split.timeouts_and_retries.as_deref();
+    let call_timeout = if split.honors_call_deadlines { call_deadline::read(request.headers()) } else { None };
+    let call_deadline = call_timeout.and_then(|timeout| cx.peer().activity.started_at.get().checked_add(timeout));
     // Plugins and filters may set it.
     let edits_headers = |filters: &Filters| filters.request_headers.is_some();
     let may_have_te =
         routed.may_have_te || rule.plugins.is_some() || edits_headers(&rule.filters) || edits_headers(&backend.filters);
-    Ok(Destination { upstream, timeouts_and_retries, upgrade: routed.upgrade, may_have_te })
+    Ok(Destination { upstream, timeouts_and_retries, call_deadline, upgrade: routed.upgrade, may_have_te })
 }
 
 /// The rule's filters run first, so that the backend's, which are more specific, take precedence. Mirrors of the

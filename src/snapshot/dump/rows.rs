@@ -82,7 +82,7 @@ impl RouteTableRow {
         let query = dumped.query.iter().map(|parameter| format!("?{parameter}"));
         let server_names = dumped.server_names.iter().map(|name| format!("sni {name}"));
         let (method, headers) = (dumped.method.iter().cloned(), dumped.headers.iter().cloned());
-        for condition in method.chain(headers).chain(query).chain(server_names) {
+        for condition in method.chain(dumped.call.clone()).chain(headers).chain(query).chain(server_names) {
             matches.push(' ');
             matches.push_str(&condition);
         }

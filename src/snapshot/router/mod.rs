@@ -3,13 +3,14 @@
 //! ```text
 //!   path ─▶ ExactPaths (map) ─▶ PathRegexes (automata) ─▶ PrefixTree (segments, deepest first)
 //!                 └───────────── the matches with that path ───────────────┘
-//!                               └ the first whose other conditions match: method, headers, query, server names
+//!                               └ the first whose other conditions match: method, call, headers, query, server names
 //! ```
 //!
 //! Every part returns positions in one list of matches that is sorted by precedence, so the first one that applies
 //! wins.
 
 pub mod by_conditions;
+mod call;
 mod header;
 mod path;
 mod precedence;
@@ -22,6 +23,7 @@ use http::{HeaderMap, Method};
 use smallvec::SmallVec;
 
 use self::by_conditions::{HostName, PathCondition, matches_server_name};
+pub use self::call::{CallMatch, is_grpc};
 pub use self::header::{HeaderMatch, ValueMatch};
 use self::path::{ExactPaths, PrefixTree};
 pub use self::query::QueryMatch;
@@ -241,6 +243,8 @@ pub struct RouteMatch {
     pub headers: Vec<HeaderMatch>,
     /// Of several conditions with the same name, only the first is used. Names are case-sensitive.
     pub query: Vec<QueryMatch>,
+    /// If set, only gRPC calls match. Boxed, because few matches have it.
+    pub call: Option<Box<CallMatch>>,
     /// If not empty, the SNI of a TLS connection must match one of these. Ignored for plain HTTP.
     pub server_names: Arc<[HostName]>,
     pub tie_breaker: TieBreaker,
@@ -269,6 +273,7 @@ impl RouteMatch {
     /// Checks everything except the path.
     fn matches(&self, request: &RoutingRequest<'_>, parameters: &QueryParameters<'_>) -> bool {
         self.method.as_ref().is_none_or(|method| method == request.method)
+            && self.call.as_ref().is_none_or(|call| call.matches(request))
             && self.headers.iter().all(|header| header.matches(request.headers, &request.regex_steps))
             && self.query.iter().all(|parameter| parameter.matches(parameters, &request.regex_steps))
             && (self.server_names.is_empty() || matches_server_name(&self.server_names, request))

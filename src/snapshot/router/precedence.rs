@@ -2,26 +2,28 @@
 
 use std::cmp::{Ordering, Reverse};
 
-use super::{PathMatch, RouteMatch};
+use super::{CallMatch, PathMatch, RouteMatch};
 
 /// Compares by precedence. The match of higher precedence is the lesser one, so that sorting puts it first.
 ///
 /// 1. Exact path, then regular expression, then prefix. The API leaves the rank of regular expressions open; here they
 ///    rank between exact paths and prefixes.
 /// 2. The longer regular expression or prefix, in characters.
-/// 3. The one with a method.
-/// 4. More headers; 5. more query parameters.
-/// 6. The older route; 7. the `namespace/name` that sorts first; 8. the earlier rule; 9. the earlier match.
+/// 3. The one for gRPC calls; of two of them, the one with the longer method.
+/// 4. The one with a method of HTTP.
+/// 5. More headers; 6. more query parameters.
+/// 7. The older route; 8. the `namespace/name` that sorts first; 9. the earlier rule; 10. the earlier match.
 pub(super) fn compare(a: &RouteMatch, b: &RouteMatch) -> Ordering {
     sort_key(a).cmp(&sort_key(b))
 }
 
 fn sort_key(route_match: &RouteMatch) -> impl Ord + use<'_> {
-    let RouteMatch { path, method, headers, query, tie_breaker, .. } = route_match;
+    let RouteMatch { path, method, headers, query, call, tie_breaker, .. } = route_match;
     // The path text makes equal paths adjacent, as `ExactPaths` and `PrefixTree` require. It does not change which
     // match wins: two different exact paths, or prefixes of equal length, never match the same request.
     let path = (kind(path), Reverse(length(path)), grouping_text(path));
-    (path, method.is_none(), Reverse(headers.len()), Reverse(query.len()), tie_breaker)
+    let call = Reverse(CallMatch::precedence(call.as_deref()));
+    (path, call, method.is_none(), Reverse(headers.len()), Reverse(query.len()), tie_breaker)
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]

@@ -159,6 +159,7 @@ fn resolve_service<'s>(
     let backend_settings = BackendSettings {
         source,
         protocol: settings.protocol,
+        requires_http2: false,
         tls_by_app_protocol: true,
         unknown_app_protocol: UnknownAppProtocol::Ignore,
         via_cluster_ip: class_uses_cluster_ip || settings.via_cluster_ip,

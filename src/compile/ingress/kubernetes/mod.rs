@@ -152,6 +152,7 @@ impl KubernetesPlanner<'_> {
             method: None,
             headers: Vec::new(),
             query: Vec::new(),
+            call: None,
             server_names: Arc::default(),
             tie_breaker: TieBreaker {
                 created: self.ingress.meta.created,

@@ -67,6 +67,7 @@ mod tests {
                 method: None,
                 headers: Vec::new(),
                 query: Vec::new(),
+                call: None,
                 server_names: Arc::default(),
                 tie_breaker: TieBreaker { created: None, route: "a/b".into(), rule: 0, index },
                 rule: Arc::new(rule),

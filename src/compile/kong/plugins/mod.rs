@@ -126,7 +126,9 @@ impl Plugins {
             } else {
                 self.served_gateways.remove(&gateway.key)
             };
-            for route in cx.store.dependency_index().dependents_of_kind(gateway, Kind::HttpRoute).filter(|_| changed) {
+            let index = cx.store.dependency_index();
+            let routes = [Kind::HttpRoute, Kind::GrpcRoute].map(|kind| index.dependents_of_kind(gateway, kind));
+            for route in routes.into_iter().flatten().filter(|_| changed) {
                 for plugin in cx.store.plugins_referenced_by(route) {
                     changed_referrers.entry(plugin).or_default().push(route.clone());
                 }
@@ -168,6 +170,7 @@ impl Plugins {
         // A change of a plugin that runs without a reference changes every chain.
         if have_globals_changed || touched.iter().any(|id| self.global_plugins.contains(id)) {
             routes_to_update.extend(cx.store.http_routes.keys().map(|key| ObjectId::new(Kind::HttpRoute, key.clone())));
+            routes_to_update.extend(cx.store.grpc_routes.keys().map(|key| ObjectId::new(Kind::GrpcRoute, key.clone())));
             routes_to_update.extend(cx.store.ingresses.keys().map(|key| ObjectId::new(Kind::Ingress, key.clone())));
         }
         PluginUpdate { verdicts_to_update, routes_to_update, subjects_to_update }

@@ -11,15 +11,16 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::api::gateway::{HttpRoute, LocalObjectReference};
+use crate::api::gateway::LocalObjectReference;
 use crate::api::kind::{GATEWAY_GROUP, KONG_GROUP};
 use crate::api::kong::annotations::{PLUGINS, list};
-use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
+use crate::api::{Kind, Meta, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::annotation_reader::annotation_field;
 use crate::compile::ingress_class::dialect;
 use crate::compile::kong::consumers;
 use crate::compile::reference_grants::{CrossNamespaceReference, Referrer};
+use crate::compile::request_route_source::RequestRoute;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Scopes;
 use crate::store::Store;
@@ -349,16 +350,17 @@ pub(super) fn referrers(cx: CompileContext<'_>, plugin: &ObjectId, scopes: Scope
 }
 
 /// The kinds of objects that attach plugins to requests. Plugins do not run for kinds that are not served.
-const ATTACHING_KINDS: [Kind; 4] = [Kind::HttpRoute, Kind::Ingress, Kind::KongServiceFacade, Kind::Service];
+const ATTACHING_KINDS: [Kind; 5] =
+    [Kind::HttpRoute, Kind::GrpcRoute, Kind::Ingress, Kind::KongServiceFacade, Kind::Service];
 
 /// Whether an object attaches the plugin to its requests.
 fn attaches(cx: CompileContext<'_>, id: &ObjectId, plugin: &ObjectId) -> bool {
     let Some(meta) = cx.store.meta(id) else { return false };
     let refers_to_plugin = || refers_to(cx.store, id.kind, meta, plugin);
     match id.kind {
-        Kind::HttpRoute => {
-            let route = cx.store.http_routes.get(&id.key).filter(|route| is_served_route(cx, route));
-            route.is_some_and(|route| refers_to_plugin() || has_filter(route, plugin))
+        Kind::HttpRoute | Kind::GrpcRoute => {
+            let route = RequestRoute::find(cx.store, id).filter(|route| is_served_route(cx, route));
+            route.is_some_and(|route| refers_to_plugin() || has_filter(&route, plugin))
         }
         Kind::Ingress => {
             let ingress = cx.store.ingresses.get(&id.key);
@@ -383,8 +385,8 @@ fn refers_to(store: &Store, kind: Kind, meta: &Meta, plugin: &ObjectId) -> bool 
 }
 
 /// Whether the route refers to a Gateway of this process's controllers.
-fn is_served_route(cx: CompileContext<'_>, route: &Object<HttpRoute>) -> bool {
-    route.spec.parent_refs.iter().any(|parent| {
+fn is_served_route(cx: CompileContext<'_>, route: &RequestRoute<'_>) -> bool {
+    route.parents.iter().any(|parent| {
         let is_gateway = parent.group == GATEWAY_GROUP && parent.kind == Kind::Gateway.name();
         let namespace = parent.namespace.as_deref().unwrap_or(&route.meta.key.namespace);
         is_gateway && is_served_gateway(cx, &ObjectKey::new(namespace, &parent.name))
@@ -398,7 +400,7 @@ pub(super) fn is_served_gateway(cx: CompileContext<'_>, gateway: &ObjectKey) -> 
 }
 
 /// Whether a filter of a rule refers to the plugin; filters can refer to KongPlugins of the route's namespace only.
-fn has_filter(route: &Object<HttpRoute>, plugin: &ObjectId) -> bool {
+fn has_filter(route: &RequestRoute<'_>, plugin: &ObjectId) -> bool {
     let names_plugin = |reference: &LocalObjectReference| {
         reference.group == KONG_GROUP
             && reference.kind == Kind::KongPlugin.name()
@@ -406,7 +408,7 @@ fn has_filter(route: &Object<HttpRoute>, plugin: &ObjectId) -> bool {
     };
     plugin.kind == Kind::KongPlugin
         && plugin.key.namespace == route.meta.key.namespace
-        && (route.spec.rules.iter().flat_map(|rule| &rule.filters))
+        && (route.rules.iter().flat_map(|rule| rule.filters))
             .any(|filter| filter.kind == "ExtensionRef" && filter.extension_ref.as_ref().is_some_and(names_plugin))
 }
 

@@ -1,30 +1,29 @@
-//! The rules of an HTTPRoute that exceeds a budget. They respond with an error to all requests that the route would
+//! The rules of a route that exceeds a budget. They respond with an error to all requests that the route would
 //! match: another route, with fewer restrictions, must not get them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::super::budgets::MAX_HOST_MATCHES;
+use super::super::grpc_matches;
 use super::super::matches::{self, ParsedMatch};
+use super::super::request_route_source::{RequestRoute, UnparsedMatches};
 use super::super::unique_diagnostics::UniqueDiagnostics;
 use super::super::verdict::{Code, Condition};
 use super::rules::TranslatedRules;
-use crate::api::gateway::HttpRoute;
-use crate::api::{Kind, Object};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::router::{RouteMatch, TieBreaker};
 use crate::snapshot::rule::{Action, Filters, RouteFailure, RouteRule, RuleId};
 
 /// `host_count`: the number of hosts of the route; `problems`: why it is refused.
-pub(super) fn translate(route: &Object<HttpRoute>, host_count: usize, problems: Vec<Diagnostic>) -> TranslatedRules {
+pub(super) fn translate(route: &RequestRoute<'_>, host_count: usize, problems: Vec<Diagnostic>) -> TranslatedRules {
     let name: Arc<str> = Arc::from(route.meta.key.to_string());
-    let route_id: Arc<str> = Arc::from(format!("{}/{name}", Kind::HttpRoute));
-    let match_count: usize = route.spec.rules.iter().map(|rule| rule.matches.len().max(1)).sum();
+    let route_id: Arc<str> = Arc::from(format!("{}/{name}", route.kind));
     // With fewer matches, the hosts do not exceed their budget.
-    let has_one_match = host_count.saturating_mul(match_count) > MAX_HOST_MATCHES;
+    let has_one_match = host_count.saturating_mul(route.match_count()) > MAX_HOST_MATCHES;
     let mut translated = Vec::new();
-    for (rule_index, raw) in route.spec.rules.iter().enumerate() {
-        let rule_name = raw.name.clone().unwrap_or_else(|| rule_index.to_string());
+    for (rule_index, raw) in route.rules.iter().enumerate() {
+        let rule_name = raw.name.map_or_else(|| rule_index.to_string(), str::to_owned);
         let rule = Arc::new(RouteRule {
             id: RuleId { route: Arc::clone(&route_id), rule: rule_name.into() },
             filters: Filters::default(),
@@ -32,9 +31,11 @@ pub(super) fn translate(route: &Object<HttpRoute>, host_count: usize, problems: 
             action: Action::Fail(RouteFailure::Unsupported),
             options: None,
         });
-        let parsed: Vec<ParsedMatch> = match has_one_match || raw.matches.is_empty() {
-            true => vec![matches::match_all()],
-            false => raw.matches.iter().map(matches::parse_literal_parts).collect(),
+        let parsed: Vec<ParsedMatch> = match raw.matches {
+            UnparsedMatches::Http(raw) if has_one_match || raw.is_empty() => vec![matches::match_all()],
+            UnparsedMatches::Http(raw) => raw.iter().map(matches::parse_literal_parts).collect(),
+            UnparsedMatches::Grpc(raw) if has_one_match || raw.is_empty() => vec![grpc_matches::match_all()],
+            UnparsedMatches::Grpc(raw) => raw.iter().map(grpc_matches::parse_literal_parts).collect(),
         };
         for (match_index, parsed) in parsed.into_iter().enumerate() {
             translated.push(RouteMatch {
@@ -42,6 +43,7 @@ pub(super) fn translate(route: &Object<HttpRoute>, host_count: usize, problems: 
                 method: parsed.method,
                 headers: parsed.headers,
                 query: parsed.query,
+                call: parsed.call,
                 server_names: Arc::default(),
                 tie_breaker: TieBreaker {
                     created: route.meta.created,

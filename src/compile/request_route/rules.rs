@@ -1,4 +1,4 @@
-//! Translates all rules of an HTTPRoute, with the plugins and annotations that apply to each.
+//! Translates all rules of a route, with the plugins and annotations that apply to each.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,15 +7,16 @@ use super::super::CompileContext;
 use super::super::backend::annotated_tls;
 use super::super::backend_reference;
 use super::super::budgets::RegexBudget;
-use super::super::kong::http_route_annotations::{self, RouteAnnotations, RuleAnnotations};
 use super::super::kong::plugins::{PluginSite, Plugins, RouteFacts, RuleChain};
+use super::super::kong::request_route_annotations::{self, RouteAnnotations, RuleAnnotations};
 use super::super::kong::rule_options;
 use super::super::reference_grants::Referrer;
+use super::super::request_route_source::{RequestRoute, UnparsedMatches};
 use super::super::unique_diagnostics::UniqueDiagnostics;
 use super::super::verdict::{Code, Condition};
 use super::rule::{self, TranslatedRule};
 use crate::api::core::Service;
-use crate::api::gateway::{BackendRef, HttpPathMatch, HttpRoute};
+use crate::api::gateway::{BackendRef, GrpcMethodMatch, HttpPathMatch};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
@@ -42,7 +43,7 @@ pub(super) struct TranslatedRules {
 pub(super) fn translate(
     cx: CompileContext<'_>,
     plugins: &Plugins,
-    route: &Object<HttpRoute>,
+    route: &RequestRoute<'_>,
     mut annotations: RouteAnnotations,
     regexes: &RegexBudget<'_>,
     secure_ports: &BTreeSet<u16>,
@@ -60,12 +61,12 @@ pub(super) fn translate(
     // respond with an error.
     let is_route_dropped = !rules.dropped.is_empty();
     let name: Arc<str> = Arc::from(route.meta.key.to_string());
-    let route_id: Arc<str> = Arc::from(format!("{}/{name}", Kind::HttpRoute));
-    for (rule_index, raw) in route.spec.rules.iter().enumerate() {
+    let route_id: Arc<str> = Arc::from(format!("{}/{name}", route.kind));
+    for (rule_index, raw) in route.rules.iter().enumerate() {
         let field = format!("spec.rules[{rule_index}]");
-        let rule_name = raw.name.clone().unwrap_or_else(|| rule_index.to_string());
+        let rule_name = raw.name.map_or_else(|| rule_index.to_string(), str::to_owned);
         let id = RuleId { route: route_id.clone(), rule: Arc::from(rule_name) };
-        let mut translated = rule::translate(cx, &route.meta.key, raw, regexes, &field, id);
+        let mut translated = rule::translate(cx, route, raw, regexes, &field, id);
         let mut annotated = rule_annotations(cx.store, &annotations, route, rule_index);
         annotated.set_redirect_port(secure_ports);
         // Before the chain is built, because log plugins describe the timeouts and retries.
@@ -138,6 +139,7 @@ impl TranslatedRules {
                 method: parsed.method,
                 headers: parsed.headers,
                 query: parsed.query,
+                call: parsed.call,
                 server_names: Arc::clone(&annotations.server_names),
                 tie_breaker: TieBreaker { index, ..tie_breaker.clone() },
                 rule: rule.clone(),
@@ -149,13 +151,13 @@ impl TranslatedRules {
 /// The Services of a rule to which the route may refer. The settings of other Services must not affect the rule.
 fn permitted_services<'a>(
     store: &'a Store,
-    route: &'a Object<HttpRoute>,
+    route: &RequestRoute<'a>,
     rule_index: usize,
 ) -> impl Iterator<Item = (&'a Object<Service>, &'a BackendRef)> {
-    let from = Referrer { kind: Kind::HttpRoute, namespace: &route.meta.key.namespace };
+    let from = Referrer { kind: route.kind, namespace: &route.meta.key.namespace };
     // `rule.rs` reports references that are not permitted. Here the diagnostic is dropped, so its field is not needed.
     let unreported_field = "";
-    route.spec.rules[rule_index].backend_refs.iter().filter_map(move |backend| {
+    route.rules[rule_index].backends.iter().filter_map(move |backend| {
         let service = backend_reference::permitted_service(store, from, &backend.target, unreported_field).ok()?;
         Some((service, backend))
     })
@@ -165,31 +167,35 @@ fn permitted_services<'a>(
 fn rule_annotations(
     store: &Store,
     annotations: &RouteAnnotations,
-    route: &Object<HttpRoute>,
+    route: &RequestRoute<'_>,
     rule_index: usize,
 ) -> RuleAnnotations {
     let used = permitted_services(store, route, rule_index).filter(|(_, backend)| backend.weight > 0);
     let services: Vec<_> =
         used.filter_map(|(service, backend)| Some((service, u16::try_from(backend.target.port?).ok()?))).collect();
-    http_route_annotations::read_rule(store, annotations, &services, &format!("spec.rules[{rule_index}]"))
+    request_route_annotations::read_rule(store, annotations, &services, &format!("spec.rules[{rule_index}]"))
 }
 
 /// What log plugins write about a rule.
 fn route_facts<'a>(
-    route: &Object<HttpRoute>,
+    route: &RequestRoute<'_>,
     rule_index: usize,
     translated: &'a TranslatedRule,
     annotated: &'a RuleAnnotations,
 ) -> RouteFacts<'a> {
-    let matches = &route.spec.rules[rule_index].matches;
-    let path = |path: &HttpPathMatch| match &*path.kind {
-        "RegularExpression" => format!("~{}", path.value),
-        _ => path.value.clone(),
+    let (paths, methods) = match route.rules[rule_index].matches {
+        UnparsedMatches::Http(matches) => (
+            matches.iter().filter_map(|condition| condition.path.as_ref()).map(path_fact).collect(),
+            matches.iter().filter_map(|condition| condition.method.clone()).collect(),
+        ),
+        UnparsedMatches::Grpc(matches) => {
+            (matches.iter().filter_map(|condition| condition.method.as_ref()).map(call_fact).collect(), Vec::new())
+        }
     };
     RouteFacts {
-        hosts: route.spec.hostnames.iter().map(ToString::to_string).collect(),
-        paths: matches.iter().filter_map(|condition| condition.path.as_ref()).map(path).collect(),
-        methods: matches.iter().filter_map(|condition| condition.method.clone()).collect(),
+        hosts: route.hostnames.iter().map(ToString::to_string).collect(),
+        paths,
+        methods,
         server_names: Vec::new(),
         regex_priority: 0,
         options: annotated.options.as_deref(),
@@ -197,11 +203,29 @@ fn route_facts<'a>(
     }
 }
 
+/// A path as Kong writes it: regular expressions begin with `~`.
+fn path_fact(path: &HttpPathMatch) -> String {
+    match &*path.kind {
+        "RegularExpression" => format!("~{}", path.value),
+        _ => path.value.clone(),
+    }
+}
+
+/// The path of the calls, as Kong's ingress controller translates it.
+fn call_fact(call: &GrpcMethodMatch) -> String {
+    let part = |part: &Option<String>, any: &str| part.clone().unwrap_or_else(|| any.to_owned());
+    match (&*call.kind, &call.service, &call.method) {
+        ("Exact", Some(service), Some(method)) => format!("~/{service}/{method}"),
+        ("Exact", Some(service), None) => format!("~/{service}/"),
+        _ => format!("~/{}/{}", part(&call.service, ".+"), part(&call.method, ".+")),
+    }
+}
+
 /// The plugins that run for the requests of a rule.
 fn plugin_chain(
     cx: CompileContext<'_>,
     plugins: &Plugins,
-    route: &Object<HttpRoute>,
+    route: &RequestRoute<'_>,
     rule_index: usize,
     translated: &TranslatedRule,
     annotated: &RuleAnnotations,
@@ -209,17 +233,18 @@ fn plugin_chain(
     let ObjectKey { namespace, name } = &route.meta.key;
     let backends: Vec<_> =
         permitted_services(cx.store, route, rule_index).map(|(service, _)| (Kind::Service, &service.meta)).collect();
+    let kind = if route.kind == Kind::GrpcRoute { "grpcroute" } else { "httproute" };
     let names = RouteNames {
         // In Kong, the last number is the index of a match. Here all matches of a rule have one name.
-        route: format!("httproute.{namespace}.{name}.{rule_index}.0").into(),
-        service: format!("httproute.{namespace}.{name}.{rule_index}").into(),
+        route: format!("{kind}.{namespace}.{name}.{rule_index}.0").into(),
+        service: format!("{kind}.{namespace}.{name}.{rule_index}").into(),
     };
-    let scope = format!("{}/{namespace}/{name}/{rule_index}", Kind::HttpRoute);
+    let scope = format!("{}/{namespace}/{name}/{rule_index}", route.kind);
     plugins.chain(
         cx,
         &PluginSite {
-            kind: Kind::HttpRoute,
-            meta: &route.meta,
+            kind: route.kind,
+            meta: route.meta,
             extensions: &translated.extensions,
             backends: &backends,
             names: Arc::new(names),

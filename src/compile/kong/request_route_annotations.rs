@@ -1,4 +1,4 @@
-//! Kong's annotations of an HTTPRoute and of its Services, as far as Gateway API has no fields for them
+//! Kong's annotations of an HTTPRoute or GRPCRoute and of its Services, as far as Gateway API has no fields for them
 //! (docs/kong-compatibility.md, 2.2).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,6 @@ use super::service_annotations::default_host;
 use super::service_annotations::{self, ServiceSettings};
 use super::upstream_policy;
 use crate::api::core::Service;
-use crate::api::gateway::HttpRoute;
 use crate::api::kong::annotations::{
     ANNOTATION_PREFIX, CONNECT_TIMEOUT, FORCE_SSL_REDIRECT, HEADERS_PREFIX, HEADERS_SEPARATOR, HOST_ALIASES,
     HOST_HEADER, HTTPS_REDIRECT_STATUS_CODE, INGRESS_PREFIX, METHODS, PATH, PLUGINS, PRESERVE_HOST, PROTOCOLS,
@@ -25,6 +24,7 @@ use crate::compile::backend::AnnotatedProtocol;
 use crate::compile::budgets::RegexBudget;
 use crate::compile::gateway::GatewayPlan;
 use crate::compile::hostname::intersects;
+use crate::compile::request_route_source::RequestRoute;
 use crate::compile::{CompileInputs, PlanMap};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
@@ -84,19 +84,20 @@ impl RuleAnnotations {
 pub(in crate::compile) fn read(
     inputs: &CompileInputs<'_>,
     regexes: &RegexBudget<'_>,
-    route: &Meta,
+    route: &RequestRoute<'_>,
 ) -> RouteAnnotations {
-    if !has_kong_annotations(route) {
+    if !has_kong_annotations(route.meta) {
         return RouteAnnotations::default();
     }
-    let settings = route_annotations::read(inputs, regexes, route, "an HTTPRoute");
-    let options = has_any(route, FORWARDING_ANNOTATIONS).then(|| RuleOptions {
+    let object = route.described_kind();
+    let settings = route_annotations::read(inputs, regexes, route.meta, object);
+    let options = has_any(route.meta, FORWARDING_ANNOTATIONS).then(|| RuleOptions {
         upstream_path: Some(UpstreamPath { strip_matched: settings.strip_path, ..UpstreamPath::default() }),
         protocols: settings.protocols,
         https_redirect: HttpsRedirect { status: settings.https_redirect, ..HttpsRedirect::default() },
         ..rule_options::defaults()
     });
-    // The other errors are about annotations for headers, which have no effect on an HTTPRoute.
+    // The other errors are about annotations for headers, which have no effect on the route.
     let dropped = settings.errors.into_iter().filter(|problem| problem.field == annotation_field(PROTOCOLS)).collect();
     let mut notes = settings.notes;
     notes.extend(ineffective_annotations(route));
@@ -108,7 +109,7 @@ pub(in crate::compile) fn read(
             }
             unsupported => notes.push(Diagnostic::warning(
                 annotation_field(HOST_ALIASES),
-                format!("{unsupported} is not a Gateway API hostname, so it has no effect on an HTTPRoute"),
+                format!("{unsupported} is not a Gateway API hostname, so it has no effect on {object}"),
                 "write a name without a port, optionally with a *. prefix",
             )),
         }
@@ -203,9 +204,10 @@ fn has_kong_annotations(meta: &Meta) -> bool {
 }
 
 /// Notes on annotations for which Gateway API has fields.
-fn ineffective_annotations(route: &Meta) -> impl Iterator<Item = Diagnostic> {
-    let keys = route.annotations.keys().map(|key| &**key);
-    keys.filter_map(|key| {
+fn ineffective_annotations(route: &RequestRoute<'_>) -> impl Iterator<Item = Diagnostic> {
+    let object = route.described_kind();
+    let keys = route.meta.annotations.keys().map(|key| &**key);
+    keys.filter_map(move |key| {
         let remedy = match key {
             METHODS => "write a match with a method",
             REGEX_PRIORITY => "remove it: Gateway API defines the precedence of matches",
@@ -215,7 +217,7 @@ fn ineffective_annotations(route: &Meta) -> impl Iterator<Item = Diagnostic> {
             key if key.starts_with(HEADERS_PREFIX) => "write a match with headers",
             _ => return None,
         };
-        let message = format!("it has no effect on an {}", Kind::HttpRoute);
+        let message = format!("it has no effect on {object}");
         Some(Diagnostic::warning(annotation_field(key), message, remedy))
     })
 }
@@ -223,10 +225,10 @@ fn ineffective_annotations(route: &Meta) -> impl Iterator<Item = Diagnostic> {
 /// The HTTPS ports of a route's hosts, one per Gateway: 443 if the Gateway serves it, otherwise its lowest HTTPS port.
 pub(in crate::compile) fn secure_ports(
     gateways: &PlanMap<GatewayPlan>,
-    route: &Object<HttpRoute>,
+    route: &RequestRoute<'_>,
     hosts: &[HostPattern],
 ) -> BTreeSet<u16> {
-    let parents = route.spec.parent_refs.iter().filter_map(|parent| {
+    let parents = route.parents.iter().filter_map(|parent| {
         let namespace = parent.namespace.as_deref().unwrap_or(&route.meta.key.namespace);
         gateways.get(&ObjectKey::new(namespace, &parent.name))
     });

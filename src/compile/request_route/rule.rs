@@ -1,17 +1,19 @@
-//! Translates one rule of an HTTPRoute: matches, filters, backends, timeouts and retries.
+//! Translates one rule of a route: matches, filters, backends, timeouts and retries.
 
 use std::collections::BTreeSet;
 
 use super::super::CompileContext;
-use super::super::backend_reference::{self, ResolvedReference};
+use super::super::backend_reference::{self, ResolvedReference, SettingsReader};
 use super::super::budgets::RegexBudget;
 use super::super::filters::{self, FilterLevel, TranslatedFilters};
+use super::super::grpc_matches;
 use super::super::kong::{plugins, service_annotations};
 use super::super::matches::{self, ParsedMatch};
 use super::super::reference_grants::Referrer;
+use super::super::request_route_source::{RequestRoute, RequestRouteRule, UnparsedMatches};
 use super::super::retry;
 use super::super::verdict::Code;
-use crate::api::gateway::{BackendObjectReference, BackendRef, Filter, HttpRouteRule};
+use crate::api::gateway::{BackendObjectReference, BackendRef, Filter};
 use crate::api::{Kind, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::router::PathMatch;
@@ -35,24 +37,24 @@ pub(super) struct TranslatedRule {
 
 pub(super) fn translate(
     cx: CompileContext<'_>,
-    route: &ObjectKey,
-    raw: &HttpRouteRule,
+    route: &RequestRoute<'_>,
+    raw: &RequestRouteRule<'_>,
     regexes: &RegexBudget<'_>,
     field: &str,
     id: RuleId,
 ) -> TranslatedRule {
     let mut references = References::new(cx, route);
     let mut dropped = Vec::new();
-    let matches = translate_matches(raw, regexes, field, &mut dropped);
+    let matches = translate_matches(raw.matches, regexes, field, &mut dropped);
     let prefix = replaceable_prefix(raw, &matches);
     report_unsupported_fields(raw, field, &mut dropped);
     let timeouts_and_retries = retry::translate(raw, field, &mut dropped);
-    let translated = references.translate_filters(&raw.filters, FilterLevel::Rule, prefix, field);
+    let translated = references.translate_filters(raw.filters, FilterLevel::Rule, prefix, field);
     let has_unresolved_filter = !translated.unresolved.is_empty();
     dropped.extend(translated.unsupported);
     references.record_unresolved_filters(translated.unresolved);
 
-    let backends = raw.backend_refs.iter().enumerate();
+    let backends = raw.backends.iter().enumerate();
     let backends = backends
         .map(|(index, backend)| {
             references.translate_backend(backend, prefix, &format!("{field}.backendRefs[{index}]"), &mut dropped)
@@ -76,6 +78,7 @@ pub(super) fn translate(
         match Split::new(backends) {
             Some(mut split) => {
                 split.timeouts_and_retries = timeouts_and_retries;
+                split.honors_call_deadlines = route.kind == Kind::GrpcRoute;
                 Action::Forward(split)
             }
             None => Action::Fail(RouteFailure::NoBackends),
@@ -84,7 +87,7 @@ pub(super) fn translate(
     let extensions = translated.extensions.into_iter();
     let References { upstreams, unreachable_services, unresolved, .. } = references;
     TranslatedRule {
-        extensions: extensions.map(|(name, field)| (ObjectKey::new(&route.namespace, &name), field)).collect(),
+        extensions: extensions.map(|(name, field)| (ObjectKey::new(&route.meta.key.namespace, &name), field)).collect(),
         rule: RouteRule { id, filters: translated.filters, plugins: None, action, options: None },
         matches,
         upstreams,
@@ -96,31 +99,39 @@ pub(super) fn translate(
 }
 
 fn translate_matches(
-    raw: &HttpRouteRule,
+    raw: UnparsedMatches<'_>,
     regexes: &RegexBudget<'_>,
     field: &str,
     dropped: &mut Vec<Diagnostic>,
 ) -> Vec<ParsedMatch> {
-    if raw.matches.is_empty() {
-        return vec![matches::match_all()];
+    let field = |index| format!("{field}.matches[{index}]");
+    match raw {
+        UnparsedMatches::Http([]) => vec![matches::match_all()],
+        UnparsedMatches::Http(raw) => {
+            let parse = |(index, raw)| matches::parse(raw, regexes, &field(index), dropped);
+            raw.iter().enumerate().filter_map(parse).collect()
+        }
+        UnparsedMatches::Grpc([]) => vec![grpc_matches::match_all()],
+        UnparsedMatches::Grpc(raw) => {
+            let parse = |(index, raw)| grpc_matches::parse(raw, regexes, &field(index), dropped);
+            raw.iter().enumerate().filter_map(parse).collect()
+        }
     }
-    let parse = |(index, raw)| matches::parse(raw, regexes, &format!("{field}.matches[{index}]"), dropped);
-    raw.matches.iter().enumerate().filter_map(parse).collect()
 }
 
 /// The prefix that filters with ReplacePrefixMatch replace. Such a filter requires a rule with exactly one match, of
 /// type PathPrefix; a rule without matches has the default one. `matches` lacks the invalid matches of `raw`, which
 /// count too.
-fn replaceable_prefix<'m>(raw: &HttpRouteRule, matches: &'m [ParsedMatch]) -> Option<&'m str> {
+fn replaceable_prefix<'m>(raw: &RequestRouteRule<'_>, matches: &'m [ParsedMatch]) -> Option<&'m str> {
     match matches {
-        [ParsedMatch { path: PathMatch::Prefix(prefix), .. }] if raw.matches.len() <= 1 => Some(prefix),
+        [ParsedMatch { path: PathMatch::Prefix(prefix), .. }] if raw.matches.count() == 1 => Some(prefix),
         _ => None,
     }
 }
 
 /// Reports valid fields that are not supported. The rule is not served, rather than served without them.
-fn report_unsupported_fields(raw: &HttpRouteRule, field: &str, problems: &mut Vec<Diagnostic>) {
-    if raw.session_persistence.is_some() {
+fn report_unsupported_fields(raw: &RequestRouteRule<'_>, field: &str, problems: &mut Vec<Diagnostic>) {
+    if raw.has_session_persistence {
         problems.push(Diagnostic::error(
             format!("{field}.sessionPersistence"),
             "session persistence is not served by this version",
@@ -132,7 +143,8 @@ fn report_unsupported_fields(raw: &HttpRouteRule, field: &str, problems: &mut Ve
 /// Resolves the references of one rule, and collects their upstreams and diagnostics.
 struct References<'a> {
     cx: CompileContext<'a>,
-    route: &'a ObjectKey,
+    from: Referrer<'a>,
+    settings: SettingsReader,
     upstreams: BTreeSet<UpstreamKey>,
     unreachable_services: BTreeSet<ObjectKey>,
     unresolved: Vec<(Code, Diagnostic)>,
@@ -141,10 +153,14 @@ struct References<'a> {
 }
 
 impl<'a> References<'a> {
-    fn new(cx: CompileContext<'a>, route: &'a ObjectKey) -> Self {
+    fn new(cx: CompileContext<'a>, route: &RequestRoute<'a>) -> Self {
         References {
             cx,
-            route,
+            from: Referrer { kind: route.kind, namespace: &route.meta.key.namespace },
+            settings: match route.kind {
+                Kind::GrpcRoute => service_annotations::for_grpc,
+                _ => service_annotations::for_gateway_api,
+            },
             upstreams: BTreeSet::new(),
             unreachable_services: BTreeSet::new(),
             unresolved: Vec::new(),
@@ -153,8 +169,7 @@ impl<'a> References<'a> {
     }
 
     fn resolve(&self, target: &BackendObjectReference, field: &str) -> ResolvedReference {
-        let from = Referrer { kind: Kind::HttpRoute, namespace: &self.route.namespace };
-        backend_reference::resolve(self.cx, from, target, service_annotations::for_gateway_api, field)
+        backend_reference::resolve(self.cx, self.from, target, self.settings, field)
     }
 
     fn translate_filters(
@@ -164,7 +179,7 @@ impl<'a> References<'a> {
         prefix: Option<&str>,
         field: &str,
     ) -> TranslatedFilters {
-        let (store, namespace) = (self.cx.store, &*self.route.namespace);
+        let (store, namespace) = (self.cx.store, self.from.namespace);
         let is_plugin = |name: &str| plugins::exists(store, namespace, name);
         let mut resolve_mirror = |target: &BackendObjectReference, field: &str| {
             let resolved = self.resolve(target, field);

@@ -1,4 +1,4 @@
-//! Compiles an HTTPRoute: where it attaches, and its rules for the proxy.
+//! Compiles an HTTPRoute or a GRPCRoute: where it attaches, and its rules for the proxy.
 //!
 //! ```text
 //!   mod.rs     parents and verdict
@@ -15,58 +15,56 @@ use super::annotation_reader::annotation_field;
 use super::attachment::RouteOrigin;
 use super::budgets::{BudgetShare, Expansion, MAX_HOST_ALIASES, MAX_HOST_MATCHES, Planned, RegexBudget, is_refused};
 use super::gateway::GatewayPlan;
-use super::kong::http_route_annotations;
 use super::kong::plugins::Plugins;
+use super::kong::request_route_annotations;
+use super::request_route_source::RequestRoute;
 use super::route_plan::{self, PlannedRules, RoutePlan, RuleResults};
 use super::verdict::Verdict;
 use super::{CompileContext, PlanMap};
-use crate::api::gateway::HttpRoute;
 use crate::api::kong::annotations::HOST_ALIASES;
-use crate::api::{Kind, Object};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::RouteMatches;
 use rules::TranslatedRules;
 
-/// Plans an HTTPRoute, and decides its verdict. An error if it expands to more than its share of its namespace's
+/// Plans a route, and decides its verdict. An error if it expands to more than its share of its namespace's
 /// budget. Its rules are translated only if this process serves a parent.
 pub(super) fn plan(
     cx: CompileContext<'_>,
     gateways: &PlanMap<GatewayPlan>,
     plugins: &Plugins,
-    route: &Object<HttpRoute>,
+    route: &RequestRoute<'_>,
     share: BudgetShare,
 ) -> Result<Planned<(RoutePlan, Verdict)>, Expansion> {
-    let parents = &route.spec.parent_refs;
+    let parents = route.parents;
     // The annotations of a route of another controller are not read.
     let limits = cx.inputs.budgets;
     let regexes = RegexBudget::new(limits, &share);
     let (mut annotations, mut over_budget) = match route_plan::has_served_parent(gateways, &route.meta.key, parents) {
-        true => (http_route_annotations::read(cx.inputs, &regexes, &route.meta), limits.check_annotations(&route.meta)),
+        true => (request_route_annotations::read(cx.inputs, &regexes, route), limits.check_annotations(route.meta)),
         false => Default::default(),
     };
     if is_refused(&over_budget) {
         annotations.hosts.truncate(MAX_HOST_ALIASES);
     }
-    let hostnames = route.spec.hostnames.iter().map(|name| HostPattern::parse(Some(name)));
+    let hostnames = route.hostnames.iter().map(|name| HostPattern::parse(Some(name)));
     let mut hosts: Vec<_> = hostnames.chain(annotations.hosts.iter().cloned()).collect();
     if hosts.is_empty() {
         hosts.push(HostPattern::Any);
     }
     let mut verdict = Verdict { generation: route.meta.generation, ..Verdict::default() };
-    let origin = RouteOrigin { kind: Kind::HttpRoute, key: &route.meta.key, hosts: &hosts };
+    let origin = RouteOrigin { kind: route.kind, key: &route.meta.key, hosts: &hosts };
     let served_parents = route_plan::resolve_parents(cx, gateways, &origin, parents, &mut verdict);
-    verdict.diagnostics.extend(route_plan::parent_notes(parents, route.spec.use_default_gateways.as_deref()));
+    verdict.diagnostics.extend(route_plan::parent_notes(parents, route.default_gateways));
     if served_parents.is_empty() {
         return Ok(Planned::without_budget((RoutePlan::unattached(), verdict)));
     }
     let is_attached = served_parents.is_attached();
-    let secure_ports = http_route_annotations::secure_ports(gateways, route, &hosts);
+    let secure_ports = request_route_annotations::secure_ports(gateways, route, &hosts);
     if let BudgetShare::Exceeded(problem) = share {
         over_budget.push(problem);
     }
-    over_budget.extend(limits.size_problem(cx.store, Kind::HttpRoute, &route.meta.key));
-    let match_count: usize = route.spec.rules.iter().map(|rule| rule.matches.len().max(1)).sum();
-    let host_matches = hosts.len().saturating_mul(match_count);
+    over_budget.extend(limits.size_problem(cx.store, route.kind, &route.meta.key));
+    let host_matches = hosts.len().saturating_mul(route.match_count());
     let field = annotation_field(HOST_ALIASES);
     limits.check(field, "pairs of a host and a match", host_matches, MAX_HOST_MATCHES, &mut over_budget);
     if is_attached {
