@@ -5,7 +5,8 @@ use super::budgets::{RegexBudget, literal_segments};
 use super::matches::{self, ParsedMatch};
 use crate::api::gateway::{GrpcMethodMatch, GrpcRouteMatch};
 use crate::diagnostic::Diagnostic;
-use crate::snapshot::router::{CallMatch, PathMatch};
+use crate::snapshot::regex::Regex;
+use crate::snapshot::router::{CallMatch, PathMatch, ValueMatch};
 
 /// Matches all gRPC calls, like a rule without matches.
 pub(super) fn match_all() -> ParsedMatch {
@@ -24,12 +25,7 @@ pub(super) fn parse(
     if let Some(method) = &raw.method {
         match &*method.kind {
             "Exact" => set_exact(&mut parsed, method),
-            "RegularExpression" => {
-                let pattern = path_expression(method);
-                // The router compiles the expressions of all paths of a host together.
-                matches::compile_regex(&pattern, budget, &format!("{field}.method"), problems, |_| Ok(()));
-                parsed.path = PathMatch::Regex(pattern.into());
-            }
+            "RegularExpression" => set_expressions(&mut parsed, method, budget, &format!("{field}.method"), problems),
             other => {
                 let field = format!("{field}.method.type");
                 matches::unknown_type(other, &field, "Exact or RegularExpression", problems);
@@ -46,8 +42,9 @@ pub(super) fn parse_literal_parts(raw: &GrpcRouteMatch) -> ParsedMatch {
     let mut parsed = match_all();
     match &raw.method {
         Some(method) if method.kind == "Exact" => set_exact(&mut parsed, method),
-        Some(method) if method.kind == "RegularExpression" => {
-            parsed.path = PathMatch::Prefix(literal_segments(&path_expression(method)).into());
+        Some(GrpcMethodMatch { kind, service: Some(service), method }) if kind == "RegularExpression" => {
+            let expression = path_expression(service, not_empty(method));
+            parsed.path = PathMatch::Prefix(literal_segments(&expression).into());
         }
         _ => {}
     }
@@ -59,14 +56,48 @@ fn set_exact(parsed: &mut ParsedMatch, method: &GrpcMethodMatch) {
     match (not_empty(&method.service), not_empty(&method.method)) {
         (Some(service), Some(method)) => parsed.path = PathMatch::Exact(format!("/{service}/{method}").into()),
         (Some(service), None) => parsed.path = PathMatch::Prefix(format!("/{service}").into()),
-        (None, method) => parsed.call = Some(Box::new(CallMatch { method: method.map(Box::from) })),
+        (None, method) => {
+            let method = method.map(|method| ValueMatch::Exact(method.into()));
+            parsed.call = Some(Box::new(CallMatch { method }));
+        }
+    }
+}
+
+fn set_expressions(
+    parsed: &mut ParsedMatch,
+    method: &GrpcMethodMatch,
+    budget: &RegexBudget<'_>,
+    field: &str,
+    problems: &mut Vec<Diagnostic>,
+) {
+    let (service, method) = (not_empty(&method.service), not_empty(&method.method));
+    let Some(service) = service else {
+        let Some(pattern) = method else { return };
+        let compile = |limit| Regex::compile(pattern, limit);
+        let regex = matches::compile_regex(pattern, budget, &format!("{field}.method"), problems, compile);
+        parsed.call = Some(Box::new(CallMatch { method: regex.map(ValueMatch::Regex) }));
+        return;
+    };
+    // Each alone first: two invalid expressions may be a valid one together.
+    let problems_before = problems.len();
+    for (name, pattern) in [("service", Some(service)), ("method", method)] {
+        let Some(pattern) = pattern else { continue };
+        matches::compile_regex(pattern, budget, &format!("{field}.{name}"), problems, |_| Ok(()));
+    }
+    if problems.len() == problems_before {
+        let expression = path_expression(service, method);
+        // The router compiles the expressions of all paths of a host together.
+        matches::compile_regex(&expression, budget, field, problems, |_| Ok(()));
+        parsed.path = PathMatch::Regex(expression.into());
     }
 }
 
 /// The expression of the path for those of the service and the method.
-fn path_expression(method: &GrpcMethodMatch) -> String {
-    let part = |part| not_empty(part).map_or_else(|| "[^/]+".to_owned(), |pattern| format!("(?:{pattern})"));
-    format!("/{}/{}", part(&method.service), part(&method.method))
+fn path_expression(service: &str, method: Option<&str>) -> String {
+    match method {
+        Some(method) => format!("/(?:{service})/(?:{method})"),
+        None => format!("/(?:{service})/[^/]+"),
+    }
 }
 
 /// The API treats an empty name like a missing one.
@@ -95,17 +126,18 @@ mod tests {
             (json!({"service": "a.B", "method": "C"}), "Exact /a.B/C", None),
             (json!({"service": "a.B"}), "PathPrefix /a.B", None),
             (json!({"service": "a.B", "method": ""}), "PathPrefix /a.B", None),
-            (json!({"method": "C"}), "PathPrefix /", Some("C")),
+            (json!({"method": "C"}), "PathPrefix /", Some("gRPC method C")),
             (
                 json!({"type": "RegularExpression", "service": "a|b", "method": "C.*"}),
                 "RegularExpression /(?:a|b)/(?:C.*)",
                 None,
             ),
-            (json!({"type": "RegularExpression", "method": "C"}), "RegularExpression /[^/]+/(?:C)", None),
+            (json!({"type": "RegularExpression", "service": "a"}), "RegularExpression /(?:a)/[^/]+", None),
+            (json!({"type": "RegularExpression", "method": "C+"}), "PathPrefix /", Some("gRPC method ~ C+")),
         ] {
             let parsed = parse_one(json!({ "method": method })).unwrap();
             assert_eq!(parsed.path.to_string(), path);
-            assert_eq!(parsed.call.unwrap().method.as_deref(), call, "{path}");
+            assert_eq!(parsed.call.unwrap().to_string(), call.unwrap_or("gRPC"), "{path}");
         }
         assert_eq!(parse_one(json!({})).unwrap().call, Some(Box::default()));
     }
@@ -117,6 +149,14 @@ mod tests {
             "headers": [{"name": "a b", "value": "x"}],
         }));
         let problems = problems.unwrap_err();
-        assert!(problems[0].starts_with("m.method") && problems[1].starts_with("m.headers[0].name"), "{problems:?}");
+        assert!(problems[0].starts_with("m.method.service"), "{problems:?}");
+        assert!(problems[1].starts_with("m.headers[0].name"), "{problems:?}");
+        // Together, these would be two expressions for other paths.
+        let parts = json!({"type": "RegularExpression", "service": "a)|(?:b", "method": "c)|(?:d"});
+        let problems = parse_one(json!({ "method": parts })).unwrap_err();
+        assert!(
+            problems[0].starts_with("m.method.service") && problems[1].starts_with("m.method.method"),
+            "{problems:?}"
+        );
     }
 }

@@ -73,13 +73,14 @@ fn routers(harness: &CompilerHarness) -> Routers {
     routers
 }
 
-/// The HTTPRoute that a batch changes, if it changes nothing else.
+/// The HTTPRoute or GRPCRoute that a batch changes, if it changes nothing else.
 fn edited_single_route(batch: &Batch) -> Option<String> {
-    match (&batch.upserts[..], &batch.removes[..]) {
-        ([object], []) if object.kind() == Kind::HttpRoute => Some(format!("HTTPRoute/{}", object.id().key)),
-        ([], [id]) if id.kind == Kind::HttpRoute => Some(format!("HTTPRoute/{}", id.key)),
-        _ => None,
-    }
+    let id = match (&batch.upserts[..], &batch.removes[..]) {
+        ([object], []) => object.id(),
+        ([], [id]) => id.clone(),
+        _ => return None,
+    };
+    matches!(id.kind, Kind::HttpRoute | Kind::GrpcRoute).then(|| format!("{}/{}", id.kind, id.key))
 }
 
 pub(super) fn put_or_remove(random: &mut fastrand::Rng, object: AnyObject) -> Batch {
@@ -711,21 +712,24 @@ fn route(random: &mut fastrand::Rng) -> AnyObject {
         })
         .collect();
     let hosts: Vec<_> = (0..random.usize(..3)).map(|_| pick(random, HOSTS)).collect();
+    let kind = if random.u8(..4) == 0 { Kind::GrpcRoute } else { Kind::HttpRoute };
     let rules: Vec<_> = (0..random.usize(1..3))
         .map(|_| {
             let mut backend = json!({"name": pick(random, &["s", "t", "u"]), "port": random.i32(80..83)});
             if random.u8(..3) == 0 {
                 backend["namespace"] = json!(pick(random, NAMESPACES));
             }
-            let mut rule = json!({
-                "matches": [{"path": {"type": "PathPrefix", "value": pick(random, &["/", "/a", "/a/b", "/c"])}}],
-                "backendRefs": [backend.clone()],
-            });
+            let path = pick(random, &["/", "/a", "/a/b", "/c"]);
+            let entry = match kind {
+                Kind::GrpcRoute => json!({"method": {"type": "Exact", "service": &path[1..]}}),
+                _ => json!({"path": {"type": "PathPrefix", "value": path}}),
+            };
+            let mut rule = json!({"matches": [entry], "backendRefs": [backend.clone()]});
             if random.u8(..3) == 0 {
                 let other = json!({"name": pick(random, &["s", "t", "u"]), "port": 80});
                 rule["backendRefs"] = json!([backend, other]);
             }
-            if random.u8(..6) == 0 {
+            if kind == Kind::HttpRoute && random.u8(..6) == 0 {
                 rule["retry"] = json!({"attempts": 1});
             }
             rule
@@ -745,10 +749,7 @@ fn route(random: &mut fastrand::Rng) -> AnyObject {
     if let Some((key, value)) = annotations.get(random.usize(..12)) {
         metadata["annotations"] = json!({*key: value});
     }
-    parse(
-        Kind::HttpRoute,
-        json!({"metadata": metadata, "spec": {"parentRefs": parents, "hostnames": hosts, "rules": rules}}),
-    )
+    parse(kind, json!({"metadata": metadata, "spec": {"parentRefs": parents, "hostnames": hosts, "rules": rules}}))
 }
 
 fn service(random: &mut fastrand::Rng) -> AnyObject {

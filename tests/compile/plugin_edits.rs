@@ -197,7 +197,8 @@ fn random_object(random: &mut fastrand::Rng) -> AnyObject {
         _ => {
             let filters: &[&str] = if random.bool() { &[] } else { &[pick(random, &["p", "q"])] };
             let metadata = json!({"namespace": namespace, "name": "r", "annotations": plugins_annotation(random)});
-            parse(Kind::HttpRoute, json!({"metadata": metadata, "spec": route(filters)}))
+            let kind = if random.bool() { Kind::HttpRoute } else { Kind::GrpcRoute };
+            parse(kind, json!({"metadata": metadata, "spec": route(filters)}))
         }
     }
 }

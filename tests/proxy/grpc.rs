@@ -60,8 +60,9 @@ async fn a_call_ends_at_its_deadline() {
     let response = client.request(call("150m")).await.unwrap();
     assert_eq!((response.status, &response.headers["grpc-status"]), (200, &"4".parse().unwrap()));
     let passed_on = timeouts.lock().unwrap().remove(0);
-    let microseconds: u64 = passed_on.strip_suffix('u').unwrap().parse().unwrap();
-    assert!((1..150_000).contains(&microseconds), "the endpoint has the time that is left: {passed_on}");
+    let (count, unit) = passed_on.split_at(passed_on.len() - 1);
+    let nanoseconds = count.parse::<u64>().unwrap() * if unit == "u" { 1_000 } else { 1 };
+    assert!((1..150_000_000).contains(&nanoseconds), "the endpoint has the time that is left: {passed_on}");
     assert_eq!(scrape(&server)["portico_request_errors_total{reason=\"call_deadline\"}"], 1.0);
 }
 

@@ -115,8 +115,11 @@ impl BackendSettings<'_> {
             return Ok((UpstreamProtocol::Http1, true));
         }
         let app_protocol = port.app_protocol.as_deref().unwrap_or_default();
-        if self.requires_http2 && app_protocol == "grpc" {
-            return Ok((UpstreamProtocol::Http2, false));
+        match app_protocol {
+            "grpc" if self.requires_http2 => return Ok((UpstreamProtocol::Http2, false)),
+            // WebSocket begins as HTTP/1.1.
+            "kubernetes.io/ws" if self.requires_http2 => return Err(BackendError::UnservedAppProtocol),
+            _ => {}
         }
         let protocol = plain_protocol(app_protocol).or(match self.unknown_app_protocol {
             UnknownAppProtocol::Ignore if app_protocol != "tls" => Some(UpstreamProtocol::default()),

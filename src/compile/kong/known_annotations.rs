@@ -22,7 +22,7 @@ pub(super) fn note_unknown(reader: &mut AnnotationReader<'_>, known: &[&str], ob
         let (message, remedy) = if SERVICE_ANNOTATIONS.contains(&key) {
             (no_effect, "move it to the Service")
         } else if ROUTE_ANNOTATIONS.contains(&key) {
-            (no_effect, "move it to the Ingress or HTTPRoute")
+            (no_effect, "move it to the Ingress, HTTPRoute or GRPCRoute")
         } else {
             (format!("this annotation of {object} is unknown"), "correct its name, or remove it")
         };

@@ -153,22 +153,16 @@ enum ServedConnection {
     Stream(AssignedStream),
 }
 
-/// What the address of the connection serves.
+/// What the address of the connection serves. `connections.tls` keeps whether the address has TLS, for connections that
+/// are still in the accept queue after the address has left the snapshot.
 fn served(worker: &Worker, connections: &ListenerConnections) -> ServedConnection {
     let view = worker.view();
     match view.bind(&connections.address).map(|bind| &bind.served) {
-        Some(Served::Tcp(rule)) => ServedConnection::Stream(AssignedStream::new(worker, &view, rule)),
-        Some(Served::Http(_)) | None => ServedConnection::Http { tls: has_tls(worker, connections) },
+        Some(Served::Tcp(rule)) => return ServedConnection::Stream(AssignedStream::new(worker, &view, rule)),
+        Some(Served::Http(http)) => connections.tls.set(http.tls.is_some()),
+        None => {}
     }
-}
-
-/// Whether connections to the address begin with a ClientHello. `connections.tls` keeps it for connections that are
-/// still in the accept queue after the address has left the snapshot.
-pub(in crate::proxy) fn has_tls(worker: &Worker, connections: &ListenerConnections) -> bool {
-    if let Some(http) = worker.view().http_bind(&connections.address) {
-        connections.tls.set(http.tls.is_some());
-    }
-    connections.tls.get()
+    ServedConnection::Http { tls: connections.tls.get() }
 }
 
 /// Returns None if the connection has failed; the reason has been recorded by then.

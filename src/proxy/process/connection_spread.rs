@@ -2,7 +2,7 @@
 //!
 //! The kernel assigns a new connection to the socket of a worker by a hash of its addresses. Of a few connections that
 //! stay open for long, such as those of HTTP/2 and gRPC clients, one worker may get all. So a worker that has clearly
-//! more connections than another one hands over those that it accepts.
+//! more connections than another one hands over those that it accepts, to the same listener of the other worker.
 
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::Arc;
@@ -11,18 +11,15 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use crate::snapshot::BindAddress;
-
-/// The open connections of each worker, and the way to hand connections over to it.
+/// The open connections of each worker.
 #[derive(Debug)]
 pub(in crate::proxy) struct WorkerLoads(Box<[WorkerLoad]>);
 
 /// Aligned, so that workers do not share the cache lines that they write.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(align(128))]
 struct WorkerLoad {
     open: AtomicUsize,
-    handed_over: mpsc::Sender<HandedConnection>,
 }
 
 /// Counts a connection as one of a worker until it is dropped.
@@ -32,33 +29,28 @@ pub(in crate::proxy) struct CountedLoad {
     worker: usize,
 }
 
+/// What the listener of one worker needs to hand over connections to those of the others.
+#[derive(Debug)]
+pub(in crate::proxy) struct ConnectionSpread {
+    loads: Arc<WorkerLoads>,
+    /// The number of the worker.
+    own: usize,
+    /// The listeners of all workers, by their numbers.
+    listeners: Arc<[mpsc::Sender<HandedConnection>]>,
+}
+
 /// A connection that one worker has accepted for another one.
 #[derive(Debug)]
 pub(in crate::proxy) struct HandedConnection {
     pub(in crate::proxy) stream: StdStream,
     pub(in crate::proxy) peer: SocketAddr,
-    pub(in crate::proxy) address: BindAddress,
-    /// Whether the address has TLS. Its listener may be closed when the connection arrives.
-    pub(in crate::proxy) tls: bool,
     pub(in crate::proxy) permit: OwnedSemaphorePermit,
     pub(in crate::proxy) load: CountedLoad,
 }
 
 impl WorkerLoads {
-    /// Also returns the receiver of each worker.
-    pub(in crate::proxy) fn new(workers: usize) -> (Arc<Self>, Vec<mpsc::Receiver<HandedConnection>>) {
-        let channels = (0..workers).map(|_| mpsc::channel(QUEUE)).map(|(handed_over, receiver)| {
-            let load = WorkerLoad { open: AtomicUsize::new(0), handed_over };
-            (load, receiver)
-        });
-        let (loads, receivers): (Vec<_>, Vec<_>) = channels.unzip();
-        (Arc::new(WorkerLoads(loads.into())), receivers)
-    }
-
-    /// Counts a connection as one of this worker.
-    pub(in crate::proxy) fn count(self: &Arc<Self>, worker: usize) -> CountedLoad {
-        self.0[worker].open.fetch_add(1, Relaxed);
-        CountedLoad { loads: Arc::clone(self), worker }
+    pub(in crate::proxy) fn new(workers: usize) -> Arc<Self> {
+        Arc::new(WorkerLoads((0..workers).map(|_| WorkerLoad::default()).collect()))
     }
 
     /// The open connections of each worker.
@@ -66,18 +58,53 @@ impl WorkerLoads {
         self.0.iter().map(|load| load.open.load(Relaxed)).collect()
     }
 
-    /// The worker with the fewest connections, if `own` has half as many again, or one more than none.
-    pub(in crate::proxy) fn less_loaded(&self, own: usize) -> Option<usize> {
+    fn count(self: &Arc<Self>, worker: usize) -> CountedLoad {
+        self.0[worker].open.fetch_add(1, Relaxed);
+        CountedLoad { loads: Arc::clone(self), worker }
+    }
+
+    /// The worker with the fewest connections, if `own` has more than half as many again.
+    fn less_loaded(&self, own: usize) -> Option<usize> {
         let open = |worker: usize| self.0[worker].open.load(Relaxed);
         let least = (0..self.0.len()).min_by_key(|worker| open(*worker))?;
         (open(own) > open(least) + open(least) / 2).then_some(least)
     }
+}
 
-    /// Hands a connection over to the worker in which it is counted. Returns it if that worker is too busy to take it.
-    pub(in crate::proxy) fn hand_over(&self, connection: HandedConnection) -> Result<(), HandedConnection> {
-        let worker = &self.0[connection.load.worker];
-        worker.handed_over.try_send(connection).map_err(|error| match error {
-            TrySendError::Full(connection) | TrySendError::Closed(connection) => connection,
+impl ConnectionSpread {
+    /// For the listeners of one address, one for each worker, with what each of them receives from the others.
+    pub(in crate::proxy) fn for_listeners(
+        loads: &Arc<WorkerLoads>,
+    ) -> impl Iterator<Item = (Self, mpsc::Receiver<HandedConnection>)> {
+        let (senders, receivers): (Vec<_>, Vec<_>) = loads.0.iter().map(|_| mpsc::channel(QUEUE)).unzip();
+        let (listeners, loads): (Arc<[_]>, _) = (senders.into(), Arc::clone(loads));
+        receivers.into_iter().enumerate().map(move |(own, receiver)| {
+            let spread = ConnectionSpread { loads: Arc::clone(&loads), own, listeners: Arc::clone(&listeners) };
+            (spread, receiver)
+        })
+    }
+
+    /// Counts a connection as one of the own worker.
+    pub(in crate::proxy) fn count(&self) -> CountedLoad {
+        self.loads.count(self.own)
+    }
+
+    /// The worker to which the next connection is handed over, if there is one with clearly fewer.
+    pub(in crate::proxy) fn less_loaded(&self) -> Option<usize> {
+        self.loads.less_loaded(self.own)
+    }
+
+    /// Hands a connection over. Returns it if the listener of that worker is closed, or too busy to take it.
+    pub(in crate::proxy) fn hand_over(
+        &self,
+        worker: usize,
+        stream: StdStream,
+        peer: SocketAddr,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<(), HandedConnection> {
+        let handed = HandedConnection { stream, peer, permit, load: self.loads.count(worker) };
+        self.listeners[worker].try_send(handed).map_err(|error| match error {
+            TrySendError::Full(handed) | TrySendError::Closed(handed) => handed,
         })
     }
 }
@@ -111,7 +138,7 @@ mod tests {
             (&[46, 30], 0, Some(1)),
             (&[3, 9, 1, 5], 1, Some(2)),
         ] {
-            let (loads, _receivers) = WorkerLoads::new(open.len());
+            let loads = WorkerLoads::new(open.len());
             let counted = open.iter().enumerate().flat_map(|(worker, count)| std::iter::repeat_n(worker, *count));
             let counted: Vec<CountedLoad> = counted.map(|worker| loads.count(worker)).collect();
             assert_eq!(loads.less_loaded(own), expected, "{open:?} {own}");

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use super::bind;
 use super::client_budget::ClientBudget;
-use super::connection_spread::WorkerLoads;
-use super::worker_thread::{self, ProcessShared, WorkerCommand};
+use super::connection_spread::{ConnectionSpread, WorkerLoads};
+use super::worker_thread::{self, ProcessShared, WorkerCommand, WorkerSocket};
 use crate::http1::NameCase;
 use crate::proxy::buffer_budget::BufferBudget;
 use crate::proxy::connection::tls::{TlsPolicy, TlsTerminator};
@@ -87,9 +87,7 @@ impl Proxy {
         let stats = ProxyStats::new(count, config.max_series, lost_lines)
             .with_budgets(Arc::clone(&buffers), Arc::clone(&unforwarded));
         let stats = Arc::new(stats);
-        let (loads, handed_over) = WorkerLoads::new(count);
         let shared = ProcessShared {
-            loads: Arc::clone(&loads),
             clients: Arc::new(ClientBudget::new(limits.max_connections)),
             http: HttpWorkerShared {
                 trusted_ips: config.trusted_ips,
@@ -112,16 +110,16 @@ impl Proxy {
             },
         };
         let mut workers = Vec::with_capacity(count);
-        for (number, handed_over) in handed_over.into_iter().enumerate() {
+        for number in 0..count {
             let (sender, receiver) = mpsc::channel(COMMAND_QUEUE);
             // If a later worker cannot be started, dropping the senders ends the earlier threads.
-            worker_thread::start(number, shared.clone(), receiver, handed_over)?;
+            worker_thread::start(number, shared.clone(), receiver)?;
             workers.push(sender);
         }
         Ok(Proxy {
             snapshot,
             workers,
-            loads,
+            loads: WorkerLoads::new(count),
             stats,
             allow_port_sharing: config.allow_port_sharing,
             listening: Mutex::default(),
@@ -202,7 +200,9 @@ impl Proxy {
             Ok(sockets) => sockets,
             Err(state) => return state,
         };
-        let mut sockets = sockets.into_iter();
+        let sockets = sockets.into_iter().zip(ConnectionSpread::for_listeners(&self.loads));
+        let mut sockets =
+            sockets.map(|(listener, (spread, handed_over))| WorkerSocket { listener, spread, handed_over });
         let outcomes = self
             .send_to_all(|done| {
                 let socket = sockets.next().expect("there are as many sockets as workers");

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle as TaskHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use super::client_budget::ClientBudget;
-use super::connection_spread::{CountedLoad, HandedConnection, WorkerLoads};
+use super::connection_spread::{ConnectionSpread, CountedLoad, HandedConnection};
 use super::{accept, bind};
 use crate::proxy::connection::listener_connections::ListenerConnections;
 use crate::proxy::http::http_worker::{HttpWorker, HttpWorkerShared};
@@ -32,26 +32,30 @@ pub(in crate::proxy) struct ProcessShared {
     pub(in crate::proxy) http: HttpWorkerShared,
     /// The client connections of the whole process.
     pub(in crate::proxy) clients: Arc<ClientBudget>,
-    /// The client connections of each worker.
-    pub(in crate::proxy) loads: Arc<WorkerLoads>,
 }
 
 /// A command to a worker. The worker reports completion over the channel.
 pub(in crate::proxy) enum WorkerCommand {
     /// Loads the current snapshot and releases the previous one.
     Refresh(oneshot::Sender<()>),
-    Bind(BindAddress, StdListener, oneshot::Sender<io::Result<()>>),
+    Bind(BindAddress, WorkerSocket, oneshot::Sender<io::Result<()>>),
     Unbind(Vec<BindAddress>, oneshot::Sender<()>),
     /// Closes all listeners gracefully, and aborts the connections that remain at the given time. Reports how many
     /// were aborted.
     Drain(Instant, oneshot::Sender<usize>),
 }
 
+/// The listening socket of one worker, and the connections that other workers accept for it.
+pub(in crate::proxy) struct WorkerSocket {
+    pub(in crate::proxy) listener: StdListener,
+    pub(in crate::proxy) spread: ConnectionSpread,
+    pub(in crate::proxy) handed_over: mpsc::Receiver<HandedConnection>,
+}
+
 pub(in crate::proxy) fn start(
     number: usize,
     shared: ProcessShared,
     commands: mpsc::Receiver<WorkerCommand>,
-    handed_over: mpsc::Receiver<HandedConnection>,
 ) -> io::Result<JoinHandle<()>> {
     // The runtime is built on its own thread, since it is not `Send`.
     let (ready, started) = std::sync::mpsc::sync_channel(1);
@@ -62,22 +66,11 @@ pub(in crate::proxy) fn start(
         };
         if ready.send(Ok(())).is_ok() {
             let http = HttpWorker::new(number, Worker::new(number, shared.worker), shared.http);
-            let acceptor =
-                Rc::new(Acceptor { number, http: Rc::new(http), clients: shared.clients, loads: shared.loads });
-            runtime.block_on(run(acceptor, commands, handed_over));
+            runtime.block_on(run(Rc::new(http), shared.clients, commands));
         }
     })?;
     started.recv().unwrap_or_else(|_| Err(io::Error::other("the worker thread has ended")))?;
     Ok(handle)
-}
-
-/// What is needed to accept connections.
-struct Acceptor {
-    /// The number of the worker.
-    number: usize,
-    http: Rc<HttpWorker>,
-    clients: Arc<ClientBudget>,
-    loads: Arc<WorkerLoads>,
 }
 
 /// One listening address.
@@ -103,12 +96,7 @@ async fn close_all(listeners: impl Iterator<Item = BoundListener>) -> Vec<Rc<Lis
     join_all(listeners.map(BoundListener::close)).await
 }
 
-async fn run(
-    acceptor: Rc<Acceptor>,
-    mut commands: mpsc::Receiver<WorkerCommand>,
-    mut handed_over: mpsc::Receiver<HandedConnection>,
-) {
-    let http = &acceptor.http;
+async fn run(http: Rc<HttpWorker>, clients: Arc<ClientBudget>, mut commands: mpsc::Receiver<WorkerCommand>) {
     let worker = &http.worker;
     let mut bound: BTreeMap<BindAddress, BoundListener> = BTreeMap::new();
     // Connections of closed listeners that may still be open. Draining waits for them too.
@@ -124,22 +112,7 @@ async fn run(
         http.mirror_sender.shed_idle();
         let command = tokio::select! {
             command = commands.recv() => command,
-            Some(handed) = handed_over.recv() => {
-                let connections = bound.get(&handed.address).map(|listener| Rc::clone(&listener.connections));
-                let connections = connections.unwrap_or_else(|| {
-                    // The listener was closed meanwhile. The connection is served as those in its accept queue were.
-                    let connections = ListenerConnections::new(handed.address);
-                    connections.tls.set(handed.tls);
-                    connections.close();
-                    closing.push(Rc::clone(&connections));
-                    connections
-                });
-                if let Ok(stream) = TcpStream::from_std(handed.stream) {
-                    start_connection(http, &connections, stream, handed.peer, (handed.permit, handed.load));
-                }
-                continue;
-            }
-            () = acceptor.clients.full() => {
+            () = clients.full() => {
                 let open = bound.values().map(|listener| &listener.connections).chain(&closing);
                 worker.counters.evicted.add(ListenerConnections::evict_idle(open) as u64);
                 continue;
@@ -165,12 +138,13 @@ async fn run(
                 done.send(()).ok();
             }
             Some(WorkerCommand::Bind(address, socket, done)) => {
-                let outcome = TcpListener::from_std(socket).map(|listener| {
+                let WorkerSocket { listener, spread, handed_over } = socket;
+                let outcome = TcpListener::from_std(listener).map(|listener| {
                     let connections = ListenerConnections::new(address);
                     let (stop, stopped) = oneshot::channel();
-                    let accepting =
-                        accept_connections(Rc::clone(&acceptor), listener, Rc::clone(&connections), stopped);
-                    let accepting = tokio::task::spawn_local(accepting);
+                    let (http, clients) = (Rc::clone(&http), Arc::clone(&clients));
+                    let acceptor = Acceptor { http, clients, connections: Rc::clone(&connections), spread };
+                    let accepting = tokio::task::spawn_local(acceptor.run(listener, handed_over, stopped));
                     bound.insert(address, BoundListener { connections, stop, accepting });
                 });
                 done.send(outcome).ok();
@@ -204,119 +178,120 @@ async fn drain(listeners: Vec<Rc<ListenerConnections>>, end: Instant) -> usize {
     aborted
 }
 
-async fn accept_connections(
-    acceptor: Rc<Acceptor>,
-    listener: TcpListener,
+/// Accepts the connections of a listener.
+struct Acceptor {
+    http: Rc<HttpWorker>,
+    clients: Arc<ClientBudget>,
     connections: Rc<ListenerConnections>,
-    mut stopped: oneshot::Receiver<()>,
-) {
-    let (worker, clients) = (&acceptor.http.worker, &acceptor.clients);
-    // At the connection limit one connection waits here, and the others in the accept queue. A worker holds no
-    // permit without a connection, since another worker may need it.
-    let mut waiting: Option<(TcpStream, SocketAddr)> = None;
-    let mut failing = false;
-    loop {
-        let accepting = async {
-            if waiting.is_none() {
-                waiting = Some(listener.accept().await?);
-                if clients.is_full() {
-                    worker.counters.delayed.add(1);
-                }
-            }
-            Ok(clients.acquire().await)
-        };
-        let permit: io::Result<_> = tokio::select! {
-            biased;
-            _ = &mut stopped => break,
-            permit = accepting => permit,
-        };
-        match permit {
-            Ok(permit) => {
-                failing = false;
-                if let Some((stream, peer)) = waiting.take() {
-                    acceptor.spread(&connections, stream, peer, permit);
-                }
-            }
-            Err(error) if is_connection_error(&error) => worker.counters.accept_errors.add(1),
-            Err(error) => {
-                // Out of file descriptors or memory. Retrying at once would busy-loop.
-                worker.counters.accept_errors.add(1);
-                if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(%error, address = %connections.address, "Cannot accept connections; retrying");
-                }
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-    if let Some((stream, peer)) = waiting
-        && let Some(permit) = clients.try_acquire()
-    {
-        acceptor.start(&connections, stream, peer, permit);
-    }
-    // When the socket closes, the kernel resets connections whose TCP handshake is in progress. So no new handshakes
-    // are started, and those in progress get time to end. Then the connections in the accept queue are served. If the
-    // filter cannot be set, only connections in a TCP handshake are lost.
-    if bind::ignore_new_clients(&listener).is_ok() {
-        sleep(TCP_HANDSHAKE_GRACE).await;
-    }
-    // tokio's listener would not try to accept the queued connections without a new event.
-    let Ok(listener) = listener.into_std() else { return };
-    while let Ok((stream, peer)) = listener.accept() {
-        let Some(permit) = clients.try_acquire() else { return };
-        if stream.set_nonblocking(true).is_ok()
-            && let Ok(stream) = TcpStream::from_std(stream)
-        {
-            acceptor.start(&connections, stream, peer, permit);
-        }
-    }
+    spread: ConnectionSpread,
 }
 
 impl Acceptor {
-    /// Starts a connection here or on a worker that has fewer of them.
-    fn spread(
-        &self,
-        connections: &Rc<ListenerConnections>,
-        stream: TcpStream,
-        peer: SocketAddr,
-        permit: OwnedSemaphorePermit,
+    async fn run(
+        self,
+        listener: TcpListener,
+        mut handed_over: mpsc::Receiver<HandedConnection>,
+        mut stopped: oneshot::Receiver<()>,
     ) {
-        let Some(other) = self.loads.less_loaded(self.number) else {
-            return self.start(connections, stream, peer, permit);
-        };
-        // A connection closes if its socket cannot be moved between the event loops.
-        let Ok(stream) = stream.into_std() else { return };
-        let (address, tls) = (connections.address, accept::has_tls(&self.http.worker, connections));
-        let handed = HandedConnection { stream, peer, address, tls, permit, load: self.loads.count(other) };
-        if let Err(HandedConnection { stream, permit, .. }) = self.loads.hand_over(handed)
-            && let Ok(stream) = TcpStream::from_std(stream)
+        let (worker, clients) = (&self.http.worker, &self.clients);
+        // At the connection limit one connection waits here, and the others in the accept queue. A worker holds no
+        // permit without a connection, since another worker may need it.
+        let mut waiting: Option<(TcpStream, SocketAddr)> = None;
+        let mut failing = false;
+        loop {
+            let accepting = async {
+                if waiting.is_none() {
+                    waiting = Some(listener.accept().await?);
+                    if clients.is_full() {
+                        worker.counters.delayed.add(1);
+                    }
+                }
+                Ok(clients.acquire().await)
+            };
+            let permit: io::Result<_> = tokio::select! {
+                biased;
+                _ = &mut stopped => break,
+                Some(handed) = handed_over.recv() => {
+                    self.start_handed(handed);
+                    continue;
+                }
+                permit = accepting => permit,
+            };
+            match permit {
+                Ok(permit) => {
+                    failing = false;
+                    if let Some((stream, peer)) = waiting.take() {
+                        self.start_or_hand_over(stream, peer, permit);
+                    }
+                }
+                Err(error) if is_connection_error(&error) => worker.counters.accept_errors.add(1),
+                Err(error) => {
+                    // Out of file descriptors or memory. Retrying at once would busy-loop.
+                    worker.counters.accept_errors.add(1);
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, address = %self.connections.address, "Cannot accept connections; retrying");
+                    }
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        if let Some((stream, peer)) = waiting
+            && let Some(permit) = clients.try_acquire()
         {
-            self.start(connections, stream, peer, permit);
+            self.start(stream, peer, permit);
+        }
+        // When the socket closes, the kernel resets connections whose TCP handshake is in progress. So no new
+        // handshakes are started, and those in progress get time to end. Then the connections in the accept queue are
+        // served. If the filter cannot be set, only connections in a TCP handshake are lost.
+        if bind::ignore_new_clients(&listener).is_ok() {
+            sleep(TCP_HANDSHAKE_GRACE).await;
+        }
+        // From here on, other workers keep the connections that they accept.
+        handed_over.close();
+        while let Some(handed) = handed_over.recv().await {
+            self.start_handed(handed);
+        }
+        // tokio's listener would not try to accept the queued connections without a new event.
+        let Ok(listener) = listener.into_std() else { return };
+        while let Ok((stream, peer)) = listener.accept() {
+            let Some(permit) = clients.try_acquire() else { return };
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                self.start(stream, peer, permit);
+            }
         }
     }
 
-    fn start(
-        &self,
-        connections: &Rc<ListenerConnections>,
-        stream: TcpStream,
-        peer: SocketAddr,
-        permit: OwnedSemaphorePermit,
-    ) {
-        start_connection(&self.http, connections, stream, peer, (permit, self.loads.count(self.number)));
+    /// Starts a connection here, or on a worker that has clearly fewer of them.
+    fn start_or_hand_over(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+        let Some(other) = self.spread.less_loaded() else { return self.start(stream, peer, permit) };
+        // A connection closes if its socket cannot be moved between the event loops.
+        let Ok(stream) = stream.into_std() else { return };
+        if let Err(HandedConnection { stream, permit, .. }) = self.spread.hand_over(other, stream, peer, permit)
+            && let Ok(stream) = TcpStream::from_std(stream)
+        {
+            self.start(stream, peer, permit);
+        }
     }
-}
 
-/// `counted` counts the connection as open until dropped, for the process and for the worker.
-fn start_connection(
-    http: &Rc<HttpWorker>,
-    connections: &Rc<ListenerConnections>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    counted: (OwnedSemaphorePermit, CountedLoad),
-) {
-    let counters = &http.worker.counters;
-    counters.accepted.add(1);
-    let open = OpenConnection { counters: Arc::clone(counters), _counted: counted };
-    accept::spawn(stream, peer, http, connections, open);
+    fn start_handed(&self, HandedConnection { stream, peer, permit, load }: HandedConnection) {
+        if let Ok(stream) = TcpStream::from_std(stream) {
+            self.start_counted(stream, peer, (permit, load));
+        }
+    }
+
+    fn start(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+        self.start_counted(stream, peer, (permit, self.spread.count()));
+    }
+
+    /// `counted` counts the connection as open until dropped, for the process and for the worker.
+    fn start_counted(&self, stream: TcpStream, peer: SocketAddr, counted: (OwnedSemaphorePermit, CountedLoad)) {
+        let counters = &self.http.worker.counters;
+        counters.accepted.add(1);
+        let open = OpenConnection { counters: Arc::clone(counters), _counted: counted };
+        accept::spawn(stream, peer, &self.http, &self.connections, open);
+    }
 }
 
 /// Counts a connection as open until dropped, also by a panic.

@@ -5,28 +5,39 @@ use std::fmt;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 
-use super::RoutingRequest;
+use super::{RoutingRequest, ValueMatch};
+use crate::snapshot::regex_steps::RegexInput;
 
 /// Matches gRPC calls only, and with a method only those of that method, whatever their service. A service is a
 /// condition on the path.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct CallMatch {
-    pub method: Option<Box<str>>,
+    pub method: Option<ValueMatch<Box<str>>>,
 }
 
 impl CallMatch {
     pub(super) fn matches(&self, request: &RoutingRequest<'_>) -> bool {
-        let has_method = |method: &str| {
+        let has_method = |method: &ValueMatch<Box<str>>| {
             // `/package.Service/Method`
             let parts = request.path.strip_prefix('/').and_then(|path| path.split_once('/'));
-            parts.is_some_and(|(_, called)| called == method)
+            parts.is_some_and(|(_, called)| match method {
+                ValueMatch::Exact(method) => **method == *called,
+                ValueMatch::Regex(regex) => {
+                    request.regex_steps.admit(regex.states(), called.len(), RegexInput::Target)
+                        && regex.is_match(called.as_bytes())
+                }
+            })
         };
-        is_call(request.headers) && self.method.as_deref().is_none_or(has_method)
+        is_call(request.headers) && self.method.as_ref().is_none_or(has_method)
     }
 
     /// A longer method takes precedence, and any call over a match for all requests.
     pub(super) fn precedence(call: Option<&CallMatch>) -> usize {
-        call.map_or(0, |call| 1 + call.method.as_deref().map_or(0, |method| method.chars().count()))
+        let length = |method: &ValueMatch<Box<str>>| match method {
+            ValueMatch::Exact(method) => method.chars().count(),
+            ValueMatch::Regex(regex) => regex.as_str().chars().count(),
+        };
+        call.map_or(0, |call| 1 + call.method.as_ref().map_or(0, length))
     }
 }
 
@@ -34,7 +45,8 @@ impl fmt::Display for CallMatch {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.method {
             None => formatter.write_str("gRPC"),
-            Some(method) => write!(formatter, "gRPC method {method}"),
+            Some(ValueMatch::Exact(method)) => write!(formatter, "gRPC method {method}"),
+            Some(ValueMatch::Regex(regex)) => write!(formatter, "gRPC method ~ {}", regex.as_str()),
         }
     }
 }

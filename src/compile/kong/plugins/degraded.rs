@@ -42,7 +42,7 @@ fn referenced_plugins(store: &Store, id: &ObjectId) -> Vec<(ObjectId, String)> {
     let references = references::plugin_references(store, id.kind, meta).into_iter();
     let annotated = references.filter_map(|reference| reference.target.ok());
     let mut plugins: Vec<_> = annotated.map(|plugin| (plugin, annotation.clone())).collect();
-    if id.kind == Kind::HttpRoute {
+    if matches!(id.kind, Kind::HttpRoute | Kind::GrpcRoute) {
         // Filters refer to plugins of the route's namespace only.
         for plugin in store.plugins_referenced_by(id) {
             let is_from_filter = plugin.kind == Kind::KongPlugin && plugin.key.namespace == id.key.namespace;

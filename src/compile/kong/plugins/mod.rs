@@ -224,7 +224,7 @@ impl Plugins {
         let is_subject = |id: &ObjectId| matches!(id.kind, Kind::KongConsumer | Kind::KongConsumerGroup);
         // Of many consumers, none has a chain.
         if !index.dependents(id).all(is_subject) {
-            let has_chains = |id: &ObjectId| matches!(id.kind, Kind::HttpRoute | Kind::Ingress);
+            let has_chains = |id: &ObjectId| matches!(id.kind, Kind::HttpRoute | Kind::GrpcRoute | Kind::Ingress);
             routes_to_update.extend(index.affected_by([id]).into_iter().filter(has_chains));
         }
         match referrers {

@@ -40,7 +40,7 @@ pub(super) fn build(
         let remedy = if id.kind == Kind::KongClusterPlugin {
             "refer to it in an annotation konghq.com/plugins, or set the label global: \"true\" and the class"
         } else {
-            "refer to it in an annotation konghq.com/plugins, or in an ExtensionRef filter of an HTTPRoute"
+            "refer to it in an annotation konghq.com/plugins, or in an ExtensionRef filter of an HTTPRoute or GRPCRoute"
         };
         Condition::new(Code::ObjectPending, vec![Diagnostic::of_object("nothing refers to it", remedy)])
     };
