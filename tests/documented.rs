@@ -113,7 +113,10 @@ fn limits_page_matches_the_defaults() {
         ("bytes of a response that a client must read in a second", response_min_rate.to_string()),
         ("time that clients may take in addition to these rates", seconds(min_rate_grace_period)),
         ("idle timeout of an upgraded connection", format!("{} min", upgrade_idle_timeout.as_secs() / 60)),
-        ("idle timeout of a connection of a TCP listener", format!("{} min", stream_idle_timeout.as_secs() / 60)),
+        (
+            "idle timeout of a connection of a TCP or TLS listener",
+            format!("{} min", stream_idle_timeout.as_secs() / 60),
+        ),
         ("time an upgraded connection is kept", seconds(tunnel_grace_period)),
         ("streams at a time on a connection", max_streams.to_string()),
         (

@@ -101,7 +101,7 @@ fn mistakes_are_reported_with_their_position() {
             "Passthrough",
             tls_route("guarded", "a.example")
                 .replace("  name: guarded\n", "  name: guarded\n  annotations: {konghq.com/plugins: deny}\n"),
-            "attaches deny, but plugins do not run for TLS that passes through",
+            "attaches deny, but plugins do not run for connections of TLSRoutes",
             "remove the annotation, or use a Service without plugins",
         ),
         (
@@ -113,8 +113,8 @@ fn mistakes_are_reported_with_their_position() {
         (
             "\"Terminate\", certificateRefs: [{ name: cert }]",
             tls_route("terminated", "a.example"),
-            "TLS listeners that terminate TLS are not served",
-            "use Passthrough, or protocol HTTPS",
+            "Secret default/cert does not exist",
+            "create it or correct the name",
         ),
     ];
     let tcp_cases = tcp_cases.map(|(route, message, remedy)| (tcp_gateway(), route, message, remedy));

@@ -25,12 +25,12 @@ const PROFILES: [ClaimedProfile; 4] = [
     ClaimedProfile { name: "GATEWAY-GRPC", core_tests: 17, extended_tests: 5 },
     ClaimedProfile { name: "GATEWAY-HTTP", core_tests: 40, extended_tests: 39 },
     ClaimedProfile { name: "GATEWAY-TCP", core_tests: 20, extended_tests: 4 },
-    ClaimedProfile { name: "GATEWAY-TLS", core_tests: 21, extended_tests: 5 },
+    ClaimedProfile { name: "GATEWAY-TLS", core_tests: 21, extended_tests: 7 },
 ];
 /// Features that the profiles require.
 const CORE: [&str; 6] = ["GRPCRoute", "Gateway", "HTTPRoute", "ReferenceGrant", "TCPRoute", "TLSRoute"];
 /// Extended features that Portico claims. A change of this list changes what Portico promises.
-const EXTENDED: [&str; 33] = [
+const EXTENDED: [&str; 35] = [
     "GatewayAddressEmpty",
     "GatewayHTTPListenerIsolation",
     "GatewayHTTPSListenerDetectMisdirectedRequests",
@@ -64,6 +64,8 @@ const EXTENDED: [&str; 33] = [
     "HTTPRouteRetryCodes",
     "HTTPRouteRetryConnectionError",
     "HTTPRouteSchemeRedirect",
+    "TLSRouteModeMixed",
+    "TLSRouteModeTerminate",
 ];
 /// Features that Portico claims, and whose tests run although no profile has them.
 const WITHOUT_PROFILE: [&str; 2] = ["GRPCRouteNamedRouteRule", "GRPCRouteRequestHeaderModifier"];

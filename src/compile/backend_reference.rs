@@ -51,17 +51,17 @@ pub(super) fn resolve(
 }
 
 /// Resolves the backend reference of a route for connections, whose bytes are forwarded unparsed: the protocol that the
-/// Service names does not matter. The connections of TLSRoutes begin with the client's ClientHello, so Portico does not
-/// need to encrypt them.
+/// Service names does not matter. `is_encrypted`: the connections begin with the client's ClientHello, so Portico does
+/// not need to encrypt them.
 pub(super) fn resolve_stream(
     cx: CompileContext<'_>,
     from: Referrer<'_>,
     reference: &BackendObjectReference,
     settings: SettingsReader,
+    is_encrypted: bool,
     field: &str,
 ) -> ResolvedReference {
     let upstream = find_service_port(cx, from, reference, field).and_then(|FoundPort { service, port }| {
-        let is_encrypted = from.kind == Kind::TlsRoute;
         let key = backend::stream_upstream_key(cx, service, &port, is_encrypted, settings(service).via_cluster_ip);
         key.map_err(|(message, remedy)| {
             (Code::RouteUnsupportedProtocol, Diagnostic::error(format!("{field}.name"), message, remedy))

@@ -138,9 +138,9 @@ fn plan(
     let field = format!("spec.listeners[{index}]");
     let protocol = ListenerProtocol::from_listener(listener);
     let (supported_kinds, kind_problems) = supported_route_kinds(protocol, listener, &field);
-    let (certificates, certificates_resolved) = match protocol {
-        ListenerProtocol::Https => resolve_certificates(store, secrets, gateway, listener, &field),
-        _ => (Certificates::default(), Condition::without_diagnostics(Code::ListenerResolvedRefs)),
+    let (certificates, certificates_resolved) = match protocol.terminates_tls() {
+        true => resolve_certificates(store, secrets, gateway, listener, &field),
+        false => (Certificates::default(), Condition::without_diagnostics(Code::ListenerResolvedRefs)),
     };
     let (mut served, mut secure) = (false, false);
     let mut conditions = match rejection(gateway, listener, conflict, other_owner, &field) {
@@ -148,7 +148,7 @@ fn plan(
             vec![Condition::new(code, problems.clone()), Condition::new(not_programmed(code), problems)]
         }
         None => {
-            secure = protocol == ListenerProtocol::Https;
+            secure = protocol.terminates_tls();
             served = !(secure && certificates.all().is_empty());
             let programmed = match served {
                 true => Condition::without_diagnostics(Code::ListenerProgrammed),
@@ -198,12 +198,6 @@ fn rejection(
     field: &str,
 ) -> Option<(Code, Vec<Diagnostic>)> {
     let protocol = ListenerProtocol::from_listener(listener);
-    if protocol == ListenerProtocol::TlsTerminate {
-        let (message, remedy) =
-            ("TLS listeners that terminate TLS are not served", "use Passthrough, or protocol HTTPS");
-        let problem = Diagnostic::error(format!("{field}.tls.mode"), message, remedy);
-        return Some((Code::ListenerUnsupportedValue, vec![problem]));
-    }
     if protocol.route_kinds().is_empty() {
         let message = format!("protocol {} is not served", listener.protocol);
         let problem = Diagnostic::error(format!("{field}.protocol"), message, "use HTTP, HTTPS, TLS or TCP");
@@ -289,8 +283,8 @@ fn resolve_certificates(
     let references = listener.tls.as_ref().map_or(&[][..], |tls| &tls.certificate_refs[..]);
     if references.is_empty() {
         let remedy = "refer to a Secret of type kubernetes.io/tls";
-        let problem =
-            Diagnostic::error(format!("{field}.tls.certificateRefs"), "an HTTPS listener needs a certificate", remedy);
+        let message = "a listener that terminates TLS needs a certificate";
+        let problem = Diagnostic::error(format!("{field}.tls.certificateRefs"), message, remedy);
         return (Certificates::default(), Condition::new(Code::ListenerInvalidCertificateRef, vec![problem]));
     }
     let mut code = Code::ListenerResolvedRefs;
@@ -344,25 +338,20 @@ fn unsupported_fields(
             }
         }
     }
-    if protocol == ListenerProtocol::Https {
-        if let Some(tls) = &listener.tls {
-            if tls.mode != "Terminate" {
-                let message = format!("mode {} is not served on an HTTPS listener", tls.mode);
-                problems.push(Diagnostic::error(format!("{field}.tls.mode"), message, "use Terminate"));
-            }
-            if let Some(option) = tls.options.keys().next() {
-                let message = format!("TLS option {option} is not supported");
-                problems.push(Diagnostic::error(format!("{field}.tls.options"), message, "remove the option"));
-            }
+    if let Some(tls) = listener.tls.as_ref().filter(|_| protocol.terminates_tls()) {
+        if tls.mode != "Terminate" {
+            let message = format!("mode {} is not served on a listener of protocol {}", tls.mode, listener.protocol);
+            problems.push(Diagnostic::error(format!("{field}.tls.mode"), message, "use Terminate"));
         }
-        if gateway.spec.tls.as_ref().is_some_and(|tls| tls.frontend.is_some()) {
-            let message = "client certificates are not verified by this version, so the listener is not served";
-            problems.push(Diagnostic::error(
-                "spec.tls.frontend",
-                message,
-                "remove the field if clients need no certificates",
-            ));
+        if let Some(option) = tls.options.keys().next() {
+            let message = format!("TLS option {option} is not supported");
+            problems.push(Diagnostic::error(format!("{field}.tls.options"), message, "remove the option"));
         }
+    }
+    if protocol == ListenerProtocol::Https && gateway.spec.tls.as_ref().is_some_and(|tls| tls.frontend.is_some()) {
+        let message = "client certificates are not verified by this version, so the listener is not served";
+        let remedy = "remove the field if clients need no certificates";
+        problems.push(Diagnostic::error("spec.tls.frontend", message, remedy));
     }
     problems
 }

@@ -19,12 +19,12 @@ pub(super) fn find(listeners: &[Listener], certificates: &[Arc<Certificates>]) -
     let mut tls_listeners = Vec::new();
     for (index, (listener, certificates)) in listeners.iter().zip(certificates).enumerate() {
         let protocol = ListenerProtocol::from_listener(listener);
-        if let ListenerProtocol::Https | ListenerProtocol::TlsPassthrough = protocol {
+        if protocol.terminates_tls() || protocol == ListenerProtocol::TlsPassthrough {
             let hostname = HostPattern::parse(listener.hostname.as_deref());
             tls_listeners.push(OverlapCandidate { index, listener, protocol, hostname, certificates });
         }
     }
-    // Between two listeners that pass TLS through, the backends decide about their connections.
+    // Clients of listeners that forward connections do not send requests of HTTP to Portico on them.
     let others_of_port = |this: &OverlapCandidate<'_>| {
         let (index, port, protocol) = (this.index, this.listener.port, this.protocol);
         tls_listeners.iter().filter(move |other| {

@@ -52,13 +52,18 @@ impl ListenerProtocol {
         }
     }
 
+    /// Whether TLS ends at the listener, which needs a certificate for it.
+    pub(super) fn terminates_tls(self) -> bool {
+        matches!(self, ListenerProtocol::Https | ListenerProtocol::TlsTerminate)
+    }
+
     /// The kinds of routes that this process serves for the protocol.
     pub(super) fn route_kinds(self) -> &'static [Kind] {
         match self {
             ListenerProtocol::Http | ListenerProtocol::Https => &[Kind::HttpRoute, Kind::GrpcRoute],
-            ListenerProtocol::TlsPassthrough => &[Kind::TlsRoute],
+            ListenerProtocol::TlsPassthrough | ListenerProtocol::TlsTerminate => &[Kind::TlsRoute],
             ListenerProtocol::Tcp => &[Kind::TcpRoute],
-            ListenerProtocol::TlsTerminate | ListenerProtocol::Udp | ListenerProtocol::Other => &[],
+            ListenerProtocol::Udp | ListenerProtocol::Other => &[],
         }
     }
 }

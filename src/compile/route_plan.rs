@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::attachment::{self, Attachment, ParentResult, RouteOrigin};
 use super::budgets::{PathExpressions, RouterHost};
 use super::gateway::GatewayPlan;
+use super::listener::ListenerPlan;
 use super::verdict::{Code, Condition, ParentVerdict, Verdict};
 use super::{CompileContext, PlanMap};
 use crate::api::gateway::ParentReference;
@@ -168,6 +169,15 @@ impl ServedParents<'_> {
     /// Whether a parent accepts the route.
     pub(super) fn is_attached(&self) -> bool {
         self.0.iter().any(|parent| parent.result.is_ok())
+    }
+
+    /// The listeners that accept the route.
+    pub(super) fn listeners<'g>(&self, gateways: &'g PlanMap<GatewayPlan>) -> impl Iterator<Item = &'g ListenerPlan> {
+        let attachments = self.0.iter().filter_map(|parent| parent.result.as_ref().ok());
+        attachments.flat_map(move |attachment| {
+            let listeners = gateways.get(&attachment.gateway).map_or(&[][..], |gateway| &gateway.listeners);
+            listeners.iter().filter(|listener| attachment.listeners.contains(&listener.id))
+        })
     }
 
     /// Adds the conditions for each parent to the verdict, and returns the attachments. A parent that does not accept

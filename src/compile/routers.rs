@@ -16,7 +16,7 @@ use super::{PlanMap, RoutePlans};
 use crate::api::{ObjectId, ObjectKey};
 use crate::plugin_api::ConsumerDirectory;
 use crate::snapshot::host::{HostMap, HostPattern};
-use crate::snapshot::port_tls::{PortTls, TlsListener, TlsPassthrough};
+use crate::snapshot::port_tls::{PortTls, StreamHosts, TlsListener};
 use crate::snapshot::router::{HostRouter, RouteMatches};
 use crate::snapshot::stream::{StreamRoute, StreamRule};
 use crate::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot, TransportProtocol};
@@ -206,11 +206,15 @@ impl Routers {
                     port.stream = Some(stream_rule(route));
                     continue;
                 }
-                ListenerProtocol::TlsPassthrough => {
+                ListenerProtocol::TlsPassthrough | ListenerProtocol::TlsTerminate => {
                     let by_host = attached.oldest_streams(&listener.hostname, routes).into_iter();
                     let hosts = by_host.map(|(host, route)| (host, stream_rule(Some(route)))).collect();
-                    let passthrough = TlsPassthrough { hosts, unrouted: stream_rule(None) };
-                    port.tls.push((listener.hostname.clone(), TlsListener::Passthrough(passthrough)));
+                    let hosts = StreamHosts { hosts, unrouted: stream_rule(None) };
+                    let tls_listener = match listener.protocol {
+                        ListenerProtocol::TlsTerminate => TlsListener::TerminateStream(certificates.clone(), hosts),
+                        _ => TlsListener::Passthrough(hosts),
+                    };
+                    port.tls.push((listener.hostname.clone(), tls_listener));
                     continue;
                 }
                 _ => {}

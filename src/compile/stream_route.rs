@@ -87,8 +87,12 @@ pub(super) fn plan(
         [] => (None, &[][..]),
         [first, more @ ..] => (Some(first), more),
     };
+    // The client's TLS ends at the endpoint only if no listener of the route terminates it.
+    let is_encrypted = kind == Kind::TlsRoute
+        && !served_parents.listeners(gateways).any(|listener| listener.protocol.terminates_tls());
+    let from = Referrer { kind, namespace: &meta.key.namespace };
     for (index, backend) in first_rule.iter().flat_map(|rule| &rule.backend_refs).enumerate() {
-        backends.add(cx, kind, &meta.key.namespace, backend, &format!("spec.rules[0].backendRefs[{index}]"));
+        backends.add(cx, from, is_encrypted, backend, &format!("spec.rules[0].backendRefs[{index}]"));
     }
     backends.unsupported.extend(plugin_problem(kind, meta, &annotation_field(PLUGINS)));
     if let Some(problem) = cx.inputs.budgets.size_problem(cx.store, kind, &meta.key) {
@@ -145,14 +149,20 @@ impl Default for ResolvedBackends {
 
 impl ResolvedBackends {
     /// Adds the backend at `field`. One that cannot be resolved keeps its share of the connections, which are reset.
-    fn add(&mut self, cx: CompileContext<'_>, kind: Kind, namespace: &str, backend: &BackendRef, field: &str) {
-        let from = Referrer { kind, namespace };
+    fn add(
+        &mut self,
+        cx: CompileContext<'_>,
+        from: Referrer<'_>,
+        is_encrypted: bool,
+        backend: &BackendRef,
+        field: &str,
+    ) {
         let settings = service_annotations::for_gateway_api;
-        let resolved = backend_reference::resolve_stream(cx, from, &backend.target, settings, field);
+        let resolved = backend_reference::resolve_stream(cx, from, &backend.target, settings, is_encrypted, field);
         match resolved.upstream {
             Ok(key) => {
                 let service = cx.store.services.get(&resolved.service);
-                self.unsupported.extend(service.and_then(|service| plugin_problem(kind, &service.meta, field)));
+                self.unsupported.extend(service.and_then(|service| plugin_problem(from.kind, &service.meta, field)));
                 self.upstreams.insert(key);
             }
             Err((code, problem)) => {
@@ -173,7 +183,7 @@ impl ResolvedBackends {
 fn plugin_problem(kind: Kind, meta: &Meta, field: &str) -> Option<Diagnostic> {
     // An empty list attaches no plugin.
     let plugins = meta.annotations.get(PLUGINS).filter(|plugins| list(plugins).next().is_some())?;
-    let connections = if kind == Kind::TlsRoute { "TLS that passes through" } else { "TCP" };
+    let connections = if kind == Kind::TlsRoute { "connections of TLSRoutes" } else { "TCP" };
     let key = &meta.key;
     let message = format!("annotation {PLUGINS} of {key} attaches {plugins}, but plugins do not run for {connections}");
     Some(Diagnostic::error(field, message, "remove the annotation, or use a Service without plugins"))

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::affected::keys_of_kind;
+use super::route_plan::RoutePlan;
 use super::verdict::Verdict;
 use super::{CompileContext, CompileRun, Compiler};
 use crate::api::{Kind, ObjectId, ObjectKey};
@@ -91,7 +92,7 @@ impl Compiler {
         let diagnostic = Diagnostic::warning(
             "spec.targetRefs",
             "BackendTLSPolicy is not supported by this version, so requests to its targets get status 500, and \
-             connections of TCPRoutes are reset",
+             connections of TCPRoutes, and of TLSRoutes whose listeners terminate TLS, are reset",
             "remove the policy if plain text to the targets is acceptable",
         );
         let targets: Vec<_> = store.services_referenced_by(id).collect();
@@ -115,12 +116,22 @@ impl Compiler {
         let mut routes = USES_SERVICES.iter().flat_map(|kind| index.dependents_of_kind(&id, *kind));
         let user = routes.find(|route| match route.kind {
             Kind::Ingress => self.ingresses.is_served(&route.key),
+            Kind::TlsRoute => self.routes.get(route).is_some_and(|plan| self.decrypts(plan)),
             _ => self.routes.get(route).is_some_and(|plan| !plan.attachments.is_empty()),
         });
         if let Some(route) = user {
             self.service_users.objects_by_route.entry(route.clone()).or_default().insert(object.clone());
         }
         user.is_some()
+    }
+
+    /// Whether a listener terminates TLS for the connections of this route.
+    fn decrypts(&self, plan: &RoutePlan) -> bool {
+        plan.attachments.iter().any(|attachment| {
+            let listeners = self.gateways.get(&attachment.gateway).map_or(&[][..], |gateway| &gateway.listeners);
+            let mut accepting = listeners.iter().filter(|listener| attachment.listeners.contains(&listener.id));
+            accepting.any(|listener| listener.protocol.terminates_tls())
+        })
     }
 }
 
@@ -133,8 +144,9 @@ pub(super) fn is_judged_here(kind: Kind) -> bool {
 const NAMES_GATEWAYS: &[Kind] = &[Kind::ListenerSet, Kind::UdpRoute, Kind::XTelemetryPolicy];
 /// The kinds that name Services.
 const NAMES_SERVICES: &[Kind] = &[Kind::BackendTlsPolicy, Kind::XBackendTrafficPolicy, Kind::XTelemetryPolicy];
-/// The kinds whose requests or connections such an object would affect. Those of TLSRoutes are not.
-const USES_SERVICES: &[Kind] = &[Kind::HttpRoute, Kind::GrpcRoute, Kind::TcpRoute, Kind::Ingress];
+/// The kinds whose requests or connections such an object would affect. Those of TLSRoutes are only if they are
+/// decrypted.
+const USES_SERVICES: &[Kind] = &[Kind::HttpRoute, Kind::GrpcRoute, Kind::TlsRoute, Kind::TcpRoute, Kind::Ingress];
 
 fn of_unserved_kind(diagnostic: Diagnostic) -> Diagnostic {
     diagnostic.with_topic(Topic::UnservedKind).with_reason(Reason::Named(KIND_NOT_SERVED))

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::certs::{Certificate, Certificates};
 use super::host::{HostMap, HostPattern};
-use super::port_tls::{PortTls, TlsListener, TlsPassthrough};
+use super::port_tls::{PortTls, StreamHosts, TlsListener};
 use super::router::by_conditions::{ConditionsRouter, HeaderCondition, RouteEntry};
 use super::router::{HostRouter, MatchedPath, QueryMatch, RouteMatch, ValueMatch};
 use super::rule::{
@@ -51,9 +51,9 @@ pub struct BindDump {
     /// The HTTP listeners.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<ListenerDump>,
-    /// The TLS listeners whose connections pass through, by the hostnames of their routes.
+    /// The TLS listeners whose connections are forwarded, by the hostnames of their routes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub tls_passthrough: Vec<TlsPassthroughDump>,
+    pub tls_streams: Vec<TlsStreamDump>,
     /// The TCP listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp: Option<StreamDump>,
@@ -61,9 +61,11 @@ pub struct BindDump {
 
 /// A TLS listener with the rule for the connections of one hostname.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct TlsPassthroughDump {
+pub struct TlsStreamDump {
     /// The hostname of the listener.
     pub hostname: String,
+    /// `Passthrough`, or `Terminate`: the endpoint gets the decrypted bytes.
+    pub mode: &'static str,
     /// The hostname of the route; absent if no route is attached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
@@ -218,11 +220,11 @@ impl Snapshot {
     /// The dump without the plugins of consumers, of which there may be very many.
     pub(crate) fn dump_binds(&self) -> Vec<BindDump> {
         let bind = |(address, bind): (&BindAddress, &Arc<Bind>)| {
-            let (listeners, tls_passthrough, tcp) = match &bind.served {
+            let (listeners, tls_streams, tcp) = match &bind.served {
                 Served::Http(http) => (http.dump(), http.tls.as_ref().map(PortTls::dump).unwrap_or_default(), None),
                 Served::Tcp(rule) => (Vec::new(), Vec::new(), Some(StreamDump::from(&**rule))),
             };
-            BindDump { address: *address, listeners, tls_passthrough, tcp }
+            BindDump { address: *address, listeners, tls_streams, tcp }
         };
         self.binds.iter().map(bind).collect()
     }
@@ -250,17 +252,19 @@ impl HttpBind {
 }
 
 impl PortTls {
-    fn dump(&self) -> Vec<TlsPassthroughDump> {
-        let dump = |hostname: &HostPattern, host: Option<&HostPattern>, rule: &Arc<StreamRule>| TlsPassthroughDump {
-            hostname: hostname.to_string(),
-            host: host.map(HostPattern::to_string),
-            stream: StreamDump::from(&**rule),
-        };
+    fn dump(&self) -> Vec<TlsStreamDump> {
         let mut dumped = Vec::new();
         for (hostname, listener) in self.listeners().sorted() {
-            let TlsListener::Passthrough(TlsPassthrough { hosts, unrouted }) = listener else { continue };
-            dumped.extend(hosts.is_empty().then(|| dump(hostname, None, unrouted)));
-            dumped.extend(hosts.sorted().into_iter().map(|(host, rule)| dump(hostname, Some(host), rule)));
+            let Some(StreamHosts { hosts, unrouted }) = listener.stream_hosts() else { continue };
+            let mode = if matches!(listener, TlsListener::Passthrough(_)) { "Passthrough" } else { "Terminate" };
+            let dump = |host: Option<&HostPattern>, rule: &Arc<StreamRule>| TlsStreamDump {
+                hostname: hostname.to_string(),
+                mode,
+                host: host.map(HostPattern::to_string),
+                stream: StreamDump::from(&**rule),
+            };
+            dumped.extend(hosts.is_empty().then(|| dump(None, unrouted)));
+            dumped.extend(hosts.sorted().into_iter().map(|(host, rule)| dump(Some(host), rule)));
         }
         dumped
     }

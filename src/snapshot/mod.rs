@@ -4,7 +4,7 @@
 //!   Snapshot ─ consumers ─▶ ConsumerDirectory
 //!      └ binds: BindAddress ─▶ Bind ─ served ┬▶ StreamRule                       TCP: one rule for all connections
 //!                                            └▶ HttpBind
-//!           HttpBind ─ tls ─▶ PortTls ─▶ Certificates, or a StreamRule for TLS that passes through   by server name
+//!           HttpBind ─ tls ─▶ PortTls ─▶ Certificates, or a StreamRule for connections   by server name
 //!              └ HostMap ─▶ HttpListener
 //!                            ├ HostMap ─▶ HostRouter ─ matches ─▶ RouteRule   order by host
 //!                            ├ ConditionsRouter ─ entries ─▶ RouteRule        order by conditions
@@ -49,7 +49,7 @@ pub use bind_map::BindMap;
 use certs::Certificates;
 use host::{HostMap, HostPattern};
 use ingress_routes::{IngressRoutes, RouteOrder};
-use port_tls::{PortTls, TlsAction};
+use port_tls::PortTls;
 use router::by_conditions::ConditionsRouter;
 use router::{HostRouter, Matched, RoutingRequest};
 use rule::RouteRule;
@@ -126,7 +126,7 @@ impl HttpBind {
     /// The one listener whose routes a request for this host may use. The host is lower case and has no port.
     pub fn listener(&self, host: &str) -> Option<&Arc<HttpListener>> {
         // Otherwise a less specific listener would serve a host that this process must not decrypt.
-        if self.tls.as_ref().is_some_and(|tls| tls.passes_through(host)) {
+        if self.tls.as_ref().is_some_and(|tls| tls.is_for_streams(host)) {
             return None;
         }
         self.listeners.most_specific(host)
@@ -134,7 +134,7 @@ impl HttpBind {
 
     /// The HTTP listener that TLS SNI selects for this server name. The name is lower case.
     pub fn listener_by_server_name(&self, name: Option<&str>) -> Option<&Arc<HttpListener>> {
-        if self.tls.as_ref().is_some_and(|tls| tls.passes_through(name.unwrap_or_default())) {
+        if self.tls.as_ref().is_some_and(|tls| tls.is_for_streams(name.unwrap_or_default())) {
             return None;
         }
         port_tls::select_by_server_name(&self.listeners, name)
@@ -142,10 +142,7 @@ impl HttpBind {
 
     /// The certificates for this server name: `None` if no listener matches, or the listener does not terminate TLS.
     pub fn certificates(&self, name: Option<&str>) -> Option<&Arc<Certificates>> {
-        match self.tls.as_ref()?.action(name)? {
-            TlsAction::Terminate(certificates) => Some(certificates),
-            TlsAction::Passthrough(_) => None,
-        }
+        self.tls.as_ref()?.certificates_for(name)
     }
 }
 

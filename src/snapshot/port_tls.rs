@@ -2,8 +2,9 @@
 //! the server name says.
 //!
 //! ```text
-//!   server name ─▶ listener, the most specific ┬▶ Terminate: its certificates
-//!                                              └▶ Passthrough: the route of the server name, the most specific
+//!   server name ─▶ listener, the most specific ┬▶ Terminate: its certificates, for requests
+//!                                              ├▶ TerminateStream: its certificates ┬ the route of the server name,
+//!                                              └▶ Passthrough ──────────────────────┘ the most specific
 //! ```
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::stream::StreamRule;
 #[derive(Clone, Debug, Default)]
 pub struct PortTls {
     listeners: HostMap<TlsListener>,
-    has_passthrough: bool,
+    has_streams: bool,
 }
 
 /// What one listener does with TLS connections.
@@ -24,12 +25,15 @@ pub struct PortTls {
 pub enum TlsListener {
     /// TLS ends here. The requests are those of the HTTP listener with the same hostname.
     Terminate(Arc<Certificates>),
-    Passthrough(TlsPassthrough),
+    /// TLS ends here, and the decrypted connections are forwarded.
+    TerminateStream(Arc<Certificates>, StreamHosts),
+    /// The connections are forwarded without being decrypted.
+    Passthrough(StreamHosts),
 }
 
-/// A listener that forwards connections without decrypting them.
+/// The rules of a listener that forwards connections.
 #[derive(Clone, Debug)]
-pub struct TlsPassthrough {
+pub struct StreamHosts {
     /// One rule for each hostname of the routes.
     pub hosts: HostMap<Arc<StreamRule>>,
     /// For server names without a route: the connections are counted and reset.
@@ -40,13 +44,40 @@ pub struct TlsPassthrough {
 #[derive(Clone, Copy, Debug)]
 pub enum TlsAction<'a> {
     Terminate(&'a Arc<Certificates>),
+    TerminateStream(&'a Arc<StreamRule>),
     Passthrough(&'a Arc<StreamRule>),
+}
+
+impl StreamHosts {
+    /// The rule for a server name.
+    fn rule(&self, name: Option<&str>) -> &Arc<StreamRule> {
+        // The empty name matches only a route for any host.
+        self.hosts.most_specific(name.unwrap_or_default()).unwrap_or(&self.unrouted)
+    }
+}
+
+impl TlsListener {
+    /// The certificates with which the listener terminates TLS.
+    fn certificates(&self) -> Option<&Arc<Certificates>> {
+        match self {
+            TlsListener::Terminate(certificates) | TlsListener::TerminateStream(certificates, _) => Some(certificates),
+            TlsListener::Passthrough(_) => None,
+        }
+    }
+
+    /// The rules for its connections; `None` if it serves requests.
+    pub fn stream_hosts(&self) -> Option<&StreamHosts> {
+        match self {
+            TlsListener::Terminate(_) => None,
+            TlsListener::TerminateStream(_, hosts) | TlsListener::Passthrough(hosts) => Some(hosts),
+        }
+    }
 }
 
 impl PortTls {
     pub fn new(listeners: HostMap<TlsListener>) -> Self {
-        let has_passthrough = listeners.iter().any(|(_, listener)| matches!(listener, TlsListener::Passthrough(_)));
-        PortTls { listeners, has_passthrough }
+        let has_streams = listeners.iter().any(|(_, listener)| listener.stream_hosts().is_some());
+        PortTls { listeners, has_streams }
     }
 
     /// A port whose listeners all terminate TLS.
@@ -61,14 +92,17 @@ impl PortTls {
 
     /// What the listener for this server name does. `None` if there is no such listener. The name is lower case.
     pub fn action(&self, name: Option<&str>) -> Option<TlsAction<'_>> {
-        match select_by_server_name(&self.listeners, name)? {
-            TlsListener::Terminate(certificates) => Some(TlsAction::Terminate(certificates)),
-            TlsListener::Passthrough(TlsPassthrough { hosts, unrouted }) => {
-                // The empty name matches only a route for any host.
-                let rule = hosts.most_specific(name.unwrap_or_default()).unwrap_or(unrouted);
-                Some(TlsAction::Passthrough(rule))
-            }
-        }
+        Some(match select_by_server_name(&self.listeners, name)? {
+            TlsListener::Terminate(certificates) => TlsAction::Terminate(certificates),
+            TlsListener::TerminateStream(_, hosts) => TlsAction::TerminateStream(hosts.rule(name)),
+            TlsListener::Passthrough(hosts) => TlsAction::Passthrough(hosts.rule(name)),
+        })
+    }
+
+    /// The certificates of the listener for this server name. `None` if there is no listener, or if it does not
+    /// terminate TLS.
+    pub fn certificates_for(&self, name: Option<&str>) -> Option<&Arc<Certificates>> {
+        select_by_server_name(&self.listeners, name)?.certificates()
     }
 
     /// A copy with other certificates for some hosts, all of which terminate TLS.
@@ -85,29 +119,24 @@ impl PortTls {
 
     /// The certificates of all listeners that terminate TLS, by the hostname of the listener, sorted.
     pub fn certificates(&self) -> impl Iterator<Item = (&HostPattern, &Arc<Certificates>)> {
-        self.listeners.sorted().into_iter().filter_map(|(host, listener)| match listener {
-            TlsListener::Terminate(certificates) => Some((host, certificates)),
-            TlsListener::Passthrough(_) => None,
-        })
+        self.listeners.sorted().into_iter().filter_map(|(host, listener)| Some((host, listener.certificates()?)))
     }
 
     /// The certificates of the listener with this hostname. `None` if it does not terminate TLS.
     pub fn certificates_of(&self, hostname: &HostPattern) -> Option<&Arc<Certificates>> {
-        match self.listeners.get(hostname)? {
-            TlsListener::Terminate(certificates) => Some(certificates),
-            TlsListener::Passthrough(_) => None,
-        }
+        self.listeners.get(hostname)?.certificates()
     }
 
     /// Whether no listener of the port terminates TLS.
     pub fn only_passes_through(&self) -> bool {
-        !self.listeners.iter().any(|(_, listener)| matches!(listener, TlsListener::Terminate(_)))
+        self.listeners.iter().all(|(_, listener)| listener.certificates().is_none())
     }
 
-    /// Whether the host is one of a listener that forwards connections without decrypting them. A request for it came
-    /// on a connection that was opened for another host.
-    pub(super) fn passes_through(&self, host: &str) -> bool {
-        self.has_passthrough && matches!(self.listeners.most_specific(host), Some(TlsListener::Passthrough(_)))
+    /// Whether the host is one of a listener that forwards connections. A request for it came on a connection that was
+    /// opened for another host.
+    pub(super) fn is_for_streams(&self, host: &str) -> bool {
+        let forwards = |listener: &TlsListener| listener.stream_hosts().is_some();
+        self.has_streams && self.listeners.most_specific(host).is_some_and(forwards)
     }
 }
 
@@ -164,12 +193,16 @@ mod tests {
     #[test]
     fn listener_of_the_server_name_terminates_or_passes_through() {
         let hosts = ["*.example.com", "a.example.com"].map(|name| (host(name), rule(name)));
-        let passthrough = TlsPassthrough { hosts: hosts.into_iter().collect(), unrouted: rule("unrouted") };
+        let passthrough = StreamHosts { hosts: hosts.into_iter().collect(), unrouted: rule("unrouted") };
         let certificates = Arc::new(Certificates::default());
         let tls = PortTls::new(HostMap::new([
             (host("*.com"), TlsListener::Passthrough(passthrough)),
             (host("secure.example.com"), TlsListener::Terminate(certificates)),
             (host("*.org"), TlsListener::Terminate(Arc::default())),
+            (host("db.org"), {
+                let hosts = StreamHosts { hosts: HostMap::new([(host("db.org"), rule("db"))]), unrouted: rule("") };
+                TlsListener::TerminateStream(Arc::default(), hosts)
+            }),
         ]));
         for (name, expected) in [
             (Some("a.example.com"), Some("a.example.com")),
@@ -177,18 +210,24 @@ mod tests {
             (Some("example.com"), Some("unrouted")),
             (Some("secure.example.com"), Some("terminate")),
             (Some("a.org"), Some("terminate")),
+            (Some("db.org"), Some("db")),
             (Some("a.net"), None),
             (None, None),
         ] {
             let action = tls.action(name).map(|action| match action {
                 TlsAction::Terminate(_) => "terminate",
-                TlsAction::Passthrough(rule) => &*rule.listener,
+                TlsAction::TerminateStream(rule) | TlsAction::Passthrough(rule) => &*rule.listener,
             });
             assert_eq!(action, expected, "{name:?}");
         }
-        assert_eq!(tls.certificates().count(), 2);
-        for (name, expected) in [("a.example.com", true), ("secure.example.com", false), ("a.org", false)] {
-            assert_eq!(tls.passes_through(name), expected, "{name}");
+        assert_eq!(tls.certificates().count(), 3);
+        assert!(
+            tls.certificates_for(Some("db.org")).is_some() && tls.certificates_for(Some("a.example.com")).is_none()
+        );
+        for (name, expected) in
+            [("a.example.com", true), ("secure.example.com", false), ("a.org", false), ("db.org", true)]
+        {
+            assert_eq!(tls.is_for_streams(name), expected, "{name}");
         }
     }
 
@@ -196,7 +235,7 @@ mod tests {
     fn connection_without_a_server_name_needs_a_route_for_any_host() {
         let passthrough = |hosts: &[&str]| {
             let hosts = hosts.iter().map(|name| (host(name), rule(name))).collect();
-            let passthrough = TlsPassthrough { hosts, unrouted: rule("unrouted") };
+            let passthrough = StreamHosts { hosts, unrouted: rule("unrouted") };
             PortTls::new(HostMap::new([(HostPattern::Any, TlsListener::Passthrough(passthrough))]))
         };
         for (hosts, expected) in [(&["*", "a.example.com"][..], "*"), (&["a.example.com"], "unrouted")] {

@@ -86,6 +86,8 @@ const FEATURES: &[Feature] = &[
     since(7, "HTTPRouteRetryCodes"),
     Feature { standard_since: 7, ..since(6, "HTTPRouteRetryConnectionError") },
     feature("HTTPRouteSchemeRedirect"),
+    since(7, "TLSRouteModeMixed"),
+    since(7, "TLSRouteModeTerminate"),
 ];
 
 #[cfg(test)]
@@ -102,8 +104,8 @@ mod tests {
             (5, true, 34, Some("HTTPRoute308RedirectStatusCode"), Some("HTTPRouteRetryConnectionError")),
             (6, true, 36, Some("HTTPRouteRetryConnectionError"), Some("HTTPRouteRetryCodes")),
             (6, false, 35, Some("HTTPRouteCORS"), Some("HTTPRouteRetryConnectionError")),
-            (7, true, 41, Some("GatewayInfrastructure"), Some("GatewayInfrastructurePropagation")),
-            (7, false, 41, Some("HTTPRouteRetryCodes"), Some("GatewayListenerFilters")),
+            (7, true, 43, Some("GatewayInfrastructure"), Some("GatewayInfrastructurePropagation")),
+            (7, false, 43, Some("HTTPRouteRetryCodes"), Some("GatewayListenerFilters")),
         ] {
             let names = supported(minor, experimental);
             let context = format!("1.{minor}, experimental: {experimental}: {names:?}");
@@ -115,8 +117,8 @@ mod tests {
         }
     }
 
-    /// Of the 41 features, 6 are core features of a profile, and of the others 26 belong to HTTPRoute, 7 to Gateway and
-    /// 2 to GRPCRoute.
+    /// Of the 43 features, 6 are core features of a profile, and of the others 26 belong to HTTPRoute, 7 to Gateway,
+    /// and 2 each to GRPCRoute and TLSRoute.
     #[test]
     fn newest_release_gets_all_features() {
         let names = supported(7, true);

@@ -448,6 +448,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Client { socket, buffer: Vec::new() }
     }
 
+    /// Ends this direction, with TLS by a close_notify.
+    pub(crate) async fn finish(&mut self) {
+        self.socket.shutdown().await.unwrap();
+    }
+
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.socket.write_all(bytes.as_ref()).await.unwrap();
         // TLS may keep what the socket does not take at once, and reading does not send it.

@@ -59,6 +59,7 @@ mod timeouts;
 mod tls;
 mod tls_harness;
 mod tls_passthrough;
+mod tls_stream_termination;
 mod transport;
 mod unforwarded;
 mod unforwarded_streams;

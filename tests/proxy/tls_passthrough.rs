@@ -9,7 +9,7 @@ use portico::proxy::access_log::AccessLogDestination;
 use portico::proxy::{BindState, ProxyLimits};
 use portico::snapshot::certs::Certificates;
 use portico::snapshot::host::{HostMap, HostPattern};
-use portico::snapshot::port_tls::{PortTls, TlsListener, TlsPassthrough};
+use portico::snapshot::port_tls::{PortTls, StreamHosts, TlsListener};
 use portico::snapshot::rule::{RouteFailure, RuleId};
 use portico::snapshot::stream::{StreamAction, StreamRoute, StreamRule};
 use portico::snapshot::{Bind, BindAddress, HttpListener, Snapshot};
@@ -24,7 +24,7 @@ use crate::tls::wait_for_count;
 use crate::tls_harness::{TestTlsConnector, TlsListener as HttpsListener};
 use crate::tls_harness::{certificate, handshake_error, leaf, start_tls_server};
 
-fn rule(listener: &str, host: &str, action: Option<StreamAction>) -> Arc<StreamRule> {
+pub(crate) fn rule(listener: &str, host: &str, action: Option<StreamAction>) -> Arc<StreamRule> {
     let id = RuleId { route: format!("TLSRoute/default/{host}").into(), rule: "0".into() };
     let route = action.map(|action| Arc::new(StreamRoute { id, action }));
     Arc::new(StreamRule { gateway: "default/gw".into(), listener: listener.into(), port: 443, route })
@@ -34,7 +34,7 @@ fn rule(listener: &str, host: &str, action: Option<StreamAction>) -> Arc<StreamR
 fn passthrough(routes: Vec<(&str, StreamAction)>) -> (HostPattern, TlsListener) {
     let rule_of = |(host, action)| (HostPattern::parse(Some(host)), rule("pass", host, Some(action)));
     let hosts = routes.into_iter().map(rule_of).collect();
-    let passthrough = TlsPassthrough { hosts, unrouted: rule("pass", "", None) };
+    let passthrough = StreamHosts { hosts, unrouted: rule("pass", "", None) };
     (HostPattern::parse(Some("*.example")), TlsListener::Passthrough(passthrough))
 }
 
@@ -52,7 +52,7 @@ fn snapshot_of(address: SocketAddr, bind: Bind) -> Snapshot {
     Snapshot { binds: [(BindAddress::tcp(address), Arc::new(bind))].into(), ..Snapshot::default() }
 }
 
-async fn start(options: Options, tls: (HostPattern, TlsListener), https: HttpsListener) -> TestServer {
+pub(crate) async fn start(options: Options, tls: (HostPattern, TlsListener), https: HttpsListener) -> TestServer {
     start_with(options, |address| snapshot_with(address, Some(tls), https)).await
 }
 
@@ -63,7 +63,7 @@ async fn start_with(options: Options, snapshot: impl FnOnce(SocketAddr) -> Snaps
     server
 }
 
-fn to_endpoint(address: SocketAddr) -> StreamAction {
+pub(crate) fn to_endpoint(address: SocketAddr) -> StreamAction {
     to_upstream(&upstream("db", &[address])).unwrap()
 }
 
@@ -83,7 +83,7 @@ async fn tls_endpoint(
     (start_tls_server(Options::default(), vec![https]).await, certificate)
 }
 
-async fn https_listener(hostname: &'static str) -> HttpsListener {
+pub(crate) async fn https_listener(hostname: &'static str) -> HttpsListener {
     let endpoint = Endpoint::ok().await;
     HttpsListener { hostname, certificates: vec![certificate(&["terminated"])], routes: routes_to(endpoint.address) }
 }

@@ -24,6 +24,7 @@ use crate::compile::backend::AnnotatedProtocol;
 use crate::compile::budgets::RegexBudget;
 use crate::compile::gateway::GatewayPlan;
 use crate::compile::hostname::intersects;
+use crate::compile::listener_protocol::ListenerProtocol;
 use crate::compile::request_route_source::RequestRoute;
 use crate::compile::{CompileInputs, PlanMap};
 use crate::diagnostic::Diagnostic;
@@ -233,7 +234,8 @@ pub(in crate::compile) fn secure_ports(
         gateways.get(&ObjectKey::new(namespace, &parent.name))
     });
     let ports = parents.filter_map(|gateway| {
-        let secure_listeners = gateway.listeners.iter().filter(|listener| listener.secure && listener.opens_port());
+        let secure_listeners =
+            gateway.listeners.iter().filter(|listener| listener.protocol == ListenerProtocol::Https && listener.secure);
         let matching =
             secure_listeners.filter(|listener| hosts.iter().any(|host| intersects(host, &listener.hostname)));
         matching.map(|listener| listener.port).min_by_key(|port| (*port != HTTPS_PORT, *port))

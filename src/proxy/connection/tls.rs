@@ -84,11 +84,32 @@ impl TlsTerminator {
         Ok(TlsTerminator { config })
     }
 
-    /// Performs the handshake after the ClientHello, with the certificates of the listener.
+    /// Performs the handshake after the ClientHello, with the certificates of the listener, for requests.
     pub(in crate::proxy) async fn accept(
         &self,
         hello: ReceivedHello,
         certificates: Arc<Certificates>,
+    ) -> Result<(TlsStream<TcpStream>, TlsSession), ClientHandshakeError> {
+        self.handshake(hello, certificates, self.config.clone()).await
+    }
+
+    /// Like [`TlsTerminator::accept`], for connections that are forwarded: no ALPN protocol is selected, whatever the
+    /// client offers.
+    pub(in crate::proxy) async fn accept_stream(
+        &self,
+        hello: ReceivedHello,
+        certificates: Arc<Certificates>,
+    ) -> Result<(TlsStream<TcpStream>, TlsSession), ClientHandshakeError> {
+        let mut config = self.config.clone();
+        config.alpn_protocols.clear();
+        self.handshake(hello, certificates, config).await
+    }
+
+    async fn handshake(
+        &self,
+        hello: ReceivedHello,
+        certificates: Arc<Certificates>,
+        mut config: ServerConfig,
     ) -> Result<(TlsStream<TcpStream>, TlsSession), ClientHandshakeError> {
         let server_name = hello.server_name.clone();
         let mut handshake = hello.into_handshake();
@@ -96,7 +117,6 @@ impl TlsTerminator {
             send_alert(&mut handshake.io, INTERNAL_ERROR).await;
             return Err(ClientHandshakeError::NoCertificate);
         }
-        let mut config = self.config.clone();
         config.cert_resolver = Arc::new(ListenerCertResolver { certificates });
         let stream = handshake
             .into_stream(Arc::new(config))

@@ -4,7 +4,8 @@
 //! ```text
 //!   accepted ─▶ PROXY header, if the peer is a trusted proxy
 //!                ├ plain HTTP ────────────────────────▶ client_connection::serve
-//!                ├ TLS: ClientHello ┬ TLS handshake ──▶ client_connection::serve or http2::serve, by ALPN
+//!                ├ TLS: ClientHello ┬ TLS handshake ┬─▶ client_connection::serve or http2::serve, by ALPN
+//!                │                  │               └─▶ stream::serve
 //!                │                  └ passthrough ────▶ stream::serve
 //!                └ TCP ───────────────────────────────▶ stream::serve
 //! ```
@@ -45,7 +46,8 @@ enum PreparedConnection {
         address: SocketAddr,
         session: Option<TlsSession>,
     },
-    Stream(StreamClient, AssignedStream),
+    /// `resumed`: whether the handshake resumed a session; `None` without a handshake.
+    Stream { client: StreamClient, assigned: AssignedStream, resumed: Option<bool> },
 }
 
 /// Spawns the task that serves a connection until it closes. `address` is the peer's address. `open_guard` counts the
@@ -106,7 +108,7 @@ async fn prepare_and_serve(
                 client_connection::serve(transport, peer, registration).await;
             }
         }
-        Some(PreparedConnection::Stream(client, assigned)) => {
+        Some(PreparedConnection::Stream { client, assigned, .. }) => {
             registration.begin_stream();
             Box::pin(stream::serve(client, assigned, &http.worker, &http.pools, connections, registration)).await;
         }
@@ -184,9 +186,10 @@ async fn prepare(
     let handshake = async {
         let hello = ReceivedHello::read(stream).await?;
         match tls_action(worker, connections, &hello) {
-            AssignedTls::Terminate => {}
+            AssignedTls::Terminate | AssignedTls::TerminateStream => {}
             AssignedTls::Passthrough(assigned) => {
-                return Ok(PreparedConnection::Stream(StreamClient::tls(hello, address), assigned));
+                let client = StreamClient::tls(hello, address);
+                return Ok(PreparedConnection::Stream { client, assigned, resumed: None });
             }
             AssignedTls::Reset => {
                 // If the option cannot be set, the connection closes without a reset.
@@ -204,9 +207,19 @@ async fn prepare(
         let _permit = worker.handshake_permits.acquire().await;
         timeout_reason = ClientHandshakeError::Timeout;
         let certificates = certificates(worker, connections, &hello);
-        let (stream, session) = worker.tls.accept(hello, certificates).await?;
-        let transport = Transport::Tls(Box::new(stream));
-        Ok(PreparedConnection::Http { transport, address, session: Some(session) })
+        // Again, because the connection may have waited for a permit.
+        let AssignedTls::TerminateStream = tls_action(worker, connections, &hello) else {
+            let (stream, session) = worker.tls.accept(hello, certificates).await?;
+            let transport = Transport::Tls(Box::new(stream));
+            return Ok(PreparedConnection::Http { transport, address, session: Some(session) });
+        };
+        let (stream, session) = worker.tls.accept_stream(hello, certificates).await?;
+        let Some(assigned) = assigned_stream(worker, connections, session.server_name.as_deref()) else {
+            return Err(ClientHandshakeError::UnknownName);
+        };
+        let resumed = Some(session.resumed);
+        let client = StreamClient::decrypted(Transport::Tls(Box::new(stream)), address, session);
+        Ok(PreparedConnection::Stream { client, assigned, resumed })
     };
     let outcome = timeout(worker.limits.handshake_timeout, handshake).await;
     let outcome = outcome.unwrap_or(Err(timeout_reason));
@@ -217,6 +230,8 @@ async fn prepare(
 /// What happens with a TLS connection.
 enum AssignedTls {
     Terminate,
+    /// After the handshake, the decrypted bytes are forwarded.
+    TerminateStream,
     Passthrough(AssignedStream),
     /// No listener has the server name, and some listener of the port terminates TLS. The client gets an alert.
     Alert,
@@ -230,9 +245,21 @@ fn tls_action(worker: &Worker, connections: &ListenerConnections, hello: &Receiv
     let tls = view.http_bind(&connections.address).and_then(|bind| bind.tls.as_ref());
     match tls.and_then(|tls| tls.action(hello.server_name.as_deref())) {
         Some(TlsAction::Terminate(_)) => AssignedTls::Terminate,
+        Some(TlsAction::TerminateStream(_)) => AssignedTls::TerminateStream,
         Some(TlsAction::Passthrough(rule)) => AssignedTls::Passthrough(AssignedStream::new(worker, &view, rule)),
         None if tls.is_some_and(PortTls::only_passes_through) => AssignedTls::Reset,
         None => AssignedTls::Alert,
+    }
+}
+
+/// The backend for the decrypted bytes of a connection, in the snapshot that is current after the handshake. `None` if
+/// the listener does not forward them any more.
+fn assigned_stream(worker: &Worker, connections: &ListenerConnections, name: Option<&str>) -> Option<AssignedStream> {
+    let view = worker.view();
+    let tls = view.http_bind(&connections.address).and_then(|bind| bind.tls.as_ref())?;
+    match tls.action(name)? {
+        TlsAction::TerminateStream(rule) => Some(AssignedStream::new(worker, &view, rule)),
+        TlsAction::Terminate(_) | TlsAction::Passthrough(_) => None,
     }
 }
 
@@ -306,9 +333,10 @@ fn record_handshake(
 ) {
     let handshakes = &worker.counters.handshakes;
     match outcome {
-        Ok(PreparedConnection::Http { session: Some(session), .. }) if session.resumed => handshakes.resumed.add(1),
-        Ok(PreparedConnection::Http { .. }) => handshakes.full.add(1),
-        Ok(PreparedConnection::Stream(..)) => {}
+        Ok(PreparedConnection::Stream { resumed: None, .. }) => {}
+        Ok(PreparedConnection::Http { session: Some(TlsSession { resumed: true, .. }), .. })
+        | Ok(PreparedConnection::Stream { resumed: Some(true), .. }) => handshakes.resumed.add(1),
+        Ok(PreparedConnection::Http { .. } | PreparedConnection::Stream { .. }) => handshakes.full.add(1),
         Err(failure) => {
             handshakes.failed[*failure as usize].add(1);
             // Untrusted clients fail all the time, so single failures are logged at debug level only.

@@ -1,5 +1,5 @@
-//! Connections whose bytes are forwarded unparsed, of TCP listeners and of TLS listeners that pass TLS through: a
-//! backend by weight, an endpoint by load balancing, then bytes in both directions.
+//! Connections whose bytes are forwarded unparsed, of TCP listeners and of TLS listeners, which pass TLS through or
+//! terminate it: a backend by weight, an endpoint by load balancing, then bytes in both directions.
 //!
 //! ```text
 //!   accept ─▶ AssignedStream ─▶ connect ─▶ relay ─▶ ConnectionRecord: metrics, access log
@@ -14,7 +14,6 @@ mod connection_record;
 use std::cell::Cell;
 use std::rc::Rc;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 pub(in crate::proxy) use assigned::AssignedStream;
@@ -24,6 +23,7 @@ use connection_record::ConnectionRecord;
 
 use super::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
 use super::connection::relay::{CountedStream, RelayEnd, RelayLimits, relay};
+use super::connection::transport::Transport;
 use super::record::stats::{OpenGuard, StreamOutcome};
 use super::worker::Worker;
 use crate::rewound::Rewound;
@@ -80,10 +80,10 @@ pub(in crate::proxy) async fn serve<B>(
 }
 
 /// Closes the connection to the client, with a reset unless the connection is complete or was closed on purpose.
-fn close(client: &Rewound<TcpStream>, record: &mut ConnectionRecord<'_>, outcome: StreamOutcome) {
+fn close(client: &Rewound<Transport>, record: &mut ConnectionRecord<'_>, outcome: StreamOutcome) {
     record.outcome = Some(outcome);
     if outcome.resets_peers() {
         // If the option cannot be set, the connection closes without a reset.
-        drop(client.get_ref().set_zero_linger());
+        drop(client.get_ref().socket().set_zero_linger());
     }
 }

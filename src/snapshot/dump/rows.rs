@@ -33,7 +33,7 @@ impl Snapshot {
         for bind in self.dump_binds() {
             let socket = bind.address.socket;
             rows.extend(bind.tcp.as_ref().and_then(|stream| RouteTableRow::for_stream(socket, "*", "TCP", stream)));
-            rows.extend(bind.tls_passthrough.iter().filter_map(|entry| {
+            rows.extend(bind.tls_streams.iter().filter_map(|entry| {
                 let host = entry.host.as_ref().filter(|host| *host != "*").unwrap_or(&entry.hostname);
                 RouteTableRow::for_stream(socket, host, "TLS", &entry.stream)
             }));
