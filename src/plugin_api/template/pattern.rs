@@ -408,8 +408,13 @@ impl<'a, 'b> PatternMatcher<'a, 'b> {
     fn match_group_again(&mut self, at: usize, digit: u8) -> MatchEnd {
         let index = usize::from(digit - b'0').checked_sub(1);
         let group = index.and_then(|index| self.groups.get(index).copied());
-        let Some(OpenGroup { start, end: GroupEnd::At(end) }) = group else {
-            return Err(EvaluationError::Pattern(INVALID_GROUP));
+        let (start, end) = match group {
+            Some(OpenGroup { start, end: GroupEnd::At(end) }) => (start, end),
+            // As in Lua, a position is no text that could follow again.
+            Some(OpenGroup { end: GroupEnd::Position, .. }) => return Ok(None),
+            Some(OpenGroup { end: GroupEnd::Open, .. }) | None => {
+                return Err(EvaluationError::Pattern(INVALID_GROUP));
+            }
         };
         self.budget.spend(end - start)?;
         let is_equal = self.subject[at..].starts_with(&self.subject[start..end]);

@@ -237,6 +237,7 @@ fn patterns_follow_lua() {
         ("aB", "%u", Some("B")),
         ("aB", "%U", Some("a")),
         ("a", "((a))", Some("a")),
+        ("aa", "()a%1", None),
     ] {
         let sample = Sample(BTreeMap::from([("Headers s".to_owned(), subject.as_bytes().to_vec())]));
         let quoted = pattern.replace('\\', "\\\\").replace('"', "\\\"");
