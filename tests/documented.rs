@@ -263,6 +263,7 @@ fn heading(target: ConditionTarget) -> &'static str {
         ConditionTarget::Gateway => "Gateway",
         ConditionTarget::Listener => "Listener",
         ConditionTarget::RouteParent => "Route, for each parent",
+        ConditionTarget::TlsPolicyAncestor => "BackendTLSPolicy, for each Gateway",
         ConditionTarget::Object => "Plugin, consumer and the like",
     }
 }

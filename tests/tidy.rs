@@ -146,7 +146,7 @@ const LAYERS: &[Row] = &[
             "backend_reference routers",
             "kong",
             "filters ingress notes oversized_objects stream_route",
-            "request_route unserved_objects",
+            "request_route tls_policies unserved_objects",
             "verdict_updates",
             "planning",
         ],

@@ -44,7 +44,7 @@ macro_rules! for_each_kind {
                 TcpRoute = "TCPRoute", "tcproutes", ["v1", "v1alpha2"], Namespaced, Written, Whole, in tcp_routes;
                 UdpRoute = "UDPRoute", "udproutes", ["v1", "v1alpha2"], Namespaced, Written, Whole;
                 BackendTlsPolicy = "BackendTLSPolicy", "backendtlspolicies", ["v1", "v1alpha3"],
-                    Namespaced, Observed, Whole, in backend_tls_policies;
+                    Namespaced, Written, Whole, in backend_tls_policies;
                 ReferenceGrant, "referencegrants", ["v1", "v1beta1"], Namespaced, Ignored, Whole, in reference_grants;
             }
             GatewayApi gateway GATEWAY_X_GROUP {
@@ -287,7 +287,7 @@ impl Kind {
             Kind::TcpIngress | Kind::UdpIngress => StatusLayout::ConditionsAndAddresses,
             Kind::Ingress => StatusLayout::Addresses,
             Kind::KongLicense => StatusLayout::Controllers,
-            Kind::KongUpstreamPolicy => StatusLayout::Ancestors,
+            Kind::KongUpstreamPolicy | Kind::BackendTlsPolicy => StatusLayout::Ancestors,
             _ => StatusLayout::NotWritten,
         }
     }

@@ -32,7 +32,11 @@ impl AffectedObjects {
     /// The Services that changed EndpointSlices and policies refer to now or referred to before.
     fn services(&mut self, store: &Store, changes: &Changes) -> BTreeMap<ObjectKey, ServiceChange> {
         let mut services: BTreeMap<ObjectKey, ServiceChange> = BTreeMap::new();
-        for id in changes {
+        // The content of a ConfigMap is part of the policies that refer to it.
+        let maps = changes.iter().filter(|id| id.kind == Kind::ConfigMap);
+        let index = store.dependency_index();
+        let policies = maps.flat_map(|map| index.dependents_of_kind(map, Kind::BackendTlsPolicy));
+        for id in changes.iter().chain(policies) {
             let reason = match id.kind {
                 Kind::EndpointSlice => ServiceChange::Endpoints,
                 Kind::BackendTlsPolicy => ServiceChange::Policy,

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::CompileContext;
-use super::backend::{self, BackendError, BackendSettings, PortReference};
+use super::backend::{self, BackendError, BackendSettings, PortReference, annotated_tls};
 use super::reference_grants::{CrossNamespaceReference, Referrer};
 use super::verdict::Code;
 use crate::api::core::{Service, ServicePort};
@@ -62,10 +62,9 @@ pub(super) fn resolve_stream(
     field: &str,
 ) -> ResolvedReference {
     let upstream = find_service_port(cx, from, reference, field).and_then(|FoundPort { service, port }| {
-        let key = backend::stream_upstream_key(cx, service, &port, is_encrypted, settings(service).via_cluster_ip);
-        key.map_err(|(message, remedy)| {
-            (Code::RouteUnsupportedProtocol, Diagnostic::error(format!("{field}.name"), message, remedy))
-        })
+        let settings = settings(service);
+        let key = backend::stream_upstream_key(cx, service, &port, is_encrypted, settings.via_cluster_ip);
+        key.map_err(|error| backend_problem(error, &service.meta.key, &port, &settings, field))
     });
     resolved(cx, from, reference, upstream)
 }
@@ -142,36 +141,52 @@ fn resolve_upstream(
     field: &str,
 ) -> Result<UpstreamKey, (Code, Diagnostic)> {
     let upstream = backend::upstream_key(cx, from.namespace, service, port, settings);
-    upstream.map_err(|error| {
-        let subfield = |name: &str| format!("{field}.{name}");
-        let service = &service.meta.key;
-        match error {
-            BackendError::NamedProtocol => {
-                let message = format!("annotation {PROTOCOL} of Service {service} names a protocol that is not HTTP");
-                let remedy = "set it to http, https, grpc, grpcs, ws or wss if the Service serves one of these";
-                (Code::RouteUnsupportedProtocol, Diagnostic::error(subfield("port"), message, remedy))
-            }
-            BackendError::UnservedAppProtocol => {
-                let app_protocol = port.app_protocol.as_deref().unwrap_or_default();
-                let message = format!(
-                    "port {} of Service {service} has appProtocol {app_protocol}, which is not served",
-                    port.port
-                );
-                let remedy = match settings.requires_http2 {
-                    true => "use kubernetes.io/h2c, grpc, or no appProtocol, if the backend serves HTTP/2 without TLS",
-                    false => {
-                        "use kubernetes.io/h2c if the backend serves HTTP/2 without TLS; http, or no appProtocol, if \
-                         it serves HTTP/1.1 without TLS"
-                    }
-                };
-                (Code::RouteUnsupportedProtocol, Diagnostic::error(subfield("port"), message, remedy))
-            }
-            BackendError::TlsRequired(message, remedy) => {
-                (Code::RouteUnsupportedProtocol, Diagnostic::error(subfield("name"), message, remedy))
-            }
-            BackendError::InvalidTls(message, remedy) => {
-                (Code::RouteInvalidBackendTls, Diagnostic::error(subfield("name"), message, remedy))
-            }
+    upstream.map_err(|error| backend_problem(error, &service.meta.key, port, settings, field))
+}
+
+/// Why no requests are sent to a port of a Service, with the code of the condition that reports it.
+fn backend_problem(
+    error: BackendError,
+    service: &ObjectKey,
+    port: &ServicePort,
+    settings: &BackendSettings<'_>,
+    field: &str,
+) -> (Code, Diagnostic) {
+    let subfield = |name: &str| format!("{field}.{name}");
+    match error {
+        BackendError::NamedProtocol => {
+            let message = format!("annotation {PROTOCOL} of Service {service} names a protocol that is not HTTP");
+            let remedy = "set it to http, https, grpc, grpcs, ws or wss if the Service serves one of these";
+            (Code::RouteUnsupportedProtocol, Diagnostic::error(subfield("port"), message, remedy))
         }
-    })
+        BackendError::UnservedAppProtocol => {
+            let app_protocol = port.app_protocol.as_deref().unwrap_or_default();
+            let message =
+                format!("port {} of Service {service} has appProtocol {app_protocol}, which is not served", port.port);
+            let remedy = match settings.requires_http2 {
+                _ if annotated_tls::is_tls_port(port) => {
+                    "create a BackendTLSPolicy for the Service, which says which certificates to trust"
+                }
+                true => "use kubernetes.io/h2c, grpc, or no appProtocol, if the backend serves HTTP/2 without TLS",
+                false => {
+                    "use kubernetes.io/h2c if the backend serves HTTP/2 without TLS; http, or no appProtocol, if it \
+                     serves HTTP/1.1 without TLS"
+                }
+            };
+            (Code::RouteUnsupportedProtocol, Diagnostic::error(subfield("port"), message, remedy))
+        }
+        BackendError::TlsRequired(message, remedy) => {
+            let message = format!("{message}, so no requests are sent to it");
+            (Code::RouteUnsupportedProtocol, Diagnostic::error(subfield("name"), message, remedy))
+        }
+        // The reference itself is resolved, and the policy has the conditions.
+        BackendError::InvalidPolicy(message) => {
+            let message = format!("{message}, so no requests are sent to it");
+            let remedy = "correct the policy, as its conditions say";
+            (Code::RouteResolvedRefs, Diagnostic::warning(subfield("name"), message, remedy))
+        }
+        BackendError::InvalidTls(message, remedy) => {
+            (Code::RouteInvalidBackendTls, Diagnostic::error(subfield("name"), message, remedy))
+        }
+    }
 }

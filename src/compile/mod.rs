@@ -58,6 +58,7 @@ mod route_plan;
 mod routers;
 mod served_gateways;
 mod stream_route;
+mod tls_policies;
 mod unique_diagnostics;
 mod unserved_objects;
 mod upstream_usage;
@@ -92,6 +93,7 @@ pub(crate) use route_plan::RouteKind;
 use route_plan::RoutePlan;
 use routers::Routers;
 pub use served_gateways::{ExposedGateway, addressable_gateways, exposed_gateways, foreign_gateways};
+use tls_policies::TlsPolicyUsers;
 use unserved_objects::ServiceUsers;
 use upstream_usage::UpstreamUsage;
 use verdict::{Verdict, Verdicts};
@@ -146,6 +148,7 @@ pub struct Compiler {
     policies_by_referrer: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
     policy_conflicts: PolicyConflicts,
     service_users: ServiceUsers,
+    tls_policy_users: TlsPolicyUsers,
     verdicts: Verdicts,
     /// The last verdict, reused because consecutive objects often have equal verdicts.
     last_verdict: Arc<Verdict>,
@@ -211,7 +214,7 @@ impl Compiler {
         // Gateways take from Ingresses, and on which Services are used.
         run.touch_services(&mut touched);
         self.update_gateway_verdicts(&mut run);
-        if self.has_unserved_objects(cx.store) {
+        if self.records_planned(cx.store) {
             let replanned = ingresses.verdicts_to_update.iter();
             run.replanned.extend(replanned.map(|key| ObjectId::new(Kind::Ingress, key.clone())));
         }
@@ -222,7 +225,9 @@ impl Compiler {
             let verdict = self.plugins.verdict(cx.store, &id);
             self.set_verdict(id, verdict, &mut run);
         }
-        self.update_unserved_verdicts(cx, &touched, &mut run);
+        let replanned = std::mem::take(&mut run.replanned);
+        self.update_unserved_verdicts(cx, &touched, &replanned, &mut run);
+        self.update_tls_policy_verdicts(cx, &touched, &replanned, &mut run);
         self.update_other_verdicts(cx, &touched, &mut run);
         self.update_oversized_verdicts(&touched, &mut run);
         self.compact_verdicts(&run);
@@ -237,6 +242,12 @@ impl Compiler {
             routers_built,
             objects_planned: run.objects_planned,
         }
+    }
+
+    /// Whether the routes and Ingresses that are planned must be recorded, because verdicts on other objects depend on
+    /// them.
+    fn records_planned(&self, store: &Store) -> bool {
+        self.has_unserved_objects(store) || self.has_tls_policies(store)
     }
 
     /// Updates the forbidden addresses. Touches the Services with an endpoint that may have become forbidden or
@@ -327,7 +338,7 @@ struct CompileRun {
     /// Services whose verdict may change, because a policy starts or stops applying to them, or because a route becomes
     /// able or unable to connect to them.
     services_to_update: BTreeSet<ObjectKey>,
-    /// Routes and Ingresses that were planned, if there are objects whose kind is not served.
+    /// Routes and Ingresses that were planned, if verdicts on other objects depend on them.
     replanned: BTreeSet<ObjectId>,
 }
 

@@ -77,13 +77,13 @@ impl Compiler {
         run: &mut CompileRun,
     ) {
         routes.extend(touched.iter().filter(|id| RouteKind::of(id.kind).is_some()).cloned());
-        let has_unserved_objects = self.has_unserved_objects(cx.store);
+        let records_planned = self.records_planned(cx.store);
         let created = |id: &ObjectId| cx.store.meta(id).and_then(|meta| meta.created);
         // The oldest first, because the youngest are refused if they exceed the budget of their namespace.
         let mut to_plan: BTreeSet<_> = routes.into_iter().map(|id| (created(&id), id)).collect();
         while let Some((age, id)) = to_plan.pop_first() {
             run.objects_planned += 1;
-            if has_unserved_objects {
+            if records_planned {
                 run.replanned.insert(id.clone());
             }
             let (plan, changed) = self.plan_route(cx, &id, age);

@@ -42,6 +42,8 @@ pub(super) enum PlannedRules {
         hosts: Box<[HostPattern]>,
         created: Option<i64>,
         route: Arc<StreamRoute>,
+        /// For listeners that pass TLS through, if `route` is for those that terminate it.
+        passthrough: Option<Arc<StreamRoute>>,
     },
 }
 

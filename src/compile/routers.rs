@@ -202,12 +202,12 @@ impl Routers {
             };
             match listener.protocol {
                 ListenerProtocol::Tcp => {
-                    let route = attached.oldest_streams(&HostPattern::Any, routes).into_values().next();
+                    let route = attached.oldest_streams(listener, routes).into_values().next();
                     port.stream = Some(stream_rule(route));
                     continue;
                 }
                 ListenerProtocol::TlsPassthrough | ListenerProtocol::TlsTerminate => {
-                    let by_host = attached.oldest_streams(&listener.hostname, routes).into_iter();
+                    let by_host = attached.oldest_streams(listener, routes).into_iter();
                     let hosts = by_host.map(|(host, route)| (host, stream_rule(Some(route)))).collect();
                     let hosts = StreamHosts { hosts, unrouted: stream_rule(None) };
                     let tls_listener = match listener.protocol {
@@ -320,18 +320,22 @@ impl AttachedRoutes {
         }
     }
 
-    /// The route that gets the connections of each host that intersects a listener's hostname: the oldest, then the
-    /// first by namespace and name. As everywhere, a route whose age is unknown counts as the oldest.
-    fn oldest_streams(&self, hostname: &HostPattern, routes: &RoutePlans) -> BTreeMap<HostPattern, Arc<StreamRoute>> {
+    /// The route that gets the connections of each host that intersects the hostname of a listener, `Any` for TCP: the
+    /// oldest, then the first by namespace and name. As everywhere, a route whose age is unknown counts as the oldest.
+    fn oldest_streams(&self, listener: &ListenerPlan, routes: &RoutePlans) -> BTreeMap<HostPattern, Arc<StreamRoute>> {
+        let passes_through = listener.protocol == ListenerProtocol::TlsPassthrough;
         let candidates = self.streams.iter().filter_map(|id| match &routes.get(id)?.rules {
-            PlannedRules::Stream { hosts, created, route } => Some(((*created, id), hosts, route)),
+            PlannedRules::Stream { hosts, created, route, passthrough } => {
+                let route = passthrough.as_ref().filter(|_| passes_through).unwrap_or(route);
+                Some(((*created, id), hosts, route))
+            }
             PlannedRules::Http { .. } => None,
         });
         let mut by_age: Vec<_> = candidates.collect();
         by_age.sort_by_key(|(precedence, ..)| *precedence);
         let mut oldest = BTreeMap::new();
         for (_, hosts, route) in by_age {
-            for host in hosts.iter().filter(|host| intersects(host, hostname)) {
+            for host in hosts.iter().filter(|host| intersects(host, &listener.hostname)) {
                 oldest.entry(host.clone()).or_insert_with(|| Arc::clone(route));
             }
         }

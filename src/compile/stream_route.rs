@@ -8,6 +8,7 @@ use super::attachment::RouteOrigin;
 use super::backend_reference;
 use super::gateway::GatewayPlan;
 use super::kong::service_annotations;
+use super::listener_protocol::ListenerProtocol;
 use super::reference_grants::Referrer;
 use super::route_plan::{self, PlannedRules, RoutePlan, RuleResults};
 use super::verdict::{Code, Condition, Verdict};
@@ -82,23 +83,24 @@ pub(super) fn plan(
     if served_parents.is_empty() {
         return (RoutePlan::unattached(), verdict);
     }
-    let mut backends = ResolvedBackends::default();
     let (first_rule, more_rules) = match rules {
         [] => (None, &[][..]),
         [first, more @ ..] => (Some(first), more),
     };
-    // The client's TLS ends at the endpoint only if no listener of the route terminates it.
-    let is_encrypted = kind == Kind::TlsRoute
-        && !served_parents.listeners(gateways).any(|listener| listener.protocol.terminates_tls());
+    let has_listener = |protocol| served_parents.listeners(gateways).any(|listener| listener.protocol == protocol);
+    let (terminates, passes) =
+        (has_listener(ListenerProtocol::TlsTerminate), has_listener(ListenerProtocol::TlsPassthrough));
     let from = Referrer { kind, namespace: &meta.key.namespace };
-    for (index, backend) in first_rule.iter().flat_map(|rule| &rule.backend_refs).enumerate() {
-        backends.add(cx, from, is_encrypted, backend, &format!("spec.rules[0].backendRefs[{index}]"));
-    }
+    let backend_refs = first_rule.map_or(&[][..], |rule| &rule.backend_refs);
+    let resolve = |is_encrypted| ResolvedBackends::new(cx, from, is_encrypted, backend_refs);
+    // With listeners of both modes, connections of only one mode begin with the client's ClientHello.
+    let mut backends = resolve(kind == Kind::TlsRoute && !terminates);
+    let passed_through = (terminates && passes).then(|| resolve(true));
     backends.unsupported.extend(plugin_problem(kind, meta, &annotation_field(PLUGINS)));
     if let Some(problem) = cx.inputs.budgets.size_problem(cx.store, kind, &meta.key) {
         if problem.is_error() { &mut backends.unsupported } else { &mut verdict.diagnostics }.push(problem);
     }
-    let ResolvedBackends { backends, upstreams, resolved_refs, unsupported } = backends;
+    let ResolvedBackends { backends, mut upstreams, resolved_refs, unsupported } = backends;
     let is_served = unsupported.is_empty();
     // All that is not served: the whole rule, or further rules.
     let mut dropped = unsupported;
@@ -114,15 +116,19 @@ pub(super) fn plan(
         return (RoutePlan::unattached(), verdict);
     }
 
-    let action = match Split::new(backends) {
+    let action = |backends| match Split::new(backends) {
         _ if !is_served => StreamAction::Reset(RouteFailure::Unsupported),
         Some(split) => StreamAction::Forward(split),
         None => StreamAction::Reset(RouteFailure::NoBackends),
     };
     let rule = first_rule.and_then(|rule| rule.name.as_deref()).unwrap_or("0");
     let id = RuleId { route: format!("{kind}/{}", meta.key).into(), rule: rule.into() };
-    let route = Arc::new(StreamRoute { id, action });
-    let rules = PlannedRules::Stream { hosts: hosts.into(), created: meta.created, route };
+    let route = Arc::new(StreamRoute { id: id.clone(), action: action(backends) });
+    let passthrough = passed_through.filter(|passed_through| passed_through.upstreams != upstreams).map(|resolved| {
+        upstreams.extend(resolved.upstreams);
+        Arc::new(StreamRoute { id, action: action(resolved.backends) })
+    });
+    let rules = PlannedRules::Stream { hosts: hosts.into(), created: meta.created, route, passthrough };
     let upstreams = upstreams.into_iter().collect();
     (RoutePlan { attachments, rules, upstreams, unreachable_services: BTreeSet::new() }, verdict)
 }
@@ -148,6 +154,14 @@ impl Default for ResolvedBackends {
 }
 
 impl ResolvedBackends {
+    fn new(cx: CompileContext<'_>, from: Referrer<'_>, is_encrypted: bool, backend_refs: &[BackendRef]) -> Self {
+        let mut resolved = ResolvedBackends::default();
+        for (index, backend) in backend_refs.iter().enumerate() {
+            resolved.add(cx, from, is_encrypted, backend, &format!("spec.rules[0].backendRefs[{index}]"));
+        }
+        resolved
+    }
+
     /// Adds the backend at `field`. One that cannot be resolved keeps its share of the connections, which are reset.
     fn add(
         &mut self,
@@ -165,13 +179,7 @@ impl ResolvedBackends {
                 self.unsupported.extend(service.and_then(|service| plugin_problem(from.kind, &service.meta, field)));
                 self.upstreams.insert(key);
             }
-            Err((code, problem)) => {
-                // The first reason becomes the condition's reason; the message has all diagnostics.
-                if self.resolved_refs.diagnostics.is_empty() {
-                    self.resolved_refs.code = code;
-                }
-                self.resolved_refs.diagnostics.push(problem);
-            }
+            Err((code, problem)) => self.resolved_refs.add(code, problem),
         }
         let weight = u32::try_from(backend.weight).unwrap_or(0);
         self.backends.push(Backend { weight, filters: Filters::default(), target: resolved.target });

@@ -1,11 +1,10 @@
-//! Verdicts on objects whose kind is validated but not served, and on BackendTLSPolicies: what does not happen to the
-//! Gateways and Services that they name. If one of these is Portico's, users expect an effect, and an event says that
+//! Verdicts on objects whose kind is validated but not served: what does not happen to the Gateways and Services that
+//! they name. If one of these is Portico's, users expect an effect, and an event says that
 //! there is none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::affected::keys_of_kind;
-use super::route_plan::RoutePlan;
 use super::verdict::Verdict;
 use super::{CompileContext, CompileRun, Compiler};
 use crate::api::{Kind, ObjectId, ObjectKey};
@@ -22,21 +21,25 @@ pub(super) struct ServiceUsers {
 impl Compiler {
     /// Whether there may be an object of these kinds. Nothing is recorded for them otherwise.
     pub(super) fn has_unserved_objects(&self, store: &Store) -> bool {
-        let has_policies = !store.backend_tls_policies.is_empty() || !store.unparseable_policies.is_empty();
-        has_policies || !store.unserved.is_empty() || !self.service_users.objects_by_route.is_empty()
+        !store.unserved.is_empty() || !self.service_users.objects_by_route.is_empty()
     }
 
     /// Updates the verdicts on touched objects of these kinds, and on those that name a Gateway or Service that may
     /// have become Portico's, or may no longer be. `run.replanned` has the routes and Ingresses that were planned.
-    pub(super) fn update_unserved_verdicts(&mut self, cx: CompileContext<'_>, touched: &Changes, run: &mut CompileRun) {
-        let replanned = std::mem::take(&mut run.replanned);
-        let mut outdated: BTreeSet<ObjectId> = touched.iter().filter(|id| is_judged_here(id.kind)).cloned().collect();
+    pub(super) fn update_unserved_verdicts(
+        &mut self,
+        cx: CompileContext<'_>,
+        touched: &Changes,
+        replanned: &BTreeSet<ObjectId>,
+        run: &mut CompileRun,
+    ) {
+        let mut outdated: BTreeSet<ObjectId> = touched.iter().filter(|id| !id.kind.is_served()).cloned().collect();
         let index = cx.store.dependency_index();
         for gateway in keys_of_kind(touched, Kind::Gateway) {
             let id = ObjectId::new(Kind::Gateway, gateway.clone());
             outdated.extend(NAMES_GATEWAYS.iter().flat_map(|kind| index.dependents_of_kind(&id, *kind)).cloned());
         }
-        for route in &replanned {
+        for route in replanned {
             outdated.extend(self.service_users.objects_by_route.remove(route).unwrap_or_default());
             for service in cx.store.services_referenced_by(route) {
                 let id = ObjectId::new(Kind::Service, service);
@@ -52,10 +55,7 @@ impl Compiler {
     /// `None` if the object does not exist.
     fn unserved_verdict(&mut self, cx: CompileContext<'_>, id: &ObjectId) -> Option<Verdict> {
         let generation = cx.store.meta(id)?.generation;
-        let diagnostic = match cx.store.unserved.get(id) {
-            Some(object) => self.unserved_diagnostic(cx, id, object),
-            None => Some(self.tls_policy_diagnostic(cx.store, id)),
-        };
+        let diagnostic = self.unserved_diagnostic(cx, id, cx.store.unserved.get(id)?);
         Some(Verdict { generation, diagnostics: diagnostic.into_iter().collect(), ..Verdict::default() })
     }
 
@@ -88,18 +88,6 @@ impl Compiler {
         Some(Diagnostic::warning("kind", message, "remove the object if it is meant for Portico"))
     }
 
-    fn tls_policy_diagnostic(&mut self, store: &Store, id: &ObjectId) -> Diagnostic {
-        let diagnostic = Diagnostic::warning(
-            "spec.targetRefs",
-            "BackendTLSPolicy is not supported by this version, so requests to its targets get status 500, and \
-             connections of TCPRoutes, and of TLSRoutes whose listeners terminate TLS, are reset",
-            "remove the policy if plain text to the targets is acceptable",
-        );
-        let targets: Vec<_> = store.services_referenced_by(id).collect();
-        let has_effect = targets.into_iter().any(|service| self.sends_requests_to(store, id, &service));
-        if has_effect { of_unserved_kind(diagnostic) } else { diagnostic }
-    }
-
     /// Whether Portico serves a Gateway, or sends requests to a Service. `object` names it.
     fn is_porticos(&mut self, store: &Store, object: &ObjectId, target: &ObjectId) -> bool {
         match target.kind {
@@ -116,7 +104,6 @@ impl Compiler {
         let mut routes = USES_SERVICES.iter().flat_map(|kind| index.dependents_of_kind(&id, *kind));
         let user = routes.find(|route| match route.kind {
             Kind::Ingress => self.ingresses.is_served(&route.key),
-            Kind::TlsRoute => self.routes.get(route).is_some_and(|plan| self.decrypts(plan)),
             _ => self.routes.get(route).is_some_and(|plan| !plan.attachments.is_empty()),
         });
         if let Some(route) = user {
@@ -124,29 +111,14 @@ impl Compiler {
         }
         user.is_some()
     }
-
-    /// Whether a listener terminates TLS for the connections of this route.
-    fn decrypts(&self, plan: &RoutePlan) -> bool {
-        plan.attachments.iter().any(|attachment| {
-            let listeners = self.gateways.get(&attachment.gateway).map_or(&[][..], |gateway| &gateway.listeners);
-            let mut accepting = listeners.iter().filter(|listener| attachment.listeners.contains(&listener.id));
-            accepting.any(|listener| listener.protocol.terminates_tls())
-        })
-    }
-}
-
-/// Whether this module decides the verdicts on objects of a kind.
-pub(super) fn is_judged_here(kind: Kind) -> bool {
-    kind == Kind::BackendTlsPolicy || !kind.is_served()
 }
 
 /// The kinds that name Gateways.
 const NAMES_GATEWAYS: &[Kind] = &[Kind::ListenerSet, Kind::UdpRoute, Kind::XTelemetryPolicy];
 /// The kinds that name Services.
-const NAMES_SERVICES: &[Kind] = &[Kind::BackendTlsPolicy, Kind::XBackendTrafficPolicy, Kind::XTelemetryPolicy];
-/// The kinds whose requests or connections such an object would affect. Those of TLSRoutes are only if they are
-/// decrypted.
-const USES_SERVICES: &[Kind] = &[Kind::HttpRoute, Kind::GrpcRoute, Kind::TlsRoute, Kind::TcpRoute, Kind::Ingress];
+const NAMES_SERVICES: &[Kind] = &[Kind::XBackendTrafficPolicy, Kind::XTelemetryPolicy];
+/// The kinds whose requests such an object would affect.
+const USES_SERVICES: &[Kind] = &[Kind::HttpRoute, Kind::GrpcRoute, Kind::Ingress];
 
 fn of_unserved_kind(diagnostic: Diagnostic) -> Diagnostic {
     diagnostic.with_topic(Topic::UnservedKind).with_reason(Reason::Named(KIND_NOT_SERVED))

@@ -1,10 +1,11 @@
 //! Verdicts on objects: the conditions that become their status, with diagnostics that users can act on.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::api::gateway::{ParentReference, RouteGroupKind};
-use crate::api::{Kind, ObjectId};
+use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::diagnostic::{Diagnostic, Severity, Topic};
 pub use crate::snapshot::BindAddress;
 
@@ -29,7 +30,7 @@ pub struct Verdict {
     pub listeners: Vec<ListenerVerdict>,
     /// Per parent of a route, in the order of its spec.
     pub parents: Vec<ParentVerdict>,
-    /// Per Service or facade that uses a policy, oldest first.
+    /// Per object that an entry in the status of a policy is about.
     pub ancestors: Vec<AncestorVerdict>,
     /// Addresses of an Ingress; `None` if its status must not be changed.
     pub load_balancer: Option<Vec<PublishedAddress>>,
@@ -62,13 +63,32 @@ pub struct ParentVerdict {
     pub conditions: Vec<Condition>,
 }
 
-/// The verdict on a policy with respect to one object that uses it.
+/// The verdict on a policy with respect to one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AncestorVerdict {
-    /// Service or KongServiceFacade, in the policy's namespace.
-    pub kind: Kind,
-    pub name: Arc<str>,
+    pub reference: AncestorReference,
+    /// The controller that owns this status entry; `None` for the first one of this installation.
+    pub controller: Option<Arc<str>>,
     pub conditions: Vec<Condition>,
+}
+
+/// The object that an entry in the status of a policy is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AncestorReference {
+    /// A Gateway whose routes send requests to a target of the policy.
+    Gateway(ObjectKey),
+    /// A Service or KongServiceFacade that refers to the policy, in the policy's namespace.
+    Referrer(Kind, Arc<str>),
+}
+
+/// `Gateway default/web`, or `Service shop`.
+impl fmt::Display for AncestorReference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AncestorReference::Gateway(gateway) => write!(formatter, "{} {gateway}", Kind::Gateway),
+            AncestorReference::Referrer(kind, name) => write!(formatter, "{kind} {name}"),
+        }
+    }
 }
 
 /// An entry of `status.loadBalancer.ingress`.
@@ -119,6 +139,8 @@ pub enum ConditionTarget {
     Gateway,
     Listener,
     RouteParent,
+    /// A Gateway in the status of a BackendTLSPolicy.
+    TlsPolicyAncestor,
     /// An object whose API defines no conditions for controllers in general, such as a plugin, consumer or policy.
     Object,
 }
@@ -228,6 +250,18 @@ codes! {
         "TLS to a backend cannot be used as its annotations require.";
     RoutePartiallyInvalid = RouteParent "PartiallyInvalid" true "UnsupportedValue" "Some rules are not supported.";
 
+    TlsPolicyAccepted = TlsPolicyAncestor "Accepted" true "Accepted" "The policy is valid.";
+    TlsPolicyConflicted = TlsPolicyAncestor "Accepted" false "Conflicted" "An older policy applies to the target.";
+    TlsPolicyInvalid = TlsPolicyAncestor "Accepted" false "Invalid" "A field has a value that is not supported.";
+    TlsPolicyNoValidCaCertificate = TlsPolicyAncestor "Accepted" false "NoValidCACertificate"
+        "No reference leads to a certificate of an authority.";
+    TlsPolicyTargetNotFound = TlsPolicyAncestor "Accepted" false "TargetNotFound" "No target exists.";
+    TlsPolicyResolvedRefs = TlsPolicyAncestor "ResolvedRefs" true "ResolvedRefs" "All references are resolved.";
+    TlsPolicyInvalidCaCertificateRef = TlsPolicyAncestor "ResolvedRefs" false "InvalidCACertificateRef"
+        "A certificate of an authority cannot be used.";
+    TlsPolicyInvalidKind = TlsPolicyAncestor "ResolvedRefs" false "InvalidKind"
+        "A reference is to a kind that cannot be used.";
+
     PolicyAccepted = Object "Accepted" true "Accepted" "The policy is valid.";
     PolicyConflicted = Object "Accepted" false "Conflicted" "Another Service of the same rule has a different policy.";
 
@@ -260,6 +294,15 @@ impl Condition {
     pub fn new(code: Code, diagnostics: Vec<Diagnostic>) -> Self {
         let diagnostics = diagnostics.into_iter().map(|diagnostic| diagnostic.with_severity(code.severity())).collect();
         Condition { code, diagnostics }
+    }
+
+    /// Adds a problem with a reference. The code of the first error becomes that of the condition; the message has all
+    /// diagnostics.
+    pub fn add(&mut self, code: Code, problem: Diagnostic) {
+        if !self.code.is_error() {
+            self.code = code;
+        }
+        self.diagnostics.push(problem.with_severity(code.severity()));
     }
 
     /// A condition without diagnostics.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::kong::verdict_updates::VerdictSource;
 use super::route_plan::RouteKind;
 use super::verdict::Verdict;
-use super::{CompileContext, CompileRun, Compiler, gateway, ingress_class, kong, notes, unserved_objects};
+use super::{CompileContext, CompileRun, Compiler, gateway, ingress_class, kong, notes};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::{Changes, Store};
 
@@ -45,7 +45,8 @@ impl Compiler {
             let is_used = self.is_used(cx.store, id);
             let verdict = match id.kind {
                 Kind::Gateway | Kind::Ingress => continue,
-                kind if RouteKind::of(kind).is_some() || unserved_objects::is_judged_here(kind) => continue,
+                Kind::BackendTlsPolicy => continue,
+                kind if RouteKind::of(kind).is_some() || !kind.is_served() => continue,
                 Kind::IngressClass => {
                     cx.store.ingress_classes.get(&id.key).map(|class| ingress_class::verdict(cx, class))
                 }

@@ -121,7 +121,7 @@ fn detail(verdict: &Verdict, diagnostics: &[ReportedDiagnostic]) -> String {
         parts.push(names.collect::<Vec<_>>().join(" "));
     }
     if !verdict.ancestors.is_empty() {
-        let names = verdict.ancestors.iter().map(|ancestor| format!("{} {}", ancestor.kind, ancestor.name));
+        let names = verdict.ancestors.iter().map(|ancestor| ancestor.reference.to_string());
         parts.push(names.collect::<Vec<_>>().join(", "));
     }
     if !verdict.listeners.is_empty() {
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
     use crate::api::gateway::ParentReference;
     use crate::api::{Kind, ObjectId, ObjectKey};
-    use crate::compile::verdict::{AncestorVerdict, ListenerVerdict, ParentVerdict};
+    use crate::compile::verdict::{AncestorReference, AncestorVerdict, ListenerVerdict, ParentVerdict};
 
     fn condition(code: Code, problems: &[&str]) -> Condition {
         let problems = problems.iter().map(|message| Diagnostic::error("spec.x", *message, "correct it")).collect();
@@ -271,8 +271,8 @@ mod tests {
                 ObjectKey::new("default", "i"),
                 Verdict {
                     ancestors: vec![AncestorVerdict {
-                        kind: Kind::Service,
-                        name: "shop".into(),
+                        reference: AncestorReference::Referrer(Kind::Service, "shop".into()),
+                        controller: None,
                         conditions: vec![condition(Code::ObjectProgrammed, &[])],
                     }],
                     ..Verdict::default()

@@ -43,6 +43,8 @@ const fn since(minor: u32, name: &'static str) -> Feature {
 }
 
 const FEATURES: &[Feature] = &[
+    feature("BackendTLSPolicy"),
+    feature("BackendTLSPolicySANValidation"),
     feature("Gateway"),
     feature("GRPCRoute"),
     feature("HTTPRoute"),
@@ -99,13 +101,13 @@ mod tests {
     fn list_is_sorted_and_limited_to_the_release() {
         for (minor, experimental, count, has, lacks) in [
             (3, true, 0, None, Some("HTTPRoute")),
-            (4, true, 30, Some("GatewayInfrastructurePropagation"), Some("HTTPRoute303RedirectStatusCode")),
-            (4, false, 28, Some("HTTPRoutePathRewrite"), Some("HTTPRouteCORS")),
-            (5, true, 34, Some("HTTPRoute308RedirectStatusCode"), Some("HTTPRouteRetryConnectionError")),
-            (6, true, 36, Some("HTTPRouteRetryConnectionError"), Some("HTTPRouteRetryCodes")),
-            (6, false, 35, Some("HTTPRouteCORS"), Some("HTTPRouteRetryConnectionError")),
-            (7, true, 43, Some("GatewayInfrastructure"), Some("GatewayInfrastructurePropagation")),
-            (7, false, 43, Some("HTTPRouteRetryCodes"), Some("GatewayListenerFilters")),
+            (4, true, 32, Some("GatewayInfrastructurePropagation"), Some("HTTPRoute303RedirectStatusCode")),
+            (4, false, 30, Some("HTTPRoutePathRewrite"), Some("HTTPRouteCORS")),
+            (5, true, 36, Some("HTTPRoute308RedirectStatusCode"), Some("HTTPRouteRetryConnectionError")),
+            (6, true, 38, Some("HTTPRouteRetryConnectionError"), Some("HTTPRouteRetryCodes")),
+            (6, false, 37, Some("HTTPRouteCORS"), Some("HTTPRouteRetryConnectionError")),
+            (7, true, 45, Some("GatewayInfrastructure"), Some("GatewayInfrastructurePropagation")),
+            (7, false, 45, Some("HTTPRouteRetryCodes"), Some("GatewayListenerFilters")),
         ] {
             let names = supported(minor, experimental);
             let context = format!("1.{minor}, experimental: {experimental}: {names:?}");
@@ -117,8 +119,8 @@ mod tests {
         }
     }
 
-    /// Of the 43 features, 6 are core features of a profile, and of the others 26 belong to HTTPRoute, 7 to Gateway,
-    /// and 2 each to GRPCRoute and TLSRoute.
+    /// Of the 45 features, 6 are core features of a profile, and of the others 26 belong to HTTPRoute, 7 to Gateway,
+    /// and 2 each to BackendTLSPolicy, GRPCRoute and TLSRoute.
     #[test]
     fn newest_release_gets_all_features() {
         let names = supported(7, true);

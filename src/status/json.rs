@@ -4,9 +4,12 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
-use crate::api::Kind;
+use crate::api::kind::GATEWAY_GROUP;
 use crate::api::names::GATEWAY_CONTROLLER;
-use crate::compile::verdict::{AncestorVerdict, Condition, ListenerVerdict, ParentVerdict, PublishedAddress, Verdict};
+use crate::api::{Kind, ObjectKey};
+use crate::compile::verdict::{
+    AncestorReference, AncestorVerdict, Condition, ListenerVerdict, ParentVerdict, PublishedAddress, Verdict,
+};
 
 /// The `status` for a verdict. Diagnostics that are in no condition are under `notes`, which is not part of any API.
 pub fn status(verdict: &Verdict) -> Value {
@@ -92,13 +95,17 @@ fn parent_json(parent: &ParentVerdict, generation: i64) -> Value {
 }
 
 fn ancestor_json(ancestor: &AncestorVerdict, generation: i64) -> Value {
+    let reference = match &ancestor.reference {
+        AncestorReference::Gateway(ObjectKey { namespace, name }) => {
+            json!({"group": GATEWAY_GROUP, "kind": Kind::Gateway.name(), "namespace": &**namespace, "name": &**name})
+        }
+        AncestorReference::Referrer(kind, name) => {
+            json!({"group": ancestor_group(*kind), "kind": kind.name(), "name": &**name})
+        }
+    };
     json!({
-        "ancestorRef": {
-            "group": ancestor_group(ancestor.kind),
-            "kind": ancestor.kind.name(),
-            "name": &*ancestor.name,
-        },
-        "controllerName": GATEWAY_CONTROLLER,
+        "ancestorRef": reference,
+        "controllerName": ancestor.controller.as_deref().unwrap_or(GATEWAY_CONTROLLER),
         "conditions": conditions_json(&ancestor.conditions, generation),
     })
 }
@@ -164,8 +171,8 @@ mod tests {
     #[test]
     fn status_of_policies_and_ingresses() {
         let ancestor = |kind, name: &str| AncestorVerdict {
-            kind,
-            name: name.into(),
+            reference: AncestorReference::Referrer(kind, name.into()),
+            controller: None,
             conditions: vec![Condition::without_diagnostics(Code::ObjectProgrammed)],
         };
         let verdict = Verdict {

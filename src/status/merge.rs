@@ -64,7 +64,12 @@ pub fn merge(kind: Kind, observed: &Value, desired: &Value, controllers: &[Strin
             replace(&mut status, "controllers", merged, &mut left_out, None);
         }
         StatusLayout::Ancestors => {
+            let target = match kind {
+                Kind::BackendTlsPolicy => ConditionTarget::TlsPolicyAncestor,
+                _ => ConditionTarget::Object,
+            };
             let merged = merge_ancestors(
+                target,
                 list(observed, "ancestors"),
                 list(desired, "ancestors"),
                 controllers,
@@ -204,9 +209,11 @@ fn merge_load_balancer(status: &mut Map<String, Value>, desired: &Value) {
     status.insert("loadBalancer".to_owned(), Value::Object(balancer));
 }
 
-/// Merges the entries about objects that use a policy: those of other controllers come first and stay as they are,
-/// Portico's follow in the order of the verdict. Portico's last entries are left out if the list is full.
+/// Merges the entries of a policy: those of other controllers come first and stay as they are, Portico's follow in the
+/// order of the verdict. Portico's last entries are left out if the list is full. An entry about a Gateway has the
+/// controller of that Gateway; one about a referrer of a Kong policy has this installation's first name.
 fn merge_ancestors(
+    target: ConditionTarget,
     observed: &[Value],
     desired: &[Value],
     controllers: &[String],
@@ -215,7 +222,11 @@ fn merge_ancestors(
 ) -> Vec<Value> {
     let is_porticos = |entry: &&Value| is_portico_entry(entry, controllers);
     let mut merged: Vec<Value> = observed.iter().filter(|entry| !is_porticos(entry)).cloned().collect();
-    let conditions = ConditionList { target: ConditionTarget::Object, path: "status.ancestors[].conditions", now };
+    let conditions = ConditionList { target, path: "status.ancestors[].conditions", now };
+    let (keys, is_about_gateways): (&[&str], _) = match target {
+        ConditionTarget::TlsPolicyAncestor => (&["group", "kind", "namespace", "name"], true),
+        _ => (&["group", "kind", "name"], false),
+    };
     let room = MAX_ANCESTORS.saturating_sub(merged.len());
     if let Some(rest) = desired.get(room..).filter(|rest| !rest.is_empty()) {
         let names: Vec<_> = rest.iter().map(|ancestor| text(&ancestor["ancestorRef"], "name")).collect();
@@ -227,11 +238,14 @@ fn merge_ancestors(
     for ancestor in desired.iter().take(room) {
         let is_same_ancestor = |entry: &&Value| {
             let (existing, desired) = (&entry["ancestorRef"], &ancestor["ancestorRef"]);
-            ["group", "kind", "name"].iter().all(|key| existing[key] == desired[key])
+            let is_same_controller = !is_about_gateways || entry["controllerName"] == ancestor["controllerName"];
+            is_same_controller && keys.iter().all(|key| existing[key] == desired[key])
         };
         let before = observed.iter().filter(is_porticos).find(is_same_ancestor).unwrap_or(&Value::Null);
         let mut ancestor = ancestor.clone();
-        ancestor["controllerName"] = json!(own_name(controllers));
+        if !is_about_gateways {
+            ancestor["controllerName"] = json!(own_name(controllers));
+        }
         merged.push(merge_entry(&ancestor, before, &conditions, left_out));
     }
     merged

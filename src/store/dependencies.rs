@@ -86,7 +86,14 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
                 collector.add_object(Kind::Service, None, service);
             }
         }
-        AnyObject::BackendTlsPolicy(policy) => collector.add_targets(&policy.spec.target_refs),
+        AnyObject::BackendTlsPolicy(policy) => {
+            collector.add_targets(&policy.spec.target_refs);
+            for reference in &policy.spec.validation.ca_certificate_refs {
+                if reference.group == CORE_GROUP && reference.kind == Kind::ConfigMap.name() {
+                    collector.add_object(Kind::ConfigMap, None, &reference.name);
+                }
+            }
+        }
         AnyObject::UnparseablePolicy(policy) => collector.add_targets(policy.targets.as_deref().unwrap_or_default()),
         AnyObject::GatewayParameters(_)
         | AnyObject::ReferenceGrant(_)

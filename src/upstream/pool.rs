@@ -283,7 +283,8 @@ impl<B> ConnectionPools<B> {
 
     /// Opens a connection for the bytes of one client connection, and records the result in the health of the endpoint.
     pub async fn open_raw(&self, upstream: &Arc<Upstream>, address: SocketAddr) -> Result<RawConnection, ConnectError> {
-        let target = UpstreamTarget { upstream, server_name: None, handshake_time: Cell::default() };
+        let server_name = upstream.key.tls.as_ref().and_then(|tls| tls.server_name(None));
+        let target = UpstreamTarget { upstream, server_name, handshake_time: Cell::default() };
         let active_request = upstream.active_request(address);
         let attempt = ConnectAttempt::begin(upstream, address, self.connector.timeout);
         let opened = self.connector.open_socket(&target, address, &self.counters).await;

@@ -37,11 +37,11 @@ impl UpstreamRegistry {
     /// TLS settings as built by [`UpstreamTlsSettings::new`], shared by all upstreams with equal settings.
     pub fn tls_settings(
         &self,
-        protocol: UpstreamProtocol,
+        protocol: impl Into<Option<UpstreamProtocol>>,
         trust: Option<TlsTrust>,
         client: Option<Arc<CertifiedKey>>,
     ) -> Result<UpstreamTlsSettings, rustls::Error> {
-        self.tls_settings.settings(protocol, trust, client)
+        self.tls_settings.settings(protocol.into(), trust, client)
     }
 
     /// The upstream with this key, created if it does not exist yet.
@@ -122,8 +122,8 @@ mod tests {
             ..UpstreamKey::default()
         };
         let trusting = |anchors| {
-            UpstreamTlsSettings::new(UpstreamProtocol::Http1, Some(TlsTrust { anchors, max_intermediates: None }), None)
-                .unwrap()
+            let trust = TlsTrust { anchors, max_intermediates: None, identity: None };
+            UpstreamTlsSettings::new(UpstreamProtocol::Http1, Some(trust), None).unwrap()
         };
         let named = || Endpoints {
             addresses: vec![EndpointAddress::Name { host: "a.example".into(), port: 443 }],

@@ -528,8 +528,7 @@ fn describe_verdict(verdict: &Verdict) -> Option<Value> {
         described.insert(name, json!(conditions(&parent.conditions)));
     }
     for ancestor in &verdict.ancestors {
-        described
-            .insert(format!("ancestor {} {}", ancestor.kind, ancestor.name), json!(conditions(&ancestor.conditions)));
+        described.insert(format!("ancestor {}", ancestor.reference), json!(conditions(&ancestor.conditions)));
     }
     if let Some(published) = &verdict.load_balancer {
         let published: Vec<_> = published.iter().map(|entry| format!("{entry:?}")).collect();

@@ -594,6 +594,7 @@ fn edit(random: &mut fastrand::Rng) -> Batch {
             4 | 5 => endpoint_slice(random),
             6 => reference_grant(random),
             7 if random.bool() => backend_tls_policy(random),
+            8 if random.bool() => authorities(random),
             8 => secret(random),
             7 => namespace(random),
             9 => stream_route(random),
@@ -804,10 +805,25 @@ fn backend_tls_policy(random: &mut fastrand::Rng) -> AnyObject {
     if random.bool() {
         target["sectionName"] = json!(pick(random, &["web", "other"]));
     }
-    let spec =
-        json!({"targetRefs": [target], "validation": {"hostname": "s.example", "wellKnownCACertificates": "System"}});
-    let metadata = json!({"namespace": pick(random, NAMESPACES), "name": pick(random, &["p", "q"])});
+    let mut validation = json!({"hostname": pick(random, &["s.example", "t.example"])});
+    if random.bool() {
+        validation["caCertificateRefs"] = json!([{"group": "", "kind": "ConfigMap", "name": "authorities"}]);
+    } else {
+        validation["wellKnownCACertificates"] = json!(pick(random, &["System", "System", "x.example/unknown"]));
+    }
+    let created = pick(random, &["2025-01-01T00:00:00Z", "2025-02-02T00:00:00Z"]);
+    let metadata = json!({"namespace": pick(random, NAMESPACES), "name": pick(random, &["p", "q"]),
+        "creationTimestamp": created});
+    let spec = json!({"targetRefs": [target], "validation": validation});
     parse(Kind::BackendTlsPolicy, json!({"metadata": metadata, "spec": spec}))
+}
+
+/// The authorities that policies trust.
+fn authorities(random: &mut fastrand::Rng) -> AnyObject {
+    let metadata = json!({"namespace": pick(random, NAMESPACES), "name": "authorities"});
+    let bundle = pick(random, &["AUTHORITY one", "AUTHORITY two", "not PEM"]);
+    let map = json!({"kind": "ConfigMap", "metadata": metadata, "data": {"ca.crt": bundle}});
+    parse(Kind::ConfigMap, with_certificates(&map))
 }
 
 /// An object of a kind that is not served.

@@ -44,7 +44,7 @@ pub(crate) fn to_upstream(upstream: &Arc<Upstream>) -> Option<StreamAction> {
     weighted(vec![(1, BackendTarget::Upstream(Arc::clone(upstream)))])
 }
 
-async fn start(options: Options, action: Option<StreamAction>) -> TestServer {
+pub(crate) async fn start(options: Options, action: Option<StreamAction>) -> TestServer {
     let (address, reserved) = reserve_address();
     let server = TestServer::start(options, address, reserved, stream_snapshot(address, action));
     let binds = server.proxy.reconcile().await;

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use portico::proxy::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::rule::{Filters, Mirror};
-use portico::upstream::tls::{TlsTrust, TrustAnchors, UpstreamTlsSettings};
+use portico::upstream::tls::{EndpointIdentity, IdentityName, TlsTrust, TrustAnchors, UpstreamTlsSettings};
 use portico::upstream::{EndpointAddress, Endpoints, Upstream, UpstreamKey, UpstreamProtocol, UpstreamRegistry};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
@@ -38,6 +38,7 @@ use crate::h2;
 use crate::harness::{
     Endpoint, Options, Route, TEST_TIMEOUT, TestResponse, TestServer, forward, route, upstream, with_timeout,
 };
+use crate::stream::{self, to_upstream, wait_for_outcome};
 
 /// A certificate authority.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -98,7 +99,7 @@ impl Authority {
 
     /// Trust in this authority with at most this number of intermediate authorities.
     fn trust(&self, max_intermediates: Option<usize>) -> Option<TlsTrust> {
-        Some(TlsTrust { anchors: Arc::new(TrustAnchors::new([self.der()])), max_intermediates })
+        Some(TlsTrust { anchors: Arc::new(TrustAnchors::new([self.der()])), max_intermediates, identity: None })
     }
 }
 
@@ -276,7 +277,11 @@ async fn endpoint_certificate_is_verified() {
         Arc::new(CertifiedKey::new(vec![self_signed.der().clone()], any_supported_type(&key).unwrap()))
     };
     let pinned_trust = |max_intermediates| {
-        Some(TlsTrust { anchors: Arc::new(TrustAnchors::new([pinned.cert[0].clone()])), max_intermediates })
+        Some(TlsTrust {
+            anchors: Arc::new(TrustAnchors::new([pinned.cert[0].clone()])),
+            max_intermediates,
+            identity: None,
+        })
     };
     let through_intermediate = intermediate.issue(&["a.example"], &[&intermediate]);
     let expired = authority.issue_until(&["a.example"], &[], 2020);
@@ -293,7 +298,7 @@ async fn endpoint_certificate_is_verified() {
         (
             "no trust anchors",
             &valid,
-            Some(TlsTrust { anchors: Arc::default(), max_intermediates: None }),
+            Some(TlsTrust { anchors: Arc::default(), max_intermediates: None, identity: None }),
             "a.example",
             502,
         ),
@@ -318,6 +323,74 @@ async fn endpoint_certificate_is_verified() {
         let unverifying_server =
             TestServer::with_routes(http1_routes_to(http1_settings(None, None), endpoint.address)).await;
         assert_eq!(send_get(&unverifying_server, host).await.status, 200, "{what}, without verification");
+    }
+}
+
+/// Settings as a BackendTLSPolicy with this `hostname` and these `subjectAltNames` requires them.
+fn policy_settings(
+    protocol: Option<UpstreamProtocol>,
+    authority: &Authority,
+    hostname: &'static str,
+    alternatives: &[IdentityName],
+) -> UpstreamTlsSettings {
+    let server_name = HeaderValue::from_static(hostname);
+    let identity = EndpointIdentity { server_name, alternatives: alternatives.into() };
+    let trust = authority.trust(None).map(|trust| TlsTrust { identity: Some(identity), ..trust });
+    UpstreamTlsSettings::new(protocol, trust, None).unwrap()
+}
+
+/// Gateway API, `BackendTLSPolicy.spec.validation`: the name of the policy is sent and verified, whatever the `Host`.
+#[tokio::test]
+async fn policy_fixes_the_server_name_and_the_identity() {
+    let authority = Authority::new("own");
+    let endpoint = TlsEndpoint::with_certificate(authority.issue(&["a.example", "b.example"], &[])).await;
+    let other = || IdentityName::Dns("b.example".try_into().unwrap());
+    let foreign = || IdentityName::Uri("spiffe://cluster.local/ns/x".into());
+    for (what, protocol, hostname, alternatives, status) in [
+        ("its name", UpstreamProtocol::Http1, "a.example", vec![], 200),
+        ("its name, over HTTP/2", UpstreamProtocol::Http2, "a.example", vec![], 200),
+        ("another name", UpstreamProtocol::Http1, "c.example", vec![], 502),
+        ("an alternative", UpstreamProtocol::Http1, "c.example", vec![foreign(), other()], 200),
+        ("no alternative, though the name is valid", UpstreamProtocol::Http1, "a.example", vec![foreign()], 502),
+    ] {
+        let settings = policy_settings(Some(protocol), &authority, hostname, &alternatives);
+        let action = forward(vec![(1, tls_upstream(protocol, settings, &[endpoint.address]))]);
+        let server = TestServer::with_routes(vec![route(action)]).await;
+        let before = endpoint.connections();
+        // Two hosts share the connection, because both use the name of the policy.
+        for host in ["x.example", "127.0.0.1:8080"] {
+            let response = send_get(&server, host).await;
+            assert_eq!(response.status, status, "{what}");
+            if status == 200 {
+                let facts = format!("sni={hostname} client=false resumed=false host={host}");
+                assert!(response.text().contains(&facts), "{what}: {}", response.text());
+            }
+        }
+        if status == 200 {
+            assert_eq!(endpoint.connections() - before, 1, "{what}");
+        }
+    }
+}
+
+/// Bytes of TCP connections are encrypted, too. No protocol is offered, since any may follow.
+#[tokio::test]
+async fn policy_encrypts_forwarded_connections() {
+    let authority = Authority::new("own");
+    let certificate = authority.issue(&["db.example"], &[]);
+    let endpoint = TlsEndpoint::with_certificate(certificate).await;
+    for (hostname, is_trusted) in [("db.example", true), ("other.example", false)] {
+        let settings = policy_settings(None, &authority, hostname, &[]);
+        let action = to_upstream(&tls_upstream(UpstreamProtocol::Http1, settings, &[endpoint.address]));
+        let server = stream::start(Options::default(), action).await;
+        let mut client = server.connect().await;
+        client.send("GET / HTTP/1.1\r\nhost: from-client.example\r\n\r\n").await;
+        if is_trusted {
+            let text = client.response().await.text();
+            assert!(text.contains("sni=db.example client=false"), "{text}");
+        } else {
+            assert!(client.read_to_end().await.is_err(), "the connection is reset");
+            wait_for_outcome(&server, "connection_refused", 1.0).await;
+        }
     }
 }
 
@@ -353,7 +426,7 @@ async fn sessions_are_resumed_under_the_same_settings_only() {
     let client_certificate = other_authority.issue(&["portico.example"], &[]);
     let trust_in_both = || {
         let anchors = Arc::new(TrustAnchors::new([authority.der(), other_authority.der()]));
-        Some(TlsTrust { anchors, max_intermediates: None })
+        Some(TlsTrust { anchors, max_intermediates: None, identity: None })
     };
     for version in rustls::ALL_VERSIONS {
         // Both have the same certificate and different keys for their sessions.
@@ -589,6 +662,7 @@ async fn authority_rotation_fails_no_request() {
     let trust_in_both = || TlsTrust {
         anchors: Arc::new(TrustAnchors::new([old_authority.der(), new_authority.der()])),
         max_intermediates: None,
+        identity: None,
     };
     let first_upstream =
         tls_upstream(UpstreamProtocol::Http1, http1_settings(old_authority.trust(None), None), &[endpoint.address]);

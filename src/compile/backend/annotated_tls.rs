@@ -5,12 +5,12 @@
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
 
 use super::super::annotation_reader::annotation_field;
 use super::super::missing_object::missing_object;
 use super::super::{CompileContext, certificates};
+use super::ca_bundle::{self, CaBundleProblem};
 use crate::api::core::ServicePort;
 use crate::api::kong::annotations::{CA_CERT_LABEL, CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT};
 use crate::api::{Kind, Meta, ObjectKey};
@@ -52,7 +52,7 @@ pub(super) fn tls_settings(
     let TlsMaterial { anchors, client } = load_material(cx.store, meta, settings)?;
     let trust = settings.verify.then(|| {
         let anchors = anchors.map_or_else(|| Arc::clone(cx.inputs.upstreams.system_anchors()), Arc::new);
-        TlsTrust { anchors, max_intermediates: settings.depth }
+        TlsTrust { anchors, max_intermediates: settings.depth, identity: None }
     });
     let tls_settings = cx.inputs.upstreams.tls_settings(protocol, trust, client);
     tls_settings
@@ -113,32 +113,20 @@ fn read_ca_certificates(
     let Some(value) = value.filter(|value| !value.is_empty()) else {
         return invalid("has neither cert nor ca.crt", "store the PEM of the authority's certificate under cert");
     };
-    let Ok(certificates) = CertificateDer::pem_slice_iter(value).collect::<Result<Vec<_>, _>>() else {
-        return invalid("has content that is not PEM", PEM_REMEDY);
+    let certificates = match ca_bundle::parse(value) {
+        Ok(certificates) => certificates,
+        Err(CaBundleProblem { predicate, remedy }) => return invalid(predicate, remedy),
     };
-    if certificates.is_empty() {
-        return invalid("has no certificate", PEM_REMEDY);
-    }
-    for certificate in &certificates {
-        let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else {
-            return invalid("has a block that is not an X.509 certificate", PEM_REMEDY);
-        };
-        if !parsed.basic_constraints().ok().flatten().is_some_and(|constraints| constraints.value.ca) {
-            return invalid(
-                "has a certificate without CA:TRUE, which is not an authority's",
-                "store the certificate of its issuer",
-            );
-        }
-    }
-    // A parsed CA certificate is rarely rejected here; if it is, it must not be ignored.
-    if TrustAnchors::new(certificates.iter().cloned()).certificates().len() < certificates.len() {
-        return invalid("has a certificate that cannot be used", "issue a new one");
+    if !ca_bundle::are_authorities(&certificates) {
+        return invalid(
+            "has a certificate without CA:TRUE, which is not an authority's",
+            "store the certificate of its issuer",
+        );
     }
     Ok(certificates)
 }
 
 const CA_KEYS: [&str; 2] = ["cert", "ca.crt"];
-const PEM_REMEDY: &str = "store the authority's certificate as a block BEGIN CERTIFICATE";
 
 /// The message and remedy for a referrer in `namespace` about a problem of a Service or facade. A referrer in another
 /// namespace gets no details, since its users may not be allowed to read that object and its Secrets.

@@ -1,59 +1,135 @@
-//! Whether a BackendTLSPolicy forbids plain-text connections to a Service whose own settings do not require TLS.
-//! Portico does not apply the settings of such a policy, so requests to the Service fail instead of being sent in plain
-//! text. Policies that cannot be parsed count. While Portico cannot read the kind BackendTLSPolicy, any Service may
-//! have one.
+//! Which BackendTLSPolicy applies to a port of a Service, and the trust that it requires.
+//!
+//! Plain text is never a fallback: a policy that cannot be used, or that cannot be parsed, prevents requests from being
+//! sent. While Portico cannot read the kind BackendTLSPolicy, any Service may have a policy.
 
 use super::super::CompileContext;
-use crate::api::core::ServicePort;
-use crate::api::gateway::PolicyTargetReference;
+use super::BackendError;
+use super::policy_validation::ReadValidation;
+use crate::api::core::{Service, ServicePort};
+use crate::api::gateway::{BackendTlsPolicy, PolicyTargetReference};
 use crate::api::kind::CORE_GROUP;
-use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::store::Store;
+use crate::upstream::UpstreamProtocol;
+use crate::upstream::tls::{TlsTrust, UpstreamTlsSettings};
 
-/// Why connections to this port must not use plain text, and the remedy; `None` if they may.
-pub(super) fn plain_text_problem(
-    cx: CompileContext<'_>,
-    service: &ObjectKey,
-    port: &ServicePort,
-) -> Option<(String, &'static str)> {
-    if let Some(policy) = tls_policy_for(cx.store, service, port) {
-        let message = format!(
-            "BackendTLSPolicy {policy} requires TLS to Service {service}, which this version does not support, so no \
-             requests are sent to it"
-        );
-        return Some((message, "remove the policy if plain text is acceptable"));
-    }
-    cx.inputs.unreadable_kinds.contains(&Kind::BackendTlsPolicy).then(|| {
-        let message = format!(
-            "BackendTLSPolicies cannot be read, so it is unknown whether Service {service} requires TLS, and no \
-             requests are sent to it"
-        );
-        (message, "let Portico's ClusterRole list and watch backendtlspolicies; the log has the reason of the failure")
-    })
+/// The trust that a policy requires for connections to a port of a Service.
+pub(super) struct RequiredTrust<'a> {
+    policy: &'a ObjectKey,
+    service: &'a ObjectKey,
+    trust: TlsTrust,
 }
 
-/// The policy that requires TLS for this port, if any. A policy that cannot be parsed counts too.
-fn tls_policy_for<'a>(store: &'a Store, service: &ObjectKey, port: &ServicePort) -> Option<&'a ObjectKey> {
-    let targets_port = |targets: &[PolicyTargetReference]| {
-        targets.iter().any(|target| {
-            target.group == CORE_GROUP
-                && target.kind == Kind::Service.name()
-                && *target.name == *service.name
-                && target.section_name.as_deref().is_none_or(|section| section == port.name)
-        })
+/// `None` if the port has no policy.
+pub(super) fn required_trust<'a>(
+    cx: CompileContext<'a>,
+    service: &'a ObjectKey,
+    port: &ServicePort,
+) -> Result<Option<RequiredTrust<'a>>, BackendError> {
+    if let Some(policy) = unparseable_policy(cx.store, service, port) {
+        return Err(BackendError::TlsRequired(unusable(policy, service), "correct the policy"));
+    }
+    if cx.inputs.unreadable_kinds.contains(&Kind::BackendTlsPolicy) {
+        let message = format!(
+            "BackendTLSPolicies cannot be read, so it is unknown whether one requires TLS to Service {service}"
+        );
+        let remedy =
+            "let Portico's ClusterRole list and watch backendtlspolicies; the log has the reason of the failure";
+        return Err(BackendError::TlsRequired(message, remedy));
+    }
+    let Some(policy) = applied_policy(cx.store, service, port) else { return Ok(None) };
+    let (trust, policy) = (ReadValidation::new(cx, policy).trust, &policy.meta.key);
+    let required = trust.map(|trust| RequiredTrust { policy, service, trust });
+    required.map(Some).ok_or_else(|| BackendError::InvalidPolicy(unusable(policy, service)))
+}
+
+impl RequiredTrust<'_> {
+    /// `protocol` is the one that handshakes offer; `None` for connections whose bytes are forwarded unparsed.
+    pub(super) fn tls_settings(
+        self,
+        cx: CompileContext<'_>,
+        protocol: Option<UpstreamProtocol>,
+    ) -> Result<UpstreamTlsSettings, BackendError> {
+        let settings = cx.inputs.upstreams.tls_settings(protocol, Some(self.trust), None);
+        settings.map_err(|_| BackendError::InvalidPolicy(unusable(self.policy, self.service)))
+    }
+}
+
+/// The message for the referrers of a Service. It has no details, since the users of another namespace may not be
+/// allowed to read the policy.
+fn unusable(policy: &ObjectKey, service: &ObjectKey) -> String {
+    format!("BackendTLSPolicy {policy}, which requires TLS to Service {service}, cannot be used")
+}
+
+/// The policy of a Service if each of its ports has one. It replaces the annotations that configure TLS.
+pub(in crate::compile) fn policy_of_all_ports<'a>(
+    store: &'a Store,
+    service: &'a Object<Service>,
+) -> Option<&'a ObjectKey> {
+    let key = &service.meta.key;
+    let applied = |port| applied_policy(store, key, port).map(|policy| &policy.meta.key);
+    let mut policies =
+        service.spec.ports.iter().map(|port| unparseable_policy(store, key, port).or_else(|| applied(port)));
+    let first = policies.next()??;
+    policies.all(|policy| policy.is_some()).then_some(first)
+}
+
+/// The policy with the highest precedence for this port: one for the port precedes one for the whole Service.
+fn applied_policy<'a>(
+    store: &'a Store,
+    service: &ObjectKey,
+    port: &ServicePort,
+) -> Option<&'a Object<BackendTlsPolicy>> {
+    let of_port = (!port.name.is_empty()).then(|| first_policy(store, service, Some(&port.name))).flatten();
+    of_port.or_else(|| first_policy(store, service, None))
+}
+
+/// The oldest of the policies whose target is this Service with this `sectionName`, or else the first by name. Whether
+/// it can be used does not matter.
+pub(in crate::compile) fn first_policy<'a>(
+    store: &'a Store,
+    service: &ObjectKey,
+    section: Option<&str>,
+) -> Option<&'a Object<BackendTlsPolicy>> {
+    let is_target = |target: &PolicyTargetReference| {
+        is_target_service(target, service) && target.section_name.as_deref() == section
     };
+    let policies = policies_for(store, service);
+    let policies = policies.filter(|policy| policy.spec.target_refs.iter().any(is_target));
+    policies.min_by_key(|policy| (policy.meta.created, &policy.meta.key))
+}
+
+/// The policies that name this Service or one of its ports.
+pub(in crate::compile) fn policies_for<'a>(
+    store: &'a Store,
+    service: &ObjectKey,
+) -> impl Iterator<Item = &'a Object<BackendTlsPolicy>> {
     let id = ObjectId::new(Kind::Service, service.clone());
     // Thousands of routes may depend on the Service, and each of them asks for its policies.
     let policies = store.dependency_index().dependents_of_kind(&id, Kind::BackendTlsPolicy);
-    let mut policies = policies.filter_map(|id| store.backend_tls_policies.get(&id.key));
-    let policy = policies.find(|policy| targets_port(&policy.spec.target_refs)).map(|policy| &policy.meta.key);
-    // `targets` is None if they cannot be parsed either: the policy may target any Service of its namespace.
+    policies.filter_map(|id| store.backend_tls_policies.get(&id.key)).map(|policy| &**policy)
+}
+
+/// Whether a target is this Service or one of its ports. Targets are in the namespace of their policy.
+pub(in crate::compile) fn is_target_service(target: &PolicyTargetReference, service: &ObjectKey) -> bool {
+    target.group == CORE_GROUP && target.kind == Kind::Service.name() && *target.name == *service.name
+}
+
+/// A policy that cannot be parsed and that may target this port.
+fn unparseable_policy<'a>(store: &'a Store, service: &ObjectKey, port: &ServicePort) -> Option<&'a ObjectKey> {
+    let targets_port = |targets: &[PolicyTargetReference]| {
+        targets.iter().any(|target| {
+            is_target_service(target, service)
+                && target.section_name.as_deref().is_none_or(|section| section == port.name)
+        })
+    };
     let in_namespace = ObjectKey { namespace: service.namespace.clone(), name: "".into() }..;
-    let mut unparseable = store.unparseable_policies.range(in_namespace).map(|(_, policy)| policy);
-    let mut unparseable = unparseable.by_ref().take_while(|policy| policy.meta.key.namespace == service.namespace);
-    let unparseable_policy =
-        || unparseable.find(|policy| policy.targets.as_deref().is_none_or(targets_port)).map(|policy| &policy.meta.key);
-    policy.or_else(unparseable_policy)
+    let policies = store.unparseable_policies.range(in_namespace).map(|(_, policy)| policy);
+    let mut policies = policies.take_while(|policy| policy.meta.key.namespace == service.namespace);
+    // `targets` is None if they cannot be parsed either: the policy may target any Service of its namespace.
+    let policy = policies.find(|policy| policy.targets.as_deref().is_none_or(targets_port));
+    policy.map(|policy| &policy.meta.key)
 }
 
 #[cfg(test)]
@@ -183,10 +259,10 @@ mod tests {
             !is_blocked_after(vec![unparseable_policy("ns", &Value::Null)], vec![]),
             "its last valid version targets another Service"
         );
-        assert!(is_blocked_after(vec![policy("shop")], vec![]), "a valid policy targets the Service");
+        assert!(!is_blocked_after(vec![policy("shop")], vec![]), "a valid policy targets the Service");
         assert!(
-            is_blocked_after(vec![unparseable_policy("ns", &Value::Null)], vec![]),
-            "its last valid version targets the Service"
+            !is_blocked_after(vec![unparseable_policy("ns", &Value::Null)], vec![]),
+            "its last valid version applies"
         );
         assert!(!is_blocked_after(vec![], policy_id()), "the policy was deleted");
         let in_other_namespace = |kind, spec: Value| {

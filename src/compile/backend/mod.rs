@@ -1,17 +1,20 @@
 //! Service → upstream: which port, protocol and TLS requests to a Service use, and at which addresses.
 //!
 //! ```text
-//!   ../backend_reference.rs   Gateway API ─┐                      ┌ backend_tls_policy.rs   is plain text allowed?
+//!                                                                 ┌ backend_tls_policy.rs   policy_validation.rs
+//!   ../backend_reference.rs   Gateway API ─┐                      │ annotated_tls.rs ─▶ ca_bundle.rs
 //!                                          ├ BackendSettings ─▶ upstream_key ─▶ UpstreamKey ─▶ endpoints.rs
-//!   ../ingress/kong/backend.rs       Kong ─┘                      └ annotated_tls.rs   certificates and trusted CAs
+//!   ../ingress/kong/backend.rs       Kong ─┘
 //! ```
 //!
 //! Gateway API and Kong are two dialects: [`BackendSettings`] has a field for each rule in which they differ. Callers
 //! pass these settings, and the load-balancing algorithm to endpoints.rs, so this module calls no dialect.
 
 pub(super) mod annotated_tls;
-mod backend_tls_policy;
+pub(super) mod backend_tls_policy;
+mod ca_bundle;
 pub(super) mod endpoints;
+pub(super) mod policy_validation;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -71,8 +74,10 @@ pub(super) enum BackendError {
     NamedProtocol,
     /// The port has an `appProtocol` that is not supported.
     UnservedAppProtocol,
-    /// Plain text is not allowed: message and remedy.
+    /// The BackendTLSPolicy of the port is unknown: message and remedy.
     TlsRequired(String, &'static str),
+    /// The BackendTLSPolicy of the port cannot be used: the message.
+    InvalidPolicy(String),
     /// The settings for TLS are invalid: message and remedy.
     InvalidTls(String, String),
 }
@@ -101,17 +106,18 @@ impl AnnotatedProtocol {
 }
 
 impl BackendSettings<'_> {
-    /// The protocol for requests to a port, and whether it runs over TLS.
-    fn protocol_of(&self, port: &ServicePort) -> Result<(UpstreamProtocol, bool), BackendError> {
-        let (protocol, is_tls) = self.named_protocol(port)?;
+    /// The protocol for requests to a port, and whether the object requires TLS. `has_policy`: a BackendTLSPolicy
+    /// applies to the port, which requires TLS in any case.
+    fn protocol_of(&self, port: &ServicePort, has_policy: bool) -> Result<(UpstreamProtocol, bool), BackendError> {
+        let (protocol, is_tls) = self.named_protocol(port, has_policy)?;
         Ok((if self.requires_http2 { UpstreamProtocol::Http2 } else { protocol }, is_tls))
     }
 
-    fn named_protocol(&self, port: &ServicePort) -> Result<(UpstreamProtocol, bool), BackendError> {
+    fn named_protocol(&self, port: &ServicePort, has_policy: bool) -> Result<(UpstreamProtocol, bool), BackendError> {
         if let Some(annotated) = self.protocol {
             return Ok((annotated.protocol().ok_or(BackendError::NamedProtocol)?, annotated.is_tls()));
         }
-        if self.tls_by_app_protocol && annotated_tls::is_tls_port(port) {
+        if (self.tls_by_app_protocol || has_policy) && annotated_tls::is_tls_port(port) {
             return Ok((UpstreamProtocol::Http1, true));
         }
         let app_protocol = port.app_protocol.as_deref().unwrap_or_default();
@@ -137,16 +143,20 @@ pub(super) fn upstream_key(
     port: &ServicePort,
     settings: &BackendSettings<'_>,
 ) -> Result<UpstreamKey, BackendError> {
-    let (protocol, is_tls) = settings.protocol_of(port)?;
-    if let Some((message, remedy)) = backend_tls_policy::plain_text_problem(cx, &service.meta.key, port) {
-        return Err(BackendError::TlsRequired(message, remedy));
-    }
+    let policy = backend_tls_policy::required_trust(cx, &service.meta.key, port)?;
+    let (protocol, is_tls) = settings.protocol_of(port, policy.is_some())?;
     let (kind, meta) = settings.source;
-    let tls = is_tls.then(|| annotated_tls::tls_settings(cx, meta, protocol, &settings.tls)).transpose();
-    let tls = tls.map_err(|problem| {
-        let (message, remedy) = annotated_tls::referrer_problem(kind, meta, &problem, referrer_namespace);
-        BackendError::InvalidTls(message, remedy)
-    })?;
+    let tls = match policy {
+        // A policy replaces all settings in annotations.
+        Some(required) => Some(required.tls_settings(cx, Some(protocol))?),
+        None => {
+            let annotated = is_tls.then(|| annotated_tls::tls_settings(cx, meta, protocol, &settings.tls)).transpose();
+            annotated.map_err(|problem| {
+                let (message, remedy) = annotated_tls::referrer_problem(kind, meta, &problem, referrer_namespace);
+                BackendError::InvalidTls(message, remedy)
+            })?
+        }
+    };
     let ObjectKey { namespace, name } = service.meta.key.clone();
     Ok(UpstreamKey {
         namespace,
@@ -159,23 +169,26 @@ pub(super) fn upstream_key(
     })
 }
 
-/// The upstream for connections to a port of a Service, whose bytes are forwarded unparsed. The error is message and
-/// remedy, if the Service requires TLS and the connections are not encrypted yet.
+/// The upstream for connections to a port of a Service, whose bytes are forwarded unparsed. `is_encrypted`: the
+/// client's TLS ends at the endpoint, so a BackendTLSPolicy has no effect.
 pub(super) fn stream_upstream_key(
     cx: CompileContext<'_>,
     service: &Object<Service>,
     port: &ServicePort,
     is_encrypted: bool,
     via_cluster_ip: bool,
-) -> Result<UpstreamKey, (String, &'static str)> {
-    if !is_encrypted && let Some(problem) = backend_tls_policy::plain_text_problem(cx, &service.meta.key, port) {
-        return Err(problem);
-    }
+) -> Result<UpstreamKey, BackendError> {
+    let policy = match is_encrypted {
+        true => None,
+        false => backend_tls_policy::required_trust(cx, &service.meta.key, port)?,
+    };
+    let tls = policy.map(|required| required.tls_settings(cx, None)).transpose()?;
     let ObjectKey { namespace, name } = service.meta.key.clone();
     Ok(UpstreamKey {
         namespace,
         service: name,
         port: u16::try_from(port.port).unwrap_or_default(),
+        tls,
         via_cluster_ip: via_cluster_ip && !endpoints::is_headless(service),
         ..UpstreamKey::default()
     })

@@ -111,7 +111,11 @@ pub(in crate::compile) fn for_grpc(service: &Object<Service>) -> BackendSettings
     BackendSettings { requires_http2: true, ..for_gateway_api(service) }
 }
 
-/// The annotations that configure TLS connections.
+/// The annotations that configure TLS connections, without the protocol.
+pub(in crate::compile) const TLS_ANNOTATIONS: &[&str] =
+    &[CLIENT_CERT, TLS_VERIFY, TLS_VERIFY_DEPTH, CA_CERTIFICATES_SECRETS, CA_CERTIFICATES_CONFIG_MAPS];
+
+/// The values of these annotations.
 fn tls_settings(meta: &Meta) -> BackendTlsSettings {
     let text = |key: &str| meta.annotations.get(key).map(|value| &**value);
     let names = |key| list(text(key).unwrap_or_default()).map(Box::from).collect();

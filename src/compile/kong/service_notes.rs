@@ -2,14 +2,15 @@
 
 use super::plugins;
 use super::policy_conflicts::PolicyConflicts;
-use super::service_annotations::{self, ServiceSettings};
+use super::service_annotations::{self, ServiceSettings, TLS_ANNOTATIONS};
 use super::upstream_policy;
 use crate::api::core::Service;
 use crate::api::kong::KongServiceFacade;
 use crate::api::kong::annotations::SERVICE_UPSTREAM;
 use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::compile::annotation_reader::annotation_field;
 use crate::compile::backend::AnnotatedProtocol;
-use crate::compile::backend::{annotated_tls, endpoints};
+use crate::compile::backend::{annotated_tls, backend_tls_policy, endpoints};
 use crate::compile::forbidden_addresses::ForbiddenAddresses;
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::{Diagnostic, Topic};
@@ -23,10 +24,9 @@ pub(in crate::compile) fn service_verdict(
     conflicts: &PolicyConflicts,
     is_used: bool,
 ) -> Verdict {
-    let has_tls_port = service.spec.ports.iter().any(annotated_tls::is_tls_port);
     let conflict = conflicts.for_service(&service.meta.key);
     let CheckedSettings { settings, tls, references, missing_plugins } =
-        CheckedSettings::new(store, Kind::Service, &service.meta, has_tls_port, conflict);
+        CheckedSettings::new(store, (Kind::Service, &service.meta), Some(service), conflict);
     let is_headless = endpoints::is_headless(service);
     let balance_problem = endpoints::annotated_balance(&service.meta).err();
     let mut notes: Vec<_> = balance_problem.map(Diagnostic::into_warning).into_iter().collect();
@@ -51,9 +51,9 @@ pub(in crate::compile) fn service_verdict(
 pub(in crate::compile) fn facade_verdict(store: &Store, facade: &Object<KongServiceFacade>, is_used: bool) -> Verdict {
     let ObjectKey { namespace, .. } = &facade.meta.key;
     let service = store.services.get(&ObjectKey::new(namespace, &facade.spec.backend_ref.name));
-    let has_tls_port = service.is_some_and(|service| service.spec.ports.iter().any(annotated_tls::is_tls_port));
+    let service = service.map(|service| &**service);
     let CheckedSettings { settings, tls, references, missing_plugins } =
-        CheckedSettings::new(store, Kind::KongServiceFacade, &facade.meta, has_tls_port, None);
+        CheckedSettings::new(store, (Kind::KongServiceFacade, &facade.meta), service, None);
     let without_events_if_unused = |notes| if is_used { notes } else { without_events(notes) };
     let mut diagnostics = without_events_if_unused(settings.notes);
     // A facade with invalid TLS settings has no upstream, so it never counts as used; events report it nevertheless.
@@ -79,22 +79,37 @@ struct CheckedSettings {
 }
 
 impl CheckedSettings {
-    /// `has_tls_port`: whether the `appProtocol` of a port is a TLS protocol.
+    /// The annotations of `source`, which is the Service itself or a facade in front of it.
     fn new(
         store: &Store,
-        kind: Kind,
-        meta: &Meta,
-        has_tls_port: bool,
+        source: (Kind, &Meta),
+        service: Option<&Object<Service>>,
         conflict: Option<Diagnostic>,
     ) -> CheckedSettings {
-        let settings = service_annotations::read(meta, kind, has_tls_port);
-        let uses_tls = settings.protocol.map_or(has_tls_port, AnnotatedProtocol::is_tls);
-        let tls = uses_tls.then(|| annotated_tls::notes(store, meta, &settings.tls)).flatten();
+        let (kind, meta) = source;
+        let has_tls_port = service.is_some_and(|service| service.spec.ports.iter().any(annotated_tls::is_tls_port));
+        let mut settings = service_annotations::read(meta, kind, has_tls_port);
+        let policy = service.and_then(|service| backend_tls_policy::policy_of_all_ports(store, service));
+        let uses_annotations = policy.is_none() && settings.protocol.map_or(has_tls_port, AnnotatedProtocol::is_tls);
+        let tls = uses_annotations.then(|| annotated_tls::notes(store, meta, &settings.tls)).flatten();
+        if let Some(policy) = policy {
+            replace_tls_notes(&mut settings.notes, meta, policy);
+        }
         let mut references = upstream_policy::notes(store, meta);
         let as_annotation_warning = |problem: Diagnostic| problem.into_warning().with_topic(Topic::Annotation);
         references.extend(conflict.map(as_annotation_warning));
         let missing_plugins = plugins::referenced_plugins(store, kind, meta).filter_map(Result::err);
         let missing_plugins = missing_plugins.map(as_annotation_warning).collect();
         CheckedSettings { settings, tls, references, missing_plugins }
+    }
+}
+
+/// Replaces the notes about annotations for TLS by one for each: the policy applies instead.
+fn replace_tls_notes(notes: &mut Vec<Diagnostic>, meta: &Meta, policy: &ObjectKey) {
+    for key in TLS_ANNOTATIONS.iter().filter(|key| meta.annotations.contains_key(**key)) {
+        let field = annotation_field(key);
+        notes.retain(|note| note.field != field);
+        let message = format!("BackendTLSPolicy {policy} applies instead, so it has no effect");
+        notes.push(Diagnostic::warning(field, message, "remove it").with_topic(Topic::Annotation));
     }
 }

@@ -11,7 +11,7 @@ use crate::api::kong::annotations::{OVERRIDE, UPSTREAM_POLICY};
 use crate::api::kong::{KongIngress, KongIngressUpstream, KongUpstreamPolicy, UpstreamHealthchecks};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 use crate::compile::backend::endpoints;
-use crate::compile::verdict::{AncestorVerdict, Code, Condition, Verdict};
+use crate::compile::verdict::{AncestorReference, AncestorVerdict, Code, Condition, Verdict};
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::store::Store;
 use crate::upstream::{LoadBalancing, UpstreamKey};
@@ -119,7 +119,8 @@ pub(in crate::compile) fn verdict(store: &Store, id: &ObjectId, conflicts: &Poli
                 vec![conflicted, Condition::new(Code::ObjectPending, vec![problem])]
             }
         };
-        AncestorVerdict { kind: referrer.kind, name: referrer.key.name, conditions }
+        let reference = AncestorReference::Referrer(referrer.kind, referrer.key.name);
+        AncestorVerdict { reference, controller: None, conditions }
     });
     let ancestors = ancestors.take(MAX_ANCESTORS).collect();
     Some(Verdict {

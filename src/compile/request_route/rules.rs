@@ -125,11 +125,7 @@ impl TranslatedRules {
         self.upstreams.extend(translated.upstreams);
         self.unreachable_services.extend(translated.unreachable_services);
         for (code, problem) in translated.unresolved {
-            // The first reason becomes the condition's reason; the message has all diagnostics.
-            if self.resolved_refs.diagnostics.is_empty() {
-                self.resolved_refs.code = code;
-            }
-            self.resolved_refs.diagnostics.push(problem);
+            self.resolved_refs.add(code, problem);
         }
         let rule = Arc::new(translated.rule);
         for (match_index, parsed) in translated.matches.into_iter().enumerate() {

@@ -92,8 +92,7 @@ impl MirrorSender {
             *head.headers_mut() = request.headers().clone();
             let key = &mirror.upstream.key;
             let filters_applied = apply_filters(&mut head);
-            let host = head.headers().get(HOST).filter(|_| key.tls.is_some());
-            let server_name = host.map(UpstreamServerName::from_host);
+            let server_name = key.tls.as_ref().and_then(|tls| tls.server_name(head.headers().get(HOST)));
             let uses_http2 = key.protocol == UpstreamProtocol::Http2;
             if !filters_applied || uses_http2 && convert_to_http2(&mut head, scheme(key)).is_err() {
                 self.counters.add(MirrorOutcome::Failed);

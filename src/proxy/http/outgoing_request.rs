@@ -19,7 +19,6 @@ use super::request_error::RequestError;
 use super::rule_action::Destination;
 use super::upgrade::Upgrade;
 use crate::http1::recycle_map;
-use crate::upstream::tls::UpstreamServerName;
 use crate::upstream::{UpstreamKey, UpstreamProtocol, UpstreamTarget};
 
 pub(in crate::proxy) struct OutgoingRequest<'u> {
@@ -79,8 +78,8 @@ impl<'u> OutgoingRequest<'u> {
         replay: ReplayPolicy,
     ) -> Result<Self, RequestError> {
         let Destination { upstream, mut upgrade, may_have_te, call_deadline, timeouts_and_retries: _ } = destination;
-        let host = request.headers().get(HOST).filter(|_| upstream.key.tls.is_some());
-        let server_name = host.map(UpstreamServerName::from_host);
+        let tls = upstream.key.tls.as_ref();
+        let server_name = tls.and_then(|tls| tls.server_name(request.headers().get(HOST)));
         let target = UpstreamTarget { upstream, server_name, handshake_time: Cell::default() };
         match upstream.key.protocol {
             UpstreamProtocol::Http1 => {

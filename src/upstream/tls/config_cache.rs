@@ -22,12 +22,14 @@ impl TlsConfigCache {
     /// Like [`UpstreamTlsSettings::new`], but reuses an existing configuration.
     pub(in crate::upstream) fn settings(
         &self,
-        protocol: UpstreamProtocol,
+        protocol: Option<UpstreamProtocol>,
         trust: Option<TlsTrust>,
         client: Option<Arc<CertifiedKey>>,
     ) -> Result<UpstreamTlsSettings, rustls::Error> {
         let digest = settings_digest(protocol, trust.as_ref(), client.as_deref());
         let has_client_certificate = client.is_some();
+        let identity = trust.as_ref().and_then(|trust| trust.identity.as_ref());
+        let server_name = identity.map(|identity| identity.server_name.clone());
         let mut configs = self.configs.lock();
         let config = match configs.get(&digest).and_then(Weak::upgrade) {
             Some(known) => known,
@@ -37,7 +39,8 @@ impl TlsConfigCache {
                 created
             }
         };
-        Ok(UpstreamTlsSettings { digest, has_client_certificate, config, sessions: self.sessions.clone() })
+        let sessions = self.sessions.clone();
+        Ok(UpstreamTlsSettings { digest, has_client_certificate, server_name, config, sessions })
     }
 
     /// Drops unused configurations.
@@ -48,10 +51,11 @@ impl TlsConfigCache {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
     use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
     use rustls::pki_types::CertificateDer;
 
-    use super::super::TrustAnchors;
+    use super::super::{EndpointIdentity, IdentityName, TrustAnchors};
     use super::*;
 
     fn authority() -> CertificateDer<'static> {
@@ -67,27 +71,37 @@ mod tests {
         // Each Service reads its own Secret.
         let trust = |authorities: &[&CertificateDer<'static>], max_intermediates| {
             let anchors = TrustAnchors::new(authorities.iter().map(|authority| (*authority).clone()));
-            Some(TlsTrust { anchors: Arc::new(anchors), max_intermediates })
+            Some(TlsTrust { anchors: Arc::new(anchors), max_intermediates, identity: None })
         };
-        let settings = |trust| cache.settings(UpstreamProtocol::Http1, trust, None).unwrap();
+        let settings = |trust| cache.settings(Some(UpstreamProtocol::Http1), trust, None).unwrap();
         let first = settings(trust(&[&first_authority], None));
         for _ in 0..1000 {
             let another = settings(trust(&[&first_authority], None));
             assert!(first == another && Arc::ptr_eq(&first.config, &another.config));
         }
         assert!(Arc::ptr_eq(first.config.client.crypto_provider(), settings(None).config.client.crypto_provider()));
+        let with_identity = |server_name: &'static str, alternatives: &[&'static str]| {
+            let alternatives = alternatives.iter().map(|name| IdentityName::Uri((*name).into())).collect();
+            let server_name = HeaderValue::from_static(server_name);
+            let identity = Some(EndpointIdentity { server_name, alternatives });
+            trust(&[&first_authority], None).map(|trust| TlsTrust { identity, ..trust })
+        };
         let others = [
             settings(trust(&[&second_authority], None)),
             settings(trust(&[&first_authority, &second_authority], None)),
             settings(trust(&[&first_authority], Some(1))),
             settings(None),
-            cache.settings(UpstreamProtocol::Http2, trust(&[&first_authority], None), None).unwrap(),
+            cache.settings(Some(UpstreamProtocol::Http2), trust(&[&first_authority], None), None).unwrap(),
+            cache.settings(None, trust(&[&first_authority], None), None).unwrap(),
+            settings(with_identity("a.example", &[])),
+            settings(with_identity("b.example", &[])),
+            settings(with_identity("a.example", &["b.example"])),
         ];
         for other in &others {
             assert!(first != *other && !Arc::ptr_eq(&first.config, &other.config));
         }
         cache.sweep();
-        assert_eq!(cache.configs.lock().len(), 6);
+        assert_eq!(cache.configs.lock().len(), 10);
         drop((first, others));
         cache.sweep();
         assert!(cache.configs.lock().is_empty(), "unused configurations are dropped");

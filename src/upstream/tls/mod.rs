@@ -4,6 +4,7 @@
 
 mod anchors;
 mod config_cache;
+mod identity;
 mod sessions;
 mod verified_names;
 mod verifier;
@@ -33,6 +34,7 @@ use tokio_rustls::client::TlsStream;
 use super::UpstreamProtocol;
 pub use anchors::TrustAnchors;
 pub(super) use config_cache::TlsConfigCache;
+pub use identity::{EndpointIdentity, IdentityName};
 use sessions::EndpointSessions;
 pub(super) use verified_names::VerifiedNames;
 pub use verifier::AcceptAnyCertificate;
@@ -46,6 +48,8 @@ pub struct UpstreamTlsSettings {
     /// key.
     digest: TlsDigest,
     has_client_certificate: bool,
+    /// The server name of all handshakes; `None` for the host of each request.
+    server_name: Option<HeaderValue>,
     config: Arc<EndpointTlsConfig>,
     sessions: EndpointSessions,
 }
@@ -58,22 +62,30 @@ pub struct TlsTrust {
     pub anchors: Arc<TrustAnchors>,
     /// Maximum number of intermediate certificates; None for the limit of the TLS library.
     pub max_intermediates: Option<usize>,
+    /// The required identity; `None` for the host of each request.
+    pub identity: Option<EndpointIdentity>,
 }
 
 impl UpstreamTlsSettings {
-    /// Without `trust` any certificate is accepted. `client` is the client certificate. Equal settings do not share the
-    /// result; those of [`UpstreamRegistry::tls_settings`](super::UpstreamRegistry::tls_settings) do.
+    /// `protocol` is the only one that handshakes offer (ALPN); `None` to offer none. Without `trust` any certificate
+    /// is accepted. `client` is the client certificate. Equal settings do not share the result; those of
+    /// [`UpstreamRegistry::tls_settings`](super::UpstreamRegistry::tls_settings) do.
     pub fn new(
-        protocol: UpstreamProtocol,
+        protocol: impl Into<Option<UpstreamProtocol>>,
         trust: Option<TlsTrust>,
         client: Option<Arc<CertifiedKey>>,
     ) -> Result<Self, rustls::Error> {
-        TlsConfigCache::default().settings(protocol, trust, client)
+        TlsConfigCache::default().settings(protocol.into(), trust, client)
     }
 
     /// Whether certificates are verified.
     pub fn verifies(&self) -> bool {
         self.config.verifies
+    }
+
+    /// The server name for a request with this `Host`, or for a connection without requests.
+    pub fn server_name(&self, host: Option<&HeaderValue>) -> Option<Rc<UpstreamServerName>> {
+        self.server_name.as_ref().or(host).map(UpstreamServerName::from_host)
     }
 
     pub(super) fn client(&self) -> UpstreamTlsClient {
@@ -88,15 +100,27 @@ struct EndpointTlsConfig {
     verifier: Arc<dyn ServerCertVerifier>,
     /// Whether the verifier accepts some certificates only.
     verifies: bool,
+    required_name: RequiredName,
+}
+
+/// Which name a certificate of an endpoint must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequiredName {
+    /// The `Host` of the request.
+    Host,
+    /// Fixed by the configuration, whatever the client sends.
+    Configured,
 }
 
 fn build_config(
-    protocol: UpstreamProtocol,
+    protocol: Option<UpstreamProtocol>,
     trust: Option<TlsTrust>,
     client: Option<Arc<CertifiedKey>>,
 ) -> Result<EndpointTlsConfig, rustls::Error> {
     let provider = Arc::clone(&PROVIDER);
     let verifies = trust.is_some();
+    let has_identity = trust.as_ref().is_some_and(|trust| trust.identity.is_some());
+    let required_name = if has_identity { RequiredName::Configured } else { RequiredName::Host };
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
         Some(trust) => Arc::new(EndpointVerifier { trust, provider: Arc::clone(&provider) }),
         None => Arc::new(AcceptAnyCertificate(Arc::clone(&provider))),
@@ -109,26 +133,40 @@ fn build_config(
         Some(client) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(client))),
         None => config.with_no_client_auth(),
     };
-    client.alpn_protocols = vec![match protocol {
+    let alpn = protocol.map(|protocol| match protocol {
         UpstreamProtocol::Http1 => b"http/1.1".to_vec(),
         UpstreamProtocol::Http2 => b"h2".to_vec(),
-    }];
+    });
+    client.alpn_protocols = alpn.into_iter().collect();
     client.resumption = Resumption::disabled();
-    Ok(EndpointTlsConfig { client, verifier, verifies })
+    Ok(EndpointTlsConfig { client, verifier, verifies, required_name })
 }
 
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(default_provider()));
 
-fn settings_digest(protocol: UpstreamProtocol, trust: Option<&TlsTrust>, client: Option<&CertifiedKey>) -> TlsDigest {
+fn settings_digest(
+    protocol: Option<UpstreamProtocol>,
+    trust: Option<&TlsTrust>,
+    client: Option<&CertifiedKey>,
+) -> TlsDigest {
     let mut builder = DigestBuilder::default();
+    let identity = trust.and_then(|trust| trust.identity.as_ref());
     builder.add(&[
-        u8::from(protocol == UpstreamProtocol::Http2),
+        match protocol {
+            Some(UpstreamProtocol::Http1) => 0,
+            Some(UpstreamProtocol::Http2) => 1,
+            None => 2,
+        },
         u8::from(trust.is_some()),
         u8::from(client.is_some()),
+        u8::from(identity.is_some()),
     ]);
-    if let Some(TlsTrust { anchors, max_intermediates }) = trust {
+    if let Some(TlsTrust { anchors, max_intermediates, identity: _ }) = trust {
         builder.add(format!("{max_intermediates:?}").as_bytes());
         builder.add(anchors.digest());
+    }
+    if let Some(identity) = identity {
+        identity.add_to(&mut builder);
     }
     // The key is determined by the first certificate, so it is not hashed.
     for certificate in client.iter().flat_map(|client| &client.cert) {
@@ -191,10 +229,14 @@ impl fmt::Debug for UpstreamTlsSettings {
     }
 }
 
-/// `TLS unverified (terms …)`, `TLS verified with client certificate (terms …)`, with the beginning of the digest.
+/// `TLS unverified (terms …)`, `TLS verified for a.example with client certificate (terms …)`, with the beginning of
+/// the digest.
 impl fmt::Display for UpstreamTlsSettings {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(if self.verifies() { "TLS verified" } else { "TLS unverified" })?;
+        if let Some(Ok(name)) = self.server_name.as_ref().map(HeaderValue::to_str) {
+            write!(formatter, " for {name}")?;
+        }
         if self.has_client_certificate {
             formatter.write_str(" with client certificate")?;
         }
@@ -263,6 +305,7 @@ impl UpstreamTlsClient {
         let host = name.map(UpstreamServerName::host).unwrap_or_default();
         let server_name = match ServerName::try_from(host) {
             Ok(server_name) => server_name.to_owned(),
+            // Only the host of a request may be invalid: a configured name is a DNS name.
             Err(_) if config.verifies => return Err(UpstreamHandshakeError::InvalidName(host.to_owned())),
             // Nothing is verified, so any name will do: an IP address is not sent as server name.
             Err(_) => ServerName::from(address.ip()),
@@ -272,7 +315,8 @@ impl UpstreamTlsClient {
             client.resumption = sessions.resumption(digest, address, &server_name);
         }
         let connecting = TlsConnector::from(Arc::new(client)).connect(server_name.clone(), stream);
-        let stream = connecting.await.map_err(|error| UpstreamHandshakeError::new(&error, host))?;
+        let connected = connecting.await;
+        let stream = connected.map_err(|error| UpstreamHandshakeError::new(&error, host, config.required_name))?;
         let connection = stream.get_ref().1;
         // The library does not verify the certificate of a resumed session, which may have expired.
         if connection.handshake_kind() == Some(HandshakeKind::Resumed)
@@ -301,8 +345,8 @@ impl EndpointTlsConfig {
 pub enum UpstreamHandshakeError {
     #[error("its certificate is not trusted: {0}")]
     Untrusted(String),
-    #[error("its certificate is not valid for the Host that requests are forwarded with: {0}")]
-    WrongName(String),
+    #[error("its certificate is not valid for {0}: {1}")]
+    WrongName(RequiredName, String),
     #[error("{0:?}, the Host that requests are forwarded with, is not a valid name in a certificate")]
     InvalidName(String),
     #[error(
@@ -323,11 +367,11 @@ pub enum UpstreamHandshakeError {
 }
 
 impl UpstreamHandshakeError {
-    fn new(error: &io::Error, host: &str) -> Self {
+    fn new(error: &io::Error, host: &str, required_name: RequiredName) -> Self {
         match tls_error(error) {
             Some(rustls::Error::InvalidCertificate(
                 error @ (CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }),
-            )) => UpstreamHandshakeError::WrongName(error.to_string()),
+            )) => UpstreamHandshakeError::WrongName(required_name, error.to_string()),
             Some(rustls::Error::InvalidCertificate(error)) => UpstreamHandshakeError::Untrusted(error.to_string()),
             Some(rustls::Error::AlertReceived(alert)) => UpstreamHandshakeError::Rejected(*alert, host.to_owned()),
             Some(rustls::Error::InvalidMessage(_)) => UpstreamHandshakeError::NotTls,
@@ -343,7 +387,7 @@ impl UpstreamHandshakeError {
     pub(super) fn ejects_endpoint(&self, name_succeeded: bool) -> bool {
         match self {
             UpstreamHandshakeError::NotTls => true,
-            UpstreamHandshakeError::WrongName(_)
+            UpstreamHandshakeError::WrongName(..)
             | UpstreamHandshakeError::InvalidName(_)
             | UpstreamHandshakeError::SessionOutdated
             | UpstreamHandshakeError::Rejected(AlertDescription::UnrecognisedName, _) => false,
@@ -353,6 +397,15 @@ impl UpstreamHandshakeError {
             | UpstreamHandshakeError::TimedOut(_)
             | UpstreamHandshakeError::Other(_) => name_succeeded,
         }
+    }
+}
+
+impl fmt::Display for RequiredName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            RequiredName::Host => "the Host that requests are forwarded with",
+            RequiredName::Configured => "a name that the BackendTLSPolicy requires",
+        })
     }
 }
 

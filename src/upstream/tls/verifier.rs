@@ -13,7 +13,8 @@ use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 use super::TlsTrust;
 use super::anchors::check_period;
 
-/// Accepts certificates for the requested name that a trusted authority has issued, or that are trusted themselves.
+/// Accepts certificates for the requested name, or with the configured identity, that a trusted authority has issued,
+/// or that are trusted themselves.
 pub(super) struct EndpointVerifier {
     pub(super) trust: TlsTrust,
     pub(super) provider: Arc<CryptoProvider>,
@@ -34,7 +35,11 @@ impl ServerCertVerifier for EndpointVerifier {
             Some(period) => check_period(period, now).map_err(to_rustls_error)?,
             None => self.verify_chain(&parsed, intermediates, now)?,
         }
-        parsed.verify_is_valid_for_subject_name(name).map_err(to_rustls_error)?;
+        let identity = self.trust.identity.as_ref();
+        match identity.and_then(|identity| identity.verify(certificate, &parsed)) {
+            Some(verified) => verified.map_err(Error::InvalidCertificate)?,
+            None => parsed.verify_is_valid_for_subject_name(name).map_err(to_rustls_error)?,
+        }
         Ok(ServerCertVerified::assertion())
     }
 
@@ -69,7 +74,7 @@ impl EndpointVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Error> {
-        let TlsTrust { anchors, max_intermediates } = &self.trust;
+        let TlsTrust { anchors, max_intermediates, identity: _ } = &self.trust;
         // The library continues with other paths after a rejected one, and may return another error than `is_allowed`.
         let is_too_long = Cell::new(false);
         let is_allowed = |path: &VerifiedPath<'_>| {

@@ -175,6 +175,7 @@ fn resolve_service<'s>(
                     .to_owned(),
             ),
             BackendError::TlsRequired(message, remedy) => (message, remedy.to_owned()),
+            BackendError::InvalidPolicy(message) => (message, "correct the policy".to_owned()),
             BackendError::InvalidTls(message, remedy) => (message, remedy),
         };
         Diagnostic::error(field, message, remedy)

@@ -41,10 +41,10 @@ async fn services_get_events_but_no_status() {
     assert!(!matches!(queue.next_event(), NextEvent::Now { .. }));
 }
 
-/// A policy has no status of Portico, so its owner gets events only.
+/// An object of a kind that is not served has no status of Portico, so its owner gets events only.
 #[tokio::test(start_paused = true)]
-async fn policies_get_events_but_no_status() {
-    let id = ObjectId::new(Kind::BackendTlsPolicy, ObjectKey::new("default", "tls"));
+async fn objects_of_unserved_kinds_get_events_but_no_status() {
+    let id = ObjectId::new(Kind::XBackendTrafficPolicy, ObjectKey::new("default", "retries"));
     let queue = leading_queue();
     queue.observe(id.clone(), Some(observed(1, 1)));
     let unserved = Diagnostic::warning("spec.targetRefs", "it is not served", "remove it");
