@@ -490,6 +490,29 @@ fn ancestors_of_a_policy() {
         ),
     ]);
 
+    let gateway = |controller: &str, namespace: &str, conditions: &[Value]| {
+        let group = GATEWAY_GROUP;
+        let reference = json!({"group": group, "kind": "Gateway", "namespace": namespace, "name": "web"});
+        json!({"ancestorRef": reference, "controllerName": controller, "conditions": conditions})
+    };
+    let accepted = || condition("Accepted", "True", "Accepted");
+    let was_accepted = |since: &str| stored_condition("Accepted", "True", "Accepted", since);
+    check_merges(vec![row(
+        "Gateways of one name and several controllers",
+        Kind::BackendTlsPolicy,
+        json!({"ancestors": [
+            gateway(CONTROLLER, "gone", &[was_accepted(THEN)]),
+            gateway("example.com/x", "a", &[foreign_condition("Accepted")]),
+            gateway(CONTROLLER, "a", &[was_accepted(THEN), foreign_condition("example.com/A")]),
+        ]}),
+        json!({"ancestors": [gateway(CONTROLLER, "a", &[accepted()]), gateway(CONTROLLER, "b", &[accepted()])]}),
+        Some(json!({"ancestors": [
+            gateway("example.com/x", "a", &[foreign_condition("Accepted")]),
+            gateway(CONTROLLER, "a", &[was_accepted(THEN), foreign_condition("example.com/A")]),
+            gateway(CONTROLLER, "b", &[was_accepted(NOW)]),
+        ]})),
+    )]);
+
     let many: Vec<_> = (0..20).map(|number| ancestor(CONTROLLER, &format!("s{number}"), &[programmed()])).collect();
     let merged = merge(Kind::KongUpstreamPolicy, &Value::Null, &json!({"ancestors": many}), &[], NOW);
     let written = merged.status.unwrap()["ancestors"].as_array().unwrap().clone();
