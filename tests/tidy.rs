@@ -138,8 +138,9 @@ const LAYERS: &[Row] = &[
             "budgets",
             "addresses affected classes cors hostname label_selector listener_protocol matches \
          missing_object port_owners reference_grants retry unique_diagnostics upstream_usage verdict",
-            "certificates context grpc_matches ingress_class needed_references listener_conflicts listener_overlaps testing",
-            "gateway_parameters listener",
+            "ca_bundle certificates context grpc_matches ingress_class needed_references listener_conflicts listener_overlaps testing",
+            "frontend_validation gateway_parameters",
+            "listener",
             "gateway",
             "attachment forbidden_addresses served_gateways",
             "backend route_plan",
@@ -235,7 +236,8 @@ const LAYERS: &[Row] = &[
         "snapshot",
         &[
             "bind_address cors escape host regex regex_steps timeouts_and_retries",
-            "certs path_edit path_regex path_regexes",
+            "client_validation path_edit path_regex path_regexes",
+            "certs",
             "redirect uri_template",
             "upstream_path",
             "rule_options",

@@ -2,7 +2,7 @@
 //! private key.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::{self, PemObject};
@@ -20,6 +20,7 @@ use crate::api::kind::CORE_GROUP;
 use crate::api::{Kind, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::Certificate;
+use crate::snapshot::client_validation::{ClientValidation, ClientValidationMode};
 use crate::snapshot::host::HostPattern;
 use crate::store::Store;
 
@@ -27,10 +28,13 @@ use crate::store::Store;
 const CERTIFICATE_ENTRY: &str = "tls.crt";
 const PRIVATE_KEY_ENTRY: &str = "tls.key";
 
-/// The Secrets that listeners refer to, parsed once per content. An unchanged certificate keeps its `Arc`.
+/// The Secrets that listeners refer to, parsed once per content, and the validations of their clients. An unchanged
+/// certificate or validation keeps its `Arc`.
 #[derive(Debug, Default)]
 pub(super) struct SecretCache {
     parsed: BTreeMap<ObjectKey, (Arc<Object<Secret>>, ParsedSecret)>,
+    /// Those that listeners use.
+    client_validations: Vec<Weak<ClientValidation>>,
 }
 
 type ParsedSecret = Result<Arc<Certificate>, Diagnostic>;
@@ -47,6 +51,23 @@ impl SecretCache {
         let parsed = parse_certificate(key, secret).map(Arc::new);
         self.parsed.insert(key.clone(), (secret.clone(), parsed.clone()));
         parsed
+    }
+
+    /// The validation with these settings. A listener keeps it when other settings of its Gateway change, so its
+    /// clients can resume their TLS sessions.
+    pub(super) fn client_validation(
+        &mut self,
+        mode: ClientValidationMode,
+        authorities: Vec<CertificateDer<'static>>,
+    ) -> Result<Arc<ClientValidation>, String> {
+        self.client_validations.retain(|validation| validation.strong_count() > 0);
+        let mut known = self.client_validations.iter().filter_map(Weak::upgrade);
+        if let Some(known) = known.find(|known| known.has_settings(mode, &authorities)) {
+            return Ok(known);
+        }
+        let created = Arc::new(ClientValidation::new(mode, authorities)?);
+        self.client_validations.push(Arc::downgrade(&created));
+        Ok(created)
     }
 
     /// Removes a Secret that no longer exists, so that keys are not kept longer than needed.

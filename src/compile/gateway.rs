@@ -10,7 +10,7 @@ use super::certificates::SecretCache;
 use super::listener::{self, ListenerId, ListenerPlan};
 use super::port_owners::{FamilyPort, PortOwners};
 use super::verdict::{Code, Condition, ListenerVerdict, Verdict};
-use super::{CompileContext, gateway_parameters};
+use super::{CompileContext, frontend_validation, gateway_parameters};
 use crate::api::gateway::{Gateway, GatewayClass, ParentReference};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::diagnostic::{Diagnostic, Reason};
@@ -203,6 +203,8 @@ pub(super) fn plan(
         None if rejected_count < listeners.len() => with_rejected_listeners(Code::GatewaySomeListenersInvalid, remarks),
         None => with_rejected_listeners(Code::GatewayNoListenerValid, remarks),
     };
+    let insecure = frontend_validation::insecure_fields(gateway);
+    let insecure = (!insecure.is_empty()).then(|| Condition::new(Code::GatewayInsecureFrontend, insecure));
     Some(GatewayPlan {
         key: gateway.meta.key.clone(),
         generation: gateway.meta.generation,
@@ -210,7 +212,7 @@ pub(super) fn plan(
         class: gateway.spec.gateway_class_name.clone(),
         bind_addresses: if can_bind { assigned.bind_addresses.clone() } else { Vec::new() },
         reported_addresses: if can_bind { assigned.reported_addresses.clone() } else { Vec::new() },
-        conditions: vec![accepted, programmed],
+        conditions: [accepted, programmed].into_iter().chain(insecure).collect(),
         listeners,
         certificates,
     })

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::certificates::{self, SecretCache};
+use super::frontend_validation::{self, PortValidation};
 use super::label_selector;
 use super::listener_conflicts::{self, ListenerConflict};
 use super::listener_overlaps;
@@ -138,12 +139,27 @@ fn plan(
     let field = format!("spec.listeners[{index}]");
     let protocol = ListenerProtocol::from_listener(listener);
     let (supported_kinds, kind_problems) = supported_route_kinds(protocol, listener, &field);
-    let (certificates, certificates_resolved) = match protocol.terminates_tls() {
+    let validation = match protocol {
+        ListenerProtocol::Https => PortValidation::of_port(store, secrets, gateway, port(listener)),
+        _ => None,
+    };
+    let (certificates, mut certificates_resolved) = match protocol.terminates_tls() {
         true => resolve_certificates(store, secrets, gateway, listener, &field),
         false => (Certificates::default(), Condition::without_diagnostics(Code::ListenerResolvedRefs)),
     };
+    let mut client_validation = None;
+    let mut rejection = rejection(gateway, listener, conflict, other_owner, &field);
+    if let Some(validation) = validation {
+        let unverifiable = validation.rejection().map(|problem| (Code::ListenerNoValidCaCertificate, vec![problem]));
+        rejection = rejection.or(unverifiable);
+        for (code, problem) in validation.unresolved {
+            certificates_resolved.add(code, problem);
+        }
+        client_validation = validation.clients;
+    }
+    let certificates = certificates.with_client_validation(client_validation);
     let (mut served, mut secure) = (false, false);
-    let mut conditions = match rejection(gateway, listener, conflict, other_owner, &field) {
+    let mut conditions = match rejection {
         Some((code, problems)) => {
             vec![Condition::new(code, problems.clone()), Condition::new(not_programmed(code), problems)]
         }
@@ -305,8 +321,8 @@ fn resolve_certificates(
     (Certificates::new(certificates), Condition::new(code, problems))
 }
 
-/// Diagnostics about valid fields that are not supported. Filters and client certificates protect backends, so the
-/// listener is not served without them.
+/// Diagnostics about valid fields that are not supported. Filters protect backends, so the listener is not served
+/// without them.
 fn unsupported_fields(
     gateway: &Object<Gateway>,
     listener: &Listener,
@@ -348,10 +364,8 @@ fn unsupported_fields(
             problems.push(Diagnostic::error(format!("{field}.tls.options"), message, "remove the option"));
         }
     }
-    if protocol == ListenerProtocol::Https && gateway.spec.tls.as_ref().is_some_and(|tls| tls.frontend.is_some()) {
-        let message = "client certificates are not verified by this version, so the listener is not served";
-        let remedy = "remove the field if clients need no certificates";
-        problems.push(Diagnostic::error("spec.tls.frontend", message, remedy));
+    if protocol == ListenerProtocol::Https {
+        problems.extend(frontend_validation::unknown_modes(gateway, port(listener)));
     }
     problems
 }

@@ -200,6 +200,8 @@ codes! {
     GatewayAddressNotUsable = Gateway "Programmed" false "AddressNotUsable" "An address cannot be used.";
     GatewayAddressNotAssigned = Gateway "Programmed" false "AddressNotAssigned" "There is no address yet.";
     GatewayNotProgrammed = Gateway "Programmed" false "Invalid" "No listener can be served.";
+    GatewayInsecureFrontend = Gateway "InsecureFrontendValidationMode" true "ConfigurationChanged"
+        "Clients without a valid certificate are served.";
 
     ListenerAccepted = Listener "Accepted" true "Accepted" "The listener is valid.";
     ListenerUnsupportedProtocol = Listener "Accepted" false "UnsupportedProtocol" "The protocol is not served.";
@@ -210,6 +212,8 @@ codes! {
     ListenerProtocolConflictRefused = Listener "Accepted" false "ProtocolConflict"
         "Another listener uses this port for another protocol.";
     ListenerPortUnavailable = Listener "Accepted" false "PortUnavailable" "Another Gateway uses the port.";
+    ListenerNoValidCaCertificate = Listener "Accepted" false "NoValidCACertificate"
+        "No certificate of an authority can be used to verify clients.";
     ListenerProgrammed = Listener "Programmed" true "Programmed" "The listener is being served.";
     ListenerHostnameConflictUnserved = Listener "Programmed" false "HostnameConflict"
         "Another listener has this port and hostname.";
@@ -222,6 +226,10 @@ codes! {
         "A kind in allowedRoutes cannot attach.";
     ListenerInvalidCertificateRef = Listener "ResolvedRefs" false "InvalidCertificateRef"
         "A certificate cannot be used.";
+    ListenerInvalidCaCertificateRef = Listener "ResolvedRefs" false "InvalidCACertificateRef"
+        "A certificate of an authority cannot be used.";
+    ListenerInvalidCaCertificateKind = Listener "ResolvedRefs" false "InvalidCACertificateKind"
+        "A reference is to a kind that has no certificates of authorities.";
     ListenerRefNotPermitted = Listener "ResolvedRefs" false "RefNotPermitted"
         "A certificate in another namespace may not be used.";
     ListenerHostnameConflict = Listener "Conflicted" true "HostnameConflict"

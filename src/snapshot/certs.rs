@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustls::sign::CertifiedKey;
 
+use super::client_validation::ClientValidation;
 use super::host::{HostMap, HostPattern};
 
 /// A certificate with its key, from a Secret or generated.
@@ -42,6 +43,8 @@ pub struct Certificates {
     all: Box<[Arc<Certificate>]>,
     /// The certificates by their DNS names; empty if there is only one certificate, which is always used.
     by_dns_name: HostMap<NamedCertificates>,
+    /// How clients are verified; `None` if they are not asked for a certificate.
+    client_validation: Option<Arc<ClientValidation>>,
 }
 
 /// The certificates with one DNS name.
@@ -66,7 +69,16 @@ impl Certificates {
             (pattern.clone(), named)
         });
         let by_dns_name = by_dns_name.collect();
-        Certificates { all: all.into(), by_dns_name }
+        Certificates { all: all.into(), by_dns_name, client_validation: None }
+    }
+
+    /// The same certificates, for clients that are verified.
+    pub fn with_client_validation(self, client_validation: Option<Arc<ClientValidation>>) -> Self {
+        Certificates { client_validation, ..self }
+    }
+
+    pub fn client_validation(&self) -> Option<&Arc<ClientValidation>> {
+        self.client_validation.as_ref()
     }
 
     /// The certificates by preference for a server name: those with the exact name, those with a wildcard that covers
@@ -84,10 +96,12 @@ impl Certificates {
     }
 }
 
-/// Equal if both hold the same `Arc`s in the same order.
+/// Equal if both hold the same `Arc`s in the same order, and verify clients in the same way.
 impl PartialEq for Certificates {
     fn eq(&self, other: &Self) -> bool {
-        self.all.len() == other.all.len() && self.all.iter().zip(&other.all).all(|(a, b)| Arc::ptr_eq(a, b))
+        self.client_validation == other.client_validation
+            && self.all.len() == other.all.len()
+            && self.all.iter().zip(&other.all).all(|(a, b)| Arc::ptr_eq(a, b))
     }
 }
 

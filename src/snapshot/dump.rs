@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::certs::{Certificate, Certificates};
+use super::client_validation::ClientValidationMode;
 use super::host::{HostMap, HostPattern};
 use super::port_tls::{PortTls, StreamHosts, TlsListener};
 use super::router::by_conditions::{ConditionsRouter, HeaderCondition, RouteEntry};
@@ -99,6 +100,9 @@ pub struct ListenerDump {
     /// namespace/secret: …`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificates: Option<Vec<String>>,
+    /// What clients need; absent if they are not asked for a certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificates: Option<&'static str>,
     /// `a.example: by host`: the order that comes first for a host that Ingresses of several dialects name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub first_orders: Vec<String>,
@@ -247,7 +251,17 @@ impl HttpBind {
             Some(lines_by_host.collect())
         };
         let listeners = self.listeners.sorted().into_iter();
-        listeners.map(|(hostname, listener)| listener.dump(hostname, certificates(hostname, listener))).collect()
+        let listeners = listeners.map(|(hostname, listener)| {
+            let own = self.tls.as_ref().and_then(|tls| tls.certificates_of(hostname));
+            let validation = own.and_then(|certificates| certificates.client_validation());
+            let client_certificates = validation.map(|validation| match validation.mode() {
+                ClientValidationMode::Required => "required",
+                ClientValidationMode::InsecureFallback => "accepted without verification",
+            });
+            let certificates = certificates(hostname, listener);
+            ListenerDump { client_certificates, ..listener.dump(hostname, certificates) }
+        });
+        listeners.collect()
     }
 }
 
@@ -296,6 +310,7 @@ impl HttpListener {
             hostname: hostname.to_string(),
             port: self.port,
             certificates,
+            client_certificates: None,
             first_orders: match &self.routes {
                 Routes::Ingresses(routes) => routes.contested_hosts(),
                 Routes::ByHost(_) | Routes::ByConditions(_) => Vec::new(),

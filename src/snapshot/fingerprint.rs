@@ -60,6 +60,8 @@ impl Snapshot {
             hasher.add_section(&host.to_string());
             let from_secrets = certificates.all().iter().filter(|certificate| !certificate.is_self_generated());
             from_secrets.for_each(|certificate| hasher.add_certificate(certificate));
+            let authorities = certificates.client_validation().into_iter().flat_map(|clients| clients.authorities());
+            authorities.for_each(|authority| hasher.add_field(authority));
         }
         hasher.add_section("consumers");
         hasher.add_field(&self.consumers.fingerprint.to_be_bytes());

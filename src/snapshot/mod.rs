@@ -20,6 +20,7 @@
 mod bind_address;
 mod bind_map;
 pub mod certs;
+pub mod client_validation;
 pub mod cors;
 pub mod dump;
 pub(crate) mod escape;

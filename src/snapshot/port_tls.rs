@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use super::certs::Certificates;
+use super::client_validation::{ClientValidation, ClientValidationMode};
 use super::host::{HostMap, HostPattern};
 use super::stream::StreamRule;
 
@@ -18,6 +19,8 @@ use super::stream::StreamRule;
 pub struct PortTls {
     listeners: HostMap<TlsListener>,
     has_streams: bool,
+    /// Whether a listener rejects clients without a valid certificate.
+    verifies_clients: bool,
 }
 
 /// What one listener does with TLS connections.
@@ -77,7 +80,11 @@ impl TlsListener {
 impl PortTls {
     pub fn new(listeners: HostMap<TlsListener>) -> Self {
         let has_streams = listeners.iter().any(|(_, listener)| listener.stream_hosts().is_some());
-        PortTls { listeners, has_streams }
+        let verifies_clients = listeners.iter().any(|(_, listener)| {
+            let validation = listener.certificates().and_then(|certificates| certificates.client_validation());
+            validation.is_some_and(|validation| validation.mode() == ClientValidationMode::Required)
+        });
+        PortTls { listeners, has_streams, verifies_clients }
     }
 
     /// A port whose listeners all terminate TLS.
@@ -103,6 +110,19 @@ impl PortTls {
     /// terminate TLS.
     pub fn certificates_for(&self, name: Option<&str>) -> Option<&Arc<Certificates>> {
         select_by_server_name(&self.listeners, name)?.certificates()
+    }
+
+    /// Whether the listener for this server name accepts a client that an earlier version of the listener verified in
+    /// this way. A client that was not verified as the listener requires now needs a new connection.
+    pub fn accepts_client(&self, name: Option<&str>, verified_by: Option<&Arc<ClientValidation>>) -> bool {
+        if !self.verifies_clients {
+            return true;
+        }
+        let required = self.certificates_for(name).and_then(|certificates| certificates.client_validation());
+        let required = required.filter(|required| required.mode() == ClientValidationMode::Required);
+        required.is_none_or(|required| {
+            verified_by.is_some_and(|verified_by| Arc::ptr_eq(verified_by, required) || verified_by == required)
+        })
     }
 
     /// A copy with other certificates for some hosts, all of which terminate TLS.

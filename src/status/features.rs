@@ -52,6 +52,8 @@ const FEATURES: &[Feature] = &[
     since(6, "TCPRoute"),
     Feature { standard_since: 5, ..feature("TLSRoute") },
     feature("GatewayAddressEmpty"),
+    since(5, "GatewayFrontendClientCertificateValidation"),
+    since(5, "GatewayFrontendClientCertificateValidationInsecureFallback"),
     feature("GatewayHTTPListenerIsolation"),
     since(5, "GatewayHTTPSListenerDetectMisdirectedRequests"),
     since(7, "GatewayInfrastructure"),
@@ -103,11 +105,11 @@ mod tests {
             (3, true, 0, None, Some("HTTPRoute")),
             (4, true, 32, Some("GatewayInfrastructurePropagation"), Some("HTTPRoute303RedirectStatusCode")),
             (4, false, 30, Some("HTTPRoutePathRewrite"), Some("HTTPRouteCORS")),
-            (5, true, 36, Some("HTTPRoute308RedirectStatusCode"), Some("HTTPRouteRetryConnectionError")),
-            (6, true, 38, Some("HTTPRouteRetryConnectionError"), Some("HTTPRouteRetryCodes")),
-            (6, false, 37, Some("HTTPRouteCORS"), Some("HTTPRouteRetryConnectionError")),
-            (7, true, 45, Some("GatewayInfrastructure"), Some("GatewayInfrastructurePropagation")),
-            (7, false, 45, Some("HTTPRouteRetryCodes"), Some("GatewayListenerFilters")),
+            (5, true, 38, Some("HTTPRoute308RedirectStatusCode"), Some("HTTPRouteRetryConnectionError")),
+            (6, true, 40, Some("HTTPRouteRetryConnectionError"), Some("HTTPRouteRetryCodes")),
+            (6, false, 39, Some("HTTPRouteCORS"), Some("HTTPRouteRetryConnectionError")),
+            (7, true, 47, Some("GatewayInfrastructure"), Some("GatewayInfrastructurePropagation")),
+            (7, false, 47, Some("HTTPRouteRetryCodes"), Some("GatewayListenerFilters")),
         ] {
             let names = supported(minor, experimental);
             let context = format!("1.{minor}, experimental: {experimental}: {names:?}");
@@ -119,7 +121,7 @@ mod tests {
         }
     }
 
-    /// Of the 45 features, 6 are core features of a profile, and of the others 26 belong to HTTPRoute, 7 to Gateway,
+    /// Of the 47 features, 6 are core features of a profile, and of the others 26 belong to HTTPRoute, 9 to Gateway,
     /// and 2 each to BackendTLSPolicy, GRPCRoute and TLSRoute.
     #[test]
     fn newest_release_gets_all_features() {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{AnyObject, Dependency};
 use crate::api::gateway::{
-    BackendObjectReference, BackendRef, Filter, Gateway, GatewayClass, ParentReference, PolicyTargetReference,
-    StreamRouteRule,
+    BackendObjectReference, BackendRef, Filter, Gateway, GatewayClass, GatewayFrontendTls, ParentReference,
+    PolicyTargetReference, StreamRouteRule,
 };
 use crate::api::kind::{CORE_GROUP, GATEWAY_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP, PORTICO_GROUP};
 use crate::api::kong::annotations::{
@@ -143,6 +143,9 @@ impl DependencyCollector {
         if let Some(parameters) = infrastructure.and_then(|infrastructure| infrastructure.parameters_ref.as_ref()) {
             self.add_parameters(&parameters.group, &parameters.kind, None, &parameters.name);
         }
+        if let Some(frontend) = gateway.spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref()) {
+            self.add_frontend(frontend);
+        }
         for listener in &gateway.spec.listeners {
             for certificate in listener.tls.iter().flat_map(|tls| &tls.certificate_refs) {
                 if certificate.group == CORE_GROUP && certificate.kind == Kind::Secret.name() {
@@ -150,6 +153,18 @@ impl DependencyCollector {
                 }
                 self.add_grants(certificate.namespace.as_deref());
             }
+        }
+    }
+
+    /// The ConfigMaps with the authorities of clients.
+    fn add_frontend(&mut self, frontend: &GatewayFrontendTls) {
+        let of_ports = frontend.per_port.iter().map(|entry| &entry.tls);
+        let validations = of_ports.chain([&frontend.default]).filter_map(|config| config.validation.as_ref());
+        for reference in validations.flat_map(|validation| &validation.ca_certificate_refs) {
+            if reference.group == CORE_GROUP && reference.kind == Kind::ConfigMap.name() {
+                self.add_object(Kind::ConfigMap, reference.namespace.as_deref(), &reference.name);
+            }
+            self.add_grants(reference.namespace.as_deref());
         }
     }
 

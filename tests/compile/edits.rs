@@ -670,6 +670,11 @@ fn gateway(random: &mut fastrand::Rng) -> AnyObject {
         // Two Gateways on one address compete for ports.
         spec["addresses"] = json!([{"value": "127.0.0.9"}]);
     }
+    if random.u8(..3) == 0 {
+        let namespace = pick(random, &["a", "b"]);
+        let references = json!([{"group": "", "kind": "ConfigMap", "namespace": namespace, "name": "authorities"}]);
+        spec["tls"] = json!({"frontend": {"default": {"validation": {"caCertificateRefs": references}}}});
+    }
     let metadata = json!({
         "namespace": pick(random, &["a", "b"]),
         "name": pick(random, &["g", "h"]),

@@ -5,6 +5,7 @@
 mod accounting;
 mod bodies;
 mod buffer_limit;
+mod client_certificates;
 mod consumer_plugins;
 mod corpus;
 mod corpus_h2;

@@ -12,7 +12,7 @@ use portico::snapshot::{Bind, BindAddress, HttpListener, Snapshot};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -154,6 +154,13 @@ impl TestTlsConnector {
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
         TestTlsConnector { config: Arc::new(config), last_certificate }
+    }
+
+    /// Sends this certificate to servers that ask for one.
+    pub(crate) fn with_client_certificate(mut self, certificate: &Arc<CertifiedKey>) -> TestTlsConnector {
+        let resolver = SingleCertAndKey::from(Arc::clone(certificate));
+        Arc::make_mut(&mut self.config).client_auth_cert_resolver = Arc::new(resolver);
+        self
     }
 
     /// Offers these protocols with ALPN.

@@ -8,9 +8,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 
 use super::super::annotation_reader::annotation_field;
+use super::super::ca_bundle::{self, CaBundleProblem};
 use super::super::missing_object::missing_object;
 use super::super::{CompileContext, certificates};
-use super::ca_bundle::{self, CaBundleProblem};
 use crate::api::core::ServicePort;
 use crate::api::kong::annotations::{CA_CERT_LABEL, CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT};
 use crate::api::{Kind, Meta, ObjectKey};

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!                                                                 ┌ backend_tls_policy.rs   policy_validation.rs
-//!   ../backend_reference.rs   Gateway API ─┐                      │ annotated_tls.rs ─▶ ca_bundle.rs
+//!   ../backend_reference.rs   Gateway API ─┐                      │ annotated_tls.rs      ../ca_bundle.rs
 //!                                          ├ BackendSettings ─▶ upstream_key ─▶ UpstreamKey ─▶ endpoints.rs
 //!   ../ingress/kong/backend.rs       Kong ─┘
 //! ```
@@ -12,7 +12,6 @@
 
 pub(super) mod annotated_tls;
 pub(super) mod backend_tls_policy;
-mod ca_bundle;
 pub(super) mod endpoints;
 pub(super) mod policy_validation;
 

@@ -6,9 +6,8 @@ use http::HeaderValue;
 use rustls::pki_types::{CertificateDer, DnsName};
 
 use super::super::CompileContext;
-use super::super::missing_object::missing_object;
+use super::super::ca_bundle;
 use super::super::verdict::Code;
-use super::ca_bundle::{self, CaBundleProblem};
 use crate::api::gateway::{BackendTlsPolicy, BackendTlsValidation, LocalObjectReference, SubjectAltName};
 use crate::api::kind::CORE_GROUP;
 use crate::api::{Kind, Object, ObjectKey};
@@ -116,25 +115,9 @@ fn read_authorities(
 ) -> Result<Vec<CertificateDer<'static>>, (Code, Diagnostic)> {
     let LocalObjectReference { group, kind, name } = reference;
     if group != CORE_GROUP || kind != Kind::ConfigMap.name() {
-        let (subfield, found) =
-            if group == CORE_GROUP { ("kind", kind.clone()) } else { ("group", format!("{group}/{kind}")) };
-        let message = format!("authorities are not read from objects of kind {found}");
-        let problem = Diagnostic::error(format!("{field}.{subfield}"), message, "refer to a ConfigMap");
-        return Err((Code::TlsPolicyInvalidKind, problem));
+        return Err((Code::TlsPolicyInvalidKind, ca_bundle::unsupported_kind(group, kind, field)));
     }
     let key = ObjectKey { namespace: Arc::clone(namespace), name: name.as_str().into() };
-    let field = format!("{field}.name");
-    let invalid = |predicate: &str, remedy: &str| {
-        let problem = Diagnostic::error(&*field, format!("ConfigMap {key} {predicate}"), remedy);
-        (Code::TlsPolicyInvalidCaCertificateRef, problem)
-    };
-    let map = store.config_maps.get(&key).ok_or_else(|| {
-        (Code::TlsPolicyInvalidCaCertificateRef, missing_object(store, &*field, Kind::ConfigMap, &key))
-    })?;
-    let bundle = map.data.get(CA_KEY).filter(|bundle| !bundle.is_empty());
-    let bundle = bundle.ok_or_else(|| invalid("has no ca.crt", "store the PEM of the authorities under ca.crt"))?;
-    ca_bundle::parse(bundle.as_bytes()).map_err(|CaBundleProblem { predicate, remedy }| invalid(predicate, remedy))
+    ca_bundle::from_config_map(store, &key)
+        .map_err(|problem| (Code::TlsPolicyInvalidCaCertificateRef, problem.at(format!("{field}.name"))))
 }
-
-/// The key of a ConfigMap with certificates of authorities.
-const CA_KEY: &str = "ca.crt";

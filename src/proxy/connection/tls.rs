@@ -11,15 +11,18 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
-use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig, ServerSessionMemoryCache};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
-use rustls::{Error, HandshakeKind, PeerIncompatible, ProtocolVersion, SupportedCipherSuite, version};
+use rustls::{
+    Error, HandshakeKind, PeerIncompatible, ProtocolVersion, SupportedCipherSuite, SupportedProtocolVersion, version,
+};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::client_hello::{ReceivedHello, normalize_name};
 use crate::snapshot::certs::Certificates;
+use crate::snapshot::client_validation::ClientValidation;
 
 /// The operator's settings for TLS with clients.
 #[derive(Clone, Debug, Default)]
@@ -43,7 +46,9 @@ const HTTP2: &[u8] = b"h2";
 
 /// The TLS state that all handshakes of the process share.
 pub(in crate::proxy) struct TlsTerminator {
+    /// For listeners that do not verify clients.
     config: ServerConfig,
+    versions: Vec<&'static SupportedProtocolVersion>,
 }
 
 /// The parameters negotiated in a handshake.
@@ -57,6 +62,8 @@ pub(in crate::proxy) struct TlsSession {
     pub(in crate::proxy) resumed: bool,
     /// HTTP/2 was negotiated by ALPN.
     pub(in crate::proxy) http2: bool,
+    /// How the certificate of the client was verified; `None` if the client was not asked for one.
+    pub(in crate::proxy) client_validation: Option<Arc<ClientValidation>>,
 }
 
 impl TlsTerminator {
@@ -65,12 +72,12 @@ impl TlsTerminator {
         if !policy.ciphers.is_empty() {
             provider.cipher_suites.clone_from(&policy.ciphers);
         }
-        let versions: &[&rustls::SupportedProtocolVersion] = match policy.min_version {
-            MinTlsVersion::V1_2 => &[&version::TLS13, &version::TLS12],
-            MinTlsVersion::V1_3 => &[&version::TLS13],
+        let versions = match policy.min_version {
+            MinTlsVersion::V1_2 => vec![&version::TLS13, &version::TLS12],
+            MinTlsVersion::V1_3 => vec![&version::TLS13],
         };
         let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
-            .with_protocol_versions(versions)?
+            .with_protocol_versions(&versions)?
             .with_no_client_auth()
             // Has no certificates; each handshake sets its own resolver.
             .with_cert_resolver(Arc::new(ListenerCertResolver::default()));
@@ -81,7 +88,25 @@ impl TlsTerminator {
         // For TLS 1.2 clients without ticket support.
         config.session_storage = ServerSessionMemoryCache::new(SESSION_CACHE_SIZE);
         config.alpn_protocols = ALPN_PROTOCOLS.iter().map(|name| name.to_vec()).collect();
-        Ok(TlsTerminator { config })
+        Ok(TlsTerminator { config, versions })
+    }
+
+    /// The configuration for handshakes of listeners with these certificates.
+    fn config_for(&self, certificates: &Certificates) -> Result<ServerConfig, Error> {
+        let Some(validation) = certificates.client_validation() else { return Ok(self.config.clone()) };
+        if let Some(config) = validation.server_config.get() {
+            return Ok(config.clone());
+        }
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(self.config.crypto_provider()))
+            .with_protocol_versions(&self.versions)?
+            .with_client_cert_verifier(Arc::clone(validation.verifier()))
+            .with_cert_resolver(Arc::new(ListenerCertResolver::default()));
+        config.ignore_client_order = self.config.ignore_client_order;
+        config.alpn_protocols.clone_from(&self.config.alpn_protocols);
+        // Sessions are resumed without a verification, so they are never shared with other listeners.
+        config.ticketer = aws_lc_rs::Ticketer::new()?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(validation.server_config.get_or_init(|| config).clone())
     }
 
     /// Performs the handshake after the ClientHello, with the certificates of the listener, for requests.
@@ -90,7 +115,8 @@ impl TlsTerminator {
         hello: ReceivedHello,
         certificates: Arc<Certificates>,
     ) -> Result<(TlsStream<TcpStream>, TlsSession), ClientHandshakeError> {
-        self.handshake(hello, certificates, self.config.clone()).await
+        let config = self.config_for(&certificates).map_err(|_| ClientHandshakeError::Other)?;
+        self.handshake(hello, certificates, config).await
     }
 
     /// Like [`TlsTerminator::accept`], for connections that are forwarded: no ALPN protocol is selected, whatever the
@@ -100,7 +126,7 @@ impl TlsTerminator {
         hello: ReceivedHello,
         certificates: Arc<Certificates>,
     ) -> Result<(TlsStream<TcpStream>, TlsSession), ClientHandshakeError> {
-        let mut config = self.config.clone();
+        let mut config = self.config_for(&certificates).map_err(|_| ClientHandshakeError::Other)?;
         config.alpn_protocols.clear();
         self.handshake(hello, certificates, config).await
     }
@@ -117,6 +143,7 @@ impl TlsTerminator {
             send_alert(&mut handshake.io, INTERNAL_ERROR).await;
             return Err(ClientHandshakeError::NoCertificate);
         }
+        let client_validation = certificates.client_validation().cloned();
         config.cert_resolver = Arc::new(ListenerCertResolver { certificates });
         let stream = handshake
             .into_stream(Arc::new(config))
@@ -130,7 +157,7 @@ impl TlsTerminator {
         };
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
         let http2 = connection.alpn_protocol() == Some(HTTP2);
-        Ok((stream, TlsSession { server_name, version, cipher, resumed, http2 }))
+        Ok((stream, TlsSession { server_name, version, cipher, resumed, http2, client_validation }))
     }
 }
 
@@ -191,6 +218,8 @@ pub(in crate::proxy) enum ClientHandshakeError {
     NoCommonCipher,
     /// None of the client's ALPN protocols is supported.
     NoCommonProtocol,
+    /// The client sent no certificate, or none that is trusted, and the listener requires one.
+    ClientCertificate,
     /// The client sent an alert, most often because it does not trust the certificate.
     ClientRejected,
     /// The client violated the TLS protocol.
@@ -200,7 +229,7 @@ pub(in crate::proxy) enum ClientHandshakeError {
 }
 
 impl ClientHandshakeError {
-    pub(in crate::proxy) const ALL: [ClientHandshakeError; 12] = [
+    pub(in crate::proxy) const ALL: [ClientHandshakeError; 13] = [
         ClientHandshakeError::Timeout,
         ClientHandshakeError::Overload,
         ClientHandshakeError::ClientDisconnected,
@@ -210,6 +239,7 @@ impl ClientHandshakeError {
         ClientHandshakeError::Version,
         ClientHandshakeError::NoCommonCipher,
         ClientHandshakeError::NoCommonProtocol,
+        ClientHandshakeError::ClientCertificate,
         ClientHandshakeError::ClientRejected,
         ClientHandshakeError::ProtocolViolation,
         ClientHandshakeError::Other,
@@ -227,6 +257,7 @@ impl ClientHandshakeError {
             ClientHandshakeError::Version => "version",
             ClientHandshakeError::NoCommonCipher => "no_common_cipher",
             ClientHandshakeError::NoCommonProtocol => "no_common_protocol",
+            ClientHandshakeError::ClientCertificate => "client_certificate",
             ClientHandshakeError::ClientRejected => "client_rejected",
             ClientHandshakeError::ProtocolViolation => "protocol_violation",
             ClientHandshakeError::Other => "other",
@@ -257,6 +288,7 @@ impl ClientHandshakeError {
                 | Tls12NotOfferedOrEnabled,
             ) => ClientHandshakeError::Version,
             Error::NoApplicationProtocol => ClientHandshakeError::NoCommonProtocol,
+            Error::NoCertificatesPresented | Error::InvalidCertificate(_) => ClientHandshakeError::ClientCertificate,
             Error::AlertReceived(_) => ClientHandshakeError::ClientRejected,
             Error::PeerIncompatible(_)
             | Error::PeerMisbehaved(_)

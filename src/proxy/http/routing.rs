@@ -85,7 +85,8 @@ pub(in crate::proxy) fn select_rule<'r>(
 
 /// Whether the connection was opened for another listener than the one of the request's host (RFC 9110, section
 /// 15.5.20). Browsers reuse a connection for every name in its certificate, but the TLS settings of a listener apply
-/// only to the connections that were opened for it.
+/// only to the connections that were opened for it. The same applies if the listener requires client certificates now
+/// that it did not require then.
 fn is_misdirected(
     bind: &HttpBind,
     listener: Option<&Arc<HttpListener>>,
@@ -94,8 +95,11 @@ fn is_misdirected(
 ) -> bool {
     match (session, &bind.tls) {
         (None, None) => false,
-        (Some(session), Some(_)) => {
+        (Some(session), Some(tls)) => {
             let server_name = session.server_name.as_deref();
+            if !tls.accepts_client(server_name, session.client_validation.as_ref()) {
+                return true;
+            }
             // The common case, which needs no lookup. Without a listener, the connection is older than the listeners.
             if server_name == Some(host) && listener.is_some() {
                 return false;

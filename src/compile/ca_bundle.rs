@@ -1,8 +1,13 @@
-//! Reads the certificates of trusted authorities from PEM text.
+//! Reads the certificates of trusted authorities from PEM text, and from ConfigMaps.
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::missing_object::missing_object;
+use crate::api::kind::CORE_GROUP;
+use crate::api::{Kind, ObjectKey};
+use crate::diagnostic::Diagnostic;
+use crate::store::Store;
 use crate::upstream::tls::TrustAnchors;
 
 /// Why a bundle cannot be used.
@@ -38,6 +43,23 @@ pub(super) fn are_authorities(certificates: &[CertificateDer<'_>]) -> bool {
         let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else { return false };
         parsed.basic_constraints().ok().flatten().is_some_and(|constraints| constraints.value.ca)
     })
+}
+
+/// The certificates under `ca.crt` of a ConfigMap, at least one. The diagnostic about the ConfigMap has no field.
+pub(super) fn from_config_map(store: &Store, key: &ObjectKey) -> Result<Vec<CertificateDer<'static>>, Diagnostic> {
+    let invalid = |predicate: &str, remedy: &str| Diagnostic::of_object(format!("ConfigMap {key} {predicate}"), remedy);
+    let map = store.config_maps.get(key).ok_or_else(|| missing_object(store, "", Kind::ConfigMap, key))?;
+    let bundle = map.data.get("ca.crt").filter(|bundle| !bundle.is_empty());
+    let bundle = bundle.ok_or_else(|| invalid("has no ca.crt", "store the PEM of the authorities under ca.crt"))?;
+    parse(bundle.as_bytes()).map_err(|CaBundleProblem { predicate, remedy }| invalid(predicate, remedy))
+}
+
+/// The diagnostic for a reference at `field` to an object that is not a ConfigMap.
+pub(super) fn unsupported_kind(group: &str, kind: &str, field: &str) -> Diagnostic {
+    let (subfield, found) =
+        if group == CORE_GROUP { ("kind", kind.to_owned()) } else { ("group", format!("{group}/{kind}")) };
+    let message = format!("authorities are not read from objects of kind {found}");
+    Diagnostic::error(format!("{field}.{subfield}"), message, "refer to a ConfigMap")
 }
 
 const PEM_REMEDY: &str = "store the authority's certificate as a block BEGIN CERTIFICATE";

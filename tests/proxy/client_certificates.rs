@@ -1,0 +1,159 @@
+//! HTTPS listeners that verify the certificates of clients.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use portico::proxy::BindState;
+use portico::snapshot::certs::Certificates;
+use portico::snapshot::client_validation::{ClientValidation, ClientValidationMode};
+use portico::snapshot::host::{HostMap, HostPattern};
+use portico::snapshot::port_tls::PortTls;
+use portico::snapshot::{Bind, BindAddress, HttpListener, Snapshot};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::sign::CertifiedKey;
+
+use crate::accounting::scrape;
+use crate::harness::{Endpoint, Options, TestServer, listener, reserve_address, routes_to};
+use crate::tls_harness::{TestTlsConnector, TlsClient, certificate};
+
+/// An authority for certificates of clients.
+struct ClientAuthority(CertifiedIssuer<'static, KeyPair>);
+
+impl ClientAuthority {
+    fn new() -> ClientAuthority {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        ClientAuthority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn issue(&self) -> Arc<CertifiedKey> {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["client.example".to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        Arc::new(CertifiedKey::new(vec![certificate.der().clone()], any_supported_type(&key).unwrap()))
+    }
+
+    fn validation(&self, mode: ClientValidationMode) -> Option<Arc<ClientValidation>> {
+        Some(Arc::new(ClientValidation::new(mode, vec![self.0.der().clone()]).unwrap()))
+    }
+}
+
+/// HTTPS listeners for any host that forward to this endpoint, one at each address, with the validation of its clients.
+fn snapshot(endpoint: SocketAddr, ports: &[(SocketAddr, Option<Arc<ClientValidation>>)]) -> Snapshot {
+    let server_certificate = certificate(&["a.example"]);
+    let bind = |(address, validation): &(SocketAddr, Option<Arc<ClientValidation>>)| {
+        let certificates = Certificates::new(vec![Arc::clone(&server_certificate)]);
+        let certificates = Arc::new(certificates.with_client_validation(validation.clone()));
+        let http = Arc::new(HttpListener { port: 443, ..listener(routes_to(endpoint)) });
+        let tls = PortTls::terminating([(HostPattern::Any, certificates)]);
+        let bind = Bind::with_http(HostMap::new([(HostPattern::Any, http)]), Some(tls));
+        (BindAddress::tcp(*address), Arc::new(bind))
+    };
+    Snapshot { binds: ports.iter().map(bind).collect(), ..Snapshot::default() }
+}
+
+/// A server with one listener.
+async fn start(endpoint: &Endpoint, validation: Option<Arc<ClientValidation>>) -> TestServer {
+    let (address, reserved) = reserve_address();
+    let snapshot = snapshot(endpoint.address, &[(address, validation)]);
+    let server = TestServer::start(Options::default(), address, reserved, snapshot);
+    assert_eq!(server.proxy.reconcile().await.get(&BindAddress::tcp(address)), Some(&BindState::Bound));
+    server
+}
+
+/// The status of a request on this connection; `None` if the server ended it. In TLS 1.3, a client learns only then
+/// that its certificate was rejected.
+async fn status(client: std::io::Result<TlsClient>) -> Option<u16> {
+    let mut client = client.ok()?;
+    client.send("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+    client.try_response().await.map(|response| response.status)
+}
+
+#[tokio::test]
+async fn clients_need_a_certificate_of_a_trusted_authority() {
+    let endpoint = Endpoint::ok().await;
+    let (trusted, other) = (ClientAuthority::new(), ClientAuthority::new());
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let connector = || TestTlsConnector::with_version(version);
+        let cases = [
+            ("trusted", connector().with_client_certificate(&trusted.issue()), Some(200)),
+            ("of another authority", connector().with_client_certificate(&other.issue()), None),
+            ("none", connector(), None),
+        ];
+        let strict = start(&endpoint, trusted.validation(ClientValidationMode::Required)).await;
+        let fallback = start(&endpoint, trusted.validation(ClientValidationMode::InsecureFallback)).await;
+        for (what, connector, expected) in cases {
+            assert_eq!(status(connector.connect(&strict, "a.example").await).await, expected, "{what}, {version:?}");
+            assert_eq!(status(connector.connect(&fallback, "a.example").await).await, Some(200), "{what}, {version:?}");
+        }
+        assert_eq!(scrape(&strict)["portico_tls_handshakes_total{outcome=\"client_certificate\"}"], 2.0);
+    }
+}
+
+/// The certificate of a client that resumes a session is not verified again.
+#[tokio::test]
+async fn sessions_of_other_listeners_are_not_resumed() {
+    let endpoint = Endpoint::ok().await;
+    let (trusted, other) = (ClientAuthority::new(), ClientAuthority::new());
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let ((open, reserved), (strict, reserved_strict)) = (reserve_address(), reserve_address());
+        let ((fallback, reserved_fallback), (foreign, reserved_foreign)) = (reserve_address(), reserve_address());
+        let ports = [
+            (open, None),
+            (strict, trusted.validation(ClientValidationMode::Required)),
+            (fallback, trusted.validation(ClientValidationMode::InsecureFallback)),
+            (foreign, other.validation(ClientValidationMode::Required)),
+        ];
+        drop((reserved_strict, reserved_fallback, reserved_foreign));
+        let server = TestServer::start(Options::default(), open, reserved, snapshot(endpoint.address, &ports));
+        server.proxy.reconcile().await;
+        let status_at = async |connector: &TestTlsConnector, address: SocketAddr| {
+            let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+            status(connector.connect_over(socket, "a.example").await).await
+        };
+        let resumed = || scrape(&server)["portico_tls_handshakes_total{outcome=\"resumed\"}"];
+        let anonymous = TestTlsConnector::with_version(version);
+        for (address, expected) in [(open, Some(200)), (strict, None), (fallback, Some(200)), (strict, None)] {
+            assert_eq!(status_at(&anonymous, address).await, expected, "{version:?}");
+        }
+        let client = TestTlsConnector::with_version(version).with_client_certificate(&trusted.issue());
+        for (address, expected) in [(strict, Some(200)), (foreign, None)] {
+            assert_eq!(status_at(&client, address).await, expected, "{version:?}");
+        }
+        // A client of the same listener resumes its session.
+        let before = resumed();
+        let returning = TestTlsConnector::with_version(version).with_client_certificate(&trusted.issue());
+        for _ in 0..2 {
+            assert_eq!(status_at(&returning, strict).await, Some(200), "{version:?}");
+        }
+        assert_eq!(resumed() - before, 1.0, "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn open_connections_need_the_certificate_that_is_required_now() {
+    let endpoint = Endpoint::ok().await;
+    let (trusted, other) = (ClientAuthority::new(), ClientAuthority::new());
+    let server = start(&endpoint, None).await;
+    let replace = |validation| {
+        server.snapshot.store(Arc::new(snapshot(endpoint.address, &[(server.address, validation)])));
+    };
+    let connector = TestTlsConnector::new().with_client_certificate(&trusted.issue());
+    let mut before = connector.connect(&server, "a.example").await.unwrap();
+    assert_eq!(before.get("/").await.status, 200);
+    replace(trusted.validation(ClientValidationMode::Required));
+    assert_eq!(before.get("/").await.status, 421, "the client was not asked for a certificate");
+    let mut verified = connector.connect(&server, "a.example").await.unwrap();
+    assert_eq!(verified.get("/").await.status, 200);
+    // Equal settings, as after an unrelated change.
+    replace(trusted.validation(ClientValidationMode::Required));
+    assert_eq!(verified.get("/").await.status, 200);
+    replace(other.validation(ClientValidationMode::Required));
+    assert_eq!(verified.get("/").await.status, 421, "another authority is trusted now");
+    replace(None);
+    assert_eq!(before.get("/").await.status, 200);
+}
