@@ -25,8 +25,16 @@ pub(crate) fn problems(block: &Block) -> Vec<String> {
 }
 
 /// Reasons of diagnostics that concern objects outside of the block, or that are no errors.
-const IGNORED_REASONS: &[&str] =
-    &["BackendNotFound", "InvalidCertificateRef", "NoMatchingParent", "Pending", "RefNotPermitted", "Remark"];
+const IGNORED_REASONS: &[&str] = &[
+    "BackendNotFound",
+    "InvalidCertificateRef",
+    "NoMatchingParent",
+    "NoValidCACertificate",
+    "Pending",
+    "RefNotPermitted",
+    "Remark",
+    "ResolvedRefs",
+];
 
 fn check(text: &str) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portico"));
