@@ -138,8 +138,9 @@ const LAYERS: &[Row] = &[
             "budgets",
             "addresses affected classes cors hostname label_selector listener_protocol matches \
          missing_object port_owners reference_grants retry unique_diagnostics upstream_usage verdict",
-            "ca_bundle certificates context grpc_matches ingress_class needed_references listener_conflicts listener_overlaps testing",
-            "frontend_validation gateway_parameters",
+            "ca_bundle certificates grpc_matches ingress_class needed_references listener_conflicts listener_overlaps",
+            "backend_client frontend_validation",
+            "context gateway_parameters testing",
             "listener",
             "gateway",
             "attachment forbidden_addresses served_gateways",

@@ -23,7 +23,7 @@ struct ClaimedProfile {
 
 const PROFILES: [ClaimedProfile; 4] = [
     ClaimedProfile { name: "GATEWAY-GRPC", core_tests: 17, extended_tests: 6 },
-    ClaimedProfile { name: "GATEWAY-HTTP", core_tests: 40, extended_tests: 50 },
+    ClaimedProfile { name: "GATEWAY-HTTP", core_tests: 40, extended_tests: 52 },
     ClaimedProfile { name: "GATEWAY-TCP", core_tests: 20, extended_tests: 4 },
     ClaimedProfile { name: "GATEWAY-TLS", core_tests: 21, extended_tests: 10 },
 ];

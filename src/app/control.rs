@@ -149,7 +149,7 @@ impl Control {
             unreadable_kinds,
             budgets: &self.budgets,
         };
-        let compiled = self.compiler.compile(CompileContext { store: &self.store, inputs: &inputs }, &changes);
+        let compiled = self.compiler.compile(CompileContext::new(&self.store, &inputs), &changes);
 
         // Endpoints are set before the snapshot is published, so that new routes never lack them.
         for (key, endpoints) in compiled.endpoints {

@@ -179,10 +179,15 @@ fn backend_problem(
             let message = format!("{message}, so no requests are sent to it");
             (Code::RouteUnsupportedProtocol, Diagnostic::error(subfield("name"), message, remedy))
         }
-        // The reference itself is resolved, and the policy has the conditions.
+        // The reference itself is resolved: the policy or the Gateway has the conditions.
         BackendError::InvalidPolicy(message) => {
             let message = format!("{message}, so no requests are sent to it");
             let remedy = "correct the policy, as its conditions say";
+            (Code::RouteResolvedRefs, Diagnostic::warning(subfield("name"), message, remedy))
+        }
+        BackendError::NoClientCertificate(message) => {
+            let message = format!("{message}, so no requests are sent to it through this Gateway");
+            let remedy = "correct tls.backend, as the conditions of the Gateway say";
             (Code::RouteResolvedRefs, Diagnostic::warning(subfield("name"), message, remedy))
         }
         BackendError::InvalidTls(message, remedy) => {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::addresses::GatewayAddresses;
+use super::backend_client::BackendClient;
 use super::{Budgets, Classes, IngressSettings};
 use crate::api::Kind;
 use crate::plugin_api::PluginFactory;
@@ -14,6 +15,19 @@ use crate::upstream::UpstreamRegistry;
 pub struct CompileContext<'a> {
     pub store: &'a Store,
     pub inputs: &'a CompileInputs<'a>,
+    /// How connections to the backends of the route that is planned authenticate themselves.
+    pub(super) backend_client: &'a BackendClient,
+}
+
+impl<'a> CompileContext<'a> {
+    pub fn new(store: &'a Store, inputs: &'a CompileInputs<'a>) -> Self {
+        CompileContext { store, inputs, backend_client: &BackendClient::Anonymous }
+    }
+
+    /// For a route of Gateways with this client.
+    pub(super) fn with_backend_client(self, backend_client: &'a BackendClient) -> Self {
+        CompileContext { backend_client, ..self }
+    }
 }
 
 /// What compiling needs in addition to the store.

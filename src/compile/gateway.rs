@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::addresses::{AssignedAddresses, ClientPath};
+use super::backend_client::BackendClient;
 use super::certificates::SecretCache;
 use super::listener::{self, ListenerId, ListenerPlan};
 use super::port_owners::{FamilyPort, PortOwners};
@@ -51,6 +52,8 @@ pub(super) struct GatewayPlan {
     pub listeners: Vec<ListenerPlan>,
     /// The certificates of each listener, in the same order.
     pub certificates: Vec<Arc<Certificates>>,
+    /// How connections to backends authenticate themselves.
+    pub backend_client: BackendClient,
     /// Addresses to listen on.
     pub bind_addresses: Vec<IpAddr>,
     /// Addresses to write into the status.
@@ -205,6 +208,7 @@ pub(super) fn plan(
     };
     let insecure = frontend_validation::insecure_fields(gateway);
     let insecure = (!insecure.is_empty()).then(|| Condition::new(Code::GatewayInsecureFrontend, insecure));
+    let (backend_client, resolved_refs) = BackendClient::of_gateway(cx.store, secrets, gateway);
     Some(GatewayPlan {
         key: gateway.meta.key.clone(),
         generation: gateway.meta.generation,
@@ -212,7 +216,8 @@ pub(super) fn plan(
         class: gateway.spec.gateway_class_name.clone(),
         bind_addresses: if can_bind { assigned.bind_addresses.clone() } else { Vec::new() },
         reported_addresses: if can_bind { assigned.reported_addresses.clone() } else { Vec::new() },
-        conditions: [accepted, programmed].into_iter().chain(insecure).collect(),
+        conditions: [accepted, programmed].into_iter().chain(resolved_refs).chain(insecure).collect(),
+        backend_client,
         listeners,
         certificates,
     })
@@ -252,7 +257,8 @@ impl GatewayPlan {
                 .map(|listener| (listener.id.clone(), listener.port, listener.hostname.clone(), listener.secure))
                 .collect()
         };
-        if self.controller != other.controller || seen_by_all(self) != seen_by_all(other) {
+        let is_same_client = self.backend_client == other.backend_client;
+        if self.controller != other.controller || !is_same_client || seen_by_all(self) != seen_by_all(other) {
             return RouteDifference::All;
         }
         let admission = |listener: &ListenerPlan| (listener.supported_kinds.clone(), listener.namespaces.clone());
@@ -410,12 +416,6 @@ fn remarks_on_ignored_fields(gateway: &Object<Gateway>) -> Vec<Diagnostic> {
         }
     };
     let spec = &gateway.spec;
-    remark(
-        spec.tls.as_ref().is_some_and(|tls| tls.backend.is_some()),
-        "spec.tls.backend",
-        "no client certificate is sent to backends, because TLS to backends is not supported for Gateways",
-        "remove the field",
-    );
     remark(
         spec.allowed_listeners
             .as_ref()

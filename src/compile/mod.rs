@@ -24,6 +24,7 @@ mod affected;
 mod annotation_reader;
 mod attachment;
 mod backend;
+mod backend_client;
 mod backend_reference;
 mod budgets;
 mod ca_bundle;

@@ -93,6 +93,7 @@ impl Compiler {
             let is_alike = match (self.routes.get(&id), &mut plan) {
                 (Some(before), Some(plan)) if plan.is_alike_for_routers(before) => {
                     plan.rules.clone_from(&before.rules);
+                    plan.rules_of_gateways.clone_from(&before.rules_of_gateways);
                     true
                 }
                 _ => false,

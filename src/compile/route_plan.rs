@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::attachment::{self, Attachment, ParentResult, RouteOrigin};
+use super::backend_client::BackendClient;
 use super::budgets::{PathExpressions, RouterHost};
 use super::gateway::GatewayPlan;
 use super::listener::ListenerPlan;
@@ -22,6 +23,9 @@ use crate::upstream::UpstreamKey;
 pub(super) struct RoutePlan {
     pub attachments: Box<[Attachment]>,
     pub rules: PlannedRules,
+    /// The rules for Gateways with another client certificate for backends than the first one, if the route has such
+    /// backends.
+    pub rules_of_gateways: Box<[(ObjectKey, PlannedRules)]>,
     /// Each once, sorted.
     pub upstreams: Box<[UpstreamKey]>,
     /// Services to which the route refers but cannot connect, because their TLS settings are invalid.
@@ -66,7 +70,9 @@ impl RoutePlan {
 
     /// Whether the routers would be the same with another plan of the route.
     pub(super) fn is_alike_for_routers(&self, other: &RoutePlan) -> bool {
-        self.attachments == other.attachments && self.rules == other.rules
+        self.attachments == other.attachments
+            && self.rules == other.rules
+            && self.rules_of_gateways == other.rules_of_gateways
     }
 
     /// The plan of a route that no parent accepts: it has a verdict, and keeps nothing else.
@@ -74,14 +80,21 @@ impl RoutePlan {
         RoutePlan {
             attachments: Box::default(),
             rules: PlannedRules::Http { hosts: Box::default(), matches: RouteMatches::default() },
+            rules_of_gateways: Box::default(),
             upstreams: Box::default(),
             unreachable_services: BTreeSet::new(),
         }
     }
 
-    /// The matches of an HTTP route.
-    pub(super) fn matches(&self) -> Option<&RouteMatches> {
-        match &self.rules {
+    /// The rules for the listeners of a Gateway.
+    pub(super) fn rules_for(&self, gateway: &ObjectKey) -> &PlannedRules {
+        let own = self.rules_of_gateways.iter().find(|(key, _)| key == gateway);
+        own.map_or(&self.rules, |(_, rules)| rules)
+    }
+
+    /// The matches of an HTTP route for the listeners of a Gateway.
+    pub(super) fn matches(&self, gateway: &ObjectKey) -> Option<&RouteMatches> {
+        match self.rules_for(gateway) {
             PlannedRules::Http { matches, .. } => Some(matches),
             PlannedRules::Stream { .. } => None,
         }
@@ -115,6 +128,14 @@ pub(super) struct RuleResults<'a> {
     /// Diagnostics about rules that are not served.
     pub dropped: &'a [Diagnostic],
     pub any_served: bool,
+}
+
+/// The clients of the Gateways that accept a route.
+pub(super) struct BackendClients {
+    /// That of most Gateways: the only one, unless Gateways have different certificates.
+    pub first: BackendClient,
+    /// Each with its Gateways.
+    pub others: Vec<(BackendClient, Vec<ObjectKey>)>,
 }
 
 /// The parents of a route that this process serves.
@@ -180,6 +201,21 @@ impl ServedParents<'_> {
             let listeners = gateways.get(&attachment.gateway).map_or(&[][..], |gateway| &gateway.listeners);
             listeners.iter().filter(|listener| attachment.listeners.contains(&listener.id))
         })
+    }
+
+    /// How connections to the backends of the route authenticate themselves.
+    pub(super) fn backend_clients(&self, gateways: &PlanMap<GatewayPlan>) -> BackendClients {
+        let mut clients: Vec<(BackendClient, Vec<ObjectKey>)> = Vec::new();
+        for attachment in self.0.iter().filter_map(|parent| parent.result.as_ref().ok()) {
+            let Some(plan) = gateways.get(&attachment.gateway) else { continue };
+            match clients.iter_mut().find(|(client, _)| *client == plan.backend_client) {
+                Some((_, known)) => known.push(attachment.gateway.clone()),
+                None => clients.push((plan.backend_client.clone(), vec![attachment.gateway.clone()])),
+            }
+        }
+        let mut clients = clients.into_iter();
+        let first = clients.next().map(|(client, _)| client).unwrap_or_default();
+        BackendClients { first, others: clients.collect() }
     }
 
     /// Adds the conditions for each parent to the verdict, and returns the attachments. A parent that does not accept

@@ -324,7 +324,7 @@ impl AttachedRoutes {
     /// oldest, then the first by namespace and name. As everywhere, a route whose age is unknown counts as the oldest.
     fn oldest_streams(&self, listener: &ListenerPlan, routes: &RoutePlans) -> BTreeMap<HostPattern, Arc<StreamRoute>> {
         let passes_through = listener.protocol == ListenerProtocol::TlsPassthrough;
-        let candidates = self.streams.iter().filter_map(|id| match &routes.get(id)?.rules {
+        let candidates = self.streams.iter().filter_map(|id| match routes.get(id)?.rules_for(&self.gateway) {
             PlannedRules::Stream { hosts, created, route, passthrough } => {
                 let route = passthrough.as_ref().filter(|_| passes_through).unwrap_or(route);
                 Some(((*created, id), hosts, route))
@@ -405,7 +405,7 @@ impl AttachedRoutes {
             let router = routes_of_host.filter(|_| intersects(&host, hostname)).map(|ids| {
                 let router = built.entry(ids.clone()).or_insert_with(|| {
                     let plans = ids.iter().filter_map(|id| routes.get(id));
-                    Arc::new(HostRouter::of(RouteMatches::join(plans.filter_map(|plan| plan.matches()))))
+                    Arc::new(HostRouter::of(RouteMatches::join(plans.filter_map(|plan| plan.matches(&self.gateway)))))
                 });
                 Arc::clone(router)
             });

@@ -10,7 +10,7 @@ use super::gateway::GatewayPlan;
 use super::kong::service_annotations;
 use super::listener_protocol::ListenerProtocol;
 use super::reference_grants::Referrer;
-use super::route_plan::{self, PlannedRules, RoutePlan, RuleResults};
+use super::route_plan::{self, BackendClients, PlannedRules, RoutePlan, RuleResults};
 use super::verdict::{Code, Condition, Verdict};
 use super::{CompileContext, PlanMap};
 use crate::api::gateway::{
@@ -92,10 +92,21 @@ pub(super) fn plan(
         (has_listener(ListenerProtocol::TlsTerminate), has_listener(ListenerProtocol::TlsPassthrough));
     let from = Referrer { kind, namespace: &meta.key.namespace };
     let backend_refs = first_rule.map_or(&[][..], |rule| &rule.backend_refs);
-    let resolve = |is_encrypted| ResolvedBackends::new(cx, from, is_encrypted, backend_refs);
+    let resolve =
+        |client, is_encrypted| ResolvedBackends::new(cx.with_backend_client(client), from, is_encrypted, backend_refs);
     // With listeners of both modes, connections of only one mode begin with the client's ClientHello.
-    let mut backends = resolve(kind == Kind::TlsRoute && !terminates);
-    let passed_through = (terminates && passes).then(|| resolve(true));
+    let is_encrypted = kind == Kind::TlsRoute && !terminates;
+    let BackendClients { first: first_client, others: other_clients } = served_parents.backend_clients(gateways);
+    let mut backends = resolve(&first_client, is_encrypted);
+    let passed_through = (terminates && passes).then(|| resolve(&first_client, true));
+    let mut of_gateways = Vec::new();
+    for (client, gateways) in &other_clients {
+        let others = resolve(client, is_encrypted);
+        if others.upstreams != backends.upstreams {
+            backends.resolved_refs.add_all(&others.resolved_refs);
+            of_gateways.push((others, gateways));
+        }
+    }
     backends.unsupported.extend(plugin_problem(kind, meta, &annotation_field(PLUGINS)));
     if let Some(problem) = cx.inputs.budgets.size_problem(cx.store, kind, &meta.key) {
         if problem.is_error() { &mut backends.unsupported } else { &mut verdict.diagnostics }.push(problem);
@@ -126,11 +137,22 @@ pub(super) fn plan(
     let route = Arc::new(StreamRoute { id: id.clone(), action: action(backends) });
     let passthrough = passed_through.filter(|passed_through| passed_through.upstreams != upstreams).map(|resolved| {
         upstreams.extend(resolved.upstreams);
-        Arc::new(StreamRoute { id, action: action(resolved.backends) })
+        Arc::new(StreamRoute { id: id.clone(), action: action(resolved.backends) })
     });
-    let rules = PlannedRules::Stream { hosts: hosts.into(), created: meta.created, route, passthrough };
-    let upstreams = upstreams.into_iter().collect();
-    (RoutePlan { attachments, rules, upstreams, unreachable_services: BTreeSet::new() }, verdict)
+    let planned = |route| {
+        let (hosts, created, passthrough) = (hosts.as_slice().into(), meta.created, passthrough.clone());
+        PlannedRules::Stream { hosts, created, route, passthrough }
+    };
+    let rules = planned(route);
+    let mut rules_of_gateways = Vec::new();
+    for (others, gateways) in of_gateways {
+        upstreams.extend(others.upstreams);
+        let route = Arc::new(StreamRoute { id: id.clone(), action: action(others.backends) });
+        rules_of_gateways.extend(gateways.iter().map(|gateway| (gateway.clone(), planned(Arc::clone(&route)))));
+    }
+    let (rules_of_gateways, upstreams) = (rules_of_gateways.into(), upstreams.into_iter().collect());
+    let plan = RoutePlan { attachments, rules, rules_of_gateways, upstreams, unreachable_services: BTreeSet::new() };
+    (plan, verdict)
 }
 
 /// The backends of a rule, with what is wrong with them.

@@ -53,6 +53,6 @@ impl TestInputs {
 
     /// Compiles with these inputs.
     pub fn compile(&self, compiler: &mut Compiler, store: &Store, changes: &Changes) -> Compiled {
-        compiler.compile(CompileContext { store, inputs: &self.as_inputs() }, changes)
+        compiler.compile(CompileContext::new(store, &self.as_inputs()), changes)
     }
 }

@@ -200,6 +200,11 @@ codes! {
     GatewayAddressNotUsable = Gateway "Programmed" false "AddressNotUsable" "An address cannot be used.";
     GatewayAddressNotAssigned = Gateway "Programmed" false "AddressNotAssigned" "There is no address yet.";
     GatewayNotProgrammed = Gateway "Programmed" false "Invalid" "No listener can be served.";
+    GatewayResolvedRefs = Gateway "ResolvedRefs" true "ResolvedRefs" "All references are resolved.";
+    GatewayInvalidClientCertificateRef = Gateway "ResolvedRefs" false "InvalidClientCertificateRef"
+        "The client certificate for backends cannot be used.";
+    GatewayRefNotPermitted = Gateway "ResolvedRefs" false "RefNotPermitted"
+        "A certificate in another namespace may not be used.";
     GatewayInsecureFrontend = Gateway "InsecureFrontendValidationMode" true "ConfigurationChanged"
         "Clients without a valid certificate are served.";
 
@@ -311,6 +316,15 @@ impl Condition {
             self.code = code;
         }
         self.diagnostics.push(problem.with_severity(code.severity()));
+    }
+
+    /// Adds the problems of another condition that this one does not have.
+    pub fn add_all(&mut self, other: &Condition) {
+        for problem in &other.diagnostics {
+            if !self.diagnostics.contains(problem) {
+                self.add(other.code, problem.clone());
+            }
+        }
     }
 
     /// A condition without diagnostics.

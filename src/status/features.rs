@@ -52,6 +52,7 @@ const FEATURES: &[Feature] = &[
     since(6, "TCPRoute"),
     Feature { standard_since: 5, ..feature("TLSRoute") },
     feature("GatewayAddressEmpty"),
+    since(5, "GatewayBackendClientCertificate"),
     since(5, "GatewayFrontendClientCertificateValidation"),
     since(5, "GatewayFrontendClientCertificateValidationInsecureFallback"),
     feature("GatewayHTTPListenerIsolation"),
@@ -105,11 +106,11 @@ mod tests {
             (3, true, 0, None, Some("HTTPRoute")),
             (4, true, 32, Some("GatewayInfrastructurePropagation"), Some("HTTPRoute303RedirectStatusCode")),
             (4, false, 30, Some("HTTPRoutePathRewrite"), Some("HTTPRouteCORS")),
-            (5, true, 38, Some("HTTPRoute308RedirectStatusCode"), Some("HTTPRouteRetryConnectionError")),
-            (6, true, 40, Some("HTTPRouteRetryConnectionError"), Some("HTTPRouteRetryCodes")),
-            (6, false, 39, Some("HTTPRouteCORS"), Some("HTTPRouteRetryConnectionError")),
-            (7, true, 47, Some("GatewayInfrastructure"), Some("GatewayInfrastructurePropagation")),
-            (7, false, 47, Some("HTTPRouteRetryCodes"), Some("GatewayListenerFilters")),
+            (5, true, 39, Some("HTTPRoute308RedirectStatusCode"), Some("HTTPRouteRetryConnectionError")),
+            (6, true, 41, Some("HTTPRouteRetryConnectionError"), Some("HTTPRouteRetryCodes")),
+            (6, false, 40, Some("HTTPRouteCORS"), Some("HTTPRouteRetryConnectionError")),
+            (7, true, 48, Some("GatewayInfrastructure"), Some("GatewayInfrastructurePropagation")),
+            (7, false, 48, Some("HTTPRouteRetryCodes"), Some("GatewayListenerFilters")),
         ] {
             let names = supported(minor, experimental);
             let context = format!("1.{minor}, experimental: {experimental}: {names:?}");
@@ -121,7 +122,7 @@ mod tests {
         }
     }
 
-    /// Of the 47 features, 6 are core features of a profile, and of the others 26 belong to HTTPRoute, 9 to Gateway,
+    /// Of the 48 features, 6 are core features of a profile, and of the others 26 belong to HTTPRoute, 10 to Gateway,
     /// and 2 each to BackendTLSPolicy, GRPCRoute and TLSRoute.
     #[test]
     fn newest_release_gets_all_features() {

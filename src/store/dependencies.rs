@@ -146,13 +146,14 @@ impl DependencyCollector {
         if let Some(frontend) = gateway.spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref()) {
             self.add_frontend(frontend);
         }
-        for listener in &gateway.spec.listeners {
-            for certificate in listener.tls.iter().flat_map(|tls| &tls.certificate_refs) {
-                if certificate.group == CORE_GROUP && certificate.kind == Kind::Secret.name() {
-                    self.add_object(Kind::Secret, certificate.namespace.as_deref(), &certificate.name);
-                }
-                self.add_grants(certificate.namespace.as_deref());
+        let backend = gateway.spec.tls.as_ref().and_then(|tls| tls.backend.as_ref());
+        let listeners = gateway.spec.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let certificates = listeners.flat_map(|tls| &tls.certificate_refs);
+        for certificate in certificates.chain(backend.and_then(|backend| backend.client_certificate_ref.as_ref())) {
+            if certificate.group == CORE_GROUP && certificate.kind == Kind::Secret.name() {
+                self.add_object(Kind::Secret, certificate.namespace.as_deref(), &certificate.name);
             }
+            self.add_grants(certificate.namespace.as_deref());
         }
     }
 

@@ -412,7 +412,19 @@ impl CompilerHarness {
             let responses: Vec<_> = requests.iter().map(|request| describe_response(&self.snapshot, request)).collect();
             document.insert("responses".to_owned(), json!(responses));
         }
-        without_digests(&serde_saphyr::to_string(&document).unwrap())
+        let mut document = json!(document);
+        mask_digests(&mut document);
+        serde_saphyr::to_string(&document).unwrap()
+    }
+}
+
+/// Replaces the digests in all strings.
+fn mask_digests(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = without_digests(text),
+        Value::Array(values) => values.iter_mut().for_each(mask_digests),
+        Value::Object(fields) => fields.values_mut().for_each(mask_digests),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 

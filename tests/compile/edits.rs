@@ -675,6 +675,9 @@ fn gateway(random: &mut fastrand::Rng) -> AnyObject {
         let references = json!([{"group": "", "kind": "ConfigMap", "namespace": namespace, "name": "authorities"}]);
         spec["tls"] = json!({"frontend": {"default": {"validation": {"caCertificateRefs": references}}}});
     }
+    if random.u8(..3) == 0 {
+        spec["tls"]["backend"] = json!({"clientCertificateRef": {"name": pick(random, &["k", "l"])}});
+    }
     let metadata = json!({
         "namespace": pick(random, &["a", "b"]),
         "name": pick(random, &["g", "h"]),

@@ -3,7 +3,10 @@
 //! Plain text is never a fallback: a policy that cannot be used, or that cannot be parsed, prevents requests from being
 //! sent. While Portico cannot read the kind BackendTLSPolicy, any Service may have a policy.
 
+use std::sync::Arc;
+
 use super::super::CompileContext;
+use super::super::backend_client::BackendClient;
 use super::BackendError;
 use super::policy_validation::ReadValidation;
 use crate::api::core::{Service, ServicePort};
@@ -51,8 +54,18 @@ impl RequiredTrust<'_> {
         cx: CompileContext<'_>,
         protocol: Option<UpstreamProtocol>,
     ) -> Result<UpstreamTlsSettings, BackendError> {
-        let settings = cx.inputs.upstreams.tls_settings(protocol, Some(self.trust), None);
-        settings.map_err(|_| BackendError::InvalidPolicy(unusable(self.policy, self.service)))
+        let RequiredTrust { policy, service, trust } = self;
+        let client = match cx.backend_client {
+            BackendClient::Anonymous => None,
+            BackendClient::Certificate(certificate) => Some(Arc::clone(&certificate.key)),
+            BackendClient::Unusable(gateway) => {
+                let message =
+                    format!("the client certificate of Gateway {gateway} for Service {service} cannot be used");
+                return Err(BackendError::NoClientCertificate(message));
+            }
+        };
+        let settings = cx.inputs.upstreams.tls_settings(protocol, Some(trust), client);
+        settings.map_err(|_| BackendError::InvalidPolicy(unusable(policy, service)))
     }
 }
 

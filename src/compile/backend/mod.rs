@@ -77,6 +77,8 @@ pub(super) enum BackendError {
     TlsRequired(String, &'static str),
     /// The BackendTLSPolicy of the port cannot be used: the message.
     InvalidPolicy(String),
+    /// The Gateway has no usable client certificate for backends with a BackendTLSPolicy: the message.
+    NoClientCertificate(String),
     /// The settings for TLS are invalid: message and remedy.
     InvalidTls(String, String),
 }

@@ -44,7 +44,7 @@ pub(in crate::compile) struct RuleAnnotations {
 }
 
 /// The annotations of a route, which apply to all of its rules.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::compile) struct RouteAnnotations {
     /// Hosts in addition to the route's hostnames.
     pub hosts: Vec<HostPattern>,

@@ -18,7 +18,7 @@ use super::gateway::GatewayPlan;
 use super::kong::plugins::Plugins;
 use super::kong::request_route_annotations;
 use super::request_route_source::RequestRoute;
-use super::route_plan::{self, PlannedRules, RoutePlan, RuleResults};
+use super::route_plan::{self, BackendClients, PlannedRules, RoutePlan, RuleResults};
 use super::verdict::Verdict;
 use super::{CompileContext, PlanMap};
 use crate::api::kong::annotations::HOST_ALIASES;
@@ -39,6 +39,8 @@ pub(super) fn plan(
     // The annotations of a route of another controller are not read.
     let limits = cx.inputs.budgets;
     let regexes = RegexBudget::new(limits, &share);
+    // What another client certificate changes is no further expansion of the route.
+    let uncounted_regexes = RegexBudget::new(limits, &share);
     let (mut annotations, mut over_budget) = match route_plan::has_served_parent(gateways, &route.meta.key, parents) {
         true => (request_route_annotations::read(cx.inputs, &regexes, route), limits.check_annotations(route.meta)),
         false => Default::default(),
@@ -70,12 +72,25 @@ pub(super) fn plan(
     if is_attached {
         regexes.expansion_within_share(host_matches)?;
     }
-    let rules =
-        (!is_refused(&over_budget)).then(|| rules::translate(cx, plugins, route, annotations, &regexes, &secure_ports));
+    let translate = |client, regexes: &RegexBudget<'_>| {
+        rules::translate(cx.with_backend_client(client), plugins, route, annotations.clone(), regexes, &secure_ports)
+    };
+    let BackendClients { first: first_client, others: other_clients } = served_parents.backend_clients(gateways);
+    let rules = (!is_refused(&over_budget)).then(|| translate(&first_client, &regexes));
     over_budget.extend(regexes.problems("spec.rules"));
+    let mut rules_of_gateways = Vec::new();
     let rules = match rules {
         Some(mut rules) if !is_refused(&over_budget) => {
             rules.notes.extend(over_budget);
+            for (client, gateways) in &other_clients {
+                let others = translate(client, &uncounted_regexes);
+                // Equal upstreams are those of equal rules.
+                if others.upstreams != rules.upstreams {
+                    let matches = RouteMatches::new(rules.add_rules_of_others(others));
+                    let planned = PlannedRules::Http { hosts: hosts.as_slice().into(), matches };
+                    rules_of_gateways.extend(gateways.iter().map(|gateway| (gateway.clone(), planned.clone())));
+                }
+            }
             rules
         }
         _ => refused::translate(route, hosts.len(), over_budget),
@@ -90,7 +105,8 @@ pub(super) fn plan(
     let expansion = regexes.expansion_within_share(host_matches)?;
     let rules = PlannedRules::Http { hosts: hosts.into(), matches: RouteMatches::new(matches) };
     let upstreams = upstreams.into_iter().collect();
-    let plan = RoutePlan { attachments, rules, upstreams, unreachable_services };
+    let rules_of_gateways = rules_of_gateways.into();
+    let plan = RoutePlan { attachments, rules, rules_of_gateways, upstreams, unreachable_services };
     let (expressions, hosts) = plan.path_expressions();
     Ok(Planned { plan: (plan, verdict), expansion, expressions, hosts })
 }

@@ -118,6 +118,13 @@ impl TranslatedRules {
         }
     }
 
+    /// Adds what the rules for other Gateways use and report, and returns their matches.
+    pub(super) fn add_rules_of_others(&mut self, others: TranslatedRules) -> Vec<RouteMatch> {
+        self.upstreams.extend(others.upstreams);
+        self.resolved_refs.add_all(&others.resolved_refs);
+        others.matches
+    }
+
     /// Adds a rule: its diagnostics, and a [`RouteMatch`] for each of its matches.
     fn add(&mut self, translated: TranslatedRule, annotations: &RouteAnnotations, tie_breaker: &TieBreaker) {
         self.dropped.extend(translated.dropped);

@@ -175,7 +175,10 @@ fn resolve_service<'s>(
                     .to_owned(),
             ),
             BackendError::TlsRequired(message, remedy) => (message, remedy.to_owned()),
-            BackendError::InvalidPolicy(message) => (message, "correct the policy".to_owned()),
+            // An Ingress has no Gateway, so the last one does not occur.
+            BackendError::InvalidPolicy(message) | BackendError::NoClientCertificate(message) => {
+                (message, "correct the policy".to_owned())
+            }
             BackendError::InvalidTls(message, remedy) => (message, remedy),
         };
         Diagnostic::error(field, message, remedy)

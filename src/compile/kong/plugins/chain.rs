@@ -435,7 +435,8 @@ mod tests {
         ]);
         let mut inputs = TestInputs::new(registry);
         inputs.plugin_factory.fail_open = fail_open;
-        let cx = CompileContext { store: &store, inputs: &inputs.as_inputs() };
+        let inputs = inputs.as_inputs();
+        let cx = CompileContext::new(&store, &inputs);
         let mut plugins = Plugins::default();
         plugins.update(cx, &store.everything());
         let route = &store.http_routes[&ObjectKey::new("a", "r")];
