@@ -32,6 +32,7 @@ pub mod schema;
 pub mod snapshot;
 pub mod status;
 pub mod store;
+pub mod transport_protocol;
 mod turn_clock;
 pub mod upstream;
 pub mod version;

@@ -72,6 +72,8 @@ fn limits_page_matches_the_defaults() {
         ping_timeout,
         upgrade_idle_timeout,
         stream_idle_timeout,
+        udp_idle_timeout,
+        max_udp_sessions,
         tunnel_grace_period,
         listener_grace_period,
         max_connections,
@@ -117,6 +119,8 @@ fn limits_page_matches_the_defaults() {
             "idle timeout of a connection of a TCP or TLS listener",
             format!("{} min", stream_idle_timeout.as_secs() / 60),
         ),
+        ("idle timeout of a session of a UDP listener", seconds(udp_idle_timeout)),
+        ("sessions of UDP listeners", max_udp_sessions.to_string()),
         ("time an upgraded connection is kept", seconds(tunnel_grace_period)),
         ("streams at a time on a connection", max_streams.to_string()),
         (

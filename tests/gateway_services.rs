@@ -12,6 +12,7 @@ use portico::k8s::services::{
     DesiredService, DesiredServices, GatewayExposure, GatewayServicesView, ListeningPorts, ReconcilerInputs,
     ReconcilerSettings, ReplicaLifecycle, reconcile,
 };
+use portico::transport_protocol::TransportPort;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -63,6 +64,7 @@ impl ServiceReplica {
 
 const EXPOSED: GatewayExposure = GatewayExposure::Exposed(ServiceType::LoadBalancer);
 const SERVICE: &str = "services/ns/web-portico";
+const HTTP: TransportPort = TransportPort::tcp(80);
 
 /// The Gateway of the tests.
 fn gateway_key() -> ObjectKey {
@@ -75,7 +77,7 @@ fn desired_services(ports: &[u16]) -> DesiredServices {
         uid: Arc::from("g"),
         class: "portico".to_owned(),
         controller: "portico.dev/gateway-controller".to_owned(),
-        ports: ports.iter().copied().collect(),
+        ports: ports.iter().copied().map(TransportPort::tcp).collect(),
         ..DesiredService::default()
     };
     DesiredServices { gateways: BTreeMap::from([(gateway_key(), desired)]), foreign: BTreeMap::new() }
@@ -131,7 +133,7 @@ async fn only_the_leader_writes_and_successors_repeat_nothing() {
     let mut leader = ServiceReplica::start(&api, EXPOSED, "a", true);
     api.wait_until("the Service", |api| !api.object(SERVICE).is_null()).await;
     let port = |view: &GatewayServicesView| {
-        view.services.get(&gateway_key()).and_then(|service| service.ports.get(&80).copied())
+        view.services.get(&gateway_key()).and_then(|service| service.ports.get(&HTTP).copied())
     };
     let assigned = port(&*leader.wait_for_view("its port", |view| port(view).is_some()).await);
     follower.wait_for_view("the same port", |view| port(view) == assigned).await;
@@ -359,7 +361,7 @@ async fn services_cannot_claim_ports_of_other_gateways() {
     services.gateways.insert(attacker.clone(), attacker_service);
     replica.desired.send_replace(Arc::new(services));
     let view = replica.wait_for_view("both Services", |view| view.services.len() == 2).await;
-    let (target, first_port) = (view.services[&gateway_key()].ports[&80], view.services[&attacker].ports[&80]);
+    let (target, first_port) = (view.services[&gateway_key()].ports[&HTTP], view.services[&attacker].ports[&HTTP]);
     replica.listening_ports.send_replace(Some(Arc::new(listening_ports(&view))));
     api.wait_until("the slices", |api| api.objects("endpointslices").len() == 2).await;
 
@@ -376,9 +378,9 @@ async fn services_cannot_claim_ports_of_other_gateways() {
     });
     let is_reverted = |api: &FakeServicesApi| api.object(path)["spec"]["ports"][0]["targetPort"] != target;
     api.wait_until("the edit is reverted", is_reverted).await;
-    let view = replica.wait_for_view("another port", |view| view.services[&attacker].ports.contains_key(&80)).await;
-    assert_eq!(view.services[&gateway_key()].ports[&80], target);
-    assert!(view.services[&attacker].ports[&80] != target, "it was {first_port} at first");
+    let view = replica.wait_for_view("another port", |view| view.services[&attacker].ports.contains_key(&HTTP)).await;
+    assert_eq!(view.services[&gateway_key()].ports[&HTTP], target);
+    assert!(view.services[&attacker].ports[&HTTP] != target, "it was {first_port} at first");
     let slices = api.objects("endpointslices");
     let to_target: Vec<_> = slices.iter().filter(|slice| slice["ports"][0]["port"] == target).collect();
     assert!(to_target.len() == 1 && to_target[0]["metadata"]["namespace"] == "ns", "{slices:?}");

@@ -22,3 +22,4 @@ mod serving;
 mod takeover;
 mod tcp_listeners;
 mod tls_backends;
+mod udp_listeners;

@@ -48,17 +48,20 @@ const IMPORTS: &[Row] = &[
     ("api", &[]),
     ("schema", &["api", "diagnostic"]),
     ("store", &["api"]),
-    ("k8s", &["api", "diagnostic", "store"]),
+    ("k8s", &["api", "diagnostic", "store", "transport_protocol"]),
     ("manifests", &["api", "diagnostic", "schema", "store"]),
     // Annotations are not in a schema, so the compiler finds the nearest known one itself.
-    ("compile", &["api", "diagnostic", "plugin_api", "schema::nearest", "snapshot", "store", "upstream"]),
+    (
+        "compile",
+        &["api", "diagnostic", "plugin_api", "schema::nearest", "snapshot", "store", "transport_protocol", "upstream"],
+    ),
     // The state of the running proxy is passed to these modules as plain values, so that they need not import the
     // request side.
     ("status", &["api", "compile::verdict", "diagnostic", "k8s"]),
     ("report", &["api", "compile::verdict", "diagnostic", "manifests"]),
     // Request side: it never sees an object.
-    ("upstream", &["http1", "http2_frames", "rewound", "turn_clock"]),
-    ("snapshot", &["persistent_map", "plugin_api", "upstream"]),
+    ("upstream", &["http1", "http2_frames", "rewound", "transport_protocol", "turn_clock"]),
+    ("snapshot", &["persistent_map", "plugin_api", "transport_protocol", "upstream"]),
     ("proxy", &["http1", "http2_frames", "plugin_api", "rewound", "snapshot", "turn_clock", "upstream"]),
     // Plugins import neither each other nor the proxy. The policy for addresses also applies to servers that plugins
     // connect to.
@@ -103,6 +106,7 @@ const IMPORTS: &[Row] = &[
     ("process_log", &[]),
     ("ready", &[]),
     ("rewound", &[]),
+    ("transport_protocol", &[]),
     ("turn_clock", &[]),
     ("drain", &[]),
     ("version", &[]),
@@ -215,6 +219,7 @@ const LAYERS: &[Row] = &[
             "record",
             "worker",
             "http stream",
+            "udp",
             "process",
             "fuzzing",
         ],

@@ -13,6 +13,7 @@ use serde_json::json;
 use site::{WatchSite, config_map, gateway, namespace, route, secret, service};
 
 const GATEWAY: &str = "gateway.networking.k8s.io/v1";
+const GATEWAY_X: &str = "gateway.networking.x-k8s.io/v1alpha1";
 
 #[tokio::test]
 async fn objects_and_their_changes_arrive() {
@@ -200,21 +201,23 @@ async fn transient_errors_are_waited_out() {
 #[tokio::test]
 async fn failing_optional_kinds_are_named_and_delay_nothing() {
     let api = FakeApiServer::start().await;
-    for plural in ["httproutes", "udproutes"] {
-        api.serve(GATEWAY, plural, true);
-    }
+    api.serve(GATEWAY, "httproutes", true);
+    api.serve(GATEWAY_X, "xtelemetrypolicies", true);
     api.put("httproutes", route("a", "one.example"));
-    api.fail("udproutes", vec![InjectedFailure::Status(500, "conversion webhook for udproutes failed"); 100]);
+    api.fail(
+        "xtelemetrypolicies",
+        vec![InjectedFailure::Status(500, "conversion webhook for xtelemetrypolicies failed"); 100],
+    );
     let mut site = WatchSite::start(&api).await;
     site.wait_until("the rest is complete", |site| {
-        let reason = site.installed.unreadable.get(&Kind::UdpRoute);
+        let reason = site.installed.unreadable.get(&Kind::XTelemetryPolicy);
         site.complete
             && site.routes().len() == 1
             && reason.is_some_and(|reason| reason.contains("500 conversion webhook"))
     })
     .await;
-    api.clear_failures("udproutes");
-    site.wait_until("it works again", |site| site.installed.versions.contains_key(&Kind::UdpRoute)).await;
+    api.clear_failures("xtelemetrypolicies");
+    site.wait_until("it works again", |site| site.installed.versions.contains_key(&Kind::XTelemetryPolicy)).await;
 }
 
 /// Otherwise, a replica that starts during the failure would replace one that serves everything.
@@ -296,26 +299,29 @@ async fn invalid_objects_are_rejected_alone() {
 #[tokio::test]
 async fn forbidden_kinds_are_named_with_the_missing_rule() {
     let api = FakeApiServer::start().await;
-    for plural in ["httproutes", "udproutes"] {
-        api.serve(GATEWAY, plural, true);
-    }
+    api.serve(GATEWAY, "httproutes", true);
+    api.serve(GATEWAY_X, "xtelemetrypolicies", true);
     api.put("httproutes", route("a", "one.example"));
     api.fail(
-        "udproutes",
+        "xtelemetrypolicies",
         [
-            InjectedFailure::Status(403, "udproutes is forbidden"),
-            InjectedFailure::Status(403, "udproutes is forbidden"),
+            InjectedFailure::Status(403, "xtelemetrypolicies is forbidden"),
+            InjectedFailure::Status(403, "xtelemetrypolicies is forbidden"),
         ],
     );
     let mut site = WatchSite::start(&api).await;
     site.wait_until("the rest is complete", |site| site.complete && site.routes().len() == 1).await;
-    let reason = &site.installed.unreadable[&Kind::UdpRoute];
-    for part in ["403", "apiGroups [\"gateway.networking.k8s.io\"]", "resources [\"udproutes\"]", "verbs [list, watch]"]
-    {
+    let reason = &site.installed.unreadable[&Kind::XTelemetryPolicy];
+    for part in [
+        "403",
+        "apiGroups [\"gateway.networking.x-k8s.io\"]",
+        "resources [\"xtelemetrypolicies\"]",
+        "verbs [list, watch]",
+    ] {
         assert!(reason.contains(part), "{reason}");
     }
     site.wait_until("it is granted", |site| site.installed.unreadable.is_empty()).await;
-    assert_eq!(site.installed.versions[&Kind::UdpRoute], "v1");
+    assert_eq!(site.installed.versions[&Kind::XTelemetryPolicy], "v1alpha1");
 }
 
 /// A server that is starting may refuse the first requests. A replica that became ready then would serve no routes.

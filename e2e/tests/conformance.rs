@@ -21,14 +21,15 @@ struct ClaimedProfile {
     extended_tests: u32,
 }
 
-const PROFILES: [ClaimedProfile; 4] = [
+const PROFILES: [ClaimedProfile; 5] = [
     ClaimedProfile { name: "GATEWAY-GRPC", core_tests: 17, extended_tests: 6 },
     ClaimedProfile { name: "GATEWAY-HTTP", core_tests: 40, extended_tests: 52 },
     ClaimedProfile { name: "GATEWAY-TCP", core_tests: 20, extended_tests: 4 },
     ClaimedProfile { name: "GATEWAY-TLS", core_tests: 21, extended_tests: 10 },
+    ClaimedProfile { name: "GATEWAY-UDP", core_tests: 21, extended_tests: 4 },
 ];
 /// Features that the profiles require.
-const CORE: [&str; 6] = ["GRPCRoute", "Gateway", "HTTPRoute", "ReferenceGrant", "TCPRoute", "TLSRoute"];
+const CORE: [&str; 7] = ["GRPCRoute", "Gateway", "HTTPRoute", "ReferenceGrant", "TCPRoute", "TLSRoute", "UDPRoute"];
 /// Extended features that Portico claims. A change of this list changes what Portico promises.
 const EXTENDED: [&str; 35] = [
     "GatewayAddressEmpty",

@@ -42,7 +42,7 @@ macro_rules! for_each_kind {
                 TlsRoute = "TLSRoute", "tlsroutes", ["v1", "v1alpha3", "v1alpha2"],
                     Namespaced, Written, Whole, in tls_routes;
                 TcpRoute = "TCPRoute", "tcproutes", ["v1", "v1alpha2"], Namespaced, Written, Whole, in tcp_routes;
-                UdpRoute = "UDPRoute", "udproutes", ["v1", "v1alpha2"], Namespaced, Written, Whole;
+                UdpRoute = "UDPRoute", "udproutes", ["v1", "v1alpha2"], Namespaced, Written, Whole, in udp_routes;
                 BackendTlsPolicy = "BackendTLSPolicy", "backendtlspolicies", ["v1", "v1alpha3"],
                     Namespaced, Written, Whole, in backend_tls_policies;
                 ReferenceGrant, "referencegrants", ["v1", "v1beta1"], Namespaced, Ignored, Whole, in reference_grants;

@@ -207,6 +207,7 @@ mod tests {
     use crate::api::core::ServiceType;
     use crate::args::AddressSource;
     use crate::store::{AnyObject, Batch};
+    use crate::transport_protocol::TransportPort;
 
     const OURS: &str = "portico.dev/gateway-controller";
 
@@ -283,7 +284,10 @@ mod tests {
         let plain = service_of("plain");
         assert_eq!((&*plain.uid, &*plain.class, &*plain.controller), ("uid of plain", "portico", OURS));
         assert_eq!((&*plain.labels["l"], &*plain.annotations["a"]), ("1", "2"));
-        assert_eq!((plain.ports, plain.address, plain.hold), ([80].into(), None, false), "UDP is not served");
+        assert_eq!(
+            (plain.ports, plain.address, plain.hold),
+            ([TransportPort::tcp(80), TransportPort::udp(53)].into(), None, false)
+        );
         assert_eq!(service_of("requests").address, Some("192.0.2.1".parse().unwrap()));
         assert!(service_of("odd").hold, "the Gateway is not accepted");
         let foreign: Vec<_> = desired.foreign.keys().map(|key| &*key.name).collect();
@@ -388,7 +392,7 @@ mod tests {
         };
         let service = GatewayServiceState {
             name: "web-portico".to_owned(),
-            ports: [(80, 10080)].into(),
+            ports: [(TransportPort::tcp(80), 10080)].into(),
             ..GatewayServiceState::default()
         };
         let view = GatewayServicesView {

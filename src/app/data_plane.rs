@@ -9,7 +9,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;
 
 use super::certificate_metrics::CertificateExpiry;
-use super::file_descriptors::raise_descriptor_limit;
+use super::file_descriptors::{DescriptorUse, raise_descriptor_limit};
 use crate::args::{self, RunOptions};
 use crate::compile::kong::rule_options::PRODUCT_HEADERS;
 use crate::http1::NameCase;
@@ -69,10 +69,13 @@ impl DataPlane {
 }
 
 fn proxy_config(options: &RunOptions, access_log: Arc<AccessLogger>) -> proxy::ProxyConfig {
-    let connections = raise_descriptor_limit(options.limits.max_connections);
+    let proxy::ProxyLimits { max_connections: connections, max_udp_sessions: udp_sessions, .. } = options.limits;
+    let DescriptorUse { connections, udp_sessions } =
+        raise_descriptor_limit(DescriptorUse { connections, udp_sessions });
     let limits = proxy::ProxyLimits {
         max_connections: connections,
         max_upstream_connections: connections,
+        max_udp_sessions: udp_sessions,
         ..options.limits.clone()
     };
     proxy::ProxyConfig {

@@ -1,11 +1,21 @@
-//! Raises the limit of open file descriptors: a proxied request needs two, and the default soft limit is often low.
+//! Raises the limit of open file descriptors: a proxied request needs two, a UDP session one, and the default soft
+//! limit is often low.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, info};
 
-/// Raises the soft limit of open files to the hard limit and returns the number of client connections that fit:
-/// `wanted` or fewer. Further connections wait until others close, instead of failing with EMFILE.
-pub(super) fn raise_descriptor_limit(wanted: usize) -> usize {
+/// What needs file descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DescriptorUse {
+    /// Client connections. Each needs a descriptor for the client and one for the endpoint.
+    pub(super) connections: usize,
+    /// UDP sessions. Each needs a descriptor for the endpoint.
+    pub(super) udp_sessions: usize,
+}
+
+/// Raises the soft limit of open files to the hard limit and returns what fits: `wanted` or less. Further connections
+/// wait until others close, and further sessions replace others, instead of failing with EMFILE.
+pub(super) fn raise_descriptor_limit(wanted: DescriptorUse) -> DescriptorUse {
     let limit = getrlimit(Resource::Nofile);
     let limit = match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
         Ok(()) => limit.maximum,
@@ -15,22 +25,37 @@ pub(super) fn raise_descriptor_limit(wanted: usize) -> usize {
         }
     };
     let Some(limit) = limit else { return wanted };
-    let fitting = max_client_connections(limit);
-    if fitting < wanted {
+    let fitting = wanted.fitting(limit);
+    if fitting.connections < wanted.connections {
         info!(
             limit,
-            wanted,
-            connections = fitting,
+            wanted = wanted.connections,
+            connections = fitting.connections,
             "The limit of open files allows fewer client connections than --max-connections; raise it (ulimit -Hn, \
              LimitNOFILE= of systemd) or lower the flag"
         );
     }
-    wanted.min(fitting)
+    if fitting.udp_sessions < wanted.udp_sessions {
+        info!(
+            limit,
+            wanted = wanted.udp_sessions,
+            sessions = fitting.udp_sessions,
+            "The limit of open files allows fewer UDP sessions than --max-udp-sessions; raise it (ulimit -Hn, \
+             LimitNOFILE= of systemd) or lower the flag"
+        );
+    }
+    fitting
 }
 
-/// How many client connections fit: each needs a descriptor for the client and one for the endpoint.
-fn max_client_connections(limit: u64) -> usize {
-    usize::try_from(limit.saturating_sub(RESERVED_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1)
+impl DescriptorUse {
+    /// What fits of this. If not everything does, sessions get an eighth of the descriptors at most.
+    fn fitting(self, limit: u64) -> Self {
+        let available = usize::try_from(limit.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX);
+        let unused = available.saturating_sub(self.connections.saturating_mul(2));
+        let udp_sessions = self.udp_sessions.min(unused.max(available / 8)).max(1);
+        let connections = self.connections.min((available.saturating_sub(udp_sessions)) / 2).max(1);
+        DescriptorUse { connections, udp_sessions }
+    }
 }
 
 /// Reserved for listeners, the status and admin servers, logs and watches.
@@ -41,9 +66,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_connection_reserves_two_descriptors() {
-        assert_eq!(max_client_connections(1024), 256);
-        assert_eq!(max_client_connections(20_000), 9_744);
-        assert_eq!(max_client_connections(0), 1);
+    fn connections_reserve_two_descriptors_and_sessions_one() {
+        let fitting = |connections, udp_sessions, limit| {
+            let fitting = DescriptorUse { connections, udp_sessions }.fitting(limit);
+            (fitting.connections, fitting.udp_sessions)
+        };
+        assert_eq!(fitting(65_536, 10_000, 1_048_576), (65_536, 10_000));
+        assert_eq!(fitting(65_536, 10_000, 1024), (224, 64));
+        assert_eq!(fitting(65_536, 10_000, 20_512), (8_750, 2_500));
+        assert_eq!(fitting(65_536, 100, 20_512), (9_950, 100));
+        assert_eq!(fitting(1000, 10_000, 10_512), (1000, 8000));
+        assert_eq!(fitting(65_536, 10_000, 0), (1, 1));
     }
 }

@@ -168,6 +168,16 @@ struct LimitArgs {
     #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.stream_idle_timeout))]
     stream_idle_timeout: NonZeroTimeout,
 
+    /// Idle timeout of the sessions of UDP listeners
+    #[arg(long, value_name = "DURATION", env = "PORTICO_UDP_IDLE_TIMEOUT")]
+    #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.udp_idle_timeout))]
+    udp_idle_timeout: NonZeroTimeout,
+
+    /// Maximum number of sessions of UDP listeners; a new one then replaces the one that has been idle for longest
+    #[arg(long, value_name = "NUMBER", env = "PORTICO_MAX_UDP_SESSIONS")]
+    #[arg(value_parser = parse_limit::<usize, 10_000_000>, default_value_t = ProxyLimits::DEFAULT.max_udp_sessions)]
+    max_udp_sessions: usize,
+
     /// Timeout of connecting to a backend
     #[arg(long, value_name = "DURATION", env = "PORTICO_UPSTREAM_CONNECT_TIMEOUT")]
     #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.connect_timeout))]
@@ -380,6 +390,8 @@ impl LimitArgs {
             max_streams: self.client_http2_streams,
             upgrade_idle_timeout: self.upgrade_idle_timeout.0,
             stream_idle_timeout: self.stream_idle_timeout.0,
+            udp_idle_timeout: self.udp_idle_timeout.0,
+            max_udp_sessions: self.max_udp_sessions,
             listener_grace_period: drain_timeout.0,
             max_connections: self.max_connections,
             max_upstream_connections: self.max_connections,

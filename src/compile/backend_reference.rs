@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::CompileContext;
-use super::backend::{self, BackendError, BackendSettings, PortReference, annotated_tls};
+use super::backend::{self, BackendError, BackendSettings, PortReference, StreamBackend, annotated_tls};
 use super::reference_grants::{CrossNamespaceReference, Referrer};
 use super::verdict::Code;
 use crate::api::core::{Service, ServicePort};
@@ -14,6 +14,7 @@ use crate::api::{Kind, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::rule::{BackendTarget, RouteFailure};
 use crate::store::Store;
+use crate::transport_protocol::TransportProtocol;
 use crate::upstream::UpstreamKey;
 
 /// The Service and the upstream that a backend reference of a route leads to.
@@ -45,25 +46,25 @@ pub(super) fn resolve(
     settings: SettingsReader,
     field: &str,
 ) -> ResolvedReference {
-    let upstream = find_service_port(cx, from, reference, field)
+    let upstream = find_service_port(cx, from, reference, TransportProtocol::Tcp, field)
         .and_then(|found| resolve_upstream(cx, from, &found, &settings(found.service), field));
     resolved(cx, from, reference, upstream)
 }
 
-/// Resolves the backend reference of a route for connections, whose bytes are forwarded unparsed: the protocol that the
-/// Service names does not matter. `is_encrypted`: the connections begin with the client's ClientHello, so Portico does
-/// not need to encrypt them.
+/// Resolves the backend reference of a route for connections or datagrams, which are forwarded unparsed: the
+/// application protocol that the Service names does not matter.
 pub(super) fn resolve_stream(
     cx: CompileContext<'_>,
     from: Referrer<'_>,
     reference: &BackendObjectReference,
     settings: SettingsReader,
-    is_encrypted: bool,
+    stream: StreamBackend,
     field: &str,
 ) -> ResolvedReference {
-    let upstream = find_service_port(cx, from, reference, field).and_then(|FoundPort { service, port }| {
+    let found = find_service_port(cx, from, reference, stream.transport, field);
+    let upstream = found.and_then(|FoundPort { service, port }| {
         let settings = settings(service);
-        let key = backend::stream_upstream_key(cx, service, &port, is_encrypted, settings.via_cluster_ip);
+        let key = backend::stream_upstream_key(cx, service, &port, stream, settings.via_cluster_ip);
         key.map_err(|error| backend_problem(error, &service.meta.key, &port, &settings, field))
     });
     resolved(cx, from, reference, upstream)
@@ -124,11 +125,12 @@ fn find_service_port<'s>(
     cx: CompileContext<'s>,
     from: Referrer<'_>,
     reference: &BackendObjectReference,
+    transport: TransportProtocol,
     field: &str,
 ) -> Result<FoundPort<'s>, (Code, Diagnostic)> {
     let service = permitted_service(cx.store, from, reference, field)?;
     let port = reference.port.map_or(PortReference::Missing, PortReference::Number);
-    let port = backend::find_port(service, port, &format!("{field}.port"))
+    let port = backend::find_port(service, port, transport, &format!("{field}.port"))
         .map_err(|problem| (Code::RouteBackendNotFound, problem))?;
     Ok(FoundPort { service, port })
 }

@@ -18,6 +18,7 @@ use crate::diagnostic::{Diagnostic, Reason};
 use crate::snapshot::BindAddress;
 use crate::snapshot::certs::Certificates;
 use crate::store::{Store, acceptance};
+use crate::transport_protocol::TransportPort;
 
 /// The routes that may have to be planned again because the plan of their Gateway changed.
 #[derive(Debug, PartialEq)]
@@ -128,9 +129,9 @@ pub(super) fn port_owners(cx: CompileContext<'_>) -> PortOwners {
             continue;
         }
         for listener in gateway.spec.listeners.iter().filter(|listener| listener::needs_port(listener)) {
-            let port = u16::try_from(listener.port).ok().and_then(|port| assigned.ports.bound_port(port));
-            let Some(port) = port else { continue };
             let Some(transport) = listener::transport(listener) else { continue };
+            let port = u16::try_from(listener.port).ok().map(|number| TransportPort { transport, number });
+            let Some(port) = port.and_then(|port| assigned.ports.bound_port(port)) else { continue };
             for address in &assigned.bind_addresses {
                 owners.claim(BindAddress::new(transport, *address, port), &gateway.meta.key);
             }
@@ -157,7 +158,7 @@ pub(super) fn plan(
     let is_stopped = rejection.as_ref().is_some_and(|rejection| rejection.stops_serving(assigned));
     let can_bind = !is_stopped && !assigned.bind_addresses.is_empty();
     let (mut listeners, certificates) = listener::plan_all(cx.store, secrets, gateway, &|transport, port| {
-        let port = assigned.ports.bound_port(port)?;
+        let port = assigned.ports.bound_port(TransportPort { transport, number: port })?;
         let owner_at =
             |address: &IpAddr| owners.other_owner(BindAddress::new(transport, *address, port), &gateway.meta.key);
         assigned
@@ -167,13 +168,14 @@ pub(super) fn plan(
             .find_map(|address| Some((*address, owner_at(address)?.clone())))
     });
     for listener in &mut listeners {
-        listener.bound_port = assigned.ports.bound_port(listener.port);
+        let port = TransportPort { transport: listener.transport(), number: listener.port };
+        listener.bound_port = assigned.ports.bound_port(port);
         if !can_bind {
             let problem = Diagnostic::of_object("its Gateway is not served", "see the conditions of the Gateway")
                 .with_reason(Reason::OtherCondition);
             listener.set_not_served(Code::ListenerNotProgrammed, problem);
         } else if listener.bound_port.is_none() && listener.opens_port() {
-            let message = format!("the Service of the Gateway does not have port {} yet", listener.port);
+            let message = format!("the Service of the Gateway does not have port {port} yet");
             let remedy =
                 "the leading replica of Portico adds it; if it stays missing, see the conditions of the Gateway";
             listener.set_not_served(Code::ListenerPending, Diagnostic::of_object(message, remedy));

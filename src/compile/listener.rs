@@ -216,7 +216,7 @@ fn rejection(
     let protocol = ListenerProtocol::from_listener(listener);
     if protocol.route_kinds().is_empty() {
         let message = format!("protocol {} is not served", listener.protocol);
-        let problem = Diagnostic::error(format!("{field}.protocol"), message, "use HTTP, HTTPS, TLS or TCP");
+        let problem = Diagnostic::error(format!("{field}.protocol"), message, "use HTTP, HTTPS, TLS, TCP or UDP");
         return Some((Code::ListenerUnsupportedProtocol, vec![problem]));
     }
     let unsupported = unsupported_fields(gateway, listener, protocol, field);

@@ -34,11 +34,13 @@ impl ListenerConflict {
 pub(super) fn find(listeners: &[Listener]) -> BTreeMap<usize, ListenerConflict> {
     let mut conflicts = BTreeMap::new();
     for (index, listener) in listeners.iter().enumerate() {
-        let Some(port_group) = ListenerProtocol::from_listener(listener).port_group() else { continue };
+        let protocol = ListenerProtocol::from_listener(listener);
+        let Some(port_group) = protocol.port_group() else { continue };
         let others = listeners.iter().enumerate().filter(|(other_index, other)| {
             *other_index != index
                 && other.port == listener.port
-                && ListenerProtocol::from_listener(other).port_group().is_some()
+                // The ports of TCP and UDP are independent of each other. Unknown protocols have no transport.
+                && ListenerProtocol::from_listener(other).transport() == protocol.transport()
         });
         for (_, other) in others {
             let other_port_group = ListenerProtocol::from_listener(other).port_group();
@@ -54,8 +56,8 @@ pub(super) fn find(listeners: &[Listener]) -> BTreeMap<usize, ListenerConflict> 
                     is_hostname_conflict: false,
                     problem: Diagnostic::error(format!("{field}.protocol"), message, "use another port"),
                 }
-            } else if port_group == PortGroup::Stream {
-                // TCP listeners have no hostname that could distinguish them.
+            } else if matches!(port_group, PortGroup::Stream | PortGroup::Datagram) {
+                // TCP and UDP listeners have no hostname that could distinguish them.
                 let message = format!("listener {} has the same port", other.name);
                 ListenerConflict {
                     is_hostname_conflict: true,

@@ -40,7 +40,7 @@ impl ListenerProtocol {
         }
     }
 
-    /// The group of protocols that can share a port with this one.
+    /// The group of protocols that can share a port of the same transport with this one.
     pub(super) fn port_group(self) -> Option<PortGroup> {
         match self {
             ListenerProtocol::Http => Some(PortGroup::Cleartext),
@@ -48,7 +48,8 @@ impl ListenerProtocol {
                 Some(PortGroup::Tls)
             }
             ListenerProtocol::Tcp => Some(PortGroup::Stream),
-            ListenerProtocol::Udp | ListenerProtocol::Other => None,
+            ListenerProtocol::Udp => Some(PortGroup::Datagram),
+            ListenerProtocol::Other => None,
         }
     }
 
@@ -63,7 +64,8 @@ impl ListenerProtocol {
             ListenerProtocol::Http | ListenerProtocol::Https => &[Kind::HttpRoute, Kind::GrpcRoute],
             ListenerProtocol::TlsPassthrough | ListenerProtocol::TlsTerminate => &[Kind::TlsRoute],
             ListenerProtocol::Tcp => &[Kind::TcpRoute],
-            ListenerProtocol::Udp | ListenerProtocol::Other => &[],
+            ListenerProtocol::Udp => &[Kind::UdpRoute],
+            ListenerProtocol::Other => &[],
         }
     }
 }
@@ -77,4 +79,5 @@ pub(super) enum PortGroup {
     Cleartext,
     Tls,
     Stream,
+    Datagram,
 }

@@ -55,7 +55,8 @@ impl OversizedVerdicts {
 /// Whether no step reports the size of the object. Objects of other classes are not reported.
 fn is_reported_here(cx: CompileContext<'_>, id: &ObjectId, object: &OversizedObject) -> bool {
     match id.kind {
-        Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::Ingress | Kind::Gateway => false,
+        Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute => false,
+        Kind::Ingress | Kind::Gateway => false,
         kind => kong::verdict_updates::is_size_unreported(cx, kind, &object.meta),
     }
 }

@@ -142,6 +142,7 @@ impl Compiler {
                 self.route_budgets.plan(cx.inputs.budgets, id, created, plan)
             }
             Some(RouteKind::Tcp) => plan_stream(cx.store.tcp_routes.get(&id.key).map(|route| (&**route).into())),
+            Some(RouteKind::Udp) => plan_stream(cx.store.udp_routes.get(&id.key).map(|route| (&**route).into())),
             Some(RouteKind::Tls) => plan_stream(cx.store.tls_routes.get(&id.key).map(|route| (&**route).into())),
             None => (None, BTreeSet::new()),
         }
@@ -155,6 +156,7 @@ fn parent_refs<'s>(store: &'s Store, id: &ObjectId) -> &'s [ParentReference] {
         Kind::GrpcRoute => store.grpc_routes.get(&id.key).map(|route| &route.spec.parent_refs),
         Kind::TcpRoute => store.tcp_routes.get(&id.key).map(|route| &route.spec.parent_refs),
         Kind::TlsRoute => store.tls_routes.get(&id.key).map(|route| &route.spec.parent_refs),
+        Kind::UdpRoute => store.udp_routes.get(&id.key).map(|route| &route.spec.parent_refs),
         _ => None,
     };
     parents.map_or(&[], |parents| parents)

@@ -42,7 +42,7 @@ pub(super) enum PlannedRules {
     },
     /// A listener uses the oldest of its stream routes with a host. `created` is in seconds since 1970.
     Stream {
-        /// As for HTTP; `Any` for TCP.
+        /// As for HTTP; `Any` for TCP and UDP.
         hosts: Box<[HostPattern]>,
         created: Option<i64>,
         route: Arc<StreamRoute>,
@@ -108,6 +108,7 @@ pub(crate) enum RouteKind {
     Request,
     Tcp,
     Tls,
+    Udp,
 }
 
 impl RouteKind {
@@ -117,6 +118,7 @@ impl RouteKind {
             Kind::HttpRoute | Kind::GrpcRoute => Some(RouteKind::Request),
             Kind::TcpRoute => Some(RouteKind::Tcp),
             Kind::TlsRoute => Some(RouteKind::Tls),
+            Kind::UdpRoute => Some(RouteKind::Udp),
             _ => None,
         }
     }

@@ -61,7 +61,7 @@ impl GatewayBinds {
 struct PortListeners {
     listeners: Vec<(HostPattern, Arc<HttpListener>)>,
     tls: Vec<(HostPattern, TlsListener)>,
-    /// The TCP listener, which no other listener shares the port with.
+    /// The TCP or UDP listener, which no other listener shares the port with.
     stream: Option<Arc<StreamRule>>,
 }
 
@@ -80,7 +80,7 @@ struct AttachedRoutes {
     routers: HostMap<Arc<HostRouter>>,
     /// The hostname of the listener at the last build.
     hostname: HostPattern,
-    /// The routes for connections.
+    /// The routes for connections or datagrams.
     streams: BTreeSet<ObjectId>,
 }
 
@@ -201,7 +201,7 @@ impl Routers {
                 Arc::new(StreamRule { gateway, listener, port, route })
             };
             match listener.protocol {
-                ListenerProtocol::Tcp => {
+                ListenerProtocol::Tcp | ListenerProtocol::Udp => {
                     let route = attached.oldest_streams(listener, routes).into_values().next();
                     port.stream = Some(stream_rule(route));
                     continue;
@@ -227,9 +227,10 @@ impl Routers {
             }
         }
         for ((transport, port), PortListeners { listeners, tls, stream }) in ports {
-            let bind = Arc::new(match stream {
-                Some(rule) => Bind::with_tcp(rule),
-                None => {
+            let bind = Arc::new(match (stream, transport) {
+                (Some(rule), TransportProtocol::Tcp) => Bind::with_tcp(rule),
+                (Some(rule), TransportProtocol::Udp) => Bind::with_udp(rule),
+                (None, _) => {
                     // HTTP and HTTPS on one port conflict, so either all of these listeners are for TLS or none is.
                     let tls = (!tls.is_empty()).then(|| PortTls::new(HostMap::new(tls)));
                     Bind::with_http(HostMap::new(listeners), tls)

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use super::gateway::gateways_by_age;
 use super::{gateway_parameters, listener};
-use crate::api::gateway::{Gateway, GatewaySpec};
+use crate::api::gateway::{Gateway, GatewaySpec, Listener};
 use crate::api::portico::GatewayServiceSettings;
 use crate::api::{Object, ObjectKey};
 use crate::store::Store;
+use crate::transport_protocol::TransportPort;
 
 /// A Gateway of this controller that may need a Service in front of it.
 #[derive(Clone, Debug)]
@@ -18,7 +19,7 @@ pub struct ExposedGateway<'a> {
     /// The controller name of its class.
     pub controller: &'a str,
     /// The ports of the listeners whose protocol is served.
-    pub ports: BTreeSet<u16>,
+    pub ports: BTreeSet<TransportPort>,
     /// The settings of its Service. `None` while they cannot be read; an existing Service then stays as it is.
     pub settings: Option<GatewayServiceSettings>,
 }
@@ -50,7 +51,10 @@ pub fn addressable_gateways<'a>(
 fn expose<'a>(store: &'a Store, gateway: &'a Object<Gateway>) -> Option<ExposedGateway<'a>> {
     let class = store.class_of(gateway)?;
     let listeners = gateway.spec.listeners.iter().filter(|listener| listener::needs_port(listener));
-    let ports: BTreeSet<u16> = listeners.filter_map(|listener| u16::try_from(listener.port).ok()).collect();
+    let port = |listener: &Listener| {
+        Some(TransportPort { transport: listener::transport(listener)?, number: u16::try_from(listener.port).ok()? })
+    };
+    let ports: BTreeSet<TransportPort> = listeners.filter_map(port).collect();
     let settings = gateway_parameters::service_settings(store, gateway);
     Some(ExposedGateway { gateway, controller: &class.spec.controller_name, ports, settings })
 }

@@ -1,10 +1,12 @@
-//! Compiles TCPRoutes and TLSRoutes: where a route attaches, and to which backends its connections are forwarded.
+//! Compiles TCPRoutes, TLSRoutes and UDPRoutes: where a route attaches, and to which backends its connections or
+//! datagrams are forwarded.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::annotation_reader::annotation_field;
 use super::attachment::RouteOrigin;
+use super::backend::StreamBackend;
 use super::backend_reference;
 use super::gateway::GatewayPlan;
 use super::kong::service_annotations;
@@ -14,7 +16,7 @@ use super::route_plan::{self, BackendClients, PlannedRules, RoutePlan, RuleResul
 use super::verdict::{Code, Condition, Verdict};
 use super::{CompileContext, PlanMap};
 use crate::api::gateway::{
-    BackendRef, ParentReference, StreamRouteRule, StreamRouteSpec, TcpRoute, TlsRoute, TlsRouteSpec,
+    BackendRef, ParentReference, StreamRouteRule, StreamRouteSpec, TcpRoute, TlsRoute, TlsRouteSpec, UdpRoute,
 };
 use crate::api::kong::annotations::{PLUGINS, list};
 use crate::api::{Kind, Meta, Object};
@@ -22,9 +24,10 @@ use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::rule::{Backend, Filters, RouteFailure, RuleId, Split};
 use crate::snapshot::stream::{StreamAction, StreamRoute};
+use crate::transport_protocol::TransportProtocol;
 use crate::upstream::UpstreamKey;
 
-/// A route for connections, whatever its kind.
+/// A route for connections or datagrams, whatever its kind.
 pub(super) struct StreamRouteSource<'a> {
     kind: Kind,
     meta: &'a Meta,
@@ -37,10 +40,22 @@ pub(super) struct StreamRouteSource<'a> {
 
 impl<'a> From<&'a Object<TcpRoute>> for StreamRouteSource<'a> {
     fn from(route: &'a Object<TcpRoute>) -> Self {
-        let StreamRouteSpec { parent_refs, use_default_gateways, rules } = &route.spec;
+        StreamRouteSource::without_hosts(Kind::TcpRoute, &route.meta, &route.spec)
+    }
+}
+
+impl<'a> From<&'a Object<UdpRoute>> for StreamRouteSource<'a> {
+    fn from(route: &'a Object<UdpRoute>) -> Self {
+        StreamRouteSource::without_hosts(Kind::UdpRoute, &route.meta, &route.spec)
+    }
+}
+
+impl<'a> StreamRouteSource<'a> {
+    fn without_hosts(kind: Kind, meta: &'a Meta, spec: &'a StreamRouteSpec) -> Self {
+        let StreamRouteSpec { parent_refs, use_default_gateways, rules } = spec;
         StreamRouteSource {
-            kind: Kind::TcpRoute,
-            meta: &route.meta,
+            kind,
+            meta,
             parents: parent_refs,
             default_gateways: use_default_gateways.as_deref(),
             hosts: vec![HostPattern::Any],
@@ -116,7 +131,8 @@ pub(super) fn plan(
     // All that is not served: the whole rule, or further rules.
     let mut dropped = unsupported;
     dropped.extend((0..more_rules.len()).map(|index| {
-        let message = format!("only the first rule of a {kind} is served, since nothing distinguishes its connections");
+        let what = if kind == Kind::UdpRoute { "datagrams" } else { "connections" };
+        let message = format!("only the first rule of a {kind} is served, since nothing distinguishes its {what}");
         Diagnostic::error(format!("spec.rules[{}]", index + 1), message, "move the backends to the first rule")
     }));
 
@@ -160,7 +176,7 @@ struct ResolvedBackends {
     backends: Vec<Backend>,
     upstreams: BTreeSet<UpstreamKey>,
     resolved_refs: Condition,
-    /// Diagnostics because of which no connection is forwarded.
+    /// Diagnostics because of which nothing is forwarded.
     unsupported: Vec<Diagnostic>,
 }
 
@@ -184,7 +200,8 @@ impl ResolvedBackends {
         resolved
     }
 
-    /// Adds the backend at `field`. One that cannot be resolved keeps its share of the connections, which are reset.
+    /// Adds the backend at `field`. One that cannot be resolved keeps its share of the connections, which are reset, or
+    /// of the sessions, whose datagrams are dropped.
     fn add(
         &mut self,
         cx: CompileContext<'_>,
@@ -194,7 +211,9 @@ impl ResolvedBackends {
         field: &str,
     ) {
         let settings = service_annotations::for_gateway_api;
-        let resolved = backend_reference::resolve_stream(cx, from, &backend.target, settings, is_encrypted, field);
+        let transport = if from.kind == Kind::UdpRoute { TransportProtocol::Udp } else { TransportProtocol::Tcp };
+        let stream = StreamBackend { transport, is_encrypted };
+        let resolved = backend_reference::resolve_stream(cx, from, &backend.target, settings, stream, field);
         match resolved.upstream {
             Ok(key) => {
                 let service = cx.store.services.get(&resolved.service);
@@ -209,11 +228,15 @@ impl ResolvedBackends {
 }
 
 /// A diagnostic if plugins are attached to the route or to the Service of a backend. Plugins may protect the backends,
-/// and they process requests only, so no connection is forwarded.
+/// and they process requests only, so nothing is forwarded.
 fn plugin_problem(kind: Kind, meta: &Meta, field: &str) -> Option<Diagnostic> {
     // An empty list attaches no plugin.
     let plugins = meta.annotations.get(PLUGINS).filter(|plugins| list(plugins).next().is_some())?;
-    let connections = if kind == Kind::TlsRoute { "connections of TLSRoutes" } else { "TCP" };
+    let connections = match kind {
+        Kind::TlsRoute => "connections of TLSRoutes",
+        Kind::UdpRoute => "UDP",
+        _ => "TCP",
+    };
     let key = &meta.key;
     let message = format!("annotation {PLUGINS} of {key} attaches {plugins}, but plugins do not run for {connections}");
     Some(Diagnostic::error(field, message, "remove the annotation, or use a Service without plugins"))

@@ -114,7 +114,7 @@ impl Compiler {
 }
 
 /// The kinds that name Gateways.
-const NAMES_GATEWAYS: &[Kind] = &[Kind::ListenerSet, Kind::UdpRoute, Kind::XTelemetryPolicy];
+const NAMES_GATEWAYS: &[Kind] = &[Kind::ListenerSet, Kind::XTelemetryPolicy];
 /// The kinds that name Services.
 const NAMES_SERVICES: &[Kind] = &[Kind::XBackendTrafficPolicy, Kind::XTelemetryPolicy];
 /// The kinds whose requests such an object would affect.
@@ -127,10 +127,6 @@ fn of_unserved_kind(diagnostic: Diagnostic) -> Diagnostic {
 /// What does not happen to a Gateway or Service because a kind is not served, and what to do.
 fn effect_and_remedy(kind: Kind, target: &ObjectId) -> (String, &'static str) {
     match kind {
-        Kind::UdpRoute => (
-            format!("{target} forwards no datagrams"),
-            "expose the Service in another way, for example with type LoadBalancer",
-        ),
         Kind::ListenerSet => {
             (format!("{target} does not get the listeners of this object"), "add the listeners to the Gateway")
         }

@@ -52,7 +52,8 @@ mod tests {
             (Kind::KongPlugin, FirstListWait::Limited),
             (Kind::KongVault, FirstListWait::None),
             (Kind::GrpcRoute, FirstListWait::Unlimited),
-            (Kind::UdpRoute, FirstListWait::None),
+            (Kind::UdpRoute, FirstListWait::Limited),
+            (Kind::XTelemetryPolicy, FirstListWait::None),
         ] {
             assert_eq!(FirstListWait::of(kind), expected, "{kind}");
         }

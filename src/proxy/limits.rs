@@ -65,6 +65,11 @@ pub struct ProxyLimits {
     /// How long a connection of a TCP listener, or one with TLS passthrough, may be idle in both directions. Then it is
     /// closed.
     pub stream_idle_timeout: Duration,
+    /// How long a UDP session is kept open while no datagram is forwarded in either direction.
+    pub udp_idle_timeout: Duration,
+    /// Maximum UDP sessions of the whole process, divided among the workers. Beyond it, the session that has been idle
+    /// for longest ends in favor of a new one.
+    pub max_udp_sessions: usize,
     /// Grace period of an upgraded connection after its listener is removed.
     pub tunnel_grace_period: Duration,
     /// Grace period for requests in flight and TCP connections after their listener is removed. Then the connection is
@@ -134,6 +139,8 @@ impl ProxyLimits {
         ping_timeout: Duration::from_secs(20),
         upgrade_idle_timeout: Duration::from_secs(300),
         stream_idle_timeout: Duration::from_secs(300),
+        udp_idle_timeout: Duration::from_secs(60),
+        max_udp_sessions: 10_000,
         tunnel_grace_period: Duration::from_secs(60),
         listener_grace_period: Duration::from_secs(60),
         max_connections: 65_536,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   Proxy ─ reconcile, drain ─▶ Worker (one thread each) ─ accept ─▶ connection ─▶ request ─▶ forward ─▶ upstream
-//!                                  └ SnapshotView: snapshot and counters  └▶ stream     └▶ redirect, error, reply
+//!                                  │ └ SnapshotView: snapshot and counters └▶ stream     └▶ redirect, error, reply
+//!                                  └▶ udp
 //! ```
 
 mod buffer_budget;
@@ -14,6 +15,7 @@ mod limits;
 mod process;
 mod record;
 mod stream;
+mod udp;
 mod unforwarded_budget;
 mod worker;
 

@@ -5,13 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Serialize, Serializer};
 
-/// The protocol that carries connections or datagrams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum TransportProtocol {
-    Tcp,
-    /// No listener uses it yet.
-    Udp,
-}
+use crate::transport_protocol::TransportProtocol;
 
 /// Identifies a bind. The port numbers of TCP and UDP are independent of each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,6 +28,10 @@ impl BindAddress {
 
     pub fn tcp(socket: SocketAddr) -> Self {
         BindAddress { socket, transport: TransportProtocol::Tcp }
+    }
+
+    pub fn udp(socket: SocketAddr) -> Self {
+        BindAddress { socket, transport: TransportProtocol::Udp }
     }
 }
 

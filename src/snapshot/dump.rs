@@ -58,6 +58,9 @@ pub struct BindDump {
     /// The TCP listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp: Option<StreamDump>,
+    /// The UDP listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub udp: Option<StreamDump>,
 }
 
 /// A TLS listener with the rule for the connections of one hostname.
@@ -74,7 +77,7 @@ pub struct TlsStreamDump {
     pub stream: StreamDump,
 }
 
-/// A listener with the rule for its connections.
+/// A listener with the rule for its connections or UDP sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StreamDump {
     /// `namespace/gateway/listener`.
@@ -224,11 +227,17 @@ impl Snapshot {
     /// The dump without the plugins of consumers, of which there may be very many.
     pub(crate) fn dump_binds(&self) -> Vec<BindDump> {
         let bind = |(address, bind): (&BindAddress, &Arc<Bind>)| {
-            let (listeners, tls_streams, tcp) = match &bind.served {
-                Served::Http(http) => (http.dump(), http.tls.as_ref().map(PortTls::dump).unwrap_or_default(), None),
-                Served::Tcp(rule) => (Vec::new(), Vec::new(), Some(StreamDump::from(&**rule))),
-            };
-            BindDump { address: *address, listeners, tls_streams, tcp }
+            let mut dumped =
+                BindDump { address: *address, listeners: Vec::new(), tls_streams: Vec::new(), tcp: None, udp: None };
+            match &bind.served {
+                Served::Http(http) => {
+                    dumped.listeners = http.dump();
+                    dumped.tls_streams = http.tls.as_ref().map(PortTls::dump).unwrap_or_default();
+                }
+                Served::Tcp(rule) => dumped.tcp = Some(StreamDump::from(&**rule)),
+                Served::Udp(rule) => dumped.udp = Some(StreamDump::from(&**rule)),
+            }
+            dumped
         };
         self.binds.iter().map(bind).collect()
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Snapshot ─ consumers ─▶ ConsumerDirectory
-//!      └ binds: BindAddress ─▶ Bind ─ served ┬▶ StreamRule                       TCP: one rule for all connections
+//!      └ binds: BindAddress ─▶ Bind ─ served ┬▶ StreamRule           TCP, UDP: one rule for all connections, sessions
 //!                                            └▶ HttpBind
 //!           HttpBind ─ tls ─▶ PortTls ─▶ Certificates, or a StreamRule for connections   by server name
 //!              └ HostMap ─▶ HttpListener
@@ -45,7 +45,8 @@ pub mod uri_template;
 use std::sync::Arc;
 
 use crate::plugin_api::ConsumerDirectory;
-pub use bind_address::{BindAddress, TransportProtocol};
+pub use crate::transport_protocol::TransportProtocol;
+pub use bind_address::BindAddress;
 pub use bind_map::BindMap;
 use certs::Certificates;
 use host::{HostMap, HostPattern};
@@ -78,13 +79,15 @@ pub struct Bind {
     pub served: Served,
 }
 
-/// What the connections of a bound address carry. An address with TLS serves HTTP, and TLS that it passes through.
+/// What a bound address receives. An address with TLS serves HTTP, and TLS that it passes through.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "most addresses serve HTTP, and each exists once, behind a pointer")]
 pub enum Served {
     Http(HttpBind),
     /// TCP connections, whose bytes are forwarded unparsed.
     Tcp(Arc<StreamRule>),
+    /// UDP datagrams, which are forwarded unparsed.
+    Udp(Arc<StreamRule>),
 }
 
 impl Bind {
@@ -98,6 +101,11 @@ impl Bind {
         Bind { served: Served::Tcp(rule) }
     }
 
+    /// An address with a UDP listener.
+    pub fn with_udp(rule: Arc<StreamRule>) -> Self {
+        Bind { served: Served::Udp(rule) }
+    }
+
     /// A copy in which the listener with this hostname is replaced. `None` if the address serves another protocol.
     pub fn with_listener(&self, hostname: &HostPattern, listener: &Arc<HttpListener>) -> Option<Self> {
         let HttpBind { mut listeners, tls } = self.http()?.clone();
@@ -109,7 +117,7 @@ impl Bind {
     pub fn http(&self) -> Option<&HttpBind> {
         match &self.served {
             Served::Http(http) => Some(http),
-            Served::Tcp(_) => None,
+            Served::Tcp(_) | Served::Udp(_) => None,
         }
     }
 }

@@ -1,11 +1,11 @@
-//! The rule for the connections of a TCP listener, or of one hostname of a TLS listener: which route forwards them, and
-//! to which backends.
+//! The rule for the connections of a TCP listener, or of one hostname of a TLS listener, and for the sessions of a UDP
+//! listener: which route forwards them, and to which backends.
 
 use std::sync::Arc;
 
 use super::rule::{RouteFailure, RuleId, Split};
 
-/// How connections are forwarded.
+/// How connections, or the datagrams of UDP sessions, are forwarded.
 #[derive(Debug)]
 pub struct StreamRule {
     /// `namespace/gateway`.
@@ -13,7 +13,7 @@ pub struct StreamRule {
     pub listener: Arc<str>,
     /// The port that clients see.
     pub port: u16,
-    /// The oldest of the attached routes. Without a route, connections are reset.
+    /// The oldest of the attached routes. Without a route, connections are reset and datagrams dropped.
     pub route: Option<Arc<StreamRoute>>,
 }
 
@@ -24,11 +24,11 @@ pub struct StreamRoute {
     pub action: StreamAction,
 }
 
-/// What happens with a connection.
+/// What happens with a connection or a UDP session.
 #[derive(Debug, PartialEq)]
 pub enum StreamAction {
-    /// The connection is forwarded to an endpoint of one of the backends, which have no filters.
+    /// It is forwarded to an endpoint of one of the backends, which have no filters.
     Forward(Split),
-    /// No backend can be used, so the connection is reset.
+    /// No backend can be used, so connections are reset and datagrams dropped.
     Reset(RouteFailure),
 }

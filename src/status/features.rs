@@ -51,6 +51,7 @@ const FEATURES: &[Feature] = &[
     feature("ReferenceGrant"),
     since(6, "TCPRoute"),
     Feature { standard_since: 5, ..feature("TLSRoute") },
+    since(6, "UDPRoute"),
     feature("GatewayAddressEmpty"),
     since(5, "GatewayBackendClientCertificate"),
     since(5, "GatewayFrontendClientCertificateValidation"),
@@ -107,10 +108,10 @@ mod tests {
             (4, true, 32, Some("GatewayInfrastructurePropagation"), Some("HTTPRoute303RedirectStatusCode")),
             (4, false, 30, Some("HTTPRoutePathRewrite"), Some("HTTPRouteCORS")),
             (5, true, 39, Some("HTTPRoute308RedirectStatusCode"), Some("HTTPRouteRetryConnectionError")),
-            (6, true, 41, Some("HTTPRouteRetryConnectionError"), Some("HTTPRouteRetryCodes")),
-            (6, false, 40, Some("HTTPRouteCORS"), Some("HTTPRouteRetryConnectionError")),
-            (7, true, 48, Some("GatewayInfrastructure"), Some("GatewayInfrastructurePropagation")),
-            (7, false, 48, Some("HTTPRouteRetryCodes"), Some("GatewayListenerFilters")),
+            (6, true, 42, Some("HTTPRouteRetryConnectionError"), Some("HTTPRouteRetryCodes")),
+            (6, false, 41, Some("HTTPRouteCORS"), Some("HTTPRouteRetryConnectionError")),
+            (7, true, 49, Some("GatewayInfrastructure"), Some("GatewayInfrastructurePropagation")),
+            (7, false, 49, Some("HTTPRouteRetryCodes"), Some("GatewayListenerFilters")),
         ] {
             let names = supported(minor, experimental);
             let context = format!("1.{minor}, experimental: {experimental}: {names:?}");
@@ -122,13 +123,13 @@ mod tests {
         }
     }
 
-    /// Of the 48 features, 6 are core features of a profile, and of the others 26 belong to HTTPRoute, 10 to Gateway,
+    /// Of the 49 features, 7 are core features of a profile, and of the others 26 belong to HTTPRoute, 10 to Gateway,
     /// and 2 each to BackendTLSPolicy, GRPCRoute and TLSRoute.
     #[test]
     fn newest_release_gets_all_features() {
         let names = supported(7, true);
-        let core = ["Gateway", "GRPCRoute", "HTTPRoute", "ReferenceGrant", "TCPRoute", "TLSRoute"];
-        assert_eq!(names.iter().filter(|name| core.contains(name)).count(), 6);
+        let core = ["Gateway", "GRPCRoute", "HTTPRoute", "ReferenceGrant", "TCPRoute", "TLSRoute", "UDPRoute"];
+        assert_eq!(names.iter().filter(|name| core.contains(name)).count(), 7);
         assert_eq!(names.iter().filter(|name| name.starts_with("HTTPRoute") && !core.contains(name)).count(), 26);
     }
 }

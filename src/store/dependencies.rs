@@ -35,6 +35,7 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
         }
         AnyObject::TlsRoute(route) => collector.add_stream_route(&route.spec.parent_refs, &route.spec.rules),
         AnyObject::TcpRoute(route) => collector.add_stream_route(&route.spec.parent_refs, &route.spec.rules),
+        AnyObject::UdpRoute(route) => collector.add_stream_route(&route.spec.parent_refs, &route.spec.rules),
         AnyObject::Ingress(ingress) => collector.add_ingress(ingress),
         AnyObject::IngressClass(class) => collector.add_ingress_class(class),
         AnyObject::TcpIngress(ingress) => {

@@ -116,7 +116,9 @@ fn reduced_body(kind: Kind, object: &Value, is_complete: bool) -> Option<Value> 
             "hostnames": list("hostnames", MAX_SERVER_NAMES),
             "rules": [],
         }}),
-        Kind::TcpRoute => json!({"spec": {"parentRefs": list("parentRefs", MAX_PARENTS), "rules": []}}),
+        Kind::TcpRoute | Kind::UdpRoute => {
+            json!({"spec": {"parentRefs": list("parentRefs", MAX_PARENTS), "rules": []}})
+        }
         Kind::Ingress => json!({"spec": reduced_ingress(spec, is_complete)}),
         Kind::Gateway => json!({"spec": {"gatewayClassName": spec["gatewayClassName"], "listeners": []}}),
         // References to it must reject requests, instead of being served without it.

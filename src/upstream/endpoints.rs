@@ -16,6 +16,7 @@ use super::load_balancing::{LoadBalancing, Probing, ResolvedEndpoint};
 use super::socket_budget::UpstreamSockets;
 use super::ssrf_guard::{AddressPolicy, BlockedAddress};
 use super::tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings, VerifiedNames};
+use crate::transport_protocol::{TransportPort, TransportProtocol};
 
 /// The HTTP version used towards endpoints. Connections whose bytes are forwarded do not depend on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +34,8 @@ pub struct UpstreamKey {
     pub namespace: Arc<str>,
     pub service: Arc<str>,
     pub port: u16,
+    /// The protocol of the port.
+    pub transport: TransportProtocol,
     pub protocol: UpstreamProtocol,
     /// None for plain text.
     pub tls: Option<UpstreamTlsSettings>,
@@ -42,10 +45,11 @@ pub struct UpstreamKey {
     pub via_cluster_ip: bool,
 }
 
-/// `namespace/service:port`, then ` as FACADE` for a facade, then ` via ClusterIP`.
+/// `namespace/service:port`, with `/UDP` for such a port, then ` as FACADE` for a facade, then ` via ClusterIP`.
 impl fmt::Display for UpstreamKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}:{}", self.namespace, self.service, self.port)?;
+        let port = TransportPort { transport: self.transport, number: self.port };
+        write!(formatter, "{}/{}:{port}", self.namespace, self.service)?;
         if let Some(facade) = &self.facade {
             write!(formatter, " as {facade}")?;
         }

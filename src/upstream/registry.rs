@@ -8,6 +8,7 @@ use rustls::sign::CertifiedKey;
 
 use super::tls::{TlsConfigCache, TlsTrust, TrustAnchors, UpstreamTlsSettings};
 use super::{TrustModel, Upstream, UpstreamKey, UpstreamProtocol};
+use crate::transport_protocol::TransportProtocol;
 
 /// All upstreams by key.
 #[derive(Debug, Default)]
@@ -57,6 +58,7 @@ impl UpstreamRegistry {
         // so that it is usable at once.
         // Keys are ordered by namespace, service and port, so this is the first possible key of this Service port.
         let range_start = UpstreamKey {
+            transport: TransportProtocol::default(),
             protocol: UpstreamProtocol::default(),
             tls: None,
             facade: None,

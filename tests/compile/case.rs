@@ -28,6 +28,7 @@ use portico::snapshot::upstream_path::{UpstreamPath, upstream_path};
 use portico::snapshot::{BindAddress, Snapshot};
 use portico::status;
 use portico::store::{AnyObject, Batch, Changes, Store};
+use portico::transport_protocol::TransportPort;
 use portico::upstream::tls::TrustAnchors;
 use portico::upstream::{
     AddressPolicy, AddressSources, Endpoints, LoadBalancing, LoopbackPolicy, TrustModel, UpstreamKey, UpstreamRegistry,
@@ -447,6 +448,9 @@ fn address_state(gateways: Vec<GatewayState>) -> AddressState {
         let key = ObjectKey::new(&namespace, &name);
         state.status_addresses.insert(key.clone(), Vec::new());
         if let Some(ServiceState { name, ports, addresses }) = service {
+            // A port is that of TCP and of UDP.
+            let both = |(port, target)| [(TransportPort::tcp(port), target), (TransportPort::udp(port), target)];
+            let ports = ports.into_iter().flat_map(both).collect();
             state.gateway_services.insert(key, GatewayService { name, ports, addresses, problem: None });
         }
     }

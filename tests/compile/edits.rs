@@ -838,8 +838,9 @@ fn authorities(random: &mut fastrand::Rng) -> AnyObject {
 fn unserved(random: &mut fastrand::Rng) -> AnyObject {
     let metadata = json!({"namespace": pick(random, NAMESPACES), "name": pick(random, &["p", "q"])});
     if random.bool() {
-        let parent = json!({"name": pick(random, &["g", "h"]), "namespace": pick(random, NAMESPACES)});
-        return parse(Kind::UdpRoute, json!({"metadata": metadata, "spec": {"parentRefs": [parent]}}));
+        let group = "gateway.networking.k8s.io";
+        let target = json!({"group": group, "kind": "Gateway", "name": pick(random, &["g", "h"])});
+        return parse(Kind::XTelemetryPolicy, json!({"metadata": metadata, "spec": {"targetRefs": [target]}}));
     }
     let target = json!({"group": "", "kind": "Service", "name": pick(random, &["s", "t"])});
     parse(Kind::XBackendTrafficPolicy, json!({"metadata": metadata, "spec": {"targetRefs": [target]}}))

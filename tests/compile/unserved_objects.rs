@@ -13,11 +13,6 @@ fn objects_without_effect_name_the_gateway_and_what_does_not_happen() {
     let mut harness = harness();
     for (kind, spec, expected) in [
         (
-            Kind::UdpRoute,
-            json!({"parentRefs": [{"name": "theirs"}, {"name": "web"}]}),
-            "spec.parentRefs[1]: UDPRoute is not served by this version, so Gateway default/web forwards no datagrams",
-        ),
-        (
             Kind::ListenerSet,
             json!({"parentRef": {"name": "web"}}),
             "spec.parentRef: ListenerSet is not served by this version, so Gateway default/web does not get the \
@@ -25,8 +20,8 @@ fn objects_without_effect_name_the_gateway_and_what_does_not_happen() {
         ),
         (
             Kind::XTelemetryPolicy,
-            json!({"targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "web"}]}),
-            "spec.targetRefs[0]: XTelemetryPolicy is not served by this version, so no traces of requests to Gateway \
+            json!({"targetRefs": [gateway_target("theirs"), gateway_target("web")]}),
+            "spec.targetRefs[1]: XTelemetryPolicy is not served by this version, so no traces of requests to Gateway \
              default/web are sent",
         ),
         (
@@ -43,19 +38,23 @@ fn objects_without_effect_name_the_gateway_and_what_does_not_happen() {
     }
 }
 
+fn gateway_target(name: &str) -> Value {
+    json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": name})
+}
+
 #[test]
 fn objects_for_other_controllers_are_not_reported() {
     let mut harness = harness();
-    let route = |parent: &str| object(Kind::UdpRoute, &json!({"parentRefs": [{"name": parent}]}));
-    harness.apply(Batch { upserts: vec![route("theirs")], removes: vec![] });
-    assert_eq!(report(&harness, Kind::UdpRoute), None);
+    let policy = |target: &str| object(Kind::XTelemetryPolicy, &json!({"targetRefs": [gateway_target(target)]}));
+    harness.apply(Batch { upserts: vec![policy("theirs")], removes: vec![] });
+    assert_eq!(report(&harness, Kind::XTelemetryPolicy), None);
     // Whose Gateway it will be is unknown.
-    harness.apply(Batch { upserts: vec![route("missing")], removes: vec![] });
-    assert_eq!(report(&harness, Kind::UdpRoute).unwrap().0, Topic::Field);
+    harness.apply(Batch { upserts: vec![policy("missing")], removes: vec![] });
+    assert_eq!(report(&harness, Kind::XTelemetryPolicy).unwrap().0, Topic::Field);
     harness.apply(Batch { upserts: vec![gateway("missing", "portico")], removes: vec![] });
-    assert_eq!(report(&harness, Kind::UdpRoute).unwrap().0, Topic::UnservedKind);
+    assert_eq!(report(&harness, Kind::XTelemetryPolicy).unwrap().0, Topic::UnservedKind);
     harness.apply(Batch { upserts: vec![gateway("missing", "theirs")], removes: vec![] });
-    assert_eq!(report(&harness, Kind::UdpRoute), None);
+    assert_eq!(report(&harness, Kind::XTelemetryPolicy), None);
 }
 
 /// A policy of another controller may target the same kind of object.

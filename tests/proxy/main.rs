@@ -62,6 +62,7 @@ mod tls_harness;
 mod tls_passthrough;
 mod tls_stream_termination;
 mod transport;
+mod udp;
 mod unforwarded;
 mod unforwarded_streams;
 mod unsent;

@@ -85,9 +85,14 @@ pub(crate) fn network_policy_allows_all_listeners(helm: &Helm) -> Result<()> {
             .iter()
             .find(|object| object["kind"] == "NetworkPolicy")
             .context("no NetworkPolicy was rendered")?;
-        let ports = policy["spec"]["ingress"][0]["ports"].as_array().context("the NetworkPolicy has no ports")?;
-        let ports: Vec<Value> = ports.iter().map(|port| json!([port["port"], port["endPort"]])).collect();
+        let rules = policy["spec"]["ingress"][0]["ports"].as_array().context("the NetworkPolicy has no ports")?;
+        let of_protocol = |protocol: &'static str| rules.iter().filter(move |port| port["protocol"] == protocol);
+        let range = |port: &Value| json!([port["port"], port["endPort"]]);
+        let ports: Vec<Value> = of_protocol("TCP").map(range).collect();
         ensure!(json!(ports) == expected, "{settings}: found ports {ports:?}, expected {expected}");
+        let udp: Vec<Value> = of_protocol("UDP").map(range).collect();
+        let listeners = if settings.contains("address-pool") { json!([[1, 65535]]) } else { json!([[10000, 32767]]) };
+        ensure!(json!(udp) == listeners, "{settings}: found UDP ports {udp:?}, expected {listeners}");
     }
     Ok(())
 }

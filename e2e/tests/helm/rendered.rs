@@ -181,6 +181,8 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "client-body-timeout" => (json!("2m"), &["--client-body-timeout=2m"]),
         "client-http2-streams" => (json!(64), &["--client-http2-streams=64"]),
         "upgrade-idle-timeout" => (json!("1h"), &["--upgrade-idle-timeout=1h"]),
+        "udp-idle-timeout" => (json!("20s"), &["--udp-idle-timeout=20s"]),
+        "max-udp-sessions" => (json!(500), &["--max-udp-sessions=500"]),
         "stream-idle-timeout" => (json!("5m"), &["--stream-idle-timeout=5m"]),
         "upstream-connect-timeout" => (json!("500ms"), &["--upstream-connect-timeout=500ms"]),
         "upstream-response-timeout" => (json!("2m"), &["--upstream-response-timeout=2m"]),

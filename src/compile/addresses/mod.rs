@@ -24,6 +24,7 @@ use crate::api::ObjectKey;
 use crate::api::core::ServiceType;
 use crate::api::gateway::GatewaySpec;
 use crate::diagnostic::Diagnostic;
+use crate::transport_protocol::TransportPort;
 
 /// The source of addresses.
 #[derive(Clone, Debug)]
@@ -101,7 +102,7 @@ pub enum PortMapping {
     #[default]
     Same,
     /// The target port of the Service, by listener port. A listener port that is missing is not open yet.
-    Mapped(BTreeMap<u16, u16>),
+    Mapped(BTreeMap<TransportPort, u16>),
 }
 
 impl GatewayAddresses {
@@ -151,9 +152,9 @@ impl GatewayAddresses {
 
 impl PortMapping {
     /// The port that this process binds for a listener port; `None` if it is not open yet.
-    pub fn bound_port(&self, listener_port: u16) -> Option<u16> {
+    pub fn bound_port(&self, listener_port: TransportPort) -> Option<u16> {
         match self {
-            PortMapping::Same => Some(listener_port),
+            PortMapping::Same => Some(listener_port.number),
             PortMapping::Mapped(ports) => ports.get(&listener_port).copied(),
         }
     }

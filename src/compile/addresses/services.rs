@@ -10,6 +10,7 @@ use crate::api::ObjectKey;
 use crate::api::core::ServiceType;
 use crate::api::gateway::GatewaySpec;
 use crate::diagnostic::Diagnostic;
+use crate::transport_protocol::TransportPort;
 
 /// The state of the Service in front of a Gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub struct GatewayService {
     /// The Service's name; empty if the Service could not be created, which `problem` explains.
     pub name: String,
     /// Its ports, with their target ports.
-    pub ports: BTreeMap<u16, u16>,
+    pub ports: BTreeMap<TransportPort, u16>,
     /// Addresses for clients: IP addresses, or host names of a load balancer.
     pub addresses: Vec<String>,
     /// Why the Service is not in its desired state.

@@ -230,7 +230,7 @@ fn remembered_addresses_are_kept_if_possible() {
 fn gateway_gets_addresses_of_its_service() {
     let service = |addresses: &[&str]| GatewayService {
         name: "g-portico".to_owned(),
-        ports: BTreeMap::from([(80, 10080)]),
+        ports: BTreeMap::from([(TransportPort::tcp(80), 10080)]),
         addresses: addresses.iter().map(|&address| address.into()).collect(),
         problem: None,
     };
@@ -284,10 +284,11 @@ fn gateway_gets_addresses_of_its_service() {
         let changed = addresses.assign(&AddressProvider::Services(kind), &state, [(&key, &spec)].into_iter());
         assert_eq!(changed, BTreeSet::new(), "nothing changed");
         let assigned = addresses.get(&key).unwrap();
-        let bind = assigned.bind_addresses.iter().map(|address| match assigned.ports.bound_port(80) {
-            Some(port) => format!("{address}:{port}"),
-            None => address.to_string(),
-        });
+        let bind =
+            assigned.bind_addresses.iter().map(|address| match assigned.ports.bound_port(TransportPort::tcp(80)) {
+                Some(port) => format!("{address}:{port}"),
+                None => address.to_string(),
+            });
         let problems = [&assigned.unsupported, &assigned.unusable, &assigned.unassigned];
         let problems = problems.into_iter().flatten().map(|problem| format!("!{}", problem.field));
         let notes = assigned.notes.iter().map(|problem| format!("?{}", problem.field));

@@ -48,6 +48,12 @@ pub(super) fn required_trust<'a>(
 }
 
 impl RequiredTrust<'_> {
+    /// Why no datagrams are sent to the Service.
+    pub(super) fn refusal_of_datagrams(&self) -> String {
+        let RequiredTrust { policy, service, .. } = self;
+        format!("BackendTLSPolicy {policy} requires TLS to Service {service}, but datagrams are not encrypted")
+    }
+
     /// `protocol` is the one that handshakes offer; `None` for connections whose bytes are forwarded unparsed.
     pub(super) fn tls_settings(
         self,

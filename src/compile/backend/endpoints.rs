@@ -5,12 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::super::forbidden_addresses::ForbiddenAddresses;
-use super::{has_any_port, is_tcp, numbered_port};
+use super::{has_any_port, numbered_port};
 use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort};
 use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
+use crate::transport_protocol::TransportProtocol;
 use crate::upstream::{AddressSources, EndpointAddress, Endpoints, LoadBalancing, UpstreamKey};
 
 /// The current endpoints of an upstream. Empty for a Service or port that does not exist.
@@ -31,7 +32,7 @@ pub(in crate::compile) fn addresses_of(
 ) -> Option<Vec<EndpointAddress>> {
     let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
     let service = store.services.get(&service)?;
-    let port = numbered_port(service, i32::from(key.port))?;
+    let port = numbered_port(service, i32::from(key.port), key.transport)?;
     let sources = forbidden.address_sources();
     let mut addresses = if key.via_cluster_ip {
         cluster_ip_address(service, &port, sources)
@@ -151,7 +152,8 @@ pub(in crate::compile) fn notes(
         let problem = forbidden.problem(namespace, "spec.externalName", "spec.externalName", host.as_slice());
         notes.extend(problem.map(Diagnostic::into_warning));
     }
-    for (index, port) in service.spec.ports.iter().enumerate().filter(|(_, port)| is_tcp(port)) {
+    for (index, port) in service.spec.ports.iter().enumerate() {
+        let Some(transport) = TransportProtocol::from_field(port.protocol.as_deref()) else { continue };
         let addresses = configured_addresses(store, service, port, sources);
         let port_field = format!("spec.ports[{index}]");
         let hosts_field = if annotated.is_some() {
@@ -176,12 +178,19 @@ pub(in crate::compile) fn notes(
             continue;
         }
         let Ok(number) = u16::try_from(port.port) else { continue };
-        let key =
-            UpstreamKey { namespace: namespace.clone(), service: name.clone(), port: number, ..UpstreamKey::default() };
+        let (namespace, service) = (namespace.clone(), name.clone());
+        let key = UpstreamKey { namespace, service, port: number, transport, ..UpstreamKey::default() };
         if !via_cluster_ip && addresses_of(store, &key, forbidden).is_none_or(|addresses| addresses.is_empty()) {
             notes.push(Diagnostic::warning(
                 port_field,
-                format!("port {number} has no ready endpoint, so requests to it get status 503"),
+                match transport {
+                    TransportProtocol::Tcp => {
+                        format!("port {number} has no ready endpoint, so requests to it get status 503")
+                    }
+                    TransportProtocol::Udp => {
+                        format!("UDP port {number} has no ready endpoint, so datagrams to it are dropped")
+                    }
+                },
                 "add an EndpointSlice with label kubernetes.io/service-name and a port of the same name",
             ));
         }
@@ -301,9 +310,10 @@ fn slice_addresses(
     port: &ServicePort,
     is_selected: &dyn Fn(&Endpoint) -> bool,
 ) -> Vec<EndpointAddress> {
+    let transport = TransportProtocol::from_field(port.protocol.as_deref());
     let is_same_port = |slice_port: &&EndpointPort| {
         slice_port.name.as_deref().unwrap_or_default() == port.name
-            && slice_port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
+            && TransportProtocol::from_field(slice_port.protocol.as_deref()) == transport
     };
     let number = slice.ports.iter().flatten().find(is_same_port).and_then(|port| u16::try_from(port.port?).ok());
     let Some(number) = number else { return Vec::new() };

@@ -24,6 +24,7 @@ use crate::api::core::{Service, ServicePort};
 use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
+use crate::transport_protocol::TransportProtocol;
 use crate::upstream::{UpstreamKey, UpstreamProtocol};
 use annotated_tls::BackendTlsSettings;
 
@@ -81,6 +82,15 @@ pub(super) enum BackendError {
     NoClientCertificate(String),
     /// The settings for TLS are invalid: message and remedy.
     InvalidTls(String, String),
+}
+
+/// What is forwarded unparsed to a backend.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StreamBackend {
+    /// The protocol that the port of the Service must have.
+    pub transport: TransportProtocol,
+    /// The connections begin with the client's ClientHello, so Portico does not need to encrypt them.
+    pub is_encrypted: bool,
 }
 
 /// The port of a Service as a backend names it.
@@ -163,6 +173,7 @@ pub(super) fn upstream_key(
         namespace,
         service: name,
         port: u16::try_from(port.port).unwrap_or_default(),
+        transport: TransportProtocol::Tcp,
         protocol,
         tls,
         facade: (kind != Kind::Service).then(|| meta.key.name.clone()),
@@ -170,25 +181,30 @@ pub(super) fn upstream_key(
     })
 }
 
-/// The upstream for connections to a port of a Service, whose bytes are forwarded unparsed. `is_encrypted`: the
-/// client's TLS ends at the endpoint, so a BackendTLSPolicy has no effect.
+/// The upstream for connections or datagrams to a port of a Service, which are forwarded unparsed. A BackendTLSPolicy
+/// has no effect on connections that are encrypted already.
 pub(super) fn stream_upstream_key(
     cx: CompileContext<'_>,
     service: &Object<Service>,
     port: &ServicePort,
-    is_encrypted: bool,
+    stream: StreamBackend,
     via_cluster_ip: bool,
 ) -> Result<UpstreamKey, BackendError> {
-    let policy = match is_encrypted {
+    let policy = match stream.is_encrypted {
         true => None,
         false => backend_tls_policy::required_trust(cx, &service.meta.key, port)?,
     };
+    if let Some(required) = policy.as_ref().filter(|_| stream.transport == TransportProtocol::Udp) {
+        let remedy = "remove the policy, or use a port of the Service without one";
+        return Err(BackendError::TlsRequired(required.refusal_of_datagrams(), remedy));
+    }
     let tls = policy.map(|required| required.tls_settings(cx, None)).transpose()?;
     let ObjectKey { namespace, name } = service.meta.key.clone();
     Ok(UpstreamKey {
         namespace,
         service: name,
         port: u16::try_from(port.port).unwrap_or_default(),
+        transport: stream.transport,
         tls,
         via_cluster_ip: via_cluster_ip && !endpoints::is_headless(service),
         ..UpstreamKey::default()
@@ -204,41 +220,58 @@ pub(super) fn find_service<'s>(
     store.services.get(key).map(|service| &**service).ok_or_else(|| missing_object(store, field, Kind::Service, key))
 }
 
-/// The TCP port of a Service that a backend refers to in `field`.
+/// The port of a Service that a backend refers to in `field`, of this transport protocol: a Service may have one port
+/// number for both.
 pub(super) fn find_port<'s>(
     service: &'s Object<Service>,
     reference: PortReference<'_>,
+    transport: TransportProtocol,
     field: &str,
 ) -> Result<Cow<'s, ServicePort>, Diagnostic> {
+    let is_named = |port: &ServicePort| match reference {
+        PortReference::Missing => false,
+        PortReference::Number(number) => port.port == number,
+        PortReference::Name(name) => port.name == name,
+    };
     let port = match reference {
-        PortReference::Missing => None,
-        PortReference::Number(number) => numbered_port(service, number),
-        PortReference::Name(name) => {
-            let mut ports = service.spec.ports.iter().filter(|port| is_tcp(port));
-            ports.find(|port| port.name == name).map(Cow::Borrowed)
+        PortReference::Number(number) => numbered_port(service, number, transport),
+        PortReference::Missing | PortReference::Name(_) => {
+            let mut ports = service.spec.ports.iter().filter(|port| has_transport(port, transport));
+            ports.find(|port| is_named(port)).map(Cow::Borrowed)
         }
     };
     port.ok_or_else(|| {
-        let message = match reference {
-            PortReference::Missing => format!("the backend has no port, but Service {} needs one", service.meta.key),
-            _ => format!("Service {} has no TCP port {reference}", service.meta.key),
+        let key = &service.meta.key;
+        let message = match (reference, service.spec.ports.iter().find(|port| is_named(port))) {
+            (PortReference::Missing, _) => format!("the backend has no port, but Service {key} needs one"),
+            (_, Some(other)) => {
+                let protocol = other.protocol.as_deref().unwrap_or(TransportProtocol::Tcp.name());
+                format!("Service {key} has no {transport} port {reference}: its port {reference} is for {protocol}")
+            }
+            (_, None) => format!("Service {key} has no {transport} port {reference}"),
         };
         let remedy = match has_any_port(service) {
             true => "use a port number from 1 to 65535".to_owned(),
-            false => ports_remedy(&service.spec.ports),
+            false => ports_remedy(&service.spec.ports, transport),
         };
         Diagnostic::error(field, message, remedy)
     })
 }
 
-/// The TCP port of a Service with this number.
-fn numbered_port(service: &Service, number: i32) -> Option<Cow<'_, ServicePort>> {
+/// The port of a Service with this number and transport protocol.
+fn numbered_port(service: &Service, number: i32, transport: TransportProtocol) -> Option<Cow<'_, ServicePort>> {
     if has_any_port(service) {
-        let port =
-            ServicePort { name: String::new(), port: number, target_port: None, protocol: None, app_protocol: None };
+        let port = ServicePort {
+            name: String::new(),
+            port: number,
+            target_port: None,
+            protocol: Some(transport.name().to_owned()),
+            app_protocol: None,
+        };
         return u16::try_from(number).is_ok_and(|number| number > 0).then_some(Cow::Owned(port));
     }
-    service.spec.ports.iter().find(|port| port.port == number && is_tcp(port)).map(Cow::Borrowed)
+    let mut ports = service.spec.ports.iter();
+    ports.find(|port| port.port == number && has_transport(port, transport)).map(Cow::Borrowed)
 }
 
 /// Whether each number is a port of the Service. An ExternalName Service is a name outside of the cluster, and does not
@@ -257,17 +290,18 @@ impl fmt::Display for PortReference<'_> {
     }
 }
 
-fn ports_remedy(ports: &[ServicePort]) -> String {
-    let numbers: Vec<_> = ports.iter().filter(|port| is_tcp(port)).map(|port| port.port.to_string()).collect();
+fn ports_remedy(ports: &[ServicePort], transport: TransportProtocol) -> String {
+    let ports = ports.iter().filter(|port| has_transport(port, transport));
+    let numbers: Vec<_> = ports.map(|port| port.port.to_string()).collect();
     match numbers.as_slice() {
-        [] => "add a TCP port to the Service".to_owned(),
+        [] => format!("add a {transport} port to the Service"),
         [only] => format!("use port {only}"),
         several => format!("use one of {}", several.join(", ")),
     }
 }
 
-pub(super) fn is_tcp(port: &ServicePort) -> bool {
-    port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
+fn has_transport(port: &ServicePort, transport: TransportProtocol) -> bool {
+    TransportProtocol::from_field(port.protocol.as_deref()) == Some(transport)
 }
 
 /// The protocol for an `appProtocol` without TLS. WebSocket starts as HTTP/1.1 and is allowed for every backend.

@@ -40,6 +40,7 @@ use crate::api::ObjectKey;
 use crate::api::core::ServiceType;
 use crate::api::portico::GatewayServiceSettings;
 use crate::diagnostic::Diagnostic;
+use crate::transport_protocol::TransportPort;
 
 /// How Gateways are exposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +62,7 @@ pub struct DesiredService {
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     /// The ports of its listeners.
-    pub ports: BTreeSet<u16>,
+    pub ports: BTreeSet<TransportPort>,
     /// The requested address.
     pub address: Option<IpAddr>,
     /// From the GatewayParameters of the Gateway and of its class.
@@ -112,7 +113,7 @@ pub struct GatewayServiceState {
     /// Its name; empty if the Service does not exist.
     pub name: String,
     /// The target port of each port.
-    pub ports: BTreeMap<u16, u16>,
+    pub ports: BTreeMap<TransportPort, u16>,
     /// Where clients reach the Service: IP addresses, or hostnames of a load balancer.
     pub addresses: Vec<String>,
     /// Why the Service cannot be created, changed or deleted.

@@ -350,6 +350,7 @@ mod tests {
     use super::*;
     use crate::k8s::services::DesiredService;
     use crate::k8s::services::plan::ApiCall;
+    use crate::transport_protocol::TransportPort;
 
     fn service(version: &str, ingress: &str) -> Service {
         let ingress = if ingress.is_empty() { json!([]) } else { json!([{"ip": ingress}]) };
@@ -378,7 +379,8 @@ mod tests {
             pod: None,
         };
         let gateway = ObjectKey::new("ns", "web");
-        let desired = DesiredService { uid: "g".into(), ports: [80].into(), ..DesiredService::default() };
+        let desired =
+            DesiredService { uid: "g".into(), ports: [TransportPort::tcp(80)].into(), ..DesiredService::default() };
         let desired_services =
             DesiredServices { gateways: BTreeMap::from([(gateway.clone(), desired)]), foreign: BTreeMap::new() };
         let desired_services = Arc::new(desired_services);

@@ -11,6 +11,7 @@ use super::{DesiredService, DesiredServices, GatewayExposure, applied, balancer_
 use crate::api::ObjectKey;
 use crate::api::names::MANAGED_BY;
 use crate::diagnostic::Diagnostic;
+use crate::transport_protocol::TransportPort;
 
 /// Portico's Services.
 pub(super) type ServicesByKey = BTreeMap<ObjectKey, Arc<KnownService>>;
@@ -168,13 +169,14 @@ fn free_name(
     }
 }
 
-/// The target port of each port of a Gateway: the one in `kept`, or a free one.
+/// The target port of each port of a Gateway: the one in `kept`, or a free one. A target port has one transport
+/// protocol only, so that it identifies the Gateway.
 fn allocate_pod_ports(
     gateway: &ObjectKey,
     desired: &DesiredService,
-    kept: &BTreeMap<u16, u16>,
+    kept: &BTreeMap<TransportPort, u16>,
     taken: &mut BTreeSet<u16>,
-) -> Result<BTreeMap<u16, u16>, Diagnostic> {
+) -> Result<BTreeMap<TransportPort, u16>, Diagnostic> {
     let mut ports = BTreeMap::new();
     for port in &desired.ports {
         let Some(target) = kept.get(port).copied().or_else(|| ports::find_free_port(gateway, *port, taken)) else {
@@ -200,13 +202,14 @@ mod tests {
     use crate::api::core::ServiceType;
 
     const EXPOSED: GatewayExposure = GatewayExposure::Exposed(ServiceType::LoadBalancer);
+    const HTTP: TransportPort = TransportPort::tcp(80);
 
     fn desired(uid: &str, ports: &[u16]) -> DesiredService {
         DesiredService {
             uid: Arc::from(uid),
             class: "portico".to_owned(),
             controller: "portico.dev/gateway-controller".to_owned(),
-            ports: ports.iter().copied().collect(),
+            ports: ports.iter().copied().map(TransportPort::tcp).collect(),
             ..DesiredService::default()
         }
     }
@@ -265,9 +268,9 @@ mod tests {
         of_metadata["f:ownerReferences"] = json!({format!("k:{{\"uid\":{}}}", owner["uid"]): {}});
         let mut of_spec = fields(&object["spec"], &[]);
         if let Some(ports) = object["spec"]["ports"].as_array() {
-            let ports = ports
-                .iter()
-                .map(|port| (format!("k:{{\"port\":{},\"protocol\":\"TCP\"}}", port["port"]), fields(port, &[])));
+            let ports = ports.iter().map(|port| {
+                (format!("k:{{\"port\":{},\"protocol\":{}}}", port["port"], port["protocol"]), fields(port, &[]))
+            });
             of_spec["f:ports"] = ports.collect::<serde_json::Map<_, _>>().into();
         }
         json!({"f:metadata": of_metadata, "f:spec": of_spec})
@@ -347,12 +350,27 @@ mod tests {
         assert_eq!(settle(&grown, EXPOSED, &mut known), ["apply a-portico"]);
         let changed = ports_of(&known, "a-portico");
         assert_eq!(
-            (changed.get(&80), changed.get(&443)),
-            (a_ports.get(&80), None),
+            (changed.get(&HTTP), changed.get(&TransportPort::tcp(443))),
+            (a_ports.get(&HTTP), None),
             "ports that stay keep their targets"
         );
         assert_eq!(changed.len(), 2);
         assert_eq!(ports_of(&known, "b-portico"), b_ports);
+    }
+
+    #[test]
+    fn tcp_and_udp_share_a_port_number() {
+        let mut known = ServicesByKey::new();
+        let both = [TransportPort::tcp(53), TransportPort::udp(53)];
+        let dns = DesiredService { ports: both.into(), ..desired("1", &[]) };
+        let desired = desired_services(&[("a", dns)]);
+        assert_eq!(settle(&desired, EXPOSED, &mut known), ["create a-portico"]);
+        let service = &known[&ObjectKey::new("ns", "a-portico")];
+        let ports = service.object["spec"]["ports"].as_array().unwrap().iter();
+        let ports: Vec<_> = ports.map(|port| format!("{} {}", port["name"], port["protocol"])).collect();
+        assert_eq!(ports, [r#""tcp-53" "TCP""#, r#""udp-53" "UDP""#]);
+        let targets: BTreeSet<_> = both.iter().map(|port| service.ports[port]).collect();
+        assert_eq!(targets.len(), 2, "a target port belongs to one port of the Gateway");
     }
 
     #[test]
@@ -363,7 +381,7 @@ mod tests {
         let key = |name: &str| ObjectKey::new("ns", name);
         let mut edited = KnownService::clone(&known[&key("b-portico")]);
         edited.ports.clone_from(&known[&key("a-portico")].ports);
-        edited.object["spec"]["ports"][0]["targetPort"] = json!(edited.ports[&80]);
+        edited.object["spec"]["ports"][0]["targetPort"] = json!(edited.ports[&HTTP]);
         known.insert(key("b-portico"), Arc::new(edited));
         assert_eq!(settle(&both, EXPOSED, &mut known), ["apply b-portico"]);
         assert_ne!(known[&key("a-portico")].ports, known[&key("b-portico")].ports);
@@ -375,10 +393,10 @@ mod tests {
         let both = desired_services(&[("a", desired("1", &[80])), ("b", desired("2", &[80]))]);
         settle(&both, EXPOSED, &mut known);
         let key = |name: &str| ObjectKey::new("ns", name);
-        let listening_port = known[&key("b-portico")].ports[&80];
+        let listening_port = known[&key("b-portico")].ports[&HTTP];
         let mut edited = KnownService::clone(&known[&key("a-portico")]);
         edited.object["spec"]["ports"][0]["targetPort"] = json!(listening_port);
-        edited.ports = [(80, listening_port)].into();
+        edited.ports = [(HTTP, listening_port)].into();
         known.insert(key("a-portico"), Arc::new(edited));
         let listening_ports = ListeningPorts::from([(listening_port, key("b"))]);
         let controllers = BTreeSet::from(["portico.dev/gateway-controller".to_owned()]);

@@ -12,6 +12,7 @@ use super::DesiredServices;
 use super::plan::ServicesByKey;
 use super::service::KnownService;
 use crate::api::ObjectKey;
+use crate::transport_protocol::TransportPort;
 
 /// The ports that this process listens on, on all interfaces, each with its Gateway.
 pub type ListeningPorts = BTreeMap<u16, ObjectKey>;
@@ -21,7 +22,7 @@ pub type ListeningPorts = BTreeMap<u16, ObjectKey>;
 pub(super) struct SelectedService<'a> {
     pub(super) service: &'a KnownService,
     /// The ports of the Service that count, each with its target port.
-    pub(super) ports: BTreeMap<u16, u16>,
+    pub(super) ports: BTreeMap<TransportPort, u16>,
 }
 
 /// The Service that counts for each Gateway in `desired_services`, with its ports. Gateways without one are left out.
@@ -101,7 +102,8 @@ mod tests {
         let desired = |(namespace, ports): &(&str, &[u16])| {
             let key = gateway(namespace);
             let uid = Arc::from(format!("uid of {key}"));
-            (key, DesiredService { uid, ports: ports.iter().copied().collect(), ..DesiredService::default() })
+            let ports = ports.iter().copied().map(TransportPort::tcp).collect();
+            (key, DesiredService { uid, ports, ..DesiredService::default() })
         };
         DesiredServices { gateways: gateways.iter().map(desired).collect(), foreign: BTreeMap::new() }
     }

@@ -14,6 +14,7 @@ use crate::api::core::ServiceType;
 use crate::api::names::{CONTROLLER_ANNOTATION, GATEWAY_CLASS_LABEL, GATEWAY_NAME_LABEL, MANAGED_BY, MANAGED_BY_LABEL};
 use crate::api::portico::GatewayServiceSettings;
 use crate::api::{Kind, ObjectKey};
+use crate::transport_protocol::{TransportPort, TransportProtocol};
 
 /// The part of a Service that is used.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,7 +31,7 @@ pub(super) struct KnownService {
     pub(super) headless: bool,
     pub(super) service_type: Option<ServiceType>,
     /// The target port of each port.
-    pub(super) ports: BTreeMap<u16, u16>,
+    pub(super) ports: BTreeMap<TransportPort, u16>,
     /// The cluster IPs, for clients within the cluster.
     pub(super) cluster_ips: Vec<String>,
     /// The IP addresses or hostnames of its load balancer.
@@ -56,7 +57,8 @@ impl KnownService {
             let Some(IntOrString::Int(target)) = &port.target_port else { return None };
             // Users who may edit Services must not choose arbitrary ports for Portico to listen on.
             let target = u16::try_from(*target).ok().filter(|target| ports::POD_PORT_RANGE.contains(target))?;
-            Some((u16::try_from(port.port).ok()?, target))
+            let transport = TransportProtocol::from_field(port.protocol.as_deref())?;
+            Some((TransportPort { transport, number: u16::try_from(port.port).ok()? }, target))
         });
         let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
         let ingress = balancer.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
@@ -101,7 +103,7 @@ pub(super) fn desired_service(
     desired: &DesiredService,
     name: &str,
     exposure: GatewayExposure,
-    ports: &BTreeMap<u16, u16>,
+    ports: &BTreeMap<TransportPort, u16>,
 ) -> Value {
     let mut labels = desired.labels.clone();
     // Set after the labels of `spec.infrastructure`, so that users cannot change the labels that Portico selects by.
@@ -129,9 +131,12 @@ pub(super) fn desired_service(
         GatewayExposure::Headless => json!({"clusterIP": "None"}),
         GatewayExposure::Exposed(kind) => {
             let ports = ports.iter().map(|(port, target)| {
+                let TransportPort { transport, number } = *port;
+                let protocol = transport.name();
                 let mut entry =
-                    json!({"name": port_name(*port), "port": port, "protocol": "TCP", "targetPort": target});
-                if let Some(node_port) = desired.settings.node_port(*port).filter(|_| kind != ServiceType::ClusterIp) {
+                    json!({"name": port_name(*port), "port": number, "protocol": protocol, "targetPort": target});
+                let node_port = desired.settings.node_port(number);
+                if let Some(node_port) = node_port.filter(|_| kind != ServiceType::ClusterIp) {
                     entry["nodePort"] = json!(node_port);
                 }
                 entry
@@ -169,8 +174,11 @@ fn add_settings(spec: &mut Value, settings: &GatewayServiceSettings, kind: Servi
 }
 
 /// The name that links a port of a Service to its EndpointSlices.
-pub(super) fn port_name(port: u16) -> String {
-    format!("tcp-{port}")
+pub(super) fn port_name(port: TransportPort) -> String {
+    match port.transport {
+        TransportProtocol::Tcp => format!("tcp-{}", port.number),
+        TransportProtocol::Udp => format!("udp-{}", port.number),
+    }
 }
 
 /// Where clients reach a Service of a type. `nodes` are the addresses of the nodes that have ready endpoints of the

@@ -93,7 +93,7 @@ pub(super) fn plan_own_slices(
         let served_ports =
             selected.ports.iter().filter(|(_, target)| endpoint.listening_ports.get(target) == Some(gateway));
         let ports: Vec<_> = served_ports
-            .map(|(port, target)| json!({"name": port_name(*port), "port": target, "protocol": "TCP"}))
+            .map(|(port, target)| json!({"name": port_name(*port), "port": target, "protocol": port.transport.name()}))
             .collect();
         if ports.is_empty() || endpoint.lifecycle == ReplicaLifecycle::Stopped || endpoint.pod.finished {
             continue;
@@ -228,6 +228,7 @@ mod tests {
     use crate::api::core::ServiceType;
     use crate::k8s::services::service;
     use crate::k8s::services::{DesiredService, GatewayExposure};
+    use crate::transport_protocol::TransportPort;
 
     /// A uid that no Pod in these tests has.
     const NO_POD: &str = "none";
@@ -250,8 +251,12 @@ mod tests {
     /// A Gateway `web` with ports 80 and 443, which its Service sends to 10080 and 10443.
     fn desired_and_existing_services() -> (DesiredServices, ServicesByKey) {
         let gateway = ObjectKey::new("ns", "web");
-        let desired = DesiredService { uid: Arc::from("g"), ports: [80, 443].into(), ..DesiredService::default() };
-        let ports = BTreeMap::from([(80, 10080), (443, 10443)]);
+        let desired = DesiredService {
+            uid: Arc::from("g"),
+            ports: [80, 443].map(TransportPort::tcp).into(),
+            ..DesiredService::default()
+        };
+        let ports = BTreeMap::from([(TransportPort::tcp(80), 10080), (TransportPort::tcp(443), 10443)]);
         let mut object = service::desired_service(
             &gateway,
             &desired,

@@ -162,7 +162,8 @@ fn served(worker: &Worker, connections: &ListenerConnections) -> ServedConnectio
     match view.bind(&connections.address).map(|bind| &bind.served) {
         Some(Served::Tcp(rule)) => return ServedConnection::Stream(AssignedStream::new(worker, &view, rule)),
         Some(Served::Http(http)) => connections.tls.set(http.tls.is_some()),
-        None => {}
+        // A TCP socket has no bind of UDP.
+        Some(Served::Udp(_)) | None => {}
     }
     ServedConnection::Http { tls: connections.tls.get() }
 }

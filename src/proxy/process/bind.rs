@@ -1,8 +1,8 @@
-//! Opens the listening sockets of an address, one per worker, after checking that no other process uses the address.
-//! Prepares them for being closed without losing connections.
+//! Opens the sockets of an address, one per worker, after checking that no other process uses the address. Prepares
+//! those for TCP for being closed without losing connections.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
@@ -20,39 +20,72 @@ pub(in crate::proxy) fn listen(
     allow_sharing: bool,
 ) -> Result<Vec<TcpListener>, BindState> {
     let open_sockets = || {
-        if !allow_sharing {
-            // Fails if the port is in use. The socket is closed at once.
-            let reuse_port = false;
-            bind(address, reuse_port)?;
-        }
-        let reuse_port = true;
-        let sockets = (0..workers).map(|_| bind(address, reuse_port)).collect::<io::Result<Vec<_>>>()?;
+        let sockets = bind_all(address, workers, allow_sharing, bind_tcp)?;
         // Listen only once all sockets are bound: connections queued on a socket that is closed again are lost.
         for socket in &sockets {
             socket.listen(ACCEPT_BACKLOG)?;
         }
         Ok(sockets.into_iter().map(TcpListener::from).collect())
     };
-    open_sockets().map_err(|error: io::Error| match error.kind() {
+    open_sockets().map_err(bind_state)
+}
+
+/// Opens one UDP socket per worker, as [`listen`] does for TCP.
+pub(in crate::proxy) fn receive_datagrams(
+    address: SocketAddr,
+    workers: usize,
+    allow_sharing: bool,
+) -> Result<Vec<UdpSocket>, BindState> {
+    let sockets = bind_all(address, workers, allow_sharing, bind_udp).map_err(bind_state)?;
+    Ok(sockets.into_iter().map(UdpSocket::from).collect())
+}
+
+fn bind_state(error: io::Error) -> BindState {
+    match error.kind() {
         io::ErrorKind::AddrInUse => BindState::InUse,
         io::ErrorKind::PermissionDenied => BindState::NotPermitted,
         io::ErrorKind::AddrNotAvailable => BindState::NotLocal,
         _ => BindState::Failed(error.to_string()),
-    })
+    }
 }
 
-fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+/// Binds one socket per worker. `bind` gets the address, and whether other sockets may share the port.
+fn bind_all(
+    address: SocketAddr,
+    workers: usize,
+    allow_sharing: bool,
+    bind: fn(SocketAddr, bool) -> io::Result<Socket>,
+) -> io::Result<Vec<Socket>> {
+    if !allow_sharing {
+        // Fails if the port is in use. The socket is closed at once.
+        let reuse_port = false;
+        bind(address, reuse_port)?;
+    }
+    let reuse_port = true;
+    (0..workers).map(|_| bind(address, reuse_port)).collect()
+}
+
+fn bind_tcp(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Connections in TIME_WAIT do not block the port; another listening socket still does.
     socket.set_reuse_address(true)?;
+    // Accepted sockets inherit the option, which saves a system call each.
+    socket.set_tcp_nodelay(true)?;
+    bind(socket, address, reuse_port)
+}
+
+fn bind_udp(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+    // Without SO_REUSEADDR, which would let any other UDP socket share the port.
+    bind(Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?, address, reuse_port)
+}
+
+fn bind(socket: Socket, address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     socket.set_reuse_port(reuse_port)?;
     if address.is_ipv6() {
         // `::` means IPv6 only; `0.0.0.0` is a separate address.
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
-    // Accepted sockets inherit the option, which saves a system call each.
-    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -101,13 +134,26 @@ mod tests {
     fn occupied_reuseport_port_is_detected() {
         let local: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let reuse_port = true;
-        let other = bind(local, reuse_port).unwrap();
+        let other = bind_tcp(local, reuse_port).unwrap();
         other.listen(1).unwrap();
         let taken = other.local_addr().unwrap().as_socket().unwrap();
         assert_eq!(listen(taken, 2, EXCLUSIVE).unwrap_err(), BindState::InUse);
         assert_eq!(listen(taken, 2, ALLOW_SHARING).unwrap().len(), 2);
         drop(other);
         assert_eq!(listen(taken, 2, EXCLUSIVE).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn occupied_udp_port_is_detected() {
+        let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let taken = other.local_addr().unwrap();
+        assert_eq!(receive_datagrams(taken, 2, EXCLUSIVE).unwrap_err(), BindState::InUse);
+        // A TCP port of the same number is another one.
+        assert_eq!(listen(taken, 1, EXCLUSIVE).unwrap().len(), 1);
+        drop(other);
+        let sockets = receive_datagrams(taken, 2, EXCLUSIVE).unwrap();
+        assert_eq!(receive_datagrams(taken, 2, EXCLUSIVE).unwrap_err(), BindState::InUse, "{sockets:?}");
+        assert_eq!(receive_datagrams(taken, 2, ALLOW_SHARING).unwrap().len(), 2);
     }
 
     #[test]

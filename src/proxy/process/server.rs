@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::bind;
 use super::client_budget::ClientBudget;
 use super::connection_spread::{ConnectionSpread, WorkerLoads};
-use super::worker_thread::{self, ProcessShared, WorkerCommand, WorkerSocket};
+use super::worker_thread::{self, ProcessShared, TcpWorkerSocket, WorkerCommand, WorkerSocket};
 use crate::http1::NameCase;
 use crate::proxy::buffer_budget::BufferBudget;
 use crate::proxy::connection::tls::{TlsPolicy, TlsTerminator};
@@ -192,17 +192,11 @@ impl Proxy {
     }
 
     async fn bind(&self, address: BindAddress, allow_sharing: bool) -> BindState {
-        let sockets = match address.transport {
-            TransportProtocol::Tcp => bind::listen(address.socket, self.workers.len(), allow_sharing),
-            TransportProtocol::Udp => Err(BindState::Failed("UDP is not supported by this version".to_owned())),
-        };
-        let sockets = match sockets {
+        let sockets = match self.open_sockets(address, allow_sharing) {
             Ok(sockets) => sockets,
             Err(state) => return state,
         };
-        let sockets = sockets.into_iter().zip(ConnectionSpread::for_listeners(&self.loads));
-        let mut sockets =
-            sockets.map(|(listener, (spread, handed_over))| WorkerSocket { listener, spread, handed_over });
+        let mut sockets = sockets.into_iter();
         let outcomes = self
             .send_to_all(|done| {
                 let socket = sockets.next().expect("there are as many sockets as workers");
@@ -220,8 +214,24 @@ impl Proxy {
         BindState::Failed(failure)
     }
 
-    /// Stops listening, lets requests in flight finish until the timeout, and then closes the remaining connections.
-    /// Returns how many were closed.
+    fn open_sockets(&self, address: BindAddress, allow_sharing: bool) -> Result<Vec<WorkerSocket>, BindState> {
+        let workers = self.workers.len();
+        Ok(match address.transport {
+            TransportProtocol::Tcp => {
+                let listeners = bind::listen(address.socket, workers, allow_sharing)?.into_iter();
+                let sockets = listeners.zip(ConnectionSpread::for_listeners(&self.loads));
+                let socket = |(listener, (spread, handed_over))| TcpWorkerSocket { listener, spread, handed_over };
+                sockets.map(socket).map(WorkerSocket::Tcp).collect()
+            }
+            TransportProtocol::Udp => {
+                let sockets = bind::receive_datagrams(address.socket, workers, allow_sharing)?;
+                sockets.into_iter().map(WorkerSocket::Udp).collect()
+            }
+        })
+    }
+
+    /// Stops listening, lets requests in flight finish until the timeout, and then closes the remaining connections and
+    /// UDP sessions. Returns how many were closed.
     pub async fn drain(&self, timeout: Duration) -> usize {
         // The lock is released at once, since `reconcile` returns early from now on.
         *self.listening.lock().await = ListeningState { drained: true, ..ListeningState::default() };

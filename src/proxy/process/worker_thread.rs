@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket as StdUdpSocket};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -22,6 +22,7 @@ use super::{accept, bind};
 use crate::proxy::connection::listener_connections::ListenerConnections;
 use crate::proxy::http::http_worker::{HttpWorker, HttpWorkerShared};
 use crate::proxy::record::stats::WorkerStats;
+use crate::proxy::udp::UdpListeners;
 use crate::proxy::worker::{Worker, WorkerShared};
 use crate::snapshot::BindAddress;
 
@@ -45,8 +46,14 @@ pub(in crate::proxy) enum WorkerCommand {
     Drain(Instant, oneshot::Sender<usize>),
 }
 
+/// The socket of one worker.
+pub(in crate::proxy) enum WorkerSocket {
+    Tcp(TcpWorkerSocket),
+    Udp(StdUdpSocket),
+}
+
 /// The listening socket of one worker, and the connections that other workers accept for it.
-pub(in crate::proxy) struct WorkerSocket {
+pub(in crate::proxy) struct TcpWorkerSocket {
     pub(in crate::proxy) listener: StdListener,
     pub(in crate::proxy) spread: ConnectionSpread,
     pub(in crate::proxy) handed_over: mpsc::Receiver<HandedConnection>,
@@ -73,7 +80,7 @@ pub(in crate::proxy) fn start(
     Ok(handle)
 }
 
-/// One listening address.
+/// One listening address for TCP.
 struct BoundListener {
     connections: Rc<ListenerConnections>,
     stop: oneshot::Sender<()>,
@@ -81,6 +88,21 @@ struct BoundListener {
 }
 
 impl BoundListener {
+    fn start(
+        address: BindAddress,
+        socket: TcpWorkerSocket,
+        http: Rc<HttpWorker>,
+        clients: Arc<ClientBudget>,
+    ) -> io::Result<Self> {
+        let TcpWorkerSocket { listener, spread, handed_over } = socket;
+        let listener = TcpListener::from_std(listener)?;
+        let connections = ListenerConnections::new(address);
+        let (stop, stopped) = oneshot::channel();
+        let acceptor = Acceptor { http, clients, connections: Rc::clone(&connections), spread };
+        let accepting = tokio::task::spawn_local(acceptor.run(listener, handed_over, stopped));
+        Ok(BoundListener { connections, stop, accepting })
+    }
+
     /// Accepts the queued connections, closes the socket, and signals the connections to close.
     async fn close(self) -> Rc<ListenerConnections> {
         drop(self.stop);
@@ -99,6 +121,7 @@ async fn close_all(listeners: impl Iterator<Item = BoundListener>) -> Vec<Rc<Lis
 async fn run(http: Rc<HttpWorker>, clients: Arc<ClientBudget>, mut commands: mpsc::Receiver<WorkerCommand>) {
     let worker = &http.worker;
     let mut bound: BTreeMap<BindAddress, BoundListener> = BTreeMap::new();
+    let udp = Rc::new(UdpListeners::new(Rc::clone(&http)));
     // Connections of closed listeners that may still be open. Draining waits for them too.
     let mut closing: Vec<Rc<ListenerConnections>> = Vec::new();
     let mut sweeps = interval(SWEEP_INTERVAL);
@@ -125,7 +148,9 @@ async fn run(http: Rc<HttpWorker>, clients: Arc<ClientBudget>, mut commands: mps
                 http.mirror_sender.sweep();
                 closing.retain(|connections| !connections.is_empty());
                 worker.drop_retired_binds(|address| {
-                    !bound.contains_key(address) && closing.iter().all(|connections| connections.address != *address)
+                    !bound.contains_key(address)
+                        && !udp.is_bound(address)
+                        && closing.iter().all(|connections| connections.address != *address)
                 });
                 continue;
             }
@@ -138,19 +163,18 @@ async fn run(http: Rc<HttpWorker>, clients: Arc<ClientBudget>, mut commands: mps
                 done.send(()).ok();
             }
             Some(WorkerCommand::Bind(address, socket, done)) => {
-                let WorkerSocket { listener, spread, handed_over } = socket;
-                let outcome = TcpListener::from_std(listener).map(|listener| {
-                    let connections = ListenerConnections::new(address);
-                    let (stop, stopped) = oneshot::channel();
-                    let (http, clients) = (Rc::clone(&http), Arc::clone(&clients));
-                    let acceptor = Acceptor { http, clients, connections: Rc::clone(&connections), spread };
-                    let accepting = tokio::task::spawn_local(acceptor.run(listener, handed_over, stopped));
-                    bound.insert(address, BoundListener { connections, stop, accepting });
-                });
+                let outcome = match socket {
+                    WorkerSocket::Tcp(socket) => {
+                        let listener = BoundListener::start(address, socket, Rc::clone(&http), Arc::clone(&clients));
+                        listener.map(|listener| drop(bound.insert(address, listener)))
+                    }
+                    WorkerSocket::Udp(socket) => udp.bind(address, socket),
+                };
                 done.send(outcome).ok();
             }
             Some(WorkerCommand::Unbind(addresses, done)) => {
-                let closed = close_all(addresses.iter().filter_map(|address| bound.remove(address))).await;
+                let listeners: Vec<_> = addresses.iter().filter_map(|address| bound.remove(address)).collect();
+                let (closed, ()) = join(close_all(listeners.into_iter()), udp.close(&addresses)).await;
                 closing.extend(closed.iter().map(Rc::clone));
                 // The task ends with the last connection.
                 tokio::task::spawn_local(drain(closed, Instant::now() + worker.limits.listener_grace_period));
@@ -158,9 +182,12 @@ async fn run(http: Rc<HttpWorker>, clients: Arc<ClientBudget>, mut commands: mps
             }
             Some(WorkerCommand::Drain(end, done)) => {
                 closing.extend(close_all(std::mem::take(&mut bound).into_values()).await);
-                let listeners = std::mem::take(&mut closing);
+                let (listeners, udp) = (std::mem::take(&mut closing), Rc::clone(&udp));
                 // In a separate task, so that sweeping continues.
-                tokio::task::spawn_local(async move { done.send(drain(listeners, end).await).ok() });
+                tokio::task::spawn_local(async move {
+                    let (connections, sessions) = join(drain(listeners, end), udp.drain(end)).await;
+                    done.send(connections + sessions).ok()
+                });
             }
         }
     }

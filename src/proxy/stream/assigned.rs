@@ -1,4 +1,4 @@
-//! The backend of an accepted connection, with the series that counts the connection.
+//! The backend of an accepted connection or a UDP session, with the series that counts the connection.
 
 use std::sync::Arc;
 
@@ -9,15 +9,16 @@ use crate::snapshot::rule::{Backend, BackendTarget, RouteFailure};
 use crate::snapshot::stream::{StreamAction, StreamRule};
 use crate::upstream::Upstream;
 
-/// Where a connection is forwarded. It is decided when the connection is accepted, and kept until the connection ends.
+/// Where a connection or UDP session is forwarded. It is decided when the connection is accepted, or when the session
+/// begins, and kept until it ends.
 pub(in crate::proxy) struct AssignedStream {
     /// The upstream, or why there is none.
-    pub(super) upstream: Result<Arc<Upstream>, StreamOutcome>,
-    pub(super) series: Arc<RequestSeries>,
+    pub(in crate::proxy) upstream: Result<Arc<Upstream>, StreamOutcome>,
+    pub(in crate::proxy) series: Arc<RequestSeries>,
 }
 
 impl AssignedStream {
-    /// Picks the backend of the next connection. The rule is part of the view.
+    /// Picks the backend of the next connection or session. The rule is part of the view.
     pub(in crate::proxy) fn new(worker: &Worker, view: &SnapshotView, rule: &Arc<StreamRule>) -> Self {
         let backend = match rule.route.as_ref().map(|route| &route.action) {
             Some(StreamAction::Forward(split)) => Ok(view.pick_backend(split)),
@@ -32,7 +33,8 @@ impl AssignedStream {
     }
 }
 
-fn outcome_of(failure: RouteFailure) -> StreamOutcome {
+/// How a connection or session ends that has no upstream.
+pub(in crate::proxy) fn outcome_of(failure: RouteFailure) -> StreamOutcome {
     match failure {
         RouteFailure::NoBackends => StreamOutcome::NoBackends,
         RouteFailure::InvalidBackend | RouteFailure::NoService => StreamOutcome::InvalidBackend,

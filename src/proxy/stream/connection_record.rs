@@ -1,4 +1,4 @@
-//! Per-connection accounting of forwarded connections: records metrics and the access-log entry when dropped.
+//! Accounting of each forwarded connection and UDP session: records metrics and the access-log entry when dropped.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use crate::proxy::record::access_log::AccessLogRecord;
 use crate::proxy::record::stats::{RequestSeries, StreamOutcome};
 use crate::proxy::worker::Worker;
 
-/// The record of an open connection.
+/// The record of an open connection or UDP session.
 pub(in crate::proxy) struct ConnectionRecord<'w> {
     worker: &'w Worker,
     client: SocketAddr,

@@ -16,10 +16,9 @@ use std::rc::Rc;
 
 use tokio::time::Instant;
 
-pub(in crate::proxy) use assigned::AssignedStream;
+pub(in crate::proxy) use assigned::{AssignedStream, outcome_of};
 pub(in crate::proxy) use client::StreamClient;
-
-use connection_record::ConnectionRecord;
+pub(in crate::proxy) use connection_record::ConnectionRecord;
 
 use super::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
 use super::connection::relay::{CountedStream, RelayEnd, RelayLimits, relay};

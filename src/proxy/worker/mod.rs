@@ -96,6 +96,11 @@ impl Worker {
         Rc::clone(&view)
     }
 
+    /// The number of workers of the process.
+    pub(in crate::proxy) fn worker_count(&self) -> usize {
+        self.stats.worker_count()
+    }
+
     /// Drops retired binds without socket and connections.
     pub(in crate::proxy) fn drop_retired_binds(&self, is_gone: impl Fn(&BindAddress) -> bool) {
         let mut view = self.view.borrow_mut();

@@ -33,6 +33,7 @@ impl Snapshot {
         for bind in self.dump_binds() {
             let socket = bind.address.socket;
             rows.extend(bind.tcp.as_ref().and_then(|stream| RouteTableRow::for_stream(socket, "*", "TCP", stream)));
+            rows.extend(bind.udp.as_ref().and_then(|stream| RouteTableRow::for_stream(socket, "*", "UDP", stream)));
             rows.extend(bind.tls_streams.iter().filter_map(|entry| {
                 let host = entry.host.as_ref().filter(|host| *host != "*").unwrap_or(&entry.hostname);
                 RouteTableRow::for_stream(socket, host, "TLS", &entry.stream)
@@ -62,7 +63,7 @@ impl ActionDump {
 }
 
 impl RouteTableRow {
-    /// The row of a listener for connections. `None` if it has no route.
+    /// The row of a listener for connections or UDP sessions. `None` if it has no route.
     fn for_stream(address: SocketAddr, host: &str, protocol: &str, dumped: &StreamDump) -> Option<Self> {
         let (action, backends) = dumped.action.columns();
         Some(RouteTableRow {

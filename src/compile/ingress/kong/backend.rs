@@ -16,6 +16,7 @@ use crate::compile::backend::{
 use crate::compile::kong::service_annotations::{self, ServiceSettings};
 use crate::compile::kong::upstream_policy;
 use crate::diagnostic::Diagnostic;
+use crate::transport_protocol::TransportProtocol;
 use crate::upstream::UpstreamKey;
 
 /// The target of an Ingress path. Paths of one host with equal targets form one route.
@@ -92,7 +93,8 @@ pub(in crate::compile::ingress) fn resolve<'s>(
         IngressTarget::Service(name, port) => {
             let name_field = format!("{field}.service.name");
             let service = find_service(cx.store, &ObjectKey::new(namespace, &name), &name_field)?;
-            let port = find_port(service, port_reference(&port), &format!("{field}.service.port"))?;
+            let port =
+                find_port(service, port_reference(&port), TransportProtocol::Tcp, &format!("{field}.service.port"))?;
             resolve_service(cx, service, &port, (Kind::Service, &service.meta), class_uses_cluster_ip, &name_field)
         }
         IngressTarget::Facade(name) => {
@@ -100,7 +102,8 @@ pub(in crate::compile::ingress) fn resolve<'s>(
             let facade = find_facade(cx, &ObjectKey::new(namespace, &name), &name_field)?;
             let backend_ref = &facade.spec.backend_ref;
             let service = find_service(cx.store, &ObjectKey::new(namespace, &backend_ref.name), &name_field)?;
-            let port = find_port(service, port_reference(&backend_ref.port.to_string()), &name_field)?;
+            let port =
+                find_port(service, port_reference(&backend_ref.port.to_string()), TransportProtocol::Tcp, &name_field)?;
             resolve_service(
                 cx,
                 service,

@@ -52,6 +52,7 @@ impl Collector for ProxyStats {
             "reason",
             self.request_errors(),
         )?;
+        self.encode_dropped_datagrams(encoder)?;
         self.encode_plugins(encoder)?;
         self.encode_connections(encoder)?;
         self.encode_buffers(encoder)?;
@@ -197,10 +198,10 @@ fn encode_bytes(encoder: &mut DescriptorEncoder<'_>, merged: &MergedByLabels) ->
     Ok(())
 }
 
-/// Encodes the connections of TCP and TLS listeners.
+/// Encodes the connections of TCP and TLS listeners, and the sessions of UDP listeners.
 fn encode_streams(encoder: &mut DescriptorEncoder<'_>, merged: &MergedByLabels) -> fmt::Result {
     let streams = || merged.iter().filter_map(|(labels, counts)| Some((labels, counts.streams.as_ref()?)));
-    let help = "Connections of TCP and TLS listeners that have ended, by outcome";
+    let help = "Connections of TCP and TLS listeners, and sessions of UDP listeners, that have ended, by outcome";
     let mut family = encoder.encode_descriptor("portico_stream_connections", help, None, MetricType::Counter)?;
     for (labels, counts) in streams() {
         // An outcome is exposed from its first connection on.
@@ -221,7 +222,7 @@ fn encode_streams(encoder: &mut DescriptorEncoder<'_>, merged: &MergedByLabels) 
 }
 
 /// Encodes a family of counters that differ in one label.
-fn encode_counters(
+pub(super) fn encode_counters(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
@@ -244,11 +245,13 @@ const BYTES: [MetricDefinition<MergedSeries, u64>; 2] = [
 ];
 
 const STREAM_BYTES: [MetricDefinition<MergedStreams, u64>; 2] = [
-    ("portico_stream_received_bytes", "Bytes that clients sent to TCP and TLS listeners", |counts| counts.bytes_in),
-    ("portico_stream_sent_bytes", "Bytes that TCP and TLS listeners sent to clients", |counts| counts.bytes_out),
+    ("portico_stream_received_bytes", "Bytes that clients sent to TCP, TLS and UDP listeners", |counts| {
+        counts.bytes_in
+    }),
+    ("portico_stream_sent_bytes", "Bytes that TCP, TLS and UDP listeners sent to clients", |counts| counts.bytes_out),
 ];
 
-const GAUGES: [MetricDefinition<WorkerStats, u64>; 6] = [
+const GAUGES: [MetricDefinition<WorkerStats, u64>; 7] = [
     ("portico_connections", "Open client connections", |stats| {
         stats.accepted.value().saturating_sub(stats.closed.value())
     }),
@@ -258,6 +261,7 @@ const GAUGES: [MetricDefinition<WorkerStats, u64>; 6] = [
     ("portico_http2_connections", "Open HTTP/2 client connections", |stats| stats.http2.value()),
     ("portico_tunnels", "Open upgraded client connections and streams", |stats| stats.tunnels.value()),
     ("portico_streams", "Open connections of TCP and TLS listeners", |stats| stats.streams.value()),
+    ("portico_udp_sessions", "Open sessions of UDP listeners", |stats| stats.udp_sessions.value()),
     ("portico_upstream_connections", "Open connections to endpoints", |stats| {
         stats.upstream.connected.value().saturating_sub(stats.upstream.closed.value())
     }),
@@ -275,9 +279,11 @@ const TOTALS: [MetricDefinition<ProxyStats, u64>; 7] = [
         "Requests sent again because a kept-alive connection was closed or the endpoint had not processed them",
         |stats| stats.sum(|worker| worker.upstream.replayed.value()),
     ),
-    ("portico_accept_errors", "Errors of the operating system when accepting client connections", |stats| {
-        stats.sum(|worker| worker.accept_errors.value())
-    }),
+    (
+        "portico_accept_errors",
+        "Errors of the operating system when accepting client connections or receiving datagrams",
+        |stats| stats.sum(|worker| worker.accept_errors.value()),
+    ),
     (
         "portico_connections_delayed",
         "Client connections delayed by --max-connections; further ones wait uncounted in the accept queue",

@@ -6,6 +6,7 @@
 //!   scrape ─▶ ProxyStats ─ merges the counters of all workers
 //! ```
 
+mod datagrams;
 mod exposition;
 mod plugins;
 mod streams;
@@ -20,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 pub(in crate::proxy) use self::plugins::UnfilteredBody;
+pub(in crate::proxy) use datagrams::{DatagramDrop, DroppedDatagrams};
 pub(in crate::proxy) use streams::StreamOutcome;
 
 use super::access_log::LostLines;
@@ -29,8 +31,8 @@ use crate::proxy::unforwarded_budget::UnforwardedBudget;
 use crate::upstream::{SingleWriterCounter, UpstreamCounters};
 use streams::StreamCounters;
 
-/// Labels of the metrics of requests and TCP connections. A label that does not apply is empty. Their values are those
-/// of the snapshot in `SnapshotView`, and their names are in `exposition.rs`.
+/// Labels of the metrics of requests, TCP connections and UDP sessions. A label that does not apply is empty. Their
+/// values are those of the snapshot in `SnapshotView`, and their names are in `exposition.rs`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(in crate::proxy) struct RequestLabels {
     pub(in crate::proxy) gateway: Arc<str>,
@@ -54,7 +56,8 @@ pub(in crate::proxy) struct RequestSeries {
     microseconds: SingleWriterCounter,
     bytes_in: SingleWriterCounter,
     bytes_out: SingleWriterCounter,
-    /// Set for connections whose bytes are forwarded. Such a series has no requests, except for the series `other`.
+    /// Set for connections and UDP sessions whose bytes are forwarded. Such a series has no requests, except for the
+    /// series `other`.
     streams: OnceLock<Box<StreamCounters>>,
 }
 
@@ -94,7 +97,7 @@ impl RequestSeries {
         self.streams.get_or_init(Box::default);
     }
 
-    /// Counts a forwarded connection.
+    /// Counts a forwarded connection or UDP session.
     pub(in crate::proxy) fn add_stream(&self, outcome: StreamOutcome, bytes_in: u64, bytes_out: u64) {
         self.streams.get_or_init(Box::default).add(outcome, bytes_in, bytes_out);
     }
@@ -155,6 +158,8 @@ pub(in crate::proxy) struct WorkerStats {
     pub(in crate::proxy) tunnels: OpenCount,
     /// Connections whose bytes are forwarded.
     pub(in crate::proxy) streams: OpenCount,
+    pub(in crate::proxy) udp_sessions: OpenCount,
+    pub(in crate::proxy) dropped_datagrams: DroppedDatagrams,
     pub(in crate::proxy) handshakes: HandshakeCounters,
     /// Indexed by [`ProxyHeaderOutcome`].
     pub(in crate::proxy) proxy_headers: [SingleWriterCounter; ProxyHeaderOutcome::ALL.len()],

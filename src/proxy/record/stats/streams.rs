@@ -1,11 +1,11 @@
-//! Counters of the connections of TCP and TLS listeners, by how they ended.
+//! Counters of the connections of TCP and TLS listeners and of the sessions of UDP listeners, by how they ended.
 
 use crate::upstream::SingleWriterCounter;
 
-/// How a connection ended.
+/// How a connection or a UDP session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum StreamOutcome {
-    /// Both sides have closed.
+    /// Both sides have closed, or a UDP session was idle.
     Completed,
     /// The connection to the client failed.
     ClientReset,
@@ -31,11 +31,15 @@ pub(in crate::proxy) enum StreamOutcome {
     ConnectTimeout,
     /// The maximum number of connections to endpoints is open.
     ConnectionLimit,
+    /// A UDP session ended in favor of a new one, because there was the maximum number.
+    SessionLimit,
+    /// The backend or endpoint of a UDP session was removed.
+    Reassigned,
 }
 
 impl StreamOutcome {
     /// All outcomes with their labels, in the order of their counters.
-    pub(in crate::proxy) const ALL: [(StreamOutcome, &'static str); 13] = [
+    pub(in crate::proxy) const ALL: [(StreamOutcome, &'static str); 15] = [
         (StreamOutcome::Completed, "completed"),
         (StreamOutcome::ClientReset, "client_reset"),
         (StreamOutcome::EndpointReset, "endpoint_reset"),
@@ -49,6 +53,8 @@ impl StreamOutcome {
         (StreamOutcome::ConnectionRefused, "connection_refused"),
         (StreamOutcome::ConnectTimeout, "connect_timeout"),
         (StreamOutcome::ConnectionLimit, "connection_limit"),
+        (StreamOutcome::SessionLimit, "session_limit"),
+        (StreamOutcome::Reassigned, "reassigned"),
     ];
 
     /// The label in metrics, and the error in the access log.
@@ -69,7 +75,9 @@ impl StreamOutcome {
             | StreamOutcome::NoEndpoints
             | StreamOutcome::ConnectionRefused
             | StreamOutcome::ConnectTimeout
-            | StreamOutcome::ConnectionLimit => true,
+            | StreamOutcome::ConnectionLimit
+            | StreamOutcome::SessionLimit
+            | StreamOutcome::Reassigned => true,
         }
     }
 }
@@ -122,11 +130,16 @@ mod tests {
     /// Dashboards depend on the labels, so the documentation lists exactly the existing ones.
     #[test]
     fn every_outcome_is_documented() {
-        let page = include_str!("../../../../docs/tasks/tcp.md");
-        let labels: Vec<_> = page
-            .lines()
-            .filter_map(|line| line.strip_prefix("| `")?.split_once("` |").map(|(label, _)| label))
-            .collect();
-        assert_eq!(labels, StreamOutcome::ALL.map(|(_, label)| label));
+        let labels = |section: &'static str| -> Vec<&'static str> {
+            let labels = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+            labels.map(|(label, _)| label).collect()
+        };
+        let tcp = labels(include_str!("../../../../docs/tasks/tcp.md"));
+        let udp = include_str!("../../../../docs/tasks/udp.md").split_once("## How sessions end").unwrap().1;
+        let udp = labels(udp.split_once("\n## ").unwrap().0);
+        assert!(udp.iter().all(|label| StreamOutcome::ALL.iter().any(|(_, known)| known == label)), "{udp:?}");
+        let only_udp = udp.into_iter().filter(|label| !tcp.contains(label));
+        let documented: Vec<_> = tcp.iter().copied().chain(only_udp).collect();
+        assert_eq!(documented, StreamOutcome::ALL.map(|(_, label)| label));
     }
 }

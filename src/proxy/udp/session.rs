@@ -1,0 +1,307 @@
+//! A session: the datagrams of one client and the replies of one endpoint.
+
+use std::cell::Cell;
+use std::future::pending;
+use std::io::{self, Read as _};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use tokio::sync::Notify;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep_until};
+
+use super::sessions::UdpSessions;
+use super::socket::UdpListener;
+use crate::proxy::record::stats::{DatagramDrop, OpenGuard, RequestSeries, StreamOutcome};
+use crate::proxy::stream::{ConnectionRecord, outcome_of};
+use crate::snapshot::rule::BackendTarget;
+use crate::snapshot::stream::{StreamAction, StreamRule};
+use crate::upstream::{ActiveRequest, Upstream};
+
+/// What distinguishes the sessions of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct SessionKey {
+    /// The number of the listener.
+    pub(super) listener: u64,
+    pub(super) client: SocketAddr,
+    /// The address that the client sends to, if the listener has several.
+    pub(super) local: Option<IpAddr>,
+}
+
+pub(super) struct Session {
+    pub(super) key: SessionKey,
+    /// Weak, so that the socket closes with its listener.
+    listener: Weak<UdpListener>,
+    target: SessionTarget,
+    /// When a datagram was last forwarded in either direction.
+    pub(super) last_used: Cell<Instant>,
+    /// Whether the endpoint has not replied since the client's last datagram.
+    awaits_reply: Cell<bool>,
+    bytes_in: Cell<u64>,
+    bytes_out: Cell<u64>,
+    end: Cell<Option<SessionEnd>>,
+    /// Notified when `end` is set.
+    ended: Notify,
+    /// The place in the table of sessions; None once it was removed.
+    pub(super) slot: Cell<Option<usize>>,
+}
+
+pub(super) enum SessionTarget {
+    Endpoint(SessionEndpoint),
+    /// An invalid backend, which keeps its share of the sessions. Their datagrams are dropped.
+    Invalid,
+}
+
+/// The endpoint of a session, with a connected socket, which receives from that endpoint only.
+pub(super) struct SessionEndpoint {
+    upstream: Arc<Upstream>,
+    address: SocketAddr,
+    socket: UdpSocket,
+    /// Counts the session for least-requests balancing.
+    _active_request: Option<ActiveRequest>,
+}
+
+/// When a session ends, and its outcome.
+#[derive(Clone, Copy)]
+enum SessionEnd {
+    Now(StreamOutcome),
+    /// At the next reply, or at this time.
+    AfterReply(StreamOutcome, Instant),
+}
+
+/// What happened to a datagram of a client.
+pub(super) enum Forwarded {
+    Sent,
+    Dropped(DatagramDrop),
+    /// The endpoint has refused an earlier datagram, so this one was not sent.
+    Refused(SocketAddr),
+}
+
+/// What remains to be done after some replies.
+enum Progress {
+    Drained,
+    More,
+    Ended(StreamOutcome),
+}
+
+impl SessionEndpoint {
+    pub(super) fn connect(upstream: Arc<Upstream>, address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_nonblocking(true)?;
+        socket.connect(&address.into())?;
+        let socket = UdpSocket::from_std(socket.into())?;
+        let active_request = upstream.active_request(address);
+        Ok(SessionEndpoint { upstream, address, socket, _active_request: active_request })
+    }
+
+    /// Whether the upstream still has the endpoint.
+    fn exists(&self) -> bool {
+        self.upstream.reachable().binary_search_by_key(&self.address, |endpoint| endpoint.address).is_ok()
+    }
+
+    /// Ready when there is a reply, or an error such as an unreachable port.
+    async fn readable(&self) -> io::Result<()> {
+        self.socket.ready(Interest::READABLE | Interest::ERROR).await.map(drop)
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut read = || (&*SockRef::from(&self.socket)).read(buffer);
+        // `try_io` needs a single interest.
+        match self.socket.try_io(Interest::READABLE, &mut read) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket.try_io(Interest::ERROR, read),
+            received => received,
+        }
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        // Not `try_io`: whether the socket is writable is not tracked, since a datagram that does not fit is dropped.
+        SockRef::from(&self.socket).send(bytes).map(drop)
+    }
+}
+
+impl Session {
+    pub(super) fn new(key: SessionKey, listener: &Rc<UdpListener>, target: SessionTarget, now: Instant) -> Rc<Self> {
+        Rc::new(Session {
+            key,
+            listener: Rc::downgrade(listener),
+            target,
+            last_used: Cell::new(now),
+            awaits_reply: Cell::new(false),
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
+            end: Cell::new(None),
+            ended: Notify::new(),
+            slot: Cell::new(None),
+        })
+    }
+
+    /// Whether the rule still forwards to the backend, and the endpoint still exists.
+    pub(super) fn applies_to(&self, rule: &StreamRule) -> bool {
+        let Some(StreamAction::Forward(split)) = rule.route.as_ref().map(|route| &route.action) else { return false };
+        let has_target =
+            |is_same: &dyn Fn(&BackendTarget) -> bool| split.backends().iter().any(|backend| is_same(&backend.target));
+        match &self.target {
+            SessionTarget::Endpoint(endpoint) => {
+                let is_same = |target: &BackendTarget| match target {
+                    BackendTarget::Upstream(upstream) => Arc::ptr_eq(upstream, &endpoint.upstream),
+                    BackendTarget::Fail(_) => false,
+                };
+                has_target(&is_same) && endpoint.exists()
+            }
+            SessionTarget::Invalid => has_target(&|target| match target {
+                BackendTarget::Fail(failure) => outcome_of(*failure) == StreamOutcome::InvalidBackend,
+                BackendTarget::Upstream(_) => false,
+            }),
+        }
+    }
+
+    /// Forwards a datagram of the client.
+    pub(super) fn forward(&self, bytes: &[u8], now: Instant) -> Forwarded {
+        self.last_used.set(now);
+        let endpoint = match &self.target {
+            SessionTarget::Endpoint(endpoint) => endpoint,
+            SessionTarget::Invalid => return Forwarded::Dropped(DatagramDrop::InvalidBackend),
+        };
+        match endpoint.send(bytes) {
+            Ok(()) => {
+                self.bytes_in.set(self.bytes_in.get() + bytes.len() as u64);
+                self.awaits_reply.set(true);
+                Forwarded::Sent
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                endpoint.upstream.record_failure(endpoint.address);
+                Forwarded::Refused(endpoint.address)
+            }
+            Err(error) => Forwarded::Dropped(DatagramDrop::of_error(&error)),
+        }
+    }
+
+    /// Whether the endpoint may still reply to a datagram that it was sent within this time.
+    pub(super) fn is_in_flight(&self, within: Duration) -> bool {
+        self.awaits_reply.get() && self.last_used.get().elapsed() < within
+    }
+
+    /// Ends the session.
+    pub(super) fn finish(&self, outcome: StreamOutcome) {
+        self.end.set(Some(SessionEnd::Now(outcome)));
+        self.ended.notify_one();
+    }
+
+    /// Ends the session after the reply that the client waits for.
+    pub(super) fn finish_after_reply(&self, outcome: StreamOutcome, now: Instant) {
+        self.end.set(Some(SessionEnd::AfterReply(outcome, now + REPLY_GRACE)));
+        self.ended.notify_one();
+    }
+
+    /// Sends replies to the client until the session ends.
+    async fn relay_replies(self: &Rc<Self>, sessions: &UdpSessions) -> StreamOutcome {
+        loop {
+            let waited = tokio::select! {
+                biased;
+                () = self.ended.notified() => Ok(()),
+                () = self.reply_grace() => Ok(()),
+                readable = self.readable() => readable,
+            };
+            let progress = match (&self.target, waited) {
+                (SessionTarget::Invalid, _) => Progress::Drained,
+                (SessionTarget::Endpoint(_), Err(_)) => Progress::Ended(StreamOutcome::EndpointReset),
+                (SessionTarget::Endpoint(endpoint), Ok(())) => self.receive_replies(endpoint, sessions),
+            };
+            match (self.end.get(), progress) {
+                (_, Progress::Ended(outcome)) | (Some(SessionEnd::Now(outcome)), _) => return outcome,
+                (Some(SessionEnd::AfterReply(outcome, grace_end)), _)
+                    if !self.awaits_reply.get() || Instant::now() >= grace_end =>
+                {
+                    return outcome;
+                }
+                (_, Progress::More) => yield_now().await,
+                (_, Progress::Drained) => {}
+            }
+        }
+    }
+
+    async fn readable(&self) -> io::Result<()> {
+        match &self.target {
+            SessionTarget::Endpoint(endpoint) => endpoint.readable().await,
+            SessionTarget::Invalid => pending().await,
+        }
+    }
+
+    async fn reply_grace(&self) {
+        match self.end.get() {
+            Some(SessionEnd::AfterReply(_, grace_end)) => sleep_until(grace_end).await,
+            _ => pending().await,
+        }
+    }
+
+    fn receive_replies(self: &Rc<Self>, endpoint: &SessionEndpoint, sessions: &UdpSessions) -> Progress {
+        let mut buffers = sessions.buffers.borrow_mut();
+        let buffer = buffers.single();
+        for _ in 0..REPLIES_PER_TURN {
+            match endpoint.receive(buffer) {
+                Ok(length) => {
+                    endpoint.upstream.record_success(endpoint.address);
+                    self.reply(&buffer[..length], sessions);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Drained,
+                Err(error) => {
+                    endpoint.upstream.record_failure(endpoint.address);
+                    let is_refused = error.kind() == io::ErrorKind::ConnectionRefused;
+                    let outcome =
+                        if is_refused { StreamOutcome::ConnectionRefused } else { StreamOutcome::EndpointReset };
+                    return Progress::Ended(outcome);
+                }
+            }
+        }
+        Progress::More
+    }
+
+    fn reply(self: &Rc<Self>, bytes: &[u8], sessions: &UdpSessions) {
+        self.awaits_reply.set(false);
+        sessions.touch(self, Instant::now());
+        // After the listener was closed, the reply cannot leave from its address.
+        let Some(listener) = self.listener.upgrade() else { return };
+        match listener.reply(self.key.client, self.key.local, bytes) {
+            Ok(()) => self.bytes_out.set(self.bytes_out.get() + bytes.len() as u64),
+            Err(reason) => sessions.count_drop(reason),
+        }
+    }
+}
+
+/// Runs a session until it ends, and records it.
+pub(super) async fn run(session: Rc<Session>, sessions: Rc<UdpSessions>, series: Arc<RequestSeries>) {
+    let worker = sessions.worker();
+    let _counted = OpenGuard::new(&worker.counters, |stats| &stats.udp_sessions);
+    let server_name = None;
+    let record = ConnectionRecord::start(worker, session.key.client, "UDP", server_name, series);
+    let mut record = SessionRecord { record, session: &session };
+    let outcome = session.relay_replies(&sessions).await;
+    sessions.remove(&session);
+    record.record.outcome = Some(outcome);
+}
+
+/// Completes the record when it is dropped, also with the worker.
+struct SessionRecord<'s> {
+    record: ConnectionRecord<'s>,
+    session: &'s Session,
+}
+
+impl Drop for SessionRecord<'_> {
+    fn drop(&mut self) {
+        self.record.bytes_in.set(self.session.bytes_in.get());
+        self.record.bytes_out.set(self.session.bytes_out.get());
+        if let SessionTarget::Endpoint(endpoint) = &self.session.target {
+            self.record.address = Some(endpoint.address);
+        }
+    }
+}
+
+/// How long a session whose backend or endpoint was removed waits for a reply.
+const REPLY_GRACE: Duration = Duration::from_secs(5);
+/// Replies of one session before other tasks run.
+const REPLIES_PER_TURN: usize = 32;

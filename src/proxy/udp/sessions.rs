@@ -1,0 +1,250 @@
+//! The sessions of one worker: which session a datagram belongs to, new sessions, and those that end because they are
+//! idle or too many.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use super::receive_buffers::{Datagram, ReceiveBuffers};
+use super::recency_map::RecencyMap;
+use super::session::{self, Forwarded, Session, SessionEndpoint, SessionKey, SessionTarget};
+use super::socket::UdpListener;
+use crate::proxy::http::http_worker::HttpWorker;
+use crate::proxy::record::stats::{DatagramDrop, RequestSeries, StreamOutcome};
+use crate::proxy::stream::AssignedStream;
+use crate::proxy::worker::Worker;
+use crate::proxy::worker::snapshot_view::SnapshotView;
+use crate::snapshot::Served;
+use crate::snapshot::stream::StreamRule;
+
+pub(super) struct UdpSessions {
+    http: Rc<HttpWorker>,
+    table: RefCell<RecencyMap<SessionKey, Rc<Session>>>,
+    /// The maximum number of sessions of this worker.
+    limit: usize,
+    /// Notified when there is a session again.
+    first: Notify,
+    pub(super) buffers: RefCell<ReceiveBuffers>,
+}
+
+/// Where the datagrams of a listener go.
+struct Routing<'a> {
+    listener: &'a Rc<UdpListener>,
+    view: &'a SnapshotView,
+    rule: &'a Arc<StreamRule>,
+    now: Instant,
+}
+
+impl UdpSessions {
+    pub(super) fn new(http: Rc<HttpWorker>) -> Rc<Self> {
+        let limit = http.worker.limits.max_udp_sessions.div_ceil(http.worker.worker_count()).max(1);
+        Rc::new(UdpSessions {
+            http,
+            table: RefCell::default(),
+            limit,
+            first: Notify::new(),
+            buffers: RefCell::new(ReceiveBuffers::new()),
+        })
+    }
+
+    pub(super) fn worker(&self) -> &Worker {
+        &self.http.worker
+    }
+
+    pub(super) fn count_drop(&self, reason: DatagramDrop) {
+        self.worker().counters.dropped_datagrams.add(reason);
+    }
+
+    /// Receives and forwards up to this number of batches; fewer if no more have arrived.
+    pub(super) fn receive(self: &Rc<Self>, listener: &Rc<UdpListener>, batches: usize) -> io::Result<()> {
+        let mut buffers = self.buffers.borrow_mut();
+        let view = self.worker().view();
+        let rule = view.bind(&listener.address).and_then(|bind| match &bind.served {
+            Served::Udp(rule) => Some(rule),
+            Served::Http(_) | Served::Tcp(_) => None,
+        });
+        for _ in 0..batches {
+            let datagrams = match listener.receive(&mut buffers) {
+                Ok(datagrams) => datagrams,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let now = Instant::now();
+            for datagram in datagrams {
+                match rule {
+                    Some(rule) => self.forward(&Routing { listener, view: &view, rule, now }, &datagram),
+                    None => self.count_drop(DatagramDrop::NoRoute),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Forwards a datagram in its session, or in a new one if there is none to which the configuration still applies.
+    fn forward(self: &Rc<Self>, routing: &Routing<'_>, datagram: &Datagram<'_>) {
+        let local = routing.listener.local_address(datagram);
+        let key = SessionKey { listener: routing.listener.number, client: datagram.source, local };
+        let mut refused = None;
+        if let Some(session) = self.find(&key) {
+            if session.applies_to(routing.rule) {
+                self.touch(&session, routing.now);
+                match session.forward(datagram.bytes, routing.now) {
+                    Forwarded::Sent => return,
+                    Forwarded::Dropped(reason) => return self.count_drop(reason),
+                    Forwarded::Refused(address) => {
+                        refused = Some(address);
+                        self.end(&session, StreamOutcome::ConnectionRefused);
+                    }
+                }
+            } else {
+                self.reassign(&session, routing.now);
+            }
+        }
+        match self.open(routing, key, refused) {
+            // An endpoint cannot have refused anything yet.
+            Ok(session) => match session.forward(datagram.bytes, routing.now) {
+                Forwarded::Dropped(reason) => self.count_drop(reason),
+                Forwarded::Sent | Forwarded::Refused(_) => {}
+            },
+            Err(reason) => self.count_drop(reason),
+        }
+    }
+
+    fn find(&self, key: &SessionKey) -> Option<Rc<Session>> {
+        let table = self.table.borrow();
+        table.get(table.find(key)?).cloned()
+    }
+
+    /// Opens a session: picks a backend by weight, and an endpoint other than the one that has just refused a datagram.
+    fn open(
+        self: &Rc<Self>,
+        routing: &Routing<'_>,
+        key: SessionKey,
+        refused: Option<SocketAddr>,
+    ) -> Result<Rc<Session>, DatagramDrop> {
+        let AssignedStream { upstream, series } = AssignedStream::new(self.worker(), routing.view, routing.rule);
+        let target = match upstream {
+            Err(StreamOutcome::InvalidBackend) => SessionTarget::Invalid,
+            Err(outcome) => return Err(DatagramDrop::of_outcome(outcome)),
+            Ok(upstream) => {
+                let pools = &self.http.pools;
+                let other = refused.and_then(|refused| pools.next_endpoint(&upstream, &[refused]));
+                let address = other.or_else(|| pools.next_endpoint(&upstream, &[]));
+                let address = address.ok_or(DatagramDrop::NoEndpoints)?;
+                SessionTarget::Endpoint(SessionEndpoint::connect(upstream, address).map_err(|error| {
+                    if [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error).map(Some).contains(&error.raw_os_error()) {
+                        self.evict_oldest();
+                    }
+                    DatagramDrop::of_error(&error)
+                })?)
+            }
+        };
+        while self.table.borrow().len() >= self.limit {
+            self.evict_oldest();
+        }
+        Ok(self.add(Session::new(key, routing.listener, target, routing.now), series))
+    }
+
+    fn add(self: &Rc<Self>, session: Rc<Session>, series: Arc<RequestSeries>) -> Rc<Session> {
+        let mut table = self.table.borrow_mut();
+        if table.len() == 0 {
+            self.first.notify_one();
+        }
+        session.slot.set(Some(table.insert(session.key, Rc::clone(&session))));
+        // The task ends with the session.
+        tokio::task::spawn_local(session::run(Rc::clone(&session), Rc::clone(self), series));
+        session
+    }
+
+    /// Records that a session was used.
+    pub(super) fn touch(&self, session: &Session, now: Instant) {
+        session.last_used.set(now);
+        if let Some(slot) = session.slot.get() {
+            self.table.borrow_mut().touch(slot);
+        }
+    }
+
+    /// Removes a session from the table.
+    pub(super) fn remove(&self, session: &Session) {
+        if let Some(slot) = session.slot.take() {
+            self.table.borrow_mut().remove(slot);
+        }
+    }
+
+    fn end(&self, session: &Session, outcome: StreamOutcome) {
+        self.remove(session);
+        session.finish(outcome);
+    }
+
+    /// Ends a session to which the configuration does not apply any more, after the reply that its client waits for.
+    /// The next datagram of the client belongs to another session.
+    fn reassign(&self, session: &Session, now: Instant) {
+        if let Some(slot) = session.slot.get() {
+            self.table.borrow_mut().forget_key(slot);
+        }
+        session.finish_after_reply(StreamOutcome::Reassigned, now);
+    }
+
+    fn oldest(&self) -> Option<Rc<Session>> {
+        self.table.borrow().oldest().cloned()
+    }
+
+    /// Ends the session that has been idle for longest: a new one must not wait for others to end.
+    fn evict_oldest(&self) {
+        if let Some(session) = self.oldest() {
+            self.end(&session, StreamOutcome::SessionLimit);
+        }
+    }
+
+    /// Ends sessions that have been idle for too long, forever.
+    pub(super) async fn end_idle(self: Rc<Self>) {
+        let timeout = self.worker().limits.udp_idle_timeout;
+        loop {
+            let Some(session) = self.oldest() else {
+                self.first.notified().await;
+                continue;
+            };
+            let deadline = session.last_used.get() + timeout;
+            if deadline <= Instant::now() {
+                self.end(&session, StreamOutcome::Completed);
+            } else {
+                drop(session);
+                // Sessions that are used or opened meanwhile end later.
+                sleep_until(deadline).await;
+            }
+        }
+    }
+
+    /// Whether a session of these listeners may get a reply to a datagram of this time.
+    pub(super) fn has_in_flight(&self, listeners: &[u64], within: Duration) -> bool {
+        let table = self.table.borrow();
+        table.values().any(|session| listeners.contains(&session.key.listener) && session.is_in_flight(within))
+    }
+
+    /// Whether a session was used within this time.
+    pub(super) fn is_active(&self, within: Duration) -> bool {
+        self.table.borrow().newest().is_some_and(|session| session.last_used.get().elapsed() < within)
+    }
+
+    /// Ends the sessions of a closed listener, and returns how many were used within this time.
+    pub(super) fn end_of_listener(&self, listener: u64, within: Duration) -> usize {
+        let table = self.table.borrow();
+        let sessions: Vec<_> =
+            table.values().filter(|session| session.key.listener == listener).map(Rc::clone).collect();
+        drop(table);
+        let is_active = |session: &Rc<Session>| session.last_used.get().elapsed() < within;
+        let active = sessions.iter().filter(|session| is_active(session)).count();
+        for session in sessions {
+            let outcome = if is_active(&session) { StreamOutcome::ListenerClosed } else { StreamOutcome::Completed };
+            self.end(&session, outcome);
+        }
+        active
+    }
+}
