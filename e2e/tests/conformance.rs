@@ -31,8 +31,13 @@ const PROFILES: [ClaimedProfile; 5] = [
 /// Features that the profiles require.
 const CORE: [&str; 7] = ["GRPCRoute", "Gateway", "HTTPRoute", "ReferenceGrant", "TCPRoute", "TLSRoute", "UDPRoute"];
 /// Extended features that Portico claims. A change of this list changes what Portico promises.
-const EXTENDED: [&str; 35] = [
+const EXTENDED: [&str; 40] = [
+    "BackendTLSPolicy",
+    "BackendTLSPolicySANValidation",
     "GatewayAddressEmpty",
+    "GatewayBackendClientCertificate",
+    "GatewayFrontendClientCertificateValidation",
+    "GatewayFrontendClientCertificateValidationInsecureFallback",
     "GatewayHTTPListenerIsolation",
     "GatewayHTTPSListenerDetectMisdirectedRequests",
     "GatewayInfrastructure",
