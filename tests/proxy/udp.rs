@@ -322,6 +322,21 @@ async fn datagrams_without_a_usable_backend_are_dropped() {
 }
 
 #[tokio::test]
+async fn datagrams_are_not_forwarded_to_a_listener_of_the_process() {
+    let unspecified: IpAddr = Ipv4Addr::UNSPECIFIED.into();
+    for (listener, endpoint) in [(LISTENER_IP, LISTENER_IP), (unspecified, LISTENER_IP)] {
+        let pool = udp_upstream("loop", &[]);
+        let server = start_at(listener, Options::default(), to_upstream(&pool)).await;
+        let address = SocketAddr::new(endpoint, server.address.port());
+        set_endpoints(&pool, &[address]);
+        let client = UdpClient::new().await;
+        client.0.send_to(b"x", address).await.unwrap();
+        wait_for_drops(&server, "loop", 1.0).await;
+        assert_eq!(scrape(&server)["portico_udp_sessions"], 0.0);
+    }
+}
+
+#[tokio::test]
 async fn removed_endpoint_is_replaced_by_the_next_datagram() {
     let (a, b) = (UdpEndpoint::start("a").await, UdpEndpoint::start("b").await);
     let pool = udp_upstream("dns", &[a.address]);

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::future::pending;
 use std::io::{self, Read as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,7 @@ use crate::proxy::record::stats::{DatagramDrop, OpenGuard, RequestSeries, Stream
 use crate::proxy::stream::{ConnectionRecord, outcome_of};
 use crate::snapshot::rule::BackendTarget;
 use crate::snapshot::stream::{StreamAction, StreamRule};
+use crate::snapshot::{BindAddress, BindMap};
 use crate::upstream::{ActiveRequest, Upstream};
 
 /// What distinguishes the sessions of a worker.
@@ -97,6 +98,20 @@ impl SessionEndpoint {
         let socket = UdpSocket::from_std(socket.into())?;
         let active_request = upstream.active_request(address);
         Ok(SessionEndpoint { upstream, address, socket, _active_request: active_request })
+    }
+
+    /// Whether datagrams to the endpoint arrive at one of these addresses of this machine.
+    pub(super) fn is_at(&self, binds: &BindMap) -> bool {
+        let SessionEndpoint { address, socket, .. } = self;
+        let is_bound = |ip| binds.contains(&BindAddress::udp(SocketAddr::new(ip, address.port())));
+        // The source of datagrams to an own address is this address, or another loopback address.
+        let is_local =
+            || address.ip().is_loopback() || socket.local_addr().is_ok_and(|source| source.ip() == address.ip());
+        let unspecified = match address.ip() {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        is_bound(address.ip()) || is_bound(unspecified) && is_local()
     }
 
     /// Whether the upstream still has the endpoint.

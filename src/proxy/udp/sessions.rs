@@ -138,12 +138,17 @@ impl UdpSessions {
                 let other = refused.and_then(|refused| pools.next_endpoint(&upstream, &[refused]));
                 let address = other.or_else(|| pools.next_endpoint(&upstream, &[]));
                 let address = address.ok_or(DatagramDrop::NoEndpoints)?;
-                SessionTarget::Endpoint(SessionEndpoint::connect(upstream, address).map_err(|error| {
-                    if [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error).map(Some).contains(&error.raw_os_error()) {
+                let endpoint = SessionEndpoint::connect(upstream, address).map_err(|error| {
+                    if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) {
                         self.evict_oldest();
                     }
                     DatagramDrop::of_error(&error)
-                })?)
+                })?;
+                // The compiler leaves out such endpoints, but does not resolve names.
+                if endpoint.is_at(&routing.view.snapshot.binds) {
+                    return Err(DatagramDrop::Loop);
+                }
+                SessionTarget::Endpoint(endpoint)
             }
         };
         while self.table.borrow().len() >= self.limit {

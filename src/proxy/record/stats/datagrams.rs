@@ -23,6 +23,8 @@ pub(in crate::proxy) enum DatagramDrop {
     UnsupportedRule,
     /// The backend has no endpoints.
     NoEndpoints,
+    /// The endpoint is a UDP listener of this process, so the datagram would be forwarded without end.
+    Loop,
     /// It is larger than the way to its destination permits.
     TooLarge,
     /// The buffer of the socket is full.
@@ -33,12 +35,13 @@ pub(in crate::proxy) enum DatagramDrop {
 
 impl DatagramDrop {
     /// All reasons with their labels, in the order of their counters.
-    const ALL: [(DatagramDrop, &'static str); 8] = [
+    const ALL: [(DatagramDrop, &'static str); 9] = [
         (DatagramDrop::NoRoute, "no_route"),
         (DatagramDrop::NoBackends, "no_backends"),
         (DatagramDrop::InvalidBackend, "invalid_backend"),
         (DatagramDrop::UnsupportedRule, "unsupported_rule"),
         (DatagramDrop::NoEndpoints, "no_endpoints"),
+        (DatagramDrop::Loop, "loop"),
         (DatagramDrop::TooLarge, "too_large"),
         (DatagramDrop::BufferFull, "buffer_full"),
         (DatagramDrop::Failed, "failed"),
