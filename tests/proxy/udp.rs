@@ -141,6 +141,15 @@ impl UdpClient {
         UdpClient(UdpSocket::bind("127.0.0.1:0").await.unwrap())
     }
 
+    /// Clients with addresses of their own. The address of a dropped client could be used again.
+    async fn many(count: usize) -> Vec<UdpClient> {
+        let mut clients = Vec::new();
+        for _ in 0..count {
+            clients.push(UdpClient::new().await);
+        }
+        clients
+    }
+
     async fn send(&self, server: &TestServer, datagram: impl AsRef<[u8]>) {
         self.0.send_to(datagram.as_ref(), server.address).await.unwrap();
     }
@@ -252,8 +261,7 @@ async fn sessions_are_split_by_weight() {
     let action = weighted(vec![(3, target("a", &a)), (1, target("b", &b)), (0, target("c", &b))]);
     let server = start(Options::default(), action).await;
     let mut from_a = 0;
-    for _ in 0..40 {
-        let client = UdpClient::new().await;
+    for client in UdpClient::many(40).await {
         let first = client.exchange(&server, "").await;
         assert_eq!(client.exchange(&server, "").await, first, "a session stays at its endpoint");
         from_a += usize::from(first == "a");
@@ -265,8 +273,8 @@ async fn sessions_are_split_by_weight() {
 async fn all_workers_serve_sessions() {
     let endpoint = UdpEndpoint::start("").await;
     let server = start_with(Options { workers: 4, ..Options::default() }, &[endpoint.address]).await;
-    for number in 0..64 {
-        let (client, text) = (UdpClient::new().await, number.to_string());
+    for (number, client) in UdpClient::many(64).await.iter().enumerate() {
+        let text = number.to_string();
         assert_eq!(client.exchange(&server, &text).await, text);
         assert_eq!(client.exchange(&server, &text).await, text);
     }
@@ -410,8 +418,8 @@ async fn unreachable_port_moves_the_client_to_another_endpoint() {
         while client.receive_text().await != "second" {}
     }
     // The endpoint is ejected, so that further clients are not assigned to it.
-    for _ in 0..6 {
-        assert_eq!(UdpClient::new().await.exchange(&server, "new").await, "new");
+    for client in UdpClient::many(6).await {
+        assert_eq!(client.exchange(&server, "new").await, "new");
     }
 }
 
@@ -434,11 +442,9 @@ async fn new_session_replaces_the_one_idle_for_longest() {
     let endpoint = UdpEndpoint::start("").await;
     let limits = ProxyLimits { max_udp_sessions: 3, ..ProxyLimits::default() };
     let server = start_with(Options { limits, ..Options::default() }, &[endpoint.address]).await;
-    let mut clients = Vec::new();
-    for _ in 0..3 {
-        let client = UdpClient::new().await;
+    let clients = UdpClient::many(3).await;
+    for client in &clients {
         assert_eq!(client.exchange(&server, "open").await, "open");
-        clients.push(client);
     }
     // The first session was used last, so the second one is replaced.
     assert_eq!(clients[0].exchange(&server, "again").await, "again");
@@ -452,8 +458,8 @@ async fn new_session_replaces_the_one_idle_for_longest() {
         |metrics: &BTreeMap<String, f64>| sum(metrics, "portico_stream_connections_total", "outcome=\"session_limit\"");
     assert_eq!(evicted(&scrape(&server)), 1.0);
     // A flood from many addresses neither adds sessions nor locks out a client.
-    for _ in 0..50 {
-        UdpClient::new().await.send(&server, "flood").await;
+    for client in UdpClient::many(50).await {
+        client.send(&server, "flood").await;
     }
     assert_eq!(clients[1].exchange(&server, "served").await, "served");
     wait_for_metrics(&server, "three sessions", |metrics| metrics["portico_udp_sessions"] == 3.0).await;

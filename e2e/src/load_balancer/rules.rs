@@ -42,27 +42,27 @@ pub(super) fn frontends<'a>(
     targets_by_frontend
 }
 
-/// Renders the ruleset as one transaction, so that packets are never without rules.
+/// Renders the ruleset as one transaction, so that packets are never without rules. A rule for each target instead of a
+/// map of targets: a packet that is in a chain during the transaction finds the elements of neither map.
 pub(super) fn render(targets_by_frontend: &BTreeMap<Frontend, Targets>) -> String {
-    // The table is created first, so that deleting it succeeds even if there was none.
+    // The table is created first, so that flushing it succeeds even if there was none.
     let mut text =
-        String::from("table ip balancer\ndelete table ip balancer\ntable ip balancer {\n chain choose_target {\n");
+        String::from("table ip balancer\nflush table ip balancer\ntable ip balancer {\n chain choose_target {\n");
     for (Frontend { address, protocol, port }, targets) in targets_by_frontend {
-        if targets.is_empty() {
-            continue;
-        }
         let protocol = match protocol {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
         };
-        let map_elements = targets.iter().enumerate().map(|(number, (ip, port))| format!("{number} : {ip} . {port}"));
-        let map_elements = map_elements.collect::<Vec<_>>().join(", ");
-        let count = targets.len();
-        // Writing to a string cannot fail.
-        _ = writeln!(
-            text,
-            "  ip daddr {address} {protocol} dport {port} dnat ip to numgen random mod {count} map {{ {map_elements} }}"
-        );
+        for (number, (ip, target_port)) in targets.iter().enumerate() {
+            // All targets are equally likely: the first of n with a probability of 1/n, the next of what is left with
+            // 1/(n-1), and the last always.
+            let left = targets.len() - number;
+            // Writing to a string cannot fail.
+            _ = writeln!(
+                text,
+                "  ip daddr {address} {protocol} dport {port} numgen random mod {left} 0 dnat ip to {ip}:{target_port}"
+            );
+        }
     }
     // The hooks prerouting and forward get packets from Pods, the hook output those of programs in the cluster's
     // network namespace.
@@ -214,12 +214,11 @@ mod tests {
             let rendered: Vec<&str> = rules.lines().filter(|line| line.contains("dnat")).map(str::trim).collect();
             let expected: Vec<String> = expected
                 .into_iter()
-                .map(|(protocol, port, targets)| {
-                    let count = targets.len();
-                    let elements = targets.iter().enumerate();
-                    let elements = elements.map(|(index, (ip, port))| format!("{index} : {ip} . {port}"));
-                    let map_elements = elements.collect::<Vec<_>>().join(", ");
-                    format!("ip daddr {VIP} {protocol} dport {port} dnat ip to numgen random mod {count} map {{ {map_elements} }}")
+                .flat_map(|(protocol, port, targets)| {
+                    let left = (1..=targets.len()).rev();
+                    targets.into_iter().zip(left).map(move |((ip, target_port), left)| {
+                        format!("ip daddr {VIP} {protocol} dport {port} numgen random mod {left} 0 dnat ip to {ip}:{target_port}")
+                    })
                 })
                 .collect();
             assert_eq!(rendered, expected);
